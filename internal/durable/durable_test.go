@@ -1,0 +1,76 @@
+package durable
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWriteFileReplaces(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	for _, want := range []string{"one", "", "three"} {
+		if err := WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != want {
+			t.Errorf("read back %q, %v; want %q", got, err, want)
+		}
+	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".tmp-*"))
+	if len(left) != 0 {
+		t.Errorf("temporary files left: %v", left)
+	}
+}
+
+func records(t *testing.T, path string) (*Log, []string) {
+	t.Helper()
+	var got []string
+	l, err := OpenLog(path, func(r []byte) error { got = append(got, string(r)); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, got
+}
+
+// A crash can cut the file anywhere: every prefix must open, with exactly the records that are whole.
+func TestLogOpensAfterEveryCut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, _ := records(t, path)
+	var want []string
+	var ends []int64
+	for i := range 4 {
+		r := fmt.Sprintf("record %d", i)
+		if err := l.Append([]byte(r)); err != nil {
+			t.Fatal(err)
+		}
+		want, ends = append(want, r), append(ends, l.Size())
+	}
+	l.Close()
+	whole, _ := os.ReadFile(path)
+	for cut := range len(whole) + 1 {
+		if err := os.WriteFile(path, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for n < len(ends) && ends[n] <= int64(cut) {
+			n++
+		}
+		l, got := records(t, path)
+		if diff := cmp.Diff(want[:n], got, cmp.Transformer("len", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
+			t.Errorf("cut at %d: %s", cut, diff)
+		}
+		if err := l.Append([]byte("after")); err != nil {
+			t.Errorf("cut at %d: %v", cut, err)
+		}
+		l.Close()
+		l, got = records(t, path)
+		l.Close()
+		if len(got) != n+1 || got[n] != "after" {
+			t.Errorf("cut at %d: after an append: %q", cut, got)
+		}
+	}
+}
