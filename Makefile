@@ -1,0 +1,42 @@
+# DIM: build, test, show. `make` alone prints this list.
+export CGO_ENABLED = 0
+GOFLAGS_STATIC = -trimpath -ldflags "-s -w"
+ARCHES = amd64 arm64 ppc64le
+
+.PHONY: help build deps deps-test check test e2e demo bench fuzz docs clean
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## bin/dim, and bin/dim-init-ARCH for every node architecture
+	go build $(GOFLAGS_STATIC) -o bin/dim ./cmd/dim
+	for a in $(ARCHES); do GOARCH=$$a go build $(GOFLAGS_STATIC) -o bin/dim-init-$$a ./cmd/dim-init || exit 1; done
+
+deps: ## install (Debian, root) what the demo and the end-to-end tests run
+	dist/deps lab
+
+deps-test: ## install (Debian, root) what the unit tests run
+	dist/deps test
+
+check: ## vet, format, static analysis and the architecture rules
+	@test -z "$$(gofmt -l cmd internal e2e bench)" || { gofmt -l cmd internal e2e bench; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	go test ./internal/rules/...
+
+test: deps-test check ## everything but whole machines (as root on Debian 12: installs its own needs)
+	go test -timeout 15m ./...
+
+e2e: deps build ## real kernels boot and mount (root): User Mode Linux and QEMU
+	DIM_E2E=1 go test -timeout 60m -count=1 -v ./e2e/...
+
+demo: deps build ## two diskless machines run an unmodified Debian from one server (root)
+	go run ./cmd/lab demo
+
+bench: deps build ## the figures of docs/figures.md, each against a peer in the same run (root)
+	bench/run
+
+fuzz: ## five seconds of every fuzz test
+	dist/fuzz 5s
+
+clean: ## remove what was built
+	rm -rf bin .lab

@@ -1,0 +1,90 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// MasterSpec tells BuildMaster what to install.
+type MasterSpec struct {
+	Dir           string   // made by BuildMaster; must not exist
+	Packages      []string // in addition to MasterPackages
+	AuthorizedKey string   // one line for root's authorized_keys
+	Log           io.Writer
+}
+
+// MasterPackages lists what an ordinary small Debian server has.
+func MasterPackages() []string {
+	return []string{
+		"systemd-sysv", "udev", "dbus", "openssh-server", "python3", "linux-image-amd64",
+		"ifupdown", "isc-dhcp-client", "iproute2", "iputils-ping", "kmod",
+	}
+}
+
+// BuildMaster installs Debian 12 into a directory with mmdebstrap and leaves it as Debian's installer would: with an fstab that names
+// disks by UUID, a network card that asks DHCP, a host name of its own. Nothing in it knows of DIM.
+func BuildMaster(ctx context.Context, s MasterSpec) error {
+	pkgs := strings.Join(append(MasterPackages(), s.Packages...), ",")
+	cmd := exec.CommandContext(ctx, "mmdebstrap", "--mode=root", "--variant=minbase", "--include="+pkgs,
+		"--aptopt=Acquire::Retries \"3\"", "bookworm", s.Dir)
+	cmd.Stdout, cmd.Stderr = s.Log, s.Log
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build master %s: mmdebstrap: %w", s.Dir, err)
+	}
+	return asInstalled(s.Dir, s.AuthorizedKey)
+}
+
+// asInstalled writes the files that Debian's installer writes.
+func asInstalled(dir, key string) error {
+	files := []struct {
+		path, text string
+		mode       os.FileMode
+	}{
+		{"etc/fstab", installedFstab, 0o644},
+		{"etc/network/interfaces", installedInterfaces, 0o644},
+		{"etc/hostname", "golden\n", 0o644},
+		{"etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\tgolden\n", 0o644},
+		{"root/.ssh/authorized_keys", key + "\n", 0o600},
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(f.text), f.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const installedFstab = `# /etc/fstab: static file system information.
+#
+# <file system> <mount point>   <type>  <options>       <dump>  <pass>
+# / was on /dev/sda2 during installation
+UUID=0b6d3d2e-54a5-4a29-9a8b-0b7c0cf1a5a1 /               ext4    errors=remount-ro 0       1
+# /boot/efi was on /dev/sda1 during installation
+UUID=6C1A-7E0D  /boot/efi       vfat    umask=0077      0       1
+# swap was on /dev/sda3 during installation
+UUID=d5f1e4a2-73a1-4c44-93cf-4be4a3e5ca1b none            swap    sw              0       0
+/dev/sr0        /media/cdrom0   udf,iso9660 user,noauto     0       0
+`
+
+const installedInterfaces = `# This file describes the network interfaces available on your system
+# and how to activate them. For more information, see interfaces(5).
+
+source /etc/network/interfaces.d/*
+
+# The loopback network interface
+auto lo
+iface lo inet loopback
+
+# The primary network interface
+allow-hotplug enp1s0
+iface enp1s0 inet dhcp
+`
