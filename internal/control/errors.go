@@ -1,0 +1,71 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// Error is a failure as the API reports it.
+type Error struct {
+	Code    Code     `json:"code"`
+	Message string   `json:"message"`
+	Hint    string   `json:"hint,omitempty"`    // what to do about it
+	Details []string `json:"details,omitempty"` // all problems of an Invalid input, one each
+}
+
+// Code tells a caller what kind of failure an Error is.
+type Code string
+
+// The codes.
+const (
+	Internal    Code = "internal"    // the daemon's or the machine's fault
+	NotFound    Code = "not-found"   // no such image, version, node
+	Invalid     Code = "invalid"     // the request makes no sense
+	Conflict    Code = "conflict"    // somebody else changed it in the meantime
+	Busy        Code = "busy"        // the same is being done already
+	Unavailable Code = "unavailable" // cannot be done now: no quorum, no daemon
+	Denied      Code = "denied"      // the caller is not the superuser
+)
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Errorf makes an *Error with a formatted message.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// WithHint returns e with a hint added.
+func (e *Error) WithHint(hint string) *Error {
+	c := *e
+	c.Hint = hint
+	return &c
+}
+
+// asError returns err as an *Error with err's whole message, Internal unless it carries another code.
+func asError(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		c := *e
+		c.Message = err.Error()
+		return &c
+	}
+	return &Error{Code: Internal, Message: err.Error()}
+}
+
+// status is the HTTP status of each code.
+func (c Code) status() int {
+	switch c {
+	case NotFound:
+		return http.StatusNotFound
+	case Invalid:
+		return http.StatusBadRequest
+	case Conflict, Busy:
+		return http.StatusConflict
+	case Unavailable:
+		return http.StatusServiceUnavailable
+	case Denied:
+		return http.StatusForbidden
+	}
+	return http.StatusInternalServerError
+}
