@@ -28,6 +28,9 @@ type Cluster struct {
 	Images   []*Image
 	Nodes    []*Node // in order of index
 	Groups   []*Group
+
+	sources []SourceFile
+	index   *index // nil in a Cluster that was not parsed
 }
 
 // Network is one <network>.

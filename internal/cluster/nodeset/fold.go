@@ -1,0 +1,170 @@
+package nodeset
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Fold returns a short text for a set of names, such as "head,n[01-04,07],s[1-2]c[1-6]"; Expand gives the names back. Names that Expand could
+// not read come out as they are.
+func Fold(names []string) string {
+	families := map[string]*family{}
+	var order []*family
+	for _, name := range names {
+		shape, numbers := split(name)
+		f := families[shape]
+		if f == nil {
+			f = &family{literals: strings.Split(shape, "\x00"), seen: set{}}
+			families[shape] = f
+			order = append(order, f)
+		}
+		f.add(name, numbers)
+	}
+	slices.SortFunc(order, func(a, b *family) int { return slices.Compare(a.literals, b.literals) })
+	var parts []string
+	for _, f := range order {
+		parts = append(parts, f.fold()...)
+	}
+	return strings.Join(parts, ",")
+}
+
+// family is the names that differ in their numbers only. literals has one element more than the names have numbers.
+type family struct {
+	literals []string
+	boxes    []box
+	seen     set
+}
+
+// box is a product of lists of numbers, one list for each dimension.
+type box [][]string
+
+func (f *family) add(name string, numbers []string) {
+	if _, ok := f.seen[name]; ok {
+		return
+	}
+	f.seen[name] = struct{}{}
+	b := make(box, len(numbers))
+	for i, n := range numbers {
+		b[i] = []string{n}
+	}
+	f.boxes = append(f.boxes, b)
+}
+
+// split takes a name apart: the literals between its numbers, joined by NUL, and the numbers. A run of digits too long to be a number is
+// literal; and of runs that only literals of length 0 would part there are none.
+func split(name string) (shape string, numbers []string) {
+	var b strings.Builder
+	for rest := name; rest != ""; {
+		d := digits(rest)
+		switch {
+		case d == 0:
+			b.WriteByte(rest[0])
+			d = 1
+		case d > maxDigits:
+			b.WriteString(rest[:d])
+		default:
+			b.WriteByte(0)
+			numbers = append(numbers, rest[:d])
+		}
+		rest = rest[d:]
+	}
+	return b.String(), numbers
+}
+
+func (f *family) fold() []string {
+	f.merge()
+	texts := make([]string, 0, len(f.boxes))
+	slices.SortFunc(f.boxes, func(a, b box) int {
+		return slices.CompareFunc(a, b, func(x, y []string) int { return compareNumbers(x[0], y[0]) })
+	})
+	for _, b := range f.boxes {
+		var text strings.Builder
+		for d, numbers := range b {
+			text.WriteString(f.literals[d])
+			text.WriteString(foldNumbers(numbers))
+		}
+		text.WriteString(f.literals[len(b)])
+		texts = append(texts, text.String())
+	}
+	return texts
+}
+
+// merge unites boxes that differ in one dimension only, the last dimension first, until nothing changes. The
+// boxes never overlap, so uniting is appending. The result is short, not always the shortest.
+func (f *family) merge() {
+	for before := -1; before != len(f.boxes); {
+		before = len(f.boxes)
+		for d := len(f.literals) - 2; d >= 0; d-- {
+			f.boxes = mergeAlong(f.boxes, d)
+		}
+	}
+}
+
+func mergeAlong(boxes []box, d int) []box {
+	at := map[string]int{}
+	var merged []box
+	for _, b := range boxes {
+		key := b.without(d)
+		i, ok := at[key]
+		if !ok {
+			at[key] = len(merged)
+			merged = append(merged, b)
+			continue
+		}
+		merged[i][d] = append(merged[i][d], b[d]...)
+	}
+	for _, b := range merged {
+		slices.SortFunc(b[d], compareNumbers)
+	}
+	return merged
+}
+
+// without returns a key for all dimensions but one.
+func (b box) without(d int) string {
+	var key strings.Builder
+	for i, numbers := range b {
+		if i != d {
+			key.WriteString(strings.Join(numbers, ","))
+		}
+		key.WriteByte(';')
+	}
+	return key.String()
+}
+
+func compareNumbers(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) }
+
+// foldNumbers writes sorted numbers as "7" or "[01-04,07]".
+func foldNumbers(numbers []string) string {
+	if len(numbers) == 1 {
+		return numbers[0]
+	}
+	var b strings.Builder
+	for i := 0; i < len(numbers); {
+		last := i
+		for last+1 < len(numbers) && follows(numbers[i], numbers[last], numbers[last+1]) {
+			last++
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(numbers[i])
+		if last > i {
+			b.WriteString("-" + numbers[last])
+		}
+		i = last + 1
+	}
+	return "[" + b.String() + "]"
+}
+
+// follows reports whether next comes right after last in a range that begins with first. The ends of a padded range
+// have the same width.
+func follows(first, last, next string) bool {
+	if padded(first) && len(first) != len(next) || padded(next) && len(next) != len(first) {
+		return false
+	}
+	a, errA := strconv.Atoi(last)
+	b, errB := strconv.Atoi(next)
+	return errA == nil && errB == nil && b == a+1
+}
