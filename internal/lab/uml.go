@@ -1,0 +1,133 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/rpc"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// UMLSpec describes a User Mode Linux guest: a real Linux kernel as an ordinary process, with a real NFS client. Its init is the
+// program Init, which must understand agent.addr, agent.if and agent.modules (see e2e/agentd).
+type UMLSpec struct {
+	Name string
+	Net  *Net
+	Dir  string            // an existing directory: the guest's root and the log are made here
+	Init string            // path of a static program
+	Put  map[string]string // further files for the guest's root: path in it → path here
+	Addr netip.Prefix
+}
+
+// UML is a running User Mode Linux guest. Its console can be waited upon; Agent calls its init.
+type UML struct {
+	Serial
+	Agent *rpc.Client
+	p     *process
+}
+
+// StartUML boots a guest and waits until its init serves calls.
+func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
+	root := filepath.Join(s.Dir, s.Name)
+	if err := umlRoot(root, s); err != nil {
+		return nil, fmt.Errorf("start guest %s: %w", s.Name, err)
+	}
+	tap, err := s.Net.Tap(s.Name)
+	if err != nil {
+		return nil, err
+	}
+	cmd := s.Net.Command(ctx, "env", "TMPDIR=/dev/shm", "linux.uml", "mem=512M", "umid="+s.Net.Name+s.Name,
+		"rootfstype=hostfs", "rootflags="+root, "rw", "init=/init", "vec0:transport=tap,ifname="+tap+",depth=128,gro=1",
+		"con=null", "con0=null,fd:1", "con1=null", "ssl=null", "quiet",
+		"agent.if=vec0", "agent.addr="+s.Addr.String(), "agent.modules=/modules")
+	log, err := os.Create(filepath.Join(s.Dir, s.Name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	u := &UML{}
+	u.Serial.start(time.Now())
+	out := io.MultiWriter(log, &u.Serial)
+	cmd.Stdout, cmd.Stderr = out, out
+	u.p = startProcess(cmd)
+	go func() {
+		<-u.p.done
+		u.Serial.end()
+		log.Close()
+	}()
+	if _, err := u.WaitFor(ctx, regexp.MustCompile("agentd: ready")); err != nil {
+		u.Kill()
+		return nil, err
+	}
+	conn, err := s.Net.DialContext(ctx, "tcp", s.Addr.Addr().String()+":7000")
+	if err != nil {
+		u.Kill()
+		return nil, err
+	}
+	u.Agent = rpc.NewClient(conn)
+	return u, nil
+}
+
+// Kill takes the guest's power away and waits until it is gone.
+func (u *UML) Kill() {
+	if u.Agent != nil {
+		_ = u.Agent.Close()
+	}
+	u.p.end(syscall.SIGKILL)
+}
+
+// umlModules are the kernel modules of an NFS client, in Debian's user-mode-linux package.
+func umlModules() []string {
+	return []string{
+		"net/sunrpc/sunrpc.ko", "fs/nfs_common/grace.ko", "fs/lockd/lockd.ko", "fs/netfs/netfs.ko", "fs/fscache/fscache.ko",
+		"fs/nfs/nfs.ko", "fs/nfs_common/nfs_acl.ko", "fs/nfs/nfsv3.ko", "fs/overlayfs/overlay.ko",
+	}
+}
+
+// umlRoot makes a guest's root directory. It is private to the guest, which writes to it as root.
+func umlRoot(root string, s UMLSpec) error {
+	for _, dir := range []string{"proc", "sys", "dev", "run", "mnt", "tmp", "bin"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	put := map[string]string{"init": s.Init}
+	for to, from := range s.Put {
+		put[to] = from
+	}
+	kernels, err := filepath.Glob("/usr/lib/uml/modules/*/kernel")
+	if err != nil || len(kernels) == 0 {
+		return fmt.Errorf("no modules in /usr/lib/uml/modules: is user-mode-linux installed?")
+	}
+	for _, m := range umlModules() {
+		if from := filepath.Join(kernels[len(kernels)-1], m); exists(from) {
+			put["modules/kernel/"+m] = from
+		}
+	}
+	for to, from := range put {
+		if err := copyFile(filepath.Join(root, to), from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func copyFile(to, from string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o755)
+}
