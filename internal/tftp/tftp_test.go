@@ -1,0 +1,354 @@
+package tftp
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testServer serves files from memory on loopback until the test ends.
+type testServer struct {
+	*Server
+	addr  net.Addr
+	files map[string][]byte
+	open  atomic.Int64 // files that are open
+	seen  chan string  // names asked for
+}
+
+func serve(t *testing.T, files map[string][]byte, set func(*Server)) *testServer {
+	t.Helper()
+	ts := &testServer{files: files, seen: make(chan string, 1000)}
+	ts.Server = &Server{
+		Open:         ts.openFile,
+		ListenPacket: func(net.Addr) (net.PacketConn, error) { return net.ListenPacket("udp4", "127.0.0.1:0") },
+		Log:          slog.New(slog.DiscardHandler),
+		Timeout:      20 * time.Millisecond,
+		Retries:      20,
+	}
+	if set != nil {
+		set(ts.Server)
+	}
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts.addr = conn.LocalAddr()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- ts.Serve(ctx, conn) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		conn.Close()
+		if n := ts.open.Load(); n != 0 {
+			t.Errorf("%d files left open", n)
+		}
+	})
+	return ts
+}
+
+func (ts *testServer) openFile(_ context.Context, _ netip.AddrPort, name string) (File, error) {
+	ts.seen <- name
+	switch name {
+	case "forbidden":
+		return nil, fs.ErrPermission
+	case "broken":
+		return nil, errors.New("disk on fire in /secret/place")
+	}
+	b, ok := ts.files[name]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	ts.open.Add(1)
+	return &bytesFile{bytes.NewReader(b), int64(len(b)), func() { ts.open.Add(-1) }}, nil
+}
+
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func TestFilesArriveWhole(t *testing.T) {
+	files := map[string][]byte{}
+	for _, n := range []int{0, 1, 511, 512, 513, 1024, 100_000} {
+		files[fmt.Sprint(n)] = pattern(n)
+	}
+	ts := serve(t, files, nil)
+	for _, options := range [][]string{
+		nil,
+		{"tsize", "0"},
+		{"blksize", "512"},
+		{"blksize", "1468", "tsize", "0", "timeout", "1"},
+		{"blksize", "1024", "windowsize", "7"},
+		{"windowsize", "64"},
+	} {
+		for name, want := range files {
+			t.Run(fmt.Sprint(name, options), func(t *testing.T) {
+				c := newClient(t, ts.addr, options...)
+				got, err := c.get(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(got, want) {
+					t.Errorf("%d bytes of %d arrived, or they differ", len(got), len(want))
+				}
+				if v, ok := c.oack["tsize"]; ok && v != name {
+					t.Errorf("tsize %s of a file of %s bytes", v, name)
+				}
+			})
+		}
+	}
+}
+
+func TestOptionsAreGrantedWithinLimits(t *testing.T) {
+	ts := serve(t, map[string][]byte{"f": pattern(10)}, nil)
+	c := newClient(t, ts.addr, "blksize", "65464", "windowsize", "4000", "timeout", "3", "tsize", "0", "multicast", "")
+	if _, err := c.get("f"); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"blksize": "1468", "windowsize": "32", "timeout": "3", "tsize": "10"}
+	if d := cmp.Diff(want, c.oack); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestBlockNumbersRollOver(t *testing.T) {
+	want := pattern(65536*8*2 + 5)
+	ts := serve(t, map[string][]byte{"big": want}, nil)
+	got, err := newClient(t, ts.addr, "blksize", "8", "windowsize", "32").get("big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d arrived, or they differ", len(got), len(want))
+	}
+}
+
+// lossy drops packets in both directions, decided by a seeded generator.
+type lossy struct {
+	net.PacketConn
+	percent int
+
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func (l *lossy) drop() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.IntN(100) < l.percent
+}
+
+func (l *lossy) WriteTo(b []byte, to net.Addr) (int, error) {
+	if l.drop() {
+		return len(b), nil
+	}
+	n, err := l.PacketConn.WriteTo(b, to)
+	if err == nil && l.drop() { // and sometimes it comes twice
+		l.PacketConn.WriteTo(b, to)
+	}
+	return n, err
+}
+
+func (l *lossy) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := l.PacketConn.ReadFrom(b)
+		if err != nil || !l.drop() {
+			return n, from, err
+		}
+	}
+}
+
+func TestFilesArriveWholeOverALossyLink(t *testing.T) {
+	want := pattern(60_000)
+	var seed atomic.Uint64
+	ts := serve(t, map[string][]byte{"f": want}, func(s *Server) {
+		s.ListenPacket = func(net.Addr) (net.PacketConn, error) {
+			c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+			return &lossy{PacketConn: c, percent: 10, r: rand.New(rand.NewPCG(seed.Add(1), 0))}, err
+		}
+	})
+	for _, options := range [][]string{nil, {"blksize", "1024", "tsize", "0"}, {"blksize", "1024", "windowsize", "8"}} {
+		t.Run(fmt.Sprint(options), func(t *testing.T) {
+			t.Parallel()
+			got, err := newClient(t, ts.addr, options...).get("f")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%d bytes of %d arrived, or they differ", len(got), len(want))
+			}
+		})
+	}
+}
+
+func TestRefusalsHaveTheRightCode(t *testing.T) {
+	ts := serve(t, map[string][]byte{"f": nil}, nil)
+	tests := []struct {
+		what       string
+		op         opcode
+		name, mode string
+		want       errorCode
+	}{
+		{"a missing file", opRead, "absent", "octet", codeNotFound},
+		{"a file that is not for this client", opRead, "forbidden", "octet", codeAccess},
+		{"a file that cannot be read", opRead, "broken", "octet", codeUndefined},
+		{"writing", opWrite, "f", "octet", codeAccess},
+		{"netascii", opRead, "f", "netascii", codeIllegal},
+	}
+	for _, tt := range tests {
+		t.Run(tt.what, func(t *testing.T) {
+			c := newClient(t, ts.addr)
+			_, err := c.transfer(c.request(tt.op, tt.name, tt.mode))
+			var e *remoteError
+			if !errors.As(err, &e) {
+				t.Fatalf("%v, want an ERROR packet", err)
+			}
+			if e.code != tt.want {
+				t.Errorf("code %d, want %d (%s)", e.code, tt.want, e.text)
+			}
+			if strings.Contains(e.text, "secret") {
+				t.Errorf("the error tells too much: %s", e.text)
+			}
+		})
+	}
+}
+
+func TestNamesReachOpenAsTheyCame(t *testing.T) {
+	ts := serve(t, nil, nil)
+	for _, name := range []string{"/undionly.kpxe", "../../etc/passwd", `boot\x64\a`, "a\xff"} {
+		newClient(t, ts.addr).get(name)
+		if got := <-ts.seen; got != name {
+			t.Errorf("Open got %q for %q", got, name)
+		}
+	}
+}
+
+func TestASizeProbeThatIsBrokenOffIsFollowedByTheTransferFromTheSamePort(t *testing.T) {
+	want := pattern(5000)
+	ts := serve(t, map[string][]byte{"f": want}, nil)
+	c := newClient(t, ts.addr, "tsize", "0")
+	c.conn.WriteTo(c.request(opRead, "f", "octet"), ts.addr)
+	buf := make([]byte, 600)
+	n, from, err := c.conn.ReadFrom(buf)
+	if err != nil || opcode(binary.BigEndian.Uint16(buf)) != opOACK {
+		t.Fatalf("%q, %v, want an OACK", buf[:n], err)
+	}
+	c.conn.WriteTo(appendError(nil, 8, "thank you"), from)
+	c.options = []string{"blksize", "1400"}
+	got, err := c.get("f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("the bytes differ")
+	}
+}
+
+func TestANewRequestFromAPortReplacesTheOldTransfer(t *testing.T) {
+	ts := serve(t, map[string][]byte{"a": pattern(5000), "b": pattern(700)}, func(s *Server) { s.MaxPerClient = 1 })
+	c := newClient(t, ts.addr)
+	c.conn.WriteTo(c.request(opRead, "a", "octet"), ts.addr)
+	buf := make([]byte, 600)
+	if _, _, err := c.conn.ReadFrom(buf); err != nil {
+		t.Fatal(err)
+	}
+	// Never ended; the next request comes from the same port. Blocks of the old transfer may still be on their way.
+	time.Sleep(5 * time.Millisecond)
+	c.conn.WriteTo(c.request(opRead, "b", "octet"), ts.addr)
+	<-ts.seen
+	if got := <-ts.seen; got != "b" {
+		t.Errorf("asked for %q, want b", got)
+	}
+}
+
+func TestARepeatedRequestStartsNoSecondTransfer(t *testing.T) {
+	ts := serve(t, map[string][]byte{"f": pattern(100)}, nil)
+	c := newClient(t, ts.addr)
+	for range 3 {
+		c.conn.WriteTo(c.request(opRead, "f", "octet"), ts.addr)
+	}
+	if _, err := c.get("f"); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(ts.seen); n != 1 {
+		t.Errorf("the file was opened %d times", n)
+	}
+}
+
+func TestTransfersAreBounded(t *testing.T) {
+	ts := serve(t, map[string][]byte{"f": pattern(2000)}, func(s *Server) {
+		s.MaxPerClient = 2
+		s.Timeout = time.Minute
+	})
+	ask := func() *client {
+		c := newClient(t, ts.addr)
+		c.conn.WriteTo(c.request(opRead, "f", "octet"), ts.addr)
+		return c
+	}
+	buf := make([]byte, 600)
+	for range 2 {
+		c := ask()
+		c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, _, err := c.conn.ReadFrom(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := ask()
+	c.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if n, _, err := c.conn.ReadFrom(buf); err == nil {
+		t.Errorf("a third transfer to one address began: %q", buf[:n])
+	}
+	if n := len(ts.seen); n != 2 {
+		t.Errorf("%d files opened, want 2", n)
+	}
+}
+
+func TestAClientThatVanishesIsGivenUp(t *testing.T) {
+	ts := serve(t, map[string][]byte{"f": pattern(2000)}, func(s *Server) {
+		s.Timeout = time.Millisecond
+		s.Retries = 2
+	})
+	c := newClient(t, ts.addr)
+	c.conn.WriteTo(c.request(opRead, "f", "octet"), ts.addr)
+	packets := 0
+	buf := make([]byte, 600)
+	for {
+		c.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, _, err := c.conn.ReadFrom(buf); err != nil {
+			break
+		}
+		packets++
+	}
+	if packets != 3 {
+		t.Errorf("%d packets to a silent client, want 3", packets)
+	}
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if len(ts.transfers) != 0 || len(ts.perClient) != 0 {
+		t.Errorf("the table keeps %d transfers of %d clients", len(ts.transfers), len(ts.perClient))
+	}
+}

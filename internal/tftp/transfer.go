@@ -1,0 +1,151 @@
+package tftp
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// maxWait bounds the back-off between retransmissions.
+const maxWait = 8 * time.Second
+
+// transfer is one file on its way to one client. All its fields but answered belong to the goroutine that runs send.
+type transfer struct {
+	ctx      context.Context
+	cancel   context.CancelFunc
+	client   netip.AddrPort
+	packet   []byte // the request as it came, to know it when it comes again
+	request  request
+	timeout  time.Duration
+	retries  int
+	conn     net.PacketConn
+	answered atomic.Bool // the client has acknowledged something
+	again    int64       // the block after which a window was sent again because of a second ACK; -1: none
+	buf      []byte
+}
+
+// clientError says that the client ended the transfer.
+type clientError struct{ text string }
+
+func (e *clientError) Error() string { return "client says: " + e.text }
+
+// send sends file, window by window. Block numbers here count from 1 without rolling over; on the wire they have 16 bits.
+func (t *transfer) send(file File) error {
+	stop := context.AfterFunc(t.ctx, func() { t.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if t.request.options() {
+		oack := appendOACK(nil, t.request, file.Size())
+		if _, err := t.exchange(0, 0, func() error { return t.write(oack) }); err != nil {
+			return fmt.Errorf("send options: %w", err)
+		}
+	}
+	blockSize := int64(or(t.request.blockSize, 512))
+	window := int64(or(t.request.window, 1))
+	last := file.Size()/blockSize + 1 // the last block is a short one, if need be empty
+	t.again = -1
+	for acked := int64(0); acked < last; {
+		end := min(acked+window, last)
+		now, err := t.exchange(acked, end, func() error { return t.writeBlocks(file, acked+1, end, blockSize) })
+		if err != nil {
+			return fmt.Errorf("send block %d of %d: %w", acked+1, last, err)
+		}
+		acked = now
+	}
+	return nil
+}
+
+// exchange calls write and waits for an ACK of a block in (acked, end], or of block 0 when both are 0; it returns the
+// block that was acknowledged. It writes again, with back-off, when nothing comes.
+func (t *transfer) exchange(acked, end int64, write func() error) (int64, error) {
+	wait := t.timeout
+	if t.request.timeout != 0 {
+		wait = time.Duration(t.request.timeout) * time.Second
+	}
+	limit := max(wait, maxWait)
+	for try := 0; try <= t.retries; try++ {
+		if err := write(); err != nil {
+			return 0, err
+		}
+		n, err := t.await(acked, end, time.Now().Add(wait))
+		if err == nil {
+			t.answered.Store(true)
+			return n, nil
+		}
+		if t.ctx.Err() != nil {
+			return 0, t.ctx.Err()
+		}
+		if e, ok := err.(net.Error); !ok || !e.Timeout() {
+			return 0, err
+		}
+		wait = min(2*wait, limit)
+	}
+	return 0, fmt.Errorf("no answer to %d packets", t.retries+1)
+}
+
+// await reads until an ACK of a block in (acked, end] comes; see exchange.
+//
+// An ACK of block acked itself means that the first block of a window was lost (RFC 7440 section 4), and the window is sent
+// from there again, by returning acked as progress; but once only, since there are clients that send such an ACK for each block
+// after the lost one. With a window of one block that would be the Sorcerer's Apprentice (RFC 1123
+// section 4.2.3.1): such an ACK is a duplicate, and only the clock sends again.
+func (t *transfer) await(acked, end int64, deadline time.Time) (int64, error) {
+	if err := t.conn.SetReadDeadline(deadline); err != nil {
+		return 0, err
+	}
+	if t.ctx.Err() != nil { // lest the line above undid what the end of ctx had set
+		return 0, t.ctx.Err()
+	}
+	var buf [516]byte
+	for {
+		n, from, err := t.conn.ReadFrom(buf[:])
+		if err != nil {
+			return 0, err
+		}
+		if client, ok := addrPort(from); !ok || client != t.client {
+			continue // RFC 1350 section 4 would have an ERROR sent; silence gives a forger nothing
+		}
+		a, err := parseAnswer(buf[:n])
+		if err != nil {
+			continue
+		}
+		if a.op == opError {
+			return 0, &clientError{fmt.Sprintf("%q (code %d)", a.message, a.block)}
+		}
+		ahead := int64(a.block - uint16(acked)) // modulo 65,536: windows are far smaller
+		if ahead == 0 && (end == 0 || end-acked > 1 && t.again != acked) {
+			t.again = acked
+			return acked, nil
+		}
+		if ahead > 0 && ahead <= end-acked {
+			return acked + ahead, nil
+		}
+	}
+}
+
+// writeBlocks sends the blocks from first to last.
+func (t *transfer) writeBlocks(file File, first, last, blockSize int64) error {
+	for b := first; b <= last; b++ {
+		t.buf = appendDataHeader(t.buf[:0], uint16(b))
+		at := (b - 1) * blockSize
+		n := min(blockSize, file.Size()-at)
+		t.buf = slices.Grow(t.buf, int(n))[:4+n]
+		if _, err := io.ReadFull(io.NewSectionReader(file, at, n), t.buf[4:]); err != nil {
+			t.write(appendError(nil, codeUndefined, "the server cannot read the file"))
+			return fmt.Errorf("read at %d: %w", at, err)
+		}
+		if err := t.write(t.buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *transfer) write(b []byte) error {
+	_, err := t.conn.WriteTo(b, net.UDPAddrFromAddrPort(t.client))
+	return err
+}
