@@ -36,11 +36,11 @@ func BuildMaster(ctx context.Context, s MasterSpec) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build master %s: mmdebstrap: %w", s.Dir, err)
 	}
-	return asInstalled(s.Dir, s.AuthorizedKey)
+	return AsInstalled(s.Dir, s.AuthorizedKey)
 }
 
-// asInstalled writes the files that Debian's installer writes.
-func asInstalled(dir, key string) error {
+// AsInstalled writes the files that Debian's installer writes.
+func AsInstalled(dir, key string) error {
 	files := []struct {
 		path, text string
 		mode       os.FileMode

@@ -1,0 +1,220 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/e2e/agent"
+	"dim/internal/lab"
+)
+
+// needLab skips tests that were not asked for.
+func needLab(t *testing.T) {
+	t.Helper()
+	if os.Getenv("DIM_E2E") == "" {
+		t.Skip("whole-system test: needs root and packages; run `make e2e`")
+	}
+	if os.Getuid() != 0 {
+		t.Fatal("DIM_E2E is set, but this is not root")
+	}
+}
+
+var (
+	serverAddr = netip.MustParsePrefix("10.77.0.1/24")
+	nodeAddrs  = map[string]netip.Prefix{
+		"n01": netip.MustParsePrefix("10.77.0.11/24"),
+		"n02": netip.MustParsePrefix("10.77.0.12/24"),
+		"n03": netip.MustParsePrefix("10.77.0.13/24"),
+	}
+)
+
+const nfsOptions = "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto,port=2049,mountport=2049,addr=10.77.0.1,mountaddr=10.77.0.1"
+
+// raise starts a server of examples/small.xml over master, in dir, and takes it down with the test.
+func raise(t *testing.T, dir, master string) *lab.Cluster {
+	t.Helper()
+	bin, err := filepath.Abs("../bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	xml, err := filepath.Abs("../examples/small.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := lab.Up(ctx, lab.ClusterSpec{
+		Name: fmt.Sprintf("dim-e2e-%d", os.Getpid()), Dir: dir, Bin: bin, Master: master, MasterAt: "/srv/dim/masters/compute",
+		Description: xml, Server: "head", Address: serverAddr,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(c.ServerLog())
+			t.Logf("the server's log:\n%s", log[max(0, len(log)-8000):])
+		}
+		if err := c.Down(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// dim runs a dim command that must succeed.
+func dim(t *testing.T, c *lab.Cluster, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	out, err := c.Dim(ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// build builds a static program of this module.
+func build(t *testing.T, pkg string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), filepath.Base(pkg))
+	cmd := exec.Command("go", "build", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, msg)
+	}
+	return out
+}
+
+// guest is a User Mode Linux guest that acts as a node.
+type guest struct {
+	*lab.UML
+	t *testing.T
+}
+
+// startGuest boots node name's stand-in, with put as further files, and mounts the node's replica on /mnt/root.
+func startGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string) guest {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	u, err := lab.StartUML(ctx, lab.UMLSpec{
+		Name: name, Net: c.Net, Dir: t.TempDir(), Init: build(t, "dim/e2e/agentd"), Put: put, Addr: nodeAddrs[name],
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the console of %s:\n%s", name, u.Tail(30))
+		}
+		u.Kill()
+	})
+	g := guest{u, t}
+	g.mount("/nodes/"+name, "/mnt/root", nfsOptions)
+	return g
+}
+
+func (g guest) mount(export, dir, options string) {
+	g.t.Helper()
+	must(g.t, g.call("Mount", agent.MountArgs{Source: "10.77.0.1:" + export, Dir: dir, Type: "nfs", Options: options}, &agent.None{}))
+}
+
+// call calls the guest's agent with a bound: a hanging NFS mount must not hang the test.
+func (g guest) call(method string, args, reply any) error {
+	select {
+	case call := <-g.Agent.Go("Agent."+method, args, reply, nil).Done:
+		return call.Error
+	case <-time.After(3 * time.Minute):
+		return fmt.Errorf("%s %+v: no answer from the guest; console:\n%s", method, args, g.Tail(10))
+	}
+}
+
+func (g guest) open(path string, flags int) int {
+	g.t.Helper()
+	var id int
+	must(g.t, g.call("Open", agent.OpenArgs{Path: path, Flags: flags, Mode: 0o644}, &id))
+	return id
+}
+
+func (g guest) readAt(id int, off int64, n int) string {
+	g.t.Helper()
+	var data []byte
+	must(g.t, g.call("ReadAt", agent.RangeArgs{ID: id, Offset: off, Length: n}, &data))
+	return string(data)
+}
+
+func (g guest) writeAt(id int, off int64, text string) {
+	g.t.Helper()
+	var n int
+	must(g.t, g.call("WriteAt", agent.WriteArgs{ID: id, Offset: off, Data: []byte(text), Sync: 1}, &n))
+}
+
+func (g guest) read(path string) string {
+	g.t.Helper()
+	var data []byte
+	must(g.t, g.call("ReadFile", path, &data))
+	return string(data)
+}
+
+func (g guest) write(path, text string) {
+	g.t.Helper()
+	must(g.t, g.call("WriteFile", agent.WriteFileArgs{Path: path, Data: []byte(text), Mode: 0o644}, &agent.None{}))
+}
+
+func (g guest) stat(path string) agent.Stat {
+	g.t.Helper()
+	var s agent.Stat
+	must(g.t, g.call("Stat", path, &s))
+	return s
+}
+
+func (g guest) list(path string) string {
+	g.t.Helper()
+	var names []string
+	must(g.t, g.call("ReadDir", path, &names))
+	return strings.Join(names, " ")
+}
+
+func (g guest) dropCaches() {
+	g.t.Helper()
+	must(g.t, g.call("DropCaches", agent.None{}, &agent.None{}))
+}
+
+// eventually repeats check until it is true; the bound is generous, for nothing is asserted about speed.
+func eventually(t *testing.T, what string, check func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if check() {
+			return
+		}
+	}
+	t.Errorf("not within a minute: %s", what)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tree writes files (path → content; a name that ends in / is a directory) into dir.
+func tree(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for path, text := range files {
+		full := filepath.Join(dir, path)
+		if strings.HasSuffix(path, "/") {
+			must(t, os.MkdirAll(full, 0o755))
+			continue
+		}
+		must(t, os.MkdirAll(filepath.Dir(full), 0o755))
+		must(t, os.WriteFile(full, []byte(text), 0o755))
+	}
+}
