@@ -363,7 +363,7 @@ func (p *parser) resolve(at int, group bool, names []string) ([]string, error) {
 		if len(members) > p.left {
 			return nil, p.errorf(at, "more than %d names", p.options.Limit)
 		}
-		p.left -= len(members)
+		p.left -= max(len(members)-1, 0) // the name itself is counted already
 		resolved = append(resolved, members...)
 	}
 	return resolved, nil

@@ -13,10 +13,11 @@ func Fold(names []string) string {
 	families := map[string]*family{}
 	var order []*family
 	for _, name := range names {
-		shape, numbers := split(name)
+		literals, numbers := split(name)
+		shape := strings.Join(literals, "\x00") + "/" + strconv.Itoa(len(numbers))
 		f := families[shape]
 		if f == nil {
-			f = &family{literals: strings.Split(shape, "\x00"), seen: set{}}
+			f = &family{literals: literals, seen: set{}}
 			families[shape] = f
 			order = append(order, f)
 		}
@@ -52,25 +53,20 @@ func (f *family) add(name string, numbers []string) {
 	f.boxes = append(f.boxes, b)
 }
 
-// split takes a name apart: the literals between its numbers, joined by NUL, and the numbers. A run of digits too long to be a number is
-// literal; and of runs that only literals of length 0 would part there are none.
-func split(name string) (shape string, numbers []string) {
-	var b strings.Builder
-	for rest := name; rest != ""; {
-		d := digits(rest)
-		switch {
-		case d == 0:
-			b.WriteByte(rest[0])
-			d = 1
-		case d > maxDigits:
-			b.WriteString(rest[:d])
-		default:
-			b.WriteByte(0)
-			numbers = append(numbers, rest[:d])
+// split takes a name apart into its numbers and the literals before, between and after them. A run of digits too long to be a number
+// is literal.
+func split(name string) (literals, numbers []string) {
+	start := 0
+	for i := 0; i < len(name); {
+		d := digits(name[i:])
+		if d > 0 && d <= maxDigits {
+			literals = append(literals, name[start:i])
+			numbers = append(numbers, name[i:i+d])
+			start = i + d
 		}
-		rest = rest[d:]
+		i += max(d, 1)
 	}
-	return b.String(), numbers
+	return append(literals, name[start:]), numbers
 }
 
 func (f *family) fold() []string {
@@ -133,7 +129,9 @@ func (b box) without(d int) string {
 	return key.String()
 }
 
-func compareNumbers(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) }
+func compareNumbers(a, b string) int {
+	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+}
 
 // foldNumbers writes sorted numbers as "7" or "[01-04,07]".
 func foldNumbers(numbers []string) string {
