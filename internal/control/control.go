@@ -21,10 +21,7 @@
 // This package must not know how anything is stored, served or booted: what it says comes from Backend.
 package control
 
-import (
-	"context"
-	"os"
-)
+import "context"
 
 // Backend is what the API asks of the daemon. Its methods may be called from any number of goroutines. Those that change
 // something return when it is durable. Errors that are an *Error (also wrapped) keep their code; all others are reported as Internal.
@@ -59,9 +56,9 @@ type Backend interface {
 	// Machines lists the machines that asked for a boot and that the description does not know.
 	Machines(ctx context.Context) ([]Machine, error)
 
-	// Mount serves what m names on dev, an open /dev/fuse that the caller has mounted at m.Dir. It returns when
-	// it serves, which it does until that is unmounted, stop is called or the daemon ends; it owns dev from the start.
-	Mount(ctx context.Context, m Mount, dev *os.File) (stop func(), err error)
+	// Mount serves what m names on fd, an open /dev/fuse that the caller has mounted at m.Dir. It returns when it serves,
+	// which it does until that is unmounted or the daemon ends; then it closes done. When it succeeds it has taken over fd.
+	Mount(ctx context.Context, m Mount, fd int) (done <-chan struct{}, err error)
 	// Mounts lists what is served that way.
 	Mounts(ctx context.Context) ([]Mount, error)
 }

@@ -4,24 +4,24 @@ import "time"
 
 // Status is the truth about one daemon.
 type Status struct {
-	Server    string         `json:"server"`    // its name in the description
-	Program   string         `json:"program"`   // version of dim
-	PID       int            `json:"pid"`       //
-	Started   time.Time      `json:"started"`   //
-	Data      string         `json:"data"`      // the data directory
-	Cluster   string         `json:"cluster"`   // name of the cluster
-	Digest    string         `json:"digest"`    // of the applied description
-	Applied   time.Time      `json:"applied"`   // when it was applied
-	Coord     Coord          `json:"coord"`     //
-	Services  []Service      `json:"services"`  // what listens
-	Disks     []Disk         `json:"disks"`     // where data is kept
-	Images    []Image        `json:"images"`    //
+	Server    string         `json:"server"`  // its name in the description
+	Program   string         `json:"program"` // version of dim
+	PID       int            `json:"pid"`
+	Started   time.Time      `json:"started"`
+	Data      string         `json:"data"`    // the data directory
+	Cluster   string         `json:"cluster"` // name of the cluster
+	Digest    string         `json:"digest"`  // of the applied description
+	Applied   time.Time      `json:"applied"` // when it was applied
+	Coord     Coord          `json:"coord"`
+	Services  []Service      `json:"services"` // what listens
+	Disks     []Disk         `json:"disks"`    // where data is kept
+	Images    []Image        `json:"images"`
 	Nodes     int            `json:"nodes"`     // how many are declared
 	Stages    map[string]int `json:"stages"`    // how many nodes are in each stage
 	Machines  []Machine      `json:"machines"`  // unknown ones that asked for a boot
 	Capturing []Progress     `json:"capturing"` // captures that run now
-	Mounts    []Mount        `json:"mounts"`    //
-	Problems  []Problem      `json:"problems"`  // empty when all is well
+	Mounts    []Mount        `json:"mounts"`
+	Problems  []Problem      `json:"problems"` // empty when all is well
 }
 
 // Coord is the state of the cluster's shared state.
@@ -57,11 +57,11 @@ type Problem struct {
 
 // Description is a cluster description as it was applied: the XML file and the files that it names.
 type Description struct {
-	Main     string            `json:"main"`            // name of the XML file among Files
-	Files    map[string][]byte `json:"files"`           // by name relative to Main's directory; base64 in JSON
-	Digest   string            `json:"digest"`          // over all of it
-	Revision int64             `json:"revision"`        // changes with each apply
-	Applied  time.Time         `json:"applied"`         //
+	Main     string            `json:"main"`     // name of the XML file among Files
+	Files    map[string][]byte `json:"files"`    // by name relative to Main's directory; base64 in JSON
+	Digest   string            `json:"digest"`   // over all of it
+	Revision int64             `json:"revision"` // changes with each apply
+	Applied  time.Time         `json:"applied"`
 	Problem  string            `json:"error,omitempty"` // why this server does not follow it
 }
 
@@ -165,10 +165,10 @@ type Node struct {
 type NodeDetails struct {
 	Servers    []string       `json:"servers"`
 	Groups     []string       `json:"groups"`
-	Position   map[string]int `json:"position"`   // in the taxonomy
-	Interfaces []Interface    `json:"interfaces"` //
-	Files      []string       `json:"files"`      // paths of its node files
-	Append     string         `json:"append"`     // its kernel command line
+	Position   map[string]int `json:"position"` // in the taxonomy
+	Interfaces []Interface    `json:"interfaces"`
+	Files      []string       `json:"files"`  // paths of its node files
+	Append     string         `json:"append"` // its kernel command line
 	LayerFiles uint64         `json:"layer_files"`
 	LayerBytes uint64         `json:"layer_bytes"`
 	Saved      int            `json:"saved"`  // files set aside by switches

@@ -1,0 +1,79 @@
+package control
+
+import (
+	"encoding/json"
+	"reflect"
+	"unicode/utf8"
+)
+
+// MarshalJSON adds "path_bytes", the path in base64, when the path is not valid UTF-8; "path" then has U+FFFD in the
+// place of each wrong byte.
+func (c Change) MarshalJSON() ([]byte, error) {
+	type plain Change
+	w := struct {
+		plain
+		Raw []byte `json:"path_bytes,omitempty"`
+	}{plain: plain(c)}
+	if !utf8.ValidString(c.Path) {
+		w.Raw = []byte(c.Path)
+	}
+	return json.Marshal(w)
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (c *Change) UnmarshalJSON(b []byte) error {
+	type plain Change
+	var w struct {
+		plain
+		Raw []byte `json:"path_bytes"`
+	}
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	*c = Change(w.plain)
+	if w.Raw != nil {
+		c.Path = string(w.Raw)
+	}
+	return nil
+}
+
+// withoutNulls returns v with every nil slice and map in it made empty, so that a list is always a list in JSON
+// and scripts need not ask. It changes nothing that v points to.
+func withoutNulls(v any) any {
+	p := reflect.New(reflect.TypeOf(v))
+	p.Elem().Set(reflect.ValueOf(v))
+	fill(p.Elem())
+	return p.Elem().Interface()
+}
+
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Slice:
+		c := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(c, v)
+		v.Set(c)
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return
+		}
+		for i := range v.Len() {
+			fill(v.Index(i))
+		}
+	case reflect.Map:
+		if v.IsNil() {
+			v.Set(reflect.MakeMap(v.Type()))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				fill(v.Field(i))
+			}
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			c := reflect.New(v.Type().Elem())
+			c.Elem().Set(v.Elem())
+			v.Set(c)
+			fill(v.Elem())
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package control
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unmount ends a mount that Client.Mount made, whoever holds it. It needs no daemon. A dir that is in use is EBUSY.
+func Unmount(dir string) error {
+	if !mounted(dir) {
+		return Errorf(NotFound, "nothing of dim is mounted there")
+	}
+	if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	return nil
+}
+
+// mounted reports whether the topmost mount at the absolute path dir is one of ours. It asks /proc, because a stat would wait for a daemon
+// that does not answer.
+func mounted(dir string) bool {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	ours := false
+	for l := range strings.Lines(string(b)) {
+		left, right, ok := strings.Cut(l, " - ")
+		fields := strings.Fields(left)
+		if ok && len(fields) > 4 && unescape(fields[4]) == dir {
+			ours = strings.HasPrefix(right, "fuse.dim ")
+		}
+	}
+	return ours
+}
+
+// unescape undoes the octal escapes of /proc/self/mountinfo (fs/proc_namespace.c, show_mountinfo).
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(s)
+}
