@@ -56,7 +56,7 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 	}
 	together(t, machines, func(m *machine) { m.running(t, c) })
 	if t.Failed() {
-		t.FatalNow()
+		t.FailNow()
 	}
 	together(t, machines, func(m *machine) {
 		if got := strings.TrimSpace(m.ssh(t, c, "hostname")); got != m.name {
