@@ -1,0 +1,72 @@
+package initramfs
+
+import (
+	"bytes"
+	"compress/gzip"
+	"debug/elf"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// maxModule bounds what a compressed module may unpack to; the largest known (amdgpu with debug) has 400 MB less.
+const maxModule = 512 << 20
+
+// unpack returns a module's plain ELF file. They are stored uncompressed: the kernel of the node need not know
+// how to unpack modules, and the whole archive is compressed anyway.
+func unpack(name string, b []byte) ([]byte, error) {
+	var r io.Reader
+	var err error
+	switch {
+	case strings.HasSuffix(name, ".xz"):
+		r, err = xz.NewReader(bytes.NewReader(b))
+	case strings.HasSuffix(name, ".gz"):
+		r, err = gzip.NewReader(bytes.NewReader(b))
+	case strings.HasSuffix(name, ".zst"):
+		var d *zstd.Decoder
+		if d, err = zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1)); err == nil {
+			defer d.Close()
+			r = d
+		}
+	default:
+		return b, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", name, err)
+	}
+	out, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", name, err)
+	}
+	if len(out) > maxModule {
+		return nil, fmt.Errorf("unpack %s: more than %d bytes", name, maxModule)
+	}
+	return out, nil
+}
+
+// firmwareOf returns the firmware files that a module says it may ask for, relative to /lib/firmware. What is not an
+// ELF file asks for none.
+func firmwareOf(module []byte) []string {
+	f, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		return nil
+	}
+	section := f.Section(".modinfo")
+	if section == nil {
+		return nil
+	}
+	info, err := section.Data()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for field := range strings.SplitSeq(string(info), "\x00") {
+		if name, ok := strings.CutPrefix(field, "firmware="); ok && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
