@@ -1,0 +1,387 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"dim/internal/durable"
+	"dim/internal/image"
+)
+
+// Batch brings objects into the store. What it was given can be read by others once Commit returns nil, not before;
+// Batches are cheap for many objects because all of them are synced together.
+//
+// A Batch ends with Commit or Abort; Abort after Commit does nothing.
+type Batch struct {
+	s     *Store
+	prune *Lock
+	dir   *os.File // staging/NAME, locked as long as the batch lives
+	made  [2][256]sync.Once
+	temps atomic.Uint64
+
+	buffers sync.Pool   // of *[chunk]byte
+	noClone atomic.Bool // the file system cannot clone from where the last file came from
+
+	mu     sync.Mutex
+	staged map[object]struct{}
+	bytes  uint64
+	err    error // the first failure: Commit refuses
+	ended  bool
+}
+
+type object struct {
+	kind   string
+	digest image.Digest
+}
+
+var errEnded = errors.New("batch has ended")
+
+// Begin starts a batch.
+func (s *Store) Begin() (*Batch, error) {
+	prune, err := s.lock(pruneLock, unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := s.makeStaging()
+	if err != nil {
+		prune.Unlock()
+		return nil, fmt.Errorf("begin batch: %w", err)
+	}
+	return &Batch{s: s, prune: prune, dir: dir, staged: map[object]struct{}{}}, nil
+}
+
+// makeStaging makes a directory and locks it. Between the two a cleaner may remove it: then once more.
+func (s *Store) makeStaging() (*os.File, error) {
+	for range 100 {
+		name, err := os.MkdirTemp(s.path(stagingDir), "")
+		if err != nil {
+			return nil, err
+		}
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			if _, err = os.Lstat(name); err == nil {
+				err = errors.Join(os.Mkdir(name+"/tmp", 0o700), os.Mkdir(name+"/"+blobsDir, 0o700), os.Mkdir(name+"/"+treesDir, 0o700))
+				if err == nil {
+					return f, nil
+				}
+			}
+		}
+		f.Close()
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, err
+		}
+	}
+	return nil, errors.New("staging directories vanish as soon as they are made")
+}
+
+// PutBytes stores b as a blob.
+func (b *Batch) PutBytes(content []byte) (image.Digest, error) {
+	d := image.Sum(content)
+	return d, b.put(object{blobsDir, d}, content)
+}
+
+// PutTree stores a directory's tree.
+func (b *Batch) PutTree(t image.Tree) (image.Digest, error) {
+	enc, err := image.EncodeTree(t)
+	if err != nil {
+		return image.Digest{}, err
+	}
+	d := image.Sum(enc)
+	return d, b.put(object{treesDir, d}, enc)
+}
+
+// PutRoot stores a root directory's entry; the digest is a version's.
+func (b *Batch) PutRoot(root image.Entry) (image.Digest, error) {
+	enc, err := image.EncodeRoot(root)
+	if err != nil {
+		return image.Digest{}, err
+	}
+	d := image.Sum(enc)
+	return d, b.put(object{treesDir, d}, enc)
+}
+
+// PutEncoded stores a tree or root that comes encoded, as from another store, after checking that it is canonical.
+func (b *Batch) PutEncoded(enc []byte) (image.Digest, error) {
+	if _, err := image.ParseTree(enc); err != nil {
+		if _, rerr := image.ParseRoot(enc); rerr != nil {
+			return image.Digest{}, err
+		}
+	}
+	d := image.Sum(enc)
+	return d, b.put(object{treesDir, d}, enc)
+}
+
+func (b *Batch) put(o object, content []byte) error {
+	fresh, err := b.claim(o)
+	if err != nil || !fresh {
+		return err
+	}
+	if err := b.s.step("put"); err != nil {
+		return b.fail(err)
+	}
+	if err := b.makeFanout(o); err != nil {
+		return b.fail(err)
+	}
+	fd, err := b.create(objectPath(o.kind, o.digest))
+	if err != nil {
+		return b.fail(err)
+	}
+	err = writeAll(fd, content, -1)
+	if cerr := unix.Close(fd); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return b.fail(&fs.PathError{Op: "write", Path: objectPath(o.kind, o.digest), Err: err})
+	}
+	b.count(uint64(len(content)))
+	return nil
+}
+
+// claim reports whether the caller has to write o: it is neither in the store nor, by an earlier claim, in the batch.
+func (b *Batch) claim(o object) (bool, error) {
+	have := b.s.has(o)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return false, b.err
+	}
+	if b.ended {
+		return false, errEnded
+	}
+	if _, ok := b.staged[o]; ok || have {
+		return false, nil
+	}
+	b.staged[o] = struct{}{}
+	return true, nil
+}
+
+func (b *Batch) fail(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = err
+	}
+	return err
+}
+
+func (b *Batch) count(n uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bytes += n
+}
+
+// Staged returns how many objects the batch adds to the store, and their bytes.
+func (b *Batch) Staged() (objects int, bytes uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.staged), b.bytes
+}
+
+func (b *Batch) makeFanout(o object) (err error) {
+	kind := 0
+	if o.kind == treesDir {
+		kind = 1
+	}
+	b.made[kind][o.digest[0]].Do(func() {
+		err = unix.Mkdirat(int(b.dir.Fd()), fanout(o), 0o700)
+	})
+	return err
+}
+
+func fanout(o object) string { return o.kind + "/" + o.digest.String()[:2] }
+
+// create makes a file in the staging directory.
+func (b *Batch) create(name string) (fd int, err error) {
+	for {
+		fd, err = unix.Openat(int(b.dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o400)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return -1, &fs.PathError{Op: "create", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// createTemp makes a file in the staging directory whose digest is not known yet.
+func (b *Batch) createTemp() (fd int, name string, err error) {
+	name = "tmp/" + strconv.FormatUint(b.temps.Add(1), 10)
+	fd, err = b.create(name)
+	return fd, name, err
+}
+
+// writeAll writes p at off, or at the file's position when off is negative.
+func writeAll(fd int, p []byte, off int64) error {
+	for len(p) > 0 {
+		var n int
+		var err error
+		if off < 0 {
+			n, err = unix.Write(fd, p)
+		} else {
+			n, err = unix.Pwrite(fd, p, off)
+			off += int64(max(n, 0))
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		p = p[max(n, 0):]
+	}
+	return nil
+}
+
+// Abort drops everything that was put.
+func (b *Batch) Abort() error {
+	if !b.end() {
+		return nil
+	}
+	return b.release()
+}
+
+// end reports whether the batch was still alive.
+func (b *Batch) end() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.ended
+	b.ended = true
+	return !was
+}
+
+func (b *Batch) release() error {
+	defer b.prune.Unlock()
+	defer b.dir.Close()
+	return os.RemoveAll(b.dir.Name())
+}
+
+// few is how many objects are synced one by one. Above, one syncfs is cheaper, though it waits
+// for all that anybody wrote to the file system.
+const few = 32
+
+// Commit makes everything that was put durable, then visible, then durably visible. After an error some objects may be
+// visible, which harms nobody. No Put may be under way.
+func (b *Batch) Commit(ctx context.Context) error {
+	if !b.end() {
+		return errEnded
+	}
+	err := b.commit(ctx)
+	return errors.Join(err, b.release())
+}
+
+func (b *Batch) commit(ctx context.Context) error {
+	if b.err != nil {
+		return b.err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.s.step("sync objects"); err != nil {
+		return err
+	}
+	if err := b.syncObjects(); err != nil {
+		return fmt.Errorf("commit batch: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.publish(); err != nil {
+		return fmt.Errorf("commit batch: %w", err)
+	}
+	if err := b.s.step("sync names"); err != nil {
+		return err
+	}
+	if err := b.syncNames(); err != nil {
+		return fmt.Errorf("commit batch: %w", err)
+	}
+	return b.s.step("committed")
+}
+
+func (b *Batch) syncObjects() error {
+	if len(b.staged) > few {
+		return unix.Syncfs(int(b.dir.Fd()))
+	}
+	var g errgroup.Group
+	for o := range b.staged {
+		g.Go(func() error { return syncFile(b.dir.Name() + "/" + objectPath(o.kind, o.digest)) })
+	}
+	return g.Wait()
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// publish renames the objects to their places: blobs before the trees that name them. A directory of the fan-out that the store does
+// not have yet is renamed whole, which is the usual case of a first capture.
+func (b *Batch) publish() error {
+	var left []object
+	whole := map[string]bool{}
+	for _, kind := range []string{blobsDir, treesDir} {
+		for o := range b.staged {
+			if o.kind != kind {
+				continue
+			}
+			sub := fanout(o)
+			moved, tried := whole[sub]
+			if !tried {
+				if err := b.s.step("publish " + kind); err != nil {
+					return err
+				}
+				err := os.Rename(b.dir.Name()+"/"+sub, b.s.path(sub))
+				if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
+					return err
+				}
+				moved = err == nil
+				whole[sub] = moved
+			}
+			if !moved {
+				left = append(left, o)
+			}
+		}
+	}
+	for _, o := range left {
+		if err := b.s.step("publish object"); err != nil {
+			return err
+		}
+		name := objectPath(o.kind, o.digest)
+		if err := os.Rename(b.dir.Name()+"/"+name, b.s.path(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Batch) syncNames() error {
+	if len(b.staged) > few {
+		return unix.Syncfs(int(b.dir.Fd()))
+	}
+	dirs := map[string]bool{blobsDir: true, treesDir: true}
+	for o := range b.staged {
+		dirs[fanout(o)] = true
+	}
+	var g errgroup.Group
+	for dir := range dirs {
+		g.Go(func() error { return durable.SyncDir(b.s.path(dir)) })
+	}
+	return g.Wait()
+}

@@ -1,0 +1,297 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+)
+
+// Content is what PutFile found in a file.
+type Content struct {
+	Digest image.Digest
+	Size   uint64
+	Data   []image.Extent // as in image.Entry
+}
+
+// PutBlob stores all that r yields as a blob.
+func (b *Batch) PutBlob(ctx context.Context, r io.Reader) (Content, error) {
+	fd, name, err := b.createTemp()
+	if err != nil {
+		return Content{}, b.fail(err)
+	}
+	defer unix.Close(fd)
+	w := b.newIntake(ctx, fd)
+	defer b.buffers.Put((*[chunk]byte)(w.buf))
+	for {
+		n, rerr := io.ReadFull(r, w.buf)
+		if err := w.add(w.buf[:n]); err != nil {
+			return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
+		}
+		if errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF) {
+			break
+		}
+		if rerr != nil {
+			return Content{}, errors.Join(rerr, b.unlink(name))
+		}
+	}
+	c := w.content()
+	return c, b.adopt(name, c)
+}
+
+// PutFile stores what is in the regular file f as a blob; holes stay holes. Where the file system can, the blob shares f's blocks. It reads up
+// to the size that f has at the beginning: whether f changed meanwhile is for the caller to find out. The blob
+// is what the digest says in any case.
+//
+// It uses f's position, and returns read errors of f as *fs.PathError with Op "read", after which the batch may go on.
+func (b *Batch) PutFile(ctx context.Context, f *os.File) (Content, error) {
+	fd, name, err := b.createTemp()
+	if err != nil {
+		return Content{}, b.fail(err)
+	}
+	defer unix.Close(fd)
+	cloned, err := b.clone(fd, f)
+	if err != nil {
+		return Content{}, b.fail(err)
+	}
+	src, dst := int(f.Fd()), fd
+	if cloned {
+		src, dst = fd, -1 // read what is stored, not what f may be by now
+	}
+	w := b.newIntake(ctx, dst)
+	defer b.buffers.Put((*[chunk]byte)(w.buf))
+	if err := w.file(src); err != nil {
+		if re := new(readError); errors.As(err, &re) || ctx.Err() != nil {
+			return Content{}, errors.Join(&fs.PathError{Op: "read", Path: f.Name(), Err: err}, b.unlink(name))
+		}
+		return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
+	}
+	c := w.content()
+	return c, b.adopt(name, c)
+}
+
+// clone makes dst share f's blocks, if it can.
+func (b *Batch) clone(dst int, f *os.File) (bool, error) {
+	if b.noClone.Load() {
+		return false, nil
+	}
+	err := unix.IoctlFileClone(dst, int(f.Fd()))
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EIO):
+		return false, &fs.PathError{Op: "clone", Path: f.Name(), Err: err}
+	}
+	b.noClone.Store(true)
+	return false, nil
+}
+
+// adopt gives the temporary file its name.
+func (b *Batch) adopt(name string, c Content) error {
+	o := object{blobsDir, c.Digest}
+	fresh, err := b.claim(o)
+	if err != nil || !fresh {
+		return errors.Join(err, b.unlink(name))
+	}
+	if err := b.s.step("put"); err != nil {
+		return b.fail(err)
+	}
+	if err := b.makeFanout(o); err != nil {
+		return b.fail(err)
+	}
+	dir := int(b.dir.Fd())
+	if err := unix.Renameat(dir, name, dir, objectPath(blobsDir, c.Digest)); err != nil {
+		return b.fail(&fs.PathError{Op: "rename", Path: name, Err: err})
+	}
+	b.count(c.Size)
+	return nil
+}
+
+func (b *Batch) unlink(name string) error {
+	if err := unix.Unlinkat(int(b.dir.Fd()), name, 0); err != nil {
+		return b.fail(&fs.PathError{Op: "unlink", Path: name, Err: err})
+	}
+	return nil
+}
+
+const (
+	chunk = 1 << 20
+	block = 4096 // the grain of holes
+)
+
+// intake is the one door: it hashes what it writes. With dst negative it only hashes.
+type intake struct {
+	ctx    context.Context
+	dst    int
+	buf    []byte
+	hash   hash.Hash
+	off    int64
+	sparse bool // holes are looked for, at the grain of block
+	holes  bool
+	data   []image.Extent
+}
+
+func (b *Batch) newIntake(ctx context.Context, dst int) *intake {
+	buf, ok := b.buffers.Get().(*[chunk]byte)
+	if !ok {
+		buf = new([chunk]byte)
+	}
+	return &intake{ctx: ctx, dst: dst, buf: buf[:], hash: sha256.New()}
+}
+
+type readError struct{ error }
+
+func (e *readError) Unwrap() error { return e.error }
+
+// file takes in the regular file src.
+func (w *intake) file(src int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return &readError{err}
+	}
+	// Blocks first: files that were preallocated and files with a few clean pages may report holes that come and go.
+	w.sparse = st.Blocks*512 < st.Size
+	if !w.sparse {
+		return w.span(src, st.Size)
+	}
+	for w.off < st.Size {
+		start, err := unix.Seek(src, w.off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			start, err = st.Size, nil
+		}
+		if err != nil { // a file system without holes
+			return w.span(src, st.Size)
+		}
+		if err := w.hole(min(start, st.Size)); err != nil || w.off >= st.Size {
+			return errors.Join(err, w.end())
+		}
+		end, err := unix.Seek(src, w.off, unix.SEEK_HOLE)
+		if err != nil {
+			end = st.Size
+		}
+		was := w.off
+		if err := w.span(src, min(end, st.Size)); err != nil {
+			return err
+		}
+		if w.off == was { // the file became shorter
+			break
+		}
+	}
+	return w.end()
+}
+
+// end gives a file that ends in a hole its size.
+func (w *intake) end() error {
+	if w.dst < 0 {
+		return nil
+	}
+	return unix.Ftruncate(w.dst, w.off)
+}
+
+// span takes in src from the current position to end, or to the file's end.
+func (w *intake) span(src int, end int64) error {
+	for w.off < end {
+		n, err := unix.Pread(src, w.buf[:min(int64(len(w.buf)), end-w.off)], w.off)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return &readError{err}
+		}
+		if n == 0 {
+			return nil
+		}
+		if err := w.add(w.buf[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add takes in p at the current position.
+func (w *intake) add(p []byte) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	w.hash.Write(p)
+	if w.sparse {
+		return w.addSparse(p)
+	}
+	if w.dst >= 0 {
+		if err := writeAll(w.dst, p, w.off); err != nil {
+			return err
+		}
+	}
+	w.off += int64(len(p))
+	return nil
+}
+
+// addSparse takes in p but for its blocks of zeros, so that where the holes are depends on the content alone and not on
+// how a file system has laid it out.
+func (w *intake) addSparse(p []byte) error {
+	for len(p) > 0 {
+		n := min(int64(len(p)), block-w.off%block)
+		if isZero(p[:n]) {
+			w.holes = true
+		} else {
+			if w.dst >= 0 {
+				if err := writeAll(w.dst, p[:n], w.off); err != nil {
+					return err
+				}
+			}
+			w.extent(uint64(w.off), uint64(n))
+		}
+		w.off += n
+		p = p[n:]
+	}
+	return nil
+}
+
+func (w *intake) extent(off, n uint64) {
+	if last := len(w.data) - 1; last >= 0 && w.data[last].Offset+w.data[last].Length == off {
+		w.data[last].Length += n
+		return
+	}
+	w.data = append(w.data, image.Extent{Offset: off, Length: n})
+}
+
+// hole takes in zeros up to end.
+func (w *intake) hole(end int64) error {
+	if end > w.off {
+		w.holes = true
+	}
+	for w.off < end {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		n := min(end-w.off, chunk)
+		clear(w.buf[:n])
+		w.hash.Write(w.buf[:n])
+		w.off += n
+	}
+	return nil
+}
+
+// isZero compares p with itself moved by one byte, which is how memcmp finds out fast that all bytes are the same.
+func isZero(p []byte) bool { return p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1]) }
+
+func (w *intake) content() Content {
+	c := Content{Size: uint64(w.off)}
+	w.hash.Sum(c.Digest[:0])
+	if !w.holes || w.off == 0 {
+		return c
+	}
+	c.Data = w.data
+	if c.Data == nil {
+		c.Data = []image.Extent{}
+	}
+	return c
+}

@@ -1,0 +1,290 @@
+package store
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/durable"
+	"dim/internal/image"
+)
+
+// versionFile is the form of a version on disk.
+type versionFile struct {
+	Format int `json:"format"`
+	image.Version
+}
+
+const versionFormat = 1
+
+// AddVersion makes v known, and returns it with its Number, Root and time. Everything that v.Digest leads to must have
+// been committed. With Number 0 it gets the next; a version that comes with its number, from another store, keeps it,
+// and adding it twice is no error. Tags are not taken from v.
+func (s *Store) AddVersion(v image.Version) (image.Version, error) {
+	if !image.ValidName(v.Image) {
+		return v, fmt.Errorf("add version: %q is not an image name", v.Image)
+	}
+	root, err := s.Root(v.Digest)
+	if err != nil {
+		return v, fmt.Errorf("add version of %s: %w", v.Image, err)
+	}
+	v.Root, v.Tags = root, nil
+	if v.Created.IsZero() {
+		v.Created = s.o.Now().UTC()
+	}
+	lock, err := s.lock(versionsLock, unix.LOCK_EX)
+	if err != nil {
+		return v, err
+	}
+	defer lock.Unlock()
+	dir := s.path(versionsDir, v.Image)
+	if err := s.makeDir(versionsDir, v.Image); err != nil {
+		return v, err
+	}
+	numbers, err := s.numbers(v.Image)
+	if err != nil {
+		return v, err
+	}
+	switch {
+	case v.Number == 0:
+		v.Number = 1
+		if n := len(numbers); n > 0 {
+			v.Number = numbers[n-1] + 1
+		}
+	case slices.Contains(numbers, v.Number):
+		old, err := s.readVersion(v.Image, v.Number)
+		if err == nil && old.Digest != v.Digest {
+			err = fmt.Errorf("add version %s: there is another one of this number", v.Ref())
+		}
+		return old, err
+	}
+	b, err := json.MarshalIndent(versionFile{versionFormat, v}, "", "  ")
+	if err != nil {
+		return v, fmt.Errorf("add version %s: %w", v.Ref(), err)
+	}
+	if err := s.step("write version"); err != nil {
+		return v, err
+	}
+	if err := durable.WriteFile(dir+"/"+strconv.Itoa(v.Number)+".json", append(b, '\n'), 0o600); err != nil {
+		return v, err
+	}
+	return v, s.step("version written")
+}
+
+// makeDir makes kind/name durably and clears it of what a crash left.
+func (s *Store) makeDir(kind, name string) error {
+	err := os.Mkdir(s.path(kind, name), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return durable.RemoveTemps(s.path(kind, name))
+	}
+	if err != nil {
+		return err
+	}
+	return durable.SyncDir(s.path(kind))
+}
+
+// numbers returns the numbers of an image's versions, ascending.
+func (s *Store) numbers(name string) ([]int, error) {
+	entries, err := os.ReadDir(s.path(versionsDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []int
+	for _, e := range entries {
+		base, ok := strings.CutSuffix(e.Name(), ".json")
+		if n, err := strconv.Atoi(base); ok && err == nil && n > 0 && strconv.Itoa(n) == base {
+			list = append(list, n)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// readVersion returns a version without its tags.
+func (s *Store) readVersion(name string, number int) (image.Version, error) {
+	v, err := s.readVersionFile(name, number)
+	if err != nil {
+		return v, err
+	}
+	if v.Root, err = s.Root(v.Digest); err != nil {
+		return v, fmt.Errorf("version %s: %w", v.Ref(), err)
+	}
+	return v, nil
+}
+
+func (s *Store) readVersionFile(name string, number int) (image.Version, error) {
+	ref := image.Ref{Image: name, Number: number}
+	b, err := os.ReadFile(s.path(versionsDir, name, strconv.Itoa(number)+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return image.Version{}, fmt.Errorf("version %s: %w", ref, ErrNotFound)
+	}
+	if err != nil {
+		return image.Version{}, err
+	}
+	var f versionFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return image.Version{}, fmt.Errorf("version %s: %w: %v", ref, ErrCorrupt, err)
+	}
+	if f.Format > versionFormat {
+		return image.Version{}, fmt.Errorf("version %s: its format %d is newer than this program knows (%d)", ref, f.Format, versionFormat)
+	}
+	if f.Image != name || f.Number != number {
+		return image.Version{}, fmt.Errorf("version %s: %w: it says that it is %s", ref, ErrCorrupt, f.Ref())
+	}
+	return f.Version, nil
+}
+
+// Images returns the names of the images that have versions, sorted.
+func (s *Store) Images() ([]string, error) {
+	entries, err := os.ReadDir(s.path(versionsDir))
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, e := range entries {
+		if numbers, err := s.numbers(e.Name()); err == nil && len(numbers) > 0 && image.ValidName(e.Name()) {
+			list = append(list, e.Name())
+		}
+	}
+	return list, nil
+}
+
+// Versions returns the versions of an image, oldest first. Errors may be ErrNotFound.
+func (s *Store) Versions(name string) ([]image.Version, error) {
+	if !image.ValidName(name) {
+		return nil, fmt.Errorf("%q is not an image name", name)
+	}
+	numbers, err := s.numbers(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(numbers) == 0 {
+		return nil, fmt.Errorf("image %s: %w", name, ErrNotFound)
+	}
+	tags, err := s.tags(name)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]image.Version, len(numbers))
+	for i, n := range numbers {
+		if list[i], err = s.readVersion(name, n); err != nil {
+			return nil, err
+		}
+		list[i].Tags = tags[n]
+	}
+	return list, nil
+}
+
+// Resolve returns the version that r names; the newest of the image when r gives neither number nor tag. Errors may be
+// ErrNotFound.
+func (s *Store) Resolve(r image.Ref) (image.Version, error) {
+	if !image.ValidName(r.Image) {
+		return image.Version{}, fmt.Errorf("%q is not an image name", r.Image)
+	}
+	numbers, err := s.numbers(r.Image)
+	if err != nil {
+		return image.Version{}, err
+	}
+	tags, err := s.tags(r.Image)
+	if err != nil {
+		return image.Version{}, err
+	}
+	n := r.Number
+	switch {
+	case n == 0 && r.Tag != "":
+		for number, list := range tags {
+			if slices.Contains(list, r.Tag) {
+				n = number
+			}
+		}
+		if n == 0 {
+			return image.Version{}, fmt.Errorf("tag %s: %w", r, ErrNotFound)
+		}
+	case n == 0 && len(numbers) == 0:
+		return image.Version{}, fmt.Errorf("image %s: %w", r.Image, ErrNotFound)
+	case n == 0:
+		n = numbers[len(numbers)-1]
+	}
+	v, err := s.readVersion(r.Image, n)
+	v.Tags = tags[n]
+	return v, err
+}
+
+// Tag gives a version a name; a tag that another version has moves. Errors may be ErrNotFound.
+func (s *Store) Tag(r image.Ref, tag string) error {
+	if !image.ValidName(tag) {
+		return fmt.Errorf("tag %s: %q is not a tag", r, tag)
+	}
+	lock, err := s.lock(versionsLock, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	v, err := s.Resolve(r)
+	if err != nil {
+		return err
+	}
+	if err := s.makeDir(tagsDir, v.Image); err != nil {
+		return err
+	}
+	return durable.WriteFile(s.path(tagsDir, v.Image, tag), []byte(strconv.Itoa(v.Number)+"\n"), 0o600)
+}
+
+// Untag removes a tag. Errors may be ErrNotFound.
+func (s *Store) Untag(name, tag string) error {
+	if !image.ValidName(name) || !image.ValidName(tag) {
+		return fmt.Errorf("untag %q of %q: not names", tag, name)
+	}
+	err := os.Remove(s.path(tagsDir, name, tag))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("tag %s@%s: %w", name, tag, ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	return durable.SyncDir(s.path(tagsDir, name))
+}
+
+// tags returns an image's tags, sorted, by version number.
+func (s *Store) tags(name string) (map[int][]string, error) {
+	entries, err := os.ReadDir(s.path(tagsDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	tags := map[int][]string{}
+	for _, e := range entries {
+		if !image.ValidName(e.Name()) {
+			continue
+		}
+		b, err := os.ReadFile(s.path(tagsDir, name, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			return nil, fmt.Errorf("tag %s@%s: %w: %v", name, e.Name(), ErrCorrupt, err)
+		}
+		tags[n] = append(tags[n], e.Name())
+	}
+	for _, list := range tags {
+		slices.SortFunc(list, cmp.Compare)
+	}
+	return tags, nil
+}
