@@ -1,0 +1,152 @@
+package dhcp
+
+import (
+	"context"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/mdlayher/packet"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// veth makes a network namespace, with a pair of cards in it, for the calling goroutine, which must be locked to its
+// thread and must not unlock it. The first card has the server's address, the second has none.
+func veth() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	a := netlink.NewLinkAttrs()
+	a.Name = "srv"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: a, PeerName: "cli", PeerHardwareAddr: mac}); err != nil {
+		return err
+	}
+	for _, name := range []string{"srv", "cli"} {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if name == "srv" {
+			addr, err := netlink.ParseAddr("10.77.0.1/24")
+			if err != nil {
+				return err
+			}
+			if err := netlink.AddrAdd(l, addr); err != nil {
+				return err
+			}
+		}
+		if err := netlink.LinkSetUp(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// frame wraps a DHCP message as a client without an address sends it.
+func frame(t *testing.T, payload []byte) []byte {
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4zero, DstIP: net.IPv4bcast}
+	udp := &layers.UDP{SrcPort: 68, DstPort: 67}
+	udp.SetNetworkLayerForChecksum(ip)
+	buf := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.Ethernet{SrcMAC: mac, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeIPv4}, ip, udp, gopacket.Payload(payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// readAnswer reads frames until a DHCP answer comes.
+func readAnswer(t *testing.T, c *packet.Conn) (*layers.IPv4, *layers.Ethernet, []byte) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	buf := make([]byte, 2000)
+	for {
+		n, _, err := c.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.Default)
+		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
+		if ok && udp.DstPort == 68 {
+			return p.Layer(layers.LayerTypeIPv4).(*layers.IPv4), p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet), udp.Payload
+		}
+	}
+}
+
+func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes a network namespace")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	clientConn := make(chan *packet.Conn, 1)
+	links := make(chan Link, 10)
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its namespace
+		done <- func() error {
+			defer close(clientConn)
+			if err := veth(); err != nil {
+				return err
+			}
+			ifi, err := net.InterfaceByName("cli")
+			if err != nil {
+				return err
+			}
+			c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_IP, nil)
+			if err != nil {
+				return err
+			}
+			conn, err := net.ListenPacket("udp4", ":67")
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			clientConn <- c
+			s := newServer()
+			answer := s.Answer
+			s.Answer = func(r *Request) (Lease, error) {
+				links <- r.Link
+				return answer(r)
+			}
+			return s.Serve(ctx, conn)
+		}()
+	}()
+	c, ok := <-clientConn
+	if !ok {
+		t.Fatal(<-done)
+	}
+	defer c.Close()
+	for _, step := range []struct {
+		send []byte
+		want Type
+	}{
+		{message(t, Discover, nil), Offer},
+		{message(t, Ask, nil, option(50, mine.AsSlice()), option(54, server.AsSlice())), ACK},
+		{message(t, Ask, nil, option(50, other.AsSlice())), NAK},
+	} {
+		if _, err := c.WriteTo(frame(t, step.send), &packet.Addr{HardwareAddr: layers.EthernetBroadcast}); err != nil {
+			t.Fatal(err)
+		}
+		ip, eth, payload := readAnswer(t, c)
+		_, options := decode(t, payload)
+		if Type(options[53][0]) != step.want {
+			t.Errorf("type %d, want %d", options[53][0], step.want)
+		}
+		if !ip.SrcIP.Equal(server.AsSlice()) || !ip.DstIP.Equal(net.IPv4bcast) || eth.DstMAC.String() != layers.EthernetBroadcast.String() {
+			t.Errorf("from %v to %v (%v)", ip.SrcIP, ip.DstIP, eth.DstMAC)
+		}
+		if l := <-links; l.Name != "srv" || len(l.Addresses) != 1 || l.Addresses[0].String() != "10.77.0.1/24" {
+			t.Errorf("arrived on %+v", l)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
