@@ -1,0 +1,26 @@
+// Command dim-init is the /init of the initramfs of diskless nodes; package nodeinit tells what it does. The kernel
+// also calls it as /sbin/modprobe.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"dim/internal/nodeinit"
+)
+
+func main() {
+	if filepath.Base(os.Args[0]) == "modprobe" {
+		if err := nodeinit.Modprobe(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "modprobe:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "dim-init: this is the /init of a diskless node; it only runs as process 1 of an initramfs")
+		os.Exit(2)
+	}
+	nodeinit.Main(os.Args[1:])
+}

@@ -1,0 +1,37 @@
+package nodeinit
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// LoadModule gives the kernel one module. One that is loaded already is no error.
+func (k *kernel) LoadModule(path, options string) error {
+	f, err := os.Open(filepath.Join(k.moduleDir(), path))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = unix.FinitModule(int(f.Fd()), options, 0)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// Modaliases returns what the devices on all buses say of themselves.
+func (k *kernel) Modaliases() []string {
+	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias")
+	found := make([]string, 0, len(files))
+	seen := make(map[string]bool)
+	for _, f := range files {
+		if a := readLine(f); a != "" && !seen[a] {
+			seen[a] = true
+			found = append(found, a)
+		}
+	}
+	return found
+}

@@ -1,0 +1,116 @@
+package nodeinit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func (k *kernel) Mount(source, data string, readOnly bool) error {
+	if mounted(newRoot) {
+		return nil
+	}
+	var flags uintptr
+	if readOnly {
+		flags = unix.MS_RDONLY
+	}
+	err := unix.Mount(source, newRoot, "nfs", flags, data)
+	if why := explainMount(err); why != "" {
+		return fmt.Errorf("%s (%w)", why, err)
+	}
+	return err
+}
+
+// explainMount says what the kernel's NFS client means.
+func explainMount(err error) string {
+	switch err {
+	case unix.EACCES, unix.EPERM:
+		return "the server does not let this node mount it"
+	case unix.ENOENT:
+		return "the server has no such export"
+	case unix.ENODEV:
+		return "the kernel has no NFS client: the module nfs is missing in the initramfs"
+	case unix.EPROTONOSUPPORT:
+		return "the kernel has no NFS version 3: the module nfsv3 is missing in the initramfs"
+	case unix.EINVAL:
+		return "the kernel does not understand the mount options; see dim.mount"
+	case unix.ETIMEDOUT:
+		return "the server takes the connection but does not answer"
+	case unix.ECONNREFUSED:
+		return "nothing listens there"
+	}
+	return ""
+}
+
+// FindInit follows symbolic links inside the new root only, where an absolute one means another place than here.
+func (k *kernel) FindInit(candidates []string) (string, error) {
+	var missing []string
+	for _, c := range candidates {
+		err := executable(c)
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		missing = append(missing, c)
+	}
+	return "", fmt.Errorf("the root has no %s", strings.Join(missing, ", "))
+}
+
+// maxLinks is the kernel's bound (include/linux/namei.h, MAXSYMLINKS).
+const maxLinks = 40
+
+func executable(name string) error {
+	done, rest := "/", strings.Split(name, "/")
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
+		next := filepath.Join(done, part) // Join takes "..", at the root too, as it is meant
+		fi, err := os.Lstat(filepath.Join(newRoot, next))
+		if err != nil {
+			return err
+		}
+		if fi.Mode()&fs.ModeSymlink == 0 {
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return fmt.Errorf("%s: %w", name, unix.ELOOP)
+		}
+		target, err := os.Readlink(filepath.Join(newRoot, next))
+		if err != nil {
+			return err
+		}
+		if filepath.IsAbs(target) {
+			done = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	fi, err := os.Lstat(filepath.Join(newRoot, done))
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() || fi.Mode()&0o111 == 0 {
+		return fmt.Errorf("%s is not a program", name)
+	}
+	return nil
+}
+
+func (k *kernel) LeaveNotes(notes []note) error {
+	for _, n := range notes {
+		file := filepath.Join("/run", n.path)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(n.text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package nodeinit
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// packetSocket is a wire on a card without an address.
+type packetSocket struct {
+	fd    int
+	index int
+}
+
+// maxPacket is the largest DHCP reply that is read; replies are asked to be smaller.
+const maxPacket = 9000
+
+func (k *kernel) OpenWire(name string) (wire, error) {
+	r, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r)
+	index := int(r.Uint32())
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian16(unix.ETH_P_IP), Ifindex: index})
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("open the card %s: %w", name, err)
+	}
+	return &packetSocket{fd: fd, index: index}, nil
+}
+
+func (s *packetSocket) Send(packet []byte) error {
+	return unix.Sendto(s.fd, packet, 0, &unix.SockaddrLinklayer{
+		Protocol: bigEndian16(unix.ETH_P_IP), Ifindex: s.index, Halen: 6,
+		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+	})
+}
+
+func (s *packetSocket) Receive(deadline time.Time) ([]byte, error) {
+	buf := make([]byte, maxPacket)
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return nil, nil
+		}
+		ready := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+			return nil, err
+		}
+		n, _, err := unix.Recvfrom(s.fd, buf, 0)
+		switch {
+		case err == nil:
+			return buf[:n], nil
+		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
+			return nil, err
+		}
+	}
+}
+
+func (s *packetSocket) Close() error { return unix.Close(s.fd) }
+
+// stream is a TCP connection made with bare calls; package net's resolver and poller would double the program.
+type stream struct{ fd int }
+
+func dial(to netip.AddrPort, deadline time.Time) (*stream, error) {
+	family := unix.AF_INET
+	var addr unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port())}
+	if to.Addr().Is4() {
+		addr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	} else {
+		family, addr = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{fd}
+	if err = unix.Connect(fd, addr); errors.Is(err, unix.EINPROGRESS) {
+		err = s.await(unix.POLLOUT, deadline)
+	}
+	if err == nil {
+		var code int
+		if code, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
+			err = unix.Errno(code)
+		}
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stream) close() { _ = unix.Close(s.fd) }
+
+func (s *stream) await(events int16, deadline time.Time) error {
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: events}}, int(left.Milliseconds())+1)
+		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// reachPatience is how long a server may take to accept a connection: one lost SYN is repeated after a second.
+const reachPatience = 5 * time.Second
+
+func (k *kernel) Reach(at netip.AddrPort) error {
+	s, err := dial(at, time.Now().Add(reachPatience))
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", at, err)
+	}
+	s.close()
+	return nil
+}
+
+// Post sends a whole request and waits for the first bytes of the answer, which nobody reads: closing earlier could
+// make the server see a reset instead of the request.
+func (k *kernel) Post(to netip.AddrPort, request []byte, deadline time.Time) error {
+	s, err := dial(to, deadline)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for len(request) > 0 {
+		n, err := unix.Write(s.fd, request)
+		if errors.Is(err, unix.EAGAIN) {
+			err, n = s.await(unix.POLLOUT, deadline), 0
+		}
+		if err != nil {
+			return err
+		}
+		request = request[n:]
+	}
+	if err := s.await(unix.POLLIN, deadline); err != nil {
+		return err
+	}
+	_, err = unix.Read(s.fd, make([]byte, 512))
+	return err
+}
+
+func bigEndian16(v uint16) uint16 { return v<<8 | v>>8 }
