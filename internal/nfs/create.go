@@ -1,0 +1,144 @@
+package nfs
+
+import "dim/internal/vfs"
+
+// create is procedure 8.
+func create(c *call) {
+	c.object()
+	name := c.name()
+	how := c.Args.Uint32()
+	c.create = vfs.Create{Mode: vfs.CreateMode(how)}
+	switch {
+	case how > uint32(vfs.Exclusive):
+		c.Args.Fail()
+	case how == uint32(vfs.Exclusive):
+		copy(c.create.Verifier[:], c.Args.Fixed(8))
+	default:
+		c.setAttr()
+		c.create.Attr = c.set
+	}
+	c.make(name, func(name string) (vfs.Made, error) {
+		return c.fs.Create(&c.cred, c.h, name, &c.create)
+	})
+}
+
+// mkdir is procedure 9.
+func mkdir(c *call) {
+	c.object()
+	name := c.name()
+	c.setAttr()
+	c.make(name, func(name string) (vfs.Made, error) {
+		return c.fs.Mkdir(&c.cred, c.h, name, &c.set)
+	})
+}
+
+// symlink is procedure 10.
+func symlink(c *call) {
+	c.object()
+	name := c.name()
+	c.setAttr()
+	target := c.Args.Opaque(stringMax)
+	c.make(name, func(name string) (vfs.Made, error) {
+		if len(target) > targetMax {
+			return vfs.Made{}, vfs.ENAMETOOLONG
+		}
+		return c.fs.Symlink(&c.cred, c.h, name, string(target), &c.set)
+	})
+}
+
+// mknod is procedure 11.
+func mknod(c *call) {
+	c.object()
+	name := c.name()
+	node := vfs.Node{Type: vfs.Type(min(c.Args.Uint32(), 255))}
+	known := true
+	switch node.Type {
+	case vfs.BlockDevice, vfs.CharDevice:
+		c.setAttr()
+		node.Major, node.Minor = c.Args.Uint32(), c.Args.Uint32()
+	case vfs.Socket, vfs.FIFO:
+		c.setAttr()
+	default:
+		known = false
+	}
+	if !known && c.Args.OK() {
+		c.fail(errBadType)
+		c.Reply.Uint32(0)
+		c.Reply.Uint32(0)
+		return
+	}
+	c.make(name, func(name string) (vfs.Made, error) {
+		return c.fs.Mknod(&c.cred, c.h, name, &node, &c.set)
+	})
+}
+
+// make runs a call that makes an object, and answers as they all do.
+func (c *call) make(name []byte, f func(name string) (vfs.Made, error)) {
+	st, decoded := c.ready()
+	if !decoded {
+		return
+	}
+	if st == ok {
+		st = checkNewName(name)
+	}
+	var made vfs.Made
+	if st == ok {
+		var err error
+		made, err = f(string(name))
+		st = c.status(err)
+	}
+	if st != ok {
+		c.fail(st)
+		c.wcc(c.h, &made.Dir)
+		return
+	}
+	c.Reply.Uint32(uint32(ok))
+	c.Reply.Bool(true)
+	putHandle(&c.Reply, &made.Handle)
+	putPostAttr(&c.Reply, &made.Attr)
+	c.wcc(c.h, &made.Dir)
+}
+
+// link is procedure 15.
+func link(c *call) {
+	c.object()
+	dir := c.handle()
+	name := c.name()
+	st, decoded := c.ready()
+	if !decoded {
+		return
+	}
+	if st == ok {
+		st = c.sameTree(dir)
+	}
+	if st == ok {
+		st = checkNewName(name)
+	}
+	var ch vfs.LinkChange
+	if st == ok {
+		var err error
+		ch, err = c.fs.Link(&c.cred, c.h, dir, string(name))
+		st = c.status(err)
+	}
+	if st != ok {
+		c.fail(st)
+		c.postAttrOf(c.h)
+	} else {
+		c.Reply.Uint32(uint32(ok))
+		putPostAttr(&c.Reply, &ch.Attr)
+	}
+	c.wcc(dir, &ch.Dir)
+}
+
+// sameTree checks that h, the second handle of a call, is of the same tree as the first.
+func (c *call) sameTree(h vfs.Handle) status {
+	fs, err := c.srv.exports.Find(c.Client, h)
+	if err != nil {
+		c.srv.refused.Add(1)
+		return c.status(err)
+	}
+	if fs != c.fs {
+		return errXDev
+	}
+	return ok
+}

@@ -1,0 +1,160 @@
+package nfs
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+
+	"dim/internal/oncrpc"
+	"dim/internal/vfs"
+)
+
+// Exports tells which trees there are for whom. Its methods may be called from any number of goroutines. The trees
+// that it returns must be comparable, as pointers are.
+type Exports interface {
+	// Mount finds the tree at path for a client. The error should be a vfs.Errno.
+	Mount(ctx context.Context, client netip.AddrPort, path string) (vfs.FS, error)
+	// Find finds the tree that h belongs to. It is asked on every call and must be fast. The error is ESTALE for
+	// a tree that is gone, EBADHANDLE for what never was a handle, EACCES for a tree that is none of the client's.
+	Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error)
+	// Paths lists what can be mounted, for showmount.
+	Paths() []string
+}
+
+// Options are the server's choices. The zero value works.
+type Options struct {
+	Log *slog.Logger
+	// PrivilegedPort refuses clients whose port is 1024 or above: on the client only root can have
+	// sent such a call, so the user in it is true.
+	PrivilegedPort bool
+}
+
+// Server is the NFS and MOUNT programs over some Exports.
+type Server struct {
+	exports Exports
+	log     *slog.Logger
+	low     bool
+	refused atomic.Uint64
+}
+
+// New returns a Server of the exports.
+func New(exports Exports, opt Options) *Server {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{exports: exports, log: opt.Log, low: opt.PrivilegedPort}
+}
+
+// Refused counts the calls that were turned away for who sent them.
+func (s *Server) Refused() uint64 { return s.refused.Load() }
+
+// Programs returns what an oncrpc.Server needs to serve s.
+func (s *Server) Programs() []oncrpc.Program {
+	return []oncrpc.Program{
+		{Name: "nfs", Number: 100003, Version: 3, Procs: s.procs()},
+		{Name: "mount", Number: 100005, Version: 3, Procs: s.mountProcs()},
+	}
+}
+
+func (s *Server) procs() []oncrpc.Proc {
+	slow := func(name string, f procedure) oncrpc.Proc {
+		return oncrpc.Proc{Name: name, Cost: oncrpc.Slow, Serve: s.serve(f)}
+	}
+	once := func(name string, f procedure) oncrpc.Proc {
+		return oncrpc.Proc{Name: name, Cost: oncrpc.Slow, Once: true, Serve: s.serve(f)}
+	}
+	quick := func(name string, f procedure) oncrpc.Proc {
+		return oncrpc.Proc{Name: name, Cost: oncrpc.Quick, Serve: s.serve(f)}
+	}
+	patient := func(name string, f procedure) oncrpc.Proc {
+		return oncrpc.Proc{Name: name, Cost: oncrpc.Patient, Serve: s.serve(f)}
+	}
+	return []oncrpc.Proc{
+		{Name: "NULL", Serve: func(*oncrpc.Call) {}},
+		quick("GETATTR", getattr),
+		once("SETATTR", setattr),
+		quick("LOOKUP", lookup),
+		quick("ACCESS", access),
+		quick("READLINK", readlink),
+		patient("READ", read),
+		slow("WRITE", write),
+		once("CREATE", create),
+		once("MKDIR", mkdir),
+		once("SYMLINK", symlink),
+		once("MKNOD", mknod),
+		once("REMOVE", remove),
+		once("RMDIR", rmdir),
+		once("RENAME", rename),
+		once("LINK", link),
+		patient("READDIR", readdir),
+		patient("READDIRPLUS", readdirplus),
+		patient("FSSTAT", fsstat),
+		quick("FSINFO", fsinfo),
+		quick("PATHCONF", pathconf),
+		slow("COMMIT", commit),
+	}
+}
+
+// procedure serves one call: it decodes with c.args, and appends a status and results to c.reply. When the arguments do
+// not decode it just returns.
+type procedure func(c *call)
+
+// call is one NFS call with the memory that procedures need.
+type call struct {
+	*oncrpc.Call
+	srv    *Server
+	fs     vfs.FS
+	h      vfs.Handle
+	cred   vfs.Cred
+	attr   vfs.Attr
+	post   vfs.Attr // of a second object
+	set    vfs.SetAttr
+	guard  vfs.Time
+	create vfs.Create
+	list   listing
+}
+
+func (s *Server) serve(f procedure) func(*oncrpc.Call) {
+	return func(rpc *oncrpc.Call) {
+		c := s.begin(rpc)
+		if c == nil {
+			return
+		}
+		f(c)
+	}
+}
+
+// begin prepares the call's memory; nil when the client must not call at all.
+func (s *Server) begin(rpc *oncrpc.Call) *call {
+	if s.low && rpc.Client.Port() >= 1024 {
+		s.refused.Add(1)
+		rpc.Deny(oncrpc.TooWeak)
+		return nil
+	}
+	c, _ := rpc.Local.(*call)
+	if c == nil {
+		c = new(call)
+		rpc.Local = c
+	}
+	c.Call, c.srv = rpc, s
+	c.cred = vfs.Cred{UID: rpc.Cred.UID, GID: rpc.Cred.GID, Groups: rpc.Cred.Groups}
+	if rpc.Cred.Flavor == oncrpc.AuthNone {
+		c.cred.UID, c.cred.GID = nobody, nobody
+	}
+	return c
+}
+
+// nobody is who calls without a credential.
+const nobody = 65534
+
+// find sets c.fs to the tree of c.h.
+func (c *call) find() status {
+	fs, err := c.srv.exports.Find(c.Client, c.h)
+	if err != nil {
+		c.srv.refused.Add(1)
+		return c.status(err)
+	}
+	c.fs = fs
+	return ok
+}

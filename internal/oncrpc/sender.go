@@ -1,0 +1,112 @@
+package oncrpc
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// sender writes replies to a connection. Whoever finds nobody writing writes, and goes on for those
+// who come meanwhile, so that replies made at the same time share one system call.
+type sender struct {
+	nc    net.Conn
+	clock *atomic.Int64 // the server's ticks
+	since atomic.Int64  // tick at which the write that is going on began, 0 for none
+
+	mu      sync.Mutex
+	drained sync.Cond // queued fell, or err was set
+	queue   []packet
+	spare   []packet // the memory of the queue before
+	vec     net.Buffers
+	queued  int
+	writing bool
+	err     error
+}
+
+// packet is some replies in one buffer.
+type packet struct {
+	b   []byte
+	own *buffer
+}
+
+func (p packet) release() {
+	if p.own != nil {
+		p.own.release()
+	}
+}
+
+func (s *sender) init(nc net.Conn, clock *atomic.Int64) {
+	s.nc, s.clock = nc, clock
+	s.drained.L = &s.mu
+}
+
+// send takes over p. It writes it, or leaves that to the goroutine that is writing.
+func (s *sender) send(p packet) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		p.release()
+		return
+	}
+	s.queue = append(s.queue, p)
+	s.queued += len(p.b)
+	if s.writing {
+		return
+	}
+	s.writing = true
+	for len(s.queue) > 0 {
+		q := s.queue
+		s.queue, s.spare = s.spare[:0], q
+		s.mu.Unlock()
+		n, err := s.write(q)
+		s.mu.Lock()
+		s.queued -= n
+		if err != nil {
+			s.err = err
+			s.dropQueue()
+		}
+		s.drained.Broadcast()
+	}
+	s.writing = false
+}
+
+// write writes the packets and releases them; n is their size, written or not.
+func (s *sender) write(q []packet) (n int, err error) {
+	s.since.Store(s.clock.Load())
+	if len(q) == 1 {
+		_, err = s.nc.Write(q[0].b)
+	} else {
+		s.vec = s.vec[:0]
+		for _, p := range q {
+			s.vec = append(s.vec, p.b)
+		}
+		vec := s.vec
+		_, err = vec.WriteTo(s.nc)
+	}
+	s.since.Store(0)
+	for i, p := range q {
+		n += len(p.b)
+		p.release()
+		q[i] = packet{}
+	}
+	return n, err
+}
+
+func (s *sender) dropQueue() {
+	for i, p := range s.queue {
+		s.queued -= len(p.b)
+		p.release()
+		s.queue[i] = packet{}
+	}
+	s.queue = s.queue[:0]
+}
+
+// await blocks until at most limit bytes are queued and returns the error that broke the connection, if any.
+func (s *sender) await(limit int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.queued > limit && s.err == nil {
+		s.drained.Wait()
+	}
+	return s.err
+}

@@ -1,0 +1,282 @@
+package oncrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// errDeadline is what waiting for bytes returns after SetReadDeadline.
+var errDeadline = os.ErrDeadlineExceeded
+
+// Options bound a Server. The zero value works.
+type Options struct {
+	Log      *slog.Logger
+	Conns    int           // connections at a time; 10,000
+	InFlight int           // slow calls at a time per connection; 32
+	Queue    int           // bytes of replies waiting for one client; 2 MiB
+	Memory   int64         // bytes of large buffers in all; 512 MiB
+	Replies  int           // replies kept for repeated calls; 8,192
+	Stall    time.Duration // how long a client may stand still in the middle of something; 60 s
+	Idle     time.Duration // how long a connection may be silent; 15 min
+	Grace    time.Duration // how long clients have to take their replies at shutdown; 5 s
+}
+
+func (o Options) withDefaults() Options {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.Conns, 10000)
+	def(&o.InFlight, 32)
+	def(&o.Queue, 2<<20)
+	def(&o.Replies, 8192)
+	if o.Memory == 0 {
+		o.Memory = 512 << 20
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	for v, d := range map[*time.Duration]time.Duration{
+		&o.Stall: time.Minute, &o.Idle: 15 * time.Minute, &o.Grace: 5 * time.Second,
+	} {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	return o
+}
+
+// Server serves programs on the connections of one listener.
+type Server struct {
+	opt      Options
+	programs []program
+	rejects  slot
+	counters [shards][]procCounters
+	count    serverCounters
+	pool     *pool
+	replies  *replies
+	calls    sync.Pool
+	epoch    time.Time
+
+	ctx      context.Context // of Serve, for Call.Context
+	done     chan struct{}   // closed when the helpers shall end
+	running  sync.WaitGroup
+	closing  atomic.Bool
+	ticks    atomic.Int64 // seconds since the start, plus one
+	watching atomic.Bool
+	wake     chan struct{} // holds at most one token
+
+	mu    sync.Mutex
+	conns []*conn
+}
+
+// NewServer returns a Server of the programs.
+func NewServer(opt Options, programs ...Program) *Server {
+	opt = opt.withDefaults()
+	s := &Server{
+		opt:     opt,
+		pool:    newPool(opt.Memory),
+		replies: newReplies(opt.Replies),
+		epoch:   time.Now(),
+		ctx:     context.Background(),
+		done:    make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+	}
+	s.ticks.Store(1)
+	n := 0
+	for _, p := range programs {
+		q := program{Program: p}
+		for _, proc := range p.Procs {
+			q.slots = append(q.slots, slot{Proc: proc, index: n})
+			n++
+		}
+		s.programs = append(s.programs, q)
+	}
+	s.rejects.index = n
+	for i := range s.counters {
+		s.counters[i] = make([]procCounters, n+1)
+	}
+	return s
+}
+
+// Serve serves the connections that ln accepts until ctx ends or ln breaks. Then calls that run are finished,
+// their replies sent, and all goroutines waited for. A Server serves once.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	s.ctx = ctx
+	s.watching.Store(true)
+	s.running.Add(2)
+	go s.watch()
+	go s.sweep()
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	err := s.accept(ln)
+	stop()
+	ln.Close()
+	s.shutdown()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("accept %s: %w", ln.Addr(), err)
+}
+
+func (s *Server) accept(ln net.Listener) error {
+	for {
+		nc, err := ln.Accept()
+		if err == nil {
+			s.add(nc)
+			continue
+		}
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) &&
+			!errors.Is(err, syscall.ECONNABORTED) && !errors.Is(err, syscall.ENOMEM) {
+			return err
+		}
+		s.opt.Log.Warn("connection refused", "err", err)
+		s.makeRoom()
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// add starts to serve nc, when there is room for it.
+func (s *Server) add(nc net.Conn) {
+	s.count.accepted.Add(1)
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		s.opt.Log.Error("connection refused", "err", fmt.Sprintf("%T is no socket", nc))
+		nc.Close()
+		return
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		nc.Close()
+		return
+	}
+	c := &conn{srv: s, nc: nc, raw: raw}
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		c.client = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
+	}
+	c.count = s.counters[int(s.count.accepted.Load())%shards]
+	c.onRead = c.readable
+	c.ended.L = &c.mu
+	c.out.init(nc, &s.ticks)
+	c.parked.Store(s.ticks.Load() << 1)
+	s.mu.Lock()
+	full := len(s.conns) >= s.opt.Conns
+	if !full {
+		c.place = len(s.conns)
+		s.conns = append(s.conns, c)
+		s.running.Add(1)
+	}
+	s.mu.Unlock()
+	if full {
+		s.count.refused.Add(1)
+		s.makeRoom()
+		nc.Close()
+		return
+	}
+	go c.read()
+}
+
+// makeRoom closes the connection that is idle longest: its client opens another one when it needs it.
+func (s *Server) makeRoom() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var oldest *conn
+	var since int64
+	for _, c := range s.conns {
+		if p := c.parked.Load(); p != 0 && !c.killed.Load() && (oldest == nil || p < since) {
+			oldest, since = c, p
+		}
+	}
+	if oldest != nil && since>>1 < s.ticks.Load()-1 {
+		oldest.kill()
+	}
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	last := s.conns[len(s.conns)-1]
+	s.conns[c.place], last.place = last, c.place
+	s.conns[len(s.conns)-1] = nil
+	s.conns = s.conns[:len(s.conns)-1]
+	s.mu.Unlock()
+	switch {
+	case errors.Is(c.err, errRecord) || errors.Is(c.err, errMessage) || errors.Is(c.err, errMemory):
+		s.count.broken.Add(1)
+		s.opt.Log.Debug("connection broken", "client", c.client, "err", c.err)
+	case !errors.Is(c.err, io.EOF):
+		s.opt.Log.Debug("connection closed", "client", c.client, "err", c.err)
+	}
+	s.running.Done()
+}
+
+// kill makes all waiting of c's goroutines end. It does not block.
+func (c *conn) kill() {
+	c.killed.Store(true)
+	c.nc.SetDeadline(time.Unix(1, 0))
+	c.srv.pool.wakeAll()
+}
+
+// shutdown ends all connections and waits for all goroutines.
+func (s *Server) shutdown() {
+	s.closing.Store(true)
+	s.pool.wakeAll()
+	s.each(func(c *conn) { c.nc.SetReadDeadline(time.Unix(1, 0)) })
+	force := time.AfterFunc(s.opt.Grace, func() { s.each((*conn).kill) })
+	defer force.Stop()
+	close(s.done)
+	s.running.Wait()
+}
+
+func (s *Server) each(f func(*conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		f(c)
+	}
+}
+
+// now is the time since the server was made; cheaper than time.Now.
+func (s *Server) now() time.Duration { return time.Since(s.epoch) }
+
+func (s *Server) getCall(client netip.AddrPort) *Call {
+	c, _ := s.calls.Get().(*Call)
+	if c == nil {
+		c = &Call{srv: s}
+	}
+	c.Client = client
+	return c
+}
+
+func (s *Server) putCall(c *Call) {
+	if own := c.Reply.own; own != nil {
+		own.release()
+	}
+	c.Reply = Encoder{}
+	c.Args = Decoder{}
+	s.calls.Put(c)
+}
+
+// ensure gives the reply a buffer.
+func (c *Call) ensure(p *pool) {
+	if c.Reply.own == nil {
+		c.Reply.own = p.get(smallBuffer)
+		c.Reply.b = c.Reply.own.mem[:0]
+	}
+}
+
+// take returns the replies made so far; the call starts with an empty buffer again.
+func (c *Call) take() packet {
+	p := packet{b: c.Reply.b, own: c.Reply.own}
+	c.Reply = Encoder{}
+	return p
+}

@@ -1,0 +1,107 @@
+package oncrpc
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+// LatencyBuckets is the number of latency buckets. Bucket i counts calls that took less than 1 µs << i; the last
+// one all others.
+const LatencyBuckets = 24
+
+// shards keeps connections off each other's cache lines.
+const shards = 8
+
+// Stats is a snapshot of a server's counters.
+type Stats struct {
+	Conns    int    // open now
+	Accepted uint64 // connections since the start
+	Refused  uint64 // connections turned away or evicted at the limit
+	Stalled  uint64 // connections closed because their client stood still
+	Broken   uint64 // connections closed because what came was no RPC
+	Rejected uint64 // calls for no procedure of ours, or with credentials that are none
+	Repeated uint64 // calls answered from the replies kept
+	Relieved uint64 // patient calls that took so long that another goroutine went on reading
+	Memory   int64  // bytes of large buffers in use
+	Procs    []ProcStats
+}
+
+// ProcStats counts the calls of one procedure.
+type ProcStats struct {
+	Program  string
+	Proc     string
+	Calls    uint64
+	Errors   uint64
+	BytesIn  uint64
+	BytesOut uint64
+	Busy     time.Duration // sum of all latencies
+	Latency  [LatencyBuckets]uint64
+}
+
+type procCounters struct {
+	errors, bytesIn, bytesOut, busy atomic.Uint64
+	latency                         [LatencyBuckets]atomic.Uint64
+}
+
+type serverCounters struct {
+	accepted, refused, stalled, broken, repeated, relieved atomic.Uint64
+}
+
+// count records one call that took d.
+func (p *procCounters) count(d time.Duration, in, out int, bad bool) {
+	p.latency[min(bits.Len64(uint64(d)/1000), LatencyBuckets-1)].Add(1)
+	p.busy.Add(uint64(d))
+	p.bytesIn.Add(uint64(in))
+	p.bytesOut.Add(uint64(out))
+	if bad {
+		p.errors.Add(1)
+	}
+}
+
+// Stats returns the counters. It may be called at any time.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	conns := len(s.conns)
+	s.mu.Unlock()
+	st := Stats{
+		Conns:    conns,
+		Accepted: s.count.accepted.Load(),
+		Refused:  s.count.refused.Load(),
+		Stalled:  s.count.stalled.Load(),
+		Broken:   s.count.broken.Load(),
+		Repeated: s.count.repeated.Load(),
+		Relieved: s.count.relieved.Load(),
+		Memory:   s.pool.lent.Load(),
+	}
+	rejects := s.sum(s.rejects.index)
+	st.Rejected = rejects.Calls
+	for _, p := range s.programs {
+		for _, slot := range p.slots {
+			if slot.Serve == nil {
+				continue
+			}
+			ps := s.sum(slot.index)
+			ps.Program, ps.Proc = p.Name, slot.Name
+			st.Procs = append(st.Procs, ps)
+		}
+	}
+	return st
+}
+
+func (s *Server) sum(index int) ProcStats {
+	var ps ProcStats
+	for i := range s.counters {
+		c := &s.counters[i][index]
+		ps.Errors += c.errors.Load()
+		ps.BytesIn += c.bytesIn.Load()
+		ps.BytesOut += c.bytesOut.Load()
+		ps.Busy += time.Duration(c.busy.Load())
+		for j := range c.latency {
+			n := c.latency[j].Load()
+			ps.Latency[j] += n
+			ps.Calls += n
+		}
+	}
+	return ps
+}
