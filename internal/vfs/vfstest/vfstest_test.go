@@ -1,0 +1,56 @@
+package vfstest
+
+import (
+	"os"
+	"testing"
+
+	"dim/internal/vfs"
+	"dim/internal/vfs/dirfs"
+)
+
+// TestTheTruthPasses and its siblings run the battery on a plain directory: what fails here is the battery's fault.
+func TestTheTruthPasses(t *testing.T) {
+	needsRoot(t)
+	Run(t, func(t *testing.T, seed []Entry) vfs.FS { return written(t, seed, dirfs.Options{}) })
+}
+
+func TestTheTruthPassesReadOnly(t *testing.T) {
+	needsRoot(t)
+	RunReadOnly(t, func(t *testing.T, seed []Entry) vfs.FS { return written(t, seed, dirfs.Options{ReadOnly: true}) })
+}
+
+func TestTheTruthPassesWithSeedsOfItsOwnMaking(t *testing.T) {
+	needsRoot(t)
+	Run(t, func(t *testing.T, seed []Entry) vfs.FS {
+		fs := written(t, nil, dirfs.Options{NoSync: true})
+		Populate(t, fs, seed)
+		return fs
+	})
+}
+
+func TestTheTruthPassesWithSeedsOfTwoHalves(t *testing.T) {
+	needsRoot(t)
+	Run(t, func(t *testing.T, seed []Entry) vfs.FS {
+		first, second := Split(seed)
+		fs := written(t, first, dirfs.Options{NoSync: true})
+		Populate(t, fs, second)
+		return fs
+	})
+}
+
+func needsRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: the battery acts for several users")
+	}
+}
+
+func written(t *testing.T, seed []Entry, opt dirfs.Options) vfs.FS {
+	dir := t.TempDir()
+	WriteDir(t, dir, seed)
+	fs, err := dirfs.Open(dir, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fs.Close() })
+	return fs
+}
