@@ -14,6 +14,7 @@ type index struct {
 	groups    map[string]*Group
 	macs      map[string]nodeCard // by the bytes of the MAC
 	addresses map[netip.Addr]nodeCard
+	positions map[Level][]*Node // by a level with From and To alike: the nodes there
 }
 
 // nodeCard is one card of one node.
@@ -83,9 +84,14 @@ func newIndex(c *Cluster) *index {
 		groups:    make(map[string]*Group, len(c.Groups)),
 		macs:      make(map[string]nodeCard, len(c.Nodes)),
 		addresses: make(map[netip.Addr]nodeCard, len(c.Nodes)),
+		positions: map[Level][]*Node{},
 	}
 	for _, n := range c.Nodes {
 		setFirst(ix.nodes, n.Name, n)
+		for level, number := range n.Position {
+			at := Level{Name: level, From: number, To: number}
+			ix.positions[at] = append(ix.positions[at], n)
+		}
 		for _, card := range n.Interfaces {
 			if card.MAC != nil {
 				setFirst(ix.macs, string(card.MAC), nodeCard{n, card})

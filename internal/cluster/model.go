@@ -7,6 +7,7 @@ package cluster
 import (
 	"net"
 	"net/netip"
+	"text/template"
 
 	"dim/internal/image"
 )
@@ -103,6 +104,9 @@ type File struct {
 	UID, GID uint32
 	Template string // text of the template
 	Where    string // "cluster.xml:12:5" or the template file's name, for error messages
+
+	parsed *template.Template // nil in a File that was not parsed
+	at     place              // of the template's first byte
 }
 
 // Builtin tells which built-in node files are switched off for an image (<builtin name="fstab" enabled="no"/>).

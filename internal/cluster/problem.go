@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -102,21 +103,21 @@ type findingKey struct {
 }
 
 type finding struct {
-	place         place
-	message, hint string
-	repeated      int
+	place           place
+	message, advice string
+	repeated        int
 }
 
-// add notes a problem. The format is also its kind.
+// add notes a problem. The format is also its kind. The result takes a hint; it is nil when nobody would see that.
 func (r *report) add(at place, format string, args ...any) *finding {
 	key := findingKey{at, format}
 	if f, ok := r.same[key]; ok {
 		f.repeated++
-		return &finding{} // a hint for it is lost, as it should be
+		return nil
 	}
 	if len(r.found) >= maxProblems {
 		r.more++
-		return &finding{}
+		return nil
 	}
 	f := &finding{place: at, message: fmt.Sprintf(format, args...)}
 	if r.same == nil {
@@ -127,8 +128,19 @@ func (r *report) add(at place, format string, args ...any) *finding {
 	return f
 }
 
-// hintf says what to do about the problem.
-func (f *finding) hintf(format string, args ...any) { f.hint = fmt.Sprintf(format, args...) }
+// hint says what to do about the problem.
+func (f *finding) hint(format string, args ...any) {
+	if f != nil {
+		f.advice = fmt.Sprintf(format, args...)
+	}
+}
+
+// nearest hints at the name that comes closest to one that does not exist.
+func (f *finding) nearest(name string, among iter.Seq[string]) {
+	if f != nil {
+		f.advice = didYouMean(name, among)
+	}
+}
 
 // err returns what was found as *Problems, or nil.
 func (r *report) err() error {
@@ -138,7 +150,7 @@ func (r *report) err() error {
 	ps := &Problems{More: r.more}
 	for _, f := range r.found {
 		line, column := f.place.file.at(f.place.offset)
-		p := Problem{File: f.place.file.name, Line: line, Column: column, Message: f.message, Hint: f.hint}
+		p := Problem{File: f.place.file.name, Line: line, Column: column, Message: f.message, Hint: f.advice}
 		if f.repeated > 0 {
 			p.Message += fmt.Sprintf(" (and %d more like it)", f.repeated)
 		}

@@ -13,7 +13,10 @@ const (
 	maxElements    = 500_000
 	maxNodes       = 100_000
 	maxServers     = 10_000
-	maxCards       = 400_000   // of all nodes and servers
+	maxCards       = 400_000 // of all nodes and servers
+	maxCardsEach   = 64      // of one node or server
+	maxLevels      = 16
+	maxServersEach = 16        // of one node
 	maxMembers     = 4_000_000 // names that all groups' node sets may amount to
 	maxExpression  = 256       // bytes of an attribute in which expressions are evaluated
 	maxRendered    = 16 << 20  // bytes of one rendered file

@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"encoding/csv"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"dim/internal/cluster/nodeset"
+)
+
+// group makes a <group>. Groups above it are there already, so its node set may use them.
+func (b *builder) group(it *item) {
+	g := &Group{Image: b.imageNamed(it)}
+	name, ok := it.get("name")
+	if !ok {
+		return
+	}
+	g.Name = name.text
+	if _, taken := b.cluster.Group(g.Name); taken {
+		b.add(name.at, "a second group %q", g.Name)
+		return
+	}
+	if set, ok := it.get("nodes"); ok {
+		g.Nodes = b.nodeSet(set)
+	}
+	for _, n := range g.Nodes {
+		if g.Image != nil {
+			b.groupImage(it, n, g)
+		}
+		n.Groups = append(n.Groups, g)
+	}
+	b.cluster.Groups = append(b.cluster.Groups, g)
+	b.cluster.index.groups[g.Name] = g
+}
+
+func (b *builder) groupImage(it *item, n *Node, g *Group) {
+	for _, other := range n.Groups {
+		if other.Image != nil && other.Image != g.Image {
+			b.add(it.at, "node %s is in group %q with image %q, and in group %q with image %q", n.Name, other.Name, other.Image.Name, g.Name, g.Image.Name)
+			return
+		}
+	}
+	n.Image = g.Image
+}
+
+func (b *builder) nodeSet(set value) []*Node {
+	names, err := nodeset.Expand(set.text, b.cluster.nodesetOptions(b.members))
+	if err != nil {
+		var se *nodeset.SyntaxError
+		if errors.As(err, &se) {
+			b.add(set.at.plus(se.Offset), "node set: %s", se.Reason)
+		}
+		return nil
+	}
+	b.members -= len(names)
+	var nodes []*Node
+	for _, name := range names {
+		n, ok := b.cluster.Node(NodeName(name))
+		if ok {
+			nodes = append(nodes, n)
+		} else if !b.incomplete {
+			b.add(set.at, "node %q is not defined", shorten(name)).nearest(name, b.cluster.nodeNames())
+		}
+	}
+	slices.SortFunc(nodes, byIndex)
+	return nodes
+}
+
+// inventory reads a CSV file of hardware addresses.
+func (b *builder) inventory(it *item) {
+	v, ok := it.get("file")
+	if !ok {
+		return
+	}
+	f, ok := b.file(v)
+	if !ok {
+		return
+	}
+	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(string(f.data), "\ufeff")))
+	r.ReuseRecord = true
+	r.TrimLeadingSpace = true
+	r.Comment = '#'
+	var columns []int
+	for {
+		record, err := r.Read()
+		var pe *csv.ParseError
+		switch {
+		case err == io.EOF:
+			return
+		case errors.As(err, &pe):
+			b.add(f.place(pe.Line, pe.Column), "%v", pe.Err)
+			if !errors.Is(pe.Err, csv.ErrFieldCount) {
+				return
+			}
+		case columns == nil:
+			if columns, ok = b.inventoryColumns(f, r, record); !ok {
+				return
+			}
+		default:
+			b.inventoryRow(f, r, record, columns)
+		}
+	}
+}
+
+// inventoryColumns finds the columns node, interface and mac in the first line.
+func (b *builder) inventoryColumns(f *file, r *csv.Reader, header []string) ([]int, bool) {
+	want := []string{"node", "interface", "mac"}
+	ok := true
+	for i, name := range header {
+		if at := f.place(r.FieldPos(i)); !slices.Contains(want, name) {
+			b.add(at, "unknown column %q", shorten(name)).nearest(name, slices.Values(want))
+			ok = false
+		} else if slices.Contains(header[:i], name) {
+			b.add(at, "a second column %q", name)
+			ok = false
+		}
+	}
+	columns := make([]int, len(want))
+	for i, name := range want {
+		if columns[i] = slices.Index(header, name); columns[i] < 0 {
+			b.add(place{f, 0}, "the column %q is missing", name).hint("the first line names the columns: node,interface,mac")
+			ok = false
+		}
+	}
+	return columns, ok
+}
+
+// inventoryRow gives one card its hardware address.
+func (b *builder) inventoryRow(f *file, r *csv.Reader, record []string, columns []int) {
+	at := func(column int) place { return f.place(r.FieldPos(columns[column])) }
+	name, card, mac := record[columns[0]], record[columns[1]], record[columns[2]]
+	n, ok := b.cluster.Node(NodeName(name))
+	if !ok {
+		if !b.incomplete {
+			b.add(at(0), "node %q is not defined", shorten(name)).nearest(name, b.cluster.nodeNames())
+		}
+		return
+	}
+	c := n.Interface(card)
+	if c == nil {
+		b.add(at(1), "node %s has no interface %q", n.Name, shorten(card)).nearest(card, func(yield func(string) bool) {
+			for _, c := range n.Interfaces {
+				if !yield(c.Name) {
+					return
+				}
+			}
+		})
+		return
+	}
+	if c.MAC != nil {
+		b.add(at(2), "node %s: interface %s has a hardware address already, %v", n.Name, c.Name, c.MAC)
+		return
+	}
+	if c.MAC = b.mac(at(2), mac, claim{node: n, at: at(2)}); c.MAC != nil {
+		b.cluster.index.macs[string(c.MAC)] = nodeCard{n, c}
+	}
+}
+
+// place turns a line and column, both from 1, into a place.
+func (f *file) place(line, column int) place {
+	f.at(0)
+	if line < 1 || line > len(f.lines) {
+		return place{f, 0}
+	}
+	return place{f, min(f.lines[line-1]+max(column-1, 0), len(f.data))}
+}
+
+// checkNodes finds nodes that cannot boot.
+func (b *builder) checkNodes() {
+	for _, n := range b.cluster.Nodes {
+		at := b.positions[n]
+		if n.Image == nil {
+			b.add(at, "node %s has no image, neither its own nor a group's", n.Name)
+		}
+		if len(n.Servers) == 0 {
+			b.add(at, "node %s has no server with the role \"image\"", n.Name)
+		}
+		if level, number, ok := splitPosition(string(n.Name)); ok && b.isPosition(level, number) {
+			b.add(at, "node %s is called like a place of the taxonomy: node sets could mean either", n.Name)
+		}
+	}
+}
+
+func (b *builder) isPosition(level string, number int) bool {
+	return slices.ContainsFunc(b.cluster.Levels, func(l Level) bool {
+		return l.Name == level && number >= l.From && number <= l.To
+	})
+}

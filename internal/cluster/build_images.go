@@ -1,0 +1,135 @@
+package cluster
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func (b *builder) image(it *item) {
+	im := &Image{Builtin: Builtin{Off: map[string]bool{}}}
+	if v, ok := it.get("name"); ok {
+		im.Name = ImageName(v.text)
+		if slices.ContainsFunc(b.cluster.Images, func(other *Image) bool { return other.Name == im.Name }) {
+			b.add(v.at, "a second image %q", v.text)
+			return
+		}
+	}
+	arch, _ := it.get("arch")
+	master, _ := it.get("master")
+	im.Arch, im.Master = arch.text, master.text
+	im.Exclude = b.patterns(it.all("exclude"))
+	im.Shared = b.patterns(it.all("shared"))
+	im.Keep = b.patterns(it.all("keep"))
+	for _, f := range it.all("file") {
+		b.nodeFile(im, f)
+	}
+	b.builtins(im, it.all("builtin"))
+	for _, k := range it.all("kernel") {
+		im.Kernel = kernel(k)
+	}
+	b.cluster.Images = append(b.cluster.Images, im)
+}
+
+func (b *builder) nodeFile(im *Image, it *item) {
+	f := &File{Mode: 0o644}
+	v, ok := it.get("path")
+	if !ok {
+		return
+	}
+	f.Path = strings.TrimPrefix(v.text, "/")
+	switch {
+	case "/"+f.Path != path.Clean(v.text) || f.Path == "" || strings.ContainsRune(f.Path, 0):
+		b.add(v.at, "path %q: want a clean absolute path of a file", shorten(v.text))
+		return
+	case slices.ContainsFunc(im.Files, func(other *File) bool { return other.Path == f.Path }):
+		b.add(v.at, "a second <file path=%q> in image %q", v.text, im.Name)
+		return
+	}
+	for _, other := range im.Files {
+		if strings.HasPrefix(f.Path, other.Path+"/") || strings.HasPrefix(other.Path, f.Path+"/") {
+			b.add(v.at, "<file path=%q>: one of it and %q would have to be a directory", v.text, "/"+other.Path)
+			return
+		}
+	}
+	if v, ok := it.get("mode"); ok {
+		mode, _ := strconv.ParseUint(v.text, 8, 32)
+		f.Mode = uint32(mode)
+	}
+	if v, ok := it.get("owner"); ok {
+		f.UID, f.GID = b.owner(v)
+	}
+	if b.template(f, it) {
+		im.Files = append(im.Files, f)
+	}
+}
+
+// owner reads "UID:GID" or "UID".
+func (b *builder) owner(v value) (uid, gid uint32) {
+	u, g, both := strings.Cut(v.text, ":")
+	if !both {
+		g = "0"
+	}
+	un, uErr := strconv.ParseUint(u, 10, 32)
+	gn, gErr := strconv.ParseUint(g, 10, 32)
+	if uErr != nil || gErr != nil || un == 1<<32-1 || gn == 1<<32-1 {
+		b.add(v.at, "owner=%q: want numbers below 4294967295", v.text)
+	}
+	return uint32(un), uint32(gn)
+}
+
+// template sets the file's template from the element's text or from the file it names.
+func (b *builder) template(f *File, it *item) bool {
+	f.Template, f.Where, f.at = string(it.text), it.at.String(), it.textAt
+	if it.has("template") {
+		v, ok := it.get("template")
+		if !ok {
+			return false
+		}
+		if len(strings.TrimSpace(f.Template)) > 0 {
+			b.add(it.at, "<file path=%q> has both a text and a template file", "/"+f.Path)
+			return false
+		}
+		opened, ok := b.file(v)
+		if !ok {
+			return false
+		}
+		f.Template, f.Where, f.at = string(opened.data), v.text, place{opened, 0}
+	}
+	if f.at.file == nil {
+		f.at = it.at // an empty element: nothing in it can be wrong
+	}
+	tmpl, err := parseTemplate(f.Template)
+	if err != nil {
+		b.templateProblem(f, err)
+		return false
+	}
+	f.parsed = tmpl
+	return true
+}
+
+func (b *builder) builtins(im *Image, items []*item) {
+	seen := map[string]bool{}
+	for _, it := range items {
+		name, ok := it.get("name")
+		enabled, ok2 := it.get("enabled")
+		if !ok || !ok2 {
+			continue
+		}
+		if seen[name.text] {
+			b.add(name.at, "a second <builtin name=%q> in image %q", name.text, im.Name)
+		}
+		seen[name.text] = true
+		if enabled.text == "no" {
+			im.Builtin.Off[name.text] = true
+		}
+	}
+}
+
+func kernel(it *item) Kernel {
+	version, _ := it.get("version")
+	add, _ := it.get("append")
+	modules, _ := it.get("modules")
+	return Kernel{Version: version.text, Append: add.text, Modules: strings.Fields(modules.text)}
+}

@@ -1,0 +1,140 @@
+package cluster
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func (b *builder) network(it *item) {
+	n := &Network{}
+	if v, ok := it.get("name"); ok {
+		n.Name = v.text
+		if slices.ContainsFunc(b.cluster.Networks, func(other *Network) bool { return other.Name == n.Name }) {
+			b.add(v.at, "a second network %q", n.Name)
+			return
+		}
+	}
+	if v, ok := it.get("subnet"); ok {
+		n.Subnet = b.subnet(v, n.Name)
+	}
+	if v, ok := it.get("gateway"); ok {
+		n.Gateway, _ = b.addressIn(v.at, v.text, n, "gateway")
+	}
+	if v, ok := it.get("dns"); ok {
+		for _, text := range strings.Fields(v.text) {
+			if a, ok := b.addressIn(v.at, text, nil, "dns"); ok {
+				n.DNS = append(n.DNS, a)
+			}
+		}
+	}
+	if v, ok := it.get("mtu"); ok {
+		n.MTU, _ = strconv.Atoi(v.text)
+		if n.MTU < 576 || n.MTU > 65535 {
+			b.add(v.at, "mtu=%q: want 576 to 65535", v.text)
+		}
+	}
+	v, _ := it.get("admin")
+	n.Admin = v.text == "yes"
+	b.cluster.Networks = append(b.cluster.Networks, n)
+}
+
+func (b *builder) subnet(v value, name string) netip.Prefix {
+	p, err := netip.ParsePrefix(v.text)
+	if err != nil || p.Bits() == 0 {
+		b.add(v.at, "subnet=%q: want an IPv4 subnet such as 10.77.0.0/24", v.text)
+		return netip.Prefix{}
+	}
+	if p.Masked() != p {
+		b.add(v.at, "subnet=%q has bits set beyond its prefix", v.text).hint("did you mean %q?", p.Masked())
+		return p.Masked()
+	}
+	for _, other := range b.cluster.Networks {
+		if other.Subnet.IsValid() && other.Subnet.Overlaps(p) {
+			b.add(v.at, "network %q (%v) overlaps network %q (%v)", name, p, other.Name, other.Subnet)
+		}
+	}
+	return p
+}
+
+// addressIn parses an address and checks that a host on network n may have it; who is named in messages. A nil network is not checked.
+func (b *builder) addressIn(at place, text string, n *Network, who string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() {
+		b.add(at, "%s: %q is not an IPv4 address", who, shorten(text))
+		return netip.Addr{}, false
+	}
+	if n == nil || !n.Subnet.IsValid() {
+		return a, true
+	}
+	switch {
+	case !n.Subnet.Contains(a):
+		b.add(at, "%s: address %v is outside network %q (%v)", who, a, n.Name, n.Subnet)
+	case n.Subnet.Bits() < 31 && a == n.Subnet.Addr():
+		b.add(at, "%s: address %v is that of network %q itself (%v)", who, a, n.Name, n.Subnet)
+	case n.Subnet.Bits() < 31 && a == Broadcast(n.Subnet):
+		b.add(at, "%s: address %v is the broadcast address of network %q (%v)", who, a, n.Name, n.Subnet)
+	default:
+		return a, true
+	}
+	return netip.Addr{}, false
+}
+
+// Broadcast returns the last address of an IPv4 subnet.
+func Broadcast(p netip.Prefix) netip.Addr {
+	a := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		a[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(a)
+}
+
+// mac parses a hardware address and takes it for a card of c.
+func (b *builder) mac(at place, text string, c claim) net.HardwareAddr {
+	mac, err := net.ParseMAC(text)
+	switch {
+	case err != nil || len(mac) != 6:
+		b.add(at, "%v: %q is not a hardware address", c, shorten(text)).hint("want six bytes, such as 52:54:00:4d:00:01")
+		return nil
+	case mac[0]&1 != 0 || slices.Max(mac) == 0:
+		b.add(at, "%v: no card can have the hardware address %v", c, mac)
+		return nil
+	}
+	if other, taken := b.macs[string(mac)]; taken {
+		b.add(at, "%v: hardware address %v is taken by %v at %v", c, mac, other, other.at)
+		return nil
+	}
+	b.macs[string(mac)] = c
+	return mac
+}
+
+func (b *builder) taxonomy(it *item) {
+	b.levelsAt = it.at
+	for _, l := range it.all("level") {
+		name, named := l.get("name")
+		level := Level{Name: name.text, From: 1}
+		if v, ok := l.get("from"); ok {
+			level.From, _ = strconv.Atoi(v.text)
+		}
+		to, bounded := l.get("to")
+		if !named || !bounded {
+			continue
+		}
+		level.To, _ = strconv.Atoi(to.text)
+		switch {
+		case level.Name == "index" || level.Name == "i":
+			b.add(name.at, "a level cannot be called %q: that counts nodes", level.Name)
+		case slices.ContainsFunc(b.cluster.Levels, func(other Level) bool { return other.Name == level.Name }):
+			b.add(name.at, "a second level %q", level.Name)
+		case level.From > level.To:
+			b.add(to.at, "level %q runs backwards, from %d to %d", level.Name, level.From, level.To)
+			b.incomplete = true
+			level.To = level.From
+			b.cluster.Levels = append(b.cluster.Levels, level)
+		default:
+			b.cluster.Levels = append(b.cluster.Levels, level)
+		}
+	}
+}

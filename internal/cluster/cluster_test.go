@@ -1,0 +1,168 @@
+package cluster
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const examples = "../../examples"
+
+func load(t testing.TB, name string) *Cluster {
+	t.Helper()
+	c, err := Load(filepath.Join(examples, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestSmallExampleIsRead(t *testing.T) {
+	c := load(t, "small.xml")
+	n, ok := c.Node("n03")
+	if !ok {
+		t.Fatal("no node n03")
+	}
+	im := n.Image
+	got := []any{
+		c.Name, c.Domain, len(c.Nodes), n.Index, n.Position["node"], n.Address().String(), n.Boot().MAC.String(), n.Boot().Name,
+		string(n.Servers[0].Name), n.Servers[0].Ports, n.Servers[0].DHCP, n.Boot().Network.Gateway.String(),
+		string(im.Name), im.Arch, im.Master, len(im.Exclude), len(im.Shared), len(im.Keep), im.Kernel.Append,
+		im.Files[0].Path, im.Files[0].Mode, im.Files[0].Template, im.Files[1].Where,
+	}
+	want := []any{
+		"small", "small.example", 4, 2, 3, "10.77.0.13", "52:54:00:4d:00:03", "eth0",
+		"head", Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117}, true, "10.77.0.1",
+		"compute", "amd64", "dir:/srv/dim/masters/compute", 3, 1, 2, "console=ttyS0",
+		"etc/hostname", uint32(0o644), "{{.Node.Name}}\n", "hosts.tmpl",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	var sources []string
+	for _, s := range c.Sources() {
+		sources = append(sources, s.Name)
+	}
+	if d := cmp.Diff([]string{"small.xml", "hosts.tmpl"}, sources); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestSmallExampleRendersItsFiles(t *testing.T) {
+	c := load(t, "small.xml")
+	n := c.Nodes[1]
+	name, err := n.Image.Files[0].Render(c, n.Image, n)
+	if err != nil || string(name.Content) != "n02\n" || name.Common {
+		t.Errorf("etc/hostname: got %q, common %v, %v", name.Content, name.Common, err)
+	}
+	hosts, err := n.Image.Files[1].Render(c, n.Image, n)
+	if err != nil || !hosts.Common || !strings.Contains(string(hosts.Content), "\n10.77.0.14 n04.small.example n04\n") {
+		t.Errorf("etc/hosts: got %q, common %v, %v", hosts.Content, hosts.Common, err)
+	}
+}
+
+func TestMarenostrumExampleIsRead(t *testing.T) {
+	c := load(t, "marenostrum.xml")
+	if len(c.Nodes) != 2560 || len(c.Servers) != 41 {
+		t.Fatalf("got %d nodes and %d servers", len(c.Nodes), len(c.Servers))
+	}
+	first, last := c.Nodes[0], c.Nodes[2559]
+	got := []any{
+		string(first.Name), string(last.Name), first.Address().String(), last.Address().String(), last.Interfaces[1].Address.String(),
+		string(first.Servers[0].Name), string(first.Servers[1].Name), string(last.Servers[0].Name), string(last.Servers[1].Name),
+		string(first.Image.Name), string(last.Image.Name), last.Position, first.Boot().MAC.String(), string(c.Servers[40].Name),
+		c.Servers[40].Address().String(), first.Groups[0].Name, len(c.Groups[0].Nodes),
+	}
+	want := []any{
+		"s01c1b01", "s31c3b12", "10.128.1.1", "10.128.183.12", "10.129.183.12", "is01", "is02", "is40", "is01",
+		"cell", "compute", map[string]int{"rack": 31, "chassis": 3, "blade": 12}, "02:4d:4e:01:01:01", "is40",
+		"10.128.254.40", "cell", 168,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestLookUpsFindNodes(t *testing.T) {
+	c := load(t, "marenostrum.xml")
+	mac, _ := net.ParseMAC("02:4d:4e:01:01:03")
+	if n, card, ok := c.NodeByMAC(mac); !ok || n.Name != "s01c1b03" || card.Name != "eth0" {
+		t.Errorf("by MAC: got %v, %v, %v", n, card, ok)
+	}
+	for _, text := range []string{"10.129.183.12", "::ffff:10.129.183.12"} {
+		if n, card, ok := c.NodeByAddress(netip.MustParseAddr(text)); !ok || n.Name != "s31c3b12" || card.Name != "eth1" {
+			t.Errorf("by address: got %v, %v, %v", n, card, ok)
+		}
+	}
+	if _, _, ok := c.NodeByAddress(netip.MustParseAddr("10.128.254.1")); ok {
+		t.Error("a server's address finds a node")
+	}
+	if _, ok := c.Server("is07"); !ok {
+		t.Error("no server is07")
+	}
+	if _, ok := c.Image("cell"); !ok {
+		t.Error("no image cell")
+	}
+	if _, ok := c.Network("mpi"); !ok {
+		t.Error("no network mpi")
+	}
+	if _, _, ok := c.NodeByMAC(nil); ok {
+		t.Error("no MAC at all finds a node")
+	}
+}
+
+func TestSelect(t *testing.T) {
+	c := load(t, "marenostrum.xml")
+	tests := []struct {
+		set   string
+		count int
+		first NodeName
+	}{
+		{"s01c1b01", 1, "s01c1b01"},
+		{"@debug", 5, "s30c6b14"},
+		{"rack2", 84, "s02c1b01"},
+		{"rack02&chassis3", 14, "s02c3b01"},
+		{"rack[2-3]!@cell", 84, "s03c1b01"},
+		{"@*", 2560, "s01c1b01"},
+		{"", 0, ""},
+	}
+	for _, tt := range tests {
+		nodes, err := c.Select(tt.set)
+		if err != nil || len(nodes) != tt.count || tt.count > 0 && nodes[0].Name != tt.first {
+			t.Errorf("%q: got %d nodes, %v", tt.set, len(nodes), err)
+		}
+	}
+	for set, want := range map[string]string{"s01c1b15": "did you mean", "@cel": `did you mean "cell"`, "rack32": "not defined", "s[": "byte 2"} {
+		if _, err := c.Select(set); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got error %v, want %q", set, err, want)
+		}
+	}
+	if got := Fold(c.Nodes[:15]); got != "s01c1b[01-14],s01c2b01" {
+		t.Errorf("fold: got %q", got)
+	}
+}
+
+func TestLookUpsWorkOnAClusterMadeByHand(t *testing.T) {
+	c := &Cluster{Nodes: []*Node{{Name: "a", Interfaces: []*Interface{{Address: netip.MustParseAddr("10.0.0.1")}}}}}
+	if n, _, ok := c.NodeByAddress(netip.MustParseAddr("10.0.0.1")); !ok || n.Name != "a" {
+		t.Errorf("got %v, %v", n, ok)
+	}
+}
+
+func BenchmarkParseMarenostrum(b *testing.B) {
+	path := filepath.Join(examples, "marenostrum.xml")
+	if _, err := os.Stat(path); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Load(path); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

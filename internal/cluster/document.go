@@ -1,0 +1,343 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// item is one element of the document, with attributes of the right form. It was checked against the vocabulary and against nothing else.
+type item struct {
+	element  *element
+	at       place
+	values   []value
+	children []*item
+	text     []byte // without a line end directly after the tag
+	textAt   place
+	counts   []int // of its children, by their index in the vocabulary
+}
+
+// value is one attribute.
+type value struct {
+	name string
+	text string
+	at   place // of the text
+	bad  bool  // not of the attribute's kind; that is reported already
+}
+
+// get returns the attribute's value. It is not ok when it is absent or was already reported as malformed.
+func (it *item) get(name string) (v value, ok bool) {
+	for _, v := range it.values {
+		if v.name == name {
+			return v, !v.bad
+		}
+	}
+	return value{at: it.at}, false
+}
+
+// has reports whether the attribute is there at all, well-formed or not.
+func (it *item) has(name string) bool {
+	return slices.ContainsFunc(it.values, func(v value) bool { return v.name == name })
+}
+
+// all returns the children of these names.
+func (it *item) all(names ...string) []*item {
+	var found []*item
+	for _, c := range it.children {
+		if slices.Contains(names, c.element.name) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// reader turns XML into items.
+type reader struct {
+	*report
+	file     *file
+	decoder  *xml.Decoder
+	root     *item
+	open     []*item // from the root to the innermost element; nil where an unknown element is skipped
+	elements int
+	regexps  map[string]*regexp.Regexp
+}
+
+// readDocument checks the structure of a document. The result is nil when there is no sense in going on: the XML is broken, or there is no root.
+func readDocument(r *report, f *file) *item {
+	d := xml.NewDecoder(bytes.NewReader(f.data))
+	rd := &reader{report: r, file: f, decoder: d, regexps: map[string]*regexp.Regexp{}}
+	for {
+		start := int(d.InputOffset())
+		token, err := d.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			rd.syntax(err)
+			return nil
+		}
+		if !rd.token(token, start) {
+			return nil
+		}
+	}
+	if rd.root == nil && len(r.found) == 0 {
+		r.add(place{f, 0}, "the description is empty: a <cluster> element is missing")
+	}
+	return rd.root
+}
+
+func (rd *reader) syntax(err error) {
+	at := place{rd.file, int(rd.decoder.InputOffset())}
+	var se *xml.SyntaxError
+	if errors.As(err, &se) {
+		rd.add(at, "broken XML: %s", se.Msg)
+		return
+	}
+	rd.add(at, "broken XML: %v", err)
+}
+
+// token takes one token that begins at offset start. It returns false when the rest must not be read.
+func (rd *reader) token(token xml.Token, start int) bool {
+	switch t := token.(type) {
+	case xml.StartElement:
+		if rd.elements++; rd.elements > maxElements {
+			rd.add(place{rd.file, start}, "more than %d elements", maxElements)
+			return false
+		}
+		rd.start(t, start)
+	case xml.EndElement:
+		it := rd.open[len(rd.open)-1]
+		rd.open = rd.open[:len(rd.open)-1]
+		if it != nil {
+			rd.end(it)
+		}
+	case xml.CharData:
+		rd.text(t, start)
+	case xml.Directive:
+		rd.add(place{rd.file, start}, "document types and entities are not allowed")
+		return false
+	}
+	return true
+}
+
+func (rd *reader) start(t xml.StartElement, start int) {
+	at := place{rd.file, start}
+	name := t.Name.Local
+	if t.Name.Space != "" {
+		name = t.Name.Space + ":" + name
+	}
+	e := rd.known(name, at)
+	if e == nil {
+		rd.open = append(rd.open, nil)
+		return
+	}
+	it := &item{element: e, at: at, counts: make([]int, len(e.children))}
+	rd.attributes(it, t.Attr)
+	if len(rd.open) == 0 {
+		rd.root = it
+	} else {
+		parent := rd.open[len(rd.open)-1]
+		parent.children = append(parent.children, it)
+	}
+	rd.open = append(rd.open, it)
+}
+
+// known returns the vocabulary's entry for an element that starts here, or reports it. What is inside an unknown element is not looked at.
+func (rd *reader) known(name string, at place) *element {
+	if len(rd.open) == 0 {
+		return rd.rootElement(name, at)
+	}
+	parent := rd.open[len(rd.open)-1]
+	if parent == nil {
+		return nil
+	}
+	names := make([]string, 0, len(parent.element.children))
+	for i, c := range parent.element.children {
+		if c.name == name {
+			return rd.counted(parent, i, at)
+		}
+		names = append(names, c.name)
+	}
+	rd.add(at, "unknown element <%s> in <%s>", shorten(name), parent.element.name).nearest(name, slices.Values(names))
+	return nil
+}
+
+func (rd *reader) rootElement(name string, at place) *element {
+	root := vocabulary()
+	switch {
+	case rd.root != nil:
+		rd.add(at, "a second root element <%s>", shorten(name))
+	case name != root.name:
+		rd.add(at, "the root element is <%s>, want <%s>", shorten(name), root.name)
+	default:
+		return root
+	}
+	return nil
+}
+
+// counted returns the parent's i-th kind of child, if there may be one more of it.
+func (rd *reader) counted(parent *item, i int, at place) *element {
+	c := parent.element.children[i]
+	parent.counts[i]++
+	if parent.counts[i] > c.most {
+		if c.most == 1 {
+			rd.add(at, "a second <%s> in <%s>", c.name, parent.element.name)
+		} else if parent.counts[i] == c.most+1 {
+			rd.add(at, "more than %d <%s> in <%s>", c.most, c.name, parent.element.name)
+		}
+		return nil
+	}
+	return c
+}
+
+func (rd *reader) end(it *item) {
+	for i, c := range it.element.children {
+		if c.needed && it.counts[i] == 0 {
+			rd.add(it.at, "<%s> has no <%s>", it.element.name, c.name)
+		}
+	}
+	if rest, ok := bytes.CutPrefix(it.text, []byte("\n")); ok {
+		it.text = rest
+		it.textAt = it.textAt.plus(1)
+		if it.textAt.offset < len(rd.file.data) && rd.file.data[it.textAt.offset-1] == '\r' {
+			it.textAt = it.textAt.plus(1)
+		}
+	}
+}
+
+func (rd *reader) text(t xml.CharData, start int) {
+	if len(rd.open) > 0 {
+		it := rd.open[len(rd.open)-1]
+		if it == nil {
+			return
+		}
+		if it.element.text {
+			if it.text == nil {
+				it.textAt = place{rd.file, start}
+			}
+			it.text = append(it.text, t...)
+			return
+		}
+	}
+	if blank := len(t) - len(bytes.TrimLeft(t, " \t\r\n")); blank < len(t) {
+		rd.add(place{rd.file, start + blank}, "text where only elements may stand")
+	}
+}
+
+// attributes checks the attributes of a start tag that the decoder has just read.
+func (rd *reader) attributes(it *item, attrs []xml.Attr) {
+	offsets := attributeOffsets(rd.file.data[it.at.offset:rd.decoder.InputOffset()])
+	for i, a := range attrs {
+		if isSchemaReference(it, a.Name) {
+			continue
+		}
+		v := value{name: a.Name.Local, text: normalize(a.Value), at: it.at}
+		nameAt := it.at
+		if i < len(offsets) {
+			nameAt, v.at = it.at.plus(offsets[i].name), it.at.plus(offsets[i].value)
+		}
+		if a.Name.Space != "" {
+			v.name = a.Name.Space + ":" + v.name
+		}
+		rd.attribute(it, v, nameAt)
+	}
+	for _, a := range it.element.attributes {
+		if a.required && !it.has(a.name) {
+			rd.add(it.at, "<%s> has no attribute %s", it.element.name, a.name)
+		}
+	}
+}
+
+func (rd *reader) attribute(it *item, v value, nameAt place) {
+	i := slices.IndexFunc(it.element.attributes, func(a attribute) bool { return a.name == v.name })
+	switch {
+	case i < 0:
+		var names []string
+		for _, a := range it.element.attributes {
+			names = append(names, a.name)
+		}
+		rd.add(nameAt, "unknown attribute %s of <%s>", v.name, it.element.name).nearest(v.name, slices.Values(names))
+	case it.has(v.name):
+		rd.add(nameAt, "attribute %s of <%s> is given twice", v.name, it.element.name)
+	default:
+		v.bad = !rd.fits(it.element.attributes[i], v)
+		it.values = append(it.values, v)
+	}
+}
+
+// fits reports whether v has the form that its kind demands, and complains if not.
+func (rd *reader) fits(a attribute, v value) bool {
+	if a.kind.values != nil {
+		if slices.Contains(a.kind.values, v.text) {
+			return true
+		}
+		rd.add(v.at, "%s=%q: want one of %s", a.name, shorten(v.text), strings.Join(a.kind.values, ", ")).
+			nearest(v.text, slices.Values(a.kind.values))
+		return false
+	}
+	re := rd.regexps[a.kind.regexp]
+	if re == nil {
+		re = regexp.MustCompile(`^(?:` + a.kind.regexp + `)$`)
+		rd.regexps[a.kind.regexp] = re
+	}
+	if re.MatchString(v.text) {
+		return true
+	}
+	rd.add(v.at, "%s=%q: want %s", a.name, shorten(v.text), a.kind.want)
+	return false
+}
+
+// isSchemaReference accepts what an editor needs to find the XSD: xmlns:xsi and xsi:noNamespaceSchemaLocation on the root element.
+func isSchemaReference(it *item, name xml.Name) bool {
+	const xsi = "http://www.w3.org/2001/XMLSchema-instance"
+	return it.element.name == "cluster" &&
+		(name.Space == "xmlns" && name.Local == "xsi" || name.Space == xsi && name.Local == "noNamespaceSchemaLocation")
+}
+
+// normalize does what XML 1.0, section 3.3.3 demands of an attribute's value, and encoding/xml does not do: line ends and tabs are spaces.
+func normalize(s string) string {
+	if !strings.ContainsAny(s, "\t\r\n") {
+		return s
+	}
+	return strings.NewReplacer("\t", " ", "\r", " ", "\n", " ").Replace(s)
+}
+
+// shorten keeps messages readable whatever is quoted in them.
+func shorten(s string) string {
+	if len(s) > 80 {
+		return s[:77] + "..."
+	}
+	return s
+}
+
+type attributeOffset struct{ name, value int }
+
+// attributeOffsets finds the attributes in a start tag, which encoding/xml does not give the places of. The decoder
+// has accepted the tag, so it is well-formed.
+func attributeOffsets(tag []byte) []attributeOffset {
+	var offsets []attributeOffset
+	i := bytes.IndexAny(tag, " \t\r\n")
+	for i >= 0 && i < len(tag) {
+		i += len(tag[i:]) - len(bytes.TrimLeft(tag[i:], " \t\r\n/>"))
+		equals := bytes.IndexByte(tag[i:], '=')
+		if equals < 0 {
+			break
+		}
+		open := bytes.IndexAny(tag[i+equals:], `"'`)
+		if open < 0 {
+			break
+		}
+		o := attributeOffset{name: i, value: i + equals + open + 1}
+		offsets = append(offsets, o)
+		length := bytes.IndexByte(tag[o.value:], tag[o.value-1])
+		if length < 0 {
+			break
+		}
+		i = o.value + length + 1
+	}
+	return offsets
+}

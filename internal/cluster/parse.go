@@ -1,0 +1,273 @@
+package cluster
+
+import (
+	"bytes"
+	"net/netip"
+	"path"
+	"slices"
+
+	"dim/internal/image"
+)
+
+// Parse reads a description, checks it and expands it. When anything is wrong with it the error is a *Problems that lists everything.
+//
+// It is safe on hostile input: sizes are bounded, no external entity is read, and only files that the
+// description names are opened.
+func Parse(src Source) (*Cluster, error) {
+	b := &builder{
+		report:    &report{},
+		open:      src.Open,
+		cluster:   &Cluster{},
+		hosts:     map[string]claim{},
+		addresses: map[netip.Addr]claim{},
+		macs:      map[string]claim{},
+		positions: map[*Node]place{},
+	}
+	xml := bytes.TrimPrefix(src.XML, []byte("\ufeff"))
+	f := b.source(src.Name, xml)
+	if len(xml) > maxSourceBytes {
+		b.add(place{f, 0}, "the description is larger than %d bytes", maxSourceBytes)
+		return nil, b.err()
+	}
+	if root := readDocument(b.report, f); root != nil {
+		b.build(root)
+	}
+	if err := b.err(); err != nil {
+		return nil, err
+	}
+	return b.cluster, nil
+}
+
+// builder makes a Cluster of the document. Each of its steps reports what is wrong and leaves out what cannot be used, so
+// that the steps after it find as much as possible.
+type builder struct {
+	*report
+	open    func(name string) ([]byte, error)
+	cluster *Cluster
+	opened  map[string]*file
+
+	hosts     map[string]claim // by lower-case name: host names do not know cases
+	addresses map[netip.Addr]claim
+	macs      map[string]claim
+	positions map[*Node]place
+	listening map[netip.Addr][]listener
+	levelsAt  place
+
+	cards      int
+	members    int  // that groups may still have
+	incomplete bool // some nodes could not be made: references to nodes may be right nevertheless
+	buf        []byte
+}
+
+// claim says who has a name or an address.
+type claim struct {
+	node   *Node
+	server *Server
+	at     place
+}
+
+// String returns "node n01" or "server head".
+func (c claim) String() string {
+	if c.node != nil {
+		return "node " + string(c.node.Name)
+	}
+	return "server " + string(c.server.Name)
+}
+
+// source keeps a file of the description.
+func (b *builder) source(name string, data []byte) *file {
+	b.cluster.sources = append(b.cluster.sources, SourceFile{Name: path.Base(name), Data: data})
+	return &file{name: name, data: data}
+}
+
+// build goes through the document by kinds, not from top to bottom, so that an element may refer to one that stands below it.
+func (b *builder) build(root *item) {
+	name, _ := root.get("name")
+	domain, _ := root.get("domain")
+	b.cluster.Name, b.cluster.Domain = name.text, domain.text
+	b.members = maxMembers
+	for _, it := range root.all("network") {
+		b.network(it)
+	}
+	for _, it := range root.all("taxonomy") {
+		b.taxonomy(it)
+	}
+	for _, it := range root.all("server", "servers") {
+		b.servers(it)
+	}
+	b.checkServers(root)
+	b.cluster.index = newIndex(b.cluster)
+	images := root.all("image")
+	for _, it := range images {
+		b.image(it)
+	}
+	for _, it := range root.all("nodes", "node") {
+		b.nodes(it)
+	}
+	b.cluster.index = newIndex(b.cluster)
+	for _, it := range root.all("group") {
+		b.group(it)
+	}
+	for _, it := range root.all("inventory") {
+		b.inventory(it)
+	}
+	b.checkNodes()
+	b.checkTemplates()
+}
+
+// file opens a file that the description names, or reports why that cannot be.
+func (b *builder) file(v value) (*file, bool) {
+	if f, ok := b.opened[v.text]; ok {
+		return f, f != nil
+	}
+	if b.opened == nil {
+		b.opened = map[string]*file{}
+	}
+	b.opened[v.text] = nil
+	if !isBeside(v.text) {
+		b.add(v.at, "file %q: want a path below the description's directory", shorten(v.text))
+		return nil, false
+	}
+	if b.open == nil {
+		b.add(v.at, "file %q: the description was given without other files", v.text)
+		return nil, false
+	}
+	data, err := b.open(v.text)
+	if err == nil && len(data) > maxSourceBytes {
+		b.add(v.at, "file %q is larger than %d bytes", v.text, maxSourceBytes)
+		return nil, false
+	}
+	if err != nil {
+		b.add(v.at, "%v", err)
+		return nil, false
+	}
+	f := b.source(v.text, data)
+	b.cluster.sources[len(b.cluster.sources)-1].Name = v.text
+	b.opened[v.text] = f
+	return f, true
+}
+
+// isBeside reports whether name is a clean relative path that does not lead upwards.
+func isBeside(name string) bool {
+	return name == path.Clean(name) && name != "." && name != ".." && !path.IsAbs(name) && len(name) < 256 &&
+		!bytes.HasPrefix([]byte(name), []byte("../")) && !bytes.ContainsAny([]byte(name), "\x00\\")
+}
+
+// compile parses an attribute's expressions, or reports what is wrong with them.
+func (b *builder) compile(v value, slots []string) (pattern, bool) {
+	p, err := parsePattern(v.text, slots)
+	if err != nil {
+		b.add(v.at.plus(err.offset), "%s", err.reason).hint("%s", err.hint)
+		return nil, false
+	}
+	return p, true
+}
+
+// expand returns the pattern's text for the values, or reports why it has none.
+func (b *builder) expand(p pattern, v value, values []int64) (string, bool) {
+	var err *expressionError
+	if b.buf, err = p.expand(b.buf[:0], values); err != nil {
+		b.add(v.at.plus(err.offset), "the expression %s", err.reason)
+		return "", false
+	}
+	return string(b.buf), true
+}
+
+// claimHost takes a host name for c. It reports a name that is malformed or taken.
+func (b *builder) claimHost(name string, c claim) bool {
+	if !validHost(name) {
+		b.add(c.at, "%q is not a host name", shorten(name)).hint("letters, digits, '_' and '-', at most 63, the first no '_' or '-'")
+		return false
+	}
+	key := string(lowerBytes(name))
+	if other, taken := b.hosts[key]; taken {
+		b.add(c.at, "%v: the name is taken by %v at %v", c, other, other.at)
+		return false
+	}
+	b.hosts[key] = c
+	return true
+}
+
+func lowerBytes(s string) []byte {
+	l := []byte(s)
+	for i := range l {
+		l[i] = lower(l[i])
+	}
+	return l
+}
+
+func validHost(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[0] == '_' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !isLetter(c) && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// imageNamed finds the image that an attribute names, or reports that there is none. Nil: there is no such attribute, or no such image.
+func (b *builder) imageNamed(it *item) *Image {
+	v, ok := it.get("image")
+	if !ok {
+		return nil
+	}
+	for _, im := range b.cluster.Images {
+		if string(im.Name) == v.text {
+			return im
+		}
+	}
+	b.add(v.at, "image %q is not defined", v.text).nearest(v.text, func(yield func(string) bool) {
+		for _, im := range b.cluster.Images {
+			if !yield(string(im.Name)) {
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// networkNamed finds the network that a card is on, or reports that there is none.
+func (b *builder) networkNamed(it *item) *Network {
+	v, ok := it.get("network")
+	if !ok {
+		return nil
+	}
+	for _, n := range b.cluster.Networks {
+		if n.Name == v.text {
+			return n
+		}
+	}
+	b.add(v.at, "network %q is not defined", v.text).nearest(v.text, func(yield func(string) bool) {
+		for _, n := range b.cluster.Networks {
+			if !yield(n.Name) {
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// patterns parses the path rules of one kind.
+func (b *builder) patterns(items []*item) image.Patterns {
+	var rules image.Patterns
+	for _, it := range items {
+		v, ok := it.get("path")
+		if !ok {
+			continue
+		}
+		p, err := image.ParsePattern(v.text)
+		if err != nil {
+			b.add(v.at, "%v", err)
+			continue
+		}
+		if slices.ContainsFunc(rules, func(r image.Pattern) bool { return r.String() == v.text }) {
+			b.add(v.at, "<%s path=%q> is given twice", it.element.name, v.text)
+			continue
+		}
+		rules = append(rules, p)
+	}
+	return rules
+}

@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"dim/internal/cluster/nodeset"
+)
+
+// Select returns the nodes in a node set, in order of index, each once. A set is made of node names, groups (@cell, @* for all) and places of
+// the taxonomy (rack2), in the syntax of package nodeset. A name that is none of these is an error.
+func (c *Cluster) Select(set string) ([]*Node, error) {
+	ix := c.lookups()
+	names, err := nodeset.Expand(set, c.nodesetOptions(0))
+	if err != nil {
+		return nil, err
+	}
+	nodes := make([]*Node, 0, len(names))
+	for _, name := range names {
+		n, ok := ix.nodes[NodeName(name)]
+		if !ok {
+			err := fmt.Errorf("select nodes %q: node %q is not defined", set, name)
+			if hint := didYouMean(name, c.nodeNames()); hint != "" {
+				err = fmt.Errorf("%w (%s)", err, hint)
+			}
+			return nil, err
+		}
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, byIndex)
+	return nodes, nil
+}
+
+// Fold returns a short node set for nodes, such as "n[01-04]".
+func Fold(nodes []*Node) string { return nodeset.Fold(names(nodes)) }
+
+func byIndex(a, b *Node) int { return cmp.Compare(a.Index, b.Index) }
+
+func names(nodes []*Node) []string {
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = string(n.Name)
+	}
+	return names
+}
+
+func (c *Cluster) nodeNames() func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, n := range c.Nodes {
+			if !yield(string(n.Name)) {
+				return
+			}
+		}
+	}
+}
+
+// nodesetOptions tells nodeset what the cluster's groups and places are. Limit 0 is the default.
+func (c *Cluster) nodesetOptions(limit int) nodeset.Options {
+	ix := c.lookups()
+	if limit == 0 {
+		limit = nodeset.DefaultLimit
+	}
+	return nodeset.Options{
+		Limit: max(limit, 1),
+		Group: func(name string) ([]string, error) {
+			if name == "*" {
+				return names(c.Nodes), nil
+			}
+			g, ok := ix.groups[name]
+			if !ok {
+				hint := didYouMean(name, func(yield func(string) bool) {
+					for known := range ix.groups {
+						if !yield(known) {
+							return
+						}
+					}
+				})
+				if hint != "" {
+					hint = "; " + hint
+				}
+				return nil, fmt.Errorf("group %q is not defined%s", name, hint)
+			}
+			return names(g.Nodes), nil
+		},
+		Name: func(name string) ([]string, bool) {
+			if _, ok := ix.nodes[NodeName(name)]; ok {
+				return nil, false
+			}
+			level, number, ok := splitPosition(name)
+			if !ok {
+				return nil, false
+			}
+			members, ok := ix.positions[Level{Name: level, From: number, To: number}]
+			return names(members), ok
+		},
+	}
+}
