@@ -24,14 +24,14 @@ func (c *conn) runPatient() (relieved bool) {
 	s, call, size, own := c.patient, c.call, c.patientIn, c.recOwn
 	c.patient = nil
 	own.hold() // a new reader must not overwrite the arguments
+	begin, shared := c.last, call.Reply.own
+	shared.hold() // prior may still be looked at after the reply moved to a larger buffer
 	c.relief.prior = call.Reply.b[:call.start]
 	turn := c.relief.turn.Load() + 1
 	c.relief.turn.Store(turn)
 	if !c.srv.watching.Load() {
 		c.srv.wakeWatcher()
 	}
-	begin, shared := c.last, call.Reply.own
-	shared.hold() // prior may still be looked at after the reply moved to a larger buffer
 	call.run(s)
 	if c.relief.turn.CompareAndSwap(turn, turn+1) {
 		shared.release()

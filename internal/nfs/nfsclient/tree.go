@@ -1,6 +1,7 @@
 package nfsclient
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 
@@ -211,11 +212,13 @@ func (t *Tree) Commit(c *vfs.Cred, h vfs.Handle) (ch vfs.Change, err error) {
 	return ch, err
 }
 
-// Verifier returns the one that the last WRITE or COMMIT showed.
+// Verifier returns the one that the last WRITE or COMMIT showed; before the first it asks with a COMMIT of the root.
 func (t *Tree) Verifier() [8]byte {
+	if t.verifier.Load() == 0 {
+		t.Commit(&vfs.Cred{}, t.root)
+	}
 	var v [8]byte
-	e := oncrpc.NewEncoder(v[:0])
-	e.Uint64(t.verifier.Load())
+	binary.BigEndian.PutUint64(v[:], t.verifier.Load())
 	return v
 }
 
