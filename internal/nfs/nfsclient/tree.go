@@ -212,11 +212,8 @@ func (t *Tree) Commit(c *vfs.Cred, h vfs.Handle) (ch vfs.Change, err error) {
 	return ch, err
 }
 
-// Verifier returns the one that the last WRITE or COMMIT showed; before the first it asks with a COMMIT of the root.
+// Verifier returns the one that the last WRITE or COMMIT showed, zeros before the first.
 func (t *Tree) Verifier() [8]byte {
-	if t.verifier.Load() == 0 {
-		t.Commit(&vfs.Cred{}, t.root)
-	}
 	var v [8]byte
 	binary.BigEndian.PutUint64(v[:], t.verifier.Load())
 	return v
