@@ -170,11 +170,12 @@ func (f *file) place(line, column int) place {
 // checkNodes finds nodes that cannot boot.
 func (b *builder) checkNodes() {
 	for _, n := range b.cluster.Nodes {
-		at := b.positions[n]
-		if n.Image == nil {
+		it := b.origins[n]
+		at := it.at
+		if n.Image == nil && !it.has("image") { // otherwise it is one that is not defined
 			b.add(at, "node %s has no image, neither its own nor a group's", n.Name)
 		}
-		if len(n.Servers) == 0 {
+		if v, _ := it.get("servers"); strings.TrimSpace(v.text) == "" {
 			b.add(at, "node %s has no server with the role \"image\"", n.Name)
 		}
 		if level, number, ok := splitPosition(string(n.Name)); ok && b.isPosition(level, number) {

@@ -252,7 +252,7 @@ func (m *maker) node() {
 	for _, cp := range m.cards {
 		m.nodeCard(n, cp)
 	}
-	m.positions[n] = m.item.at
+	m.origins[n] = m.item
 	m.cluster.Nodes = append(m.cluster.Nodes, n)
 }
 
@@ -266,6 +266,7 @@ func (m *maker) nodeServers(n *Node) {
 		}
 		s, ok := m.cluster.Server(ServerName(name))
 		switch {
+		case m.uncertain && (!ok || !s.Has(RoleImage)):
 		case !ok:
 			m.add(v.at, "node %s: server %q is not defined", n.Name, shorten(name)).nearest(name, m.serverNames())
 		case !s.Has(RoleImage):

@@ -26,16 +26,18 @@ func (b *builder) servers(it *item) {
 		count, _ = strconv.Atoi(v.text)
 		if ok && (count == 0 || count > maxServers-len(b.cluster.Servers)) {
 			b.add(v.at, "count=%q: want 1 to %d servers in all", v.text, maxServers)
+			b.uncertain = true
 			return
 		}
 	}
 	roles := b.roles(it)
 	name, ok := it.get("name")
-	if !ok {
-		return
+	var named pattern
+	if ok {
+		named, ok = b.compile(name, slots)
 	}
-	named, ok := b.compile(name, slots)
 	if !ok {
+		b.uncertain = true
 		return
 	}
 	ports := b.ports(it)
@@ -45,11 +47,13 @@ func (b *builder) servers(it *item) {
 		values := []int64{int64(i + 1)}
 		text, ok := b.expand(named, name, values)
 		if !ok {
+			b.uncertain = true
 			return
 		}
 		s := &Server{Name: ServerName(text), Roles: roles, Ports: ports, DHCP: dhcp.text != "off"}
 		c := claim{server: s, at: name.at}
 		if !b.claimHost(text, c) {
+			b.uncertain = true
 			continue
 		}
 		b.cluster.Servers = append(b.cluster.Servers, s)
@@ -62,7 +66,8 @@ func (b *builder) servers(it *item) {
 
 func (b *builder) roles(it *item) []Role {
 	var roles []Role
-	v, _ := it.get("roles")
+	v, ok := it.get("roles")
+	b.uncertain = b.uncertain || !ok
 	for _, text := range strings.Fields(v.text) {
 		r := Role(text)
 		if (&Server{Roles: roles}).Has(r) {
@@ -152,12 +157,15 @@ func (b *builder) checkListener(a netip.Addr, w listener) {
 		if other.server != w.server {
 			who = fmt.Sprintf("%s of server %s", other.what, other.server.Name)
 		}
-		b.add(w.at, "server %s: %s: %s port %d on %v is taken by %s", w.server.Name, w.what, w.protocol, w.port, a, who)
+		b.add(w.at, "server %s: "+w.what+": %s port %d on %v is taken by %s", w.server.Name, w.protocol, w.port, a, who)
 		return
 	}
 }
 
 func (b *builder) checkServers(root *item) {
+	if b.uncertain {
+		return
+	}
 	for _, role := range []Role{RoleHead, RoleImage} {
 		found := false
 		for _, s := range b.cluster.Servers {

@@ -21,7 +21,7 @@ func Parse(src Source) (*Cluster, error) {
 		hosts:     map[string]claim{},
 		addresses: map[netip.Addr]claim{},
 		macs:      map[string]claim{},
-		positions: map[*Node]place{},
+		origins:   map[*Node]*item{},
 	}
 	xml := bytes.TrimPrefix(src.XML, []byte("\ufeff"))
 	f := b.source(src.Name, xml)
@@ -49,13 +49,14 @@ type builder struct {
 	hosts     map[string]claim // by lower-case name: host names do not know cases
 	addresses map[netip.Addr]claim
 	macs      map[string]claim
-	positions map[*Node]place
+	origins   map[*Node]*item
 	listening map[netip.Addr][]listener
 	levelsAt  place
 
 	cards      int
 	members    int  // that groups may still have
 	incomplete bool // some nodes could not be made: references to nodes may be right nevertheless
+	uncertain  bool // the same of servers and their roles
 	buf        []byte
 }
 

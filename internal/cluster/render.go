@@ -12,7 +12,7 @@ import (
 )
 
 // maxSteps bounds the writes of one rendering, and with them its loops: {{range 1000000000000}} would run for hours.
-const maxSteps = 10_000_000
+const maxSteps = 2_000_000
 
 // Rendered is one node file's content for one node.
 type Rendered struct {
