@@ -120,19 +120,22 @@ func writeEntry(dir string, e Entry) error {
 func Populate(t *testing.T, fs vfs.FS, seed []Entry) {
 	t.Helper()
 	tr := &tree{T: t, FS: fs}
+	grown := make(map[string]vfs.Handle) // directories whose times move as they fill
 	for _, e := range seed {
 		if len(e.Xattrs) > 0 {
 			t.Skip("the seed has extended attributes, which vfs.FS cannot set")
 		}
-		tr.populate(e)
+		up := path.Dir(e.Path)
+		h, ok := grown[up]
+		if !ok {
+			h = tr.h(up)
+			grown[up] = h
+		}
+		tr.populate(h, e)
 	}
-	for i := len(seed) - 1; i >= 0; i-- {
-		e := seed[i]
-		parent := path.Dir(e.Path)
-		for _, d := range seed { // a directory's time moved as it filled
-			if d.Path == parent && d.Type == vfs.Directory {
-				tr.setTimes(d)
-			}
+	for _, e := range seed {
+		if _, ok := grown[e.Path]; ok {
+			tr.setTimes(e)
 		}
 	}
 }
@@ -142,9 +145,9 @@ func (t *tree) setTimes(e Entry) {
 	t.set(root(), e.Path, vfs.SetAttr{Valid: vfs.SetMtime | vfs.SetAtime, Mtime: e.Mtime, Atime: e.Mtime})
 }
 
-func (t *tree) populate(e Entry) {
+func (t *tree) populate(up vfs.Handle, e Entry) {
 	t.Helper()
-	up, name := t.h(path.Dir(e.Path)), path.Base(e.Path)
+	name := path.Base(e.Path)
 	s := vfs.SetAttr{
 		Valid: vfs.SetMode | vfs.SetUID | vfs.SetGID | vfs.SetMtime | vfs.SetAtime,
 		Mode:  e.Mode, UID: e.UID, GID: e.GID, Mtime: e.Mtime, Atime: e.Mtime,
@@ -154,8 +157,7 @@ func (t *tree) populate(e Entry) {
 	case e.LinkTo != "":
 		_, err = t.Link(root(), t.h(e.LinkTo), up, name)
 	case e.Type == vfs.Regular:
-		t.populateFile(up, name, e)
-		t.set(root(), e.Path, s)
+		err = t.populateFile(up, e, s)
 	case e.Type == vfs.Directory:
 		_, err = t.Mkdir(root(), up, name, &s)
 	case e.Type == vfs.Symlink:
@@ -164,21 +166,20 @@ func (t *tree) populate(e Entry) {
 	default:
 		_, err = t.Mknod(root(), up, name, &vfs.Node{Type: e.Type, Major: e.Major, Minor: e.Minor}, &s)
 	}
-	if err != nil {
-		t.Fatalf("seed %q: %v", e.Path, err)
-	}
+	t.ok(err, "seed %q", e.Path)
 }
 
-func (t *tree) populateFile(up vfs.Handle, name string, e Entry) {
-	t.Helper()
-	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}
-	made, err := t.Create(root(), up, name, &vfs.Create{Mode: vfs.Guarded, Attr: s})
-	t.ok(err, "seed %q", e.Path)
-	if e.Content != "" {
-		_, err = t.Write(root(), made.Handle, []byte(e.Content), 0, vfs.Unstable)
-		t.ok(err, "seed %q", e.Path)
+func (t *tree) populateFile(up vfs.Handle, e Entry, s vfs.SetAttr) error {
+	made, err := t.Create(root(), up, path.Base(e.Path), &vfs.Create{Mode: vfs.Guarded, Attr: s})
+	if err != nil || e.Content == "" && e.Size == 0 {
+		return err
+	}
+	if _, err = t.Write(root(), made.Handle, []byte(e.Content), 0, vfs.Unstable); err != nil {
+		return err
 	}
 	if e.Size > 0 {
-		t.set(root(), e.Path, vfs.SetAttr{Valid: vfs.SetSize, Size: e.Size})
+		s.Valid, s.Size = s.Valid|vfs.SetSize, e.Size
 	}
+	_, err = t.SetAttr(root(), made.Handle, &s)
+	return err
 }
