@@ -54,8 +54,11 @@ func TestTheValidDescriptionIsValid(t *testing.T) {
 	}
 }
 
-func TestMistakesAreReportedWithTheirPlace(t *testing.T) {
-	tests := []struct{ name, old, new, want string }{
+type mistake struct{ name, old, new, want string }
+
+// mistakes are ways to break the valid description, and what is then reported.
+func mistakes() []mistake {
+	return []mistake{
 		{"unknown element", `<inventory file="macs.csv"/>`, `<inventroy file="macs.csv"/>`, `c.xml:15:1: unknown element <inventroy> in <cluster> (did you mean "inventory"?)`},
 		{"unknown attribute", `gateway=`, `getaway=`, `c.xml:2:43: unknown attribute getaway of <network> (did you mean "gateway"?)`},
 		{"missing attribute", ` subnet="10.1.0.0/24"`, ``, `c.xml:3:1: <network> has no attribute subnet`},
@@ -150,7 +153,10 @@ func TestMistakesAreReportedWithTheirPlace(t *testing.T) {
 		{"inventory: column", `macs.csv`, `head.csv`, `head.csv:1:1: the column "interface" is missing`},
 		{"no such inventory", `macs.csv`, `none.csv`, `c.xml:15:18: open none.csv: file does not exist`},
 	}
-	for _, tt := range tests {
+}
+
+func TestMistakesAreReportedWithTheirPlace(t *testing.T) {
+	for _, tt := range mistakes() {
 		if !strings.Contains(valid, tt.old) {
 			t.Errorf("%s: the valid description has no %q", tt.name, tt.old)
 			continue
