@@ -1,0 +1,250 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"dim/internal/image"
+)
+
+// errStaleNotes tells that the notes speak of trees that the store does not have.
+var errStaleNotes = errors.New("stale notes")
+
+// assemble makes the trees, from the leaves up, and counts.
+func (c *scan) assemble(ctx context.Context, root *dir) error {
+	if root.gone {
+		return fmt.Errorf("the master's root vanished")
+	}
+	if _, err := c.batch.PutTree(nil); err != nil { // for directories without their content
+		return err
+	}
+	c.link()
+	b := builder{scan: c, ctx: ctx, free: make(chan struct{}, c.o.Workers)}
+	if err := b.build(root); err != nil {
+		return err
+	}
+	for _, g := range c.groups {
+		if g.count > 0 {
+			c.bytes += g.size()
+		}
+	}
+	c.sum(root)
+	return nil
+}
+
+func (c *scan) sum(d *dir) {
+	c.files += d.names
+	c.bytes += d.bytes
+	for _, child := range d.children {
+		if !child.gone {
+			c.sum(child)
+		}
+	}
+}
+
+// link finds every group's first path and number of names. Where they are not as noted, the directories of all its names are made anew.
+func (c *scan) link() {
+	for id, g := range c.groups {
+		g.first, g.count = "", 0
+		for _, m := range g.members {
+			if m.gone() {
+				continue
+			}
+			path := m.path(c)
+			if g.count == 0 || image.ComparePaths(path, g.first) < 0 {
+				g.first = path
+			}
+			g.count++
+		}
+		if g.fresh == nil && c.old != nil && c.old.links[id] == (linkNote{g.first, g.count}) {
+			continue
+		}
+		for _, m := range g.members {
+			if m.d.same {
+				c.itemize(m.d, c.old.of(m.d.note))
+			}
+		}
+	}
+}
+
+func (m member) gone() bool { return m.d.gone || !m.d.same && m.d.items[m.at].gone }
+
+func (m member) path(c *scan) string {
+	if m.d.same {
+		return image.JoinPath(m.d.path(), c.old.of(m.d.note)[m.at].name)
+	}
+	return image.JoinPath(m.d.path(), m.d.items[m.at].name)
+}
+
+// size is the size of a regular file's content.
+func (g *group) size() uint64 {
+	if g.fresh != nil {
+		return g.fresh.Size
+	}
+	if e := g.stamp.entry(""); e.Type != image.Regular {
+		return 0
+	}
+	return g.stamp.size
+}
+
+// builder makes trees; directories beside each other are made at the same time.
+type builder struct {
+	*scan
+	ctx  context.Context
+	free chan struct{}
+}
+
+func (b *builder) build(d *dir) error {
+	if err := b.ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.children(d); err != nil {
+		return err
+	}
+	if d.unchanged() {
+		d.tree, d.bytes, d.names = d.note.tree, d.note.bytes, uint64(d.note.n)
+		return nil
+	}
+	if d.same {
+		b.itemize(d, b.old.of(d.note))
+	}
+	t, err := b.compose(d)
+	if err != nil {
+		return err
+	}
+	d.names = uint64(len(t))
+	d.tree, err = b.batch.PutTree(t)
+	if err != nil {
+		return fmt.Errorf("/%s: %w", d.path(), err)
+	}
+	return nil
+}
+
+func (b *builder) children(d *dir) error {
+	var g errgroup.Group
+	for _, child := range d.children {
+		if child.gone {
+			continue
+		}
+		select {
+		case b.free <- struct{}{}:
+			g.Go(func() error {
+				defer func() { <-b.free }()
+				return b.build(child)
+			})
+		default:
+			if err := b.build(child); err != nil {
+				return errors.Join(err, g.Wait())
+			}
+		}
+	}
+	return g.Wait()
+}
+
+// unchanged reports whether the tree that was noted is still right.
+func (d *dir) unchanged() bool {
+	if !d.same {
+		return false
+	}
+	for _, c := range d.children {
+		if c.gone || !c.known || c.note == nil || c.tree != c.note.tree {
+			return false
+		}
+	}
+	return true
+}
+
+// compose makes d's tree of what was read and, for what is as noted, of the old tree.
+func (b *builder) compose(d *dir) (image.Tree, error) {
+	var old image.Tree
+	if slices.ContainsFunc(d.items, func(it item) bool { return it.note >= 0 }) {
+		var err error
+		if old, err = b.store.Tree(d.note.tree); err != nil {
+			return nil, fmt.Errorf("%w: %w", errStaleNotes, err)
+		}
+	}
+	t := make(image.Tree, 0, len(d.items))
+	for i := range d.items {
+		it := &d.items[i]
+		if it.gone || it.child != nil && it.child.gone {
+			continue
+		}
+		e := it.entry
+		if it.note >= 0 {
+			o, ok := old.Lookup(it.name)
+			if !ok {
+				return nil, fmt.Errorf("%w: %q is not in tree %s", errStaleNotes, it.name, d.note.tree)
+			}
+			e = *o
+		}
+		it.complete(&e)
+		if it.group == nil && e.Type == image.Regular {
+			d.bytes += e.Size
+		}
+		t = append(t, e)
+	}
+	slices.SortFunc(t, func(a, b image.Entry) int { return strings.Compare(a.Name, b.Name) })
+	// A directory that changes while it is listed may show a name twice.
+	return slices.CompactFunc(t, func(a, b image.Entry) bool { return a.Name == b.Name }), nil
+}
+
+// complete puts in what is known only when all was walked.
+func (it *item) complete(e *image.Entry) {
+	if c := it.child; c != nil {
+		if !c.known {
+			*e = c.stamp.entry(it.name)
+			e.Xattrs = c.xattrs
+		}
+		e.Digest = c.tree
+	} else if e.Type == image.Directory {
+		e.Digest = emptyTree()
+	}
+	g := it.group
+	if g == nil {
+		return
+	}
+	if g.fresh != nil {
+		*e = *g.fresh
+		e.Name = it.name
+	}
+	e.Link, e.Nlink = "", 1
+	if g.count > 1 {
+		e.Link, e.Nlink = g.first, g.count
+	}
+}
+
+func emptyTree() image.Digest {
+	b, err := image.EncodeTree(nil)
+	if err != nil {
+		panic(err) // nothing to refuse in an empty tree
+	}
+	return image.Sum(b)
+}
+
+// unreadable returns the problems that make a capture fail; it sorts all of them.
+func (c *scan) unreadable() []Problem {
+	slices.SortFunc(c.problems, func(a, b Problem) int { return image.ComparePaths(a.Path, b.Path) })
+	var bad []Problem
+	for _, p := range c.problems {
+		if p.Kind == Unreadable {
+			bad = append(bad, p)
+		}
+	}
+	return bad
+}
+
+// preorder returns d and what is below it, parents first.
+func (d *dir) preorder(list []*dir) []*dir {
+	list = append(list, d)
+	for _, c := range d.children {
+		if !c.gone {
+			list = c.preorder(list)
+		}
+	}
+	return list
+}

@@ -1,0 +1,251 @@
+// Package capture brings a master, a local directory, into a store as a version of an image.
+//
+// # How
+//
+// A walk by several goroutines compares every entry with what the previous capture noted of it (its stamp: inode number, change
+// time and the rest of what statx tells). Only what differs is read. Then the trees are made from the leaves up, again only
+// where something differs, so an unchanged master costs little more than the walk.
+//
+// # What is captured
+//
+// Owner, mode, mtime, hard links, devices, FIFOs, symlinks, holes and xattrs of regular entries. Not captured: sockets, what the exclude
+// patterns cover, what is in /proc, /sys and /dev of the master, what is mounted in it, the store itself.
+// A directory whose content is left out as a whole stays, empty, with a zero mtime: its own tells of things that
+// are not in the capture, and would make a new version of a master in which nothing else changes.
+//
+// # Invariants
+//
+// The master is only read, and without touching access times where the kernel allows it. Symlinks are never followed: every open
+// is relative to a directory that is open already. The bytes stored are the bytes hashed, however the master changes meanwhile.
+// The same tree gives the same digest, with or without what an earlier capture noted. The cache names a version of the store and is
+// worth nothing without it.
+//
+// # Concurrency
+//
+// Captures of different images may run at once; a lock in the store refuses a second one of the same image.
+//
+// # What it must not know
+//
+// Where versions go from here: servers, replicas, rollouts.
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"dim/internal/image"
+	"dim/internal/store"
+)
+
+// Options says what to capture, and how.
+type Options struct {
+	Image    string         // the image's name
+	Dir      string         // the master
+	Exclude  image.Patterns // what stays out
+	CacheDir string         // where notes for the next capture are kept; "": none are
+	Own      []string       // directories of DIM's own that are left out when the master holds them, beside the store
+
+	// Progress, when set, is called from one goroutine, a few times a second and once at the end.
+	Progress func(Progress)
+	Log      *slog.Logger     // nil: none
+	Now      func() time.Time // nil: time.Now
+	Workers  int              // 0: a number that suits the machine
+}
+
+// Progress tells how far a capture is.
+type Progress struct {
+	Files, Bytes           uint64 // names met, and the sizes of those dealt with
+	TotalFiles, TotalBytes uint64 // of the previous capture; 0: not known
+}
+
+// Result is what a capture did.
+type Result struct {
+	Version image.Version
+	Changed bool // false: nothing differs from the newest version, which Version is
+	// Changes against the version before, in walk order; nil for an image's first version.
+	Changes                             []image.Change
+	Added, Modified, Removed, Unchanged uint64 // names
+	FilesRead, BytesRead                uint64 // what had to be read
+	BytesNew                            uint64 // what the store did not have
+	Problems                            []Problem
+}
+
+// Problem is a path that was not captured as it should be.
+type Problem struct {
+	Path string // slash-separated, from the master's root, no leading slash
+	Kind ProblemKind
+	Err  error
+}
+
+// ProblemKind classifies a Problem.
+type ProblemKind string
+
+// The kinds of problems.
+const (
+	Vanished   ProblemKind = "vanished"           // left out
+	Changing   ProblemKind = "changing"           // changed each time it was read; captured as it was last read
+	MountPoint ProblemKind = "file is mounted on" // captured as an empty file
+	Unreadable ProblemKind = "cannot be read"     // the capture fails
+)
+
+// String returns the problem in a line.
+func (p Problem) String() string {
+	if p.Err == nil {
+		return fmt.Sprintf("/%s: %s", p.Path, p.Kind)
+	}
+	return fmt.Sprintf("/%s: %s: %v", p.Path, p.Kind, p.Err)
+}
+
+// UnreadableError lists everything that could not be read; nothing was captured.
+type UnreadableError struct{ Problems []Problem }
+
+// Error implements error; it has a line for each path.
+func (e *UnreadableError) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = fmt.Sprintf("/%s: %v", p.Path, p.Err)
+	}
+	return fmt.Sprintf("%d entries cannot be read:\n%s", len(lines), strings.Join(lines, "\n"))
+}
+
+// Run captures. Errors may be a *store.LockedError, an *UnreadableError or the context's.
+func Run(ctx context.Context, s *store.Store, o Options) (Result, error) {
+	r, err := run(ctx, s, o)
+	if err != nil {
+		return r, fmt.Errorf("capture %s: %w", o.Dir, err)
+	}
+	return r, nil
+}
+
+func run(ctx context.Context, s *store.Store, o Options) (Result, error) {
+	o, err := o.complete()
+	if err != nil {
+		return Result{}, err
+	}
+	lock, err := s.Lock("capture-" + o.Image)
+	if err != nil {
+		return Result{}, err
+	}
+	defer lock.Unlock()
+	old := loadNotes(s, &o)
+	r, err := attempt(ctx, s, &o, old)
+	if errors.Is(err, errStaleNotes) {
+		o.Log.Warn("notes of the previous capture do not fit the store", "image", o.Image, "err", err)
+		r, err = attempt(ctx, s, &o, nil)
+	}
+	return r, err
+}
+
+func (o Options) complete() (Options, error) {
+	if !image.ValidName(o.Image) {
+		return o, fmt.Errorf("%q is not an image name", o.Image)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.Workers <= 0 {
+		o.Workers = max(8, 2*runtime.GOMAXPROCS(0))
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return o, err
+	}
+	o.Dir = dir
+	if o.CacheDir != "" {
+		return o, os.MkdirAll(o.CacheDir, 0o700)
+	}
+	return o, nil
+}
+
+// attempt captures with the notes of an earlier capture, or with none.
+func attempt(ctx context.Context, s *store.Store, o *Options, old *notes) (Result, error) {
+	batch, err := s.Begin()
+	if err != nil {
+		return Result{}, err
+	}
+	defer batch.Abort()
+	c := newScan(s, o, batch, old)
+	stop := c.reportProgress()
+	root, err := c.scan(ctx)
+	stop()
+	if err != nil {
+		return Result{}, err
+	}
+	if bad := c.unreadable(); len(bad) > 0 {
+		return Result{Problems: c.problems}, &UnreadableError{bad}
+	}
+	if err := c.assemble(ctx, root); err != nil {
+		return Result{}, err
+	}
+	return c.conclude(ctx, root)
+}
+
+// conclude makes the version, unless it is the newest already.
+func (c *scan) conclude(ctx context.Context, root *dir) (Result, error) {
+	r := Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()}
+	digest, err := c.batch.PutRoot(c.rootEntry(root))
+	if err != nil {
+		return r, err
+	}
+	before, err := c.store.Resolve(image.Ref{Image: c.o.Image})
+	first := errors.Is(err, store.ErrNotFound)
+	if err != nil && !first {
+		return r, err
+	}
+	if !first && before.Digest == digest {
+		r.Version, r.Unchanged = before, before.Files
+	} else {
+		_, r.BytesNew = c.batch.Staged()
+		if err := c.batch.Commit(ctx); err != nil {
+			return r, err
+		}
+		r.Changed = true
+		r.Version, err = c.store.AddVersion(image.Version{Image: c.o.Image, Digest: digest, Master: "dir:" + c.o.Dir,
+			Parent: before.Number, Files: c.files, Bytes: c.bytes})
+		if err != nil {
+			return r, err
+		}
+		if err := r.compare(ctx, c.store, before, first); err != nil {
+			return r, err
+		}
+	}
+	if c.old == nil || c.old.digest != digest || c.renote.Load() {
+		if err := c.saveNotes(root, digest); err != nil {
+			c.o.Log.Warn("notes for the next capture cannot be kept", "image", c.o.Image, "err", err)
+		}
+	}
+	return r, nil
+}
+
+func (r *Result) compare(ctx context.Context, s *store.Store, before image.Version, first bool) error {
+	if first {
+		r.Added = r.Version.Files
+		return nil
+	}
+	d := image.Differ{Load: s.Tree}
+	err := d.Diff(ctx, &before.Root, &r.Version.Root, func(c image.Change) error {
+		r.Changes = append(r.Changes, c)
+		switch {
+		case c.Old == nil:
+			r.Added++
+		case c.New == nil:
+			r.Removed++
+		case c.Path != "":
+			r.Modified++
+		}
+		return nil
+	})
+	r.Unchanged = r.Version.Files - r.Added - r.Modified
+	return err
+}

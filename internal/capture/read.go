@@ -1,0 +1,289 @@
+package capture
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+)
+
+// readItems reads the items that are not as noted.
+func (w *worker) readItems(d *dir, from, to int) error {
+	for i := from; i < to; i++ {
+		it := &d.items[i]
+		if it.note >= 0 || it.child != nil {
+			continue
+		}
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		if err := w.readMember(d, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readMember reads an item, but a file of several names once.
+func (w *worker) readMember(d *dir, it *item) error {
+	g := it.group
+	if g == nil {
+		return w.readItem(d, it)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fresh != nil && g.stamp == it.stamp {
+		it.entry = *g.fresh
+		return nil
+	}
+	if err := w.readItem(d, it); err != nil || it.gone {
+		return err
+	}
+	e := it.entry
+	g.fresh, g.stamp = &e, it.stamp
+	return nil
+}
+
+const (
+	tries      = 3
+	retryAfter = 20 * time.Millisecond
+)
+
+// errOtherKind tells that an entry became one of another type while it was looked at.
+var errOtherKind = errors.New("became another kind of file")
+
+// readItem reads an item until it holds still, within limits. Its error is the store's or the context's; what is wrong with the item
+// becomes a Problem.
+func (w *worker) readItem(d *dir, it *item) error {
+	for try := 1; ; try++ {
+		after, err := w.readOnce(d, it)
+		var read *fs.PathError
+		switch {
+		case err == nil && after == it.stamp:
+			return nil
+		case w.ctx.Err() != nil:
+			return w.ctx.Err()
+		case err != nil && !errors.Is(err, errOtherKind):
+			if !errors.As(err, &read) || read.Op != "read" {
+				return err
+			}
+			it.gone = true
+			w.fault(image.JoinPath(d.path(), it.name), read.Err)
+			return nil
+		}
+		if try == tries {
+			it.gone = err != nil
+			w.report(Problem{Path: image.JoinPath(d.path(), it.name), Kind: Changing, Err: err})
+			return nil
+		}
+		it.stamp = after
+		time.Sleep(retryAfter)
+	}
+}
+
+// readOnce fills in it.entry, and it.stamp with what it was before; it returns the stamp after. Errors that are about the master are *fs.PathError
+// with Op "read".
+func (w *worker) readOnce(d *dir, it *item) (after stamp, err error) {
+	if it.stamp.flags&flagMount != 0 {
+		it.entry = it.stamp.entry(it.name)
+		return it.stamp, nil
+	}
+	if it.stamp.kind() == unix.S_IFREG {
+		return w.readFile(d, it)
+	}
+	it.entry = it.stamp.entry(it.name)
+	if it.entry.Type == image.Symlink {
+		if it.entry.Target, err = readlink(d.fd, it.name); err != nil {
+			return after, readErr(err)
+		}
+	}
+	if it.entry.Xattrs, err = readXattrs(pathXattrs(procPath(d.fd, it.name))); err != nil {
+		return after, readErr(err)
+	}
+	if it.stamp.isDir() {
+		return it.stamp, nil // omitted: its stamp is not what the kernel tells
+	}
+	var x unix.Statx_t
+	if err := statxName(d.fd, it.name, &x); err != nil {
+		return after, readErr(err)
+	}
+	after = w.dev.stamp(&x)
+	if after.kind() != it.stamp.kind() {
+		return after, errOtherKind
+	}
+	return after, nil
+}
+
+func readErr(err error) error { return &fs.PathError{Op: "read", Err: err} }
+
+// smallFile is up to where a file is read at once into memory.
+const smallFile = 256 << 10
+
+func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
+	fd, err := openAt(d.fd, it.name, 0)
+	if err != nil {
+		return after, readErr(err)
+	}
+	f := os.NewFile(uintptr(fd), it.name)
+	defer f.Close()
+	var x unix.Statx_t
+	if err := statxFD(fd, &x); err != nil {
+		return after, readErr(err)
+	}
+	it.stamp = w.dev.stamp(&x)
+	if it.stamp.kind() != unix.S_IFREG {
+		return it.stamp, errOtherKind
+	}
+	it.entry = it.stamp.entry(it.name)
+	if it.entry.Xattrs, err = readXattrs(fdXattrs(fd)); err != nil {
+		return after, readErr(err)
+	}
+	if x.Size <= smallFile && x.Blocks*512 >= x.Size {
+		err = w.readSmall(fd, &it.entry, int(x.Size))
+	} else {
+		err = w.readLarge(f, &it.entry)
+	}
+	if err != nil {
+		return after, err
+	}
+	w.filesRead.Add(1)
+	w.bytesRead.Add(it.entry.Size)
+	w.seenBytes.Add(it.entry.Size)
+	if err := statxFD(fd, &x); err != nil {
+		return after, readErr(err)
+	}
+	return w.dev.stamp(&x), nil
+}
+
+func (w *worker) readSmall(fd int, e *image.Entry, size int) error {
+	if w.file == nil {
+		w.file = make([]byte, smallFile)
+	}
+	n := 0
+	for n < size {
+		m, err := unix.Pread(fd, w.file[n:size], int64(n))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return readErr(err)
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	var err error
+	e.Size = uint64(n)
+	e.Digest, err = w.batch.PutBytes(w.file[:n])
+	return err
+}
+
+func (w *worker) readLarge(f *os.File, e *image.Entry) error {
+	c, err := w.batch.PutFile(w.ctx, f)
+	if err != nil {
+		return err
+	}
+	e.Size, e.Digest, e.Data = c.Size, c.Digest, c.Data
+	return nil
+}
+
+func readlink(dir int, name string) (string, error) {
+	b := make([]byte, image.MaxTarget+1)
+	for {
+		n, err := unix.Readlinkat(dir, name, b)
+		if !errors.Is(err, unix.EINTR) {
+			return string(b[:max(n, 0)]), err
+		}
+	}
+}
+
+// procPath names an entry of an open directory where a system call takes paths only. None of its components
+// can be turned into something else by whoever can write to the master.
+func procPath(dir int, name string) string {
+	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
+}
+
+// xattrSource is something that has xattrs: the calls of listxattr(2) and getxattr(2).
+type xattrSource interface {
+	list(b []byte) (int, error)
+	get(name string, b []byte) (int, error)
+}
+
+type fdXattrs int
+
+func (fd fdXattrs) list(b []byte) (int, error)             { return unix.Flistxattr(int(fd), b) }
+func (fd fdXattrs) get(name string, b []byte) (int, error) { return unix.Fgetxattr(int(fd), name, b) }
+
+type pathXattrs string
+
+func (p pathXattrs) list(b []byte) (int, error) { return unix.Llistxattr(string(p), b) }
+func (p pathXattrs) get(name string, b []byte) (int, error) {
+	return unix.Lgetxattr(string(p), name, b)
+}
+
+// readXattrs returns the xattrs that are captured, sorted.
+func readXattrs(src xattrSource) ([]image.Xattr, error) {
+	size, err := src.list(nil) // nearly always there are none
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
+	}
+	if err != nil || size == 0 {
+		return nil, err
+	}
+	names, err := grow(make([]byte, size), src.list)
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	var list []image.Xattr
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
+		if !capturedXattr(name) {
+			continue
+		}
+		var small [1024]byte
+		value, err := grow(small[:], func(b []byte) (int, error) { return src.get(name, b) })
+		if errors.Is(err, unix.ENODATA) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, image.Xattr{Name: name, Value: slices.Clone(value)})
+	}
+	slices.SortFunc(list, func(a, b image.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// capturedXattr leaves out what file systems show of their own state, and the bookkeeping of overlayfs and of our layers, which
+// means something only where it stands.
+func capturedXattr(name string) bool {
+	switch {
+	case strings.HasPrefix(name, "trusted.overlay."), strings.HasPrefix(name, "trusted.dim."):
+		return false
+	case name == "system.posix_acl_access", name == "system.posix_acl_default":
+		return true
+	}
+	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "security.") || strings.HasPrefix(name, "trusted.")
+}
+
+// grow calls read with b, and with more room as long as that is too small.
+func grow(b []byte, read func([]byte) (int, error)) ([]byte, error) {
+	for {
+		n, err := read(b)
+		switch {
+		case err == nil:
+			return b[:n], nil
+		case errors.Is(err, unix.ERANGE) && len(b) < 1<<20:
+			b = make([]byte, 4*len(b))
+		case !errors.Is(err, unix.EINTR):
+			return nil, err
+		}
+	}
+}
