@@ -3,13 +3,13 @@ package nodeinit
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
 )
 
 // vendorClass tells the server who asks; it then sends wordsOption.
@@ -58,23 +58,15 @@ const settle = time.Second
 // ask performs DISCOVER, OFFER, REQUEST and ACK (RFC 2131 section 3.1). Each wait ends after patience.
 func (q *inquiry) ask(patience time.Duration) (Lease, error) {
 	xid := q.xid()
-	discover, err := q.message(xid, dhcpv4.MessageTypeDiscover)
-	if err != nil {
-		return Lease{}, err
-	}
-	offer, err := q.exchange(discover, patience, func(m *dhcpv4.DHCPv4) (bool, bool) {
+	offer, err := q.exchange(q.message(xid, dhcpv4.MessageTypeDiscover), patience, func(m *dhcpv4.DHCPv4) (bool, bool) {
 		usable := m.MessageType() == dhcpv4.MessageTypeOffer && usableAddress(m)
 		return usable, usable && (!q.prefer.IsValid() || serverOf(m) == q.prefer)
 	})
 	if err != nil {
 		return Lease{}, err
 	}
-	request, err := q.message(xid, dhcpv4.MessageTypeRequest,
-		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr)),
-		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(offer.ServerIdentifier())))
-	if err != nil {
-		return Lease{}, err
-	}
+	request := q.message(xid, dhcpv4.MessageTypeRequest,
+		dhcpv4.OptRequestedIPAddress(offer.YourIPAddr), dhcpv4.OptServerIdentifier(offer.ServerIdentifier()))
 	ack, err := q.exchange(request, patience, func(m *dhcpv4.DHCPv4) (bool, bool) {
 		ok := m.MessageType() == dhcpv4.MessageTypeAck && usableAddress(m) || m.MessageType() == dhcpv4.MessageTypeNak
 		return ok, ok
@@ -138,25 +130,27 @@ func (q *inquiry) answer(packet []byte, xid dhcpv4.TransactionID) *dhcpv4.DHCPv4
 	return m
 }
 
-func (q *inquiry) message(
-	xid dhcpv4.TransactionID, kind dhcpv4.MessageType, more ...dhcpv4.Modifier,
-) (*dhcpv4.DHCPv4, error) {
-	m, err := dhcpv4.New(append([]dhcpv4.Modifier{
-		dhcpv4.WithTransactionID(xid),
-		dhcpv4.WithHwAddr(q.mac),
-		dhcpv4.WithMessageType(kind),
-		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(vendorClass)),
-		dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(1472)),
-		dhcpv4.WithRequestedOptions(
+// message is made by hand: dhcpv4.New asks the kernel for random bytes, and that waits for minutes on a machine that
+// has no source of entropy.
+func (q *inquiry) message(xid dhcpv4.TransactionID, kind dhcpv4.MessageType, more ...dhcpv4.Option) *dhcpv4.DHCPv4 {
+	m := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, TransactionID: xid, ClientHWAddr: q.mac,
+		ClientIPAddr: net.IPv4zero, YourIPAddr: net.IPv4zero, ServerIPAddr: net.IPv4zero, GatewayIPAddr: net.IPv4zero,
+		NumSeconds: uint16(min(q.elapsed/time.Second, 0xffff)),
+		Options:    make(dhcpv4.Options),
+	}
+	for _, o := range append(more,
+		dhcpv4.OptMessageType(kind),
+		dhcpv4.OptClassIdentifier(vendorClass),
+		dhcpv4.OptMaxMessageSize(1472),
+		dhcpv4.OptParameterRequestList(
 			dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionHostName,
 			dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime,
 			dhcpv4.OptionServerIdentifier, wordsOption),
-	}, more...)...)
-	if err != nil {
-		return nil, fmt.Errorf("make DHCP message: %w", err)
+	) {
+		m.UpdateOption(o)
 	}
-	m.NumSeconds = uint16(min(q.elapsed/time.Second, 0xffff))
-	return m, nil
+	return m
 }
 
 func (q *inquiry) xid() (id dhcpv4.TransactionID) {
