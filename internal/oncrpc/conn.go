@@ -134,7 +134,7 @@ func (c *conn) readable(fd uintptr) bool {
 		if p == nil {
 			return true
 		}
-		n, err := syscall.Read(int(fd), p)
+		n, err := readNow(fd, p)
 		switch {
 		case err == syscall.EINTR:
 			continue

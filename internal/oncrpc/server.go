@@ -167,7 +167,7 @@ func (s *Server) add(nc net.Conn) {
 	c.count = s.counters[int(s.count.accepted.Load())%shards]
 	c.onRead = c.readable
 	c.ended.L = &c.mu
-	c.out.init(nc, &s.ticks)
+	c.out.init(nc, raw, &s.ticks)
 	c.parked.Store(s.ticks.Load() << 1)
 	s.mu.Lock()
 	full := len(s.conns) >= s.opt.Conns

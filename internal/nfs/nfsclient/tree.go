@@ -31,6 +31,9 @@ func (c *Client) Tree(path string) (*Tree, error) {
 	return &Tree{c: c, root: root}, nil
 }
 
+// TreeAt is the tree whose root has handle h, which may come from another connection.
+func (c *Client) TreeAt(h vfs.Handle) *Tree { return &Tree{c: c, root: h} }
+
 // do calls an NFS procedure. results is called for every status; it must decode what belongs to it.
 func (t *Tree) do(proc uint32, cred *vfs.Cred, args func(*oncrpc.Encoder), results func(d *oncrpc.Decoder, st error)) error {
 	var status error

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"dim/internal/nfs/nfsclient"
+	"dim/internal/vfs"
+)
+
+// file is a regular file of the local copy.
+type file struct {
+	path string // relative
+	size int64
+}
+
+// node is one client with a connection of its own.
+type node struct {
+	opt    *options
+	number int
+	sample []file
+	client *nfsclient.Client
+	tree   *nfsclient.Tree
+	meter  *meter
+	own    vfs.Handle // its own directory
+
+	mu      sync.Mutex
+	handles map[string]vfs.Handle
+}
+
+var root = vfs.Cred{}
+
+// chooseFiles lists the regular files of the local copy, in an order that depends on the seed alone.
+func chooseFiles(o *options) (files []file, err error) {
+	if o.local == "" {
+		return nil, nil
+	}
+	err = filepath.WalkDir(o.local, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(o.local, path)
+		files = append(files, file{rel, info.Size()})
+		return err
+	})
+	rng := rand.New(rand.NewPCG(o.seed, 0))
+	rng.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
+	return files, err
+}
+
+func startNodes(o *options, sample []file) (nodes []*node, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	for i := range o.nodes {
+		n := &node{opt: o, number: i, sample: sample, handles: make(map[string]vfs.Handle), meter: newMeter()}
+		path := o.export
+		if strings.Contains(path, "%d") {
+			path = fmt.Sprintf(path, i)
+		}
+		mc, err := nfsclient.Dial(ctx, o.mountAddr)
+		if err != nil {
+			return nodes, err
+		}
+		h, err := mc.Mount(path)
+		mc.Close()
+		if err != nil {
+			return nodes, fmt.Errorf("mount %s: %w", path, err)
+		}
+		if n.client, err = nfsclient.Dial(ctx, o.addr); err != nil {
+			return nodes, err
+		}
+		n.tree = n.client.TreeAt(h)
+		nodes = append(nodes, n)
+	}
+	return nodes, nil
+}
+
+func closeNodes(nodes []*node) {
+	for _, n := range nodes {
+		n.client.Close()
+	}
+}
+
+// each runs f for all nodes at once.
+func each(nodes []*node, f func(*node) error) error {
+	errs := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() { errs[i] = f(n) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// parallel runs f for 0 <= i < n with as many at a time as the node has calls in flight.
+func (n *node) parallel(count int, f func(i int, rng *rand.Rand) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, n.opt.inFlight)
+	for w := range n.opt.inFlight {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(n.opt.seed, uint64(n.number)<<16|uint64(w)))
+			for i := w; i < count && errs[w] == nil; i += n.opt.inFlight {
+				errs[w] = f(i, rng)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// share is this node's part of all calls.
+func (n *node) share(total int) int { return max(total/n.opt.nodes, 1) }
+
+// lookup finds path by one LOOKUP for each component that it did not look up before.
+func (n *node) lookup(path string) (h vfs.Handle, err error) {
+	if path == "." || path == "" {
+		return n.tree.Root(), nil
+	}
+	n.mu.Lock()
+	h, known := n.handles[path]
+	n.mu.Unlock()
+	if known {
+		return h, nil
+	}
+	dir, err := n.lookup(filepath.Dir(path))
+	if err != nil {
+		return h, err
+	}
+	var a vfs.Attr
+	err = n.meter.call(func() (err error) {
+		h, err = n.tree.Lookup(&root, dir, filepath.Base(path), &a)
+		return err
+	})
+	if err != nil {
+		return h, fmt.Errorf("lookup %s: %w", path, err)
+	}
+	n.mu.Lock()
+	n.handles[path] = h
+	n.mu.Unlock()
+	return h, nil
+}
+
+// buffers are two megabytes for each comparison under way.
+var buffers = sync.Pool{New: func() any { return new([2][1 << 20]byte) }}
+
+// readAndCompare reads a whole file in READs of at most chunk bytes and compares it with the local copy.
+func (n *node) readAndCompare(f file, h vfs.Handle, chunk int) error {
+	local, err := os.Open(filepath.Join(n.opt.local, f.path))
+	if err != nil {
+		return err
+	}
+	defer local.Close()
+	bufs := buffers.Get().(*[2][1 << 20]byte)
+	defer buffers.Put(bufs)
+	for off := int64(0); off < f.size; {
+		p := bufs[0][:min(int64(chunk), f.size-off)]
+		var got int
+		err := n.meter.call(func() (err error) {
+			got, _, err = n.tree.ReadOnce(&root, h, p, uint64(off))
+			return err
+		})
+		if err == nil && got == 0 {
+			err = fmt.Errorf("nothing at %d of %d", off, f.size)
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", f.path, err)
+		}
+		want := bufs[1][:got]
+		if _, err := local.ReadAt(want, off); err != nil {
+			return err
+		}
+		if !bytes.Equal(p[:got], want) {
+			return fmt.Errorf("read %s: bytes differ after %d", f.path, off)
+		}
+		n.meter.read.Add(uint64(got))
+		off += int64(got)
+	}
+	return nil
+}
+
+// makeOwn makes the node's own directory.
+func (n *node) makeOwn() error {
+	parent, err := n.lookup(n.opt.scratch)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("nfsload-%d-%d", n.number, time.Now().UnixNano())
+	made, err := n.tree.Mkdir(&root, parent, name, &vfs.SetAttr{})
+	n.own = made.Handle
+	return err
+}
