@@ -1,0 +1,385 @@
+package replica
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Create makes a regular file. The verifier of an exclusive create is kept in an extended attribute, so that a
+// repeated call is known as such after a restart too.
+func (r *Replica) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (vfs.Made, error) {
+	for {
+		made, old, err := r.create(c, dir, name, how)
+		if old.IsZero() {
+			return made, err
+		}
+		// The file exists and is to be taken: cut it to size as SetAttr does, which may have to copy it up.
+		s := vfs.SetAttr{Valid: how.Attr.Valid & vfs.SetSize, Size: how.Attr.Size}
+		ch, err := r.SetAttr(c, old, &s)
+		if err == vfs.ESTALE {
+			continue // it was removed in between
+		}
+		made.Handle, made.Attr = old, ch.After
+		return made, err
+	}
+}
+
+// create makes the file, or returns the handle of an existing one that is to be cut to size.
+func (r *Replica) create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (made vfs.Made, old vfs.Handle, err error) {
+	n := birth{c: c, kind: vfs.Regular, set: &how.Attr}
+	if how.Mode == vfs.Exclusive {
+		n.verf = how.Verifier[:]
+	}
+	n.exists = func(s spot) error {
+		err := r.takeExisting(s, how)
+		if err != nil || how.Mode == vfs.Exclusive || how.Attr.Valid&vfs.SetSize == 0 {
+			return err
+		}
+		old = r.handle(s)
+		return nil
+	}
+	made, err = r.make(dir, name, &n)
+	return made, old, err
+}
+
+// takeExisting returns nil when the existing s is what how asks for.
+func (r *Replica) takeExisting(s spot, how *vfs.Create) error {
+	kind := r.kind(s)
+	switch how.Mode {
+	case vfs.Unchecked:
+		if kind == vfs.Directory {
+			return vfs.EISDIR
+		}
+		if kind == vfs.Regular {
+			return nil
+		}
+	case vfs.Exclusive:
+		if kind != vfs.Regular || s.obj == nil {
+			return vfs.EEXIST
+		}
+		d, name, err := r.where(s.obj)
+		if err != nil {
+			return err
+		}
+		defer d.Release()
+		v, err := getXattr(d.FD, name, xattrVerifier, make([]byte, 16))
+		if err == nil && string(v) == string(how.Verifier[:]) {
+			return nil
+		}
+	}
+	return vfs.EEXIST
+}
+
+// Mkdir makes a directory.
+func (r *Replica) Mkdir(c *vfs.Cred, dir vfs.Handle, name string, s *vfs.SetAttr) (vfs.Made, error) {
+	return r.make(dir, name, &birth{c: c, kind: vfs.Directory, set: s})
+}
+
+// Symlink makes a symbolic link. Its mode is always 0777.
+func (r *Replica) Symlink(c *vfs.Cred, dir vfs.Handle, name, target string, s *vfs.SetAttr) (vfs.Made, error) {
+	switch {
+	case target == "":
+		return vfs.Made{}, vfs.ENOENT
+	case len(target) >= unix.PathMax:
+		return vfs.Made{}, vfs.ENAMETOOLONG
+	case strings.IndexByte(target, 0) >= 0:
+		return vfs.Made{}, vfs.EINVAL
+	}
+	return r.make(dir, name, &birth{c: c, kind: vfs.Symlink, set: s, target: target})
+}
+
+// Mknod makes a device, FIFO or socket. A device 0:0 would be a whiteout and is refused.
+func (r *Replica) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s *vfs.SetAttr) (vfs.Made, error) {
+	b := birth{c: c, kind: n.Type, set: s}
+	switch n.Type {
+	case vfs.CharDevice, vfs.BlockDevice:
+		b.major, b.minor, b.privileged = n.Major, n.Minor, true
+	case vfs.FIFO, vfs.Socket:
+	default:
+		return vfs.Made{}, vfs.EINVAL
+	}
+	return r.make(dir, name, &b)
+}
+
+// birth is an object to be made for a node.
+type birth struct {
+	c          *vfs.Cred
+	kind       vfs.Type
+	set        *vfs.SetAttr
+	target     string
+	major      uint32
+	minor      uint32
+	privileged bool // only UID 0 may
+	verf       []byte
+	exists     func(s spot) error // decides about a name that is taken; nil: it is an error
+}
+
+// make makes b as name in dir.
+func (r *Replica) make(dir vfs.Handle, name string, b *birth) (made vfs.Made, err error) {
+	o, err := r.begin()
+	if err != nil {
+		return made, err
+	}
+	d, before, err := o.enter(b.c, dir, name)
+	if err != nil {
+		return made, o.end(err)
+	}
+	s, ok := r.entry(d, name)
+	switch {
+	case ok && b.exists != nil:
+		err = b.exists(s)
+	case ok:
+		err = vfs.EEXIST
+	default:
+		s, err = o.bear(d, before, name, b)
+	}
+	if err != nil {
+		made.Dir = unchanged(before)
+		return made, o.end(err)
+	}
+	d = r.again(d)
+	made.Dir = unchanged(before)
+	if !ok {
+		made.Dir = r.changed(d, before)
+	}
+	made.Handle = r.handle(s)
+	err = r.attr(s, &made.Attr)
+	return made, o.end(err)
+}
+
+// enter finds the directory dir, which c must be able to enter, and its attributes before the change.
+func (o *op) enter(c *vfs.Cred, dir vfs.Handle, name string) (d spot, before *vfs.Attr, err error) {
+	if d, err = o.r.resolveDir(dir); err != nil {
+		return d, nil, err
+	}
+	before = new(vfs.Attr)
+	if err = o.r.attr(d, before); err != nil {
+		return d, nil, err
+	}
+	if err = checkName(name); err == nil && !c.Permits(before, vfs.MayExec) {
+		err = vfs.EACCES
+	}
+	return d, before, err
+}
+
+// entry finds name in d, "." and ".." included.
+func (r *Replica) entry(d spot, name string) (spot, bool) {
+	switch name {
+	case ".":
+		return d, true
+	case "..":
+		return r.parent(d), true
+	}
+	return r.child(d, name)
+}
+
+// again finds a directory that may have been brought into the layer since.
+func (r *Replica) again(d spot) spot {
+	if d.at == nil && d.gone == nil {
+		return r.lowSpot(d.low)
+	}
+	if d.at != nil {
+		d, _ = d.at.spot()
+	}
+	return d
+}
+
+// mayAdd decides whether c may add a name to directory d.
+func (r *Replica) mayAdd(c *vfs.Cred, d spot, attr *vfs.Attr, name string) error {
+	switch {
+	case d.gone != nil:
+		return vfs.ENOENT // as in a directory that was removed
+	case !c.Permits(attr, vfs.MayWrite):
+		return vfs.EACCES
+	}
+	return r.mayName(d, name)
+}
+
+// mayName refuses changes of names below a shared path, and more names with one hash than cookies can tell apart.
+func (r *Replica) mayName(d spot, name string) error {
+	if len(r.shared) > 0 && r.shared.Cover(image.JoinPath(r.path(d), name)) {
+		return vfs.EROFS
+	}
+	return nil
+}
+
+// bear makes b as the new name in directory d.
+func (o *op) bear(d spot, attr *vfs.Attr, name string, b *birth) (spot, error) {
+	r := o.r
+	if err := r.mayAdd(b.c, d, attr, name); err != nil {
+		return spot{}, err
+	}
+	if b.privileged && (b.c.UID != 0 || b.major == 0 && b.minor == 0 && b.kind == vfs.CharDevice) {
+		return spot{}, vfs.EPERM
+	}
+	a, err := b.c.Birth(attr, b.kind, b.set)
+	if err != nil {
+		return spot{}, err
+	}
+	if r.crowded(d, name) {
+		return spot{}, vfs.ENOSPC
+	}
+	dir := r.place(d)
+	fd, err := o.dir(dir)
+	if err != nil {
+		r.prune(dir)
+		return spot{}, err
+	}
+	p := r.need(dir, name, lower.Hash(name))
+	obj, err := o.makeAt(p, fd, b.mold(&a, p.covers()))
+	if err != nil {
+		r.prune(p)
+		return spot{}, err
+	}
+	return spot{at: p, obj: obj, low: lower.None}, nil
+}
+
+// crowded reports whether no cookie is left for name in d: Spread names have its hash. Nobody meets that by chance.
+func (r *Replica) crowded(d spot, name string) bool {
+	hash := lower.Hash(name)
+	m := r.merge(d, hash)
+	for n := 0; n < lower.Spread; n++ {
+		if _, _, cookie, ok := m.next(); !ok || cookie&^(lower.Spread-1) != hash {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *birth) mold(a *vfs.Attr, covers bool) *mold {
+	m := &mold{
+		kind: b.kind, mode: a.Mode, uid: a.UID, gid: a.GID, major: b.major, minor: b.minor, target: b.target,
+		id: newID(), opaque: b.kind == vfs.Directory && covers, verf: b.verf,
+	}
+	if b.set.Valid&vfs.SetAtime != 0 {
+		m.atime = &b.set.Atime
+	}
+	if b.set.Valid&vfs.SetMtime != 0 {
+		m.mtime = &b.set.Mtime
+	}
+	if b.kind == vfs.Regular && b.set.Valid&vfs.SetSize != 0 && b.set.Size > 0 {
+		m.fill = func(fd int) error { return unix.Ftruncate(fd, int64(b.set.Size)) }
+	}
+	return m
+}
+
+// makeAt makes m at p, in the open directory fd, and keeps a new file open for the writes that follow.
+func (o *op) makeAt(p *place, fd int, m *mold) (*object, error) {
+	work, err := o.work()
+	if err != nil {
+		return nil, err
+	}
+	tmp, file, err := o.r.cast(work, m)
+	if err != nil {
+		return nil, err
+	}
+	obj := m.object()
+	if err := o.put(p, fd, work, tmp, obj); err != nil {
+		if file >= 0 {
+			unix.Close(file)
+		}
+		return nil, err
+	}
+	if file >= 0 {
+		o.r.set.files.Put(o.r.key(keyFile, uint64(obj.id)), file).Release()
+	}
+	return obj, nil
+}
+
+// Link makes a further name for h.
+func (r *Replica) Link(c *vfs.Cred, h vfs.Handle, dir vfs.Handle, name string) (lc vfs.LinkChange, err error) {
+	var d spot
+	var before *vfs.Attr
+	o, s, err := r.edit(h, whole, func(s spot) error {
+		before = nil
+		o := op{r: r}
+		if d, before, err = o.enter(c, dir, name); err != nil {
+			return err
+		}
+		return r.mayLink(c, s, d, before, name)
+	})
+	if o == nil {
+		return lc, err
+	}
+	if err == nil {
+		err = o.link(s.obj, r.again(d), name)
+	}
+	switch {
+	case err == nil:
+		lc.Dir = r.changed(r.again(d), before)
+		err = r.attr(s, &lc.Attr)
+	case before != nil:
+		lc.Dir = unchanged(before)
+	}
+	return lc, o.end(err)
+}
+
+func (r *Replica) mayLink(c *vfs.Cred, s, d spot, attr *vfs.Attr, name string) error {
+	if _, taken := r.entry(d, name); taken {
+		return vfs.EEXIST
+	}
+	if r.kind(s) == vfs.Directory {
+		return vfs.EPERM
+	}
+	if err := r.mayAdd(c, d, attr, name); err != nil {
+		return err
+	}
+	if s.gone != nil || s.obj != nil && s.obj.aside != "" {
+		return vfs.ENOENT
+	}
+	if err := r.mayChange(s); err != nil {
+		return err
+	}
+	if r.crowded(d, name) {
+		return vfs.ENOSPC
+	}
+	return nil
+}
+
+// link gives obj one more name.
+func (o *op) link(obj *object, d spot, name string) error {
+	r := o.r
+	dir := r.place(d)
+	fd, err := o.dir(dir)
+	if err != nil {
+		r.prune(dir)
+		return err
+	}
+	p := r.need(dir, name, lower.Hash(name))
+	if err := o.linkAt(obj, p, fd); err != nil {
+		r.prune(p)
+		return err
+	}
+	r.attach(p, obj)
+	return nil
+}
+
+// linkAt links by way of work/ when there is a whiteout in the way, which a rename replaces in one step.
+func (o *op) linkAt(obj *object, p *place, fd int) error {
+	from, name, err := o.r.where(obj)
+	if err != nil {
+		return err
+	}
+	defer from.Release()
+	if !p.white {
+		return unix.Linkat(from.FD, name, fd, p.name, 0)
+	}
+	work, err := o.work()
+	if err != nil {
+		return err
+	}
+	tmp := o.r.set.temp()
+	if err := unix.Linkat(from.FD, name, work, tmp, 0); err != nil {
+		return err
+	}
+	if err := unix.Renameat(work, tmp, fd, p.name); err != nil {
+		unix.Unlinkat(work, tmp, 0)
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package replica
+
+import (
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dim/internal/image"
+	"dim/internal/vfs"
+	"dim/internal/vfs/vfstest"
+)
+
+// memory is a Source: trees in memory, blobs in a directory.
+type memory struct {
+	dir string
+
+	mu    sync.Mutex
+	trees map[image.Digest]image.Tree
+	reads int // of trees
+}
+
+func newMemory(t testing.TB) *memory {
+	return &memory{dir: t.TempDir(), trees: make(map[image.Digest]image.Tree)}
+}
+
+func (m *memory) Tree(d image.Digest) (image.Tree, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reads++
+	t, ok := m.trees[d]
+	if !ok {
+		return nil, errors.New("no such tree")
+	}
+	return t, nil
+}
+
+func (m *memory) OpenBlob(d image.Digest) (*os.File, error) {
+	return os.Open(filepath.Join(m.dir, d.String()))
+}
+
+// version makes version number of image "compute" from entries, whose directories need not be listed before what is in them.
+func (m *memory) version(t testing.TB, number int, entries []vfstest.Entry) image.Version {
+	t.Helper()
+	b := treeBuilder{t: t, m: m, kids: make(map[string][]vfstest.Entry), links: make(map[string][]string), all: make(map[string]vfstest.Entry)}
+	for _, e := range entries {
+		b.all[e.Path] = e
+		up := path.Dir(e.Path)
+		if up == "." {
+			up = ""
+		}
+		if e.Path != "" {
+			b.kids[up] = append(b.kids[up], e)
+		}
+		target := e.Path
+		if e.LinkTo != "" {
+			target = e.LinkTo
+		}
+		b.links[target] = append(b.links[target], e.Path)
+	}
+	root := image.Entry{Type: image.Directory, Mode: 0o755, Mtime: image.Time{Sec: 1000}}
+	if e, ok := b.all[""]; ok {
+		root.Mode, root.UID, root.GID, root.Mtime = e.Mode, e.UID, e.GID, image.Time(e.Mtime)
+	}
+	root.Digest = b.tree("")
+	enc, err := image.EncodeRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image.Version{Image: "compute", Number: number, Root: root, Digest: image.Sum(enc), Created: time.Unix(2000, 0), Files: b.files}
+}
+
+type treeBuilder struct {
+	t     testing.TB
+	m     *memory
+	all   map[string]vfstest.Entry
+	kids  map[string][]vfstest.Entry
+	links map[string][]string
+	files uint64
+}
+
+func (b *treeBuilder) tree(dir string) image.Digest {
+	b.t.Helper()
+	var tree image.Tree
+	for _, e := range b.kids[dir] {
+		b.files++
+		tree = append(tree, b.entry(e))
+	}
+	slices.SortFunc(tree, func(a, b image.Entry) int { return strings.Compare(a.Name, b.Name) })
+	enc, err := image.EncodeTree(tree)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	d := image.Sum(enc)
+	b.m.mu.Lock()
+	b.m.trees[d] = tree
+	b.m.mu.Unlock()
+	return d
+}
+
+func (b *treeBuilder) entry(e vfstest.Entry) image.Entry {
+	b.t.Helper()
+	p := e.Path
+	group := b.links[p]
+	if e.LinkTo != "" {
+		group = b.links[e.LinkTo]
+		e = b.all[e.LinkTo]
+	}
+	o := image.Entry{Name: path.Base(p), Mode: e.Mode, UID: e.UID, GID: e.GID, Mtime: image.Time(e.Mtime), Nlink: 1}
+	for k, v := range e.Xattrs {
+		o.Xattrs = append(o.Xattrs, image.Xattr{Name: k, Value: []byte(v)})
+	}
+	slices.SortFunc(o.Xattrs, func(a, b image.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	if len(group) > 1 {
+		o.Nlink, o.Link = uint32(len(group)), slices.MinFunc(group, image.ComparePaths)
+	}
+	switch e.Type {
+	case vfs.Regular:
+		o.Type = image.Regular
+		b.content(e, &o)
+	case vfs.Directory:
+		o.Type, o.Digest, o.Nlink = image.Directory, b.tree(p), 0
+	case vfs.Symlink:
+		o.Type, o.Target, o.Mode = image.Symlink, e.Target, 0o777
+	case vfs.CharDevice:
+		o.Type, o.Major, o.Minor = image.CharDevice, e.Major, e.Minor
+	case vfs.BlockDevice:
+		o.Type, o.Major, o.Minor = image.BlockDevice, e.Major, e.Minor
+	case vfs.FIFO:
+		o.Type = image.FIFO
+	default:
+		b.t.Fatalf("a version cannot hold %s", p)
+	}
+	return o
+}
+
+func (b *treeBuilder) content(e vfstest.Entry, o *image.Entry) {
+	b.t.Helper()
+	content := []byte(e.Content)
+	if e.Size > uint64(len(content)) {
+		if len(content) > 0 {
+			o.Data = []image.Extent{{Length: uint64(len(content))}}
+		} else {
+			o.Data = []image.Extent{}
+		}
+		content = append(content, make([]byte, e.Size-uint64(len(content)))...)
+	}
+	o.Size, o.Digest = uint64(len(content)), image.Sum(content)
+	if err := os.WriteFile(filepath.Join(b.m.dir, o.Digest.String()), content, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// newTestSet opens a Set in a temporary directory.
+func newTestSet(t testing.TB, m *memory, change ...func(*Options)) *Set {
+	t.Helper()
+	o := Options{Dir: filepath.Join(t.TempDir(), "replicas"), Source: m, Durability: Relaxed}
+	for _, c := range change {
+		c(&o)
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: layers have owners, devices and trusted attributes")
+	}
+}

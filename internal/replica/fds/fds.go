@@ -1,0 +1,164 @@
+// Package fds keeps files open between calls: a bounded cache of file descriptors with reference counts, so that
+// a protocol without open and close costs no open for each read. It knows numbers and keys only, not what they name.
+//
+// # Concurrency
+//
+// All methods may be called concurrently. A File stays open until its last Release, also when the cache has dropped it
+// in the meantime. Locks are never held while a file is opened or closed.
+package fds
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Key names what a file is open for.
+type Key struct {
+	Kind byte
+	ID   [32]byte
+}
+
+// File is one open file. FD is valid until Release.
+type File struct {
+	FD int
+
+	shard *shard
+	key   Key
+	refs  int // guarded by shard.mu; the cache holds one while the file is in it
+	prev  *File
+	next  *File
+}
+
+const shards = 16
+
+// Cache holds open files, at most a given number beyond those in use.
+type Cache struct {
+	shards [shards]shard
+}
+
+type shard struct {
+	mu    sync.Mutex
+	files map[Key]*File
+	ring  File // of the files in the cache, the latest used behind it, the oldest before it
+	max   int
+}
+
+// New returns a cache of about max files.
+func New(max int) *Cache {
+	c := &Cache{}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.files = make(map[Key]*File)
+		s.ring.next, s.ring.prev = &s.ring, &s.ring
+		s.max = (max + shards - 1) / shards
+	}
+	return c
+}
+
+func (c *Cache) shard(k Key) *shard { return &c.shards[(k.ID[0]^k.ID[7]^k.ID[15]^k.Kind)%shards] }
+
+// Get returns the file for k, opening it with open when it is not in the cache. The caller must Release it.
+func (c *Cache) Get(k Key, open func() (fd int, err error)) (*File, error) {
+	s := c.shard(k)
+	s.mu.Lock()
+	if f := s.files[k]; f != nil {
+		f.refs++
+		f.toFront()
+		s.mu.Unlock()
+		return f, nil
+	}
+	s.mu.Unlock()
+	fd, err := open()
+	if err != nil {
+		return nil, err
+	}
+	return c.Put(k, fd), nil
+}
+
+// Put gives the cache an open file for k and returns it as Get does. When there is one already, fd is closed.
+func (c *Cache) Put(k Key, fd int) *File {
+	s := c.shard(k)
+	s.mu.Lock()
+	if f := s.files[k]; f != nil {
+		f.refs++
+		f.toFront()
+		s.mu.Unlock()
+		unix.Close(fd)
+		return f
+	}
+	f := &File{FD: fd, shard: s, key: k, refs: 2}
+	s.files[k] = f
+	f.insert()
+	var old *File
+	if len(s.files) > s.max {
+		old = s.ring.prev
+		old.takeOut()
+	}
+	closing := old != nil && old.refs == 0
+	s.mu.Unlock()
+	if closing {
+		unix.Close(old.FD)
+	}
+	return f
+}
+
+// Drop forgets the file for k; who still uses it may go on.
+func (c *Cache) Drop(k Key) {
+	s := c.shard(k)
+	s.mu.Lock()
+	f := s.files[k]
+	if f != nil {
+		f.takeOut()
+	}
+	closing := f != nil && f.refs == 0
+	s.mu.Unlock()
+	if closing {
+		unix.Close(f.FD)
+	}
+}
+
+// Close drops all files.
+func (c *Cache) Close() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		for {
+			s.mu.Lock()
+			f := s.ring.prev
+			s.mu.Unlock()
+			if f == &s.ring {
+				break
+			}
+			c.Drop(f.key)
+		}
+	}
+}
+
+// Release gives the file back.
+func (f *File) Release() {
+	s := f.shard
+	s.mu.Lock()
+	f.refs--
+	closing := f.refs == 0
+	s.mu.Unlock()
+	if closing {
+		unix.Close(f.FD)
+	}
+}
+
+func (f *File) insert() {
+	ring := &f.shard.ring
+	f.next, f.prev = ring.next, ring
+	f.next.prev, ring.next = f, f
+}
+
+func (f *File) toFront() {
+	f.next.prev, f.prev.next = f.prev, f.next
+	f.insert()
+}
+
+func (f *File) takeOut() {
+	f.next.prev, f.prev.next = f.prev, f.next
+	delete(f.shard.files, f.key)
+	f.refs--
+}

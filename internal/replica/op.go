@@ -1,0 +1,416 @@
+package replica
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/replica/fds"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// op is one change of a replica: it holds the replica's lock from begin to end, and remembers what must be synced before
+// the call may be answered.
+type op struct {
+	r     *Replica
+	dirty []*fds.File
+	held  []*fds.File // open until the end, but not to be synced
+
+	marked bool // something that cannot be opened was changed: see Set.syncMark
+}
+
+// begin locks r for a change. Each begin needs an end.
+func (r *Replica) begin() (*op, error) {
+	if r.dir == "" {
+		return nil, vfs.EROFS
+	}
+	if err := r.lock(); err != nil {
+		return nil, r.edge(err)
+	}
+	return &op{r: r}, nil
+}
+
+// end unlocks the replica and makes the change durable, unless err, which it returns, says that there is none.
+func (o *op) end(err error) error {
+	o.r.mu.Unlock()
+	if err == nil && !o.r.set.relaxed {
+		for _, f := range o.dirty {
+			if err = fsync(f.FD); err != nil {
+				break
+			}
+		}
+		if err == nil && o.marked {
+			err = o.r.set.syncMark()
+		}
+	}
+	o.release()
+	return o.r.edge(err)
+}
+
+func (o *op) release() {
+	for _, f := range o.dirty {
+		f.Release()
+	}
+	for _, f := range o.held {
+		f.Release()
+	}
+	o.dirty, o.held = nil, nil
+}
+
+// sync takes over f, to be synced at the end, once.
+func (o *op) sync(f *fds.File) {
+	for _, d := range o.dirty {
+		if d == f {
+			f.Release()
+			return
+		}
+	}
+	o.dirty = append(o.dirty, f)
+}
+
+func fsync(fd int) error {
+	for {
+		if err := unix.Fsync(fd); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// dir returns the open directory of the layer at p, bringing it there first, to be synced at the end. It stays
+// open until then.
+func (o *op) dir(p *place) (int, error) {
+	if err := o.raise(p); err != nil {
+		return -1, err
+	}
+	f, err := o.r.layerDir(p)
+	if err != nil {
+		return -1, err
+	}
+	o.sync(f)
+	return f.FD, nil
+}
+
+// work returns the open work directory; it stays open until the end.
+func (o *op) work() (int, error) {
+	if err := o.raise(o.r.root); err != nil {
+		return -1, err
+	}
+	f, err := o.r.workDir()
+	if err != nil {
+		return -1, err
+	}
+	o.held = append(o.held, f)
+	return f.FD, nil
+}
+
+// mold is an object to be made.
+type mold struct {
+	kind   vfs.Type
+	mode   uint32
+	uid    uint32
+	gid    uint32
+	major  uint32
+	minor  uint32
+	target string
+	id     image.ID
+	origin *image.Digest
+	xattrs []image.Xattr
+	opaque bool
+	verf   []byte
+	mtime  *vfs.Time
+	atime  *vfs.Time
+	fill   func(fd int) error // writes a regular file's content
+}
+
+// cast makes an object with all its attributes under a temporary name in the directory work. A regular file is
+// returned open.
+func (r *Replica) cast(work int, m *mold) (tmp string, fd int, err error) {
+	tmp = r.set.temp()
+	if fd, err = m.make(work, tmp); err != nil {
+		return "", -1, err
+	}
+	if err = m.dress(work, tmp, fd); err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		removeAll(work, tmp)
+		return "", -1, err
+	}
+	return tmp, fd, nil
+}
+
+func (m *mold) make(work int, tmp string) (fd int, err error) {
+	switch m.kind {
+	case vfs.Regular:
+		const flags = unix.O_CREAT | unix.O_EXCL | unix.O_RDWR | unix.O_NOATIME | unix.O_CLOEXEC
+		return unix.Openat(work, tmp, flags, 0o600)
+	case vfs.Directory:
+		return -1, unix.Mkdirat(work, tmp, 0o700)
+	case vfs.Symlink:
+		return -1, unix.Symlinkat(m.target, work, tmp)
+	}
+	dev := 0
+	if m.kind == vfs.CharDevice || m.kind == vfs.BlockDevice {
+		dev = int(unix.Mkdev(m.major, m.minor))
+	}
+	return -1, unix.Mknodat(work, tmp, modeOf(m.kind)|0o600, dev)
+}
+
+// dress gives a new object its content and attributes, in the order in which one does not undo the other: writing clears
+// capabilities, a new owner clears setuid bits, and everything but the times changes the times.
+func (m *mold) dress(work int, tmp string, fd int) error {
+	if m.fill != nil {
+		if err := m.fill(fd); err != nil {
+			return err
+		}
+	}
+	if m.uid != 0 || m.gid != 0 {
+		if err := unix.Fchownat(work, tmp, int(m.uid), int(m.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+	}
+	if m.kind != vfs.Symlink {
+		if err := unix.Fchmodat(work, tmp, m.mode&0o7777, 0); err != nil {
+			return err
+		}
+	}
+	path := procPath(work, tmp)
+	for _, x := range m.xattrs {
+		if err := unix.Lsetxattr(path, x.Name, x.Value, 0); err != nil && !tolerable(m, x.Name, err) {
+			return err
+		}
+	}
+	if err := unix.Lsetxattr(path, xattrID, idValue(m.id, m.origin), 0); err != nil {
+		return err
+	}
+	if m.verf != nil {
+		if err := unix.Lsetxattr(path, xattrVerifier, m.verf, 0); err != nil {
+			return err
+		}
+	}
+	if m.opaque {
+		if err := unix.Lsetxattr(path, xattrOpaque, []byte("y"), 0); err != nil {
+			return err
+		}
+	}
+	if m.mtime == nil && m.atime == nil {
+		return nil
+	}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
+	if m.atime != nil {
+		times[0] = timespecOf(*m.atime)
+	}
+	if m.mtime != nil {
+		times[1] = timespecOf(*m.mtime)
+	}
+	return unix.UtimesNanoAt(work, tmp, times, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// tolerable reports whether the layer's file system may refuse an attribute of the version: one of a kind that it does not
+// have. It is lost for this file, as cp -a to such a file system would lose it.
+func tolerable(m *mold, name string, err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) && m.kind == vfs.Symlink
+}
+
+// put moves what cast has made to name in the directory at p.up and makes it the layer's object of p.
+func (o *op) put(p *place, dir, work int, tmp string, obj *object) error {
+	var err error
+	switch {
+	case p.white && obj.kind == vfs.Directory:
+		if err = exchange(work, tmp, dir, p.name); err == nil {
+			unix.Unlinkat(work, tmp, 0)
+		}
+	case p.white || p.obj != nil:
+		err = unix.Renameat(work, tmp, dir, p.name)
+	default:
+		err = renameNew(work, tmp, dir, p.name)
+	}
+	if err != nil {
+		removeAll(work, tmp)
+		return err
+	}
+	o.r.attach(p, obj)
+	return nil
+}
+
+// renameNew renames to a name that does not exist.
+func renameNew(fromDir int, from string, toDir int, to string) error {
+	err := unix.Renameat2(fromDir, from, toDir, to, unix.RENAME_NOREPLACE)
+	if err == unix.EINVAL { // a file system without the flag
+		err = unix.Renameat(fromDir, from, toDir, to)
+	}
+	return err
+}
+
+// exchange swaps a directory and a whiteout. A file system that cannot swap shows for a moment what the whiteout hides.
+func exchange(fromDir int, from string, toDir int, to string) error {
+	err := unix.Renameat2(fromDir, from, toDir, to, unix.RENAME_EXCHANGE)
+	if err != unix.EINVAL {
+		return err
+	}
+	aside := from + "~"
+	if err := unix.Renameat(toDir, to, fromDir, aside); err != nil {
+		return err
+	}
+	if err := unix.Renameat(fromDir, from, toDir, to); err != nil {
+		return err
+	}
+	return unix.Renameat(fromDir, aside, fromDir, from)
+}
+
+// raise brings the directory at p, and those above it, into the layer.
+func (o *op) raise(p *place) error {
+	if p.obj != nil {
+		return nil
+	}
+	if p.up == nil {
+		return o.raiseRoot()
+	}
+	if err := o.raise(p.up); err != nil {
+		return err
+	}
+	s, _ := p.spot()
+	m, obj, err := o.r.moldOf(s)
+	if err != nil {
+		return err
+	}
+	return o.copyInto(p, m, obj)
+}
+
+// copyInto makes the object m at p without changing the time of the directory that it stands in.
+func (o *op) copyInto(p *place, m *mold, obj *object) error {
+	work, err := o.work()
+	if err != nil {
+		return err
+	}
+	tmp, fd, err := o.r.cast(work, m)
+	if err != nil {
+		return err
+	}
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+	return o.putQuietly(p, work, tmp, obj)
+}
+
+func (o *op) putQuietly(p *place, work int, tmp string, obj *object) error {
+	dir, err := o.dir(p.up)
+	if err != nil {
+		removeAll(work, tmp)
+		return err
+	}
+	return keepTimes(dir, func() error { return o.put(p, dir, work, tmp, obj) })
+}
+
+// keepTimes runs do and gives the directory back its times: copying up is no change that a node made.
+func keepTimes(dir int, do func() error) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(dir, ".", []unix.Timespec{st.Atim, st.Mtim}, 0)
+}
+
+// raiseRoot makes the replica's directories: work/, then upper/ with the attributes of the root.
+func (o *op) raiseRoot() error {
+	r := o.r
+	dir, err := r.set.makeDirs(r.dir)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	s, _ := r.root.spot()
+	m, obj, err := r.moldOf(s)
+	if err != nil {
+		return err
+	}
+	w, err := r.workDir()
+	if err != nil {
+		return err
+	}
+	o.held = append(o.held, w)
+	tmp, _, err := r.cast(w.FD, m)
+	if err != nil {
+		return err
+	}
+	if err := renameNew(w.FD, tmp, dir, "upper"); err != nil {
+		removeAll(w.FD, tmp)
+		return err
+	}
+	if err := fsync(dir); err != nil {
+		return err
+	}
+	r.attach(r.root, obj)
+	return nil
+}
+
+// moldOf tells how to make s, which is in the version or a node file, in the layer, all but the content.
+func (r *Replica) moldOf(s spot) (*mold, *object, error) {
+	var a vfs.Attr
+	if err := r.attr(s, &a); err != nil {
+		return nil, nil, err
+	}
+	m := &mold{
+		kind: a.Type, mode: a.Mode, uid: a.UID, gid: a.GID, major: a.Major, minor: a.Minor, id: image.ID(a.ID),
+		origin: r.origin(s), xattrs: visibleXattrs(r.versionXattrs(s)), mtime: &a.Mtime, atime: &a.Atime,
+	}
+	if a.Type == vfs.Symlink {
+		m.target = r.view.index.Target(s.low)
+	}
+	return m, m.object(), nil
+}
+
+func (m *mold) object() *object {
+	obj := newObject(m.id, m.kind)
+	obj.origin, obj.mode, obj.uid, obj.gid, obj.opaque = m.origin, m.mode, m.uid, m.gid, m.opaque
+	return obj
+}
+
+// visibleXattrs leaves out what an image may have of overlayfs's or of our own: it would speak of another layer.
+func visibleXattrs(list []image.Xattr) []image.Xattr {
+	var kept []image.Xattr
+	for _, x := range list {
+		if x.Name != xattrOpaque && x.Name != xattrID && x.Name != xattrVerifier &&
+			!(len(x.Name) > len("trusted.overlay.") && x.Name[:len("trusted.overlay.")] == "trusted.overlay.") {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}
+
+// linkGroup gives obj, the copied-up file of the version's entry low, all names of low's hard-link group that show.
+func (o *op) linkGroup(obj *object, low lower.Ref) error {
+	for _, other := range o.r.view.index.Names(low) {
+		if !o.r.visible(other) {
+			continue
+		}
+		p := o.r.lowPlace(other)
+		if err := o.linkQuietly(obj, p); err != nil {
+			o.r.prune(p)
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *op) linkQuietly(obj *object, p *place) error {
+	from, name, err := o.r.where(obj)
+	if err != nil {
+		return err
+	}
+	defer from.Release()
+	dir, err := o.dir(p.up)
+	if err != nil {
+		return err
+	}
+	err = keepTimes(dir, func() error { return unix.Linkat(from.FD, name, dir, p.name, 0) })
+	if err == nil {
+		o.r.attach(p, obj)
+	}
+	return err
+}

@@ -1,0 +1,352 @@
+package replica
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// place is a path at which the replica has, or may have, something other than its version: the layer's entry or whiteout,
+// a node file, or a directory above such a path. All other paths have no place, so an idle replica has a few dozen.
+type place struct {
+	up      *place // nil for the root
+	name    string
+	hash    uint64 // lower.Hash(name)
+	kids    []*place
+	low     lower.Ref    // the version's entry here; None also when something above hides it
+	file    *nodeFile    // the node file here; not kept where something above hides it
+	obj     *object      // what the layer has here
+	white   bool         // the layer has a whiteout here
+	files   bool         // node files stand below, hidden by what the layer has here
+	subdirs atomic.Int32 // visible subdirectories; -1: not counted yet
+}
+
+// object is an inode of the layer.
+type object struct {
+	id     image.ID
+	origin *image.Digest // of a regular file that was copied up: its first content
+	kind   vfs.Type
+	mode   uint32
+	uid    uint32
+	gid    uint32
+	opaque bool         // directory: hides the version's
+	named  bool         // its id stands in trusted.dim.id
+	names  []*place     // its places; empty when it was set aside
+	aside  string       // where a switch has put it, from the replica's directory
+	fresh  atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
+
+	write sync.Mutex // held by who writes content, so that before and after belong together
+}
+
+func newObject(id image.ID, kind vfs.Type) *object {
+	return &object{id: id, kind: kind, named: true}
+}
+
+func newPlace(up *place, name string, hash uint64) *place {
+	p := &place{up: up, name: name, hash: hash, low: lower.None}
+	p.subdirs.Store(-1)
+	return p
+}
+
+func comparePlace(p *place, hash uint64, name string) int {
+	return cmp.Or(cmp.Compare(p.hash, hash), strings.Compare(p.name, name))
+}
+
+func (p *place) seek(hash uint64, name string) (int, bool) {
+	return slices.BinarySearchFunc(p.kids, name, func(k *place, name string) int { return comparePlace(k, hash, name) })
+}
+
+func (p *place) kid(name string, hash uint64) *place {
+	if i, ok := p.seek(hash, name); ok {
+		return p.kids[i]
+	}
+	return nil
+}
+
+// path returns the place's path from the root, without a leading slash.
+func (p *place) path() string {
+	if p.up == nil {
+		return ""
+	}
+	return image.JoinPath(p.up.path(), p.name)
+}
+
+// within reports whether p is top or lies below it.
+func (p *place) within(top *place) bool {
+	for ; p != nil; p = p.up {
+		if p == top {
+			return true
+		}
+	}
+	return false
+}
+
+// replaced reports whether the version's entry does not show here.
+func (p *place) replaced() bool { return p.obj != nil || p.white || p.file != nil }
+
+// merges reports whether the entries of the version's directory show below p.
+func (p *place) merges() bool {
+	return p.low != lower.None && !p.white && p.file == nil && (p.obj == nil || p.obj.kind == vfs.Directory && !p.obj.opaque)
+}
+
+// alone reports whether the directory p is the layer's alone: nothing of the version, no node file shows in it.
+func (p *place) alone() bool {
+	return p != nil && p.obj != nil && (p.obj.opaque || p.low == lower.None && !p.anyFile())
+}
+
+// idle reports whether nothing would change if the place were not there.
+func (p *place) idle() bool { return !p.replaced() && len(p.kids) == 0 && p.up != nil }
+
+// spot is one object of a replica, found: exactly one of obj, file, low and gone is set, or none for a directory
+// that exists for the sake of node files below it. at is its place, if there is one.
+type spot struct {
+	at   *place
+	obj  *object
+	file *nodeFile
+	low  lower.Ref
+	gone *goneEntry
+}
+
+// spot returns what shows at p; ok is false when nothing does.
+func (p *place) spot() (s spot, ok bool) {
+	s = spot{at: p, obj: p.obj, low: lower.None}
+	switch {
+	case p.obj != nil:
+		return s, true
+	case p.white:
+		return s, false
+	case p.file != nil:
+		s.file = p.file
+		return s, true
+	}
+	s.low = p.low
+	return s, p.low != lower.None || p.up == nil || len(p.kids) > 0 && p.anyFile()
+}
+
+// anyFile reports whether a node file is at or below p.
+func (p *place) anyFile() bool {
+	if p.file != nil {
+		return true
+	}
+	return slices.ContainsFunc(p.kids, (*place).anyFile)
+}
+
+// covers reports whether something would show at p if the layer had nothing there.
+func (p *place) covers() bool { return p.low != lower.None || p.files || p.anyFile() }
+
+// kind returns the type of what s is.
+func (r *Replica) kind(s spot) vfs.Type {
+	switch {
+	case s.obj != nil:
+		return s.obj.kind
+	case s.file != nil:
+		return vfs.Regular
+	case s.gone != nil:
+		return s.gone.kind
+	case s.low != lower.None:
+		return lower.TypeOf(r.view.index.Type(s.low))
+	}
+	return vfs.Directory
+}
+
+// child finds name in directory d.
+func (r *Replica) child(d spot, name string) (spot, bool) {
+	if d.gone != nil {
+		return spot{}, false
+	}
+	hash := lower.Hash(name)
+	dir := d.low
+	if d.at != nil {
+		if k := d.at.kid(name, hash); k != nil {
+			return k.spot()
+		}
+		if !d.at.merges() {
+			return spot{}, false
+		}
+		dir = d.at.low
+	}
+	if low, ok := r.view.index.Child(dir, name, hash); ok {
+		return spot{low: low}, true
+	}
+	return spot{}, false
+}
+
+// parent returns the directory that s stands in; of the root it is the root.
+func (r *Replica) parent(s spot) spot {
+	var up *place
+	switch {
+	case s.gone != nil:
+		return r.nearest(s.gone.path)
+	case s.at != nil:
+		up = s.at.up
+	case s.obj != nil && len(s.obj.names) > 0:
+		up = s.obj.names[0].up
+	case s.low != lower.None:
+		return r.lowSpot(r.view.index.Parent(s.low))
+	}
+	if up == nil {
+		up = r.root
+	}
+	d, _ := up.spot()
+	return d
+}
+
+// lowSpot returns the spot of a version's entry that is known to show.
+func (r *Replica) lowSpot(low lower.Ref) spot {
+	if p := r.byLow[low]; p != nil {
+		s, _ := p.spot()
+		return s
+	}
+	return spot{low: low}
+}
+
+// nearest returns the deepest directory on the way to path that exists.
+func (r *Replica) nearest(path string) spot {
+	d, _ := r.root.spot()
+	for path != "" {
+		name, rest, more := strings.Cut(path, "/")
+		next, ok := r.child(d, name)
+		if !more || !ok || r.kind(next) != vfs.Directory {
+			break
+		}
+		d, path = next, rest
+	}
+	return d
+}
+
+// place returns the place of s, making it, and those above it, when it has none.
+func (r *Replica) place(s spot) *place {
+	switch {
+	case s.at != nil:
+		return s.at
+	case s.obj != nil:
+		return s.obj.names[0]
+	}
+	return r.lowPlace(s.low)
+}
+
+func (r *Replica) lowPlace(low lower.Ref) *place {
+	if p := r.byLow[low]; p != nil {
+		return p
+	}
+	x := r.view.index
+	return r.need(r.lowPlace(x.Parent(low)), x.Name(low), x.NameHash(low))
+}
+
+// need returns the place of name in directory d, making it when there is none.
+func (r *Replica) need(d *place, name string, hash uint64) *place {
+	i, ok := d.seek(hash, name)
+	if ok {
+		return d.kids[i]
+	}
+	p := newPlace(d, strings.Clone(name), hash)
+	if d.merges() {
+		if low, ok := r.view.index.Child(d.low, name, hash); ok {
+			p.low = low
+			r.byLow[low] = p
+		}
+	}
+	d.kids = slices.Insert(d.kids, i, p)
+	return p
+}
+
+// change runs do, which changes what shows at p, keeps the count of subdirectories right and removes the
+// place when it is not needed any more.
+func (r *Replica) change(p *place, do func()) {
+	isDir := func() int32 {
+		if s, ok := p.spot(); ok && r.kind(s) == vfs.Directory {
+			return 1
+		}
+		return 0
+	}
+	before := isDir()
+	do()
+	if p.up == nil {
+		return
+	}
+	if n := p.up.subdirs.Load(); n >= 0 {
+		p.up.subdirs.Store(n + isDir() - before)
+	}
+	r.prune(p)
+}
+
+func (r *Replica) prune(p *place) {
+	for p.idle() {
+		up := p.up
+		if i, ok := up.seek(p.hash, p.name); ok && up.kids[i] == p {
+			up.kids = slices.Delete(up.kids, i, i+1)
+		}
+		if p.low != lower.None && r.byLow[p.low] == p {
+			delete(r.byLow, p.low)
+		}
+		p = up
+	}
+}
+
+// hide makes the version's entries and node files below p invisible, for something at p hides them now.
+func (r *Replica) hide(p *place) {
+	p.files = p.files || slices.ContainsFunc(p.kids, (*place).anyFile)
+	p.subdirs.Store(-1)
+	for _, k := range slices.Clone(p.kids) {
+		if k.low != lower.None {
+			delete(r.byLow, k.low)
+			k.low = lower.None
+		}
+		if k.file != nil {
+			delete(r.files, k.file.id)
+			k.file = nil
+		}
+		r.hide(k)
+		r.prune(k)
+	}
+}
+
+// clear removes all places below p, whose directory has been emptied.
+func (r *Replica) clear(p *place) {
+	r.hide(p)
+	p.kids = nil
+	p.subdirs.Store(-1)
+}
+
+// countSubdirs returns how many directories are in the directory p.
+func (r *Replica) countSubdirs(p *place) uint32 {
+	if n := p.subdirs.Load(); n >= 0 {
+		return uint32(n)
+	}
+	n := 0
+	merges := p.merges() && r.view.index.IsDir(p.low)
+	if merges {
+		n = r.view.index.Subdirs(p.low)
+	}
+	for _, k := range p.kids {
+		if merges && k.low != lower.None && r.view.index.IsDir(k.low) {
+			n--
+		}
+		if s, ok := k.spot(); ok && r.kind(s) == vfs.Directory {
+			n++
+		}
+	}
+	p.subdirs.Store(int32(n))
+	return uint32(n)
+}
+
+// visible reports whether the version's entry low shows in the replica under its own id.
+func (r *Replica) visible(low lower.Ref) bool {
+	for at := low; ; at = r.view.index.Parent(at) {
+		if p := r.byLow[at]; p != nil {
+			if at == low {
+				return !p.replaced()
+			}
+			return p.merges()
+		}
+		if at == lower.Root {
+			return true
+		}
+	}
+}

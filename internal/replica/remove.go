@@ -1,0 +1,177 @@
+package replica
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Remove unlinks what is not a directory.
+func (r *Replica) Remove(c *vfs.Cred, dir vfs.Handle, name string) (vfs.Change, error) {
+	return r.remove(c, dir, name, vfs.Regular)
+}
+
+// Rmdir removes an empty directory.
+func (r *Replica) Rmdir(c *vfs.Cred, dir vfs.Handle, name string) (vfs.Change, error) {
+	return r.remove(c, dir, name, vfs.Directory)
+}
+
+func (r *Replica) remove(c *vfs.Cred, dir vfs.Handle, name string, kind vfs.Type) (ch vfs.Change, err error) {
+	o, err := r.begin()
+	if err != nil {
+		return ch, err
+	}
+	d, before, err := o.enter(c, dir, name)
+	if err == nil {
+		err = o.removeEntry(c, d, before, name, kind)
+	}
+	switch {
+	case err == nil:
+		ch = r.changed(r.again(d), before)
+	case before != nil:
+		ch = unchanged(before)
+	}
+	return ch, o.end(err)
+}
+
+func (o *op) removeEntry(c *vfs.Cred, d spot, attr *vfs.Attr, name string, kind vfs.Type) error {
+	r := o.r
+	if kind == vfs.Directory && name == "." {
+		return vfs.EINVAL
+	}
+	if kind == vfs.Directory && name == ".." {
+		return vfs.ENOTEMPTY
+	}
+	s, ok := r.entry(d, name)
+	if !ok {
+		return vfs.ENOENT
+	}
+	if err := r.mayRemove(c, d, attr, s, kind); err != nil {
+		return err
+	}
+	if err := r.mayName(d, name); err != nil {
+		return err
+	}
+	if kind == vfs.Directory && !r.empty(s) {
+		return vfs.ENOTEMPTY
+	}
+	dir := r.place(d)
+	fd, err := o.dir(dir)
+	if err != nil {
+		r.prune(dir)
+		return err
+	}
+	p := r.need(dir, name, lower.Hash(name))
+	err = o.takeAway(p, fd)
+	r.prune(p)
+	return err
+}
+
+// mayRemove decides whether c may take s out of directory d (Linux fs/namei.c: may_delete).
+func (r *Replica) mayRemove(c *vfs.Cred, d spot, attr *vfs.Attr, s spot, kind vfs.Type) error {
+	isDir := r.kind(s) == vfs.Directory
+	var a vfs.Attr
+	if err := r.attr(s, &a); err != nil {
+		return err
+	}
+	switch {
+	case !c.Permits(attr, vfs.MayWrite|vfs.MayExec):
+		return vfs.EACCES
+	case c.Sticky(attr, &a):
+		return vfs.EPERM
+	case kind == vfs.Directory && !isDir:
+		return vfs.ENOTDIR
+	case kind != vfs.Directory && isDir:
+		return vfs.EISDIR
+	case d.gone != nil:
+		return vfs.ENOENT
+	}
+	return nil
+}
+
+// empty reports whether directory s shows no entries.
+func (r *Replica) empty(s spot) bool {
+	m := r.merge(s, 0)
+	_, _, _, some := m.next()
+	return !some
+}
+
+// takeAway makes p, which shows something, show nothing. fd is the open directory that it stands in.
+func (o *op) takeAway(p *place, fd int) error {
+	r := o.r
+	covers := p.covers()
+	if p.obj == nil {
+		if err := unix.Mknodat(fd, p.name, unix.S_IFCHR, 0); err != nil {
+			return err
+		}
+		r.whiteOut(p)
+		return nil
+	}
+	work, err := o.work()
+	if err != nil {
+		return err
+	}
+	tmp := r.set.temp()
+	isDir := p.obj.kind == vfs.Directory
+	if covers {
+		if err := unix.Mknodat(work, tmp, unix.S_IFCHR, 0); err != nil {
+			return err
+		}
+	}
+	switch {
+	case covers && isDir:
+		err = exchange(work, tmp, fd, p.name)
+	case covers:
+		err = unix.Renameat(work, tmp, fd, p.name)
+	case isDir:
+		err = unix.Renameat(fd, p.name, work, tmp)
+	default:
+		err = unix.Unlinkat(fd, p.name, 0)
+	}
+	if err != nil {
+		if covers {
+			unix.Unlinkat(work, tmp, 0)
+		}
+		return err
+	}
+	if isDir {
+		if err := removeAll(work, tmp); err != nil { // only whiteouts are in it; the next start tries again
+			r.set.log.Warn("clean up after a removed directory", "replica", r.dir, "error", err)
+		}
+	}
+	r.detach(p, covers)
+	return nil
+}
+
+// whiteOut makes p show nothing, as the layer's whiteout on the disk has it.
+func (r *Replica) whiteOut(p *place) {
+	r.change(p, func() { p.white = true })
+	r.clear(p)
+}
+
+// detach takes the layer's object away from p, leaving a whiteout or nothing, as the disk has it. It forgets the object when
+// that was its last name.
+func (r *Replica) detach(p *place, white bool) {
+	obj := p.obj
+	if obj.kind == vfs.Directory {
+		r.clear(p)
+	}
+	obj.names = slices.DeleteFunc(obj.names, func(n *place) bool { return n == p })
+	if len(obj.names) == 0 {
+		delete(r.objects, obj.id)
+		r.drop(obj)
+	}
+	r.change(p, func() { p.obj, p.white = nil, white })
+}
+
+// drop closes what is open for obj.
+func (r *Replica) drop(obj *object) {
+	kind := byte(keyFile)
+	if obj.kind == vfs.Directory {
+		kind = keyDir
+	}
+	r.set.files.Drop(r.key(kind, uint64(obj.id)))
+}

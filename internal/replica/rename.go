@@ -1,0 +1,355 @@
+package replica
+
+import (
+	"golang.org/x/sys/unix"
+
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Rename has the semantics of rename(2). What is not in the layer is copied up first; a directory that has
+// entries of the version below it answers EXDEV, and mv(1) copies it, as on the kernel's overlayfs.
+func (r *Replica) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string) (vfs.RenameChange, error) {
+	var m renaming
+	for {
+		o, err := r.begin()
+		if err != nil {
+			return vfs.RenameChange{}, err
+		}
+		m = renaming{op: o, c: c, fromName: fromName, toName: toName}
+		err = m.plan(from, to)
+		if err == nil && m.lift != nil {
+			// Copy up without the lock held, then look again.
+			h := r.handle(m.src)
+			o.end(nil)
+			if err := r.bringUp(h); err != nil && err != vfs.ESTALE {
+				return vfs.RenameChange{}, err
+			}
+			continue
+		}
+		if err == nil && m.moves {
+			err = m.do()
+		}
+		return m.result(err), o.end(err)
+	}
+}
+
+// bringUp copies h up.
+func (r *Replica) bringUp(h vfs.Handle) error {
+	o, _, err := r.edit(h, whole, func(spot) error { return nil })
+	if o == nil {
+		return err
+	}
+	return o.end(err)
+}
+
+// renaming is one call of Rename.
+type renaming struct {
+	*op
+	c                *vfs.Cred
+	from, to         spot // the directories
+	fromAttr, toAttr *vfs.Attr
+	fromName, toName string
+	src, dst         spot
+	hasDst           bool
+	lift             *spot // what must be copied up first
+	moves            bool  // there is something to do
+}
+
+func (m *renaming) result(err error) vfs.RenameChange {
+	var rc vfs.RenameChange
+	if m.fromAttr == nil || m.toAttr == nil {
+		return rc
+	}
+	if err != nil || !m.moves {
+		rc.From, rc.To = unchanged(m.fromAttr), unchanged(m.toAttr)
+		return rc
+	}
+	rc.From = m.r.changed(m.r.again(m.from), m.fromAttr)
+	rc.To = rc.From
+	if m.fromAttr.ID != m.toAttr.ID {
+		rc.To = m.r.changed(m.r.again(m.to), m.toAttr)
+	}
+	return rc
+}
+
+// plan decides, in the order in which Linux does (fs/namei.c: do_renameat2, vfs_rename).
+func (m *renaming) plan(from, to vfs.Handle) (err error) {
+	if m.from, m.fromAttr, err = m.dirOf(from); err != nil {
+		return err
+	}
+	if m.to, m.toAttr, err = m.dirOf(to); err != nil {
+		return err
+	}
+	for _, n := range []string{m.fromName, m.toName} {
+		if err := checkName(n); err != nil {
+			return err
+		}
+		if isDot(n) {
+			return vfs.EINVAL
+		}
+	}
+	if !m.c.Permits(m.fromAttr, vfs.MayExec) || !m.c.Permits(m.toAttr, vfs.MayExec) {
+		return vfs.EACCES
+	}
+	var ok bool
+	if m.src, ok = m.r.child(m.from, m.fromName); !ok {
+		return vfs.ENOENT
+	}
+	m.dst, m.hasDst = m.r.child(m.to, m.toName)
+	if m.hasDst && m.r.id(m.src) == m.r.id(m.dst) {
+		return nil // two names of one object, or one name: nothing happens
+	}
+	m.moves = true
+	if err := m.may(); err != nil {
+		return err
+	}
+	return m.mayMove()
+}
+
+func (m *renaming) dirOf(h vfs.Handle) (spot, *vfs.Attr, error) {
+	d, err := m.r.resolveDir(h)
+	if err != nil {
+		return d, nil, err
+	}
+	a := new(vfs.Attr)
+	return d, a, m.r.attr(d, a)
+}
+
+// may checks the place in the tree, then permissions, then types.
+func (m *renaming) may() error {
+	r := m.r
+	isDir := r.kind(m.src) == vfs.Directory
+	kind := vfs.Regular
+	if isDir {
+		kind = vfs.Directory
+	}
+	if m.fromAttr.ID != m.toAttr.ID {
+		if isDir && r.within(m.to, m.src) {
+			return vfs.EINVAL
+		}
+		if m.hasDst && r.kind(m.dst) == vfs.Directory && r.within(m.from, m.dst) {
+			return vfs.ENOTEMPTY
+		}
+	}
+	if err := r.mayRemove(m.c, m.from, m.fromAttr, m.src, kind); err != nil {
+		return err
+	}
+	switch {
+	case m.hasDst:
+		if err := r.mayRemove(m.c, m.to, m.toAttr, m.dst, kind); err != nil {
+			return err
+		}
+	case !m.c.Permits(m.toAttr, vfs.MayWrite):
+		return vfs.EACCES
+	case m.to.gone != nil:
+		return vfs.ENOENT
+	}
+	// A directory that moves gets another "..", which is a write to it.
+	if isDir && m.fromAttr.ID != m.toAttr.ID && !r.permits(m.c, m.src, vfs.MayWrite) {
+		return vfs.EACCES
+	}
+	return nil
+}
+
+// within reports whether directory d is top or lies below it.
+func (r *Replica) within(d, top spot) bool {
+	want := r.id(top)
+	for {
+		at := r.id(d)
+		if at == want {
+			return true
+		}
+		up := r.parent(d)
+		if r.id(up) == at {
+			return false
+		}
+		d = up
+	}
+}
+
+// mayMove checks what is ours: shared paths, directories of the version, cookies.
+func (m *renaming) mayMove() error {
+	r := m.r
+	if err := r.mayName(m.from, m.fromName); err != nil {
+		return err
+	}
+	if err := r.mayName(m.to, m.toName); err != nil {
+		return err
+	}
+	isDir := r.kind(m.src) == vfs.Directory
+	switch {
+	case isDir && m.hasDst && !r.empty(m.dst):
+		return vfs.ENOTEMPTY
+	case isDir && !m.src.at.alone():
+		return vfs.EXDEV
+	case !m.hasDst && r.crowded(m.to, m.toName):
+		return vfs.ENOSPC
+	case !isDir && m.src.obj == nil:
+		m.lift = &m.src
+	}
+	return nil
+}
+
+// do moves the layer's object. Every step leaves a tree that shows either the old state or the new one.
+func (m *renaming) do() error {
+	r := m.r
+	fromDir, toDir := r.place(m.from), r.place(m.to)
+	toFD, err := m.dir(toDir)
+	if err != nil {
+		r.prune(toDir)
+		return err
+	}
+	fromFD, err := m.dir(fromDir)
+	if err != nil {
+		return err
+	}
+	src := m.src.at
+	dst := r.need(toDir, m.toName, lower.Hash(m.toName))
+	if m.src.obj.kind == vfs.Directory {
+		err = m.moveDir(src, fromFD, dst, toFD)
+	} else {
+		err = m.moveFile(src, fromFD, dst, toFD)
+	}
+	if err != nil {
+		r.prune(dst)
+	}
+	return err
+}
+
+func (m *renaming) moveFile(src *place, fromFD int, dst *place, toFD int) error {
+	white := src.covers()
+	if err := renameLeaving(fromFD, src.name, toFD, dst.name, white); err != nil {
+		return err
+	}
+	m.settle(src, dst, white)
+	return nil
+}
+
+// renameLeaving renames, replacing what is there, and leaves a whiteout behind if white says so.
+func renameLeaving(fromDir int, from string, toDir int, to string, white bool) error {
+	if !white {
+		return unix.Renameat(fromDir, from, toDir, to)
+	}
+	err := unix.Renameat2(fromDir, from, toDir, to, unix.RENAME_WHITEOUT)
+	if err != unix.EINVAL {
+		return err
+	}
+	if err := unix.Renameat(fromDir, from, toDir, to); err != nil { // a file system without the flag
+		return err
+	}
+	return unix.Mknodat(fromDir, from, unix.S_IFCHR, 0)
+}
+
+// moveDir moves a directory that is the layer's alone.
+func (m *renaming) moveDir(src *place, fromFD int, dst *place, toFD int) error {
+	if err := m.nameBelow(src); err != nil {
+		return err
+	}
+	if dst.covers() && !src.obj.opaque {
+		if err := unix.Lsetxattr(procPath(fromFD, src.name), xattrOpaque, []byte("y"), 0); err != nil {
+			return err
+		}
+		src.obj.opaque = true
+	}
+	if dst.obj != nil { // an empty directory: whiteouts at most
+		if err := m.emptyOut(dst, toFD); err != nil {
+			return err
+		}
+	}
+	white := src.covers()
+	var err error
+	if dst.white {
+		if err = exchange(fromFD, src.name, toFD, dst.name); err == nil && !white {
+			err = unix.Unlinkat(fromFD, src.name, 0)
+		}
+	} else {
+		err = renameLeaving(fromFD, src.name, toFD, dst.name, white)
+	}
+	if err != nil {
+		return err
+	}
+	m.settle(src, dst, white)
+	return nil
+}
+
+// nameBelow gives every directory at and below p its id in an extended attribute: the path, which else tells it, changes.
+func (m *renaming) nameBelow(p *place) error {
+	if obj := p.obj; obj != nil && !obj.named {
+		d, name, err := m.r.where(obj)
+		if err != nil {
+			return err
+		}
+		err = unix.Lsetxattr(procPath(d.FD, name), xattrID, idValue(obj.id, nil), 0)
+		d.Release()
+		if err != nil {
+			return err
+		}
+		obj.named = true
+	}
+	for _, k := range p.kids {
+		if err := m.nameBelow(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emptyOut removes the whiteouts in the directory at p, having made it opaque, so that it stays as empty as it looks.
+func (m *renaming) emptyOut(p *place, fd int) error {
+	if len(p.kids) == 0 && !p.merges() {
+		return nil
+	}
+	path := procPath(fd, p.name)
+	if err := unix.Lsetxattr(path, xattrOpaque, []byte("y"), 0); err != nil {
+		return err
+	}
+	p.obj.opaque = true
+	d, err := m.r.layerDir(p)
+	if err != nil {
+		return err
+	}
+	defer d.Release()
+	for _, k := range p.kids {
+		if !k.white {
+			continue
+		}
+		if err := unix.Unlinkat(d.FD, k.name, 0); err != nil {
+			return err
+		}
+	}
+	m.r.clear(p)
+	return nil
+}
+
+// settle does in memory what the rename has done on the disk.
+func (m *renaming) settle(src, dst *place, white bool) {
+	r := m.r
+	obj := src.obj
+	kids := src.kids
+	files := src.files
+	if toDir := dst.up; dst.obj != nil {
+		r.detach(dst, false)
+		dst = r.need(toDir, m.toName, lower.Hash(m.toName))
+	}
+	src.kids = nil
+	src.subdirs.Store(-1)
+	for i, n := range obj.names {
+		if n == src {
+			obj.names[i] = dst
+		}
+	}
+	r.hide(dst)
+	r.change(dst, func() {
+		dst.obj, dst.white, dst.kids = obj, false, kids
+		for _, k := range kids {
+			k.up = dst
+		}
+		dst.subdirs.Store(-1)
+	})
+	src.files = files
+	r.change(src, func() { src.obj, src.white = nil, white })
+	if white {
+		r.hide(src)
+	}
+}

@@ -1,0 +1,335 @@
+package replica
+
+import (
+	"errors"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Replica is one node's root, or a version served read-only. It implements vfs.FS and vfs.XattrReader.
+type Replica struct {
+	set    *Set
+	node   string
+	image  string
+	dir    string // of its layer, from the set's directory; "" for a version served read-only
+	tree   Tree
+	keep   image.Patterns
+	shared image.Patterns
+
+	mu      sync.RWMutex
+	view    *view
+	ready   bool // the places below are those of the view and the layer
+	scanned bool // the layer has been read
+	root    *place
+	byLow   map[lower.Ref]*place // places by the version's entry that stands there
+	files   map[image.ID]*place  // node files, and directories that exist for them
+	objects map[image.ID]*object // what the layer holds
+	past    past
+}
+
+// view is what a replica shows below its layer.
+type view struct {
+	index *lower.Index
+	files NodeFiles
+}
+
+var (
+	_ vfs.FS          = (*Replica)(nil)
+	_ vfs.XattrReader = (*Replica)(nil)
+)
+
+// Root names the top directory.
+func (r *Replica) Root() vfs.Handle { return makeHandle(r.tree, image.RootID, nil) }
+
+// Tree returns the part that all handles of r have in common.
+func (r *Replica) Tree() Tree { return r.tree }
+
+// Version returns the version that r follows.
+func (r *Replica) Version() image.Version {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.index.Version
+}
+
+// Verifier is the same for all replicas of a set and changes when the set is opened anew.
+func (r *Replica) Verifier() [8]byte { return r.set.verifier }
+
+// rlock locks r for reading, ready to be looked at.
+func (r *Replica) rlock() error {
+	for {
+		r.mu.RLock()
+		if r.ready {
+			return nil
+		}
+		r.mu.RUnlock()
+		if err := r.lock(); err != nil {
+			return r.edge(err)
+		}
+		r.mu.Unlock()
+	}
+}
+
+// lock locks r for writing, ready to be changed.
+func (r *Replica) lock() error {
+	r.mu.Lock()
+	if r.ready {
+		return nil
+	}
+	if err := r.prepare(); err != nil {
+		r.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// edge turns an error of the inside into one of the closed list. What a node cannot make sense of is logged here.
+func (r *Replica) edge(err error) error {
+	if err == nil {
+		return nil
+	}
+	var own vfs.Errno
+	if errors.As(err, &own) {
+		return own
+	}
+	e := vfs.ErrnoOf(err)
+	if e == vfs.ENOENT || e == vfs.ENOTDIR || e == vfs.ESTALE || e == vfs.EEXIST || e == vfs.EINVAL {
+		e = vfs.EIO // of the disk: the layer is not what we took it for
+	}
+	if e == vfs.EIO {
+		r.set.log.Error("replica call ended in an error", "replica", r.dir, "error", err)
+	}
+	return e
+}
+
+// resolve finds what h names, in the order of docs/formats/handle.md.
+func (r *Replica) resolve(h vfs.Handle) (spot, error) {
+	t, ok := TreeOf(h)
+	if !ok {
+		return spot{}, vfs.EBADHANDLE
+	}
+	if t != r.tree {
+		return spot{}, vfs.ESTALE
+	}
+	id, origin := parseHandle(&h)
+	s, ok := r.byID(id)
+	if !ok {
+		return spot{}, vfs.ESTALE
+	}
+	want := r.origin(s)
+	if want == nil && len(origin) != 0 || want != nil && string(want[:]) != string(origin) {
+		return spot{}, vfs.ESTALE
+	}
+	return s, nil
+}
+
+func (r *Replica) byID(id image.ID) (spot, bool) {
+	if len(r.objects) > 0 {
+		if o := r.objects[id]; o != nil {
+			return spot{at: o.names[0], obj: o, low: lower.None}, true
+		}
+	}
+	if low, ok := r.byLowID(id); ok {
+		return r.lowSpot(low), true
+	}
+	if p := r.files[id]; p != nil {
+		if s, ok := p.spot(); ok && s.obj == nil && (s.file != nil) == (p.file != nil) {
+			return s, true
+		}
+	}
+	return r.past.byID(id)
+}
+
+// byLowID finds the version's entry that shows under id.
+func (r *Replica) byLowID(id image.ID) (lower.Ref, bool) {
+	id, ok := r.past.origin(id)
+	if !ok {
+		return lower.None, false
+	}
+	low, ok := r.view.index.ByID(id)
+	if !ok {
+		return lower.None, false
+	}
+	if r.visible(low) {
+		return low, true
+	}
+	for _, other := range r.view.index.Names(low) {
+		if r.visible(other) {
+			return other, true
+		}
+	}
+	return lower.None, false
+}
+
+// id returns the file id of s.
+func (r *Replica) id(s spot) image.ID {
+	switch {
+	case s.obj != nil:
+		return s.obj.id
+	case s.file != nil:
+		return s.file.id
+	case s.gone != nil:
+		return s.gone.id
+	case s.low != lower.None:
+		return r.past.alias(r.view.index.ID(s.low))
+	}
+	return image.DirID(s.at.path())
+}
+
+// origin returns the digest that the handle of s holds, if any.
+func (r *Replica) origin(s spot) *image.Digest {
+	switch {
+	case s.obj != nil:
+		return s.obj.origin
+	case s.file != nil:
+		return &s.file.Digest
+	case s.gone != nil:
+		return s.gone.origin
+	case s.low != lower.None && r.view.index.Type(s.low) == image.Regular:
+		return r.view.index.Digest(s.low)
+	}
+	return nil
+}
+
+func (r *Replica) handle(s spot) vfs.Handle { return makeHandle(r.tree, r.id(s), r.origin(s)) }
+
+// path returns the path of s from the root, without a leading slash.
+func (r *Replica) path(s spot) string {
+	switch {
+	case s.at != nil:
+		return s.at.path()
+	case s.gone != nil:
+		return s.gone.path
+	}
+	return r.view.index.Path(s.low)
+}
+
+// Attr fills a with what stat would tell of h.
+func (r *Replica) Attr(h vfs.Handle, a *vfs.Attr) error {
+	if err := r.rlock(); err != nil {
+		return err
+	}
+	defer r.mu.RUnlock()
+	s, err := r.resolve(h)
+	if err != nil {
+		return err
+	}
+	return r.edge(r.attr(s, a))
+}
+
+// attr fills a with the attributes of s.
+func (r *Replica) attr(s spot, a *vfs.Attr) error {
+	switch {
+	case s.obj != nil:
+		return r.objectAttr(s.obj, a)
+	case s.file != nil:
+		mtime := vfs.Time(s.file.Mtime)
+		*a = vfs.Attr{
+			Type: vfs.Regular, Mode: s.file.Mode & 0o7777, Nlink: 1, UID: s.file.UID, GID: s.file.GID, Size: s.file.Size,
+			Used: (s.file.Size + 511) &^ 511, ID: uint64(s.file.id), Atime: mtime, Mtime: mtime,
+		}
+	case s.gone != nil:
+		s.gone.attr(a)
+	case s.low != lower.None:
+		r.view.index.Attr(s.low, a)
+		a.ID = uint64(r.past.alias(image.ID(a.ID)))
+		r.countLinks(s, a)
+	default:
+		made := timeOf(r.past.made)
+		*a = vfs.Attr{
+			Type: vfs.Directory, Mode: 0o755, Nlink: 2 + r.countSubdirs(s.at), Size: lower.DirSize, Used: lower.DirSize,
+			ID: uint64(image.DirID(s.at.path())), Atime: made, Mtime: made,
+		}
+	}
+	a.FSID = r.fsid()
+	a.Ctime = timeOf(r.past.stamp(image.ID(a.ID)))
+	return nil
+}
+
+func (r *Replica) fsid() uint64 {
+	var n uint64
+	for _, b := range r.tree {
+		n = n<<8 | uint64(b)
+	}
+	return n
+}
+
+// countLinks corrects the link count of a version's entry by what the replica hides.
+func (r *Replica) countLinks(s spot, a *vfs.Attr) {
+	switch {
+	case a.Type == vfs.Directory && s.at != nil:
+		a.Nlink = 2 + r.countSubdirs(s.at)
+	case a.Type != vfs.Directory && a.Nlink > 1 && len(r.byLow) > 1:
+		a.Nlink = 0
+		for _, low := range r.view.index.Names(s.low) {
+			if r.visible(low) {
+				a.Nlink++
+			}
+		}
+	}
+}
+
+func (r *Replica) objectAttr(o *object, a *vfs.Attr) error {
+	var st unix.Stat_t
+	if err := r.stat(o, &st); err != nil {
+		return err
+	}
+	r.fillAttr(o, &st, a)
+	return nil
+}
+
+// fillAttr fills a with what the disk and the memory know of o.
+func (r *Replica) fillAttr(o *object, st *unix.Stat_t, a *vfs.Attr) {
+	*a = vfs.Attr{
+		Type: o.kind, Mode: st.Mode & 0o7777, Nlink: uint32(len(o.names)), UID: st.Uid, GID: st.Gid,
+		Size: uint64(st.Size), Used: uint64(st.Blocks) * 512, FSID: r.fsid(), ID: uint64(o.id),
+		Atime: timeOf(nanos(st.Atim)), Mtime: timeOf(nanos(st.Mtim)),
+	}
+	switch o.kind {
+	case vfs.Directory:
+		a.Size, a.Used = lower.DirSize, lower.DirSize
+		if len(o.names) > 0 {
+			a.Nlink = 2 + r.countSubdirs(o.names[0])
+		}
+	case vfs.BlockDevice, vfs.CharDevice:
+		a.Major, a.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	}
+	ctime := max(nanos(st.Ctim), o.fresh.Load())
+	if o.id&image.Born == 0 {
+		ctime = max(ctime, r.past.stamp(o.id))
+	}
+	a.Ctime = timeOf(ctime)
+}
+
+// brief returns what WCC data tells of a, taken before a change.
+func brief(a *vfs.Attr) vfs.Brief { return vfs.Brief{Size: a.Size, Mtime: a.Mtime, Ctime: a.Ctime} }
+
+// changed returns the Change of s, which had the attributes before.
+func (r *Replica) changed(s spot, before *vfs.Attr) vfs.Change {
+	c := vfs.Change{Valid: true, Before: brief(before)}
+	if err := r.attr(s, &c.After); err != nil {
+		return vfs.Change{}
+	}
+	if s.obj != nil {
+		r.freshen(s.obj, &c)
+	}
+	return c
+}
+
+// freshen makes sure that the ctime of o, which was changed, has grown: kernels before 6.13 stamp two changes within one
+// clock tick alike, and a client would miss the second.
+func (r *Replica) freshen(o *object, c *vfs.Change) {
+	if c.Before.Ctime.Before(c.After.Ctime) {
+		return
+	}
+	next := c.Before.Ctime.Sec*1e9 + int64(c.Before.Ctime.Nsec) + 1
+	o.fresh.Store(next)
+	c.After.Ctime = timeOf(next)
+}
+
+// unchanged returns the Change of an object that a call has not changed.
+func unchanged(a *vfs.Attr) vfs.Change { return vfs.Change{Valid: true, Before: brief(a), After: *a} }

@@ -1,0 +1,265 @@
+package replica
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// prepare makes r's places: from the view, and from the layer, which is read from the disk the first time.
+func (r *Replica) prepare() error {
+	old := r.root
+	if err := r.bind(); err != nil {
+		return err
+	}
+	switch {
+	case r.dir == "":
+	case !r.scanned:
+		if err := r.scan(); err != nil {
+			return err
+		}
+		r.scanned = true
+	case old != nil:
+		r.rebind(old)
+	}
+	r.ready = true
+	return nil
+}
+
+// bind makes the places that the view asks for, and no others.
+func (r *Replica) bind() error {
+	r.root = newPlace(nil, "", 0)
+	r.root.low = lower.Root
+	r.byLow = map[lower.Ref]*place{lower.Root: r.root}
+	r.files = make(map[image.ID]*place)
+	r.bindNodeFiles()
+	return nil
+}
+
+// rebind takes over what the layer has at the places below old, the root of an earlier view.
+func (r *Replica) rebind(old *place) {
+	r.objects = make(map[image.ID]*object, len(r.objects))
+	var seen []*object
+	var take func(p, from *place)
+	take = func(p, from *place) {
+		p.white = from.white
+		if o := from.obj; o != nil {
+			if r.objects[o.id] != o {
+				r.objects[o.id] = o
+				o.names = o.names[:0:0]
+				seen = append(seen, o)
+			}
+			o.names = append(o.names, p)
+			p.obj = o
+		}
+		if p.white || p.obj != nil && (p.obj.kind != vfs.Directory || p.obj.opaque) {
+			r.hide(p)
+		}
+		for _, k := range from.kids {
+			if k.obj != nil || k.white || len(k.kids) > 0 {
+				take(r.need(p, k.name, k.hash), k)
+			}
+		}
+		r.prune(p)
+	}
+	take(r.root, old)
+}
+
+// scan reads the layer: its names, their ids and attributes. It removes what a crash has left in work/, and completes
+// the copying up of hard-link groups that a crash cut short.
+func (r *Replica) scan() error {
+	r.objects = make(map[image.ID]*object)
+	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read layer %s: %w", r.dir, err)
+	}
+	defer unix.Close(fd)
+	s := scanner{r: r, inodes: make(map[inode]*object), buf: make([]byte, 64)}
+	if err := s.root(fd); err != nil {
+		return fmt.Errorf("read layer %s: %w", r.dir, err)
+	}
+	if err := r.cleanWork(); err != nil {
+		return fmt.Errorf("clean %s/work: %w", r.dir, err)
+	}
+	if err := r.completeGroups(); err != nil {
+		return fmt.Errorf("complete hard links of %s: %w", r.dir, err)
+	}
+	return nil
+}
+
+type inode struct{ dev, ino uint64 }
+
+type scanner struct {
+	r      *Replica
+	inodes map[inode]*object // files with several names
+	buf    []byte
+}
+
+func (s *scanner) root(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	o := newObject(image.RootID, vfs.Directory)
+	o.mode, o.uid, o.gid = st.Mode&0o7777, st.Uid, st.Gid
+	s.r.attach(s.r.root, o)
+	return s.dir(s.r.root, fd)
+}
+
+func (s *scanner) dir(p *place, fd int) error {
+	names, err := listDir(fd)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("%s/%s: %w", p.path(), name, err)
+		}
+		if err := s.entry(s.r.need(p, name, lower.Hash(name)), fd, name, &st); err != nil {
+			return fmt.Errorf("%s/%s: %w", p.path(), name, err)
+		}
+	}
+	return nil
+}
+
+func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
+	if isWhiteout(st) {
+		s.r.change(p, func() { p.white = true })
+		s.r.hide(p)
+		return nil
+	}
+	o, err := s.object(p, dir, name, st)
+	if err != nil {
+		return err
+	}
+	s.r.attach(p, o)
+	if o.kind != vfs.Directory {
+		return nil
+	}
+	fd, err := unix.Openat(dir, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return s.dir(p, fd)
+}
+
+// object returns the object of an entry: a new one, or that of another name of the same inode.
+func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*object, error) {
+	ino := inode{st.Dev, st.Ino}
+	kind := typeOf(st.Mode)
+	several := kind != vfs.Directory && st.Nlink > 1
+	if several {
+		if o := s.inodes[ino]; o != nil {
+			return o, nil
+		}
+	}
+	o := newObject(0, kind)
+	o.mode, o.uid, o.gid = st.Mode&0o7777, st.Uid, st.Gid
+	if kind == vfs.Directory {
+		v, err := getXattr(dir, name, xattrOpaque, s.buf)
+		o.opaque = err == nil && string(v) == "y"
+	}
+	if err := s.identify(o, p, dir, name); err != nil {
+		return nil, err
+	}
+	if several {
+		s.inodes[ino] = o
+	}
+	return o, nil
+}
+
+// identify finds o's id. What has none, or one that is taken, was made by hand and gets a new one. A directory that
+// merges has that of its path.
+func (s *scanner) identify(o *object, p *place, dir int, name string) error {
+	v, err := getXattr(dir, name, xattrID, s.buf)
+	if err != nil && err != unix.ENODATA && err != unix.ERANGE {
+		return err
+	}
+	id, origin, ok := parseIDValue(v)
+	if err == nil && ok && id > 15 && s.r.objects[id] == nil {
+		o.id, o.origin = id, origin
+		return nil
+	}
+	if o.kind == vfs.Directory && !o.opaque && p.low != lower.None && s.r.view.index.IsDir(p.low) {
+		o.id, o.named = image.DirID(p.path()), false
+		if s.r.objects[o.id] == nil {
+			return nil
+		}
+	}
+	o.id, o.named = newID(), true
+	return unix.Lsetxattr(procPath(dir, name), xattrID, idValue(o.id, nil), 0)
+}
+
+// newID returns an id for an entry born in a layer.
+func newID() image.ID {
+	var b [8]byte
+	rand.Read(b[:])
+	return image.ID(binary.BigEndian.Uint64(b[:])) | image.Born
+}
+
+// attach makes o what the layer has at p.
+func (r *Replica) attach(p *place, o *object) {
+	r.change(p, func() {
+		p.white = false
+		p.obj = o
+	})
+	o.names = append(o.names, p)
+	r.objects[o.id] = o
+	if o.kind != vfs.Directory || o.opaque {
+		r.hide(p)
+	}
+}
+
+// cleanWork removes what a crash has left in work/.
+func (r *Replica) cleanWork() error {
+	w, err := r.workDir()
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer w.Release()
+	names, err := listDir(w.FD)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := removeAll(w.FD, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// completeGroups gives copied-up files of a hard-link group the names that still show the version's.
+func (r *Replica) completeGroups() error {
+	for id, o := range r.objects {
+		if o.origin == nil || id&image.Born != 0 {
+			continue
+		}
+		low, ok := r.view.index.ByID(id)
+		if !ok || r.view.index.Names(low) == nil {
+			continue
+		}
+		op := op{r: r}
+		err := op.linkGroup(o, low)
+		op.release()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,357 @@
+package replica
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/replica/fds"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Source is where the trees and blobs of versions come from. What it returns is verified and never changes.
+type Source interface {
+	Tree(image.Digest) (image.Tree, error)
+	OpenBlob(image.Digest) (*os.File, error)
+}
+
+// Durability tells what a reply promises.
+type Durability uint8
+
+// Synced is what NFS demands: what was acknowledged survives a power cut. Relaxed leaves it to the file system when a
+// change reaches the disk; it survives a crash of the server process alone.
+const (
+	Synced Durability = iota
+	Relaxed
+)
+
+// Options of a Set. Dir and Source are needed.
+type Options struct {
+	Dir        string // where the layers are; made when it is not there
+	Source     Source
+	Log        *slog.Logger
+	Now        func() time.Time
+	Durability Durability
+	Retain     Retention
+	OpenFiles  int // how many files to keep open at most; 0: 4096, or a third of what the process may
+}
+
+// Spec says what a node's replica is to show.
+type Spec struct {
+	Node    string
+	Image   string
+	Version image.Version
+	Files   NodeFiles
+	Keep    image.Patterns // what belongs to the node whatever the master does
+	Shared  image.Patterns // what the node may not write
+}
+
+// Set is all replicas of one image server.
+type Set struct {
+	path     string
+	dir      int // open directory
+	source   Source
+	log      *slog.Logger
+	now      func() time.Time
+	relaxed  bool
+	retain   Retention
+	verifier [8]byte
+	files    *fds.Cache
+	temps    atomic.Uint64
+	batches  sync.Pool
+	rendered rendered
+	indexes  indexes
+
+	mu       sync.RWMutex
+	replicas map[Tree]*Replica
+
+	marking sync.Mutex
+	mark    int // open file for syncMark; -1: not yet
+}
+
+// Open opens the replicas below o.Dir. Only one Set may have a directory open.
+func Open(o Options) (*Set, error) {
+	s := newSet(o)
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(o.Dir, openDir|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open replicas %s: %w", o.Dir, err)
+	}
+	s.path, s.dir = o.Dir, fd
+	return s, nil
+}
+
+func newSet(o Options) *Set {
+	s := &Set{
+		dir: -1, mark: -1, source: o.Source, log: o.Log, now: o.Now, relaxed: o.Durability == Relaxed, retain: o.Retain.orDefault(),
+		replicas: make(map[Tree]*Replica), files: fds.New(openFiles(o.OpenFiles)),
+	}
+	s.indexes.source = o.Source
+	s.batches.New = func() any { return new([batch]vfs.DirEntry) }
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	rand.Read(s.verifier[:])
+	return s
+}
+
+func openFiles(want int) int {
+	var limit unix.Rlimit
+	if want == 0 && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		want = int(min(limit.Cur/3, 4096))
+	}
+	return max(want, 64)
+}
+
+// Close closes all files. No call may be running or follow.
+func (s *Set) Close() error {
+	s.files.Close()
+	if s.mark >= 0 {
+		unix.Close(s.mark)
+	}
+	if s.dir >= 0 {
+		return unix.Close(s.dir)
+	}
+	return nil
+}
+
+// Find returns the replica that the handles of tree belong to.
+func (s *Set) Find(t Tree) (*Replica, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, ok := s.replicas[t]
+	return r, ok
+}
+
+// Attach serves a node's replica. Its layer is not read before the first call.
+func (s *Set) Attach(spec Spec) (*Replica, error) {
+	if err := checkPlace(spec.Node, spec.Image); err != nil {
+		return nil, err
+	}
+	index, err := s.indexes.get(spec.Version)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", spec.Node, err)
+	}
+	r := &Replica{
+		set: s, node: spec.Node, image: spec.Image, dir: spec.Node + "/" + spec.Image,
+		tree: ReplicaTree(spec.Node, spec.Image), keep: spec.Keep, shared: spec.Shared,
+		view: &view{index: index, files: spec.Files},
+	}
+	r.past.made = s.now().UnixNano()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replicas[r.tree] = r
+	return r, nil
+}
+
+// checkPlace refuses names that could lead out of the set's directory.
+func checkPlace(names ...string) error {
+	for _, n := range names {
+		if checkName(n) != nil || strings.HasPrefix(n, ".") {
+			return fmt.Errorf("attach replica: %q is no name for a directory", n)
+		}
+	}
+	return nil
+}
+
+// ReadOnly serves a bare version; every change is EROFS.
+func (s *Set) ReadOnly(v image.Version) (*Replica, error) {
+	index, err := s.indexes.get(v)
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{set: s, image: v.Image, tree: VersionTree(v.Image, v.Digest), view: &view{index: index}}
+	r.past.made = v.Created.UnixNano()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.replicas[r.tree]; old != nil {
+		return old, nil
+	}
+	s.replicas[r.tree] = r
+	return r, nil
+}
+
+// ReadOnly serves a bare version without a Set, as dim mount does.
+func ReadOnly(v image.Version, source Source) (*Replica, error) {
+	return newSet(Options{Source: source}).ReadOnly(v)
+}
+
+// temp returns a name for a temporary file in a work directory.
+func (s *Set) temp() string { return "#" + strconv.FormatUint(s.temps.Add(1), 36) }
+
+// makeDirs makes the directory dir below the set's and work/ in it, and returns dir open.
+func (s *Set) makeDirs(dir string) (int, error) {
+	fd, err := unix.FcntlInt(uintptr(s.dir), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	for part := range strings.SplitSeq(dir+"/work", "/") {
+		err := unix.Mkdirat(fd, part, 0o700)
+		if err == nil {
+			err = fsync(fd)
+		}
+		if err != nil && err != unix.EEXIST {
+			unix.Close(fd)
+			return -1, fmt.Errorf("make %s: %w", dir, err)
+		}
+		if part == "work" {
+			break
+		}
+		next, err := unix.Openat(fd, part, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		unix.Close(fd)
+		if err != nil {
+			return -1, fmt.Errorf("make %s: %w", dir, err)
+		}
+		fd = next
+	}
+	return fd, nil
+}
+
+// syncMark makes durable what was done before to things that cannot be opened, such as links: the journal of a
+// file system keeps the order, so when a later change is on the disk they are too. syncfs(2) would do it as well but
+// would wait for everybody's data.
+func (s *Set) syncMark() error {
+	s.marking.Lock()
+	defer s.marking.Unlock()
+	if s.mark < 0 {
+		fd, err := unix.Openat(s.dir, "sync", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return err
+		}
+		s.mark = fd
+	}
+	if _, err := unix.Pwrite(s.mark, []byte{byte(s.temps.Add(1))}, 0); err != nil {
+		return err
+	}
+	return fsync(s.mark)
+}
+
+// indexes caches the index of each version for as long as a replica uses it.
+type indexes struct {
+	source Source
+
+	mu   sync.Mutex
+	all  map[image.Digest]*loading
+	last *lower.Index
+}
+
+type loading struct {
+	done  chan struct{}
+	index *lower.Index
+	err   error
+}
+
+// get returns the index of v, loading it once. A version is loaded on top of the one loaded before, of which it usually
+// is a neighbour.
+func (c *indexes) get(v image.Version) (*lower.Index, error) {
+	c.mu.Lock()
+	l := c.all[v.Digest]
+	if l != nil {
+		c.mu.Unlock()
+		<-l.done
+		return l.index, l.err
+	}
+	l = &loading{done: make(chan struct{})}
+	if c.all == nil {
+		c.all = make(map[image.Digest]*loading)
+	}
+	c.all[v.Digest] = l
+	base := c.last
+	c.mu.Unlock()
+
+	l.index, l.err = lower.Load(v, c.source.Tree, base)
+	c.mu.Lock()
+	if l.err != nil {
+		delete(c.all, v.Digest)
+	} else {
+		c.last = l.index
+	}
+	c.mu.Unlock()
+	close(l.done)
+	return l.index, l.err
+}
+
+// prune forgets the indexes that none of the views in use needs.
+func (c *indexes) prune(used map[*lower.Index]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for d, l := range c.all {
+		if l.index != nil && !used[l.index] && l.index != c.last {
+			delete(c.all, d)
+		}
+	}
+}
+
+// rendered caches the content of node files by digest.
+type rendered struct {
+	mu    sync.Mutex
+	bytes int
+	all   map[image.Digest][]byte
+}
+
+const renderedMax = 16 << 20
+
+var errNodeFile = errors.New("content differs from what was announced")
+
+// nodeFileContent returns the bytes of f, which must not be changed.
+func (s *Set) nodeFileContent(f *nodeFile) ([]byte, error) {
+	s.rendered.mu.Lock()
+	b, ok := s.rendered.all[f.Digest]
+	s.rendered.mu.Unlock()
+	if ok {
+		return b, nil
+	}
+	b, err := f.content(f.Path)
+	if err == nil && (uint64(len(b)) != f.Size || image.Sum(b) != f.Digest) {
+		err = errNodeFile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("render %s: %w", f.Path, err)
+	}
+	s.rendered.put(f.Digest, b)
+	return b, nil
+}
+
+func (c *rendered) put(d image.Digest, b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil || c.bytes+len(b) > renderedMax {
+		c.all, c.bytes = make(map[image.Digest][]byte), 0
+	}
+	if _, ok := c.all[d]; !ok {
+		c.all[d] = b
+		c.bytes += len(b)
+	}
+}
+
+// Retention tells for how long replaced content stays readable.
+type Retention struct {
+	Age      time.Duration // 0: a day
+	Switches int           // 0: 1024
+}
+
+func (r Retention) orDefault() Retention {
+	if r.Age == 0 {
+		r.Age = 24 * time.Hour
+	}
+	if r.Switches == 0 {
+		r.Switches = 1024
+	}
+	return r
+}

@@ -1,0 +1,170 @@
+package replica
+
+import (
+	"golang.org/x/sys/unix"
+
+	"dim/internal/replica/fds"
+	"dim/internal/vfs"
+)
+
+// SetAttr checks everything before it changes anything.
+func (r *Replica) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (ch vfs.Change, err error) {
+	var before vfs.Attr
+	may := func(at spot) error {
+		if err := r.attr(at, &before); err != nil {
+			return err
+		}
+		if s.Guard != nil && *s.Guard != before.Ctime {
+			return vfs.EAGAIN
+		}
+		if err := r.mayChange(at); err != nil {
+			return err
+		}
+		if s.Valid == 0 {
+			return errNothing
+		}
+		return c.MaySet(&before, s)
+	}
+	keep := uint64(whole)
+	if s.Valid&vfs.SetSize != 0 {
+		keep = s.Size
+	}
+	o, at, err := r.edit(h, keep, may)
+	if o == nil {
+		return ch, err
+	}
+	switch {
+	case err == errNothing:
+		return unchanged(&before), o.end(nil)
+	case err == nil:
+		err = o.setAttr(c, at, &before, s)
+		ch = r.changed(at, &before)
+	case before.Type != 0:
+		ch = unchanged(&before)
+	}
+	return ch, o.end(err)
+}
+
+// errNothing ends a call that changes nothing, before anything is copied up.
+const errNothing = vfs.Errno(0)
+
+// setAttr changes the layer's object s. What can still fail for want of room comes first.
+func (o *op) setAttr(c *vfs.Cred, s spot, was *vfs.Attr, set *vfs.SetAttr) error {
+	dir, name, err := o.r.where(s.obj)
+	if err != nil {
+		return err
+	}
+	o.held = append(o.held, dir)
+	if err := o.syncObject(s.obj, dir); err != nil {
+		return err
+	}
+	if set.Valid&vfs.SetSize != 0 {
+		if err := o.truncate(s.obj, set.Size); err != nil {
+			return err
+		}
+	}
+	if err := chown(dir.FD, name, set); err != nil {
+		return err
+	}
+	if err := o.chmod(c, s.obj, dir.FD, name, was, set); err != nil {
+		return err
+	}
+	if err := utimes(dir.FD, name, set); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir.FD, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	s.obj.mode, s.obj.uid, s.obj.gid = st.Mode&0o7777, st.Uid, st.Gid
+	return nil
+}
+
+// syncObject sees to it that what is done to obj, which stands in dir, is synced at the end. A link or device cannot be
+// opened; it goes to disk with the directory, whose own change time is moved for that.
+func (o *op) syncObject(obj *object, dir *fds.File) error {
+	switch {
+	case obj.kind == vfs.Regular:
+		f, err := o.r.content(obj)
+		if err != nil {
+			return err
+		}
+		o.sync(f)
+	case obj.kind == vfs.Directory && obj.aside == "":
+		f, err := o.r.layerDir(obj.names[0])
+		if err != nil {
+			return err
+		}
+		o.sync(f)
+	default:
+		o.marked = true
+	}
+	return nil
+}
+
+func (o *op) truncate(obj *object, size uint64) error {
+	f, err := o.r.content(obj)
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	return unix.Ftruncate(f.FD, int64(size))
+}
+
+func chown(dir int, name string, set *vfs.SetAttr) error {
+	uid, gid := -1, -1
+	if set.Valid&vfs.SetUID != 0 {
+		uid = int(set.UID)
+	}
+	if set.Valid&vfs.SetGID != 0 {
+		gid = int(set.GID)
+	}
+	if uid < 0 && gid < 0 {
+		return nil
+	}
+	// The kernel clears setuid and setgid of a file here, for root too.
+	return unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (o *op) chmod(c *vfs.Cred, obj *object, dir int, name string, was *vfs.Attr, set *vfs.SetAttr) error {
+	if set.Valid&vfs.SetMode == 0 {
+		if set.Valid&vfs.SetSize == 0 || c.UID == 0 {
+			return nil
+		}
+		f, err := o.r.content(obj)
+		if err != nil {
+			return err
+		}
+		defer f.Release()
+		return o.r.dropPrivileges(c, f.FD, was.Mode)
+	}
+	mode, gid := set.Mode&0o7777, was.GID
+	if set.Valid&vfs.SetGID != 0 {
+		gid = set.GID
+	}
+	if c.UID != 0 && !c.InGroup(gid) {
+		mode &^= 0o2000
+	}
+	return unix.Fchmodat(dir, name, mode, 0)
+}
+
+func utimes(dir int, name string, set *vfs.SetAttr) error {
+	times := []unix.Timespec{
+		timespec(set.Valid&vfs.SetAtime != 0, set.Valid&vfs.SetAtimeNow != 0, set.Atime),
+		timespec(set.Valid&vfs.SetMtime != 0, set.Valid&vfs.SetMtimeNow != 0, set.Mtime),
+	}
+	if times[0].Nsec == unix.UTIME_OMIT && times[1].Nsec == unix.UTIME_OMIT {
+		return nil
+	}
+	return unix.UtimesNanoAt(dir, name, times, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func timespec(value, now bool, t vfs.Time) unix.Timespec {
+	switch {
+	case now:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	case value:
+		return timespecOf(t)
+	}
+	return unix.Timespec{Nsec: unix.UTIME_OMIT}
+}
