@@ -1,0 +1,191 @@
+package fuse
+
+import (
+	"fmt"
+	"sync"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"dim/internal/vfs"
+)
+
+// node is one object that the kernel knows. All but id and h is guarded by the table's lock.
+type node struct {
+	id uint64
+	h  vfs.Handle
+
+	lookups uint64    // as the kernel counts them
+	opens   int       // of files, not of directories
+	hidden  string    // its only name, in the root directory, once it was removed while open
+	gone    *vfs.Attr // what it was when it was removed
+}
+
+// table knows the nodes and the open files and directories.
+type table struct {
+	root *node
+
+	mu       sync.Mutex
+	lastID   uint64
+	byID     map[uint64]*node
+	byHandle map[vfs.Handle]*node
+	open     map[uint64]any // *node of an open file, *dirStream of an open directory
+}
+
+func newTable(root vfs.Handle) *table {
+	n := &node{id: gofuse.FUSE_ROOT_ID, h: root, lookups: 1}
+	return &table{
+		root: n, lastID: n.id,
+		byID:     map[uint64]*node{n.id: n},
+		byHandle: map[vfs.Handle]*node{root: n},
+		open:     make(map[uint64]any),
+	}
+}
+
+// know returns h's node, made if need be, and counts one more lookup of it.
+func (t *table) know(h vfs.Handle) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byHandle[h]
+	if n == nil {
+		t.lastID++
+		n = &node{id: t.lastID, h: h}
+		t.byID[n.id], t.byHandle[h] = n, n
+	}
+	n.lookups++
+	return n
+}
+
+// get returns the node of an id that the kernel uses. An id that it should not know is a broken kernel.
+func (t *table) get(id uint64) (*node, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, ok := t.byID[id]
+	return n, ok
+}
+
+// find returns h's node when the kernel knows one.
+func (t *table) find(h vfs.Handle) (*node, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, ok := t.byHandle[h]
+	return n, ok
+}
+
+func (t *table) forget(id, lookups uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byID[id]; n != nil && n != t.root {
+		n.lookups -= min(n.lookups, lookups)
+		t.drop(n)
+	}
+}
+
+// drop removes a node that nobody needs any more. The kernel's RELEASE of a file may come after its FORGET.
+func (t *table) drop(n *node) {
+	if n.lookups == 0 && n.opens == 0 {
+		delete(t.byID, n.id)
+		delete(t.byHandle, n.h)
+	}
+}
+
+// openFile counts n as open and returns a number for the open file.
+func (t *table) openFile(n *node) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.opens++
+	return t.keep(n)
+}
+
+// keep numbers an open file or directory.
+func (t *table) keep(what any) uint64 {
+	t.lastID++
+	t.open[t.lastID] = what
+	return t.lastID
+}
+
+// closeFile forgets an open file; it returns the hidden name that is to be removed now, if any.
+func (t *table) closeFile(fh uint64) (hidden string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, ok := t.open[fh].(*node)
+	if !ok {
+		return ""
+	}
+	delete(t.open, fh)
+	n.opens--
+	if n.opens == 0 {
+		hidden = n.hidden
+	}
+	t.drop(n)
+	return hidden
+}
+
+func (t *table) openDir(s *dirStream) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.keep(s)
+}
+
+func (t *table) dir(fh uint64) (*dirStream, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, ok := t.open[fh].(*dirStream)
+	return s, ok
+}
+
+func (t *table) closeDir(fh uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, fh)
+}
+
+// isOpen reports whether the object h is open as a file.
+func (t *table) isOpen(h vfs.Handle) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byHandle[h]
+	return n != nil && n.opens > 0
+}
+
+// hiddenPrefix starts the names of files that were removed while open.
+const hiddenPrefix = ".fuse_hidden"
+
+// newHidden returns a fresh hidden name.
+func (t *table) newHidden() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lastID++
+	return fmt.Sprintf("%s%016x", hiddenPrefix, t.lastID)
+}
+
+// hide records that h has only a hidden name left.
+func (t *table) hide(h vfs.Handle, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byHandle[h]; n != nil {
+		n.hidden = name
+	}
+}
+
+func (t *table) hiddenName(n *node) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.hidden
+}
+
+// bury keeps the last attributes of an object whose last name was removed, for processes that still stand in it or
+// hold it by O_PATH.
+func (t *table) bury(h vfs.Handle, a vfs.Attr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byHandle[h]; n != nil {
+		a.Nlink = 0
+		n.gone = &a
+	}
+}
+
+func (t *table) grave(n *node) *vfs.Attr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.gone
+}
