@@ -287,7 +287,7 @@ func (b *Batch) commit(ctx context.Context) error {
 	if b.err != nil {
 		return b.err
 	}
-	if err := ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil || len(b.staged) == 0 {
 		return err
 	}
 	if err := b.s.step("sync objects"); err != nil {

@@ -144,8 +144,10 @@ func (b *Batch) newIntake(ctx context.Context, dst int) *intake {
 	if !ok {
 		buf = new([chunk]byte)
 	}
-	return &intake{ctx: ctx, dst: dst, buf: buf[:], hash: sha256.New()}
+	return &intake{ctx: ctx, dst: dst, buf: buf[:], hash: newHash()}
 }
+
+func newHash() hash.Hash { return sha256.New() }
 
 type readError struct{ error }
 

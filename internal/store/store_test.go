@@ -221,7 +221,7 @@ func TestAVersionFromElsewhereKeepsItsNumber(t *testing.T) {
 
 func TestSparseFilesStaySparse(t *testing.T) {
 	s := open(t, t.TempDir())
-	const size = 64 << 20
+	const size = 16 << 20
 	tests := []struct {
 		name string
 		at   []int64

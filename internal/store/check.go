@@ -1,0 +1,186 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+)
+
+// Problem is something wrong in the store.
+type Problem struct {
+	Path string // in the store
+	Err  error  // ErrCorrupt, ErrNotFound or what the file system said
+}
+
+// String returns the problem in a line.
+func (p Problem) String() string { return fmt.Sprintf("%s: %v", p.Path, p.Err) }
+
+// Check reads every object and yields every problem: names that are no digests, bytes that are not what their name says, versions and
+// trees that name what is not there. It reads all blobs, so it takes its time; yield is called by one goroutine at a
+// time. The error is ctx's, or that the store cannot be listed. Objects that arrive meanwhile may be missed.
+func (s *Store) Check(ctx context.Context, yield func(Problem)) error {
+	c := checker{Store: s, ctx: ctx, yield: yield, seen: map[image.Digest]bool{}}
+	for _, kind := range []string{blobsDir, treesDir} {
+		if err := c.objects(kind); err != nil {
+			return err
+		}
+	}
+	return c.versions()
+}
+
+type checker struct {
+	*Store
+	ctx context.Context
+
+	mu    sync.Mutex
+	yield func(Problem)
+
+	seen map[image.Digest]bool // trees whose references were checked
+}
+
+func (c *checker) problem(path string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.yield(Problem{path, err})
+}
+
+// objects checks that all blobs or trees are what their names say.
+func (c *checker) objects(kind string) error {
+	fans, err := os.ReadDir(c.path(kind))
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(c.ctx)
+	g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for _, fan := range fans {
+		entries, err := os.ReadDir(c.path(kind, fan.Name()))
+		if err != nil {
+			c.problem(path.Join(kind, fan.Name()), err)
+			continue
+		}
+		for _, e := range entries {
+			g.Go(func() error { return c.object(ctx, kind, fan.Name(), e) })
+		}
+	}
+	return g.Wait()
+}
+
+func (c *checker) object(ctx context.Context, kind, fan string, e fs.DirEntry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	name := path.Join(kind, fan, e.Name())
+	d, err := image.ParseDigest(e.Name())
+	if err != nil || d.String() != e.Name() || !strings.HasPrefix(e.Name(), fan) || len(fan) != 2 || !e.Type().IsRegular() {
+		c.problem(name, fmt.Errorf("%w: it is not an object of the store", ErrCorrupt))
+		return nil
+	}
+	f, err := os.OpenFile(c.path(name), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) { // pruned just now
+			c.problem(name, err)
+		}
+		return nil
+	}
+	defer f.Close()
+	got, err := hashAll(ctx, f)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		c.problem(name, err)
+	case got != d:
+		c.problem(name, fmt.Errorf("%w: its digest is %s", ErrCorrupt, got))
+	}
+	return nil
+}
+
+// versions checks that all that versions lead to is there.
+func (c *checker) versions() error {
+	images, err := c.Images()
+	if err != nil {
+		return err
+	}
+	for _, name := range images {
+		numbers, err := c.numbers(name)
+		if err != nil {
+			c.problem(path.Join(versionsDir, name), err)
+			continue
+		}
+		for _, n := range numbers {
+			file := fmt.Sprintf("%s/%s/%d.json", versionsDir, name, n)
+			v, err := c.readVersion(name, n)
+			if err != nil {
+				c.problem(file, err)
+				continue
+			}
+			if err := c.tree(file, "", v.Root.Digest); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tree checks what the tree d, which is the directory at dir of a version, leads to.
+func (c *checker) tree(version, dir string, d image.Digest) error {
+	if err := c.ctx.Err(); err != nil || c.seen[d] {
+		return err
+	}
+	c.seen[d] = true
+	t, err := c.Tree(d)
+	if err != nil {
+		c.problem(version, fmt.Errorf("/%s: %w", dir, err))
+		return nil
+	}
+	for i := range t {
+		e := &t[i]
+		at := image.JoinPath(dir, e.Name)
+		switch e.Type {
+		case image.Directory:
+			if err := c.tree(version, at, e.Digest); err != nil {
+				return err
+			}
+		case image.Regular:
+			st, err := os.Lstat(c.BlobPath(e.Digest))
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				c.problem(version, fmt.Errorf("/%s: blob %s: %w", at, e.Digest, ErrNotFound))
+			case err != nil:
+				c.problem(version, fmt.Errorf("/%s: %w", at, err))
+			case uint64(st.Size()) != e.Size:
+				c.problem(version, fmt.Errorf("/%s: %w: blob of %d bytes, not %d", at, ErrCorrupt, st.Size(), e.Size))
+			}
+		}
+	}
+	return nil
+}
+
+// hashAll returns the digest of what r yields.
+func hashAll(ctx context.Context, r io.Reader) (d image.Digest, err error) {
+	w := intake{ctx: ctx, dst: -1, buf: make([]byte, 128<<10), hash: newHash()}
+	for {
+		n, err := r.Read(w.buf)
+		if aerr := w.add(w.buf[:n]); aerr != nil {
+			return d, aerr
+		}
+		if errors.Is(err, io.EOF) {
+			return w.content().Digest, nil
+		}
+		if err != nil {
+			return d, err
+		}
+	}
+}
