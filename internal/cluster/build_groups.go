@@ -46,7 +46,14 @@ func (b *builder) groupImage(it *item, n *Node, g *Group) {
 }
 
 func (b *builder) nodeSet(set value) []*Node {
-	names, err := nodeset.Expand(set.text, b.cluster.nodesetOptions(b.members))
+	if b.limits.members <= 0 {
+		b.add(place{set.at.file, 0}, "the node sets of all groups together name too many nodes")
+		return nil
+	}
+	options := b.cluster.nodesetOptions()
+	options.Left = &b.limits.members
+	options.Limit = 2 * b.limits.nodes
+	names, err := nodeset.Expand(set.text, options)
 	if err != nil {
 		var se *nodeset.SyntaxError
 		if errors.As(err, &se) {
@@ -54,7 +61,6 @@ func (b *builder) nodeSet(set value) []*Node {
 		}
 		return nil
 	}
-	b.members -= len(names)
 	var nodes []*Node
 	for _, name := range names {
 		n, ok := b.cluster.Node(NodeName(name))

@@ -89,7 +89,7 @@ func (b *builder) nodes(it *item) {
 
 // size finds the levels that run and the number of nodes at most.
 func (m *maker) size() (limit int, ok bool) {
-	free := maxNodes - len(m.cluster.Nodes)
+	free := m.limits.nodes - len(m.cluster.Nodes)
 	limit = 1
 	var at value
 	if m.item.element.name == "node" {
@@ -110,7 +110,7 @@ func (m *maker) size() (limit int, ok bool) {
 			return 0, false
 		}
 		for _, l := range m.levels {
-			limit = min(limit*(l.To-l.From+1), maxNodes+1) // both factors below 1e9: no overflow
+			limit = min(limit*(l.To-l.From+1), m.limits.nodes+1) // both factors below 1e9: no overflow
 		}
 	default:
 		return 0, false
@@ -121,7 +121,7 @@ func (m *maker) size() (limit int, ok bool) {
 		at = v
 	}
 	if limit < 1 || limit > free {
-		m.add(at.at, "want 1 to %d nodes in all", maxNodes)
+		m.add(at.at, "want 1 to %d nodes in all", m.limits.nodes)
 		return 0, false
 	}
 	return limit, true
@@ -325,9 +325,10 @@ func (m *maker) nodeCard(n *Node, cp *cardPattern) {
 
 // tooManyCards counts a card, and reports whether there are too many.
 func (b *builder) tooManyCards(cp *cardPattern) bool {
-	if b.cards++; b.cards > maxCards {
-		b.add(cp.item.at, "more than %d network cards", maxCards)
+	if b.limits.cards == 0 {
+		b.add(cp.item.at, "too many network cards in all")
 		return true
 	}
+	b.limits.cards--
 	return false
 }

@@ -13,8 +13,11 @@ import (
 //
 // It is safe on hostile input: sizes are bounded, no external entity is read, and only files that the
 // description names are opened.
-func Parse(src Source) (*Cluster, error) {
+func Parse(src Source) (*Cluster, error) { return parseWithin(src, defaultLimits()) }
+
+func parseWithin(src Source, most limits) (*Cluster, error) {
 	b := &builder{
+		limits:    most,
 		report:    &report{},
 		open:      src.Open,
 		cluster:   &Cluster{},
@@ -53,10 +56,9 @@ type builder struct {
 	listening map[netip.Addr][]listener
 	levelsAt  place
 
-	cards      int
-	members    int  // that groups may still have
-	incomplete bool // some nodes could not be made: references to nodes may be right nevertheless
-	uncertain  bool // the same of servers and their roles
+	limits     limits // what there may still be
+	incomplete bool   // some nodes could not be made: references to nodes may be right nevertheless
+	uncertain  bool   // the same of servers and their roles
 	buf        []byte
 }
 
@@ -86,7 +88,6 @@ func (b *builder) build(root *item) {
 	name, _ := root.get("name")
 	domain, _ := root.get("domain")
 	b.cluster.Name, b.cluster.Domain = name.text, domain.text
-	b.members = maxMembers
 	for _, it := range root.all("network") {
 		b.network(it)
 	}

@@ -12,7 +12,7 @@ import (
 // the taxonomy (rack2), in the syntax of package nodeset. A name that is none of these is an error.
 func (c *Cluster) Select(set string) ([]*Node, error) {
 	ix := c.lookups()
-	names, err := nodeset.Expand(set, c.nodesetOptions(0))
+	names, err := nodeset.Expand(set, c.nodesetOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -55,14 +55,10 @@ func (c *Cluster) nodeNames() func(yield func(string) bool) {
 	}
 }
 
-// nodesetOptions tells nodeset what the cluster's groups and places are. Limit 0 is the default.
-func (c *Cluster) nodesetOptions(limit int) nodeset.Options {
+// nodesetOptions tells nodeset what the cluster's groups and places are.
+func (c *Cluster) nodesetOptions() nodeset.Options {
 	ix := c.lookups()
-	if limit == 0 {
-		limit = nodeset.DefaultLimit
-	}
 	return nodeset.Options{
-		Limit: max(limit, 1),
 		Group: func(name string) ([]string, error) {
 			if name == "*" {
 				return names(c.Nodes), nil

@@ -13,14 +13,21 @@ const (
 	maxElements    = 500_000
 	maxNodes       = 100_000
 	maxServers     = 10_000
-	maxCards       = 400_000 // of all nodes and servers
-	maxCardsEach   = 64      // of one node or server
+	maxCardsEach   = 64 // of one node or server
 	maxLevels      = 16
-	maxServersEach = 16        // of one node
-	maxMembers     = 4_000_000 // names that all groups' node sets may amount to
-	maxExpression  = 256       // bytes of an attribute in which expressions are evaluated
-	maxRendered    = 16 << 20  // bytes of one rendered file
+	maxServersEach = 16       // of one node
+	maxExpression  = 256      // bytes of an attribute in which expressions are evaluated
+	maxRendered    = 16 << 20 // bytes of one rendered file
 )
+
+// limits bound what an expanded description amounts to.
+type limits struct {
+	nodes   int
+	cards   int // of all nodes and servers
+	members int // the work of all groups' node sets, in names
+}
+
+func defaultLimits() limits { return limits{nodes: maxNodes, cards: 400_000, members: 2_000_000} }
 
 // Source is a description to be parsed: the main file, and the way to the files that it names.
 type Source struct {

@@ -25,6 +25,10 @@ type Options struct {
 	// Limit bounds the names that are produced on the way, duplicates included. 0: DefaultLimit.
 	Limit int
 
+	// Left, if not nil, bounds the work of several expansions together: each takes from it what it costs, about one for
+	// each name or number that it looks at. It does not end below 0 by more than one expansion's cost.
+	Left *int
+
 	// Group returns the members of @name; "*" stands for everything. Nil: there are no groups.
 	Group func(name string) ([]string, error)
 
@@ -50,6 +54,9 @@ func Expand(text string, o Options) ([]string, error) {
 		o.Limit = DefaultLimit
 	}
 	p := &parser{text: text, options: o, left: o.Limit}
+	if o.Left != nil {
+		defer func() { *o.Left -= p.work }()
+	}
 	set, err := p.expression()
 	if err != nil {
 		return nil, err
@@ -69,6 +76,7 @@ type parser struct {
 	pos     int
 	options Options
 	left    int // names that may still be produced
+	work    int
 }
 
 func (p *parser) errorf(at int, format string, args ...any) error {
@@ -173,6 +181,7 @@ func (p *parser) operand() ([]string, error) {
 		}
 	}
 	p.left -= total
+	p.work += total
 	return p.resolve(start, group, product(dims, total))
 }
 
@@ -252,6 +261,7 @@ func (p *parser) ranges() ([]string, error) {
 			return nil, p.errorf(p.pos, "more than %d names", p.options.Limit)
 		}
 		values = r.append(values)
+		p.work += r.count()
 		p.pos += len(part) + 1
 	}
 	p.pos = end + 1
@@ -364,6 +374,7 @@ func (p *parser) resolve(at int, group bool, names []string) ([]string, error) {
 			return nil, p.errorf(at, "more than %d names", p.options.Limit)
 		}
 		p.left -= max(len(members)-1, 0) // the name itself is counted already
+		p.work += len(members)
 		resolved = append(resolved, members...)
 	}
 	return resolved, nil

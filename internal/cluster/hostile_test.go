@@ -1,0 +1,46 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestHostileSizesAreRefusedOrBearable parses descriptions that want as much as they can get. There is no clock in it: what is not bounded
+// makes the whole test run out of time or memory.
+func TestHostileSizesAreRefusedOrBearable(t *testing.T) {
+	machines := `<network name="b" subnet="10.0.0.0/8"/><server name="head" roles="head image"><interface network="b" address="10.255.0.1"/></server><image name="i" arch="amd64" master="dir:/m"/>`
+	many := func(n int, text string) string { return strings.Repeat(text, n) }
+	numbered := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	tests := []struct{ name, text string }{
+		{"as many nodes as there may be", machines + `<nodes name="n{i}" count="100000" image="i" servers="head"><interface name="e" network="b" address="10.{i/65536}.{i/256%256}.{i%256}"/></nodes>`},
+		{"all addresses wrong", machines + `<nodes name="n{i}" count="100000" image="i" servers="x{i}"><interface name="e" network="b" address="10.0.0.{i}" mac="{i:02x}"/></nodes>`},
+		{"all names alike", machines + `<nodes name="n" count="100000" image="i" servers="head"><interface name="e" network="b" address="10.0.0.{i}"/></nodes>`},
+		{"many sets of all nodes", machines + `<nodes name="n{i}" count="50000" image="i" servers="head"><interface name="e" network="b" address="10.{i/65536}.{i/256%256}.{i%256}"/></nodes>` + numbered(1000, `<group name="g%d" nodes="@*"/>`)},
+		{"sets of unknown nodes", numbered(9000, `<group name="g%d" nodes="x[1-199999]"/>`)},
+		{"sets of nothing", numbered(9000, `<group name="g%d" nodes="x[1-90000]!x[1-90000]"/>`)},
+		{"sets that are too large", numbered(9000, `<group name="g%d" nodes="x[1-999999999]"/>`)},
+		{"many unknown elements", many(600_000, "<a/>")},
+		{"deep", many(400_000, "<a>") + many(400_000, "</a>")},
+		{"many attributes", "<node " + many(100_000, `a="" `) + "/>"},
+		{"one attribute many times", "<node " + many(100_000, `name="" `) + "/>"},
+		{"many kernels", `<image name="i">` + many(200_000, "<kernel/>") + "</image>"},
+		{"many rules", `<image name="i">` + many(200_000, `<keep path="/a"/>`) + "</image>"},
+		{"many comments", `<image name="i"><file path="/a">` + many(300_000, "a<!---->") + "</file></image>"},
+		{"many networks", many(200_000, `<network name="a" subnet="10.0.0.0/8"/>`)},
+		{"long name", fmt.Sprintf("<%s/>", many(1_000_000, "a"))},
+		{"long expression", fmt.Sprintf(`<node name="{%s}"/>`, many(100_000, "("))},
+	}
+	for _, tt := range tests {
+		err := parseTest("<cluster name=\"c\">" + tt.text + "</cluster>")
+		if err != nil && len(err.Error()) > 1_000_000 {
+			t.Errorf("%s: the error has %d bytes", tt.name, len(err.Error()))
+		}
+	}
+}
