@@ -42,6 +42,7 @@ type Lease struct {
 const (
 	optVendorSpecific = 43
 	optVendorClass    = 60
+	optIPXE           = 175 // iPXE's encapsulated options
 	optConfigFile     = 209 // RFC 5071
 	optPathPrefix     = 210 // RFC 5071
 	optWords          = 224 // private use: the words of the command line for dim-init
@@ -86,11 +87,25 @@ func (b *Boot) find(a Asker) (place, error) {
 	if err != nil {
 		return p, err
 	}
-	patience := time.Duration(p.rank) * b.StandIn
-	if a.Server != p.addr && time.Duration(a.Secs)*time.Second < patience {
+	if a.Server != p.addr && a.trying() < time.Duration(p.rank)*b.StandIn {
 		return p, fmt.Errorf("%s: %w", n.Name, ErrNotMine)
 	}
 	return p, nil
+}
+
+// trying returns for how long the client has been trying in vain.
+//
+// iPXE puts other things into the field: four times the number of the try, plus 2 once it has an offer (net/udp/dhcp.c,
+// dhcp_tx: "(Ab)use the secs field"). Its tries come after 0, 1, 3 and 7 s.
+func (a Asker) trying() time.Duration {
+	if !a.IPXE {
+		return time.Duration(a.Secs) * time.Second
+	}
+	try := min(int(a.Secs>>2), 8)
+	if a.Secs&2 != 0 || try == 0 {
+		return 0
+	}
+	return time.Duration(1<<(try-1)-1) * time.Second
 }
 
 // inPlace checks that the client is on the network where it belongs: by the relay's address, else by those of the card on
@@ -121,6 +136,8 @@ func (b *Boot) addBoot(l *Lease, a Asker, p place) {
 		return
 	case ipxe:
 		l.BootFile = p.url("/boot/ipxe")
+		// no-pxedhcp=1: do not wait (some 3 s) for the offer of a proxy DHCP server.
+		l.Options[optIPXE] = []byte{0xb0, 1, 1}
 	case pxelinux:
 		// SLOF and U-Boot take it by TFTP from siaddr, petitboot likewise.
 		l.NextServer = p.addr

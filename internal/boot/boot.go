@@ -77,8 +77,10 @@ type Options struct {
 	Assets  Assets
 	Tracker *Tracker
 	Log     *slog.Logger
-	Loaders string        // directory of the iPXE package; default /usr/lib/ipxe
-	StandIn time.Duration // see the package comment; default 4 s: by then PXE ROMs ask for the second time
+	Loaders string // directory of the iPXE package; default /usr/lib/ipxe
+	// StandIn is described in the package comment; the default of 3 s is met by the second question of PXE ROMs (at 4 s)
+	// and the third one of iPXE.
+	StandIn time.Duration
 }
 
 // Boot decides.
@@ -92,7 +94,7 @@ func New(o Options) *Boot {
 		o.Loaders = "/usr/lib/ipxe"
 	}
 	if o.StandIn == 0 {
-		o.StandIn = 4 * time.Second
+		o.StandIn = 3 * time.Second
 	}
 	return &Boot{o}
 }
