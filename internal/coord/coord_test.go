@@ -1,0 +1,370 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/image"
+)
+
+func open(t *testing.T, dir string) *Coord {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	c, err := Open(t.Context(), Options{Dir: dir, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	if w.t.Context().Err() == nil {
+		w.t.Logf("%s", p)
+	}
+	return len(p), nil
+}
+
+func someVersion(name string, number int) image.Version {
+	return image.Version{
+		Image: name, Number: number, Digest: image.Sum([]byte{byte(number)}), Files: 3, Bytes: 1 << 40,
+		Created: time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC),
+		Root: image.Entry{
+			Type: image.Directory, Mode: 0o755, Digest: image.Sum([]byte("tree")), Mtime: image.Time{Sec: 1, Nsec: 999},
+			Xattrs: []image.Xattr{{Name: "user.x", Value: []byte{0xff, 0}}},
+		},
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir)
+	d := Description{
+		Files:  []File{{"cluster.xml", []byte("<cluster/>")}, {"hosts.tmpl", []byte{0xff, 0}}},
+		Digest: image.Sum([]byte("d")), Applied: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	rev, err := c.PutDescription(t.Context(), d, 0)
+	must(t, err)
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	must(t, c.SetDesired(t.Context(), map[string]string{"n01": "compute@1", "n02": "compute@stable"}))
+	must(t, c.SetDesired(t.Context(), map[string]string{"n02": ""}))
+	before, err := c.Snapshot(t.Context())
+	must(t, err)
+	must(t, c.Close())
+
+	after, err := open(t, dir).Snapshot(t.Context())
+	must(t, err)
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
+	}
+	d.Revision = rev
+	v1, v2 := someVersion("compute", 1), someVersion("compute", 2)
+	v1.Tags = []string{"stable"}
+	want := State{
+		Store: after.Store, Revision: after.Revision, Description: &d,
+		Images:  map[string]*Image{"compute": {Last: 2, Versions: []image.Version{v1, v2}, Tags: map[string]int{"stable": 1}}},
+		Desired: map[string]string{"n01": "compute@1"},
+	}
+	if diff := cmp.Diff(want, after); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheKeptStateIsTheSameAsTheLiveOne(t *testing.T) {
+	c := open(t, t.TempDir())
+	path := filepath.Join(t.TempDir(), "state.json")
+	empty, err := LoadState(path)
+	must(t, err)
+	if empty.Revision != 0 || empty.Images == nil {
+		t.Errorf("state before the first: %+v", empty)
+	}
+	_, err = c.PutDescription(t.Context(), Description{Files: []File{{"c.xml", []byte("x")}}}, Any)
+	must(t, err)
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	live, err := c.Snapshot(t.Context())
+	must(t, err)
+	must(t, SaveState(path, live))
+	kept, err := LoadState(path)
+	must(t, err)
+	if diff := cmp.Diff(live, kept); diff != "" {
+		t.Error(diff)
+	}
+	v, ok := kept.Resolve(image.Ref{Image: "compute", Tag: "stable"})
+	if !ok || v.Number != 1 || v.Root.Mode != 0o755 {
+		t.Errorf("resolve compute@stable: %+v, %v", v, ok)
+	}
+	for _, r := range []image.Ref{{Image: "compute", Number: 2}, {Image: "compute", Tag: "none"}, {Image: "other"}} {
+		if v, ok := kept.Resolve(r); ok {
+			t.Errorf("resolve %s: %+v", r, v)
+		}
+	}
+}
+
+func TestAKeptStateThatIsDamagedOrNewerIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	must(t, os.WriteFile(path, []byte(`{"format": 9}`), 0o600))
+	if _, err := LoadState(path); !errors.Is(err, ErrNewerFormat) {
+		t.Errorf("newer: %v", err)
+	}
+	must(t, os.WriteFile(path, []byte(`{"format": 1,`), 0o600))
+	if _, err := LoadState(path); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("damaged: %v", err)
+	}
+}
+
+func TestTwoAdminsAtOnceAreTold(t *testing.T) {
+	c := open(t, t.TempDir())
+	d := Description{Files: []File{{"c.xml", nil}}}
+	rev, err := c.PutDescription(t.Context(), d, 0)
+	must(t, err)
+	if _, err := c.PutDescription(t.Context(), d, 0); !errors.Is(err, ErrConflict) {
+		t.Errorf("a second first description: %v", err)
+	}
+	rev2, err := c.PutDescription(t.Context(), d, rev)
+	must(t, err)
+	if _, err := c.PutDescription(t.Context(), d, rev); !errors.Is(err, ErrConflict) {
+		t.Errorf("over an older one than there is: %v", err)
+	}
+	if rev2 <= rev {
+		t.Errorf("revision %d after %d", rev2, rev)
+	}
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 3)))
+	for _, n := range []int{1, 3} {
+		if err := c.PutVersion(t.Context(), someVersion("compute", n)); !errors.Is(err, ErrConflict) {
+			t.Errorf("version %d after 3: %v", n, err)
+		}
+	}
+	if err := c.PutTag(t.Context(), "compute", "stable", 2); !errors.Is(err, ErrNotFound) {
+		t.Errorf("tag of a version that never was: %v", err)
+	}
+}
+
+func TestManyWritersOfDesiredVersionsLoseNothing(t *testing.T) {
+	c := open(t, t.TempDir())
+	ends := make(chan error)
+	for i := range 8 {
+		go func() { ends <- c.SetDesired(t.Context(), map[string]string{fmt.Sprintf("n%d", i): "compute@1"}) }()
+	}
+	for range 8 {
+		must(t, <-ends)
+	}
+	s, err := c.Snapshot(t.Context())
+	must(t, err)
+	if len(s.Desired) != 8 {
+		t.Errorf("desired: %v", s.Desired)
+	}
+}
+
+func TestBadNamesDoNotBecomeKeys(t *testing.T) {
+	c := open(t, t.TempDir())
+	for _, v := range []image.Version{someVersion("a/b", 1), someVersion("", 1), someVersion("a", 0)} {
+		if err := c.PutVersion(t.Context(), v); err == nil {
+			t.Errorf("%s@%d was put", v.Image, v.Number)
+		}
+	}
+	if err := c.PutTag(t.Context(), "a", "b/c", 1); err == nil {
+		t.Error("tag b/c was put")
+	}
+}
+
+// follow runs Watch and returns its States one by one.
+func follow(t *testing.T, c *Coord, since State) (next func() State, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	states, ended := make(chan State), make(chan error, 1)
+	go func() {
+		ended <- c.Watch(ctx, since, func(s State) error {
+			select {
+			case states <- s:
+			case <-ctx.Done():
+			}
+			return nil
+		})
+	}()
+	next = func() State {
+		select {
+		case s := <-states:
+			return s
+		case <-time.After(30 * time.Second):
+			t.Fatal("no state came")
+			return State{}
+		}
+	}
+	stop = func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Watch ended with %v", err)
+		}
+	}
+	return next, stop
+}
+
+func TestWatchDeliversTheStateAndWhatFollows(t *testing.T) {
+	c := open(t, t.TempDir())
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	next, stop := follow(t, c, State{})
+	s := next()
+	if s.Images["compute"].Last != 1 {
+		t.Errorf("first state: %+v", s)
+	}
+	for n := 2; n < 20; n++ {
+		must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
+		for last := s.Revision; ; last = s.Revision {
+			if s = next(); s.Revision <= last {
+				t.Fatalf("revision %d after %d", s.Revision, last)
+			}
+			if s.Images["compute"].Last == n {
+				break
+			}
+		}
+	}
+	stop()
+
+	must(t, c.PutTag(t.Context(), "compute", "missed", 1))
+	next, stop = follow(t, c, s)
+	if got := next(); got.Images["compute"].Tags["missed"] != 1 {
+		t.Errorf("resumed: %+v", got)
+	}
+	stop()
+}
+
+func TestWatchFromThePresentStateIsSilent(t *testing.T) {
+	c := open(t, t.TempDir())
+	s, err := c.Snapshot(t.Context())
+	must(t, err)
+	next, stop := follow(t, c, s)
+	defer stop()
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	if got := next(); got.Images["compute"] == nil || got.Revision != s.Revision+1 {
+		t.Errorf("the first thing told was %+v", got)
+	}
+}
+
+func TestWatchEndsWithItsCallbacksError(t *testing.T) {
+	c := open(t, t.TempDir())
+	want := errors.New("enough")
+	if err := c.Watch(t.Context(), State{}, func(State) error { return want }); err != want {
+		t.Errorf("Watch: %v", err)
+	}
+}
+
+func TestASecondProcessIsToldThatTheDirectoryIsTaken(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	_, err := Open(t.Context(), Options{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "another process uses it") {
+		t.Errorf("second Open: %v", err)
+	}
+}
+
+func TestDamagedDataIsAnErrorNotACrash(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, dir string){
+		"log":      func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "member", "wal", "*.wal")) },
+		"database": func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "member", "snap", "db")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "coord")
+			must(t, err)
+			t.Cleanup(func() { os.RemoveAll(dir) }) // what is left of etcd may still make a file in it
+			c := open(t, dir)
+			must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+			must(t, c.Close())
+			damage(t, dir)
+			c, err = Open(t.Context(), Options{Dir: dir})
+			if err == nil {
+				s, serr := c.Snapshot(t.Context())
+				c.Close()
+				t.Fatalf("opened, with %+v, %v", s, serr)
+			}
+			if !strings.Contains(err.Error(), dir+": ") || !strings.Contains(err.Error(), "etcd ") {
+				t.Errorf("error does not say what is wrong where: %v", err)
+			}
+		})
+	}
+}
+
+func overwrite(t *testing.T, pattern string) {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	must(t, err)
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		must(t, err)
+		for i := range min(len(b), 1<<20) {
+			b[i] ^= 0x5a
+		}
+		must(t, os.WriteFile(name, b, 0o600))
+	}
+	if len(names) == 0 {
+		t.Fatalf("no files %s", pattern)
+	}
+}
+
+func TestAStateOfANewerProgramIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir)
+	_, err := c.client.Put(t.Context(), c.prefix+"format", "2")
+	must(t, err)
+	if _, err := c.Snapshot(t.Context()); !errors.Is(err, ErrNewerFormat) {
+		t.Errorf("Snapshot: %v", err)
+	}
+	must(t, c.Close())
+	if _, err := Open(t.Context(), Options{Dir: dir}); !errors.Is(err, ErrNewerFormat) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+func TestWithoutQuorumCallsEndInTimeWithAClearError(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
+	must(t, err)
+	defer ln.Close()
+	endpoint := "http://" + ln.Addr().String()
+	c, err := Open(t.Context(), Options{Endpoints: []string{endpoint}, Timeout: 300 * time.Millisecond})
+	must(t, err)
+	defer c.Close()
+	_, err = c.Snapshot(t.Context())
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), endpoint) {
+		t.Errorf("Snapshot: %v", err)
+	}
+	if err := c.PutVersion(t.Context(), someVersion("compute", 1)); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("PutVersion: %v", err)
+	}
+	if err := c.Check(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("Check: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	if err := c.Watch(ctx, State{}, func(State) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Watch: %v", err)
+	}
+}
+
+func TestOpenWantsADirectoryOrEndpoints(t *testing.T) {
+	for _, o := range []Options{{}, {Dir: "x", Endpoints: []string{"y"}}} {
+		if _, err := Open(t.Context(), o); err == nil {
+			t.Errorf("Open(%+v) worked", o)
+		}
+	}
+}
