@@ -12,8 +12,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// maxModule bounds what a compressed module may unpack to; the largest known (amdgpu with debug) has 400 MB less.
-const maxModule = 512 << 20
+// maxModule bounds what a compressed module may unpack to. The largest drivers of cards have some 5 MB.
+const maxModule = 128 << 20
 
 // unpack returns a module's plain ELF file. They are stored uncompressed: the kernel of the node need not know
 // how to unpack modules, and the whole archive is compressed anyway.

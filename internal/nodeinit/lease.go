@@ -68,7 +68,8 @@ func (q *inquiry) ask(patience time.Duration) (Lease, error) {
 	request := q.message(xid, dhcpv4.MessageTypeRequest,
 		dhcpv4.OptRequestedIPAddress(offer.YourIPAddr), dhcpv4.OptServerIdentifier(offer.ServerIdentifier()))
 	ack, err := q.exchange(request, patience, func(m *dhcpv4.DHCPv4) (bool, bool) {
-		ok := m.MessageType() == dhcpv4.MessageTypeAck && usableAddress(m) || m.MessageType() == dhcpv4.MessageTypeNak
+		ok := serverOf(m) == serverOf(offer) &&
+			(m.MessageType() == dhcpv4.MessageTypeAck && usableAddress(m) || m.MessageType() == dhcpv4.MessageTypeNak)
 		return ok, ok
 	})
 	if err != nil {

@@ -1,0 +1,190 @@
+package nodeinit
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+func testMAC() net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0, 1} }
+
+// servers answer on a wire of their own. Each answer comes after its delay.
+type servers struct {
+	answers func(m *dhcpv4.DHCPv4) []delayed
+	queue   chan delayed
+	sent    []*dhcpv4.DHCPv4
+}
+
+type delayed struct {
+	packet []byte
+	after  time.Duration
+}
+
+func (s *servers) Send(packet []byte) error {
+	m, err := dhcpv4.FromBytes(udpPayload(packet, serverPort))
+	if err != nil {
+		return err
+	}
+	s.sent = append(s.sent, m)
+	s.queue = make(chan delayed, 9)
+	for _, a := range s.answers(m) {
+		s.queue <- a
+	}
+	return nil
+}
+
+func (s *servers) Receive(deadline time.Time) ([]byte, error) {
+	select {
+	case a := <-s.queue:
+		time.Sleep(a.after)
+		return a.packet, nil
+	default:
+		time.Sleep(time.Until(deadline))
+		return nil, nil
+	}
+}
+
+func (s *servers) Close() error { return nil }
+
+// toClient wraps a reply as it comes from the wire.
+func toClient(m *dhcpv4.DHCPv4) []byte {
+	p := broadcast(m.ToBytes())
+	binary.BigEndian.PutUint16(p[ipHeader+2:], clientPort)
+	return p
+}
+
+func reply(t testing.TB, m *dhcpv4.DHCPv4, server string, more ...dhcpv4.Option) *dhcpv4.DHCPv4 {
+	t.Helper()
+	kind := dhcpv4.MessageTypeOffer
+	if m.MessageType() == dhcpv4.MessageTypeRequest {
+		kind = dhcpv4.MessageTypeAck
+	}
+	r, err := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(kind), dhcpv4.WithYourIP(net.IPv4(10, 77, 0, 11)),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.ParseIP(server))),
+		dhcpv4.WithOption(dhcpv4.OptSubnetMask(net.CIDRMask(24, 32))),
+		dhcpv4.WithOption(dhcpv4.OptRouter(net.IPv4(10, 77, 0, 1))),
+		dhcpv4.WithOption(dhcpv4.OptHostName("n01\x00")),
+		dhcpv4.WithOption(dhcpv4.Option{Code: dhcpv4.OptionInterfaceMTU, Value: dhcpv4.Uint16(9000)}),
+		dhcpv4.WithOption(dhcpv4.OptGeneric(wordsOption, []byte("dim.node=n01"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range more {
+		r.UpdateOption(o)
+	}
+	return r
+}
+
+func newInquiry(w wire) *inquiry {
+	return &inquiry{
+		wire: w, mac: testMAC(), prefer: netip.MustParseAddr("10.77.0.1"),
+		rand: rand.New(rand.NewPCG(1, 2)), elapsed: 7 * time.Second,
+	}
+}
+
+func TestTheLeaseOfTheServerThatBootedTheNodeIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &servers{answers: func(m *dhcpv4.DHCPv4) []delayed {
+			stranger := reply(t, m, "10.77.0.1")
+			stranger.ClientHWAddr = net.HardwareAddr{1, 2, 3, 4, 5, 6}
+			return []delayed{
+				{packet: []byte("noise")},
+				{packet: toClient(stranger)},
+				{packet: toClient(reply(t, m, "10.77.0.9"))},
+				{packet: toClient(reply(t, m, "10.77.0.1")), after: 100 * time.Millisecond},
+			}
+		}}
+		got, err := newInquiry(s).ask(4 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		compare(t, Lease{
+			Address: netip.MustParsePrefix("10.77.0.11/24"), Server: netip.MustParseAddr("10.77.0.1"),
+			Router: netip.MustParseAddr("10.77.0.1"), HostName: "n01", MTU: 9000, Words: "dim.node=n01",
+		}, got)
+		for _, m := range s.sent {
+			compare(t, vendorClass, m.ClassIdentifier())
+			compare(t, uint16(7), m.NumSeconds)
+		}
+	})
+}
+
+func TestAnotherServersOfferIsTakenWhenOursMakesNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &servers{answers: func(m *dhcpv4.DHCPv4) []delayed {
+			return []delayed{{packet: toClient(reply(t, m, "10.77.0.9"))}}
+		}}
+		began := time.Now()
+		got, err := newInquiry(s).ask(20 * time.Second)
+		if err != nil || got.Server != netip.MustParseAddr("10.77.0.9") {
+			t.Fatalf("ask = %+v, %v", got, err)
+		}
+		if d := time.Since(began); d > 3*time.Second {
+			t.Errorf("it took %v, want no more than the time to settle", d)
+		}
+	})
+}
+
+func TestSilenceAndRefusalAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := &servers{answers: func(*dhcpv4.DHCPv4) []delayed { return nil }}
+		if _, err := newInquiry(silent).ask(2 * time.Second); !errors.Is(err, errNoAnswer) {
+			t.Errorf("ask = %v, want errNoAnswer", err)
+		}
+		nak := &servers{answers: func(m *dhcpv4.DHCPv4) []delayed {
+			if m.MessageType() == dhcpv4.MessageTypeRequest {
+				return []delayed{{packet: toClient(reply(t, m, "10.77.0.1", dhcpv4.OptMessageType(dhcpv4.MessageTypeNak)))}}
+			}
+			return []delayed{{packet: toClient(reply(t, m, "10.77.0.1"))}}
+		}}
+		if _, err := newInquiry(nak).ask(2 * time.Second); !errors.Is(err, errRefused) {
+			t.Errorf("ask = %v, want errRefused", err)
+		}
+	})
+}
+
+func TestSenselessOptionsAreLeftOut(t *testing.T) {
+	q := newInquiry(nil)
+	m := reply(t, q.message(q.xid(), dhcpv4.MessageTypeDiscover), "10.77.0.1",
+		dhcpv4.OptSubnetMask(net.IPMask{255, 0, 255, 0}), dhcpv4.OptRouter(net.IPv4(192, 168, 0, 1)),
+		dhcpv4.OptHostName("a b"), dhcpv4.Option{Code: dhcpv4.OptionInterfaceMTU, Value: dhcpv4.Uint16(12)})
+	got := leaseOf(m)
+	compare(t, netip.MustParsePrefix("10.77.0.11/8"), got.Address)
+	if got.Router.IsValid() || got.HostName != "" || got.MTU != 0 {
+		t.Errorf("lease %+v", got)
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	q := newInquiry(nil)
+	xid := q.xid()
+	f.Add(toClient(reply(f, q.message(xid, dhcpv4.MessageTypeDiscover), "10.77.0.1")))
+	f.Add([]byte{0x45})
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		m := q.answer(packet, xid)
+		if m == nil || !usableAddress(m) {
+			return
+		}
+		l := leaseOf(m)
+		if !l.Address.IsValid() || l.Address.Bits() == 0 || l.Router.IsValid() && !l.Address.Contains(l.Router) {
+			t.Errorf("lease %+v", l)
+		}
+		ParseParams(l.Words)
+	})
+}
+
+func FuzzUDPPayload(f *testing.F) {
+	f.Add(broadcast([]byte("hello")))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		if got := udpPayload(p, serverPort); len(got) > len(p) {
+			t.Error("more than there is")
+		}
+	})
+}

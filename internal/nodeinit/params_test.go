@@ -1,0 +1,96 @@
+package nodeinit
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// full is the example of docs/reference/kernel-parameters.md.
+const full = `initrd=initramfs BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.77.0.1 dim.nfs=10.77.0.1:2049:/nodes/n01 ` +
+	`dim.http=10.77.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0`
+
+func compare(t *testing.T, want, got any) {
+	t.Helper()
+	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func fullParams() Params {
+	return Params{
+		BootMAC: net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0, 1}, Node: "n01", Server: netip.MustParseAddr("10.77.0.1"),
+		Root:      Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/nodes/n01"},
+		HTTP:      netip.MustParseAddrPort("10.77.0.1:80"),
+		Interface: "eth0",
+	}
+}
+
+func TestTheServersCommandLineIsUnderstood(t *testing.T) {
+	got, problems := ParseParams(full)
+	compare(t, fullParams(), got)
+	compare(t, []string(nil), problems)
+}
+
+func TestOfAWordThatIsThereTwiceTheLastCounts(t *testing.T) {
+	got, _ := ParseParams(full + ` dim.node=n02 ro rw ro init="/opt/my init" dim.mount=actimeo=30,rsize=8192 dim.mtu=9000 dim.debug ` +
+		`virtio-net.napi_tx=0 modprobe.blacklist=tg3,bnx2 -- dim.node=n03`)
+	want := fullParams()
+	want.Node, want.ReadOnly, want.Init, want.MTU, want.Debug = "n02", true, "/opt/my init", 9000, true
+	want.Mount = "actimeo=30,rsize=8192"
+	want.ModuleOptions = map[string][]string{"virtio_net": {"napi_tx=0"}}
+	want.Blacklist = []string{"tg3", "bnx2"}
+	compare(t, want, got)
+}
+
+func TestAWrongWordIsToldAndLeftOut(t *testing.T) {
+	for _, word := range []string{
+		"BOOTIF=01-52-54", "dim.server=head", "dim.nfs=10.77.0.1:/nodes/n01", "dim.nfs=10.77.0.1:2049:nodes",
+		"dim.nfs=10.77.0.1:2049:/a,b", "dim.http=80", "dim.if=a/b", "dim.if=sixteenletterslong", "dim.mtu=12",
+	} {
+		p, problems := ParseParams(word)
+		if len(problems) != 1 || !strings.Contains(problems[0], word) {
+			t.Errorf("%s: problems %q", word, problems)
+		}
+		compare(t, Params{}, p)
+	}
+}
+
+func TestMountOptionsAreThoseOfTheReference(t *testing.T) {
+	p := fullParams()
+	p.Mount = "actimeo=30"
+	want := "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto,port=2049,mountport=2049,addr=10.77.0.1,actimeo=30"
+	compare(t, want, p.mountData())
+	compare(t, "10.77.0.1:/nodes/n01", p.mountSource())
+}
+
+func TestWhatDHCPSaysFillsOnlyWhatIsMissing(t *testing.T) {
+	words, _ := ParseParams("dim.node=other " + full)
+	p := Params{Node: "mine"}
+	p.fill(words)
+	want := fullParams()
+	want.Node, want.BootMAC = "mine", nil
+	compare(t, want, p)
+}
+
+func FuzzParseParams(f *testing.F) {
+	f.Add(full)
+	f.Add(`a="b c" "--" dim.nfs=[::1]:1:/x init=`)
+	f.Fuzz(func(t *testing.T, line string) {
+		p, _ := ParseParams(line)
+		if p.BootMAC != nil && len(p.BootMAC) != 6 {
+			t.Errorf("boot card %v", p.BootMAC)
+		}
+		if p.Root.Path != "" && (p.Root.Path[0] != '/' || !p.Root.Server.IsValid()) {
+			t.Errorf("root %+v", p.Root)
+		}
+		if strings.Contains(p.Root.Path, ",") {
+			t.Errorf("the path %q would become mount options", p.Root.Path)
+		}
+	})
+}
