@@ -14,120 +14,96 @@ import (
 // lifted is a regular file's content on its way into the layer: copied and synced under a temporary name in work/, while the
 // replica is not locked.
 type lifted struct {
-	view *view // of which it was a part
-	id   image.ID
-	keep uint64 // how much of the content was copied
-	tmp  string
-	work int
+	view *view // of which it is a part
+	file *nodeFile
+	low  lower.Ref
+	keep uint64 // how much of the content is wanted
 	mold *mold
+	work int // open directory
+	tmp  string
 }
 
-// edit locks r and finds h, copied up into the layer if it was not there, or set aside. may decides under the lock whether
-// the call goes on; it may be called several times. keep is how many bytes of a regular file's content are
-// still wanted.
-//
-// The content of a large file is copied without the lock, for it never changes, and other calls of the node go on.
-func (r *Replica) edit(h vfs.Handle, keep uint64, may func(s spot) error) (*op, spot, error) {
-	var l *lifted
-	defer func() { l.discard() }()
+// errLift ends an attempt of update: content must be copied first.
+var errLift = errors.New("content must be copied up first")
+
+// update runs do with r locked for writing. do decides everything anew each time it is called: when it finds that files
+// must be copied up, it says so by errLift before it has changed anything, and is called again when their content is in
+// work/. So large files are copied without the lock, and still a call is one step for all others.
+func (r *Replica) update(do func(o *op) error) error {
+	staged := make(map[image.ID]*lifted)
+	defer func() {
+		for _, l := range staged {
+			l.discard()
+		}
+	}()
 	for {
 		o, err := r.begin()
 		if err != nil {
-			return nil, spot{}, err
+			return err
 		}
-		s, err := r.resolve(h)
-		if err == nil {
-			err = may(s)
+		o.staged = staged
+		if err = do(o); err != errLift {
+			return o.end(err)
 		}
-		if err == nil && s.obj == nil {
-			err = r.frozen(s)
+		wanted := o.wanted
+		if err = o.end(nil); err == nil {
+			err = r.stage(wanted, staged)
 		}
-		if err != nil || s.obj != nil {
-			return o, s, err
+		if err != nil {
+			return r.edge(err)
 		}
-		if r.kind(s) == vfs.Regular && r.wanted(s, keep) > 0 && !l.fits(r.view, r.id(s)) {
-			l.discard()
-			if l, err = r.lift(o, s, keep); err != nil {
-				return o, s, err
-			}
-			o.end(nil)
-			if err := l.copy(r, s.file, s.low); err != nil {
-				return nil, spot{}, r.edge(err)
-			}
-			continue
-		}
-		s, err = o.copyUp(s, l)
-		if err == nil {
-			l = nil
-		}
-		return o, s, err
 	}
 }
 
-// frozen refuses changes of what is not there any more.
-func (r *Replica) frozen(s spot) error {
-	if s.gone != nil {
-		return vfs.EROFS
+// stage copies the content of the wanted files, then syncs them all, for the first sync does most of the work.
+func (r *Replica) stage(wanted map[image.ID]*lifted, staged map[image.ID]*lifted) error {
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	for id, l := range wanted {
+		staged[id].discard()
+		delete(staged, id)
+		fd, err := l.copy(r)
+		if err != nil {
+			return err
+		}
+		staged[id] = l
+		fds = append(fds, fd)
+	}
+	if r.set.relaxed {
+		return nil
+	}
+	for _, fd := range fds {
+		if err := fsync(fd); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// wanted returns how many bytes must be copied when keep bytes of s are wanted.
-func (r *Replica) wanted(s spot, keep uint64) uint64 {
-	if s.file != nil {
-		return min(keep, s.file.Size)
-	}
-	return min(keep, r.view.index.FileSize(s.low))
-}
-
-func (l *lifted) fits(v *view, id image.ID) bool { return l != nil && l.view == v && l.id == id }
-
-// lift prepares the copy of s, with the lock held.
-func (r *Replica) lift(o *op, s spot, keep uint64) (*lifted, error) {
-	if _, err := o.work(); err != nil {
-		return nil, err
-	}
-	m, _, err := r.moldOf(s)
+// copy makes the temporary file and returns it open. It needs no lock: neither a version nor a node file ever changes.
+func (l *lifted) copy(r *Replica) (fd int, err error) {
+	src, err := r.set.lowerBody(l.view, l.file, l.low)
 	if err != nil {
-		return nil, err
-	}
-	return &lifted{view: r.view, id: r.id(s), keep: keep, mold: m, work: -1}, nil
-}
-
-// copy makes the temporary file, without the lock: neither a version nor a node file ever changes.
-func (l *lifted) copy(r *Replica, file *nodeFile, low lower.Ref) error {
-	src, err := r.set.lowerBody(l.view, file, low)
-	if err != nil {
-		return err
+		return -1, err
 	}
 	defer src.release()
 	w, err := r.workDir()
 	if err != nil {
-		return err
+		return -1, err
 	}
 	defer w.Release()
 	if l.work, err = unix.FcntlInt(uintptr(w.FD), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-		return err
+		return -1, err
 	}
 	l.mold.fill = func(fd int) error { return src.copyTo(fd, l.keep) }
-	tmp, fd, err := r.cast(l.work, l.mold)
-	if err != nil {
-		l.close()
-		return err
-	}
-	l.tmp = tmp
-	defer unix.Close(fd)
-	if r.set.relaxed {
-		return nil
-	}
-	return fsync(fd)
-}
-
-func (l *lifted) close() {
-	if l.work >= 0 {
+	if l.tmp, fd, err = r.cast(l.work, l.mold); err != nil {
 		unix.Close(l.work)
-		l.work = -1
 	}
+	return fd, err
 }
 
 // discard removes a copy that was not used. It may be called on nil.
@@ -138,14 +114,24 @@ func (l *lifted) discard() {
 	if l.tmp != "" {
 		unix.Unlinkat(l.work, l.tmp, 0)
 	}
-	l.close()
+	unix.Close(l.work)
 }
 
-// copyUp brings s, which is no directory's content but one entry, into the layer under all its names. l is its content,
-// nil when there is none to be copied.
-func (o *op) copyUp(s spot, l *lifted) (spot, error) {
+// copyUp brings s into the layer, under all its names. keep is how many bytes of a regular file's content are still
+// wanted. It returns errLift when the content is not there yet.
+func (o *op) copyUp(s spot, keep uint64) (spot, error) {
 	r := o.r
-	p := r.place(s)
+	if s.obj != nil {
+		return s, nil
+	}
+	if s.gone != nil {
+		return s, vfs.EROFS
+	}
+	l := o.staged[r.id(s)]
+	if r.kind(s) == vfs.Regular && (l == nil || l.view != r.view || l.keep != keep) && r.wanted(s, keep) > 0 {
+		return s, o.want(s, keep)
+	}
+	p, low := r.place(s), s.low
 	if r.kind(s) == vfs.Directory {
 		err := o.raise(p)
 		if err != nil {
@@ -153,20 +139,7 @@ func (o *op) copyUp(s spot, l *lifted) (spot, error) {
 		}
 		return spot{at: p, obj: p.obj, low: lower.None}, err
 	}
-	low := s.low
-	m, obj, err := r.moldOf(s)
-	if err != nil {
-		r.prune(p)
-		return s, err
-	}
-	if l != nil {
-		work, werr := o.work()
-		if err = werr; err == nil {
-			err = o.putLifted(p, work, l, obj)
-		}
-	} else {
-		err = o.copyInto(p, m, obj)
-	}
+	obj, err := o.bringUp(p, s, l)
 	if err != nil {
 		r.prune(p)
 		return s, err
@@ -177,20 +150,54 @@ func (o *op) copyUp(s spot, l *lifted) (spot, error) {
 	return spot{at: p, obj: obj, low: lower.None}, err
 }
 
-func (o *op) putLifted(p *place, work int, l *lifted, obj *object) error {
-	dir, err := o.dir(p.up)
+// want notes that the content of s must be copied, and returns errLift.
+func (o *op) want(s spot, keep uint64) error {
+	if _, err := o.work(); err != nil {
+		return err
+	}
+	m, _, err := o.r.moldOf(s)
 	if err != nil {
 		return err
 	}
-	err = keepTimes(dir, func() error { return o.put(p, dir, work, l.tmp, obj) })
-	if err == nil {
-		l.tmp = ""
-		l.close()
+	if o.wanted == nil {
+		o.wanted = make(map[image.ID]*lifted)
 	}
-	return err
+	o.wanted[o.r.id(s)] = &lifted{view: o.r.view, file: s.file, low: s.low, keep: keep, mold: m}
+	return errLift
 }
 
-// source opens the bytes of a node file, or when that is nil of a version's file.
+// wanted returns how many bytes must be copied when keep bytes of s are wanted.
+func (r *Replica) wanted(s spot, keep uint64) uint64 {
+	if s.file != nil {
+		return min(keep, s.file.Size)
+	}
+	return min(keep, r.view.index.FileSize(s.low))
+}
+
+// bringUp makes s, which is no directory, at its place p in the layer. l is its content, nil when it has none.
+func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
+	m, obj, err := o.r.moldOf(s)
+	if err != nil {
+		return nil, err
+	}
+	if l == nil {
+		return obj, o.copyInto(p, m, obj)
+	}
+	work, err := o.work()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := o.dir(p.up)
+	if err != nil {
+		return nil, err
+	}
+	if err = keepTimes(dir, func() error { return o.put(p, dir, work, l.tmp, obj) }); err == nil {
+		l.tmp = ""
+	}
+	return obj, err
+}
+
+// lowerBody opens the bytes of a node file, or when that is nil of a version's file.
 func (s *Set) lowerBody(v *view, file *nodeFile, low lower.Ref) (b body, err error) {
 	b.fixed = true
 	if file != nil {

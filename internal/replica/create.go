@@ -293,30 +293,32 @@ func (o *op) makeAt(p *place, fd int, m *mold) (*object, error) {
 
 // Link makes a further name for h.
 func (r *Replica) Link(c *vfs.Cred, h vfs.Handle, dir vfs.Handle, name string) (lc vfs.LinkChange, err error) {
-	var d spot
-	var before *vfs.Attr
-	o, s, err := r.edit(h, whole, func(s spot) error {
-		before = nil
-		o := op{r: r}
-		if d, before, err = o.enter(c, dir, name); err != nil {
+	err = r.update(func(o *op) error {
+		lc = vfs.LinkChange{}
+		s, err := r.resolve(h)
+		if err != nil {
 			return err
 		}
-		return r.mayLink(c, s, d, before, name)
-	})
-	if o == nil {
-		return lc, err
-	}
-	if err == nil {
-		err = o.link(s.obj, r.again(d), name)
-	}
-	switch {
-	case err == nil:
+		d, before, err := o.enter(c, dir, name)
+		if before != nil {
+			lc.Dir = unchanged(before)
+		}
+		if err == nil {
+			err = r.mayLink(c, s, d, before, name)
+		}
+		if err == nil {
+			s, err = o.copyUp(s, whole)
+		}
+		if err == nil {
+			err = o.link(s.obj, r.again(d), name)
+		}
+		if err != nil {
+			return err
+		}
 		lc.Dir = r.changed(r.again(d), before)
-		err = r.attr(s, &lc.Attr)
-	case before != nil:
-		lc.Dir = unchanged(before)
-	}
-	return lc, o.end(err)
+		return r.attr(s, &lc.Attr)
+	})
+	return lc, err
 }
 
 func (r *Replica) mayLink(c *vfs.Cred, s, d spot, attr *vfs.Attr, name string) error {

@@ -18,7 +18,9 @@ type op struct {
 	dirty []*fds.File
 	held  []*fds.File // open until the end, but not to be synced
 
-	marked bool // something that cannot be opened was changed: see Set.syncMark
+	staged map[image.ID]*lifted // content that has been copied for this call
+	wanted map[image.ID]*lifted // content that must be copied before it can go on
+	marked bool                 // something that cannot be opened was changed: see Set.syncMark
 }
 
 // begin locks r for a change. Each begin needs an end.

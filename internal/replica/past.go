@@ -48,7 +48,7 @@ type goneEntry struct {
 
 func (g *goneEntry) attr(a *vfs.Attr) {
 	*a = vfs.Attr{
-		Type: g.kind, Mode: g.mode, UID: g.uid, GID: g.gid, Size: g.size, Used: (g.size + 511) &^ 511,
+		Type: g.kind, Mode: g.mode, UID: g.uid, GID: g.gid, Size: g.size, Used: (g.size + 4095) &^ 4095,
 		Major: g.major, Minor: g.minor, ID: uint64(g.id), Atime: g.mtime, Mtime: g.mtime,
 	}
 }

@@ -217,6 +217,7 @@ func (b *body) read(p []byte, off uint64) (n int, eof bool, err error) {
 	if off > math.MaxInt64 {
 		return 0, true, nil
 	}
+	p = p[:min(uint64(len(p)), math.MaxInt64-off)]
 	for n < len(p) {
 		m, err := unix.Pread(b.file.FD, p[n:], int64(off)+int64(n))
 		if err == unix.EINTR {
@@ -257,7 +258,7 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 		return vfs.StatFS{}, err
 	}
 	if r.dir == "" {
-		return vfs.StatFS{Bytes: version.Bytes, Files: version.Files, NameMax: nameMax}, nil
+		return vfs.StatFS{Bytes: max(version.Bytes, 1), Files: version.Files + 1, NameMax: nameMax}, nil
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(r.set.dir, &st); err != nil {

@@ -7,40 +7,22 @@ import (
 	"dim/internal/vfs"
 )
 
-// Rename has the semantics of rename(2). What is not in the layer is copied up first; a directory that has
-// entries of the version below it answers EXDEV, and mv(1) copies it, as on the kernel's overlayfs.
-func (r *Replica) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string) (vfs.RenameChange, error) {
-	var m renaming
-	for {
-		o, err := r.begin()
-		if err != nil {
-			return vfs.RenameChange{}, err
-		}
-		m = renaming{op: o, c: c, fromName: fromName, toName: toName}
-		err = m.plan(from, to)
-		if err == nil && m.lift != nil {
-			// Copy up without the lock held, then look again.
-			h := r.handle(m.src)
-			o.end(nil)
-			if err := r.bringUp(h); err != nil && err != vfs.ESTALE {
-				return vfs.RenameChange{}, err
-			}
-			continue
+// Rename has the semantics of rename(2). What is not in the layer is copied up first: a directory of the version with all
+// that is in it, when that is not much; else the answer is EXDEV, and mv(1) copies it.
+func (r *Replica) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string) (rc vfs.RenameChange, err error) {
+	err = r.update(func(o *op) error {
+		m := renaming{op: o, c: c, fromName: fromName, toName: toName}
+		err := m.plan(from, to)
+		if err == nil && m.moves {
+			err = m.prepare()
 		}
 		if err == nil && m.moves {
 			err = m.do()
 		}
-		return m.result(err), o.end(err)
-	}
-}
-
-// bringUp copies h up.
-func (r *Replica) bringUp(h vfs.Handle) error {
-	o, _, err := r.edit(h, whole, func(spot) error { return nil })
-	if o == nil {
+		rc = m.result(err)
 		return err
-	}
-	return o.end(err)
+	})
+	return rc, err
 }
 
 // renaming is one call of Rename.
@@ -52,8 +34,7 @@ type renaming struct {
 	fromName, toName string
 	src, dst         spot
 	hasDst           bool
-	lift             *spot // what must be copied up first
-	moves            bool  // there is something to do
+	moves            bool // there is something to do
 }
 
 func (m *renaming) result(err error) vfs.RenameChange {
@@ -181,13 +162,129 @@ func (m *renaming) mayMove() error {
 	switch {
 	case isDir && m.hasDst && !r.empty(m.dst):
 		return vfs.ENOTEMPTY
-	case isDir && !m.src.at.alone():
-		return vfs.EXDEV
 	case !m.hasDst && r.crowded(m.to, m.toName):
 		return vfs.ENOSPC
-	case !isDir && m.src.obj == nil:
-		m.lift = &m.src
 	}
+	return nil
+}
+
+// The most that a directory of the version may hold to be renamed.
+const (
+	moveEntries = 1024
+	moveBytes   = 64 << 20
+)
+
+// prepare brings what is to be moved into the layer, whole and alone.
+func (m *renaming) prepare() (err error) {
+	if m.r.kind(m.src) != vfs.Directory {
+		m.src, err = m.copyUp(m.src, whole)
+		return err
+	}
+	if m.src.at.alone() {
+		return nil
+	}
+	var t tally
+	if err := m.r.weigh(m.src, &t); err != nil {
+		return err
+	}
+	// First all contents, in one go; then everything, from the top.
+	if err := m.copyTree(m.src, vfs.Regular); err != nil {
+		return err
+	}
+	if m.wanted != nil {
+		return errLift
+	}
+	if err := m.copyTree(m.src, vfs.Directory); err != nil {
+		return err
+	}
+	if m.src, err = m.copyUp(m.src, whole); err != nil {
+		return err
+	}
+	return m.cutLoose(m.src)
+}
+
+type tally struct {
+	entries int
+	bytes   uint64
+}
+
+// weigh adds up what is in directory d and the version or a node file has. It refuses what may not be moved.
+func (r *Replica) weigh(d spot, t *tally) error {
+	m := r.merge(d, 0)
+	for {
+		name, s, _, ok := m.next()
+		if !ok {
+			return nil
+		}
+		if err := r.mayName(d, name); err != nil {
+			return err
+		}
+		t.entries++
+		if s.obj == nil && r.kind(s) == vfs.Regular {
+			t.bytes += r.wanted(s, whole)
+		}
+		if t.entries > moveEntries || t.bytes > moveBytes {
+			return vfs.EXDEV
+		}
+		if r.kind(s) == vfs.Directory {
+			if err := r.weigh(s, t); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// copyTree copies up what is in directory d. In a pass for regular files it only notes the contents that are still wanted.
+func (m *renaming) copyTree(d spot, pass vfs.Type) error {
+	for _, s := range m.r.entries(d) {
+		isDir := m.r.kind(s) == vfs.Directory
+		switch {
+		case pass == vfs.Regular && !isDir && m.r.kind(s) == vfs.Regular && s.obj == nil && m.r.wanted(s, whole) > 0:
+			if l := m.staged[m.r.id(s)]; l == nil || l.view != m.r.view || l.keep != whole {
+				if err := m.want(s, whole); err != errLift {
+					return err
+				}
+			}
+		case pass == vfs.Directory:
+			var err error
+			if s, err = m.copyUp(m.r.again(s), whole); err != nil {
+				return err
+			}
+		}
+		if isDir {
+			if err := m.copyTree(s, pass); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// entries returns all that directory d shows.
+func (r *Replica) entries(d spot) []spot {
+	var list []spot
+	m := r.merge(d, 0)
+	for {
+		_, s, _, ok := m.next()
+		if !ok {
+			return list
+		}
+		list = append(list, s)
+	}
+}
+
+// cutLoose makes the directory s, which has all that shows in it in the layer, opaque.
+func (m *renaming) cutLoose(s spot) error {
+	d, name, err := m.r.where(s.obj)
+	if err != nil {
+		return err
+	}
+	defer d.Release()
+	if err := unix.Lsetxattr(procPath(d.FD, name), xattrOpaque, []byte("y"), 0); err != nil {
+		return err
+	}
+	s.obj.opaque = true
+	m.r.hide(s.at)
 	return nil
 }
 

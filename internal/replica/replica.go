@@ -230,7 +230,7 @@ func (r *Replica) attr(s spot, a *vfs.Attr) error {
 		mtime := vfs.Time(s.file.Mtime)
 		*a = vfs.Attr{
 			Type: vfs.Regular, Mode: s.file.Mode & 0o7777, Nlink: 1, UID: s.file.UID, GID: s.file.GID, Size: s.file.Size,
-			Used: (s.file.Size + 511) &^ 511, ID: uint64(s.file.id), Atime: mtime, Mtime: mtime,
+			Used: (s.file.Size + 4095) &^ 4095, ID: uint64(s.file.id), Atime: mtime, Mtime: mtime,
 		}
 	case s.gone != nil:
 		s.gone.attr(a)

@@ -9,44 +9,42 @@ import (
 
 // SetAttr checks everything before it changes anything.
 func (r *Replica) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (ch vfs.Change, err error) {
-	var before vfs.Attr
-	may := func(at spot) error {
-		if err := r.attr(at, &before); err != nil {
-			return err
-		}
-		if s.Guard != nil && *s.Guard != before.Ctime {
-			return vfs.EAGAIN
-		}
-		if err := r.mayChange(at); err != nil {
-			return err
-		}
-		if s.Valid == 0 {
-			return errNothing
-		}
-		return c.MaySet(&before, s)
-	}
 	keep := uint64(whole)
 	if s.Valid&vfs.SetSize != 0 {
 		keep = s.Size
 	}
-	o, at, err := r.edit(h, keep, may)
-	if o == nil {
-		return ch, err
-	}
-	switch {
-	case err == errNothing:
-		return unchanged(&before), o.end(nil)
-	case err == nil:
+	err = r.update(func(o *op) error {
+		at, err := r.resolve(h)
+		if err != nil {
+			return err
+		}
+		var before vfs.Attr
+		if err := r.attr(at, &before); err != nil {
+			return err
+		}
+		ch = unchanged(&before)
+		if err := r.maySet(c, at, &before, s); err != nil || s.Valid == 0 {
+			return err
+		}
+		if at, err = o.copyUp(at, keep); err != nil {
+			return err
+		}
 		err = o.setAttr(c, at, &before, s)
 		ch = r.changed(at, &before)
-	case before.Type != 0:
-		ch = unchanged(&before)
-	}
-	return ch, o.end(err)
+		return err
+	})
+	return ch, err
 }
 
-// errNothing ends a call that changes nothing, before anything is copied up.
-const errNothing = vfs.Errno(0)
+func (r *Replica) maySet(c *vfs.Cred, at spot, before *vfs.Attr, s *vfs.SetAttr) error {
+	if s.Guard != nil && *s.Guard != before.Ctime {
+		return vfs.EAGAIN
+	}
+	if err := r.mayChange(at); err != nil {
+		return err
+	}
+	return c.MaySet(before, s)
+}
 
 // setAttr changes the layer's object s. What can still fail for want of room comes first.
 func (o *op) setAttr(c *vfs.Cred, s spot, was *vfs.Attr, set *vfs.SetAttr) error {

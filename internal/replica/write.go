@@ -16,78 +16,96 @@ const whole = math.MaxUint64 // all of a file's content is still wanted
 // The replica is locked only to find the file. Then the file's own lock orders the writers, so that one node's bulk
 // data does not hold up its other calls; a switch in the meantime may set the file aside, and the bytes go with it.
 func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.Stability) (vfs.Change, error) {
-	obj, f, err := r.writable(c, h)
-	if err != nil {
-		return vfs.Change{}, err
+	w, err := r.writable(c, h, off, len(p))
+	if err != nil || w.file == nil {
+		return w.nothing, err
 	}
-	defer f.Release()
-	ch, err := r.write(c, obj, f.FD, p, off)
-	if err == nil && !r.set.relaxed && len(p) > 0 {
+	defer w.file.Release()
+	ch, err := r.write(c, w.obj, w.file.FD, p, off)
+	if w.nothing.Valid && ch.Valid {
+		ch.Before = w.nothing.Before // it was not in the layer before
+	}
+	if err == nil && !r.set.relaxed {
 		switch s {
 		case vfs.DataSync:
-			err = unix.Fdatasync(f.FD)
+			err = unix.Fdatasync(w.file.FD)
 		case vfs.FileSync:
-			err = fsync(f.FD)
+			err = fsync(w.file.FD)
 		}
 	}
 	return ch, r.edge(err)
 }
 
-// writable finds the layer's file h for c to write to, copying it up when it is not there yet.
-func (r *Replica) writable(c *vfs.Cred, h vfs.Handle) (*object, *fds.File, error) {
-	if r.dir == "" {
-		return nil, nil, vfs.EROFS
-	}
-	if err := r.rlock(); err != nil {
-		return nil, nil, err
-	}
-	s, err := r.resolve(h)
-	if err == nil {
-		err = r.mayWrite(c, s)
-	}
-	if err == nil && s.obj != nil {
-		f, err := r.content(s.obj)
-		r.mu.RUnlock()
-		return s.obj, f, r.edge(err)
-	}
-	r.mu.RUnlock()
-	if err != nil {
-		return nil, nil, r.edge(err)
-	}
-	o, s, err := r.edit(h, whole, func(s spot) error { return r.mayWrite(c, s) })
-	if o == nil {
-		return nil, nil, err
-	}
-	var f *fds.File
-	if err == nil {
-		f, err = r.content(s.obj)
-	}
-	if err = o.end(err); err != nil && f != nil {
-		f.Release()
-	}
-	return s.obj, f, err
+// target is a file that is ready to be written to.
+type target struct {
+	obj     *object
+	file    *fds.File  // nil: there is nothing to do
+	nothing vfs.Change // when there is nothing to do, or when this call has copied the file up: as it was before
 }
 
-// mayWrite decides whether c may write to the content of s; the owner always may.
-func (r *Replica) mayWrite(c *vfs.Cred, s spot) error {
+// writable finds the layer's file h for c to write n bytes at off, copying it up when it is not there yet.
+func (r *Replica) writable(c *vfs.Cred, h vfs.Handle, off uint64, n int) (w target, err error) {
+	if r.dir == "" {
+		return w, vfs.EROFS
+	}
+	if err := r.rlock(); err != nil {
+		return w, err
+	}
+	s, err := r.mayWrite(c, h, &w)
+	if err == nil && off > math.MaxInt64-uint64(n) {
+		err = vfs.EFBIG
+	}
+	if err == nil && n > 0 && s.obj != nil {
+		w.obj, w.nothing = s.obj, vfs.Change{}
+		w.file, err = r.content(s.obj)
+	}
+	r.mu.RUnlock()
+	if err != nil || n == 0 || s.obj != nil {
+		return w, r.edge(err)
+	}
+	err = r.update(func(o *op) error {
+		s, err := r.mayWrite(c, h, &w)
+		if err != nil {
+			return err
+		}
+		if s, err = o.copyUp(s, whole); err != nil {
+			return err
+		}
+		w.obj = s.obj
+		w.file, err = r.content(s.obj)
+		return err
+	})
+	if err != nil && w.file != nil {
+		w.file.Release()
+	}
+	return w, err
+}
+
+// mayWrite finds h and decides whether c may write to its content; the owner always may.
+func (r *Replica) mayWrite(c *vfs.Cred, h vfs.Handle, w *target) (spot, error) {
+	s, err := r.resolve(h)
+	if err != nil {
+		return s, err
+	}
 	switch r.kind(s) {
 	case vfs.Regular:
 	case vfs.Directory:
-		return vfs.EISDIR
+		return s, vfs.EISDIR
 	default:
-		return vfs.EINVAL
-	}
-	if err := r.mayChange(s); err != nil || c.UID == 0 {
-		return err
+		return s, vfs.EINVAL
 	}
 	var a vfs.Attr
 	if err := r.attr(s, &a); err != nil {
-		return err
+		return s, err
 	}
-	if c.UID != a.UID && !c.Permits(&a, vfs.MayWrite) {
-		return vfs.EACCES
+	w.nothing = unchanged(&a)
+	if err := r.mayChange(s); err != nil {
+		return s, err
 	}
-	return nil
+	if c.UID != 0 && c.UID != a.UID && !c.Permits(&a, vfs.MayWrite) {
+		return s, vfs.EACCES
+	}
+	return s, nil
 }
 
 // mayChange refuses what nobody may change: what is below a shared path, and what a switch has replaced.
@@ -110,12 +128,6 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 	var before vfs.Attr
 	if err := r.fileAttr(obj, fd, &before); err != nil {
 		return vfs.Change{}, err
-	}
-	if off > math.MaxInt64-uint64(len(p)) {
-		return unchanged(&before), vfs.EFBIG
-	}
-	if len(p) == 0 {
-		return unchanged(&before), nil
 	}
 	err := r.dropPrivileges(c, fd, before.Mode)
 	if err == nil {
@@ -163,21 +175,15 @@ func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	if err := r.rlock(); err != nil {
 		return vfs.Change{}, err
 	}
-	s, err := r.resolve(h)
-	if err == nil {
-		err = r.mayCommit(c, s)
-	}
-	var a vfs.Attr
-	if err == nil {
-		err = r.attr(s, &a)
-	}
+	var w target
+	s, err := r.mayWrite(c, h, &w)
 	var f *fds.File
 	if err == nil && s.obj != nil {
 		f, err = r.content(s.obj)
 	}
 	r.mu.RUnlock()
-	if err != nil {
-		return vfs.Change{}, r.edge(err)
+	if err == vfs.EROFS {
+		err = nil // nothing was written, so there is nothing to sync and nothing to refuse
 	}
 	if f != nil {
 		defer f.Release()
@@ -185,20 +191,5 @@ func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 			err = unix.Fdatasync(f.FD)
 		}
 	}
-	return unchanged(&a), r.edge(err)
-}
-
-// mayCommit: there is nothing to sync of a file that is not in the layer, and nothing to refuse.
-func (r *Replica) mayCommit(c *vfs.Cred, s spot) error {
-	if s.obj == nil {
-		s.gone = nil
-		switch r.kind(s) {
-		case vfs.Regular:
-			return nil
-		case vfs.Directory:
-			return vfs.EISDIR
-		}
-		return vfs.EINVAL
-	}
-	return r.mayWrite(c, s)
+	return w.nothing, r.edge(err)
 }

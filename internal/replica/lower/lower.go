@@ -242,18 +242,21 @@ const DirSize = 4096
 func (x *Index) used(r Ref) uint64 {
 	e := &x.rows[r]
 	if !e.more {
-		return (e.size + 511) &^ 511
+		return blocks(e.size)
 	}
 	extra := x.extras[r]
 	if !extra.sparse {
-		return (e.size + 511) &^ 511
+		return blocks(e.size)
 	}
 	var n uint64
 	for _, d := range extra.data {
 		n += d.Length
 	}
-	return (n + 511) &^ 511
+	return blocks(n)
 }
+
+// blocks rounds n up to what most file systems would use for it.
+func blocks(n uint64) uint64 { return (n + 4095) &^ 4095 }
 
 // TypeOf translates a type.
 func TypeOf(t image.Type) vfs.Type {
