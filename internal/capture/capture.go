@@ -70,7 +70,7 @@ type Progress struct {
 type Result struct {
 	Version image.Version
 	Changed bool // false: nothing differs from the newest version, which Version is
-	// Changes against the version before, in walk order; nil for an image's first version.
+	// Changes against the version before, in walk order; nil for an image's first version, or if the one before is damaged.
 	Changes                             []image.Change
 	Added, Modified, Removed, Unchanged uint64 // names
 	FilesRead, BytesRead                uint64 // what had to be read
@@ -216,8 +216,8 @@ func (c *scan) conclude(ctx context.Context, root *dir) (Result, error) {
 		if err != nil {
 			return r, err
 		}
-		if err := r.compare(ctx, c.store, before, first); err != nil {
-			return r, err
+		if err := r.compare(ctx, c.store, before, first); err != nil { // the new version is there and whole
+			c.o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
 		}
 	}
 	if c.old == nil || c.old.digest != digest || c.renote.Load() {

@@ -203,7 +203,11 @@ func (n *notes) encode() []byte {
 		b = le.AppendUint32(b, uint32(len(l.first)))
 		b = append(b, l.first...)
 	}
-	return le.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	return appendSum(b)
+}
+
+func appendSum(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 func (s *stamp) append(b []byte) []byte {

@@ -1,0 +1,311 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/store"
+)
+
+// later makes captures believe that it is later than it is, so that they trust the notes of what was made just now.
+func (l *lab) later() {
+	l.o.Now = func() time.Time { return time.Now().Add(10 * time.Second) }
+}
+
+// tick lets the file system's clock move on.
+func tick() { time.Sleep(12 * time.Millisecond) }
+
+func paths(r Result) []string {
+	var list []string
+	for _, c := range r.Changes {
+		mark := "~"
+		if c.Old == nil {
+			mark = "+"
+		} else if c.New == nil {
+			mark = "-"
+		}
+		list = append(list, mark+c.Path)
+	}
+	return list
+}
+
+func TestOnlyWhatChangedIsRead(t *testing.T) {
+	l := newLab(t)
+	l.later()
+	for i := range 100 {
+		l.write(fmt.Sprintf("d%d/f%d", i%10, i), fmt.Sprint(i))
+	}
+	first := l.capture()
+	if first.Added != 110 || first.FilesRead != 100 || !first.Changed {
+		t.Errorf("first: %+v", first)
+	}
+	tick()
+	if r := l.capture(); r.Changed || r.FilesRead != 0 || r.Unchanged != 110 {
+		t.Errorf("unchanged: %+v", r)
+	}
+	tick()
+	l.write("d3/f13", "changed")
+	l.write("d4/new", "new")
+	check(t, os.Remove(l.path("d5/f5")), os.Chmod(l.path("d6"), 0o700))
+	r := l.capture()
+	want := []string{"~d3/f13", "~d4", "+d4/new", "~d5", "-d5/f5", "~d6"}
+	if d := cmp.Diff(want, paths(r)); d != "" {
+		t.Error(d)
+	}
+	if r.FilesRead != 2 || r.Added != 1 || r.Removed != 1 || r.Modified != 4 || r.Unchanged != 105 || r.Version.Number != 2 {
+		t.Errorf("after a change: %+v", r)
+	}
+	if r.Version.Parent != 1 || r.Version.Files != 110 {
+		t.Errorf("version %+v", r.Version)
+	}
+	tick()
+	if r := l.capture(); r.Changed || r.FilesRead != 0 {
+		t.Errorf("unchanged again: %+v", r)
+	}
+	l.sound()
+}
+
+func TestWhatChangedAtTheTimeOfACaptureIsReadAgain(t *testing.T) {
+	l := newLab(t)
+	l.write("f", "1")
+	l.capture()
+	if r := l.capture(); r.FilesRead != 1 || r.Changed {
+		t.Errorf("a file as young as the capture: %d files read, changed %v", r.FilesRead, r.Changed)
+	}
+	l.later()
+	l.capture()
+	if r := l.capture(); r.FilesRead != 0 {
+		t.Errorf("a file older than the capture: %d files read", r.FilesRead)
+	}
+}
+
+func TestAContentWithItsOldSizeAndTimesIsNoticed(t *testing.T) {
+	l := newLab(t)
+	l.later()
+	l.write("f", "one")
+	l.capture()
+	var st unix.Stat_t
+	check(t, unix.Stat(l.path("f"), &st))
+	tick()
+	l.write("f", "two")
+	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, l.path("f"), []unix.Timespec{st.Atim, st.Mtim}, 0))
+	if r := l.capture(); !r.Changed {
+		t.Error("the change went by")
+	}
+}
+
+// mutate does something random to the master.
+func (l *lab) mutate(r *rand.Rand) {
+	dirs, files := []string{""}, []string{}
+	check(l.t, filepath.WalkDir(l.o.Dir, func(path string, e os.DirEntry, err error) error {
+		if rel, _ := filepath.Rel(l.o.Dir, path); rel != "." {
+			if e.IsDir() {
+				dirs = append(dirs, rel)
+			} else {
+				files = append(files, rel)
+			}
+		}
+		return err
+	}))
+	dir := dirs[r.IntN(len(dirs))]
+	fresh := l.path(filepath.Join(dir, fmt.Sprintf("%c%d", 'a'+r.IntN(3), r.IntN(20))))
+	file := ""
+	if len(files) > 0 {
+		file = l.path(files[r.IntN(len(files))])
+	}
+	// What cannot be done, such as to rename a directory into itself, is not done.
+	switch r.IntN(9) {
+	case 0, 1:
+		_ = os.WriteFile(fresh, []byte(fmt.Sprint(r.IntN(10))), 0o644)
+	case 2:
+		_ = os.Mkdir(fresh, 0o755)
+	case 3:
+		_ = os.Link(file, fresh)
+	case 4:
+		_ = os.Remove(file)
+	case 5:
+		_ = os.Rename(file, fresh)
+	case 6:
+		if dir != "" {
+			_ = os.Rename(l.path(dir), fresh)
+		}
+	case 7:
+		_ = os.Symlink(fmt.Sprint(r.IntN(3)), fresh)
+	case 8:
+		if r.IntN(4) == 0 && dir != "" {
+			_ = os.RemoveAll(l.path(dir))
+		} else {
+			_ = os.Chmod(l.path(dir), os.FileMode(0o700+r.IntN(64)))
+		}
+	}
+}
+
+func TestCapturesWithNotesAndWithoutAgree(t *testing.T) {
+	l := newLab(t)
+	l.later()
+	l.exclude("/**/c1*", "/a1/*")
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for round := range 60 {
+		for range r.IntN(6) {
+			l.mutate(r)
+		}
+		with := l.capture()
+		plain := l.o
+		plain.Image, plain.CacheDir = "plain", ""
+		without, err := Run(context.Background(), l.store, plain)
+		check(t, err)
+		if with.Version.Digest != without.Version.Digest {
+			d := image.Differ{Load: l.store.Tree}
+			check(t, d.Diff(context.Background(), &with.Version.Root, &without.Version.Root, func(c image.Change) error {
+				t.Errorf("%q: with notes %+v, without %+v", c.Path, c.Old, c.New)
+				return nil
+			}))
+			t.Fatalf("round %d: other digests", round)
+		}
+		if with.Version.Files != without.Version.Files || with.Version.Bytes != without.Version.Bytes {
+			t.Fatalf("round %d: %d names and %d bytes with notes, %d and %d without", round, with.Version.Files, with.Version.Bytes,
+				without.Version.Files, without.Version.Bytes)
+		}
+		tick()
+	}
+	l.sound()
+}
+
+func TestNotesWithoutTheirVersionAreNotUsed(t *testing.T) {
+	l := newLab(t)
+	l.later()
+	l.write("f", "1")
+	one := l.capture()
+	s, err := store.Open(filepath.Join(t.TempDir(), "other"), store.Options{})
+	check(t, err)
+	defer s.Close()
+	l.store = s
+	if r := l.capture(); r.FilesRead != 1 || r.Version.Digest != one.Version.Digest {
+		t.Errorf("into another store: %+v", r)
+	}
+	l.sound()
+}
+
+func TestTreesThatWereLostAreMadeAnew(t *testing.T) {
+	l := newLab(t)
+	l.later()
+	l.write("d/f", "1")
+	l.write("d/g", "2")
+	r := l.capture()
+	d := l.entries(r.Version)["d"]
+	check(t, os.Remove(filepath.Join(l.store.Dir(), "trees", d.Digest.String()[:2], d.Digest.String())))
+	tick()
+	l.write("d/f", "3")
+	l.capture()
+	if r := l.capture(); r.Changed {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestASecondCaptureOfOneImageIsRefused(t *testing.T) {
+	l := newLab(t)
+	lock, err := l.store.Lock("capture-test")
+	check(t, err)
+	_, err = Run(context.Background(), l.store, l.o)
+	var held *store.LockedError
+	if !errors.As(err, &held) {
+		t.Errorf("got %v", err)
+	}
+	lock.Unlock()
+	l.capture()
+}
+
+func TestACancelledCaptureLeavesNothing(t *testing.T) {
+	l := newLab(t)
+	for i := range 500 {
+		l.write(fmt.Sprintf("d%d/f%d", i%10, i), fmt.Sprint(i))
+	}
+	for after := range 5 {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			time.Sleep(time.Duration(after) * 3 * time.Millisecond)
+			cancel()
+		}()
+		_, err := Run(ctx, l.store, l.o)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+		staging, err := os.ReadDir(filepath.Join(l.store.Dir(), "staging"))
+		if err != nil || len(staging) > 0 {
+			t.Errorf("staging holds %v, %v", staging, err)
+		}
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	left := slices.DeleteFunc(fds, func(e os.DirEntry) bool {
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		return !filepath.IsAbs(target) || len(target) < len(l.o.Dir) || target[:len(l.o.Dir)] != l.o.Dir
+	})
+	if len(left) > 0 {
+		t.Errorf("%d descriptors of the master are left open", len(left))
+	}
+	l.sound()
+}
+
+func TestProgressEndsWithEverything(t *testing.T) {
+	l := newLab(t)
+	l.later()
+	for i := range 100 {
+		l.write(fmt.Sprintf("d%d/f%d", i%10, i), "12345")
+	}
+	var last Progress
+	l.o.Progress = func(p Progress) { last = p }
+	l.capture()
+	if d := cmp.Diff(Progress{Files: 110, Bytes: 500}, last); d != "" {
+		t.Error(d)
+	}
+	l.capture()
+	if d := cmp.Diff(Progress{Files: 110, Bytes: 500, TotalFiles: 110, TotalBytes: 500}, last); d != "" {
+		t.Error(d)
+	}
+}
+
+func FuzzParseNotes(f *testing.F) {
+	n := &notes{start: time.Unix(1, 2), fsid: 3, rootIno: 4, files: 1, bytes: 2,
+		dirs:    []dirNote{{0, 1, image.Sum(nil), 2}, {1, 1, image.Sum(nil), 0}},
+		entries: []note{{"a", stamp{ino: 1, mode: unix.S_IFDIR}, 1}, {"b", stamp{ino: 2, nlink: 2}, 0}},
+		links:   map[fileID]linkNote{{0, 0, 2}: {"a/b", 1}}}
+	b := n.encode()
+	got, err := parseNotes(b)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if d := cmp.Diff(n, got, cmp.AllowUnexported(notes{}, dirNote{}, note{}, stamp{}, linkNote{}, fileID{})); d != "" {
+		f.Fatal(d)
+	}
+	f.Add(b[:len(b)-4])
+	f.Add([]byte(notesMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := parseNotes(seal(b))
+		if err != nil {
+			return
+		}
+		for i := range n.dirs {
+			n.of(&n.dirs[i])
+		}
+	})
+}
+
+// seal appends the checksum, so that the fuzzer gets past it.
+func seal(b []byte) []byte {
+	return appendSum(slices.Clone(b))
+}
