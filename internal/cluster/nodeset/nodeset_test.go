@@ -155,7 +155,7 @@ for line in sys.stdin:
 
 func askClusterShell(t *testing.T, texts []string) (answers [][2]string) {
 	t.Helper()
-	cmd := exec.Command("python3", "-c", clusterShell)
+	cmd := exec.Command("/usr/bin/python3", "-c", clusterShell)
 	cmd.Stdin = strings.NewReader(strings.Join(texts, "\n") + "\n")
 	out, err := cmd.Output()
 	if err != nil {

@@ -1,0 +1,148 @@
+package nodefile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"dim/internal/cluster"
+	"dim/internal/image"
+)
+
+// hostname makes /etc/hostname.
+func (b *Base) hostname(n *cluster.Node) ([]rendered, error) {
+	return []rendered{b.file(cluster.BuiltinHostname, "etc/hostname", []byte(string(n.Name)+"\n"))}, nil
+}
+
+// machineID makes /etc/machine-id where systemd or D-Bus wants one: nodes that share the master's get the same DHCP
+// identifiers and mix up their journals. It depends on the names of cluster and node only, so it outlives everything.
+func (b *Base) machineID(n *cluster.Node) ([]rendered, error) {
+	wanted, err := b.has("etc/machine-id", "usr/lib/systemd/systemd", "lib/systemd/systemd", "usr/bin/dbus-daemon")
+	if !wanted || err != nil {
+		return nil, err
+	}
+	id := sha256.Sum256([]byte("dim machine-id\x00" + b.cluster.Name + "\x00" + string(n.Name)))
+	id[6] = id[6]&0x0f | 0x40 // machine-id(5) wants the form of a version 4 UUID
+	id[8] = id[8]&0x3f | 0x80
+	text := []byte(hex.EncodeToString(id[:16]) + "\n")
+	files := []rendered{b.file(cluster.BuiltinMachineID, "etc/machine-id", text)}
+	// Elsewhere it is a link to the first one.
+	if e, ok, err := b.entry("var/lib/dbus/machine-id"); err != nil {
+		return nil, err
+	} else if ok && e.Type == image.Regular {
+		files = append(files, b.file(cluster.BuiltinMachineID, "var/lib/dbus/machine-id", text))
+	}
+	for i := range files {
+		files[i].Mode = 0o444
+	}
+	return files, nil
+}
+
+// resolvConf makes /etc/resolv.conf when the boot network names DNS servers, unless the version has a link there: then somebody
+// on the node manages what it leads to.
+func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
+	network := n.Boot().Network
+	if network == nil || len(network.DNS) == 0 {
+		return nil, nil
+	}
+	e, ok, err := b.entry("etc/resolv.conf")
+	if err != nil || ok && e.Type != image.Regular {
+		return nil, err
+	}
+	var text bytes.Buffer
+	if b.cluster.Domain != "" {
+		fmt.Fprintf(&text, "search %s\n", b.cluster.Domain)
+	}
+	for _, a := range network.DNS {
+		fmt.Fprintf(&text, "nameserver %v\n", a)
+	}
+	return []rendered{b.file(cluster.BuiltinResolvConf, "etc/resolv.conf", text.Bytes())}, nil
+}
+
+// hosts makes /etc/hosts, the same for all nodes: the cluster's machines, then what the master's own file says of others.
+func (b *Base) hosts() error {
+	own, _, err := b.read("etc/hosts")
+	if err != nil {
+		return err
+	}
+	h := &hostsFile{cluster: b.cluster, names: map[string]bool{}}
+	for _, s := range b.cluster.Servers {
+		h.names[string(s.Name)] = true
+	}
+	for _, n := range b.cluster.Nodes {
+		h.names[string(n.Name)] = true
+	}
+	h.text.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
+	h.text.WriteString("\n# Servers\n")
+	for _, s := range b.cluster.Servers {
+		h.machine(string(s.Name), s.Interfaces)
+	}
+	h.text.WriteString("\n# Nodes\n")
+	for _, n := range b.cluster.Nodes {
+		h.machine(string(n.Name), n.Interfaces)
+	}
+	h.others(own)
+	r, err := b.replaced(cluster.BuiltinHosts, "etc/hosts", h.text.Bytes())
+	b.common = append(b.common, r)
+	return err
+}
+
+type hostsFile struct {
+	cluster *cluster.Cluster
+	text    bytes.Buffer
+	names   map[string]bool // that are in the file, or will be
+}
+
+// machine writes the addresses of a machine: the first card's has the machine's name, each further one NAME-NETWORK.
+func (h *hostsFile) machine(name string, cards []*cluster.Interface) {
+	for i, card := range cards {
+		if !card.Address.IsValid() {
+			continue
+		}
+		called := name
+		if i > 0 {
+			called = name + "-" + strings.NewReplacer(".", "-", "_", "-").Replace(card.Network.Name)
+			if h.names[called] {
+				continue
+			}
+			h.names[called] = true
+		}
+		h.text.WriteString(card.Address.String())
+		h.text.WriteByte('\t')
+		if h.cluster.Domain != "" {
+			h.text.WriteString(called + "." + h.cluster.Domain + " ")
+		}
+		h.text.WriteString(called + "\n")
+	}
+}
+
+// others copies the lines of the master's own file that are about other machines: not the loopback, not the master
+// itself (Debian's installer calls it 127.0.1.1), not a machine of the cluster.
+func (h *hostsFile) others(own []byte) {
+	heading := "\n# From the master\n"
+	for line := range strings.Lines(string(own)) {
+		entry, _, _ := strings.Cut(line, "#")
+		fields := strings.Fields(entry)
+		if len(fields) < 2 {
+			continue
+		}
+		a, err := netip.ParseAddr(fields[0])
+		if err != nil || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalMulticast() {
+			continue
+		}
+		if _, _, ours := h.cluster.NodeByAddress(a); ours || slices.ContainsFunc(fields[1:], h.known) {
+			continue
+		}
+		h.text.WriteString(heading + strings.TrimRight(line, "\r\n") + "\n")
+		heading = ""
+	}
+}
+
+// known reports whether a name is one of the cluster's, in its domain or without.
+func (h *hostsFile) known(name string) bool {
+	return h.names[strings.TrimSuffix(name, "."+h.cluster.Domain)]
+}

@@ -1,0 +1,274 @@
+// Package nodefile makes the node files: files that are rendered for each node on demand, and stored nowhere. They are the
+// templates of the cluster description, and built-in ones that let an ordinary installation live without a disk.
+//
+// # Concepts
+//
+// A Base is what all nodes of one image version have in common. A Set is the node files of one node. Each built-in file is made
+// only where it makes sense in that version, only when the description does not switch it off, and only when no <file> has its path.
+//
+// # Invariants
+//
+// The same description, version and stamp make the same bytes on every server: nothing here asks for the time, the
+// machine or chance. Nothing is ever written into the image or the node's layer.
+//
+// # Concurrency
+//
+// A Base may be used by several goroutines. A Set never changes.
+//
+// The package must not know how files are served, nor where versions are stored: it reads the version through Reader.
+package nodefile
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+
+	"dim/internal/cluster"
+	"dim/internal/image"
+)
+
+// keptBytes is the size up to which a file that differs from node to node stays in memory; larger ones are rendered again when they are read.
+const keptBytes = 4096
+
+// Reader reads the version that node files lie upon. Errors for names that do not exist satisfy errors.Is(err, fs.ErrNotExist).
+type Reader interface {
+	// Entry returns the entry at name, which has no leading slash. A link at name itself is not followed.
+	Entry(name string) (image.Entry, error)
+
+	// ReadFile returns the content of the file at name. Links are followed inside the version.
+	ReadFile(name string) ([]byte, error)
+}
+
+// File is one node file of one node.
+type File struct {
+	Path   string // from the root, without a leading slash
+	Mode   uint32
+	UID    uint32
+	GID    uint32
+	Size   uint64
+	Digest image.Digest // of the content
+	Mtime  image.Time
+	From   string // the name of the built-in, or the place of the description's template
+}
+
+// Set is the node files of one node.
+type Set struct {
+	files    []File // by path
+	contents []content
+}
+
+// content gives a file's bytes: those that are kept, or else those that render makes again.
+type content struct {
+	kept   []byte
+	render func() ([]byte, error)
+}
+
+// Files lists the node files by path. The caller must not change the list.
+func (s *Set) Files() []File { return s.files }
+
+// Content returns the bytes of the file at path; the caller must not change them. It does no I/O. The error is fs.ErrNotExist
+// when there is no such node file.
+func (s *Set) Content(path string) ([]byte, error) {
+	i, ok := slices.BinarySearchFunc(s.files, path, func(f File, path string) int { return cmp.Compare(f.Path, path) })
+	if !ok {
+		return nil, fmt.Errorf("read node file /%s: %w", path, fs.ErrNotExist)
+	}
+	if c := s.contents[i]; c.render == nil {
+		return c.kept, nil
+	}
+	b, err := s.contents[i].render()
+	if err == nil && image.Sum(b) != s.files[i].Digest {
+		err = errors.New("it comes out differently now")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read node file /%s: %w", path, err)
+	}
+	return b, nil
+}
+
+// Base is what the node files of all nodes that see one version have in common.
+type Base struct {
+	cluster *cluster.Cluster
+	image   *cluster.Image
+	lower   Reader
+	stamp   image.Time
+
+	found  found
+	common []rendered // built-ins that are the same for all nodes
+
+	mu        sync.Mutex
+	templates map[*cluster.File]rendered // that turned out to be the same for all nodes
+}
+
+// found is what the version has, as far as built-ins want to know.
+type found struct {
+	ifupdown       bool
+	interfaces     []byte // etc/network/interfaces
+	interfacesFile File   // its owner and mode
+	networkManager bool
+	networkd       bool // or at least udev, which reads the same files
+}
+
+// rendered is a file with its content.
+type rendered struct {
+	File
+	content content
+}
+
+// Prepare looks at a version of image im. The files' modification time is stamp: it must be the same on every server, and should
+// not be in the future.
+func Prepare(c *cluster.Cluster, im *cluster.Image, lower Reader, stamp image.Time) (*Base, error) {
+	b := &Base{cluster: c, image: im, lower: lower, stamp: stamp, templates: map[*cluster.File]rendered{}}
+	steps := []struct {
+		name string
+		make func() error
+	}{
+		{cluster.BuiltinHosts, b.hosts},
+		{cluster.BuiltinFstab, b.fstab},
+		{cluster.BuiltinIfupdown, b.findIfupdown},
+		{cluster.BuiltinNetworkManager, b.findNetworkManager},
+		{cluster.BuiltinNetworkd, b.findNetworkd},
+	}
+	for _, s := range steps {
+		if im.Builtin.Off[s.name] {
+			continue
+		}
+		if err := s.make(); err != nil {
+			return nil, fmt.Errorf("prepare node files of %s: %s: %w", im.Name, s.name, err)
+		}
+	}
+	return b, nil
+}
+
+// Node returns the node files of n.
+func (b *Base) Node(n *cluster.Node) (*Set, error) {
+	files := make([]rendered, 0, 16)
+	for _, f := range b.image.Files {
+		r, err := b.template(f, n)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, r)
+	}
+	files = append(files, b.common...)
+	steps := []struct {
+		name string
+		make func(*cluster.Node) ([]rendered, error)
+	}{
+		{cluster.BuiltinHostname, b.hostname},
+		{cluster.BuiltinMachineID, b.machineID},
+		{cluster.BuiltinResolvConf, b.resolvConf},
+		{cluster.BuiltinIfupdown, b.interfaces},
+		{cluster.BuiltinNetworkManager, b.networkManager},
+		{cluster.BuiltinNetworkd, b.networkd},
+	}
+	for _, s := range steps {
+		if b.image.Builtin.Off[s.name] {
+			continue
+		}
+		made, err := s.make(n)
+		if err != nil {
+			return nil, fmt.Errorf("make node files of %s: %s: %w", n.Name, s.name, err)
+		}
+		files = append(files, made...)
+	}
+	return b.set(files), nil
+}
+
+// set sorts the files. Of several with one path the first stays: the description's templates come before the built-ins.
+// A built-in that would lie below or above a template's path gives way too.
+func (b *Base) set(files []rendered) *Set {
+	files = slices.DeleteFunc(files, func(r rendered) bool {
+		return slices.ContainsFunc(b.image.Files, func(f *cluster.File) bool {
+			return r.From != f.Where && (r.Path == f.Path || strings.HasPrefix(r.Path, f.Path+"/") || strings.HasPrefix(f.Path, r.Path+"/"))
+		})
+	})
+	slices.SortStableFunc(files, func(a, b rendered) int { return cmp.Compare(a.Path, b.Path) })
+	files = slices.CompactFunc(files, func(a, b rendered) bool { return a.Path == b.Path })
+	s := &Set{files: make([]File, len(files)), contents: make([]content, len(files))}
+	for i, r := range files {
+		s.files[i], s.contents[i] = r.File, r.content
+	}
+	return s
+}
+
+// template renders a file of the description.
+func (b *Base) template(f *cluster.File, n *cluster.Node) (rendered, error) {
+	b.mu.Lock()
+	r, ok := b.templates[f]
+	b.mu.Unlock()
+	if ok {
+		return r, nil
+	}
+	out, err := f.Render(b.cluster, b.image, n)
+	if err != nil {
+		return rendered{}, err
+	}
+	r = b.file(f.Where, f.Path, out.Content)
+	r.Mode, r.UID, r.GID = f.Mode, f.UID, f.GID
+	switch {
+	case out.Common:
+		b.mu.Lock()
+		b.templates[f] = r
+		b.mu.Unlock()
+	case len(out.Content) > keptBytes:
+		r.content = content{render: func() ([]byte, error) {
+			again, err := f.Render(b.cluster, b.image, n)
+			return again.Content, err
+		}}
+	}
+	return r, nil
+}
+
+// file makes a file of root's that everybody may read.
+func (b *Base) file(from, path string, text []byte) rendered {
+	return rendered{
+		File:    File{Path: path, Mode: 0o644, Size: uint64(len(text)), Digest: image.Sum(text), Mtime: b.stamp, From: from},
+		content: content{kept: text},
+	}
+}
+
+// replaced makes a file that stands in for one of the version's own, with that one's owner and mode.
+func (b *Base) replaced(from, path string, text []byte) (rendered, error) {
+	r := b.file(from, path, text)
+	e, ok, err := b.entry(path)
+	if ok && e.Type == image.Regular {
+		r.Mode, r.UID, r.GID = e.Mode, e.UID, e.GID
+	}
+	return r, err
+}
+
+// entry returns the version's entry at path, if there is one.
+func (b *Base) entry(path string) (image.Entry, bool, error) {
+	e, err := b.lower.Entry(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return image.Entry{}, false, nil
+	}
+	return e, err == nil, err
+}
+
+// has reports whether the version has one of the paths.
+func (b *Base) has(paths ...string) (bool, error) {
+	for _, p := range paths {
+		if _, ok, err := b.entry(p); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// read returns the content of the version's file at path. It is not ok when there is none, or the link there leads nowhere.
+func (b *Base) read(path string) (text []byte, ok bool, err error) {
+	if _, ok, err := b.entry(path); !ok {
+		return nil, false, err
+	}
+	text, err = b.lower.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	return text, err == nil, err
+}
