@@ -57,7 +57,7 @@ type Backend interface {
 	Machines(ctx context.Context) ([]Machine, error)
 
 	// Mount serves what m names on fd, an open /dev/fuse that the caller has mounted at m.Dir. It returns when it serves,
-	// which it does until that is unmounted or the daemon ends; then it closes done. When it succeeds it has taken over fd.
+	// which it does until that is unmounted or the daemon ends; then it closes done. When it succeeds it has taken over fd. (fuse.Serve)
 	Mount(ctx context.Context, m Mount, fd int) (done <-chan struct{}, err error)
 	// Mounts lists what is served that way.
 	Mounts(ctx context.Context) ([]Mount, error)

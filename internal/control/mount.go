@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,7 +87,7 @@ func receiveFD(c net.Conn) (int, error) {
 // ready when it is there. In the end nothing is mounted at dir; a file still open there lives on detached. When the daemon ends
 // first, that is an error.
 func (c *Client) Mount(ctx context.Context, what, dir string, ready func(Mount)) error {
-	dev, err := mountFUSE("dim:"+what, dir)
+	dev, err := mountFUSE(what, dir)
 	if err != nil {
 		return err
 	}
@@ -142,14 +143,19 @@ func handOver(conn net.Conn, replies *bufio.Reader, what, dir string, dev *os.Fi
 	return m, err
 }
 
-// mountFUSE opens /dev/fuse and mounts it at dir for everybody. Nothing in the tree is a device or setuid there.
-func mountFUSE(source, dir string) (*os.File, error) {
+// mountFUSE opens /dev/fuse and mounts it at dir for everybody. Nothing in the tree is a device or setuid there. The kernel
+// checks permissions too: see package fuse, which serves it.
+func mountFUSE(what, dir string) (*os.File, error) {
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other", dev.Fd(), os.Geteuid(), os.Getegid())
-	if err := unix.Mount(source, dir, "fuse.dim", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other,default_permissions,max_read=1048576", dev.Fd(), os.Geteuid(), os.Getegid())
+	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
+	if strings.Contains(what, "@") { // a version
+		flags |= unix.MS_RDONLY
+	}
+	if err := unix.Mount("dim:"+what, dir, "fuse.dim", flags, options); err != nil {
 		dev.Close()
 		return nil, &os.PathError{Op: "mount", Path: dir, Err: err}
 	}

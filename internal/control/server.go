@@ -14,7 +14,7 @@ import (
 // maxBody bounds what a request may carry; a description with its templates and tables is the largest.
 const maxBody = 64 << 20
 
-// Serve answers the API's requests on ln, a unix socket, until ctx ends, and closes ln. Long calls that run then are
+// Serve answers the API's requests on ln, a unix socket (see SocketPath), until ctx ends, and closes ln. Long calls that run then are
 // cancelled and waited for.
 func Serve(ctx context.Context, ln net.Listener, b Backend, log *slog.Logger) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -12,8 +12,8 @@ import (
 
 const estale = gofuse.Status(syscall.ESTALE)
 
-// Forget drops what the kernel no longer knows.
-func (a *adapter) Forget(id, lookups uint64) { a.table.forget(id, lookups) }
+// Forget drops what the kernel no longer knows, and removes it when that was all that kept it.
+func (a *adapter) Forget(id, lookups uint64) { a.unhide(a.table.forget(id, lookups)) }
 
 // GetAttr answers for removed objects too, as long as somebody holds them.
 func (a *adapter) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {

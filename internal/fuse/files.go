@@ -65,14 +65,8 @@ func (a *adapter) opened(n *node, out *gofuse.OpenOut) {
 	}
 }
 
-// Release closes a file, and removes it when it was removed before.
-func (a *adapter) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
-	if hidden := a.table.closeFile(in.Fh); hidden != "" {
-		a.names.Lock()
-		defer a.names.Unlock()
-		a.fs.Remove(root(), a.table.root.h, hidden)
-	}
-}
+// Release closes a file.
+func (a *adapter) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) { a.unhide(a.table.closeFile(in.Fh)) }
 
 // Read reads from an open file.
 func (a *adapter) Read(_ <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.ReadResult, gofuse.Status) {

@@ -18,11 +18,12 @@
 // refused without them. Reads, and writes that the Cred no longer permits, through a file that is open are made as root:
 // the right to them was won at open.
 //
-// # Files that are removed while open
+// # Files that are removed while in use
 //
 // The contract knows no open files: a handle dies with its last name. So the last name of an open file is not removed
 // but moved to a hidden one in the root directory (".fuse_hidden" and a number), where it cannot stand in
-// the way of an rmdir, and removed at the last close. Hidden names are not shown. A crash leaves them behind.
+// the way of an rmdir, and removed when the kernel forgets the file. A file that another replaces gets such a name too. Hidden
+// names are not shown. A crash leaves them behind.
 //
 // # Concurrency
 //
@@ -62,6 +63,25 @@ type Server struct {
 
 // Mount mounts fs on the directory dir and serves it until Unmount, or until somebody else unmounts it.
 func Mount(dir string, fs vfs.FS, opt Options) (*Server, error) {
+	s, err := start(dir, fs, opt, true)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// Serve serves fs on fd, an open /dev/fuse that somebody else has mounted (perhaps in a mount namespace that this process
+// cannot see), until it is unmounted. It takes over fd when it succeeds. Of opt, ReadOnly and AllowOther are the mounter's affair.
+func Serve(fd int, fs vfs.FS, opt Options) (*Server, error) {
+	s, err := start(fmt.Sprintf("/dev/fd/%d", fd), fs, opt, false)
+	if err != nil {
+		return nil, fmt.Errorf("serve a mount: %w", err)
+	}
+	return s, nil
+}
+
+// start begins to serve a mount at dir, which it makes itself (direct) or which go-fuse takes as the name of an open device.
+func start(dir string, fs vfs.FS, opt Options, direct bool) (*Server, error) {
 	if opt.Name == "" {
 		opt.Name = "dim"
 	}
@@ -76,7 +96,7 @@ func Mount(dir string, fs vfs.FS, opt Options) (*Server, error) {
 		Name:             "dim",
 		MaxWrite:         1 << 20,
 		MaxBackground:    64,
-		DirectMount:      true,
+		DirectMount:      direct,
 		DirectMountFlags: flags,
 		// The tree clears setuid and setgid itself. Without this the kernel would do so with a chmod in the name
 		// of the writer, who may not be the owner.
@@ -84,12 +104,12 @@ func Mount(dir string, fs vfs.FS, opt Options) (*Server, error) {
 		Logger:            log.New(io.Discard, "", 0),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+		return nil, err
 	}
 	s := &Server{srv: srv}
 	go srv.Serve()
 	if err := srv.WaitMount(); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+		return nil, err
 	}
 	return s, nil
 }

@@ -126,7 +126,7 @@ func (a *adapter) Unlink(_ <-chan struct{}, in *gofuse.InHeader, name string) go
 	a.names.Lock()
 	defer a.names.Unlock()
 	v := a.victim(d, name)
-	if v.open && a.hide(c, d, name, v.h) {
+	if v.last && v.open && a.hide(d, name, v.h) {
 		return gofuse.OK
 	}
 	_, err := a.fs.Remove(c, d.h, name)
@@ -155,10 +155,12 @@ func (a *adapter) Rmdir(_ <-chan struct{}, in *gofuse.InHeader, name string) gof
 
 // victim is an object that is about to lose a name.
 type victim struct {
-	h    vfs.Handle
-	at   vfs.Attr
-	ok   bool
-	open bool // it is an open file and the name is its last
+	h     vfs.Handle
+	at    vfs.Attr
+	ok    bool // there is one
+	last  bool // it is no directory and the name is its last
+	known bool // the kernel knows it
+	open  bool // it is open as a file
 }
 
 func (a *adapter) victim(d *node, name string) (v victim) {
@@ -167,20 +169,21 @@ func (a *adapter) victim(d *node, name string) (v victim) {
 		return v
 	}
 	v.h, v.ok = h, true
-	v.open = v.at.Nlink == 1 && a.table.isOpen(h)
+	v.last = v.at.Type != vfs.Directory && v.at.Nlink == 1
+	v.known, v.open = a.table.inUse(h)
 	return v
 }
 
 // lost notes that v has lost its name.
 func (a *adapter) lost(v victim) {
-	if v.ok && (v.at.Type == vfs.Directory || v.at.Nlink == 1) {
+	if v.ok && (v.at.Type == vfs.Directory || v.last) {
 		a.table.bury(v.h, v.at)
 	}
 }
 
-// hide moves the name of an open file out of sight. That c may remove the name has been checked by the kernel; the
-// tree is asked as c only when c could also write to the root directory, so the move is made as root.
-func (a *adapter) hide(_ *vfs.Cred, d *node, name string, h vfs.Handle) bool {
+// hide moves the last name of an open file out of sight. The kernel has checked that the caller may remove the name; the
+// move itself is made as root, for the caller need not have a right to write to the root directory.
+func (a *adapter) hide(d *node, name string, h vfs.Handle) bool {
 	hidden := a.table.newHidden()
 	if _, err := a.fs.Rename(root(), d.h, name, a.table.root.h, hidden); err != nil {
 		return false
@@ -189,10 +192,21 @@ func (a *adapter) hide(_ *vfs.Cred, d *node, name string, h vfs.Handle) bool {
 	return true
 }
 
+// unhide removes a file for good once nobody uses it. A name that cannot be removed stays behind, hidden.
+func (a *adapter) unhide(hidden string) {
+	if hidden == "" {
+		return
+	}
+	a.names.Lock()
+	defer a.names.Unlock()
+	a.fs.Remove(root(), a.table.root.h, hidden)
+}
+
 const renameNoReplace = 1 // RENAME_NOREPLACE: the kernel has found that there is nothing to replace
 
-// Rename moves a name. An open file that it replaces gets a hidden name first, by a link, so that the target's name is
-// never missing.
+// Rename moves a name. A file that it replaces gets a hidden name first when the kernel knows it, open or not: somebody
+// may have looked the name up and be about to open it, and would be told that the file is stale although the name
+// was there all the time. The hidden name is made by a link, so that the target's name is never missing.
 func (a *adapter) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string) gofuse.Status {
 	if in.Flags&^renameNoReplace != 0 {
 		return gofuse.EINVAL
@@ -210,7 +224,7 @@ func (a *adapter) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string
 	defer a.names.Unlock()
 	v := a.victim(td, to)
 	hidden := ""
-	if v.open {
+	if v.last && v.known {
 		hidden = a.table.newHidden()
 		if _, err := a.fs.Link(root(), v.h, a.table.root.h, hidden); err != nil {
 			hidden = ""

@@ -16,7 +16,7 @@ type node struct {
 
 	lookups uint64    // as the kernel counts them
 	opens   int       // of files, not of directories
-	hidden  string    // its only name, in the root directory, once it was removed while open
+	hidden  string    // its only name, in the root directory, once it was removed while in use
 	gone    *vfs.Attr // what it was when it was removed
 }
 
@@ -63,29 +63,27 @@ func (t *table) get(id uint64) (*node, bool) {
 	return n, ok
 }
 
-// find returns h's node when the kernel knows one.
-func (t *table) find(h vfs.Handle) (*node, bool) {
+// forget takes back lookups; it returns the hidden name that is to be removed now, if any.
+func (t *table) forget(id, lookups uint64) (hidden string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n, ok := t.byHandle[h]
-	return n, ok
+	n := t.byID[id]
+	if n == nil || n == t.root {
+		return ""
+	}
+	n.lookups -= min(n.lookups, lookups)
+	return t.drop(n)
 }
 
-func (t *table) forget(id, lookups uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if n := t.byID[id]; n != nil && n != t.root {
-		n.lookups -= min(n.lookups, lookups)
-		t.drop(n)
+// drop removes a node that nobody needs any more, with its hidden name. The kernel's RELEASE of a file may come after
+// its FORGET.
+func (t *table) drop(n *node) (hidden string) {
+	if n.lookups > 0 || n.opens > 0 {
+		return ""
 	}
-}
-
-// drop removes a node that nobody needs any more. The kernel's RELEASE of a file may come after its FORGET.
-func (t *table) drop(n *node) {
-	if n.lookups == 0 && n.opens == 0 {
-		delete(t.byID, n.id)
-		delete(t.byHandle, n.h)
-	}
+	delete(t.byID, n.id)
+	delete(t.byHandle, n.h)
+	return n.hidden
 }
 
 // openFile counts n as open and returns a number for the open file.
@@ -113,11 +111,7 @@ func (t *table) closeFile(fh uint64) (hidden string) {
 	}
 	delete(t.open, fh)
 	n.opens--
-	if n.opens == 0 {
-		hidden = n.hidden
-	}
-	t.drop(n)
-	return hidden
+	return t.drop(n)
 }
 
 func (t *table) openDir(s *dirStream) uint64 {
@@ -139,12 +133,12 @@ func (t *table) closeDir(fh uint64) {
 	delete(t.open, fh)
 }
 
-// isOpen reports whether the object h is open as a file.
-func (t *table) isOpen(h vfs.Handle) bool {
+// inUse reports whether the kernel knows the object h, and whether it is open as a file.
+func (t *table) inUse(h vfs.Handle) (known, open bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byHandle[h]
-	return n != nil && n.opens > 0
+	return n != nil, n != nil && n.opens > 0
 }
 
 // hiddenPrefix starts the names of files that were removed while open.
