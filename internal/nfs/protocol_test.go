@@ -1,0 +1,307 @@
+package nfs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	x "github.com/buildbarn/go-xdr/pkg/protocols/nfsv3"
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/nfs"
+	"dim/internal/nfs/nfsclient"
+	"dim/internal/oncrpc"
+	"dim/internal/vfs"
+)
+
+func TestListingsFitTheirLimitsAndWasteNothing(t *testing.T) {
+	dir := t.TempDir()
+	want := map[string]bool{".": true, "..": true}
+	for i := range 50 {
+		name := strings.Repeat("x", i%13+1) + fmt.Sprint(i)
+		want[name] = true
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addr, _ := serve(t, trees{"/export": directory(t, dir)}, nfs.Options{}, oncrpc.Options{})
+	c := dial(t, addr)
+	tree, err := c.Tree("/export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := tree.Root()
+	top := x.NfsFh3{Data: root.Bytes()}
+	for limit := uint32(150); limit < 1200; limit += 7 {
+		got := map[string]bool{}
+		var cookie uint64
+		for eof := false; !eof; {
+			res := raw(t, c, nfsclient.ProgramNFS, 17, &x.Readdirplus3args{Dir: top, Cookie: cookie, Dircount: 1 << 20, Maxcount: limit})
+			if n := len(res) - 4; n > int(limit) {
+				t.Fatalf("READDIRPLUS with limit %d got %d bytes", limit, n)
+			}
+			r, _, err := x.ReadReaddirplus3res(bytes.NewReader(res))
+			ok, _ := r.(*x.Readdirplus3res_NFS3_OK)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok == nil {
+				if r.GetStatus() != x.NFS3ERR_TOOSMALL || limit > 350 {
+					t.Fatalf("limit %d: status %d", limit, r.GetStatus())
+				}
+				break
+			}
+			for e := ok.Resok.Reply.Entries; e != nil; e = e.Nextentry {
+				got[e.Name] = true
+				cookie = e.Cookie
+			}
+			eof = ok.Resok.Reply.Eof
+		}
+		if len(got) > 0 && limit > 350 {
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("limit %d (-want +got)\n%s", limit, diff)
+			}
+		}
+	}
+	// One byte less than what a whole listing takes must leave out an entry, the same number must not.
+	whole := len(raw(t, c, nfsclient.ProgramNFS, 16, &x.Readdir3args{Dir: top, Count: 1 << 16})) - 4
+	for limit, want := range map[int]bool{whole: true, whole - 1: false} {
+		r, _, _ := x.ReadReaddir3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 16, &x.Readdir3args{Dir: top, Count: uint32(limit)})))
+		if ok, _ := r.(*x.Readdir3res_NFS3_OK); ok == nil || ok.Resok.Reply.Eof != want {
+			t.Errorf("READDIR with limit %d of %d: %+v", limit, whole, r)
+		}
+	}
+	// dircount counts file id, name and cookie: 16 + 4 + 4 for "." and "..".
+	for names, want := range map[uint32]int{1: 1, 24: 1, 47: 1, 48: 2} {
+		r, _, _ := x.ReadReaddirplus3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 17, &x.Readdirplus3args{Dir: top, Dircount: names, Maxcount: 1 << 16})))
+		n := 0
+		if ok, _ := r.(*x.Readdirplus3res_NFS3_OK); ok != nil {
+			for e := ok.Resok.Reply.Entries; e != nil; e = e.Nextentry {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("dircount %d gave %d entries, want %d", names, n, want)
+		}
+	}
+}
+
+// fenced is Exports where each tree is for one client port only.
+type fenced struct {
+	trees
+	mu    sync.Mutex
+	owner map[string]uint16
+}
+
+func (f *fenced) Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var a vfs.Attr
+	for path, fs := range f.trees {
+		if fs.Attr(h, &a) != vfs.EBADHANDLE {
+			if f.owner[path] != client.Port() {
+				return nil, vfs.EACCES
+			}
+			return fs, nil
+		}
+	}
+	return nil, vfs.EBADHANDLE
+}
+
+func TestAClientReachesItsOwnTreeOnly(t *testing.T) {
+	f := &fenced{trees: trees{"/a": directory(t, t.TempDir()), "/b": directory(t, t.TempDir())}, owner: map[string]uint16{}}
+	addr, _ := serve(t, f, nfs.Options{}, oncrpc.Options{})
+	a, b := dial(t, addr), dial(t, addr)
+	f.mu.Lock()
+	f.owner["/a"] = uint16(a.LocalAddr().(*net.TCPAddr).Port)
+	f.owner["/b"] = uint16(b.LocalAddr().(*net.TCPAddr).Port)
+	f.mu.Unlock()
+	own, err := a.Tree("/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := b.Tree("/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attr vfs.Attr
+	if err := own.Attr(own.Root(), &attr); err != nil {
+		t.Error(err)
+	}
+	if err := own.Attr(other.Root(), &attr); err != vfs.EACCES {
+		t.Errorf("getattr: %v", err)
+	}
+	root := &vfs.Cred{}
+	m, err := own.Create(root, own.Root(), "f", &vfs.Create{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := own.Rename(root, own.Root(), "f", other.Root(), "f"); err != vfs.EACCES {
+		t.Errorf("rename: %v", err)
+	}
+	if _, err := own.Link(root, m.Handle, other.Root(), "f"); err != vfs.EACCES {
+		t.Errorf("link: %v", err)
+	}
+	f.mu.Lock()
+	f.owner["/b"] = f.owner["/a"] // both are ours now, but they are still two
+	f.mu.Unlock()
+	if _, err := own.Rename(root, own.Root(), "f", other.Root(), "f"); err != vfs.EXDEV {
+		t.Errorf("rename across trees: %v", err)
+	}
+	if _, err := own.Link(root, m.Handle, other.Root(), "f"); err != vfs.EXDEV {
+		t.Errorf("link across trees: %v", err)
+	}
+}
+
+func TestUnprivilegedPortsCanBeRefused(t *testing.T) {
+	addr, _ := serve(t, trees{"/export": directory(t, t.TempDir())}, nfs.Options{PrivilegedPort: true}, oncrpc.Options{})
+	_, err := dial(t, addr).Mount("/export")
+	var rpc *nfsclient.RPCError
+	if !errors.As(err, &rpc) || !rpc.Denied {
+		t.Errorf("from a high port: %v", err)
+	}
+	for port := 1023; port > 900; port-- {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
+		nc, err := d.Dial("tcp", addr)
+		if err != nil {
+			continue
+		}
+		c := nfsclient.NewClient(nc)
+		defer c.Close()
+		if _, err := c.Mount("/export"); err != nil {
+			t.Errorf("from port %d: %v", port, err)
+		}
+		return
+	}
+	t.Skip("needs root: no port below 1024 could be had")
+}
+
+func TestMountAnswersWhatShowmountAsks(t *testing.T) {
+	addr, _ := serve(t, trees{"/a": directory(t, t.TempDir())}, nfs.Options{}, oncrpc.Options{})
+	c := dial(t, addr)
+	if paths, err := c.Exports(); err != nil || !cmp.Equal(paths, []string{"/a"}) {
+		t.Errorf("exports: %v, %v", paths, err)
+	}
+	if _, err := c.Mount("/b"); err != vfs.ENOENT {
+		t.Errorf("mount of what is not exported: %v", err)
+	}
+	for _, err := range []error{
+		c.Null(nfsclient.ProgramMount), c.Unmount("/a"),
+		c.Do(nfsclient.ProgramMount, 4, nil, nil, nil),
+		c.Do(nfsclient.ProgramMount, 2, nil, nil, func(d *oncrpc.Decoder) error { d.Uint32(); return nil }),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestACallRepeatedOverAnotherConnectionHasItsFirstResult(t *testing.T) {
+	tree := directory(t, t.TempDir())
+	addr, srv := serve(t, trees{"/export": tree}, nfs.Options{}, oncrpc.Options{})
+	top := tree.Root()
+	e := oncrpc.NewEncoder(nil)
+	for _, v := range []uint32{0, 77, 0, 2, nfsclient.ProgramNFS, 3, 9, 1, 20, 0, 0, 0, 0, 0, 0, 0} {
+		e.Uint32(v)
+	}
+	e.Opaque(top.Bytes())
+	e.String("dir")
+	for range 6 {
+		e.Uint32(0)
+	}
+	e.PutUint32(0, uint32(e.Len()-4)|1<<31)
+	var replies [2][]byte
+	for i := range replies {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc.Write(e.Bytes())
+		b := make([]byte, 4096)
+		n, err := nc.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replies[i] = b[:n]
+		nc.Close()
+	}
+	if !bytes.Equal(replies[0], replies[1]) || word(replies[0], 7) != 0 {
+		t.Errorf("MKDIR: %x, then %x", replies[0], replies[1])
+	}
+	if n := srv.Stats().Repeated; n != 1 {
+		t.Errorf("%d calls answered from kept replies", n)
+	}
+}
+
+func TestManyClientsReadAndWriteAtOnce(t *testing.T) {
+	addr, srv := serve(t, trees{"/export": directory(t, t.TempDir())}, nfs.Options{}, oncrpc.Options{Memory: 8 << 20})
+	data := bytes.Repeat([]byte("some words that are not all the same "), 60000) // 2.2 MB
+	root := &vfs.Cred{}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		c := dial(t, addr)
+		wg.Go(func() {
+			tree, err := c.Tree("/export")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			m, err := tree.Create(root, tree.Root(), fmt.Sprint(i), &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for range 3 {
+				if _, err := tree.Write(root, m.Handle, data, 0, vfs.Unstable); err != nil {
+					t.Error(err)
+				}
+				p := make([]byte, len(data)+1)
+				n, eof, err := tree.Read(root, m.Handle, p, 0)
+				if err != nil || !eof || !bytes.Equal(p[:n], data) {
+					t.Errorf("read %d bytes, eof %v, %v", n, eof, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for range 1000 { // buffers come back a moment after the last reply
+		if srv.Stats().Memory == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("%d bytes are left", srv.Stats().Memory)
+}
+
+func TestThousandsOfConnectionsAreNoTrouble(t *testing.T) {
+	addr, srv := serve(t, trees{"/export": directory(t, t.TempDir())}, nfs.Options{}, oncrpc.Options{})
+	var conns []net.Conn
+	defer func() {
+		for _, nc := range conns {
+			nc.Close()
+		}
+	}()
+	for range 2000 {
+		nc, err := new(net.Dialer).DialContext(context.Background(), "tcp", addr)
+		if err != nil {
+			t.Skipf("after %d connections: %v", len(conns), err)
+		}
+		conns = append(conns, nc)
+		nc.Write([]byte{0x80, 0, 0}) // not even a record mark
+	}
+	if _, err := dial(t, addr).Mount("/export"); err != nil {
+		t.Error(err)
+	}
+	if n := srv.Stats().Conns; n != 2001 {
+		t.Errorf("%d connections", n)
+	}
+}
