@@ -42,16 +42,23 @@ func (b *Base) machineID(n *cluster.Node) ([]rendered, error) {
 	return files, nil
 }
 
-// resolvConf makes /etc/resolv.conf when the boot network names DNS servers, unless the version has a link there: then somebody
-// on the node manages what it leads to.
+// resolvConf makes /etc/resolv.conf when the boot network names DNS servers. Where the version has a link to systemd-resolved's file,
+// resolved is told instead; NetworkManager's file is replaced, because that is told to leave DNS alone. Other links stay.
 func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 	network := n.Boot().Network
 	if network == nil || len(network.DNS) == 0 {
 		return nil, nil
 	}
-	e, ok, err := b.entry("etc/resolv.conf")
-	if err != nil || ok && e.Type != image.Regular {
+	e, linked, err := b.entry("etc/resolv.conf")
+	linked = linked && e.Type == image.Symlink
+	switch {
+	case err != nil:
 		return nil, err
+	case linked && strings.Contains(e.Target, "systemd/resolve/"):
+		text := fmt.Sprintf("# The card that the root comes through is not networkd's.\n[Resolve]\nDNS=%s\nDomains=%s\n", addresses(network.DNS), b.cluster.Domain)
+		return []rendered{b.file(cluster.BuiltinResolvConf, "etc/systemd/resolved.conf.d/00-dim-boot.conf", []byte(text))}, nil
+	case linked && !(b.found.networkManager && strings.Contains(e.Target, "NetworkManager/")):
+		return nil, nil
 	}
 	var text bytes.Buffer
 	if b.cluster.Domain != "" {
@@ -61,6 +68,14 @@ func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 		fmt.Fprintf(&text, "nameserver %v\n", a)
 	}
 	return []rendered{b.file(cluster.BuiltinResolvConf, "etc/resolv.conf", text.Bytes())}, nil
+}
+
+func addresses(list []netip.Addr) string {
+	texts := make([]string, len(list))
+	for i, a := range list {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, " ")
 }
 
 // hosts makes /etc/hosts, the same for all nodes: the cluster's machines, then what the master's own file says of others.

@@ -62,7 +62,7 @@ func splitInterfaces(own string) (loopback, rest string) {
 	up, configured := false, false
 	keeping := false
 	for line := range logicalLines(own) {
-		fields := strings.Fields(line)
+		fields := strings.Fields(strings.ReplaceAll(line, "\\\n", " "))
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
@@ -74,14 +74,14 @@ func splitInterfaces(own string) (loopback, rest string) {
 				configured = configured || len(fields) > 2 && fields[2] == "inet"
 			case len(fields) == 2 && fields[1] == "lo" && (fields[0] == "auto" || fields[0] == "allow-auto"):
 				keeping, up = true, true
-			case len(fields) > 2 && (fields[0] == "auto" || fields[0] == "allow-auto"):
-				// "auto lo eth0": lo's share is written below
 			}
 		}
 		if keeping {
 			kept.WriteString(line)
 		} else {
-			out.WriteString("#   " + strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "\n", "\n#   ") + "\n")
+			for physical := range strings.Lines(line) {
+				out.WriteString("#   " + strings.TrimRight(physical, "\\\n") + "\n")
+			}
 		}
 	}
 	loopback = kept.String()
@@ -173,10 +173,18 @@ func connection(card *cluster.Interface) []byte {
 	return text.Bytes()
 }
 
-func (b *Base) findNetworkd() (err error) {
+func (b *Base) findNetworkd() error {
+	var err error
 	b.found.networkd, err = b.has("usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd", "usr/lib/systemd/systemd-udevd", "lib/systemd/systemd-udevd")
+	if err != nil {
+		return err
+	}
+	b.found.waitOnline, err = b.has("usr/lib/systemd/system/"+waitOnline, "lib/systemd/system/"+waitOnline)
 	return err
 }
+
+// waitOnline waits until the cards that networkd manages are up. Where it manages none it waits for two minutes and fails.
+const waitOnline = "systemd-networkd-wait-online.service"
 
 // networkd makes systemd-networkd leave the boot card alone, and udev keep the name that dim-init gave it. The node's other cards
 // get their declared names, where their hardware addresses are known, and their addresses.
@@ -186,12 +194,16 @@ func (b *Base) networkd(n *cluster.Node) ([]rendered, error) {
 	}
 	boot := n.Boot()
 	files := []rendered{
-		b.systemdNetwork("boot.network", matchCard(boot, "Name")+"\n[Link]\nUnmanaged=yes\n"),
-		b.systemdNetwork("boot.link", matchCard(boot, "OriginalName")+"\n[Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"),
+		b.systemdNetwork("00-dim-boot.network", matchCard(boot, "Name")+"\n[Link]\nUnmanaged=yes\n"),
+		b.systemdNetwork("00-dim-boot.link", matchCard(boot, "OriginalName")+"\n[Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"),
+	}
+	if b.found.waitOnline {
+		text := "# The root comes over the network: it is online.\n[Service]\nExecStart=\nExecStart=/bin/true\n"
+		files = append(files, b.file(cluster.BuiltinNetworkd, "etc/systemd/system/"+waitOnline+".d/00-dim-boot.conf", []byte(text)))
 	}
 	for _, card := range n.Interfaces[1:] {
 		if card.MAC != nil {
-			files = append(files, b.systemdNetwork(card.Name+".link", matchCard(card, "OriginalName")+"\n[Link]\nName="+card.Name+"\nMACAddressPolicy=none\n"))
+			files = append(files, b.systemdNetwork("10-dim-"+card.Name+".link", matchCard(card, "OriginalName")+"\n[Link]\nName="+card.Name+"\nMACAddressPolicy=none\n"))
 		}
 		if !card.Address.IsValid() {
 			continue
@@ -200,13 +212,13 @@ func (b *Base) networkd(n *cluster.Node) ([]rendered, error) {
 		if card.Network.MTU > 0 {
 			text += fmt.Sprintf("[Link]\nMTUBytes=%d\n\n", card.Network.MTU)
 		}
-		files = append(files, b.systemdNetwork(card.Name+".network", text+"[Network]\nAddress="+prefix(card)+"\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"))
+		files = append(files, b.systemdNetwork("10-dim-"+card.Name+".network", text+"[Network]\nAddress="+prefix(card)+"\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"))
 	}
 	return files, nil
 }
 
 func (b *Base) systemdNetwork(name, text string) rendered {
-	return b.file(cluster.BuiltinNetworkd, "etc/systemd/network/00-dim-"+name, []byte(text))
+	return b.file(cluster.BuiltinNetworkd, "etc/systemd/network/"+name, []byte(text))
 }
 
 // matchCard writes a [Match] section: by hardware address where that is known, else by name. VLANs and bridges have the hardware address of the

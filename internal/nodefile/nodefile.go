@@ -111,6 +111,7 @@ type found struct {
 	interfacesFile File   // its owner and mode
 	networkManager bool
 	networkd       bool // or at least udev, which reads the same files
+	waitOnline     bool
 }
 
 // rendered is a file with its content.
