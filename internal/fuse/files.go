@@ -66,7 +66,9 @@ func (a *adapter) opened(n *node, out *gofuse.OpenOut) {
 }
 
 // Release closes a file.
-func (a *adapter) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) { a.unhide(a.table.closeFile(in.Fh)) }
+func (a *adapter) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
+	a.unhide(a.table.closeFile(in.Fh))
+}
 
 // Read reads from an open file.
 func (a *adapter) Read(_ <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.ReadResult, gofuse.Status) {

@@ -202,6 +202,13 @@ func (a *adapter) unhide(hidden string) {
 	a.fs.Remove(root(), a.table.root.h, hidden)
 }
 
+// OnUnmount removes what the kernel did not bother to forget.
+func (a *adapter) OnUnmount() {
+	for _, hidden := range a.table.allHidden() {
+		a.unhide(hidden)
+	}
+}
+
 const renameNoReplace = 1 // RENAME_NOREPLACE: the kernel has found that there is nothing to replace
 
 // Rename moves a name. A file that it replaces gets a hidden name first when the kernel knows it, open or not: somebody

@@ -183,3 +183,15 @@ func (t *table) grave(n *node) *vfs.Attr {
 	defer t.mu.Unlock()
 	return n.gone
 }
+
+// allHidden lists the hidden names that are still there.
+func (t *table) allHidden() (names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.byID {
+		if n.hidden != "" {
+			names = append(names, n.hidden)
+		}
+	}
+	return names
+}

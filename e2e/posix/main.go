@@ -1,0 +1,75 @@
+// Posix tells whether a mounted directory behaves as POSIX and Linux say, with real system calls.
+//
+//	posix DIR [-nfs] [-run TEXT] [-ops N] [-seed N] [-v]
+//
+// It needs root: cases act as several users. It prints one line for each case that fails and "N passed, N failed" at
+// the end, and exits with 1 when any failed. DIR may be on a local disk (the truth), on FUSE or on NFS; with -nfs it leaves
+// out what NFSv3 cannot do, and with -v it names what it leaves out and why.
+//
+// It is one process with goroutines, for a fork is slow in User Mode Linux. Users are threads: a goroutine that is
+// locked to its thread takes on ids with the raw system calls, which are per thread in Linux, and the
+// thread dies with it.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// config is what the command line asks for.
+type config struct {
+	dir  string
+	nfs  bool
+	v    bool
+	only string
+	ops  int
+	seed uint64
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	var c config
+	fl := flag.NewFlagSet("posix", flag.ContinueOnError)
+	fl.SetOutput(stderr)
+	fl.BoolVar(&c.nfs, "nfs", false, "leave out what NFSv3 cannot do")
+	fl.BoolVar(&c.v, "v", false, "name every case")
+	fl.StringVar(&c.only, "run", "", "only cases whose name contains this `text`")
+	fl.IntVar(&c.ops, "ops", 2000, "steps of the random input and output test")
+	fl.Uint64Var(&c.seed, "seed", 1, "seed of the random tests")
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		c.dir, args = args[0], args[1:]
+	}
+	if err := fl.Parse(args); err != nil {
+		return 2
+	}
+	if c.dir == "" {
+		c.dir = fl.Arg(0)
+	}
+	if c.dir == "" {
+		fmt.Fprintln(stderr, "usage: posix DIR [-nfs] [-run TEXT] [-ops N] [-seed N] [-v]")
+		return 2
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(stderr, "posix: needs root: cases act as several users")
+		return 2
+	}
+	unix.Umask(0)
+	passed, failed, err := runAll(c, stdout)
+	if err != nil {
+		fmt.Fprintln(stderr, "posix:", err)
+		return 2
+	}
+	fmt.Fprintf(stdout, "%d passed, %d failed\n", passed, failed)
+	if failed > 0 {
+		return 1
+	}
+	return 0
+}

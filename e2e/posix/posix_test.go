@@ -1,0 +1,78 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dim/internal/fuse"
+	"dim/internal/vfs/dirfs"
+)
+
+// asProgram in the environment makes the test binary the program: what is mounted by the test must be used from another
+// process, for a page fault on a mapped file stops a thread without telling Go.
+const asProgram = "DIM_POSIX_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func posix(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), " passed, 0 failed") {
+		t.Errorf("posix %s: %v", strings.Join(args, " "), err)
+	}
+}
+
+func needsRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: acts as several users")
+	}
+}
+
+func TestALocalDiskPasses(t *testing.T) {
+	needsRoot(t)
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // other users must get here
+		t.Fatal(err)
+	}
+	posix(t, dir)
+}
+
+func TestATreeMountedByFUSEPasses(t *testing.T) {
+	needsRoot(t)
+	if testing.Short() {
+		t.Skip("takes more than five seconds")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("needs /dev/fuse")
+	}
+	fs, err := dirfs.Open(t.TempDir(), dirfs.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	srv, err := fuse.Mount(dir, fs, fuse.Options{AllowOther: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := srv.Unmount(); err != nil {
+			t.Error(err)
+		}
+	}()
+	posix(t, dir)
+}
