@@ -42,7 +42,7 @@ type fixture struct {
 	now     time.Time
 }
 
-func newFixture(t *testing.T, server cluster.ServerName) *fixture {
+func newFixture(t testing.TB, server cluster.ServerName) *fixture {
 	t.Helper()
 	bootNet := &cluster.Network{Name: "boot", Subnet: netip.MustParsePrefix("10.77.0.0/24"), Gateway: addr("10.77.0.254"),
 		DNS: []netip.Addr{addr("10.77.0.253")}, MTU: 9000}

@@ -237,3 +237,20 @@ func TestOpenTFTP(t *testing.T) {
 		})
 	}
 }
+
+func FuzzOpenTFTP(f *testing.F) {
+	for _, name := range []string{"/undionly.kpxe\xff", `\boot\kernel\x`, "pxelinux.cfg/01-52-54", "../../etc/passwd", "boot/initramfs/", ""} {
+		f.Add(name)
+	}
+	fx := newFixture(f, "is1")
+	f.Fuzz(func(t *testing.T, name string) {
+		l, err := fx.OpenTFTP(context.Background(), netip.AddrPortFrom(addr("10.77.0.11"), 2070), name)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%q: %v", name, err)
+			}
+			return
+		}
+		l.Close()
+	})
+}

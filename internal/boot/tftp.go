@@ -28,7 +28,7 @@ func (b *Boot) OpenTFTP(ctx context.Context, client netip.AddrPort, name string)
 		return nil, fmt.Errorf("%w: %w", err, fs.ErrPermission)
 	}
 	// Firmware writes the name in its own ways: with a slash in front, with backslashes, with the option's end mark behind.
-	name = strings.TrimRight(name, "\xff ")
+	name = strings.TrimSuffix(name, "\xff")
 	name = strings.TrimLeft(strings.ReplaceAll(name, `\`, "/"), "/")
 	switch dir, rest, _ := strings.Cut(name, "/"); {
 	case dir == "pxelinux.cfg":

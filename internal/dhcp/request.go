@@ -29,18 +29,6 @@ const (
 // Arch is a client system architecture (option 93, RFC 4578 and the IANA registry "Processor Architecture Types").
 type Arch uint16
 
-// The architectures that boot over the network in ways of their own.
-const (
-	ArchBIOS      Arch = 0
-	ArchEFI32     Arch = 6
-	ArchEFI64     Arch = 7
-	ArchEFIBC     Arch = 9 // what some x86-64 firmware says in place of 7
-	ArchEFIARM64  Arch = 11
-	ArchOPAL      Arch = 14
-	ArchEFI64HTTP Arch = 16
-	ArchARM64HTTP Arch = 19
-)
-
 // Request is a client's message.
 type Request struct {
 	Type   Type

@@ -10,7 +10,6 @@ package ra
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -81,21 +80,12 @@ func (r *Responder) setUp(p *ipv6.PacketConn) error {
 	if err := p.SetControlMessage(ipv6.FlagInterface|ipv6.FlagHopLimit, true); err != nil {
 		return err
 	}
-	joined := false
-	var errs []error
 	for _, i := range r.Interfaces {
-		// A card that went away, or has IPv6 switched off, must not keep the others from being served.
+		// A card that went away, or has IPv6 switched off, must not keep the others, or the server, from working: there the
+		// boot takes longer, and no more.
 		if err := p.JoinGroup(&net.Interface{Index: i}, &net.IPAddr{IP: net.IPv6linklocalallrouters}); err != nil {
-			errs = append(errs, fmt.Errorf("join all-routers on interface %d: %w", i, err))
-			continue
+			r.Log.Warn("router solicitations are not heard", "interface", i, "err", err)
 		}
-		joined = true
-	}
-	if !joined {
-		return errors.Join(errs...)
-	}
-	for _, err := range errs {
-		r.Log.Warn("router solicitations are not heard", "err", err)
 	}
 	return nil
 }

@@ -48,7 +48,9 @@ type remoteError struct {
 func (e *remoteError) Error() string { return fmt.Sprintf("code %d: %s", e.code, e.text) }
 
 // get fetches name. It survives the loss of packets in both directions.
-func (c *client) get(name string) ([]byte, error) { return c.transfer(c.request(opRead, name, "octet")) }
+func (c *client) get(name string) ([]byte, error) {
+	return c.transfer(c.request(opRead, name, "octet"))
+}
 
 func (c *client) transfer(first []byte) ([]byte, error) {
 	var data []byte

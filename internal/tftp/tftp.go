@@ -79,9 +79,9 @@ type Server struct {
 //
 // conn should be bound to one address rather than to all: clients insist on answers from the address that they asked.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
-	var running sync.WaitGroup
-	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
+	l := listener{Server: s, conn: conn}
+	defer l.running.Wait()
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -96,21 +96,28 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			return fmt.Errorf("read tftp requests: %w", err)
 		}
 		if client, ok := addrPort(from); ok {
-			s.handle(ctx, conn, client, bytes.Clone(buf[:n]), &running)
+			l.handle(ctx, client, bytes.Clone(buf[:n]))
 		}
 	}
 }
 
+// listener is one socket being served, and the transfers that came from it.
+type listener struct {
+	*Server
+	conn    net.PacketConn
+	running sync.WaitGroup
+}
+
 // handle starts the transfer that packet asks for, or says why not.
-func (s *Server) handle(ctx context.Context, conn net.PacketConn, client netip.AddrPort, packet []byte, running *sync.WaitGroup) {
+func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []byte) {
 	r, err := parseRequest(packet)
 	if err != nil {
-		s.Log.Debug("tftp packet ignored", "client", client, "err", err)
+		l.Log.Debug("tftp packet ignored", "client", client, "err", err)
 		return
 	}
 	refuse := func(code errorCode, text string) {
-		s.Log.Warn("tftp request refused", "client", client, "name", r.name, "err", text)
-		conn.WriteTo(appendError(nil, code, text), net.UDPAddrFromAddrPort(client))
+		l.Log.Warn("tftp request refused", "client", client, "name", r.name, "err", text)
+		l.conn.WriteTo(appendError(nil, code, text), net.UDPAddrFromAddrPort(client))
 	}
 	if r.op == opWrite {
 		refuse(codeAccess, "this server is read-only")
@@ -120,14 +127,14 @@ func (s *Server) handle(ctx context.Context, conn net.PacketConn, client netip.A
 		refuse(codeIllegal, "only octet mode is served")
 		return
 	}
-	t, ok := s.admit(ctx, client, packet)
+	t, ok := l.admit(ctx, client, packet)
 	if !ok {
 		return
 	}
-	t.request = s.limit(r)
-	running.Go(func() {
-		defer s.dismiss(t)
-		s.transfer(t, conn.LocalAddr())
+	t.request = l.limit(r)
+	l.running.Go(func() {
+		defer l.dismiss(t)
+		l.transfer(t, l.conn.LocalAddr())
 	})
 }
 
