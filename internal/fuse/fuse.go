@@ -71,7 +71,9 @@ func Mount(dir string, fs vfs.FS, opt Options) (*Server, error) {
 }
 
 // Serve serves fs on fd, an open /dev/fuse that somebody else has mounted (perhaps in a mount namespace that this process
-// cannot see), until it is unmounted. It takes over fd when it succeeds. Of opt, ReadOnly and AllowOther are the mounter's affair.
+// cannot see), until it is unmounted. It takes over fd when it succeeds. Of opt, ReadOnly and AllowOther are the mounter's affair. The
+// mounter must be trusted like root: it must have given the option default_permissions, on which Open relies, and the kernel's word
+// for who calls is as good as the user namespace it was mounted in.
 func Serve(fd int, fs vfs.FS, opt Options) (*Server, error) {
 	s, err := start(fmt.Sprintf("/dev/fd/%d", fd), fs, opt, false)
 	if err != nil {
