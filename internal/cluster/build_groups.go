@@ -184,8 +184,22 @@ func (b *builder) checkNodes() {
 		if v, _ := it.get("servers"); strings.TrimSpace(v.text) == "" {
 			b.add(at, "node %s has no server with the role \"image\"", n.Name)
 		}
+		b.checkWay(at, n)
 		if level, number, ok := splitPosition(string(n.Name)); ok && b.isPosition(level, number) {
 			b.add(at, "node %s is called like a place of the taxonomy: node sets could mean either", n.Name)
+		}
+	}
+}
+
+// checkWay finds servers that the node cannot reach while it boots: they are on other networks, and there is no router.
+func (b *builder) checkWay(at place, n *Node) {
+	if len(n.Interfaces) == 0 || n.Boot().Network == nil || n.Boot().Network.Gateway.IsValid() {
+		return
+	}
+	boot := n.Boot().Network
+	for _, s := range n.Servers {
+		if !slices.ContainsFunc(s.Interfaces, func(card *Interface) bool { return card.Network == boot }) {
+			b.add(at, "node %s cannot reach server %s: it has no card on network %q, which has no gateway", n.Name, s.Name, boot.Name)
 		}
 	}
 }

@@ -166,3 +166,38 @@ func BenchmarkParseMarenostrum(b *testing.B) {
 		}
 	}
 }
+
+func TestSourcesAreEnoughToParseAgain(t *testing.T) {
+	for _, name := range []string{"small.xml", "marenostrum.xml"} {
+		c := load(t, name)
+		kept := map[string]string{}
+		for _, s := range c.Sources()[1:] {
+			kept[s.Name] = string(s.Data)
+		}
+		again, err := Parse(Source{Name: "stored.xml", XML: c.Sources()[0].Data, Open: openTest(kept)})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if d := cmp.Diff(c.Summary().Nodes, again.Summary().Nodes); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}
+
+func TestTemplatesMayUseTheDocumentedFunctionsAndFields(t *testing.T) {
+	template := `{{.Node.Name}} {{.Node.Index}} {{.Node.Address}} {{.Node.Boot.MAC}} {{(.Node.Interface "eth1").Address}} {{.Node.Position.rack}} ` +
+		`{{(index .Node.Groups 0).Name}} {{.Server.Name}} {{.Server.On .Node.Boot.Network}} {{.Server.Ports.HTTP}} {{.Image.Arch}} ` +
+		`{{netmask .Node.Boot.Network.Subnet}} {{fold (nodes .Cluster "@g!n12")}} {{add 1 2}} {{join "," (split "." "a.b")}} {{upper "x"}} {{replace "a" "b" "aa"}}`
+	text := strings.Replace(valid, `<image name="gpu" arch="amd64" master="dir:/g"/>`, `<image name="gpu" arch="amd64" master="dir:/g"><file path="/etc/x">`+template+`</file></image>`, 1)
+	c, err := Parse(Source{Name: "c.xml", XML: []byte(text), Open: openTest(map[string]string{"macs.csv": "node,interface,mac\n"})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := c.Node("n13")
+	got, err := n.Image.Files[0].Render(c, n.Image, n)
+	want := `n13 2 10.0.0.13 52:54:00:00:01:03 10.1.0.13 1 g head 10.0.0.1 80 amd64 255.255.255.0 n[11,13] 3 a,b X bb`
+	if err != nil || string(got.Content) != want {
+		t.Errorf("got  %s, %v\nwant %s", got.Content, err, want)
+	}
+}

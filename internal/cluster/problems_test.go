@@ -205,6 +205,18 @@ func TestServersMayShareAnAddressButNoPort(t *testing.T) {
 	}
 }
 
+func TestServersThatNodesCannotReachAreFound(t *testing.T) {
+	away := strings.NewReplacer(`<interface network="boot" address="10.0.0.1"/>`, `<interface network="mpi" address="10.1.0.1"/>`).Replace(valid)
+	if err := parseTest(away); err != nil {
+		t.Errorf("through a gateway: %v", err)
+	}
+	err := parseTest(strings.Replace(away, ` gateway="10.0.0.254"`, "", 1))
+	want := `c.xml:10:1: node n11 cannot reach server head: it has no card on network "boot", which has no gateway (and 5 more like it)`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestSingleNodesAndForwardReferences(t *testing.T) {
 	text := `<cluster name="c"><node name="login{blade}" position="blade2 rack1" image="late" servers="is1">
 <interface name="eth0" network="boot" address="10.0.0.{rack*10+blade}"/><interface name="bmc" network="boot"/></node>

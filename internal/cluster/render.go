@@ -37,7 +37,7 @@ func (f *File) Render(c *Cluster, im *Image, n *Node) (Rendered, error) {
 	if err := tmpl.Execute(out, d); err != nil {
 		return Rendered{}, fmt.Errorf("render /%s for node %s: %v: %w", f.Path, n.Name, f.Where, err)
 	}
-	return Rendered{Content: out.Bytes(), Common: !d.looked}, nil
+	return Rendered{Content: out.text.Bytes(), Common: !d.looked}, nil
 }
 
 // templateData is what a template sees as its dot. Node and Server are methods so that looking at them is noticed.
@@ -66,7 +66,7 @@ func (d *templateData) Server() (*Server, error) {
 
 // limitedBuffer refuses to grow beyond maxRendered, and to be written to more than maxSteps times.
 type limitedBuffer struct {
-	bytes.Buffer
+	text  bytes.Buffer
 	steps int
 }
 
@@ -74,10 +74,10 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 	if b.steps++; b.steps > maxSteps {
 		return 0, errors.New("the template runs for too long")
 	}
-	if b.Len()+len(p) > maxRendered {
+	if b.text.Len()+len(p) > maxRendered {
 		return 0, fmt.Errorf("the file is larger than %d bytes", maxRendered)
 	}
-	return b.Buffer.Write(p)
+	return b.text.Write(p)
 }
 
 // templateFunctions are what templates may call besides Go's own functions. They take the text they work on last, for pipelines.
