@@ -3,6 +3,7 @@ package lab_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,14 +80,17 @@ func buildInit(t *testing.T) []byte {
 	return b
 }
 
-// serveNode starts NFS, DHCP and a receiver of reports in the network.
-func serveNode(t *testing.T, n *lab.Net, root string) {
+// serveNode starts NFS, DHCP and a receiver of reports in the network. The first deaf DHCP messages are not
+// answered, and if there are any NFS comes seconds after the first answer.
+func serveNode(t *testing.T, n *lab.Net, root string, deaf int) {
 	t.Helper()
-	tree, err := dirfs.Open(root, dirfs.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
+	answered := make(chan struct{})
+	once := sync.OnceFunc(func() { close(answered) })
+	if deaf == 0 {
+		once()
 	}
-	nfsLn, err := n.Listen("tcp", "10.78.0.1:2049")
+	pause := time.Duration(deaf) * time.Second
+	tree, err := dirfs.Open(root, dirfs.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +108,10 @@ func serveNode(t *testing.T, n *lab.Net, root string) {
 		if r.MAC.String() != directMAC {
 			return dhcp.Lease{}, errors.New("not the guest")
 		}
+		if deaf--; deaf >= 0 {
+			return dhcp.Lease{}, errors.New("not yet")
+		}
+		once()
 		return dhcp.Lease{
 			Address: netip.MustParseAddr(directAddr), Subnet: netip.MustParsePrefix("10.78.0.0/24"),
 			Server: netip.MustParseAddr("10.78.0.1"), Router: netip.MustParseAddr("10.78.0.1"), HostName: "n01",
@@ -114,62 +123,115 @@ func serveNode(t *testing.T, n *lab.Net, root string) {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	web := &http.Server{Handler: reports}
-	go func() { _ = rpc.Serve(t.Context(), nfsLn) }()
+	go func() {
+		<-answered
+		time.Sleep(pause)
+		ln, err := n.Listen("tcp", "10.78.0.1:2049")
+		if err != nil {
+			return
+		}
+		defer ln.Close()
+		_ = rpc.Serve(t.Context(), ln)
+	}()
 	go func() { _ = answers.Serve(t.Context(), udp) }()
 	go func() { _ = web.Serve(httpLn) }()
 	t.Cleanup(func() {
 		_ = web.Close()
 		_ = udp.Close()
-		_ = nfsLn.Close()
 	})
 }
 
-// TestANodeBootsRunsAndEndsCleanly boots a real guest, without firmware, from a plain directory, and sees it reboot
-// and power off.
-func TestANodeBootsRunsAndEndsCleanly(t *testing.T) {
-	root := installed(t)
-	work := t.TempDir()
-	if keep := os.Getenv("DIM_LAB_OUT"); keep != "" {
-		work = keep
-	}
-	n, err := lab.NewNet("dimirfs0", netip.MustParsePrefix("10.78.0.1/24"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = n.Close() })
-	tap, err := n.Tap("tap0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ssh, key, err := lab.NewSSH(n, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, root, "root/.ssh/authorized_keys", key+"\n")
-	write(t, root, "etc/hostname", "n01\n")
-	if os.Getenv("DIM_LAB_RAW") == "" {
-		write(t, root, "etc/network/interfaces", "auto lo\niface lo inet loopback\niface eth0 inet manual\n")
-	}
-	serveNode(t, n, root)
-	kernel, initrd := files(t, root, work)
+// place is where a guest lives.
+type place struct {
+	net            *lab.Net
+	ssh            *lab.SSH
+	root, work     string
+	kernel, initrd string
+}
 
-	for _, end := range []string{"reboot", "poweroff"} {
-		guest, err := lab.StartGuest(t.Context(), lab.GuestSpec{
-			Name: "n01", Net: n, Firmware: lab.Direct, NICs: []lab.NIC{{Tap: tap, MAC: directMAC}},
-			Kernel: kernel, Initrd: initrd, Log: filepath.Join(work, end+".log"),
-			Append: "BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.78.0.1 dim.nfs=10.78.0.1:2049:/nodes/n01 " +
-				"dim.http=10.78.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0 " + os.Getenv("DIM_LAB_APPEND"),
-		})
-		if err != nil {
+func newPlace(t *testing.T, deaf int) *place {
+	t.Helper()
+	p := &place{root: installed(t), work: t.TempDir()}
+	if keep := os.Getenv("DIM_LAB_OUT"); keep != "" {
+		p.work = keep
+	}
+	var err error
+	if p.net, err = lab.NewNet("dimirfs0", netip.MustParsePrefix("10.78.0.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.net.Close() })
+	var key string
+	if p.ssh, key, err = lab.NewSSH(p.net, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.root, "root/.ssh/authorized_keys", key+"\n")
+	write(t, p.root, "etc/hostname", "n01\n")
+	p.kernel, p.initrd = files(t, p.root, p.work)
+	serveNode(t, p.net, p.root, deaf)
+	return p
+}
+
+func (p *place) start(t *testing.T, name string, nics ...lab.NIC) *lab.Guest {
+	t.Helper()
+	for i := range nics {
+		var err error
+		if nics[i].Tap, err = p.net.Tap(fmt.Sprintf("%s%d", name, i)); err != nil {
 			t.Fatal(err)
 		}
-		live(t, guest, ssh, end)
 	}
+	guest, err := lab.StartGuest(t.Context(), lab.GuestSpec{
+		Name: "n01", Net: p.net, Firmware: lab.Direct, NICs: nics,
+		Kernel: p.kernel, Initrd: p.initrd, Log: filepath.Join(p.work, name+".log"),
+		Append: "BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.78.0.1 dim.nfs=10.78.0.1:2049:/nodes/n01 " +
+			"dim.http=10.78.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0 " + os.Getenv("DIM_LAB_APPEND"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(guest.Kill)
+	return guest
+}
+
+// TestANodeBootsRunsAndEndsCleanly boots a real guest, without firmware, from a plain directory, and sees it reboot
+// and power off. The image asks DHCP on the boot card and has a fstab with disks, as after an installation.
+func TestANodeBootsRunsAndEndsCleanly(t *testing.T) {
+	p := newPlace(t, 0)
+	write(t, p.root, "etc/network/interfaces", "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet dhcp\n")
+	write(t, p.root, "etc/fstab", "UUID=0b2c6a0e-6f43-4a6b-9e6c-1f6f1a0e6d11 / ext4 errors=remount-ro 0 1\n"+
+		"UUID=9a2a7c58-2d8c-4a36-8a1b-ffb1b1a6b0c2 none swap sw 0 0\n")
+	for _, end := range []string{"reboot", "poweroff"} {
+		guest := p.start(t, end, lab.NIC{MAC: directMAC})
+		live(t, guest, p.ssh, end)
+	}
+}
+
+// TestServersMayComeLateAndOtherCardsMayBeThere boots a guest whose first card is another's, before anybody answers.
+func TestServersMayComeLateAndOtherCardsMayBeThere(t *testing.T) {
+	p := newPlace(t, 3)
+	guest := p.start(t, "late", lab.NIC{MAC: "52:54:00:4d:00:99", Model: "e1000"}, lab.NIC{MAC: directMAC})
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	for _, mark := range []string{
+		"dim: n01: no address on eth0 yet: no DHCP server answers",
+		"dim: n01: cannot mount the root from 10.78.0.1:/nodes/n01: the NFS server does not answer",
+		"dim: n01: the root is mounted",
+	} {
+		if _, err := guest.WaitFor(ctx, regexp.MustCompile(mark)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, err := p.ssh.Await(ctx, directAddr, "cat /sys/class/net/eth[01]/address /sys/class/net/eth[01]/name_assign_type")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := directMAC + "\n52:54:00:4d:00:99\n4\n4\n"; names != want {
+		t.Errorf("eth0 and eth1 are %q, want %q", names, want)
+	}
+	t.Log(guest.Tail(30))
 }
 
 func live(t *testing.T, guest *lab.Guest, ssh *lab.SSH, end string) {
 	t.Helper()
-	defer guest.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	began := time.Now()

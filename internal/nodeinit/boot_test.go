@@ -55,12 +55,15 @@ func (f *fake) Cards() ([]card, error) {
 }
 
 func (f *fake) Rename(from, to string) error {
+	if err := f.try("rename"); err != nil {
+		return err
+	}
 	for i := range f.cards {
 		if f.cards[i].name == from {
 			f.cards[i].name = to
 		}
 	}
-	return f.try("rename")
+	return nil
 }
 
 func (f *fake) Up(string) error { return f.try("up") }

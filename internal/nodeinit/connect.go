@@ -52,22 +52,32 @@ func (b *boot) learn(l Lease) {
 // rename gives a card its declared name. A card that cannot be renamed keeps its name: better a node with the wrong
 // name on its card than no node.
 func (b *boot) rename(c card) string {
-	cards, err := b.Cards()
-	if err != nil {
-		b.say("cannot list the network cards: %v; %s keeps its name", err, c.name)
-		return c.name
-	}
 	name := c.name
-	for _, step := range renames(cards, c.name, b.params.Interface) {
+	// Drivers may find their cards in the background, and a new card take the name that was free a moment ago.
+	for range 5 {
+		cards, err := b.Cards()
+		if err == nil {
+			name, err = b.renameAmong(cards, name)
+		}
+		if err == nil {
+			return name
+		}
+		b.say("cannot give the boot card its name: %v; it is %s for now", err, name)
+		time.Sleep(100 * time.Millisecond)
+	}
+	return name
+}
+
+func (b *boot) renameAmong(cards []card, name string) (string, error) {
+	for _, step := range renames(cards, name, b.params.Interface) {
 		if err := b.Rename(step.from, step.to); err != nil {
-			b.say("cannot rename the card %s to %s: %v; going on", step.from, step.to, err)
-			continue
+			return name, fmt.Errorf("rename %s to %s: %w", step.from, step.to, err)
 		}
 		if step.from == name {
 			name = step.to
 		}
 	}
-	return name
+	return name, nil
 }
 
 // awaitLink brings the cards up and waits until one has a carrier, but not for ever: DHCP is tried in any case.
