@@ -18,6 +18,7 @@ import (
 const (
 	xattrID       = "trusted.dim.id"
 	xattrVerifier = "trusted.dim.verf"
+	xattrSaved    = "trusted.dim.saved" // below saved/ only: these are attributes of a directory
 	xattrOpaque   = "trusted.overlay.opaque"
 	xattrHidden   = "trusted." // what starts so is never shown to a node
 )

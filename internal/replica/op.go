@@ -31,6 +31,14 @@ func (r *Replica) begin() (*op, error) {
 	if err := r.lock(); err != nil {
 		return nil, r.edge(err)
 	}
+	if !r.recorded {
+		// What a layer is written over must be known for good before there is a layer.
+		if err := r.set.journal.flush(); err != nil {
+			r.mu.Unlock()
+			return nil, r.edge(err)
+		}
+		r.recorded = true
+	}
 	return &op{r: r}, nil
 }
 
@@ -321,11 +329,16 @@ func keepTimes(dir int, do func() error) error {
 // raiseRoot makes the replica's directories: work/, then upper/ with the attributes of the root.
 func (o *op) raiseRoot() error {
 	r := o.r
-	dir, err := r.set.makeDirs(r.dir)
+	dir, err := r.set.makePath(r.dir)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
+	w0, err := r.set.makePath(r.dir + "/work")
+	if err != nil {
+		return err
+	}
+	unix.Close(w0)
 	s, _ := r.root.spot()
 	m, obj, err := r.moldOf(s)
 	if err != nil {
@@ -344,8 +357,10 @@ func (o *op) raiseRoot() error {
 		removeAll(w.FD, tmp)
 		return err
 	}
-	if err := fsync(dir); err != nil {
-		return err
+	if !r.set.relaxed {
+		if err := fsync(dir); err != nil {
+			return err
+		}
 	}
 	r.attach(r.root, obj)
 	return nil

@@ -1,6 +1,9 @@
 package replica
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+
 	"dim/internal/image"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -8,25 +11,11 @@ import (
 
 // past is what a replica remembers of its switches.
 type past struct {
-	made    int64      // ns: when the replica was made; raised when history is forgotten
-	chain   []*segment // oldest first
-	aside   map[image.ID]*object
-	aliases map[image.ID]image.ID // of the version's entries that go by another id, and back
-}
-
-// delta is what one step between two views changes, by id. It never changes and is shared by all replicas that
-// take the step.
-type delta struct {
-	touched []image.ID              // entries and directories that get a new ctime
-	gone    map[image.ID]*goneEntry // ids that the older view had and the newer has not at this path
-}
-
-// segment is one or several steps that follow each other.
-type segment struct {
-	steps  int
-	stamp  int64 // of the last step
-	stamps map[image.ID]int64
-	gone   map[image.ID]*goneEntry
+	made     int64 // ns: when the replica was made; raised when history is forgotten
+	versions chain // steps between versions
+	own      chain // steps of this node's files, which others do not share
+	aside    map[image.ID]*object
+	aliases  map[image.ID]image.ID // of the version's entries that go by another id, and back
 }
 
 // goneEntry is an entry that a switch has replaced or removed.
@@ -55,12 +44,16 @@ func (g *goneEntry) attr(a *vfs.Attr) {
 
 // stamp returns the ctime of what has the given id and is not in the layer, in nanoseconds.
 func (p *past) stamp(id image.ID) int64 {
-	for i := len(p.chain) - 1; i >= 0; i-- {
-		if at, ok := p.chain[i].stamps[id]; ok {
-			return at
+	at := p.made
+	for _, c := range [...]chain{p.versions, p.own} {
+		for i := len(c) - 1; i >= 0; i-- {
+			if t, ok := c[i].stamps[id]; ok {
+				at = max(at, t)
+				break
+			}
 		}
 	}
-	return p.made
+	return at
 }
 
 // byID finds what the replica no longer shows: set aside, or replaced.
@@ -68,12 +61,24 @@ func (p *past) byID(id image.ID) (spot, bool) {
 	if o := p.aside[id]; o != nil {
 		return spot{obj: o, low: lower.None}, true
 	}
-	for i := len(p.chain) - 1; i >= 0; i-- {
-		if g := p.chain[i].gone[id]; g != nil {
-			return spot{gone: g, low: lower.None}, true
+	for _, c := range [...]chain{p.versions, p.own} {
+		for i := len(c) - 1; i >= 0; i-- {
+			if g := c[i].gone[id]; g != nil {
+				return spot{gone: g, low: lower.None}, true
+			}
 		}
 	}
 	return spot{}, false
+}
+
+// forget drops segments that are wholly older than since, or beyond the newest most steps.
+func (p *past) forget(since int64, most int) {
+	for _, c := range []*chain{&p.versions, &p.own} {
+		for len(*c) > 0 && ((*c)[0].stamp < since || c.steps()-(*c)[0].steps >= most) {
+			p.made = max(p.made, (*c)[0].stamp)
+			*c = (*c)[1:]
+		}
+	}
 }
 
 // alias returns the id under which the version's entry with the given id goes in this replica.
@@ -96,4 +101,34 @@ func (p *past) origin(id image.ID) (image.ID, bool) {
 		return id, true
 	}
 	return other, id&image.Born != 0
+}
+
+// findAliases gives the version's entries that show under an id which the layer, or what was set aside, holds too, another
+// id. It is computed, so it is the same after a restart.
+func (r *Replica) findAliases() {
+	r.past.aliases = nil
+	for _, objects := range []map[image.ID]*object{r.objects, r.past.aside} {
+		for id := range objects {
+			if id&image.Born != 0 {
+				continue
+			}
+			if _, shows := r.byLowID(id); !shows {
+				continue
+			}
+			if r.past.aliases == nil {
+				r.past.aliases = make(map[image.ID]image.ID)
+			}
+			other := aliasID(r.tree, id)
+			for r.objects[other] != nil || r.past.aside[other] != nil {
+				other = aliasID(r.tree, other)
+			}
+			r.past.aliases[id], r.past.aliases[other] = other, id
+		}
+	}
+}
+
+func aliasID(t Tree, id image.ID) image.ID {
+	b := append([]byte("alias\x00"), t[:]...)
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(b, uint64(id)))
+	return image.ID(binary.BigEndian.Uint64(sum[:])) | image.Born
 }

@@ -21,15 +21,18 @@ type Replica struct {
 	keep   image.Patterns
 	shared image.Patterns
 
-	mu      sync.RWMutex
-	view    *view
-	ready   bool // the places below are those of the view and the layer
-	scanned bool // the layer has been read
-	root    *place
-	byLow   map[lower.Ref]*place // places by the version's entry that stands there
-	files   map[image.ID]*place  // node files, and directories that exist for them
-	objects map[image.ID]*object // what the layer holds
-	past    past
+	mu       sync.RWMutex
+	view     *view
+	state    *state
+	recorded bool // the state stands in the journal
+	recalled bool // past has the history of state
+	ready    bool // the places below are those of the view and the layer
+	scanned  bool // the layer has been read
+	root     *place
+	byLow    map[lower.Ref]*place // places by the version's entry that stands there
+	files    map[image.ID]*place  // node files, and directories that exist for them
+	objects  map[image.ID]*object // what the layer holds
+	past     past
 }
 
 // view is what a replica shows below its layer.

@@ -15,32 +15,37 @@ import (
 
 // prepare makes r's places: from the view, and from the layer, which is read from the disk the first time.
 func (r *Replica) prepare() error {
-	old := r.root
-	if err := r.bind(); err != nil {
-		return err
+	if !r.recalled {
+		r.set.recall(r)
+		r.recalled = true
 	}
+	old := r.root
+	r.bind()
 	switch {
 	case r.dir == "":
 	case !r.scanned:
 		if err := r.scan(); err != nil {
 			return err
 		}
+		if err := r.scanAside(); err != nil {
+			return fmt.Errorf("read saved area of %s: %w", r.dir, err)
+		}
 		r.scanned = true
 	case old != nil:
 		r.rebind(old)
 	}
+	r.findAliases()
 	r.ready = true
 	return nil
 }
 
 // bind makes the places that the view asks for, and no others.
-func (r *Replica) bind() error {
+func (r *Replica) bind() {
 	r.root = newPlace(nil, "", 0)
 	r.root.low = lower.Root
 	r.byLow = map[lower.Ref]*place{lower.Root: r.root}
 	r.files = make(map[image.ID]*place)
 	r.bindNodeFiles()
-	return nil
 }
 
 // rebind takes over what the layer has at the places below old, the root of an earlier view.
@@ -75,6 +80,7 @@ func (r *Replica) rebind(old *place) {
 // scan reads the layer: its names, their ids and attributes. It removes what a crash has left in work/, and completes
 // the copying up of hard-link groups that a crash cut short.
 func (r *Replica) scan() error {
+	r.past.aside = nil
 	r.objects = make(map[image.ID]*object)
 	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
 	if err == unix.ENOENT {

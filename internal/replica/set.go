@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/durable"
 	"dim/internal/image"
 	"dim/internal/replica/fds"
 	"dim/internal/replica/lower"
@@ -73,8 +76,15 @@ type Set struct {
 	rendered rendered
 	indexes  indexes
 
+	journal *journal
+	crashAt func(point string) error // for tests: an error ends what a crash would end
+
+	switching sync.Mutex // held by who attaches or switches
+
 	mu       sync.RWMutex
 	replicas map[Tree]*Replica
+	compared map[[2]image.Digest]*changes
+	recalled map[*step]remembered
 
 	marking sync.Mutex
 	mark    int // open file for syncMark; -1: not yet
@@ -91,13 +101,42 @@ func Open(o Options) (*Set, error) {
 		return nil, fmt.Errorf("open replicas %s: %w", o.Dir, err)
 	}
 	s.path, s.dir = o.Dir, fd
+	if err = s.checkFormat(); err == nil {
+		s.journal, err = openJournal(o.Dir)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("open replicas %s: %w", o.Dir, err)
+	}
 	return s, nil
+}
+
+// checkFormat refuses a directory of another format, and marks a new one.
+func (s *Set) checkFormat() error {
+	const format = "1\n"
+	name := filepath.Join(s.path, "format")
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return durable.WriteFile(name, []byte(format), 0o600)
+	}
+	if err == nil && string(b) != format {
+		err = fmt.Errorf("format %q is not known, this program reads format 1", strings.TrimSpace(string(b)))
+	}
+	return err
+}
+
+func (s *Set) crash(point string) error {
+	if s.crashAt == nil {
+		return nil
+	}
+	return s.crashAt(point)
 }
 
 func newSet(o Options) *Set {
 	s := &Set{
 		dir: -1, mark: -1, source: o.Source, log: o.Log, now: o.Now, relaxed: o.Durability == Relaxed, retain: o.Retain.orDefault(),
-		replicas: make(map[Tree]*Replica), files: fds.New(openFiles(o.OpenFiles)),
+		replicas: make(map[Tree]*Replica), compared: make(map[[2]image.Digest]*changes),
+		recalled: make(map[*step]remembered), files: fds.New(openFiles(o.OpenFiles)),
 	}
 	s.indexes.source = o.Source
 	s.batches.New = func() any { return new([batch]vfs.DirEntry) }
@@ -125,10 +164,10 @@ func (s *Set) Close() error {
 	if s.mark >= 0 {
 		unix.Close(s.mark)
 	}
-	if s.dir >= 0 {
-		return unix.Close(s.dir)
+	if s.dir < 0 {
+		return nil
 	}
-	return nil
+	return errors.Join(s.journal.log.Close(), unix.Close(s.dir))
 }
 
 // Find returns the replica that the handles of tree belong to.
@@ -139,44 +178,13 @@ func (s *Set) Find(t Tree) (*Replica, bool) {
 	return r, ok
 }
 
-// Attach serves a node's replica. Its layer is not read before the first call.
-func (s *Set) Attach(spec Spec) (*Replica, error) {
-	if err := checkPlace(spec.Node, spec.Image); err != nil {
-		return nil, err
-	}
-	index, err := s.indexes.get(spec.Version)
-	if err != nil {
-		return nil, fmt.Errorf("attach %s: %w", spec.Node, err)
-	}
-	r := &Replica{
-		set: s, node: spec.Node, image: spec.Image, dir: spec.Node + "/" + spec.Image,
-		tree: ReplicaTree(spec.Node, spec.Image), keep: spec.Keep, shared: spec.Shared,
-		view: &view{index: index, files: spec.Files},
-	}
-	r.past.made = s.now().UnixNano()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.replicas[r.tree] = r
-	return r, nil
-}
-
-// checkPlace refuses names that could lead out of the set's directory.
-func checkPlace(names ...string) error {
-	for _, n := range names {
-		if checkName(n) != nil || strings.HasPrefix(n, ".") {
-			return fmt.Errorf("attach replica: %q is no name for a directory", n)
-		}
-	}
-	return nil
-}
-
 // ReadOnly serves a bare version; every change is EROFS.
 func (s *Set) ReadOnly(v image.Version) (*Replica, error) {
 	index, err := s.indexes.get(v)
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{set: s, image: v.Image, tree: VersionTree(v.Image, v.Digest), view: &view{index: index}}
+	r := &Replica{set: s, image: v.Image, tree: VersionTree(v.Image, v.Digest), view: &view{index: index}, recalled: true}
 	r.past.made = v.Created.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,28 +203,24 @@ func ReadOnly(v image.Version, source Source) (*Replica, error) {
 // temp returns a name for a temporary file in a work directory.
 func (s *Set) temp() string { return "#" + strconv.FormatUint(s.temps.Add(1), 36) }
 
-// makeDirs makes the directory dir below the set's and work/ in it, and returns dir open.
-func (s *Set) makeDirs(dir string) (int, error) {
+// makePath makes the directory path below the set's, with those above it, and returns it open.
+func (s *Set) makePath(path string) (int, error) {
 	fd, err := unix.FcntlInt(uintptr(s.dir), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	for part := range strings.SplitSeq(dir+"/work", "/") {
+	for part := range strings.SplitSeq(path, "/") {
 		err := unix.Mkdirat(fd, part, 0o700)
-		if err == nil {
+		if err == nil && !s.relaxed {
 			err = fsync(fd)
 		}
-		if err != nil && err != unix.EEXIST {
-			unix.Close(fd)
-			return -1, fmt.Errorf("make %s: %w", dir, err)
+		next := -1
+		if err == nil || err == unix.EEXIST {
+			next, err = unix.Openat(fd, part, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		}
-		if part == "work" {
-			break
-		}
-		next, err := unix.Openat(fd, part, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		unix.Close(fd)
 		if err != nil {
-			return -1, fmt.Errorf("make %s: %w", dir, err)
+			return -1, fmt.Errorf("make %s: %w", path, err)
 		}
 		fd = next
 	}

@@ -1,0 +1,471 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/vfs"
+)
+
+const stampFormat = "20060102T150405.000000000Z" // names below saved/
+
+// setAside moves away what the layer, which is locked, holds at the paths that differ. It can be broken off anywhere and begun
+// again: what is done is not found a second time.
+func (t *transition) setAside(at int64) (list []SetAside, err error) {
+	r := t.r
+	if !r.ready {
+		if err := r.prepare(); err != nil {
+			return nil, err
+		}
+	}
+	a := &asider{op: op{r: r}, t: t, at: at, dir: "saved/" + time.Unix(0, at).UTC().Format(stampFormat)}
+	defer a.release()
+	for _, c := range []*changes{t.changes, t.own} {
+		if c != nil && err == nil {
+			a.own = c == t.own
+			err = a.walk(c.tree, r.root)
+		}
+	}
+	for _, f := range a.dirty {
+		if err == nil {
+			err = fsync(f.FD)
+		}
+	}
+	return a.list, err
+}
+
+type asider struct {
+	op
+	t    *transition
+	at   int64
+	dir  string // where it goes, from the replica's directory
+	own  bool   // the changes are those of node files
+	list []SetAside
+}
+
+// walk treats p, at or below which c tells of changes.
+func (a *asider) walk(c *change, p *place) error {
+	if p == nil {
+		return nil
+	}
+	path := p.path()
+	if a.t.keep.Cover(path) || !a.own && a.t.hidden[path] {
+		return nil
+	}
+	switch {
+	case p.white:
+		return a.whiteout(c, p)
+	case p.obj == nil:
+		return a.below(c, p)
+	case p.obj.kind != vfs.Directory:
+		return a.move(p, AsideEntry)
+	case c.differs && c.to != 0 && c.to != vfs.Directory:
+		return a.move(p, AsideEntry)
+	}
+	if err := a.attributes(c, p); err != nil {
+		return err
+	}
+	if p.obj.opaque && c.shows {
+		if err := a.unhide(p); err != nil {
+			return err
+		}
+	}
+	if err := a.below(c, p); err != nil {
+		return err
+	}
+	if c.differs && c.to == 0 && p.up != nil {
+		return a.removeEmpty(p)
+	}
+	return nil
+}
+
+func (a *asider) below(c *change, p *place) error {
+	if len(p.kids) == 0 {
+		return nil
+	}
+	for _, k := range c.kids {
+		if err := a.walk(k, p.kid(k.name, k.hash)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whiteout sets aside that the node removed p, or forgets it when there is nothing to remove any more.
+func (a *asider) whiteout(c *change, p *place) error {
+	if c.shows {
+		return a.move(p, AsideRemoval)
+	}
+	if !c.differs || c.to != 0 {
+		return nil // something below went, and the node does not see it
+	}
+	d, err := a.r.layerDir(p.up)
+	if err != nil {
+		return err
+	}
+	a.sync(d)
+	if err := a.quietly(d.FD, func() error { return unix.Unlinkat(d.FD, p.name, 0) }); err != nil {
+		return err
+	}
+	a.r.change(p, func() { p.white = false })
+	return nil
+}
+
+// quietly runs do, which changes names in the open directory, without changing its times.
+func (a *asider) quietly(dir int, do func() error) error {
+	if err := a.r.set.crash("in set-aside"); err != nil {
+		return err
+	}
+	return keepTimes(dir, do)
+}
+
+// saved returns the directory of the saved area for what is in the directory of path p, to be synced.
+func (a *asider) saved(p string) (int, error) {
+	dir := a.r.dir + "/" + a.dir
+	if p != "" {
+		dir += "/" + p
+	}
+	fd, err := a.r.set.makePath(dir)
+	if err != nil {
+		return -1, err
+	}
+	f := a.r.set.files.Put(a.r.asideKey(strings.TrimPrefix(dir, a.r.dir+"/")), fd)
+	a.sync(f)
+	return f.FD, nil
+}
+
+// move moves what the layer has at p, with all that is below, to the saved area.
+func (a *asider) move(p *place, kind AsideKind) error {
+	path := p.path()
+	to, err := a.saved(parentPath(path))
+	if err != nil {
+		return err
+	}
+	from, err := a.r.layerDir(p.up)
+	if err != nil {
+		return err
+	}
+	a.sync(from)
+	err = a.quietly(from.FD, func() error {
+		err := unix.Renameat(from.FD, p.name, to, p.name)
+		if err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR || err == unix.EISDIR {
+			if err = removeAll(to, p.name); err == nil { // of an attempt that was broken off
+				err = unix.Renameat(from.FD, p.name, to, p.name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("set aside %s: %w", path, err)
+	}
+	a.note(path, kind)
+	a.r.moved(p, a.dir)
+	return nil
+}
+
+func (a *asider) note(path string, kind AsideKind) {
+	a.list = append(a.list, SetAside{
+		Node: a.r.node, Image: a.r.image, Path: path, Stamp: time.Unix(0, a.at), Kind: kind,
+	})
+}
+
+// moved takes p and all below it out of the places; files that have no other name are found below dir from now on.
+func (r *Replica) moved(p *place, dir string) {
+	for _, k := range slices.Clone(p.kids) {
+		r.moved(k, dir)
+	}
+	obj := p.obj
+	if obj != nil {
+		path := p.path()
+		obj.names = slices.DeleteFunc(obj.names, func(n *place) bool { return n == p })
+		if len(obj.names) == 0 {
+			delete(r.objects, obj.id)
+			if obj.kind == vfs.Directory {
+				r.drop(obj)
+			} else {
+				r.keepAside(obj, dir+"/"+path)
+			}
+		}
+	}
+	r.change(p, func() { p.obj, p.white = nil, false })
+}
+
+func (r *Replica) keepAside(o *object, path string) {
+	o.aside = path
+	if r.past.aside == nil {
+		r.past.aside = make(map[image.ID]*object)
+	}
+	r.past.aside[o.id] = o
+}
+
+// attributes lets the master's attributes of a directory win. Those that the node has changed are kept in the saved
+// area, on an empty directory.
+func (a *asider) attributes(c *change, p *place) error {
+	if !c.differs || c.new == nil || c.new.Type != image.Directory {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := a.r.stat(p.obj, &st); err != nil {
+		return err
+	}
+	d, name, err := a.r.where(p.obj)
+	if err != nil {
+		return err
+	}
+	a.held = append(a.held, d)
+	now := attrsOf(c.new)
+	mine := dirAttrs{st.Mode & 0o7777, st.Uid, st.Gid}
+	if mine != now && (c.old == nil || c.old.Type != image.Directory || mine != attrsOf(c.old)) {
+		if err := a.keepAttributes(p, &st); err != nil {
+			return err
+		}
+	}
+	f, err := a.r.layerDir(p)
+	if err != nil {
+		return err
+	}
+	a.sync(f)
+	if err := unix.Fchownat(d.FD, name, int(now.uid), int(now.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if err := unix.Fchmodat(d.FD, name, now.mode, 0); err != nil {
+		return err
+	}
+	p.obj.mode, p.obj.uid, p.obj.gid = now.mode, now.uid, now.gid
+	if err := a.xattrs(d.FD, name, c); err != nil {
+		return err
+	}
+	mtime := st.Mtim
+	if c.old != nil && timeOf(nanos(st.Mtim)) == vfs.Time(c.old.Mtime) {
+		mtime = timespecOf(vfs.Time(c.new.Mtime)) // nothing of the node's own has moved it
+	}
+	return unix.UtimesNanoAt(d.FD, name, []unix.Timespec{st.Atim, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+type dirAttrs struct{ mode, uid, gid uint32 }
+
+func attrsOf(e *image.Entry) dirAttrs { return dirAttrs{e.Mode, e.UID, e.GID} }
+
+func (a *asider) xattrs(dir int, name string, c *change) error {
+	path := procPath(dir, name)
+	if c.old != nil {
+		for _, x := range visibleXattrs(c.old.Xattrs) {
+			unix.Lremovexattr(path, x.Name)
+		}
+	}
+	for _, x := range visibleXattrs(c.new.Xattrs) {
+		if err := unix.Lsetxattr(path, x.Name, x.Value, 0); err != nil && err != unix.EOPNOTSUPP {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *asider) keepAttributes(p *place, st *unix.Stat_t) error {
+	fd, err := a.saved(p.path())
+	if err != nil {
+		return err
+	}
+	if err := unix.Fsetxattr(fd, xattrSaved, []byte(AsideAttributes), 0); err != nil {
+		return err
+	}
+	if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil {
+		return err
+	}
+	a.note(p.path(), AsideAttributes)
+	return nil
+}
+
+// unhide lets the version's directory show again below the node's own entries.
+func (a *asider) unhide(p *place) error {
+	fd, err := a.saved(p.path())
+	if err != nil {
+		return err
+	}
+	if err := unix.Fsetxattr(fd, xattrOpaque, []byte("y"), 0); err != nil {
+		return err
+	}
+	d, name, err := a.r.where(p.obj)
+	if err != nil {
+		return err
+	}
+	a.held = append(a.held, d)
+	f, err := a.r.layerDir(p)
+	if err != nil {
+		return err
+	}
+	a.sync(f)
+	if err := a.r.set.crash("in set-aside"); err != nil {
+		return err
+	}
+	if err := unix.Lremovexattr(procPath(d.FD, name), xattrOpaque); err != nil {
+		return err
+	}
+	p.obj.opaque = false
+	a.note(p.path(), AsideOpaque)
+	return nil
+}
+
+// removeEmpty removes the directory p, which the master has deleted, when nothing of the node's own is in it.
+func (a *asider) removeEmpty(p *place) error {
+	for _, k := range p.kids {
+		if k.obj != nil || k.anyFile() {
+			return nil
+		}
+	}
+	d, err := a.r.layerDir(p.up)
+	if err != nil {
+		return err
+	}
+	a.sync(d)
+	if err := a.quietly(d.FD, func() error { return removeAll(d.FD, p.name) }); err != nil {
+		return err
+	}
+	a.r.detach(p, false)
+	return nil
+}
+
+// scanAside finds the files that earlier switches have set aside.
+func (r *Replica) scanAside() error {
+	fd, err := r.set.openBeneath(r.dir+"/saved", openDir)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return r.scanAsideDir(fd, "saved")
+}
+
+func (r *Replica) scanAsideDir(fd int, path string) error {
+	names, err := listDir(fd)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names) // the latest stamp wins
+	for _, name := range names {
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if typeOf(st.Mode) == vfs.Directory {
+			sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			err = r.scanAsideDir(sub, path+"/"+name)
+			unix.Close(sub)
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		v, err := getXattr(fd, name, xattrID, make([]byte, 64))
+		id, origin, ok := parseIDValue(v)
+		if err != nil || !ok || isWhiteout(&st) || r.objects[id] != nil {
+			continue
+		}
+		o := newObject(id, typeOf(st.Mode))
+		o.origin, o.mode, o.uid, o.gid = origin, st.Mode&0o7777, st.Uid, st.Gid
+		r.keepAside(o, path+"/"+name)
+	}
+	return nil
+}
+
+// Saved lists what switches have set aside, the latest first.
+func (r *Replica) Saved() ([]SetAside, error) {
+	if err := r.rlock(); err != nil {
+		return nil, err
+	}
+	defer r.mu.RUnlock()
+	fd, err := r.set.openBeneath(r.dir+"/saved", openDir)
+	if err == unix.ENOENT {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	stamps, err := listDir(fd)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(stamps)
+	slices.Reverse(stamps)
+	var list []SetAside
+	for _, name := range stamps {
+		at, err := time.Parse(stampFormat, name)
+		if err != nil {
+			continue
+		}
+		sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		err = r.listSaved(sub, "", SetAside{Node: r.node, Image: r.image, Stamp: at}, &list)
+		unix.Close(sub)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// listSaved lists the entries of one directory of the saved area. Directories that are there only for what is in them
+// have none of the extended attributes.
+func (r *Replica) listSaved(fd int, dir string, is SetAside, list *[]SetAside) error {
+	names, err := listDir(fd)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		is.Path, is.Kind = image.JoinPath(dir, name), AsideEntry
+		if typeOf(st.Mode) != vfs.Directory {
+			if isWhiteout(&st) {
+				is.Kind = AsideRemoval
+			}
+			*list = append(*list, is)
+			continue
+		}
+		switch {
+		case hasXattr(fd, name, xattrID):
+			*list = append(*list, is)
+			continue
+		case hasXattr(fd, name, xattrOpaque):
+			is.Kind = AsideOpaque
+			*list = append(*list, is)
+		case hasXattr(fd, name, xattrSaved):
+			is.Kind = AsideAttributes
+			*list = append(*list, is)
+		}
+		sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = r.listSaved(sub, is.Path, is, list)
+		unix.Close(sub)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hasXattr(dir int, name, attr string) bool {
+	_, err := getXattr(dir, name, attr, make([]byte, 64))
+	return err == nil
+}

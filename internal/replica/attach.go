@@ -1,0 +1,220 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+)
+
+// Attach serves a node's replica. Its layer is not read before the first call, unless the journal says that the replica
+// followed another version, or showed other node files: then it is switched first, as Switch does.
+func (s *Set) Attach(spec Spec) (*Replica, error) {
+	if err := checkPlace(spec.Node, spec.Image); err != nil {
+		return nil, err
+	}
+	s.switching.Lock()
+	defer s.switching.Unlock()
+	index, err := s.indexes.get(spec.Version)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", spec.Node, err)
+	}
+	r := &Replica{
+		set: s, node: spec.Node, image: spec.Image, dir: spec.Node + "/" + spec.Image,
+		tree: ReplicaTree(spec.Node, spec.Image), keep: spec.Keep, shared: spec.Shared,
+		view: &view{index: index, files: spec.Files},
+	}
+	if _, twice := s.Find(r.tree); twice {
+		return nil, fmt.Errorf("attach %s: it is attached already", r.dir)
+	}
+	v := s.journal.version(spec.Version)
+	var known bool
+	r.state, known = s.journal.state(r.dir, v, fingerprints(spec.Files), s.journal.stamp(s.now()))
+	r.past.made = r.state.made
+	if known {
+		r.recorded = !r.state.fresh
+		err = s.catchUp(r, &spec)
+	} else if r.hasLayer() {
+		err = s.journal.flush()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", r.dir, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replicas[r.tree] = r
+	return r, nil
+}
+
+// checkPlace refuses names that could lead out of the set's directory.
+func checkPlace(names ...string) error {
+	for _, n := range names {
+		if checkName(n) != nil || n[0] == '.' {
+			return fmt.Errorf("attach replica: %q is no name for a directory", n)
+		}
+	}
+	return nil
+}
+
+func (r *Replica) hasLayer() bool {
+	fd, err := r.set.openBeneath(r.dir+"/upper", unix.O_PATH)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
+// catchUp completes a switch that was broken off, then switches r to what spec says. Nobody uses r yet.
+func (s *Set) catchUp(r *Replica, spec *Spec) error {
+	ctx := context.Background()
+	var report Report
+	if p := r.state.pending; p != nil {
+		t, err := s.resume(ctx, r, p)
+		if err != nil {
+			return err
+		}
+		if err := s.switchSlow([]*transition{t}, newTogether(p.at), &report); err != nil {
+			return err
+		}
+		index, err := s.indexes.get(spec.Version)
+		if err != nil {
+			return err
+		}
+		r.view = &view{index: index, files: spec.Files}
+	}
+	t, err := s.transition(ctx, &Move{Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared})
+	if t == nil || err != nil {
+		return err
+	}
+	if err = s.carryOut([]*transition{t}, s.journal.stamp(s.now()), &report); err == nil && len(report.Aside) > 0 {
+		s.log.Info("entries of a node set aside", "replica", r.dir, "entries", len(report.Aside))
+	}
+	return err
+}
+
+// resume makes the transition of a switch that the journal has begun and not done.
+func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, error) {
+	index, err := s.indexes.get(*p.to)
+	if err != nil {
+		return nil, err
+	}
+	r.view = &view{index: index}
+	t := &transition{r: r, to: r.view, keep: r.keep, shared: r.shared, from: r.state.to, version: p.to, hidden: make(map[string]bool)}
+	if t.from.Digest != t.version.Digest {
+		if t.changes, err = s.changesBetween(ctx, t.from, t.version); err != nil {
+			return nil, err
+		}
+	}
+	after := p.files
+	if after == nil {
+		after = r.state.files
+	}
+	t.compareFiles(after)
+	return t, nil
+}
+
+// fingerprints tells node files apart: for each path the id, which tells the content, and a sum over the attributes.
+func fingerprints(files NodeFiles) map[string]string {
+	m := make(map[string]string, len(files.List))
+	for i := range files.List {
+		f := &files.List[i]
+		id := image.NodeFileID(f.Path, f.Digest)
+		attrs := fmt.Sprint(f.Mode, f.UID, f.GID, f.Mtime)
+		m[f.Path] = fmt.Sprintf("%016x%08x", uint64(id), crc32.ChecksumIEEE([]byte(attrs)))
+	}
+	return m
+}
+
+func fingerprintID(f string) image.ID {
+	id, _ := strconv.ParseUint(f[:min(16, len(f))], 16, 64)
+	return image.ID(id)
+}
+
+// remembered is the history up to a step, as replicas that share the step have it.
+type remembered struct {
+	versions chain
+	own      chain
+	floor    int64
+}
+
+// recall rebuilds what r remembers of its switches from the journal and the trees. A step whose versions are no longer in
+// the store is forgotten, with all before it.
+func (s *Set) recall(r *Replica) {
+	steps, floor := recent(r.state.steps, s.now().Add(-s.retain.Age).UnixNano(), s.retain.Switches)
+	mem := remembered{floor: floor}
+	if last := r.state.steps; last != nil {
+		s.mu.RLock()
+		known, ok := s.recalled[last]
+		s.mu.RUnlock()
+		if ok {
+			mem, steps = known, nil
+		}
+	}
+	known := make(joins)
+	for _, st := range steps {
+		mem = s.remember(mem, st, known)
+	}
+	if last := r.state.steps; last != nil && len(steps) > 0 {
+		s.mu.Lock()
+		s.recalled[last] = mem
+		s.mu.Unlock()
+	}
+	r.past.versions, r.past.own, r.past.made = mem.versions, mem.own, max(r.past.made, mem.floor)
+}
+
+func (s *Set) remember(mem remembered, st *step, known joins) remembered {
+	if st.from.Digest != st.to.Digest {
+		c, err := s.changesBetween(context.Background(), st.from, st.to)
+		if err != nil {
+			s.log.Warn("an earlier switch cannot be recalled", "from", st.from.Ref().String(), "to", st.to.Ref().String(), "error", err)
+			return remembered{floor: st.at}
+		}
+		mem.versions = mem.versions.add(newSegment(c.delta, st.at), known)
+	}
+	if st.files != nil {
+		mem.own = mem.own.add(newSegment(filesDelta(st.prior, st.files), st.at), known)
+	}
+	return mem
+}
+
+// filesDelta tells which ids a change of node files touches, from their fingerprints.
+func filesDelta(before, after map[string]string) *delta {
+	d := newDelta()
+	for _, path := range differing(before, after) {
+		d.touchAbove(path)
+		if f, ok := after[path]; ok {
+			d.touched[fingerprintID(f)] = struct{}{}
+		}
+	}
+	return d
+}
+
+// differing returns the paths at which the fingerprints differ, in walk order.
+func differing(before, after map[string]string) []string {
+	var paths []string
+	for path, f := range after {
+		if before[path] != f {
+			paths = append(paths, path)
+		}
+	}
+	for path := range before {
+		if _, stays := after[path]; !stays {
+			paths = append(paths, path)
+		}
+	}
+	slices.SortFunc(paths, image.ComparePaths)
+	return paths
+}
+
+// touchAbove notes that names in the directories above path change.
+func (d *delta) touchAbove(path string) {
+	for path != "" {
+		path = parentPath(path)
+		d.touched[image.DirID(path)] = struct{}{}
+	}
+}

@@ -1,0 +1,185 @@
+package replica
+
+import (
+	"context"
+	"strings"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// changes is what differs between two versions: computed once, shared by all replicas that go from one to the other.
+type changes struct {
+	paths int
+	delta *delta
+	tree  *change
+}
+
+// change is a path at which, or below which, two views differ.
+type change struct {
+	name    string
+	hash    uint64
+	kids    []*change
+	differs bool         // this very path does, not only something below
+	old     *image.Entry // of versions; nil also for a node file
+	new     *image.Entry
+	to      vfs.Type // what stands here afterwards, 0 for nothing; for a path that does not differ a directory
+	shows   bool     // something is here or below afterwards that was not, or was other
+}
+
+// diffVersions compares two versions, from their trees alone.
+func diffVersions(ctx context.Context, load image.Loader, from, to *image.Version) (*changes, error) {
+	c := &changes{delta: newDelta(), tree: &change{to: vfs.Directory}}
+	d := image.Differ{Load: load}
+	err := d.Diff(ctx, &from.Root, &to.Root, func(e image.Change) error {
+		c.add(e)
+		return nil
+	})
+	return c, err
+}
+
+func (c *changes) add(e image.Change) {
+	c.paths++
+	n := c.tree.at(e.Path)
+	n.differs, n.old, n.new, n.to = true, e.Old, e.New, 0
+	if e.New != nil {
+		n.to = lower.TypeOf(e.New.Type)
+		for _, up := range c.tree.way(e.Path) {
+			up.shows = true
+		}
+	}
+	c.delta.entry(e)
+}
+
+// at returns the node of path, making it.
+func (c *change) at(path string) *change {
+	way := c.way(path)
+	return way[len(way)-1]
+}
+
+// way returns the nodes from c to path, making them. Paths must come in walk order.
+func (c *change) way(path string) []*change {
+	way := []*change{c}
+	if path == "" {
+		return way
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		var next *change
+		if n := len(c.kids); n > 0 && c.kids[n-1].name == name { // changes come in walk order
+			next = c.kids[n-1]
+		} else {
+			next = &change{name: name, hash: lower.Hash(name), to: vfs.Directory}
+			c.kids = append(c.kids, next)
+		}
+		c = next
+		way = append(way, c)
+	}
+	return way
+}
+
+// delta is what one step between two views changes, by id. It never changes once it is made.
+type delta struct {
+	touched map[image.ID]struct{}   // what gets a new ctime
+	gone    map[image.ID]*goneEntry // ids that the older view had and the newer has not at their path
+}
+
+func newDelta() *delta {
+	return &delta{touched: make(map[image.ID]struct{}), gone: make(map[image.ID]*goneEntry)}
+}
+
+func (d *delta) entry(e image.Change) {
+	if i := strings.LastIndexByte(e.Path, '/'); e.Path != "" {
+		d.touched[image.DirID(e.Path[:max(i, 0)])] = struct{}{}
+	}
+	var now image.ID
+	if e.New != nil {
+		now = image.EntryID(e.Path, e.New)
+		d.touched[now] = struct{}{}
+	}
+	if e.Old == nil {
+		return
+	}
+	if id := image.EntryID(e.Path, e.Old); id != now {
+		d.gone[id] = goneOf(id, e.Path, e.Old)
+	}
+}
+
+func goneOf(id image.ID, path string, e *image.Entry) *goneEntry {
+	g := &goneEntry{
+		id: id, kind: lower.TypeOf(e.Type), path: path, mode: e.Mode, uid: e.UID, gid: e.GID, mtime: vfs.Time(e.Mtime),
+		size: e.Size, major: e.Major, minor: e.Minor, target: strings.Clone(e.Target),
+	}
+	switch e.Type {
+	case image.Regular:
+		digest := e.Digest
+		g.origin = &digest
+	case image.Symlink:
+		g.size = uint64(len(e.Target))
+	case image.Directory:
+		g.size = lower.DirSize
+	}
+	return g
+}
+
+// segment is one or several steps that follow each other.
+type segment struct {
+	steps  int
+	stamp  int64 // of the last step
+	stamps map[image.ID]int64
+	gone   map[image.ID]*goneEntry
+}
+
+func newSegment(d *delta, at int64) *segment {
+	s := &segment{steps: 1, stamp: at, stamps: make(map[image.ID]int64, len(d.touched)), gone: d.gone}
+	for id := range d.touched {
+		s.stamps[id] = at
+	}
+	return s
+}
+
+func (s *segment) join(next *segment) *segment {
+	j := &segment{
+		steps: s.steps + next.steps, stamp: next.stamp,
+		stamps: make(map[image.ID]int64, len(s.stamps)+len(next.stamps)), gone: make(map[image.ID]*goneEntry, len(s.gone)+len(next.gone)),
+	}
+	for _, part := range []*segment{s, next} {
+		for id, at := range part.stamps {
+			j.stamps[id] = at
+		}
+		for id, g := range part.gone {
+			j.gone[id] = g
+		}
+	}
+	return j
+}
+
+// chain is a history: segments, oldest first, each of more steps than the next. So a history of a thousand steps is some
+// ten maps, and what two replicas have in common they share.
+type chain []*segment
+
+// joins remembers which segments were joined, so that replicas that take a step together go on sharing.
+type joins map[[2]*segment]*segment
+
+// add returns the chain with one more segment.
+func (c chain) add(s *segment, known joins) chain {
+	next := append(c[:len(c):len(c)], s)
+	for n := len(next); n >= 2 && next[n-2].steps <= next[n-1].steps; n = len(next) {
+		pair := [2]*segment{next[n-2], next[n-1]}
+		j := known[pair]
+		if j == nil {
+			j = pair[0].join(pair[1])
+			known[pair] = j
+		}
+		next = append(next[:n-2], j)
+	}
+	return next
+}
+
+func (c chain) steps() int {
+	n := 0
+	for _, s := range c {
+		n += s.steps
+	}
+	return n
+}

@@ -1,0 +1,400 @@
+package replica
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"dim/internal/durable"
+	"dim/internal/image"
+)
+
+// journal is switches.log: which replica follows which version since when, and how it came there. docs/formats/layer.md
+// has its form.
+type journal struct {
+	path string
+
+	mu       sync.Mutex
+	log      *durable.Log
+	versions map[image.Digest]*image.Version // that stand in the log
+	seen     map[image.Digest]*image.Version // that do not, yet
+	states   map[string]*state               // by the replica's directory
+	last     int64                           // the latest stamp
+	limit    int64                           // the log is written anew when it is larger
+}
+
+// state is what the journal knows of one replica.
+type state struct {
+	made    int64
+	to      *image.Version
+	files   map[string]string // the node files it shows: path to fingerprint
+	steps   *step             // the last one
+	pending *step             // a switch that was begun and not done
+	fresh   bool              // not in the log yet
+}
+
+// step is one switch. Replicas that were switched together share it, and all steps before it that they share.
+type step struct {
+	before   *step
+	at       int64
+	from, to *image.Version
+	files    map[string]string // after it; nil: as before it
+	prior    map[string]string // before it, when files is set
+}
+
+// The kinds of records.
+const (
+	recordVersion = "version" // a version that later records name
+	recordState   = "state"   // replicas as they are: the first of each, and those of a log that is written anew
+	recordIntent  = "intent"  // a switch that moves entries of layers begins
+	recordDone    = "done"    // a switch is complete
+	recordUndone  = "undone"  // it could not be completed: the replica stays with what it followed
+)
+
+type record struct {
+	Kind    string         `json:"kind"`
+	Version *image.Version `json:"version,omitempty"`
+	Root    []byte         `json:"root,omitempty"` // of Version, as image.EncodeRoot has it
+	At      int64          `json:"at,omitempty"`   // nanoseconds since 1970
+	To      *image.Digest  `json:"to,omitempty"`
+	Steps   []stepRecord   `json:"steps,omitempty"` // of a state, oldest first
+	Who     []who          `json:"who,omitempty"`
+}
+
+type who struct {
+	Replica string            `json:"replica"`
+	Made    int64             `json:"made,omitempty"`
+	Files   map[string]string `json:"files,omitempty"`
+	Same    bool              `json:"same,omitempty"` // the node files are what they were
+}
+
+type stepRecord struct {
+	At    int64             `json:"at"`
+	From  image.Digest      `json:"from"`
+	To    image.Digest      `json:"to"`
+	Files map[string]string `json:"files,omitempty"`
+}
+
+const journalMin = 1 << 20
+
+func openJournal(dir string) (*journal, error) {
+	j := &journal{
+		path: filepath.Join(dir, "switches.log"), versions: make(map[image.Digest]*image.Version), states: make(map[string]*state),
+		seen: make(map[image.Digest]*image.Version),
+	}
+	if err := durable.RemoveTemps(dir); err != nil {
+		return nil, err
+	}
+	steps := make(map[stepKey]*step)
+	log, err := durable.OpenLog(j.path, func(b []byte) error {
+		var r record
+		if err := json.Unmarshal(b, &r); err != nil {
+			return err
+		}
+		return j.replay(&r, steps)
+	})
+	if err != nil {
+		return nil, err
+	}
+	j.log, j.limit = log, max(journalMin, 4*log.Size())
+	return j, nil
+}
+
+// replay applies a record that was read. steps makes replicas with the same history share it.
+func (j *journal) replay(r *record, steps map[stepKey]*step) error {
+	j.last = max(j.last, r.At)
+	switch r.Kind {
+	case recordVersion:
+		root, err := image.ParseRoot(r.Root)
+		if err != nil || r.Version == nil {
+			return fmt.Errorf("version record: %v", err)
+		}
+		r.Version.Root = root
+		j.versions[r.Version.Digest] = r.Version
+		return nil
+	case recordState, recordIntent, recordDone, recordUndone:
+	default:
+		return fmt.Errorf("unknown record %q: written by a newer version of dim?", r.Kind)
+	}
+	var to *image.Version
+	if r.To != nil {
+		if to = j.versions[*r.To]; to == nil {
+			return fmt.Errorf("record names the unknown version %s", r.To.Short())
+		}
+	}
+	for i := range r.Who {
+		if err := j.replayOne(r, &r.Who[i], to, steps); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *journal) replayOne(r *record, w *who, to *image.Version, steps map[stepKey]*step) error {
+	st := j.states[w.Replica]
+	if r.Kind == recordState {
+		st = &state{made: w.Made, to: to, files: w.Files}
+		j.last = max(j.last, w.Made)
+		for _, s := range r.Steps {
+			from, to := j.versions[s.From], j.versions[s.To]
+			if from == nil || to == nil {
+				return fmt.Errorf("step names an unknown version")
+			}
+			j.last = max(j.last, s.At)
+			st.steps = shared(steps, step{before: st.steps, at: s.At, from: from, to: to}, s.Files)
+		}
+		j.states[w.Replica] = st
+		return nil
+	}
+	if st == nil {
+		return fmt.Errorf("%s record of the unknown replica %s", r.Kind, w.Replica)
+	}
+	files := w.Files
+	if w.Same {
+		files = nil
+	} else if files == nil {
+		files = map[string]string{}
+	}
+	switch r.Kind {
+	case recordIntent:
+		st.pending = &step{before: st.steps, at: r.At, from: st.to, to: to, files: files}
+	case recordUndone:
+		st.pending = nil
+	case recordDone:
+		st.advance(shared(steps, step{before: st.steps, at: r.At, from: st.to, to: to, prior: st.files}, files))
+	}
+	return nil
+}
+
+// shared returns the step like s that is already known, or s itself. Steps with node files of their own are not shared. A
+// step that is a key of known has no files, so it can be compared.
+func shared(known map[stepKey]*step, s step, files map[string]string) *step {
+	if files != nil {
+		s.files = files
+		return &s
+	}
+	key := stepKey{before: s.before, at: s.at, from: s.from, to: s.to}
+	if k := known[key]; k != nil {
+		return k
+	}
+	s.prior = nil
+	known[key] = &s
+	return &s
+}
+
+func (st *state) advance(s *step) {
+	st.steps, st.to, st.pending = s, s.to, nil
+	if s.files != nil {
+		st.files = s.files
+	}
+}
+
+// stepKey is what tells steps without node files apart.
+type stepKey struct {
+	before   *step
+	at       int64
+	from, to *image.Version
+}
+
+// stamp returns a time later than all stamps before.
+func (j *journal) stamp(now time.Time) int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last = max(j.last+1, now.UnixNano())
+	return j.last
+}
+
+// state returns what is known of a replica; a new one follows v from now on. It stands in the log only after a flush.
+func (j *journal) state(dir string, v *image.Version, files map[string]string, now int64) (st *state, known bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if st = j.states[dir]; st != nil {
+		return st, true
+	}
+	st = &state{made: now, to: v, files: files, fresh: true}
+	j.states[dir] = st
+	return st, false
+}
+
+// flush writes the states that are not in the log, all in one record for each version.
+func (j *journal) flush() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.flushLocked()
+}
+
+func (j *journal) flushLocked() error {
+	groups := make(map[*image.Version][]who)
+	for dir, st := range j.states {
+		if st.fresh {
+			groups[st.to] = append(groups[st.to], who{Replica: dir, Made: st.made, Files: st.files})
+		}
+	}
+	for v, list := range groups {
+		if err := j.append(&record{Kind: recordState, To: &v.Digest, Who: list}, v); err != nil {
+			return err
+		}
+		for _, w := range list {
+			j.states[w.Replica].fresh = false
+		}
+	}
+	return nil
+}
+
+// append writes r, which names v, behind the record of v.
+func (j *journal) append(r *record, v *image.Version) error {
+	if err := j.name(j.log, j.versions, v); err != nil {
+		return err
+	}
+	return appendRecord(j.log, r)
+}
+
+func (j *journal) name(log *durable.Log, named map[image.Digest]*image.Version, v *image.Version) error {
+	if named[v.Digest] != nil {
+		return nil
+	}
+	root, err := image.EncodeRoot(v.Root)
+	if err != nil {
+		return err
+	}
+	if err := appendRecord(log, &record{Kind: recordVersion, Version: v, Root: root}); err != nil {
+		return err
+	}
+	named[v.Digest] = v
+	return nil
+}
+
+func appendRecord(log *durable.Log, r *record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return log.Append(b)
+}
+
+// write adds the record of a switch of the replicas in dirs, all to version to.
+func (j *journal) write(kind string, at int64, to *image.Version, list []who) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.flushLocked(); err != nil {
+		return err
+	}
+	return j.append(&record{Kind: kind, At: at, To: &to.Digest, Who: list}, to)
+}
+
+// rewrite writes the log anew when it has grown large, with what is still of use: steps that are younger than since, but
+// no more than most of each replica. Who forgets steps raises the time at which the replica was made.
+func (j *journal) rewrite(since int64, most int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.log.Size() < j.limit {
+		return nil
+	}
+	tmp := j.path + ".new"
+	if err := os.Remove(tmp); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	log, err := durable.OpenLog(tmp, func([]byte) error { return nil })
+	if err != nil {
+		return err
+	}
+	named := make(map[image.Digest]*image.Version)
+	if err := j.writeStates(log, named, since, most); err != nil {
+		log.Close()
+		return err
+	}
+	if err := os.Rename(tmp, j.path); err != nil {
+		log.Close()
+		return err
+	}
+	j.log.Close()
+	j.log, j.versions, j.limit = log, named, max(journalMin, 4*log.Size())
+	return durable.SyncDir(filepath.Dir(j.path))
+}
+
+// writeStates writes one record for all replicas that follow one version and have the same history.
+func (j *journal) writeStates(log *durable.Log, named map[image.Digest]*image.Version, since int64, most int) error {
+	type kind struct {
+		to    *image.Version
+		steps *step
+	}
+	groups := make(map[kind][]string)
+	for dir, st := range j.states {
+		k := kind{st.to, st.steps}
+		groups[k] = append(groups[k], dir)
+	}
+	for k, dirs := range groups {
+		steps, floor := recent(k.steps, since, most)
+		r := record{Kind: recordState, To: &k.to.Digest}
+		names := []*image.Version{k.to}
+		for _, s := range steps {
+			names = append(names, s.from, s.to)
+			r.Steps = append(r.Steps, stepRecord{At: s.at, From: s.from.Digest, To: s.to.Digest, Files: s.files})
+		}
+		for _, dir := range dirs {
+			st := j.states[dir]
+			r.Who = append(r.Who, who{Replica: dir, Made: max(st.made, floor), Files: st.files})
+			if st.pending != nil {
+				names = append(names, st.pending.to)
+			}
+		}
+		for _, v := range names {
+			if err := j.name(log, named, v); err != nil {
+				return err
+			}
+		}
+		if err := appendRecord(log, &r); err != nil {
+			return err
+		}
+		if err := j.writePending(log, dirs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *journal) writePending(log *durable.Log, dirs []string) error {
+	for _, dir := range dirs {
+		p := j.states[dir].pending
+		if p == nil {
+			continue
+		}
+		list := []who{{Replica: dir, Files: p.files, Same: p.files == nil}}
+		if err := appendRecord(log, &record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Who: list}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recent returns the steps up to last, oldest first, that are younger than since, at most most of them, and the stamp of
+// the youngest that is left out.
+func recent(last *step, since int64, most int) (steps []*step, floor int64) {
+	for s := last; s != nil; s = s.before {
+		if s.at < since || len(steps) == most {
+			floor = s.at
+			break
+		}
+		steps = append(steps, s)
+	}
+	slices.Reverse(steps)
+	return steps, floor
+}
+
+// version returns the one pointer that stands for v here.
+func (j *journal) version(v image.Version) *image.Version {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if known := j.versions[v.Digest]; known != nil {
+		return known
+	}
+	if known := j.seen[v.Digest]; known != nil {
+		return known
+	}
+	j.seen[v.Digest] = &v
+	return &v
+}

@@ -1,0 +1,466 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Move says what a replica is to show from now on.
+type Move struct {
+	Replica *Replica
+	Version image.Version
+	Files   NodeFiles
+	Keep    image.Patterns
+	Shared  image.Patterns
+}
+
+// Report tells what a Switch did.
+type Report struct {
+	Stamp    time.Time     // of the switch; what it changed has this ctime
+	Replicas int           // how many show something else now
+	Paths    int           // at how many paths the versions differ
+	Aside    []SetAside    // what the nodes had of their own there
+	Took     time.Duration // for how long replicas were locked
+}
+
+// SetAside is an entry of a node's own that a switch has moved to the saved area.
+type SetAside struct {
+	Node  string
+	Image string
+	Path  string
+	Stamp time.Time
+	Kind  AsideKind
+}
+
+// AsideKind tells what was set aside.
+type AsideKind string
+
+// An entry; the removal of an entry; that a directory hid the version's; a directory's attributes.
+const (
+	AsideEntry      AsideKind = "entry"
+	AsideRemoval    AsideKind = "removal"
+	AsideOpaque     AsideKind = "opaque"
+	AsideAttributes AsideKind = "attributes"
+)
+
+// transition is a Move on its way.
+type transition struct {
+	r       *Replica
+	to      *view
+	keep    image.Patterns
+	shared  image.Patterns
+	from    *image.Version // what it followed
+	version *image.Version
+	files   map[string]string // the node files' fingerprints after it; nil: as before
+	changes *changes          // between the versions; nil: none
+	own     *changes          // of the node files; nil: none
+	segment *segment          // of the versions' change
+	hidden  map[string]bool   // paths at which node files hide what the versions do
+}
+
+// Switch moves replicas to other versions or node files. Each goes from the one to the other in one step: no call
+// sees a mix. Its cost follows the paths that differ; a replica whose layer holds none of them costs next to nothing.
+//
+// What a layer holds at a path that differs is moved to the saved area and listed in the report, unless Keep covers it. When a
+// replica cannot be switched (its disk is full) it stays with what it showed, the others are switched, and the error
+// tells so; the same Move can be tried again.
+func (s *Set) Switch(ctx context.Context, moves []Move) (Report, error) {
+	s.switching.Lock()
+	defer s.switching.Unlock()
+	var report Report
+	var list []*transition
+	for i := range moves {
+		t, err := s.transition(ctx, &moves[i])
+		if err != nil {
+			return report, fmt.Errorf("switch %s: %w", moves[i].Replica.dir, err)
+		}
+		if t != nil {
+			list = append(list, t)
+		}
+	}
+	if len(list) == 0 {
+		return report, nil
+	}
+	err := s.carryOut(list, s.journal.stamp(s.now()), &report)
+	s.afterSwitch()
+	return report, err
+}
+
+// transition prepares a Move; it returns nil when there is nothing to do but to take over the rules.
+func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
+	r := m.Replica
+	if r.dir == "" {
+		return nil, errReadOnly
+	}
+	index, err := s.indexes.get(m.Version)
+	if err != nil {
+		return nil, err
+	}
+	t := &transition{
+		r: r, to: &view{index: index, files: m.Files}, keep: m.Keep, shared: m.Shared,
+		from: r.state.to, version: s.journal.version(m.Version),
+	}
+	if t.from.Digest != t.version.Digest {
+		if t.changes, err = s.changesBetween(ctx, t.from, t.version); err != nil {
+			return nil, err
+		}
+	}
+	t.nodeFiles()
+	if t.changes == nil && t.own == nil {
+		r.mu.Lock()
+		r.keep, r.shared, r.view.files = m.Keep, m.Shared, m.Files
+		r.mu.Unlock()
+		return nil, nil
+	}
+	return t, nil
+}
+
+var errReadOnly = errors.New("a version served read-only follows nothing")
+
+// changesBetween compares two versions, once for all replicas.
+func (s *Set) changesBetween(ctx context.Context, from, to *image.Version) (*changes, error) {
+	pair := [2]image.Digest{from.Digest, to.Digest}
+	s.mu.RLock()
+	c := s.compared[pair]
+	s.mu.RUnlock()
+	if c != nil {
+		return c, nil
+	}
+	c, err := diffVersions(ctx, s.source.Tree, from, to)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.compared) >= comparedMax {
+		clear(s.compared)
+	}
+	s.compared[pair] = c
+	return c, nil
+}
+
+const comparedMax = 128
+
+// carryOut switches what the layers do not mind all at once, then the others some at a time.
+func (s *Set) carryOut(list []*transition, at int64, report *Report) error {
+	report.Stamp = time.Unix(0, at)
+	segments := make(map[*changes]*segment)
+	for _, t := range list {
+		if t.changes == nil {
+			continue
+		}
+		report.Paths = max(report.Paths, t.changes.paths)
+		if t.segment = segments[t.changes]; t.segment == nil {
+			t.segment = newSegment(t.changes.delta, at)
+			segments[t.changes] = t.segment
+		}
+	}
+	steps := newTogether(at)
+	started := s.now()
+	slow, err := s.switchQuick(list, steps, report)
+	if err != nil {
+		return err
+	}
+	report.Took = s.now().Sub(started)
+	var errs []error
+	for part := range slices.Chunk(slow, 64) {
+		errs = append(errs, s.switchSlow(part, steps, report))
+	}
+	return errors.Join(errs...)
+}
+
+// together is what the replicas of one Switch share.
+type together struct {
+	at    int64
+	steps map[stepKey]*step
+	joins joins
+}
+
+func newTogether(at int64) *together {
+	return &together{at: at, steps: make(map[stepKey]*step), joins: make(joins)}
+}
+
+// switchQuick switches the replicas whose layers hold nothing at the paths that differ. Nothing on the disk changes for
+// them but the journal: one record, written while all of them are locked, so that no write of a node can come between
+// the record and the switch. It returns the other replicas.
+func (s *Set) switchQuick(list []*transition, steps *together, report *Report) (slow []*transition, err error) {
+	var quick []*transition
+	defer func() {
+		for _, t := range quick {
+			t.r.mu.Unlock()
+		}
+	}()
+	for _, t := range list {
+		t.r.mu.Lock()
+		hit, err := t.touches()
+		if err != nil || hit {
+			t.r.mu.Unlock()
+			slow = append(slow, t) // its errors are its own
+			continue
+		}
+		quick = append(quick, t)
+	}
+	if err := s.record(recordDone, steps.at, quick); err != nil {
+		return nil, err
+	}
+	for _, t := range quick {
+		t.apply(steps)
+	}
+	report.Replicas += len(quick)
+	return slow, nil
+}
+
+// switchSlow switches replicas whose layers hold entries that must be set aside. What is to be done is written
+// first, so that it is completed when the server dies in the middle; that it was done is written before a node can write
+// again, so that it is never done twice.
+func (s *Set) switchSlow(list []*transition, steps *together, report *Report) error {
+	for _, t := range list {
+		t.r.mu.Lock()
+		defer t.r.mu.Unlock()
+	}
+	if err := s.record(recordIntent, steps.at, list); err != nil {
+		return err
+	}
+	var done, undone []*transition
+	var errs []error
+	for _, t := range list {
+		aside, err := t.setAside(steps.at)
+		report.Aside = append(report.Aside, aside...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("switch %s: %w", t.r.dir, err))
+			undone = append(undone, t)
+			continue
+		}
+		done = append(done, t)
+	}
+	errs = append(errs, s.record(recordUndone, steps.at, undone))
+	if err := s.record(recordDone, steps.at, done); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, t := range done {
+		t.apply(steps)
+	}
+	report.Replicas += len(done)
+	return errors.Join(errs...)
+}
+
+// record writes one record for each version that some of list go to.
+func (s *Set) record(kind string, at int64, list []*transition) error {
+	groups := make(map[*image.Version][]who)
+	for _, t := range list {
+		groups[t.version] = append(groups[t.version], who{Replica: t.r.dir, Files: t.files, Same: t.files == nil})
+	}
+	for v, list := range groups {
+		if err := s.crash("before " + kind); err != nil {
+			return err
+		}
+		if err := s.journal.write(kind, at, v, list); err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
+		if err := s.crash("after " + kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply makes the replica, which is locked, show the new view. Its places are made anew by the next call.
+func (t *transition) apply(with *together) {
+	r := t.r
+	r.state.advance(shared(with.steps, step{
+		before: r.state.steps, at: with.at, from: t.from, to: t.version, prior: r.state.files,
+	}, t.files))
+	if t.segment != nil && r.recalled {
+		r.past.versions = r.past.versions.add(t.segment, with.joins)
+	}
+	if t.own != nil && r.recalled {
+		r.past.own = r.past.own.add(newSegment(t.own.delta, with.at), with.joins)
+	}
+	r.past.forget(r.set.now().Add(-r.set.retain.Age).UnixNano(), r.set.retain.Switches)
+	r.view, r.keep, r.shared = t.to, t.keep, t.shared
+	r.ready = false
+}
+
+// afterSwitch drops what nobody needs any more, and shortens the journal.
+func (s *Set) afterSwitch() {
+	used := make(map[*lower.Index]bool)
+	s.mu.RLock()
+	all := slices.Collect(maps.Values(s.replicas))
+	s.mu.RUnlock()
+	for _, r := range all {
+		r.mu.RLock()
+		used[r.view.index] = true
+		r.mu.RUnlock()
+	}
+	s.indexes.prune(used)
+	if err := s.journal.rewrite(s.now().Add(-s.retain.Age).UnixNano(), s.retain.Switches); err != nil {
+		s.log.Error("journal of switches could not be shortened", "error", err)
+	}
+}
+
+// Shows reports whether r shows exactly version v and the node files f.
+func (r *Replica) Shows(v image.Version, f NodeFiles) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.index.Version.Digest == v.Digest && slices.Equal(r.view.files.List, f.List)
+}
+
+// nodeFiles finds what changes in the node files.
+func (t *transition) nodeFiles() {
+	t.compareFiles(fingerprints(t.to.files))
+}
+
+func (t *transition) compareFiles(after map[string]string) {
+	before := t.r.state.files
+	t.hidden = make(map[string]bool, len(before)+len(after))
+	for _, m := range []map[string]string{before, after} {
+		for path := range m {
+			t.hidden[path] = true
+		}
+	}
+	paths := differing(before, after)
+	if len(paths) == 0 {
+		return
+	}
+	t.files = after
+	t.own = &changes{paths: len(paths), delta: filesDelta(before, after), tree: &change{to: vfs.Directory}}
+	for _, path := range paths {
+		_, stays := after[path]
+		t.nodeFile(path, stays)
+	}
+}
+
+// nodeFile notes that the node file at path is added or another, or removed.
+func (t *transition) nodeFile(path string, stays bool) {
+	way := t.own.tree.way(path)
+	n := way[len(way)-1]
+	n.differs, n.to = true, 0
+	if stays {
+		n.to = vfs.Regular
+	}
+	if low, ok := t.to.index.Find(path); ok {
+		t.own.delta.touched[t.to.index.ID(low)] = struct{}{}
+		if !stays {
+			n.to = lower.TypeOf(t.to.index.Type(low))
+		}
+	}
+	for _, up := range way {
+		up.shows = up.shows || n.to != 0
+	}
+	t.keepNodeFile(t.r.view, path)
+}
+
+// keepNodeFile keeps the content of a node file that is replaced, for who has it open. It is kept in memory alone.
+func (t *transition) keepNodeFile(old *view, path string) {
+	for i := range old.files.List {
+		f := &old.files.List[i]
+		if f.Path != path {
+			continue
+		}
+		id := image.NodeFileID(path, f.Digest)
+		if _, stays := t.own.delta.touched[id]; stays {
+			return
+		}
+		b, err := t.r.set.nodeFileContent(&nodeFile{NodeFile: *f, id: id, content: old.files.Content})
+		if err != nil {
+			t.r.set.log.Warn("replaced node file is not kept", "replica", t.r.dir, "error", err)
+			return
+		}
+		digest := f.Digest
+		t.own.delta.gone[id] = &goneEntry{
+			id: id, kind: vfs.Regular, path: path, mode: f.Mode, uid: f.UID, gid: f.GID, mtime: vfs.Time(f.Mtime),
+			size: f.Size, origin: &digest, content: b,
+		}
+	}
+}
+
+func parentPath(path string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		if path[i] == '/' {
+			return path[:i]
+		}
+	}
+	return ""
+}
+
+// touches reports whether the layer holds anything at the paths that differ, or hides one. A layer that has not been
+// read is asked just about these.
+func (t *transition) touches() (bool, error) {
+	r := t.r
+	if r.scanned {
+		return r.root != nil && (t.touchesPlace(t.changes, r.root) || t.touchesPlace(t.own, r.root)), nil
+	}
+	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	for _, c := range []*changes{t.changes, t.own} {
+		if c == nil {
+			continue
+		}
+		if hit, err := touchesDir(c.tree, fd, "."); hit || err != nil {
+			return hit, err
+		}
+	}
+	return false, nil
+}
+
+func (t *transition) touchesPlace(c *changes, p *place) bool {
+	return c != nil && touchesPlace(c.tree, p)
+}
+
+func touchesPlace(c *change, p *place) bool {
+	if p.white || p.obj != nil && (c.differs || p.obj.kind != vfs.Directory || p.obj.opaque) {
+		return true
+	}
+	if len(p.kids) == 0 {
+		return false
+	}
+	for _, k := range c.kids {
+		if q := p.kid(k.name, k.hash); q != nil && touchesPlace(k, q) {
+			return true
+		}
+	}
+	return false
+}
+
+// touchesDir is touchesPlace for the entry name of an open directory of the disk.
+func touchesDir(c *change, dir int, name string) (bool, error) {
+	var st unix.Stat_t
+	switch err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case err == unix.ENOENT:
+		return false, nil
+	case err != nil:
+		return false, err
+	case c.differs || typeOf(st.Mode) != vfs.Directory:
+		return true, nil
+	}
+	if v, err := getXattr(dir, name, xattrOpaque, make([]byte, 8)); err == nil && string(v) == "y" {
+		return true, nil
+	}
+	fd, err := unix.Openat(dir, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	for _, k := range c.kids {
+		if hit, err := touchesDir(k, fd, k.name); hit || err != nil {
+			return hit, err
+		}
+	}
+	return false, nil
+}
