@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+const defaultData = "/var/lib/dim"
+
+// app is one run of the program: what the global flags said, and where output goes.
+type app struct {
+	data   string
+	format string // of output: "table" or "json"
+	out    io.Writer
+	err    io.Writer
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "dim",
+		Short: "Diskless machines that run an ordinary Linux over the network",
+		Long: `Dim captures an ordinary Linux installation as an image and serves it to diskless machines, each with
+a root of its own. A change in the installation is on every machine in seconds, without a reboot.`,
+		Example: `  dim cluster check /etc/dim/cluster.xml              is the description right?
+  dim init                                            make /var/lib/dim
+  dim serve --cluster /etc/dim/cluster.xml --as head  serve
+  dim image capture compute                           the master becomes a version
+  dim status                                          the truth in one screen`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	data := os.Getenv("DIM_DATA")
+	if data == "" {
+		data = defaultData
+	}
+	root.PersistentFlags().StringVar(&a.data, "data", data, "data `directory`, by which the daemon is found (or DIM_DATA)")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%s: %w", verb(cmd), err), cmd.CommandPath() + " --help shows the flags"}
+	})
+	group(root)
+	root.AddCommand(
+		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.nodeCommand(), a.mountCommand(), a.umountCommand(),
+		a.statusCommand(), a.completionCommand(), a.versionCommand(),
+		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
+	)
+	return root
+}
+
+// group makes cmd one that only has subcommands.
+func group(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		e := &usageError{fmt.Errorf("%s: unknown command %q", verb(cmd), args[0]), cmd.CommandPath() + " --help lists the commands"}
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			e.hint = "did you mean " + strings.Join(like, " or ") + "?"
+		}
+		return e
+	}
+}
+
+// verb is a command's name without the program's.
+func verb(cmd *cobra.Command) string {
+	if v, ok := strings.CutPrefix(cmd.CommandPath(), "dim "); ok {
+		return v
+	}
+	return "command line"
+}
+
+// operands demands between least and most operands; their names are in cmd.Use.
+func operands(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return &usageError{fmt.Errorf("%s: %d operands given", verb(cmd), len(args)), "usage: " + cmd.UseLine()}
+	}
+}
+
+// listing gives cmd the flag -o.
+func (a *app) listing(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVarP(&a.format, "output", "o", "table", "`form` of the output: table or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if a.format != "table" && a.format != "json" {
+			return &usageError{fmt.Errorf("%s: there is no output form %q", verb(cmd), a.format), "-o table or -o json"}
+		}
+		return check(cmd, args)
+	}
+	return cmd
+}
+
+// show prints v as JSON, or by table, whichever was asked for.
+func (a *app) show(v any, table func(w io.Writer)) error {
+	if a.format == "json" {
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	table(w)
+	return w.Flush()
+}
+
+// row writes one line of a table. Empty cells are shown as "-".
+func row(w io.Writer, cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			fmt.Fprint(w, "\t")
+		}
+		text := fmt.Sprint(c)
+		if text == "" {
+			text = "-"
+		}
+		fmt.Fprint(w, text)
+	}
+	fmt.Fprintln(w)
+}
+
+func (a *app) client() *control.Client { return control.NewClient(a.data) }

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"dim": main})
+}
+
+// TestScripts runs testdata/script/*.txtar, which read as documentation of what a person types and sees.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("DIM_DATA", filepath.Join(e.WorkDir, "data"))
+			for _, name := range []string{"NFS", "HTTP", "TFTP", "API"} {
+				ln, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, fmt.Sprint(ln.Addr().(*net.TCPAddr).Port))
+				ln.Close()
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code":  scriptCode,
+			"ready": scriptReady,
+			"fill":  scriptFill,
+		},
+	})
+}
+
+// scriptCode runs dim in this process and wants an exit code: code 3 status.
+func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N ARGUMENTS")
+	}
+	err := ts.Exec("dim", args[1:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("dim %s: exit code %s, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// scriptReady waits until the daemon answers.
+func scriptReady(ts *testscript.TestScript, _ bool, _ []string) {
+	c := control.NewClient(ts.Getenv("DIM_DATA"))
+	var err error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if _, err = c.Status(context.Background()); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("the daemon does not answer: %v", err)
+}
+
+// scriptFill replaces $NAME in a file by the environment's value.
+func scriptFill(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
+}
+
+var update = flag.Bool("update", false, "write docs/reference/dim.md anew")
+
+func TestTheReferencePageIsWhatTheProgramSays(t *testing.T) {
+	t.Setenv("DIM_DATA", "")
+	var b bytes.Buffer
+	b.WriteString("# Commands\n\nThis page is what `dim COMMAND --help` prints, written by `go test ./cmd/dim -update`.\n")
+	document(&b, (&app{}).root())
+	const page = "../../docs/reference/dim.md"
+	if *update {
+		if err := os.WriteFile(page, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("%s is out of date (go test ./cmd/dim -update):\n%s", page, diff)
+	}
+}
+
+// document writes the help of cmd and all below it.
+func document(b *bytes.Buffer, cmd *cobra.Command) {
+	cmd.InitDefaultHelpFlag()
+	text := cmd.Long
+	if text == "" {
+		text = cmd.Short
+	}
+	if cmd.Runnable() {
+		text += "\n\n" + cmd.UsageString()
+	}
+	fmt.Fprintf(b, "\n## %s\n\n```\n%s\n```\n", cmd.CommandPath(), strings.TrimRight(text, "\n"))
+	for _, c := range cmd.Commands() {
+		if c.Name() != "help" {
+			document(b, c)
+		}
+	}
+}
+
+func TestEveryCommandHasExamplesAndCompletion(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		leaf := !cmd.HasSubCommands() && cmd.Runnable() && cmd.Name() != "help"
+		if leaf && cmd.Example == "" {
+			t.Errorf("%s has no example", cmd.CommandPath())
+		}
+		if leaf && cmd.ValidArgsFunction == nil && cmd.ValidArgs == nil && cmd.Name() != "umount" {
+			t.Errorf("%s does not say what completes its operands", cmd.CommandPath())
+		}
+		for _, c := range cmd.Commands() {
+			walk(c)
+		}
+	}
+	walk((&app{}).root())
+}
+
+func TestSizesCountsAndAgesReadWell(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB",
+		2040109466: "1.9 GiB", 1<<64 - 1: "16.0 EiB",
+	} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) = %q, want %q", n, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := count(n); got != want {
+			t.Errorf("count(%d) = %q, want %q", n, got, want)
+		}
+	}
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for d, want := range map[time.Duration]string{
+		-time.Hour: "0s", 59 * time.Second: "59s", time.Minute: "1m", 47 * time.Hour: "47h", 48 * time.Hour: "2d",
+	} {
+		if got := ago(now.Add(-d), now); got != want {
+			t.Errorf("ago(%v) = %q, want %q", d, got, want)
+		}
+	}
+	if got := ago(time.Time{}, now); got != "" {
+		t.Errorf("ago(never) = %q", got)
+	}
+}
+
+func TestNamesCannotCommandTheTerminal(t *testing.T) {
+	for in, want := range map[string]string{
+		"etc/motd": "etc/motd", "größe": "größe", "a\x1b[2Jb": `"a\x1b[2Jb"`, "a\nb": `"a\nb"`, "bad\xff": `"bad\xff"`, "": "",
+	} {
+		if got := safe(in); got != want {
+			t.Errorf("safe(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestProgressTellsRateAndTimeLeft(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		at   control.Progress
+		want string
+	}{
+		{control.Progress{Stage: "look", Files: 1200, Started: now}, "compute: look 1,200 files, 0 B"},
+		{
+			control.Progress{Stage: "read", Files: 5, FilesTotal: 10, Bytes: 10 << 20, BytesTotal: 40 << 20, Started: now.Add(-10 * time.Second)},
+			"compute: read 5/10 files, 10.0 MiB of 40.0 MiB, 1.0 MiB/s, 30s left",
+		},
+	} {
+		tt.at.Image = "compute"
+		if got := progressLine(tt.at, now); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+func TestStatusFitsOnOneScreen(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	s := control.Status{
+		Server: "head", Program: "v1", PID: 7, Started: now.Add(-time.Hour), Cluster: "small", Digest: strings.Repeat("ab", 32), Applied: now.Add(-2 * time.Minute),
+		Coord:    control.Coord{Kind: "embedded", OK: true, Revision: 9},
+		Services: []control.Service{{Name: "nfs", Address: "10.0.0.1:2049"}, {Name: "http", Address: "10.0.0.1:80"}, {Name: "nfs", Address: "127.0.0.1:2049"}},
+		Disks:    []control.Disk{{Path: "/var/lib/dim", Bytes: 10 << 30, BytesFree: 4 << 30}},
+		Images: []control.Image{
+			{Name: "compute", Nodes: 4, Newest: &control.Version{Number: 3, Created: now.Add(-time.Hour), Files: 90000, Bytes: 2 << 30, Kernel: "6.1", Nodes: []string{"n01"}}},
+			{Name: "login", Nodes: 1},
+		},
+		Nodes: 5, Stages: map[string]int{"off": 1, "running": 3, "mount": 1},
+		Machines: []control.Machine{{MAC: "02:00:00:00:00:01", Last: now, Asked: "PXE"}},
+		Problems: []control.Problem{{About: "image login", Text: "never captured", Hint: "dim image capture login", Since: now.Add(-time.Minute)}},
+	}
+	var b bytes.Buffer
+	a := &app{format: "table", out: &b}
+	if err := a.show(s, func(w io.Writer) { printStatus(w, s, now) }); err != nil {
+		t.Fatal(err)
+	}
+	want := `server   head, pid 7, up 1h, dim v1
+cluster  small, description abababababab applied 2m ago
+state    embedded etcd, revision 9
+listens  http 10.0.0.1:80, nfs 10.0.0.1:2049 127.0.0.1:2049
+disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
+image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1, 1 node on it of 4
+image    login: not captured yet, 1 node
+nodes    5: 3 running, 1 mount, 1 off
+unknown  02:00:00:00:00:01, 0s ago, PXE
+problem  image login: never captured (since 1m)
+  hint   dim image capture login
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}

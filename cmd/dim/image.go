@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+func (a *app) imageCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "image", Short: "Images and their versions"}
+	group(cmd)
+	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(), a.imageDiffCommand(), a.imageTagCommand())
+	return cmd
+}
+
+func (a *app) imageCaptureCommand() *cobra.Command {
+	r := control.CaptureRequest{}
+	cmd := a.listing(&cobra.Command{
+		Use:   "capture NAME",
+		Short: "Make a new version of an image from its master",
+		Long: `Reads the image's master and makes a version of what is there now. The first capture reads everything, a later one what
+changed. When nothing changed, no version is made. The master is only read, never changed.
+
+^C ends the capture; what it stored already is found again by the next.`,
+		Example: `  dim image capture compute
+  dim image capture compute --dry-run        what would be in the next version?`,
+		Args: operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.Image = args[0]
+			return a.imageCapture(cmd.Context(), r)
+		},
+		ValidArgsFunction: complete(1, a.imageNames),
+	})
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what changed, make no version")
+	cmd.Flags().IntVar(&r.Show, "show", 20, "list at most `N` changed paths")
+	return cmd
+}
+
+func (a *app) imageCapture(ctx context.Context, r control.CaptureRequest) error {
+	p := newProgress(a.err)
+	done, err := a.client().Capture(ctx, r, p.show)
+	p.end()
+	if err != nil {
+		return err
+	}
+	return a.show(done, func(w io.Writer) { printCaptured(w, done) })
+}
+
+func printCaptured(w io.Writer, c control.Captured) {
+	v := c.Version
+	changes := fmt.Sprintf("%d added, %d changed, %d removed, %d with other attributes",
+		c.Counts[control.Added], c.Counts[control.Content], c.Counts[control.Removed], c.Counts[control.Attributes])
+	took := fmt.Sprintf("%.1f s", c.Seconds)
+	switch {
+	case c.Unchanged && v.Number == 0:
+		fmt.Fprintf(w, "%s: nothing to capture (%s)\n", v.Image, took)
+	case c.Unchanged:
+		fmt.Fprintf(w, "%s@%d: unchanged (%s)\n", v.Image, v.Number, took)
+	case c.DryRun:
+		fmt.Fprintf(w, "%s: would be a new version: %s (%s)\n", v.Image, changes, took)
+	default:
+		fmt.Fprintf(w, "%s@%d: %s files, %s: %s (%s)\n", v.Image, v.Number, count(v.Files), size(v.Bytes), changes, took)
+	}
+	total := 0
+	for _, n := range c.Counts {
+		total += n
+	}
+	for _, ch := range c.Changes {
+		printChange(w, ch)
+	}
+	if more := total - len(c.Changes); more > 0 && len(c.Changes) > 0 {
+		fmt.Fprintf(w, "  and %s more\n", count(uint64(more)))
+	}
+	for _, text := range c.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", safe(text))
+	}
+}
+
+// printChange prints one change behind a letter: A, D, M as in git, and a for attributes.
+func printChange(w io.Writer, c control.Change) {
+	letter := map[control.Kind]string{control.Added: "A", control.Removed: "D", control.Content: "M", control.Attributes: "a"}[c.Kind]
+	path := safe(c.Path)
+	if c.Type == "directory" {
+		path += "/"
+	}
+	if c.What != "" {
+		path += " (" + c.What + ")"
+	}
+	fmt.Fprintf(w, "%s %s\n", letter, path)
+}
+
+func (a *app) imageLsCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:     "ls",
+		Short:   "List the images",
+		Example: "  dim image ls -o json | jq -r '.[].image'",
+		Args:    operands(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			images, err := a.client().Images(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.show(images, func(w io.Writer) { printImages(w, images, time.Now()) })
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	})
+}
+
+func printImages(w io.Writer, images []control.Image, now time.Time) {
+	row(w, "IMAGE", "NEWEST", "AGE", "FILES", "SIZE", "VERSIONS", "NODES", "MASTER")
+	for _, i := range images {
+		newest, age, files, bytes := "", "", "", ""
+		if v := i.Newest; v != nil {
+			newest, age, files, bytes = fmt.Sprint(v.Number), ago(v.Created, now), count(v.Files), size(v.Bytes)
+		}
+		row(w, i.Name, newest, age, files, bytes, i.Versions, i.Nodes, i.Master)
+	}
+}
+
+func (a *app) imageLogCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:     "log NAME",
+		Short:   "List the versions of an image, newest first",
+		Example: "  dim image log compute",
+		Args:    operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			versions, err := a.client().Versions(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(versions, func(w io.Writer) {
+				row(w, "VERSION", "CREATED", "FILES", "SIZE", "DIGEST", "NODES", "TAGS")
+				for i := len(versions) - 1; i >= 0; i-- {
+					v := versions[i]
+					row(w, fmt.Sprintf("%s@%d", v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes), short(v.Digest), len(v.Nodes),
+						strings.Join(v.Tags, " "))
+				}
+			})
+		},
+		ValidArgsFunction: complete(1, a.imageNames),
+	})
+}
+
+func (a *app) imageShowCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:     "show NAME[@VERSION]",
+		Short:   "Tell all about one version",
+		Long:    "Tells all about a version: NAME is the newest one, NAME@12 the twelfth, NAME@stable the one that has the tag stable.",
+		Example: "  dim image show compute\n  dim image show compute@12 -o json",
+		Args:    operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := a.client().Version(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(v, func(w io.Writer) { printVersion(w, v) })
+		},
+		ValidArgsFunction: complete(1, a.references),
+	})
+}
+
+func printVersion(w io.Writer, v control.Version) {
+	row(w, "version", fmt.Sprintf("%s@%d", v.Image, v.Number))
+	row(w, "digest", v.Digest)
+	row(w, "created", clock(v.Created))
+	row(w, "master", v.Master)
+	if v.Parent > 0 {
+		row(w, "parent", fmt.Sprintf("%s@%d", v.Image, v.Parent))
+	}
+	row(w, "files", count(v.Files))
+	row(w, "size", size(v.Bytes))
+	row(w, "tags", strings.Join(v.Tags, " "))
+	row(w, "kernel", v.Kernel)
+	row(w, "nodes", strings.Join(v.Nodes, " "))
+	if v.Problem != "" {
+		row(w, "problem", v.Problem)
+	}
+	for _, n := range v.Notes {
+		row(w, "warning", safe(n))
+	}
+}
+
+func (a *app) imageDiffCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:   "diff FROM [TO]",
+		Short: "List what differs between two versions",
+		Long: `Lists every path that differs: A added, D removed, M other content, a only other attributes (which ones stands behind).
+Without TO it is the newest version of the same image.`,
+		Example: "  dim image diff compute@11 compute@12\n  dim image diff compute@stable",
+		Args:    operands(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from := args[0]
+			to, _, _ := strings.Cut(from, "@")
+			if len(args) > 1 {
+				to = args[1]
+			}
+			return a.imageDiff(cmd.Context(), from, to)
+		},
+		ValidArgsFunction: complete(2, a.references),
+	})
+}
+
+// imageDiff prints changes as they come: there may be as many as there are files.
+func (a *app) imageDiff(ctx context.Context, from, to string) error {
+	if a.format != "json" {
+		return a.client().Diff(ctx, from, to, func(c control.Change) { printChange(a.out, c) })
+	}
+	sep := "[\n  "
+	var werr error
+	err := a.client().Diff(ctx, from, to, func(c control.Change) {
+		b, err := json.Marshal(c)
+		if err == nil {
+			_, err = fmt.Fprintf(a.out, "%s%s", sep, b)
+		}
+		if err != nil {
+			werr = err
+		}
+		sep = ",\n  "
+	})
+	if err = errors.Join(err, werr); err != nil {
+		return err
+	}
+	if sep[0] == '[' {
+		sep = "["
+	} else {
+		sep = "\n"
+	}
+	_, err = fmt.Fprintf(a.out, "%s]\n", sep)
+	return err
+}
+
+func (a *app) imageTagCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "tag NAME[@VERSION] TAG",
+		Short:   "Give a version a name",
+		Long:    "Makes NAME@TAG mean a version. A tag that is there already moves.",
+		Example: "  dim image tag compute@12 stable",
+		Args:    operands(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := a.client().Tag(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "%s@%s is %s@%d\n", v.Image, args[1], v.Image, v.Number)
+			return nil
+		},
+		ValidArgsFunction: complete(1, a.references),
+	}
+}

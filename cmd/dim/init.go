@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/pki"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init",
+		Short: "Make a data directory: keys, certificate authority, identity",
+		Long: `Makes the data directory of a new cluster's first server: its certificate authority, this server's identity, and the
+places for the store and the replicas. It never changes a data directory that exists.`,
+		Example: `  dim init
+  dim init --data /srv/dim`,
+		Args: operands(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			id, err := pki.Init(a.data)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "%s is ready; this server is %s\n", a.data, id.ID)
+			return nil
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+}

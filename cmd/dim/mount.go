@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+func (a *app) mountCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:   "mount [NODE|NAME@VERSION DIR]",
+		Short: "Show a replica or a version as a local directory",
+		Long: `Mounts what a node sees as its root, or a version (read-only), at DIR, until ^C or dim umount DIR. Writing into a node's
+replica is as if the node wrote. The daemon serves the mount; when it ends, so does the mount.
+
+Without operands it lists what is mounted.`,
+		Example: "  dim mount n01 /mnt\n  dim mount compute@12 /mnt",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return operands(2, 2)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.mounts(cmd.Context())
+			}
+			return a.mount(cmd.Context(), args[0], args[1])
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return nil, cobra.ShellCompDirectiveFilterDirs
+			}
+			return complete(1, func(ctx context.Context) []string { return append(a.nodeNames(ctx), a.references(ctx)...) })(cmd, args, part)
+		},
+	})
+}
+
+func (a *app) mount(ctx context.Context, what, dir string) error {
+	path, err := realPath(dir)
+	if err != nil {
+		return err
+	}
+	return a.client().Mount(ctx, what, path, func(m control.Mount) {
+		fmt.Fprintf(a.out, "%s is at %s until ^C or dim umount %s\n", m.What, m.Dir, dir)
+	})
+}
+
+func (a *app) mounts(ctx context.Context) error {
+	mounts, err := a.client().Mounts(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(mounts, func(w io.Writer) {
+		row(w, "MOUNTED", "AT", "AGE")
+		for _, m := range mounts {
+			row(w, m.What, safe(m.Dir), ago(m.Started, time.Now()))
+		}
+	})
+}
+
+func (a *app) umountCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "umount DIR",
+		Short:   "End a mount",
+		Example: "  dim umount /mnt",
+		Args:    operands(1, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			path, err := realPath(args[0])
+			if err == nil {
+				err = control.Unmount(path)
+			}
+			if err != nil {
+				return fmt.Errorf("umount %s: %w", args[0], err)
+			}
+			return nil
+		},
+	}
+}
+
+// realPath is the path under which the kernel lists a mount on dir. It looks at dir's parent only: dir itself may be a mount whose
+// server does not answer.
+func realPath(dir string) (string, error) {
+	path, err := filepath.Abs(dir)
+	if err != nil || path == "/" {
+		return path, err
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(parent, filepath.Base(path)), err
+}

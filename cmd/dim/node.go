@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+func (a *app) nodeCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "node", Short: "Nodes and their replicas"}
+	group(cmd)
+	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand())
+	return cmd
+}
+
+func (a *app) nodeLsCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:   "ls [NODES]",
+		Short: "List nodes: where each is, since when, and what it runs",
+		Long: `Lists the nodes of a node set, or all: the stage that each is in and for how long, the version that its replica shows, and how
+long ago it made its last NFS call.`,
+		Example: `  dim node ls
+  dim node ls 'n[01-04],@cell'
+  dim node ls -o json | jq -r '.[] | select(.stage != "running") | .node'`,
+		Args: operands(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			nodes, err := a.client().Nodes(cmd.Context(), strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			return a.show(nodes, func(w io.Writer) { printNodes(w, nodes, time.Now()) })
+		},
+		ValidArgsFunction: complete(1, a.nodeNames),
+	})
+}
+
+func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
+	row(w, "NODE", "STAGE", "SINCE", "VERSION", "ADDRESS", "LAST CALL", "")
+	for _, n := range nodes {
+		remark := n.Problem
+		if remark == "" {
+			remark = n.Text
+		}
+		row(w, n.Name, n.Stage, ago(n.Since, now), shownVersion(n), n.Address, ago(n.LastCall, now), safe(remark))
+	}
+}
+
+// shownVersion is what a node's replica shows, and what it should, if that is something else than the newest.
+func shownVersion(n control.Node) string {
+	v := n.Image
+	if n.Version > 0 {
+		v = fmt.Sprintf("%s@%d", n.Image, n.Version)
+	}
+	if n.Wanted != "" && n.Wanted != n.Image && n.Wanted != v {
+		v += " → " + n.Wanted
+	}
+	return v
+}
+
+func (a *app) nodeShowCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:     "show NODE",
+		Short:   "Tell all about one node",
+		Example: "  dim node show n01",
+		Args:    operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := a.client().Node(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(n, func(w io.Writer) { printNode(w, n, time.Now()) })
+		},
+		ValidArgsFunction: complete(1, a.nodeNames),
+	})
+}
+
+func printNode(w io.Writer, n control.Node, now time.Time) {
+	row(w, "node", fmt.Sprintf("%s (index %d)", n.Name, n.Index))
+	row(w, "stage", n.Stage)
+	row(w, "since", clock(n.Since))
+	if n.Text != "" {
+		row(w, "says", safe(n.Text))
+	}
+	row(w, "version", shownVersion(n))
+	row(w, "address", n.Address)
+	row(w, "mac", n.MAC)
+	row(w, "last call", ago(n.LastCall, now))
+	if n.Problem != "" {
+		row(w, "problem", n.Problem)
+	}
+	d := n.Details
+	if d == nil {
+		return
+	}
+	var place []string
+	for _, level := range slices.Sorted(maps.Keys(d.Position)) {
+		place = append(place, fmt.Sprintf("%s %d", level, d.Position[level]))
+	}
+	row(w, "place", strings.Join(place, ", "))
+	row(w, "groups", strings.Join(d.Groups, " "))
+	row(w, "servers", strings.Join(d.Servers, " "))
+	row(w, "own files", fmt.Sprintf("%s, %s in its layer", count(d.LayerFiles), size(d.LayerBytes)))
+	row(w, "set aside", d.Saved)
+	row(w, "node files", strings.Join(d.Files, " "))
+	row(w, "kernel arguments", d.Append)
+	for _, i := range d.Interfaces {
+		row(w, "interface", fmt.Sprintf("%s on %s, %s, %s", i.Name, i.Network, i.Address, i.MAC))
+	}
+	for _, s := range d.Stages {
+		row(w, "boot", fmt.Sprintf("%s  %s  %s", clock(s.Time), s.Name, safe(s.Text)))
+	}
+}
+
+func (a *app) nodeUnknownCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:     "unknown",
+		Short:   "List machines that asked for a boot and are not in the description",
+		Example: "  dim node unknown -o json | jq -r '.[].mac'",
+		Args:    operands(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			machines, err := a.client().Machines(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.show(machines, func(w io.Writer) { printMachines(w, machines, time.Now()) })
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	})
+}
+
+func printMachines(w io.Writer, machines []control.Machine, now time.Time) {
+	row(w, "MAC", "LAST", "TIMES", "ASKED")
+	for _, m := range machines {
+		row(w, m.MAC, ago(m.Last, now), m.Count, safe(m.Asked))
+	}
+}

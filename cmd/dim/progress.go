@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"dim/internal/control"
+)
+
+// progress shows how far a capture is: on a terminal one line that is written over and over, elsewhere a line now and then.
+type progress struct {
+	w     io.Writer
+	width int // of the terminal; 0: none
+	last  time.Time
+	shown bool
+}
+
+// How often progress is shown.
+const (
+	onTerminal = 100 * time.Millisecond
+	elsewhere  = 10 * time.Second
+)
+
+func newProgress(w io.Writer) *progress {
+	p := &progress{w: w, last: time.Now()}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		p.width = 80
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			p.width = width
+		}
+	}
+	return p
+}
+
+func (p *progress) show(at control.Progress) {
+	now := time.Now()
+	pause := elsewhere
+	if p.width > 0 {
+		pause = onTerminal
+	}
+	if now.Sub(p.last) < pause {
+		return
+	}
+	p.last, p.shown = now, true
+	line := progressLine(at, now)
+	if p.width == 0 {
+		fmt.Fprintln(p.w, line)
+		return
+	}
+	fmt.Fprintf(p.w, "\r%.*s\x1b[K", p.width-1, line)
+}
+
+// end removes the line from a terminal.
+func (p *progress) end() {
+	if p.shown && p.width > 0 {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// progressLine tells files, bytes, rate and, once the total is known, the time left.
+func progressLine(at control.Progress, now time.Time) string {
+	line := fmt.Sprintf("%s: %s %s", at.Image, at.Stage, count(at.Files))
+	if at.FilesTotal > 0 {
+		line += "/" + count(at.FilesTotal)
+	}
+	line += " files, " + size(at.Bytes)
+	if at.BytesTotal > 0 {
+		line += " of " + size(at.BytesTotal)
+	}
+	took := now.Sub(at.Started)
+	if took < time.Second || at.Bytes == 0 {
+		return line
+	}
+	rate := float64(at.Bytes) / took.Seconds()
+	line += fmt.Sprintf(", %s/s", size(uint64(rate)))
+	if at.BytesTotal > at.Bytes {
+		left := time.Duration(float64(at.BytesTotal-at.Bytes) / rate * float64(time.Second))
+		line += ", " + span(left) + " left"
+	}
+	return line
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:   "status",
+		Short: "The truth in one screen",
+		Long: `Tells what the server on this machine is, what it serves, where its nodes are, and every problem that a person should know
+of. The exit code is 0 when there is none and 3 when there are some.`,
+		Example: "  dim status\n  dim status -o json | jq '.problems'",
+		Args:    operands(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := a.show(s, func(w io.Writer) { printStatus(w, s, time.Now()) }); err != nil {
+				return err
+			}
+			if len(s.Problems) > 0 {
+				return errProblems
+			}
+			return nil
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	})
+}
+
+func printStatus(w io.Writer, s control.Status, now time.Time) {
+	row(w, "server", fmt.Sprintf("%s, pid %d, up %s, dim %s", s.Server, s.PID, ago(s.Started, now), s.Program))
+	row(w, "cluster", fmt.Sprintf("%s, description %s applied %s ago", s.Cluster, short(s.Digest), ago(s.Applied, now)))
+	state := fmt.Sprintf("%s etcd, revision %d", s.Coord.Kind, s.Coord.Revision)
+	if !s.Coord.OK {
+		state = s.Coord.Kind + " etcd: " + s.Coord.Error
+	}
+	row(w, "state", state)
+	row(w, "listens", listens(s.Services))
+	for _, d := range s.Disks {
+		row(w, "disk", fmt.Sprintf("%s: %s of %s free", d.Path, size(d.BytesFree), size(d.Bytes)))
+	}
+	for _, i := range s.Images {
+		row(w, "image", imageLine(i, now))
+	}
+	for _, p := range s.Capturing {
+		row(w, "capture", progressLine(p, now))
+	}
+	row(w, "nodes", stages(s.Nodes, s.Stages))
+	for _, m := range s.Mounts {
+		row(w, "mount", m.What+" at "+safe(m.Dir))
+	}
+	for _, m := range s.Machines {
+		row(w, "unknown", fmt.Sprintf("%s, %s ago, %s", m.MAC, ago(m.Last, now), safe(m.Asked)))
+	}
+	if len(s.Problems) == 0 {
+		row(w, "problems", "none")
+	}
+	for _, p := range s.Problems {
+		line := p.About + ": " + p.Text
+		if !p.Since.IsZero() {
+			line += " (since " + ago(p.Since, now) + ")"
+		}
+		row(w, "problem", safe(line))
+		if p.Hint != "" {
+			row(w, "  hint", p.Hint)
+		}
+	}
+}
+
+// listens puts the addresses of each service together: "nfs 10.0.0.1:2049 127.0.0.1:2049, http …".
+func listens(services []control.Service) string {
+	at := map[string][]string{}
+	for _, s := range services {
+		at[s.Name] = append(at[s.Name], s.Address)
+	}
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(at)) {
+		parts = append(parts, name+" "+strings.Join(at[name], " "))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func imageLine(i control.Image, now time.Time) string {
+	if i.Newest == nil {
+		return fmt.Sprintf("%s: not captured yet, %s", i.Name, plural(i.Nodes, "node"))
+	}
+	v := i.Newest
+	line := fmt.Sprintf("%s@%d, %s old, %s files, %s", i.Name, v.Number, ago(v.Created, now), count(v.Files), size(v.Bytes))
+	if v.Kernel != "" {
+		line += ", kernel " + v.Kernel
+	}
+	return fmt.Sprintf("%s, %s on it of %d", line, plural(len(v.Nodes), "node"), i.Nodes)
+}
+
+// stages tells how many nodes are where, the most common first: "4: 2 running, 1 off, 1 mount".
+func stages(total int, at map[string]int) string {
+	names := slices.SortedFunc(maps.Keys(at), func(a, b string) int {
+		if at[a] != at[b] {
+			return at[b] - at[a]
+		}
+		return strings.Compare(a, b)
+	})
+	var parts []string
+	for _, name := range names {
+		parts = append(parts, fmt.Sprintf("%d %s", at[name], name))
+	}
+	if len(parts) == 0 {
+		return fmt.Sprint(total)
+	}
+	return fmt.Sprintf("%d: %s", total, strings.Join(parts, ", "))
+}
