@@ -1,0 +1,587 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/image"
+	"dim/internal/vfs"
+	"dim/internal/vfs/vfstest"
+)
+
+// root is who nodes mostly call as.
+var root = &vfs.Cred{}
+
+// site is a replica in tests, with what is needed to restart its server.
+type site struct {
+	*Replica
+	t    testing.TB
+	m    *memory
+	opts Options
+	s    *Set
+	spec Spec
+}
+
+func newSite(t testing.TB, v image.Version, m *memory) *site {
+	t.Helper()
+	needRoot(t)
+	o := &site{t: t, m: m, spec: Spec{Node: "n01", Image: "compute", Version: v}}
+	o.opts = Options{Dir: filepath.Join(t.TempDir(), "replicas"), Source: m, Durability: Relaxed}
+	o.open()
+	t.Cleanup(func() { o.s.Close() })
+	return o
+}
+
+func (o *site) open() {
+	o.t.Helper()
+	s, err := Open(o.opts)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.s = s
+	if o.Replica, err = s.Attach(o.spec); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *site) restart() {
+	o.t.Helper()
+	if err := o.s.Close(); err != nil {
+		o.t.Fatal(err)
+	}
+	o.open()
+}
+
+func (o *site) to(v image.Version) Report {
+	o.t.Helper()
+	o.spec.Version = v
+	rep, err := o.s.Switch(context.Background(), []Move{o.move()})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return rep
+}
+
+func (o *site) move() Move {
+	return Move{Replica: o.Replica, Version: o.spec.Version, Files: o.spec.Files, Keep: o.spec.Keep, Shared: o.spec.Shared}
+}
+
+// lookup returns the handle and attributes of path.
+func (o *site) lookup(path string) (vfs.Handle, vfs.Attr, error) {
+	h := o.Root()
+	var a vfs.Attr
+	if err := o.Attr(h, &a); err != nil {
+		return h, a, err
+	}
+	if path == "" {
+		return h, a, nil
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		var err error
+		if h, err = o.Lookup(root, h, part, &a); err != nil {
+			return h, a, err
+		}
+	}
+	return h, a, nil
+}
+
+func (o *site) handle(path string) vfs.Handle {
+	o.t.Helper()
+	h, _, err := o.lookup(path)
+	if err != nil {
+		o.t.Fatalf("look up %s: %v", path, err)
+	}
+	return h
+}
+
+func (o *site) attr(path string) vfs.Attr {
+	o.t.Helper()
+	_, a, err := o.lookup(path)
+	if err != nil {
+		o.t.Fatalf("look up %s: %v", path, err)
+	}
+	return a
+}
+
+func (o *site) read(h vfs.Handle) string {
+	buf := make([]byte, 1<<16)
+	n, _, err := o.Read(root, h, buf, 0)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return string(buf[:n])
+}
+
+func (o *site) content(path string) string {
+	h, _, err := o.lookup(path)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return o.read(h)
+}
+
+// write replaces or makes the file at path, as "echo content > path" does.
+func (o *site) write(path, content string) {
+	o.t.Helper()
+	dir, name := parentPath(path), path[strings.LastIndexByte(path, '/')+1:]
+	made, err := o.Create(root, o.handle(dir), name, &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o644}})
+	if err == nil {
+		_, err = o.Write(root, made.Handle, []byte(content), 0, vfs.FileSync)
+	}
+	if err != nil {
+		o.t.Fatalf("write %s: %v", path, err)
+	}
+}
+
+func (o *site) remove(path string) {
+	o.t.Helper()
+	dir, name := o.handle(parentPath(path)), path[strings.LastIndexByte(path, '/')+1:]
+	_, err := o.Remove(root, dir, name)
+	if err == vfs.EISDIR {
+		for _, k := range o.names(path) {
+			o.remove(image.JoinPath(path, k))
+		}
+		_, err = o.Rmdir(root, dir, name)
+	}
+	if err != nil {
+		o.t.Fatalf("remove %s: %v", path, err)
+	}
+}
+
+func (o *site) mkdir(path string) {
+	o.t.Helper()
+	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o755}
+	if _, err := o.Mkdir(root, o.handle(parentPath(path)), path[strings.LastIndexByte(path, '/')+1:], &s); err != nil {
+		o.t.Fatalf("mkdir %s: %v", path, err)
+	}
+}
+
+func (o *site) names(path string) []string {
+	o.t.Helper()
+	var names []string
+	_, err := o.ReadDir(root, o.handle(path), 0, vfs.NamesOnly, func(e *vfs.DirEntry) bool {
+		if !isDot(e.Name) {
+			names = append(names, strings.Clone(e.Name))
+		}
+		return true
+	})
+	if err != nil {
+		o.t.Fatalf("list %s: %v", path, err)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// tree describes everything: one line for each path.
+func (o *site) tree() map[string]string {
+	o.t.Helper()
+	all := make(map[string]string)
+	var walk func(dir string)
+	walk = func(dir string) {
+		for _, name := range o.names(dir) {
+			path := image.JoinPath(dir, name)
+			h, a, err := o.lookup(path)
+			if err != nil {
+				o.t.Fatalf("look up %s: %v", path, err)
+			}
+			line := fmt.Sprintf("%d %o %d:%d", a.Type, a.Mode, a.UID, a.GID)
+			switch a.Type {
+			case vfs.Regular:
+				line += fmt.Sprintf(" x%d %q", a.Nlink, o.read(h))
+			case vfs.Symlink:
+				target, _ := o.Readlink(root, h)
+				line += " -> " + target
+			case vfs.Directory:
+				walk(path)
+			default:
+				line += fmt.Sprintf(" x%d %d,%d", a.Nlink, a.Major, a.Minor)
+			}
+			all[path] = line
+		}
+	}
+	walk("")
+	return all
+}
+
+func (o *site) want(path, content string) {
+	o.t.Helper()
+	if got := o.content(path); got != content {
+		o.t.Errorf("%s: got %q, want %q", path, got, content)
+	}
+}
+
+func d(path string) vfstest.Entry {
+	return vfstest.Entry{Path: path, Type: vfs.Directory, Mode: 0o755, Mtime: vfs.Time{Sec: 1e9}}
+}
+
+func f(path, content string) vfstest.Entry {
+	return vfstest.Entry{Path: path, Type: vfs.Regular, Mode: 0o644, Content: content, Mtime: vfs.Time{Sec: 1e9}}
+}
+
+func gone(err error) string { return "error: " + err.Error() }
+
+var (
+	v1 = []vfstest.Entry{
+		d("etc"), f("etc/a", "a1"), f("etc/b", "b1"), f("etc/c", "c1"), f("etc/keep", "k1"), f("etc/mode", "m1"),
+		d("opt"), d("opt/app"), f("opt/app/x", "x1"), f("opt/app/y", "y1"), d("opt/other"), f("opt/other/z", "z1"),
+		d("gone"), f("gone/file", "g1"), d("gone/sub"), f("gone/sub/s", "s1"), d("same"), f("same/f", "f1"),
+		d("turn"), f("turn/t", "t1"),
+	}
+	v2 = []vfstest.Entry{
+		d("etc"), f("etc/a", "a2"), f("etc/b", "b2"), f("etc/keep", "k2"), {Path: "etc/mode", Type: vfs.Regular, Mode: 0o600, Content: "m1", Mtime: vfs.Time{Sec: 1e9}},
+		f("etc/new", "n2"),
+		d("opt"), d("opt/app"), f("opt/app/x", "x2"), f("opt/app/y", "y1"), d("opt/other"), f("opt/other/z", "z1"),
+		d("same"), f("same/f", "f1"), f("turn", "a file now"),
+	}
+)
+
+func TestASwitchShowsTheNewVersionAndKeepsWhatTheNodeHasElsewhere(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/mine", "mine")
+	o.write("same/f", "changed")
+	o.remove("opt/other/z")
+	rep := o.to(m.version(t, 2, v2))
+	if len(rep.Aside) != 0 || rep.Replicas != 1 {
+		t.Errorf("report: %+v", rep)
+	}
+	check := func() {
+		t.Helper()
+		want := map[string]string{
+			"etc/a": "a2", "etc/b": "b2", "etc/c": gone(vfs.ENOENT), "etc/new": "n2", "etc/mine": "mine", "same/f": "changed",
+			"opt/other/z": gone(vfs.ENOENT), "opt/app/x": "x2", "gone": gone(vfs.ENOENT), "turn": "a file now",
+		}
+		for path, content := range want {
+			o.want(path, content)
+		}
+	}
+	check()
+	before := o.tree()
+	o.restart()
+	check()
+	if diff := cmp.Diff(before, o.tree()); diff != "" {
+		t.Errorf("after a restart:\n%s", diff)
+	}
+}
+
+func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	keep, _ := image.ParsePattern("/etc/keep")
+	o.spec.Keep = image.Patterns{keep}
+	o.write("etc/a", "mine")
+	o.write("etc/c", "mine, though the master deletes it")
+	o.write("etc/keep", "kept")
+	o.remove("etc/b")
+	o.remove("opt/app")
+	o.write("gone/mine", "stays")
+	o.write("gone/sub/s", "set aside")
+	o.write("turn/own", "goes with its directory")
+	open := o.handle("etc/a")
+	mine := o.handle("gone/mine")
+	dir := o.handle("gone")
+	rep := o.to(m.version(t, 2, v2))
+
+	var got []string
+	for _, a := range rep.Aside {
+		got = append(got, a.Path+" "+string(a.Kind))
+	}
+	slices.Sort(got)
+	want := []string{"etc/a entry", "etc/b removal", "etc/c entry", "gone/sub/s entry", "opt/app removal", "turn entry"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("set aside (-want +got):\n%s", diff)
+	}
+	check := func() {
+		t.Helper()
+		for path, content := range map[string]string{
+			"etc/a": "a2", "etc/b": "b2", "etc/c": gone(vfs.ENOENT), "etc/keep": "kept", "opt/app/x": "x2", "opt/app/y": "y1",
+			"gone/mine": "stays", "gone/sub": gone(vfs.ENOENT), "gone/file": gone(vfs.ENOENT), "turn": "a file now",
+		} {
+			o.want(path, content)
+		}
+		if got := o.read(mine); got != "stays" || o.handle("gone") != dir {
+			t.Errorf("the node's file in a deleted directory: %q, directory the same: %v", got, o.handle("gone") == dir)
+		}
+		saved, err := o.Saved()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []string
+		for _, a := range saved {
+			list = append(list, a.Path+" "+string(a.Kind))
+			if !a.Stamp.Equal(rep.Stamp) {
+				t.Errorf("%s: stamp %v, want %v", a.Path, a.Stamp, rep.Stamp)
+			}
+		}
+		slices.Sort(list)
+		if diff := cmp.Diff(want, list); diff != "" {
+			t.Errorf("saved (-want +got):\n%s", diff)
+		}
+	}
+	check()
+	if got := o.read(open); got != "mine" {
+		t.Errorf("set-aside file by its handle: %q", got)
+	}
+	if _, err := o.Write(root, open, []byte("MINE"), 0, vfs.FileSync); err != nil {
+		t.Errorf("write to a set-aside file: %v", err)
+	}
+	o.restart()
+	check()
+	if got := o.read(open); got != "MINE" {
+		t.Errorf("set-aside file by its handle after a restart: %q", got)
+	}
+	aside, err := os.ReadFile(filepath.Join(o.opts.Dir, "n01/compute/saved", rep.Stamp.UTC().Format(stampFormat), "etc/a"))
+	if err != nil || string(aside) != "MINE" {
+		t.Errorf("set-aside file on the disk: %q, %v", aside, err)
+	}
+}
+
+func TestReplacedFilesKeepTheirBytesAndHaveNoLinks(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	old, unchanged, dir, chmod := o.handle("etc/a"), o.handle("same/f"), o.handle("gone/sub"), o.handle("etc/mode")
+	o.to(m.version(t, 2, v2))
+	check := func() {
+		t.Helper()
+		var a vfs.Attr
+		if got := o.read(old); got != "a1" {
+			t.Errorf("replaced file: %q", got)
+		}
+		if err := o.Attr(old, &a); err != nil || a.Nlink != 0 || a.Size != 2 {
+			t.Errorf("replaced file: nlink %d, size %d, %v", a.Nlink, a.Size, err)
+		}
+		if _, err := o.Write(root, old, []byte("x"), 0, vfs.FileSync); err != vfs.EROFS {
+			t.Errorf("write to a replaced file: %v", err)
+		}
+		if o.handle("same/f") != unchanged || o.handle("etc/mode") != chmod {
+			t.Error("handles of files with the same content have changed")
+		}
+		if o.handle("etc/a") == old {
+			t.Error("a file with other content has the same handle")
+		}
+		n := 0
+		end, err := o.ReadDir(root, dir, 0, vfs.WithAttr, func(*vfs.DirEntry) bool { n++; return true })
+		if err != nil || !end || n != 2 {
+			t.Errorf("a vanished directory lists %d entries, %v", n, err)
+		}
+		if _, err := o.Lookup(root, dir, "s", &a); err != vfs.ENOENT {
+			t.Errorf("look up in a vanished directory: %v", err)
+		}
+		if _, err := o.Create(root, dir, "new", &vfs.Create{}); err != vfs.ENOENT {
+			t.Errorf("create in a vanished directory: %v", err)
+		}
+	}
+	check()
+	o.restart()
+	check()
+	for n := 3; n < 12; n++ { // across any number of switches
+		o.to(m.version(t, n, append(slices.Clone(v2), f(fmt.Sprint("n", n), "x"))))
+		check()
+	}
+	o.restart()
+	check()
+}
+
+func TestASwitchStampsWhatItChangesLaterThanAllBefore(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	ctime := func(path string) vfs.Time { return o.attr(path).Ctime }
+	etc, same, file, rootDir := ctime("etc"), ctime("same"), ctime("etc/mode"), ctime("")
+	mtime := o.attr("etc").Mtime
+	rep := o.to(m.version(t, 2, v2))
+	stamp := timeOf(rep.Stamp.UnixNano())
+	if ctime("etc") != stamp || ctime("etc/mode") != stamp || ctime("") != stamp || ctime("etc/new") != stamp {
+		t.Errorf("changed: etc %v, etc/mode %v, root %v; want %v", ctime("etc"), ctime("etc/mode"), ctime(""), stamp)
+	}
+	if !etc.Before(stamp) || !file.Before(stamp) || !rootDir.Before(stamp) || ctime("same") != same || o.attr("etc").Mtime != mtime {
+		t.Error("an unchanged time has changed, or one has not grown")
+	}
+	o.restart()
+	if ctime("etc") != stamp || ctime("same") != same {
+		t.Errorf("after a restart: etc %v, want %v; same %v, want %v", ctime("etc"), stamp, ctime("same"), same)
+	}
+	clock := time.Unix(1000, 0) // a clock that runs backwards
+	o.s.Close()
+	o.opts.Now = func() time.Time { return clock }
+	o.open()
+	o.to(m.version(t, 1, v1))
+	if !stamp.Before(ctime("etc")) {
+		t.Errorf("with the clock set back: etc %v, was %v", ctime("etc"), stamp)
+	}
+}
+
+// An update that is undone brings back an id which a set-aside file of the node still has.
+func TestAnIDThatComesBackIsToldFromTheSetAsideFile(t *testing.T) {
+	m := newMemory(t)
+	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
+	o := newSite(t, one, m)
+	o.write("etc/a", "mine")
+	old := o.handle("etc/a")
+	o.to(two)
+	o.to(one)
+	check := func() {
+		t.Helper()
+		o.want("etc/a", "a1")
+		if got := o.read(old); got != "mine" {
+			t.Errorf("the set-aside file: %q", got)
+		}
+		if o.handle("etc/a") == old {
+			t.Error("both have one handle")
+		}
+	}
+	check()
+	now := o.handle("etc/a")
+	o.restart()
+	check()
+	if o.handle("etc/a") != now {
+		t.Error("the new handle has changed by a restart")
+	}
+	o.write("etc/a", "mine again")
+	if o.handle("etc/a") != now || o.read(now) != "mine again" {
+		t.Error("copying up has changed the handle")
+	}
+	check2 := o.read(old)
+	if check2 != "mine" {
+		t.Errorf("the set-aside file: %q", check2)
+	}
+}
+
+func TestHandlesStayTheSameThroughCopyUpRenameAndRestart(t *testing.T) {
+	m := newMemory(t)
+	seed := append(slices.Clone(v1), vfstest.Entry{Path: "same/g", LinkTo: "same/f"})
+	o := newSite(t, m.version(t, 1, seed), m)
+	handles := map[string]vfs.Handle{}
+	for path := range o.tree() {
+		handles[path] = o.handle(path)
+	}
+	if handles["same/f"] != handles["same/g"] {
+		t.Error("names of one file have several handles")
+	}
+	o.write("etc/a", "changed")
+	if _, err := o.SetAttr(root, o.handle("same/g"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Rename(root, o.handle("etc"), "b", o.handle("opt"), "moved"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Rename(root, o.handle("opt"), "app", o.handle("same"), "app"); err != nil {
+		t.Fatal(err)
+	}
+	o.mkdir("own")
+	o.write("own/file", "o")
+	handles["own"], handles["own/file"] = o.handle("own"), o.handle("own/file")
+	check := func() {
+		t.Helper()
+		for old, now := range map[string]string{"etc/b": "opt/moved", "opt/app": "same/app", "opt/app/x": "same/app/x", "opt/app/y": "same/app/y"} {
+			if o.handle(now) != handles[old] {
+				t.Errorf("%s has another handle as %s", old, now)
+			}
+			handles[now] = handles[old]
+		}
+		for path := range o.tree() {
+			if o.handle(path) != handles[path] {
+				t.Errorf("%s has another handle", path)
+			}
+			var a vfs.Attr
+			if err := o.Attr(handles[path], &a); err != nil {
+				t.Errorf("%s by its handle: %v", path, err)
+			}
+		}
+		if a := o.attr("same/f"); a.Mode != 0o600 || a.Nlink != 2 {
+			t.Errorf("the other name of a changed file: mode %o, %d links", a.Mode, a.Nlink)
+		}
+	}
+	check()
+	before := o.tree()
+	o.restart()
+	check()
+	if diff := cmp.Diff(before, o.tree()); diff != "" {
+		t.Errorf("after a restart:\n%s", diff)
+	}
+}
+
+var errCrash = errors.New("crash")
+
+// The server dies at each point of a switch in turn; after a restart the switch is complete, once, and what was written
+// after it is left alone.
+func TestASwitchThatIsBrokenOffAnywhereIsCompletedOnce(t *testing.T) {
+	prepare := func(o *site) {
+		o.write("etc/a", "mine")
+		o.write("etc/mine", "mine")
+		o.remove("etc/b")
+		o.remove("opt/app")
+		o.mkdir("opt/app")
+		o.write("opt/app/own", "own")
+		o.write("gone/sub/s", "mine")
+		o.write("turn/own", "own")
+		if _, err := o.SetAttr(root, o.handle("etc"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700}); err != nil {
+			o.t.Fatal(err)
+		}
+	}
+	newer := slices.Clone(v2)
+	newer[0].Mode = 0o711
+	m := newMemory(t)
+	one, two := m.version(t, 1, v1), m.version(t, 2, newer)
+	plain := newSite(t, one, m)
+	prepare(plain)
+	plain.to(two)
+	want, wantSaved := plain.tree(), savedOf(plain)
+	for point := 1; ; point++ {
+		o := newSite(t, one, m)
+		prepare(o)
+		left := point
+		o.s.crashAt = func(string) error {
+			if left--; left <= 0 {
+				return errCrash
+			}
+			return nil
+		}
+		o.spec.Version = two
+		_, err := o.s.Switch(context.Background(), []Move{o.move()})
+		if left > 0 {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if point < 5 {
+				t.Errorf("only %d points to crash at", point)
+			}
+			return
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("point %d: %v", point, err)
+		}
+		o.restart()
+		if diff := cmp.Diff(want, o.tree()); diff != "" {
+			t.Errorf("crash at point %d (-want +got):\n%s", point, diff)
+		}
+		if diff := cmp.Diff(wantSaved, savedOf(o)); diff != "" {
+			t.Errorf("crash at point %d: saved (-want +got):\n%s", point, diff)
+		}
+		o.write("etc/a", "after")
+		o.restart()
+		o.want("etc/a", "after")
+	}
+}
+
+func savedOf(o *site) []string {
+	o.t.Helper()
+	list, err := o.Saved()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	var all []string
+	for _, a := range list {
+		all = append(all, a.Path+" "+string(a.Kind))
+	}
+	slices.Sort(all)
+	return all
+}
