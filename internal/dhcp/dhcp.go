@@ -72,7 +72,11 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		if err != nil {
 			return fmt.Errorf("read dhcp messages: %w", err)
 		}
-		link := linkOf(cm)
+		if cm == nil || cm.IfIndex == 0 {
+			// It came before SetControlMessage: nobody can tell from where. The client will ask again.
+			continue
+		}
+		link := linkOf(cm.IfIndex)
 		out, to, ok := s.handle(buf[:n], link)
 		if !ok {
 			continue
@@ -92,12 +96,9 @@ type Link struct {
 }
 
 // linkOf finds out about the card. It is asked for anew each time: addresses come and go, and boots are rare.
-func linkOf(cm *ipv4.ControlMessage) Link {
-	if cm == nil {
-		return Link{}
-	}
-	l := Link{Index: cm.IfIndex}
-	ifi, err := net.InterfaceByIndex(cm.IfIndex)
+func linkOf(index int) Link {
+	l := Link{Index: index}
+	ifi, err := net.InterfaceByIndex(index)
 	if err != nil {
 		return l
 	}

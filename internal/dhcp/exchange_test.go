@@ -2,9 +2,11 @@ package dhcp
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,22 +63,30 @@ func frame(t *testing.T, payload []byte) []byte {
 	return buf.Bytes()
 }
 
-// readAnswer reads frames until a DHCP answer comes.
-func readAnswer(t *testing.T, c *packet.Conn) (*layers.IPv4, *layers.Ethernet, []byte) {
+// ask sends a message, as clients do again and again since a card that has just come up drops frames, until the answer comes.
+func ask(t *testing.T, c *packet.Conn, message []byte) (*layers.IPv4, *layers.Ethernet, []byte) {
 	t.Helper()
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	xid := binary.BigEndian.Uint32(message[4:])
 	buf := make([]byte, 2000)
-	for {
-		n, _, err := c.ReadFrom(buf)
-		if err != nil {
+	for range 20 {
+		if _, err := c.WriteTo(frame(t, message), &packet.Addr{HardwareAddr: layers.EthernetBroadcast}); err != nil {
 			t.Fatal(err)
 		}
-		p := gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.Default)
-		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
-		if ok && udp.DstPort == 68 {
-			return p.Layer(layers.LayerTypeIPv4).(*layers.IPv4), p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet), udp.Payload
+		c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		for {
+			n, _, err := c.ReadFrom(buf)
+			if err != nil {
+				break
+			}
+			p := gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.Default)
+			udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
+			if ok && udp.DstPort == 68 && binary.BigEndian.Uint32(udp.Payload[4:]) == xid {
+				return p.Layer(layers.LayerTypeIPv4).(*layers.IPv4), p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet), slices.Clone(udp.Payload)
+			}
 		}
 	}
+	t.Fatal("no answer came")
+	return nil, nil, nil
 }
 
 func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
@@ -85,7 +95,7 @@ func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	clientConn := make(chan *packet.Conn, 1)
-	links := make(chan Link, 10)
+	links := make(chan Link, 100)
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its namespace
@@ -122,7 +132,7 @@ func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
 		t.Fatal(<-done)
 	}
 	defer c.Close()
-	for _, step := range []struct {
+	for i, step := range []struct {
 		send []byte
 		want Type
 	}{
@@ -130,10 +140,8 @@ func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
 		{message(t, Ask, nil, option(50, mine.AsSlice()), option(54, server.AsSlice())), ACK},
 		{message(t, Ask, nil, option(50, other.AsSlice())), NAK},
 	} {
-		if _, err := c.WriteTo(frame(t, step.send), &packet.Addr{HardwareAddr: layers.EthernetBroadcast}); err != nil {
-			t.Fatal(err)
-		}
-		ip, eth, payload := readAnswer(t, c)
+		binary.BigEndian.PutUint32(step.send[4:], uint32(i))
+		ip, eth, payload := ask(t, c, step.send)
 		_, options := decode(t, payload)
 		if Type(options[53][0]) != step.want {
 			t.Errorf("type %d, want %d", options[53][0], step.want)
