@@ -110,7 +110,7 @@ func (b *builder) serverCard(s *Server, cp *cardPattern, values []int64) {
 	}
 	if cp.mac != nil {
 		if text, ok := b.expand(cp.mac, cp.macValue, values); ok {
-			card.MAC = b.mac(cp.macValue.at, text, c)
+			card.MAC = b.mac(cp.macValue.at, text, claim{server: s, at: cp.macValue.at})
 		}
 	}
 	if card.Address.IsValid() {

@@ -201,3 +201,21 @@ func TestTemplatesMayUseTheDocumentedFunctionsAndFields(t *testing.T) {
 		t.Errorf("got  %s, %v\nwant %s", got.Content, err, want)
 	}
 }
+
+func TestEditorsMayBeToldOfTheSchema(t *testing.T) {
+	text := strings.Replace(valid, `<cluster name`, "<cluster xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"\r\n\txsi:noNamespaceSchemaLocation='cluster.xsd' name", 1)
+	if err := parseTest(text); err != nil {
+		t.Error(err)
+	}
+	if !lint(t, [][]byte{[]byte(text)})[0] {
+		t.Error("the XSD does not accept it")
+	}
+}
+
+func TestLineEndsOfWindowsMoveNoPlaces(t *testing.T) {
+	text := strings.Replace(valid, `{{.Node.Name}}`, "\n\n  {{.Node.Nome}}", 1)
+	err := parseTest(strings.ReplaceAll(text, "\n", "\r\n"))
+	if err == nil || !strings.HasPrefix(err.Error(), "c.xml:9:10: template of /etc/a") {
+		t.Errorf("got %v", err)
+	}
+}

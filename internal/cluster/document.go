@@ -69,6 +69,7 @@ type reader struct {
 // readDocument checks the structure of a document. The result is nil when there is no sense in going on: the XML is broken, or there is no root.
 func readDocument(r *report, f *file) *item {
 	d := xml.NewDecoder(bytes.NewReader(f.data))
+	d.CharsetReader = func(string, io.Reader) (io.Reader, error) { return nil, errors.New("only UTF-8 can be read") }
 	rd := &reader{report: r, file: f, decoder: d, regexps: map[string]*regexp.Regexp{}}
 	for {
 		start := int(d.InputOffset())

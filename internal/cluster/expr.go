@@ -42,8 +42,6 @@ type expressionError struct {
 	reason, hint string
 }
 
-func (e *expressionError) Error() string { return e.reason }
-
 // parsePattern reads text. Variables are named in slots, in the order of the values that expand gets.
 func parsePattern(text string, slots []string) (pattern, *expressionError) {
 	if len(text) > maxExpression {

@@ -1,7 +1,27 @@
 // Package cluster is the cluster description: one XML file that names networks, servers, nodes, groups and images.
 // Parse reads it, reporting every problem with its place; everything else is a pure function of the parsed Cluster.
 //
-// It must not do I/O beyond the Source it is given, and must not know how images are stored, served or booted.
+// # Concepts
+//
+// Parsing has two stages. The first checks the document against the vocabulary, one table from which the XSD and the
+// reference page (docs/reference/cluster.md) come too, and makes items: elements whose attributes have the right form and a place. The
+// second, the builder, gives the items their meaning and expands them: names and addresses are patterns with integer
+// expressions in them, evaluated for each node. A problem at one place is one problem, however many nodes it spoils.
+//
+// # Invariants
+//
+// Parse returns either a Cluster with nothing wrong in it or *Problems. In such a Cluster every node has a boot card with an address and a
+// network, an image and at least one server with the role "image"; names, addresses and hardware addresses are unique, but that servers may
+// share an address when they share no port; every template has been executed once. The same bytes always make the same Cluster.
+//
+// What a description can amount to is bounded before it is expanded, so a hostile one costs seconds and some hundred megabytes at most.
+//
+// # Concurrency
+//
+// A parsed Cluster never changes and may be read by any number of goroutines.
+//
+// The package must not do I/O beyond the Source it is given (Load makes one of files), and must not know how images
+// are stored, served or booted.
 package cluster
 
 import (

@@ -122,7 +122,7 @@ func TestXSDAgreesWithTheParser(t *testing.T) {
 		documents = append(documents, text)
 	}
 	for _, tt := range mistakes() {
-		if tt.name != "document type" { // of which a schema knows nothing
+		if tt.name != "document type" && tt.name != "encoding" { // of which a schema knows nothing
 			documents = append(documents, []byte(strings.Replace(valid, tt.old, tt.new, 1)))
 		}
 	}
