@@ -33,6 +33,9 @@ const (
 	maxText = 200
 	// bootLasts is for how long a second DHCP question belongs to the same boot: the loader asks soon after the firmware.
 	bootLasts = 5 * time.Minute
+	// reportLost is after what silence an NFS call shows that a node runs although it never reported the handover: reports are
+	// sent once, and may be lost.
+	reportLost = time.Minute
 )
 
 // Event is one step of a boot.
@@ -88,13 +91,18 @@ func (t *Tracker) Fail(node cluster.NodeName, stage Stage, why string) {
 }
 
 // Active notes that node works from its root: an NFS call has come. It means that the node runs, unless a boot of it is under way
-// that has not handed over yet.
+// that has not handed over yet. It may be called for every NFS call.
 func (t *Tracker) Active(node cluster.NodeName) {
 	t.mu.Lock()
 	r := t.boots[node]
-	booting := r != nil && r.last().Stage != StageHandover
+	booting, known := false, false
+	if r != nil {
+		l := r.last()
+		known = l.Stage == StageRunning
+		booting = l.Stage != StageHandover && t.now().Sub(l.Last) < reportLost
+	}
 	t.mu.Unlock()
-	if !booting {
+	if !booting && !known {
 		t.add(node, Event{Stage: StageRunning})
 	}
 }

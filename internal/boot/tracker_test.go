@@ -38,6 +38,9 @@ func TestABootIsFollowed(t *testing.T) {
 		"dhcp PXE x2, loader  x1, dhcp iPXE x1, script no version x2, handover  x1, running  x1")
 	then("the next boot", func() { tr.Report("n01", StageDHCP, "PXE") }, "dhcp PXE x1")
 	then("a machine that is switched on again an hour later", func() { now = now.Add(time.Hour); tr.Report("n01", StageDHCP, "PXE") }, "dhcp PXE x1")
+	then("an NFS call during the boot", func() { tr.Report("n01", StageMount, ""); tr.Active("n01") }, "dhcp PXE x1, mount  x1")
+	then("an NFS call long after a handover that was not reported", func() { now = now.Add(time.Hour); tr.Active("n01") },
+		"dhcp PXE x1, mount  x1, running  x1")
 	tr.Active("n02")
 	if s, _ := tr.Get("n02"); s.Stage != StageRunning {
 		t.Errorf("a node that was running before the server: %q", s.Stage)
