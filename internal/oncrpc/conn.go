@@ -125,7 +125,7 @@ func (c *conn) readable(fd uintptr) bool {
 		if c.err != nil || c.patient != nil {
 			return true
 		}
-		if c.drained {
+		if c.drained && c.r == c.w {
 			c.drained = false
 			c.park()
 			return false

@@ -2,8 +2,8 @@ package oncrpc
 
 import "time"
 
-// nudgeAfter is after how many silent seconds a connection looks once more whether its client is gone; see conn.readable.
-const nudgeAfter = 5
+// nudgeAfter is after how many silent seconds (and up to one more) a connection looks once more whether its client is gone; see conn.readable.
+const nudgeAfter = 1
 
 // pressed is the limit on standing still, in seconds, while others wait for memory.
 const pressed = 2
