@@ -56,7 +56,7 @@ const (
 
 // header is a decoded call header.
 type header struct {
-	xid, program, version, proc uint32
+	program, version, proc uint32
 }
 
 // Cred is who calls, by an AUTH_SYS credential. Groups aliases the memory of the call.

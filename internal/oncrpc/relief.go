@@ -12,7 +12,7 @@ const watchPeriod = 4 * time.Millisecond
 const watchIdle = 25
 
 // relief is how the reader's role is handed over while its goroutine is inside a patient call. turn is odd during the
-// call. Who moves it to the next even number, the goroutine when its call ended or the watcher, has the role. The watcher moves it under Server.mu.
+// call. Who moves it to the next even number, the goroutine when its call ended or the watcher, has the role.
 type relief struct {
 	turn  atomic.Uint64
 	prior []byte // replies made before the call, for the new reader to send; written before turn becomes odd
@@ -45,10 +45,7 @@ func (c *conn) runPatient() (relieved bool) {
 		}
 		return false
 	}
-	// From here on nothing of the reader's may be touched. The watcher copies prior under the server's lock.
-	c.srv.mu.Lock()
-	c.srv.mu.Unlock() // an empty section: it waits for the copy
-	shared.release()
+	// From here on nothing of the reader's may be touched.
 	c.count[s.index].count(c.srv.now()-begin, size, call.Reply.Len()-call.start, call.bad())
 	p := call.take()
 	p.b = p.b[call.start:]
@@ -56,6 +53,7 @@ func (c *conn) runPatient() (relieved bool) {
 	c.srv.putCall(call)
 	own.release()
 	c.slowEnded(0)
+	shared.release() // not before: relieve copies prior under the lock that slowEnded takes
 	return true
 }
 
@@ -63,12 +61,11 @@ func (c *conn) runPatient() (relieved bool) {
 // call has ended meanwhile.
 func (c *conn) relieve(turn uint64) bool {
 	c.mu.Lock()
-	c.slow++ // the call counts as a slow one from now on
-	c.mu.Unlock()
+	defer c.mu.Unlock()
 	if !c.relief.turn.CompareAndSwap(turn, turn+1) {
-		c.slowEnded(0)
 		return false
 	}
+	c.slow++ // the call counts as a slow one from now on
 	c.srv.count.relieved.Add(1)
 	c.call = nil
 	if c.recOwn != c.in {

@@ -163,6 +163,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 }
 
 func TestRepliesAreByTheBook(t *testing.T) {
+	t.Parallel()
 	_, _, addr := start(t, Options{})
 	c := connect(t, addr)
 	ok := func(xid uint32, rest ...uint32) []uint32 { return append([]uint32{xid, 1, 0, 0, 0}, rest...) }
@@ -195,6 +196,7 @@ func TestRepliesAreByTheBook(t *testing.T) {
 }
 
 func TestAuthSysIsDecoded(t *testing.T) {
+	t.Parallel()
 	_, b, addr := start(t, Options{})
 	c := connect(t, addr)
 	send(t, c, record(words(1, 0, 2, testProgram, 3, procWho, 1, 36, 99, 3, 0x616263<<8, 1000, 100, 3, 4, 5, 6, 0, 0)))
@@ -208,6 +210,7 @@ func TestAuthSysIsDecoded(t *testing.T) {
 }
 
 func TestRecordsComeInAnyPieces(t *testing.T) {
+	t.Parallel()
 	_, _, addr := start(t, Options{})
 	c := connect(t, addr)
 	payload := bytes.Repeat([]byte("0123456789abcdef"), 12500) // 200 kB: above a small buffer
@@ -246,6 +249,7 @@ func TestRecordsComeInAnyPieces(t *testing.T) {
 }
 
 func TestGarbageClosesTheConnection(t *testing.T) {
+	t.Parallel()
 	s, _, addr := start(t, Options{})
 	for name, b := range map[string][]byte{
 		"4 GB record":              words(0xffffffff),
@@ -268,6 +272,7 @@ func TestGarbageClosesTheConnection(t *testing.T) {
 }
 
 func TestASlowCallHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
 	_, b, addr := start(t, Options{})
 	c := connect(t, addr)
 	send(t, c, append(record(message(1, procWait, 42)), record(message(2, procNull))...))
@@ -281,6 +286,7 @@ func TestASlowCallHoldsUpNoOther(t *testing.T) {
 }
 
 func TestAStuckPatientCallIsRelieved(t *testing.T) {
+	t.Parallel()
 	s, b, addr := start(t, Options{})
 	c := connect(t, addr)
 	// Twice, so that the goroutine that relieved is relieved itself; a reply made before waits for neither.
@@ -307,138 +313,8 @@ func TestAStuckPatientCallIsRelieved(t *testing.T) {
 	receive(t, c)
 }
 
-func TestSlowCallsPerConnectionAreBounded(t *testing.T) {
-	_, b, addr := start(t, Options{InFlight: 3})
-	c := connect(t, addr)
-	for i := range uint32(10) {
-		send(t, c, record(message(i, procWait, i)))
-	}
-	other := connect(t, addr)
-	send(t, other, record(message(1, procNull)))
-	receive(t, other)
-	time.Sleep(50 * time.Millisecond)
-	if n := b.ran.Load(); n > 3 {
-		t.Errorf("%d calls ran at once", n)
-	}
-	close(b.gate)
-	for range 10 {
-		receive(t, c)
-	}
-}
-
-func TestARepeatedCallRunsOnce(t *testing.T) {
-	s, b, addr := start(t, Options{Replies: 4})
-	first, second := connect(t, addr), connect(t, addr)
-	send(t, first, record(message(9, procOnce, 1)))
-	one := receive(t, first)
-	send(t, second, record(message(9, procOnce, 1)))
-	if two := receive(t, second); !bytes.Equal(one, two) {
-		t.Errorf("the replies differ: %x, %x", one, two)
-	}
-	send(t, second, record(message(9, procOnce, 2))) // other arguments
-	receive(t, second)
-	if n := b.ran.Load(); n != 2 {
-		t.Errorf("ran %d times", n)
-	}
-	for i := range uint32(5) {
-		send(t, second, record(message(100+i, procOnce, 1)))
-		receive(t, second)
-	}
-	send(t, second, record(message(9, procOnce, 1))) // forgotten
-	receive(t, second)
-	if n := b.ran.Load(); n != 8 || len(s.replies.by) > 4 {
-		t.Errorf("ran %d times, %d replies kept", n, len(s.replies.by))
-	}
-}
-
-func TestAClientThatTakesNoRepliesCostsNobodyElse(t *testing.T) {
-	s, _, addr := start(t, Options{Queue: 1 << 20, Stall: time.Second})
-	stuck := connect(t, addr)
-	go func() {
-		for range 1000 {
-			if _, err := stuck.Write(record(message(1, procBig, 1<<20))); err != nil {
-				return
-			}
-		}
-	}()
-	c := connect(t, addr)
-	for range 100 {
-		send(t, c, record(message(2, procNull)))
-		receive(t, c)
-	}
-	if m := s.Stats().Memory; m > 4*largeBuffer {
-		t.Errorf("%d bytes held for one client", m)
-	}
-	eventually(t, "the stuck client is closed", func() bool { return s.Stats().Stalled == 1 && s.Stats().Conns == 1 })
-}
-
-func TestUnfinishedRecordsAreClosed(t *testing.T) {
-	s, _, addr := start(t, Options{Stall: time.Second})
-	for _, b := range [][]byte{{0x80}, words(lastFragment | 100), append(words(100), make([]byte, 100)...)} {
-		send(t, connect(t, addr), b)
-	}
-	c := connect(t, addr)
-	send(t, c, record(message(1, procNull)))
-	receive(t, c)
-	eventually(t, "all are closed", func() bool { return s.Stats().Stalled == 3 && s.Stats().Conns == 1 })
-}
-
-func TestMemoryUsedUpMakesClientsWaitAndNotFail(t *testing.T) {
-	s, _, addr := start(t, Options{Memory: 2 * largeBuffer})
-	var wg sync.WaitGroup
-	payload := make([]byte, 1<<20)
-	msg := record(append(message(1, procSlowEcho, 1<<20), payload...))
-	for range 8 {
-		c := connect(t, addr)
-		wg.Go(func() {
-			for range 10 {
-				c.Write(msg)
-				if _, err := io.CopyN(io.Discard, c, int64(len(payload)+32)); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	peak := int64(0)
-	for range 50 {
-		peak = max(peak, s.Stats().Memory)
-		time.Sleep(2 * time.Millisecond)
-	}
-	wg.Wait()
-	// Replies to calls under way are made in any case: one for each slow call at most.
-	if peak > 20*largeBuffer {
-		t.Errorf("%d bytes were in use", peak)
-	}
-}
-
-func TestTheIdlestConnectionMakesRoom(t *testing.T) {
-	s, _, addr := start(t, Options{Conns: 3})
-	idle := connect(t, addr)
-	eventually(t, "two seconds are over", func() bool { return s.ticks.Load() > 3 })
-	for range 2 {
-		c := connect(t, addr)
-		send(t, c, record(message(1, procNull)))
-		receive(t, c)
-	}
-	closed(t, connect(t, addr)) // is turned away, and the idle one, too
-	closed(t, idle)
-	eventually(t, "there is room", func() bool { return s.Stats().Conns == 2 })
-	c := connect(t, addr)
-	send(t, c, record(message(1, procNull)))
-	receive(t, c)
-}
-
-func TestAClientThatLeavesRightAfterItsCallIsNotForgotten(t *testing.T) {
-	s, _, addr := start(t, Options{})
-	c := connect(t, addr)
-	send(t, c, record(message(1, procNull)))
-	c.(*net.TCPConn).CloseWrite()
-	receive(t, c)
-	eventually(t, "the connection is gone", func() bool { return s.Stats().Conns == 0 })
-}
-
 func TestShutdownFinishesWhatRuns(t *testing.T) {
+	t.Parallel()
 	b := &bench{gate: make(chan struct{})}
 	s := NewServer(Options{}, b.program())
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -465,6 +341,7 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 }
 
 func TestCountersTellWhatHappened(t *testing.T) {
+	t.Parallel()
 	s, _, addr := start(t, Options{})
 	c := connect(t, addr)
 	for range 5 {
@@ -485,5 +362,31 @@ func TestCountersTellWhatHappened(t *testing.T) {
 	want := map[string][2]uint64{"bench/null": {5, 0}, "bench/echo": {1, 1}}
 	if diff := cmp.Diff(want, got); diff != "" || st.Rejected != 1 || st.Conns != 1 {
 		t.Errorf("rejected %d, conns %d (-want +got)\n%s", st.Rejected, st.Conns, diff)
+	}
+}
+
+func TestARepeatedCallRunsOnce(t *testing.T) {
+	t.Parallel()
+	s, b, addr := start(t, Options{Replies: 4})
+	first, second := connect(t, addr), connect(t, addr)
+	send(t, first, record(message(9, procOnce, 1)))
+	one := receive(t, first)
+	send(t, second, record(message(9, procOnce, 1)))
+	if two := receive(t, second); !bytes.Equal(one, two) {
+		t.Errorf("the replies differ: %x, %x", one, two)
+	}
+	send(t, second, record(message(9, procOnce, 2))) // other arguments
+	receive(t, second)
+	if n := b.ran.Load(); n != 2 {
+		t.Errorf("ran %d times", n)
+	}
+	for i := range uint32(5) {
+		send(t, second, record(message(100+i, procOnce, 1)))
+		receive(t, second)
+	}
+	send(t, second, record(message(9, procOnce, 1))) // forgotten
+	receive(t, second)
+	if n := b.ran.Load(); n != 8 || len(s.replies.by) > 4 {
+		t.Errorf("ran %d times, %d replies kept", n, len(s.replies.by))
 	}
 }

@@ -1,0 +1,121 @@
+package oncrpc
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestSlowCallsPerConnectionAreBounded(t *testing.T) {
+	t.Parallel()
+	_, b, addr := start(t, Options{InFlight: 3})
+	c := connect(t, addr)
+	for i := range uint32(10) {
+		send(t, c, record(message(i, procWait, i)))
+	}
+	other := connect(t, addr)
+	send(t, other, record(message(1, procNull)))
+	receive(t, other)
+	time.Sleep(50 * time.Millisecond)
+	if n := b.ran.Load(); n > 3 {
+		t.Errorf("%d calls ran at once", n)
+	}
+	close(b.gate)
+	for range 10 {
+		receive(t, c)
+	}
+}
+
+func TestAClientThatTakesNoRepliesCostsNobodyElse(t *testing.T) {
+	t.Parallel()
+	s, _, addr := start(t, Options{Queue: 1 << 20, Stall: time.Second})
+	stuck := connect(t, addr)
+	go func() {
+		for range 1000 {
+			if _, err := stuck.Write(record(message(1, procBig, 1<<20))); err != nil {
+				return
+			}
+		}
+	}()
+	c := connect(t, addr)
+	for range 100 {
+		send(t, c, record(message(2, procNull)))
+		receive(t, c)
+	}
+	if m := s.Stats().Memory; m > 4*largeBuffer {
+		t.Errorf("%d bytes held for one client", m)
+	}
+	eventually(t, "the stuck client is closed", func() bool { return s.Stats().Stalled == 1 && s.Stats().Conns == 1 })
+}
+
+func TestUnfinishedRecordsAreClosed(t *testing.T) {
+	t.Parallel()
+	s, _, addr := start(t, Options{Stall: time.Second})
+	for _, b := range [][]byte{{0x80}, words(lastFragment | 100), append(words(100), make([]byte, 100)...)} {
+		send(t, connect(t, addr), b)
+	}
+	c := connect(t, addr)
+	send(t, c, record(message(1, procNull)))
+	receive(t, c)
+	eventually(t, "all are closed", func() bool { return s.Stats().Stalled == 3 && s.Stats().Conns == 1 })
+}
+
+func TestMemoryUsedUpMakesClientsWaitAndNotFail(t *testing.T) {
+	t.Parallel()
+	s, _, addr := start(t, Options{Memory: 2 * largeBuffer})
+	var wg sync.WaitGroup
+	payload := make([]byte, 1<<20)
+	msg := record(append(message(1, procSlowEcho, 1<<20), payload...))
+	for range 8 {
+		c := connect(t, addr)
+		wg.Go(func() {
+			for range 10 {
+				c.Write(msg)
+				if _, err := io.CopyN(io.Discard, c, int64(len(payload)+32)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	peak := int64(0)
+	for range 50 {
+		peak = max(peak, s.Stats().Memory)
+		time.Sleep(2 * time.Millisecond)
+	}
+	wg.Wait()
+	// Replies to calls under way are made in any case: one for each slow call at most.
+	if peak > 20*largeBuffer {
+		t.Errorf("%d bytes were in use", peak)
+	}
+}
+
+func TestTheIdlestConnectionMakesRoom(t *testing.T) {
+	t.Parallel()
+	s, _, addr := start(t, Options{Conns: 3})
+	idle := connect(t, addr)
+	eventually(t, "two seconds are over", func() bool { return s.ticks.Load() > 3 })
+	for range 2 {
+		c := connect(t, addr)
+		send(t, c, record(message(1, procNull)))
+		receive(t, c)
+	}
+	closed(t, connect(t, addr)) // is turned away, and the idle one, too
+	closed(t, idle)
+	eventually(t, "there is room", func() bool { return s.Stats().Conns == 2 })
+	c := connect(t, addr)
+	send(t, c, record(message(1, procNull)))
+	receive(t, c)
+}
+
+func TestAClientThatLeavesRightAfterItsCallIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	s, _, addr := start(t, Options{})
+	c := connect(t, addr)
+	send(t, c, record(message(1, procNull)))
+	c.(*net.TCPConn).CloseWrite()
+	receive(t, c)
+	eventually(t, "the connection is gone", func() bool { return s.Stats().Conns == 0 })
+}
