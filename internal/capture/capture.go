@@ -53,6 +53,10 @@ type Options struct {
 	CacheDir string         // where notes for the next capture are kept; "": none are
 	Own      []string       // directories of DIM's own that are left out when the master holds them, beside the store
 
+	// DryRun makes no version: it only tells what would be in it. What is new is read into the store all the same, where it
+	// waits for the capture that follows, or for a prune.
+	DryRun bool
+
 	// Progress, when set, is called from one goroutine, a few times a second and once at the end.
 	Progress func(Progress)
 	Log      *slog.Logger     // nil: none
@@ -191,7 +195,7 @@ func attempt(ctx context.Context, s *store.Store, o *Options, old *notes) (Resul
 	return c.conclude(ctx, root)
 }
 
-// conclude makes the version, unless it is the newest already.
+// conclude makes the version, unless it is the newest already or nobody wants it made.
 func (c *scan) conclude(ctx context.Context, root *dir) (Result, error) {
 	r := Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()}
 	digest, err := c.batch.PutRoot(c.rootEntry(root))
@@ -211,16 +215,20 @@ func (c *scan) conclude(ctx context.Context, root *dir) (Result, error) {
 			return r, err
 		}
 		r.Changed = true
-		r.Version, err = c.store.AddVersion(image.Version{Image: c.o.Image, Digest: digest, Master: "dir:" + c.o.Dir,
-			Parent: before.Number, Files: c.files, Bytes: c.bytes})
-		if err != nil {
-			return r, err
+		r.Version = image.Version{
+			Image: c.o.Image, Digest: digest, Root: c.rootEntry(root), Master: "dir:" + c.o.Dir,
+			Parent: before.Number, Files: c.files, Bytes: c.bytes,
+		}
+		if !c.o.DryRun {
+			if r.Version, err = c.store.AddVersion(r.Version); err != nil {
+				return r, err
+			}
 		}
 		if err := r.compare(ctx, c.store, before, first); err != nil { // the new version is there and whole
 			c.o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
 		}
 	}
-	if c.old == nil || c.old.digest != digest || c.renote.Load() {
+	if !c.o.DryRun && (c.old == nil || c.old.digest != digest || c.renote.Load()) {
 		if err := c.saveNotes(root, digest); err != nil {
 			c.o.Log.Warn("notes for the next capture cannot be kept", "image", c.o.Image, "err", err)
 		}

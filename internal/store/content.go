@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,24 +59,60 @@ func (b *Batch) PutFile(ctx context.Context, f *os.File) (Content, error) {
 		return Content{}, b.fail(err)
 	}
 	defer unix.Close(fd)
-	cloned, err := b.clone(fd, f)
+	c, err := b.takeIn(ctx, fd, f)
+	if re := new(readError); errors.As(err, &re) || err != nil && ctx.Err() != nil {
+		return Content{}, errors.Join(&fs.PathError{Op: "read", Path: f.Name(), Err: err}, b.unlink(name))
+	}
 	if err != nil {
-		return Content{}, b.fail(err)
-	}
-	src, dst := int(f.Fd()), fd
-	if cloned {
-		src, dst = fd, -1 // read what is stored, not what f may be by now
-	}
-	w := b.newIntake(ctx, dst)
-	defer b.buffers.Put((*[chunk]byte)(w.buf))
-	if err := w.file(src); err != nil {
-		if re := new(readError); errors.As(err, &re) || ctx.Err() != nil {
-			return Content{}, errors.Join(&fs.PathError{Op: "read", Path: f.Name(), Err: err}, b.unlink(name))
-		}
 		return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
 	}
-	c := w.content()
 	return c, b.adopt(name, c)
+}
+
+// takeIn makes the temporary file dst a copy of f.
+func (b *Batch) takeIn(ctx context.Context, dst int, f *os.File) (Content, error) {
+	src := int(f.Fd())
+	var before, after unix.Stat_t
+	if err := unix.Fstat(src, &before); err != nil {
+		return Content{}, &readError{err}
+	}
+	cloned, err := b.clone(dst, f)
+	if err != nil {
+		return Content{}, err
+	}
+	if !cloned {
+		return b.intake(ctx, src, dst)
+	}
+	// The clone is what must be hashed. But its pages are not in memory while those of f may be, and the two are equal if f did not change
+	// since. Its ctime tells, unless it is so young that a change now could leave it as it is.
+	if !b.s.settled(&before) {
+		return b.intake(ctx, dst, -1)
+	}
+	c, err := b.intake(ctx, src, -1)
+	if err != nil {
+		return c, err
+	}
+	if err := unix.Fstat(src, &after); err != nil {
+		return Content{}, &readError{err}
+	}
+	if after.Ctim != before.Ctim || after.Mtim != before.Mtim || after.Size != before.Size || c.Size != uint64(before.Size) {
+		return b.intake(ctx, dst, -1)
+	}
+	return c, nil
+}
+
+// clockGrain is more than how far apart two changes must be to have different ctimes.
+const clockGrain = 2 * time.Second
+
+func (s *Store) settled(st *unix.Stat_t) bool {
+	return time.Unix(st.Ctim.Unix()).Before(s.o.Now().Add(-clockGrain))
+}
+
+func (b *Batch) intake(ctx context.Context, src, dst int) (Content, error) {
+	w := b.newIntake(ctx, dst)
+	defer b.buffers.Put((*[chunk]byte)(w.buf))
+	err := w.file(src)
+	return w.content(), err
 }
 
 // clone makes dst share f's blocks, if it can.
@@ -123,8 +160,8 @@ func (b *Batch) unlink(name string) error {
 }
 
 const (
-	chunk = 1 << 20
-	block = 4096 // the grain of holes
+	chunk = 256 << 10 // stays in a processor's cache between being read and being hashed
+	block = 4096      // the grain of holes
 )
 
 // intake is the one door: it hashes what it writes. With dst negative it only hashes.

@@ -18,7 +18,7 @@ func (s *Store) HasBlob(d image.Digest) bool { return s.has(object{blobsDir, d})
 func (s *Store) HasTree(d image.Digest) bool { return s.has(object{treesDir, d}) }
 
 func (s *Store) has(o object) bool {
-	return unix.Faccessat(unix.AT_FDCWD, s.path(objectPath(o.kind, o.digest)), unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
+	return unix.Faccessat(int(s.root.Fd()), objectPath(o.kind, o.digest), unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
 // OpenBlob opens the blob for reading, or returns an error that is ErrNotFound. Its bytes were verified when they came in; Check does it
@@ -51,7 +51,7 @@ func (s *Store) Root(d image.Digest) (image.Entry, error) {
 
 // EncodedTree returns the bytes of a tree or root, verified. Errors may be ErrNotFound or ErrCorrupt.
 func (s *Store) EncodedTree(d image.Digest) ([]byte, error) {
-	b, err := readFile(s.path(objectPath(treesDir, d)))
+	b, err := s.readFile(objectPath(treesDir, d))
 	if errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("read tree %s: %w", d, ErrNotFound)
 	}
@@ -65,8 +65,11 @@ func (s *Store) EncodedTree(d image.Digest) ([]byte, error) {
 }
 
 // readFile is os.ReadFile without the calls that a regular file does not need: trees are read by the thousand.
-func readFile(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+func (s *Store) readFile(path string) ([]byte, error) {
+	fd, err := unix.Openat(int(s.root.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Openat(int(s.root.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return nil, err
 	}

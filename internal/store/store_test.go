@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sync/errgroup"
 
 	"dim/internal/image"
 )
@@ -304,5 +307,51 @@ func TestATreeThatWasChangedOnDiskIsErrCorrupt(t *testing.T) {
 	}
 	if _, err := s.Tree(v.Root.Digest); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("got %v, want ErrCorrupt", err)
+	}
+}
+
+// BenchmarkLoadVersion loads 7,100 trees of 90,000 names in all, by as many goroutines as there are processors.
+func BenchmarkLoadVersion(b *testing.B) {
+	s, err := Open(b.TempDir(), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	batch, err := s.Begin()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var digests []image.Digest
+	for i := range 7100 {
+		var tree image.Tree
+		for j := range 13 {
+			tree = append(tree, image.Entry{Name: fmt.Sprintf("%02d-some-file-%d.so", j, i), Type: image.Regular, Mode: 0o644, Size: 1,
+				Mtime: image.Time{Sec: 1700000000}, Digest: image.Sum([]byte{byte(i)})})
+		}
+		d, err := batch.PutTree(tree)
+		if err != nil {
+			b.Fatal(err)
+		}
+		digests = append(digests, d)
+	}
+	if err := batch.Commit(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		var g errgroup.Group
+		n := runtime.GOMAXPROCS(0)
+		for w := range n {
+			g.Go(func() error {
+				for i := w; i < len(digests); i += n {
+					if _, err := s.Tree(digests[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
