@@ -39,7 +39,8 @@ type machine interface {
 	FindInit(candidates []string) (string, error)
 	// LeaveNotes writes files below /run.
 	LeaveNotes(notes []note) error
-	// HandOver makes the mounted root the root and runs init there. It returns only to tell why it could not.
+	// HandOver makes the mounted root the root and runs init there. It returns only to tell why it could not, and may
+	// be called again.
 	HandOver(init string, args []string) error
 }
 
@@ -65,15 +66,15 @@ type boot struct {
 	tried   map[string]bool // modules
 }
 
-// run does everything. It returns only when the handover itself cannot be done, which leaves nothing to go back to.
-func run(m machine, args []string) error {
+// run does everything. It does not return on a real machine, whose HandOver replaces the program.
+func run(m machine, args []string) {
 	b := &boot{machine: m, started: time.Now(), rand: newRand(rand.Uint64(), nil), tried: make(map[string]bool)}
 	b.reports.post = m.Post
 	b.readParams()
 	c := b.findCard()
 	name, lease := b.connect(c)
 	b.mountRoot()
-	return b.handOver(name, lease, args)
+	b.handOver(name, lease, args)
 }
 
 func (b *boot) say(format string, args ...any) {
@@ -205,7 +206,7 @@ func (b *boot) mountRoot() {
 // inits are where distributions have their init; the kernel's own list (init/main.c) with systemd's place.
 var inits = [...]string{"/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init"}
 
-func (b *boot) handOver(cardName string, lease Lease, args []string) error {
+func (b *boot) handOver(cardName string, lease Lease, args []string) {
 	candidates := inits[:]
 	if b.params.Init != "" {
 		candidates = []string{b.params.Init}
@@ -219,5 +220,5 @@ func (b *boot) handOver(cardName string, lease Lease, args []string) error {
 		b.say("cannot leave notes in /run: %v; going on without them", err)
 	}
 	b.reached(stageHandover, fmt.Sprintf("starting %s, %.1f s after dim-init began", init, time.Since(b.started).Seconds()))
-	return b.HandOver(init, args)
+	b.until(stageHandover, "make the replica the root", func() error { return b.HandOver(init, args) })
 }

@@ -61,41 +61,24 @@ func bootCards(cards []card, p *Params) []card {
 // rename is one step of giving cards their names.
 type rename struct{ from, to string }
 
-// passing is the name that a card has on the way from a name to the same name.
-const passing = "dimboot"
+// The names that cards have on the way: the boot card from a name to the same name, another one that gives its
+// name up to the boot card.
+const (
+	passing      = "dimboot"
+	passingOther = "dimother"
+)
 
 // renames returns the steps after which the card has the name want by user space's wish: the kernel notes that
 // (name_assign_type 4, NET_NAME_RENAMED), and udev's policy "keep" then leaves the name alone. Another card of
-// that name gets the next free one.
+// that name gets the boot card's old one.
 func renames(cards []card, boot, want string) []rename {
-	if want == "" {
-		want = boot
+	if want == "" || boot == want {
+		return []rename{{boot, passing}, {passing, boot}}
 	}
-	taken := make(map[string]bool)
-	for _, c := range cards {
-		taken[c.name] = true
+	if slices.ContainsFunc(cards, func(c card) bool { return c.name == want }) {
+		return []rename{{want, passingOther}, {boot, want}, {passingOther, boot}}
 	}
-	var steps []rename
-	if boot != want && taken[want] {
-		steps = append(steps, rename{want, freeName(want, taken)})
-	}
-	if boot == want {
-		steps = append(steps, rename{boot, passing})
-		boot = passing
-	}
-	return append(steps, rename{boot, want})
-}
-
-// freeName counts on from a name that is taken: eth0 gives eth1, or the next that is free.
-func freeName(name string, taken map[string]bool) string {
-	stem := strings.TrimRight(name, "0123456789")
-	for i := 1; ; i++ {
-		digits := fmt.Sprint(i)
-		n := stem[:min(len(stem), 15-len(digits))] + digits
-		if !taken[n] && n != name {
-			return n
-		}
-	}
+	return []rename{{boot, want}}
 }
 
 func describe(cards []card) string {

@@ -28,7 +28,8 @@ func Main(args []string) {
 	if err := k.prepare(); err != nil {
 		panic(err)
 	}
-	panic(run(k, args))
+	run(k, args)
+	panic("the handover returned")
 }
 
 // Modprobe is what the kernel calls as /sbin/modprobe when a driver asks for another module, as `modprobe -q -- NAME`.
