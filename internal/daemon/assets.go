@@ -1,0 +1,138 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/singleflight"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/durable"
+	"dim/internal/image"
+	"dim/internal/initramfs"
+	"dim/internal/store"
+	"dim/internal/versionfs"
+)
+
+// assets makes what nodes boot out of the versions that their replicas show, and keeps it in a directory under a
+// digest of all that it was made from.
+type assets struct {
+	dir     string // of the cache; what is in it can be made again
+	initDir string // where the dim-init programs are
+	store   *store.Store
+	version func(*cluster.Node) (image.Version, error) // that the node is to boot
+	log     *slog.Logger
+	flight  singleflight.Group
+}
+
+// asset is what one build amounts to, as it is kept beside the initramfs.
+type asset struct {
+	Release string       `json:"release"`
+	Kernel  string       `json:"kernel"`  // path in the image
+	Digest  image.Digest `json:"digest"`  // of the initramfs
+	Size    int64        `json:"size"`    // of the initramfs
+	Modules int          `json:"modules"` // in it
+}
+
+// Assets implements boot.Assets.
+func (a *assets) Assets(ctx context.Context, n *cluster.Node) (kernel, ramfs boot.Asset, err error) {
+	v, err := a.version(n)
+	if err != nil {
+		return kernel, ramfs, err
+	}
+	made, path, err := a.made(ctx, v, n.Image)
+	if err != nil {
+		return kernel, ramfs, fmt.Errorf("boot %s: %w", v.Ref(), err)
+	}
+	e, err := versionfs.New(a.store, v.Root).Entry(made.Kernel)
+	if err != nil {
+		return kernel, ramfs, err
+	}
+	kernel = boot.Asset{Digest: e.Digest, Size: int64(e.Size), Open: func() (boot.File, error) { return a.store.OpenBlob(e.Digest) }}
+	ramfs = boot.Asset{Digest: made.Digest, Size: made.Size, Open: func() (boot.File, error) { return os.Open(path) }}
+	return kernel, ramfs, nil
+}
+
+// release tells which kernel a version boots; the error says why it cannot boot.
+func (a *assets) release(v image.Version, im *cluster.Image) (string, error) {
+	kernels, err := initramfs.Kernels(versionfs.New(a.store, v.Root))
+	if err != nil {
+		return "", err
+	}
+	for _, k := range kernels {
+		if im.Kernel.Version == "" || im.Kernel.Version == k.Release {
+			return k.Release, nil
+		}
+	}
+	return "", initramfs.ErrNoKernel
+}
+
+// made returns the initramfs of a version and its path, built now if it is not kept. Nodes that ask for the same one at the
+// same time wait for one build, which goes on when the one that asked first has gone.
+func (a *assets) made(ctx context.Context, v image.Version, im *cluster.Image) (asset, string, error) {
+	spec := initramfs.Spec{Image: versionfs.New(a.store, v.Root), Release: im.Kernel.Version, Modules: im.Kernel.Modules}
+	var err error
+	if spec.Init, err = a.program(im.Arch); err != nil {
+		return asset{}, "", err
+	}
+	key, err := initramfs.Key(spec)
+	if err != nil {
+		return asset{}, "", err
+	}
+	path := filepath.Join(a.dir, key)
+	wait := a.flight.DoChan(key, func() (any, error) { return a.build(context.WithoutCancel(ctx), spec, path) })
+	select {
+	case r := <-wait:
+		if r.Err != nil {
+			return asset{}, "", r.Err
+		}
+		return r.Val.(asset), path, nil
+	case <-ctx.Done():
+		return asset{}, "", ctx.Err()
+	}
+}
+
+func (a *assets) build(ctx context.Context, spec initramfs.Spec, path string) (asset, error) {
+	var kept asset
+	if text, err := os.ReadFile(path + ".json"); err == nil && json.Unmarshal(text, &kept) == nil {
+		if fi, err := os.Stat(path); err == nil && fi.Size() == kept.Size {
+			return kept, nil
+		}
+	}
+	r, err := initramfs.Build(ctx, spec)
+	if err != nil {
+		return asset{}, err
+	}
+	kept = asset{
+		Release: r.Kernel.Release, Kernel: r.Kernel.Path, Digest: image.Sum(r.Initramfs), Size: int64(len(r.Initramfs)), Modules: len(r.Modules),
+	}
+	text, err := json.Marshal(kept)
+	if err != nil {
+		return asset{}, err
+	}
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return asset{}, err
+	}
+	if err := durable.WriteFile(path, r.Initramfs, 0o600); err != nil {
+		return asset{}, err
+	}
+	a.log.Info("initramfs made", "kernel", kept.Release, "bytes", kept.Size, "modules", kept.Modules)
+	return kept, durable.WriteFile(path+".json", text, 0o600)
+}
+
+// program returns the dim-init of an architecture.
+func (a *assets) program(arch string) ([]byte, error) {
+	name := "dim-init-" + arch
+	b, err := os.ReadFile(filepath.Join(a.initDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is not in %s: install it there", name, a.initDir)
+	}
+	return b, err
+}

@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"dim/internal/capture"
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/image"
+	"dim/internal/store"
+)
+
+// Capture implements control.Backend.
+func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.Captured, error) {
+	im, ok := d.cluster().Image(cluster.ImageName(r.Image))
+	if !ok {
+		return control.Captured{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image)
+	}
+	dir, ok := strings.CutPrefix(im.Master, "dir:")
+	if !ok {
+		return control.Captured{}, control.Errorf(control.Invalid, "capture %s: its master is %s, but only dir: can be captured", r.Image, im.Master)
+	}
+	if _, err := d.change(); err != nil {
+		return control.Captured{}, err
+	}
+	begin := time.Now()
+	note := func(p capture.Progress) {
+		now := control.Progress{
+			Image: r.Image, Stage: "read", Started: begin, Files: p.Files, FilesTotal: p.TotalFiles, Bytes: p.Bytes, BytesTotal: p.TotalBytes,
+		}
+		d.mu.Lock()
+		d.captures[r.Image] = now
+		d.mu.Unlock()
+		progress(now)
+	}
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.captures, r.Image)
+	}()
+	result, err := capture.Run(ctx, d.store, capture.Options{
+		Image: r.Image, Dir: dir, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
+		DryRun: r.DryRun, Progress: note, Log: d.log,
+	})
+	if locked, ok := errors.AsType[*store.LockedError](err); ok {
+		return control.Captured{}, control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", r.Image, locked.Holder)
+	}
+	d.fail("image "+r.Image, err)
+	if err != nil {
+		return control.Captured{}, err
+	}
+	if !r.DryRun {
+		if err := d.announce(ctx, result.Version); err != nil {
+			return control.Captured{}, err
+		}
+	}
+	return d.captured(r, result, time.Since(begin)), nil
+}
+
+// announce tells the shared state of a version, and returns when the replicas here follow it. It is repeated for a version that is
+// known already, because a crash may have come between the store and the shared state.
+func (d *daemon) announce(ctx context.Context, v image.Version) error {
+	if _, known := d.declared().state.Resolve(v.Ref()); known {
+		return nil
+	}
+	shared, err := d.change()
+	if err != nil {
+		return err
+	}
+	if err := shared.PutVersion(ctx, v); err != nil {
+		return coded(err)
+	}
+	return d.refresh(ctx, shared)
+}
+
+func (d *daemon) captured(r control.CaptureRequest, in capture.Result, took time.Duration) control.Captured {
+	now, v := d.declared(), in.Version
+	if r.DryRun {
+		v, _ = now.state.Images[r.Image].Newest()
+	}
+	out := control.Captured{
+		Version: d.shown(now, v), Unchanged: !in.Changed, DryRun: r.DryRun, Counts: map[control.Kind]int{},
+		Changes: []control.Change{}, Warnings: []string{}, Seconds: took.Seconds(),
+	}
+	for _, c := range in.Changes {
+		shown := changed(c)
+		out.Counts[shown.Kind]++
+		if len(out.Changes) < r.Show {
+			out.Changes = append(out.Changes, shown)
+		}
+	}
+	if in.Changed && in.Changes == nil {
+		out.Counts[control.Added] = int(in.Added)
+	}
+	for _, p := range in.Problems {
+		out.Warnings = append(out.Warnings, p.String())
+	}
+	return out
+}

@@ -1,0 +1,252 @@
+// Package daemon assembles the program: it opens what a server needs, wires deeds to protocols and the control API to both, and
+// is the only place that opens listening sockets. Everything it knows it was told by Config and by the packages it wires; nobody
+// but cmd may import it.
+//
+// # Start
+//
+// The order is what makes a server that restarts with nothing but its own disk serve its nodes: the kept copy of the declared state
+// is read, the store and the replicas are opened, the sockets listen, the replicas are attached, and only then does the
+// daemon look for the shared state, for as long as it takes.
+//
+// # Declared state
+//
+// One goroutine (follow) takes states from coord, in order, and adopts each: keeps it on disk, parses the description if
+// that changed, moves replicas. What holds now is one pointer, replaced whole; readers take no lock.
+//
+// # Lock order
+//
+// adopting, then mu. Neither is held while a node's call is served.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/dhcp"
+	"dim/internal/image"
+	"dim/internal/pki"
+	"dim/internal/replica"
+	"dim/internal/store"
+)
+
+// Config tells Run what to be.
+type Config struct {
+	Data        string   // data directory, made by `dim init`
+	ClusterFile string   // description to apply at the start; "": the one applied before
+	As          string   // name of this server in the description
+	Endpoints   []string // of an existing etcd; nil: the embedded one
+	Loaders     string   // directory of the iPXE programs; "": /usr/lib/ipxe
+	InitDir     string   // directory of the dim-init programs; "": that of this program
+	Program     string   // this program's version, for `dim status`
+	Log         *slog.Logger
+}
+
+// Bounds of the HTTP service.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)
+
+// machinesKept is how many unknown machines are remembered.
+const machinesKept = 1000
+
+// daemon is one running server.
+type daemon struct {
+	config  Config
+	layout  layout
+	server  cluster.ServerName
+	started time.Time
+	log     *slog.Logger
+
+	lock     *os.File
+	store    *store.Store
+	set      *replica.Set
+	assets   *assets
+	exports  *exports
+	tracker  *boot.Tracker
+	machines *dhcp.Machines
+
+	current  atomic.Pointer[declared]
+	adopting sync.Mutex // held by who adopts a state
+
+	mu       sync.Mutex // guards what follows
+	coord    *coord.Coord
+	coordErr error
+	captures map[string]control.Progress // that run now, by image
+	failures map[string]failure          // what went wrong with an image or a node, by "image compute", "node n01"
+	mounts   map[int]control.Mount
+	mountSeq int
+	services []control.Service
+}
+
+// failure is a problem that stays until what failed succeeds.
+type failure struct {
+	text  string
+	since time.Time
+}
+
+// Run serves until ctx ends, which is a success, or something breaks that a restart may mend.
+func Run(ctx context.Context, c Config) error {
+	d, err := newDaemon(c)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if err := d.load(); err != nil {
+		return err
+	}
+	me, _ := d.cluster().Server(d.server)
+	sockets, err := listen(ctx, me)
+	if err != nil {
+		return err
+	}
+	defer sockets.close()
+	d.noteServices(sockets)
+	if err := d.reconcile(ctx); err != nil {
+		d.log.Error("not all replicas can be served", "error", err)
+	}
+	return d.serve(ctx, sockets)
+}
+
+func newDaemon(c Config) (*daemon, error) {
+	if c.InitDir == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		c.InitDir = filepath.Dir(self)
+	}
+	if err := pki.Check(c.Data); err != nil {
+		return nil, err
+	}
+	lock, err := lockData(c.Data)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{
+		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
+		tracker: boot.NewTracker(nil), machines: dhcp.NewMachines(machinesKept),
+		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]control.Mount{},
+		coordErr: errors.New("starting"),
+	}
+	d.exports = newExports(d)
+	if err := d.open(); err != nil {
+		d.close()
+		return nil, err
+	}
+	d.assets = &assets{
+		dir: d.layout.boot(), initDir: c.InitDir, store: d.store, log: d.log,
+		version: func(n *cluster.Node) (image.Version, error) { return d.declared().version(n) },
+	}
+	return d, nil
+}
+
+// open opens what is on disk; close closes it, also when only a part was opened.
+func (d *daemon) open() (err error) {
+	if d.store, err = store.Open(d.layout.store(), store.Options{}); err != nil {
+		return err
+	}
+	d.set, err = replica.Open(replica.Options{Dir: d.layout.replicas(), Source: d.store, Log: d.log})
+	return err
+}
+
+// serve runs everything until one part ends.
+func (d *daemon) serve(ctx context.Context, l *sockets) error {
+	ln, release, err := d.listenControl()
+	if err != nil {
+		return err
+	}
+	defer release()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.newServices(l).serve(ctx, l) })
+	g.Go(func() error { return control.Serve(ctx, ln, d, d.log) })
+	g.Go(func() error { return d.follow(ctx) })
+	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
+	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
+	err = g.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (d *daemon) close() {
+	var errs []error
+	if d.set != nil {
+		errs = append(errs, d.set.Close())
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	if c := d.shared(); c != nil {
+		errs = append(errs, c.Close())
+	}
+	if err := errors.Join(append(errs, d.lock.Close())...); err != nil {
+		d.log.Error("end", "error", err)
+	}
+}
+
+// noteServices remembers what listens, for `dim status`.
+func (d *daemon) noteServices(l *sockets) {
+	for _, ln := range l.nfs {
+		d.services = append(d.services, control.Service{Name: "nfs", Address: ln.Addr().String()})
+	}
+	for _, ln := range l.http {
+		d.services = append(d.services, control.Service{Name: "http", Address: ln.Addr().String()})
+	}
+	for _, pc := range l.tftp {
+		d.services = append(d.services, control.Service{Name: "tftp", Address: pc.LocalAddr().String()})
+	}
+	for _, pc := range l.dhcp {
+		d.services = append(d.services, control.Service{Name: "dhcp", Address: pc.LocalAddr().String()})
+	}
+}
+
+// fail notes that something went wrong with what; nil notes that it went well.
+func (d *daemon) fail(what string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old, had := d.failures[what]
+	switch {
+	case err == nil:
+		delete(d.failures, what)
+	case !had || old.text != err.Error():
+		d.failures[what] = failure{text: err.Error(), since: time.Now()}
+	}
+}
+
+// failed returns what went wrong last with what, or "".
+func (d *daemon) failed(what string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failures[what].text
+}
+
+// layout is a data directory; docs/formats/data.md.
+type layout string
+
+func (l layout) store() string    { return filepath.Join(string(l), "store") }
+func (l layout) replicas() string { return filepath.Join(string(l), "replicas") }
+func (l layout) coord() string    { return filepath.Join(string(l), "coord") }
+func (l layout) boot() string     { return filepath.Join(string(l), "cache", "boot") }
+func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
+func (l layout) state() string    { return filepath.Join(string(l), "state.json") }
+func (l layout) socket() string   { return filepath.Join(string(l), "dim.sock") }
+
+func (d *daemon) errorf(format string, args ...any) error {
+	return fmt.Errorf("serve as %s: "+format, append([]any{d.server}, args...)...)
+}

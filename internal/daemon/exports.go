@@ -1,0 +1,184 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/image"
+	"dim/internal/replica"
+	"dim/internal/vfs"
+)
+
+// exports tells the NFS server which trees there are for whom. A node is known by its addresses, and reaches its own
+// replicas alone; root of this machine (loopback, from a privileged port) reaches all; declared admin networks reach versions, read-only.
+type exports struct {
+	d     *daemon
+	table atomic.Pointer[exportTable] // replaced whole: Find is asked on every call and takes no lock
+
+	changing sync.Mutex // held by who replaces table
+}
+
+type exportTable struct {
+	trees map[replica.Tree]*export
+	nodes map[cluster.NodeName]*export
+}
+
+// export is one tree with who may use it.
+type export struct {
+	fs       *replica.Replica
+	node     cluster.NodeName // "" for a version
+	paths    []string         // of its node files
+	allowed  []netip.Addr
+	lastCall atomic.Int64 // Unix nanoseconds
+}
+
+// activeEvery is how often at most the boot tracker hears that a node works.
+const activeEvery = time.Second
+
+func newExports(d *daemon) *exports {
+	e := &exports{d: d}
+	e.table.Store(&exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}})
+	return e
+}
+
+// Mount implements nfs.Exports.
+func (e *exports) Mount(_ context.Context, client netip.AddrPort, path string) (vfs.FS, error) {
+	if name, ok := strings.CutPrefix(path, "/nodes/"); ok {
+		x := e.table.Load().nodes[cluster.NodeName(name)]
+		switch {
+		case x != nil && x.permits(client):
+			return x.fs, nil
+		case root(client):
+			return nil, vfs.ENOENT
+		}
+		return nil, vfs.EACCES // whether there is such a node is nobody else's business
+	}
+	if ref, ok := strings.CutPrefix(path, "/images/"); ok && e.admin(client) {
+		return e.version(ref)
+	}
+	return nil, vfs.EACCES
+}
+
+// Find implements nfs.Exports.
+func (e *exports) Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
+	tree, ok := replica.TreeOf(h)
+	if !ok {
+		return nil, vfs.EBADHANDLE
+	}
+	x := e.table.Load().trees[tree]
+	switch {
+	case x == nil:
+		return nil, vfs.ESTALE
+	case x.node == "" && !e.admin(client), x.node != "" && !x.permits(client):
+		return nil, vfs.EACCES
+	}
+	e.called(x)
+	return x.fs, nil
+}
+
+// Paths implements nfs.Exports.
+func (e *exports) Paths() []string {
+	var paths []string
+	for name := range e.table.Load().nodes {
+		paths = append(paths, "/nodes/"+string(name))
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// called notes that x was used now.
+func (e *exports) called(x *export) {
+	now := time.Now().UnixNano()
+	if last := x.lastCall.Load(); now-last < int64(activeEvery) || !x.lastCall.CompareAndSwap(last, now) {
+		return
+	}
+	if x.node != "" {
+		e.d.tracker.Active(x.node)
+	}
+}
+
+func (x *export) permits(client netip.AddrPort) bool {
+	return slices.Contains(x.allowed, client.Addr().Unmap()) || root(client)
+}
+
+// root reports whether the caller is the superuser of this machine.
+func root(client netip.AddrPort) bool {
+	return client.Addr().Unmap().IsLoopback() && client.Port() < 1024
+}
+
+// admin reports whether the caller may read whole versions.
+func (e *exports) admin(client netip.AddrPort) bool {
+	return root(client) || slices.ContainsFunc(e.d.cluster().Networks, func(n *cluster.Network) bool {
+		return n.Admin && n.Subnet.Contains(client.Addr().Unmap())
+	})
+}
+
+// version returns the tree of a version, and keeps it for the handles that will name it.
+func (e *exports) version(ref string) (vfs.FS, error) {
+	r, err := image.ParseRef(ref)
+	if err != nil {
+		return nil, vfs.ENOENT
+	}
+	v, ok := e.d.declared().state.Resolve(r)
+	if !ok {
+		return nil, vfs.ENOENT
+	}
+	if x := e.table.Load().trees[replica.VersionTree(v.Image, v.Digest)]; x != nil {
+		return x.fs, nil
+	}
+	fs, err := e.d.set.ReadOnly(v)
+	if err != nil {
+		e.d.log.Error("version cannot be served", "version", v.Ref().String(), "error", err)
+		return nil, vfs.EIO
+	}
+	e.add(&export{fs: fs})
+	return fs, nil
+}
+
+// add adds a tree, in place of what had the same one.
+func (e *exports) add(list ...*export) {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	old := e.table.Load()
+	t := &exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}}
+	for k, v := range old.trees {
+		t.trees[k] = v
+	}
+	for k, v := range old.nodes {
+		t.nodes[k] = v
+	}
+	for _, x := range list {
+		t.trees[x.fs.Tree()] = x
+		if x.node != "" {
+			t.nodes[x.node] = x
+		}
+	}
+	e.table.Store(t)
+}
+
+// drop removes what keep does not want.
+func (e *exports) drop(keep func(*export) bool) {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	t := &exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}}
+	for k, v := range e.table.Load().trees {
+		if keep(v) {
+			t.trees[k] = v
+		}
+	}
+	for k, v := range e.table.Load().nodes {
+		if keep(v) {
+			t.nodes[k] = v
+		}
+	}
+	e.table.Store(t)
+}
+
+// node returns the export of a node's present replica, nil when there is none.
+func (e *exports) node(n cluster.NodeName) *export { return e.table.Load().nodes[n] }

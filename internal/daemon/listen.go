@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/cluster"
+)
+
+// sockets are all that this server listens on. close closes them.
+type sockets struct {
+	nfs, http []net.Listener
+	tftp      []net.PacketConn
+	dhcp      []net.PacketConn
+	ra        net.PacketConn
+	cards     []int // indexes of the cards that carry the server's addresses
+}
+
+// listen opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DHCP and router
+// solicitations on the cards that carry the addresses. All failures are reported at once.
+func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
+	l := &sockets{}
+	var errs []error
+	note := func(err error) bool {
+		if err != nil {
+			errs = append(errs, err)
+		}
+		return err == nil
+	}
+	tcp := func(list *[]net.Listener, addr netip.Addr, port uint16) {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
+		if note(err) {
+			*list = append(*list, ln)
+		}
+	}
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	for _, addr := range append(addresses(s), loopback) {
+		tcp(&l.nfs, addr, s.Ports.NFS)
+		tcp(&l.http, addr, s.Ports.HTTP)
+	}
+	for _, addr := range addresses(s) {
+		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", netip.AddrPortFrom(addr, s.Ports.TFTP).String())
+		if note(err) {
+			l.tftp = append(l.tftp, pc)
+		}
+		card, err := cardOf(addr)
+		if !note(err) || !s.DHCP {
+			continue
+		}
+		l.cards = append(l.cards, card.Index)
+		pc, err = listenDHCP(ctx, card.Name)
+		if note(err) {
+			l.dhcp = append(l.dhcp, pc)
+		}
+	}
+	if s.DHCP {
+		pc, err := net.ListenPacket("ip6:ipv6-icmp", "::")
+		if note(err) {
+			l.ra = pc
+		}
+	}
+	if len(errs) > 0 {
+		l.close()
+		return nil, fmt.Errorf("listen as %s: %w", s.Name, errors.Join(errs...))
+	}
+	return l, nil
+}
+
+// close closes every socket; those that a server closed already do not mind.
+func (l *sockets) close() {
+	for _, ln := range append(l.nfs, l.http...) {
+		_ = ln.Close()
+	}
+	for _, pc := range append(l.tftp, l.dhcp...) {
+		_ = pc.Close()
+	}
+	if l.ra != nil {
+		_ = l.ra.Close()
+	}
+}
+
+func addresses(s *cluster.Server) []netip.Addr {
+	var list []netip.Addr
+	for _, card := range s.Interfaces {
+		list = append(list, card.Address)
+	}
+	return list
+}
+
+// cardOf returns the network card that carries an address.
+func cardOf(addr netip.Addr) (*net.Interface, error) {
+	cards, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	for i := range cards {
+		on, err := cards[i].Addrs()
+		if err != nil {
+			continue // the card has gone meanwhile
+		}
+		for _, a := range on {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == addr {
+				return &cards[i], nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("no network card here has the address %s", addr)
+}
+
+// listenDHCP opens a DHCP server's socket that hears and sends on one card alone.
+func listenDHCP(ctx context.Context, card string) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if cerr := c.Control(func(fd uintptr) {
+			err = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+				unix.BindToDevice(int(fd), card),
+			)
+		}); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	return lc.ListenPacket(ctx, "udp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(67)))
+}
+
+// listenTransfer opens a socket for one TFTP transfer, on any port of the address that the request came to.
+func listenTransfer(local net.Addr) (net.PacketConn, error) {
+	host, _, err := net.SplitHostPort(local.String())
+	if err != nil {
+		return nil, err
+	}
+	return net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+}

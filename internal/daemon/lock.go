@@ -1,0 +1,26 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockData keeps a second daemon off a data directory. The lock ends with the process.
+func lockData(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(f.Name())
+		f.Close()
+		return nil, fmt.Errorf("lock data directory %s: a daemon runs on it already, %s", dir, strings.TrimSpace(string(holder)))
+	}
+	_ = f.Truncate(0)
+	_, err = fmt.Fprintf(f, "pid %d\n", os.Getpid())
+	return f, err
+}

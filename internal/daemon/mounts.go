@@ -1,0 +1,91 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/fuse"
+	"dim/internal/vfs"
+)
+
+// Mount implements control.Backend: the replica of a node, or a version read-only, as a local directory.
+func (d *daemon) Mount(_ context.Context, m control.Mount, fd int) (<-chan struct{}, error) {
+	fs, err := d.mountable(m.What)
+	if err != nil {
+		return nil, err
+	}
+	server, err := fuse.Serve(fd, fs, fuse.Options{})
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.mountSeq++
+	id := d.mountSeq
+	d.mounts[id] = m
+	d.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		server.Wait()
+		d.mu.Lock()
+		delete(d.mounts, id)
+		d.mu.Unlock()
+		close(done)
+	}()
+	return done, nil
+}
+
+// mountable finds the tree that what names: NAME@VERSION, or a node.
+func (d *daemon) mountable(what string) (vfs.FS, error) {
+	if strings.Contains(what, "@") {
+		v, err := d.declared().resolve(what)
+		if err != nil {
+			return nil, err
+		}
+		return d.set.ReadOnly(v)
+	}
+	if x := d.exports.node(cluster.NodeName(what)); x != nil {
+		return x.fs, nil
+	}
+	if _, ok := d.cluster().Node(cluster.NodeName(what)); ok {
+		return nil, control.Errorf(control.NotFound, "mount %s: its image has no version yet", what)
+	}
+	return nil, control.Errorf(control.NotFound, "mount %s: there is no such node", what).WithHint("a version is written NAME@NUMBER")
+}
+
+// Mounts implements control.Backend.
+func (d *daemon) Mounts(context.Context) ([]control.Mount, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]control.Mount, 0, len(d.mounts))
+	for _, m := range d.mounts {
+		list = append(list, m)
+	}
+	slices.SortFunc(list, func(a, b control.Mount) int { return strings.Compare(a.Dir, b.Dir) })
+	return list, nil
+}
+
+// listenControl opens the socket of the control API, in place of one that a killed daemon left. The data directory's lock
+// has made sure that none is running.
+func (d *daemon) listenControl() (net.Listener, func(), error) {
+	path, release, err := control.SocketPath(d.config.Data)
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = os.Remove(path)
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		release()
+		return nil, nil, err
+	}
+	return ln, release, nil
+}

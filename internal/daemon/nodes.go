@@ -1,0 +1,116 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/control"
+)
+
+// off is the stage of a node of which nothing is known since the server started.
+const off = "off"
+
+// Nodes implements control.Backend.
+func (d *daemon) Nodes(_ context.Context, set string) ([]control.Node, error) {
+	now := d.declared()
+	nodes := now.cluster.Nodes
+	if set != "" {
+		var err error
+		if nodes, err = now.cluster.Select(set); err != nil {
+			return nil, control.Errorf(control.NotFound, "%v", err)
+		}
+	}
+	list := make([]control.Node, 0, len(nodes))
+	for _, n := range nodes {
+		list = append(list, d.node(now, n))
+	}
+	return list, nil
+}
+
+// Node implements control.Backend.
+func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
+	now := d.declared()
+	n, ok := now.cluster.Node(cluster.NodeName(name))
+	if !ok {
+		return control.Node{}, control.Errorf(control.NotFound, "node %s: there is none of that name", name)
+	}
+	out := d.node(now, n)
+	out.Details = d.details(n)
+	return out, nil
+}
+
+func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
+	card := n.Boot()
+	out := control.Node{
+		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: now.ref(n).String(), Stage: off,
+		Address: card.Address.String(), MAC: card.MAC.String(), Problem: d.failed("node " + string(n.Name)),
+	}
+	if x := d.exports.node(n.Name); x != nil {
+		out.Version = x.fs.Version().Number
+		if last := x.lastCall.Load(); last != 0 {
+			out.LastCall = time.Unix(0, last)
+		}
+	}
+	if s, ok := d.tracker.Get(n.Name); ok {
+		out.Stage, out.Since, out.Text = string(s.Stage), s.Since, s.Detail
+		if s.Error != "" {
+			out.Problem = s.Error
+		}
+	}
+	return out
+}
+
+func (d *daemon) details(n *cluster.Node) *control.NodeDetails {
+	out := &control.NodeDetails{
+		Servers: []string{}, Groups: []string{}, Position: n.Position, Files: []string{}, Append: n.Image.Kernel.Append, Stages: []control.Stage{},
+	}
+	for _, s := range n.Servers {
+		out.Servers = append(out.Servers, string(s.Name))
+	}
+	for _, g := range n.Groups {
+		out.Groups = append(out.Groups, g.Name)
+	}
+	for _, card := range n.Interfaces {
+		out.Interfaces = append(out.Interfaces, control.Interface{
+			Name: card.Name, Network: card.Network.Name, Address: card.Address.String(), MAC: card.MAC.String(),
+		})
+	}
+	if x := d.exports.node(n.Name); x != nil {
+		for _, p := range x.paths {
+			out.Files = append(out.Files, "/"+p)
+		}
+		slices.Sort(out.Files)
+	}
+	if s, ok := d.tracker.Get(n.Name); ok {
+		for _, e := range s.Events {
+			out.Stages = append(out.Stages, stage(e))
+		}
+	}
+	return out
+}
+
+func stage(e boot.Event) control.Stage {
+	text := e.Detail
+	if e.Error != "" {
+		text = e.Error
+	}
+	return control.Stage{Name: string(e.Stage), Time: e.Time, Text: text}
+}
+
+// Machines implements control.Backend.
+func (d *daemon) Machines(context.Context) ([]control.Machine, error) {
+	list := []control.Machine{}
+	for _, m := range d.machines.List() {
+		asked := m.VendorClass
+		for _, part := range []string{m.UserClass, m.HostName, m.Why} {
+			if part != "" {
+				asked += ", " + part
+			}
+		}
+		list = append(list, control.Machine{MAC: m.MAC.String(), First: m.First, Last: m.Last, Count: m.Count, Asked: asked})
+	}
+	return list, nil
+}

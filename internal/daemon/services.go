@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"golang.org/x/sync/errgroup"
+
+	"dim/internal/boot"
+	"dim/internal/dhcp"
+	"dim/internal/nfs"
+	"dim/internal/oncrpc"
+	"dim/internal/ra"
+	"dim/internal/tftp"
+)
+
+// services are the protocols of this server, ready to serve.
+type services struct {
+	rpc  *oncrpc.Server
+	boot *boot.Boot
+	dhcp *dhcp.Server
+	tftp *tftp.Server
+	ra   *ra.Responder
+	http *http.Server
+}
+
+func (d *daemon) newServices(l *sockets) *services {
+	b := boot.New(boot.Options{
+		Server: d.server, Cluster: d.cluster, Assets: d.assets, Tracker: d.tracker, Log: d.log, Loaders: d.config.Loaders,
+	})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("/boot/", b.Handler())
+	return &services{
+		rpc:  oncrpc.NewServer(oncrpc.Options{Log: d.log}, nfs.New(d.exports, nfs.Options{Log: d.log}).Programs()...),
+		boot: b,
+		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.machines, Log: d.log},
+		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.log},
+		ra:   &ra.Responder{Interfaces: l.cards, Log: d.log},
+		http: &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10},
+	}
+}
+
+// serve serves on all sockets until ctx ends or one of them breaks.
+func (s *services) serve(ctx context.Context, l *sockets) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.rpc.Serve(ctx, joinListeners(l.nfs)) })
+	for _, ln := range l.http {
+		g.Go(func() error { return s.serveHTTP(ln) })
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		return s.http.Close() // a kernel that is half fetched is fetched again
+	})
+	for _, pc := range l.tftp {
+		g.Go(func() error { return s.tftp.Serve(ctx, pc) })
+	}
+	for _, pc := range l.dhcp {
+		g.Go(func() error { return s.dhcp.Serve(ctx, pc) })
+	}
+	if l.ra != nil {
+		g.Go(func() error { return s.ra.Serve(ctx, l.ra) })
+	}
+	return g.Wait()
+}
+
+func (s *services) serveHTTP(ln net.Listener) error {
+	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// answer lets package boot decide what package dhcp answers; neither knows the other.
+func answer(b *boot.Boot) func(*dhcp.Request) (dhcp.Lease, error) {
+	return func(r *dhcp.Request) (dhcp.Lease, error) {
+		archs := make([]uint16, len(r.Archs))
+		for i, a := range r.Archs {
+			archs[i] = uint16(a)
+		}
+		lease, err := b.DHCP(boot.Asker{
+			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Link.Name, Local: r.Link.Addresses,
+			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE",
+		})
+		if errors.Is(err, boot.ErrNotMine) {
+			err = dhcp.ErrNotMine
+		}
+		return dhcp.Lease(lease), err
+	}
+}
+
+func openTFTP(b *boot.Boot) func(context.Context, netip.AddrPort, string) (tftp.File, error) {
+	return func(ctx context.Context, client netip.AddrPort, name string) (tftp.File, error) {
+		f, err := b.OpenTFTP(ctx, client, name)
+		if err != nil {
+			return nil, err // not f: a nil *boot.Loaded is not a nil tftp.File
+		}
+		return f, nil
+	}
+}

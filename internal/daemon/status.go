@@ -1,0 +1,133 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/control"
+)
+
+// lowDisk is the part of a disk, in percent, below which its room is a problem.
+const lowDisk = 5
+
+// Status implements control.Backend.
+func (d *daemon) Status(ctx context.Context) (control.Status, error) {
+	now := d.declared()
+	s := control.Status{
+		Server: string(d.server), Program: d.config.Program, PID: unix.Getpid(), Started: d.started, Data: d.config.Data,
+		Cluster: now.cluster.Name, Digest: now.digest.String(), Nodes: len(now.cluster.Nodes), Stages: map[string]int{},
+		Disks: d.disks(), Services: d.services,
+	}
+	if now.state.Description != nil {
+		s.Applied = now.state.Description.Applied
+	}
+	s.Coord = d.coordStatus(ctx, now)
+	var err error
+	if s.Images, err = d.Images(ctx); err != nil {
+		return s, err
+	}
+	nodes, err := d.Nodes(ctx, "")
+	if err != nil {
+		return s, err
+	}
+	for _, n := range nodes {
+		s.Stages[n.Stage]++
+	}
+	if s.Machines, err = d.Machines(ctx); err != nil {
+		return s, err
+	}
+	if s.Mounts, err = d.Mounts(ctx); err != nil {
+		return s, err
+	}
+	d.mu.Lock()
+	for _, p := range d.captures {
+		s.Capturing = append(s.Capturing, p)
+	}
+	d.mu.Unlock()
+	s.Problems = d.problems(now, &s, nodes)
+	return s, nil
+}
+
+func (d *daemon) coordStatus(ctx context.Context, now *declared) control.Coord {
+	c := control.Coord{Kind: "embedded", Revision: now.state.Revision}
+	if len(d.config.Endpoints) > 0 {
+		c.Kind = "external"
+	}
+	d.mu.Lock()
+	shared, err := d.coord, d.coordErr
+	d.mu.Unlock()
+	if err == nil && shared != nil {
+		err = shared.Check(ctx)
+	}
+	if c.OK = err == nil; err != nil {
+		c.Error = err.Error()
+	}
+	return c
+}
+
+func (d *daemon) disks() []control.Disk {
+	var fs unix.Statfs_t
+	if unix.Statfs(d.config.Data, &fs) != nil {
+		return nil
+	}
+	size := uint64(fs.Bsize)
+	return []control.Disk{{
+		Path: d.config.Data, Bytes: fs.Blocks * size, BytesFree: fs.Bavail * size, Files: fs.Files, FilesFree: fs.Ffree,
+	}}
+}
+
+// problems lists what a person should know or do.
+func (d *daemon) problems(now *declared, s *control.Status, nodes []control.Node) []control.Problem {
+	list := []control.Problem{}
+	if now.problem != "" {
+		list = append(list, control.Problem{About: "description", Text: now.problem, Hint: "the server follows the one before"})
+	}
+	if !s.Coord.OK {
+		list = append(list, control.Problem{About: "coord", Text: s.Coord.Error, Hint: "nodes are served what was declared last; changes wait"})
+	}
+	for _, disk := range s.Disks {
+		if disk.BytesFree*100 < disk.Bytes*lowDisk {
+			list = append(list, control.Problem{
+				About: "disk " + disk.Path, Text: fmt.Sprintf("%d of %d bytes free", disk.BytesFree, disk.Bytes),
+				Hint: "a node that writes gets \"no space left on device\" when it is full",
+			})
+		}
+	}
+	for _, im := range s.Images {
+		if im.Newest == nil && im.Nodes > 0 {
+			list = append(list, control.Problem{About: "image " + im.Name, Text: "it has no version yet", Hint: "dim image capture " + im.Name})
+		}
+		if im.Newest != nil && im.Newest.Problem != "" && im.Nodes > 0 {
+			list = append(list, control.Problem{About: "image " + im.Name, Text: "its newest version cannot boot: " + im.Newest.Problem})
+		}
+	}
+	for _, n := range nodes {
+		if n.Problem != "" && d.failed("node "+n.Name) == "" {
+			list = append(list, control.Problem{About: "node " + n.Name, Text: n.Stage + ": " + n.Problem, Since: n.Since})
+		}
+	}
+	list = append(list, d.failureList()...)
+	for _, m := range s.Machines {
+		list = append(list, control.Problem{
+			About: "machine " + m.MAC, Text: "asks for a boot and is not answered: " + m.Asked, Since: m.First,
+			Hint: "if it is a node, write its MAC into the description",
+		})
+	}
+	return list
+}
+
+func (d *daemon) failureList() []control.Problem {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []control.Problem
+	for about, f := range d.failures {
+		list = append(list, control.Problem{About: about, Text: f.text, Since: f.since.Round(time.Second)})
+	}
+	slices.SortFunc(list, func(a, b control.Problem) int { return strings.Compare(a.About, b.About) })
+	return list
+}
