@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,20 +36,13 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("DIM_DATA", filepath.Join(e.WorkDir, "data"))
-			for _, name := range []string{"NFS", "HTTP", "TFTP", "API"} {
-				ln, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
-				e.Setenv(name, fmt.Sprint(ln.Addr().(*net.TCPAddr).Port))
-				ln.Close()
-			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code":  scriptCode,
-			"ready": scriptReady,
-			"fill":  scriptFill,
+			"code":        scriptCode,
+			"ready":       scriptReady,
+			"fill":        scriptFill,
+			"waitmounted": scriptWaitMounted,
 		},
 	})
 }
@@ -70,16 +62,30 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptReady waits until the daemon answers.
+// scriptReady waits until the daemon answers and has found the shared state.
 func scriptReady(ts *testscript.TestScript, _ bool, _ []string) {
 	c := control.NewClient(ts.Getenv("DIM_DATA"))
 	var err error
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if _, err = c.Status(context.Background()); err == nil {
+		var s control.Status
+		if s, err = c.Status(context.Background()); err == nil && s.Coord.OK {
 			return
 		}
 	}
 	ts.Fatalf("the daemon does not answer: %v", err)
+}
+
+// scriptWaitMounted waits until dim has mounted something at a directory.
+func scriptWaitMounted(ts *testscript.TestScript, _ bool, args []string) {
+	at := " " + ts.MkAbs(args[0]) + " fuse.dim "
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		b, err := os.ReadFile("/proc/mounts")
+		ts.Check(err)
+		if strings.Contains(string(b), at) {
+			return
+		}
+	}
+	ts.Fatalf("nothing is mounted at %s", args[0])
 }
 
 // scriptFill replaces $NAME in a file by the environment's value.

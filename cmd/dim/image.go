@@ -51,23 +51,23 @@ func (a *app) imageCapture(ctx context.Context, r control.CaptureRequest) error 
 	if err != nil {
 		return err
 	}
-	return a.show(done, func(w io.Writer) { printCaptured(w, done) })
+	return a.show(done, func(w io.Writer) { printCaptured(w, r.Image, done) })
 }
 
-func printCaptured(w io.Writer, c control.Captured) {
+func printCaptured(w io.Writer, image string, c control.Captured) {
 	v := c.Version
 	changes := fmt.Sprintf("%d added, %d changed, %d removed, %d with other attributes",
 		c.Counts[control.Added], c.Counts[control.Content], c.Counts[control.Removed], c.Counts[control.Attributes])
 	took := fmt.Sprintf("%.1f s", c.Seconds)
 	switch {
 	case c.Unchanged && v.Number == 0:
-		fmt.Fprintf(w, "%s: nothing to capture (%s)\n", v.Image, took)
+		fmt.Fprintf(w, "%s: nothing to capture (%s)\n", image, took)
 	case c.Unchanged:
-		fmt.Fprintf(w, "%s@%d: unchanged (%s)\n", v.Image, v.Number, took)
+		fmt.Fprintf(w, "%s@%d: unchanged (%s)\n", image, v.Number, took)
 	case c.DryRun:
-		fmt.Fprintf(w, "%s: would be a new version: %s (%s)\n", v.Image, changes, took)
+		fmt.Fprintf(w, "%s: would be a new version: %s (%s)\n", image, changes, took)
 	default:
-		fmt.Fprintf(w, "%s@%d: %s files, %s: %s (%s)\n", v.Image, v.Number, count(v.Files), size(v.Bytes), changes, took)
+		fmt.Fprintf(w, "%s@%d: %s files, %s: %s (%s)\n", image, v.Number, count(v.Files), size(v.Bytes), changes, took)
 	}
 	total := 0
 	for _, n := range c.Counts {
