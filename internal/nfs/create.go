@@ -134,8 +134,7 @@ func link(c *call) {
 func (c *call) sameTree(h vfs.Handle) status {
 	fs, err := c.srv.exports.Find(c.Client, h)
 	if err != nil {
-		c.srv.refused.Add(1)
-		return c.status(err)
+		return c.turnAway(err)
 	}
 	if fs != c.fs {
 		return errXDev

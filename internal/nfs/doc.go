@@ -13,7 +13,7 @@
 // begin reads the handle and asks Exports for its tree, on every call: this is what keeps a node out of
 // other trees. A procedure decodes all its arguments, calls the tree once (twice where the protocol wants
 // attributes that the call does not give), and appends the results. What a procedure needs in memory is kept
-// in scratch from one call to the next, so that a call allocates only the names that the tree may keep.
+// in its call value from one call to the next, so that a call allocates only the names that the tree may keep.
 //
 // # Choices
 //

@@ -27,7 +27,7 @@ func mnt(c *call) {
 	fs, err := c.srv.exports.Mount(c.Context(), c.Client, path)
 	if err != nil {
 		c.srv.log.Debug("mount refused", "client", c.Client, "path", path, "err", err)
-		c.srv.refused.Add(1)
+		c.turnAway(err)
 		c.Fail()
 		c.Reply.Uint32(mountStatus(err))
 		return

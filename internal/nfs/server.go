@@ -152,9 +152,17 @@ const nobody = 65534
 func (c *call) find() status {
 	fs, err := c.srv.exports.Find(c.Client, c.h)
 	if err != nil {
-		c.srv.refused.Add(1)
-		return c.status(err)
+		return c.turnAway(err)
 	}
 	c.fs = fs
 	return ok
+}
+
+// turnAway turns an error of Exports into a status and counts the client that asked for what is none of its own.
+func (c *call) turnAway(err error) status {
+	st := c.status(err)
+	if st == errAcces || st == errPerm {
+		c.srv.refused.Add(1)
+	}
+	return st
 }
