@@ -119,3 +119,21 @@ func TestAClientThatLeavesRightAfterItsCallIsNotForgotten(t *testing.T) {
 	receive(t, c)
 	eventually(t, "the connection is gone", func() bool { return s.Stats().Conns == 0 })
 }
+
+func TestSlowCallsInAllAreBounded(t *testing.T) {
+	t.Parallel()
+	_, b, addr := start(t, Options{Running: 2})
+	for i := range uint32(5) {
+		send(t, connect(t, addr), record(message(i, procWait, i)))
+	}
+	c := connect(t, addr)
+	eventually(t, "two run", func() bool { return b.ran.Load() == 2 })
+	send(t, c, record(message(1, procNull)))
+	receive(t, c)
+	time.Sleep(20 * time.Millisecond)
+	if n := b.ran.Load(); n != 2 {
+		t.Errorf("%d calls ran at once", n)
+	}
+	close(b.gate)
+	eventually(t, "all run", func() bool { return b.ran.Load() == 5 })
+}

@@ -377,6 +377,7 @@ func (c *conn) crowded(n int) bool {
 
 func (c *conn) runSlow(rec []byte, own *buffer) {
 	begin := c.srv.now()
+	c.srv.slots <- struct{}{}
 	call := c.srv.getCall(c.client)
 	call.ensure(c.srv.pool)
 	s, _ := call.decode(rec)
@@ -385,6 +386,7 @@ func (c *conn) runSlow(rec []byte, own *buffer) {
 	} else {
 		call.run(s)
 	}
+	<-c.srv.slots
 	c.count[s.index].count(c.srv.now()-begin, len(rec), call.Reply.Len()-call.start, call.bad())
 	c.out.send(call.take())
 	c.srv.putCall(call)

@@ -19,7 +19,8 @@
 //
 // # Bounds
 //
-// A connection holds at most one receive buffer with an unfinished record, Options.InFlight slow calls, and
+// A connection holds at most one receive buffer with an unfinished record, Options.InFlight slow calls (of all of them
+// Options.Running run at a time: each may block a thread, and Go ends a process at 10,000 threads), and
 // Options.Queue bytes of replies that the client has not taken; then it is not read any more. All
 // buffers above 64 KiB count against Options.Memory; who finds it used up waits, and connections
 // that sit on an unfinished record or an untaken reply for longer than Options.Stall are closed.

@@ -23,6 +23,7 @@ type Options struct {
 	Log      *slog.Logger
 	Conns    int           // connections at a time; 10,000
 	InFlight int           // slow calls at a time per connection; 32
+	Running  int           // slow calls that run at a time in all, the others wait; 1,024
 	Queue    int           // bytes of replies waiting for one client; 2 MiB
 	Memory   int64         // bytes of large buffers in all; 512 MiB
 	Replies  int           // replies kept for repeated calls; 8,192
@@ -39,6 +40,7 @@ func (o Options) withDefaults() Options {
 	}
 	def(&o.Conns, 10000)
 	def(&o.InFlight, 32)
+	def(&o.Running, 1024)
 	def(&o.Queue, 2<<20)
 	def(&o.Replies, 8192)
 	if o.Memory == 0 {
@@ -67,6 +69,7 @@ type Server struct {
 	pool     *pool
 	replies  *replies
 	calls    sync.Pool
+	slots    chan struct{} // holds a token for each slow call that runs: each may hold a thread of the system
 	epoch    time.Time
 
 	ctx      context.Context // of Serve, for Call.Context
@@ -88,6 +91,7 @@ func NewServer(opt Options, programs ...Program) *Server {
 		opt:     opt,
 		pool:    newPool(opt.Memory),
 		replies: newReplies(opt.Replies),
+		slots:   make(chan struct{}, opt.Running),
 		epoch:   time.Now(),
 		ctx:     context.Background(),
 		done:    make(chan struct{}),
