@@ -1,0 +1,176 @@
+package rules
+
+import (
+	"fmt"
+	"go/ast"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// layer is a height in the picture of the architecture: imports go down only.
+type layer int
+
+const (
+	words    layer = iota // vocabulary: the standard library and other words only
+	keeping               // what is on disk and in etcd
+	deeds                 // what DIM does; on the same height:
+	protocol              // how the world asks for it; the two columns know nothing of each other
+	assembly              // where the columns meet
+	program               // cmd, benchmarks, whole-system tests
+)
+
+// layers says where each package stands. A package that is not here breaks the rule: somebody has to decide. One below another
+// ("internal/cluster/nodeset" below "internal/cluster") stands where that stands, unless it is here itself.
+var layers = map[string]layer{
+	"internal/image":   words,
+	"internal/cluster": words,
+	"internal/vfs":     words,
+	"internal/durable": words,
+	"internal/kmod":    words, // the files that describe kernel modules
+
+	"internal/store": keeping,
+	"internal/coord": keeping,
+	"internal/pki":   keeping,
+
+	"internal/vfs/dirfs":   keeping, // a plain directory as a vfs.FS: the ground truth of tests
+	"internal/vfs/vfstest": keeping, // the battery; no program imports it
+
+	"internal/capture":   deeds,
+	"internal/replica":   deeds,
+	"internal/boot":      deeds,
+	"internal/initramfs": deeds,
+	"internal/nodeinit":  deeds,
+	"internal/nodefile":  deeds,
+	"internal/versionfs": deeds,
+
+	"internal/oncrpc": protocol,
+	"internal/nfs":    protocol,
+	"internal/dhcp":   protocol,
+	"internal/tftp":   protocol,
+	"internal/fuse":   protocol,
+	"internal/ra":     protocol,
+
+	"internal/control": assembly,
+	"internal/daemon":  assembly,
+	"internal/lab":     assembly,
+
+	"internal/rules": program,
+	"cmd":            program,
+	"e2e":            program,
+	"bench":          program,
+}
+
+// place finds the layer of a package, and the package that the table has it under.
+func place(pkg string) (owner string, l layer, ok bool) {
+	for owner = pkg; owner != "."; owner = filepath.Dir(owner) {
+		if l, ok := layers[owner]; ok {
+			return owner, l, true
+		}
+	}
+	return "", 0, false
+}
+
+func TestEveryPackageHasAPlace(t *testing.T) {
+	seen := map[string]bool{}
+	check(t, func(f *file, report func(ast.Node, string, ...any)) {
+		if _, _, ok := place(f.pkg); !ok && !seen[f.pkg] {
+			seen[f.pkg] = true
+			report(f.ast.Name, "package %s has no place in the architecture: decide in internal/rules", f.pkg)
+		}
+	})
+}
+
+// sideways are the imports at one height that are allowed.
+var sideways = map[[2]string]string{
+	{"internal/nfs", "internal/oncrpc"}:     "NFS is spoken over RPC",
+	{"internal/daemon", "internal/control"}: "the daemon implements what control asks for",
+}
+
+func TestImportsGoDown(t *testing.T) { check(t, checkImports) }
+
+func checkImports(f *file, report func(ast.Node, string, ...any)) {
+	for _, spec := range f.ast.Imports {
+		if problem := importProblem(f, importPath(spec)); problem != "" {
+			report(spec, "%s", problem)
+		}
+	}
+}
+
+func importPath(spec *ast.ImportSpec) string {
+	path, _ := strconv.Unquote(spec.Path.Value)
+	return path
+}
+
+// importProblem tells why a file may not import path, or "".
+func importProblem(f *file, path string) string {
+	from, height, _ := place(f.pkg)
+	ours, local := strings.CutPrefix(path, "dim/")
+	if !local {
+		if height == words && !f.test && strings.Contains(strings.Split(path, "/")[0], ".") {
+			return fmt.Sprintf("%s is vocabulary and imports %s: the standard library only", from, path)
+		}
+		return ""
+	}
+	to, depth, ok := place(ours)
+	switch {
+	case !ok || to == from:
+		return "" // TestEveryPackageHasAPlace tells the first
+	case f.test && depth <= height:
+		return "" // a test may use a neighbour as its oracle or tool, never what stands above
+	case height == program && depth <= program && !strings.HasPrefix(to, "cmd"):
+		return ""
+	case height == protocol && (to == "internal/image" || to == "internal/cluster"):
+		return fmt.Sprintf("%s is a protocol and imports %s: protocols know nothing of images and clusters", from, to)
+	case height == protocol && depth == keeping:
+		return fmt.Sprintf("%s is a protocol and imports %s: protocols see trees through vfs only", from, to)
+	case height == protocol && depth == deeds, height == deeds && depth == protocol:
+		return fmt.Sprintf("%s imports %s: the two columns meet in daemon only", from, to)
+	case depth < height, height == words && depth == words, sideways[[2]string{from, to}] != "":
+		return ""
+	case depth == height:
+		return fmt.Sprintf("%s imports %s, which stands beside it: declare the interface that is needed", from, to)
+	}
+	return fmt.Sprintf("%s imports %s, which stands above it", from, to)
+}
+
+// testOnly are modules that tests use and the programs must not carry.
+var testOnly = []string{
+	"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "github.com/google/gopacket",
+	"github.com/buildbarn/go-xdr", "go.uber.org/goleak", "testing",
+}
+
+// carriers are packages of others that import what is for tests only, which we cannot help.
+var carriers = map[string]string{
+	"go.etcd.io/etcd/server/v3/storage/backend": "compares databases with go-cmp",
+}
+
+func TestTheProgramsCarryNoTests(t *testing.T) {
+	for _, program := range []string{"./cmd/dim", "./cmd/dim-init"} {
+		cmd := exec.Command("go", "list", "-deps", "-f", `{{.ImportPath}} {{join .Imports " "}}`, program)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list -deps %s: %v", program, err)
+		}
+		for l := range strings.Lines(string(out)) {
+			by, imports, _ := strings.Cut(strings.TrimSpace(l), " ")
+			for dep := range strings.FieldsSeq(imports) {
+				if module := inModule(dep, testOnly); module != "" && inModule(by, []string{module}) == "" && carriers[by] == "" {
+					t.Errorf("%s carries %s, which %s imports", program, dep, by)
+				}
+			}
+		}
+	}
+}
+
+func inModule(pkg string, modules []string) string {
+	for _, m := range modules {
+		if pkg == m || strings.HasPrefix(pkg, m+"/") {
+			return m
+		}
+	}
+	return ""
+}

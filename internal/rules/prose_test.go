@@ -1,0 +1,122 @@
+package rules
+
+import (
+	"go/ast"
+	"testing"
+)
+
+func TestEverythingExportedIsExplained(t *testing.T) {
+	s := load(t)
+	explained := map[string]bool{}
+	first := map[string]*file{}
+	for _, f := range s.files {
+		if f.test && f.pkg != "internal/rules" {
+			continue
+		}
+		if first[f.pkg] == nil {
+			first[f.pkg] = f
+		}
+		explained[f.pkg] = explained[f.pkg] || f.ast.Doc != nil && len(f.ast.Doc.Text()) > 20
+	}
+	for pkg, f := range first {
+		if !explained[pkg] {
+			t.Errorf("%s:1: package %s has no comment that says what it is for", f.path, pkg)
+		}
+	}
+	check(t, checkComments)
+}
+
+func checkComments(f *file, report func(ast.Node, string, ...any)) {
+	if f.test || f.ast.Name.Name == "main" {
+		return
+	}
+	for _, d := range f.ast.Decls {
+		explain(d, report)
+	}
+}
+
+func explain(d ast.Decl, report func(ast.Node, string, ...any)) {
+	switch d := d.(type) {
+	case *ast.FuncDecl:
+		if d.Name.IsExported() && d.Doc == nil && (d.Recv == nil || exportedReceiver(d)) {
+			report(d, "%s has no comment", d.Name.Name)
+		}
+	case *ast.GenDecl:
+		for _, s := range d.Specs {
+			switch s := s.(type) {
+			case *ast.TypeSpec:
+				if s.Name.IsExported() && d.Doc == nil && s.Doc == nil {
+					report(s, "%s has no comment", s.Name.Name)
+				}
+			case *ast.ValueSpec:
+				if s.Names[0].IsExported() && d.Doc == nil && s.Doc == nil && s.Comment == nil {
+					report(s, "%s has no comment", s.Names[0].Name)
+				}
+			}
+		}
+	}
+}
+
+func exportedReceiver(d *ast.FuncDecl) bool {
+	typ := d.Recv.List[0].Type
+	if star, ok := typ.(*ast.StarExpr); ok {
+		typ = star.X
+	}
+	if generic, ok := typ.(*ast.IndexExpr); ok {
+		typ = generic.X
+	}
+	id, ok := typ.(*ast.Ident)
+	return ok && id.IsExported()
+}
+
+// What a person can take in at once.
+const (
+	maxFunction = 80
+	maxFile     = 500
+)
+
+func TestNothingIsTooLongToRead(t *testing.T) {
+	s := load(t)
+	for _, f := range s.files {
+		if n := s.fset.File(f.ast.Pos()).LineCount(); n > maxFile {
+			t.Errorf("%s:1: %d lines; %d at most", f.path, n, maxFile)
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			name, body := "a function", (*ast.BlockStmt)(nil)
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				name, body = n.Name.Name, n.Body
+			case *ast.FuncLit:
+				body = n.Body
+			}
+			if body == nil {
+				return true
+			}
+			at := s.fset.Position(n.Pos())
+			if lines := s.lines(n) - s.tableLines(body); lines > maxFunction {
+				t.Errorf("%s:%d: %s has %d lines; %d at most", f.path, at.Line, name, lines, maxFunction)
+			}
+			return true
+		})
+	}
+}
+
+func (s *source) lines(n ast.Node) int {
+	return s.fset.Position(n.End()).Line - s.fset.Position(n.Pos()).Line + 1
+}
+
+// tableLines counts the lines of a table that a function ends with: it returns a literal. A table is looked up, not read; functions
+// in it are judged by themselves.
+func (s *source) tableLines(body *ast.BlockStmt) int {
+	if len(body.List) == 0 {
+		return 0
+	}
+	last, ok := body.List[len(body.List)-1].(*ast.ReturnStmt)
+	if !ok || len(last.Results) != 1 {
+		return 0
+	}
+	if table, ok := last.Results[0].(*ast.CompositeLit); ok {
+		return s.lines(table)
+	}
+	return 0
+}
