@@ -309,3 +309,35 @@ func FuzzParseNotes(f *testing.F) {
 func seal(b []byte) []byte {
 	return appendSum(slices.Clone(b))
 }
+
+func TestAFullDiskFailsTheCaptureAndLeavesTheStoreWhole(t *testing.T) {
+	needRoot(t)
+	l := newLab(t)
+	l.later()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
+		t.Skipf("mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { check(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
+	check(t, err)
+	defer s.Close()
+	l.store = s
+	l.write("small", "1")
+	l.capture()
+	tick()
+	for i := range 50 {
+		l.write(fmt.Sprintf("big%d", i), fmt.Sprintf("%0100000d", i))
+	}
+	if _, err := Run(context.Background(), s, l.o); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("got %v, want no space", err)
+	}
+	l.sound()
+	for i := range 40 {
+		check(t, os.Remove(l.path(fmt.Sprintf("big%d", i))))
+	}
+	if r := l.capture(); !r.Changed || r.Version.Number != 2 || r.Version.Files != 11 {
+		t.Errorf("once there is room: %+v", r)
+	}
+	l.sound()
+}

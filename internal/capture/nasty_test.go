@@ -128,6 +128,9 @@ func TestANastyTreeIsCapturedFaithfully(t *testing.T) {
 	}
 	got := l.entries(r.Version)
 	for path, want := range oracle(t, l.o.Dir) {
+		if strings.HasPrefix(path, "tmp/") {
+			continue
+		}
 		e := got[path]
 		delete(got, path)
 		switch path {
@@ -203,7 +206,7 @@ func oracle(t *testing.T, dir string) map[string]image.Entry {
 			groups[st.Ino] = append(groups[st.Ino], rel)
 		}
 		switch rel {
-		case "proc", "sys", "dev", "tmp":
+		case "proc", "sys", "dev":
 			return filepath.SkipDir
 		}
 		return nil
@@ -222,7 +225,7 @@ func oracle(t *testing.T, dir string) map[string]image.Entry {
 func oracleXattrs(t *testing.T, path string) []image.Xattr {
 	t.Helper()
 	var list []image.Xattr
-	for _, name := range []string{"security.capability", "system.posix_acl_access", "trusted.link", "trusted.x", "user.a", "user.b", "user.dir"} {
+	for _, name := range []string{"security.capability", "system.posix_acl_access", "system.posix_acl_default", "trusted.link", "trusted.x", "user.a", "user.b", "user.dir"} {
 		b := make([]byte, 4096)
 		if n, err := unix.Lgetxattr(path, name, b); err == nil {
 			list = append(list, image.Xattr{Name: name, Value: append([]byte{}, b[:n]...)})

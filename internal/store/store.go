@@ -15,8 +15,8 @@
 //
 // All methods of Store and Batch may be called from any number of goroutines, and any number of processes may
 // have the store open. Batches of different processes do not disturb each other. Named locks (Lock) keep
-// an operation, such as the capture of one image, to one process. No method waits for a lock longer than it takes to write one version,
-// save Begin and Prune, which exclude each other. Lock order: prune lock, named locks, versions lock.
+// an operation, such as the capture of one image, to one process. No method waits for a lock longer than it takes to
+// write one version. Lock order: prune lock, named locks, versions lock.
 //
 // # What it must not know
 //
