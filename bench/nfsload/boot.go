@@ -91,7 +91,7 @@ func (n *node) bootRead(files []file) error {
 		}
 		var a vfs.Attr
 		err = n.meter.call(func() error {
-			_, err := n.tree.Access(&root, h, 0x3f, &a)
+			_, err := n.tree.Access(&n.cred, h, 0x3f, &a)
 			return err
 		})
 		if err == nil {
@@ -112,7 +112,7 @@ func (n *node) bootList(files []file) error {
 		}
 		var page []vfs.DirEntry
 		return n.meter.call(func() error {
-			_, err := n.tree.ReadDirPage(&root, dir, nfsclient.Page{Size: 64 << 10, Plus: vfs.WithAttr}, &page)
+			_, err := n.tree.ReadDirPage(&n.cred, dir, nfsclient.Page{Size: 64 << 10, Plus: vfs.WithAttr}, &page)
 			return err
 		})
 	})

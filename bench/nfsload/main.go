@@ -22,6 +22,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -38,6 +39,8 @@ type options struct {
 	calls           int
 	megabytes       int
 	seed            uint64
+
+	buffers sync.Pool // two megabytes for each comparison under way
 }
 
 func main() {

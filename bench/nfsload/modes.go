@@ -57,14 +57,14 @@ func (n *node) mix() error {
 			switch i / n.opt.inFlight % 3 {
 			case 0:
 				var found vfs.Handle
-				found, err = n.tree.Lookup(&root, dir, filepath.Base(path), &a)
+				found, err = n.tree.Lookup(&n.cred, dir, filepath.Base(path), &a)
 				if err == nil && found != h {
 					err = fmt.Errorf("lookup %s: another handle than before", path)
 				}
 			case 1:
 				err = n.tree.Attr(h, &a)
 			default:
-				_, err = n.tree.Access(&root, h, 0x3f, &a)
+				_, err = n.tree.Access(&n.cred, h, 0x3f, &a)
 			}
 			return err
 		})
@@ -109,7 +109,7 @@ func (n *node) list(h vfs.Handle) (dirs []vfs.Handle, err error) {
 		var page []vfs.DirEntry
 		err := n.meter.call(func() (err error) {
 			p := nfsclient.Page{Cookie: cookie, Verifier: &verifier, Size: 64 << 10, Plus: vfs.WithAttr}
-			eof, err = n.tree.ReadDirPage(&root, h, p, &page)
+			eof, err = n.tree.ReadDirPage(&n.cred, h, p, &page)
 			return err
 		})
 		if err != nil {
@@ -176,7 +176,7 @@ func (n *node) small() error {
 func (n *node) touch(dir vfs.Handle, path string, h vfs.Handle) error {
 	var a vfs.Attr
 	err := n.meter.call(func() error {
-		_, err := n.tree.Lookup(&root, dir, filepath.Base(path), &a)
+		_, err := n.tree.Lookup(&n.cred, dir, filepath.Base(path), &a)
 		return err
 	})
 	if err != nil {
@@ -185,28 +185,26 @@ func (n *node) touch(dir vfs.Handle, path string, h vfs.Handle) error {
 	return n.meter.call(func() error { return n.tree.Attr(h, &a) })
 }
 
-var block = make([]byte, 4096)
-
 // create makes a file with 4 KiB in it.
 func (n *node) create(name string) (vfs.Handle, error) {
 	var made vfs.Made
 	err := n.meter.call(func() (err error) {
 		how := vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}}
-		made, err = n.tree.Create(&root, n.own, name, &how)
+		made, err = n.tree.Create(&n.cred, n.own, name, &how)
 		return err
 	})
 	if err != nil {
 		return made.Handle, fmt.Errorf("create %s: %w", name, err)
 	}
 	return made.Handle, n.meter.call(func() error {
-		_, err := n.tree.Write(&root, made.Handle, block, 0, vfs.Unstable)
+		_, err := n.tree.Write(&n.cred, made.Handle, n.block[:], 0, vfs.Unstable)
 		return err
 	})
 }
 
 func (n *node) commit(h vfs.Handle) error {
 	return n.meter.call(func() error {
-		_, err := n.tree.Commit(&root, h)
+		_, err := n.tree.Commit(&n.cred, h)
 		return err
 	})
 }
@@ -227,7 +225,7 @@ func (n *node) makeVictims() error {
 		return err
 	}
 	return n.parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
-		_, err := n.tree.Create(&root, n.own, fmt.Sprintf("file-%d", i), &vfs.Create{})
+		_, err := n.tree.Create(&n.cred, n.own, fmt.Sprintf("file-%d", i), &vfs.Create{})
 		return err
 	})
 }
@@ -244,26 +242,26 @@ func (n *node) renameAndRemove() error {
 
 func (n *node) rename(from, to string) error {
 	return n.meter.call(func() error {
-		_, err := n.tree.Rename(&root, n.own, from, n.own, to)
+		_, err := n.tree.Rename(&n.cred, n.own, from, n.own, to)
 		return err
 	})
 }
 
 func (n *node) remove(name string) error {
 	return n.meter.call(func() error {
-		_, err := n.tree.Remove(&root, n.own, name)
+		_, err := n.tree.Remove(&n.cred, n.own, name)
 		return err
 	})
 }
 
 func (n *node) syncWrites() error {
-	made, err := n.tree.Create(&root, n.own, "file", &vfs.Create{})
+	made, err := n.tree.Create(&n.cred, n.own, "file", &vfs.Create{})
 	if err != nil {
 		return err
 	}
 	return n.parallel(n.share(n.opt.calls), func(i int, rng *rand.Rand) error {
 		return n.meter.call(func() error {
-			_, err := n.tree.Write(&root, made.Handle, block, uint64(rng.IntN(1024))*4096, vfs.FileSync)
+			_, err := n.tree.Write(&n.cred, made.Handle, n.block[:], uint64(rng.IntN(1024))*4096, vfs.FileSync)
 			return err
 		})
 	})

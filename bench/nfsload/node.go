@@ -32,12 +32,12 @@ type node struct {
 	tree   *nfsclient.Tree
 	meter  *meter
 	own    vfs.Handle // its own directory
+	cred   vfs.Cred   // root's
+	block  [4096]byte // what it writes
 
 	mu      sync.Mutex
 	handles map[string]vfs.Handle
 }
-
-var root = vfs.Cred{}
 
 // chooseFiles lists the regular files of the local copy, in an order that depends on the seed alone.
 func chooseFiles(o *options) (files []file, err error) {
@@ -141,7 +141,7 @@ func (n *node) lookup(path string) (h vfs.Handle, err error) {
 	}
 	var a vfs.Attr
 	err = n.meter.call(func() (err error) {
-		h, err = n.tree.Lookup(&root, dir, filepath.Base(path), &a)
+		h, err = n.tree.Lookup(&n.cred, dir, filepath.Base(path), &a)
 		return err
 	})
 	if err != nil {
@@ -153,9 +153,6 @@ func (n *node) lookup(path string) (h vfs.Handle, err error) {
 	return h, nil
 }
 
-// buffers are two megabytes for each comparison under way.
-var buffers = sync.Pool{New: func() any { return new([2][1 << 20]byte) }}
-
 // readAndCompare reads a whole file in READs of at most chunk bytes and compares it with the local copy.
 func (n *node) readAndCompare(f file, h vfs.Handle, chunk int) error {
 	local, err := os.Open(filepath.Join(n.opt.local, f.path))
@@ -163,13 +160,16 @@ func (n *node) readAndCompare(f file, h vfs.Handle, chunk int) error {
 		return err
 	}
 	defer local.Close()
-	bufs := buffers.Get().(*[2][1 << 20]byte)
-	defer buffers.Put(bufs)
+	bufs, ok := n.opt.buffers.Get().(*[2][1 << 20]byte)
+	if !ok {
+		bufs = new([2][1 << 20]byte)
+	}
+	defer n.opt.buffers.Put(bufs)
 	for off := int64(0); off < f.size; {
 		p := bufs[0][:min(int64(chunk), f.size-off)]
 		var got int
 		err := n.meter.call(func() (err error) {
-			got, _, err = n.tree.ReadOnce(&root, h, p, uint64(off))
+			got, _, err = n.tree.ReadOnce(&n.cred, h, p, uint64(off))
 			return err
 		})
 		if err == nil && got == 0 {
@@ -198,7 +198,7 @@ func (n *node) makeOwn() error {
 		return err
 	}
 	name := fmt.Sprintf("nfsload-%d-%d", n.number, time.Now().UnixNano())
-	made, err := n.tree.Mkdir(&root, parent, name, &vfs.SetAttr{})
+	made, err := n.tree.Mkdir(&n.cred, parent, name, &vfs.SetAttr{})
 	n.own = made.Handle
 	return err
 }

@@ -42,6 +42,7 @@ type RPCError struct {
 	Stat   uint32 // RFC 5531 section 9
 }
 
+// Error tells whether the call was denied or not accepted, and the number.
 func (e *RPCError) Error() string {
 	if e.Denied {
 		return fmt.Sprintf("rpc: denied, auth_stat %d", e.Stat)
