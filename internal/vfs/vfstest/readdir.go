@@ -170,8 +170,8 @@ func (t *tree) list(p string, plus vfs.Plus, page int) []vfs.DirEntry {
 				return false
 			}
 			n++
-			if e.Cookie == 0 {
-				t.Errorf("%q has cookie 0", e.Name)
+			if e.Cookie == 0 || e.Cookie >= 1<<63 { // an offset of a directory is a signed number in Linux
+				t.Errorf("%q has cookie %#x", e.Name, e.Cookie)
 			}
 			all, cookie = append(all, *e), e.Cookie
 			return true
