@@ -33,7 +33,8 @@ func (s *Store) OpenBlob(d image.Digest) (*os.File, error) {
 
 // Tree returns the tree with the given digest. Errors may be ErrNotFound or ErrCorrupt.
 func (s *Store) Tree(d image.Digest) (image.Tree, error) {
-	b, err := s.EncodedTree(d)
+	var room [4096]byte // of the stack, enough for nearly all: ParseTree keeps nothing of it
+	b, err := s.encodedTree(d, room[:0])
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,11 @@ func (s *Store) Root(d image.Digest) (image.Entry, error) {
 
 // EncodedTree returns the bytes of a tree or root, verified. Errors may be ErrNotFound or ErrCorrupt.
 func (s *Store) EncodedTree(d image.Digest) ([]byte, error) {
-	b, err := s.readFile(objectPath(treesDir, d))
+	return s.encodedTree(d, make([]byte, 0, 4096))
+}
+
+func (s *Store) encodedTree(d image.Digest, room []byte) ([]byte, error) {
+	b, err := s.readFile(objectPath(treesDir, d), room)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("read tree %s: %w", d, ErrNotFound)
 	}
@@ -64,8 +69,8 @@ func (s *Store) EncodedTree(d image.Digest) ([]byte, error) {
 	return b, nil
 }
 
-// readFile is os.ReadFile without the calls that a regular file does not need: trees are read by the thousand.
-func (s *Store) readFile(path string) ([]byte, error) {
+// readFile is os.ReadFile, into b, without the calls that a regular file does not need: trees are read by the thousand.
+func (s *Store) readFile(path string, b []byte) ([]byte, error) {
 	fd, err := unix.Openat(int(s.root.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	for errors.Is(err, unix.EINTR) {
 		fd, err = unix.Openat(int(s.root.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
@@ -74,7 +79,6 @@ func (s *Store) readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 4096)
 	for {
 		n, err := unix.Read(fd, b[len(b):cap(b)])
 		if errors.Is(err, unix.EINTR) {
