@@ -147,6 +147,10 @@ func (c *Coord) close() error {
 // Embedded reports whether the state lives in this process.
 func (c *Coord) Embedded() bool { return c.member != nil }
 
+// Ended is closed when the embedded etcd met an error that it cannot live with, such as a full disk. What was put is safe, and every call
+// says ErrUnavailable from then on; a new process may find it well again.
+func (c *Coord) Ended() <-chan struct{} { return c.end.met }
+
 // Check tells whether the state can be read and changed now.
 func (c *Coord) Check(ctx context.Context) error {
 	if err := c.checkFormat(ctx); err != nil {
