@@ -2,13 +2,16 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-func dataCases() []testCase {
+func dataCases() []testCase { return slices.Concat(readWriteCases(), sizeCases(), mappingCases()) }
+
+func readWriteCases() []testCase {
 	return []testCase{
 		{"what is written is read", "", func(t *testRun) {
 			want := strings.Repeat("0123456789abcdef", 20_000)
@@ -68,6 +71,11 @@ func dataCases() []testCase {
 				same(t, "bytes of one", strings.Count(string(b), string(rune('a'+i))), 250)
 			}
 		}},
+	}
+}
+
+func sizeCases() []testCase {
+	return []testCase{
 		{"truncate cuts, and grows with zeros", "", func(t *testRun) {
 			t.file("f", strings.Repeat("secret", 3000), 0o644, 0, 0)
 			t.ok(unix.Truncate(t.p("f"), 5))
@@ -115,6 +123,11 @@ func dataCases() []testCase {
 			t.ok(err)
 			same(t, "hole", string(b), "\x00\x00\x00\x00\x00")
 		}},
+	}
+}
+
+func mappingCases() []testCase {
+	return []testCase{
 		{"a shared mapping shows writes and its writes are read", "", func(t *testRun) {
 			t.file("f", strings.Repeat("a", 8192), 0o644, 0, 0)
 			f := t.rdwr("f")

@@ -3,13 +3,15 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-func fileCases() []testCase {
-	n255, n256 := strings.Repeat("n", 255), strings.Repeat("n", 256)
+func fileCases() []testCase { return slices.Concat(openingCases(), namingCases(), specialFileCases()) }
+
+func openingCases() []testCase {
 	return []testCase{
 		{"a new file has mode, owner and no content", "", func(t *testRun) {
 			t.mkdir("d", 0o777, 0, 0)
@@ -57,6 +59,12 @@ func fileCases() []testCase {
 			t.fails(t.open("l", unix.O_NOFOLLOW|unix.O_RDONLY), unix.ELOOP)
 			t.fails(t.open("f", unix.O_DIRECTORY|unix.O_RDONLY), unix.ENOTDIR)
 		}},
+	}
+}
+
+func namingCases() []testCase {
+	n255, n256 := strings.Repeat("n", 255), strings.Repeat("n", 256)
+	return []testCase{
 		{"links in a ring are ELOOP", "", func(t *testRun) {
 			t.ok(os.Symlink("b", t.p("a")))
 			t.ok(os.Symlink("a", t.p("b")))
@@ -99,6 +107,11 @@ func fileCases() []testCase {
 			t.fails(unix.Symlink(strings.Repeat("x", 4096), t.p("e")), unix.ENAMETOOLONG)
 			t.fails(unix.Symlink("x", t.p("l0")), unix.EEXIST)
 		}},
+	}
+}
+
+func specialFileCases() []testCase {
+	return []testCase{
 		{"readlink of what is no link is EINVAL", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
 			for _, n := range []string{"f", "."} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +13,9 @@ const (
 	rw = unix.O_RDWR
 )
 
-func permissionCases() []testCase {
+func permissionCases() []testCase { return slices.Concat(mayOpenCases(), mayChangeCases()) }
+
+func mayOpenCases() []testCase {
 	return []testCase{
 		{"one class alone decides about opening", "", func(t *testRun) {
 			t.file("o6", "x", 0o600, aliceID, team)
@@ -81,6 +84,11 @@ func permissionCases() []testCase {
 			})
 			t.as(bob(), func() { t.fails(t.open("g/new", rd), unix.EACCES) })
 		}},
+	}
+}
+
+func mayChangeCases() []testCase {
+	return []testCase{
 		{"making and removing need write permission in the directory", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			t.file("d/f", "x", 0o666, bobID, bobID)
@@ -177,7 +185,9 @@ func sticky(t *testRun) {
 }
 
 // modeCases are about chmod, and about the bits that vanish.
-func modeCases() []testCase {
+func modeCases() []testCase { return slices.Concat(chmodCases(), inheritedModeCases()) }
+
+func chmodCases() []testCase {
 	return []testCase{
 		{"chmod sets all twelve bits of files and directories", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
@@ -217,6 +227,11 @@ func modeCases() []testCase {
 			t.as(carol(), func() { t.append("f") })
 			t.mode("f", 0o2666)
 		}},
+	}
+}
+
+func inheritedModeCases() []testCase {
+	return []testCase{
 		{"truncation by a user clears setuid and setgid", "", func(t *testRun) {
 			t.file("f", "xyz", 0o6777, aliceID, team)
 			t.as(bob(), func() { t.ok(unix.Truncate(t.p("f"), 1)) })

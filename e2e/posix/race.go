@@ -64,35 +64,7 @@ func raceCases() []testCase {
 				t.oneWins(unix.EEXIST, func(int) error { return unix.Link(t.p("f"), t.p(fmt.Sprint("n", round))) })
 			}
 		}},
-		{"a name that files are renamed over is always there and whole", "", func(t *testRun) {
-			content := func(i int) string { return strings.Repeat(fmt.Sprint(i%10), 1000) }
-			t.file("f", content(0), 0o644, 0, 0)
-			var done atomic.Bool
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				defer done.Store(true)
-				for i := range 100 {
-					if err := os.WriteFile(t.p("f.new"), []byte(content(i)), 0o644); err != nil {
-						t.errorf("write: %v", err)
-					}
-					if err := t.rename("f.new", "f"); err != nil {
-						t.errorf("rename: %v", err)
-					}
-				}
-			})
-			for range 3 {
-				wg.Go(func() {
-					for !done.Load() {
-						b, err := os.ReadFile(t.p("f"))
-						if err != nil || len(b) != 1000 || strings.Trim(string(b), string(b[:1])) != "" {
-							t.errorf("read %d bytes, %v", len(b), err)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
-		}},
+		{"a name that files are renamed over is always there and whole", "", renamedOver},
 		{"directories moved into each other make no ring", "", func(t *testRun) {
 			for range 20 {
 				t.mkdir("x", 0o755, 0, 0)
@@ -114,4 +86,34 @@ func raceCases() []testCase {
 			}
 		}},
 	}
+}
+
+func renamedOver(t *testRun) {
+	content := func(i int) string { return strings.Repeat(fmt.Sprint(i%10), 1000) }
+	t.file("f", content(0), 0o644, 0, 0)
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer done.Store(true)
+		for i := range 100 {
+			if err := os.WriteFile(t.p("f.new"), []byte(content(i)), 0o644); err != nil {
+				t.errorf("write: %v", err)
+			}
+			if err := t.rename("f.new", "f"); err != nil {
+				t.errorf("rename: %v", err)
+			}
+		}
+	})
+	for range 3 {
+		wg.Go(func() {
+			for !done.Load() {
+				b, err := os.ReadFile(t.p("f"))
+				if err != nil || len(b) != 1000 || strings.Trim(string(b), string(b[:1])) != "" {
+					t.errorf("read %d bytes, %v", len(b), err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -1,9 +1,15 @@
 package vfstest
 
-import "dim/internal/vfs"
+import (
+	"slices"
+
+	"dim/internal/vfs"
+)
 
 // changeCases are about the Change that a call returns: exactly what was before it, and what is after.
-func changeCases() []testCase {
+func changeCases() []testCase { return slices.Concat(directoryChangeCases(), otherChangeCases()) }
+
+func directoryChangeCases() []testCase {
 	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o644, 0, 0, "abc"), dir("e", 0o777, 0, 0), dir("d/sub", 0o755, 0, 0), file("d/g", 0o600, 0, 0, "")}
 	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 	inD := func(call func(t *tree, d vfs.Handle) (vfs.Change, error)) func(t *tree) {
@@ -54,6 +60,22 @@ func changeCases() []testCase {
 			t.isChange(rc.To, e, t.attr("e"))
 		}},
 		{"of setattr", seed, onF(func(t *tree, f vfs.Handle) (vfs.Change, error) { return t.SetAttr(root(), f, &s) })},
+	}
+}
+
+func otherChangeCases() []testCase {
+	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o644, 0, 0, "abc"), dir("e", 0o777, 0, 0), dir("d/sub", 0o755, 0, 0), file("d/g", 0o600, 0, 0, "")}
+	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
+	onF := func(call func(t *tree, f vfs.Handle) (vfs.Change, error)) func(t *tree) {
+		return func(t *tree) {
+			before := t.attr("d/f")
+			ch, err := call(t, t.h("d/f"))
+			t.ok(err, "call")
+			t.isChange(ch, before, t.attr("d/f"))
+		}
+	}
+	made := func(m vfs.Made, err error) (vfs.Change, error) { return m.Dir, err }
+	return []testCase{
 		{"of a new size", seed, onF(func(t *tree, f vfs.Handle) (vfs.Change, error) {
 			return t.SetAttr(root(), f, &vfs.SetAttr{Valid: vfs.SetSize, Size: 100})
 		})},

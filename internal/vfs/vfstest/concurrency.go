@@ -2,6 +2,7 @@ package vfstest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -9,41 +10,48 @@ import (
 	"dim/internal/vfs"
 )
 
-func concurrencyCases() []testCase {
+const workers = 8
+
+// race runs do so many times at once, and tells how many succeeded and the errors of the others.
+func race(do func(i int) error) (won int64, errs []error) {
+	var wins atomic.Int64
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			if err := do(i); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+				return
+			}
+			wins.Add(1)
+		})
+	}
+	wg.Wait()
+	return wins.Load(), errs
+}
+
+// oneWins wants one of a race to succeed and the others to get want.
+func (t *tree) oneWins(want vfs.Errno, do func(i int) error) {
+	t.Helper()
+	won, errs := race(do)
+	t.same("winners", won, int64(1))
+	for _, err := range errs {
+		t.fails(err, want)
+	}
+}
+
+func concurrencyCases() []testCase { return slices.Concat(raceCases(), disturbanceCases()) }
+
+func raceCases() []testCase {
 	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o666, 0, 0, strings.Repeat("a", 4096)), file("d/g", 0o666, 0, 0, strings.Repeat("b", 4096)), dir("e", 0o777, 0, 0)}
-	const workers = 8
-	race := func(do func(i int) error) (won int64, errs []error) {
-		var wins atomic.Int64
-		var mu sync.Mutex
-		var wg sync.WaitGroup
-		for i := range workers {
-			wg.Go(func() {
-				if err := do(i); err != nil {
-					mu.Lock()
-					errs = append(errs, err)
-					mu.Unlock()
-					return
-				}
-				wins.Add(1)
-			})
-		}
-		wg.Wait()
-		return wins.Load(), errs
-	}
-	oneWins := func(t *tree, want vfs.Errno, do func(i int) error) {
-		t.Helper()
-		won, errs := race(do)
-		t.same("winners", won, int64(1))
-		for _, err := range errs {
-			t.fails(err, want)
-		}
-	}
 	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 	return []testCase{
 		{"of many that create one name exactly one wins", seed, func(t *tree) {
 			d := t.h("d")
 			for round := range 10 {
-				oneWins(t, vfs.EEXIST, func(int) error {
+				t.oneWins(vfs.EEXIST, func(int) error {
 					_, err := t.Create(alice(), d, fmt.Sprint("n", round), &vfs.Create{Mode: vfs.Guarded, Attr: s})
 					return err
 				})
@@ -51,25 +59,25 @@ func concurrencyCases() []testCase {
 		}},
 		{"of many that make one directory exactly one wins", seed, func(t *tree) {
 			d := t.h("d")
-			oneWins(t, vfs.EEXIST, func(int) error { _, err := t.Mkdir(alice(), d, "n", &s); return err })
+			t.oneWins(vfs.EEXIST, func(int) error { _, err := t.Mkdir(alice(), d, "n", &s); return err })
 		}},
 		{"of many that link one name exactly one wins", seed, func(t *tree) {
 			d, f := t.h("d"), t.h("d/f")
-			oneWins(t, vfs.EEXIST, func(int) error { _, err := t.Link(alice(), f, d, "n"); return err })
+			t.oneWins(vfs.EEXIST, func(int) error { _, err := t.Link(alice(), f, d, "n"); return err })
 			t.same("nlink", t.attr("d/f").Nlink, uint32(2))
 		}},
 		{"of many that remove one name exactly one wins", seed, func(t *tree) {
 			d := t.h("d")
-			oneWins(t, vfs.ENOENT, func(int) error { _, err := t.Remove(alice(), d, "f"); return err })
+			t.oneWins(vfs.ENOENT, func(int) error { _, err := t.Remove(alice(), d, "f"); return err })
 		}},
 		{"of many that rename one name exactly one wins", seed, func(t *tree) {
 			d, e := t.h("d"), t.h("e")
-			oneWins(t, vfs.ENOENT, func(i int) error { _, err := t.Rename(alice(), d, "f", e, fmt.Sprint("n", i)); return err })
+			t.oneWins(vfs.ENOENT, func(i int) error { _, err := t.Rename(alice(), d, "f", e, fmt.Sprint("n", i)); return err })
 			t.same("names", len(t.names("e")), 1)
 		}},
 		{"of many that create one name exclusively the one with the verifier wins", seed, func(t *tree) {
 			d := t.h("d")
-			oneWins(t, vfs.EEXIST, func(i int) error {
+			t.oneWins(vfs.EEXIST, func(i int) error {
 				_, err := t.Create(alice(), d, "n", &vfs.Create{Mode: vfs.Exclusive, Verifier: [8]byte{1, byte(i), 3, 4, 5, 6, 7, byte(i)}})
 				return err
 			})
@@ -89,6 +97,13 @@ func concurrencyCases() []testCase {
 			t.same("errors", len(errs), 0)
 			t.holds("d/f", strings.Repeat("ABCDEFGH", 32)+strings.Repeat("a", 4096-256))
 		}},
+	}
+}
+
+func disturbanceCases() []testCase {
+	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o666, 0, 0, strings.Repeat("a", 4096)), file("d/g", 0o666, 0, 0, strings.Repeat("b", 4096)), dir("e", 0o777, 0, 0)}
+	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
+	return []testCase{
 		{"each directory change of many has its own before and after", seed, func(t *tree) {
 			d := t.h("d")
 			var mu sync.Mutex

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"dim/internal/vfs"
 )
 
-func dataCases() []testCase {
+func dataCases() []testCase { return slices.Concat(readWriteCases(), extentCases()) }
+
+func readWriteCases() []testCase {
 	seed := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), file("empty", 0o644, aliceID, aliceID, "")}
 	return []testCase{
 		{"reads tell the end of the file", seed, func(t *tree) {
@@ -66,6 +69,12 @@ func dataCases() []testCase {
 			t.same("size", ch.After.Size, uint64(10))
 			t.holds("f", "abc3456789")
 		}},
+	}
+}
+
+func extentCases() []testCase {
+	seed := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), file("empty", 0o644, aliceID, aliceID, "")}
+	return []testCase{
 		{"the verifier stays while the server lives", seed, func(t *tree) {
 			v := t.Verifier()
 			t.write(alice(), "f", "x", 0)

@@ -1,8 +1,14 @@
 package vfstest
 
-import "dim/internal/vfs"
+import (
+	"slices"
 
-func handleCases() []testCase {
+	"dim/internal/vfs"
+)
+
+func handleCases() []testCase { return slices.Concat(lifeOfHandleCases(), badHandleCases()) }
+
+func lifeOfHandleCases() []testCase {
 	seed := []Entry{
 		dir("d", 0o755, 0, 0), file("d/f", 0o644, 0, 0, "content"), dir("d/sub", 0o755, 0, 0), file("g", 0o644, 0, 0, "other"),
 		file("p", 0o644, 0, 0, "pair"), hardLink("q", "p"), symlink("l", "x"),
@@ -56,6 +62,15 @@ func handleCases() []testCase {
 			_, err := t.ReadDir(root(), h, 0, vfs.NamesOnly, func(*vfs.DirEntry) bool { return true })
 			t.fails(err, vfs.ESTALE)
 		}},
+	}
+}
+
+func badHandleCases() []testCase {
+	seed := []Entry{
+		dir("d", 0o755, 0, 0), file("d/f", 0o644, 0, 0, "content"), dir("d/sub", 0o755, 0, 0), file("g", 0o644, 0, 0, "other"),
+		file("p", 0o644, 0, 0, "pair"), hardLink("q", "p"), symlink("l", "x"),
+	}
+	return []testCase{
 		{"a replaced file's handle is stale and the new one works", seed, func(t *tree) {
 			old, h := t.h("d/f"), t.h("g")
 			t.ok(t.rename(root(), "g", "d/f"), "rename")

@@ -1,10 +1,18 @@
 package vfstest
 
-import "dim/internal/vfs"
+import (
+	"slices"
+
+	"dim/internal/vfs"
+)
 
 // permissionCases are about who may do what; owner, group and others are alice, carol (by a supplementary group)
 // and bob.
 func permissionCases() []testCase {
+	return slices.Concat(fileAccessCases(), directoryAccessCases(), makingAccessCases())
+}
+
+func fileAccessCases() []testCase {
 	classes := []Entry{
 		file("owner", 0o400, aliceID, team, "o"), file("group", 0o040, aliceID, team, "g"), file("others", 0o004, aliceID, team, "x"),
 		file("exec", 0o011, aliceID, team, "e"), file("none", 0, aliceID, team, "n"), file("write", 0o022, aliceID, team, "w"),
@@ -74,6 +82,19 @@ func permissionCases() []testCase {
 			_, err = t.Lookup(root(), t.h("g"), "f", &a)
 			t.ok(err, "look up by root")
 		}},
+	}
+}
+
+func directoryAccessCases() []testCase {
+	dirs := []Entry{
+		dir("r", 0o744, 0, team), file("r/f", 0o644, 0, 0, ""),
+		dir("x", 0o711, 0, team), file("x/f", 0o644, 0, 0, ""),
+		dir("rx", 0o755, 0, team), file("rx/f", 0o644, 0, 0, ""), dir("rx/d", 0o755, 0, 0),
+		dir("w", 0o733, 0, team), file("w/f", 0o644, 0, 0, ""),
+		dir("g", 0o770, 0, team), file("g/f", 0o644, 0, 0, ""),
+		dir("wo", 0o722, 0, team), file("wo/f", 0o644, 0, 0, ""),
+	}
+	return []testCase{
 		{"a listing needs read permission", dirs, func(t *tree) {
 			list := func(c *vfs.Cred, p string) error {
 				_, err := t.ReadDir(c, t.h(p), 0, vfs.NamesOnly, func(*vfs.DirEntry) bool { return true })
@@ -122,6 +143,19 @@ func permissionCases() []testCase {
 			t.ok(t.rename(bob(), "w/f", "w/n"), "rename within w")
 			t.ok(t.rename(carol(), "g/f", "w/g"), "rename from g to w")
 		}},
+	}
+}
+
+func makingAccessCases() []testCase {
+	dirs := []Entry{
+		dir("r", 0o744, 0, team), file("r/f", 0o644, 0, 0, ""),
+		dir("x", 0o711, 0, team), file("x/f", 0o644, 0, 0, ""),
+		dir("rx", 0o755, 0, team), file("rx/f", 0o644, 0, 0, ""), dir("rx/d", 0o755, 0, 0),
+		dir("w", 0o733, 0, team), file("w/f", 0o644, 0, 0, ""),
+		dir("g", 0o770, 0, team), file("g/f", 0o644, 0, 0, ""),
+		dir("wo", 0o722, 0, team), file("wo/f", 0o644, 0, 0, ""),
+	}
+	return []testCase{
 		{"a directory that moves must be writable, for its dot-dot changes", []Entry{
 			dir("a", 0o777, 0, 0), dir("a/mine", 0o755, bobID, bobID), dir("a/his", 0o755, aliceID, aliceID), dir("b", 0o777, 0, 0),
 		}, func(t *tree) {

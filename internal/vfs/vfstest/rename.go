@@ -1,6 +1,10 @@
 package vfstest
 
-import "dim/internal/vfs"
+import (
+	"slices"
+
+	"dim/internal/vfs"
+)
 
 func renameSeed() []Entry {
 	return []Entry{
@@ -10,7 +14,9 @@ func renameSeed() []Entry {
 	}
 }
 
-func renameCases() []testCase {
+func renameCases() []testCase { return slices.Concat(renameOntoCases(), renameAfterCases()) }
+
+func renameOntoCases() []testCase {
 	seed := renameSeed()
 	return []testCase{
 		{"a file moves within its directory with all it is", seed, func(t *tree) {
@@ -75,6 +81,12 @@ func renameCases() []testCase {
 			t.same("names", t.names("empty"), []string{"sub", "x"})
 			t.same("nlink of the root", t.attr(".").Nlink, up-1)
 		}},
+	}
+}
+
+func renameAfterCases() []testCase {
+	seed := renameSeed()
+	return []testCase{
 		{"a directory over one that has been emptied takes its place", seed, func(t *tree) {
 			t.ok(t.remove(root(), "d/sub/y"), "remove")
 			t.ok(t.rename(root(), "empty", "d/sub"), "rename")

@@ -1,12 +1,15 @@
 package vfstest
 
 import (
+	"slices"
 	"strings"
 
 	"dim/internal/vfs"
 )
 
-func setAttrCases() []testCase {
+func setAttrCases() []testCase { return slices.Concat(ownerCases(), guardAndSizeCases()) }
+
+func ownerCases() []testCase {
 	mine := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), dir("d", 0o755, aliceID, aliceID)}
 	return []testCase{
 		{"the owner changes the mode, and the ctime moves but not the mtime", mine, func(t *tree) {
@@ -56,6 +59,12 @@ func setAttrCases() []testCase {
 			t.holds("f", "0123")
 		}},
 		{"a change of nothing is no error", mine, func(t *tree) { t.set(alice(), "f", vfs.SetAttr{}) }},
+	}
+}
+
+func guardAndSizeCases() []testCase {
+	mine := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), dir("d", 0o755, aliceID, aliceID)}
+	return []testCase{
 		{"a guard that matches lets the change through", mine, func(t *tree) {
 			ctime := t.attr("f").Ctime
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600, Guard: &ctime})
