@@ -157,14 +157,14 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	const size = 1 << 20
 	busybox, err := os.ReadFile("/bin/busybox")
 	must(t, err)
-	tree(t, master, map[string]string{"opt/prog": string(busybox), "opt/data": pattern("old", size), "etc/two": "2\n"})
+	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/data": pattern("old", size), "etc/two": "2\n"})
 	dim(t, c, "image", "capture", "compute")
-	eventually(t, "the second version shows", func() bool { return n2.stat("/mnt/root/opt/prog").Exists })
+	eventually(t, "the second version shows", func() bool { return n2.stat("/mnt/root/opt/busybox").Exists })
 
 	file := n2.open("/mnt/root/opt/data", os.O_RDONLY)
 	var mapping, proc int
 	must(t, n2.call("Map", agent.RangeArgs{ID: file, Length: size}, &mapping))
-	must(t, n2.call("Start", agent.RunArgs{Argv: []string{"/mnt/root/opt/prog", "sleep", "600"}}, &proc))
+	must(t, n2.call("Start", agent.RunArgs{Argv: []string{"/mnt/root/opt/busybox", "sleep", "600"}}, &proc))
 	n1.write("/mnt/root/etc/mode", "n01's own\n")                 // the master will change it: set aside
 	n1.write("/mnt/root/etc/ssh/ssh_host_key", "n01's own key\n") // keep: stays
 	ids := map[string]uint64{}
@@ -175,10 +175,10 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 
 	// One switch with every kind of change. The program is replaced as a package manager does it.
 	tree(t, master, map[string]string{
-		"opt/prog.new": string(busybox) + "\n", "opt/data.new": pattern("new", size), "etc/motd": "two\n", "etc/added": "a\n",
+		"opt/busybox.new": string(busybox) + "\n", "opt/data.new": pattern("new", size), "etc/motd": "two\n", "etc/added": "a\n",
 		"etc/ssh/ssh_host_key": "master's second\n",
 	})
-	must(t, os.Rename(filepath.Join(master, "opt/prog.new"), filepath.Join(master, "opt/prog")))
+	must(t, os.Rename(filepath.Join(master, "opt/busybox.new"), filepath.Join(master, "opt/busybox")))
 	must(t, os.Rename(filepath.Join(master, "opt/data.new"), filepath.Join(master, "opt/data")))
 	must(t, os.Remove(filepath.Join(master, "etc/gone")))
 	must(t, os.Chmod(filepath.Join(master, "etc/mode"), 0o600))

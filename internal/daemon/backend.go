@@ -49,7 +49,7 @@ func (d *daemon) Apply(ctx context.Context, in control.Description) (control.Des
 	if _, ok := c.Server(d.server); !ok {
 		return in, control.Errorf(control.Invalid, "apply %s: it has no server %s, which is the one that runs here", in.Main, d.server)
 	}
-	shared, err := d.change()
+	shared, err := d.change(ctx)
 	if err != nil {
 		return in, err
 	}
@@ -256,7 +256,7 @@ func (d *daemon) Tag(ctx context.Context, ref, tag string) (control.Version, err
 	if err != nil {
 		return control.Version{}, err
 	}
-	shared, err := d.change()
+	shared, err := d.change(ctx)
 	if err != nil {
 		return control.Version{}, err
 	}

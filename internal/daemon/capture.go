@@ -23,7 +23,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if !ok {
 		return control.Captured{}, control.Errorf(control.Invalid, "capture %s: its master is %s, but only dir: can be captured", r.Image, im.Master)
 	}
-	if _, err := d.change(); err != nil {
+	if _, err := d.change(ctx); err != nil {
 		return control.Captured{}, err
 	}
 	begin := time.Now()
@@ -66,7 +66,7 @@ func (d *daemon) announce(ctx context.Context, v image.Version) error {
 	if _, known := d.declared().state.Resolve(v.Ref()); known {
 		return nil
 	}
-	shared, err := d.change()
+	shared, err := d.change(ctx)
 	if err != nil {
 		return err
 	}

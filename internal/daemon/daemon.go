@@ -83,6 +83,8 @@ type daemon struct {
 	current  atomic.Pointer[declared]
 	adopting sync.Mutex // held by who adopts a state
 
+	tried chan struct{} // closed when the shared state was found, or not, for the first time
+
 	mu       sync.Mutex // guards what follows
 	coord    *coord.Coord
 	coordErr error
@@ -141,7 +143,7 @@ func newDaemon(c Config) (*daemon, error) {
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
 		tracker: boot.NewTracker(nil), machines: dhcp.NewMachines(machinesKept),
 		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]control.Mount{},
-		coordErr: errors.New("starting"),
+		tried: make(chan struct{}), coordErr: errors.New("starting"),
 	}
 	d.exports = newExports(d)
 	if err := d.open(); err != nil {

@@ -135,7 +135,9 @@ func (d *daemon) openCoord(ctx context.Context) (*coord.Coord, error) {
 		if c, err = coord.Open(ctx, o); err != nil {
 			return nil, err
 		}
-		d.noteCoord(c, nil)
+		d.mu.Lock()
+		d.coord = c // from now on close closes it
+		d.mu.Unlock()
 	}
 	s, err := c.Snapshot(ctx)
 	if err != nil {
@@ -194,10 +196,21 @@ func (d *daemon) noteCoord(c *coord.Coord, err error) {
 		d.coord = c
 	}
 	d.coordErr = err
+	select {
+	case <-d.tried:
+	default:
+		close(d.tried)
+	}
 }
 
-// change returns the shared state for a change, or an error that a person can do something about.
-func (d *daemon) change() (*coord.Coord, error) {
+// change returns the shared state for a change, or an error that a person can do something about. Right after the start
+// it waits until the state was looked for.
+func (d *daemon) change(ctx context.Context) (*coord.Coord, error) {
+	select {
+	case <-d.tried:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.coord == nil || d.coordErr != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -51,7 +52,7 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 			l.tftp = append(l.tftp, pc)
 		}
 		card, err := cardOf(addr)
-		if !note(err) || !s.DHCP {
+		if !note(err) || !s.DHCP || slices.Contains(l.cards, card.Index) {
 			continue
 		}
 		l.cards = append(l.cards, card.Index)
@@ -61,8 +62,8 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 		}
 	}
 	if s.DHCP {
-		pc, err := net.ListenPacket("ip6:ipv6-icmp", "::")
-		if note(err) {
+		// Without IPv6 in this kernel loaders wait some seconds longer, and that is all.
+		if pc, err := net.ListenPacket("ip6:ipv6-icmp", "::"); err == nil {
 			l.ra = pc
 		}
 	}

@@ -55,6 +55,9 @@ func (d *daemon) reconcileLocked(ctx context.Context) error {
 			return true
 		}
 		n, ok := now.cluster.Node(x.node)
+		if !ok {
+			d.tracker.Forget(x.node)
+		}
 		return ok && d.mine(n)
 	})
 	return errors.Join(errs...)

@@ -80,7 +80,8 @@ func (c *Cluster) Start(ctx context.Context) error {
 	// `ip netns exec` gives the command mounts of its own, so the master appears where the description has it, and
 	// nowhere else on this machine.
 	const script = `mount -t tmpfs lab /srv && mkdir -p "$1" && mount --bind "$2" "$1" && shift 2 && exec "$@"`
-	cmd := c.Net.Command(ctx, "sh", "-c", script, "sh", c.spec.MasterAt, c.spec.Master,
+	// ctx bounds the start, not the life.
+	cmd := c.Net.Command(context.WithoutCancel(ctx), "sh", "-c", script, "sh", c.spec.MasterAt, c.spec.Master,
 		filepath.Join(c.spec.Bin, "dim"), "serve", "--data", c.data(),
 		"--cluster", c.spec.Description, "--as", c.spec.Server)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -41,7 +41,8 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := s.Net.Command(ctx, "env", "TMPDIR=/dev/shm", "linux.uml", "mem=512M", "umid="+s.Net.Name+s.Name,
+	// ctx bounds the boot, not the life.
+	cmd := s.Net.Command(context.WithoutCancel(ctx), "env", "TMPDIR=/dev/shm", "linux.uml", "mem=512M", "umid="+s.Net.Name+s.Name,
 		"rootfstype=hostfs", "rootflags="+root, "rw", "init=/init", "vec0:transport=tap,ifname="+tap+",depth=128,gro=1",
 		"con=null", "con0=null,fd:1", "con1=null", "ssl=null", "quiet",
 		"agent.if=vec0", "agent.addr="+s.Addr.String(), "agent.modules=/modules")
