@@ -25,7 +25,7 @@ type Batch struct {
 	s     *Store
 	prune *Lock
 	dir   *os.File // staging/NAME, locked as long as the batch lives
-	made  [2][256]sync.Once
+	fans  [2][256]fan
 	temps atomic.Uint64
 
 	buffers sync.Pool   // of *[chunk]byte
@@ -41,6 +41,29 @@ type Batch struct {
 type object struct {
 	kind   string
 	digest image.Digest
+}
+
+// fan is one directory of the fan-out, blobs/ab or trees/ab.
+type fan struct {
+	made   sync.Once // in the staging directory
+	looked sync.Once
+	absent bool // the store had none when the batch looked: nothing in it needs looking for
+}
+
+func (b *Batch) fan(o object) *fan {
+	if o.kind == treesDir {
+		return &b.fans[1][o.digest[0]]
+	}
+	return &b.fans[0][o.digest[0]]
+}
+
+// has reports whether the store has o. It may miss what another batch is just bringing, which only costs bringing it twice.
+func (b *Batch) has(o object) bool {
+	f := b.fan(o)
+	f.looked.Do(func() {
+		f.absent = unix.Faccessat(int(b.s.root.Fd()), fanout(o), unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) != nil
+	})
+	return !f.absent && b.s.has(o)
 }
 
 var errEnded = errors.New("batch has ended")
@@ -155,7 +178,7 @@ func (b *Batch) put(o object, content []byte) error {
 
 // claim reports whether the caller has to write o: it is neither in the store nor, by an earlier claim, in the batch.
 func (b *Batch) claim(o object) (bool, error) {
-	have := b.s.has(o)
+	have := b.has(o)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.err != nil {
@@ -194,11 +217,7 @@ func (b *Batch) Staged() (objects int, bytes uint64) {
 }
 
 func (b *Batch) makeFanout(o object) (err error) {
-	kind := 0
-	if o.kind == treesDir {
-		kind = 1
-	}
-	b.made[kind][o.digest[0]].Do(func() {
+	b.fan(o).made.Do(func() {
 		err = unix.Mkdirat(int(b.dir.Fd()), fanout(o), 0o700)
 	})
 	return err
