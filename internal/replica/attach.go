@@ -45,6 +45,7 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach %s: %w", r.dir, err)
 	}
+	r.attached = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replicas[r.tree] = r

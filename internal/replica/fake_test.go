@@ -151,7 +151,11 @@ func (b *treeBuilder) content(e vfstest.Entry, o *image.Entry) {
 		content = append(content, make([]byte, e.Size-uint64(len(content)))...)
 	}
 	o.Size, o.Digest = uint64(len(content)), image.Sum(content)
-	if err := os.WriteFile(filepath.Join(b.m.dir, o.Digest.String()), content, 0o600); err != nil {
+	name := filepath.Join(b.m.dir, o.Digest.String())
+	if _, err := os.Stat(name); err == nil {
+		return
+	}
+	if err := os.WriteFile(name, content, 0o600); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"dim/internal/replica/lower"
@@ -285,6 +287,31 @@ func (m *renaming) cutLoose(s spot) error {
 	}
 	s.obj.opaque = true
 	m.r.hide(s.at)
+	return m.sweep(s.at)
+}
+
+// sweep removes the whiteouts below p, which hide nothing any more: overlayfs would list their names.
+func (m *renaming) sweep(p *place) error {
+	if p.obj == nil || p.obj.kind != vfs.Directory || len(p.kids) == 0 {
+		return nil
+	}
+	d, err := m.r.layerDir(p)
+	if err != nil {
+		return err
+	}
+	defer d.Release()
+	for _, k := range slices.Clone(p.kids) {
+		if err := m.sweep(k); err != nil {
+			return err
+		}
+		if !k.white {
+			continue
+		}
+		if err := keepTimes(d.FD, func() error { return unix.Unlinkat(d.FD, k.name, 0) }); err != nil {
+			return err
+		}
+		m.r.change(k, func() { k.white = false })
+	}
 	return nil
 }
 

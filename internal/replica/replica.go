@@ -24,6 +24,7 @@ type Replica struct {
 	mu       sync.RWMutex
 	view     *view
 	state    *state
+	attached bool // the view is what the state says
 	recorded bool // the state stands in the journal
 	recalled bool // past has the history of state
 	ready    bool // the places below are those of the view and the layer

@@ -115,7 +115,11 @@ func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 			return nil, err
 		}
 	}
-	t.nodeFiles()
+	if r.attached && slices.Equal(t.to.files.List, r.view.files.List) {
+		t.compareFiles(r.state.files)
+	} else {
+		t.compareFiles(fingerprints(t.to.files))
+	}
 	if t.changes == nil && t.own == nil {
 		r.mu.Lock()
 		r.keep, r.shared, r.view.files = m.Keep, m.Shared, m.Files
@@ -315,11 +319,7 @@ func (r *Replica) Shows(v image.Version, f NodeFiles) bool {
 	return r.view.index.Version.Digest == v.Digest && slices.Equal(r.view.files.List, f.List)
 }
 
-// nodeFiles finds what changes in the node files.
-func (t *transition) nodeFiles() {
-	t.compareFiles(fingerprints(t.to.files))
-}
-
+// compareFiles finds what changes in the node files, by their fingerprints.
 func (t *transition) compareFiles(after map[string]string) {
 	before := t.r.state.files
 	t.hidden = make(map[string]bool, len(before)+len(after))

@@ -181,6 +181,18 @@ func (o *site) names(path string) []string {
 	return names
 }
 
+// dirs returns the paths of all directories at and below path.
+func (o *site) dirs(path string, h vfs.Handle, list []string) []string {
+	list = append(list, path)
+	o.ReadDir(root, h, 0, vfs.WithAttr, func(e *vfs.DirEntry) bool {
+		if e.Attr.Type == vfs.Directory && !isDot(e.Name) {
+			list = o.dirs(image.JoinPath(path, e.Name), e.Handle, list)
+		}
+		return true
+	})
+	return list
+}
+
 // tree describes everything: one line for each path.
 func (o *site) tree() map[string]string {
 	o.t.Helper()

@@ -1,0 +1,248 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+	"dim/internal/vfs/vfstest"
+)
+
+// bigSeed is of the size of an installation with compilers: 90,000 names in 7,200 directories. The first changed files of
+// the directories have other content in another edition.
+func bigSeed(changed int, edition string) []vfstest.Entry {
+	var seed []vfstest.Entry
+	for i := range 8 {
+		seed = append(seed, d(fmt.Sprintf("top%d", i)))
+		for j := range 30 {
+			seed = append(seed, d(fmt.Sprintf("top%d/package%d", i, j)))
+			for k := range 30 {
+				dir := fmt.Sprintf("top%d/package%d/component%d", i, j, k)
+				seed = append(seed, d(dir))
+				for n := range 11 {
+					e := f(fmt.Sprintf("%s/file-number-%d.txt", dir, n*7919+k), "content")
+					if n == 0 && changed > 0 {
+						changed--
+						e.Content = edition
+					}
+					seed = append(seed, e)
+				}
+			}
+		}
+	}
+	return seed
+}
+
+func bigIndex(b testing.TB) (*memory, image.Version) {
+	m := newMemory(b)
+	return m, m.version(b, 1, bigSeed(0, ""))
+}
+
+func BenchmarkLoad(b *testing.B) {
+	m, v := bigIndex(b)
+	for b.Loop() {
+		if _, err := lower.Load(v, m.Tree, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkLoadOnTopOfANeighbour(b *testing.B) {
+	m, v := bigIndex(b)
+	next := m.version(b, 2, bigSeed(300, "new"))
+	base, err := lower.Load(v, m.Tree, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := lower.Load(next, m.Tree, base); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkMemory reports what a version of 90,000 names takes, and a replica that has been looked at but not written to.
+func BenchmarkMemory(b *testing.B) {
+	m, v := bigIndex(b)
+	for b.Loop() {
+		before := heap()
+		s := newTestSet(b, m)
+		r, err := s.Attach(Spec{Node: "n0", Image: "compute", Version: v})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(heap()-before)/1e6, "MB/version")
+		before = heap()
+		const n = 2560
+		for i := 1; i <= n; i++ {
+			if r, err = s.Attach(Spec{Node: fmt.Sprint("n", i), Image: "compute", Version: v, Files: benchFiles()}); err != nil {
+				b.Fatal(err)
+			}
+			o := &site{Replica: r, t: b}
+			o.names("top1")
+		}
+		b.ReportMetric(float64(heap()-before)/n, "B/replica")
+		runtime.KeepAlive(s)
+	}
+}
+
+func benchFiles() NodeFiles {
+	var list NodeFiles
+	for i := range 12 {
+		list.List = append(list.List, NodeFile{Path: fmt.Sprintf("top0/package0/node%d", i), Mode: 0o644})
+	}
+	return list
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
+}
+
+func benchReplica(b *testing.B) *site {
+	m, v := bigIndex(b)
+	s := newTestSet(b, m)
+	r, err := s.Attach(Spec{Node: "n01", Image: "compute", Version: v, Files: benchFiles()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &site{Replica: r, t: b, s: s, m: m}
+}
+
+func BenchmarkAttr(b *testing.B) {
+	o := benchReplica(b)
+	var handles []vfs.Handle
+	for i := range 8 {
+		for k := range 30 {
+			handles = append(handles, o.handle(fmt.Sprintf("top%d/package%d/component7/file-number-7.txt", i, k)))
+		}
+	}
+	var a vfs.Attr
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := o.Attr(handles[i%len(handles)], &a); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	o := benchReplica(b)
+	var dirs []vfs.Handle
+	for i := range 8 {
+		for k := range 30 {
+			dirs = append(dirs, o.handle(fmt.Sprintf("top%d/package%d/component7", i, k)))
+		}
+	}
+	var a vfs.Attr
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := o.Lookup(root, dirs[i%len(dirs)], "file-number-7.txt", &a); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkLayerAttr(b *testing.B) {
+	o := benchReplica(b)
+	o.write("top1/own", "x")
+	h := o.handle("top1/own")
+	var a vfs.Attr
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := o.Attr(h, &a); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkReadDirPlus(b *testing.B) {
+	o := benchReplica(b)
+	dir := o.handle("top3/package3/component3")
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		if _, err := o.ReadDir(root, dir, 0, vfs.WithAttr, func(*vfs.DirEntry) bool { n++; return true }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/name")
+}
+
+func BenchmarkCreate(b *testing.B) {
+	o := benchReplica(b)
+	dir := o.handle("top1")
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		if _, err := o.Create(root, dir, fmt.Sprint("new", i), &vfs.Create{Mode: vfs.Guarded, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkScan reads a layer of 1,000 files, as the first call after a start does.
+func BenchmarkScan(b *testing.B) {
+	o := benchReplica(b)
+	for i := range 1000 {
+		o.write(fmt.Sprintf("top%d/package%d/own%d", i%8, i%30, i), "x")
+	}
+	for b.Loop() {
+		o.scanned, o.ready, o.Replica.root = false, false, nil
+		if err := o.lock(); err != nil {
+			b.Fatal(err)
+		}
+		o.mu.Unlock()
+	}
+}
+
+// BenchmarkSwitch moves 2,560 replicas, each of which has been used and has a layer, over n paths and back. The versions' indexes
+// are in memory and compared, as when the next ring of a rollout follows.
+func BenchmarkSwitch(b *testing.B) {
+	for _, paths := range []int{1, 300, 7000} {
+		b.Run(fmt.Sprintf("paths=%d", paths), func(b *testing.B) { benchSwitch(b, paths) })
+	}
+}
+
+func benchSwitch(b *testing.B, paths int) {
+	m := newMemory(b)
+	versions := []image.Version{m.version(b, 1, bigSeed(0, "")), m.version(b, 2, bigSeed(paths, "new"))}
+	s := newTestSet(b, m, func(o *Options) { o.Dir = filepath.Join(b.TempDir(), "r") })
+	var moves []Move
+	for i := range 2560 {
+		r, err := s.Attach(Spec{Node: fmt.Sprint("n", i), Image: "compute", Version: versions[0], Files: benchFiles()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		o := &site{Replica: r, t: b}
+		o.write("top7/own", "x")
+		moves = append(moves, Move{Replica: r, Files: benchFiles()})
+	}
+	i := 0
+	for b.Loop() {
+		i++
+		for k := range moves {
+			moves[k].Version = versions[i%2]
+		}
+		rep, err := s.Switch(context.Background(), moves)
+		if err != nil || rep.Replicas != len(moves) || rep.Paths != paths {
+			b.Fatalf("%+v, %v", rep, err)
+		}
+		b.ReportMetric(float64(rep.Took.Microseconds())/1000, "ms-locked")
+	}
+	os.RemoveAll(s.path)
+}
