@@ -80,7 +80,7 @@ func changedNames(s *source) map[string]map[string]bool {
 			all[f.pkg] = map[string]bool{}
 		}
 		note := func(e ast.Expr) {
-			if id := base(e); id != nil && (id.Obj == nil || id.Obj.Kind == ast.Var && isPackageLevel(f.ast, id.Obj)) {
+			if id := base(e); id != nil && (id.Obj == nil || f.ast.Scope.Lookup(id.Name) == id.Obj) {
 				all[f.pkg][id.Name] = true
 			}
 		}
@@ -128,8 +128,6 @@ func base(e ast.Expr) *ast.Ident {
 		}
 	}
 }
-
-func isPackageLevel(f *ast.File, o *ast.Object) bool { return f.Scope.Lookup(o.Name) == o }
 
 // raw is a comment with its directives, which Text leaves out.
 func raw(g *ast.CommentGroup) string {
