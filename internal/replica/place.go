@@ -129,16 +129,16 @@ func (p *place) spot() (s spot, ok bool) {
 	return s, p.low != lower.None || p.up == nil || len(p.kids) > 0 && p.anyFile()
 }
 
-// anyFile reports whether a node file is at or below p.
+// anyFile reports whether a node file is at or below p, shown or hidden.
 func (p *place) anyFile() bool {
-	if p.file != nil {
+	if p.file != nil || p.files {
 		return true
 	}
 	return slices.ContainsFunc(p.kids, (*place).anyFile)
 }
 
 // covers reports whether something would show at p if the layer had nothing there.
-func (p *place) covers() bool { return p.low != lower.None || p.files || p.anyFile() }
+func (p *place) covers() bool { return p.low != lower.None || p.anyFile() }
 
 // kind returns the type of what s is.
 func (r *Replica) kind(s spot) vfs.Type {
