@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -117,6 +118,29 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 	}
 	t.compareFiles(after)
 	return t, nil
+}
+
+// Versions returns the versions whose content replicas may still be asked for: those that they follow, and those that
+// they followed within the retention. The store must not drop them.
+func (s *Set) Versions() []image.Version {
+	since := s.now().Add(-s.retain.Age).UnixNano()
+	s.journal.mu.Lock()
+	defer s.journal.mu.Unlock()
+	used := make(map[image.Digest]image.Version)
+	seen := make(map[*step]bool)
+	for _, st := range s.journal.states {
+		used[st.to.Digest] = *st.to
+		if st.pending != nil {
+			used[st.pending.to.Digest] = *st.pending.to
+		}
+		n := 0
+		for p := st.steps; p != nil && !seen[p] && p.at >= since && n < s.retain.Switches; p = p.before {
+			seen[p] = true
+			used[p.from.Digest] = *p.from
+			n++
+		}
+	}
+	return slices.Collect(maps.Values(used))
 }
 
 // fingerprints tells node files apart: for each path the id, which tells the content, and a sum over the attributes.

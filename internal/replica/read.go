@@ -234,14 +234,7 @@ func (b *body) read(p []byte, off uint64) (n int, eof bool, err error) {
 		}
 		n += m
 	}
-	if b.fixed {
-		return n, off+uint64(n) >= b.size, nil
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(b.file.FD, &st); err != nil {
-		return n, false, err
-	}
-	return n, off+uint64(n) >= uint64(st.Size), nil
+	return n, b.fixed && off+uint64(n) >= b.size, nil
 }
 
 var errShortBlob = errors.New("blob is shorter than its entry says")

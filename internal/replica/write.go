@@ -51,7 +51,10 @@ func (r *Replica) writable(c *vfs.Cred, h vfs.Handle, off uint64, n int) (w targ
 	if err := r.rlock(); err != nil {
 		return w, err
 	}
-	s, err := r.mayWrite(c, h, &w)
+	s, err := r.resolve(h)
+	if err != nil || n == 0 || c.UID != 0 || s.obj == nil || s.obj.kind != vfs.Regular || r.mayChange(s) != nil {
+		s, err = r.mayWrite(c, h, &w) // else nothing can be refused
+	}
 	if err == nil && off > math.MaxInt64-uint64(n) {
 		err = vfs.EFBIG
 	}
