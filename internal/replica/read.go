@@ -217,6 +217,7 @@ func (b *body) read(p []byte, off uint64) (n int, eof bool, err error) {
 	if off > math.MaxInt64 {
 		return 0, true, nil
 	}
+	wanted := len(p)
 	p = p[:min(uint64(len(p)), math.MaxInt64-off)]
 	for n < len(p) {
 		m, err := unix.Pread(b.file.FD, p[n:], int64(off)+int64(n))
@@ -234,7 +235,7 @@ func (b *body) read(p []byte, off uint64) (n int, eof bool, err error) {
 		}
 		n += m
 	}
-	return n, b.fixed && off+uint64(n) >= b.size, nil
+	return n, n < wanted || b.fixed && off+uint64(n) >= b.size, nil
 }
 
 var errShortBlob = errors.New("blob is shorter than its entry says")
