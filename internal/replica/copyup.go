@@ -144,7 +144,7 @@ func (o *op) copyUp(s spot, keep uint64) (spot, error) {
 		r.prune(p)
 		return s, err
 	}
-	if s.file == nil {
+	if s.file == nil && len(r.view.index.Names(low)) > 0 {
 		err = o.linkGroup(obj, low)
 	}
 	return spot{at: p, obj: obj, low: lower.None}, err

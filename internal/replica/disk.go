@@ -18,6 +18,7 @@ import (
 const (
 	xattrID       = "trusted.dim.id"
 	xattrVerifier = "trusted.dim.verf"
+	xattrGroup    = "trusted.dim.group" // a hard-link group is being copied up and does not have all its names yet
 	xattrSaved    = "trusted.dim.saved" // below saved/ only: these are attributes of a directory
 	xattrOpaque   = "trusted.overlay.opaque"
 	xattrHidden   = "trusted." // what starts so is never shown to a node

@@ -89,7 +89,11 @@ func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
 	if err := os.WriteFile(layer+"/work/#zz", []byte("left"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(layer + "/upper/same/f2"); err != nil { // as if the crash had come before the second link
+	// As if the crash had come before the second link.
+	if err := unix.Lsetxattr(layer+"/upper/etc/linked", xattrGroup, []byte("y"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(layer + "/upper/same/f2"); err != nil {
 		t.Fatal(err)
 	}
 	o.restart()

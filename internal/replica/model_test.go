@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,51 +27,135 @@ var modelSeed = []vfstest.Entry{
 	{Path: "g", Type: vfs.Regular, Mode: 0o644, Content: "sparse", Size: 100_000, Mtime: vfs.Time{Sec: 1e9}},
 }
 
+// modelNext is the version that some histories end with.
+var modelNext = []vfstest.Entry{
+	d("a"), f("a/a", "aa, but other"), d("a/b"), f("a/b/a", "a directory now"), {Path: "a/c", Type: vfs.Symlink, Target: "b", Mtime: vfs.Time{Sec: 1e9}},
+	{Path: "b", Type: vfs.Directory, Mode: 0o700, UID: 3, Mtime: vfs.Time{Sec: 2e9}}, f("b/a", strings.Repeat("long ", 2000)), {Path: "c", LinkTo: "b/a"}, d("b/new"), f("b/new/a", "n"),
+	{Path: "d", Type: vfs.FIFO, Mode: 0o620, UID: 7, Mtime: vfs.Time{Sec: 1e9}}, f("x", "x is the master's now"),
+	{Path: "e", Type: vfs.Regular, Mode: 0o755, UID: 5, GID: 6, Content: "suid", Mtime: vfs.Time{Sec: 1e9}}, d("new"), f("new/a", "new"),
+}
+
 // The oracle: the kernel's overlayfs with the same lower tree sees what each random history does to the replica. It is
 // mounted with index=on, without which it breaks hard links, and redirect_dir=on, without which it cannot rename directories. Then
 // the kernel mounts the replica's own layer, plainly, and must show what the replica shows.
 func TestRandomHistoriesDoWhatTheKernelsOverlayfsDoes(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
-	low := filepath.Join(dir, "lower")
-	if err := os.Mkdir(low, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	vfstest.WriteDir(t, low, modelSeed)
 	m := newMemory(t)
-	v := m.version(t, 1, modelSeed)
+	low, v := modelVersion(t, m, dir, 1, modelSeed)
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
-		base := filepath.Join(dir, fmt.Sprint(n))
-		defer os.RemoveAll(base)
-		s, err := Open(Options{Dir: filepath.Join(base, "replicas"), Source: m, Durability: Relaxed})
-		if err != nil {
-			rt.Fatal(err)
-		}
-		defer func() { s.Close() }()
-		r, err := s.Attach(Spec{Node: "n01", Image: "compute", Version: v})
-		if err != nil {
-			rt.Fatal(err)
-		}
-		o := &site{Replica: r, t: t, s: s, m: m}
-		mnt, unmount := mountOverlay(rt, base, low, filepath.Join(base, "upper"), filepath.Join(base, "work"), "index=on,redirect_dir=on,metacopy=off")
+		h := newHistory(rt, t, m, v, filepath.Join(dir, fmt.Sprint("h", n)))
+		defer h.close()
+		unmount := h.mount(filepath.Join(h.base, "kernel"), low, filepath.Join(h.base, "upper"), filepath.Join(h.base, "work"), "index=on,redirect_dir=on,metacopy=off")
 		defer unmount()
-		h := history{t: rt, o: o, mnt: mnt}
 		for range rapid.IntRange(1, 40).Draw(rt, "length") {
 			h.step()
 		}
-		want := h.kernelTree(mnt)
-		if diff := cmp.Diff(want, o.tree()); diff != "" {
+		if diff := cmp.Diff(h.kernelTree(h.mnt), h.o.tree()); diff != "" {
 			rt.Fatalf("overlayfs (-) and replica (+) differ after\n%s\n%s", strings.Join(h.lines, "\n"), diff)
 		}
-		h.checkReopened(s, v, base, low)
+		h.checkReopened(v, low)
 	})
 }
 
+// After a random history and a switch to another version, and perhaps back, the replica's layer over that version is still what
+// the replica shows, before and after a restart; and every path at which the versions differ and the layer holds nothing
+// shows the master's.
+func TestSwitchesAfterRandomHistoriesLeaveAPlainLayer(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	m := newMemory(t)
+	low1, one := modelVersion(t, m, dir, 1, modelSeed)
+	low2, two := modelVersion(t, m, dir, 2, modelNext)
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		h := newHistory(rt, t, m, one, filepath.Join(dir, fmt.Sprint("h", n)))
+		defer h.close()
+		unmount := h.mount(filepath.Join(h.base, "kernel"), low1, filepath.Join(h.base, "upper"), filepath.Join(h.base, "work"), "index=on,redirect_dir=on,metacopy=off")
+		defer unmount()
+		for range rapid.IntRange(1, 20).Draw(rt, "length") {
+			h.step()
+		}
+		h.lines = append(h.lines, "switch")
+		h.switchTo(two)
+		h.checkReopened(two, low2)
+		h.checkIDs()
+		if rapid.Bool().Draw(rt, "back") {
+			h.lines = append(h.lines, "switch back")
+			h.switchTo(one)
+			h.checkReopened(one, low1)
+			h.checkIDs()
+		}
+	})
+}
+
+func (h *history) switchTo(v image.Version) {
+	h.t.Helper()
+	if _, err := h.o.s.Switch(context.Background(), []Move{{Replica: h.o.Replica, Version: v}}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// checkIDs checks that each object has one id and handle, which leads to it.
+func (h *history) checkIDs() {
+	h.t.Helper()
+	seen := make(map[uint64]string)
+	for path := range h.o.tree() {
+		handle, a, err := h.o.lookup(path)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		var b vfs.Attr
+		if err := h.o.Attr(handle, &b); err != nil || a != b {
+			h.t.Fatalf("%s by its handle: %v\n%s\n%s", path, err, strings.Join(h.lines, "\n"), cmp.Diff(a, b))
+		}
+		if other, twice := seen[a.ID]; twice && a.Nlink < 2 {
+			h.t.Fatalf("%s and %s have one id after\n%s", path, other, strings.Join(h.lines, "\n"))
+		}
+		seen[a.ID] = path
+	}
+}
+
+// modelVersion makes a version, and a directory with the same for the kernel.
+func modelVersion(t *testing.T, m *memory, dir string, n int, seed []vfstest.Entry) (low string, v image.Version) {
+	t.Helper()
+	low = filepath.Join(dir, fmt.Sprint("lower", n))
+	if err := os.Mkdir(low, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	vfstest.WriteDir(t, low, seed)
+	return low, m.version(t, n, seed)
+}
+
+func newHistory(rt *rapid.T, t *testing.T, m *memory, v image.Version, base string) *history {
+	s, err := Open(Options{Dir: filepath.Join(base, "replicas"), Source: m, Durability: Relaxed})
+	if err != nil {
+		rt.Fatal(err)
+	}
+	r, err := s.Attach(Spec{Node: "n01", Image: "compute", Version: v})
+	if err != nil {
+		rt.Fatal(err)
+	}
+	return &history{t: rt, o: &site{Replica: r, t: t, s: s, m: m}, base: base}
+}
+
+func (h *history) close() {
+	h.o.s.Close()
+	os.RemoveAll(h.base)
+}
+
+// mount mounts an overlay that the operations are done to from now on.
+func (h *history) mount(mnt, low, upper, work, opts string) (unmount func()) {
+	h.mnt = mnt
+	return mountOverlay(h.t, mnt, low, upper, work, opts)
+}
+
 // checkReopened compares the replica with itself after a restart, and with a plain mount of its layer.
-func (h *history) checkReopened(s *Set, v image.Version, base, low string) {
-	before := h.o.tree()
+func (h *history) checkReopened(v image.Version, low string) {
+	before, base := h.o.tree(), h.base
 	again, err := Open(Options{Dir: filepath.Join(base, "replicas"), Source: h.o.m, Durability: Relaxed})
 	if err != nil {
 		h.t.Fatal(err)
@@ -88,7 +173,8 @@ func (h *history) checkReopened(s *Set, v image.Version, base, low string) {
 	if _, err := os.Stat(layer + "/upper"); err != nil {
 		return
 	}
-	mnt, unmount := mountOverlay(h.t, base+"/plain", low, layer+"/upper", layer+"/work", "")
+	mnt := base + "/plain"
+	unmount := mountOverlay(h.t, mnt, low, layer+"/upper", layer+"/work", "")
 	defer unmount()
 	// Without index=on the kernel does not count names of the lower tree that are hidden.
 	if diff := cmp.Diff(noLinks(h.kernelTree(mnt)), noLinks(before)); diff != "" {
@@ -109,8 +195,7 @@ func noLinks(tree map[string]string) map[string]string {
 	return out
 }
 
-func mountOverlay(t *rapid.T, base, low, upper, work, opts string) (mnt string, unmount func()) {
-	mnt = filepath.Join(base, "mnt")
+func mountOverlay(t *rapid.T, mnt, low, upper, work, opts string) (unmount func()) {
 	for _, d := range []string{upper, work, mnt} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -123,7 +208,7 @@ func mountOverlay(t *rapid.T, base, low, upper, work, opts string) (mnt string, 
 	if err := unix.Mount("overlay", mnt, "overlay", 0, data); err != nil {
 		t.Fatalf("mount overlay: %v", err)
 	}
-	return mnt, func() {
+	return func() {
 		if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount overlay: %v", err)
 		}
@@ -134,6 +219,7 @@ func mountOverlay(t *rapid.T, base, low, upper, work, opts string) (mnt string, 
 type history struct {
 	t     *rapid.T
 	o     *site
+	base  string // directory of all that it makes
 	mnt   string
 	lines []string
 }

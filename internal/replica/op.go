@@ -128,6 +128,7 @@ type mold struct {
 	origin *image.Digest
 	xattrs []image.Xattr
 	opaque bool
+	group  bool // more names are to be linked to it
 	verf   []byte
 	mtime  *vfs.Time
 	atime  *vfs.Time
@@ -197,6 +198,11 @@ func (m *mold) dress(work int, tmp string, fd int) error {
 	}
 	if m.verf != nil {
 		if err := unix.Lsetxattr(path, xattrVerifier, m.verf, 0); err != nil {
+			return err
+		}
+	}
+	if m.group {
+		if err := unix.Lsetxattr(path, xattrGroup, []byte("y"), 0); err != nil {
 			return err
 		}
 	}
@@ -376,6 +382,7 @@ func (r *Replica) moldOf(s spot) (*mold, *object, error) {
 		kind: a.Type, mode: a.Mode, uid: a.UID, gid: a.GID, major: a.Major, minor: a.Minor, id: image.ID(a.ID),
 		origin: r.origin(s), xattrs: visibleXattrs(r.versionXattrs(s)), mtime: &a.Mtime, atime: &a.Atime,
 	}
+	m.group = s.low != lower.None && a.Type != vfs.Directory && len(r.view.index.Names(s.low)) > 0
 	if a.Type == vfs.Symlink {
 		m.target = r.view.index.Target(s.low)
 	}
@@ -392,7 +399,7 @@ func (m *mold) object() *object {
 func visibleXattrs(list []image.Xattr) []image.Xattr {
 	var kept []image.Xattr
 	for _, x := range list {
-		if x.Name != xattrOpaque && x.Name != xattrID && x.Name != xattrVerifier &&
+		if x.Name != xattrOpaque && x.Name != xattrID && x.Name != xattrVerifier && x.Name != xattrGroup &&
 			!(len(x.Name) > len("trusted.overlay.") && x.Name[:len("trusted.overlay.")] == "trusted.overlay.") {
 			kept = append(kept, x)
 		}
@@ -400,7 +407,8 @@ func visibleXattrs(list []image.Xattr) []image.Xattr {
 	return kept
 }
 
-// linkGroup gives obj, the copied-up file of the version's entry low, all names of low's hard-link group that show.
+// linkGroup gives obj, the copied-up file of the version's entry low, all names of low's hard-link group that show, and
+// takes away the mark by which a scan knows that this is still to be done.
 func (o *op) linkGroup(obj *object, low lower.Ref) error {
 	for _, other := range o.r.view.index.Names(low) {
 		if !o.r.visible(other) {
@@ -412,7 +420,12 @@ func (o *op) linkGroup(obj *object, low lower.Ref) error {
 			return err
 		}
 	}
-	return nil
+	d, name, err := o.r.where(obj)
+	if err != nil {
+		return err
+	}
+	defer d.Release()
+	return unix.Lremovexattr(procPath(d.FD, name), xattrGroup)
 }
 
 func (o *op) linkQuietly(obj *object, p *place) error {

@@ -253,19 +253,31 @@ func (r *Replica) cleanWork() error {
 // completeGroups gives copied-up files of a hard-link group the names that still show the version's.
 func (r *Replica) completeGroups() error {
 	for id, o := range r.objects {
-		if o.origin == nil || id&image.Born != 0 {
+		if id&image.Born != 0 {
 			continue
 		}
 		low, ok := r.view.index.ByID(id)
 		if !ok || r.view.index.Names(low) == nil {
 			continue
 		}
-		op := op{r: r}
-		err := op.linkGroup(o, low)
-		op.release()
-		if err != nil {
+		if err := r.completeGroup(o, low); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (r *Replica) completeGroup(o *object, low lower.Ref) error {
+	d, name, err := r.where(o)
+	if err != nil {
+		return err
+	}
+	incomplete := hasXattr(d.FD, name, xattrGroup)
+	d.Release()
+	if !incomplete {
+		return nil
+	}
+	op := op{r: r}
+	defer op.release()
+	return op.linkGroup(o, low)
 }
