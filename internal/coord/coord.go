@@ -51,6 +51,9 @@ var (
 	ErrUnavailable = errors.New("cluster state not available")
 	// ErrNotFound: the version that is to be tagged does not exist.
 	ErrNotFound = errors.New("no such version")
+	// ErrEnded: the embedded etcd met an error that it cannot live with, such as a full disk or damaged files. It cannot be
+	// started again in this process, unless its directory was replaced by another.
+	ErrEnded = errors.New("etcd ended")
 	// ErrNewerFormat: the state was written by a newer dim.
 	ErrNewerFormat = errors.New("written by a newer dim")
 )

@@ -32,7 +32,8 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	}
 	c.level.SetLevel(zap.ErrorLevel) // at each start it warns of what we chose, such as having no listener
 	defer c.level.SetLevel(zap.WarnLevel)
-	member, err := c.startMember(c.config(dir))
+	late := time.After(startsIn)
+	member, err := c.startMember(ctx, c.config(dir), late)
 	if err != nil {
 		lock.Close()
 		return err
@@ -43,11 +44,12 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 		err = errors.New("it ended while it started")
 	case err = <-member.Err():
 	case <-c.end.met:
+		lock.Close()
 		return c.end.cause() // closing it would wait for ever
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-time.After(time.Minute):
-		err = fmt.Errorf("%w: no quorum within a minute", ErrUnavailable)
+	case <-late:
+		err = fmt.Errorf("%w: no quorum within %v", ErrUnavailable, startsIn)
 	}
 	if err != nil {
 		member.Close()
@@ -58,6 +60,9 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	c.client = v3client.New(member.Server)
 	return nil
 }
+
+// startsIn bounds the start of a member.
+const startsIn = time.Minute
 
 // config tunes etcd for a few thousand small keys that change a few times a day.
 func (c *Coord) config(dir string) *embed.Config {
@@ -81,8 +86,9 @@ func (c *Coord) config(dir string) *embed.Config {
 	return cfg
 }
 
-// startMember starts etcd, or says what keeps it from starting.
-func (c *Coord) startMember(cfg *embed.Config) (*embed.Etcd, error) {
+// startMember starts etcd, or says what keeps it from starting. It gives up, and leaves etcd to itself, when ctx ends or it is late:
+// etcd waits for its own locks without end.
+func (c *Coord) startMember(ctx context.Context, cfg *embed.Config, late <-chan time.Time) (*embed.Etcd, error) {
 	started := make(chan *embed.Etcd, 1)
 	failed := make(chan error, 1)
 	go func() {
@@ -108,11 +114,15 @@ func (c *Coord) startMember(cfg *embed.Config) (*embed.Etcd, error) {
 		return nil, err
 	case <-c.end.met:
 		return nil, c.end.cause()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-late:
+		return nil, fmt.Errorf("%w: etcd does not start within %v", ErrEnded, startsIn)
 	}
 }
 
 // errDamaged stands for the panics of an etcd that cannot start from its own files.
-var errDamaged = errors.New("damaged: etcd cannot read its files")
+var errDamaged = fmt.Errorf("%w: it cannot read its files, they are damaged", ErrEnded)
 
 // end is etcd's end by a fatal error. When its data is damaged, or its disk fails later, etcd logs that and ends the
 // process or panics, in whatever goroutine it is. Our process has nodes to serve, with the state that it keeps (see SaveState), so
@@ -134,7 +144,7 @@ func (x *end) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 	}
 	x.mu.Lock()
 	if x.err == nil {
-		x.err = fmt.Errorf("etcd ended: %s", text)
+		x.err = fmt.Errorf("%w: %s", ErrEnded, text)
 		close(x.met)
 	}
 	x.mu.Unlock()
