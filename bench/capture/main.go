@@ -4,6 +4,7 @@
 //
 //	go run ./bench/capture -dir /var/tmp            # ext4 or whatever is there
 //	go run ./bench/capture -dir /var/tmp -xfs       # the same on XFS with reflinks, in an image file; needs root
+//	go run ./bench/capture -make /var/tmp/tree      # only the tree, for other measurements
 package main
 
 import (
@@ -29,10 +30,15 @@ func main() {
 	flag.IntVar(&b.names, "names", 90_000, "names in the tree")
 	flag.Int64Var(&b.bytes, "bytes", 2_000_000_000, "bytes in the tree")
 	flag.StringVar(&b.from, "from", "", "copy this tree instead of making one")
+	only := flag.String("make", "", "only make the tree, there")
 	flag.IntVar(&b.runs, "runs", 3, "how often to capture for the first time")
 	flag.IntVar(&b.walks, "walks", 21, "how often to capture again")
 	flag.Parse()
-	if err := b.run(*dir, *xfs); err != nil {
+	run := func() error { return b.run(*dir, *xfs) }
+	if *only != "" {
+		run = func() error { return makeTree(*only, b.names, b.bytes) }
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/capture:", err)
 		os.Exit(1)
 	}

@@ -5,6 +5,7 @@
 // that they use (from /proc), because wall time on a machine that runs both sides says little.
 //
 //	nfsload -addr 127.0.0.1:2049 -export /tree -local /srv/tree -pid 4711 -mode boot -nodes 64
+//	nfsload -addr 10.77.0.1:2049 -export /nodes/n%03d -from 10.77.1.0 -local /srv/tree -pid 4711 -mode boot -nodes 64
 //
 // Modes:
 //
@@ -21,6 +22,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -30,6 +32,7 @@ import (
 type options struct {
 	addr, mountAddr string
 	export          string
+	from            netip.Addr // not valid: whatever the kernel takes
 	local           string
 	scratch         string
 	mode            string
@@ -47,7 +50,8 @@ func main() {
 	var o options
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:2049", "the server's NFS port")
 	flag.StringVar(&o.mountAddr, "mount-addr", "", "its MOUNT port, when that is another one")
-	flag.StringVar(&o.export, "export", "/tree", "what to mount; %d is the node's number")
+	flag.StringVar(&o.export, "export", "/tree", "what to mount; %d (or %03d) is the node's number")
+	flag.Func("from", "source address of node 0; the others have those that follow (default: whatever the kernel takes)", o.setFrom)
 	flag.StringVar(&o.local, "local", "", "a local copy of the tree, to compare with and to choose files from")
 	flag.StringVar(&o.scratch, "scratch", "", "directory of the export below which nodes make directories of their own; empty is the root")
 	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, sync, boot")
@@ -65,6 +69,11 @@ func main() {
 		fmt.Fprintf(os.Stderr, "nfsload: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+func (o *options) setFrom(s string) (err error) {
+	o.from, err = netip.ParseAddr(s)
+	return err
 }
 
 func run(o *options) error {

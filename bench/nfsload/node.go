@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,10 +68,10 @@ func startNodes(o *options, sample []file) (nodes []*node, err error) {
 	for i := range o.nodes {
 		n := &node{opt: o, number: i, sample: sample, handles: make(map[string]vfs.Handle), meter: newMeter()}
 		path := o.export
-		if strings.Contains(path, "%d") {
+		if strings.Contains(path, "%") {
 			path = fmt.Sprintf(path, i)
 		}
-		mc, err := nfsclient.Dial(ctx, o.mountAddr)
+		mc, err := o.dial(ctx, i, o.mountAddr)
 		if err != nil {
 			return nodes, err
 		}
@@ -79,13 +80,30 @@ func startNodes(o *options, sample []file) (nodes []*node, err error) {
 		if err != nil {
 			return nodes, fmt.Errorf("mount %s: %w", path, err)
 		}
-		if n.client, err = nfsclient.Dial(ctx, o.addr); err != nil {
+		if n.client, err = o.dial(ctx, i, o.addr); err != nil {
 			return nodes, err
 		}
 		n.tree = n.client.TreeAt(h)
 		nodes = append(nodes, n)
 	}
 	return nodes, nil
+}
+
+// dial connects from the address of node number i.
+func (o *options) dial(ctx context.Context, i int, addr string) (*nfsclient.Client, error) {
+	var d net.Dialer
+	if o.from.IsValid() {
+		ip := o.from
+		for range i {
+			ip = ip.Next()
+		}
+		d.LocalAddr = &net.TCPAddr{IP: ip.AsSlice()}
+	}
+	nc, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return nfsclient.NewClient(nc), nil
 }
 
 func closeNodes(nodes []*node) {
