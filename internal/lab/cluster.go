@@ -160,7 +160,10 @@ type process struct {
 
 func startProcess(cmd *exec.Cmd) *process {
 	p := &process{cmd: cmd, done: make(chan struct{})}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()

@@ -50,6 +50,8 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 	if err != nil {
 		return nil, err
 	}
+	// User Mode Linux is many processes. In a process namespace of their own they all end with the first.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	u := &UML{}
 	u.Serial.start(time.Now())
 	out := io.MultiWriter(log, &u.Serial)
