@@ -106,7 +106,6 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	row(w, "place", strings.Join(place, ", "))
 	row(w, "groups", strings.Join(d.Groups, " "))
 	row(w, "servers", strings.Join(d.Servers, " "))
-	row(w, "own files", fmt.Sprintf("%s, %s in its layer", count(d.LayerFiles), size(d.LayerBytes)))
 	row(w, "set aside", d.Saved)
 	row(w, "node files", strings.Join(d.Files, " "))
 	row(w, "kernel arguments", d.Append)

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"dim/internal/daemon"
 )
@@ -53,10 +55,24 @@ func (a *app) serve(cmd *cobra.Command, f *serveFlags) error {
 	if f.as == "" {
 		f.as = hostName()
 	}
-	return daemon.Run(cmd.Context(), daemon.Config{
-		Data: a.data, ClusterFile: f.cluster, As: f.as, Endpoints: f.etcd, Loaders: f.loaders, Program: version(),
-		Log: slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level})),
+	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	err := daemon.Run(cmd.Context(), daemon.Config{
+		Data: a.data, ClusterFile: f.cluster, As: f.as, Endpoints: f.etcd, Loaders: f.loaders, Program: version(), Log: log,
 	})
+	if errors.Is(err, daemon.ErrRestart) {
+		log.Info("starting anew", "why", err)
+		return startAnew()
+	}
+	return err
+}
+
+// startAnew makes this process run the program from its beginning: nobody need be there to restart it, and its id stays.
+func startAnew() error {
+	self, err := os.Executable()
+	if err == nil {
+		err = unix.Exec(self, os.Args, os.Environ())
+	}
+	return fmt.Errorf("serve: start anew: %w", err)
 }
 
 // hostName is this machine's name without its domain.

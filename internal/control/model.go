@@ -49,7 +49,7 @@ type Disk struct {
 
 // Problem is something that a person should know or do.
 type Problem struct {
-	About string    `json:"about"` // "image compute", "node n01", "disk", "coord"
+	About string    `json:"about"` // "image compute", "node n01", "disk /var/lib/dim", "shared state"
 	Text  string    `json:"text"`
 	Hint  string    `json:"hint,omitempty"`
 	Since time.Time `json:"since,omitzero"`
@@ -169,8 +169,6 @@ type NodeDetails struct {
 	Interfaces []Interface    `json:"interfaces"`
 	Files      []string       `json:"files"`  // paths of its node files
 	Append     string         `json:"append"` // its kernel command line
-	LayerFiles uint64         `json:"layer_files"`
-	LayerBytes uint64         `json:"layer_bytes"`
 	Saved      int            `json:"saved"`  // files set aside by switches
 	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
 }

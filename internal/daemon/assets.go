@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sync/singleflight"
 
@@ -30,6 +31,30 @@ type assets struct {
 	version func(*cluster.Node) (image.Version, error) // that the node is to boot
 	log     *slog.Logger
 	flight  singleflight.Group
+	left    sync.WaitGroup  // builds for which nobody waits any more
+	life    context.Context // of builds, which outlive who asked for them
+	end     context.CancelFunc
+
+	mu       sync.Mutex
+	releases map[releaseKey]string // found in versions; "": none
+}
+
+// releaseKey is what the kernel of a version depends on.
+type releaseKey struct {
+	version image.Digest
+	wanted  string
+}
+
+func newAssets(dir, initDir string, s *store.Store, log *slog.Logger) *assets {
+	a := &assets{dir: dir, initDir: initDir, store: s, log: log, releases: map[releaseKey]string{}}
+	a.life, a.end = context.WithCancel(context.Background())
+	return a
+}
+
+// close ends what is being built. Nobody may ask any more.
+func (a *assets) close() {
+	a.end()
+	a.left.Wait()
 }
 
 // asset is what one build amounts to, as it is kept beside the initramfs.
@@ -60,8 +85,28 @@ func (a *assets) Assets(ctx context.Context, n *cluster.Node) (kernel, ramfs boo
 	return kernel, ramfs, nil
 }
 
-// release tells which kernel a version boots; the error says why it cannot boot.
+// release tells which kernel a version boots; the error says why it cannot boot. `dim status` asks for it each time.
 func (a *assets) release(v image.Version, im *cluster.Image) (string, error) {
+	key := releaseKey{v.Digest, im.Kernel.Version}
+	a.mu.Lock()
+	release, known := a.releases[key]
+	a.mu.Unlock()
+	if !known {
+		var err error
+		if release, err = a.find(v, im); err != nil && !errors.Is(err, initramfs.ErrNoKernel) {
+			return "", err
+		}
+		a.mu.Lock()
+		a.releases[key] = release
+		a.mu.Unlock()
+	}
+	if release == "" {
+		return "", initramfs.ErrNoKernel
+	}
+	return release, nil
+}
+
+func (a *assets) find(v image.Version, im *cluster.Image) (string, error) {
 	kernels, err := initramfs.Kernels(versionfs.New(a.store, v.Root))
 	if err != nil {
 		return "", err
@@ -87,7 +132,7 @@ func (a *assets) made(ctx context.Context, v image.Version, im *cluster.Image) (
 		return asset{}, "", err
 	}
 	path := filepath.Join(a.dir, key)
-	wait := a.flight.DoChan(key, func() (any, error) { return a.build(context.WithoutCancel(ctx), spec, path) })
+	wait := a.flight.DoChan(key, func() (any, error) { return a.build(a.life, spec, path) })
 	select {
 	case r := <-wait:
 		if r.Err != nil {
@@ -95,6 +140,7 @@ func (a *assets) made(ctx context.Context, v image.Version, im *cluster.Image) (
 		}
 		return r.Val.(asset), path, nil
 	case <-ctx.Done():
+		a.left.Go(func() { <-wait })
 		return asset{}, "", ctx.Err()
 	}
 }

@@ -3,13 +3,13 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"dim/internal/capture"
 	"dim/internal/cluster"
 	"dim/internal/control"
-	"dim/internal/image"
 	"dim/internal/store"
 )
 
@@ -48,32 +48,19 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
 		return control.Captured{}, control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", r.Image, locked.Holder)
 	}
-	d.fail("image "+r.Image, err)
+	if err == nil && !r.DryRun {
+		if err = d.announce(ctx, result.Version); err != nil {
+			d.untold.Store(true)
+			err = fmt.Errorf("%s is captured, but not announced: %w", result.Version.Ref(), err)
+		}
+	}
+	if !r.DryRun && ctx.Err() == nil { // a capture that was called off has not failed
+		d.fail("image "+r.Image, err)
+	}
 	if err != nil {
 		return control.Captured{}, err
 	}
-	if !r.DryRun {
-		if err := d.announce(ctx, result.Version); err != nil {
-			return control.Captured{}, err
-		}
-	}
 	return d.captured(r, result, time.Since(begin)), nil
-}
-
-// announce tells the shared state of a version, and returns when the replicas here follow it. It is repeated for a version that is
-// known already, because a crash may have come between the store and the shared state.
-func (d *daemon) announce(ctx context.Context, v image.Version) error {
-	if _, known := d.declared().state.Resolve(v.Ref()); known {
-		return nil
-	}
-	shared, err := d.change(ctx)
-	if err != nil {
-		return err
-	}
-	if err := shared.PutVersion(ctx, v); err != nil {
-		return coded(err)
-	}
-	return d.refresh(ctx, shared)
 }
 
 func (d *daemon) captured(r control.CaptureRequest, in capture.Result, took time.Duration) control.Captured {

@@ -15,7 +15,7 @@
 //
 // # Lock order
 //
-// adopting, then mu. Neither is held while a node's call is served.
+// telling, adopting, exports.changing, then mu. None is held while a node's call is served.
 package daemon
 
 import (
@@ -72,6 +72,8 @@ type daemon struct {
 	started time.Time
 	log     *slog.Logger
 
+	listening *cluster.Server // as it was when the sockets were opened
+
 	lock     *os.File
 	store    *store.Store
 	set      *replica.Set
@@ -83,16 +85,24 @@ type daemon struct {
 	current  atomic.Pointer[declared]
 	adopting sync.Mutex // held by who adopts a state
 
-	tried chan struct{} // closed when the shared state was found, or not, for the first time
+	tried     chan struct{} // closed when the shared state was found, or not, for the first time
+	unsettled atomic.Bool   // a replica does not show what is declared; mend tries again
+	untold    atomic.Bool   // the shared state may lack a version that is in the store; mend tells it
 
-	mu       sync.Mutex // guards what follows
-	coord    *coord.Coord
-	coordErr error
-	captures map[string]control.Progress // that run now, by image
-	failures map[string]failure          // what went wrong with an image or a node, by "image compute", "node n01"
-	mounts   map[int]control.Mount
-	mountSeq int
-	services []control.Service
+	telling sync.Mutex // guards what follows
+	told    bool       // the description of the command line was put, if there is one
+
+	seen map[cluster.NodeName]bool // nodes that were declared once; guarded by adopting
+
+	mu         sync.Mutex // guards what follows
+	coord      *coord.Coord
+	coordErr   error
+	coordSince time.Time
+	captures   map[string]control.Progress // that run now, by image
+	failures   map[string]failure          // what went wrong with an image or a node, by "image compute", "node n01"
+	mounts     map[int]mounted
+	mountSeq   int
+	services   []control.Service
 }
 
 // failure is a problem that stays until what failed succeeds.
@@ -117,10 +127,9 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer sockets.close()
+	d.listening = me
 	d.noteServices(sockets)
-	if err := d.reconcile(ctx); err != nil {
-		d.log.Error("not all replicas can be served", "error", err)
-	}
+	d.reconcile(ctx)
 	return d.serve(ctx, sockets)
 }
 
@@ -142,18 +151,16 @@ func newDaemon(c Config) (*daemon, error) {
 	d := &daemon{
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
 		tracker: boot.NewTracker(nil), machines: dhcp.NewMachines(machinesKept),
-		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]control.Mount{},
-		tried: make(chan struct{}), coordErr: errors.New("starting"),
+		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]mounted{},
+		tried: make(chan struct{}), seen: map[cluster.NodeName]bool{}, coordErr: errors.New("starting"),
 	}
 	d.exports = newExports(d)
 	if err := d.open(); err != nil {
 		d.close()
 		return nil, err
 	}
-	d.assets = &assets{
-		dir: d.layout.boot(), initDir: c.InitDir, store: d.store, log: d.log,
-		version: func(n *cluster.Node) (image.Version, error) { return d.declared().version(n) },
-	}
+	d.assets = newAssets(d.layout.boot(), c.InitDir, d.store, d.log)
+	d.assets.version = d.shows
 	return d, nil
 }
 
@@ -173,14 +180,19 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 		return err
 	}
 	defer release()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.newServices(l).serve(ctx, l) })
-	g.Go(func() error { return control.Serve(ctx, ln, d, d.log) })
-	g.Go(func() error { return d.follow(ctx) })
+	g, all := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.newServices(l).serve(all, l) })
+	g.Go(func() error { return control.Serve(all, ln, d, d.log) })
+	g.Go(func() error { return d.follow(all) })
+	g.Go(func() error { return d.mend(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
 	err = g.Wait()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	d.endMounts()
+	if ctx.Err() != nil {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			d.log.Warn("end", "error", err)
+		}
 		return nil
 	}
 	return err
@@ -188,6 +200,9 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 
 func (d *daemon) close() {
 	var errs []error
+	if d.assets != nil {
+		d.assets.close()
+	}
 	if d.set != nil {
 		errs = append(errs, d.set.Close())
 	}
@@ -200,6 +215,21 @@ func (d *daemon) close() {
 	if err := errors.Join(append(errs, d.lock.Close())...); err != nil {
 		d.log.Error("end", "error", err)
 	}
+}
+
+// shows returns the version that a node's replica shows: the kernel that it boots must fit the modules that it will find.
+func (d *daemon) shows(n *cluster.Node) (image.Version, error) {
+	if x := d.exports.node(n.Name); x != nil && x.fs.Tree() == treeOf(n) {
+		return x.fs.Version(), nil
+	}
+	if text := d.failed("node " + string(n.Name)); text != "" {
+		return image.Version{}, errors.New(text)
+	}
+	v, err := d.declared().version(n)
+	if err == nil {
+		err = d.errorf("node %s is not served here", n.Name)
+	}
+	return v, err
 }
 
 // noteServices remembers what listens, for `dim status`.
@@ -218,17 +248,20 @@ func (d *daemon) noteServices(l *sockets) {
 	}
 }
 
-// fail notes that something went wrong with what; nil notes that it went well.
-func (d *daemon) fail(what string, err error) {
+// fail notes that something went wrong with what; nil notes that it went well. It reports whether that is news.
+func (d *daemon) fail(what string, err error) (news bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old, had := d.failures[what]
 	switch {
 	case err == nil:
 		delete(d.failures, what)
+		return had
 	case !had || old.text != err.Error():
 		d.failures[what] = failure{text: err.Error(), since: time.Now()}
+		return true
 	}
+	return false
 }
 
 // failed returns what went wrong last with what, or "".

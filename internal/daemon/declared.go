@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"dim/internal/cluster"
-	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
 )
@@ -42,11 +41,24 @@ func (c *declared) version(n *cluster.Node) (image.Version, error) {
 	return v, nil
 }
 
-// load finds what holds from the start, without the shared state: the description of Config.ClusterFile or the kept one, and the kept state.
+// missing tells why n has no version, when that is not only that its image was not captured yet.
+func (c *declared) missing(n *cluster.Node) error {
+	r := c.ref(n)
+	if r.Number == 0 && r.Tag == "" {
+		return nil
+	}
+	return fmt.Errorf("serve %s: there is no %s", n.Name, r)
+}
+
+// load finds what holds from the start, without the shared state: the description of Config.ClusterFile or the kept one, and the kept
+// state. A kept state that cannot be read is done without when there is a description.
 func (d *daemon) load() error {
 	kept, err := coord.LoadState(d.layout.state())
-	if err != nil {
-		return err
+	switch {
+	case err != nil && (d.config.ClusterFile == "" || errors.Is(err, coord.ErrNewerFormat)):
+		return d.errorf("%w", err)
+	case err != nil:
+		d.log.Error("kept state cannot be read; going on without it", "error", err)
 	}
 	now := &declared{state: kept}
 	switch {
@@ -100,131 +112,11 @@ func parse(d *coord.Description) (*cluster.Cluster, error) {
 	})
 }
 
-// follow finds the shared state and adopts what it says, until ctx ends.
-func (d *daemon) follow(ctx context.Context) error {
-	pause := time.Second
-	for {
-		c, err := d.openCoord(ctx)
-		if err == nil {
-			err = c.Watch(ctx, coord.State{}, func(s coord.State) error { return d.adopt(ctx, s) })
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		d.noteCoord(nil, err)
-		d.log.Error("shared state not available; serving what was declared last", "error", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-			pause = min(2*pause, time.Minute)
-		}
-	}
-}
-
-// openCoord opens the shared state, once, and tells it what this server knows and it does not: the description given on the
-// command line, and versions in the store, if a crash came between the two or the state was lost.
-func (d *daemon) openCoord(ctx context.Context) (*coord.Coord, error) {
-	c := d.shared()
-	if c == nil {
-		var err error
-		o := coord.Options{Endpoints: d.config.Endpoints, Log: d.log}
-		if len(o.Endpoints) == 0 {
-			o.Dir = d.layout.coord()
-		}
-		if c, err = coord.Open(ctx, o); err != nil {
-			return nil, err
-		}
-		d.mu.Lock()
-		d.coord = c // from now on close closes it
-		d.mu.Unlock()
-	}
-	s, err := c.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if d.config.ClusterFile != "" && (s.Description == nil || s.Description.Digest != d.declared().digest) {
-		if _, err := c.PutDescription(ctx, describe(d.cluster()), coord.Any); err != nil {
-			return nil, err
-		}
-	}
-	if err := d.tellVersions(ctx, c, s); err != nil {
-		return nil, err
-	}
-	d.noteCoord(c, nil)
-	return c, nil
-}
-
-// tellVersions adds the versions that are in the store and newer than all that the shared state ever had.
-func (d *daemon) tellVersions(ctx context.Context, c *coord.Coord, s coord.State) error {
-	names, err := d.store.Images()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		versions, err := d.store.Versions(name)
-		if err != nil {
-			return err
-		}
-		last := 0
-		if im := s.Images[name]; im != nil {
-			last = im.Last
-		}
-		for _, v := range versions {
-			if v.Number <= last {
-				continue
-			}
-			if err := c.PutVersion(ctx, v); err != nil && !errors.Is(err, coord.ErrConflict) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (d *daemon) shared() *coord.Coord {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.coord
-}
-
-// noteCoord notes how the shared state is; c stays what it is when nil.
-func (d *daemon) noteCoord(c *coord.Coord, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if c != nil {
-		d.coord = c
-	}
-	d.coordErr = err
-	select {
-	case <-d.tried:
-	default:
-		close(d.tried)
-	}
-}
-
-// change returns the shared state for a change, or an error that a person can do something about. Right after the start
-// it waits until the state was looked for.
-func (d *daemon) change(ctx context.Context) (*coord.Coord, error) {
-	select {
-	case <-d.tried:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.coord == nil || d.coordErr != nil {
-		return nil, control.Errorf(control.Unavailable, "the shared state is not available: %v", d.coordErr).
-			WithHint("nodes are served what was declared last; changes wait until it is back")
-	}
-	return d.coord, nil
-}
-
 // refresh adopts the state as it is now: who changed something calls it, so that the change is in force when the call returns.
 func (d *daemon) refresh(ctx context.Context, c *coord.Coord) error {
 	s, err := c.Snapshot(ctx)
 	if err != nil {
-		return err
+		return coded(err)
 	}
 	return d.adopt(ctx, s)
 }
@@ -236,6 +128,11 @@ func (d *daemon) adopt(ctx context.Context, s coord.State) error {
 	defer d.adopting.Unlock()
 	old := d.declared()
 	if old.state.Store == s.Store && s.Revision <= old.state.Revision {
+		return nil
+	}
+	if empty(s) && !empty(old.state) {
+		d.log.Error("the shared state is empty; what was kept of it will be put back")
+		d.untold.Store(true)
 		return nil
 	}
 	now := &declared{state: s, cluster: old.cluster, digest: old.digest}
@@ -253,12 +150,33 @@ func (d *daemon) adopt(ctx context.Context, s coord.State) error {
 			d.log.Error("description not followed", "error", err)
 		}
 	}
-	if err := coord.SaveState(d.layout.state(), s); err != nil {
+	if err := coord.SaveState(d.layout.state(), now.kept(old)); err != nil {
 		d.log.Error("declared state not kept", "error", err) // a full disk: go on, a restart reads an older one
 	}
 	d.current.Store(now)
-	if err := d.reconcileLocked(ctx); err != nil {
-		d.log.Error("not all replicas follow", "error", err)
-	}
+	d.reconcileLocked(ctx)
 	return nil
+}
+
+// empty reports whether nothing was declared in s yet, or all was lost.
+func empty(s coord.State) bool { return s.Description == nil && len(s.Images) == 0 }
+
+// kept is what a restart is to find: the state with the description that is followed. A description that is not followed does not keep
+// the server from starting; it is looked at again then, because the revision is the old one.
+func (c *declared) kept(old *declared) coord.State {
+	s := c.state
+	if c.problem == "" && s.Description != nil {
+		return s
+	}
+	s.Description, s.Revision = old.followed(), old.state.Revision
+	return s
+}
+
+// followed is the description that c.cluster was parsed from.
+func (c *declared) followed() *coord.Description {
+	if in := c.state.Description; in != nil && in.Digest == c.digest {
+		return in
+	}
+	made := describe(c.cluster)
+	return &made
 }

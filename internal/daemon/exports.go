@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ type exports struct {
 	d     *daemon
 	table atomic.Pointer[exportTable] // replaced whole: Find is asked on every call and takes no lock
 
-	changing sync.Mutex // held by who replaces table
+	changing sync.Mutex // held by who replaces table; below daemon.adopting
 }
 
 type exportTable struct {
@@ -35,7 +36,8 @@ type export struct {
 	node     cluster.NodeName // "" for a version
 	paths    []string         // of its node files
 	allowed  []netip.Addr
-	lastCall atomic.Int64 // Unix nanoseconds
+	old      bool          // of an image that the node no longer runs, but may until it boots
+	lastCall *atomic.Int64 // Unix nanoseconds; shared by all exports of a node
 }
 
 // activeEvery is how often at most the boot tracker hears that a node works.
@@ -72,6 +74,9 @@ func (e *exports) Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
 		return nil, vfs.EBADHANDLE
 	}
 	x := e.table.Load().trees[tree]
+	if x == nil && e.admin(client) {
+		x = e.known(tree)
+	}
 	switch {
 	case x == nil:
 		return nil, vfs.ESTALE
@@ -129,52 +134,59 @@ func (e *exports) version(ref string) (vfs.FS, error) {
 	if !ok {
 		return nil, vfs.ENOENT
 	}
-	if x := e.table.Load().trees[replica.VersionTree(v.Image, v.Digest)]; x != nil {
-		return x.fs, nil
+	x, err := e.serve(v)
+	if err != nil {
+		return nil, vfs.EIO
+	}
+	return x.fs, nil
+}
+
+// known returns the version that a handle of before the last start is of.
+func (e *exports) known(tree replica.Tree) *export {
+	for _, im := range e.d.declared().state.Images {
+		for _, v := range im.Versions {
+			if replica.VersionTree(v.Image, v.Digest) == tree {
+				x, _ := e.serve(v)
+				return x
+			}
+		}
+	}
+	return nil
+}
+
+func (e *exports) serve(v image.Version) (*export, error) {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	old := e.table.Load()
+	if x := old.trees[replica.VersionTree(v.Image, v.Digest)]; x != nil {
+		return x, nil
 	}
 	fs, err := e.d.set.ReadOnly(v)
 	if err != nil {
 		e.d.log.Error("version cannot be served", "version", v.Ref().String(), "error", err)
-		return nil, vfs.EIO
+		return nil, err
 	}
-	e.add(&export{fs: fs})
-	return fs, nil
+	x := &export{fs: fs, lastCall: new(atomic.Int64)}
+	t := &exportTable{trees: maps.Clone(old.trees), nodes: old.nodes}
+	t.trees[fs.Tree()] = x
+	e.table.Store(t)
+	return x, nil
 }
 
-// add adds a tree, in place of what had the same one.
-func (e *exports) add(list ...*export) {
+// replace makes list all that is exported, besides the versions that came to it meanwhile. Of several with one tree the last counts.
+func (e *exports) replace(list []*export) {
 	e.changing.Lock()
 	defer e.changing.Unlock()
-	old := e.table.Load()
-	t := &exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}}
-	for k, v := range old.trees {
-		t.trees[k] = v
-	}
-	for k, v := range old.nodes {
-		t.nodes[k] = v
+	t := &exportTable{trees: make(map[replica.Tree]*export, len(list)), nodes: make(map[cluster.NodeName]*export, len(list))}
+	for tree, x := range e.table.Load().trees {
+		if x.node == "" {
+			t.trees[tree] = x
+		}
 	}
 	for _, x := range list {
 		t.trees[x.fs.Tree()] = x
-		if x.node != "" {
+		if x.node != "" && !x.old {
 			t.nodes[x.node] = x
-		}
-	}
-	e.table.Store(t)
-}
-
-// drop removes what keep does not want.
-func (e *exports) drop(keep func(*export) bool) {
-	e.changing.Lock()
-	defer e.changing.Unlock()
-	t := &exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}}
-	for k, v := range e.table.Load().trees {
-		if keep(v) {
-			t.trees[k] = v
-		}
-	}
-	for k, v := range e.table.Load().nodes {
-		if keep(v) {
-			t.nodes[k] = v
 		}
 	}
 	e.table.Store(t)

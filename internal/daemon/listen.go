@@ -42,7 +42,11 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 		}
 	}
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	for _, addr := range append(addresses(s), loopback) {
+	all := addresses(s)
+	if !slices.Contains(all, loopback) {
+		all = append(all, loopback)
+	}
+	for _, addr := range all {
 		tcp(&l.nfs, addr, s.Ports.NFS)
 		tcp(&l.http, addr, s.Ports.HTTP)
 	}
@@ -51,8 +55,11 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 		if note(err) {
 			l.tftp = append(l.tftp, pc)
 		}
+		if !s.DHCP {
+			continue
+		}
 		card, err := cardOf(addr)
-		if !note(err) || !s.DHCP || slices.Contains(l.cards, card.Index) {
+		if !note(err) || slices.Contains(l.cards, card.Index) {
 			continue
 		}
 		l.cards = append(l.cards, card.Index)

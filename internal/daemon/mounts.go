@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"net"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/control"
@@ -26,9 +28,9 @@ func (d *daemon) Mount(_ context.Context, m control.Mount, fd int) (<-chan struc
 	d.mu.Lock()
 	d.mountSeq++
 	id := d.mountSeq
-	d.mounts[id] = m
-	d.mu.Unlock()
 	done := make(chan struct{})
+	d.mounts[id] = mounted{m, done}
+	d.mu.Unlock()
 	go func() {
 		server.Wait()
 		d.mu.Lock()
@@ -37,6 +39,31 @@ func (d *daemon) Mount(_ context.Context, m control.Mount, fd int) (<-chan struc
 		close(done)
 	}()
 	return done, nil
+}
+
+// mounted is one mount; done is closed when it is no more.
+type mounted struct {
+	control.Mount
+	done chan struct{}
+}
+
+// unmountIn bounds how long the end of the daemon waits for mounts to end. The end of the process ends them in any case.
+const unmountIn = 3 * time.Second
+
+// endMounts waits until nothing is mounted any more: those who asked for mounts were told, by the end of their connection, to unmount.
+func (d *daemon) endMounts() {
+	d.mu.Lock()
+	mounts := slices.Collect(maps.Values(d.mounts))
+	d.mu.Unlock()
+	late := time.After(unmountIn)
+	for _, m := range mounts {
+		select {
+		case <-m.done:
+		case <-late:
+			d.log.Warn("a mount is still in use", "what", m.What, "dir", m.Dir)
+			return
+		}
+	}
 }
 
 // mountable finds the tree that what names: NAME@VERSION, or a node.
@@ -63,7 +90,7 @@ func (d *daemon) Mounts(context.Context) ([]control.Mount, error) {
 	defer d.mu.Unlock()
 	list := make([]control.Mount, 0, len(d.mounts))
 	for _, m := range d.mounts {
-		list = append(list, m)
+		list = append(list, m.Mount)
 	}
 	slices.SortFunc(list, func(a, b control.Mount) int { return strings.Compare(a.Dir, b.Dir) })
 	return list, nil

@@ -39,6 +39,13 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 	}
 	out := d.node(now, n)
 	out.Details = d.details(n)
+	if x := d.exports.node(n.Name); x != nil {
+		saved, err := x.fs.Saved()
+		if err != nil {
+			return out, err
+		}
+		out.Details.Saved = len(saved)
+	}
 	return out, nil
 }
 

@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/image"
@@ -14,66 +16,139 @@ import (
 	"dim/internal/versionfs"
 )
 
-// reconcile makes every replica of this server's nodes show what is declared: those that are not served yet are attached, those
-// that show something else are switched, all to the same version together. A node that cannot be served is a problem
-// that is shown; the others are served all the same.
-func (d *daemon) reconcile(ctx context.Context) error {
-	d.adopting.Lock()
-	defer d.adopting.Unlock()
-	return d.reconcileLocked(ctx)
+// mendEvery is how often what could not be done is tried again.
+const mendEvery = 10 * time.Second
+
+// mend tries again what could not be done, until ctx ends.
+func (d *daemon) mend(ctx context.Context) error {
+	tick := time.NewTicker(mendEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if d.unsettled.Load() {
+			d.reconcile(ctx)
+		}
+		if d.untold.Load() {
+			d.tellAgain(ctx)
+		}
+	}
 }
 
-func (d *daemon) reconcileLocked(ctx context.Context) error {
+// reconcile makes every replica of this server's nodes show what is declared: those that are not served yet are attached, those
+// that show something else are switched, all to the same version together. A node that cannot be served is a problem
+// that is shown, and tried again later; the others are served all the same.
+func (d *daemon) reconcile(ctx context.Context) {
+	d.adopting.Lock()
+	defer d.adopting.Unlock()
+	d.reconcileLocked(ctx)
+}
+
+func (d *daemon) reconcileLocked(ctx context.Context) {
 	now := d.declared()
 	plan := newPlan(now)
-	var errs []error
-	var fresh []*export
+	failed := map[string]error{}
+	list := d.kept(now)
 	var moves []replica.Move
 	for _, n := range now.cluster.Nodes {
 		if !d.mine(n) {
 			continue
 		}
 		x, move, err := d.place(plan, n)
-		d.fail("node "+string(n.Name), err)
 		if err != nil {
-			errs = append(errs, err)
+			failed["node "+string(n.Name)] = err
 			continue
 		}
 		if x != nil {
-			fresh = append(fresh, x)
+			list = append(list, x)
 		}
 		if move != nil {
 			moves = append(moves, *move)
 		}
 	}
 	if len(moves) > 0 {
-		errs = append(errs, d.move(ctx, moves))
+		if err := d.move(ctx, moves); err != nil {
+			failed["replicas"] = err
+		}
 	}
-	d.exports.add(fresh...)
-	d.exports.drop(func(x *export) bool {
-		if x.node == "" {
-			return true
-		}
-		n, ok := now.cluster.Node(x.node)
-		if !ok {
-			d.tracker.Forget(x.node)
-		}
-		return ok && d.mine(n)
-	})
-	return errors.Join(errs...)
+	d.exports.replace(list)
+	d.forget(now)
+	d.settle(failed)
 }
+
+// kept returns the exports that stay whatever is decided about replicas: versions, and what nodes of this server have used until
+// now. With a node's present addresses: what it had is not left to who has them now.
+func (d *daemon) kept(now *declared) []*export {
+	var list []*export
+	for _, x := range d.exports.table.Load().trees {
+		if x.node == "" {
+			list = append(list, x)
+			continue
+		}
+		if n, ok := now.cluster.Node(x.node); ok && d.mine(n) {
+			y := *x
+			y.allowed = addressesOf(n)
+			y.old = x.fs.Tree() != treeOf(n)
+			list = append(list, &y)
+		}
+	}
+	return list
+}
+
+// forget drops what is known of nodes that are no longer declared.
+func (d *daemon) forget(now *declared) {
+	for name := range d.seen {
+		if _, ok := now.cluster.Node(name); !ok {
+			d.tracker.Forget(name)
+			delete(d.seen, name)
+		}
+	}
+	for _, n := range now.cluster.Nodes {
+		d.seen[n.Name] = true
+	}
+}
+
+// settle notes what failed, in place of what failed before, and says so when it is something new.
+func (d *daemon) settle(failed map[string]error) {
+	d.unsettled.Store(len(failed) > 0)
+	said := 0
+	for what, err := range failed {
+		if d.fail(what, err) {
+			said++
+			if said <= saidAtOnce {
+				d.log.Error("not served as declared", "what", what, "error", err)
+			}
+		}
+	}
+	if said > saidAtOnce {
+		d.log.Error("more is not served as declared", "problems", said-saidAtOnce)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for what := range d.failures {
+		if _, still := failed[what]; !still && (what == "replicas" || strings.HasPrefix(what, "node ")) {
+			delete(d.failures, what)
+		}
+	}
+}
+
+// saidAtOnce bounds the lines of log when the same befalls all nodes.
+const saidAtOnce = 5
 
 // mine reports whether this server may have to serve n.
 func (d *daemon) mine(n *cluster.Node) bool {
 	return slices.ContainsFunc(n.Servers, func(s *cluster.Server) bool { return s.Name == d.server })
 }
 
-// place decides what has to be done for n: a new export, or a move of the replica that it has (which costs nothing when
+// place decides what has to be done for n: a new export, and a move of the replica if there is one (which costs nothing when
 // that shows the right thing already). A node whose image has no version yet needs nothing.
 func (d *daemon) place(plan *plan, n *cluster.Node) (*export, *replica.Move, error) {
 	v, err := plan.now.version(n)
 	if err != nil {
-		return nil, nil, nil
+		return nil, nil, plan.now.missing(n)
 	}
 	if _, err := d.store.Resolve(image.Ref{Image: v.Image, Number: v.Number}); err != nil {
 		return nil, nil, fmt.Errorf("serve %s: %w", n.Name, err)
@@ -82,19 +157,23 @@ func (d *daemon) place(plan *plan, n *cluster.Node) (*export, *replica.Move, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
-	old := d.exports.node(n.Name)
-	if old != nil && old.fs.Tree() == replica.ReplicaTree(string(n.Name), string(n.Image.Name)) {
-		x := &export{fs: old.fs, node: n.Name, paths: pathsOf(files), allowed: addressesOf(n)}
-		x.lastCall.Store(old.lastCall.Load())
-		return x, &replica.Move{Replica: old.fs, Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared}, nil
+	x := &export{node: n.Name, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(atomic.Int64)}
+	if old := d.exports.node(n.Name); old != nil {
+		x.lastCall = old.lastCall
 	}
-	r, err := d.set.Attach(replica.Spec{
+	if r, ok := d.set.Find(treeOf(n)); ok {
+		x.fs = r
+		return x, &replica.Move{Replica: r, Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared}, nil
+	}
+	x.fs, err = d.set.Attach(replica.Spec{
 		Node: string(n.Name), Image: string(n.Image.Name), Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared,
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	return &export{fs: r, node: n.Name, paths: pathsOf(files), allowed: addressesOf(n)}, nil, nil
+	return x, nil, err
+}
+
+// treeOf is the tree of n's replica of its present image.
+func treeOf(n *cluster.Node) replica.Tree {
+	return replica.ReplicaTree(string(n.Name), string(n.Image.Name))
 }
 
 // move switches replicas and says so.

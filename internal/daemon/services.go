@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -26,6 +28,7 @@ type services struct {
 	tftp *tftp.Server
 	ra   *ra.Responder
 	http *http.Server
+	busy *drained // the handler of http
 }
 
 func (d *daemon) newServices(l *sockets) *services {
@@ -35,13 +38,18 @@ func (d *daemon) newServices(l *sockets) *services {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("/boot/", b.Handler())
+	busy := &drained{handler: mux}
 	return &services{
+		busy: busy,
 		rpc:  oncrpc.NewServer(oncrpc.Options{Log: d.log}, nfs.New(d.exports, nfs.Options{Log: d.log}).Programs()...),
 		boot: b,
 		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.machines, Log: d.log},
 		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.log},
 		ra:   &ra.Responder{Interfaces: l.cards, Log: d.log},
-		http: &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10},
+		http: &http.Server{
+			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+			ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what clients do wrong
+		},
 	}
 }
 
@@ -54,7 +62,9 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		return s.http.Close() // a kernel that is half fetched is fetched again
+		err := s.http.Close() // a kernel that is half fetched is fetched again
+		s.busy.drain()
+		return err
 	})
 	for _, pc := range l.tftp {
 		g.Go(func() error { return s.tftp.Serve(ctx, pc) })
@@ -67,6 +77,25 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 	}
 	return g.Wait()
 }
+
+// drained is a handler that can be waited for; http.Server.Close does not.
+type drained struct {
+	handler http.Handler
+	running sync.RWMutex
+}
+
+// ServeHTTP implements http.Handler.
+func (h *drained) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !h.running.TryRLock() {
+		http.Error(w, "the server ends", http.StatusServiceUnavailable)
+		return
+	}
+	defer h.running.RUnlock()
+	h.handler.ServeHTTP(w, r)
+}
+
+// drain returns when nothing is handled any more, nor will be.
+func (h *drained) drain() { h.running.Lock() }
 
 func (s *services) serveHTTP(ln net.Listener) error {
 	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

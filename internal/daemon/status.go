@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/cluster"
 	"dim/internal/control"
 )
 
@@ -26,8 +27,8 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if now.state.Description != nil {
 		s.Applied = now.state.Description.Applied
 	}
-	s.Coord = d.coordStatus(ctx, now)
-	var err error
+	var lost, err error
+	s.Coord, lost = d.coordStatus(ctx, now)
 	if s.Images, err = d.Images(ctx); err != nil {
 		return s, err
 	}
@@ -49,25 +50,21 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		s.Capturing = append(s.Capturing, p)
 	}
 	d.mu.Unlock()
-	s.Problems = d.problems(now, &s, nodes)
+	s.Problems = append(d.own(now, lost), d.problems(&s, nodes)...)
 	return s, nil
 }
 
-func (d *daemon) coordStatus(ctx context.Context, now *declared) control.Coord {
+func (d *daemon) coordStatus(ctx context.Context, now *declared) (control.Coord, error) {
+	d.hasStarted(ctx)
 	c := control.Coord{Kind: "embedded", Revision: now.state.Revision}
 	if len(d.config.Endpoints) > 0 {
 		c.Kind = "external"
 	}
-	d.mu.Lock()
-	shared, err := d.coord, d.coordErr
-	d.mu.Unlock()
-	if err == nil && shared != nil {
-		err = shared.Check(ctx)
-	}
+	_, err := d.reachable(ctx)
 	if c.OK = err == nil; err != nil {
 		c.Error = err.Error()
 	}
-	return c
+	return c, err
 }
 
 func (d *daemon) disks() []control.Disk {
@@ -81,15 +78,34 @@ func (d *daemon) disks() []control.Disk {
 	}}
 }
 
-// problems lists what a person should know or do.
-func (d *daemon) problems(now *declared, s *control.Status, nodes []control.Node) []control.Problem {
+// own lists what is wrong with this server itself; lost is what is wrong with the shared state.
+func (d *daemon) own(now *declared, lost error) []control.Problem {
 	list := []control.Problem{}
 	if now.problem != "" {
 		list = append(list, control.Problem{About: "description", Text: now.problem, Hint: "the server follows the one before"})
 	}
-	if !s.Coord.OK {
-		list = append(list, control.Problem{About: "coord", Text: s.Coord.Error, Hint: "nodes are served what was declared last; changes wait"})
+	if lost != nil {
+		d.mu.Lock()
+		since := d.coordSince
+		d.mu.Unlock()
+		list = append(list, control.Problem{About: "shared state", Text: lost.Error(), Hint: d.coordHint(lost), Since: since})
 	}
+	if me, ok := now.cluster.Server(d.server); ok && !sameSockets(me, d.listening) {
+		list = append(list, control.Problem{
+			About: "server " + string(d.server), Text: "its addresses or ports in the description are others than those it listens on", Hint: "restart it",
+		})
+	}
+	return list
+}
+
+// sameSockets reports whether two descriptions of a server amount to the same sockets.
+func sameSockets(a, b *cluster.Server) bool {
+	return slices.Equal(addresses(a), addresses(b)) && a.Ports == b.Ports && a.DHCP == b.DHCP
+}
+
+// problems lists what a person should know or do about what is served.
+func (d *daemon) problems(s *control.Status, nodes []control.Node) []control.Problem {
+	list := []control.Problem{}
 	for _, disk := range s.Disks {
 		if disk.BytesFree*100 < disk.Bytes*lowDisk {
 			list = append(list, control.Problem{
