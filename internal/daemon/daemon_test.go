@@ -1,0 +1,241 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"dim/internal/control"
+	"dim/internal/vfs"
+)
+
+func TestTwoServersLiveInOneProcess(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	a, b := newSite(t, "127.0.0.2"), newSite(t, "127.0.0.3")
+	b.put("etc/motd", "b's\n")
+	for _, s := range []*site{a, b} {
+		s.start()
+		defer s.stop()
+		s.capture("compute")
+	}
+	treeA, treeB := a.mount("127.0.0.11", "/nodes/n01"), b.mount("127.0.0.11", "/nodes/n01")
+	if got := read(t, treeA, "etc/motd") + read(t, treeB, "etc/motd"); got != "one\nb's\n" {
+		t.Errorf("they read %q", got)
+	}
+	if got := read(t, treeA, "etc/hostname"); got != "n01\n" {
+		t.Errorf("n01's hostname: %q", got)
+	}
+	a.put("etc/motd", "two\n")
+	a.capture("compute")
+	if got := read(t, treeA, "etc/motd") + read(t, treeB, "etc/motd"); got != "two\nb's\n" {
+		t.Errorf("after a capture on one of them they read %q", got)
+	}
+	for _, s := range []*site{a, b} {
+		if err := s.stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+	closeAll(t)
+}
+
+// closeAll ends what tests left open, before goroutines are counted.
+func closeAll(t *testing.T) {
+	t.Helper()
+	if tr, ok := http.DefaultTransport.(*http.Transport); ok {
+		tr.CloseIdleConnections()
+	}
+}
+
+func TestANodeKeepsItsWritesOverSwitchesAndRestarts(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	tree := s.mount("127.0.0.11", "/nodes/n01")
+	motd, err := find(tree, "etc/motd")
+	must(t, err)
+	write(t, tree, "etc", "own", "mine\n")
+
+	s.put("etc/motd", "two\n")
+	if got := s.capture("compute"); got.Version.Number != 2 || !slices.Contains(got.Version.Nodes, "n01") {
+		t.Errorf("captured %+v", got.Version)
+	}
+	check := func(tree vfs.FS) {
+		t.Helper()
+		if got := read(t, tree, "etc/motd") + read(t, tree, "etc/own"); got != "two\nmine\n" {
+			t.Errorf("n01 reads %q", got)
+		}
+		buf := make([]byte, 100)
+		if n, _, err := tree.Read(superuser, motd, buf, 0); err != nil || string(buf[:n]) != "one\n" {
+			t.Errorf("the file that was open reads %q, %v", buf[:n], err)
+		}
+	}
+	check(tree)
+	must(t, s.stop())
+	s.given = false
+	s.start()
+	check(s.mount("127.0.0.11", "/nodes/n01"))
+	if got := s.capture("compute"); !got.Unchanged {
+		t.Errorf("captured again after the restart: %+v", got)
+	}
+	node, err := s.client().Node(t.Context(), "n01")
+	must(t, err)
+	if node.Version != 2 || node.LastCall.IsZero() || node.Details == nil || !slices.Contains(node.Details.Files, "/etc/hostname") {
+		t.Errorf("node n01 is shown as %+v", node)
+	}
+}
+
+func TestANodeReachesItsOwnReplicaAlone(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	own := s.mount("127.0.0.11", "/nodes/n01")
+	motd, err := find(own, "etc/motd")
+	must(t, err)
+	for _, c := range []struct {
+		name, from string
+		port       int
+		want       error // of mounting /nodes/n01
+		wantNone   error // of mounting /nodes/none
+		wantHandle error // of using a handle of n01's
+	}{
+		{"the node itself", "127.0.0.11", 0, nil, vfs.EACCES, nil},
+		{"another node", "127.0.0.12", 0, vfs.EACCES, vfs.EACCES, vfs.EACCES},
+		{"a stranger", "127.0.0.99", 0, vfs.EACCES, vfs.EACCES, vfs.EACCES},
+		{"the superuser of this machine", "127.0.0.1", 1001, nil, vfs.ENOENT, nil},
+		{"another user of this machine", "127.0.0.1", 0, vfs.EACCES, vfs.EACCES, vfs.EACCES},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cl := s.nfs(c.from, c.port)
+			if _, err := cl.Mount("/nodes/n01"); !errors.Is(err, c.want) {
+				t.Errorf("mount: %v, want %v", err, c.want)
+			}
+			if _, err := cl.Mount("/nodes/none"); !errors.Is(err, c.wantNone) {
+				t.Errorf("mount of what is not there: %v, want %v", err, c.wantNone)
+			}
+			buf := make([]byte, 100)
+			if n, _, err := cl.TreeAt(motd).Read(superuser, motd, buf, 0); !errors.Is(err, c.wantHandle) || err != nil && n > 0 {
+				t.Errorf("read by handle: %d bytes, %v, want %v", n, err, c.wantHandle)
+			}
+			if _, err := cl.Mount("/images/compute@1"); (err == nil) != (c.port != 0) {
+				t.Errorf("mount of a version: %v", err)
+			}
+		})
+	}
+}
+
+func TestAHandleOfAVersionOutlivesARestart(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	tree, err := s.nfs("127.0.0.1", 1002).Tree("/images/compute@1")
+	must(t, err)
+	motd, err := find(tree, "etc/motd")
+	must(t, err)
+	must(t, s.stop())
+	s.start()
+	buf := make([]byte, 100)
+	if n, _, err := s.nfs("127.0.0.1", 1003).TreeAt(motd).Read(superuser, motd, buf, 0); err != nil || string(buf[:n]) != "one\n" {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
+}
+
+func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	s.put("etc/motd", "other\n")
+	s.capture("other")
+	tree := s.mount("127.0.0.11", "/nodes/n01")
+	motd, err := find(tree, "etc/motd")
+	must(t, err)
+	readBy := func(from string) error {
+		_, _, err := s.nfs(from, 0).TreeAt(motd).Read(superuser, motd, make([]byte, 100), 0)
+		return err
+	}
+
+	t.Run("a node file that is new is there", func(t *testing.T) {
+		s.describe("", `<shared path="/usr"/>`, `<shared path="/usr"/><file path="/etc/new">{{.Node.Name}}</file>`)
+		must(t, s.apply())
+		if got := read(t, tree, "etc/new"); got != "n01" {
+			t.Errorf("it reads %q", got)
+		}
+	})
+	t.Run("a node that changes to another image has both, until it boots", func(t *testing.T) {
+		s.describe(`<group name="g" nodes="n01" image="other"/>`)
+		must(t, s.apply())
+		if got := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd"); got != "other\n" {
+			t.Errorf("n01 mounts what reads %q", got)
+		}
+		must(t, readBy("127.0.0.11"))
+	})
+	t.Run("a node that moves takes all its replicas with it", func(t *testing.T) {
+		s.describe(`<group name="g" nodes="n01" image="other"/>`, `address="127.0.0.{10+node}"`, `address="127.0.0.{20+node}"`)
+		must(t, s.apply())
+		if err := readBy("127.0.0.11"); !errors.Is(err, vfs.EACCES) {
+			t.Errorf("from the old address: %v", err)
+		}
+		must(t, readBy("127.0.0.21"))
+		s.mount("127.0.0.21", "/nodes/n01")
+	})
+	t.Run("back at the first image, what it wrote there is there", func(t *testing.T) {
+		s.describe("")
+		must(t, s.apply())
+		write(t, s.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "mine\n")
+		s.describe(`<group name="g" nodes="n01" image="other"/>`)
+		must(t, s.apply())
+		s.put("etc/motd", "three\n")
+		s.capture("compute")
+		s.describe("")
+		must(t, s.apply())
+		tree := s.mount("127.0.0.11", "/nodes/n01")
+		if got := read(t, tree, "etc/own") + read(t, tree, "etc/motd"); got != "mine\nthree\n" {
+			t.Errorf("n01 reads %q", got)
+		}
+	})
+	t.Run("a node that is gone is refused, and forgotten", func(t *testing.T) {
+		s.describe("", `to="4"`, `to="3"`)
+		must(t, s.apply())
+		if _, err := s.nfs("127.0.0.14", 0).Mount("/nodes/n04"); !errors.Is(err, vfs.EACCES) {
+			t.Errorf("mount: %v", err)
+		}
+		s.describe("")
+		must(t, s.apply())
+		s.mount("127.0.0.14", "/nodes/n04")
+	})
+	t.Run("one with problems is refused, with all of them", func(t *testing.T) {
+		s.describe("<bogus/>", `image="compute" servers`, `image="nothing" servers`)
+		err := s.apply()
+		e, ok := errors.AsType[*control.Error](err)
+		if !ok || e.Code != control.Invalid || len(e.Details) != 2 {
+			t.Errorf("apply: %v %+v", err, e)
+		}
+	})
+	t.Run("ports that change want a restart", func(t *testing.T) {
+		s.describe("", fmt.Sprintf(`http-port="%d"`, s.ports[1]), fmt.Sprintf(`http-port="%d"`, freePort(t, s.addr)))
+		must(t, s.apply())
+		if got := s.problem("server head"); got.Hint != "restart it" {
+			t.Errorf("problem: %+v", got)
+		}
+	})
+}
+
+func TestTheHTTPServiceAnswersWhenItIsReady(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	for path, want := range map[string]int{"/healthz": 200, "/": 404, "/boot/ipxe": 403, "/boot/../../etc/passwd": 404} {
+		tr := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 99)}}).DialContext}
+		resp, err := (&http.Client{Transport: tr}).Get(fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path))
+		must(t, err)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("GET %s: %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+}

@@ -1,0 +1,283 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dim/internal/control"
+	"dim/internal/nfs/nfsclient"
+	"dim/internal/pki"
+	"dim/internal/vfs"
+)
+
+// superuser is whom the tests act as.
+var superuser = &vfs.Cred{}
+
+// site is one server of a test: its data directory, its description and, while it runs, the way to end it.
+type site struct {
+	t      *testing.T
+	data   string
+	file   string // of the description
+	addr   string // of the server
+	master string
+	ports  [3]int // NFS, HTTP, TFTP
+	etcd   []string
+	given  bool // the description, on the command line
+
+	cancel context.CancelFunc
+	ended  chan error
+	log    *lockedBuffer
+}
+
+// newSite makes a data directory and a master for a server that is known by addr, one of 127.0.0.0/8. The nodes n01 to n04
+// are 127.0.0.11 to 127.0.0.14.
+func newSite(t *testing.T, addr string) *site {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: captures owners, keeps trusted extended attributes")
+	}
+	dir := t.TempDir()
+	s := &site{
+		t: t, data: filepath.Join(dir, "data"), file: filepath.Join(dir, "cluster.xml"), addr: addr, master: filepath.Join(dir, "master"),
+		given: true, log: &lockedBuffer{},
+	}
+	for i := range s.ports {
+		s.ports[i] = freePort(t, addr)
+	}
+	_, err := pki.Init(s.data)
+	must(t, err)
+	s.put("etc/motd", "one\n")
+	s.put("etc/hostname", "golden\n")
+	s.put("usr/bin/tool", "#!/bin/sh\n")
+	s.describe("")
+	t.Cleanup(func() {
+		s.stop()
+		if t.Failed() {
+			t.Logf("the server's log:\n%s", s.log.String())
+		}
+	})
+	return s
+}
+
+const description = `<cluster name="small" domain="small.example">
+  <network name="boot" subnet="127.0.0.0/8"/>
+  <server name="head" roles="head image" dhcp="off" nfs-port="%d" http-port="%d" tftp-port="%d">
+    <interface network="boot" address="%s"/>
+  </server>
+  <taxonomy><level name="node" from="1" to="4"/></taxonomy>
+  <image name="compute" arch="amd64" master="dir:%s"><shared path="/usr"/></image>
+  <image name="other" arch="amd64" master="dir:%s"/>
+  <nodes name="n{node:02}" each="node" image="compute" servers="head">
+    <interface name="eth0" network="boot" address="127.0.0.{10+node}" mac="52:54:00:4d:00:{node:02x}"/>
+  </nodes>
+%s</cluster>
+`
+
+// describe writes the description, with more at its end; edits are pairs of what to replace and by what.
+func (s *site) describe(more string, edits ...string) {
+	s.t.Helper()
+	text := fmt.Sprintf(description, s.ports[0], s.ports[1], s.ports[2], s.addr, s.master, s.master, more)
+	must(s.t, os.WriteFile(s.file, []byte(strings.NewReplacer(edits...).Replace(text)), 0o600))
+}
+
+func (s *site) put(path, text string) {
+	s.t.Helper()
+	full := filepath.Join(s.master, path)
+	must(s.t, os.MkdirAll(filepath.Dir(full), 0o755))
+	must(s.t, os.WriteFile(full, []byte(text), 0o755))
+}
+
+// start runs the server and waits until it answers.
+func (s *site) start() {
+	s.t.Helper()
+	c := Config{
+		Data: s.data, As: "head", Endpoints: s.etcd, InitDir: s.data, Program: "test",
+		Log: slog.New(slog.NewTextHandler(s.log, nil)),
+	}
+	if s.given {
+		c.ClusterFile = s.file
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.ended = cancel, make(chan error, 1)
+	go func() { s.ended <- Run(ctx, c) }()
+	eventually(s.t, "the server answers", func() bool {
+		select {
+		case err := <-s.ended:
+			s.ended <- err
+			s.t.Fatalf("the server ended: %v", err)
+		default:
+		}
+		_, err := s.client().Description(s.t.Context())
+		e, ok := errors.AsType[*control.Error](err)
+		return err == nil || ok && e.Code == control.NotFound
+	})
+}
+
+// stop ends the server, if it runs, and returns what Run returned.
+func (s *site) stop() error {
+	if s.cancel == nil {
+		return nil
+	}
+	s.cancel()
+	s.cancel = nil
+	select {
+	case err := <-s.ended:
+		return err
+	case <-time.After(30 * time.Second):
+		s.t.Error("the server does not end")
+		return nil
+	}
+}
+
+func (s *site) client() *control.Client { return control.NewClient(s.data) }
+
+// capture captures an image, which must succeed.
+func (s *site) capture(image string) control.Captured {
+	s.t.Helper()
+	done, err := s.client().Capture(s.t.Context(), control.CaptureRequest{Image: image, Show: 10}, func(control.Progress) {})
+	must(s.t, err)
+	return done
+}
+
+// apply applies the description as it is on disk now.
+func (s *site) apply() error {
+	text, err := os.ReadFile(s.file)
+	must(s.t, err)
+	_, err = s.client().Apply(s.t.Context(), control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text}})
+	return err
+}
+
+func (s *site) status() control.Status {
+	s.t.Helper()
+	st, err := s.client().Status(s.t.Context())
+	must(s.t, err)
+	return st
+}
+
+// problem returns the problem of the status about something, empty when there is none.
+func (s *site) problem(about string) control.Problem {
+	s.t.Helper()
+	for _, p := range s.status().Problems {
+		if p.About == about {
+			return p
+		}
+	}
+	return control.Problem{}
+}
+
+// nfs connects to the server's NFS port from an address and port (0: any).
+func (s *site) nfs(from string, port int) *nfsclient.Client {
+	s.t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: port}}
+	conn, err := d.DialContext(s.t.Context(), "tcp", fmt.Sprintf("%s:%d", s.addr, s.ports[0]))
+	must(s.t, err)
+	c := nfsclient.NewClient(conn)
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// mount mounts an export as its node does, by an address.
+func (s *site) mount(from, path string) *nfsclient.Tree {
+	s.t.Helper()
+	tree, err := s.nfs(from, 0).Tree(path)
+	must(s.t, err)
+	return tree
+}
+
+// find looks a path up.
+func find(fs vfs.FS, path string) (vfs.Handle, error) {
+	h := fs.Root()
+	for name := range strings.SplitSeq(path, "/") {
+		var a vfs.Attr
+		next, err := fs.Lookup(superuser, h, name, &a)
+		if err != nil {
+			return h, err
+		}
+		h = next
+	}
+	return h, nil
+}
+
+// read reads a small file.
+func read(t *testing.T, fs vfs.FS, path string) string {
+	t.Helper()
+	h, err := find(fs, path)
+	if err != nil {
+		t.Errorf("look up %s: %v", path, err)
+		return ""
+	}
+	buf := make([]byte, 4096)
+	n, _, err := fs.Read(superuser, h, buf, 0)
+	if err != nil {
+		t.Errorf("read %s: %v", path, err)
+	}
+	return string(buf[:n])
+}
+
+// write makes a file in a directory.
+func write(t *testing.T, fs vfs.FS, dir, name, text string) {
+	t.Helper()
+	d, err := find(fs, dir)
+	must(t, err)
+	made, err := fs.Create(superuser, d, name, &vfs.Create{})
+	must(t, err)
+	_, err = fs.Write(superuser, made.Handle, []byte(text), 0, vfs.FileSync)
+	must(t, err)
+}
+
+func freePort(t *testing.T, addr string) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr+":0")
+	must(t, err)
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// eventually repeats check until it is true; the bound is generous, for nothing is asserted about speed.
+func eventually(t *testing.T, what string, check func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if check() {
+			return
+		}
+	}
+	t.Fatalf("not within a minute: %s", what)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lockedBuffer is a log that can be read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+var _ io.Writer = (*lockedBuffer)(nil)
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
