@@ -133,15 +133,19 @@ func (c *Coord) openExternal(o Options) error {
 func (c *Coord) Close() error { return c.closing() }
 
 func (c *Coord) close() error {
-	if c.end.cause() != nil {
-		return c.lock.Close() // etcd would wait for ever for what has ended in it
+	if c.member == nil {
+		return c.client.Close()
 	}
-	err := c.client.Close()
-	if c.member != nil {
+	defer c.lock.Close()
+	_, err := guard(context.Background(), c, func(context.Context) (struct{}, error) {
+		err := c.client.Close()
 		c.member.Close()
-		c.lock.Close()
-	}
-	if errors.Is(err, context.Canceled) { // the in-process client always says so
+		if errors.Is(err, context.Canceled) { // the in-process client always says so
+			err = nil
+		}
+		return struct{}{}, err
+	})
+	if c.end.cause() != nil { // that was said before
 		return nil
 	}
 	return err
@@ -181,10 +185,41 @@ func (c *Coord) checkFormat(ctx context.Context) error {
 
 // txn runs one transaction within the timeout.
 func (c *Coord) txn(ctx context.Context, when []clientv3.Cmp, then []clientv3.Op, otherwise ...clientv3.Op) (*clientv3.TxnResponse, error) {
-	call, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	r, err := c.client.Txn(call).If(when...).Then(then...).Else(otherwise...).Commit()
-	return r, c.explain(ctx, err)
+	return guard(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		call, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		return c.client.Txn(call).If(when...).Then(then...).Else(otherwise...).Commit()
+	})
+}
+
+// read reads one key, or all that begin with it, within the timeout.
+func (c *Coord) read(ctx context.Context, key string, how ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	return guard(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		call, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		return c.client.Get(call, key, how...)
+	})
+}
+
+// guard makes a call of etcd and explains its error. When the embedded etcd has ended, the call may wait for its locks for ever:
+// then it is left to itself.
+func guard[T any](ctx context.Context, c *Coord, call func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := call(ctx)
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, c.explain(ctx, r.err)
+	case <-c.end.met:
+		var none T
+		return none, c.explain(ctx, c.end.cause())
+	}
 }
 
 // explain turns etcd's errors into ours. ctx is the caller's own: its end is his affair.

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -126,7 +125,8 @@ var errDamaged = fmt.Errorf("%w: it cannot read its files, they are damaged", Er
 
 // end is etcd's end by a fatal error. When its data is damaged, or its disk fails later, etcd logs that and ends the
 // process or panics, in whatever goroutine it is. Our process has nodes to serve, with the state that it keeps (see SaveState), so
-// only that goroutine ends, and every call of ours then says why there is no answer. It cannot be revived but by a new process.
+// only that goroutine stops where it is, for ever and with the locks that it holds; every call of ours then says why there is no answer. (To
+// end the goroutine was tried: it closes what others of etcd go on to use, and they panic.) It cannot be revived but by a new process.
 type end struct {
 	met chan struct{} // closed when it has come
 
@@ -148,7 +148,7 @@ func (x *end) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 		close(x.met)
 	}
 	x.mu.Unlock()
-	runtime.Goexit()
+	select {}
 }
 
 func (x *end) cause() error {

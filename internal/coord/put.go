@@ -130,11 +130,9 @@ func (c *Coord) putIf(ctx context.Context, key string, revision int64, ops ...cl
 
 // get reads one key; value is nil and revision 0 when it is not there.
 func (c *Coord) get(ctx context.Context, key string) (value []byte, revision int64, err error) {
-	call, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	r, err := c.client.Get(call, key)
+	r, err := c.read(ctx, key)
 	if err != nil || len(r.Kvs) == 0 {
-		return nil, 0, c.explain(ctx, err)
+		return nil, 0, err
 	}
 	return r.Kvs[0].Value, r.Kvs[0].ModRevision, nil
 }

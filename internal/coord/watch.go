@@ -69,7 +69,18 @@ func (c *Coord) watchOnce(ctx context.Context, since *State, each func(State) er
 	}
 	watch, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	for r := range c.client.Watch(watch, c.prefix, clientv3.WithPrefix(), clientv3.WithRev(v.revision+1)) {
+	changes := c.client.Watch(watch, c.prefix, clientv3.WithPrefix(), clientv3.WithRev(v.revision+1))
+	for {
+		var r clientv3.WatchResponse
+		var more bool
+		select {
+		case r, more = <-changes:
+		case <-c.end.met:
+			return true, c.explain(ctx, c.end.cause())
+		}
+		if !more {
+			return true, fmt.Errorf("%w: the watch ended", ErrUnavailable)
+		}
 		if err := r.Err(); err != nil {
 			return true, c.explain(ctx, err)
 		}
@@ -80,7 +91,6 @@ func (c *Coord) watchOnce(ctx context.Context, since *State, each func(State) er
 			return true, err
 		}
 	}
-	return true, fmt.Errorf("%w: the watch ended", ErrUnavailable)
 }
 
 // view is all keys at one revision.
@@ -93,11 +103,9 @@ type view struct {
 
 // view reads all keys.
 func (c *Coord) view(ctx context.Context) (*view, error) {
-	call, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	r, err := c.client.Get(call, c.prefix, clientv3.WithPrefix())
+	r, err := c.read(ctx, c.prefix, clientv3.WithPrefix())
 	if err != nil {
-		return nil, c.explain(ctx, err)
+		return nil, err
 	}
 	v := &view{
 		prefix:   c.prefix,

@@ -19,12 +19,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,8 +154,9 @@ func newDaemon(c Config) (*daemon, error) {
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
 		tracker: boot.NewTracker(nil), machines: dhcp.NewMachines(machinesKept),
 		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]mounted{},
-		tried: make(chan struct{}), seen: map[cluster.NodeName]bool{}, coordErr: errors.New("starting"),
+		tried: make(chan struct{}), seen: map[cluster.NodeName]bool{},
 	}
+	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
 	d.exports = newExports(d)
 	if err := d.open(); err != nil {
 		d.close()

@@ -44,10 +44,14 @@ type site struct {
 // are 127.0.0.11 to 127.0.0.14.
 func newSite(t *testing.T, addr string) *site {
 	t.Helper()
+	return newSiteIn(t, t.TempDir(), addr)
+}
+
+func newSiteIn(t *testing.T, dir, addr string) *site {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: captures owners, keeps trusted extended attributes")
 	}
-	dir := t.TempDir()
 	s := &site{
 		t: t, data: filepath.Join(dir, "data"), file: filepath.Join(dir, "cluster.xml"), addr: addr, master: filepath.Join(dir, "master"),
 		given: true, log: &lockedBuffer{},

@@ -141,6 +141,9 @@ func (d *daemon) openCoord(ctx context.Context) (*coord.Coord, error) {
 	if err := d.tell(ctx, c); err != nil {
 		return nil, err
 	}
+	if err := d.refresh(ctx, c); err != nil {
+		return nil, err
+	}
 	d.noteCoord(nil)
 	return c, nil
 }
