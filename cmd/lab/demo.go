@@ -53,6 +53,9 @@ func demo(ctx context.Context) (err error) {
 	}
 	s := &show{start: time.Now(), dir: dir, master: filepath.Join(dir, "master")}
 	defer func() {
+		if err != nil {
+			s.explain()
+		}
 		s.say("cleaning up")
 		err = errors.Join(err, s.close())
 	}()
@@ -295,6 +298,19 @@ func (s *show) shutdown(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// explain shows what is known of a demonstration that failed: the ends of the consoles and of the server's log.
+func (s *show) explain() {
+	for i, g := range s.guests {
+		fmt.Printf("--- console of %s ---\n%s", nodes[i].name, g.Tail(25))
+	}
+	for _, name := range []string{"lab/serve.log", "master.log"} {
+		text, err := os.ReadFile(filepath.Join(s.dir, name))
+		if err == nil {
+			fmt.Printf("--- %s ---\n%s", name, text[max(0, len(text)-4000):])
+		}
+	}
 }
 
 func (s *show) close() error {
