@@ -3,7 +3,6 @@ package capture
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,8 +122,18 @@ func (w *worker) readOnce(d *dir, it *item) (after stamp, err error) {
 
 func readErr(err error) error { return &fs.PathError{Op: "read", Err: err} }
 
-// smallFile is up to where a file is read at once into memory, and from where cloning is cheaper than writing (measured on XFS).
-const smallFile = 64 << 10
+// What is at most so large is read at once into memory and written: to clone it would cost more (measured on XFS).
+const (
+	smallFile   = 64 << 10 // where there are no clones
+	smallCloned = 16 << 10
+)
+
+func (w *worker) small() int64 {
+	if w.batch.Clones() {
+		return smallCloned
+	}
+	return smallFile
+}
 
 func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 	fd, err := openAt(d.fd, it.name, 0)
@@ -144,7 +153,7 @@ func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 	if it.entry.Xattrs, err = readXattrs(fdXattrs(fd)); err != nil {
 		return after, readErr(err)
 	}
-	if x.Size <= smallFile && x.Blocks*512 >= x.Size {
+	if int64(x.Size) <= w.small() && x.Blocks*512 >= x.Size {
 		err = w.readSmall(fd, &it.entry, int(x.Size))
 	} else {
 		err = w.readLarge(fd, &it.entry)
@@ -186,13 +195,7 @@ func (w *worker) readSmall(fd int, e *image.Entry, size int) error {
 }
 
 func (w *worker) readLarge(fd int, e *image.Entry) error {
-	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(dup), e.Name)
-	defer f.Close()
-	c, err := w.batch.PutFile(w.ctx, f)
+	c, err := w.batch.PutFile(w.ctx, fd, e.Name)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ type Batch struct {
 	fans  [2][256]fan
 	temps atomic.Uint64
 
+	unsynced atomic.Int64   // bytes written since the disk was last set to work
+	syncing  sync.WaitGroup // whoever sets it to work
+
 	buffers sync.Pool   // of *[chunk]byte
 	noClone atomic.Bool // the file system cannot clone from where the last file came from
 
@@ -173,7 +176,26 @@ func (b *Batch) put(o object, content []byte) error {
 		return b.fail(&fs.PathError{Op: "write", Path: objectPath(o.kind, o.digest), Err: err})
 	}
 	b.count(uint64(len(content)))
+	b.written(uint64(len(content)))
 	return nil
+}
+
+// writeBehind is how much may be written before the disk is set to work. Without, a file system that allocates late does nothing while
+// a capture reads and hashes, and everything when it commits.
+const writeBehind = 64 << 20
+
+// written counts what was written, and sets the disk to work now and then. A failure must be kept: the kernel tells it once.
+func (b *Batch) written(n uint64) {
+	n = max(n, block)
+	if now := b.unsynced.Add(int64(n)); now < writeBehind || now-int64(n) >= writeBehind {
+		return
+	}
+	b.syncing.Go(func() {
+		if err := unix.Syncfs(int(b.dir.Fd())); err != nil {
+			_ = b.fail(os.NewSyscallError("syncfs", err))
+		}
+		b.unsynced.Store(0)
+	})
 }
 
 // claim reports whether the caller has to write o: it is neither in the store nor, by an earlier claim, in the batch.
@@ -270,6 +292,7 @@ func (b *Batch) Abort() error {
 	if !b.end() {
 		return nil
 	}
+	b.syncing.Wait()
 	return b.release()
 }
 
@@ -298,6 +321,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	if !b.end() {
 		return errEnded
 	}
+	b.syncing.Wait()
 	err := b.commit(ctx)
 	return errors.Join(err, b.release())
 }

@@ -61,7 +61,7 @@ func TestClonesAreWhatTheirDigestSays(t *testing.T) {
 		f := must(os.Open(path))(t)
 		defer f.Close()
 		b := begin(t, s)
-		c := must(b.PutFile(context.Background(), f))(t)
+		c := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
 		if b.noClone.Load() {
 			t.Fatal("XFS does not clone")
 		}
@@ -109,7 +109,7 @@ func TestAFileThatChangesWhileItIsClonedIsStoredAsItWasHashed(t *testing.T) {
 		})
 		b := begin(t, s)
 		r := must(os.Open(path))(t)
-		if _, err := b.PutFile(context.Background(), r); err != nil {
+		if _, err := b.PutFile(context.Background(), int(r.Fd()), r.Name()); err != nil {
 			t.Fatal(err)
 		}
 		r.Close()

@@ -48,20 +48,20 @@ func (b *Batch) PutBlob(ctx context.Context, r io.Reader) (Content, error) {
 	return c, b.adopt(name, c)
 }
 
-// PutFile stores what is in the regular file f as a blob; holes stay holes. Where the file system can, the blob shares f's blocks. It reads up
-// to the size that f has at the beginning: whether f changed meanwhile is for the caller to find out. The blob
-// is what the digest says in any case.
+// PutFile stores what is in the regular file that is open at src as a blob; holes stay holes. Where the file system can, the blob shares
+// the file's blocks. It reads up to the size that the file has at the beginning: whether it changed meanwhile is for the caller to
+// find out. The blob is what the digest says in any case.
 //
-// It uses f's position, and returns read errors of f as *fs.PathError with Op "read", after which the batch may go on.
-func (b *Batch) PutFile(ctx context.Context, f *os.File) (Content, error) {
+// It uses src's position, and returns its read errors as *fs.PathError with Op "read" and the path given, after which the batch may go on.
+func (b *Batch) PutFile(ctx context.Context, src int, path string) (Content, error) {
 	fd, name, err := b.createTemp()
 	if err != nil {
 		return Content{}, b.fail(err)
 	}
 	defer unix.Close(fd)
-	c, err := b.takeIn(ctx, fd, f)
+	c, err := b.takeIn(ctx, fd, src)
 	if re := new(readError); errors.As(err, &re) || err != nil && ctx.Err() != nil {
-		return Content{}, errors.Join(&fs.PathError{Op: "read", Path: f.Name(), Err: err}, b.unlink(name))
+		return Content{}, errors.Join(&fs.PathError{Op: "read", Path: path, Err: err}, b.unlink(name))
 	}
 	if err != nil {
 		return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
@@ -69,22 +69,23 @@ func (b *Batch) PutFile(ctx context.Context, f *os.File) (Content, error) {
 	return c, b.adopt(name, c)
 }
 
-// takeIn makes the temporary file dst a copy of f.
-func (b *Batch) takeIn(ctx context.Context, dst int, f *os.File) (Content, error) {
-	src := int(f.Fd())
+// takeIn makes the temporary file dst a copy of src.
+func (b *Batch) takeIn(ctx context.Context, dst, src int) (Content, error) {
 	var before, after unix.Stat_t
 	if err := unix.Fstat(src, &before); err != nil {
 		return Content{}, &readError{err}
 	}
-	cloned, err := b.clone(dst, f)
+	cloned, err := b.clone(dst, src)
 	if err != nil {
 		return Content{}, err
 	}
 	if !cloned {
-		return b.intake(ctx, src, dst)
+		c, err := b.intake(ctx, src, dst)
+		b.written(c.Size)
+		return c, err
 	}
-	// The clone is what must be hashed. But its pages are not in memory while those of f may be, and the two are equal if f did not change
-	// since. Its ctime tells, unless it is so young that a change now could leave it as it is.
+	// The clone is what must be hashed. But its pages are not in memory while those of src may be, and the two are equal if src did not
+	// change since. Its ctime tells, unless it is so young that a change now could leave it as it is.
 	if !b.s.settled(&before) {
 		return b.intake(ctx, dst, -1)
 	}
@@ -115,17 +116,20 @@ func (b *Batch) intake(ctx context.Context, src, dst int) (Content, error) {
 	return w.content(), err
 }
 
-// clone makes dst share f's blocks, if it can.
-func (b *Batch) clone(dst int, f *os.File) (bool, error) {
+// Clones reports whether files can share blocks with the store's, as far as the batch knows.
+func (b *Batch) Clones() bool { return !b.noClone.Load() }
+
+// clone makes dst share src's blocks, if it can.
+func (b *Batch) clone(dst, src int) (bool, error) {
 	if b.noClone.Load() {
 		return false, nil
 	}
-	err := unix.IoctlFileClone(dst, int(f.Fd()))
+	err := unix.IoctlFileClone(dst, src)
 	switch {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EIO):
-		return false, &fs.PathError{Op: "clone", Path: f.Name(), Err: err}
+		return false, os.NewSyscallError("clone", err)
 	}
 	b.noClone.Store(true)
 	return false, nil

@@ -268,7 +268,7 @@ func TestAFileThatChangesWhileItIsReadIsStoredAsItWasHashed(t *testing.T) {
 	defer r.Close()
 	for range 5 {
 		b := begin(t, s)
-		if _, err := b.PutFile(context.Background(), r); err != nil {
+		if _, err := b.PutFile(context.Background(), int(r.Fd()), r.Name()); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Commit(context.Background()); err != nil {

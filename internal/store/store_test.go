@@ -103,7 +103,7 @@ func TestWhatIsCommittedCanBeRead(t *testing.T) {
 	}
 	f := must(os.Open(file))(t)
 	defer f.Close()
-	read := must(b.PutFile(context.Background(), f))(t)
+	read := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
 	if d := cmp.Diff(streamed, read); d != "" {
 		t.Errorf("the same bytes are not the same content:\n%s", d)
 	}
@@ -244,7 +244,7 @@ func TestSparseFilesStaySparse(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := begin(t, s)
-		c := must(b.PutFile(context.Background(), f))(t)
+		c := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
 		if err := b.Commit(context.Background()); err != nil {
 			t.Fatal(err)
 		}
