@@ -82,6 +82,7 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 		}
 	})
 	t.Run("killed and restarted under open files, nothing is lost", func(t *testing.T) { testServerKilled(t, c, n1) })
+	t.Run("killed again and again while names change, no acknowledged change is lost", func(t *testing.T) { testNamesUnderKills(t, c, n2) })
 	t.Run("a switch under open, mapped and running files", func(t *testing.T) { testSwitch(t, c, n1, n2, master) })
 	t.Run("files that are open outlive a server that restarts after the switch", func(t *testing.T) { testSwitchAndRestart(t, c, n2, master) })
 }
@@ -142,6 +143,59 @@ func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
 			t.Fatalf("record %d is lost", i)
 		}
 	}
+}
+
+// testNamesUnderKills makes, renames and removes files while the server is killed. A server that died between a change and its reply is
+// asked again by the client's kernel and then finds the change made (NFSv3 has no way to tell), so "not found" is no failure of a rename or
+// removal; what counts is what is there afterwards.
+func testNamesUnderKills(t *testing.T, c *lab.Cluster, g guest) {
+	const files = 120
+	must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/names"}, &agent.None{}))
+	done := make(chan error, 1)
+	go func() {
+		for i := range files {
+			made, moved := fmt.Sprintf("/mnt/root/srv/names/made%d", i), fmt.Sprintf("/mnt/root/srv/names/moved%d", i)
+			err := g.call("WriteFile", agent.WriteFileArgs{Path: made, Data: []byte(made), Mode: 0o644}, &agent.None{})
+			if err == nil && i%2 == 0 {
+				err = forgiven(g.call("Rename", agent.PathArgs{Path: made, To: moved}, &agent.None{}))
+			}
+			if err == nil && i%4 == 0 {
+				err = forgiven(g.call("Remove", agent.PathArgs{Path: moved}, &agent.None{}))
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for range 5 {
+		time.Sleep(200 * time.Millisecond)
+		restart(t, c)
+	}
+	must(t, <-done)
+	restart(t, c)
+	g.dropCaches()
+	for i := range files {
+		made, moved := fmt.Sprintf("/mnt/root/srv/names/made%d", i), fmt.Sprintf("/mnt/root/srv/names/moved%d", i)
+		at := map[bool]string{true: moved, false: made}[i%2 == 0]
+		switch there := g.stat(at).Exists; {
+		case there != (i%4 != 0):
+			t.Errorf("%s: there %v", at, there)
+		case there && g.read(at) != made:
+			t.Errorf("%s holds %q", at, g.read(at))
+		}
+		if i%2 == 0 && g.stat(made).Exists {
+			t.Errorf("%s was renamed and is there", made)
+		}
+	}
+}
+
+func forgiven(err error) error {
+	if err != nil && strings.Contains(err.Error(), "no such file") {
+		return nil
+	}
+	return err
 }
 
 // pattern fills n bytes so that each page tells its content and place.
