@@ -34,10 +34,17 @@ type exportTable struct {
 type export struct {
 	fs       *replica.Replica
 	node     cluster.NodeName // "" for a version
+	from     madeFrom         // what it is the replica for
 	paths    []string         // of its node files
 	allowed  []netip.Addr
 	old      bool          // of an image that the node no longer runs, but may until it boots
 	lastCall *atomic.Int64 // Unix nanoseconds; shared by all exports of a node
+}
+
+// madeFrom is all that decides what a replica shows, besides its node.
+type madeFrom struct {
+	description, version image.Digest
+	number               int
 }
 
 // activeEvery is how often at most the boot tracker hears that a node works.

@@ -150,15 +150,20 @@ func (d *daemon) place(plan *plan, n *cluster.Node) (*export, *replica.Move, err
 	if err != nil {
 		return nil, nil, plan.now.missing(n)
 	}
-	if _, err := d.store.Resolve(image.Ref{Image: v.Image, Number: v.Number}); err != nil {
+	from := madeFrom{plan.now.digest, v.Digest, v.Number}
+	old := d.exports.node(n.Name)
+	if old != nil && old.from == from && !d.unsettled.Load() {
+		return nil, nil, nil // a state that changed elsewhere costs nothing here
+	}
+	if err := plan.has(d, v); err != nil {
 		return nil, nil, fmt.Errorf("serve %s: %w", n.Name, err)
 	}
 	files, err := plan.files(d, n, v)
 	if err != nil {
 		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
-	x := &export{node: n.Name, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(atomic.Int64)}
-	if old := d.exports.node(n.Name); old != nil {
+	x := &export{node: n.Name, from: from, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(atomic.Int64)}
+	if old != nil {
 		x.lastCall = old.lastCall
 	}
 	if r, ok := d.set.Find(treeOf(n)); ok {
@@ -213,6 +218,7 @@ func pathsOf(f replica.NodeFiles) []string {
 type plan struct {
 	now   *declared
 	bases map[baseKey]*nodefile.Base
+	known map[image.Ref]error // whether the store has a version
 }
 
 type baseKey struct {
@@ -220,7 +226,20 @@ type baseKey struct {
 	version image.Digest
 }
 
-func newPlan(now *declared) *plan { return &plan{now: now, bases: map[baseKey]*nodefile.Base{}} }
+func newPlan(now *declared) *plan {
+	return &plan{now: now, bases: map[baseKey]*nodefile.Base{}, known: map[image.Ref]error{}}
+}
+
+// has returns nil when the store has version v.
+func (p *plan) has(d *daemon, v image.Version) error {
+	ref := image.Ref{Image: v.Image, Number: v.Number}
+	err, asked := p.known[ref]
+	if !asked {
+		_, err = d.store.Resolve(ref)
+		p.known[ref] = err
+	}
+	return err
+}
 
 // files renders the node files of n over version v. They are stamped with the version's time, which is the same on every server.
 func (p *plan) files(d *daemon, n *cluster.Node, v image.Version) (replica.NodeFiles, error) {
