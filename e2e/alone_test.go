@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dim/internal/lab"
+	"dim/internal/nfs/nfsclient"
+	"dim/internal/vfs"
+)
+
+// asNode connects to the server's NFS port from an address that this gives the network first, as a node with a program of its own would.
+func asNode(t *testing.T, c *lab.Cluster, from string) *nfsclient.Client {
+	t.Helper()
+	cl := nfsclient.NewClient(dialFrom(t, c, from, "tcp", "10.77.0.1:2049"))
+	t.Cleanup(func() { cl.Close() })
+	return cl
+}
+
+// dialFrom dials from one address of the network to another.
+func dialFrom(t *testing.T, c *lab.Cluster, from, network, to string) net.Conn {
+	t.Helper()
+	var conn net.Conn
+	must(t, c.Net.Do(func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+		if network == "udp" {
+			d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
+		}
+		conn, err = d.DialContext(t.Context(), network, to)
+		return err
+	}))
+	return conn
+}
+
+// addresses gives the network the addresses of nodes, and of a stranger.
+func addresses(t *testing.T, c *lab.Cluster) {
+	t.Helper()
+	for _, addr := range []string{"10.77.0.11/24", "10.77.0.12/24", "10.77.0.99/24"} {
+		must(t, c.Net.AddAddr(netip.MustParsePrefix(addr)))
+	}
+}
+
+// readFile reads a small file of a replica.
+func readFile(t *testing.T, cl *nfsclient.Client, export, path string) string {
+	t.Helper()
+	tree, err := cl.Tree(export)
+	must(t, err)
+	h := lookUp(t, tree, path)
+	buf := make([]byte, 4096)
+	n, _, err := tree.Read(&vfs.Cred{}, h, buf, 0)
+	must(t, err)
+	return string(buf[:n])
+}
+
+func lookUp(t *testing.T, tree *nfsclient.Tree, path string) vfs.Handle {
+	t.Helper()
+	h := tree.Root()
+	for name := range strings.SplitSeq(path, "/") {
+		var err error
+		var a vfs.Attr
+		h, err = tree.Lookup(&vfs.Cred{}, h, name, &a)
+		must(t, err)
+	}
+	return h
+}
+
+// exit runs dim and returns what it printed, errors too, and its exit code.
+func exit(t *testing.T, c *lab.Cluster, data string, args ...string) (string, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := c.Net.Command(ctx, "../bin/dim", append(args, "--data", data)...).CombinedOutput()
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		return string(out), e.ExitCode()
+	}
+	must(t, err)
+	return string(out), 0
+}
+
+// aloneNow checks that the server, whose shared state cannot be used, serves and says what is wrong.
+func aloneNow(t *testing.T, c *lab.Cluster, data, about string) {
+	t.Helper()
+	if got := readFile(t, asNode(t, c, "10.77.0.11"), "/nodes/n01", "etc/motd"); got != "one\n" {
+		t.Errorf("n01 reads %q", got)
+	}
+	eventually(t, "dim status tells it", func() bool {
+		out, code := exit(t, c, data, "status")
+		return code == 3 && strings.Contains(out, "problem") && strings.Contains(out, "shared state: ") && strings.Contains(out, about) &&
+			strings.Contains(out, "nodes are served what was declared last")
+	})
+	out, code := exit(t, c, data, "status")
+	t.Logf("dim status: exit code %d\n%s", code, out)
+	out, code = exit(t, c, data, "image", "capture", "compute")
+	if code != 4 || !strings.Contains(out, "hint: nodes are served") {
+		t.Errorf("dim image capture: exit code %d, %s", code, out)
+	}
+	t.Logf("dim image capture: exit code %d\n%s", code, out)
+}
+
+// backNow checks that the shared state is back, with what was declared.
+func backNow(t *testing.T, c *lab.Cluster, data, master, text string) {
+	t.Helper()
+	eventually(t, "the shared state is back", func() bool {
+		out, _ := exit(t, c, data, "status")
+		return !strings.Contains(out, "shared state: ")
+	})
+	if out, code := exit(t, c, data, "image", "show", "compute@first"); code != 0 {
+		t.Errorf("the tag is lost: %s", out)
+	}
+	tree(t, master, map[string]string{"etc/motd": text})
+	dim(t, c, "image", "capture", "compute")
+	if got := readFile(t, asNode(t, c, "10.77.0.11"), "/nodes/n01", "etc/motd"); got != text {
+		t.Errorf("n01 reads %q", got)
+	}
+}
+
+func TestAServerWithoutItsSharedStateServes(t *testing.T) {
+	needLab(t)
+	dir, master := t.TempDir(), smallMaster(t)
+	data := filepath.Join(dir, "data")
+	c := raise(t, dir, master)
+	addresses(t, c)
+	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "tag", "compute@1", "first")
+
+	t.Run("its etcd damaged", func(t *testing.T) {
+		c.Stop()
+		logs, err := filepath.Glob(filepath.Join(data, "coord", "member", "wal", "*.wal"))
+		must(t, err)
+		for _, path := range logs {
+			must(t, os.WriteFile(path, []byte(strings.Repeat("damage", 4096)), 0o600))
+		}
+		start(t, c)
+		coord := filepath.Join(data, "coord")
+		aloneNow(t, c, data, "mv "+coord+" "+coord+".damaged")
+		must(t, os.Rename(coord, coord+".damaged"))
+		backNow(t, c, data, master, "two\n")
+	})
+	tree(t, master, map[string]string{"etc/motd": "one\n"})
+	dim(t, c, "image", "capture", "compute")
+	t.Run("an etcd that does not answer", func(t *testing.T) {
+		c.Stop()
+		log, err := os.Create(filepath.Join(dir, "external.log"))
+		must(t, err)
+		defer log.Close()
+		cmd := c.Net.Command(t.Context(), "../bin/dim", "serve", "--data", data, "--as", "head", "--etcd", "http://10.77.0.99:2379")
+		cmd.Stdout, cmd.Stderr = log, log
+		must(t, cmd.Start())
+		defer func() {
+			must(t, cmd.Process.Signal(syscall.SIGTERM))
+			must(t, cmd.Wait())
+		}()
+		eventually(t, "it listens", func() bool {
+			conn, err := c.Net.DialContext(t.Context(), "tcp", "10.77.0.1:2049")
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		})
+		aloneNow(t, c, data, "http://10.77.0.99:2379")
+	})
+	start(t, c)
+	backNow(t, c, data, master, "three\n")
+}
+
+func TestAServerWhoseDiskWasFullStartsItselfAnew(t *testing.T) {
+	needLab(t)
+	dir, master := t.TempDir(), smallMaster(t)
+	must(t, syscall.Mount("dim-e2e", dir, "tmpfs", 0, "size=400m"))
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_FORCE) })
+	data := filepath.Join(dir, "data")
+	c := raise(t, dir, master)
+	addresses(t, c)
+	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "tag", "compute@1", "first")
+	pid := c.PID()
+
+	ballast := filepath.Join(dir, "ballast")
+	_ = exec.Command("sh", "-c", "cat /dev/zero > "+ballast).Run() // until the disk is full
+	eventually(t, "etcd ends", func() bool {
+		_, _ = exit(t, c, data, "image", "tag", "compute@1", "x")
+		out, _ := exit(t, c, data, "status")
+		return strings.Contains(out, "etcd ended")
+	})
+	aloneNow(t, c, data, "MB free on the disk")
+	must(t, os.Remove(ballast))
+	backNow(t, c, data, master, "two\n")
+	if c.PID() != pid {
+		t.Errorf("the server's process was %d, is %d", pid, c.PID())
+	}
+	log, err := os.ReadFile(c.ServerLog())
+	must(t, err)
+	if !strings.Contains(string(log), "starting anew") {
+		t.Error("it did not start itself anew")
+	}
+}
+
+func start(t *testing.T, c *lab.Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, c.Start(ctx))
+}
