@@ -101,15 +101,15 @@ func (s *sender) write(q []packet) (n int, err error) {
 }
 
 // writeOne tries to write b without telling the scheduler, which nearly always does; the rest goes the ordinary way.
+// Large ones, too: to copy them takes long enough for the scheduler to give the processor's place to another thread, which
+// costs more than the copy.
 func (s *sender) writeOne(b []byte) error {
-	if len(b) <= smallBuffer {
-		s.now = b
-		if err := s.raw.Write(s.onWrite); err != nil {
-			return err
-		}
-		b = s.now
-		s.now = nil
+	s.now = b
+	if err := s.raw.Write(s.onWrite); err != nil {
+		return err
 	}
+	b = s.now
+	s.now = nil
 	if len(b) == 0 {
 		return nil
 	}
