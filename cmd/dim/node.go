@@ -42,7 +42,7 @@ long ago it made its last NFS call.`,
 }
 
 func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
-	row(w, "NODE", "STAGE", "SINCE", "VERSION", "ADDRESS", "LAST CALL", "")
+	row(w, "NODE", "STAGE", "SINCE", "VERSION", "ADDRESS", "LAST CALL", "REMARK")
 	for _, n := range nodes {
 		remark := n.Problem
 		if remark == "" {

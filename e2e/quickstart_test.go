@@ -1,0 +1,130 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/internal/lab"
+)
+
+// block is one fenced block of docs/quickstart.md that is marked ```sh NAME.
+type block struct{ name, text string }
+
+var blockPattern = regexp.MustCompile("(?ms)^```sh ([a-z]+)\n(.*?)^```$")
+
+func quickstart(t *testing.T) []block {
+	t.Helper()
+	page, err := os.ReadFile("../docs/quickstart.md")
+	must(t, err)
+	var list []block
+	for _, m := range blockPattern.FindAllStringSubmatch(string(page), -1) {
+		list = append(list, block{m[1], m[2]})
+	}
+	return list
+}
+
+// private gives the shell that follows a machine of its own as far as the page is concerned: nothing that it installs, writes or mounts is seen
+// outside. $1 is an empty directory, $2 the master; the master is not written to.
+const private = `set -e
+mount --make-rprivate /
+over() { mkdir -p "$3/upper" "$3/work" && mount -t overlay -o "lowerdir=$1,upperdir=$3/upper,workdir=$3/work" over "$2"; }
+over /etc /etc "$1/over-etc"
+for d in /srv /var/lib /usr/local/sbin /mnt; do
+	mkdir -p "$1$d"
+	mount --bind "$1$d" "$d"
+done
+mkdir -p /srv/dim/masters/compute
+over "$2" /srv/dim/masters/compute "$1/over-master"
+hash -r
+set +e
+`
+
+// ready tells for blocks that stay in the foreground how to know that they have begun.
+func ready(name string) string {
+	return map[string]string{"serve": "dim status; [ $? != 4 ]", "mount": "mountpoint -q /mnt && ls /mnt/etc"}[name]
+}
+
+// shell makes one script of the page: each block's output goes to NAME.out, its exit code to NAME.code.
+func shell(blocks []block, dir string) string {
+	var b strings.Builder
+	b.WriteString(private)
+	for _, bl := range blocks {
+		at := filepath.Join(dir, bl.name)
+		if bl.name == "again" { // the page says to change something
+			b.WriteString("echo 'a new day' > /srv/dim/masters/compute/etc/motd\nrm -f /srv/dim/masters/compute/etc/gone\n")
+		}
+		if wait := ready(bl.name); wait != "" {
+			fmt.Fprintf(&b, "( %s ) > %s.out 2>&1 &\necho $! >> %s/pids\n", strings.TrimSpace(bl.text), at, dir)
+			fmt.Fprintf(&b, "for i in $(seq 600); do ( %s ) > /dev/null 2>&1 && break; sleep 0.1; done; echo 0 > %s.code\n", wait, at)
+			continue
+		}
+		fmt.Fprintf(&b, "( set -e\n%s ) > %s.out 2>&1; echo $? > %s.code\n", bl.text, at, at)
+	}
+	return b.String()
+}
+
+func TestTheQuickstartIsTrue(t *testing.T) {
+	needLab(t)
+	blocks := quickstart(t)
+	names := map[string]bool{}
+	for _, b := range blocks {
+		names[b.name] = true
+	}
+	for _, want := range []string{"install", "describe", "check", "init", "serve", "capture", "look", "nodes", "again", "mount", "unmount"} {
+		if !names[want] {
+			t.Errorf("the page has no block %q", want)
+		}
+	}
+	net, err := lab.NewNet(fmt.Sprintf("dim-qs-%d", os.Getpid()), serverAddr)
+	must(t, err)
+	t.Cleanup(func() {
+		if err := net.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	master := os.Getenv("DIM_LAB_MASTER")
+	if master == "" {
+		master = smallMaster(t)
+		tree(t, master, map[string]string{"boot/vmlinuz-6.1.0-1-amd64": "a kernel", "lib/modules/6.1.0-1-amd64/modules.dep": ""})
+	}
+	dir, out := t.TempDir(), t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	script := shell(blocks, out) + fmt.Sprintf("kill $(cat %s/pids); wait\n", out)
+	// A namespace of process ids ends with its first process, and with it whatever the page's commands left running.
+	cmd := net.Command(ctx, "unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "sh", "-c", script, "sh", dir, master)
+	cmd.Dir = ".."
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		if _, ended := err.(*exec.ExitError); !ended {
+			t.Fatal(err)
+		}
+	}
+	for _, b := range blocks {
+		text, _ := os.ReadFile(filepath.Join(out, b.name+".out"))
+		code, _ := os.ReadFile(filepath.Join(out, b.name+".code"))
+		t.Logf("%s\n%s%s", b.name, b.text, text)
+		if strings.TrimSpace(string(code)) != "0" {
+			t.Errorf("%s: exit code %q", b.name, bytes.TrimSpace(code))
+		}
+	}
+	for name, want := range map[string]string{
+		"check": "cluster small, 1 server, 1 image, 4 nodes", "capture": "compute@1", "again": "compute@2", "nodes": "n04 ", "look": "version",
+	} {
+		if text, _ := os.ReadFile(filepath.Join(out, name+".out")); !strings.Contains(string(text), want) {
+			t.Errorf("%s does not print %q", name, want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", said.Bytes())
+	}
+}
