@@ -175,13 +175,6 @@ func (g guest) stat(path string) agent.Stat {
 	return s
 }
 
-func (g guest) list(path string) string {
-	g.t.Helper()
-	var names []string
-	must(g.t, g.call("ReadDir", path, &names))
-	return strings.Join(names, " ")
-}
-
 func (g guest) dropCaches() {
 	g.t.Helper()
 	must(g.t, g.call("DropCaches", agent.None{}, &agent.None{}))

@@ -283,7 +283,6 @@ func (l layout) coord() string    { return filepath.Join(string(l), "coord") }
 func (l layout) boot() string     { return filepath.Join(string(l), "cache", "boot") }
 func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
 func (l layout) state() string    { return filepath.Join(string(l), "state.json") }
-func (l layout) socket() string   { return filepath.Join(string(l), "dim.sock") }
 
 func (d *daemon) errorf(format string, args ...any) error {
 	return fmt.Errorf("serve as %s: "+format, append([]any{d.server}, args...)...)

@@ -73,15 +73,15 @@ func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		before := heap()
 		s := newTestSet(b, m)
-		r, err := s.Attach(Spec{Node: "n0", Image: "compute", Version: v})
-		if err != nil {
+		if _, err := s.Attach(Spec{Node: "n0", Image: "compute", Version: v}); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(heap()-before)/1e6, "MB/version")
 		before = heap()
 		const n = 2560
 		for i := 1; i <= n; i++ {
-			if r, err = s.Attach(Spec{Node: fmt.Sprint("n", i), Image: "compute", Version: v, Files: benchFiles()}); err != nil {
+			r, err := s.Attach(Spec{Node: fmt.Sprint("n", i), Image: "compute", Version: v, Files: benchFiles()})
+			if err != nil {
 				b.Fatal(err)
 			}
 			o := &site{Replica: r, t: b}

@@ -77,16 +77,6 @@ func (p *place) path() string {
 	return image.JoinPath(p.up.path(), p.name)
 }
 
-// within reports whether p is top or lies below it.
-func (p *place) within(top *place) bool {
-	for ; p != nil; p = p.up {
-		if p == top {
-			return true
-		}
-	}
-	return false
-}
-
 // replaced reports whether the version's entry does not show here.
 func (p *place) replaced() bool { return p.obj != nil || p.white || p.file != nil }
 
