@@ -94,7 +94,9 @@ type daemon struct {
 	telling sync.Mutex // guards what follows
 	told    bool       // the description of the command line was put, if there is one
 
-	seen map[cluster.NodeName]bool // nodes that were declared once; guarded by adopting
+	// Guarded by adopting:
+	seen    map[cluster.NodeName]bool // nodes that were declared once
+	unmoved bool                      // the last switch failed for some replica
 
 	mu         sync.Mutex // guards what follows
 	coord      *coord.Coord

@@ -173,6 +173,12 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 			t.Errorf("n01 mounts what reads %q", got)
 		}
 		must(t, readBy("127.0.0.11"))
+		must(t, s.stop())
+		s.start()
+		must(t, readBy("127.0.0.11"))
+		if err := readBy("127.0.0.12"); !errors.Is(err, vfs.ESTALE) && !errors.Is(err, vfs.EACCES) {
+			t.Errorf("from another node: %v", err)
+		}
 	})
 	t.Run("a node that moves takes all its replicas with it", func(t *testing.T) {
 		s.describe(`<group name="g" nodes="n01" image="other"/>`, `address="127.0.0.{10+node}"`, `address="127.0.0.{20+node}"`)

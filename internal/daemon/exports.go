@@ -81,8 +81,8 @@ func (e *exports) Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
 		return nil, vfs.EBADHANDLE
 	}
 	x := e.table.Load().trees[tree]
-	if x == nil && e.admin(client) {
-		x = e.known(tree)
+	if x == nil {
+		x = e.formerly(client, tree)
 	}
 	switch {
 	case x == nil:
@@ -148,7 +148,30 @@ func (e *exports) version(ref string) (vfs.FS, error) {
 	return x.fs, nil
 }
 
-// known returns the version that a handle of before the last start is of.
+// formerly returns what a handle is of that was given before the last start: a version, or a node's replica of an image that it is to leave.
+func (e *exports) formerly(client netip.AddrPort, tree replica.Tree) *export {
+	if e.admin(client) {
+		return e.known(tree)
+	}
+	c := e.d.cluster()
+	n, _, ok := c.NodeByAddress(client.Addr().Unmap())
+	if !ok || !e.d.mine(n) {
+		return nil
+	}
+	for _, im := range c.Images {
+		if im == n.Image || replica.ReplicaTree(string(n.Name), string(im.Name)) != tree {
+			continue
+		}
+		x, err := e.d.former(n.Name, im.Name)
+		if err != nil {
+			e.d.log.Error("former replica cannot be served", "node", n.Name, "image", im.Name, "error", err)
+		}
+		return x
+	}
+	return nil
+}
+
+// known returns the version that a tree is of.
 func (e *exports) known(tree replica.Tree) *export {
 	for _, im := range e.d.declared().state.Images {
 		for _, v := range im.Versions {
@@ -164,8 +187,7 @@ func (e *exports) known(tree replica.Tree) *export {
 func (e *exports) serve(v image.Version) (*export, error) {
 	e.changing.Lock()
 	defer e.changing.Unlock()
-	old := e.table.Load()
-	if x := old.trees[replica.VersionTree(v.Image, v.Digest)]; x != nil {
+	if x := e.table.Load().trees[replica.VersionTree(v.Image, v.Digest)]; x != nil {
 		return x, nil
 	}
 	fs, err := e.d.set.ReadOnly(v)
@@ -174,10 +196,22 @@ func (e *exports) serve(v image.Version) (*export, error) {
 		return nil, err
 	}
 	x := &export{fs: fs, lastCall: new(atomic.Int64)}
-	t := &exportTable{trees: maps.Clone(old.trees), nodes: old.nodes}
-	t.trees[fs.Tree()] = x
-	e.table.Store(t)
+	e.addLocked(x)
 	return x, nil
+}
+
+// add adds a tree that is no node's present one.
+func (e *exports) add(x *export) {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	e.addLocked(x)
+}
+
+func (e *exports) addLocked(x *export) {
+	old := e.table.Load()
+	t := &exportTable{trees: maps.Clone(old.trees), nodes: old.nodes}
+	t.trees[x.fs.Tree()] = x
+	e.table.Store(t)
 }
 
 // replace makes list all that is exported, besides the versions that came to it meanwhile. Of several with one tree the last counts.

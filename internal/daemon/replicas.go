@@ -70,7 +70,8 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 		}
 	}
 	if len(moves) > 0 {
-		if err := d.move(ctx, moves); err != nil {
+		err := d.move(ctx, moves)
+		if d.unmoved = err != nil; d.unmoved {
 			failed["replicas"] = err
 		}
 	}
@@ -152,13 +153,13 @@ func (d *daemon) place(plan *plan, n *cluster.Node) (*export, *replica.Move, err
 	}
 	from := madeFrom{plan.now.digest, v.Digest, v.Number}
 	old := d.exports.node(n.Name)
-	if old != nil && old.from == from && !d.unsettled.Load() {
+	if old != nil && old.from == from && !d.unmoved {
 		return nil, nil, nil // a state that changed elsewhere costs nothing here
 	}
 	if err := plan.has(d, v); err != nil {
 		return nil, nil, fmt.Errorf("serve %s: %w", n.Name, err)
 	}
-	files, err := plan.files(d, n, v)
+	files, err := plan.files(d, n, n.Image, v)
 	if err != nil {
 		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
@@ -174,6 +175,44 @@ func (d *daemon) place(plan *plan, n *cluster.Node) (*export, *replica.Move, err
 		Node: string(n.Name), Image: string(n.Image.Name), Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared,
 	})
 	return x, nil, err
+}
+
+// former serves the replica that n has of an image that is no longer its own: the node runs on it until
+// it boots, and the server may have been restarted meanwhile.
+func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export, error) {
+	d.adopting.Lock()
+	defer d.adopting.Unlock()
+	tree := replica.ReplicaTree(string(node), string(name))
+	if x := d.exports.table.Load().trees[tree]; x != nil {
+		return x, nil
+	}
+	plan := newPlan(d.declared())
+	n, declared := plan.now.cluster.Node(node)
+	im, known := plan.now.cluster.Image(name)
+	if !declared || !known || !d.mine(n) {
+		return nil, fmt.Errorf("serve %s: it has no more to do with image %s", node, name)
+	}
+	v, ok := plan.now.state.Resolve(image.Ref{Image: string(im.Name)})
+	if !ok {
+		return nil, fmt.Errorf("serve %s: image %s has no version", n.Name, im.Name)
+	}
+	x := &export{node: n.Name, old: true, allowed: addressesOf(n), lastCall: new(atomic.Int64)}
+	r, ok := d.set.Find(tree)
+	if !ok {
+		files, err := plan.files(d, n, im, v)
+		if err != nil {
+			return nil, err
+		}
+		r, err = d.set.Attach(replica.Spec{
+			Node: string(n.Name), Image: string(im.Name), Version: v, Files: files, Keep: im.Keep, Shared: im.Shared,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	x.fs = r
+	d.exports.add(x)
+	return x, nil
 }
 
 // treeOf is the tree of n's replica of its present image.
@@ -241,14 +280,14 @@ func (p *plan) has(d *daemon, v image.Version) error {
 	return err
 }
 
-// files renders the node files of n over version v. They are stamped with the version's time, which is the same on every server.
-func (p *plan) files(d *daemon, n *cluster.Node, v image.Version) (replica.NodeFiles, error) {
-	key := baseKey{n.Image.Name, v.Digest}
+// files renders the node files of n over version v of im. They are stamped with the version's time, which is the same on every server.
+func (p *plan) files(d *daemon, n *cluster.Node, im *cluster.Image, v image.Version) (replica.NodeFiles, error) {
+	key := baseKey{im.Name, v.Digest}
 	base := p.bases[key]
 	if base == nil {
 		var err error
 		stamp := image.Time{Sec: v.Created.Unix()}
-		if base, err = nodefile.Prepare(p.now.cluster, n.Image, versionfs.New(d.store, v.Root), stamp); err != nil {
+		if base, err = nodefile.Prepare(p.now.cluster, im, versionfs.New(d.store, v.Root), stamp); err != nil {
 			return replica.NodeFiles{}, err
 		}
 		p.bases[key] = base

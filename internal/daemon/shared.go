@@ -72,7 +72,10 @@ func (d *daemon) followOnce(ctx context.Context) error {
 	case <-c.Ended():
 		cancel()
 		<-watched
-		return c.Check(context.WithoutCancel(ctx)) // tells why
+		if err = c.Check(context.WithoutCancel(ctx)); err == nil { // it tells why
+			err = coord.ErrEnded
+		}
+		return err
 	}
 }
 
