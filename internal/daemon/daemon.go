@@ -57,8 +57,9 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-// Bounds of the HTTP service.
+// Bounds of the HTTP service. Nodes fetch a few files each; what a stranger opens must leave room for NFS.
 const (
+	httpConns     = 8192 // for each address
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 )

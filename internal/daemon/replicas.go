@@ -99,8 +99,17 @@ func (d *daemon) kept(now *declared) []*export {
 	return list
 }
 
-// forget drops what is known of nodes that are no longer declared.
+// forget drops what is known of nodes and images that are no longer declared.
 func (d *daemon) forget(now *declared) {
+	d.mu.Lock()
+	for what := range d.failures {
+		if name, is := strings.CutPrefix(what, "image "); is {
+			if _, ok := now.cluster.Image(cluster.ImageName(name)); !ok {
+				delete(d.failures, what)
+			}
+		}
+	}
+	d.mu.Unlock()
 	for name := range d.seen {
 		if _, ok := now.cluster.Node(name); !ok {
 			d.tracker.Forget(name)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"dim/internal/boot"
@@ -58,7 +59,7 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.rpc.Serve(ctx, joinListeners(l.nfs)) })
 	for _, ln := range l.http {
-		g.Go(func() error { return s.serveHTTP(ln) })
+		g.Go(func() error { return s.serveHTTP(netutil.LimitListener(ln, httpConns)) })
 	}
 	g.Go(func() error {
 		<-ctx.Done()

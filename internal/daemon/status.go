@@ -16,6 +16,9 @@ import (
 // lowDisk is the part of a disk, in percent, below which its room is a problem.
 const lowDisk = 5
 
+// strangerFor is for how long a machine that is not in the description and asked for a boot is a problem; it is listed for longer.
+const strangerFor = time.Hour
+
 // Status implements control.Backend.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	now := d.declared()
@@ -129,6 +132,9 @@ func (d *daemon) problems(s *control.Status, nodes []control.Node) []control.Pro
 	}
 	list = append(list, d.failureList()...)
 	for _, m := range s.Machines {
+		if time.Since(m.Last) > strangerFor {
+			continue
+		}
 		list = append(list, control.Problem{
 			About: "machine " + m.MAC, Text: "asks for a boot and is not answered: " + m.Asked, Since: m.First,
 			Hint: "if it is a node, write its MAC into the description",
