@@ -17,7 +17,7 @@ type joined struct {
 }
 
 func joinListeners(list []net.Listener) net.Listener {
-	j := &joined{list: list, conns: make(chan net.Conn), errs: make(chan error, 1), done: make(chan struct{})}
+	j := &joined{list: list, conns: make(chan net.Conn), errs: make(chan error), done: make(chan struct{})}
 	for _, ln := range list {
 		j.wg.Go(func() { j.accept(ln) })
 	}
@@ -30,9 +30,13 @@ func (j *joined) accept(ln net.Listener) {
 		if err != nil {
 			select {
 			case j.errs <- err:
-			default: // one is enough
+			case <-j.done:
+				return
 			}
-			return
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue // with what passes, such as too many open files, whoever accepts has waited a little
 		}
 		select {
 		case j.conns <- c:

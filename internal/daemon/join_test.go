@@ -1,0 +1,56 @@
+package daemon
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// troubled is a listener whose Accept returns errors first.
+type troubled struct {
+	net.Listener
+	errs []error
+}
+
+func (l *troubled) Accept() (net.Conn, error) {
+	if len(l.errs) > 0 {
+		err := l.errs[0]
+		l.errs = l.errs[1:]
+		return nil, err
+	}
+	return l.Listener.Accept()
+}
+
+func TestJoinedListenersGoOnAfterErrorsThatPass(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	var list []net.Listener
+	for range 2 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		list = append(list, ln)
+	}
+	first := list[0].Addr()
+	list[0] = &troubled{list[0], []error{syscall.EMFILE, syscall.ECONNABORTED}}
+	j := joinListeners(list)
+	for range 2 {
+		if _, err := j.Accept(); !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ECONNABORTED) {
+			t.Errorf("accept: %v", err)
+		}
+	}
+	for _, addr := range []net.Addr{first, list[1].Addr()} {
+		c, err := net.Dial("tcp", addr.String())
+		must(t, err)
+		got, err := j.Accept()
+		must(t, err)
+		got.Close()
+		c.Close()
+	}
+	must(t, j.Close())
+	if _, err := j.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept after the end: %v", err)
+	}
+	must(t, j.Close())
+}
