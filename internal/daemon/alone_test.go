@@ -187,3 +187,31 @@ func fill(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 }
+
+func TestAStateThatWasPutBackFromACopyIsFollowed(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	must(t, s.stop())
+	dir := filepath.Join(s.data, "coord")
+	must(t, os.CopyFS(dir+".copy", os.DirFS(dir)))
+	s.given = false
+	s.start()
+	for range 10 { // many revisions
+		_, err := s.client().Tag(t.Context(), "compute@1", "last")
+		must(t, err)
+	}
+	must(t, s.stop())
+	must(t, os.RemoveAll(dir))
+	must(t, os.Rename(dir+".copy", dir))
+	s.start()
+	eventually(t, "the tag of after the copy is gone", func() bool {
+		_, err := s.client().Version(t.Context(), "compute@last")
+		return err != nil
+	})
+	s.put("etc/motd", "two\n")
+	s.capture("compute")
+	if got := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd"); got != "two\n" {
+		t.Errorf("n01 reads %q", got)
+	}
+}

@@ -141,6 +141,11 @@ func (d *daemon) openCoord(ctx context.Context) (*coord.Coord, error) {
 		d.coord = c // from now on close closes it
 		d.mu.Unlock()
 	}
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.rewind(s)
 	if err := d.tell(ctx, c); err != nil {
 		return nil, err
 	}
@@ -180,6 +185,20 @@ func (d *daemon) tell(ctx context.Context, c *coord.Coord) error {
 		return putBack(ctx, c, now.state)
 	}
 	return nil
+}
+
+// rewind lets s be adopted although it is older than what was kept: somebody has put a copy of the shared state back. While the
+// state is followed this cannot be told from an answer that is late, so it is asked only when the state was just found.
+func (d *daemon) rewind(s coord.State) {
+	d.adopting.Lock()
+	defer d.adopting.Unlock()
+	now := *d.declared()
+	if s.Store != now.state.Store || s.Revision >= now.state.Revision {
+		return
+	}
+	d.log.Warn("the shared state is older than what was kept of it", "revision", s.Revision, "kept", now.state.Revision)
+	now.state.Revision = 0
+	d.current.Store(&now)
 }
 
 // tellAgain tells the shared state what it may lack.
