@@ -60,8 +60,11 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	return nil
 }
 
-// startsIn bounds the start of a member.
-const startsIn = time.Minute
+// startsIn bounds the start of a member, closesIn the wait for a start that is no longer wanted.
+const (
+	startsIn = time.Minute
+	closesIn = 5 * time.Second
+)
 
 // config tunes etcd for a few thousand small keys that change a few times a day.
 func (c *Coord) config(dir string) *embed.Config {
@@ -85,8 +88,8 @@ func (c *Coord) config(dir string) *embed.Config {
 	return cfg
 }
 
-// startMember starts etcd, or says what keeps it from starting. It gives up, and leaves etcd to itself, when ctx ends or it is late:
-// etcd waits for its own locks without end.
+// startMember starts etcd, or says what keeps it from starting. It gives up, and leaves etcd to itself, when it is late: etcd
+// waits for its own locks without end.
 func (c *Coord) startMember(ctx context.Context, cfg *embed.Config, late <-chan time.Time) (*embed.Etcd, error) {
 	started := make(chan *embed.Etcd, 1)
 	failed := make(chan error, 1)
@@ -103,20 +106,23 @@ func (c *Coord) startMember(ctx context.Context, cfg *embed.Config, late <-chan 
 		}
 		started <- member
 	}()
-	select {
-	case member := <-started:
-		return member, nil
-	case err := <-failed:
-		if cause := c.end.cause(); cause != nil {
-			err = cause
+	ended := ctx.Done()
+	for {
+		select {
+		case member := <-started:
+			return member, nil
+		case err := <-failed:
+			if cause := c.end.cause(); cause != nil {
+				err = cause
+			}
+			return nil, err
+		case <-c.end.met:
+			return nil, c.end.cause()
+		case <-ended: // what starts cannot be closed yet
+			ended, late = nil, time.After(closesIn)
+		case <-late:
+			return nil, fmt.Errorf("%w: etcd does not start", ErrEnded)
 		}
-		return nil, err
-	case <-c.end.met:
-		return nil, c.end.cause()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-late:
-		return nil, fmt.Errorf("%w: etcd does not start within %v", ErrEnded, startsIn)
 	}
 }
 

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -42,6 +45,63 @@ func TestTwoServersLiveInOneProcess(t *testing.T) {
 		}
 	}
 	closeAll(t)
+}
+
+func TestNothingIsLeftOfAServerThatEnded(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	files := func() int {
+		names, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(names)
+	}
+	cycle := func() {
+		s.start()
+		s.capture("compute")
+		c := s.nfs("127.0.0.11", 0)
+		tree, err := c.Tree("/nodes/n01")
+		must(t, err)
+		read(t, tree, "etc/motd")
+		must(t, s.stop())
+		c.Close()
+	}
+	cycle() // the runtime opens some for itself
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	before := files()
+	for range 3 {
+		cycle()
+	}
+	eventually(t, "the client's end is closed", func() bool { return files() <= before })
+}
+
+func TestAServerThatCannotStartLeavesNothing(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	s := newSite(t, "127.0.0.2")
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", s.ports[1]))
+	must(t, err)
+	c := Config{Data: s.data, As: "head", ClusterFile: s.file, Log: slog.New(slog.DiscardHandler)}
+	if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("Run: %v", err)
+	}
+	must(t, taken.Close())
+	for name, change := range map[string]func(*Config){
+		"has no server": func(c *Config) { c.As = "nobody" },
+		"no such file":  func(c *Config) { c.ClusterFile += ".none" },
+		"--cluster":     func(c *Config) { c.ClusterFile = "" },
+		"dim init":      func(c *Config) { c.Data = t.TempDir() },
+	} {
+		c := c
+		change(&c)
+		if err := Run(t.Context(), c); err == nil {
+			t.Errorf("%s: it ran", name)
+		} else if name != "dim init" && !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.start()
+	if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "a daemon runs on it already, pid") {
+		t.Errorf("a second one: %v", err)
+	}
+	must(t, s.stop())
 }
 
 // closeAll ends what tests left open, before goroutines are counted.
