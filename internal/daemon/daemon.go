@@ -59,7 +59,7 @@ type Config struct {
 
 // Bounds of the HTTP service. Nodes fetch a few files each; what a stranger opens must leave room for NFS.
 const (
-	httpConns     = 8192 // for each address
+	httpConns     = 8192
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 )

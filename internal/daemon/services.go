@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"dim/internal/boot"
@@ -49,7 +49,8 @@ func (d *daemon) newServices(l *sockets) *services {
 		ra:   &ra.Responder{Interfaces: l.cards, Log: d.log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
-			ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what clients do wrong
+			ConnState: limit(httpConns),
+			ErrorLog:  slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what clients do wrong
 		},
 	}
 }
@@ -59,7 +60,7 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.rpc.Serve(ctx, joinListeners(l.nfs)) })
 	for _, ln := range l.http {
-		g.Go(func() error { return s.serveHTTP(netutil.LimitListener(ln, httpConns)) })
+		g.Go(func() error { return s.serveHTTP(ln) })
 	}
 	g.Go(func() error {
 		<-ctx.Done()
@@ -77,6 +78,22 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 		g.Go(func() error { return s.ra.Serve(ctx, l.ra) })
 	}
 	return g.Wait()
+}
+
+// limit returns a hook that closes connections beyond so many. A listener that counts would do, but hides from net/http that
+// its connections are TCP, and files would no longer be sent by the kernel.
+func limit(conns int64) func(net.Conn, http.ConnState) {
+	var open atomic.Int64
+	return func(c net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			if open.Add(1) > conns {
+				_ = c.Close()
+			}
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		}
+	}
 }
 
 // drained is a handler that can be waited for; http.Server.Close does not.

@@ -1,0 +1,38 @@
+package daemon
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestMoreThanSoManyHTTPConnectionsAreClosed(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ConnState = limit(2)
+	s.Start()
+	defer s.Close()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		must(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	ask := func(c net.Conn) error {
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return err
+		}
+		_, err := c.Read(make([]byte, 4096))
+		return err
+	}
+	first, second := dial(), dial()
+	must(t, ask(first))
+	must(t, ask(second))
+	if err := ask(dial()); err == nil {
+		t.Error("a third is served")
+	}
+	must(t, ask(second))
+	must(t, first.Close())
+	eventually(t, "there is room again", func() bool { return ask(dial()) == nil })
+}
