@@ -274,6 +274,11 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 		must(t, s.apply())
 		s.mount("127.0.0.14", "/nodes/n04")
 	})
+}
+
+func TestADescriptionThatCannotBeFollowedNowIsTold(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
 	t.Run("one with problems is refused, with all of them", func(t *testing.T) {
 		s.describe("<bogus/>", `image="compute" servers`, `image="nothing" servers`)
 		err := s.apply()
