@@ -13,9 +13,18 @@
 // One goroutine (follow) takes states from coord, in order, and adopts each: keeps it on disk, parses the description if
 // that changed, moves replicas. What holds now is one pointer, replaced whole; readers take no lock.
 //
+// # Without the shared state
+//
+// Nodes are served what was declared last; what would change something is refused with a reason. A state that is found empty was
+// lost: description, versions, tags and desired versions are put back from what was kept. An embedded etcd that ended can only be started by a new
+// process, so Run returns ErrRestart as soon as that has a chance (there is room on the disk again), unless the directory was replaced, which is opened here.
+//
+// What could not be done for a replica (reconcile) is tried again every few seconds (mend).
+//
 // # Lock order
 //
-// telling, adopting, exports.changing, then mu. None is held while a node's call is served.
+// telling, adopting, exports.changing, then mu. A node's call takes none of them, but the first one by a handle of before the last start that is
+// of no replica its node has now.
 package daemon
 
 import (
