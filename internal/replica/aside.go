@@ -335,38 +335,42 @@ func (a *asider) removeEmpty(p *place) error {
 
 // scanAside finds the files that earlier switches have set aside.
 func (r *Replica) scanAside() error {
-	fd, err := r.set.openBeneath(r.dir+"/saved", openDir)
+	err := r.scanAsideDir("saved")
 	if err == unix.ENOENT {
-		return nil
+		err = nil
 	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return r.scanAsideDir(fd, "saved")
+	return err
 }
 
-func (r *Replica) scanAsideDir(fd int, path string) error {
-	names, err := listDir(fd)
+// scanAsideDir reads one directory, then, when it is closed, those in it.
+func (r *Replica) scanAsideDir(path string) error {
+	fd, err := r.set.openBeneath(r.dir+"/"+path, openDir)
 	if err != nil {
 		return err
+	}
+	below, err := r.scanAsideEntries(fd, path)
+	unix.Close(fd)
+	for _, sub := range below {
+		if err == nil {
+			err = r.scanAsideDir(sub)
+		}
+	}
+	return err
+}
+
+func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err error) {
+	names, err := listDir(fd)
+	if err != nil {
+		return nil, err
 	}
 	slices.Sort(names) // the latest stamp wins
 	for _, name := range names {
 		var st unix.Stat_t
 		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
+			return nil, err
 		}
 		if typeOf(st.Mode) == vfs.Directory {
-			sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			err = r.scanAsideDir(sub, path+"/"+name)
-			unix.Close(sub)
-			if err != nil {
-				return err
-			}
+			below = append(below, path+"/"+name)
 			continue
 		}
 		v, err := getXattr(fd, name, xattrID, make([]byte, 64))
@@ -378,7 +382,7 @@ func (r *Replica) scanAsideDir(fd int, path string) error {
 		o.origin, o.mode, o.uid, o.gid = origin, st.Mode&0o7777, st.Uid, st.Gid
 		r.keepAside(o, path+"/"+name)
 	}
-	return nil
+	return below, nil
 }
 
 // Saved lists what switches have set aside, the latest first.

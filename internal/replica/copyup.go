@@ -127,6 +127,9 @@ func (o *op) copyUp(s spot, keep uint64) (spot, error) {
 	if s.gone != nil {
 		return s, vfs.EROFS
 	}
+	if r.isZeroDevice(s) {
+		return s, vfs.EPERM // in a layer it would be a whiteout
+	}
 	l := o.staged[r.id(s)]
 	if r.kind(s) == vfs.Regular && (l == nil || l.view != r.view || l.keep != keep) && r.wanted(s, keep) > 0 {
 		return s, o.want(s, keep)
@@ -148,6 +151,17 @@ func (o *op) copyUp(s spot, keep uint64) (spot, error) {
 		err = o.linkGroup(obj, low)
 	}
 	return spot{at: p, obj: obj, low: lower.None}, err
+}
+
+// isZeroDevice reports whether s is the version's character device 0:0. A master has such when there are upper directories of
+// overlayfs in it, a container's say.
+func (r *Replica) isZeroDevice(s spot) bool {
+	if s.low == lower.None || r.view.index.Type(s.low) != image.CharDevice {
+		return false
+	}
+	var a vfs.Attr
+	r.view.index.Attr(s.low, &a)
+	return a.Major == 0 && a.Minor == 0
 }
 
 // want notes that the content of s must be copied, and returns errLift.

@@ -197,10 +197,13 @@ func (r *Replica) mayAdd(c *vfs.Cred, d spot, attr *vfs.Attr, name string) error
 	case !c.Permits(attr, vfs.MayWrite):
 		return vfs.EACCES
 	}
-	return r.mayName(d, name)
+	if err := r.mayName(d, name); err != nil {
+		return err
+	}
+	return r.mayReach(d, name)
 }
 
-// mayName refuses changes of names below a shared path, and more names with one hash than cookies can tell apart.
+// mayName refuses changes of names below a shared path.
 func (r *Replica) mayName(d spot, name string) error {
 	if len(r.shared) > 0 && r.shared.Cover(image.JoinPath(r.path(d), name)) {
 		return vfs.EROFS

@@ -284,6 +284,9 @@ func (o *op) raise(p *place) error {
 	if p.up == nil {
 		return o.raiseRoot()
 	}
+	if p.pathLen() > pathMax {
+		return vfs.ENAMETOOLONG
+	}
 	if err := o.raise(p.up); err != nil {
 		return err
 	}

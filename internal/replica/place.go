@@ -77,6 +77,43 @@ func (p *place) path() string {
 	return image.JoinPath(p.up.path(), p.name)
 }
 
+// pathMax bounds the paths in a layer (docs/formats/layer.md), so that every one can be opened with what stands before it, in
+// the layer as in the saved area. It also bounds how deep a node can nest directories, by mkdir and by rename, so that what
+// is done here for each level, on the stack above all, stays within reason.
+const pathMax = 3840
+
+// pathLen returns the length of p's path, without making it.
+func (p *place) pathLen() int {
+	n := -1 // no slash before the first name
+	for ; p.up != nil; p = p.up {
+		n += 1 + len(p.name)
+	}
+	return max(n, 0)
+}
+
+// reach returns how much longer than p's path the longest path below it is.
+func (p *place) reach() int {
+	n := 0
+	for _, k := range p.kids {
+		n = max(n, 1+len(k.name)+k.reach())
+	}
+	return n
+}
+
+// mayReach refuses a new name whose path would be too long for the layer.
+func (r *Replica) mayReach(d spot, name string) error {
+	n := 0
+	if d.at != nil {
+		n = d.at.pathLen()
+	} else {
+		n = len(r.path(d))
+	}
+	if n+1+len(name) > pathMax {
+		return vfs.ENAMETOOLONG
+	}
+	return nil
+}
+
 // replaced reports whether the version's entry does not show here.
 func (p *place) replaced() bool { return p.obj != nil || p.white || p.file != nil }
 

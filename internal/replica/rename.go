@@ -160,6 +160,9 @@ func (m *renaming) mayMove() error {
 	if err := r.mayName(m.to, m.toName); err != nil {
 		return err
 	}
+	if err := r.mayReach(m.to, m.toName); err != nil {
+		return err
+	}
 	isDir := r.kind(m.src) == vfs.Directory
 	switch {
 	case isDir && m.hasDst && !r.empty(m.dst):
@@ -367,6 +370,9 @@ func renameLeaving(fromDir int, from string, toDir int, to string, white bool) e
 
 // moveDir moves a directory that is the layer's alone.
 func (m *renaming) moveDir(src *place, fromFD int, dst *place, toFD int) error {
+	if dst.pathLen()+src.reach() > pathMax {
+		return vfs.ENAMETOOLONG
+	}
 	if err := m.nameBelow(src); err != nil {
 		return err
 	}

@@ -89,7 +89,6 @@ func (r *Replica) scan() error {
 	if err != nil {
 		return fmt.Errorf("read layer %s: %w", r.dir, err)
 	}
-	defer unix.Close(fd)
 	s := scanner{r: r, inodes: make(map[inode]*object), buf: make([]byte, 64)}
 	if err := s.root(fd); err != nil {
 		return fmt.Errorf("read layer %s: %w", r.dir, err)
@@ -111,9 +110,11 @@ type scanner struct {
 	buf    []byte
 }
 
+// root reads the layer from its top, whose open directory it closes.
 func (s *scanner) root(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
 		return err
 	}
 	o := newObject(image.RootID, vfs.Directory)
@@ -122,21 +123,47 @@ func (s *scanner) root(fd int) error {
 	return s.dir(s.r.root, fd)
 }
 
+// dir reads the directory at p, then those in it. It closes fd before, so that a deep tree takes one open file as
+// a flat one does.
 func (s *scanner) dir(p *place, fd int) error {
-	names, err := listDir(fd)
+	below, err := s.entries(p, fd)
+	unix.Close(fd)
 	if err != nil {
 		return err
+	}
+	for _, k := range below {
+		path := k.path()
+		fd, err := s.r.set.openBeneath(s.r.dir+"/upper/"+path, openDir)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := s.dir(k, fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entries reads the open directory at p and returns the directories in it.
+func (s *scanner) entries(p *place, fd int) (below []*place, err error) {
+	names, err := listDir(fd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.path(), err)
 	}
 	for _, name := range names {
 		var st unix.Stat_t
 		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return fmt.Errorf("%s/%s: %w", p.path(), name, err)
+			return nil, fmt.Errorf("%s/%s: %w", p.path(), name, err)
 		}
-		if err := s.entry(s.r.need(p, name, lower.Hash(name)), fd, name, &st); err != nil {
-			return fmt.Errorf("%s/%s: %w", p.path(), name, err)
+		k := s.r.need(p, name, lower.Hash(name))
+		if err := s.entry(k, fd, name, &st); err != nil {
+			return nil, fmt.Errorf("%s/%s: %w", p.path(), name, err)
+		}
+		if typeOf(st.Mode) == vfs.Directory {
+			below = append(below, k)
 		}
 	}
-	return nil
+	return below, nil
 }
 
 func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
@@ -150,15 +177,7 @@ func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
 		return err
 	}
 	s.r.attach(p, o)
-	if o.kind != vfs.Directory {
-		return nil
-	}
-	fd, err := unix.Openat(dir, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return s.dir(p, fd)
+	return nil
 }
 
 // object returns the object of an entry: a new one, or that of another name of the same inode.
