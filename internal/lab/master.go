@@ -2,8 +2,10 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,10 +33,15 @@ func MasterPackages() []string {
 func BuildMaster(ctx context.Context, s MasterSpec) error {
 	pkgs := strings.Join(append(MasterPackages(), s.Packages...), ",")
 	cmd := exec.CommandContext(ctx, "mmdebstrap", "--mode=root", "--variant=minbase", "--include="+pkgs,
-		"--aptopt=Acquire::Retries \"3\"", "bookworm", s.Dir)
+		"--aptopt=Acquire::Retries \"3\"", "--dpkgopt=force-unsafe-io", "bookworm", s.Dir) // a lost master is made again
 	cmd.Stdout, cmd.Stderr = s.Log, s.Log
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build master %s: mmdebstrap: %w", s.Dir, err)
+	}
+	for _, own := range []string{"etc/dpkg/dpkg.cfg.d/99mmdebstrap", "etc/apt/apt.conf.d/99mmdebstrap"} {
+		if err := os.Remove(filepath.Join(s.Dir, own)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return AsInstalled(s.Dir, s.AuthorizedKey)
 }
