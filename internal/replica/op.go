@@ -47,7 +47,7 @@ func (o *op) end(err error) error {
 	o.r.mu.Unlock()
 	if err == nil && !o.r.set.relaxed {
 		for _, f := range o.dirty {
-			if err = fsync(f.FD); err != nil {
+			if err = f.Sync(); err != nil {
 				break
 			}
 		}

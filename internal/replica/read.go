@@ -220,7 +220,7 @@ func (b *body) read(p []byte, off uint64) (n int, eof bool, err error) {
 	wanted := len(p)
 	p = p[:min(uint64(len(p)), math.MaxInt64-off)]
 	for n < len(p) {
-		m, err := unix.Pread(b.file.FD, p[n:], int64(off)+int64(n))
+		m, err := b.file.ReadAt(p[n:], int64(off)+int64(n))
 		if err == unix.EINTR {
 			continue
 		}

@@ -28,6 +28,7 @@ type File struct {
 	refs  int // guarded by shard.mu; the cache holds one while the file is in it
 	prev  *File
 	next  *File
+	group group
 }
 
 const shards = 16
