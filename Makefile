@@ -32,7 +32,8 @@ e2e: deps build ## real kernels boot and mount (root): User Mode Linux and QEMU
 demo: deps build ## two diskless machines run an unmodified Debian from one server (root)
 	go run ./cmd/lab demo
 
-bench: deps build ## the figures of docs/figures.md, each against a peer in the same run (root)
+bench: build ## the figures of docs/figures.md, each against a peer in the same run (root)
+	dist/deps bench
 	bench/run
 
 fuzz: ## five seconds of every fuzz test
