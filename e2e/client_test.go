@@ -52,7 +52,7 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 	t.Run("a file system behaves as POSIX says", func(t *testing.T) {
 		must(t, n1.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/posix"}, &agent.None{}))
 		var out agent.Output
-		must(t, n1.call("Run", agent.RunArgs{Argv: []string{"/bin/posix", "-nfs", "/mnt/root/srv/posix"}, Timeout: 150 * time.Second}, &out))
+		must(t, n1.call("Run", agent.RunArgs{Argv: []string{"/bin/posix", "-nfs", "/mnt/root/srv/posix"}, Timeout: 8 * time.Minute}, &out))
 		t.Logf("%s", out.Text)
 		if out.Exit != 0 {
 			t.Errorf("posix ended with %d", out.Exit)

@@ -131,7 +131,7 @@ func (g guest) call(method string, args, reply any) error {
 	select {
 	case call := <-g.Agent.Go("Agent."+method, args, reply, nil).Done:
 		return call.Error
-	case <-time.After(3 * time.Minute):
+	case <-time.After(10 * time.Minute):
 		return fmt.Errorf("%s %+v: no answer from the guest; console:\n%s", method, args, g.Tail(10))
 	}
 }
