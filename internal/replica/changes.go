@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"strings"
+	"sync"
 
 	"dim/internal/image"
 	"dim/internal/replica/lower"
@@ -14,6 +15,9 @@ type changes struct {
 	paths int
 	delta *delta
 	tree  *change
+
+	once sync.Once
+	dirs []string // see changedDirs
 }
 
 // change is a path at which, or below which, two views differ.

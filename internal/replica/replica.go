@@ -34,6 +34,7 @@ type Replica struct {
 	files    map[image.ID]*place  // node files, and directories that exist for them
 	objects  map[image.ID]*object // what the layer holds
 	past     past
+	renewed  int64 // stamp of the last Renew
 }
 
 // view is what a replica shows below its layer.

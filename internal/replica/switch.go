@@ -22,6 +22,7 @@ type Move struct {
 	Files   NodeFiles
 	Keep    image.Patterns
 	Shared  image.Patterns
+	Mounted []string // paths, without a leading slash, on which the node has mounted something; see Held
 }
 
 // Report tells what a Switch did.
@@ -30,6 +31,7 @@ type Report struct {
 	Replicas int           // how many show something else now
 	Paths    int           // at how many paths the versions differ
 	Aside    []SetAside    // what the nodes had of their own there
+	Held     []Held        // replicas that stay with what they showed, for a mount
 	Took     time.Duration // for how long replicas were locked
 }
 
@@ -81,6 +83,10 @@ func (s *Set) Switch(ctx context.Context, moves []Move) (Report, error) {
 	var list []*transition
 	for i := range moves {
 		t, err := s.transition(ctx, &moves[i])
+		if held, is := errors.AsType[*Held](err); is {
+			report.Held = append(report.Held, *held)
+			continue
+		}
 		if err != nil {
 			return report, fmt.Errorf("switch %s: %w", moves[i].Replica.dir, err)
 		}
@@ -125,6 +131,9 @@ func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 		r.keep, r.shared, r.view.files = m.Keep, m.Shared, m.Files
 		r.mu.Unlock()
 		return nil, nil
+	}
+	if path, held := t.holding(m.Mounted); held {
+		return nil, &Held{Node: r.node, Image: r.image, Path: path}
 	}
 	return t, nil
 }

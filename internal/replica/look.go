@@ -1,0 +1,211 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Looks tells in which directories names or attributes have changed. A node whose kernel looks at them again, in this order, knows
+// what the replica shows.
+type Looks struct {
+	Stamp int64            // of the last switch; what to ask with the next time
+	All   bool             // the history does not reach back: these are all directories
+	Dirs  iter.Seq[string] // paths without a leading slash, each behind those above it; "" is the root
+}
+
+// Since tells what switches have changed since the one with the given stamp, as an earlier Looks had it.
+func (r *Replica) Since(stamp int64) Looks {
+	r.mu.RLock()
+	last, made, view := r.state.steps, max(r.state.made, r.renewed), *r.view
+	r.mu.RUnlock()
+	l := Looks{Stamp: made}
+	if last != nil {
+		l.Stamp = max(made, last.at)
+	}
+	if stamp == l.Stamp {
+		l.Dirs = slices.Values([]string(nil))
+		return l
+	}
+	if dirs, ok := r.set.dirsSince(last, max(stamp, 1), made); ok {
+		l.Dirs = slices.Values(dirs)
+		return l
+	}
+	l.All, l.Dirs = true, r.allDirs(view)
+	return l
+}
+
+// Renew notes that the replica was changed otherwise than by a switch or by its node: all directories have to be looked at again.
+func (r *Replica) Renew() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.renewed = r.set.journal.stamp(r.set.now())
+}
+
+// dirsSince joins what the steps after the given stamp have changed. It fails when the steps are not all there, or their versions
+// no longer in the store.
+func (s *Set) dirsSince(last *step, stamp, made int64) ([]string, bool) {
+	if stamp < made {
+		return nil, false
+	}
+	var steps []*step
+	for p := last; p != nil && p.at > stamp; p = p.before {
+		steps = append(steps, p)
+	}
+	if len(steps) == 1 && steps[0].files == nil { // what nearly always is asked: all nodes share the answer
+		c, err := s.changesBetween(context.Background(), steps[0].from, steps[0].to)
+		if err != nil {
+			return nil, false
+		}
+		return c.changedDirs(), true
+	}
+	all := make(map[string]bool)
+	for _, p := range steps {
+		if p.from.Digest != p.to.Digest {
+			c, err := s.changesBetween(context.Background(), p.from, p.to)
+			if err != nil {
+				return nil, false
+			}
+			for _, dir := range c.changedDirs() {
+				all[dir] = true
+			}
+		}
+		if p.files == nil {
+			continue
+		}
+		for _, path := range differing(p.prior, p.files) {
+			for path != "" { // those above may be there for the node file alone
+				path = parentPath(path)
+				all[path] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), image.ComparePaths), true
+}
+
+// changedDirs returns the directories in which names changed and those that have other attributes, in walk order.
+func (c *changes) changedDirs() []string {
+	c.once.Do(func() { c.dirs = c.tree.changedDirs("", nil) })
+	return c.dirs
+}
+
+func (c *change) changedDirs(path string, list []string) []string {
+	isDir := c.to == vfs.Directory || c.old != nil && c.old.Type == image.Directory
+	if c.differs && isDir || slices.ContainsFunc(c.kids, func(k *change) bool { return k.differs }) {
+		list = append(list, path)
+	}
+	for _, k := range c.kids {
+		list = k.changedDirs(image.JoinPath(path, k.name), list)
+	}
+	return list
+}
+
+// allDirs yields the directories of a view, level by level, then those that the layer and the node files have besides.
+func (r *Replica) allDirs(v view) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for low := lower.Root; int(low) < v.index.Len(); low++ {
+			if v.index.IsDir(low) && !yield(v.index.Path(low)) {
+				return
+			}
+		}
+		for _, dir := range r.ownDirs(v) {
+			if !yield(dir) {
+				return
+			}
+		}
+	}
+}
+
+func (r *Replica) ownDirs(v view) []string {
+	own := make(map[string]bool)
+	for i := range v.files.List {
+		for path := v.files.List[i].Path; path != ""; {
+			path = parentPath(path)
+			own[path] = true
+		}
+	}
+	if r.rlock() == nil {
+		for _, o := range r.objects {
+			if o.kind == vfs.Directory && len(o.names) > 0 {
+				own[o.names[0].path()] = true
+			}
+		}
+		r.mu.RUnlock()
+	}
+	for path := range own {
+		if _, there := v.index.Find(path); there {
+			delete(own, path)
+		}
+	}
+	return slices.SortedFunc(maps.Keys(own), image.ComparePaths)
+}
+
+// Held is a replica that was not switched because the node has a mount where the switch changes what stands there: its kernel
+// would take the mount away without a word.
+type Held struct {
+	Node  string
+	Image string
+	Path  string // of the mount, without a leading slash
+}
+
+func (h *Held) Error() string {
+	return fmt.Sprintf("switch %s/%s: the node has a mount on /%s, which changes", h.Node, h.Image, h.Path)
+}
+
+// holding returns the first of the paths with a mount on it whose entry the transition replaces or removes.
+func (t *transition) holding(mounted []string) (string, bool) {
+	for _, path := range mounted {
+		if t.keep.Cover(path) {
+			continue
+		}
+		if t.changes != nil && !t.hidden[path] && t.replaces(t.changes.tree, path) || t.own != nil && t.replaces(t.own.tree, path) {
+			return path, true
+		}
+	}
+	return "", false
+}
+
+// replaces reports whether another object, or none, stands at path or above it after the changes c. Directories keep their ids.
+func (t *transition) replaces(c *change, path string) bool {
+	at := ""
+	for name := range strings.SplitSeq(path, "/") {
+		i := slices.IndexFunc(c.kids, func(k *change) bool { return k.name == name })
+		if i < 0 {
+			return false
+		}
+		c, at = c.kids[i], image.JoinPath(at, name)
+		if !c.differs {
+			continue
+		}
+		switch {
+		case c.old == nil && c.new == nil: // a node file
+			return true
+		case c.old == nil:
+			return t.r.hasOwn(at)
+		case c.new == nil || image.EntryID(at, c.old) != image.EntryID(at, c.new):
+			return true
+		case c.new.Type != image.Directory && t.r.hasOwn(at): // it is set aside
+			return true
+		}
+	}
+	return false
+}
+
+// hasOwn reports whether the layer has an entry at path.
+func (r *Replica) hasOwn(path string) bool {
+	fd, err := r.set.openBeneath(r.dir+"/upper/"+path, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}

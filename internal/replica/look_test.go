@@ -1,0 +1,214 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/image"
+	"dim/internal/vfs"
+	"dim/internal/vfs/vfstest"
+)
+
+// seen is what a client's caches depend on: for each directory its ctime and its entries.
+func (o *site) seen() map[string]string {
+	o.t.Helper()
+	all := make(map[string]string)
+	for _, dir := range o.dirs("", o.Root(), nil) {
+		text := fmt.Sprint(o.attr(dir).Ctime, o.attr(dir).Mode)
+		for _, name := range o.names(dir) {
+			a := o.attr(image.JoinPath(dir, name))
+			text += fmt.Sprint(" ", name, a.ID, a.Mode, a.Type)
+		}
+		all[dir] = text
+	}
+	return all
+}
+
+// checkLooks checks that who saw before and looks again at what l says, in that order, misses nothing.
+func (o *site) checkLooks(l Looks, before map[string]string) {
+	o.t.Helper()
+	dirs := slices.Collect(l.Dirs)
+	place := make(map[string]int)
+	for i, dir := range dirs {
+		place[dir] = i
+	}
+	if len(place) != len(dirs) {
+		o.t.Errorf("a directory is there twice: %q", dirs)
+	}
+	for i, dir := range dirs {
+		for up := dir; up != ""; {
+			up = parentPath(up)
+			if j, ok := place[up]; ok && j > i {
+				o.t.Errorf("%q comes before %q, which is above it", dir, up)
+			}
+		}
+	}
+	for dir, now := range o.seen() {
+		if was, known := before[dir]; known && was != now && !slices.Contains(dirs, dir) {
+			o.t.Errorf("%q is another and not to be looked at: %q", dir, dirs)
+		}
+	}
+}
+
+func randomEntries(r *rand.Rand) []vfstest.Entry {
+	var list []vfstest.Entry
+	for _, dir := range []string{"a", "a/b", "a/b/c", "d", "d/e"} {
+		if up := parentPath(dir); up != "" && !slices.ContainsFunc(list, func(e vfstest.Entry) bool { return e.Path == up && e.Type == vfs.Directory }) {
+			continue
+		}
+		switch r.IntN(6) {
+		case 0:
+		case 1:
+			list = append(list, f(dir, "a file"))
+		default:
+			e := d(dir)
+			e.Mode = []uint32{0o755, 0o755, 0o700}[r.IntN(3)]
+			list = append(list, e)
+			for i := range r.IntN(3) {
+				list = append(list, f(fmt.Sprintf("%s/f%d", dir, i), fmt.Sprint(r.IntN(2))))
+			}
+		}
+	}
+	return list
+}
+
+func TestWhatIsToBeLookedAtAgainIsAllThatSwitchesHaveChanged(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 2))
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, randomEntries(r)), m)
+	type past struct {
+		stamp int64
+		saw   map[string]string
+	}
+	history := []past{{o.Since(0).Stamp, o.seen()}}
+	o.mkdir("own")
+	for i := range 40 {
+		switch r.IntN(8) {
+		case 0:
+			o.restart()
+		case 1:
+			o.toFiles(files(map[string]string{fmt.Sprintf("a/n%d", r.IntN(2)): fmt.Sprint(i), "x/y/z": "deep"}))
+		default:
+			o.to(m.version(t, i+2, randomEntries(r)))
+		}
+		for _, p := range history[max(1, len(history)-6):] {
+			l := o.Since(p.stamp)
+			if l.All {
+				t.Fatalf("the history of %d switches is not known", i)
+			}
+			o.checkLooks(l, p.saw)
+		}
+		if l := o.Since(0); !l.All {
+			t.Fatal("who knows nothing is told of a part")
+		}
+		o.checkLooks(o.Since(0), history[0].saw)
+		history = append(history, past{o.Since(0).Stamp, o.seen()})
+	}
+	l := o.Since(history[len(history)-1].stamp)
+	if dirs := slices.Collect(l.Dirs); len(dirs) > 0 || l.All {
+		t.Errorf("nothing has changed, and %q are to be looked at", dirs)
+	}
+}
+
+func TestOneChangedFileIsOneDirectoryToLookAt(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/own", "x") // so that the journal knows the replica
+	stamp := o.Since(0).Stamp
+	next := slices.Clone(v1)
+	for i := range next {
+		if next[i].Path == "opt/app/x" {
+			next[i].Content = "another"
+		}
+	}
+	o.to(m.version(t, 2, next))
+	o.restart()
+	l := o.Since(stamp)
+	if d := cmp.Diff([]string{"opt/app"}, slices.Collect(l.Dirs)); d != "" || l.All {
+		t.Errorf("all %v, dirs (-want +got):\n%s", l.All, d)
+	}
+	o.Renew()
+	if l = o.Since(l.Stamp); !l.All {
+		t.Error("a renewed replica is not looked at as a whole")
+	}
+	if again := o.Since(l.Stamp); again.All || len(slices.Collect(again.Dirs)) > 0 {
+		t.Error("a renewed replica is looked at again and again")
+	}
+}
+
+func TestAMountHoldsTheSwitchThatWouldTakeItAway(t *testing.T) {
+	tests := []struct {
+		mount string
+		own   string // path of a file that the node writes before
+		keep  string
+		held  bool
+	}{
+		{mount: "etc/b", held: true},                        // other content
+		{mount: "etc/c", held: true},                        // gone
+		{mount: "etc/mode", held: false},                    // another mode, the same file
+		{mount: "etc/mode", own: "etc/mode", held: true},    // the node's own is set aside
+		{mount: "etc/b", keep: "/etc/b", held: false},       // stays what it is
+		{mount: "turn", held: true},                         // a file now
+		{mount: "gone/sub", held: true},                     // gone with what is above it
+		{mount: "etc", held: false},                         // directories keep their ids
+		{mount: "opt/other/z", held: false},                 // nothing changes there
+		{mount: "etc/new", own: "etc/new", held: true},      // the master's comes to where the node has one
+		{mount: "etc/new", held: false},                     // nothing is there
+		{mount: "opt/app/y", own: "opt/app/x", held: false}, // beside what changes
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt), func(t *testing.T) {
+			m := newMemory(t)
+			o := newSite(t, m.version(t, 1, v1), m)
+			if tt.own != "" {
+				o.write(tt.own, "mine")
+			}
+			o.spec.Version = m.version(t, 2, v2)
+			move := o.move()
+			move.Mounted = []string{tt.mount}
+			if tt.keep != "" {
+				keep, err := image.ParsePattern(tt.keep)
+				if err != nil {
+					t.Fatal(err)
+				}
+				move.Keep = image.Patterns{keep}
+			}
+			rep, err := o.s.Switch(context.Background(), []Move{move})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if held := len(rep.Held) == 1 && rep.Held[0].Path == tt.mount; held != tt.held {
+				t.Errorf("held: %+v", rep.Held)
+			}
+			if shows := o.Version().Number; shows != map[bool]int{true: 1, false: 2}[tt.held] {
+				t.Errorf("shows version %d", shows)
+			}
+			if !tt.held {
+				return
+			}
+			move.Mounted = nil // it is unmounted
+			if rep, err = o.s.Switch(context.Background(), []Move{move}); err != nil || rep.Replicas != 1 {
+				t.Errorf("after the unmount: %+v, %v", rep, err)
+			}
+			o.want("etc/a", "a2")
+		})
+	}
+}
+
+func TestAMountOnANodeFileHoldsItsChange(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.toFiles(files(map[string]string{"etc/host": "one"}))
+	move := o.move()
+	move.Files, move.Mounted = files(map[string]string{"etc/host": "two"}), []string{"etc/host"}
+	rep, err := o.s.Switch(context.Background(), []Move{move})
+	if err != nil || len(rep.Held) != 1 {
+		t.Errorf("held: %+v, %v", rep.Held, err)
+	}
+	o.want("etc/host", "one")
+}
