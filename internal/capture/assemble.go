@@ -28,23 +28,10 @@ func (c *scan) assemble(ctx context.Context, root *dir) error {
 	if err := b.build(root); err != nil {
 		return err
 	}
-	for _, g := range c.groups {
-		if g.count > 0 {
-			c.bytes += g.size()
-		}
+	if c.partial && root.noted.all.linked != c.old.root.all.linked {
+		return errLinks
 	}
-	c.sum(root)
 	return nil
-}
-
-func (c *scan) sum(d *dir) {
-	c.files += d.names
-	c.bytes += d.bytes
-	for _, child := range d.children {
-		if !child.gone {
-			c.sum(child)
-		}
-	}
 }
 
 // link finds every group's first path and number of names. Where they are not as noted, the directories of all its names are made anew.
@@ -55,7 +42,7 @@ func (c *scan) link() {
 			if m.gone() {
 				continue
 			}
-			path := m.path(c)
+			path := m.path()
 			if g.count == 0 || image.ComparePaths(path, g.first) < 0 {
 				g.first = path
 			}
@@ -66,7 +53,7 @@ func (c *scan) link() {
 		}
 		for _, m := range g.members {
 			if m.d.same {
-				c.itemize(m.d, c.old.of(m.d.note))
+				c.itemize(m.d, m.d.note.entries)
 			}
 		}
 	}
@@ -74,9 +61,9 @@ func (c *scan) link() {
 
 func (m member) gone() bool { return m.d.gone || !m.d.same && m.d.items[m.at].gone }
 
-func (m member) path(c *scan) string {
+func (m member) path() string {
 	if m.d.same {
-		return image.JoinPath(m.d.path(), c.old.of(m.d.note)[m.at].name)
+		return image.JoinPath(m.d.path(), m.d.note.entries[m.at].name)
 	}
 	return image.JoinPath(m.d.path(), m.d.items[m.at].name)
 }
@@ -106,18 +93,26 @@ func (b *builder) build(d *dir) error {
 	if err := b.children(d); err != nil {
 		return err
 	}
+	if err := b.make(d); err != nil {
+		return err
+	}
+	d.noted = b.remember(d)
+	return nil
+}
+
+// make makes d's tree, if it is not the old one.
+func (b *builder) make(d *dir) error {
 	if d.unchanged() {
-		d.tree, d.bytes, d.names = d.note.tree, d.note.bytes, uint64(d.note.n)
+		d.tree, d.bytes = d.note.tree, d.note.bytes
 		return nil
 	}
 	if d.same {
-		b.itemize(d, b.old.of(d.note))
+		b.itemize(d, d.note.entries)
 	}
 	t, err := b.compose(d)
 	if err != nil {
 		return err
 	}
-	d.names = uint64(len(t))
 	d.tree, err = b.batch.PutTree(t)
 	if err != nil {
 		return fmt.Errorf("/%s: %w", d.path(), err)
@@ -183,7 +178,7 @@ func (b *builder) compose(d *dir) (image.Tree, error) {
 			e = *o
 		}
 		it.complete(&e)
-		if it.group == nil && e.Type == image.Regular {
+		if e.Type == image.Regular && it.group == nil && (it.note < 0 || !it.stamp.linked()) {
 			d.bytes += e.Size
 		}
 		t = append(t, e)
@@ -201,7 +196,7 @@ func (it *item) complete(e *image.Entry) {
 			e.Xattrs = c.xattrs
 		}
 		e.Digest = c.tree
-	} else if e.Type == image.Directory {
+	} else if e.Type == image.Directory && it.stamp.flags&flagOmitted != 0 {
 		e.Digest = emptyTree()
 	}
 	g := it.group
@@ -236,15 +231,4 @@ func (c *scan) unreadable() []Problem {
 		}
 	}
 	return bad
-}
-
-// preorder returns d and what is below it, parents first.
-func (d *dir) preorder(list []*dir) []*dir {
-	list = append(list, d)
-	for _, c := range d.children {
-		if !c.gone {
-			list = c.preorder(list)
-		}
-	}
-	return list
 }

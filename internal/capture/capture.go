@@ -139,13 +139,22 @@ func run(ctx context.Context, s *store.Store, o Options) (Result, error) {
 		return Result{}, err
 	}
 	defer lock.Unlock()
-	old := loadNotes(s, &o)
-	r, err := attempt(ctx, s, &o, old)
+	r, _, err := o.capture(ctx, s, loadNotes(s, &o), nil)
+	return r, err
+}
+
+// capture captures with what an earlier capture noted, if anything, and returns what is to be noted for the next. Where touched is not nil, it
+// looks at nothing else, unless it must.
+func (o *Options) capture(ctx context.Context, s *store.Store, old *notes, touched *touch) (Result, *notes, error) {
+	r, made, err := o.attempt(ctx, s, old, touched)
+	if errors.Is(err, errLinks) {
+		r, made, err = o.attempt(ctx, s, old, nil)
+	}
 	if errors.Is(err, errStaleNotes) {
 		o.Log.Warn("notes of the previous capture do not fit the store", "image", o.Image, "err", err)
-		r, err = attempt(ctx, s, &o, nil)
+		r, made, err = o.attempt(ctx, s, nil, nil)
 	}
-	return r, err
+	return r, made, err
 }
 
 func (o Options) complete() (Options, error) {
@@ -172,36 +181,39 @@ func (o Options) complete() (Options, error) {
 	return o, nil
 }
 
-// attempt captures with the notes of an earlier capture, or with none.
-func attempt(ctx context.Context, s *store.Store, o *Options, old *notes) (Result, error) {
+func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touched *touch) (Result, *notes, error) {
 	batch, err := s.Begin()
 	if err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
 	defer batch.Abort()
 	c := newScan(s, o, batch, old)
+	c.touched = touched
 	stop := c.reportProgress()
 	root, err := c.scan(ctx)
 	stop()
 	if err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
 	if bad := c.unreadable(); len(bad) > 0 {
-		return Result{Problems: c.problems}, &UnreadableError{bad}
+		return Result{Problems: c.problems}, nil, &UnreadableError{bad}
 	}
 	if err := c.assemble(ctx, root); err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
-	return c.conclude(ctx, root)
+	digest, err := c.batch.PutRoot(c.rootEntry(root))
+	if err != nil {
+		return Result{}, nil, err
+	}
+	made := c.notes(root, digest)
+	r, err := c.conclude(ctx, root, made)
+	return r, made, err
 }
 
 // conclude makes the version, unless it is the newest already or nobody wants it made.
-func (c *scan) conclude(ctx context.Context, root *dir) (Result, error) {
+func (c *scan) conclude(ctx context.Context, root *dir, made *notes) (Result, error) {
 	r := Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()}
-	digest, err := c.batch.PutRoot(c.rootEntry(root))
-	if err != nil {
-		return r, err
-	}
+	digest := made.digest
 	before, err := c.store.Resolve(image.Ref{Image: c.o.Image})
 	first := errors.Is(err, store.ErrNotFound)
 	if err != nil && !first {
@@ -217,7 +229,7 @@ func (c *scan) conclude(ctx context.Context, root *dir) (Result, error) {
 		r.Changed = true
 		r.Version = image.Version{
 			Image: c.o.Image, Digest: digest, Root: c.rootEntry(root), Master: "dir:" + c.o.Dir,
-			Parent: before.Number, Files: c.files, Bytes: c.bytes,
+			Parent: before.Number, Files: made.files(), Bytes: made.bytes(),
 		}
 		if !c.o.DryRun {
 			if r.Version, err = c.store.AddVersion(r.Version); err != nil {
@@ -228,8 +240,8 @@ func (c *scan) conclude(ctx context.Context, root *dir) (Result, error) {
 			c.o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
 		}
 	}
-	if !c.o.DryRun && (c.old == nil || c.old.digest != digest || c.renote.Load()) {
-		if err := c.saveNotes(root, digest); err != nil {
+	if !c.o.DryRun && !c.partial && (c.old == nil || c.old.digest != digest || c.renote.Load()) {
+		if err := c.o.saveNotes(made); err != nil {
 			c.o.Log.Warn("notes for the next capture cannot be kept", "image", c.o.Image, "err", err)
 		}
 	}

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,17 +41,18 @@ func (w *worker) list(d *dir) error {
 	}
 	l := lister{worker: w, d: d, same: d.note != nil}
 	if d.note != nil {
-		l.old = w.old.of(d.note)
+		l.old, l.sure = d.note.entries, d.note.sure()
 	}
-	err := l.list()
-	if err == nil {
-		err = l.attributes()
-	}
+	err := l.look()
 	if err != nil {
 		unix.Close(d.fd)
 		d.gone, d.items, d.children, d.same = true, nil, nil, false
 		w.fault(d.path(), err)
 		return nil
+	}
+	if w.relink.Load() {
+		unix.Close(d.fd)
+		return errLinks
 	}
 	l.push()
 	return nil
@@ -64,8 +66,19 @@ type lister struct {
 	same  bool
 	n     int // names that are as noted, in order, while same
 	old   []note
+	sure  time.Time
 	index map[string]int // of old, made when needed
 	bytes uint64
+}
+
+// look lists the directory, or only passes through it.
+func (l *lister) look() error {
+	if !l.pass() {
+		if err := l.list(); err != nil {
+			return err
+		}
+	}
+	return l.attributes()
 }
 
 func (l *lister) list() error {
@@ -189,8 +202,8 @@ func (l *lister) trusted(s *stamp) bool {
 func (l *lister) unchanged(at int, o *note) {
 	switch {
 	case o.stamp.isDir():
-		if o.stamp.flags&flagOmitted == 0 {
-			l.child(at, o.name, &o.stamp, true, o)
+		if o.stamp.flags&flagOmitted == 0 && l.enters(o) {
+			l.child(at, o.name, &o.stamp, o, true)
 		}
 	case o.stamp.nlink > 1:
 		l.join(at, &o.stamp)
@@ -199,11 +212,15 @@ func (l *lister) unchanged(at int, o *note) {
 	}
 }
 
-func (l *lister) child(at int, name string, s *stamp, known bool, o *note) *dir {
-	c := &dir{parent: l.d, name: name, at: at, stamp: *s, known: known}
-	if o != nil && o.child > 0 {
-		c.note = &l.scan.old.dirs[o.child]
+// child adds the directory at, which is known if it has the stamp that was noted.
+func (l *lister) child(at int, name string, s *stamp, o *note, known bool) *dir {
+	c := &dir{parent: l.d, name: name, at: at, stamp: *s, known: known, touch: l.d.touch.at(name)}
+	same := false
+	if o != nil && o.child != nil {
+		c.note, same = o.child, o.stamp.id() == s.id()
 	}
+	c.deep = l.d.deep || !same || c.touch.is(touchedTree)
+	c.listed = c.deep || o.stamp != *s || c.touch.is(touchedDir)
 	if !l.d.match.Idle() {
 		c.match = l.d.match.Enter(name)
 	}
@@ -213,6 +230,9 @@ func (l *lister) child(at int, name string, s *stamp, known bool, o *note) *dir 
 
 // join adds the name at to its hard-link group.
 func (l *lister) join(at int, s *stamp) *group {
+	if l.partial {
+		return nil // as noted, or all is done again
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	g := l.groups[s.id()]
@@ -262,10 +282,15 @@ func (l *lister) add(name string, s stamp) {
 	switch {
 	case s.isDir():
 		if s.flags&flagOmitted == 0 {
-			it.child = l.child(at, name, &s, it.note >= 0, o)
+			if it.note < 0 || l.enters(o) {
+				it.child = l.child(at, name, &s, o, it.note >= 0)
+			}
 		}
 	case s.nlink > 1:
 		it.group = l.join(at, &s)
+		if l.partial && it.note < 0 {
+			l.relink.Store(true)
+		}
 	case it.note >= 0:
 		l.bytes += s.size
 	}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"dim/internal/durable"
@@ -17,33 +18,35 @@ import (
 )
 
 // notes is what a capture leaves for the next: the stamps of everything it met, and the trees it made. They can be thrown away at any
-// time: the next capture then reads everything.
+// time: the next capture then reads everything. They are never changed: the next capture's notes share what is still right.
 //
 // The file is this machine's own business and has no page in docs/formats: a magic number with the format's number, a fixed
 // header, fixed-size records of directories in preorder and of their names in the order of the listing, the names, the
 // hard-link groups, a CRC-32C of it all. Numbers are little endian.
 type notes struct {
-	start   time.Time
-	fsid    uint64
-	rootIno uint64
-	digest  image.Digest // of the version
-	files   uint64
-	bytes   uint64
-	dirs    []dirNote // the root first
-	entries []note
-	links   map[fileID]linkNote
+	fsid      uint64
+	rootIno   uint64
+	digest    image.Digest // of the version
+	linkBytes uint64       // of the files with several names
+	root      *dirNote
+	links     map[fileID]linkNote
 }
 
+// dirNote is what is noted of a directory.
 type dirNote struct {
-	first, n uint32 // its entries
-	tree     image.Digest
-	bytes    uint64
+	start   int64 // Unix nanoseconds: when the capture began that looked at the names
+	tree    image.Digest
+	bytes   uint64 // of its regular files that are in no group
+	entries []note // in the order of the listing
+	all     totals // of it and everything below
 }
+
+type totals struct{ names, bytes, linked uint64 } // linked: names whose file had several
 
 type note struct {
 	name  string
 	stamp stamp
-	child uint32 // its place in notes.dirs; 0: none
+	child *dirNote
 }
 
 type linkNote struct {
@@ -51,15 +54,37 @@ type linkNote struct {
 	count uint32
 }
 
-// of returns d's entries.
-func (n *notes) of(d *dirNote) []note { return n.entries[d.first : d.first+d.n] }
+// linked reports whether s is of a file with several names.
+func (s *stamp) linked() bool { return !s.isDir() && s.nlink > 1 }
+
+// sure is the time before which a change shows in the noted stamps for certain.
+func (d *dirNote) sure() time.Time { return time.Unix(0, d.start).Add(-clockGrain) }
+
+// count adds up d.all, when that of everything below is right.
+func (d *dirNote) count() {
+	d.all = totals{names: uint64(len(d.entries)), bytes: d.bytes}
+	for i := range d.entries {
+		e := &d.entries[i]
+		if e.stamp.linked() {
+			d.all.linked++
+		}
+		if e.child != nil {
+			d.all.names += e.child.all.names
+			d.all.bytes += e.child.all.bytes
+			d.all.linked += e.child.all.linked
+		}
+	}
+}
+
+func (n *notes) files() uint64 { return n.root.all.names }
+func (n *notes) bytes() uint64 { return n.root.all.bytes + n.linkBytes }
 
 const (
-	notesMagic = "dim capture 1\n"
+	notesMagic = "dim capture 2\n"
 	stampSize  = 76
 	noteSize   = stampSize + 1 + 4
-	dirSize    = 4 + 32 + 8
-	headSize   = len(notesMagic) + 8 + 4 + 8 + 8 + 32 + 8 + 8 + 4*4
+	dirSize    = 4 + 32 + 8 + 8
+	headSize   = len(notesMagic) + 8 + 8 + 32 + 8 + 4*4
 )
 
 func (o *Options) notesPath() string {
@@ -108,93 +133,128 @@ func hasVersion(s *store.Store, name string, d image.Digest) bool {
 	return false
 }
 
-func (c *scan) saveNotes(root *dir, digest image.Digest) error {
-	if c.o.CacheDir == "" {
+func (o *Options) saveNotes(n *notes) error {
+	if o.CacheDir == "" {
 		return nil
 	}
-	if err := durable.RemoveTemps(c.o.CacheDir); err != nil {
+	if err := durable.RemoveTemps(o.CacheDir); err != nil {
 		return err
 	}
-	return durable.WriteFile(c.o.notesPath(), c.notes(root, digest).encode(), 0o600)
+	return durable.WriteFile(o.notesPath(), n.encode(), 0o600)
 }
 
-// notes returns the notes of this scan.
+// notes returns the notes of this scan, once all is built.
 func (c *scan) notes(root *dir, digest image.Digest) *notes {
-	n := &notes{start: c.start, fsid: c.fsid, rootIno: root.stamp.ino, digest: digest, files: c.files, bytes: c.bytes,
-		links: map[fileID]linkNote{}}
-	order := root.preorder(nil)
-	index := make(map[*dir]uint32, len(order))
-	for i, d := range order {
-		index[d] = uint32(i)
-	}
-	for _, d := range order {
-		first := len(n.entries)
-		n.noteEntries(c, d, index)
-		n.dirs = append(n.dirs, dirNote{uint32(first), uint32(len(n.entries) - first), d.tree, d.bytes})
+	n := &notes{fsid: c.fsid, rootIno: root.stamp.ino, digest: digest, root: root.noted, links: map[fileID]linkNote{}}
+	if c.partial {
+		n.links, n.linkBytes = c.old.links, c.old.linkBytes
+		return n
 	}
 	for id, g := range c.groups {
 		if g.count > 0 {
 			n.links[id] = linkNote{g.first, g.count}
+			n.linkBytes += g.size()
 		}
 	}
 	return n
 }
 
-func (n *notes) noteEntries(c *scan, d *dir, index map[*dir]uint32) {
-	if d.same {
-		first := len(n.entries)
-		n.entries = append(n.entries, c.old.of(d.note)...)
-		for _, child := range d.children {
-			n.entries[first+child.at].child = index[child]
-		}
-		return
+// remember returns the note of d, which is built: the old one when that says it all.
+func (c *scan) remember(d *dir) *dirNote {
+	if d.same && !slices.ContainsFunc(d.children, func(child *dir) bool { return !child.known || child.noted != child.note }) {
+		return d.note
 	}
+	n := &dirNote{start: c.start.UnixNano(), tree: d.tree, bytes: d.bytes}
+	if d.passed {
+		n.start = d.note.start
+	}
+	if d.same {
+		n.entries = slices.Clone(d.note.entries)
+		for _, child := range d.children {
+			n.entries[child.at].stamp, n.entries[child.at].child = child.stamp, child.noted
+		}
+	} else {
+		n.entries = d.noteItems()
+	}
+	n.count()
+	return n
+}
+
+func (d *dir) noteItems() []note {
+	list := make([]note, 0, len(d.items))
 	for i := range d.items {
 		it := &d.items[i]
 		if it.gone || it.child != nil && it.child.gone {
 			continue
 		}
 		e := note{name: it.name, stamp: it.stamp}
-		if it.child != nil {
-			e.stamp, e.child = it.child.stamp, index[it.child]
+		switch {
+		case it.child != nil:
+			e.stamp, e.child = it.child.stamp, it.child.noted
+		case it.note >= 0:
+			e.child = d.note.entries[it.note].child
 		}
-		n.entries = append(n.entries, e)
+		list = append(list, e)
 	}
+	return list
+}
+
+// preorder returns d and what is below it, parents first.
+func (d *dirNote) preorder(list []*dirNote) []*dirNote {
+	list = append(list, d)
+	for i := range d.entries {
+		if c := d.entries[i].child; c != nil {
+			list = c.preorder(list)
+		}
+	}
+	return list
 }
 
 func (n *notes) encode() []byte {
 	le := binary.LittleEndian
-	names := 0
-	for i := range n.entries {
-		names += len(n.entries[i].name)
+	dirs := n.root.preorder(nil)
+	index := make(map[*dirNote]uint32, len(dirs)) // 0: none, as nothing has the root below it
+	entries, names := 0, 0
+	for i, d := range dirs {
+		index[d] = uint32(i)
+		entries += len(d.entries)
+		for i := range d.entries {
+			names += len(d.entries[i].name)
+		}
 	}
-	b := make([]byte, 0, headSize+dirSize*len(n.dirs)+noteSize*len(n.entries)+names+64*len(n.links)+4)
+	b := make([]byte, 0, headSize+dirSize*len(dirs)+noteSize*entries+names+64*len(n.links)+4)
 	b = append(b, notesMagic...)
-	b = le.AppendUint64(b, uint64(n.start.Unix()))
-	b = le.AppendUint32(b, uint32(n.start.Nanosecond()))
 	b = le.AppendUint64(b, n.fsid)
 	b = le.AppendUint64(b, n.rootIno)
 	b = append(b, n.digest[:]...)
-	b = le.AppendUint64(b, n.files)
-	b = le.AppendUint64(b, n.bytes)
-	for _, count := range []int{len(n.dirs), len(n.entries), names, len(n.links)} {
+	b = le.AppendUint64(b, n.linkBytes)
+	for _, count := range []int{len(dirs), entries, names, len(n.links)} {
 		b = le.AppendUint32(b, uint32(count))
 	}
-	for i := range n.dirs {
-		d := &n.dirs[i]
-		b = le.AppendUint32(b, d.n)
+	for _, d := range dirs {
+		b = le.AppendUint32(b, uint32(len(d.entries)))
 		b = append(b, d.tree[:]...)
 		b = le.AppendUint64(b, d.bytes)
+		b = le.AppendUint64(b, uint64(d.start))
 	}
-	for i := range n.entries {
-		e := &n.entries[i]
-		b = e.stamp.append(b)
-		b = append(b, byte(len(e.name)))
-		b = le.AppendUint32(b, e.child)
+	for _, d := range dirs {
+		for i := range d.entries {
+			e := &d.entries[i]
+			b = e.stamp.append(b)
+			b = append(b, byte(len(e.name)))
+			b = le.AppendUint32(b, index[e.child])
+		}
 	}
-	for i := range n.entries {
-		b = append(b, n.entries[i].name...)
+	for _, d := range dirs {
+		for i := range d.entries {
+			b = append(b, d.entries[i].name...)
+		}
 	}
+	return appendSum(n.encodeLinks(b))
+}
+
+func (n *notes) encodeLinks(b []byte) []byte {
+	le := binary.LittleEndian
 	for id, l := range n.links {
 		b = le.AppendUint32(b, id.devMajor)
 		b = le.AppendUint32(b, id.devMinor)
@@ -203,7 +263,7 @@ func (n *notes) encode() []byte {
 		b = le.AppendUint32(b, uint32(len(l.first)))
 		b = append(b, l.first...)
 	}
-	return appendSum(b)
+	return b
 }
 
 func appendSum(b []byte) []byte {
@@ -247,9 +307,8 @@ func parseNotes(b []byte) (*notes, error) {
 		return nil, errBadNotes
 	}
 	h := b[len(notesMagic):headSize]
-	n := &notes{start: time.Unix(int64(le.Uint64(h)), int64(le.Uint32(h[8:]))), fsid: le.Uint64(h[12:]), rootIno: le.Uint64(h[20:]),
-		digest: image.Digest(h[28:60]), files: le.Uint64(h[60:]), bytes: le.Uint64(h[68:])}
-	dirs, entries, names, links := uint64(le.Uint32(h[76:])), uint64(le.Uint32(h[80:])), uint64(le.Uint32(h[84:])), le.Uint32(h[88:])
+	n := &notes{fsid: le.Uint64(h), rootIno: le.Uint64(h[8:]), digest: image.Digest(h[16:48]), linkBytes: le.Uint64(h[48:])}
+	dirs, entries, names, links := uint64(le.Uint32(h[56:])), uint64(le.Uint32(h[60:])), uint64(le.Uint32(h[64:])), le.Uint32(h[68:])
 	b = b[headSize:]
 	if dirs == 0 || dirs*dirSize+entries*noteSize+names > uint64(len(b)) {
 		return nil, errBadNotes
@@ -257,46 +316,60 @@ func parseNotes(b []byte) (*notes, error) {
 	dirBytes, b := b[:dirs*dirSize], b[dirs*dirSize:]
 	entryBytes, b := b[:entries*noteSize], b[entries*noteSize:]
 	nameBytes, b := string(b[:names]), b[names:]
-	if err := n.parseDirs(dirBytes, entries); err != nil {
+	list, err := parseDirs(dirBytes, make([]note, entries))
+	if err != nil {
 		return nil, err
 	}
-	if err := n.parseEntries(entryBytes, nameBytes); err != nil {
+	if err := parseEntries(list, entryBytes, nameBytes); err != nil {
 		return nil, err
 	}
+	n.root = &list[0]
 	return n, n.parseLinks(b, links)
 }
 
-func (n *notes) parseDirs(b []byte, entries uint64) error {
-	n.dirs = make([]dirNote, len(b)/dirSize)
-	first := uint64(0)
-	for i := range n.dirs {
-		d := b[i*dirSize:]
-		count := binary.LittleEndian.Uint32(d)
-		n.dirs[i] = dirNote{uint32(first), count, image.Digest(d[4:36]), binary.LittleEndian.Uint64(d[36:])}
-		if first += uint64(count); first > entries {
-			return errBadNotes
+// parseDirs hands out the entries to the directories.
+func parseDirs(b []byte, entries []note) ([]dirNote, error) {
+	le := binary.LittleEndian
+	dirs := make([]dirNote, len(b)/dirSize)
+	for i := range dirs {
+		r := b[i*dirSize:]
+		count := int64(le.Uint32(r))
+		if count > int64(len(entries)) {
+			return nil, errBadNotes
 		}
+		dirs[i] = dirNote{tree: image.Digest(r[4:36]), bytes: le.Uint64(r[36:]), start: int64(le.Uint64(r[44:])), entries: entries[:count:count]}
+		entries = entries[count:]
 	}
-	if first != entries {
-		return errBadNotes
+	if len(entries) > 0 {
+		return nil, errBadNotes
 	}
-	return nil
+	return dirs, nil
 }
 
-func (n *notes) parseEntries(b []byte, names string) error {
-	n.entries = make([]note, len(b)/noteSize)
-	for i := range n.entries {
-		e, r := &n.entries[i], b[i*noteSize:(i+1)*noteSize]
-		e.stamp.parse(r)
-		size := int(r[stampSize])
-		if size > len(names) {
-			return errBadNotes
+// parseEntries fills in the entries of dirs, which make a tree: each but the first stands in one that comes before it.
+func parseEntries(dirs []dirNote, b []byte, names string) error {
+	taken := make([]bool, len(dirs))
+	for i := range dirs {
+		for n := range dirs[i].entries {
+			e := &dirs[i].entries[n]
+			e.stamp.parse(b)
+			size, child := int(b[stampSize]), int64(binary.LittleEndian.Uint32(b[stampSize+1:]))
+			b = b[noteSize:]
+			if size > len(names) {
+				return errBadNotes
+			}
+			e.name, names = names[:size], names[size:]
+			if child == 0 {
+				continue
+			}
+			if child <= int64(i) || child >= int64(len(dirs)) || taken[child] {
+				return errBadNotes
+			}
+			e.child, taken[child] = &dirs[child], true
 		}
-		e.name, names = names[:size], names[size:]
-		e.child = binary.LittleEndian.Uint32(r[stampSize+1:])
-		if int64(e.child) >= int64(len(n.dirs)) {
-			return errBadNotes
-		}
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		dirs[i].count()
 	}
 	if names != "" {
 		return errBadNotes

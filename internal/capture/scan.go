@@ -20,7 +20,9 @@ type scan struct {
 	batch *store.Batch
 	old   *notes // nil: nothing is known
 	start time.Time
-	sure  time.Time // entries noted with a ctime before this are what they were
+
+	touched *touch // what may differ from old; nil: anything
+	partial bool   // only that is looked at
 
 	dev  device
 	fsid uint64
@@ -29,8 +31,7 @@ type scan struct {
 	seenFiles, seenBytes atomic.Uint64
 	filesRead, bytesRead atomic.Uint64
 	renote               atomic.Bool // something was not as noted
-
-	files, bytes uint64 // of the whole capture, once assembled
+	relink               atomic.Bool // a file with several names was not, and not all was looked at
 
 	mu       sync.Mutex
 	problems []Problem
@@ -54,8 +55,14 @@ type dir struct {
 	known  bool          // the stamp is the one noted: the attributes are the old ones
 	xattrs []image.Xattr // when not known
 	note   *dirNote      // of the directory that had this path; nil: there was none
+	noted  *dirNote      // for the next capture, once it is built
 	match  image.Matcher
 	gone   bool
+
+	touch  *touch // what was touched in it; nil: nothing
+	deep   bool   // everything below is looked at
+	listed bool   // all of its names are
+	passed bool   // they were not: only the way led through it
 
 	fd   int
 	refs atomic.Int32 // who still needs fd
@@ -64,7 +71,6 @@ type dir struct {
 	items    []item // in the order of the listing; nil when same
 	children []*dir
 	tree     image.Digest
-	names    uint64
 	bytes    uint64 // of its regular files that are in no group
 }
 
@@ -107,11 +113,7 @@ func (d *dir) path() string {
 const clockGrain = 2 * time.Second
 
 func newScan(s *store.Store, o *Options, batch *store.Batch, old *notes) *scan {
-	c := &scan{store: s, o: o, batch: batch, old: old, start: o.Now(), groups: map[fileID]*group{}}
-	if old != nil {
-		c.sure = old.start.Add(-clockGrain)
-	}
-	return c
+	return &scan{store: s, o: o, batch: batch, old: old, start: o.Now(), groups: map[fileID]*group{}}
 }
 
 // scan walks the master and reads what differs.
@@ -147,7 +149,7 @@ func (c *scan) openRoot() (*dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := &dir{fd: fd, match: c.o.Exclude.Matcher()}
+	root := &dir{fd: fd, match: c.o.Exclude.Matcher(), listed: true}
 	if err := c.identify(root); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -180,8 +182,10 @@ func (c *scan) identify(root *dir) error {
 		c.old = nil
 	}
 	if c.old != nil {
-		root.note = &c.old.dirs[0]
+		root.note = c.old.root
 	}
+	c.partial = c.old != nil && c.touched != nil
+	root.deep, root.touch = !c.partial || c.touched.is(touchedTree), c.touched
 	for _, own := range append([]string{c.store.Dir(), c.o.CacheDir}, c.o.Own...) {
 		if own == "" || unix.Statx(unix.AT_FDCWD, own, 0, statxMask, &x) != nil {
 			continue
@@ -233,7 +237,7 @@ func (c *scan) reportProgress() (stop func()) {
 	}
 	var total Progress
 	if c.old != nil {
-		total.TotalFiles, total.TotalBytes = c.old.files, c.old.bytes
+		total.TotalFiles, total.TotalBytes = c.old.files(), c.old.bytes()
 	}
 	report := func() {
 		p := total
