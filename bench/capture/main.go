@@ -82,44 +82,59 @@ func (b *bench) run(dir string, xfs bool) (err error) {
 	return b.again()
 }
 
-// first measures first captures against cp -a with a sync, and against reading and hashing.
+// first measures first captures: against cp -a with a sync, or, where files share blocks, against reading and hashing: with the
+// tree in memory, and with nothing in memory, as a capture finds a master that nobody has just read.
 func (b *bench) first(reflink bool) error {
-	var copies, hashes, captures []cost
+	peer, what := b.copy, "cp -a and sync"
+	if reflink {
+		peer, what = b.hash, "read and hash"
+		if err := b.against("cold: "+what, peer, "cold: first capture", dropCaches); err != nil {
+			return err
+		}
+		if err := b.remove("store", "cache"); err != nil {
+			return err
+		}
+	}
+	return b.against(what, peer, "first capture", b.hash)
+}
+
+// against measures a peer and first captures in turn, each after prepare. The last capture stays.
+func (b *bench) against(what string, peer func() error, capture string, prepare func() error) error {
+	var peers, captures []cost
 	for i := range b.runs {
-		c, err := measure(func() error { return b.hash() })
-		if err != nil {
-			return err
-		}
-		hashes = append(hashes, c)
-		if !reflink {
-			if c, err = measure(func() error { return b.copy() }); err != nil {
-				return err
-			}
-			copies = append(copies, c)
-			if err := b.remove("copy"); err != nil {
-				return err
-			}
-		}
-		last := i == b.runs-1
-		c, err = b.capture()
-		if err != nil {
-			return err
-		}
-		captures = append(captures, c)
-		if !last {
+		if i > 0 {
 			if err := b.remove("store", "cache"); err != nil {
 				return err
 			}
 		}
+		if err := prepare(); err != nil {
+			return err
+		}
+		c, err := measure(peer)
+		if err != nil {
+			return err
+		}
+		peers = append(peers, c)
+		if err := b.remove("copy"); err != nil {
+			return err
+		}
+		if err := prepare(); err != nil {
+			return err
+		}
+		if c, err = b.capture(); err != nil {
+			return err
+		}
+		captures = append(captures, c)
 	}
-	show("read and hash", hashes, nil)
-	if !reflink {
-		show("cp -a and sync", copies, nil)
-		show("first capture", captures, copies)
-		return nil
-	}
-	show("first capture", captures, hashes)
+	show(what, peers, nil)
+	show(capture, captures, peers)
 	return nil
+}
+
+// dropCaches makes the machine forget what it has read.
+func dropCaches() error {
+	unix.Sync()
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
 // remove removes and waits: ext4 makes who creates files pay for those removed in the last 5 s (fs/ext4/ialloc.c, recently_deleted).
@@ -241,7 +256,7 @@ func cpu(c cost) time.Duration  { return c.cpu }
 // show prints medians, and their ratios to those of base.
 func show(what string, list, base []cost) {
 	w, c := median(list, wall), median(list, cpu)
-	fmt.Printf("%-18s %8.3f s wall  %8.3f CPU s", what, w.Seconds(), c.Seconds())
+	fmt.Printf("%-20s %8.3f s wall  %8.3f CPU s", what, w.Seconds(), c.Seconds())
 	if base != nil {
 		fmt.Printf("   ratio %5.2f wall  %5.2f CPU", w.Seconds()/median(base, wall).Seconds(), c.Seconds()/median(base, cpu).Seconds())
 	}

@@ -16,7 +16,6 @@ type worker struct {
 	pool *pool
 	ctx  context.Context
 	buf  []byte // for listings
-	file []byte // for contents, made when first needed
 }
 
 func (w *worker) do(t task) error {

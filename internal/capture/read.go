@@ -122,19 +122,6 @@ func (w *worker) readOnce(d *dir, it *item) (after stamp, err error) {
 
 func readErr(err error) error { return &fs.PathError{Op: "read", Err: err} }
 
-// What is at most so large is read at once into memory and written: to clone it would cost more (measured on XFS).
-const (
-	smallFile   = 64 << 10 // where there are no clones
-	smallCloned = 16 << 10
-)
-
-func (w *worker) small() int64 {
-	if w.batch.Clones() {
-		return smallCloned
-	}
-	return smallFile
-}
-
 func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 	fd, err := openAt(d.fd, it.name, 0)
 	if err != nil {
@@ -153,14 +140,11 @@ func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 	if it.entry.Xattrs, err = readXattrs(fdXattrs(fd)); err != nil {
 		return after, readErr(err)
 	}
-	if int64(x.Size) <= w.small() && x.Blocks*512 >= x.Size {
-		err = w.readSmall(fd, &it.entry, int(x.Size))
-	} else {
-		err = w.readLarge(fd, &it.entry)
-	}
+	c, err := w.batch.PutFile(w.ctx, fd, it.name)
 	if err != nil {
 		return after, err
 	}
+	it.entry.Size, it.entry.Digest, it.entry.Data = c.Size, c.Digest, c.Data
 	w.filesRead.Add(1)
 	w.bytesRead.Add(it.entry.Size)
 	w.seenBytes.Add(it.entry.Size)
@@ -168,39 +152,6 @@ func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 		return after, readErr(err)
 	}
 	return w.dev.stamp(&x), nil
-}
-
-func (w *worker) readSmall(fd int, e *image.Entry, size int) error {
-	if w.file == nil {
-		w.file = make([]byte, smallFile)
-	}
-	n := 0
-	for n < size {
-		m, err := unix.Pread(fd, w.file[n:size], int64(n))
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return readErr(err)
-		}
-		if m == 0 {
-			break
-		}
-		n += m
-	}
-	var err error
-	e.Size = uint64(n)
-	e.Digest, err = w.batch.PutBytes(w.file[:n])
-	return err
-}
-
-func (w *worker) readLarge(fd int, e *image.Entry) error {
-	c, err := w.batch.PutFile(w.ctx, fd, e.Name)
-	if err != nil {
-		return err
-	}
-	e.Size, e.Digest, e.Data = c.Size, c.Digest, c.Data
-	return nil
 }
 
 func readlink(dir int, name string) (string, error) {

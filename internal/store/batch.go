@@ -154,6 +154,14 @@ func (b *Batch) PutEncoded(enc []byte) (image.Digest, error) {
 }
 
 func (b *Batch) put(o object, content []byte) error {
+	return b.putWith(o, uint64(len(content)), func(fd int) error {
+		b.written(uint64(len(content)))
+		return writeAll(fd, content, -1)
+	})
+}
+
+// putWith stores an object of size bytes that fill writes, unless it is there.
+func (b *Batch) putWith(o object, size uint64, fill func(fd int) error) error {
 	fresh, err := b.claim(o)
 	if err != nil || !fresh {
 		return err
@@ -168,15 +176,14 @@ func (b *Batch) put(o object, content []byte) error {
 	if err != nil {
 		return b.fail(err)
 	}
-	err = writeAll(fd, content, -1)
+	err = fill(fd)
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return b.fail(&fs.PathError{Op: "write", Path: objectPath(o.kind, o.digest), Err: err})
 	}
-	b.count(uint64(len(content)))
-	b.written(uint64(len(content)))
+	b.count(size)
 	return nil
 }
 

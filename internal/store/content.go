@@ -54,6 +54,13 @@ func (b *Batch) PutBlob(ctx context.Context, r io.Reader) (Content, error) {
 //
 // It uses src's position, and returns its read errors as *fs.PathError with Op "read" and the path given, after which the batch may go on.
 func (b *Batch) PutFile(ctx context.Context, src int, path string) (Content, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return Content{}, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	if st.Size <= chunk && st.Blocks*512 >= st.Size {
+		return b.putWhole(src, &st, path)
+	}
 	fd, name, err := b.createTemp()
 	if err != nil {
 		return Content{}, b.fail(err)
@@ -69,9 +76,74 @@ func (b *Batch) PutFile(ctx context.Context, src int, path string) (Content, err
 	return c, b.adopt(name, c)
 }
 
+// putWhole stores a file that fits into a buffer: its digest is known before the blob is made, which so needs no temporary name.
+func (b *Batch) putWhole(src int, st *unix.Stat_t, path string) (Content, error) {
+	w := b.newBuffer()
+	defer b.buffers.Put(w)
+	share := b.sharable(src, st)
+	n, err := readAll(src, w[:st.Size])
+	if err != nil {
+		return Content{}, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	c := Content{Digest: image.Sum(w[:n]), Size: uint64(n)}
+	return c, b.putWith(object{blobsDir, c.Digest}, uint64(n), func(fd int) error {
+		if share {
+			if same, err := b.shareUnchanged(fd, src, st); err != nil || same {
+				return err
+			}
+		}
+		b.written(c.Size)
+		return writeAll(fd, w[:n], 0)
+	})
+}
+
+// cloneFrom is the size from which sharing blocks costs less than writing (measured on XFS).
+const cloneFrom = 16 << 10
+
+// sharable reports whether what is read from src from now on is the same as what is cloned from it later, provided that its times are then as in st. A page
+// that was written through a mapping and is dirty still can be written again without a trace in the times, so none may be dirty.
+func (b *Batch) sharable(src int, st *unix.Stat_t) bool {
+	const writeAndWait = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	return st.Size >= cloneFrom && !b.noClone.Load() && b.s.settled(st) && unix.SyncFileRange(src, 0, 0, writeAndWait) == nil
+}
+
+// shareUnchanged makes the empty file dst share src's blocks. It reports false, and dst is empty, when that cannot be or src is
+// not as in st any more.
+func (b *Batch) shareUnchanged(dst, src int, st *unix.Stat_t) (bool, error) {
+	if cloned, err := b.clone(dst, src); err != nil || !cloned {
+		return false, err
+	}
+	same, err := unchangedSince(src, st)
+	if err != nil || !same {
+		return false, errors.Join(err, unix.Ftruncate(dst, 0))
+	}
+	return true, nil
+}
+
+// unchangedSince reports whether src has the size and the times that it had when it was asked for st.
+func unchangedSince(src int, st *unix.Stat_t) (bool, error) {
+	var now unix.Stat_t
+	err := unix.Fstat(src, &now)
+	return now.Ctim == st.Ctim && now.Mtim == st.Mtim && now.Size == st.Size, err
+}
+
+func readAll(fd int, p []byte) (n int, err error) {
+	for n < len(p) {
+		m, err := unix.Pread(fd, p[n:], int64(n))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || m == 0 {
+			return n, err
+		}
+		n += m
+	}
+	return n, nil
+}
+
 // takeIn makes the temporary file dst a copy of src.
 func (b *Batch) takeIn(ctx context.Context, dst, src int) (Content, error) {
-	var before, after unix.Stat_t
+	var before unix.Stat_t
 	if err := unix.Fstat(src, &before); err != nil {
 		return Content{}, &readError{err}
 	}
@@ -93,10 +165,11 @@ func (b *Batch) takeIn(ctx context.Context, dst, src int) (Content, error) {
 	if err != nil {
 		return c, err
 	}
-	if err := unix.Fstat(src, &after); err != nil {
+	same, err := unchangedSince(src, &before)
+	if err != nil {
 		return Content{}, &readError{err}
 	}
-	if after.Ctim != before.Ctim || after.Mtim != before.Mtim || after.Size != before.Size || c.Size != uint64(before.Size) {
+	if !same || c.Size != uint64(before.Size) {
 		return b.intake(ctx, dst, -1)
 	}
 	return c, nil
@@ -115,9 +188,6 @@ func (b *Batch) intake(ctx context.Context, src, dst int) (Content, error) {
 	err := w.file(src)
 	return w.content(), err
 }
-
-// Clones reports whether files can share blocks with the store's, as far as the batch knows.
-func (b *Batch) Clones() bool { return !b.noClone.Load() }
 
 // clone makes dst share src's blocks, if it can.
 func (b *Batch) clone(dst, src int) (bool, error) {
@@ -181,11 +251,14 @@ type intake struct {
 }
 
 func (b *Batch) newIntake(ctx context.Context, dst int) *intake {
-	buf, ok := b.buffers.Get().(*[chunk]byte)
-	if !ok {
-		buf = new([chunk]byte)
+	return &intake{ctx: ctx, dst: dst, buf: b.newBuffer()[:], hash: newHash()}
+}
+
+func (b *Batch) newBuffer() *[chunk]byte {
+	if buf, ok := b.buffers.Get().(*[chunk]byte); ok {
+		return buf
 	}
-	return &intake{ctx: ctx, dst: dst, buf: buf[:], hash: newHash()}
+	return new([chunk]byte)
 }
 
 func newHash() hash.Hash { return sha256.New() }
