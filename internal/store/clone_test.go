@@ -47,33 +47,42 @@ func cloningDir(t *testing.T) string {
 
 func TestClonesAreWhatTheirDigestSays(t *testing.T) {
 	dir := cloningDir(t)
-	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	for name, now := range map[string]time.Time{"settled": time.Now().Add(time.Hour), "young": time.Now().Add(-time.Hour)} {
-		s, err := Open(filepath.Join(dir, name), Options{Now: func() time.Time { return now }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		path := filepath.Join(dir, name+".file")
-		if err := os.WriteFile(path, append([]byte(name), content...), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		f := must(os.Open(path))(t)
-		defer f.Close()
-		b := begin(t, s)
-		c := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
-		if b.noClone.Load() {
-			t.Fatal("XFS does not clone")
-		}
-		if err := b.Commit(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		if want := image.Sum(append([]byte(name), content...)); c.Digest != want || c.Data != nil {
-			t.Errorf("%s: digest %s, want %s; extents %v", name, c.Digest.Short(), want.Short(), c.Data)
-		}
-		if p := problems(t, s); p != nil {
-			t.Errorf("%s: %q", name, p)
-		}
+	for _, c := range []struct {
+		name string
+		age  time.Duration
+		size int
+	}{
+		{"settled, large", time.Hour, 1 << 20},
+		{"settled, of one buffer", time.Hour, 100 << 10},
+		{"young, large", -time.Hour, 1 << 20},
+		{"young, of one buffer", -time.Hour, 100 << 10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			now := time.Now().Add(c.age)
+			s := must(Open(filepath.Join(dir, c.name), Options{Now: func() time.Time { return now }}))(t)
+			defer s.Close()
+			path := filepath.Join(dir, c.name+".file")
+			content := bytes.Repeat([]byte(c.name+"\n"), c.size/len(c.name))
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f := must(os.Open(path))(t)
+			defer f.Close()
+			b := begin(t, s)
+			got := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
+			if b.noClone.Load() {
+				t.Fatal("XFS does not clone")
+			}
+			if err := b.Commit(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if want := image.Sum(content); got.Digest != want || got.Data != nil {
+				t.Errorf("digest %s, want %s; extents %v", got.Digest.Short(), want.Short(), got.Data)
+			}
+			if p := problems(t, s); p != nil {
+				t.Errorf("%q", p)
+			}
+		})
 	}
 }
 
@@ -122,5 +131,37 @@ func TestAFileThatChangesWhileItIsClonedIsStoredAsItWasHashed(t *testing.T) {
 	}
 	if p := problems(t, s); p != nil {
 		t.Errorf("%q", p)
+	}
+}
+
+// A page that is dirty through a mapping can be written again without a trace in the file's times.
+func TestAWriteThroughAMappingIsNotMissed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s")
+	}
+	const size = 200 << 10
+	dir := cloningDir(t)
+	f := must(os.Create(filepath.Join(dir, "f")))(t)
+	defer f.Close()
+	if _, err := f.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	m := must(unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))(t)
+	defer func() { _ = unix.Munmap(m) }()
+	m[0] = 'x'
+	time.Sleep(clockGrain + 100*time.Millisecond) // settled, and dirty
+	b := begin(t, open(t, filepath.Join(dir, "store")))
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if !b.sharable(int(f.Fd()), &st) {
+		t.Fatal("a settled file on XFS cannot be shared")
+	}
+	m[0] = 'y' // after it was read
+	dst := must(b.create("tmp/dst"))(t)
+	defer unix.Close(dst)
+	if same := must(b.shareUnchanged(dst, int(f.Fd()), &st))(t); same {
+		t.Error("a write between reading and cloning was not noticed")
 	}
 }
