@@ -30,6 +30,8 @@ var layers = map[string]layer{
 	"internal/vfs":     words,
 	"internal/durable": words,
 	"internal/kmod":    words, // the files that describe kernel modules
+	"internal/pkgdb":   words, // the databases of package managers
+	"internal/verdict": words, // what a change means for what runs
 
 	"internal/store": keeping,
 	"internal/coord": keeping,

@@ -1,0 +1,207 @@
+package pkgdb
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func names(list []Package) []string {
+	var lines []string
+	for _, p := range list {
+		lines = append(lines, p.Name+" "+p.Arch+" "+p.Version)
+	}
+	return lines
+}
+
+func TestDpkgIsReadAsDpkgReadsIt(t *testing.T) {
+	out, err := exec.Command("dpkg-query", "-W", "-f", `${db:Status-Status} ${Package} ${Architecture} ${Version}`+"\n").Output()
+	if err != nil {
+		t.Skipf("dpkg-query: %v", err)
+	}
+	var want []string
+	for line := range strings.Lines(string(out)) {
+		if p, ok := strings.CutPrefix(strings.TrimSpace(line), "installed "); ok {
+			want = append(want, p)
+		}
+	}
+	slices.Sort(want)
+	d := Load(os.DirFS("/"))
+	got := names(d.Packages)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" || len(d.Unread) > 0 {
+		t.Errorf("%s %q", diff, d.Unread)
+	}
+}
+
+func TestAFileBelongsToThePackageThatDpkgSays(t *testing.T) {
+	out, err := exec.Command("dpkg-query", "-S", "*/dpkg-query").Output()
+	if err != nil || !strings.Contains(string(out), "dpkg: /usr/bin/dpkg-query\n") {
+		t.Skipf("dpkg-query: %v", err)
+	}
+	got := Load(os.DirFS("/")).Owners(map[string]bool{"usr/bin/dpkg-query": true, "usr/bin/no-such-program": true})
+	if diff := cmp.Diff(map[string]string{"usr/bin/dpkg-query": "dpkg"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPackagesInTheStatesOfDpkg(t *testing.T) {
+	status := `Package: there
+Status: install ok installed
+Architecture: amd64
+Description: a package
+ Version: 9 is not its version
+Version: 1:2.0-1
+
+Package: removed
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1.0
+
+Package: half
+Status: install reinstreq half-configured
+Architecture: all
+Version: 3
+Conffiles:
+ /etc/half 0123
+
+Status: install ok installed
+Version: nameless
+`
+	root := fstest.MapFS{
+		"var/lib/dpkg/status":                     {Data: []byte(status)},
+		"var/lib/dpkg/status.d/base":              {Data: []byte("Package: base\nVersion: 12\nArchitecture: all\n")},
+		"var/lib/dpkg/status.d/base.md5sums":      {Data: []byte("Package: no\nVersion: 1\n")},
+		"var/lib/dpkg/info/there:amd64.list":      {Data: []byte("/.\n/lib\n/lib/libthere.so.1\n/etc/there\n")},
+		"var/lib/dpkg/info/there:amd64.md5sums":   {Data: []byte("/usr/bin/half\n")},
+		"var/lib/dpkg/info/half.list":             {Data: []byte("/usr/bin/half\n")},
+		"lib":                                     {Data: []byte("usr/lib"), Mode: os.ModeSymlink | 0o777},
+		"usr/lib/libthere.so.1":                   {},
+		"var/lib/dpkg/status.d/subdirectory/file": {},
+	}
+	d := Load(root)
+	want := []string{"base all 12", "half all 3", "there amd64 1:2.0-1"}
+	if diff := cmp.Diff(want, names(d.Packages)); diff != "" || len(d.Unread) > 0 {
+		t.Errorf("%s %q", diff, d.Unread)
+	}
+	owners := d.Owners(map[string]bool{"usr/lib/libthere.so.1": true, "usr/bin/half": true, "etc/other": true})
+	if diff := cmp.Diff(map[string]string{"usr/lib/libthere.so.1": "there", "usr/bin/half": "half"}, owners); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// rpmdb returns a database that rpm 4.18 has made: 60 packages, some with so many files that their headers need overflow pages.
+// rpm-qa.golden is what rpm -qa said of it.
+func rpmdb(t testing.TB) []byte {
+	f, err := os.Open("testdata/rpmdb.sqlite.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestRpmIsReadAsRpmReadsIt(t *testing.T) {
+	want, err := os.ReadFile("testdata/rpm-qa.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range rpmDirs {
+		d := Load(fstest.MapFS{dir + "/rpmdb.sqlite": {Data: rpmdb(t)}, dir + "/rpmdb.sqlite-wal": {}})
+		if diff := cmp.Diff(strings.Split(strings.TrimSpace(string(want)), "\n"), names(d.Packages)); diff != "" || len(d.Unread) > 0 {
+			t.Errorf("%s: %s %q", dir, diff, d.Unread)
+		}
+		all := map[string]bool{}
+		for i := range 301 {
+			all[fmt.Sprintf("usr/lib/pkg50/f%d", i)] = true
+		}
+		owners := d.Owners(all)
+		if len(owners) != 300 || owners["usr/lib/pkg50/f300"] != "pkg50" {
+			t.Errorf("%s: %d files of pkg50 have an owner, want 300", dir, len(owners))
+		}
+	}
+}
+
+func TestWhatIsNotReadIsSaid(t *testing.T) {
+	for name, root := range map[string]fstest.MapFS{
+		"Berkeley DB": {"var/lib/rpm/Packages": {Data: []byte("x")}},
+		"ndb":         {"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}},
+		"no SQLite":   {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: []byte("x")}},
+		"cut off":     {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: rpmdb(t)[:9000]}},
+		"a log":       {"var/lib/rpm/rpmdb.sqlite": {Data: rpmdb(t)}, "var/lib/rpm/rpmdb.sqlite-wal": {Data: []byte("x")}},
+	} {
+		if d := Load(root); len(d.Unread) != 1 {
+			t.Errorf("%s: %q", name, d.Unread)
+		}
+	}
+	if d := Load(fstest.MapFS{"etc/motd": {}}); len(d.Unread) > 0 || len(d.Packages) > 0 {
+		t.Errorf("no database: %v", d)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	p := func(name, version string) Package { return Package{name, "amd64", version} }
+	old := []Package{p("gone", "1"), p("kernel", "5"), p("kernel", "6"), p("openssl", "3.0.16"), p("same", "1"), {"lib", "i386", "1"}, {"lib", "amd64", "1"}}
+	new := []Package{p("came", "1"), p("kernel", "6"), p("kernel", "7"), p("openssl", "3.0.17"), p("same", "1"), {"lib", "i386", "1"}, {"lib", "amd64", "2"}}
+	want := []Change{
+		{"came", "amd64", "", "1"}, {"gone", "amd64", "1", ""}, {"kernel", "amd64", "5", "7"}, {"lib", "amd64", "1", "2"},
+		{"openssl", "amd64", "3.0.16", "3.0.17"},
+	}
+	if diff := cmp.Diff(want, Diff(old, new)); diff != "" {
+		t.Error(diff)
+	}
+	if list := Diff(old, old); list != nil {
+		t.Errorf("of the same: %v", list)
+	}
+}
+
+func FuzzDpkg(f *testing.F) {
+	f.Add([]byte("Package: a\nStatus: install ok installed\nVersion: 1\n\nPackage: b\nVersion:\n"))
+	f.Add([]byte("\n\n\n \n\t:"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, p := range parseStatus(b) {
+			if p.Name == "" || p.Version == "" || !bytes.Contains(b, []byte(p.Name)) {
+				t.Errorf("%+v", p)
+			}
+		}
+	})
+}
+
+func FuzzRpm(f *testing.F) {
+	db := rpmdb(f)
+	f.Add(db[:200_000], uint32(0), []byte{})
+	f.Add(db[:50_000], uint32(4096), []byte{5, 0, 0, 0, 9})
+	f.Fuzz(func(_ *testing.T, b []byte, at uint32, patch []byte) {
+		if int(at) < len(b) {
+			copy(b[at:], patch)
+		}
+		d := Database{files: map[string][]string{}}
+		_ = d.loadRpmdb(b) // it must only end
+	})
+}
+
+func FuzzHeader(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x03\xe8\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00\x01a\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, _, ok := parseHeader(b); ok && p.Name == "" {
+			t.Error("a package without a name")
+		}
+	})
+}

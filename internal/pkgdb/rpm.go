@@ -1,0 +1,159 @@
+package pkgdb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+// rpmDirs are where rpm keeps its database: the newer place first.
+var rpmDirs = []string{"usr/lib/sysimage/rpm", "var/lib/rpm"}
+
+func (d *Database) loadRpm() {
+	for _, dir := range rpmDirs {
+		for _, old := range []string{"Packages", "Packages.db"} {
+			if _, err := fs.Stat(d.root, dir+"/"+old); err == nil {
+				d.unread(dir+"/"+old, errors.New("a form of rpm's database that is not read; rpmdb --rebuilddb makes the SQLite one where rpm is set to it"))
+			}
+		}
+		name := dir + "/rpmdb.sqlite"
+		file := d.read(name)
+		if file == nil {
+			continue
+		}
+		if log, err := fs.Stat(d.root, name+"-wal"); err == nil && log.Size() > 0 {
+			d.unread(name, errors.New("rpm was writing to it: what is in its write-ahead log is not seen"))
+		}
+		if err := d.loadRpmdb(file); err != nil {
+			d.unread(name, err)
+		}
+		return // the other place is a link to this one
+	}
+}
+
+func (d *Database) loadRpmdb(file []byte) error {
+	s, err := openSqlite(file)
+	if err != nil {
+		return err
+	}
+	return s.table("Packages", func(record []byte) error {
+		columns := columnsOf(record)
+		if len(columns) < 2 {
+			return nil
+		}
+		if len(d.Packages) >= maxPackages {
+			return fmt.Errorf("more than %d packages", maxPackages)
+		}
+		if p, files, ok := parseHeader(columns[1]); ok {
+			d.Packages = append(d.Packages, p)
+			d.files[p.Name] = append(d.files[p.Name], files...)
+		}
+		return nil
+	})
+}
+
+// Tags of a header, and the types of their values (rpm's lib/rpmtag.h).
+const (
+	tagName       = 1000
+	tagVersion    = 1001
+	tagRelease    = 1002
+	tagEpoch      = 1003
+	tagArch       = 1022
+	tagDirIndexes = 1116
+	tagBasenames  = 1117
+	tagDirnames   = 1118
+
+	typeInt32       = 4
+	typeString      = 6
+	typeStringArray = 8
+
+	headerEntry = 16
+	maxValues   = 1 << 20
+	maxPath     = 4096
+)
+
+// header is a package's header as the database has it: the number of entries, the length of the data, the entries, the data.
+type header struct {
+	entries []byte
+	data    []byte
+}
+
+// parseHeader returns a package and its files. Keys that rpm keeps as packages (gpg-pubkey) are none.
+func parseHeader(b []byte) (p Package, files []string, ok bool) {
+	if len(b) < 8 {
+		return p, nil, false
+	}
+	n, size := uint64(binary.BigEndian.Uint32(b)), uint64(binary.BigEndian.Uint32(b[4:]))
+	if b = b[8:]; n*headerEntry+size > uint64(len(b)) {
+		return p, nil, false
+	}
+	h := header{entries: b[:n*headerEntry], data: b[n*headerEntry : n*headerEntry+size]}
+	p = Package{Name: h.text(tagName), Arch: h.text(tagArch), Version: h.text(tagVersion) + "-" + h.text(tagRelease)}
+	if epoch := h.numbers(tagEpoch); len(epoch) > 0 && epoch[0] > 0 {
+		p.Version = fmt.Sprintf("%d:%s", epoch[0], p.Version)
+	}
+	if p.Name == "" || p.Name == "gpg-pubkey" {
+		return p, nil, false
+	}
+	names, dirs, index := h.texts(tagBasenames), h.texts(tagDirnames), h.numbers(tagDirIndexes)
+	for i := range min(len(names), len(index)) {
+		if at := index[i]; uint64(at) < uint64(len(dirs)) && len(dirs[at])+len(names[i]) <= maxPath {
+			files = append(files, strings.TrimPrefix(dirs[at]+names[i], "/"))
+		}
+	}
+	return p, files, true
+}
+
+// value returns the type, count and bytes from its start of the value of a tag.
+func (h header) value(tag uint32) (kind uint32, count int, b []byte) {
+	for e := h.entries; len(e) >= headerEntry; e = e[headerEntry:] {
+		if binary.BigEndian.Uint32(e) != tag {
+			continue
+		}
+		off, n := binary.BigEndian.Uint32(e[8:]), binary.BigEndian.Uint32(e[12:])
+		if uint64(off) <= uint64(len(h.data)) && n <= maxValues {
+			return binary.BigEndian.Uint32(e[4:]), int(n), h.data[off:]
+		}
+	}
+	return 0, 0, nil
+}
+
+func (h header) texts(tag uint32) []string {
+	kind, count, b := h.value(tag)
+	if kind != typeString && kind != typeStringArray {
+		return nil
+	}
+	var list []string
+	for range count {
+		text, rest, ok := bytes.Cut(b, []byte{0})
+		if !ok {
+			break
+		}
+		list = append(list, string(text))
+		b = rest
+	}
+	return list
+}
+
+func (h header) text(tag uint32) string {
+	if list := h.texts(tag); len(list) > 0 {
+		return list[0]
+	}
+	return ""
+}
+
+func (h header) numbers(tag uint32) []uint32 {
+	kind, count, b := h.value(tag)
+	if kind != typeInt32 {
+		return nil
+	}
+	var list []uint32
+	for range min(count, len(b)/4) {
+		list = append(list, binary.BigEndian.Uint32(b))
+		b = b[4:]
+	}
+	return list
+}
