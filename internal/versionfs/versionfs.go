@@ -251,6 +251,14 @@ func (f *file) Read(p []byte) (int, error) {
 	return f.blob.Read(p)
 }
 
+// ReadAt implements io.ReaderAt.
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if f.blob == nil {
+		return 0, &fs.PathError{Op: "read", Path: f.info.Name(), Err: fs.ErrInvalid}
+	}
+	return f.blob.ReadAt(p, off)
+}
+
 func (f *file) Close() error {
 	if f.blob == nil {
 		return nil

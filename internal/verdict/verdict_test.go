@@ -1,0 +1,271 @@
+package verdict
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/image"
+	"dim/internal/pkgdb"
+)
+
+func file(mode uint32, content string) *image.Entry {
+	return &image.Entry{Type: image.Regular, Mode: mode, Size: uint64(len(content)), Digest: image.Sum([]byte(content))}
+}
+
+func TestClasses(t *testing.T) {
+	a, b := file(0o644, "a"), file(0o644, "b")
+	xa, xb := file(0o755, "a"), file(0o755, "b")
+	link := &image.Entry{Type: image.Symlink, Target: "x"}
+	for _, c := range []struct {
+		path     string
+		old, new *image.Entry
+		want     Class
+	}{
+		{"etc/passwd", a, b, Data},
+		{"etc/init.d/ssh", xa, xb, Data},
+		{"usr/share/dict/words", nil, a, Data},
+		{"usr/bin", &image.Entry{Type: image.Directory, Mode: 0o755}, &image.Entry{Type: image.Directory, Mode: 0o700}, Data},
+		{"usr/bin/tool", xa, a, Data}, // another mode, at once
+		{"usr/bin/tool", xa, xb, Program},
+		{"usr/bin/tool", xa, nil, Program},
+		{"usr/bin/sh", link, nil, Program},
+		{"opt/app/run", xa, xb, Program},
+		{"usr/lib/x86_64-linux-gnu/libssl.so.3", a, b, Program},
+		{"usr/lib/python3/dist-packages/apt/cache.py", a, b, Program},
+		{"usr/lib/systemd/system/ssh.service", a, b, Program},
+		{"etc/systemd/system/ssh.service.d/local.conf", nil, b, Program},
+		{"etc/systemd/system/ssh.service.d/note.txt", nil, b, Data},
+		{"boot/vmlinuz-6.1.0-40-amd64", nil, a, Boot},
+		{"boot/grub/grub.cfg", a, b, Data},
+		{"usr/lib/modules/6.1.0-40-amd64/kernel/fs/nfs/nfs.ko", a, b, Boot},
+		{"lib/modules/6.1.0-40-amd64/modules.dep", a, b, Boot},
+		{"usr/lib/modules-load.d/x.conf", a, b, Data},
+	} {
+		if got := Classify(image.Change{Path: c.path, Old: c.old, New: c.new}); got != c.want {
+			t.Errorf("%s: class %d, want %d", c.path, got, c.want)
+		}
+	}
+}
+
+// root is a directory with real programs of this machine and what they load.
+type root struct {
+	t   *testing.T
+	dir string
+}
+
+func newRoot(t *testing.T) root {
+	r := root{t, t.TempDir()}
+	r.write("usr/lib/systemd/system/.keep", "")
+	for _, top := range []string{"bin", "sbin", "lib", "lib64"} {
+		r.check(os.Symlink("usr/"+top, filepath.Join(r.dir, top)))
+	}
+	return r
+}
+
+func (r root) check(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r root) write(name, content string) {
+	r.t.Helper()
+	full := filepath.Join(r.dir, name)
+	r.check(os.MkdirAll(filepath.Dir(full), 0o755))
+	r.check(os.WriteFile(full, []byte(content), 0o755))
+}
+
+// program copies a program of this machine with all that ldd says it loads, and returns the paths of that.
+func (r root) program(name string) []string {
+	r.t.Helper()
+	var list []string
+	for _, p := range append([]string{name}, ldd(r.t, name)...) {
+		real, err := filepath.EvalSymlinks(p)
+		r.check(err)
+		b, err := os.ReadFile(real)
+		r.check(err)
+		to := "usr/" + strings.TrimPrefix(strings.TrimPrefix(p, "/"), "usr/")
+		r.write(to, string(b))
+		list = append(list, to)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// ldd returns the libraries and the interpreter of a program as the dynamic linker finds them.
+func ldd(t *testing.T, name string) []string {
+	t.Helper()
+	out, err := exec.Command("ldd", name).Output()
+	if err != nil {
+		t.Skipf("ldd: %v", err)
+	}
+	var list []string
+	for line := range strings.Lines(string(out)) {
+		for word := range strings.FieldsSeq(line) {
+			if filepath.IsAbs(word) {
+				list = append(list, word)
+				break
+			}
+		}
+	}
+	return list
+}
+
+func TestAProgramReachesWhatTheDynamicLinkerLoads(t *testing.T) {
+	tried := 0
+	for _, name := range []string{"/usr/bin/sleep", "/usr/bin/ssh", "/usr/bin/git", "/usr/bin/apt-get", "/usr/sbin/xfs_repair"} {
+		if _, err := os.Stat(name); err != nil {
+			continue
+		}
+		tried++
+		r := newRoot(t)
+		want := r.program(name)
+		var got []string
+		for _, p := range newReach(tree{os.DirFS(r.dir)}).of(strings.TrimPrefix(name, "/")) {
+			if fi, err := os.Lstat(filepath.Join(r.dir, p)); err == nil && fi.Mode().IsRegular() {
+				got = append(got, p)
+			}
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if tried == 0 {
+		t.Skip("none of the programs is here")
+	}
+}
+
+// host makes a root with three services: one that sleeps, a script of one package, and one that ends by itself.
+func host(t *testing.T) (root, string) {
+	r := newRoot(t)
+	files := r.program("/usr/bin/sleep")
+	lib := ""
+	for _, p := range files {
+		if strings.Contains(p, "/libc.so.") {
+			lib = p
+		}
+	}
+	const units = "usr/lib/systemd/system/"
+	r.write(units+"sleeper.service", "[Service]\nType=simple\nExecStart=-/bin/sleep 1000\n")
+	r.write(units+"once.service", "[Service]\nType=oneshot\nExecStart=/bin/sleep 1\n")
+	r.write(units+"idle.service", "[Service]\nExecStart=/bin/sleep 1\n")
+	r.write(units+"getty@.service", "[Service]\nExecStart=/usr/sbin/agetty %I\n")
+	r.write(units+"app.service", "[Service]\nExecStart=/usr/lib/app/main --serve\n")
+	r.write("usr/lib/app/main", "#!/usr/bin/python3 -u\nimport app\n")
+	r.write("usr/lib/app/plugin.py", "1")
+	r.write("usr/bin/python3", "no ELF file")
+	r.write("usr/sbin/agetty", "1")
+	r.write("etc/systemd/system/multi-user.target.wants/.keep", "")
+	for _, name := range []string{"sleeper.service", "once.service", "app.service", "getty@tty1.service"} {
+		r.check(os.Symlink("/"+units+baseOf(name), filepath.Join(r.dir, "etc/systemd/system/multi-user.target.wants", name)))
+	}
+	r.write("var/lib/dpkg/status", "Package: app\nStatus: install ok installed\nVersion: 1.0\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2.36-9\n")
+	r.write("var/lib/dpkg/info/app.list", "/lib/systemd/system/app.service\n/usr/lib/app/main\n/usr/lib/app/plugin.py\n")
+	r.write("var/lib/dpkg/info/libc6:amd64.list", "/"+strings.TrimPrefix(lib, "usr/")+"\n")
+	return r, lib
+}
+
+func TestWhatAChangeMeansForServices(t *testing.T) {
+	r, lib := host(t)
+	after := newRoot(t)
+	after.write("var/lib/dpkg/status", "Package: app\nStatus: install ok installed\nVersion: 1.1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2.36-9\n")
+	upgrade := []pkgdb.Change{{Name: "app", From: "1.0", To: "1.1"}}
+	for _, c := range []struct {
+		name string
+		path string
+		want Verdict
+	}{
+		{"a configuration file", "etc/motd", Verdict{Data: 1, Packages: upgrade}},
+		{"a library", lib, Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"sleeper.service", []string{"libc6"}}}}},
+		{"a program", "usr/bin/sleep", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"sleeper.service", []string{"/usr/bin/sleep"}}}}},
+		{"a file of its package", "usr/lib/app/plugin.py", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"app.service", []string{"app"}}}}},
+		{"an interpreter", "usr/bin/python3", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"app.service", []string{"/usr/bin/python3"}}}}},
+		{"a unit", "usr/lib/systemd/system/app.service", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"app.service", []string{"app"}}}}},
+		{"a part of a unit", "etc/systemd/system/sleeper.service.d/x.conf", Verdict{Programs: 1, Packages: upgrade,
+			Restart: []Service{{"sleeper.service", []string{"/etc/systemd/system/sleeper.service.d/x.conf"}}}}},
+		{"what an instance runs", "usr/sbin/agetty", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"getty@tty1.service", []string{"/usr/sbin/agetty"}}}}},
+		{"a program that nothing runs", "usr/bin/unused", Verdict{Programs: 1, Packages: upgrade}},
+		{"a kernel", "boot/vmlinuz-6.1", Verdict{Boot: 1, Packages: upgrade}},
+	} {
+		j := New(os.DirFS(r.dir), os.DirFS(after.dir))
+		j.Add(image.Change{Path: c.path, Old: file(0o755, "1"), New: file(0o755, "2")})
+		if diff := cmp.Diff(c.want, j.Verdict()); diff != "" {
+			t.Errorf("%s: %s", c.name, diff)
+		}
+	}
+}
+
+func TestTheInitProcessAndItsLibraries(t *testing.T) {
+	r, lib := host(t)
+	sleep, err := os.ReadFile(filepath.Join(r.dir, "usr/bin/sleep"))
+	r.check(err)
+	r.write("usr/lib/systemd/systemd", string(sleep))
+	r.write("usr/sbin/.keep", "")
+	r.check(os.Symlink("../lib/systemd/systemd", filepath.Join(r.dir, "usr/sbin/init")))
+	j := New(os.DirFS(r.dir), os.DirFS(r.dir))
+	j.Add(image.Change{Path: lib, Old: file(0o644, "1"), New: file(0o644, "2")})
+	if v := j.Verdict(); !v.Init || v.Reboot() {
+		t.Errorf("%+v", v)
+	}
+	j = New(os.DirFS(r.dir), os.DirFS(r.dir))
+	j.Add(image.Change{Path: "usr/bin/sleep", Old: file(0o755, "1"), New: file(0o755, "2")})
+	if v := j.Verdict(); v.Init {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestLinksThatLeadNowhere(t *testing.T) {
+	r := newRoot(t)
+	r.check(os.Symlink("loop", filepath.Join(r.dir, "loop")))
+	r.check(os.Symlink("../../../../usr/bin/up", filepath.Join(r.dir, "up")))
+	r.write("usr/bin/up", "#! ")
+	tr := tree{os.DirFS(r.dir)}
+	for name, want := range map[string]string{"loop": "", "up": "usr/bin/up", "bin/../lib/../bin/up": "usr/bin/up", "no/where": "", "": ""} {
+		if got, _, _ := tr.resolve(name); got != want {
+			t.Errorf("%s leads to %q, want %q", name, got, want)
+		}
+	}
+	if list := newReach(tr).of("up"); !slices.Equal(list, []string{"up", "usr/bin/up"}) {
+		t.Errorf("%q", list)
+	}
+}
+
+func FuzzELF(f *testing.F) {
+	for _, name := range []string{"/usr/bin/sleep", "/usr/bin/ldd"} {
+		if b, err := os.ReadFile(name); err == nil {
+			f.Add(b[:min(len(b), 64<<10)])
+		}
+	}
+	f.Add([]byte("\x7fELF\x02\x01" + strings.Repeat("\xff", 200)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if e := parseELF(bytes.NewReader(b)); len(e.needed) > maxNeeded {
+			t.Errorf("%d libraries", len(e.needed))
+		}
+	})
+}
+
+func FuzzUnit(f *testing.F) {
+	f.Add("[Service]\nType=notify\nExecStart=@-/bin/sh sh -c 'x'\n", "a@b.service")
+	f.Fuzz(func(t *testing.T, text, name string) {
+		dir := t.TempDir()
+		if !fs.ValidPath(name) || strings.ContainsAny(name, "/\x00\\") || len(name) > 200 {
+			return
+		}
+		if os.MkdirAll(dir+"/"+unitDirs[0], 0o755) != nil || os.WriteFile(dir+"/"+unitDirs[0]+"/"+name, []byte(text), 0o644) != nil {
+			return
+		}
+		if u, ok := (tree{os.DirFS(dir)}).unit(name); ok && len(u.programs) == 0 {
+			t.Error("a service without a program")
+		}
+	})
+}
