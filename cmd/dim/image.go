@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -22,12 +21,15 @@ func (a *app) imageCommand() *cobra.Command {
 }
 
 func (a *app) imageCaptureCommand() *cobra.Command {
-	r := control.CaptureRequest{}
+	r, verbose := control.CaptureRequest{}, false
 	cmd := a.listing(&cobra.Command{
 		Use:   "capture NAME",
 		Short: "Make a new version of an image from its master",
 		Long: `Reads the image's master and makes a version of what is there now. The first capture reads everything, a later one what
 changed. When nothing changed, no version is made. The master is only read, never changed.
+
+It tells what changed: how many paths and which ones, which packages (of dpkg and rpm), and what that means for nodes that run the
+version before: which services run replaced programs or libraries until they are started again, and whether a part waits for a reboot.
 
 ^C ends the capture; what it stored already is found again by the next.`,
 		Example: `  dim image capture compute
@@ -35,12 +37,16 @@ changed. When nothing changed, no version is made. The master is only read, neve
 		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Image = args[0]
+			if verbose {
+				r.Show = math.MaxInt
+			}
 			return a.imageCapture(cmd.Context(), r)
 		},
 		ValidArgsFunction: complete(1, a.imageNames),
 	})
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what changed, make no version")
 	cmd.Flags().IntVar(&r.Show, "show", 20, "list at most `N` changed paths")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every changed path")
 	return cmd
 }
 
@@ -56,8 +62,7 @@ func (a *app) imageCapture(ctx context.Context, r control.CaptureRequest) error 
 
 func printCaptured(w io.Writer, image string, c control.Captured) {
 	v := c.Version
-	changes := fmt.Sprintf("%d added, %d changed, %d removed, %d with other attributes",
-		c.Counts[control.Added], c.Counts[control.Content], c.Counts[control.Removed], c.Counts[control.Attributes])
+	changes := countsText(c.Counts)
 	took := fmt.Sprintf("%.1f s", c.Seconds)
 	switch {
 	case c.Unchanged && v.Number == 0:
@@ -79,6 +84,10 @@ func printCaptured(w io.Writer, image string, c control.Captured) {
 	if more := total - len(c.Changes); more > 0 && len(c.Changes) > 0 {
 		fmt.Fprintf(w, "  and %s more\n", count(uint64(more)))
 	}
+	printPackages(w, c.Packages)
+	if c.Verdict != nil {
+		printVerdict(w, *c.Verdict)
+	}
 	for _, text := range c.Warnings {
 		fmt.Fprintf(w, "warning: %s\n", safe(text))
 	}
@@ -91,8 +100,11 @@ func printChange(w io.Writer, c control.Change) {
 	if c.Type == "directory" {
 		path += "/"
 	}
-	if c.What != "" {
+	switch {
+	case c.What != "":
 		path += " (" + c.What + ")"
+	case c.Kind == control.Content && c.Was != c.Size:
+		path += " (" + size(c.Was) + " → " + size(c.Size) + ")"
 	}
 	fmt.Fprintf(w, "%s %s\n", letter, path)
 }
@@ -186,55 +198,6 @@ func printVersion(w io.Writer, v control.Version) {
 	for _, n := range v.Notes {
 		row(w, "warning", safe(n))
 	}
-}
-
-func (a *app) imageDiffCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
-		Use:   "diff FROM [TO]",
-		Short: "List what differs between two versions",
-		Long: `Lists every path that differs: A added, D removed, M other content, a only other attributes (which ones stands behind).
-Without TO it is the newest version of the same image.`,
-		Example: "  dim image diff compute@11 compute@12\n  dim image diff compute@stable",
-		Args:    operands(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			from := args[0]
-			to, _, _ := strings.Cut(from, "@")
-			if len(args) > 1 {
-				to = args[1]
-			}
-			return a.imageDiff(cmd.Context(), from, to)
-		},
-		ValidArgsFunction: complete(2, a.references),
-	})
-}
-
-// imageDiff prints changes as they come: there may be as many as there are files.
-func (a *app) imageDiff(ctx context.Context, from, to string) error {
-	if a.format != "json" {
-		return a.client().Diff(ctx, from, to, func(c control.Change) { printChange(a.out, c) })
-	}
-	sep := "[\n  "
-	var werr error
-	err := a.client().Diff(ctx, from, to, func(c control.Change) {
-		b, err := json.Marshal(c)
-		if err == nil {
-			_, err = fmt.Fprintf(a.out, "%s%s", sep, b)
-		}
-		if err != nil {
-			werr = err
-		}
-		sep = ",\n  "
-	})
-	if err = errors.Join(err, werr); err != nil {
-		return err
-	}
-	if sep[0] == '[' {
-		sep = "["
-	} else {
-		sep = "\n"
-	}
-	_, err = fmt.Fprintf(a.out, "%s]\n", sep)
-	return err
 }
 
 func (a *app) imageTagCommand() *cobra.Command {

@@ -73,7 +73,8 @@ type Progress struct {
 // Result is what a capture did.
 type Result struct {
 	Version image.Version
-	Changed bool // false: nothing differs from the newest version, which Version is
+	Changed bool          // false: nothing differs from the newest version, which Version is
+	Before  image.Version // the newest version until now; it has no number when there was none
 	// Changes against the version before, in walk order; nil for an image's first version, or if the one before is damaged.
 	Changes                             []image.Change
 	Added, Modified, Removed, Unchanged uint64 // names
@@ -219,6 +220,7 @@ func (c *scan) conclude(ctx context.Context, root *dir, made *notes) (Result, er
 	if err != nil && !first {
 		return r, err
 	}
+	r.Before = before
 	if !first && before.Digest == digest {
 		r.Version, r.Unchanged = before, before.Files
 	} else {

@@ -92,15 +92,16 @@ func (c *Client) Mounts(ctx context.Context) ([]Mount, error) {
 	return call[[]Mount](ctx, c, http.MethodGet, "/v1/mounts", nil)
 }
 
-// Diff calls each for every change from one version to another.
-func (c *Client) Diff(ctx context.Context, from, to string, each func(Change)) error {
+// Diff calls each for every change from one version to another, and returns what they amount to.
+func (c *Client) Diff(ctx context.Context, from, to string, each func(Change)) (Comparison, error) {
 	path := "/v1/diff?" + url.Values{"from": {from}, "to": {to}}.Encode()
-	var end struct{}
-	return c.follow(ctx, http.MethodGet, path, nil, &end, func(l line) {
+	var whole Comparison
+	err := c.follow(ctx, http.MethodGet, path, nil, &whole, func(l line) {
 		if l.Change != nil {
 			each(*l.Change)
 		}
 	})
+	return whole, err
 }
 
 // Capture makes a new version of an image, see Backend. When ctx ends, so does the capture.

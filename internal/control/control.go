@@ -26,6 +26,8 @@ import "context"
 // Backend is what the API asks of the daemon. Its methods may be called from any number of goroutines. Those that change
 // something return when it is durable. Errors that are an *Error (also wrapped) keep their code; all others are reported as Internal.
 type Backend interface {
+	VersionsBackend
+
 	// Status tells all that `dim status` shows.
 	Status(ctx context.Context) (Status, error)
 
@@ -41,8 +43,6 @@ type Backend interface {
 	Versions(ctx context.Context, image string) ([]Version, error)
 	// Version resolves a reference: NAME (the newest), NAME@NUMBER or NAME@TAG.
 	Version(ctx context.Context, ref string) (Version, error)
-	// Diff yields what differs between two versions, in order of path, until yield returns false.
-	Diff(ctx context.Context, from, to string, yield func(Change) bool) error
 	// Tag makes tag name the version ref; it moves the tag when it is there already.
 	Tag(ctx context.Context, ref, tag string) (Version, error)
 	// Capture makes a new version of an image from its master, or only tells what would be in it. It calls progress now and then, never

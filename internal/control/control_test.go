@@ -47,13 +47,14 @@ func (f fake) Apply(_ context.Context, d Description) (Description, error) {
 	return d, nil
 }
 
-func (f fake) Diff(_ context.Context, _, _ string, yield func(Change) bool) error {
+func (f fake) Diff(_ context.Context, from, to string, yield func(Change) bool) (Comparison, error) {
+	whole := Comparison{From: from, To: to}
 	for _, c := range f.diff {
 		if !yield(c) {
-			return nil
+			return whole, nil
 		}
 	}
-	return nil
+	return whole, nil
 }
 
 func (f fake) Capture(ctx context.Context, r CaptureRequest, progress func(Progress)) (Captured, error) {
@@ -175,7 +176,8 @@ func TestNamesThatAreNotTextComeThroughDiff(t *testing.T) {
 	}
 	c, _ := serve(t, t.TempDir(), fake{diff: want})
 	var got []Change
-	if err := c.Diff(t.Context(), "compute@1", "compute@2", func(ch Change) { got = append(got, ch) }); err != nil {
+	whole, err := c.Diff(t.Context(), "compute@1", "compute@2", func(ch Change) { got = append(got, ch) })
+	if err != nil || whole.From != "compute@1" {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

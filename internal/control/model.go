@@ -141,6 +141,9 @@ type Captured struct {
 	Changes   []Change     `json:"changes"`  // the first of them, see CaptureRequest.Show
 	Warnings  []string     `json:"warnings"` // what was left out or read again
 	Seconds   float64      `json:"seconds"`
+
+	Packages []PackageChange `json:"packages"`          // that differ from the version before
+	Verdict  *Verdict        `json:"verdict,omitempty"` // what the change means for nodes; there is none for a first version
 }
 
 // Node is one node: declared and observed. The fields below Details are only there when one node was asked for.

@@ -124,8 +124,8 @@ func (h handlers) tag(r *http.Request) (Version, error) {
 func (h handlers) diff(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	out := newLines(w)
-	err := h.b.Diff(r.Context(), q.Get("from"), q.Get("to"), func(c Change) bool { return out.send(line{Change: &c}) == nil })
-	out.end(struct{}{}, err)
+	whole, err := h.b.Diff(r.Context(), q.Get("from"), q.Get("to"), func(c Change) bool { return out.send(line{Change: &c}) == nil })
+	out.end(whole, err)
 }
 
 func (h handlers) capture(w http.ResponseWriter, r *http.Request) {

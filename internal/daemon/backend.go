@@ -181,33 +181,6 @@ func (c *declared) resolve(ref string) (image.Version, error) {
 	return v, nil
 }
 
-// Diff implements control.Backend.
-func (d *daemon) Diff(ctx context.Context, from, to string, yield func(control.Change) bool) error {
-	now := d.declared()
-	a, err := now.resolve(from)
-	if err != nil {
-		return err
-	}
-	b, err := now.resolve(to)
-	if err != nil {
-		return err
-	}
-	differ := image.Differ{Load: d.store.Tree}
-	err = differ.Diff(ctx, &a.Root, &b.Root, func(c image.Change) error {
-		if !yield(changed(c)) {
-			return errEnough
-		}
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		return nil
-	}
-	return err
-}
-
-// errEnough ends a walk whose caller wants no more.
-var errEnough = errors.New("enough")
-
 // changed returns c as the API shows it.
 func changed(c image.Change) control.Change {
 	out := control.Change{Path: "/" + c.Path}

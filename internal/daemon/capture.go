@@ -60,7 +60,24 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if err != nil {
 		return control.Captured{}, err
 	}
-	return d.captured(r, result, time.Since(begin)), nil
+	out := d.captured(r, result, time.Since(begin))
+	d.explain(ctx, &out, result)
+	return out, nil
+}
+
+// explain adds to a capture what its changes mean; the version is there and whole without.
+func (d *daemon) explain(ctx context.Context, out *control.Captured, in capture.Result) {
+	if in.Changes == nil {
+		return
+	}
+	v, err := d.verdict(ctx, in.Before, in.Version)
+	if err != nil {
+		out.Warnings = append(out.Warnings, "what the change means is not known: "+err.Error())
+		return
+	}
+	shown := meant(v)
+	out.Verdict, out.Packages = &shown, packages(v.Packages)
+	out.Warnings = append(out.Warnings, unread(v)...)
 }
 
 func (d *daemon) captured(r control.CaptureRequest, in capture.Result, took time.Duration) control.Captured {

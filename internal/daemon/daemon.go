@@ -94,6 +94,8 @@ type daemon struct {
 	tracker  *boot.Tracker
 	machines *dhcp.Machines
 
+	verdicts verdicts
+
 	current  atomic.Pointer[declared]
 	adopting sync.Mutex // held by who adopts a state
 
