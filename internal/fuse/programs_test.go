@@ -2,7 +2,6 @@ package fuse
 
 import (
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"dim/internal/vfs"
@@ -33,8 +32,10 @@ func TestOrdinaryProgramsWorkOnAMount(t *testing.T) {
 			if _, err := exec.LookPath(c.program); err != nil {
 				t.Skipf("needs %s", c.program)
 			}
-			cmd := exec.CommandContext(t.Context(), "sh", "-ec", c.script)
-			cmd.Dir = filepath.Clean(mnt)
+			// The shell changes the directory, not cmd.Dir: between fork and exec the whole of this process, which serves
+			// the mount, may have to wait for the child.
+			cmd := exec.CommandContext(t.Context(), "sh", "-ec", "cd \"$0\"\n"+c.script, mnt)
+			cmd.Dir = "/"
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}

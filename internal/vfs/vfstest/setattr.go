@@ -129,6 +129,7 @@ func sizes(t *tree) {
 		{0, ""},
 		{5000, strings.Repeat("\x00", 5000)},
 	} {
+		t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMtime, Mtime: aDay})
 		was := t.attr("f")
 		ch := t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: c.size})
 		t.holds("f", c.want)
