@@ -24,6 +24,7 @@
 // Options.Queue bytes of replies that the client has not taken; then it is not read any more. All
 // buffers above 64 KiB count against Options.Memory; who finds it used up waits, and connections
 // that sit on an unfinished record or an untaken reply for longer than Options.Stall are closed.
+// Replies for repeated calls are kept up to 128 KiB a client and Options.Replies in all.
 // At Options.Conns connections the one that is idle longest makes room.
 //
 // # Concurrency

@@ -26,7 +26,7 @@ type Options struct {
 	Running  int           // slow calls that run at a time in all, the others wait; 1,024
 	Queue    int           // bytes of replies waiting for one client; 2 MiB
 	Memory   int64         // bytes of large buffers in all; 512 MiB
-	Replies  int           // replies kept for repeated calls; 8,192
+	Replies  int64         // bytes of replies kept for repeated calls, of all clients; 64 MiB
 	Stall    time.Duration // how long a client may stand still in the middle of something; 60 s
 	Idle     time.Duration // how long a connection may be silent; 15 min
 	Grace    time.Duration // how long clients have to take their replies at shutdown; 5 s
@@ -42,9 +42,11 @@ func (o Options) withDefaults() Options {
 	def(&o.InFlight, 32)
 	def(&o.Running, 1024)
 	def(&o.Queue, 2<<20)
-	def(&o.Replies, 8192)
 	if o.Memory == 0 {
 		o.Memory = 512 << 20
+	}
+	if o.Replies == 0 {
+		o.Replies = 64 << 20
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -61,11 +61,12 @@ func (b *bench) program() Program {
 		{Name: "who", Serve: who},
 		{Name: "big", Cost: Patient, Serve: big},
 		{Name: "slowEcho", Cost: Slow, Serve: echo},
+		{Name: "onceWait", Cost: Slow, Once: true, Serve: blocked},
 	}}
 }
 
 const (
-	procNull, procEcho, procWait, procStall, procOnce, procGap, procWho, procBig, procSlowEcho = 0, 1, 2, 3, 4, 5, 6, 7, 8
+	procNull, procEcho, procWait, procStall, procOnce, procGap, procWho, procBig, procSlowEcho, procOnceWait = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 )
 
 func start(t testing.TB, opt Options) (*Server, *bench, string) {
@@ -362,31 +363,5 @@ func TestCountersTellWhatHappened(t *testing.T) {
 	want := map[string][2]uint64{"bench/null": {5, 0}, "bench/echo": {1, 1}}
 	if diff := cmp.Diff(want, got); diff != "" || st.Rejected != 1 || st.Conns != 1 {
 		t.Errorf("rejected %d, conns %d (-want +got)\n%s", st.Rejected, st.Conns, diff)
-	}
-}
-
-func TestARepeatedCallRunsOnce(t *testing.T) {
-	t.Parallel()
-	s, b, addr := start(t, Options{Replies: 4})
-	first, second := connect(t, addr), connect(t, addr)
-	send(t, first, record(message(9, procOnce, 1)))
-	one := receive(t, first)
-	send(t, second, record(message(9, procOnce, 1)))
-	if two := receive(t, second); !bytes.Equal(one, two) {
-		t.Errorf("the replies differ: %x, %x", one, two)
-	}
-	send(t, second, record(message(9, procOnce, 2))) // other arguments
-	receive(t, second)
-	if n := b.ran.Load(); n != 2 {
-		t.Errorf("ran %d times", n)
-	}
-	for i := range uint32(5) {
-		send(t, second, record(message(100+i, procOnce, 1)))
-		receive(t, second)
-	}
-	send(t, second, record(message(9, procOnce, 1))) // forgotten
-	receive(t, second)
-	if n := b.ran.Load(); n != 8 || len(s.replies.by) > 4 {
-		t.Errorf("ran %d times, %d replies kept", n, len(s.replies.by))
 	}
 }
