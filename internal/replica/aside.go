@@ -31,10 +31,8 @@ func (t *transition) setAside(at int64) (list []SetAside, err error) {
 			err = a.walk(c.tree, r.root)
 		}
 	}
-	for _, f := range a.dirty {
-		if err == nil {
-			err = fsync(f.FD)
-		}
+	if err == nil {
+		err = a.flush()
 	}
 	return a.list, err
 }

@@ -30,6 +30,7 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 		tree: ReplicaTree(spec.Node, spec.Image), keep: spec.Keep, shared: spec.Shared,
 		view: &view{index: index, files: spec.Files},
 	}
+	r.promise.Store(uint32(spec.Durability))
 	if _, twice := s.Find(r.tree); twice {
 		return nil, fmt.Errorf("attach %s: it is attached already", r.dir)
 	}
@@ -89,7 +90,7 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 		}
 		r.view = &view{index: index, files: spec.Files}
 	}
-	t, err := s.transition(ctx, &Move{Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared})
+	t, err := s.transition(ctx, &Move{Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Durability: spec.Durability})
 	if t == nil || err != nil {
 		return err
 	}

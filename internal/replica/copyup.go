@@ -73,11 +73,11 @@ func (r *Replica) stage(wanted map[image.ID]*lifted, staged map[image.ID]*lifted
 		staged[id] = l
 		fds = append(fds, fd)
 	}
-	if r.set.relaxed {
+	if r.Durability() == Relaxed {
 		return nil
 	}
 	for _, fd := range fds {
-		if err := fsync(fd); err != nil {
+		if err := r.set.commit.Stage(fd); err != nil {
 			return err
 		}
 	}

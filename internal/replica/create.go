@@ -282,14 +282,12 @@ func (o *op) makeAt(p *place, fd int, m *mold) (*object, error) {
 		return nil, err
 	}
 	obj := m.object()
-	if err := o.put(p, fd, work, tmp, obj); err != nil {
-		if file >= 0 {
-			unix.Close(file)
-		}
-		return nil, err
-	}
 	if file >= 0 {
-		o.r.set.files.Put(o.r.key(keyFile, uint64(obj.id)), file).Release()
+		o.held = append(o.held, o.r.set.files.Put(o.r.key(keyFile, uint64(obj.id)), file))
+	}
+	if err := o.put(p, fd, work, tmp, obj); err != nil {
+		o.r.drop(obj)
+		return nil, err
 	}
 	return obj, nil
 }
@@ -361,7 +359,7 @@ func (o *op) link(obj *object, d spot, name string) error {
 		return err
 	}
 	r.attach(p, obj)
-	return nil
+	return o.syncObject(obj)
 }
 
 // linkAt links by way of work/ when there is a whiteout in the way, which a rename replaces in one step.

@@ -32,7 +32,7 @@
 // All methods may be called concurrently. Replica.mu orders the calls of one replica: shared by those that look, exclusive
 // for those that change names or attributes. It is not held while file content is read, written, copied up or synced: blobs
 // never change, a layer's file stays the same file whatever becomes of its name, and each has a lock of its own for
-// writers. A write's reply waits for fsync outside all locks, so that the waits of many calls share one commit of the file system.
+// writers. A reply waits for the disk outside all locks, and those that wait at the same time share one flush (package commit).
 //
 // Lock order: Set.switching, then object.write, then Replica.mu (several at a time only by the holder of Set.switching), then journal.mu,
 // Set.mu, indexes.mu, rendered.mu and the locks of fds, none of which is held while another of them is taken.

@@ -2,10 +2,12 @@ package replica
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -20,7 +22,7 @@ type op struct {
 
 	staged map[image.ID]*lifted // content that has been copied for this call
 	wanted map[image.ID]*lifted // content that must be copied before it can go on
-	marked bool                 // something that cannot be opened was changed: see Set.syncMark
+	others bool                 // something that is not in dirty was changed and must be synced
 }
 
 // begin locks r for a change. Each begin needs an end.
@@ -45,18 +47,20 @@ func (r *Replica) begin() (*op, error) {
 // end unlocks the replica and makes the change durable, unless err, which it returns, says that there is none.
 func (o *op) end(err error) error {
 	o.r.mu.Unlock()
-	if err == nil && !o.r.set.relaxed {
-		for _, f := range o.dirty {
-			if err = f.Sync(); err != nil {
-				break
-			}
-		}
-		if err == nil && o.marked {
-			err = o.r.set.syncMark()
-		}
+	if err == nil && o.r.Durability() == Synced {
+		err = o.flush()
 	}
 	o.release()
 	return o.r.edge(err)
+}
+
+// flush makes the change durable. What is in directories goes before them: it came to dirty later.
+func (o *op) flush() error {
+	if len(o.dirty) == 0 && !o.others {
+		return nil
+	}
+	slices.Reverse(o.dirty)
+	return o.r.set.sync(commit.Changes{Names: o.dirty, Others: o.others})
 }
 
 func (o *op) release() {
@@ -86,6 +90,29 @@ func fsync(fd int) error {
 			return err
 		}
 	}
+}
+
+// syncObject sees to it that what is done to obj is synced at the end, also where its directory does not bring it along.
+func (o *op) syncObject(obj *object) error {
+	switch {
+	case o.r.set.commit.Ordered():
+		o.others = true
+	case obj.kind == vfs.Regular:
+		f, err := o.r.content(obj)
+		if err != nil {
+			return err
+		}
+		o.sync(f)
+	case obj.kind == vfs.Directory && obj.aside == "":
+		f, err := o.r.layerDir(obj.names[0])
+		if err != nil {
+			return err
+		}
+		o.sync(f)
+	default:
+		o.others = true // it cannot be opened
+	}
+	return nil
 }
 
 // dir returns the open directory of the layer at p, bringing it there first, to be synced at the end. It stays
@@ -248,7 +275,7 @@ func (o *op) put(p *place, dir, work int, tmp string, obj *object) error {
 		return err
 	}
 	o.r.attach(p, obj)
-	return nil
+	return o.syncObject(obj)
 }
 
 // renameNew renames to a name that does not exist.
@@ -366,13 +393,13 @@ func (o *op) raiseRoot() error {
 		removeAll(w.FD, tmp)
 		return err
 	}
-	if !r.set.relaxed {
+	if !r.set.orderly() {
 		if err := fsync(dir); err != nil {
 			return err
 		}
 	}
 	r.attach(r.root, obj)
-	return nil
+	return o.syncObject(obj)
 }
 
 // moldOf tells how to make s, which is in the version or a node file, in the layer, all but the content.

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,8 @@ type Replica struct {
 	tree   Tree
 	keep   image.Patterns
 	shared image.Patterns
+
+	promise atomic.Uint32 // its Durability
 
 	mu       sync.RWMutex
 	view     *view
@@ -61,8 +64,12 @@ func (r *Replica) Version() image.Version {
 	return r.view.index.Version
 }
 
-// Verifier is the same for all replicas of a set and changes when the set is opened anew.
-func (r *Replica) Verifier() [8]byte { return r.set.verifier }
+// Verifier is the same for all replicas of a set. It changes when the set is opened anew, and when something could not be
+// brought to disk.
+func (r *Replica) Verifier() [8]byte { return *r.set.verifier.Load() }
+
+// Durability tells what r's replies promise.
+func (r *Replica) Durability() Durability { return max(r.set.least, Durability(r.promise.Load())) }
 
 // rlock locks r for reading, ready to be looked at.
 func (r *Replica) rlock() error {

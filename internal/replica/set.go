@@ -18,6 +18,7 @@ import (
 
 	"dim/internal/durable"
 	"dim/internal/image"
+	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -29,13 +30,15 @@ type Source interface {
 	OpenBlob(image.Digest) (*os.File, error)
 }
 
-// Durability tells what a reply promises.
+// Durability tells what a reply promises. What was acknowledged always survives a crash of the server process.
 type Durability uint8
 
-// Synced is what NFS demands: what was acknowledged survives a power cut. Relaxed leaves it to the file system when a
-// change reaches the disk; it survives a crash of the server process alone.
+// Synced is what NFS demands: what was acknowledged survives a power cut. AsyncNames leaves it to the file system when new, other
+// and removed names and attributes reach the disk (seconds later, in their order); content that was committed survives. Relaxed leaves
+// all to the file system.
 const (
 	Synced Durability = iota
+	AsyncNames
 	Relaxed
 )
 
@@ -45,7 +48,7 @@ type Options struct {
 	Source     Source
 	Log        *slog.Logger
 	Now        func() time.Time
-	Durability Durability
+	Durability Durability // of all replicas; each may have less by its Spec
 	Retain     Retention
 	OpenFiles  int // how many files to keep open at most; 0: 4096, or a third of what the process may
 }
@@ -58,6 +61,8 @@ type Spec struct {
 	Files   NodeFiles
 	Keep    image.Patterns // what belongs to the node whatever the master does
 	Shared  image.Patterns // what the node may not write
+
+	Durability Durability
 }
 
 // Set is all replicas of one image server.
@@ -67,11 +72,12 @@ type Set struct {
 	source   Source
 	log      *slog.Logger
 	now      func() time.Time
-	relaxed  bool
+	least    Durability
 	retain   Retention
-	verifier [8]byte
+	verifier atomic.Pointer[[8]byte]
 	files    *fds.Cache
 	temps    atomic.Uint64
+	commit   *commit.Group
 	batches  sync.Pool
 	rendered rendered
 	indexes  indexes
@@ -85,9 +91,6 @@ type Set struct {
 	replicas map[Tree]*Replica
 	compared map[[2]image.Digest]*changes
 	recalled map[*step]remembered
-
-	marking sync.Mutex
-	mark    int // open file for syncMark; -1: not yet
 }
 
 // Open opens the replicas below o.Dir. Only one Set may have a directory open.
@@ -102,7 +105,12 @@ func Open(o Options) (*Set, error) {
 	}
 	s.path, s.dir = o.Dir, fd
 	if err = s.checkFormat(); err == nil {
-		s.journal, err = openJournal(o.Dir)
+		s.commit, err = commit.Open(fd)
+	}
+	if err == nil {
+		if s.journal, err = openJournal(o.Dir); err != nil {
+			s.commit.Close()
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -134,7 +142,7 @@ func (s *Set) crash(point string) error {
 
 func newSet(o Options) *Set {
 	s := &Set{
-		dir: -1, mark: -1, source: o.Source, log: o.Log, now: o.Now, relaxed: o.Durability == Relaxed, retain: o.Retain.orDefault(),
+		dir: -1, source: o.Source, log: o.Log, now: o.Now, least: o.Durability, retain: o.Retain.orDefault(),
 		replicas: make(map[Tree]*Replica), compared: make(map[[2]image.Digest]*changes),
 		recalled: make(map[*step]remembered), files: fds.New(openFiles(o.OpenFiles)),
 	}
@@ -146,7 +154,7 @@ func newSet(o Options) *Set {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	rand.Read(s.verifier[:])
+	s.changeVerifier()
 	return s
 }
 
@@ -161,13 +169,10 @@ func openFiles(want int) int {
 // Close closes all files. No call may be running or follow.
 func (s *Set) Close() error {
 	s.files.Close()
-	if s.mark >= 0 {
-		unix.Close(s.mark)
-	}
 	if s.dir < 0 {
 		return nil
 	}
-	return errors.Join(s.journal.log.Close(), unix.Close(s.dir))
+	return errors.Join(s.journal.log.Close(), s.commit.Close(), unix.Close(s.dir))
 }
 
 // Find returns the replica that the handles of tree belong to.
@@ -211,7 +216,7 @@ func (s *Set) makePath(path string) (int, error) {
 	}
 	for part := range strings.SplitSeq(path, "/") {
 		err := unix.Mkdirat(fd, part, 0o700)
-		if err == nil && !s.relaxed {
+		if err == nil && !s.orderly() {
 			err = fsync(fd)
 		}
 		next := -1
@@ -227,24 +232,23 @@ func (s *Set) makePath(path string) (int, error) {
 	return fd, nil
 }
 
-// syncMark makes durable what was done before to things that cannot be opened, such as links: the journal of a
-// file system keeps the order, so when a later change is on the disk they are too. syncfs(2) would do it as well but
-// would wait for everybody's data.
-func (s *Set) syncMark() error {
-	s.marking.Lock()
-	defer s.marking.Unlock()
-	if s.mark < 0 {
-		fd, err := unix.Openat(s.dir, "sync", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-		if err != nil {
-			return err
-		}
-		s.mark = fd
+// sync makes c durable. After a failure all clients are told, by another verifier, to send again what they have not committed.
+func (s *Set) sync(c commit.Changes) error {
+	err := s.commit.Sync(c)
+	if err != nil {
+		s.changeVerifier()
 	}
-	if _, err := unix.Pwrite(s.mark, []byte{byte(s.temps.Add(1))}, 0); err != nil {
-		return err
-	}
-	return fsync(s.mark)
+	return err
 }
+
+func (s *Set) changeVerifier() {
+	var v [8]byte
+	rand.Read(v[:])
+	s.verifier.Store(&v)
+}
+
+// orderly reports whether a directory that others are to build upon needs no sync of its own.
+func (s *Set) orderly() bool { return s.least == Relaxed || s.commit.Ordered() }
 
 // indexes caches the index of each version for as long as a replica uses it.
 type indexes struct {

@@ -3,7 +3,6 @@ package replica
 import (
 	"golang.org/x/sys/unix"
 
-	"dim/internal/replica/fds"
 	"dim/internal/vfs"
 )
 
@@ -53,7 +52,7 @@ func (o *op) setAttr(c *vfs.Cred, s spot, was *vfs.Attr, set *vfs.SetAttr) error
 		return err
 	}
 	o.held = append(o.held, dir)
-	if err := o.syncObject(s.obj, dir); err != nil {
+	if err := o.syncObject(s.obj); err != nil {
 		return err
 	}
 	if set.Valid&vfs.SetSize != 0 {
@@ -75,28 +74,6 @@ func (o *op) setAttr(c *vfs.Cred, s spot, was *vfs.Attr, set *vfs.SetAttr) error
 		return err
 	}
 	s.obj.mode, s.obj.uid, s.obj.gid = st.Mode&0o7777, st.Uid, st.Gid
-	return nil
-}
-
-// syncObject sees to it that what is done to obj, which stands in dir, is synced at the end. A link or device cannot be
-// opened; it goes to disk with the directory, whose own change time is moved for that.
-func (o *op) syncObject(obj *object, dir *fds.File) error {
-	switch {
-	case obj.kind == vfs.Regular:
-		f, err := o.r.content(obj)
-		if err != nil {
-			return err
-		}
-		o.sync(f)
-	case obj.kind == vfs.Directory && obj.aside == "":
-		f, err := o.r.layerDir(obj.names[0])
-		if err != nil {
-			return err
-		}
-		o.sync(f)
-	default:
-		o.marked = true
-	}
 	return nil
 }
 

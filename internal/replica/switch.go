@@ -23,6 +23,8 @@ type Move struct {
 	Keep    image.Patterns
 	Shared  image.Patterns
 	Mounted []string // paths, without a leading slash, on which the node has mounted something; see Held
+
+	Durability Durability
 }
 
 // Report tells what a Switch did.
@@ -126,6 +128,7 @@ func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 	} else {
 		t.compareFiles(fingerprints(t.to.files))
 	}
+	r.promise.Store(uint32(m.Durability))
 	if t.changes == nil && t.own == nil {
 		r.mu.Lock()
 		r.keep, r.shared, r.view.files = m.Keep, m.Shared, m.Files

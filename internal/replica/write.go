@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
 	"dim/internal/vfs"
 )
@@ -21,19 +22,28 @@ func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.S
 		return w.nothing, err
 	}
 	defer w.file.Release()
+	failures := w.file.Failures()
 	ch, err := r.write(c, w.obj, w.file.FD, p, off)
 	if w.nothing.Valid && ch.Valid {
 		ch.Before = w.nothing.Before // it was not in the layer before
 	}
-	if err == nil && !r.set.relaxed {
-		switch s {
-		case vfs.DataSync:
-			err = unix.Fdatasync(w.file.FD)
-		case vfs.FileSync:
-			err = fsync(w.file.FD)
-		}
+	if err == nil && s != vfs.Unstable {
+		err = r.settle(w.file, failures)
 	}
 	return ch, r.edge(err)
+}
+
+// settle makes the content of f durable. It is an error when content that was written since f had so many failures may have
+// been lost, whoever was told of it.
+func (r *Replica) settle(f *fds.File, failures uint64) error {
+	if r.Durability() == Relaxed {
+		return nil
+	}
+	err := r.set.sync(commit.Changes{Data: []*fds.File{f}})
+	if err == nil && f.Failures() != failures {
+		err = unix.EIO
+	}
+	return err
 }
 
 // target is a file that is ready to be written to.
@@ -170,7 +180,7 @@ func (r *Replica) dropPrivileges(c *vfs.Cred, fd int, mode uint32) error {
 	return unix.Fchmod(fd, kept)
 }
 
-// Commit syncs the file.
+// Commit syncs the file. When that fails, what others have not committed yet may be lost too: the verifier tells them.
 func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	if r.dir == "" {
 		return vfs.Change{}, vfs.EROFS
@@ -190,9 +200,7 @@ func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	}
 	if f != nil {
 		defer f.Release()
-		if !r.set.relaxed {
-			err = unix.Fdatasync(f.FD)
-		}
+		err = r.settle(f, f.Failures())
 	}
 	return w.nothing, r.edge(err)
 }

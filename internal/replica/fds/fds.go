@@ -9,8 +9,11 @@ package fds
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"dim/internal/durable"
 )
 
 // Key names what a file is open for.
@@ -28,7 +31,9 @@ type File struct {
 	refs  int // guarded by shard.mu; the cache holds one while the file is in it
 	prev  *File
 	next  *File
-	group group
+
+	flush    durable.Flush
+	failures atomic.Uint64
 }
 
 const shards = 16

@@ -1,68 +1,53 @@
 package fds
 
 import (
-	"sync"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// group lets those who want the same file synced at the same time share one fsync.
-type group struct {
-	mu   sync.Mutex
-	now  *turn // under way
-	next *turn // those who came since it began; it does not cover them
-}
-
-// turn is one fsync. err is set when done is closed.
-type turn struct {
-	done chan struct{}
-	err  error
-}
-
-// Sync returns when an fsync that began after the call of Sync has ended.
+// Sync returns when an fsync that began after the call of Sync has ended. Those who want the same file synced at the same
+// time share one.
 func (f *File) Sync() error {
-	g := &f.group
-	g.mu.Lock()
-	if g.now == nil {
-		t := &turn{done: make(chan struct{})}
-		g.now = t
-		g.mu.Unlock()
-		return f.lead(t)
-	}
-	if g.next != nil {
-		t := g.next
-		g.mu.Unlock()
-		<-t.done
-		return t.err
-	}
-	before, t := g.now, &turn{done: make(chan struct{})}
-	g.next = t
-	g.mu.Unlock()
-	<-before.done
-	g.mu.Lock()
-	g.now, g.next = t, nil
-	g.mu.Unlock()
-	return f.lead(t)
+	before := f.Failures()
+	err := f.flush.Do(func() error { return f.failed(retry(func() error { return unix.Fsync(f.FD) })) })
+	return f.since(before, err)
 }
 
-// lead does the fsync of t.
-func (f *File) lead(t *turn) error {
-	t.err = fsync(f.FD)
-	g := &f.group
-	g.mu.Lock()
-	if g.next == nil {
-		g.now = nil
-	}
-	g.mu.Unlock()
-	close(t.done)
-	return t.err
+// WriteOut writes the content out and waits until the device has it. That is not durable yet: the device may hold it in a
+// volatile cache, and what tells where it stands may be in memory.
+func (f *File) WriteOut() error {
+	before := f.Failures()
+	// All three together are what fsync does with content since Linux 5.3 (fs/sync.c: SYNC_FILE_RANGE_WRITE_AND_WAIT).
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	err := f.failed(retry(func() error { return unix.SyncFileRange(f.FD, 0, 0, all) }))
+	return f.since(before, err)
 }
 
-func fsync(fd int) error {
+// Failures counts the calls that could not bring the content to disk. The kernel tells of lost content once, to one of
+// those who ask, and takes it for written from then on. So who writes and then syncs must look at the count before
+// and after: content may have been lost on another's account.
+func (f *File) Failures() uint64 { return f.failures.Load() }
+
+func (f *File) failed(err error) error {
+	if err != nil {
+		f.failures.Add(1)
+	}
+	return err
+}
+
+// since turns success into an error when another's sync of the same file failed meanwhile.
+func (f *File) since(before uint64, err error) error {
+	if err == nil && f.Failures() != before {
+		return unix.EIO
+	}
+	return err
+}
+
+func retry(call func() error) error {
 	for {
-		if err := unix.Fsync(fd); err != unix.EINTR {
+		if err := call(); err != unix.EINTR {
 			return err
 		}
 	}

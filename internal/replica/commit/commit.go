@@ -1,0 +1,167 @@
+// Package commit makes changes on one file system durable, for many callers at once. It knows open files, not what they are for.
+//
+// # What is guaranteed by which file system
+//
+// POSIX promises that fsync of a file brings its content and attributes to disk, and that of a directory its names. So the rule
+// for any file system is: fsync everything that changed, each thing once however many wait for it.
+//
+// Some write all changes of names and attributes to one log, in the order in which they were made: ext4 with a journal (jbd2 commits
+// a transaction only after those before it) and XFS (a forced log is written up to a sequence number). There an fsync of one file
+// whose attributes changed last brings along what anybody changed before: one flush serves all who wait. Content is not in the log,
+// so it is written out first, by each caller for its own file; when the writing has ended, the place where it stands is in the
+// log (ext4 and XFS record it before they end the writeback of a page), and the flush of the log flushes
+// the device's cache before it. The file that changes last is a mark, whose time is set to a value that it never had: a write to it would not
+// do, for within one clock tick it changes no attribute, and then fsync finds nothing to do.
+//
+// btrfs logs each file by itself, and others are not known well enough: for them the rule for any file system holds.
+// What cannot be opened (links, devices) is synced there with all of the file system.
+//
+// # Errors
+//
+// The kernel tells of a failed flush once. So a failure is the answer to all whose changes may be concerned: those that
+// shared the flush, and those that had begun to wait before it ended.
+//
+// # Concurrency
+//
+// All methods may be called concurrently. Nobody who comes alone waits for others.
+package commit
+
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/durable"
+	"dim/internal/replica/fds"
+)
+
+// Changes is what one caller waits for.
+type Changes struct {
+	Names  []*fds.File // directories and files whose names or attributes changed
+	Data   []*fds.File // files whose content was written
+	Others bool        // something that cannot be opened changed
+}
+
+// Group is one file system.
+type Group struct {
+	mark     int // open file; -1 when the file system has no log of the kind told above
+	all      int // any open file of the file system
+	flush    durable.Flush
+	stamp    atomic.Int64
+	failures atomic.Uint64
+}
+
+// Open finds out what the file system of the open directory dir is like. dir must stay open until Close.
+func Open(dir int) (*Group, error) {
+	g := &Group{mark: -1, all: dir}
+	if !ordered(dir) {
+		return g, nil
+	}
+	fd, err := unix.Openat(dir, "sync", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	g.mark = fd
+	return g, nil
+}
+
+// Close closes the mark.
+func (g *Group) Close() error {
+	if g.mark < 0 {
+		return nil
+	}
+	return unix.Close(g.mark)
+}
+
+// Ordered reports whether changes of names and attributes reach the disk in the order in which they were made: then
+// those that others are to build upon need no sync of their own.
+func (g *Group) Ordered() bool { return g.mark >= 0 }
+
+// Sync returns when c, which was done before, is on disk.
+func (g *Group) Sync(c Changes) error {
+	if g.mark < 0 {
+		return g.syncEach(c)
+	}
+	before := g.failures.Load()
+	for _, f := range c.Data {
+		if err := f.WriteOut(); err != nil {
+			return err
+		}
+	}
+	err := g.flush.Do(g.flushLog)
+	if err == nil && g.failures.Load() != before {
+		err = unix.EIO
+	}
+	return err
+}
+
+// Stage brings the content of the new open file fd to where the Sync that is told of its name finds it: nothing may have
+// that name before its content.
+func (g *Group) Stage(fd int) error {
+	if g.mark < 0 {
+		return retry(func() error { return unix.Fsync(fd) })
+	}
+	f := fds.File{FD: fd}
+	return f.WriteOut()
+}
+
+// flushLog changes the mark and syncs it.
+func (g *Group) flushLog() error {
+	at := max(g.stamp.Load()+1, time.Now().UnixNano())
+	g.stamp.Store(at) // one at a time is here
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(at)}
+	err := futimens(g.mark, times)
+	if err == nil {
+		err = retry(func() error { return unix.Fsync(g.mark) })
+	}
+	if err != nil {
+		g.failures.Add(1)
+	}
+	return err
+}
+
+// syncEach does what POSIX asks for, files before the directories that name them.
+func (g *Group) syncEach(c Changes) error {
+	if c.Others {
+		return g.syncAll()
+	}
+	for _, f := range c.Data {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	for _, f := range c.Names {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Group) syncAll() error {
+	before := g.failures.Load()
+	err := g.flush.Do(func() error {
+		err := retry(func() error { return unix.Syncfs(g.all) })
+		if err != nil {
+			g.failures.Add(1)
+		}
+		return err
+	})
+	if err == nil && g.failures.Load() != before {
+		err = unix.EIO
+	}
+	return err
+}
+
+func futimens(fd int, times []unix.Timespec) error {
+	return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+}
+
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
