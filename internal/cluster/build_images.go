@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func (b *builder) image(it *item) {
@@ -28,6 +29,9 @@ func (b *builder) image(it *item) {
 	b.builtins(im, it.all("builtin"))
 	for _, k := range it.all("kernel") {
 		im.Kernel = kernel(k)
+	}
+	for _, k := range it.all("saved") {
+		im.SavedFor = b.days(k, "days")
 	}
 	b.cluster.Images = append(b.cluster.Images, im)
 }
@@ -132,4 +136,17 @@ func kernel(it *item) Kernel {
 	add, _ := it.get("append")
 	modules, _ := it.get("modules")
 	return Kernel{Version: version.text, Append: add.text, Modules: strings.Fields(modules.text)}
+}
+
+// days reads an attribute that is a number of days; 0 when it is not there.
+func (b *builder) days(it *item, name string) time.Duration {
+	v, ok := it.get(name)
+	if !ok {
+		return 0
+	}
+	n, _ := strconv.Atoi(v.text)
+	if n > 36500 {
+		b.add(v.at, "%s=%q: want 1 to 36500", name, v.text)
+	}
+	return time.Duration(n) * 24 * time.Hour
 }

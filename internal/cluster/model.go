@@ -28,6 +28,7 @@ import (
 	"net"
 	"net/netip"
 	"text/template"
+	"time"
 
 	"dim/internal/image"
 )
@@ -115,6 +116,8 @@ type Image struct {
 	Files   []*File
 	Builtin Builtin
 	Kernel  Kernel
+
+	SavedFor time.Duration // how long set-aside copies are kept; 0: the default
 }
 
 // File is one <file>: a template rendered for each node.

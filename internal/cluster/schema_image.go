@@ -36,7 +36,7 @@ func imageElement() *element {
 			ruleElement("exclude", "Paths that never leave the master."),
 			ruleElement("shared", "Paths that nodes may not write."),
 			ruleElement("keep", "Paths that belong to the node once they are there."),
-			fileElement(), builtinElement(), kernelElement(),
+			fileElement(), builtinElement(), kernelElement(), savedElement(),
 		},
 	}
 }
@@ -85,3 +85,15 @@ func kernelElement() *element {
 		},
 	}
 }
+
+func savedElement() *element {
+	return &element{
+		name: "saved", most: 1,
+		doc: "For how long a server keeps what switches, resets and restores have set aside of a node's own.",
+		attributes: []attribute{
+			{name: "days", kind: kindDays(), byDef: "90", doc: "Days, 1 to 36500; what is older is removed."},
+		},
+	}
+}
+
+func kindDays() kind { return kind{name: "days", regexp: `[1-9][0-9]{0,4}`, want: "a number of days"} }

@@ -67,6 +67,7 @@ func newMux(b Backend) *http.ServeMux {
 	mux.Handle("GET /v1/nodes/{node}", answer(func(r *http.Request) (Node, error) {
 		return b.Node(r.Context(), r.PathValue("node"))
 	}))
+	stateCalls(mux, b)
 	mux.Handle("GET /v1/machines", answer(func(r *http.Request) ([]Machine, error) { return b.Machines(r.Context()) }))
 	mux.Handle("GET /v1/mounts", answer(func(r *http.Request) ([]Mount, error) { return b.Mounts(r.Context()) }))
 	mux.HandleFunc("POST /v1/mounts", h.mount)

@@ -202,6 +202,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	g.Go(func() error { return control.Serve(all, ln, d, d.log) })
 	g.Go(func() error { return d.follow(all) })
 	g.Go(func() error { return d.mend(all) })
+	g.Go(func() error { return d.expire(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
 	err = g.Wait()

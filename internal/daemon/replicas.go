@@ -178,10 +178,11 @@ func (d *daemon) place(plan *plan, n *cluster.Node) (*export, *replica.Move, err
 	}
 	if r, ok := d.set.Find(treeOf(n)); ok {
 		x.fs = r
-		return x, &replica.Move{Replica: r, Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared}, nil
+		return x, &replica.Move{Replica: r, Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared, Rules: rulesOf(n, n.Image)}, nil
 	}
 	x.fs, err = d.set.Attach(replica.Spec{
 		Node: string(n.Name), Image: string(n.Image.Name), Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared,
+		Rules: rulesOf(n, n.Image),
 	})
 	return x, nil, err
 }
@@ -214,6 +215,7 @@ func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export,
 		}
 		r, err = d.set.Attach(replica.Spec{
 			Node: string(n.Name), Image: string(im.Name), Version: v, Files: files, Keep: im.Keep, Shared: im.Shared,
+			Rules: rulesOf(n, im),
 		})
 		if err != nil {
 			return nil, err

@@ -23,7 +23,7 @@ func (t *transition) setAside(at int64) (list []SetAside, err error) {
 			return nil, err
 		}
 	}
-	a := &asider{op: op{r: r}, t: t, at: at, dir: "saved/" + time.Unix(0, at).UTC().Format(stampFormat)}
+	a := &asider{op: op{r: r}, t: t, at: at, dir: savedDir(at), why: "switch " + t.from.Ref().String() + " " + t.version.Ref().String()}
 	defer a.release()
 	for _, c := range []*changes{t.changes, t.own} {
 		if c != nil && err == nil {
@@ -42,6 +42,8 @@ type asider struct {
 	t    *transition
 	at   int64
 	dir  string // where it goes, from the replica's directory
+	why  string // kept with it
+	made bool   // dir is there, and says why
 	own  bool   // the changes are those of node files
 	list []SetAside
 }
@@ -125,6 +127,17 @@ func (a *asider) quietly(dir int, do func() error) error {
 // saved returns the directory of the saved area for what is in the directory of path p, to be synced.
 func (a *asider) saved(p string) (int, error) {
 	dir := a.r.dir + "/" + a.dir
+	if !a.made {
+		fd, err := a.r.set.makePath(dir)
+		if err != nil {
+			return -1, err
+		}
+		a.sync(a.r.set.files.Put(a.r.asideKey(a.dir), fd))
+		if err := unix.Lsetxattr(procPath(fd, "."), xattrWhy, []byte(a.why), 0); err != nil {
+			return -1, err
+		}
+		a.made = true
+	}
 	if p != "" {
 		dir += "/" + p
 	}
@@ -168,7 +181,7 @@ func (a *asider) move(p *place, kind AsideKind) error {
 
 func (a *asider) note(path string, kind AsideKind) {
 	a.list = append(a.list, SetAside{
-		Node: a.r.node, Image: a.r.image, Path: path, Stamp: time.Unix(0, a.at), Kind: kind,
+		Node: a.r.node, Image: a.r.image, Path: path, Stamp: time.Unix(0, a.at), Kind: kind, Why: a.why,
 	})
 }
 
@@ -378,93 +391,10 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 		}
 		o := newObject(id, typeOf(st.Mode))
 		o.origin, o.mode, o.uid, o.gid = origin, st.Mode&0o7777, st.Uid, st.Gid
+		o.spent = hasXattr(fd, name, xattrSaved)
 		r.keepAside(o, path+"/"+name)
 	}
 	return below, nil
-}
-
-// Saved lists what switches have set aside, the latest first.
-func (r *Replica) Saved() ([]SetAside, error) {
-	if err := r.rlock(); err != nil {
-		return nil, err
-	}
-	defer r.mu.RUnlock()
-	fd, err := r.set.openBeneath(r.dir+"/saved", openDir)
-	if err == unix.ENOENT {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	stamps, err := listDir(fd)
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(stamps)
-	slices.Reverse(stamps)
-	var list []SetAside
-	for _, name := range stamps {
-		at, err := time.Parse(stampFormat, name)
-		if err != nil {
-			continue
-		}
-		sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, err
-		}
-		err = r.listSaved(sub, "", SetAside{Node: r.node, Image: r.image, Stamp: at}, &list)
-		unix.Close(sub)
-		if err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
-}
-
-// listSaved lists the entries of one directory of the saved area. Directories that are there only for what is in them
-// have none of the extended attributes.
-func (r *Replica) listSaved(fd int, dir string, is SetAside, list *[]SetAside) error {
-	names, err := listDir(fd)
-	if err != nil {
-		return err
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		var st unix.Stat_t
-		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
-		is.Path, is.Kind = image.JoinPath(dir, name), AsideEntry
-		if typeOf(st.Mode) != vfs.Directory {
-			if isWhiteout(&st) {
-				is.Kind = AsideRemoval
-			}
-			*list = append(*list, is)
-			continue
-		}
-		switch {
-		case hasXattr(fd, name, xattrID):
-			*list = append(*list, is)
-			continue
-		case hasXattr(fd, name, xattrOpaque):
-			is.Kind = AsideOpaque
-			*list = append(*list, is)
-		case hasXattr(fd, name, xattrSaved):
-			is.Kind = AsideAttributes
-			*list = append(*list, is)
-		}
-		sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		err = r.listSaved(sub, is.Path, is, list)
-		unix.Close(sub)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func hasXattr(dir int, name, attr string) bool {

@@ -27,7 +27,7 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 	}
 	r := &Replica{
 		set: s, node: spec.Node, image: spec.Image, dir: spec.Node + "/" + spec.Image,
-		tree: ReplicaTree(spec.Node, spec.Image), keep: spec.Keep, shared: spec.Shared,
+		tree: ReplicaTree(spec.Node, spec.Image), keep: spec.Keep, shared: spec.Shared, rules: spec.Rules,
 		view: &view{index: index, files: spec.Files},
 	}
 	r.promise.Store(uint32(spec.Durability))
@@ -90,7 +90,9 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 		}
 		r.view = &view{index: index, files: spec.Files}
 	}
-	t, err := s.transition(ctx, &Move{Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Durability: spec.Durability})
+	t, err := s.transition(ctx, &Move{
+		Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules, Durability: spec.Durability,
+	})
 	if t == nil || err != nil {
 		return err
 	}
@@ -107,7 +109,7 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 		return nil, err
 	}
 	r.view = &view{index: index}
-	t := &transition{r: r, to: r.view, keep: r.keep, shared: r.shared, from: r.state.to, version: p.to, hidden: make(map[string]bool)}
+	t := &transition{r: r, to: r.view, keep: r.keep, shared: r.shared, rules: r.rules, from: r.state.to, version: p.to, hidden: make(map[string]bool)}
 	if t.from.Digest != t.version.Digest {
 		if t.changes, err = s.changesBetween(ctx, t.from, t.version); err != nil {
 			return nil, err

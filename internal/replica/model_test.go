@@ -83,11 +83,13 @@ func TestSwitchesAfterRandomHistoriesLeaveAPlainLayer(t *testing.T) {
 		h.switchTo(two)
 		h.checkReopened(two, low2)
 		h.checkIDs()
+		h.tendSaved(two, low2)
 		if rapid.Bool().Draw(rt, "back") {
 			h.lines = append(h.lines, "switch back")
 			h.switchTo(one)
 			h.checkReopened(one, low1)
 			h.checkIDs()
+			h.tendSaved(one, low1)
 		}
 	})
 }
@@ -467,7 +469,7 @@ func (h *history) kernelTree(top string) map[string]string {
 			full := filepath.Join(top, path)
 			var st unix.Stat_t
 			if err := unix.Lstat(full, &st); err != nil {
-				h.t.Fatal(err)
+				h.t.Fatalf("%s: %v after\n%s", path, err, strings.Join(h.lines, "\n"))
 			}
 			kind := typeOf(st.Mode)
 			line := fmt.Sprintf("%d %o %d:%d", kind, st.Mode&0o7777, st.Uid, st.Gid)

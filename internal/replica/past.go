@@ -58,7 +58,7 @@ func (p *past) stamp(id image.ID) int64 {
 
 // byID finds what the replica no longer shows: set aside, or replaced.
 func (p *past) byID(id image.ID) (spot, bool) {
-	if o := p.aside[id]; o != nil {
+	if o := p.aside[id]; o != nil && !o.spent {
 		return spot{obj: o, low: lower.None}, true
 	}
 	for _, c := range [...]chain{p.versions, p.own} {

@@ -39,6 +39,7 @@ type object struct {
 	named  bool         // its id stands in trusted.dim.id
 	names  []*place     // its places; empty when it was set aside
 	aside  string       // where a switch has put it, from the replica's directory
+	spent  bool         // it was forgotten there: only its id is still of use
 	fresh  atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
 
 	write sync.Mutex // held by who writes content, so that before and after belong together

@@ -21,6 +21,7 @@ type Replica struct {
 	tree   Tree
 	keep   image.Patterns
 	shared image.Patterns
+	rules  Rules
 
 	promise atomic.Uint32 // its Durability
 
@@ -36,6 +37,8 @@ type Replica struct {
 	byLow    map[lower.Ref]*place // places by the version's entry that stands there
 	files    map[image.ID]*place  // node files, and directories that exist for them
 	objects  map[image.ID]*object // what the layer holds
+	elder    map[image.ID]*object // what it held when it was read before
+	cleaned  bool                 // what a crash left in work/ is gone
 	past     past
 	renewed  int64 // stamp of the last Renew
 }

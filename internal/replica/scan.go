@@ -93,8 +93,12 @@ func (r *Replica) scan() error {
 	if err := s.root(fd); err != nil {
 		return fmt.Errorf("read layer %s: %w", r.dir, err)
 	}
-	if err := r.cleanWork(); err != nil {
-		return fmt.Errorf("clean %s/work: %w", r.dir, err)
+	r.elder = nil
+	if !r.cleaned { // later there may be what a call is just making
+		if err := r.cleanWork(); err != nil {
+			return fmt.Errorf("clean %s/work: %w", r.dir, err)
+		}
+		r.cleaned = true
 	}
 	if err := r.completeGroups(); err != nil {
 		return fmt.Errorf("complete hard links of %s: %w", r.dir, err)
@@ -198,6 +202,9 @@ func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*obje
 	}
 	if err := s.identify(o, p, dir, name); err != nil {
 		return nil, err
+	}
+	if old := s.r.elder[o.id]; old != nil {
+		o.fresh.Store(old.fresh.Load())
 	}
 	if several {
 		s.inodes[ino] = o

@@ -63,6 +63,7 @@ type Spec struct {
 	Shared  image.Patterns // what the node may not write
 
 	Durability Durability
+	Rules      Rules
 }
 
 // Set is all replicas of one image server.

@@ -25,6 +25,7 @@ type Move struct {
 	Mounted []string // paths, without a leading slash, on which the node has mounted something; see Held
 
 	Durability Durability
+	Rules      Rules
 }
 
 // Report tells what a Switch did.
@@ -37,13 +38,19 @@ type Report struct {
 	Took     time.Duration // for how long replicas were locked
 }
 
-// SetAside is an entry of a node's own that a switch has moved to the saved area.
+// SetAside is an entry of a node's own that a switch, a reset or a restore has moved to the saved area. What stands below Kind is known
+// of those that Saved lists.
 type SetAside struct {
 	Node  string
 	Image string
 	Path  string
 	Stamp time.Time
 	Kind  AsideKind
+
+	Why     string   // "switch compute@1 compute@2", "reset", "restore"; "" when it is not known
+	Type    vfs.Type // of an entry
+	Size    uint64   // bytes of content, of a directory with all that is in it
+	Entries int      // of a directory: how many are in it
 }
 
 // AsideKind tells what was set aside.
@@ -63,6 +70,7 @@ type transition struct {
 	to      *view
 	keep    image.Patterns
 	shared  image.Patterns
+	rules   Rules
 	from    *image.Version // what it followed
 	version *image.Version
 	files   map[string]string // the node files' fingerprints after it; nil: as before
@@ -115,7 +123,7 @@ func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 		return nil, err
 	}
 	t := &transition{
-		r: r, to: &view{index: index, files: m.Files}, keep: m.Keep, shared: m.Shared,
+		r: r, to: &view{index: index, files: m.Files}, keep: m.Keep, shared: m.Shared, rules: m.Rules,
 		from: r.state.to, version: s.journal.version(m.Version),
 	}
 	if t.from.Digest != t.version.Digest {
@@ -131,7 +139,7 @@ func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 	r.promise.Store(uint32(m.Durability))
 	if t.changes == nil && t.own == nil {
 		r.mu.Lock()
-		r.keep, r.shared, r.view.files = m.Keep, m.Shared, m.Files
+		r.keep, r.shared, r.rules, r.view.files = m.Keep, m.Shared, m.Rules, m.Files
 		r.mu.Unlock()
 		return nil, nil
 	}
@@ -303,7 +311,7 @@ func (t *transition) apply(with *together) {
 		r.past.own = r.past.own.add(newSegment(t.own.delta, with.at), with.joins)
 	}
 	r.past.forget(r.set.now().Add(-r.set.retain.Age).UnixNano(), r.set.retain.Switches)
-	r.view, r.keep, r.shared = t.to, t.keep, t.shared
+	r.view, r.keep, r.shared, r.rules = t.to, t.keep, t.shared, t.rules
 	r.ready = false
 }
 

@@ -1,0 +1,123 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+	"unicode/utf8"
+)
+
+// NodeStates is the part of Backend about what nodes have of their own.
+type NodeStates interface {
+	// Saved lists what was set aside of a node's own, the latest first.
+	Saved(ctx context.Context, node string) ([]Saved, error)
+	// Restore brings set-aside entries of a node back. When nothing fits it is NotFound.
+	Restore(ctx context.Context, node string, r RestoreRequest) ([]Restored, error)
+	// Forget removes what was set aside for good.
+	Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error)
+}
+
+// Path is a path on a node. One that is not valid UTF-8 is in JSON an object: "text", with U+FFFD in the place of each wrong byte, and
+// "bytes", the path in base64.
+type Path string
+
+// Saved is one entry of a node's own that was set aside.
+type Saved struct {
+	Path    Path      `json:"path"`
+	Stamp   string    `json:"stamp"` // names the switch, reset or restore that did it
+	Time    time.Time `json:"time"`
+	Kind    string    `json:"kind"`    // "entry", "removal", "opaque", "attributes"
+	Type    string    `json:"type"`    // of an entry: "file", "directory", …
+	Size    uint64    `json:"size"`    // bytes of content, of a directory with all that is in it
+	Entries int       `json:"entries"` // in a directory
+	Why     string    `json:"why"`     // "switch compute@1 compute@2", "reset", "restore"
+	Image   string    `json:"image"`
+}
+
+// RestoreRequest says what is to come back.
+type RestoreRequest struct {
+	Path   Path   `json:"path"`
+	From   string `json:"from,omitempty"` // the stamp, or how it begins; "": of each path the latest
+	To     Path   `json:"to,omitempty"`   // a directory of the node to put it in
+	DryRun bool   `json:"dry_run,omitempty"`
+}
+
+// Restored is an entry that came back.
+type Restored struct {
+	Saved     Saved `json:"saved"`
+	Path      Path  `json:"path"`      // where it stands now
+	Displaced bool  `json:"displaced"` // what the node had there was set aside
+}
+
+// ForgetRequest says what is to be removed.
+type ForgetRequest struct {
+	Path   Path      `json:"path,omitempty"`
+	From   string    `json:"from,omitempty"`
+	Before time.Time `json:"before,omitzero"`
+	DryRun bool      `json:"dry_run,omitempty"`
+}
+
+// MarshalJSON keeps every byte.
+func (p Path) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(p)) {
+		return json.Marshal(string(p))
+	}
+	return json.Marshal(struct {
+		Text string `json:"text"`
+		Raw  []byte `json:"bytes"`
+	}{string(p), []byte(p)})
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (p *Path) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '{' {
+		var raw struct {
+			Text string `json:"text"`
+			Raw  []byte `json:"bytes"`
+		}
+		err := json.Unmarshal(b, &raw)
+		*p = Path(raw.Raw)
+		return err
+	}
+	return json.Unmarshal(b, (*string)(p))
+}
+
+// stateCalls adds the calls of NodeStates.
+func stateCalls(mux *http.ServeMux, b NodeStates) {
+	mux.Handle("GET /v1/nodes/{node}/saved", answer(func(r *http.Request) ([]Saved, error) {
+		return b.Saved(r.Context(), r.PathValue("node"))
+	}))
+	mux.Handle("POST /v1/nodes/{node}/restore", answer(onNode(b.Restore)))
+	mux.Handle("POST /v1/nodes/{node}/forget", answer(onNode(b.Forget)))
+}
+
+// onNode makes a call of one that takes a node and a body.
+func onNode[In, Out any](do func(context.Context, string, In) (Out, error)) func(*http.Request) (Out, error) {
+	return func(r *http.Request) (Out, error) {
+		in, err := body[In](r)
+		if err != nil {
+			var none Out
+			return none, err
+		}
+		return do(r.Context(), r.PathValue("node"), in)
+	}
+}
+
+func nodePath(node, call string) string { return "/v1/nodes/" + url.PathEscape(node) + "/" + call }
+
+// Saved lists what was set aside of a node's own.
+func (c *Client) Saved(ctx context.Context, node string) ([]Saved, error) {
+	return call[[]Saved](ctx, c, http.MethodGet, nodePath(node, "saved"), nil)
+}
+
+// Restore brings set-aside entries back, see Backend.
+func (c *Client) Restore(ctx context.Context, node string, r RestoreRequest) ([]Restored, error) {
+	return call[[]Restored](ctx, c, http.MethodPost, nodePath(node, "restore"), r)
+}
+
+// Forget removes what was set aside, see Backend.
+func (c *Client) Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error) {
+	return call[[]Saved](ctx, c, http.MethodPost, nodePath(node, "forget"), r)
+}

@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/image"
+	"dim/internal/replica"
+	"dim/internal/vfs"
+)
+
+// replicaOf finds the replica of a node's present image, which this server must serve.
+func (d *daemon) replicaOf(node string) (*replica.Replica, error) {
+	if x := d.exports.node(cluster.NodeName(node)); x != nil {
+		return x.fs, nil
+	}
+	if _, ok := d.cluster().Node(cluster.NodeName(node)); !ok {
+		return nil, control.Errorf(control.NotFound, "node %s: there is none of that name", node)
+	}
+	return nil, control.Errorf(control.NotFound, "node %s: this server has no replica of it", node).
+		WithHint("dim node show " + node + " tells its servers; ask there")
+}
+
+// rulesOf is what the description says of the state of n's replica of im.
+func rulesOf(_ *cluster.Node, im *cluster.Image) replica.Rules {
+	return replica.Rules{SavedFor: im.SavedFor}
+}
+
+// Saved implements control.Backend.
+func (d *daemon) Saved(_ context.Context, node string) ([]control.Saved, error) {
+	r, err := d.replicaOf(node)
+	if err != nil {
+		return nil, err
+	}
+	list, err := r.Saved()
+	return savedList(list), err
+}
+
+func savedList(list []replica.SetAside) []control.Saved {
+	out := make([]control.Saved, len(list))
+	for i := range list {
+		out[i] = saved(&list[i])
+	}
+	return out
+}
+
+func saved(a *replica.SetAside) control.Saved {
+	return control.Saved{
+		Path: "/" + control.Path(a.Path), Stamp: a.ID(), Time: a.Stamp.UTC(), Kind: string(a.Kind), Type: typeName(a.Type), Size: a.Size,
+		Entries: a.Entries, Why: a.Why, Image: a.Image,
+	}
+}
+
+// typeName is what a person calls a type of object; "" for none.
+func typeName(t vfs.Type) string {
+	names := map[vfs.Type]image.Type{
+		vfs.Regular: image.Regular, vfs.Directory: image.Directory, vfs.Symlink: image.Symlink, vfs.CharDevice: image.CharDevice,
+		vfs.BlockDevice: image.BlockDevice, vfs.FIFO: image.FIFO,
+	}
+	if t == vfs.Socket {
+		return "socket"
+	}
+	if n, ok := names[t]; ok {
+		return n.String()
+	}
+	return ""
+}
+
+// Restore implements control.Backend.
+func (d *daemon) Restore(_ context.Context, node string, q control.RestoreRequest) ([]control.Restored, error) {
+	r, err := d.replicaOf(node)
+	if err != nil {
+		return nil, err
+	}
+	list, err := r.Restore(replica.Restoration{Path: string(q.Path), From: q.From, To: string(q.To), Dry: q.DryRun})
+	out := make([]control.Restored, len(list))
+	for i, b := range list {
+		out[i] = control.Restored{Saved: saved(&b.Saved), Path: "/" + control.Path(b.Path), Displaced: b.Displaced}
+		if !q.DryRun {
+			d.log.Info("a set-aside copy came back", "node", node, "path", "/"+b.Path, "stamp", b.Saved.ID())
+		}
+	}
+	if errors.Is(err, replica.ErrNotSaved) {
+		return nil, control.Errorf(control.NotFound, "%v", err).WithHint("dim node saved " + node + " lists what is")
+	}
+	return out, err
+}
+
+// Forget implements control.Backend.
+func (d *daemon) Forget(_ context.Context, node string, q control.ForgetRequest) ([]control.Saved, error) {
+	r, err := d.replicaOf(node)
+	if err != nil {
+		return nil, err
+	}
+	list, err := r.Forget(replica.Oblivion{Path: string(q.Path), From: q.From, Before: q.Before, Dry: q.DryRun})
+	if err == nil && !q.DryRun && len(list) > 0 {
+		d.log.Info("set-aside copies removed", "node", node, "entries", len(list))
+	}
+	return savedList(list), err
+}
+
+// expireEvery is how often what was set aside is looked through for what is too old.
+const expireEvery = time.Hour
+
+// expire removes what was set aside long ago, until ctx ends.
+func (d *daemon) expire(ctx context.Context) error {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		if _, err := d.set.Expire(); err != nil {
+			d.log.Error("what was set aside long ago cannot be removed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

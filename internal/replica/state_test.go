@@ -1,0 +1,248 @@
+package replica
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"dim/internal/image"
+	"dim/internal/vfs"
+)
+
+// restored tells what Restore says, one line for each entry.
+func (o *site) restored(q Restoration) []string {
+	o.t.Helper()
+	list, err := o.Restore(q)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	var lines []string
+	for _, b := range list {
+		line := b.Saved.Path + " " + string(b.Saved.Kind) + " to " + b.Path
+		if b.Displaced {
+			line += " displacing"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func TestASetAsideCopyComesBackAsTheNodeHadIt(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/a", "mine")
+	open := o.handle("etc/a")
+	before := o.attr("etc")
+	o.to(m.version(t, 2, v2))
+	saved, err := o.Saved()
+	if err != nil || len(saved) != 1 || saved[0].Why != "switch compute@1 compute@2" || saved[0].Size != 4 || saved[0].Type != vfs.Regular {
+		t.Fatalf("saved: %+v, %v", saved, err)
+	}
+
+	plan := o.restored(Restoration{Path: "/etc/a", Dry: true})
+	o.want("etc/a", "a2")
+	if diff := cmp.Diff([]string{"etc/a entry to etc/a"}, plan); diff != "" {
+		t.Errorf("plan:\n%s", diff)
+	}
+	if diff := cmp.Diff(plan, o.restored(Restoration{Path: "/etc/a"})); diff != "" {
+		t.Errorf("done (+), and planned (-):\n%s", diff)
+	}
+	o.want("etc/a", "mine")
+	if o.handle("etc/a") != open || o.read(open) != "mine" {
+		t.Error("who had the file open has it no more")
+	}
+	if after := o.attr("etc"); !before.Ctime.Before(after.Ctime) {
+		t.Error("the directory has no new ctime: a client would go on showing the old")
+	}
+	if left := savedOf(o); len(left) != 0 {
+		t.Errorf("still set aside: %v", left)
+	}
+	if left, err := o.stamps("saved"); err != nil || len(left) != 0 {
+		t.Errorf("directories left in saved/: %v, %v", left, err)
+	}
+	o.restart()
+	o.want("etc/a", "mine")
+	if _, err := o.Restore(Restoration{Path: "etc/a"}); !errors.Is(err, ErrNotSaved) {
+		t.Errorf("restore what is not there: %v", err)
+	}
+}
+
+func TestARestoreSetsAsideWhatItDisplaces(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/a", "old")
+	o.to(m.version(t, 2, v2))
+	o.write("etc/a", "new")
+	if diff := cmp.Diff([]string{"etc/a entry to etc/a displacing"}, o.restored(Restoration{Path: "etc"})); diff != "" {
+		t.Error(diff)
+	}
+	o.want("etc/a", "old")
+	saved, _ := o.Saved()
+	if len(saved) != 1 || saved[0].Why != "restore" {
+		t.Fatalf("saved: %+v", saved)
+	}
+	// And back again, by the beginning of its stamp.
+	o.restored(Restoration{Path: "etc/a", From: saved[0].ID()[:24]})
+	o.want("etc/a", "new")
+	// Elsewhere, into a directory that is not there yet.
+	if diff := cmp.Diff([]string{"etc/a entry to root/old/a"}, o.restored(Restoration{Path: "etc/a", To: "/root/old"})); diff != "" {
+		t.Error(diff)
+	}
+	o.want("root/old/a", "old")
+	o.want("etc/a", "new")
+}
+
+// Every kind of thing that a switch sets aside comes back, so that the replica is as if the node had done all of it over the new version.
+func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
+	m := newMemory(t)
+	newer := slices.Clone(v2)
+	newer[0].Mode = 0o711
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/a", "mine")
+	o.write("etc/c", "mine, deleted by the master")
+	o.remove("etc/b")
+	o.remove("opt/app")
+	o.mkdir("opt/app")
+	o.write("opt/app/own", "own")
+	o.write("gone/sub/s", "mine")
+	if _, err := o.SetAttr(root, o.handle("etc"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700}); err != nil {
+		t.Fatal(err)
+	}
+	o.to(m.version(t, 2, newer))
+	want := []string{"etc attributes", "etc/a entry", "etc/b removal", "etc/c entry", "gone/sub/s entry", "opt/app opaque"}
+	if diff := cmp.Diff(want, savedOf(o)); diff != "" {
+		t.Fatalf("set aside:\n%s", diff)
+	}
+	if got := o.restored(Restoration{}); len(got) != len(want) {
+		t.Errorf("restored %v", got)
+	}
+	check := func() {
+		t.Helper()
+		for path, content := range map[string]string{
+			"etc/a": "mine", "etc/c": "mine, deleted by the master", "etc/b": gone(vfs.ENOENT), "etc/new": "n2", "opt/app/own": "own",
+			"opt/app/x": gone(vfs.ENOENT), "gone/sub/s": "mine",
+		} {
+			o.want(path, content)
+		}
+		if mode := o.attr("etc").Mode; mode != 0o700 {
+			t.Errorf("etc has mode %o", mode)
+		}
+		if left := savedOf(o); len(left) != 0 {
+			t.Errorf("still set aside: %v", left)
+		}
+	}
+	check()
+	o.restart()
+	check()
+}
+
+func TestWhatCannotComeBackIsRefusedBeforeAnythingMoves(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/a", "mine")
+	o.write("turn/own", "own")
+	o.to(m.version(t, 2, v2))
+	shared, _ := image.ParsePattern("/etc")
+	o.shared = image.Patterns{shared}
+	saved := savedOf(o)
+	for _, q := range []Restoration{{Path: "etc/a"}, {}, {Path: "a/../b"}, {Path: "nothing"}, {Path: "etc/a", To: "turn"}} {
+		if _, err := o.Restore(q); err == nil {
+			t.Errorf("%+v was done", q)
+		}
+	}
+	if diff := cmp.Diff(saved, savedOf(o)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatIsForgottenTakesNoIDFromWhoHasTheFileOpen(t *testing.T) {
+	m := newMemory(t)
+	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
+	o := newSite(t, one, m)
+	o.write("etc/a", "mine")
+	o.to(two)
+	o.to(one)
+	now := o.handle("etc/a") // the version's, under another id, for the set-aside file has that of its path and content
+	if list, err := o.Forget(Oblivion{Path: "etc", Before: time.Unix(1, 0)}); err != nil || len(list) != 0 {
+		t.Errorf("forgot %v, %v", list, err)
+	}
+	if list, err := o.Forget(Oblivion{Path: "etc", Dry: true}); err != nil || len(list) != 1 || len(savedOf(o)) != 1 {
+		t.Errorf("would forget %v, %v", list, err)
+	}
+	if list, err := o.Forget(Oblivion{Path: "etc"}); err != nil || len(list) != 1 {
+		t.Errorf("forgot %v, %v", list, err)
+	}
+	for range 2 {
+		if left := savedOf(o); len(left) != 0 {
+			t.Errorf("still listed: %v", left)
+		}
+		if o.handle("etc/a") != now || o.read(now) != "a1" {
+			t.Error("the id of the version's file was taken back")
+		}
+		o.restart()
+	}
+	// When it is of no more use, the rule takes it away.
+	o.to(two)
+	clock := time.Now().Add(100 * 24 * time.Hour)
+	o.s.now = func() time.Time { return clock }
+	if _, err := o.s.Expire(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := o.stamps("saved"); err != nil || len(left) != 0 {
+		t.Errorf("left in saved/: %v, %v", left, err)
+	}
+}
+
+func TestTheRuleRemovesWhatWasSetAsideLongAgo(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.spec.Rules.SavedFor = time.Hour
+	o.write("etc/a", "mine")
+	o.to(m.version(t, 2, v2))
+	if n, err := o.s.Expire(); n != 0 || err != nil {
+		t.Errorf("%d gone at once, %v", n, err)
+	}
+	clock := time.Now().Add(2 * time.Hour)
+	o.s.now = func() time.Time { return clock }
+	o.rules = o.spec.Rules
+	if n, err := o.s.Expire(); n != 1 || err != nil {
+		t.Errorf("%d gone after their time, %v", n, err)
+	}
+	if left := savedOf(o); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	o.want("etc/a", "a2")
+}
+
+// tendSaved restores some of what was set aside, or forgets it: the layer stays a plain one, and every id means one thing.
+func (h *history) tendSaved(v image.Version, low string) {
+	h.t.Helper()
+	saved, err := h.o.Saved()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if len(saved) == 0 {
+		return
+	}
+	one := rapid.SampledFrom(saved).Draw(h.t, "saved")
+	switch rapid.IntRange(0, 2).Draw(h.t, "tend") {
+	case 0:
+		h.lines = append(h.lines, "restore "+one.Path+" "+string(one.Kind))
+		_, err = h.o.Restore(Restoration{Path: one.Path, From: one.ID()})
+	case 1:
+		h.lines = append(h.lines, "restore everything")
+		_, err = h.o.Restore(Restoration{})
+	case 2:
+		h.lines = append(h.lines, "forget "+one.Path)
+		_, err = h.o.Forget(Oblivion{Path: one.Path})
+	}
+	if err != nil {
+		h.lines = append(h.lines, err.Error()) // something stands in the way
+	}
+	h.checkReopened(v, low)
+	h.checkIDs()
+}
