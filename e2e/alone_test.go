@@ -117,7 +117,7 @@ func backNow(t *testing.T, c *lab.Cluster, data, master, text string) {
 		t.Errorf("the tag is lost: %s", out)
 	}
 	tree(t, master, map[string]string{"etc/motd": text})
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	if got := readFile(t, asNode(t, c, "10.77.0.11"), "/nodes/n01", "etc/motd"); got != text {
 		t.Errorf("n01 reads %q", got)
 	}
@@ -129,7 +129,7 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 	data := filepath.Join(dir, "data")
 	c := raise(t, dir, master)
 	addresses(t, c)
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	dim(t, c, "image", "tag", "compute@1", "first")
 
 	t.Run("its etcd damaged", func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 		backNow(t, c, data, master, "two\n")
 	})
 	tree(t, master, map[string]string{"etc/motd": "one\n"})
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	t.Run("an etcd that does not answer", func(t *testing.T) {
 		c.Stop()
 		log, err := os.Create(filepath.Join(dir, "external.log"))
@@ -180,7 +180,7 @@ func TestAServerWhoseDiskWasFullStartsItselfAnew(t *testing.T) {
 	data := filepath.Join(dir, "data")
 	c := raise(t, dir, master)
 	addresses(t, c)
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	dim(t, c, "image", "tag", "compute@1", "first")
 	pid := c.PID()
 

@@ -44,7 +44,7 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 	work := t.TempDir()
 	c := raise(t, work, master)
 	must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
-	t.Log(dim(t, c, "image", "capture", "compute"))
+	t.Log(dim(t, c, "image", "capture", "compute", "--rollout", "now"))
 
 	machines := []*machine{
 		{name: "n01", mac: "52:54:00:4d:00:01", firmware: lab.BIOS},

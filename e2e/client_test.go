@@ -32,7 +32,7 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 	needLab(t)
 	master := smallMaster(t)
 	c := raise(t, t.TempDir(), master)
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	put := map[string]string{"bin/posix": build(t, "dim/e2e/posix"), "bin/busybox": "/bin/busybox"}
 	n1, n2 := startGuest(t, c, "n01", put), startGuest(t, c, "n02", put)
 
@@ -212,7 +212,7 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	busybox, err := os.ReadFile("/bin/busybox")
 	must(t, err)
 	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/data": pattern("old", size), "etc/two": "2\n"})
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	eventually(t, "the second version shows", func() bool { return n2.stat("/mnt/root/opt/busybox").Exists })
 
 	file := n2.open("/mnt/root/opt/data", os.O_RDONLY)
@@ -236,7 +236,7 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	must(t, os.Rename(filepath.Join(master, "opt/data.new"), filepath.Join(master, "opt/data")))
 	must(t, os.Remove(filepath.Join(master, "etc/gone")))
 	must(t, os.Chmod(filepath.Join(master, "etc/mode"), 0o600))
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 
 	eventually(t, "the changed file shows", func() bool { return n2.read("/mnt/root/etc/motd") == "two\n" })
 	eventually(t, "the new file shows", func() bool { return n2.stat("/mnt/root/etc/added").Exists })
@@ -285,7 +285,7 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 func testSwitchAndRestart(t *testing.T, c *lab.Cluster, g guest, master string) {
 	file := g.open("/mnt/root/opt/data", os.O_RDONLY)
 	tree(t, master, map[string]string{"opt/data": pattern("third", 1<<20)})
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	restart(t, c)
 	g.dropCaches()
 	if got := g.readAt(file, 1<<19, 4096); got != pattern("new", 1<<20)[1<<19:1<<19+4096] {
@@ -311,7 +311,7 @@ func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
 		}
 	})
 	c := raise(t, dir, smallMaster(t))
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	g := startGuest(t, c, "n01", nil)
 	g.write("/mnt/root/srv/before", "kept")
 
@@ -340,7 +340,7 @@ func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
 func TestStrangersGetNothing(t *testing.T) {
 	needLab(t)
 	c := raise(t, t.TempDir(), smallMaster(t))
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	must(t, c.Net.AddAddr(netip.MustParsePrefix("10.77.0.99/24")))
 	dial := func() net.Conn {
 		var conn net.Conn

@@ -12,7 +12,7 @@ import (
 func TestAReplicaThroughFUSEBehavesAsPOSIXSays(t *testing.T) {
 	needLab(t)
 	c := raise(t, t.TempDir(), smallMaster(t))
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	bin, err := filepath.Abs("../bin/dim")
 	must(t, err)
 	// All in one shell: each `ip netns exec` has mounts of its own, so /mnt is private, and open to all users.

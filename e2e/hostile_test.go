@@ -33,7 +33,7 @@ func besiege(t *testing.T, master string) *besieged {
 	t.Helper()
 	c := raise(t, t.TempDir(), master)
 	addresses(t, c)
-	dim(t, c, "image", "capture", "compute")
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	b := &besieged{Cluster: c, pid: c.PID()}
 	for name, tree := range map[string]**nfsclient.Tree{"n01": &b.n1, "n02": &b.n2} {
 		var err error
@@ -298,7 +298,7 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 		}
 	}
 	must(t, os.RemoveAll(nasty))
-	if out := dim(t, b.Cluster, "image", "capture", "compute"); strings.Contains(out, "\x1b") || strings.Contains(out, "\xff") {
+	if out := dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now"); strings.Contains(out, "\x1b") || strings.Contains(out, "\xff") {
 		t.Errorf("raw bytes of names are printed: %q", out)
 	}
 	b.serves(t)
@@ -326,7 +326,7 @@ func TestFilesThatVanishUnderACaptureDoNoHarm(t *testing.T) {
 	}()
 	b := besiege(t, master)
 	for range 5 {
-		dim(t, b.Cluster, "image", "capture", "compute")
+		dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now")
 		if got := readFile(t, asNode(t, b.Cluster, "10.77.0.11"), "/nodes/n01", "srv/stays"); got != "x" {
 			t.Errorf("n01 reads %q", got)
 		}

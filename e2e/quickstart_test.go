@@ -78,7 +78,7 @@ func TestTheQuickstartIsTrue(t *testing.T) {
 	for _, b := range blocks {
 		names[b.name] = true
 	}
-	for _, want := range []string{"install", "describe", "check", "init", "serve", "capture", "look", "nodes", "again", "mount", "unmount"} {
+	for _, want := range []string{"install", "describe", "check", "init", "serve", "capture", "look", "nodes", "again", "undo", "mount", "unmount"} {
 		if !names[want] {
 			t.Errorf("the page has no block %q", want)
 		}
@@ -118,7 +118,7 @@ func TestTheQuickstartIsTrue(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"check": "cluster small, 1 server, 1 image, 4 nodes", "capture": "compute@1", "again": "compute@2", "nodes": "n04 ", "look": "version",
+		"check": "cluster small, 1 server, 1 image, 4 nodes", "capture": "compute@1", "again": "compute@2", "undo": "rollout 1: undone", "nodes": "n04 ", "look": "version",
 	} {
 		if text, _ := os.ReadFile(filepath.Join(out, name+".out")); !strings.Contains(string(text), want) {
 			t.Errorf("%s does not print %q", name, want)

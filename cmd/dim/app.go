@@ -32,7 +32,7 @@ a root of its own. A change in the installation is on every machine in seconds, 
 		Example: `  dim cluster check /etc/dim/cluster.xml              is the description right?
   dim init                                            make /var/lib/dim
   dim serve --cluster /etc/dim/cluster.xml --as head  serve
-  dim image capture compute                           the master becomes a version
+  dim image capture compute --rollout now             the master becomes a version, on every node
   dim status                                          the truth in one screen`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -48,7 +48,7 @@ a root of its own. A change in the installation is on every machine in seconds, 
 	})
 	group(root)
 	root.AddCommand(
-		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.nodeCommand(), a.mountCommand(), a.umountCommand(),
+		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(), a.mountCommand(), a.umountCommand(),
 		a.statusCommand(), a.completionCommand(), a.versionCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
 	)

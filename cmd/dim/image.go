@@ -22,6 +22,7 @@ func (a *app) imageCommand() *cobra.Command {
 
 func (a *app) imageCaptureCommand() *cobra.Command {
 	r, verbose := control.CaptureRequest{}, false
+	moved, soak := control.RolloutRequest{}, time.Duration(0)
 	cmd := a.listing(&cobra.Command{
 		Use:   "capture NAME",
 		Short: "Make a new version of an image from its master",
@@ -31,14 +32,22 @@ changed. When nothing changed, no version is made. The master is only read, neve
 It tells what changed: how many paths and which ones, which packages (of dpkg and rpm), and what that means for nodes that run the
 version before: which services run replaced programs or libraries until they are started again, and whether a part waits for a reboot.
 
+The first version of an image is there for its nodes at once. A later one moves no node: --rollout does that too, as dim rollout
+does, for all nodes of the image.
+
 ^C ends the capture; what it stored already is found again by the next.`,
 		Example: `  dim image capture compute
+  dim image capture compute --rollout now    and let all its nodes follow
   dim image capture compute --dry-run        what would be in the next version?`,
 		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Image = args[0]
 			if verbose {
 				r.Show = math.MaxInt
+			}
+			if moved.When != "" {
+				moved.Soak = soak.Seconds()
+				r.Rollout = &moved
 			}
 			return a.imageCapture(cmd.Context(), r)
 		},
@@ -47,6 +56,7 @@ version before: which services run replaced programs or libraries until they are
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what changed, make no version")
 	cmd.Flags().IntVar(&r.Show, "show", 20, "list at most `N` changed paths")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every changed path")
+	a.rolloutFlags(cmd, &moved, &soak, "rollout")
 	return cmd
 }
 
@@ -91,6 +101,12 @@ func printCaptured(w io.Writer, image string, c control.Captured) {
 	for _, text := range c.Warnings {
 		fmt.Fprintf(w, "warning: %s\n", safe(text))
 	}
+	switch {
+	case c.Rollout != nil:
+		printRollout(w, *c.Rollout)
+	case !c.DryRun && c.Current != v.Number:
+		fmt.Fprintf(w, "no node was moved: dim rollout %s@%d --when now does\n", image, v.Number)
+	}
 }
 
 // printChange prints one change behind a letter: A, D, M as in git, and a for attributes.
@@ -127,13 +143,17 @@ func (a *app) imageLsCommand() *cobra.Command {
 }
 
 func printImages(w io.Writer, images []control.Image, now time.Time) {
-	row(w, "IMAGE", "NEWEST", "AGE", "FILES", "SIZE", "VERSIONS", "NODES", "MASTER")
+	row(w, "IMAGE", "NEWEST", "CURRENT", "AGE", "FILES", "SIZE", "VERSIONS", "NODES", "MASTER")
 	for _, i := range images {
 		newest, age, files, bytes := "", "", "", ""
 		if v := i.Newest; v != nil {
 			newest, age, files, bytes = fmt.Sprint(v.Number), ago(v.Created, now), count(v.Files), size(v.Bytes)
 		}
-		row(w, i.Name, newest, age, files, bytes, i.Versions, i.Nodes, i.Master)
+		current := ""
+		if i.Current > 0 {
+			current = fmt.Sprint(i.Current)
+		}
+		row(w, i.Name, newest, current, age, files, bytes, i.Versions, i.Nodes, i.Master)
 	}
 }
 

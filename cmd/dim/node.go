@@ -53,7 +53,7 @@ func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
 	}
 }
 
-// shownVersion is what a node's replica shows, and what it should, if that is something else than the newest.
+// shownVersion is what a node's replica shows, and what it should, if that is something else.
 func shownVersion(n control.Node) string {
 	v := n.Image
 	if n.Version > 0 {

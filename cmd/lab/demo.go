@@ -122,7 +122,7 @@ func (s *show) raise(ctx context.Context) error {
 }
 
 func (s *show) capture(ctx context.Context) error {
-	return s.took("dim image capture "+image, func() error { return s.dim(ctx, "image", "capture", image) })
+	return s.took("dim image capture "+image+" --rollout now", func() error { return s.dim(ctx, "image", "capture", image, "--rollout", "now") })
 }
 
 // dim runs the dim command and shows what it prints.

@@ -50,6 +50,16 @@ type Backend interface {
 	// twice at once and not after it returned. It is cancelled with ctx. A second Capture of the same image at the same time is Busy.
 	Capture(ctx context.Context, r CaptureRequest, progress func(Progress)) (Captured, error)
 
+	// Rollout lets nodes follow a version, or only tells what that would do. It returns when the nodes of the first ring that are served
+	// here and can change now have changed. Nodes that another rollout moves just now are a Conflict.
+	Rollout(ctx context.Context, r RolloutRequest) (Rollout, error)
+	// Rollouts lists the rollouts, the latest first, without their nodes.
+	Rollouts(ctx context.Context) ([]Rollout, error)
+	// RolloutStatus tells all about one; 0 is the latest.
+	RolloutStatus(ctx context.Context, id int) (Rollout, error)
+	// ChangeRollout pauses, resumes, undoes or stops one. When somebody has moved its nodes since, undoing it is a Conflict.
+	ChangeRollout(ctx context.Context, id int, change RolloutChange) (Rollout, error)
+
 	// Nodes lists the nodes of a node set ("" is all) in their declared order, without the details.
 	Nodes(ctx context.Context, set string) ([]Node, error)
 	// Node tells everything about one node.

@@ -72,6 +72,7 @@ type Image struct {
 	Master   string   `json:"master"`
 	Versions int      `json:"versions"`        // how many there are
 	Newest   *Version `json:"newest"`          // null when there is none
+	Current  int      `json:"current"`         // the version that nodes follow which follow none of their own; 0: none
 	Nodes    int      `json:"nodes"`           // how many nodes are to run it
 	Problem  string   `json:"error,omitempty"` // of the last capture
 }
@@ -119,6 +120,8 @@ type CaptureRequest struct {
 	Image  string `json:"image"`
 	DryRun bool   `json:"dry_run"` // only tell what would change
 	Show   int    `json:"show"`    // how many changes to list at most
+	// Rollout, if not nil, is begun with what was captured; its Version is not looked at.
+	Rollout *RolloutRequest `json:"rollout,omitempty"`
 }
 
 // Progress is how far a capture is.
@@ -140,6 +143,8 @@ type Captured struct {
 	Counts    map[Kind]int `json:"counts"`   // changes by kind
 	Changes   []Change     `json:"changes"`  // the first of them, see CaptureRequest.Show
 	Warnings  []string     `json:"warnings"` // what was left out or read again
+	Current   int          `json:"current"`  // the version that the nodes of the image follow which follow none of their own
+	Rollout   *Rollout     `json:"rollout,omitempty"`
 	Seconds   float64      `json:"seconds"`
 
 	Packages []PackageChange `json:"packages"`          // that differ from the version before
@@ -151,9 +156,10 @@ type Node struct {
 	Name     string    `json:"node"`
 	Index    int       `json:"index"`
 	Image    string    `json:"image"`
-	Version  int       `json:"version"` // that its replica shows; 0: none yet
-	Wanted   string    `json:"wanted"`  // reference that it follows: "compute" is the newest
-	Stage    string    `json:"stage"`   // "off" when nothing is known of it
+	Version  int       `json:"version"`        // that its replica shows; 0: none yet
+	Wanted   string    `json:"wanted"`         // reference that it follows
+	Next     string    `json:"next,omitempty"` // reference that it follows from its next boot on
+	Stage    string    `json:"stage"`          // "off" when nothing is known of it
 	Since    time.Time `json:"since,omitzero"`
 	Text     string    `json:"text,omitempty"` // what the node said last about its stage: an error, say
 	Address  string    `json:"address"`

@@ -2,8 +2,8 @@ package coord
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -67,8 +67,11 @@ func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
 	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
-	must(t, c.SetDesired(t.Context(), map[string]string{"n01": "compute@1", "n02": "compute@stable"}))
-	must(t, c.SetDesired(t.Context(), map[string]string{"n02": ""}))
+	put(t, c, Change{
+		Desired: map[string]string{"n01": "compute@1", "n02": "compute@stable"}, Next: map[string]string{"n03": "compute@2"},
+		Current: map[string]int{"compute": 2}, Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`), 2: json.RawMessage(`{}`)},
+	})
+	put(t, c, Change{Desired: map[string]string{"n02": ""}, Rollouts: map[int]json.RawMessage{2: nil}})
 	before, err := c.Snapshot(t.Context())
 	must(t, err)
 	must(t, c.Close())
@@ -83,12 +86,19 @@ func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
 	v1.Tags = []string{"stable"}
 	want := State{
 		Store: after.Store, Revision: after.Revision, Description: &d,
-		Images:  map[string]*Image{"compute": {Last: 2, Versions: []image.Version{v1, v2}, Tags: map[string]int{"stable": 1}}},
-		Desired: map[string]string{"n01": "compute@1"},
+		Images:  map[string]*Image{"compute": {Last: 2, Current: 2, Versions: []image.Version{v1, v2}, Tags: map[string]int{"stable": 1}}},
+		Desired: map[string]string{"n01": "compute@1"}, Next: map[string]string{"n03": "compute@2"},
+		Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`)},
 	}
 	if diff := cmp.Diff(want, after); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// put puts a change that rests on nothing.
+func put(t *testing.T, c *Coord, change Change) {
+	t.Helper()
+	must(t, c.Decide(t.Context(), func(State) (Change, error) { return change, nil }))
 }
 
 func TestTheKeptStateIsTheSameAsTheLiveOne(t *testing.T) {
@@ -103,6 +113,7 @@ func TestTheKeptStateIsTheSameAsTheLiveOne(t *testing.T) {
 	must(t, err)
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	put(t, c, Change{Next: map[string]string{"n01": "compute@1"}, Rollouts: map[int]json.RawMessage{7: json.RawMessage(`{"a":1}`)}})
 	live, err := c.Snapshot(t.Context())
 	must(t, err)
 	must(t, SaveState(path, live))
@@ -158,22 +169,6 @@ func TestTwoAdminsAtOnceAreTold(t *testing.T) {
 	}
 	if err := c.PutTag(t.Context(), "compute", "stable", 2); !errors.Is(err, ErrNotFound) {
 		t.Errorf("tag of a version that never was: %v", err)
-	}
-}
-
-func TestManyWritersOfDesiredVersionsLoseNothing(t *testing.T) {
-	c := open(t, t.TempDir())
-	ends := make(chan error)
-	for i := range 8 {
-		go func() { ends <- c.SetDesired(t.Context(), map[string]string{fmt.Sprintf("n%d", i): "compute@1"}) }()
-	}
-	for range 8 {
-		must(t, <-ends)
-	}
-	s, err := c.Snapshot(t.Context())
-	must(t, err)
-	if len(s.Desired) != 8 {
-		t.Errorf("desired: %v", s.Desired)
 	}
 }
 

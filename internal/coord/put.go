@@ -3,9 +3,7 @@ package coord
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -38,27 +36,16 @@ func (c *Coord) PutDescription(ctx context.Context, d Description, ifRevision in
 	return r.Header.Revision, nil
 }
 
-// PutVersion adds a version. Its number must be higher than every number that its image ever had; otherwise the error is ErrConflict.
+// PutVersion adds a version. Its number must be higher than every number that its image ever had; otherwise the error is ErrConflict. The first
+// version of an image is its current one from then on, so that nodes boot; of an image whose current version nobody has told, that is the
+// one before.
 func (c *Coord) PutVersion(ctx context.Context, v image.Version) error {
 	if !image.ValidName(v.Image) || v.Number <= 0 {
 		return fmt.Errorf("put version %s@%d: not a version's name", v.Image, v.Number)
 	}
 	value, err := json.Marshal(stored(v))
-	if err != nil {
-		return err
-	}
-	lastKey := c.imageKey(v.Image, "last")
-	number, seen, err := c.get(ctx, lastKey)
-	if err == nil && number != nil {
-		var last int
-		if last, err = strconv.Atoi(string(number)); err == nil && v.Number <= last {
-			err = fmt.Errorf("%w: %s@%d is there already", ErrConflict, v.Image, last)
-		}
-	}
 	if err == nil {
-		err = c.putIf(ctx, lastKey, seen,
-			clientv3.OpPut(lastKey, strconv.Itoa(v.Number)),
-			clientv3.OpPut(c.imageKey(v.Image, fmt.Sprintf("versions/%08d", v.Number)), string(value)))
+		err = c.putVersion(ctx, v, string(value))
 	}
 	if err != nil {
 		return fmt.Errorf("put version %s@%d: %w", v.Image, v.Number, err)
@@ -66,12 +53,48 @@ func (c *Coord) PutVersion(ctx context.Context, v image.Version) error {
 	return nil
 }
 
+func (c *Coord) putVersion(ctx context.Context, v image.Version, value string) error {
+	lastKey, currentKey := c.imageKey(v.Image, "last"), c.imageKey(v.Image, "current")
+	number, seen, err := c.get(ctx, lastKey)
+	if err != nil {
+		return err
+	}
+	last := 0
+	if number != nil {
+		if last, err = strconv.Atoi(string(number)); err != nil {
+			return err
+		}
+	}
+	if v.Number <= last {
+		return fmt.Errorf("%w: %s@%d is there already", ErrConflict, v.Image, last)
+	}
+	current, told, err := c.get(ctx, currentKey)
+	if err != nil {
+		return err
+	}
+	ops := []clientv3.Op{
+		clientv3.OpPut(lastKey, strconv.Itoa(v.Number)),
+		clientv3.OpPut(c.imageKey(v.Image, versionName(v.Number)), value),
+	}
+	if current == nil {
+		before := v.Number
+		if last > 0 {
+			before = last
+		}
+		ops = append(ops, clientv3.OpPut(currentKey, strconv.Itoa(before)))
+	}
+	return c.putIf(ctx, map[string]int64{lastKey: seen, currentKey: told}, ops...)
+}
+
+// versionName is the rest of a version's key.
+func versionName(number int) string { return fmt.Sprintf("versions/%08d", number) }
+
 // PutTag makes tag name a version that exists (otherwise ErrNotFound), and no longer the one it named before.
 func (c *Coord) PutTag(ctx context.Context, name, tag string, number int) error {
 	if !image.ValidName(name) || !image.ValidName(tag) {
 		return fmt.Errorf("put tag %s@%s: not a tag's name", name, tag)
 	}
-	there := clientv3.Compare(clientv3.CreateRevision(c.imageKey(name, fmt.Sprintf("versions/%08d", number))), ">", 0)
+	there := clientv3.Compare(clientv3.CreateRevision(c.imageKey(name, versionName(number))), ">", 0)
 	r, err := c.txn(ctx, []clientv3.Cmp{there}, []clientv3.Op{clientv3.OpPut(c.imageKey(name, "tags/"+tag), strconv.Itoa(number))})
 	if err == nil && !r.Succeeded {
 		err = fmt.Errorf("%w: %s@%d", ErrNotFound, name, number)
@@ -82,46 +105,13 @@ func (c *Coord) PutTag(ctx context.Context, name, tag string, number int) error 
 	return nil
 }
 
-// SetDesired sets what each of the given replicas should follow: node → reference. An empty reference means the newest
-// version of the node's image. All change at once; nodes that are not given keep what they have.
-func (c *Coord) SetDesired(ctx context.Context, change map[string]string) error {
-	const attempts = 16 // each is lost only to one that succeeded
-	err := ErrConflict
-	for range attempts {
-		if err = c.setDesired(ctx, change); !errors.Is(err, ErrConflict) {
-			break
-		}
+// putIf runs ops when the last changes of keys were at these revisions; otherwise it is ErrConflict.
+func (c *Coord) putIf(ctx context.Context, keys map[string]int64, ops ...clientv3.Op) error {
+	var when []clientv3.Cmp
+	for key, revision := range keys {
+		when = append(when, clientv3.Compare(clientv3.ModRevision(key), "=", revision))
 	}
-	if err != nil {
-		return fmt.Errorf("set desired versions: %w", err)
-	}
-	return nil
-}
-
-// setDesired writes all of it as one value: an etcd transaction takes 128 operations, and a rollout may have thousands of nodes.
-func (c *Coord) setDesired(ctx context.Context, change map[string]string) error {
-	key := c.prefix + "desired"
-	value, seen, err := c.get(ctx, key)
-	if err != nil {
-		return err
-	}
-	desired := map[string]string{}
-	if value != nil {
-		if err := json.Unmarshal(value, &desired); err != nil {
-			return err
-		}
-	}
-	maps.Copy(desired, change)
-	maps.DeleteFunc(desired, func(_, ref string) bool { return ref == "" })
-	if value, err = json.Marshal(desired); err != nil {
-		return err
-	}
-	return c.putIf(ctx, key, seen, clientv3.OpPut(key, string(value)))
-}
-
-// putIf runs ops when key's last change was at revision; otherwise it is ErrConflict.
-func (c *Coord) putIf(ctx context.Context, key string, revision int64, ops ...clientv3.Op) error {
-	r, err := c.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)}, ops)
+	r, err := c.txn(ctx, when, ops)
 	if err == nil && !r.Succeeded {
 		return ErrConflict
 	}

@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,10 @@ type State struct {
 	Revision    int64             `json:"revision"`
 	Description *Description      `json:"description"` // nil: none applied yet
 	Images      map[string]*Image `json:"images"`      // by name; those that had a version once
-	Desired     map[string]string `json:"desired"`     // node → reference; a node that is not in it follows the newest version of its image
+	Desired     map[string]string `json:"desired"`     // node → reference; a node that is not in it follows the current version of its image
+	Next        map[string]string `json:"next"`        // node → reference that it follows from its next boot on
+	// Rollouts are what rollouts keep of themselves, by number; package rollout knows their form.
+	Rollouts map[int]json.RawMessage `json:"rollouts"`
 }
 
 // Description is the applied cluster description: the XML file and the files that it names.
@@ -41,6 +45,7 @@ type File struct {
 // Image is what is known of one image.
 type Image struct {
 	Last     int             // highest number ever given; the next version is Last+1
+	Current  int             // the version that nodes without a reference of their own follow; 0: not told yet, see Followed
 	Versions []image.Version // by number; their Tags are filled in
 	Tags     map[string]int
 }
@@ -51,6 +56,15 @@ func (i *Image) Newest() (v image.Version, ok bool) {
 		return v, false
 	}
 	return i.Versions[len(i.Versions)-1], true
+}
+
+// Followed returns the version that nodes without a reference of their own follow: the current one. While nobody has told which that
+// is, as in a state that was made before there were rollouts, it is the newest.
+func (i *Image) Followed() (v image.Version, ok bool) {
+	if i == nil || i.Current == 0 {
+		return i.Newest()
+	}
+	return i.Version(i.Current)
 }
 
 // Version returns the version with a number.
@@ -98,13 +112,14 @@ func stored(v image.Version) version {
 // imageJSON is the form of an Image on disk.
 type imageJSON struct {
 	Last     int            `json:"last"`
+	Current  int            `json:"current,omitempty"`
 	Versions []version      `json:"versions"`
 	Tags     map[string]int `json:"tags"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (i *Image) MarshalJSON() ([]byte, error) {
-	j := imageJSON{Last: i.Last, Tags: i.Tags, Versions: []version{}}
+	j := imageJSON{Last: i.Last, Current: i.Current, Tags: i.Tags, Versions: []version{}}
 	for _, v := range i.Versions {
 		j.Versions = append(j.Versions, stored(v))
 	}
@@ -117,7 +132,7 @@ func (i *Image) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	*i = Image{Last: j.Last, Tags: j.Tags}
+	*i = Image{Last: j.Last, Current: j.Current, Tags: j.Tags}
 	for _, v := range j.Versions {
 		i.Versions = append(i.Versions, v.plain())
 	}
@@ -151,7 +166,8 @@ type entry struct {
 
 // decode makes a State of all keys, named without their prefix. Keys that it does not know are another program's affair.
 func decode(store string, revision int64, keys map[string]entry) (State, error) {
-	s := State{Store: store, Revision: revision, Images: map[string]*Image{}, Desired: map[string]string{}}
+	s := State{Store: store, Revision: revision}
+	s.fill()
 	for key, e := range keys {
 		if err := s.take(key, e); err != nil {
 			return State{}, fmt.Errorf("read cluster state: key %s: %w", key, err)
@@ -174,13 +190,19 @@ func (s *State) take(key string, e entry) error {
 		return err
 	case key == "desired":
 		return json.Unmarshal(e.value, &s.Desired)
+	case key == "next":
+		return json.Unmarshal(e.value, &s.Next)
+	case strings.HasPrefix(key, "rollouts/"):
+		id, err := strconv.Atoi(strings.TrimPrefix(key, "rollouts/"))
+		s.Rollouts[id] = e.value
+		return err
 	case strings.HasPrefix(key, "images/"):
 		return s.takeImage(strings.Split(key, "/"), e)
 	}
 	return nil
 }
 
-// takeImage takes images/NAME/last, images/NAME/versions/NUMBER and images/NAME/tags/TAG.
+// takeImage takes images/NAME/last, images/NAME/current, images/NAME/versions/NUMBER and images/NAME/tags/TAG.
 func (s *State) takeImage(part []string, e entry) error {
 	i := s.Images[part[1]]
 	if i == nil {
@@ -191,6 +213,8 @@ func (s *State) takeImage(part []string, e entry) error {
 	switch {
 	case len(part) == 3 && part[2] == "last":
 		i.Last, err = strconv.Atoi(string(e.value))
+	case len(part) == 3 && part[2] == "current":
+		i.Current, err = strconv.Atoi(string(e.value))
 	case len(part) == 4 && part[2] == "tags":
 		i.Tags[part[3]], err = strconv.Atoi(string(e.value))
 	case len(part) == 4 && part[2] == "versions":
@@ -243,11 +267,29 @@ func LoadState(path string) (State, error) {
 	if s.Description != nil {
 		s.Description.Revision = f.DescriptionRevision
 	}
+	s.fill()
+	for id, value := range s.Rollouts { // as it was put
+		var b bytes.Buffer
+		if err := json.Compact(&b, value); err != nil {
+			return State{}, fmt.Errorf("load cluster state %s: rollout %d: %v", path, id, err)
+		}
+		s.Rollouts[id] = b.Bytes()
+	}
+	return s, nil
+}
+
+// fill makes the maps that are not there.
+func (s *State) fill() {
 	if s.Images == nil {
 		s.Images = map[string]*Image{}
 	}
 	if s.Desired == nil {
 		s.Desired = map[string]string{}
 	}
-	return s, nil
+	if s.Next == nil {
+		s.Next = map[string]string{}
+	}
+	if s.Rollouts == nil {
+		s.Rollouts = map[int]json.RawMessage{}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/rollout"
 )
 
 // The daemon is what the control API asks: control.Backend. Status is in status.go, nodes in nodes.go, captures in capture.go.
@@ -82,6 +83,7 @@ func invalid(err error) error {
 func coded(err error) error {
 	for target, code := range map[error]control.Code{
 		coord.ErrConflict: control.Conflict, coord.ErrUnavailable: control.Unavailable, coord.ErrNotFound: control.NotFound,
+		rollout.ErrConflict: control.Conflict, rollout.ErrState: control.Conflict,
 	} {
 		if errors.Is(err, target) {
 			return control.Errorf(code, "%v", err)
@@ -118,6 +120,8 @@ func (d *daemon) image(now *declared, im *cluster.Image) control.Image {
 		shown := d.shown(now, v)
 		out.Newest, out.Versions = &shown, len(known.Versions)
 	}
+	current, _ := known.Followed()
+	out.Current = current.Number
 	return out
 }
 

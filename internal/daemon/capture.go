@@ -10,6 +10,7 @@ import (
 	"dim/internal/capture"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/image"
 	"dim/internal/store"
 )
 
@@ -61,8 +62,27 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		return control.Captured{}, err
 	}
 	out := d.captured(r, result, time.Since(begin))
+	if r.Rollout != nil && !r.DryRun && out.Version.Number > 0 {
+		begun, err := d.rollOut(ctx, r, result.Version)
+		if err != nil {
+			return out, err
+		}
+		out = d.captured(r, result, time.Since(begin)) // who follows what has changed
+		out.Rollout = &begun
+	}
 	d.explain(ctx, &out, result)
 	return out, nil
+}
+
+// rollOut lets nodes follow what was captured.
+func (d *daemon) rollOut(ctx context.Context, r control.CaptureRequest, v image.Version) (control.Rollout, error) {
+	moved := *r.Rollout
+	moved.Version = v.Ref().String()
+	begun, err := d.Rollout(ctx, moved)
+	if err != nil {
+		err = fmt.Errorf("%s is captured, but not rolled out: %w", v.Ref(), err)
+	}
+	return begun, err
 }
 
 // explain adds to a capture what its changes mean; the version is there and whole without.
@@ -89,6 +109,8 @@ func (d *daemon) captured(r control.CaptureRequest, in capture.Result, took time
 		Version: d.shown(now, v), Unchanged: !in.Changed, DryRun: r.DryRun, Counts: map[control.Kind]int{},
 		Changes: []control.Change{}, Warnings: []string{}, Seconds: took.Seconds(),
 	}
+	current, _ := now.state.Images[r.Image].Followed()
+	out.Current = current.Number
 	for _, c := range in.Changes {
 		shown := changed(c)
 		out.Counts[shown.Kind]++

@@ -23,12 +23,19 @@ type declared struct {
 func (d *daemon) declared() *declared       { return d.current.Load() }
 func (d *daemon) cluster() *cluster.Cluster { return d.current.Load().cluster }
 
-// ref returns the reference that a node's replica follows.
+// ref returns the reference that a node's replica follows: the declared one, or else its image's current version.
 func (c *declared) ref(n *cluster.Node) image.Ref {
-	if r, err := image.ParseRef(c.state.Desired[string(n.Name)]); err == nil && r.Image == string(n.Image.Name) {
+	if r, ok := refOf(c.state.Desired[string(n.Name)], n); ok {
 		return r
 	}
-	return image.Ref{Image: string(n.Image.Name)}
+	v, _ := c.state.Images[string(n.Image.Name)].Followed()
+	return image.Ref{Image: string(n.Image.Name), Number: v.Number}
+}
+
+// refOf parses a reference to a version of n's image.
+func refOf(text string, n *cluster.Node) (image.Ref, bool) {
+	r, err := image.ParseRef(text)
+	return r, err == nil && r.Image == string(n.Image.Name) && (r.Number > 0 || r.Tag != "")
 }
 
 // version returns the version that a node's replica is to show.

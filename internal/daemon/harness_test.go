@@ -146,10 +146,15 @@ func (s *site) stop() error {
 
 func (s *site) client() *control.Client { return control.NewClient(s.data) }
 
-// capture captures an image, which must succeed.
+// capture captures an image and lets its nodes follow, which must succeed.
 func (s *site) capture(image string) control.Captured {
 	s.t.Helper()
-	done, err := s.client().Capture(s.t.Context(), control.CaptureRequest{Image: image, Show: 10}, func(control.Progress) {})
+	return s.captureWith(control.CaptureRequest{Image: image, Show: 10, Rollout: &control.RolloutRequest{When: "now"}})
+}
+
+func (s *site) captureWith(r control.CaptureRequest) control.Captured {
+	s.t.Helper()
+	done, err := s.client().Capture(s.t.Context(), r, func(control.Progress) {})
 	must(s.t, err)
 	return done
 }

@@ -41,7 +41,9 @@ func TestANodeIsToldToFollowWhatIsNotThere(t *testing.T) {
 	must(t, s.stop())
 	c, err := coord.Open(t.Context(), coord.Options{Dir: filepath.Join(s.data, "coord")})
 	must(t, err)
-	must(t, c.SetDesired(t.Context(), map[string]string{"n01": "compute@first", "n02": "compute@99"}))
+	must(t, c.Decide(t.Context(), func(coord.State) (coord.Change, error) {
+		return coord.Change{Desired: map[string]string{"n01": "compute@first", "n02": "compute@99"}}, nil
+	}))
 	must(t, c.Close())
 	s.start()
 	for node, want := range map[string]string{"n01": "zero\n", "n03": "one\n"} {

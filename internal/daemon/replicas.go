@@ -202,7 +202,7 @@ func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export,
 	if !declared || !known || !d.mine(n) {
 		return nil, fmt.Errorf("serve %s: it has no more to do with image %s", node, name)
 	}
-	v, ok := plan.now.state.Resolve(image.Ref{Image: string(im.Name)})
+	v, ok := plan.now.state.Images[string(im.Name)].Followed()
 	if !ok {
 		return nil, fmt.Errorf("serve %s: image %s has no version", n.Name, im.Name)
 	}

@@ -12,6 +12,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/rollout"
 )
 
 // ErrRestart is what Run returns when only a new process can go on: the etcd in this one had ended, and could be started again
@@ -177,12 +178,19 @@ func (d *daemon) tell(ctx context.Context, c *coord.Coord) error {
 		}
 	}
 	d.told = true
-	if err := d.tellVersions(ctx, c, s); err != nil {
+	lost = lost && now.state.Revision > 0
+	if lost {
+		d.log.Warn("the shared state was empty; what was kept of it is put back", "images", len(now.state.Images), "desired", len(now.state.Desired))
+		// First, so that no node follows the versions one after the other as they come back.
+		if err := c.Decide(ctx, func(coord.State) (coord.Change, error) { return rollout.PutBack(now.state), nil }); err != nil {
+			return err
+		}
+	}
+	if err := d.tellVersions(ctx, c, s, now.state); err != nil {
 		return err
 	}
-	if lost && now.state.Revision > 0 {
-		d.log.Warn("the shared state was empty; what was kept of it is put back", "images", len(now.state.Images), "desired", len(now.state.Desired))
-		return putBack(ctx, c, now.state)
+	if lost {
+		return putTags(ctx, c, now.state)
 	}
 	return nil
 }
@@ -214,8 +222,8 @@ func (d *daemon) tellAgain(ctx context.Context) {
 	}
 }
 
-// tellVersions adds the versions that are in the store and newer than all that the shared state ever had.
-func (d *daemon) tellVersions(ctx context.Context, c *coord.Coord, s coord.State) error {
+// tellVersions adds the versions that are in the store and newer than all that the shared state s ever had.
+func (d *daemon) tellVersions(ctx context.Context, c *coord.Coord, s, kept coord.State) error {
 	names, err := d.store.Images()
 	if err != nil {
 		return err
@@ -228,6 +236,8 @@ func (d *daemon) tellVersions(ctx context.Context, c *coord.Coord, s coord.State
 		last := 0
 		if im := s.Images[name]; im != nil {
 			last = im.Last
+		} else if err := tellCurrent(ctx, c, kept.Images[name], versions); err != nil {
+			return err
 		}
 		for _, v := range versions {
 			if v.Number <= last {
@@ -241,8 +251,19 @@ func (d *daemon) tellVersions(ctx context.Context, c *coord.Coord, s coord.State
 	return nil
 }
 
-// putBack puts tags and desired versions.
-func putBack(ctx context.Context, c *coord.Coord, kept coord.State) error {
+// tellCurrent makes the current version of an image that the shared state does not know what it was, or else the newest: before its versions
+// are told, the first of which would become it.
+func tellCurrent(ctx context.Context, c *coord.Coord, kept *coord.Image, versions []image.Version) error {
+	current, ok := kept.Followed()
+	if !ok {
+		current = versions[len(versions)-1]
+	}
+	change := coord.Change{Current: map[string]int{current.Image: current.Number}}
+	return c.Decide(ctx, func(coord.State) (coord.Change, error) { return change, nil })
+}
+
+// putTags puts the tags that were kept.
+func putTags(ctx context.Context, c *coord.Coord, kept coord.State) error {
 	for name, im := range kept.Images {
 		for tag, number := range im.Tags {
 			if err := c.PutTag(ctx, name, tag, number); err != nil && !errors.Is(err, coord.ErrNotFound) {
@@ -250,13 +271,10 @@ func putBack(ctx context.Context, c *coord.Coord, kept coord.State) error {
 			}
 		}
 	}
-	if len(kept.Desired) == 0 {
-		return nil
-	}
-	return c.SetDesired(ctx, kept.Desired)
+	return nil
 }
 
-// announce tells the shared state of a version, and returns when the replicas here follow it. It is repeated for a version that is
+// announce tells the shared state of a version, and returns when it is known here. It is repeated for a version that is
 // known already, because a crash may have come between the store and the shared state.
 func (d *daemon) announce(ctx context.Context, v image.Version) error {
 	if _, known := d.declared().state.Resolve(v.Ref()); known {

@@ -42,6 +42,7 @@ var layers = map[string]layer{
 
 	"internal/capture":   deeds,
 	"internal/replica":   deeds,
+	"internal/rollout":   deeds,
 	"internal/boot":      deeds,
 	"internal/initramfs": deeds,
 	"internal/nodeinit":  deeds,

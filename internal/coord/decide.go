@@ -1,0 +1,98 @@
+package coord
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Change is what Decide puts, all at once. What is not in it stays as it is.
+type Change struct {
+	Desired  map[string]string       // node → reference; "": it has none of its own any more
+	Next     map[string]string       // node → reference; "": none
+	Current  map[string]int          // image → number
+	Rollouts map[int]json.RawMessage // by number; nil: it is forgotten
+}
+
+// Decide puts what decide makes of the state as it is now. When anything that concerns rollouts was changed by another between the two,
+// decide is asked again about the state as it is then: so it has to be a pure function, and two who decide at once do it one after the other. Its
+// errors are returned as they are, and nothing is put; nor is it when the change is the zero Change.
+func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) error {
+	const attempts = 32 // each is lost only to one that succeeded
+	for range attempts {
+		v, err := c.view(ctx)
+		if err != nil {
+			return fmt.Errorf("decide: %w", err)
+		}
+		s, err := v.state()
+		if err != nil {
+			return fmt.Errorf("decide: %w", err)
+		}
+		change, err := decide(s)
+		if err != nil {
+			return err
+		}
+		ops, err := c.ops(&s, &change)
+		if err != nil || len(ops) == 0 {
+			return err
+		}
+		r, err := c.txn(ctx, c.untouched(v.revision), ops)
+		if err != nil {
+			return fmt.Errorf("decide: %w", err)
+		}
+		if r.Succeeded {
+			return nil
+		}
+	}
+	return fmt.Errorf("decide: %w", ErrConflict)
+}
+
+// untouched is the condition that nobody has put anything that a decision may rest on since revision.
+func (c *Coord) untouched(revision int64) []clientv3.Cmp {
+	var when []clientv3.Cmp
+	for _, key := range []string{"desired", "next", "rollouts/", "images/"} {
+		when = append(when, clientv3.Compare(clientv3.ModRevision(c.prefix+key), "<", revision+1).WithPrefix())
+	}
+	return when
+}
+
+// ops writes the references of all nodes as one value: an etcd transaction takes 128 operations, and a rollout may have thousands of nodes.
+func (c *Coord) ops(s *State, change *Change) ([]clientv3.Op, error) {
+	var ops []clientv3.Op
+	var errs []error
+	put := func(key string, v any) {
+		b, err := json.Marshal(v)
+		errs = append(errs, err)
+		ops = append(ops, clientv3.OpPut(c.prefix+key, string(b)))
+	}
+	if len(change.Desired) > 0 {
+		put("desired", merged(s.Desired, change.Desired))
+	}
+	if len(change.Next) > 0 {
+		put("next", merged(s.Next, change.Next))
+	}
+	for name, number := range change.Current {
+		ops = append(ops, clientv3.OpPut(c.imageKey(name, "current"), strconv.Itoa(number)))
+	}
+	for id, value := range change.Rollouts {
+		key := fmt.Sprintf("rollouts/%08d", id)
+		if value == nil {
+			ops = append(ops, clientv3.OpDelete(c.prefix+key))
+			continue
+		}
+		put(key, value)
+	}
+	return ops, errors.Join(errs...)
+}
+
+func merged(all, change map[string]string) map[string]string {
+	m := maps.Clone(all)
+	maps.Copy(m, change)
+	maps.DeleteFunc(m, func(_, ref string) bool { return ref == "" })
+	return m
+}

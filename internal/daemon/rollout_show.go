@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/image"
+	"dim/internal/rollout"
+)
+
+// planned tells what a rollout would do.
+func (d *daemon) planned(ctx context.Context, now *declared, r rollout.Rollout) (control.Rollout, error) {
+	out := d.rolled(now, &r)
+	out.State, out.Ring = "planned", 0
+	paths := map[image.Digest]int{} // by the version they come from
+	for i, ring := range r.Rings {
+		groups := map[string][]*cluster.Node{}
+		var order []string
+		for _, name := range ring.Nodes {
+			n, ok := now.cluster.Node(cluster.NodeName(name))
+			if !ok {
+				continue
+			}
+			from := now.ref(n).String()
+			if groups[from] == nil {
+				order = append(order, from)
+			}
+			groups[from] = append(groups[from], n)
+		}
+		for _, from := range order {
+			n, err := d.differing(ctx, now, from, r.Ref(), paths)
+			if err != nil {
+				return out, err
+			}
+			out.Rings[i].Moves = append(out.Rings[i].Moves, control.RolloutMove{
+				Nodes: cluster.Fold(groups[from]), Count: len(groups[from]), From: from, To: r.Ref(), Paths: n,
+			})
+		}
+	}
+	return out, nil
+}
+
+// differing counts the paths at which two versions differ; counted remembers it by the first. A version that is not there has none.
+func (d *daemon) differing(ctx context.Context, now *declared, from, to string, counted map[image.Digest]int) (int, error) {
+	a, err := now.resolve(from)
+	if err != nil {
+		return 0, nil
+	}
+	b, err := now.resolve(to)
+	if err != nil {
+		return 0, err
+	}
+	n, known := counted[a.Digest]
+	if known || a.Digest == b.Digest {
+		return n, nil
+	}
+	differ := image.Differ{Load: d.store.Tree}
+	err = differ.Diff(ctx, &a.Root, &b.Root, func(image.Change) error { n++; return nil })
+	counted[a.Digest] = n
+	return n, err
+}
+
+// rolloutNodes tells where each node of r is.
+func (d *daemon) rolloutNodes(now *declared, r *rollout.Rollout) []control.RolloutNode {
+	list := []control.RolloutNode{}
+	for i, ring := range r.Rings {
+		for _, name := range ring.Nodes {
+			list = append(list, d.rolloutNode(now, r, i, name))
+		}
+	}
+	return list
+}
+
+func (d *daemon) rolloutNode(now *declared, r *rollout.Rollout, ring int, name string) control.RolloutNode {
+	out := control.RolloutNode{Node: name, Ring: ring + 1}
+	n, ok := now.cluster.Node(cluster.NodeName(name))
+	if !ok {
+		out.Verdict = "no longer in the description"
+		return out
+	}
+	seen := d.node(now, n)
+	out.Stage = seen.Stage
+	x := d.exports.node(n.Name)
+	if x != nil {
+		out.Shows = x.fs.Version().Ref().String()
+	}
+	switch {
+	case r.UnderWay() && ring > r.Ring:
+		out.Verdict = fmt.Sprintf("waits for ring %d", ring+1)
+	case now.ref(n).String() != r.Ref():
+		out.Verdict = "follows " + now.ref(n).String()
+	case x == nil:
+		out.Verdict = "not served here"
+	case !d.showsVersion(name, r):
+		out.Verdict = "not moved"
+		if why := d.failed("node " + name); why != "" {
+			out.Verdict += ": " + why
+		} else if why := d.failed("replicas"); why != "" {
+			out.Verdict += ": " + why
+		}
+	default:
+		out.Verdict = "current"
+	}
+	return out
+}

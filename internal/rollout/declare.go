@@ -1,0 +1,314 @@
+package rollout
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"dim/internal/coord"
+)
+
+// kept is how many rollouts are remembered after their end.
+const kept = 100
+
+// follows tells what nodes follow after a change.
+type follows struct {
+	state  coord.State
+	change coord.Change
+}
+
+func newFollows(s coord.State) *follows {
+	return &follows{s, coord.Change{Desired: map[string]string{}, Next: map[string]string{}, Current: map[string]int{}}}
+}
+
+// current returns the current version of an image; 0: there is none.
+func (f *follows) current(image string) int {
+	if n, ok := f.change.Current[image]; ok {
+		return n
+	}
+	v, _ := f.state.Images[image].Followed()
+	return v.Number
+}
+
+// desired returns a reference that a node of an image follows now.
+func (f *follows) desired(node, image string) string {
+	if ref := f.state.Desired[node]; of(ref, image) {
+		return ref
+	}
+	v, _ := f.state.Images[image].Followed()
+	return fmt.Sprintf("%s@%d", image, v.Number)
+}
+
+// next returns a reference that a node of an image follows from its next boot on; "": none.
+func (f *follows) next(node, image string) string {
+	if ref := f.state.Next[node]; of(ref, image) {
+		return ref
+	}
+	return ""
+}
+
+// of reports whether a reference names a version or tag of image.
+func of(ref, image string) bool {
+	name, _, ok := strings.Cut(ref, "@")
+	return ok && name == image
+}
+
+// follow lets node follow ref now and next from its next boot on. What is the current version anyhow needs no word.
+func (f *follows) follow(node, image, ref, next string) {
+	if ref == fmt.Sprintf("%s@%d", image, f.current(image)) {
+		ref = ""
+	}
+	if f.state.Desired[node] != ref {
+		f.change.Desired[node] = ref
+	}
+	if f.state.Next[node] != next {
+		f.change.Next[node] = next
+	}
+}
+
+// setCurrent makes number the image's current version.
+func (f *follows) setCurrent(image string, number int) {
+	if f.current(image) == number {
+		return
+	}
+	f.change.Current[image] = number
+}
+
+// Declare begins a rollout with its first ring; of r it takes what a person decides: Image, Version, When, Rings without Ran, All, Soak, Check and
+// Hook. ran are the nodes that run now. The error is ErrConflict when one that is under way has nodes in common with it.
+func Declare(s coord.State, r Rollout, ran []string, now time.Time) (Rollout, coord.Change, error) {
+	list, err := List(s)
+	if err != nil {
+		return r, coord.Change{}, err
+	}
+	for _, other := range list {
+		if common := intersection(other.Nodes(), r.Nodes()); other.UnderWay() && len(common) > 0 {
+			return r, coord.Change{}, fmt.Errorf("roll out %s: rollout %d of %s to %s is %s: %w", r.Ref(), other.ID, other.Ref(), common, other.State, ErrConflict)
+		}
+	}
+	r.ID = 1
+	if len(list) > 0 {
+		r.ID = list[0].ID + 1
+	}
+	f := newFollows(s)
+	r.Current = f.current(r.Image)
+	r.Before = before(s, r.Nodes())
+	r.Started = now
+	r.declareRing(f, 0, ran, now)
+	change := f.change
+	if err := r.put(&change); err != nil {
+		return r, change, err
+	}
+	for i, old := range list {
+		if i >= kept && !old.UnderWay() {
+			change.Rollouts[old.ID] = nil
+		}
+	}
+	return r, change, nil
+}
+
+func before(s coord.State, nodes []string) []Before {
+	type key struct{ desired, next string }
+	groups := map[key]*Before{}
+	var order []*Before
+	for _, n := range nodes {
+		k := key{s.Desired[n], s.Next[n]}
+		if groups[k] == nil {
+			groups[k] = &Before{Desired: k.desired, Next: k.next}
+			order = append(order, groups[k])
+		}
+		groups[k].Nodes = append(groups[k].Nodes, n)
+	}
+	list := make([]Before, len(order))
+	for i, b := range order {
+		list[i] = *b
+	}
+	return list
+}
+
+func intersection(a, b []string) Nodes {
+	in := make(map[string]bool, len(a))
+	for _, n := range a {
+		in[n] = true
+	}
+	return slices.DeleteFunc(slices.Clone(b), func(n string) bool { return !in[n] })
+}
+
+// declareRing lets the nodes of a ring follow the version. When it is the last one and there is nothing to be done or seen after it,
+// that is the end of the rollout: nodes that cannot follow yet are tried again, rollout or not.
+func (r *Rollout) declareRing(f *follows, ring int, ran []string, now time.Time) {
+	r.Rings = slices.Clone(r.Rings)
+	r.Rings[ring].Ran = intersection(r.Rings[ring].Nodes, ran)
+	r.State, r.Ring, r.Phase, r.Since, r.Reason = Running, ring, Switching, now, ""
+	pinned := r.pinned(f)
+	last := ring == len(r.Rings)-1
+	if last && r.All {
+		f.setCurrent(r.Image, r.Version)
+	}
+	for _, n := range r.Moved() { // those of earlier rings too: what they follow may be the current version now
+		switch {
+		case r.When == Now:
+			f.follow(n, r.Image, r.Ref(), "")
+		case pinned[n] == r.Ref():
+			f.follow(n, r.Image, pinned[n], "")
+		default:
+			f.follow(n, r.Image, pinned[n], r.Ref())
+		}
+	}
+	if last && r.Hook == "" && r.Check == "" {
+		r.State, r.Ended = Done, now
+	}
+}
+
+// pinned is what the nodes of the rings that were declared follow now, whatever the current version may become.
+func (r *Rollout) pinned(f *follows) map[string]string {
+	m := map[string]string{}
+	for _, n := range r.Moved() {
+		m[n] = f.desired(n, r.Image)
+	}
+	return m
+}
+
+// Booted lets nodes follow for good what they were to follow from this boot on.
+func Booted(s coord.State, booted map[string]string) coord.Change {
+	f := newFollows(s)
+	for node, ref := range booted {
+		if s.Next[node] != ref {
+			continue // it was decided otherwise meanwhile
+		}
+		image, _, _ := strings.Cut(ref, "@")
+		f.follow(node, image, ref, "")
+	}
+	return f.change
+}
+
+// Pause keeps a rollout where it is; why is shown.
+func Pause(s coord.State, id int, why string, now time.Time) (coord.Change, error) {
+	return alter(s, id, func(r *Rollout) error {
+		if r.State != Running {
+			return fmt.Errorf("pause rollout %d: it is %s: %w", id, r.State, ErrState)
+		}
+		r.State, r.Reason, r.Since = Paused, why, now
+		return nil
+	})
+}
+
+// Resume lets a paused rollout go on: what it was at begins again, be it the hook, the soak time or the check.
+func Resume(s coord.State, id int, now time.Time) (coord.Change, error) {
+	return alter(s, id, func(r *Rollout) error {
+		if r.State != Paused {
+			return fmt.Errorf("resume rollout %d: it is %s: %w", id, r.State, ErrState)
+		}
+		r.State, r.Reason, r.Since = Running, "", now
+		return nil
+	})
+}
+
+// Stop ends a rollout where it is: the nodes of the rings that were declared keep the version, the others theirs.
+func Stop(s coord.State, id int, now time.Time) (coord.Change, error) {
+	return alter(s, id, func(r *Rollout) error {
+		if !r.UnderWay() {
+			return fmt.Errorf("stop rollout %d: it is %s: %w", id, r.State, ErrState)
+		}
+		r.State, r.Ended = Stopped, now
+		return nil
+	})
+}
+
+// alter changes the record alone.
+func alter(s coord.State, id int, how func(*Rollout) error) (coord.Change, error) {
+	var c coord.Change
+	r, err := mustLoad(s, id)
+	if err == nil {
+		err = how(&r)
+	}
+	if err == nil {
+		err = r.put(&c)
+	}
+	return c, err
+}
+
+func mustLoad(s coord.State, id int) (Rollout, error) {
+	r, ok, err := Load(s, id)
+	if err == nil && !ok {
+		err = fmt.Errorf("rollout %d: %w", id, coord.ErrNotFound)
+	}
+	return r, err
+}
+
+// Undo gives every node back what it followed before the rollout: at once, or, for those that have changed already, when they boot; "" is
+// as the rollout did it. The error is ErrConflict when somebody has moved a node since.
+func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error) {
+	r, err := mustLoad(s, id)
+	if err != nil {
+		return coord.Change{}, err
+	}
+	if r.State == Undone {
+		return coord.Change{}, fmt.Errorf("undo rollout %d: it is undone already: %w", id, ErrState)
+	}
+	if when == "" {
+		when = r.When
+	}
+	if when != Now && when != Boot {
+		return coord.Change{}, fmt.Errorf("undo rollout %d: when is %q, neither now nor boot: %w", id, when, ErrState)
+	}
+	f := newFollows(s)
+	made := r.All && r.Ring == len(r.Rings)-1 // the current version
+	if moved := r.movedSince(f, made); len(moved) > 0 {
+		return coord.Change{}, fmt.Errorf("undo rollout %d: %s moved since: %w", id, moved, ErrConflict)
+	}
+	follow := r.pinned(f)
+	if made && r.Current > 0 {
+		f.setCurrent(r.Image, r.Current)
+	}
+	r.restore(f, when, follow)
+	r.State, r.Ended, r.Reason = Undone, now, ""
+	change := f.change
+	return change, r.put(&change)
+}
+
+// restore lets nodes follow what they did; follow is what they follow now.
+func (r *Rollout) restore(f *follows, when When, follow map[string]string) {
+	for _, b := range r.Before {
+		for _, n := range intersection(r.Moved(), b.Nodes) {
+			was := b.Desired
+			if !of(was, r.Image) {
+				was = fmt.Sprintf("%s@%d", r.Image, f.current(r.Image))
+			}
+			if when == Boot && follow[n] == r.Ref() && was != r.Ref() {
+				f.follow(n, r.Image, r.Ref(), was)
+				continue
+			}
+			f.change.Desired[n] = b.Desired
+			f.change.Next[n] = b.Next
+		}
+	}
+}
+
+// movedSince returns the nodes that no longer follow what the rollout told them to.
+func (r *Rollout) movedSince(f *follows, made bool) Nodes {
+	if made && f.current(r.Image) != r.Version {
+		return r.Moved()
+	}
+	return slices.DeleteFunc(r.Moved(), func(n string) bool {
+		ref, next := f.desired(n, r.Image), f.next(n, r.Image)
+		return ref == r.Ref() && next == "" || r.When == Boot && next == r.Ref()
+	})
+}
+
+// PutBack is all that s says about who follows what, to be put into a state that was lost.
+func PutBack(s coord.State) coord.Change {
+	c := coord.Change{
+		Desired: maps.Clone(s.Desired), Next: maps.Clone(s.Next), Current: map[string]int{}, Rollouts: map[int]json.RawMessage{},
+	}
+	maps.Copy(c.Rollouts, s.Rollouts)
+	for name, im := range s.Images {
+		if v, ok := im.Followed(); ok {
+			c.Current[name] = v.Number
+		}
+	}
+	return c
+}

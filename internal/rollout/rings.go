@@ -1,0 +1,56 @@
+package rollout
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// maxRings bounds what a request can amount to.
+const maxRings = 100
+
+// Rings divides nodes as text says: a list of numbers of nodes, percentages of all, and "rest", such as 1,10%,rest. Each node is in
+// one ring, in the order given; "" is one ring. Rings for which no nodes are left are left out.
+func Rings(text string, nodes []string) ([]Ring, error) {
+	if text == "" || len(nodes) == 0 {
+		return []Ring{{Nodes: nodes}}, nil
+	}
+	var rings []Ring
+	left := nodes
+	parts := strings.Split(text, ",")
+	if len(parts) > maxRings {
+		return nil, fmt.Errorf("divide into rings %q: more than %d", text, maxRings)
+	}
+	for _, part := range parts {
+		n, err := ringSize(strings.TrimSpace(part), len(nodes), len(left))
+		if err != nil {
+			return nil, fmt.Errorf("divide into rings %q: %w", text, err)
+		}
+		if n = min(n, len(left)); n > 0 {
+			rings = append(rings, Ring{Nodes: left[:n]})
+			left = left[n:]
+		}
+	}
+	if len(left) > 0 {
+		return nil, fmt.Errorf("divide into rings %q: %d of %d nodes are in none; end it with rest", text, len(left), len(nodes))
+	}
+	return rings, nil
+}
+
+func ringSize(part string, all, left int) (int, error) {
+	if part == "rest" {
+		return left, nil
+	}
+	if text, ok := strings.CutSuffix(part, "%"); ok {
+		p, err := strconv.Atoi(text)
+		if err != nil || p < 1 || p > 100 {
+			return 0, fmt.Errorf("%q is no percentage", part)
+		}
+		return (all*p + 99) / 100, nil // rounded up: there is always somebody who goes first
+	}
+	n, err := strconv.Atoi(part)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("%q is neither a number of nodes, a percentage nor rest", part)
+	}
+	return n, nil
+}
