@@ -31,11 +31,19 @@ func dialFrom(t *testing.T, c *lab.Cluster, from, network, to string) net.Conn {
 	t.Helper()
 	var conn net.Conn
 	must(t, c.Net.Do(func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+		d := net.Dialer{Timeout: 10 * time.Second}
 		if network == "udp" {
 			d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
+			conn, err = d.DialContext(t.Context(), network, to)
+			return err
 		}
-		conn, err = d.DialContext(t.Context(), network, to)
+		for port := 1023; port > 700; port-- { // as root does: the server refuses the ports of others
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from), Port: port}
+			conn, err = d.DialContext(t.Context(), network, to)
+			if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+				break
+			}
+		}
 		return err
 	}))
 	return conn

@@ -38,6 +38,8 @@ func (b *builder) network(it *item) {
 	}
 	v, _ := it.get("admin")
 	n.Admin = v.text == "yes"
+	v, _ = it.get("insecure")
+	n.Insecure = v.text == "yes"
 	b.cluster.Networks = append(b.cluster.Networks, n)
 }
 

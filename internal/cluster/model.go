@@ -57,12 +57,13 @@ type Cluster struct {
 
 // Network is one <network>.
 type Network struct {
-	Name    string
-	Subnet  netip.Prefix
-	Gateway netip.Addr // zero: none
-	DNS     []netip.Addr
-	MTU     int  // 0: the default
-	Admin   bool // hosts on it may mount /images/NAME@V read-only
+	Name     string
+	Subnet   netip.Prefix
+	Gateway  netip.Addr // zero: none
+	DNS      []netip.Addr
+	MTU      int  // 0: the default
+	Admin    bool // hosts on it may mount /images/NAME@V read-only
+	Insecure bool // NFS calls from ports of 1024 and above are taken, too
 }
 
 // Level is one <level> of the taxonomy, outermost first.

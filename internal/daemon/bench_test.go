@@ -14,7 +14,7 @@ import (
 )
 
 const large = `<cluster name="large">
-  <network name="boot" subnet="127.0.0.0/8"/>
+  <network name="boot" subnet="127.0.0.0/8" insecure="yes"/>
   <server name="head" roles="head image" dhcp="off"><interface network="boot" address="127.0.0.2"/></server>
   <taxonomy><level name="rack" from="1" to="10"/><level name="node" from="1" to="256"/></taxonomy>
   <image name="compute" arch="amd64" master="dir:/master"><shared path="/usr"/><file path="/etc/rack">{{.Node.Name}} {{.Node.Position.rack}}

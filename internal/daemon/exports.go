@@ -131,6 +131,13 @@ func (e *exports) admin(client netip.AddrPort) bool {
 	})
 }
 
+// anyPort reports whether clients at this address may call from ports that need no privilege.
+func (e *exports) anyPort(client netip.Addr) bool {
+	return slices.ContainsFunc(e.d.cluster().Networks, func(n *cluster.Network) bool {
+		return n.Insecure && n.Subnet.Contains(client.Unmap())
+	})
+}
+
 // version returns the tree of a version, and keeps it for the handles that will name it.
 func (e *exports) version(ref string) (vfs.FS, error) {
 	r, err := image.ParseRef(ref)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,7 +76,7 @@ func newSiteIn(t *testing.T, dir, addr string) *site {
 }
 
 const description = `<cluster name="small" domain="small.example">
-  <network name="boot" subnet="127.0.0.0/8"/>
+  <network name="boot" subnet="127.0.0.0/8" insecure="yes"/>
   <server name="head" roles="head image" dhcp="off" nfs-port="%d" http-port="%d" tftp-port="%d">
     <interface network="boot" address="%s"/>
   </server>
@@ -185,11 +186,18 @@ func (s *site) problem(about string) control.Problem {
 	return control.Problem{}
 }
 
-// nfs connects to the server's NFS port from an address and port (0: any).
+// nfs connects to the server's NFS port from an address and a port: 0 is any, of another one it or the next lower that is free.
 func (s *site) nfs(from string, port int) *nfsclient.Client {
 	s.t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: port}}
-	conn, err := d.DialContext(s.t.Context(), "tcp", fmt.Sprintf("%s:%d", s.addr, s.ports[0]))
+	dial := func() (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: port}}
+		return d.DialContext(s.t.Context(), "tcp", fmt.Sprintf("%s:%d", s.addr, s.ports[0]))
+	}
+	conn, err := dial()
+	for port > 512 && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
+		port--
+		conn, err = dial()
+	}
 	must(s.t, err)
 	c := nfsclient.NewClient(conn)
 	s.t.Cleanup(func() { c.Close() })

@@ -42,7 +42,7 @@ func (d *daemon) newServices(l *sockets) *services {
 	busy := &drained{handler: mux}
 	return &services{
 		busy: busy,
-		rpc:  oncrpc.NewServer(oncrpc.Options{Log: d.log}, nfs.New(d.exports, nfs.Options{Log: d.log}).Programs()...),
+		rpc:  oncrpc.NewServer(oncrpc.Options{Log: d.log}, nfs.New(d.exports, nfs.Options{Log: d.log, AnyPort: d.exports.anyPort}).Programs()...),
 		boot: b,
 		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.machines, Log: d.log},
 		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.log},

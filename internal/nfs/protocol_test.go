@@ -3,7 +3,6 @@ package nfs_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -160,29 +159,6 @@ func TestAClientReachesItsOwnTreeOnly(t *testing.T) {
 	if _, err := own.Link(root, m.Handle, other.Root(), "f"); err != vfs.EXDEV {
 		t.Errorf("link across trees: %v", err)
 	}
-}
-
-func TestUnprivilegedPortsCanBeRefused(t *testing.T) {
-	addr, _ := serve(t, trees{"/export": directory(t, t.TempDir())}, nfs.Options{PrivilegedPort: true}, oncrpc.Options{})
-	_, err := dial(t, addr).Mount("/export")
-	var rpc *nfsclient.RPCError
-	if !errors.As(err, &rpc) || !rpc.Denied {
-		t.Errorf("from a high port: %v", err)
-	}
-	for port := 1023; port > 900; port-- {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
-		nc, err := d.Dial("tcp", addr)
-		if err != nil {
-			continue
-		}
-		c := nfsclient.NewClient(nc)
-		defer c.Close()
-		if _, err := c.Mount("/export"); err != nil {
-			t.Errorf("from port %d: %v", port, err)
-		}
-		return
-	}
-	t.Skip("needs root: no port below 1024 could be had")
 }
 
 func TestMountAnswersWhatShowmountAsks(t *testing.T) {

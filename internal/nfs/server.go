@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"sync/atomic"
 
 	"dim/internal/oncrpc"
 	"dim/internal/vfs"
@@ -25,17 +24,17 @@ type Exports interface {
 // Options are the server's choices. The zero value works.
 type Options struct {
 	Log *slog.Logger
-	// PrivilegedPort refuses clients whose port is 1024 or above: on the client only root can have
-	// sent such a call, so the user in it is true.
-	PrivilegedPort bool
+	// AnyPort tells which clients may call from ports of 1024 and above, too. From the others such calls are refused: what
+	// comes from a lower port only root can have sent, so the user in it is true. nil: all may.
+	AnyPort func(client netip.Addr) bool
 }
 
 // Server is the NFS and MOUNT programs over some Exports.
 type Server struct {
 	exports Exports
 	log     *slog.Logger
-	low     bool
-	refused atomic.Uint64
+	anyPort func(client netip.Addr) bool
+	refused refusals
 }
 
 // New returns a Server of the exports.
@@ -43,11 +42,10 @@ func New(exports Exports, opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{exports: exports, log: opt.Log, low: opt.PrivilegedPort}
+	s := &Server{exports: exports, log: opt.Log, anyPort: opt.AnyPort}
+	s.refused.log = opt.Log
+	return s
 }
-
-// Refused counts the calls that were turned away for who sent them.
-func (s *Server) Refused() uint64 { return s.refused.Load() }
 
 // Programs returns what an oncrpc.Server needs to serve s.
 func (s *Server) Programs() []oncrpc.Program {
@@ -127,8 +125,8 @@ func (s *Server) serve(f procedure) func(*oncrpc.Call) {
 
 // begin prepares the call's memory; nil when the client must not call at all.
 func (s *Server) begin(rpc *oncrpc.Call) *call {
-	if s.low && rpc.Client.Port() >= 1024 {
-		s.refused.Add(1)
+	if s.anyPort != nil && rpc.Client.Port() >= firstOrdinaryPort && !s.anyPort(rpc.Client.Addr()) {
+		s.refused.add(&s.refused.port, "port", rpc.Client)
 		rpc.Deny(oncrpc.TooWeak)
 		return nil
 	}
@@ -162,7 +160,7 @@ func (c *call) find() status {
 func (c *call) turnAway(err error) status {
 	st := c.status(err)
 	if st == errAcces || st == errPerm {
-		c.srv.refused.Add(1)
+		c.srv.refused.add(&c.srv.refused.export, "export", c.Client)
 	}
 	return st
 }
