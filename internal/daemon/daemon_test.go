@@ -264,18 +264,6 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 			t.Errorf("n01 reads %q", got)
 		}
 	})
-	t.Run("a network's ordinary ports are refused, unless it is said to be insecure", func(t *testing.T) {
-		s.describe("", `insecure="yes"`, `insecure="no"`)
-		must(t, s.apply())
-		if _, err := s.nfs("127.0.0.11", 0).Mount("/nodes/n01"); err == nil {
-			t.Error("mounted from an ordinary port")
-		}
-		if err := readBy("127.0.0.11"); err == nil {
-			t.Error("read from an ordinary port")
-		}
-		_, err := s.nfs("127.0.0.11", 1004).Mount("/nodes/n01")
-		must(t, err)
-	})
 	t.Run("a node that is gone is refused, and forgotten", func(t *testing.T) {
 		s.describe("", `to="4"`, `to="3"`)
 		must(t, s.apply())
@@ -286,6 +274,21 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 		must(t, s.apply())
 		s.mount("127.0.0.14", "/nodes/n04")
 	})
+}
+
+func TestOrdinaryPortsAreRefusedUnlessTheNetworkIsInsecure(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.describe("", `insecure="yes"`, `insecure="no"`)
+	s.start()
+	s.capture("compute")
+	if _, err := s.nfs("127.0.0.11", 0).Mount("/nodes/n01"); err == nil {
+		t.Error("mounted from an ordinary port")
+	}
+	_, err := s.nfs("127.0.0.11", 1004).Mount("/nodes/n01")
+	must(t, err)
+	s.describe("")
+	must(t, s.apply())
+	s.mount("127.0.0.11", "/nodes/n01")
 }
 
 func TestADescriptionThatCannotBeFollowedNowIsTold(t *testing.T) {
