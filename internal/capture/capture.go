@@ -1,6 +1,8 @@
-// Package capture brings a master, a local directory, into a store as a version of an image.
+// Package capture brings a master into a store as a version of an image. A master is a local directory, or a tar file.
 //
 // # How
+//
+// A master that is not a directory is read as what it is by a package below this one, into a draft of its tree. The rest is about directories.
 //
 // A walk by several goroutines compares every entry with what the previous capture noted of it (its stamp: inode number, change
 // time and the rest of what statx tells). Only what differs is read. Then the trees are made from the leaves up, again only
@@ -48,7 +50,8 @@ import (
 // Options says what to capture, and how.
 type Options struct {
 	Image    string         // the image's name
-	Dir      string         // the master
+	Master   string         // as the description has it: "dir:/PATH", "tar:/PATH"; "": Dir
+	Dir      string         // the master, if it is a directory
 	Exclude  image.Patterns // what stays out
 	CacheDir string         // where notes for the next capture are kept; "": none are
 	Own      []string       // directories of DIM's own that are left out when the master holds them, beside the store
@@ -125,7 +128,7 @@ func (e *UnreadableError) Error() string {
 func Run(ctx context.Context, s *store.Store, o Options) (Result, error) {
 	r, err := run(ctx, s, o)
 	if err != nil {
-		return r, fmt.Errorf("capture %s: %w", o.Dir, err)
+		return r, fmt.Errorf("capture %s: %w", o.place(), err)
 	}
 	return r, nil
 }
@@ -140,6 +143,9 @@ func run(ctx context.Context, s *store.Store, o Options) (Result, error) {
 		return Result{}, err
 	}
 	defer lock.Unlock()
+	if o.Dir == "" {
+		return o.captureElsewhere(ctx, s)
+	}
 	r, _, err := o.capture(ctx, s, loadNotes(s, &o), nil)
 	return r, err
 }
@@ -171,11 +177,16 @@ func (o Options) complete() (Options, error) {
 	if o.Workers <= 0 {
 		o.Workers = max(8, 2*runtime.GOMAXPROCS(0))
 	}
-	dir, err := filepath.Abs(o.Dir)
-	if err != nil {
-		return o, err
+	if dir, ok := strings.CutPrefix(o.Master, "dir:"); ok {
+		o.Dir = dir
 	}
-	o.Dir = dir
+	if o.Dir != "" {
+		dir, err := filepath.Abs(o.Dir)
+		if err != nil {
+			return o, err
+		}
+		o.Dir, o.Master = dir, "dir:"+dir
+	}
 	if o.CacheDir != "" {
 		return o, os.MkdirAll(o.CacheDir, 0o700)
 	}
@@ -211,41 +222,55 @@ func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touch
 	return r, made, err
 }
 
-// conclude makes the version, unless it is the newest already or nobody wants it made.
 func (c *scan) conclude(ctx context.Context, root *dir, made *notes) (Result, error) {
-	r := Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()}
-	digest := made.digest
-	before, err := c.store.Resolve(image.Ref{Image: c.o.Image})
+	r, err := c.o.conclude(ctx, c.store, c.batch, outcome{
+		root: c.rootEntry(root), digest: made.digest, files: made.files(), bytes: made.bytes(),
+		Result: Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()},
+	})
+	if err == nil && !c.o.DryRun && !c.partial && (c.old == nil || c.old.digest != made.digest || c.renote.Load()) {
+		if err := c.o.saveNotes(made); err != nil {
+			c.o.Log.Warn("notes for the next capture cannot be kept", "image", c.o.Image, "err", err)
+		}
+	}
+	return r, err
+}
+
+// outcome is a capture whose trees are in a batch.
+type outcome struct {
+	Result
+	root         image.Entry
+	digest       image.Digest // of the root
+	files, bytes uint64
+}
+
+// conclude makes the version, unless it is the newest already or nobody wants it made.
+func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Batch, out outcome) (Result, error) {
+	r := out.Result
+	before, err := s.Resolve(image.Ref{Image: o.Image})
 	first := errors.Is(err, store.ErrNotFound)
 	if err != nil && !first {
 		return r, err
 	}
 	r.Before = before
-	if !first && before.Digest == digest {
+	if !first && before.Digest == out.digest {
 		r.Version, r.Unchanged = before, before.Files
-	} else {
-		_, r.BytesNew = c.batch.Staged()
-		if err := c.batch.Commit(ctx); err != nil {
+		return r, nil
+	}
+	_, r.BytesNew = batch.Staged()
+	if err := batch.Commit(ctx); err != nil {
+		return r, err
+	}
+	r.Changed = true
+	r.Version = image.Version{
+		Image: o.Image, Digest: out.digest, Root: out.root, Master: o.Master, Parent: before.Number, Files: out.files, Bytes: out.bytes,
+	}
+	if !o.DryRun {
+		if r.Version, err = s.AddVersion(r.Version); err != nil {
 			return r, err
 		}
-		r.Changed = true
-		r.Version = image.Version{
-			Image: c.o.Image, Digest: digest, Root: c.rootEntry(root), Master: "dir:" + c.o.Dir,
-			Parent: before.Number, Files: made.files(), Bytes: made.bytes(),
-		}
-		if !c.o.DryRun {
-			if r.Version, err = c.store.AddVersion(r.Version); err != nil {
-				return r, err
-			}
-		}
-		if err := r.compare(ctx, c.store, before, first); err != nil { // the new version is there and whole
-			c.o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
-		}
 	}
-	if !c.o.DryRun && !c.partial && (c.old == nil || c.old.digest != digest || c.renote.Load()) {
-		if err := c.o.saveNotes(made); err != nil {
-			c.o.Log.Warn("notes for the next capture cannot be kept", "image", c.o.Image, "err", err)
-		}
+	if err := r.compare(ctx, s, before, first); err != nil { // the new version is there and whole
+		o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
 	}
 	return r, nil
 }

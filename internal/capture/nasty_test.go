@@ -48,6 +48,14 @@ func acl() []byte {
 
 // nasty fills the master with what real and hostile trees have.
 func (l *lab) nasty() {
+	l.odd()
+	for i := range 10_000 {
+		check(l.t, os.MkdirAll(l.path("many"), 0o755), os.WriteFile(l.path(fmt.Sprintf("many/%05d", i)), []byte(fmt.Sprint(i%10)), 0o640))
+	}
+}
+
+// odd fills the master with one of each oddity.
+func (l *lab) odd() {
 	t := l.t
 	l.write("plain", "hello")
 	l.write("empty", "")
@@ -60,9 +68,6 @@ func (l *lab) nasty() {
 	l.write("acl", "y")
 	l.write("xattr", "z")
 	l.write("big", strings.Repeat("big file ", 100_000))
-	for i := range 10_000 {
-		check(t, os.MkdirAll(l.path("many"), 0o755), os.WriteFile(l.path(fmt.Sprintf("many/%05d", i)), []byte(fmt.Sprint(i%10)), 0o640))
-	}
 	check(t,
 		os.Link(l.path("a/first"), l.path("a/second")),
 		os.Link(l.path("a/first"), l.path("dir/third")),

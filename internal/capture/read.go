@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/capture/draft"
 	"dim/internal/image"
 )
 
@@ -203,7 +204,7 @@ func readXattrs(src xattrSource) ([]image.Xattr, error) {
 	}
 	var list []image.Xattr
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
-		if !capturedXattr(name) {
+		if !draft.CapturedXattr(name) {
 			continue
 		}
 		var small [1024]byte
@@ -218,18 +219,6 @@ func readXattrs(src xattrSource) ([]image.Xattr, error) {
 	}
 	slices.SortFunc(list, func(a, b image.Xattr) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
-}
-
-// capturedXattr leaves out what file systems show of their own state, and the bookkeeping of overlayfs and of our layers, which
-// means something only where it stands.
-func capturedXattr(name string) bool {
-	switch {
-	case strings.HasPrefix(name, "trusted.overlay."), strings.HasPrefix(name, "trusted.dim."):
-		return false
-	case name == "system.posix_acl_access", name == "system.posix_acl_default":
-		return true
-	}
-	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "security.") || strings.HasPrefix(name, "trusted.")
 }
 
 // grow calls read with b, and with more room as long as that is too small.

@@ -232,17 +232,21 @@ func (c *scan) fault(path string, err error) {
 
 // reportProgress calls Options.Progress until stop, which calls it once more.
 func (c *scan) reportProgress() (stop func()) {
-	if c.o.Progress == nil {
-		return func() {}
-	}
 	var total Progress
 	if c.old != nil {
 		total.TotalFiles, total.TotalBytes = c.old.files(), c.old.bytes()
 	}
-	report := func() {
+	return everyNowAndThen(func() {
 		p := total
 		p.Files, p.Bytes = c.seenFiles.Load(), c.seenBytes.Load()
 		c.o.Progress(p)
+	}, c.o.Progress != nil)
+}
+
+// everyNowAndThen calls report from one goroutine until stop, which calls it once more; but never if nobody listens.
+func everyNowAndThen(report func(), listens bool) (stop func()) {
+	if !listens {
+		return func() {}
 	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup

@@ -20,9 +20,8 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if !ok {
 		return control.Captured{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image)
 	}
-	dir, ok := strings.CutPrefix(im.Master, "dir:")
-	if !ok {
-		return control.Captured{}, control.Errorf(control.Invalid, "capture %s: its master is %s, but only dir: can be captured", r.Image, im.Master)
+	if kind, _, _ := strings.Cut(im.Master, ":"); kind != "dir" && kind != "tar" {
+		return control.Captured{}, control.Errorf(control.Invalid, "capture %s: its master is %s, but only dir: and tar: can be captured", r.Image, im.Master)
 	}
 	if _, err := d.change(ctx); err != nil {
 		return control.Captured{}, err
@@ -43,7 +42,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		delete(d.captures, r.Image)
 	}()
 	result, err := capture.Run(ctx, d.store, capture.Options{
-		Image: r.Image, Dir: dir, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
+		Image: r.Image, Master: im.Master, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
 		DryRun: r.DryRun, Progress: note, Log: d.log,
 	})
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {

@@ -23,14 +23,24 @@ type Content struct {
 	Data   []image.Extent // as in image.Entry
 }
 
-// PutBlob stores all that r yields as a blob.
+// PutBlob stores all that r yields as a blob. An error of r leaves the batch as it was.
 func (b *Batch) PutBlob(ctx context.Context, r io.Reader) (Content, error) {
+	return b.putStream(ctx, r, false)
+}
+
+// PutSparse is PutBlob for a file that is known to have holes: all its blocks of zeros are.
+func (b *Batch) PutSparse(ctx context.Context, r io.Reader) (Content, error) {
+	return b.putStream(ctx, r, true)
+}
+
+func (b *Batch) putStream(ctx context.Context, r io.Reader, sparse bool) (Content, error) {
 	fd, name, err := b.createTemp()
 	if err != nil {
 		return Content{}, b.fail(err)
 	}
 	defer unix.Close(fd)
 	w := b.newIntake(ctx, fd)
+	w.sparse = sparse
 	defer b.buffers.Put((*[chunk]byte)(w.buf))
 	for {
 		n, rerr := io.ReadFull(r, w.buf)
@@ -44,7 +54,11 @@ func (b *Batch) PutBlob(ctx context.Context, r io.Reader) (Content, error) {
 			return Content{}, errors.Join(rerr, b.unlink(name))
 		}
 	}
+	if err := w.end(); err != nil {
+		return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
+	}
 	c := w.content()
+	b.written(c.Size)
 	return c, b.adopt(name, c)
 }
 

@@ -1,0 +1,125 @@
+package archive
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"dim/internal/capture/draft"
+	"dim/internal/image"
+)
+
+// maxFile is the size of the largest file of ext4; the zeros of a hole are hashed like other bytes.
+const maxFile = 16 << 40
+
+func entry(h *tar.Header) (image.Entry, error) {
+	e := image.Entry{Mode: uint32(h.Mode) & 0o7777, Nlink: 1, Mtime: image.Time{Sec: h.ModTime.Unix(), Nsec: uint32(h.ModTime.Nanosecond())}}
+	var err error
+	if e.UID, err = number("owner", int64(h.Uid)); err != nil {
+		return e, err
+	}
+	if e.GID, err = number("group", int64(h.Gid)); err != nil {
+		return e, err
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		e.Type, e.Size = image.Regular, uint64(h.Size)
+		if h.Size > maxFile {
+			return e, fmt.Errorf("%d bytes are too many for a file", h.Size)
+		}
+	case tar.TypeDir, typeDumpDir:
+		e.Type = image.Directory
+	case tar.TypeSymlink:
+		e.Type, e.Target = image.Symlink, h.Linkname
+		if e.Target == "" || len(e.Target) > image.MaxTarget || strings.IndexByte(e.Target, 0) >= 0 {
+			return e, errors.New("the target of the symlink is empty, too long or has a NUL")
+		}
+	case tar.TypeChar:
+		e.Type, err = image.CharDevice, device(&e, h)
+	case tar.TypeBlock:
+		e.Type, err = image.BlockDevice, device(&e, h)
+	case tar.TypeFifo:
+		e.Type = image.FIFO
+	default:
+		return e, fmt.Errorf("kind %q is not understood", h.Typeflag)
+	}
+	if err == nil {
+		e.Xattrs, err = xattrs(h.PAXRecords)
+	}
+	return e, err
+}
+
+// number checks an owner or device number.
+func number(what string, n int64) (uint32, error) {
+	if n < 0 || n > math.MaxUint32 {
+		return 0, fmt.Errorf("%s %d is out of range", what, n)
+	}
+	return uint32(n), nil
+}
+
+func device(e *image.Entry, h *tar.Header) (err error) {
+	if e.Major, err = number("device", h.Devmajor); err != nil {
+		return err
+	}
+	e.Minor, err = number("device", h.Devminor)
+	return err
+}
+
+// The keys of pax records (GNU tar, src/xheader.c).
+const (
+	keyXattr      = "SCHILY.xattr."
+	keySELinux    = "RHT.security.selinux"
+	keyACLAccess  = "SCHILY.acl.access"
+	keyACLDefault = "SCHILY.acl.default"
+
+	nameSELinux    = "security.selinux"
+	nameACLAccess  = "system.posix_acl_access"
+	nameACLDefault = "system.posix_acl_default"
+)
+
+// unescape undoes what GNU tar does to the names of xattrs in keys.
+func unescape(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "%3D", "="), "%25", "%")
+}
+
+// xattrs returns the xattrs that are captured, sorted. ACLs come as text, as the xattr that the kernel keeps, or both: then the xattr counts,
+// because the text may have names of users of the machine that made the archive.
+func xattrs(records map[string]string) ([]image.Xattr, error) {
+	values := map[string][]byte{}
+	for key, value := range records {
+		escaped, ok := strings.CutPrefix(key, keyXattr)
+		name := unescape(escaped)
+		if !ok || !draft.CapturedXattr(name) {
+			continue
+		}
+		if len(name) > image.MaxName || strings.IndexByte(name, 0) >= 0 || len(value) > image.MaxXattr {
+			return nil, fmt.Errorf("xattr %q of %d bytes is out of range", shortened(name), len(value))
+		}
+		values[name] = []byte(value)
+	}
+	if label, ok := records[keySELinux]; ok && values[nameSELinux] == nil {
+		values[nameSELinux] = append([]byte(label), 0)
+	}
+	for key, name := range map[string]string{keyACLAccess: nameACLAccess, keyACLDefault: nameACLDefault} {
+		text, ok := records[key]
+		if !ok || values[name] != nil {
+			continue
+		}
+		value, err := parseACL(text, name == nameACLAccess)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		if value != nil {
+			values[name] = value
+		}
+	}
+	var list []image.Xattr
+	for name, value := range values {
+		list = append(list, image.Xattr{Name: name, Value: value})
+	}
+	slices.SortFunc(list, func(a, b image.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}

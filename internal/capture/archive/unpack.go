@@ -1,0 +1,133 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"dim/internal/capture/draft"
+	"dim/internal/image"
+	"dim/internal/store"
+)
+
+// Batch takes in content; it is a *store.Batch.
+type Batch interface {
+	PutBytes([]byte) (image.Digest, error)
+	PutBlob(ctx context.Context, r io.Reader) (store.Content, error)
+	PutSparse(ctx context.Context, r io.Reader) (store.Content, error)
+}
+
+// small is what is read into memory and put at once.
+const small = 64 << 10
+
+// Store puts the content of m, a regular file, into b, and its digest and holes into m.Entry.
+func (m *Member) Store(ctx context.Context, b Batch) error {
+	e := &m.Entry
+	if e.Size <= small && !m.Sparse {
+		content := make([]byte, e.Size)
+		if _, err := io.ReadFull(m, content); err != nil {
+			return short(err)
+		}
+		var err error
+		e.Digest, err = b.PutBytes(content)
+		return err
+	}
+	put := b.PutBlob
+	if m.Sparse {
+		put = b.PutSparse
+	}
+	c, err := put(ctx, m)
+	if err != nil {
+		return err
+	}
+	if c.Size != e.Size {
+		return short(io.ErrUnexpectedEOF)
+	}
+	e.Digest, e.Data = c.Digest, c.Data
+	return nil
+}
+
+func short(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("the archive is shorter than it says: %w", io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// Unpacker puts archives into a tree, and what they contain into a batch.
+type Unpacker struct {
+	Batch Batch
+	Tree  *draft.Tree
+	// Whiteouts makes the names of OCI layers that hide others do so (OCI image-spec, layer.md).
+	Whiteouts bool
+	Seen      func(files, bytes uint64) // of each member, if it is set
+	// What was read of regular files.
+	Files, Bytes uint64
+}
+
+// Unpack takes in an uncompressed archive.
+func (u *Unpacker) Unpack(ctx context.Context, r io.Reader) error {
+	in := NewReader(ctx, r)
+	for {
+		m, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := u.take(ctx, m); err != nil {
+			return fmt.Errorf("member %q: %w", shortened(m.Path), err)
+		}
+	}
+}
+
+// The names that hide others (OCI image-spec, layer.md, "Whiteouts"). Others that begin like opaqueName are aufs' own.
+const (
+	whiteout   = ".wh."
+	metadata   = ".wh..wh."
+	opaqueName = ".wh..wh..opq"
+)
+
+func (u *Unpacker) take(ctx context.Context, m *Member) error {
+	last := path.Base(m.Path)
+	if u.Whiteouts && strings.HasPrefix(last, whiteout) {
+		if m.Entry.Size > 0 {
+			return errors.New("it hides another and has content")
+		}
+		dir := strings.TrimSuffix(strings.TrimSuffix(m.Path, last), "/")
+		switch {
+		case last == opaqueName:
+			return u.Tree.Clear(dir)
+		case strings.HasPrefix(last, metadata):
+			return nil
+		}
+		hidden := strings.TrimPrefix(last, whiteout)
+		if !image.ValidEntryName(hidden) {
+			return errors.New("it hides nothing that could be there")
+		}
+		return u.Tree.Remove(image.JoinPath(dir, hidden))
+	}
+	if m.Linked {
+		u.seen(0)
+		return u.Tree.Link(m.Path, m.Link)
+	}
+	if m.Entry.Type == image.Regular && u.Tree.Wanted(m.Path) {
+		if err := m.Store(ctx, u.Batch); err != nil {
+			return err
+		}
+		u.Files++
+		u.Bytes += m.Entry.Size
+	}
+	u.seen(m.Entry.Size)
+	return u.Tree.Put(m.Path, m.Entry)
+}
+
+func (u *Unpacker) seen(bytes uint64) {
+	if u.Seen != nil {
+		u.Seen(1, bytes)
+	}
+}

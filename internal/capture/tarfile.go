@@ -1,0 +1,69 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/capture/archive"
+	"dim/internal/store"
+)
+
+// captureTar captures a tar file.
+func (o *Options) captureTar(ctx context.Context, s *store.Store, path string) (Result, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not make us wait
+	if err != nil {
+		return Result{}, err
+	}
+	defer f.Close()
+	before, err := statFile(f)
+	if err != nil {
+		return Result{}, err
+	}
+	return o.captureBundle(ctx, s, bundle{
+		identity: before.identity(o.Now()),
+		unpack: func(ctx context.Context, u *archive.Unpacker) error {
+			if _, err := f.Seek(0, 0); err != nil {
+				return err
+			}
+			r, err := archive.Decompress(f)
+			if err != nil {
+				return fmt.Errorf("decompress: %w", err)
+			}
+			defer r.Close()
+			if err := u.Unpack(ctx, r); err != nil {
+				return err
+			}
+			after, err := statFile(f)
+			if err == nil && after != before {
+				err = errors.New("it changed while it was read")
+			}
+			return err
+		},
+	})
+}
+
+func statFile(f *os.File) (stamp, error) {
+	var x unix.Statx_t
+	if err := statxFD(int(f.Fd()), &x); err != nil {
+		return stamp{}, err
+	}
+	d := device{}
+	s := d.stamp(&x)
+	if s.kind() != unix.S_IFREG {
+		return s, errors.New("it is not a regular file")
+	}
+	return s, nil
+}
+
+// identity tells a file from others, and from itself after a change; "" when it is so young that it cannot.
+func (s *stamp) identity(now time.Time) string {
+	if !s.before(now.Add(-clockGrain)) {
+		return ""
+	}
+	return fmt.Sprintf("file %d:%d %d %d %d.%09d %d.%09d", s.devMajor, s.devMinor, s.ino, s.size, s.mtimeSec, s.mtimeNsec, s.ctimeSec, s.ctimeNsec)
+}
