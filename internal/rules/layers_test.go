@@ -41,6 +41,7 @@ var layers = map[string]layer{
 	"internal/vfs/vfstest": keeping, // the battery; no program imports it
 
 	"internal/capture":   deeds,
+	"internal/watch":     deeds,
 	"internal/replica":   deeds,
 	"internal/rollout":   deeds,
 	"internal/boot":      deeds,
