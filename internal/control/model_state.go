@@ -15,6 +15,12 @@ type NodeStates interface {
 	Saved(ctx context.Context, node string) ([]Saved, error)
 	// Restore brings set-aside entries of a node back. When nothing fits it is NotFound.
 	Restore(ctx context.Context, node string, r RestoreRequest) ([]Restored, error)
+	// Own yields what a node has of its own, in order of path, until yield returns false.
+	Own(ctx context.Context, node string, yield func(Change) bool) error
+	// Differ tells why two nodes differ.
+	Differ(ctx context.Context, a, b string) (Difference, error)
+	// Reset sets aside what a node has of its own. One that may be running is a Conflict, unless the request says Force or names paths.
+	Reset(ctx context.Context, node string, r ResetRequest) ([]Saved, error)
 	// Forget removes what was set aside for good.
 	Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error)
 }
@@ -59,6 +65,35 @@ type ForgetRequest struct {
 	DryRun bool      `json:"dry_run,omitempty"`
 }
 
+// ResetRequest says what of a node's own is to go.
+type ResetRequest struct {
+	Paths  []Path `json:"paths"` // empty: everything
+	DryRun bool   `json:"dry_run,omitempty"`
+	Force  bool   `json:"force,omitempty"` // also when the node may be running
+}
+
+// Difference is why two nodes show something else.
+type Difference struct {
+	A     Side   `json:"a"`
+	B     Side   `json:"b"`
+	Paths []Diff `json:"paths"` // node files and own files that differ
+}
+
+// Side is one of two nodes.
+type Side struct {
+	Node    string `json:"node"`
+	Image   string `json:"image"`
+	Version int    `json:"version"`
+}
+
+// Diff is a path at which two nodes differ for another reason than their versions.
+type Diff struct {
+	Path Path   `json:"path"`
+	Of   string `json:"of"` // "node file", "own"
+	A    string `json:"a"`  // what the first has there: "added, 5 B", "removed", …; "": nothing special
+	B    string `json:"b"`
+}
+
 // MarshalJSON keeps every byte.
 func (p Path) MarshalJSON() ([]byte, error) {
 	if utf8.ValidString(string(p)) {
@@ -91,6 +126,14 @@ func stateCalls(mux *http.ServeMux, b NodeStates) {
 	}))
 	mux.Handle("POST /v1/nodes/{node}/restore", answer(onNode(b.Restore)))
 	mux.Handle("POST /v1/nodes/{node}/forget", answer(onNode(b.Forget)))
+	mux.Handle("POST /v1/nodes/{node}/reset", answer(onNode(b.Reset)))
+	mux.HandleFunc("GET /v1/nodes/{node}/own", func(w http.ResponseWriter, r *http.Request) {
+		out := newLines(w)
+		out.end(struct{}{}, b.Own(r.Context(), r.PathValue("node"), func(c Change) bool { return out.send(line{Change: &c}) == nil }))
+	})
+	mux.Handle("GET /v1/nodes/{node}/differ/{other}", answer(func(r *http.Request) (Difference, error) {
+		return b.Differ(r.Context(), r.PathValue("node"), r.PathValue("other"))
+	}))
 }
 
 // onNode makes a call of one that takes a node and a body.
@@ -120,4 +163,24 @@ func (c *Client) Restore(ctx context.Context, node string, r RestoreRequest) ([]
 // Forget removes what was set aside, see Backend.
 func (c *Client) Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error) {
 	return call[[]Saved](ctx, c, http.MethodPost, nodePath(node, "forget"), r)
+}
+
+// Reset sets aside what a node has of its own, see Backend.
+func (c *Client) Reset(ctx context.Context, node string, r ResetRequest) ([]Saved, error) {
+	return call[[]Saved](ctx, c, http.MethodPost, nodePath(node, "reset"), r)
+}
+
+// Own calls each for everything that a node has of its own.
+func (c *Client) Own(ctx context.Context, node string, each func(Change)) error {
+	var end struct{}
+	return c.follow(ctx, http.MethodGet, nodePath(node, "own"), nil, &end, func(l line) {
+		if l.Change != nil {
+			each(*l.Change)
+		}
+	})
+}
+
+// Differ tells why two nodes differ.
+func (c *Client) Differ(ctx context.Context, a, b string) (Difference, error) {
+	return call[Difference](ctx, c, http.MethodGet, nodePath(a, "differ/"+url.PathEscape(b)), nil)
 }

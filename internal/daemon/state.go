@@ -120,3 +120,58 @@ func (d *daemon) expire(ctx context.Context) error {
 		}
 	}
 }
+
+// Own implements control.Backend.
+func (d *daemon) Own(_ context.Context, node string, yield func(control.Change) bool) error {
+	r, err := d.replicaOf(node)
+	if err != nil {
+		return err
+	}
+	list, err := r.Own("")
+	if err != nil {
+		return err
+	}
+	for _, o := range list {
+		c := control.Change{Path: "/" + o.Path, Kind: control.Kind(o.Kind), Type: typeName(o.Type), Size: o.Size, Was: o.Was, What: o.What}
+		if o.Kind != replica.OwnChanged {
+			c.Was = 0
+		}
+		if !yield(c) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// runningWithin is how long after the last sign of life a node may still be running: an idle one with a long attribute cache is silent for minutes.
+const runningWithin = 10 * time.Minute
+
+// Reset implements control.Backend.
+func (d *daemon) Reset(_ context.Context, node string, q control.ResetRequest) ([]control.Saved, error) {
+	r, err := d.replicaOf(node)
+	if err != nil {
+		return nil, err
+	}
+	if len(q.Paths) == 0 && !q.DryRun && !q.Force && d.mayRun(node) {
+		return nil, control.Errorf(control.Conflict, "reset %s: it may be running: what it wrote would vanish from under its services", node).
+			WithHint("switch it off first, name the paths, or add --force and boot it again afterwards")
+	}
+	paths := make([]string, len(q.Paths))
+	for i, p := range q.Paths {
+		paths[i] = string(p)
+	}
+	list, err := r.Reset(paths, q.DryRun)
+	if err == nil && !q.DryRun && len(list) > 0 {
+		d.log.Info("a node's own files were set aside", "node", node, "entries", len(list), "stamp", list[0].ID())
+	}
+	return savedList(list), err
+}
+
+// mayRun reports whether a node has made a call or a step of its boot lately.
+func (d *daemon) mayRun(node string) bool {
+	if x := d.exports.node(cluster.NodeName(node)); x != nil && time.Since(time.Unix(0, x.lastCall.Load())) < runningWithin {
+		return true
+	}
+	s, ok := d.tracker.Get(cluster.NodeName(node))
+	return ok && time.Since(s.Since) < runningWithin
+}

@@ -44,6 +44,7 @@ type asider struct {
 	dir  string // where it goes, from the replica's directory
 	why  string // kept with it
 	made bool   // dir is there, and says why
+	dry  bool   // only list what would be done
 	own  bool   // the changes are those of node files
 	list []SetAside
 }

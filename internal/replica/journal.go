@@ -286,6 +286,33 @@ func (j *journal) write(kind string, at int64, to *image.Version, list []who) er
 	return j.append(&record{Kind: kind, At: at, To: &to.Digest, Who: list}, to)
 }
 
+// renew notes that all that the replica in dir shows has changed at a time, whatever it is: as if it had been made then.
+func (j *journal) renew(dir string, at, since int64, most int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.flushLocked(); err != nil {
+		return err
+	}
+	st := j.states[dir]
+	steps, _ := recent(st.steps, since, most)
+	r := record{Kind: recordState, To: &st.to.Digest, Who: []who{{Replica: dir, Made: at, Files: st.files}}}
+	names := []*image.Version{st.to}
+	for _, s := range steps {
+		names = append(names, s.from, s.to)
+		r.Steps = append(r.Steps, stepRecord{At: s.at, From: s.from.Digest, To: s.to.Digest, Files: s.files})
+	}
+	for _, v := range names {
+		if err := j.name(j.log, j.versions, v); err != nil {
+			return err
+		}
+	}
+	if err := appendRecord(j.log, &r); err != nil {
+		return err
+	}
+	st.made = at
+	return nil
+}
+
 // rewrite writes the log anew when it has grown large, with what is still of use: steps that are younger than since, but
 // no more than most of each replica. Who forgets steps raises the time at which the replica was made.
 func (j *journal) rewrite(since int64, most int) error {

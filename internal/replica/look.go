@@ -157,6 +157,7 @@ type Held struct {
 	Path  string // of the mount, without a leading slash
 }
 
+// Error names the mount.
 func (h *Held) Error() string {
 	return fmt.Sprintf("switch %s/%s: the node has a mount on /%s, which changes", h.Node, h.Image, h.Path)
 }

@@ -2,7 +2,10 @@ package replica
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -229,7 +232,7 @@ func (h *history) tendSaved(v image.Version, low string) {
 		return
 	}
 	one := rapid.SampledFrom(saved).Draw(h.t, "saved")
-	switch rapid.IntRange(0, 2).Draw(h.t, "tend") {
+	switch rapid.IntRange(0, 3).Draw(h.t, "tend") {
 	case 0:
 		h.lines = append(h.lines, "restore "+one.Path+" "+string(one.Kind))
 		_, err = h.o.Restore(Restoration{Path: one.Path, From: one.ID()})
@@ -239,10 +242,172 @@ func (h *history) tendSaved(v image.Version, low string) {
 	case 2:
 		h.lines = append(h.lines, "forget "+one.Path)
 		_, err = h.o.Forget(Oblivion{Path: one.Path})
+	case 3:
+		h.lines = append(h.lines, "reset "+one.Path)
+		_, err = h.o.Reset([]string{one.Path}, false)
 	}
 	if err != nil {
 		h.lines = append(h.lines, err.Error()) // something stands in the way
 	}
 	h.checkReopened(v, low)
 	h.checkIDs()
+}
+
+// A reset leaves the version alone, whatever the node did; what was set aside brings all of it back.
+func TestAResetAfterARandomHistoryIsUndoneByARestore(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	m := newMemory(t)
+	low, v := modelVersion(t, m, dir, 1, modelSeed)
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		h := newHistory(rt, t, m, v, filepath.Join(dir, fmt.Sprint("h", n)))
+		defer h.close()
+		unmount := h.mount(filepath.Join(h.base, "kernel"), low, filepath.Join(h.base, "upper"), filepath.Join(h.base, "work"), "index=on,redirect_dir=on,metacopy=off")
+		defer unmount()
+		plain := h.o.tree()
+		for range rapid.IntRange(1, 20).Draw(rt, "length") {
+			h.step()
+		}
+		mine := h.o.tree()
+		own, err := h.o.Own("")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if same := cmp.Equal(plain, mine); len(own) == 0 && !same {
+			rt.Fatalf("nothing is listed as the node's own after\n%s", strings.Join(h.lines, "\n"))
+		}
+		paths := []string{""}
+		if rapid.Bool().Draw(rt, "by path") {
+			paths = h.o.names("")
+			paths = append(paths, modelNames...)
+		}
+		h.lines = append(h.lines, fmt.Sprintf("reset %q", paths))
+		before := h.o.attr("").Ctime
+		list, err := h.o.Reset(paths, false)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if diff := cmp.Diff(plain, h.o.tree()); diff != "" {
+			rt.Fatalf("the version (-) and the replica (+) differ after\n%s\n%s", strings.Join(h.lines, "\n"), diff)
+		}
+		if len(list) > 0 && !before.Before(h.o.attr("").Ctime) && paths[0] == "" {
+			rt.Fatalf("the root has no new ctime after\n%s", strings.Join(h.lines, "\n"))
+		}
+		h.checkReopened(v, low)
+		h.checkIDs()
+		if len(list) == 0 {
+			return
+		}
+		if _, err := h.o.Restore(Restoration{}); err != nil {
+			rt.Fatal(err)
+		}
+		if diff := cmp.Diff(mine, h.o.tree()); diff != "" {
+			rt.Fatalf("before the reset (-) and after the restore (+) differ after\n%s\n%s", strings.Join(h.lines, "\n"), diff)
+		}
+		h.checkReopened(v, low)
+		h.checkIDs()
+	})
+}
+
+func TestOwnListsWhatTheNodeHasChanged(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/a", "mine")
+	o.remove("etc/b")
+	o.mkdir("own")
+	o.write("own/f", "four")
+	for path, mode := range map[string]uint32{"etc/c": 0o600, "opt": 0o700} {
+		if _, err := o.SetAttr(root, o.handle(path), &vfs.SetAttr{Valid: vfs.SetMode, Mode: mode}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.remove("opt/app")
+	o.mkdir("opt/app")
+	list, err := o.Own("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range list {
+		got = append(got, fmt.Sprintf("%s %s %d/%d %s", w.Path, w.Kind, w.Size, w.Was, w.What))
+	}
+	want := []string{
+		"etc/a content 4/2 ", "etc/b removed 2/0 ", "etc/c attributes 2/2 mode", "opt attributes 0/0 mode", "opt/app content 0/0 hides",
+		"own added 0/0 ", "own/f added 4/0 ",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The server dies at each point of a reset in turn: the replica shows what it did, or the version, and nothing is lost.
+func TestAResetThatIsBrokenOffLosesNothing(t *testing.T) {
+	m := newMemory(t)
+	v := m.version(t, 1, v1)
+	for _, paths := range [][]string{nil, {"etc", "opt"}} {
+		for point := 1; ; point++ {
+			o := newSite(t, v, m)
+			o.write("etc/a", "mine")
+			o.write("opt/own", "own")
+			o.remove("etc/b")
+			before, left := o.tree(), point
+			o.s.crashAt = func(string) error {
+				if left--; left <= 0 {
+					return errCrash
+				}
+				return nil
+			}
+			_, err := o.Reset(paths, false)
+			if left > 0 {
+				if err != nil || point < 2 {
+					t.Fatalf("%d points, %v", point-1, err)
+				}
+				break
+			}
+			if !errors.Is(err, errCrash) {
+				t.Fatalf("point %d: %v", point, err)
+			}
+			o.restart()
+			if _, err := o.Restore(Restoration{}); err != nil && !errors.Is(err, ErrNotSaved) {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, o.tree()); diff != "" {
+				t.Errorf("crash at point %d of a reset of %q, then a restore (-want +got):\n%s", point, paths, diff)
+			}
+		}
+	}
+}
+
+// A node that runs through a reset keeps what it has open, and sees the version at once.
+func TestAResetUnderARunningNode(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	old := o.handle("etc/a")
+	o.write("etc/a", "mine")
+	was := o.attr("etc")
+	if plan, err := o.Reset(nil, true); err != nil || len(plan) != 1 || o.content("etc/a") != "mine" {
+		t.Errorf("plan %+v, %v", plan, err)
+	}
+	if _, err := o.Reset(nil, false); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		o.want("etc/a", "a1")
+		if o.handle("etc/a") == old || o.read(old) != "mine" {
+			t.Errorf("the node's file by its handle: %q", o.read(old))
+		}
+		if now := o.attr("etc"); !was.Ctime.Before(now.Ctime) {
+			t.Error("a directory has no new ctime")
+		}
+	}
+	check()
+	o.restart()
+	check()
+	saved, _ := o.Saved()
+	if len(saved) != 1 || saved[0].Why != "reset" || saved[0].Path != "etc/a" {
+		t.Errorf("saved: %+v", saved)
+	}
 }

@@ -1,0 +1,165 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dim/internal/control"
+	"dim/internal/image"
+	"dim/internal/replica"
+	"dim/internal/vfs"
+)
+
+// Differ implements control.Backend.
+func (d *daemon) Differ(_ context.Context, a, b string) (control.Difference, error) {
+	var out control.Difference
+	ra, err := d.replicaOf(a)
+	if err != nil {
+		return out, err
+	}
+	rb, err := d.replicaOf(b)
+	if err != nil {
+		return out, err
+	}
+	out.A, out.B = side(a, ra), side(b, rb)
+	out.Paths = differingFiles(ra.NodeFiles(), rb.NodeFiles())
+	ownA, err := ra.Own("")
+	if err != nil {
+		return out, err
+	}
+	ownB, err := rb.Own("")
+	if err != nil {
+		return out, err
+	}
+	out.Paths = append(out.Paths, differingOwn(ra, rb, ownA, ownB)...)
+	return out, nil
+}
+
+func side(node string, r *replica.Replica) control.Side {
+	v := r.Version()
+	return control.Side{Node: node, Image: v.Image, Version: v.Number}
+}
+
+// differingFiles compares what was rendered for two nodes.
+func differingFiles(a, b []replica.NodeFile) []control.Diff {
+	text := func(f *replica.NodeFile) string {
+		return fmt.Sprintf("%s, %d bytes, mode %04o, owner %d:%d", f.Digest.Short(), f.Size, f.Mode, f.UID, f.GID)
+	}
+	return join(a, b, func(f *replica.NodeFile) string { return f.Path }, func(x, y *replica.NodeFile) (control.Diff, bool) {
+		out := control.Diff{Of: "node file"}
+		if x != nil {
+			out.A = text(x)
+		}
+		if y != nil {
+			out.B = text(y)
+		}
+		return out, out.A != out.B
+	})
+}
+
+// differingOwn compares what two nodes have of their own. Files of one size and one content are the same whenever they were written.
+func differingOwn(ra, rb *replica.Replica, a, b []replica.Own) []control.Diff {
+	return join(a, b, func(o *replica.Own) string { return o.Path }, func(x, y *replica.Own) (control.Diff, bool) {
+		out := control.Diff{Of: "own"}
+		if x != nil {
+			out.A = ownText(x)
+		}
+		if y != nil {
+			out.B = ownText(y)
+		}
+		switch {
+		case out.A != out.B:
+			return out, true
+		case x.Type == vfs.Regular && x.Kind != replica.OwnRemoved && !sameContent(ra, rb, x.Path, x.Size):
+			out.A += ", other content"
+			out.B += ", other content"
+			return out, true
+		}
+		return out, false
+	})
+}
+
+func ownText(o *replica.Own) string {
+	text := string(o.Kind)
+	if o.Kind == replica.OwnRemoved {
+		return text
+	}
+	if o.What == "hides" {
+		text = "hides the master's"
+	}
+	text += " " + typeName(o.Type)
+	if o.Type == vfs.Regular {
+		text += fmt.Sprintf(", %d bytes", o.Size)
+	}
+	return text + fmt.Sprintf(", mode %04o, owner %d:%d", o.Mode, o.UID, o.GID)
+}
+
+// join compares two lists in order of path, entry by entry; one of the two is nil where only the other list has the path.
+func join[T any](a, b []T, path func(*T) string, compare func(x, y *T) (control.Diff, bool)) []control.Diff {
+	byPath := func(x, y T) int { return image.ComparePaths(path(&x), path(&y)) }
+	slices.SortFunc(a, byPath)
+	slices.SortFunc(b, byPath)
+	var out []control.Diff
+	for len(a) > 0 || len(b) > 0 {
+		var x, y *T
+		order := 0
+		switch {
+		case len(b) == 0:
+			order = -1
+		case len(a) == 0:
+			order = 1
+		default:
+			order = image.ComparePaths(path(&a[0]), path(&b[0]))
+		}
+		if order <= 0 {
+			x, a = &a[0], a[1:]
+		}
+		if order >= 0 {
+			y, b = &b[0], b[1:]
+		}
+		diff, differs := compare(x, y)
+		if !differs {
+			continue
+		}
+		at := x
+		if at == nil {
+			at = y
+		}
+		diff.Path = "/" + control.Path(path(at))
+		out = append(out, diff)
+	}
+	return out
+}
+
+// compareMax bounds how much of two files is read to tell whether they are the same.
+const compareMax = 16 << 20
+
+// sameContent compares the bytes of a file of two replicas. Larger files than compareMax are taken for different.
+func sameContent(a, b *replica.Replica, path string, size uint64) bool {
+	if size > compareMax {
+		return false
+	}
+	x, err := readFile(a, path, size)
+	if err != nil {
+		return false
+	}
+	y, err := readFile(b, path, size)
+	return err == nil && bytes.Equal(x, y)
+}
+
+func readFile(r *replica.Replica, path string, size uint64) ([]byte, error) {
+	who, h := &vfs.Cred{}, r.Root()
+	var a vfs.Attr
+	for name := range strings.SplitSeq(path, "/") {
+		var err error
+		if h, err = r.Lookup(who, h, name, &a); err != nil {
+			return nil, err
+		}
+	}
+	buf := make([]byte, size)
+	n, _, err := r.Read(who, h, buf, 0)
+	return buf[:n], err
+}
