@@ -194,6 +194,11 @@ func (o Options) complete() (Options, error) {
 }
 
 func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touched *touch) (Result, *notes, error) {
+	hold, err := s.Hold() // the version is known only after the batch has ended
+	if err != nil {
+		return Result{}, nil, err
+	}
+	defer hold.Unlock()
 	batch, err := s.Begin()
 	if err != nil {
 		return Result{}, nil, err

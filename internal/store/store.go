@@ -16,7 +16,7 @@
 // All methods of Store and Batch may be called from any number of goroutines, and any number of processes may
 // have the store open. Batches of different processes do not disturb each other. Named locks (Lock) keep
 // an operation, such as the capture of one image, to one process. No method waits for a lock longer than it takes to
-// write one version. Lock order: prune lock, named locks, versions lock.
+// write one version, but Hold and Begin, which wait for a Sweep. Lock order: prune lock, named locks, versions lock.
 //
 // # What it must not know
 //

@@ -26,7 +26,7 @@ type versionFile struct {
 const versionFormat = 1
 
 // AddVersion makes v known, and returns it with its Number, Root and time. Everything that v.Digest leads to must have
-// been committed. With Number 0 it gets the next; a version that comes with its number, from another store, keeps it,
+// been committed, and kept by Hold since. With Number 0 it gets the next; a version that comes with its number, from another store, keeps it,
 // and adding it twice is no error. Tags are not taken from v.
 func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 	if !image.ValidName(v.Image) {

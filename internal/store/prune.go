@@ -1,0 +1,297 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/durable"
+	"dim/internal/image"
+)
+
+// Hold keeps objects from being removed until Unlock. Who makes a version holds it from before the first object is put until
+// AddVersion has returned: a batch alone lets go when it is committed, and nothing names what it brought yet. It waits while objects are
+// being removed.
+func (s *Store) Hold() (*Lock, error) { return s.lock(pruneLock, unix.LOCK_SH) }
+
+// RemoveVersion forgets a version, with its tags. What it led to stays until Sweep. Errors may be ErrNotFound.
+func (s *Store) RemoveVersion(r image.Ref) error {
+	if !image.ValidName(r.Image) || r.Number <= 0 {
+		return fmt.Errorf("remove version %s: not a version's name", r)
+	}
+	lock, err := s.lock(versionsLock, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	name := strconv.Itoa(r.Number) + ".json"
+	if _, err := os.Lstat(s.path(versionsDir, r.Image, name)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove version %s: %w", r, ErrNotFound)
+	}
+	tags, err := s.tags(r.Image)
+	if err != nil {
+		return err
+	}
+	for _, tag := range tags[r.Number] {
+		if err := s.remove("remove tag", tagsDir, r.Image, tag); err != nil {
+			return err
+		}
+	}
+	return s.remove("remove version", versionsDir, r.Image, name)
+}
+
+// remove removes kind/dir/name durably.
+func (s *Store) remove(step, kind, dir, name string) error {
+	if err := s.step(step); err != nil {
+		return err
+	}
+	if err := os.Remove(s.path(kind, dir, name)); err != nil {
+		return err
+	}
+	return durable.SyncDir(s.path(kind, dir))
+}
+
+// Garbage is what no version leads to.
+type Garbage struct {
+	Objects int
+	Bytes   uint64 // on the disk; of blobs that share blocks with a master, less is freed
+
+	trees, blobs []image.Digest // trees in an order in which none comes before one that names it
+}
+
+// Garbage finds the objects that would be left over without the given versions, and those that are already. Roots are digests
+// of versions that stay, besides those that the store has. It removes nothing.
+func (s *Store) Garbage(ctx context.Context, without []image.Ref, roots []image.Digest) (Garbage, error) {
+	m := marker{Store: s, ctx: ctx, marked: map[object]bool{}}
+	if err := m.versions(without); err != nil {
+		return Garbage{}, err
+	}
+	for _, d := range roots {
+		if err := m.root(d); err != nil && !errors.Is(err, ErrNotFound) {
+			return Garbage{}, fmt.Errorf("find what is in use: %w", err)
+		}
+	}
+	return m.rest()
+}
+
+// Sweep removes the objects that no version leads to, but what roots lead to. Nobody may be bringing objects: then it is a
+// *LockedError, at once, and nothing was removed. An end in the middle, of ctx or of the process, leaves objects that a later Sweep removes:
+// at no time does the store have a tree without all that it leads to.
+func (s *Store) Sweep(ctx context.Context, roots []image.Digest) (Garbage, error) {
+	lock, err := s.lock(pruneLock, unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		if locked, ok := errors.AsType[*LockedError](err); ok {
+			locked.Holder = s.bringing()
+		}
+		return Garbage{}, err
+	}
+	defer lock.Unlock()
+	g, err := s.Garbage(ctx, nil, roots)
+	if err != nil || g.Objects == 0 {
+		return g, err
+	}
+	return g, s.sweep(ctx, &g)
+}
+
+func (s *Store) sweep(ctx context.Context, g *Garbage) error {
+	for _, list := range []struct {
+		kind    string
+		digests []image.Digest
+	}{{treesDir, g.trees}, {blobsDir, g.blobs}} {
+		for _, d := range list.digests {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := s.step("sweep " + list.kind); err != nil {
+				return err
+			}
+			if err := os.Remove(s.path(objectPath(list.kind, d))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if err := s.step("sync " + list.kind); err != nil { // no blob goes before the trees that name it
+			return err
+		}
+		if err := unix.Syncfs(int(s.root.Fd())); err != nil {
+			return os.NewSyscallError("syncfs", err)
+		}
+	}
+	return nil
+}
+
+// bringing tells who brings objects now, as far as named locks tell.
+func (s *Store) bringing() string {
+	names, _ := os.ReadDir(s.path(locksDir))
+	for _, e := range names {
+		if e.Name() == pruneLock || e.Name() == versionsLock {
+			continue
+		}
+		lock, err := s.Lock(e.Name())
+		if locked, ok := errors.AsType[*LockedError](err); ok {
+			return fmt.Sprintf("%s: %s", locked.Name, locked.Holder)
+		}
+		if err == nil {
+			lock.Unlock()
+		}
+	}
+	return "another process"
+}
+
+// marker marks what is in use.
+type marker struct {
+	*Store
+	ctx    context.Context
+	marked map[object]bool
+}
+
+// versions marks what the versions lead to, but those without. A version that cannot be read ends it: what it leads to is not known.
+func (m *marker) versions(without []image.Ref) error {
+	names, err := os.ReadDir(m.path(versionsDir))
+	if err != nil {
+		return err
+	}
+	skip := map[image.Ref]bool{}
+	for _, r := range without {
+		skip[image.Ref{Image: r.Image, Number: r.Number}] = true
+	}
+	for _, e := range names {
+		numbers, err := m.numbers(e.Name())
+		if err != nil {
+			return err
+		}
+		for _, n := range numbers {
+			if skip[image.Ref{Image: e.Name(), Number: n}] {
+				continue
+			}
+			v, err := m.readVersionFile(e.Name(), n)
+			if err == nil {
+				err = m.root(v.Digest)
+			}
+			if err != nil {
+				return fmt.Errorf("find what is in use: version %s@%d: %w", e.Name(), n, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (m *marker) root(d image.Digest) error {
+	o := object{treesDir, d}
+	if m.marked[o] {
+		return nil
+	}
+	root, err := m.Root(d)
+	if err != nil {
+		return err
+	}
+	m.marked[o] = true
+	return m.tree(root.Digest)
+}
+
+// tree marks a tree and all below it. What is missing there is Check's affair; nothing of it can be removed.
+func (m *marker) tree(d image.Digest) error {
+	o := object{treesDir, d}
+	if err := m.ctx.Err(); err != nil || m.marked[o] {
+		return err
+	}
+	m.marked[o] = true
+	t, err := m.Tree(d)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for i := range t {
+		switch t[i].Type {
+		case image.Directory:
+			if err := m.tree(t[i].Digest); err != nil {
+				return err
+			}
+		case image.Regular:
+			m.marked[object{blobsDir, t[i].Digest}] = true
+		}
+	}
+	return nil
+}
+
+// rest returns what is not marked.
+func (m *marker) rest() (g Garbage, err error) {
+	left := map[image.Digest]bool{}
+	err = m.unmarked(treesDir, &g, func(d image.Digest) { left[d] = true })
+	if err == nil {
+		err = m.unmarked(blobsDir, &g, func(d image.Digest) { g.blobs = append(g.blobs, d) })
+	}
+	if err != nil {
+		return g, err
+	}
+	for d := range left {
+		g.trees = m.below(g.trees, left, d)
+	}
+	// Found with the deepest first.
+	for i, j := 0, len(g.trees)-1; i < j; i, j = i+1, j-1 {
+		g.trees[i], g.trees[j] = g.trees[j], g.trees[i]
+	}
+	return g, nil
+}
+
+// below appends the trees of left that d leads to, the deepest first, then d.
+func (m *marker) below(list []image.Digest, left map[image.Digest]bool, d image.Digest) []image.Digest {
+	if !left[d] {
+		return list
+	}
+	delete(left, d)
+	enc, err := m.EncodedTree(d)
+	if err == nil {
+		t, _ := image.ParseTree(enc)
+		if root, rerr := image.ParseRoot(enc); rerr == nil {
+			t = image.Tree{root}
+		}
+		for i := range t {
+			if t[i].Type == image.Directory {
+				list = m.below(list, left, t[i].Digest)
+			}
+		}
+	}
+	return append(list, d)
+}
+
+// unmarked calls each with the objects of a kind that are not in use. What is no object is left alone: Check tells of it.
+func (m *marker) unmarked(kind string, g *Garbage, each func(image.Digest)) error {
+	fans, err := os.ReadDir(m.path(kind))
+	if err != nil {
+		return err
+	}
+	for _, fan := range fans {
+		if err := m.ctx.Err(); err != nil {
+			return err
+		}
+		entries, err := os.ReadDir(m.path(kind, fan.Name()))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			d, err := image.ParseDigest(e.Name())
+			if err != nil || !strings.HasPrefix(e.Name(), fan.Name()) || !e.Type().IsRegular() || m.marked[object{kind, d}] {
+				continue
+			}
+			g.Objects++
+			if fi, err := e.Info(); err == nil {
+				if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+					g.Bytes += uint64(st.Blocks) * 512
+				} else {
+					g.Bytes += uint64(fi.Size())
+				}
+			}
+			each(d)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"dim/internal/image"
+)
+
+// sound checks what holds at any time: Check finds nothing, and every tree has all that it leads to, whether a version names it or not.
+func sound(t *testing.T, s *Store) {
+	t.Helper()
+	if p := problems(t, s); p != nil {
+		t.Fatalf("%q", p)
+	}
+	for _, d := range objects(t, s, treesDir) {
+		enc, err := s.EncodedTree(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := image.ParseTree(enc)
+		if root, rerr := image.ParseRoot(enc); rerr == nil {
+			list, err = image.Tree{root}, nil
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			if e.Type == image.Directory && !s.HasTree(e.Digest) || e.Type == image.Regular && !s.HasBlob(e.Digest) {
+				t.Fatalf("tree %s is there, %q in it is not", d.Short(), e.Name)
+			}
+		}
+	}
+}
+
+func objects(t *testing.T, s *Store, kind string) (list []image.Digest) {
+	t.Helper()
+	for _, fan := range must(os.ReadDir(s.path(kind)))(t) {
+		for _, e := range must(os.ReadDir(s.path(kind, fan.Name())))(t) {
+			list = append(list, must(image.ParseDigest(e.Name()))(t))
+		}
+	}
+	return list
+}
+
+// deep adds a version with directories in directories.
+func deep(t *testing.T, s *Store, name string, contents ...string) image.Version {
+	t.Helper()
+	b := begin(t, s)
+	dir := must(b.PutTree(nil))(t)
+	for i, content := range contents {
+		d := must(b.PutBytes([]byte(content)))(t)
+		dir = must(b.PutTree(image.Tree{
+			{Name: "d", Type: image.Directory, Mode: 0o755, Digest: dir},
+			{Name: fmt.Sprint("f", i), Type: image.Regular, Mode: 0o644, Size: uint64(len(content)), Digest: d},
+		}))(t)
+	}
+	root := must(b.PutRoot(image.Entry{Type: image.Directory, Mode: 0o755, Digest: dir}))(t)
+	if err := b.Commit(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return must(s.AddVersion(image.Version{Image: name, Digest: root}))(t)
+}
+
+func TestSweepRemovesWhatNothingLeadsTo(t *testing.T) {
+	s := open(t, t.TempDir())
+	deep(t, s, "x", "shared", "one")
+	two := deep(t, s, "x", "shared", "two")
+	deep(t, s, "y", "two")
+	before := len(objects(t, s, treesDir)) + len(objects(t, s, blobsDir))
+	if g := must(s.Sweep(context.Background(), nil))(t); g.Objects != 0 {
+		t.Errorf("%d objects are garbage of nothing", g.Objects)
+	}
+	one := image.Ref{Image: "x", Number: 1}
+	plan := must(s.Garbage(context.Background(), []image.Ref{one}, nil))(t)
+	if err := s.Tag(one, "old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveVersion(one); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveVersion(one); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed twice: %v", err)
+	}
+	if _, err := s.Resolve(image.Ref{Image: "x", Tag: "old"}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("its tag: %v", err)
+	}
+	g := must(s.Sweep(context.Background(), nil))(t)
+	// The blob "one", the tree that names it, and the root.
+	if g.Objects != 3 || plan.Objects != 3 || g.Bytes == 0 || plan.Bytes != g.Bytes {
+		t.Errorf("planned %d objects of %d bytes, removed %d of %d", plan.Objects, plan.Bytes, g.Objects, g.Bytes)
+	}
+	if left := len(objects(t, s, treesDir)) + len(objects(t, s, blobsDir)); left != before-3 {
+		t.Errorf("%d objects are left, want %d", left, before-3)
+	}
+	if v := must(s.Resolve(image.Ref{Image: "x"}))(t); v.Digest != two.Digest {
+		t.Errorf("the newest is %s", v.Ref())
+	}
+	sound(t, s)
+}
+
+func TestRootsStayWithoutAVersion(t *testing.T) {
+	s := open(t, t.TempDir())
+	v := deep(t, s, "x", "a", "b")
+	if err := s.RemoveVersion(v.Ref()); err != nil {
+		t.Fatal(err)
+	}
+	if g := must(s.Sweep(context.Background(), []image.Digest{v.Digest, image.Sum([]byte("not there"))}))(t); g.Objects != 0 {
+		t.Errorf("%d objects were removed", g.Objects)
+	}
+	if g := must(s.Sweep(context.Background(), nil))(t); g.Objects != 6 {
+		t.Errorf("%d objects were removed, want 6", g.Objects)
+	}
+	sound(t, s)
+}
+
+func TestNothingIsRemovedWhileObjectsComeIn(t *testing.T) {
+	s := open(t, t.TempDir())
+	lock := must(s.Lock("capture-compute"))(t)
+	b := begin(t, s)
+	must(b.PutBytes([]byte("x")))(t)
+	_, err := s.Sweep(context.Background(), nil)
+	if locked, ok := errors.AsType[*LockedError](err); !ok || !strings.HasPrefix(locked.Holder, fmt.Sprintf("capture-compute: pid %d ", os.Getpid())) {
+		t.Errorf("during a batch: %v", err)
+	}
+	if err := b.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	lock.Unlock()
+	hold := must(s.Hold())(t)
+	if _, err := s.Sweep(context.Background(), nil); err == nil {
+		t.Error("swept while somebody held objects")
+	}
+	hold.Unlock()
+	if _, err := s.Sweep(context.Background(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAVersionThatCannotBeReadStopsASweep(t *testing.T) {
+	s := open(t, t.TempDir())
+	deep(t, s, "x", "a")
+	deep(t, s, "x", "b")
+	if err := os.WriteFile(s.path(versionsDir, "x", "1.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := len(objects(t, s, blobsDir))
+	if _, err := s.Sweep(context.Background(), nil); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v", err)
+	}
+	if left := len(objects(t, s, blobsDir)); left != before {
+		t.Errorf("%d blobs are left of %d", left, before)
+	}
+}
+
+func TestAPruneKilledAtAnyStepLeavesAWholeStore(t *testing.T) {
+	for n, done := 0, false; !done; n++ {
+		dir := memoryDir(t)
+		s := open(t, dir)
+		deep(t, s, "x", "shared", "a", "b", "c")
+		two := deep(t, s, "x", "shared", "d")
+		one := image.Ref{Image: "x", Number: 1}
+		if err := s.Tag(one, "old"); err != nil {
+			t.Fatal(err)
+		}
+		dying := killAfter(t, dir, n)
+		err := dying.RemoveVersion(one)
+		if err == nil {
+			_, err = dying.Sweep(context.Background(), nil)
+		}
+		if done = err == nil; !done && !errors.Is(err, errKilled) {
+			t.Fatalf("step %d: %v", n, err)
+		}
+		s = open(t, dir)
+		sound(t, s)
+		if v, err := s.Resolve(image.Ref{Image: "x"}); err != nil || v.Digest != two.Digest {
+			t.Fatalf("step %d: the version that stays: %v", n, err)
+		}
+		if err := s.RemoveVersion(one); err != nil && !errors.Is(err, ErrNotFound) {
+			t.Fatalf("step %d: once more: %v", n, err)
+		}
+		must(s.Sweep(context.Background(), nil))(t)
+		if left := len(objects(t, s, treesDir)) + len(objects(t, s, blobsDir)); left != 6 {
+			t.Fatalf("step %d: %d objects are left, want the 6 of the other version", n, left)
+		}
+		sound(t, s)
+		if n > 100 {
+			t.Fatal("there is no end of steps")
+		}
+	}
+}
+
+func TestVersionsThatComeWhileOthersGo(t *testing.T) {
+	dir := memoryDir(t)
+	stores := []*Store{open(t, dir), open(t, dir)} // two processes
+	stop := make(chan struct{})
+	var makers, sweeper sync.WaitGroup
+	for i := range 3 {
+		makers.Go(func() {
+			s := stores[i%2]
+			for j := range 40 {
+				hold := must(s.Hold())(t)
+				v := deep(t, s, fmt.Sprint("image", i), "shared", fmt.Sprint("content", j%5))
+				hold.Unlock()
+				if j > 0 {
+					if err := s.RemoveVersion(image.Ref{Image: v.Image, Number: v.Number - 1}); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	swept := 0
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_, err := stores[1].Sweep(context.Background(), nil)
+			if _, busy := errors.AsType[*LockedError](err); err != nil && !busy {
+				t.Error(err)
+			}
+			if err == nil {
+				swept++
+			}
+		}
+	})
+	makers.Wait()
+	close(stop)
+	sweeper.Wait()
+	t.Logf("%d sweeps", swept)
+	sound(t, stores[0])
+}
