@@ -16,7 +16,8 @@ import (
 func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images and their versions"}
 	group(cmd)
-	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(), a.imageDiffCommand(), a.imageTagCommand())
+	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(), a.imageDiffCommand(), a.imageTagCommand(),
+		a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand())
 	return cmd
 }
 
@@ -217,24 +218,5 @@ func printVersion(w io.Writer, v control.Version) {
 	}
 	for _, n := range v.Notes {
 		row(w, "warning", safe(n))
-	}
-}
-
-func (a *app) imageTagCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "tag NAME[@VERSION] TAG",
-		Short:   "Give a version a name",
-		Long:    "Makes NAME@TAG mean a version. A tag that is there already moves.",
-		Example: "  dim image tag compute@12 stable",
-		Args:    operands(2, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := a.client().Tag(cmd.Context(), args[0], args[1])
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(a.out, "%s@%s is %s@%d\n", v.Image, args[1], v.Image, v.Number)
-			return nil
-		},
-		ValidArgsFunction: complete(1, a.references),
 	}
 }

@@ -6,6 +6,50 @@ import "context"
 type VersionsBackend interface {
 	// Diff yields what differs between two versions, in order of path, until yield returns false, and tells what it means.
 	Diff(ctx context.Context, from, to string, yield func(Change) bool) (Comparison, error)
+	// Untag removes the tag that ref, NAME@TAG, names.
+	Untag(ctx context.Context, ref string) (Version, error)
+	// RemoveVersion removes a version, NAME@NUMBER, and what it alone led to. One that is in use is a Conflict.
+	RemoveVersion(ctx context.Context, ref string, how Doing) (Pruned, error)
+	// Prune removes the versions that nothing needs, and what no version leads to. While objects come in it is Busy, with the versions gone.
+	Prune(ctx context.Context, r PruneRequest) (Pruned, error)
+	// Verify reads everything that a version leads to, or all that the store has when ref is "", and tells what is not what its digest says.
+	Verify(ctx context.Context, ref string, progress func(Progress)) (Verified, error)
+}
+
+// Doing tells whether a change is to be made, or only what it would be.
+type Doing struct {
+	DryRun bool `json:"dry_run"`
+}
+
+// PruneRequest asks for a prune.
+type PruneRequest struct {
+	Image string `json:"image"` // "": all
+	Keep  int    `json:"keep"`  // how many of the newest versions of an image stay in any case
+	Doing
+}
+
+// Pruned is what was removed, or would be.
+type Pruned struct {
+	DryRun   bool          `json:"dry_run"`
+	Versions []string      `json:"versions"` // removed: compute@3
+	Kept     []KeptVersion `json:"kept"`     // by a prune
+	Objects  int           `json:"objects"`  // blobs and trees that no version led to any more
+	Bytes    uint64        `json:"bytes"`    // of them on the disk
+}
+
+// KeptVersion is a version that stays.
+type KeptVersion struct {
+	Version string `json:"version"`
+	Why     string `json:"why"`
+}
+
+// Verified is the result of reading everything.
+type Verified struct {
+	Ref      string   `json:"version"` // what was read: compute@12; empty: all
+	Objects  uint64   `json:"objects"`
+	Bytes    uint64   `json:"bytes"`
+	Problems []string `json:"problems"`
+	Seconds  float64  `json:"seconds"`
 }
 
 // Comparison is what two versions differ in, as a whole.

@@ -59,6 +59,7 @@ func newMux(b Backend) *http.ServeMux {
 		return b.Version(r.Context(), r.PathValue("ref"))
 	}))
 	mux.HandleFunc("GET /v1/diff", h.diff)
+	versionCalls(mux, b)
 	mux.Handle("POST /v1/tags", answer(h.tag))
 	mux.HandleFunc("POST /v1/captures", h.capture)
 	mux.Handle("GET /v1/nodes", answer(func(r *http.Request) ([]Node, error) {

@@ -133,6 +133,10 @@ func (d *daemon) refresh(ctx context.Context, c *coord.Coord) error {
 func (d *daemon) adopt(ctx context.Context, s coord.State) error {
 	d.adopting.Lock()
 	defer d.adopting.Unlock()
+	return d.adoptLocked(ctx, s)
+}
+
+func (d *daemon) adoptLocked(ctx context.Context, s coord.State) error {
 	old := d.declared()
 	if old.state.Store == s.Store && s.Revision <= old.state.Revision {
 		return nil

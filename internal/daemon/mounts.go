@@ -12,7 +12,8 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/fuse"
-	"dim/internal/vfs"
+	"dim/internal/image"
+	"dim/internal/replica"
 )
 
 // Mount implements control.Backend: the replica of a node, or a version read-only, as a local directory.
@@ -29,7 +30,7 @@ func (d *daemon) Mount(_ context.Context, m control.Mount, fd int) (<-chan struc
 	d.mountSeq++
 	id := d.mountSeq
 	done := make(chan struct{})
-	d.mounts[id] = mounted{m, done}
+	d.mounts[id] = mounted{m, done, fs.Version()}
 	d.mu.Unlock()
 	go func() {
 		server.Wait()
@@ -44,7 +45,8 @@ func (d *daemon) Mount(_ context.Context, m control.Mount, fd int) (<-chan struc
 // mounted is one mount; done is closed when it is no more.
 type mounted struct {
 	control.Mount
-	done chan struct{}
+	done    chan struct{}
+	version image.Version // at the time of the mount; a node's may move on
 }
 
 // unmountIn bounds how long the end of the daemon waits for mounts to end. The end of the process ends them in any case.
@@ -67,7 +69,7 @@ func (d *daemon) endMounts() {
 }
 
 // mountable finds the tree that what names: NAME@VERSION, or a node.
-func (d *daemon) mountable(what string) (vfs.FS, error) {
+func (d *daemon) mountable(what string) (*replica.Replica, error) {
 	if strings.Contains(what, "@") {
 		v, err := d.declared().resolve(what)
 		if err != nil {

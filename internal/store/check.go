@@ -27,11 +27,20 @@ type Problem struct {
 // String returns the problem in a line.
 func (p Problem) String() string { return fmt.Sprintf("%s: %v", p.Path, p.Err) }
 
-// Check reads every object and yields every problem: names that are no digests, bytes that are not what their name says, versions and
-// trees that name what is not there. It reads all blobs, so it takes its time; yield is called by one goroutine at a
-// time. The error is ctx's, or that the store cannot be listed. Objects that arrive meanwhile may be missed.
-func (s *Store) Check(ctx context.Context, yield func(Problem)) error {
-	c := checker{Store: s, ctx: ctx, yield: yield, seen: map[image.Digest]bool{}}
+// Checked is how far a check is.
+type Checked struct{ Objects, Bytes uint64 }
+
+// Hearing is what hears of a check; its functions are called by one goroutine at a time.
+type Hearing struct {
+	Problem  func(Problem)
+	Progress func(Checked) // nil, or called after each object
+}
+
+// Check reads every object and tells of every problem: names that are no digests, bytes that are not what their name says, versions and
+// trees that name what is not there. It reads all blobs, so it takes its time. The error is ctx's, or that the store cannot
+// be listed. Objects that arrive meanwhile may be missed.
+func (s *Store) Check(ctx context.Context, h Hearing) error {
+	c := checker{Store: s, ctx: ctx, hearing: h, seen: map[image.Digest]bool{}}
 	for _, kind := range []string{blobsDir, treesDir} {
 		if err := c.objects(kind); err != nil {
 			return err
@@ -44,16 +53,49 @@ type checker struct {
 	*Store
 	ctx context.Context
 
-	mu    sync.Mutex
-	yield func(Problem)
+	mu      sync.Mutex
+	hearing Hearing
+	done    Checked
 
-	seen map[image.Digest]bool // trees whose references were checked
+	seen  map[image.Digest]bool // trees whose references were checked
+	blobs *errgroup.Group       // set: blobs that trees name are read
+	begun map[image.Digest]bool // blobs that are read, or were
+}
+
+// CheckVersion is Check of what one version leads to.
+func (s *Store) CheckVersion(ctx context.Context, v image.Version, h Hearing) error {
+	g, all := errgroup.WithContext(ctx)
+	g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	c := checker{Store: s, ctx: all, hearing: h, seen: map[image.Digest]bool{}, blobs: g, begun: map[image.Digest]bool{}}
+	name := v.Ref().String()
+	root, err := s.Root(v.Digest)
+	if err != nil {
+		c.problem(name, err)
+	} else {
+		c.checked(0)
+		g.Go(func() error { return c.tree(name, "", root.Digest) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 func (c *checker) problem(path string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.yield(Problem{path, err})
+	c.hearing.Problem(Problem{path, err})
+}
+
+// checked notes that an object was read.
+func (c *checker) checked(bytes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done.Objects++
+	c.done.Bytes += bytes
+	if c.hearing.Progress != nil {
+		c.hearing.Progress(c.done)
+	}
 }
 
 // objects checks that all blobs or trees are what their names say.
@@ -95,7 +137,8 @@ func (c *checker) object(ctx context.Context, kind, fan string, e fs.DirEntry) e
 		return nil
 	}
 	defer f.Close()
-	got, err := hashAll(ctx, f)
+	got, n, err := hashAll(ctx, f)
+	c.checked(n)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -145,6 +188,9 @@ func (c *checker) tree(version, dir string, d image.Digest) error {
 		c.problem(version, fmt.Errorf("/%s: %w", dir, err))
 		return nil
 	}
+	if c.blobs != nil {
+		c.checked(0)
+	}
 	for i := range t {
 		e := &t[i]
 		at := image.JoinPath(dir, e.Name)
@@ -162,25 +208,28 @@ func (c *checker) tree(version, dir string, d image.Digest) error {
 				c.problem(version, fmt.Errorf("/%s: %w", at, err))
 			case uint64(st.Size()) != e.Size:
 				c.problem(version, fmt.Errorf("/%s: %w: blob of %d bytes, not %d", at, ErrCorrupt, st.Size(), e.Size))
+			case c.blobs != nil && !c.begun[e.Digest]:
+				c.begun[e.Digest] = true
+				c.blobs.Go(func() error { return c.object(c.ctx, blobsDir, e.Digest.String()[:2], fs.FileInfoToDirEntry(st)) })
 			}
 		}
 	}
 	return nil
 }
 
-// hashAll returns the digest of what r yields.
-func hashAll(ctx context.Context, r io.Reader) (d image.Digest, err error) {
+// hashAll returns the digest and the length of what r yields.
+func hashAll(ctx context.Context, r io.Reader) (d image.Digest, size uint64, err error) {
 	w := intake{ctx: ctx, dst: -1, buf: make([]byte, 128<<10), hash: newHash()}
 	for {
 		n, err := r.Read(w.buf)
 		if aerr := w.add(w.buf[:n]); aerr != nil {
-			return d, aerr
+			return d, uint64(w.off), aerr
 		}
 		if errors.Is(err, io.EOF) {
-			return w.content().Digest, nil
+			return w.content().Digest, uint64(w.off), nil
 		}
 		if err != nil {
-			return d, err
+			return d, uint64(w.off), err
 		}
 	}
 }

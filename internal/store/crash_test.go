@@ -21,7 +21,7 @@ import (
 func problems(t *testing.T, s *Store) []string {
 	t.Helper()
 	var list []string
-	if err := s.Check(context.Background(), func(p Problem) { list = append(list, p.String()) }); err != nil {
+	if err := s.Check(context.Background(), Hearing{Problem: func(p Problem) { list = append(list, p.String()) }}); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(list)

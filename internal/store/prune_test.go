@@ -238,3 +238,38 @@ func TestVersionsThatComeWhileOthersGo(t *testing.T) {
 	t.Logf("%d sweeps", swept)
 	sound(t, stores[0])
 }
+
+func TestAVersionIsCheckedByItself(t *testing.T) {
+	s := open(t, t.TempDir())
+	one := deep(t, s, "x", "a", "b", "c")
+	two := deep(t, s, "x", "a", "d")
+	check := func(v image.Version) (list []string, last Checked) {
+		t.Helper()
+		err := s.CheckVersion(context.Background(), v, Hearing{
+			Problem: func(p Problem) { list = append(list, p.String()) }, Progress: func(c Checked) { last = c },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list, last
+	}
+	if p, last := check(one); p != nil || last != (Checked{Objects: 8, Bytes: 3}) { // 3 blobs, 4 trees, the root
+		t.Errorf("%q %+v", p, last)
+	}
+	blob := s.BlobPath(image.Sum([]byte("d")))
+	if err := errors.Join(os.Chmod(blob, 0o600), os.WriteFile(blob, []byte("e"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := check(one); p != nil {
+		t.Errorf("what another version has: %q", p)
+	}
+	if p, _ := check(two); len(p) != 1 || !strings.Contains(p[0], "corrupt") {
+		t.Errorf("%q", p)
+	}
+	if err := os.Remove(s.path(objectPath(treesDir, two.Digest))); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := check(two); len(p) != 1 || !strings.HasPrefix(p[0], "x@2: ") {
+		t.Errorf("without its root: %q", p)
+	}
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+// keepVersions is how many of the newest versions of an image a prune leaves.
+const keepVersions = 10
+
+func (a *app) imageRmCommand() *cobra.Command {
+	how := control.Doing{}
+	cmd := a.listing(&cobra.Command{
+		Use:   "rm NAME@VERSION",
+		Short: "Remove a version",
+		Long: `Removes a version and what it alone led to. Refused are the newest version of an image, one that has a tag, one that a node is to run, and one
+that a replica shows or showed until lately, because a running program may still read from it. Its number is never given again.`,
+		Example: "  dim image rm compute@3\n  dim image rm compute@3 --dry-run        how much would that free?",
+		Args:    operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			done, err := a.client().RemoveVersion(cmd.Context(), args[0], how)
+			if err != nil {
+				return err
+			}
+			return a.show(done, func(w io.Writer) { printPruned(w, done) })
+		},
+		ValidArgsFunction: complete(1, a.references),
+	})
+	cmd.Flags().BoolVar(&how.DryRun, "dry-run", false, "only tell what would go")
+	return cmd
+}
+
+func (a *app) imagePruneCommand() *cobra.Command {
+	r := control.PruneRequest{}
+	cmd := a.listing(&cobra.Command{
+		Use:   "prune [NAME]",
+		Short: "Remove the versions that nothing needs",
+		Long: `Removes, of one image or of all, the versions that nothing needs, and then everything in the store that no version leads to. What stays, and
+why, is listed: the newest versions, those with a tag, those that nodes are to run, and those that replicas show or showed until lately.
+
+While a capture runs, nothing can be removed from the store; what was left over then goes with the next prune.`,
+		Example: "  dim image prune --dry-run        the plan\n  dim image prune compute --keep 3",
+		Args:    operands(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				r.Image = args[0]
+			}
+			done, err := a.client().Prune(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			return a.show(done, func(w io.Writer) { printPruned(w, done) })
+		},
+		ValidArgsFunction: complete(1, a.imageNames),
+	})
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what would go, and what stays")
+	cmd.Flags().IntVar(&r.Keep, "keep", keepVersions, "leave the newest `N` versions of each image")
+	return cmd
+}
+
+func printPruned(w io.Writer, p control.Pruned) {
+	removed, freed := "removed", "freed"
+	if p.DryRun {
+		removed, freed = "would be removed", "would be freed"
+	}
+	for _, k := range p.Kept {
+		fmt.Fprintf(w, "%s\tstays: %s\n", k.Version, safe(k.Why))
+	}
+	for _, v := range p.Versions {
+		fmt.Fprintf(w, "%s\t%s\n", v, removed)
+	}
+	fmt.Fprintf(w, "%s, %s %s\n", plural(len(p.Versions), "version"), size(p.Bytes), freed)
+}
+
+func (a *app) imageVerifyCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:   "verify [NAME[@VERSION]]",
+		Short: "Read every byte of a version, or of the store",
+		Long: `Reads all that a version leads to, or everything in the store, and compares it with its digests. Problems are exit code 3; nothing is
+changed.`,
+		Example: "  dim image verify compute@12\n  dim image verify        all of the store",
+		Args:    operands(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ref := ""
+			if len(args) > 0 {
+				ref = args[0]
+			}
+			return a.imageVerify(cmd.Context(), ref)
+		},
+		ValidArgsFunction: complete(1, a.references),
+	})
+}
+
+func (a *app) imageVerify(ctx context.Context, ref string) error {
+	p := newProgress(a.err)
+	done, err := a.client().Verify(ctx, ref, p.show)
+	p.end()
+	if err != nil {
+		return err
+	}
+	err = a.show(done, func(w io.Writer) {
+		for _, text := range done.Problems {
+			fmt.Fprintln(w, safe(text))
+		}
+		fmt.Fprintf(w, "%s objects, %s read: %s (%.1f s)\n", count(done.Objects), size(done.Bytes), plural(len(done.Problems), "problem"), done.Seconds)
+	})
+	if err == nil && len(done.Problems) > 0 {
+		err = errProblems
+	}
+	return err
+}
+
+func (a *app) imageTagCommand() *cobra.Command {
+	remove := false
+	cmd := &cobra.Command{
+		Use:   "tag NAME[@VERSION] TAG",
+		Short: "Give a version a name",
+		Long: `Makes NAME@TAG mean a version. A tag that is there already moves. A version with a tag is not removed by a prune. With --delete the one
+operand is NAME@TAG, and the tag goes.`,
+		Example: "  dim image tag compute@12 stable\n  dim image tag --delete compute@stable",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if remove {
+				return operands(1, 1)(cmd, args)
+			}
+			return operands(2, 2)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if remove {
+				v, err := a.client().Untag(cmd.Context(), args[0])
+				if err == nil {
+					fmt.Fprintf(a.out, "%s is no name of %s@%d any more\n", args[0], v.Image, v.Number)
+				}
+				return err
+			}
+			v, err := a.client().Tag(cmd.Context(), args[0], args[1])
+			if err == nil {
+				fmt.Fprintf(a.out, "%s@%s is %s@%d\n", v.Image, args[1], v.Image, v.Number)
+			}
+			return err
+		},
+		ValidArgsFunction: complete(1, a.references),
+	}
+	cmd.Flags().BoolVarP(&remove, "delete", "d", false, "remove the tag")
+	return cmd
+}

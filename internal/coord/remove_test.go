@@ -1,0 +1,67 @@
+package coord
+
+import (
+	"errors"
+	"testing"
+
+	"dim/internal/image"
+)
+
+func TestARemovedVersionIsGoneAndItsNumberIsNotGivenAgain(t *testing.T) {
+	c := open(t, t.TempDir())
+	for n := range 3 {
+		must(t, c.PutVersion(t.Context(), someVersion("compute", n+1)))
+	}
+	two := image.Ref{Image: "compute", Number: 2}
+	got, err := c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return []image.Ref{two}, nil })
+	must(t, err)
+	if len(got) != 1 || got[0] != two {
+		t.Errorf("removed %v", got)
+	}
+	s, err := c.Snapshot(t.Context())
+	must(t, err)
+	if _, ok := s.Resolve(two); ok || len(s.Images["compute"].Versions) != 2 || s.Images["compute"].Last != 3 {
+		t.Errorf("%+v", s.Images["compute"])
+	}
+	if err := c.PutVersion(t.Context(), someVersion("compute", 2)); !errors.Is(err, ErrConflict) {
+		t.Errorf("put again: %v", err)
+	}
+}
+
+func TestARemovalIsDecidedAgainWhenSomethingComesBetween(t *testing.T) {
+	c := open(t, t.TempDir())
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	asked := 0
+	got, err := c.RemoveVersions(t.Context(), func(s State) ([]image.Ref, error) {
+		if asked++; asked == 1 {
+			must(t, c.PutTag(t.Context(), "compute", "stable", 1)) // another admin
+			return []image.Ref{{Image: "compute", Number: 1}}, nil
+		}
+		if s.Images["compute"].Tags["stable"] != 1 {
+			t.Error("the second look does not see the tag")
+		}
+		return nil, nil
+	})
+	must(t, err)
+	if asked != 2 || got != nil {
+		t.Errorf("asked %d times, removed %v", asked, got)
+	}
+	no := errors.New("no")
+	if _, err := c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return nil, no }); !errors.Is(err, no) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestATagIsRemovedOnlyFromTheVersionItNames(t *testing.T) {
+	c := open(t, t.TempDir())
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	if err := c.RemoveTag(t.Context(), "compute", "stable", 2); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of another version: %v", err)
+	}
+	must(t, c.RemoveTag(t.Context(), "compute", "stable", 1))
+	if err := c.RemoveTag(t.Context(), "compute", "stable", 1); !errors.Is(err, ErrNotFound) {
+		t.Errorf("twice: %v", err)
+	}
+}

@@ -1,0 +1,257 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/image"
+	"dim/internal/replica"
+	"dim/internal/store"
+)
+
+// inUse tells for each version that must stay why, as far as this server knows.
+type inUse map[image.Ref]string
+
+func (u inUse) note(r image.Ref, why string) {
+	r.Tag = ""
+	if u[r] == "" {
+		u[r] = why
+	}
+}
+
+// inUse finds the versions of s that must stay. What is declared for nodes counts whether they are served here or not.
+func (d *daemon) inUse(s coord.State) inUse {
+	used := inUse{}
+	for name, im := range s.Images {
+		if v, ok := im.Newest(); ok {
+			used.note(v.Ref(), "it is the newest of "+name)
+		}
+		for _, v := range im.Versions {
+			if len(v.Tags) > 0 {
+				used.note(v.Ref(), "it has the tag "+v.Tags[0])
+			}
+		}
+	}
+	for node, text := range s.Desired {
+		if r, err := image.ParseRef(text); err == nil {
+			if v, ok := s.Resolve(r); ok {
+				used.note(v.Ref(), "node "+node+" is to run it")
+			}
+		}
+	}
+	for _, v := range d.set.Versions() {
+		used.note(v.Ref(), "a replica shows it, or showed it until lately")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, m := range d.mounts {
+		used.note(m.version.Ref(), "it is mounted at "+m.Dir)
+	}
+	return used
+}
+
+// RemoveVersion implements control.Backend.
+func (d *daemon) RemoveVersion(ctx context.Context, ref string, how control.Doing) (control.Pruned, error) {
+	v, err := d.declared().resolve(ref)
+	if err != nil {
+		return control.Pruned{}, err
+	}
+	if r, _ := image.ParseRef(ref); r.Number == 0 {
+		return control.Pruned{}, control.Errorf(control.Invalid, "remove %s: give its number, as in %s", ref, v.Ref())
+	}
+	pick := func(s coord.State) ([]image.Ref, error) {
+		if why := d.inUse(s)[v.Ref()]; why != "" {
+			return nil, control.Errorf(control.Conflict, "remove %s: %s", v.Ref(), why).WithHint("`dim image show " + v.Ref().String() + "` tells its tags and nodes")
+		}
+		return []image.Ref{v.Ref()}, nil
+	}
+	return d.remove(ctx, pick, how)
+}
+
+// Prune implements control.Backend.
+func (d *daemon) Prune(ctx context.Context, r control.PruneRequest) (control.Pruned, error) {
+	if r.Keep < 1 {
+		return control.Pruned{}, control.Errorf(control.Invalid, "prune: keep %d versions: at least one stays", r.Keep)
+	}
+	if r.Image != "" && d.declared().state.Images[r.Image] == nil {
+		return control.Pruned{}, control.Errorf(control.NotFound, "prune %s: there is no image of that name that has versions", r.Image)
+	}
+	var kept []control.KeptVersion
+	pick := func(s coord.State) (drop []image.Ref, err error) {
+		drop, kept = d.pick(s, r)
+		return drop, nil
+	}
+	out, err := d.remove(ctx, pick, r.Doing)
+	out.Kept = kept
+	return out, err
+}
+
+// pick divides the versions into those that go and those that stay.
+func (d *daemon) pick(s coord.State, r control.PruneRequest) (drop []image.Ref, kept []control.KeptVersion) {
+	used := d.inUse(s)
+	for name, im := range s.Images {
+		if r.Image != "" && r.Image != name {
+			continue
+		}
+		for i, v := range im.Versions {
+			why := used[v.Ref()]
+			if why == "" && i >= len(im.Versions)-r.Keep {
+				why = fmt.Sprintf("it is one of the last %d", r.Keep)
+			}
+			if why == "" {
+				drop = append(drop, v.Ref())
+				continue
+			}
+			kept = append(kept, control.KeptVersion{Version: v.Ref().String(), Why: why})
+		}
+	}
+	slices.SortFunc(drop, compareRefs)
+	slices.SortStableFunc(kept, func(a, b control.KeptVersion) int {
+		x, _ := image.ParseRef(a.Version)
+		y, _ := image.ParseRef(b.Version)
+		return compareRefs(x, y)
+	})
+	return drop, kept
+}
+
+func compareRefs(a, b image.Ref) int {
+	return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Number, b.Number))
+}
+
+// remove removes the versions that pick picks, first from the shared state, then from the store, then what they alone led to: a crash
+// between leaves something that the next prune finds, never a version without its content.
+func (d *daemon) remove(ctx context.Context, pick func(coord.State) ([]image.Ref, error), how control.Doing) (control.Pruned, error) {
+	out := control.Pruned{DryRun: how.DryRun, Versions: []string{}}
+	shared, err := d.change(ctx)
+	if err != nil {
+		return out, err
+	}
+	var refs []image.Ref
+	if how.DryRun {
+		refs, err = pick(d.declared().state)
+	} else {
+		refs, err = d.forgetVersions(ctx, shared, pick)
+	}
+	for _, r := range refs {
+		out.Versions = append(out.Versions, r.String())
+	}
+	if err != nil {
+		return out, err
+	}
+	left, err := d.leftOver()
+	if err != nil {
+		return out, err
+	}
+	var g store.Garbage
+	if how.DryRun {
+		g, err = d.store.Garbage(ctx, append(left, refs...), d.roots())
+	} else {
+		g, err = d.sweep(ctx, left)
+	}
+	out.Objects, out.Bytes = g.Objects, g.Bytes
+	if locked, ok := errors.AsType[*store.LockedError](err); ok {
+		err = control.Errorf(control.Busy, "prune: objects are coming in now, for %s", locked.Holder).
+			WithHint("the versions are gone; what they leave over goes with the next dim image prune")
+	}
+	return out, err
+}
+
+// forgetVersions removes versions from the shared state until pick picks no more. It holds adopting, so that no replica here moves
+// to a version that is going.
+func (d *daemon) forgetVersions(ctx context.Context, shared *coord.Coord, pick func(coord.State) ([]image.Ref, error)) ([]image.Ref, error) {
+	d.adopting.Lock()
+	defer d.adopting.Unlock()
+	var all []image.Ref
+	for {
+		refs, err := shared.RemoveVersions(ctx, func(s coord.State) ([]image.Ref, error) {
+			refs, err := pick(s)
+			return slices.DeleteFunc(refs, func(r image.Ref) bool { _, there := s.Resolve(r); return !there }), err
+		})
+		if err != nil {
+			return all, coded(err)
+		}
+		if len(refs) == 0 {
+			break
+		}
+		for _, r := range refs {
+			d.log.Info("version removed", "version", r.String())
+			d.exports.drop(r)
+		}
+		all = append(all, refs...)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	s, err := shared.Snapshot(ctx)
+	if err != nil {
+		return all, coded(err)
+	}
+	return all, d.adoptLocked(ctx, s)
+}
+
+// leftOver returns the versions of the store that were removed from the shared state: those it does not have and whose numbers it has
+// given. What is not told to it yet has a higher one. Those that replicas here still need are not among them.
+func (d *daemon) leftOver() ([]image.Ref, error) {
+	names, err := d.store.Images()
+	if err != nil {
+		return nil, err
+	}
+	used := d.inUse(d.declared().state)
+	var list []image.Ref
+	for _, name := range names {
+		im := d.declared().state.Images[name]
+		versions, err := d.store.Versions(name)
+		if err != nil {
+			return nil, err
+		}
+		for i, v := range versions {
+			_, known := im.Version(v.Number)
+			if im == nil || known || v.Number > im.Last || i == len(versions)-1 || used[v.Ref()] != "" {
+				continue // the store's newest stays: the next number is counted from it
+			}
+			list = append(list, v.Ref())
+		}
+	}
+	return list, nil
+}
+
+// roots are the digests of versions that replicas here may be asked for, whatever the shared state says.
+func (d *daemon) roots() []image.Digest {
+	var list []image.Digest
+	for _, v := range d.set.Versions() {
+		list = append(list, v.Digest)
+	}
+	return list
+}
+
+func (d *daemon) sweep(ctx context.Context, left []image.Ref) (store.Garbage, error) {
+	for _, r := range left {
+		if err := d.store.RemoveVersion(r); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return store.Garbage{}, err
+		}
+	}
+	g, err := d.store.Sweep(ctx, d.roots())
+	if err == nil && g.Objects > 0 {
+		d.log.Info("objects removed", "objects", g.Objects, "bytes", g.Bytes)
+	}
+	return g, err
+}
+
+// drop ends the export of a version that was removed.
+func (e *exports) drop(r image.Ref) {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	old := e.table.Load()
+	t := &exportTable{trees: make(map[replica.Tree]*export, len(old.trees)), nodes: old.nodes}
+	for tree, x := range old.trees {
+		if x.node != "" || x.fs.Version().Image != r.Image || x.fs.Version().Number != r.Number {
+			t.trees[tree] = x
+		}
+	}
+	e.table.Store(t)
+}
