@@ -11,6 +11,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/image"
 	"dim/internal/replica"
+	"dim/internal/rollout"
 	"dim/internal/store"
 )
 
@@ -25,11 +26,14 @@ func (u inUse) note(r image.Ref, why string) {
 }
 
 // inUse finds the versions of s that must stay. What is declared for nodes counts whether they are served here or not.
-func (d *daemon) inUse(s coord.State) inUse {
+func (d *daemon) inUse(s coord.State) (inUse, error) {
 	used := inUse{}
 	for name, im := range s.Images {
 		if v, ok := im.Newest(); ok {
 			used.note(v.Ref(), "it is the newest of "+name)
+		}
+		if v, ok := im.Followed(); ok {
+			used.note(v.Ref(), "it is the current one of "+name)
 		}
 		for _, v := range im.Versions {
 			if len(v.Tags) > 0 {
@@ -37,12 +41,13 @@ func (d *daemon) inUse(s coord.State) inUse {
 			}
 		}
 	}
-	for node, text := range s.Desired {
-		if r, err := image.ParseRef(text); err == nil {
-			if v, ok := s.Resolve(r); ok {
-				used.note(v.Ref(), "node "+node+" is to run it")
-			}
+	for _, follow := range []map[string]string{s.Desired, s.Next} {
+		for node, ref := range follow {
+			used.declared(s, ref, "node "+node+" is to run it")
 		}
+	}
+	if err := used.rollouts(s); err != nil {
+		return nil, err
 	}
 	for _, v := range d.set.Versions() {
 		used.note(v.Ref(), "a replica shows it, or showed it until lately")
@@ -52,7 +57,46 @@ func (d *daemon) inUse(s coord.State) inUse {
 	for _, m := range d.mounts {
 		used.note(m.version.Ref(), "it is mounted at "+m.Dir)
 	}
-	return used
+	return used, nil
+}
+
+// declared notes what a reference names.
+func (u inUse) declared(s coord.State, ref, why string) {
+	r, err := image.ParseRef(ref)
+	if err != nil {
+		return
+	}
+	if v, ok := s.Resolve(r); ok {
+		u.note(v.Ref(), why)
+	}
+}
+
+// rollouts notes what rollouts lead to and, as long as they are under way or the last of their image, what an undo leads back to.
+func (u inUse) rollouts(s coord.State) error {
+	list, err := rollout.List(s)
+	if err != nil {
+		return err
+	}
+	last := map[string]int{}
+	for i := range list {
+		last[list[i].Image] = max(last[list[i].Image], list[i].ID)
+	}
+	for i := range list {
+		r := &list[i]
+		if !r.UnderWay() && r.ID != last[r.Image] {
+			continue
+		}
+		u.declared(s, r.Ref(), fmt.Sprintf("rollout %d leads to it", r.ID))
+		back := fmt.Sprintf("an undo of rollout %d leads back to it", r.ID)
+		if r.Current > 0 {
+			u.note(image.Ref{Image: r.Image, Number: r.Current}, back)
+		}
+		for _, b := range r.Before {
+			u.declared(s, b.Desired, back)
+			u.declared(s, b.Next, back)
+		}
+	}
+	return nil
 }
 
 // RemoveVersion implements control.Backend.
@@ -65,7 +109,11 @@ func (d *daemon) RemoveVersion(ctx context.Context, ref string, how control.Doin
 		return control.Pruned{}, control.Errorf(control.Invalid, "remove %s: give its number, as in %s", ref, v.Ref())
 	}
 	pick := func(s coord.State) ([]image.Ref, error) {
-		if why := d.inUse(s)[v.Ref()]; why != "" {
+		used, err := d.inUse(s)
+		if err != nil {
+			return nil, err
+		}
+		if why := used[v.Ref()]; why != "" {
 			return nil, control.Errorf(control.Conflict, "remove %s: %s", v.Ref(), why).WithHint("`dim image show " + v.Ref().String() + "` tells its tags and nodes")
 		}
 		return []image.Ref{v.Ref()}, nil
@@ -83,8 +131,8 @@ func (d *daemon) Prune(ctx context.Context, r control.PruneRequest) (control.Pru
 	}
 	var kept []control.KeptVersion
 	pick := func(s coord.State) (drop []image.Ref, err error) {
-		drop, kept = d.pick(s, r)
-		return drop, nil
+		drop, kept, err = d.pick(s, r)
+		return drop, err
 	}
 	out, err := d.remove(ctx, pick, r.Doing)
 	out.Kept = kept
@@ -92,8 +140,11 @@ func (d *daemon) Prune(ctx context.Context, r control.PruneRequest) (control.Pru
 }
 
 // pick divides the versions into those that go and those that stay.
-func (d *daemon) pick(s coord.State, r control.PruneRequest) (drop []image.Ref, kept []control.KeptVersion) {
-	used := d.inUse(s)
+func (d *daemon) pick(s coord.State, r control.PruneRequest) (drop []image.Ref, kept []control.KeptVersion, err error) {
+	used, err := d.inUse(s)
+	if err != nil {
+		return nil, nil, err
+	}
 	for name, im := range s.Images {
 		if r.Image != "" && r.Image != name {
 			continue
@@ -116,7 +167,7 @@ func (d *daemon) pick(s coord.State, r control.PruneRequest) (drop []image.Ref, 
 		y, _ := image.ParseRef(b.Version)
 		return compareRefs(x, y)
 	})
-	return drop, kept
+	return drop, kept, nil
 }
 
 func compareRefs(a, b image.Ref) int {
@@ -201,7 +252,10 @@ func (d *daemon) leftOver() ([]image.Ref, error) {
 	if err != nil {
 		return nil, err
 	}
-	used := d.inUse(d.declared().state)
+	used, err := d.inUse(d.declared().state)
+	if err != nil {
+		return nil, err
+	}
 	var list []image.Ref
 	for _, name := range names {
 		im := d.declared().state.Images[name]
