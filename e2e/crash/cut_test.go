@@ -1,0 +1,176 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/capture"
+	"dim/internal/image"
+	"dim/internal/replica"
+	"dim/internal/store"
+)
+
+// rounds is how often the power goes in a test.
+func rounds(usual int) int {
+	if n, err := strconv.Atoi(os.Getenv("DIM_CRASH_ROUNDS")); err == nil {
+		return n
+	}
+	return usual
+}
+
+const workers = 6
+
+// cluster is a store with the versions that replicas follow.
+type cluster struct {
+	t        *testing.T
+	store    *store.Store
+	versions []image.Version
+}
+
+// newCluster captures a master with a directory for each worker, and another one whose files in m are others.
+func newCluster(t *testing.T, dir string) *cluster {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: layers hold owners and devices")
+	}
+	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
+	must(t, err)
+	t.Cleanup(func() { s.Close() })
+	c := &cluster{t: t, store: s}
+	master := filepath.Join(dir, "master")
+	for i := range workers {
+		w := filepath.Join(master, fmt.Sprint("w", i))
+		must(t, errors.Join(os.MkdirAll(filepath.Join(w, "d"), 0o755),
+			os.WriteFile(filepath.Join(w, "a"), []byte(strings.Repeat("version ", 700)), 0o644),
+			os.WriteFile(filepath.Join(w, "d/b"), []byte("small"), 0o600),
+			os.Link(filepath.Join(w, "a"), filepath.Join(w, "d/c")), os.Symlink("a", filepath.Join(w, "e"))))
+	}
+	for _, v := range versionNames {
+		must(t, os.MkdirAll(filepath.Join(master, "m"), 0o755))
+		for i := range switched {
+			must(t, os.WriteFile(filepath.Join(master, fmt.Sprint("m/f", i)), []byte(v), 0o644))
+		}
+		res, err := capture.Run(context.Background(), s, capture.Options{Image: "compute", Dir: master})
+		must(t, err)
+		c.versions = append(c.versions, res.Version)
+	}
+	return c
+}
+
+func (c *cluster) open(dir string, durability replica.Durability, version int) (*replica.Set, *replica.Replica, error) {
+	s, err := replica.Open(replica.Options{Dir: dir, Source: c.store, Durability: durability})
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := s.Attach(replica.Spec{Node: "n01", Image: "compute", Version: c.versions[version]})
+	return s, r, err
+}
+
+func (c *cluster) to(set *replica.Set, r *replica.Replica, version int) error {
+	_, err := set.Switch(context.Background(), []replica.Move{{Replica: r, Version: c.versions[version]}})
+	return err
+}
+
+// newWorkers reads what the workers' directories show.
+func newWorkers(t *testing.T, r *replica.Replica, seed uint64) []*worker {
+	t.Helper()
+	var all []*worker
+	for i := range workers {
+		w := newWorker(fmt.Sprint("w", i), seed+uint64(i), make(state))
+		top, err := find(r, w.dir)
+		must(t, err)
+		must(t, observe(r, top, "", make(map[uint64]*entry), w.states[0]))
+		all = append(all, w)
+	}
+	return all
+}
+
+func TestAcknowledgedIsOnDiskWhenThePowerGoes(t *testing.T) {
+	for _, mkfs := range [][]string{{"mkfs.ext4", "-q", "-F"}} {
+		t.Run(strings.Join(mkfs, " "), func(t *testing.T) { cutThePower(t, replica.Synced, mkfs) })
+	}
+}
+
+// cutThePower lets workers change a replica on a disk, and looks at what a cut would leave of it, again and again.
+func cutThePower(t *testing.T, durability replica.Durability, mkfs []string) {
+	c := newCluster(t, t.TempDir())
+	d := newDisk(t, mkfs...)
+	set, r, err := c.open(filepath.Join(d.dir, "replicas"), durability, 0)
+	must(t, err)
+	defer set.Close()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	all := newWorkers(t, r, seed)
+	m := newSwitcher(shown{}, func(version int) error { return c.to(set, r, version) })
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	more := func() bool { return !stop.Load() }
+	for _, w := range all {
+		wg.Go(func() {
+			if err := w.work(r, more); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Go(func() {
+		if err := m.work(r, more); err != nil {
+			t.Error(err)
+		}
+	})
+	random := rand.New(rand.NewPCG(seed, 1))
+	for i := 0; i < rounds(6) && !t.Failed(); i++ {
+		target, _ := all[0].span()
+		for !t.Failed() { // some calls at least between two cuts
+			if acked, _ := all[0].span(); acked > target+random.IntN(20) {
+				break
+			}
+			unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+		}
+		lookAfterCut(t, c, d, all, m, random)
+	}
+	stop.Store(true)
+	wg.Wait()
+}
+
+// lookAfterCut compares what is on the disk after a cut with what the workers were told.
+func lookAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher, random *rand.Rand) {
+	low, high := make([]int, len(all)), make([]int, len(all))
+	for i, w := range all {
+		low[i], _ = w.span()
+	}
+	lowM, _ := m.span()
+	after := d.cut(random)
+	for i, w := range all {
+		_, high[i] = w.span()
+	}
+	_, highM := m.span()
+	dir := d.mount(after.Name(), "after", 0)
+	defer after.Close()
+	defer unix.Unmount(dir, 0)
+	version := m.version([]int{lowM, highM}[random.IntN(2)]) // what is declared may be behind what was being done
+	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Relaxed, version)
+	if err != nil {
+		t.Errorf("after the cut: %v", err)
+		return
+	}
+	defer set.Close()
+	for i, w := range all {
+		if _, err := w.check(r, low[i], high[i]); err != nil {
+			t.Errorf("after the cut: %v", err)
+		}
+	}
+	if _, err := m.check(r, version, lowM, highM); err != nil {
+		t.Errorf("after the cut: %v", err)
+	}
+}

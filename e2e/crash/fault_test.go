@@ -1,0 +1,134 @@
+package crash
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/replica"
+	"dim/internal/vfs"
+)
+
+// TestADiskThatFailsLosesNothingAcknowledged makes all writes of the disk fail in the middle of the work.
+func TestADiskThatFailsLosesNothingAcknowledged(t *testing.T) {
+	c := newCluster(t, t.TempDir())
+	d := newDisk(t, "mkfs.ext4", "-q", "-F")
+	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Synced, 0)
+	must(t, err)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	all := newWorkers(t, r, seed)
+	verifier := r.Verifier()
+	m := newSwitcher(shown{}, func(int) error { return nil })
+	var wg sync.WaitGroup
+	for _, w := range all {
+		wg.Go(func() {
+			err := w.work(r, func() bool { return true })
+			if !errors.Is(err, vfs.EIO) && !errors.Is(err, vfs.EROFS) {
+				t.Errorf("the node is told %v", err)
+			}
+		})
+	}
+	for acked := 0; acked < 20; acked, _ = all[0].span() {
+		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+	d.breakWith(unix.EIO)
+	wg.Wait()
+	if r.Verifier() == verifier {
+		t.Error("clients are not told to send again what they have not committed")
+	}
+	lookAfterCut(t, c, d, all, m, rand.New(rand.NewPCG(seed, 1)))
+
+	// ext4 has stopped for good; mounted again, all goes on.
+	d.breakWith(nil)
+	must(t, set.Close())
+	must(t, unix.Unmount(d.dir, 0))
+	dir := d.mount(filepath.Join(d.base, "fuse", diskName), "again", 0)
+	set, r, err = c.open(filepath.Join(dir, "replicas"), replica.Synced, 0)
+	must(t, err)
+	defer set.Close()
+	for i, w := range all {
+		low, high := w.span()
+		is, err := w.check(r, low, high)
+		must(t, err)
+		all[i] = newWorker(w.dir, w.rand.Uint64(), is)
+		n := 0
+		must(t, all[i].work(r, func() bool { n++; return n < 20 }))
+	}
+}
+
+// TestAFullDiskLeavesNothingHalfDone fills the disk in the middle of the work, again and again. Each call succeeds or changes nothing, and
+// all goes on when there is room again, without a restart.
+func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
+	c := newCluster(t, t.TempDir())
+	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-m", "0")
+	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Relaxed, 0)
+	must(t, err)
+	defer set.Close()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	w := newWorkers(t, r, seed)[0]
+	random := rand.New(rand.NewPCG(seed, 1))
+	refused := 0
+	for i := range rounds(3) {
+		fill(t, filepath.Join(d.dir, "fill"))
+		for range 10 + random.IntN(30) {
+			w, refused = workWhenFull(t, r, w, refused)
+		}
+		must(t, os.Remove(filepath.Join(d.dir, "fill")))
+		n := 0
+		if err := w.work(r, func() bool { n++; return n < 20 }); err != nil {
+			t.Fatalf("round %d, with room again: %v", i, err)
+		}
+	}
+	if refused == 0 {
+		t.Error("the disk was never full")
+	}
+	acked, begun := w.span()
+	if _, err := w.check(r, acked, begun); err != nil {
+		t.Error(err)
+	}
+}
+
+// fill writes a file until the disk is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+	must(t, f.Sync())
+}
+
+// workWhenFull makes one change. When it is refused, it must have changed nothing but bytes of a file that was written to.
+func workWhenFull(t *testing.T, r *replica.Replica, w *worker, refused int) (*worker, int) {
+	t.Helper()
+	n := 0
+	err := w.work(r, func() bool { n++; return n < 2 })
+	if err == nil {
+		return w, refused
+	}
+	if !errors.Is(err, vfs.ENOSPC) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	acked, _ := w.span()
+	is := make(state)
+	top, err := find(r, w.dir)
+	must(t, err)
+	must(t, observe(r, top, "", make(map[uint64]*entry), is))
+	last := w.done[acked]
+	if !is.equal(w.states[acked]) && (last.path == "" || !strings.HasPrefix(last.text, "write") || !is.torn(last.path, w.states[acked], w.states[acked+1])) {
+		t.Fatalf("%s was refused and left\n%s\nof\n%s", last.text, text(is), text(w.states[acked]))
+	}
+	return newWorker(w.dir, w.rand.Uint64(), is), refused + 1
+}

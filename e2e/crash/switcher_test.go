@@ -1,0 +1,174 @@
+package crash
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+
+	"dim/internal/replica"
+	"dim/internal/vfs"
+)
+
+// versionNames are what the files in m hold by version; switched is how many they are.
+var versionNames = []string{"first version", "second version"}
+
+const switched = 5
+
+// switcher writes to the files in m and switches the replica, by turns. What it wrote is set aside by each switch.
+type switcher struct {
+	to func(version int) error // switches the replica
+
+	mu     sync.Mutex
+	states []shown
+	acked  int
+}
+
+// shown is what m shows, and how many entries were set aside until now.
+type shown struct {
+	version int
+	own     map[int]string // what the node wrote over the version's files
+	saved   int
+}
+
+// to returns what a switch leaves of s.
+func (s shown) to(version int) shown {
+	if s.version == version {
+		return s
+	}
+	return shown{version: version, saved: s.saved + len(s.own)}
+}
+
+func (s shown) String() string {
+	var b strings.Builder
+	for i := range switched {
+		text, ok := s.own[i]
+		if !ok {
+			text = versionNames[s.version]
+		}
+		fmt.Fprintf(&b, "f%d=%q ", i, text)
+	}
+	return fmt.Sprintf("%s%d set aside", b.String(), s.saved)
+}
+
+func newSwitcher(now shown, to func(version int) error) *switcher {
+	return &switcher{to: to, states: []shown{now}}
+}
+
+func (m *switcher) begin(s shown) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.states = append(m.states, s)
+}
+
+func (m *switcher) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acked++
+}
+
+func (m *switcher) span() (acked, begun int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.acked, len(m.states) - 1
+}
+
+// version is what the replica is to follow after change number k.
+func (m *switcher) version(k int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.states[k].version
+}
+
+// work writes to two files, replacing one of them, and switches.
+func (m *switcher) work(fs vfs.FS, more func() bool) error {
+	for i := 0; more(); i++ {
+		m.mu.Lock()
+		now := m.states[len(m.states)-1]
+		m.mu.Unlock()
+		next := shown{version: now.version, own: maps.Clone(now.own), saved: now.saved}
+		if next.own == nil {
+			next.own = make(map[int]string)
+		}
+		var err error
+		switch i % 3 {
+		case 0, 1:
+			n := (i + i/3) % switched
+			next.own[n] = fmt.Sprintf("the node's %d", i)
+			m.begin(next)
+			err = m.replace(fs, n, next.own[n])
+		case 2:
+			next = now.to(1 - now.version)
+			m.begin(next)
+			err = m.to(next.version)
+		}
+		if err != nil {
+			return fmt.Errorf("change %d of m: %w", i, err)
+		}
+		m.end()
+	}
+	return nil
+}
+
+// replace gives file n another content in one step, as editors do.
+func (m *switcher) replace(fs vfs.FS, n int, content string) error {
+	dir, err := find(fs, "m")
+	if err != nil {
+		return err
+	}
+	if _, err := fs.Remove(root, dir, "new"); err != nil && err != vfs.ENOENT { // a crash may have left it
+		return err
+	}
+	made, err := fs.Create(root, dir, "new", &vfs.Create{Mode: vfs.Guarded, Attr: mode(0o644)})
+	if err == nil {
+		_, err = fs.Write(root, made.Handle, []byte(content), 0, vfs.Unstable)
+	}
+	if err == nil {
+		_, err = fs.Commit(root, made.Handle)
+	}
+	if err == nil {
+		_, err = fs.Rename(root, dir, "new", dir, fmt.Sprint("f", n))
+	}
+	return err
+}
+
+// check wants m, attached with a version, to be as it was after one of the changes from low to high, switched to that version. It
+// returns what it is.
+func (m *switcher) check(r *replica.Replica, version, low, high int) (shown, error) {
+	is, err := m.observe(r)
+	if err != nil {
+		return shown{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var could []string
+	for k := low; k <= high; k++ {
+		s := m.states[k].to(version)
+		if could = append(could, s.String()); s.String() == is {
+			return s, nil
+		}
+	}
+	return shown{}, fmt.Errorf("m shows\n%s\nand could show\n%s", is, strings.Join(could, "\n"))
+}
+
+func (m *switcher) observe(r *replica.Replica) (string, error) {
+	top, err := find(r, "m")
+	if err != nil {
+		return "", err
+	}
+	all := make(state)
+	if err := observe(r, top, "", make(map[uint64]*entry), all); err != nil {
+		return "", err
+	}
+	saved, err := r.Saved()
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for i := range switched {
+		if e := all[fmt.Sprint("f", i)]; e != nil {
+			fmt.Fprintf(&b, "f%d=%q ", i, e.content)
+		}
+	}
+	return fmt.Sprintf("%s%d set aside", b.String(), len(saved)), nil
+}
