@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func TestScripts(t *testing.T) {
 			"ready":       scriptReady,
 			"fill":        scriptFill,
 			"waitmounted": scriptWaitMounted,
+			"rolledout":   scriptRolledOut,
 		},
 	})
 }
@@ -73,6 +75,22 @@ func scriptReady(ts *testscript.TestScript, _ bool, _ []string) {
 		}
 	}
 	ts.Fatalf("the daemon does not answer: %v", err)
+}
+
+// scriptRolledOut waits until a rollout is in a state: rolledout 5 done.
+func scriptRolledOut(ts *testscript.TestScript, _ bool, args []string) {
+	c := control.NewClient(ts.Getenv("DIM_DATA"))
+	id, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var r control.Rollout
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		r, err = c.RolloutStatus(context.Background(), id)
+		ts.Check(err)
+		if r.State == args[1] {
+			return
+		}
+	}
+	ts.Fatalf("rollout %d is %s: %s", id, r.State, r.Reason)
 }
 
 // scriptWaitMounted waits until dim has mounted something at a directory.

@@ -23,7 +23,7 @@ func (a *app) imageCommand() *cobra.Command {
 
 func (a *app) imageCaptureCommand() *cobra.Command {
 	r, verbose := control.CaptureRequest{}, false
-	moved, soak := control.RolloutRequest{}, time.Duration(0)
+	moved := control.RolloutRequest{}
 	cmd := a.listing(&cobra.Command{
 		Use:   "capture NAME",
 		Short: "Make a new version of an image from its master",
@@ -47,7 +47,6 @@ does, for all nodes of the image.
 				r.Show = math.MaxInt
 			}
 			if moved.When != "" {
-				moved.Soak = soak.Seconds()
 				r.Rollout = &moved
 			}
 			return a.imageCapture(cmd.Context(), r)
@@ -57,7 +56,7 @@ does, for all nodes of the image.
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what changed, make no version")
 	cmd.Flags().IntVar(&r.Show, "show", 20, "list at most `N` changed paths")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every changed path")
-	a.rolloutFlags(cmd, &moved, &soak, "rollout")
+	rolloutFlags(cmd, &moved, "rollout")
 	return cmd
 }
 

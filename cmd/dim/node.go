@@ -53,7 +53,7 @@ func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
 	}
 }
 
-// shownVersion is what a node's replica shows, and what it should, if that is something else.
+// shownVersion is what a node's replica shows, and what it should or will, if that is something else.
 func shownVersion(n control.Node) string {
 	v := n.Image
 	if n.Version > 0 {
@@ -61,6 +61,9 @@ func shownVersion(n control.Node) string {
 	}
 	if n.Wanted != "" && n.Wanted != n.Image && n.Wanted != v {
 		v += " → " + n.Wanted
+	}
+	if n.Next != "" && n.Next != v {
+		v += " (at its boot " + n.Next + ")"
 	}
 	return v
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -14,20 +15,29 @@ import (
 )
 
 func (a *app) rolloutCommand() *cobra.Command {
-	r := control.RolloutRequest{}
-	var soak time.Duration
+	r, wait := control.RolloutRequest{}, false
 	cmd := a.listing(&cobra.Command{
 		Use:   "rollout [NODES] NAME[@VERSION]",
 		Short: "Move nodes to a version of their image",
 		Long: `Lets nodes follow a version: without one the newest, without NODES all nodes of the image. A capture alone moves no node.
 
 --when now moves them at once, running or off: what runs keeps the files that it has open, and whoever opens a file anew sees the new
-version. 
+version. --when boot moves each when it boots the next time. A node in the middle of a boot keeps what it was given the kernel of until
+it runs.
+
+--rings 1,10%,rest moves one node, then a tenth of all, then the others. Before the next ring follows, all nodes of the ring show the
+version, the hook was run, the soak time is over, the nodes that ran before are up, and the check succeeds. What does not go well
+pauses the rollout: dim rollout status tells why. The server carries it out: this command returns when the first ring has begun, and a
+server that is started again goes on.
+
+Hook and check are run on the head by /bin/sh, with DIM_ROLLOUT, DIM_RING (from 1), DIM_NODES (of the ring, a node set), DIM_IMAGE and
+DIM_VERSION in the environment. A command that was running when the server ended is run again.
 
 When all nodes of an image were moved, the version is the image's current one: nodes that are added to the description later start
 with it.`,
 		Example: `  dim rollout compute --when now                     all nodes of the image, to the newest version
-  dim rollout 'n[01-04]' compute@12 --when now       some nodes, to version 12
+  dim rollout 'n[01-04]' compute@12 --when boot      some nodes, to version 12, when they boot
+  dim rollout compute --when now --rings 1,10%,rest --soak 10m --check 'nodes-are-well "$DIM_NODES"'
   dim rollout compute --when now --dry-run           who would move from where to where?
   dim rollout status                                 how far is it?`,
 		Args: operands(1, 2),
@@ -36,32 +46,63 @@ with it.`,
 			if len(args) > 1 {
 				r.Nodes = args[0]
 			}
-			r.Soak = soak.Seconds()
-			return a.rollout(cmd.Context(), r)
+			return a.rollout(cmd.Context(), r, wait)
 		},
 		ValidArgsFunction: complete(2, func(ctx context.Context) []string { return append(a.nodeNames(ctx), a.references(ctx)...) }),
 	})
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell who would move from which version to which")
-	a.rolloutFlags(cmd, &r, &soak, "when")
-	cmd.AddCommand(a.rolloutLsCommand(), a.rolloutStatusCommand(), a.rolloutUndoCommand())
+	cmd.Flags().BoolVar(&wait, "wait", false, "return when it has ended or is paused (exit code 3)")
+	rolloutFlags(cmd, &r, "when")
+	cmd.AddCommand(a.rolloutLsCommand(), a.rolloutStatusCommand(), a.rolloutPauseCommand(), a.rolloutResumeCommand(), a.rolloutUndoCommand(),
+		a.rolloutStopCommand())
 	return cmd
 }
 
 // rolloutFlags adds the flags that say how nodes move; the one that says when has a name of its own with each command.
-func (a *app) rolloutFlags(cmd *cobra.Command, r *control.RolloutRequest, _ *time.Duration, when string) {
-	cmd.Flags().StringVar(&r.When, when, "", "`WHEN` nodes change: now")
-	_ = cmd.RegisterFlagCompletionFunc(when, cobra.FixedCompletions([]string{"now"}, cobra.ShellCompDirectiveNoFileComp))
+func rolloutFlags(cmd *cobra.Command, r *control.RolloutRequest, when string) {
+	f := cmd.Flags()
+	f.StringVar(&r.When, when, "", "`WHEN` nodes change: now or boot")
+	f.StringVar(&r.Rings, "rings", "", "move in `RINGS`: numbers of nodes, percentages and rest, such as 1,10%,rest")
+	f.Var((*seconds)(&r.Soak), "soak", "how long a ring has to be well before the next one follows, such as 10m")
+	f.StringVar(&r.Check, "check", "", "`COMMAND` that has to succeed after each ring")
+	f.StringVar(&r.Hook, "hook", "", "`COMMAND` that is run for each ring when it shows the version")
+	_ = cmd.RegisterFlagCompletionFunc(when, cobra.FixedCompletions([]string{"now", "boot"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func (a *app) rollout(ctx context.Context, r control.RolloutRequest) error {
+// seconds is a flag that is a duration.
+type seconds float64
+
+func (s *seconds) String() string { return time.Duration(float64(*s) * float64(time.Second)).String() }
+func (s *seconds) Type() string   { return "duration" }
+func (s *seconds) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	*s = seconds(d.Seconds())
+	return err
+}
+
+func (a *app) rollout(ctx context.Context, r control.RolloutRequest, wait bool) error {
 	if r.When == "" {
-		return &usageError{fmt.Errorf("rollout: it is not said when nodes change"), "--when now"}
+		return &usageError{errors.New("rollout: it is not said when nodes change"), "--when now or --when boot"}
 	}
 	done, err := a.client().Rollout(ctx, r)
+	for err == nil && wait && done.State == "running" {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(300 * time.Millisecond):
+		}
+		done, err = a.client().RolloutStatus(ctx, done.ID)
+	}
 	if err != nil {
 		return err
 	}
-	return a.show(done, func(w io.Writer) { printRollout(w, done) })
+	if err := a.show(done, func(w io.Writer) { printRollout(w, done) }); err != nil {
+		return err
+	}
+	if wait && done.State == "paused" {
+		return errProblems
+	}
+	return nil
 }
 
 // printRollout tells in a line or a few what a rollout did, does, or would do.
@@ -76,6 +117,9 @@ func printRollout(w io.Writer, r control.Rollout) {
 		return
 	}
 	line := fmt.Sprintf("rollout %d: %s, %s of %s", r.ID, r.State, ref, plural(r.Count, "node"))
+	if len(r.Rings) > 1 {
+		line += fmt.Sprintf(", ring %d of %d", r.Ring, len(r.Rings))
+	}
 	if r.Reason != "" {
 		line += ": " + safe(r.Reason)
 	}
@@ -164,14 +208,48 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 	}
 }
 
-func (a *app) rolloutUndoCommand() *cobra.Command {
+func (a *app) rolloutPauseCommand() *cobra.Command {
 	return a.rolloutChange(&cobra.Command{
+		Use:     "pause [ROLLOUT]",
+		Short:   "Keep a rollout where it is",
+		Long:    "Keeps a rollout where it is; a hook or check that is running is ended. Without a number it is the latest rollout.",
+		Example: "  dim rollout pause",
+	}, &control.RolloutChange{Do: "pause"})
+}
+
+func (a *app) rolloutResumeCommand() *cobra.Command {
+	return a.rolloutChange(&cobra.Command{
+		Use:   "resume [ROLLOUT]",
+		Short: "Let a paused rollout go on",
+		Long: `Lets a rollout go on that was paused by hand or because something did not go well. What it was at begins again: the hook, the soak
+time and the check. Without a number it is the latest rollout.`,
+		Example: "  dim rollout resume",
+	}, &control.RolloutChange{Do: "resume"})
+}
+
+func (a *app) rolloutUndoCommand() *cobra.Command {
+	change := &control.RolloutChange{Do: "undo"}
+	cmd := a.rolloutChange(&cobra.Command{
 		Use:   "undo [ROLLOUT]",
 		Short: "Give every node back what it followed before",
-		Long: `Gives every node that a rollout has moved back what it followed before, also in the middle of it. It is refused when somebody has moved
-one of the nodes since. Without a number it is the latest rollout.`,
-		Example: "  dim rollout undo\n  dim rollout undo 7",
-	}, &control.RolloutChange{Do: "undo"})
+		Long: `Gives every node that a rollout has moved back what it followed before, also in the middle of it. Nodes that it moved at their boot change
+back at their next one, unless --when now says otherwise. It is refused when somebody has moved one of the nodes since. Without a number it
+is the latest rollout.`,
+		Example: "  dim rollout undo\n  dim rollout undo 7 --when boot",
+	}, change)
+	cmd.Flags().StringVar(&change.When, "when", "", "`WHEN` nodes change back: now or boot (default: as they changed)")
+	_ = cmd.RegisterFlagCompletionFunc("when", cobra.FixedCompletions([]string{"now", "boot"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) rolloutStopCommand() *cobra.Command {
+	return a.rolloutChange(&cobra.Command{
+		Use:   "stop [ROLLOUT]",
+		Short: "End a rollout where it is",
+		Long: `Ends a rollout that is running or paused: the nodes that it has moved keep the version, the others theirs. Another rollout may move them
+then. Without a number it is the latest rollout.`,
+		Example: "  dim rollout stop",
+	}, &control.RolloutChange{Do: "stop"})
 }
 
 // rolloutChange makes a command that changes a rollout.

@@ -76,6 +76,8 @@ type Options struct {
 	Cluster func() *cluster.Cluster // the description that holds now
 	Assets  Assets
 	Tracker *Tracker
+	// Begin, if not nil, is called when a node itself asks for what it is to boot, before Assets is asked.
+	Begin   func(node *cluster.Node)
 	Log     *slog.Logger
 	Loaders string // directory of the iPXE package; default /usr/lib/ipxe
 	// StandIn is described in the package comment; the default of 3 s is met by the second question of PXE ROMs (at 4 s)
@@ -143,6 +145,14 @@ func (p *place) http() string {
 		return p.addr.String()
 	}
 	return netip.AddrPortFrom(p.addr, p.self.Ports.HTTP).String()
+}
+
+// assets returns what the node boots; when it is the node that asks, its boot begins.
+func (b *Boot) assets(ctx context.Context, p place) (kernel, initramfs Asset, err error) {
+	if b.Begin != nil && !p.onlooker {
+		b.Begin(p.node)
+	}
+	return b.Assets.Assets(ctx, p.node)
 }
 
 // reached notes that a node reached a stage.

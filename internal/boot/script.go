@@ -43,7 +43,7 @@ goto again
 // script returns the boot script for a node. There is always one: when the node cannot boot, one that says why, waits and
 // tries again.
 func (b *Boot) script(ctx context.Context, p place) string {
-	kernel, initramfs, err := b.Assets.Assets(ctx, p.node)
+	kernel, initramfs, err := b.assets(ctx, p)
 	var line string
 	if err == nil {
 		line, err = p.commandLine()
@@ -92,7 +92,7 @@ const configName = "pxelinux.cfg/default"
 
 // pxelinuxConfig returns the configuration for firmware that loads a kernel by itself, with paths of TFTP.
 func (b *Boot) pxelinuxConfig(ctx context.Context, p place) (string, error) {
-	kernel, initramfs, err := b.Assets.Assets(ctx, p.node)
+	kernel, initramfs, err := b.assets(ctx, p)
 	var line string
 	if err == nil {
 		line, err = p.commandLine()

@@ -162,6 +162,17 @@ func (t *Tracker) Get(node cluster.NodeName) (s State, ok bool) {
 	return r.state(node), true
 }
 
+// Last returns the latest event of a node; it costs less than Get.
+func (t *Tracker) Last(node cluster.NodeName) (e Event, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.boots[node]
+	if !ok {
+		return e, false
+	}
+	return *r.last(), true
+}
+
 // Snapshot returns the states of all nodes of which anything is known, sorted by name.
 func (t *Tracker) Snapshot() []State {
 	t.mu.Lock()

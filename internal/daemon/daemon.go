@@ -103,6 +103,10 @@ type daemon struct {
 	unsettled atomic.Bool   // a replica does not show what is declared; mend tries again
 	untold    atomic.Bool   // the shared state may lack a version that is in the store; mend tells it
 
+	holds   atomic.Bool // a node in the middle of its boot keeps what it is to leave
+	booted  atomic.Bool // a node has booted what it was to follow from then on, and the shared state does not know
+	calling atomic.Bool // a node has called since drive looked last
+
 	telling sync.Mutex // guards what follows
 	told    bool       // the description of the command line was put, if there is one
 
@@ -119,6 +123,7 @@ type daemon struct {
 	mounts     map[int]mounted
 	mountSeq   int
 	services   []control.Service
+	waits      map[int]string // what rollouts wait for, by number
 }
 
 // failure is a problem that stays until what failed succeeds.
@@ -168,7 +173,7 @@ func newDaemon(c Config) (*daemon, error) {
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
 		tracker: boot.NewTracker(nil), machines: dhcp.NewMachines(machinesKept),
 		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]mounted{},
-		tried: make(chan struct{}), seen: map[cluster.NodeName]bool{},
+		tried: make(chan struct{}), waits: map[int]string{}, seen: map[cluster.NodeName]bool{},
 	}
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
 	d.exports = newExports(d)
@@ -202,6 +207,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	g.Go(func() error { return control.Serve(all, ln, d, d.log) })
 	g.Go(func() error { return d.follow(all) })
 	g.Go(func() error { return d.mend(all) })
+	g.Go(func() error { return d.drive(all) })
 	g.Go(func() error { return d.expire(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify

@@ -110,9 +110,11 @@ func (e *exports) called(x *export) {
 	if last := x.lastCall.Load(); now-last < int64(activeEvery) || !x.lastCall.CompareAndSwap(last, now) {
 		return
 	}
-	if x.node != "" {
-		e.d.tracker.Active(x.node)
+	if x.node == "" {
+		return
 	}
+	e.d.tracker.Active(x.node)
+	e.d.calling.Store(true) // it may be that its boot is over
 }
 
 func (x *export) permits(client netip.AddrPort) bool {

@@ -55,6 +55,9 @@ func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
 		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: now.ref(n).String(), Stage: off,
 		Address: card.Address.String(), MAC: card.MAC.String(), Problem: d.failed("node " + string(n.Name)),
 	}
+	if next, ok := now.next(n); ok {
+		out.Next = next.String()
+	}
 	if x := d.exports.node(n.Name); x != nil {
 		out.Version = x.fs.Version().Number
 		if last := x.lastCall.Load(); last != 0 {

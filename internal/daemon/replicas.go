@@ -29,7 +29,7 @@ func (d *daemon) mend(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if d.unsettled.Load() {
+		if d.unsettled.Load() || d.holds.Load() {
 			d.reconcile(ctx)
 		}
 		if d.untold.Load() {
@@ -53,11 +53,20 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 	failed := map[string]error{}
 	list := d.kept(now)
 	var moves []replica.Move
+	holds := false
 	for _, n := range now.cluster.Nodes {
 		if !d.mine(n) {
 			continue
 		}
-		x, move, err := d.place(plan, n)
+		v, held, err := d.target(now, n)
+		holds = holds || held
+		if err != nil {
+			if err = now.missing(n); err != nil {
+				failed["node "+string(n.Name)] = err
+			}
+			continue // without a version it needs nothing
+		}
+		x, move, err := d.place(plan, n, v)
 		if err != nil {
 			failed["node "+string(n.Name)] = err
 			continue
@@ -75,6 +84,7 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 			failed["replicas"] = err
 		}
 	}
+	d.holds.Store(holds)
 	d.exports.replace(list)
 	d.forget(now)
 	d.settle(failed)
@@ -153,13 +163,9 @@ func (d *daemon) mine(n *cluster.Node) bool {
 	return slices.ContainsFunc(n.Servers, func(s *cluster.Server) bool { return s.Name == d.server })
 }
 
-// place decides what has to be done for n: a new export, and a move of the replica if there is one (which costs nothing when
-// that shows the right thing already). A node whose image has no version yet needs nothing.
-func (d *daemon) place(plan *plan, n *cluster.Node) (*export, *replica.Move, error) {
-	v, err := plan.now.version(n)
-	if err != nil {
-		return nil, nil, plan.now.missing(n)
-	}
+// place decides what has to be done for n to show v: a new export, and a move of the replica if there is one (which costs nothing when
+// that shows the right thing already).
+func (d *daemon) place(plan *plan, n *cluster.Node, v image.Version) (*export, *replica.Move, error) {
 	from := madeFrom{plan.now.digest, v.Digest, v.Number}
 	old := d.exports.node(n.Name)
 	if old != nil && old.from == from && !d.unmoved {

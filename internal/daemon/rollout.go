@@ -60,8 +60,8 @@ func rolloutError(err error) error {
 // asked makes a rollout of a request: its nodes, all of the image's, in rings.
 func (d *daemon) asked(now *declared, r control.RolloutRequest) (rollout.Rollout, error) {
 	out := rollout.Rollout{When: rollout.When(r.When), Soak: time.Duration(r.Soak * float64(time.Second)), Check: r.Check, Hook: r.Hook}
-	if out.When != rollout.Now {
-		return out, control.Errorf(control.Invalid, "roll out %s: when is %q, not now", r.Version, r.When)
+	if out.When != rollout.Now && out.When != rollout.Boot || out.Soak < 0 {
+		return out, control.Errorf(control.Invalid, "roll out %s: when is %q, soak time %v: it is now or boot, and no less than 0", r.Version, r.When, out.Soak)
 	}
 	v, err := now.resolve(r.Version)
 	if err != nil {
@@ -124,7 +124,14 @@ func moves(now *declared, r *rollout.Rollout) bool {
 	}
 	return slices.ContainsFunc(r.Nodes(), func(name string) bool {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
-		return ok && (now.ref(n).String() != r.Ref() || now.state.Next[name] != "")
+		if !ok {
+			return false
+		}
+		next, boots := now.next(n)
+		if boots && r.When == rollout.Boot && next.String() == r.Ref() {
+			return false
+		}
+		return boots || now.ref(n).String() != r.Ref()
 	})
 }
 
@@ -183,8 +190,8 @@ func (d *daemon) ChangeRollout(ctx context.Context, id int, in control.RolloutCh
 		"stop":   func(s coord.State) (coord.Change, error) { return rollout.Stop(s, id, at) },
 		"undo":   func(s coord.State) (coord.Change, error) { return rollout.Undo(s, id, rollout.When(in.When), at) },
 	}[in.Do]
-	if decide == nil {
-		return control.Rollout{}, control.Errorf(control.Invalid, "rollout %d: nobody knows how to %q one", id, in.Do)
+	if decide == nil || in.When != "" && in.When != string(rollout.Now) && in.When != string(rollout.Boot) {
+		return control.Rollout{}, control.Errorf(control.Invalid, "rollout %d: nobody knows how to %q one %q", id, in.Do, in.When)
 	}
 	if err := shared.Decide(ctx, decide); err != nil {
 		return control.Rollout{}, rolloutError(err)
@@ -203,6 +210,11 @@ func (d *daemon) rolled(now *declared, r *rollout.Rollout) control.Rollout {
 		ID: r.ID, Image: r.Image, Version: r.Version, When: string(r.When), Nodes: r.Nodes().String(), Count: len(r.Nodes()), All: r.All,
 		Soak: r.Soak.Seconds(), Check: r.Check, Hook: r.Hook, State: string(r.State), Ring: r.Ring + 1, Phase: string(r.Phase), Since: r.Since,
 		Reason: r.Reason, Started: r.Started, Ended: r.Ended, Current: current.Number,
+	}
+	if r.State == rollout.Running {
+		d.mu.Lock()
+		out.Reason = d.waits[r.ID]
+		d.mu.Unlock()
 	}
 	for _, ring := range r.Rings {
 		shown := control.RolloutRing{Nodes: ring.Nodes.String(), Count: len(ring.Nodes)}

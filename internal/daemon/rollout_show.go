@@ -86,13 +86,20 @@ func (d *daemon) rolloutNode(now *declared, r *rollout.Rollout, ring int, name s
 	if x != nil {
 		out.Shows = x.fs.Version().Ref().String()
 	}
+	next, boots := now.next(n)
 	switch {
 	case r.UnderWay() && ring > r.Ring:
 		out.Verdict = fmt.Sprintf("waits for ring %d", ring+1)
-	case now.ref(n).String() != r.Ref():
+	case boots && next.String() == r.Ref() && !d.showsVersion(name, r):
+		out.Verdict = "changes when it boots"
+	case boots && next.String() != r.Ref():
+		out.Verdict = "changes to " + next.String() + " when it boots"
+	case !boots && now.ref(n).String() != r.Ref():
 		out.Verdict = "follows " + now.ref(n).String()
 	case x == nil:
 		out.Verdict = "not served here"
+	case !d.showsVersion(name, r) && d.booting(n.Name):
+		out.Verdict = "changes when its boot with " + out.Shows + " is over"
 	case !d.showsVersion(name, r):
 		out.Verdict = "not moved"
 		if why := d.failed("node " + name); why != "" {

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"dim/internal/control"
@@ -23,7 +26,7 @@ func motds(s *site) string {
 	s.t.Helper()
 	all := ""
 	for _, n := range []string{"n01", "n02", "n03", "n04"} {
-		all += read(s.t, s.mount("127.0.0.1"+n[2:], "/nodes/"+n), "etc/motd")[:1]
+		all += motdOf(s, n)
 	}
 	return all
 }
@@ -94,5 +97,146 @@ func TestWhoFollowsWhatOutlivesTheSharedState(t *testing.T) {
 	must(t, err)
 	if len(list) != 2 || list[0].ID != 2 || list[0].Nodes != "n04" || list[0].State != "done" {
 		t.Errorf("rollouts: %+v", list)
+	}
+}
+
+// settled waits until a rollout is in a state.
+func settled(s *site, id int, state string) control.Rollout {
+	s.t.Helper()
+	var r control.Rollout
+	eventually(s.t, "the rollout is "+state, func() bool {
+		var err error
+		r, err = s.client().RolloutStatus(s.t.Context(), id)
+		must(s.t, err)
+		return r.State == state
+	})
+	return r
+}
+
+func alter(s *site, id int, do string) {
+	s.t.Helper()
+	_, err := s.client().ChangeRollout(s.t.Context(), id, control.RolloutChange{Do: do})
+	must(s.t, err)
+}
+
+func TestRingsGoOnAfterARestart(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	versions(s, 2)
+	hooks, gate := filepath.Join(s.data, "hooks"), filepath.Join(s.data, "gate")
+	r := roll(s, control.RolloutRequest{
+		Version: "compute", When: "now", Rings: "1,1,rest", Check: "test -e " + gate,
+		Hook: `echo "$DIM_ROLLOUT $DIM_RING $DIM_NODES $DIM_IMAGE@$DIM_VERSION" >> ` + hooks,
+	})
+	if r.State != "running" || r.Count != 4 || len(r.Rings) != 3 {
+		t.Errorf("it begins with %+v", r)
+	}
+	paused := settled(s, 1, "paused")
+	if got := motds(s); got != "2111" || !strings.HasPrefix(paused.Reason, "check: exit status 1") || paused.States[1].Verdict != "waits for ring 2" {
+		t.Errorf("when the check failed nodes read %s: %+v", got, paused)
+	}
+	_, err := s.client().Rollout(t.Context(), control.RolloutRequest{Nodes: "n04", Version: "compute@2", When: "now"})
+	if code(err) != control.Conflict {
+		t.Errorf("a second rollout of a node that waits: %v", err)
+	}
+	must(t, s.stop())
+	must(t, os.WriteFile(gate, nil, 0o600))
+	s.start()
+	if got := motds(s); got != "2111" {
+		t.Errorf("after a restart nodes read %s", got)
+	}
+	alter(s, 1, "resume")
+	done := settled(s, 1, "done")
+	if got := motds(s); got != "2222" || done.Shows != 4 {
+		t.Errorf("in the end nodes read %s: %+v", got, done)
+	}
+	text, err := os.ReadFile(hooks)
+	must(t, err)
+	if want := "1 1 n01 compute@2\n1 2 n02 compute@2\n1 3 n[03-04] compute@2\n"; string(text) != want {
+		t.Errorf("hooks: %s", text)
+	}
+}
+
+// The server ends while a hook runs, again and again; the record tells where to go on.
+func TestAServerThatEndsInTheMiddleOfAHookRunsItAgain(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	versions(s, 2)
+	begun, goOn := filepath.Join(s.data, "begun"), filepath.Join(s.data, "go-on")
+	roll(s, control.RolloutRequest{
+		Version: "compute", When: "now", Rings: "2,rest", Hook: "echo x >> " + begun + "; test -e " + goOn + " || exec sleep 1000",
+	})
+	for n := 1; n <= 3; n++ {
+		eventually(t, "the hook runs", func() bool {
+			text, _ := os.ReadFile(begun)
+			return strings.Count(string(text), "x") == n
+		})
+		if got := motds(s); got != "2211" {
+			t.Errorf("nodes read %s", got)
+		}
+		if n == 3 {
+			must(t, os.WriteFile(goOn, nil, 0o600))
+		}
+		must(t, s.stop())
+		s.given = false
+		s.start()
+	}
+	settled(s, 1, "done")
+	if got := motds(s); got != "2222" {
+		t.Errorf("in the end nodes read %s", got)
+	}
+}
+
+func TestPauseEndsTheCommandAndUndoGivesBack(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	versions(s, 3)
+	roll(s, control.RolloutRequest{Nodes: "n02", Version: "compute@3", When: "now"})
+	roll(s, control.RolloutRequest{Version: "compute@2", When: "now", Rings: "3,rest", Hook: "exec sleep 1000"})
+	eventually(t, "the hook runs", func() bool {
+		r, err := s.client().RolloutStatus(t.Context(), 2)
+		return err == nil && r.Phase == "hook" && r.Reason == "the hook to end"
+	})
+	alter(s, 2, "pause")
+	settled(s, 2, "paused")
+	if _, err := s.client().ChangeRollout(t.Context(), 2, control.RolloutChange{Do: "pause"}); code(err) != control.Conflict {
+		t.Errorf("paused twice: %v", err)
+	}
+	if got := motds(s); got != "2221" {
+		t.Errorf("nodes read %s", got)
+	}
+	alter(s, 2, "undo")
+	if got := motds(s); got != "1311" {
+		t.Errorf("after it was undone nodes read %s", got)
+	}
+	for _, bad := range []control.RolloutChange{{Do: "explode"}, {Do: "undo", When: "later"}} {
+		if _, err := s.client().ChangeRollout(t.Context(), 2, bad); code(err) != control.Invalid {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}
+
+func TestTwoAdminsAtOnceDoNotMeetInOneNode(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	versions(s, 2)
+	var told atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			_, err := s.client().Rollout(t.Context(), control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest", Soak: 1000})
+			if code(err) == control.Conflict && strings.Contains(err.Error(), "is running") {
+				told.Add(1)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if told.Load() != 3 {
+		t.Errorf("%d of 4 were told", told.Load())
+	}
+	if got := motds(s); got != "2111" {
+		t.Errorf("nodes read %s", got)
 	}
 }

@@ -1,0 +1,143 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/coord"
+	"dim/internal/image"
+	"dim/internal/replica"
+	"dim/internal/rollout"
+)
+
+// bootEnds is for how long nothing may be heard of a boot before it counts as broken off.
+const bootEnds = 10 * time.Minute
+
+// next returns the reference that a node follows from its next boot on.
+func (c *declared) next(n *cluster.Node) (image.Ref, bool) {
+	return refOf(c.state.Next[string(n.Name)], n)
+}
+
+// target returns the version that a node's replica is to show now, which is not always the one that it follows: it has booted already what it was
+// to follow from its next boot on and the shared state does not know yet; or it is in the middle of a boot, and keeps what it was
+// given the kernel of. held tells that it is the latter. It is called with adopting held.
+func (d *daemon) target(now *declared, n *cluster.Node) (v image.Version, held bool, err error) {
+	v, err = now.version(n)
+	next, boots := now.next(n)
+	x := d.exports.node(n.Name)
+	if !boots && x != nil && err == nil && x.from.number == v.Number && x.from.version == v.Digest {
+		return v, false, nil // as before
+	}
+	booting := d.booting(n.Name)
+	if !boots && !booting {
+		return v, false, err
+	}
+	shows, known := d.set.Followed(string(n.Name), string(n.Image.Name))
+	if !known || err == nil && same(shows, v) {
+		return v, false, err
+	}
+	if w, ok := now.state.Resolve(next); boots && ok && same(shows, w) {
+		d.booted.Store(true)
+		return w, false, nil
+	}
+	if booting {
+		return shows, true, nil
+	}
+	return v, false, err
+}
+
+func same(a, b image.Version) bool { return a.Number == b.Number && a.Digest == b.Digest }
+
+// booting reports whether a node was given a kernel and does not run yet.
+func (d *daemon) booting(name cluster.NodeName) bool {
+	e, ok := d.tracker.Last(name)
+	if !ok {
+		return false
+	}
+	switch e.Stage {
+	case boot.StageScript:
+		if e.Error != "" { // there was no kernel to give
+			return false
+		}
+	case boot.StageKernel, boot.StageInitramfs, boot.StageLink, boot.StageAddress, boot.StageMount, boot.StageHandover:
+	default:
+		return false
+	}
+	return time.Since(e.Last) < bootEnds
+}
+
+// begins is called when a node asks for what it is to boot: from now on until it runs it shows one version, the one that its
+// kernel is of. That is the one that it follows from this boot on.
+func (d *daemon) begins(n *cluster.Node) {
+	now := d.declared()
+	ref, boots := now.next(n)
+	if !boots {
+		ref = now.ref(n)
+	}
+	v, ok := now.state.Resolve(ref)
+	x := d.exports.node(n.Name)
+	if !ok || x == nil || same(x.fs.Version(), v) || !d.boots(n.Name) {
+		return
+	}
+	d.adopting.Lock()
+	defer d.adopting.Unlock()
+	if d.declared() != now {
+		return // it was decided anew just now; the node keeps what it shows, and that is what it will boot
+	}
+	x, move, err := d.place(newPlan(now), n, v)
+	if err == nil && move != nil {
+		err = d.move(context.Background(), []replica.Move{*move})
+	}
+	if err != nil {
+		d.fail("node "+string(n.Name), err)
+		d.unsettled.Store(true)
+		return
+	}
+	if x != nil {
+		d.exports.replace(append(d.kept(now), x))
+	}
+	if boots {
+		d.log.Info("node boots the version that it was to change to", "node", n.Name, "version", v.Ref().String())
+		d.booted.Store(true)
+	}
+}
+
+// boots reports whether what a node asks for can belong to a boot. Where this server answers DHCP, a boot begins with a question for an
+// address; an answer to a node that runs would be an answer to any of its users.
+func (d *daemon) boots(name cluster.NodeName) bool {
+	e, ok := d.tracker.Last(name)
+	return !ok || !d.listening.DHCP || e.Stage != boot.StageRunning
+}
+
+// promote tells the shared state which nodes have booted what they were to follow from their next boot on.
+func (d *daemon) promote(ctx context.Context) {
+	shared, err := d.reachable(ctx)
+	if err != nil {
+		return // they go on showing it
+	}
+	d.booted.Store(false)
+	now, booted := d.declared(), map[string]string{}
+	for name, ref := range now.state.Next {
+		n, ok := now.cluster.Node(cluster.NodeName(name))
+		if !ok {
+			continue
+		}
+		r, boots := now.next(n)
+		v, known := now.state.Resolve(r)
+		if x := d.exports.node(n.Name); boots && known && x != nil && same(x.fs.Version(), v) {
+			booted[name] = ref
+		}
+	}
+	if len(booted) == 0 {
+		return
+	}
+	if err = shared.Decide(ctx, func(s coord.State) (coord.Change, error) { return rollout.Booted(s, booted), nil }); err == nil {
+		err = d.refresh(ctx, shared)
+	}
+	if err != nil {
+		d.booted.Store(true)
+		d.log.Warn("the shared state does not know yet what nodes have booted", "error", err)
+	}
+}

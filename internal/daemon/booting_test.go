@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"dim/internal/control"
+)
+
+// web makes an HTTP request from an address.
+func (s *site) web(from, method, path, body string) (int, string) {
+	s.t.Helper()
+	dial := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: dial.DialContext}
+	req, err := http.NewRequestWithContext(context.Background(), method, fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path), strings.NewReader(body))
+	must(s.t, err)
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	must(s.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(s.t, err)
+	return resp.StatusCode, string(text)
+}
+
+var assetPattern = regexp.MustCompile(`/boot/(?:kernel|initramfs)/[0-9a-f]+`)
+
+// bootable makes a master that has a kernel, another one in each version.
+func bootable(s *site, version string) {
+	s.t.Helper()
+	must(s.t, os.WriteFile(filepath.Join(s.data, "dim-init-amd64"), []byte("an init"), 0o600))
+	s.put("boot/vmlinuz-6.1.0-1-amd64", "kernel "+version)
+	s.put("lib/modules/6.1.0-1-amd64/modules.dep", "")
+	s.put("lib/modules/6.1.0-1-amd64/modules.builtin", "kernel/fs/nfs/nfs.ko\nkernel/fs/nfs/nfsv3.ko\nkernel/version"+version+".ko\n")
+	s.put("etc/motd", version+"\n")
+	s.captureWith(control.CaptureRequest{Image: "compute"})
+}
+
+// script lets a node begin to boot, and returns what it is to fetch.
+func (s *site) script(from string) []string {
+	s.t.Helper()
+	_, text := s.web(from, "GET", "/boot/ipxe", "")
+	assets := assetPattern.FindAllString(text, -1)
+	if len(assets) != 2 {
+		s.t.Fatalf("the boot script: %s", text)
+	}
+	return assets
+}
+
+func TestARolloutForTheNextBootWaitsForIt(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	bootable(s, "1")
+	bootable(s, "2")
+	r := roll(s, control.RolloutRequest{Nodes: "n[01-02]", Version: "compute", When: "boot"})
+	if got := motds(s); got != "1111" || r.State != "done" || r.States[0].Verdict != "changes when it boots" {
+		t.Errorf("nodes read %s: %+v", got, r)
+	}
+	s.web("127.0.0.1", "GET", "/boot/ipxe?node=n01", "") // somebody looks
+	if got := motds(s); got != "1111" {
+		t.Errorf("nodes read %s", got)
+	}
+	assets := s.script("127.0.0.11")
+	if got := motds(s); got != "2111" {
+		t.Errorf("when n01 boots nodes read %s", got)
+	}
+	if code, text := s.web("127.0.0.11", "GET", assets[0], ""); code != 200 || text != "kernel 2" {
+		t.Errorf("its kernel: %d %s", code, text)
+	}
+	must(t, s.stop()) // perhaps before the shared state knows
+	s.start()
+	if got := motds(s); got != "2111" {
+		t.Errorf("after a restart nodes read %s", got)
+	}
+	eventually(t, "the shared state knows", func() bool {
+		n, err := s.client().Node(t.Context(), "n01")
+		must(t, err)
+		return n.Next == "" && n.Wanted == "compute@2"
+	})
+	alter(s, 1, "undo")
+	if n, err := s.client().Node(t.Context(), "n02"); err != nil || n.Next != "" {
+		t.Errorf("n02 is to boot %q, %v", n.Next, err)
+	}
+	if got := motds(s); got != "2111" {
+		t.Errorf("undone for the next boot, nodes read %s", got)
+	}
+	s.script("127.0.0.11")
+	if got := motds(s); got != "1111" {
+		t.Errorf("when n01 boots again nodes read %s", got)
+	}
+}
+
+func TestANodeThatBootsKeepsTheVersionOfItsKernel(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	bootable(s, "1")
+	bootable(s, "2")
+	assets := s.script("127.0.0.12")
+	r := roll(s, control.RolloutRequest{Version: "compute", When: "now"})
+	if got := motdOf(s, "n01") + motdOf(s, "n02"); got != "21" {
+		t.Errorf("while n02 boots n01 and n02 read %s", got)
+	}
+	if got := r.States[1].Verdict; got != "changes when its boot with compute@1 is over" {
+		t.Errorf("n02: %s", got)
+	}
+	for i, want := range []string{"kernel 1", ""} {
+		if code, text := s.web("127.0.0.12", "GET", assets[i], ""); code != 200 || want != "" && text != want {
+			t.Errorf("%s: %d %.20s", assets[i], code, text)
+		}
+	}
+	for _, stage := range []string{"mount", "handover"} {
+		if got := motdOf(s, "n02"); got != "1" {
+			t.Errorf("before %s n02 reads %s", stage, got)
+		}
+		if code, text := s.web("127.0.0.12", "POST", "/boot/stage", `{"stage":"`+stage+`"}`); code != 204 {
+			t.Errorf("report of %s: %d %s", stage, code, text)
+		}
+	}
+	eventually(t, "n02 runs, and follows", func() bool { return motdOf(s, "n02") == "2" })
+
+	// A node whose boot ended in the middle begins another one.
+	s.script("127.0.0.13")
+	bootable(s, "3")
+	roll(s, control.RolloutRequest{Version: "compute", When: "now"})
+	if got := motdOf(s, "n03"); got != "2" {
+		t.Errorf("n03 reads %s", got)
+	}
+	if _, text := s.web("127.0.0.13", "GET", s.script("127.0.0.13")[0], ""); text != "kernel 3" || motdOf(s, "n03") != "3" {
+		t.Errorf("n03 boots %q and reads %s", text, motdOf(s, "n03"))
+	}
+}
+
+// motdOf is what a node reads. The node itself makes the call.
+func motdOf(s *site, node string) string {
+	s.t.Helper()
+	return read(s.t, s.mount("127.0.0.1"+node[2:], "/nodes/"+node), "etc/motd")[:1]
+}

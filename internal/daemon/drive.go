@@ -1,0 +1,240 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/coord"
+	"dim/internal/rollout"
+)
+
+// How often rollouts are looked at.
+const (
+	driveEvery = 250 * time.Millisecond
+	driveAgain = 2 * time.Second // after a failure
+)
+
+// drive lets rollouts go on, and what waits for boots, until ctx ends.
+func (d *daemon) drive(ctx context.Context) error {
+	tick := time.NewTicker(driveEvery)
+	defer tick.Stop()
+	var runners sync.WaitGroup
+	defer runners.Wait()
+	var running sync.Map // numbers of rollouts
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		d.driveBoots(ctx)
+		for _, id := range d.driven() {
+			if _, runs := running.LoadOrStore(id, true); runs {
+				continue
+			}
+			runners.Go(func() {
+				d.driveOne(ctx, id)
+				running.Delete(id)
+			})
+		}
+	}
+}
+
+// driveBoots does what waited for nodes to boot or to run.
+func (d *daemon) driveBoots(ctx context.Context) {
+	if d.calling.Swap(false) && d.holds.Load() {
+		d.reconcile(ctx)
+	}
+	if d.booted.Load() {
+		d.promote(ctx)
+	}
+}
+
+// driven returns the rollouts that go on and are this server's to drive: of several heads the first of the description does it.
+func (d *daemon) driven() []int {
+	now := d.declared()
+	if len(now.state.Rollouts) == 0 {
+		return nil
+	}
+	for _, s := range now.cluster.Servers {
+		if s.Has(cluster.RoleHead) {
+			if s.Name != d.server {
+				return nil
+			}
+			break
+		}
+	}
+	var ids []int
+	list, _ := rollout.List(now.state)
+	for i := range list {
+		if list[i].State == rollout.Running {
+			ids = append(ids, list[i].ID)
+		}
+	}
+	return ids
+}
+
+// driveOne takes one rollout as far as it goes: until it is no longer running, or ctx ends.
+func (d *daemon) driveOne(ctx context.Context, id int) {
+	defer d.waitsFor(id, "")
+	for ctx.Err() == nil {
+		r, ok, err := rollout.Load(d.declared().state, id)
+		if err != nil || !ok || r.State != rollout.Running {
+			return
+		}
+		step := r.Next(d.seenOf(&r), time.Now())
+		d.waitsFor(id, step.Wait)
+		pause := driveEvery
+		switch {
+		case step.Wait != "":
+		case step.Run != "":
+			if step, ok = d.command(ctx, &r, step.Run); ok {
+				err = d.advance(ctx, &r, step)
+			}
+		default:
+			err = d.advance(ctx, &r, step)
+		}
+		if err != nil {
+			d.log.Warn("rollout does not go on", "rollout", id, "error", err)
+			pause = driveAgain
+		}
+		if step.Wait == "" && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// waitsFor notes what a rollout waits for.
+func (d *daemon) waitsFor(id int, what string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if what == "" {
+		delete(d.waits, id)
+		return
+	}
+	d.waits[id] = what
+}
+
+// advance declares a step. When somebody has changed the rollout meanwhile it is looked at anew.
+func (d *daemon) advance(ctx context.Context, r *rollout.Rollout, step rollout.Step) error {
+	shared, err := d.reachable(ctx)
+	if err != nil {
+		return err
+	}
+	err = shared.Decide(ctx, func(s coord.State) (coord.Change, error) {
+		return rollout.Advance(s, *r, step, d.running(r.Nodes()), time.Now().UTC())
+	})
+	switch {
+	case errors.Is(err, rollout.ErrConflict):
+		err = nil
+	case err == nil && step.Pause != "":
+		d.log.Warn("rollout is paused", "rollout", r.ID, "why", step.Pause)
+	case err == nil:
+		d.log.Info("rollout goes on", "rollout", r.ID, "ring", r.Ring+1, "after", string(r.Phase))
+	}
+	return errors.Join(err, d.refresh(ctx, shared))
+}
+
+// seenOf is what is seen of the nodes of r's present ring.
+func (d *daemon) seenOf(r *rollout.Rollout) map[string]rollout.Seen {
+	now := d.declared()
+	seen := map[string]rollout.Seen{}
+	replicas := d.failed("replicas")
+	for _, name := range r.Rings[r.Ring].Nodes {
+		n, ok := now.cluster.Node(cluster.NodeName(name))
+		if !ok {
+			continue
+		}
+		s := rollout.Seen{Booting: d.booting(n.Name), Stage: off}
+		if x := d.exports.node(n.Name); x != nil && x.fs.Version().Image == r.Image {
+			s.Shows = x.fs.Version().Number
+		}
+		if e, ok := d.tracker.Last(n.Name); ok {
+			s.Stage = string(e.Stage)
+		}
+		if s.Problem = d.failed("node " + name); s.Problem == "" && s.Shows != r.Version {
+			s.Problem = replicas
+		}
+		seen[name] = s
+	}
+	if r.Phase == rollout.Gating && time.Since(r.Since) >= r.Soak {
+		d.seeAnswers(now, r, seen)
+	}
+	return seen
+}
+
+// seeAnswers finds out which of the nodes that ran before are up: each has called since, or answers now, and is not booting.
+func (d *daemon) seeAnswers(now *declared, r *rollout.Rollout, seen map[string]rollout.Seen) {
+	ask := map[netip.Addr][]string{}
+	for _, name := range r.Rings[r.Ring].Ran {
+		n, ok := now.cluster.Node(cluster.NodeName(name))
+		if !ok {
+			continue
+		}
+		s := seen[name]
+		x := d.exports.node(n.Name)
+		switch {
+		case s.Stage != string(boot.StageRunning) && s.Stage != off: // off: nothing is known, since this server started
+		case x != nil && x.lastCall.Load() > r.Since.UnixNano():
+			s.Answers = true
+			seen[name] = s
+		default:
+			ask[n.Address()] = append(ask[n.Address()], name)
+		}
+	}
+	if len(ask) == 0 {
+		return
+	}
+	up, err := ping(ask)
+	if err != nil {
+		d.log.Warn("nodes cannot be asked whether they are up", "error", err)
+	}
+	for _, addr := range up {
+		for _, name := range ask[addr] {
+			s := seen[name]
+			s.Answers = true
+			seen[name] = s
+		}
+	}
+}
+
+// command runs a rollout's command for its present ring. It returns the step that follows from how it ended; ok is false when the
+// rollout was changed meanwhile, or this server ends.
+func (d *daemon) command(ctx context.Context, r *rollout.Rollout, text string) (step rollout.Step, ok bool) {
+	d.waitsFor(r.ID, fmt.Sprintf("the %s to end", map[rollout.Phase]string{rollout.Hooking: "hook", rollout.Gating: "check"}[r.Phase]))
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- runCommand(run, r, text) }()
+	tick := time.NewTicker(driveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			switch {
+			case run.Err() != nil:
+				return step, false
+			case err != nil && r.Phase == rollout.Hooking:
+				return rollout.Step{Pause: fmt.Sprintf("hook: %v", err)}, true
+			case err != nil:
+				return rollout.Step{Pause: fmt.Sprintf("check: %v", err)}, true
+			}
+			return r.After(), true
+		case <-tick.C:
+			now, _, err := rollout.Load(d.declared().state, r.ID)
+			if err != nil || now.State != r.State || !now.Since.Equal(r.Since) {
+				cancel() // and wait for its end
+			}
+		}
+	}
+}
