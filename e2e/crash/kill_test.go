@@ -208,8 +208,6 @@ func lookAfterKill(t *testing.T, c *cluster, dir string, all []*worker, m *switc
 	if left, err := os.ReadDir(filepath.Join(dir, "replicas/n01/compute/work")); err != nil || len(left) > 0 {
 		t.Errorf("left in work/: %v, %v", left, err)
 	}
-	if err := c.store.Check(t.Context(), func(p store.Problem) { t.Errorf("store: %v", p) }); err != nil {
-		t.Error(err)
-	}
+	must(t, c.store.Check(t.Context(), store.Hearing{Problem: func(p store.Problem) { t.Errorf("store: %v", p) }}))
 	return now
 }
