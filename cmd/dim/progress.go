@@ -37,6 +37,11 @@ func newProgress(w io.Writer) *progress {
 }
 
 func (p *progress) show(at control.Progress) {
+	if at.Warning != "" {
+		p.end()
+		fmt.Fprintf(p.w, "warning: %s\n", safe(at.Warning))
+		return
+	}
 	now := time.Now()
 	pause := elsewhere
 	if p.width > 0 {

@@ -60,6 +60,10 @@ type Options struct {
 	// waits for the capture that follows, or for a prune.
 	DryRun bool
 
+	// Review, when set, is called before a version is made, when all that it leads to is in the store. Before is the newest until then, without
+	// a number when there is none; next has no number yet.
+	Review func(ctx context.Context, before, next image.Version)
+
 	// Progress, when set, is called from one goroutine, a few times a second and once at the end.
 	Progress func(Progress)
 	Log      *slog.Logger     // nil: none
@@ -268,6 +272,9 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 	r.Changed = true
 	r.Version = image.Version{
 		Image: o.Image, Digest: out.digest, Root: out.root, Master: o.Master, Parent: before.Number, Files: out.files, Bytes: out.bytes,
+	}
+	if o.Review != nil {
+		o.Review(ctx, before, r.Version)
 	}
 	if !o.DryRun {
 		if r.Version, err = s.AddVersion(r.Version); err != nil {

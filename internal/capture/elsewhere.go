@@ -54,6 +54,11 @@ func (o *Options) captureBundle(ctx context.Context, s *store.Store, b bundle) (
 	if err == nil && b.identity != "" && o.remembered() == (memory{memoryFormat, b.identity, newest.Digest}) {
 		return Result{Version: newest, Before: newest, Unchanged: newest.Files}, nil
 	}
+	hold, err := s.Hold() // the version is known only after the batch has ended
+	if err != nil {
+		return Result{}, err
+	}
+	defer hold.Unlock()
 	batch, err := s.Begin()
 	if err != nil {
 		return Result{}, err

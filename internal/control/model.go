@@ -132,7 +132,8 @@ type Progress struct {
 	Files      uint64    `json:"files"` // done so far
 	FilesTotal uint64    `json:"files_total"`
 	Bytes      uint64    `json:"bytes"`
-	BytesTotal uint64    `json:"bytes_total"` // 0 while it is not known
+	BytesTotal uint64    `json:"bytes_total"`       // 0 while it is not known
+	Warning    string    `json:"warning,omitempty"` // what should be known at once
 }
 
 // Captured is the result of a capture.
@@ -147,6 +148,7 @@ type Captured struct {
 	Rollout   *Rollout     `json:"rollout,omitempty"`
 	Seconds   float64      `json:"seconds"`
 
+	Secrets  []Secret        `json:"secrets"`           // that are new in it
 	Packages []PackageChange `json:"packages"`          // that differ from the version before
 	Verdict  *Verdict        `json:"verdict,omitempty"` // what the change means for nodes; there is none for a first version
 }

@@ -85,3 +85,9 @@ type Restart struct {
 	Unit    string   `json:"unit"`
 	Because []string `json:"because"` // packages, and paths that are no package's
 }
+
+// Secret is something in a version that should be one machine's alone, and that every node would have.
+type Secret struct {
+	Path string `json:"path"`
+	Kind string `json:"kind"` // "SSH host key", "private key"
+}

@@ -41,9 +41,10 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		defer d.mu.Unlock()
 		delete(d.captures, r.Image)
 	}()
+	watch := d.newSecretWatch(im, func(text string) { progress(control.Progress{Image: r.Image, Stage: "look", Started: begin, Warning: text}) })
 	result, err := capture.Run(ctx, d.store, capture.Options{
 		Image: r.Image, Master: im.Master, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
-		DryRun: r.DryRun, Progress: note, Log: d.log,
+		DryRun: r.DryRun, Review: watch.review, Progress: note, Log: d.log,
 	})
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
 		return control.Captured{}, control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", r.Image, locked.Holder)
@@ -60,6 +61,9 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if err != nil {
 		return control.Captured{}, err
 	}
+	if !r.DryRun {
+		watch.remember()
+	}
 	out := d.captured(r, result, time.Since(begin))
 	if r.Rollout != nil && !r.DryRun && out.Version.Number > 0 {
 		begun, err := d.rollOut(ctx, r, result.Version)
@@ -69,6 +73,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		out = d.captured(r, result, time.Since(begin)) // who follows what has changed
 		out.Rollout = &begun
 	}
+	out.Secrets = watch.found
 	d.explain(ctx, &out, result)
 	return out, nil
 }

@@ -32,6 +32,7 @@ var layers = map[string]layer{
 	"internal/kmod":    words, // the files that describe kernel modules
 	"internal/pkgdb":   words, // the databases of package managers
 	"internal/verdict": words, // what a change means for what runs
+	"internal/secrets": words, // what a master should not give away
 
 	"internal/store": keeping,
 	"internal/coord": keeping,
