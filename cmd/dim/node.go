@@ -17,7 +17,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "Nodes and their replicas"}
 	group(cmd)
 	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand())
-	cmd.AddCommand(a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeDiffCommand(), a.nodeResetCommand())
+	cmd.AddCommand(a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeDiffCommand(), a.nodeResetCommand(), a.nodeCheckCommand())
 	return cmd
 }
 

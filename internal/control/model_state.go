@@ -21,6 +21,8 @@ type NodeStates interface {
 	Differ(ctx context.Context, a, b string) (Difference, error)
 	// Reset sets aside what a node has of its own. One that may be running is a Conflict, unless the request says Force or names paths.
 	Reset(ctx context.Context, node string, r ResetRequest) ([]Saved, error)
+	// Check compares what is on the disk of each node of a set ("" is all) with what the format demands and with what is served.
+	Check(ctx context.Context, set string) ([]Checked, error)
 	// Forget removes what was set aside for good.
 	Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error)
 }
@@ -94,6 +96,23 @@ type Diff struct {
 	B    string `json:"b"`
 }
 
+// Checked is what a check found of one replica; without a node, of all together.
+type Checked struct {
+	Node     string         `json:"node"`
+	Image    string         `json:"image"`
+	Entries  int            `json:"entries"` // of its own
+	Bytes    uint64         `json:"bytes"`
+	Saved    int            `json:"saved"` // entries set aside
+	Problems []LayerProblem `json:"problems"`
+}
+
+// LayerProblem is something wrong in a replica's directory.
+type LayerProblem struct {
+	Path  Path   `json:"path"`
+	Text  string `json:"text"`
+	Mends bool   `json:"mends"` // what a crash leaves: the next use of the layer puts it right
+}
+
 // MarshalJSON keeps every byte.
 func (p Path) MarshalJSON() ([]byte, error) {
 	if utf8.ValidString(string(p)) {
@@ -127,6 +146,9 @@ func stateCalls(mux *http.ServeMux, b NodeStates) {
 	mux.Handle("POST /v1/nodes/{node}/restore", answer(onNode(b.Restore)))
 	mux.Handle("POST /v1/nodes/{node}/forget", answer(onNode(b.Forget)))
 	mux.Handle("POST /v1/nodes/{node}/reset", answer(onNode(b.Reset)))
+	mux.Handle("GET /v1/check", answer(func(r *http.Request) ([]Checked, error) {
+		return b.Check(r.Context(), r.URL.Query().Get("set"))
+	}))
 	mux.HandleFunc("GET /v1/nodes/{node}/own", func(w http.ResponseWriter, r *http.Request) {
 		out := newLines(w)
 		out.end(struct{}{}, b.Own(r.Context(), r.PathValue("node"), func(c Change) bool { return out.send(line{Change: &c}) == nil }))
@@ -183,4 +205,9 @@ func (c *Client) Own(ctx context.Context, node string, each func(Change)) error 
 // Differ tells why two nodes differ.
 func (c *Client) Differ(ctx context.Context, a, b string) (Difference, error) {
 	return call[Difference](ctx, c, http.MethodGet, nodePath(a, "differ/"+url.PathEscape(b)), nil)
+}
+
+// Check checks the replicas of a set of nodes, see Backend.
+func (c *Client) Check(ctx context.Context, set string) ([]Checked, error) {
+	return call[[]Checked](ctx, c, http.MethodGet, "/v1/check?"+url.Values{"set": {set}}.Encode(), nil)
 }

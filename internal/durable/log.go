@@ -66,6 +66,34 @@ func (l *Log) replay(each func([]byte) error) error {
 	return l.f.Sync()
 }
 
+// ReadLog calls each with every record of the log at path, which it does not change. It returns how many bytes a crash has left behind the
+// last whole record.
+func ReadLog(path string, each func(record []byte) error) (torn int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	r := io.NewSectionReader(f, 0, st.Size())
+	for at := int64(0); ; {
+		record, err := readRecord(r)
+		if errors.Is(err, errTorn) {
+			return st.Size() - at, nil
+		}
+		if err == nil {
+			err = each(record)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read log %s: record at %d: %w", path, at, err)
+		}
+		at += recordHeader + int64(len(record))
+	}
+}
+
 var errTorn = errors.New("incomplete record")
 
 func readRecord(r io.Reader) ([]byte, error) {
