@@ -211,6 +211,7 @@ func printVersion(w io.Writer, v control.Version) {
 	row(w, "size", size(v.Bytes))
 	row(w, "tags", strings.Join(v.Tags, " "))
 	row(w, "kernel", v.Kernel)
+	row(w, "durability", v.Durable)
 	row(w, "nodes", strings.Join(v.Nodes, " "))
 	if v.Problem != "" {
 		row(w, "problem", v.Problem)

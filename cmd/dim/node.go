@@ -111,6 +111,11 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	row(w, "groups", strings.Join(d.Groups, " "))
 	row(w, "servers", strings.Join(d.Servers, " "))
 	row(w, "set aside", d.Saved)
+	row(w, "durability", d.Durable)
+	if u := d.Usage; u != nil {
+		row(w, "calls", fmt.Sprintf("%s, %s with an error, %s received, %s sent", count(u.Calls), count(u.Errors), size(u.Received), size(u.Sent)))
+		row(w, "layer", fmt.Sprintf("%s names, %s", count(u.Files), size(u.Layer)))
+	}
 	row(w, "node files", strings.Join(d.Files, " "))
 	row(w, "kernel arguments", d.Append)
 	for _, i := range d.Interfaces {

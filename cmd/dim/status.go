@@ -93,14 +93,22 @@ func listens(services []control.Service) string {
 
 func imageLine(i control.Image, now time.Time) string {
 	if i.Newest == nil {
-		return fmt.Sprintf("%s: not captured yet, %s", i.Name, plural(i.Nodes, "node"))
+		return fmt.Sprintf("%s: not captured yet, %s%s", i.Name, plural(i.Nodes, "node"), promise(i))
 	}
 	v := i.Newest
 	line := fmt.Sprintf("%s@%d, %s old, %s files, %s", i.Name, v.Number, ago(v.Created, now), count(v.Files), size(v.Bytes))
 	if v.Kernel != "" {
 		line += ", kernel " + v.Kernel
 	}
-	return fmt.Sprintf("%s, %s on it of %d", line, plural(len(v.Nodes), "node"), i.Nodes)
+	return fmt.Sprintf("%s, %s on it of %d%s", line, plural(len(v.Nodes), "node"), i.Nodes, promise(i))
+}
+
+// promise tells of an image whose nodes are answered before what they change is on the disk.
+func promise(i control.Image) string {
+	if i.Durable == "sync" || i.Durable == "" {
+		return ""
+	}
+	return ", durability " + i.Durable
 }
 
 // stages tells how many nodes are where, the most common first: "4: 2 running, 1 off, 1 mount".

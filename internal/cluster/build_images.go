@@ -9,7 +9,7 @@ import (
 )
 
 func (b *builder) image(it *item) {
-	im := &Image{Builtin: Builtin{Off: map[string]bool{}}}
+	im := &Image{Builtin: Builtin{Off: map[string]bool{}}, Durability: DurabilitySync}
 	if v, ok := it.get("name"); ok {
 		im.Name = ImageName(v.text)
 		if slices.ContainsFunc(b.cluster.Images, func(other *Image) bool { return other.Name == im.Name }) {
@@ -20,6 +20,9 @@ func (b *builder) image(it *item) {
 	arch, _ := it.get("arch")
 	master, _ := it.get("master")
 	im.Arch, im.Master = arch.text, master.text
+	if v, ok := it.get("durability"); ok {
+		im.Durability = Durability(v.text)
+	}
 	im.Exclude = b.patterns(it.all("exclude"))
 	im.Shared = b.patterns(it.all("shared"))
 	im.Keep = b.patterns(it.all("keep"))

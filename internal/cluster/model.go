@@ -118,8 +118,19 @@ type Image struct {
 	Builtin Builtin
 	Kernel  Kernel
 
-	SavedFor time.Duration // how long set-aside copies are kept; 0: the default
+	SavedFor   time.Duration // how long set-aside copies are kept; 0: the default
+	Durability Durability    // default DurabilitySync
 }
+
+// Durability is what the replies to nodes that change something promise.
+type Durability string
+
+// The durabilities, of which the first is what NFS demands.
+const (
+	DurabilitySync          Durability = "sync"           // what was answered survives a power cut of the server
+	DurabilityAsyncMetadata Durability = "async-metadata" // committed content does; names and attributes may be lost
+	DurabilityAsync         Durability = "async"          // the last seconds of everything may be lost
+)
 
 // File is one <file>: a template rendered for each node.
 type File struct {

@@ -31,6 +31,8 @@ func imageElement() *element {
 				name: "master", regexp: `((dir|tar):/.*|oci:.+|ssh://[^/]+/.*)`,
 				want: "dir:/PATH, tar:/PATH, oci:REFERENCE or ssh://[USER@]HOST[:PORT]/PATH",
 			}, required: true, doc: "The installation it is captured from: `dir:/PATH`, `tar:/PATH`, `oci:REFERENCE` or `ssh://[USER@]HOST[:PORT]/PATH`."},
+			{name: "durability", kind: enum(string(DurabilitySync), string(DurabilityAsyncMetadata), string(DurabilityAsync)), byDef: string(DurabilitySync),
+				doc: "What a power cut of the image server may take from a node: `sync` nothing that was answered; `async-metadata` names and attributes of the last seconds, not content that was committed; `async` all of the last seconds."},
 		},
 		children: []*element{
 			ruleElement("exclude", "Paths that never leave the master."),

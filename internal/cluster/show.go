@@ -61,6 +61,7 @@ type imageSummary struct {
 	Exclude  []string      `json:"exclude"`
 	Shared   []string      `json:"shared"`
 	Keep     []string      `json:"keep"`
+	Durable  Durability    `json:"durability"`
 	Files    []fileSummary `json:"files"`
 	Builtins []string      `json:"builtins"` // that are on
 	Kernel   string        `json:"kernel_version,omitempty"`
@@ -163,7 +164,7 @@ func (c *Cluster) serverSummaries() []serverSummary {
 func (c *Cluster) imageSummary(im *Image) imageSummary {
 	s := imageSummary{
 		Name: string(im.Name), Arch: im.Arch, Master: im.Master,
-		Exclude: rules(im.Exclude), Shared: rules(im.Shared), Keep: rules(im.Keep),
+		Exclude: rules(im.Exclude), Shared: rules(im.Shared), Keep: rules(im.Keep), Durable: im.Durability,
 		Files: []fileSummary{}, Builtins: []string{},
 		Kernel: im.Kernel.Version, Append: im.Kernel.Append, Modules: im.Kernel.Modules,
 	}

@@ -74,6 +74,7 @@ type Image struct {
 	Newest   *Version `json:"newest"`          // null when there is none
 	Current  int      `json:"current"`         // the version that nodes follow which follow none of their own; 0: none
 	Nodes    int      `json:"nodes"`           // how many nodes are to run it
+	Durable  string   `json:"durability"`      // what replies to its nodes promise: "sync", "async-metadata", "async"
 	Problem  string   `json:"error,omitempty"` // of the last capture
 }
 
@@ -90,6 +91,7 @@ type Version struct {
 	Tags    []string  `json:"tags"`
 	Kernel  string    `json:"kernel"`             // release of the one it boots, empty when it has none
 	Nodes   []string  `json:"nodes"`              // whose replicas follow it now
+	Durable string    `json:"durability"`         // of its image now: what replies to the nodes promise
 	Problem string    `json:"error,omitempty"`    // why it cannot boot
 	Notes   []string  `json:"warnings,omitempty"` // what the capture had to leave out or to read again
 }
@@ -180,6 +182,8 @@ type NodeDetails struct {
 	Interfaces []Interface    `json:"interfaces"`
 	Files      []string       `json:"files"`  // paths of its node files
 	Append     string         `json:"append"` // its kernel command line
+	Durable    string         `json:"durability"`
+	Usage      *NodeUsage     `json:"usage"`  // null when this server does not serve it
 	Saved      int            `json:"saved"`  // files set aside by switches
 	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
 }

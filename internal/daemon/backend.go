@@ -109,7 +109,7 @@ func (d *daemon) Images(context.Context) ([]control.Image, error) {
 }
 
 func (d *daemon) image(now *declared, im *cluster.Image) control.Image {
-	out := control.Image{Name: string(im.Name), Arch: im.Arch, Master: im.Master, Problem: d.failed("image " + string(im.Name))}
+	out := control.Image{Name: string(im.Name), Arch: im.Arch, Master: im.Master, Durable: string(im.Durability), Problem: d.failed("image " + string(im.Name))}
 	for _, n := range now.cluster.Nodes {
 		if n.Image != nil && n.Image.Name == im.Name {
 			out.Nodes++
@@ -137,6 +137,7 @@ func (d *daemon) shown(now *declared, v image.Version) control.Version {
 		}
 	}
 	if im, ok := now.cluster.Image(cluster.ImageName(v.Image)); ok {
+		out.Durable = string(im.Durability)
 		release, err := d.assets.release(v, im)
 		if err != nil {
 			out.Problem = err.Error()

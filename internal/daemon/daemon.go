@@ -49,6 +49,8 @@ import (
 	"dim/internal/coord"
 	"dim/internal/dhcp"
 	"dim/internal/image"
+	"dim/internal/nfs"
+	"dim/internal/oncrpc"
 	"dim/internal/pki"
 	"dim/internal/replica"
 	"dim/internal/store"
@@ -91,6 +93,9 @@ type daemon struct {
 	set      *replica.Set
 	assets   *assets
 	exports  *exports
+	nfs      *nfs.Server
+	rpc      *oncrpc.Server
+	classes  *classes
 	tracker  *boot.Tracker
 	machines *dhcp.Machines
 
@@ -177,6 +182,9 @@ func newDaemon(c Config) (*daemon, error) {
 	}
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
 	d.exports = newExports(d)
+	d.nfs = nfs.New(d.exports, nfs.Options{Log: d.log, AnyPort: d.exports.anyPort})
+	d.rpc = oncrpc.NewServer(oncrpc.Options{Log: d.log}, d.nfs.Programs()...)
+	d.classes = &classes{rpc: d.rpc}
 	if err := d.open(); err != nil {
 		d.close()
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/image"
+	"dim/internal/oncrpc"
 	"dim/internal/replica"
 	"dim/internal/vfs"
 )
@@ -39,6 +40,7 @@ type export struct {
 	allowed  []netip.Addr
 	old      bool          // of an image that the node no longer runs, but may until it boots
 	lastCall *atomic.Int64 // Unix nanoseconds; shared by all exports of a node
+	meter    *oncrpc.Meter // nil for a version
 }
 
 // madeFrom is all that decides what a replica shows, besides its node.
@@ -128,9 +130,7 @@ func root(client netip.AddrPort) bool {
 
 // admin reports whether the caller may read whole versions.
 func (e *exports) admin(client netip.AddrPort) bool {
-	return root(client) || slices.ContainsFunc(e.d.cluster().Networks, func(n *cluster.Network) bool {
-		return n.Admin && n.Subnet.Contains(client.Addr().Unmap())
-	})
+	return root(client) || e.d.inAdminNetwork(client.Addr().Unmap())
 }
 
 // anyPort reports whether clients at this address may call from ports that need no privilege.

@@ -45,6 +45,9 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 			return out, err
 		}
 		out.Details.Saved = len(saved)
+		if out.Details.Usage, err = x.usage(); err != nil {
+			return out, err
+		}
 	}
 	return out, nil
 }
@@ -75,7 +78,7 @@ func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
 
 func (d *daemon) details(n *cluster.Node) *control.NodeDetails {
 	out := &control.NodeDetails{
-		Servers: []string{}, Groups: []string{}, Position: n.Position, Files: []string{}, Append: n.Image.Kernel.Append, Stages: []control.Stage{},
+		Servers: []string{}, Groups: []string{}, Position: n.Position, Files: []string{}, Append: n.Image.Kernel.Append, Durable: string(n.Image.Durability), Stages: []control.Stage{},
 	}
 	for _, s := range n.Servers {
 		out.Servers = append(out.Servers, string(s.Name))

@@ -178,17 +178,20 @@ func (d *daemon) place(plan *plan, n *cluster.Node, v image.Version) (*export, *
 	if err != nil {
 		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
-	x := &export{node: n.Name, from: from, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(atomic.Int64)}
+	x := &export{node: n.Name, from: from, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(atomic.Int64), meter: d.newMeter(n, n.Image, old)}
 	if old != nil {
 		x.lastCall = old.lastCall
 	}
 	if r, ok := d.set.Find(treeOf(n)); ok {
 		x.fs = r
-		return x, &replica.Move{Replica: r, Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared, Rules: rulesOf(n, n.Image)}, nil
+		return x, &replica.Move{
+			Replica: r, Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared, Rules: rulesOf(n, n.Image),
+			Durability: durability(n.Image),
+		}, nil
 	}
 	x.fs, err = d.set.Attach(replica.Spec{
 		Node: string(n.Name), Image: string(n.Image.Name), Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared,
-		Rules: rulesOf(n, n.Image),
+		Rules: rulesOf(n, n.Image), Durability: durability(n.Image),
 	})
 	return x, nil, err
 }
@@ -212,7 +215,7 @@ func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export,
 	if !ok {
 		return nil, fmt.Errorf("serve %s: image %s has no version", n.Name, im.Name)
 	}
-	x := &export{node: n.Name, old: true, allowed: addressesOf(n), lastCall: new(atomic.Int64)}
+	x := &export{node: n.Name, old: true, allowed: addressesOf(n), lastCall: new(atomic.Int64), meter: d.newMeter(n, im, d.exports.node(n.Name))}
 	r, ok := d.set.Find(tree)
 	if !ok {
 		files, err := plan.files(d, n, im, v)
@@ -221,7 +224,7 @@ func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export,
 		}
 		r, err = d.set.Attach(replica.Spec{
 			Node: string(n.Name), Image: string(im.Name), Version: v, Files: files, Keep: im.Keep, Shared: im.Shared,
-			Rules: rulesOf(n, im),
+			Rules: rulesOf(n, im), Durability: durability(im),
 		})
 		if err != nil {
 			return nil, err

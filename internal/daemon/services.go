@@ -15,7 +15,6 @@ import (
 
 	"dim/internal/boot"
 	"dim/internal/dhcp"
-	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/ra"
 	"dim/internal/tftp"
@@ -39,10 +38,11 @@ func (d *daemon) newServices(l *sockets) *services {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("/boot/", b.Handler())
+	mux.Handle("GET /metrics", d.metricsHandler())
 	busy := &drained{handler: mux}
 	return &services{
 		busy: busy,
-		rpc:  oncrpc.NewServer(oncrpc.Options{Log: d.log}, nfs.New(d.exports, nfs.Options{Log: d.log, AnyPort: d.exports.anyPort}).Programs()...),
+		rpc:  d.rpc,
 		boot: b,
 		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.machines, Log: d.log},
 		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.log},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"dim/internal/oncrpc"
 	"dim/internal/vfs"
@@ -35,6 +36,8 @@ type Server struct {
 	log     *slog.Logger
 	anyPort func(client netip.Addr) bool
 	refused refusals
+	meters  Meters // nil: nothing is counted by tree
+	slow    slowLog
 }
 
 // New returns a Server of the exports.
@@ -43,6 +46,7 @@ func New(exports Exports, opt Options) *Server {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{exports: exports, log: opt.Log, anyPort: opt.AnyPort}
+	s.meters, _ = exports.(Meters)
 	s.refused.log = opt.Log
 	return s
 }
@@ -111,6 +115,7 @@ type call struct {
 	guard  vfs.Time
 	create vfs.Create
 	list   listing
+	tell   func(string, time.Duration) // c.tellSlow, kept from call to call
 }
 
 func (s *Server) serve(f procedure) func(*oncrpc.Call) {
@@ -133,9 +138,11 @@ func (s *Server) begin(rpc *oncrpc.Call) *call {
 	c, _ := rpc.Local.(*call)
 	if c == nil {
 		c = new(call)
+		c.tell = c.tellSlow
 		rpc.Local = c
 	}
-	c.Call, c.srv = rpc, s
+	c.Call, c.srv, c.fs = rpc, s, nil
+	c.Slow = c.tell
 	c.cred = vfs.Cred{UID: rpc.Cred.UID, GID: rpc.Cred.GID, Groups: rpc.Cred.Groups}
 	if rpc.Cred.Flavor == oncrpc.AuthNone {
 		c.cred.UID, c.cred.GID = nobody, nobody
@@ -153,6 +160,9 @@ func (c *call) find() status {
 		return c.turnAway(err)
 	}
 	c.fs = fs
+	if c.srv.meters != nil {
+		c.Meter = c.srv.meters.Meter(fs)
+	}
 	return ok
 }
 

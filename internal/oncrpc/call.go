@@ -3,6 +3,7 @@ package oncrpc
 import (
 	"context"
 	"net/netip"
+	"time"
 )
 
 // Cost says how a procedure is run; see the package comment.
@@ -44,6 +45,11 @@ type Call struct {
 	// Local is the program's to keep things in that are costly to allocate. It is nil at first and then keeps
 	// its value from one call to the next one, of whatever client, that is served with the same memory.
 	Local any
+	// Meter counts the call, besides the server, when the program sets it.
+	Meter *Meter
+	// Slow is told, when the program sets it, that the call took longer than Options.Slow, and which procedure it was. It
+	// must not block.
+	Slow func(proc string, took time.Duration)
 
 	srv     *Server
 	start   int // of the reply in Reply
@@ -82,6 +88,7 @@ func (c *Call) decode(rec []byte) (s *slot, ok bool) {
 	version := d.Uint32()
 	h := header{program: d.Uint32(), version: d.Uint32(), proc: d.Uint32()}
 	c.refused, c.denied, c.failed = Success, 0, false
+	c.Meter, c.Slow = nil, nil
 	c.start = c.Reply.Len()
 	beginReply(&c.Reply, c.XID)
 	if version != rpcVersion && d.OK() {

@@ -35,7 +35,7 @@ type conn struct {
 	nc     net.Conn
 	raw    syscall.RawConn
 	client netip.AddrPort
-	count  []procCounters
+	shard  int // of the counters
 	out    sender
 	onRead func(fd uintptr) bool // c.readable, once
 
@@ -337,8 +337,21 @@ func (c *conn) serve(rec []byte) {
 // account counts a call that ended now and began when the one before ended.
 func (c *conn) account(s *slot, call *Call, in int) {
 	now := c.srv.now()
-	c.count[s.index].count(now-c.last, in, call.Reply.Len()-call.start, call.bad())
+	c.tally(s, call, now-c.last, in)
 	c.last = now
+}
+
+// tally counts a call that took so long.
+func (c *conn) tally(s *slot, call *Call, took time.Duration, in int) {
+	counters, out, bad := c.srv.counters[c.shard], call.Reply.Len()-call.start, call.bad()
+	if m := call.Meter; m != nil {
+		counters = m.Class.shards[c.shard]
+		m.count(in, out, bad)
+	}
+	counters[s.index].count(took, in, out, bad)
+	if took > c.srv.opt.Slow && call.Slow != nil {
+		call.Slow(s.Name, took)
+	}
 }
 
 // flush sends the replies gathered and waits until the client takes its replies.
@@ -387,7 +400,7 @@ func (c *conn) runSlow(rec []byte, own *buffer) {
 		call.run(s)
 	}
 	<-c.srv.slots
-	c.count[s.index].count(c.srv.now()-begin, len(rec), call.Reply.Len()-call.start, call.bad())
+	c.tally(s, call, c.srv.now()-begin, len(rec))
 	c.out.send(call.take())
 	c.srv.putCall(call)
 	own.release()

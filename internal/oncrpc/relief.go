@@ -46,7 +46,7 @@ func (c *conn) runPatient() (relieved bool) {
 		return false
 	}
 	// From here on nothing of the reader's may be touched.
-	c.count[s.index].count(c.srv.now()-begin, size, call.Reply.Len()-call.start, call.bad())
+	c.tally(s, call, c.srv.now()-begin, size)
 	p := call.take()
 	p.b = p.b[call.start:]
 	c.out.send(p)

@@ -30,6 +30,7 @@ type Options struct {
 	Stall    time.Duration // how long a client may stand still in the middle of something; 60 s
 	Idle     time.Duration // how long a connection may be silent; 15 min
 	Grace    time.Duration // how long clients have to take their replies at shutdown; 5 s
+	Slow     time.Duration // calls that take longer are told of by Call.Slow; 1 s
 }
 
 func (o Options) withDefaults() Options {
@@ -52,7 +53,7 @@ func (o Options) withDefaults() Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	for v, d := range map[*time.Duration]time.Duration{
-		&o.Stall: time.Minute, &o.Idle: 15 * time.Minute, &o.Grace: 5 * time.Second,
+		&o.Stall: time.Minute, &o.Idle: 15 * time.Minute, &o.Grace: 5 * time.Second, &o.Slow: time.Second,
 	} {
 		if *v == 0 {
 			*v = d
@@ -82,8 +83,9 @@ type Server struct {
 	watching atomic.Bool
 	wake     chan struct{} // holds at most one token
 
-	mu    sync.Mutex
-	conns []*conn
+	mu      sync.Mutex
+	conns   []*conn
+	classes []*Class
 }
 
 // NewServer returns a Server of the programs.
@@ -170,7 +172,7 @@ func (s *Server) add(nc net.Conn) {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.client = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
 	}
-	c.count = s.counters[int(s.count.accepted.Load())%shards]
+	c.shard = int(s.count.accepted.Load()) % shards
 	c.onRead = c.readable
 	c.ended.L = &c.mu
 	c.out.init(nc, raw, &s.ticks)

@@ -76,32 +76,47 @@ func (s *Server) Stats() Stats {
 	}
 	rejects := s.sum(s.rejects.index)
 	st.Rejected = rejects.Calls
+	st.Procs = s.procStats(s.sum)
+	return st
+}
+
+// procStats asks sum for the counters of each procedure, by its index.
+func (s *Server) procStats(sum func(index int) ProcStats) (list []ProcStats) {
 	for _, p := range s.programs {
 		for _, slot := range p.slots {
 			if slot.Serve == nil {
 				continue
 			}
-			ps := s.sum(slot.index)
+			ps := sum(slot.index)
 			ps.Program, ps.Proc = p.Name, slot.Name
-			st.Procs = append(st.Procs, ps)
+			list = append(list, ps)
 		}
 	}
-	return st
+	return list
 }
 
 func (s *Server) sum(index int) ProcStats {
 	var ps ProcStats
 	for i := range s.counters {
-		c := &s.counters[i][index]
-		ps.Errors += c.errors.Load()
-		ps.BytesIn += c.bytesIn.Load()
-		ps.BytesOut += c.bytesOut.Load()
-		ps.Busy += time.Duration(c.busy.Load())
-		for j := range c.latency {
-			n := c.latency[j].Load()
-			ps.Latency[j] += n
-			ps.Calls += n
-		}
+		ps.add(&s.counters[i][index])
+	}
+	s.mu.Lock()
+	classes := s.classes
+	s.mu.Unlock()
+	for _, c := range classes {
+		c.add(&ps, index)
 	}
 	return ps
+}
+
+func (ps *ProcStats) add(c *procCounters) {
+	ps.Errors += c.errors.Load()
+	ps.BytesIn += c.bytesIn.Load()
+	ps.BytesOut += c.bytesOut.Load()
+	ps.Busy += time.Duration(c.busy.Load())
+	for j := range c.latency {
+		n := c.latency[j].Load()
+		ps.Latency[j] += n
+		ps.Calls += n
+	}
 }

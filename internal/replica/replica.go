@@ -52,6 +52,7 @@ type view struct {
 var (
 	_ vfs.FS          = (*Replica)(nil)
 	_ vfs.XattrReader = (*Replica)(nil)
+	_ vfs.Pather      = (*Replica)(nil)
 )
 
 // Root names the top directory.
@@ -221,6 +222,22 @@ func (r *Replica) path(s spot) string {
 		return s.gone.path
 	}
 	return r.view.index.Path(s.low)
+}
+
+// Path returns the path at which h shows, or did when it was there. It implements vfs.Pather.
+func (r *Replica) Path(h vfs.Handle) (string, bool) {
+	if r.rlock() != nil {
+		return "", false
+	}
+	defer r.mu.RUnlock()
+	s, err := r.resolve(h)
+	if err != nil {
+		return "", false
+	}
+	if s.at == nil && s.obj != nil && len(s.obj.names) == 0 {
+		return "/" + s.obj.aside, true
+	}
+	return "/" + r.path(s), true
 }
 
 // Attr fills a with what stat would tell of h.

@@ -248,6 +248,9 @@ func (s *Set) changeVerifier() {
 	s.verifier.Store(&v)
 }
 
+// Flushes tells how often calls waited for the disk, how many flushes of it that took, and how many of these failed.
+func (s *Set) Flushes() (waits, flushes, failures uint64) { return s.commit.Counts() }
+
 // orderly reports whether a directory that others are to build upon needs no sync of its own.
 func (s *Set) orderly() bool { return s.least == Relaxed || s.commit.Ordered() }
 

@@ -106,6 +106,12 @@ type XattrReader interface {
 	Xattrs(h Handle) ([]string, error)
 }
 
+// Pather is implemented by trees that can tell where an object stands, for logs.
+type Pather interface {
+	// Path returns the path of h from the top, with a leading slash; ok is false when it has none.
+	Path(h Handle) (path string, ok bool)
+}
+
 // HandleMax is the largest handle in bytes: NFS3_FHSIZE, RFC 1813 section 2.4.
 const HandleMax = 64
 

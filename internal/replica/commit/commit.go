@@ -78,6 +78,13 @@ func (g *Group) Close() error {
 // those that others are to build upon need no sync of their own.
 func (g *Group) Ordered() bool { return g.mark >= 0 }
 
+// Counts tells how often somebody waited, how many flushes of all that took, and how many of these failed. Where the file system
+// has no ordered log it counts those of things that cannot be opened alone.
+func (g *Group) Counts() (waits, flushes, failures uint64) {
+	waits, flushes = g.flush.Counts()
+	return waits, flushes, g.failures.Load()
+}
+
 // Sync returns when c, which was done before, is on disk.
 func (g *Group) Sync(c Changes) error {
 	if g.mark < 0 {
