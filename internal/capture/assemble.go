@@ -222,10 +222,12 @@ func emptyTree() image.Digest {
 }
 
 // unreadable returns the problems that make a capture fail; it sorts all of them.
-func (c *scan) unreadable() []Problem {
-	slices.SortFunc(c.problems, func(a, b Problem) int { return image.ComparePaths(a.Path, b.Path) })
+func (c *scan) unreadable() []Problem { return unreadable(c.problems) }
+
+func unreadable(all []Problem) []Problem {
+	slices.SortFunc(all, func(a, b Problem) int { return image.ComparePaths(a.Path, b.Path) })
 	var bad []Problem
-	for _, p := range c.problems {
+	for _, p := range all {
 		if p.Kind == Unreadable {
 			bad = append(bad, p)
 		}

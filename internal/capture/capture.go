@@ -1,4 +1,4 @@
-// Package capture brings a master into a store as a version of an image. A master is a local directory, or a tar file.
+// Package capture brings a master into a store as a version of an image. A master is a local directory, a directory of another machine, or a tar file.
 //
 // # How
 //
@@ -50,11 +50,14 @@ import (
 // Options says what to capture, and how.
 type Options struct {
 	Image    string         // the image's name
-	Master   string         // as the description has it: "dir:/PATH", "tar:/PATH"; "": Dir
+	Master   string         // as the description has it: "dir:/PATH", "tar:/PATH", "ssh://…"; "": Dir
 	Dir      string         // the master, if it is a directory
 	Exclude  image.Patterns // what stays out
 	CacheDir string         // where notes for the next capture are kept; "": none are
 	Own      []string       // directories of DIM's own that are left out when the master holds them, beside the store
+
+	// SSHConfig replaces ssh's own configuration file if it is not empty.
+	SSHConfig string
 
 	// DryRun makes no version: it only tells what would be in it. What is new is read into the store all the same, where it
 	// waits for the capture that follows, or for a prune.

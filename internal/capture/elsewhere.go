@@ -32,6 +32,8 @@ func (o *Options) captureElsewhere(ctx context.Context, s *store.Store) (Result,
 	switch kind {
 	case "tar":
 		return o.captureTar(ctx, s, place)
+	case "ssh":
+		return o.captureSSH(ctx, s, place)
 	}
 	return Result{}, fmt.Errorf("masters of the kind %q are not known", kind)
 }

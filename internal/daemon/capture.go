@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dim/internal/capture"
+	"dim/internal/capture/remote"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/image"
@@ -20,8 +21,8 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if !ok {
 		return control.Captured{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image)
 	}
-	if kind, _, _ := strings.Cut(im.Master, ":"); kind != "dir" && kind != "tar" {
-		return control.Captured{}, control.Errorf(control.Invalid, "capture %s: its master is %s, but only dir: and tar: can be captured", r.Image, im.Master)
+	if kind, _, _ := strings.Cut(im.Master, ":"); kind != "dir" && kind != "tar" && kind != "ssh" {
+		return control.Captured{}, control.Errorf(control.Invalid, "capture %s: its master is %s, but only dir:, tar: and ssh: can be captured", r.Image, im.Master)
 	}
 	if _, err := d.change(ctx); err != nil {
 		return control.Captured{}, err
@@ -48,6 +49,9 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	})
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
 		return control.Captured{}, control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", r.Image, locked.Holder)
+	}
+	if far, ok := errors.AsType[*remote.Error](err); ok {
+		err = control.Errorf(control.Unavailable, "%v", err).WithHint(far.Hint)
 	}
 	if err == nil && !r.DryRun {
 		if err = d.announce(ctx, result.Version); err != nil {

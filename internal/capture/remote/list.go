@@ -1,0 +1,253 @@
+package remote
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"dim/internal/capture/archive"
+	"dim/internal/capture/draft"
+)
+
+// Listing is everything in a directory.
+type Listing struct {
+	Started int64  // by the other machine's clock, in seconds
+	Disk    string // tells the file system from others
+	Records []Record
+	Mounts  map[string]bool // paths on which something is mounted; what is in them is not listed
+}
+
+// List lists the directory. It does not look into what is mounted in it, nor below the paths in skip, which are listed themselves.
+func (s *Session) List(ctx context.Context, skip []string) (*Listing, error) {
+	mounts, err := s.mounts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	l := &Listing{Mounts: map[string]bool{}}
+	tests := []string{"-false"}
+	for _, path := range append(mounts, skip...) {
+		tests = append(tests, "-o -path "+quote("./"+glob(path)))
+	}
+	for _, path := range mounts {
+		l.Mounts[path] = true
+	}
+	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && printf '%%s\0%%s\0' "$(date +%%s)" "$(stat -f -c %%i .)" && exec find . \( %s \) -prune -printf %s -o -printf %s`,
+		quote(s.place.Dir), strings.Join(tests, " "), quote(format), quote(format)), strings.NewReader(""))
+	if err != nil {
+		return nil, err
+	}
+	if err := l.read(c); err != nil {
+		return nil, c.failed(ctx, err)
+	}
+	return l, c.complete(ctx)
+}
+
+func (l *Listing) read(c *command) error {
+	started, err := readString(c.out)
+	if err != nil {
+		return err
+	}
+	if l.Started, err = strconv.ParseInt(started, 10, 64); err != nil {
+		return fmt.Errorf("the time there: %w", err)
+	}
+	if l.Disk, err = readString(c.out); err != nil {
+		return err
+	}
+	l.Records, err = readRecords(c.out)
+	return err
+}
+
+// failed ends a command that broke off, and makes an error of it: what it said says more than that its output ended.
+func (c *command) failed(ctx context.Context, err error) error {
+	ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	if ended {
+		_ = c.wait()
+	} else {
+		c.stop()
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case ended:
+		return c.explain(err)
+	}
+	return err
+}
+
+// complete waits, and tells if not everything was listed. That something vanished meanwhile is no reason to complain.
+func (c *command) complete(ctx context.Context) error {
+	if err := c.wait(); err != nil {
+		return c.failed(ctx, err)
+	}
+	if c.status() == 0 {
+		return nil
+	}
+	for line := range strings.Lines(c.stderr.text()) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasSuffix(line, ": No such file or directory") {
+			return &Error{Text: line, Hint: "everything in the master must be readable: log in as root"}
+		}
+	}
+	if c.stderr.lost {
+		return &Error{Text: "find complains too much"}
+	}
+	return nil
+}
+
+// mounts returns the paths below the directory on which something is mounted, the topmost of them.
+func (s *Session) mounts(ctx context.Context) ([]string, error) {
+	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && printf '%%s\0' "$(pwd -P)" && exec cat /proc/self/mountinfo`, quote(s.place.Dir)), strings.NewReader(""))
+	if err != nil {
+		return nil, err
+	}
+	root, err := readString(c.out)
+	var text []byte
+	if err == nil {
+		text, err = io.ReadAll(io.LimitReader(c.out, maxMounts+1))
+	}
+	if len(text) > maxMounts {
+		err = errors.New("too many mounts")
+	}
+	if err != nil {
+		return nil, c.failed(ctx, err)
+	}
+	if err := c.wait(); err != nil || c.status() != 0 {
+		return nil, c.explain(fmt.Errorf("exit status %d", c.status()))
+	}
+	list, err := parseMounts(string(text), root)
+	if err != nil {
+		return nil, err
+	}
+	if size := len(strings.Join(list, "    ")); size > maxCommand {
+		return nil, fmt.Errorf("%d mounts in the master are too many", len(list))
+	}
+	return list, nil
+}
+
+const (
+	maxMounts  = 16 << 20
+	maxCommand = 64 << 10 // a word of a command line has at most 128 KiB (linux/binfmts.h, MAX_ARG_STRLEN)
+)
+
+// parseMounts returns the mount points below root of a /proc/self/mountinfo (proc(5)), relative to it, but none below another.
+func parseMounts(text, root string) ([]string, error) {
+	inside := strings.TrimSuffix(root, "/") + "/"
+	seen := map[string]bool{}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			return nil, fmt.Errorf("%q is no line of mountinfo", shortened(line))
+		}
+		at := unescape(f[4])
+		rel, ok := strings.CutPrefix(at, inside)
+		if !ok || rel == "" {
+			continue
+		}
+		path, err := draft.Clean(rel)
+		if err != nil || path == "" {
+			return nil, fmt.Errorf("mount point %q: %v", shortened(at), err)
+		}
+		seen[path] = true
+	}
+	var list []string
+	for path := range seen {
+		if !below(path, seen) {
+			list = append(list, path)
+		}
+	}
+	return list, nil
+}
+
+// below reports whether a directory above path is in set.
+func below(path string, set map[string]bool) bool {
+	for i := range path {
+		if path[i] == '/' && set[path[:i]] {
+			return true
+		}
+	}
+	return false
+}
+
+// unescape undoes the \OOO of mountinfo.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// names writes paths as find and tar take them: each begins with "./", so that none is taken for an option.
+func names(paths []string) io.Reader {
+	var b bytes.Buffer
+	for _, p := range paths {
+		b.WriteString("./" + p + "\x00")
+	}
+	return &b
+}
+
+// Look returns what is at paths now. What is not there any more is not among it.
+func (s *Session) Look(ctx context.Context, paths []string) (map[string]Record, error) {
+	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && exec xargs -0 -r sh -c %s sh`, quote(s.place.Dir),
+		quote(`find "$@" -maxdepth 0 -printf `+quote(format)+`; exit 0`)), names(paths))
+	if err != nil {
+		return nil, err
+	}
+	records, err := readRecords(c.out)
+	if err != nil {
+		return nil, c.failed(ctx, err)
+	}
+	if err := c.complete(ctx); err != nil {
+		return nil, err
+	}
+	found := make(map[string]Record, len(records))
+	for _, r := range records {
+		found[r.Path] = r
+	}
+	return found, nil
+}
+
+// Fetch calls each for what is at paths, as members of an archive, with content; directories come without what is in them. It returns what
+// the other side had to say about what is missing.
+func (s *Session) Fetch(ctx context.Context, paths []string, each func(*archive.Member) error) (complaint string, err error) {
+	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && exec tar --create --format=pax --sparse --xattrs --numeric-owner --no-recursion --hard-dereference --null --no-unquote --files-from=- --file=-`,
+		quote(s.place.Dir)), names(paths))
+	if err != nil {
+		return "", err
+	}
+	if err := members(ctx, c.out, each); err != nil {
+		return "", c.failed(ctx, err)
+	}
+	if err := c.wait(); err != nil {
+		return "", c.failed(ctx, err)
+	}
+	return c.stderr.text(), nil
+}
+
+func members(ctx context.Context, in *bufio.Reader, each func(*archive.Member) error) error {
+	r := archive.NewReader(ctx, in)
+	for {
+		m, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := each(m); err != nil {
+			return err
+		}
+	}
+}

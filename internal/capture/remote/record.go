@@ -1,0 +1,144 @@
+package remote
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"dim/internal/capture/draft"
+	"dim/internal/image"
+)
+
+// Record is what is known of one entry without reading it.
+type Record struct {
+	Path     string // as draft.Clean gives it
+	Kind     byte   // as find -printf %y has it: f d l c b p s, or another
+	Dev, Ino uint64
+	Links    uint64
+	Size     uint64
+	Mode     uint32 // 07777
+	UID, GID uint32
+	Mtime    image.Time
+	Changed  int64 // ctime, seconds
+	// Stamp changes with everything that a capture keeps of the entry. The ctime alone would do; the rest costs nothing.
+	Stamp string
+	Text  string // what it was parsed from
+}
+
+// format is find's, for a Record.
+const format = `%y %i %D %n %s %m %U %G %T@ %C@ %p\0`
+
+const fields = 11
+
+// maxRecord is more than a path of 4095 bytes and the numbers before it need.
+const maxRecord = 8 << 10
+
+// ParseRecord parses a record without its final NUL.
+func ParseRecord(text string) (Record, error) {
+	r := Record{Text: text}
+	f := strings.SplitN(text, " ", fields)
+	if len(f) != fields || len(f[0]) != 1 {
+		return r, fmt.Errorf("%q is no record of a listing", shortened(text))
+	}
+	r.Kind = f[0][0]
+	p := numbers{}
+	r.Ino, r.Dev, r.Links, r.Size = p.number(f[1], 10, 64), p.number(f[2], 10, 64), p.number(f[3], 10, 64), p.number(f[4], 10, 63)
+	r.Mode = uint32(p.number(f[5], 8, 12))
+	r.UID, r.GID = uint32(p.number(f[6], 10, 32)), uint32(p.number(f[7], 10, 32))
+	r.Mtime = p.time(f[8])
+	r.Changed = p.time(f[9]).Sec
+	if p.err != nil {
+		return r, fmt.Errorf("record %q: %w", shortened(text), p.err)
+	}
+	var err error
+	if r.Path, err = draft.Clean(f[10]); err != nil {
+		return r, err
+	}
+	if r.Kind == 'd' { // size and number of links are the file system's own business
+		f[3], f[4] = "", ""
+	}
+	f[2] = "" // the number of a device may change from boot to boot
+	r.Stamp = strings.Join(f[:fields-1], " ")
+	return r, nil
+}
+
+type numbers struct{ err error }
+
+func (p *numbers) number(s string, base, bits int) uint64 {
+	n, err := strconv.ParseUint(s, base, bits)
+	if err != nil {
+		p.err = err
+	}
+	return n
+}
+
+// time parses seconds with a fraction of at least nine digits, or none.
+func (p *numbers) time(s string) image.Time {
+	whole, fraction, _ := strings.Cut(s, ".")
+	sec, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil {
+		p.err = err
+	}
+	if fraction == "" {
+		return image.Time{Sec: sec}
+	}
+	if len(fraction) < 9 {
+		p.err = errors.New("a time without nanoseconds")
+		return image.Time{}
+	}
+	nsec := p.number(fraction[:9], 10, 32)
+	return image.Time{Sec: sec, Nsec: uint32(nsec)}
+}
+
+// readString reads up to a NUL, which it takes off; io.EOF when there is nothing more.
+func readString(r *bufio.Reader) (string, error) {
+	var b []byte
+	for {
+		part, err := r.ReadSlice(0)
+		if b = append(b, part...); len(b) > maxRecord {
+			return "", errors.New("a record without an end")
+		}
+		switch {
+		case err == nil:
+			return string(b[:len(b)-1]), nil
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && len(b) > 0:
+			return "", io.ErrUnexpectedEOF
+		default:
+			return "", err
+		}
+	}
+}
+
+// maxRecords is what a draft takes.
+const maxRecords = 4 << 20
+
+func readRecords(r *bufio.Reader) ([]Record, error) {
+	var list []Record
+	for {
+		text, err := readString(r)
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		rec, err := ParseRecord(text)
+		if err != nil {
+			return nil, err
+		}
+		if list = append(list, rec); len(list) > maxRecords {
+			return nil, fmt.Errorf("more than %d names", maxRecords)
+		}
+	}
+}
+
+func shortened(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}

@@ -1,0 +1,138 @@
+package remote
+
+import (
+	"bufio"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/image"
+)
+
+func TestPlaces(t *testing.T) {
+	for text, want := range map[string]Place{
+		"//root@golden/":            {User: "root", Host: "golden", Dir: "/"},
+		"//golden/srv//x/":          {Host: "golden", Dir: "/srv/x"},
+		"//r@10.0.0.1:2222/a b/é'":  {User: "r", Host: "10.0.0.1", Port: "2222", Dir: "/a b/é'"},
+		"//[fe80::1%eth0]:22/a":     {Host: "fe80::1%eth0", Port: "22", Dir: "/a"},
+		"//root@[2001:db8::1]/../a": {User: "root", Host: "2001:db8::1", Dir: "/a"},
+	} {
+		if got, err := ParsePlace(text); err != nil || got != want {
+			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{
+		"", "/golden/a", "//golden", "///a", "//-oProxyCommand=x/a", "//root@/a", "//@h/a", "//-x@h/a", "//h:0/a", "//h:70000/a", "//h:x/a", "//a b/c",
+		"//[::1/a", "//[::1]x/a", "//h/a\x00", "//a;b/c", "//$(id)/c", "//u@v@h/a",
+	} {
+		if got, err := ParsePlace(text); err == nil {
+			t.Errorf("%q is taken for %+v", text, got)
+		}
+	}
+}
+
+func TestARecordIsParsedStrictly(t *testing.T) {
+	got, err := ParseRecord("f 12 65024 2 3 4755 1000 7 -5.0000000010 1795632368.6559114120 ./a b/ c\n")
+	want := Record{
+		Path: "a b/ c\n", Kind: 'f', Dev: 65024, Ino: 12, Links: 2, Size: 3, Mode: 0o4755, UID: 1000, GID: 7, Mtime: image.Time{Sec: -5, Nsec: 1},
+		Changed: 1795632368, Stamp: "f 12  2 3 4755 1000 7 -5.0000000010 1795632368.6559114120",
+		Text: "f 12 65024 2 3 4755 1000 7 -5.0000000010 1795632368.6559114120 ./a b/ c\n",
+	}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	for _, text := range []string{
+		"", "f 1 1 1 1 644 0 0 1.0000000000 1.0000000000", "ff 1 1 1 1 644 0 0 1 1 ./a", "f -1 1 1 1 644 0 0 1 1 ./a", "f 1 1 1 1 17777 0 0 1 1 ./a",
+		"f 1 1 1 1 644 4294967296 0 1 1 ./a", "f 1 1 1 1 644 0 0 1.5 1 ./a", "f 1 1 1 1 644 0 0 x 1 ./a", "f 1 1 1 9223372036854775808 644 0 0 1 1 ./a",
+		"f 1 1 1 1 644 0 0 1 1 ./../a", "f 1 1 1 1 644 0 0 1 1 ./" + strings.Repeat("n", 256),
+	} {
+		if got, err := ParseRecord(text); err == nil {
+			t.Errorf("%q is taken for %+v", text, got)
+		}
+	}
+}
+
+func TestMountsBelowTheMasterAreFound(t *testing.T) {
+	const text = `22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+23 22 0:21 / /srv/m rw - tmpfs none rw
+24 22 0:22 / /srv/m/a\040b rw - tmpfs none rw
+25 24 0:23 / /srv/m/a\040b/deeper rw - tmpfs none rw
+26 22 0:24 / /srv/m/x/y rw - tmpfs none rw
+27 22 0:24 / /srv/more rw - tmpfs none rw
+`
+	got, err := parseMounts(text, "/srv/m")
+	slices.Sort(got)
+	if d := cmp.Diff([]string{"a b", "x/y"}, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	if got, err := parseMounts(text, "/"); err != nil || len(got) != 2 {
+		t.Errorf("in /: %q, %v", got, err)
+	}
+}
+
+func FuzzListing(f *testing.F) {
+	f.Add([]byte("d 2 65024 3 4096 755 0 0 1.6719114120 1.6719114120 .\x00f 1 2 1 5 644 0 0 1.0000000000 1.0000000000 ./a\x00"))
+	f.Add([]byte("noise\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := readRecords(bufio.NewReader(strings.NewReader(string(b))))
+		if err != nil {
+			return
+		}
+		var again strings.Builder
+		for _, r := range list {
+			if strings.Contains("/"+r.Path+"/", "/../") || strings.HasPrefix(r.Path, "/") {
+				t.Errorf("%q leads out", r.Path)
+			}
+			again.WriteString(r.Text + "\x00")
+		}
+		if again.String() != string(b) {
+			t.Errorf("%q was read as %q", b, again.String())
+		}
+	})
+}
+
+func FuzzMounts(f *testing.F) {
+	f.Add("24 22 0:22 / /srv/m/a\\040b rw - tmpfs none rw\n", "/srv/m")
+	f.Add("24 22 0:22 / /\\056\\056/x rw - tmpfs none rw\n", "/")
+	f.Fuzz(func(t *testing.T, text, root string) {
+		list, err := parseMounts(text, root)
+		if err != nil {
+			return
+		}
+		for _, p := range list {
+			if p == "" || strings.HasPrefix(p, "/") || strings.Contains("/"+p+"/", "/../") {
+				t.Errorf("%q is no path below %q", p, root)
+			}
+		}
+	})
+}
+
+func FuzzPlace(f *testing.F) {
+	f.Add("//root@golden:22/srv")
+	f.Add("//[::1]/")
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := ParsePlace(text)
+		if err != nil {
+			return
+		}
+		if strings.HasPrefix(p.Host, "-") || strings.HasPrefix(p.User, "-") || !strings.HasPrefix(p.Dir, "/") {
+			t.Errorf("%q is taken for %+v", text, p)
+		}
+	})
+}
+
+func TestWhatALoginShellPrintsIsPassedOver(t *testing.T) {
+	r := bufio.NewReader(strings.NewReader("Welcome!\r\nmarmar\x00rest"))
+	if err := skipTo(r, "mar\x00"); err != nil {
+		t.Fatal(err)
+	}
+	if rest, _ := io.ReadAll(r); string(rest) != "rest" {
+		t.Errorf("what follows is %q", rest)
+	}
+	if err := skipTo(bufio.NewReader(strings.NewReader(strings.Repeat("x", maxNoise+1)+"mar\x00")), "mar\x00"); err == nil {
+		t.Error("the noise may go on for ever")
+	}
+}
