@@ -42,7 +42,9 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		defer d.mu.Unlock()
 		delete(d.captures, r.Image)
 	}()
-	watch := d.newSecretWatch(im, func(text string) { progress(control.Progress{Image: r.Image, Stage: "look", Started: begin, Warning: text}) })
+	watch := d.newSecretWatch(im, func(text string) {
+		progress(control.Progress{Image: r.Image, Stage: "look", Started: begin, Warning: text})
+	})
 	result, err := capture.Run(ctx, d.store, capture.Options{
 		Image: r.Image, Master: im.Master, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
 		DryRun: r.DryRun, Review: watch.review, Progress: note, Log: d.log,
