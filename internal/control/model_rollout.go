@@ -69,7 +69,10 @@ type RolloutNode struct {
 	Ring    int    `json:"ring"`  // from 1
 	Shows   string `json:"shows"` // version that its replica shows; "": none here
 	Stage   string `json:"stage"`
-	Verdict string `json:"verdict"` // "current", "waits for ring 2", "changes when it boots", "boots with …", "not moved: …"
+	Verdict string `json:"verdict"` // "current", "stale until …", "waits for ring 2", "changes when it boots", "not moved: …"
+	// What a node that has run since before the rollout still runs of the version before, as packages and unit files tell.
+	Restart []string `json:"restart"` // services that run replaced programs or libraries until they are started again
+	Reboot  bool     `json:"reboot"`  // a part waits for a reboot
 }
 
 // Rollout begins a rollout, see Backend.

@@ -22,6 +22,11 @@ const (
 
 // drive lets rollouts go on, and what waits for boots, until ctx ends.
 func (d *daemon) drive(ctx context.Context) error {
+	select {
+	case <-d.tried:
+	case <-ctx.Done():
+		return nil
+	}
 	tick := time.NewTicker(driveEvery)
 	defer tick.Stop()
 	var runners sync.WaitGroup
@@ -100,7 +105,7 @@ func (d *daemon) driveOne(ctx context.Context, id int) {
 		default:
 			err = d.advance(ctx, &r, step)
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			d.log.Warn("rollout does not go on", "rollout", id, "error", err)
 			pause = driveAgain
 		}

@@ -158,7 +158,7 @@ func (d *daemon) Rollouts(context.Context) ([]control.Rollout, error) {
 }
 
 // RolloutStatus implements control.Backend.
-func (d *daemon) RolloutStatus(_ context.Context, id int) (control.Rollout, error) {
+func (d *daemon) RolloutStatus(ctx context.Context, id int) (control.Rollout, error) {
 	now := d.declared()
 	if id == 0 {
 		for known := range now.state.Rollouts {
@@ -173,7 +173,7 @@ func (d *daemon) RolloutStatus(_ context.Context, id int) (control.Rollout, erro
 		return control.Rollout{}, err
 	}
 	out := d.rolled(now, &r)
-	out.States = d.rolloutNodes(now, &r)
+	out.States = d.rolloutNodes(ctx, now, &r)
 	return out, nil
 }
 

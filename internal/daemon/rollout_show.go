@@ -3,7 +3,9 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strings"
 
+	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/image"
@@ -63,11 +65,15 @@ func (d *daemon) differing(ctx context.Context, now *declared, from, to string, 
 }
 
 // rolloutNodes tells where each node of r is.
-func (d *daemon) rolloutNodes(now *declared, r *rollout.Rollout) []control.RolloutNode {
+func (d *daemon) rolloutNodes(ctx context.Context, now *declared, r *rollout.Rollout) []control.RolloutNode {
 	list := []control.RolloutNode{}
 	for i, ring := range r.Rings {
 		for _, name := range ring.Nodes {
-			list = append(list, d.rolloutNode(now, r, i, name))
+			n := d.rolloutNode(now, r, i, name)
+			if n.Verdict == current {
+				d.judge(ctx, now, r, &n)
+			}
+			list = append(list, n)
 		}
 	}
 	return list
@@ -108,7 +114,57 @@ func (d *daemon) rolloutNode(now *declared, r *rollout.Rollout, ring int, name s
 			out.Verdict += ": " + why
 		}
 	default:
-		out.Verdict = "current"
+		out.Verdict = current
 	}
 	return out
+}
+
+// current is the verdict of a node that has nothing of another version.
+const current = "current"
+
+// judge tells what a node that shows the version still runs of the one before: nothing, when it was off or has booted since.
+func (d *daemon) judge(ctx context.Context, now *declared, r *rollout.Rollout, out *control.RolloutNode) {
+	s, known := d.tracker.Get(cluster.NodeName(out.Node))
+	booted := known && s.Events[0].Stage != boot.StageRunning && s.Events[0].Time.After(r.Rings[out.Ring-1].Declared)
+	if !known || booted || r.When == rollout.Boot {
+		return
+	}
+	was := r.Was(out.Node)
+	if was == "" {
+		was = fmt.Sprintf("%s@%d", r.Image, r.Current)
+	}
+	from, err := now.resolve(was)
+	if err != nil {
+		return
+	}
+	to, err := now.resolve(r.Ref())
+	if err != nil {
+		return
+	}
+	v, err := d.verdict(ctx, from, to)
+	if err != nil {
+		out.Verdict += ", but what it runs is not known: " + err.Error()
+		return
+	}
+	for _, s := range v.Restart {
+		out.Restart = append(out.Restart, s.Unit)
+	}
+	out.Reboot = v.Reboot()
+	switch {
+	case out.Reboot:
+		out.Verdict = "stale until reboot"
+	case v.Init && len(out.Restart) == 0:
+		out.Verdict = "stale until restart of init"
+	case len(out.Restart) > 0:
+		out.Verdict = "stale until restart of " + few(out.Restart)
+	}
+}
+
+// few names the first of many.
+func few(names []string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }

@@ -240,3 +240,32 @@ func TestTwoAdminsAtOnceDoNotMeetInOneNode(t *testing.T) {
 		t.Errorf("nodes read %s", got)
 	}
 }
+
+// 2,560 nodes in three rings: the shared state, the replicas and the records, with a restart in between.
+func TestARolloutOfThousandsOfNodes(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.describe("", `to="4"`, `to="2560"`, `n{node:02}`, `n{node:04}`, `127.0.0.{10+node}`, `127.1.{node/256}.{node%256}`,
+		`4d:00:{node:02x}`, `4d:{node/256:02x}:{node%256:02x}`)
+	s.start()
+	versions(s, 2)
+	r := roll(s, control.RolloutRequest{Version: "compute", When: "now", Rings: "1,10%,rest", Soak: 0.2})
+	if r.Count != 2560 || r.Nodes != "n[0001-2560]" || r.Rings[1].Count != 256 || r.Rings[0].Shows != 1 {
+		t.Errorf("it begins with %d nodes (%s), rings %+v", r.Count, r.Nodes, r.Rings)
+	}
+	must(t, s.stop())
+	s.start()
+	settled(s, 1, "done")
+	showing := func(n int) func() bool {
+		return func() bool {
+			r, err := s.client().RolloutStatus(t.Context(), 1)
+			must(t, err)
+			return r.Shows == n
+		}
+	}
+	eventually(t, "all show it", showing(2560))
+	if got := read(t, s.mount("127.1.9.255", "/nodes/n2559"), "etc/motd"); got != "2\n" {
+		t.Errorf("n2559 reads %q", got)
+	}
+	alter(s, 1, "undo")
+	eventually(t, "none shows it", showing(0))
+}

@@ -141,7 +141,7 @@ func intersection(a, b []string) Nodes {
 // that is the end of the rollout: nodes that cannot follow yet are tried again, rollout or not.
 func (r *Rollout) declareRing(f *follows, ring int, ran []string, now time.Time) {
 	r.Rings = slices.Clone(r.Rings)
-	r.Rings[ring].Ran = intersection(r.Rings[ring].Nodes, ran)
+	r.Rings[ring].Ran, r.Rings[ring].Declared = intersection(r.Rings[ring].Nodes, ran), now
 	r.State, r.Ring, r.Phase, r.Since, r.Reason = Running, ring, Switching, now, ""
 	pinned := r.pinned(f)
 	last := ring == len(r.Rings)-1

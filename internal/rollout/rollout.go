@@ -122,6 +122,8 @@ type Rollout struct {
 type Ring struct {
 	Nodes Nodes `json:"nodes"`
 	Ran   Nodes `json:"ran,omitempty"` // those that ran when it was declared
+	// Declared tells when that was; the zero time: it was not yet.
+	Declared time.Time `json:"declared,omitzero"`
 }
 
 // Before is what some nodes followed, as it was declared; "": nothing of their own.
@@ -153,6 +155,16 @@ func (r *Rollout) Moved() Nodes {
 		all = append(all, ring.Nodes...)
 	}
 	return all
+}
+
+// Was is the reference that a node followed before, "" when it had none of its own.
+func (r *Rollout) Was(node string) string {
+	for _, b := range r.Before {
+		if slices.Contains(b.Nodes, node) {
+			return b.Desired
+		}
+	}
+	return ""
 }
 
 // Load returns the rollout of a number.
