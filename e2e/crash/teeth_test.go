@@ -19,7 +19,7 @@ func TestBrokenCodeIsFound(t *testing.T) {
 	const power, kill = "PowerGoes", "ServerIsKilled"
 	for _, c := range []struct{ name, file, old, broken, test string }{
 		{"names are not synced", "replica/op.go", "if len(o.dirty) == 0 && !o.others {", "if true {", power},
-		{"content is not synced", "replica/write.go", "err := r.set.sync(commit.Changes{Data: []*fds.File{f}})", "var err error", power},
+		{"content is not synced", "replica/write.go", "err := r.set.sync(commit.Changes{Data: []*fds.File{f}})", "_ = commit.Changes{}\n	var err error", power},
 		{"a file has its name before its content", "replica/commit/commit.go", "return f.WriteOut()", "_ = f; return nil", power},
 		{"the journal is not synced", "durable/log.go", "	if err == nil {\n		err = l.f.Sync()", "	if err == nil {\n		err = nil", power},
 		{"a file is replaced in two steps", "replica/rename.go", "		return unix.Renameat(fromDir, from, toDir, to)",
