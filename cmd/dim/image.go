@@ -17,7 +17,7 @@ func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images and their versions"}
 	group(cmd)
 	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(), a.imageDiffCommand(), a.imageTagCommand(),
-		a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand())
+		a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(), a.imageExportCommand())
 	return cmd
 }
 

@@ -50,6 +50,7 @@ var layers = map[string]layer{
 	"internal/nodeinit":  deeds,
 	"internal/nodefile":  deeds,
 	"internal/versionfs": deeds,
+	"internal/checkout":  deeds,
 
 	"internal/oncrpc": protocol,
 	"internal/nfs":    protocol,

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/checkout"
+	"dim/internal/image"
+	"dim/internal/store"
+)
+
+func (a *app) imageExportCommand() *cobra.Command {
+	format := string(checkout.TarFormat)
+	formats := []string{string(checkout.TarFormat), string(checkout.DirFormat), string(checkout.EROFSFormat)}
+	cmd := &cobra.Command{
+		Use:   "export NAME[@VERSION] DEST",
+		Short: "Write a version as a tar archive, a directory or an EROFS image",
+		Long: `Writes all that a version holds to DEST, which must not be there: owners, modes, times, hard links, devices, holes, xattrs with ACLs and capabilities. A
+tar archive is in the pax format, for tar --xattrs --xattrs-include='*' -xpf; DEST - is standard output. An EROFS image needs mkfs.erofs, and does not
+tell holes.
+
+DEST has its name only when it is whole. It reads the store itself, so it works on the server's machine, as root.`,
+		Example: `  dim image export compute@12 compute-12.tar
+  dim image export compute@12 - | zstd > compute-12.tar.zst
+  dim image export compute@12 /srv/compute-12 --format dir`,
+		Args: operands(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.imageExport(cmd.Context(), args[0], checkout.Format(format), args[1])
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return complete(1, a.references)(cmd, args, part)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", format, "`form` of what is written: tar, dir or erofs")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if slices.Contains(formats, format) {
+			return check(cmd, args)
+		}
+		return &usageError{fmt.Errorf("%s: there is no form %q", verb(cmd), format), "--format tar, dir or erofs"}
+	}
+	return cmd
+}
+
+func (a *app) imageExport(ctx context.Context, ref string, format checkout.Format, dest string) error {
+	v, err := a.client().Version(ctx, ref)
+	if err != nil {
+		return err
+	}
+	s, err := store.Open(filepath.Join(a.data, "store"), store.Options{})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	hold, err := s.Hold() // a prune waits
+	if err != nil {
+		return err
+	}
+	defer hold.Unlock()
+	root, err := exported(s, v.Digest)
+	if err != nil {
+		return err
+	}
+	if dest == "-" && format == checkout.TarFormat {
+		return checkout.Tar(ctx, s, root, a.out)
+	}
+	err = checkout.Export(ctx, s, root, format, dest)
+	if errors.Is(err, checkout.ErrNoTool) {
+		return &hintError{err, "apt-get install erofs-utils, or what your distribution calls it"}
+	}
+	if err == nil {
+		fmt.Fprintf(a.out, "%s@%d is in %s\n", v.Image, v.Number, dest)
+	}
+	return err
+}
+
+func exported(s *store.Store, digest string) (image.Entry, error) {
+	d, err := image.ParseDigest(digest)
+	if err != nil {
+		return image.Entry{}, err
+	}
+	return s.Root(d)
+}
