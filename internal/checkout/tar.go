@@ -29,9 +29,6 @@ func Tar(ctx context.Context, from Source, root image.Entry, w io.Writer) error 
 
 const tarBlock = 512
 
-// keyText writes a name so that it has no "=", as GNU tar does.
-var keyText = strings.NewReplacer("%", "%25", "=", "%3D")
-
 type tarWriter struct {
 	ctx   context.Context
 	from  Source
@@ -74,7 +71,7 @@ func (t *tarWriter) member(name string, e *image.Entry) error {
 		t.links[e.Link] = name
 	}
 	for _, x := range e.Xattrs {
-		r.add("SCHILY.xattr."+keyText.Replace(x.Name), string(x.Value))
+		r.add("SCHILY.xattr."+escaped(x.Name), string(x.Value))
 	}
 	if e.Type != image.Regular {
 		return t.header(h, r)
@@ -223,6 +220,9 @@ func (h *tarHeader) encode() []byte {
 	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
 	return b
 }
+
+// escaped writes a name without "=", as GNU tar does.
+func escaped(name string) string { return strings.NewReplacer("%", "%25", "=", "%3D").Replace(name) }
 
 // records is the content of an extended header: lines "LENGTH KEY=VALUE", where the length counts itself.
 type records struct{ b []byte }
