@@ -110,6 +110,7 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	row(w, "place", strings.Join(place, ", "))
 	row(w, "groups", strings.Join(d.Groups, " "))
 	row(w, "servers", strings.Join(d.Servers, " "))
+	row(w, "of its own", holdingText(d.Holding))
 	row(w, "set aside", d.Saved)
 	row(w, "durability", d.Durable)
 	if u := d.Usage; u != nil {

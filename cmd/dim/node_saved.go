@@ -204,3 +204,16 @@ func completeSaved(a *app) cobra.CompletionFunc {
 		})(cmd, args, part)
 	}
 }
+
+// holdingText is "1.2 MiB of 1.0 GiB, 12 files of 1,000".
+func holdingText(u control.Holding) string {
+	text := size(u.Bytes)
+	if u.BytesMax > 0 {
+		text += " of " + size(u.BytesMax)
+	}
+	text += ", " + plural(int(u.Files), "file")
+	if u.FilesMax > 0 {
+		text += " of " + count(u.FilesMax)
+	}
+	return text
+}

@@ -12,7 +12,7 @@ import (
 
 // group makes a <group>. Groups above it are there already, so its node set may use them.
 func (b *builder) group(it *item) {
-	g := &Group{Image: b.imageNamed(it)}
+	g := &Group{Image: b.imageNamed(it), Quota: b.quota(it)}
 	name, ok := it.get("name")
 	if !ok {
 		return

@@ -33,6 +33,7 @@ func (b *builder) image(it *item) {
 	for _, k := range it.all("kernel") {
 		im.Kernel = kernel(k)
 	}
+	im.Quota = b.quota(it)
 	for _, k := range it.all("saved") {
 		im.SavedFor = b.days(k, "days")
 	}

@@ -44,6 +44,7 @@ type maker struct {
 	name    value
 	named   pattern
 	image   *Image
+	quota   *Quota
 	servers value
 	names   []pattern // of the servers
 	offsets []int     // of each of them in the attribute
@@ -53,7 +54,7 @@ type maker struct {
 
 // nodes makes the nodes of a <nodes> or <node>.
 func (b *builder) nodes(it *item) {
-	m := &maker{builder: b, item: it, image: b.imageNamed(it)}
+	m := &maker{builder: b, item: it, image: b.imageNamed(it), quota: b.quota(it)}
 	limit, ok := m.size()
 	if !ok {
 		b.incomplete = true
@@ -252,6 +253,7 @@ func (m *maker) node() {
 	for _, cp := range m.cards {
 		m.nodeCard(n, cp)
 	}
+	n.own = m.quota
 	m.origins[n] = m.item
 	m.cluster.Nodes = append(m.cluster.Nodes, n)
 }

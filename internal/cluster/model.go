@@ -120,6 +120,7 @@ type Image struct {
 
 	SavedFor   time.Duration // how long set-aside copies are kept; 0: the default
 	Durability Durability    // default DurabilitySync
+	Quota      *Quota        // nil: none
 }
 
 // Durability is what the replies to nodes that change something promise.
@@ -163,6 +164,8 @@ type Node struct {
 	Servers    []*Server // in order of preference
 	Interfaces []*Interface
 	Groups     []*Group
+
+	own *Quota // of the node itself; nil: none
 }
 
 // Group is one <group>: a named set of nodes, with an image of its own or none.
@@ -170,6 +173,7 @@ type Group struct {
 	Name  string
 	Nodes []*Node
 	Image *Image
+	Quota *Quota // nil: none
 }
 
 // Boot returns the card the node boots from: its first interface.

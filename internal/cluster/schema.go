@@ -209,7 +209,7 @@ func nodeElements() []*element {
 				{name: "count", kind: kindNumber(), byDef: "`each` is given instead", doc: "How many nodes."},
 				{name: "limit", kind: kindNumber(), byDef: "all", doc: "Stop after so many nodes."},
 			}, nodeAttributes()...),
-			children: nodeCards(),
+			children: append(nodeCards(), quotaElement("each of the nodes")),
 		},
 		{
 			name: "node", most: maxNodes,
@@ -218,7 +218,7 @@ func nodeElements() []*element {
 				{name: "name", kind: kindHostExpression(), required: true, doc: "Its host name."},
 				{name: "position", kind: kind{name: "position", regexp: listOf(`[A-Za-z]{1,32}[0-9]{1,9}`), want: "a position such as \"rack2 blade7\""}, byDef: "none", doc: "Its place in the taxonomy, such as `rack2 blade7`."},
 			}, nodeAttributes()...),
-			children: nodeCards(),
+			children: append(nodeCards(), quotaElement("the node")),
 		},
 	}
 }
@@ -232,6 +232,7 @@ func groupElement() *element {
 			{name: "nodes", kind: kind{name: "node-set", regexp: `.+`, want: "a node set"}, required: true, doc: "Its nodes, a node set. Groups that stand above this one may be used in it."},
 			{name: "image", kind: kindName(), byDef: "the nodes' own", doc: "The image that these nodes boot instead of their own."},
 		},
+		children: []*element{quotaElement("each of its nodes")},
 	}
 }
 

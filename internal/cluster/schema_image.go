@@ -38,7 +38,7 @@ func imageElement() *element {
 			ruleElement("exclude", "Paths that never leave the master."),
 			ruleElement("shared", "Paths that nodes may not write."),
 			ruleElement("keep", "Paths that belong to the node once they are there."),
-			fileElement(), builtinElement(), kernelElement(), savedElement(),
+			fileElement(), builtinElement(), kernelElement(), savedElement(), quotaElement("each node of the image"),
 		},
 	}
 }

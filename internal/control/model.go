@@ -183,8 +183,9 @@ type NodeDetails struct {
 	Files      []string       `json:"files"`  // paths of its node files
 	Append     string         `json:"append"` // its kernel command line
 	Durable    string         `json:"durability"`
-	Usage      *NodeUsage     `json:"usage"`  // null when this server does not serve it
-	Saved      int            `json:"saved"`  // files set aside by switches
+	Usage      *NodeUsage     `json:"usage"` // null when this server does not serve it
+	Saved      int            `json:"saved"` // files set aside by switches
+	Holding    Holding        `json:"holding"`
 	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
 }
 

@@ -96,6 +96,14 @@ type Diff struct {
 	B    string `json:"b"`
 }
 
+// Holding is what a node has of its own, and may have; a bound of 0 is none.
+type Holding struct {
+	Bytes    uint64 `json:"bytes"`
+	BytesMax uint64 `json:"bytes_max"`
+	Files    uint64 `json:"files"`
+	FilesMax uint64 `json:"files_max"`
+}
+
 // Checked is what a check found of one replica; without a node, of all together.
 type Checked struct {
 	Node     string         `json:"node"`

@@ -48,6 +48,11 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 		if out.Details.Usage, err = x.usage(); err != nil {
 			return out, err
 		}
+		holding, err := x.fs.Holding()
+		if err != nil {
+			return out, err
+		}
+		out.Details.Holding = control.Holding(holding)
 	}
 	return out, nil
 }

@@ -25,8 +25,9 @@ func (d *daemon) replicaOf(node string) (*replica.Replica, error) {
 }
 
 // rulesOf is what the description says of the state of n's replica of im.
-func rulesOf(_ *cluster.Node, im *cluster.Image) replica.Rules {
-	return replica.Rules{SavedFor: im.SavedFor}
+func rulesOf(n *cluster.Node, im *cluster.Image) replica.Rules {
+	quota := n.Quota(im)
+	return replica.Rules{SavedFor: im.SavedFor, QuotaBytes: quota.Bytes, QuotaFiles: quota.Files}
 }
 
 // Saved implements control.Backend.

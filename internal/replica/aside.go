@@ -197,6 +197,7 @@ func (r *Replica) moved(p *place, dir string) {
 		obj.names = slices.DeleteFunc(obj.names, func(n *place) bool { return n == p })
 		if len(obj.names) == 0 {
 			delete(r.objects, obj.id)
+			r.count(obj, 0)
 			if obj.kind == vfs.Directory {
 				r.drop(obj)
 			} else {

@@ -19,7 +19,8 @@ type lifted struct {
 	low  lower.Ref
 	keep uint64 // how much of the content is wanted
 	mold *mold
-	work int // open directory
+	used int64 // room that it takes
+	work int   // open directory
 	tmp  string
 }
 
@@ -102,8 +103,13 @@ func (l *lifted) copy(r *Replica) (fd int, err error) {
 	l.mold.fill = func(fd int) error { return src.copyTo(fd, l.keep) }
 	if l.tmp, fd, err = r.cast(l.work, l.mold); err != nil {
 		unix.Close(l.work)
+		return fd, err
 	}
-	return fd, err
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil {
+		l.used = occupied(&st)
+	}
+	return fd, nil
 }
 
 // discard removes a copy that was not used. It may be called on nil.
@@ -170,6 +176,9 @@ func (o *op) want(s spot, keep uint64) error {
 		return err
 	}
 	m, _, err := o.r.moldOf(s)
+	if err == nil {
+		err = o.r.room(int64(upward(o.r.wanted(s, keep))))
+	}
 	if err != nil {
 		return err
 	}
@@ -191,11 +200,17 @@ func (r *Replica) wanted(s spot, keep uint64) uint64 {
 // bringUp makes s, which is no directory, at its place p in the layer. l is its content, nil when it has none.
 func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
 	m, obj, err := o.r.moldOf(s)
+	if err == nil {
+		err = o.r.roomForOne()
+	}
 	if err != nil {
 		return nil, err
 	}
 	if l == nil {
 		return obj, o.copyInto(p, m, obj)
+	}
+	if err := o.r.room(l.used); err != nil {
+		return nil, err
 	}
 	work, err := o.work()
 	if err != nil {
@@ -207,6 +222,7 @@ func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
 	}
 	if err = keepTimes(dir, func() error { return o.put(p, dir, work, l.tmp, obj) }); err == nil {
 		l.tmp = ""
+		o.r.count(obj, l.used)
 	}
 	return obj, err
 }

@@ -227,6 +227,9 @@ func (o *op) bear(d spot, attr *vfs.Attr, name string, b *birth) (spot, error) {
 	if r.crowded(d, name) {
 		return spot{}, vfs.ENOSPC
 	}
+	if err := r.roomForOne(); err != nil {
+		return spot{}, err
+	}
 	dir := r.place(d)
 	fd, err := o.dir(dir)
 	if err != nil {

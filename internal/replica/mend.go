@@ -43,6 +43,7 @@ func (a *asider) finish(err error) error {
 func (r *Replica) forgetLayer() {
 	for _, all := range []map[image.ID]*object{r.objects, r.past.aside} {
 		for _, o := range all {
+			o.dead = true
 			r.drop(o)
 		}
 	}

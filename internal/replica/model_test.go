@@ -171,6 +171,10 @@ func (h *history) checkReopened(v image.Version, low string) {
 	if diff := cmp.Diff(before, o.tree()); diff != "" {
 		h.t.Fatalf("the replica before (-) and after (+) a restart differ after\n%s\n%s", strings.Join(h.lines, "\n"), diff)
 	}
+	counted, _ := h.o.Holding()
+	if anew, err := r.Holding(); err != nil || anew != counted {
+		h.t.Fatalf("counted %+v, after a restart %+v, %v, after\n%s", counted, anew, err, strings.Join(h.lines, "\n"))
+	}
 	layer := filepath.Join(base, "replicas/n01/compute")
 	if _, err := os.Stat(layer + "/upper"); err != nil {
 		return

@@ -40,6 +40,8 @@ type object struct {
 	names  []*place     // its places; empty when it was set aside
 	aside  string       // where a switch has put it, from the replica's directory
 	spent  bool         // it was forgotten there: only its id is still of use
+	dead   bool         // the layer was read anew, and has another object for it
+	used   atomic.Int64 // what it is counted with in Replica.used
 	fresh  atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
 
 	write sync.Mutex // held by who writes content, so that before and after belong together

@@ -246,7 +246,7 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 		return vfs.StatFS{}, err
 	}
 	_, err := r.resolve(h)
-	version := r.view.index.Version
+	version, holding := r.view.index.Version, r.holding()
 	r.mu.RUnlock()
 	if err != nil {
 		return vfs.StatFS{}, err
@@ -259,10 +259,12 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 		return vfs.StatFS{}, r.edge(err)
 	}
 	bs := uint64(st.Bsize)
-	return vfs.StatFS{
+	fs := vfs.StatFS{
 		Bytes: st.Blocks * bs, BytesFree: st.Bfree * bs, BytesAvail: st.Bavail * bs,
 		Files: st.Files, FilesFree: st.Ffree, FilesAvail: st.Ffree, NameMax: nameMax,
-	}, nil
+	}
+	holding.statFS(&fs)
+	return fs, nil
 }
 
 const xattrMax = 64 << 10 // XATTR_SIZE_MAX and XATTR_LIST_MAX

@@ -162,6 +162,7 @@ func (r *Replica) detach(p *place, white bool) {
 	obj.names = slices.DeleteFunc(obj.names, func(n *place) bool { return n == p })
 	if len(obj.names) == 0 {
 		delete(r.objects, obj.id)
+		r.count(obj, 0)
 		r.drop(obj)
 	}
 	r.change(p, func() { p.obj, p.white = nil, white })

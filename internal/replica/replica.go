@@ -23,6 +23,9 @@ type Replica struct {
 	shared image.Patterns
 	rules  Rules
 
+	used     atomic.Int64 // room that the layer's files take on the disk
+	reserved atomic.Int64 // room for writes on their way
+
 	promise atomic.Uint32 // its Durability
 
 	mu       sync.RWMutex

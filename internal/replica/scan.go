@@ -81,6 +81,7 @@ func (r *Replica) rebind(old *place) {
 // the copying up of hard-link groups that a crash cut short.
 func (r *Replica) scan() error {
 	r.past.aside = nil
+	r.used.Store(0)
 	r.objects = make(map[image.ID]*object)
 	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
 	if err == unix.ENOENT {
@@ -206,6 +207,7 @@ func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*obje
 	if old := s.r.elder[o.id]; old != nil {
 		o.fresh.Store(old.fresh.Load())
 	}
+	s.r.count(o, occupied(st))
 	if several {
 		s.inodes[ino] = o
 	}

@@ -74,6 +74,7 @@ func (o *op) setAttr(c *vfs.Cred, s spot, was *vfs.Attr, set *vfs.SetAttr) error
 		return err
 	}
 	s.obj.mode, s.obj.uid, s.obj.gid = st.Mode&0o7777, st.Uid, st.Gid
+	o.r.recount(s.obj, &st)
 	return nil
 }
 

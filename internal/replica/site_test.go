@@ -67,7 +67,7 @@ func (o *site) to(v image.Version) Report {
 }
 
 func (o *site) move() Move {
-	return Move{Replica: o.Replica, Version: o.spec.Version, Files: o.spec.Files, Keep: o.spec.Keep, Shared: o.spec.Shared}
+	return Move{Replica: o.Replica, Version: o.spec.Version, Files: o.spec.Files, Keep: o.spec.Keep, Shared: o.spec.Shared, Rules: o.spec.Rules}
 }
 
 // lookup returns the handle and attributes of path.

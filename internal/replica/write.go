@@ -142,10 +142,14 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 	if err := r.fileAttr(obj, fd, &before); err != nil {
 		return vfs.Change{}, err
 	}
-	err := r.dropPrivileges(c, fd, before.Mode)
+	kept, err := r.reserve(obj, fd, &before, off, len(p))
+	if err == nil {
+		err = r.dropPrivileges(c, fd, before.Mode)
+	}
 	if err == nil {
 		err = writeAll(fd, p, int64(off))
 	}
+	defer r.reserved.Add(-kept)
 	ch := vfs.Change{Valid: true, Before: brief(&before)}
 	if aerr := r.fileAttr(obj, fd, &ch.After); aerr != nil {
 		return vfs.Change{}, err
@@ -164,6 +168,7 @@ func (r *Replica) fileAttr(obj *object, fd int, a *vfs.Attr) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	r.fillAttr(obj, &st, a)
+	r.recount(obj, &st)
 	return nil
 }
 

@@ -1,0 +1,136 @@
+package replica
+
+import (
+	"golang.org/x/sys/unix"
+
+	"dim/internal/vfs"
+)
+
+// Holding is what a replica's layer takes, and may.
+type Holding struct {
+	Bytes, BytesMax uint64 // room of files on the disk; max 0: no bound
+	Files, FilesMax uint64 // objects but the root
+}
+
+// Holding tells what the layer takes. What was set aside does not count.
+func (r *Replica) Holding() (Holding, error) {
+	if err := r.rlock(); err != nil {
+		return Holding{}, err
+	}
+	defer r.mu.RUnlock()
+	return r.holding(), nil
+}
+
+func (r *Replica) holding() Holding {
+	return Holding{
+		Bytes: uint64(max(r.used.Load(), 0)), BytesMax: r.rules.QuotaBytes,
+		Files: uint64(max(len(r.objects)-1, 0)), FilesMax: r.rules.QuotaFiles,
+	}
+}
+
+const quotaBlock = 4096
+
+func upward(n uint64) uint64 { return (n + quotaBlock - 1) &^ (quotaBlock - 1) }
+
+// occupied is what a regular file counts with: the blocks that it has, but not what a file system allocates ahead of the end.
+func occupied(st *unix.Stat_t) int64 {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0
+	}
+	return min(st.Blocks*512, int64(upward(uint64(st.Size))))
+}
+
+// count notes what o takes now. r is locked, at least for reading.
+func (r *Replica) count(o *object, n int64) {
+	if !o.dead {
+		r.used.Add(n - o.used.Swap(n))
+	}
+}
+
+// recount notes what o, of which st tells, takes now; nothing when it is in the layer no more.
+func (r *Replica) recount(o *object, st *unix.Stat_t) {
+	if len(o.names) > 0 {
+		r.count(o, occupied(st))
+	}
+}
+
+// room refuses n more bytes when the quota does not have them. r is locked, at least for reading.
+func (r *Replica) room(n int64) error {
+	limit := r.rules.QuotaBytes
+	if limit > 0 && n > 0 && uint64(max(r.used.Load()+r.reserved.Load(), 0))+uint64(n) > limit {
+		return vfs.EDQUOT
+	}
+	return nil
+}
+
+// roomForOne refuses one more object when the quota does not have it.
+func (r *Replica) roomForOne() error {
+	if limit := r.rules.QuotaFiles; limit > 0 && uint64(len(r.objects)) > limit { // the root does not count
+		return vfs.EDQUOT
+	}
+	return nil
+}
+
+// reserve keeps room for a write of n bytes at off to o, whose file has the attributes was, until the caller gives the result back
+// to r.reserved. So many writers together keep to the quota too.
+func (r *Replica) reserve(o *object, fd int, was *vfs.Attr, off uint64, n int) (kept int64, err error) {
+	r.mu.RLock()
+	limit := r.rules.QuotaBytes
+	counts := len(o.names) > 0 && !o.dead
+	r.mu.RUnlock()
+	if limit == 0 || !counts || n == 0 {
+		return 0, nil
+	}
+	from, to := off&^(quotaBlock-1), upward(off+uint64(n))
+	if dense := was.Used >= upward(was.Size); dense {
+		from = max(from, min(upward(was.Size), to))
+	}
+	need := int64(to - from)
+	for exact := false; ; exact = true {
+		if need == 0 {
+			return 0, nil
+		}
+		if r.reserved.Add(need)+r.used.Load() <= int64(min(limit, 1<<62)) {
+			return need, nil
+		}
+		r.reserved.Add(-need)
+		if exact {
+			return 0, vfs.EDQUOT
+		}
+		need = holes(fd, from, to)
+	}
+}
+
+// holes returns how many bytes of a range of a file take no room yet.
+func holes(fd int, from, to uint64) int64 {
+	n := int64(to - from)
+	for at := int64(from); at < int64(to); {
+		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
+		if err != nil || data >= int64(to) {
+			break // a hole to the end
+		}
+		end, err := unix.Seek(fd, data, unix.SEEK_HOLE)
+		if err != nil {
+			break
+		}
+		end = min(int64(upward(uint64(end))), int64(to))
+		n -= end - data&^(quotaBlock-1)
+		at = end
+	}
+	return max(n, 0)
+}
+
+// statFS narrows what the file system has to what the quota leaves.
+func (u *Holding) statFS(fs *vfs.StatFS) {
+	if u.BytesMax > 0 {
+		left := u.BytesMax - min(u.Bytes, u.BytesMax)
+		fs.Bytes, fs.BytesFree, fs.BytesAvail = min(fs.Bytes, u.BytesMax), min(fs.BytesFree, left), min(fs.BytesAvail, left)
+	}
+	if u.FilesMax > 0 {
+		left := u.FilesMax - min(u.Files, u.FilesMax)
+		if fs.Files == 0 { // a file system without a bound says so
+			fs.Files, fs.FilesFree, fs.FilesAvail = u.FilesMax, left, left
+		}
+		fs.Files, fs.FilesFree, fs.FilesAvail = min(fs.Files, u.FilesMax), min(fs.FilesFree, left), min(fs.FilesAvail, left)
+	}
+}

@@ -1,0 +1,174 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"dim/internal/vfs"
+)
+
+// used returns what the replica counts, having checked that a server that reads the layer anew counts the same.
+func (o *site) used() Holding {
+	o.t.Helper()
+	u, err := o.Holding()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.restart()
+	again, err := o.Holding()
+	if err != nil || again != u {
+		o.t.Errorf("counted %+v, after a restart %+v, %v", u, again, err)
+	}
+	return u
+}
+
+func quotaSite(t *testing.T, bytes, files uint64) *site {
+	t.Helper()
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, append(slices.Clone(v1), f("etc/big", strings.Repeat("x", 40_000)))), m)
+	o.spec.Rules = Rules{QuotaBytes: bytes, QuotaFiles: files}
+	o.restart()
+	return o
+}
+
+func TestAQuotaOfBytesRefusesWhatDoesNotFit(t *testing.T) {
+	o := quotaSite(t, 64<<10, 0)
+	o.write("etc/mine", strings.Repeat("y", 60_000))
+	h := o.handle("etc/mine")
+	for _, tt := range []struct {
+		what string
+		off  uint64
+		n    int
+		want error
+	}{
+		{"over what is there", 1000, 50_000, nil},
+		{"to the end of the last block", 60_000, 1000, nil},
+		{"one block more", 61_440, 4096, nil},
+		{"a byte too many", 65_536, 1, vfs.EDQUOT},
+		{"far behind the end", 1 << 30, 1, vfs.EDQUOT},
+	} {
+		if _, err := o.Write(root, h, make([]byte, tt.n), tt.off, vfs.FileSync); err != error(tt.want) {
+			t.Errorf("write %s: %v, want %v", tt.what, err, tt.want)
+		}
+	}
+	if _, err := o.Write(root, o.handle("etc/big"), []byte("X"), 0, vfs.FileSync); err != vfs.EDQUOT {
+		t.Errorf("a write that copies up: %v", err)
+	}
+	if _, err := o.SetAttr(root, o.handle("etc/big"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != vfs.EDQUOT {
+		t.Errorf("a chmod that copies up: %v", err)
+	}
+	if u := o.used(); u.Bytes != 64<<10 {
+		t.Errorf("counted %d", u.Bytes)
+	}
+	fs, err := o.StatFS(o.Root())
+	if err != nil || fs.Bytes != 64<<10 || fs.BytesAvail != 0 {
+		t.Errorf("df: %+v, %v", fs, err)
+	}
+	// Room comes back with what is cut off, removed, or set aside.
+	if _, err := o.SetAttr(root, o.handle("etc/mine"), &vfs.SetAttr{Valid: vfs.SetSize, Size: 4096}); err != nil {
+		t.Errorf("truncate: %v", err)
+	}
+	if u := o.used(); u.Bytes != 4096 {
+		t.Errorf("counted %d after a truncation", u.Bytes)
+	}
+	if _, err := o.Write(root, o.handle("etc/big"), []byte("X"), 0, vfs.FileSync); err != nil {
+		t.Errorf("a write that copies up, with room: %v", err)
+	}
+	if u := o.used(); u.Bytes != 4096+40_960 {
+		t.Errorf("counted %d after copying up", u.Bytes)
+	}
+	o.to(o.m.version(t, 2, v2)) // etc/big goes, and the node's copy aside
+	if u := o.used(); u.Bytes != 4096 {
+		t.Errorf("counted %d after a switch", u.Bytes)
+	}
+	o.remove("etc/mine")
+	if u := o.used(); u.Bytes != 0 {
+		t.Errorf("counted %d after all was removed", u.Bytes)
+	}
+}
+
+func TestAQuotaCountsNoHoles(t *testing.T) {
+	o := quotaSite(t, 16<<10, 0)
+	o.write("etc/sparse", "start")
+	h := o.handle("etc/sparse")
+	if _, err := o.SetAttr(root, h, &vfs.SetAttr{Valid: vfs.SetSize, Size: 1 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []uint64{1 << 20, 2 << 20, 3 << 20, 1 << 20} { // the last one is there already
+		if _, err := o.Write(root, h, []byte("block"), off, vfs.FileSync); err != nil {
+			t.Errorf("write at %d: %v", off, err)
+		}
+	}
+	if _, err := o.Write(root, h, []byte("block"), 4<<20, vfs.FileSync); err != vfs.EDQUOT {
+		t.Errorf("a fifth block: %v", err)
+	}
+	if u := o.used(); u.Bytes != 16<<10 {
+		t.Errorf("counted %d", u.Bytes)
+	}
+}
+
+func TestAQuotaOfFilesRefusesOneTooMany(t *testing.T) {
+	o := quotaSite(t, 0, 4) // the directory etc, which is copied up, is one
+	for n := range 3 {
+		o.write(fmt.Sprint("etc/f", n), "")
+	}
+	how := &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}}
+	if _, err := o.Create(root, o.handle("etc"), "f3", how); err != vfs.EDQUOT {
+		t.Errorf("create: %v", err)
+	}
+	if _, err := o.Mkdir(root, o.handle("etc"), "d", &vfs.SetAttr{}); err != vfs.EDQUOT {
+		t.Errorf("mkdir: %v", err)
+	}
+	if _, err := o.Write(root, o.handle("etc/a"), []byte("X"), 0, vfs.FileSync); err != vfs.EDQUOT {
+		t.Errorf("copy up: %v", err)
+	}
+	if _, err := o.Link(root, o.handle("etc/f0"), o.handle("etc"), "link"); err != nil {
+		t.Errorf("a further name: %v", err)
+	}
+	o.remove("etc/b") // takes a whiteout, which is no file of the node's
+	if u := o.used(); u.Files != 4 {
+		t.Errorf("counted %d files", u.Files)
+	}
+	if fs, err := o.StatFS(o.Root()); err != nil || fs.Files != 4 || fs.FilesFree != 0 {
+		t.Errorf("df: %+v, %v", fs, err)
+	}
+	o.remove("etc/f1")
+	o.write("etc/f4", "")
+}
+
+func TestManyWritersTogetherKeepToTheQuota(t *testing.T) {
+	const quota = 256 << 10
+	o := quotaSite(t, quota, 0)
+	var handles []vfs.Handle
+	for n := range 8 {
+		o.write(fmt.Sprint("etc/f", n), "")
+		handles = append(handles, o.handle(fmt.Sprint("etc/f", n)))
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	written := 0
+	for _, h := range handles {
+		wg.Go(func() {
+			for n := range 20 {
+				_, err := o.Write(root, h, make([]byte, 4096), uint64(n)*4096, vfs.Unstable)
+				mu.Lock()
+				switch err {
+				case nil:
+					written += 4096
+				case vfs.EDQUOT:
+				default:
+					t.Error(err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	u := o.used()
+	if u.Bytes > quota || int(u.Bytes) != written || written < quota*3/4 {
+		t.Errorf("%d written, %d counted, quota %d", written, u.Bytes, quota)
+	}
+}
