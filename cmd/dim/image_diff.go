@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,18 +11,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/control"
+	"dim/internal/image"
+	"dim/internal/store"
+	"dim/internal/textdiff"
+	"dim/internal/versionfs"
 )
 
 func (a *app) imageDiffCommand() *cobra.Command {
-	summary := false
+	summary, text := false, false
 	cmd := a.listing(&cobra.Command{
 		Use:   "diff FROM [TO]",
 		Short: "List what differs between two versions",
 		Long: `Lists every path that differs: A added, D removed, M other content, a only other attributes (which ones stands behind).
-Then the packages that differ, and what the change means for a node that runs FROM. Without TO it is the newest version of the same image.
+With --text the lines that differ stand below each text file. Then the packages that differ, and what the change means for a node that runs FROM. Without TO it is the newest version of the same image.
 
 As JSON it is a list of paths; with --summary an object with the counts, the packages and what the change means.`,
-		Example: "  dim image diff compute@11 compute@12\n  dim image diff compute@stable --summary",
+		Example: "  dim image diff compute@11 compute@12\n  dim image diff compute@stable --summary\n  dim image diff compute@11 compute@12 --text",
 		Args:    operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from := args[0]
@@ -29,13 +34,17 @@ As JSON it is a list of paths; with --summary an object with the counts, the pac
 			if len(args) > 1 {
 				to = args[1]
 			}
-			if summary {
+			switch {
+			case summary:
 				return a.imageCompare(cmd.Context(), from, to)
+			case text && a.format != "json":
+				return a.imageTextDiff(cmd.Context(), from, to)
 			}
 			return a.imageDiff(cmd.Context(), from, to)
 		},
 		ValidArgsFunction: complete(2, a.references),
 	})
+	cmd.Flags().BoolVar(&text, "text", false, "show in which lines small text files differ")
 	cmd.Flags().BoolVar(&summary, "summary", false, "only counts, packages and what the change means")
 	return cmd
 }
@@ -88,6 +97,66 @@ func (l *jsonList) end() error {
 	}
 	_, err := io.WriteString(l.w, end)
 	return err
+}
+
+// mostText bounds the files whose lines are compared.
+const mostText = 256 << 10
+
+// imageTextDiff is imageDiff, with the lines that differ below each text file.
+func (a *app) imageTextDiff(ctx context.Context, from, to string) error {
+	old, err := a.client().Version(ctx, from)
+	if err != nil {
+		return err
+	}
+	new, err := a.client().Version(ctx, to)
+	if err != nil {
+		return err
+	}
+	return a.withStore(func(s *store.Store) error {
+		before, err := rootOf(s, old.Digest)
+		if err != nil {
+			return err
+		}
+		after, err := rootOf(s, new.Digest)
+		if err != nil {
+			return err
+		}
+		was, is := versionfs.New(s, before), versionfs.New(s, after)
+		var failed error
+		whole, err := a.client().Diff(ctx, from, to, func(c control.Change) {
+			printChange(a.out, c)
+			if failed == nil {
+				failed = printLines(a.out, was, is, c)
+			}
+		})
+		if err = errors.Join(err, failed); err == nil {
+			printComparison(a.out, whole)
+		}
+		return err
+	})
+}
+
+// printLines prints in which lines a file differs, if it is a small text on both sides.
+func printLines(w io.Writer, was, is *versionfs.FS, c control.Change) error {
+	if c.Kind != control.Content || c.Type != image.Regular.String() || c.Size > mostText || c.Was > mostText {
+		return nil
+	}
+	name := strings.TrimPrefix(c.Path, "/")
+	if e, err := was.Entry(name); err != nil || e.Type != image.Regular {
+		return err // it was something else
+	}
+	a, err := was.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	b, err := is.ReadFile(name)
+	if err != nil || !textdiff.Text(a) || !textdiff.Text(b) {
+		return err
+	}
+	for line := range strings.Lines(textdiff.Unified("a/"+name, "b/"+name, a, b)) {
+		fmt.Fprintln(w, safe(strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "\t", "        ")))
+	}
+	return nil
 }
 
 func (a *app) imageCompare(ctx context.Context, from, to string) error {

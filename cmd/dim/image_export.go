@@ -56,34 +56,42 @@ func (a *app) imageExport(ctx context.Context, ref string, format checkout.Forma
 	if err != nil {
 		return err
 	}
+	return a.withStore(func(s *store.Store) error {
+		root, err := rootOf(s, v.Digest)
+		if err != nil {
+			return err
+		}
+		if dest == "-" && format == checkout.TarFormat {
+			return checkout.Tar(ctx, s, root, a.out)
+		}
+		err = checkout.Export(ctx, s, root, format, dest)
+		if errors.Is(err, checkout.ErrNoTool) {
+			return &hintError{err, "apt-get install erofs-utils, or what your distribution calls it"}
+		}
+		if err == nil {
+			fmt.Fprintf(a.out, "%s@%d is in %s\n", v.Image, v.Number, dest)
+		}
+		return err
+	})
+}
+
+// withStore calls use with the store of the data directory, from which nothing is removed meanwhile.
+func (a *app) withStore(use func(*store.Store) error) error {
 	s, err := store.Open(filepath.Join(a.data, "store"), store.Options{})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	hold, err := s.Hold() // a prune waits
+	hold, err := s.Hold()
 	if err != nil {
 		return err
 	}
 	defer hold.Unlock()
-	root, err := exported(s, v.Digest)
-	if err != nil {
-		return err
-	}
-	if dest == "-" && format == checkout.TarFormat {
-		return checkout.Tar(ctx, s, root, a.out)
-	}
-	err = checkout.Export(ctx, s, root, format, dest)
-	if errors.Is(err, checkout.ErrNoTool) {
-		return &hintError{err, "apt-get install erofs-utils, or what your distribution calls it"}
-	}
-	if err == nil {
-		fmt.Fprintf(a.out, "%s@%d is in %s\n", v.Image, v.Number, dest)
-	}
-	return err
+	return use(s)
 }
 
-func exported(s *store.Store, digest string) (image.Entry, error) {
+// rootOf returns the root of the version with the given digest.
+func rootOf(s *store.Store, digest string) (image.Entry, error) {
 	d, err := image.ParseDigest(digest)
 	if err != nil {
 		return image.Entry{}, err

@@ -25,14 +25,15 @@ const (
 // layers says where each package stands. A package that is not here breaks the rule: somebody has to decide. One below another
 // ("internal/cluster/nodeset" below "internal/cluster") stands where that stands, unless it is here itself.
 var layers = map[string]layer{
-	"internal/image":   words,
-	"internal/cluster": words,
-	"internal/vfs":     words,
-	"internal/durable": words,
-	"internal/kmod":    words, // the files that describe kernel modules
-	"internal/pkgdb":   words, // the databases of package managers
-	"internal/verdict": words, // what a change means for what runs
-	"internal/secrets": words, // what a master should not give away
+	"internal/image":    words,
+	"internal/cluster":  words,
+	"internal/vfs":      words,
+	"internal/durable":  words,
+	"internal/kmod":     words, // the files that describe kernel modules
+	"internal/pkgdb":    words, // the databases of package managers
+	"internal/verdict":  words, // what a change means for what runs
+	"internal/secrets":  words, // what a master should not give away
+	"internal/textdiff": words,
 
 	"internal/store": keeping,
 	"internal/coord": keeping,
