@@ -46,6 +46,10 @@ func newLarge(b *testing.B) (*daemon, [2]image.Version) {
 	check(err)
 	b.Cleanup(d.close)
 	check(d.load())
+	applied := *d.declared()
+	described := describe(applied.cluster)
+	applied.state.Description = &described
+	d.current.Store(&applied)
 	d.listening, _ = d.cluster().Server("head")
 	close(d.tried)
 	check(os.MkdirAll(filepath.Join(master, "etc/network"), 0o755))

@@ -300,13 +300,17 @@ func (p *plan) has(d *daemon, v image.Version) error {
 	return err
 }
 
-// files renders the node files of n over version v of im. They are stamped with the version's time, which is the same on every server.
+// files renders the node files of n over version v of im. They are stamped with the time at which the description was applied: it is
+// the same on every server, and a switch to another version touches no node file whose content stays.
 func (p *plan) files(d *daemon, n *cluster.Node, im *cluster.Image, v image.Version) (replica.NodeFiles, error) {
 	key := baseKey{im.Name, v.Digest}
 	base := p.bases[key]
 	if base == nil {
 		var err error
 		stamp := image.Time{Sec: v.Created.Unix()}
+		if in := p.now.state.Description; in != nil && in.Digest == p.now.digest {
+			stamp.Sec = in.Applied.Unix()
+		}
 		if base, err = nodefile.Prepare(p.now.cluster, im, versionfs.New(d.store, v.Root), stamp); err != nil {
 			return replica.NodeFiles{}, err
 		}

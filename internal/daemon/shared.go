@@ -38,10 +38,11 @@ func (d *daemon) follow(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		had := dirID(d.layout.coord()) // before anybody can know that there is something to mend
 		d.noteCoord(err)
 		d.log.Error("shared state not available; serving what was declared last", "error", err)
 		if errors.Is(err, coord.ErrEnded) {
-			if err := d.outlive(ctx, err); err != nil {
+			if err := d.outlive(ctx, err, had); err != nil {
 				return err
 			}
 			pause = firstPause
@@ -82,9 +83,9 @@ func (d *daemon) followOnce(ctx context.Context) error {
 
 // outlive waits until an embedded etcd that ended in this process can be started again. When its directory was replaced, it
 // can be here, and outlive returns nil; otherwise a new process must, and the error is ErrRestart. What never started
-// because of damage would not start in a new process either.
-func (d *daemon) outlive(ctx context.Context, cause error) error {
-	began, had, short := time.Now(), dirID(d.layout.coord()), d.room() < needRoom
+// because of damage would not start in a new process either. had is what dirID said of the directory when etcd had ended.
+func (d *daemon) outlive(ctx context.Context, cause error, had uint64) error {
+	began, short := time.Now(), d.room() < needRoom
 	running := d.shared() != nil
 	for {
 		select {
