@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"cmp"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -9,6 +10,9 @@ import (
 
 // unitDirs are where systemd looks for units; an earlier one comes first (systemd.unit(5)).
 var unitDirs = []string{"etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"}
+
+// busDir is where D-Bus looks for services that it starts when they are asked for.
+const busDir = "usr/share/dbus-1/system-services"
 
 // unit is a service that a machine starts, and that stays.
 type unit struct {
@@ -51,46 +55,28 @@ func (t tree) started() []unit {
 	wanted := map[string]bool{}
 	for _, dir := range unitDirs {
 		for _, name := range t.names(dir) {
-			switch path.Ext(name) {
-			case ".wants", ".requires":
-				for _, link := range t.names(dir + "/" + name) {
-					wanted[strings.TrimSuffix(link, path.Ext(link))+".service"] = true
-				}
-			case ".service":
-				if strings.Contains(t.text(dir+"/"+name, maxUnit), "\nBusName=") {
-					wanted[name] = true
-				}
+			if ext := path.Ext(name); ext != ".wants" && ext != ".requires" {
+				continue
+			}
+			for _, link := range t.names(dir + "/" + name) {
+				wanted[strings.TrimSuffix(link, path.Ext(link))+".service"] = true
 			}
 		}
 	}
-	byFile := map[string]unit{} // a name and its alias are one service
+	for _, name := range t.names(busDir) {
+		for line := range strings.Lines(t.text(busDir+"/"+name, maxUnit)) {
+			if unit, ok := strings.CutPrefix(strings.TrimSpace(line), "SystemdService="); ok {
+				wanted[unit] = true // often an alias, which is there when the service is enabled
+			}
+		}
+	}
+	byName := map[string]unit{} // a name and its alias are one service
 	for name := range wanted {
-		u, ok := t.unit(name)
-		if !ok {
-			continue
-		}
-		key := u.file + "\x00" + instance(name)
-		if old, twice := byFile[key]; !twice || better(u, old) {
-			byFile[key] = u
+		if u, ok := t.unit(name); ok {
+			byName[u.name] = u
 		}
 	}
-	list := make([]unit, 0, len(byFile))
-	for _, u := range byFile {
-		list = append(list, u)
-	}
-	slices.SortFunc(list, func(a, b unit) int { return cmp.Compare(a.name, b.name) })
-	return list
-}
-
-// better reports whether a service is rather called as a is than as b.
-func better(a, b unit) bool {
-	own := func(u unit) bool { return u.base() == path.Base(u.file) }
-	return own(a) && !own(b) || own(a) == own(b) && a.name < b.name
-}
-
-func instance(name string) string {
-	_, after, _ := strings.Cut(name, "@")
-	return after
+	return slices.SortedFunc(maps.Values(byName), func(a, b unit) int { return cmp.Compare(a.name, b.name) })
 }
 
 // unit reads a unit. It is none when there is no file, when it is masked, and when it runs only once.
@@ -101,7 +87,10 @@ func (t tree) unit(name string) (unit, bool) {
 			if !ok {
 				continue
 			}
-			u := unit{name: name, file: real}
+			u := unit{name: path.Base(real), file: real}
+			if strings.Contains(name, "@") {
+				u.name = name
+			}
 			kind := ""
 			for line := range strings.Lines(t.text(real, maxUnit)) {
 				key, value, _ := strings.Cut(strings.TrimSpace(line), "=")

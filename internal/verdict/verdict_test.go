@@ -169,6 +169,12 @@ func host(t *testing.T) (root, string) {
 	for _, name := range []string{"sleeper.service", "once.service", "app.service", "getty@tty1.service"} {
 		r.check(os.Symlink("/"+units+baseOf(name), filepath.Join(r.dir, "etc/systemd/system/multi-user.target.wants", name)))
 	}
+	r.write(busDir+"/org.example.Bus.service", "[D-BUS Service]\nName=org.example.Bus\nSystemdService=dbus-org.example.Bus.service\n")
+	r.write(busDir+"/org.example.Off.service", "[D-BUS Service]\nSystemdService=dbus-org.example.Off.service\n")
+	r.write("usr/bin/bus", "1")
+	r.write(units+"bus.service", "[Service]\nType=dbus\nBusName=org.example.Bus\nExecStart=/usr/bin/bus\n")
+	r.write(units+"off.service", "[Service]\nType=dbus\nBusName=org.example.Off\nExecStart=/usr/bin/bus\n")
+	r.check(os.Symlink("bus.service", filepath.Join(r.dir, units+"dbus-org.example.Bus.service")))
 	r.write("var/lib/dpkg/status", "Package: app\nStatus: install ok installed\nVersion: 1.0\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2.36-9\n")
 	r.write("var/lib/dpkg/info/app.list", "/lib/systemd/system/app.service\n/usr/lib/app/main\n/usr/lib/app/plugin.py\n")
 	r.write("var/lib/dpkg/info/libc6:amd64.list", "/"+strings.TrimPrefix(lib, "usr/")+"\n")
@@ -194,6 +200,7 @@ func TestWhatAChangeMeansForServices(t *testing.T) {
 		{"a part of a unit", "etc/systemd/system/sleeper.service.d/x.conf", Verdict{Programs: 1, Packages: upgrade,
 			Restart: []Service{{"sleeper.service", []string{"/etc/systemd/system/sleeper.service.d/x.conf"}}}}},
 		{"what an instance runs", "usr/sbin/agetty", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"getty@tty1.service", []string{"/usr/sbin/agetty"}}}}},
+		{"what D-Bus starts, and what is not enabled", "usr/bin/bus", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"bus.service", []string{"/usr/bin/bus"}}}}},
 		{"a program that nothing runs", "usr/bin/unused", Verdict{Programs: 1, Packages: upgrade}},
 		{"a kernel", "boot/vmlinuz-6.1", Verdict{Boot: 1, Packages: upgrade}},
 	} {
