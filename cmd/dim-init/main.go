@@ -1,5 +1,5 @@
 // Command dim-init is the /init of the initramfs of diskless nodes; package nodeinit tells what it does. The kernel
-// also calls it as /sbin/modprobe.
+// also calls it as /sbin/modprobe, and it starts itself as the process that stays.
 package main
 
 import (
@@ -17,6 +17,12 @@ func main() {
 			os.Exit(1)
 		}
 		return
+	}
+	if filepath.Base(os.Args[0]) == nodeinit.ResidentName {
+		if err := nodeinit.Stay(os.Args[1:]); err != nil {
+			fmt.Println(err) // Remain reads it
+			os.Exit(1)
+		}
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "dim-init: this is the /init of a diskless node; it only runs as process 1 of an initramfs")

@@ -119,6 +119,7 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	}
 	row(w, "node files", strings.Join(d.Files, " "))
 	row(w, "kernel arguments", d.Append)
+	printPush(w, d.Push, now)
 	for _, i := range d.Interfaces {
 		row(w, "interface", fmt.Sprintf("%s on %s, %s, %s", i.Name, i.Network, i.Address, i.MAC))
 	}

@@ -28,6 +28,9 @@ func (p *place) words() []string {
 	if p.card.Name != "" {
 		w = append(w, "dim.if="+p.card.Name)
 	}
+	if p.node.Image.Push {
+		w = append(w, "dim.push")
+	}
 	return w
 }
 

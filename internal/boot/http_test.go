@@ -63,6 +63,7 @@ func TestBootScripts(t *testing.T) {
 		{"ports.ipxe", "is2", "10.77.0.12", func(f *fixture) {
 			f.cluster.Images[0].Kernel.Append = "-quiet -fstab=no console=ttyS0,115200 -- -b"
 		}, "script"},
+		{"push.ipxe", "is1", "10.77.0.11", func(f *fixture) { f.cluster.Images[0].Push = true }, "script"},
 		{"no-version.ipxe", "is1", "10.77.0.11", func(f *fixture) { f.assets.err = errNoVersion }, "script! " + errNoVersion.Error()},
 		{"bad-append.ipxe", "is1", "10.77.0.11", func(f *fixture) { f.cluster.Images[0].Kernel.Append = "a || shell" },
 			`script! the kernel parameter "||" of image compute cannot be passed on by the loader`},

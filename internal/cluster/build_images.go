@@ -19,7 +19,8 @@ func (b *builder) image(it *item) {
 	}
 	arch, _ := it.get("arch")
 	master, _ := it.get("master")
-	im.Arch, im.Master = arch.text, master.text
+	push, _ := it.get("push")
+	im.Arch, im.Master, im.Push = arch.text, master.text, push.text == "on"
 	if v, ok := it.get("durability"); ok {
 		im.Durability = Durability(v.text)
 	}

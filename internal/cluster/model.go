@@ -111,6 +111,7 @@ type Image struct {
 	Name    ImageName
 	Arch    string // "amd64", "arm64", "ppc64le"
 	Master  string // "dir:/srv/…", "ssh://root@…"
+	Push    bool   // nodes are told of a switch, and do not poll
 	Exclude image.Patterns
 	Shared  image.Patterns
 	Keep    image.Patterns

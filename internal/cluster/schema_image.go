@@ -33,6 +33,7 @@ func imageElement() *element {
 			}, required: true, doc: "The installation it is captured from: `dir:/PATH`, `tar:/PATH`, `oci:REFERENCE` or `ssh://[USER@]HOST[:PORT]/PATH`."},
 			{name: "durability", kind: enum(string(DurabilitySync), string(DurabilityAsyncMetadata), string(DurabilityAsync)), byDef: string(DurabilitySync),
 				doc: "What a power cut of the image server may take from a node: `sync` nothing that was answered; `async-metadata` names and attributes of the last seconds, not content that was committed; `async` all of the last seconds."},
+			{name: "push", kind: enum("on", "off"), byDef: "off", doc: "`on`: nodes keep what they know of files for an hour and are told of a switch by their server. `off`: they ask again after 3 seconds. A node follows it from its next boot on."},
 		},
 		children: []*element{
 			ruleElement("exclude", "Paths that never leave the master."),

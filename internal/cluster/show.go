@@ -58,6 +58,7 @@ type imageSummary struct {
 	Name     string        `json:"name"`
 	Arch     string        `json:"arch"`
 	Master   string        `json:"master"`
+	Push     bool          `json:"push"`
 	Exclude  []string      `json:"exclude"`
 	Shared   []string      `json:"shared"`
 	Keep     []string      `json:"keep"`
@@ -163,7 +164,7 @@ func (c *Cluster) serverSummaries() []serverSummary {
 
 func (c *Cluster) imageSummary(im *Image) imageSummary {
 	s := imageSummary{
-		Name: string(im.Name), Arch: im.Arch, Master: im.Master,
+		Name: string(im.Name), Arch: im.Arch, Master: im.Master, Push: im.Push,
 		Exclude: rules(im.Exclude), Shared: rules(im.Shared), Keep: rules(im.Keep), Durable: im.Durability,
 		Files: []fileSummary{}, Builtins: []string{},
 		Kernel: im.Kernel.Version, Append: im.Kernel.Append, Modules: im.Kernel.Modules,

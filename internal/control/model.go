@@ -187,6 +187,9 @@ type NodeDetails struct {
 	Saved      int            `json:"saved"` // files set aside by switches
 	Holding    Holding        `json:"holding"`
 	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
+
+	// Push is absent when the node's process was not heard.
+	Push *Push `json:"push,omitempty"`
 }
 
 // Interface is a network card of a node.

@@ -88,7 +88,10 @@ func (d *daemon) begins(n *cluster.Node) {
 	}
 	x, move, err := d.place(newPlan(now), n, v)
 	if err == nil && move != nil {
-		err = d.move(context.Background(), []replica.Move{*move})
+		var held []replica.Held
+		if held, err = d.move(context.Background(), []replica.Move{*move}); len(held) > 0 {
+			err = heldError(held[0])
+		}
 	}
 	if err != nil {
 		d.fail("node "+string(n.Name), err)

@@ -52,6 +52,7 @@ import (
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/pki"
+	"dim/internal/push"
 	"dim/internal/replica"
 	"dim/internal/store"
 )
@@ -97,6 +98,7 @@ type daemon struct {
 	rpc      *oncrpc.Server
 	classes  *classes
 	tracker  *boot.Tracker
+	push     *push.Hub
 	machines *dhcp.Machines
 
 	verdicts verdicts
@@ -181,6 +183,7 @@ func newDaemon(c Config) (*daemon, error) {
 		tried: make(chan struct{}), waits: map[int]string{}, seen: map[cluster.NodeName]bool{},
 	}
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
+	d.push = push.New(push.Options{Who: d.caller, Since: d.looksSince, Log: c.Log})
 	d.exports = newExports(d)
 	d.nfs = nfs.New(d.exports, nfs.Options{Log: d.log, AnyPort: d.exports.anyPort})
 	d.rpc = oncrpc.NewServer(oncrpc.Options{Log: d.log}, d.nfs.Programs()...)

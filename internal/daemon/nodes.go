@@ -39,6 +39,7 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 	}
 	out := d.node(now, n)
 	out.Details = d.details(n)
+	out.Details.Push = d.pushed(n)
 	if x := d.exports.node(n.Name); x != nil {
 		saved, err := x.fs.Saved()
 		if err != nil {

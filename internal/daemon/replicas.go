@@ -54,6 +54,7 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 	list := d.kept(now)
 	var moves []replica.Move
 	holds := false
+	var moved []cluster.NodeName
 	for _, n := range now.cluster.Nodes {
 		if !d.mine(n) {
 			continue
@@ -75,17 +76,19 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 			list = append(list, x)
 		}
 		if move != nil {
-			moves = append(moves, *move)
+			moves, moved = append(moves, *move), append(moved, n.Name)
 		}
 	}
 	if len(moves) > 0 {
-		err := d.move(ctx, moves)
+		held, err := d.move(ctx, moves)
 		if d.unmoved = err != nil; d.unmoved {
 			failed["replicas"] = err
 		}
+		d.hold(held, list, failed)
 	}
 	d.holds.Store(holds)
 	d.exports.replace(list)
+	d.push.Wake(moved...)
 	d.forget(now)
 	d.settle(failed)
 }
@@ -123,6 +126,7 @@ func (d *daemon) forget(now *declared) {
 	for name := range d.seen {
 		if _, ok := now.cluster.Node(name); !ok {
 			d.tracker.Forget(name)
+			d.push.Forget(name)
 			delete(d.seen, name)
 		}
 	}
@@ -186,7 +190,7 @@ func (d *daemon) place(plan *plan, n *cluster.Node, v image.Version) (*export, *
 		x.fs = r
 		return x, &replica.Move{
 			Replica: r, Version: v, Files: files, Keep: n.Image.Keep, Shared: n.Image.Shared, Rules: rulesOf(n, n.Image),
-			Durability: durability(n.Image),
+			Durability: durability(n.Image), Mounted: d.mountedOn(n),
 		}, nil
 	}
 	x.fs, err = d.set.Attach(replica.Spec{
@@ -240,19 +244,19 @@ func treeOf(n *cluster.Node) replica.Tree {
 	return replica.ReplicaTree(string(n.Name), string(n.Image.Name))
 }
 
-// move switches replicas and says so.
-func (d *daemon) move(ctx context.Context, moves []replica.Move) error {
+// move switches replicas and says so. It returns those that stay for a mount.
+func (d *daemon) move(ctx context.Context, moves []replica.Move) ([]replica.Held, error) {
 	report, err := d.set.Switch(ctx, moves)
 	for _, a := range report.Aside {
 		d.log.Info("a node's own copy was set aside", "node", a.Node, "image", a.Image, "path", "/"+a.Path, "kind", string(a.Kind))
 	}
 	if err != nil {
-		return fmt.Errorf("switch replicas: %w", err)
+		return report.Held, fmt.Errorf("switch replicas: %w", err)
 	}
 	if report.Replicas > 0 {
 		d.log.Info("replicas switched", "replicas", report.Replicas, "paths", report.Paths, "aside", len(report.Aside), "took", report.Took)
 	}
-	return nil
+	return report.Held, nil
 }
 
 func addressesOf(n *cluster.Node) []netip.Addr {

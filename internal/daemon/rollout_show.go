@@ -146,14 +146,17 @@ func (d *daemon) judge(ctx context.Context, now *declared, r *rollout.Rollout, o
 		out.Verdict += ", but what it runs is not known: " + err.Error()
 		return
 	}
-	for _, s := range v.Restart {
-		out.Restart = append(out.Restart, s.Unit)
+	restart, exact := d.restarts(out.Node)
+	if out.Restart = restart; !exact {
+		for _, s := range v.Restart {
+			out.Restart = append(out.Restart, s.Unit)
+		}
 	}
 	out.Reboot = v.Reboot()
 	switch {
 	case out.Reboot:
 		out.Verdict = "stale until reboot"
-	case v.Init && len(out.Restart) == 0:
+	case v.Init && len(out.Restart) == 0 && !exact:
 		out.Verdict = "stale until restart of init"
 	case len(out.Restart) > 0:
 		out.Verdict = "stale until restart of " + few(out.Restart)

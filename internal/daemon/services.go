@@ -39,6 +39,7 @@ func (d *daemon) newServices(l *sockets) *services {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("/boot/", b.Handler())
 	mux.Handle("GET /metrics", d.metricsHandler())
+	mux.Handle("/node/", d.push.Handler())
 	busy := &drained{handler: mux}
 	return &services{
 		busy: busy,

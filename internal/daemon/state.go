@@ -87,6 +87,7 @@ func (d *daemon) Restore(_ context.Context, node string, q control.RestoreReques
 	if errors.Is(err, replica.ErrNotSaved) {
 		return nil, control.Errorf(control.NotFound, "%v", err).WithHint("dim node saved " + node + " lists what is")
 	}
+	d.push.Wake(cluster.NodeName(node))
 	return out, err
 }
 
@@ -165,6 +166,7 @@ func (d *daemon) Reset(_ context.Context, node string, q control.ResetRequest) (
 	if err == nil && !q.DryRun && len(list) > 0 {
 		d.log.Info("a node's own files were set aside", "node", node, "entries", len(list), "stamp", list[0].ID())
 	}
+	d.push.Wake(cluster.NodeName(node))
 	return savedList(list), err
 }
 

@@ -31,6 +31,8 @@ type machine interface {
 	Configure(name string, l Lease, mtu int) error
 	SetHostName(name string) error
 	Post(to netip.AddrPort, request []byte, deadline time.Time) error
+	// Ask sends a request and returns the whole answer, which is short.
+	Ask(at netip.AddrPort, request []byte, deadline time.Time) (string, error)
 
 	// Reach returns nil when something listens there.
 	Reach(at netip.AddrPort) error
@@ -39,6 +41,9 @@ type machine interface {
 	FindInit(candidates []string) (string, error)
 	// LeaveNotes writes files below /run.
 	LeaveNotes(notes []note) error
+	// Remain starts the process that stays (see Stay) beside init. It hears from the server at that address what has changed
+	// since what was seen.
+	Remain(at netip.AddrPort, seen string) error
 	// HandOver makes the mounted root the root and runs init there. It returns only to tell why it could not, and may
 	// be called again.
 	HandOver(init string, args []string) error
@@ -64,6 +69,7 @@ type boot struct {
 	index   *kmod.Index
 	always  []string
 	tried   map[string]bool // modules
+	seen    string          // up to where the root's state is known, when the server tells of switches
 }
 
 // run does everything. It does not return on a real machine, whose HandOver replaces the program.
@@ -194,14 +200,34 @@ func (b *boot) load(name string) {
 // of what is wrong and takes minutes to say so.
 func (b *boot) mountRoot() {
 	p := &b.params
+	cacheTime := pollTime
+	if p.Push && b.hears() {
+		cacheTime = pushTime
+	}
 	b.until(stageMount, "mount the root from "+p.mountSource(), func() error {
 		if err := b.Reach(p.Root.Server); err != nil {
 			return fmt.Errorf("the NFS server does not answer: %w", err)
 		}
-		return b.Mount(p.mountSource(), p.mountData(), p.ReadOnly)
+		return b.Mount(p.mountSource(), p.mountData(cacheTime), p.ReadOnly)
 	})
 	b.reached(stageMount, "the root is mounted from "+p.mountSource())
 }
+
+// hears asks the server where the node's replica stands, before the root is mounted and anything of it known. When it does not
+// answer that, it would tell nothing later either, and the node asks by itself.
+func (b *boot) hears() bool {
+	answer, err := b.Ask(b.params.HTTP, hearRequest(b.params.HTTP, "{}"), time.Now().Add(askPatience))
+	if err == nil {
+		b.seen, err = parseStart(answer)
+	}
+	if err != nil {
+		b.say("the server does not tell of switches: %v; the node asks every %d s", err, pollTime)
+	}
+	return err == nil
+}
+
+// askPatience bounds the wait for that answer: the mount would be next, of the same server.
+const askPatience = 10 * time.Second
 
 // inits are where distributions have their init; the kernel's own list (init/main.c) with systemd's place.
 var inits = [...]string{"/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init"}
@@ -218,6 +244,11 @@ func (b *boot) handOver(cardName string, lease Lease, args []string) {
 	})
 	if err := b.LeaveNotes(notes(&b.params, cardName, lease)); err != nil {
 		b.say("cannot leave notes in /run: %v; going on without them", err)
+	}
+	if b.seen != "" {
+		if err := b.Remain(b.params.HTTP, b.seen); err != nil {
+			b.say("cannot start the process that hears of switches: %v; a change may take an hour to show", err)
+		}
 	}
 	b.reached(stageHandover, fmt.Sprintf("starting %s, %.1f s after dim-init began", init, time.Since(b.started).Seconds()))
 	b.until(stageHandover, "make the replica the root", func() error { return b.HandOver(init, args) })

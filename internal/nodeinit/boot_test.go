@@ -25,6 +25,7 @@ type fake struct {
 	cards   []card
 	mounted string
 	ran     string
+	remains string
 }
 
 var errTest = errors.New("not yet")
@@ -87,6 +88,15 @@ func (f *fake) Post(_ netip.AddrPort, request []byte, _ time.Time) error {
 	_, body, _ := strings.Cut(string(request), "\r\n\r\n")
 	f.posted = append(f.posted, strings.Split(strings.TrimSpace(body), "\n")...)
 	return nil
+}
+
+func (f *fake) Ask(netip.AddrPort, []byte, time.Time) (string, error) {
+	return "HTTP/1.0 200 OK\r\nDate: now\r\n\r\nnow compute:17\nend\n", f.try("ask")
+}
+
+func (f *fake) Remain(_ netip.AddrPort, seen string) error {
+	f.remains = seen
+	return f.try("remain")
 }
 
 func (f *fake) Reach(netip.AddrPort) error { return f.try("reach") }
@@ -161,6 +171,33 @@ func TestEveryStepIsTriedAgainUntilItSucceeds(t *testing.T) {
 					}
 				}
 			})
+		})
+	}
+}
+
+func TestANodeThatIsToldOfSwitchesKeepsWhatItKnows(t *testing.T) {
+	for _, tt := range []struct {
+		words, fail string
+		options     string
+		remains     string
+	}{
+		{"", "", "actimeo=3,", ""},
+		{" dim.push", "", "actimeo=3600,", "compute:17"},
+		{" dim.push", "ask", "actimeo=3,", ""},
+		{" dim.push", "remain", "actimeo=3600,", "compute:17"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(t, full+tt.words)
+			f.fail[tt.fail] = 1
+			run(f, nil)
+			compare(t, "/sbin/init ", f.ran)
+			compare(t, tt.remains, f.remains)
+			if !strings.Contains(f.mounted, tt.options) {
+				t.Errorf("%+v: mounted %q", tt, f.mounted)
+			}
+			if said := len(f.said); said > 5 != (tt.fail != "") {
+				t.Errorf("%+v: said %q", tt, f.said)
+			}
 		})
 	}
 }

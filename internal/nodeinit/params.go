@@ -28,6 +28,7 @@ type Params struct {
 	Mount    string // options to be added at the end
 	Debug    bool
 	MTU      int
+	Push     bool // the server tells of switches
 
 	ModuleOptions map[string][]string // by module, of words like virtio_net.napi_tx=1
 	Blacklist     []string            // of modprobe.blacklist=
@@ -68,6 +69,8 @@ func (p *Params) set(key, value string) (err error) {
 		p.Mount = value
 	case "dim.mtu":
 		err = assign(&p.MTU, value, parseMTU)
+	case "dim.push":
+		p.Push = true
 	case "dim.debug":
 		p.Debug = true
 	case "init":
@@ -117,13 +120,20 @@ func (p *Params) fill(other Params) {
 	if p.Interface == "" {
 		p.Interface = other.Interface
 	}
+	p.Push = p.Push || other.Push
 }
 
+// For how long, in seconds, the kernel takes what it knows of a file for true: when it asks by itself, and when it is told.
+const (
+	pollTime = 3
+	pushTime = 3600
+)
+
 // mountData returns the options for mount(2), which, unlike mount.nfs, wants the server's address among them.
-func (p *Params) mountData() string {
+func (p *Params) mountData(cacheTime int) string {
 	port := p.Root.Server.Port()
-	data := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto,port=%d,mountport=%d,addr=%s",
-		port, port, p.Root.Server.Addr())
+	data := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=%d,nocto,port=%d,mountport=%d,addr=%s",
+		cacheTime, port, port, p.Root.Server.Addr())
 	if p.Mount != "" {
 		data += "," + p.Mount
 	}

@@ -38,11 +38,11 @@ func TestTheServersCommandLineIsUnderstood(t *testing.T) {
 }
 
 func TestOfAWordThatIsThereTwiceTheLastCounts(t *testing.T) {
-	got, _ := ParseParams(full + ` dim.node=n02 ro rw ro init="/opt/my init" dim.mount=actimeo=30,rsize=8192 dim.mtu=9000 dim.debug ` +
+	got, _ := ParseParams(full + ` dim.node=n02 ro rw ro init="/opt/my init" dim.mount=actimeo=30,rsize=8192 dim.mtu=9000 dim.debug dim.push ` +
 		`virtio-net.napi_tx=0 modprobe.blacklist=tg3,bnx2 -- dim.node=n03`)
 	want := fullParams()
 	want.Node, want.ReadOnly, want.Init, want.MTU, want.Debug = "n02", true, "/opt/my init", 9000, true
-	want.Mount = "actimeo=30,rsize=8192"
+	want.Mount, want.Push = "actimeo=30,rsize=8192", true
 	want.ModuleOptions = map[string][]string{"virtio_net": {"napi_tx=0"}}
 	want.Blacklist = []string{"tg3", "bnx2"}
 	compare(t, want, got)
@@ -65,7 +65,8 @@ func TestMountOptionsAreThoseOfTheReference(t *testing.T) {
 	p := fullParams()
 	p.Mount = "actimeo=30"
 	want := "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto,port=2049,mountport=2049,addr=10.77.0.1,actimeo=30"
-	compare(t, want, p.mountData())
+	compare(t, want, p.mountData(pollTime))
+	compare(t, strings.Replace(want, "actimeo=3,", "actimeo=3600,", 1), p.mountData(pushTime))
 	compare(t, "10.77.0.1:/nodes/n01", p.mountSource())
 }
 

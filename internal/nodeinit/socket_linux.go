@@ -132,26 +132,59 @@ func (k *kernel) Reach(at netip.AddrPort) error {
 // Post sends a whole request and waits for the first bytes of the answer, which nobody reads: closing earlier could
 // make the server see a reset instead of the request.
 func (k *kernel) Post(to netip.AddrPort, request []byte, deadline time.Time) error {
-	s, err := dial(to, deadline)
+	s, err := send(to, request, deadline)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	for len(request) > 0 {
-		n, err := unix.Write(s.fd, request)
-		if errors.Is(err, unix.EAGAIN) {
+	_, err = s.read(make([]byte, 512), deadline)
+	return err
+}
+
+// Ask reads until the server closes the connection.
+func (k *kernel) Ask(at netip.AddrPort, request []byte, deadline time.Time) (string, error) {
+	s, err := send(at, request, deadline)
+	if err != nil {
+		return "", err
+	}
+	defer s.close()
+	buf, n := make([]byte, 4096), 0
+	for n < len(buf) {
+		got, err := s.read(buf[n:], deadline)
+		if err != nil {
+			return "", err
+		}
+		if got == 0 {
+			break
+		}
+		n += got
+	}
+	return string(buf[:n]), nil
+}
+
+// send connects and sends a whole request.
+func send(to netip.AddrPort, request []byte, deadline time.Time) (*stream, error) {
+	s, err := dial(to, deadline)
+	for err == nil && len(request) > 0 {
+		var n int
+		if n, err = unix.Write(s.fd, request); errors.Is(err, unix.EAGAIN) {
 			err, n = s.await(unix.POLLOUT, deadline), 0
 		}
 		if err != nil {
-			return err
+			s.close()
+			return nil, err
 		}
 		request = request[n:]
 	}
+	return s, err
+}
+
+// read waits for bytes; there are none at the end.
+func (s *stream) read(buf []byte, deadline time.Time) (int, error) {
 	if err := s.await(unix.POLLIN, deadline); err != nil {
-		return err
+		return 0, err
 	}
-	_, err = unix.Read(s.fd, make([]byte, 512))
-	return err
+	return unix.Read(s.fd, buf)
 }
 
 func bigEndian16(v uint16) uint16 { return v<<8 | v>>8 }

@@ -37,46 +37,33 @@ func (r *Replica) Since(stamp int64) Looks {
 		return l
 	}
 	if dirs, ok := r.set.dirsSince(last, max(stamp, 1), made); ok {
-		l.Dirs = slices.Values(dirs)
+		l.Dirs = dirs
 		return l
 	}
 	l.All, l.Dirs = true, r.allDirs(view)
 	return l
 }
 
-// Renew notes that the replica was changed otherwise than by a switch or by its node: all directories have to be looked at again.
-func (r *Replica) Renew() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.renewed = r.set.journal.stamp(r.set.now())
-}
-
 // dirsSince joins what the steps after the given stamp have changed. It fails when the steps are not all there, or their versions
 // no longer in the store.
-func (s *Set) dirsSince(last *step, stamp, made int64) ([]string, bool) {
+func (s *Set) dirsSince(last *step, stamp, made int64) (iter.Seq[string], bool) {
 	if stamp < made {
 		return nil, false
 	}
-	var steps []*step
-	for p := last; p != nil && p.at > stamp; p = p.before {
-		steps = append(steps, p)
-	}
-	if len(steps) == 1 && steps[0].files == nil { // what nearly always is asked: all nodes share the answer
-		c, err := s.changesBetween(context.Background(), steps[0].from, steps[0].to)
-		if err != nil {
-			return nil, false
-		}
-		return c.changedDirs(), true
-	}
+	var shared []string // of one step, by all replicas that took it
 	all := make(map[string]bool)
-	for _, p := range steps {
+	for p := last; p != nil && p.at > stamp; p = p.before {
 		if p.from.Digest != p.to.Digest {
 			c, err := s.changesBetween(context.Background(), p.from, p.to)
 			if err != nil {
 				return nil, false
 			}
-			for _, dir := range c.changedDirs() {
-				all[dir] = true
+			if shared == nil {
+				shared = c.changedDirs()
+			} else {
+				for _, dir := range c.changedDirs() {
+					all[dir] = true
+				}
 			}
 		}
 		if p.files == nil {
@@ -89,7 +76,26 @@ func (s *Set) dirsSince(last *step, stamp, made int64) ([]string, bool) {
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(all), image.ComparePaths), true
+	return merged(shared, slices.SortedFunc(maps.Keys(all), image.ComparePaths)), true
+}
+
+// merged yields what is in a or b, both in walk order, in walk order and once.
+func merged(a, b []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		a, b := a, b
+		for len(a) > 0 || len(b) > 0 {
+			from := &a
+			if len(a) == 0 || len(b) > 0 && image.ComparePaths(b[0], a[0]) < 0 {
+				from = &b
+			} else if len(b) > 0 && a[0] == b[0] {
+				b = b[1:]
+			}
+			if !yield((*from)[0]) {
+				return
+			}
+			*from = (*from)[1:]
+		}
+	}
 }
 
 // changedDirs returns the directories in which names changed and those that have other attributes, in walk order.
@@ -168,11 +174,18 @@ func (t *transition) holding(mounted []string) (string, bool) {
 		if t.keep.Cover(path) {
 			continue
 		}
-		if t.changes != nil && !t.hidden[path] && t.replaces(t.changes.tree, path) || t.own != nil && t.replaces(t.own.tree, path) {
+		if t.changes != nil && !t.hidden[path] && t.replaces(t.changes.tree, path) || t.own != nil && t.replacesFile(path) {
 			return path, true
 		}
 	}
 	return "", false
+}
+
+// replacesFile reports whether a node file comes to path, goes from there or becomes another.
+func (t *transition) replacesFile(path string) bool {
+	before, had := t.r.state.files[path]
+	after, has := t.files[path]
+	return before != after && (!had || !has || fingerprintID(before) != fingerprintID(after) || t.r.hasOwn(path))
 }
 
 // replaces reports whether another object, or none, stands at path or above it after the changes c. Directories keep their ids.
@@ -188,8 +201,6 @@ func (t *transition) replaces(c *change, path string) bool {
 			continue
 		}
 		switch {
-		case c.old == nil && c.new == nil: // a node file
-			return true
 		case c.old == nil:
 			return t.r.hasOwn(at)
 		case c.new == nil || image.EntryID(at, c.old) != image.EntryID(at, c.new):

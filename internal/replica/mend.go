@@ -33,6 +33,7 @@ func (r *Replica) mend(why string) (*asider, error) {
 // finish ends a mend. The layer is read anew by the next call.
 func (a *asider) finish(err error) error {
 	a.r.forgetLayer()
+	a.r.renewed = a.at
 	if e := a.end(nil); err == nil {
 		err = e
 	}

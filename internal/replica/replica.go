@@ -43,7 +43,7 @@ type Replica struct {
 	elder    map[image.ID]*object // what it held when it was read before
 	cleaned  bool                 // what a crash left in work/ is gone
 	past     past
-	renewed  int64 // stamp of the last Renew
+	renewed  int64 // stamp of the last change otherwise than by a switch or the node
 }
 
 // view is what a replica shows below its layer.

@@ -47,6 +47,7 @@ var layers = map[string]layer{
 	"internal/replica":   deeds,
 	"internal/rollout":   deeds,
 	"internal/boot":      deeds,
+	"internal/push":      deeds,
 	"internal/initramfs": deeds,
 	"internal/nodeinit":  deeds,
 	"internal/nodefile":  deeds,

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"dim/internal/control"
+)
+
+// printPush tells what a node's process that hears of switches has told.
+func printPush(w io.Writer, p *control.Push, now time.Time) {
+	if p == nil {
+		return
+	}
+	row(w, "push", fmt.Sprintf("%s, heard %s ago, takes %s", p.State, ago(p.Heard, now), size(uint64(p.Memory)*1024)))
+	var mounts []string
+	for _, m := range p.Mounts {
+		mounts = append(mounts, m.Path)
+	}
+	row(w, "mounts", safe(strings.Join(mounts, " ")))
+	if len(p.Restart) > 0 {
+		row(w, "restart", safe(strings.Join(p.Restart, " ")))
+	}
+	for _, s := range p.Stale {
+		text := fmt.Sprintf("%s (pid %d): %s", s.Name, s.PID, s.Path)
+		if s.More > 0 {
+			text += fmt.Sprintf(" and %d more", s.More)
+		}
+		row(w, "stale", safe(text))
+	}
+	if p.Omitted > 0 {
+		row(w, "not told", fmt.Sprintf("%d more", p.Omitted))
+	}
+}

@@ -1,0 +1,157 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/e2e/agent"
+	"dim/internal/control"
+	"dim/internal/lab"
+)
+
+// longCache is how nodes mount that are told of switches.
+var longCache = strings.Replace(nfsOptions, "actimeo=3,", "actimeo=3600,", 1)
+
+// startResident starts the process that hears of switches. It is told nothing of where to begin, and looks at everything once.
+func (g guest) startResident(root string) {
+	g.t.Helper()
+	var id int
+	must(g.t, g.call("Start", agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", root, "/proc"}}, &id))
+}
+
+// pushed returns what the server knows of a node's process.
+func pushed(t *testing.T, c *lab.Cluster, node string) (control.Node, control.Push) {
+	t.Helper()
+	var n control.Node
+	must(t, json.Unmarshal([]byte(dim(t, c, "node", "show", node, "-o", "json")), &n))
+	if n.Details.Push == nil {
+		return n, control.Push{}
+	}
+	return n, *n.Details.Push
+}
+
+func (g guest) list(dir string) []string {
+	g.t.Helper()
+	var names []string
+	must(g.t, g.call("ReadDir", dir, &names))
+	return names
+}
+
+// toldSite is a server with two nodes that mount with a long cache; n01 is told of switches.
+type toldSite struct {
+	*lab.Cluster
+	master       string
+	told, untold guest
+}
+
+func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
+	needLab(t)
+	master := smallMaster(t)
+	busybox, err := os.ReadFile("/bin/busybox")
+	must(t, err)
+	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/turn": "a file\n", "opt/away/x": "x\n"})
+	c := raise(t, t.TempDir(), master)
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
+	put := map[string]string{"bin/@dim-push": build(t, "dim/cmd/dim-init"), "bin/busybox": "/bin/busybox"}
+	s := &toldSite{c, master, startGuest(t, c, "n01", put), startGuest(t, c, "n02", put)}
+	for name, g := range map[string]guest{"n01": s.told, "n02": s.untold} {
+		g.mount("/nodes/"+name, "/mnt/push", longCache)
+	}
+	s.told.startResident("/mnt/push")
+	eventually(t, "n01 has heard", func() bool { _, p := pushed(t, c, "n01"); return p.State == control.PushCurrent })
+	var proc int
+	must(t, s.told.call("Start", agent.RunArgs{Argv: []string{"/mnt/push/opt/busybox", "sleep", "600"}}, &proc))
+
+	t.Run("every kind of change shows at once, and not where nobody tells", func(t *testing.T) { s.testChanges(t, busybox) })
+	t.Run("the server knows which processes use replaced files", func(t *testing.T) { s.testStale(t, proc) })
+	t.Run("a restart of the server costs nothing", func(t *testing.T) {
+		restart(t, c)
+		s.motd(t, "three\n")
+		eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "three\n" })
+	})
+	t.Run("a mount holds the switch that would take it away", s.testMount)
+}
+
+// motd changes one file.
+func (s *toldSite) motd(t *testing.T, text string) {
+	t.Helper()
+	tree(t, s.master, map[string]string{"etc/motd": text})
+	dim(t, s.Cluster, "image", "capture", "compute", "--rollout", "now")
+}
+
+func (s *toldSite) testChanges(t *testing.T, busybox []byte) {
+	for _, g := range []guest{s.told, s.untold} {
+		for _, p := range []string{"etc/motd", "etc/gone", "etc/added", "etc/mode", "srv/a/b/c", "srv/a/b/new", "opt/turn", "opt/away/x"} {
+			g.stat("/mnt/push/" + p)
+		}
+		g.list("/mnt/push/etc")
+		g.read("/mnt/push/etc/motd")
+	}
+	at := func(path string) string { return filepath.Join(s.master, path) }
+	must(t, os.WriteFile(at("opt/busybox.new"), append(busybox, '\n'), 0o755))
+	must(t, os.Rename(at("opt/busybox.new"), at("opt/busybox")))
+	must(t, os.RemoveAll(at("opt/turn")))
+	must(t, os.RemoveAll(at("opt/away")))
+	must(t, os.Remove(at("etc/gone")))
+	must(t, os.Chmod(at("etc/mode"), 0o600))
+	tree(t, s.master, map[string]string{"etc/added": "a\n", "srv/a/b/new": "n\n", "opt/turn/d": "a directory\n"})
+	s.motd(t, "two\n")
+	began := time.Now()
+	eventually(t, "all changes show", func() bool { return showsAll(s.told) })
+	t.Logf("all changes show %v after the capture", time.Since(began).Round(time.Millisecond))
+	if showsAll(s.untold) || s.untold.read("/mnt/push/etc/motd") != "one\n" {
+		t.Error("a node that is not told sees the change: the cache is not long, and this test proves nothing")
+	}
+}
+
+func showsAll(g guest) bool {
+	names := g.list("/mnt/push/etc")
+	return g.read("/mnt/push/etc/motd") == "two\n" && g.stat("/mnt/push/etc/added").Exists && !g.stat("/mnt/push/etc/gone").Exists &&
+		g.stat("/mnt/push/etc/mode").Mode&0o777 == 0o600 && g.stat("/mnt/push/srv/a/b/new").Exists &&
+		g.stat("/mnt/push/opt/turn/d").Exists && !g.stat("/mnt/push/opt/away").Exists &&
+		slices.Contains(names, "added") && !slices.Contains(names, "gone")
+}
+
+func (s *toldSite) testStale(t *testing.T, proc int) {
+	var p control.Push
+	eventually(t, "the running program is told of", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) > 0 })
+	if len(p.Stale) != 1 || p.Stale[0].Name != "busybox" || !strings.HasSuffix(p.Stale[0].Path, "/opt/busybox") {
+		t.Errorf("told: %+v", p.Stale)
+	}
+	if p.Memory == 0 || p.Memory > 6<<10 {
+		t.Errorf("the process takes %d kB", p.Memory)
+	}
+	t.Logf("the process takes %d kB", p.Memory)
+	must(t, s.told.call("Finish", proc, new(int)))
+	eventually(t, "the program that has ended is forgotten", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) == 0 })
+}
+
+func (s *toldSite) testMount(t *testing.T) {
+	mount := func(args ...string) {
+		var out agent.Output
+		must(t, s.told.call("Run", agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
+		if out.Exit != 0 {
+			t.Fatalf("%v: %s", args, out.Text)
+		}
+	}
+	s.told.write("/tmp/over", "mounted\n")
+	mount("mount", "-o", "bind", "/tmp/over", "/mnt/push/etc/motd")
+	eventually(t, "the server knows of the mount", func() bool {
+		_, p := pushed(t, s.Cluster, "n01")
+		return slices.ContainsFunc(p.Mounts, func(m control.NodeMount) bool { return m.Path == "/etc/motd" })
+	})
+	s.motd(t, "four\n")
+	if n, _ := pushed(t, s.Cluster, "n01"); n.Version != 3 || !strings.Contains(n.Problem, "a mount there is on /etc/motd") {
+		t.Errorf("n01 shows version %d, problem %q", n.Version, n.Problem)
+	}
+	if got := s.told.read("/mnt/push/etc/motd"); got != "mounted\n" {
+		t.Errorf("under the mount: %q", got)
+	}
+	mount("umount", "/mnt/push/etc/motd")
+	eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "four\n" })
+}

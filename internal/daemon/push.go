@@ -1,0 +1,162 @@
+package daemon
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/push"
+	"dim/internal/replica"
+)
+
+// caller returns the node that calls, by its address.
+func (d *daemon) caller(r *http.Request) (cluster.NodeName, error) {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return "", fmt.Errorf("%q is no address", r.RemoteAddr)
+	}
+	n, _, ok := d.cluster().NodeByAddress(from.Addr().Unmap())
+	switch {
+	case !ok:
+		return "", fmt.Errorf("%s is no node's address", from.Addr().Unmap())
+	case !d.mine(n):
+		return "", fmt.Errorf("another server serves %s", n.Name)
+	}
+	return n.Name, nil
+}
+
+// looksSince tells what has changed in a node's replica.
+func (d *daemon) looksSince(node cluster.NodeName, image string, stamp int64) (push.Looks, error) {
+	if n, ok := d.cluster().Node(node); ok && image == "" {
+		image = string(n.Image.Name)
+	}
+	r, ok := d.set.Find(replica.ReplicaTree(string(node), image))
+	if !ok {
+		return push.Looks{}, fmt.Errorf("%s has no replica of image %q here", node, image)
+	}
+	l := r.Since(stamp)
+	return push.Looks{Image: image, Stamp: l.Stamp, All: l.All, Dirs: l.Dirs}, nil
+}
+
+// mountedOn returns the paths of n's replica on which it has mounted something, as far as it has said so. When it boots anew, what
+// it had mounted is gone.
+func (d *daemon) mountedOn(n *cluster.Node) []string {
+	said, ok := d.push.Get(n.Name)
+	if !ok || said.Image != string(n.Image.Name) || d.bootsSince(n.Name, said.Heard) {
+		return nil
+	}
+	var paths []string
+	for _, m := range said.Mounts {
+		paths = append(paths, m.Path)
+	}
+	return paths
+}
+
+// bootsSince reports whether a boot of the node was seen after a time.
+func (d *daemon) bootsSince(node cluster.NodeName, at time.Time) bool {
+	s, _ := d.tracker.Get(node)
+	return slices.ContainsFunc(s.Events, func(e boot.Event) bool { return e.Stage != boot.StageRunning && e.Last.After(at) })
+}
+
+// hold notes the replicas that stay for a mount. They are tried again, the others are not: their exports are done.
+func (d *daemon) hold(held []replica.Held, list []*export, failed map[string]error) {
+	for _, h := range held {
+		failed["node "+h.Node] = heldError(h)
+		for _, x := range list {
+			if x.node == cluster.NodeName(h.Node) && !x.old {
+				x.from = madeFrom{}
+			}
+		}
+	}
+}
+
+// heldError is a replica that does not follow for a mount, in words for a person.
+type heldError replica.Held
+
+func (h heldError) Error() string {
+	return fmt.Sprintf("its replica stays as it is: a mount there is on /%s, which changes; unmount it, or reboot the node", h.Path)
+}
+
+// pushed returns what is known of the process on n that hears of switches; nil when it was not heard.
+func (d *daemon) pushed(n *cluster.Node) *control.Push {
+	said, ok := d.push.Get(n.Name)
+	if !ok {
+		return nil
+	}
+	out := &control.Push{
+		State: control.PushLost, Heard: said.Heard, Memory: said.Memory, Omitted: said.Left, Mounts: []control.NodeMount{}, Stale: []control.Process{},
+		Restart: restartOf(said.Stale),
+	}
+	if said.Connected(time.Now()) {
+		out.State = control.PushBehind
+		if r, ok := d.set.Find(replica.ReplicaTree(string(n.Name), said.Image)); ok && r.Since(said.Stamp).Stamp == said.Stamp {
+			out.State = control.PushCurrent
+		}
+	}
+	for _, m := range said.Mounts {
+		out.Mounts = append(out.Mounts, control.NodeMount{Path: "/" + m.Path, Type: m.Type})
+	}
+	for _, p := range said.Stale {
+		out.Stale = append(out.Stale, control.Process{PID: p.PID, Name: p.Name, Unit: p.Unit, Path: "/" + p.Path, More: p.More})
+	}
+	return out
+}
+
+// restartOf returns what has to be restarted until nothing uses replaced files: units, and processes that belong to none.
+func restartOf(stale []push.Process) []string {
+	what := []string{}
+	for _, p := range stale {
+		name := p.Unit
+		switch {
+		case p.PID == 1:
+			name = "init"
+		case name == "":
+			name = fmt.Sprintf("%s (pid %d)", p.Name, p.PID)
+		}
+		if !slices.Contains(what, name) {
+			what = append(what, name)
+		}
+	}
+	slices.Sort(what)
+	return what
+}
+
+// restarts returns what a node itself says is to be restarted there. It is exact when all of its processes were looked through after the last
+// switch.
+func (d *daemon) restarts(node string) (what []string, exact bool) {
+	n, ok := d.cluster().Node(cluster.NodeName(node))
+	if !ok {
+		return nil, false
+	}
+	p := d.pushed(n)
+	if p == nil || p.State != control.PushCurrent || p.Omitted > 0 {
+		return nil, false
+	}
+	return p.Restart, true
+}
+
+// silent lists the nodes whose process has gone while they run on: their kernels keep for long what they know.
+func (d *daemon) silent() []control.Problem {
+	var list []control.Problem
+	now := time.Now()
+	for _, n := range d.cluster().Nodes {
+		said, ok := d.push.Get(n.Name)
+		if !ok || said.Connected(now) || d.bootsSince(n.Name, said.Heard) {
+			continue
+		}
+		if x := d.exports.node(n.Name); x == nil || time.Unix(0, x.lastCall.Load()).Before(said.Heard.Add(push.Lost)) {
+			continue // it is off
+		}
+		list = append(list, control.Problem{
+			About: "node " + string(n.Name), Since: said.Heard,
+			Text: "its process that hears of switches is gone: changes may take an hour to show there",
+			Hint: "reboot it; or on the node, after each switch: find / -xdev -type d -exec stat --cached=never {} + >/dev/null",
+		})
+	}
+	return list
+}

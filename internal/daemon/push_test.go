@@ -1,0 +1,115 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/internal/control"
+)
+
+// hear calls as the node at from does, and returns the answer.
+func (s *site) hear(from, body string) (int, string) {
+	dial := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c := http.Client{Transport: &http.Transport{DialContext: dial.DialContext, DisableKeepAlives: true}}
+	r, err := c.Post(fmt.Sprintf("http://%s:%d/node/hear", s.addr, s.ports[1]), "application/json", strings.NewReader(body))
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer r.Body.Close()
+	text, _ := io.ReadAll(r.Body)
+	return r.StatusCode, string(text)
+}
+
+// seen returns the first line's last word of an answer: up to where the node has looked.
+func seen(t *testing.T, answer string) string {
+	t.Helper()
+	word, ok := strings.CutPrefix(strings.SplitN(answer, "\n", 2)[0], "now ")
+	if !ok || !strings.HasSuffix(answer, "\nend\n") {
+		t.Fatalf("answer %q", answer)
+	}
+	return word
+}
+
+func TestANodeIsToldWhereToLookAgainAfterACapture(t *testing.T) {
+	s := newSite(t, "127.0.0.61")
+	s.start()
+	s.capture("compute")
+	write(t, s.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "x")
+
+	_, answer := s.hear("127.0.0.11", `{}`)
+	start := seen(t, answer)
+	if !strings.HasPrefix(start, "compute:") {
+		t.Errorf("the start is %q", start)
+	}
+	answers := make(chan string, 1)
+	go func() {
+		_, answer := s.hear("127.0.0.11", fmt.Sprintf(`{"boot":"b","seen":%q,"memory":3000} {"mount":"/etc/motd","type":"tmpfs"}`, start))
+		answers <- answer
+	}()
+	eventually(t, "the node waits", func() bool {
+		n, err := s.client().Node(t.Context(), "n01")
+		must(t, err)
+		return n.Details.Push != nil && n.Details.Push.State == control.PushCurrent
+	})
+	s.put("usr/bin/new", "new\n")
+	s.capture("compute")
+	select {
+	case answer = <-answers:
+	case <-time.After(time.Minute):
+		t.Fatal("the node is told nothing")
+	}
+	// The node files have the second of the version's time: they may have changed, or not.
+	lines := strings.Replace(answer, "look /\nlook /etc\n", "", 1)
+	if want := "now " + seen(t, answer) + "\nlook /usr\nlook /usr/bin\nend\n"; lines != want {
+		t.Errorf("answer %q, want %q", answer, want)
+	}
+	if code, answer := s.hear("127.0.0.77", `{}`); code != http.StatusForbidden {
+		t.Errorf("a stranger is answered %d %s", code, answer)
+	}
+
+	// Who has missed something is told it after a restart of the server too.
+	s.stop()
+	s.start()
+	if _, again := s.hear("127.0.0.11", fmt.Sprintf(`{"boot":"b","seen":%q}`, start)); again != answer {
+		t.Errorf("after a restart: %q, want %q", again, answer)
+	}
+}
+
+func TestAMountOnAChangedFileHoldsTheReplicaUntilItIsGone(t *testing.T) {
+	s := newSite(t, "127.0.0.62")
+	s.start()
+	s.capture("compute")
+	say := func(mount string) {
+		// The switch before it makes the answer come at once.
+		if code, answer := s.hear("127.0.0.11", `{"boot":"b","seen":"compute:1"}`+mount); code != http.StatusOK {
+			t.Fatalf("%d %s", code, answer)
+		}
+	}
+	version := func(node string) int {
+		n, err := s.client().Node(t.Context(), node)
+		must(t, err)
+		return n.Version
+	}
+	say(`{"mount":"/etc/motd","type":"ext4"}{"stale":"/usr/bin/tool","pid":7,"name":"tool","unit":"tool.service"}`)
+	s.put("etc/motd", "two\n")
+	s.capture("compute")
+	if version("n01") != 1 || version("n02") != 2 {
+		t.Errorf("n01 shows %d, n02 %d", version("n01"), version("n02"))
+	}
+	if p := s.problem("node n01"); !strings.Contains(p.Text, "a mount there is on /etc/motd") {
+		t.Errorf("the problem: %+v", p)
+	}
+	n, err := s.client().Node(t.Context(), "n01")
+	must(t, err)
+	if p := n.Details.Push; len(p.Mounts) != 1 || p.Mounts[0].Path != "/etc/motd" || len(p.Restart) != 1 || p.Restart[0] != "tool.service" {
+		t.Errorf("what the node said: %+v", p)
+	}
+	say("")
+	eventually(t, "the replica follows", func() bool { return version("n01") == 2 })
+	eventually(t, "the problem is gone", func() bool { return s.problem("node n01").Text == "" })
+}
