@@ -17,7 +17,7 @@ func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images and their versions"}
 	group(cmd)
 	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(), a.imageDiffCommand(), a.imageTagCommand(),
-		a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(), a.imageExportCommand())
+		a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(), a.imageExportCommand(), a.imageWatchCommand())
 	return cmd
 }
 
@@ -212,6 +212,9 @@ func printVersion(w io.Writer, v control.Version) {
 	row(w, "tags", strings.Join(v.Tags, " "))
 	row(w, "kernel", v.Kernel)
 	row(w, "durability", v.Durable)
+	if v.Watch != nil {
+		row(w, "master", watchText(v.Watch, time.Now()))
+	}
 	row(w, "nodes", strings.Join(v.Nodes, " "))
 	if v.Problem != "" {
 		row(w, "problem", v.Problem)

@@ -53,6 +53,11 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 	for _, i := range s.Images {
 		row(w, "image", imageLine(i, now))
 	}
+	for _, i := range s.Images {
+		if i.Watch != nil {
+			row(w, "watch", i.Name+": "+watchText(i.Watch, now))
+		}
+	}
 	for _, p := range s.Capturing {
 		row(w, "capture", progressLine(p, now))
 	}

@@ -40,6 +40,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,10 @@ type Options struct {
 	// Review, when set, is called before a version is made, when all that it leads to is in the store. Before is the newest until then, without
 	// a number when there is none; next has no number yet.
 	Review func(ctx context.Context, before, next image.Version)
+
+	// Settled, when set and true as the master is read, lets a file that changes meanwhile fail the capture, with ErrChanging, where otherwise
+	// it is captured as it was last read.
+	Settled func() bool
 
 	// Progress, when set, is called from one goroutine, a few times a second and once at the end.
 	Progress func(Progress)
@@ -118,6 +123,9 @@ func (p Problem) String() string {
 	}
 	return fmt.Sprintf("/%s: %s: %v", p.Path, p.Kind, p.Err)
 }
+
+// ErrChanging tells that a file changed while it was read; see Options.Settled.
+var ErrChanging = errors.New("a file changed while it was read")
 
 // UnreadableError lists everything that could not be read; nothing was captured.
 type UnreadableError struct{ Problems []Problem }
@@ -200,12 +208,17 @@ func (o Options) complete() (Options, error) {
 	return o, nil
 }
 
+func (o *Options) settled() bool { return o.Settled != nil && o.Settled() }
+
 func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touched *touch) (Result, *notes, error) {
 	hold, err := s.Hold() // the version is known only after the batch has ended
 	if err != nil {
 		return Result{}, nil, err
 	}
 	defer hold.Unlock()
+	if old != nil && !hasVersion(s, o.Image, old.digest) { // removed since the notes were looked at
+		old = nil
+	}
 	batch, err := s.Begin()
 	if err != nil {
 		return Result{}, nil, err
@@ -221,6 +234,9 @@ func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touch
 	}
 	if bad := c.unreadable(); len(bad) > 0 {
 		return Result{Problems: c.problems}, nil, &UnreadableError{bad}
+	}
+	if o.settled() && slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Kind == Changing }) {
+		return Result{Problems: c.problems}, nil, ErrChanging
 	}
 	if err := c.assemble(ctx, root); err != nil {
 		return Result{}, nil, err

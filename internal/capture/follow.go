@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +35,7 @@ type Follower struct {
 func NewFollower(s *store.Store, o Options) *Follower { return &Follower{store: s, o: o} }
 
 // Capture is Run, but looks only at what was touched; nil is everything. The version is the one that Run would make, as long
-// as what was not named did not change. A file with several names that changed costs a walk.
+// as what was not named did not change; the errors are those of Run. A file with several names that changed costs a walk.
 func (f *Follower) Capture(ctx context.Context, t *Touched) (Result, error) {
 	r, err := f.capture(ctx, t)
 	if err != nil {
@@ -82,6 +84,33 @@ func (f *Follower) Close() error {
 	}
 	f.unsaved = err != nil
 	return err
+}
+
+// LeavesOut reports whether nothing that happens in dir, a path below the master, shows in a capture but for its owner and mode. The
+// store is to be in one of o.Own.
+func (o Options) LeavesOut(dir string) bool {
+	match := o.Exclude.Matcher()
+	for at, name := range strings.Split(dir, "/") {
+		if match.Covers(name) {
+			return true
+		}
+		if match = match.Enter(name); match.Everything() || at == 0 && systemDir(name) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(o.Own, func(own string) bool { return within(own, filepath.Join(o.Dir, dir)) })
+}
+
+// within reports whether path is dir or below it, whatever links lead to either.
+func within(dir, path string) bool {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return false
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return false
+	}
+	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
 // errLinks tells that a file with several names changed: where its other names are, only a walk tells.

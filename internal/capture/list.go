@@ -177,11 +177,8 @@ func (l *lister) omitted(name []byte, s *stamp) bool {
 	if !s.isDir() {
 		return false
 	}
-	if l.d.parent == nil {
-		switch string(name) {
-		case "proc", "sys", "dev":
-			return true
-		}
+	if l.d.parent == nil && systemDir(string(name)) {
+		return true
 	}
 	for _, own := range l.own {
 		if own == s.id() {
@@ -190,6 +187,9 @@ func (l *lister) omitted(name []byte, s *stamp) bool {
 	}
 	return !l.d.match.Idle() && l.d.match.Enter(string(name)).Everything()
 }
+
+// systemDir reports whether a directory of the master's root belongs to the running system.
+func systemDir(name string) bool { return name == "proc" || name == "sys" || name == "dev" }
 
 // trusted reports whether an entry that has the noted stamp is certainly what it was. It may not be if it changed about
 // when it was noted. Nor does an omitted directory's stamp tell of its xattrs.

@@ -78,7 +78,7 @@ func (w *worker) readItem(d *dir, it *item) error {
 			w.fault(image.JoinPath(d.path(), it.name), read.Err)
 			return nil
 		}
-		if try == tries {
+		if try == tries || w.o.settled() {
 			it.gone = err != nil
 			w.report(Problem{Path: image.JoinPath(d.path(), it.name), Kind: Changing, Err: err})
 			return nil

@@ -27,6 +27,7 @@ import "context"
 // something return when it is durable. Errors that are an *Error (also wrapped) keep their code; all others are reported as Internal.
 type Backend interface {
 	VersionsBackend
+	WatchBackend
 	NodeStates
 
 	// Status tells all that `dim status` shows.

@@ -75,6 +75,7 @@ type Image struct {
 	Current  int      `json:"current"`         // the version that nodes follow which follow none of their own; 0: none
 	Nodes    int      `json:"nodes"`           // how many nodes are to run it
 	Durable  string   `json:"durability"`      // what replies to its nodes promise: "sync", "async-metadata", "async"
+	Watch    *Watch   `json:"watch,omitempty"` // how its master is watched; not there: it is not
 	Problem  string   `json:"error,omitempty"` // of the last capture
 }
 
@@ -93,6 +94,7 @@ type Version struct {
 	Nodes   []string  `json:"nodes"`              // whose replicas follow it now
 	Durable string    `json:"durability"`         // of its image now: what replies to the nodes promise
 	Problem string    `json:"error,omitempty"`    // why it cannot boot
+	Watch   *Watch    `json:"watch,omitempty"`    // how the master is watched, when the newest was asked for
 	Notes   []string  `json:"warnings,omitempty"` // what the capture had to leave out or to read again
 }
 

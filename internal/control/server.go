@@ -73,6 +73,7 @@ func newMux(b Backend) *http.ServeMux {
 	mux.Handle("GET /v1/mounts", answer(func(r *http.Request) ([]Mount, error) { return b.Mounts(r.Context()) }))
 	mux.HandleFunc("POST /v1/mounts", h.mount)
 	handleRollouts(mux, b)
+	handleWatches(mux, b)
 	mux.Handle("/", answer(func(r *http.Request) (struct{}, error) {
 		return struct{}{}, Errorf(NotFound, "%s %s: no such call", r.Method, r.URL.Path)
 	}))

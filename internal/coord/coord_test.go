@@ -71,6 +71,10 @@ func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
 		Desired: map[string]string{"n01": "compute@1", "n02": "compute@stable"}, Next: map[string]string{"n03": "compute@2"},
 		Current: map[string]int{"compute": 2}, Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`), 2: json.RawMessage(`{}`)},
 	})
+	watch := Watch{Server: "head", Rollout: "now", Debounce: time.Second, Declared: d.Applied}
+	must(t, c.PutWatch(t.Context(), "compute", &watch))
+	must(t, c.PutWatch(t.Context(), "other", &watch))
+	must(t, c.PutWatch(t.Context(), "other", nil))
 	put(t, c, Change{Desired: map[string]string{"n02": ""}, Rollouts: map[int]json.RawMessage{2: nil}})
 	before, err := c.Snapshot(t.Context())
 	must(t, err)
@@ -88,7 +92,7 @@ func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
 		Store: after.Store, Revision: after.Revision, Description: &d,
 		Images:  map[string]*Image{"compute": {Last: 2, Current: 2, Versions: []image.Version{v1, v2}, Tags: map[string]int{"stable": 1}}},
 		Desired: map[string]string{"n01": "compute@1"}, Next: map[string]string{"n03": "compute@2"},
-		Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`)},
+		Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`)}, Watches: map[string]Watch{"compute": watch},
 	}
 	if diff := cmp.Diff(want, after); diff != "" {
 		t.Error(diff)
@@ -113,6 +117,7 @@ func TestTheKeptStateIsTheSameAsTheLiveOne(t *testing.T) {
 	must(t, err)
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	must(t, c.PutWatch(t.Context(), "compute", &Watch{Server: "head", Debounce: time.Second}))
 	put(t, c, Change{Next: map[string]string{"n01": "compute@1"}, Rollouts: map[int]json.RawMessage{7: json.RawMessage(`{"a":1}`)}})
 	live, err := c.Snapshot(t.Context())
 	must(t, err)

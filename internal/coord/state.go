@@ -26,6 +26,7 @@ type State struct {
 	Next        map[string]string `json:"next"`        // node → reference that it follows from its next boot on
 	// Rollouts are what rollouts keep of themselves, by number; package rollout knows their form.
 	Rollouts map[int]json.RawMessage `json:"rollouts"`
+	Watches  map[string]Watch        `json:"watches"` // image → how its master is watched
 }
 
 // Description is the applied cluster description: the XML file and the files that it names.
@@ -196,6 +197,11 @@ func (s *State) take(key string, e entry) error {
 		id, err := strconv.Atoi(strings.TrimPrefix(key, "rollouts/"))
 		s.Rollouts[id] = e.value
 		return err
+	case strings.HasPrefix(key, "watches/"):
+		var w Watch
+		err := json.Unmarshal(e.value, &w)
+		s.Watches[strings.TrimPrefix(key, "watches/")] = w
+		return err
 	case strings.HasPrefix(key, "images/"):
 		return s.takeImage(strings.Split(key, "/"), e)
 	}
@@ -288,6 +294,9 @@ func (s *State) fill() {
 	}
 	if s.Next == nil {
 		s.Next = map[string]string{}
+	}
+	if s.Watches == nil {
+		s.Watches = map[string]Watch{}
 	}
 	if s.Rollouts == nil {
 		s.Rollouts = map[int]json.RawMessage{}

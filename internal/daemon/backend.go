@@ -115,6 +115,7 @@ func (d *daemon) image(now *declared, im *cluster.Image) control.Image {
 			out.Nodes++
 		}
 	}
+	out.Watch = d.declaredWatch(now, out.Name)
 	known := now.state.Images[out.Name]
 	if v, ok := known.Newest(); ok {
 		shown := d.shown(now, v)
@@ -171,7 +172,11 @@ func (d *daemon) Version(_ context.Context, ref string) (control.Version, error)
 	if err != nil {
 		return control.Version{}, err
 	}
-	return d.shown(now, v), nil
+	out := d.shown(now, v)
+	if ref == v.Image {
+		out.Watch = d.declaredWatch(now, v.Image)
+	}
+	return out, nil
 }
 
 func (c *declared) resolve(ref string) (image.Version, error) {

@@ -27,6 +27,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if _, err := d.change(ctx); err != nil {
 		return control.Captured{}, err
 	}
+	defer d.watches.alone(r.Image)()
 	begin := time.Now()
 	note := func(p capture.Progress) {
 		now := control.Progress{
@@ -56,10 +57,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		err = control.Errorf(control.Unavailable, "%v", err).WithHint(far.Hint)
 	}
 	if err == nil && !r.DryRun {
-		if err = d.announce(ctx, result.Version); err != nil {
-			d.untold.Store(true)
-			err = fmt.Errorf("%s is captured, but not announced: %w", result.Version.Ref(), err)
-		}
+		err = d.publish(ctx, result.Version)
 	}
 	if !r.DryRun && ctx.Err() == nil { // a capture that was called off has not failed
 		d.fail("image "+r.Image, err)

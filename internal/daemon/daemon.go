@@ -23,7 +23,7 @@
 //
 // # Lock order
 //
-// telling, adopting, exports.changing, then mu. A node's call takes none of them, but the first one by a handle of before the last start that is
+// watched.capturing, telling, adopting, exports.changing, then mu. A node's call takes none of them, but the first one by a handle of before the last start that is
 // of no replica its node has now.
 package daemon
 
@@ -103,6 +103,8 @@ type daemon struct {
 
 	verdicts verdicts
 
+	watches watches
+
 	current  atomic.Pointer[declared]
 	adopting sync.Mutex // held by who adopts a state
 
@@ -180,7 +182,7 @@ func newDaemon(c Config) (*daemon, error) {
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
 		tracker: boot.NewTracker(nil), machines: dhcp.NewMachines(machinesKept),
 		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]mounted{},
-		tried: make(chan struct{}), waits: map[int]string{}, seen: map[cluster.NodeName]bool{},
+		watches: newWatches(), tried: make(chan struct{}), waits: map[int]string{}, seen: map[cluster.NodeName]bool{},
 	}
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
 	d.push = push.New(push.Options{Who: d.caller, Since: d.looksSince, Log: c.Log})
@@ -219,6 +221,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	g.Go(func() error { return d.follow(all) })
 	g.Go(func() error { return d.mend(all) })
 	g.Go(func() error { return d.drive(all) })
+	g.Go(func() error { return d.watchMasters(all) })
 	g.Go(func() error { return d.expire(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify

@@ -166,6 +166,7 @@ func (d *daemon) adoptLocked(ctx context.Context, s coord.State) error {
 	}
 	d.current.Store(now)
 	d.reconcileLocked(ctx)
+	d.watches.rouse()
 	return nil
 }
 

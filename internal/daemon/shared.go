@@ -191,7 +191,7 @@ func (d *daemon) tell(ctx context.Context, c *coord.Coord) error {
 		return err
 	}
 	if lost {
-		return putTags(ctx, c, now.state)
+		return errors.Join(putTags(ctx, c, now.state), putWatches(ctx, c, now.state))
 	}
 	return nil
 }

@@ -62,6 +62,15 @@ func openKernel(dir string, flags uint) (*kernel, error) {
 	return &kernel{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, root: root, buf: make([]byte, 256<<10)}, nil
 }
 
+// Check reports whether what changes in dir would be told by the kernel; an *UnsupportedError says why not.
+func Check(dir string) error {
+	k, err := openKernel(dir, unix.FAN_UNLIMITED_QUEUE)
+	if err == nil {
+		k.close()
+	}
+	return err
+}
+
 func identify(dir string) (rootID, error) {
 	var x unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, &x); err != nil {

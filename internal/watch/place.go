@@ -47,7 +47,7 @@ func newFinder(dir string, skip func(string) bool) *finder {
 func (f *finder) begin() error {
 	fd, err := unix.Open(f.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("open %s: %w", f.dir, err)
 	}
 	if f.root, err = pathOf(fd); err != nil {
 		unix.Close(fd)

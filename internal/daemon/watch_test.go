@@ -1,0 +1,100 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"dim/internal/control"
+)
+
+// watch declares that compute's master is watched.
+func (s *site) watch(r control.WatchRequest) control.Watch {
+	s.t.Helper()
+	r.Image = "compute"
+	w, err := s.client().Watch(s.t.Context(), r)
+	must(s.t, err)
+	return w
+}
+
+func TestAWatchedMasterIsOnTheNodes(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	if w := s.watch(control.WatchRequest{Rollout: "now", DryRun: true}); !w.On || s.status().Images[0].Watch != nil {
+		t.Errorf("a dry run: %+v", w)
+	}
+	if w := s.watch(control.WatchRequest{Rollout: "now", Debounce: 0.01}); !w.On || w.Server != "head" || w.Master != "dir:"+s.master {
+		t.Errorf("%+v", w)
+	}
+	tree := s.mount("127.0.0.11", "/nodes/n01")
+	shows := func(text string) {
+		t.Helper()
+		eventually(t, "the node reads "+text, func() bool { return read(t, tree, "etc/motd") == text })
+	}
+	s.put("etc/motd", "two\n")
+	shows("two\n")
+	s.put("etc/motd", "three\n")
+	shows("three\n")
+	must(t, s.stop())
+
+	s.put("etc/motd", "while it was down\n")
+	s.start()
+	tree = s.mount("127.0.0.11", "/nodes/n01")
+	shows("while it was down\n")
+	s.put("etc/motd", "after the restart\n")
+	shows("after the restart\n")
+	eventually(t, "the status tells", func() bool {
+		w := s.status().Images[0].Watch
+		return w != nil && w.Versions >= 2 && w.Walks > 0 && w.Problem == ""
+	})
+	v, err := s.client().Version(t.Context(), "compute")
+	must(t, err)
+	if v.Watch == nil {
+		t.Error("the newest version does not tell of the watch")
+	}
+	if s.capture("compute"); s.status().Images[0].Problem != "" {
+		t.Error("a capture by hand is in the way of the watch")
+	}
+
+	if w := s.watch(control.WatchRequest{Off: true}); w.On {
+		t.Errorf("off: %+v", w)
+	}
+	newest := s.status().Images[0].Newest.Number
+	s.put("etc/motd", "nobody looks\n")
+	if done := s.capture("compute"); done.Unchanged || done.Version.Number != newest+1 {
+		t.Errorf("%+v: a version was made although nothing is watched", done)
+	}
+}
+
+func TestAWatchedMasterThatIsGoneIsAProblem(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	s.watch(control.WatchRequest{Debounce: 0.01})
+	must(t, os.Rename(s.master, s.master+".away"))
+	eventually(t, "the status tells", func() bool { return s.status().Images[0].Problem != "" })
+	must(t, os.Rename(s.master+".away", s.master))
+	eventually(t, "it is no problem any more", func() bool { return s.status().Images[0].Problem == "" })
+	s.put("etc/motd", "back\n")
+	eventually(t, "an edit is a version", func() bool { return s.status().Images[0].Newest.Number > 1 })
+}
+
+func TestWhatCannotBeWatchedIsRefused(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.describe("", "dir:"+s.master+`"><shared`, "tar:"+filepath.Join(s.data, "x.tar")+`"><shared`)
+	s.start()
+	for _, c := range []struct {
+		r    control.WatchRequest
+		code control.Code
+	}{
+		{control.WatchRequest{Image: "none"}, control.NotFound},
+		{control.WatchRequest{Image: "compute"}, control.Invalid},
+		{control.WatchRequest{Image: "other", Rollout: "soon"}, control.Invalid},
+		{control.WatchRequest{Image: "other", Debounce: 3600}, control.Invalid},
+	} {
+		if _, err := s.client().Watch(t.Context(), c.r); code(err) != c.code {
+			t.Errorf("%+v: got %v, want %v", c.r, err, c.code)
+		}
+	}
+}
