@@ -1,4 +1,4 @@
-// Package capture brings a master into a store as a version of an image. A master is a local directory, a directory of another machine, or a tar file.
+// Package capture brings a master into a store as a version of an image. A master is a local directory, a directory of another machine, a tar file, or a container image.
 //
 // # How
 //
@@ -51,8 +51,9 @@ import (
 // Options says what to capture, and how.
 type Options struct {
 	Image    string         // the image's name
-	Master   string         // as the description has it: "dir:/PATH", "tar:/PATH", "ssh://…"; "": Dir
+	Master   string         // as the description has it: "dir:/PATH", "tar:/PATH", "ssh://…", "oci:/PATH", "docker://…"; "": Dir
 	Dir      string         // the master, if it is a directory
+	Arch     string         // of the machines; of a master that comes for several, that is the one captured
 	Exclude  image.Patterns // what stays out
 	CacheDir string         // where notes for the next capture are kept; "": none are
 	Own      []string       // directories of DIM's own that are left out when the master holds them, beside the store

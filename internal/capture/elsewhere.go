@@ -13,6 +13,7 @@ import (
 
 	"dim/internal/capture/archive"
 	"dim/internal/capture/draft"
+	"dim/internal/capture/oci"
 	"dim/internal/durable"
 	"dim/internal/image"
 	"dim/internal/store"
@@ -34,6 +35,12 @@ func (o *Options) captureElsewhere(ctx context.Context, s *store.Store) (Result,
 		return o.captureTar(ctx, s, place)
 	case "ssh":
 		return o.captureSSH(ctx, s, place)
+	case "oci":
+		return o.captureLayout(ctx, s, place)
+	case "docker":
+		return o.captureRegistry(ctx, s, place, oci.Loopback)
+	case "docker+http":
+		return o.captureRegistry(ctx, s, place, oci.Declared)
 	}
 	return Result{}, fmt.Errorf("masters of the kind %q are not known", kind)
 }

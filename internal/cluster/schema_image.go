@@ -28,9 +28,9 @@ func imageElement() *element {
 			{name: "name", kind: kindName(), required: true, doc: "Its name."},
 			{name: "arch", kind: enum("amd64", "arm64", "ppc64le"), required: true, doc: "The architecture of the nodes that boot it."},
 			{name: "master", kind: kind{
-				name: "master", regexp: `((dir|tar):/.*|oci:.+|ssh://[^/]+/.*)`,
-				want: "dir:/PATH, tar:/PATH, oci:REFERENCE or ssh://[USER@]HOST[:PORT]/PATH",
-			}, required: true, doc: "The installation it is captured from: `dir:/PATH`, `tar:/PATH`, `oci:REFERENCE` or `ssh://[USER@]HOST[:PORT]/PATH`."},
+				name: "master", regexp: `((dir|tar|oci):/.*|docker(\+http)?://[^/].*|ssh://[^/]+/.*)`,
+				want: "dir:/PATH, tar:/PATH, ssh://[USER@]HOST[:PORT]/PATH, oci:/PATH[:REF] or docker://REGISTRY/NAME[:TAG]",
+			}, required: true, doc: "The installation it is captured from: `dir:/PATH`, `tar:/PATH`, `ssh://[USER@]HOST[:PORT]/PATH`, `oci:/PATH[:REF]` (an OCI layout), `docker://REGISTRY/NAME[:TAG]`, or `docker+http://…` of a registry without TLS. See [masters](../guide/masters.md)."},
 			{name: "durability", kind: enum(string(DurabilitySync), string(DurabilityAsyncMetadata), string(DurabilityAsync)), byDef: string(DurabilitySync),
 				doc: "What a power cut of the image server may take from a node: `sync` nothing that was answered; `async-metadata` names and attributes of the last seconds, not content that was committed; `async` all of the last seconds."},
 			{name: "push", kind: enum("on", "off"), byDef: "off", doc: "`on`: nodes keep what they know of files for an hour and are told of a switch by their server. `off`: they ask again after 3 seconds. A node follows it from its next boot on."},

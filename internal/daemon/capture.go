@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"dim/internal/capture"
@@ -20,9 +19,6 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	im, ok := d.cluster().Image(cluster.ImageName(r.Image))
 	if !ok {
 		return control.Captured{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image)
-	}
-	if kind, _, _ := strings.Cut(im.Master, ":"); kind != "dir" && kind != "tar" && kind != "ssh" {
-		return control.Captured{}, control.Errorf(control.Invalid, "capture %s: its master is %s, but only dir:, tar: and ssh: can be captured", r.Image, im.Master)
 	}
 	if _, err := d.change(ctx); err != nil {
 		return control.Captured{}, err
@@ -47,7 +43,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		progress(control.Progress{Image: r.Image, Stage: "look", Started: begin, Warning: text})
 	})
 	result, err := capture.Run(ctx, d.store, capture.Options{
-		Image: r.Image, Master: im.Master, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
+		Image: r.Image, Master: im.Master, Arch: im.Arch, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
 		DryRun: r.DryRun, Review: watch.review, Progress: note, Log: d.log,
 	})
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {

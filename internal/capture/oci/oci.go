@@ -1,0 +1,216 @@
+// Package oci reads container images, from an OCI layout directory or from a registry, as root file systems.
+//
+// # How
+//
+// go-containerregistry speaks with registries and parses manifests; the layers are applied by package archive, from the lowest to the highest, which keeps hard links across
+// layers and obeys whiteouts. The library's own flattening loses the former.
+//
+// # Invariants
+//
+// Every byte is checked on its way: manifests and the configuration against the digests that name them, each layer's bytes against the manifest, and what they unpack to
+// against the configuration. Nothing goes to a registry, or comes from one, without TLS, unless it is on this machine or the caller says so.
+//
+// What an image says about a container (its command, environment, ports) means nothing to a machine and is not read.
+package oci
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"dim/internal/capture/archive"
+)
+
+// Image is one image for one architecture.
+type Image struct {
+	// Digest is of its manifest: it tells all there is to tell.
+	Digest string
+
+	layers  []v1.Layer
+	descs   []v1.Descriptor
+	diffIDs []v1.Hash
+}
+
+// newImage checks an image's manifest and configuration.
+func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, err
+	}
+	if digest != want {
+		return nil, fmt.Errorf("the manifest's digest is %s, not %s", digest, want)
+	}
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := img.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	if sum, _, err := v1.SHA256(bytes.NewReader(raw)); err != nil || sum != m.Config.Digest {
+		return nil, fmt.Errorf("the configuration's digest is %s, not %s", sum, m.Config.Digest)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	if config.Architecture != arch || config.OS != "linux" {
+		return nil, fmt.Errorf("it is for %s/%s, not for linux/%s as the description says", config.OS, config.Architecture, arch)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	if len(layers) == 0 || len(layers) != len(m.Layers) || len(layers) != len(config.RootFS.DiffIDs) {
+		return nil, fmt.Errorf("it has %d layers and names %d", len(m.Layers), len(config.RootFS.DiffIDs))
+	}
+	for i := range m.Layers {
+		if !m.Layers[i].MediaType.IsLayer() {
+			return nil, fmt.Errorf("layer %d is of the kind %q: it is not an image of a file system", i+1, m.Layers[i].MediaType)
+		}
+	}
+	return &Image{Digest: digest.String(), layers: layers, descs: m.Layers, diffIDs: config.RootFS.DiffIDs}, nil
+}
+
+// Unpack applies the layers. It may be called again.
+func (i *Image) Unpack(ctx context.Context, u *archive.Unpacker) error {
+	for n := range i.layers {
+		if n > 0 {
+			u.Tree.NextLayer()
+		}
+		if err := i.unpack(ctx, n, u); err != nil {
+			return fmt.Errorf("layer %d of %d: %w", n+1, len(i.layers), err)
+		}
+	}
+	return nil
+}
+
+func (i *Image) unpack(ctx context.Context, n int, u *archive.Unpacker) error {
+	blob, err := i.layers[n].Compressed()
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	packed := &summer{r: blob, h: sha256.New()}
+	r, err := archive.Decompress(packed)
+	if err != nil {
+		return fmt.Errorf("decompress: %w", err)
+	}
+	defer r.Close()
+	plain := &summer{r: r, h: sha256.New()}
+	if err := u.Unpack(ctx, plain); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, packed); err != nil {
+		return err
+	}
+	if err := packed.check("it", i.descs[n].Digest); err != nil {
+		return err
+	}
+	return plain.check("what is in it", i.diffIDs[n])
+}
+
+// summer hashes what is read.
+type summer struct {
+	r io.Reader
+	h hash.Hash
+}
+
+func (s *summer) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.h.Write(p[:n])
+	return n, err
+}
+
+func (s *summer) check(what string, want v1.Hash) error {
+	if got := hex.EncodeToString(s.h.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
+		return fmt.Errorf("%s has the digest sha256:%s, not %s", what, got, want)
+	}
+	return nil
+}
+
+// maxDepth is how deep indexes may stand in each other.
+const maxDepth = 4
+
+// choice looks for one image in an index.
+type choice struct {
+	arch  string
+	ref   string // of a layout's index; "": any
+	found []found
+}
+
+type found struct {
+	img  v1.Image
+	desc v1.Descriptor
+	ref  string
+}
+
+// refName is the annotation by which a layout's index names its manifests (OCI image-spec, annotations.md).
+const refName = "org.opencontainers.image.ref.name"
+
+// choose returns the one image in the index that is for the architecture.
+func choose(index v1.ImageIndex, arch, ref string) (*Image, error) {
+	c := &choice{arch: arch, ref: ref}
+	if err := c.look(index, 0); err != nil {
+		return nil, err
+	}
+	switch len(c.found) {
+	case 0:
+		if ref != "" {
+			return nil, fmt.Errorf("there is no image %q for linux/%s", ref, arch)
+		}
+		return nil, fmt.Errorf("there is no image for linux/%s", arch)
+	case 1:
+		return newImage(c.found[0].img, c.found[0].desc.Digest, arch)
+	}
+	names := ""
+	for _, f := range c.found {
+		names += fmt.Sprintf(" %q", f.ref)
+	}
+	return nil, fmt.Errorf("there are %d images for linux/%s: name one of%s", len(c.found), arch, names)
+}
+
+func (c *choice) look(index v1.ImageIndex, depth int) error {
+	if depth > maxDepth {
+		return errors.New("indexes stand in each other too deep")
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return err
+	}
+	for _, desc := range m.Manifests {
+		ref := desc.Annotations[refName]
+		p := desc.Platform
+		if depth == 0 && c.ref != "" && ref != c.ref || p != nil && (p.Architecture != c.arch || p.OS != "linux") {
+			continue
+		}
+		switch {
+		case desc.MediaType.IsIndex():
+			below, err := index.ImageIndex(desc.Digest)
+			if err != nil {
+				return err
+			}
+			if got, err := below.Digest(); err != nil || got != desc.Digest {
+				return fmt.Errorf("an index has the digest %s, not %s", got, desc.Digest)
+			}
+			if err := c.look(below, depth+1); err != nil {
+				return err
+			}
+		case desc.MediaType.IsImage():
+			img, err := index.Image(desc.Digest)
+			if err != nil {
+				return err
+			}
+			c.found = append(c.found, found{img, desc, ref})
+		}
+	}
+	return nil
+}

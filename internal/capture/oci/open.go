@@ -1,0 +1,100 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// OpenLayout opens the image for arch in the OCI layout that place names: DIR or DIR:REF.
+func OpenLayout(place, arch string) (*Image, error) {
+	dir, ref := place, ""
+	if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
+		if i := strings.LastIndexByte(place, ':'); i > 0 {
+			dir, ref = place[:i], place[i+1:]
+		}
+	}
+	path, err := layout.FromPath(dir)
+	if err != nil {
+		return nil, fmt.Errorf("no OCI layout: %w", err)
+	}
+	index, err := path.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	return choose(index, arch, ref)
+}
+
+// Plain tells whether a registry may be spoken to without TLS.
+type Plain uint8
+
+// Loopback allows it on this machine only, Declared with the registry that is asked for, too.
+const (
+	Loopback Plain = iota
+	Declared
+)
+
+// OpenRegistry opens the image for arch at REGISTRY/NAME[:TAG|@DIGEST]. Credentials are those of docker's and podman's configuration. The context is
+// also that of reading the layers.
+func OpenRegistry(ctx context.Context, reference, arch string, plain Plain) (*Image, error) {
+	var opts []name.Option
+	if plain == Declared {
+		opts = append(opts, name.Insecure)
+	}
+	ref, err := name.ParseReference(reference, opts...)
+	if err != nil {
+		return nil, err
+	}
+	transport := &guard{next: remote.DefaultTransport}
+	if plain == Declared {
+		transport.declared = ref.Context().RegistryStr()
+	}
+	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(transport), remote.WithUserAgent("dim"))
+	if err != nil {
+		return nil, err
+	}
+	if desc.MediaType.IsIndex() {
+		index, err := desc.ImageIndex()
+		if err != nil {
+			return nil, err
+		}
+		return choose(index, arch, "")
+	}
+	img, err := desc.Image()
+	if err != nil {
+		return nil, err
+	}
+	return newImage(img, desc.Digest, arch)
+}
+
+// guard lets nothing through without TLS but to this machine and to the registry that was declared. The library would also take private addresses,
+// and whatever a registry redirects to.
+type guard struct {
+	next     http.RoundTripper
+	declared string
+}
+
+func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && r.URL.Host != g.declared && !loopback(r.URL.Host) {
+		return nil, fmt.Errorf("%s answers without TLS, and the description does not say docker+http", r.URL.Host)
+	}
+	return g.next.RoundTrip(r)
+}
+
+func loopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
