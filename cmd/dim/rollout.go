@@ -116,14 +116,18 @@ func printRollout(w io.Writer, r control.Rollout) {
 		printPlan(w, r)
 		return
 	}
-	line := fmt.Sprintf("rollout %d: %s, %s of %s", r.ID, r.State, ref, plural(r.Count, "node"))
+	fmt.Fprintln(w, "rollout", rolloutLine(r))
+}
+
+func rolloutLine(r control.Rollout) string {
+	line := fmt.Sprintf("%d: %s, %s@%d of %s", r.ID, r.State, r.Image, r.Version, plural(r.Count, "node"))
 	if len(r.Rings) > 1 {
 		line += fmt.Sprintf(", ring %d of %d", r.Ring, len(r.Rings))
 	}
 	if r.Reason != "" {
 		line += ": " + safe(r.Reason)
 	}
-	fmt.Fprintf(w, "%s; %d show it\n", line, r.Shows)
+	return fmt.Sprintf("%s; %d show it", line, r.Shows)
 }
 
 func printPlan(w io.Writer, r control.Rollout) {

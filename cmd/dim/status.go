@@ -62,6 +62,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 		row(w, "capture", progressLine(p, now))
 	}
 	row(w, "nodes", stages(s.Nodes, s.Stages))
+	for _, r := range s.Rollouts {
+		row(w, "rollout", rolloutLine(r))
+	}
 	for _, m := range s.Mounts {
 		row(w, "mount", m.What+" at "+safe(m.Dir))
 	}

@@ -21,6 +21,7 @@ type Status struct {
 	Machines  []Machine      `json:"machines"`  // unknown ones that asked for a boot
 	Capturing []Progress     `json:"capturing"` // captures that run now
 	Mounts    []Mount        `json:"mounts"`
+	Rollouts  []Rollout      `json:"rollouts"` // those under way
 	Problems  []Problem      `json:"problems"` // empty when all is well
 }
 

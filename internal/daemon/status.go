@@ -11,6 +11,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/rollout"
 )
 
 // lowDisk is the part of a disk, in percent, below which its room is a problem.
@@ -47,6 +48,15 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	}
 	if s.Mounts, err = d.Mounts(ctx); err != nil {
 		return s, err
+	}
+	all, err := d.Rollouts(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, r := range all {
+		if r.State == string(rollout.Running) || r.State == string(rollout.Paused) {
+			s.Rollouts = append(s.Rollouts, r)
+		}
 	}
 	d.mu.Lock()
 	for _, p := range d.captures {
@@ -123,6 +133,14 @@ func (d *daemon) problems(s *control.Status, nodes []control.Node) []control.Pro
 		}
 		if im.Newest != nil && im.Newest.Problem != "" && im.Nodes > 0 {
 			list = append(list, control.Problem{About: "image " + im.Name, Text: "its newest version cannot boot: " + im.Newest.Problem})
+		}
+	}
+	for _, r := range s.Rollouts {
+		if r.State == string(rollout.Paused) {
+			list = append(list, control.Problem{
+				About: fmt.Sprintf("rollout %d", r.ID), Text: "paused: " + r.Reason, Since: r.Since,
+				Hint: fmt.Sprintf("dim rollout status %d, then resume, undo or stop it", r.ID),
+			})
 		}
 	}
 	for _, n := range nodes {
