@@ -31,6 +31,10 @@ var errLift = errors.New("content must be copied up first")
 // must be copied up, it says so by errLift before it has changed anything, and is called again when their content is in
 // work/. So large files are copied without the lock, and still a call is one step for all others.
 func (r *Replica) update(do func(o *op) error) error {
+	return r.withRoom(func() error { return r.updateOnce(do) })
+}
+
+func (r *Replica) updateOnce(do func(o *op) error) error {
 	staged := make(map[image.ID]*lifted)
 	defer func() {
 		for _, l := range staged {

@@ -121,6 +121,14 @@ type birth struct {
 
 // make makes b as name in dir.
 func (r *Replica) make(dir vfs.Handle, name string, b *birth) (made vfs.Made, err error) {
+	err = r.withRoom(func() error {
+		made, err = r.makeOnce(dir, name, b)
+		return err
+	})
+	return made, err
+}
+
+func (r *Replica) makeOnce(dir vfs.Handle, name string, b *birth) (made vfs.Made, err error) {
 	o, err := r.begin()
 	if err != nil {
 		return made, err
@@ -334,6 +342,9 @@ func (r *Replica) mayLink(c *vfs.Cred, s, d spot, attr *vfs.Attr, name string) e
 	}
 	if err := r.mayAdd(c, d, attr, name); err != nil {
 		return err
+	}
+	if s.removed() {
+		return vfs.ESTALE
 	}
 	if s.gone != nil || s.obj != nil && s.obj.aside != "" {
 		return vfs.ENOENT

@@ -89,6 +89,9 @@ func (r *Replica) workDir() (*fds.File, error) {
 
 // where returns the open directory in which o stands and its name there; "." for the root.
 func (r *Replica) where(o *object) (*fds.File, string, error) {
+	if o.removed {
+		return nil, "", vfs.ESTALE
+	}
 	if o.aside != "" {
 		dir, name := o.aside[:strings.LastIndexByte(o.aside, '/')], o.aside[strings.LastIndexByte(o.aside, '/')+1:]
 		d, err := r.set.files.Get(r.asideKey(dir), func() (int, error) {
@@ -112,6 +115,9 @@ func (r *Replica) asideKey(dir string) fds.Key {
 
 // content returns o's file, open for reading and writing.
 func (r *Replica) content(o *object) (*fds.File, error) {
+	if o.removed {
+		return r.set.lingering.file(r.tree, o)
+	}
 	return r.set.files.Get(r.key(keyFile, uint64(o.id)), func() (int, error) {
 		d, name, err := r.where(o)
 		if err != nil {
@@ -141,6 +147,14 @@ func (s *Set) blob(d *image.Digest) (*fds.File, error) {
 
 // stat asks the disk for o.
 func (r *Replica) stat(o *object, st *unix.Stat_t) error {
+	if o.removed {
+		f, err := r.content(o)
+		if err != nil {
+			return err
+		}
+		defer f.Release()
+		return unix.Fstat(f.FD, st)
+	}
 	d, name, err := r.where(o)
 	if err != nil {
 		return err

@@ -32,6 +32,7 @@ type goneEntry struct {
 	minor   uint32
 	origin  *image.Digest
 	target  string
+	removed bool   // by the node, not replaced by a switch
 	content []byte // of a node file; a version's bytes are in the store
 }
 

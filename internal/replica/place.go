@@ -29,20 +29,21 @@ type place struct {
 
 // object is an inode of the layer.
 type object struct {
-	id     image.ID
-	origin *image.Digest // of a regular file that was copied up: its first content
-	kind   vfs.Type
-	mode   uint32
-	uid    uint32
-	gid    uint32
-	opaque bool         // directory: hides the version's
-	named  bool         // its id stands in trusted.dim.id
-	names  []*place     // its places; empty when it was set aside
-	aside  string       // where a switch has put it, from the replica's directory
-	spent  bool         // it was forgotten there: only its id is still of use
-	dead   bool         // the layer was read anew, and has another object for it
-	used   atomic.Int64 // what it is counted with in Replica.used
-	fresh  atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
+	id      image.ID
+	origin  *image.Digest // of a regular file that was copied up: its first content
+	kind    vfs.Type
+	mode    uint32
+	uid     uint32
+	gid     uint32
+	opaque  bool         // directory: hides the version's
+	named   bool         // its id stands in trusted.dim.id
+	names   []*place     // its places; empty when it was set aside
+	aside   string       // where a switch has put it, from the replica's directory
+	spent   bool         // it was forgotten there: only its id is still of use
+	removed bool         // by the node: it may linger
+	dead    bool         // the layer was read anew, and has another object for it
+	used    atomic.Int64 // what it is counted with in Replica.used
+	fresh   atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
 
 	write sync.Mutex // held by who writes content, so that before and after belong together
 }

@@ -263,6 +263,8 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 		Bytes: st.Blocks * bs, BytesFree: st.Bfree * bs, BytesAvail: st.Bavail * bs,
 		Files: st.Files, FilesFree: st.Ffree, FilesAvail: st.Ffree, NameMax: nameMax,
 	}
+	soon := r.set.lingering.room() // free for who needs it
+	fs.BytesFree, fs.BytesAvail = min(fs.BytesFree+soon, fs.Bytes), min(fs.BytesAvail+soon, fs.Bytes)
 	holding.statFS(&fs)
 	return fs, nil
 }

@@ -20,6 +20,14 @@ func (r *Replica) Rmdir(c *vfs.Cred, dir vfs.Handle, name string) (vfs.Change, e
 }
 
 func (r *Replica) remove(c *vfs.Cred, dir vfs.Handle, name string, kind vfs.Type) (ch vfs.Change, err error) {
+	err = r.withRoom(func() error {
+		ch, err = r.removeOnce(c, dir, name, kind)
+		return err
+	})
+	return ch, err
+}
+
+func (r *Replica) removeOnce(c *vfs.Cred, dir vfs.Handle, name string, kind vfs.Type) (ch vfs.Change, err error) {
 	o, err := r.begin()
 	if err != nil {
 		return ch, err
@@ -107,6 +115,7 @@ func (o *op) takeAway(p *place, fd int) error {
 		if err := unix.Mknodat(fd, p.name, unix.S_IFCHR, 0); err != nil {
 			return err
 		}
+		r.lingerShown(p)
 		r.whiteOut(p)
 		return nil
 	}
@@ -162,6 +171,7 @@ func (r *Replica) detach(p *place, white bool) {
 	obj.names = slices.DeleteFunc(obj.names, func(n *place) bool { return n == p })
 	if len(obj.names) == 0 {
 		delete(r.objects, obj.id)
+		r.lingerObject(obj, obj.used.Load())
 		r.count(obj, 0)
 		r.drop(obj)
 	}

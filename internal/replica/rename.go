@@ -462,6 +462,7 @@ func (m *renaming) settle(src, dst *place, white bool) {
 		r.detach(dst, false)
 		dst = r.need(toDir, m.toName, lower.Hash(m.toName))
 	}
+	r.lingerShown(dst)
 	src.kids = nil
 	src.subdirs.Store(-1)
 	for i, n := range obj.names {

@@ -160,7 +160,10 @@ func (r *Replica) byID(id image.ID) (spot, bool) {
 			return s, true
 		}
 	}
-	return r.past.byID(id)
+	if s, ok := r.past.byID(id); ok {
+		return s, true
+	}
+	return r.set.lingering.find(r.tree, id)
 }
 
 // byLowID finds the version's entry that shows under id.

@@ -81,7 +81,9 @@ type Set struct {
 	commit   *commit.Group
 	batches  sync.Pool
 	rendered rendered
-	indexes  indexes
+
+	lingering lingering
+	indexes   indexes
 
 	journal *journal
 	crashAt func(point string) error // for tests: an error ends what a crash would end
@@ -169,6 +171,7 @@ func openFiles(want int) int {
 
 // Close closes all files. No call may be running or follow.
 func (s *Set) Close() error {
+	s.lingering.end()
 	s.files.Close()
 	if s.dir < 0 {
 		return nil

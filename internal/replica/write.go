@@ -123,10 +123,13 @@ func (r *Replica) mayWrite(c *vfs.Cred, h vfs.Handle, w *target) (spot, error) {
 
 // mayChange refuses what nobody may change: what is below a shared path, and what a switch has replaced.
 func (r *Replica) mayChange(s spot) error {
+	if s.gone != nil && s.removed() {
+		return vfs.ESTALE
+	}
 	if s.gone != nil {
 		return vfs.EROFS
 	}
-	if len(r.shared) == 0 || s.obj != nil && s.obj.aside != "" {
+	if len(r.shared) == 0 || s.obj != nil && (s.obj.aside != "" || s.obj.removed) {
 		return nil
 	}
 	if r.shared.Cover(r.path(s)) {
@@ -148,6 +151,9 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 	}
 	if err == nil {
 		err = writeAll(fd, p, int64(off))
+		if err == unix.ENOSPC && r.set.lingering.yield() {
+			err = writeAll(fd, p, int64(off))
+		}
 	}
 	defer r.reserved.Add(-kept)
 	ch := vfs.Change{Valid: true, Before: brief(&before)}

@@ -82,6 +82,26 @@ func (c *Cache) Get(k Key, open func() (fd int, err error)) (*File, error) {
 	return c.Put(k, fd), nil
 }
 
+// Lookup returns the file for k when it is in the cache. The caller must Release it.
+func (c *Cache) Lookup(k Key) (*File, bool) {
+	s := c.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files[k]
+	if f == nil {
+		return nil, false
+	}
+	f.refs++
+	return f, true
+}
+
+// Acquire is for who holds the file already: one more Release is needed.
+func (f *File) Acquire() {
+	f.shard.mu.Lock()
+	f.refs++
+	f.shard.mu.Unlock()
+}
+
 // Put gives the cache an open file for k and returns it as Get does. When there is one already, fd is closed.
 func (c *Cache) Put(k Key, fd int) *File {
 	s := c.shard(k)

@@ -98,11 +98,15 @@ func (t *tree) gone(p string) {
 	t.fails(err, vfs.ENOENT)
 }
 
-// stale wants h to name nothing any more.
-func (t *tree) stale(h vfs.Handle) {
+// stale wants h to name nothing any more, or something that is retained and has no link. It tells which.
+func (t *tree) stale(h vfs.Handle) (retained bool) {
 	t.Helper()
 	var a vfs.Attr
-	t.fails(t.Attr(h, &a), vfs.ESTALE)
+	if err := t.Attr(h, &a); err != nil || a.Nlink != 0 {
+		t.fails(err, vfs.ESTALE)
+		return false
+	}
+	return true
 }
 
 func (t *tree) set(c *vfs.Cred, p string, s vfs.SetAttr) vfs.Change {

@@ -1,0 +1,194 @@
+package replica
+
+import (
+	"sync"
+	"time"
+
+	"dim/internal/image"
+	"dim/internal/replica/fds"
+	"dim/internal/replica/lower"
+	"dim/internal/vfs"
+)
+
+// Bounds of what lingers, of all replicas together.
+const (
+	lingerFor   = 15 * time.Second
+	lingerFiles = 256
+	lingerBytes = 256 << 20
+)
+
+// lingering is what nodes have removed, or renamed another file over, in the last seconds. NFSv3 has no open, so the server cannot know whether a
+// process was just about to read it: until its time is over it can be read by its handle, with no link left. A file of a layer is kept by keeping it
+// open, and only when it was open here already, for then it was used lately; so nothing on the disk tells of it, and a crash ends it. When the
+// disk is full all of it goes at once.
+type lingering struct {
+	mu    sync.Mutex
+	all   map[lingerKey]*lingerer
+	queue []*lingerer // oldest first
+	bytes int64
+	timer *time.Timer
+	ended bool
+}
+
+type lingerKey struct {
+	tree Tree
+	id   image.ID
+}
+
+// lingerer is one removed file: of a layer, or of a version or a node file, whose bytes are kept in any case.
+type lingerer struct {
+	key   lingerKey
+	obj   *object
+	file  *fds.File
+	gone  *goneEntry
+	bytes int64
+	until time.Time
+}
+
+// lingerObject keeps obj, whose last name was just removed, if it was used lately.
+func (r *Replica) lingerObject(obj *object, bytes int64) {
+	if obj.kind != vfs.Regular || bytes > lingerBytes {
+		return
+	}
+	f, ok := r.set.files.Lookup(r.key(keyFile, uint64(obj.id)))
+	if !ok {
+		return
+	}
+	obj.removed = true
+	r.set.lingering.add(&lingerer{key: lingerKey{r.tree, obj.id}, obj: obj, file: f, bytes: bytes})
+}
+
+// lingerShown keeps the version's file or the node file that shows at p and is about to be hidden.
+func (r *Replica) lingerShown(p *place) {
+	s, ok := p.spot()
+	if !ok || s.obj != nil || r.kind(s) != vfs.Regular {
+		return
+	}
+	var a vfs.Attr
+	if r.attr(s, &a) != nil {
+		return
+	}
+	g := &goneEntry{
+		id: r.id(s), kind: a.Type, path: r.path(s), mode: a.Mode, uid: a.UID, gid: a.GID, mtime: a.Mtime, size: a.Size, origin: r.origin(s),
+		removed: true,
+	}
+	if s.file != nil {
+		b, err := r.set.nodeFileContent(s.file)
+		if err != nil {
+			return
+		}
+		g.content = b
+	}
+	r.set.lingering.add(&lingerer{key: lingerKey{r.tree, g.id}, gone: g})
+}
+
+func (l *lingering) add(x *lingerer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all == nil {
+		l.all = make(map[lingerKey]*lingerer)
+	}
+	x.until = time.Now().Add(lingerFor)
+	l.all[x.key] = x
+	l.queue = append(l.queue, x)
+	l.bytes += x.bytes
+	for len(l.queue) > lingerFiles || l.bytes > lingerBytes || l.ended {
+		if len(l.queue) == 0 {
+			return
+		}
+		l.popLocked()
+	}
+	if l.timer == nil {
+		l.timer = time.AfterFunc(lingerFor, l.sweep)
+	}
+}
+
+func (l *lingering) popLocked() {
+	x := l.queue[0]
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
+	l.bytes -= x.bytes
+	if l.all[x.key] == x {
+		delete(l.all, x.key)
+	}
+	if x.file != nil {
+		x.file.Release()
+	}
+}
+
+// sweep ends what has lingered long enough.
+func (l *lingering) sweep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.queue) > 0 && !time.Now().Before(l.queue[0].until) {
+		l.popLocked()
+	}
+	if l.timer = nil; len(l.queue) > 0 {
+		l.timer = time.AfterFunc(time.Until(l.queue[0].until), l.sweep)
+	}
+}
+
+// yield gives the room of everything that lingers back, and reports whether there was any.
+func (l *lingering) yield() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	some := l.bytes > 0
+	for len(l.queue) > 0 {
+		l.popLocked()
+	}
+	return some
+}
+
+// end is yield for good.
+func (l *lingering) end() {
+	l.mu.Lock()
+	l.ended = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.mu.Unlock()
+	l.yield()
+}
+
+func (l *lingering) room() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return uint64(l.bytes)
+}
+
+// find returns what lingers under an id.
+func (l *lingering) find(t Tree, id image.ID) (spot, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.all[lingerKey{t, id}]
+	if x == nil {
+		return spot{}, false
+	}
+	return spot{obj: x.obj, gone: x.gone, low: lower.None}, true
+}
+
+// file returns the open file of a removed object, to be released; ESTALE when its time is over.
+func (l *lingering) file(t Tree, o *object) (*fds.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.all[lingerKey{t, o.id}]
+	if x == nil || x.obj != o {
+		return nil, vfs.ESTALE
+	}
+	x.file.Acquire()
+	return x.file, nil
+}
+
+// withRoom runs do, and once more when the disk was full and what lingered had some of it.
+func (r *Replica) withRoom(do func() error) error {
+	err := do()
+	if err == vfs.ENOSPC && r.set.lingering.yield() {
+		err = do()
+	}
+	return err
+}
+
+// removed reports whether s is there only because it lingers.
+func (s *spot) removed() bool {
+	return s.gone != nil && s.gone.removed || s.obj != nil && s.obj.removed
+}
