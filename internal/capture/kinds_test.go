@@ -73,7 +73,7 @@ func (l *lab) master() {
 		os.Link(l.path("d/a"), l.path("d/b")), os.Symlink("f", l.path("d/l")), unix.Mkfifo(l.path("d/p"), 0o644),
 		makeDevice(unix.S_IFCHR|0o600, 1, 3)(l.path("d/c")), makeDevice(unix.S_IFBLK|0o600, 7, 1)(l.path("d/k")),
 		sparse(l.path("d/s"), 0), os.Mkdir(l.path("d/void"), 0o755),
-		unix.Setxattr(l.path("d/other"), "user.old", []byte("1"), 0),
+		unix.Setxattr(l.path("d/other"), "trusted.old", []byte("1"), 0),
 		unix.Setxattr(l.path("d/empty"), "security.capability", capability(), 0),
 	)
 }
@@ -103,9 +103,9 @@ func kinds() []kind {
 		{"mtime", func(l *lab) error {
 			return unix.UtimesNanoAt(unix.AT_FDCWD, l.path("d/f"), []unix.Timespec{{Sec: 1}, {Sec: 1, Nsec: 1}}, 0)
 		}, []string{"~d/f"}},
-		{"a new xattr", set("d/f", "user.new", "1"), []string{"~d/f"}},
-		{"another value of an xattr", set("d/other", "user.old", "2"), []string{"~d/other"}},
-		{"an xattr less", func(l *lab) error { return unix.Removexattr(l.path("d/other"), "user.old") }, []string{"~d/other"}},
+		{"a new xattr", set("d/f", "trusted.new", "1"), []string{"~d/f"}},
+		{"another value of an xattr", set("d/other", "trusted.old", "2"), []string{"~d/other"}},
+		{"an xattr less", func(l *lab) error { return unix.Removexattr(l.path("d/other"), "trusted.old") }, []string{"~d/other"}},
 		{"an ACL", set("d/f", "system.posix_acl_access", string(acl())), []string{"~d/f"}},
 		{"a default ACL of a directory", set("d/sub", "system.posix_acl_default", string(acl())), []string{"~d/sub"}},
 		{"a capability", set("d/f", "security.capability", string(capability())), []string{"~d/f"}},

@@ -90,8 +90,8 @@ func master(t *testing.T) string {
 		unix.Chown(at("caps"), 0, 70000), unix.Chown(at("big"), 3_000_000, 4_000_000_000),
 		unix.Chmod(at("caps"), 0o6755),
 		unix.Setxattr(at("caps"), "security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0),
-		unix.Setxattr(at("plain"), "user.b", bytes.Repeat([]byte{0, 1, '\n'}, 400), 0), unix.Setxattr(at("plain"), "trusted.x", []byte("t"), 0),
-		unix.Setxattr(at("dir"), "user.dir", []byte("d"), 0), unix.Lchown(at("dangling"), 7, 8), unix.Chmod(at("a"), 0o1000),
+		unix.Setxattr(at("plain"), "trusted.b", bytes.Repeat([]byte{0, 1, '\n'}, 400), 0), unix.Setxattr(at("plain"), "trusted.x", []byte("t"), 0),
+		unix.Setxattr(at("dir"), "trusted.dir", []byte("d"), 0), unix.Lchown(at("dangling"), 7, 8), unix.Chmod(at("a"), 0o1000),
 	)
 	old := []unix.Timespec{{Sec: 1, Nsec: 2}, {Sec: -86400, Nsec: 123456789}}
 	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at("dangling"), old, unix.AT_SYMLINK_NOFOLLOW))

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -235,10 +235,7 @@ func (m *marker) rest() (g Garbage, err error) {
 	for d := range left {
 		g.trees = m.below(g.trees, left, d)
 	}
-	// Found with the deepest first.
-	for i, j := 0, len(g.trees)-1; i < j; i, j = i+1, j-1 {
-		g.trees[i], g.trees[j] = g.trees[j], g.trees[i]
-	}
+	slices.Reverse(g.trees) // they were found with the deepest first
 	return g, nil
 }
 
@@ -283,12 +280,9 @@ func (m *marker) unmarked(kind string, g *Garbage, each func(image.Digest)) erro
 				continue
 			}
 			g.Objects++
-			if fi, err := e.Info(); err == nil {
-				if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-					g.Bytes += uint64(st.Blocks) * 512
-				} else {
-					g.Bytes += uint64(fi.Size())
-				}
+			var st unix.Stat_t
+			if unix.Lstat(m.path(objectPath(kind, d)), &st) == nil {
+				g.Bytes += uint64(st.Blocks) * 512
 			}
 			each(d)
 		}

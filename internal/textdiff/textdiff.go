@@ -7,6 +7,7 @@ package textdiff
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -113,9 +114,7 @@ func back(trace [][]int, i, j int) []edit {
 		edits = append(edits, edit{gone: from < k, a: pi, b: pj})
 		i, j = pi, pj
 	}
-	for l, r := 0, len(edits)-1; l < r; l, r = l+1, r-1 {
-		edits[l], edits[r] = edits[r], edits[l]
-	}
+	slices.Reverse(edits)
 	return edits
 }
 
