@@ -57,14 +57,35 @@ func (r *Replica) key(kind byte, id uint64) fds.Key {
 	return k
 }
 
-// openBeneath opens path, which starts at the set's directory, and follows no link on the way.
+// openBeneath opens path, which starts at the set's directory, and follows no link on the way. A path that is too long for the
+// kernel is opened in parts.
 func (s *Set) openBeneath(path string, flags int) (int, error) {
+	dir := s.dir
+	for len(path) >= unix.PathMax {
+		at := max(strings.LastIndexByte(path[:unix.PathMax-1], '/'), 0) // "" is ENOENT
+		next, err := openBelow(dir, path[:at], unix.O_PATH|unix.O_DIRECTORY)
+		if dir != s.dir {
+			unix.Close(dir)
+		}
+		if err != nil {
+			return -1, err
+		}
+		dir, path = next, path[at+1:]
+	}
+	fd, err := openBelow(dir, path, flags)
+	if dir != s.dir {
+		unix.Close(dir)
+	}
+	return fd, err
+}
+
+func openBelow(dir int, path string, flags int) (int, error) {
 	how := unix.OpenHow{
 		Flags:   uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	for {
-		fd, err := unix.Openat2(s.dir, path, &how)
+		fd, err := unix.Openat2(dir, path, &how)
 		if err == nil || err != unix.EINTR && err != unix.EAGAIN {
 			return fd, err
 		}

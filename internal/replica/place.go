@@ -81,10 +81,10 @@ func (p *place) path() string {
 	return image.JoinPath(p.up.path(), p.name)
 }
 
-// pathMax bounds the paths in a layer (docs/formats/layer.md), so that every one can be opened with what stands before it, in
-// the layer as in the saved area. It also bounds how deep a node can nest directories, by mkdir and by rename, so that what
-// is done here for each level, on the stack above all, stays within reason.
-const pathMax = 3840
+// pathMax bounds the paths in a layer (docs/formats/layer.md). It bounds how deep a node can nest directories, by mkdir and by rename, so
+// that what is done here for each level, on the stack above all, stays within reason. A path as long as the kernel takes one
+// (4,095 bytes) must be possible in a directory whose own path is as long.
+const pathMax = 8192
 
 // pathLen returns the length of p's path, without making it.
 func (p *place) pathLen() int {
