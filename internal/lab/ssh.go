@@ -36,10 +36,15 @@ func NewSSH(n *Net, dir string) (*SSH, string, error) {
 
 // Run runs a shell command as root on the guest at addr and returns what it wrote to standard output.
 func (s *SSH) Run(ctx context.Context, addr, command string) (string, error) {
+	return s.RunAs(ctx, "root", addr, command)
+}
+
+// RunAs is Run as another user, whom the key lets in.
+func (s *SSH) RunAs(ctx context.Context, user, addr, command string) (string, error) {
 	cmd := s.Net.Command(ctx, "ssh", "-F", "none", "-i", s.Key,
-		"-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR", "-o", "ServerAliveInterval=5",
+		"-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR", "-o", "ServerAliveInterval=5",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "GlobalKnownHostsFile=/dev/null",
-		"root@"+addr, command)
+		user+"@"+addr, command)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	cmd.WaitDelay = time.Second
