@@ -63,6 +63,17 @@ func (d *daemon) newSecretWatch(im *cluster.Image, tell func(text string)) *secr
 	return w
 }
 
+// reviewWatched looks for secrets in what a watched master brings; nobody waits for an answer, so it tells the log.
+func (d *daemon) reviewWatched(ctx context.Context, before, next image.Version) {
+	im, ok := d.cluster().Image(cluster.ImageName(next.Image))
+	if !ok {
+		return
+	}
+	w := d.newSecretWatch(im, func(text string) { d.log.Warn("secret in a master", "image", im.Name, "what", text) })
+	w.review(ctx, before, next)
+	w.remember()
+}
+
 // review looks at what a version brings that is about to be made.
 func (w *secretWatch) review(ctx context.Context, before, next image.Version) {
 	var old *image.Entry

@@ -135,7 +135,7 @@ func (d *daemon) startWatch(ctx context.Context, from watchedFrom, exclude image
 	x := &watched{d: d, from: from, ended: make(chan struct{})}
 	o := capture.Options{
 		Image: from.image, Dir: from.dir, Exclude: exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data}, Log: d.log,
-		Settled: func() bool { return time.Since(x.since) < patience },
+		Review: d.reviewWatched, Settled: func() bool { return time.Since(x.since) < patience },
 	}
 	x.follow = capture.NewFollower(d.store, o)
 	x.watcher = watch.New(watch.Options{
