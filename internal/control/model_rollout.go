@@ -70,9 +70,11 @@ type RolloutNode struct {
 	Shows   string `json:"shows"` // version that its replica shows; "": none here
 	Stage   string `json:"stage"`
 	Verdict string `json:"verdict"` // "current", "stale until …", "waits for ring 2", "changes when it boots", "not moved: …"
-	// What a node that has run since before the rollout still runs of the version before, as packages and unit files tell.
+	// What a node that has run since before the rollout still runs of the version before: as the node itself tells (exact), or else as
+	// packages and unit files do.
 	Restart []string `json:"restart"` // services that run replaced programs or libraries until they are started again
-	Reboot  bool     `json:"reboot"`  // a part waits for a reboot
+	Exact   bool     `json:"exact"`
+	Reboot  bool     `json:"reboot"` // a part waits for a reboot
 }
 
 // Rollout begins a rollout, see Backend.

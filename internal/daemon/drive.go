@@ -32,6 +32,8 @@ func (d *daemon) drive(ctx context.Context) error {
 	var runners sync.WaitGroup
 	defer runners.Wait()
 	var running sync.Map // numbers of rollouts
+	var seen *declared
+	var driven []int
 	for {
 		select {
 		case <-ctx.Done():
@@ -39,7 +41,10 @@ func (d *daemon) drive(ctx context.Context) error {
 		case <-tick.C:
 		}
 		d.driveBoots(ctx)
-		for _, id := range d.driven() {
+		if now := d.declared(); now != seen {
+			seen, driven = now, d.driven(now)
+		}
+		for _, id := range driven {
 			if _, runs := running.LoadOrStore(id, true); runs {
 				continue
 			}
@@ -62,8 +67,7 @@ func (d *daemon) driveBoots(ctx context.Context) {
 }
 
 // driven returns the rollouts that go on and are this server's to drive: of several heads the first of the description does it.
-func (d *daemon) driven() []int {
-	now := d.declared()
+func (d *daemon) driven(now *declared) []int {
 	if len(now.state.Rollouts) == 0 {
 		return nil
 	}
@@ -76,7 +80,10 @@ func (d *daemon) driven() []int {
 		}
 	}
 	var ids []int
-	list, _ := rollout.List(now.state)
+	list, err := rollout.Active(now.state)
+	if err != nil {
+		d.log.Error("rollout cannot be read", "error", err)
+	}
 	for i := range list {
 		if list[i].State == rollout.Running {
 			ids = append(ids, list[i].ID)

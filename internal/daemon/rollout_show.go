@@ -152,7 +152,7 @@ func (d *daemon) judge(ctx context.Context, now *declared, r *rollout.Rollout, o
 			out.Restart = append(out.Restart, s.Unit)
 		}
 	}
-	out.Reboot = v.Reboot()
+	out.Exact, out.Reboot = exact, v.Reboot()
 	switch {
 	case out.Reboot:
 		out.Verdict = "stale until reboot"

@@ -49,14 +49,12 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if s.Mounts, err = d.Mounts(ctx); err != nil {
 		return s, err
 	}
-	all, err := d.Rollouts(ctx)
+	active, err := rollout.Active(now.state)
 	if err != nil {
 		return s, err
 	}
-	for _, r := range all {
-		if r.State == string(rollout.Running) || r.State == string(rollout.Paused) {
-			s.Rollouts = append(s.Rollouts, r)
-		}
+	for i := range active {
+		s.Rollouts = append(s.Rollouts, d.rolled(now, &active[i]))
 	}
 	d.mu.Lock()
 	for _, p := range d.captures {

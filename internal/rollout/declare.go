@@ -80,18 +80,19 @@ func (f *follows) setCurrent(image string, number int) {
 // Declare begins a rollout with its first ring; of r it takes what a person decides: Image, Version, When, Rings without Ran, All, Soak, Check and
 // Hook. ran are the nodes that run now. The error is ErrConflict when one that is under way has nodes in common with it.
 func Declare(s coord.State, r Rollout, ran []string, now time.Time) (Rollout, coord.Change, error) {
-	list, err := List(s)
+	active, err := Active(s)
 	if err != nil {
 		return r, coord.Change{}, err
 	}
-	for _, other := range list {
-		if common := intersection(other.Nodes(), r.Nodes()); other.UnderWay() && len(common) > 0 {
+	for _, other := range active {
+		if common := intersection(other.Nodes(), r.Nodes()); len(common) > 0 {
 			return r, coord.Change{}, fmt.Errorf("roll out %s: rollout %d of %s to %s is %s: %w", r.Ref(), other.ID, other.Ref(), common, other.State, ErrConflict)
 		}
 	}
+	numbers := slices.Sorted(maps.Keys(s.Rollouts))
 	r.ID = 1
-	if len(list) > 0 {
-		r.ID = list[0].ID + 1
+	if len(numbers) > 0 {
+		r.ID = numbers[len(numbers)-1] + 1
 	}
 	f := newFollows(s)
 	r.Current = f.current(r.Image)
@@ -102,9 +103,9 @@ func Declare(s coord.State, r Rollout, ran []string, now time.Time) (Rollout, co
 	if err := r.put(&change); err != nil {
 		return r, change, err
 	}
-	for i, old := range list {
-		if i >= kept && !old.UnderWay() {
-			change.Rollouts[old.ID] = nil
+	for _, old := range numbers[:max(0, len(numbers)-kept)] {
+		if !slices.ContainsFunc(active, func(a Rollout) bool { return a.ID == old }) {
+			change.Rollouts[old] = nil
 		}
 	}
 	return r, change, nil

@@ -198,6 +198,28 @@ func List(s coord.State) ([]Rollout, error) {
 	return list, errors.Join(errs...)
 }
 
+// Active returns the rollouts that are under way, the latest first. It costs little for those that are not.
+func Active(s coord.State) ([]Rollout, error) {
+	var list []Rollout
+	var errs []error
+	for id, value := range s.Rollouts {
+		var light struct {
+			State State `json:"state"`
+		}
+		if json.Unmarshal(value, &light) == nil && light.State != Running && light.State != Paused {
+			continue
+		}
+		r, _, err := Load(s, id)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b Rollout) int { return b.ID - a.ID })
+	return list, errors.Join(errs...)
+}
+
 // put adds the record to a change.
 func (r *Rollout) put(c *coord.Change) error {
 	value, err := json.Marshal(r)
