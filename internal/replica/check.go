@@ -165,13 +165,11 @@ func (c *checker) run() {
 	for _, name := range names {
 		switch name {
 		case "upper":
-			c.layerDir("upper", true)
+			c.layerDir("upper")
 		case "work":
 			c.work()
 		case "saved":
 			c.stamped("saved", c.savedDir)
-		case "layers":
-			c.stamped("layers", func(dir string) { c.snapshotDir(dir) })
 		default:
 			c.problem(name, false, "does not belong here")
 		}
@@ -218,8 +216,8 @@ func (c *checker) each(path string, do func(fd int, name, at string, st *unix.St
 	}
 }
 
-// layerDir checks the layer: all that is not opaque above a whiteout, ids, marks, lengths.
-func (c *checker) layerDir(top string, count bool) {
+// layerDir checks the layer: whiteouts, ids, marks, lengths.
+func (c *checker) layerDir(top string) {
 	opaque := make(map[string]bool)
 	c.each(top, func(fd int, name, at string, st *unix.Stat_t) bool {
 		above := opaque[parentPath(at)]
@@ -229,10 +227,8 @@ func (c *checker) layerDir(top string, count bool) {
 			}
 			return false
 		}
-		if count {
-			c.Entries++
-		}
-		c.entry(fd, name, at, st, count)
+		c.Entries++
+		c.entry(fd, name, at, st, true)
 		opaque[at] = above || c.opaque(fd, name, at, st)
 		if len(at)-len(top)-1 > pathMax {
 			c.problem(at, false, "has a path of %d bytes; %d at most", len(at)-len(top)-1, pathMax)
@@ -341,9 +337,6 @@ func (c *checker) savedDir(dir string) {
 		return true
 	})
 }
-
-// snapshotDir checks a snapshot of the layer as the layer itself, but for the ids, which are the layer's too.
-func (c *checker) snapshotDir(dir string) { c.layerDir(dir, false) }
 
 // compare checks that what is served from memory at and below p is what is on the disk.
 func (c *checker) compare(p *place) {

@@ -20,7 +20,7 @@ const (
 	xattrVerifier = "trusted.dim.verf"
 	xattrGroup    = "trusted.dim.group" // a hard-link group is being copied up and does not have all its names yet
 	xattrSaved    = "trusted.dim.saved" // below saved/ only: these are attributes of a directory
-	xattrWhy      = "trusted.dim.why"   // of saved/STAMP and layers/STAMP: what made it
+	xattrWhy      = "trusted.dim.why"   // of saved/STAMP: what made it
 	xattrOpaque   = "trusted.overlay.opaque"
 	xattrHidden   = "trusted." // what starts so is never shown to a node
 )

@@ -182,7 +182,13 @@ func (a *asider) restore(b *Restored) error {
 		}
 		err = unix.Unlinkat(from, name, 0) // there is nothing for it to hide
 	case b.Saved.Type == vfs.Directory:
-		if err = a.fitDirectory(p, from, name); err == nil {
+		if b.Path != b.Saved.Path {
+			err = dropPathIDs(from, name)
+		}
+		if err == nil {
+			err = a.fitDirectory(p, from, name)
+		}
+		if err == nil {
 			b.Displaced, err = a.swapIn(p, from, name)
 		}
 	default:
@@ -192,6 +198,38 @@ func (a *asider) restore(b *Restored) error {
 		a.r.pruneSaved(b.Saved.Stamp, b.Saved.Path)
 	}
 	return err
+}
+
+// dropPathIDs takes the ids off a directory, and those in it, that are the ids of their paths: at another path they get new ones, for the
+// version may have directories at those.
+func dropPathIDs(dir int, name string) error {
+	fd, err := unix.Openat(dir, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	v, err := getXattr(fd, ".", xattrID, make([]byte, 64))
+	if id, _, ok := parseIDValue(v); err == nil && ok && id&image.Born == 0 {
+		if err := unix.Lremovexattr(procPath(fd, "."), xattrID); err != nil {
+			return err
+		}
+	}
+	names, err := listDir(fd)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if typeOf(st.Mode) == vfs.Directory {
+			if err := dropPathIDs(fd, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // fitDirectory makes the saved directory name ready to stand at p. One that merged with the version's directory of its path does so again when

@@ -54,7 +54,7 @@ func (r *Replica) saved() ([]SetAside, error) {
 	return list, nil
 }
 
-// stamps lists the directories of area, "saved" or "layers", the latest first.
+// stamps lists the directories of area that are named by stamps, the latest first.
 func (r *Replica) stamps(area string) ([]time.Time, error) {
 	fd, err := r.set.openBeneath(r.dir+"/"+area, openDir)
 	if err == unix.ENOENT {

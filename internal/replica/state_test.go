@@ -143,6 +143,29 @@ func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
 	check()
 }
 
+// A directory that the master replaced by a file, and then brought back: the node's copy goes elsewhere, and takes no id with it.
+func TestADirectoryThatIsRestoredElsewhereLeavesTheMastersAlone(t *testing.T) {
+	m := newMemory(t)
+	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
+	o := newSite(t, one, m)
+	turn := o.handle("turn")
+	o.write("turn/own", "own")
+	o.to(two)
+	o.to(one)
+	o.mkdir("old")
+	if diff := cmp.Diff([]string{"turn entry to old/turn"}, o.restored(Restoration{Path: "turn", To: "old"})); diff != "" {
+		t.Error(diff)
+	}
+	for range 2 {
+		o.want("old/turn/own", "own")
+		o.want("turn/t", "t1")
+		if o.handle("turn") != turn || o.handle("old/turn") == turn {
+			t.Error("the master's directory lost its handle")
+		}
+		o.restart()
+	}
+}
+
 func TestWhatCannotComeBackIsRefusedBeforeAnythingMoves(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.version(t, 1, v1), m)
