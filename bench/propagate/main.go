@@ -1,0 +1,257 @@
+// Propagate tells how long an edit in a watched master takes to the last of many replicas, as their nodes read it.
+//
+// Every replica has a connection from its node's own address. An edit is over when its last file is closed: from then on the time runs, until
+// every replica has given the new bytes to real NFS calls, compared one by one. The replicas are asked one after the other, so asking is in the time.
+// With a package of many files, every replica is asked for the last file of it, and some for all files; with a large file, every one for its first
+// and last 64 KiB, and one for all of it. A replica shows a version as a whole or not at all.
+//
+// The peer copies the master with rsync into plain directories, a sample of the replicas, as is done where each node has a copy of its own. Its time for
+// all replicas is that of the sample times their number: nobody has room for all.
+//
+//	propagate -addr 10.77.0.1:2049 -export /nodes/n%04d -from 10.77.1.0 -master /srv/master -copies /srv/copies -nodes 2560
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"dim/internal/nfs/nfsclient"
+	"dim/internal/vfs"
+)
+
+type options struct {
+	addr, export   string
+	from           netip.Addr
+	master, copies string
+	nodes, sample  int
+	megabytes      int
+}
+
+func main() {
+	o := options{}
+	from := ""
+	flag.StringVar(&o.addr, "addr", "10.77.0.1:2049", "the server's NFS port")
+	flag.StringVar(&o.export, "export", "/nodes/n%04d", "what to mount; %04d is the node's number")
+	flag.StringVar(&from, "from", "10.77.1.0", "source address of node 0; the others have those that follow")
+	flag.StringVar(&o.master, "master", "", "the watched master")
+	flag.StringVar(&o.copies, "copies", "", "where the peer keeps its copies")
+	flag.IntVar(&o.nodes, "nodes", 2560, "how many replicas")
+	flag.IntVar(&o.sample, "sample", 4, "how many copies the peer has")
+	flag.IntVar(&o.megabytes, "megabytes", 400, "size of the large file")
+	flag.Parse()
+	var err error
+	if o.from, err = netip.ParseAddr(from); err == nil {
+		err = run(&o)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "propagate: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// edit is a change of the master, and how one sees that a replica has it.
+type edit struct {
+	what  string
+	files map[string][]byte // by path
+	last  string            // written last
+}
+
+func run(o *options) error {
+	trees, err := mount(o)
+	if err != nil {
+		return err
+	}
+	if err := o.copy(); err != nil { // the peer's copies are there before the first edit, too
+		return err
+	}
+	for _, e := range edits(o) {
+		if err := o.propagate(trees, &e); err != nil {
+			return fmt.Errorf("%s: %w", e.what, err)
+		}
+	}
+	return nil
+}
+
+func mount(o *options) ([]*nfsclient.Tree, error) {
+	var trees []*nfsclient.Tree
+	addr := o.from
+	for i := range o.nodes {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: addr.AsSlice()}, Timeout: time.Minute}
+		conn, err := d.Dial("tcp", o.addr)
+		if err != nil {
+			return nil, err
+		}
+		path := fmt.Sprintf(o.export, i)
+		t, err := nfsclient.NewClient(conn).Tree(path)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s from %s: %w", path, addr, err)
+		}
+		trees = append(trees, t)
+		addr = addr.Next()
+	}
+	return trees, nil
+}
+
+func edits(o *options) []edit {
+	random := rand.NewChaCha8([32]byte{1})
+	large := make([]byte, o.megabytes<<20)
+	_, _ = random.Read(large)
+	pack := edit{what: "a package of 300 files", files: map[string][]byte{}, last: "usr/share/propagate/f299"}
+	for i := range 300 {
+		content := make([]byte, 8<<10)
+		_, _ = random.Read(content)
+		pack.files[fmt.Sprintf("usr/share/propagate/f%03d", i)] = content
+	}
+	line := edit{what: "one line", files: map[string][]byte{"etc/motd.propagate": fmt.Appendf(nil, "edited at %v\n", time.Now())}, last: "etc/motd.propagate"}
+	return []edit{line, pack, {what: fmt.Sprintf("a file of %d MB", o.megabytes), files: map[string][]byte{"opt/propagate": large}, last: "opt/propagate"}}
+}
+
+func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
+	if err := e.write(o.master); err != nil {
+		return err
+	}
+	begin := time.Now()
+	first := time.Duration(0)
+	for i, t := range trees {
+		if err := await(func() error { return e.check(t, e.last) }); err != nil {
+			return fmt.Errorf("replica %d: %w", i, err)
+		}
+		if i == 0 {
+			first = time.Since(begin)
+		}
+	}
+	all := time.Since(begin)
+	for i := 0; i < len(trees); i += max(len(trees)/16, 1) {
+		if err := e.whole(trees[i], len(e.files) > 1 || i == 0); err != nil {
+			return fmt.Errorf("replica %d: %w", i, err)
+		}
+	}
+	begin = time.Now()
+	if err := o.copy(); err != nil {
+		return err
+	}
+	sample := time.Since(begin)
+	peer := time.Duration(float64(sample) / float64(o.sample) * float64(o.nodes))
+	fmt.Printf("%s, %d replicas: the first after %.3fs, the last after %.3fs\n", e.what, len(trees), first.Seconds(), all.Seconds())
+	fmt.Printf("  rsync to %d copies %.3fs; for %d that would be %.0fs (extrapolated)\n", o.sample, sample.Seconds(), o.nodes, peer.Seconds())
+	fmt.Printf("  ratio   %s dim/rsync: wall %.5f\n", e.what, all.Seconds()/peer.Seconds())
+	return nil
+}
+
+func (e *edit) write(master string) error {
+	put := func(path string) error {
+		full := filepath.Join(master, path)
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(full, e.files[path], 0o644)
+	}
+	for path := range e.files {
+		if path != e.last {
+			if err := put(path); err != nil {
+				return err
+			}
+		}
+	}
+	return put(e.last)
+}
+
+// await repeats check until it succeeds, for two minutes at most.
+func await(check func() error) error {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+		if err := check(); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// ends is how much is compared at both ends of a large file.
+const ends = 64 << 10
+
+var errOther = errors.New("other bytes than were written")
+
+// check compares a file at its ends.
+func (e *edit) check(t *nfsclient.Tree, path string) error {
+	h, size, err := find(t, path)
+	want := e.files[path]
+	if err != nil {
+		return err
+	}
+	if size != uint64(len(want)) {
+		return errOther
+	}
+	n := min(len(want), ends)
+	if err := compare(t, h, want[:n], 0); err != nil {
+		return err
+	}
+	return compare(t, h, want[len(want)-n:], len(want)-n)
+}
+
+// whole compares every file; the bytes between the ends only when all are asked for.
+func (e *edit) whole(t *nfsclient.Tree, all bool) error {
+	for path, want := range e.files {
+		if err := e.check(t, path); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		h, _, err := find(t, path)
+		for off := 0; err == nil && all && off < len(want); off += ends {
+			err = compare(t, h, want[off:min(off+ends, len(want))], off)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func find(t *nfsclient.Tree, path string) (vfs.Handle, uint64, error) {
+	h := t.Root()
+	var a vfs.Attr
+	for name := range strings.SplitSeq(path, "/") {
+		next, err := t.Lookup(&vfs.Cred{}, h, name, &a)
+		if err != nil {
+			return h, 0, err
+		}
+		h = next
+	}
+	return h, a.Size, nil
+}
+
+func compare(t *nfsclient.Tree, h vfs.Handle, want []byte, off int) error {
+	got := make([]byte, len(want))
+	for n := 0; n < len(want); {
+		m, _, err := t.Read(&vfs.Cred{}, h, got[n:], uint64(off+n))
+		if err != nil {
+			return err
+		}
+		if m == 0 {
+			return errOther
+		}
+		n += m
+	}
+	if !bytes.Equal(got, want) {
+		return errOther
+	}
+	return nil
+}
+
+// copy brings the peer's copies up to date.
+func (o *options) copy() error {
+	for i := range o.sample {
+		out, err := exec.Command("rsync", "-aHAX", "--delete", o.master+"/", filepath.Join(o.copies, fmt.Sprint(i))+"/").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("rsync: %w, %s", err, out)
+		}
+	}
+	return nil
+}
