@@ -107,9 +107,12 @@ func TestAContentWithItsOldSizeAndTimesIsNoticed(t *testing.T) {
 
 // mutate does something random to the master.
 func (l *lab) mutate(r *rand.Rand) {
+	if _, err := os.Lstat(l.path("always")); err != nil {
+		l.write("always", "") // an empty master is no master
+	}
 	dirs, files := []string{""}, []string{}
 	check(l.t, filepath.WalkDir(l.o.Dir, func(path string, e os.DirEntry, err error) error {
-		if rel, _ := filepath.Rel(l.o.Dir, path); rel != "." {
+		if rel, _ := filepath.Rel(l.o.Dir, path); rel != "." && rel != "always" {
 			if e.IsDir() {
 				dirs = append(dirs, rel)
 			} else {

@@ -125,6 +125,10 @@ func (p Problem) String() string {
 	return fmt.Sprintf("/%s: %s: %v", p.Path, p.Kind, p.Err)
 }
 
+// ErrEmpty tells that a master that had something has nothing any more: more likely a disk that is not mounted than what anybody wants on
+// every node.
+var ErrEmpty = errors.New("the master is empty, and was not before: is its disk mounted?")
+
 // ErrChanging tells that a file changed while it was read; see Options.Settled.
 var ErrChanging = errors.New("a file changed while it was read")
 
@@ -242,6 +246,9 @@ func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touch
 	if err := c.assemble(ctx, root); err != nil {
 		return Result{}, nil, err
 	}
+	if err := c.stillThere(root); err != nil {
+		return Result{}, nil, err
+	}
 	digest, err := c.batch.PutRoot(c.rootEntry(root))
 	if err != nil {
 		return Result{}, nil, err
@@ -284,6 +291,9 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 	if !first && before.Digest == out.digest {
 		r.Version, r.Unchanged = before, before.Files
 		return r, nil
+	}
+	if out.files == 0 && before.Files > 0 {
+		return r, ErrEmpty
 	}
 	_, r.BytesNew = batch.Staged()
 	if err := batch.Commit(ctx); err != nil {

@@ -29,6 +29,11 @@ func (o *Options) place() string {
 
 // captureElsewhere captures a master that is no directory of this machine.
 func (o *Options) captureElsewhere(ctx context.Context, s *store.Store) (Result, error) {
+	hold, err := s.Hold() // the version is known only after the batch has ended
+	if err != nil {
+		return Result{}, err
+	}
+	defer hold.Unlock()
 	kind, place, _ := strings.Cut(o.Master, ":")
 	switch kind {
 	case "tar":

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -192,6 +193,19 @@ func (c *scan) identify(root *dir) error {
 		}
 		s := c.dev.stamp(&x)
 		c.own = append(c.own, s.id())
+	}
+	return nil
+}
+
+// stillThere makes sure that the master is where it was: of one that was removed or unmounted on the way, all that had not been listed yet
+// looks as if it had vanished.
+func (c *scan) stillThere(root *dir) error {
+	var x unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, c.o.Dir, 0, statxMask, &x); err != nil {
+		return fmt.Errorf("the master went away: %w", err)
+	}
+	if now := c.dev.stamp(&x); now.id() != root.stamp.id() || now.flags != root.stamp.flags {
+		return errors.New("the master went away: its path leads to another directory")
 	}
 	return nil
 }
