@@ -72,8 +72,19 @@ func TestANodeIsToldWhereToLookAgainAfterACapture(t *testing.T) {
 		t.Errorf("a stranger is answered %d %s", code, answer)
 	}
 
-	// Who has missed something is told it after a restart of the server too.
-	s.stop()
+	// Who has missed something is told it after a restart of the server too. A call that waits does not delay the end.
+	waits, up := make(chan int, 1), seen(t, answer)
+	go func() {
+		code, _ := s.hear("127.0.0.12", fmt.Sprintf(`{"boot":"b","seen":%q}`, up))
+		waits <- code
+	}()
+	eventually(t, "n02 waits", func() bool {
+		n, err := s.client().Node(t.Context(), "n02")
+		must(t, err)
+		return n.Details.Push != nil && n.Details.Push.State == control.PushCurrent
+	})
+	must(t, s.stop())
+	<-waits
 	s.start()
 	if _, again := s.hear("127.0.0.11", fmt.Sprintf(`{"boot":"b","seen":%q}`, start)); again != answer {
 		t.Errorf("after a restart: %q, want %q", again, answer)
