@@ -16,6 +16,7 @@
 //	create  CREATE, WRITE of 4 KiB, COMMIT, in a directory of the node's own
 //	names   RENAME and REMOVE of files made before
 //	sync    WRITE of 4 KiB, FILE_SYNC
+//	first   READDIRPLUS of the root
 //	boot    what a node does when it boots; see boot.go for the proportions
 package main
 
@@ -54,7 +55,7 @@ func main() {
 	flag.Func("from", "source address of node 0; the others have those that follow (default: whatever the kernel takes)", o.setFrom)
 	flag.StringVar(&o.local, "local", "", "a local copy of the tree, to compare with and to choose files from")
 	flag.StringVar(&o.scratch, "scratch", "", "directory of the export below which nodes make directories of their own; empty is the root")
-	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, sync, boot")
+	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, sync, first, boot")
 	flag.IntVar(&o.pid, "pid", 0, "the server's process, to read its CPU time")
 	flag.IntVar(&o.nodes, "nodes", 4, "how many nodes at once")
 	flag.IntVar(&o.inFlight, "in-flight", 8, "calls in flight per node")
@@ -123,6 +124,7 @@ var modes = map[string]mode{
 	"create": {prepare: (*node).makeOwn, run: (*node).createFiles},
 	"names":  {prepare: (*node).makeVictims, run: (*node).renameAndRemove},
 	"sync":   {prepare: (*node).makeOwn, run: (*node).syncWrites},
+	"first":  {run: (*node).first},
 	"boot":   {prepare: (*node).makeOwn, run: (*node).boot},
 }
 

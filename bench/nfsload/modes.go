@@ -102,6 +102,12 @@ func (n *node) walk() error {
 	return nil
 }
 
+// first is the first call of a node that has mounted its root.
+func (n *node) first() error {
+	_, err := n.list(n.tree.Root())
+	return err
+}
+
 // list reads one directory by READDIRPLUS and returns its directories.
 func (n *node) list(h vfs.Handle) (dirs []vfs.Handle, err error) {
 	var cookie, verifier uint64
