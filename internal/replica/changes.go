@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -80,6 +81,15 @@ func (c *change) way(path string) []*change {
 		way = append(way, c)
 	}
 	return way
+}
+
+// kid returns what changes at or below a name, or nil.
+func (c *change) kid(name string) *change {
+	i, ok := slices.BinarySearchFunc(c.kids, name, func(k *change, name string) int { return strings.Compare(k.name, name) }) // in walk order
+	if !ok {
+		return nil
+	}
+	return c.kids[i]
 }
 
 // delta is what one step between two views changes, by id. It never changes once it is made.

@@ -447,7 +447,12 @@ func touchesPlace(c *change, p *place) bool {
 	if p.white || p.obj != nil && (c.differs || p.obj.kind != vfs.Directory || p.obj.opaque) {
 		return true
 	}
-	if len(p.kids) == 0 {
+	if len(p.kids) < len(c.kids)/8 { // most layers hold little, and a version may change much
+		for _, q := range p.kids {
+			if k := c.kid(q.name); k != nil && touchesPlace(k, q) {
+				return true
+			}
+		}
 		return false
 	}
 	for _, k := range c.kids {
