@@ -88,12 +88,7 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 		if m.name == "n01" {
 			verb = "reboot" // ends the guest as well: -no-reboot
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		_, _ = c.SSH.Run(ctx, m.addr(), "systemctl "+verb) // the connection breaks under the command
-		if err := m.guest.Wait(ctx); err != nil {
-			t.Errorf("%s: %s does not end: %v", m.name, verb, err)
-		}
+		m.ends(t, c, verb)
 	})
 	machines[0].start(t, c, work)
 	machines[0].running(t, c)
@@ -150,6 +145,17 @@ func (m *machine) running(t *testing.T, c *lab.Cluster) {
 	out, err := c.SSH.Run(ctx, m.addr(), "systemctl is-system-running --wait; systemctl --failed --no-legend")
 	if strings.TrimSpace(out) != "running" {
 		t.Errorf("%s is %q: %v", m.name, out, err)
+	}
+}
+
+// ends tells the machine's init to reboot or to power off, and waits until it has ended.
+func (m *machine) ends(t *testing.T, c *lab.Cluster, verb string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	_, _ = c.SSH.Run(ctx, m.addr(), "systemctl "+verb) // the connection breaks under the command
+	if err := m.guest.Wait(ctx); err != nil {
+		t.Errorf("%s: %s does not end: %v", m.name, verb, err)
 	}
 }
 

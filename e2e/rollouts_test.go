@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/control"
 	"dim/internal/lab"
 )
 
@@ -29,6 +30,7 @@ func TestAMachineLivesThroughTenRollouts(t *testing.T) {
 	work := t.TempDir()
 	c := raise(t, work, master)
 	must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
+	pushOn(t, c, work)
 	dim(t, c, "image", "capture", "compute")
 
 	n01 := &machine{name: "n01", mac: "52:54:00:4d:00:01", firmware: lab.BIOS}
@@ -56,6 +58,11 @@ while True:
 			t.FailNow()
 		}
 	}
+	_, push := pushed(t, c, "n01")
+	t.Logf("n01 is told of switches: %+v", push)
+	if push.State != control.PushCurrent || !strings.Contains(fmt.Sprint(push.Restart), "ssh.service") {
+		t.Errorf("the process that is told of switches: %+v", push)
+	}
 	if out := dim(t, c, "node", "saved", "n01"); !strings.Contains(out, "/etc/motd") {
 		t.Errorf("the node's own motd, which the master overruled, is not listed as saved:\n%s", out)
 	}
@@ -67,6 +74,19 @@ while True:
 			t.Errorf("%s: n01 %q, n02, which was off, %q", probe, a, b)
 		}
 	}
+	together(t, []*machine{n01, n02}, func(m *machine) { m.ends(t, c, "poweroff") })
+}
+
+// pushOn applies the description with an image whose nodes are told of switches, and so mount with a long cache.
+func pushOn(t *testing.T, c *lab.Cluster, dir string) {
+	t.Helper()
+	for _, name := range []string{"small.xml", "hosts.tmpl"} {
+		text, err := os.ReadFile(filepath.Join("../examples", name))
+		must(t, err)
+		with := strings.Replace(string(text), `<image name="compute"`, `<image name="compute" push="on"`, 1)
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(with), 0o600))
+	}
+	dim(t, c, "cluster", "apply", filepath.Join(dir, "small.xml"))
 }
 
 func rolloutSteps(t *testing.T, c *lab.Cluster) []rolloutStep {
