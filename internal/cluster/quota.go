@@ -37,20 +37,21 @@ func quotaElement(whose string) *element {
 
 // quota reads the <quota> of an item, nil when there is none.
 func (b *builder) quota(it *item) *Quota {
-	for _, q := range it.all("quota") {
-		out := &Quota{}
-		if v, ok := q.get("bytes"); ok {
-			var fits bool
-			if out.Bytes, fits = parseSize(v.text); !fits {
-				b.add(v.at, "bytes=%q: want less than 8192T", v.text)
-			}
-		}
-		if v, ok := q.get("files"); ok {
-			out.Files, _ = strconv.ParseUint(v.text, 10, 32)
-		}
-		return out
+	all := it.all("quota")
+	if len(all) == 0 {
+		return nil
 	}
-	return nil
+	q, out := all[0], &Quota{}
+	if v, ok := q.get("bytes"); ok {
+		var fits bool
+		if out.Bytes, fits = parseSize(v.text); !fits {
+			b.add(v.at, "bytes=%q: want less than 8192T", v.text)
+		}
+	}
+	if v, ok := q.get("files"); ok {
+		out.Files, _ = strconv.ParseUint(v.text, 10, 32)
+	}
+	return out
 }
 
 // parseSize reads a number with a unit that the vocabulary has checked.
