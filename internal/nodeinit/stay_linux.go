@@ -143,6 +143,7 @@ func (r *resident) run() error {
 // hear makes one call: it ends when the server answers, or when there is something new to say. It looks again at what the
 // answer names, as it comes.
 func (r *resident) hear() error {
+	debug.FreeOSMemory() // what the tables took; it may be days until they are read again
 	r.memory = r.size()
 	s, err := send(r.at, hearRequest(r.at, r.call()), time.Now().Add(askPatience))
 	if err != nil {

@@ -3,6 +3,7 @@ package nodeinit
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -194,7 +195,8 @@ func (r *resident) mappings(pid int, yield func(mapping)) {
 }
 
 // replaced reports whether a mapped file is no more what stands at its path. The path is a hint, which may be one of another mount namespace:
-// when another file stands there, the server is asked whether the mapped one has a name still.
+// when another file stands there, the server is asked whether the mapped one has a name still. Once the kernel knows that it has none,
+// it does not ask again and says ESTALE (fs/nfs/dir.c, nfs_lookup_verify_inode).
 func (r *resident) replaced(pid int, m *mapping) bool {
 	var st unix.Statx_t
 	if fd, err := r.open(strings.TrimPrefix(m.path, "/"), 0); err == nil {
@@ -205,5 +207,5 @@ func (r *resident) replaced(pid int, m *mapping) bool {
 		}
 	}
 	err := unix.Statx(r.proc, fmt.Sprintf("%d/map_files/%s", pid, m.at), unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
-	return err == nil && st.Ino == m.inode && st.Nlink == 0
+	return errors.Is(err, unix.ESTALE) || err == nil && st.Ino == m.inode && st.Nlink == 0
 }
