@@ -1,7 +1,8 @@
 // Propagate tells how long an edit in a watched master takes to the last of many replicas, as their nodes read it.
 //
 // Every replica has a connection from its node's own address. An edit is over when its last file is closed: from then on the time runs, until
-// every replica has given the new bytes to real NFS calls, compared one by one. The replicas are asked one after the other, so asking is in the time.
+// every replica has given the new bytes to real NFS calls, compared one by one. A few ask at a time, each its share of the replicas, so asking
+// is in the time.
 // With a package of many files, every replica is asked for the last file of it, and some for all files; with a large file, every one for its first
 // and last 64 KiB, and one for all of it. A replica shows a version as a whole or not at all.
 //
@@ -24,6 +25,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/vfs"
@@ -120,23 +123,16 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	if err := e.write(o.master); err != nil {
 		return err
 	}
-	begin := time.Now()
-	first := time.Duration(0)
-	for i, t := range trees {
-		if err := await(func() error { return e.check(t, e.last) }); err != nil {
-			return fmt.Errorf("replica %d: %w", i, err)
-		}
-		if i == 0 {
-			first = time.Since(begin)
-		}
+	first, all, err := e.seen(trees)
+	if err != nil {
+		return err
 	}
-	all := time.Since(begin)
 	for i := 0; i < len(trees); i += max(len(trees)/16, 1) {
 		if err := e.whole(trees[i], len(e.files) > 1 || i == 0); err != nil {
 			return fmt.Errorf("replica %d: %w", i, err)
 		}
 	}
-	begin = time.Now()
+	begin := time.Now()
 	if err := o.copy(); err != nil {
 		return err
 	}
@@ -146,6 +142,30 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	fmt.Printf("  rsync to %d copies %.3fs; for %d that would be %.0fs (extrapolated)\n", o.sample, sample.Seconds(), o.nodes, peer.Seconds())
 	fmt.Printf("  ratio   %s dim/rsync: wall %.5f\n", e.what, all.Seconds()/peer.Seconds())
 	return nil
+}
+
+// askers is how many replicas are asked at a time.
+const askers = 8
+
+// seen waits until all replicas have shown the edit; it returns how long the first and the last took.
+func (e *edit) seen(trees []*nfsclient.Tree) (first, all time.Duration, err error) {
+	begin := time.Now()
+	var g errgroup.Group
+	for share := range askers {
+		g.Go(func() error {
+			for i := share; i < len(trees); i += askers {
+				if err := await(func() error { return e.check(trees[i], e.last) }); err != nil {
+					return fmt.Errorf("replica %d: %w", i, err)
+				}
+				if i == 0 {
+					first = time.Since(begin)
+				}
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	return first, time.Since(begin), err
 }
 
 func (e *edit) write(master string) error {
@@ -191,7 +211,7 @@ func (e *edit) check(t *nfsclient.Tree, path string) error {
 		return errOther
 	}
 	n := min(len(want), ends)
-	if err := compare(t, h, want[:n], 0); err != nil {
+	if err := compare(t, h, want[:n], 0); err != nil || n == len(want) {
 		return err
 	}
 	return compare(t, h, want[len(want)-n:], len(want)-n)
