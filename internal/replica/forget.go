@@ -78,7 +78,8 @@ func (r *Replica) forgetOne(s *SetAside) error {
 }
 
 // bury removes name, with all that is in it, from an open directory of the saved area. A file by whose id the version's own goes by
-// another one stays, without content: else that id would be taken back from a node that has the file open.
+// another one stays, without content: else that id would be taken back from a node that has the file open. Where it has a further name, in the
+// layer or set aside, that keeps the id, and the content.
 func (r *Replica) bury(dir int, name string) (kept bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -89,7 +90,7 @@ func (r *Replica) bury(dir int, name string) (kept bool, err error) {
 	}
 	v, err := getXattr(dir, name, xattrID, make([]byte, 64))
 	id, _, ok := parseIDValue(v)
-	if err != nil || !ok || !r.past.aliased(id) {
+	if err != nil || !ok || st.Nlink > 1 || !r.past.aliased(id) {
 		return false, unix.Unlinkat(dir, name, 0)
 	}
 	if err := unix.Lsetxattr(procPath(dir, name), xattrSaved, []byte("forgotten"), 0); err != nil {

@@ -193,6 +193,13 @@ func (st *state) advance(s *step) {
 	}
 }
 
+// advance notes that the switch s of a replica is done. Set.Versions may be looking at the state.
+func (j *journal) advance(st *state, s *step) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	st.advance(s)
+}
+
 // stepKey is what tells steps without node files apart.
 type stepKey struct {
 	before   *step

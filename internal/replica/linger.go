@@ -103,6 +103,21 @@ func (l *lingering) add(x *lingerer) {
 	}
 }
 
+// resize notes that obj, which lingers and is still written to, takes so many bytes now.
+func (l *lingering) resize(key lingerKey, obj *object, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.all[key]
+	if x == nil || x.obj != obj {
+		return
+	}
+	l.bytes += bytes - x.bytes
+	x.bytes = bytes
+	for l.bytes > lingerBytes && len(l.queue) > 0 {
+		l.popLocked()
+	}
+}
+
 func (l *lingering) popLocked() {
 	x := l.queue[0]
 	l.queue[0] = nil

@@ -37,7 +37,7 @@ func occupied(st *unix.Stat_t) int64 {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return 0
 	}
-	return min(st.Blocks*512, int64(upward(uint64(st.Size))))
+	return int64(min(uint64(st.Blocks)*512, upward(uint64(st.Size)))) // a size may be too large to be rounded up as an int64
 }
 
 // count notes what o takes now. r is locked, at least for reading.
@@ -47,10 +47,13 @@ func (r *Replica) count(o *object, n int64) {
 	}
 }
 
-// recount notes what o, of which st tells, takes now; nothing when it is in the layer no more.
+// recount notes what o, of which st tells, takes now; nothing when it was set aside.
 func (r *Replica) recount(o *object, st *unix.Stat_t) {
-	if len(o.names) > 0 {
+	switch {
+	case len(o.names) > 0:
 		r.count(o, occupied(st))
+	case o.removed:
+		r.set.lingering.resize(lingerKey{r.tree, o.id}, o, occupied(st))
 	}
 }
 
@@ -72,13 +75,16 @@ func (r *Replica) roomForOne() error {
 }
 
 // reserve keeps room for a write of n bytes at off to o, whose file has the attributes was, until the caller gives the result back
-// to r.reserved. So many writers together keep to the quota too.
+// to r.reserved. So many writers together keep to the quota too. What is in the layer no more may grow as far as it could if it still counted.
 func (r *Replica) reserve(o *object, fd int, was *vfs.Attr, off uint64, n int) (kept int64, err error) {
 	r.mu.RLock()
 	limit := r.rules.QuotaBytes
-	counts := len(o.names) > 0 && !o.dead
+	dead, beside := o.dead, int64(0)
+	if len(o.names) == 0 {
+		beside = int64(was.Used)
+	}
 	r.mu.RUnlock()
-	if limit == 0 || !counts || n == 0 {
+	if limit == 0 || dead || n == 0 {
 		return 0, nil
 	}
 	from, to := off&^(quotaBlock-1), upward(off+uint64(n))
@@ -90,7 +96,7 @@ func (r *Replica) reserve(o *object, fd int, was *vfs.Attr, off uint64, n int) (
 		if need == 0 {
 			return 0, nil
 		}
-		if r.reserved.Add(need)+r.used.Load() <= int64(min(limit, 1<<62)) {
+		if r.reserved.Add(need)+r.used.Load()+beside <= int64(min(limit, 1<<62)) {
 			return need, nil
 		}
 		r.reserved.Add(-need)

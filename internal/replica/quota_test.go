@@ -2,10 +2,13 @@ package replica
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"dim/internal/vfs"
 )
@@ -170,5 +173,50 @@ func TestManyWritersTogetherKeepToTheQuota(t *testing.T) {
 	u := o.used()
 	if u.Bytes > quota || int(u.Bytes) != written || written < quota*3/4 {
 		t.Errorf("%d written, %d counted, quota %d", written, u.Bytes, quota)
+	}
+}
+
+// A size near the largest there is must not count as less than nothing.
+func TestAQuotaCountsTheLargestFile(t *testing.T) {
+	for _, size := range []int64{math.MaxInt64, math.MaxInt64 - quotaBlock, 1 << 62} {
+		if n := occupied(&unix.Stat_t{Mode: unix.S_IFREG, Size: size, Blocks: 8}); n != 4096 {
+			t.Errorf("size %d: counted %d", size, n)
+		}
+	}
+}
+
+// Who has a file open that is in the layer no more must not fill the disk with it.
+func TestAQuotaBoundsWhatIsInTheLayerNoMore(t *testing.T) {
+	o := quotaSite(t, 64<<10, 0)
+	o.write("etc/mine", strings.Repeat("y", 8192))
+	o.write("etc/a", strings.Repeat("y", 8192))
+	removed, aside := o.handle("etc/mine"), o.handle("etc/a")
+	o.remove("etc/mine")
+	l := &o.s.lingering
+	for off := uint64(8192); off < 56<<10; off += 8192 { // etc/a has the rest
+		if _, err := o.Write(root, removed, make([]byte, 8192), off, vfs.FileSync); err != nil {
+			t.Fatalf("write to a removed file, at %d: %v", off, err)
+		}
+	}
+	if _, err := o.Write(root, removed, []byte("x"), 56<<10, vfs.FileSync); err != vfs.EDQUOT {
+		t.Errorf("a removed file beyond the quota: %v", err)
+	}
+	if n := l.room(); n != 56<<10 {
+		t.Errorf("what lingers counts %d", n)
+	}
+	if _, err := o.Reset([]string{"etc/a"}, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Write(root, aside, []byte("x"), 8192, vfs.FileSync); err != nil {
+		t.Errorf("a file that was set aside: %v", err)
+	}
+	if _, err := o.Write(root, aside, []byte("x"), 64<<10, vfs.FileSync); err != nil {
+		t.Errorf("a hole in it: %v", err)
+	}
+	if _, err := o.Write(root, aside, make([]byte, 64<<10), 0, vfs.FileSync); err != vfs.EDQUOT {
+		t.Errorf("a file that was set aside, beyond the quota: %v", err)
+	}
+	if u := o.used(); u.Bytes != 0 {
+		t.Errorf("counted %d", u.Bytes)
 	}
 }

@@ -223,6 +223,32 @@ func TestWhatIsForgottenTakesNoIDFromWhoHasTheFileOpen(t *testing.T) {
 	}
 }
 
+// A file that was set aside under one of its names is the node's under the other.
+func TestWhatIsForgottenKeepsItsContentUnderAFurtherName(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/a", "mine")
+	if _, err := o.Link(root, o.handle("etc/a"), o.handle("etc"), "other"); err != nil {
+		t.Fatal(err)
+	}
+	open := o.handle("etc/other")
+	if list, err := o.Reset([]string{"etc/a"}, false); err != nil || len(list) != 1 {
+		t.Fatalf("reset: %+v, %v", list, err)
+	}
+	o.want("etc/a", "a1") // goes by another id: the node's file has its own
+	if list, err := o.Forget(Oblivion{Path: "etc/a"}); err != nil || len(list) != 1 {
+		t.Fatalf("forget: %+v, %v", list, err)
+	}
+	for range 2 {
+		o.want("etc/other", "mine")
+		o.want("etc/a", "a1")
+		if got := o.read(open); got != "mine" || o.handle("etc/a") == open {
+			t.Errorf("who has the file open reads %q", got)
+		}
+		o.restart()
+	}
+}
+
 func TestTheRuleRemovesWhatWasSetAsideLongAgo(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.version(t, 1, v1), m)

@@ -301,7 +301,7 @@ func (s *Set) record(kind string, at int64, list []*transition) error {
 // apply makes the replica, which is locked, show the new view. Its places are made anew by the next call.
 func (t *transition) apply(with *together) {
 	r := t.r
-	r.state.advance(shared(with.steps, step{
+	r.set.journal.advance(r.state, shared(with.steps, step{
 		before: r.state.steps, at: with.at, from: t.from, to: t.version, prior: r.state.files,
 	}, t.files))
 	if t.segment != nil && r.recalled {
