@@ -198,6 +198,19 @@ func TestSizesCountsAndAgesReadWell(t *testing.T) {
 	}
 }
 
+func TestAnAgeIsNeverLessThanWhatWasAskedFor(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, "0d": 0, "90m": 90 * time.Minute, "1.5d": 36 * time.Hour, "30d": 720 * time.Hour} {
+		if age, err := days(text); age != want || err != nil {
+			t.Errorf("%q is %v, %v, want %v", text, age, err, want)
+		}
+	}
+	for _, bad := range []string{"-1d", "-5m", "d", "5", "1000000d", "-1000000d", "99999999d"} {
+		if age, err := days(bad); err == nil {
+			t.Errorf("%q is %v", bad, age)
+		}
+	}
+}
+
 func TestNamesCannotCommandTheTerminal(t *testing.T) {
 	for in, want := range map[string]string{
 		"etc/motd": "etc/motd", "größe": "größe", "a\x1b[2Jb": `"a\x1b[2Jb"`, "a\nb": `"a\nb"`, "bad\xff": `"bad\xff"`, "": "",

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -59,15 +61,18 @@ What is older than the description's <saved days="…"/> (90 days without one) i
 }
 
 // days reads an age: a duration, or a number of days with "d" behind it. "" is 0.
-func days(s string) (time.Duration, error) {
+func days(s string) (age time.Duration, err error) {
+	unit := time.Duration(1)
 	if n, ok := strings.CutSuffix(s, "d"); ok {
-		d, err := time.ParseDuration(n + "h")
-		return 24 * d, err
+		s, unit = n+"h", 24
 	}
-	if s == "" {
-		return 0, nil
+	if s != "" {
+		age, err = time.ParseDuration(s)
 	}
-	return time.ParseDuration(s)
+	if age < 0 || age > math.MaxInt64/unit {
+		return 0, errors.New("it is below 0, or too long")
+	}
+	return age * unit, err
 }
 
 func (a *app) nodeSaved(ctx context.Context, node string, q control.ForgetRequest) error {
