@@ -2,6 +2,7 @@ package coord
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -34,6 +35,12 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 		for _, ref := range refs {
 			ops = append(ops, clientv3.OpDelete(c.imageKey(ref.Image, fmt.Sprintf("versions/%08d", ref.Number))))
 		}
+		// Who decides just now asks what was put since, and of a key that is gone nothing tells.
+		desired, err := json.Marshal(s.Desired)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, clientv3.OpPut(c.prefix+"desired", string(desired)))
 		r, err := c.txn(ctx, c.unmoved(s.Revision), ops)
 		if err != nil {
 			return nil, fmt.Errorf("remove versions: %w", err)

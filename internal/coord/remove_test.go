@@ -53,6 +53,28 @@ func TestARemovalIsDecidedAgainWhenSomethingComesBetween(t *testing.T) {
 	}
 }
 
+func TestADecisionIsMadeAgainWhenAVersionWasRemoved(t *testing.T) {
+	c := open(t, t.TempDir())
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	one := image.Ref{Image: "compute", Number: 1}
+	gone := errors.New("gone")
+	asked := 0
+	err := c.Decide(t.Context(), func(s State) (Change, error) {
+		if asked++; asked == 1 { // another admin
+			_, err := c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return []image.Ref{one}, nil })
+			must(t, err)
+		}
+		if _, ok := s.Resolve(one); !ok {
+			return Change{}, gone
+		}
+		return Change{Desired: map[string]string{"n01": "compute@1"}}, nil
+	})
+	if !errors.Is(err, gone) || asked != 2 {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+}
+
 func TestATagIsRemovedOnlyFromTheVersionItNames(t *testing.T) {
 	c := open(t, t.TempDir())
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))

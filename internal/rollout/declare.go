@@ -78,8 +78,12 @@ func (f *follows) setCurrent(image string, number int) {
 }
 
 // Declare begins a rollout with its first ring; of r it takes what a person decides: Image, Version, When, Rings without Ran, All, Soak, Check and
-// Hook. ran are the nodes that run now. The error is ErrConflict when one that is under way has nodes in common with it.
+// Hook. ran are the nodes that run now. The error is ErrConflict when one that is under way has nodes in common with it, and coord.ErrNotFound
+// when there is no such version.
 func Declare(s coord.State, r Rollout, ran []string, now time.Time) (Rollout, coord.Change, error) {
+	if _, ok := s.Images[r.Image].Version(r.Version); !ok { // it was removed just now
+		return r, coord.Change{}, fmt.Errorf("roll out %s: %w", r.Ref(), coord.ErrNotFound)
+	}
 	active, err := Active(s)
 	if err != nil {
 		return r, coord.Change{}, err

@@ -388,6 +388,9 @@ func TestTwoRolloutsOfOneNodeConflict(t *testing.T) {
 	if _, err := w.declare(t, 3, Now, "45"); err != nil {
 		t.Errorf("others: %v", err)
 	}
+	if _, err := w.declare(t, 4, Now, "6"); !errors.Is(err, coord.ErrNotFound) {
+		t.Errorf("to a version that was removed: %v", err)
+	}
 	c, err := Stop(w.s, 1, w.now)
 	if err != nil {
 		t.Fatal(err)
