@@ -26,6 +26,7 @@ type lingering struct {
 	all   map[lingerKey]*lingerer
 	queue []*lingerer // oldest first
 	bytes int64
+	lasts time.Duration // of each; lingerFor but in tests
 	timer *time.Timer
 	ended bool
 }
@@ -88,7 +89,7 @@ func (l *lingering) add(x *lingerer) {
 	if l.all == nil {
 		l.all = make(map[lingerKey]*lingerer)
 	}
-	x.until = time.Now().Add(lingerFor)
+	x.until = time.Now().Add(l.lasts)
 	l.all[x.key] = x
 	l.queue = append(l.queue, x)
 	l.bytes += x.bytes
@@ -99,7 +100,7 @@ func (l *lingering) add(x *lingerer) {
 		l.popLocked()
 	}
 	if l.timer == nil {
-		l.timer = time.AfterFunc(lingerFor, l.sweep)
+		l.timer = time.AfterFunc(l.lasts, l.sweep)
 	}
 }
 

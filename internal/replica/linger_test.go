@@ -13,6 +13,7 @@ import (
 func TestWhatANodeRemovesLingers(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.version(t, 1, v1), m)
+	o.s.lingering.lasts = time.Hour
 	o.write("etc/mine", "mine")
 	o.write("etc/next", "next")
 	handles := map[string]vfs.Handle{"mine": o.handle("etc/mine"), "a1": o.handle("etc/a"), "b1": o.handle("etc/b")}
@@ -51,6 +52,7 @@ func TestWhatANodeRemovesLingers(t *testing.T) {
 func TestWhatLingersIsBoundedAndEnds(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.version(t, 1, v1), m)
+	o.s.lingering.lasts = time.Hour
 	var handles []vfs.Handle
 	for n := range lingerFiles + 10 {
 		name := fmt.Sprint("etc/f", n)

@@ -81,7 +81,7 @@ func (r *Replica) reserve(o *object, fd int, was *vfs.Attr, off uint64, n int) (
 	limit := r.rules.QuotaBytes
 	dead, beside := o.dead, int64(0)
 	if len(o.names) == 0 {
-		beside = int64(was.Used)
+		beside = int64(min(was.Used, upward(was.Size))) // as occupied counts
 	}
 	r.mu.RUnlock()
 	if limit == 0 || dead || n == 0 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -190,6 +191,7 @@ func TestAQuotaBoundsWhatIsInTheLayerNoMore(t *testing.T) {
 	o := quotaSite(t, 64<<10, 0)
 	o.write("etc/mine", strings.Repeat("y", 8192))
 	o.write("etc/a", strings.Repeat("y", 8192))
+	o.s.lingering.lasts = time.Hour
 	removed, aside := o.handle("etc/mine"), o.handle("etc/a")
 	o.remove("etc/mine")
 	l := &o.s.lingering

@@ -150,6 +150,7 @@ func newSet(o Options) *Set {
 		recalled: make(map[*step]remembered), files: fds.New(openFiles(o.OpenFiles)),
 	}
 	s.indexes.source = o.Source
+	s.lingering.lasts = lingerFor
 	s.batches.New = func() any { return new([batch]vfs.DirEntry) }
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
