@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/rollout"
 	"dim/internal/store"
 	"dim/internal/watch"
 )
@@ -192,7 +194,10 @@ func (x *watched) publish(ctx context.Context, r capture.Result) error {
 		x.versions++
 	}
 	x.mu.Unlock()
-	if x.behind = x.behind || r.Changed; !x.behind || x.from.declared.Rollout == "" {
+	if x.from.declared.Rollout == "" {
+		return nil
+	}
+	if x.behind = x.behind || r.Changed || x.untold(r.Version); !x.behind {
 		return nil
 	}
 	_, err := x.d.Rollout(ctx, control.RolloutRequest{Version: r.Version.Ref().String(), When: x.from.declared.Rollout})
@@ -201,6 +206,16 @@ func (x *watched) publish(ctx context.Context, r capture.Result) error {
 	}
 	x.behind = false
 	return nil
+}
+
+// untold reports whether a version was made since the master is watched and no rollout has ever led to it: it was captured by hand, or the server
+// ended before nodes were told. One that was undone stays so.
+func (x *watched) untold(v image.Version) bool {
+	if v.Created.Before(x.from.declared.Declared) {
+		return false
+	}
+	list, err := rollout.List(x.d.declared().state)
+	return err == nil && !slices.ContainsFunc(list, func(r rollout.Rollout) bool { return r.Image == v.Image && r.Version == v.Number })
 }
 
 // publish tells the cluster of a version that is in the store.

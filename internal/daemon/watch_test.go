@@ -67,6 +67,36 @@ func TestAWatchedMasterIsOnTheNodes(t *testing.T) {
 	}
 }
 
+func TestWhatIsCapturedByHandOfAWatchedMasterIsOnTheNodesToo(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	s.capture("compute")
+	s.watch(control.WatchRequest{Rollout: "now", Debounce: 1})
+	eventually(t, "it is watched", func() bool {
+		w := s.status().Images[0].Watch
+		return w != nil && w.Walks > 0
+	})
+	tree := s.mount("127.0.0.11", "/nodes/n01")
+	s.put("etc/motd", "by hand\n")
+	made := s.captureWith(control.CaptureRequest{Image: "compute"}) // before the watch does
+	eventually(t, "the node follows", func() bool { return read(t, tree, "etc/motd") == "by hand\n" })
+	if newest := s.status().Images[0].Newest.Number; newest != made.Version.Number {
+		t.Errorf("version %d was captured by hand, and now there is %d", made.Version.Number, newest)
+	}
+	list, err := s.client().Rollouts(t.Context())
+	must(t, err)
+	alter(s, list[0].ID, "undo")
+	must(t, s.stop())
+	s.start()
+	eventually(t, "it is watched again", func() bool {
+		w := s.status().Images[0].Watch
+		return w != nil && w.Walks > 0
+	})
+	if got := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd"); got == "by hand\n" {
+		t.Error("what was undone came back by itself")
+	}
+}
+
 func TestAWatchedMasterThatIsGoneIsAProblem(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
