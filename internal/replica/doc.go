@@ -35,7 +35,8 @@
 // writers. A reply waits for the disk outside all locks, and those that wait at the same time share one flush (package commit).
 //
 // Lock order: Set.switching, then object.write, then Replica.mu (several at a time only by the holder of Set.switching), then journal.mu,
-// Set.mu, indexes.mu, rendered.mu, lingering.mu and the locks of fds, none of which is held while another of them is taken.
+// Set.mu, indexes.mu, rendered.mu, lingering.mu and the locks of fds, none of which is held while another of them is taken, but that
+// those of fds are taken under lingering.mu.
 //
 // # What it must not know
 //
