@@ -56,7 +56,7 @@ func rounds() int {
 }
 
 func TestOnlyWhatHappensInsideIsTold(t *testing.T) {
-	l := newLab(t, newDisk(t, "").dir)
+	l := newLab(t, newDisk(t, "tmpfs").dir) // on which nobody else links anything
 	l.put("d/f", "1")
 	l.put("a1/x", "2")
 	out := filepath.Join(l.fs, "outside")
@@ -89,7 +89,7 @@ func TestOnlyWhatHappensInsideIsTold(t *testing.T) {
 }
 
 func TestAWriteByANameOutsideIsTold(t *testing.T) {
-	l := newLab(t, newDisk(t, "").dir)
+	l := newLab(t, newDisk(t, "tmpfs").dir) // on which nobody else links anything
 	l.put("d/f", "1")
 	k, f := l.hearing()
 	out := filepath.Join(l.fs, "outside", "link")
@@ -167,7 +167,7 @@ func (r *running) told() {
 }
 
 func TestAWatcherFollows(t *testing.T) {
-	l := newLab(t, newDisk(t, "").dir)
+	l := newLab(t, newDisk(t, "tmpfs").dir)
 	l.put("d/f", "1")
 	r := l.run(unix.FAN_UNLIMITED_QUEUE)
 	r.catchesUp("the start")
