@@ -106,7 +106,7 @@ func unescapePath(s string) (string, error) {
 
 var (
 	errAnswer   = errors.New("the answer is not understood")
-	errReplaced = errors.New("another process of this node hears of switches")
+	errReplaced = errors.New("another process of this node has called")
 )
 
 // answer reads what the server says, line by line.

@@ -41,7 +41,7 @@ type resident struct {
 // device is a file system's number, as mountinfo and as maps have it.
 type device struct{ decimal, hex string }
 
-// Stay is the whole of the process that stays; it returns only an error, and only when it cannot begin or there is another. args are the
+// Stay is the whole of the process that stays; it returns only an error, and only when it cannot begin. args are the
 // server's address, up to where the replica's state is known, the directory that the replica is mounted on, and /proc; a directory
 // may be given as # and the number of an open file. When it is ready it says so on its output.
 func Stay(args []string) (err error) {
@@ -56,7 +56,8 @@ func Stay(args []string) (err error) {
 		}
 	}()
 	r.settle()
-	return r.run()
+	r.run()
+	return nil
 }
 
 func newResident(args []string) (*resident, error) {
@@ -122,21 +123,19 @@ func (r *resident) again(fault any) error {
 	return fmt.Errorf("begin anew after %v: %w", fault, err)
 }
 
-// run calls for ever. A server that does not answer is asked again at growing intervals.
-func (r *resident) run() error {
+// run calls for ever. A server that does not answer is asked again at growing intervals; so is one that another process of the node has called: any
+// user's can, and must not end this one.
+func (r *resident) run() {
 	pause := backoff{next: firstPause, most: mostPause, rand: newRand(rand.Uint64(), []byte(r.boot))}
 	first := pause
 	r.findStale()
 	for {
 		r.findMounts()
-		switch err := r.hear(); {
-		case errors.Is(err, errReplaced):
-			return err
-		case err != nil:
+		if r.hear() != nil {
 			time.Sleep(pause.take())
-		default:
-			pause = backoff{next: first.next, most: first.most, rand: first.rand}
+			continue
 		}
+		pause = backoff{next: first.next, most: first.most, rand: first.rand}
 	}
 }
 

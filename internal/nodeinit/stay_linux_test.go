@@ -105,6 +105,9 @@ func (h *heard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case text := <-call.answer:
+		if text == "" {
+			w.WriteHeader(http.StatusConflict)
+		}
 		fmt.Fprint(w, text)
 	case <-r.Context().Done():
 	}
@@ -176,6 +179,10 @@ func TestTheProcessThatStaysOutlivesTheHandover(t *testing.T) {
 	call.answer <- "now compute:8\nlook /\nlook /etc\nlook /gone\nend\n"
 	if call = h.call(t); !strings.Contains(call.said, `"seen":"compute:8"`) {
 		t.Errorf("after the answer: %s", call.said)
+	}
+	call.answer <- "" // somebody on the node has called, too
+	if call = h.call(t); !strings.Contains(call.said, `"seen":"compute:8"`) {
+		t.Errorf("after another process has called: %s", call.said)
 	}
 }
 
