@@ -83,6 +83,12 @@ func (r *Replica) scan() error {
 	r.past.aside = nil
 	r.used.Store(0)
 	r.objects = make(map[image.ID]*object)
+	if !r.cleaned { // later there may be what a call is just making
+		if err := r.cleanWork(); err != nil {
+			return fmt.Errorf("clean %s/work: %w", r.dir, err)
+		}
+		r.cleaned = true
+	}
 	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
 	if err == unix.ENOENT {
 		return nil
@@ -95,12 +101,6 @@ func (r *Replica) scan() error {
 		return fmt.Errorf("read layer %s: %w", r.dir, err)
 	}
 	r.elder = nil
-	if !r.cleaned { // later there may be what a call is just making
-		if err := r.cleanWork(); err != nil {
-			return fmt.Errorf("clean %s/work: %w", r.dir, err)
-		}
-		r.cleaned = true
-	}
 	if err := r.completeGroups(); err != nil {
 		return fmt.Errorf("complete hard links of %s: %w", r.dir, err)
 	}

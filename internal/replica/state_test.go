@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -426,6 +427,30 @@ func TestAResetThatIsBrokenOffLosesNothing(t *testing.T) {
 				t.Errorf("crash at point %d of a reset of %q, then a restore (-want +got):\n%s", point, paths, diff)
 			}
 		}
+	}
+}
+
+// When a layer is read anew, what a call is just copying up stays in work/, also of a node that had no layer when it was read first.
+func TestALayerThatIsReadAnewLeavesCallsTheirWork(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.want("etc/a", "a1")
+	o.write("etc/a", "mine")
+	staged := filepath.Join(o.opts.Dir, "n01/compute/work/#staged")
+	if err := os.WriteFile(staged, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Reset([]string{"etc/a"}, false); err != nil {
+		t.Fatal(err)
+	}
+	o.want("etc/a", "a1")
+	if _, err := os.Lstat(staged); err != nil {
+		t.Error(err)
+	}
+	o.restart()
+	o.want("etc/a", "a1")
+	if _, err := os.Lstat(staged); !os.IsNotExist(err) {
+		t.Errorf("what a crash has left in work/: %v", err)
 	}
 }
 
