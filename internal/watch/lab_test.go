@@ -156,12 +156,15 @@ func (l *lab) heard(k *kernel, f *finder) Changes {
 	return Changes{}
 }
 
+// always is a file that mutate leaves alone: a master that is empty all of a sudden is not captured.
+const always = "always"
+
 // mutate does something random in the master or beside it.
 func (l *lab) mutate(r *rand.Rand) {
 	var dirs, files []string
 	must(l.t, filepath.WalkDir(l.fs, func(path string, e os.DirEntry, err error) error {
 		switch {
-		case err != nil || len(path) <= len(l.fs) || path == filepath.Dir(l.master) || e.Name() == "lost+found":
+		case err != nil || len(path) <= len(l.fs) || path == filepath.Dir(l.master) || e.Name() == "lost+found" || e.Name() == always:
 		case e.IsDir():
 			dirs = append(dirs, path)
 		default:

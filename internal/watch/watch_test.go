@@ -27,6 +27,7 @@ func TestWhatTheKernelTellsIsEnough(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			l.put("a1/left/out", "1")
 			l.put("b/c/d", "2")
+			l.put(always, "")
 			if _, err := l.do(t.Context(), Changes{All: true}); err != nil {
 				t.Fatal(err)
 			}
