@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
+	"net/url"
 	"strings"
 )
 
@@ -81,29 +81,6 @@ func escapePath(path string) string {
 	return b.String()
 }
 
-func unescapePath(s string) (string, error) {
-	if strings.IndexByte(s, '%') < 0 {
-		return s, nil
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			b.WriteByte(s[i])
-			continue
-		}
-		if i+3 > len(s) {
-			return "", errAnswer
-		}
-		c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-		if err != nil {
-			return "", errAnswer
-		}
-		b.WriteByte(byte(c))
-		i += 2
-	}
-	return b.String(), nil
-}
-
 var (
 	errAnswer   = errors.New("the answer is not understood")
 	errReplaced = errors.New("another process of this node has called")
@@ -135,7 +112,7 @@ func (a *answer) line(line string) (dir string, look bool, err error) {
 	case word == "now" && rest != "" && len(rest) <= maxDetail:
 		a.now = rest
 	case word == "look" && strings.HasPrefix(rest, "/"):
-		dir, err = unescapePath(rest[1:])
+		dir, err = url.PathUnescape(rest[1:])
 		return dir, true, err
 	case word == "end" && a.now != "":
 		a.ended = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -98,36 +99,11 @@ func parseSeen(s string) (image string, stamp int64, err error) {
 
 // parsePath reads an absolute path with %XX for bytes that a line cannot have.
 func parsePath(s string) (string, error) {
-	p, err := unescape(s)
+	p, err := url.PathUnescape(s)
 	if err != nil || len(p) > maxPath || !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.IndexByte(p, 0) >= 0 {
 		return "", fmt.Errorf("%q is no path", clean(s, maxWord))
 	}
 	return p[1:], nil
-}
-
-var errEscape = errors.New("want two hexadecimal digits after %")
-
-func unescape(s string) (string, error) {
-	if strings.IndexByte(s, '%') < 0 {
-		return s, nil
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			b.WriteByte(s[i])
-			continue
-		}
-		if i+3 > len(s) {
-			return "", errEscape
-		}
-		c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-		if err != nil {
-			return "", errEscape
-		}
-		b.WriteByte(byte(c))
-		i += 2
-	}
-	return b.String(), nil
 }
 
 // clean bounds what a node calls something, and takes out what is no visible character.
