@@ -112,12 +112,12 @@ func (r *Replica) resetAll(dry bool) ([]SetAside, error) {
 	if err := a.reset(r.root); err != nil || dry || len(a.list) == 0 {
 		return a.list, a.giveUp(err)
 	}
-	return a.list, a.finish(a.replaceLayer(""))
+	return a.list, a.finish(a.dropLayer())
 }
 
-// replaceLayer moves the layer to the saved area and puts the one at path next, from the replica's directory, in its place, or none.
+// dropLayer moves the layer to the saved area, by one rename.
 // Everything that the replica shows gets a new ctime first: what shows afterwards may be older than what a client has seen.
-func (a *asider) replaceLayer(next string) error {
+func (a *asider) dropLayer() error {
 	r := a.r
 	if err := r.set.crash("before reset"); err != nil {
 		return err
@@ -152,35 +152,10 @@ func (a *asider) replaceLayer(next string) error {
 	if err := r.set.crash("in reset"); err != nil {
 		return err
 	}
-	if err := swapLayer(dir, area, stampName(time.Unix(0, a.at)), next, r.root.obj != nil); err != nil {
+	if err := unix.Renameat(dir, "upper", area, stampName(time.Unix(0, a.at))); err != nil {
 		return fmt.Errorf("set the layer aside: %w", err)
 	}
 	return errors.Join(r.set.settle(area), r.set.settle(dir))
-}
-
-// swapLayer moves upper to area/stamp and next to upper: in one step where the file system can swap, else what a crash leaves is
-// the old layer set aside and none in its place.
-func swapLayer(dir, area int, stamp, next string, some bool) error {
-	switch {
-	case next == "":
-		return unix.Renameat(dir, "upper", area, stamp)
-	case !some:
-		return unix.Renameat(dir, next, dir, "upper")
-	}
-	if err := unix.Renameat(dir, next, area, stamp); err != nil {
-		return err
-	}
-	err := unix.Renameat2(area, stamp, dir, "upper", unix.RENAME_EXCHANGE)
-	if err != unix.EINVAL {
-		return err
-	}
-	if err := unix.Renameat(area, stamp, dir, next); err != nil {
-		return err
-	}
-	if err := unix.Renameat(dir, "upper", area, stamp); err != nil {
-		return err
-	}
-	return unix.Renameat(dir, next, dir, "upper")
 }
 
 // settle syncs an open directory, when replies promise that.
