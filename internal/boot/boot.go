@@ -77,7 +77,9 @@ type Options struct {
 	Assets  Assets
 	Tracker *Tracker
 	// Begin, if not nil, is called when a node itself asks for what it is to boot, before Assets is asked.
-	Begin   func(node *cluster.Node)
+	Begin func(node *cluster.Node)
+	// Keep, if not nil, is called before a node hears what it boots: a server that is restarted then must know that it boots.
+	Keep    func()
 	Log     *slog.Logger
 	Loaders string // directory of the iPXE package; default /usr/lib/ipxe
 	// StandIn is described in the package comment; the default of 3 s is met by the second question of PXE ROMs (at 4 s)
@@ -158,6 +160,14 @@ func (b *Boot) assets(ctx context.Context, p place) (kernel, initramfs Asset, er
 // reached notes that a node reached a stage.
 func (b *Boot) reached(p place, stage Stage, detail string) {
 	b.note(p, Event{Stage: stage, Detail: detail})
+}
+
+// told notes that a node is about to hear what it boots.
+func (b *Boot) told(p place, detail string) {
+	b.reached(p, StageScript, detail)
+	if b.Keep != nil && !p.onlooker {
+		b.Keep()
+	}
 }
 
 // stuck notes that a node cannot get through a stage.

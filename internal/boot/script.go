@@ -53,7 +53,7 @@ func (b *Boot) script(ctx context.Context, p place) string {
 		b.stuck(p, StageScript, err.Error())
 		return waitScript(p, err)
 	}
-	b.reached(p, StageScript, "")
+	b.told(p, "")
 	return fmt.Sprintf(bootScript, p.node.Name, p.node.Image.Name, p.addr,
 		p.url("/boot/kernel/"+kernel.Digest.String()), line,
 		p.url("/boot/initramfs/"+initramfs.Digest.String()), initramfsName) + retry(p)
@@ -102,7 +102,7 @@ func (b *Boot) pxelinuxConfig(ctx context.Context, p place) (string, error) {
 		b.stuck(p, StageScript, err.Error())
 		return "", err
 	}
-	b.reached(p, StageScript, "pxelinux")
+	b.told(p, "pxelinux")
 	return fmt.Sprintf("default dim\nlabel dim\n  kernel /boot/kernel/%s\n  initrd /boot/initramfs/%s\n  append %s\n",
 		kernel.Digest, initramfs.Digest, line), nil
 }

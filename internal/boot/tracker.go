@@ -40,12 +40,12 @@ const (
 
 // Event is one step of a boot.
 type Event struct {
-	Stage  Stage
-	Time   time.Time
-	Detail string // more about it
-	Error  string // why the stage does not succeed; it is being tried again
-	Count  int    // how often it was reported in a row: tries that fail in the same way are one event
-	Last   time.Time
+	Stage  Stage     `json:"stage"`
+	Time   time.Time `json:"time"`
+	Detail string    `json:"detail,omitempty"` // more about it
+	Error  string    `json:"error,omitempty"`  // why the stage does not succeed; it is being tried again
+	Count  int       `json:"count"`            // how often it was reported in a row: tries that fail in the same way are one event
+	Last   time.Time `json:"last"`
 }
 
 // State is where one node is.
@@ -58,13 +58,14 @@ type State struct {
 	Events []Event // of the last boot, oldest first
 }
 
-// Tracker follows the boots of all nodes, in memory: after a restart of the server nothing is known until nodes do something. Its methods may
-// be called from any number of goroutines and take no time to speak of.
+// Tracker follows the boots of all nodes, in memory; a Journal keeps what it knows. Its methods may be called from any number of
+// goroutines and take no time to speak of.
 type Tracker struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	boots map[cluster.NodeName]*bootRecord
+	mu      sync.Mutex
+	boots   map[cluster.NodeName]*bootRecord
+	changed map[cluster.NodeName]bool // since the Journal asked last
 }
 
 // bootRecord is the last boot of one node; events is never empty and sorted by time.
@@ -77,7 +78,7 @@ func NewTracker(now func() time.Time) *Tracker {
 	if now == nil {
 		now = time.Now
 	}
-	return &Tracker{now: now, boots: make(map[cluster.NodeName]*bootRecord)}
+	return &Tracker{now: now, boots: make(map[cluster.NodeName]*bootRecord), changed: make(map[cluster.NodeName]bool)}
 }
 
 // Report notes that node reached a stage just now.
@@ -117,6 +118,7 @@ func (t *Tracker) add(node cluster.NodeName, e Event) {
 	e.Last, e.Count = e.Time, 1
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.changed[node] = true
 	r := t.boots[node]
 	if r == nil || e.Stage == StageDHCP && !r.asksAgain(e.Time) {
 		t.boots[node] = &bootRecord{[]Event{e}}
@@ -199,7 +201,35 @@ func (r *bootRecord) state(node cluster.NodeName) State {
 func (t *Tracker) Forget(node cluster.NodeName) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.boots[node] != nil {
+		t.changed[node] = true
+	}
 	delete(t.boots, node)
+}
+
+// changes returns the nodes of which something new is known since the last call.
+func (t *Tracker) changes() []kept {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]kept, 0, len(t.changed))
+	for node := range t.changed {
+		k := kept{Node: node}
+		if r := t.boots[node]; r != nil {
+			k.Events = slices.Clone(r.events)
+		}
+		list = append(list, k)
+	}
+	clear(t.changed)
+	return list
+}
+
+// again lets the next call of changes return these nodes, too.
+func (t *Tracker) again(nodes []kept) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, k := range nodes {
+		t.changed[k.Node] = true
+	}
 }
 
 // words makes one bounded line of printable text out of what a node says: it will be shown on terminals.

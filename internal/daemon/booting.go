@@ -78,7 +78,7 @@ func (d *daemon) begins(n *cluster.Node) {
 	}
 	v, ok := now.state.Resolve(ref)
 	x := d.exports.node(n.Name)
-	if !ok || x == nil || same(x.fs.Version(), v) || !d.boots(n.Name) {
+	if !ok || x == nil || same(x.fs.Version(), v) || !d.mayBoot(n.Name) {
 		return
 	}
 	d.adopting.Lock()
@@ -107,9 +107,9 @@ func (d *daemon) begins(n *cluster.Node) {
 	}
 }
 
-// boots reports whether what a node asks for can belong to a boot. Where this server answers DHCP, a boot begins with a question for an
+// mayBoot reports whether what a node asks for can belong to a boot. Where this server answers DHCP, a boot begins with a question for an
 // address; an answer to a node that runs would be an answer to any of its users.
-func (d *daemon) boots(name cluster.NodeName) bool {
+func (d *daemon) mayBoot(name cluster.NodeName) bool {
 	e, ok := d.tracker.Last(name)
 	return !ok || !d.listening.DHCP || e.Stage != boot.StageRunning
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"dim/internal/boot"
 	"dim/internal/control"
 )
 
@@ -110,6 +111,11 @@ func TestANodeThatBootsKeepsTheVersionOfItsKernel(t *testing.T) {
 	if got := r.States[1].Verdict; got != "changes when its boot with compute@1 is over" {
 		t.Errorf("n02: %s", got)
 	}
+	must(t, s.stop())
+	s.start()
+	if got := motdOf(s, "n01") + motdOf(s, "n02"); got != "21" {
+		t.Errorf("after a restart n01 and n02 read %s", got)
+	}
 	for i, want := range []string{"kernel 1", ""} {
 		if code, text := s.web("127.0.0.12", "GET", assets[i], ""); code != 200 || want != "" && text != want {
 			t.Errorf("%s: %d %.20s", assets[i], code, text)
@@ -135,6 +141,24 @@ func TestANodeThatBootsKeepsTheVersionOfItsKernel(t *testing.T) {
 	if _, text := s.web("127.0.0.13", "GET", s.script("127.0.0.13")[0], ""); text != "kernel 3" || motdOf(s, "n03") != "3" {
 		t.Errorf("n03 boots %q and reads %s", text, motdOf(s, "n03"))
 	}
+}
+
+func TestThatABootBeginsIsKeptBeforeTheNodeHearsOfIt(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	bootable(s, "1")
+	s.script("127.0.0.12")
+	b, err := os.ReadFile(layout(s.data).boots()) // as it is when the server is killed now
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "boots.log")
+	must(t, os.WriteFile(path, b, 0o600))
+	tracker := boot.NewTracker(nil)
+	j, err := boot.OpenJournal(path, tracker)
+	must(t, err)
+	if e, _ := tracker.Last("n02"); e.Stage != boot.StageScript {
+		t.Errorf("n02 is in the stage %q", e.Stage)
+	}
+	must(t, j.Close())
 }
 
 // motdOf is what a node reads. The node itself makes the call.

@@ -98,6 +98,7 @@ type daemon struct {
 	rpc      *oncrpc.Server
 	classes  *classes
 	tracker  *boot.Tracker
+	boots    *boot.Journal
 	push     *push.Hub
 	machines *dhcp.Machines
 
@@ -204,7 +205,10 @@ func (d *daemon) open() (err error) {
 	if d.store, err = store.Open(d.layout.store(), store.Options{}); err != nil {
 		return err
 	}
-	d.set, err = replica.Open(replica.Options{Dir: d.layout.replicas(), Source: d.store, Log: d.log})
+	if d.set, err = replica.Open(replica.Options{Dir: d.layout.replicas(), Source: d.store, Log: d.log}); err != nil {
+		return err
+	}
+	d.boots, err = openBoots(d.layout.boots(), d.tracker, d.log)
 	return err
 }
 
@@ -223,6 +227,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	g.Go(func() error { return d.drive(all) })
 	g.Go(func() error { return d.watchMasters(all) })
 	g.Go(func() error { return d.expire(all) })
+	g.Go(func() error { return d.journal(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
 	err = g.Wait()
@@ -240,6 +245,9 @@ func (d *daemon) close() {
 	var errs []error
 	if d.assets != nil {
 		d.assets.close()
+	}
+	if d.boots != nil {
+		errs = append(errs, d.boots.Close())
 	}
 	if d.set != nil {
 		errs = append(errs, d.set.Close())
@@ -316,6 +324,7 @@ func (l layout) store() string    { return filepath.Join(string(l), "store") }
 func (l layout) replicas() string { return filepath.Join(string(l), "replicas") }
 func (l layout) coord() string    { return filepath.Join(string(l), "coord") }
 func (l layout) boot() string     { return filepath.Join(string(l), "cache", "boot") }
+func (l layout) boots() string    { return filepath.Join(string(l), "cache", "boots.log") }
 func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
 func (l layout) state() string    { return filepath.Join(string(l), "state.json") }
 
