@@ -166,7 +166,7 @@ type Node struct {
 	Version  int       `json:"version"`        // that its replica shows; 0: none yet
 	Wanted   string    `json:"wanted"`         // reference that it follows
 	Next     string    `json:"next,omitempty"` // reference that it follows from its next boot on
-	Stage    string    `json:"stage"`          // "off" when nothing is known of it
+	Stage    string    `json:"stage"`          // "off" when nothing is known of it, "silent" when it ran and answers no longer
 	Since    time.Time `json:"since,omitzero"`
 	Text     string    `json:"text,omitempty"` // what the node said last about its stage: an error, say
 	Address  string    `json:"address"`

@@ -99,6 +99,7 @@ type daemon struct {
 	classes  *classes
 	tracker  *boot.Tracker
 	boots    *boot.Journal
+	pulse    *pulse
 	push     *push.Hub
 	machines *dhcp.Machines
 
@@ -181,7 +182,7 @@ func newDaemon(c Config) (*daemon, error) {
 	}
 	d := &daemon{
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
-		tracker: boot.NewTracker(nil), machines: dhcp.NewMachines(machinesKept),
+		tracker: boot.NewTracker(nil), pulse: newPulse(), machines: dhcp.NewMachines(machinesKept),
 		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]mounted{},
 		watches: newWatches(), tried: make(chan struct{}), waits: map[int]string{}, seen: map[cluster.NodeName]bool{},
 	}
@@ -228,6 +229,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	g.Go(func() error { return d.watchMasters(all) })
 	g.Go(func() error { return d.expire(all) })
 	g.Go(func() error { return d.journal(all) })
+	g.Go(func() error { return d.feel(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
 	err = g.Wait()

@@ -196,7 +196,7 @@ func (d *daemon) seeAnswers(now *declared, r *rollout.Rollout, seen map[string]r
 		s := seen[name]
 		x := d.exports.node(n.Name)
 		switch {
-		case s.Stage != string(boot.StageRunning) && s.Stage != off: // off: nothing is known, since this server started
+		case s.Stage != string(boot.StageRunning) && s.Stage != off: // off: nothing is known
 		case x != nil && x.lastCall.Load() > r.Since.UnixNano():
 			s.Answers = true
 			seen[name] = s

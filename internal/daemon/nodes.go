@@ -10,7 +10,7 @@ import (
 	"dim/internal/control"
 )
 
-// off is the stage of a node of which nothing is known since the server started.
+// off is the stage of a node of which nothing is known.
 const off = "off"
 
 // Nodes implements control.Backend.
@@ -77,6 +77,9 @@ func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
 		out.Stage, out.Since, out.Text = string(s.Stage), s.Since, s.Detail
 		if s.Error != "" {
 			out.Problem = s.Error
+		}
+		if s.Stage == boot.StageRunning && d.isSilent(n.Name) {
+			out.Stage, out.Since, out.Text = silent, d.heard(n.Name), "made no call since, and answers no ping"
 		}
 	}
 	return out

@@ -140,8 +140,8 @@ func (d *daemon) restarts(node string) (what []string, exact bool) {
 	return p.Restart, true
 }
 
-// silent lists the nodes whose process has gone while they run on: their kernels keep for long what they know.
-func (d *daemon) silent() []control.Problem {
+// deaf lists the nodes whose process has gone while they run on: their kernels keep for long what they know.
+func (d *daemon) deaf() []control.Problem {
 	var list []control.Problem
 	now := time.Now()
 	for _, n := range d.cluster().Nodes {

@@ -139,7 +139,7 @@ func moves(now *declared, r *rollout.Rollout) bool {
 func (d *daemon) running(nodes []string) []string {
 	return slices.DeleteFunc(slices.Clone(nodes), func(n string) bool {
 		s, ok := d.tracker.Get(cluster.NodeName(n))
-		return !ok || s.Stage != boot.StageRunning
+		return !ok || s.Stage != boot.StageRunning || d.isSilent(cluster.NodeName(n))
 	})
 }
 

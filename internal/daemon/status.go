@@ -146,7 +146,7 @@ func (d *daemon) problems(s *control.Status, nodes []control.Node) []control.Pro
 			list = append(list, control.Problem{About: "node " + n.Name, Text: n.Stage + ": " + n.Problem, Since: n.Since})
 		}
 	}
-	list = append(append(list, d.failureList()...), d.silent()...)
+	list = append(append(list, d.failureList()...), d.deaf()...)
 	for _, m := range s.Machines {
 		if time.Since(m.Last) > strangerFor {
 			continue
