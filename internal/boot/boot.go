@@ -16,7 +16,8 @@
 //
 // Nodes of the description alone, on the network where their card belongs. The first of a node's servers answers at once; the others stand in:
 // the one at place k answers only a client that has been trying for k times StandIn, or that has turned to it already.
-// Over TFTP and HTTP a node is known by its source address, which is fixed by the description, and gets only what is its own.
+// Over TFTP and HTTP a node is known by its source address, which is fixed by the description, and gets only what is its own. When it runs, any of
+// its users has that address: then nothing follows from what is asked, and reports are taken from the superuser alone.
 //
 // # Concurrency
 //
@@ -82,6 +83,11 @@ type Options struct {
 	Keep    func()
 	Log     *slog.Logger
 	Loaders string // directory of the iPXE package; default /usr/lib/ipxe
+	// Privileged tells whether a call is the superuser's of its machine. Reports of others are refused; nil: of nobody.
+	Privileged func(from netip.AddrPort) bool
+	// FromDHCP tells that every boot begins with a question that this server answers by DHCP. A node that runs and asks for boot files without one
+	// does not boot: it is one of its users who looks.
+	FromDHCP bool
 	// StandIn is described in the package comment; the default of 3 s is met by the second question of PXE ROMs (at 4 s)
 	// and the third one of iPXE.
 	StandIn time.Duration
@@ -110,7 +116,7 @@ type place struct {
 	self *cluster.Server
 	addr netip.Addr // this server's address for that card
 	rank int        // this server's place among the node's servers; 0: first
-	// onlooker: it is not the node itself that asks, but somebody who wants to see what it would get.
+	// onlooker: it is not the node's boot that asks, but somebody who wants to see what it would get.
 	onlooker bool
 }
 
@@ -133,7 +139,15 @@ func (b *Boot) nodeAt(a netip.Addr) (place, error) {
 	if !ok {
 		return place{}, fmt.Errorf("%s is no node's address: %w", a.Unmap(), ErrUnknown)
 	}
-	return b.at(n, card)
+	p, err := b.at(n, card)
+	p.onlooker = b.runs(n.Name)
+	return p, err
+}
+
+// runs reports whether it is sure that a node does not boot.
+func (b *Boot) runs(n cluster.NodeName) bool {
+	e, ok := b.Tracker.Last(n)
+	return ok && b.FromDHCP && e.Stage == StageRunning
 }
 
 // url returns the URL of a path on this server.

@@ -120,6 +120,10 @@ type report struct {
 }
 
 func (b *Boot) takeReports(w http.ResponseWriter, r *http.Request, p place) {
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || b.Privileged != nil && !b.Privileged(from) {
+		http.Error(w, "reports are taken from ports below 1024 alone, which the superuser has", http.StatusForbidden)
+		return
+	}
 	reports, err := parseReports(http.MaxBytesReader(w, r.Body, maxReport))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

@@ -255,3 +255,37 @@ func FuzzOpenTFTP(f *testing.F) {
 		l.Close()
 	})
 }
+
+func TestANodeThatRunsAndAsksDoesNotBoot(t *testing.T) {
+	f := newFixture(t, "is1")
+	begun := 0
+	f.FromDHCP, f.Begin = true, func(*cluster.Node) { begun++ }
+	f.Tracker.Active("n01")
+	kernel := "/boot/kernel/" + image.Sum([]byte("a kernel")).String()
+	for _, path := range []string{"/boot/ipxe", kernel, "/boot/loader/snponly.efi"} {
+		if w := f.call("GET", path, "10.77.0.11", ""); w.Code != http.StatusOK {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	for _, name := range []string{"pxelinux.cfg/default", kernel, "snponly.efi"} {
+		if _, err := f.OpenTFTP(t.Context(), netip.AddrPortFrom(addr("10.77.0.11"), 2070), name); err != nil {
+			t.Errorf("%s by TFTP: %v", name, err)
+		}
+	}
+	if s := f.stage("n01"); s != "running" || begun != 0 {
+		t.Errorf("stage %q, %d boots begun", s, begun)
+	}
+	f.Tracker.Report("n01", StageDHCP, "iPXE")
+	f.call("GET", "/boot/ipxe", "10.77.0.11", "")
+	if s := f.stage("n01"); s != "script" || begun != 1 {
+		t.Errorf("after DHCP: stage %q, %d boots begun", s, begun)
+	}
+}
+
+func TestReportsAreTheSuperusers(t *testing.T) {
+	f := newFixture(t, "is1")
+	f.Privileged = func(from netip.AddrPort) bool { return from.Port() < 1024 }
+	if w := f.call("POST", "/boot/stage", "10.77.0.11", `{"stage":"mount"}`); w.Code != http.StatusForbidden || f.stage("n01") != "" {
+		t.Errorf("%d %s: stage %q", w.Code, w.Body, f.stage("n01"))
+	}
+}

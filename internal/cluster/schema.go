@@ -105,7 +105,7 @@ func networkElement() *element {
 			{name: "dns", kind: kind{name: "addresses", regexp: listOf(reIPv4), want: "IPv4 addresses"}, byDef: "none", doc: "Name servers, best first."},
 			{name: "mtu", kind: kindNumber(), byDef: "the cards' own", doc: "The largest packet, 576 to 65535."},
 			{name: "admin", kind: enum("yes", "no"), byDef: "no", doc: "Hosts on this network may mount `/images/NAME@V` read-only."},
-			{name: "insecure", kind: enum("yes", "no"), byDef: "no", doc: "NFS calls from ports of 1024 and above are taken, too. On a host whose users are not all trusted, any of them can then act as root on what the host may mount."},
+			{name: "insecure", kind: enum("yes", "no"), byDef: "no", doc: "NFS calls and reports from ports of 1024 and above are taken, too. On a host whose users are not all trusted, any of them can then act as root on what the host may mount."},
 		},
 	}
 }

@@ -78,7 +78,7 @@ func (d *daemon) begins(n *cluster.Node) {
 	}
 	v, ok := now.state.Resolve(ref)
 	x := d.exports.node(n.Name)
-	if !ok || x == nil || same(x.fs.Version(), v) || !d.mayBoot(n.Name) {
+	if !ok || x == nil || same(x.fs.Version(), v) {
 		return
 	}
 	d.adopting.Lock()
@@ -105,13 +105,6 @@ func (d *daemon) begins(n *cluster.Node) {
 		d.log.Info("node boots the version that it was to change to", "node", n.Name, "version", v.Ref().String())
 		d.booted.Store(true)
 	}
-}
-
-// mayBoot reports whether what a node asks for can belong to a boot. Where this server answers DHCP, a boot begins with a question for an
-// address; an answer to a node that runs would be an answer to any of its users.
-func (d *daemon) mayBoot(name cluster.NodeName) bool {
-	e, ok := d.tracker.Last(name)
-	return !ok || !d.listening.DHCP || e.Stage != boot.StageRunning
 }
 
 // promote tells the shared state which nodes have booted what they were to follow from their next boot on.

@@ -69,11 +69,14 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-// Bounds of the HTTP service. Nodes fetch a few files each; what a stranger opens must leave room for NFS.
+// Bounds of the HTTP service. Nodes fetch a few files each; what a stranger opens must leave room for NFS, and for other machines.
 const (
 	httpConns     = 8192
+	httpConnsEach = 64 // from one address
 	headerTimeout = 10 * time.Second
+	bodyTimeout   = 10 * time.Second // nodes say little
 	idleTimeout   = 2 * time.Minute
+	stuckTimeout  = time.Minute // for a client that takes nothing of what is sent
 )
 
 // machinesKept is how many unknown machines are remembered.

@@ -140,6 +140,11 @@ func (e *exports) anyPort(client netip.Addr) bool {
 	})
 }
 
+// privileged reports whether a call is the superuser's of the machine that it comes from, as far as a network trusts its machines.
+func (e *exports) privileged(client netip.AddrPort) bool {
+	return client.Port() < 1024 || e.anyPort(client.Addr())
+}
+
 // version returns the tree of a version, and keeps it for the handles that will name it.
 func (e *exports) version(ref string) (vfs.FS, error) {
 	r, err := image.ParseRef(ref)

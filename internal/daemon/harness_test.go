@@ -189,19 +189,23 @@ func (s *site) problem(about string) control.Problem {
 // nfs connects to the server's NFS port from an address and a port: 0 is any, of another one it or the next lower that is free.
 func (s *site) nfs(from string, port int) *nfsclient.Client {
 	s.t.Helper()
-	dial := func() (net.Conn, error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: port}}
-		return d.DialContext(s.t.Context(), "tcp", fmt.Sprintf("%s:%d", s.addr, s.ports[0]))
-	}
-	conn, err := dial()
-	for port > 512 && (errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
-		port--
-		conn, err = dial()
-	}
+	conn, err := s.dial(s.t.Context(), from, port, s.ports[0])
 	must(s.t, err)
 	c := nfsclient.NewClient(conn)
 	s.t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// dial connects to a port of the server, as nfs does.
+func (s *site) dial(ctx context.Context, from string, port, to int) (conn net.Conn, err error) {
+	for {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: port}}
+		conn, err = d.DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", s.addr, to))
+		if port <= 512 || !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return conn, err
+		}
+		port--
+	}
 }
 
 // mount mounts an export as its node does, by an address.

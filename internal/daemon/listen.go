@@ -35,8 +35,8 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 		}
 		return err == nil
 	}
-	tcp := func(list *[]net.Listener, addr netip.Addr, port uint16) {
-		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
+	tcp := func(list *[]net.Listener, lc *net.ListenConfig, addr netip.Addr, port uint16) {
+		ln, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
 		if note(err) {
 			*list = append(*list, ln)
 		}
@@ -47,8 +47,8 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 		all = append(all, loopback)
 	}
 	for _, addr := range all {
-		tcp(&l.nfs, addr, s.Ports.NFS)
-		tcp(&l.http, addr, s.Ports.HTTP)
+		tcp(&l.nfs, &net.ListenConfig{}, addr, s.Ports.NFS)
+		tcp(&l.http, &net.ListenConfig{Control: endStuck}, addr, s.Ports.HTTP)
 	}
 	for _, addr := range addresses(s) {
 		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", netip.AddrPortFrom(addr, s.Ports.TFTP).String())
@@ -122,20 +122,31 @@ func cardOf(addr netip.Addr) (*net.Interface, error) {
 	return nil, fmt.Errorf("no network card here has the address %s", addr)
 }
 
+// endStuck lets the kernel end the connections of a socket that make no way: a file that is sent by it takes as long as it takes, and
+// net/http's deadlines are for all of it.
+func endStuck(_, _ string, c syscall.RawConn) error {
+	return withSocket(c, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stuckTimeout.Milliseconds()))
+	})
+}
+
+func withSocket(c syscall.RawConn, set func(fd int) error) (err error) {
+	if cerr := c.Control(func(fd uintptr) { err = set(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
 // listenDHCP opens a DHCP server's socket that hears and sends on one card alone.
 func listenDHCP(ctx context.Context, card string) (net.PacketConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		if cerr := c.Control(func(fd uintptr) {
-			err = errors.Join(
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
-				unix.BindToDevice(int(fd), card),
+		return withSocket(c, func(fd int) error {
+			return errors.Join(
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+				unix.BindToDevice(fd, card),
 			)
-		}); cerr != nil {
-			return cerr
-		}
-		return err
+		})
 	}}
 	return lc.ListenPacket(ctx, "udp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(67)))
 }

@@ -14,7 +14,7 @@ import (
 	"dim/internal/replica"
 )
 
-// caller returns the node that calls, by its address.
+// caller returns the node that calls, by its address. Any user of a node has its address; what is believed comes from its superuser.
 func (d *daemon) caller(r *http.Request) (cluster.NodeName, error) {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -22,6 +22,8 @@ func (d *daemon) caller(r *http.Request) (cluster.NodeName, error) {
 	}
 	n, _, ok := d.cluster().NodeByAddress(from.Addr().Unmap())
 	switch {
+	case !d.exports.privileged(from):
+		return "", fmt.Errorf("port %d is one that any user may have: calls must come from below 1024, as the superuser's do", from.Port())
 	case !ok:
 		return "", fmt.Errorf("%s is no node's address", from.Addr().Unmap())
 	case !d.mine(n):

@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,10 +16,13 @@ import (
 )
 
 // hear calls as the node at from does, and returns the answer.
-func (s *site) hear(from, body string) (int, string) {
-	dial := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	c := http.Client{Transport: &http.Transport{DialContext: dial.DialContext, DisableKeepAlives: true}}
-	r, err := c.Post(fmt.Sprintf("http://%s:%d/node/hear", s.addr, s.ports[1]), "application/json", strings.NewReader(body))
+func (s *site) hear(from, body string) (int, string) { return s.post("/node/hear", from, 0, body) }
+
+// post calls from an address and a port, as nfs has it.
+func (s *site) post(path, from string, port int, body string) (int, string) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx, from, port, s.ports[1]) }
+	c := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	r, err := c.Post(fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path), "application/json", strings.NewReader(body))
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -123,4 +129,62 @@ func TestAMountOnAChangedFileHoldsTheReplicaUntilItIsGone(t *testing.T) {
 	say("")
 	eventually(t, "the replica follows", func() bool { return version("n01") == 2 })
 	eventually(t, "the problem is gone", func() bool { return s.problem("node n01").Text == "" })
+}
+
+func TestAUserOfANodeCannotSpeakForIt(t *testing.T) {
+	s := newSite(t, "127.0.0.63")
+	s.describe("", ` insecure="yes"`, "")
+	s.start()
+	s.capture("compute")
+	const says = `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`
+	for path, body := range map[string]string{"/node/hear": says, "/boot/stage": `{"stage":"mount"}`} {
+		if code, text := s.post(path, "127.0.0.11", 0, body); code != http.StatusForbidden || !strings.Contains(text, "below 1024") {
+			t.Errorf("%s from an ordinary port: %d %s", path, code, text)
+		}
+	}
+	s.put("etc/motd", "two\n")
+	s.capture("compute")
+	n, err := s.client().Node(t.Context(), "n01")
+	must(t, err)
+	if n.Version != 2 || n.Stage == "mount" || n.Details.Push != nil {
+		t.Errorf("n01 after what its user said: %+v", n)
+	}
+	if code, text := s.post("/boot/stage", "127.0.0.11", 1023, `{"stage":"mount"}`); code != http.StatusNoContent {
+		t.Errorf("the superuser's report: %d %s", code, text)
+	}
+	if code, text := s.post("/node/hear", "127.0.0.11", 1023, says); code != http.StatusOK {
+		t.Errorf("the superuser's call: %d %s", code, text)
+	}
+}
+
+// A client that opens all it can, says half a call or takes no answer must cost others nothing, and itself the connections.
+func TestStuckClientsCostOthersNothing(t *testing.T) {
+	s := newSite(t, "127.0.0.64")
+	s.start()
+	bootable(s, "1")
+	kernel := s.script("127.0.0.12")[0]
+	begins := []string{
+		"", "POST /node/hear HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", "POST /boot/stage HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+		"GET /boot/ipxe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "GET " + kernel + " HTTP/1.1\r\nHost: x\r\n\r\n",
+	}
+	for i := range httpConnsEach {
+		conn, err := s.dial(t.Context(), "127.0.0.11", 0, s.ports[1])
+		must(t, err)
+		defer conn.Close()
+		_, err = io.WriteString(conn, begins[i%len(begins)])
+		must(t, err)
+	}
+	over, err := s.dial(t.Context(), "127.0.0.11", 0, s.ports[1])
+	must(t, err)
+	defer over.Close()
+	must(t, over.SetReadDeadline(time.Now().Add(time.Minute)))
+	if _, err := over.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one connection more: %v", err)
+	}
+	if code, text := s.web("127.0.0.12", "GET", kernel, ""); code != http.StatusOK || text != "kernel 1" {
+		t.Errorf("another node: %d %s", code, text)
+	}
+	if code, text := s.hear("127.0.0.12", `{}`); code != http.StatusOK {
+		t.Errorf("another node hears: %d %s", code, text)
+	}
 }

@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -34,7 +34,7 @@ type services struct {
 func (d *daemon) newServices(l *sockets) *services {
 	b := boot.New(boot.Options{
 		Server: d.server, Cluster: d.cluster, Assets: d.assets, Tracker: d.tracker, Begin: d.begins, Keep: d.keepBoots, Log: d.log,
-		Loaders: d.config.Loaders,
+		Loaders: d.config.Loaders, Privileged: d.exports.privileged, FromDHCP: d.listening.DHCP,
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -51,7 +51,7 @@ func (d *daemon) newServices(l *sockets) *services {
 		ra:   &ra.Responder{Interfaces: l.cards, Log: d.log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
-			ConnState: limit(httpConns),
+			ConnState: limit(httpConns, httpConnsEach),
 			ErrorLog:  slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what clients do wrong
 		},
 	}
@@ -82,23 +82,32 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 	return g.Wait()
 }
 
-// limit returns a hook that closes connections beyond so many. A listener that counts would do, but hides from net/http that
-// its connections are TCP, and files would no longer be sent by the kernel.
-func limit(conns int64) func(net.Conn, http.ConnState) {
-	var open atomic.Int64
+// limit returns a hook that closes connections beyond so many, of all and from each address. A listener that counts would do, but
+// hides from net/http that its connections are TCP, and files would no longer be sent by the kernel.
+func limit(all, each int) func(net.Conn, http.ConnState) {
+	var mu sync.Mutex
+	open, from := 0, map[netip.Addr]int{}
 	return func(c net.Conn, s http.ConnState) {
+		peer, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+		mu.Lock()
+		defer mu.Unlock()
 		switch s {
 		case http.StateNew:
-			if open.Add(1) > conns {
+			open++
+			from[peer.Addr()]++
+			if open > all || from[peer.Addr()] > each {
 				_ = c.Close()
 			}
 		case http.StateClosed, http.StateHijacked:
-			open.Add(-1)
+			open--
+			if from[peer.Addr()]--; from[peer.Addr()] == 0 {
+				delete(from, peer.Addr())
+			}
 		}
 	}
 }
 
-// drained is a handler that can be waited for; http.Server.Close does not.
+// drained is a handler that can be waited for; http.Server.Close does not. It waits for the bodies of requests, wanted or not, but not for long.
 type drained struct {
 	handler http.Handler
 	running sync.RWMutex
@@ -111,6 +120,9 @@ func (h *drained) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.running.RUnlock()
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
 	h.handler.ServeHTTP(w, r)
 }
 

@@ -9,8 +9,14 @@ import (
 )
 
 func TestMoreThanSoManyHTTPConnectionsAreClosed(t *testing.T) {
+	t.Run("of all", func(t *testing.T) { testConnections(t, limit(2, 9)) })
+	t.Run("from one address", func(t *testing.T) { testConnections(t, limit(9, 2)) })
+}
+
+// testConnections checks that two connections are served at a time.
+func testConnections(t *testing.T, hook func(net.Conn, http.ConnState)) {
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
-	s.Config.ConnState = limit(2)
+	s.Config.ConnState = hook
 	s.Start()
 	defer s.Close()
 	dial := func() net.Conn {

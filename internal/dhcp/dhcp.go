@@ -65,7 +65,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	defer stop()
 	buf := make([]byte, 64<<10)
 	for {
-		n, cm, _, err := p.ReadFrom(buf)
+		n, cm, from, err := p.ReadFrom(buf)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -75,6 +75,9 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		if cm == nil || cm.IfIndex == 0 {
 			// It came before SetControlMessage: nobody can tell from where. The client will ask again.
 			continue
+		}
+		if a, ok := from.(*net.UDPAddr); !ok || a.Port >= 1024 {
+			continue // clients ask from port 68, relays from 67; other ports any user of a machine has
 		}
 		link := linkOf(cm.IfIndex)
 		out, to, ok := s.handle(buf[:n], link)

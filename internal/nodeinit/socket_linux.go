@@ -3,6 +3,7 @@ package nodeinit
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"time"
@@ -73,20 +74,51 @@ func (s *packetSocket) Close() error { return unix.Close(s.fd) }
 // stream is a TCP connection made with bare calls; package net's resolver and poller would double the program.
 type stream struct{ fd int }
 
-func dial(to netip.AddrPort, deadline time.Time) (*stream, error) {
-	family := unix.AF_INET
-	var addr unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port())}
-	if to.Addr().Is4() {
-		addr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
-	} else {
-		family, addr = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+// Ports that only the superuser may bind, as rresvport(3) has them: by them the server knows that no user of the node calls.
+const (
+	leastReserved = 512
+	reservedPorts = 512
+)
+
+// dial connects from a reserved port. It takes another one when that is in use, or was a moment ago.
+func dial(to netip.AddrPort, deadline time.Time) (s *stream, err error) {
+	first := rand.IntN(reservedPorts)
+	for i := range reservedPorts {
+		s, err = dialFrom(leastReserved+(first+i)%reservedPorts, to, deadline)
+		if !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			break
+		}
+	}
+	return s, err
+}
+
+// socketAddress is an address for bare calls.
+func socketAddress(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+}
+
+func dialFrom(port int, to netip.AddrPort, deadline time.Time) (*stream, error) {
+	family, own := unix.AF_INET, netip.IPv4Unspecified()
+	if !to.Addr().Is4() {
+		family, own = unix.AF_INET6, netip.IPv6Unspecified()
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	s := &stream{fd}
-	if err = unix.Connect(fd, addr); errors.Is(err, unix.EINPROGRESS) {
+	// So the node's own daemons may listen there all the same.
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil {
+		err = unix.Bind(fd, socketAddress(own, port))
+	}
+	if err == nil {
+		err = unix.Connect(fd, socketAddress(to.Addr(), int(to.Port())))
+	}
+	if errors.Is(err, unix.EINPROGRESS) {
 		err = s.await(unix.POLLOUT, deadline)
 	}
 	if err == nil {

@@ -28,7 +28,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
-	said, err := parse(http.MaxBytesReader(w, r.Body, maxBody))
+	said, err := read(w, r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -48,6 +48,34 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		h.answer(w, node, &looks)
 	}
+}
+
+// Patience with who calls. A node reads the answer while it looks, so that all of it may take long.
+const (
+	sayIn  = 10 * time.Second // for all of a call
+	takeIn = time.Minute      // for each piece of the answer
+)
+
+// read reads a call.
+func read(w http.ResponseWriter, r *http.Request) (Said, error) {
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(sayIn)) // a recorder of tests has none
+	said, err := parse(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		_ = c.SetReadDeadline(time.Time{}) // that the caller hangs up is to be noticed for longer
+	}
+	return said, err
+}
+
+// patient gives a caller a while to take each piece of an answer.
+type patient struct {
+	http.ResponseWriter
+	to *http.ResponseController
+}
+
+func (p patient) Write(b []byte) (int, error) {
+	_ = p.to.SetWriteDeadline(time.Now().Add(takeIn))
+	return p.ResponseWriter.Write(b)
 }
 
 var errReplaced = errors.New("the node has called again")
@@ -120,7 +148,8 @@ func (h *Hub) waits(node cluster.NodeName, call int) (wake <-chan struct{}, ok b
 func (h *Hub) answer(w http.ResponseWriter, node cluster.NodeName, l *Looks) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	out := bufio.NewWriterSize(w, 16<<10)
+	w.Header().Set("Connection", "close") // deadlines are the connection's
+	out := bufio.NewWriterSize(patient{w, http.NewResponseController(w)}, 16<<10)
 	fmt.Fprintf(out, "now %s:%d\n", l.Image, l.Stamp)
 	n := 0
 	for dir := range l.Dirs {

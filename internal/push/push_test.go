@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -138,6 +139,68 @@ func TestOneCallOfANodeWaitsAtATime(t *testing.T) {
 		synctest.Wait()
 		if said, _ := h.Get("n01"); said.Waiting {
 			t.Error("a call that was broken off waits on")
+		}
+	})
+}
+
+// pipes is a listener of one connection in memory, whose deadlines are by the bubble's clock.
+type pipes struct {
+	conn   chan net.Conn
+	closed chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conn:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+func (p pipes) Close() error   { close(p.closed); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+const callHead = "POST " + Path + " HTTP/1.1\r\nHost: x\r\nNode: n01\r\nContent-Length: %d\r\n\r\n%s"
+
+// converse serves a hub to one client in memory.
+func converse(t *testing.T, h *Hub, client func(net.Conn)) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pipes{make(chan net.Conn, 1), make(chan struct{})}
+		s := &http.Server{Handler: h.Handler()}
+		go s.Serve(l)
+		defer s.Close()
+		near, far := net.Pipe()
+		defer near.Close()
+		l.conn <- far
+		client(near)
+	})
+}
+
+func TestWhoTakesNoAnswerIsGivenUp(t *testing.T) {
+	many := &replicas{}
+	for i := range 1000 {
+		many.change(fmt.Sprintf("a/directory/of/some/length/%d", i))
+	}
+	h := newHub(many)
+	converse(t, h, func(c net.Conn) {
+		began := time.Now()
+		fmt.Fprintf(c, callHead, len(hello(0)), hello(0))
+		time.Sleep(time.Hour)
+		if said, ok := h.Get("n01"); !ok || said.Waiting || said.Heard.Sub(began) != takeIn {
+			t.Errorf("given up after %v, %+v", said.Heard.Sub(began), said)
+		}
+	})
+}
+
+func TestWhoSaysHalfACallIsGivenUp(t *testing.T) {
+	h := newHub(&replicas{})
+	converse(t, h, func(c net.Conn) {
+		began := time.Now()
+		fmt.Fprintf(c, callHead, 1000, hello(0))
+		answer := make([]byte, 100)
+		n, _ := c.Read(answer)
+		if took := time.Since(began); took != sayIn || !strings.HasPrefix(string(answer[:n]), "HTTP/1.1 400") || len(h.nodes) != 0 {
+			t.Errorf("answered after %v: %s", took, answer[:n])
 		}
 	})
 }
