@@ -34,6 +34,7 @@ func (r *Replica) mend(why string) (*asider, error) {
 func (a *asider) finish(err error) error {
 	a.r.forgetLayer()
 	a.r.renewed = a.at
+	a.others = true // attributes and whiteouts were changed too, and are noted nowhere
 	if e := a.end(nil); err == nil {
 		err = e
 	}
