@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -259,10 +261,22 @@ func write(t *testing.T, fs vfs.FS, dir, name, text string) {
 
 func freePort(t *testing.T, addr string) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", addr+":0")
-	must(t, err)
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000) // below those that the kernel gives to whoever asks for any
+		if free(addr, port) && free("127.0.0.1", port) {
+			return port
+		}
+	}
+	t.Fatalf("no port of %s is free", addr)
+	return 0
+}
+
+func free(addr string, port int) bool {
+	ln, err := net.Listen("tcp", net.JoinHostPort(addr, strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	return ln.Close() == nil
 }
 
 // eventually repeats check until it is true; the bound is generous, for nothing is asserted about speed.
