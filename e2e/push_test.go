@@ -69,6 +69,7 @@ func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
 
 	t.Run("every kind of change shows at once, and not where nobody tells", func(t *testing.T) { s.testChanges(t, busybox) })
 	t.Run("the server knows which processes use replaced files", func(t *testing.T) { s.testStale(t, proc) })
+	t.Run("no user of the node can speak for it", s.testUser)
 	t.Run("a restart of the server costs nothing", func(t *testing.T) {
 		restart(t, c)
 		s.motd(t, "three\n")
@@ -129,6 +130,25 @@ func (s *toldSite) testStale(t *testing.T, proc int) {
 	t.Logf("the process takes %d kB", p.Memory)
 	must(t, s.told.call("Finish", proc, new(int)))
 	eventually(t, "the program that has ended is forgotten", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) == 0 })
+}
+
+// testUser lets a user tell of a mount on the next thing that changes, and of a boot.
+func (s *toldSite) testUser(t *testing.T) {
+	for path, says := range map[string]string{
+		"/node/hear": `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`, "/boot/stage": `{"stage":"mount"}`,
+	} {
+		var out agent.Output
+		must(t, s.told.call("Run", agent.RunArgs{
+			Argv: []string{"/bin/busybox", "wget", "-O", "-", "--post-data", says, "http://10.77.0.1" + path}, Timeout: time.Minute, User: 1000,
+		}, &out))
+		if out.Exit == 0 || !strings.Contains(out.Text, "403 Forbidden") {
+			t.Errorf("%s: the user is answered %q", path, out.Text)
+		}
+	}
+	if n, p := pushed(t, s.Cluster, "n01"); p.State != control.PushCurrent || n.Stage == "mount" ||
+		slices.ContainsFunc(p.Mounts, func(m control.NodeMount) bool { return m.Path == "/etc/motd" }) {
+		t.Errorf("n01 is %s, and told: %+v", n.Stage, p)
+	}
 }
 
 func (s *toldSite) testMount(t *testing.T) {

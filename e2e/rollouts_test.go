@@ -63,6 +63,9 @@ while True:
 	if push.State != control.PushCurrent || !strings.Contains(fmt.Sprint(push.Restart), "ssh.service") {
 		t.Error("the process that is told of switches does not know that sshd runs with the old libc")
 	}
+	if push.Memory == 0 || push.Memory > 6<<10 {
+		t.Errorf("the process that is told of switches takes %d kB", push.Memory)
+	}
 	if out := dim(t, c, "node", "saved", "n01"); !strings.Contains(out, "/etc/motd") {
 		t.Errorf("the node's own motd, which the master overruled, is not listed as saved:\n%s", out)
 	}

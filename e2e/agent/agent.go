@@ -249,6 +249,14 @@ type RunArgs struct {
 	Argv    []string
 	Dir     string
 	Timeout time.Duration
+	User    uint32 // who runs it
+}
+
+func (r *RunArgs) command() *exec.Cmd {
+	cmd := exec.Command(r.Argv[0], r.Argv[1:]...)
+	cmd.Dir = r.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: r.User, Gid: r.User}}
+	return cmd
 }
 
 // Output is what a command printed, and how it ended (-1: by a signal or the bound).
@@ -259,8 +267,7 @@ type Output struct {
 
 // Run runs a command to its end.
 func (a *Agent) Run(r RunArgs, out *Output) error {
-	cmd := exec.Command(r.Argv[0], r.Argv[1:]...)
-	cmd.Dir = r.Dir
+	cmd := r.command()
 	timer := time.AfterFunc(r.Timeout, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	text, err := cmd.CombinedOutput()
@@ -274,8 +281,7 @@ func (a *Agent) Run(r RunArgs, out *Output) error {
 
 // Start starts a command and returns its number.
 func (a *Agent) Start(r RunArgs, id *int) error {
-	cmd := exec.Command(r.Argv[0], r.Argv[1:]...)
-	cmd.Dir = r.Dir
+	cmd := r.command()
 	if err := cmd.Start(); err != nil {
 		return err
 	}

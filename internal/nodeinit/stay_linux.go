@@ -119,7 +119,7 @@ func (r *resident) again(fault any) error {
 	time.Sleep(relapse)
 	err := syscall.Exec("self/exe", []string{
 		ResidentName, r.at.String(), r.seen, fmt.Sprintf("#%d", r.root), fmt.Sprintf("#%d", r.proc),
-	}, nil)
+	}, os.Environ())
 	return fmt.Errorf("begin anew after %v: %w", fault, err)
 }
 
@@ -258,9 +258,7 @@ func (k *kernel) Remain(at netip.AddrPort, seen string) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err == nil {
 		defer null.Close()
-		_, err = syscall.ForkExec("/proc/self/exe", []string{ResidentName, at.String(), seen, newRoot, "/proc"}, &syscall.ProcAttr{
-			Files: []uintptr{null.Fd(), uintptr(pipe[1]), null.Fd()}, Sys: &syscall.SysProcAttr{Setsid: true},
-		})
+		err = startSmall([]string{ResidentName, at.String(), seen, newRoot, "/proc"}, null.Fd(), uintptr(pipe[1]), null.Fd())
 	}
 	unix.Close(pipe[1])
 	if err != nil {
@@ -275,5 +273,16 @@ func (k *kernel) Remain(at netip.AddrPort, seen string) error {
 	if text := strings.TrimSpace(string(said[:max(n, 0)])); err == nil && text != "ready" {
 		err = errors.New(text)
 	}
+	return err
+}
+
+// startSmall starts this program so that it takes little memory: Go's runtime has tables and stacks for each processor that it may use (2 MB for 64),
+// and where huge pages are given unasked, as in Debian, its heap and tables take some of 2 MB each.
+func startSmall(args []string, files ...uintptr) error {
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) // inherited; a kernel without huge pages refuses it
+	defer unix.Prctl(unix.PR_SET_THP_DISABLE, 0, 0, 0, 0)
+	_, err := syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
+		Files: files, Env: []string{"GOMAXPROCS=1"}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
 	return err
 }
