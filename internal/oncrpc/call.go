@@ -52,7 +52,8 @@ type Call struct {
 	Slow func(proc string, took time.Duration)
 
 	srv     *Server
-	start   int // of the reply in Reply
+	start   int   // of the reply in Reply
+	tail    *pipe // what follows the reply, and all that is in Reply; see Splice
 	refused Accept
 	denied  Deny
 	failed  bool
@@ -144,8 +145,22 @@ func (c *Call) run(s *slot) {
 			refuse(&c.Reply, c.start, c.refused, 0, 0)
 		}
 	}
-	endReply(&c.Reply, c.start)
+	endReply(&c.Reply, c.start, c.spliced())
 }
+
+// spliced is how many bytes follow those in Reply.
+func (c *Call) spliced() int {
+	if c.tail == nil {
+		return 0
+	}
+	return c.tail.n
+}
+
+// size is that of the reply made last.
+func (c *Call) size() int { return c.Reply.Len() - c.start + c.spliced() }
+
+// full reports whether the replies made so far must be sent before another one is made.
+func (c *Call) full() bool { return c.Reply.Len() > flushAt || c.tail != nil }
 
 // bad reports whether the call counts as an error.
 func (c *Call) bad() bool {

@@ -294,7 +294,7 @@ func (c *conn) serveBuffered() {
 		if c.recOwn != c.in {
 			c.dropFragments()
 		}
-		if c.call.Reply.Len() > flushAt {
+		if c.call.full() {
 			c.flush()
 		}
 	}
@@ -343,7 +343,7 @@ func (c *conn) account(s *slot, call *Call, in int) {
 
 // tally counts a call that took so long.
 func (c *conn) tally(s *slot, call *Call, took time.Duration, in int) {
-	counters, out, bad := c.srv.counters[c.shard], call.Reply.Len()-call.start, call.bad()
+	counters, out, bad := c.srv.counters[c.shard], call.size(), call.bad()
 	if m := call.Meter; m != nil {
 		counters = m.Class.shards[c.shard]
 		m.count(in, out, bad)

@@ -17,6 +17,9 @@
 // the common case pays for no hand-over and the bad case holds up nobody. Handing every read to
 // a goroutine of its own was the simple way; it cost a third of a small read.
 //
+// Large data that never changes is not copied either: Call.Splice ends a reply with pages of a file, which go through a pipe
+// to the socket (splice.go).
+//
 // # Bounds
 //
 // A connection holds at most one receive buffer with an unfinished record, Options.InFlight slow calls (of all of them
@@ -30,5 +33,5 @@
 // # Concurrency
 //
 // The role of the reader belongs to one goroutine at a time; all fields of conn that say so are its. Lock
-// order: Server.mu, then conn.mu; the locks of sender, pool and replies are leaves.
+// order: Server.mu, then conn.mu; the locks of sender, pool, pipes and replies are leaves.
 package oncrpc

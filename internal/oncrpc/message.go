@@ -120,9 +120,9 @@ func beginReply(e *Encoder, xid uint32) {
 	binary.BigEndian.PutUint32(p[24:], uint32(Success))
 }
 
-// endReply fills in the record mark of the reply that starts at offset at.
-func endReply(e *Encoder, at int) {
-	e.PutUint32(at, uint32(e.Len()-at-markSize)|lastFragment)
+// endReply fills in the record mark of the reply that starts at offset at and is followed by so many more bytes.
+func endReply(e *Encoder, at, more int) {
+	e.PutUint32(at, uint32(e.Len()-at-markSize+more)|lastFragment)
 }
 
 // refuse replaces the reply that starts at offset at by one with another outcome than Success.

@@ -40,7 +40,7 @@ func (c *conn) runPatient() (relieved bool) {
 			c.dropFragments()
 		}
 		c.account(s, call, size)
-		if call.Reply.Len() > flushAt {
+		if call.full() {
 			c.flush()
 		}
 		return false

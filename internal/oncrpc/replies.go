@@ -68,7 +68,7 @@ func (r *replies) run(call *Call, s *slot) {
 			call.srv.count.repeated.Add(1)
 			call.Reply.Truncate(call.start + markSize)
 			copy(call.Reply.Extend(len(known.b)), known.b)
-			endReply(&call.Reply, call.start)
+			endReply(&call.Reply, call.start, 0)
 			return
 		}
 	}

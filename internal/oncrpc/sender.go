@@ -2,6 +2,7 @@ package oncrpc
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,21 +22,33 @@ type sender struct {
 	spare   []packet // the memory of the queue before
 	vec     net.Buffers
 	now     []byte // what onWrite shall write, and after it what it did not; the writer's own
+	more    bool   // and whether more follows at once
 	onWrite func(fd uintptr) bool
 	queued  int
 	writing bool
 	err     error
 }
 
-// packet is some replies in one buffer.
+// packet is some replies in one buffer, of which the last one may end with what is in a pipe.
 type packet struct {
-	b   []byte
-	own *buffer
+	b    []byte
+	own  *buffer
+	tail *pipe
+}
+
+func (p packet) size() int {
+	if p.tail == nil {
+		return len(p.b)
+	}
+	return len(p.b) + p.tail.n
 }
 
 func (p packet) release() {
 	if p.own != nil {
 		p.own.release()
+	}
+	if p.tail != nil {
+		p.tail.release()
 	}
 }
 
@@ -43,7 +56,7 @@ func (s *sender) init(nc net.Conn, raw syscall.RawConn, clock *atomic.Int64) {
 	s.nc, s.raw, s.clock = nc, raw, clock
 	s.drained.L = &s.mu
 	s.onWrite = func(fd uintptr) bool {
-		s.now = s.now[writeNow(fd, s.now):]
+		s.now = s.now[writeNow(fd, s.now, s.more):]
 		return true
 	}
 }
@@ -57,7 +70,7 @@ func (s *sender) send(p packet) {
 		return
 	}
 	s.queue = append(s.queue, p)
-	s.queued += len(p.b)
+	s.queued += p.size()
 	if s.writing {
 		return
 	}
@@ -80,9 +93,31 @@ func (s *sender) send(p packet) {
 
 // write writes the packets and releases them; n is their size, written or not.
 func (s *sender) write(q []packet) (n int, err error) {
+	for _, p := range q {
+		n += p.size()
+	}
 	s.since.Store(s.clock.Load())
+	for rest := q; len(rest) > 0 && err == nil; {
+		upTo := 1 + slices.IndexFunc(rest, func(p packet) bool { return p.tail != nil })
+		if upTo == 0 {
+			upTo = len(rest)
+		}
+		err = s.writeRun(rest[:upTo])
+		rest = rest[upTo:]
+	}
+	s.since.Store(0)
+	for i, p := range q {
+		p.release()
+		q[i] = packet{}
+	}
+	return n, err
+}
+
+// writeRun writes packets of which only the last one may have a tail.
+func (s *sender) writeRun(q []packet) (err error) {
+	tail := q[len(q)-1].tail
 	if len(q) == 1 {
-		err = s.writeOne(q[0].b)
+		err = s.writeOne(q[0].b, tail != nil)
 	} else {
 		s.vec = s.vec[:0]
 		for _, p := range q {
@@ -91,20 +126,23 @@ func (s *sender) write(q []packet) (n int, err error) {
 		vec := s.vec
 		_, err = vec.WriteTo(s.nc)
 	}
-	s.since.Store(0)
-	for i, p := range q {
-		n += len(p.b)
-		p.release()
-		q[i] = packet{}
+	if tail == nil || err != nil {
+		return err
 	}
-	return n, err
+	if waitErr := s.raw.Write(func(fd uintptr) (done bool) {
+		done, err = tail.drain(fd)
+		return done
+	}); waitErr != nil {
+		return waitErr
+	}
+	return err
 }
 
 // writeOne tries to write b without telling the scheduler, which nearly always does; the rest goes the ordinary way.
 // Large ones, too: to copy them takes long enough for the scheduler to give the processor's place to another thread, which
-// costs more than the copy.
-func (s *sender) writeOne(b []byte) error {
-	s.now = b
+// costs more than the copy. More tells the kernel that the rest of a reply follows.
+func (s *sender) writeOne(b []byte, more bool) error {
+	s.now, s.more = b, more
 	if err := s.raw.Write(s.onWrite); err != nil {
 		return err
 	}
@@ -119,7 +157,7 @@ func (s *sender) writeOne(b []byte) error {
 
 func (s *sender) dropQueue() {
 	for i, p := range s.queue {
-		s.queued -= len(p.b)
+		s.queued -= p.size()
 		p.release()
 		s.queue[i] = packet{}
 	}

@@ -70,6 +70,7 @@ type Server struct {
 	counters [shards][]procCounters
 	count    serverCounters
 	pool     *pool
+	pipes    pipes
 	replies  *replies
 	calls    sync.Pool
 	slots    chan struct{} // holds a token for each slow call that runs: each may hold a thread of the system
@@ -243,6 +244,7 @@ func (s *Server) shutdown() {
 	defer force.Stop()
 	close(s.done)
 	s.running.Wait()
+	s.pipes.close()
 }
 
 func (s *Server) each(f func(*conn)) {
@@ -269,7 +271,10 @@ func (s *Server) putCall(c *Call) {
 	if own := c.Reply.own; own != nil {
 		own.release()
 	}
-	c.Reply = Encoder{}
+	if c.tail != nil {
+		c.tail.release()
+	}
+	c.Reply, c.tail = Encoder{}, nil
 	c.Args = Decoder{}
 	s.calls.Put(c)
 }
@@ -284,7 +289,7 @@ func (c *Call) ensure(p *pool) {
 
 // take returns the replies made so far; the call starts with an empty buffer again.
 func (c *Call) take() packet {
-	p := packet{b: c.Reply.b, own: c.Reply.own}
-	c.Reply = Encoder{}
+	p := packet{b: c.Reply.b, own: c.Reply.own, tail: c.tail}
+	c.Reply, c.tail = Encoder{}, nil
 	return p
 }

@@ -5,6 +5,8 @@ package oncrpc
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // The sockets never block, so these calls leave out what Go does around a system call that might: announcing
@@ -20,11 +22,18 @@ func readNow(fd uintptr, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// writeNow writes what fits and returns how much that was; errors are left for the next write to find.
-func writeNow(fd uintptr, p []byte) int {
-	n, _, e := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+// writeNow writes what fits, of something of which more follows or not, and returns how much that was; errors are left for the next write to find.
+func writeNow(fd uintptr, p []byte, more bool) int {
+	n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), sendFlags(more), 0, 0)
 	if e != 0 {
 		return 0
 	}
 	return int(n)
+}
+
+func sendFlags(more bool) uintptr {
+	if more {
+		return syscall.MSG_NOSIGNAL | unix.MSG_MORE
+	}
+	return syscall.MSG_NOSIGNAL
 }

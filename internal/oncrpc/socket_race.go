@@ -9,7 +9,7 @@ import "syscall"
 
 func readNow(fd uintptr, p []byte) (int, error) { return syscall.Read(int(fd), p) }
 
-func writeNow(fd uintptr, p []byte) int {
+func writeNow(fd uintptr, p []byte, _ bool) int {
 	n, err := syscall.Write(int(fd), p)
 	if err != nil {
 		return 0

@@ -144,6 +144,19 @@ func (r *Replica) Read(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (int, bo
 	return n, eof, r.edge(err)
 }
 
+// Share opens the blob that has the bytes of h. What is in the layer has none: it may be written to.
+func (r *Replica) Share(c *vfs.Cred, h vfs.Handle) (vfs.Shared, bool) {
+	b, err := r.body(c, h)
+	if err != nil || b.file == nil {
+		return nil, false
+	}
+	if !b.fixed {
+		b.release()
+		return nil, false
+	}
+	return b.file, true
+}
+
 // body opens the bytes of h for c. What is found stays right after the lock is given back: a blob never changes,
 // and a layer's file that is moved or set aside is still the same file.
 func (r *Replica) body(c *vfs.Cred, h vfs.Handle) (b body, err error) {

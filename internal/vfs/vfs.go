@@ -106,6 +106,19 @@ type XattrReader interface {
 	Xattrs(h Handle) ([]string, error)
 }
 
+// Sharer is implemented by trees that have files whose bytes never change, as plain files of this machine.
+type Sharer interface {
+	// Share opens the bytes of h for c, who may read them. When it returns false, whatever the reason, Read is to be asked.
+	Share(c *Cred, h Handle) (Shared, bool)
+}
+
+// Shared is an open file. It has the bytes of a regular file, no more and no fewer; nobody may write to it.
+type Shared interface {
+	// Descriptor is valid until Release.
+	Descriptor() int
+	Release()
+}
+
 // Pather is implemented by trees that can tell where an object stands, for logs.
 type Pather interface {
 	// Path returns the path of h from the top, with a leading slash; ok is false when it has none.

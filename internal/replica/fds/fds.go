@@ -160,6 +160,9 @@ func (c *Cache) Close() {
 	}
 }
 
+// Descriptor returns FD.
+func (f *File) Descriptor() int { return f.FD }
+
 // Release gives the file back.
 func (f *File) Release() {
 	s := f.shard

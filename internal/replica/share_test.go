@@ -1,0 +1,53 @@
+package replica
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/vfs"
+)
+
+// sharedBytes returns the content of path as Share has it, "" when it has not.
+func (o *site) sharedBytes(c *vfs.Cred, h vfs.Handle) string {
+	o.t.Helper()
+	f, ok := o.Share(c, h)
+	if !ok {
+		return ""
+	}
+	defer f.Release()
+	buf := make([]byte, 100)
+	n, err := unix.Pread(f.Descriptor(), buf, 0)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return string(buf[:n])
+}
+
+// What is shared goes to a client without another look at it: only blobs may, for nobody writes to them.
+func TestOnlyBlobsAreShared(t *testing.T) {
+	m := newMemory(t)
+	first, second := m.version(t, 1, v1), m.version(t, 2, v2)
+	o := newSite(t, first, m)
+	o.toFiles(files(map[string]string{"etc/b": "node's"}))
+	a := o.handle("etc/a")
+	for path, want := range map[string]string{"etc/a": "a1", "etc/b": "", "etc": "", "opt/app/x": "x1"} {
+		if got := o.sharedBytes(root, o.handle(path)); got != want {
+			t.Errorf("%s: shared %q, want %q", path, got, want)
+		}
+	}
+	if got := o.sharedBytes(&vfs.Cred{UID: 7, GID: 7}, o.handle("etc/mode")); got != "m1" {
+		t.Errorf("a file that all may read: %q", got)
+	}
+	o.to(second)
+	if got := o.sharedBytes(&vfs.Cred{UID: 7, GID: 7}, o.handle("etc/mode")); got != "" {
+		t.Errorf("a file that others must not read: %q", got)
+	}
+	if got := o.sharedBytes(root, a); got != "a1" {
+		t.Errorf("a file that was replaced: %q", got)
+	}
+	o.write("etc/a", "mine")
+	if got := o.sharedBytes(root, o.handle("etc/a")); got != "" {
+		t.Errorf("a file of the layer: %q", got)
+	}
+}
