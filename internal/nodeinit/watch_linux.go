@@ -195,8 +195,8 @@ func (r *resident) mappings(pid int, yield func(mapping)) {
 }
 
 // replaced reports whether a mapped file is no more what stands at its path. The path is a hint, which may be one of another mount namespace:
-// when another file stands there, the server is asked whether the mapped one has a name still. Once the kernel knows that it has none,
-// it does not ask again and says ESTALE (fs/nfs/dir.c, nfs_lookup_verify_inode).
+// when another file stands there, the server is asked whether the mapped one has a name still: of one that has none it says that its file system
+// has no blocks.
 func (r *resident) replaced(pid int, m *mapping) bool {
 	var st unix.Statx_t
 	if fd, err := r.open(strings.TrimPrefix(m.path, "/"), 0); err == nil {
@@ -206,6 +206,12 @@ func (r *resident) replaced(pid int, m *mapping) bool {
 			return false
 		}
 	}
-	err := unix.Statx(r.proc, fmt.Sprintf("%d/map_files/%s", pid, m.at), unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
-	return errors.Is(err, unix.ESTALE) || err == nil && st.Ino == m.inode && st.Nlink == 0
+	fd, err := unix.Openat(r.proc, fmt.Sprintf("%d/map_files/%s", pid, m.at), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESTALE)
+	}
+	defer unix.Close(fd)
+	var fs unix.Statfs_t
+	err = errors.Join(unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st), unix.Fstatfs(fd, &fs))
+	return errors.Is(err, unix.ESTALE) || err == nil && st.Ino == m.inode && fs.Blocks == 0
 }

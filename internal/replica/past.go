@@ -36,10 +36,20 @@ type goneEntry struct {
 	content []byte // of a node file; a version's bytes are in the store
 }
 
+// attr fills a. What a switch has replaced has a link, though it has no name: on an inode without links Linux answers fstat(2) of who has it
+// open with ESTALE, when the C library makes it a newfstatat of an empty path (fs/nfs/dir.c, nfs_weak_revalidate; glibc 2.33 to 2.38
+// before Linux 6.6). So programs could not start whose libraries are replaced between their open and their stat.
 func (g *goneEntry) attr(a *vfs.Attr) {
 	*a = vfs.Attr{
 		Type: g.kind, Mode: g.mode, UID: g.uid, GID: g.gid, Size: g.size, Used: (g.size + 4095) &^ 4095,
 		Major: g.major, Minor: g.minor, ID: uint64(g.id), Atime: g.mtime, Mtime: g.mtime,
+	}
+	switch {
+	case g.removed:
+	case g.kind == vfs.Directory:
+		a.Nlink = 2
+	default:
+		a.Nlink = 1
 	}
 }
 

@@ -253,12 +253,13 @@ func (b *body) read(p []byte, off uint64) (n int, eof bool, err error) {
 
 var errShortBlob = errors.New("blob is shorter than its entry says")
 
-// StatFS tells what the file system of the layers has left.
+// StatFS tells what the file system of the layers has left. Of what has no name any more it tells that all in all there is no room: by this a
+// node learns that a file which is open or mapped was replaced.
 func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 	if err := r.rlock(); err != nil {
 		return vfs.StatFS{}, err
 	}
-	_, err := r.resolve(h)
+	s, err := r.resolve(h)
 	version, holding := r.view.index.Version, r.holding()
 	r.mu.RUnlock()
 	if err != nil {
@@ -279,6 +280,9 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 	soon := r.set.lingering.room() // free for who needs it
 	fs.BytesFree, fs.BytesAvail = min(fs.BytesFree+soon, fs.Bytes), min(fs.BytesAvail+soon, fs.Bytes)
 	holding.statFS(&fs)
+	if s.gone != nil || s.obj != nil && (s.obj.aside != "" || s.obj.removed) {
+		fs.Bytes = 0
+	}
 	return fs, nil
 }
 

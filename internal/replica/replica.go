@@ -327,11 +327,14 @@ func (r *Replica) fillAttr(o *object, st *unix.Stat_t, a *vfs.Attr) {
 		Size: uint64(st.Size), Used: uint64(st.Blocks) * 512, FSID: r.fsid(), ID: uint64(o.id),
 		Atime: timeOf(nanos(st.Atim)), Mtime: timeOf(nanos(st.Mtim)),
 	}
+	if o.aside != "" {
+		a.Nlink = 1 // see goneEntry.attr
+	}
 	switch o.kind {
 	case vfs.Directory:
 		a.Size, a.Used = lower.DirSize, lower.DirSize
-		if len(o.names) > 0 {
-			a.Nlink = 2 + r.countSubdirs(o.names[0])
+		if a.Nlink = 2; len(o.names) > 0 {
+			a.Nlink += r.countSubdirs(o.names[0])
 		}
 	case vfs.BlockDevice, vfs.CharDevice:
 		a.Major, a.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)

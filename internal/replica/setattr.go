@@ -39,6 +39,11 @@ func (r *Replica) maySet(c *vfs.Cred, at spot, before *vfs.Attr, s *vfs.SetAttr)
 	if s.Guard != nil && *s.Guard != before.Ctime {
 		return vfs.EAGAIN
 	}
+	if at.gone != nil {
+		// Linux then looks the path up again and tries once more (do_filp_open, retry_estale); so what was replaced a moment ago can be
+		// opened with O_TRUNC, and changed by its name, before the node's cache falls.
+		return vfs.ESTALE
+	}
 	if err := r.mayChange(at); err != nil {
 		return err
 	}

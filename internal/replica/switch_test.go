@@ -118,7 +118,7 @@ func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
 	}
 }
 
-func TestReplacedFilesKeepTheirBytesAndHaveNoLinks(t *testing.T) {
+func TestReplacedFilesKeepTheirBytesAndALink(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.version(t, 1, v1), m)
 	old, unchanged, dir, chmod := o.handle("etc/a"), o.handle("same/f"), o.handle("gone/sub"), o.handle("etc/mode")
@@ -129,11 +129,23 @@ func TestReplacedFilesKeepTheirBytesAndHaveNoLinks(t *testing.T) {
 		if got := o.read(old); got != "a1" {
 			t.Errorf("replaced file: %q", got)
 		}
-		if err := o.Attr(old, &a); err != nil || a.Nlink != 0 || a.Size != 2 {
+		if err := o.Attr(old, &a); err != nil || a.Nlink != 1 || a.Size != 2 {
 			t.Errorf("replaced file: nlink %d, size %d, %v", a.Nlink, a.Size, err)
+		}
+		if fs, err := o.StatFS(old); err != nil || fs.Bytes != 0 {
+			t.Errorf("the file system of a replaced file has %d bytes, %v", fs.Bytes, err)
+		}
+		if fs, err := o.StatFS(unchanged); err != nil || fs.Bytes == 0 {
+			t.Errorf("the file system of a file that stands has %d bytes, %v", fs.Bytes, err)
+		}
+		if err := o.Attr(dir, &a); err != nil || a.Nlink != 2 {
+			t.Errorf("vanished directory: nlink %d, %v", a.Nlink, err)
 		}
 		if _, err := o.Write(root, old, []byte("x"), 0, vfs.FileSync); err != vfs.EROFS {
 			t.Errorf("write to a replaced file: %v", err)
+		}
+		if _, err := o.SetAttr(root, old, &vfs.SetAttr{Valid: vfs.SetSize}); err != vfs.ESTALE {
+			t.Errorf("truncate a replaced file: %v", err)
 		}
 		if o.handle("same/f") != unchanged || o.handle("etc/mode") != chmod {
 			t.Error("handles of files with the same content have changed")

@@ -7,7 +7,7 @@
 // Every object is named by a Handle: at most 64 opaque bytes that stay valid across restarts
 // of the server. There is no open and no close, so no call has state to lose. A handle whose
 // object is gone for good yields ESTALE; a handle whose object was replaced, and whose bytes are
-// still retained, goes on working and reports Nlink 0.
+// still retained, goes on working; its StatFS has no Bytes.
 //
 // # Credentials
 //
