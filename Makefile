@@ -3,7 +3,7 @@ export CGO_ENABLED = 0
 GOFLAGS_STATIC = -trimpath -ldflags "-s -w"
 ARCHES = amd64 arm64 ppc64le
 
-.PHONY: help build deps deps-test check test e2e crash demo bench fuzz docs clean
+.PHONY: help build deps deps-test check test e2e long crash demo bench fuzz docs clean
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -28,6 +28,9 @@ test: deps-test check ## everything but whole machines (as root on Debian 12: in
 
 e2e: deps build ## real kernels boot and mount (root): User Mode Linux and QEMU
 	DIM_E2E=1 go test -p 1 -timeout 60m -count=1 -v ./e2e/...
+
+long: deps build ## what takes long: a thousand switches under a node that works (root)
+	DIM_E2E=1 DIM_LONG=1 go test -p 1 -timeout 120m -count=1 -v -run 'UnderLoad' ./e2e/
 
 crash: deps-test ## hundreds of kill -9, power cuts and full disks, and whether code broken on purpose is found (root)
 	DIM_CRASH_ROUNDS=300 DIM_CRASH_TEETH=1 go test -timeout 90m -count=1 -v ./e2e/crash

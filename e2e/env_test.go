@@ -102,6 +102,14 @@ type guest struct {
 // startGuest boots node name's stand-in, with put as further files, and mounts the node's replica on /mnt/root.
 func startGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string) guest {
 	t.Helper()
+	g := bootGuest(t, c, name, put)
+	g.mount("/nodes/"+name, "/mnt/root", nfsOptions)
+	return g
+}
+
+// bootGuest is startGuest without the mount.
+func bootGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string) guest {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	u, err := lab.StartUML(ctx, lab.UMLSpec{
@@ -116,9 +124,7 @@ func startGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string
 		}
 		u.Kill()
 	})
-	g := guest{u, t}
-	g.mount("/nodes/"+name, "/mnt/root", nfsOptions)
-	return g
+	return guest{u, t}
 }
 
 func (g guest) mount(export, dir, options string) {

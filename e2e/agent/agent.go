@@ -44,6 +44,22 @@ func (a *Agent) Mount(m MountArgs, _ *None) error {
 	return nil
 }
 
+// Enter makes what is mounted on dir the root, as switch_root(8) does, for the agent and what it starts from then on.
+func (a *Agent) Enter(dir string, _ *None) error {
+	for _, m := range []string{"/proc", "/sys", "/dev", "/run", "/tmp"} {
+		if err := unix.Mount(m, dir+m, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", m, err)
+		}
+	}
+	if err := unix.Chdir(dir); err != nil {
+		return err
+	}
+	if err := unix.Mount(dir, "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move %s: %w", dir, err)
+	}
+	return unix.Chroot(".")
+}
+
 // Unmount unmounts dir.
 func (a *Agent) Unmount(dir string, _ *None) error { return unix.Unmount(dir, 0) }
 

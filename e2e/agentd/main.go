@@ -1,4 +1,4 @@
-// Agentd is the init of a test guest: it sets up the little that a kernel needs, then serves package agent on port 7000.
+// Agentd is the init of a test guest: it sets up the little that a kernel needs, then serves packages agent and storm on port 7000.
 // Its parameters come from the kernel command line: agent.addr=ADDRESS/PREFIX, agent.if=CARD, agent.modules=DIR.
 package main
 
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/e2e/agent"
+	"dim/e2e/storm"
 )
 
 func main() {
@@ -48,6 +49,9 @@ func run() error {
 	}
 	server := rpc.NewServer()
 	if err := server.Register(agent.New()); err != nil {
+		return err
+	}
+	if err := server.Register(new(storm.Load)); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp", ":7000")
