@@ -112,7 +112,8 @@ func (d *daemon) driveOne(ctx context.Context, id int) {
 		default:
 			err = d.advance(ctx, &r, step)
 		}
-		if err != nil && ctx.Err() == nil {
+		changed := errors.Is(err, rollout.ErrConflict) // it is looked at anew
+		if err != nil && !changed && ctx.Err() == nil {
 			d.log.Warn("rollout does not go on", "rollout", id, "error", err)
 			pause = driveAgain
 		}
@@ -137,7 +138,7 @@ func (d *daemon) waitsFor(id int, what string) {
 	d.waits[id] = what
 }
 
-// advance declares a step. When somebody has changed the rollout meanwhile it is looked at anew.
+// advance declares a step. The error is rollout.ErrConflict when somebody has changed the rollout meanwhile.
 func (d *daemon) advance(ctx context.Context, r *rollout.Rollout, step rollout.Step) error {
 	shared, err := d.reachable(ctx)
 	if err != nil {
@@ -147,8 +148,6 @@ func (d *daemon) advance(ctx context.Context, r *rollout.Rollout, step rollout.S
 		return rollout.Advance(s, *r, step, d.running(r.Nodes()), time.Now().UTC())
 	})
 	switch {
-	case errors.Is(err, rollout.ErrConflict):
-		err = nil
 	case err == nil && step.Pause != "":
 		d.log.Warn("rollout is paused", "rollout", r.ID, "why", step.Pause)
 	case err == nil:
@@ -165,6 +164,7 @@ func (d *daemon) seenOf(r *rollout.Rollout) map[string]rollout.Seen {
 	for _, name := range r.Rings[r.Ring].Nodes {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
 		if !ok {
+			seen[name] = rollout.Seen{Gone: true}
 			continue
 		}
 		s := rollout.Seen{Booting: d.booting(n.Name), Stage: off}

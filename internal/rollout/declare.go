@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dim/internal/coord"
+	"dim/internal/image"
 )
 
 // kept is how many rollouts are remembered after their end.
@@ -245,7 +246,8 @@ func mustLoad(s coord.State, id int) (Rollout, error) {
 }
 
 // Undo gives every node back what it followed before the rollout: at once, or, for those that have changed already, when they boot; "" is
-// as the rollout did it. The error is ErrConflict when somebody has moved a node since.
+// as the rollout did it. The error is ErrConflict when somebody has moved a node since, and coord.ErrNotFound when a version that one
+// followed was removed.
 func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error) {
 	r, err := mustLoad(s, id)
 	if err != nil {
@@ -265,6 +267,9 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 	if moved := r.movedSince(f, made); len(moved) > 0 {
 		return coord.Change{}, fmt.Errorf("undo rollout %d: %s moved since: %w", id, moved, ErrConflict)
 	}
+	if err := r.mayGoBack(s, made); err != nil {
+		return coord.Change{}, err
+	}
 	follow := r.pinned(f)
 	if made && r.Current > 0 {
 		f.setCurrent(r.Image, r.Current)
@@ -273,6 +278,32 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 	r.State, r.Ended, r.Reason = Undone, now, ""
 	change := f.change
 	return change, r.put(&change)
+}
+
+// mayGoBack reports what an undo leads back to and is no longer there. made tells that the rollout has made its version the current one.
+func (r *Rollout) mayGoBack(s coord.State, made bool) error {
+	var refs []string
+	if made && r.Current > 0 {
+		refs = append(refs, fmt.Sprintf("%s@%d", r.Image, r.Current))
+	}
+	for _, b := range r.Before {
+		if len(intersection(r.Moved(), b.Nodes)) > 0 {
+			refs = append(refs, b.Desired, b.Next)
+		}
+	}
+	for _, ref := range refs {
+		if ref == "" {
+			continue
+		}
+		parsed, err := image.ParseRef(ref)
+		if err != nil {
+			return fmt.Errorf("undo rollout %d: %w", r.ID, err)
+		}
+		if _, ok := s.Resolve(parsed); !ok {
+			return fmt.Errorf("undo rollout %d: %s, which it leads back to, was removed: %w", r.ID, ref, coord.ErrNotFound)
+		}
+	}
+	return nil
 }
 
 // restore lets nodes follow what they did; follow is what they follow now.

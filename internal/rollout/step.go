@@ -14,6 +14,7 @@ type Seen struct {
 	Problem string // why it does not show what is declared
 	Booting bool   // it keeps the version whose kernel it was given until it runs
 	Answers bool   // it is up
+	Gone    bool   // it has left the description
 	Stage   string // where it is, for messages
 }
 
@@ -84,7 +85,7 @@ func (r *Rollout) gating(seen map[string]Seen, now time.Time) Step {
 	}
 	var silent Nodes
 	for _, n := range r.Rings[r.Ring].Ran {
-		if !seen[n].Answers {
+		if s := seen[n]; !s.Answers && !s.Gone {
 			silent = append(silent, n)
 		}
 	}
