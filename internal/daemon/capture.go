@@ -23,7 +23,11 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	if _, err := d.change(ctx); err != nil {
 		return control.Captured{}, err
 	}
-	defer d.watches.alone(r.Image)()
+	release, err := d.watches.alone(ctx, r.Image)
+	if err != nil {
+		return control.Captured{}, err
+	}
+	defer release()
 	begin := time.Now()
 	note := func(p capture.Progress) {
 		now := control.Progress{

@@ -21,8 +21,8 @@ func (d *daemon) Check(_ context.Context, set string) ([]control.Checked, error)
 	nodes := now.cluster.Nodes
 	if set != "" {
 		var err error
-		if nodes, err = now.cluster.Select(set); err != nil {
-			return nil, control.Errorf(control.NotFound, "%v", err)
+		if nodes, err = selectNodes(now.cluster, set); err != nil {
+			return nil, err
 		}
 	}
 	list := []control.Checked{}

@@ -19,8 +19,8 @@ func (d *daemon) Nodes(_ context.Context, set string) ([]control.Node, error) {
 	nodes := now.cluster.Nodes
 	if set != "" {
 		var err error
-		if nodes, err = now.cluster.Select(set); err != nil {
-			return nil, control.Errorf(control.NotFound, "%v", err)
+		if nodes, err = selectNodes(now.cluster, set); err != nil {
+			return nil, err
 		}
 	}
 	list := make([]control.Node, 0, len(nodes))

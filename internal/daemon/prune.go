@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"dim/internal/control"
 	"dim/internal/coord"
@@ -212,14 +213,19 @@ func (d *daemon) remove(ctx context.Context, pick func(coord.State) ([]image.Ref
 	return out, err
 }
 
+// forgetWithin bounds for how long replicas wait for the shared state because versions are removed.
+const forgetWithin = 15 * time.Second
+
 // forgetVersions removes versions from the shared state until pick picks no more. It holds adopting, so that no replica here moves
 // to a version that is going.
 func (d *daemon) forgetVersions(ctx context.Context, shared *coord.Coord, pick func(coord.State) ([]image.Ref, error)) ([]image.Ref, error) {
 	d.adopting.Lock()
 	defer d.adopting.Unlock()
+	within, cancel := context.WithTimeout(ctx, forgetWithin)
+	defer cancel()
 	var all []image.Ref
 	for {
-		refs, err := shared.RemoveVersions(ctx, func(s coord.State) ([]image.Ref, error) {
+		refs, err := shared.RemoveVersions(within, func(s coord.State) ([]image.Ref, error) {
 			refs, err := pick(s)
 			return slices.DeleteFunc(refs, func(r image.Ref) bool { _, there := s.Resolve(r); return !there }), err
 		})
@@ -238,7 +244,7 @@ func (d *daemon) forgetVersions(ctx context.Context, shared *coord.Coord, pick f
 	if len(all) == 0 {
 		return nil, nil
 	}
-	s, err := shared.Snapshot(ctx)
+	s, err := shared.Snapshot(within)
 	if err != nil {
 		return all, coded(err)
 	}

@@ -87,12 +87,8 @@ func (d *daemon) asked(now *declared, r control.RolloutRequest) (rollout.Rollout
 func nodesOf(c *cluster.Cluster, im *cluster.Image, set string) (nodes []string, all bool, err error) {
 	selected, of := c.Nodes, 0
 	if set != "" {
-		if selected, err = c.Select(set); err != nil {
-			code := control.NotFound
-			if _, bad := errors.AsType[*nodeset.SyntaxError](err); bad {
-				code = control.Invalid
-			}
-			return nil, false, control.Errorf(code, "%v", err)
+		if selected, err = selectNodes(c, set); err != nil {
+			return nil, false, err
 		}
 	}
 	for _, n := range c.Nodes {
@@ -114,6 +110,19 @@ func nodesOf(c *cluster.Cluster, im *cluster.Image, set string) (nodes []string,
 			WithHint("without a node set it is all nodes of the image")
 	}
 	return nodes, len(nodes) == of, nil
+}
+
+// selectNodes returns the nodes of a set; the error tells a set that is none from one that names what is not there.
+func selectNodes(c *cluster.Cluster, set string) ([]*cluster.Node, error) {
+	nodes, err := c.Select(set)
+	if err == nil {
+		return nodes, nil
+	}
+	code := control.NotFound
+	if _, bad := errors.AsType[*nodeset.SyntaxError](err); bad {
+		code = control.Invalid
+	}
+	return nil, control.Errorf(code, "%v", err)
 }
 
 // moves reports whether any node would follow something else.

@@ -61,9 +61,9 @@ type watched struct {
 	cancel  context.CancelFunc
 	ended   chan struct{}
 
-	capturing sync.Mutex // held while the master is captured, by hand as well; taken before all locks of the daemon
-	since     time.Time  // of what is captured now
-	behind    bool       // nodes have not followed the last version yet
+	capturing chan struct{} // capacity 1: full while the master is captured, by hand as well; filled before all locks of the daemon
+	since     time.Time     // of what is captured now
+	behind    bool          // nodes have not followed the last version yet
 
 	mu       sync.Mutex
 	versions int
@@ -134,7 +134,7 @@ func (w *watches) put(name string, x *watched) {
 }
 
 func (d *daemon) startWatch(ctx context.Context, from watchedFrom, exclude image.Patterns) *watched {
-	x := &watched{d: d, from: from, ended: make(chan struct{})}
+	x := &watched{d: d, from: from, ended: make(chan struct{}), capturing: make(chan struct{}, 1)}
 	o := capture.Options{
 		Image: from.image, Dir: from.dir, Exclude: exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data}, Log: d.log,
 		Review: d.reviewWatched, Settled: func() bool { return time.Since(x.since) < patience },
@@ -148,8 +148,8 @@ func (d *daemon) startWatch(ctx context.Context, from watchedFrom, exclude image
 		defer close(x.ended)
 		d.log.Info("master watched", "image", from.image, "dir", from.dir)
 		x.watcher.Run(ctx)
-		x.capturing.Lock()
-		defer x.capturing.Unlock()
+		x.capturing <- struct{}{}
+		defer func() { <-x.capturing }()
 		if err := x.follow.Close(); err != nil {
 			d.log.Warn("notes for the next capture cannot be kept", "image", from.image, "error", err)
 		}
@@ -159,8 +159,12 @@ func (d *daemon) startWatch(ctx context.Context, from watchedFrom, exclude image
 
 // do makes a version of what changed, and lets nodes follow.
 func (x *watched) do(ctx context.Context, c watch.Changes) (made bool, err error) {
-	x.capturing.Lock()
-	defer x.capturing.Unlock()
+	select {
+	case x.capturing <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-x.capturing }()
 	if _, err := x.d.change(ctx); err != nil {
 		return false, err
 	}
@@ -228,27 +232,35 @@ func (d *daemon) publish(ctx context.Context, v image.Version) error {
 	return err
 }
 
-// alone waits until the master of an image is not captured because it is watched; it is not until release.
-func (w *watches) alone(name string) (release func()) {
+// alone waits until the master of an image is not captured because it is watched; it is not until release. The error is ctx's.
+func (w *watches) alone(ctx context.Context, name string) (release func(), err error) {
 	x := w.get(name)
 	if x == nil {
-		return func() {}
+		return func() {}, nil
 	}
-	x.capturing.Lock()
-	return x.capturing.Unlock
+	select {
+	case x.capturing <- struct{}{}:
+		return func() { <-x.capturing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Watch implements control.Backend.
 func (d *daemon) Watch(ctx context.Context, r control.WatchRequest) (control.Watch, error) {
 	im, ok := d.cluster().Image(cluster.ImageName(r.Image))
-	if !ok {
+	_, watched := d.declared().state.Watches[r.Image]
+	if !ok && !(r.Off && watched) { // what has left the description may be watched still
 		return control.Watch{}, control.Errorf(control.NotFound, "watch %s: the description has no such image", r.Image)
 	}
 	w := coord.Watch{Server: string(d.server), Rollout: r.Rollout, Debounce: time.Duration(r.Debounce * float64(time.Second)), Declared: time.Now().UTC()}
 	if w.Debounce == 0 {
 		w.Debounce = defaultDebounce
 	}
-	dir, ok := strings.CutPrefix(im.Master, "dir:")
+	dir := ""
+	if !r.Off {
+		dir, ok = strings.CutPrefix(im.Master, "dir:")
+	}
 	switch {
 	case r.Off:
 	case !ok:

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -126,5 +127,47 @@ func TestWhatCannotBeWatchedIsRefused(t *testing.T) {
 		if _, err := s.client().Watch(t.Context(), c.r); code(err) != c.code {
 			t.Errorf("%+v: got %v, want %v", c.r, err, c.code)
 		}
+	}
+}
+
+func TestAWatchOutlivesItsImageOnlyUntilItIsEnded(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	if _, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	s.describe("", `<image name="other" arch="amd64" master="dir:`+s.master+`"/>`, "")
+	must(t, s.apply())
+	if w, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other", Off: true}); err != nil || w.On {
+		t.Errorf("off: %+v, %v", w, err)
+	}
+	if _, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other", Off: true}); code(err) != control.NotFound {
+		t.Errorf("off once more: %v", err)
+	}
+}
+
+func TestWhoWaitsForACaptureCanGiveUp(t *testing.T) {
+	w := newWatches()
+	w.put("compute", &watched{capturing: make(chan struct{}, 1)})
+	release, err := w.alone(t.Context(), "compute")
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.alone(ctx, "compute"); err == nil {
+		t.Error("two capture at once")
+	}
+	release()
+	release, err = w.alone(t.Context(), "compute")
+	must(t, err)
+	release()
+}
+
+func TestASetOfNodesThatIsNoneIsSaidToBe(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	_, check := s.client().Check(t.Context(), "n[01")
+	_, list := s.client().Nodes(t.Context(), "n[01")
+	if code(check) != control.Invalid || code(list) != control.Invalid {
+		t.Errorf("check: %v; list: %v", check, list)
 	}
 }
