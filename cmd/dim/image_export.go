@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -15,7 +17,7 @@ import (
 )
 
 func (a *app) imageExportCommand() *cobra.Command {
-	format := string(checkout.TarFormat)
+	format, dry := string(checkout.TarFormat), false
 	formats := []string{string(checkout.TarFormat), string(checkout.DirFormat), string(checkout.EROFSFormat)}
 	cmd := &cobra.Command{
 		Use:   "export NAME[@VERSION] DEST",
@@ -27,9 +29,13 @@ tell holes.
 DEST has its name only when it is whole. It reads the store itself, so it works on the server's machine, as root.`,
 		Example: `  dim image export compute@12 compute-12.tar
   dim image export compute@12 - | zstd > compute-12.tar.zst
+  dim image export compute@12 /srv/compute-12 --format dir --dry-run
   dim image export compute@12 /srv/compute-12 --format dir`,
 		Args: operands(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if dry {
+				return a.imageExportPlan(cmd.Context(), args[0], checkout.Format(format), args[1])
+			}
 			return a.imageExport(cmd.Context(), args[0], checkout.Format(format), args[1])
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
@@ -39,6 +45,7 @@ DEST has its name only when it is whole. It reads the store itself, so it works 
 			return complete(1, a.references)(cmd, args, part)
 		},
 	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell what would be written where")
 	cmd.Flags().StringVar(&format, "format", format, "`form` of what is written: tar, dir or erofs")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	check := cmd.Args
@@ -73,6 +80,22 @@ func (a *app) imageExport(ctx context.Context, ref string, format checkout.Forma
 		}
 		return err
 	})
+}
+
+// imageExportPlan tells what an export would write, and what would keep it from it.
+func (a *app) imageExportPlan(ctx context.Context, ref string, format checkout.Format, dest string) error {
+	v, err := a.client().Version(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(dest); dest != "-" && !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = fs.ErrExist
+		}
+		return fmt.Errorf("export %s: %s: %w", ref, dest, err)
+	}
+	_, err = fmt.Fprintf(a.out, "would be written: %s@%d, %s of %s, as %s to %s\n", v.Image, v.Number, plural(int(v.Files), "file"), size(v.Bytes), format, dest)
+	return err
 }
 
 // withStore calls use with the store of the data directory, from which nothing is removed meanwhile.

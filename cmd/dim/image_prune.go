@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/control"
+	"dim/internal/image"
 )
 
 // keepVersions is how many of the newest versions of an image a prune leaves.
@@ -116,13 +117,13 @@ func (a *app) imageVerify(ctx context.Context, ref string) error {
 }
 
 func (a *app) imageTagCommand() *cobra.Command {
-	remove := false
-	cmd := &cobra.Command{
+	remove, dry := false, false
+	cmd := a.listing(&cobra.Command{
 		Use:   "tag NAME[@VERSION] TAG",
 		Short: "Give a version a name",
 		Long: `Makes NAME@TAG mean a version. A tag that is there already moves. A version with a tag is not removed by a prune. With --delete the one
 operand is NAME@TAG, and the tag goes.`,
-		Example: "  dim image tag compute@12 stable\n  dim image tag --delete compute@stable",
+		Example: "  dim image tag compute@12 stable --dry-run\n  dim image tag compute@12 stable\n  dim image tag --delete compute@stable",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if remove {
 				return operands(1, 1)(cmd, args)
@@ -131,20 +132,55 @@ operand is NAME@TAG, and the tag goes.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if remove {
-				v, err := a.client().Untag(cmd.Context(), args[0])
-				if err == nil {
-					fmt.Fprintf(a.out, "%s is no name of %s@%d any more\n", args[0], v.Image, v.Number)
-				}
-				return err
+				return a.imageUntag(cmd.Context(), args[0], dry)
 			}
-			v, err := a.client().Tag(cmd.Context(), args[0], args[1])
-			if err == nil {
-				fmt.Fprintf(a.out, "%s@%s is %s@%d\n", v.Image, args[1], v.Image, v.Number)
-			}
-			return err
+			return a.imageTag(cmd.Context(), args[0], args[1], dry)
 		},
 		ValidArgsFunction: complete(1, a.references),
-	}
+	})
 	cmd.Flags().BoolVarP(&remove, "delete", "d", false, "remove the tag")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell which version it would be")
 	return cmd
+}
+
+func (a *app) imageTag(ctx context.Context, ref, tag string, dry bool) error {
+	do := func() (control.Version, error) { return a.client().Tag(ctx, ref, tag) }
+	if dry {
+		if !image.ValidName(tag) {
+			return &usageError{fmt.Errorf("image tag: %q is not a tag's name", tag), "a letter, then letters, digits and -_., at most 64"}
+		}
+		do = func() (control.Version, error) { return a.client().Version(ctx, ref) }
+	}
+	v, err := do()
+	if err != nil {
+		return err
+	}
+	return a.show(v, func(w io.Writer) {
+		fmt.Fprintf(w, "%s@%s %s %s@%d\n", v.Image, tag, isOr(dry, "is", "would be"), v.Image, v.Number)
+	})
+}
+
+func (a *app) imageUntag(ctx context.Context, ref string, dry bool) error {
+	do := a.client().Untag
+	if dry {
+		if r, err := image.ParseRef(ref); err != nil || r.Tag == "" {
+			return &usageError{fmt.Errorf("image tag --delete: %q names no tag", ref), "as compute@stable does"}
+		}
+		do = a.client().Version
+	}
+	v, err := do(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return a.show(v, func(w io.Writer) {
+		fmt.Fprintf(w, "%s %s no name of %s@%d any more\n", ref, isOr(dry, "is", "would be"), v.Image, v.Number)
+	})
+}
+
+// isOr is the word for what was done, or what would be.
+func isOr(dry bool, is, wouldBe string) string {
+	if dry {
+		return wouldBe
+	}
+	return is
 }

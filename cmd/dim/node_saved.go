@@ -34,6 +34,9 @@ What is older than the description's <saved days="…"/> (90 days without one) i
 		Args: operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.Path = control.Path(strings.Join(args[1:], ""))
+			if !forget && (q.DryRun || all || older != "") {
+				return &usageError{fmt.Errorf("node saved: --dry-run, --all and --older go with --forget"), "without it everything is listed, and nothing removed"}
+			}
 			if !forget {
 				return a.nodeSaved(cmd.Context(), args[0], q)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -113,7 +114,7 @@ func printRollout(w io.Writer, r control.Rollout) {
 		fmt.Fprintf(w, "%s: %s follow it already\n", ref, plural(r.Count, "node"))
 		return
 	case "planned":
-		printPlan(w, r)
+		printMoves(w, r)
 		return
 	}
 	fmt.Fprintln(w, "rollout", rolloutLine(r))
@@ -130,11 +131,22 @@ func rolloutLine(r control.Rollout) string {
 	return fmt.Sprintf("%s; %d show it", line, r.Shows)
 }
 
-func printPlan(w io.Writer, r control.Rollout) {
+// printMoves tells who would move, and what that means for them while they run.
+func printMoves(w io.Writer, r control.Rollout) {
 	row(w, "RING", "COUNT", "FROM", "TO", "PATHS", "NODES")
 	for i, ring := range r.Rings {
 		for _, m := range ring.Moves {
 			row(w, i+1, m.Count, m.From, m.To, m.Paths, m.Nodes)
+		}
+	}
+	told := map[string]bool{}
+	for _, ring := range r.Rings {
+		for _, m := range ring.Moves {
+			if way := m.From + " to " + m.To; m.Verdict != nil && !told[way] {
+				told[way] = true
+				fmt.Fprintf(w, "%s, on nodes that run:\n", way)
+				printVerdict(w, *m.Verdict)
+			}
 		}
 	}
 }
@@ -217,7 +229,7 @@ func (a *app) rolloutPauseCommand() *cobra.Command {
 		Use:     "pause [ROLLOUT]",
 		Short:   "Keep a rollout where it is",
 		Long:    "Keeps a rollout where it is; a hook or check that is running is ended. Without a number it is the latest rollout.",
-		Example: "  dim rollout pause",
+		Example: "  dim rollout pause\n  dim rollout pause 7 --dry-run",
 	}, &control.RolloutChange{Do: "pause"})
 }
 
@@ -239,7 +251,7 @@ func (a *app) rolloutUndoCommand() *cobra.Command {
 		Long: `Gives every node that a rollout has moved back what it followed before, also in the middle of it. Nodes that it moved at their boot change
 back at their next one, unless --when now says otherwise. It is refused when somebody has moved one of the nodes since. Without a number it
 is the latest rollout.`,
-		Example: "  dim rollout undo\n  dim rollout undo 7 --when boot",
+		Example: "  dim rollout undo --dry-run\n  dim rollout undo\n  dim rollout undo 7 --when boot",
 	}, change)
 	cmd.Flags().StringVar(&change.When, "when", "", "`WHEN` nodes change back: now or boot (default: as they changed)")
 	_ = cmd.RegisterFlagCompletionFunc("when", cobra.FixedCompletions([]string{"now", "boot"}, cobra.ShellCompDirectiveNoFileComp))
@@ -274,9 +286,17 @@ func (a *app) rolloutChange(cmd *cobra.Command, change *control.RolloutChange) *
 		if err != nil {
 			return err
 		}
-		return a.show(r, func(w io.Writer) { printRollout(w, r) })
+		return a.show(r, func(w io.Writer) { printRolloutChange(w, r, change.DryRun) })
 	}
+	cmd.Flags().BoolVar(&change.DryRun, "dry-run", false, "only tell what would become of it, and who would move")
 	return a.listing(cmd)
+}
+
+func printRolloutChange(w io.Writer, r control.Rollout, dry bool) {
+	fmt.Fprintln(w, would(dry, "rollout"), rolloutLine(r))
+	if dry && slices.ContainsFunc(r.Rings, func(ring control.RolloutRing) bool { return len(ring.Moves) > 0 }) {
+		printMoves(w, r)
+	}
 }
 
 // rolloutNumber is the operand, or 0.

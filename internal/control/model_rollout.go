@@ -32,7 +32,7 @@ type Rollout struct {
 	Soak    float64       `json:"soak_seconds"`
 	Check   string        `json:"check"`
 	Hook    string        `json:"hook"`
-	State   string        `json:"state"` // "running", "paused", "done", "undone", "stopped", "planned", "nothing to do"
+	State   string        `json:"state"` // "running", "paused", "done", "undone", "stopped", "planned", "nothing to do"; of a dry run what it would be
 	Ring    int           `json:"ring"`  // the one under way, from 1
 	Phase   string        `json:"phase"` // of that ring: "switching", "hook", "gate"
 	Since   time.Time     `json:"since,omitzero"`
@@ -61,6 +61,9 @@ type RolloutMove struct {
 	From  string `json:"from"`  // reference that they follow; "": none
 	To    string `json:"to"`    // reference that they would follow
 	Paths int    `json:"paths"` // at how many paths the two differ
+	Boot  bool   `json:"boot"`  // they change when they boot
+
+	Verdict *Verdict `json:"verdict,omitempty"` // what the change means for those that run, when they change at once
 }
 
 // RolloutNode is where one node of a rollout is.
@@ -101,4 +104,6 @@ func (c *Client) ChangeRollout(ctx context.Context, id int, change RolloutChange
 type RolloutChange struct {
 	Do   string `json:"do"`   // "pause", "resume", "undo", "stop"
 	When string `json:"when"` // of an undo: "now", "boot", or "" as the rollout was
+
+	Doing
 }

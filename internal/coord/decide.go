@@ -19,6 +19,25 @@ type Change struct {
 	Rollouts map[int]json.RawMessage // by number; nil: it is forgotten
 }
 
+// Onto returns s as it would be after the change; s itself stays as it is.
+func (c *Change) Onto(s State) State {
+	s.Desired, s.Next = merged(s.Desired, c.Desired), merged(s.Next, c.Next)
+	s.Images, s.Rollouts = maps.Clone(s.Images), maps.Clone(s.Rollouts)
+	for name, number := range c.Current {
+		if im, ok := s.Images[name]; ok {
+			changed := *im
+			changed.Current = number
+			s.Images[name] = &changed
+		}
+	}
+	for id, value := range c.Rollouts {
+		if s.Rollouts[id] = value; value == nil {
+			delete(s.Rollouts, id)
+		}
+	}
+	return s
+}
+
 // Decide puts what decide makes of the state as it is now. When anything that concerns rollouts was changed by another between the two,
 // decide is asked again about the state as it is then: so it has to be a pure function, and two who decide at once do it one after the other. Its
 // errors are returned as they are, and nothing is put; nor is it when the change is the zero Change.
@@ -92,6 +111,9 @@ func (c *Coord) ops(s *State, change *Change) ([]clientv3.Op, error) {
 
 func merged(all, change map[string]string) map[string]string {
 	m := maps.Clone(all)
+	if m == nil {
+		m = map[string]string{}
+	}
 	maps.Copy(m, change)
 	maps.DeleteFunc(m, func(_, ref string) bool { return ref == "" })
 	return m

@@ -188,10 +188,6 @@ func (d *daemon) RolloutStatus(ctx context.Context, id int) (control.Rollout, er
 
 // ChangeRollout implements control.Backend.
 func (d *daemon) ChangeRollout(ctx context.Context, id int, in control.RolloutChange) (control.Rollout, error) {
-	shared, err := d.change(ctx)
-	if err != nil {
-		return control.Rollout{}, err
-	}
 	at := time.Now().UTC()
 	decide := map[string]func(s coord.State) (coord.Change, error){
 		"pause":  func(s coord.State) (coord.Change, error) { return rollout.Pause(s, id, "by hand", at) },
@@ -201,6 +197,18 @@ func (d *daemon) ChangeRollout(ctx context.Context, id int, in control.RolloutCh
 	}[in.Do]
 	if decide == nil || in.When != "" && in.When != string(rollout.Now) && in.When != string(rollout.Boot) {
 		return control.Rollout{}, control.Errorf(control.Invalid, "rollout %d: nobody knows how to %q one %q", id, in.Do, in.When)
+	}
+	if in.DryRun {
+		now := d.declared()
+		change, err := decide(now.state)
+		if err != nil {
+			return control.Rollout{}, rolloutError(err)
+		}
+		return d.plannedChange(ctx, now, id, &change)
+	}
+	shared, err := d.change(ctx)
+	if err != nil {
+		return control.Rollout{}, err
 	}
 	if err := shared.Decide(ctx, decide); err != nil {
 		return control.Rollout{}, rolloutError(err)

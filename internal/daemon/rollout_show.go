@@ -8,6 +8,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/coord"
 	"dim/internal/image"
 	"dim/internal/rollout"
 )
@@ -16,52 +17,98 @@ import (
 func (d *daemon) planned(ctx context.Context, now *declared, r rollout.Rollout) (control.Rollout, error) {
 	out := d.rolled(now, &r)
 	out.State, out.Ring = "planned", 0
-	paths := map[image.Digest]int{} // by the version they come from
+	to, err := image.ParseRef(r.Ref())
+	if err != nil {
+		return out, err
+	}
+	follow := func(*cluster.Node) (image.Ref, bool) { return to, r.When == rollout.Boot }
+	return out, d.tellMoves(ctx, now, &r, &out, follow)
+}
+
+// plannedChange tells what a change of rollout id would do.
+func (d *daemon) plannedChange(ctx context.Context, now *declared, id int, c *coord.Change) (control.Rollout, error) {
+	after := *now
+	after.state = c.Onto(now.state)
+	r, ok, err := rollout.Load(after.state, id)
+	if err != nil || !ok {
+		return control.Rollout{}, err
+	}
+	out := d.rolled(&after, &r)
+	if r.State == rollout.Running {
+		out.Reason = ""
+	}
+	return out, d.tellMoves(ctx, now, &r, &out, func(n *cluster.Node) (image.Ref, bool) {
+		if next, boots := after.next(n); boots {
+			return next, true
+		}
+		return after.ref(n), false
+	})
+}
+
+// tellMoves adds to out which nodes of r would go from which version to which, when follow tells what each is to follow, and whether from its next
+// boot on.
+func (d *daemon) tellMoves(ctx context.Context, now *declared, r *rollout.Rollout, out *control.Rollout, follow func(*cluster.Node) (image.Ref, bool)) error {
+	type move struct {
+		from, to image.Ref
+		boot     bool
+	}
+	paths := map[[2]image.Digest]int{}
 	for i, ring := range r.Rings {
-		groups := map[string][]*cluster.Node{}
-		var order []string
+		groups := map[move][]*cluster.Node{}
+		var order []move
 		for _, name := range ring.Nodes {
 			n, ok := now.cluster.Node(cluster.NodeName(name))
 			if !ok {
 				continue
 			}
-			from := now.ref(n).String()
-			if groups[from] == nil {
-				order = append(order, from)
+			m := move{from: now.ref(n)}
+			if m.to, m.boot = follow(n); m.from == m.to && out.State != "planned" {
+				continue
 			}
-			groups[from] = append(groups[from], n)
+			if groups[m] == nil {
+				order = append(order, m)
+			}
+			groups[m] = append(groups[m], n)
 		}
-		for _, from := range order {
-			n, err := d.differing(ctx, now, from, r.Ref(), paths)
-			if err != nil {
-				return out, err
+		for _, m := range order {
+			told := control.RolloutMove{Nodes: cluster.Fold(groups[m]), Count: len(groups[m]), From: m.from.String(), To: m.to.String(), Boot: m.boot}
+			if err := d.weigh(ctx, now, &told, paths); err != nil {
+				return err
 			}
-			out.Rings[i].Moves = append(out.Rings[i].Moves, control.RolloutMove{
-				Nodes: cluster.Fold(groups[from]), Count: len(groups[from]), From: from, To: r.Ref(), Paths: n,
-			})
+			out.Rings[i].Moves = append(out.Rings[i].Moves, told)
 		}
 	}
-	return out, nil
+	return nil
 }
 
-// differing counts the paths at which two versions differ; counted remembers it by the first. A version that is not there has none.
-func (d *daemon) differing(ctx context.Context, now *declared, from, to string, counted map[image.Digest]int) (int, error) {
-	a, err := now.resolve(from)
+// weigh tells what a move would change; counted remembers for how many paths. A version that is not there has none.
+func (d *daemon) weigh(ctx context.Context, now *declared, m *control.RolloutMove, counted map[[2]image.Digest]int) error {
+	from, err := now.resolve(m.From)
 	if err != nil {
-		return 0, nil
+		return nil
 	}
-	b, err := now.resolve(to)
+	to, err := now.resolve(m.To)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	n, known := counted[a.Digest]
-	if known || a.Digest == b.Digest {
-		return n, nil
+	pair, known := [2]image.Digest{from.Digest, to.Digest}, false
+	if m.Paths, known = counted[pair]; from.Digest == to.Digest {
+		return nil
 	}
-	differ := image.Differ{Load: d.store.Tree}
-	err = differ.Diff(ctx, &a.Root, &b.Root, func(image.Change) error { n++; return nil })
-	counted[a.Digest] = n
-	return n, err
+	if !known {
+		differ := image.Differ{Load: d.store.Tree}
+		err = differ.Diff(ctx, &from.Root, &to.Root, func(image.Change) error { m.Paths++; return nil })
+		counted[pair] = m.Paths
+	}
+	if err != nil || m.Boot {
+		return err
+	}
+	v, err := d.verdict(ctx, from, to)
+	if err == nil {
+		shown := meant(v)
+		m.Verdict = &shown
+	}
+	return err
 }
 
 // rolloutNodes tells where each node of r is.
