@@ -97,7 +97,7 @@ func newWorkers(t *testing.T, r *replica.Replica, seed uint64) []*worker {
 }
 
 func TestAcknowledgedIsOnDiskWhenThePowerGoes(t *testing.T) {
-	for _, mkfs := range [][]string{{"mkfs.ext4", "-q", "-F"}} {
+	for _, mkfs := range [][]string{{"mkfs.ext4", "-q", "-F"}, mkfsXFS()} {
 		t.Run(strings.Join(mkfs, " "), func(t *testing.T) { cutThePower(t, replica.Synced, mkfs) })
 	}
 }

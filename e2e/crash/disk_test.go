@@ -53,7 +53,10 @@ func newDisk(t *testing.T, mkfs ...string) *disk {
 	}
 	d := &disk{RawFileSystem: gofuse.NewDefaultRawFileSystem(), t: t, base: t.TempDir()}
 	d.now, d.flushed = d.file("now"), d.file("flushed")
-	if out, err := exec.Command(mkfs[0], append(mkfs[1:], d.now.Name())...).CombinedOutput(); err != nil {
+	cmd := exec.Command(mkfs[0], append(mkfs[1:], d.now.Name())...)
+	// With these mkfs.xfs allows less than 300 MB (xfsprogs, mkfs/xfs_mkfs.c: validate_supported).
+	cmd.Env = append(os.Environ(), "TEST_DIR=.", "TEST_DEV=.", "QA_CHECK_FS=.")
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Skipf("%v: %v\n%s", mkfs, err, out)
 	}
 	must(t, copyFile(d.flushed, d.now))
@@ -115,6 +118,8 @@ func (d *disk) serve() string {
 	return filepath.Join(dir, diskName)
 }
 
+func mkfsXFS() []string { return []string{"mkfs.xfs", "-q", "-f"} }
+
 // mount mounts the file system in the file at path until the test ends.
 func (d *disk) mount(path, name string, flags uintptr) (dir string) {
 	dir = filepath.Join(d.base, name)
@@ -124,8 +129,9 @@ func (d *disk) mount(path, name string, flags uintptr) (dir string) {
 		d.t.Skipf("needs a loop device: %v", err)
 	}
 	defer dev.Close() // the mount holds it from here on, and it goes with the mount
-	for _, kind := range []string{"ext4", "xfs"} {
-		if err = unix.Mount(dev.Name(), dir, kind, flags, ""); err == nil {
+	// What a cut leaves is mounted beside the disk that it is of, with the same UUID.
+	for _, kind := range []struct{ name, options string }{{"ext4", ""}, {"xfs", "nouuid"}, {"btrfs", ""}} {
+		if err = unix.Mount(dev.Name(), dir, kind.name, flags, kind.options); err == nil {
 			break
 		}
 	}

@@ -1,9 +1,11 @@
 package crash
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -93,6 +95,54 @@ func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
 	acked, begun := w.span()
 	if _, err := w.check(r, acked, begun); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTheQuotaOfADiskIsToldAndPasses uses up what a quota of the disk's file system grants, which the disk refuses other than when it is full.
+func TestTheQuotaOfADiskIsToldAndPasses(t *testing.T) {
+	c := newCluster(t, t.TempDir())
+	d := newDisk(t, "mkfs.btrfs", "-q", "-f", "--mixed")
+	btrfs := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("btrfs", append(args, d.dir)...).CombinedOutput(); err != nil {
+			t.Fatalf("btrfs %v: %v\n%s", args, err, out)
+		}
+	}
+	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Relaxed, 0)
+	must(t, err)
+	defer set.Close()
+	w := newWorkers(t, r, 1)[0]
+	home, err := r.Mkdir(root, r.Root(), "home", &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700})
+	must(t, err)
+	f, err := r.Create(root, home.Handle, "f", &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}})
+	must(t, err)
+	btrfs("quota", "enable")
+	btrfs("quota", "rescan", "-w")
+	btrfs("qgroup", "limit", "8M")
+
+	piece := bytes.Repeat([]byte("user"), 16<<10)
+	off := uint64(0)
+	for ; off < 16<<20; off += uint64(len(piece)) {
+		if _, err = r.Write(root, f.Handle, piece, off, vfs.FileSync); err != nil {
+			break
+		}
+	}
+	if err != vfs.EDQUOT || off == 0 {
+		t.Fatalf("%d bytes written, then: %v, want EDQUOT", off, err)
+	}
+	got := make([]byte, len(piece))
+	for at := uint64(0); at < off; at += uint64(len(piece)) {
+		if _, _, err := r.Read(root, f.Handle, got, at); err != nil || !bytes.Equal(got, piece) {
+			t.Fatalf("what was written at %d: %v", at, err)
+		}
+	}
+	btrfs("qgroup", "limit", "24M")
+	if _, err := r.Write(root, f.Handle, piece, off, vfs.FileSync); err != nil {
+		t.Errorf("with a larger quota: %v", err)
+	}
+	n := 0
+	if err := w.work(r, func() bool { n++; return n < 20 }); err != nil {
+		t.Errorf("with a larger quota: %v", err)
 	}
 }
 

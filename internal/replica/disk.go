@@ -42,11 +42,12 @@ func isDot(name string) bool { return name == "." || name == ".." }
 
 // The kinds of keys in the cache of open files.
 const (
-	keyBlob  = 'b' // a blob, by digest
-	keyFile  = 'f' // a layer's file for reading and writing, by tree and id
-	keyDir   = 'd' // a layer's directory, by tree and id
-	keyWork  = 'w' // a replica's work directory, by tree
-	keyAside = 'a' // a directory below saved/, by tree and hash of the path
+	keyBlob   = 'b' // a blob, by digest
+	keyFile   = 'f' // a layer's file for reading and writing, by tree and id
+	keyFrozen = 'r' // the same, opened while the disk was read-only
+	keyDir    = 'd' // a layer's directory, by tree and id
+	keyWork   = 'w' // a replica's work directory, by tree
+	keyAside  = 'a' // a directory below saved/, by tree and hash of the path
 )
 
 func (r *Replica) key(kind byte, id uint64) fds.Key {
@@ -139,19 +140,26 @@ func (r *Replica) content(o *object) (*fds.File, error) {
 	if o.removed {
 		return r.set.lingering.file(r.tree, o)
 	}
-	return r.set.files.Get(r.key(keyFile, uint64(o.id)), func() (int, error) {
-		d, name, err := r.where(o)
-		if err != nil {
-			return -1, err
-		}
-		defer d.Release()
-		const flags = unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-		fd, err := unix.Openat(d.FD, name, unix.O_RDWR|flags, 0)
-		if err == unix.EROFS {
-			fd, err = unix.Openat(d.FD, name, unix.O_RDONLY|flags, 0)
-		}
-		return fd, err
-	})
+	return r.set.files.Get(r.key(keyFile, uint64(o.id)), func() (int, error) { return r.openFile(o, unix.O_RDWR) })
+}
+
+// readable is content for those who only read: it serves on while the disk is read-only. What is opened then has a key of its own, so
+// that the file is open for writing as soon as the disk takes writes again.
+func (r *Replica) readable(o *object) (*fds.File, error) {
+	f, err := r.content(o)
+	if err != unix.EROFS {
+		return f, err
+	}
+	return r.set.files.Get(r.key(keyFrozen, uint64(o.id)), func() (int, error) { return r.openFile(o, unix.O_RDONLY) })
+}
+
+func (r *Replica) openFile(o *object, how int) (int, error) {
+	d, name, err := r.where(o)
+	if err != nil {
+		return -1, err
+	}
+	defer d.Release()
+	return unix.Openat(d.FD, name, how|unix.O_NOATIME|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
 // blob returns the open blob d.
@@ -169,7 +177,7 @@ func (s *Set) blob(d *image.Digest) (*fds.File, error) {
 // stat asks the disk for o.
 func (r *Replica) stat(o *object, st *unix.Stat_t) error {
 	if o.removed {
-		f, err := r.content(o)
+		f, err := r.readable(o)
 		if err != nil {
 			return err
 		}

@@ -75,6 +75,43 @@ func TestAFullDiskLeavesTheOldState(t *testing.T) {
 	}
 }
 
+// A read-only disk: what is there can be read, changes are refused, and all goes on without a restart when it takes writes again. A read-only mount
+// over the layer's file stands for the disk, which the kernel does not make read-only under files that are open for writing.
+func TestAReadOnlyDiskIsToldAndPasses(t *testing.T) {
+	needRoot(t)
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/own", "own")
+	o.restart()
+	file := filepath.Join(o.opts.Dir, "n01/compute/upper/etc/own")
+	if err := unix.Mount(file, file, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(file, unix.MNT_DETACH) })
+	if err := unix.Mount("", file, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	h := o.handle("etc/own")
+	if got := o.read(h); got != "own" {
+		t.Errorf("read: %q", got)
+	}
+	if _, err := o.Write(root, h, []byte("X"), 0, vfs.FileSync); err != vfs.EROFS {
+		t.Errorf("write: %v", err)
+	}
+	if _, err := o.SetAttr(root, h, &vfs.SetAttr{Valid: vfs.SetSize}); err != vfs.EROFS {
+		t.Errorf("truncate: %v", err)
+	}
+	if err := unix.Unmount(file, unix.MNT_DETACH); err != nil { // it is still open for reading
+		t.Fatal(err)
+	}
+	if _, err := o.Write(root, h, []byte("X"), 0, vfs.FileSync); err != nil {
+		t.Errorf("write when it is writable again: %v", err)
+	}
+	if got := o.content("etc/own"); got != "Xwn" {
+		t.Errorf("written: %q", got)
+	}
+}
+
 // A crash leaves files in work/, entries made by hand have no ids, and a hard-link group may be copied up in part.
 func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
 	m := newMemory(t)

@@ -20,7 +20,7 @@ const (
 // lingering is what nodes have removed, or renamed another file over, in the last seconds. NFSv3 has no open, so the server cannot know whether a
 // process was just about to read it: until its time is over it can be read by its handle, with no link left. A file of a layer is kept by keeping it
 // open, and only when it was open here already, for then it was used lately; so nothing on the disk tells of it, and a crash ends it. When the
-// disk is full all of it goes at once.
+// disk is full, or a quota used up, all of it goes at once.
 type lingering struct {
 	mu    sync.Mutex
 	all   map[lingerKey]*lingerer
@@ -195,13 +195,19 @@ func (l *lingering) file(t Tree, o *object) (*fds.File, error) {
 	return x.file, nil
 }
 
-// withRoom runs do, and once more when the disk was full and what lingered had some of it.
+// withRoom runs do, and once more when there was no room and what lingered had some of it.
 func (r *Replica) withRoom(do func() error) error {
 	err := do()
-	if err == vfs.ENOSPC && r.set.lingering.yield() {
+	if noRoom(err) && r.set.lingering.yield() {
 		err = do()
 	}
 	return err
+}
+
+// noRoom reports whether the disk was full, or the file system's own quota used up.
+func noRoom(err error) bool {
+	err = vfs.ErrnoOf(err)
+	return err == vfs.ENOSPC || err == vfs.EDQUOT
 }
 
 // removed reports whether s is there only because it lingers.

@@ -169,7 +169,7 @@ func (r *Replica) body(c *vfs.Cred, h vfs.Handle) (b body, err error) {
 		return b, err
 	}
 	if s.obj != nil {
-		b.file, err = r.content(s.obj)
+		b.file, err = r.readable(s.obj)
 		r.mu.RUnlock()
 		return b, err
 	}

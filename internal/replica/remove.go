@@ -180,9 +180,11 @@ func (r *Replica) detach(p *place, white bool) {
 
 // drop closes what is open for obj.
 func (r *Replica) drop(obj *object) {
-	kind := byte(keyFile)
+	kinds := []byte{keyFile, keyFrozen}
 	if obj.kind == vfs.Directory {
-		kind = keyDir
+		kinds = []byte{keyDir}
 	}
-	r.set.files.Drop(r.key(kind, uint64(obj.id)))
+	for _, kind := range kinds {
+		r.set.files.Drop(r.key(kind, uint64(obj.id)))
+	}
 }

@@ -151,7 +151,7 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 	}
 	if err == nil {
 		err = writeAll(fd, p, int64(off))
-		if err == unix.ENOSPC && r.set.lingering.yield() {
+		if noRoom(err) && r.set.lingering.yield() {
 			err = writeAll(fd, p, int64(off))
 		}
 	}
@@ -203,7 +203,7 @@ func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	s, err := r.mayWrite(c, h, &w)
 	var f *fds.File
 	if err == nil && s.obj != nil {
-		f, err = r.content(s.obj)
+		f, err = r.readable(s.obj)
 	}
 	r.mu.RUnlock()
 	if err == vfs.EROFS {
