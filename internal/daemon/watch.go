@@ -175,12 +175,18 @@ func (x *watched) do(ctx context.Context, c watch.Changes) (made bool, err error
 	if !c.All {
 		touched = &capture.Touched{Dirs: c.Dirs, Trees: c.Trees, Inodes: c.Inodes}
 	}
+	began := time.Now()
 	r, err := x.follow.Capture(ctx, touched)
+	captured := time.Now()
 	if _, locked := errors.AsType[*store.LockedError](err); locked || errors.Is(err, capture.ErrChanging) {
 		return false, watch.ErrLater
 	}
 	if err == nil {
 		err = x.publish(ctx, r)
+	}
+	if err == nil && r.Changed {
+		x.d.log.Info("edit of a watched master followed", "version", r.Version.Ref().String(), "waited", began.Sub(x.since), "capture", captured.Sub(began),
+			"rollout", time.Since(captured))
 	}
 	if ctx.Err() == nil {
 		x.d.fail("image "+x.from.image, err)

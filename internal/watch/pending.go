@@ -23,6 +23,8 @@ const (
 	maxDelay = time.Second
 	// maxHold is the same while a file is being written that is still open.
 	maxHold = 10 * time.Second
+	// leastShare is how much of the quiet asked for is enough after a lone change: one file that is saved need not wait for more to come.
+	leastShare = 5
 	// writingFor is for how long a file that is open counts as being written after a write.
 	writingFor = 2 * time.Second
 )
@@ -40,6 +42,7 @@ type pending struct {
 	writing map[writer]time.Time // open files, and when they were written last
 	first   time.Time            // zero: there are none
 	last    time.Time
+	began   time.Time // of changes that went on until last, dealt with or not, without a rest of maxDelay
 }
 
 // writer is a file that somebody writes.
@@ -54,9 +57,15 @@ func newPending(now func() time.Time) pending {
 
 // add takes changes in.
 func (p *pending) add(c Changes) {
-	p.last = p.now()
+	now := p.now()
 	if p.first.IsZero() {
-		p.first = p.last
+		p.first = now
+	}
+	if c.All || len(c.Dirs)+len(c.Trees) > 0 { // what is only known by its number is mostly elsewhere, and tells nothing of quiet here
+		if now.Sub(p.last) > maxDelay {
+			p.began = now
+		}
+		p.last = now
 	}
 	if !c.Since.IsZero() && c.Since.Before(p.first) {
 		p.first = c.Since
@@ -107,7 +116,8 @@ func (p *pending) take() Changes {
 	return c
 }
 
-// due returns when the changes are to be dealt with, if there are any: when it has been quiet for so long, or when it has not been for too long.
+// due returns when the changes are to be dealt with, if there are any: when it has been quiet for long enough, or when it has not been for too long.
+// Enough is as long as changes have gone on, within a share of the quiet asked for and all of it.
 func (p *pending) due(quiet time.Duration) (time.Time, bool) {
 	if p.first.IsZero() {
 		return time.Time{}, false
@@ -115,15 +125,18 @@ func (p *pending) due(quiet time.Duration) (time.Time, bool) {
 	if p.all {
 		return p.first, true
 	}
-	limit := maxDelay
+	last, enough, limit := p.last, min(quiet, max(quiet/leastShare, p.last.Sub(p.began))), maxDelay
+	if last.Before(p.first) {
+		last, enough = p.first, quiet
+	}
 	for w, at := range p.writing {
 		if p.last.Sub(at) < writingFor {
-			limit = maxHold
+			enough, limit = quiet, maxHold
 		} else {
 			delete(p.writing, w)
 		}
 	}
-	return earlier(p.last.Add(quiet), p.first.Add(limit)), true
+	return earlier(last.Add(enough), p.first.Add(limit)), true
 }
 
 func earlier(a, b time.Time) time.Time {

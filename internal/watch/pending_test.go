@@ -18,12 +18,16 @@ func TestWhenChangesAreDue(t *testing.T) {
 		after int // milliseconds after the start; -1: never
 	}{
 		{"nothing", func(*pending) {}, -1},
-		{"one change", func(p *pending) { p.add(Changes{Dirs: []string{"a"}}) }, 200},
+		{"one change", func(p *pending) { p.add(Changes{Dirs: []string{"a"}}) }, 40},
+		{"a file that is open", func(p *pending) {
+			p.add(Changes{Dirs: []string{"a"}})
+			p.write(&event{mask: unix.FAN_MODIFY, dir: "h", name: "f"})
+		}, 200},
 		{"a second one", func(p *pending) {
 			p.add(Changes{Dirs: []string{"a"}})
 			at(150)
 			p.add(Changes{Dirs: []string{"b"}})
-		}, 350},
+		}, 300},
 		{"changes that do not end", func(p *pending) {
 			for i := range 12 {
 				at(i * 100)
@@ -63,6 +67,52 @@ func TestWhenChangesAreDue(t *testing.T) {
 		}
 		if _, any := p.due(quiet); any {
 			t.Errorf("%s: due again after it was taken", c.what)
+		}
+	}
+}
+
+func TestHowMuchQuietIsEnough(t *testing.T) {
+	now := time.Unix(1000, 0)
+	start := now
+	const quiet = 200 * time.Millisecond
+	at := func(p *pending, ms int, c Changes) {
+		now = start.Add(time.Duration(ms) * time.Millisecond)
+		p.add(c)
+	}
+	here := Changes{Dirs: []string{"a"}}
+	for _, c := range []struct {
+		what  string
+		tell  func(p *pending)
+		after int // milliseconds after the start
+	}{
+		{"one change after a rest", func(p *pending) {
+			at(p, -1100, here)
+			p.take()
+			at(p, 0, here)
+		}, 40},
+		{"one change soon after others", func(p *pending) {
+			for _, ms := range []int{-900, -100} {
+				at(p, ms, here)
+				p.take()
+			}
+			at(p, 0, here)
+		}, 200},
+		{"one change among others elsewhere", func(p *pending) {
+			at(p, 0, here)
+			for i := range 9 {
+				at(p, 10*i, Changes{Inodes: []uint64{uint64(i)}})
+			}
+		}, 40},
+		{"changes elsewhere", func(p *pending) {
+			for i := range 9 {
+				at(p, 100*i, Changes{Inodes: []uint64{uint64(i)}})
+			}
+		}, 200},
+	} {
+		p := newPending(func() time.Time { return now })
+		c.tell(&p)
+		if due, any := p.due(quiet); !any || due.Sub(start) != time.Duration(c.after)*time.Millisecond {
+			t.Errorf("%s: due %v, after %v", c.what, any, due.Sub(start))
 		}
 	}
 }
