@@ -23,8 +23,9 @@ func (t *transition) setAside(at int64) (list []SetAside, err error) {
 			return nil, err
 		}
 	}
-	a := &asider{op: op{r: r}, t: t, at: at, dir: savedDir(at), why: "switch " + t.from.Ref().String() + " " + t.version.Ref().String()}
+	a := &asider{op: op{r: r}, t: t, at: at, dir: savedDir(at), why: t.why()}
 	defer a.release()
+	defer r.snaps.changed()
 	for _, c := range []*changes{t.changes, t.own} {
 		if c != nil && err == nil {
 			a.own = c == t.own
@@ -250,7 +251,7 @@ func (a *asider) attributes(c *change, p *place) error {
 		return err
 	}
 	p.obj.mode, p.obj.uid, p.obj.gid = now.mode, now.uid, now.gid
-	if err := a.xattrs(d.FD, name, c); err != nil {
+	if err := masterXattrs(procPath(d.FD, name), c); err != nil {
 		return err
 	}
 	mtime := st.Mtim
@@ -264,8 +265,8 @@ type dirAttrs struct{ mode, uid, gid uint32 }
 
 func attrsOf(e *image.Entry) dirAttrs { return dirAttrs{e.Mode, e.UID, e.GID} }
 
-func (a *asider) xattrs(dir int, name string, c *change) error {
-	path := procPath(dir, name)
+// masterXattrs gives a directory that the master has changed its extended attributes.
+func masterXattrs(path string, c *change) error {
 	if c.old != nil {
 		for _, x := range visibleXattrs(c.old.Xattrs) {
 			unix.Lremovexattr(path, x.Name)
@@ -383,7 +384,9 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 			return nil, err
 		}
 		if typeOf(st.Mode) == vfs.Directory {
-			below = append(below, path+"/"+name)
+			if path != "saved" || !strings.HasPrefix(name, swapMark) {
+				below = append(below, path+"/"+name)
+			}
 			continue
 		}
 		v, err := getXattr(fd, name, xattrID, make([]byte, 64))

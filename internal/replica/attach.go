@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"maps"
@@ -96,10 +97,14 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 	if t == nil || err != nil {
 		return err
 	}
-	if err = s.carryOut([]*transition{t}, s.journal.stamp(s.now()), &report); err == nil && len(report.Aside) > 0 {
+	err = s.carryOut([]*transition{t}, s.journal.stamp(s.now()), &report)
+	if err == nil && len(report.Aside) > 0 {
 		s.log.Info("entries of a node set aside", "replica", r.dir, "entries", len(report.Aside))
 	}
-	return err
+	for _, m := range report.Missed {
+		s.log.Warn("no snapshot was taken before a switch", "error", m.Err)
+	}
+	return errors.Join(err, r.sweep())
 }
 
 // resume makes the transition of a switch that the journal has begun and not done.

@@ -170,6 +170,8 @@ func (c *checker) run() {
 			c.work()
 		case "saved":
 			c.stamped("saved", c.savedDir)
+		case snapshotArea:
+			c.stamped(snapshotArea, c.snapshot)
 		default:
 			c.problem(name, false, "does not belong here")
 		}
@@ -312,6 +314,10 @@ func (c *checker) stamped(area string, check func(dir string)) {
 		c.problem(area, false, "cannot be read: %v", err)
 	}
 	for _, name := range names {
+		if strings.HasPrefix(name, "#") {
+			c.problem(area+"/"+name, true, "was left by a crash, or is being made")
+			continue
+		}
 		if _, err := time.Parse(stampFormat, name); err != nil {
 			c.problem(area+"/"+name, false, "is not named by a time")
 			continue
@@ -333,6 +339,26 @@ func (c *checker) savedDir(dir string) {
 		c.entry(fd, name, at, st, false)
 		if _, err := getXattr(fd, name, xattrID, make([]byte, 64)); err == unix.ENODATA && !isDir {
 			c.problem(at, false, "has no trusted.dim.id: who has it open cannot find it")
+		}
+		return true
+	})
+}
+
+// snapshot checks one snapshot: what is told of it, and its entries.
+func (c *checker) snapshot(dir string) {
+	fd, err := c.set.openBeneath(c.dir+"/"+dir, openDir)
+	if err != nil {
+		c.problem(dir, false, "cannot be read: %v", err)
+		return
+	}
+	over, _ := xattrValue(procPath(fd, "."), xattrOver)
+	unix.Close(fd)
+	if len(parseOver(over)) == 0 {
+		c.problem(dir, false, "does not tell over which version the layer was")
+	}
+	c.each(dir, func(fd int, name, at string, st *unix.Stat_t) bool {
+		if !isWhiteout(st) {
+			c.entry(fd, name, at, st, false)
 		}
 		return true
 	})

@@ -21,6 +21,9 @@ const (
 	xattrGroup    = "trusted.dim.group" // a hard-link group is being copied up and does not have all its names yet
 	xattrSaved    = "trusted.dim.saved" // below saved/ only: these are attributes of a directory
 	xattrWhy      = "trusted.dim.why"   // of saved/STAMP: what made it
+	xattrOver     = "trusted.dim.over"  // of snapshots/STAMP: the versions that the layer was over
+	xattrWeight   = "trusted.dim.size"  // of snapshots/STAMP: entries, bytes, bytes that could not be shared
+	xattrOf       = "trusted.dim.of"    // of a file in a snapshot: inode and ctime of the layer's file
 	xattrOpaque   = "trusted.overlay.opaque"
 	xattrHidden   = "trusted." // what starts so is never shown to a node
 )

@@ -26,17 +26,19 @@
 //   - A switch that moves entries of a layer is announced in the journal before, and noted as done before the node can
 //     write again. So it is completed after a crash, and never applied to what was written after it.
 //   - Before a layer is first written to, the journal says over which version it is.
+//   - A snapshot has its name when all of it is on disk, and never changes. What has a name that begins with "#" is none.
 //
 // # Concurrency
 //
 // All methods may be called concurrently. Replica.mu orders the calls of one replica: shared by those that look, exclusive
-// for those that change names or attributes. It is not held while file content is read, written, copied up or synced: blobs
+// for those that change names or attributes, and while the layer is copied to a snapshot or back. It is not held while file content is read, written,
+// copied up or synced: blobs
 // never change, a layer's file stays the same file whatever becomes of its name, and each has a lock of its own for
 // writers. A reply waits for the disk outside all locks, and those that wait at the same time share one flush (package commit).
 //
 // Lock order: Set.switching, then object.write, then Replica.mu (several at a time only by the holder of Set.switching), then journal.mu,
 // Set.mu, indexes.mu, rendered.mu, lingering.mu and the locks of fds, none of which is held while another of them is taken, but that
-// those of fds are taken under lingering.mu.
+// those of fds are taken under lingering.mu. Set.sweeping is taken alone.
 //
 // # What it must not know
 //

@@ -139,7 +139,7 @@ func (p *past) aliased(id image.ID) bool {
 	return ok && id&image.Born == 0
 }
 
-// Expire removes what was set aside longer ago than each replica's rule says. It returns how many entries went.
+// Expire removes what was set aside longer ago than each replica's rule says, and snapshots. It returns how many entries of the saved area went.
 func (s *Set) Expire() (gone int, err error) {
 	s.mu.RLock()
 	var all []*Replica
@@ -155,7 +155,7 @@ func (s *Set) Expire() (gone int, err error) {
 		gone += n
 		errs = append(errs, err)
 	}
-	return gone, errors.Join(errs...)
+	return gone, errors.Join(append(errs, s.expireSnapshots(all))...)
 }
 
 func (r *Replica) expire(now time.Time) (int, error) {

@@ -26,12 +26,14 @@ func (r *Replica) mend(why string) (*asider, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.snaps.unchanged() // finish tells
 	at := r.set.journal.stamp(r.set.now())
 	return &asider{op: *o, at: at, dir: savedDir(at), why: why}, nil
 }
 
 // finish ends a mend. The layer is read anew by the next call.
 func (a *asider) finish(err error) error {
+	a.r.snaps.changed()
 	a.r.forgetLayer()
 	a.r.renewed = a.at
 	a.others = true // attributes and whiteouts were changed too, and are noted nowhere

@@ -41,6 +41,7 @@ func (r *Replica) begin() (*op, error) {
 		}
 		r.recorded = true
 	}
+	r.snaps.changed()
 	return &op{r: r}, nil
 }
 

@@ -44,6 +44,7 @@ type Replica struct {
 	cleaned  bool                 // what a crash left in work/ is gone
 	past     past
 	renewed  int64 // stamp of the last change otherwise than by a switch or the node
+	snaps    keeping
 }
 
 // view is what a replica shows below its layer.

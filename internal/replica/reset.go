@@ -32,7 +32,9 @@ func (r *Replica) Reset(paths []string, dry bool) ([]SetAside, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.dry = dry
+	if a.dry = dry; !dry {
+		a.keepFirst()
+	}
 	for _, path := range clean {
 		if p := r.placeAt(path); p != nil && err == nil {
 			if err = a.reset(p); err != nil {
@@ -112,6 +114,7 @@ func (r *Replica) resetAll(dry bool) ([]SetAside, error) {
 	if err := a.reset(r.root); err != nil || dry || len(a.list) == 0 {
 		return a.list, a.giveUp(err)
 	}
+	a.keepFirst()
 	return a.list, a.finish(a.dropLayer())
 }
 

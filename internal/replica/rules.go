@@ -8,6 +8,8 @@ type Rules struct {
 
 	QuotaBytes uint64 // of the disk that the layer's files may take; 0: no bound
 	QuotaFiles uint64 // objects in the layer; 0: no bound
+
+	Snapshots SnapshotRule
 }
 
 // SavedForDefault is for how long set-aside copies are kept when nobody says otherwise.

@@ -87,6 +87,9 @@ func (r *Replica) scan() error {
 		if err := r.cleanWork(); err != nil {
 			return fmt.Errorf("clean %s/work: %w", r.dir, err)
 		}
+		if err := r.endSwaps(); err != nil {
+			return fmt.Errorf("complete the restore of %s: %w", r.dir, err)
+		}
 		r.cleaned = true
 	}
 	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)

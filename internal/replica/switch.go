@@ -30,12 +30,15 @@ type Move struct {
 
 // Report tells what a Switch did.
 type Report struct {
-	Stamp    time.Time     // of the switch; what it changed has this ctime
-	Replicas int           // how many show something else now
-	Paths    int           // at how many paths the versions differ
-	Aside    []SetAside    // what the nodes had of their own there
-	Held     []Held        // replicas that stay with what they showed, for a mount
-	Took     time.Duration // for how long replicas were locked
+	Stamp    time.Time  // of the switch; what it changed has this ctime
+	Replicas int        // how many show something else now
+	Paths    int        // at how many paths the versions differ
+	Aside    []SetAside // what the nodes had of their own there
+	Held     []Held     // replicas that stay with what they showed, for a mount
+	Missed   []Missed   // snapshots that could not be taken
+
+	Snapshots int           // how many were taken
+	Took      time.Duration // for how long replicas were locked
 }
 
 // SetAside is an entry of a node's own that a switch, a reset or a restore has moved to the saved area. What stands below Kind is known
@@ -86,7 +89,20 @@ type transition struct {
 // What a layer holds at a path that differs is moved to the saved area and listed in the report, unless Keep covers it. When a
 // replica cannot be switched (its disk is full) it stays with what it showed, the others are switched, and the error
 // tells so; the same Move can be tried again.
+//
+// Where the rules ask for it a snapshot is taken of each layer that has changed since its last one. The other replicas are switched first; one
+// whose snapshot cannot be taken is switched without.
 func (s *Set) Switch(ctx context.Context, moves []Move) (Report, error) {
+	report, err := s.switchAll(ctx, moves)
+	for i := range moves {
+		if report.Snapshots > 0 && moves[i].Rules.Snapshots.Keep > 0 {
+			err = errors.Join(err, moves[i].Replica.sweep())
+		}
+	}
+	return report, err
+}
+
+func (s *Set) switchAll(ctx context.Context, moves []Move) (Report, error) {
 	s.switching.Lock()
 	defer s.switching.Unlock()
 	var report Report
@@ -174,45 +190,6 @@ func (s *Set) changesBetween(ctx context.Context, from, to *image.Version) (*cha
 }
 
 const comparedMax = 128
-
-// carryOut switches what the layers do not mind all at once, then the others some at a time.
-func (s *Set) carryOut(list []*transition, at int64, report *Report) error {
-	report.Stamp = time.Unix(0, at)
-	segments := make(map[*changes]*segment)
-	for _, t := range list {
-		if t.changes == nil {
-			continue
-		}
-		report.Paths = max(report.Paths, t.changes.paths)
-		if t.segment = segments[t.changes]; t.segment == nil {
-			t.segment = newSegment(t.changes.delta, at)
-			segments[t.changes] = t.segment
-		}
-	}
-	steps := newTogether(at)
-	started := s.now()
-	slow, err := s.switchQuick(list, steps, report)
-	if err != nil {
-		return err
-	}
-	report.Took = s.now().Sub(started)
-	var errs []error
-	for part := range slices.Chunk(slow, 64) {
-		errs = append(errs, s.switchSlow(part, steps, report))
-	}
-	return errors.Join(errs...)
-}
-
-// together is what the replicas of one Switch share.
-type together struct {
-	at    int64
-	steps map[stepKey]*step
-	joins joins
-}
-
-func newTogether(at int64) *together {
-	return &together{at: at, steps: make(map[stepKey]*step), joins: make(joins)}
-}
 
 // switchQuick switches the replicas whose layers hold nothing at the paths that differ. Nothing on the disk changes for
 // them but the journal: one record, written while all of them are locked, so that no write of a node can come between

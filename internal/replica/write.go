@@ -24,6 +24,7 @@ func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.S
 	defer w.file.Release()
 	failures := w.file.Failures()
 	ch, err := r.write(c, w.obj, w.file.FD, p, off)
+	r.snaps.changed()
 	if w.nothing.Valid && ch.Valid {
 		ch.Before = w.nothing.Before // it was not in the layer before
 	}

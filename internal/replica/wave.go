@@ -1,0 +1,152 @@
+package replica
+
+import (
+	"errors"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Missed is a replica that was switched, or reset, without the snapshot that its rule asks for.
+type Missed struct {
+	Node  string
+	Image string
+	Err   error
+}
+
+// snapshotsTogether is how many snapshots become durable by one flush, and how many replicas wait for each other's.
+const snapshotsTogether = 64
+
+// carryOut switches the replicas that need no snapshot, then the others some at a time, each wave behind its snapshots.
+func (s *Set) carryOut(list []*transition, at int64, report *Report) error {
+	var due, rest []*transition
+	for _, t := range list {
+		if t.due() {
+			due = append(due, t)
+		} else {
+			rest = append(rest, t)
+		}
+	}
+	var errs []error
+	if len(rest) > 0 {
+		errs = append(errs, s.wave(rest, at, report))
+		s.noteVersions(rest)
+	}
+	for part := range slices.Chunk(due, snapshotsTogether) {
+		if err := s.snapshotAll(part, report); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		errs = append(errs, s.wave(part, s.journal.stamp(s.now()), report))
+	}
+	for _, t := range due {
+		_, err := t.r.sparse(s.now())
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// due reports whether a snapshot must be taken first: of a layer that has changed since the last one, for another version.
+func (t *transition) due() bool {
+	return t.changes != nil && t.rules.Snapshots.Keep > 0 && !t.r.snaps.current() && !t.r.nothingToKeep()
+}
+
+// noteVersions notes of the snapshots that need not be taken anew that they show the layer over what the replicas followed until now.
+func (s *Set) noteVersions(list []*transition) {
+	for _, t := range list {
+		if t.changes == nil || t.rules.Snapshots.Keep == 0 {
+			continue
+		}
+		if err := t.r.noteOver(t.from); err != nil {
+			s.log.Warn("version of a snapshot not noted", "replica", t.r.dir, "error", err)
+		}
+	}
+}
+
+// snapshotAll takes snapshots of the replicas' layers. Each is locked only while its own is copied. What fails is told in the report; the
+// error is only that of a crash.
+func (s *Set) snapshotAll(list []*transition, report *Report) error {
+	made := make([]*taking, len(list))
+	failed := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, t := range list {
+		g.Go(func() error {
+			t.r.mu.Lock()
+			defer t.r.mu.Unlock()
+			made[i], failed[i] = t.r.take(t.why(), t.rules.Snapshots.most())
+			return nil
+		})
+	}
+	_ = g.Wait()
+	copied := uint64(0)
+	for _, m := range made {
+		if m != nil {
+			copied += m.copied
+		}
+	}
+	synced := s.settleCopies(copied)
+	for i, m := range made {
+		if m != nil {
+			err := synced
+			if err == nil {
+				err = m.publish()
+			}
+			if err == nil {
+				report.Snapshots++
+				continue
+			}
+			failed[i] = errors.Join(err, m.discard())
+		}
+		if failed[i] != nil {
+			r := list[i].r
+			report.Missed = append(report.Missed, Missed{Node: r.node, Image: r.image, Err: r.miss(failed[i])})
+		}
+	}
+	return s.crash("after snapshots")
+}
+
+// why is what made a snapshot, or set something aside.
+func (t *transition) why() string {
+	return "switch " + t.from.Ref().String() + " " + t.version.Ref().String()
+}
+
+// wave switches what the layers do not mind all at once, then the others some at a time.
+func (s *Set) wave(list []*transition, at int64, report *Report) error {
+	report.Stamp = time.Unix(0, at)
+	segments := make(map[*changes]*segment)
+	for _, t := range list {
+		if t.changes == nil {
+			continue
+		}
+		report.Paths = max(report.Paths, t.changes.paths)
+		if t.segment = segments[t.changes]; t.segment == nil {
+			t.segment = newSegment(t.changes.delta, at)
+			segments[t.changes] = t.segment
+		}
+	}
+	steps := newTogether(at)
+	started := s.now()
+	slow, err := s.switchQuick(list, steps, report)
+	if err != nil {
+		return err
+	}
+	report.Took = max(report.Took, s.now().Sub(started))
+	var errs []error
+	for part := range slices.Chunk(slow, 64) {
+		errs = append(errs, s.switchSlow(part, steps, report))
+	}
+	return errors.Join(errs...)
+}
+
+// together is what the replicas of one Switch share.
+type together struct {
+	at    int64
+	steps map[stepKey]*step
+	joins joins
+}
+
+func newTogether(at int64) *together {
+	return &together{at: at, steps: make(map[stepKey]*step), joins: make(joins)}
+}
