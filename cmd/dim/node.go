@@ -17,7 +17,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "Nodes and their replicas"}
 	group(cmd)
 	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand())
-	cmd.AddCommand(a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeDiffCommand(), a.nodeResetCommand(), a.nodeCheckCommand())
+	cmd.AddCommand(a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeDiffCommand(), a.nodeResetCommand(), a.nodeCheckCommand(), a.nodeLayersCommand())
 	return cmd
 }
 
@@ -112,6 +112,9 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	row(w, "servers", strings.Join(d.Servers, " "))
 	row(w, "of its own", holdingText(d.Holding))
 	row(w, "set aside", d.Saved)
+	if s := d.Snapshots; s.Count > 0 {
+		row(w, "snapshots", fmt.Sprintf("%d, %s, not shared %s", s.Count, size(s.Bytes), size(s.Copied)))
+	}
 	row(w, "durability", d.Durable)
 	if u := d.Usage; u != nil {
 		row(w, "calls", fmt.Sprintf("%s, %s with an error, %s received, %s sent", count(u.Calls), count(u.Errors), size(u.Received), size(u.Sent)))

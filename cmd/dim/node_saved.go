@@ -148,20 +148,31 @@ func savedSize(s control.Saved) string {
 func (a *app) nodeRestoreCommand() *cobra.Command {
 	var q control.RestoreRequest
 	var to string
+	var force bool
 	cmd := a.listing(&cobra.Command{
-		Use:   "restore NODE PATH",
-		Short: "Bring back what was set aside",
-		Long: `Moves the set-aside copies at or below PATH back into the node's root, of each path the latest, or those of the stamp that
+		Use:   "restore NODE (PATH | --to VERSION|TIME|STAMP)",
+		Short: "Bring back what was set aside, or all that the node had at a time",
+		Long: `With a PATH it moves the set-aside copies at or below PATH back into the node's root, of each path the latest, or those of the stamp that
 --from begins. For the node it is as if it had written them itself: a running one sees them within its cache time, and who has one of the copies
 open goes on using it. What the node has at such a path now is set aside in its turn (dim node saved shows it).
 
-With --to DIR they are put into that directory of the node instead.`,
-		Example: `  dim node restore n01 /etc/motd --dry-run
+With --to DIR they are put into that directory of the node instead.
+
+Without a PATH all that the node has of its own becomes what it was at a snapshot (dim node layers lists them): the last one of a VERSION of
+the image, 12 or compute@12, the last one at or before a TIME such as 2026-01-02T15:04:05Z, or that of a STAMP. What it has now is kept in a snapshot
+first, so that this can be undone, and set aside. If the node has another version by now, the rules of a switch hold: what the master has
+changed since is held back, and stays in the snapshot. A node that may be running is refused without --force. Files that it has open stay open.`,
+		Example: `  dim node restore n01 --to compute@12 --dry-run
+  dim node restore n01 --to 2026-01-02T15:04:05Z
+  dim node restore n01 /etc/motd --dry-run
   dim node restore n01 /etc/motd
   dim node restore n01 / --from 20260102T1504
   dim node restore n01 /etc/motd --to /root/old`,
-		Args: operands(2, 2),
+		Args: operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return a.nodeRewind(cmd.Context(), args[0], control.RewindRequest{To: to, DryRun: q.DryRun, Force: force})
+			}
 			q.Path, q.To = control.Path(args[1]), control.Path(to)
 			list, err := a.client().Restore(cmd.Context(), args[0], q)
 			if err != nil {
@@ -173,7 +184,8 @@ With --to DIR they are put into that directory of the node instead.`,
 	})
 	f := cmd.Flags()
 	f.StringVar(&q.From, "from", "", "of the `stamp` that begins so")
-	f.StringVar(&to, "to", "", "put them into this `directory` of the node")
+	f.StringVar(&to, "to", "", "without a PATH: a version, a time or a stamp; with one: the directory of the node to put the copies into")
+	f.BoolVar(&force, "force", false, "without a PATH: also when the node may be running")
 	f.BoolVar(&q.DryRun, "dry-run", false, "only tell what would be done")
 	return cmd
 }

@@ -37,6 +37,7 @@ func (b *builder) image(it *item) {
 	im.Quota = b.quota(it)
 	for _, k := range it.all("saved") {
 		im.SavedFor = b.days(k, "days")
+		im.Snapshots = b.snapshots(k)
 	}
 	b.cluster.Images = append(b.cluster.Images, im)
 }

@@ -122,6 +122,7 @@ type Image struct {
 	SavedFor   time.Duration // how long set-aside copies are kept; 0: the default
 	Durability Durability    // default DurabilitySync
 	Quota      *Quota        // nil: none
+	Snapshots  *Snapshots    // nil: none are taken
 }
 
 // Durability is what the replies to nodes that change something promise.

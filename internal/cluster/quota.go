@@ -29,7 +29,7 @@ func quotaElement(whose string) *element {
 		name: "quota", most: 1,
 		doc: "What " + whose + " may have of its own over an image. More is refused as \"Disk quota exceeded\", and df shows it. What was set aside does not count.",
 		attributes: []attribute{
-			{name: "bytes", kind: kind{name: "size", regexp: `[1-9][0-9]{0,14}[KMGT]?`, want: "a size such as 500M or 10G"}, byDef: "no bound", doc: "Room on the disk; K, M, G and T are powers of 1024."},
+			{name: "bytes", kind: kindSize(), byDef: "no bound", doc: "Room on the disk; K, M, G and T are powers of 1024."},
 			{name: "files", kind: kindNumber(), byDef: "no bound", doc: "How many files, directories and the like. 0 is no bound."},
 		},
 	}
@@ -43,15 +43,25 @@ func (b *builder) quota(it *item) *Quota {
 	}
 	q, out := all[0], &Quota{}
 	if v, ok := q.get("bytes"); ok {
-		var fits bool
-		if out.Bytes, fits = parseSize(v.text); !fits {
-			b.add(v.at, "bytes=%q: want less than 8192T", v.text)
-		}
+		out.Bytes = b.size(v, "bytes")
 	}
 	if v, ok := q.get("files"); ok {
 		out.Files, _ = strconv.ParseUint(v.text, 10, 32)
 	}
 	return out
+}
+
+func kindSize() kind {
+	return kind{name: "size", regexp: `[1-9][0-9]{0,14}[KMGT]?`, want: "a size such as 500M or 10G"}
+}
+
+// size reads the attribute name, which is a size.
+func (b *builder) size(v value, name string) uint64 {
+	n, fits := parseSize(v.text)
+	if !fits {
+		b.add(v.at, "%s=%q: want less than 8192T", name, v.text)
+	}
+	return n
 }
 
 // parseSize reads a number with a unit that the vocabulary has checked.

@@ -92,10 +92,10 @@ func kernelElement() *element {
 func savedElement() *element {
 	return &element{
 		name: "saved", most: 1,
-		doc: "For how long a server keeps what switches, resets and restores have set aside of a node's own.",
-		attributes: []attribute{
-			{name: "days", kind: kindDays(), byDef: "90", doc: "Days, 1 to 36500; what is older is removed."},
-		},
+		doc: "What a server keeps of what nodes had of their own: what switches, resets and restores have set aside and, with `snapshots`, how it was at certain times. See [the guide](../guide/node-state.md#the-time-machine).",
+		attributes: append([]attribute{
+			{name: "days", kind: kindDays(), byDef: "90", doc: "For how long what was set aside is kept, in days, 1 to 36500."},
+		}, snapshotAttributes()...),
 	}
 }
 

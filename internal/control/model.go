@@ -189,6 +189,7 @@ type NodeDetails struct {
 	Usage      *NodeUsage     `json:"usage"` // null when this server does not serve it
 	Saved      int            `json:"saved"` // files set aside by switches
 	Holding    Holding        `json:"holding"`
+	Snapshots  SnapshotSum    `json:"snapshots"`
 	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
 
 	// Push is absent when the node's process was not heard.

@@ -23,6 +23,11 @@ type NodeStates interface {
 	Reset(ctx context.Context, node string, r ResetRequest) ([]Saved, error)
 	// Check compares what is on the disk of each node of a set ("" is all) with what the format demands and with what is served.
 	Check(ctx context.Context, set string) ([]Checked, error)
+	// Layers lists the snapshots of the layers of a set of nodes ("" is all), by node, the latest of each image first.
+	Layers(ctx context.Context, set string) ([]Layer, error)
+	// Rewind makes a node's layer what it was at a snapshot. One that is not there is NotFound; a node that may be running is a Conflict, unless the
+	// request says Force.
+	Rewind(ctx context.Context, node string, r RewindRequest) (Rewound, error)
 	// Forget removes what was set aside for good.
 	Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error)
 }
@@ -152,6 +157,10 @@ func stateCalls(mux *http.ServeMux, b NodeStates) {
 		return b.Saved(r.Context(), r.PathValue("node"))
 	}))
 	mux.Handle("POST /v1/nodes/{node}/restore", answer(onNode(b.Restore)))
+	mux.Handle("POST /v1/nodes/{node}/rewind", answer(onNode(b.Rewind)))
+	mux.Handle("GET /v1/layers", answer(func(r *http.Request) ([]Layer, error) {
+		return b.Layers(r.Context(), r.URL.Query().Get("set"))
+	}))
 	mux.Handle("POST /v1/nodes/{node}/forget", answer(onNode(b.Forget)))
 	mux.Handle("POST /v1/nodes/{node}/reset", answer(onNode(b.Reset)))
 	mux.Handle("GET /v1/check", answer(func(r *http.Request) ([]Checked, error) {

@@ -54,6 +54,14 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 			return out, err
 		}
 		out.Details.Holding = control.Holding(holding)
+		snapshots, err := d.set.Snapshots(name)
+		if err != nil {
+			return out, err
+		}
+		for _, s := range snapshots {
+			sum := &out.Details.Snapshots
+			sum.Count, sum.Bytes, sum.Copied = sum.Count+1, sum.Bytes+s.Bytes, sum.Copied+s.Copied
+		}
 	}
 	return out, nil
 }

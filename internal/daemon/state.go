@@ -27,7 +27,11 @@ func (d *daemon) replicaOf(node string) (*replica.Replica, error) {
 // rulesOf is what the description says of the state of n's replica of im.
 func rulesOf(n *cluster.Node, im *cluster.Image) replica.Rules {
 	quota := n.Quota(im)
-	return replica.Rules{SavedFor: im.SavedFor, QuotaBytes: quota.Bytes, QuotaFiles: quota.Files}
+	rules := replica.Rules{SavedFor: im.SavedFor, QuotaBytes: quota.Bytes, QuotaFiles: quota.Files}
+	if s := im.Snapshots; s != nil {
+		rules.Snapshots = replica.SnapshotRule(*s)
+	}
+	return rules
 }
 
 // Saved implements control.Backend.

@@ -32,8 +32,7 @@
 //
 // All methods may be called concurrently. Replica.mu orders the calls of one replica: shared by those that look, exclusive
 // for those that change names or attributes, and while the layer is copied to a snapshot or back. It is not held while file content is read, written,
-// copied up or synced: blobs
-// never change, a layer's file stays the same file whatever becomes of its name, and each has a lock of its own for
+// copied up or synced: blobs never change, a layer's file stays the same file whatever becomes of its name, and each has a lock of its own for
 // writers. A reply waits for the disk outside all locks, and those that wait at the same time share one flush (package commit).
 //
 // Lock order: Set.switching, then object.write, then Replica.mu (several at a time only by the holder of Set.switching), then journal.mu,

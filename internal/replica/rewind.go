@@ -280,10 +280,8 @@ func (w *rewinder) same(e *treeEntry, p *place) (bool, error) {
 	if p == nil || p.obj == nil || p.obj.kind != typeOf(e.st.Mode) {
 		return false, nil
 	}
-	v, err := getXattr(e.dir, e.name, xattrID, make([]byte, 64))
-	if id, _, ok := parseIDValue(v); err != nil || !ok || id != p.obj.id {
-		return false, nil
-	}
+	v, _ := getXattr(e.dir, e.name, xattrID, make([]byte, 64))
+	id, _, ok := parseIDValue(v)
 	d, name, err := w.r.where(p.obj)
 	if err != nil {
 		return false, err
@@ -292,6 +290,9 @@ func (w *rewinder) same(e *treeEntry, p *place) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(d.FD, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
+	}
+	if (!ok || id != p.obj.id) && (st.Nlink > 1 || e.st.Nlink > 1) {
+		return false, nil // which names are one file could change
 	}
 	if of, err := getXattr(e.dir, e.name, xattrOf, make([]byte, 64)); err == nil && string(of) == string(originOf(&st)) {
 		return true, nil

@@ -56,7 +56,7 @@ func TestASwitchThatIsBrokenOffLeavesNoHalfSnapshot(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
 	for point := 1; ; point++ {
-		o := newSite(t, one, m)
+		o := newSiteIn(t, memoryDir(t), one, m)
 		o.keepsSnapshots(3)
 		rich(o)
 		before := o.tree()
@@ -101,7 +101,7 @@ func TestARestoreOfALayerThatIsBrokenOffLosesNothing(t *testing.T) {
 	m := newMemory(t)
 	one := m.version(t, 1, v1)
 	for point := 1; ; point++ {
-		o := newSite(t, one, m)
+		o := newSiteIn(t, memoryDir(t), one, m)
 		rich(o)
 		then := o.tree()
 		stamp := o.snapshotNow()
@@ -170,7 +170,7 @@ func (o *site) snapshotNow() string {
 // the kernel's overlayfs shows the same of it.
 func TestALayerComesBackAfterARandomHistory(t *testing.T) {
 	needRoot(t)
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	m := newMemory(t)
 	low, v := modelVersion(t, m, dir, 1, modelSeed)
 	n := 0
@@ -238,6 +238,21 @@ func (h *history) steps(low string, round int) {
 	for range rapid.IntRange(1, 12).Draw(h.t, "length") {
 		h.step()
 	}
+}
+
+// memoryDir returns a directory in memory where there is one: histories sync their journals many times.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "dim-replica-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func exists(path string) bool {

@@ -28,9 +28,14 @@ type site struct {
 
 func newSite(t testing.TB, v image.Version, m *memory) *site {
 	t.Helper()
+	return newSiteIn(t, t.TempDir(), v, m)
+}
+
+func newSiteIn(t testing.TB, dir string, v image.Version, m *memory) *site {
+	t.Helper()
 	needRoot(t)
 	o := &site{t: t, m: m, spec: Spec{Node: "n01", Image: "compute", Version: v}}
-	o.opts = Options{Dir: filepath.Join(t.TempDir(), "replicas"), Source: m, Durability: Relaxed}
+	o.opts = Options{Dir: filepath.Join(dir, "replicas"), Source: m, Durability: Relaxed}
 	o.open()
 	t.Cleanup(func() { o.s.Close() })
 	return o

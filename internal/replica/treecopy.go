@@ -363,7 +363,7 @@ func xattrValue(path, name string) ([]byte, error) {
 	}
 }
 
-// sameXattrs reports whether two entries have the same extended attributes, but for those of the saved area and of snapshots.
+// sameXattrs reports whether two entries have the same extended attributes, but for those that tell which object each is, and notes.
 func sameXattrs(a, b string) (bool, error) {
 	var all [2][]string
 	for i, path := range []string{a, b} {
@@ -371,7 +371,9 @@ func sameXattrs(a, b string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		all[i] = slices.DeleteFunc(names, isNote)
+		all[i] = slices.DeleteFunc(names, func(n string) bool {
+			return isNote(n) || n == xattrID || n == xattrVerifier || n == xattrGroup
+		})
 	}
 	if !slices.Equal(all[0], all[1]) {
 		return false, nil

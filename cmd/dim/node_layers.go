@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+func (a *app) nodeLayersCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:   "layers [NODES]",
+		Short: "List the snapshots of what nodes have of their own",
+		Long: `Lists the snapshots of the nodes' layers that this server has: when each was taken and before what, the versions that the node had while its
+layer was so, how much is in it, and how much of that is shared neither with the layer nor with an earlier snapshot. They are taken where the
+image has a <saved snapshots="…"/>, kept as that says, and count against no quota.
+
+dim node restore NODE --to STAMP puts one back.`,
+		Example: "  dim node layers\n  dim node layers 'n[01-04]' -o json\n  dim node restore n01 --to compute@12 --dry-run",
+		Args:    operands(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := a.client().Layers(cmd.Context(), strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			return a.show(list, func(w io.Writer) { printLayers(w, list) })
+		},
+		ValidArgsFunction: complete(1, a.nodeNames),
+	})
+}
+
+func printLayers(w io.Writer, list []control.Layer) {
+	row(w, "NODE", "IMAGE", "STAMP", "VERSIONS", "BEFORE", "FILES", "SIZE", "NOT SHARED")
+	for _, l := range list {
+		if l.Problem == "" {
+			row(w, l.Node, l.Image, l.Stamp, strings.Join(l.Versions, " "), whyText(l.Why), count(l.Files), size(l.Bytes), size(l.Copied))
+		}
+	}
+	for _, l := range list {
+		if l.Problem != "" {
+			fmt.Fprintf(w, "problem: %s/%s: the last snapshot was not taken: %s\n", l.Node, l.Image, safe(l.Problem))
+		}
+	}
+}
+
+func (a *app) nodeRewind(ctx context.Context, node string, q control.RewindRequest) error {
+	if q.To == "" {
+		return &usageError{errors.New("node restore: what?"), "name a PATH, or --to VERSION, TIME or STAMP"}
+	}
+	done, err := a.client().Rewind(ctx, node, q)
+	if err != nil {
+		return err
+	}
+	return a.show(done, func(w io.Writer) { printRewound(w, node, &done, q.DryRun) })
+}
+
+func printRewound(w io.Writer, node string, done *control.Rewound, dry bool) {
+	fmt.Fprintf(w, "snapshot: %s of %s\n", done.Layer.Stamp, strings.Join(done.Layer.Versions, " "))
+	if done.Unknown {
+		fmt.Fprintln(w, "its version is no longer in the store: what the master has changed since is not known, and nothing is held back")
+	}
+	for _, p := range done.Paths {
+		path := safe(string(p.Path))
+		switch {
+		case p.What == "held back":
+			fmt.Fprintf(w, "%s%s %s, for the master has changed it since; it stays in the snapshot\n", would(dry, "held back: "), path, p.Kind)
+		case p.Displaced:
+			fmt.Fprintf(w, "%s%s %s, in place of what is set aside\n", would(dry, p.What+": "), path, p.Kind)
+		default:
+			fmt.Fprintf(w, "%s%s %s\n", would(dry, p.What+": "), path, p.Kind)
+		}
+	}
+	switch {
+	case len(done.Paths) == 0:
+		fmt.Fprintln(w, "the node has just that")
+	case done.Undo != "":
+		fmt.Fprintf(w, "undo: dim node restore %s --to %s\n", node, done.Undo)
+	}
+}

@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/replica"
+)
+
+// Layers implements control.Backend.
+func (d *daemon) Layers(_ context.Context, set string) ([]control.Layer, error) {
+	now := d.declared()
+	nodes := now.cluster.Nodes
+	if set != "" {
+		var err error
+		if nodes, err = now.cluster.Select(set); err != nil {
+			return nil, control.Errorf(control.NotFound, "%v", err)
+		}
+	}
+	list := []control.Layer{}
+	for _, n := range nodes {
+		if !d.mine(n) {
+			continue
+		}
+		snapshots, err := d.set.Snapshots(string(n.Name))
+		if err != nil {
+			return nil, err
+		}
+		for i := range snapshots {
+			list = append(list, layer(&snapshots[i]))
+		}
+		for _, r := range d.replicasOf(n) {
+			if text := r.SnapshotProblem(); text != "" {
+				v := r.Version()
+				list = append(list, control.Layer{Node: string(n.Name), Image: v.Image, Versions: []string{v.Ref().String()}, Problem: text})
+			}
+		}
+	}
+	return list, nil
+}
+
+func layer(s *replica.Snapshot) control.Layer {
+	out := control.Layer{
+		Node: s.Node, Image: s.Image, Stamp: s.ID(), Time: s.Stamp.UTC(), Versions: []string{}, Why: s.Why, Files: s.Files, Bytes: s.Bytes, Copied: s.Copied,
+	}
+	for _, v := range s.Over {
+		out.Versions = append(out.Versions, v.Ref.String())
+	}
+	return out
+}
+
+// Rewind implements control.Backend.
+func (d *daemon) Rewind(_ context.Context, node string, q control.RewindRequest) (control.Rewound, error) {
+	r, err := d.replicaOf(node)
+	if err != nil {
+		return control.Rewound{}, err
+	}
+	if !q.DryRun && !q.Force && d.mayRun(node) {
+		return control.Rewound{}, control.Errorf(control.Conflict, "restore %s: it may be running: its services would find other files than they left", node).
+			WithHint("switch it off first, or add --force and boot it again afterwards")
+	}
+	done, err := r.Rewind(replica.Rewinding{To: q.To, Dry: q.DryRun})
+	if errors.Is(err, replica.ErrNoSnapshot) {
+		return control.Rewound{}, control.Errorf(control.NotFound, "restore %s: %v", node, err).WithHint("dim node layers " + node + " lists them")
+	}
+	if done == nil {
+		return control.Rewound{}, err
+	}
+	out := control.Rewound{Layer: layer(&done.Snapshot), Undo: done.Undo, Paths: make([]control.RewoundPath, len(done.Paths)), Unknown: done.Unknown}
+	for i, p := range done.Paths {
+		out.Paths[i] = control.RewoundPath{Path: "/" + control.Path(p.Path), What: string(p.What), Kind: string(p.Kind), Displaced: p.Displaced}
+	}
+	if !q.DryRun {
+		d.log.Info("a node's layer was restored", "node", node, "stamp", out.Layer.Stamp, "paths", len(out.Paths), "undo", out.Undo)
+		d.push.Wake(cluster.NodeName(node))
+	}
+	return out, err
+}
