@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ type options struct {
 	from           netip.Addr
 	master, copies string
 	nodes, sample  int
+	pid            int
 	megabytes      int
 }
 
@@ -51,6 +53,7 @@ func main() {
 	flag.IntVar(&o.nodes, "nodes", 2560, "how many replicas")
 	flag.IntVar(&o.sample, "sample", 4, "how many copies the peer has")
 	flag.IntVar(&o.megabytes, "megabytes", 400, "size of the large file")
+	flag.IntVar(&o.pid, "pid", 0, "the server's process, for its CPU time")
 	flag.Parse()
 	var err error
 	if o.from, err = netip.ParseAddr(from); err == nil {
@@ -123,10 +126,12 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	if err := e.write(o.master); err != nil {
 		return err
 	}
+	server, asking := cpuSeconds(fmt.Sprint(o.pid)), cpuSeconds("self")
 	first, all, err := e.seen(trees)
 	if err != nil {
 		return err
 	}
+	server, asking = cpuSeconds(fmt.Sprint(o.pid))-server, cpuSeconds("self")-asking
 	for i := 0; i < len(trees); i += max(len(trees)/16, 1) {
 		if err := e.whole(trees[i], len(e.files) > 1 || i == 0); err != nil {
 			return fmt.Errorf("replica %d: %w", i, err)
@@ -139,9 +144,26 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	sample := time.Since(begin)
 	peer := time.Duration(float64(sample) / float64(o.sample) * float64(o.nodes))
 	fmt.Printf("%s, %d replicas: the first after %.3fs, the last after %.3fs\n", e.what, len(trees), first.Seconds(), all.Seconds())
+	fmt.Printf("  until then the server used %.2f s of CPU time, and who asks %.2f s\n", server, asking)
 	fmt.Printf("  rsync to %d copies %.3fs; for %d that would be %.0fs (extrapolated)\n", o.sample, sample.Seconds(), o.nodes, peer.Seconds())
 	fmt.Printf("  ratio   %s dim/rsync: wall %.5f\n", e.what, all.Seconds()/peer.Seconds())
 	return nil
+}
+
+// cpuSeconds is what a process has used so far; 0 when it cannot be told.
+func cpuSeconds(pid string) float64 {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseFloat(fields[11], 64)
+	system, _ := strconv.ParseFloat(fields[12], 64)
+	const hertz = 100 // USER_HZ, of every port of Linux that we run on
+	return (user + system) / hertz
 }
 
 // askers is how many replicas are asked at a time.
