@@ -40,11 +40,17 @@ const nfsOptions = "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto,
 // raise starts a server of examples/small.xml over master, in dir, and takes it down with the test.
 func raise(t *testing.T, dir, master string) *lab.Cluster {
 	t.Helper()
-	bin, err := filepath.Abs("../bin")
+	xml, err := filepath.Abs("../examples/small.xml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	xml, err := filepath.Abs("../examples/small.xml")
+	return raiseAs(t, dir, master, xml)
+}
+
+// raiseAs is raise with another description of the same machines.
+func raiseAs(t *testing.T, dir, master, xml string) *lab.Cluster {
+	t.Helper()
+	bin, err := filepath.Abs("../bin")
 	if err != nil {
 		t.Fatal(err)
 	}

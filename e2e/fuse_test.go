@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"dim/internal/lab"
 )
 
 // The same replica that nodes see over NFS, through the kernel's FUSE: what fails here is the replica's fault, what fails only over NFS is
@@ -13,21 +15,30 @@ func TestAReplicaThroughFUSEBehavesAsPOSIXSays(t *testing.T) {
 	needLab(t)
 	c := raise(t, t.TempDir(), smallMaster(t))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
-	bin, err := filepath.Abs("../bin/dim")
-	must(t, err)
-	// All in one shell: each `ip netns exec` has mounts of its own, so /mnt is private, and open to all users.
-	const script = `
-		mount -t tmpfs -o mode=755 lab /mnt && mkdir "$3"
-		"$1" mount n01 "$3" --data "$2" >/dev/null & mount=$!
-		for i in $(seq 100); do [ -e "$3/etc/motd" ] && break; sleep 0.1; done
-		grep -q n01 "$3/etc/hostname" && mkdir "$3/srv/posix" && "$4" "$3/srv/posix"; code=$?
-		kill -INT $mount; wait $mount; exit $code`
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	data := filepath.Join(filepath.Dir(c.ServerLog()), "data")
-	out, err := c.Net.Command(ctx, "sh", "-c", script, "sh", bin, data, "/mnt/n01", build(t, "dim/e2e/posix")).CombinedOutput()
+	out, err := throughFUSE(t, c, 5*time.Minute, `mkdir srv/posix && "$1" "$PWD/srv/posix"`, build(t, "dim/e2e/posix"))
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// throughFUSE runs a shell script with its arguments in the root of n01's replica, mounted on this machine.
+func throughFUSE(t *testing.T, c *lab.Cluster, bound time.Duration, script string, args ...string) (string, error) {
+	t.Helper()
+	bin, err := filepath.Abs("../bin/dim")
+	must(t, err)
+	// All in one shell: each `ip netns exec` has mounts of its own, so /mnt is private, and open to all users.
+	const around = `
+		mount -t tmpfs -o mode=755 lab /mnt && mkdir /mnt/n01
+		"$1" mount n01 /mnt/n01 --data "$2" >/dev/null & mount=$!
+		for i in $(seq 100); do [ -e /mnt/n01/etc/motd ] && break; sleep 0.1; done
+		script=$3; shift 3
+		cd /mnt/n01 && grep -q n01 etc/hostname && sh -c "$script" sh "$@"; code=$?
+		cd /; kill -INT $mount; wait $mount; exit $code`
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	data := filepath.Join(filepath.Dir(c.ServerLog()), "data")
+	argv := append([]string{"-c", around, "sh", bin, data, script}, args...)
+	out, err := c.Net.Command(ctx, "sh", argv...).CombinedOutput()
+	return string(out), err
 }

@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/e2e/agent"
+)
+
+// The suites that others have written for file systems, on a replica through a kernel's NFS client. DIM_SUITES names a directory with what
+// the builds of their sources leave: pjdfstest/ and cthon04/ as they are in their sources, and the programs fsx and fsstress. A suite
+// that is not there is left out. The guest runs them with the programs of this machine.
+//
+// Each kind of place has a guest of its own: a directory of the version, one that the node made, and one of the version in which the
+// node has written already. pjdfstest, by far the longest, is spread over the three.
+func TestTheSuitesOfOthersPass(t *testing.T) {
+	suites, master := suitesAndMaster(t)
+	c := raise(t, t.TempDir(), master)
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
+	for i, place := range []string{"version", "layer", "half"} {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			s := suiteRun{guest: startGuest(t, c, fmt.Sprintf("n%02d", i+1), map[string]string{
+				"bin/busybox": "/bin/busybox", "bin/posix": build(t, "dim/e2e/posix"),
+			}), suites: suites, dir: "/mnt/root/srv/" + place}
+			s.lendPrograms()
+			s.prepare(place)
+			for _, suite := range []struct {
+				needs string
+				run   func()
+			}{
+				{"cthon04", s.connectathon}, {"fsx", s.fsx}, {"fsstress", s.fsstress}, {"pjdfstest", func() { s.pjdfstest(i, 3) }}, {"", s.ownFsx},
+			} {
+				if exists(filepath.Join(suites, suite.needs)) {
+					suite.run()
+				}
+			}
+		})
+	}
+}
+
+// suitesAndMaster returns the directory of the suites and a master to test them on.
+func suitesAndMaster(t *testing.T) (suites, master string) {
+	t.Helper()
+	if suites = os.Getenv("DIM_SUITES"); suites == "" {
+		t.Skip("DIM_SUITES names no directory with built suites")
+	}
+	needLab(t)
+	suites, err := filepath.Abs(suites)
+	must(t, err)
+	master = smallMaster(t)
+	for _, place := range []string{"version", "half"} {
+		tree(t, master, map[string]string{"srv/" + place + "/d/file": pattern("master", 100_000), "srv/" + place + "/fsx": pattern("master", 50_000)})
+	}
+	return suites, master
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// suiteRun runs suites in one directory of a guest.
+type suiteRun struct {
+	guest
+	suites, dir string
+}
+
+// lendPrograms lets the guest use this machine's programs, read-only.
+func (s suiteRun) lendPrograms() {
+	const script = `set -e; cd /; b=/bin/busybox
+		for d in usr etc; do $b mkdir -p $d; $b mount -t hostfs -o ro,/$d none /$d; done
+		$b mkdir -p suites; $b mount -t hostfs -o ro,"$1" none /suites
+		$b ln -s usr/lib /lib; $b ln -s usr/lib64 /lib64; for p in sh bash; do $b ln -s /usr/bin/$p /bin/$p; done`
+	out := s.run(agent.RunArgs{Argv: []string{"/bin/busybox", "sh", "-c", script, "sh", s.suites}, Timeout: time.Minute})
+	if out.Exit != 0 {
+		s.t.Fatalf("lend programs: %s", out.Text)
+	}
+}
+
+func (s suiteRun) run(r agent.RunArgs) (out agent.Output) {
+	s.t.Helper()
+	must(s.t, s.call("Run", r, &out))
+	return out
+}
+
+// sh runs a shell script in the directory.
+func (s suiteRun) sh(script string) agent.Output {
+	s.t.Helper()
+	return s.run(agent.RunArgs{
+		Argv: []string{"/usr/bin/env", "PATH=/usr/sbin:/usr/bin:/bin", "HOME=/tmp", "sh", "-c", script}, Dir: s.dir, Timeout: 9 * time.Minute,
+	})
+}
+
+// passes wants a script to end well, and to have said so.
+func (s suiteRun) passes(what, script, says string) {
+	s.t.Helper()
+	start := time.Now()
+	out := s.sh(script)
+	s.t.Logf("%s: exit code %d after %v", what, out.Exit, time.Since(start).Round(time.Second))
+	if out.Exit != 0 || !strings.Contains(out.Text, says) {
+		s.t.Errorf("%s:\n%s", what, out.Text[max(0, len(out.Text)-3000):])
+	}
+}
+
+// prepare makes the directory what its name says.
+func (s suiteRun) prepare(place string) {
+	switch place {
+	case "layer":
+		must(s.t, s.call("Mkdir", agent.PathArgs{Path: s.dir}, &agent.None{}))
+	case "half":
+		s.write(s.dir+"/own", "the node's own")
+		s.write(s.dir+"/d/own", "the node's own")
+	}
+}
+
+func (s suiteRun) ownFsx() {
+	for seed := range 5 {
+		s.passes("our own random input and output", fmt.Sprintf("/bin/posix %s -nfs -run 'random input' -ops 20000 -seed %d", s.dir, seed), "1 passed, 0 failed")
+	}
+}
+
+func (s suiteRun) fsx() {
+	s.passes("fsx", "/suites/fsx -N 20000 -S 7 -P /tmp fsx", "All 20000 operations completed")
+}
+
+// fsstress says nothing of what it did; what it left must look the same from the server as from the cache.
+func (s suiteRun) fsstress() {
+	const script = `mkdir -p d && /suites/fsstress -d $PWD/d -n 400 -p 4 -s 11 >/tmp/fsstress 2>&1 || { tail -20 /tmp/fsstress; exit 1; }
+		list() { find d -printf '%p %y %m %U %G %s %n %i %l %T@\n' | sort; }
+		sums() { find d -type f -print0 | sort -z | xargs -0 head -c 500000 | sha256sum; } # they are sparse, up to 2^63 bytes
+		list >/tmp/before; sums >>/tmp/before
+		sync; echo 3 >/proc/sys/vm/drop_caches
+		list >/tmp/after; sums >>/tmp/after
+		cmp /tmp/before /tmp/after || { diff /tmp/before /tmp/after | head -20; exit 1; }
+		rm -r d && wc -l </tmp/after && echo same`
+	s.passes("fsstress", script, "same")
+}
+
+func (s suiteRun) connectathon() {
+	for _, part := range []string{"b", "g", "s", "l"} {
+		s.passes("connectathon -"+part, "cd /suites/cthon04 && sh runtests -"+part+" -f "+s.dir+"/cthon 2>&1", "All tests completed")
+	}
+}
+
+// what NFSv3 cannot meet, with the reason.
+var inherent = map[string]string{
+	"unlink/14":    "a file that is open when its last name goes has one more name for its client",
+	"utimensat/09": "times have 32 bits",
+}
+
+// pjdfstest runs every parts-th directory of the suite.
+func (s suiteRun) pjdfstest(part, parts int) {
+	dirs, err := filepath.Glob(filepath.Join(s.suites, "pjdfstest/tests/*/"))
+	must(s.t, err)
+	for i, dir := range dirs {
+		name := filepath.Base(dir)
+		if i%parts != part || !exists(filepath.Join(dir, "00.t")) {
+			continue
+		}
+		out := s.sh("mkdir pjd && cd pjd && prove -q /suites/pjdfstest/tests/" + name + " 2>&1; cd .. && rm -r pjd")
+		provedWell(s.t, "pjdfstest "+name, out.Text)
+	}
+}
+
+// provedWell wants the output of prove to tell of no failure but the inherent ones.
+func provedWell(t *testing.T, what, out string) {
+	t.Helper()
+	at := strings.LastIndex(out, "Files=")
+	if at < 0 {
+		t.Errorf("%s did not end:\n%s", what, out[max(0, len(out)-3000):])
+		return
+	}
+	t.Logf("%s: %s", what, out[at:])
+	for _, m := range regexp.MustCompile(`tests/(\w+/\w+)\.t +\(Wstat: (.*) Tests: \d+ Failed: (\d+)\)`).FindAllStringSubmatch(out, -1) {
+		if passed := m[2] == "0" && m[3] == "0"; !passed && inherent[m[1]] == "" { // prove lists what passes unexpectedly, too
+			t.Errorf("%s: %s", what, m[0])
+		}
+	}
+}
+
+// The same without NFS: what fails here is the replica's fault.
+func TestTheSuitesOfOthersPassThroughFUSE(t *testing.T) {
+	suites, master := suitesAndMaster(t)
+	c := raise(t, t.TempDir(), master)
+	dim(t, c, "image", "capture", "compute", "--rollout", "now")
+	out, err := throughFUSE(t, c, 15*time.Minute, `cd srv/version; mkdir pjd; cd pjd; prove -q -r "$1"/pjdfstest/tests 2>&1; cd ..
+		"$1"/fsx -N 100000 -S 7 -P /tmp fsx | tail -1; rm -f fsx
+		mkdir s; "$1"/fsstress -d "$PWD"/s -n 400 -p 4 -s 11 >/dev/null 2>&1 && rm -r s && echo fsstress ended well`, suites)
+	provedWell(t, "pjdfstest", out)
+	if err != nil || !strings.Contains(out, "All 100000 operations completed") || !strings.Contains(out, "fsstress ended well") {
+		t.Errorf("%v\n%s", err, out[max(0, len(out)-3000):])
+	}
+}
