@@ -67,6 +67,7 @@ func (a *asider) planRestore(q *Restoration) ([]Restored, error) {
 		return nil, err
 	}
 	var plan []Restored
+	from := make(map[string]string) // which goes to a path, with To
 	for _, s := range chosen(saved, path, q.From) {
 		to := s.Path
 		if q.To != "" {
@@ -77,7 +78,11 @@ func (a *asider) planRestore(q *Restoration) ([]Restored, error) {
 			if err != nil {
 				return nil, err
 			}
-			to = image.JoinPath(dir, s.Path[strings.LastIndexByte(s.Path, '/')+1:])
+			to = image.JoinPath(dir, baseName(s.Path))
+			if other, twice := from[to]; twice {
+				return nil, fmt.Errorf("restore /%s: it and /%s would both be /%s: restore them one by one, to two directories", s.Path, other, to)
+			}
+			from[to] = s.Path
 		}
 		displaced, err := a.mayRestore(&s, to)
 		if err != nil {

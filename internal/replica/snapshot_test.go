@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
 	"dim/internal/vfs"
@@ -169,6 +167,25 @@ func TestALayerThatHasNotChangedIsNotCopiedAgain(t *testing.T) {
 	o.want("same/own", gone(vfs.ENOENT))
 }
 
+// Two copies of one name cannot go to one directory: the second would set the first aside again.
+func TestCopiesOfOneNameAreNotPutIntoOneDirectory(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.write("etc/own", "in etc")
+	o.write("opt/own", "in opt")
+	if _, err := o.Reset([]string{"etc/own", "opt/own"}, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Restore(Restoration{To: "old"}); err == nil || !strings.Contains(err.Error(), "would both be /old/own") {
+		t.Errorf("restored both: %v", err)
+	}
+	if diff := cmp.Diff([]string{"etc/own entry", "opt/own entry"}, savedOf(o)); diff != "" {
+		t.Error(diff)
+	}
+	o.restored(Restoration{Path: "opt", To: "old"})
+	o.want("old/own", "in opt")
+}
+
 // What is only owner and mode of the master's directories comes and goes too.
 func TestOwnerAndModeOfDirectoriesComeBack(t *testing.T) {
 	m := newMemory(t)
@@ -320,173 +337,4 @@ func TestTheRuleBoundsSnapshotsByNumberAndAge(t *testing.T) {
 	if got := o.shots(); len(got) != 1 {
 		t.Errorf("the next switch took none: %v", got)
 	}
-}
-
-// What cannot be shared is copied, up to the rule's bound; files that an earlier snapshot has are linked to it.
-func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
-	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
-	o := newSite(t, one, m)
-	o.keepsSnapshots(3)
-	o.spec.Rules.Snapshots.Copy = 40_000
-	o.write("same/own", strings.Repeat("x", 30_000))
-	if clones(t, o.opts.Dir) {
-		t.Skip("this disk shares blocks")
-	}
-	o.to(two)
-	list, err := o.Snapshots()
-	if err != nil || len(list) != 1 || list[0].Copied != 32768 || list[0].Bytes != 32768 {
-		t.Errorf("%+v, %v", list, err)
-	}
-	// It changed long ago, as far as the next snapshot can tell: then it is known when it is the same.
-	file := filepath.Join(o.opts.Dir, "n01/compute/upper/same/own")
-	var st unix.Stat_t
-	if err := unix.Lstat(file, &st); err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(o.opts.Dir, "n01/compute", snapshotArea, list[0].ID(), "same/own")
-	if err := unix.Lsetxattr(copied, xattrOf, originOf(&st), 0); err != nil {
-		t.Fatal(err)
-	}
-	twin := o.newestTwin()
-	defer twin.close()
-	for until, want := range map[int64]bool{nanos(st.Ctim) - 1: false, nanos(st.Ctim): true} {
-		twin.until = until
-		dir, err := o.s.openBeneath("n01/compute/upper/same", openDir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		how, err := twin.choose(&treeEntry{path: "same/own", dir: dir, name: "own", st: st})
-		unix.Close(dir)
-		if err != nil || (how.link != nil) != want || (how.dress != nil) != want {
-			t.Errorf("until %d: %+v, %v", until-nanos(st.Ctim), how, err)
-		}
-	}
-	o.write("same/own", strings.Repeat("x", 50_000))
-	rep := o.to(one)
-	if len(rep.Missed) != 1 || !errors.Is(rep.Missed[0].Err, errTooLarge) || rep.Replicas != 1 || o.SnapshotProblem() == "" {
-		t.Errorf("report %+v, %q", rep, o.SnapshotProblem())
-	}
-	if got := o.shots(); len(got) != 1 {
-		t.Errorf("snapshots: %v", got)
-	}
-	if names, err := os.ReadDir(filepath.Join(o.opts.Dir, "n01/compute", snapshotArea)); err != nil || len(names) != 1 {
-		t.Errorf("on the disk: %v, %v", names, err)
-	}
-	o.write("same/own", "small")
-	if rep := o.to(two); rep.Snapshots != 1 || o.SnapshotProblem() != "" {
-		t.Errorf("report %+v, %q", rep, o.SnapshotProblem())
-	}
-}
-
-// clones reports whether the file system of a directory shares blocks between files.
-func clones(t *testing.T, dir string) bool {
-	t.Helper()
-	a, err := os.Create(filepath.Join(dir, "a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.Remove(a.Name())
-	defer a.Close()
-	b, err := os.Create(filepath.Join(dir, "b"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.Remove(b.Name())
-	defer b.Close()
-	if _, err := a.WriteString(strings.Repeat("x", 8192)); err != nil {
-		t.Fatal(err)
-	}
-	return unix.IoctlFileClone(int(b.Fd()), int(a.Fd())) == nil
-}
-
-// xfs mounts a small disk that shares blocks, or skips.
-func xfs(t *testing.T) string {
-	t.Helper()
-	needRoot(t)
-	dir := t.TempDir()
-	file, mnt := filepath.Join(dir, "xfs"), filepath.Join(dir, "mnt")
-	if err := errors.Join(os.Mkdir(mnt, 0o700), os.WriteFile(file, nil, 0o600), os.Truncate(file, 320<<20)); err != nil {
-		t.Fatal(err)
-	}
-	for _, cmd := range [][]string{{"mkfs.xfs", "-q", "-m", "reflink=1", file}, {"mount", "-o", "loop", file, mnt}} {
-		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("%q: %v: %s", cmd, err, out)
-		}
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return mnt
-}
-
-func TestADiskThatSharesBlocksCopiesNothing(t *testing.T) {
-	dir := xfs(t)
-	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
-	o := newSite(t, one, m)
-	o.s.Close()
-	o.opts.Dir, o.opts.Durability = filepath.Join(dir, "replicas"), Synced
-	o.open()
-	o.keepsSnapshots(3)
-	o.spec.Rules.Snapshots.Copy = 1
-	o.write("same/own", strings.Repeat("x", 100_000))
-	before := o.tree()
-	if rep := o.to(two); rep.Snapshots != 1 || len(rep.Missed) > 0 {
-		t.Errorf("report %+v", rep)
-	}
-	if list, err := o.Snapshots(); err != nil || len(list) != 1 || list[0].Copied != 0 || list[0].Bytes < 100_000 {
-		t.Errorf("%+v, %v", list, err)
-	}
-	o.to(one)
-	// Written in place: the snapshot keeps what it has.
-	if _, err := o.Write(root, o.handle("same/own"), []byte("other"), 50_000, vfs.FileSync); err != nil {
-		t.Fatal(err)
-	}
-	o.rewind("compute@1")
-	if diff := cmp.Diff(before, o.tree()); diff != "" {
-		t.Error(diff)
-	}
-	checkClean(t, o)
-	o.s.Close()
-	o.s, _ = Open(Options{Dir: filepath.Join(t.TempDir(), "other"), Source: m}) // lets the disk be unmounted
-}
-
-// A disk that is nearly full takes no snapshot: the switch goes on without, a restore does not.
-func TestAFullDiskTakesNoSnapshot(t *testing.T) {
-	dir := xfs(t)
-	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
-	o := newSite(t, one, m)
-	o.s.Close()
-	o.opts.Dir = filepath.Join(dir, "replicas")
-	o.open()
-	o.keepsSnapshots(3)
-	o.write("same/own", "own")
-	o.to(two)
-	o.write("same/own", "other")
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		t.Fatal(err)
-	}
-	full, err := os.Create(filepath.Join(dir, "full"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Fallocate(int(full.Fd()), 0, 0, int64(fs.Bavail*uint64(fs.Bsize))*98/100); err != nil {
-		t.Fatal(err)
-	}
-	full.Close()
-	rep := o.to(one)
-	if rep.Replicas != 1 || len(rep.Missed) != 1 || !errors.Is(rep.Missed[0].Err, errNoRoom) {
-		t.Errorf("report %+v", rep)
-	}
-	if _, err := o.Rewind(Rewinding{To: "compute@1"}); !errors.Is(err, errNoRoom) {
-		t.Errorf("restore: %v", err)
-	}
-	o.want("same/own", "other")
-	o.s.Close()
-	o.s, _ = Open(Options{Dir: filepath.Join(t.TempDir(), "other"), Source: m})
 }
