@@ -27,6 +27,9 @@ func (b *builder) image(it *item) {
 	im.Exclude = b.patterns(it.all("exclude"))
 	im.Shared = b.patterns(it.all("shared"))
 	im.Keep = b.patterns(it.all("keep"))
+	for _, m := range it.all("mount") {
+		b.mount(im, m)
+	}
 	for _, f := range it.all("file") {
 		b.nodeFile(im, f)
 	}
@@ -40,6 +43,22 @@ func (b *builder) image(it *item) {
 		im.Snapshots = b.snapshots(k)
 	}
 	b.cluster.Images = append(b.cluster.Images, im)
+}
+
+func (b *builder) mount(im *Image, it *item) {
+	v, ok := it.get("path")
+	if !ok {
+		return
+	}
+	p := strings.TrimPrefix(v.text, "/")
+	switch {
+	case "/"+p != path.Clean(v.text) || p == "" || strings.ContainsRune(p, 0):
+		b.add(v.at, "path %q: want a clean absolute path", shorten(v.text))
+	case slices.Contains(im.Mounts, p):
+		b.add(v.at, "<mount path=%q> is given twice", v.text)
+	default:
+		im.Mounts = append(im.Mounts, p)
+	}
 }
 
 func (b *builder) nodeFile(im *Image, it *item) {

@@ -115,6 +115,7 @@ type Image struct {
 	Exclude image.Patterns
 	Shared  image.Patterns
 	Keep    image.Patterns
+	Mounts  []string // paths without a leading slash on which nodes mount something
 	Files   []*File
 	Builtin Builtin
 	Kernel  Kernel

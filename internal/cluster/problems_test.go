@@ -92,6 +92,8 @@ func mistakes() []mistake {
 		{"second image", `name="gpu"`, `name="compute"`, `c.xml:9:14: a second image "compute"`},
 		{"bad pattern", `</image>`, `<shared path="/a/../b"/></image>`, `c.xml:8:15: parse pattern "/a/../b"`},
 		{"bad path", `path="/etc/a"`, `path="/etc//a"`, `c.xml:7:13: path "/etc//a": want a clean absolute path of a file`},
+		{"mount twice", `</image>`, `<mount path="/srv/x"/><mount path="/srv/x"/></image>`, `c.xml:8:36: <mount path="/srv/x"> is given twice`},
+		{"mount that is not clean", `</image>`, `<mount path="/srv/../x"/></image>`, `c.xml:8:14: path "/srv/../x": want a clean absolute path`},
 		{"file twice", `</image>`, `<file path="/etc/a">x</file></image>`, `c.xml:8:13: a second <file path="/etc/a"> in image "compute"`},
 		{"file below a file", `</image>`, `<file path="/etc/a/b">x</file></image>`, `c.xml:8:13: <file path="/etc/a/b">: one of it and "/etc/a" would have to be a directory`},
 		{"unknown builtin", `</image>`, `<builtin name="fstap" enabled="no"/></image>`, `(did you mean "fstab"?)`},

@@ -39,7 +39,7 @@ func imageElement() *element {
 			ruleElement("exclude", "Paths that never leave the master."),
 			ruleElement("shared", "Paths that nodes may not write."),
 			ruleElement("keep", "Paths that belong to the node once they are there."),
-			fileElement(), builtinElement(), kernelElement(), savedElement(), quotaElement("each node of the image"),
+			mountElement(), fileElement(), builtinElement(), kernelElement(), savedElement(), quotaElement("each node of the image"),
 		},
 	}
 }
@@ -49,6 +49,16 @@ func ruleElement(name, doc string) *element {
 		name: name, most: 1000, doc: doc + " See [patterns](#patterns).",
 		attributes: []attribute{
 			{name: "path", kind: kindPattern(), required: true, doc: "The pattern."},
+		},
+	}
+}
+
+func mountElement() *element {
+	return &element{
+		name: "mount", most: 1000,
+		doc: "A path on which nodes mount something of their own. A switch that would take such a mount away from a node that runs leaves the node's replica as it is. Nodes with push tell what they have mounted themselves. See [push](../guide/push.md#mounts-and-switches).",
+		attributes: []attribute{
+			{name: "path", kind: kind{name: "path", regexp: `/.+`, want: "an absolute path"}, required: true, doc: "The file or directory that is covered."},
 		},
 	}
 }

@@ -43,9 +43,22 @@ func (d *daemon) journal(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			d.keepMounts()
 			return nil
 		case <-tick.C:
 			d.keepBoots()
+			d.keepMounts()
 		}
 	}
 }
+
+// keepMounts puts on disk what nodes have mounted, so that a switch right after a restart takes none of it away.
+func (d *daemon) keepMounts() {
+	err := d.push.Save(d.layout.mounts())
+	if d.fail(mountsKept, err) && err != nil {
+		d.log.Error("what nodes have mounted is not kept", "error", err)
+	}
+}
+
+// mountsKept is what fails with the file of mounts.
+const mountsKept = "file of mounts"

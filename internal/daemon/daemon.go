@@ -212,8 +212,13 @@ func (d *daemon) open() (err error) {
 	if d.set, err = replica.Open(replica.Options{Dir: d.layout.replicas(), Source: d.store, Log: d.log}); err != nil {
 		return err
 	}
-	d.boots, err = openBoots(d.layout.boots(), d.tracker, d.log)
-	return err
+	if d.boots, err = openBoots(d.layout.boots(), d.tracker, d.log); err != nil {
+		return err
+	}
+	if err := d.push.Load(d.layout.mounts()); err != nil {
+		d.log.Warn("what nodes have mounted is not known until they call", "error", err)
+	}
+	return nil
 }
 
 // serve runs everything until one part ends.
@@ -330,6 +335,7 @@ func (l layout) replicas() string { return filepath.Join(string(l), "replicas") 
 func (l layout) coord() string    { return filepath.Join(string(l), "coord") }
 func (l layout) boot() string     { return filepath.Join(string(l), "cache", "boot") }
 func (l layout) boots() string    { return filepath.Join(string(l), "cache", "boots.log") }
+func (l layout) mounts() string   { return filepath.Join(string(l), "cache", "mounts.json") }
 func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
 func (l layout) state() string    { return filepath.Join(string(l), "state.json") }
 

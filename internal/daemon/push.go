@@ -45,12 +45,15 @@ func (d *daemon) looksSince(node cluster.NodeName, image string, stamp int64) (p
 	return push.Looks{Image: image, Stamp: l.Stamp, All: l.All, Dirs: l.Dirs}, nil
 }
 
-// mountedOn returns the paths of n's replica on which it has mounted something, as far as it has said so. When it boots anew, what
-// it had mounted is gone.
+// mountedOn returns the paths of n's replica on which it has mounted something: what it has said last, also before this server was started, else what
+// the description says of nodes that run. When it boots anew, what it had mounted is gone.
 func (d *daemon) mountedOn(n *cluster.Node) []string {
-	said, ok := d.push.Get(n.Name)
+	said, ok := d.push.Mounted(n.Name)
 	if !ok || said.Image != string(n.Image.Name) || d.bootsSince(n.Name, said.Heard) {
-		return nil
+		if len(n.Image.Mounts) == 0 || len(d.running([]string{string(n.Name)})) == 0 {
+			return nil
+		}
+		return n.Image.Mounts
 	}
 	var paths []string
 	for _, m := range said.Mounts {

@@ -131,6 +131,49 @@ func TestAMountOnAChangedFileHoldsTheReplicaUntilItIsGone(t *testing.T) {
 	eventually(t, "the problem is gone", func() bool { return s.problem("node n01").Text == "" })
 }
 
+func TestMountsThatWereToldBeforeARestartHold(t *testing.T) {
+	s := newSite(t, "127.0.0.65")
+	s.start()
+	s.capture("compute")
+	if code, answer := s.hear("127.0.0.11", `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`); code != http.StatusOK {
+		t.Fatalf("%d %s", code, answer)
+	}
+	must(t, s.stop())
+	s.start()
+	s.put("etc/motd", "two\n")
+	s.capture("compute")
+	if p := s.problem("node n01"); !strings.Contains(p.Text, "a mount there is on /etc/motd") {
+		t.Errorf("the problem: %+v", p)
+	}
+}
+
+func TestDeclaredMountsHoldTheReplicasOfNodesThatRun(t *testing.T) {
+	s := newSite(t, "127.0.0.66")
+	s.describe("", `<shared path="/usr"/>`, `<mount path="/etc/motd"/>`)
+	s.start()
+	s.capture("compute")
+	read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd") // it runs
+	s.put("etc/motd", "two\n")
+	s.capture("compute")
+	for name, want := range map[string]int{"n01": 1, "n02": 2} {
+		n, err := s.client().Node(t.Context(), name)
+		must(t, err)
+		if n.Version != want {
+			t.Errorf("%s shows version %d, want %d", name, n.Version, want)
+		}
+	}
+	if p := s.problem("node n01"); !strings.Contains(p.Text, "a mount there is on /etc/motd") {
+		t.Errorf("the problem: %+v", p)
+	}
+	s.describe("", `<shared path="/usr"/>`, "")
+	must(t, s.apply())
+	eventually(t, "n01 follows", func() bool {
+		n, err := s.client().Node(t.Context(), "n01")
+		must(t, err)
+		return n.Version == 2
+	})
+}
+
 func TestAUserOfANodeCannotSpeakForIt(t *testing.T) {
 	s := newSite(t, "127.0.0.63")
 	s.describe("", ` insecure="yes"`, "")

@@ -88,6 +88,8 @@ func (h *Hub) begin(node cluster.NodeName, said *Said) int {
 	if r == nil {
 		r = &record{wake: make(chan struct{})}
 		h.nodes[node] = r
+	}
+	if r.calls == 0 {
 		h.Log.Info("node is told of switches", "node", node, "image", said.Image)
 	}
 	r.stir()
@@ -95,6 +97,7 @@ func (h *Hub) begin(node cluster.NodeName, said *Said) int {
 	if said.Boot != "" { // else it asks only where to begin, before it has mounted its root
 		said.Heard, said.Waiting = h.Now(), true
 		r.said = *said
+		h.news = r.mounted.learn(node, said) || h.news
 	}
 	return r.calls
 }

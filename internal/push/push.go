@@ -6,7 +6,7 @@
 //
 // # Invariants
 //
-//   - Nothing is kept that an answer depends on: a node says up to which switch it has looked, and what came after is asked of
+//   - Nothing is kept on disk but what nodes have mounted (Save), and nothing at all that an answer depends on: a node says up to which switch it has looked, and what came after is asked of
 //     Options.Since. So answers that are lost, nodes that come late and servers that are restarted cost nothing.
 //   - A node is known by its address and believed about itself alone. One call of it waits at a time. What is kept of its
 //     words is bounded, and cleared of what would do harm on a terminal.
@@ -51,8 +51,8 @@ type Looks struct {
 
 // Mount is something that a node has mounted on a path of its replica.
 type Mount struct {
-	Path string // without a leading slash
-	Type string // of the file system
+	Path string `json:"path"` // without a leading slash
+	Type string `json:"type"` // of the file system
 }
 
 // Process is one that has a replaced file mapped: its program, a library, data.
@@ -92,6 +92,7 @@ type Hub struct {
 
 	mu    sync.Mutex
 	nodes map[cluster.NodeName]*record
+	news  bool // of mounts, since they were saved
 }
 
 // record is one node.
@@ -99,6 +100,8 @@ type record struct {
 	said  Said
 	calls int           // how many were begun: the last is the one that waits
 	wake  chan struct{} // closed when there may be news, or another call has come
+
+	mounted Mounted
 }
 
 // New returns a Hub of which no node has been heard.
@@ -146,5 +149,6 @@ func (h *Hub) Forget(node cluster.NodeName) {
 	if r := h.nodes[node]; r != nil {
 		r.stir()
 		delete(h.nodes, node)
+		h.news = true
 	}
 }

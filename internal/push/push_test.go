@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -266,4 +268,57 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestMountsOutliveTheServer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mounts.json")
+	h := newHub(&replicas{dirs: []string{"a"}})
+	if err := h.Load(path); err != nil {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	call(t.Context(), h, "n01", hello(0)+`{"mount":"/etc/a","type":"tmpfs"}`)
+	call(t.Context(), h, "n02", `{}`)
+	if err := h.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	again := newHub(&replicas{dirs: []string{"a"}})
+	if err := again.Load(path); err != nil {
+		t.Fatal(err)
+	}
+	m, ok := again.Mounted("n01")
+	if want := []Mount{{"etc/a", "tmpfs"}}; !ok || m.Boot != "b1" || m.Image != "compute" || m.Heard.IsZero() || !slices.Equal(m.Mounts, want) {
+		t.Errorf("loaded: %+v", m)
+	}
+	if _, ok := again.Get("n01"); ok {
+		t.Error("a node that has not called since the start was heard")
+	}
+	if _, ok := again.Mounted("n02"); ok {
+		t.Error("a node that has no root yet has mounts")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Save(path); err != nil || exists(path) {
+		t.Errorf("without news it is written: %v", err)
+	}
+	call(t.Context(), again, "n01", hello(0))
+	if m, ok := again.Mounted("n01"); !ok || len(m.Mounts) != 0 {
+		t.Errorf("after another call: %+v", m)
+	}
+	if err := again.Save(path); err != nil || !exists(path) {
+		t.Errorf("with news it is not written: %v", err)
+	}
+	for _, bad := range []string{"x", `{"format":2}`} {
+		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := newHub(&replicas{}).Load(path); err == nil {
+			t.Errorf("%s is loaded", bad)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
