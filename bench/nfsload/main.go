@@ -15,6 +15,7 @@
 //	small   files up to 64 KiB, whole: LOOKUP, GETATTR, READ
 //	create  CREATE, WRITE of 4 KiB, COMMIT, in a directory of the node's own
 //	names   RENAME and REMOVE of files made before
+//	limit   the same without a server, in the directory -local: rename or unlink, then fsync of the directory
 //	sync    WRITE of 4 KiB, FILE_SYNC
 //	first   READDIRPLUS of the root
 //	boot    what a node does when it boots; see boot.go for the proportions
@@ -44,6 +45,8 @@ type options struct {
 	megabytes       int
 	seed            uint64
 
+	wait    time.Duration
+	dirs    []string  // of mode limit
 	buffers sync.Pool // two megabytes for each comparison under way
 }
 
@@ -55,12 +58,13 @@ func main() {
 	flag.Func("from", "source address of node 0; the others have those that follow (default: whatever the kernel takes)", o.setFrom)
 	flag.StringVar(&o.local, "local", "", "a local copy of the tree, to compare with and to choose files from")
 	flag.StringVar(&o.scratch, "scratch", "", "directory of the export below which nodes make directories of their own; empty is the root")
-	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, sync, first, boot")
+	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, limit, sync, first, boot")
 	flag.IntVar(&o.pid, "pid", 0, "the server's process, to read its CPU time")
 	flag.IntVar(&o.nodes, "nodes", 4, "how many nodes at once")
 	flag.IntVar(&o.inFlight, "in-flight", 8, "calls in flight per node")
 	flag.IntVar(&o.calls, "calls", 100000, "calls in all (mix, small, create, names, sync)")
 	flag.IntVar(&o.megabytes, "megabytes", 2000, "bytes to read in all (large)")
+	flag.DurationVar(&o.wait, "wait", 0, "for how long to try to mount, when the server does not answer yet")
 	flag.Uint64Var(&o.seed, "seed", 1, "of all random choices")
 	flag.Parse()
 	if o.mountAddr == "" {
@@ -78,6 +82,9 @@ func (o *options) setFrom(s string) (err error) {
 }
 
 func run(o *options) error {
+	if o.mode == "limit" {
+		return limit(o)
+	}
 	mode, ok := modes[o.mode]
 	if !ok {
 		return fmt.Errorf("mode %s: there is no such mode", o.mode)

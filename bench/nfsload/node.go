@@ -71,12 +71,11 @@ func startNodes(o *options, sample []file) (nodes []*node, err error) {
 		if strings.Contains(path, "%") {
 			path = fmt.Sprintf(path, i)
 		}
-		mc, err := o.dial(ctx, i, o.mountAddr)
-		if err != nil {
-			return nodes, err
+		h, err := o.mount(ctx, i, path)
+		for end := time.Now().Add(o.wait); err != nil && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+			h, err = o.mount(ctx, i, path)
 		}
-		h, err := mc.Mount(path)
-		mc.Close()
 		if err != nil {
 			return nodes, fmt.Errorf("mount %s: %w", path, err)
 		}
@@ -87,6 +86,15 @@ func startNodes(o *options, sample []file) (nodes []*node, err error) {
 		nodes = append(nodes, n)
 	}
 	return nodes, nil
+}
+
+func (o *options) mount(ctx context.Context, i int, path string) (vfs.Handle, error) {
+	c, err := o.dial(ctx, i, o.mountAddr)
+	if err != nil {
+		return vfs.Handle{}, err
+	}
+	defer c.Close()
+	return c.Mount(path)
 }
 
 // dial connects from the address of node number i.
