@@ -12,8 +12,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
+	"dim/internal/image"
 	"dim/internal/vfs"
 )
 
@@ -258,4 +260,64 @@ func memoryDir(t *testing.T) string {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// Nodes write while they are switched together: each snapshot shows a moment of its node, with all that was written before.
+func TestSnapshotsOfWritingNodesShowOneMoment(t *testing.T) {
+	m := newMemory(t)
+	versions := []image.Version{m.version(t, 1, v1), m.version(t, 2, v2)}
+	first := newSiteIn(t, memoryDir(t), versions[0], m)
+	nodes := []*site{first}
+	for i := 2; i <= 4; i++ {
+		r, err := first.s.Attach(Spec{Node: fmt.Sprintf("n%02d", i), Image: "compute", Version: versions[0]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, &site{Replica: r, t: t, s: first.s, m: m, opts: first.opts})
+	}
+	const files = 40
+	var g errgroup.Group
+	for _, o := range nodes {
+		g.Go(func() error {
+			for i := range files {
+				dir := o.Root()
+				made, err := o.Create(root, dir, fmt.Sprintf("own%02d", i), &vfs.Create{})
+				if err == nil {
+					_, err = o.Write(root, made.Handle, []byte("whole"), 0, vfs.FileSync)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for i := range 6 {
+		var moves []Move
+		for _, o := range nodes {
+			moves = append(moves, Move{Replica: o.Replica, Version: versions[(i+1)%2], Rules: Rules{Snapshots: SnapshotRule{Keep: 10}}})
+		}
+		if rep, err := first.s.Switch(context.Background(), moves); err != nil || len(rep.Missed) > 0 || rep.Replicas != len(nodes) {
+			t.Fatalf("switch: %+v, %v", rep, err)
+		}
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range nodes {
+		checkClean(t, o)
+		list, err := o.Snapshots()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range list {
+			for i := range int(one.Files) {
+				path := filepath.Join(o.opts.Dir, o.dir, snapshotArea, one.ID(), fmt.Sprintf("own%02d", i))
+				b, err := os.ReadFile(path)
+				if err != nil || string(b) != "whole" && (i < int(one.Files)-1 || len(b) > 0) {
+					t.Errorf("file %d of %d in %s: %q, %v", i, one.Files, one.ID(), b, err)
+				}
+			}
+		}
+	}
 }
