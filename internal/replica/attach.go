@@ -82,7 +82,10 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 		if err != nil {
 			return err
 		}
-		if err := s.switchSlow([]*transition{t}, newTogether(p.at), &report); err != nil {
+		r.mu.Lock()
+		err = s.moveAside([]*transition{t}, newTogether(p.at), &report)
+		r.mu.Unlock()
+		if err != nil {
 			return err
 		}
 		index, err := s.indexes.get(spec.Version)
@@ -97,7 +100,7 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 	if t == nil || err != nil {
 		return err
 	}
-	err = s.carryOut([]*transition{t}, s.journal.stamp(s.now()), &report)
+	err = s.carryOut([]*transition{t}, &report)
 	if err == nil && len(report.Aside) > 0 {
 		s.log.Info("entries of a node set aside", "replica", r.dir, "entries", len(report.Aside))
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -138,29 +139,40 @@ func goneOf(id image.ID, path string, e *image.Entry) *goneEntry {
 
 // segment is one or several steps that follow each other.
 type segment struct {
-	steps  int
-	stamp  int64 // of the last step
-	stamps map[image.ID]int64
-	gone   map[image.ID]*goneEntry
+	steps   int
+	stamp   int64                 // of the last step
+	touched map[image.ID]struct{} // of one step: the ids that have its stamp
+	stamps  map[image.ID]int64    // of several
+	gone    map[image.ID]*goneEntry
 }
 
+// newSegment is made while replicas are locked: it takes over what d has, and copies nothing.
 func newSegment(d *delta, at int64) *segment {
-	s := &segment{steps: 1, stamp: at, stamps: make(map[image.ID]int64, len(d.touched)), gone: d.gone}
-	for id := range d.touched {
-		s.stamps[id] = at
-	}
-	return s
+	return &segment{steps: 1, stamp: at, touched: d.touched, gone: d.gone}
 }
+
+// of returns the stamp of the last step that touched id.
+func (s *segment) of(id image.ID) (at int64, ok bool) {
+	if s.stamps == nil {
+		_, ok = s.touched[id]
+		return s.stamp, ok
+	}
+	at, ok = s.stamps[id]
+	return at, ok
+}
+
+func (s *segment) size() int { return len(s.touched) + len(s.stamps) }
 
 func (s *segment) join(next *segment) *segment {
 	j := &segment{
 		steps: s.steps + next.steps, stamp: next.stamp,
-		stamps: make(map[image.ID]int64, len(s.stamps)+len(next.stamps)), gone: make(map[image.ID]*goneEntry, len(s.gone)+len(next.gone)),
+		stamps: make(map[image.ID]int64, s.size()+next.size()), gone: make(map[image.ID]*goneEntry, len(s.gone)+len(next.gone)),
 	}
 	for _, part := range []*segment{s, next} {
-		for id, at := range part.stamps {
-			j.stamps[id] = at
+		for id := range part.touched {
+			j.stamps[id] = part.stamp
 		}
+		maps.Copy(j.stamps, part.stamps)
 		for id, g := range part.gone {
 			j.gone[id] = g
 		}

@@ -58,7 +58,7 @@ func (p *past) stamp(id image.ID) int64 {
 	at := p.made
 	for _, c := range [...]chain{p.versions, p.own} {
 		for i := len(c) - 1; i >= 0; i-- {
-			if t, ok := c[i].stamps[id]; ok {
+			if t, ok := c[i].of(id); ok {
 				at = max(at, t)
 				break
 			}

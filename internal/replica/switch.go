@@ -30,7 +30,7 @@ type Move struct {
 
 // Report tells what a Switch did.
 type Report struct {
-	Stamp    time.Time  // of the switch; what it changed has this ctime
+	Stamp    time.Time  // of the switch, the last one when replicas were switched one after another; what it changed has this ctime
 	Replicas int        // how many show something else now
 	Paths    int        // at how many paths the versions differ
 	Aside    []SetAside // what the nodes had of their own there
@@ -79,7 +79,6 @@ type transition struct {
 	files   map[string]string // the node files' fingerprints after it; nil: as before
 	changes *changes          // between the versions; nil: none
 	own     *changes          // of the node files; nil: none
-	segment *segment          // of the versions' change
 	hidden  map[string]bool   // paths at which node files hide what the versions do
 }
 
@@ -123,7 +122,7 @@ func (s *Set) switchAll(ctx context.Context, moves []Move) (Report, error) {
 	if len(list) == 0 {
 		return report, nil
 	}
-	err := s.carryOut(list, s.journal.stamp(s.now()), &report)
+	err := s.carryOut(list, &report)
 	s.afterSwitch()
 	return report, err
 }
@@ -194,7 +193,7 @@ const comparedMax = 128
 // switchQuick switches the replicas whose layers hold nothing at the paths that differ. Nothing on the disk changes for
 // them but the journal: one record, written while all of them are locked, so that no write of a node can come between
 // the record and the switch. It returns the other replicas.
-func (s *Set) switchQuick(list []*transition, steps *together, report *Report) (slow []*transition, err error) {
+func (s *Set) switchQuick(list []*transition, report *Report) (slow []*transition, err error) {
 	var quick []*transition
 	defer func() {
 		for _, t := range quick {
@@ -211,6 +210,10 @@ func (s *Set) switchQuick(list []*transition, steps *together, report *Report) (
 		}
 		quick = append(quick, t)
 	}
+	if len(quick) == 0 {
+		return slow, nil
+	}
+	steps := s.stamped(report)
 	if err := s.record(recordDone, steps.at, quick); err != nil {
 		return nil, err
 	}
@@ -224,11 +227,16 @@ func (s *Set) switchQuick(list []*transition, steps *together, report *Report) (
 // switchSlow switches replicas whose layers hold entries that must be set aside. What is to be done is written
 // first, so that it is completed when the server dies in the middle; that it was done is written before a node can write
 // again, so that it is never done twice.
-func (s *Set) switchSlow(list []*transition, steps *together, report *Report) error {
+func (s *Set) switchSlow(list []*transition, report *Report) error {
 	for _, t := range list {
 		t.r.mu.Lock()
 		defer t.r.mu.Unlock()
 	}
+	return s.moveAside(list, s.stamped(report), report)
+}
+
+// moveAside does what switchSlow tells of. All replicas in list are locked.
+func (s *Set) moveAside(list []*transition, steps *together, report *Report) error {
 	if err := s.record(recordIntent, steps.at, list); err != nil {
 		return err
 	}
@@ -281,8 +289,8 @@ func (t *transition) apply(with *together) {
 	r.set.journal.advance(r.state, shared(with.steps, step{
 		before: r.state.steps, at: with.at, from: t.from, to: t.version, prior: r.state.files,
 	}, t.files))
-	if t.segment != nil && r.recalled {
-		r.past.versions = r.past.versions.add(t.segment, with.joins)
+	if t.changes != nil && r.recalled {
+		r.past.versions = r.past.versions.add(with.segment(t.changes), with.joins)
 	}
 	if t.own != nil && r.recalled {
 		r.past.own = r.past.own.add(newSegment(t.own.delta, with.at), with.joins)

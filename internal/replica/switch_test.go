@@ -370,3 +370,32 @@ func savedOf(o *site) []string {
 	slices.Sort(all)
 	return all
 }
+
+// A node that writes when a switch takes its stamp must see the switch's change of the directory too: it is told by the ctime alone.
+func TestAWriteAtTheMomentOfTheStampDoesNotHideASwitch(t *testing.T) {
+	for _, own := range []string{"etc/mine", "etc/a"} { // beside what changes; at what changes, so that it is set aside
+		m := newMemory(t)
+		two := m.version(t, 2, v2)
+		o := newSite(t, m.version(t, 1, v1), m)
+		o.write("etc/mine", "mine")
+		o.write(own, "mine")
+		before, n := o.attr("etc").Ctime, 0
+		o.s.now = func() time.Time {
+			now := time.Now()
+			if o.mu.TryLock() {
+				o.mu.Unlock()
+				if !o.Shows(two, NodeFiles{}) {
+					time.Sleep(12 * time.Millisecond) // more than the tick of a kernel's clock
+					n++
+					o.write(fmt.Sprint("etc/", n), "mine")
+					before = o.attr("etc").Ctime
+				}
+			}
+			return now
+		}
+		o.to(two)
+		if after := o.attr("etc").Ctime; !before.Before(after) {
+			t.Errorf("beside %s: etc has the ctime %v after %d writes, and %v after the switch", own, before, n, after)
+		}
+	}
+}

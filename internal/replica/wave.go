@@ -20,7 +20,7 @@ type Missed struct {
 const snapshotsTogether = 64
 
 // carryOut switches the replicas that need no snapshot, then the others some at a time, each wave behind its snapshots.
-func (s *Set) carryOut(list []*transition, at int64, report *Report) error {
+func (s *Set) carryOut(list []*transition, report *Report) error {
 	var due, rest []*transition
 	for _, t := range list {
 		if t.due() {
@@ -31,14 +31,14 @@ func (s *Set) carryOut(list []*transition, at int64, report *Report) error {
 	}
 	var errs []error
 	if len(rest) > 0 {
-		errs = append(errs, s.wave(rest, at, report))
+		errs = append(errs, s.wave(rest, report))
 		s.noteVersions(rest)
 	}
 	for part := range slices.Chunk(due, snapshotsTogether) {
 		if err := s.snapshotAll(part, report); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		errs = append(errs, s.wave(part, s.journal.stamp(s.now()), report))
+		errs = append(errs, s.wave(part, report))
 	}
 	for _, t := range due {
 		_, err := t.r.sparse(s.now())
@@ -113,40 +113,51 @@ func (t *transition) why() string {
 }
 
 // wave switches what the layers do not mind all at once, then the others some at a time.
-func (s *Set) wave(list []*transition, at int64, report *Report) error {
-	report.Stamp = time.Unix(0, at)
-	segments := make(map[*changes]*segment)
+func (s *Set) wave(list []*transition, report *Report) error {
 	for _, t := range list {
-		if t.changes == nil {
-			continue
-		}
-		report.Paths = max(report.Paths, t.changes.paths)
-		if t.segment = segments[t.changes]; t.segment == nil {
-			t.segment = newSegment(t.changes.delta, at)
-			segments[t.changes] = t.segment
+		if t.changes != nil {
+			report.Paths = max(report.Paths, t.changes.paths)
 		}
 	}
-	steps := newTogether(at)
 	started := s.now()
-	slow, err := s.switchQuick(list, steps, report)
+	slow, err := s.switchQuick(list, report)
 	if err != nil {
 		return err
 	}
 	report.Took = max(report.Took, s.now().Sub(started))
 	var errs []error
 	for part := range slices.Chunk(slow, 64) {
-		errs = append(errs, s.switchSlow(part, steps, report))
+		errs = append(errs, s.switchSlow(part, report))
 	}
 	return errors.Join(errs...)
 }
 
-// together is what the replicas of one Switch share.
+// together is what replicas share that are switched in one step.
 type together struct {
-	at    int64
-	steps map[stepKey]*step
-	joins joins
+	at       int64
+	steps    map[stepKey]*step
+	segments map[*changes]*segment
+	joins    joins
+}
+
+// stamped begins the step of replicas that are all locked. A stamp from before they were would be earlier than what a node has written
+// meanwhile: a directory of its layer would keep the ctime of that, and the node's kernel its names.
+func (s *Set) stamped(report *Report) *together {
+	at := s.journal.stamp(s.now())
+	report.Stamp = time.Unix(0, at)
+	return newTogether(at)
 }
 
 func newTogether(at int64) *together {
-	return &together{at: at, steps: make(map[stepKey]*step), joins: make(joins)}
+	return &together{at: at, steps: make(map[stepKey]*step), segments: make(map[*changes]*segment), joins: make(joins)}
+}
+
+// segment is what the step adds to the history of those that go from one version to another.
+func (w *together) segment(c *changes) *segment {
+	g := w.segments[c]
+	if g == nil {
+		g = newSegment(c.delta, w.at)
+		w.segments[c] = g
+	}
+	return g
 }
