@@ -49,12 +49,11 @@ func EntryID(path string, e *Entry) ID {
 func NodeFileID(path string, content Digest) ID { return id('n', path, content[:]) }
 
 func id(kind byte, path string, content []byte) ID {
-	h := sha256.New()
-	h.Write(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(content))))
-	h.Write(content)
-	h.Write([]byte(path))
-	var sum [sha256.Size]byte
-	v := ID(binary.BigEndian.Uint64(h.Sum(sum[:0]))) &^ Born
+	var room [256]byte // of the stack: a version has a hundred thousand
+	b := binary.BigEndian.AppendUint32(append(room[:0], kind), uint32(len(content)))
+	b = append(append(b, content...), path...)
+	sum := sha256.Sum256(b)
+	v := ID(binary.BigEndian.Uint64(sum[:])) &^ Born
 	if v <= 15 { // reserved: 0 is none, 1 the root
 		v += 16
 	}

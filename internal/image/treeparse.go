@@ -8,8 +8,11 @@ import (
 
 // ParseTree parses the canonical bytes of a tree and refuses all others. It keeps no reference to b, and allocates at
 // most in proportion to its length.
-func ParseTree(b []byte) (Tree, error) {
-	t, err := parseEntries(b)
+func ParseTree(b []byte) (Tree, error) { return ParseTreeInto(nil, b) }
+
+// ParseTreeInto is ParseTree, but uses the memory of room, whatever is in it, as far as that reaches.
+func ParseTreeInto(room Tree, b []byte) (Tree, error) {
+	t, err := parseEntries(room, b)
 	if err != nil {
 		return nil, fmt.Errorf("parse tree: %w", err)
 	}
@@ -26,7 +29,7 @@ func ParseTree(b []byte) (Tree, error) {
 
 // ParseRoot parses what EncodeRoot makes.
 func ParseRoot(b []byte) (Entry, error) {
-	t, err := parseEntries(b)
+	t, err := parseEntries(nil, b)
 	if err != nil {
 		return Entry{}, fmt.Errorf("parse root: %w", err)
 	}
@@ -49,7 +52,7 @@ type parser struct {
 	err error
 }
 
-func parseEntries(b []byte) (Tree, error) {
+func parseEntries(room Tree, b []byte) (Tree, error) {
 	p := &parser{s: string(b)}
 	format := p.byte()
 	if p.err == nil && format != treeFormat {
@@ -62,7 +65,11 @@ func parseEntries(b []byte) (Tree, error) {
 	if n > uint64(len(p.s)-p.off)/minEntry {
 		return nil, errShort
 	}
-	t := make(Tree, n)
+	if room == nil || n > uint64(cap(room)) {
+		room = make(Tree, n)
+	}
+	t := room[:n]
+	clear(t)
 	for i := range t {
 		p.entry(&t[i])
 		if p.err == nil {

@@ -47,7 +47,7 @@ func bigIndex(b testing.TB) (*memory, image.Version) {
 func BenchmarkLoad(b *testing.B) {
 	m, v := bigIndex(b)
 	for b.Loop() {
-		if _, err := lower.Load(v, m.Tree, nil); err != nil {
+		if _, err := lower.Load(v, m.TreeInto, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -56,12 +56,12 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkLoadOnTopOfANeighbour(b *testing.B) {
 	m, v := bigIndex(b)
 	next := m.version(b, 2, bigSeed(300, "new"))
-	base, err := lower.Load(v, m.Tree, nil)
+	base, err := lower.Load(v, m.TreeInto, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, err := lower.Load(next, m.Tree, base); err != nil {
+		if _, err := lower.Load(next, m.TreeInto, base); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -40,6 +40,11 @@ func (m *memory) Tree(d image.Digest) (image.Tree, error) {
 	return t, nil
 }
 
+func (m *memory) TreeInto(d image.Digest, room image.Tree) (image.Tree, error) {
+	t, err := m.Tree(d)
+	return append(room[:0], t...), err
+}
+
 func (m *memory) OpenBlob(d image.Digest) (*os.File, error) {
 	return os.Open(filepath.Join(m.dir, d.String()))
 }

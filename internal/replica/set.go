@@ -27,6 +27,7 @@ import (
 // Source is where the trees and blobs of versions come from. What it returns is verified and never changes.
 type Source interface {
 	Tree(image.Digest) (image.Tree, error)
+	TreeInto(image.Digest, image.Tree) (image.Tree, error) // uses the memory of another tree
 	OpenBlob(image.Digest) (*os.File, error)
 }
 
@@ -292,7 +293,7 @@ func (c *indexes) get(v image.Version) (*lower.Index, error) {
 	base := c.last
 	c.mu.Unlock()
 
-	l.index, l.err = lower.Load(v, c.source.Tree, base)
+	l.index, l.err = lower.Load(v, c.source.TreeInto, base)
 	c.mu.Lock()
 	if l.err != nil {
 		delete(c.all, v.Digest)

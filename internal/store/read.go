@@ -32,13 +32,16 @@ func (s *Store) OpenBlob(d image.Digest) (*os.File, error) {
 }
 
 // Tree returns the tree with the given digest. Errors may be ErrNotFound or ErrCorrupt.
-func (s *Store) Tree(d image.Digest) (image.Tree, error) {
+func (s *Store) Tree(d image.Digest) (image.Tree, error) { return s.TreeInto(d, nil) }
+
+// TreeInto is Tree, but uses the memory of tree, whatever is in it, as far as that reaches.
+func (s *Store) TreeInto(d image.Digest, tree image.Tree) (image.Tree, error) {
 	var room [4096]byte // of the stack, enough for nearly all: ParseTree keeps nothing of it
 	b, err := s.encodedTree(d, room[:0])
 	if err != nil {
 		return nil, err
 	}
-	return image.ParseTree(b)
+	return image.ParseTreeInto(tree, b)
 }
 
 // Root returns the root directory's entry of the version with the given digest. Errors may be ErrNotFound or ErrCorrupt.

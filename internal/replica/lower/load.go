@@ -2,24 +2,26 @@ package lower
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"dim/internal/image"
 )
 
+// Loader returns the tree with digest d, in the memory of room as far as that reaches: it holds until the next call.
+type Loader func(d image.Digest, room image.Tree) (image.Tree, error)
+
 // Load makes the index of version v, whose trees load returns. Subtrees that stand at the same path in base, which may be
 // nil, are copied from it without loading or hashing anything, so that a version which differs little is there in
 // milliseconds.
-func Load(v image.Version, load image.Loader, base *Index) (*Index, error) {
-	b := builder{load: load, base: base, interned: make(map[string]uint32)}
-	if base == nil {
-		b.base = &Index{}
-	}
-	b.x = &Index{Version: v, groups: make(map[image.ID][]Ref), extras: make(map[Ref]extra)}
+func Load(v image.Version, load Loader, base *Index) (*Index, error) {
 	expect := min(v.Files, 1<<20) + 1
+	b := builder{load: load, base: base, sorts: make(map[sortKey]uint32), names: newNames(expect)}
+	b.x = &Index{Version: v, groups: make(map[image.ID][]Ref), extras: make(map[Ref]extra)}
 	b.x.rows = make([]row, 0, expect)
 	b.x.digests = make([]image.Digest, 0, expect)
 	if v.Root.Type != image.Directory {
@@ -27,12 +29,11 @@ func Load(v image.Version, load image.Loader, base *Index) (*Index, error) {
 	}
 	root := v.Root
 	root.Name, root.Link = "", ""
-	b.add(&root, "", 0, None)
-	var from Ref = None
+	b.add(&root, 0, Root)
 	if base != nil {
-		from = Root
+		b.from = append(make([]Ref, 0, expect), Root)
+		b.same = make([]uint32, len(base.sorts))
 	}
-	b.from = append(b.from, from)
 	if err := b.run(); err != nil {
 		return nil, fmt.Errorf("index %s: %w", v.Ref(), err)
 	}
@@ -42,71 +43,83 @@ func Load(v image.Version, load image.Loader, base *Index) (*Index, error) {
 
 // builder appends directories' listings behind one another: the rows are the queue of a breadth-first walk.
 type builder struct {
-	x        *Index
-	load     image.Loader
-	base     *Index
-	from     []Ref // for each row the same path's row in base, or None
-	interned map[string]uint32
+	x     *Index
+	load  Loader
+	base  *Index
+	from  []Ref // with a base, for each row the same path's row there, or None
+	same  []uint32
+	sorts map[sortKey]uint32
+	names names
+
+	// Memory that is used again for each directory.
+	room  image.Tree
+	order []named
+	path  []byte // of the directory
+}
+
+// named is an entry of a tree with its name's hash.
+type named struct {
+	hash uint64
+	e    *image.Entry
+}
+
+// sortKey is what makes a sort; xattrs are encoded.
+type sortKey struct {
+	uid, gid uint32
+	mode     uint16
+	kind     image.Type
+	more     bool
+	xattrs   string
 }
 
 func (b *builder) run() error {
-	paths := map[Ref]string{Root: ""} // of the directories that wait
 	for at := Ref(0); int(at) < len(b.x.rows); at++ {
-		if b.x.rows[at].kind != image.Directory {
+		if !b.x.IsDir(at) {
 			continue
 		}
 		if len(b.x.rows) > math.MaxInt32/2 || len(b.x.text) > math.MaxUint32/2 {
 			return fmt.Errorf("more names than an index can hold")
 		}
-		path := paths[at]
-		delete(paths, at)
-		from := b.from[at]
-		if from != None && (!b.base.IsDir(from) || *b.base.Digest(from) != *b.x.Digest(at)) {
-			if err := b.listing(at, path, from); err != nil {
-				return err
-			}
-		} else if from != None {
-			b.copyListing(at, from)
-		} else if err := b.listing(at, path, None); err != nil {
-			return err
+		from := None
+		if b.base != nil {
+			from = b.from[at]
 		}
-		first, end := b.x.Children(at)
-		for r := first; r < end; r++ {
-			if b.x.rows[r].kind == image.Directory {
-				paths[r] = image.JoinPath(path, b.x.Name(r))
-			}
+		if from != None && b.base.IsDir(from) && *b.base.Digest(from) == *b.x.Digest(at) {
+			b.copyListing(at, from)
+		} else if err := b.listing(at, from); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// listing loads the tree of directory dir and appends its entries.
-func (b *builder) listing(dir Ref, path string, from Ref) error {
-	tree, err := b.load(*b.x.Digest(dir))
+// listing loads the tree of directory dir, which is from in the base or None, and appends its entries.
+func (b *builder) listing(dir, from Ref) error {
+	tree, err := b.load(*b.x.Digest(dir), b.room)
 	if err != nil {
 		return err
 	}
-	type named struct {
-		hash uint64
-		e    *image.Entry
-	}
-	order := make([]named, len(tree))
+	b.room = tree
+	b.order = b.order[:0]
 	for i := range tree {
-		order[i] = named{Hash(tree[i].Name), &tree[i]}
+		b.order = append(b.order, named{Hash(tree[i].Name), &tree[i]})
 	}
-	slices.SortFunc(order, func(a, b named) int {
+	slices.SortFunc(b.order, func(a, b named) int {
 		return cmp.Or(cmp.Compare(a.hash, b.hash), strings.Compare(a.e.Name, b.e.Name))
 	})
-	first := Ref(len(b.x.rows))
-	b.x.rows[dir].first, b.x.rows[dir].count = first, uint32(len(order))
-	for _, n := range order {
-		b.add(n.e, image.JoinPath(path, n.e.Name), n.hash, dir)
-		b.from = append(b.from, b.same(from, n.e.Name, n.hash))
+	b.path = b.x.appendPath(b.path[:0], dir)
+	b.x.rows[dir].setChildren(Ref(len(b.x.rows)), len(b.order))
+	for _, n := range b.order {
+		b.add(n.e, n.hash, dir)
+		if b.base != nil {
+			b.from = append(b.from, b.counterpart(from, n.e.Name, n.hash))
+		}
 	}
 	return nil
 }
 
-func (b *builder) same(dir Ref, name string, hash uint64) Ref {
+// counterpart finds what has the given name in the base's directory dir.
+func (b *builder) counterpart(dir Ref, name string, hash uint64) Ref {
 	if dir == None || !b.base.IsDir(dir) {
 		return None
 	}
@@ -114,16 +127,16 @@ func (b *builder) same(dir Ref, name string, hash uint64) Ref {
 	return r
 }
 
-func (b *builder) add(e *image.Entry, path string, hash uint64, parent Ref) {
+// add appends entry e, which stands in parent at b.path.
+func (b *builder) add(e *image.Entry, hash uint64, parent Ref) {
 	r := row{
-		id: image.EntryID(path, e), hash: hash, size: e.Size, sec: e.Mtime.Sec, nsec: e.Mtime.Nsec, uid: e.UID, gid: e.GID,
-		name: b.name(e.Name), parent: max(parent, Root), nlink: max(e.Nlink, 1), mode: uint16(e.Mode), kind: e.Type,
+		id: b.id(e), hash: upper(hash), size: e.Size, name: b.name(e.Name, hash), parent: parent, nlink: max(e.Nlink, 1),
 	}
 	switch e.Type {
 	case image.Directory:
 		r.nlink = 0
 		r.detail = b.digest(e.Digest)
-		if parent != None {
+		if len(b.x.rows) > 0 {
 			b.x.rows[parent].nlink++
 		}
 	case image.Regular:
@@ -134,23 +147,39 @@ func (b *builder) add(e *image.Entry, path string, hash uint64, parent Ref) {
 	case image.CharDevice, image.BlockDevice:
 		r.size = uint64(e.Major)<<32 | uint64(e.Minor)
 	}
-	at := Ref(len(b.x.rows))
-	if len(e.Xattrs) > 0 || e.Data != nil {
-		r.more = true
-		b.x.extras[at] = extra{xattrs: slices.Clone(e.Xattrs), data: slices.Clone(e.Data), sparse: e.Data != nil}
+	var fits bool
+	r.mtime, fits = nanoseconds(e.Mtime)
+	more := !fits || e.Data != nil
+	if more {
+		b.x.extras[Ref(len(b.x.rows))] = extra{mtime: e.Mtime, data: slices.Clone(e.Data), sparse: e.Data != nil}
 	}
+	r.sort = b.sort(sortKey{e.UID, e.GID, uint16(e.Mode), e.Type, more, encoded(e.Xattrs)}, e.Xattrs)
 	b.x.rows = append(b.x.rows, r)
+}
+
+// id returns the file id of e, which stands at b.path.
+func (b *builder) id(e *image.Entry) image.ID {
+	dir := len(b.path)
+	if dir > 0 {
+		b.path = append(b.path, '/')
+	}
+	b.path = append(b.path, e.Name...)
+	id := image.EntryID(unsafe.String(unsafe.SliceData(b.path), len(b.path)), e) // which keeps no path
+	b.path = b.path[:dir]
+	return id
 }
 
 // copyListing appends the entries of base's directory from as those of dir.
 func (b *builder) copyListing(dir, from Ref) {
 	first, end := b.base.Children(from)
-	b.x.rows[dir].first, b.x.rows[dir].count = Ref(len(b.x.rows)), uint32(end-first)
+	b.x.rows[dir].setChildren(Ref(len(b.x.rows)), int(end-first))
 	for old := first; old < end; old++ {
 		r := b.base.rows[old]
+		s := &b.base.sorts[r.sort]
+		name := b.base.Name(old)
 		r.parent = dir
-		r.name = b.name(b.base.Name(old))
-		switch r.kind {
+		r.name = b.name(name, b.base.NameHash(old))
+		switch s.kind {
 		case image.Directory:
 			r.nlink = 0
 			r.detail = b.digest(*b.base.Digest(old))
@@ -160,28 +189,55 @@ func (b *builder) copyListing(dir, from Ref) {
 		case image.Symlink:
 			r.detail = b.target(b.base.Target(old))
 		}
-		if r.more {
+		if s.more {
 			b.x.extras[Ref(len(b.x.rows))] = b.base.extras[old]
 		}
+		r.sort = b.sortOf(r.sort)
 		b.x.rows = append(b.x.rows, r)
 		b.from = append(b.from, old)
 	}
 }
 
+// sort returns the number of the sort with key k and the given xattrs.
+func (b *builder) sort(k sortKey, xattrs []image.Xattr) uint32 {
+	if at, ok := b.sorts[k]; ok {
+		return at
+	}
+	at := uint32(len(b.x.sorts))
+	s := sort{uid: k.uid, gid: k.gid, mode: k.mode, kind: k.kind, more: k.more}
+	for _, a := range xattrs {
+		s.xattrs = append(s.xattrs, image.Xattr{Name: strings.Clone(a.Name), Value: slices.Clone(a.Value)})
+	}
+	b.x.sorts = append(b.x.sorts, s)
+	b.sorts[k] = at
+	return at
+}
+
+// sortOf returns the number of the base's sort at.
+func (b *builder) sortOf(at uint32) uint32 {
+	if b.same[at] == 0 {
+		s := &b.base.sorts[at]
+		b.same[at] = 1 + b.sort(sortKey{s.uid, s.gid, s.mode, s.kind, s.more, encoded(s.xattrs)}, s.xattrs)
+	}
+	return b.same[at] - 1
+}
+
+// encoded makes a list of xattrs comparable.
+func encoded(list []image.Xattr) string {
+	if len(list) == 0 {
+		return ""
+	}
+	var b []byte
+	for _, a := range list {
+		b = append(binary.AppendUvarint(b, uint64(len(a.Name))), a.Name...)
+		b = append(binary.AppendUvarint(b, uint64(len(a.Value))), a.Value...)
+	}
+	return string(b)
+}
+
 func (b *builder) digest(d image.Digest) uint32 {
 	b.x.digests = append(b.x.digests, d)
 	return uint32(len(b.x.digests) - 1)
-}
-
-// name puts s into the text unless it is there: a third of an installation's names occur more than once.
-func (b *builder) name(s string) uint32 {
-	if at, ok := b.interned[s]; ok {
-		return at
-	}
-	at := uint32(len(b.x.text))
-	b.x.text = append(append(b.x.text, byte(len(s))), s...)
-	b.interned[strings.Clone(s)] = at
-	return at
 }
 
 func (b *builder) target(s string) uint32 {
@@ -190,23 +246,63 @@ func (b *builder) target(s string) uint32 {
 	return at
 }
 
+// name puts s into the text unless it is there: a third of an installation's names occur more than once.
+func (b *builder) name(s string, hash uint64) uint32 {
+	place := b.names.place(b.x, s, hash)
+	if *place == 0 {
+		b.x.text = append(append(b.x.text, byte(len(s))), s...)
+		*place = uint32(len(b.x.text) - len(s))
+		b.names.added(b.x)
+		return uint32(len(b.x.text) - len(s) - 1)
+	}
+	return *place - 1
+}
+
+// names is a hash table of the names in the text, open addressing: offsets plus one. (A map of strings took ten times as much.)
+type names struct {
+	slots []uint32
+	used  int
+}
+
+func newNames(expect uint64) names { return names{slots: make([]uint32, slotsFor(int(expect)))} }
+
+// place returns where the offset of s is or is to be put.
+func (n *names) place(x *Index, s string, hash uint64) *uint32 {
+	for i := slot(hash>>16, len(n.slots)); ; i = next(i, len(n.slots)) {
+		if at := n.slots[i]; at == 0 || x.nameAt(at-1) == s {
+			return &n.slots[i]
+		}
+	}
+}
+
+// added is called when a place was filled; it makes room.
+func (n *names) added(x *Index) {
+	n.used++
+	if n.used*4 < len(n.slots)*3 {
+		return
+	}
+	old := n.slots
+	n.slots = make([]uint32, 2*len(old))
+	for _, at := range old {
+		if at != 0 {
+			s := x.nameAt(at - 1)
+			*n.place(x, s, Hash(s)) = at
+		}
+	}
+}
+
 // link fills the table of ids and the hard-link groups, and gives back what the tables have too much.
 func (x *Index) link() {
 	x.rows, x.text, x.digests = exact(x.rows), exact(x.text), exact(x.digests)
-	size := 16
-	for size < 2*len(x.rows) {
-		size *= 2
-	}
-	x.slots = slices.Repeat([]Ref{None}, size)
-	mask := uint64(size - 1)
+	x.slots = slices.Repeat([]Ref{None}, slotsFor(len(x.rows)))
 	for at := range x.rows {
 		r := &x.rows[at]
-		if r.nlink > 1 && r.kind != image.Directory {
+		if r.nlink > 1 && !x.IsDir(Ref(at)) {
 			x.groups[r.id] = append(x.groups[r.id], Ref(at))
 		}
-		i := uint64(r.id) & mask
+		i := slot(uint64(r.id), len(x.slots))
 		for x.slots[i] != None && x.rows[x.slots[i]].id != r.id {
-			i = (i + 1) & mask
+			i = next(i, len(x.slots))
 		}
 		if x.slots[i] == None {
 			x.slots[i] = Ref(at)

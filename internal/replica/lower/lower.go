@@ -4,10 +4,10 @@
 // # Invariants
 //
 // An Index never changes once it is made, so that thousands of replicas share one and read it without locks. It is a
-// handful of flat arrays: one row of fixed size for each entry, one table for all names and targets, one for digests.
-// The rows of a directory's children stand side by side, ordered by the hash of their names, so that look-ups are binary
-// searches and a listing in the order of its cookies is a walk along the rows. A version of 90,000 names takes some 12 MB
-// (one Go object per entry with strings, pointers and a map took six times as much).
+// handful of flat arrays: one row of fixed size for each entry, one table for all names and targets, one for digests, one
+// for what many entries have in common. The rows of a directory's children stand side by side, ordered by the hash of their names, so that look-ups are binary
+// searches and a listing in the order of its cookies is a walk along the rows. A version of 90,000 names takes some 9 MB
+// (one Go object per entry with strings, pointers and a map took eight times as much).
 //
 // # What it must not know
 //
@@ -15,6 +15,7 @@
 package lower
 
 import (
+	"math"
 	"unsafe"
 
 	"dim/internal/image"
@@ -37,37 +38,70 @@ type Index struct {
 	rows    []row
 	text    []byte         // names (after a length byte) and link targets (after a two-byte length)
 	digests []image.Digest // of regular files and directories
-	slots   []Ref          // hash table by id, open addressing
+	sorts   []sort
+	slots   []Ref // hash table by id, open addressing
 	groups  map[image.ID][]Ref
 	extras  map[Ref]extra
 }
 
-// row is what is kept of each entry.
+// row is what is kept of each entry: 48 bytes.
 type row struct {
 	id     image.ID
-	hash   uint64 // of the name, see Hash
-	size   uint64 // regular: bytes; symlink: length of the target; device: major, minor
-	sec    int64
-	nsec   uint32
-	uid    uint32
-	gid    uint32
+	size   uint64 // regular: bytes; symlink: length of the target; device: major, minor; directory: see children
+	mtime  int64  // nanoseconds since 1970, unless it is in the extra
+	hash   uint32 // the upper half of the name's, see Hash: the rest is not needed to find it
 	name   uint32 // in text
 	parent Ref
 	detail uint32 // regular, directory: in digests; symlink: target in text
-	first  Ref    // directory: its first child
-	count  uint32 // directory: how many children
 	nlink  uint32 // directory: how many subdirectories; else the number of names
-	mode   uint16
-	kind   image.Type
-	more   bool // there is an extra
+	sort   uint32 // in sorts
 }
 
-// extra is what few entries have.
+// sort is what many entries have in common: an installation has a few hundred.
+type sort struct {
+	uid, gid uint32
+	mode     uint16
+	kind     image.Type
+	more     bool // there is an extra for each of them
+	xattrs   []image.Xattr
+}
+
+// extra is what few entries have: holes, or an mtime that is out of the range of nanoseconds.
 type extra struct {
-	xattrs []image.Xattr
+	mtime  image.Time
 	data   []image.Extent
 	sparse bool
 }
+
+// children returns the first of a directory's and how many there are.
+func (r *row) children() (first Ref, count int) { return Ref(r.size >> 32), int(uint32(r.size)) }
+
+func (r *row) setChildren(first Ref, count int) { r.size = uint64(first)<<32 | uint64(count) }
+
+// nanoseconds returns t as the nanoseconds since 1970, or false when they are too many or too few.
+func nanoseconds(t image.Time) (ns int64, ok bool) {
+	const most = int64(math.MaxInt64)/1e9 - 1
+	if t.Sec > most || t.Sec < -most {
+		return 0, false
+	}
+	return t.Sec*1e9 + int64(t.Nsec), true
+}
+
+// slotsFor returns the size of a hash table for n entries; slot where the search for one begins, for even hashes, and
+// next where it goes on.
+func slotsFor(n int) int { return 16 + n + n/2 }
+
+func slot(hash uint64, size int) int { return int(uint64(uint32(hash)) * uint64(size) >> 32) }
+
+func next(i, size int) int {
+	if i++; i < size {
+		return i
+	}
+	return 0
+}
+
+// upper is the part of a Hash that rows hold.
+func upper(hash uint64) uint32 { return uint32(hash >> 30) }
 
 // Len returns the number of entries, the root included.
 func (x *Index) Len() int { return len(x.rows) }
@@ -75,13 +109,12 @@ func (x *Index) Len() int { return len(x.rows) }
 // Size returns the index's size in memory in bytes, roughly.
 func (x *Index) Size() int {
 	return len(x.rows)*int(unsafe.Sizeof(row{})) + cap(x.text) + len(x.digests)*len(image.Digest{}) + 4*len(x.slots) +
-		64*len(x.groups) + 128*len(x.extras)
+		128*len(x.sorts) + 64*len(x.groups) + 128*len(x.extras)
 }
 
 // ByID finds the entry with the given id; of a hard-link group it is the first name that the index holds.
 func (x *Index) ByID(id image.ID) (Ref, bool) {
-	mask := uint64(len(x.slots) - 1)
-	for i := uint64(id) & mask; ; i = (i + 1) & mask {
+	for i := slot(uint64(id), len(x.slots)); ; i = next(i, len(x.slots)) {
 		switch r := x.slots[i]; {
 		case r == None:
 			return None, false
@@ -93,7 +126,7 @@ func (x *Index) ByID(id image.ID) (Ref, bool) {
 
 // Names returns all names of r when there are several, else nil.
 func (x *Index) Names(r Ref) []Ref {
-	if x.rows[r].nlink < 2 || x.rows[r].kind == image.Directory {
+	if x.rows[r].nlink < 2 || x.IsDir(r) {
 		return nil
 	}
 	return x.groups[x.rows[r].id]
@@ -101,19 +134,19 @@ func (x *Index) Names(r Ref) []Ref {
 
 // Child finds name, whose Hash is given, in directory dir.
 func (x *Index) Child(dir Ref, name string, hash uint64) (Ref, bool) {
-	d := &x.rows[dir]
-	kids := x.rows[d.first : uint32(d.first)+d.count]
-	lo, hi := 0, len(kids)
+	first, count := x.rows[dir].children()
+	kids, short := x.rows[first:int(first)+count], upper(hash)
+	lo, hi := 0, count
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
-		if kids[mid].hash < hash {
+		if kids[mid].hash < short {
 			lo = mid + 1
 		} else {
 			hi = mid
 		}
 	}
-	for ; lo < len(kids) && kids[lo].hash == hash; lo++ {
-		if r := d.first + Ref(lo); x.Name(r) == name {
+	for ; lo < count && kids[lo].hash == short; lo++ {
+		if r := first + Ref(lo); x.Name(r) == name {
 			return r, true
 		}
 	}
@@ -122,8 +155,8 @@ func (x *Index) Child(dir Ref, name string, hash uint64) (Ref, bool) {
 
 // Children returns the range of dir's children: from first up to but without end, ordered by hash, then by name.
 func (x *Index) Children(dir Ref) (first, end Ref) {
-	d := &x.rows[dir]
-	return d.first, d.first + Ref(d.count)
+	first, count := x.rows[dir].children()
+	return first, first + Ref(count)
 }
 
 // Seek returns the first of dir's children whose hash is at least hash.
@@ -131,7 +164,7 @@ func (x *Index) Seek(dir Ref, hash uint64) Ref {
 	lo, hi := x.Children(dir)
 	for lo < hi {
 		mid := lo + (hi-lo)/2
-		if x.rows[mid].hash < hash {
+		if x.rows[mid].hash < upper(hash) || x.rows[mid].hash == upper(hash) && x.NameHash(mid) < hash {
 			lo = mid + 1
 		} else {
 			hi = mid
@@ -152,7 +185,7 @@ func (x *Index) Find(path string) (Ref, bool) {
 				break
 			}
 		}
-		if x.rows[r].kind != image.Directory {
+		if !x.IsDir(r) {
 			return None, false
 		}
 		var ok bool
@@ -167,31 +200,37 @@ func (x *Index) Find(path string) (Ref, bool) {
 func (x *Index) Parent(r Ref) Ref { return x.rows[r].parent }
 
 // Name returns r's name, without allocating.
-func (x *Index) Name(r Ref) string {
-	at := x.rows[r].name
+func (x *Index) Name(r Ref) string { return x.nameAt(x.rows[r].name) }
+
+func (x *Index) nameAt(at uint32) string {
 	n := uint32(x.text[at])
 	return unsafe.String(unsafe.SliceData(x.text[at+1:at+1+n]), n) // text never changes
 }
 
 // NameHash returns the Hash of r's name.
-func (x *Index) NameHash(r Ref) uint64 { return x.rows[r].hash }
+func (x *Index) NameHash(r Ref) uint64 { return Hash(x.Name(r)) }
 
 // Path returns r's path from the root, without a leading slash.
-func (x *Index) Path(r Ref) string {
+func (x *Index) Path(r Ref) string { return string(x.appendPath(nil, r)) }
+
+func (x *Index) appendPath(b []byte, r Ref) []byte {
 	if r == Root {
-		return ""
+		return b
 	}
-	return image.JoinPath(x.Path(x.rows[r].parent), x.Name(r))
+	if b = x.appendPath(b, x.rows[r].parent); len(b) > 0 {
+		b = append(b, '/')
+	}
+	return append(b, x.Name(r)...)
 }
 
 // ID returns r's file id.
 func (x *Index) ID(r Ref) image.ID { return x.rows[r].id }
 
 // IsDir reports whether r is a directory.
-func (x *Index) IsDir(r Ref) bool { return x.rows[r].kind == image.Directory }
+func (x *Index) IsDir(r Ref) bool { return x.sorts[x.rows[r].sort].kind == image.Directory }
 
 // Type returns r's type.
-func (x *Index) Type(r Ref) image.Type { return x.rows[r].kind }
+func (x *Index) Type(r Ref) image.Type { return x.sorts[x.rows[r].sort].kind }
 
 // Digest returns the digest of a regular file's content or of a directory's tree.
 func (x *Index) Digest(r Ref) *image.Digest { return &x.digests[x.rows[r].detail] }
@@ -207,10 +246,13 @@ func (x *Index) Target(r Ref) string {
 }
 
 // Xattrs returns r's extended attributes; they must not be changed.
-func (x *Index) Xattrs(r Ref) []image.Xattr { return x.extras[r].xattrs }
+func (x *Index) Xattrs(r Ref) []image.Xattr { return x.sorts[x.rows[r].sort].xattrs }
 
 // Data returns a sparse file's ranges that are no holes; ok is false when it has no holes.
 func (x *Index) Data(r Ref) (data []image.Extent, ok bool) {
+	if !x.sorts[x.rows[r].sort].more {
+		return nil, false
+	}
 	e := x.extras[r]
 	return e.data, e.sparse
 }
@@ -221,39 +263,43 @@ func (x *Index) Subdirs(dir Ref) int { return int(x.rows[dir].nlink) }
 // Attr fills a with all that the version knows: everything but FSID and Ctime.
 func (x *Index) Attr(r Ref, a *vfs.Attr) {
 	e := &x.rows[r]
-	mtime := vfs.Time{Sec: e.sec, Nsec: e.nsec}
+	s := &x.sorts[e.sort]
 	*a = vfs.Attr{
-		Type: TypeOf(e.kind), Mode: uint32(e.mode), Nlink: e.nlink, UID: e.uid, GID: e.gid, ID: uint64(e.id),
-		Size: e.size, Atime: mtime, Mtime: mtime,
+		Type: TypeOf(s.kind), Mode: uint32(s.mode), Nlink: e.nlink, UID: s.uid, GID: s.gid, ID: uint64(e.id), Size: e.size,
 	}
-	switch e.kind {
+	a.Mtime.Sec, a.Mtime.Nsec = e.mtime/1e9, uint32(e.mtime%1e9)
+	if e.mtime%1e9 < 0 {
+		a.Mtime.Sec, a.Mtime.Nsec = e.mtime/1e9-1, uint32(e.mtime%1e9+1e9)
+	}
+	switch s.kind {
 	case image.Directory:
 		a.Nlink, a.Size, a.Used = e.nlink+2, DirSize, DirSize
 	case image.Regular:
-		a.Used = x.used(r)
+		a.Used = blocks(e.size)
 	case image.CharDevice, image.BlockDevice:
 		a.Major, a.Minor, a.Size = uint32(e.size>>32), uint32(e.size), 0
 	}
+	if s.more {
+		x.attrMore(r, a)
+	}
+	a.Atime = a.Mtime
+}
+
+func (x *Index) attrMore(r Ref, a *vfs.Attr) {
+	e := x.extras[r]
+	a.Mtime = vfs.Time(e.mtime)
+	if !e.sparse {
+		return
+	}
+	var n uint64
+	for _, d := range e.data {
+		n += d.Length
+	}
+	a.Used = blocks(n)
 }
 
 // DirSize is the size that directories report, for the version's have none of their own.
 const DirSize = 4096
-
-func (x *Index) used(r Ref) uint64 {
-	e := &x.rows[r]
-	if !e.more {
-		return blocks(e.size)
-	}
-	extra := x.extras[r]
-	if !extra.sparse {
-		return blocks(e.size)
-	}
-	var n uint64
-	for _, d := range extra.data {
-		n += d.Length
-	}
-	return blocks(n)
-}
 
 // blocks rounds n up to what most file systems would use for it.
 func blocks(n uint64) uint64 { return (n + 4095) &^ 4095 }

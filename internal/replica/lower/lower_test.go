@@ -3,9 +3,12 @@ package lower
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"dim/internal/image"
 	"dim/internal/vfs"
@@ -14,12 +17,12 @@ import (
 // trees is a store of trees.
 type trees map[image.Digest]image.Tree
 
-func (s trees) load(d image.Digest) (image.Tree, error) {
+func (s trees) load(d image.Digest, room image.Tree) (image.Tree, error) {
 	t, ok := s[d]
 	if !ok {
 		return nil, errors.New("no such tree")
 	}
-	return t, nil
+	return append(room[:0], t...), nil
 }
 
 func (s trees) put(t image.Tree) image.Digest {
@@ -47,9 +50,10 @@ func (s trees) sample(dirs int, content string) image.Version {
 			{Name: "c", Type: image.Symlink, Mode: 0o777, Target: "to/" + text, Nlink: 1, Xattrs: []image.Xattr{{Name: "user.x", Value: []byte("y")}}},
 			{Name: "d", Type: image.CharDevice, Major: 5, Minor: uint32(i), Nlink: 1},
 			{Name: "e", Type: image.Directory, Digest: s.put(nil)},
+			{Name: "f", Type: image.Regular, Size: 1 << 20, Digest: image.Sum([]byte("f")), Nlink: 1, Mtime: image.Time{Sec: 1 << 40, Nsec: 1}, Data: []image.Extent{{Offset: 4096, Length: uint64(1 + i)}}},
 		})})
 	}
-	return image.Version{Image: "i", Number: 1, Files: uint64(6 * dirs), Root: image.Entry{Type: image.Directory, Mode: 0o755, Digest: s.put(top)}}
+	return image.Version{Image: "i", Number: 1, Files: uint64(7 * dirs), Root: image.Entry{Type: image.Directory, Mode: 0o755, Digest: s.put(top)}}
 }
 
 // describe lists all that an index knows, by path.
@@ -58,7 +62,8 @@ func describe(x *Index) map[string]string {
 	for r := Root; int(r) < x.Len(); r++ {
 		var a vfs.Attr
 		x.Attr(r, &a)
-		line := fmt.Sprint(a, x.Xattrs(r), len(x.Names(r)))
+		data, sparse := x.Data(r)
+		line := fmt.Sprint(a, x.Xattrs(r), len(x.Names(r)), data, sparse)
 		switch x.Type(r) {
 		case image.Symlink:
 			line += x.Target(r)
@@ -76,7 +81,7 @@ func TestAnIndexFindsEveryEntryByPathAndID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x.Len() != 601 {
+	if x.Len() != 701 {
 		t.Errorf("%d entries", x.Len())
 	}
 	for r := Root; int(r) < x.Len(); r++ {
@@ -111,7 +116,7 @@ func TestAnIndexMadeOnTopOfANeighbourIsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	reads := 0
-	on, err := Load(next, func(d image.Digest) (image.Tree, error) { reads++; return s.load(d) }, base)
+	on, err := Load(next, func(d image.Digest, room image.Tree) (image.Tree, error) { reads++; return s.load(d, room) }, base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +125,123 @@ func TestAnIndexMadeOnTopOfANeighbourIsTheSame(t *testing.T) {
 	}
 	if reads > 6 { // the root, the two that differ, the new one and what is in it
 		t.Errorf("%d trees were read", reads)
+	}
+}
+
+// What an index knows of an entry is what the tree says, at the borders of what a row holds too.
+func TestAnIndexTellsWhatTheTreeSays(t *testing.T) {
+	tree := image.Tree{
+		{Name: "a", Type: image.Regular, Mode: 0o4755, UID: 1, GID: 2, Size: 5, Mtime: image.Time{Sec: 1700000000, Nsec: 999999999}},
+		{Name: "b", Type: image.Regular, Size: 1, Mode: 0o4755, UID: 1, GID: 2, Mtime: image.Time{Sec: -1, Nsec: 999999999}},
+		{Name: "c", Type: image.Regular, Size: 1, UID: 1 << 31, Mtime: image.Time{Sec: math.MinInt64}, Nlink: 9, Link: "c"},
+		{Name: "d", Type: image.Regular, Size: 1, Mtime: image.Time{Sec: math.MaxInt64, Nsec: 7}},
+		{Name: "e", Type: image.Regular, Size: 1, Mtime: image.Time{Sec: int64(math.MaxInt64) / 1e9, Nsec: 999999999}},
+		{Name: "f", Type: image.Regular, Size: 1, Mtime: image.Time{Sec: -int64(math.MaxInt64) / 1e9, Nsec: 1}},
+		{Name: "g", Type: image.FIFO, Mode: 0o600, Xattrs: []image.Xattr{{Name: "user.a", Value: []byte("b")}}},
+		{Name: "h", Type: image.FIFO, Mode: 0o600, Xattrs: []image.Xattr{{Name: "user.a", Value: []byte("c")}}},
+		{Name: "i", Type: image.FIFO, Mode: 0o600, Xattrs: []image.Xattr{{Name: "user.ab", Value: nil}}},
+		{Name: "j", Type: image.FIFO, Mode: 0o600},
+		{Name: "k", Type: image.Regular, Size: 9000, Xattrs: []image.Xattr{{Name: "user.a", Value: []byte("b")}}, Data: []image.Extent{{Offset: 8192, Length: 1}}},
+	}
+	s := trees{}
+	sub := image.Entry{Name: "sub", Type: image.Directory, Digest: s.put(tree)}
+	fresh := s.index(t, nil, sub)
+	for name, x := range map[string]*Index{"fresh": fresh, "copied": s.index(t, fresh, sub, image.Entry{Name: "z", Type: image.FIFO})} {
+		for _, e := range tree {
+			r, ok := x.Find("sub/" + e.Name)
+			if !ok {
+				t.Fatalf("%s: %s is not found", name, e.Name)
+			}
+			var a vfs.Attr
+			x.Attr(r, &a)
+			data, sparse := x.Data(r)
+			got := image.Entry{
+				Name: x.Name(r), Type: x.Type(r), Mode: a.Mode, UID: a.UID, GID: a.GID, Mtime: image.Time(a.Mtime), Size: a.Size,
+				Link: e.Link, Nlink: a.Nlink, Data: data, Xattrs: x.Xattrs(r),
+			}
+			e.Nlink = max(e.Nlink, 1)
+			if diff := cmp.Diff(e, got, cmpopts.EquateEmpty()); diff != "" || a.Atime != a.Mtime || sparse != (e.Data != nil) {
+				t.Errorf("%s: %s\n%s", name, e.Name, diff)
+			}
+		}
+	}
+}
+
+// index makes an index of a version whose root has the given entries and that does not say how many there are. The memory
+// that trees were loaded into is spoiled afterwards.
+func (s trees) index(t *testing.T, base *Index, entries ...image.Entry) *Index {
+	t.Helper()
+	var room image.Tree
+	load := func(d image.Digest, r image.Tree) (image.Tree, error) {
+		tree, err := s.load(d, r)
+		for i := range tree {
+			tree[i].Xattrs, tree[i].Data = slices.Clone(tree[i].Xattrs), slices.Clone(tree[i].Data)
+			for k := range tree[i].Xattrs {
+				tree[i].Xattrs[k].Value = slices.Clone(tree[i].Xattrs[k].Value)
+			}
+		}
+		room = tree
+		return tree, err
+	}
+	x, err := Load(image.Version{Root: image.Entry{Type: image.Directory, Digest: s.put(entries)}}, load, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range room {
+		for _, x := range room[i].Xattrs {
+			clear(x.Value)
+		}
+		clear(room[i].Data)
+	}
+	clear(room)
+	return x
+}
+
+// Names whose hashes are alike in what a row holds are told apart, and a listing that begins between them finds its place.
+func TestNamesWithLikeHashes(t *testing.T) {
+	short := make(map[uint32]string)
+	var pair []string
+	for i := 0; len(pair) == 0; i++ {
+		name := fmt.Sprint(i)
+		if other, ok := short[upper(Hash(name))]; ok && Hash(other) != Hash(name) {
+			pair = []string{other, name}
+		}
+		short[upper(Hash(name))] = name
+	}
+	slices.Sort(pair)
+	s := trees{}
+	x := s.index(t, nil, image.Entry{Name: pair[0], Type: image.FIFO}, image.Entry{Name: pair[1], Type: image.FIFO})
+	for _, name := range pair {
+		r, ok := x.Find(name)
+		if !ok || x.Name(r) != name {
+			t.Errorf("%s: found %d, %v", name, r, ok)
+		}
+		if at := x.Seek(Root, Hash(name)); at != r {
+			t.Errorf("%s: a listing from its hash begins at %d, want %d", name, at, r)
+		}
+		if at := x.Seek(Root, Hash(name)+1); at != r+1 {
+			t.Errorf("%s: a listing from behind its hash begins at %d, want %d", name, at, r+1)
+		}
+	}
+}
+
+// More names than were announced find room.
+func TestAnIndexGrows(t *testing.T) {
+	s := trees{}
+	var all image.Tree
+	for i := range 1000 {
+		all = append(all, image.Entry{Name: fmt.Sprintf("name%d", 1000+i), Type: image.FIFO})
+	}
+	x := s.index(t, nil, append(all, image.Entry{Name: "sub", Type: image.Directory, Digest: s.put(all)})...)
+	for _, e := range all {
+		for _, path := range []string{e.Name, "sub/" + e.Name} {
+			if r, ok := x.Find(path); !ok || x.Path(r) != path {
+				t.Errorf("%s: found %d, %v", path, r, ok)
+			}
+		}
+	}
+	if want := 4 + 1000*9; len(x.text) > want+1 {
+		t.Errorf("the names take %d bytes, want %d: each is kept once", len(x.text), want)
 	}
 }
 
