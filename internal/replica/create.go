@@ -288,19 +288,50 @@ func (o *op) makeAt(p *place, fd int, m *mold) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.kind == vfs.Regular && !p.white {
+		obj, err := o.makeUnnamed(p, fd, work, m)
+		if err != errNoUnnamed {
+			return obj, err
+		}
+	}
 	tmp, file, err := o.r.cast(work, m)
 	if err != nil {
 		return nil, err
 	}
 	obj := m.object()
 	if file >= 0 {
-		o.held = append(o.held, o.r.set.files.Put(o.r.key(keyFile, uint64(obj.id)), file))
+		o.keepOpen(obj, file)
 	}
 	if err := o.put(p, fd, work, tmp, obj); err != nil {
 		o.r.drop(obj)
 		return nil, err
 	}
 	return obj, nil
+}
+
+// makeUnnamed makes the regular file m and links it to p, which nothing on the disk is in the way of.
+func (o *op) makeUnnamed(p *place, fd, work int, m *mold) (*object, error) {
+	file, err := o.r.castUnnamed(work, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Linkat(file, "", fd, p.name, unix.AT_EMPTY_PATH); err != nil {
+		unix.Close(file)
+		if err == unix.ENOENT { // linkat(2): so it is without CAP_DAC_READ_SEARCH
+			o.r.set.named.Store(true)
+			err = errNoUnnamed
+		}
+		return nil, err
+	}
+	obj := m.object()
+	o.keepOpen(obj, file)
+	o.r.attach(p, obj)
+	return obj, o.syncObject(obj)
+}
+
+// keepOpen gives the cache the new file fd.
+func (o *op) keepOpen(obj *object, fd int) {
+	o.held = append(o.held, o.r.set.files.Put(o.r.key(keyFile, uint64(obj.id)), fd))
 }
 
 // Link makes a further name for h.

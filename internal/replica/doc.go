@@ -14,8 +14,8 @@
 //
 // # Invariants
 //
-//   - A name appears in a layer only with everything it is: content, owner, mode, times and id are made under a temporary
-//     name in work/ and renamed into place. A crash leaves the state before or after, and files in work/, which the next
+//   - A name appears in a layer only with everything it is: content, owner, mode, times and id are made without a name, which
+//     then is linked, or under a temporary one in work/ that is renamed into place. A crash leaves the state before or after, and files in work/, which the next
 //     scan removes. Copying a file up moves no directory's time, for the node has changed nothing.
 //   - Every step of a call on the disk leaves a tree that shows either the old state or the new one.
 //   - A handle means the same object before and after copy-up, rename, switch and restart. One id never means two

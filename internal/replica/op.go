@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -141,121 +140,6 @@ func (o *op) work() (int, error) {
 	}
 	o.held = append(o.held, f)
 	return f.FD, nil
-}
-
-// mold is an object to be made.
-type mold struct {
-	kind   vfs.Type
-	mode   uint32
-	uid    uint32
-	gid    uint32
-	major  uint32
-	minor  uint32
-	target string
-	id     image.ID
-	origin *image.Digest
-	xattrs []image.Xattr
-	opaque bool
-	group  bool // more names are to be linked to it
-	verf   []byte
-	mtime  *vfs.Time
-	atime  *vfs.Time
-	fill   func(fd int) error // writes a regular file's content
-}
-
-// cast makes an object with all its attributes under a temporary name in the directory work. A regular file is
-// returned open.
-func (r *Replica) cast(work int, m *mold) (tmp string, fd int, err error) {
-	tmp = r.set.temp()
-	if fd, err = m.make(work, tmp); err != nil {
-		return "", -1, err
-	}
-	if err = m.dress(work, tmp, fd); err != nil {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		removeAll(work, tmp)
-		return "", -1, err
-	}
-	return tmp, fd, nil
-}
-
-func (m *mold) make(work int, tmp string) (fd int, err error) {
-	switch m.kind {
-	case vfs.Regular:
-		const flags = unix.O_CREAT | unix.O_EXCL | unix.O_RDWR | unix.O_NOATIME | unix.O_CLOEXEC
-		return unix.Openat(work, tmp, flags, 0o600)
-	case vfs.Directory:
-		return -1, unix.Mkdirat(work, tmp, 0o700)
-	case vfs.Symlink:
-		return -1, unix.Symlinkat(m.target, work, tmp)
-	}
-	dev := 0
-	if m.kind == vfs.CharDevice || m.kind == vfs.BlockDevice {
-		dev = int(unix.Mkdev(m.major, m.minor))
-	}
-	return -1, unix.Mknodat(work, tmp, modeOf(m.kind)|0o600, dev)
-}
-
-// dress gives a new object its content and attributes, in the order in which one does not undo the other: writing clears
-// capabilities, a new owner clears setuid bits, and everything but the times changes the times.
-func (m *mold) dress(work int, tmp string, fd int) error {
-	if m.fill != nil {
-		if err := m.fill(fd); err != nil {
-			return err
-		}
-	}
-	if m.uid != 0 || m.gid != 0 {
-		if err := unix.Fchownat(work, tmp, int(m.uid), int(m.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
-	}
-	if m.kind != vfs.Symlink {
-		if err := unix.Fchmodat(work, tmp, m.mode&0o7777, 0); err != nil {
-			return err
-		}
-	}
-	path := procPath(work, tmp)
-	for _, x := range m.xattrs {
-		if err := unix.Lsetxattr(path, x.Name, x.Value, 0); err != nil && !tolerable(m, x.Name, err) {
-			return err
-		}
-	}
-	if err := unix.Lsetxattr(path, xattrID, idValue(m.id, m.origin), 0); err != nil {
-		return err
-	}
-	if m.verf != nil {
-		if err := unix.Lsetxattr(path, xattrVerifier, m.verf, 0); err != nil {
-			return err
-		}
-	}
-	if m.group {
-		if err := unix.Lsetxattr(path, xattrGroup, []byte("y"), 0); err != nil {
-			return err
-		}
-	}
-	if m.opaque {
-		if err := unix.Lsetxattr(path, xattrOpaque, []byte("y"), 0); err != nil {
-			return err
-		}
-	}
-	if m.mtime == nil && m.atime == nil {
-		return nil
-	}
-	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
-	if m.atime != nil {
-		times[0] = timespecOf(*m.atime)
-	}
-	if m.mtime != nil {
-		times[1] = timespecOf(*m.mtime)
-	}
-	return unix.UtimesNanoAt(work, tmp, times, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// tolerable reports whether the layer's file system may refuse an attribute of the version: one of a kind that it does not
-// have. It is lost for this file, as cp -a to such a file system would lose it.
-func tolerable(m *mold, name string, err error) bool {
-	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) && m.kind == vfs.Symlink
 }
 
 // put moves what cast has made to name in the directory at p.up and makes it the layer's object of p.

@@ -79,6 +79,7 @@ type Set struct {
 	verifier atomic.Pointer[[8]byte]
 	files    *fds.Cache
 	temps    atomic.Uint64
+	named    atomic.Bool // the file system makes no files without a name
 	commit   *commit.Group
 	batches  sync.Pool
 	rendered rendered

@@ -1,0 +1,191 @@
+package replica
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/vfs"
+)
+
+// mold is an object to be made.
+type mold struct {
+	kind   vfs.Type
+	mode   uint32
+	uid    uint32
+	gid    uint32
+	major  uint32
+	minor  uint32
+	target string
+	id     image.ID
+	origin *image.Digest
+	xattrs []image.Xattr
+	opaque bool
+	group  bool // more names are to be linked to it
+	verf   []byte
+	mtime  *vfs.Time
+	atime  *vfs.Time
+	fill   func(fd int) error // writes a regular file's content
+}
+
+// newborn is an object that is being made: an open regular file, with or without a name, or a name in the directory work.
+type newborn struct {
+	work int
+	name string
+	fd   int // -1 when it is no regular file
+}
+
+// cast makes an object with all its attributes under a temporary name in the directory work. A regular file is
+// returned open.
+func (r *Replica) cast(work int, m *mold) (tmp string, fd int, err error) {
+	n := newborn{work: work, name: r.set.temp(), fd: -1}
+	if err = m.make(&n); err != nil {
+		return "", -1, err
+	}
+	if err = m.dress(n); err != nil {
+		if n.fd >= 0 {
+			unix.Close(n.fd)
+		}
+		removeAll(work, n.name)
+		return "", -1, err
+	}
+	return n.name, n.fd, nil
+}
+
+const castFlags = unix.O_RDWR | unix.O_NOATIME | unix.O_CLOEXEC
+
+// castUnnamed makes a regular file with all its attributes that has no name yet: linking it to its place is one change of a directory,
+// where a temporary name and a rename are three, and renames between directories wait for each other on the whole file
+// system. On a file system that cannot do this it returns errNoUnnamed.
+func (r *Replica) castUnnamed(work int, m *mold) (fd int, err error) {
+	if r.set.named.Load() {
+		return -1, errNoUnnamed
+	}
+	fd, err = unix.Openat(work, ".", unix.O_TMPFILE|castFlags, 0o600)
+	if err == unix.EOPNOTSUPP || err == unix.EISDIR {
+		r.set.named.Store(true)
+		return -1, errNoUnnamed
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err = m.dress(newborn{work: work, fd: fd}); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+var errNoUnnamed = errors.New("the file system makes no files without a name")
+
+func (m *mold) make(n *newborn) (err error) {
+	switch m.kind {
+	case vfs.Regular:
+		n.fd, err = unix.Openat(n.work, n.name, unix.O_CREAT|unix.O_EXCL|castFlags, 0o600)
+		return err
+	case vfs.Directory:
+		return unix.Mkdirat(n.work, n.name, 0o700)
+	case vfs.Symlink:
+		return unix.Symlinkat(m.target, n.work, n.name)
+	}
+	dev := 0
+	if m.kind == vfs.CharDevice || m.kind == vfs.BlockDevice {
+		dev = int(unix.Mkdev(m.major, m.minor))
+	}
+	return unix.Mknodat(n.work, n.name, modeOf(m.kind)|0o600, dev)
+}
+
+// dress gives a new object its content and attributes, in the order in which one does not undo the other: writing clears
+// capabilities, a new owner clears setuid bits, and everything but the times changes the times.
+func (m *mold) dress(n newborn) error {
+	if m.fill != nil {
+		if err := m.fill(n.fd); err != nil {
+			return err
+		}
+	}
+	if m.uid != 0 || m.gid != 0 {
+		if err := n.chown(int(m.uid), int(m.gid)); err != nil {
+			return err
+		}
+	}
+	if m.kind != vfs.Symlink {
+		if err := n.chmod(m.mode & 0o7777); err != nil {
+			return err
+		}
+	}
+	for _, x := range m.xattrs {
+		if err := n.setXattr(x.Name, x.Value); err != nil && !tolerable(m, x.Name, err) {
+			return err
+		}
+	}
+	if err := m.label(n); err != nil {
+		return err
+	}
+	if m.mtime == nil && m.atime == nil {
+		return nil
+	}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
+	if m.atime != nil {
+		times[0] = timespecOf(*m.atime)
+	}
+	if m.mtime != nil {
+		times[1] = timespecOf(*m.mtime)
+	}
+	return n.setTimes(times)
+}
+
+// label sets our own attributes.
+func (m *mold) label(n newborn) error {
+	if err := n.setXattr(xattrID, idValue(m.id, m.origin)); err != nil {
+		return err
+	}
+	if m.verf != nil {
+		if err := n.setXattr(xattrVerifier, m.verf); err != nil {
+			return err
+		}
+	}
+	if m.group {
+		if err := n.setXattr(xattrGroup, []byte("y")); err != nil {
+			return err
+		}
+	}
+	if m.opaque {
+		return n.setXattr(xattrOpaque, []byte("y"))
+	}
+	return nil
+}
+
+// tolerable reports whether the layer's file system may refuse an attribute of the version: one of a kind that it does not
+// have. It is lost for this file, as cp -a to such a file system would lose it.
+func tolerable(m *mold, name string, err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) && m.kind == vfs.Symlink
+}
+
+func (n newborn) chown(uid, gid int) error {
+	if n.fd >= 0 {
+		return unix.Fchown(n.fd, uid, gid)
+	}
+	return unix.Fchownat(n.work, n.name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (n newborn) chmod(mode uint32) error {
+	if n.fd >= 0 {
+		return unix.Fchmod(n.fd, mode)
+	}
+	return unix.Fchmodat(n.work, n.name, mode, 0)
+}
+
+func (n newborn) setXattr(name string, value []byte) error {
+	if n.fd >= 0 {
+		return unix.Fsetxattr(n.fd, name, value, 0)
+	}
+	return unix.Lsetxattr(procPath(n.work, n.name), name, value, 0)
+}
+
+func (n newborn) setTimes(times []unix.Timespec) error {
+	if n.fd >= 0 {
+		return unix.UtimesNanoAt(n.fd, "", times, unix.AT_EMPTY_PATH)
+	}
+	return unix.UtimesNanoAt(n.work, n.name, times, unix.AT_SYMLINK_NOFOLLOW)
+}

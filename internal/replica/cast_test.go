@@ -1,0 +1,75 @@
+package replica
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"dim/internal/vfs"
+)
+
+// Files are made without a name where that is possible, and then linked. Where it is not, and where a whiteout is in the way, a rename
+// puts them there. It must make no difference, now or after a restart.
+func TestFilesMadeWithAndWithoutANameAreTheSame(t *testing.T) {
+	needRoot(t)
+	var made [2]map[string]string
+	for i := range made {
+		m := newMemory(t)
+		o := newSite(t, m.version(t, 1, v1), m)
+		o.s.named.Store(i == 1)
+		o.write("etc/plain", "content")
+		o.remove("etc/a")
+		o.write("etc/a", "over a whiteout")
+		user := &vfs.Cred{UID: 7, GID: 8}
+		how := vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize | vfs.SetMtime, Mode: 0o4711, Size: 5, Mtime: vfs.Time{Sec: 1e9, Nsec: 5}}}
+		if _, err := o.SetAttr(root, o.handle("opt"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2777}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := o.Create(user, o.handle("opt"), "by user", &how)
+		if err != nil || c.Attr.Mode != 0o4711 || c.Attr.UID != 7 || c.Attr.Size != 5 || c.Attr.Mtime != how.Attr.Mtime {
+			t.Errorf("made %+v, %v", c.Attr, err)
+		}
+		how = vfs.Create{Mode: vfs.Exclusive, Verifier: [8]byte{1, 2, 3}}
+		first, err := o.Create(root, o.handle("etc"), "once", &how)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.restart()
+		if again, err := o.Create(root, o.handle("etc"), "once", &how); err != nil || again.Handle != first.Handle {
+			t.Errorf("a repeated exclusive create: %v", err)
+		}
+		made[i] = o.tree()
+		layer := filepath.Join(o.opts.Dir, "n01/compute")
+		if left, _ := os.ReadDir(layer + "/work"); len(left) != 0 {
+			t.Errorf("left in work/: %v", left)
+		}
+		if n, err := unix.Lgetxattr(layer+"/upper/opt/by user", xattrID, nil); n != 8 {
+			t.Errorf("the id has %d bytes, %v", n, err)
+		}
+	}
+	if diff := cmp.Diff(made[0], made[1]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAFileSystemWithoutUnnamedFilesIsAskedOnce(t *testing.T) {
+	needRoot(t)
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	proc, err := unix.Open("/proc", openDir, 0) // a file system that has none
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(proc)
+	for range 2 {
+		if _, err := o.castUnnamed(proc, &mold{kind: vfs.Regular, mode: 0o600}); err != errNoUnnamed {
+			t.Errorf("got %v", err)
+		}
+	}
+	if !o.s.named.Load() {
+		t.Error("it is asked again")
+	}
+}
