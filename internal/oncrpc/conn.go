@@ -381,7 +381,7 @@ func (c *conn) startSlow(rec []byte) {
 	c.mu.Unlock()
 	own := c.recOwn
 	own.hold()
-	go c.runSlow(rec, own)
+	c.srv.workers.run(work{c, rec, own})
 }
 
 func (c *conn) crowded(n int) bool {

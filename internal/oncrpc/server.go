@@ -73,6 +73,7 @@ type Server struct {
 	pipes    pipes
 	replies  *replies
 	calls    sync.Pool
+	workers  workers
 	slots    chan struct{} // holds a token for each slow call that runs: each may hold a thread of the system
 	epoch    time.Time
 
@@ -96,6 +97,7 @@ func NewServer(opt Options, programs ...Program) *Server {
 		opt:     opt,
 		pool:    newPool(opt.Memory),
 		replies: newReplies(opt.Replies),
+		workers: workers{next: make(chan work)},
 		slots:   make(chan struct{}, opt.Running),
 		epoch:   time.Now(),
 		ctx:     context.Background(),
@@ -244,6 +246,7 @@ func (s *Server) shutdown() {
 	defer force.Stop()
 	close(s.done)
 	s.running.Wait()
+	s.workers.end()
 	s.pipes.close()
 }
 
