@@ -211,7 +211,7 @@ func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
 		return nil, err
 	}
 	if l == nil {
-		return obj, o.copyInto(p, m, obj)
+		return obj, o.bringUpBare(p, m, obj)
 	}
 	if err := o.r.room(l.used); err != nil {
 		return nil, err
@@ -229,6 +229,19 @@ func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
 		o.r.count(obj, l.used)
 	}
 	return obj, err
+}
+
+// bringUpBare is bringUp of what has no content.
+func (o *op) bringUpBare(p *place, m *mold, obj *object) error {
+	n := occupiedByLink(len(m.target))
+	err := o.r.room(n)
+	if err == nil {
+		err = o.copyInto(p, m, obj)
+	}
+	if err == nil {
+		o.r.count(obj, n)
+	}
+	return err
 }
 
 // lowerBody opens the bytes of a node file, or when that is nil of a version's file.

@@ -238,6 +238,9 @@ func (o *op) bear(d spot, attr *vfs.Attr, name string, b *birth) (spot, error) {
 	if err := r.roomForOne(); err != nil {
 		return spot{}, err
 	}
+	if err := r.room(occupiedByLink(len(b.target))); err != nil {
+		return spot{}, err
+	}
 	dir := r.place(d)
 	fd, err := o.dir(dir)
 	if err != nil {
@@ -250,6 +253,7 @@ func (o *op) bear(d spot, attr *vfs.Attr, name string, b *birth) (spot, error) {
 		r.prune(p)
 		return spot{}, err
 	}
+	r.count(obj, occupiedByLink(len(b.target)))
 	return spot{at: p, obj: obj, low: lower.None}, nil
 }
 

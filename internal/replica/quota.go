@@ -32,9 +32,25 @@ const quotaBlock = 4096
 
 func upward(n uint64) uint64 { return (n + quotaBlock - 1) &^ (quotaBlock - 1) }
 
-// occupied is what a regular file counts with: the blocks that it has, but not what a file system allocates ahead of the end.
+// linkInline is the size from which the target of a symbolic link counts with a block: in ext4 a shorter one is in the inode.
+const linkInline = 60
+
+// occupiedByLink is what a symbolic link counts with. That is the same on all disks, though some have room for more in an inode.
+func occupiedByLink(size int) int64 {
+	if size < linkInline {
+		return 0
+	}
+	return int64(upward(uint64(size)))
+}
+
+// occupied is what a regular file or a symbolic link counts with: of a file the blocks that it has, but not what a file system allocates ahead
+// of the end. Directories, devices and the like have no bytes of the node's; how many they are is bounded by the quota of files.
 func occupied(st *unix.Stat_t) int64 {
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		return occupiedByLink(int(st.Size))
+	case unix.S_IFREG:
+	default:
 		return 0
 	}
 	return int64(min(uint64(st.Blocks)*512, upward(uint64(st.Size)))) // a size may be too large to be rounded up as an int64

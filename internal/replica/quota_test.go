@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/vfs"
+	"dim/internal/vfs/vfstest"
 )
 
 // used returns what the replica counts, having checked that a server that reads the layer anew counts the same.
@@ -91,6 +92,55 @@ func TestAQuotaOfBytesRefusesWhatDoesNotFit(t *testing.T) {
 	o.remove("etc/mine")
 	if u := o.used(); u.Bytes != 0 {
 		t.Errorf("counted %d after all was removed", u.Bytes)
+	}
+}
+
+func TestAQuotaCountsTheTargetsOfLongLinks(t *testing.T) {
+	m := newMemory(t)
+	long := strings.Repeat("l", 4000)
+	link := func(path, target string) vfstest.Entry {
+		return vfstest.Entry{Path: path, Type: vfs.Symlink, Target: target, Mtime: vfs.Time{Sec: 1e9}}
+	}
+	o := newSite(t, m.version(t, 1, append(slices.Clone(v1), link("etc/link", long))), m)
+	o.spec.Rules = Rules{QuotaBytes: 12 << 10}
+	o.restart()
+	symlink := func(name, target string) error {
+		_, err := o.Symlink(root, o.handle("etc"), name, target, &vfs.SetAttr{})
+		return err
+	}
+	chown := func() error {
+		_, err := o.SetAttr(root, o.handle("etc/link"), &vfs.SetAttr{Valid: vfs.SetUID, UID: 7})
+		return err
+	}
+	for _, tt := range []struct {
+		what string
+		do   func() error
+		want error
+		used uint64
+	}{
+		{"a short link", func() error { return symlink("link-s", "short") }, nil, 0},
+		{"a link of the version is copied up", chown, nil, 4096},
+		{"again, as it is in the layer", chown, nil, 4096},
+		{"a link of a whole block", func() error { return symlink("link-a", long) }, nil, 8192},
+		{"the shortest that counts", func() error { return symlink("link-b", long[:60]) }, nil, 12288},
+		{"one too many", func() error { return symlink("link-c", long) }, vfs.EDQUOT, 12288},
+		{"a short one with no room left", func() error { return symlink("link-d", "short") }, nil, 12288},
+		{"one that was removed", func() error { o.remove("etc/link-a"); return nil }, nil, 8192},
+		{"in the place of that", func() error { return symlink("link-c", long) }, nil, 12288},
+	} {
+		if err := tt.do(); err != error(tt.want) && (err != nil || tt.want != nil) {
+			t.Errorf("%s: %v, want %v", tt.what, err, tt.want)
+		}
+		if u := o.used(); u.Bytes != tt.used {
+			t.Errorf("%s: counted %d, want %d", tt.what, u.Bytes, tt.used)
+		}
+	}
+	o.remove("etc/link")
+	o.to(m.version(t, 2, append(slices.Clone(v1), link("etc/link", long+"2"))))
+	o.spec.Rules.QuotaBytes = 8 << 10
+	o.restart()
+	if err := chown(); err != vfs.EDQUOT {
+		t.Errorf("copying up a link without room: %v", err)
 	}
 }
 
