@@ -379,14 +379,15 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 	}
 	slices.Sort(names) // the latest stamp wins
 	for _, name := range names {
+		if path == "saved" && name[0] == '#' {
+			continue // half made, or half removed
+		}
 		var st unix.Stat_t
 		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return nil, err
 		}
 		if typeOf(st.Mode) == vfs.Directory {
-			if path != "saved" || !strings.HasPrefix(name, swapMark) {
-				below = append(below, path+"/"+name)
-			}
+			below = append(below, path+"/"+name)
 			continue
 		}
 		v, err := getXattr(fd, name, xattrID, make([]byte, 64))

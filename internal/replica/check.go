@@ -190,7 +190,9 @@ func (c *checker) run() {
 func (c *checker) each(path string, do func(fd int, name, at string, st *unix.Stat_t) (enter bool)) {
 	fd, err := c.set.openBeneath(c.dir+"/"+path, openDir)
 	if err != nil {
-		c.problem(path, false, "cannot be read: %v", err)
+		if err != unix.ENOENT || !passing(path) {
+			c.problem(path, false, "cannot be read: %v", err)
+		}
 		return
 	}
 	names, err := listDir(fd)
@@ -203,7 +205,7 @@ func (c *checker) each(path string, do func(fd int, name, at string, st *unix.St
 		at := path + "/" + name
 		var st unix.Stat_t
 		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			if err != unix.ENOENT || !strings.HasPrefix(at, "work/") { // a call may be done with it
+			if err != unix.ENOENT || !passing(at) {
 				c.problem(at, false, "cannot be read: %v", err)
 			}
 			continue
@@ -217,6 +219,9 @@ func (c *checker) each(path string, do func(fd int, name, at string, st *unix.St
 		c.each(at, do)
 	}
 }
+
+// passing reports whether what stands at a path may go while it is looked at: a call may be done with it.
+func passing(at string) bool { return strings.HasPrefix(at, "work/") || strings.Contains(at, "/#") }
 
 // layerDir checks the layer: whiteouts, ids, marks, lengths.
 func (c *checker) layerDir(top string) {
@@ -315,7 +320,8 @@ func (c *checker) stamped(area string, check func(dir string)) {
 	}
 	for _, name := range names {
 		if strings.HasPrefix(name, "#") {
-			c.problem(area+"/"+name, true, "was left by a crash, or is being made")
+			c.problem(area+"/"+name, true, "was left by a crash, or is being made or removed")
+			c.linksIn(area, name)
 			continue
 		}
 		if _, err := time.Parse(stampFormat, name); err != nil {
@@ -323,6 +329,23 @@ func (c *checker) stamped(area string, check func(dir string)) {
 			continue
 		}
 		check(area + "/" + name)
+	}
+}
+
+// linksIn counts the names of files in what is half made or half removed: others of their names may be where they belong.
+func (c *checker) linksIn(area, name string) {
+	count := func(_ int, _, at string, st *unix.Stat_t) bool {
+		if typeOf(st.Mode) != vfs.Directory {
+			c.link(inode{st.Dev, st.Ino}, at, uint64(st.Nlink))
+		}
+		return true
+	}
+	var st unix.Stat_t
+	if err := c.set.stat(c.dir+"/"+area+"/"+name, &st); err != nil {
+		return
+	}
+	if count(-1, name, area+"/"+name, &st); typeOf(st.Mode) == vfs.Directory {
+		c.each(area+"/"+name, count)
 	}
 }
 

@@ -37,7 +37,7 @@
 //
 // Lock order: Set.switching, then object.write, then Replica.mu (several at a time only by the holder of Set.switching), then journal.mu,
 // Set.mu, indexes.mu, rendered.mu, lingering.mu and the locks of fds, none of which is held while another of them is taken, but that
-// those of fds are taken under lingering.mu. Set.sweeping is taken alone.
+// those of fds are taken under lingering.mu. Replica.sweeping is taken alone.
 //
 // # What it must not know
 //

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -19,7 +20,8 @@ type Oblivion struct {
 	Dry    bool      // only tell what would go
 }
 
-// Forget removes what was set aside, and returns what that was. Who has it open loses it.
+// Forget removes what was set aside, and returns what that was. Who has it open loses it. The replica is locked while it is moved out of the
+// way, not while it is removed, which of a large tree takes long.
 func (r *Replica) Forget(q Oblivion) ([]SetAside, error) {
 	path, err := cleanPath(q.Path)
 	if err != nil {
@@ -28,11 +30,7 @@ func (r *Replica) Forget(q Oblivion) ([]SetAside, error) {
 	if r.dir == "" {
 		return nil, errNoLayer
 	}
-	if err := r.lock(); err != nil {
-		return nil, err
-	}
-	defer r.mu.Unlock()
-	saved, err := r.saved()
+	saved, err := r.Saved()
 	if err != nil {
 		return nil, err
 	}
@@ -45,53 +43,132 @@ func (r *Replica) Forget(q Oblivion) ([]SetAside, error) {
 	if q.Dry || len(list) == 0 {
 		return list, nil
 	}
-	for i := range list {
-		if e := r.forgetOne(&list[i]); e != nil {
-			err = e
-			break
-		}
-	}
-	r.forgetLayer()
-	return list, err
+	list, err = r.forgetAll(list)
+	return list, errors.Join(err, r.sweepBuried())
 }
 
-// forgetOne removes one entry of the saved area.
-func (r *Replica) forgetOne(s *SetAside) error {
-	a := asider{op: op{r: r}}
-	defer a.release()
+// forgetAll takes the entries in list that are still there off the saved area, and returns them.
+func (r *Replica) forgetAll(list []SetAside) (gone []SetAside, err error) {
+	b, err := r.burial()
+	if err != nil {
+		return nil, err
+	}
+	defer b.end()
+	for i := range list {
+		err := b.forget(&list[i])
+		if err == unix.ENOENT || err == unix.ENODATA {
+			continue // it was restored, or forgotten, meanwhile
+		}
+		if err != nil {
+			return gone, err
+		}
+		gone = append(gone, list[i])
+	}
+	return gone, nil
+}
+
+// burial moves what is to be forgotten out of the way. The replica is locked.
+//
+// A file by whose id the version's own goes by another one stays, without content: else that id would be taken back from a node that has the
+// file open. Where it has a further name, in the layer or set aside, that keeps the id, and the content.
+type burial struct {
+	a     asider
+	area  int             // the open directory saved/
+	stays map[string]bool // paths, from the replica's directory, of files that may stay, and of the directories above them
+	whole bool            // no such file has further names: directories without one go as they are
+	moved bool
+}
+
+// buriedMark begins the name in saved/ of what is out of the way.
+const buriedMark = "#gone-"
+
+func (r *Replica) burial() (*burial, error) {
+	if err := r.lock(); err != nil {
+		return nil, err
+	}
+	area, err := r.set.openBeneath(r.dir+"/saved", openDir)
+	if err != nil {
+		r.mu.Unlock()
+		return nil, err
+	}
+	b := &burial{a: asider{op: op{r: r}}, area: area, stays: make(map[string]bool), whole: true}
+	for id, o := range r.past.aside {
+		if !r.past.aliased(id) {
+			continue
+		}
+		var st unix.Stat_t
+		if err := r.set.stat(r.dir+"/"+o.aside, &st); err != nil || st.Nlink > 1 {
+			b.whole = false
+		}
+		for path := o.aside; path != "" && !b.stays[path]; path = parentPath(path) {
+			b.stays[path] = true
+		}
+	}
+	return b, nil
+}
+
+// end unlocks the replica, whose saved area is read anew by the next call when it has changed.
+func (b *burial) end() {
+	r := b.a.r
+	if b.moved {
+		r.forgetLayer()
+	}
+	unix.Close(b.area)
+	b.a.release()
+	r.mu.Unlock()
+}
+
+// forget moves one entry of the saved area out of the way.
+func (b *burial) forget(s *SetAside) error {
+	r := b.a.r
+	if err := r.set.crash("in forget"); err != nil {
+		return err
+	}
 	switch s.Kind {
 	case AsideOpaque:
-		return a.spent(s, xattrOpaque)
+		b.moved = true
+		return b.a.spent(s, xattrOpaque)
 	case AsideAttributes:
-		return a.spent(s, xattrSaved)
+		b.moved = true
+		return b.a.spent(s, xattrSaved)
 	}
-	dir, err := a.savedParent(s)
+	dir, err := b.a.savedParent(s)
 	if err != nil {
 		return err
 	}
 	name := s.Path[strings.LastIndexByte(s.Path, '/')+1:]
-	if _, err := r.bury(dir, name); err != nil {
+	if _, err := b.bury(dir, name, "saved/"+s.ID()+"/"+s.Path); err != nil {
 		return err
 	}
 	r.pruneSaved(s.Stamp, s.Path)
 	return nil
 }
 
-// bury removes name, with all that is in it, from an open directory of the saved area. A file by whose id the version's own goes by
-// another one stays, without content: else that id would be taken back from a node that has the file open. Where it has a further name, in the
-// layer or set aside, that keeps the id, and the content.
-func (r *Replica) bury(dir int, name string) (kept bool, err error) {
+// bury moves name, with all that is in it, from an open directory of the saved area out of the way. path is where that is, from the replica's
+// directory.
+func (b *burial) bury(dir int, name, path string) (kept bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
 	}
-	if typeOf(st.Mode) == vfs.Directory {
-		return r.buryDir(dir, name)
+	isDir := typeOf(st.Mode) == vfs.Directory
+	switch {
+	case b.whole && !b.stays[path]:
+		return false, b.away(dir, name)
+	case isDir:
+		return b.buryDir(dir, name, path)
 	}
 	v, err := getXattr(dir, name, xattrID, make([]byte, 64))
 	id, _, ok := parseIDValue(v)
-	if err != nil || !ok || st.Nlink > 1 || !r.past.aliased(id) {
-		return false, unix.Unlinkat(dir, name, 0)
+	if err != nil || !ok || !b.a.r.past.aliased(id) {
+		return false, b.away(dir, name)
+	}
+	b.moved = true
+	if st.Nlink > 1 {
+		return false, unix.Unlinkat(dir, name, 0) // out of the way it would still be a name
+	}
+	if hasXattr(dir, name, xattrSaved) {
+		return true, nil
 	}
 	if err := unix.Lsetxattr(procPath(dir, name), xattrSaved, []byte("forgotten"), 0); err != nil {
 		return true, err
@@ -106,7 +183,13 @@ func (r *Replica) bury(dir int, name string) (kept bool, err error) {
 	return true, unix.Close(fd)
 }
 
-func (r *Replica) buryDir(dir int, name string) (kept bool, err error) {
+// away moves name out of the way, to be removed by sweepBuried.
+func (b *burial) away(dir int, name string) error {
+	b.moved = true
+	return unix.Renameat(dir, name, b.area, fmt.Sprintf("%s%016x", buriedMark, uint64(newID())))
+}
+
+func (b *burial) buryDir(dir int, name, path string) (kept bool, err error) {
 	fd, err := unix.Openat(dir, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, err
@@ -117,7 +200,7 @@ func (r *Replica) buryDir(dir int, name string) (kept bool, err error) {
 		return false, err
 	}
 	for _, n := range names {
-		k, err := r.bury(fd, n)
+		k, err := b.bury(fd, n, path+"/"+n)
 		if err != nil {
 			return kept, err
 		}
@@ -130,8 +213,12 @@ func (r *Replica) buryDir(dir int, name string) (kept bool, err error) {
 		}
 		return true, err
 	}
+	b.moved = true
 	return false, unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 }
+
+// sweepBuried removes what is out of the way, by this process or one that a crash has ended. It needs no lock of r.
+func (r *Replica) sweepBuried() error { return r.sweepArea("saved", buriedMark) }
 
 // aliased reports whether the version's entry of this id goes by another one.
 func (p *past) aliased(id image.ID) bool {
@@ -153,7 +240,7 @@ func (s *Set) Expire() (gone int, err error) {
 	for _, r := range all {
 		n, err := r.expire(s.now())
 		gone += n
-		errs = append(errs, err)
+		errs = append(errs, err, r.sweepBuried())
 	}
 	return gone, errors.Join(append(errs, s.expireSnapshots(all))...)
 }
@@ -170,26 +257,32 @@ func (r *Replica) expire(now time.Time) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := r.lock(); err != nil {
+	if err := r.buryStamps(stamps, before); err != nil {
 		return 0, err
-	}
-	defer r.mu.Unlock()
-	defer r.forgetLayer()
-	dir, err := r.set.openBeneath(r.dir+"/saved", openDir)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(dir)
-	for _, at := range stamps {
-		if !at.Before(before) {
-			continue
-		}
-		if _, err := r.bury(dir, stampName(at)); err != nil {
-			return 0, err
-		}
 	}
 	if len(list) > 0 {
 		r.set.log.Info("set-aside copies removed after their time", "replica", r.dir, "entries", len(list))
 	}
 	return len(list), nil
+}
+
+// buryStamps moves all that was set aside at a stamp before a time out of the way.
+func (r *Replica) buryStamps(stamps []time.Time, before time.Time) error {
+	b, err := r.burial()
+	if err != nil {
+		return err
+	}
+	defer b.end()
+	for _, at := range stamps {
+		if !at.Before(before) {
+			continue
+		}
+		if err := r.set.crash("in expire"); err != nil {
+			return err
+		}
+		if _, err := b.bury(b.area, stampName(at), "saved/"+stampName(at)); err != nil && err != unix.ENOENT {
+			return err
+		}
+	}
+	return nil
 }

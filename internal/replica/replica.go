@@ -28,6 +28,8 @@ type Replica struct {
 
 	promise atomic.Uint32 // its Durability
 
+	sweeping sync.Mutex // held by who removes old snapshots, and what was forgotten
+
 	mu       sync.RWMutex
 	view     *view
 	state    *state

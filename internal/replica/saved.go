@@ -18,16 +18,16 @@ func stampName(at time.Time) string { return at.UTC().Format(stampFormat) }
 // ID is the stamp as people and directories have it.
 func (a *SetAside) ID() string { return stampName(a.Stamp) }
 
-// Saved lists what was set aside, the latest first.
+// Saved lists what was set aside, the latest first. What comes or goes meanwhile may be listed or not: the node's calls do not wait for it.
 func (r *Replica) Saved() ([]SetAside, error) {
-	if err := r.rlock(); err != nil {
+	if err := r.rlock(); err != nil { // what a crash has left is completed by now
 		return nil, err
 	}
-	defer r.mu.RUnlock()
+	r.mu.RUnlock()
 	return r.saved()
 }
 
-// saved is Saved with r locked.
+// saved is Saved, with r locked or not.
 func (r *Replica) saved() ([]SetAside, error) {
 	stamps, err := r.stamps("saved")
 	if err != nil {
@@ -36,6 +36,9 @@ func (r *Replica) saved() ([]SetAside, error) {
 	var list []SetAside
 	for _, at := range stamps {
 		fd, err := r.set.openBeneath(r.dir+"/saved/"+stampName(at), openDir)
+		if err == unix.ENOENT {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +100,9 @@ func (r *Replica) listSaved(fd int, dir string, is SetAside, list *[]SetAside) e
 	slices.Sort(names)
 	for _, name := range names {
 		var st unix.Stat_t
-		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == unix.ENOENT {
+			continue
+		} else if err != nil {
 			return err
 		}
 		e := is
@@ -125,6 +130,9 @@ func (r *Replica) listSaved(fd int, dir string, is SetAside, list *[]SetAside) e
 // listSavedDir lists the directory e, name in the open directory fd: as one entry when it is the node's, else what is in it.
 func (r *Replica) listSavedDir(fd int, name string, e SetAside, list *[]SetAside) error {
 	sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -155,7 +163,9 @@ func weighSaved(fd int, e *SetAside) error {
 	}
 	for _, name := range names {
 		var st unix.Stat_t
-		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == unix.ENOENT {
+			continue
+		} else if err != nil {
 			return err
 		}
 		e.Entries++
@@ -164,6 +174,9 @@ func weighSaved(fd int, e *SetAside) error {
 			e.Size += uint64(st.Size)
 		case vfs.Directory:
 			sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			if err == unix.ENOENT {
+				continue
+			}
 			if err != nil {
 				return err
 			}

@@ -91,7 +91,6 @@ type Set struct {
 	crashAt func(point string) error // for tests: an error ends what a crash would end
 
 	switching sync.Mutex // held by who attaches or switches
-	sweeping  sync.Mutex // held by who removes old snapshots
 
 	mu       sync.RWMutex
 	replicas map[Tree]*Replica

@@ -225,10 +225,13 @@ func (r *Replica) sweepHalf() error {
 }
 
 // sweep removes what is out of the way. It needs no lock of r.
-func (r *Replica) sweep() error {
-	r.set.sweeping.Lock()
-	defer r.set.sweeping.Unlock()
-	dir, err := r.set.openBeneath(r.dir+"/"+snapshotArea, openDir)
+func (r *Replica) sweep() error { return r.sweepArea(snapshotArea, halfGone) }
+
+// sweepArea removes what has a name in area that begins with mark.
+func (r *Replica) sweepArea(area, mark string) error {
+	r.sweeping.Lock()
+	defer r.sweeping.Unlock()
+	dir, err := r.set.openBeneath(r.dir+"/"+area, openDir)
 	if err == unix.ENOENT {
 		return nil
 	}
@@ -239,9 +242,13 @@ func (r *Replica) sweep() error {
 	names, err := listDir(dir)
 	errs := []error{err}
 	for _, name := range names {
-		if strings.HasPrefix(name, halfGone) {
-			errs = append(errs, removeAll(dir, name))
+		if !strings.HasPrefix(name, mark) {
+			continue
 		}
+		if err := r.set.crash("in sweep"); err != nil {
+			return err
+		}
+		errs = append(errs, removeAll(dir, name))
 	}
 	return errors.Join(errs...)
 }

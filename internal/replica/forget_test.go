@@ -1,0 +1,217 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/internal/vfs"
+	"dim/internal/vfs/vfstest"
+)
+
+// asideTree sets a directory of the node's own with n files aside, and a file that has the id of the version's.
+func asideTree(o *site, n int) {
+	o.t.Helper()
+	o.mkdir("dir")
+	o.mkdir("dir/sub")
+	for i := range n {
+		o.write(fmt.Sprint("dir/sub/f", i), "mine")
+	}
+	o.write("etc/a", "mine")
+	if _, err := o.Reset(nil, false); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// buried lists what is out of the way in the saved area.
+func (o *site) buried() []string {
+	o.t.Helper()
+	names, err := filepath.Glob(filepath.Join(o.opts.Dir, "n01/compute/saved/#*"))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return names
+}
+
+func countFiles(t *testing.T, dirs []string) (n int) {
+	t.Helper()
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
+			if err == nil && !e.IsDir() {
+				n++
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	return n
+}
+
+func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
+	for name, remove := range map[string]func(o *site) error{
+		"forget": func(o *site) error { _, err := o.Forget(Oblivion{}); return err },
+		"expire": func(o *site) error {
+			o.s.now = func() time.Time { return time.Now().Add(100 * 24 * time.Hour) }
+			_, err := o.s.Expire()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const files = 40
+			m := newMemory(t)
+			o := newSite(t, m.version(t, 1, v1), m)
+			asideTree(o, files)
+			removed := false
+			o.s.crashAt = func(point string) error {
+				if point != "in sweep" {
+					return nil
+				}
+				if n := countFiles(t, o.buried()); n < files && !removed {
+					t.Errorf("%d of %d files were removed while the node's calls waited", files-n, files)
+				}
+				removed = true
+				if left := savedOf(o); len(left) != 0 {
+					t.Errorf("listed while it is removed: %v", left)
+				}
+				o.write("etc/meanwhile", "written")
+				return nil
+			}
+			if err := remove(o); err != nil {
+				t.Fatal(err)
+			}
+			if left := o.buried(); !removed || len(left) != 0 {
+				t.Errorf("removed: %v, left: %v", removed, left)
+			}
+			o.want("etc/meanwhile", "written")
+			checkClean(t, o)
+		})
+	}
+}
+
+// The server dies at each point: an entry is listed whole or not at all, and what is out of the way goes later.
+func TestForgettingThatIsBrokenOffLeavesNoHalfEntries(t *testing.T) {
+	const files = 5
+	m := newMemory(t)
+	one := m.version(t, 1, v1)
+	for point := 1; ; point++ {
+		o := newSiteIn(t, memoryDir(t), one, m)
+		asideTree(o, files)
+		alias := o.handle("etc/a")
+		left := o.dieAt(point)
+		_, err := o.Forget(Oblivion{})
+		if *left > 0 {
+			if err != nil || point < 4 {
+				t.Errorf("%d points, %v", point-1, err)
+			}
+			return
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("point %d: %v", point, err)
+		}
+		o.restart()
+		saved, err := o.Saved()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range saved {
+			if s.Path == "dir" && s.Entries != files+1 {
+				t.Errorf("crash at point %d: %d entries in a directory of %d", point, s.Entries, files+1)
+			}
+		}
+		if _, err := o.s.Expire(); err != nil {
+			t.Fatal(err)
+		}
+		checkClean(t, o)
+		if _, err := o.Forget(Oblivion{}); err != nil {
+			t.Fatal(err)
+		}
+		if left := savedOf(o); len(left) != 0 {
+			t.Errorf("crash at point %d, then again: %v", point, left)
+		}
+		if o.handle("etc/a") != alias {
+			t.Errorf("crash at point %d: the id of the version's file was taken back", point)
+		}
+		checkClean(t, o)
+	}
+}
+
+// The names of one file are forgotten together: the last of them keeps the id, wherever the others are.
+func TestForgottenHardLinksTakeNoIDBack(t *testing.T) {
+	for _, forget := range []func(o *site) error{
+		func(o *site) error { _, err := o.Forget(Oblivion{}); return err },
+		func(o *site) error { return o.buryStamps(must(o.stamps("saved")), time.Now().Add(time.Hour)) },
+	} {
+		m := newMemory(t)
+		seed := append(slices.Clone(v1), vfstest.Entry{Path: "opt/linked", LinkTo: "etc/a"}, vfstest.Entry{Path: "same/linked", LinkTo: "etc/a"})
+		o := newSite(t, m.version(t, 1, seed), m)
+		o.write("etc/a", "mine")
+		for _, dir := range []string{"etc", "opt", "same"} {
+			o.write(dir+"/own", "mine")
+		}
+		o.want("same/linked", "mine")
+		if _, err := o.Reset(nil, false); err != nil {
+			t.Fatal(err)
+		}
+		alias := o.handle("etc/a")
+		if err := forget(o); err != nil {
+			t.Fatal(err)
+		}
+		if left := savedOf(o); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+		for range 2 {
+			if o.handle("etc/a") != alias || o.handle("opt/linked") != alias {
+				t.Error("the id of the version's file was taken back")
+			}
+			o.restart()
+		}
+		if err := o.sweepBuried(); err != nil {
+			t.Fatal(err)
+		}
+		checkClean(t, o)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestWhatIsOutOfTheWayIsNoProblemOfLinks(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.version(t, 1, v1), m)
+	o.mkdir("dir")
+	o.write("dir/f", "mine")
+	if _, err := o.Link(root, o.handle("dir/f"), o.handle(""), "link"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Reset([]string{"dir"}, false); err != nil {
+		t.Fatal(err)
+	}
+	o.dieAt(2) // before the first thing that was moved away is removed
+	if _, err := o.Forget(Oblivion{}); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	o.restart()
+	c, err := o.Check()
+	if err != nil || len(c.Problems) != 1 || !c.Problems[0].Mends || !strings.Contains(c.Problems[0].Text, "left by a crash") {
+		t.Errorf("check: %+v, %v", c.Problems, err)
+	}
+	if _, err := o.s.Expire(); err != nil {
+		t.Fatal(err)
+	}
+	checkClean(t, o)
+	o.want("link", "mine")
+	if a := o.attr("link"); a.Nlink != 1 || a.Type != vfs.Regular {
+		t.Errorf("attributes of the other name: %+v", a)
+	}
+}
