@@ -85,7 +85,7 @@ func operands(least, most int) cobra.PositionalArgs {
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
-		return &usageError{fmt.Errorf("%s: %d operands given", verb(cmd), len(args)), "usage: " + cmd.UseLine()}
+		return &usageError{fmt.Errorf("%s: %s given", verb(cmd), plural(len(args), "operand")), "usage: " + cmd.UseLine()}
 	}
 }
 

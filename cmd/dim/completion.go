@@ -12,7 +12,7 @@ import (
 func (a *app) completionCommand() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish"}
 	return &cobra.Command{
-		Use:   "completion SHELL",
+		Use:   "completion bash|zsh|fish",
 		Short: "Print what makes a shell complete commands, nodes and images",
 		Example: `  dim completion bash > /etc/bash_completion.d/dim
   dim completion zsh > /usr/local/share/zsh/site-functions/_dim

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -48,6 +49,8 @@ does, for all nodes of the image.
 			}
 			if moved.When != "" {
 				r.Rollout = &moved
+			} else if moved != (control.RolloutRequest{}) {
+				return &usageError{errors.New("image capture: it is not said when nodes move"), "--rollout now or --rollout boot"}
 			}
 			return a.imageCapture(cmd.Context(), r)
 		},

@@ -144,11 +144,11 @@ operand is NAME@TAG, and the tag goes.`,
 }
 
 func (a *app) imageTag(ctx context.Context, ref, tag string, dry bool) error {
+	if !image.ValidName(tag) {
+		return &usageError{fmt.Errorf("image tag: %q is not a tag's name", tag), "a letter, then letters, digits and -_., at most 64"}
+	}
 	do := func() (control.Version, error) { return a.client().Tag(ctx, ref, tag) }
 	if dry {
-		if !image.ValidName(tag) {
-			return &usageError{fmt.Errorf("image tag: %q is not a tag's name", tag), "a letter, then letters, digits and -_., at most 64"}
-		}
 		do = func() (control.Version, error) { return a.client().Version(ctx, ref) }
 	}
 	v, err := do()
@@ -161,11 +161,11 @@ func (a *app) imageTag(ctx context.Context, ref, tag string, dry bool) error {
 }
 
 func (a *app) imageUntag(ctx context.Context, ref string, dry bool) error {
+	if r, err := image.ParseRef(ref); err != nil || r.Tag == "" {
+		return &usageError{fmt.Errorf("image tag --delete: %q names no tag", ref), "as compute@stable does"}
+	}
 	do := a.client().Untag
 	if dry {
-		if r, err := image.ParseRef(ref); err != nil || r.Tag == "" {
-			return &usageError{fmt.Errorf("image tag --delete: %q names no tag", ref), "as compute@stable does"}
-		}
 		do = a.client().Version
 	}
 	v, err := do(ctx, ref)

@@ -117,8 +117,8 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	}
 	row(w, "durability", d.Durable)
 	if u := d.Usage; u != nil {
-		row(w, "calls", fmt.Sprintf("%s, %s with an error, %s received, %s sent", count(u.Calls), count(u.Errors), size(u.Received), size(u.Sent)))
-		row(w, "layer", fmt.Sprintf("%s names, %s", count(u.Files), size(u.Layer)))
+		row(w, "calls", fmt.Sprintf("%s since the server started, %s with an error, %s received, %s sent", count(u.Calls), count(u.Errors), size(u.Received), size(u.Sent)))
+		row(w, "layer on disk", fmt.Sprintf("%s names, %s", count(u.Files), size(u.Layer)))
 	}
 	row(w, "node files", strings.Join(d.Files, " "))
 	row(w, "kernel arguments", d.Append)

@@ -35,6 +35,10 @@ dim node restore NODE --to STAMP puts one back.`,
 }
 
 func printLayers(w io.Writer, list []control.Layer) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, `no snapshots; where an image has <saved snapshots="N"/> they are taken before a switch and a reset`)
+		return
+	}
 	row(w, "NODE", "IMAGE", "STAMP", "VERSIONS", "BEFORE", "FILES", "SIZE", "NOT SHARED")
 	for _, l := range list {
 		if l.Problem == "" {

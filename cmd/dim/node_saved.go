@@ -138,7 +138,7 @@ func whyText(why string) string {
 func savedSize(s control.Saved) string {
 	switch {
 	case s.Type == "directory" && s.Kind == "entry":
-		return fmt.Sprintf("%s in %d", size(s.Size), s.Entries)
+		return fmt.Sprintf("%s in %s", size(s.Size), plural(s.Entries, "name"))
 	case s.Type == "file":
 		return size(s.Size)
 	}

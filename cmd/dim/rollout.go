@@ -144,11 +144,20 @@ func printMoves(w io.Writer, r control.Rollout) {
 		for _, m := range ring.Moves {
 			if way := m.From + " to " + m.To; m.Verdict != nil && !told[way] {
 				told[way] = true
-				fmt.Fprintf(w, "%s, on nodes that run:\n", way)
-				printVerdict(w, *m.Verdict)
+				printMeaning(w, way, *m.Verdict)
 			}
 		}
 	}
+}
+
+// printMeaning tells what a way from one version to another means for nodes that run.
+func printMeaning(w io.Writer, way string, v control.Verdict) {
+	if v.Programs == 0 && len(v.Restart) == 0 && !v.Init && !v.Reboot {
+		fmt.Fprintf(w, "%s: all of it at once, nothing has to be restarted\n", way)
+		return
+	}
+	fmt.Fprintf(w, "%s, on nodes that run:\n", way)
+	printVerdict(w, v)
 }
 
 func (a *app) rolloutLsCommand() *cobra.Command {

@@ -186,9 +186,21 @@ func (c *declared) resolve(ref string) (image.Version, error) {
 	}
 	v, ok := c.state.Resolve(r)
 	if !ok {
-		return v, control.Errorf(control.NotFound, "version %s: there is none", ref).WithHint("`dim image log " + r.Image + "` lists them")
+		return v, control.Errorf(control.NotFound, "version %s: there is none", ref).WithHint(c.versionsHint(r.Image))
 	}
 	return v, nil
+}
+
+// versionsHint tells where the versions of an image are, or come from.
+func (c *declared) versionsHint(name string) string {
+	_, known := c.cluster.Image(cluster.ImageName(name))
+	switch _, captured := c.state.Images[name]; {
+	case captured:
+		return "dim image log " + name + " lists them"
+	case known:
+		return "dim image capture " + name + " makes the first"
+	}
+	return "dim image ls lists the images"
 }
 
 // changed returns c as the API shows it.

@@ -18,7 +18,12 @@ import (
 func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.Captured, error) {
 	im, ok := d.cluster().Image(cluster.ImageName(r.Image))
 	if !ok {
-		return control.Captured{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image)
+		return control.Captured{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image).WithHint("dim image ls lists the images")
+	}
+	if r.Rollout != nil {
+		if err := checkManner(d.cluster(), im, *r.Rollout); err != nil {
+			return control.Captured{}, err
+		}
 	}
 	if _, err := d.change(ctx); err != nil {
 		return control.Captured{}, err

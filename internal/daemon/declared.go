@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"dim/internal/cluster"
@@ -83,10 +84,18 @@ func (d *daemon) load() error {
 		return d.errorf("no cluster description has been applied: give one with --cluster FILE")
 	}
 	if _, ok := now.cluster.Server(d.server); !ok {
-		return d.errorf("cluster %s has no server of that name", now.cluster.Name)
+		return d.unknownServer(now.cluster)
 	}
 	d.current.Store(now)
 	return nil
+}
+
+func (d *daemon) unknownServer(c *cluster.Cluster) error {
+	var names []string
+	for _, s := range c.Servers {
+		names = append(names, string(s.Name))
+	}
+	return d.errorf("cluster %s has no server of that name; it has %s, and --as NAME says which this is", c.Name, strings.Join(names, ", "))
 }
 
 // describe returns the description that c was parsed from.
@@ -151,7 +160,7 @@ func (d *daemon) adoptLocked(ctx context.Context, s coord.State) error {
 		c, err := parse(s.Description)
 		if err == nil {
 			if _, ok := c.Server(d.server); !ok {
-				err = d.errorf("cluster %s has no server of that name", c.Name)
+				err = d.unknownServer(c)
 			}
 		}
 		if err == nil {

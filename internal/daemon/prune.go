@@ -115,7 +115,7 @@ func (d *daemon) RemoveVersion(ctx context.Context, ref string, how control.Doin
 			return nil, err
 		}
 		if why := used[v.Ref()]; why != "" {
-			return nil, control.Errorf(control.Conflict, "remove %s: %s", v.Ref(), why).WithHint("`dim image show " + v.Ref().String() + "` tells its tags and nodes")
+			return nil, control.Errorf(control.Conflict, "remove %s: %s", v.Ref(), why).WithHint("dim image show " + v.Ref().String() + " tells its tags and nodes")
 		}
 		return []image.Ref{v.Ref()}, nil
 	}

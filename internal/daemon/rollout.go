@@ -50,18 +50,50 @@ func (d *daemon) Rollout(ctx context.Context, r control.RolloutRequest) (control
 
 // rolloutError tells a person what can be done about a rollout that is in the way.
 func rolloutError(err error) error {
-	err = coded(err)
-	if e, ok := err.(*control.Error); ok && e.Code == control.Conflict {
-		return e.WithHint("`dim rollout ls` lists them; resume, undo or stop the one in the way")
+	e, ok := coded(err).(*control.Error)
+	switch {
+	case !ok:
+		return err
+	case errors.Is(err, rollout.ErrState):
+		return e.WithHint("dim rollout ls lists all; without a number it is the latest")
+	case e.Code == control.Conflict:
+		return e.WithHint("dim rollout ls lists them; resume, undo or stop the one in the way")
 	}
-	return err
+	return e
+}
+
+// manner makes a rollout of how a request wants nodes to move; it says nothing of which ones, and to what.
+func manner(r control.RolloutRequest) (rollout.Rollout, error) {
+	out := rollout.Rollout{When: rollout.When(r.When), Soak: time.Duration(r.Soak * float64(time.Second)), Check: r.Check, Hook: r.Hook}
+	switch {
+	case out.When != rollout.Now && out.When != rollout.Boot:
+		return out, control.Errorf(control.Invalid, "roll out: nodes cannot change %q", r.When).WithHint("they change now, or at their next boot")
+	case out.Soak < 0:
+		return out, control.Errorf(control.Invalid, "roll out: soak time of %v", out.Soak)
+	}
+	return out, nil
+}
+
+// checkManner tells whether all nodes of an image could be moved so.
+func checkManner(c *cluster.Cluster, im *cluster.Image, r control.RolloutRequest) error {
+	if _, err := manner(r); err != nil {
+		return err
+	}
+	nodes, _, err := nodesOf(c, im, r.Nodes)
+	if err != nil {
+		return err
+	}
+	if _, err := rollout.Rings(r.Rings, nodes); err != nil {
+		return control.Errorf(control.Invalid, "%v", err)
+	}
+	return nil
 }
 
 // asked makes a rollout of a request: its nodes, all of the image's, in rings.
 func (d *daemon) asked(now *declared, r control.RolloutRequest) (rollout.Rollout, error) {
-	out := rollout.Rollout{When: rollout.When(r.When), Soak: time.Duration(r.Soak * float64(time.Second)), Check: r.Check, Hook: r.Hook}
-	if out.When != rollout.Now && out.When != rollout.Boot || out.Soak < 0 {
-		return out, control.Errorf(control.Invalid, "roll out %s: when is %q, soak time %v: it is now or boot, and no less than 0", r.Version, r.When, out.Soak)
+	out, err := manner(r)
+	if err != nil {
+		return out, err
 	}
 	v, err := now.resolve(r.Version)
 	if err != nil {
@@ -173,10 +205,13 @@ func (d *daemon) RolloutStatus(ctx context.Context, id int) (control.Rollout, er
 		for known := range now.state.Rollouts {
 			id = max(id, known)
 		}
+		if id == 0 {
+			return control.Rollout{}, control.Errorf(control.NotFound, "rollout: there was none yet").WithHint("dim rollout NAME --when now begins one")
+		}
 	}
 	r, ok, err := rollout.Load(now.state, id)
 	if err == nil && !ok {
-		err = control.Errorf(control.NotFound, "rollout %d: there is none", id).WithHint("`dim rollout ls` lists them")
+		err = control.Errorf(control.NotFound, "rollout %d: there is none", id).WithHint("dim rollout ls lists them")
 	}
 	if err != nil {
 		return control.Rollout{}, err
@@ -195,8 +230,13 @@ func (d *daemon) ChangeRollout(ctx context.Context, id int, in control.RolloutCh
 		"stop":   func(s coord.State) (coord.Change, error) { return rollout.Stop(s, id, at) },
 		"undo":   func(s coord.State) (coord.Change, error) { return rollout.Undo(s, id, rollout.When(in.When), at) },
 	}[in.Do]
-	if decide == nil || in.When != "" && in.When != string(rollout.Now) && in.When != string(rollout.Boot) {
-		return control.Rollout{}, control.Errorf(control.Invalid, "rollout %d: nobody knows how to %q one %q", id, in.Do, in.When)
+	if decide == nil {
+		return control.Rollout{}, control.Errorf(control.Invalid, "rollout %d: nobody knows how to %q one", id, in.Do)
+	}
+	if in.When != "" {
+		if _, err := manner(control.RolloutRequest{When: in.When}); err != nil {
+			return control.Rollout{}, err
+		}
 	}
 	if in.DryRun {
 		now := d.declared()

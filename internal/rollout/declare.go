@@ -195,7 +195,7 @@ func Booted(s coord.State, booted map[string]string) coord.Change {
 func Pause(s coord.State, id int, why string, now time.Time) (coord.Change, error) {
 	return alter(s, id, func(r *Rollout) error {
 		if r.State != Running {
-			return fmt.Errorf("pause rollout %d: it is %s: %w", id, r.State, ErrState)
+			return stateError(fmt.Sprintf("pause rollout %d: it is %s, not running", id, r.State))
 		}
 		r.State, r.Reason, r.Since = Paused, why, now
 		return nil
@@ -206,7 +206,7 @@ func Pause(s coord.State, id int, why string, now time.Time) (coord.Change, erro
 func Resume(s coord.State, id int, now time.Time) (coord.Change, error) {
 	return alter(s, id, func(r *Rollout) error {
 		if r.State != Paused {
-			return fmt.Errorf("resume rollout %d: it is %s: %w", id, r.State, ErrState)
+			return stateError(fmt.Sprintf("resume rollout %d: it is %s, not paused", id, r.State))
 		}
 		r.State, r.Reason, r.Since = Running, "", now
 		return nil
@@ -217,7 +217,7 @@ func Resume(s coord.State, id int, now time.Time) (coord.Change, error) {
 func Stop(s coord.State, id int, now time.Time) (coord.Change, error) {
 	return alter(s, id, func(r *Rollout) error {
 		if !r.UnderWay() {
-			return fmt.Errorf("stop rollout %d: it is %s: %w", id, r.State, ErrState)
+			return stateError(fmt.Sprintf("stop rollout %d: it is %s already", id, r.State))
 		}
 		r.State, r.Ended = Stopped, now
 		return nil
@@ -254,13 +254,13 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 		return coord.Change{}, err
 	}
 	if r.State == Undone {
-		return coord.Change{}, fmt.Errorf("undo rollout %d: it is undone already: %w", id, ErrState)
+		return coord.Change{}, stateError(fmt.Sprintf("undo rollout %d: it is undone already", id))
 	}
 	if when == "" {
 		when = r.When
 	}
 	if when != Now && when != Boot {
-		return coord.Change{}, fmt.Errorf("undo rollout %d: when is %q, neither now nor boot: %w", id, when, ErrState)
+		return coord.Change{}, stateError(fmt.Sprintf("undo rollout %d: when is %q, neither now nor boot", id, when))
 	}
 	f := newFollows(s)
 	made := r.All && r.Ring == len(r.Rings)-1 // the current version

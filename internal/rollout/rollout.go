@@ -41,8 +41,14 @@ var (
 	// ErrConflict: another rollout has to be looked at first.
 	ErrConflict = errors.New("in the way")
 	// ErrState: the rollout is not in a state in which that can be done.
-	ErrState = errors.New("not now")
+	ErrState = errors.New("the state of the rollout does not allow it")
 )
+
+// stateError is an ErrState that says all.
+type stateError string
+
+func (e stateError) Error() string        { return string(e) }
+func (e stateError) Is(target error) bool { return target == ErrState }
 
 // When tells when a node of a ring that was declared changes.
 type When string
