@@ -55,6 +55,7 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 		lock.Close()
 		return err
 	}
+	pageOut()
 	c.member, c.lock = member, lock
 	c.client = v3client.New(member.Server)
 	return nil
