@@ -26,6 +26,8 @@ func TestBrokenCodeIsFound(t *testing.T) {
 			"		unix.Unlinkat(toDir, to, 0)\n		unix.Fsync(toDir)\n		return unix.Renameat(fromDir, from, toDir, to)", kill},
 		{"a whiteout is put in two steps", "replica/remove.go", "		err = unix.Renameat(work, tmp, fd, p.name)",
 			"		unix.Unlinkat(fd, p.name, 0)\n		unix.Fsync(fd)\n		err = unix.Renameat(work, tmp, fd, p.name)", kill},
+		{"a new file has its name before it is whole", "replica/create.go", "	if err := unix.Linkat(file, ",
+			"	unix.Mknodat(fd, p.name, unix.S_IFREG|0o600, 0)\n	unix.Fsync(fd)\n	unix.Unlinkat(fd, p.name, 0)\n	if err := unix.Linkat(file, ", kill},
 		{"a switch is not announced", "replica/switch.go", "if err := s.record(recordIntent, steps.at, list); err != nil {", "if err := error(nil); err != nil {", power},
 	} {
 		t.Run(c.name, func(t *testing.T) {
