@@ -216,7 +216,7 @@ func printVersion(w io.Writer, v control.Version) {
 	row(w, "kernel", v.Kernel)
 	row(w, "durability", v.Durable)
 	if v.Watch != nil {
-		row(w, "master", watchText(v.Watch, time.Now()))
+		row(w, "watch", watchText(v.Watch, time.Now()))
 	}
 	row(w, "nodes", strings.Join(v.Nodes, " "))
 	if v.Problem != "" {

@@ -257,7 +257,7 @@ func (d *daemon) Watch(ctx context.Context, r control.WatchRequest) (control.Wat
 	im, ok := d.cluster().Image(cluster.ImageName(r.Image))
 	_, watched := d.declared().state.Watches[r.Image]
 	if !ok && !(r.Off && watched) { // what has left the description may be watched still
-		return control.Watch{}, control.Errorf(control.NotFound, "watch %s: the description has no such image", r.Image)
+		return control.Watch{}, control.Errorf(control.NotFound, "watch %s: the description has no such image", r.Image).WithHint("dim image ls lists the images")
 	}
 	w := coord.Watch{Server: string(d.server), Rollout: r.Rollout, Debounce: time.Duration(r.Debounce * float64(time.Second)), Declared: time.Now().UTC()}
 	if w.Debounce == 0 {
@@ -272,7 +272,7 @@ func (d *daemon) Watch(ctx context.Context, r control.WatchRequest) (control.Wat
 	case !ok:
 		return control.Watch{}, control.Errorf(control.Invalid, "watch %s: its master is %s, but only dir: can be watched", r.Image, im.Master)
 	case w.Rollout != "" && w.Rollout != "now" && w.Rollout != "boot":
-		return control.Watch{}, control.Errorf(control.Invalid, "watch %s: nodes cannot follow at %q", r.Image, w.Rollout)
+		return control.Watch{}, control.Errorf(control.Invalid, "watch %s: nodes cannot follow at %q", r.Image, w.Rollout).WithHint("--rollout now or --rollout boot")
 	case w.Debounce < leastDebounce || w.Debounce > mostDebounce:
 		return control.Watch{}, control.Errorf(control.Invalid, "watch %s: a quiet of %v is not between %v and %v", r.Image, w.Debounce, leastDebounce, mostDebounce)
 	}
