@@ -2,5 +2,5 @@
 // replica and do file operations while the server is killed, switched and filled up; QEMU guests boot from firmware to a login.
 //
 // They need root and the packages of `dist/deps lab`, and run when DIM_E2E is set: `make e2e`. With DIM_LAB_MASTER=DIR a copy of that
-// directory is the master instead of a fresh installation. With DIM_LONG a thousand switches stand where some are else: `make long`.
+// directory, which `lab master DIR` makes, is the master instead of a fresh installation. With DIM_LONG a thousand switches stand where some are else: `make long`.
 package e2e

@@ -1,9 +1,9 @@
 // Lab raises a whole cluster on this machine for developers, in a network namespace, and takes it down again:
 //
 //	lab demo      boot two diskless machines from one server and change the master under them
-//	lab master D  install the demonstration's master into the directory D
+//	lab master D  install the demonstration's master into the directory D, unless it is there
 //
-// Both need root. What is made is removed at the end, whatever happens.
+// Both need root. What the demonstration makes is removed at the end, whatever happens.
 package main
 
 import (
@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"dim/internal/lab"
 )
 
 func main() {
@@ -30,8 +28,8 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) == 1 && args[0] == "demo":
 		return demo(ctx)
-	case len(args) == 2 && args[0] == "master":
-		return lab.BuildMaster(ctx, lab.MasterSpec{Dir: args[1], Log: os.Stderr})
+	case len(args) > 0 && args[0] == "master":
+		return master(ctx, args[1:])
 	}
-	return fmt.Errorf("usage: lab demo | lab master DIR")
+	return fmt.Errorf("usage: lab demo | lab master DIR [PACKAGE …] (lab master --help tells more)")
 }

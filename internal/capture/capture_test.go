@@ -65,9 +65,9 @@ func (l *lab) entries(v image.Version) map[string]*image.Entry {
 }
 
 func TestARealMaster(t *testing.T) {
-	master := os.Getenv("DIM_TEST_MASTER")
+	master := os.Getenv("DIM_LAB_MASTER")
 	if master == "" {
-		t.Skip("needs an installed tree, named by DIM_TEST_MASTER, and takes more than 5 s")
+		t.Skip("needs an installed root in DIM_LAB_MASTER, and takes more than 5 s")
 	}
 	l := newLab(t)
 	l.o.Dir = master

@@ -10,12 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // MasterSpec tells BuildMaster what to install.
 type MasterSpec struct {
 	Dir           string   // made by BuildMaster; must not exist
 	Packages      []string // in addition to MasterPackages
+	Offline       []string // what it can install without a network: these and all that they need are in OfflineAt
 	AuthorizedKey string   // one line for root's authorized_keys
 	Log           io.Writer
 }
@@ -28,13 +30,24 @@ func MasterPackages() []string {
 	}
 }
 
+// OfflineAt is where a master has the packages of MasterSpec.Offline, as a repository for apt: `deb [trusted=yes] file:/srv/repo ./`.
+const OfflineAt = "/srv/repo"
+
 // BuildMaster installs Debian 12 into a directory with mmdebstrap and leaves it as Debian's installer would: with an fstab that names
 // disks by UUID, a network card that asks DHCP, a host name of its own. Nothing in it knows of DIM.
 func BuildMaster(ctx context.Context, s MasterSpec) error {
-	pkgs := strings.Join(append(MasterPackages(), s.Packages...), ",")
-	cmd := exec.CommandContext(ctx, "mmdebstrap", "--mode=root", "--variant=minbase", "--include="+pkgs,
-		"--aptopt=Acquire::Retries \"3\"", "--dpkgopt=force-unsafe-io", "bookworm", s.Dir) // a lost master is made again
+	args := []string{
+		"--mode=root", "--variant=minbase", "--include=" + strings.Join(append(MasterPackages(), s.Packages...), ","),
+		"--aptopt=Acquire::Retries \"3\"", "--dpkgopt=force-unsafe-io", // a lost master is made again
+	}
+	if len(s.Offline) > 0 {
+		args = append(args, "--customize-hook="+strings.NewReplacer("REPO", OfflineAt, "PACKAGES", strings.Join(s.Offline, " ")).Replace(stockOffline))
+	}
+	cmd := exec.CommandContext(ctx, "mmdebstrap", append(args, "bookworm", s.Dir)...)
 	cmd.Stdout, cmd.Stderr = s.Log, s.Log
+	// mmdebstrap mounts /proc and /sys in the new root. In mounts of its own they go with it, however it ends, and nobody removes through them.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build master %s: mmdebstrap: %w", s.Dir, err)
 	}
@@ -45,6 +58,55 @@ func BuildMaster(ctx context.Context, s MasterSpec) error {
 	}
 	return AsInstalled(s.Dir, s.AuthorizedKey)
 }
+
+// asked tells what a master is made for.
+func (s *MasterSpec) asked() string {
+	return fmt.Sprintf("%q %q\n", append(MasterPackages(), s.Packages...), s.Offline)
+}
+
+// EnsureMaster is BuildMaster, unless Dir is there and was made for the same packages: the file Dir.packages tells. A Dir that was made
+// for others is replaced; one without that file is not ours, and an error.
+func EnsureMaster(ctx context.Context, s MasterSpec) error {
+	note, asked := s.Dir+".packages", s.asked()
+	made, err := os.ReadFile(note)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(s.Dir); err == nil {
+		switch string(made) {
+		case asked:
+			return nil
+		case "":
+			return fmt.Errorf("build master %s: it is there, and %s does not say what it was made for", s.Dir, note)
+		}
+	}
+	dir, half := s.Dir, s.Dir+".half"
+	if err := errors.Join(os.RemoveAll(half), os.MkdirAll(filepath.Dir(dir), 0o755)); err != nil {
+		return err
+	}
+	s.Dir = half
+	if err := BuildMaster(ctx, s); err != nil {
+		return errors.Join(err, os.RemoveAll(half))
+	}
+	for _, old := range []string{note, dir} {
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(half, dir); err != nil {
+		return err
+	}
+	return os.WriteFile(note, []byte(asked), 0o644)
+}
+
+// stockOffline runs on this machine; $1 is the master.
+const stockOffline = `set -e; repo="$1REPO"; mkdir -p "$repo/partial"
+	APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --download-only -o Dir::Cache::Archives="$repo/" install PACKAGES
+	cd "$repo"; rm -rf partial lock
+	for p in *.deb; do
+		dpkg-deb -f "$p"
+		printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$p" "$(stat -c %s "$p")" "$(sha256sum <"$p" | cut -d" " -f1)"
+	done >Packages`
 
 // AsInstalled writes the files that Debian's installer writes.
 func AsInstalled(dir, key string) error {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ type UMLSpec struct {
 	Init string            // path of a static program
 	Put  map[string]string // further files for the guest's root: path in it → path here
 	Addr netip.Prefix
+	MB   int // of memory; 0: 512
 }
 
 // UML is a running User Mode Linux guest. Its console can be waited upon; Agent calls its init.
@@ -42,7 +44,7 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 		return nil, err
 	}
 	// ctx bounds the boot, not the life.
-	cmd := s.Net.Command(context.WithoutCancel(ctx), "env", "TMPDIR=/dev/shm", "linux.uml", "mem=512M", "umid="+s.Net.Name+s.Name,
+	cmd := s.Net.Command(context.WithoutCancel(ctx), "env", "TMPDIR=/dev/shm", "linux.uml", fmt.Sprintf("mem=%dM", cmp.Or(s.MB, 512)), "umid="+s.Net.Name+s.Name,
 		"rootfstype=hostfs", "rootflags="+root, "rw", "init=/init", "vec0:transport=tap,ifname="+tap+",depth=128,gro=1",
 		"con=null", "con0=null,fd:1", "con1=null", "ssl=null", "quiet",
 		"agent.if=vec0", "agent.addr="+s.Addr.String(), "agent.modules=/modules")
