@@ -36,6 +36,7 @@ type cluster struct {
 	t        *testing.T
 	store    *store.Store
 	versions []image.Version
+	keep     int // how many snapshots of the layer are kept
 }
 
 // newCluster captures a master with a directory for each worker, and another one whose files in m are others.
@@ -73,12 +74,19 @@ func (c *cluster) open(dir string, durability replica.Durability, version int) (
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := s.Attach(replica.Spec{Node: "n01", Image: "compute", Version: c.versions[version]})
+	r, err := s.Attach(replica.Spec{Node: "n01", Image: "compute", Version: c.versions[version], Rules: c.rules()})
 	return s, r, err
 }
 
+func (c *cluster) rules() replica.Rules {
+	return replica.Rules{Snapshots: replica.SnapshotRule{Keep: c.keep}}
+}
+
 func (c *cluster) to(set *replica.Set, r *replica.Replica, version int) error {
-	_, err := set.Switch(context.Background(), []replica.Move{{Replica: r, Version: c.versions[version]}})
+	rep, err := set.Switch(context.Background(), []replica.Move{{Replica: r, Version: c.versions[version], Rules: c.rules()}})
+	for _, m := range rep.Missed {
+		err = errors.Join(err, m.Err)
+	}
 	return err
 }
 

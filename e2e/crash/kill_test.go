@@ -32,7 +32,7 @@ const asServer = "DIM_CRASH_SERVER"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(asServer); dir != "" {
-		if err := serve(dir, os.Args[1]); err != nil {
+		if err := serve(dir, os.Args[1], os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -48,14 +48,17 @@ func (e export) Mount(context.Context, netip.AddrPort, string) (vfs.FS, error) {
 func (e export) Find(netip.AddrPort, vfs.Handle) (vfs.FS, error)               { return e.r, nil }
 func (e export) Paths() []string                                               { return []string{"/"} }
 
-// serve serves NFS until its input ends. It prints its address first; then it takes the numbers of versions to switch to, and prints
-// each when that is done.
-func serve(dir, version string) error {
+// serve serves NFS until its input ends. It prints its address first; then it takes what to do, and prints it when that is done: the numbers of
+// versions to switch to, or the stamps of snapshots to put back.
+func serve(dir, version, keep string) error {
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
 	if err != nil {
 		return err
 	}
 	c := &cluster{store: s}
+	if c.keep, err = strconv.Atoi(keep); err != nil {
+		return err
+	}
 	if c.versions, err = s.Versions("compute"); err != nil {
 		return err
 	}
@@ -77,11 +80,13 @@ func serve(dir, version string) error {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		if v, err = strconv.Atoi(in.Text()); err == nil {
 			err = c.to(set, r, v)
+		} else {
+			_, err = r.Rewind(replica.Rewinding{To: in.Text()})
 		}
 		if err != nil {
 			return err
 		}
-		fmt.Println(v)
+		fmt.Println(in.Text())
 	}
 	return nil
 }
@@ -94,9 +99,9 @@ type server struct {
 	addr string
 }
 
-func startServer(t *testing.T, dir string, version int) *server {
+func (c *cluster) startServer(t *testing.T, dir string, version int) *server {
 	t.Helper()
-	s := &server{cmd: exec.Command(os.Args[0], strconv.Itoa(version))}
+	s := &server{cmd: exec.Command(os.Args[0], strconv.Itoa(version), strconv.Itoa(c.keep))}
 	s.cmd.Env = append(os.Environ(), asServer+"="+dir)
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
@@ -119,12 +124,15 @@ func (s *server) kill() {
 }
 
 // to switches the server's replica.
-func (s *server) to(version int) error {
-	if _, err := fmt.Fprintln(s.in, version); err != nil {
+func (s *server) to(version int) error { return s.do(strconv.Itoa(version)) }
+
+// do has the server do what it takes a line for.
+func (s *server) do(what string) error {
+	if _, err := fmt.Fprintln(s.in, what); err != nil {
 		return err
 	}
 	line, err := s.out.ReadString('\n')
-	if err == nil && strings.TrimSpace(line) != strconv.Itoa(version) {
+	if err == nil && strings.TrimSpace(line) != what {
 		err = errors.New("the server said " + line)
 	}
 	return err
@@ -150,15 +158,21 @@ func TestAcknowledgedIsThereWhenTheServerIsKilled(t *testing.T) {
 	all, now := newWorkers(t, r, seed), shown{}
 	must(t, set.Close())
 	for i := 0; i < rounds(6) && !t.Failed(); i++ {
-		s := startServer(t, dir, now.version)
+		s := c.startServer(t, dir, now.version)
 		m := newSwitcher(now, s.to)
-		killUnderLoad(t, s, all, m, random)
+		killUnderLoad(t, s, all, m, func() {
+			target := random.IntN(40)
+			for acked := 0; acked < target && !t.Failed(); acked, _ = all[0].span() {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(time.Duration(random.IntN(2000)) * time.Microsecond)
+		})
 		now = lookAfterKill(t, c, dir, all, m, random)
 	}
 }
 
-// killUnderLoad kills s in the middle of what the workers do.
-func killUnderLoad(t *testing.T, s *server, all []*worker, m *switcher, random *rand.Rand) {
+// killUnderLoad kills s in the middle of what the workers do, when wait returns.
+func killUnderLoad(t *testing.T, s *server, all []*worker, m *switcher, wait func()) {
 	var killed atomic.Bool
 	var wg sync.WaitGroup
 	run := func(work func(fs vfs.FS, more func() bool) error) {
@@ -175,11 +189,7 @@ func killUnderLoad(t *testing.T, s *server, all []*worker, m *switcher, random *
 		run(w.work)
 	}
 	run(m.work)
-	target := random.IntN(40)
-	for acked := 0; acked < target && !t.Failed(); acked, _ = all[0].span() {
-		time.Sleep(time.Millisecond)
-	}
-	time.Sleep(time.Duration(random.IntN(2000)) * time.Microsecond)
+	wait()
 	killed.Store(true)
 	s.kill()
 	wg.Wait()

@@ -16,7 +16,7 @@ func TestBrokenCodeIsFound(t *testing.T) {
 	if os.Getenv("DIM_CRASH_TEETH") == "" {
 		t.Skip("builds the tests several times over: set DIM_CRASH_TEETH=1")
 	}
-	const power, kill = "PowerGoes", "ServerIsKilled"
+	const power, kill, shots = "PowerGoes", "ServerIsKilled", "SnapshotsAreWhole"
 	for _, c := range []struct{ name, file, old, broken, test string }{
 		{"names are not synced", "replica/op.go", "if len(o.dirty) == 0 && !o.others {", "if true {", power},
 		{"content is not synced", "replica/write.go", "err := r.set.sync(commit.Changes{Data: []*fds.File{f}})", "_ = commit.Changes{}\n	var err error", power},
@@ -29,6 +29,9 @@ func TestBrokenCodeIsFound(t *testing.T) {
 		{"a new file has its name before it is whole", "replica/create.go", "	if err := unix.Linkat(file, ",
 			"	unix.Mknodat(fd, p.name, unix.S_IFREG|0o600, 0)\n	unix.Fsync(fd)\n	unix.Unlinkat(fd, p.name, 0)\n	if err := unix.Linkat(file, ", kill},
 		{"a switch is not announced", "replica/switch.go", "if err := s.record(recordIntent, steps.at, list); err != nil {", "if err := error(nil); err != nil {", power},
+		{"a snapshot has its name before it is whole", "replica/snapshot.go", `halfMade     = "#new-"`, `halfMade     = ""`, shots},
+		{"a layer is put back in two steps", "replica/sift.go", "	err := unix.Renameat2(area, built, dir, upper, unix.RENAME_EXCHANGE)", "	err := error(unix.EINVAL)", shots},
+		{"files are linked that have changed since", "replica/snapshot.go", "|| nanos(e.st.Ctim) > t.until {", "{", shots},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, err := runBroken(t, filepath.Join("../../internal", c.file), c.old, c.broken, c.test)

@@ -1,0 +1,257 @@
+package crash
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/internal/replica"
+)
+
+// keeper knows what each snapshot may show.
+type keeper struct {
+	t       *testing.T
+	c       *cluster
+	dir     string
+	moments []moment
+	exact   map[string]state // of those that were taken when nobody wrote
+	ended   map[string]int   // how restores that were killed ended
+}
+
+// inASwitch returns in the middle of one of the first switches that begin.
+func (k *keeper) inASwitch(begun <-chan struct{}, random *rand.Rand) {
+	for range 1 + random.IntN(3) {
+		select {
+		case <-begun:
+		case <-time.After(time.Minute):
+			k.t.Error("no switch begins")
+		}
+	}
+	time.Sleep(time.Duration(random.Int64N(int64(switchTakes))))
+}
+
+// switchTakes is about how long the snapshot of a switch takes here; later nothing new can happen.
+const switchTakes = 20 * time.Millisecond
+
+// moment is a span of time in which a snapshot may have been taken, and what the workers were doing.
+type moment struct {
+	from, to  time.Time
+	all       []*worker
+	low, high []int
+}
+
+// during does what may take a snapshot.
+func (k *keeper) during(all []*worker, do func() error) error {
+	m := moment{all: slices.Clone(all), from: time.Now()}
+	for _, w := range all {
+		acked, _ := w.span()
+		m.low = append(m.low, acked)
+	}
+	err := do()
+	for _, w := range m.all {
+		_, begun := w.span()
+		m.high = append(m.high, begun)
+	}
+	m.to = time.Now()
+	k.moments = append(k.moments, m)
+	return err
+}
+
+// Each switch takes a snapshot under load, and the server is killed at any time; then it is killed while a snapshot is put back. Whatever is called a
+// snapshot shows what the layer was at one moment of the switch that took it, and the layer is what it was before a restore or after it.
+func TestSnapshotsAreWholeAfterKills(t *testing.T) {
+	dir := t.TempDir()
+	c := newCluster(t, dir)
+	c.keep = 5
+	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Synced, 0)
+	must(t, err)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	all, now := newWorkers(t, r, seed), shown{}
+	must(t, set.Close())
+	k := &keeper{t: t, c: c, dir: dir, exact: make(map[string]state), ended: make(map[string]int)}
+	for i := 0; i < rounds(3) && !t.Failed(); i++ {
+		s := c.startServer(t, dir, now.version)
+		begun := make(chan struct{}, 1)
+		m := newSwitcher(now, func(version int) error {
+			return k.during(all, func() error {
+				select {
+				case begun <- struct{}{}:
+				default:
+				}
+				return s.to(version)
+			})
+		})
+		killUnderLoad(t, s, all, m, func() { k.inASwitch(begun, random) })
+		must(t, k.during(all, func() error {
+			now = lookAfterKill(t, c, dir, all, m, random)
+			return nil
+		}))
+		if !t.Failed() {
+			took := k.putBack(now.version, random)
+			now.saved = k.killWhilePuttingBack(now.version, took, random)
+		}
+	}
+	t.Logf("killed restores: %v", k.ended)
+}
+
+func (k *keeper) open(version int) (*replica.Set, *replica.Replica) {
+	k.t.Helper()
+	set, r, err := k.c.open(filepath.Join(k.dir, "replicas"), replica.Synced, version)
+	must(k.t, err)
+	return set, r
+}
+
+func everything(t *testing.T, r *replica.Replica) state {
+	t.Helper()
+	is := make(state)
+	must(t, observe(r, r.Root(), "", make(map[uint64]*entry), is))
+	return is
+}
+
+// putBack restores a snapshot and looks at it, then undoes that. It returns how long a restore takes.
+func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
+	set, r := k.open(version)
+	defer set.Close()
+	list, err := r.Snapshots()
+	must(k.t, err)
+	if len(list) == 0 {
+		return 0
+	}
+	one, before := list[0], everything(k.t, r) // mostly that on which the server was killed
+	if random.IntN(3) == 0 {
+		one = list[random.IntN(len(list))]
+	}
+	started := time.Now()
+	done, err := r.Rewind(replica.Rewinding{To: one.ID()})
+	must(k.t, err)
+	took = time.Since(started)
+	then := everything(k.t, r)
+	k.check(r, &one, then)
+	if done.Undo == "" {
+		k.same("a restore that changes nothing", then, before)
+		return took
+	}
+	k.exact[done.Undo] = before
+	back, err := r.Rewind(replica.Rewinding{To: done.Undo})
+	must(k.t, err)
+	k.same("an undone restore", everything(k.t, r), before)
+	k.exact[back.Undo] = then
+	return took
+}
+
+// check wants what a snapshot shows to be what the layer was when it was taken.
+func (k *keeper) check(r *replica.Replica, one *replica.Snapshot, then state) {
+	k.t.Helper()
+	if exact := k.exact[one.ID()]; exact != nil {
+		for i := range workers {
+			w := fmt.Sprint("w", i)
+			k.same("snapshot "+one.ID(), below(then, w), below(exact, w))
+		}
+		return
+	}
+	for _, m := range k.moments {
+		if one.Stamp.Before(m.from) || one.Stamp.After(m.to) {
+			continue
+		}
+		for i, w := range m.all {
+			if _, err := w.check(r, m.low[i], m.high[i]); err != nil {
+				k.t.Errorf("snapshot %s, %s: %v", one.ID(), one.Why, err)
+			}
+		}
+		return
+	}
+	k.t.Errorf("snapshot %s, %s: of no switch", one.ID(), one.Why)
+}
+
+// below is what of s is in a directory. What is in m depends on the version too.
+func below(s state, dir string) state {
+	s = maps.Clone(s)
+	maps.DeleteFunc(s, func(path string, _ *entry) bool { return path != dir && !strings.HasPrefix(path, dir+"/") })
+	return s
+}
+
+func (k *keeper) same(what string, is, want state) {
+	k.t.Helper()
+	if !is.equal(want) {
+		k.t.Errorf("%s shows\n%s\nwhich it never showed; it was\n%s", what, text(is), text(want))
+	}
+}
+
+// killWhilePuttingBack has a server restore the newest snapshot and kills it. It leaves the layer as it was, and returns how many entries are in the
+// saved area.
+func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *rand.Rand) (saved int) {
+	set, r := k.open(version)
+	list, err := r.Snapshots()
+	must(k.t, err)
+	before, then := everything(k.t, r), state(nil)
+	if len(list) > 0 && took > 0 {
+		then = k.exact[list[0].ID()]
+	}
+	must(k.t, set.Close())
+	if then != nil {
+		s := k.c.startServer(k.t, k.dir, version)
+		done := make(chan error, 1)
+		go func() { done <- s.do(list[0].ID()) }()
+		select {
+		case <-done:
+		case <-time.After(time.Duration(random.Int64N(int64(2 * took)))):
+		}
+		s.kill()
+	}
+	set, r = k.open(version)
+	defer set.Close()
+	k.note(r, before)
+	is := everything(k.t, r)
+	switch {
+	case then == nil:
+	case is.equal(before):
+		k.ended["before"]++
+	case is.equal(then):
+		k.ended["after"]++
+		k.undo(r, before)
+	default:
+		k.t.Errorf("after kill -9 in a restore the node shows\n%s\nwhich it never showed; it was\n%s\nand was to be\n%s", text(is), text(before), text(then))
+	}
+	if _, err := set.Expire(); err != nil {
+		k.t.Error(err)
+	}
+	checked, err := r.Check()
+	must(k.t, err)
+	for _, p := range checked.Problems {
+		k.t.Errorf("after kill -9 in a restore: %+v", p)
+	}
+	all, err := r.Saved()
+	must(k.t, err)
+	return len(all)
+}
+
+// note notes what the snapshots show that restores took of the layer before they were killed.
+func (k *keeper) note(r *replica.Replica, before state) {
+	k.t.Helper()
+	list, err := r.Snapshots()
+	must(k.t, err)
+	for _, one := range list {
+		if one.Why == "restore" && k.exact[one.ID()] == nil {
+			k.exact[one.ID()] = before
+		}
+	}
+}
+
+// undo puts back what a restore that was killed kept first.
+func (k *keeper) undo(r *replica.Replica, before state) {
+	k.t.Helper()
+	list, err := r.Snapshots()
+	must(k.t, err)
+	then := everything(k.t, r)
+	back, err := r.Rewind(replica.Rewinding{To: list[0].ID()})
+	must(k.t, err)
+	k.exact[back.Undo] = then
+	k.same("an undone restore", everything(k.t, r), before)
+}
