@@ -10,9 +10,11 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"dim/internal/xzlimit"
 )
 
-// maxModule bounds what a compressed module may unpack to. The largest drivers of cards have some 5 MB.
+// maxModule bounds what a compressed module may unpack to, and the memory that this may take. The largest drivers of cards have some 5 MB.
 const maxModule = 128 << 20
 
 // unpack returns a module's plain ELF file. They are stored uncompressed: the kernel of the node need not know
@@ -22,12 +24,12 @@ func unpack(name string, b []byte) ([]byte, error) {
 	var err error
 	switch {
 	case strings.HasSuffix(name, ".xz"):
-		r, err = xz.NewReader(bytes.NewReader(b))
+		r, err = xz.NewReader(xzlimit.New(bytes.NewReader(b), maxModule))
 	case strings.HasSuffix(name, ".gz"):
 		r, err = gzip.NewReader(bytes.NewReader(b))
 	case strings.HasSuffix(name, ".zst"):
 		var d *zstd.Decoder
-		if d, err = zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1)); err == nil {
+		if d, err = zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxModule)); err == nil {
 			defer d.Close()
 			r = d
 		}

@@ -10,10 +10,15 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"dim/internal/xzlimit"
 )
 
 // maxWindow is the largest window of zstd that is taken: that of --long=29.
 const maxWindow = 512 << 20
+
+// maxDictionary is the largest dictionary of xz that is taken: twice that of xz -9.
+const maxDictionary = 128 << 20
 
 // Decompress returns what r holds; the first bytes tell how it is compressed, if it is. The caller closes it, which does not
 // close r.
@@ -33,7 +38,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		}
 		return z.IOReadCloser(), nil
 	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
-		x, err := xz.NewReader(b)
+		x, err := xz.NewReader(xzlimit.New(b, maxDictionary))
 		return io.NopCloser(x), err
 	case bytes.HasPrefix(magic, []byte("BZh")):
 		return io.NopCloser(bzip2.NewReader(b)), nil
