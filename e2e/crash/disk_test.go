@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -112,7 +113,16 @@ func (d *disk) serve() string {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			d.t.Errorf("unmount %s: %v", dir, err)
 		}
-		srv.Wait()
+		ended := make(chan struct{})
+		go func() {
+			srv.Wait()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			d.t.Log("the disk is still mounted elsewhere: a process that has mounts of its own was started meanwhile")
+		}
 	})
 	must(d.t, srv.WaitMount())
 	return filepath.Join(dir, diskName)

@@ -3,6 +3,7 @@ package crash
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -51,8 +52,14 @@ func TestADiskThatFailsLosesNothingAcknowledged(t *testing.T) {
 	d.breakWith(nil)
 	must(t, set.Close())
 	must(t, unix.Unmount(d.dir, 0))
+	goOn(t, c, d, all)
+}
+
+// goOn mounts the disk again, and wants all that the workers were told of to be there, and more changes to be taken.
+func goOn(t *testing.T, c *cluster, d *disk, all []*worker) {
+	t.Helper()
 	dir := d.mount(filepath.Join(d.base, "fuse", diskName), "again", 0)
-	set, r, err = c.open(filepath.Join(dir, "replicas"), replica.Synced, 0)
+	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Synced, 0)
 	must(t, err)
 	defer set.Close()
 	for i, w := range all {
@@ -62,6 +69,89 @@ func TestADiskThatFailsLosesNothingAcknowledged(t *testing.T) {
 		all[i] = newWorker(w.dir, w.rand.Uint64(), is)
 		n := 0
 		must(t, all[i].work(r, func() bool { n++; return n < 20 }))
+	}
+}
+
+// TestADiskThatTheKernelStopsLosesNothingAcknowledged has ext4 find an error in the middle of the work, on which it takes no changes any more: the nodes
+// are told, what they had can be read, and all of it is there after fsck.
+func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
+	c := newCluster(t, t.TempDir())
+	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-e", "remount-ro")
+	trigger := d.trigger()
+	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Synced, 0)
+	must(t, err)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	all := newWorkers(t, r, seed)
+	own, err := r.Create(root, r.Root(), "own", &vfs.Create{Attr: mode(0o600)})
+	must(t, err)
+	var wg sync.WaitGroup
+	for _, w := range all {
+		wg.Go(func() {
+			err := w.work(r, func() bool { return true })
+			if !errors.Is(err, vfs.EIO) && !errors.Is(err, vfs.EROFS) {
+				t.Errorf("the node is told %v", err)
+			}
+		})
+	}
+	for acked := 0; acked < 20 && !t.Failed(); acked, _ = all[0].span() {
+		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+	must(t, os.WriteFile(trigger, []byte("test"), 0))
+	wg.Wait()
+	refusesChanges(t, r, own.Handle)
+	if err := c.to(set, r, 1); err == nil || r.Version().Digest != c.versions[0].Digest {
+		t.Errorf("a switch: %v, the node has version %d", err, r.Version().Number)
+	}
+	for _, w := range all {
+		low, high := w.span()
+		if _, err := w.check(r, low, high); err != nil {
+			t.Errorf("read from the stopped disk: %v", err)
+		}
+	}
+	_ = unix.Mount("", d.dir, "", unix.MS_REMOUNT, "") // it takes a fsck
+	refusesChanges(t, r, own.Handle)
+	must(t, set.Close())
+	must(t, unix.Unmount(d.dir, 0))
+	// Not -p: the kernel writes the superblock at once, and with it the start of a list of removed files that the journal does not know of.
+	cmd := exec.Command("e2fsck", "-fy", filepath.Join(d.base, "fuse", diskName))
+	if out, err := cmd.CombinedOutput(); err != nil && cmd.ProcessState.ExitCode() != 1 { // 1: errors were corrected
+		t.Errorf("%v: %v\n%s", cmd, err, out)
+	}
+	goOn(t, c, d, all)
+}
+
+// trigger is the file of the kernel's by which the disk's ext4 finds an error.
+func (d *disk) trigger() string {
+	d.t.Helper()
+	var st unix.Stat_t
+	must(d.t, unix.Stat(d.dir, &st))
+	file := fmt.Sprintf("/sys/fs/ext4/loop%d/trigger_fs_error", unix.Minor(st.Dev))
+	if _, err := os.Stat(file); err != nil {
+		d.t.Skipf("needs a kernel that can be told of an error: %v", err)
+	}
+	return file
+}
+
+// refusesChanges wants every change to be refused as on a local disk of that kind.
+func refusesChanges(t *testing.T, r *replica.Replica, file vfs.Handle) {
+	t.Helper()
+	attr := mode(0o640)
+	changes := map[string]func() error{
+		"create":   func() error { _, err := r.Create(root, r.Root(), "new", &vfs.Create{Attr: attr}); return err },
+		"mkdir":    func() error { _, err := r.Mkdir(root, r.Root(), "new", &attr); return err },
+		"symlink":  func() error { _, err := r.Symlink(root, r.Root(), "new", "to", &vfs.SetAttr{}); return err },
+		"link":     func() error { _, err := r.Link(root, file, r.Root(), "new"); return err },
+		"rename":   func() error { _, err := r.Rename(root, r.Root(), "own", r.Root(), "new"); return err },
+		"remove":   func() error { _, err := r.Remove(root, r.Root(), "own"); return err },
+		"chmod":    func() error { _, err := r.SetAttr(root, file, &attr); return err },
+		"truncate": func() error { _, err := r.SetAttr(root, file, &vfs.SetAttr{Valid: vfs.SetSize, Size: 5}); return err },
+		"write":    func() error { _, err := r.Write(root, file, []byte("x"), 0, vfs.FileSync); return err },
+	}
+	for what, do := range changes {
+		if err := do(); err != vfs.EROFS && err != vfs.EIO {
+			t.Errorf("%s on a stopped disk: %v", what, err)
+		}
 	}
 }
 
