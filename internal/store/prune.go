@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -126,22 +127,44 @@ func (s *Store) sweep(ctx context.Context, g *Garbage) error {
 	return nil
 }
 
-// bringing tells who brings objects now, as far as named locks tell.
+// bringing tells who brings objects now, as far as named locks tell. It takes none of them, not for a moment: who wants one just then would be
+// refused.
 func (s *Store) bringing() string {
+	held := flocked()
 	names, _ := os.ReadDir(s.path(locksDir))
 	for _, e := range names {
-		if e.Name() == pruneLock || e.Name() == versionsLock {
+		info, err := e.Info()
+		if err != nil || e.Name() == pruneLock || e.Name() == versionsLock {
 			continue
 		}
-		lock, err := s.Lock(e.Name())
-		if locked, ok := errors.AsType[*LockedError](err); ok {
-			return fmt.Sprintf("%s: %s", locked.Name, locked.Holder)
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || !held[strconv.FormatUint(st.Ino, 10)] {
+			continue
 		}
-		if err == nil {
-			lock.Unlock()
+		f, err := os.Open(s.path(locksDir, e.Name()))
+		if err != nil {
+			continue
 		}
+		defer f.Close()
+		return fmt.Sprintf("%s: %s", e.Name(), holder(f))
 	}
 	return "another process"
+}
+
+// flocked returns the inode numbers of the files that are locked by flock(2), of any file system.
+func flocked() map[string]bool {
+	held := make(map[string]bool)
+	b, _ := os.ReadFile("/proc/locks") // proc_locks(5): "1: FLOCK  ADVISORY  WRITE 12 fe:00:345 0 EOF"; "1: -> FLOCK …" waits
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) < 6 || fields[1] != "FLOCK" {
+			continue
+		}
+		if at := strings.Split(fields[5], ":"); len(at) == 3 {
+			held[at[2]] = true
+		}
+	}
+	return held
 }
 
 // marker marks what is in use.

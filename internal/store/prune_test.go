@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"dim/internal/image"
@@ -139,6 +140,32 @@ func TestNothingIsRemovedWhileObjectsComeIn(t *testing.T) {
 	hold.Unlock()
 	if _, err := s.Sweep(context.Background(), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who begins a capture just then is not refused for it.
+func TestASweepThatIsRefusedTakesNoLocks(t *testing.T) {
+	s := open(t, t.TempDir())
+	must(s.Lock("capture-idle"))(t).Unlock()
+	hold := must(s.Hold())(t)
+	defer hold.Unlock()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop.Store(true)
+	wg.Go(func() {
+		for !stop.Load() {
+			if _, err := s.Sweep(context.Background(), nil); err == nil {
+				t.Error("swept while somebody held objects")
+			}
+		}
+	})
+	for range 100 {
+		lock, err := s.Lock("capture-idle")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock.Unlock()
 	}
 }
 
