@@ -57,6 +57,7 @@ type Call struct {
 	refused Accept
 	denied  Deny
 	failed  bool
+	batch   batch // of calls that were served with this memory and are not counted yet
 }
 
 // Context ends when the server shuts down.

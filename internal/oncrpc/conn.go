@@ -50,12 +50,13 @@ type conn struct {
 	fragments Encoder // of a record whose last fragment is not there yet
 	recOwn    *buffer // memory of the record returned last
 	call      *Call
-	patient   *slot // to be run outside of readable
-	patientIn int   // its record's size
-	drained   bool  // the socket had no more when it was read last
-	quiet     int64 // tick since when nothing came, 0 when something did
-	partial   int64 // tick at which the unfinished record was first waited for
-	last      time.Duration
+	patient   *slot         // to be run outside of readable
+	patientIn int           // its record's size
+	drained   bool          // the socket had no more when it was read last
+	quiet     int64         // tick since when nothing came, 0 when something did
+	partial   int64         // tick at which the unfinished record was first waited for
+	since     time.Duration // when the calls came that are not counted yet
+	tick      int64         // Server.ticks when the last one was counted
 	err       error
 
 	mu    sync.Mutex
@@ -151,7 +152,9 @@ func (c *conn) readable(fd uintptr) bool {
 		c.w += n
 		c.quiet = 0
 		c.drained = n < len(p)
-		c.last = c.srv.now()
+		if !c.srv.uncounted.Load() {
+			c.since = c.srv.now()
+		}
 	}
 }
 
@@ -334,21 +337,41 @@ func (c *conn) serve(rec []byte) {
 	}
 }
 
-// account counts a call that ended now and began when the one before ended.
+// account notes a quick call that ended now, for settle.
 func (c *conn) account(s *slot, call *Call, in int) {
-	now := c.srv.now()
-	c.tally(s, call, now-c.last, in)
-	c.last = now
+	if c.srv.uncounted.Load() {
+		return
+	}
+	if !call.batch.add(s, call.Meter, in, call.size(), call.bad()) {
+		call.batch.count(c.srv, c.shard, c.srv.now()-c.since)
+		call.batch.add(s, call.Meter, in, call.size(), call.bad())
+	}
+	if c.srv.ticks.Load() != c.tick {
+		c.settle() // this one may have been slow
+	}
+}
+
+// settle counts the quick calls since the last time: they came together, and are answered together now. So the clock is read once for all of
+// them; once for each cost more than all the rest of counting. A call that takes a second is found nevertheless: a tick passes, and account lets no
+// other one be counted with it.
+func (c *conn) settle() {
+	if c.call == nil || c.call.batch.calls == 0 {
+		return
+	}
+	b, now, tick := &c.call.batch, c.srv.now(), c.srv.ticks.Load()
+	took := now - c.since
+	if took > c.srv.opt.Slow && c.call.Slow != nil && (tick != c.tick || b.calls == 1) {
+		c.call.Slow(b.last.Name, took)
+	}
+	b.count(c.srv, c.shard, took)
+	c.since, c.tick = now, tick
 }
 
 // tally counts a call that took so long.
 func (c *conn) tally(s *slot, call *Call, took time.Duration, in int) {
-	counters, out, bad := c.srv.counters[c.shard], call.size(), call.bad()
-	if m := call.Meter; m != nil {
-		counters = m.Class.shards[c.shard]
-		m.count(in, out, bad)
-	}
-	counters[s.index].count(took, in, out, bad)
+	var b batch
+	b.add(s, call.Meter, in, call.size(), call.bad())
+	b.count(c.srv, c.shard, took)
 	if took > c.srv.opt.Slow && call.Slow != nil {
 		call.Slow(s.Name, took)
 	}
@@ -356,6 +379,7 @@ func (c *conn) tally(s *slot, call *Call, took time.Duration, in int) {
 
 // flush sends the replies gathered and waits until the client takes its replies.
 func (c *conn) flush() {
+	c.settle()
 	if c.call == nil || c.call.Reply.Len() == 0 {
 		return
 	}

@@ -24,7 +24,8 @@ func (c *conn) runPatient() (relieved bool) {
 	s, call, size, own := c.patient, c.call, c.patientIn, c.recOwn
 	c.patient = nil
 	own.hold() // a new reader must not overwrite the arguments
-	begin, shared := c.last, call.Reply.own
+	c.settle()
+	begin, shared := c.since, call.Reply.own
 	shared.hold() // prior may still be looked at after the reply moved to a larger buffer
 	c.relief.prior = call.Reply.b[:call.start]
 	turn := c.relief.turn.Load() + 1
@@ -39,7 +40,8 @@ func (c *conn) runPatient() (relieved bool) {
 		if own != c.in {
 			c.dropFragments()
 		}
-		c.account(s, call, size)
+		c.since = c.srv.now()
+		c.tally(s, call, c.since-begin, size)
 		if call.full() {
 			c.flush()
 		}
@@ -76,7 +78,7 @@ func (c *conn) relieve(turn uint64) bool {
 		if len(prior) > 0 {
 			c.out.send(packet{b: prior})
 		}
-		c.last = c.srv.now()
+		c.since = c.srv.now()
 		c.serveBuffered()
 		c.read()
 	}()

@@ -77,6 +77,8 @@ type Server struct {
 	slots    chan struct{} // holds a token for each slow call that runs: each may hold a thread of the system
 	epoch    time.Time
 
+	uncounted atomic.Bool // benchmarks: nothing is counted
+
 	ctx      context.Context // of Serve, for Call.Context
 	done     chan struct{}   // closed when the helpers shall end
 	running  sync.WaitGroup

@@ -48,14 +48,14 @@ type serverCounters struct {
 	accepted, refused, stalled, broken, repeated, relieved atomic.Uint64
 }
 
-// count records one call that took d.
-func (p *procCounters) count(d time.Duration, in, out int, bad bool) {
-	p.latency[min(bits.Len64(uint64(d)/1000), LatencyBuckets-1)].Add(1)
-	p.busy.Add(uint64(d))
-	p.bytesIn.Add(uint64(in))
-	p.bytesOut.Add(uint64(out))
-	if bad {
-		p.errors.Add(1)
+// add counts the calls of one part, each of which took d.
+func (c *procCounters) add(p *part, d time.Duration) {
+	c.latency[min(bits.Len64(uint64(d)/1000), LatencyBuckets-1)].Add(p.calls)
+	c.busy.Add(p.calls * uint64(d))
+	c.bytesIn.Add(p.in)
+	c.bytesOut.Add(p.out)
+	if p.errors > 0 {
+		c.errors.Add(p.errors)
 	}
 }
 
