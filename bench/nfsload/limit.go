@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 )
 
-// limit is what mode names does, by this process on the local directory o.local and without any server: each rename and each removal is
-// followed by an fsync of the directory, as RFC 1813 demands it of a server. Each node has a directory of its own.
-func limit(o *options) error {
+// limit is changes that a server makes, by this process on the local directory o.local and without any server, each on the disk when it
+// is done, as RFC 1813 demands it. Each node has a directory of its own.
+func limit(o *options, prepare, run func(*node) error) error {
 	var nodes []*node
 	m := newMeter()
 	for i := range o.nodes {
@@ -19,34 +19,76 @@ func limit(o *options) error {
 			return err
 		}
 		defer os.RemoveAll(dir)
-		n := &node{opt: o, number: i, meter: m}
-		nodes = append(nodes, n)
+		nodes = append(nodes, &node{opt: o, number: i, meter: m})
 		o.dirs = append(o.dirs, dir)
-		for f := range n.share(o.calls) / 2 {
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("file-%d", f)), nil, 0o644); err != nil {
-				return err
-			}
-		}
-		if err := syncDir(dir); err != nil {
+		if err := errors.Join(prepare(nodes[i]), syncDir(dir)); err != nil {
 			return err
 		}
 	}
 	m.begin(os.Getpid())
-	err := each(nodes, (*node).limit)
+	err := each(nodes, run)
 	m.end(os.Getpid())
-	m.report(os.Stdout, "limit.1", len(nodes))
+	m.report(os.Stdout, o.mode+".1", len(nodes))
 	return err
 }
 
-func (n *node) limit() error {
-	dir := n.opt.dirs[n.number]
+// at is the path of a file in the node's directory.
+func (n *node) at(name string, i int) string {
+	return filepath.Join(n.opt.dirs[n.number], fmt.Sprintf("%s-%d", name, i))
+}
+
+// victims makes what names renames and removes.
+func (n *node) victims() error {
+	for i := range n.share(n.opt.calls) / 2 {
+		if err := os.WriteFile(n.at("file", i), nil, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names is what mode names does.
+func (n *node) names() error {
 	return n.parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
-		from, to := filepath.Join(dir, fmt.Sprintf("file-%d", i)), filepath.Join(dir, fmt.Sprintf("renamed-%d", i))
-		err := n.meter.call(func() error { return errors.Join(os.Rename(from, to), syncDir(dir)) })
+		err := n.change(func() error { return os.Rename(n.at("file", i), n.at("renamed", i)) })
 		if err != nil {
 			return err
 		}
-		return n.meter.call(func() error { return errors.Join(os.Remove(to), syncDir(dir)) })
+		return n.change(func() error { return os.Remove(n.at("renamed", i)) })
+	})
+}
+
+// change makes one change of names.
+func (n *node) change(f func() error) error {
+	return n.meter.call(func() error { return errors.Join(f(), syncDir(n.opt.dirs[n.number])) })
+}
+
+// bootChanges is what bootWrite lets a server do.
+func (n *node) bootChanges() error {
+	return n.parallel(bootCreates, func(i int, _ *rand.Rand) (err error) {
+		var f *os.File
+		err = n.change(func() error {
+			f, err = os.OpenFile(n.at("boot", i), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		err = n.meter.call(func() error {
+			_, err := f.WriteAt(n.block[:], 0)
+			return err
+		})
+		if err == nil && i < bootCommits {
+			err = n.meter.call(f.Sync)
+		}
+		if err == nil && i < bootRenames {
+			err = n.change(func() error { return os.Rename(n.at("boot", i), n.at("new", i)) })
+		}
+		if err == nil && i >= bootCreates-bootRemoves {
+			err = n.change(func() error { return os.Remove(n.at("boot", i)) })
+		}
+		return err
 	})
 }
 

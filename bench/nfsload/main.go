@@ -19,6 +19,7 @@
 //	sync    WRITE of 4 KiB, FILE_SYNC
 //	first   READDIRPLUS of the root
 //	boot    what a node does when it boots; see boot.go for the proportions
+//	changes its CREATE, WRITE, COMMIT, RENAME and REMOVE without a server, in the directory -local, each synced by itself
 package main
 
 import (
@@ -44,9 +45,10 @@ type options struct {
 	calls           int
 	megabytes       int
 	seed            uint64
+	constant        bool
 
 	wait    time.Duration
-	dirs    []string  // of mode limit
+	dirs    []string  // of modes limit and changes
 	buffers sync.Pool // two megabytes for each comparison under way
 }
 
@@ -58,7 +60,8 @@ func main() {
 	flag.Func("from", "source address of node 0; the others have those that follow (default: whatever the kernel takes)", o.setFrom)
 	flag.StringVar(&o.local, "local", "", "a local copy of the tree, to compare with and to choose files from")
 	flag.StringVar(&o.scratch, "scratch", "", "directory of the export below which nodes make directories of their own; empty is the root")
-	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, limit, sync, first, boot")
+	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, limit, sync, first, boot, changes")
+	flag.BoolVar(&o.constant, "constant", false, "the server's answers are constant: count what is read, and compare nothing")
 	flag.IntVar(&o.pid, "pid", 0, "the server's process, to read its CPU time")
 	flag.IntVar(&o.nodes, "nodes", 4, "how many nodes at once")
 	flag.IntVar(&o.inFlight, "in-flight", 8, "calls in flight per node")
@@ -82,8 +85,11 @@ func (o *options) setFrom(s string) (err error) {
 }
 
 func run(o *options) error {
-	if o.mode == "limit" {
-		return limit(o)
+	switch o.mode {
+	case "limit":
+		return limit(o, (*node).victims, (*node).names)
+	case "changes":
+		return limit(o, func(*node) error { return nil }, (*node).bootChanges)
 	}
 	mode, ok := modes[o.mode]
 	if !ok {
