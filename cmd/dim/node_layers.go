@@ -68,6 +68,9 @@ func printRewound(w io.Writer, node string, done *control.Rewound, dry bool) {
 	if done.Unknown {
 		fmt.Fprintln(w, "its version is no longer in the store: what the master has changed since is not known, and nothing is held back")
 	}
+	if done.Copies > 0 {
+		fmt.Fprintf(w, "%s%s: this disk cannot share blocks, and the node's calls wait meanwhile\n", would(dry, "copied: "), size(done.Copies))
+	}
 	for _, p := range done.Paths {
 		path := safe(string(p.Path))
 		switch {

@@ -41,6 +41,7 @@ type Rewound struct {
 	Undo    string        `json:"undo"` // the stamp of the snapshot of what was there before; "" when there was nothing, and in a dry run
 	Paths   []RewoundPath `json:"paths"`
 	Unknown bool          `json:"unknown"` // what the master has changed since is not known
+	Copies  uint64        `json:"copies"`  // bytes that are copied, because the disk cannot share them
 }
 
 // RewoundPath is a path that a Rewind changes, or holds back.

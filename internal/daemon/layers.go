@@ -68,7 +68,7 @@ func (d *daemon) Rewind(_ context.Context, node string, q control.RewindRequest)
 	if done == nil {
 		return control.Rewound{}, err
 	}
-	out := control.Rewound{Layer: layer(&done.Snapshot), Undo: done.Undo, Paths: make([]control.RewoundPath, len(done.Paths)), Unknown: done.Unknown}
+	out := control.Rewound{Layer: layer(&done.Snapshot), Undo: done.Undo, Paths: make([]control.RewoundPath, len(done.Paths)), Unknown: done.Unknown, Copies: done.Copies}
 	for i, p := range done.Paths {
 		out.Paths[i] = control.RewoundPath{Path: "/" + control.Path(p.Path), What: string(p.What), Kind: string(p.Kind), Displaced: p.Displaced}
 	}

@@ -23,7 +23,8 @@ type Rewound struct {
 	Snapshot Snapshot
 	Undo     string // the stamp of the snapshot that shows the layer as it was before; "" when there was none, and in a dry run
 	Paths    []RewoundPath
-	Unknown  bool // the version that the snapshot was taken over is no longer in the store: what the master has changed since is not known
+	Copies   uint64 // bytes that it takes to copy, for the undo too, while the node's calls wait: the disk cannot share them
+	Unknown  bool   // the version that the snapshot was taken over is no longer in the store: what the master has changed since is not known
 }
 
 // RewoundPath is a path at which a Rewind changes the layer, or does not although the snapshot has something there.
@@ -148,6 +149,13 @@ func (w *rewinder) plan() error {
 	}
 	if err := w.surplus(w.r.root); err != nil {
 		return err
+	}
+	if w.changes() && !w.r.set.shares() {
+		undo, err := w.r.keepingTakes()
+		if err != nil {
+			return err
+		}
+		w.out.Copies = c.copied + undo
 	}
 	slices.SortFunc(w.out.Paths, func(a, b RewoundPath) int { return image.ComparePaths(a.Path, b.Path) })
 	w.planned = true

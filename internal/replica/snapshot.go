@@ -142,6 +142,33 @@ func (t *taking) copy(why string, most uint64) error {
 	return nil
 }
 
+// keepingTakes returns how many bytes a snapshot of the layer of r, which is locked, takes to copy where the disk cannot share them.
+func (r *Replica) keepingTakes() (uint64, error) {
+	if r.snaps.current() || !r.hasLayer() {
+		return 0, nil
+	}
+	twin := r.newestTwin()
+	defer twin.close()
+	c := treeCopy{set: r.set, from: r.dir + "/upper", choose: twin.choose}
+	err := c.run()
+	return c.copied, err
+}
+
+// shares reports whether files of the disk can share blocks. Where that cannot be found out they cannot.
+func (s *Set) shares() bool {
+	var fds [2]int
+	for i := range fds {
+		fd, err := unix.Openat(s.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return false
+		}
+		defer unix.Close(fd)
+		fds[i] = fd
+	}
+	_, err := unix.Write(fds[0], make([]byte, quotaBlock))
+	return err == nil && unix.IoctlFileClone(fds[1], fds[0]) == nil
+}
+
 // emptyLayer makes the open directory what the layer of a node is that has written nothing.
 func (r *Replica) emptyLayer(fd int) error {
 	var a vfs.Attr

@@ -71,6 +71,42 @@ func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
 	}
 }
 
+// The plan of a restore says what it takes: what comes back, and what is kept for the undo.
+func TestTheBytesThatARestoreCopiesAreToldBefore(t *testing.T) {
+	m := newMemory(t)
+	for _, disk := range []func(*testing.T) string{func(t *testing.T) string { return t.TempDir() }, xfs} {
+		o := newSiteIn(t, disk(t), m.version(t, 1, v1), m)
+		shares := clones(t, o.opts.Dir)
+		if got := o.s.shares(); got != shares {
+			t.Fatalf("shares blocks: %v, is taken to: %v", shares, got)
+		}
+		o.write("same/own", strings.Repeat("x", 30_000))
+		o.write("same/still", strings.Repeat("x", 90_000))
+		if _, err := o.Link(root, o.handle("same/own"), o.handle("same"), "link"); err != nil {
+			t.Fatal(err)
+		}
+		stamp := o.snapshotNow()
+		o.remove("same/link")
+		o.write("same/own", strings.Repeat("y", 50_000))
+		plan, err := o.Rewind(Rewinding{To: stamp, Dry: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := o.rewind(stamp)
+		if list.Copies != plan.Copies {
+			t.Errorf("planned to copy %d bytes, told of %d", plan.Copies, list.Copies)
+		}
+		shots, err := o.Snapshots()
+		if err != nil || len(shots) != 2 {
+			t.Fatalf("%+v, %v", shots, err)
+		}
+		const back = 32768
+		if want := shots[0].Copied + back; shares && plan.Copies != 0 || !shares && plan.Copies != want {
+			t.Errorf("planned to copy %d bytes, for the undo were copied %d", plan.Copies, shots[0].Copied)
+		}
+	}
+}
+
 // clones reports whether the file system of a directory shares blocks between files.
 func clones(t *testing.T, dir string) bool {
 	t.Helper()

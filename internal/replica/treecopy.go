@@ -26,7 +26,7 @@ type treeCopy struct {
 
 	files  uint64 // entries in the copy but its top, of all types
 	bytes  uint64 // room that its files take, each hard-linked one once
-	copied uint64 // of these, what could not be shared
+	copied uint64 // of these, what could not be shared; when nothing is made, what would have to be copied if the disk cannot share
 
 	links map[inode]string // where a file with several names was put first
 }
@@ -157,6 +157,7 @@ func (c *treeCopy) entry(e *treeEntry, to int) (how choice, enter bool, err erro
 	enter = typeOf(e.st.Mode) == vfs.Directory
 	switch {
 	case to < 0:
+		c.weigh(e, how)
 		return how, enter, nil
 	case enter:
 		return how, true, unix.Mkdirat(to, e.name, 0o700)
@@ -179,6 +180,18 @@ func (c *treeCopy) entry(e *treeEntry, to int) (how choice, enter bool, err erro
 		return how, false, err
 	}
 	return how, false, c.dress(e, to, e.name, how)
+}
+
+// weigh counts what e takes to copy.
+func (c *treeCopy) weigh(e *treeEntry, how choice) {
+	ino := inode{e.st.Dev, e.st.Ino}
+	if _, known := c.links[ino]; known || how.link != nil || typeOf(e.st.Mode) != vfs.Regular {
+		return
+	}
+	if e.st.Nlink > 1 {
+		c.links[ino] = e.path
+	}
+	c.copied += uint64(occupied(&e.st))
 }
 
 // linkFirst gives the copy of an entry that has several names another one.
