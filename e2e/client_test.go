@@ -31,9 +31,11 @@ func smallMaster(t *testing.T) string {
 func TestARealKernelMountsAReplica(t *testing.T) {
 	needLab(t)
 	master := smallMaster(t)
+	posix := build(t, "dim/e2e/posix")
+	posixSeeds(t, posix, filepath.Join(master, "srv/half"))
 	c := raise(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
-	put := map[string]string{"bin/posix": build(t, "dim/e2e/posix"), "bin/busybox": "/bin/busybox"}
+	put := map[string]string{"bin/posix": posix, "bin/busybox": "/bin/busybox"}
 	n1, n2 := startGuest(t, c, "n01", put), startGuest(t, c, "n02", put)
 
 	t.Run("it sees the master's files and its own node files", func(t *testing.T) {
@@ -50,13 +52,7 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 		}
 	})
 	t.Run("a file system behaves as POSIX says", func(t *testing.T) {
-		must(t, n1.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/posix"}, &agent.None{}))
-		var out agent.Output
-		must(t, n1.call("Run", agent.RunArgs{Argv: []string{"/bin/posix", "-nfs", "/mnt/root/srv/posix"}, Timeout: 8 * time.Minute}, &out))
-		t.Logf("%s", out.Text)
-		if out.Exit != 0 {
-			t.Errorf("posix ended with %d", out.Exit)
-		}
+		n1.posix("/mnt/root/srv/half", "-seeds", "half")
 	})
 	t.Run("what one node writes, the other does not see", func(t *testing.T) {
 		n1.write("/mnt/root/etc/only-n01", "x")
@@ -85,6 +81,26 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 	t.Run("killed again and again while names change, no acknowledged change is lost", func(t *testing.T) { testNamesUnderKills(t, c, n2) })
 	t.Run("a switch under open, mapped and running files", func(t *testing.T) { testSwitch(t, c, n1, n2, master) })
 	t.Run("files that are open outlive a server that restarts after the switch", func(t *testing.T) { testSwitchAndRestart(t, c, n2, master) })
+}
+
+// posixSeeds makes what cases of e2e/posix start from in a directory of a master.
+func posixSeeds(t *testing.T, posix, dir string, args ...string) {
+	t.Helper()
+	must(t, os.MkdirAll(dir, 0o755))
+	if out, err := exec.Command(posix, append([]string{dir, "-seeds", "make"}, args...)...).CombinedOutput(); err != nil {
+		t.Fatalf("make the seeds: %v\n%s", err, out)
+	}
+}
+
+// posix runs the cases of e2e/posix in a directory of a guest.
+func (g guest) posix(dir string, args ...string) {
+	g.t.Helper()
+	var out agent.Output
+	must(g.t, g.call("Run", agent.RunArgs{Argv: append([]string{"/bin/posix", dir, "-nfs", "-v"}, args...), Timeout: 8 * time.Minute}, &out))
+	g.t.Logf("%s", out.Text)
+	if out.Exit != 0 || !strings.Contains(out.Text, " passed, 0 failed") {
+		g.t.Errorf("posix %v ended with %d", args, out.Exit)
+	}
 }
 
 // restart kills the server and starts it again.

@@ -13,9 +13,11 @@ import (
 // the NFS server's.
 func TestAReplicaThroughFUSEBehavesAsPOSIXSays(t *testing.T) {
 	needLab(t)
-	c := raise(t, t.TempDir(), smallMaster(t))
+	master, posix := smallMaster(t), build(t, "dim/e2e/posix")
+	posixSeeds(t, posix, filepath.Join(master, "srv/version"))
+	c := raise(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
-	out, err := throughFUSE(t, c, 5*time.Minute, `mkdir srv/posix && "$1" "$PWD/srv/posix"`, build(t, "dim/e2e/posix"))
+	out, err := throughFUSE(t, c, 5*time.Minute, `"$1" "$PWD/srv/version" -seeds use`, posix)
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)

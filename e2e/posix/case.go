@@ -24,7 +24,8 @@ type testCase struct {
 
 func allCases() []testCase {
 	return slices.Concat(fileCases(), dataCases(), permissionCases(), modeCases(), ownerCases(), timeCases(), linkCases(),
-		renameCases(), renameRefusedCases(), directoryCases(), openCases(), raceCases(), stressCases())
+		renameCases(), renameRefusedCases(), directoryCases(), openCases(), raceCases(), stressCases(), kindCases(), hiddenCases(),
+		errorCases(), groupCases(), lostBitCases(), farCases())
 }
 
 // runAll runs each case in a directory of its own below c.dir.
@@ -43,13 +44,17 @@ func runAll(c config, w io.Writer) (passed, failed int, err error) {
 			continue
 		}
 		t := &testRun{config: c, dir: filepath.Join(c.dir, fmt.Sprintf("case-%d", i))}
-		if err := os.Mkdir(t.dir, 0o755); err != nil {
-			return passed, failed, err
+		if c.seeds == ownSeeds || c.seeds == makeSeeds {
+			if err := os.Mkdir(t.dir, 0o755); err != nil {
+				return passed, failed, err
+			}
 		}
 		start := time.Now()
 		t.do(tc.run)
-		if err := os.RemoveAll(t.dir); err != nil {
-			t.errorf("remove what is left: %v", err)
+		if c.seeds != makeSeeds {
+			if err := os.RemoveAll(t.dir); err != nil {
+				t.errorf("remove what is left: %v", err)
+			}
 		}
 		if len(t.faults) == 0 {
 			passed++
@@ -68,6 +73,9 @@ func runAll(c config, w io.Writer) (passed, failed int, err error) {
 type testRun struct {
 	config
 	dir string
+
+	once  sync.Once
+	begun bool // the case has begun; what it makes from then on is no seed
 
 	mu     sync.Mutex
 	faults []string
@@ -99,7 +107,13 @@ func (t *testRun) fatalf(format string, args ...any) {
 }
 
 // p is the path of a name in the case's directory.
-func (t *testRun) p(name string) string { return filepath.Join(t.dir, name) }
+func (t *testRun) p(name string) string { return filepath.Clean(t.raw(name)) }
+
+// raw is p that leaves dots and slashes in the name as they are.
+func (t *testRun) raw(name string) string {
+	t.begin()
+	return t.dir + "/" + name
+}
 
 // ok ends the case when err is not nil.
 func (t *testRun) ok(err error) {
@@ -120,7 +134,7 @@ func (t *testRun) fails(err error, want ...unix.Errno) {
 // same wants two values to be equal.
 func same[V comparable](t *testRun, what string, got, want V) {
 	if got != want {
-		t.errorf("%s: %s is %.60v, want %.60v", caller(), what, got, want)
+		t.errorf("%s: %s is %.60s, want %.60s", caller(), what, fmt.Sprint(got), fmt.Sprint(want))
 	}
 }
 
@@ -128,7 +142,7 @@ func same[V comparable](t *testRun, what string, got, want V) {
 func caller() string {
 	for skip := 2; skip < 8; skip++ {
 		_, file, line, ok := runtime.Caller(skip)
-		if ok && filepath.Base(file) != "case.go" {
+		if ok && filepath.Base(file) != "case.go" && filepath.Base(file) != "seed.go" {
 			return fmt.Sprintf("%s:%d", filepath.Base(file), line)
 		}
 	}
@@ -156,6 +170,7 @@ func carol() user { return user{carolID, carolID, []uint32{team}} }
 
 // as runs f with the ids of u.
 func (t *testRun) as(u user, f func()) {
+	t.begin()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -167,19 +182,6 @@ func (t *testRun) as(u user, f func()) {
 		f()
 	}()
 	<-done
-}
-
-// fileFrom makes a file of this content, mode and owner, as root.
-func (t *testRun) file(name, content string, mode, uid, gid uint32) {
-	t.ok(os.WriteFile(t.p(name), []byte(content), 0o600))
-	t.ok(os.Lchown(t.p(name), int(uid), int(gid)))
-	t.ok(unix.Chmod(t.p(name), mode))
-}
-
-func (t *testRun) mkdir(name string, mode, uid, gid uint32) {
-	t.ok(unix.Mkdir(t.p(name), 0o700))
-	t.ok(os.Lchown(t.p(name), int(uid), int(gid)))
-	t.ok(unix.Chmod(t.p(name), mode))
 }
 
 func (t *testRun) lstat(name string) (st unix.Stat_t) {

@@ -95,7 +95,7 @@ func sizeCases() []testCase {
 		}},
 		{"truncate of other kinds is refused", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
-			t.ok(unix.Mkfifo(t.p("fifo"), 0o644))
+			t.fifo("fifo", 0o644)
 			t.fails(unix.Truncate(t.p("d"), 0), unix.EISDIR)
 			t.fails(unix.Truncate(t.p("fifo"), 0), unix.EINVAL)
 			t.fails(unix.Truncate(t.p("none"), 0), unix.ENOENT)
@@ -163,7 +163,7 @@ func mappingCases() []testCase {
 			defer f.Close()
 			t.ok(unix.Fsync(int(f.Fd())))
 			t.ok(unix.Fdatasync(int(f.Fd())))
-			d, err := os.Open(t.dir)
+			d, err := os.Open(t.p("."))
 			t.ok(err)
 			defer d.Close()
 			t.ok(d.Sync())

@@ -25,7 +25,7 @@ func makeDirectoryCases() []testCase {
 		{"mkdir over anything is EEXIST", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
 			t.mkdir("d", 0o755, 0, 0)
-			t.ok(os.Symlink("nowhere", t.p("l")))
+			t.symlink("nowhere", "l")
 			for _, n := range []string{"f", "d", "l", "."} {
 				t.fails(unix.Mkdir(t.p(n), 0o755), unix.EEXIST)
 			}
@@ -34,23 +34,23 @@ func makeDirectoryCases() []testCase {
 			t.mkdir("d", 0o755, 0, 0)
 			t.file("d/f", "", 0o644, 0, 0)
 			t.fails(unix.Rmdir(t.p("d")), unix.ENOTEMPTY, unix.EEXIST)
-			t.fails(unix.Rmdir(t.dir+"/d/."), unix.EINVAL)
-			t.fails(unix.Rmdir(t.dir+"/d/.."), unix.ENOTEMPTY, unix.EEXIST, unix.EBUSY)
+			t.fails(unix.Rmdir(t.raw("d/.")), unix.EINVAL)
+			t.fails(unix.Rmdir(t.raw("d/..")), unix.ENOTEMPTY, unix.EEXIST, unix.EBUSY)
 		}},
 		{"dot and dot-dot lead where they should", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			var dot, up unix.Stat_t
-			t.ok(unix.Stat(t.dir+"/d/.", &dot))
-			t.ok(unix.Stat(t.dir+"/d/..", &up))
+			t.ok(unix.Stat(t.raw("d/."), &dot))
+			t.ok(unix.Stat(t.raw("d/.."), &up))
 			same(t, "dot", dot.Ino, t.lstat("d").Ino)
 			same(t, "dot-dot", up.Ino, t.lstat(".").Ino)
 		}},
 		{"a listing agrees with stat in type and inode", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
 			t.mkdir("d", 0o755, 0, 0)
-			t.ok(os.Symlink("f", t.p("l")))
-			t.ok(unix.Mkfifo(t.p("p"), 0o644))
-			es, err := os.ReadDir(t.dir)
+			t.symlink("f", "l")
+			t.fifo("p", 0o644)
+			es, err := os.ReadDir(t.p("."))
 			t.ok(err)
 			same(t, "entries", len(es), 4)
 			for _, e := range es {
@@ -62,7 +62,7 @@ func makeDirectoryCases() []testCase {
 		{"a directory of 1,500 names is listed whole", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			for i := range 1500 {
-				t.ok(t.open(fmt.Sprintf("d/file-%04d", i), unix.O_CREAT|wr))
+				t.touch(fmt.Sprintf("d/file-%04d", i))
 			}
 			seen := t.count("d", nil)
 			same(t, "names", len(seen), 1500)
@@ -75,7 +75,7 @@ func listingCases() []testCase {
 		{"names that stay are listed once while others come and go", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			for i := range 1000 {
-				t.ok(t.open(fmt.Sprintf("d/file-%04d", i), unix.O_CREAT|wr))
+				t.touch(fmt.Sprintf("d/file-%04d", i))
 			}
 			round := 0
 			seen := t.count("d", func() {
@@ -93,7 +93,7 @@ func listingCases() []testCase {
 		{"a directory is emptied while it is read", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			for i := range 1000 {
-				t.ok(t.open(fmt.Sprintf("d/file-%04d", i), unix.O_CREAT|wr))
+				t.touch(fmt.Sprintf("d/file-%04d", i))
 			}
 			d, err := os.Open(t.p("d"))
 			t.ok(err)
@@ -111,7 +111,7 @@ func listingCases() []testCase {
 			t.ok(unix.Rmdir(t.p("d")))
 		}},
 		{"rewinddir shows what is new", "", func(t *testRun) {
-			d, err := os.Open(t.dir)
+			d, err := os.Open(t.p("."))
 			t.ok(err)
 			defer d.Close()
 			first, err := d.Readdirnames(-1)
@@ -124,14 +124,14 @@ func listingCases() []testCase {
 			same(t, "names", len(second), len(first)+1)
 		}},
 		{"a tree of 40 levels is walked", "", func(t *testRun) {
-			p := t.dir
+			p := t.p(".")
 			for range 40 {
 				p = filepath.Join(p, "a-directory")
 				t.ok(unix.Mkdir(p, 0o755))
 			}
 			t.ok(os.WriteFile(filepath.Join(p, "leaf"), []byte("x"), 0o644))
 			n := 0
-			t.ok(filepath.Walk(t.dir, func(string, os.FileInfo, error) error { n++; return nil }))
+			t.ok(filepath.Walk(t.p("."), func(string, os.FileInfo, error) error { n++; return nil }))
 			same(t, "objects", n, 42)
 		}},
 	}

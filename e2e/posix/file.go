@@ -21,14 +21,14 @@ func openingCases() []testCase {
 		}},
 		{"O_EXCL refuses what exists, also links to nowhere", "", func(t *testRun) {
 			t.file("f", "x", 0o644, 0, 0)
-			t.ok(os.Symlink("nowhere", t.p("l")))
+			t.symlink("nowhere", "l")
 			for _, n := range []string{"f", "l", "."} {
 				t.fails(t.open(n, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY), unix.EEXIST)
 			}
 			t.gone("nowhere")
 		}},
 		{"O_CREAT follows a link to nowhere and takes what exists", "", func(t *testRun) {
-			t.ok(os.Symlink("target", t.p("l")))
+			t.symlink("target", "l")
 			t.ok(t.open("l", unix.O_CREAT|unix.O_WRONLY))
 			t.lstat("target")
 			t.file("f", "keep", 0o644, 0, 0)
@@ -55,7 +55,7 @@ func openingCases() []testCase {
 		}},
 		{"O_NOFOLLOW and O_DIRECTORY refuse links and files", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
-			t.ok(os.Symlink("f", t.p("l")))
+			t.symlink("f", "l")
 			t.fails(t.open("l", unix.O_NOFOLLOW|unix.O_RDONLY), unix.ELOOP)
 			t.fails(t.open("f", unix.O_DIRECTORY|unix.O_RDONLY), unix.ENOTDIR)
 		}},
@@ -66,8 +66,8 @@ func namingCases() []testCase {
 	n255, n256 := strings.Repeat("n", 255), strings.Repeat("n", 256)
 	return []testCase{
 		{"links in a ring are ELOOP", "", func(t *testRun) {
-			t.ok(os.Symlink("b", t.p("a")))
-			t.ok(os.Symlink("a", t.p("b")))
+			t.symlink("b", "a")
+			t.symlink("a", "b")
 			t.fails(t.open("a", unix.O_RDONLY), unix.ELOOP)
 		}},
 		{"names of 255 bytes work, of 256 are ENAMETOOLONG", "", func(t *testRun) {
@@ -84,10 +84,10 @@ func namingCases() []testCase {
 			for b := 1; b < 256; b++ {
 				if b != '/' && b != '.' {
 					name := string([]byte{'x', byte(b)})
-					t.ok(os.WriteFile(t.dir+"/"+name, []byte(name), 0o644))
+					t.ok(os.WriteFile(t.raw(name), []byte(name), 0o644))
 				}
 			}
-			es, err := os.ReadDir(t.dir)
+			es, err := os.ReadDir(t.p("."))
 			t.ok(err)
 			same(t, "number of names", len(es), 253)
 			for _, e := range es {
@@ -136,7 +136,7 @@ func specialFileCases() []testCase {
 			}
 		}},
 		{"a FIFO carries bytes", "", func(t *testRun) {
-			t.ok(unix.Mkfifo(t.p("fifo"), 0o600))
+			t.fifo("fifo", 0o600)
 			go func() { os.WriteFile(t.p("fifo"), []byte("through"), 0) }()
 			t.holds("fifo", "through")
 		}},
@@ -149,7 +149,7 @@ func specialFileCases() []testCase {
 		}},
 		{"statfs tells sane numbers", "", func(t *testRun) {
 			var st unix.Statfs_t
-			t.ok(unix.Statfs(t.dir, &st))
+			t.ok(unix.Statfs(t.p("."), &st))
 			if st.Blocks == 0 || st.Bfree > st.Blocks || st.Bavail > st.Bfree || st.Namelen != 255 {
 				t.errorf("got %+v", st)
 			}

@@ -27,8 +27,9 @@ type fsxRun struct {
 // fsx does random things to one file and compares each read with a model of it in memory. The steps are those of the
 // seed, so a failure can be repeated.
 func fsx(t *testRun) {
-	t.file("f", "", 0o644, 0, 0)
-	x := &fsxRun{t: t, f: t.rdwr("f"), rng: rand.New(rand.NewPCG(t.seed, 0))}
+	start := strings.Repeat("0123456789abcde", 8<<10)
+	t.file("f", start, 0o644, 0, 0)
+	x := &fsxRun{t: t, f: t.rdwr("f"), model: []byte(start), rng: rand.New(rand.NewPCG(t.seed, 0))}
 	defer func() { x.f.Close() }()
 	steps := []func() (string, error){x.read, x.read, x.write, x.write, x.write, x.truncate, x.mapRead, x.mapWrite, x.reopen, x.sync}
 	for i := range t.ops {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +11,7 @@ func linkCases() []testCase {
 		{"names of one file are the same file until the last goes", "", func(t *testRun) {
 			t.file("f", "shared", 0o644, 0, 0)
 			t.mkdir("d", 0o755, 0, 0)
-			t.ok(unix.Link(t.p("f"), t.p("d/g")))
+			t.link("f", "d/g")
 			a, b := t.lstat("f"), t.lstat("d/g")
 			same(t, "inode", a.Ino, b.Ino)
 			same(t, "nlink", [2]uint64{uint64(a.Nlink), uint64(b.Nlink)}, [2]uint64{2, 2})
@@ -31,8 +30,8 @@ func linkCases() []testCase {
 			t.fails(unix.Link(t.p("none"), t.p("e")), unix.ENOENT)
 		}},
 		{"a symbolic link is linked itself", "", func(t *testRun) {
-			t.ok(os.Symlink("x", t.p("l")))
-			t.ok(unix.Link(t.p("l"), t.p("m")))
+			t.symlink("x", "l")
+			t.link("l", "m")
 			same(t, "type", t.lstat("m").Mode&unix.S_IFMT, unix.S_IFLNK)
 			same(t, "nlink", uint64(t.lstat("l").Nlink), 2)
 		}},
@@ -46,7 +45,7 @@ func linkCases() []testCase {
 		{"unlink does not take directories, nor rmdir anything else", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
 			t.mkdir("d", 0o755, 0, 0)
-			t.ok(os.Symlink("d", t.p("l")))
+			t.symlink("d", "l")
 			t.fails(unix.Unlink(t.p("d")), unix.EISDIR)
 			t.fails(unix.Rmdir(t.p("f")), unix.ENOTDIR)
 			t.fails(unix.Rmdir(t.p("l")), unix.ENOTDIR)
@@ -70,19 +69,19 @@ func linkCases() []testCase {
 func (t *testRun) renameSeed() {
 	t.file("f", "eff", 0o644, aliceID, aliceID)
 	t.file("g", "gee", 0o600, bobID, bobID)
-	t.ok(os.Symlink("f", t.p("l")))
+	t.symlink("f", "l")
 	t.mkdir("d", 0o755, 0, 0)
 	t.file("d/x", "ex", 0o644, 0, 0)
 	t.mkdir("d/sub", 0o755, 0, 0)
 	t.file("d/sub/y", "why", 0o644, 0, 0)
 	t.mkdir("empty", 0o711, 0, 0)
 	t.mkdir("e", 0o755, 0, 0)
-	t.ok(unix.Link(t.p("f"), t.p("f2")))
+	t.link("f", "f2")
 }
 
 // rename leaves dots in the names as they are.
 func (t *testRun) rename(from, to string) error {
-	return unix.Rename(t.dir+"/"+from, t.dir+"/"+to)
+	return unix.Rename(t.raw(from), t.raw(to))
 }
 
 func renameCases() []testCase {

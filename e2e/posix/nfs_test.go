@@ -58,7 +58,7 @@ func TestARealNFSClientPasses(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out agent.Output
-	run := agent.RunArgs{Argv: []string{"/bin/posix", "/mnt/nfs", "-nfs", "-v"}, Timeout: 4 * time.Minute}
+	run := agent.RunArgs{Argv: []string{"/bin/posix", "/mnt/nfs", "-nfs", "-forgets", "-v"}, Timeout: 4 * time.Minute}
 	if err := guest.Agent.Call("Agent.Run", run, &out); err != nil {
 		t.Fatal(err)
 	}

@@ -201,7 +201,7 @@ func chmodCases() []testCase {
 		}},
 		{"chmod follows links, and only the owner may", "", func(t *testRun) {
 			t.file("f", "", 0o644, aliceID, aliceID)
-			t.ok(os.Symlink("f", t.p("l")))
+			t.symlink("f", "l")
 			t.as(alice(), func() { t.ok(unix.Chmod(t.p("l"), 0o600)) })
 			t.mode("f", 0o600)
 			t.as(bob(), func() { t.fails(unix.Chmod(t.p("f"), 0o777), unix.EPERM) })
@@ -256,7 +256,7 @@ func inheritedModeCases() []testCase {
 				t.ok(os.WriteFile(t.p("d/f"), nil, 0o644))
 				t.ok(unix.Mkdir(t.p("d/s"), 0o755))
 				t.ok(unix.Symlink("x", t.p("d/l")))
-				t.ok(unix.Mkfifo(t.p("d/p"), 0o644))
+				t.fifo("d/p", 0o644)
 			})
 			for _, n := range []string{"d/f", "d/s", "d/l", "d/p"} {
 				same(t, "group of "+n, t.lstat(n).Gid, team)
@@ -270,7 +270,7 @@ func inheritedModeCases() []testCase {
 			defer unix.Umask(0)
 			t.ok(t.open("f", unix.O_CREAT|wr))
 			t.ok(unix.Mkdir(t.p("d"), 0o777))
-			t.ok(unix.Mkfifo(t.p("p"), 0o666))
+			t.fifo("p", 0o666)
 			t.mode("f", 0o640)
 			t.mode("d", 0o750)
 			t.mode("p", 0o640)
@@ -291,7 +291,7 @@ func ownerCases() []testCase {
 		{"root gives everything away, links themselves too", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
 			t.mkdir("d", 0o755, 0, 0)
-			t.ok(os.Symlink("f", t.p("l")))
+			t.symlink("f", "l")
 			for _, n := range []string{"f", "d", "l"} {
 				t.ok(unix.Lchown(t.p(n), 70000, 80000))
 				st := t.lstat(n)

@@ -45,7 +45,8 @@ func TestALocalDiskPasses(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // other users must get here
 		t.Fatal(err)
 	}
-	posix(t, dir)
+	posix(t, dir, "-seeds", "make")
+	posix(t, dir, "-seeds", "half")
 }
 
 func TestATreeMountedByFUSEPasses(t *testing.T) {

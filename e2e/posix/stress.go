@@ -17,8 +17,10 @@ func stressCases() []testCase {
 		{"random changes of names by several threads agree with models", "", func(t *testRun) {
 			var wg sync.WaitGroup
 			for i := range 4 {
+				t.mkdir(fmt.Sprint("worker-", i), 0o755, 0, 0)
+			}
+			for i := range 4 {
 				dir := fmt.Sprint("worker-", i)
-				t.mkdir(dir, 0o755, 0, 0)
 				wg.Go(func() {
 					w := &worker{t: t, dir: dir, rng: rand.New(rand.NewPCG(t.seed, uint64(i))), model: make(map[string]*stressFile)}
 					w.run(t.ops / 8)

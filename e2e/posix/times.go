@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +18,8 @@ func setTimeCases() []testCase {
 		{"times are kept to the nanosecond, on every kind of file", "", func(t *testRun) {
 			t.file("f", "", 0o644, 0, 0)
 			t.mkdir("d", 0o755, 0, 0)
-			t.ok(os.Symlink("f", t.p("l")))
-			t.ok(unix.Mkfifo(t.p("p"), 0o644))
+			t.symlink("f", "l")
+			t.fifo("p", 0o644)
 			for _, n := range []string{"f", "d", "l", "p"} {
 				for _, v := range []unix.Timespec{{Sec: 1, Nsec: 1}, {Sec: 2_000_000_000, Nsec: 999_999_999}, {}, {Sec: 1<<31 - 1, Nsec: 7}} {
 					t.ok(t.utimes(n, unix.Timespec{Sec: v.Sec, Nsec: v.Nsec / 3}, v))
