@@ -3,7 +3,6 @@ package replica
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"dim/internal/disktest"
 	"dim/internal/vfs"
 )
 
@@ -74,7 +74,7 @@ func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
 // The plan of a restore says what it takes: what comes back, and what is kept for the undo.
 func TestTheBytesThatARestoreCopiesAreToldBefore(t *testing.T) {
 	m := newMemory(t)
-	for _, disk := range []func(*testing.T) string{func(t *testing.T) string { return t.TempDir() }, xfs} {
+	for _, disk := range []func(*testing.T) string{func(t *testing.T) string { return t.TempDir() }, func(t *testing.T) string { return disktest.Reflink(t).Dir }} {
 		o := newSiteIn(t, disk(t), m.version(t, 1, v1), m)
 		shares := clones(t, o.opts.Dir)
 		if got := o.s.shares(); got != shares {
@@ -128,30 +128,8 @@ func clones(t *testing.T, dir string) bool {
 	return unix.IoctlFileClone(int(b.Fd()), int(a.Fd())) == nil
 }
 
-// xfs mounts a small disk that shares blocks, or skips.
-func xfs(t *testing.T) string {
-	t.Helper()
-	needRoot(t)
-	dir := t.TempDir()
-	file, mnt := filepath.Join(dir, "xfs"), filepath.Join(dir, "mnt")
-	if err := errors.Join(os.Mkdir(mnt, 0o700), os.WriteFile(file, nil, 0o600), os.Truncate(file, 320<<20)); err != nil {
-		t.Fatal(err)
-	}
-	for _, cmd := range [][]string{{"mkfs.xfs", "-q", "-m", "reflink=1", file}, {"mount", "-o", "loop", file, mnt}} {
-		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("%q: %v: %s", cmd, err, out)
-		}
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return mnt
-}
-
 func TestADiskThatSharesBlocksCopiesNothing(t *testing.T) {
-	dir := xfs(t)
+	dir := disktest.Reflink(t).Dir
 	m := newMemory(t)
 	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
 	o := newSite(t, one, m)
@@ -184,7 +162,7 @@ func TestADiskThatSharesBlocksCopiesNothing(t *testing.T) {
 
 // A disk that is nearly full takes no snapshot: the switch goes on without, a restore does not.
 func TestAFullDiskTakesNoSnapshot(t *testing.T) {
-	dir := xfs(t)
+	dir := disktest.Reflink(t).Dir
 	m := newMemory(t)
 	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
 	o := newSite(t, one, m)

@@ -34,6 +34,7 @@ var layers = map[string]layer{
 	"internal/verdict":  words, // what a change means for what runs
 	"internal/secrets":  words, // what a master should not give away
 	"internal/textdiff": words,
+	"internal/disktest": words, // disks of tests; no program imports it
 	"internal/xzlimit":  words, // how much memory an xz file wants
 
 	"internal/store": keeping,

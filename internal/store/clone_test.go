@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,40 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/disktest"
 	"dim/internal/image"
 )
 
-// cloningDir returns a directory on a small XFS, where files can be cloned.
-func cloningDir(t *testing.T) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to mount an XFS")
-	}
-	dir := memoryDir(t)
-	file, mnt := filepath.Join(dir, "xfs"), filepath.Join(dir, "mnt")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []error{os.Truncate(file, 400<<20), os.Mkdir(mnt, 0o700)} {
-		if step != nil {
-			t.Fatal(step)
-		}
-	}
-	for _, cmd := range [][]string{{"mkfs.xfs", "-q", "-m", "reflink=1", file}, {"mount", "-o", "loop", file, mnt}} {
-		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("%q: %v: %s", cmd, err, out)
-		}
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return mnt
-}
-
 func TestClonesAreWhatTheirDigestSays(t *testing.T) {
-	dir := cloningDir(t)
+	dir := disktest.Reflink(t).Dir
 	for _, c := range []struct {
 		name string
 		age  time.Duration
@@ -90,7 +61,7 @@ func TestAFileThatChangesWhileItIsClonedIsStoredAsItWasHashed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 4 s")
 	}
-	dir := cloningDir(t)
+	dir := disktest.Reflink(t).Dir
 	s := open(t, filepath.Join(dir, "store"))
 	path := filepath.Join(dir, "f")
 	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 8<<20), 0o600); err != nil {
@@ -140,7 +111,7 @@ func TestAWriteThroughAMappingIsNotMissed(t *testing.T) {
 		t.Skip("takes 2 s")
 	}
 	const size = 200 << 10
-	dir := cloningDir(t)
+	dir := disktest.Reflink(t).Dir
 	f := must(os.Create(filepath.Join(dir, "f")))(t)
 	defer f.Close()
 	if _, err := f.Write(make([]byte, size)); err != nil {

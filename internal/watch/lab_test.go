@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/capture"
+	"dim/internal/disktest"
 	"dim/internal/image"
 	"dim/internal/store"
 )
@@ -79,44 +79,22 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// disk is a file system of a test.
-type disk struct {
-	dir   string
-	mount []string // what to tell mount(8)
-}
-
-// newDisk makes a file system of a kind and mounts it; "" is that of the temporary files.
-func newDisk(t *testing.T, kind string) *disk {
+// newDisk makes a file system of a kind and returns where it is mounted; "" is that of the temporary files.
+func newDisk(t *testing.T, kind string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root for the events of a file system")
 	}
-	d := &disk{dir: t.TempDir()}
-	if kind == "" {
-		return d
+	switch kind {
+	case "":
+		return t.TempDir()
+	case "tmpfs":
+		dir := t.TempDir()
+		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		return dir
 	}
-	d.mount = []string{"-t", kind, kind, d.dir}
-	if kind != "tmpfs" {
-		file := filepath.Join(t.TempDir(), "disk")
-		must(t, os.WriteFile(file, nil, 0o600), os.Truncate(file, 400<<20))
-		if out, err := exec.Command("mkfs."+kind, "-q", file).CombinedOutput(); err != nil {
-			t.Skipf("make a file system: %v, %s", err, out)
-		}
-		d.mount = []string{"-o", "loop", "-t", kind, file, d.dir}
-	}
-	if err := d.attach(); err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(d.dir, unix.MNT_DETACH) })
-	return d
-}
-
-func (d *disk) attach() error {
-	out, err := exec.Command("mount", d.mount...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("mount %v: %w, %s", d.mount, err, out)
-	}
-	return nil
+	return disktest.New(t, "mkfs."+kind, "-q").Dir
 }
 
 // hearing opens the events of the lab's master.

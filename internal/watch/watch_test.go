@@ -14,13 +14,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/disktest"
 	"dim/internal/image"
 )
 
 func TestWhatTheKernelTellsIsEnough(t *testing.T) {
 	for _, kind := range []string{"", "tmpfs", "ext4", "xfs"} {
 		t.Run("on "+kind, func(t *testing.T) {
-			l := newLab(t, newDisk(t, kind).dir)
+			l := newLab(t, newDisk(t, kind))
 			k, f := l.hearing()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
@@ -57,7 +58,7 @@ func rounds() int {
 }
 
 func TestOnlyWhatHappensInsideIsTold(t *testing.T) {
-	l := newLab(t, newDisk(t, "tmpfs").dir) // on which nobody else links anything
+	l := newLab(t, newDisk(t, "tmpfs")) // on which nobody else links anything
 	l.put("d/f", "1")
 	l.put("a1/x", "2")
 	out := filepath.Join(l.fs, "outside")
@@ -90,7 +91,7 @@ func TestOnlyWhatHappensInsideIsTold(t *testing.T) {
 }
 
 func TestAWriteByANameOutsideIsTold(t *testing.T) {
-	l := newLab(t, newDisk(t, "tmpfs").dir) // on which nobody else links anything
+	l := newLab(t, newDisk(t, "tmpfs")) // on which nobody else links anything
 	l.put("d/f", "1")
 	k, f := l.hearing()
 	out := filepath.Join(l.fs, "outside", "link")
@@ -168,7 +169,7 @@ func (r *running) told() {
 }
 
 func TestAWatcherFollows(t *testing.T) {
-	l := newLab(t, newDisk(t, "tmpfs").dir)
+	l := newLab(t, newDisk(t, "tmpfs"))
 	l.put("d/f", "1")
 	r := l.run(unix.FAN_UNLIMITED_QUEUE)
 	r.catchesUp("the start")
@@ -189,14 +190,14 @@ func TestAWatcherFollows(t *testing.T) {
 }
 
 func TestAFileSystemThatIsMountedAnewIsFollowed(t *testing.T) {
-	d := newDisk(t, "ext4")
-	l := newLab(t, d.dir)
+	d := disktest.New(t, "mkfs.ext4", "-q")
+	l := newLab(t, d.Dir)
 	l.put("d/f", "1")
 	r := l.run(unix.FAN_UNLIMITED_QUEUE)
 	r.catchesUp("the start")
 	r.told()
-	eventually(t, "it can be unmounted", func() bool { return unix.Unmount(d.dir, 0) == nil }) // now and then somebody has it open
-	must(t, d.attach())
+	eventually(t, "it can be unmounted", func() bool { return d.Unmount() == nil }) // now and then somebody has it open
+	d.Mount()
 	l.put("d/f", "2")
 	r.catchesUp("an edit after it was mounted anew")
 	l.put("d/f", "3")
@@ -214,7 +215,7 @@ func eventually(t *testing.T, what string, check func() bool) {
 }
 
 func TestWhereTheKernelCannotTellEverythingIsLookedAt(t *testing.T) {
-	l := newLab(t, newDisk(t, "").dir)
+	l := newLab(t, newDisk(t, ""))
 	over := filepath.Join(l.fs, "over")
 	for _, dir := range []string{"lower", "upper", "work", "over"} {
 		must(t, os.Mkdir(filepath.Join(l.fs, dir), 0o755))
@@ -235,7 +236,7 @@ func TestWhereTheKernelCannotTellEverythingIsLookedAt(t *testing.T) {
 }
 
 func TestLostEventsAreNoticed(t *testing.T) {
-	l := newLab(t, newDisk(t, "tmpfs").dir)
+	l := newLab(t, newDisk(t, "tmpfs"))
 	l.put("d/f", "1")
 	k, err := openKernel(l.master, 0)
 	if err != nil {

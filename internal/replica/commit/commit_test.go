@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,41 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/disktest"
 	"dim/internal/replica/fds"
 )
 
-// disk is a file system of its own in a file.
-type disk struct{ image, dir string }
-
-// newDisk makes one, or skips: it needs root and a loop device.
-func newDisk(t *testing.T, mkfs ...string) *disk {
+// open opens the group of a disk, and its top directory.
+func open(t *testing.T, d *disktest.Disk) (*Group, int) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	base := t.TempDir()
-	d := &disk{filepath.Join(base, "image"), filepath.Join(base, "mnt")}
-	if err := errors.Join(os.Mkdir(d.dir, 0o700), os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, 320<<20)); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(mkfs[0], append(mkfs[1:], d.image)...).CombinedOutput(); err != nil {
-		t.Skipf("%v: %v %s", mkfs, err, out)
-	}
-	d.mount(t)
-	t.Cleanup(func() { _ = exec.Command("umount", d.dir).Run() })
-	return d
-}
-
-func (d *disk) mount(t *testing.T) {
-	t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
-		t.Skipf("no loop device to mount with: %v %s", err, out)
-	}
-}
-
-func (d *disk) open(t *testing.T) (*Group, int) {
-	t.Helper()
-	fd, err := unix.Open(d.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := unix.Open(d.Dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +44,7 @@ var fileSystems = []struct {
 func TestFileSystemsAreToldApart(t *testing.T) {
 	for _, fs := range fileSystems {
 		t.Run(fs.name, func(t *testing.T) {
-			g, fd := newDisk(t, fs.mkfs...).open(t)
+			g, fd := open(t, disktest.New(t, fs.mkfs...))
 			defer unix.Close(fd)
 			defer g.Close()
 			if g.Ordered() != fs.ordered {
@@ -109,12 +81,12 @@ func TestAcknowledgedChangesSurviveACut(t *testing.T) {
 			continue // it cannot be cut: nothing would mend it
 		}
 		t.Run(fs.name, func(t *testing.T) {
-			d := newDisk(t, fs.mkfs...)
-			done := d.workUntilCut(t)
-			if out, err := exec.Command("umount", d.dir).CombinedOutput(); err != nil {
-				t.Fatalf("umount: %v %s", err, out)
+			d := disktest.New(t, fs.mkfs...)
+			done := workUntilCut(t, d)
+			if err := d.Unmount(); err != nil {
+				t.Fatalf("unmount: %v", err)
 			}
-			d.mount(t)
+			d.Mount()
 			for _, w := range done {
 				w.check(t)
 			}
@@ -128,8 +100,8 @@ type worker struct {
 	n   int
 }
 
-func (d *disk) workUntilCut(t *testing.T) []*worker {
-	g, fd := d.open(t)
+func workUntilCut(t *testing.T, d *disktest.Disk) []*worker {
+	g, fd := open(t, d)
 	defer unix.Close(fd)
 	defer g.Close()
 	var workers []*worker
@@ -137,7 +109,7 @@ func (d *disk) workUntilCut(t *testing.T) []*worker {
 	var cut atomic.Bool
 	var wg sync.WaitGroup
 	for i := range 16 {
-		w := &worker{dir: filepath.Join(d.dir, fmt.Sprint("dir-", i))}
+		w := &worker{dir: filepath.Join(d.Dir, fmt.Sprint("dir-", i))}
 		if err := os.Mkdir(w.dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
