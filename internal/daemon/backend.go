@@ -154,7 +154,7 @@ func (d *daemon) Versions(_ context.Context, name string) ([]control.Version, er
 	_, declared := now.cluster.Image(cluster.ImageName(name))
 	known := now.state.Images[name]
 	if known == nil && !declared {
-		return nil, control.Errorf(control.NotFound, "image %s: there is none of that name", name)
+		return nil, control.Errorf(control.NotFound, "image %s: there is none of that name", name).WithHint("dim image ls lists the images")
 	}
 	list := []control.Version{}
 	if known != nil {

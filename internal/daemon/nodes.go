@@ -35,7 +35,7 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 	now := d.declared()
 	n, ok := now.cluster.Node(cluster.NodeName(name))
 	if !ok {
-		return control.Node{}, control.Errorf(control.NotFound, "node %s: there is none of that name", name)
+		return control.Node{}, control.Errorf(control.NotFound, "node %s: there is none of that name", name).WithHint("dim node ls lists the nodes")
 	}
 	out := d.node(now, n)
 	out.Details = d.details(n)

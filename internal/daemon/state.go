@@ -18,7 +18,7 @@ func (d *daemon) replicaOf(node string) (*replica.Replica, error) {
 		return x.fs, nil
 	}
 	if _, ok := d.cluster().Node(cluster.NodeName(node)); !ok {
-		return nil, control.Errorf(control.NotFound, "node %s: there is none of that name", node)
+		return nil, control.Errorf(control.NotFound, "node %s: there is none of that name", node).WithHint("dim node ls lists the nodes")
 	}
 	return nil, control.Errorf(control.NotFound, "node %s: this server has no replica of it", node).
 		WithHint("dim node show " + node + " tells its servers; ask there")
