@@ -3,6 +3,8 @@ package boot
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -131,5 +133,18 @@ func TestOnlyTheFirstCardBoots(t *testing.T) {
 	}
 	if l.BootFile != "" || l.Options != nil || f.stage("n01") != "" {
 		t.Errorf("the second card boots: %+v", l)
+	}
+}
+
+func TestLoadersAreFoundWhereTheyAre(t *testing.T) {
+	dir := t.TempDir()
+	if got, found := FindLoaders(dir); got != dir || found {
+		t.Errorf("in an empty directory: %s, %v", got, found)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "undionly.kpxe"), []byte("a loader"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, found := FindLoaders(dir); !found {
+		t.Error("a loader is not found")
 	}
 }

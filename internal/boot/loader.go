@@ -117,6 +117,12 @@ func (b *Boot) loader(line arch) string {
 	return ""
 }
 
+// FindLoaders returns where Options.Loaders lets loaders be looked for, and whether any is there.
+func FindLoaders(option string) (dir string, found bool) {
+	b := New(Options{Loaders: option})
+	return b.Loaders, slices.ContainsFunc(architectures(), func(line arch) bool { return b.loader(line) != "" })
+}
+
 // openLoader opens a loader by name. Only names of the table can be asked for, so there is no way out of the directory but
 // by the symbolic links in it, which are its owner's (Debian's ipxe.efi is one to /boot).
 func (b *Boot) openLoader(name string) (*os.File, fs.FileInfo, error) {

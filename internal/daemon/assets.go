@@ -175,10 +175,18 @@ func (a *assets) build(ctx context.Context, spec initramfs.Spec, path string) (a
 
 // program returns the dim-init of an architecture.
 func (a *assets) program(arch string) ([]byte, error) {
-	name := "dim-init-" + arch
-	b, err := os.ReadFile(filepath.Join(a.initDir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is not in %s: install it there", name, a.initDir)
+	if err := a.installed(arch); err != nil {
+		return nil, err
 	}
-	return b, err
+	return os.ReadFile(filepath.Join(a.initDir, "dim-init-"+arch))
+}
+
+// installed returns an error when there is no dim-init of an architecture.
+func (a *assets) installed(arch string) error {
+	name := "dim-init-" + arch
+	_, err := os.Stat(filepath.Join(a.initDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not in %s: install it there", name, a.initDir)
+	}
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -309,6 +310,23 @@ func TestADescriptionThatCannotBeFollowedNowIsTold(t *testing.T) {
 			t.Errorf("problem: %+v", got)
 		}
 	})
+}
+
+func TestTheStatusTellsWhatIsNotInstalled(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	missing := func() bool {
+		return slices.ContainsFunc(s.status().Problems, func(p control.Problem) bool {
+			return p.About == "boot" && strings.Contains(p.Text, "dim-init-amd64 is not in "+s.data)
+		})
+	}
+	if !missing() {
+		t.Errorf("without dim-init: %+v", s.status().Problems)
+	}
+	must(t, os.WriteFile(filepath.Join(s.data, "dim-init-amd64"), []byte("an init"), 0o600))
+	if missing() {
+		t.Error("dim-init is there now, and the status does not see it")
+	}
 }
 
 func TestTheHTTPServiceAnswersWhenItIsReady(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/rollout"
@@ -105,6 +106,32 @@ func (d *daemon) own(now *declared, lost error) []control.Problem {
 		list = append(list, control.Problem{
 			About: "server " + string(d.server), Text: "its addresses or ports in the description are others than those it listens on", Hint: "restart it",
 		})
+	}
+	return append(list, d.missing(now)...)
+}
+
+// missing lists the programs for nodes that are not installed on this server.
+func (d *daemon) missing(now *declared) []control.Problem {
+	me, ok := now.cluster.Server(d.server)
+	if !ok || !me.Has(cluster.RoleImage) {
+		return nil
+	}
+	var list []control.Problem
+	if dir, found := boot.FindLoaders(d.config.Loaders); !found {
+		list = append(list, control.Problem{
+			About: "boot", Text: "firmware gets no loader: no iPXE program is in " + dir, Hint: "apt-get install ipxe, or dim serve --loaders DIRECTORY",
+		})
+	}
+	asked := map[string]bool{}
+	for _, n := range now.cluster.Nodes {
+		if arch := n.Image.Arch; !asked[arch] {
+			asked[arch] = true
+			if err := d.assets.installed(arch); err != nil {
+				list = append(list, control.Problem{
+					About: "boot", Text: "nodes cannot boot: " + err.Error(), Hint: "make build in DIM's sources leaves it in bin",
+				})
+			}
+		}
 	}
 	return list
 }

@@ -77,7 +77,7 @@ func EnsureMaster(ctx context.Context, s MasterSpec) error {
 		case asked:
 			return nil
 		case "":
-			return fmt.Errorf("build master %s: it is there, and %s does not say what it was made for", s.Dir, note)
+			return fmt.Errorf("build master %s: it is there, and %s does not say what it was made for: remove it, or name another directory", s.Dir, note)
 		}
 	}
 	dir, half := s.Dir, s.Dir+".half"
