@@ -84,7 +84,7 @@ func namingCases() []testCase {
 			for b := 1; b < 256; b++ {
 				if b != '/' && b != '.' {
 					name := string([]byte{'x', byte(b)})
-					t.ok(os.WriteFile(t.raw(name), []byte(name), 0o644))
+					t.prepare(name, func(path string) error { return os.WriteFile(path, []byte(name), 0o644) })
 				}
 			}
 			es, err := os.ReadDir(t.p("."))

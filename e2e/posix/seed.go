@@ -98,7 +98,7 @@ func own(path string, mode, uid, gid uint32) error {
 // touch makes an empty file.
 func (t *testRun) touch(name string) {
 	t.prepare(name, func(path string) error {
-		fd, err := unix.Open(path, unix.O_CREAT|unix.O_EXCL|wr|unix.O_CLOEXEC, 0o644)
+		fd, err := unix.Open(path, unix.O_CREAT|wr|unix.O_CLOEXEC, 0o644)
 		if err != nil {
 			return err
 		}
