@@ -183,7 +183,7 @@ const blockSize = 4096
 
 func (a *adapter) fillAttr(n *node, at *vfs.Attr, out *gofuse.Attr) {
 	*out = gofuse.Attr{
-		Ino: at.ID, Size: at.Size, Blocks: (at.Used + 511) / 512, Mode: at.Mode | typeBits(at.Type), Nlink: at.Nlink,
+		Ino: at.ID, Size: at.Size, Blocks: (at.Used + 511) / 512, Mode: at.Mode | at.Type.Bits(), Nlink: at.Nlink,
 		Atime: uint64(at.Atime.Sec), Atimensec: at.Atime.Nsec,
 		Mtime: uint64(at.Mtime.Sec), Mtimensec: at.Mtime.Nsec,
 		Ctime: uint64(at.Ctime.Sec), Ctimensec: at.Ctime.Nsec,
@@ -194,24 +194,6 @@ func (a *adapter) fillAttr(n *node, at *vfs.Attr, out *gofuse.Attr) {
 	if n != nil && a.table.hiddenName(n) != "" && out.Nlink > 0 {
 		out.Nlink-- // its hidden name does not count
 	}
-}
-
-func typeBits(t vfs.Type) uint32 {
-	switch t {
-	case vfs.Directory:
-		return syscall.S_IFDIR
-	case vfs.BlockDevice:
-		return syscall.S_IFBLK
-	case vfs.CharDevice:
-		return syscall.S_IFCHR
-	case vfs.Symlink:
-		return syscall.S_IFLNK
-	case vfs.Socket:
-		return syscall.S_IFSOCK
-	case vfs.FIFO:
-		return syscall.S_IFIFO
-	}
-	return syscall.S_IFREG
 }
 
 // kernelDev is new_encode_dev of Linux's include/linux/kdev_t.h.

@@ -71,16 +71,16 @@ func (a *adapter) Mknod(_ <-chan struct{}, in *gofuse.MknodIn, name string, out 
 	c, s := caller(&in.InHeader), vfs.SetAttr{Valid: vfs.SetMode, Mode: in.Mode & 0o7777}
 	n := vfs.Node{}
 	switch in.Mode &^ 0o7777 {
-	case 0, typeBits(vfs.Regular):
+	case 0, vfs.Regular.Bits():
 		m, err := a.fs.Create(c, d.h, name, &vfs.Create{Mode: vfs.Guarded, Attr: s})
 		return a.made(d, m, err, out)
-	case typeBits(vfs.FIFO):
+	case vfs.FIFO.Bits():
 		n.Type = vfs.FIFO
-	case typeBits(vfs.Socket):
+	case vfs.Socket.Bits():
 		n.Type = vfs.Socket
-	case typeBits(vfs.CharDevice):
+	case vfs.CharDevice.Bits():
 		n.Type = vfs.CharDevice
-	case typeBits(vfs.BlockDevice):
+	case vfs.BlockDevice.Bits():
 		n.Type = vfs.BlockDevice
 	default:
 		return gofuse.EINVAL

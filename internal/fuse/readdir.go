@@ -52,7 +52,7 @@ func (a *adapter) ReadDirPlus(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.
 }
 
 func dirEntry(e *vfs.DirEntry) gofuse.DirEntry {
-	return gofuse.DirEntry{Mode: typeBits(e.Attr.Type), Name: e.Name, Ino: e.ID, Off: e.Cookie}
+	return gofuse.DirEntry{Mode: e.Attr.Type.Bits(), Name: e.Name, Ino: e.ID, Off: e.Cookie}
 }
 
 // readDir hands entries after in.Offset to add until it returns false.

@@ -386,7 +386,7 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return nil, err
 		}
-		if typeOf(st.Mode) == vfs.Directory {
+		if vfs.TypeOf(st.Mode) == vfs.Directory {
 			below = append(below, path+"/"+name)
 			continue
 		}
@@ -395,7 +395,7 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 		if err != nil || !ok || isWhiteout(&st) || r.objects[id] != nil {
 			continue
 		}
-		o := newObject(id, typeOf(st.Mode))
+		o := newObject(id, vfs.TypeOf(st.Mode))
 		o.origin, o.mode, o.uid, o.gid = origin, st.Mode&0o7777, st.Uid, st.Gid
 		o.spent = hasXattr(fd, name, xattrSaved)
 		r.keepAside(o, path+"/"+name)

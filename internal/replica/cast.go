@@ -93,7 +93,7 @@ func (m *mold) make(n *newborn) (err error) {
 	if m.kind == vfs.CharDevice || m.kind == vfs.BlockDevice {
 		dev = int(unix.Mkdev(m.major, m.minor))
 	}
-	return unix.Mknodat(n.work, n.name, modeOf(m.kind)|0o600, dev)
+	return unix.Mknodat(n.work, n.name, m.kind.Bits()|0o600, dev)
 }
 
 // dress gives a new object its content and attributes, in the order in which one does not undo the other: writing clears

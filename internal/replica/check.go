@@ -210,7 +210,7 @@ func (c *checker) each(path string, do func(fd int, name, at string, st *unix.St
 			}
 			continue
 		}
-		if do(fd, name, at, &st) && typeOf(st.Mode) == vfs.Directory {
+		if do(fd, name, at, &st) && vfs.TypeOf(st.Mode) == vfs.Directory {
 			below = append(below, at)
 		}
 	}
@@ -249,7 +249,7 @@ func (c *checker) opaque(fd int, name, at string, st *unix.Stat_t) bool {
 	switch {
 	case err != nil:
 		return false
-	case typeOf(st.Mode) != vfs.Directory:
+	case vfs.TypeOf(st.Mode) != vfs.Directory:
 		c.problem(at, false, "is marked opaque and is no directory")
 	case string(v) != "y":
 		c.problem(at, false, "has %q for trusted.overlay.opaque", v)
@@ -260,7 +260,7 @@ func (c *checker) opaque(fd int, name, at string, st *unix.Stat_t) bool {
 // entry checks one object. Ids are compared where unique says so.
 func (c *checker) entry(fd int, name, at string, st *unix.Stat_t, unique bool) {
 	ino := inode{st.Dev, st.Ino}
-	if kind := typeOf(st.Mode); kind != vfs.Directory {
+	if kind := vfs.TypeOf(st.Mode); kind != vfs.Directory {
 		if kind == vfs.Regular && unique && c.links[ino] == nil {
 			c.Bytes += uint64(st.Size)
 		}
@@ -277,7 +277,7 @@ func (c *checker) entry(fd int, name, at string, st *unix.Stat_t, unique bool) {
 	switch {
 	case err != nil || !ok:
 		c.problem(at, true, "has a trusted.dim.id of %d bytes", len(v))
-	case origin != nil && typeOf(st.Mode) != vfs.Regular:
+	case origin != nil && vfs.TypeOf(st.Mode) != vfs.Regular:
 		c.problem(at, false, "has a digest in its trusted.dim.id and is no regular file")
 	case !unique:
 	case c.ids[id] != (inode{}) && c.ids[id] != ino:
@@ -299,7 +299,7 @@ func (c *checker) link(ino inode, at string, want uint64) {
 // work checks that nothing was left: what a call is just making has a name with "#".
 func (c *checker) work() {
 	c.each("work", func(_ int, name, at string, st *unix.Stat_t) bool {
-		if typeOf(st.Mode) != vfs.Directory {
+		if vfs.TypeOf(st.Mode) != vfs.Directory {
 			c.link(inode{st.Dev, st.Ino}, at, uint64(st.Nlink))
 		}
 		switch {
@@ -335,7 +335,7 @@ func (c *checker) stamped(area string, check func(dir string)) {
 // linksIn counts the names of files in what is half made or half removed: others of their names may be where they belong.
 func (c *checker) linksIn(area, name string) {
 	count := func(_ int, _, at string, st *unix.Stat_t) bool {
-		if typeOf(st.Mode) != vfs.Directory {
+		if vfs.TypeOf(st.Mode) != vfs.Directory {
 			c.link(inode{st.Dev, st.Ino}, at, uint64(st.Nlink))
 		}
 		return true
@@ -344,14 +344,14 @@ func (c *checker) linksIn(area, name string) {
 	if err := c.set.stat(c.dir+"/"+area+"/"+name, &st); err != nil {
 		return
 	}
-	if count(-1, name, area+"/"+name, &st); typeOf(st.Mode) == vfs.Directory {
+	if count(-1, name, area+"/"+name, &st); vfs.TypeOf(st.Mode) == vfs.Directory {
 		c.each(area+"/"+name, count)
 	}
 }
 
 func (c *checker) savedDir(dir string) {
 	c.each(dir, func(fd int, name, at string, st *unix.Stat_t) bool {
-		isDir := typeOf(st.Mode) == vfs.Directory
+		isDir := vfs.TypeOf(st.Mode) == vfs.Directory
 		if v, err := getXattr(fd, name, xattrSaved, make([]byte, 64)); err == nil && !(isDir && string(v) == string(AsideAttributes) || !isDir && string(v) == "forgotten") {
 			c.problem(at, false, "has %q for trusted.dim.saved", v)
 		}
@@ -396,7 +396,7 @@ func (c *checker) compare(p *place) {
 		switch {
 		case err != nil:
 			c.problem(at, false, "is served and cannot be read: %v", err)
-		case p.white != isWhiteout(&st) || p.obj != nil && p.obj.kind != typeOf(st.Mode):
+		case p.white != isWhiteout(&st) || p.obj != nil && p.obj.kind != vfs.TypeOf(st.Mode):
 			c.problem(at, false, "is served as something else than it is")
 		}
 	}

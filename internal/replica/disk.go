@@ -228,42 +228,6 @@ func parseIDValue(v []byte) (id image.ID, origin *image.Digest, ok bool) {
 	return image.ID(binary.BigEndian.Uint64(v)), origin, true
 }
 
-func typeOf(mode uint32) vfs.Type {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return vfs.Directory
-	case unix.S_IFBLK:
-		return vfs.BlockDevice
-	case unix.S_IFCHR:
-		return vfs.CharDevice
-	case unix.S_IFLNK:
-		return vfs.Symlink
-	case unix.S_IFSOCK:
-		return vfs.Socket
-	case unix.S_IFIFO:
-		return vfs.FIFO
-	}
-	return vfs.Regular
-}
-
-func modeOf(t vfs.Type) uint32 {
-	switch t {
-	case vfs.Directory:
-		return unix.S_IFDIR
-	case vfs.BlockDevice:
-		return unix.S_IFBLK
-	case vfs.CharDevice:
-		return unix.S_IFCHR
-	case vfs.Symlink:
-		return unix.S_IFLNK
-	case vfs.Socket:
-		return unix.S_IFSOCK
-	case vfs.FIFO:
-		return unix.S_IFIFO
-	}
-	return unix.S_IFREG
-}
-
 func isWhiteout(st *unix.Stat_t) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }

@@ -151,7 +151,7 @@ func (b *burial) bury(dir int, name, path string) (kept bool, err error) {
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
 	}
-	isDir := typeOf(st.Mode) == vfs.Directory
+	isDir := vfs.TypeOf(st.Mode) == vfs.Directory
 	switch {
 	case b.whole && !b.stays[path]:
 		return false, b.away(dir, name)
@@ -173,7 +173,7 @@ func (b *burial) bury(dir int, name, path string) (kept bool, err error) {
 	if err := unix.Lsetxattr(procPath(dir, name), xattrSaved, []byte("forgotten"), 0); err != nil {
 		return true, err
 	}
-	if typeOf(st.Mode) != vfs.Regular {
+	if vfs.TypeOf(st.Mode) != vfs.Regular {
 		return true, nil
 	}
 	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

@@ -475,7 +475,7 @@ func (h *history) kernelTree(top string) map[string]string {
 			if err := unix.Lstat(full, &st); err != nil {
 				h.t.Fatalf("%s: %v after\n%s", path, err, strings.Join(h.lines, "\n"))
 			}
-			kind := typeOf(st.Mode)
+			kind := vfs.TypeOf(st.Mode)
 			line := fmt.Sprintf("%d %o %d:%d", kind, st.Mode&0o7777, st.Uid, st.Gid)
 			switch kind {
 			case vfs.Regular:

@@ -228,7 +228,7 @@ func dropPathIDs(dir int, name string) error {
 		if err := unix.Fstatat(fd, n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
-		if typeOf(st.Mode) == vfs.Directory {
+		if vfs.TypeOf(st.Mode) == vfs.Directory {
 			if err := dropPathIDs(fd, n); err != nil {
 				return err
 			}
@@ -278,7 +278,7 @@ func (r *Replica) fitWhiteouts(fd int, low lower.Ref) error {
 		switch {
 		case isWhiteout(&st) && below == lower.None:
 			err = keepTimes(fd, func() error { return unix.Unlinkat(fd, name, 0) })
-		case typeOf(st.Mode) == vfs.Directory:
+		case vfs.TypeOf(st.Mode) == vfs.Directory:
 			err = r.fitBelow(fd, name, below)
 		}
 		if err != nil {

@@ -177,7 +177,7 @@ func (w *rewinder) choose(e *treeEntry) (choice, error) {
 	if how.leave {
 		return how, nil
 	}
-	isDir := typeOf(e.st.Mode) == vfs.Directory
+	isDir := vfs.TypeOf(e.st.Mode) == vfs.Directory
 	w.there[e.path] = isDir
 	p := w.r.placeAt(e.path)
 	if isDir {
@@ -285,7 +285,7 @@ func (w *rewinder) surplus(p *place) error {
 
 // same reports whether the layer's file at p is what the snapshot has, so that it can stay what it is.
 func (w *rewinder) same(e *treeEntry, p *place) (bool, error) {
-	if p == nil || p.obj == nil || p.obj.kind != typeOf(e.st.Mode) {
+	if p == nil || p.obj == nil || p.obj.kind != vfs.TypeOf(e.st.Mode) {
 		return false, nil
 	}
 	v, _ := getXattr(e.dir, e.name, xattrID, make([]byte, 64))

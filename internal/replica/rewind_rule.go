@@ -20,7 +20,7 @@ func (w *rewinder) rule(e *treeEntry) (how choice, held []AsideKind) {
 	if c == nil || w.hidden[e.path] || w.r.keep.Cover(e.path) {
 		return how, nil
 	}
-	isDir := typeOf(e.st.Mode) == vfs.Directory
+	isDir := vfs.TypeOf(e.st.Mode) == vfs.Directory
 	switch {
 	case isWhiteout(&e.st) && c.shows:
 		return choice{leave: true}, []AsideKind{AsideRemoval}
@@ -74,7 +74,7 @@ func (w *rewinder) fit(e *treeEntry) choice {
 	switch {
 	case isWhiteout(&e.st):
 		return choice{leave: low == lower.None && !w.hidden[e.path]}
-	case typeOf(e.st.Mode) != vfs.Directory, (low == lower.None || w.r.view.index.IsDir(low)) && !w.hidden[e.path]:
+	case vfs.TypeOf(e.st.Mode) != vfs.Directory, (low == lower.None || w.r.view.index.IsDir(low)) && !w.hidden[e.path]:
 		return choice{}
 	}
 	return choice{dress: func(at string) error { return unix.Lsetxattr(at, xattrOpaque, []byte("y"), 0) }}

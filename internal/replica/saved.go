@@ -106,7 +106,7 @@ func (r *Replica) listSaved(fd int, dir string, is SetAside, list *[]SetAside) e
 			return err
 		}
 		e := is
-		e.Path, e.Kind, e.Type = image.JoinPath(dir, name), AsideEntry, typeOf(st.Mode)
+		e.Path, e.Kind, e.Type = image.JoinPath(dir, name), AsideEntry, vfs.TypeOf(st.Mode)
 		if e.Type != vfs.Directory {
 			if hasXattr(fd, name, xattrSaved) {
 				continue // forgotten
@@ -169,7 +169,7 @@ func weighSaved(fd int, e *SetAside) error {
 			return err
 		}
 		e.Entries++
-		switch typeOf(st.Mode) {
+		switch vfs.TypeOf(st.Mode) {
 		case vfs.Regular:
 			e.Size += uint64(st.Size)
 		case vfs.Directory:

@@ -167,7 +167,7 @@ func (s *scanner) entries(p *place, fd int) (below []*place, err error) {
 		if err := s.entry(k, fd, name, &st); err != nil {
 			return nil, fmt.Errorf("%s/%s: %w", p.path(), name, err)
 		}
-		if typeOf(st.Mode) == vfs.Directory {
+		if vfs.TypeOf(st.Mode) == vfs.Directory {
 			below = append(below, k)
 		}
 	}
@@ -191,7 +191,7 @@ func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
 // object returns the object of an entry: a new one, or that of another name of the same inode.
 func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*object, error) {
 	ino := inode{st.Dev, st.Ino}
-	kind := typeOf(st.Mode)
+	kind := vfs.TypeOf(st.Mode)
 	several := kind != vfs.Directory && st.Nlink > 1
 	if several {
 		if o := s.inodes[ino]; o != nil {

@@ -151,8 +151,8 @@ func (s *sifter) entries(path string, old, now int) (below []sifted, left bool, 
 		there := now >= 0 && unix.Fstatat(now, name, &is, unix.AT_SYMLINK_NOFOLLOW) == nil
 		at := image.JoinPath(path, name)
 		switch {
-		case typeOf(was.Mode) == vfs.Directory:
-			there = there && typeOf(is.Mode) == vfs.Directory
+		case vfs.TypeOf(was.Mode) == vfs.Directory:
+			there = there && vfs.TypeOf(is.Mode) == vfs.Directory
 			if there || s.merged(at, old, name) {
 				below = append(below, sifted{at, there})
 				continue
@@ -218,7 +218,7 @@ func sameContent(dirA int, a string, dirB int, b string) (bool, error) {
 	if err := unix.Fstatat(dirA, a, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
 	}
-	switch typeOf(st.Mode) {
+	switch vfs.TypeOf(st.Mode) {
 	case vfs.Symlink:
 		ta, err := os.Readlink(procPath(dirA, a))
 		if err != nil {

@@ -302,7 +302,7 @@ const clockTick = time.Second
 
 // choose links a regular file when the earlier snapshot has it, and notes of what file the copy is.
 func (t *twin) choose(e *treeEntry) (choice, error) {
-	if typeOf(e.st.Mode) != vfs.Regular || nanos(e.st.Ctim) > t.until {
+	if vfs.TypeOf(e.st.Mode) != vfs.Regular || nanos(e.st.Ctim) > t.until {
 		return choice{}, nil
 	}
 	of := originOf(&e.st)

@@ -456,7 +456,7 @@ func touchesDir(c *change, dir int, name string) (bool, error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case c.differs || typeOf(st.Mode) != vfs.Directory:
+	case c.differs || vfs.TypeOf(st.Mode) != vfs.Directory:
 		return true, nil
 	}
 	if v, err := getXattr(dir, name, xattrOpaque, make([]byte, 8)); err == nil && string(v) == "y" {

@@ -154,7 +154,7 @@ func (c *treeCopy) entry(e *treeEntry, to int) (how choice, enter bool, err erro
 		return how, false, err
 	}
 	c.files++
-	enter = typeOf(e.st.Mode) == vfs.Directory
+	enter = vfs.TypeOf(e.st.Mode) == vfs.Directory
 	switch {
 	case to < 0:
 		c.weigh(e, how)
@@ -185,7 +185,7 @@ func (c *treeCopy) entry(e *treeEntry, to int) (how choice, enter bool, err erro
 // weigh counts what e takes to copy.
 func (c *treeCopy) weigh(e *treeEntry, how choice) {
 	ino := inode{e.st.Dev, e.st.Ino}
-	if _, known := c.links[ino]; known || how.link != nil || typeOf(e.st.Mode) != vfs.Regular {
+	if _, known := c.links[ino]; known || how.link != nil || vfs.TypeOf(e.st.Mode) != vfs.Regular {
 		return
 	}
 	if e.st.Nlink > 1 {
@@ -208,7 +208,7 @@ func baseName(path string) string { return path[strings.LastIndexByte(path, '/')
 
 // make makes an entry that is no directory, with its content.
 func (c *treeCopy) make(e *treeEntry, to int) error {
-	switch kind := typeOf(e.st.Mode); kind {
+	switch kind := vfs.TypeOf(e.st.Mode); kind {
 	case vfs.Regular:
 		return c.file(e, to)
 	case vfs.Symlink:
@@ -219,7 +219,7 @@ func (c *treeCopy) make(e *treeEntry, to int) error {
 		}
 		return unix.Symlinkat(string(buf[:n]), to, e.name)
 	default:
-		return unix.Mknodat(to, e.name, modeOf(kind)|0o600, int(e.st.Rdev))
+		return unix.Mknodat(to, e.name, kind.Bits()|0o600, int(e.st.Rdev))
 	}
 }
 
@@ -291,7 +291,7 @@ func (c *treeCopy) dress(e *treeEntry, to int, name string, how choice) error {
 	if err := unix.Fchownat(to, name, int(e.st.Uid), int(e.st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if typeOf(e.st.Mode) != vfs.Symlink {
+	if vfs.TypeOf(e.st.Mode) != vfs.Symlink {
 		if err := unix.Fchmodat(to, name, e.st.Mode&0o7777, 0); err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ func statFD(fd int, a *vfs.Attr) error {
 		return vfs.ErrnoOf(err)
 	}
 	*a = vfs.Attr{
-		Type:  typeOf(st.Mode),
+		Type:  vfs.TypeOf(st.Mode),
 		Mode:  st.Mode & 0o7777,
 		Nlink: uint32(st.Nlink),
 		UID:   st.Uid,
@@ -32,24 +32,6 @@ func statFD(fd int, a *vfs.Attr) error {
 		a.Major, a.Minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
 	}
 	return nil
-}
-
-func typeOf(mode uint32) vfs.Type {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return vfs.Directory
-	case unix.S_IFBLK:
-		return vfs.BlockDevice
-	case unix.S_IFCHR:
-		return vfs.CharDevice
-	case unix.S_IFLNK:
-		return vfs.Symlink
-	case unix.S_IFSOCK:
-		return vfs.Socket
-	case unix.S_IFIFO:
-		return vfs.FIFO
-	}
-	return vfs.Regular
 }
 
 // Attr fills a with what stat tells of h.
