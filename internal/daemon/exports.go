@@ -39,9 +39,18 @@ type export struct {
 	paths    []string         // of its node files
 	allowed  []netip.Addr
 	old      bool          // of an image that the node no longer runs, but may until it boots
-	lastCall *atomic.Int64 // Unix nanoseconds; shared by all exports of a node
+	lastCall *lastCall     // shared by all exports of a node
 	meter    *oncrpc.Meter // nil for a version
 }
+
+// lastCall is when a node has called last.
+type lastCall struct {
+	at     atomic.Int64 // Unix nanoseconds
+	looked atomic.Int64 // when at was set, in nanoseconds since the start of this process
+}
+
+// Load returns it in Unix nanoseconds; 0 is never.
+func (l *lastCall) Load() int64 { return l.at.Load() }
 
 // madeFrom is all that decides what a replica shows, besides its node.
 type madeFrom struct {
@@ -108,10 +117,11 @@ func (e *exports) Paths() []string {
 
 // called notes that x was used now.
 func (e *exports) called(x *export) {
-	now := time.Now().UnixNano()
-	if last := x.lastCall.Load(); now-last < int64(activeEvery) || !x.lastCall.CompareAndSwap(last, now) {
+	now := int64(time.Since(e.d.started)) // which takes half as long as time.Now
+	if last := x.lastCall.looked.Load(); last != 0 && now-last < int64(activeEvery) || !x.lastCall.looked.CompareAndSwap(last, now) {
 		return
 	}
+	x.lastCall.at.Store(time.Now().UnixNano())
 	if x.node == "" {
 		return
 	}
@@ -209,7 +219,7 @@ func (e *exports) serve(v image.Version) (*export, error) {
 		e.d.log.Error("version cannot be served", "version", v.Ref().String(), "error", err)
 		return nil, err
 	}
-	x := &export{fs: fs, lastCall: new(atomic.Int64)}
+	x := &export{fs: fs, lastCall: new(lastCall)}
 	e.addLocked(x)
 	return x, nil
 }

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"dim/internal/cluster"
@@ -182,7 +181,7 @@ func (d *daemon) place(plan *plan, n *cluster.Node, v image.Version) (*export, *
 	if err != nil {
 		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
-	x := &export{node: n.Name, from: from, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(atomic.Int64), meter: d.newMeter(n, n.Image, old)}
+	x := &export{node: n.Name, from: from, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(lastCall), meter: d.newMeter(n, n.Image, old)}
 	if old != nil {
 		x.lastCall = old.lastCall
 	}
@@ -219,7 +218,7 @@ func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export,
 	if !ok {
 		return nil, fmt.Errorf("serve %s: image %s has no version", n.Name, im.Name)
 	}
-	x := &export{node: n.Name, old: true, allowed: addressesOf(n), lastCall: new(atomic.Int64), meter: d.newMeter(n, im, d.exports.node(n.Name))}
+	x := &export{node: n.Name, old: true, allowed: addressesOf(n), lastCall: new(lastCall), meter: d.newMeter(n, im, d.exports.node(n.Name))}
 	r, ok := d.set.Find(tree)
 	if !ok {
 		files, err := plan.files(d, n, im, v)
