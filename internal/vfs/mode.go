@@ -1,21 +1,21 @@
 package vfs
 
-import "golang.org/x/sys/unix"
+import "syscall"
 
 // TypeOf tells the type of an object whose st_mode is mode (inode(7)). What is none of the known types is taken for a regular file.
 func TypeOf(mode uint32) Type {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFDIR:
 		return Directory
-	case unix.S_IFBLK:
+	case syscall.S_IFBLK:
 		return BlockDevice
-	case unix.S_IFCHR:
+	case syscall.S_IFCHR:
 		return CharDevice
-	case unix.S_IFLNK:
+	case syscall.S_IFLNK:
 		return Symlink
-	case unix.S_IFSOCK:
+	case syscall.S_IFSOCK:
 		return Socket
-	case unix.S_IFIFO:
+	case syscall.S_IFIFO:
 		return FIFO
 	}
 	return Regular
@@ -25,17 +25,17 @@ func TypeOf(mode uint32) Type {
 func (t Type) Bits() uint32 {
 	switch t {
 	case Directory:
-		return unix.S_IFDIR
+		return syscall.S_IFDIR
 	case BlockDevice:
-		return unix.S_IFBLK
+		return syscall.S_IFBLK
 	case CharDevice:
-		return unix.S_IFCHR
+		return syscall.S_IFCHR
 	case Symlink:
-		return unix.S_IFLNK
+		return syscall.S_IFLNK
 	case Socket:
-		return unix.S_IFSOCK
+		return syscall.S_IFSOCK
 	case FIFO:
-		return unix.S_IFIFO
+		return syscall.S_IFIFO
 	}
-	return unix.S_IFREG
+	return syscall.S_IFREG
 }
