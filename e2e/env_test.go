@@ -116,17 +116,22 @@ func startGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string
 // bootGuest is startGuest without the mount.
 func bootGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string) guest {
 	t.Helper()
+	return powerOn(t, c, lab.UMLSpec{Name: name, Put: put})
+}
+
+// powerOn is bootGuest of a machine that is described further.
+func powerOn(t *testing.T, c *lab.Cluster, spec lab.UMLSpec) guest {
+	t.Helper()
+	spec.Net, spec.Dir, spec.Init, spec.Addr = c.Net, t.TempDir(), build(t, "dim/e2e/agentd"), nodeAddrs[spec.Name]
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	u, err := lab.StartUML(ctx, lab.UMLSpec{
-		Name: name, Net: c.Net, Dir: t.TempDir(), Init: build(t, "dim/e2e/agentd"), Put: put, Addr: nodeAddrs[name],
-	})
+	u, err := lab.StartUML(ctx, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the console of %s:\n%s", name, u.Tail(30))
+			t.Logf("the console of %s:\n%s", spec.Name, u.Tail(30))
 		}
 		u.Kill()
 	})
