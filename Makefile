@@ -27,6 +27,8 @@ test: deps-test check ## everything but whole machines (as root on Debian 12: in
 	go test -timeout 15m ./...
 
 e2e: deps build ## real kernels boot and mount (root): User Mode Linux and QEMU
+	DIM_LAB_MASTER=$$(go run ./cmd/lab master .lab/master) && export DIM_LAB_MASTER && \
+	go test -p 1 -count=1 -v -run 'ARealMaster|ARealDistribution' ./internal/capture ./internal/initramfs && \
 	DIM_E2E=1 go test -p 1 -timeout 60m -count=1 -v ./e2e/...
 
 long: deps build ## what takes long: a thousand switches, real work, files of any origin, the suites of others (root)
