@@ -194,6 +194,9 @@ func (m *marker) versions(without []image.Ref) error {
 				continue
 			}
 			v, err := m.readVersionFile(e.Name(), n)
+			if errors.Is(err, ErrNotFound) {
+				continue // it was removed meanwhile
+			}
 			if err == nil {
 				err = m.root(v.Digest)
 			}
