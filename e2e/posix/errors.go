@@ -2,13 +2,17 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // errorCases are about calls that are refused, beyond what the others show.
-func errorCases() []testCase {
+func errorCases() []testCase { return slices.Concat(pathErrors(), useErrors()) }
+
+// pathErrors are about names and paths.
+func pathErrors() []testCase {
 	return []testCase{
 		{"changes of what is not there are ENOENT", "", func(t *testRun) {
 			t.symlink("nowhere", "l")
@@ -56,6 +60,22 @@ func errorCases() []testCase {
 			t.ok(unix.Rmdir(t.raw("moved/")))
 			same(t, "names", t.names("."), "d f l")
 		}},
+		{"a path of more than 4,095 bytes is ENAMETOOLONG, one of as many is not", "", func(t *testRun) {
+			path := t.p(".")
+			for len(path)+2 < 4095 {
+				path += "/."
+			}
+			path += strings.Repeat("/", 4095-len(path))
+			var st unix.Stat_t
+			t.ok(unix.Stat(path, &st))
+			t.fails(unix.Stat(path+"/", &st), unix.ENAMETOOLONG)
+		}},
+	}
+}
+
+// useErrors are about what is there and cannot be used so.
+func useErrors() []testCase {
+	return []testCase{
 		{"a directory is read by listing only", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			fd, err := unix.Open(t.p("d"), rd|unix.O_DIRECTORY, 0)
@@ -67,16 +87,6 @@ func errorCases() []testCase {
 			t.fails(err, unix.EBADF)
 			t.fails(unix.Ftruncate(fd, 0), unix.EINVAL, unix.EBADF)
 			t.fails(t.open("d", unix.O_CREAT|rd), unix.EISDIR)
-		}},
-		{"a path of more than 4,095 bytes is ENAMETOOLONG, one of as many is not", "", func(t *testRun) {
-			path := t.p(".")
-			for len(path)+2 < 4095 {
-				path += "/."
-			}
-			path += strings.Repeat("/", 4095-len(path))
-			var st unix.Stat_t
-			t.ok(unix.Stat(path, &st))
-			t.fails(unix.Stat(path+"/", &st), unix.ENAMETOOLONG)
 		}},
 		{"a socket is not opened, a FIFO without a reader not for writing", "", func(t *testRun) {
 			t.fifo("p", 0o644)
