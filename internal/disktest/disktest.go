@@ -28,7 +28,7 @@ func New(t testing.TB, mkfs ...string) *Disk {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts a file system")
 	}
-	base := tempDir(t)
+	base := Memory(t)
 	d := &Disk{Dir: filepath.Join(base, "mounted"), t: t, file: filepath.Join(base, "disk")}
 	for _, err := range []error{os.Mkdir(d.Dir, 0o700), os.WriteFile(d.file, nil, 0o600), os.Truncate(d.file, size)} {
 		if err != nil {
@@ -64,10 +64,11 @@ func (d *Disk) Mount() {
 // Unmount unmounts the disk. It is busy while a file there is open.
 func (d *Disk) Unmount() error { return syscall.Unmount(d.Dir, 0) }
 
-// tempDir returns a temporary directory in memory where there is one: most tests are of what a file system does, and sync often.
-func tempDir(t testing.TB) string {
+// Memory returns a temporary directory in memory where there is one: most tests are of what a file system does, in which order, and sync thousands
+// of times.
+func Memory(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "dim-disk-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "dim-test-")
 	if err != nil {
 		return t.TempDir()
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/disktest"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
@@ -101,7 +102,7 @@ func TestForgettingThatIsBrokenOffLeavesNoHalfEntries(t *testing.T) {
 	m := newMemory(t)
 	one := m.version(t, 1, v1)
 	for point := 1; ; point++ {
-		o := newSiteIn(t, memoryDir(t), one, m)
+		o := newSiteIn(t, disktest.Memory(t), one, m)
 		asideTree(o, files)
 		alias := o.handle("etc/a")
 		left := o.dieAt(point)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
+	"dim/internal/disktest"
 	"dim/internal/image"
 	"dim/internal/vfs"
 )
@@ -58,7 +59,7 @@ func TestASwitchThatIsBrokenOffLeavesNoHalfSnapshot(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
 	for point := 1; ; point++ {
-		o := newSiteIn(t, memoryDir(t), one, m)
+		o := newSiteIn(t, disktest.Memory(t), one, m)
 		o.keepsSnapshots(3)
 		rich(o)
 		before := o.tree()
@@ -103,7 +104,7 @@ func TestARestoreOfALayerThatIsBrokenOffLosesNothing(t *testing.T) {
 	m := newMemory(t)
 	one := m.version(t, 1, v1)
 	for point := 1; ; point++ {
-		o := newSiteIn(t, memoryDir(t), one, m)
+		o := newSiteIn(t, disktest.Memory(t), one, m)
 		rich(o)
 		then := o.tree()
 		stamp := o.snapshotNow()
@@ -172,7 +173,7 @@ func (o *site) snapshotNow() string {
 // the kernel's overlayfs shows the same of it.
 func TestALayerComesBackAfterARandomHistory(t *testing.T) {
 	needRoot(t)
-	dir := memoryDir(t)
+	dir := disktest.Memory(t)
 	m := newMemory(t)
 	low, v := modelVersion(t, m, dir, 1, modelSeed)
 	n := 0
@@ -242,21 +243,6 @@ func (h *history) steps(low string, round int) {
 	}
 }
 
-// memoryDir returns a directory in memory where there is one: histories sync their journals many times.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "dim-replica-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
@@ -266,7 +252,7 @@ func exists(path string) bool {
 func TestSnapshotsOfWritingNodesShowOneMoment(t *testing.T) {
 	m := newMemory(t)
 	versions := []image.Version{m.version(t, 1, v1), m.version(t, 2, v2)}
-	first := newSiteIn(t, memoryDir(t), versions[0], m)
+	first := newSiteIn(t, disktest.Memory(t), versions[0], m)
 	nodes := []*site{first}
 	for i := 2; i <= 4; i++ {
 		r, err := first.s.Attach(Spec{Node: fmt.Sprintf("n%02d", i), Image: "compute", Version: versions[0]})

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/disktest"
 	"dim/internal/image"
 )
 
@@ -89,7 +90,7 @@ func TestAProcessKilledAtAnyStepLeavesTheOldStateOrTheNew(t *testing.T) {
 			stride = 7
 		}
 		for n := 0; !done; n += stride {
-			dir := memoryDir(t)
+			dir := disktest.Memory(t)
 			if _, err := addVersion(open(t, dir), "x", old); err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +121,7 @@ func TestAProcessKilledAtAnyStepLeavesTheOldStateOrTheNew(t *testing.T) {
 }
 
 func TestManyBatchesAtOnce(t *testing.T) {
-	dir := memoryDir(t)
+	dir := disktest.Memory(t)
 	stores := []*Store{open(t, dir), open(t, dir)} // two processes
 	var wg sync.WaitGroup
 	for i := range 8 {

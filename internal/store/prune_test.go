@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"dim/internal/disktest"
 	"dim/internal/image"
 )
 
@@ -187,7 +188,7 @@ func TestAVersionThatCannotBeReadStopsASweep(t *testing.T) {
 
 func TestAPruneKilledAtAnyStepLeavesAWholeStore(t *testing.T) {
 	for n, done := 0, false; !done; n++ {
-		dir := memoryDir(t)
+		dir := disktest.Memory(t)
 		s := open(t, dir)
 		deep(t, s, "x", "shared", "a", "b", "c")
 		two := deep(t, s, "x", "shared", "d")
@@ -223,7 +224,7 @@ func TestAPruneKilledAtAnyStepLeavesAWholeStore(t *testing.T) {
 }
 
 func TestVersionsThatComeWhileOthersGo(t *testing.T) {
-	dir := memoryDir(t)
+	dir := disktest.Memory(t)
 	stores := []*Store{open(t, dir), open(t, dir)} // two processes
 	stop := make(chan struct{})
 	var makers, sweeper sync.WaitGroup
