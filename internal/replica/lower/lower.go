@@ -6,7 +6,7 @@
 // An Index never changes once it is made, so that thousands of replicas share one and read it without locks. It is a
 // handful of flat arrays: one row of fixed size for each entry, one table for all names and targets, one for digests, one
 // for what many entries have in common. The rows of a directory's children stand side by side, ordered by the hash of their names, so that look-ups are binary
-// searches and a listing in the order of its cookies is a walk along the rows. A version of 90,000 names takes some 9 MB
+// searches and a listing in the order of its cookies is a walk along the rows. A version of 90,000 names takes some 8 MB
 // (one Go object per entry with strings, pointers and a map took eight times as much).
 //
 // # What it must not know
