@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"dim/internal/control"
+	"dim/internal/control/client"
 )
 
 const defaultData = "/var/lib/dim"
@@ -130,4 +130,4 @@ func row(w io.Writer, cells ...any) {
 	fmt.Fprintln(w)
 }
 
-func (a *app) client() *control.Client { return control.NewClient(a.data) }
+func (a *app) client() *client.Client { return client.New(a.data) }

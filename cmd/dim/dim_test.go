@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/control"
+	"dim/internal/control/client"
 )
 
 func TestMain(m *testing.M) {
@@ -66,7 +67,7 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 
 // scriptReady waits until the daemon answers and has found the shared state.
 func scriptReady(ts *testscript.TestScript, _ bool, _ []string) {
-	c := control.NewClient(ts.Getenv("DIM_DATA"))
+	c := client.New(ts.Getenv("DIM_DATA"))
 	var err error
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		var s control.Status
@@ -79,7 +80,7 @@ func scriptReady(ts *testscript.TestScript, _ bool, _ []string) {
 
 // scriptRolledOut waits until a rollout is in a state: rolledout 5 done.
 func scriptRolledOut(ts *testscript.TestScript, _ bool, args []string) {
-	c := control.NewClient(ts.Getenv("DIM_DATA"))
+	c := client.New(ts.Getenv("DIM_DATA"))
 	id, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	var r control.Rollout

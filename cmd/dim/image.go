@@ -222,7 +222,4 @@ func printVersion(w io.Writer, v control.Version) {
 	if v.Problem != "" {
 		row(w, "problem", v.Problem)
 	}
-	for _, n := range v.Notes {
-		row(w, "warning", safe(n))
-	}
 }

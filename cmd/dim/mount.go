@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/control"
+	"dim/internal/control/client"
 )
 
 func (a *app) mountCommand() *cobra.Command {
@@ -74,7 +75,7 @@ func (a *app) umountCommand() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := realPath(args[0])
 			if err == nil {
-				err = control.Unmount(path)
+				err = client.Unmount(path)
 			}
 			if err != nil {
 				return fmt.Errorf("umount %s: %w", args[0], err)

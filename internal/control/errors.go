@@ -1,10 +1,6 @@
 package control
 
-import (
-	"errors"
-	"fmt"
-	"net/http"
-)
+import "fmt"
 
 // Error is a failure as the API reports it.
 type Error struct {
@@ -41,31 +37,4 @@ func (e *Error) WithHint(hint string) *Error {
 	c := *e
 	c.Hint = hint
 	return &c
-}
-
-// asError returns err as an *Error with err's whole message, Internal unless it carries another code.
-func asError(err error) *Error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		c := *e
-		c.Message = err.Error()
-		return &c
-	}
-	return &Error{Code: Internal, Message: err.Error()}
-}
-
-// status is the HTTP status of each code.
-func (c Code) status() int {
-	switch c {
-	case NotFound:
-		return http.StatusNotFound
-	case Invalid:
-		return http.StatusBadRequest
-	case Conflict, Busy:
-		return http.StatusConflict
-	case Unavailable:
-		return http.StatusServiceUnavailable
-	case Denied:
-		return http.StatusForbidden
-	}
-	return http.StatusInternalServerError
 }

@@ -46,6 +46,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/control/server"
 	"dim/internal/coord"
 	"dim/internal/dhcp"
 	"dim/internal/image"
@@ -230,7 +231,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	defer release()
 	g, all := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.newServices(l).serve(all, l) })
-	g.Go(func() error { return control.Serve(all, ln, d, d.log) })
+	g.Go(func() error { return server.Serve(all, ln, d, d.log) })
 	g.Go(func() error { return d.follow(all) })
 	g.Go(func() error { return d.mend(all) })
 	g.Go(func() error { return d.drive(all) })

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"dim/internal/control"
+	"dim/internal/control/client"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/pki"
 	"dim/internal/vfs"
@@ -147,7 +148,7 @@ func (s *site) stop() error {
 	}
 }
 
-func (s *site) client() *control.Client { return control.NewClient(s.data) }
+func (s *site) client() *client.Client { return client.New(s.data) }
 
 // capture captures an image and lets its nodes follow, which must succeed.
 func (s *site) capture(image string) control.Captured {

@@ -11,6 +11,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/control/wire"
 	"dim/internal/fuse"
 	"dim/internal/image"
 	"dim/internal/replica"
@@ -101,7 +102,7 @@ func (d *daemon) Mounts(context.Context) ([]control.Mount, error) {
 // listenControl opens the socket of the control API, in place of one that a killed daemon left. The data directory's lock
 // has made sure that none is running.
 func (d *daemon) listenControl() (net.Listener, func(), error) {
-	path, release, err := control.SocketPath(d.config.Data)
+	path, release, err := wire.SocketPath(d.config.Data)
 	if err != nil {
 		return nil, nil, err
 	}

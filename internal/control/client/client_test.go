@@ -1,54 +1,56 @@
-package control
+package client
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
+	"dim/internal/control"
+	"dim/internal/control/server"
+	"dim/internal/control/wire"
 	"github.com/google/go-cmp/cmp"
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // fake is a daemon with one image and one node.
 type fake struct {
-	Backend // calls that no test makes
-	diff    []Change
+	control.Backend // calls that no test makes
+	diff            []control.Change
 }
 
-func (f fake) Status(context.Context) (Status, error) {
-	return Status{Server: "head", Nodes: 1, Images: []Image{{Name: "compute"}}}, nil
+func (f fake) Status(context.Context) (control.Status, error) {
+	return control.Status{Server: "head", Nodes: 1, Images: []control.Image{{Name: "compute"}}}, nil
 }
 
-func (f fake) Version(_ context.Context, ref string) (Version, error) {
+func (f fake) Version(_ context.Context, ref string) (control.Version, error) {
 	if ref != "compute@1" {
-		return Version{}, fmt.Errorf("resolve %s: %w", ref, Errorf(NotFound, "no such version").WithHint("dim image ls"))
+		return control.Version{}, fmt.Errorf("resolve %s: %w", ref, control.Errorf(control.NotFound, "no such version").WithHint("dim image ls"))
 	}
-	return Version{Image: "compute", Number: 1}, nil
+	return control.Version{Image: "compute", Number: 1}, nil
 }
 
-func (f fake) Node(context.Context, string) (Node, error) { return Node{}, errors.New("disk on fire") }
+func (f fake) Node(context.Context, string) (control.Node, error) {
+	return control.Node{}, errors.New("disk on fire")
+}
 
-func (f fake) Apply(_ context.Context, d Description) (Description, error) {
+func (f fake) Apply(_ context.Context, d control.Description) (control.Description, error) {
 	if d.Revision != 7 {
-		return Description{}, &Error{Code: Conflict, Message: "applied by another", Details: []string{"a", "b"}}
+		return control.Description{}, &control.Error{Code: control.Conflict, Message: "applied by another", Details: []string{"a", "b"}}
 	}
 	d.Revision = 8
 	return d, nil
 }
 
-func (f fake) Diff(_ context.Context, from, to string, yield func(Change) bool) (Comparison, error) {
-	whole := Comparison{From: from, To: to}
+func (f fake) Diff(_ context.Context, from, to string, yield func(control.Change) bool) (control.Comparison, error) {
+	whole := control.Comparison{From: from, To: to}
 	for _, c := range f.diff {
 		if !yield(c) {
 			return whole, nil
@@ -57,23 +59,23 @@ func (f fake) Diff(_ context.Context, from, to string, yield func(Change) bool) 
 	return whole, nil
 }
 
-func (f fake) Capture(ctx context.Context, r CaptureRequest, progress func(Progress)) (Captured, error) {
-	progress(Progress{Image: r.Image, Files: 1})
+func (f fake) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.Captured, error) {
+	progress(control.Progress{Image: r.Image, Files: 1})
 	switch r.Image {
 	case "compute":
-		progress(Progress{Image: r.Image, Files: 2})
-		return Captured{Version: Version{Image: r.Image, Number: 2}}, nil
+		progress(control.Progress{Image: r.Image, Files: 2})
+		return control.Captured{Version: control.Version{Image: r.Image, Number: 2}}, nil
 	case "slow":
 		<-ctx.Done()
-		return Captured{}, ctx.Err()
+		return control.Captured{}, ctx.Err()
 	}
-	return Captured{}, Errorf(NotFound, "no such image")
+	return control.Captured{}, control.Errorf(control.NotFound, "no such image")
 }
 
 // Mount serves a directory with one file through a real kernel.
-func (f fake) Mount(_ context.Context, m Mount, fd int) (<-chan struct{}, error) {
+func (f fake) Mount(_ context.Context, m control.Mount, fd int) (<-chan struct{}, error) {
 	if m.What != "n01" {
-		return nil, Errorf(NotFound, "no such node")
+		return nil, control.Errorf(control.NotFound, "no such node")
 	}
 	root := &fs.Inode{}
 	s, err := fuse.NewServer(fs.NewNodeFS(root, &fs.Options{OnAdd: func(ctx context.Context) {
@@ -92,9 +94,9 @@ func (f fake) Mount(_ context.Context, m Mount, fd int) (<-chan struct{}, error)
 }
 
 // serve runs a daemon with backend b on a data directory until the test or stop ends it.
-func serve(t *testing.T, data string, b Backend) (c *Client, stop func()) {
+func serve(t *testing.T, data string, b control.Backend) (c *Client, stop func()) {
 	t.Helper()
-	path, release, err := SocketPath(data)
+	path, release, err := wire.SocketPath(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +106,7 @@ func serve(t *testing.T, data string, b Backend) (c *Client, stop func()) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, ln, b, slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- server.Serve(ctx, ln, b, slog.New(slog.DiscardHandler)) }()
 	stopped := false
 	stop = func() {
 		if stopped {
@@ -118,7 +120,7 @@ func serve(t *testing.T, data string, b Backend) (c *Client, stop func()) {
 		release()
 	}
 	t.Cleanup(stop)
-	return NewClient(data), stop
+	return New(data), stop
 }
 
 func TestACallAnswersWhatTheBackendSays(t *testing.T) {
@@ -138,45 +140,45 @@ func TestACallAnswersWhatTheBackendSays(t *testing.T) {
 func TestAnErrorKeepsItsCodeAndHint(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{})
 	_, err := c.Version(t.Context(), "compute@2")
-	want := &Error{Code: NotFound, Message: "resolve compute@2: no such version", Hint: "dim image ls"}
+	want := &control.Error{Code: control.NotFound, Message: "resolve compute@2: no such version", Hint: "dim image ls"}
 	if diff := cmp.Diff(want, err); diff != "" {
 		t.Error(diff)
 	}
 	_, err = c.Node(t.Context(), "n01")
-	if diff := cmp.Diff(&Error{Code: Internal, Message: "disk on fire"}, err); diff != "" {
+	if diff := cmp.Diff(&control.Error{Code: control.Internal, Message: "disk on fire"}, err); diff != "" {
 		t.Error(diff)
 	}
-	_, err = call[Status](t.Context(), c, "GET", "/v2/status", nil)
-	if e, ok := errors.AsType[*Error](err); !ok || e.Code != NotFound {
+	_, err = call[control.Status](t.Context(), c, "GET", "/v2/status", nil)
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.NotFound {
 		t.Errorf("unknown call: %v", err)
 	}
 }
 
 func TestApplyOverAnotherRevisionIsAConflict(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{})
-	d := Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": []byte("<cluster/>\xff")}, Revision: 7}
+	d := control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": []byte("<cluster/>\xff")}, Revision: 7}
 	got, err := c.Apply(t.Context(), d)
 	if err != nil || got.Revision != 8 || string(got.Files["cluster.xml"]) != "<cluster/>\xff" {
 		t.Errorf("apply: %+v, %v", got, err)
 	}
-	_, err = c.Apply(t.Context(), Description{Revision: 6})
-	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Code != Conflict || len(e.Details) != 2 {
+	_, err = c.Apply(t.Context(), control.Description{Revision: 6})
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok || e.Code != control.Conflict || len(e.Details) != 2 {
 		t.Errorf("apply over another's: %v", err)
 	}
 }
 
 func TestNamesThatAreNotTextComeThroughDiff(t *testing.T) {
-	want := []Change{
-		{Path: "etc/motd", Kind: Content, Type: "file", Size: 5, Was: 4},
-		{Path: "bad\xff\nname", Kind: Added, Type: "file"},
+	want := []control.Change{
+		{Path: "etc/motd", Kind: control.Content, Type: "file", Size: 5, Was: 4},
+		{Path: "bad\xff\nname", Kind: control.Added, Type: "file"},
 	}
 	for i := range 5000 {
-		want = append(want, Change{Path: fmt.Sprintf("usr/%d", i), Kind: Removed, Type: "directory"})
+		want = append(want, control.Change{Path: fmt.Sprintf("usr/%d", i), Kind: control.Removed, Type: "directory"})
 	}
 	c, _ := serve(t, t.TempDir(), fake{diff: want})
-	var got []Change
-	whole, err := c.Diff(t.Context(), "compute@1", "compute@2", func(ch Change) { got = append(got, ch) })
+	var got []control.Change
+	whole, err := c.Diff(t.Context(), "compute@1", "compute@2", func(ch control.Change) { got = append(got, ch) })
 	if err != nil || whole.From != "compute@1" {
 		t.Fatal(err)
 	}
@@ -188,15 +190,15 @@ func TestNamesThatAreNotTextComeThroughDiff(t *testing.T) {
 func TestACaptureReportsProgressThenItsResult(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{})
 	var seen []uint64
-	done, err := c.Capture(t.Context(), CaptureRequest{Image: "compute"}, func(p Progress) { seen = append(seen, p.Files) })
+	done, err := c.Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(p control.Progress) { seen = append(seen, p.Files) })
 	if err != nil || done.Version.Number != 2 {
 		t.Errorf("capture: %+v, %v", done, err)
 	}
 	if diff := cmp.Diff([]uint64{1, 2}, seen); diff != "" {
 		t.Error(diff)
 	}
-	_, err = c.Capture(t.Context(), CaptureRequest{Image: "other"}, func(Progress) {})
-	if e, ok := errors.AsType[*Error](err); !ok || e.Code != NotFound {
+	_, err = c.Capture(t.Context(), control.CaptureRequest{Image: "other"}, func(control.Progress) {})
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.NotFound {
 		t.Errorf("an error after the first line: %v", err)
 	}
 }
@@ -204,13 +206,13 @@ func TestACaptureReportsProgressThenItsResult(t *testing.T) {
 func TestACaptureEndsWithItsCallerOrTheDaemon(t *testing.T) {
 	c, stop := serve(t, t.TempDir(), fake{})
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := c.Capture(ctx, CaptureRequest{Image: "slow"}, func(Progress) { cancel() }); !errors.Is(err, context.Canceled) {
+	if _, err := c.Capture(ctx, control.CaptureRequest{Image: "slow"}, func(control.Progress) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled capture: %v", err)
 	}
 	begun := make(chan struct{})
 	ended := make(chan error)
 	go func() {
-		_, err := c.Capture(t.Context(), CaptureRequest{Image: "slow"}, func(Progress) { close(begun) })
+		_, err := c.Capture(t.Context(), control.CaptureRequest{Image: "slow"}, func(control.Progress) { close(begun) })
 		ended <- err
 	}()
 	<-begun
@@ -222,18 +224,18 @@ func TestACaptureEndsWithItsCallerOrTheDaemon(t *testing.T) {
 
 func TestWithoutADaemonThePersonIsToldSo(t *testing.T) {
 	data := t.TempDir()
-	_, err := NewClient(data).Status(t.Context())
-	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Code != Unavailable || !strings.Contains(e.Message, data) || e.Hint == "" {
+	_, err := New(data).Status(t.Context())
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok || e.Code != control.Unavailable || !strings.Contains(e.Message, data) || e.Hint == "" {
 		t.Errorf("no socket: %v", err)
 	}
-	ln, err := net.Listen("unix", filepath.Join(data, SocketName))
+	ln, err := net.Listen("unix", filepath.Join(data, "dim.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	ln.Close() // as kill -9 leaves it
-	if _, err = NewClient(data).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no daemon runs") {
+	if _, err = New(data).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no daemon runs") {
 		t.Errorf("stale socket: %v", err)
 	}
 }
@@ -248,57 +250,15 @@ func TestADataDirectoryMayHaveALongPath(t *testing.T) {
 		t.Error(err)
 	}
 	stop()
-	if _, err := os.Lstat(filepath.Join(data, SocketName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(data, "dim.sock")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
-}
-
-func TestAnotherUserIsRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: becomes another user")
-	}
-	data := t.TempDir()
-	for _, dir := range []string{filepath.Dir(data), data} {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	serve(t, data, fake{})
-	path := filepath.Join(data, SocketName)
-	if err := os.Chmod(path, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	answer := make(chan string)
-	go func() {
-		runtime.LockOSThread() // and never unlock: the thread that became another user dies with this goroutine
-		answer <- talkAs(65534, path)
-	}()
-	if got := <-answer; !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
-		t.Errorf("another user got %q", got)
-	}
-}
-
-// talkAs makes one request as another user, which this thread becomes.
-func talkAs(uid uintptr, path string) string {
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
-		return errno.Error()
-	}
-	c, err := net.Dial("unix", path)
-	if err != nil {
-		return err.Error()
-	}
-	defer c.Close()
-	if _, err := io.WriteString(c, "GET /v1/status HTTP/1.0\r\n\r\n"); err != nil {
-		return err.Error()
-	}
-	b, err := io.ReadAll(c)
-	return fmt.Sprint(string(b), err)
 }
 
 func TestAMountIsServedByTheDaemonAndEndsWithItsCaller(t *testing.T) {
 	c, dir := mountable(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := c.Mount(ctx, "n01", dir, func(m Mount) {
+	err := c.Mount(ctx, "n01", dir, func(m control.Mount) {
 		defer cancel()
 		if m.What != "n01" || m.Dir != dir {
 			t.Errorf("mounted %+v", m)
@@ -319,7 +279,7 @@ func TestAMountIsServedByTheDaemonAndEndsWithItsCaller(t *testing.T) {
 
 func TestAMountEndsWhenAnotherUnmountsIt(t *testing.T) {
 	c, dir := mountable(t)
-	err := c.Mount(t.Context(), "n01", dir, func(Mount) {
+	err := c.Mount(t.Context(), "n01", dir, func(control.Mount) {
 		if err := Unmount(dir); err != nil {
 			t.Error(err)
 		}
@@ -334,8 +294,8 @@ func TestAMountEndsWhenAnotherUnmountsIt(t *testing.T) {
 
 func TestARefusedMountLeavesNothing(t *testing.T) {
 	c, dir := mountable(t)
-	err := c.Mount(t.Context(), "n99", dir, func(Mount) { t.Error("ready") })
-	if e, ok := errors.AsType[*Error](err); !ok || e.Code != NotFound {
+	err := c.Mount(t.Context(), "n99", dir, func(control.Mount) { t.Error("ready") })
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.NotFound {
 		t.Errorf("unknown node: %v", err)
 	}
 	if mounted(dir) {
@@ -358,12 +318,4 @@ func mountable(t *testing.T) (*Client, string) {
 	}
 	t.Cleanup(func() { unmountDetached(dir) })
 	return c, dir
-}
-
-func TestWithoutNullsLeavesTheOriginalAlone(t *testing.T) {
-	in := []Image{{Newest: &Version{}}}
-	out := withoutNulls(in).([]Image)
-	if out[0].Newest.Tags == nil || in[0].Newest.Tags != nil {
-		t.Errorf("out %v, in %v", out[0].Newest.Tags, in[0].Newest.Tags)
-	}
 }

@@ -1,4 +1,4 @@
-package control
+package server
 
 import (
 	"context"
@@ -7,9 +7,11 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"dim/internal/control"
 )
 
-// peerKey is the context key under which a connection's peer credentials stand.
+// peerKey is the context key of a connection's peer credentials.
 type peerKey struct{}
 
 func withPeer(ctx context.Context, c net.Conn) context.Context {
@@ -38,13 +40,13 @@ func peerOf(c net.Conn) (*unix.Ucred, error) {
 	return cred, cerr
 }
 
-// superuserOnly lets root pass, and the user that the daemon itself runs as. The mode of the socket says the same, but a
-// directory may be copied or its mode changed.
+// superuserOnly passes on the requests of root and of the user that the daemon itself runs as. The mode of the socket
+// demands the same, but a mode can be changed.
 func superuserOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cred, ok := r.Context().Value(peerKey{}).(*unix.Ucred)
 		if !ok || cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-			refuse(w, Errorf(Denied, "only root may talk to this daemon"))
+			refuse(w, control.Errorf(control.Denied, "only root may talk to this daemon"))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -1,41 +1,6 @@
-package control
+package server
 
-import (
-	"encoding/json"
-	"reflect"
-	"unicode/utf8"
-)
-
-// MarshalJSON adds "path_bytes", the path in base64, when the path is not valid UTF-8; "path" then has U+FFFD in the
-// place of each wrong byte.
-func (c Change) MarshalJSON() ([]byte, error) {
-	type plain Change
-	w := struct {
-		plain
-		Raw []byte `json:"path_bytes,omitempty"`
-	}{plain: plain(c)}
-	if !utf8.ValidString(c.Path) {
-		w.Raw = []byte(c.Path)
-	}
-	return json.Marshal(w)
-}
-
-// UnmarshalJSON is the inverse of MarshalJSON.
-func (c *Change) UnmarshalJSON(b []byte) error {
-	type plain Change
-	var w struct {
-		plain
-		Raw []byte `json:"path_bytes"`
-	}
-	if err := json.Unmarshal(b, &w); err != nil {
-		return err
-	}
-	*c = Change(w.plain)
-	if w.Raw != nil {
-		c.Path = string(w.Raw)
-	}
-	return nil
-}
+import "reflect"
 
 // withoutNulls returns v with every nil slice and map in it made empty, so that a list is always a list in JSON
 // and scripts need not ask. It changes nothing that v points to.

@@ -1,26 +1,12 @@
-package control
+package client
 
 import (
-	"fmt"
 	"os"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
-// Unmount ends a mount that Client.Mount made, whoever holds it. It needs no daemon. A dir that is in use is EBUSY.
-func Unmount(dir string) error {
-	if !mounted(dir) {
-		return Errorf(NotFound, "nothing of dim is mounted there")
-	}
-	if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil {
-		return fmt.Errorf("unmount %s: %w", dir, err)
-	}
-	return nil
-}
-
-// mounted reports whether the topmost mount at the absolute path dir is one of ours. It asks /proc, because a stat would wait for a daemon
-// that does not answer.
+// mounted reports whether the topmost mount at the absolute path dir is one of ours. It reads /proc, because a stat would wait
+// for a daemon that does not answer.
 func mounted(dir string) bool {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

@@ -1,10 +1,6 @@
 package control
 
-import (
-	"context"
-	"net/http"
-	"time"
-)
+import "time"
 
 // WatchRequest asks that an image's master is watched, or no longer.
 type WatchRequest struct {
@@ -34,26 +30,4 @@ type Watch struct {
 	Last     int       `json:"version"`           // the last one; 0: none yet
 	Made     time.Time `json:"made,omitzero"`     // when
 	Problem  string    `json:"error,omitempty"`   // of the last capture
-}
-
-// WatchBackend is the part of Backend about watched masters.
-type WatchBackend interface {
-	// Watch declares that an image's master is watched or not, or only tells how it would be. It holds until it is changed, also after a restart.
-	Watch(ctx context.Context, r WatchRequest) (Watch, error)
-}
-
-// Watch declares that an image's master is watched, see WatchBackend.
-func (c *Client) Watch(ctx context.Context, r WatchRequest) (Watch, error) {
-	return call[Watch](ctx, c, http.MethodPost, "/v1/watches", r)
-}
-
-// handleWatches adds the call about watched masters.
-func handleWatches(mux *http.ServeMux, b WatchBackend) {
-	mux.Handle("POST /v1/watches", answer(func(r *http.Request) (Watch, error) {
-		in, err := body[WatchRequest](r)
-		if err != nil {
-			return Watch{}, err
-		}
-		return b.Watch(r.Context(), in)
-	}))
 }

@@ -1,11 +1,6 @@
 package control
 
-import (
-	"context"
-	"net/http"
-	"net/url"
-	"time"
-)
+import "time"
 
 // Layer is one snapshot of a node's layer. With a Problem it is none: it tells why the last one could not be taken.
 type Layer struct {
@@ -50,14 +45,4 @@ type RewoundPath struct {
 	What      string `json:"what"`      // "restored", "set aside", "held back"
 	Kind      string `json:"kind"`      // as of Saved
 	Displaced bool   `json:"displaced"` // what the node had there was set aside
-}
-
-// Layers lists snapshots, see Backend.
-func (c *Client) Layers(ctx context.Context, set string) ([]Layer, error) {
-	return call[[]Layer](ctx, c, http.MethodGet, "/v1/layers?"+url.Values{"set": {set}}.Encode(), nil)
-}
-
-// Rewind makes a node's layer what it was, see Backend.
-func (c *Client) Rewind(ctx context.Context, node string, r RewindRequest) (Rewound, error) {
-	return call[Rewound](ctx, c, http.MethodPost, nodePath(node, "rewind"), r)
 }

@@ -1,11 +1,6 @@
 package control
 
-import (
-	"context"
-	"fmt"
-	"net/http"
-	"time"
-)
+import "time"
 
 // RolloutRequest asks for a rollout.
 type RolloutRequest struct {
@@ -78,26 +73,6 @@ type RolloutNode struct {
 	Restart []string `json:"restart"` // services that run replaced programs or libraries until they are started again
 	Exact   bool     `json:"exact"`
 	Reboot  bool     `json:"reboot"` // a part waits for a reboot
-}
-
-// Rollout begins a rollout, see Backend.
-func (c *Client) Rollout(ctx context.Context, r RolloutRequest) (Rollout, error) {
-	return call[Rollout](ctx, c, http.MethodPost, "/v1/rollouts", r)
-}
-
-// Rollouts lists the rollouts, the latest first.
-func (c *Client) Rollouts(ctx context.Context) ([]Rollout, error) {
-	return call[[]Rollout](ctx, c, http.MethodGet, "/v1/rollouts", nil)
-}
-
-// RolloutStatus tells all about one rollout; 0 is the latest.
-func (c *Client) RolloutStatus(ctx context.Context, id int) (Rollout, error) {
-	return call[Rollout](ctx, c, http.MethodGet, fmt.Sprintf("/v1/rollouts/%d", id), nil)
-}
-
-// ChangeRollout pauses, resumes, undoes or stops a rollout, see Backend.
-func (c *Client) ChangeRollout(ctx context.Context, id int, change RolloutChange) (Rollout, error) {
-	return call[Rollout](ctx, c, http.MethodPost, fmt.Sprintf("/v1/rollouts/%d", id), change)
 }
 
 // RolloutChange is what is to become of a rollout.

@@ -1,0 +1,143 @@
+package control
+
+import "context"
+
+// Backend is everything that the API asks of the daemon. Its methods may be called from any number of goroutines. A method
+// that changes something returns when the change is durable. An error that is an *Error, also a wrapped one, keeps its code;
+// every other error is reported as Internal.
+type Backend interface {
+	StatusBackend
+	DescriptionBackend
+	ImageBackend
+	VersionBackend
+	StoreBackend
+	DiffBackend
+	RolloutBackend
+	NodeBackend
+	SavedBackend
+	SnapshotBackend
+	MountBackend
+}
+
+// StatusBackend reports on the whole daemon.
+type StatusBackend interface {
+	// Status returns everything that `dim status` shows.
+	Status(ctx context.Context) (Status, error)
+}
+
+// DescriptionBackend holds the cluster description.
+type DescriptionBackend interface {
+	// Description returns the applied cluster description; NotFound when there is none yet.
+	Description(ctx context.Context) (Description, error)
+	// Apply makes d the applied description. When d.Revision is neither 0 nor the revision of the applied one, nothing is
+	// changed and the error is a Conflict. A description with problems is Invalid, with all of them in Error.Details.
+	Apply(ctx context.Context, d Description) (Description, error)
+}
+
+// ImageBackend lists images and makes versions of them.
+type ImageBackend interface {
+	// Images lists the images in order of name: those that are declared and those that have versions.
+	Images(ctx context.Context) ([]Image, error)
+	// Capture makes a new version of an image from its master, or only reports what would be in it. It calls progress at
+	// intervals, never concurrently and never after it has returned. Cancelling ctx cancels the capture. A second Capture
+	// of the same image at the same time is Busy.
+	Capture(ctx context.Context, r CaptureRequest, progress func(Progress)) (Captured, error)
+	// Watch declares whether the master of an image is watched, or only reports how it would be. The declaration holds
+	// until it is changed, also across restarts.
+	Watch(ctx context.Context, r WatchRequest) (Watch, error)
+}
+
+// VersionBackend looks up, tags and removes versions.
+type VersionBackend interface {
+	// Versions lists the versions of an image, oldest first.
+	Versions(ctx context.Context, image string) ([]Version, error)
+	// Version resolves a reference: NAME (the newest), NAME@NUMBER or NAME@TAG.
+	Version(ctx context.Context, ref string) (Version, error)
+	// Tag makes tag name the version ref. A tag that exists already is moved.
+	Tag(ctx context.Context, ref, tag string) (Version, error)
+	// Untag removes the tag that ref, NAME@TAG, names.
+	Untag(ctx context.Context, ref string) (Version, error)
+	// RemoveVersion removes a version, NAME@NUMBER, and the objects that only it refers to. A version that is in use is a
+	// Conflict.
+	RemoveVersion(ctx context.Context, ref string, how Doing) (Pruned, error)
+}
+
+// StoreBackend maintains the daemon's store.
+type StoreBackend interface {
+	// Prune removes the versions that nothing needs, and the objects that no version refers to. While objects are being
+	// added it removes the versions only, and is Busy.
+	Prune(ctx context.Context, r PruneRequest) (Pruned, error)
+	// Verify reads every object that a version refers to, or every object of the store when ref is "". It reports those
+	// whose content does not have their digest.
+	Verify(ctx context.Context, ref string, progress func(Progress)) (Verified, error)
+}
+
+// DiffBackend compares versions and nodes.
+type DiffBackend interface {
+	// Diff yields the differences between two versions, in order of path, until yield returns false. It returns a summary.
+	Diff(ctx context.Context, from, to string, yield func(Change) bool) (Comparison, error)
+	// Own yields what a node has of its own, in order of path, until yield returns false.
+	Own(ctx context.Context, node string, yield func(Change) bool) error
+	// Differ reports why two nodes differ.
+	Differ(ctx context.Context, a, b string) (Difference, error)
+}
+
+// RolloutBackend moves nodes to other versions.
+type RolloutBackend interface {
+	// Rollout lets nodes follow a version, or only reports what that would do. It returns when the nodes of the first ring
+	// have changed, as far as this daemon serves them and they can change now. Nodes that another rollout is moving are a
+	// Conflict.
+	Rollout(ctx context.Context, r RolloutRequest) (Rollout, error)
+	// Rollouts lists the rollouts, the latest first, without their nodes.
+	Rollouts(ctx context.Context) ([]Rollout, error)
+	// RolloutStatus returns one rollout with its nodes; 0 is the latest.
+	RolloutStatus(ctx context.Context, id int) (Rollout, error)
+	// ChangeRollout pauses, resumes, undoes or stops a rollout. To undo it is a Conflict when its nodes have been moved
+	// since.
+	ChangeRollout(ctx context.Context, id int, change RolloutChange) (Rollout, error)
+}
+
+// NodeBackend reports on nodes.
+type NodeBackend interface {
+	// Nodes lists the nodes of a node set ("" is all) in their declared order, without details.
+	Nodes(ctx context.Context, set string) ([]Node, error)
+	// Node returns one node with its details.
+	Node(ctx context.Context, name string) (Node, error)
+	// Machines lists the machines that asked for a boot and are not in the description.
+	Machines(ctx context.Context) ([]Machine, error)
+	// Check compares what is on the disk of each node of a set ("" is all) with what the format demands and with what is
+	// served.
+	Check(ctx context.Context, set string) ([]Checked, error)
+}
+
+// SavedBackend sets aside what nodes have of their own, and brings it back.
+type SavedBackend interface {
+	// Saved lists the entries of a node that were set aside, the latest first.
+	Saved(ctx context.Context, node string) ([]Saved, error)
+	// Restore brings set-aside entries of a node back. When no entry fits the request it is NotFound.
+	Restore(ctx context.Context, node string, r RestoreRequest) ([]Restored, error)
+	// Reset sets aside what a node has of its own. A node that may be running is a Conflict, unless the request says Force
+	// or names paths.
+	Reset(ctx context.Context, node string, r ResetRequest) ([]Saved, error)
+	// Forget removes set-aside entries for good.
+	Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error)
+}
+
+// SnapshotBackend lists and restores snapshots of the layers of nodes.
+type SnapshotBackend interface {
+	// Layers lists the snapshots of the layers of a set of nodes ("" is all), by node, the latest of each image first.
+	Layers(ctx context.Context, set string) ([]Layer, error)
+	// Rewind makes the layer of a node what it was at a snapshot. A snapshot that does not exist is NotFound. A node that
+	// may be running is a Conflict, unless the request says Force.
+	Rewind(ctx context.Context, node string, r RewindRequest) (Rewound, error)
+}
+
+// MountBackend shows trees as local directories.
+type MountBackend interface {
+	// Mount serves what m names on fd, an open /dev/fuse that the caller has mounted at m.Dir. It returns when it serves.
+	// It closes done when the directory is unmounted or the daemon ends. When Mount succeeds it owns fd; when it fails the
+	// caller still does.
+	Mount(ctx context.Context, m Mount, fd int) (done <-chan struct{}, err error)
+	// Mounts lists what is served that way.
+	Mounts(ctx context.Context) ([]Mount, error)
+}

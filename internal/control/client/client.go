@@ -1,0 +1,65 @@
+// Package client calls the daemon's API over the unix socket in its data directory. The command line uses it.
+//
+// # Mounts
+//
+// Client.Mount opens /dev/fuse and mounts it in the caller's mount namespace, then passes the open device to the daemon, which
+// serves it. So a mount appears to the person who asked for it, although the daemon may run in another mount namespace, and only
+// the daemon, which has the locks and the indexes of the replicas, accesses them.
+//
+// This package must not know what the daemon does with a call.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"dim/internal/control"
+	"dim/internal/control/wire"
+)
+
+// Client calls the daemon that runs on a data directory. Its methods are those of control.Backend, which documents them. They may
+// be called concurrently. Every failure of the daemon is a *control.Error, with code Unavailable when no daemon answers.
+type Client struct {
+	data string
+	http *http.Client
+}
+
+// New returns a client of the daemon that runs on the data directory. It does not connect yet.
+func New(data string) *Client {
+	c := &Client{data: data}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return c.dial() },
+		DisableKeepAlives: true, // few calls in one process: an idle connection would only delay the daemon's end
+	}}
+	return c
+}
+
+func (c *Client) dial() (net.Conn, error) {
+	path, release, err := wire.SocketPath(c.data)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return net.DialTimeout("unix", path, 5*time.Second)
+}
+
+// unreachable makes an error that explains why no daemon answers.
+func (c *Client) unreachable(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return control.Errorf(control.Unavailable, "no daemon runs on %s", c.data).
+			WithHint("start one with dim serve, or name its directory with --data")
+	case errors.Is(err, fs.ErrPermission):
+		return control.Errorf(control.Denied, "talk to the daemon on %s: permission denied", c.data).
+			WithHint("run as root")
+	}
+	return fmt.Errorf("talk to the daemon on %s: %w", c.data, err)
+}

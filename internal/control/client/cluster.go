@@ -1,0 +1,46 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"dim/internal/control"
+)
+
+// Status returns the daemon's status.
+func (c *Client) Status(ctx context.Context) (control.Status, error) {
+	return call[control.Status](ctx, c, http.MethodGet, "/v1/status", nil)
+}
+
+// Description returns the applied cluster description.
+func (c *Client) Description(ctx context.Context) (control.Description, error) {
+	return call[control.Description](ctx, c, http.MethodGet, "/v1/description", nil)
+}
+
+// Apply makes d the applied description.
+func (c *Client) Apply(ctx context.Context, d control.Description) (control.Description, error) {
+	return call[control.Description](ctx, c, http.MethodPut, "/v1/description", d)
+}
+
+// Rollout begins a rollout.
+func (c *Client) Rollout(ctx context.Context, r control.RolloutRequest) (control.Rollout, error) {
+	return call[control.Rollout](ctx, c, http.MethodPost, "/v1/rollouts", r)
+}
+
+// Rollouts lists the rollouts, the latest first.
+func (c *Client) Rollouts(ctx context.Context) ([]control.Rollout, error) {
+	return call[[]control.Rollout](ctx, c, http.MethodGet, "/v1/rollouts", nil)
+}
+
+// RolloutStatus returns one rollout with its nodes; 0 is the latest.
+func (c *Client) RolloutStatus(ctx context.Context, id int) (control.Rollout, error) {
+	return call[control.Rollout](ctx, c, http.MethodGet, rolloutPath(id), nil)
+}
+
+// ChangeRollout pauses, resumes, undoes or stops a rollout.
+func (c *Client) ChangeRollout(ctx context.Context, id int, change control.RolloutChange) (control.Rollout, error) {
+	return call[control.Rollout](ctx, c, http.MethodPost, rolloutPath(id), change)
+}
+
+func rolloutPath(id int) string { return fmt.Sprintf("/v1/rollouts/%d", id) }

@@ -1,0 +1,54 @@
+package server
+
+import (
+	"net/http"
+
+	"dim/internal/control"
+)
+
+func handleNodes(mux *http.ServeMux, b control.NodeBackend) {
+	mux.Handle("GET /v1/nodes", answer(func(r *http.Request) ([]control.Node, error) {
+		return b.Nodes(r.Context(), r.URL.Query().Get("set"))
+	}))
+	mux.Handle("GET /v1/nodes/{node}", answer(func(r *http.Request) (control.Node, error) {
+		return b.Node(r.Context(), r.PathValue("node"))
+	}))
+	mux.Handle("GET /v1/machines", answer(func(r *http.Request) ([]control.Machine, error) {
+		return b.Machines(r.Context())
+	}))
+	mux.Handle("GET /v1/check", answer(func(r *http.Request) ([]control.Checked, error) {
+		return b.Check(r.Context(), r.URL.Query().Get("set"))
+	}))
+}
+
+func handleSaved(mux *http.ServeMux, b control.SavedBackend) {
+	mux.Handle("GET /v1/nodes/{node}/saved", answer(func(r *http.Request) ([]control.Saved, error) {
+		return b.Saved(r.Context(), r.PathValue("node"))
+	}))
+	mux.Handle("POST /v1/nodes/{node}/restore", answer(withNode(b.Restore)))
+	mux.Handle("POST /v1/nodes/{node}/forget", answer(withNode(b.Forget)))
+	mux.Handle("POST /v1/nodes/{node}/reset", answer(withNode(b.Reset)))
+}
+
+func handleSnapshots(mux *http.ServeMux, b control.SnapshotBackend) {
+	mux.Handle("GET /v1/layers", answer(func(r *http.Request) ([]control.Layer, error) {
+		return b.Layers(r.Context(), r.URL.Query().Get("set"))
+	}))
+	mux.Handle("POST /v1/nodes/{node}/rewind", answer(withNode(b.Rewind)))
+}
+
+func handleDiffs(mux *http.ServeMux, b control.DiffBackend) {
+	mux.HandleFunc("GET /v1/diff", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		out := newLines(w)
+		summary, err := b.Diff(r.Context(), q.Get("from"), q.Get("to"), out.change)
+		out.end(summary, err)
+	})
+	mux.HandleFunc("GET /v1/nodes/{node}/own", func(w http.ResponseWriter, r *http.Request) {
+		out := newLines(w)
+		out.end(struct{}{}, b.Own(r.Context(), r.PathValue("node"), out.change))
+	})
+	mux.Handle("GET /v1/nodes/{node}/differ/{other}", answer(func(r *http.Request) (control.Difference, error) {
+		return b.Differ(r.Context(), r.PathValue("node"), r.PathValue("other"))
+	}))
+}

@@ -1,0 +1,87 @@
+// Package server serves the daemon's API: a control.Backend as JSON over HTTP on a unix socket.
+//
+// # Answers
+//
+// Most calls answer with one JSON object or list. Long calls (captures, comparisons, verification) answer with one JSON object a
+// line, see wire.Line. An error that occurs before the first line has an HTTP status of its own.
+//
+// # Access
+//
+// Only the superuser may call, and the user that the daemon itself runs as. The listener makes the socket with mode 0600; this
+// package checks the peer credentials of each connection besides, because a mode can be changed. There is no other
+// authentication.
+//
+// This package must not know how anything is stored, served or booted: every answer comes from the Backend.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"dim/internal/control"
+)
+
+// Serve answers the API's requests on ln, a unix socket, until ctx ends, and closes ln. It cancels the calls that are in
+// progress then, and waits for them.
+func Serve(ctx context.Context, ln net.Listener, b control.Backend, log *slog.Logger) error {
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	s := &http.Server{
+		Handler:           superuserOnly(newMux(b)),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withPeer,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		cancel()
+		grace, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer done()
+		if s.Shutdown(grace) != nil {
+			_ = s.Close()
+		}
+	}()
+	err := s.Serve(ln)
+	if !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	<-stopped
+	return nil
+}
+
+func newMux(b control.Backend) *http.ServeMux {
+	mux := http.NewServeMux()
+	handleStatus(mux, b)
+	handleDescription(mux, b)
+	handleImages(mux, b)
+	handleVersions(mux, b)
+	handleStore(mux, b)
+	handleDiffs(mux, b)
+	handleRollouts(mux, b)
+	handleNodes(mux, b)
+	handleSaved(mux, b)
+	handleSnapshots(mux, b)
+	handleMounts(mux, b)
+	mux.Handle("/", answer(func(r *http.Request) (struct{}, error) {
+		return struct{}{}, control.Errorf(control.NotFound, "%s %s: no such call", r.Method, r.URL.Path)
+	}))
+	return mux
+}
+
+func handleStatus(mux *http.ServeMux, b control.StatusBackend) {
+	mux.Handle("GET /v1/status", answer(func(r *http.Request) (control.Status, error) { return b.Status(r.Context()) }))
+}
+
+func handleDescription(mux *http.ServeMux, b control.DescriptionBackend) {
+	mux.Handle("GET /v1/description", answer(func(r *http.Request) (control.Description, error) {
+		return b.Description(r.Context())
+	}))
+	mux.Handle("PUT /v1/description", answer(withBody(b.Apply)))
+}

@@ -1,0 +1,83 @@
+package control
+
+import "time"
+
+// Status is the truth about one daemon.
+type Status struct {
+	Server    string         `json:"server"`  // its name in the description
+	Program   string         `json:"program"` // version of dim
+	PID       int            `json:"pid"`
+	Started   time.Time      `json:"started"`
+	Data      string         `json:"data"`    // the data directory
+	Cluster   string         `json:"cluster"` // name of the cluster
+	Digest    string         `json:"digest"`  // of the applied description
+	Applied   time.Time      `json:"applied"` // when it was applied
+	Coord     Coord          `json:"coord"`
+	Services  []Service      `json:"services"` // what listens
+	Disks     []Disk         `json:"disks"`    // where data is kept
+	Images    []Image        `json:"images"`
+	Nodes     int            `json:"nodes"`     // how many are declared
+	Stages    map[string]int `json:"stages"`    // how many nodes are in each stage
+	Machines  []Machine      `json:"machines"`  // unknown ones that asked for a boot
+	Capturing []Progress     `json:"capturing"` // captures that run now
+	Mounts    []Mount        `json:"mounts"`
+	Rollouts  []Rollout      `json:"rollouts"` // those under way
+	Problems  []Problem      `json:"problems"` // empty when all is well
+}
+
+// Coord is the state of the cluster's shared state.
+type Coord struct {
+	Kind     string `json:"kind"` // "embedded" or "external"
+	OK       bool   `json:"ok"`
+	Revision int64  `json:"revision"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Service is one thing that listens.
+type Service struct {
+	Name    string `json:"name"`    // "nfs", "http", "tftp", "dhcp"
+	Address string `json:"address"` // host:port
+}
+
+// Disk is the room of one file system that data is kept on.
+type Disk struct {
+	Path      string `json:"path"`
+	Bytes     uint64 `json:"bytes"`
+	BytesFree uint64 `json:"bytes_free"`
+	Files     uint64 `json:"files"`
+	FilesFree uint64 `json:"files_free"`
+}
+
+// Problem is something that a person should know or do.
+type Problem struct {
+	About string    `json:"about"` // "image compute", "node n01", "disk /var/lib/dim", "shared state"
+	Text  string    `json:"text"`
+	Hint  string    `json:"hint,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+}
+
+// Description is a cluster description as it was applied: the XML file and the files that it names.
+type Description struct {
+	Main     string            `json:"main"`     // name of the XML file among Files
+	Files    map[string][]byte `json:"files"`    // by name relative to Main's directory; base64 in JSON
+	Digest   string            `json:"digest"`   // over all of it
+	Revision int64             `json:"revision"` // changes with each apply
+	Applied  time.Time         `json:"applied"`
+	Problem  string            `json:"error,omitempty"` // why this server does not follow it
+}
+
+// Machine is one that asked for a boot and is in no description.
+type Machine struct {
+	MAC   string    `json:"mac"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	Count int       `json:"count"`
+	Asked string    `json:"asked"` // what it said it is: "PXE, x86_64 UEFI, 10.0.0.1"
+}
+
+// Mount is a tree shown as a local directory.
+type Mount struct {
+	What    string    `json:"what"` // node name, or NAME@VERSION
+	Dir     string    `json:"dir"`  // as the caller sees it
+	Started time.Time `json:"started"`
+}
