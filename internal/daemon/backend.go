@@ -11,6 +11,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/problems"
 	"dim/internal/rollout"
 )
 
@@ -109,7 +110,7 @@ func (d *daemon) Images(context.Context) ([]control.Image, error) {
 }
 
 func (d *daemon) image(now *declared, im *cluster.Image) control.Image {
-	out := control.Image{Name: string(im.Name), Arch: im.Arch, Master: im.Master, Durable: string(im.Durability), Problem: d.failed("image " + string(im.Name))}
+	out := control.Image{Name: string(im.Name), Arch: im.Arch, Master: im.Master, Durable: string(im.Durability), Problem: d.wrong.Text(problems.Image(im.Name))}
 	for _, n := range now.cluster.Nodes {
 		if n.Image != nil && n.Image.Name == im.Name {
 			out.Nodes++

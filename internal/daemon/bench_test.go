@@ -11,6 +11,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/image"
 	"dim/internal/pki"
+	"dim/internal/problems"
 )
 
 const large = `<cluster name="large">
@@ -70,8 +71,8 @@ func (d *daemon) show(b *testing.B, v image.Version) {
 	now.state.Images = map[string]*coord.Image{v.Image: {Last: v.Number, Versions: []image.Version{v}}}
 	d.current.Store(&now)
 	d.reconcile(context.Background())
-	if len(d.failureList()) > 0 || d.exports.node("r10n256").fs.Version().Digest != v.Digest {
-		b.Fatal(d.failureList())
+	if x := d.exports.node("r10n256"); d.unsettled.Load() || x.fs.Version().Digest != v.Digest {
+		b.Fatalf("not served as declared: %s", d.wrong.Text(problems.Node("r10n256")))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/problems"
 	"dim/internal/replica"
 	"dim/internal/rollout"
 )
@@ -94,7 +95,7 @@ func (d *daemon) begins(n *cluster.Node) {
 		}
 	}
 	if err != nil {
-		d.fail("node "+string(n.Name), err)
+		d.wrong.Set(problems.Node(n.Name), err)
 		d.unsettled.Store(true)
 		return
 	}

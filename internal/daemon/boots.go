@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dim/internal/boot"
+	"dim/internal/problems"
 )
 
 // bootsEvery is how soon what nodes do is on disk. That a boot begins is there at once.
@@ -28,13 +29,10 @@ func openBoots(path string, t *boot.Tracker, log *slog.Logger) (*boot.Journal, e
 // keepBoots puts on disk what nodes have done; a failure is a problem of this server that is shown until it is over.
 func (d *daemon) keepBoots() {
 	err := d.boots.Save()
-	if d.fail(bootsKept, err) && err != nil {
+	if d.wrong.Set(problems.Of(problems.KindJournal), err) && err != nil {
 		d.log.Error("what nodes do is not kept", "error", err)
 	}
 }
-
-// bootsKept is what fails with the journal of boots.
-const bootsKept = "journal of boots"
 
 // journal keeps what nodes do until ctx ends.
 func (d *daemon) journal(ctx context.Context) error {
@@ -55,10 +53,7 @@ func (d *daemon) journal(ctx context.Context) error {
 // keepMounts puts on disk what nodes have mounted, so that a switch right after a restart takes none of it away.
 func (d *daemon) keepMounts() {
 	err := d.push.Save(d.layout.mounts())
-	if d.fail(mountsKept, err) && err != nil {
+	if d.wrong.Set(problems.Of(problems.KindMounts), err) && err != nil {
 		d.log.Error("what nodes have mounted is not kept", "error", err)
 	}
 }
-
-// mountsKept is what fails with the file of mounts.
-const mountsKept = "file of mounts"

@@ -11,6 +11,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/image"
+	"dim/internal/problems"
 	"dim/internal/store"
 )
 
@@ -65,7 +66,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		err = d.publish(ctx, result.Version)
 	}
 	if !r.DryRun && ctx.Err() == nil { // a capture that was called off has not failed
-		d.fail("image "+r.Image, err)
+		d.wrong.Set(problems.Image(r.Image), err)
 	}
 	if err != nil {
 		return control.Captured{}, err

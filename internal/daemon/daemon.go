@@ -53,6 +53,7 @@ import (
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/pki"
+	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/replica"
 	"dim/internal/store"
@@ -108,6 +109,7 @@ type daemon struct {
 	machines *dhcp.Machines
 
 	verdicts verdicts
+	wrong    problems.List // what is wrong now, for `dim status`
 
 	watches watches
 
@@ -134,17 +136,10 @@ type daemon struct {
 	coordErr   error
 	coordSince time.Time
 	captures   map[string]control.Progress // that run now, by image
-	failures   map[string]failure          // what went wrong with an image or a node, by "image compute", "node n01"
 	mounts     map[int]mounted
 	mountSeq   int
 	services   []control.Service
 	waits      map[int]string // what rollouts wait for, by number
-}
-
-// failure is a problem that stays until what failed succeeds.
-type failure struct {
-	text  string
-	since time.Time
 }
 
 // Run serves until ctx ends, which is a success, or something breaks that a restart may mend.
@@ -187,9 +182,10 @@ func newDaemon(c Config) (*daemon, error) {
 	d := &daemon{
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
 		tracker: boot.NewTracker(nil), pulse: newPulse(), machines: dhcp.NewMachines(machinesKept),
-		captures: map[string]control.Progress{}, failures: map[string]failure{}, mounts: map[int]mounted{},
+		captures: map[string]control.Progress{}, mounts: map[int]mounted{},
 		watches: newWatches(), tried: make(chan struct{}), waits: map[int]string{}, seen: map[cluster.NodeName]bool{},
 	}
+	d.addSources()
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
 	d.push = push.New(push.Options{Who: d.caller, Since: d.looksSince, Log: c.Log})
 	d.exports = newExports(d)
@@ -280,7 +276,7 @@ func (d *daemon) shows(n *cluster.Node) (image.Version, error) {
 	if x := d.exports.node(n.Name); x != nil && x.fs.Tree() == treeOf(n) {
 		return x.fs.Version(), nil
 	}
-	if text := d.failed("node " + string(n.Name)); text != "" {
+	if text := d.wrong.Text(problems.Node(n.Name)); text != "" {
 		return image.Version{}, errors.New(text)
 	}
 	v, err := d.declared().version(n)
@@ -304,29 +300,6 @@ func (d *daemon) noteServices(l *sockets) {
 	for _, pc := range l.dhcp {
 		d.services = append(d.services, control.Service{Name: "dhcp", Address: pc.LocalAddr().String()})
 	}
-}
-
-// fail notes that something went wrong with what; nil notes that it went well. It reports whether that is news.
-func (d *daemon) fail(what string, err error) (news bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	old, had := d.failures[what]
-	switch {
-	case err == nil:
-		delete(d.failures, what)
-		return had
-	case !had || old.text != err.Error():
-		d.failures[what] = failure{text: err.Error(), since: time.Now()}
-		return true
-	}
-	return false
-}
-
-// failed returns what went wrong last with what, or "".
-func (d *daemon) failed(what string) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.failures[what].text
 }
 
 // layout is a data directory; docs/formats/data.md.

@@ -11,6 +11,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/problems"
 	"dim/internal/rollout"
 )
 
@@ -160,7 +161,7 @@ func (d *daemon) advance(ctx context.Context, r *rollout.Rollout, step rollout.S
 func (d *daemon) seenOf(r *rollout.Rollout) map[string]rollout.Seen {
 	now := d.declared()
 	seen := map[string]rollout.Seen{}
-	replicas := d.failed("replicas")
+	replicas := d.wrong.Text(problems.Of(problems.KindReplicas))
 	for _, name := range r.Rings[r.Ring].Nodes {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
 		if !ok {
@@ -174,7 +175,7 @@ func (d *daemon) seenOf(r *rollout.Rollout) map[string]rollout.Seen {
 		if e, ok := d.tracker.Last(n.Name); ok {
 			s.Stage = string(e.Stage)
 		}
-		if s.Problem = d.failed("node " + name); s.Problem == "" && s.Shows != r.Version {
+		if s.Problem = d.wrong.Text(problems.Node(name)); s.Problem == "" && s.Shows != r.Version {
 			s.Problem = replicas
 		}
 		seen[name] = s

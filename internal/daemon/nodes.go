@@ -8,6 +8,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/problems"
 )
 
 // off is the stage of a node of which nothing is known.
@@ -70,7 +71,7 @@ func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
 	card := n.Boot()
 	out := control.Node{
 		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: now.ref(n).String(), Stage: off,
-		Address: card.Address.String(), MAC: card.MAC.String(), Problem: d.failed("node " + string(n.Name)),
+		Address: card.Address.String(), MAC: card.MAC.String(), Problem: d.wrong.Text(problems.Node(n.Name)),
 	}
 	if next, ok := now.next(n); ok {
 		out.Next = next.String()

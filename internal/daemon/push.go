@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/replica"
 )
@@ -69,9 +71,9 @@ func (d *daemon) bootsSince(node cluster.NodeName, at time.Time) bool {
 }
 
 // hold notes the replicas that stay for a mount. They are tried again, the others are not: their exports are done.
-func (d *daemon) hold(held []replica.Held, list []*export, failed map[string]error) {
+func (d *daemon) hold(held []replica.Held, list []*export, failed map[problems.Subject]error) {
 	for _, h := range held {
-		failed["node "+h.Node] = heldError(h)
+		failed[problems.Node(h.Node)] = heldError(h)
 		for _, x := range list {
 			if x.node == cluster.NodeName(h.Node) && !x.old {
 				x.from = madeFrom{}
@@ -145,9 +147,9 @@ func (d *daemon) restarts(node string) (what []string, exact bool) {
 	return p.Restart, true
 }
 
-// deaf lists the nodes whose process has gone while they run on: their kernels keep for long what they know.
-func (d *daemon) deaf() []control.Problem {
-	var list []control.Problem
+// pushProblems lists the nodes whose process has gone while they run on: their kernels keep for long what they know.
+func (d *daemon) pushProblems(context.Context) []problems.Problem {
+	var list []problems.Problem
 	now := time.Now()
 	for _, n := range d.cluster().Nodes {
 		said, ok := d.push.Get(n.Name)
@@ -157,8 +159,8 @@ func (d *daemon) deaf() []control.Problem {
 		if x := d.exports.node(n.Name); x == nil || time.Unix(0, x.lastCall.Load()).Before(said.Heard.Add(push.Lost)) {
 			continue // it is off
 		}
-		list = append(list, control.Problem{
-			About: "node " + string(n.Name), Since: said.Heard,
+		list = append(list, problems.Problem{
+			About: problems.Node(n.Name), Since: said.Heard,
 			Text: "its process that hears of switches is gone: changes may take an hour to show there",
 			Hint: "reboot it; or on the node, after each switch: find / -xdev -type d -exec stat --cached=never {} + >/dev/null",
 		})

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/image"
 	"dim/internal/nodefile"
+	"dim/internal/problems"
 	"dim/internal/replica"
 	"dim/internal/versionfs"
 )
@@ -49,7 +49,7 @@ func (d *daemon) reconcile(ctx context.Context) {
 func (d *daemon) reconcileLocked(ctx context.Context) {
 	now := d.declared()
 	plan := newPlan(now)
-	failed := map[string]error{}
+	failed := map[problems.Subject]error{}
 	list := d.kept(now)
 	var moves []replica.Move
 	holds := false
@@ -62,13 +62,13 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 		holds = holds || held
 		if err != nil {
 			if err = now.missing(n); err != nil {
-				failed["node "+string(n.Name)] = err
+				failed[problems.Node(n.Name)] = err
 			}
 			continue // without a version it needs nothing
 		}
 		x, move, err := d.place(plan, n, v)
 		if err != nil {
-			failed["node "+string(n.Name)] = err
+			failed[problems.Node(n.Name)] = err
 			continue
 		}
 		if x != nil {
@@ -81,7 +81,7 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 	if len(moves) > 0 {
 		held, err := d.move(ctx, moves)
 		if d.unmoved = err != nil; d.unmoved {
-			failed["replicas"] = err
+			failed[problems.Of(problems.KindReplicas)] = err
 		}
 		d.hold(held, list, failed)
 	}
@@ -113,15 +113,10 @@ func (d *daemon) kept(now *declared) []*export {
 
 // forget drops what is known of nodes and images that are no longer declared.
 func (d *daemon) forget(now *declared) {
-	d.mu.Lock()
-	for what := range d.failures {
-		if name, is := strings.CutPrefix(what, "image "); is {
-			if _, ok := now.cluster.Image(cluster.ImageName(name)); !ok {
-				delete(d.failures, what)
-			}
-		}
-	}
-	d.mu.Unlock()
+	d.wrong.Remove(func(about problems.Subject) bool {
+		_, declared := now.cluster.Image(cluster.ImageName(about.Name))
+		return about.Kind == problems.KindImage && !declared
+	})
 	for name := range d.seen {
 		if _, ok := now.cluster.Node(name); !ok {
 			d.tracker.Forget(name)
@@ -135,27 +130,24 @@ func (d *daemon) forget(now *declared) {
 }
 
 // settle notes what failed, in place of what failed before, and says so when it is something new.
-func (d *daemon) settle(failed map[string]error) {
+func (d *daemon) settle(failed map[problems.Subject]error) {
 	d.unsettled.Store(len(failed) > 0)
 	said := 0
-	for what, err := range failed {
-		if d.fail(what, err) {
+	for about, err := range failed {
+		if d.wrong.Set(about, err) {
 			said++
 			if said <= saidAtOnce {
-				d.log.Error("not served as declared", "what", what, "error", err)
+				d.log.Error("not served as declared", "about", about.String(), "error", err)
 			}
 		}
 	}
 	if said > saidAtOnce {
 		d.log.Error("more is not served as declared", "problems", said-saidAtOnce)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for what := range d.failures {
-		if _, still := failed[what]; !still && (what == "replicas" || strings.HasPrefix(what, "node ")) {
-			delete(d.failures, what)
-		}
-	}
+	d.wrong.Remove(func(about problems.Subject) bool {
+		_, still := failed[about]
+		return !still && (about.Kind == problems.KindReplicas || about.Kind == problems.KindNode)
+	})
 }
 
 // saidAtOnce bounds the lines of log when the same befalls all nodes.

@@ -10,6 +10,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/problems"
 	"dim/internal/rollout"
 )
 
@@ -155,9 +156,9 @@ func (d *daemon) rolloutNode(now *declared, r *rollout.Rollout, ring int, name s
 		out.Verdict = "changes when its boot with " + out.Shows + " is over"
 	case !d.showsVersion(name, r):
 		out.Verdict = "not moved"
-		if why := d.failed("node " + name); why != "" {
+		if why := d.wrong.Text(problems.Node(name)); why != "" {
 			out.Verdict += ": " + why
-		} else if why := d.failed("replicas"); why != "" {
+		} else if why := d.wrong.Text(problems.Of(problems.KindReplicas)); why != "" {
 			out.Verdict += ": " + why
 		}
 	default:

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +12,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/problems"
 	"dim/internal/rollout"
 )
 
@@ -27,13 +28,13 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Server: string(d.server), Program: d.config.Program, PID: unix.Getpid(), Started: d.started, Data: d.config.Data,
 		Cluster: now.cluster.Name, Digest: now.digest.String(), Nodes: len(now.cluster.Nodes), Stages: map[string]int{},
-		Disks: d.disks(), Services: d.services,
+		Disks: d.disks(), Services: d.services, Problems: []control.Problem{},
 	}
 	if now.state.Description != nil {
 		s.Applied = now.state.Description.Applied
 	}
-	var lost, err error
-	s.Coord, lost = d.coordStatus(ctx, now)
+	var err error
+	s.Coord = d.coordStatus(ctx, now)
 	if s.Images, err = d.Images(ctx); err != nil {
 		return s, err
 	}
@@ -62,11 +63,13 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 		s.Capturing = append(s.Capturing, p)
 	}
 	d.mu.Unlock()
-	s.Problems = append(d.own(now, lost), d.problems(&s, nodes)...)
+	for _, p := range d.wrong.All(ctx) {
+		s.Problems = append(s.Problems, control.Problem{About: p.About.String(), Text: p.Text, Hint: p.Hint, Since: p.Since.Round(time.Second)})
+	}
 	return s, nil
 }
 
-func (d *daemon) coordStatus(ctx context.Context, now *declared) (control.Coord, error) {
+func (d *daemon) coordStatus(ctx context.Context, now *declared) control.Coord {
 	d.hasStarted(ctx)
 	c := control.Coord{Kind: "embedded", Revision: now.state.Revision}
 	if len(d.config.Endpoints) > 0 {
@@ -76,7 +79,7 @@ func (d *daemon) coordStatus(ctx context.Context, now *declared) (control.Coord,
 	if c.OK = err == nil; err != nil {
 		c.Error = err.Error()
 	}
-	return c, err
+	return c
 }
 
 func (d *daemon) disks() []control.Disk {
@@ -90,36 +93,58 @@ func (d *daemon) disks() []control.Disk {
 	}}
 }
 
-// own lists what is wrong with this server itself; lost is what is wrong with the shared state.
-func (d *daemon) own(now *declared, lost error) []control.Problem {
-	list := []control.Problem{}
-	if now.problem != "" {
-		list = append(list, control.Problem{About: "description", Text: now.problem, Hint: "the server follows the one before"})
+// addSources lets the list of problems ask everything here that can tell some at any time.
+func (d *daemon) addSources() {
+	for _, s := range []problems.Source{
+		d.stateProblems, d.serverProblems, d.bootProblems, d.diskProblems, d.imageProblems, d.rolloutProblems, d.nodeProblems,
+		d.pushProblems, d.machineProblems,
+	} {
+		d.wrong.Add(s)
 	}
-	if lost != nil {
+}
+
+// stateProblems tells what is wrong with the description and the shared state.
+func (d *daemon) stateProblems(ctx context.Context) []problems.Problem {
+	var list []problems.Problem
+	if now := d.declared(); now.problem != "" {
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindDescription), Text: now.problem, Hint: "the server follows the one before",
+		})
+	}
+	if _, lost := d.reachable(ctx); lost != nil {
 		d.mu.Lock()
 		since := d.coordSince
 		d.mu.Unlock()
-		list = append(list, control.Problem{About: "shared state", Text: lost.Error(), Hint: d.coordHint(lost), Since: since})
-	}
-	if me, ok := now.cluster.Server(d.server); ok && !sameSockets(me, d.listening) {
-		list = append(list, control.Problem{
-			About: "server " + string(d.server), Text: "its addresses or ports in the description are others than those it listens on", Hint: "restart it",
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindSharedState), Text: lost.Error(), Hint: d.coordHint(lost), Since: since,
 		})
 	}
-	return append(list, d.missing(now)...)
+	return list
 }
 
-// missing lists the programs for nodes that are not installed on this server.
-func (d *daemon) missing(now *declared) []control.Problem {
+func (d *daemon) serverProblems(context.Context) []problems.Problem {
+	if me, ok := d.cluster().Server(d.server); !ok || sameSockets(me, d.listening) {
+		return nil
+	}
+	return []problems.Problem{{
+		About: problems.Subject{Kind: problems.KindServer, Name: string(d.server)}, Hint: "restart it",
+		Text: "its addresses or ports in the description are others than those it listens on",
+	}}
+}
+
+// bootProblems tells which programs for nodes are not installed on this server.
+func (d *daemon) bootProblems(context.Context) []problems.Problem {
+	now := d.declared()
 	me, ok := now.cluster.Server(d.server)
 	if !ok || !me.Has(cluster.RoleImage) {
 		return nil
 	}
-	var list []control.Problem
+	about := problems.Of(problems.KindBoot)
+	var list []problems.Problem
 	if dir, found := boot.FindLoaders(d.config.Loaders); !found {
-		list = append(list, control.Problem{
-			About: "boot", Text: "firmware gets no loader: no iPXE program is in " + dir, Hint: "apt-get install ipxe, or dim serve --loaders DIRECTORY",
+		list = append(list, problems.Problem{
+			About: about, Text: "firmware gets no loader: no iPXE program is in " + dir,
+			Hint: "apt-get install ipxe, or dim serve --loaders DIRECTORY",
 		})
 	}
 	asked := map[string]bool{}
@@ -127,8 +152,8 @@ func (d *daemon) missing(now *declared) []control.Problem {
 		if arch := n.Image.Arch; !asked[arch] {
 			asked[arch] = true
 			if err := d.assets.installed(arch); err != nil {
-				list = append(list, control.Problem{
-					About: "boot", Text: "nodes cannot boot: " + err.Error(), Hint: "make build in DIM's sources leaves it in bin",
+				list = append(list, problems.Problem{
+					About: about, Text: "nodes cannot boot: " + err.Error(), Hint: "make build in DIM's sources leaves it in bin",
 				})
 			}
 		}
@@ -141,58 +166,88 @@ func sameSockets(a, b *cluster.Server) bool {
 	return slices.Equal(addresses(a), addresses(b)) && a.Ports == b.Ports && a.DHCP == b.DHCP
 }
 
-// problems lists what a person should know or do about what is served.
-func (d *daemon) problems(s *control.Status, nodes []control.Node) []control.Problem {
-	list := []control.Problem{}
-	for _, disk := range s.Disks {
+func (d *daemon) diskProblems(context.Context) []problems.Problem {
+	var list []problems.Problem
+	for _, disk := range d.disks() {
 		if disk.BytesFree*100 < disk.Bytes*lowDisk {
-			list = append(list, control.Problem{
-				About: "disk " + disk.Path, Text: fmt.Sprintf("%d of %d bytes free", disk.BytesFree, disk.Bytes),
-				Hint: "a node that writes gets \"no space left on device\" when it is full",
+			list = append(list, problems.Problem{
+				About: problems.Subject{Kind: problems.KindDisk, Name: disk.Path},
+				Text:  fmt.Sprintf("%d of %d bytes free", disk.BytesFree, disk.Bytes),
+				Hint:  "a node that writes gets \"no space left on device\" when it is full",
 			})
 		}
-	}
-	for _, im := range s.Images {
-		if im.Newest == nil && im.Nodes > 0 {
-			list = append(list, control.Problem{About: "image " + im.Name, Text: "it has no version yet", Hint: "dim image capture " + im.Name})
-		}
-		if im.Newest != nil && im.Newest.Problem != "" && im.Nodes > 0 {
-			list = append(list, control.Problem{About: "image " + im.Name, Text: "its newest version cannot boot: " + im.Newest.Problem})
-		}
-	}
-	for _, r := range s.Rollouts {
-		if r.State == string(rollout.Paused) {
-			list = append(list, control.Problem{
-				About: fmt.Sprintf("rollout %d", r.ID), Text: "paused: " + r.Reason, Since: r.Since,
-				Hint: fmt.Sprintf("dim rollout status %d, then resume, undo or stop it", r.ID),
-			})
-		}
-	}
-	for _, n := range nodes {
-		if n.Problem != "" && d.failed("node "+n.Name) == "" {
-			list = append(list, control.Problem{About: "node " + n.Name, Text: n.Stage + ": " + n.Problem, Since: n.Since})
-		}
-	}
-	list = append(append(list, d.failureList()...), d.deaf()...)
-	for _, m := range s.Machines {
-		if time.Since(m.Last) > strangerFor {
-			continue
-		}
-		list = append(list, control.Problem{
-			About: "machine " + m.MAC, Text: "asks for a boot and is not answered: " + m.Asked, Since: m.First,
-			Hint: "if it is a node, write its MAC into the description",
-		})
 	}
 	return list
 }
 
-func (d *daemon) failureList() []control.Problem {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var list []control.Problem
-	for about, f := range d.failures {
-		list = append(list, control.Problem{About: about, Text: f.text, Since: f.since.Round(time.Second)})
+// imageProblems tells which images nodes cannot boot.
+func (d *daemon) imageProblems(ctx context.Context) []problems.Problem {
+	images, err := d.Images(ctx)
+	if err != nil {
+		return nil
 	}
-	slices.SortFunc(list, func(a, b control.Problem) int { return strings.Compare(a.About, b.About) })
+	var list []problems.Problem
+	for _, im := range images {
+		switch {
+		case im.Nodes == 0:
+		case im.Newest == nil:
+			list = append(list, problems.Problem{
+				About: problems.Image(im.Name), Text: "it has no version yet", Hint: "dim image capture " + im.Name,
+			})
+		case im.Newest.Problem != "":
+			list = append(list, problems.Problem{
+				About: problems.Image(im.Name), Text: "its newest version cannot boot: " + im.Newest.Problem,
+			})
+		}
+	}
+	return list
+}
+
+func (d *daemon) rolloutProblems(context.Context) []problems.Problem {
+	active, err := rollout.Active(d.declared().state)
+	if err != nil {
+		return []problems.Problem{{About: problems.Subject{Kind: problems.KindRollout}, Text: err.Error()}}
+	}
+	var list []problems.Problem
+	for i := range active {
+		if r := &active[i]; r.State == rollout.Paused {
+			list = append(list, problems.Problem{
+				About: problems.Subject{Kind: problems.KindRollout, Name: strconv.Itoa(r.ID)}, Text: "paused: " + r.Reason, Since: r.Since,
+				Hint: fmt.Sprintf("dim rollout status %d, then resume, undo or stop it", r.ID),
+			})
+		}
+	}
+	return list
+}
+
+// nodeProblems tells which boots do not get on.
+func (d *daemon) nodeProblems(context.Context) []problems.Problem {
+	now := d.declared()
+	var list []problems.Problem
+	for _, n := range now.cluster.Nodes {
+		about := problems.Node(n.Name)
+		if s := d.node(now, n); s.Problem != "" && d.wrong.Text(about) == "" {
+			list = append(list, problems.Problem{About: about, Text: s.Stage + ": " + s.Problem, Since: s.Since})
+		}
+	}
+	return list
+}
+
+// machineProblems tells which machines ask for a boot and are not in the description.
+func (d *daemon) machineProblems(ctx context.Context) []problems.Problem {
+	machines, err := d.Machines(ctx)
+	if err != nil {
+		return nil
+	}
+	var list []problems.Problem
+	for _, m := range machines {
+		if time.Since(m.Last) > strangerFor {
+			continue
+		}
+		list = append(list, problems.Problem{
+			About: problems.Subject{Kind: problems.KindMachine, Name: m.MAC}, Text: "asks for a boot and is not answered: " + m.Asked,
+			Since: m.First, Hint: "if it is a node, write its MAC into the description",
+		})
+	}
 	return list
 }

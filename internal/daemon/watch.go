@@ -14,6 +14,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/problems"
 	"dim/internal/rollout"
 	"dim/internal/store"
 	"dim/internal/watch"
@@ -189,7 +190,7 @@ func (x *watched) do(ctx context.Context, c watch.Changes) (made bool, err error
 			"rollout", time.Since(captured))
 	}
 	if ctx.Err() == nil {
-		x.d.fail("image "+x.from.image, err)
+		x.d.wrong.Set(problems.Image(x.from.image), err)
 	}
 	return r.Changed, err
 }

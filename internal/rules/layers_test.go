@@ -35,6 +35,7 @@ var layers = map[string]layer{
 	"internal/secrets":  words, // what a master should not give away
 	"internal/textdiff": words,
 	"internal/disktest": words, // disks of tests; no program imports it
+	"internal/problems": words,
 	"internal/testkit":  words, // helpers of tests; no program imports it
 	"internal/sysfile":  words, // system calls on file descriptors
 	"internal/periodic": words, // a function at intervals
