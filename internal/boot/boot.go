@@ -38,6 +38,7 @@ import (
 	"net/netip"
 	"time"
 
+	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/image"
 )
@@ -83,8 +84,6 @@ type Options struct {
 	Keep    func()
 	Log     *slog.Logger
 	Loaders string // directory of the iPXE package; default /usr/lib/ipxe
-	// Privileged tells whether a call is the superuser's of its machine. Reports of others are refused; nil: of nobody.
-	Privileged func(from netip.AddrPort) bool
 	// FromDHCP tells that every boot begins with a question that this server answers by DHCP. A node that runs and asks for boot files without one
 	// does not boot: it is one of its users who looks.
 	FromDHCP bool
@@ -118,6 +117,8 @@ type place struct {
 	rank int        // this server's place among the node's servers; 0: first
 	// onlooker: it is not the node's boot that asks, but somebody who wants to see what it would get.
 	onlooker bool
+	// superuser: the call is one of the superuser of the calling machine.
+	superuser bool
 }
 
 // at completes a place; it returns ErrNotMine when the node is none of this server's.
@@ -133,14 +134,13 @@ func (b *Boot) at(n *cluster.Node, card *cluster.Interface) (place, error) {
 	return p, fmt.Errorf("%s: %w", n.Name, ErrNotMine)
 }
 
-// nodeAt returns the node that has the address.
-func (b *Boot) nodeAt(a netip.Addr) (place, error) {
-	n, card, ok := b.Cluster().NodeByAddress(a)
-	if !ok {
-		return place{}, fmt.Errorf("%s is no node's address: %w", a.Unmap(), ErrUnknown)
+// nodeOf returns the node that calls.
+func (b *Boot) nodeOf(who caller.Caller) (place, error) {
+	if who.Node == nil {
+		return place{}, fmt.Errorf("%s is no node's address: %w", who.Peer.Remote.Addr(), ErrUnknown)
 	}
-	p, err := b.at(n, card)
-	p.onlooker = b.runs(n.Name)
+	p, err := b.at(who.Node, who.Interface)
+	p.onlooker = b.runs(who.Node.Name)
 	return p, err
 }
 

@@ -7,9 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"time"
 
+	"dim/internal/caller"
 	"dim/internal/cluster"
 )
 
@@ -17,7 +17,7 @@ import (
 const maxReport = 4 << 10
 
 // Handler returns the HTTP service of the boot, all under /boot/. A caller is the node whose address it calls from, and others get
-// nothing; loopback may name the node with ?node=NAME, to see what that one would get.
+// nothing; this machine may name the node with ?node=NAME, to see what that one would get.
 func (b *Boot) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /boot/ipxe", b.node(b.serveScript))
@@ -45,12 +45,14 @@ func (b *Boot) node(next func(http.ResponseWriter, *http.Request, place)) http.H
 
 // caller returns the node that calls.
 func (b *Boot) caller(r *http.Request) (place, error) {
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	peer, err := caller.OfRequest(r)
 	if err != nil {
-		return place{}, fmt.Errorf("%q is no address", r.RemoteAddr)
+		return place{}, err
 	}
-	p, err := b.nodeAt(from.Addr())
-	if err == nil || !from.Addr().Unmap().IsLoopback() {
+	who, _ := caller.Resolve(b.Cluster(), peer)
+	p, err := b.nodeOf(who)
+	p.superuser = who.Superuser
+	if err == nil || !who.Local {
 		return p, err
 	}
 	n, ok := b.Cluster().Node(cluster.NodeName(r.URL.Query().Get("node")))
@@ -58,7 +60,7 @@ func (b *Boot) caller(r *http.Request) (place, error) {
 		return place{}, errors.New("say which node with ?node=NAME: this call comes from the server itself")
 	}
 	p, err = b.at(n, n.Boot())
-	p.onlooker = true
+	p.onlooker, p.superuser = true, who.Superuser
 	return p, err
 }
 
@@ -120,7 +122,7 @@ type report struct {
 }
 
 func (b *Boot) takeReports(w http.ResponseWriter, r *http.Request, p place) {
-	if from, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || b.Privileged != nil && !b.Privileged(from) {
+	if !p.superuser {
 		http.Error(w, "reports are taken from ports below 1024 alone, which the superuser has", http.StatusForbidden)
 		return
 	}

@@ -24,10 +24,14 @@ import (
 // update is -update: write the golden files anew.
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// call asks the handler as one with that address.
+// call asks the handler as the superuser of the machine with that address.
 func (f *fixture) call(method, path, from, body string, header ...string) *httptest.ResponseRecorder {
+	return f.callFrom(netip.AddrPortFrom(addr(from), 711).String(), method, path, body, header...)
+}
+
+func (f *fixture) callFrom(remote, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
-	r.RemoteAddr = netip.AddrPortFrom(addr(from), 4711).String()
+	r.RemoteAddr = remote
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -284,8 +288,7 @@ func TestANodeThatRunsAndAsksDoesNotBoot(t *testing.T) {
 
 func TestReportsAreTheSuperusers(t *testing.T) {
 	f := newFixture(t, "is1")
-	f.Privileged = func(from netip.AddrPort) bool { return from.Port() < 1024 }
-	if w := f.call("POST", "/boot/stage", "10.77.0.11", `{"stage":"mount"}`); w.Code != http.StatusForbidden || f.stage("n01") != "" {
+	if w := f.callFrom("10.77.0.11:4711", "POST", "/boot/stage", `{"stage":"mount"}`); w.Code != http.StatusForbidden || f.stage("n01") != "" {
 		t.Errorf("%d %s: stage %q", w.Code, w.Body, f.stage("n01"))
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net/netip"
 	"strings"
+
+	"dim/internal/caller"
 )
 
 // Loaded is a file for a loader, with its size.
@@ -23,7 +25,8 @@ func (l *Loaded) Size() int64 { return l.size }
 // configuration, the kernel and the initramfs. The error is fs.ErrPermission for one who is no node of this server's, and fs.ErrNotExist for
 // any name that is not meant.
 func (b *Boot) OpenTFTP(ctx context.Context, client netip.AddrPort, name string) (*Loaded, error) {
-	p, err := b.nodeAt(client.Addr())
+	who, _ := caller.Resolve(b.Cluster(), caller.Peer{Remote: client})
+	p, err := b.nodeOf(who)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, fs.ErrPermission)
 	}

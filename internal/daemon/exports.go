@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/image"
 	"dim/internal/oncrpc"
@@ -37,10 +38,9 @@ type export struct {
 	node     cluster.NodeName // "" for a version
 	from     madeFrom         // what it is the replica for
 	paths    []string         // of its node files
-	allowed  []netip.Addr
-	old      bool          // of an image that the node no longer runs, but may until it boots
-	lastCall *lastCall     // shared by all exports of a node
-	meter    *oncrpc.Meter // nil for a version
+	old      bool             // of an image that the node no longer runs, but may until it boots
+	lastCall *lastCall        // shared by all exports of a node
+	meter    *oncrpc.Meter    // nil for a version
 }
 
 // lastCall is when a node has called last.
@@ -69,17 +69,18 @@ func newExports(d *daemon) *exports {
 
 // Mount implements nfs.Exports.
 func (e *exports) Mount(_ context.Context, client netip.AddrPort, path string) (vfs.FS, error) {
+	who := e.caller(client)
 	if name, ok := strings.CutPrefix(path, "/nodes/"); ok {
 		x := e.table.Load().nodes[cluster.NodeName(name)]
 		switch {
-		case x != nil && x.permits(client):
+		case x != nil && x.permits(who):
 			return x.fs, nil
-		case root(client):
+		case who.Root:
 			return nil, vfs.ENOENT
 		}
 		return nil, vfs.EACCES // whether there is such a node is nobody else's business
 	}
-	if ref, ok := strings.CutPrefix(path, "/images/"); ok && e.admin(client) {
+	if ref, ok := strings.CutPrefix(path, "/images/"); ok && readsVersions(who) {
 		return e.version(ref)
 	}
 	return nil, vfs.EACCES
@@ -91,14 +92,15 @@ func (e *exports) Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
 	if !ok {
 		return nil, vfs.EBADHANDLE
 	}
+	who := e.caller(client)
 	x := e.table.Load().trees[tree]
 	if x == nil {
-		x = e.formerly(client, tree)
+		x = e.formerly(who, tree)
 	}
 	switch {
 	case x == nil:
 		return nil, vfs.ESTALE
-	case x.node == "" && !e.admin(client), x.node != "" && !x.permits(client):
+	case !x.permits(who):
 		return nil, vfs.EACCES
 	}
 	e.called(x)
@@ -129,31 +131,25 @@ func (e *exports) called(x *export) {
 	e.d.calling.Store(true) // it may be that its boot is over
 }
 
-func (x *export) permits(client netip.AddrPort) bool {
-	return slices.Contains(x.allowed, client.Addr().Unmap()) || root(client)
+// caller returns who calls. Somebody who is nobody has no rights here.
+func (e *exports) caller(client netip.AddrPort) caller.Caller {
+	who, _ := caller.Resolve(e.d.cluster(), caller.Peer{Remote: client})
+	return who
 }
 
-// root reports whether the caller is the superuser of this machine.
-func root(client netip.AddrPort) bool {
-	return client.Addr().Unmap().IsLoopback() && client.Port() < 1024
+// permits reports whether a caller may use x.
+func (x *export) permits(who caller.Caller) bool {
+	if x.node == "" {
+		return readsVersions(who)
+	}
+	return who.Root || who.Node != nil && who.Node.Name == x.node
 }
 
-// admin reports whether the caller may read whole versions.
-func (e *exports) admin(client netip.AddrPort) bool {
-	return root(client) || e.d.inAdminNetwork(client.Addr().Unmap())
-}
+// readsVersions reports whether a caller may read whole versions.
+func readsVersions(who caller.Caller) bool { return who.Root || who.Admin }
 
-// anyPort reports whether clients at this address may call from ports that need no privilege.
-func (e *exports) anyPort(client netip.Addr) bool {
-	return slices.ContainsFunc(e.d.cluster().Networks, func(n *cluster.Network) bool {
-		return n.Insecure && n.Subnet.Contains(client.Unmap())
-	})
-}
-
-// privileged reports whether a call is the superuser's of the machine that it comes from, as far as a network trusts its machines.
-func (e *exports) privileged(client netip.AddrPort) bool {
-	return client.Port() < 1024 || e.anyPort(client.Addr())
-}
+// superuser reports whether a call is one of the superuser of the machine that it comes from.
+func (e *exports) superuser(client netip.AddrPort) bool { return e.caller(client).Superuser }
 
 // version returns the tree of a version, and keeps it for the handles that will name it.
 func (e *exports) version(ref string) (vfs.FS, error) {
@@ -173,16 +169,15 @@ func (e *exports) version(ref string) (vfs.FS, error) {
 }
 
 // formerly returns what a handle is of that was given before the last start: a version, or a node's replica of an image that it is to leave.
-func (e *exports) formerly(client netip.AddrPort, tree replica.Tree) *export {
-	if e.admin(client) {
+func (e *exports) formerly(who caller.Caller, tree replica.Tree) *export {
+	if readsVersions(who) {
 		return e.known(tree)
 	}
-	c := e.d.cluster()
-	n, _, ok := c.NodeByAddress(client.Addr().Unmap())
-	if !ok || !e.d.mine(n) {
+	n := who.Node
+	if n == nil || !e.d.mine(n) {
 		return nil
 	}
-	for _, im := range c.Images {
+	for _, im := range e.d.cluster().Images {
 		if im == n.Image || replica.ReplicaTree(string(n.Name), string(im.Name)) != tree {
 			continue
 		}

@@ -1,10 +1,7 @@
 package daemon
 
 import (
-	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/oncrpc"
 	"dim/internal/replica"
@@ -100,23 +98,15 @@ func (d *daemon) metricsHandler() http.Handler {
 	})
 }
 
-// maySeeMetrics decides by the address at the other end of the connection. One that is our own end's, too, is this machine.
+// maySeeMetrics reports whether the caller may read the metrics: this machine and hosts of admin networks, but no node whatever
+// network it is on, because metrics tell of other nodes.
 func (d *daemon) maySeeMetrics(r *http.Request) bool {
-	client, err := netip.ParseAddrPort(r.RemoteAddr)
+	peer, err := caller.OfRequest(r)
 	if err != nil {
 		return false
 	}
-	from := client.Addr().Unmap()
-	if _, _, node := d.cluster().NodeByAddress(from); node {
-		return false // whatever network it is on, it learns nothing of others
-	}
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	own, err := netip.ParseAddrPort(fmt.Sprint(local))
-	return from.IsLoopback() || err == nil && own.Addr().Unmap() == from || d.inAdminNetwork(from)
-}
-
-func (d *daemon) inAdminNetwork(a netip.Addr) bool {
-	return slices.ContainsFunc(d.cluster().Networks, func(n *cluster.Network) bool { return n.Admin && n.Subnet.Contains(a) })
+	who, err := caller.Resolve(d.cluster(), peer)
+	return err == nil && who.Node == nil && (who.Local || who.Admin)
 }
 
 // collector makes metrics of what is counted when it is asked.

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"time"
 
 	"dim/internal/boot"
+	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/problems"
@@ -18,20 +18,20 @@ import (
 
 // caller returns the node that calls, by its address. Any user of a node has its address; what is believed comes from its superuser.
 func (d *daemon) caller(r *http.Request) (cluster.NodeName, error) {
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	peer, err := caller.OfRequest(r)
 	if err != nil {
-		return "", fmt.Errorf("%q is no address", r.RemoteAddr)
+		return "", err
 	}
-	n, _, ok := d.cluster().NodeByAddress(from.Addr().Unmap())
+	who, _ := caller.Resolve(d.cluster(), peer)
 	switch {
-	case !d.exports.privileged(from):
-		return "", fmt.Errorf("port %d is one that any user may have: calls must come from below 1024, as the superuser's do", from.Port())
-	case !ok:
-		return "", fmt.Errorf("%s is no node's address", from.Addr().Unmap())
-	case !d.mine(n):
-		return "", fmt.Errorf("another server serves %s", n.Name)
+	case !who.Superuser:
+		return "", fmt.Errorf("port %d is one that any user may have: calls must come from below 1024, as the superuser's do", peer.Remote.Port())
+	case who.Node == nil:
+		return "", fmt.Errorf("%s is no node's address", who.Peer.Remote.Addr())
+	case !d.mine(who.Node):
+		return "", fmt.Errorf("another server serves %s", who.Node.Name)
 	}
-	return n.Name, nil
+	return who.Node.Name, nil
 }
 
 // looksSince tells what has changed in a node's replica.

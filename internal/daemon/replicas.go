@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -93,7 +92,7 @@ func (d *daemon) reconcileLocked(ctx context.Context) {
 }
 
 // kept returns the exports that stay whatever is decided about replicas: versions, and what nodes of this server have used until
-// now. With a node's present addresses: what it had is not left to who has them now.
+// now.
 func (d *daemon) kept(now *declared) []*export {
 	var list []*export
 	for _, x := range d.exports.table.Load().trees {
@@ -103,7 +102,6 @@ func (d *daemon) kept(now *declared) []*export {
 		}
 		if n, ok := now.cluster.Node(x.node); ok && d.mine(n) {
 			y := *x
-			y.allowed = addressesOf(n)
 			y.old = x.fs.Tree() != treeOf(n)
 			list = append(list, &y)
 		}
@@ -173,7 +171,7 @@ func (d *daemon) place(plan *plan, n *cluster.Node, v image.Version) (*export, *
 	if err != nil {
 		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
-	x := &export{node: n.Name, from: from, paths: pathsOf(files), allowed: addressesOf(n), lastCall: new(lastCall), meter: d.newMeter(n, n.Image, old)}
+	x := &export{node: n.Name, from: from, paths: pathsOf(files), lastCall: new(lastCall), meter: d.newMeter(n, n.Image, old)}
 	if old != nil {
 		x.lastCall = old.lastCall
 	}
@@ -210,7 +208,7 @@ func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export,
 	if !ok {
 		return nil, fmt.Errorf("serve %s: image %s has no version", n.Name, im.Name)
 	}
-	x := &export{node: n.Name, old: true, allowed: addressesOf(n), lastCall: new(lastCall), meter: d.newMeter(n, im, d.exports.node(n.Name))}
+	x := &export{node: n.Name, old: true, lastCall: new(lastCall), meter: d.newMeter(n, im, d.exports.node(n.Name))}
 	r, ok := d.set.Find(tree)
 	if !ok {
 		files, err := plan.files(d, n, im, v)
@@ -254,16 +252,6 @@ func (d *daemon) move(ctx context.Context, moves []replica.Move) ([]replica.Held
 		d.log.Info("replicas switched", "replicas", report.Replicas, "paths", report.Paths, "aside", len(report.Aside), "took", report.Took)
 	}
 	return report.Held, nil
-}
-
-func addressesOf(n *cluster.Node) []netip.Addr {
-	var list []netip.Addr
-	for _, card := range n.Interfaces {
-		if card.Address.IsValid() {
-			list = append(list, card.Address)
-		}
-	}
-	return list
 }
 
 func pathsOf(f replica.NodeFiles) []string {

@@ -34,7 +34,7 @@ type services struct {
 func (d *daemon) newServices(l *sockets) *services {
 	b := boot.New(boot.Options{
 		Server: d.server, Cluster: d.cluster, Assets: d.assets, Tracker: d.tracker, Begin: d.begins, Keep: d.keepBoots, Log: d.log,
-		Loaders: d.config.Loaders, Privileged: d.exports.privileged, FromDHCP: d.listening.DHCP,
+		Loaders: d.config.Loaders, FromDHCP: d.listening.DHCP,
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

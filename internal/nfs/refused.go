@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// firstOrdinaryPort is the first one that needs no privilege on the client (Linux net/sock.h: PROT_SOCK).
-const firstOrdinaryPort = 1024
-
 // refusedEvery is how often at most a refusal is logged: clients that are turned away may call as often as they like.
 const refusedEvery = time.Second
 

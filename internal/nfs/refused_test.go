@@ -56,8 +56,10 @@ func TestCallsFromOrdinaryPortsAreRefusedAndCounted(t *testing.T) {
 	var log lines
 	e := trees{"/export": directory(t, t.TempDir())}
 	srv := nfs.New(e, nfs.Options{
-		Log:     slog.New(slog.NewTextHandler(&log, nil)),
-		AnyPort: func(a netip.Addr) bool { return a == netip.MustParseAddr(trusting) },
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Superuser: func(a netip.AddrPort) bool {
+			return a.Port() < 1024 || a.Addr() == netip.MustParseAddr(trusting)
+		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

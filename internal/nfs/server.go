@@ -25,19 +25,19 @@ type Exports interface {
 // Options are the server's choices. The zero value works.
 type Options struct {
 	Log *slog.Logger
-	// AnyPort tells which clients may call from ports of 1024 and above, too. From the others such calls are refused: what
-	// comes from a lower port only root can have sent, so the user in it is true. nil: all may.
-	AnyPort func(client netip.Addr) bool
+	// Superuser reports whether the superuser of the client's machine opened its connection. Only then the user that a call
+	// names is to be believed, and calls of others are refused. nil: all are believed.
+	Superuser func(client netip.AddrPort) bool
 }
 
 // Server is the NFS and MOUNT programs over some Exports.
 type Server struct {
-	exports Exports
-	log     *slog.Logger
-	anyPort func(client netip.Addr) bool
-	refused refusals
-	meters  Meters // nil: nothing is counted by tree
-	slow    slowLog
+	exports   Exports
+	log       *slog.Logger
+	superuser func(client netip.AddrPort) bool
+	refused   refusals
+	meters    Meters // nil: nothing is counted by tree
+	slow      slowLog
 }
 
 // New returns a Server of the exports.
@@ -45,7 +45,7 @@ func New(exports Exports, opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{exports: exports, log: opt.Log, anyPort: opt.AnyPort}
+	s := &Server{exports: exports, log: opt.Log, superuser: opt.Superuser}
 	s.meters, _ = exports.(Meters)
 	s.refused.log = opt.Log
 	return s
@@ -130,7 +130,7 @@ func (s *Server) serve(f procedure) func(*oncrpc.Call) {
 
 // begin prepares the call's memory; nil when the client must not call at all.
 func (s *Server) begin(rpc *oncrpc.Call) *call {
-	if s.anyPort != nil && rpc.Client.Port() >= firstOrdinaryPort && !s.anyPort(rpc.Client.Addr()) {
+	if s.superuser != nil && !s.superuser(rpc.Client) {
 		s.refused.add(&s.refused.port, "port", rpc.Client)
 		rpc.Deny(oncrpc.TooWeak)
 		return nil

@@ -27,6 +27,7 @@ const (
 var layers = map[string]layer{
 	"internal/image":    words,
 	"internal/cluster":  words,
+	"internal/caller":   words, // who is at the other end of a connection
 	"internal/vfs":      words,
 	"internal/durable":  words,
 	"internal/kmod":     words, // the files that describe kernel modules
@@ -138,7 +139,7 @@ func importProblem(f *file, path string) string {
 		return "" // a test may use a neighbour as its oracle or tool, never what stands above
 	case height == program && depth <= program && !strings.HasPrefix(to, "cmd"):
 		return ""
-	case height == protocol && (to == "internal/image" || to == "internal/cluster"):
+	case height == protocol && (to == "internal/image" || to == "internal/cluster" || to == "internal/caller"):
 		return fmt.Sprintf("%s is a protocol and imports %s: protocols know nothing of images and clusters", from, to)
 	case height == protocol && depth == keeping:
 		return fmt.Sprintf("%s is a protocol and imports %s: protocols see trees through vfs only", from, to)
