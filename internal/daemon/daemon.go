@@ -235,7 +235,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	g.Go(func() error { return d.expire(all) })
 	g.Go(func() error { return d.journal(all) })
 	g.Go(func() error { return d.feel(all) })
-	g.Go(func() error { return d.ebb(all) })
+	g.Go(func() error { return releaseMemory(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
 	err = g.Wait()

@@ -60,7 +60,7 @@ func (d *daemon) newServices(l *sockets) *services {
 // serve serves on all sockets until ctx ends or one of them breaks.
 func (s *services) serve(ctx context.Context, l *sockets) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.rpc.Serve(ctx, joinListeners(l.nfs)) })
+	g.Go(func() error { return s.rpc.Serve(ctx, newMultiListener(l.nfs)) })
 	for _, ln := range l.http {
 		g.Go(func() error { return s.serveHTTP(ln) })
 	}

@@ -9,13 +9,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-// troubled is a listener whose Accept returns errors first.
-type troubled struct {
+// failingListener is a listener whose Accept returns errors first.
+type failingListener struct {
 	net.Listener
 	errs []error
 }
 
-func (l *troubled) Accept() (net.Conn, error) {
+func (l *failingListener) Accept() (net.Conn, error) {
 	if len(l.errs) > 0 {
 		err := l.errs[0]
 		l.errs = l.errs[1:]
@@ -24,7 +24,7 @@ func (l *troubled) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-func TestJoinedListenersGoOnAfterErrorsThatPass(t *testing.T) {
+func TestAMultiListenerAcceptsAgainAfterTransientErrors(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	var list []net.Listener
 	for range 2 {
@@ -33,8 +33,8 @@ func TestJoinedListenersGoOnAfterErrorsThatPass(t *testing.T) {
 		list = append(list, ln)
 	}
 	first := list[0].Addr()
-	list[0] = &troubled{list[0], []error{syscall.EMFILE, syscall.ECONNABORTED}}
-	j := joinListeners(list)
+	list[0] = &failingListener{list[0], []error{syscall.EMFILE, syscall.ECONNABORTED}}
+	j := newMultiListener(list)
 	for range 2 {
 		if _, err := j.Accept(); !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ECONNABORTED) {
 			t.Errorf("accept: %v", err)
@@ -50,7 +50,7 @@ func TestJoinedListenersGoOnAfterErrorsThatPass(t *testing.T) {
 	}
 	must(t, j.Close())
 	if _, err := j.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("accept after the end: %v", err)
+		t.Errorf("accept after Close: %v", err)
 	}
 	must(t, j.Close())
 }
