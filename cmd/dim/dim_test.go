@@ -149,7 +149,7 @@ func document(b *bytes.Buffer, cmd *cobra.Command) {
 	}
 	fmt.Fprintf(b, "\n## %s\n\n```\n%s\n```\n", cmd.CommandPath(), strings.TrimRight(text, "\n"))
 	for _, c := range cmd.Commands() {
-		if c.Name() != "help" {
+		if c.Name() != "help" && !c.Hidden {
 			document(b, c)
 		}
 	}

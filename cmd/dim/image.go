@@ -73,7 +73,7 @@ func (a *app) imageCapture(ctx context.Context, r control.CaptureRequest) error 
 	return a.show(done, func(w io.Writer) { printCaptured(w, r.Image, done) })
 }
 
-func printCaptured(w io.Writer, image string, c control.Captured) {
+func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	v := c.Version
 	changes := countsText(c.Counts)
 	took := fmt.Sprintf("%.1f s", c.Seconds)
@@ -114,7 +114,7 @@ func printCaptured(w io.Writer, image string, c control.Captured) {
 
 // printChange prints one change behind a letter: A, D, M as in git, and a for attributes.
 func printChange(w io.Writer, c control.Change) {
-	letter := map[control.Kind]string{control.Added: "A", control.Removed: "D", control.Content: "M", control.Attributes: "a"}[c.Kind]
+	letter := map[control.ChangeKind]string{control.Added: "A", control.Removed: "D", control.Content: "M", control.Attributes: "a"}[c.Kind]
 	path := safe(c.Path)
 	if c.Type == "directory" {
 		path += "/"

@@ -170,7 +170,7 @@ func (a *app) imageCompare(ctx context.Context, from, to string) error {
 	})
 }
 
-func countsText(n map[control.Kind]int) string {
+func countsText(n map[control.ChangeKind]int) string {
 	return fmt.Sprintf("%d added, %d changed, %d removed, %d with other attributes",
 		n[control.Added], n[control.Content], n[control.Removed], n[control.Attributes])
 }

@@ -15,7 +15,7 @@ import (
 const keepVersions = 10
 
 func (a *app) imageRmCommand() *cobra.Command {
-	how := control.Doing{}
+	var r control.RemoveRequest
 	cmd := a.listing(&cobra.Command{
 		Use:   "rm NAME@VERSION",
 		Short: "Remove a version",
@@ -24,7 +24,7 @@ that a replica shows or showed until lately, because a running program may still
 		Example: "  dim image rm compute@3\n  dim image rm compute@3 --dry-run        how much would that free?",
 		Args:    operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			done, err := a.client().RemoveVersion(cmd.Context(), args[0], how)
+			done, err := a.client().RemoveVersion(cmd.Context(), args[0], r)
 			if err != nil {
 				return err
 			}
@@ -32,7 +32,7 @@ that a replica shows or showed until lately, because a running program may still
 		},
 		ValidArgsFunction: complete(1, a.references),
 	})
-	cmd.Flags().BoolVar(&how.DryRun, "dry-run", false, "only tell what would go")
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what would go")
 	return cmd
 }
 
@@ -64,7 +64,7 @@ While a capture runs, nothing can be removed from the store; what was left over 
 	return cmd
 }
 
-func printPruned(w io.Writer, p control.Pruned) {
+func printPruned(w io.Writer, p control.PruneResult) {
 	removed, freed := "removed", "freed"
 	if p.DryRun {
 		removed, freed = "would be removed", "would be freed"

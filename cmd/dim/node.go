@@ -17,7 +17,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "Nodes and their replicas"}
 	group(cmd)
 	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand())
-	cmd.AddCommand(a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeDiffCommand(), a.nodeResetCommand(), a.nodeCheckCommand(), a.nodeLayersCommand())
+	cmd.AddCommand(a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeDiffCommand(), a.nodeResetCommand(), a.nodeCheckCommand(), a.nodeSnapshotsCommand(), a.nodeLayersCommand())
 	return cmd
 }
 
@@ -110,7 +110,7 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	row(w, "place", strings.Join(place, ", "))
 	row(w, "groups", strings.Join(d.Groups, " "))
 	row(w, "servers", strings.Join(d.Servers, " "))
-	row(w, "of its own", holdingText(d.Holding))
+	row(w, "of its own", holdingText(d.Quota))
 	row(w, "set aside", d.Saved)
 	if s := d.Snapshots; s.Count > 0 {
 		row(w, "snapshots", fmt.Sprintf("%d, %s, not shared %s", s.Count, size(s.Bytes), size(s.Copied)))

@@ -37,7 +37,7 @@ What a crash leaves, and the next use of the layer puts right, is listed as "men
 			}
 			for _, c := range list {
 				for _, p := range c.Problems {
-					if !p.Mends {
+					if !p.Repairable {
 						return errProblems
 					}
 				}
@@ -48,7 +48,7 @@ What a crash leaves, and the next use of the layer puts right, is listed as "men
 	})
 }
 
-func printChecked(w io.Writer, list []control.Checked) {
+func printChecked(w io.Writer, list []control.CheckResult) {
 	row(w, "NODE", "IMAGE", "ENTRIES", "SIZE", "SAVED", "PROBLEMS")
 	for _, c := range list {
 		row(w, c.Node, c.Image, count(uint64(c.Entries)), size(c.Bytes), count(uint64(c.Saved)), len(c.Problems))
@@ -56,7 +56,7 @@ func printChecked(w io.Writer, list []control.Checked) {
 	for _, c := range list {
 		for _, p := range c.Problems {
 			word := "problem"
-			if p.Mends {
+			if p.Repairable {
 				word = "mends"
 			}
 			fmt.Fprintf(w, "%s: %s/%s/%s %s\n", word, c.Node, c.Image, safe(string(p.Path)), safe(p.Text))

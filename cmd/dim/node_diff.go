@@ -33,7 +33,7 @@ With a second node it tells why the two differ: their images and versions, the f
 
 func (a *app) nodeOwn(ctx context.Context, node string) error {
 	list := []control.Change{}
-	if err := a.client().Own(ctx, node, func(c control.Change) { list = append(list, c) }); err != nil {
+	if err := a.client().NodeChanges(ctx, node, func(c control.Change) { list = append(list, c) }); err != nil {
 		return err
 	}
 	return a.show(list, func(w io.Writer) {
@@ -47,15 +47,15 @@ func (a *app) nodeOwn(ctx context.Context, node string) error {
 }
 
 func (a *app) nodeDiffer(ctx context.Context, one, other string) error {
-	d, err := a.client().Differ(ctx, one, other)
+	d, err := a.client().NodeDiff(ctx, one, other)
 	if err != nil {
 		return err
 	}
 	return a.show(d, func(w io.Writer) { printDifference(w, d) })
 }
 
-func printDifference(w io.Writer, d control.Difference) {
-	version := func(s control.Side) string { return fmt.Sprintf("%s@%d", s.Image, s.Version) }
+func printDifference(w io.Writer, d control.NodeDiff) {
+	version := func(s control.NodeDiffSide) string { return fmt.Sprintf("%s@%d", s.Image, s.Version) }
 	row(w, "WHAT", strings.ToUpper(d.A.Node), strings.ToUpper(d.B.Node), "PATH")
 	if version(d.A) != version(d.B) {
 		row(w, "version", version(d.A), version(d.B), "")
@@ -95,7 +95,7 @@ switch it off, name PATHs, or add --force and boot it again afterwards. Files th
 	return cmd
 }
 
-func printReset(w io.Writer, node string, list []control.Saved, dry bool) {
+func printReset(w io.Writer, node string, list []control.SavedEntry, dry bool) {
 	for _, s := range list {
 		fmt.Fprintf(w, "%s%s %s\n", would(dry, "set aside: "), safe(string(s.Path)), s.Kind)
 	}

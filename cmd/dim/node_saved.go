@@ -83,7 +83,7 @@ func (a *app) nodeSaved(ctx context.Context, node string, q control.ForgetReques
 	if err != nil {
 		return err
 	}
-	kept := []control.Saved{}
+	kept := []control.SavedEntry{}
 	for _, s := range list {
 		if strings.HasPrefix(s.Stamp, q.From) && atOrBelow(string(s.Path), string(q.Path)) {
 			kept = append(kept, s)
@@ -120,7 +120,7 @@ func atOrBelow(path, dir string) bool {
 	return dir == "/" || path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-func printSaved(w io.Writer, list []control.Saved) {
+func printSaved(w io.Writer, list []control.SavedEntry) {
 	row(w, "STAMP", "BY", "KIND", "TYPE", "SIZE", "PATH")
 	for _, s := range list {
 		row(w, s.Stamp, whyText(s.Why), s.Kind, s.Type, savedSize(s), safe(string(s.Path)))
@@ -135,7 +135,7 @@ func whyText(why string) string {
 	return why
 }
 
-func savedSize(s control.Saved) string {
+func savedSize(s control.SavedEntry) string {
 	switch {
 	case s.Type == "directory" && s.Kind == "entry":
 		return fmt.Sprintf("%s in %s", size(s.Size), plural(s.Entries, "name"))
@@ -158,7 +158,7 @@ open goes on using it. What the node has at such a path now is set aside in its 
 
 With --to DIR they are put into that directory of the node instead.
 
-Without a PATH all that the node has of its own becomes what it was at a snapshot (dim node layers lists them): the last one of a VERSION of
+Without a PATH all that the node has of its own becomes what it was at a snapshot (dim node snapshots lists them): the last one of a VERSION of
 the image, 12 or compute@12, the last one at or before a TIME such as 2026-01-02T15:04:05Z, or that of a STAMP. What it has now is kept in a snapshot
 first, so that this can be undone, and set aside. If the node has another version by now, the rules of a switch hold: what the master has
 changed since is held back, and stays in the snapshot. A node that may be running is refused without --force. Files that it has open stay open.`,
@@ -171,7 +171,7 @@ changed since is held back, and stays in the snapshot. A node that may be runnin
 		Args: operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return a.nodeRewind(cmd.Context(), args[0], control.RewindRequest{To: to, DryRun: q.DryRun, Force: force})
+				return a.nodeRestoreSnapshot(cmd.Context(), args[0], control.RestoreSnapshotRequest{To: to, DryRun: q.DryRun, Force: force})
 			}
 			q.Path, q.To = control.Path(args[1]), control.Path(to)
 			list, err := a.client().Restore(cmd.Context(), args[0], q)
@@ -190,7 +190,7 @@ changed since is held back, and stays in the snapshot. A node that may be runnin
 	return cmd
 }
 
-func printRestored(w io.Writer, list []control.Restored, dry bool) {
+func printRestored(w io.Writer, list []control.RestoredEntry, dry bool) {
 	for _, b := range list {
 		text := would(dry, "restored: ") + safe(string(b.Path))
 		switch b.Saved.Kind {
@@ -226,7 +226,7 @@ func completeSaved(a *app) cobra.CompletionFunc {
 }
 
 // holdingText is "1.2 MiB of 1.0 GiB, 12 files of 1,000".
-func holdingText(u control.Holding) string {
+func holdingText(u control.QuotaUsage) string {
 	text := size(u.Bytes)
 	if u.BytesMax > 0 {
 		text += " of " + size(u.BytesMax)

@@ -16,7 +16,7 @@ func snapshotAttributes() []attribute {
 	return []attribute{
 		{name: "snapshots", kind: kind{name: "few", regexp: `[1-9][0-9]{0,2}`, want: "a number from 1 to 999"}, byDef: "none are taken", doc: "How many snapshots of what a node has of its own are kept. One is taken before the node goes to another version, and before a reset, if something has changed since the last one."},
 		{name: "snapshot-days", kind: kindDays(), byDef: "30", doc: "For how long snapshots are kept, in days, 1 to 36500."},
-		{name: "snapshot-copy", kind: kindSize(), byDef: "64M", doc: "How much a snapshot may copy on a disk that cannot share blocks between files (ext4), while the node's calls wait. What is the same as in the snapshot before does not count. Where it would be more, none is taken, and the log and `dim node layers` tell so."},
+		{name: "snapshot-copy", kind: kindSize(), byDef: "64M", doc: "How much a snapshot may copy on a disk that cannot share blocks between files (ext4), while the node's calls wait. What is the same as in the snapshot before does not count. Where it would be more, none is taken, and the log and `dim node snapshots` report it."},
 	}
 }
 

@@ -41,7 +41,7 @@ type ImageBackend interface {
 	// Capture makes a new version of an image from its master, or only reports what would be in it. It calls progress at
 	// intervals, never concurrently and never after it has returned. Cancelling ctx cancels the capture. A second Capture
 	// of the same image at the same time is Busy.
-	Capture(ctx context.Context, r CaptureRequest, progress func(Progress)) (Captured, error)
+	Capture(ctx context.Context, r CaptureRequest, progress func(Progress)) (CaptureResult, error)
 	// Watch declares whether the master of an image is watched, or only reports how it would be. The declaration holds
 	// until it is changed, also across restarts.
 	Watch(ctx context.Context, r WatchRequest) (Watch, error)
@@ -59,27 +59,27 @@ type VersionBackend interface {
 	Untag(ctx context.Context, ref string) (Version, error)
 	// RemoveVersion removes a version, NAME@NUMBER, and the objects that only it refers to. A version that is in use is a
 	// Conflict.
-	RemoveVersion(ctx context.Context, ref string, how Doing) (Pruned, error)
+	RemoveVersion(ctx context.Context, ref string, r RemoveRequest) (PruneResult, error)
 }
 
 // StoreBackend maintains the daemon's store.
 type StoreBackend interface {
 	// Prune removes the versions that nothing needs, and the objects that no version refers to. While objects are being
 	// added it removes the versions only, and is Busy.
-	Prune(ctx context.Context, r PruneRequest) (Pruned, error)
+	Prune(ctx context.Context, r PruneRequest) (PruneResult, error)
 	// Verify reads every object that a version refers to, or every object of the store when ref is "". It reports those
 	// whose content does not have their digest.
-	Verify(ctx context.Context, ref string, progress func(Progress)) (Verified, error)
+	Verify(ctx context.Context, ref string, progress func(Progress)) (VerifyResult, error)
 }
 
 // DiffBackend compares versions and nodes.
 type DiffBackend interface {
 	// Diff yields the differences between two versions, in order of path, until yield returns false. It returns a summary.
 	Diff(ctx context.Context, from, to string, yield func(Change) bool) (Comparison, error)
-	// Own yields what a node has of its own, in order of path, until yield returns false.
-	Own(ctx context.Context, node string, yield func(Change) bool) error
-	// Differ reports why two nodes differ.
-	Differ(ctx context.Context, a, b string) (Difference, error)
+	// NodeChanges yields the differences between a node and its version, in order of path, until yield returns false.
+	NodeChanges(ctx context.Context, node string, yield func(Change) bool) error
+	// NodeDiff reports why two nodes show different roots.
+	NodeDiff(ctx context.Context, a, b string) (NodeDiff, error)
 }
 
 // RolloutBackend moves nodes to other versions.
@@ -107,29 +107,29 @@ type NodeBackend interface {
 	Machines(ctx context.Context) ([]Machine, error)
 	// Check compares what is on the disk of each node of a set ("" is all) with what the format demands and with what is
 	// served.
-	Check(ctx context.Context, set string) ([]Checked, error)
+	Check(ctx context.Context, set string) ([]CheckResult, error)
 }
 
 // SavedBackend sets aside what nodes have of their own, and brings it back.
 type SavedBackend interface {
 	// Saved lists the entries of a node that were set aside, the latest first.
-	Saved(ctx context.Context, node string) ([]Saved, error)
+	Saved(ctx context.Context, node string) ([]SavedEntry, error)
 	// Restore brings set-aside entries of a node back. When no entry fits the request it is NotFound.
-	Restore(ctx context.Context, node string, r RestoreRequest) ([]Restored, error)
+	Restore(ctx context.Context, node string, r RestoreRequest) ([]RestoredEntry, error)
 	// Reset sets aside what a node has of its own. A node that may be running is a Conflict, unless the request says Force
 	// or names paths.
-	Reset(ctx context.Context, node string, r ResetRequest) ([]Saved, error)
+	Reset(ctx context.Context, node string, r ResetRequest) ([]SavedEntry, error)
 	// Forget removes set-aside entries for good.
-	Forget(ctx context.Context, node string, r ForgetRequest) ([]Saved, error)
+	Forget(ctx context.Context, node string, r ForgetRequest) ([]SavedEntry, error)
 }
 
 // SnapshotBackend lists and restores snapshots of the layers of nodes.
 type SnapshotBackend interface {
-	// Layers lists the snapshots of the layers of a set of nodes ("" is all), by node, the latest of each image first.
-	Layers(ctx context.Context, set string) ([]Layer, error)
-	// Rewind makes the layer of a node what it was at a snapshot. A snapshot that does not exist is NotFound. A node that
-	// may be running is a Conflict, unless the request says Force.
-	Rewind(ctx context.Context, node string, r RewindRequest) (Rewound, error)
+	// Snapshots lists the snapshots of the layers of a set of nodes ("" is all), by node, the latest of each image first.
+	Snapshots(ctx context.Context, set string) ([]Snapshot, error)
+	// RestoreSnapshot makes the layer of a node what it was at a snapshot. A snapshot that does not exist is NotFound. A
+	// node that may be running is a Conflict, unless the request says Force.
+	RestoreSnapshot(ctx context.Context, node string, r RestoreSnapshotRequest) (RestoredSnapshot, error)
 }
 
 // MountBackend shows trees as local directories.

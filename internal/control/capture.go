@@ -5,13 +5,13 @@ import "time"
 // CaptureRequest asks for a capture.
 type CaptureRequest struct {
 	Image  string `json:"image"`
-	DryRun bool   `json:"dry_run"` // only tell what would change
+	DryRun bool   `json:"dry_run"` // only report what would change
 	Show   int    `json:"show"`    // how many changes to list at most
-	// Rollout, if not nil, is begun with what was captured; its Version is not looked at.
+	// Rollout, if not nil, starts a rollout of the captured version. Its field Version is ignored.
 	Rollout *RolloutRequest `json:"rollout,omitempty"`
 }
 
-// Progress is how far a capture is.
+// Progress is the progress of a capture or a verification.
 type Progress struct {
 	Image      string    `json:"image"`
 	Stage      string    `json:"stage"` // "look", "read", "write"
@@ -20,28 +20,58 @@ type Progress struct {
 	FilesTotal uint64    `json:"files_total"`
 	Bytes      uint64    `json:"bytes"`
 	BytesTotal uint64    `json:"bytes_total"`       // 0 while it is not known
-	Warning    string    `json:"warning,omitempty"` // what should be known at once
+	Warning    string    `json:"warning,omitempty"` // shown at once; then the other fields are not set
 }
 
-// Captured is the result of a capture.
-type Captured struct {
-	Version   Version      `json:"version"`   // the new one; the newest there is when nothing changed, or in a dry run
-	Unchanged bool         `json:"unchanged"` // the master is as the newest version: no version was made
-	DryRun    bool         `json:"dry_run"`
-	Counts    map[Kind]int `json:"counts"`   // changes by kind
-	Changes   []Change     `json:"changes"`  // the first of them, see CaptureRequest.Show
-	Warnings  []string     `json:"warnings"` // what was left out or read again
-	Current   int          `json:"current"`  // the version that the nodes of the image follow which follow none of their own
-	Rollout   *Rollout     `json:"rollout,omitempty"`
-	Seconds   float64      `json:"seconds"`
+// CaptureResult is the result of a capture.
+type CaptureResult struct {
+	Version   Version            `json:"version"`   // the new one; the newest one after a dry run or when nothing changed
+	Unchanged bool               `json:"unchanged"` // the master equals the newest version: no version was made
+	DryRun    bool               `json:"dry_run"`
+	Counts    map[ChangeKind]int `json:"counts"`   // changes by kind
+	Changes   []Change           `json:"changes"`  // the first CaptureRequest.Show of them
+	Warnings  []string           `json:"warnings"` // what was left out or read again
+	Current   int                `json:"current"`  // the version that nodes without a version of their own follow
+	Rollout   *Rollout           `json:"rollout,omitempty"`
+	Seconds   float64            `json:"seconds"`
 
-	Secrets  []Secret        `json:"secrets"`           // that are new in it
+	Secrets  []Secret        `json:"secrets"`           // secrets that the version before did not have
 	Packages []PackageChange `json:"packages"`          // that differ from the version before
-	Verdict  *Verdict        `json:"verdict,omitempty"` // what the change means for nodes; there is none for a first version
+	Verdict  *Verdict        `json:"verdict,omitempty"` // what the change means for nodes; nil for a first version
 }
 
-// Secret is something in a version that should be one machine's alone, and that every node would have.
+// Secret is a file of a version that should belong to one machine only, but that every node would have.
 type Secret struct {
 	Path string `json:"path"`
 	Kind string `json:"kind"` // "SSH host key", "private key"
+}
+
+// WatchRequest asks to watch the master of an image, or to stop watching it.
+type WatchRequest struct {
+	Image    string  `json:"image"`
+	Rollout  string  `json:"rollout"`          // when nodes follow: "now", "boot"; "": they stay
+	Debounce float64 `json:"debounce_seconds"` // how long the master must be quiet before a capture; 0: the default
+	Off      bool    `json:"off"`
+	DryRun   bool    `json:"dry_run"` // only report how the master would be watched
+}
+
+// Watch is how the master of an image is watched.
+type Watch struct {
+	Image    string    `json:"image"`
+	On       bool      `json:"on"`
+	Master   string    `json:"master"`
+	Server   string    `json:"server"` // the one that watches
+	Rollout  string    `json:"rollout"`
+	Debounce float64   `json:"debounce_seconds"`
+	Declared time.Time `json:"declared,omitzero"`
+	// Only the server that watches sets the following fields.
+	Since    time.Time `json:"since,omitzero"`    // it has watched without a break
+	Polling  string    `json:"polling,omitempty"` // why it scans the whole master instead of following events
+	Interval float64   `json:"interval_seconds"`  // between scans of the whole master
+	Walks    int       `json:"walks"`             // scans of the whole master so far
+	Lost     int       `json:"lost"`              // how often the kernel lost events
+	Versions int       `json:"versions"`          // made since then
+	Last     int       `json:"version"`           // the last one; 0: none yet
+	Made     time.Time `json:"made,omitzero"`     // when the last one was made
+	Problem  string    `json:"error,omitempty"`   // of the last capture
 }

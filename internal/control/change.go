@@ -5,89 +5,89 @@ import (
 	"unicode/utf8"
 )
 
-// Change is one path that differs between two versions.
+// Change is one path that differs between two versions, or between a node and its version.
 type Change struct {
-	Path string `json:"path"` // see MarshalJSON about bytes that are not UTF-8
-	Kind Kind   `json:"change"`
-	Type string `json:"type"`           // of what is there now, or was, when it is gone: "file", "directory", …
-	Size uint64 `json:"size"`           // bytes of content, of files
-	Was  uint64 `json:"was,omitempty"`  // size before
-	What string `json:"what,omitempty"` // which attributes differ: "mode owner time xattr"
+	Path string     `json:"path"` // see MarshalJSON about bytes that are not UTF-8
+	Kind ChangeKind `json:"change"`
+	Type string     `json:"type"`           // of what is there now, or was there: "file", "directory", …
+	Size uint64     `json:"size"`           // bytes of content, for files
+	Was  uint64     `json:"was,omitempty"`  // size before
+	What string     `json:"what,omitempty"` // attributes that differ: "mode owner time xattr"
 }
 
-// Kind is the way in which a path differs.
-type Kind string
+// ChangeKind is the way in which a path differs.
+type ChangeKind string
 
 // The kinds of change.
 const (
-	Added      Kind = "added"
-	Removed    Kind = "removed"
-	Content    Kind = "content"    // other bytes, target, device or type
-	Attributes Kind = "attributes" // only mode, owner, times or xattrs
+	Added      ChangeKind = "added"
+	Removed    ChangeKind = "removed"
+	Content    ChangeKind = "content"    // other bytes, target, device or type
+	Attributes ChangeKind = "attributes" // only mode, owner, times or xattrs
 )
 
-// Comparison is what two versions differ in, as a whole.
+// Comparison is the summary of the differences between two versions.
 type Comparison struct {
-	From     string          `json:"from"` // compute@11
-	To       string          `json:"to"`
-	Counts   map[Kind]int    `json:"counts"`
-	Packages []PackageChange `json:"packages"`
-	Verdict  Verdict         `json:"verdict"`
-	Warnings []string        `json:"warnings"` // package databases that cannot be read
+	From     string             `json:"from"` // compute@11
+	To       string             `json:"to"`
+	Counts   map[ChangeKind]int `json:"counts"`
+	Packages []PackageChange    `json:"packages"`
+	Verdict  Verdict            `json:"verdict"`
+	Warnings []string           `json:"warnings"` // package databases that cannot be read
 }
 
-// PackageChange is one package that differs.
+// PackageChange is one package that differs between two versions.
 type PackageChange struct {
 	Name string `json:"package"`
 	Arch string `json:"arch"`
-	From string `json:"from"` // version; empty: it was not there
-	To   string `json:"to"`   // version; empty: it is gone
+	From string `json:"from"` // version; empty: the package is added
+	To   string `json:"to"`   // version; empty: the package is removed
 }
 
-// Verdict tells what a change means for a node that runs the version before.
+// Verdict is what a change of version means for a node that runs.
 type Verdict struct {
-	Data     int       `json:"data"`     // paths in effect at once
-	Programs int       `json:"programs"` // paths in effect when what uses them is started again
-	Boot     int       `json:"boot"`     // paths in effect at the next boot
+	Data     int       `json:"data"`     // paths that take effect at once
+	Programs int       `json:"programs"` // paths that take effect when the programs that use them start again
+	Boot     int       `json:"boot"`     // paths that take effect at the next boot
 	Restart  []Restart `json:"restart"`  // services that run replaced programs or libraries
-	Init     bool      `json:"init"`     // so does the init process itself
-	Reboot   bool      `json:"reboot"`   // a part waits for the next boot
+	Init     bool      `json:"init"`     // the init process runs replaced programs or libraries
+	Reboot   bool      `json:"reboot"`   // a part takes effect at the next boot
 }
 
-// Restart is a service that runs replaced code until it is started again.
+// Restart is a service that runs replaced code until it is restarted.
 type Restart struct {
 	Unit    string   `json:"unit"`
-	Because []string `json:"because"` // packages, and paths that are no package's
+	Because []string `json:"because"` // packages, and paths that belong to no package
 }
 
-// Difference is why two nodes show something else.
-type Difference struct {
-	A     Side   `json:"a"`
-	B     Side   `json:"b"`
-	Paths []Diff `json:"paths"` // node files and own files that differ
+// NodeDiff is why two nodes show different roots.
+type NodeDiff struct {
+	A     NodeDiffSide   `json:"a"`
+	B     NodeDiffSide   `json:"b"`
+	Paths []NodeDiffPath `json:"paths"` // node files and files of their own that differ
 }
 
-// Side is one of two nodes.
-type Side struct {
+// NodeDiffSide is one of two nodes that are compared.
+type NodeDiffSide struct {
 	Node    string `json:"node"`
 	Image   string `json:"image"`
 	Version int    `json:"version"`
 }
 
-// Diff is a path at which two nodes differ for another reason than their versions.
-type Diff struct {
+// NodeDiffPath is a path at which two nodes differ for another reason than their versions.
+type NodeDiffPath struct {
 	Path Path   `json:"path"`
 	Of   string `json:"of"` // "node file", "own"
-	A    string `json:"a"`  // what the first has there: "added, 5 B", "removed", …; "": nothing special
+	A    string `json:"a"`  // what the first node has there: "added, 5 B", "removed", …; "": what its version has
 	B    string `json:"b"`
 }
 
-// Path is a path on a node. One that is not valid UTF-8 is in JSON an object: "text", with U+FFFD in the place of each wrong byte, and
-// "bytes", the path in base64.
+// Path is a path on a node. In JSON, a path that is not valid UTF-8 is an object with two keys: "text" is the path with U+FFFD
+// for each invalid byte, and "bytes" is the path in base64.
 type Path string
 
-// MarshalJSON adds "path_bytes", the path in base64, when the path is not valid UTF-8; "path" then has U+FFFD in the
-// place of each wrong byte.
+// MarshalJSON adds "path_bytes", the path in base64, when the path is not valid UTF-8. "path" has U+FFFD for each invalid
+// byte then.
 func (c Change) MarshalJSON() ([]byte, error) {
 	type plain Change
 	w := struct {
@@ -117,7 +117,7 @@ func (c *Change) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// MarshalJSON keeps every byte.
+// MarshalJSON keeps every byte, see Path.
 func (p Path) MarshalJSON() ([]byte, error) {
 	if utf8.ValidString(string(p)) {
 		return json.Marshal(string(p))

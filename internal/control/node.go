@@ -2,7 +2,7 @@ package control
 
 import "time"
 
-// Node is one node: declared and observed. The fields below Details are only there when one node was asked for.
+// Node is one node, as it is declared and as it is observed. Details is only set in answers about one node.
 type Node struct {
 	Name     string    `json:"node"`
 	Index    int       `json:"index"`
@@ -10,18 +10,18 @@ type Node struct {
 	Version  int       `json:"version"`        // that its replica shows; 0: none yet
 	Wanted   string    `json:"wanted"`         // reference that it follows
 	Next     string    `json:"next,omitempty"` // reference that it follows from its next boot on
-	Stage    string    `json:"stage"`          // "off" when nothing is known of it, "silent" when it ran and answers no longer
+	Stage    string    `json:"stage"`          // "off": nothing is known of it; "silent": it ran and does not answer any more
 	Since    time.Time `json:"since,omitzero"`
-	Text     string    `json:"text,omitempty"` // what the node said last about its stage: an error, say
+	Text     string    `json:"text,omitempty"` // last message of the node about its stage, such as an error
 	Address  string    `json:"address"`
 	MAC      string    `json:"mac"`
-	LastCall time.Time `json:"last_call,omitzero"` // the last NFS call
+	LastCall time.Time `json:"last_call,omitzero"` // its last NFS call
 	Problem  string    `json:"error,omitempty"`
 
 	Details *NodeDetails `json:"details,omitempty"`
 }
 
-// NodeDetails is what `dim node show` tells besides.
+// NodeDetails is what `dim node show` prints in addition.
 type NodeDetails struct {
 	Servers    []string       `json:"servers"`
 	Groups     []string       `json:"groups"`
@@ -30,17 +30,15 @@ type NodeDetails struct {
 	Files      []string       `json:"files"`  // paths of its node files
 	Append     string         `json:"append"` // its kernel command line
 	Durable    string         `json:"durability"`
-	Usage      *NodeUsage     `json:"usage"` // null when this server does not serve it
-	Saved      int            `json:"saved"` // files set aside by switches
-	Holding    Holding        `json:"holding"`
-	Snapshots  SnapshotSum    `json:"snapshots"`
-	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
-
-	// Push is absent when the node's process was not heard.
-	Push *Push `json:"push,omitempty"`
+	Usage      *NodeUsage     `json:"usage"` // null when this server does not serve the node
+	Saved      int            `json:"saved"` // entries set aside
+	Quota      QuotaUsage     `json:"holding"`
+	Snapshots  SnapshotUsage  `json:"snapshots"`
+	Stages     []Stage        `json:"stages"`         // of its last boot, oldest first
+	Push       *Push          `json:"push,omitempty"` // nil when the node's resident process has not reported
 }
 
-// Interface is a network card of a node.
+// Interface is a network interface of a node.
 type Interface struct {
 	Name    string `json:"name"`
 	Network string `json:"network"`
@@ -55,70 +53,72 @@ type Stage struct {
 	Text string    `json:"text,omitempty"`
 }
 
-// NodeUsage is what a node has cost its server: calls since the server started, and room on the disk.
+// NodeUsage is the use that a node makes of its server: calls since the server started, and disk space.
 type NodeUsage struct {
 	Calls    uint64 `json:"calls"`
-	Errors   uint64 `json:"errors"` // calls that were answered with an error, such as that a name does not exist
+	Errors   uint64 `json:"errors"` // calls answered with an error, such as that a name does not exist
 	Received uint64 `json:"received_bytes"`
 	Sent     uint64 `json:"sent_bytes"`
 	Files    uint64 `json:"layer_files"` // names in its layer
 	Layer    uint64 `json:"layer_bytes"`
 }
 
-// Holding is what a node has of its own, and may have; a bound of 0 is none.
-type Holding struct {
+// QuotaUsage is the size of a node's layer beside its limits. A limit of 0 means that there is none.
+type QuotaUsage struct {
 	Bytes    uint64 `json:"bytes"`
 	BytesMax uint64 `json:"bytes_max"`
 	Files    uint64 `json:"files"`
 	FilesMax uint64 `json:"files_max"`
 }
 
-// Push is what a node's process, which hears of switches, has told.
+// Push is the last report of a node's resident process, which makes the node's kernel see switches at once.
 type Push struct {
-	State   string      `json:"state"` // one of the constants below
-	Heard   time.Time   `json:"heard"` // when it was heard last
-	Memory  int         `json:"memory_kb"`
-	Mounts  []NodeMount `json:"mounts"`  // on paths of the replica
-	Stale   []Process   `json:"stale"`   // processes that still use replaced files
-	Restart []string    `json:"restart"` // what these are: units, or "NAME (pid PID)"; all there is when State is current and Omitted 0
-	Omitted int         `json:"omitted"` // mounts and processes beyond what it could tell
+	State    string      `json:"state"` // one of the constants below
+	Reported time.Time   `json:"heard"` // when the report came
+	Memory   int         `json:"memory_kb"`
+	Mounts   []NodeMount `json:"mounts"` // on paths of the replica
+	Stale    []Process   `json:"stale"`  // processes that still use replaced files
+	// Restart lists what these processes are: units, or "NAME (pid PID)". It is complete when State is current and Omitted
+	// is 0.
+	Restart []string `json:"restart"`
+	Omitted int      `json:"omitted"` // mounts and processes for which the report had no room
 }
 
 // The states of Push.
 const (
-	PushCurrent = "current" // the node's kernel has looked at all that was switched
-	PushBehind  = "behind"  // it is being told
-	PushLost    = "lost"    // the process is not heard: changes show when the node's caches fall
+	PushCurrent = "current" // the node's kernel has seen every change
+	PushBehind  = "behind"  // changes are being sent
+	PushLost    = "lost"    // no reports arrive: the node sees changes when its caches expire
 )
 
-// NodeMount is something that a node has mounted.
+// NodeMount is a file system that a node has mounted.
 type NodeMount struct {
 	Path string `json:"path"`
 	Type string `json:"type"` // of the file system
 }
 
-// Process is one on a node that still uses replaced files.
+// Process is a process of a node that still uses replaced files.
 type Process struct {
 	PID  int    `json:"pid"`
 	Name string `json:"name"`
 	Unit string `json:"unit,omitempty"` // of systemd
-	Path string `json:"path"`           // of such a file
-	More int    `json:"more"`           // how many further ones
+	Path string `json:"path"`           // of one such file
+	More int    `json:"more"`           // number of further ones
 }
 
-// Checked is what a check found of one replica; without a node, of all together.
-type Checked struct {
+// CheckResult is what a check found in one replica; without a Node, in all replicas together.
+type CheckResult struct {
 	Node     string         `json:"node"`
 	Image    string         `json:"image"`
-	Entries  int            `json:"entries"` // of its own
+	Entries  int            `json:"entries"` // in its layer
 	Bytes    uint64         `json:"bytes"`
 	Saved    int            `json:"saved"` // entries set aside
 	Problems []LayerProblem `json:"problems"`
 }
 
-// LayerProblem is something wrong in a replica's directory.
+// LayerProblem is an inconsistency in a replica's directory.
 type LayerProblem struct {
-	Path  Path   `json:"path"`
-	Text  string `json:"text"`
-	Mends bool   `json:"mends"` // what a crash leaves: the next use of the layer puts it right
+	Path       Path   `json:"path"`
+	Text       string `json:"text"`
+	Repairable bool   `json:"mends"` // left by a crash: the next use of the layer repairs it
 }

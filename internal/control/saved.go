@@ -2,43 +2,43 @@ package control
 
 import "time"
 
-// Saved is one entry of a node's own that was set aside.
-type Saved struct {
+// SavedEntry is one entry of a node's layer that was set aside.
+type SavedEntry struct {
 	Path    Path      `json:"path"`
-	Stamp   string    `json:"stamp"` // names the switch, reset or restore that did it
+	Stamp   string    `json:"stamp"` // names the switch, reset or restore that set it aside
 	Time    time.Time `json:"time"`
 	Kind    string    `json:"kind"`    // "entry", "removal", "opaque", "attributes"
 	Type    string    `json:"type"`    // of an entry: "file", "directory", …
-	Size    uint64    `json:"size"`    // bytes of content, of a directory with all that is in it
+	Size    uint64    `json:"size"`    // bytes of content; of a directory, with everything in it
 	Entries int       `json:"entries"` // in a directory
 	Why     string    `json:"why"`     // "switch compute@1 compute@2", "reset", "restore"
 	Image   string    `json:"image"`
 }
 
-// RestoreRequest says what is to come back.
+// RestoreRequest says which set-aside entries to bring back.
 type RestoreRequest struct {
 	Path   Path   `json:"path"`
-	From   string `json:"from,omitempty"` // the stamp, or how it begins; "": of each path the latest
-	To     Path   `json:"to,omitempty"`   // a directory of the node to put it in
+	From   string `json:"from,omitempty"` // a stamp or its beginning; "": the latest entry of each path
+	To     Path   `json:"to,omitempty"`   // a directory of the node to put the entries into
 	DryRun bool   `json:"dry_run,omitempty"`
 }
 
-// Restored is an entry that came back.
-type Restored struct {
-	Saved     Saved `json:"saved"`
-	Path      Path  `json:"path"`      // where it stands now
-	Displaced bool  `json:"displaced"` // what the node had there was set aside
+// RestoredEntry is an entry that was brought back.
+type RestoredEntry struct {
+	Saved     SavedEntry `json:"saved"`
+	Path      Path       `json:"path"`      // where it is now
+	Displaced bool       `json:"displaced"` // the entry that the node had there was set aside
 }
 
-// ForgetRequest says what is to be removed.
+// ForgetRequest says which set-aside entries to remove for good.
 type ForgetRequest struct {
 	Path   Path      `json:"path,omitempty"`
-	From   string    `json:"from,omitempty"`
+	From   string    `json:"from,omitempty"` // a stamp or its beginning
 	Before time.Time `json:"before,omitzero"`
 	DryRun bool      `json:"dry_run,omitempty"`
 }
 
-// ResetRequest says what of a node's own is to go.
+// ResetRequest says what of a node's layer to set aside.
 type ResetRequest struct {
 	Paths  []Path `json:"paths"` // empty: everything
 	DryRun bool   `json:"dry_run,omitempty"`

@@ -16,22 +16,22 @@ import (
 )
 
 // Capture implements control.Backend.
-func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.Captured, error) {
+func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.CaptureResult, error) {
 	im, ok := d.cluster().Image(cluster.ImageName(r.Image))
 	if !ok {
-		return control.Captured{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image).WithHint("dim image ls lists the images")
+		return control.CaptureResult{}, control.Errorf(control.NotFound, "capture %s: the description has no such image", r.Image).WithHint("dim image ls lists the images")
 	}
 	if r.Rollout != nil {
 		if err := checkManner(d.cluster(), im, *r.Rollout); err != nil {
-			return control.Captured{}, err
+			return control.CaptureResult{}, err
 		}
 	}
 	if _, err := d.change(ctx); err != nil {
-		return control.Captured{}, err
+		return control.CaptureResult{}, err
 	}
 	release, err := d.watches.alone(ctx, r.Image)
 	if err != nil {
-		return control.Captured{}, err
+		return control.CaptureResult{}, err
 	}
 	defer release()
 	begin := time.Now()
@@ -57,7 +57,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		DryRun: r.DryRun, Review: watch.review, Progress: note, Log: d.log,
 	})
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
-		return control.Captured{}, control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", r.Image, locked.Holder)
+		return control.CaptureResult{}, control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", r.Image, locked.Holder)
 	}
 	if far, ok := errors.AsType[*remote.Error](err); ok {
 		err = control.Errorf(control.Unavailable, "%v", err).WithHint(far.Hint)
@@ -69,7 +69,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		d.wrong.Set(problems.Image(r.Image), err)
 	}
 	if err != nil {
-		return control.Captured{}, err
+		return control.CaptureResult{}, err
 	}
 	if !r.DryRun {
 		watch.remember()
@@ -100,7 +100,7 @@ func (d *daemon) rollOut(ctx context.Context, r control.CaptureRequest, v image.
 }
 
 // explain adds to a capture what its changes mean; the version is there and whole without.
-func (d *daemon) explain(ctx context.Context, out *control.Captured, in capture.Result) {
+func (d *daemon) explain(ctx context.Context, out *control.CaptureResult, in capture.Result) {
 	if in.Changes == nil {
 		return
 	}
@@ -114,13 +114,13 @@ func (d *daemon) explain(ctx context.Context, out *control.Captured, in capture.
 	out.Warnings = append(out.Warnings, unread(v)...)
 }
 
-func (d *daemon) captured(r control.CaptureRequest, in capture.Result, took time.Duration) control.Captured {
+func (d *daemon) captured(r control.CaptureRequest, in capture.Result, took time.Duration) control.CaptureResult {
 	now, v := d.declared(), in.Version
 	if r.DryRun {
 		v, _ = now.state.Images[r.Image].Newest()
 	}
-	out := control.Captured{
-		Version: d.shown(now, v), Unchanged: !in.Changed, DryRun: r.DryRun, Counts: map[control.Kind]int{},
+	out := control.CaptureResult{
+		Version: d.shown(now, v), Unchanged: !in.Changed, DryRun: r.DryRun, Counts: map[control.ChangeKind]int{},
 		Changes: []control.Change{}, Warnings: []string{}, Seconds: took.Seconds(),
 	}
 	current, _ := now.state.Images[r.Image].Followed()

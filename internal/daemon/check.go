@@ -16,7 +16,7 @@ import (
 )
 
 // Check implements control.Backend.
-func (d *daemon) Check(_ context.Context, set string) ([]control.Checked, error) {
+func (d *daemon) Check(_ context.Context, set string) ([]control.CheckResult, error) {
 	now := d.declared()
 	nodes := now.cluster.Nodes
 	if set != "" {
@@ -25,7 +25,7 @@ func (d *daemon) Check(_ context.Context, set string) ([]control.Checked, error)
 			return nil, err
 		}
 	}
-	list := []control.Checked{}
+	list := []control.CheckResult{}
 	for _, n := range nodes {
 		for _, r := range d.replicasOf(n) {
 			c, err := r.Check()
@@ -49,17 +49,17 @@ func (d *daemon) replicasOf(n *cluster.Node) []*replica.Replica {
 	return list
 }
 
-func checked(c *replica.Checked) control.Checked {
-	out := control.Checked{Node: c.Node, Image: c.Image, Entries: c.Entries, Bytes: c.Bytes, Saved: c.Saved}
+func checked(c *replica.Checked) control.CheckResult {
+	out := control.CheckResult{Node: c.Node, Image: c.Image, Entries: c.Entries, Bytes: c.Bytes, Saved: c.Saved}
 	for _, p := range c.Problems {
-		out.Problems = append(out.Problems, control.LayerProblem{Path: control.Path(p.Path), Text: p.Text, Mends: p.Mends})
+		out.Problems = append(out.Problems, control.LayerProblem{Path: control.Path(p.Path), Text: p.Text, Repairable: p.Mends})
 	}
 	return out
 }
 
 // CheckReplicas checks the replicas in a data directory on which no daemon runs, and keeps one from starting meanwhile. set is a node set of
 // names alone, or empty for all.
-func CheckReplicas(data, set string) ([]control.Checked, error) {
+func CheckReplicas(data, set string) ([]control.CheckResult, error) {
 	dir := layout(data).replicas()
 	if _, err := os.Stat(filepath.Join(data, "lock")); errors.Is(err, fs.ErrNotExist) {
 		return nil, control.Errorf(control.Unavailable, "no daemon has run on %s", data)
@@ -80,7 +80,7 @@ func CheckReplicas(data, set string) ([]control.Checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []control.Checked{}
+	out := []control.CheckResult{}
 	for i := range list {
 		if list[i].Node == "" && len(list[i].Problems) == 0 || list[i].Node != "" && names != nil && !slices.Contains(names, list[i].Node) {
 			continue

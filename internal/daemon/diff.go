@@ -23,7 +23,7 @@ func (d *daemon) Diff(ctx context.Context, from, to string, yield func(control.C
 	if err != nil {
 		return control.Comparison{}, err
 	}
-	out := control.Comparison{From: a.Ref().String(), To: b.Ref().String(), Counts: map[control.Kind]int{}}
+	out := control.Comparison{From: a.Ref().String(), To: b.Ref().String(), Counts: map[control.ChangeKind]int{}}
 	v, err := d.compare(ctx, a, b, func(c image.Change) error {
 		shown := changed(c)
 		out.Counts[shown.Kind]++

@@ -13,9 +13,9 @@ import (
 	"dim/internal/vfs"
 )
 
-// Differ implements control.Backend.
-func (d *daemon) Differ(_ context.Context, a, b string) (control.Difference, error) {
-	var out control.Difference
+// NodeDiff implements control.Backend.
+func (d *daemon) NodeDiff(_ context.Context, a, b string) (control.NodeDiff, error) {
+	var out control.NodeDiff
 	ra, err := d.replicaOf(a)
 	if err != nil {
 		return out, err
@@ -38,18 +38,18 @@ func (d *daemon) Differ(_ context.Context, a, b string) (control.Difference, err
 	return out, nil
 }
 
-func side(node string, r *replica.Replica) control.Side {
+func side(node string, r *replica.Replica) control.NodeDiffSide {
 	v := r.Version()
-	return control.Side{Node: node, Image: v.Image, Version: v.Number}
+	return control.NodeDiffSide{Node: node, Image: v.Image, Version: v.Number}
 }
 
 // differingFiles compares what was rendered for two nodes.
-func differingFiles(a, b []replica.NodeFile) []control.Diff {
+func differingFiles(a, b []replica.NodeFile) []control.NodeDiffPath {
 	text := func(f *replica.NodeFile) string {
 		return fmt.Sprintf("%s, %d bytes, mode %04o, owner %d:%d", f.Digest.Short(), f.Size, f.Mode, f.UID, f.GID)
 	}
-	return join(a, b, func(f *replica.NodeFile) string { return f.Path }, func(x, y *replica.NodeFile) (control.Diff, bool) {
-		out := control.Diff{Of: "node file"}
+	return join(a, b, func(f *replica.NodeFile) string { return f.Path }, func(x, y *replica.NodeFile) (control.NodeDiffPath, bool) {
+		out := control.NodeDiffPath{Of: "node file"}
 		if x != nil {
 			out.A = text(x)
 		}
@@ -61,9 +61,9 @@ func differingFiles(a, b []replica.NodeFile) []control.Diff {
 }
 
 // differingOwn compares what two nodes have of their own. Files of one size and one content are the same whenever they were written.
-func differingOwn(ra, rb *replica.Replica, a, b []replica.Own) []control.Diff {
-	return join(a, b, func(o *replica.Own) string { return o.Path }, func(x, y *replica.Own) (control.Diff, bool) {
-		out := control.Diff{Of: "own"}
+func differingOwn(ra, rb *replica.Replica, a, b []replica.Own) []control.NodeDiffPath {
+	return join(a, b, func(o *replica.Own) string { return o.Path }, func(x, y *replica.Own) (control.NodeDiffPath, bool) {
+		out := control.NodeDiffPath{Of: "own"}
 		if x != nil {
 			out.A = ownText(x)
 		}
@@ -98,11 +98,11 @@ func ownText(o *replica.Own) string {
 }
 
 // join compares two lists in order of path, entry by entry; one of the two is nil where only the other list has the path.
-func join[T any](a, b []T, path func(*T) string, compare func(x, y *T) (control.Diff, bool)) []control.Diff {
+func join[T any](a, b []T, path func(*T) string, compare func(x, y *T) (control.NodeDiffPath, bool)) []control.NodeDiffPath {
 	byPath := func(x, y T) int { return image.ComparePaths(path(&x), path(&y)) }
 	slices.SortFunc(a, byPath)
 	slices.SortFunc(b, byPath)
-	var out []control.Diff
+	var out []control.NodeDiffPath
 	for len(a) > 0 || len(b) > 0 {
 		var x, y *T
 		order := 0

@@ -151,12 +151,12 @@ func (s *site) stop() error {
 func (s *site) client() *client.Client { return client.New(s.data) }
 
 // capture captures an image and lets its nodes follow, which must succeed.
-func (s *site) capture(image string) control.Captured {
+func (s *site) capture(image string) control.CaptureResult {
 	s.t.Helper()
 	return s.captureWith(control.CaptureRequest{Image: image, Show: 10, Rollout: &control.RolloutRequest{When: "now"}})
 }
 
-func (s *site) captureWith(r control.CaptureRequest) control.Captured {
+func (s *site) captureWith(r control.CaptureRequest) control.CaptureResult {
 	s.t.Helper()
 	done, err := s.client().Capture(s.t.Context(), r, func(control.Progress) {})
 	must(s.t, err)

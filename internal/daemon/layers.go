@@ -9,8 +9,8 @@ import (
 	"dim/internal/replica"
 )
 
-// Layers implements control.Backend.
-func (d *daemon) Layers(_ context.Context, set string) ([]control.Layer, error) {
+// Snapshots implements control.Backend.
+func (d *daemon) Snapshots(_ context.Context, set string) ([]control.Snapshot, error) {
 	now := d.declared()
 	nodes := now.cluster.Nodes
 	if set != "" {
@@ -19,7 +19,7 @@ func (d *daemon) Layers(_ context.Context, set string) ([]control.Layer, error) 
 			return nil, control.Errorf(control.NotFound, "%v", err)
 		}
 	}
-	list := []control.Layer{}
+	list := []control.Snapshot{}
 	for _, n := range nodes {
 		if !d.mine(n) {
 			continue
@@ -29,20 +29,20 @@ func (d *daemon) Layers(_ context.Context, set string) ([]control.Layer, error) 
 			return nil, err
 		}
 		for i := range snapshots {
-			list = append(list, layer(&snapshots[i]))
+			list = append(list, snapshotOf(&snapshots[i]))
 		}
 		for _, r := range d.replicasOf(n) {
 			if text := r.SnapshotProblem(); text != "" {
 				v := r.Version()
-				list = append(list, control.Layer{Node: string(n.Name), Image: v.Image, Versions: []string{v.Ref().String()}, Problem: text})
+				list = append(list, control.Snapshot{Node: string(n.Name), Image: v.Image, Versions: []string{v.Ref().String()}, Problem: text})
 			}
 		}
 	}
 	return list, nil
 }
 
-func layer(s *replica.Snapshot) control.Layer {
-	out := control.Layer{
+func snapshotOf(s *replica.Snapshot) control.Snapshot {
+	out := control.Snapshot{
 		Node: s.Node, Image: s.Image, Stamp: s.ID(), Time: s.Stamp.UTC(), Versions: []string{}, Why: s.Why, Files: s.Files, Bytes: s.Bytes, Copied: s.Copied,
 	}
 	for _, v := range s.Over {
@@ -51,29 +51,29 @@ func layer(s *replica.Snapshot) control.Layer {
 	return out
 }
 
-// Rewind implements control.Backend.
-func (d *daemon) Rewind(_ context.Context, node string, q control.RewindRequest) (control.Rewound, error) {
+// RestoreSnapshot implements control.Backend.
+func (d *daemon) RestoreSnapshot(_ context.Context, node string, q control.RestoreSnapshotRequest) (control.RestoredSnapshot, error) {
 	r, err := d.replicaOf(node)
 	if err != nil {
-		return control.Rewound{}, err
+		return control.RestoredSnapshot{}, err
 	}
 	if !q.DryRun && !q.Force && d.mayRun(node) {
-		return control.Rewound{}, control.Errorf(control.Conflict, "restore %s: it may be running: its services would find other files than they left", node).
+		return control.RestoredSnapshot{}, control.Errorf(control.Conflict, "restore %s: it may be running: its services would find other files than they left", node).
 			WithHint("switch it off first, or add --force and boot it again afterwards")
 	}
 	done, err := r.Rewind(replica.Rewinding{To: q.To, Dry: q.DryRun})
 	if errors.Is(err, replica.ErrNoSnapshot) {
-		return control.Rewound{}, control.Errorf(control.NotFound, "restore %s: %v", node, err).WithHint("dim node layers " + node + " lists them")
+		return control.RestoredSnapshot{}, control.Errorf(control.NotFound, "restore %s: %v", node, err).WithHint("dim node snapshots " + node + " lists them")
 	}
 	if done == nil {
-		return control.Rewound{}, err
+		return control.RestoredSnapshot{}, err
 	}
-	out := control.Rewound{Layer: layer(&done.Snapshot), Undo: done.Undo, Paths: make([]control.RewoundPath, len(done.Paths)), Unknown: done.Unknown, Copies: done.Copies}
+	out := control.RestoredSnapshot{Snapshot: snapshotOf(&done.Snapshot), Undo: done.Undo, Paths: make([]control.RestoredPath, len(done.Paths)), Unknown: done.Unknown, Copies: done.Copies}
 	for i, p := range done.Paths {
-		out.Paths[i] = control.RewoundPath{Path: "/" + control.Path(p.Path), What: string(p.What), Kind: string(p.Kind), Displaced: p.Displaced}
+		out.Paths[i] = control.RestoredPath{Path: "/" + control.Path(p.Path), What: string(p.What), Kind: string(p.Kind), Displaced: p.Displaced}
 	}
 	if !q.DryRun {
-		d.log.Info("a node's layer was restored", "node", node, "stamp", out.Layer.Stamp, "paths", len(out.Paths), "undo", out.Undo)
+		d.log.Info("a node's layer was restored", "node", node, "stamp", out.Snapshot.Stamp, "paths", len(out.Paths), "undo", out.Undo)
 		d.push.Wake(cluster.NodeName(node))
 	}
 	return out, err

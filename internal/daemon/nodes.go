@@ -54,7 +54,7 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 		if err != nil {
 			return out, err
 		}
-		out.Details.Holding = control.Holding(holding)
+		out.Details.Quota = control.QuotaUsage(holding)
 		snapshots, err := d.set.Snapshots(name)
 		if err != nil {
 			return out, err

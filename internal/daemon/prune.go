@@ -101,13 +101,13 @@ func (u inUse) rollouts(s coord.State) error {
 }
 
 // RemoveVersion implements control.Backend.
-func (d *daemon) RemoveVersion(ctx context.Context, ref string, how control.Doing) (control.Pruned, error) {
+func (d *daemon) RemoveVersion(ctx context.Context, ref string, how control.RemoveRequest) (control.PruneResult, error) {
 	v, err := d.declared().resolve(ref)
 	if err != nil {
-		return control.Pruned{}, err
+		return control.PruneResult{}, err
 	}
 	if r, _ := image.ParseRef(ref); r.Number == 0 {
-		return control.Pruned{}, control.Errorf(control.Invalid, "remove %s: give its number, as in %s", ref, v.Ref())
+		return control.PruneResult{}, control.Errorf(control.Invalid, "remove %s: give its number, as in %s", ref, v.Ref())
 	}
 	pick := func(s coord.State) ([]image.Ref, error) {
 		used, err := d.inUse(s)
@@ -123,19 +123,19 @@ func (d *daemon) RemoveVersion(ctx context.Context, ref string, how control.Doin
 }
 
 // Prune implements control.Backend.
-func (d *daemon) Prune(ctx context.Context, r control.PruneRequest) (control.Pruned, error) {
+func (d *daemon) Prune(ctx context.Context, r control.PruneRequest) (control.PruneResult, error) {
 	if r.Keep < 1 {
-		return control.Pruned{}, control.Errorf(control.Invalid, "prune: keep %d versions: at least one stays", r.Keep)
+		return control.PruneResult{}, control.Errorf(control.Invalid, "prune: keep %d versions: at least one stays", r.Keep)
 	}
 	if r.Image != "" && d.declared().state.Images[r.Image] == nil {
-		return control.Pruned{}, control.Errorf(control.NotFound, "prune %s: there is no image of that name that has versions", r.Image)
+		return control.PruneResult{}, control.Errorf(control.NotFound, "prune %s: there is no image of that name that has versions", r.Image)
 	}
 	var kept []control.KeptVersion
 	pick := func(s coord.State) (drop []image.Ref, err error) {
 		drop, kept, err = d.pick(s, r)
 		return drop, err
 	}
-	out, err := d.remove(ctx, pick, r.Doing)
+	out, err := d.remove(ctx, pick, control.RemoveRequest{DryRun: r.DryRun})
 	out.Kept = kept
 	return out, err
 }
@@ -177,8 +177,8 @@ func compareRefs(a, b image.Ref) int {
 
 // remove removes the versions that pick picks, first from the shared state, then from the store, then what they alone led to: a crash
 // between leaves something that the next prune finds, never a version without its content.
-func (d *daemon) remove(ctx context.Context, pick func(coord.State) ([]image.Ref, error), how control.Doing) (control.Pruned, error) {
-	out := control.Pruned{DryRun: how.DryRun, Versions: []string{}}
+func (d *daemon) remove(ctx context.Context, pick func(coord.State) ([]image.Ref, error), how control.RemoveRequest) (control.PruneResult, error) {
+	out := control.PruneResult{DryRun: how.DryRun, Versions: []string{}}
 	shared, err := d.change(ctx)
 	if err != nil {
 		return out, err

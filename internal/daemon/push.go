@@ -96,7 +96,7 @@ func (d *daemon) pushed(n *cluster.Node) *control.Push {
 		return nil
 	}
 	out := &control.Push{
-		State: control.PushLost, Heard: said.Heard, Memory: said.Memory, Omitted: said.Left, Mounts: []control.NodeMount{}, Stale: []control.Process{},
+		State: control.PushLost, Reported: said.Heard, Memory: said.Memory, Omitted: said.Left, Mounts: []control.NodeMount{}, Stale: []control.Process{},
 		Restart: restartOf(said.Stale),
 	}
 	if said.Connected(time.Now()) {

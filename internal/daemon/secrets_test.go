@@ -13,7 +13,7 @@ func TestASecretInAMasterIsToldOfOnce(t *testing.T) {
 	s := newSite(t, "127.0.0.9")
 	s.start()
 	var told []string
-	capture := func() control.Captured {
+	capture := func() control.CaptureResult {
 		t.Helper()
 		told = nil
 		done, err := s.client().Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(p control.Progress) {

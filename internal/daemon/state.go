@@ -35,7 +35,7 @@ func rulesOf(n *cluster.Node, im *cluster.Image) replica.Rules {
 }
 
 // Saved implements control.Backend.
-func (d *daemon) Saved(_ context.Context, node string) ([]control.Saved, error) {
+func (d *daemon) Saved(_ context.Context, node string) ([]control.SavedEntry, error) {
 	r, err := d.replicaOf(node)
 	if err != nil {
 		return nil, err
@@ -44,16 +44,16 @@ func (d *daemon) Saved(_ context.Context, node string) ([]control.Saved, error) 
 	return savedList(list), err
 }
 
-func savedList(list []replica.SetAside) []control.Saved {
-	out := make([]control.Saved, len(list))
+func savedList(list []replica.SetAside) []control.SavedEntry {
+	out := make([]control.SavedEntry, len(list))
 	for i := range list {
 		out[i] = saved(&list[i])
 	}
 	return out
 }
 
-func saved(a *replica.SetAside) control.Saved {
-	return control.Saved{
+func saved(a *replica.SetAside) control.SavedEntry {
+	return control.SavedEntry{
 		Path: "/" + control.Path(a.Path), Stamp: a.ID(), Time: a.Stamp.UTC(), Kind: string(a.Kind), Type: typeName(a.Type), Size: a.Size,
 		Entries: a.Entries, Why: a.Why, Image: a.Image,
 	}
@@ -75,15 +75,15 @@ func typeName(t vfs.Type) string {
 }
 
 // Restore implements control.Backend.
-func (d *daemon) Restore(_ context.Context, node string, q control.RestoreRequest) ([]control.Restored, error) {
+func (d *daemon) Restore(_ context.Context, node string, q control.RestoreRequest) ([]control.RestoredEntry, error) {
 	r, err := d.replicaOf(node)
 	if err != nil {
 		return nil, err
 	}
 	list, err := r.Restore(replica.Restoration{Path: string(q.Path), From: q.From, To: string(q.To), Dry: q.DryRun})
-	out := make([]control.Restored, len(list))
+	out := make([]control.RestoredEntry, len(list))
 	for i, b := range list {
-		out[i] = control.Restored{Saved: saved(&b.Saved), Path: "/" + control.Path(b.Path), Displaced: b.Displaced}
+		out[i] = control.RestoredEntry{Saved: saved(&b.Saved), Path: "/" + control.Path(b.Path), Displaced: b.Displaced}
 		if !q.DryRun {
 			d.log.Info("a set-aside copy came back", "node", node, "path", "/"+b.Path, "stamp", b.Saved.ID())
 		}
@@ -96,7 +96,7 @@ func (d *daemon) Restore(_ context.Context, node string, q control.RestoreReques
 }
 
 // Forget implements control.Backend.
-func (d *daemon) Forget(_ context.Context, node string, q control.ForgetRequest) ([]control.Saved, error) {
+func (d *daemon) Forget(_ context.Context, node string, q control.ForgetRequest) ([]control.SavedEntry, error) {
 	r, err := d.replicaOf(node)
 	if err != nil {
 		return nil, err
@@ -127,8 +127,8 @@ func (d *daemon) expire(ctx context.Context) error {
 	}
 }
 
-// Own implements control.Backend.
-func (d *daemon) Own(_ context.Context, node string, yield func(control.Change) bool) error {
+// NodeChanges implements control.Backend.
+func (d *daemon) NodeChanges(_ context.Context, node string, yield func(control.Change) bool) error {
 	r, err := d.replicaOf(node)
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (d *daemon) Own(_ context.Context, node string, yield func(control.Change) 
 		return err
 	}
 	for _, o := range list {
-		c := control.Change{Path: "/" + o.Path, Kind: control.Kind(o.Kind), Type: typeName(o.Type), Size: o.Size, Was: o.Was, What: o.What}
+		c := control.Change{Path: "/" + o.Path, Kind: control.ChangeKind(o.Kind), Type: typeName(o.Type), Size: o.Size, Was: o.Was, What: o.What}
 		if o.Kind != replica.OwnChanged {
 			c.Was = 0
 		}
@@ -153,7 +153,7 @@ func (d *daemon) Own(_ context.Context, node string, yield func(control.Change) 
 const runningWithin = 10 * time.Minute
 
 // Reset implements control.Backend.
-func (d *daemon) Reset(_ context.Context, node string, q control.ResetRequest) ([]control.Saved, error) {
+func (d *daemon) Reset(_ context.Context, node string, q control.ResetRequest) ([]control.SavedEntry, error) {
 	r, err := d.replicaOf(node)
 	if err != nil {
 		return nil, err

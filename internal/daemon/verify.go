@@ -13,9 +13,9 @@ import (
 const progressEvery = 200 * time.Millisecond
 
 // Verify implements control.Backend.
-func (d *daemon) Verify(ctx context.Context, ref string, progress func(control.Progress)) (control.Verified, error) {
+func (d *daemon) Verify(ctx context.Context, ref string, progress func(control.Progress)) (control.VerifyResult, error) {
 	begin := time.Now()
-	out := control.Verified{Problems: []string{}}
+	out := control.VerifyResult{Problems: []string{}}
 	told := begin
 	h := store.Hearing{
 		Problem: func(p store.Problem) { out.Problems = append(out.Problems, p.String()) },

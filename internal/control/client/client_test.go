@@ -59,17 +59,17 @@ func (f fake) Diff(_ context.Context, from, to string, yield func(control.Change
 	return whole, nil
 }
 
-func (f fake) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.Captured, error) {
+func (f fake) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.CaptureResult, error) {
 	progress(control.Progress{Image: r.Image, Files: 1})
 	switch r.Image {
 	case "compute":
 		progress(control.Progress{Image: r.Image, Files: 2})
-		return control.Captured{Version: control.Version{Image: r.Image, Number: 2}}, nil
+		return control.CaptureResult{Version: control.Version{Image: r.Image, Number: 2}}, nil
 	case "slow":
 		<-ctx.Done()
-		return control.Captured{}, ctx.Err()
+		return control.CaptureResult{}, ctx.Err()
 	}
-	return control.Captured{}, control.Errorf(control.NotFound, "no such image")
+	return control.CaptureResult{}, control.Errorf(control.NotFound, "no such image")
 }
 
 // Mount serves a directory with one file through a real kernel.

@@ -15,8 +15,8 @@ func (c *Client) Images(ctx context.Context) ([]control.Image, error) {
 }
 
 // Capture makes a new version of an image.
-func (c *Client) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.Captured, error) {
-	return stream[control.Captured](ctx, c, request{http.MethodPost, "/v1/captures", r}, onProgress(progress))
+func (c *Client) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.CaptureResult, error) {
+	return stream[control.CaptureResult](ctx, c, request{http.MethodPost, "/v1/captures", r}, onProgress(progress))
 }
 
 // Watch declares whether the master of an image is watched.
@@ -35,12 +35,12 @@ func (c *Client) Version(ctx context.Context, ref string) (control.Version, erro
 }
 
 // RemoveVersion removes a version.
-func (c *Client) RemoveVersion(ctx context.Context, ref string, how control.Doing) (control.Pruned, error) {
+func (c *Client) RemoveVersion(ctx context.Context, ref string, r control.RemoveRequest) (control.PruneResult, error) {
 	path := versionPath(ref)
-	if how.DryRun {
+	if r.DryRun {
 		path += "?dry_run"
 	}
-	return call[control.Pruned](ctx, c, http.MethodDelete, path, nil)
+	return call[control.PruneResult](ctx, c, http.MethodDelete, path, nil)
 }
 
 func versionPath(ref string) string { return "/v1/versions/" + url.PathEscape(ref) }
@@ -56,14 +56,14 @@ func (c *Client) Untag(ctx context.Context, ref string) (control.Version, error)
 }
 
 // Prune removes what nothing needs.
-func (c *Client) Prune(ctx context.Context, r control.PruneRequest) (control.Pruned, error) {
-	return call[control.Pruned](ctx, c, http.MethodPost, "/v1/prune", r)
+func (c *Client) Prune(ctx context.Context, r control.PruneRequest) (control.PruneResult, error) {
+	return call[control.PruneResult](ctx, c, http.MethodPost, "/v1/prune", r)
 }
 
 // Verify reads everything that a version refers to, or the whole store when ref is "".
-func (c *Client) Verify(ctx context.Context, ref string, progress func(control.Progress)) (control.Verified, error) {
+func (c *Client) Verify(ctx context.Context, ref string, progress func(control.Progress)) (control.VerifyResult, error) {
 	q := request{http.MethodPost, "/v1/verify?" + url.Values{"ref": {ref}}.Encode(), nil}
-	return stream[control.Verified](ctx, c, q, onProgress(progress))
+	return stream[control.VerifyResult](ctx, c, q, onProgress(progress))
 }
 
 // Diff calls each for every change from one version to another, and returns a summary.

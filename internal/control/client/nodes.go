@@ -24,49 +24,51 @@ func (c *Client) Machines(ctx context.Context) ([]control.Machine, error) {
 }
 
 // Check checks the replicas of a set of nodes.
-func (c *Client) Check(ctx context.Context, set string) ([]control.Checked, error) {
-	return call[[]control.Checked](ctx, c, http.MethodGet, "/v1/check?"+nodeSet(set), nil)
+func (c *Client) Check(ctx context.Context, set string) ([]control.CheckResult, error) {
+	return call[[]control.CheckResult](ctx, c, http.MethodGet, "/v1/check?"+nodeSet(set), nil)
 }
 
 // Saved lists the entries of a node that were set aside.
-func (c *Client) Saved(ctx context.Context, node string) ([]control.Saved, error) {
-	return call[[]control.Saved](ctx, c, http.MethodGet, nodePath(node, "saved"), nil)
+func (c *Client) Saved(ctx context.Context, node string) ([]control.SavedEntry, error) {
+	return call[[]control.SavedEntry](ctx, c, http.MethodGet, nodePath(node, "saved"), nil)
 }
 
 // Restore brings set-aside entries back.
-func (c *Client) Restore(ctx context.Context, node string, r control.RestoreRequest) ([]control.Restored, error) {
-	return call[[]control.Restored](ctx, c, http.MethodPost, nodePath(node, "restore"), r)
+func (c *Client) Restore(ctx context.Context, node string, r control.RestoreRequest) ([]control.RestoredEntry, error) {
+	return call[[]control.RestoredEntry](ctx, c, http.MethodPost, nodePath(node, "restore"), r)
 }
 
 // Forget removes set-aside entries for good.
-func (c *Client) Forget(ctx context.Context, node string, r control.ForgetRequest) ([]control.Saved, error) {
-	return call[[]control.Saved](ctx, c, http.MethodPost, nodePath(node, "forget"), r)
+func (c *Client) Forget(ctx context.Context, node string, r control.ForgetRequest) ([]control.SavedEntry, error) {
+	return call[[]control.SavedEntry](ctx, c, http.MethodPost, nodePath(node, "forget"), r)
 }
 
 // Reset sets aside what a node has of its own.
-func (c *Client) Reset(ctx context.Context, node string, r control.ResetRequest) ([]control.Saved, error) {
-	return call[[]control.Saved](ctx, c, http.MethodPost, nodePath(node, "reset"), r)
+func (c *Client) Reset(ctx context.Context, node string, r control.ResetRequest) ([]control.SavedEntry, error) {
+	return call[[]control.SavedEntry](ctx, c, http.MethodPost, nodePath(node, "reset"), r)
 }
 
-// Layers lists snapshots.
-func (c *Client) Layers(ctx context.Context, set string) ([]control.Layer, error) {
-	return call[[]control.Layer](ctx, c, http.MethodGet, "/v1/layers?"+nodeSet(set), nil)
+// Snapshots lists the snapshots of the layers of a set of nodes.
+func (c *Client) Snapshots(ctx context.Context, set string) ([]control.Snapshot, error) {
+	return call[[]control.Snapshot](ctx, c, http.MethodGet, "/v1/snapshots?"+nodeSet(set), nil)
 }
 
-// Rewind makes a node's layer what it was.
-func (c *Client) Rewind(ctx context.Context, node string, r control.RewindRequest) (control.Rewound, error) {
-	return call[control.Rewound](ctx, c, http.MethodPost, nodePath(node, "rewind"), r)
+// RestoreSnapshot makes a node's layer what it was at a snapshot.
+func (c *Client) RestoreSnapshot(
+	ctx context.Context, node string, r control.RestoreSnapshotRequest,
+) (control.RestoredSnapshot, error) {
+	return call[control.RestoredSnapshot](ctx, c, http.MethodPost, nodePath(node, "restore-snapshot"), r)
 }
 
-// Own calls each for everything that a node has of its own.
-func (c *Client) Own(ctx context.Context, node string, each func(control.Change)) error {
-	_, err := stream[struct{}](ctx, c, request{http.MethodGet, nodePath(node, "own"), nil}, onChange(each))
+// NodeChanges calls each for every difference between a node and its version.
+func (c *Client) NodeChanges(ctx context.Context, node string, each func(control.Change)) error {
+	_, err := stream[struct{}](ctx, c, request{http.MethodGet, nodePath(node, "changes"), nil}, onChange(each))
 	return err
 }
 
-// Differ reports why two nodes differ.
-func (c *Client) Differ(ctx context.Context, a, b string) (control.Difference, error) {
-	return call[control.Difference](ctx, c, http.MethodGet, nodePath(a, "differ/"+url.PathEscape(b)), nil)
+// NodeDiff reports why two nodes show different roots.
+func (c *Client) NodeDiff(ctx context.Context, a, b string) (control.NodeDiff, error) {
+	return call[control.NodeDiff](ctx, c, http.MethodGet, nodePath(a, "diff/"+url.PathEscape(b)), nil)
 }
 
 func nodePath(node, call string) string { return "/v1/nodes/" + url.PathEscape(node) + "/" + call }

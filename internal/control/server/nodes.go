@@ -16,13 +16,13 @@ func handleNodes(mux *http.ServeMux, b control.NodeBackend) {
 	mux.Handle("GET /v1/machines", answer(func(r *http.Request) ([]control.Machine, error) {
 		return b.Machines(r.Context())
 	}))
-	mux.Handle("GET /v1/check", answer(func(r *http.Request) ([]control.Checked, error) {
+	mux.Handle("GET /v1/check", answer(func(r *http.Request) ([]control.CheckResult, error) {
 		return b.Check(r.Context(), r.URL.Query().Get("set"))
 	}))
 }
 
 func handleSaved(mux *http.ServeMux, b control.SavedBackend) {
-	mux.Handle("GET /v1/nodes/{node}/saved", answer(func(r *http.Request) ([]control.Saved, error) {
+	mux.Handle("GET /v1/nodes/{node}/saved", answer(func(r *http.Request) ([]control.SavedEntry, error) {
 		return b.Saved(r.Context(), r.PathValue("node"))
 	}))
 	mux.Handle("POST /v1/nodes/{node}/restore", answer(withNode(b.Restore)))
@@ -31,10 +31,10 @@ func handleSaved(mux *http.ServeMux, b control.SavedBackend) {
 }
 
 func handleSnapshots(mux *http.ServeMux, b control.SnapshotBackend) {
-	mux.Handle("GET /v1/layers", answer(func(r *http.Request) ([]control.Layer, error) {
-		return b.Layers(r.Context(), r.URL.Query().Get("set"))
+	mux.Handle("GET /v1/snapshots", answer(func(r *http.Request) ([]control.Snapshot, error) {
+		return b.Snapshots(r.Context(), r.URL.Query().Get("set"))
 	}))
-	mux.Handle("POST /v1/nodes/{node}/rewind", answer(withNode(b.Rewind)))
+	mux.Handle("POST /v1/nodes/{node}/restore-snapshot", answer(withNode(b.RestoreSnapshot)))
 }
 
 func handleDiffs(mux *http.ServeMux, b control.DiffBackend) {
@@ -44,11 +44,11 @@ func handleDiffs(mux *http.ServeMux, b control.DiffBackend) {
 		summary, err := b.Diff(r.Context(), q.Get("from"), q.Get("to"), out.change)
 		out.end(summary, err)
 	})
-	mux.HandleFunc("GET /v1/nodes/{node}/own", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /v1/nodes/{node}/changes", func(w http.ResponseWriter, r *http.Request) {
 		out := newLines(w)
-		out.end(struct{}{}, b.Own(r.Context(), r.PathValue("node"), out.change))
+		out.end(struct{}{}, b.NodeChanges(r.Context(), r.PathValue("node"), out.change))
 	})
-	mux.Handle("GET /v1/nodes/{node}/differ/{other}", answer(func(r *http.Request) (control.Difference, error) {
-		return b.Differ(r.Context(), r.PathValue("node"), r.PathValue("other"))
+	mux.Handle("GET /v1/nodes/{node}/diff/{other}", answer(func(r *http.Request) (control.NodeDiff, error) {
+		return b.NodeDiff(r.Context(), r.PathValue("node"), r.PathValue("other"))
 	}))
 }

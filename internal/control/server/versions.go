@@ -30,8 +30,8 @@ func handleVersions(mux *http.ServeMux, b control.VersionBackend) {
 	mux.Handle("GET /v1/versions/{ref}", answer(func(r *http.Request) (control.Version, error) {
 		return b.Version(r.Context(), r.PathValue("ref"))
 	}))
-	mux.Handle("DELETE /v1/versions/{ref}", answer(func(r *http.Request) (control.Pruned, error) {
-		return b.RemoveVersion(r.Context(), r.PathValue("ref"), control.Doing{DryRun: r.URL.Query().Has("dry_run")})
+	mux.Handle("DELETE /v1/versions/{ref}", answer(func(r *http.Request) (control.PruneResult, error) {
+		return b.RemoveVersion(r.Context(), r.PathValue("ref"), control.RemoveRequest{DryRun: r.URL.Query().Has("dry_run")})
 	}))
 	mux.Handle("POST /v1/tags", answer(withBody(func(ctx context.Context, t wire.TagRequest) (control.Version, error) {
 		return b.Tag(ctx, t.Ref, t.Tag)

@@ -12,29 +12,36 @@ import (
 	"dim/internal/control"
 )
 
-func (a *app) nodeLayersCommand() *cobra.Command {
+func (a *app) nodeSnapshotsCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
-		Use:   "layers [NODES]",
+		Use:   "snapshots [NODES]",
 		Short: "List the snapshots of what nodes have of their own",
 		Long: `Lists the snapshots of the nodes' layers that this server has: when each was taken and before what, the versions that the node had while its
 layer was so, how much is in it, and how much of that is shared neither with the layer nor with an earlier snapshot. They are taken where the
 image has a <saved snapshots="…"/>, kept as that says, and count against no quota.
 
 dim node restore NODE --to STAMP puts one back.`,
-		Example: "  dim node layers\n  dim node layers 'n[01-04]' -o json\n  dim node restore n01 --to compute@12 --dry-run",
+		Example: "  dim node snapshots\n  dim node snapshots 'n[01-04]' -o json\n  dim node restore n01 --to compute@12 --dry-run",
 		Args:    operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := a.client().Layers(cmd.Context(), strings.Join(args, ""))
+			list, err := a.client().Snapshots(cmd.Context(), strings.Join(args, ""))
 			if err != nil {
 				return err
 			}
-			return a.show(list, func(w io.Writer) { printLayers(w, list) })
+			return a.show(list, func(w io.Writer) { printSnapshots(w, list) })
 		},
 		ValidArgsFunction: complete(1, a.nodeNames),
 	})
 }
 
-func printLayers(w io.Writer, list []control.Layer) {
+// nodeLayersCommand is the former name of nodeSnapshotsCommand. Help and completion do not show it.
+func (a *app) nodeLayersCommand() *cobra.Command {
+	cmd := a.nodeSnapshotsCommand()
+	cmd.Use, cmd.Hidden = "layers [NODES]", true
+	return cmd
+}
+
+func printSnapshots(w io.Writer, list []control.Snapshot) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, `no snapshots; where an image has <saved snapshots="N"/> they are taken before a switch and a reset`)
 		return
@@ -52,19 +59,19 @@ func printLayers(w io.Writer, list []control.Layer) {
 	}
 }
 
-func (a *app) nodeRewind(ctx context.Context, node string, q control.RewindRequest) error {
+func (a *app) nodeRestoreSnapshot(ctx context.Context, node string, q control.RestoreSnapshotRequest) error {
 	if q.To == "" {
 		return &usageError{errors.New("node restore: what?"), "name a PATH, or --to VERSION, TIME or STAMP"}
 	}
-	done, err := a.client().Rewind(ctx, node, q)
+	done, err := a.client().RestoreSnapshot(ctx, node, q)
 	if err != nil {
 		return err
 	}
-	return a.show(done, func(w io.Writer) { printRewound(w, node, &done, q.DryRun) })
+	return a.show(done, func(w io.Writer) { printRestoredSnapshot(w, node, &done, q.DryRun) })
 }
 
-func printRewound(w io.Writer, node string, done *control.Rewound, dry bool) {
-	fmt.Fprintf(w, "snapshot: %s of %s\n", done.Layer.Stamp, strings.Join(done.Layer.Versions, " "))
+func printRestoredSnapshot(w io.Writer, node string, done *control.RestoredSnapshot, dry bool) {
+	fmt.Fprintf(w, "snapshot: %s of %s\n", done.Snapshot.Stamp, strings.Join(done.Snapshot.Versions, " "))
 	if done.Unknown {
 		fmt.Fprintln(w, "its version is no longer in the store: what the master has changed since is not known, and nothing is held back")
 	}

@@ -1,0 +1,71 @@
+package control
+
+import "time"
+
+// Image is a summary of one image.
+type Image struct {
+	Name     string   `json:"image"`
+	Arch     string   `json:"arch"`
+	Master   string   `json:"master"`
+	Versions int      `json:"versions"`        // how many there are
+	Newest   *Version `json:"newest"`          // null when there is none
+	Current  int      `json:"current"`         // the version that nodes without a version of their own follow; 0: none
+	Nodes    int      `json:"nodes"`           // how many nodes are declared to run the image
+	Durable  string   `json:"durability"`      // promise of replies to its nodes: "sync", "async-metadata", "async"
+	Watch    *Watch   `json:"watch,omitempty"` // how its master is watched; nil: not at all
+	Problem  string   `json:"error,omitempty"` // of the last capture
+}
+
+// Version is one version of an image.
+type Version struct {
+	Image   string    `json:"image"`
+	Number  int       `json:"version"`
+	Digest  string    `json:"digest"`
+	Created time.Time `json:"created"`
+	Master  string    `json:"master"`
+	Parent  int       `json:"parent"` // 0: none
+	Files   uint64    `json:"files"`  // names of all types
+	Bytes   uint64    `json:"bytes"`  // content, each hard-linked file once
+	Tags    []string  `json:"tags"`
+	Kernel  string    `json:"kernel"`          // release of the kernel that it boots; empty: it has none
+	Nodes   []string  `json:"nodes"`           // nodes whose replicas follow it now
+	Durable string    `json:"durability"`      // see Image
+	Problem string    `json:"error,omitempty"` // why it cannot boot
+	Watch   *Watch    `json:"watch,omitempty"` // how the master is watched, in answers about the newest version
+}
+
+// RemoveRequest is how to remove a version.
+type RemoveRequest struct {
+	DryRun bool `json:"dry_run"` // only report what would be removed
+}
+
+// PruneRequest asks to remove what nothing needs.
+type PruneRequest struct {
+	Image  string `json:"image"`   // "": all
+	Keep   int    `json:"keep"`    // how many of the newest versions of an image stay in any case
+	DryRun bool   `json:"dry_run"` // only report what would be removed
+}
+
+// PruneResult is what was removed, or would be.
+type PruneResult struct {
+	DryRun   bool          `json:"dry_run"`
+	Versions []string      `json:"versions"` // removed: compute@3
+	Kept     []KeptVersion `json:"kept"`     // only of a prune
+	Objects  int           `json:"objects"`  // blobs and trees that no version refers to any more
+	Bytes    uint64        `json:"bytes"`    // of these objects on the disk
+}
+
+// KeptVersion is a version that a prune keeps.
+type KeptVersion struct {
+	Version string `json:"version"`
+	Why     string `json:"why"`
+}
+
+// VerifyResult is the result of reading every object of a version or of the store.
+type VerifyResult struct {
+	Ref      string   `json:"version"` // what was read: compute@12; empty: the whole store
+	Objects  uint64   `json:"objects"`
+	Bytes    uint64   `json:"bytes"`
+	Problems []string `json:"problems"`
+	Seconds  float64  `json:"seconds"`
+}
