@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -31,9 +32,18 @@ type source struct {
 	files []*file
 }
 
-// load parses every Go file of the repository but those for other systems' tools (directories that begin with "_" or ".") and test data.
+// load returns every Go file of the repository but those for other systems' tools (directories that begin with "_" or ".") and test data.
 func load(t *testing.T) *source {
 	t.Helper()
+	s, err := parseAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// parseAll parses the repository once for all tests.
+var parseAll = sync.OnceValues(func() (*source, error) {
 	s := &source{fset: token.NewFileSet()}
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -54,11 +64,8 @@ func load(t *testing.T) *source {
 		s.files = append(s.files, &file{rel, filepath.Dir(rel), strings.HasSuffix(name, "_test.go"), a})
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
+	return s, err
+})
 
 // rule is one rule: it reports what breaks it in one file.
 type rule func(f *file, report func(at ast.Node, format string, args ...any))
