@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 func open(t *testing.T, dir string) *Coord {
@@ -68,14 +69,14 @@ func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
 	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
 	put(t, c, Change{
-		Desired: map[string]string{"n01": "compute@1", "n02": "compute@stable"}, Next: map[string]string{"n03": "compute@2"},
+		Desired: Refs{"n01": ref(t, "compute@1"), "n02": ref(t, "compute@stable")}, Next: Refs{"n03": ref(t, "compute@2")},
 		Current: map[string]int{"compute": 2}, Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`), 2: json.RawMessage(`{}`)},
 	})
 	watch := Watch{Server: "head", Rollout: "now", Debounce: time.Second, Declared: d.Applied}
 	must(t, c.PutWatch(t.Context(), "compute", &watch))
 	must(t, c.PutWatch(t.Context(), "other", &watch))
 	must(t, c.PutWatch(t.Context(), "other", nil))
-	put(t, c, Change{Desired: map[string]string{"n02": ""}, Rollouts: map[int]json.RawMessage{2: nil}})
+	put(t, c, Change{Desired: Refs{"n02": {}}, Rollouts: map[int]json.RawMessage{2: nil}})
 	before, err := c.Snapshot(t.Context())
 	must(t, err)
 	must(t, c.Close())
@@ -91,12 +92,17 @@ func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
 	want := State{
 		Store: after.Store, Revision: after.Revision, Description: &d,
 		Images:  map[string]*Image{"compute": {Last: 2, Current: 2, Versions: []image.Version{v1, v2}, Tags: map[string]int{"stable": 1}}},
-		Desired: map[string]string{"n01": "compute@1"}, Next: map[string]string{"n03": "compute@2"},
+		Desired: Refs{"n01": ref(t, "compute@1")}, Next: Refs{"n03": ref(t, "compute@2")},
 		Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`)}, Watches: map[string]Watch{"compute": watch},
 	}
 	if diff := cmp.Diff(want, after); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func ref(t *testing.T, text string) image.Ref {
+	t.Helper()
+	return testkit.Value(image.ParseRef(text))(t)
 }
 
 // put puts a change that rests on nothing.
@@ -118,7 +124,7 @@ func TestTheKeptStateIsTheSameAsTheLiveOne(t *testing.T) {
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
 	must(t, c.PutWatch(t.Context(), "compute", &Watch{Server: "head", Debounce: time.Second}))
-	put(t, c, Change{Next: map[string]string{"n01": "compute@1"}, Rollouts: map[int]json.RawMessage{7: json.RawMessage(`{"a":1}`)}})
+	put(t, c, Change{Next: Refs{"n01": ref(t, "compute@1")}, Rollouts: map[int]json.RawMessage{7: json.RawMessage(`{"a":1}`)}})
 	live, err := c.Snapshot(t.Context())
 	must(t, err)
 	must(t, SaveState(path, live))

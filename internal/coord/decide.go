@@ -9,12 +9,14 @@ import (
 	"strconv"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"dim/internal/image"
 )
 
 // Change is what Decide puts, all at once. What is not in it stays as it is.
 type Change struct {
-	Desired  map[string]string       // node → reference; "": it has none of its own any more
-	Next     map[string]string       // node → reference; "": none
+	Desired  Refs                    // the zero Ref: the node follows the current version of its image from now on
+	Next     Refs                    // the zero Ref: none
 	Current  map[string]int          // image → number
 	Rollouts map[int]json.RawMessage // by number; nil: it is forgotten
 }
@@ -109,12 +111,12 @@ func (c *Coord) ops(s *State, change *Change) ([]clientv3.Op, error) {
 	return ops, errors.Join(errs...)
 }
 
-func merged(all, change map[string]string) map[string]string {
+func merged(all, change Refs) Refs {
 	m := maps.Clone(all)
 	if m == nil {
-		m = map[string]string{}
+		m = Refs{}
 	}
 	maps.Copy(m, change)
-	maps.DeleteFunc(m, func(_, ref string) bool { return ref == "" })
+	maps.DeleteFunc(m, func(_ string, ref image.Ref) bool { return ref.IsZero() })
 	return m
 }

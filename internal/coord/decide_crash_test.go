@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"dim/internal/image"
 )
 
 // What a decision puts is all there or nothing of it, whenever its process is killed.
@@ -32,7 +34,7 @@ func TestADecisionIsWholeAfterAKill(t *testing.T) {
 		must(t, err)
 		must(t, c.Close())
 		n := len(s.Rollouts)
-		ref := fmt.Sprintf("compute@%d", n)
+		ref := image.Ref{Image: "compute", Number: n}
 		if n < last || s.Images["compute"].Current != n || len(s.Desired) != 500 || s.Desired["n0"] != ref || s.Desired["n499"] != ref || s.Next["n7"] != ref {
 			t.Fatalf("round %d: %d was acknowledged; %d rollouts, current %d, %d nodes, n0 %s, n7 %s", round, last, n, s.Images["compute"].Current,
 				len(s.Desired), s.Desired["n0"], s.Next["n7"])
@@ -48,9 +50,9 @@ func decideForEver(t *testing.T, dir string) {
 		n := 0
 		must(t, c.Decide(t.Context(), func(s State) (Change, error) {
 			n = len(s.Rollouts) + 1
-			ref := fmt.Sprintf("compute@%d", n)
+			ref := image.Ref{Image: "compute", Number: n}
 			change := Change{
-				Desired: map[string]string{}, Next: map[string]string{"n7": ref}, Current: map[string]int{"compute": n},
+				Desired: Refs{}, Next: Refs{"n7": ref}, Current: map[string]int{"compute": n},
 				Rollouts: map[int]json.RawMessage{n: json.RawMessage(`{}`)},
 			}
 			for i := range 500 {

@@ -18,7 +18,7 @@ func TestManyWhoDecideAtOnceLoseNothing(t *testing.T) {
 		go func() {
 			ends <- c.Decide(t.Context(), func(s State) (Change, error) {
 				return Change{
-					Desired:  map[string]string{fmt.Sprintf("n%d", i): "compute@1"},
+					Desired:  Refs{fmt.Sprintf("n%d", i): {Image: "compute", Number: 1}},
 					Rollouts: map[int]json.RawMessage{len(s.Rollouts) + 1: json.RawMessage(`{}`)},
 				}, nil
 			})

@@ -68,7 +68,7 @@ func TestADecisionIsMadeAgainWhenAVersionWasRemoved(t *testing.T) {
 		if _, ok := s.Resolve(one); !ok {
 			return Change{}, gone
 		}
-		return Change{Desired: map[string]string{"n01": "compute@1"}}, nil
+		return Change{Desired: Refs{"n01": one}}, nil
 	})
 	if !errors.Is(err, gone) || asked != 2 {
 		t.Errorf("asked %d times: %v", asked, err)

@@ -22,11 +22,30 @@ type State struct {
 	Revision    int64             `json:"revision"`
 	Description *Description      `json:"description"` // nil: none applied yet
 	Images      map[string]*Image `json:"images"`      // by name; those that had a version once
-	Desired     map[string]string `json:"desired"`     // node → reference; a node that is not in it follows the current version of its image
-	Next        map[string]string `json:"next"`        // node → reference that it follows from its next boot on
+	Desired     Refs              `json:"desired"`     // what nodes follow that do not follow the current version of their image
+	Next        Refs              `json:"next"`        // what nodes follow from their next boot on
 	// Rollouts are what rollouts keep of themselves, by number; package rollout knows their form.
 	Rollouts map[int]json.RawMessage `json:"rollouts"`
 	Watches  map[string]Watch        `json:"watches"` // image → how its master is watched
+}
+
+// Refs are references by the names of nodes.
+type Refs map[string]image.Ref
+
+// UnmarshalJSON implements json.Unmarshaler. It leaves out what does not name a version, such as a reference in a form that this program
+// does not know.
+func (r *Refs) UnmarshalJSON(b []byte) error {
+	var texts map[string]string
+	if err := json.Unmarshal(b, &texts); err != nil {
+		return err
+	}
+	*r = make(Refs, len(texts))
+	for node, text := range texts {
+		if ref, err := image.ParseRef(text); err == nil && (ref.Number > 0 || ref.Tag != "") {
+			(*r)[node] = ref
+		}
+	}
+	return nil
 }
 
 // Description is the applied cluster description: the XML file and the files that it names.
@@ -59,13 +78,17 @@ func (i *Image) Newest() (v image.Version, ok bool) {
 	return i.Versions[len(i.Versions)-1], true
 }
 
-// Followed returns the version that nodes without a reference of their own follow: the current one. While nobody has told which that
-// is, as in a state that was made before there were rollouts, it is the newest.
-func (i *Image) Followed() (v image.Version, ok bool) {
-	if i == nil || i.Current == 0 {
-		return i.Newest()
+// Followed returns the version that nodes without a reference of their own follow: the current one. When none is declared, as in a state
+// of the time before rollouts, it is the newest.
+func (i *Image) Followed() (v image.Version, ok bool) { return i.Version(i.current()) }
+
+// current returns the number of the version that Followed returns; 0 when the image has no version.
+func (i *Image) current() int {
+	if i != nil && i.Current > 0 {
+		return i.Current
 	}
-	return i.Version(i.Current)
+	v, _ := i.Newest()
+	return v.Number
 }
 
 // Version returns the version with a number.
@@ -78,6 +101,19 @@ func (i *Image) Version(number int) (v image.Version, ok bool) {
 		return v, false
 	}
 	return i.Versions[n], true
+}
+
+// Follows returns the reference that a node of an image follows now, and the one that it follows from its next boot on: the zero Ref when
+// there is none. A reference to another image does not count: the node had that image before. While the image has no version, now has
+// neither a number nor a tag.
+func (s State) Follows(node, name string) (now, next image.Ref) {
+	if now = s.Desired[node]; now.Image != name {
+		now = image.Ref{Image: name, Number: s.Images[name].current()}
+	}
+	if next = s.Next[node]; next.Image != name {
+		next = image.Ref{}
+	}
+	return now, next
 }
 
 // Resolve finds the version that a reference names.
@@ -290,10 +326,10 @@ func (s *State) fill() {
 		s.Images = map[string]*Image{}
 	}
 	if s.Desired == nil {
-		s.Desired = map[string]string{}
+		s.Desired = Refs{}
 	}
 	if s.Next == nil {
-		s.Next = map[string]string{}
+		s.Next = Refs{}
 	}
 	if s.Watches == nil {
 		s.Watches = map[string]Watch{}

@@ -16,17 +16,13 @@ import (
 // bootEnds is for how long nothing may be heard of a boot before it counts as broken off.
 const bootEnds = 10 * time.Minute
 
-// next returns the reference that a node follows from its next boot on.
-func (c *declared) next(n *cluster.Node) (image.Ref, bool) {
-	return refOf(c.state.Next[string(n.Name)], n)
-}
-
 // target returns the version that a node's replica is to show now, which is not always the one that it follows: it has booted already what it was
 // to follow from its next boot on and the shared state does not know yet; or it is in the middle of a boot, and keeps what it was
 // given the kernel of. held tells that it is the latter. It is called with adopting held.
 func (d *daemon) target(now *declared, n *cluster.Node) (v image.Version, held bool, err error) {
 	v, err = now.version(n)
-	next, boots := now.next(n)
+	_, next := now.follows(n)
+	boots := !next.IsZero()
 	x := d.exports.node(n.Name)
 	if !boots && x != nil && err == nil && x.from.number == v.Number && x.from.version == v.Digest {
 		return v, false, nil // as before
@@ -73,9 +69,10 @@ func (d *daemon) booting(name cluster.NodeName) bool {
 // kernel is of. That is the one that it follows from this boot on.
 func (d *daemon) begins(n *cluster.Node) {
 	now := d.declared()
-	ref, boots := now.next(n)
-	if !boots {
-		ref = now.ref(n)
+	ref, next := now.follows(n)
+	boots := !next.IsZero()
+	if boots {
+		ref = next
 	}
 	v, ok := now.state.Resolve(ref)
 	x := d.exports.node(n.Name)
@@ -115,16 +112,16 @@ func (d *daemon) promote(ctx context.Context) {
 		return // they go on showing it
 	}
 	d.booted.Store(false)
-	now, booted := d.declared(), map[string]string{}
-	for name, ref := range now.state.Next {
+	now, booted := d.declared(), coord.Refs{}
+	for name := range now.state.Next {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
 		if !ok {
 			continue
 		}
-		r, boots := now.next(n)
-		v, known := now.state.Resolve(r)
-		if x := d.exports.node(n.Name); boots && known && x != nil && same(x.fs.Version(), v) {
-			booted[name] = ref
+		_, next := now.follows(n)
+		v, known := now.state.Resolve(next)
+		if x := d.exports.node(n.Name); known && x != nil && same(x.fs.Version(), v) {
+			booted[name] = next
 		}
 	}
 	if len(booted) == 0 {

@@ -24,24 +24,14 @@ type declared struct {
 func (d *daemon) declared() *declared       { return d.current.Load() }
 func (d *daemon) cluster() *cluster.Cluster { return d.current.Load().cluster }
 
-// ref returns the reference that a node's replica follows: the declared one, or else its image's current version.
-func (c *declared) ref(n *cluster.Node) image.Ref {
-	if r, ok := refOf(c.state.Desired[string(n.Name)], n); ok {
-		return r
-	}
-	v, _ := c.state.Images[string(n.Image.Name)].Followed()
-	return image.Ref{Image: string(n.Image.Name), Number: v.Number}
-}
-
-// refOf parses a reference to a version of n's image.
-func refOf(text string, n *cluster.Node) (image.Ref, bool) {
-	r, err := image.ParseRef(text)
-	return r, err == nil && r.Image == string(n.Image.Name) && (r.Number > 0 || r.Tag != "")
+// follows returns what n's replica follows now, and from the node's next boot on.
+func (c *declared) follows(n *cluster.Node) (now, next image.Ref) {
+	return c.state.Follows(string(n.Name), string(n.Image.Name))
 }
 
 // version returns the version that a node's replica is to show.
 func (c *declared) version(n *cluster.Node) (image.Version, error) {
-	r := c.ref(n)
+	r, _ := c.follows(n)
 	v, ok := c.state.Resolve(r)
 	if !ok {
 		return v, fmt.Errorf("image %s has no version yet: run `dim image capture %s` on the head", r, r.Image)
@@ -51,7 +41,7 @@ func (c *declared) version(n *cluster.Node) (image.Version, error) {
 
 // missing tells why n has no version, when that is not only that its image was not captured yet.
 func (c *declared) missing(n *cluster.Node) error {
-	r := c.ref(n)
+	r, _ := c.follows(n)
 	if r.Number == 0 && r.Tag == "" {
 		return nil
 	}

@@ -11,7 +11,6 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/coord"
-	"dim/internal/problems"
 	"dim/internal/rollout"
 )
 
@@ -101,7 +100,7 @@ func (d *daemon) driveOne(ctx context.Context, id int) {
 		if err != nil || !ok || r.State != rollout.Running {
 			return
 		}
-		step := r.Next(d.seenOf(&r), time.Now())
+		step := r.Next(d.seenOf(&r, localReports{d}), time.Now())
 		d.waitsFor(id, step.Wait)
 		pause := driveEvery
 		switch {
@@ -157,26 +156,19 @@ func (d *daemon) advance(ctx context.Context, r *rollout.Rollout, step rollout.S
 	return errors.Join(err, d.refresh(ctx, shared))
 }
 
-// seenOf is what is seen of the nodes of r's present ring.
-func (d *daemon) seenOf(r *rollout.Rollout) map[string]rollout.Seen {
+// seenOf is what is known of the nodes of r's present ring.
+func (d *daemon) seenOf(r *rollout.Rollout, told reports) map[string]rollout.Seen {
 	now := d.declared()
 	seen := map[string]rollout.Seen{}
-	replicas := d.wrong.Text(problems.Of(problems.KindReplicas))
 	for _, name := range r.Rings[r.Ring].Nodes {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
-		if !ok {
-			seen[name] = rollout.Seen{Gone: true}
+		if !ok || string(n.Image.Name) != r.Image {
+			seen[name] = rollout.Seen{Presence: rollout.Gone}
 			continue
 		}
-		s := rollout.Seen{Booting: d.booting(n.Name), Stage: off}
-		if x := d.exports.node(n.Name); x != nil && x.fs.Version().Image == r.Image {
-			s.Shows = x.fs.Version().Number
-		}
-		if e, ok := d.tracker.Last(n.Name); ok {
-			s.Stage = string(e.Stage)
-		}
-		if s.Problem = d.wrong.Text(problems.Node(name)); s.Problem == "" && s.Shows != r.Version {
-			s.Problem = replicas
+		s := rollout.Seen{Server: string(n.Servers[0].Name), Report: rollout.Report{Stage: off}}
+		if report, ok := told.report(n); ok {
+			s.Presence, s.Report = rollout.Served, report
 		}
 		seen[name] = s
 	}

@@ -42,7 +42,9 @@ func TestANodeIsToldToFollowWhatIsNotThere(t *testing.T) {
 	c, err := coord.Open(t.Context(), coord.Options{Dir: filepath.Join(s.data, "coord")})
 	must(t, err)
 	must(t, c.Decide(t.Context(), func(coord.State) (coord.Change, error) {
-		return coord.Change{Desired: map[string]string{"n01": "compute@first", "n02": "compute@99"}}, nil
+		return coord.Change{Desired: coord.Refs{
+			"n01": {Image: "compute", Tag: "first"}, "n02": {Image: "compute", Number: 99},
+		}}, nil
 	}))
 	must(t, c.Close())
 	s.start()

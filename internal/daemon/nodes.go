@@ -69,11 +69,12 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 
 func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
 	card := n.Boot()
+	wanted, next := now.follows(n)
 	out := control.Node{
-		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: now.ref(n).String(), Stage: off,
+		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: wanted.String(), Stage: off,
 		Address: card.Address.String(), MAC: card.MAC.String(), Problem: d.wrong.Text(problems.Node(n.Name)),
 	}
-	if next, ok := now.next(n); ok {
+	if !next.IsZero() {
 		out.Next = next.String()
 	}
 	if x := d.exports.node(n.Name); x != nil {

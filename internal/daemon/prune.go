@@ -42,7 +42,7 @@ func (d *daemon) inUse(s coord.State) (inUse, error) {
 			}
 		}
 	}
-	for _, follow := range []map[string]string{s.Desired, s.Next} {
+	for _, follow := range []coord.Refs{s.Desired, s.Next} {
 		for node, ref := range follow {
 			used.declared(s, ref, "node "+node+" is to run it")
 		}
@@ -62,11 +62,7 @@ func (d *daemon) inUse(s coord.State) (inUse, error) {
 }
 
 // declared notes what a reference names.
-func (u inUse) declared(s coord.State, ref, why string) {
-	r, err := image.ParseRef(ref)
-	if err != nil {
-		return
-	}
+func (u inUse) declared(s coord.State, r image.Ref, why string) {
 	if v, ok := s.Resolve(r); ok {
 		u.note(v.Ref(), why)
 	}

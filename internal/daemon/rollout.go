@@ -168,11 +168,11 @@ func moves(now *declared, r *rollout.Rollout) bool {
 		if !ok {
 			return false
 		}
-		next, boots := now.next(n)
-		if boots && r.When == rollout.Boot && next.String() == r.Ref() {
+		ref, next := now.follows(n)
+		if r.When == rollout.Boot && next == r.Ref() {
 			return false
 		}
-		return boots || now.ref(n).String() != r.Ref()
+		return !next.IsZero() || ref != r.Ref()
 	})
 }
 
@@ -288,5 +288,5 @@ func (d *daemon) rolled(now *declared, r *rollout.Rollout) control.Rollout {
 
 func (d *daemon) showsVersion(node string, r *rollout.Rollout) bool {
 	x := d.exports.node(cluster.NodeName(node))
-	return x != nil && x.fs.Version().Image == r.Image && x.fs.Version().Number == r.Version
+	return x != nil && x.fs.Version().Ref() == r.Ref()
 }

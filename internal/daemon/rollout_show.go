@@ -18,11 +18,7 @@ import (
 func (d *daemon) planned(ctx context.Context, now *declared, r rollout.Rollout) (control.Rollout, error) {
 	out := d.rolled(now, &r)
 	out.State, out.Ring = "planned", 0
-	to, err := image.ParseRef(r.Ref())
-	if err != nil {
-		return out, err
-	}
-	follow := func(*cluster.Node) (image.Ref, bool) { return to, r.When == rollout.Boot }
+	follow := func(*cluster.Node) (image.Ref, bool) { return r.Ref(), r.When == rollout.Boot }
 	return out, d.tellMoves(ctx, now, &r, &out, follow)
 }
 
@@ -39,10 +35,11 @@ func (d *daemon) plannedChange(ctx context.Context, now *declared, id int, c *co
 		out.Reason = ""
 	}
 	return out, d.tellMoves(ctx, now, &r, &out, func(n *cluster.Node) (image.Ref, bool) {
-		if next, boots := after.next(n); boots {
+		ref, next := after.follows(n)
+		if !next.IsZero() {
 			return next, true
 		}
-		return after.ref(n), false
+		return ref, false
 	})
 }
 
@@ -62,7 +59,8 @@ func (d *daemon) tellMoves(ctx context.Context, now *declared, r *rollout.Rollou
 			if !ok {
 				continue
 			}
-			m := move{from: now.ref(n)}
+			var m move
+			m.from, _ = now.follows(n)
 			if m.to, m.boot = follow(n); m.from == m.to && out.State != "planned" {
 				continue
 			}
@@ -140,22 +138,25 @@ func (d *daemon) rolloutNode(now *declared, r *rollout.Rollout, ring int, name s
 	if x != nil {
 		out.Shows = x.fs.Version().Ref().String()
 	}
-	next, boots := now.next(n)
+	ref, next := now.follows(n)
 	switch {
 	case r.UnderWay() && ring > r.Ring:
 		out.Verdict = fmt.Sprintf("waits for ring %d", ring+1)
-	case boots && next.String() == r.Ref() && !d.showsVersion(name, r):
+	case next == r.Ref() && !d.showsVersion(name, r):
 		out.Verdict = "changes when it boots"
-	case boots && next.String() != r.Ref():
+	case !next.IsZero() && next != r.Ref():
 		out.Verdict = "changes to " + next.String() + " when it boots"
-	case !boots && now.ref(n).String() != r.Ref():
-		out.Verdict = "follows " + now.ref(n).String()
-	case x == nil:
-		out.Verdict = "not served here"
-	case !d.showsVersion(name, r) && d.booting(n.Name):
+	case next.IsZero() && ref != r.Ref():
+		out.Verdict = "follows " + ref.String()
+	case !d.mine(n):
+		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, has not reported", n.Servers[0].Name)
+	case x != nil && !d.showsVersion(name, r) && d.booting(n.Name):
 		out.Verdict = "changes when its boot with " + out.Shows + " is over"
 	case !d.showsVersion(name, r):
 		out.Verdict = "not moved"
+		if x == nil {
+			out.Verdict = "not served here"
+		}
 		if why := d.wrong.Text(problems.Node(name)); why != "" {
 			out.Verdict += ": " + why
 		} else if why := d.wrong.Text(problems.Of(problems.KindReplicas)); why != "" {
@@ -177,16 +178,12 @@ func (d *daemon) judge(ctx context.Context, now *declared, r *rollout.Rollout, o
 	if !known || booted || r.When == rollout.Boot {
 		return
 	}
-	was := r.Was(out.Node)
-	if was == "" {
-		was = fmt.Sprintf("%s@%d", r.Image, r.Current)
-	}
-	from, err := now.resolve(was)
-	if err != nil {
+	from, ok := now.state.Resolve(r.Was(out.Node))
+	if !ok {
 		return
 	}
-	to, err := now.resolve(r.Ref())
-	if err != nil {
+	to, ok := now.state.Resolve(r.Ref())
+	if !ok {
 		return
 	}
 	v, err := d.verdict(ctx, from, to)

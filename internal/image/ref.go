@@ -24,6 +24,25 @@ func (r Ref) String() string {
 	return r.Image
 }
 
+// IsZero reports whether r is the zero Ref, which names nothing.
+func (r Ref) IsZero() bool { return r == Ref{} }
+
+// MarshalText implements encoding.TextMarshaler: the text is String's, and empty for the zero Ref.
+func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. It takes what MarshalText writes.
+func (r *Ref) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*r = Ref{}
+		return nil
+	}
+	parsed, err := ParseRef(string(text))
+	if err == nil {
+		*r = parsed
+	}
+	return err
+}
+
 // ParseRef parses NAME, NAME@NUMBER or NAME@TAG.
 func ParseRef(s string) (Ref, error) {
 	name, which, given := strings.Cut(s, "@")

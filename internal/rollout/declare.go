@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"dim/internal/coord"
@@ -15,67 +14,44 @@ import (
 // kept is how many rollouts are remembered after their end.
 const kept = 100
 
-// follows tells what nodes follow after a change.
-type follows struct {
-	state  coord.State
+// decision collects the change of a declared state.
+type decision struct {
+	state  coord.State // before the change
 	change coord.Change
 }
 
-func newFollows(s coord.State) *follows {
-	return &follows{s, coord.Change{Desired: map[string]string{}, Next: map[string]string{}, Current: map[string]int{}}}
+func decide(s coord.State) *decision {
+	return &decision{s, coord.Change{Desired: coord.Refs{}, Next: coord.Refs{}, Current: map[string]int{}}}
 }
 
-// current returns the current version of an image; 0: there is none.
-func (f *follows) current(image string) int {
-	if n, ok := f.change.Current[image]; ok {
-		return n
+// current returns the reference to the current version of an image after the change.
+func (d *decision) current(name string) image.Ref {
+	n, ok := d.change.Current[name]
+	if !ok {
+		v, _ := d.state.Images[name].Followed()
+		n = v.Number
 	}
-	v, _ := f.state.Images[image].Followed()
-	return v.Number
+	return image.Ref{Image: name, Number: n}
 }
 
-// desired returns a reference that a node of an image follows now.
-func (f *follows) desired(node, image string) string {
-	if ref := f.state.Desired[node]; of(ref, image) {
-		return ref
+// follow makes node follow now, and next from its next boot on. A reference to the current version is not declared: it is the default.
+func (d *decision) follow(node string, now, next image.Ref) {
+	if now == d.current(now.Image) {
+		now = image.Ref{}
 	}
-	v, _ := f.state.Images[image].Followed()
-	return fmt.Sprintf("%s@%d", image, v.Number)
-}
-
-// next returns a reference that a node of an image follows from its next boot on; "": none.
-func (f *follows) next(node, image string) string {
-	if ref := f.state.Next[node]; of(ref, image) {
-		return ref
+	if d.state.Desired[node] != now {
+		d.change.Desired[node] = now
 	}
-	return ""
-}
-
-// of reports whether a reference names a version or tag of image.
-func of(ref, image string) bool {
-	name, _, ok := strings.Cut(ref, "@")
-	return ok && name == image
-}
-
-// follow lets node follow ref now and next from its next boot on. What is the current version anyhow needs no word.
-func (f *follows) follow(node, image, ref, next string) {
-	if ref == fmt.Sprintf("%s@%d", image, f.current(image)) {
-		ref = ""
-	}
-	if f.state.Desired[node] != ref {
-		f.change.Desired[node] = ref
-	}
-	if f.state.Next[node] != next {
-		f.change.Next[node] = next
+	if d.state.Next[node] != next {
+		d.change.Next[node] = next
 	}
 }
 
-// setCurrent makes number the image's current version.
-func (f *follows) setCurrent(image string, number int) {
-	if f.current(image) == number {
-		return
+// setCurrent makes ref's version the current one of its image.
+func (d *decision) setCurrent(ref image.Ref) {
+	if d.current(ref.Image) != ref {
+		d.change.Current[ref.Image] = ref.Number
 	}
-	f.change.Current[image] = number
 }
 
 // Declare begins a rollout with its first ring; of r it takes what a person decides: Image, Version, When, Rings without Ran, All, Soak, Check and
@@ -99,8 +75,8 @@ func Declare(s coord.State, r Rollout, ran []string, now time.Time) (Rollout, co
 	if len(numbers) > 0 {
 		r.ID = numbers[len(numbers)-1] + 1
 	}
-	f := newFollows(s)
-	r.Current = f.current(r.Image)
+	f := decide(s)
+	r.Current = f.current(r.Image).Number
 	r.Before = before(s, r.Nodes())
 	r.Started = now
 	r.declareRing(f, 0, ran, now)
@@ -117,7 +93,7 @@ func Declare(s coord.State, r Rollout, ran []string, now time.Time) (Rollout, co
 }
 
 func before(s coord.State, nodes []string) []Before {
-	type key struct{ desired, next string }
+	type key struct{ desired, next image.Ref }
 	groups := map[key]*Before{}
 	var order []*Before
 	for _, n := range nodes {
@@ -145,23 +121,23 @@ func intersection(a, b []string) Nodes {
 
 // declareRing lets the nodes of a ring follow the version. When it is the last one and there is nothing to be done or seen after it,
 // that is the end of the rollout: nodes that cannot follow yet are tried again, rollout or not.
-func (r *Rollout) declareRing(f *follows, ring int, ran []string, now time.Time) {
+func (r *Rollout) declareRing(f *decision, ring int, ran []string, now time.Time) {
 	r.Rings = slices.Clone(r.Rings)
 	r.Rings[ring].Ran, r.Rings[ring].Declared = intersection(r.Rings[ring].Nodes, ran), now
 	r.State, r.Ring, r.Phase, r.Since, r.Reason = Running, ring, Switching, now, ""
-	pinned := r.pinned(f)
+	pinned := r.pinned(f.state)
 	last := ring == len(r.Rings)-1
 	if last && r.All {
-		f.setCurrent(r.Image, r.Version)
+		f.setCurrent(r.Ref())
 	}
 	for _, n := range r.Moved() { // those of earlier rings too: what they follow may be the current version now
 		switch {
 		case r.When == Now:
-			f.follow(n, r.Image, r.Ref(), "")
+			f.follow(n, r.Ref(), image.Ref{})
 		case pinned[n] == r.Ref():
-			f.follow(n, r.Image, pinned[n], "")
+			f.follow(n, pinned[n], image.Ref{})
 		default:
-			f.follow(n, r.Image, pinned[n], r.Ref())
+			f.follow(n, pinned[n], r.Ref())
 		}
 	}
 	if last && r.Hook == "" && r.Check == "" {
@@ -170,23 +146,22 @@ func (r *Rollout) declareRing(f *follows, ring int, ran []string, now time.Time)
 }
 
 // pinned is what the nodes of the rings that were declared follow now, whatever the current version may become.
-func (r *Rollout) pinned(f *follows) map[string]string {
-	m := map[string]string{}
+func (r *Rollout) pinned(s coord.State) coord.Refs {
+	m := coord.Refs{}
 	for _, n := range r.Moved() {
-		m[n] = f.desired(n, r.Image)
+		m[n], _ = s.Follows(n, r.Image)
 	}
 	return m
 }
 
 // Booted lets nodes follow for good what they were to follow from this boot on.
-func Booted(s coord.State, booted map[string]string) coord.Change {
-	f := newFollows(s)
+func Booted(s coord.State, booted coord.Refs) coord.Change {
+	f := decide(s)
 	for node, ref := range booted {
 		if s.Next[node] != ref {
 			continue // it was decided otherwise meanwhile
 		}
-		image, _, _ := strings.Cut(ref, "@")
-		f.follow(node, image, ref, "")
+		f.follow(node, ref, image.Ref{})
 	}
 	return f.change
 }
@@ -262,17 +237,17 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 	if when != Now && when != Boot {
 		return coord.Change{}, stateError(fmt.Sprintf("undo rollout %d: when is %q, neither now nor boot", id, when))
 	}
-	f := newFollows(s)
+	f := decide(s)
 	made := r.All && r.Ring == len(r.Rings)-1 // the current version
-	if moved := r.movedSince(f, made); len(moved) > 0 {
+	if moved := r.movedSince(s, made); len(moved) > 0 {
 		return coord.Change{}, fmt.Errorf("undo rollout %d: %s moved since: %w", id, moved, ErrConflict)
 	}
 	if err := r.mayGoBack(s, made); err != nil {
 		return coord.Change{}, err
 	}
-	follow := r.pinned(f)
+	follow := r.pinned(s)
 	if made && r.Current > 0 {
-		f.setCurrent(r.Image, r.Current)
+		f.setCurrent(r.before())
 	}
 	r.restore(f, when, follow)
 	r.State, r.Ended, r.Reason = Undone, now, ""
@@ -282,9 +257,9 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 
 // mayGoBack reports what an undo leads back to and is no longer there. made tells that the rollout has made its version the current one.
 func (r *Rollout) mayGoBack(s coord.State, made bool) error {
-	var refs []string
+	var refs []image.Ref
 	if made && r.Current > 0 {
-		refs = append(refs, fmt.Sprintf("%s@%d", r.Image, r.Current))
+		refs = append(refs, r.before())
 	}
 	for _, b := range r.Before {
 		if len(intersection(r.Moved(), b.Nodes)) > 0 {
@@ -292,14 +267,10 @@ func (r *Rollout) mayGoBack(s coord.State, made bool) error {
 		}
 	}
 	for _, ref := range refs {
-		if ref == "" {
+		if ref.IsZero() {
 			continue
 		}
-		parsed, err := image.ParseRef(ref)
-		if err != nil {
-			return fmt.Errorf("undo rollout %d: %w", r.ID, err)
-		}
-		if _, ok := s.Resolve(parsed); !ok {
+		if _, ok := s.Resolve(ref); !ok {
 			return fmt.Errorf("undo rollout %d: %s, which it leads back to, was removed: %w", r.ID, ref, coord.ErrNotFound)
 		}
 	}
@@ -307,15 +278,15 @@ func (r *Rollout) mayGoBack(s coord.State, made bool) error {
 }
 
 // restore lets nodes follow what they did; follow is what they follow now.
-func (r *Rollout) restore(f *follows, when When, follow map[string]string) {
+func (r *Rollout) restore(f *decision, when When, follow coord.Refs) {
 	for _, b := range r.Before {
 		for _, n := range intersection(r.Moved(), b.Nodes) {
 			was := b.Desired
-			if !of(was, r.Image) {
-				was = fmt.Sprintf("%s@%d", r.Image, f.current(r.Image))
+			if was.Image != r.Image {
+				was = f.current(r.Image)
 			}
 			if when == Boot && follow[n] == r.Ref() && was != r.Ref() {
-				f.follow(n, r.Image, r.Ref(), was)
+				f.follow(n, r.Ref(), was)
 				continue
 			}
 			f.change.Desired[n] = b.Desired
@@ -325,13 +296,13 @@ func (r *Rollout) restore(f *follows, when When, follow map[string]string) {
 }
 
 // movedSince returns the nodes that no longer follow what the rollout told them to.
-func (r *Rollout) movedSince(f *follows, made bool) Nodes {
-	if made && f.current(r.Image) != r.Version {
+func (r *Rollout) movedSince(s coord.State, made bool) Nodes {
+	if current, _ := s.Images[r.Image].Followed(); made && current.Number != r.Version {
 		return r.Moved()
 	}
 	return slices.DeleteFunc(r.Moved(), func(n string) bool {
-		ref, next := f.desired(n, r.Image), f.next(n, r.Image)
-		return ref == r.Ref() && next == "" || r.When == Boot && next == r.Ref()
+		now, next := s.Follows(n, r.Image)
+		return now == r.Ref() && next.IsZero() || r.When == Boot && next == r.Ref()
 	})
 }
 

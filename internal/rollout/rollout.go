@@ -34,6 +34,7 @@ import (
 
 	"dim/internal/cluster/nodeset"
 	"dim/internal/coord"
+	"dim/internal/image"
 )
 
 // Errors to branch on.
@@ -132,18 +133,21 @@ type Ring struct {
 	Declared time.Time `json:"declared,omitzero"`
 }
 
-// Before is what some nodes followed, as it was declared; "": nothing of their own.
+// Before is what was declared for some nodes; the zero Ref: nothing.
 type Before struct {
-	Desired string `json:"desired,omitempty"`
-	Next    string `json:"next,omitempty"`
-	Nodes   Nodes  `json:"nodes"`
+	Desired image.Ref `json:"desired,omitzero"`
+	Next    image.Ref `json:"next,omitzero"`
+	Nodes   Nodes     `json:"nodes"`
 }
 
 // UnderWay reports whether the rollout has not come to an end.
 func (r *Rollout) UnderWay() bool { return r.State == Running || r.State == Paused }
 
 // Ref is the reference that its nodes follow.
-func (r *Rollout) Ref() string { return fmt.Sprintf("%s@%d", r.Image, r.Version) }
+func (r *Rollout) Ref() image.Ref { return image.Ref{Image: r.Image, Number: r.Version} }
+
+// before is the reference to the version that was the image's current one.
+func (r *Rollout) before() image.Ref { return image.Ref{Image: r.Image, Number: r.Current} }
 
 // Nodes are the nodes of all rings.
 func (r *Rollout) Nodes() Nodes {
@@ -163,14 +167,14 @@ func (r *Rollout) Moved() Nodes {
 	return all
 }
 
-// Was is the reference that a node followed before, "" when it had none of its own.
-func (r *Rollout) Was(node string) string {
+// Was is the reference that a node followed before.
+func (r *Rollout) Was(node string) image.Ref {
 	for _, b := range r.Before {
-		if slices.Contains(b.Nodes, node) {
+		if slices.Contains(b.Nodes, node) && !b.Desired.IsZero() {
 			return b.Desired
 		}
 	}
-	return ""
+	return r.before()
 }
 
 // Load returns the rollout of a number.

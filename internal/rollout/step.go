@@ -2,20 +2,40 @@ package rollout
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"dim/internal/coord"
+	"dim/internal/image"
 )
 
-// Seen is what is seen of one node.
+// Presence tells what is known of a node.
+type Presence int
+
+// A node is Unknown until its server has reported.
+const (
+	Unknown Presence = iota
+	Served           // its server has reported
+	Gone             // the description has no such node, or gives it another image
+)
+
+// Report is what the server that serves a node tells of it.
+type Report struct {
+	At      time.Time // when the server told it; the zero time: it is true now
+	Shows   image.Ref // the version that the node's replica shows; the zero Ref: it has no replica yet
+	Problem string    // why the replica does not show what is declared
+	Booting bool      // the replica keeps the version of the kernel that the node was given, until the node runs
+	Stage   string    // of the node's boot, for messages
+}
+
+// Seen is what is known of one node.
 type Seen struct {
-	Shows   int    // the version of the rollout's image that its replica shows; 0: not known here
-	Problem string // why it does not show what is declared
-	Booting bool   // it keeps the version whose kernel it was given until it runs
-	Answers bool   // it is up
-	Gone    bool   // it has left the description
-	Stage   string // where it is, for messages
+	Presence
+	Server  string // the server that serves the node
+	Report         // the server's, unless the node is Unknown
+	Answers bool   // the node is up
 }
 
 // Patience is for how long what is wrong may pass by itself before the rollout is paused.
@@ -55,28 +75,53 @@ func (r *Rollout) After() Step {
 }
 
 func (r *Rollout) switching(seen map[string]Seen, now time.Time) Step {
-	nodes := r.Rings[r.Ring].Nodes
-	var behind, failed Nodes
+	ring := r.Rings[r.Ring]
+	var behind, failed, unknown Nodes
+	silent := map[string]bool{} // servers of nodes that are unknown
 	why := ""
-	for _, n := range nodes {
+	for _, n := range ring.Nodes {
 		s := seen[n]
 		switch {
-		case s.Shows == r.Version || s.Shows == 0 && s.Problem == "":
+		case s.Presence == Gone:
+			continue
+		case s.Presence == Unknown, !s.At.IsZero() && s.At.Before(ring.Declared):
+			unknown, silent[s.Server] = append(unknown, n), true
+			continue
+		case s.Shows == r.Ref():
 			continue
 		case s.Problem != "" && !s.Booting:
 			failed, why = append(failed, n), s.Problem
 		}
 		behind = append(behind, n)
 	}
+	var wait []string
 	switch {
-	case len(behind) == 0:
-		return r.After()
 	case len(failed) > 0 && now.Sub(r.Since) > Patience:
 		return Step{Pause: fmt.Sprintf("%s cannot be moved: %s", failed, why)}
-	case r.When == Boot:
-		return Step{Wait: fmt.Sprintf("%s to boot", behind)}
+	case len(behind) > 0 && r.When == Boot:
+		wait = append(wait, fmt.Sprintf("%s to boot", behind))
+	case len(behind) > 0:
+		wait = append(wait, fmt.Sprintf("%s to show %s", behind, r.Ref()))
 	}
-	return Step{Wait: fmt.Sprintf("%s to show %s", behind, r.Ref())}
+	if len(unknown) > 0 {
+		wait = append(wait, unknownText(unknown, slices.Sorted(maps.Keys(silent))))
+	}
+	if len(wait) > 0 {
+		return Step{Wait: strings.Join(wait, "; ")}
+	}
+	return r.After()
+}
+
+// unknownText says which servers have not reported about which nodes.
+func unknownText(nodes, servers Nodes) string {
+	is, has := "is", "has"
+	if len(nodes) > 1 {
+		is = "are"
+	}
+	if len(servers) > 1 {
+		has = "have"
+	}
+	return fmt.Sprintf("unknown: %s %s served by %s, which %s not reported", nodes, is, servers, has)
 }
 
 func (r *Rollout) gating(seen map[string]Seen, now time.Time) Step {
@@ -85,7 +130,7 @@ func (r *Rollout) gating(seen map[string]Seen, now time.Time) Step {
 	}
 	var silent Nodes
 	for _, n := range r.Rings[r.Ring].Ran {
-		if s := seen[n]; !s.Answers && !s.Gone {
+		if s := seen[n]; !s.Answers && s.Presence != Gone {
 			silent = append(silent, n)
 		}
 	}
@@ -110,7 +155,7 @@ func Advance(s coord.State, r Rollout, step Step, ran []string, now time.Time) (
 	if is.State != r.State || is.Ring != r.Ring || is.Phase != r.Phase || !is.Since.Equal(r.Since) {
 		return coord.Change{}, fmt.Errorf("go on with rollout %d: it was changed: %w", r.ID, ErrConflict)
 	}
-	f := newFollows(s)
+	f := decide(s)
 	switch {
 	case step.Pause != "":
 		is.State, is.Reason, is.Since = Paused, step.Pause, now

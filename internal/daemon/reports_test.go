@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+
+	"dim/internal/control"
+	"dim/internal/testkit"
+)
+
+func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
+	s := newSite(t, "127.0.0.2")
+	s.describe("", `<taxonomy>`, `<server name="is2" roles="image" dhcp="off"><interface network="boot" address="127.0.0.3"/></server><taxonomy>`,
+		`</cluster>`, `<node name="far" image="compute" servers="is2">
+  <interface name="eth0" network="boot" address="127.0.0.20" mac="52:54:00:4d:01:01"/></node></cluster>`)
+	s.start()
+	versions(s, 2)
+	roll(s, control.RolloutRequest{Version: "compute", When: "now", Hook: "true"})
+	var r control.Rollout
+	testkit.Eventually(t, "the rollout waits for the other server", func() bool {
+		var err error
+		r, err = s.client().RolloutStatus(t.Context(), 1)
+		testkit.Must(t, err)
+		return r.Reason == "unknown: far is served by is2, which has not reported"
+	})
+	if node := r.States[0]; r.State != "running" || r.Phase != "switching" || r.Shows != 4 || node.Node != "far" ||
+		node.Verdict != "unknown: is2, which serves it, has not reported" {
+		t.Errorf("the status: %+v", r)
+	}
+	alter(s, 1, "stop")
+	if r := settled(s, 1, "stopped"); r.Reason != "" || r.Shows != 4 {
+		t.Errorf("after it was stopped: %+v", r)
+	}
+	if got := motds(s); got != "2222" {
+		t.Errorf("nodes read %s", got)
+	}
+	_, err := s.client().ChangeRollout(t.Context(), 1, control.RolloutChange{Do: "undo"})
+	testkit.Must(t, err)
+	roll(s, control.RolloutRequest{Nodes: "n[01-04]", Version: "compute@2", When: "now", Hook: "true"})
+	settled(s, 2, "done")
+	if _, err := s.client().Rollout(t.Context(), control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest"}); err != nil {
+		t.Error(err)
+	}
+	if r := settled(s, 3, "done"); !strings.Contains(r.Nodes, "far") {
+		t.Errorf("the last ring needs nothing after it: %+v", r)
+	}
+}
