@@ -44,6 +44,10 @@ bench: build ## the figures of docs/figures.md, each against a peer in the same 
 	dist/deps bench
 	bench/run
 
+docs: ## write the generated pages of docs/reference again
+	go test ./cmd/dim -run Reference -update
+	go test ./internal/cluster -run 'Reference|XSD' -update
+
 fuzz: ## five seconds of every fuzz test
 	dist/fuzz 5s
 

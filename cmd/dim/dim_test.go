@@ -120,7 +120,7 @@ var update = flag.Bool("update", false, "write docs/reference/dim.md anew")
 func TestTheReferencePageIsWhatTheProgramSays(t *testing.T) {
 	t.Setenv("DIM_DATA", "")
 	var b bytes.Buffer
-	b.WriteString("# Commands\n\nThis page is what `dim COMMAND --help` prints, written by `go test ./cmd/dim -update`.\n")
+	b.WriteString("# Commands\n\nThis page is what `dim COMMAND --help` prints, written by `make docs`.\n")
 	document(&b, (&app{}).root())
 	const page = "../../docs/reference/dim.md"
 	if *update {
@@ -133,7 +133,7 @@ func TestTheReferencePageIsWhatTheProgramSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("%s is out of date (go test ./cmd/dim -update):\n%s", page, diff)
+		t.Errorf("%s is out of date (make docs):\n%s", page, diff)
 	}
 }
 

@@ -49,7 +49,7 @@ const (
 )
 
 // DHCP decides what a client is given. The error is ErrNotMine for a node that another server answers; any other says why
-// the client is nobody that could be answered, in words for `dim node ls --unknown`.
+// the client is nobody that could be answered, in words for `dim node unknown`.
 func (b *Boot) DHCP(a Asker) (Lease, error) {
 	p, err := b.find(a)
 	if err != nil {

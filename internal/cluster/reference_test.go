@@ -33,7 +33,7 @@ func golden(t *testing.T, path string, got []byte) {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(string(want), string(got)); d != "" {
-		t.Errorf("%s is not up to date; run the test with -update\n%s", path, d)
+		t.Errorf("%s is not up to date (run the test with -update, or make docs)\n%s", path, d)
 	}
 }
 

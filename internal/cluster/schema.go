@@ -133,7 +133,7 @@ func serverAttributes() []attribute {
 		{name: "nfs-port", kind: kindPort(), byDef: "2049", doc: "TCP port of NFS and MOUNT."},
 		{name: "http-port", kind: kindPort(), byDef: "80", doc: "TCP port of boot files and of `/healthz`."},
 		{name: "tftp-port", kind: kindPort(), byDef: "69", doc: "UDP port of TFTP."},
-		{name: "api-port", kind: kindPort(), byDef: "7117", doc: "TCP port between machines, with mutual TLS."},
+		{name: "api-port", kind: kindPort(), byDef: "7117", doc: "TCP port for calls between servers, with mutual TLS. It is reserved: no server listens on it yet."},
 		{name: "dhcp", kind: enum("on", "off"), byDef: "on", doc: "Whether an image server answers DHCP."},
 	}
 }
