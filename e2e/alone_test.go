@@ -15,6 +15,7 @@ import (
 
 	"dim/internal/lab"
 	"dim/internal/nfs/nfsclient"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -30,7 +31,7 @@ func asNode(t *testing.T, c *lab.Cluster, from string) *nfsclient.Client {
 func dialFrom(t *testing.T, c *lab.Cluster, from, network, to string) net.Conn {
 	t.Helper()
 	var conn net.Conn
-	must(t, c.Net.Do(func() (err error) {
+	testkit.Must(t, c.Net.Do(func() (err error) {
 		d := net.Dialer{Timeout: 10 * time.Second}
 		if network == "udp" {
 			d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
@@ -53,7 +54,7 @@ func dialFrom(t *testing.T, c *lab.Cluster, from, network, to string) net.Conn {
 func addresses(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	for _, addr := range []string{"10.77.0.11/24", "10.77.0.12/24", "10.77.0.99/24"} {
-		must(t, c.Net.AddAddr(netip.MustParsePrefix(addr)))
+		testkit.Must(t, c.Net.AddAddr(netip.MustParsePrefix(addr)))
 	}
 }
 
@@ -61,11 +62,11 @@ func addresses(t *testing.T, c *lab.Cluster) {
 func readFile(t *testing.T, cl *nfsclient.Client, export, path string) string {
 	t.Helper()
 	tree, err := cl.Tree(export)
-	must(t, err)
+	testkit.Must(t, err)
 	h := lookUp(t, tree, path)
 	buf := make([]byte, 4096)
 	n, _, err := tree.Read(&vfs.Cred{}, h, buf, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	return string(buf[:n])
 }
 
@@ -76,7 +77,7 @@ func lookUp(t *testing.T, tree *nfsclient.Tree, path string) vfs.Handle {
 		var err error
 		var a vfs.Attr
 		h, err = tree.Lookup(&vfs.Cred{}, h, name, &a)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	return h
 }
@@ -90,7 +91,7 @@ func exit(t *testing.T, c *lab.Cluster, data string, args ...string) (string, in
 	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		return string(out), e.ExitCode()
 	}
-	must(t, err)
+	testkit.Must(t, err)
 	return string(out), 0
 }
 
@@ -100,7 +101,7 @@ func aloneNow(t *testing.T, c *lab.Cluster, data, about string) {
 	if got := readFile(t, asNode(t, c, "10.77.0.11"), "/nodes/n01", "etc/motd"); got != "one\n" {
 		t.Errorf("n01 reads %q", got)
 	}
-	eventually(t, "dim status tells it", func() bool {
+	testkit.Eventually(t, "dim status tells it", func() bool {
 		out, code := exit(t, c, data, "status")
 		return code == 3 && strings.Contains(out, "problem") && strings.Contains(out, "shared state: ") && strings.Contains(out, about) &&
 			strings.Contains(out, "nodes are served what was declared last")
@@ -117,7 +118,7 @@ func aloneNow(t *testing.T, c *lab.Cluster, data, about string) {
 // backNow checks that the shared state is back, with what was declared.
 func backNow(t *testing.T, c *lab.Cluster, data, master, text string) {
 	t.Helper()
-	eventually(t, "the shared state is back", func() bool {
+	testkit.Eventually(t, "the shared state is back", func() bool {
 		out, _ := exit(t, c, data, "status")
 		return !strings.Contains(out, "shared state: ")
 	})
@@ -143,14 +144,14 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 	t.Run("its etcd damaged", func(t *testing.T) {
 		c.Stop()
 		logs, err := filepath.Glob(filepath.Join(data, "coord", "member", "wal", "*.wal"))
-		must(t, err)
+		testkit.Must(t, err)
 		for _, path := range logs {
-			must(t, os.WriteFile(path, []byte(strings.Repeat("damage", 4096)), 0o600))
+			testkit.Must(t, os.WriteFile(path, []byte(strings.Repeat("damage", 4096)), 0o600))
 		}
 		start(t, c)
 		coord := filepath.Join(data, "coord")
 		aloneNow(t, c, data, "mv "+coord+" "+coord+".damaged")
-		must(t, os.Rename(coord, coord+".damaged"))
+		testkit.Must(t, os.Rename(coord, coord+".damaged"))
 		backNow(t, c, data, master, "two\n")
 	})
 	tree(t, master, map[string]string{"etc/motd": "one\n"})
@@ -158,16 +159,16 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 	t.Run("an etcd that does not answer", func(t *testing.T) {
 		c.Stop()
 		log, err := os.Create(filepath.Join(dir, "external.log"))
-		must(t, err)
+		testkit.Must(t, err)
 		defer log.Close()
 		cmd := c.Net.Command(t.Context(), "../bin/dim", "serve", "--data", data, "--as", "head", "--etcd", "http://10.77.0.99:2379")
 		cmd.Stdout, cmd.Stderr = log, log
-		must(t, cmd.Start())
+		testkit.Must(t, cmd.Start())
 		defer func() {
-			must(t, cmd.Process.Signal(syscall.SIGTERM))
-			must(t, cmd.Wait())
+			testkit.Must(t, cmd.Process.Signal(syscall.SIGTERM))
+			testkit.Must(t, cmd.Wait())
 		}()
-		eventually(t, "it listens", func() bool {
+		testkit.Eventually(t, "it listens", func() bool {
 			conn, err := c.Net.DialContext(t.Context(), "tcp", "10.77.0.1:2049")
 			if err == nil {
 				conn.Close()
@@ -183,7 +184,7 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 func TestAServerWhoseDiskWasFullStartsItselfAnew(t *testing.T) {
 	needLab(t)
 	dir, master := t.TempDir(), smallMaster(t)
-	must(t, syscall.Mount("dim-e2e", dir, "tmpfs", 0, "size=400m"))
+	testkit.Must(t, syscall.Mount("dim-e2e", dir, "tmpfs", 0, "size=400m"))
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_FORCE) })
 	data := filepath.Join(dir, "data")
 	c := raise(t, dir, master)
@@ -194,19 +195,19 @@ func TestAServerWhoseDiskWasFullStartsItselfAnew(t *testing.T) {
 
 	ballast := filepath.Join(dir, "ballast")
 	_ = exec.Command("sh", "-c", "cat /dev/zero > "+ballast).Run() // until the disk is full
-	eventually(t, "etcd ends", func() bool {
+	testkit.Eventually(t, "etcd ends", func() bool {
 		_, _ = exit(t, c, data, "image", "tag", "compute@1", "x")
 		out, _ := exit(t, c, data, "status")
 		return strings.Contains(out, "etcd ended")
 	})
 	aloneNow(t, c, data, "MB free on the disk")
-	must(t, os.Remove(ballast))
+	testkit.Must(t, os.Remove(ballast))
 	backNow(t, c, data, master, "two\n")
 	if c.PID() != pid {
 		t.Errorf("the server's process was %d, is %d", pid, c.PID())
 	}
 	log, err := os.ReadFile(c.ServerLog())
-	must(t, err)
+	testkit.Must(t, err)
 	if !strings.Contains(string(log), "starting anew") {
 		t.Error("it did not start itself anew")
 	}
@@ -216,5 +217,5 @@ func start(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	must(t, c.Start(ctx))
+	testkit.Must(t, c.Start(ctx))
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // machine is one guest of the boot test.
@@ -28,7 +29,7 @@ func debian(t *testing.T) string {
 		if out, err := exec.Command("cp", "-a", "--reflink=auto", have, dir).CombinedOutput(); err != nil {
 			t.Fatalf("copy %s: %v\n%s", have, err, out)
 		}
-		must(t, lab.AsInstalled(dir, ""))
+		testkit.Must(t, lab.AsInstalled(dir, ""))
 		return dir
 	}
 	var log strings.Builder
@@ -43,7 +44,7 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 	master := debian(t)
 	work := t.TempDir()
 	c := raise(t, work, master)
-	must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
 	t.Log(dim(t, c, "image", "capture", "compute", "--rollout", "now"))
 
 	machines := []*machine{

@@ -15,6 +15,7 @@ import (
 
 	"dim/e2e/agent"
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // smallMaster makes a root with just enough in it.
@@ -86,7 +87,7 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 // posixSeeds makes what cases of e2e/posix start from in a directory of a master.
 func posixSeeds(t *testing.T, posix, dir string, args ...string) {
 	t.Helper()
-	must(t, os.MkdirAll(dir, 0o755))
+	testkit.Must(t, os.MkdirAll(dir, 0o755))
 	if out, err := exec.Command(posix, append([]string{dir, "-seeds", "make"}, args...)...).CombinedOutput(); err != nil {
 		t.Fatalf("make the seeds: %v\n%s", err, out)
 	}
@@ -96,7 +97,7 @@ func posixSeeds(t *testing.T, posix, dir string, args ...string) {
 func (g guest) posix(dir string, args ...string) {
 	g.t.Helper()
 	var out agent.Output
-	must(g.t, g.call("Run", agent.RunArgs{Argv: append([]string{"/bin/posix", dir, "-nfs", "-v"}, args...), Timeout: 8 * time.Minute}, &out))
+	testkit.Must(g.t, g.call("Run", agent.RunArgs{Argv: append([]string{"/bin/posix", dir, "-nfs", "-v"}, args...), Timeout: 8 * time.Minute}, &out))
 	g.t.Logf("%s", out.Text)
 	if out.Exit != 0 || !strings.Contains(out.Text, " passed, 0 failed") {
 		g.t.Errorf("posix %v ended with %d", args, out.Exit)
@@ -109,7 +110,7 @@ func restart(t *testing.T, c *lab.Cluster) {
 	c.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	must(t, c.Start(ctx))
+	testkit.Must(t, c.Start(ctx))
 }
 
 func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
@@ -151,7 +152,7 @@ func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
 		time.Sleep(150 * time.Millisecond)
 		restart(t, c)
 	}
-	must(t, <-done)
+	testkit.Must(t, <-done)
 	g.dropCaches()
 	text := g.read("/mnt/root/srv/own")
 	for i := range 200 {
@@ -166,7 +167,7 @@ func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
 // removal; what counts is what is there afterwards.
 func testNamesUnderKills(t *testing.T, c *lab.Cluster, g guest) {
 	const files = 120
-	must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/names"}, &agent.None{}))
+	testkit.Must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/names"}, &agent.None{}))
 	done := make(chan error, 1)
 	go func() {
 		for i := range files {
@@ -189,7 +190,7 @@ func testNamesUnderKills(t *testing.T, c *lab.Cluster, g guest) {
 		time.Sleep(200 * time.Millisecond)
 		restart(t, c)
 	}
-	must(t, <-done)
+	testkit.Must(t, <-done)
 	restart(t, c)
 	g.dropCaches()
 	for i := range files {
@@ -226,15 +227,15 @@ func pattern(word string, n int) string {
 func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	const size = 1 << 20
 	busybox, err := os.ReadFile("/bin/busybox")
-	must(t, err)
+	testkit.Must(t, err)
 	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/data": pattern("old", size), "etc/two": "2\n"})
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
-	eventually(t, "the second version shows", func() bool { return n2.stat("/mnt/root/opt/busybox").Exists })
+	testkit.Eventually(t, "the second version shows", func() bool { return n2.stat("/mnt/root/opt/busybox").Exists })
 
 	file := n2.open("/mnt/root/opt/data", os.O_RDONLY)
 	var mapping, proc int
-	must(t, n2.call("Map", agent.RangeArgs{ID: file, Length: size}, &mapping))
-	must(t, n2.call("Start", agent.RunArgs{Argv: []string{"/mnt/root/opt/busybox", "sleep", "600"}}, &proc))
+	testkit.Must(t, n2.call("Map", agent.RangeArgs{ID: file, Length: size}, &mapping))
+	testkit.Must(t, n2.call("Start", agent.RunArgs{Argv: []string{"/mnt/root/opt/busybox", "sleep", "600"}}, &proc))
 	n1.write("/mnt/root/etc/mode", "n01's own\n")                 // the master will change it: set aside
 	n1.write("/mnt/root/etc/ssh/ssh_host_key", "n01's own key\n") // keep: stays
 	ids := map[string]uint64{}
@@ -248,31 +249,31 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 		"opt/busybox.new": string(busybox) + "\n", "opt/data.new": pattern("new", size), "etc/motd": "two\n", "etc/added": "a\n",
 		"etc/ssh/ssh_host_key": "master's second\n",
 	})
-	must(t, os.Rename(filepath.Join(master, "opt/busybox.new"), filepath.Join(master, "opt/busybox")))
-	must(t, os.Rename(filepath.Join(master, "opt/data.new"), filepath.Join(master, "opt/data")))
-	must(t, os.Remove(filepath.Join(master, "etc/gone")))
-	must(t, os.Chmod(filepath.Join(master, "etc/mode"), 0o600))
+	testkit.Must(t, os.Rename(filepath.Join(master, "opt/busybox.new"), filepath.Join(master, "opt/busybox")))
+	testkit.Must(t, os.Rename(filepath.Join(master, "opt/data.new"), filepath.Join(master, "opt/data")))
+	testkit.Must(t, os.Remove(filepath.Join(master, "etc/gone")))
+	testkit.Must(t, os.Chmod(filepath.Join(master, "etc/mode"), 0o600))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 
-	eventually(t, "the changed file shows", func() bool { return n2.read("/mnt/root/etc/motd") == "two\n" })
-	eventually(t, "the new file shows", func() bool { return n2.stat("/mnt/root/etc/added").Exists })
-	eventually(t, "the removed file is gone", func() bool { return !n2.stat("/mnt/root/etc/gone").Exists })
-	eventually(t, "the new mode shows", func() bool { return n2.stat("/mnt/root/etc/mode").Mode&0o777 == 0o600 })
-	eventually(t, "the new data shows", func() bool { return strings.HasPrefix(n2.read("/mnt/root/opt/data"), "new ") })
+	testkit.Eventually(t, "the changed file shows", func() bool { return n2.read("/mnt/root/etc/motd") == "two\n" })
+	testkit.Eventually(t, "the new file shows", func() bool { return n2.stat("/mnt/root/etc/added").Exists })
+	testkit.Eventually(t, "the removed file is gone", func() bool { return !n2.stat("/mnt/root/etc/gone").Exists })
+	testkit.Eventually(t, "the new mode shows", func() bool { return n2.stat("/mnt/root/etc/mode").Mode&0o777 == 0o600 })
+	testkit.Eventually(t, "the new data shows", func() bool { return strings.HasPrefix(n2.read("/mnt/root/opt/data"), "new ") })
 
 	for range 2 { // from the cache, and from the server
 		if got := n2.readAt(file, 0, size); got != pattern("old", size) {
 			t.Errorf("the open file does not keep its bytes: it starts with %q", got[:min(20, len(got))])
 		}
 		var data []byte
-		must(t, n2.call("ReadMap", agent.RangeArgs{ID: mapping, Length: size}, &data))
+		testkit.Must(t, n2.call("ReadMap", agent.RangeArgs{ID: mapping, Length: size}, &data))
 		if string(data) != pattern("old", size) {
 			t.Error("the mapped file does not keep its bytes")
 		}
 		n2.dropCaches()
 	}
 	var code int
-	must(t, n2.call("Finish", proc, &code))
+	testkit.Must(t, n2.call("Finish", proc, &code))
 	if code != -int(syscall.SIGTERM) {
 		t.Errorf("the running program ended with %d, want SIGTERM's -15", code)
 	}
@@ -289,11 +290,11 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	if got := n2.stat("/mnt/root/etc").Ctime; got <= dirTime {
 		t.Errorf("the ctime of /etc did not grow")
 	}
-	eventually(t, "the master wins over n01's own /etc/mode", func() bool { return n1.read("/mnt/root/etc/mode") == "m\n" })
+	testkit.Eventually(t, "the master wins over n01's own /etc/mode", func() bool { return n1.read("/mnt/root/etc/mode") == "m\n" })
 	if got := n1.read("/mnt/root/etc/ssh/ssh_host_key"); got != "n01's own key\n" {
 		t.Errorf("a kept path was replaced: %q", got)
 	}
-	eventually(t, "a kept path that n02 never wrote follows the master", func() bool {
+	testkit.Eventually(t, "a kept path that n02 never wrote follows the master", func() bool {
 		return n2.read("/mnt/root/etc/ssh/ssh_host_key") == "master's second\n"
 	})
 }
@@ -307,7 +308,7 @@ func testSwitchAndRestart(t *testing.T, c *lab.Cluster, g guest, master string) 
 	if got := g.readAt(file, 1<<19, 4096); got != pattern("new", 1<<20)[1<<19:1<<19+4096] {
 		t.Errorf("the open file does not keep its bytes over a switch and a restart")
 	}
-	eventually(t, "the third version shows", func() bool { return strings.HasPrefix(g.read("/mnt/root/opt/data"), "third ") })
+	testkit.Eventually(t, "the third version shows", func() bool { return strings.HasPrefix(g.read("/mnt/root/opt/data"), "third ") })
 }
 
 func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
@@ -345,7 +346,7 @@ func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
 	if got := g.read("/mnt/root/etc/motd"); got != "one\n" {
 		t.Errorf("the image's file: %q", got)
 	}
-	must(t, os.Remove(fill))
+	testkit.Must(t, os.Remove(fill))
 	g.write("/mnt/root/srv/after", "room again")
 	if got := g.read("/mnt/root/srv/after"); got != "room again" {
 		t.Errorf("a file of after: %q", got)
@@ -357,10 +358,10 @@ func TestStrangersGetNothing(t *testing.T) {
 	needLab(t)
 	c := raise(t, t.TempDir(), smallMaster(t))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
-	must(t, c.Net.AddAddr(netip.MustParsePrefix("10.77.0.99/24")))
+	testkit.Must(t, c.Net.AddAddr(netip.MustParsePrefix("10.77.0.99/24")))
 	dial := func() net.Conn {
 		var conn net.Conn
-		must(t, c.Net.Do(func() (err error) {
+		testkit.Must(t, c.Net.Do(func() (err error) {
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 77, 0, 99)}}
 			conn, err = d.DialContext(t.Context(), "tcp", "10.77.0.1:80")
 			return err

@@ -13,6 +13,7 @@ import (
 
 	"dim/e2e/agent"
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // needLab skips tests that were not asked for.
@@ -140,7 +141,7 @@ func powerOn(t *testing.T, c *lab.Cluster, spec lab.UMLSpec) guest {
 
 func (g guest) mount(export, dir, options string) {
 	g.t.Helper()
-	must(g.t, g.call("Mount", agent.MountArgs{Source: "10.77.0.1:" + export, Dir: dir, Type: "nfs", Options: options}, &agent.None{}))
+	testkit.Must(g.t, g.call("Mount", agent.MountArgs{Source: "10.77.0.1:" + export, Dir: dir, Type: "nfs", Options: options}, &agent.None{}))
 }
 
 // call calls the guest's agent with a bound: a hanging NFS mount must not hang the test.
@@ -156,63 +157,45 @@ func (g guest) call(method string, args, reply any) error {
 func (g guest) open(path string, flags int) int {
 	g.t.Helper()
 	var id int
-	must(g.t, g.call("Open", agent.OpenArgs{Path: path, Flags: flags, Mode: 0o644}, &id))
+	testkit.Must(g.t, g.call("Open", agent.OpenArgs{Path: path, Flags: flags, Mode: 0o644}, &id))
 	return id
 }
 
 func (g guest) readAt(id int, off int64, n int) string {
 	g.t.Helper()
 	var data []byte
-	must(g.t, g.call("ReadAt", agent.RangeArgs{ID: id, Offset: off, Length: n}, &data))
+	testkit.Must(g.t, g.call("ReadAt", agent.RangeArgs{ID: id, Offset: off, Length: n}, &data))
 	return string(data)
 }
 
 func (g guest) writeAt(id int, off int64, text string) {
 	g.t.Helper()
 	var n int
-	must(g.t, g.call("WriteAt", agent.WriteArgs{ID: id, Offset: off, Data: []byte(text), Sync: 1}, &n))
+	testkit.Must(g.t, g.call("WriteAt", agent.WriteArgs{ID: id, Offset: off, Data: []byte(text), Sync: 1}, &n))
 }
 
 func (g guest) read(path string) string {
 	g.t.Helper()
 	var data []byte
-	must(g.t, g.call("ReadFile", path, &data))
+	testkit.Must(g.t, g.call("ReadFile", path, &data))
 	return string(data)
 }
 
 func (g guest) write(path, text string) {
 	g.t.Helper()
-	must(g.t, g.call("WriteFile", agent.WriteFileArgs{Path: path, Data: []byte(text), Mode: 0o644}, &agent.None{}))
+	testkit.Must(g.t, g.call("WriteFile", agent.WriteFileArgs{Path: path, Data: []byte(text), Mode: 0o644}, &agent.None{}))
 }
 
 func (g guest) stat(path string) agent.Stat {
 	g.t.Helper()
 	var s agent.Stat
-	must(g.t, g.call("Stat", path, &s))
+	testkit.Must(g.t, g.call("Stat", path, &s))
 	return s
 }
 
 func (g guest) dropCaches() {
 	g.t.Helper()
-	must(g.t, g.call("DropCaches", agent.None{}, &agent.None{}))
-}
-
-// eventually repeats check until it is true; the bound is generous, for nothing is asserted about speed.
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if check() {
-			return
-		}
-	}
-	t.Errorf("not within a minute: %s", what)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(g.t, g.call("DropCaches", agent.None{}, &agent.None{}))
 }
 
 // tree writes files (path → content; a name that ends in / is a directory) into dir.
@@ -221,10 +204,10 @@ func tree(t *testing.T, dir string, files map[string]string) {
 	for path, text := range files {
 		full := filepath.Join(dir, path)
 		if strings.HasSuffix(path, "/") {
-			must(t, os.MkdirAll(full, 0o755))
+			testkit.Must(t, os.MkdirAll(full, 0o755))
 			continue
 		}
-		must(t, os.MkdirAll(filepath.Dir(full), 0o755))
-		must(t, os.WriteFile(full, []byte(text), 0o755))
+		testkit.Must(t, os.MkdirAll(filepath.Dir(full), 0o755))
+		testkit.Must(t, os.WriteFile(full, []byte(text), 0o755))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // The same replica that nodes see over NFS, through the kernel's FUSE: what fails here is the replica's fault, what fails only over NFS is
@@ -28,7 +29,7 @@ func TestAReplicaThroughFUSEBehavesAsPOSIXSays(t *testing.T) {
 func throughFUSE(t *testing.T, c *lab.Cluster, bound time.Duration, script string, args ...string) (string, error) {
 	t.Helper()
 	bin, err := filepath.Abs("../bin/dim")
-	must(t, err)
+	testkit.Must(t, err)
 	// All in one shell: each `ip netns exec` has mounts of its own, so /mnt is private, and open to all users.
 	const around = `
 		mount -t tmpfs -o mode=755 lab /mnt && mkdir /mnt/n01

@@ -19,6 +19,7 @@ import (
 
 	"dim/internal/lab"
 	"dim/internal/nfs/nfsclient"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -38,7 +39,7 @@ func besiege(t *testing.T, master string) *besieged {
 	for name, tree := range map[string]**nfsclient.Tree{"n01": &b.n1, "n02": &b.n2} {
 		var err error
 		*tree, err = asNode(t, c, nodeAddrs[name].Addr().String()).Tree("/nodes/" + name)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	return b
 }
@@ -58,9 +59,9 @@ func (b *besieged) serves(t *testing.T) {
 func ownFile(t *testing.T, tree *nfsclient.Tree, dir, name, text string) vfs.Handle {
 	t.Helper()
 	made, err := tree.Create(&vfs.Cred{}, lookUp(t, tree, dir), name, &vfs.Create{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = tree.Write(&vfs.Cred{}, made.Handle, []byte(text), 0, vfs.FileSync)
-	must(t, err)
+	testkit.Must(t, err)
 	return made.Handle
 }
 
@@ -245,7 +246,7 @@ func TestAStrangerGetsNothing(t *testing.T) {
 func tftp(t *testing.T, b *besieged, from, name string) []byte {
 	t.Helper()
 	var pc net.PacketConn
-	must(t, b.Net.Do(func() (err error) {
+	testkit.Must(t, b.Net.Do(func() (err error) {
 		pc, err = net.ListenPacket("udp", from+":0")
 		return err
 	}))
@@ -253,7 +254,7 @@ func tftp(t *testing.T, b *besieged, from, name string) []byte {
 	reply := make([]byte, 1500)
 	for range 5 {
 		_, err := pc.WriteTo([]byte("\x00\x01"+name+"\x00octet\x00"), &net.UDPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 69})
-		must(t, err)
+		testkit.Must(t, err)
 		_ = pc.SetReadDeadline(time.Now().Add(2 * time.Second))
 		if n, _, err := pc.ReadFrom(reply); err == nil {
 			return reply[:n]
@@ -266,7 +267,7 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 	needLab(t)
 	master := smallMaster(t)
 	nasty := filepath.Join(master, "srv/nasty")
-	must(t, os.Mkdir(nasty, 0o755))
+	testkit.Must(t, os.Mkdir(nasty, 0o755))
 	names := []string{
 		"new\nline", "tab\tand space ", "\xff\xfe not UTF-8 \x80", strings.Repeat("x", 255), strings.Repeat("ü", 127), "-rf", ".dim", "..x", "*", "\\", "\x1b[31mred",
 		".wh.notawhiteout", "%2e%2e", "ends in dot.",
@@ -275,7 +276,7 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 		names = append(names, fmt.Sprintf("%05d", i))
 	}
 	for _, name := range names {
-		must(t, os.WriteFile(filepath.Join(nasty, name), []byte(name), 0o644))
+		testkit.Must(t, os.WriteFile(filepath.Join(nasty, name), []byte(name), 0o644))
 	}
 	b := besiege(t, master)
 	dir := lookUp(t, b.n1, "srv/nasty")
@@ -286,7 +287,7 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 		}
 		return true
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	slices.Sort(got)
 	slices.Sort(names)
 	if d := cmp.Diff(names, got); d != "" {
@@ -297,7 +298,7 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 			t.Errorf("%q reads %q", name, text)
 		}
 	}
-	must(t, os.RemoveAll(nasty))
+	testkit.Must(t, os.RemoveAll(nasty))
 	if out := dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now"); strings.Contains(out, "\x1b") || strings.Contains(out, "\xff") {
 		t.Errorf("raw bytes of names are printed: %q", out)
 	}
@@ -339,7 +340,7 @@ func TestFilesThatVanishUnderACaptureDoNoHarm(t *testing.T) {
 func TestMalformedDescriptionsAreToldWhole(t *testing.T) {
 	needLab(t)
 	good, err := os.ReadFile("../examples/small.xml")
-	must(t, err)
+	testkit.Must(t, err)
 	for _, c := range []struct {
 		name, old, new string
 		want           []string // each on a line of its own, with a place
@@ -356,8 +357,8 @@ func TestMalformedDescriptionsAreToldWhole(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "cluster.xml")
-			must(t, os.WriteFile(file, []byte(strings.Replace(string(good), c.old, c.new, 1)), 0o644))
-			must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "hosts.tmpl"), []byte("127.0.0.1 localhost\n"), 0o644))
+			testkit.Must(t, os.WriteFile(file, []byte(strings.Replace(string(good), c.old, c.new, 1)), 0o644))
+			testkit.Must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "hosts.tmpl"), []byte("127.0.0.1 localhost\n"), 0o644))
 			cmd := exec.Command("../bin/dim", "cluster", "check", file)
 			out, _ := cmd.CombinedOutput()
 			if code := cmd.ProcessState.ExitCode(); code != 3 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"dim/e2e/agent"
+	"dim/internal/testkit"
 )
 
 // The cases of e2e/posix over NFS, on files of the version, of the node alone, and of the version with half of them written by the node;
@@ -27,7 +28,7 @@ func TestFilesOfAnyOriginUnderARealClient(t *testing.T) {
 	c := raise(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	g := startGuest(t, c, "n01", map[string]string{"bin/posix": posix})
-	must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/layer"}, &agent.None{}))
+	testkit.Must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/layer"}, &agent.None{}))
 	for place, args := range map[string][]string{"version": {"-seeds", "use"}, "layer": nil, "half": {"-seeds", "half"}} {
 		t.Run(place, func(t *testing.T) { guest{g.UML, t}.posix("/mnt/root/srv/"+place, args...) })
 	}

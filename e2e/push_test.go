@@ -12,6 +12,7 @@ import (
 	"dim/e2e/agent"
 	"dim/internal/control"
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // longCache is how nodes mount that are told of switches.
@@ -21,14 +22,14 @@ var longCache = strings.Replace(nfsOptions, "actimeo=3,", "actimeo=3600,", 1)
 func (g guest) startResident(root string) {
 	g.t.Helper()
 	var id int
-	must(g.t, g.call("Start", agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", root, "/proc"}}, &id))
+	testkit.Must(g.t, g.call("Start", agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", root, "/proc"}}, &id))
 }
 
 // pushed returns what the server knows of a node's process.
 func pushed(t *testing.T, c *lab.Cluster, node string) (control.Node, control.Push) {
 	t.Helper()
 	var n control.Node
-	must(t, json.Unmarshal([]byte(dim(t, c, "node", "show", node, "-o", "json")), &n))
+	testkit.Must(t, json.Unmarshal([]byte(dim(t, c, "node", "show", node, "-o", "json")), &n))
 	if n.Details.Push == nil {
 		return n, control.Push{}
 	}
@@ -38,7 +39,7 @@ func pushed(t *testing.T, c *lab.Cluster, node string) (control.Node, control.Pu
 func (g guest) list(dir string) []string {
 	g.t.Helper()
 	var names []string
-	must(g.t, g.call("ReadDir", dir, &names))
+	testkit.Must(g.t, g.call("ReadDir", dir, &names))
 	return names
 }
 
@@ -53,7 +54,7 @@ func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
 	needLab(t)
 	master := smallMaster(t)
 	busybox, err := os.ReadFile("/bin/busybox")
-	must(t, err)
+	testkit.Must(t, err)
 	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/turn": "a file\n", "opt/away/x": "x\n"})
 	c := raise(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
@@ -63,9 +64,9 @@ func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
 		g.mount("/nodes/"+name, "/mnt/push", longCache)
 	}
 	s.told.startResident("/mnt/push")
-	eventually(t, "n01 has heard", func() bool { _, p := pushed(t, c, "n01"); return p.State == control.PushCurrent })
+	testkit.Eventually(t, "n01 has heard", func() bool { _, p := pushed(t, c, "n01"); return p.State == control.PushCurrent })
 	var proc int
-	must(t, s.told.call("Start", agent.RunArgs{Argv: []string{"/mnt/push/opt/busybox", "sleep", "600"}}, &proc))
+	testkit.Must(t, s.told.call("Start", agent.RunArgs{Argv: []string{"/mnt/push/opt/busybox", "sleep", "600"}}, &proc))
 
 	t.Run("every kind of change shows at once, and not where nobody tells", func(t *testing.T) { s.testChanges(t, busybox) })
 	t.Run("the server knows which processes use replaced files", func(t *testing.T) { s.testStale(t, proc) })
@@ -73,7 +74,7 @@ func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
 	t.Run("a restart of the server costs nothing", func(t *testing.T) {
 		restart(t, c)
 		s.motd(t, "three\n")
-		eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "three\n" })
+		testkit.Eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "three\n" })
 	})
 	t.Run("a mount holds the switch that would take it away", s.testMount)
 }
@@ -94,16 +95,16 @@ func (s *toldSite) testChanges(t *testing.T, busybox []byte) {
 		g.read("/mnt/push/etc/motd")
 	}
 	at := func(path string) string { return filepath.Join(s.master, path) }
-	must(t, os.WriteFile(at("opt/busybox.new"), append(busybox, '\n'), 0o755))
-	must(t, os.Rename(at("opt/busybox.new"), at("opt/busybox")))
-	must(t, os.RemoveAll(at("opt/turn")))
-	must(t, os.RemoveAll(at("opt/away")))
-	must(t, os.Remove(at("etc/gone")))
-	must(t, os.Chmod(at("etc/mode"), 0o600))
+	testkit.Must(t, os.WriteFile(at("opt/busybox.new"), append(busybox, '\n'), 0o755))
+	testkit.Must(t, os.Rename(at("opt/busybox.new"), at("opt/busybox")))
+	testkit.Must(t, os.RemoveAll(at("opt/turn")))
+	testkit.Must(t, os.RemoveAll(at("opt/away")))
+	testkit.Must(t, os.Remove(at("etc/gone")))
+	testkit.Must(t, os.Chmod(at("etc/mode"), 0o600))
 	tree(t, s.master, map[string]string{"etc/added": "a\n", "srv/a/b/new": "n\n", "opt/turn/d": "a directory\n"})
 	s.motd(t, "two\n")
 	began := time.Now()
-	eventually(t, "all changes show", func() bool { return showsAll(s.told) })
+	testkit.Eventually(t, "all changes show", func() bool { return showsAll(s.told) })
 	t.Logf("all changes show %v after the capture", time.Since(began).Round(time.Millisecond))
 	if showsAll(s.untold) || s.untold.read("/mnt/push/etc/motd") != "one\n" {
 		t.Error("a node that is not told sees the change: the cache is not long, and this test proves nothing")
@@ -120,7 +121,7 @@ func showsAll(g guest) bool {
 
 func (s *toldSite) testStale(t *testing.T, proc int) {
 	var p control.Push
-	eventually(t, "the running program is told of", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) > 0 })
+	testkit.Eventually(t, "the running program is told of", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) > 0 })
 	if len(p.Stale) != 1 || p.Stale[0].Name != "busybox" || !strings.HasSuffix(p.Stale[0].Path, "/opt/busybox") {
 		t.Errorf("told: %+v", p.Stale)
 	}
@@ -128,8 +129,8 @@ func (s *toldSite) testStale(t *testing.T, proc int) {
 		t.Errorf("the process takes %d kB", p.Memory)
 	}
 	t.Logf("the process takes %d kB", p.Memory)
-	must(t, s.told.call("Finish", proc, new(int)))
-	eventually(t, "the program that has ended is forgotten", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) == 0 })
+	testkit.Must(t, s.told.call("Finish", proc, new(int)))
+	testkit.Eventually(t, "the program that has ended is forgotten", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) == 0 })
 }
 
 // testUser lets a user tell of a mount on the next thing that changes, and of a boot.
@@ -138,7 +139,7 @@ func (s *toldSite) testUser(t *testing.T) {
 		"/node/hear": `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`, "/boot/stage": `{"stage":"mount"}`,
 	} {
 		var out agent.Output
-		must(t, s.told.call("Run", agent.RunArgs{
+		testkit.Must(t, s.told.call("Run", agent.RunArgs{
 			Argv: []string{"/bin/busybox", "wget", "-O", "-", "--post-data", says, "http://10.77.0.1" + path}, Timeout: time.Minute, User: 1000,
 		}, &out))
 		if out.Exit == 0 || !strings.Contains(out.Text, "403 Forbidden") {
@@ -154,14 +155,14 @@ func (s *toldSite) testUser(t *testing.T) {
 func (s *toldSite) testMount(t *testing.T) {
 	mount := func(args ...string) {
 		var out agent.Output
-		must(t, s.told.call("Run", agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
+		testkit.Must(t, s.told.call("Run", agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
 		if out.Exit != 0 {
 			t.Fatalf("%v: %s", args, out.Text)
 		}
 	}
 	s.told.write("/tmp/over", "mounted\n")
 	mount("mount", "-o", "bind", "/tmp/over", "/mnt/push/etc/motd")
-	eventually(t, "the server knows of the mount", func() bool {
+	testkit.Eventually(t, "the server knows of the mount", func() bool {
 		_, p := pushed(t, s.Cluster, "n01")
 		return slices.ContainsFunc(p.Mounts, func(m control.NodeMount) bool { return m.Path == "/etc/motd" })
 	})
@@ -173,5 +174,5 @@ func (s *toldSite) testMount(t *testing.T) {
 		t.Errorf("under the mount: %q", got)
 	}
 	mount("umount", "/mnt/push/etc/motd")
-	eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "four\n" })
+	testkit.Eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "four\n" })
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // block is one fenced block of docs/quickstart.md that is marked ```sh NAME.
@@ -23,7 +24,7 @@ var blockPattern = regexp.MustCompile("(?ms)^```sh ([a-z]+)\n(.*?)^```$")
 func quickstart(t *testing.T) []block {
 	t.Helper()
 	page, err := os.ReadFile("../docs/quickstart.md")
-	must(t, err)
+	testkit.Must(t, err)
 	var list []block
 	for _, m := range blockPattern.FindAllStringSubmatch(string(page), -1) {
 		list = append(list, block{m[1], m[2]})
@@ -84,7 +85,7 @@ func TestTheQuickstartIsTrue(t *testing.T) {
 		}
 	}
 	net, err := lab.NewNet(fmt.Sprintf("dim-qs-%d", os.Getpid()), serverAddr)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if err := net.Close(); err != nil {
 			t.Error(err)

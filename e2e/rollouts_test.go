@@ -12,6 +12,7 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // rolloutStep is one change of the master, and what a running node must then be able to do: a shell command there, whose output is
@@ -29,7 +30,7 @@ func TestAMachineLivesThroughTenRollouts(t *testing.T) {
 	master := debian(t)
 	work := t.TempDir()
 	c := raise(t, work, master)
-	must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
 	pushOn(t, c, work)
 	dim(t, c, "image", "capture", "compute")
 
@@ -85,9 +86,9 @@ func pushOn(t *testing.T, c *lab.Cluster, dir string) {
 	t.Helper()
 	for _, name := range []string{"small.xml", "hosts.tmpl"} {
 		text, err := os.ReadFile(filepath.Join("../examples", name))
-		must(t, err)
+		testkit.Must(t, err)
 		with := strings.Replace(string(text), `<image name="compute"`, `<image name="compute" push="on"`, 1)
-		must(t, os.WriteFile(filepath.Join(dir, name), []byte(with), 0o600))
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(with), 0o600))
 	}
 	dim(t, c, "cluster", "apply", filepath.Join(dir, "small.xml"))
 }
@@ -111,16 +112,16 @@ func rolloutSteps(t *testing.T, c *lab.Cluster) []rolloutStep {
 			put("etc/systemd/system/probe.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'echo served > /run/probe'\n")(t, master)
 		}, "systemctl daemon-reload && systemctl start probe && cat /run/probe", "served"},
 		{"a mode and an owner", func(t *testing.T, master string) {
-			must(t, os.Chmod(filepath.Join(master, "usr/bin/hello"), 0o700))
-			must(t, os.Chown(filepath.Join(master, "usr/bin/hello"), 2, 3))
+			testkit.Must(t, os.Chmod(filepath.Join(master, "usr/bin/hello"), 0o700))
+			testkit.Must(t, os.Chown(filepath.Join(master, "usr/bin/hello"), 2, 3))
 		}, "stat -c '%a %u %g' /usr/bin/hello", "700 2 3"},
 		{"back again", nil, "stat -c '%a %u %g' /usr/bin/hello; hello", "755 0 0\nHello, world!"},
 		{"the package removed", func(t *testing.T, master string) { in(t, master, "dpkg", "--purge", "hello") },
 			"command -v hello || echo none", "none"},
 		{"a directory where a file was, and a file where a directory was", func(t *testing.T, master string) {
-			must(t, os.Remove(filepath.Join(master, "etc/debian_version")))
+			testkit.Must(t, os.Remove(filepath.Join(master, "etc/debian_version")))
 			put("etc/debian_version/is", "a directory\n")(t, master)
-			must(t, os.RemoveAll(filepath.Join(master, "usr/share/doc")))
+			testkit.Must(t, os.RemoveAll(filepath.Join(master, "usr/share/doc")))
 			put("usr/share/doc", "a file\n")(t, master)
 			put("etc/last", "last\n")(t, master)
 		}, "cat /etc/debian_version/is /usr/share/doc", "a directory\na file"},
@@ -165,8 +166,8 @@ func put(path, text string) func(*testing.T, string) {
 	return func(t *testing.T, master string) {
 		t.Helper()
 		full := filepath.Join(master, path)
-		must(t, os.MkdirAll(filepath.Dir(full), 0o755))
-		must(t, os.WriteFile(full, []byte(text), 0o644))
+		testkit.Must(t, os.MkdirAll(filepath.Dir(full), 0o755))
+		testkit.Must(t, os.WriteFile(full, []byte(text), 0o644))
 	}
 }
 
@@ -213,5 +214,5 @@ func install(t *testing.T, master, deb string) {
 	in := filepath.Join(master, "tmp", filepath.Base(deb))
 	run(t, master, "cp", deb, in)
 	run(t, master, "chroot", master, "env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "-i", "/tmp/"+filepath.Base(deb))
-	must(t, os.Remove(in))
+	testkit.Must(t, os.Remove(in))
 }

@@ -13,6 +13,7 @@ import (
 	"dim/e2e/agent"
 	"dim/e2e/storm"
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // stormSwitches is how many switches a node lives through, and after how many it must show the last one exactly: few in the everyday test,
@@ -46,10 +47,10 @@ func TestANodeUnderLoadLivesThroughSwitchesOfItsRoot(t *testing.T) {
 	s := newSite(t)
 	s.node.mount("/nodes/n01", "/mnt/root", longCache)
 	resident, err := os.ReadFile(build(t, "dim/cmd/dim-init"))
-	must(t, err)
-	must(t, s.node.call("Enter", "/mnt/root", &agent.None{}))
-	must(t, s.node.call("WriteFile", agent.WriteFileArgs{Path: "/tmp/@dim-push", Data: resident, Mode: 0o755}, &agent.None{}))
-	must(t, s.node.call("Start", agent.RunArgs{Argv: []string{"/tmp/@dim-push", "10.77.0.1:80", "compute:1", "/", "/proc"}}, new(int)))
+	testkit.Must(t, err)
+	testkit.Must(t, s.node.call("Enter", "/mnt/root", &agent.None{}))
+	testkit.Must(t, s.node.call("WriteFile", agent.WriteFileArgs{Path: "/tmp/@dim-push", Data: resident, Mode: 0o755}, &agent.None{}))
+	testkit.Must(t, s.node.call("Start", agent.RunArgs{Argv: []string{"/tmp/@dim-push", "10.77.0.1:80", "compute:1", "/", "/proc"}}, new(int)))
 	s.storm(t, "/")
 }
 
@@ -66,12 +67,12 @@ func newSite(t *testing.T) *site {
 	}
 	var err error
 	s.bases, err = storm.LoadBases(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	s.change(t, 1)
 	s.Cluster = raise(t, t.TempDir(), s.master)
 	dim(t, s.Cluster, "image", "capture", "compute", "--rollout", "now")
 	s.node = bootGuest(t, s.Cluster, "n01", put)
-	must(t, s.node.Agent.Call("Load.Bases", "/bases", &storm.None{}))
+	testkit.Must(t, s.node.Agent.Call("Load.Bases", "/bases", &storm.None{}))
 	return s
 }
 
@@ -80,7 +81,7 @@ func programs(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{"runner": build(t, "dim/e2e/storm/runner")}
 	out, err := exec.Command("ldd", "/bin/sleep").Output()
-	must(t, err)
+	testkit.Must(t, err)
 	for name, pattern := range map[string]string{"ld.so": `/\S*/ld-\S+`, "libc.so.6": `/\S*/libc\.so\.6`} {
 		found[name] = regexp.MustCompile(pattern).FindString(string(out))
 	}
@@ -92,13 +93,13 @@ func programs(t *testing.T) map[string]string {
 func (s *site) change(t *testing.T, v int) {
 	t.Helper()
 	to := storm.At(v, s.bases)
-	must(t, storm.Put(filepath.Join(s.master, storm.Dir), s.tree, to, v%2 == 0))
+	testkit.Must(t, storm.Put(filepath.Join(s.master, storm.Dir), s.tree, to, v%2 == 0))
 	s.tree = maps.Clone(to)
 }
 
 // storm switches the node, whose replica is mounted on root, again and again while it works.
 func (s *site) storm(t *testing.T, root string) {
-	must(t, s.node.Agent.Call("Load.Start", storm.StartArgs{Root: root, Version: 1}, &storm.None{}))
+	testkit.Must(t, s.node.Agent.Call("Load.Start", storm.StartArgs{Root: root, Version: 1}, &storm.None{}))
 	began := time.Now()
 	switches, settle := stormSwitches()
 	for v := 2; v <= switches && !t.Failed(); v++ {
@@ -110,7 +111,7 @@ func (s *site) storm(t *testing.T, root string) {
 		}
 	}
 	var r storm.Report
-	must(t, s.node.Agent.Call("Load.Stop", storm.None{}, &r))
+	testkit.Must(t, s.node.Agent.Call("Load.Stop", storm.None{}, &r))
 	t.Logf("%d switches in %v; meanwhile: %v", switches, time.Since(began).Round(time.Second), r.Done)
 	for _, p := range r.Problems {
 		t.Error(p)
@@ -128,7 +129,7 @@ func (s *site) backAndForth(t *testing.T, v int) {
 
 func (s *site) inForce(t *testing.T, v int, settle bool) {
 	t.Helper()
-	must(t, s.node.Agent.Call("Load.InForce", v, &storm.None{}))
+	testkit.Must(t, s.node.Agent.Call("Load.InForce", v, &storm.None{}))
 	if !settle {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dim/e2e/agent"
+	"dim/internal/testkit"
 )
 
 // The suites that others have written for file systems, on a replica through a kernel's NFS client. DIM_SUITES names a directory with what
@@ -56,7 +57,7 @@ func suitesAndMaster(t *testing.T) (suites, master string) {
 	}
 	needLab(t)
 	suites, err := filepath.Abs(suites)
-	must(t, err)
+	testkit.Must(t, err)
 	master = smallMaster(t)
 	for _, place := range []string{"version", "half"} {
 		tree(t, master, map[string]string{"srv/" + place + "/d/file": pattern("master", 100_000), "srv/" + place + "/fsx": pattern("master", 50_000)})
@@ -89,7 +90,7 @@ func (s suiteRun) lendPrograms() {
 
 func (s suiteRun) run(r agent.RunArgs) (out agent.Output) {
 	s.t.Helper()
-	must(s.t, s.call("Run", r, &out))
+	testkit.Must(s.t, s.call("Run", r, &out))
 	return out
 }
 
@@ -116,7 +117,7 @@ func (s suiteRun) passes(what, script, says string) {
 func (s suiteRun) prepare(place string) {
 	switch place {
 	case "layer":
-		must(s.t, s.call("Mkdir", agent.PathArgs{Path: s.dir}, &agent.None{}))
+		testkit.Must(s.t, s.call("Mkdir", agent.PathArgs{Path: s.dir}, &agent.None{}))
 	case "half":
 		s.write(s.dir+"/own", "the node's own")
 		s.write(s.dir+"/d/own", "the node's own")
@@ -180,10 +181,10 @@ func (s suiteRun) pjdfstest() {
 		s.t.Fatalf("copy pjdfstest: %s", out.Text)
 	}
 	text, err := os.ReadFile(filepath.Join(s.suites, "pjdfstest/tests/misc.sh"))
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	s.write("/tmp/pjdfstest/tests/misc.sh", string(text)+fewForks)
 	files, err := filepath.Glob(filepath.Join(s.suites, "pjdfstest/tests/*/*.t"))
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file)) + "/" + strings.TrimSuffix(filepath.Base(file), ".t")
 		s.t.Run(name, func(t *testing.T) {

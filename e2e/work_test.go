@@ -12,6 +12,7 @@ import (
 
 	"dim/e2e/agent"
 	"dim/internal/lab"
+	"dim/internal/testkit"
 )
 
 // work is a shell script that runs in a root as its own, in an empty directory, and prints what must be the same wherever that root is.
@@ -183,7 +184,7 @@ func enterRoot(t *testing.T, c *lab.Cluster, name string) guest {
 	t.Helper()
 	g := powerOn(t, c, lab.UMLSpec{Name: name, MB: 1024})
 	g.mount("/nodes/"+name, "/mnt/root", nfsOptions)
-	must(t, g.call("Enter", "/mnt/root", &agent.None{}))
+	testkit.Must(t, g.call("Enter", "/mnt/root", &agent.None{}))
 	return g
 }
 
@@ -205,11 +206,11 @@ func unsharedDescription(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	files, err := filepath.Glob("../examples/*.tmpl")
-	must(t, err)
+	testkit.Must(t, err)
 	for _, from := range append(files, "../examples/small.xml") {
 		text, err := os.ReadFile(from)
-		must(t, err)
-		must(t, os.WriteFile(filepath.Join(dir, filepath.Base(from)), []byte(strings.ReplaceAll(string(text), `<shared  path="/usr"/>`, "")), 0o644))
+		testkit.Must(t, err)
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, filepath.Base(from)), []byte(strings.ReplaceAll(string(text), `<shared  path="/usr"/>`, "")), 0o644))
 	}
 	return filepath.Join(dir, "small.xml")
 }

@@ -19,6 +19,7 @@ import (
 	"dim/internal/image"
 	"dim/internal/replica"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 // rounds is how often the power goes in a test.
@@ -42,28 +43,26 @@ type cluster struct {
 // newCluster captures a master with a directory for each worker, and another one whose files in m are others.
 func newCluster(t *testing.T, dir string) *cluster {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: layers hold owners and devices")
-	}
+	testkit.NeedRoot(t, "layers hold owners and devices")
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { s.Close() })
 	c := &cluster{t: t, store: s}
 	master := filepath.Join(dir, "master")
 	for i := range workers {
 		w := filepath.Join(master, fmt.Sprint("w", i))
-		must(t, errors.Join(os.MkdirAll(filepath.Join(w, "d"), 0o755),
+		testkit.Must(t, errors.Join(os.MkdirAll(filepath.Join(w, "d"), 0o755),
 			os.WriteFile(filepath.Join(w, "a"), []byte(strings.Repeat("version ", 700)), 0o644),
 			os.WriteFile(filepath.Join(w, "d/b"), []byte("small"), 0o600),
 			os.Link(filepath.Join(w, "a"), filepath.Join(w, "d/c")), os.Symlink("a", filepath.Join(w, "e"))))
 	}
 	for _, v := range versionNames {
-		must(t, os.MkdirAll(filepath.Join(master, "m"), 0o755))
+		testkit.Must(t, os.MkdirAll(filepath.Join(master, "m"), 0o755))
 		for i := range switched {
-			must(t, os.WriteFile(filepath.Join(master, fmt.Sprint("m/f", i)), []byte(v), 0o644))
+			testkit.Must(t, os.WriteFile(filepath.Join(master, fmt.Sprint("m/f", i)), []byte(v), 0o644))
 		}
 		res, err := capture.Run(context.Background(), s, capture.Options{Image: "compute", Dir: master})
-		must(t, err)
+		testkit.Must(t, err)
 		c.versions = append(c.versions, res.Version)
 	}
 	return c
@@ -97,8 +96,8 @@ func newWorkers(t *testing.T, r *replica.Replica, seed uint64) []*worker {
 	for i := range workers {
 		w := newWorker(fmt.Sprint("w", i), seed+uint64(i), make(state))
 		top, err := find(r, w.dir)
-		must(t, err)
-		must(t, observe(r, top, "", make(map[uint64]*entry), w.states[0]))
+		testkit.Must(t, err)
+		testkit.Must(t, observe(r, top, "", make(map[uint64]*entry), w.states[0]))
 		all = append(all, w)
 	}
 	return all
@@ -115,7 +114,7 @@ func cutThePower(t *testing.T, durability replica.Durability, mkfs []string) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, mkfs...)
 	set, r, err := c.open(filepath.Join(d.dir, "replicas"), durability, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	defer set.Close()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/testkit"
+
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
@@ -46,9 +48,7 @@ const (
 // newDisk makes a file system and mounts it.
 func newDisk(t *testing.T, mkfs ...string) *disk {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it mounts")
-	}
+	testkit.NeedRoot(t, "it mounts")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("needs /dev/fuse")
 	}
@@ -60,7 +60,7 @@ func newDisk(t *testing.T, mkfs ...string) *disk {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Skipf("%v: %v\n%s", mkfs, err, out)
 	}
-	must(t, copyFile(d.flushed, d.now))
+	testkit.Must(t, copyFile(d.flushed, d.now))
 	backing := d.serve()
 	d.dir = d.mount(backing, "mounted", 0)
 	return d
@@ -71,16 +71,9 @@ func (d *disk) file(name string) *os.File {
 	if err == nil {
 		err = f.Truncate(diskSize)
 	}
-	must(d.t, err)
+	testkit.Must(d.t, err)
 	d.t.Cleanup(func() { f.Close() })
 	return f
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // copyFile makes to what from is.
@@ -105,9 +98,9 @@ func copyFile(to, from *os.File) error {
 // serve mounts the file and returns its path.
 func (d *disk) serve() string {
 	dir := filepath.Join(d.base, "fuse")
-	must(d.t, os.Mkdir(dir, 0o700))
+	testkit.Must(d.t, os.Mkdir(dir, 0o700))
 	srv, err := gofuse.NewServer(d, dir, &gofuse.MountOptions{DirectMount: true, FsName: "dim-crash", Name: "dim", MaxWrite: 1 << 17})
-	must(d.t, err)
+	testkit.Must(d.t, err)
 	go srv.Serve()
 	d.t.Cleanup(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
@@ -124,7 +117,7 @@ func (d *disk) serve() string {
 			d.t.Log("the disk is still mounted elsewhere: a process that has mounts of its own was started meanwhile")
 		}
 	})
-	must(d.t, srv.WaitMount())
+	testkit.Must(d.t, srv.WaitMount())
 	return filepath.Join(dir, diskName)
 }
 
@@ -133,7 +126,7 @@ func mkfsXFS() []string { return []string{"mkfs.xfs", "-q", "-f"} }
 // mount mounts the file system in the file at path until the test ends.
 func (d *disk) mount(path, name string, flags uintptr) (dir string) {
 	dir = filepath.Join(d.base, name)
-	must(d.t, os.MkdirAll(dir, 0o700))
+	testkit.Must(d.t, os.MkdirAll(dir, 0o700))
 	dev, err := loop(path)
 	if err != nil {
 		d.t.Skipf("needs a loop device: %v", err)
@@ -191,13 +184,13 @@ func (d *disk) cut(r *rand.Rand) *os.File {
 	after := d.file("cut")
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	must(d.t, copyFile(after, d.flushed))
+	testkit.Must(d.t, copyFile(after, d.flushed))
 	chance := r.Float64() // of each write to have reached the disk
 	for _, w := range d.since {
 		for off := 0; off < len(w.data); off += 512 {
 			if r.Float64() < chance {
 				_, err := after.WriteAt(w.data[off:min(off+512, len(w.data))], w.off+int64(off))
-				must(d.t, err)
+				testkit.Must(d.t, err)
 			}
 		}
 	}

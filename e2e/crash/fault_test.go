@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/replica"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -23,7 +24,7 @@ func TestADiskThatFailsLosesNothingAcknowledged(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.ext4", "-q", "-F")
 	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Synced, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	all := newWorkers(t, r, seed)
@@ -50,8 +51,8 @@ func TestADiskThatFailsLosesNothingAcknowledged(t *testing.T) {
 
 	// ext4 has stopped for good; mounted again, all goes on.
 	d.breakWith(nil)
-	must(t, set.Close())
-	must(t, unix.Unmount(d.dir, 0))
+	testkit.Must(t, set.Close())
+	testkit.Must(t, unix.Unmount(d.dir, 0))
 	goOn(t, c, d, all)
 }
 
@@ -60,15 +61,15 @@ func goOn(t *testing.T, c *cluster, d *disk, all []*worker) {
 	t.Helper()
 	dir := d.mount(filepath.Join(d.base, "fuse", diskName), "again", 0)
 	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Synced, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	defer set.Close()
 	for i, w := range all {
 		low, high := w.span()
 		is, err := w.check(r, low, high)
-		must(t, err)
+		testkit.Must(t, err)
 		all[i] = newWorker(w.dir, w.rand.Uint64(), is)
 		n := 0
-		must(t, all[i].work(r, func() bool { n++; return n < 20 }))
+		testkit.Must(t, all[i].work(r, func() bool { n++; return n < 20 }))
 	}
 }
 
@@ -79,12 +80,12 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-e", "remount-ro")
 	trigger := d.trigger()
 	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Synced, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	all := newWorkers(t, r, seed)
 	own, err := r.Create(root, r.Root(), "own", &vfs.Create{Attr: mode(0o600)})
-	must(t, err)
+	testkit.Must(t, err)
 	var wg sync.WaitGroup
 	for _, w := range all {
 		wg.Go(func() {
@@ -97,7 +98,7 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	for acked := 0; acked < 20 && !t.Failed(); acked, _ = all[0].span() {
 		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
 	}
-	must(t, os.WriteFile(trigger, []byte("test"), 0))
+	testkit.Must(t, os.WriteFile(trigger, []byte("test"), 0))
 	wg.Wait()
 	refusesChanges(t, r, own.Handle)
 	if err := c.to(set, r, 1); err == nil || r.Version().Digest != c.versions[0].Digest {
@@ -111,8 +112,8 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	}
 	_ = unix.Mount("", d.dir, "", unix.MS_REMOUNT, "") // it takes a fsck
 	refusesChanges(t, r, own.Handle)
-	must(t, set.Close())
-	must(t, unix.Unmount(d.dir, 0))
+	testkit.Must(t, set.Close())
+	testkit.Must(t, unix.Unmount(d.dir, 0))
 	// Not -p: the kernel writes the superblock at once, and with it the start of a list of removed files that the journal does not know of.
 	cmd := exec.Command("e2fsck", "-fy", filepath.Join(d.base, "fuse", diskName))
 	if out, err := cmd.CombinedOutput(); err != nil && cmd.ProcessState.ExitCode() != 1 { // 1: errors were corrected
@@ -125,7 +126,7 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 func (d *disk) trigger() string {
 	d.t.Helper()
 	var st unix.Stat_t
-	must(d.t, unix.Stat(d.dir, &st))
+	testkit.Must(d.t, unix.Stat(d.dir, &st))
 	file := fmt.Sprintf("/sys/fs/ext4/loop%d/trigger_fs_error", unix.Minor(st.Dev))
 	if _, err := os.Stat(file); err != nil {
 		d.t.Skipf("needs a kernel that can be told of an error: %v", err)
@@ -161,7 +162,7 @@ func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-m", "0")
 	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Relaxed, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	defer set.Close()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -173,7 +174,7 @@ func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
 		for range 10 + random.IntN(30) {
 			w, refused = workWhenFull(t, r, w, refused)
 		}
-		must(t, os.Remove(filepath.Join(d.dir, "fill")))
+		testkit.Must(t, os.Remove(filepath.Join(d.dir, "fill")))
 		n := 0
 		if err := w.work(r, func() bool { n++; return n < 20 }); err != nil {
 			t.Fatalf("round %d, with room again: %v", i, err)
@@ -199,13 +200,13 @@ func TestTheQuotaOfADiskIsToldAndPasses(t *testing.T) {
 		}
 	}
 	set, r, err := c.open(filepath.Join(d.dir, "replicas"), replica.Relaxed, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	defer set.Close()
 	w := newWorkers(t, r, 1)[0]
 	home, err := r.Mkdir(root, r.Root(), "home", &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700})
-	must(t, err)
+	testkit.Must(t, err)
 	f, err := r.Create(root, home.Handle, "f", &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}})
-	must(t, err)
+	testkit.Must(t, err)
 	btrfs("quota", "enable")
 	btrfs("quota", "rescan", "-w")
 	btrfs("qgroup", "limit", "8M")
@@ -240,14 +241,14 @@ func TestTheQuotaOfADiskIsToldAndPasses(t *testing.T) {
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
-	must(t, err)
+	testkit.Must(t, err)
 	defer f.Close()
 	for size := 1 << 20; size > 0; {
 		if _, err := f.Write(make([]byte, size)); err != nil {
 			size /= 2
 		}
 	}
-	must(t, f.Sync())
+	testkit.Must(t, f.Sync())
 }
 
 // workWhenFull makes one change. When it is refused, it must have changed nothing but bytes of a file that was written to.
@@ -264,8 +265,8 @@ func workWhenFull(t *testing.T, r *replica.Replica, w *worker, refused int) (*wo
 	acked, _ := w.span()
 	is := make(state)
 	top, err := find(r, w.dir)
-	must(t, err)
-	must(t, observe(r, top, "", make(map[uint64]*entry), is))
+	testkit.Must(t, err)
+	testkit.Must(t, observe(r, top, "", make(map[uint64]*entry), is))
 	last := w.done[acked]
 	if !is.equal(w.states[acked]) && (last.path == "" || !strings.HasPrefix(last.text, "write") || !is.torn(last.path, w.states[acked], w.states[acked+1])) {
 		t.Fatalf("%s was refused and left\n%s\nof\n%s", last.text, text(is), text(w.states[acked]))

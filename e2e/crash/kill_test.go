@@ -24,6 +24,7 @@ import (
 	"dim/internal/oncrpc"
 	"dim/internal/replica"
 	"dim/internal/store"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -105,14 +106,14 @@ func (c *cluster) startServer(t *testing.T, dir string, version int) *server {
 	s.cmd.Env = append(os.Environ(), asServer+"="+dir)
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
-	must(t, err)
+	testkit.Must(t, err)
 	s.in, err = s.cmd.StdinPipe()
-	must(t, err)
-	must(t, s.cmd.Start())
+	testkit.Must(t, err)
+	testkit.Must(t, s.cmd.Start())
 	t.Cleanup(s.kill)
 	s.out = bufio.NewReader(out)
 	line, err := s.out.ReadString('\n')
-	must(t, err)
+	testkit.Must(t, err)
 	s.addr = strings.TrimSpace(line)
 	return s
 }
@@ -151,12 +152,12 @@ func TestAcknowledgedIsThereWhenTheServerIsKilled(t *testing.T) {
 	dir := t.TempDir()
 	c := newCluster(t, dir)
 	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Synced, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	all, now := newWorkers(t, r, seed), shown{}
-	must(t, set.Close())
+	testkit.Must(t, set.Close())
 	for i := 0; i < rounds(6) && !t.Failed(); i++ {
 		s := c.startServer(t, dir, now.version)
 		m := newSwitcher(now, s.to)
@@ -177,7 +178,7 @@ func killUnderLoad(t *testing.T, s *server, all []*worker, m *switcher, wait fun
 	var wg sync.WaitGroup
 	run := func(work func(fs vfs.FS, more func() bool) error) {
 		tree, end, err := s.tree()
-		must(t, err)
+		testkit.Must(t, err)
 		wg.Go(func() {
 			defer end()
 			if err := work(tree, func() bool { return true }); !killed.Load() {
@@ -200,7 +201,7 @@ func lookAfterKill(t *testing.T, c *cluster, dir string, all []*worker, m *switc
 	lowM, highM := m.span()
 	version := m.version([]int{lowM, highM}[random.IntN(2)])
 	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Synced, version)
-	must(t, err)
+	testkit.Must(t, err)
 	defer set.Close()
 	for i, w := range all {
 		low, high := w.span()
@@ -218,6 +219,6 @@ func lookAfterKill(t *testing.T, c *cluster, dir string, all []*worker, m *switc
 	if left, err := os.ReadDir(filepath.Join(dir, "replicas/n01/compute/work")); err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
 		t.Errorf("left in work/: %v, %v", left, err)
 	}
-	must(t, c.store.Check(t.Context(), store.Hearing{Problem: func(p store.Problem) { t.Errorf("store: %v", p) }}))
+	testkit.Must(t, c.store.Check(t.Context(), store.Hearing{Problem: func(p store.Problem) { t.Errorf("store: %v", p) }}))
 	return now
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dim/internal/replica"
+	"dim/internal/testkit"
 )
 
 // keeper knows what each snapshot may show.
@@ -69,12 +70,12 @@ func TestSnapshotsAreWholeAfterKills(t *testing.T) {
 	c := newCluster(t, dir)
 	c.keep = 5
 	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Synced, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	all, now := newWorkers(t, r, seed), shown{}
-	must(t, set.Close())
+	testkit.Must(t, set.Close())
 	k := &keeper{t: t, c: c, dir: dir, exact: make(map[string]state), ended: make(map[string]int)}
 	for i := 0; i < rounds(3) && !t.Failed(); i++ {
 		s := c.startServer(t, dir, now.version)
@@ -89,7 +90,7 @@ func TestSnapshotsAreWholeAfterKills(t *testing.T) {
 			})
 		})
 		killUnderLoad(t, s, all, m, func() { k.inASwitch(begun, random) })
-		must(t, k.during(all, func() error {
+		testkit.Must(t, k.during(all, func() error {
 			now = lookAfterKill(t, c, dir, all, m, random)
 			return nil
 		}))
@@ -104,14 +105,14 @@ func TestSnapshotsAreWholeAfterKills(t *testing.T) {
 func (k *keeper) open(version int) (*replica.Set, *replica.Replica) {
 	k.t.Helper()
 	set, r, err := k.c.open(filepath.Join(k.dir, "replicas"), replica.Synced, version)
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	return set, r
 }
 
 func everything(t *testing.T, r *replica.Replica) state {
 	t.Helper()
 	is := make(state)
-	must(t, observe(r, r.Root(), "", make(map[uint64]*entry), is))
+	testkit.Must(t, observe(r, r.Root(), "", make(map[uint64]*entry), is))
 	return is
 }
 
@@ -120,7 +121,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 	set, r := k.open(version)
 	defer set.Close()
 	list, err := r.Snapshots()
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	if len(list) == 0 {
 		return 0
 	}
@@ -130,7 +131,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 	}
 	started := time.Now()
 	done, err := r.Rewind(replica.Rewinding{To: one.ID()})
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	took = time.Since(started)
 	then := everything(k.t, r)
 	k.check(r, &one, then)
@@ -140,7 +141,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 	}
 	k.exact[done.Undo] = before
 	back, err := r.Rewind(replica.Rewinding{To: done.Undo})
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	k.same("an undone restore", everything(k.t, r), before)
 	k.exact[back.Undo] = then
 	return took
@@ -189,12 +190,12 @@ func (k *keeper) same(what string, is, want state) {
 func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *rand.Rand) (saved int) {
 	set, r := k.open(version)
 	list, err := r.Snapshots()
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	before, then := everything(k.t, r), state(nil)
 	if len(list) > 0 && took > 0 {
 		then = k.exact[list[0].ID()]
 	}
-	must(k.t, set.Close())
+	testkit.Must(k.t, set.Close())
 	if then != nil {
 		s := k.c.startServer(k.t, k.dir, version)
 		done := make(chan error, 1)
@@ -223,12 +224,12 @@ func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *r
 		k.t.Error(err)
 	}
 	checked, err := r.Check()
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	for _, p := range checked.Problems {
 		k.t.Errorf("after kill -9 in a restore: %+v", p)
 	}
 	all, err := r.Saved()
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	return len(all)
 }
 
@@ -236,7 +237,7 @@ func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *r
 func (k *keeper) note(r *replica.Replica, before state) {
 	k.t.Helper()
 	list, err := r.Snapshots()
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	for _, one := range list {
 		if one.Why == "restore" && k.exact[one.ID()] == nil {
 			k.exact[one.ID()] = before
@@ -248,10 +249,10 @@ func (k *keeper) note(r *replica.Replica, before state) {
 func (k *keeper) undo(r *replica.Replica, before state) {
 	k.t.Helper()
 	list, err := r.Snapshots()
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	then := everything(k.t, r)
 	back, err := r.Rewind(replica.Rewinding{To: list[0].ID()})
-	must(k.t, err)
+	testkit.Must(k.t, err)
 	k.exact[back.Undo] = then
 	k.same("an undone restore", everything(k.t, r), before)
 }

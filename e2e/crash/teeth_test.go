@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"dim/internal/testkit"
 )
 
 // TestBrokenCodeIsFound builds the tests with one thing broken at a time and wants them to fail: a test of durability that has never been seen
@@ -50,18 +52,18 @@ func TestBrokenCodeIsFound(t *testing.T) {
 func runBroken(t *testing.T, file, old, broken, test string) ([]byte, error) {
 	t.Helper()
 	file, err := filepath.Abs(file)
-	must(t, err)
+	testkit.Must(t, err)
 	code, err := os.ReadFile(file)
-	must(t, err)
+	testkit.Must(t, err)
 	if !strings.Contains(string(code), old) {
 		t.Fatalf("%s has no %q any more: break something else", file, old)
 	}
 	dir := t.TempDir()
 	other, overlay := filepath.Join(dir, "broken.go"), filepath.Join(dir, "overlay.json")
-	must(t, os.WriteFile(other, []byte(strings.Replace(string(code), old, broken, 1)), 0o600))
+	testkit.Must(t, os.WriteFile(other, []byte(strings.Replace(string(code), old, broken, 1)), 0o600))
 	b, err := json.Marshal(map[string]map[string]string{"Replace": {file: other}})
-	must(t, err)
-	must(t, os.WriteFile(overlay, b, 0o600))
+	testkit.Must(t, err)
+	testkit.Must(t, os.WriteFile(overlay, b, 0o600))
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-overlay", overlay, "-run", test, ".")
 	cmd.Env = append(os.Environ(), "DIM_CRASH_TEETH=", "DIM_CRASH_ROUNDS=300")
 	return cmd.CombinedOutput()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"dim/internal/nfs/nfsclient"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -22,7 +23,7 @@ func symlinks(t *testing.T, s *site, tree *nfsclient.Tree) (links []vfs.Handle) 
 		strings.Repeat("../", 40) + strings.TrimPrefix(s.outside(), "/"),
 	} {
 		m, err := tree.Symlink(root, tree.Root(), fmt.Sprint("out", i), target, &vfs.SetAttr{})
-		must(t, err)
+		testkit.Must(t, err)
 		links = append(links, m.Handle)
 	}
 	return links
@@ -98,9 +99,9 @@ func TestNoHandleLeadsOut(t *testing.T) {
 	var a vfs.Attr
 	other := s.other.Root()
 	inOther, err := s.other.Lookup(root, other, "h", &a)
-	must(t, err)
+	testkit.Must(t, err)
 	good, err := tree.Lookup(root, tree.Root(), "h", &a)
-	must(t, err)
+	testkit.Must(t, err)
 	var forged []vfs.Handle
 	for _, h := range []vfs.Handle{other, inOther, good, tree.Root()} {
 		for i := range len(h.Bytes()) {
@@ -135,9 +136,9 @@ func TestNoRaceLeadsOut(t *testing.T) {
 	s := newSite(t)
 	setup := s.tree(t)
 	_, err := setup.Mkdir(root, setup.Root(), "swap", &plain)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = setup.Symlink(root, setup.Root(), "out", s.outside(), &vfs.SetAttr{})
-	must(t, err)
+	testkit.Must(t, err)
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {

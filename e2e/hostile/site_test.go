@@ -18,6 +18,7 @@ import (
 	"dim/internal/oncrpc"
 	"dim/internal/replica"
 	"dim/internal/store"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -53,42 +54,33 @@ func (s *site) Find(_ netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
 	return nil, vfs.ESTALE
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func newSite(t testing.TB) *site {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: layers hold owners and devices")
-	}
+	testkit.NeedRoot(t, "layers hold owners and devices")
 	s := &site{dir: t.TempDir()}
 	master, outside := filepath.Join(s.dir, "master"), s.outside()
-	must(t, errors.Join(os.MkdirAll(filepath.Join(master, "d/e"), 0o755), os.Mkdir(outside, 0o755),
+	testkit.Must(t, errors.Join(os.MkdirAll(filepath.Join(master, "d/e"), 0o755), os.Mkdir(outside, 0o755),
 		os.WriteFile(filepath.Join(outside, "secret"), []byte(secret), 0o600),
 		os.WriteFile(filepath.Join(master, "d/f"), []byte("content"), 0o644), os.Link(filepath.Join(master, "d/f"), filepath.Join(master, "h")),
 		os.Symlink("d/f", filepath.Join(master, "l"))))
 	st, err := store.Open(filepath.Join(s.dir, "store"), store.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	for i := range 2 {
-		must(t, errors.Join(os.WriteFile(filepath.Join(master, "d/a"), []byte(fmt.Sprint("version ", i)), 0o644),
+		testkit.Must(t, errors.Join(os.WriteFile(filepath.Join(master, "d/a"), []byte(fmt.Sprint("version ", i)), 0o644),
 			os.WriteFile(filepath.Join(master, fmt.Sprint("only", i)), nil, 0o644)))
 		res, err := capture.Run(context.Background(), st, capture.Options{Image: "compute", Dir: master})
-		must(t, err)
+		testkit.Must(t, err)
 		s.versions = append(s.versions, res.Version)
-		must(t, os.Remove(filepath.Join(master, fmt.Sprint("only", i))))
+		testkit.Must(t, os.Remove(filepath.Join(master, fmt.Sprint("only", i))))
 	}
 	s.set, err = replica.Open(replica.Options{Dir: filepath.Join(s.dir, "replicas"), Source: st, Durability: replica.Relaxed})
-	must(t, err)
+	testkit.Must(t, err)
 	s.own, err = s.set.Attach(replica.Spec{Node: "n01", Image: "compute", Version: s.versions[0]})
-	must(t, err)
+	testkit.Must(t, err)
 	s.other, err = s.set.Attach(replica.Spec{Node: "n02", Image: "compute", Version: s.versions[0]})
-	must(t, err)
+	testkit.Must(t, err)
 	s.serve(t)
-	t.Cleanup(func() { must(t, errors.Join(s.set.Close(), st.Close())) })
+	t.Cleanup(func() { testkit.Must(t, errors.Join(s.set.Close(), st.Close())) })
 	return s
 }
 
@@ -97,7 +89,7 @@ func (s *site) outside() string { return filepath.Join(s.dir, "outside") }
 
 func (s *site) serve(t testing.TB) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	s.addr = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -106,17 +98,17 @@ func (s *site) serve(t testing.TB) {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		must(t, <-done)
+		testkit.Must(t, <-done)
 	})
 }
 
 func (s *site) tree(t testing.TB) *nfsclient.Tree {
 	t.Helper()
 	c, err := nfsclient.Dial(context.Background(), s.addr)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { c.Close() })
 	tree, err := c.Tree("/")
-	must(t, err)
+	testkit.Must(t, err)
 	return tree
 }
 
@@ -131,7 +123,7 @@ func (s *site) flip() error {
 func (s *site) unharmed(t testing.TB) {
 	t.Helper()
 	list, err := os.ReadDir(s.outside())
-	must(t, err)
+	testkit.Must(t, err)
 	b, err := os.ReadFile(filepath.Join(s.outside(), "secret"))
 	if len(list) != 1 || string(b) != secret || err != nil {
 		t.Errorf("outside there are %v, and the secret is %q, %v", list, b, err)

@@ -18,6 +18,7 @@ import (
 	"dim/internal/lab"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/dirfs"
 )
@@ -35,7 +36,7 @@ func TestARealNFSClientPasses(t *testing.T) {
 	if os.Getenv("DIM_E2E") == "" {
 		t.Skip("boots a User Mode Linux guest: run `make e2e`")
 	}
-	needsRoot(t)
+	testkit.NeedRoot(t, "the cases act as several users")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	net, err := lab.NewNet(fmt.Sprintf("dim-posix-%d", os.Getpid()), netip.MustParsePrefix("10.78.0.1/24"))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"dim/internal/fuse"
+	"dim/internal/testkit"
 	"dim/internal/vfs/dirfs"
 )
 
@@ -33,14 +34,8 @@ func posix(t *testing.T, args ...string) {
 	}
 }
 
-func needsRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: acts as several users")
-	}
-}
-
 func TestALocalDiskPasses(t *testing.T) {
-	needsRoot(t)
+	testkit.NeedRoot(t, "the cases act as several users")
 	dir := t.TempDir()
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // other users must get here
 		t.Fatal(err)
@@ -50,7 +45,7 @@ func TestALocalDiskPasses(t *testing.T) {
 }
 
 func TestATreeMountedByFUSEPasses(t *testing.T) {
-	needsRoot(t)
+	testkit.NeedRoot(t, "the cases act as several users")
 	if testing.Short() {
 		t.Skip("takes more than five seconds")
 	}
