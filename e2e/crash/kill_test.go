@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,9 +44,11 @@ func TestMain(m *testing.M) {
 // export is the one tree that a server serves.
 type export struct{ r *replica.Replica }
 
-func (e export) Mount(context.Context, netip.AddrPort, string) (vfs.FS, error) { return e.r, nil }
-func (e export) Find(netip.AddrPort, vfs.Handle) (vfs.FS, error)               { return e.r, nil }
-func (e export) Paths() []string                                               { return []string{"/"} }
+func (e export) Client(nfs.Peer) (nfs.Client, error)           { return e, nil }
+func (e export) Current() bool                                 { return true }
+func (e export) Mount(context.Context, string) (vfs.FS, error) { return e.r, nil }
+func (e export) Find(vfs.Handle) (nfs.Export, error)           { return nfs.Export{FS: e.r}, nil }
+func (e export) Paths() []string                               { return []string{"/"} }
 
 // serve serves NFS until its input ends. It prints its address first; then it takes what to do, and prints it when that is done: the numbers of
 // versions to switch to, or the stamps of snapshots to put back.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -38,20 +37,22 @@ type site struct {
 	addr     string
 }
 
-// Mount, Find and Paths give the node its own replica alone, as the daemon does.
-func (s *site) Mount(context.Context, netip.AddrPort, string) (vfs.FS, error) { return s.own, nil }
-func (s *site) Paths() []string                                               { return nil }
-func (s *site) Find(_ netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
+// Client, Current, Mount, Find and Paths give the node its own replica alone, as the daemon does.
+func (s *site) Client(nfs.Peer) (nfs.Client, error)           { return s, nil }
+func (s *site) Current() bool                                 { return true }
+func (s *site) Mount(context.Context, string) (vfs.FS, error) { return s.own, nil }
+func (s *site) Paths() []string                               { return nil }
+func (s *site) Find(h vfs.Handle) (nfs.Export, error) {
 	t, ok := replica.TreeOf(h)
 	switch {
 	case !ok:
-		return nil, vfs.EBADHANDLE
+		return nfs.Export{}, vfs.EBADHANDLE
 	case t == s.own.Tree():
-		return s.own, nil
+		return nfs.Export{FS: s.own}, nil
 	case t == s.other.Tree():
-		return nil, vfs.EACCES
+		return nfs.Export{}, vfs.EACCES
 	}
-	return nil, vfs.ESTALE
+	return nfs.Export{}, vfs.ESTALE
 }
 
 func newSite(t testing.TB) *site {

@@ -26,9 +26,11 @@ import (
 // oneExport is a single tree for everybody.
 type oneExport struct{ fs vfs.FS }
 
-func (e oneExport) Mount(context.Context, netip.AddrPort, string) (vfs.FS, error) { return e.fs, nil }
-func (e oneExport) Find(netip.AddrPort, vfs.Handle) (vfs.FS, error)               { return e.fs, nil }
-func (e oneExport) Paths() []string                                               { return []string{"/"} }
+func (e oneExport) Client(nfs.Peer) (nfs.Client, error)           { return e, nil }
+func (e oneExport) Current() bool                                 { return true }
+func (e oneExport) Mount(context.Context, string) (vfs.FS, error) { return e.fs, nil }
+func (e oneExport) Find(vfs.Handle) (nfs.Export, error)           { return nfs.Export{FS: e.fs}, nil }
+func (e oneExport) Paths() []string                               { return []string{"/"} }
 
 // TestARealNFSClientPasses serves a plain directory: what fails here and not on the local disk or by FUSE is the fault
 // of package nfs.

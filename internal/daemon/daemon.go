@@ -189,9 +189,9 @@ func newDaemon(c Config) (*daemon, error) {
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
 	d.push = push.New(push.Options{Who: d.caller, Since: d.looksSince, Log: c.Log})
 	d.exports = newExports(d)
-	d.nfs = nfs.New(d.exports, nfs.Options{Log: d.log, Superuser: d.exports.superuser})
+	d.nfs = nfs.New(d.exports, nfs.Options{Log: d.log})
 	d.rpc = oncrpc.NewServer(oncrpc.Options{Log: d.log}, d.nfs.Programs()...)
-	d.classes = &classes{rpc: d.rpc}
+	d.classes = new(classes)
 	if err := d.open(); err != nil {
 		d.close()
 		return nil, err

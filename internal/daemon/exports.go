@@ -2,8 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,7 +13,8 @@ import (
 	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/image"
-	"dim/internal/oncrpc"
+	"dim/internal/meter"
+	"dim/internal/nfs"
 	"dim/internal/replica"
 	"dim/internal/vfs"
 )
@@ -40,7 +41,7 @@ type export struct {
 	paths    []string         // of its node files
 	old      bool             // of an image that the node no longer runs, but may until it boots
 	lastCall *lastCall        // shared by all exports of a node
-	meter    *oncrpc.Meter    // nil for a version
+	meter    *meter.Meter     // nil for a version
 }
 
 // lastCall is when a node has called last.
@@ -67,45 +68,75 @@ func newExports(d *daemon) *exports {
 	return e
 }
 
-// Mount implements nfs.Exports.
-func (e *exports) Mount(_ context.Context, client netip.AddrPort, path string) (vfs.FS, error) {
-	who := e.caller(client)
+// access is what one caller may use, as long as the description does not change.
+type access struct {
+	e   *exports
+	of  *cluster.Cluster // the description that who comes from
+	who caller.Caller
+}
+
+// errOrdinaryPort is the reason for which calls are denied.
+var errOrdinaryPort = errors.New("any user may call from this port")
+
+// Client implements nfs.Exports. A caller that is nobody has no rights, but its calls are answered.
+func (e *exports) Client(peer nfs.Peer) (nfs.Client, error) {
+	a := &access{e: e, of: e.d.cluster()}
+	a.who, _ = caller.Resolve(a.of, caller.Peer(peer))
+	if !a.who.Superuser {
+		return nil, errOrdinaryPort
+	}
+	return a, nil
+}
+
+// Current implements nfs.Client.
+func (a *access) Current() bool { return a.e.d.cluster() == a.of }
+
+// Mount implements nfs.Client.
+func (a *access) Mount(_ context.Context, path string) (vfs.FS, error) {
 	if name, ok := strings.CutPrefix(path, "/nodes/"); ok {
-		x := e.table.Load().nodes[cluster.NodeName(name)]
+		x := a.e.node(cluster.NodeName(name))
 		switch {
-		case x != nil && x.permits(who):
+		case x != nil && a.mayUse(x):
 			return x.fs, nil
-		case who.Root:
+		case a.who.Root:
 			return nil, vfs.ENOENT
 		}
 		return nil, vfs.EACCES // whether there is such a node is nobody else's business
 	}
-	if ref, ok := strings.CutPrefix(path, "/images/"); ok && readsVersions(who) {
-		return e.version(ref)
+	if ref, ok := strings.CutPrefix(path, "/images/"); ok && a.mayReadVersions() {
+		return a.e.version(ref)
 	}
 	return nil, vfs.EACCES
 }
 
-// Find implements nfs.Exports.
-func (e *exports) Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
+// Find implements nfs.Client.
+func (a *access) Find(h vfs.Handle) (nfs.Export, error) {
 	tree, ok := replica.TreeOf(h)
 	if !ok {
-		return nil, vfs.EBADHANDLE
+		return nfs.Export{}, vfs.EBADHANDLE
 	}
-	who := e.caller(client)
-	x := e.table.Load().trees[tree]
+	x := a.e.table.Load().trees[tree]
 	if x == nil {
-		x = e.formerly(who, tree)
+		x = a.formerly(tree)
 	}
 	switch {
 	case x == nil:
-		return nil, vfs.ESTALE
-	case !x.permits(who):
-		return nil, vfs.EACCES
+		return nfs.Export{}, vfs.ESTALE
+	case !a.mayUse(x):
+		return nfs.Export{}, vfs.EACCES
 	}
-	e.called(x)
-	return x.fs, nil
+	a.e.called(x)
+	return nfs.Export{FS: x.fs, Meter: x.meter}, nil
 }
+
+func (a *access) mayUse(x *export) bool {
+	if x.node == "" {
+		return a.mayReadVersions()
+	}
+	return a.who.Root || a.who.Node != nil && a.who.Node.Name == x.node
+}
+
+func (a *access) mayReadVersions() bool { return a.who.Root || a.who.Admin }
 
 // Paths implements nfs.Exports.
 func (e *exports) Paths() []string {
@@ -131,26 +162,6 @@ func (e *exports) called(x *export) {
 	e.d.calling.Store(true) // it may be that its boot is over
 }
 
-// caller returns who calls. Somebody who is nobody has no rights here.
-func (e *exports) caller(client netip.AddrPort) caller.Caller {
-	who, _ := caller.Resolve(e.d.cluster(), caller.Peer{Remote: client})
-	return who
-}
-
-// permits reports whether a caller may use x.
-func (x *export) permits(who caller.Caller) bool {
-	if x.node == "" {
-		return readsVersions(who)
-	}
-	return who.Root || who.Node != nil && who.Node.Name == x.node
-}
-
-// readsVersions reports whether a caller may read whole versions.
-func readsVersions(who caller.Caller) bool { return who.Root || who.Admin }
-
-// superuser reports whether a call is one of the superuser of the machine that it comes from.
-func (e *exports) superuser(client netip.AddrPort) bool { return e.caller(client).Superuser }
-
 // version returns the tree of a version, and keeps it for the handles that will name it.
 func (e *exports) version(ref string) (vfs.FS, error) {
 	r, err := image.ParseRef(ref)
@@ -169,21 +180,21 @@ func (e *exports) version(ref string) (vfs.FS, error) {
 }
 
 // formerly returns what a handle is of that was given before the last start: a version, or a node's replica of an image that it is to leave.
-func (e *exports) formerly(who caller.Caller, tree replica.Tree) *export {
-	if readsVersions(who) {
-		return e.known(tree)
+func (a *access) formerly(tree replica.Tree) *export {
+	if a.mayReadVersions() {
+		return a.e.known(tree)
 	}
-	n := who.Node
-	if n == nil || !e.d.mine(n) {
+	d, n := a.e.d, a.who.Node
+	if n == nil || !d.mine(n) {
 		return nil
 	}
-	for _, im := range e.d.cluster().Images {
+	for _, im := range a.of.Images {
 		if im == n.Image || replica.ReplicaTree(string(n.Name), string(im.Name)) != tree {
 			continue
 		}
-		x, err := e.d.former(n.Name, im.Name)
+		x, err := d.former(n.Name, im.Name)
 		if err != nil {
-			e.d.log.Error("former replica cannot be served", "node", n.Name, "image", im.Name, "error", err)
+			d.log.Error("former replica cannot be served", "node", n.Name, "image", im.Name, "error", err)
 		}
 		return x
 	}

@@ -12,9 +12,8 @@ import (
 
 	"dim/internal/caller"
 	"dim/internal/cluster"
+	"dim/internal/meter"
 	"dim/internal/oncrpc"
-	"dim/internal/replica"
-	"dim/internal/vfs"
 )
 
 // class is a kind of node whose calls are counted apart: one image, one set of groups. Thousands of nodes are few classes.
@@ -23,16 +22,14 @@ type class struct{ image, groups string }
 // classesMax bounds the classes that are told apart: a description may put every node into a group of its own.
 const classesMax = 64
 
-// classes are the classes of the nodes that this server has served.
+// classes are the classes of the nodes that this server has served, numbered from 1.
 type classes struct {
-	rpc *oncrpc.Server
-
 	mu  sync.Mutex
-	all map[class]*oncrpc.Class
+	all map[class]meter.Class
 }
 
 // of returns the class of node n when it runs im.
-func (c *classes) of(n *cluster.Node, im *cluster.Image) *oncrpc.Class {
+func (c *classes) of(n *cluster.Node, im *cluster.Image) meter.Class {
 	var groups []string
 	for _, g := range n.Groups {
 		groups = append(groups, g.Name)
@@ -41,23 +38,23 @@ func (c *classes) of(n *cluster.Node, im *cluster.Image) *oncrpc.Class {
 	return c.get(class{string(im.Name), strings.Join(groups, ",")})
 }
 
-func (c *classes) get(k class) *oncrpc.Class {
+func (c *classes) get(k class) meter.Class {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.all) >= classesMax && c.all[k] == nil {
+	if len(c.all) >= classesMax && c.all[k] == 0 {
 		k = class{"other", ""}
 	}
-	if c.all[k] == nil {
+	if c.all[k] == 0 {
 		if c.all == nil {
-			c.all = map[class]*oncrpc.Class{}
+			c.all = map[class]meter.Class{}
 		}
-		c.all[k] = c.rpc.NewClass()
+		c.all[k] = meter.Class(len(c.all) + 1)
 	}
 	return c.all[k]
 }
 
 // each calls f for every class there is.
-func (c *classes) each(f func(class, *oncrpc.Class)) {
+func (c *classes) each(f func(class, meter.Class)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k, of := range c.all {
@@ -65,19 +62,9 @@ func (c *classes) each(f func(class, *oncrpc.Class)) {
 	}
 }
 
-// Meter implements nfs.Meters.
-func (e *exports) Meter(fs vfs.FS) *oncrpc.Meter {
-	if r, ok := fs.(*replica.Replica); ok {
-		if x := e.table.Load().trees[r.Tree()]; x != nil {
-			return x.meter
-		}
-	}
-	return nil
-}
-
 // newMeter returns the meter of node n's replica of im, which goes on with what old, if there is one, has counted.
-func (d *daemon) newMeter(n *cluster.Node, im *cluster.Image, old *export) *oncrpc.Meter {
-	m := &oncrpc.Meter{Counts: new(oncrpc.Counts), Class: d.classes.of(n, im)}
+func (d *daemon) newMeter(n *cluster.Node, im *cluster.Image, old *export) *meter.Meter {
+	m := &meter.Meter{Counts: new(meter.Counts), Class: d.classes.of(n, im)}
 	if old != nil && old.meter != nil {
 		m.Counts = old.meter.Counts
 	}
@@ -124,8 +111,8 @@ func (collector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	d := c.d
-	collectCalls(out, d.rpc.ClassStats(nil), class{})
-	d.classes.each(func(k class, of *oncrpc.Class) { collectCalls(out, d.rpc.ClassStats(of), k) })
+	collectCalls(out, d.rpc.ClassStats(0), class{})
+	d.classes.each(func(k class, of meter.Class) { collectCalls(out, d.rpc.ClassStats(of), k) })
 	s := d.rpc.Stats()
 	gauge := func(name, help string, v float64) {
 		out <- prometheus.MustNewConstMetric(describeMetric(name, help), prometheus.GaugeValue, v)

@@ -34,15 +34,18 @@ const (
 // oneTree exports a directory to everybody.
 type oneTree struct{ fs vfs.FS }
 
-func (o oneTree) Mount(_ context.Context, _ netip.AddrPort, path string) (vfs.FS, error) {
+func (o oneTree) Client(nfs.Peer) (nfs.Client, error) { return o, nil }
+func (o oneTree) Current() bool                       { return true }
+
+func (o oneTree) Mount(_ context.Context, path string) (vfs.FS, error) {
 	if path != "/nodes/n01" {
 		return nil, vfs.ENOENT
 	}
 	return o.fs, nil
 }
 
-func (o oneTree) Find(netip.AddrPort, vfs.Handle) (vfs.FS, error) { return o.fs, nil }
-func (o oneTree) Paths() []string                                 { return []string{"/nodes/n01"} }
+func (o oneTree) Find(vfs.Handle) (nfs.Export, error) { return nfs.Export{FS: o.fs}, nil }
+func (o oneTree) Paths() []string                     { return []string{"/nodes/n01"} }
 
 // installed returns a root that the test may change, made of DIM_LAB_MASTER as the node's files would leave it.
 func installed(t *testing.T) string {

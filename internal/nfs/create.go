@@ -132,11 +132,11 @@ func link(c *call) {
 
 // sameTree checks that h, the second handle of a call, is of the same tree as the first.
 func (c *call) sameTree(h vfs.Handle) status {
-	fs, err := c.srv.exports.Find(c.Client, h)
+	x, err := c.client.Find(h)
 	if err != nil {
 		return c.turnAway(err)
 	}
-	if fs != c.fs {
+	if x.FS != c.fs {
 		return errXDev
 	}
 	return ok

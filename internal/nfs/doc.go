@@ -10,8 +10,8 @@
 //
 // # Every call
 //
-// begin reads the handle and asks Exports for its tree, on every call: this is what keeps a node out of
-// other trees. A procedure decodes all its arguments, calls the tree once (twice where the protocol wants
+// begin takes the Client of the connection, which Exports has returned for its peer. find asks the Client for the tree of
+// the handle, on every call: this is what keeps a node out of other trees. A procedure decodes all its arguments, calls the tree once (twice where the protocol wants
 // attributes that the call does not give), and appends the results. What a procedure needs in memory is kept
 // in its call value from one call to the next, so that a call allocates only the names that the tree may keep.
 //

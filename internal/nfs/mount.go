@@ -24,9 +24,9 @@ func mnt(c *call) {
 	if !c.Args.OK() {
 		return
 	}
-	fs, err := c.srv.exports.Mount(c.Context(), c.Client, path)
+	fs, err := c.client.Mount(c.Context(), path)
 	if err != nil {
-		c.srv.log.Debug("mount refused", "client", c.Client, "path", path, "err", err)
+		c.srv.log.Debug("mount refused", "client", c.Peer.Remote, "path", path, "err", err)
 		c.turnAway(err)
 		c.Fail()
 		c.Reply.Uint32(mountStatus(err))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,19 +100,28 @@ type fenced struct {
 	owner map[string]uint16
 }
 
-func (f *fenced) Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
+func (f *fenced) Client(peer nfs.Peer) (nfs.Client, error) {
+	return fencedClient{f, peer.Remote.Port()}, nil
+}
+
+type fencedClient struct {
+	*fenced
+	port uint16
+}
+
+func (f fencedClient) Find(h vfs.Handle) (nfs.Export, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var a vfs.Attr
 	for path, fs := range f.trees {
 		if fs.Attr(h, &a) != vfs.EBADHANDLE {
-			if f.owner[path] != client.Port() {
-				return nil, vfs.EACCES
+			if f.owner[path] != f.port {
+				return nfs.Export{}, vfs.EACCES
 			}
-			return fs, nil
+			return nfs.Export{FS: fs}, nil
 		}
 	}
-	return nil, vfs.EBADHANDLE
+	return nfs.Export{}, vfs.EBADHANDLE
 }
 
 func TestAClientReachesItsOwnTreeOnly(t *testing.T) {

@@ -35,6 +35,19 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
+// guarded believes calls from ports below 1024 and from one address.
+type guarded struct {
+	trees
+	trusted netip.Addr
+}
+
+func (g guarded) Client(p nfs.Peer) (nfs.Client, error) {
+	if p.Remote.Port() >= 1024 && p.Remote.Addr() != g.trusted {
+		return nil, errors.New("any user may have this port")
+	}
+	return g.trees, nil
+}
+
 func dialFrom(t *testing.T, addr, local string, port int) *nfsclient.Client {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(local), Port: port}}
@@ -54,13 +67,8 @@ func TestCallsFromOrdinaryPortsAreRefusedAndCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log lines
-	e := trees{"/export": directory(t, t.TempDir())}
-	srv := nfs.New(e, nfs.Options{
-		Log: slog.New(slog.NewTextHandler(&log, nil)),
-		Superuser: func(a netip.AddrPort) bool {
-			return a.Port() < 1024 || a.Addr() == netip.MustParseAddr(trusting)
-		},
-	})
+	e := guarded{trees{"/export": directory(t, t.TempDir())}, netip.MustParseAddr(trusting)}
+	srv := nfs.New(e, nfs.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- oncrpc.NewServer(oncrpc.Options{}, srv.Programs()...).Serve(ctx, ln) }()
@@ -72,7 +80,7 @@ func TestCallsFromOrdinaryPortsAreRefusedAndCounted(t *testing.T) {
 	})
 	addr := ln.Addr().String()
 
-	root := e["/export"].Root()
+	root := e.trees["/export"].Root()
 	high := dialFrom(t, addr, "127.0.0.1", 0)
 	_, mounting := high.Mount("/export")
 	for what, err := range map[string]error{"mount": mounting, "call": high.TreeAt(root).Attr(root, &vfs.Attr{})} {

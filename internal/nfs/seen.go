@@ -4,15 +4,8 @@ import (
 	"sync"
 	"time"
 
-	"dim/internal/oncrpc"
 	"dim/internal/vfs"
 )
-
-// Meters may be implemented by Exports, to count what the calls of each tree cost.
-type Meters interface {
-	// Meter returns the meter of a tree that Find has found, or nil. It is asked on every call and must be fast.
-	Meter(vfs.FS) *oncrpc.Meter
-}
 
 // slowPerMinute is how many slow calls are logged a minute: when a disk hangs, all are slow.
 const slowPerMinute = 10
@@ -47,7 +40,7 @@ func (c *call) tellSlow(proc string, took time.Duration) {
 	if !ok {
 		return
 	}
-	attrs := []any{"proc", proc, "took", took.Round(time.Millisecond), "client", c.Client}
+	attrs := []any{"proc", proc, "took", took.Round(time.Millisecond), "client", c.Peer.Remote}
 	if c.fs != nil {
 		if fs, knows := c.fs.(vfs.Pather); knows {
 			if path, ok := fs.Path(c.h); ok {

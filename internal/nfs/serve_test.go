@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"net"
-	"net/netip"
 	"os"
 	"testing"
 
@@ -16,24 +15,27 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// trees is Exports by path; Find asks every tree whether the handle is its own.
+// trees is Exports by path, the same for every client; Find asks every tree whether the handle is its own.
 type trees map[string]vfs.FS
 
-func (e trees) Mount(_ context.Context, _ netip.AddrPort, path string) (vfs.FS, error) {
+func (e trees) Client(nfs.Peer) (nfs.Client, error) { return e, nil }
+func (e trees) Current() bool                       { return true }
+
+func (e trees) Mount(_ context.Context, path string) (vfs.FS, error) {
 	if fs, ok := e[path]; ok {
 		return fs, nil
 	}
 	return nil, vfs.ENOENT
 }
 
-func (e trees) Find(_ netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
+func (e trees) Find(h vfs.Handle) (nfs.Export, error) {
 	var a vfs.Attr
 	for _, fs := range e {
 		if fs.Attr(h, &a) != vfs.EBADHANDLE {
-			return fs, nil
+			return nfs.Export{FS: fs}, nil
 		}
 	}
-	return nil, vfs.EBADHANDLE
+	return nfs.Export{}, vfs.EBADHANDLE
 }
 
 func (e trees) Paths() (paths []string) {

@@ -1,43 +1,19 @@
 package nfs
 
 import (
-	"context"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"dim/internal/oncrpc"
 	"dim/internal/vfs"
 )
 
-// Exports tells which trees there are for whom. Its methods may be called from any number of goroutines. The trees
-// that it returns must be comparable, as pointers are.
-type Exports interface {
-	// Mount finds the tree at path for a client. The error should be a vfs.Errno.
-	Mount(ctx context.Context, client netip.AddrPort, path string) (vfs.FS, error)
-	// Find finds the tree that h belongs to. It is asked on every call and must be fast. The error is ESTALE for
-	// a tree that is gone, EBADHANDLE for what never was a handle, EACCES for a tree that is none of the client's.
-	Find(client netip.AddrPort, h vfs.Handle) (vfs.FS, error)
-	// Paths lists what can be mounted, for showmount.
-	Paths() []string
-}
-
-// Options are the server's choices. The zero value works.
-type Options struct {
-	Log *slog.Logger
-	// Superuser reports whether the superuser of the client's machine opened its connection. Only then the user that a call
-	// names is to be believed, and calls of others are refused. nil: all are believed.
-	Superuser func(client netip.AddrPort) bool
-}
-
 // Server is the NFS and MOUNT programs over some Exports.
 type Server struct {
-	exports   Exports
-	log       *slog.Logger
-	superuser func(client netip.AddrPort) bool
-	refused   refusals
-	meters    Meters // nil: nothing is counted by tree
-	slow      slowLog
+	exports Exports
+	log     *slog.Logger
+	refused refusals
+	slow    slowLog
 }
 
 // New returns a Server of the exports.
@@ -45,8 +21,7 @@ func New(exports Exports, opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{exports: exports, log: opt.Log, superuser: opt.Superuser}
-	s.meters, _ = exports.(Meters)
+	s := &Server{exports: exports, log: opt.Log}
 	s.refused.log = opt.Log
 	return s
 }
@@ -106,6 +81,7 @@ type procedure func(c *call)
 type call struct {
 	*oncrpc.Call
 	srv    *Server
+	client Client
 	fs     vfs.FS
 	h      vfs.Handle
 	cred   vfs.Cred
@@ -130,8 +106,9 @@ func (s *Server) serve(f procedure) func(*oncrpc.Call) {
 
 // begin prepares the call's memory; nil when the client must not call at all.
 func (s *Server) begin(rpc *oncrpc.Call) *call {
-	if s.superuser != nil && !s.superuser(rpc.Client) {
-		s.refused.add(&s.refused.port, "port", rpc.Client)
+	client, err := s.client(rpc.Peer)
+	if err != nil {
+		s.refused.add(&s.refused.port, "port", rpc.Peer.Remote)
 		rpc.Deny(oncrpc.TooWeak)
 		return nil
 	}
@@ -141,7 +118,7 @@ func (s *Server) begin(rpc *oncrpc.Call) *call {
 		c.tell = c.tellSlow
 		rpc.Local = c
 	}
-	c.Call, c.srv, c.fs = rpc, s, nil
+	c.Call, c.srv, c.client, c.fs = rpc, s, client, nil
 	c.Slow = c.tell
 	c.cred = vfs.Cred{UID: rpc.Cred.UID, GID: rpc.Cred.GID, Groups: rpc.Cred.Groups}
 	if rpc.Cred.Flavor == oncrpc.AuthNone {
@@ -155,14 +132,11 @@ const nobody = 65534
 
 // find sets c.fs to the tree of c.h.
 func (c *call) find() status {
-	fs, err := c.srv.exports.Find(c.Client, c.h)
+	x, err := c.client.Find(c.h)
 	if err != nil {
 		return c.turnAway(err)
 	}
-	c.fs = fs
-	if c.srv.meters != nil {
-		c.Meter = c.srv.meters.Meter(fs)
-	}
+	c.fs, c.Meter = x.FS, x.Meter
 	return ok
 }
 
@@ -170,7 +144,7 @@ func (c *call) find() status {
 func (c *call) turnAway(err error) status {
 	st := c.status(err)
 	if st == errAcces || st == errPerm {
-		c.srv.refused.add(&c.srv.refused.export, "export", c.Client)
+		c.srv.refused.add(&c.srv.refused.export, "export", c.Peer.Remote)
 	}
 	return st
 }

@@ -85,7 +85,7 @@ func statusOf(err error) status {
 func (c *call) status(err error) status {
 	st := statusOf(err)
 	if st == errIO {
-		c.srv.log.Debug("input/output error", "client", c.Client, "xid", c.XID, "err", err)
+		c.srv.log.Debug("input/output error", "client", c.Peer.Remote, "xid", c.XID, "err", err)
 	}
 	return st
 }

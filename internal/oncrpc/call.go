@@ -3,7 +3,10 @@ package oncrpc
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
+
+	"dim/internal/meter"
 )
 
 // Cost says how a procedure is run; see the package comment.
@@ -34,19 +37,27 @@ type Proc struct {
 	Serve func(*Call)
 }
 
+// Peer is the other end of a connection.
+type Peer struct {
+	Remote netip.AddrPort // of a TCP connection, else the zero value
+	Local  netip.AddrPort // our end
+	// Data is what the programs keep for the connection. Calls of one connection run at the same time.
+	Data atomic.Value
+}
+
 // Call is one call being served. It and all that it points to belong to the procedure until Serve
 // returns; nothing of it may be kept.
 type Call struct {
-	XID    uint32
-	Client netip.AddrPort
-	Cred   Cred
-	Args   Decoder // in place; when it failed, the reply is GARBAGE_ARGS whatever was appended
-	Reply  Encoder // results go here
+	XID   uint32
+	Peer  *Peer // who sent it
+	Cred  Cred
+	Args  Decoder // in place; when it failed, the reply is GARBAGE_ARGS whatever was appended
+	Reply Encoder // results go here
 	// Local is the program's to keep things in that are costly to allocate. It is nil at first and then keeps
 	// its value from one call to the next one, of whatever client, that is served with the same memory.
 	Local any
 	// Meter counts the call, besides the server, when the program sets it.
-	Meter *Meter
+	Meter *meter.Meter
 	// Slow is told, when the program sets it, that the call took longer than Options.Slow, and which procedure it was. It
 	// must not block.
 	Slow func(proc string, took time.Duration)

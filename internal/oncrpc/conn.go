@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,7 +33,7 @@ type conn struct {
 	srv    *Server
 	nc     net.Conn
 	raw    syscall.RawConn
-	client netip.AddrPort
+	peer   Peer
 	shard  int // of the counters
 	out    sender
 	onRead func(fd uintptr) bool // c.readable, once
@@ -314,7 +313,7 @@ func (c *conn) dropFragments() {
 // serve serves one record, or leaves it to another goroutine or to runPatient.
 func (c *conn) serve(rec []byte) {
 	if c.call == nil {
-		c.call = c.srv.getCall(c.client)
+		c.call = c.srv.getCall(&c.peer)
 	}
 	call := c.call
 	call.ensure(c.srv.pool)
@@ -415,7 +414,7 @@ func (c *conn) crowded(n int) bool {
 func (c *conn) runSlow(rec []byte, own *buffer) {
 	begin := c.srv.now()
 	c.srv.slots <- struct{}{}
-	call := c.srv.getCall(c.client)
+	call := c.srv.getCall(&c.peer)
 	call.ensure(c.srv.pool)
 	s, _ := call.decode(rec)
 	if s.Once {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"net/netip"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/meter"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/vfs"
@@ -81,14 +81,8 @@ func newSide(b *testing.B, batch int) *side {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tree := &still{meter: &oncrpc.Meter{Counts: new(oncrpc.Counts)}}
-	trees := map[[8]byte]*still{}
-	for i := range byte(255) {
-		trees[[8]byte{i}] = tree
-	}
-	tree.trees.Store(&trees)
+	tree := &still{meter: &meter.Meter{Counts: new(meter.Counts), Class: 1}}
 	srv := oncrpc.NewServer(oncrpc.Options{}, nfs.New(tree, nfs.Options{}).Programs()...)
-	tree.meter.Class = srv.NewClass()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ctx, ln) }()
@@ -182,13 +176,12 @@ func stillCall(kind int) []byte {
 	return e.Bytes()
 }
 
-// still is the only export and its only file, which is what every name in it is. Its meter is looked for as package daemon looks for a node's.
+// still is the only export and its only file. Every name in it leads to that file.
 type still struct {
 	vfs.FS
-	meter *oncrpc.Meter
-	trees atomic.Pointer[map[[8]byte]*still]
+	meter *meter.Meter
 
-	counts atomic.Bool // it tells its meter
+	counts atomic.Bool // Find returns the meter
 }
 
 func stillHandle() vfs.Handle {
@@ -196,17 +189,17 @@ func stillHandle() vfs.Handle {
 	return h
 }
 
-func (s *still) Mount(context.Context, netip.AddrPort, string) (vfs.FS, error) { return s, nil }
-func (s *still) Find(netip.AddrPort, vfs.Handle) (vfs.FS, error)               { return s, nil }
-func (s *still) Paths() []string                                               { return nil }
+func (s *still) Client(nfs.Peer) (nfs.Client, error)           { return s, nil }
+func (s *still) Current() bool                                 { return true }
+func (s *still) Mount(context.Context, string) (vfs.FS, error) { return s, nil }
+func (s *still) Paths() []string                               { return nil }
 
-func (s *still) Meter(fs vfs.FS) *oncrpc.Meter {
-	if f, ok := fs.(*still); ok && s.counts.Load() {
-		if x := (*s.trees.Load())[[8]byte{byte(len(f.Paths()))}]; x != nil {
-			return x.meter
-		}
+func (s *still) Find(h vfs.Handle) (nfs.Export, error) {
+	x := nfs.Export{FS: s}
+	if s.counts.Load() {
+		x.Meter = s.meter
 	}
-	return nil
+	return x, nil
 }
 
 func (*still) Attr(_ vfs.Handle, a *vfs.Attr) error {

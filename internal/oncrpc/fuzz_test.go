@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 )
@@ -17,7 +16,7 @@ func FuzzMessage(f *testing.F) {
 	b := new(bench)
 	s := NewServer(Options{}, b.program())
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		call := s.getCall(netip.AddrPort{})
+		call := s.getCall(new(Peer))
 		defer s.putCall(call)
 		call.ensure(s.pool)
 		slot, ok := call.decode(msg)

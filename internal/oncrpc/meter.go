@@ -1,48 +1,35 @@
 package oncrpc
 
 import (
-	"sync/atomic"
 	"time"
+
+	"dim/internal/meter"
 )
 
-// Class is a kind of client whose calls are counted apart from those of others.
-type Class struct{ shards [shards][]procCounters }
+// classCounters are the counters of one class of clients, by the index of a procedure.
+type classCounters [shards][]procCounters
 
-// NewClass returns a class of s. Its counts are part of Server.Stats too.
-func (s *Server) NewClass() *Class {
-	c := new(Class)
-	for i := range c.shards {
-		c.shards[i] = make([]procCounters, s.rejects.index+1)
+func newClassCounters(procs int) *classCounters {
+	c := new(classCounters)
+	for i := range c {
+		c[i] = make([]procCounters, procs)
 	}
-	s.mu.Lock()
-	s.classes = append(s.classes, c)
-	s.mu.Unlock()
 	return c
 }
 
-// Meter counts the calls of one client. A program gives it to each of its calls (Call.Meter). The class may be changed
-// by giving other calls another Meter with the same Counts.
-type Meter struct {
-	*Counts
-	Class *Class
-}
-
-// Counts is what a Meter counts.
-type Counts struct{ Calls, Errors, BytesIn, BytesOut atomic.Uint64 }
-
-func (m *Meter) add(p *part) {
-	m.Calls.Add(p.calls)
-	m.BytesIn.Add(p.in)
-	m.BytesOut.Add(p.out)
-	if p.errors > 0 {
-		m.Errors.Add(p.errors)
+// class returns the counters of c, which are made when they are first used.
+func (s *Server) class(c meter.Class) *classCounters {
+	if p := s.classes[c].Load(); p != nil {
+		return p
 	}
+	s.classes[c].CompareAndSwap(nil, newClassCounters(s.rejects.index+1))
+	return s.classes[c].Load()
 }
 
 // batch is calls of one meter that are not counted yet.
 type batch struct {
 	last  *slot
-	meter *Meter
+	meter *meter.Meter
 	calls int
 	used  int
 	procs [4]part
@@ -50,12 +37,12 @@ type batch struct {
 
 // part is what a batch has of one procedure.
 type part struct {
-	index                  int
-	calls, errors, in, out uint64
+	index int
+	meter.Sum
 }
 
 // add adds a call; false when there is no room for one of its kind.
-func (b *batch) add(s *slot, m *Meter, in, out int, bad bool) bool {
+func (b *batch) add(s *slot, m *meter.Meter, in, out int, bad bool) bool {
 	if b.calls > 0 && b.meter != m {
 		return false
 	}
@@ -71,11 +58,11 @@ func (b *batch) add(s *slot, m *Meter, in, out int, bad bool) bool {
 		b.used++
 	}
 	p := &b.procs[i]
-	p.calls++
-	p.in += uint64(in)
-	p.out += uint64(out)
+	p.Calls++
+	p.BytesIn += uint64(in)
+	p.BytesOut += uint64(out)
 	if bad {
-		p.errors++
+		p.Errors++
 	}
 	b.last, b.meter = s, m
 	b.calls++
@@ -84,42 +71,39 @@ func (b *batch) add(s *slot, m *Meter, in, out int, bad bool) bool {
 
 // count counts the calls of the batch, each of which took so long, and empties it.
 func (b *batch) count(s *Server, shard int, took time.Duration) {
-	counters := s.counters[shard]
+	var class meter.Class
 	if b.meter != nil {
-		counters = b.meter.Class.shards[shard]
+		class = b.meter.Class
 	}
-	var sum part
+	counters := s.class(class)[shard]
+	var sum meter.Sum
 	for i := range b.procs[:b.used] {
 		p := &b.procs[i]
-		counters[p.index].add(p, took)
-		sum.calls += p.calls
-		sum.errors += p.errors
-		sum.in += p.in
-		sum.out += p.out
+		counters[p.index].add(&p.Sum, took)
+		sum.Calls += p.Calls
+		sum.Errors += p.Errors
+		sum.BytesIn += p.BytesIn
+		sum.BytesOut += p.BytesOut
 	}
 	if b.meter != nil {
-		b.meter.add(&sum)
+		b.meter.Add(&sum)
 	}
 	b.last, b.meter, b.calls, b.used = nil, nil, 0, 0
 }
 
-// ClassStats returns the counters of one class; of nil those of the calls that belong to none.
-func (s *Server) ClassStats(c *Class) []ProcStats {
+// ClassStats returns the counters of one class.
+func (s *Server) ClassStats(c meter.Class) []ProcStats {
 	return s.procStats(func(index int) ProcStats {
 		var ps ProcStats
-		if c != nil {
-			c.add(&ps, index)
-			return ps
-		}
-		for i := range s.counters {
-			ps.add(&s.counters[i][index])
-		}
+		s.addClass(&ps, c, index)
 		return ps
 	})
 }
 
-func (c *Class) add(ps *ProcStats, index int) {
-	for i := range c.shards {
-		ps.add(&c.shards[i][index])
+func (s *Server) addClass(ps *ProcStats, c meter.Class, index int) {
+	if counters := s.classes[c].Load(); counters != nil {
+		for i := range counters {
+			ps.add(&counters[i][index])
+		}
 	}
 }

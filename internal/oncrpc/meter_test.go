@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/meter"
 )
 
 // serveProgram serves p to one connection.
@@ -34,7 +36,7 @@ func serveProgram(t *testing.T, s *Server) net.Conn {
 // Calls that come together are counted together, each with its procedure, its meter and its class.
 func TestCallsOfABatchAreCountedEach(t *testing.T) {
 	t.Parallel()
-	var meters [2]*Meter
+	var meters [2]*meter.Meter
 	var procs []Proc
 	for i := range 7 {
 		procs = append(procs, Proc{Name: fmt.Sprint("proc", i), Serve: func(c *Call) {
@@ -49,7 +51,7 @@ func TestCallsOfABatchAreCountedEach(t *testing.T) {
 	}
 	s := NewServer(Options{}, Program{Name: "bench", Number: testProgram, Version: 3, Procs: procs})
 	for i := range meters {
-		meters[i] = &Meter{Counts: new(Counts), Class: s.NewClass()}
+		meters[i] = &meter.Meter{Counts: new(meter.Counts), Class: meter.Class(i + 1)}
 	}
 	c := serveProgram(t, s)
 	var calls [][]byte
@@ -74,7 +76,7 @@ func TestCallsOfABatchAreCountedEach(t *testing.T) {
 			t.Errorf("took %v: %s", p.Busy, diff)
 		}
 	}
-	counted := func(c *Class) (n uint64) {
+	counted := func(c meter.Class) (n uint64) {
 		for _, p := range s.ClassStats(c) {
 			n += p.Calls
 		}
@@ -87,7 +89,7 @@ func TestCallsOfABatchAreCountedEach(t *testing.T) {
 			t.Errorf("meter %d: calls of its class, calls, errors, bytes: %d, want %d", i, got, want)
 		}
 	}
-	if n := counted(nil); n != 21 {
+	if n := counted(0); n != 21 {
 		t.Errorf("%d calls without a meter, want 21", n)
 	}
 }

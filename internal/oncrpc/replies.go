@@ -61,7 +61,7 @@ func newReplies(limit int64) *replies {
 // original still runs waits for it.
 func (r *replies) run(call *Call, s *slot) {
 	key := r.key(call, s)
-	known, fresh := r.begin(call.Client.Addr(), key)
+	known, fresh := r.begin(call.Peer.Remote.Addr(), key)
 	if !fresh {
 		<-known.done
 		if known.b != nil {
@@ -74,7 +74,7 @@ func (r *replies) run(call *Call, s *slot) {
 	}
 	call.run(s)
 	if fresh {
-		r.keep(call.Client.Addr(), key, known, call.Reply.b[call.start+markSize:])
+		r.keep(call.Peer.Remote.Addr(), key, known, call.Reply.b[call.start+markSize:])
 	}
 }
 
@@ -83,7 +83,7 @@ func (r *replies) key(call *Call, s *slot) replyKey {
 	h.SetSeed(r.seed)
 	maphash.WriteComparable(&h, [3]uint32{call.Cred.Flavor, call.Cred.UID, call.Cred.GID})
 	h.Write(call.Args.Rest())
-	return replyKey{xid: call.XID, proc: s.index, privileged: call.Client.Port() < 1024, sum: h.Sum64()}
+	return replyKey{xid: call.XID, proc: s.index, privileged: call.Peer.Remote.Port() < 1024, sum: h.Sum64()}
 }
 
 // begin returns the reply known for key, or a fresh one that the caller must keep.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -67,7 +68,7 @@ type Server struct {
 	opt      Options
 	programs []program
 	rejects  slot
-	counters [shards][]procCounters
+	classes  [math.MaxUint8 + 1]atomic.Pointer[classCounters] // by meter.Class
 	count    serverCounters
 	pool     *pool
 	pipes    pipes
@@ -87,9 +88,8 @@ type Server struct {
 	watching atomic.Bool
 	wake     chan struct{} // holds at most one token
 
-	mu      sync.Mutex
-	conns   []*conn
-	classes []*Class
+	mu    sync.Mutex
+	conns []*conn
 }
 
 // NewServer returns a Server of the programs.
@@ -117,9 +117,6 @@ func NewServer(opt Options, programs ...Program) *Server {
 		s.programs = append(s.programs, q)
 	}
 	s.rejects.index = n
-	for i := range s.counters {
-		s.counters[i] = make([]procCounters, n+1)
-	}
 	return s
 }
 
@@ -174,9 +171,7 @@ func (s *Server) add(nc net.Conn) {
 		return
 	}
 	c := &conn{srv: s, nc: nc, raw: raw}
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		c.client = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
-	}
+	c.peer.Remote, c.peer.Local = addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
 	c.shard = int(s.count.accepted.Load()) % shards
 	c.onRead = c.readable
 	c.ended.L = &c.mu
@@ -197,6 +192,15 @@ func (s *Server) add(nc net.Conn) {
 		return
 	}
 	go c.read()
+}
+
+// addrPort returns the address of one end of a TCP connection, with an IPv4 address in its short form.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
 }
 
 // makeRoom closes the connection that is idle longest: its client opens another one when it needs it.
@@ -225,9 +229,9 @@ func (s *Server) remove(c *conn) {
 	switch {
 	case errors.Is(c.err, errRecord) || errors.Is(c.err, errMessage) || errors.Is(c.err, errMemory):
 		s.count.broken.Add(1)
-		s.opt.Log.Debug("connection broken", "client", c.client, "err", c.err)
+		s.opt.Log.Debug("connection broken", "client", c.peer.Remote, "err", c.err)
 	case !errors.Is(c.err, io.EOF):
-		s.opt.Log.Debug("connection closed", "client", c.client, "err", c.err)
+		s.opt.Log.Debug("connection closed", "client", c.peer.Remote, "err", c.err)
 	}
 	s.running.Done()
 }
@@ -263,12 +267,12 @@ func (s *Server) each(f func(*conn)) {
 // now is the time since the server was made; cheaper than time.Now.
 func (s *Server) now() time.Duration { return time.Since(s.epoch) }
 
-func (s *Server) getCall(client netip.AddrPort) *Call {
+func (s *Server) getCall(from *Peer) *Call {
 	c, _ := s.calls.Get().(*Call)
 	if c == nil {
 		c = &Call{srv: s}
 	}
-	c.Client = client
+	c.Peer = from
 	return c
 }
 
@@ -280,7 +284,7 @@ func (s *Server) putCall(c *Call) {
 		c.tail.release()
 	}
 	c.Reply, c.tail = Encoder{}, nil
-	c.Args = Decoder{}
+	c.Args, c.Peer = Decoder{}, nil
 	s.calls.Put(c)
 }
 

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"time"
+
+	"dim/internal/meter"
 )
 
 // LatencyBuckets is the number of latency buckets. Bucket i counts calls that took less than 1 µs << i; the last
@@ -48,14 +50,14 @@ type serverCounters struct {
 	accepted, refused, stalled, broken, repeated, relieved atomic.Uint64
 }
 
-// add counts the calls of one part, each of which took d.
-func (c *procCounters) add(p *part, d time.Duration) {
-	c.latency[min(bits.Len64(uint64(d)/1000), LatencyBuckets-1)].Add(p.calls)
-	c.busy.Add(p.calls * uint64(d))
-	c.bytesIn.Add(p.in)
-	c.bytesOut.Add(p.out)
-	if p.errors > 0 {
-		c.errors.Add(p.errors)
+// add counts calls, each of which took d.
+func (c *procCounters) add(calls *meter.Sum, d time.Duration) {
+	c.latency[min(bits.Len64(uint64(d)/1000), LatencyBuckets-1)].Add(calls.Calls)
+	c.busy.Add(calls.Calls * uint64(d))
+	c.bytesIn.Add(calls.BytesIn)
+	c.bytesOut.Add(calls.BytesOut)
+	if calls.Errors > 0 {
+		c.errors.Add(calls.Errors)
 	}
 }
 
@@ -97,14 +99,8 @@ func (s *Server) procStats(sum func(index int) ProcStats) (list []ProcStats) {
 
 func (s *Server) sum(index int) ProcStats {
 	var ps ProcStats
-	for i := range s.counters {
-		ps.add(&s.counters[i][index])
-	}
-	s.mu.Lock()
-	classes := s.classes
-	s.mu.Unlock()
-	for _, c := range classes {
-		c.add(&ps, index)
+	for c := range s.classes {
+		s.addClass(&ps, meter.Class(c), index)
 	}
 	return ps
 }

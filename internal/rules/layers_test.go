@@ -27,6 +27,7 @@ var layers = map[string]layer{
 	"internal/image":    words,
 	"internal/cluster":  words,
 	"internal/caller":   words, // who is at the other end of a connection
+	"internal/meter":    words, // what the calls of a client cost
 	"internal/vfs":      words,
 	"internal/durable":  words,
 	"internal/kmod":     words, // the files that describe kernel modules

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	_ "net/http/pprof"
-	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -29,24 +28,27 @@ type exports struct {
 	all    []vfs.FS
 }
 
-func (e *exports) Mount(_ context.Context, _ netip.AddrPort, path string) (vfs.FS, error) {
+func (e *exports) Client(nfs.Peer) (nfs.Client, error) { return e, nil }
+func (e *exports) Current() bool                       { return true }
+
+func (e *exports) Mount(_ context.Context, path string) (vfs.FS, error) {
 	if fs, ok := e.byPath[path]; ok {
 		return fs, nil
 	}
 	return nil, vfs.ENOENT
 }
 
-func (e *exports) Find(_ netip.AddrPort, h vfs.Handle) (vfs.FS, error) {
+func (e *exports) Find(h vfs.Handle) (nfs.Export, error) {
 	if len(e.all) == 1 {
-		return e.all[0], nil
+		return nfs.Export{FS: e.all[0]}, nil
 	}
 	var a vfs.Attr
 	for _, fs := range e.all {
 		if fs.Attr(h, &a) != vfs.EBADHANDLE {
-			return fs, nil
+			return nfs.Export{FS: fs}, nil
 		}
 	}
-	return nil, vfs.EBADHANDLE
+	return nfs.Export{}, vfs.EBADHANDLE
 }
 
 func (e *exports) Paths() (paths []string) {
