@@ -1,5 +1,6 @@
-// Package caller answers who is at the other end of a connection: a node, this machine, another server, a host of an admin
-// network, or nobody. Every service that treats callers differently asks it and applies its own rights to the answer.
+// Package caller answers who is at the other end of a connection: a node, this machine, another server, a host of
+// an admin network, or nobody. Every service that treats callers differently asks it and applies its own rights to
+// the answer.
 //
 // # Proof
 //
@@ -69,8 +70,8 @@ type Caller struct {
 	Root bool
 }
 
-// Resolve returns who p is by the description c. If it is nobody, the error says so, and of the Caller only Peer and Superuser
-// have a meaning. Resolve neither blocks nor does I/O.
+// Resolve returns who p is by the description c. If it is nobody, the error says so, and of the Caller only Peer
+// and Superuser have a meaning. Resolve neither blocks nor does I/O.
 func Resolve(c *cluster.Cluster, p Peer) (Caller, error) {
 	remote, local := unmap(p.Remote), unmap(p.Local)
 	from := remote.Addr()

@@ -13,7 +13,8 @@ import (
 	"dim/internal/cluster"
 )
 
-// site is a cluster with one network of each kind, a node on all of them, and a node and a server on loopback addresses.
+// site is a cluster with one network of each kind, a node on all of them, and a node and a server on loopback
+// addresses.
 func site() *cluster.Cluster {
 	boot := &cluster.Network{Name: "boot", Subnet: netip.MustParsePrefix("10.77.0.0/24")}
 	admin := &cluster.Network{Name: "admin", Subnet: netip.MustParsePrefix("10.99.0.0/24"), Admin: true}
@@ -26,17 +27,22 @@ func site() *cluster.Cluster {
 	return &cluster.Cluster{
 		Networks: []*cluster.Network{boot, admin, open, six, loop},
 		Servers: []*cluster.Server{
-			{Name: "head", Interfaces: []*cluster.Interface{card(boot, "10.77.0.1"), card(admin, "10.99.0.1"), {Name: "no address"}}},
+			{Name: "head", Interfaces: []*cluster.Interface{
+				card(boot, "10.77.0.1"), card(admin, "10.99.0.1"), {Name: "no address"},
+			}},
 			{Name: "here", Interfaces: []*cluster.Interface{card(loop, "127.0.0.2")}},
 		},
 		Nodes: []*cluster.Node{
-			{Name: "n01", Interfaces: []*cluster.Interface{card(boot, "10.77.0.11"), card(admin, "10.99.0.11"), card(open, "10.66.0.11")}},
+			{Name: "n01", Interfaces: []*cluster.Interface{
+				card(boot, "10.77.0.11"), card(admin, "10.99.0.11"), card(open, "10.66.0.11"),
+			}},
 			{Name: "n02", Interfaces: []*cluster.Interface{card(loop, "127.0.0.11"), {Name: "no address"}}},
 		},
 	}
 }
 
-// facts are those of a caller that the table names: "node n01 boot", "server head", "local", "admin", "superuser", "root".
+// facts are those of a caller that the table names: "node n01 boot", "server head", "local", "admin", "superuser",
+// "root".
 func facts(c caller.Caller) string {
 	var list []string
 	if c.Node != nil {
@@ -65,9 +71,9 @@ func TestResolve(t *testing.T) {
 		{name: "a node", remote: "10.77.0.11:800", want: "node n01 boot superuser"},
 		{name: "a user of a node", remote: "10.77.0.11:1024", want: "node n01 boot"},
 		{name: "the highest privileged port", remote: "10.77.0.11:1023", want: "node n01 boot superuser"},
-		{name: "a node by its card in an admin network", remote: "10.99.0.11:800", want: "node n01 admin admin superuser"},
-		{name: "a node by its card in an insecure network", remote: "10.66.0.11:40000", want: "node n01 open superuser"},
-		{name: "a node by an IPv4 address in IPv6 form", remote: "[::ffff:10.77.0.11]:800", want: "node n01 boot superuser"},
+		{name: "a node in an admin network", remote: "10.99.0.11:800", want: "node n01 admin admin superuser"},
+		{name: "a node in an insecure network", remote: "10.66.0.11:40000", want: "node n01 open superuser"},
+		{name: "a node by an IPv4-mapped address", remote: "[::ffff:10.77.0.11]:800", want: "node n01 boot superuser"},
 		{name: "a node with a loopback address", remote: "127.0.0.11:800", want: "node n02 loop local superuser root"},
 		{name: "a user of it", remote: "127.0.0.11:40000", want: "node n02 loop local"},
 
@@ -76,8 +82,8 @@ func TestResolve(t *testing.T) {
 		{name: "a user of this machine", remote: "127.0.0.1:40000", want: "local"},
 		{name: "this machine by a server's loopback address", remote: "127.0.0.2:40000", want: "local"},
 		{name: "the address of our own end", remote: "10.77.0.1:800", local: "10.77.0.1:80", want: "local superuser"},
-		{name: "our own end in IPv6 form", remote: "10.5.0.1:40000", local: "[::ffff:10.5.0.1]:80", want: "local"},
-		{name: "our own end in an admin network", remote: "10.99.0.1:40000", local: "10.99.0.1:80", want: "local admin"},
+		{name: "our own end, IPv4-mapped", remote: "10.5.0.1:40000", local: "[::ffff:10.5.0.1]:80", want: "local"},
+		{name: "our end in an admin network", remote: "10.99.0.1:40000", local: "10.99.0.1:80", want: "local admin"},
 
 		{name: "another server", remote: "10.77.0.1:40000", local: "10.77.0.2:80", want: "server head"},
 		{name: "another server in an admin network", remote: "10.99.0.1:800", want: "server head admin superuser"},
@@ -130,7 +136,8 @@ func TestOfRequest(t *testing.T) {
 	}{
 		{name: "both ends", remote: "10.77.0.11:800", local: own,
 			want: caller.Peer{Remote: netip.MustParseAddrPort("10.77.0.11:800"), Local: own.AddrPort()}},
-		{name: "our end is not known", remote: "10.77.0.11:800", want: caller.Peer{Remote: netip.MustParseAddrPort("10.77.0.11:800")}},
+		{name: "our end is not known", remote: "10.77.0.11:800",
+			want: caller.Peer{Remote: netip.MustParseAddrPort("10.77.0.11:800")}},
 		{name: "our end is no IP address", remote: "10.77.0.11:800", local: &net.UnixAddr{Name: "/run/s"},
 			want: caller.Peer{Remote: netip.MustParseAddrPort("10.77.0.11:800")}},
 		{name: "no address", remote: "@", bad: true},

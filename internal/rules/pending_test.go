@@ -65,9 +65,7 @@ var pending = map[string]map[string]string{
 		"logs":    "keys detail, err",
 		"surface": "29 exported names",
 	},
-	"internal/caller": {
-		"columns": "11 lines",
-	},
+	"internal/caller": {},
 	"internal/capture": {
 		"callers":    "ErrEmpty, UnreadableError",
 		"columns":    "110 lines",
@@ -155,7 +153,6 @@ var pending = map[string]map[string]string{
 		"surface": "28 exported names",
 	},
 	"internal/nfs": {
-		"callers": "Meters",
 		"columns": "30 lines",
 		"logs":    "keys err",
 	},
