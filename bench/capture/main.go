@@ -49,6 +49,7 @@ type bench struct {
 	bytes              int64
 	from               string
 	dir, tree          string
+	versions           int
 }
 
 func (b *bench) run(dir string, xfs bool) (err error) {
@@ -180,7 +181,10 @@ func (b *bench) capture() (c cost, err error) {
 }
 
 func (b *bench) options() capture.Options {
-	return capture.Options{Image: "bench", Dir: b.tree, CacheDir: b.dir + "/cache"}
+	return capture.Options{
+		Image: "bench", Dir: b.tree, CacheDir: b.dir + "/cache",
+		Reserve: func(context.Context) (int, error) { b.versions++; return b.versions, nil },
+	}
 }
 
 // again measures captures of a tree that did not change against a bare walk.

@@ -39,6 +39,7 @@ type bench struct {
 	files, rounds int
 	store         *store.Store
 	base          image.Version
+	versions      int
 }
 
 // paths and replicas are what is measured, each with each.
@@ -97,7 +98,9 @@ func (b *bench) version(changed int) (image.Version, error) {
 			return image.Version{}, err
 		}
 	}
-	r, err := capture.Run(context.Background(), b.store, capture.Options{Image: "bench", Dir: tree})
+	r, err := capture.Run(context.Background(), b.store, capture.Options{
+		Image: "bench", Dir: tree, Reserve: func(context.Context) (int, error) { b.versions++; return b.versions, nil },
+	})
 	return r.Version, err
 }
 

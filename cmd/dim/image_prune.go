@@ -19,7 +19,7 @@ func (a *app) imageRmCommand() *cobra.Command {
 	cmd := a.listing(&cobra.Command{
 		Use:   "rm NAME@VERSION",
 		Short: "Remove a version",
-		Long: `Removes a version and what it alone led to. Refused are the newest version of an image, one that has a tag, one that a node is to run, and one
+		Long: `Removes a version and what it alone led to. Refused are the current version of an image, one that has a tag, one that a node is to run, and one
 that a replica shows or showed until lately, because a running program may still read from it. Its number is never given again.`,
 		Example: "  dim image rm compute@3\n  dim image rm compute@3 --dry-run        how much would that free?",
 		Args:    operands(1, 1),

@@ -56,12 +56,13 @@ func newCluster(t *testing.T, dir string) *cluster {
 			os.WriteFile(filepath.Join(w, "d/b"), []byte("small"), 0o600),
 			os.Link(filepath.Join(w, "a"), filepath.Join(w, "d/c")), os.Symlink("a", filepath.Join(w, "e"))))
 	}
+	number := testkit.Counter()
 	for _, v := range versionNames {
 		testkit.Must(t, os.MkdirAll(filepath.Join(master, "m"), 0o755))
 		for i := range switched {
 			testkit.Must(t, os.WriteFile(filepath.Join(master, fmt.Sprint("m/f", i)), []byte(v), 0o644))
 		}
-		res, err := capture.Run(context.Background(), s, capture.Options{Image: "compute", Dir: master})
+		res, err := capture.Run(context.Background(), s, capture.Options{Image: "compute", Dir: master, Reserve: number})
 		testkit.Must(t, err)
 		c.versions = append(c.versions, res.Version)
 	}

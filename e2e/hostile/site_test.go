@@ -66,10 +66,11 @@ func newSite(t testing.TB) *site {
 		os.Symlink("d/f", filepath.Join(master, "l"))))
 	st, err := store.Open(filepath.Join(s.dir, "store"), store.Options{})
 	testkit.Must(t, err)
+	number := testkit.Counter()
 	for i := range 2 {
 		testkit.Must(t, errors.Join(os.WriteFile(filepath.Join(master, "d/a"), []byte(fmt.Sprint("version ", i)), 0o644),
 			os.WriteFile(filepath.Join(master, fmt.Sprint("only", i)), nil, 0o644)))
-		res, err := capture.Run(context.Background(), st, capture.Options{Image: "compute", Dir: master})
+		res, err := capture.Run(context.Background(), st, capture.Options{Image: "compute", Dir: master, Reserve: number})
 		testkit.Must(t, err)
 		s.versions = append(s.versions, res.Version)
 		testkit.Must(t, os.Remove(filepath.Join(master, fmt.Sprint("only", i))))

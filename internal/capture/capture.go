@@ -65,6 +65,10 @@ type Options struct {
 	// waits for the capture that follows, or for a prune.
 	DryRun bool
 
+	// Reserve returns the number of the new version. It is called just before the version is written, when all that the version leads to
+	// is in the store; not for a dry run, nor if nothing has changed.
+	Reserve func(context.Context) (int, error)
+
 	// Review, when set, is called before a version is made, when all that it leads to is in the store. Before is the newest until then, without
 	// a number when there is none; next has no number yet.
 	Review func(ctx context.Context, before, next image.Version)
@@ -188,6 +192,9 @@ func (o Options) complete() (Options, error) {
 	if !image.ValidName(o.Image) {
 		return o, fmt.Errorf("%q is not an image name", o.Image)
 	}
+	if o.Reserve == nil && !o.DryRun {
+		return o, errors.New("nothing gives the version its number")
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -307,6 +314,9 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 		o.Review(ctx, before, r.Version)
 	}
 	if !o.DryRun {
+		if r.Version.Number, err = o.Reserve(ctx); err != nil {
+			return r, err
+		}
 		if r.Version, err = s.AddVersion(r.Version); err != nil {
 			return r, err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"dim/internal/image"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 // lab is a store, a master and what captures it.
@@ -26,7 +27,7 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return &lab{t, s, Options{Image: "test", Dir: t.TempDir(), CacheDir: t.TempDir()}}
+	return &lab{t, s, Options{Image: "test", Dir: t.TempDir(), CacheDir: t.TempDir(), Reserve: testkit.Counter()}}
 }
 
 func (l *lab) path(name string) string { return filepath.Join(l.o.Dir, name) }

@@ -17,6 +17,7 @@ import (
 	"dim/internal/capture"
 	"dim/internal/image"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 func check(t *testing.T, errs ...error) {
@@ -30,6 +31,8 @@ func check(t *testing.T, errs ...error) {
 type lab struct {
 	t     *testing.T
 	store *store.Store
+
+	reserve func(context.Context) (int, error)
 }
 
 func newLab(t *testing.T) *lab {
@@ -40,12 +43,12 @@ func newLab(t *testing.T) *lab {
 	s, err := store.Open(filepath.Join(t.TempDir(), "store"), store.Options{})
 	check(t, err)
 	t.Cleanup(func() { s.Close() })
-	return &lab{t, s}
+	return &lab{t, s, testkit.Counter()}
 }
 
 func (l *lab) capture(o capture.Options) image.Version {
 	l.t.Helper()
-	o.Image = "test"
+	o.Image, o.Reserve = "test", l.reserve
 	r, err := capture.Run(context.Background(), l.store, o)
 	check(l.t, err)
 	if len(r.Problems) > 0 {

@@ -174,7 +174,9 @@ func TestTwoAdminsAtOnceAreTold(t *testing.T) {
 	}
 	must(t, c.PutVersion(t.Context(), someVersion("compute", 3)))
 	for _, n := range []int{1, 3} {
-		if err := c.PutVersion(t.Context(), someVersion("compute", n)); !errors.Is(err, ErrConflict) {
+		v := someVersion("compute", n)
+		v.Digest = image.Sum([]byte("another"))
+		if err := c.PutVersion(t.Context(), v); !errors.Is(err, ErrConflict) {
 			t.Errorf("version %d after 3: %v", n, err)
 		}
 	}

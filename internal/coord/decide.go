@@ -18,6 +18,7 @@ type Change struct {
 	Desired  Refs                    // the zero Ref: the node follows the current version of its image from now on
 	Next     Refs                    // the zero Ref: none
 	Current  map[string]int          // image → number
+	Last     map[string]int          // image → number that was given once; a lower one than is known changes nothing
 	Rollouts map[int]json.RawMessage // by number; nil: it is forgotten
 }
 
@@ -29,6 +30,13 @@ func (c *Change) Onto(s State) State {
 		if im, ok := s.Images[name]; ok {
 			changed := *im
 			changed.Current = number
+			s.Images[name] = &changed
+		}
+	}
+	for name, number := range c.Last {
+		if im, ok := s.Images[name]; ok && number > im.Last {
+			changed := *im
+			changed.Last = number
 			s.Images[name] = &changed
 		}
 	}
@@ -44,7 +52,6 @@ func (c *Change) Onto(s State) State {
 // decide is asked again about the state as it is then: so it has to be a pure function, and two who decide at once do it one after the other. Its
 // errors are returned as they are, and nothing is put; nor is it when the change is the zero Change.
 func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) error {
-	const attempts = 32 // each is lost only to one that succeeded
 	for range attempts {
 		v, err := c.view(ctx)
 		if err != nil {
@@ -99,6 +106,11 @@ func (c *Coord) ops(s *State, change *Change) ([]clientv3.Op, error) {
 	}
 	for name, number := range change.Current {
 		ops = append(ops, clientv3.OpPut(c.imageKey(name, "current"), strconv.Itoa(number)))
+	}
+	for name, number := range change.Last {
+		if im := s.Images[name]; im == nil || number > im.Last {
+			ops = append(ops, clientv3.OpPut(c.imageKey(name, "last"), strconv.Itoa(number)))
+		}
 	}
 	for id, value := range change.Rollouts {
 		key := fmt.Sprintf("rollouts/%08d", id)

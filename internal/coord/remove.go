@@ -20,7 +20,6 @@ const mostRemoved = 100
 //
 // The numbers of what is removed are never given again.
 func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.Ref, error)) ([]image.Ref, error) {
-	const attempts = 32 // each is lost only to one that succeeded
 	for range attempts {
 		s, err := c.Snapshot(ctx)
 		if err != nil {
@@ -33,7 +32,7 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 		refs = refs[:min(len(refs), mostRemoved)]
 		var ops []clientv3.Op
 		for _, ref := range refs {
-			ops = append(ops, clientv3.OpDelete(c.imageKey(ref.Image, fmt.Sprintf("versions/%08d", ref.Number))))
+			ops = append(ops, clientv3.OpDelete(c.imageKey(ref.Image, versionName(ref.Number))))
 		}
 		// Who decides just now asks what was put since, and of a key that is gone nothing tells.
 		desired, err := json.Marshal(s.Desired)
@@ -41,7 +40,7 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 			return nil, err
 		}
 		ops = append(ops, clientv3.OpPut(c.prefix+"desired", string(desired)))
-		r, err := c.txn(ctx, c.unmoved(s.Revision), ops)
+		r, err := c.txn(ctx, c.untouched(s.Revision), ops)
 		if err != nil {
 			return nil, fmt.Errorf("remove versions: %w", err)
 		}
@@ -50,15 +49,6 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 		}
 	}
 	return nil, fmt.Errorf("remove versions: %w", ErrConflict)
-}
-
-// unmoved is the condition that nobody has put anything since revision that names a version.
-func (c *Coord) unmoved(revision int64) []clientv3.Cmp {
-	var when []clientv3.Cmp
-	for _, key := range []string{"desired", "next", "rollouts/", "images/"} {
-		when = append(when, clientv3.Compare(clientv3.ModRevision(c.prefix+key), "<", revision+1).WithPrefix())
-	}
-	return when
 }
 
 // RemoveTag removes a tag that names the version with the given number. Of one that is not there, or names another version, the error is

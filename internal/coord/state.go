@@ -21,7 +21,7 @@ type State struct {
 	Store       string            `json:"store"` // identifies the etcd cluster; revisions of two cannot be compared
 	Revision    int64             `json:"revision"`
 	Description *Description      `json:"description"` // nil: none applied yet
-	Images      map[string]*Image `json:"images"`      // by name; those that had a version once
+	Images      map[string]*Image `json:"images"`      // by name; those of which a number was given once
 	Desired     Refs              `json:"desired"`     // what nodes follow that do not follow the current version of their image
 	Next        Refs              `json:"next"`        // what nodes follow from their next boot on
 	// Rollouts are what rollouts keep of themselves, by number; package rollout knows their form.
@@ -64,10 +64,11 @@ type File struct {
 
 // Image is what is known of one image.
 type Image struct {
-	Last     int             // highest number ever given; the next version is Last+1
+	Last     int             // highest number ever given, to a version or a reservation
 	Current  int             // the version that nodes without a reference of their own follow; 0: not told yet, see Followed
 	Versions []image.Version // by number; their Tags are filled in
 	Tags     map[string]int
+	Reserved map[int]Reservation // by number; nil: none
 }
 
 // Newest returns the version with the highest number.
@@ -152,11 +153,13 @@ type imageJSON struct {
 	Current  int            `json:"current,omitempty"`
 	Versions []version      `json:"versions"`
 	Tags     map[string]int `json:"tags"`
+
+	Reserved map[int]Reservation `json:"reserved,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (i *Image) MarshalJSON() ([]byte, error) {
-	j := imageJSON{Last: i.Last, Current: i.Current, Tags: i.Tags, Versions: []version{}}
+	j := imageJSON{Last: i.Last, Current: i.Current, Tags: i.Tags, Reserved: i.Reserved, Versions: []version{}}
 	for _, v := range i.Versions {
 		j.Versions = append(j.Versions, stored(v))
 	}
@@ -169,7 +172,7 @@ func (i *Image) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	*i = Image{Last: j.Last, Current: j.Current, Tags: j.Tags}
+	*i = Image{Last: j.Last, Current: j.Current, Tags: j.Tags, Reserved: j.Reserved}
 	for _, v := range j.Versions {
 		i.Versions = append(i.Versions, v.plain())
 	}
@@ -244,7 +247,8 @@ func (s *State) take(key string, e entry) error {
 	return nil
 }
 
-// takeImage takes images/NAME/last, images/NAME/current, images/NAME/versions/NUMBER and images/NAME/tags/TAG.
+// takeImage takes images/NAME/last, images/NAME/current, images/NAME/versions/NUMBER, images/NAME/tags/TAG and
+// images/NAME/reserved/NUMBER.
 func (s *State) takeImage(part []string, e entry) error {
 	i := s.Images[part[1]]
 	if i == nil {
@@ -263,7 +267,23 @@ func (s *State) takeImage(part []string, e entry) error {
 		var v version
 		err = json.Unmarshal(e.value, &v)
 		i.Versions = append(i.Versions, v.plain())
+	case len(part) == 4 && part[2] == "reserved":
+		err = i.takeReserved(part[3], e.value)
 	}
+	return err
+}
+
+func (i *Image) takeReserved(name string, value []byte) error {
+	number, err := strconv.Atoi(name)
+	if err != nil {
+		return err
+	}
+	var r Reservation
+	if i.Reserved == nil {
+		i.Reserved = map[int]Reservation{}
+	}
+	err = json.Unmarshal(value, &r)
+	i.Reserved[number] = r
 	return err
 }
 

@@ -195,7 +195,7 @@ func (c *declared) resolve(ref string) (image.Version, error) {
 // versionsHint tells where the versions of an image are, or come from.
 func (c *declared) versionsHint(name string) string {
 	_, known := c.cluster.Image(cluster.ImageName(name))
-	switch _, captured := c.state.Images[name]; {
+	switch _, captured := c.state.Images[name].Newest(); {
 	case captured:
 		return "dim image log " + name + " lists them"
 	case known:

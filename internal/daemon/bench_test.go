@@ -12,6 +12,7 @@ import (
 	"dim/internal/image"
 	"dim/internal/pki"
 	"dim/internal/problems"
+	"dim/internal/testkit"
 )
 
 const large = `<cluster name="large">
@@ -55,9 +56,10 @@ func newLarge(b *testing.B) (*daemon, [2]image.Version) {
 	close(d.tried)
 	check(os.MkdirAll(filepath.Join(master, "etc/network"), 0o755))
 	var versions [2]image.Version
+	number := testkit.Counter()
 	for i, text := range []string{"auto lo\n", "auto lo # again\n"} {
 		check(os.WriteFile(filepath.Join(master, "etc/network/interfaces"), []byte(text), 0o644))
-		r, err := capture.Run(context.Background(), d.store, capture.Options{Image: "compute", Dir: master, Log: d.log})
+		r, err := capture.Run(context.Background(), d.store, capture.Options{Image: "compute", Dir: master, Log: d.log, Reserve: number})
 		check(err)
 		versions[i] = r.Version
 	}

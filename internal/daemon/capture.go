@@ -34,6 +34,9 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		return control.CaptureResult{}, err
 	}
 	defer release()
+	if err := d.settleVersions(ctx, r.Image); err != nil {
+		return control.CaptureResult{}, err
+	}
 	begin := time.Now()
 	note := func(p capture.Progress) {
 		now := control.Progress{
@@ -54,7 +57,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 	})
 	result, err := capture.Run(ctx, d.store, capture.Options{
 		Image: r.Image, Master: im.Master, Arch: im.Arch, Exclude: im.Exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data},
-		DryRun: r.DryRun, Review: watch.review, Progress: note, Log: d.log,
+		DryRun: r.DryRun, Reserve: d.reserve(r.Image), Review: watch.review, Progress: note, Log: d.log,
 	})
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
 		return control.CaptureResult{}, control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", r.Image, locked.Holder)
@@ -63,7 +66,7 @@ func (d *daemon) Capture(ctx context.Context, r control.CaptureRequest, progress
 		err = control.Errorf(control.Unavailable, "%v", err).WithHint(far.Hint)
 	}
 	if err == nil && !r.DryRun {
-		err = d.publish(ctx, result.Version)
+		err = d.publish(ctx, result)
 	}
 	if !r.DryRun && ctx.Err() == nil { // a capture that was called off has not failed
 		d.wrong.Set(problems.Image(r.Image), err)

@@ -30,9 +30,6 @@ func (u inUse) note(r image.Ref, why string) {
 func (d *daemon) inUse(s coord.State) (inUse, error) {
 	used := inUse{}
 	for name, im := range s.Images {
-		if v, ok := im.Newest(); ok {
-			used.note(v.Ref(), "it is the newest of "+name)
-		}
 		if v, ok := im.Followed(); ok {
 			used.note(v.Ref(), "it is the current one of "+name)
 		}
@@ -123,7 +120,7 @@ func (d *daemon) Prune(ctx context.Context, r control.PruneRequest) (control.Pru
 	if r.Keep < 1 {
 		return control.PruneResult{}, control.Errorf(control.Invalid, "prune: keep %d versions: at least one stays", r.Keep)
 	}
-	if r.Image != "" && d.declared().state.Images[r.Image] == nil {
+	if _, captured := d.declared().state.Images[r.Image].Newest(); r.Image != "" && !captured {
 		return control.PruneResult{}, control.Errorf(control.NotFound, "prune %s: there is no image of that name that has versions", r.Image)
 	}
 	var kept []control.KeptVersion
@@ -148,10 +145,12 @@ func (d *daemon) pick(s coord.State, r control.PruneRequest) (drop []image.Ref, 
 		}
 		for i, v := range im.Versions {
 			why := used[v.Ref()]
-			if why == "" && i >= len(im.Versions)-r.Keep {
+			switch {
+			case i == len(im.Versions)-1:
+				why = "it is the newest of " + name
+			case why == "" && i >= len(im.Versions)-r.Keep:
 				why = fmt.Sprintf("it is one of the last %d", r.Keep)
-			}
-			if why == "" {
+			case why == "":
 				drop = append(drop, v.Ref())
 				continue
 			}
@@ -247,35 +246,6 @@ func (d *daemon) forgetVersions(ctx context.Context, shared *coord.Coord, pick f
 	return all, d.adoptLocked(ctx, s)
 }
 
-// leftOver returns the versions of the store that were removed from the shared state: those it does not have and whose numbers it has
-// given. What is not told to it yet has a higher one. Those that replicas here still need are not among them.
-func (d *daemon) leftOver() ([]image.Ref, error) {
-	names, err := d.store.Images()
-	if err != nil {
-		return nil, err
-	}
-	used, err := d.inUse(d.declared().state)
-	if err != nil {
-		return nil, err
-	}
-	var list []image.Ref
-	for _, name := range names {
-		im := d.declared().state.Images[name]
-		versions, err := d.store.Versions(name)
-		if err != nil {
-			return nil, err
-		}
-		for i, v := range versions {
-			_, known := im.Version(v.Number)
-			if im == nil || known || v.Number > im.Last || i == len(versions)-1 || used[v.Ref()] != "" {
-				continue // the store's newest stays: the next number is counted from it
-			}
-			list = append(list, v.Ref())
-		}
-	}
-	return list, nil
-}
-
 // roots are the digests of versions that replicas here may be asked for, whatever the shared state says.
 func (d *daemon) roots() []image.Digest {
 	var list []image.Digest
@@ -286,10 +256,8 @@ func (d *daemon) roots() []image.Digest {
 }
 
 func (d *daemon) sweep(ctx context.Context, left []image.Ref) (store.Garbage, error) {
-	for _, r := range left {
-		if err := d.store.RemoveVersion(r); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return store.Garbage{}, err
-		}
+	if err := d.dropVersions(left); err != nil {
+		return store.Garbage{}, err
 	}
 	g, err := d.store.Sweep(ctx, d.roots())
 	if err == nil && g.Objects > 0 {

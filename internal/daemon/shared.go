@@ -11,7 +11,6 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/coord"
-	"dim/internal/image"
 	"dim/internal/rollout"
 )
 
@@ -187,7 +186,7 @@ func (d *daemon) tell(ctx context.Context, c *coord.Coord) error {
 			return err
 		}
 	}
-	if err := d.tellVersions(ctx, c, s, now.state); err != nil {
+	if err := d.putPending(ctx, c, s, now.state); err != nil {
 		return err
 	}
 	if lost {
@@ -223,46 +222,6 @@ func (d *daemon) tellAgain(ctx context.Context) {
 	}
 }
 
-// tellVersions adds the versions that are in the store and newer than all that the shared state s ever had.
-func (d *daemon) tellVersions(ctx context.Context, c *coord.Coord, s, kept coord.State) error {
-	names, err := d.store.Images()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		versions, err := d.store.Versions(name)
-		if err != nil {
-			return err
-		}
-		last := 0
-		if im := s.Images[name]; im != nil {
-			last = im.Last
-		} else if err := tellCurrent(ctx, c, kept.Images[name], versions); err != nil {
-			return err
-		}
-		for _, v := range versions {
-			if v.Number <= last {
-				continue
-			}
-			if err := c.PutVersion(ctx, v); err != nil && !errors.Is(err, coord.ErrConflict) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// tellCurrent makes the current version of an image that the shared state does not know what it was, or else the newest: before its versions
-// are told, the first of which would become it.
-func tellCurrent(ctx context.Context, c *coord.Coord, kept *coord.Image, versions []image.Version) error {
-	current, ok := kept.Followed()
-	if !ok {
-		current = versions[len(versions)-1]
-	}
-	change := coord.Change{Current: map[string]int{current.Image: current.Number}}
-	return c.Decide(ctx, func(coord.State) (coord.Change, error) { return change, nil })
-}
-
 // putTags puts the tags that were kept.
 func putTags(ctx context.Context, c *coord.Coord, kept coord.State) error {
 	for name, im := range kept.Images {
@@ -271,29 +230,6 @@ func putTags(ctx context.Context, c *coord.Coord, kept coord.State) error {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// announce tells the shared state of a version, and returns when it is known here. It is repeated for a version that is
-// known already, because a crash may have come between the store and the shared state.
-func (d *daemon) announce(ctx context.Context, v image.Version) error {
-	if _, known := d.declared().state.Resolve(v.Ref()); known {
-		return nil
-	}
-	shared, err := d.change(ctx)
-	if err != nil {
-		return err
-	}
-	put := shared.PutVersion(ctx, v)
-	if put != nil && !errors.Is(put, coord.ErrConflict) {
-		return coded(put)
-	}
-	if err := d.refresh(ctx, shared); err != nil {
-		return err
-	}
-	if known, ok := d.declared().state.Resolve(v.Ref()); put != nil && (!ok || known.Digest != v.Digest) {
-		return coded(put) // not the one that tell has put meanwhile
 	}
 	return nil
 }

@@ -138,7 +138,7 @@ func (d *daemon) startWatch(ctx context.Context, from watchedFrom, exclude image
 	x := &watched{d: d, from: from, ended: make(chan struct{}), capturing: make(chan struct{}, 1)}
 	o := capture.Options{
 		Image: from.image, Dir: from.dir, Exclude: exclude, CacheDir: d.layout.notes(), Own: []string{d.config.Data}, Log: d.log,
-		Review: d.reviewWatched, Settled: func() bool { return time.Since(x.since) < patience },
+		Reserve: d.reserve(from.image), Review: d.reviewWatched, Settled: func() bool { return time.Since(x.since) < patience },
 	}
 	x.follow = capture.NewFollower(d.store, o)
 	x.watcher = watch.New(watch.Options{
@@ -166,7 +166,7 @@ func (x *watched) do(ctx context.Context, c watch.Changes) (made bool, err error
 		return false, ctx.Err()
 	}
 	defer func() { <-x.capturing }()
-	if _, err := x.d.change(ctx); err != nil {
+	if err := x.d.settleVersions(ctx, x.from.image); err != nil {
 		return false, err
 	}
 	if x.since = c.Since; c.Since.IsZero() {
@@ -196,7 +196,7 @@ func (x *watched) do(ctx context.Context, c watch.Changes) (made bool, err error
 }
 
 func (x *watched) publish(ctx context.Context, r capture.Result) error {
-	if err := x.d.publish(ctx, r.Version); err != nil {
+	if err := x.d.publish(ctx, r); err != nil {
 		return err
 	}
 	x.mu.Lock()
@@ -227,16 +227,6 @@ func (x *watched) untold(v image.Version) bool {
 	}
 	list, err := rollout.List(x.d.declared().state)
 	return err == nil && !slices.ContainsFunc(list, func(r rollout.Rollout) bool { return r.Image == v.Image && r.Version == v.Number })
-}
-
-// publish tells the cluster of a version that is in the store.
-func (d *daemon) publish(ctx context.Context, v image.Version) error {
-	err := d.announce(ctx, v)
-	if err != nil {
-		d.untold.Store(true)
-		err = fmt.Errorf("%s is captured, but not announced: %w", v.Ref(), err)
-	}
-	return err
 }
 
 // alone waits until the master of an image is not captured because it is watched; it is not until release. The error is ctx's.

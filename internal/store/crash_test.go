@@ -72,7 +72,7 @@ func life(s *Store, files map[string]string) error {
 	if err := b.release(); err != nil {
 		return err
 	}
-	_, err = s.AddVersion(image.Version{Image: "x", Digest: d})
+	_, err = s.AddVersion(image.Version{Image: "x", Number: nextNumber(s, "x"), Digest: d})
 	return err
 }
 

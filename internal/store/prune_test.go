@@ -66,7 +66,7 @@ func deep(t *testing.T, s *Store, name string, contents ...string) image.Version
 	if err := b.Commit(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	return must(s.AddVersion(image.Version{Image: name, Digest: root}))(t)
+	return must(s.AddVersion(image.Version{Image: name, Number: nextNumber(s, name), Digest: root}))(t)
 }
 
 func TestSweepRemovesWhatNothingLeadsTo(t *testing.T) {

@@ -88,7 +88,13 @@ func addVersion(s *Store, name string, files map[string]string) (image.Version, 
 	if err := b.Commit(context.Background()); err != nil {
 		return image.Version{}, err
 	}
-	return s.AddVersion(image.Version{Image: name, Digest: d, Files: uint64(len(files))})
+	return s.AddVersion(image.Version{Image: name, Number: nextNumber(s, name), Digest: d, Files: uint64(len(files))})
+}
+
+// nextNumber returns the number after the highest that an image has.
+func nextNumber(s *Store, name string) int {
+	v, _ := s.Resolve(image.Ref{Image: name})
+	return v.Number + 1
 }
 
 func TestWhatIsCommittedCanBeRead(t *testing.T) {
@@ -162,7 +168,7 @@ func TestMissingThingsAreErrNotFound(t *testing.T) {
 	_, resolve := s.Resolve(image.Ref{Image: "x"})
 	_, numbered := s.Resolve(image.Ref{Image: "x", Number: 3})
 	_, tagged := s.Resolve(image.Ref{Image: "x", Tag: "y"})
-	_, add := s.AddVersion(image.Version{Image: "x", Digest: none})
+	_, add := s.AddVersion(image.Version{Image: "x", Number: 1, Digest: none})
 	for name, err := range map[string]error{
 		"blob": blob, "tree": tree, "root": root, "versions": versions, "resolve": resolve, "numbered": numbered, "tagged": tagged,
 		"version without its root": add, "tag": s.Tag(image.Ref{Image: "x"}, "y"), "untag": s.Untag("x", "y"),
@@ -173,7 +179,7 @@ func TestMissingThingsAreErrNotFound(t *testing.T) {
 	}
 }
 
-func TestVersionsAreNumberedAndResolved(t *testing.T) {
+func TestVersionsAreResolved(t *testing.T) {
 	s := open(t, t.TempDir())
 	one := must(addVersion(s, "compute", map[string]string{"a": "1"}))(t)
 	two := must(addVersion(s, "compute", map[string]string{"a": "2"}))(t)
@@ -207,7 +213,7 @@ func TestVersionsAreNumberedAndResolved(t *testing.T) {
 	}
 }
 
-func TestAVersionFromElsewhereKeepsItsNumber(t *testing.T) {
+func TestAVersionHasTheNumberThatItsCallerGives(t *testing.T) {
 	s := open(t, t.TempDir())
 	v := must(addVersion(s, "a", map[string]string{"x": "1"}))(t)
 	w := must(addVersion(s, "b", map[string]string{"x": "2"}))(t)
@@ -219,6 +225,14 @@ func TestAVersionFromElsewhereKeepsItsNumber(t *testing.T) {
 	}
 	if _, err := s.AddVersion(image.Version{Image: "a", Number: 7, Digest: v.Digest}); err == nil {
 		t.Error("another version of the same number is accepted")
+	}
+	for _, n := range []int{0, -1} {
+		if _, err := s.AddVersion(image.Version{Image: "a", Number: n, Digest: v.Digest}); err == nil {
+			t.Errorf("a version with the number %d is accepted", n)
+		}
+	}
+	if got := must(s.Versions("a"))(t); len(got) != 2 || got[0].Number != 1 || got[1].Number != 7 {
+		t.Errorf("versions: %v", got)
 	}
 }
 

@@ -25,12 +25,15 @@ type versionFile struct {
 
 const versionFormat = 1
 
-// AddVersion makes v known, and returns it with its Number, Root and time. Everything that v.Digest leads to must have
-// been committed, and kept by Hold since. With Number 0 it gets the next; a version that comes with its number, from another store, keeps it,
-// and adding it twice is no error. Tags are not taken from v.
+// AddVersion adds v and returns it with its Root and time. Everything that v.Digest leads to must have been committed, and kept
+// by Hold since. The caller gives the number; numbers need not be consecutive. To add a version again is no error, but another
+// version of the same number is one. Tags are not taken from v.
 func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 	if !image.ValidName(v.Image) {
 		return v, fmt.Errorf("add version: %q is not an image name", v.Image)
+	}
+	if v.Number <= 0 {
+		return v, fmt.Errorf("add version %s: it has no number", v.Ref())
 	}
 	root, err := s.Root(v.Digest)
 	if err != nil {
@@ -49,21 +52,11 @@ func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 	if err := s.makeDir(versionsDir, v.Image); err != nil {
 		return v, err
 	}
-	numbers, err := s.numbers(v.Image)
-	if err != nil {
-		return v, err
-	}
+	old, err := s.readVersion(v.Image, v.Number)
 	switch {
-	case v.Number == 0:
-		v.Number = 1
-		if n := len(numbers); n > 0 {
-			v.Number = numbers[n-1] + 1
-		}
-	case slices.Contains(numbers, v.Number):
-		old, err := s.readVersion(v.Image, v.Number)
-		if err == nil && old.Digest != v.Digest {
-			err = fmt.Errorf("add version %s: there is another one of this number", v.Ref())
-		}
+	case err == nil && old.Digest != v.Digest:
+		return old, fmt.Errorf("add version %s: another version has this number", v.Ref())
+	case err == nil || !errors.Is(err, ErrNotFound):
 		return old, err
 	}
 	b, err := json.MarshalIndent(versionFile{versionFormat, v}, "", "  ")

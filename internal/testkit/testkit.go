@@ -4,7 +4,9 @@
 package testkit
 
 import (
+	"context"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -43,6 +45,12 @@ func Eventually(t testing.TB, what string, check func() bool) {
 		pause = min(2*pause, 100*time.Millisecond)
 	}
 	t.Fatalf("not within %v: %s", eventuallyWithin, what)
+}
+
+// Counter returns a function that returns 1, 2, 3 and so on. It gives captures the numbers of their versions.
+func Counter() func(context.Context) (int, error) {
+	var n atomic.Int64
+	return func(context.Context) (int, error) { return int(n.Add(1)), nil }
 }
 
 // NeedRoot skips the test unless it runs as the superuser; why says what it needs that for.

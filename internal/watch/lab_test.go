@@ -16,6 +16,7 @@ import (
 	"dim/internal/disktest"
 	"dim/internal/image"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 // lab is a master on a file system with room beside it, a store elsewhere, and what follows the master.
@@ -26,11 +27,12 @@ type lab struct {
 	store   *store.Store
 	follow  *capture.Follower
 	exclude image.Patterns
+	reserve func(context.Context) (int, error)
 }
 
 func newLab(t *testing.T, fs string) *lab {
 	t.Helper()
-	l := &lab{t: t, fs: fs, master: filepath.Join(fs, "some where", "master")}
+	l := &lab{t: t, fs: fs, master: filepath.Join(fs, "some where", "master"), reserve: testkit.Counter()}
 	s, err := store.Open(filepath.Join(t.TempDir(), "store"), store.Options{})
 	must(t, err, os.MkdirAll(l.master, 0o755), os.Mkdir(filepath.Join(fs, "outside"), 0o755))
 	t.Cleanup(func() { s.Close() })
@@ -42,7 +44,10 @@ func newLab(t *testing.T, fs string) *lab {
 }
 
 func (l *lab) options(name string) capture.Options {
-	return capture.Options{Image: name, Dir: l.master, Exclude: l.exclude, Now: func() time.Time { return time.Now().Add(10 * time.Second) }}
+	return capture.Options{
+		Image: name, Dir: l.master, Exclude: l.exclude, Reserve: l.reserve,
+		Now: func() time.Time { return time.Now().Add(10 * time.Second) },
+	}
 }
 
 func (l *lab) in(path string) string { return filepath.Join(l.master, path) }

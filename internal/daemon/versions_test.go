@@ -1,0 +1,245 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/image"
+	"dim/internal/store"
+	"dim/internal/testkit"
+)
+
+func TestVersionsThatTheSharedStateLacksAreSorted(t *testing.T) {
+	version := func(n int) image.Version { return image.Version{Image: "compute", Number: n} }
+	stored := []image.Version{version(2), version(3), version(5)}
+	reserved := func(n int, server string) map[int]coord.Reservation {
+		return map[int]coord.Reservation{n: {Server: server}}
+	}
+	tests := []struct {
+		name             string
+		image            *coord.Image
+		pending, removed []int
+	}{
+		{"the state has all", &coord.Image{Last: 5, Versions: stored}, nil, nil},
+		{"the state has more", &coord.Image{Last: 6, Versions: append([]image.Version{version(1)}, append(stored, version(6))...)}, nil, nil},
+		{"a crash between the store and the state", &coord.Image{Last: 5, Versions: stored[:2], Reserved: reserved(5, "head")}, []int{5}, nil},
+		{"a later number is reserved as well", &coord.Image{Last: 6, Versions: stored[:2], Reserved: map[int]coord.Reservation{5: {Server: "head"}, 6: {Server: "b"}}}, []int{5}, nil},
+		{"the number is another server's", &coord.Image{Last: 5, Versions: stored[:2], Reserved: reserved(5, "other")}, nil, nil},
+		{"the newest was removed", &coord.Image{Last: 5, Versions: stored[:2]}, nil, []int{5}},
+		{"one in the middle was removed", &coord.Image{Last: 5, Versions: []image.Version{version(2), version(5)}}, nil, []int{3}},
+		{"the state was lost", nil, []int{2, 3, 5}, nil},
+		{"the state is an older copy", &coord.Image{Last: 2, Versions: stored[:1]}, []int{3, 5}, nil},
+		{"the copy has a removal", &coord.Image{Last: 4, Versions: stored[:1]}, []int{5}, []int{3}},
+		{"a first capture crashed before the store", &coord.Image{Last: 1, Reserved: reserved(1, "head")}, []int{2, 3, 5}, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := coord.State{Images: map[string]*coord.Image{"other": {Last: 9}}}
+			if test.image != nil {
+				s.Images["compute"] = test.image
+			}
+			pending, removed := lacking(s, "head", stored)
+			if diff := cmp.Diff(test.pending, numbers(pending)) + cmp.Diff(test.removed, numbers(removed)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func numbers(list []image.Version) (out []int) {
+	for _, v := range list {
+		out = append(out, v.Number)
+	}
+	return out
+}
+
+func (s *site) captureAgain(text string) (control.CaptureResult, error) {
+	s.put("etc/only", text)
+	return s.client().Capture(s.t.Context(), control.CaptureRequest{Image: "compute"}, func(control.Progress) {})
+}
+
+func (s *site) mustCapture(text string) int {
+	s.t.Helper()
+	done, err := s.captureAgain(text)
+	must(s.t, err)
+	return done.Version.Number
+}
+
+// versions returns the numbers of the versions of compute.
+func (s *site) versions() (list []int) {
+	s.t.Helper()
+	versions, err := s.client().Versions(s.t.Context(), "compute")
+	must(s.t, err)
+	for _, v := range versions {
+		list = append(list, v.Number)
+	}
+	return list
+}
+
+// offline opens the shared state and the store of a server that does not run.
+func (s *site) offline(do func(c *coord.Coord, st *store.Store)) {
+	s.t.Helper()
+	c, err := coord.Open(s.t.Context(), coord.Options{Dir: filepath.Join(s.data, "coord")})
+	must(s.t, err)
+	st, err := store.Open(filepath.Join(s.data, "store"), store.Options{})
+	must(s.t, err)
+	do(c, st)
+	must(s.t, errors.Join(c.Close(), st.Close()))
+}
+
+// TestACaptureThatACrashEndsIsWholeOrNotThere ends the server at each step that a capture takes with a version.
+func TestACaptureThatACrashEndsIsWholeOrNotThere(t *testing.T) {
+	tests := []struct {
+		name  string
+		crash func(t *testing.T, c *coord.Coord, st *store.Store, v image.Version)
+		want  []int // versions after the restart
+	}{
+		{"the number is reserved", func(*testing.T, *coord.Coord, *store.Store, image.Version) {}, []int{1}},
+		{"the version is in the store", func(t *testing.T, _ *coord.Coord, st *store.Store, v image.Version) {
+			_, err := st.AddVersion(v)
+			must(t, err)
+		}, []int{1, 2}},
+		{"the version is put", func(t *testing.T, c *coord.Coord, st *store.Store, v image.Version) {
+			v, err := st.AddVersion(v)
+			must(t, errors.Join(err, c.PutVersion(t.Context(), v)))
+		}, []int{1, 2}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, "127.0.0.8")
+			s.start()
+			s.mustCapture("one")
+			must(t, s.stop())
+			s.offline(func(c *coord.Coord, st *store.Store) {
+				v, err := st.Resolve(image.Ref{Image: "compute"})
+				must(t, err)
+				v.Number, err = c.ReserveVersion(t.Context(), "compute", "head")
+				must(t, err)
+				test.crash(t, c, st, v)
+			})
+			s.start()
+			testkit.Eventually(t, "the version is known", func() bool { return cmp.Equal(s.versions(), test.want) })
+			if n := s.mustCapture("two"); n != 3 {
+				t.Errorf("the next version is %d", n)
+			}
+			must(t, s.stop())
+			s.offline(func(c *coord.Coord, st *store.Store) {
+				state, err := c.Snapshot(t.Context())
+				must(t, err)
+				stored, err := st.Versions("compute")
+				must(t, err)
+				if im := state.Images["compute"]; im.Reserved != nil || !cmp.Equal(numbers(im.Versions), numbers(stored)) {
+					t.Errorf("reserved: %v, versions %v, in the store %v", im.Reserved, numbers(im.Versions), numbers(stored))
+				}
+			})
+		})
+	}
+}
+
+func TestTheNewestVersionCanBeRemoved(t *testing.T) {
+	s := newSite(t, "127.0.0.8")
+	s.start()
+	for i, text := range []string{"one", "two"} {
+		if n := s.mustCapture(text); n != i+1 {
+			t.Fatalf("version %d, want %d", n, i+1)
+		}
+	}
+	_, err := s.client().RemoveVersion(t.Context(), "compute@1", control.RemoveRequest{})
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Conflict || !strings.Contains(e.Error(), "current one") {
+		t.Errorf("the current version: %v", err)
+	}
+	_, err = s.client().RemoveVersion(t.Context(), "compute@2", control.RemoveRequest{})
+	must(t, err)
+	// The master is as the removed version was.
+	if n := s.mustCapture("two"); n != 3 {
+		t.Errorf("the version after the removed one is %d", n)
+	}
+	_, err = s.client().RemoveVersion(t.Context(), "compute@3", control.RemoveRequest{})
+	must(t, err)
+	if diff := cmp.Diff([]int{1}, s.versions()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestAVersionWhoseRemovalWasCutShortIsNotWhatACaptureComparesWith ends the server after the newest version left the shared state.
+func TestAVersionWhoseRemovalWasCutShortIsNotWhatACaptureComparesWith(t *testing.T) {
+	s := newSite(t, "127.0.0.8")
+	s.start()
+	s.mustCapture("one")
+	s.mustCapture("two")
+	must(t, s.stop())
+	two := image.Ref{Image: "compute", Number: 2}
+	s.offline(func(c *coord.Coord, _ *store.Store) {
+		_, err := c.RemoveVersions(t.Context(), func(coord.State) ([]image.Ref, error) { return []image.Ref{two}, nil })
+		must(t, err)
+	})
+	s.start()
+	testkit.Eventually(t, "the removal is followed", func() bool { return len(s.versions()) == 1 })
+	if n := s.mustCapture("two"); n != 3 {
+		t.Errorf("the next version is %d", n)
+	}
+	if diff := cmp.Diff([]int{1, 3}, s.versions()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestANumberStaysGivenWhenTheSharedStateIsLost(t *testing.T) {
+	s := newSite(t, "127.0.0.8")
+	s.start()
+	for _, text := range []string{"one", "two", "three"} {
+		s.mustCapture(text)
+	}
+	for _, ref := range []string{"compute@2", "compute@3"} {
+		_, err := s.client().RemoveVersion(t.Context(), ref, control.RemoveRequest{})
+		must(t, err)
+	}
+	must(t, s.stop())
+	must(t, os.RemoveAll(filepath.Join(s.data, "coord")))
+	s.given = false
+	s.start()
+	if n := s.mustCapture("four"); n != 4 {
+		t.Errorf("the next version is %d", n)
+	}
+	if diff := cmp.Diff([]int{1, 4}, s.versions()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCapturesAtOnceGetDifferentNumbers(t *testing.T) {
+	s := newSite(t, "127.0.0.8")
+	s.start()
+	var mu sync.Mutex
+	made := map[string][]int{}
+	var all sync.WaitGroup
+	for _, name := range []string{"compute", "other", "compute", "other"} {
+		all.Go(func() {
+			r := control.CaptureRequest{Image: name}
+			done, err := s.client().Capture(context.Background(), r, func(control.Progress) {})
+			if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.Busy {
+				return
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if !done.Unchanged {
+				made[name] = append(made[name], done.Version.Number)
+			}
+		})
+	}
+	all.Wait()
+	if diff := cmp.Diff(map[string][]int{"compute": {1}, "other": {1}}, made); diff != "" {
+		t.Error(diff)
+	}
+}
