@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/summary"
 	"dim/internal/control"
 )
 
@@ -93,11 +94,7 @@ func (a *app) clusterShow(ctx context.Context, args []string, set string) error 
 			return &usageError{fmt.Errorf("cluster show: %w", err), ""}
 		}
 	}
-	s := c.Summary()
-	s.Nodes = s.Nodes[:0]
-	for _, n := range nodes {
-		s.Nodes = append(s.Nodes, n.Summary())
-	}
+	s := summary.Of(c, nodes)
 	return a.show(s, func(w io.Writer) { printCluster(w, c, s) })
 }
 
@@ -121,7 +118,7 @@ func (a *app) description(ctx context.Context, args []string) (*cluster.Cluster,
 	})
 }
 
-func printCluster(w io.Writer, c *cluster.Cluster, s cluster.Summary) {
+func printCluster(w io.Writer, c *cluster.Cluster, s summary.Cluster) {
 	fmt.Fprintln(w, overview(c))
 	fmt.Fprintln(w)
 	row(w, "NETWORK", "SUBNET", "GATEWAY", "ADMIN")

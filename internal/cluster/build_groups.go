@@ -10,15 +10,15 @@ import (
 	"dim/internal/cluster/nodeset"
 )
 
-// group makes a <group>. Groups above it are there already, so its node set may use them.
+// group makes a <group>. Its node set may use the groups above it, which have been made already.
 func (b *builder) group(it *item) {
-	g := &Group{Image: b.imageNamed(it), Quota: b.quota(it)}
+	g := &Group{Image: b.imageOf(it), Quota: b.quota(it)}
 	name, ok := it.get("name")
 	if !ok {
 		return
 	}
 	g.Name = name.text
-	if _, taken := b.cluster.Group(g.Name); taken {
+	if _, taken := b.cluster.index.groups[g.Name]; taken {
 		b.add(name.at, "a second group %q", g.Name)
 		return
 	}
@@ -35,24 +35,27 @@ func (b *builder) group(it *item) {
 	b.cluster.index.groups[g.Name] = g
 }
 
+// groupImage gives n the image of its group g, or reports that another group has a different one.
 func (b *builder) groupImage(it *item, n *Node, g *Group) {
 	for _, other := range n.Groups {
 		if other.Image != nil && other.Image != g.Image {
-			b.add(it.at, "node %s is in group %q with image %q, and in group %q with image %q", n.Name, other.Name, other.Image.Name, g.Name, g.Image.Name)
+			b.add(it.at, "node %s is in group %q with image %q, and in group %q with image %q",
+				n.Name, other.Name, other.Image.Name, g.Name, g.Image.Name)
 			return
 		}
 	}
 	n.Image = g.Image
 }
 
+// nodeSet returns the nodes in a node set, in order of index.
 func (b *builder) nodeSet(set value) []*Node {
-	if b.limits.members <= 0 {
-		b.add(place{set.at.file, 0}, "the node sets of all groups together name too many nodes")
+	if b.budget.members <= 0 {
+		b.add(location{set.at.file, 0}, "the node sets of all groups together name too many nodes")
 		return nil
 	}
 	options := b.cluster.nodesetOptions()
-	options.Left = &b.limits.members
-	options.Limit = 2 * b.limits.nodes
+	options.Budget = &b.budget.members
+	options.Limit = 2 * b.budget.nodes
 	names, err := nodeset.Expand(set.text, options)
 	if err != nil {
 		var se *nodeset.SyntaxError
@@ -66,8 +69,8 @@ func (b *builder) nodeSet(set value) []*Node {
 		n, ok := b.cluster.Node(NodeName(name))
 		if ok {
 			nodes = append(nodes, n)
-		} else if !b.incomplete {
-			b.add(set.at, "node %q is not defined", shorten(name)).nearest(name, b.cluster.nodeNames())
+		} else if !b.nodesIncomplete {
+			b.add(set.at, "node %q is not defined", shorten(name)).suggest(name, b.cluster.nodeNames())
 		}
 	}
 	slices.SortFunc(nodes, byIndex)
@@ -96,7 +99,7 @@ func (b *builder) inventory(it *item) {
 		case err == io.EOF:
 			return
 		case errors.As(err, &pe):
-			b.add(f.place(pe.Line, pe.Column), "%v", pe.Err)
+			b.add(f.locate(pe.Line, pe.Column), "%v", pe.Err)
 			if !errors.Is(pe.Err, csv.ErrFieldCount) {
 				return
 			}
@@ -115,8 +118,8 @@ func (b *builder) inventoryColumns(f *file, r *csv.Reader, header []string) ([]i
 	want := []string{"node", "interface", "mac"}
 	ok := true
 	for i, name := range header {
-		if at := f.place(r.FieldPos(i)); !slices.Contains(want, name) {
-			b.add(at, "unknown column %q", shorten(name)).nearest(name, slices.Values(want))
+		if at := f.locate(r.FieldPos(i)); !slices.Contains(want, name) {
+			b.add(at, "unknown column %q", shorten(name)).suggest(name, slices.Values(want))
 			ok = false
 		} else if slices.Contains(header[:i], name) {
 			b.add(at, "a second column %q", name)
@@ -126,27 +129,28 @@ func (b *builder) inventoryColumns(f *file, r *csv.Reader, header []string) ([]i
 	columns := make([]int, len(want))
 	for i, name := range want {
 		if columns[i] = slices.Index(header, name); columns[i] < 0 {
-			b.add(place{f, 0}, "the column %q is missing", name).hint("the first line names the columns: node,interface,mac")
+			b.add(location{f, 0}, "the column %q is missing", name).
+				withHint("the first line names the columns: node,interface,mac")
 			ok = false
 		}
 	}
 	return columns, ok
 }
 
-// inventoryRow gives one card its hardware address.
+// inventoryRow sets the hardware address of one interface.
 func (b *builder) inventoryRow(f *file, r *csv.Reader, record []string, columns []int) {
-	at := func(column int) place { return f.place(r.FieldPos(columns[column])) }
+	at := func(column int) location { return f.locate(r.FieldPos(columns[column])) }
 	name, card, mac := record[columns[0]], record[columns[1]], record[columns[2]]
 	n, ok := b.cluster.Node(NodeName(name))
 	if !ok {
-		if !b.incomplete {
-			b.add(at(0), "node %q is not defined", shorten(name)).nearest(name, b.cluster.nodeNames())
+		if !b.nodesIncomplete {
+			b.add(at(0), "node %q is not defined", shorten(name)).suggest(name, b.cluster.nodeNames())
 		}
 		return
 	}
 	c := n.Interface(card)
 	if c == nil {
-		b.add(at(1), "node %s has no interface %q", n.Name, shorten(card)).nearest(card, func(yield func(string) bool) {
+		b.add(at(1), "node %s has no interface %q", n.Name, shorten(card)).suggest(card, func(yield func(string) bool) {
 			for _, c := range n.Interfaces {
 				if !yield(c.Name) {
 					return
@@ -156,54 +160,48 @@ func (b *builder) inventoryRow(f *file, r *csv.Reader, record []string, columns 
 		return
 	}
 	if c.MAC != nil {
-		b.add(at(2), "node %s: interface %s has a hardware address already, %v", n.Name, c.Name, c.MAC)
+		b.add(at(2), "node %s: interface %s already has the hardware address %v", n.Name, c.Name, c.MAC)
 		return
 	}
 	if c.MAC = b.mac(at(2), mac, claim{node: n, at: at(2)}); c.MAC != nil {
-		b.cluster.index.macs[string(c.MAC)] = nodeCard{n, c}
+		b.cluster.index.macs[string(c.MAC)] = nodeInterface{n, c}
 	}
 }
 
-// place turns a line and column, both from 1, into a place.
-func (f *file) place(line, column int) place {
-	f.at(0)
-	if line < 1 || line > len(f.lines) {
-		return place{f, 0}
-	}
-	return place{f, min(f.lines[line-1]+max(column-1, 0), len(f.data))}
-}
-
-// checkNodes finds nodes that cannot boot.
+// checkNodes reports nodes that cannot boot, and nodes whose names are ambiguous.
 func (b *builder) checkNodes() {
 	for _, n := range b.cluster.Nodes {
 		it := b.origins[n]
 		at := it.at
-		if n.Image == nil && !it.has("image") { // otherwise it is one that is not defined
+		if n.Image == nil && !it.has("image") { // otherwise the image is not defined, which has been reported
 			b.add(at, "node %s has no image, neither its own nor a group's", n.Name)
 		}
 		if v, _ := it.get("servers"); strings.TrimSpace(v.text) == "" {
 			b.add(at, "node %s has no server with the role \"image\"", n.Name)
 		}
-		b.checkWay(at, n)
+		b.checkReachable(at, n)
 		if level, number, ok := splitPosition(string(n.Name)); ok && b.isPosition(level, number) {
-			b.add(at, "node %s is called like a place of the taxonomy: node sets could mean either", n.Name)
+			b.add(at, "node %s has the name of a position in the taxonomy, which is ambiguous in node sets", n.Name)
 		}
 	}
 }
 
-// checkWay finds servers that the node cannot reach while it boots: they are on other networks, and there is no router.
-func (b *builder) checkWay(at place, n *Node) {
+// checkReachable reports servers that the node cannot reach while it boots: they are on other networks, and there is no
+// router.
+func (b *builder) checkReachable(at location, n *Node) {
 	if len(n.Interfaces) == 0 || n.Boot().Network == nil || n.Boot().Network.Gateway.IsValid() {
 		return
 	}
 	boot := n.Boot().Network
 	for _, s := range n.Servers {
 		if !slices.ContainsFunc(s.Interfaces, func(card *Interface) bool { return card.Network == boot }) {
-			b.add(at, "node %s cannot reach server %s: it has no card on network %q, which has no gateway", n.Name, s.Name, boot.Name)
+			b.add(at, "node %s cannot reach server %s: it has no card on network %q, which has no gateway",
+				n.Name, s.Name, boot.Name)
 		}
 	}
 }
 
+// isPosition reports whether the taxonomy has that level with that number.
 func (b *builder) isPosition(level string, number int) bool {
 	return slices.ContainsFunc(b.cluster.Levels, func(l Level) bool {
 		return l.Name == level && number >= l.From && number <= l.To

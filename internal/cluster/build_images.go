@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
+// image makes an <image>.
 func (b *builder) image(it *item) {
-	im := &Image{Builtin: Builtin{Off: map[string]bool{}}, Durability: DurabilitySync}
+	im := &Image{DisabledBuiltins: map[string]bool{}, Durability: DurabilitySync}
 	if v, ok := it.get("name"); ok {
 		im.Name = ImageName(v.text)
 		if slices.ContainsFunc(b.cluster.Images, func(other *Image) bool { return other.Name == im.Name }) {
@@ -45,6 +46,7 @@ func (b *builder) image(it *item) {
 	b.cluster.Images = append(b.cluster.Images, im)
 }
 
+// mount adds the path of a <mount>.
 func (b *builder) mount(im *Image, it *item) {
 	v, ok := it.get("path")
 	if !ok {
@@ -61,6 +63,7 @@ func (b *builder) mount(im *Image, it *item) {
 	}
 }
 
+// nodeFile adds a <file>.
 func (b *builder) nodeFile(im *Image, it *item) {
 	f := &File{Mode: 0o644}
 	v, ok := it.get("path")
@@ -78,7 +81,7 @@ func (b *builder) nodeFile(im *Image, it *item) {
 	}
 	for _, other := range im.Files {
 		if strings.HasPrefix(f.Path, other.Path+"/") || strings.HasPrefix(other.Path, f.Path+"/") {
-			b.add(v.at, "<file path=%q>: one of it and %q would have to be a directory", v.text, "/"+other.Path)
+			b.add(v.at, "<file path=%q> and <file path=%q>: one would have to be a directory", v.text, "/"+other.Path)
 			return
 		}
 	}
@@ -94,7 +97,7 @@ func (b *builder) nodeFile(im *Image, it *item) {
 	}
 }
 
-// owner reads "UID:GID" or "UID".
+// owner parses "UID:GID" or "UID".
 func (b *builder) owner(v value) (uid, gid uint32) {
 	u, g, both := strings.Cut(v.text, ":")
 	if !both {
@@ -108,7 +111,8 @@ func (b *builder) owner(v value) (uid, gid uint32) {
 	return uint32(un), uint32(gn)
 }
 
-// template sets the file's template from the element's text or from the file it names.
+// template sets the file's template, which is the element's text or the file that it names. It reports whether there
+// is a valid one.
 func (b *builder) template(f *File, it *item) bool {
 	f.Template, f.Where, f.at = string(it.text), it.at.String(), it.textAt
 	if it.has("template") {
@@ -124,10 +128,10 @@ func (b *builder) template(f *File, it *item) bool {
 		if !ok {
 			return false
 		}
-		f.Template, f.Where, f.at = string(opened.data), v.text, place{opened, 0}
+		f.Template, f.Where, f.at = string(opened.data), v.text, location{opened, 0}
 	}
 	if f.at.file == nil {
-		f.at = it.at // an empty element: nothing in it can be wrong
+		f.at = it.at // an empty element, which cannot contain a mistake
 	}
 	tmpl, err := parseTemplate(f.Template)
 	if err != nil {
@@ -138,6 +142,7 @@ func (b *builder) template(f *File, it *item) bool {
 	return true
 }
 
+// builtins records which built-in node files are switched off.
 func (b *builder) builtins(im *Image, items []*item) {
 	seen := map[string]bool{}
 	for _, it := range items {
@@ -151,19 +156,19 @@ func (b *builder) builtins(im *Image, items []*item) {
 		}
 		seen[name.text] = true
 		if enabled.text == "no" {
-			im.Builtin.Off[name.text] = true
+			im.DisabledBuiltins[name.text] = true
 		}
 	}
 }
 
 func kernel(it *item) Kernel {
 	version, _ := it.get("version")
-	add, _ := it.get("append")
+	arguments, _ := it.get("append")
 	modules, _ := it.get("modules")
-	return Kernel{Version: version.text, Append: add.text, Modules: strings.Fields(modules.text)}
+	return Kernel{Version: version.text, Append: arguments.text, Modules: strings.Fields(modules.text)}
 }
 
-// days reads an attribute that is a number of days; 0 when it is not there.
+// days returns the value of an attribute of kindDays, 0 if it is absent.
 func (b *builder) days(it *item, name string) time.Duration {
 	v, ok := it.get(name)
 	if !ok {

@@ -8,6 +8,7 @@ import (
 	"strings"
 )
 
+// network makes a <network>.
 func (b *builder) network(it *item) {
 	n := &Network{}
 	if v, ok := it.get("name"); ok {
@@ -43,6 +44,7 @@ func (b *builder) network(it *item) {
 	b.cluster.Networks = append(b.cluster.Networks, n)
 }
 
+// subnet parses the subnet of the network with that name.
 func (b *builder) subnet(v value, name string) netip.Prefix {
 	p, err := netip.ParsePrefix(v.text)
 	if err != nil || p.Bits() == 0 {
@@ -50,7 +52,7 @@ func (b *builder) subnet(v value, name string) netip.Prefix {
 		return netip.Prefix{}
 	}
 	if p.Masked() != p {
-		b.add(v.at, "subnet=%q has bits set beyond its prefix", v.text).hint("did you mean %q?", p.Masked())
+		b.add(v.at, "subnet=%q has bits set beyond its prefix", v.text).withHint("did you mean %q?", p.Masked())
 		return p.Masked()
 	}
 	for _, other := range b.cluster.Networks {
@@ -61,11 +63,12 @@ func (b *builder) subnet(v value, name string) netip.Prefix {
 	return p
 }
 
-// addressIn parses an address and checks that a host on network n may have it; who is named in messages. A nil network is not checked.
-func (b *builder) addressIn(at place, text string, n *Network, who string) (netip.Addr, bool) {
+// addressIn parses an address and checks that a host on network n may have it. A nil network is not checked. Messages
+// begin with the subject.
+func (b *builder) addressIn(at location, text string, n *Network, subject string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || !a.Is4() {
-		b.add(at, "%s: %q is not an IPv4 address", who, shorten(text))
+		b.add(at, "%s: %q is not an IPv4 address", subject, shorten(text))
 		return netip.Addr{}, false
 	}
 	if n == nil || !n.Subnet.IsValid() {
@@ -73,19 +76,19 @@ func (b *builder) addressIn(at place, text string, n *Network, who string) (neti
 	}
 	switch {
 	case !n.Subnet.Contains(a):
-		b.add(at, "%s: address %v is outside network %q (%v)", who, a, n.Name, n.Subnet)
+		b.add(at, "%s: address %v is outside network %q (%v)", subject, a, n.Name, n.Subnet)
 	case n.Subnet.Bits() < 31 && a == n.Subnet.Addr():
-		b.add(at, "%s: address %v is that of network %q itself (%v)", who, a, n.Name, n.Subnet)
-	case n.Subnet.Bits() < 31 && a == Broadcast(n.Subnet):
-		b.add(at, "%s: address %v is the broadcast address of network %q (%v)", who, a, n.Name, n.Subnet)
+		b.add(at, "%s: address %v is the network address of network %q (%v)", subject, a, n.Name, n.Subnet)
+	case n.Subnet.Bits() < 31 && a == broadcast(n.Subnet):
+		b.add(at, "%s: address %v is the broadcast address of network %q (%v)", subject, a, n.Name, n.Subnet)
 	default:
 		return a, true
 	}
 	return netip.Addr{}, false
 }
 
-// Broadcast returns the last address of an IPv4 subnet.
-func Broadcast(p netip.Prefix) netip.Addr {
+// broadcast returns the last address of an IPv4 subnet.
+func broadcast(p netip.Prefix) netip.Addr {
 	a := p.Addr().As4()
 	for i := p.Bits(); i < 32; i++ {
 		a[i/8] |= 0x80 >> (i % 8)
@@ -93,27 +96,28 @@ func Broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// mac parses a hardware address and takes it for a card of c.
-func (b *builder) mac(at place, text string, c claim) net.HardwareAddr {
+// mac parses a hardware address and records that c uses it.
+func (b *builder) mac(at location, text string, c claim) net.HardwareAddr {
 	mac, err := net.ParseMAC(text)
 	switch {
 	case err != nil || len(mac) != 6:
-		b.add(at, "%v: %q is not a hardware address", c, shorten(text)).hint("want six bytes, such as 52:54:00:4d:00:01")
+		b.add(at, "%v: %q is not a hardware address", c, shorten(text)).
+			withHint("want six bytes, such as 52:54:00:4d:00:01")
 		return nil
 	case mac[0]&1 != 0 || slices.Max(mac) == 0:
-		b.add(at, "%v: no card can have the hardware address %v", c, mac)
+		b.add(at, "%v: hardware address %v is a multicast address or zero", c, mac)
 		return nil
 	}
 	if other, taken := b.macs[string(mac)]; taken {
-		b.add(at, "%v: hardware address %v is taken by %v at %v", c, mac, other, other.at)
+		b.add(at, "%v: hardware address %v is already used by %v at %v", c, mac, other, other.at)
 		return nil
 	}
 	b.macs[string(mac)] = c
 	return mac
 }
 
+// taxonomy makes the levels.
 func (b *builder) taxonomy(it *item) {
-	b.levelsAt = it.at
 	for _, l := range it.all("level") {
 		name, named := l.get("name")
 		level := Level{Name: name.text, From: 1}
@@ -127,12 +131,12 @@ func (b *builder) taxonomy(it *item) {
 		level.To, _ = strconv.Atoi(to.text)
 		switch {
 		case level.Name == "index" || level.Name == "i":
-			b.add(name.at, "a level cannot be called %q: that counts nodes", level.Name)
+			b.add(name.at, "a level cannot be named %q: that is the variable that counts nodes", level.Name)
 		case slices.ContainsFunc(b.cluster.Levels, func(other Level) bool { return other.Name == level.Name }):
 			b.add(name.at, "a second level %q", level.Name)
 		case level.From > level.To:
 			b.add(to.at, "level %q runs backwards, from %d to %d", level.Name, level.From, level.To)
-			b.incomplete = true
+			b.nodesIncomplete = true
 			level.To = level.From
 			b.cluster.Levels = append(b.cluster.Levels, level)
 		default:

@@ -1,24 +1,26 @@
 package cluster
 
 import (
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// cardPattern is an <interface>, ready to be expanded for each node or server.
+// cardPattern is an <interface> whose attributes are parsed. It is expanded for each node or server.
 type cardPattern struct {
 	item                   *item
 	name                   string
 	network                *Network
-	address, mac           pattern // nil: absent, or reported already
+	address, mac           pattern // nil: absent, or reported as malformed
 	addressValue, macValue value
 }
 
-func (b *builder) cardPatterns(it *item, slots []string) []*cardPattern {
+// cardPatterns parses the <interface> elements of an item.
+func (b *builder) cardPatterns(it *item, variables []string) []*cardPattern {
 	var cards []*cardPattern
 	for _, ci := range it.all("interface") {
-		cp := &cardPattern{item: ci, network: b.networkNamed(ci)}
+		cp := &cardPattern{item: ci, network: b.networkOf(ci)}
 		name, _ := ci.get("name")
 		cp.name = name.text
 		if cp.name != "" && slices.ContainsFunc(cards, func(other *cardPattern) bool { return other.name == cp.name }) {
@@ -26,173 +28,175 @@ func (b *builder) cardPatterns(it *item, slots []string) []*cardPattern {
 		}
 		var ok bool
 		if cp.addressValue, ok = ci.get("address"); ok {
-			cp.address, _ = b.compile(cp.addressValue, slots)
+			cp.address, _ = b.compile(cp.addressValue, variables)
 		}
 		if cp.macValue, ok = ci.get("mac"); ok {
-			cp.mac, _ = b.compile(cp.macValue, slots)
+			cp.mac, _ = b.compile(cp.macValue, variables)
 		}
 		cards = append(cards, cp)
 	}
 	return cards
 }
 
-// maker makes the nodes of one <nodes> or <node>.
-type maker struct {
+// nodeBuilder makes the nodes of one <nodes> or <node>.
+type nodeBuilder struct {
 	*builder
-	item    *item
-	levels  []Level // that run, outermost first
-	name    value
-	named   pattern
-	image   *Image
-	quota   *Quota
-	servers value
-	names   []pattern // of the servers
-	offsets []int     // of each of them in the attribute
-	cards   []*cardPattern
-	values  []int64 // of the levels, index and i
+	item           *item
+	levels         []Level // those to run over, outermost first
+	nameValue      value
+	namePattern    pattern
+	image          *Image
+	quota          *Quota
+	serversValue   value
+	serverPatterns []pattern // of the names of the servers
+	serverOffsets  []int     // of each of them in serversValue
+	cards          []*cardPattern
+	values         []int64 // of the variables: the levels, index and i
 }
 
 // nodes makes the nodes of a <nodes> or <node>.
 func (b *builder) nodes(it *item) {
-	m := &maker{builder: b, item: it, image: b.imageNamed(it), quota: b.quota(it)}
-	limit, ok := m.size()
+	nb := &nodeBuilder{builder: b, item: it, image: b.imageOf(it), quota: b.quota(it)}
+	limit, ok := nb.choose()
 	if !ok {
-		b.incomplete = true
+		b.nodesIncomplete = true
 		return
 	}
-	slots := make([]string, 0, len(m.levels)+2)
-	for _, l := range m.levels {
-		slots = append(slots, l.Name)
-		m.values = append(m.values, int64(l.From))
+	variables := make([]string, 0, len(nb.levels)+2)
+	for _, l := range nb.levels {
+		variables = append(variables, l.Name)
+		nb.values = append(nb.values, int64(l.From))
 	}
-	slots = append(slots, "index", "i")
-	m.values = append(m.values, 0, 0)
-	if m.name, ok = it.get("name"); ok {
-		m.named, ok = b.compile(m.name, slots)
+	variables = append(variables, "index", "i")
+	nb.values = append(nb.values, 0, 0)
+	if nb.nameValue, ok = it.get("name"); ok {
+		nb.namePattern, ok = b.compile(nb.nameValue, variables)
 	}
-	m.serverPatterns(slots)
-	m.cards = b.cardPatterns(it, slots)
-	if len(m.cards) > 0 && !m.cards[0].item.has("address") {
-		b.add(m.cards[0].item.at, "the first interface has no address: the node boots from it")
+	nb.compileServers(variables)
+	nb.cards = b.cardPatterns(it, variables)
+	if len(nb.cards) > 0 && !nb.cards[0].item.has("address") {
+		b.add(nb.cards[0].item.at, "the first interface has no address: the node boots from it")
 	}
 	if !ok {
-		b.incomplete = true
+		b.nodesIncomplete = true
 		return
 	}
 	for i := range limit {
-		m.values[len(m.levels)], m.values[len(m.levels)+1] = int64(len(b.cluster.Nodes)), int64(i+1)
-		m.node()
-		if !m.next() {
+		nb.values[len(nb.levels)], nb.values[len(nb.levels)+1] = int64(len(b.cluster.Nodes)), int64(i+1)
+		nb.node()
+		if !nb.advance() {
 			break
 		}
 	}
 }
 
-// size finds the levels that run and the number of nodes at most.
-func (m *maker) size() (limit int, ok bool) {
-	free := m.limits.nodes - len(m.cluster.Nodes)
+// choose sets the levels to run over and returns the largest possible number of nodes. It is not ok if the attributes
+// make no sense, which it reports.
+func (nb *nodeBuilder) choose() (limit int, ok bool) {
+	free := nb.budget.nodes - len(nb.cluster.Nodes)
 	limit = 1
 	var at value
-	if m.item.element.name == "node" {
-		return limit, m.position()
+	if nb.item.element.name == "node" {
+		return limit, nb.position()
 	}
-	count, counted := m.item.get("count")
-	each, ranged := m.item.get("each")
+	count, counted := nb.item.get("count")
+	each, ranged := nb.item.get("each")
 	switch {
-	case m.item.has("count") == m.item.has("each"):
-		m.add(m.item.at, "<nodes> has one of the attributes each and count")
+	case nb.item.has("count") == nb.item.has("each"):
+		nb.add(nb.item.at, "<nodes> needs exactly one of the attributes each and count")
 		return 0, false
 	case counted:
 		at = count
 		limit, _ = strconv.Atoi(count.text)
 	case ranged:
 		at = each
-		if !m.run(each) {
+		if !nb.chooseLevels(each) {
 			return 0, false
 		}
-		for _, l := range m.levels {
-			limit = min(limit*(l.To-l.From+1), m.limits.nodes+1) // both factors below 1e9: no overflow
+		for _, l := range nb.levels {
+			limit = min(limit*(l.To-l.From+1), nb.budget.nodes+1) // both factors below 1e9: no overflow
 		}
 	default:
 		return 0, false
 	}
-	if v, ok := m.item.get("limit"); ok {
+	if v, ok := nb.item.get("limit"); ok {
 		n, _ := strconv.Atoi(v.text)
 		limit = min(limit, n)
 		at = v
 	}
 	if limit < 1 || limit > free {
-		m.add(at.at, "want 1 to %d nodes in all", m.limits.nodes)
+		nb.add(at.at, "want 1 to %d nodes in all", nb.budget.nodes)
 		return 0, false
 	}
 	return limit, true
 }
 
-// run chooses the levels that an each attribute names.
-func (m *maker) run(each value) bool {
+// chooseLevels sets the levels that an attribute each names.
+func (nb *nodeBuilder) chooseLevels(each value) bool {
 	named := strings.Fields(each.text)
 	for i, name := range named {
-		if !m.checkLevel(each, name) {
+		if !nb.checkLevel(each, name) {
 			return false
 		}
 		if slices.Contains(named[:i], name) {
-			m.add(each.at, "level %q is given twice", name)
+			nb.add(each.at, "level %q is given twice", name)
 			return false
 		}
 	}
-	for _, l := range m.cluster.Levels {
+	for _, l := range nb.cluster.Levels {
 		if slices.Contains(named, l.Name) {
-			m.levels = append(m.levels, l)
+			nb.levels = append(nb.levels, l)
 		}
 	}
 	return true
 }
 
-func (m *maker) checkLevel(v value, name string) bool {
+// checkLevel reports a level that is not defined.
+func (nb *nodeBuilder) checkLevel(v value, name string) bool {
 	var names []string
-	for _, l := range m.cluster.Levels {
+	for _, l := range nb.cluster.Levels {
 		names = append(names, l.Name)
 	}
 	if slices.Contains(names, name) {
 		return true
 	}
-	m.add(v.at, "level %q is not defined", name).nearest(name, slices.Values(names))
+	nb.add(v.at, "level %q is not defined", name).suggest(name, slices.Values(names))
 	return false
 }
 
-// position reads a <node>'s place: its levels run over one number each.
-func (m *maker) position() bool {
-	v, ok := m.item.get("position")
+// position parses the position of a <node>. Each of its levels runs over one number.
+func (nb *nodeBuilder) position() bool {
+	v, ok := nb.item.get("position")
 	if !ok {
-		return !m.item.has("position")
+		return !nb.item.has("position")
 	}
 	at := map[string]int{}
 	for _, text := range strings.Fields(v.text) {
 		name, number, _ := splitPosition(text)
-		if !m.checkLevel(v, name) {
+		if !nb.checkLevel(v, name) {
 			return false
 		}
 		if _, twice := at[name]; twice {
-			m.add(v.at, "level %q is given twice", name)
+			nb.add(v.at, "level %q is given twice", name)
 			return false
 		}
 		at[name] = number
 	}
-	for _, l := range m.cluster.Levels {
+	for _, l := range nb.cluster.Levels {
 		number, ok := at[l.Name]
 		if !ok {
 			continue
 		}
 		if number < l.From || number > l.To {
-			m.add(v.at, "%s%d is outside the level's range, %d to %d", l.Name, number, l.From, l.To)
+			nb.add(v.at, "%s%d is outside the level's range, %d to %d", l.Name, number, l.From, l.To)
 			return false
 		}
-		m.levels = append(m.levels, Level{Name: l.Name, From: number, To: number})
+		nb.levels = append(nb.levels, Level{Name: l.Name, From: number, To: number})
 	}
 	return true
 }
 
-// splitPosition takes "rack02" apart.
+// splitPosition splits "rack02" into "rack" and 2.
 func splitPosition(text string) (level string, number int, ok bool) {
 	n := len(text)
 	for n > 0 && text[n-1] >= '0' && text[n-1] <= '9' {
@@ -202,86 +206,90 @@ func splitPosition(text string) (level string, number int, ok bool) {
 	return text[:n], number, n > 0 && err == nil
 }
 
-func (m *maker) serverPatterns(slots []string) {
+// compileServers parses the attribute servers.
+func (nb *nodeBuilder) compileServers(variables []string) {
 	var ok bool
-	if m.servers, ok = m.item.get("servers"); !ok {
+	if nb.serversValue, ok = nb.item.get("servers"); !ok {
 		return
 	}
-	texts, offsets := fields(m.servers.text)
+	texts, offsets := fields(nb.serversValue.text)
 	for i, text := range texts {
-		if len(m.names) == maxServersEach {
-			m.add(m.servers.at, "more than %d servers for one node", maxServersEach)
+		if len(nb.serverPatterns) == maxServersEach {
+			nb.add(nb.serversValue.at, "more than %d servers for one node", maxServersEach)
 			return
 		}
-		p, ok := m.compile(value{text: text, at: m.servers.at.plus(offsets[i])}, slots)
+		p, ok := nb.compile(value{text: text, at: nb.serversValue.at.plus(offsets[i])}, variables)
 		if ok {
-			m.names, m.offsets = append(m.names, p), append(m.offsets, offsets[i])
+			nb.serverPatterns, nb.serverOffsets = append(nb.serverPatterns, p), append(nb.serverOffsets, offsets[i])
 		}
 	}
 }
 
-// next moves on to the next position in taxonomy order, and reports whether there is one. Without levels only the count ends the nodes.
-func (m *maker) next() bool {
-	for i := len(m.levels) - 1; i >= 0; i-- {
-		if m.values[i]++; m.values[i] <= int64(m.levels[i].To) {
+// advance moves on to the next position in taxonomy order and reports whether there is one. Without levels there always
+// is: the number of nodes ends the loop.
+func (nb *nodeBuilder) advance() bool {
+	for i := len(nb.levels) - 1; i >= 0; i-- {
+		if nb.values[i]++; nb.values[i] <= int64(nb.levels[i].To) {
 			return true
 		}
-		m.values[i] = int64(m.levels[i].From)
+		nb.values[i] = int64(nb.levels[i].From)
 	}
-	return len(m.levels) == 0
+	return len(nb.levels) == 0
 }
 
 // node makes the node at the current position.
-func (m *maker) node() {
-	name, ok := m.expand(m.named, m.name, m.values)
+func (nb *nodeBuilder) node() {
+	name, ok := nb.expand(nb.namePattern, nb.nameValue, nb.values)
 	if !ok {
-		m.incomplete = true
+		nb.nodesIncomplete = true
 		return
 	}
-	n := &Node{Name: NodeName(name), Index: len(m.cluster.Nodes), Image: m.image}
-	if !m.claimHost(name, claim{node: n, at: m.name.at}) {
-		m.incomplete = true
+	n := &Node{Name: NodeName(name), Index: len(nb.cluster.Nodes), Image: nb.image}
+	if !nb.claimHost(name, claim{node: n, at: nb.nameValue.at}) {
+		nb.nodesIncomplete = true
 		return
 	}
-	if len(m.levels) > 0 {
-		n.Position = make(map[string]int, len(m.levels))
-		for i, l := range m.levels {
-			n.Position[l.Name] = int(m.values[i])
+	if len(nb.levels) > 0 {
+		n.Position = make(map[string]int, len(nb.levels))
+		for i, l := range nb.levels {
+			n.Position[l.Name] = int(nb.values[i])
 		}
 	}
-	m.nodeServers(n)
-	for _, cp := range m.cards {
-		m.nodeCard(n, cp)
+	nb.nodeServers(n)
+	for _, cp := range nb.cards {
+		nb.nodeCard(n, cp)
 	}
-	n.own = m.quota
-	m.origins[n] = m.item
-	m.cluster.Nodes = append(m.cluster.Nodes, n)
+	n.quota = nb.quota
+	nb.origins[n] = nb.item
+	nb.cluster.Nodes = append(nb.cluster.Nodes, n)
 }
 
-func (m *maker) nodeServers(n *Node) {
-	n.Servers = make([]*Server, 0, len(m.names))
-	for i, p := range m.names {
-		v := value{at: m.servers.at.plus(m.offsets[i])}
-		name, ok := m.expand(p, v, m.values)
+// nodeServers sets the servers of n.
+func (nb *nodeBuilder) nodeServers(n *Node) {
+	n.Servers = make([]*Server, 0, len(nb.serverPatterns))
+	for i, p := range nb.serverPatterns {
+		v := value{at: nb.serversValue.at.plus(nb.serverOffsets[i])}
+		name, ok := nb.expand(p, v, nb.values)
 		if !ok {
 			continue
 		}
-		s, ok := m.cluster.Server(ServerName(name))
+		s, ok := nb.cluster.Server(ServerName(name))
 		switch {
-		case m.uncertain && (!ok || !s.Has(RoleImage)):
+		case nb.serversIncomplete && (!ok || !s.Has(RoleImage)):
 		case !ok:
-			m.add(v.at, "node %s: server %q is not defined", n.Name, shorten(name)).nearest(name, m.serverNames())
+			nb.add(v.at, "node %s: server %q is not defined", n.Name, shorten(name)).suggest(name, nb.serverNames())
 		case !s.Has(RoleImage):
-			m.add(v.at, "node %s: server %s does not have the role \"image\"", n.Name, s.Name)
+			nb.add(v.at, "node %s: server %s does not have the role \"image\"", n.Name, s.Name)
 		case slices.Contains(n.Servers, s):
-			m.add(v.at, "node %s: server %s is named twice", n.Name, s.Name)
+			nb.add(v.at, "node %s: server %s is listed twice", n.Name, s.Name)
 		default:
 			n.Servers = append(n.Servers, s)
 		}
 	}
 }
 
-func (b *builder) serverNames() func(yield func(string) bool) {
+// serverNames yields the names of all servers.
+func (b *builder) serverNames() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, s := range b.cluster.Servers {
 			if !yield(string(s.Name)) {
@@ -291,46 +299,47 @@ func (b *builder) serverNames() func(yield func(string) bool) {
 	}
 }
 
-func (m *maker) nodeCard(n *Node, cp *cardPattern) {
-	if m.tooManyCards(cp) {
+// nodeCard adds an interface to n.
+func (nb *nodeBuilder) nodeCard(n *Node, cp *cardPattern) {
+	if nb.tooManyCards(cp) {
 		return
 	}
 	card := &Interface{Name: cp.name, Network: cp.network}
 	n.Interfaces = append(n.Interfaces, card)
 	if cp.mac != nil {
-		if text, ok := m.expand(cp.mac, cp.macValue, m.values); ok {
-			card.MAC = m.mac(cp.macValue.at, text, claim{node: n, at: cp.macValue.at})
+		if text, ok := nb.expand(cp.mac, cp.macValue, nb.values); ok {
+			card.MAC = nb.mac(cp.macValue.at, text, claim{node: n, at: cp.macValue.at})
 		}
 	}
 	if cp.address == nil {
 		return
 	}
-	text, ok := m.expand(cp.address, cp.addressValue, m.values)
+	text, ok := nb.expand(cp.address, cp.addressValue, nb.values)
 	if !ok {
 		return
 	}
 	c := claim{node: n, at: cp.addressValue.at}
-	a, ok := m.addressIn(c.at, text, cp.network, "node "+string(n.Name))
+	a, ok := nb.addressIn(c.at, text, cp.network, "node "+string(n.Name))
 	if !ok {
 		return
 	}
 	card.Address = a
-	if other, taken := m.addresses[a]; taken {
-		m.add(c.at, "%v: address %v is taken by %v at %v", c, a, other, other.at)
+	if other, taken := nb.addresses[a]; taken {
+		nb.add(c.at, "%v: address %v is already used by %v at %v", c, a, other, other.at)
 		return
 	}
 	if cp.network != nil && a == cp.network.Gateway {
-		m.add(c.at, "%v: address %v is the gateway of network %q", c, a, cp.network.Name)
+		nb.add(c.at, "%v: address %v is the gateway of network %q", c, a, cp.network.Name)
 	}
-	m.addresses[a] = c
+	nb.addresses[a] = c
 }
 
-// tooManyCards counts a card, and reports whether there are too many.
+// tooManyCards counts an interface and reports whether there are too many.
 func (b *builder) tooManyCards(cp *cardPattern) bool {
-	if b.limits.cards == 0 {
+	if b.budget.cards == 0 {
 		b.add(cp.item.at, "too many network cards in all")
 		return true
 	}
-	b.limits.cards--
+	b.budget.cards--
 	return false
 }

@@ -9,65 +9,66 @@ import (
 
 // listener is one port on which a server will listen.
 type listener struct {
-	server   *Server
-	what     string // the attribute that sets it
-	protocol string
-	port     uint16
-	at       place
+	server    *Server
+	attribute string // the one that sets it
+	protocol  string
+	port      uint16
+	at        location
 }
 
 // servers makes the servers of a <server> or <servers>.
 func (b *builder) servers(it *item) {
 	count := 1
-	var slots []string
+	var variables []string
 	if it.element.name == "servers" {
-		slots = []string{"i"}
+		variables = []string{"i"}
 		v, ok := it.get("count")
 		count, _ = strconv.Atoi(v.text)
 		if ok && (count == 0 || count > maxServers-len(b.cluster.Servers)) {
 			b.add(v.at, "count=%q: want 1 to %d servers in all", v.text, maxServers)
-			b.uncertain = true
+			b.serversIncomplete = true
 			return
 		}
 	}
 	roles := b.roles(it)
 	name, ok := it.get("name")
-	var named pattern
+	var namePattern pattern
 	if ok {
-		named, ok = b.compile(name, slots)
+		namePattern, ok = b.compile(name, variables)
 	}
 	if !ok {
-		b.uncertain = true
+		b.serversIncomplete = true
 		return
 	}
 	ports := b.ports(it)
 	dhcp, _ := it.get("dhcp")
-	cards := b.cardPatterns(it, slots)
+	cards := b.cardPatterns(it, variables)
 	for i := range count {
 		values := []int64{int64(i + 1)}
-		text, ok := b.expand(named, name, values)
+		text, ok := b.expand(namePattern, name, values)
 		if !ok {
-			b.uncertain = true
+			b.serversIncomplete = true
 			return
 		}
 		s := &Server{Name: ServerName(text), Roles: roles, Ports: ports, DHCP: dhcp.text != "off"}
 		c := claim{server: s, at: name.at}
 		if !b.claimHost(text, c) {
-			b.uncertain = true
+			b.serversIncomplete = true
 			continue
 		}
 		b.cluster.Servers = append(b.cluster.Servers, s)
 		for _, cp := range cards {
 			b.serverCard(s, cp, values)
 		}
-		b.listen(it, s)
+		b.addListeners(it, s)
 	}
 }
 
+// roles returns the roles of a <server> or <servers>.
 func (b *builder) roles(it *item) []Role {
 	var roles []Role
 	v, ok := it.get("roles")
-	b.uncertain = b.uncertain || !ok
+	b.serversIncomplete = b.serversIncomplete || !ok
 	for _, text := range strings.Fields(v.text) {
 		r := Role(text)
 		if (&Server{Roles: roles}).Has(r) {
@@ -79,9 +80,13 @@ func (b *builder) roles(it *item) []Role {
 	return roles
 }
 
+// ports returns the ports of a <server> or <servers>.
 func (b *builder) ports(it *item) Ports {
 	p := Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117}
-	for name, port := range map[string]*uint16{"nfs-port": &p.NFS, "http-port": &p.HTTP, "tftp-port": &p.TFTP, "api-port": &p.API} {
+	attributes := map[string]*uint16{
+		"nfs-port": &p.NFS, "http-port": &p.HTTP, "tftp-port": &p.TFTP, "api-port": &p.API,
+	}
+	for name, port := range attributes {
 		v, ok := it.get(name)
 		if !ok {
 			continue
@@ -96,7 +101,7 @@ func (b *builder) ports(it *item) Ports {
 	return p
 }
 
-// serverCard adds a card to s. Servers may share an address: what they must not share is a port.
+// serverCard adds an interface to s. Servers may share an address, but not a port.
 func (b *builder) serverCard(s *Server, cp *cardPattern, values []int64) {
 	if b.tooManyCards(cp) {
 		return
@@ -123,16 +128,21 @@ func (b *builder) serverCard(s *Server, cp *cardPattern, values []int64) {
 	s.Interfaces = append(s.Interfaces, card)
 }
 
-// listen checks that no two servers, nor two services of one, listen on the same address and port.
-func (b *builder) listen(it *item, s *Server) {
-	if b.listening == nil {
-		b.listening = map[netip.Addr][]listener{}
+// addListeners checks that no two servers, and no two services of one server, listen on the same address and port.
+func (b *builder) addListeners(it *item, s *Server) {
+	if b.listeners == nil {
+		b.listeners = map[netip.Addr][]listener{}
 	}
-	wanted := []listener{{what: "http-port", protocol: "TCP", port: s.Ports.HTTP}, {what: "api-port", protocol: "TCP", port: s.Ports.API}}
+	wanted := []listener{
+		{attribute: "http-port", protocol: "TCP", port: s.Ports.HTTP},
+		{attribute: "api-port", protocol: "TCP", port: s.Ports.API},
+	}
 	if s.Has(RoleImage) {
-		wanted = append(wanted, listener{what: "nfs-port", protocol: "TCP", port: s.Ports.NFS}, listener{what: "tftp-port", protocol: "UDP", port: s.Ports.TFTP})
+		wanted = append(wanted,
+			listener{attribute: "nfs-port", protocol: "TCP", port: s.Ports.NFS},
+			listener{attribute: "tftp-port", protocol: "UDP", port: s.Ports.TFTP})
 		if s.DHCP {
-			wanted = append(wanted, listener{what: "dhcp", protocol: "UDP", port: 67})
+			wanted = append(wanted, listener{attribute: "dhcp", protocol: "UDP", port: 67})
 		}
 	}
 	for _, card := range s.Interfaces {
@@ -140,30 +150,33 @@ func (b *builder) listen(it *item, s *Server) {
 			continue
 		}
 		for _, w := range wanted {
-			v, _ := it.get(w.what)
+			v, _ := it.get(w.attribute)
 			w.server, w.at = s, v.at
 			b.checkListener(card.Address, w)
-			b.listening[card.Address] = append(b.listening[card.Address], w)
+			b.listeners[card.Address] = append(b.listeners[card.Address], w)
 		}
 	}
 }
 
+// checkListener reports w if another listener uses its port on address a.
 func (b *builder) checkListener(a netip.Addr, w listener) {
-	for _, other := range b.listening[a] {
+	for _, other := range b.listeners[a] {
 		if other.protocol != w.protocol || other.port != w.port {
 			continue
 		}
-		who := "its own " + other.what
+		user := "its own " + other.attribute
 		if other.server != w.server {
-			who = fmt.Sprintf("%s of server %s", other.what, other.server.Name)
+			user = fmt.Sprintf("%s of server %s", other.attribute, other.server.Name)
 		}
-		b.add(w.at, "server %s: "+w.what+": %s port %d on %v is taken by %s", w.server.Name, w.protocol, w.port, a, who)
+		format := "server %s: " + w.attribute + ": %s port %d on %v is already used by %s"
+		b.add(w.at, format, w.server.Name, w.protocol, w.port, a, user)
 		return
 	}
 }
 
+// checkServers reports roles that no server has.
 func (b *builder) checkServers(root *item) {
-	if b.uncertain {
+	if b.serversIncomplete {
 		return
 	}
 	for _, role := range []Role{RoleHead, RoleImage} {

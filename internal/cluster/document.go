@@ -10,14 +10,15 @@ import (
 	"strings"
 )
 
-// item is one element of the document, with attributes of the right form. It was checked against the vocabulary and against nothing else.
+// item is one element of the document. It and its attributes have been checked against the vocabulary, and against
+// nothing else.
 type item struct {
 	element  *element
-	at       place
+	at       location
 	values   []value
 	children []*item
-	text     []byte // without a line end directly after the tag
-	textAt   place
+	text     []byte // without a line end directly after the start tag
+	textAt   location
 	counts   []int // of its children, by their index in the vocabulary
 }
 
@@ -25,11 +26,11 @@ type item struct {
 type value struct {
 	name string
 	text string
-	at   place // of the text
-	bad  bool  // not of the attribute's kind; that is reported already
+	at   location // of the text
+	bad  bool     // not of the attribute's kind, which has been reported
 }
 
-// get returns the attribute's value. It is not ok when it is absent or was already reported as malformed.
+// get returns the attribute's value. ok is false if the attribute is absent or was reported as malformed.
 func (it *item) get(name string) (v value, ok bool) {
 	for _, v := range it.values {
 		if v.name == name {
@@ -39,12 +40,12 @@ func (it *item) get(name string) (v value, ok bool) {
 	return value{at: it.at}, false
 }
 
-// has reports whether the attribute is there at all, well-formed or not.
+// has reports whether the attribute is present, well-formed or not.
 func (it *item) has(name string) bool {
 	return slices.ContainsFunc(it.values, func(v value) bool { return v.name == name })
 }
 
-// all returns the children of these names.
+// all returns the children with one of these names.
 func (it *item) all(names ...string) []*item {
 	var found []*item
 	for _, c := range it.children {
@@ -66,10 +67,14 @@ type reader struct {
 	regexps  map[string]*regexp.Regexp
 }
 
-// readDocument checks the structure of a document. The result is nil when there is no sense in going on: the XML is broken, or there is no root.
+// readDocument checks the structure of a document and returns its root element. It returns nil if the document cannot
+// be examined further: the XML is malformed, or there is no root element.
 func readDocument(r *report, f *file) *item {
 	d := xml.NewDecoder(bytes.NewReader(f.data))
-	d.CharsetReader = func(string, io.Reader) (io.Reader, error) { return nil, errors.New("only UTF-8 can be read") }
+	d.CharsetReader = func(string, io.Reader) (io.Reader, error) {
+		return nil,
+			errors.New("the encoding must be UTF-8")
+	}
 	rd := &reader{report: r, file: f, decoder: d, regexps: map[string]*regexp.Regexp{}}
 	for {
 		start := int(d.InputOffset())
@@ -78,7 +83,7 @@ func readDocument(r *report, f *file) *item {
 			break
 		}
 		if err != nil {
-			rd.syntax(err)
+			rd.syntaxError(err)
 			return nil
 		}
 		if !rd.token(token, start) {
@@ -86,27 +91,28 @@ func readDocument(r *report, f *file) *item {
 		}
 	}
 	if rd.root == nil && len(r.found) == 0 {
-		r.add(place{f, 0}, "the description is empty: a <cluster> element is missing")
+		r.add(location{f, 0}, "the description is empty: a <cluster> element is missing")
 	}
 	return rd.root
 }
 
-func (rd *reader) syntax(err error) {
-	at := place{rd.file, int(rd.decoder.InputOffset())}
+// syntaxError reports an error of the XML decoder.
+func (rd *reader) syntaxError(err error) {
+	at := location{rd.file, int(rd.decoder.InputOffset())}
 	var se *xml.SyntaxError
 	if errors.As(err, &se) {
-		rd.add(at, "broken XML: %s", se.Msg)
+		rd.add(at, "malformed XML: %s", se.Msg)
 		return
 	}
-	rd.add(at, "broken XML: %v", err)
+	rd.add(at, "malformed XML: %v", err)
 }
 
-// token takes one token that begins at offset start. It returns false when the rest must not be read.
+// token handles one token that begins at offset start. It returns false if the rest must not be read.
 func (rd *reader) token(token xml.Token, start int) bool {
 	switch t := token.(type) {
 	case xml.StartElement:
 		if rd.elements++; rd.elements > maxElements {
-			rd.add(place{rd.file, start}, "more than %d elements", maxElements)
+			rd.add(location{rd.file, start}, "more than %d elements", maxElements)
 			return false
 		}
 		rd.start(t, start)
@@ -119,19 +125,19 @@ func (rd *reader) token(token xml.Token, start int) bool {
 	case xml.CharData:
 		rd.text(t, start)
 	case xml.Directive:
-		rd.add(place{rd.file, start}, "document types and entities are not allowed")
+		rd.add(location{rd.file, start}, "document types and entities are not allowed")
 		return false
 	}
 	return true
 }
 
 func (rd *reader) start(t xml.StartElement, start int) {
-	at := place{rd.file, start}
+	at := location{rd.file, start}
 	name := t.Name.Local
 	if t.Name.Space != "" {
 		name = t.Name.Space + ":" + name
 	}
-	e := rd.known(name, at)
+	e := rd.lookUp(name, at)
 	if e == nil {
 		rd.open = append(rd.open, nil)
 		return
@@ -147,8 +153,9 @@ func (rd *reader) start(t xml.StartElement, start int) {
 	rd.open = append(rd.open, it)
 }
 
-// known returns the vocabulary's entry for an element that starts here, or reports it. What is inside an unknown element is not looked at.
-func (rd *reader) known(name string, at place) *element {
+// lookUp returns the vocabulary's entry for an element that starts at a location. It reports an element that is not in
+// the vocabulary, and returns nil for it and for everything inside it.
+func (rd *reader) lookUp(name string, at location) *element {
 	if len(rd.open) == 0 {
 		return rd.rootElement(name, at)
 	}
@@ -159,15 +166,15 @@ func (rd *reader) known(name string, at place) *element {
 	names := make([]string, 0, len(parent.element.children))
 	for i, c := range parent.element.children {
 		if c.name == name {
-			return rd.counted(parent, i, at)
+			return rd.countChild(parent, i, at)
 		}
 		names = append(names, c.name)
 	}
-	rd.add(at, "unknown element <%s> in <%s>", shorten(name), parent.element.name).nearest(name, slices.Values(names))
+	rd.add(at, "unknown element <%s> in <%s>", shorten(name), parent.element.name).suggest(name, slices.Values(names))
 	return nil
 }
 
-func (rd *reader) rootElement(name string, at place) *element {
+func (rd *reader) rootElement(name string, at location) *element {
 	root := vocabulary()
 	switch {
 	case rd.root != nil:
@@ -180,15 +187,16 @@ func (rd *reader) rootElement(name string, at place) *element {
 	return nil
 }
 
-// counted returns the parent's i-th kind of child, if there may be one more of it.
-func (rd *reader) counted(parent *item, i int, at place) *element {
+// countChild counts another child of the parent's i-th kind and returns its entry. It returns nil, and reports it, if
+// there are too many.
+func (rd *reader) countChild(parent *item, i int, at location) *element {
 	c := parent.element.children[i]
 	parent.counts[i]++
-	if parent.counts[i] > c.most {
-		if c.most == 1 {
+	if parent.counts[i] > c.maxCount {
+		if c.maxCount == 1 {
 			rd.add(at, "a second <%s> in <%s>", c.name, parent.element.name)
-		} else if parent.counts[i] == c.most+1 {
-			rd.add(at, "more than %d <%s> in <%s>", c.most, c.name, parent.element.name)
+		} else if parent.counts[i] == c.maxCount+1 {
+			rd.add(at, "more than %d <%s> in <%s>", c.maxCount, c.name, parent.element.name)
 		}
 		return nil
 	}
@@ -197,7 +205,7 @@ func (rd *reader) counted(parent *item, i int, at place) *element {
 
 func (rd *reader) end(it *item) {
 	for i, c := range it.element.children {
-		if c.needed && it.counts[i] == 0 {
+		if c.required && it.counts[i] == 0 {
 			rd.add(it.at, "<%s> has no <%s>", it.element.name, c.name)
 		}
 	}
@@ -218,18 +226,18 @@ func (rd *reader) text(t xml.CharData, start int) {
 		}
 		if it.element.text {
 			if it.text == nil {
-				it.textAt = place{rd.file, start}
+				it.textAt = location{rd.file, start}
 			}
 			it.text = append(it.text, t...)
 			return
 		}
 	}
 	if blank := len(t) - len(bytes.TrimLeft(t, " \t\r\n")); blank < len(t) {
-		rd.add(place{rd.file, start + blank}, "text where only elements may stand")
+		rd.add(location{rd.file, start + blank}, "unexpected text: only elements are allowed here")
 	}
 }
 
-// attributes checks the attributes of a start tag that the decoder has just read.
+// attributes checks the attributes of the start tag that the decoder has just read.
 func (rd *reader) attributes(it *item, attrs []xml.Attr) {
 	offsets := attributeOffsets(rd.file.data[it.at.offset:rd.decoder.InputOffset()])
 	for i, a := range attrs {
@@ -253,7 +261,7 @@ func (rd *reader) attributes(it *item, attrs []xml.Attr) {
 	}
 }
 
-func (rd *reader) attribute(it *item, v value, nameAt place) {
+func (rd *reader) attribute(it *item, v value, nameAt location) {
 	i := slices.IndexFunc(it.element.attributes, func(a attribute) bool { return a.name == v.name })
 	switch {
 	case i < 0:
@@ -261,23 +269,23 @@ func (rd *reader) attribute(it *item, v value, nameAt place) {
 		for _, a := range it.element.attributes {
 			names = append(names, a.name)
 		}
-		rd.add(nameAt, "unknown attribute %s of <%s>", v.name, it.element.name).nearest(v.name, slices.Values(names))
+		rd.add(nameAt, "unknown attribute %s of <%s>", v.name, it.element.name).suggest(v.name, slices.Values(names))
 	case it.has(v.name):
 		rd.add(nameAt, "attribute %s of <%s> is given twice", v.name, it.element.name)
 	default:
-		v.bad = !rd.fits(it.element.attributes[i], v)
+		v.bad = !rd.matches(it.element.attributes[i], v)
 		it.values = append(it.values, v)
 	}
 }
 
-// fits reports whether v has the form that its kind demands, and complains if not.
-func (rd *reader) fits(a attribute, v value) bool {
+// matches reports whether v has the form that its kind demands. If not, it adds a problem.
+func (rd *reader) matches(a attribute, v value) bool {
 	if a.kind.values != nil {
 		if slices.Contains(a.kind.values, v.text) {
 			return true
 		}
 		rd.add(v.at, "%s=%q: want one of %s", a.name, shorten(v.text), strings.Join(a.kind.values, ", ")).
-			nearest(v.text, slices.Values(a.kind.values))
+			suggest(v.text, slices.Values(a.kind.values))
 		return false
 	}
 	re := rd.regexps[a.kind.regexp]
@@ -292,14 +300,16 @@ func (rd *reader) fits(a attribute, v value) bool {
 	return false
 }
 
-// isSchemaReference accepts what an editor needs to find the XSD: xmlns:xsi and xsi:noNamespaceSchemaLocation on the root element.
+// isSchemaReference reports whether the attribute name is one by which an editor finds the XSD: xmlns:xsi or
+// xsi:noNamespaceSchemaLocation, on the root element.
 func isSchemaReference(it *item, name xml.Name) bool {
 	const xsi = "http://www.w3.org/2001/XMLSchema-instance"
 	return it.element.name == "cluster" &&
 		(name.Space == "xmlns" && name.Local == "xsi" || name.Space == xsi && name.Local == "noNamespaceSchemaLocation")
 }
 
-// normalize does what XML 1.0, section 3.3.3 demands of an attribute's value, and encoding/xml does not do: line ends and tabs are spaces.
+// normalize replaces line ends and tabs in an attribute's value by spaces, as XML 1.0, section 3.3.3 demands.
+// encoding/xml does not do that.
 func normalize(s string) string {
 	if !strings.ContainsAny(s, "\t\r\n") {
 		return s
@@ -307,7 +317,7 @@ func normalize(s string) string {
 	return strings.NewReplacer("\t", " ", "\r", " ", "\n", " ").Replace(s)
 }
 
-// shorten keeps messages readable whatever is quoted in them.
+// shorten returns s, cut to a length that keeps messages readable.
 func shorten(s string) string {
 	if len(s) > 80 {
 		return s[:77] + "..."
@@ -317,8 +327,8 @@ func shorten(s string) string {
 
 type attributeOffset struct{ name, value int }
 
-// attributeOffsets finds the attributes in a start tag, which encoding/xml does not give the places of. The decoder
-// has accepted the tag, so it is well-formed.
+// attributeOffsets finds the attributes in a start tag, because encoding/xml does not report their positions. The
+// decoder has accepted the tag, so it is well-formed.
 func attributeOffsets(tag []byte) []attributeOffset {
 	var offsets []attributeOffset
 	i := bytes.IndexAny(tag, " \t\r\n")

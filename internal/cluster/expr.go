@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// pattern is an attribute's text with expressions in braces, such as "s{rack:02}c{chassis}" or "10.128.{(rack-1)*6+chassis}.{blade}".
+// pattern is a text with expressions in braces, such as "s{rack:02}c{chassis}" or
+// "10.128.{(rack-1)*6+chassis}.{blade}".
 //
 //	part       = literal | "{" sum [ ":" format ] "}"
 //	sum        = product { ("+" | "-") product }
@@ -16,15 +17,15 @@ import (
 //	operand    = number | variable | "(" sum ")"
 //	format     = [ "0" width ] [ "x" ]
 //
-// Numbers are int64; overflow, division by zero and a negative result are errors, never wrapped around.
+// Numbers are int64. Overflow, division by zero and a negative result are errors.
 type pattern []part
 
-// part is a literal, or an expression when it has one.
+// part is an expression, or a literal if expr is nil.
 type part struct {
 	literal string
 	expr    *expr
 	offset  int // of the expression in the text
-	width   int // padded with zeros to it
+	width   int // to which the number is padded with zeros
 	hex     bool
 }
 
@@ -32,18 +33,18 @@ type part struct {
 type expr struct {
 	op          byte
 	number      int64
-	slot        int // of the variable among the values
+	variable    int // its index among the variables
 	left, right *expr
 }
 
-// expressionError is a mistake in a pattern, or in what it comes to with certain values.
+// expressionError is a mistake in a pattern, or an error in its evaluation.
 type expressionError struct {
 	offset       int // in the text
 	reason, hint string
 }
 
-// parsePattern reads text. Variables are named in slots, in the order of the values that expand gets.
-func parsePattern(text string, slots []string) (pattern, *expressionError) {
+// parsePattern parses a pattern. variables are the names of the variables, in the order of the values for expand.
+func parsePattern(text string, variables []string) (pattern, *expressionError) {
 	if len(text) > maxExpression {
 		return nil, &expressionError{reason: fmt.Sprintf("longer than %d bytes", maxExpression)}
 	}
@@ -64,7 +65,7 @@ func parsePattern(text string, slots []string) (pattern, *expressionError) {
 		if end < 0 {
 			return nil, &expressionError{offset: pos, reason: "\"{\" without \"}\""}
 		}
-		field, err := parseField(text[pos+1:pos+end], slots)
+		field, err := parseField(text[pos+1:pos+end], variables)
 		if err != nil {
 			err.offset += pos + 1
 			return nil, err
@@ -76,13 +77,13 @@ func parsePattern(text string, slots []string) (pattern, *expressionError) {
 	return p, nil
 }
 
-// parseField reads what stands between braces.
-func parseField(text string, slots []string) (part, *expressionError) {
+// parseField parses the text between a pair of braces.
+func parseField(text string, variables []string) (part, *expressionError) {
 	sum, format, formatted := strings.Cut(text, ":")
-	ps := &exprParser{text: sum, slots: slots}
+	ps := &exprParser{text: sum, variables: variables}
 	e, err := ps.sum()
 	if err == nil && ps.peek() != 0 {
-		err = ps.errorf("unexpected %q in an expression", ps.text[ps.pos])
+		err = ps.errorf("unexpected %q in the expression", ps.text[ps.pos])
 	}
 	if err != nil {
 		return part{}, err
@@ -109,9 +110,9 @@ func parseField(text string, slots []string) (part, *expressionError) {
 }
 
 type exprParser struct {
-	text  string
-	pos   int
-	slots []string
+	text      string
+	pos       int
+	variables []string
 }
 
 func (p *exprParser) errorf(format string, args ...any) *expressionError {
@@ -133,7 +134,7 @@ func (p *exprParser) sum() (*expr, *expressionError) { return p.chain("+-", p.pr
 
 func (p *exprParser) product() (*expr, *expressionError) { return p.chain("*/%", p.operand) }
 
-// chain reads operands joined by any of the operators, from left to right.
+// chain parses operands that are joined by any of the operators, left-associatively.
 func (p *exprParser) chain(operators string, operand func() (*expr, *expressionError)) (*expr, *expressionError) {
 	left, err := operand()
 	if err != nil {
@@ -181,9 +182,9 @@ func (p *exprParser) operand() (*expr, *expressionError) {
 	case isLetter(c):
 		return p.variable()
 	case c == 0:
-		return nil, p.errorf("a number or a name is missing in an expression")
+		return nil, p.errorf("a number or a variable is missing in the expression")
 	}
-	return nil, p.errorf("unexpected %q in an expression", c)
+	return nil, p.errorf("unexpected %q in the expression", c)
 }
 
 func (p *exprParser) variable() (*expr, *expressionError) {
@@ -192,22 +193,22 @@ func (p *exprParser) variable() (*expr, *expressionError) {
 		p.pos++
 	}
 	name := p.text[start:p.pos]
-	slot := slices.Index(p.slots, name)
-	if slot < 0 {
+	i := slices.Index(p.variables, name)
+	if i < 0 {
 		p.pos = start
 		err := p.errorf("%q is not defined here", name)
-		err.hint = didYouMean(name, slices.Values(p.slots))
+		err.hint = suggestion(name, slices.Values(p.variables))
 		if err.hint == "" {
-			err.hint = "defined are " + strings.Join(p.slots, ", ")
+			err.hint = "the variables are " + strings.Join(p.variables, ", ")
 		}
 		return nil, err
 	}
-	return &expr{op: 'v', slot: slot}, nil
+	return &expr{op: 'v', variable: i}, nil
 }
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
-// expand appends the text of p for the values to b.
+// expand appends to b the text of p for the values of the variables.
 func (p pattern) expand(b []byte, values []int64) ([]byte, *expressionError) {
 	for i := range p {
 		f := &p[i]
@@ -217,7 +218,7 @@ func (p pattern) expand(b []byte, values []int64) ([]byte, *expressionError) {
 		}
 		v, reason := f.expr.eval(values)
 		if reason == "" && v < 0 {
-			reason = fmt.Sprintf("is %d: negative", v)
+			reason = fmt.Sprintf("is negative: %d", v)
 		}
 		if reason != "" {
 			return b, &expressionError{offset: f.offset, reason: reason}
@@ -240,13 +241,13 @@ func (f *part) format(b []byte, v int64) []byte {
 	return append(b, text...)
 }
 
-// eval returns the value of e, or the reason why it has none.
+// eval returns the value of e, or the reason why it has none, as the predicate of a sentence.
 func (e *expr) eval(values []int64) (v int64, reason string) {
 	switch e.op {
 	case 0:
 		return e.number, ""
 	case 'v':
-		return values[e.slot], ""
+		return values[e.variable], ""
 	}
 	a, reason := e.left.eval(values)
 	if reason != "" {
@@ -290,7 +291,7 @@ func operate(op byte, a, b int64) (v int64, reason string) {
 	return v, ""
 }
 
-// fields splits text at spaces that are not inside braces, and returns each piece's offset with it.
+// fields splits text at spaces outside of braces. It returns the pieces and their offsets.
 func fields(text string) (pieces []string, offsets []int) {
 	start, depth := -1, 0
 	for i := 0; i <= len(text); i++ {

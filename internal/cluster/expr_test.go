@@ -7,7 +7,7 @@ import (
 )
 
 func TestPatternExpands(t *testing.T) {
-	slots := []string{"rack", "chassis", "blade", "index", "i"}
+	variables := []string{"rack", "chassis", "blade", "index", "i"}
 	values := []int64{31, 6, 9, 2559, 1}
 	tests := []struct{ text, want string }{
 		{"", ""},
@@ -24,7 +24,7 @@ func TestPatternExpands(t *testing.T) {
 		{"{9223372036854775807}", "9223372036854775807"},
 	}
 	for _, tt := range tests {
-		p, err := parsePattern(tt.text, slots)
+		p, err := parsePattern(tt.text, variables)
 		if err != nil {
 			t.Errorf("parse %q: %v", tt.text, err)
 			continue
@@ -48,7 +48,7 @@ func TestPatternRefuses(t *testing.T) {
 		{"{}", 1, "missing", ""},
 		{"{rack+}", 6, "missing", ""},
 		{"{rakc}", 1, "not defined", `did you mean "rack"?`},
-		{"{zzzz}", 1, "not defined", "defined are rack"},
+		{"{zzzz}", 1, "not defined", "the variables are rack"},
 		{"{(rack}", 6, "missing", ""},
 		{"{rack)}", 5, "unexpected", ""},
 		{"{rack rack}", 6, "unexpected", ""},
@@ -98,16 +98,19 @@ func TestFieldsSplitsOutsideBracesOnly(t *testing.T) {
 func TestDidYouMean(t *testing.T) {
 	names := []string{"compute", "cell", "debug", "boot"}
 	for name, want := range map[string]string{
-		"comptue": `did you mean "compute"?`, "cel": `did you mean "cell"?`, "Boot": `did you mean "boot"?`, "storage": "", "": "",
+		"comptue": `did you mean "compute"?`, "cel": `did you mean "cell"?`, "Boot": `did you mean "boot"?`,
+		"storage": "", "": "",
 	} {
-		if got := didYouMean(name, slices.Values(names)); got != want {
+		if got := suggestion(name, slices.Values(names)); got != want {
 			t.Errorf("%q: got %q, want %q", name, got, want)
 		}
 	}
 }
 
 func FuzzPattern(f *testing.F) {
-	for _, s := range []string{"s{rack:02}c{i}", "{(rack-1)*6+i}", "{rack%0}", "{", "{:x}", "{rack:020x}", "{((((i))))/2}"} {
+	for _, s := range []string{
+		"s{rack:02}c{i}", "{(rack-1)*6+i}", "{rack%0}", "{", "{:x}", "{rack:020x}", "{((((i))))/2}",
+	} {
 		f.Add(s, int64(3), int64(7))
 	}
 	f.Fuzz(func(t *testing.T, text string, rack, i int64) {

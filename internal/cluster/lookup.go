@@ -3,24 +3,30 @@ package cluster
 import (
 	"net"
 	"net/netip"
+	"slices"
 )
 
-// index holds the maps behind the look-ups; it is built once, by Parse, and never changes.
+// index holds the maps behind the look-ups. The builder makes it; a parsed Cluster never changes it.
 type index struct {
-	nodes     map[NodeName]*Node
-	servers   map[ServerName]*Server
-	images    map[ImageName]*Image
-	networks  map[string]*Network
-	groups    map[string]*Group
-	macs      map[string]nodeCard // by the bytes of the MAC
-	addresses map[netip.Addr]nodeCard
-	positions map[Level][]*Node // by a level with From and To alike: the nodes there
+	nodes      map[NodeName]*Node
+	servers    map[ServerName]*Server
+	images     map[ImageName]*Image
+	groups     map[string]*Group
+	macs       map[string]nodeInterface // by the bytes of the MAC
+	addresses  map[netip.Addr]nodeInterface
+	byPosition map[position][]*Node
 }
 
-// nodeCard is one card of one node.
-type nodeCard struct {
+// nodeInterface is one interface of one node.
+type nodeInterface struct {
 	node *Node
 	card *Interface
+}
+
+// position is a place in the taxonomy: "rack2" is {"rack", 2}.
+type position struct {
+	level  string
+	number int
 }
 
 // Node returns the node of that name.
@@ -41,32 +47,21 @@ func (c *Cluster) Image(name ImageName) (*Image, bool) {
 	return im, ok
 }
 
-// Network returns the network of that name.
-func (c *Cluster) Network(name string) (*Network, bool) {
-	n, ok := c.lookups().networks[name]
-	return n, ok
-}
-
-// Group returns the group of that name.
-func (c *Cluster) Group(name string) (*Group, bool) {
-	g, ok := c.lookups().groups[name]
-	return g, ok
-}
-
-// NodeByMAC returns the node that has a card with that hardware address, and the card.
+// NodeByMAC returns the node that has an interface with that hardware address, and the interface.
 func (c *Cluster) NodeByMAC(mac net.HardwareAddr) (*Node, *Interface, bool) {
-	nc, ok := c.lookups().macs[string(mac)]
-	return nc.node, nc.card, ok
+	ni, ok := c.lookups().macs[string(mac)]
+	return ni.node, ni.card, ok
 }
 
-// NodeByAddress returns the node that has a card with that address, and the card. An IPv4 address in IPv6 form counts as itself.
+// NodeByAddress returns the node that has an interface with that address, and the interface. An IPv4-mapped IPv6
+// address is looked up as the IPv4 address.
 func (c *Cluster) NodeByAddress(a netip.Addr) (*Node, *Interface, bool) {
-	nc, ok := c.lookups().addresses[a.Unmap()]
-	return nc.node, nc.card, ok
+	ni, ok := c.lookups().addresses[a.Unmap()]
+	return ni.node, ni.card, ok
 }
 
-// lookups returns the maps. A Cluster that was put together by hand has none: they are made anew for each call, which is right
-// but slow, because a Cluster is read by many goroutines and has no lock.
+// lookups returns the maps. A Cluster that was not made by Parse has none: they are built for each call, which is slow.
+// They cannot be kept, because many goroutines read a Cluster and it has no lock.
 func (c *Cluster) lookups() *index {
 	if c.index != nil {
 		return c.index
@@ -74,30 +69,29 @@ func (c *Cluster) lookups() *index {
 	return newIndex(c)
 }
 
-// newIndex builds the maps of c. Where names clash the first one wins.
+// newIndex builds the maps of c. If several values have the same key, the first one is kept.
 func newIndex(c *Cluster) *index {
 	ix := &index{
-		nodes:     make(map[NodeName]*Node, len(c.Nodes)),
-		servers:   make(map[ServerName]*Server, len(c.Servers)),
-		images:    make(map[ImageName]*Image, len(c.Images)),
-		networks:  make(map[string]*Network, len(c.Networks)),
-		groups:    make(map[string]*Group, len(c.Groups)),
-		macs:      make(map[string]nodeCard, len(c.Nodes)),
-		addresses: make(map[netip.Addr]nodeCard, len(c.Nodes)),
-		positions: map[Level][]*Node{},
+		nodes:      make(map[NodeName]*Node, len(c.Nodes)),
+		servers:    make(map[ServerName]*Server, len(c.Servers)),
+		images:     make(map[ImageName]*Image, len(c.Images)),
+		groups:     make(map[string]*Group, len(c.Groups)),
+		macs:       make(map[string]nodeInterface, len(c.Nodes)),
+		addresses:  make(map[netip.Addr]nodeInterface, len(c.Nodes)),
+		byPosition: map[position][]*Node{},
 	}
 	for _, n := range c.Nodes {
 		setFirst(ix.nodes, n.Name, n)
 		for level, number := range n.Position {
-			at := Level{Name: level, From: number, To: number}
-			ix.positions[at] = append(ix.positions[at], n)
+			at := position{level, number}
+			ix.byPosition[at] = append(ix.byPosition[at], n)
 		}
 		for _, card := range n.Interfaces {
 			if card.MAC != nil {
-				setFirst(ix.macs, string(card.MAC), nodeCard{n, card})
+				setFirst(ix.macs, string(card.MAC), nodeInterface{n, card})
 			}
 			if card.Address.IsValid() {
-				setFirst(ix.addresses, card.Address, nodeCard{n, card})
+				setFirst(ix.addresses, card.Address, nodeInterface{n, card})
 			}
 		}
 	}
@@ -107,22 +101,20 @@ func newIndex(c *Cluster) *index {
 	for _, im := range c.Images {
 		setFirst(ix.images, im.Name, im)
 	}
-	for _, n := range c.Networks {
-		setFirst(ix.networks, n.Name, n)
-	}
 	for _, g := range c.Groups {
 		setFirst(ix.groups, g.Name, g)
 	}
 	return ix
 }
 
+// setFirst sets m[k] unless it is set already.
 func setFirst[K comparable, V any](m map[K]V, k K, v V) {
-	if _, taken := m[k]; !taken {
+	if _, ok := m[k]; !ok {
 		m[k] = v
 	}
 }
 
-// Interface returns the card of that name, or nil.
+// Interface returns the interface of that name, or nil.
 func (n *Node) Interface(name string) *Interface {
 	for _, card := range n.Interfaces {
 		if card.Name == name {
@@ -133,20 +125,13 @@ func (n *Node) Interface(name string) *Interface {
 }
 
 // Has reports whether the server has the role.
-func (s *Server) Has(role Role) bool {
-	for _, r := range s.Roles {
-		if r == role {
-			return true
-		}
-	}
-	return false
-}
+func (s *Server) Has(role Role) bool { return slices.Contains(s.Roles, role) }
 
-// Address returns the address of the server's first card: the one by which others name it.
+// Address returns the address of the server's first interface, by which other machines reach it.
 func (s *Server) Address() netip.Addr { return s.Interfaces[0].Address }
 
-// On returns the server's address on a network: the one that a node on that network is told to use. A server without a
-// card there is reached by its first address, through a router.
+// On returns the address that hosts on a network use for the server: that of its interface on the network, or else its
+// first address, which they reach through a router.
 func (s *Server) On(n *Network) netip.Addr {
 	for _, card := range s.Interfaces {
 		if card.Network == n {

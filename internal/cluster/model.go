@@ -1,27 +1,41 @@
 // Package cluster is the cluster description: one XML file that names networks, servers, nodes, groups and images.
-// Parse reads it, reporting every problem with its place; everything else is a pure function of the parsed Cluster.
+// Parse reads it and reports every problem with its position. Everything else is a pure function of the parsed Cluster.
 //
 // # Concepts
 //
-// Parsing has two stages. The first checks the document against the vocabulary, one table from which the XSD and the
-// reference page (docs/reference/cluster.md) come too, and makes items: elements whose attributes have the right form and a place. The
-// second, the builder, gives the items their meaning and expands them: names and addresses are patterns with integer
-// expressions in them, evaluated for each node. A problem at one place is one problem, however many nodes it spoils.
+// Parsing has two stages.
+//
+//  1. The reader checks the document against the vocabulary and makes items: elements with their positions and with
+//     well-formed attributes. The vocabulary is one table; the XSD and the reference page (docs/reference/cluster.md)
+//     are generated from it, too.
+//  2. The builder interprets the items and expands them. Names and addresses are patterns that contain integer
+//     expressions; they are evaluated for each node.
+//
+// A mistake is reported once, with a count, even if it affects many nodes.
 //
 // # Invariants
 //
-// Parse returns either a Cluster with nothing wrong in it or *Problems. In such a Cluster every node has a boot card with an address and a
-// network, an image and at least one server with the role "image"; names, addresses and hardware addresses are unique, but that servers may
-// share an address when they share no port; every template has been executed once. The same bytes always make the same Cluster.
+// Parse returns either a valid Cluster or *Problems. In a valid Cluster:
 //
-// What a description can amount to is bounded before it is expanded, so a hostile one costs seconds and some hundred megabytes at most.
+//   - every node has a boot interface with an address and a network, an image, and at least one server with the role
+//     "image";
+//   - names, addresses and hardware addresses are unique, except that servers may share an address if they share no
+//     port;
+//   - every template has been executed once.
+//
+// The same bytes always make the same Cluster.
+//
+// The size of the result is bounded before the description is expanded: a hostile description costs at most some
+// seconds and some hundred megabytes.
 //
 // # Concurrency
 //
-// A parsed Cluster never changes and may be read by any number of goroutines.
+// A parsed Cluster never changes. Any number of goroutines may read it.
 //
-// The package must not do I/O beyond the Source it is given (Load makes one of files), and must not know how images
-// are stored, served or booted.
+// # What it does not do
+//
+// The package does no I/O except through the Source that it is given (Load makes one that reads files). It does not
+// know how images are stored, served or booted.
 package cluster
 
 import (
@@ -33,14 +47,14 @@ import (
 	"dim/internal/image"
 )
 
-// NodeName, ServerName and ImageName keep names of different things apart.
+// NodeName, ServerName and ImageName are distinct types, so that the compiler finds a name used in the wrong place.
 type (
 	NodeName   string
 	ServerName string
 	ImageName  string
 )
 
-// Cluster is a whole description, expanded: every node and server is there by itself.
+// Cluster is a whole description, expanded: it lists every single node and server.
 type Cluster struct {
 	Name     string
 	Domain   string
@@ -48,11 +62,11 @@ type Cluster struct {
 	Levels   []Level
 	Servers  []*Server
 	Images   []*Image
-	Nodes    []*Node // in order of index
+	Nodes    []*Node // in order of Index
 	Groups   []*Group
 
 	sources []SourceFile
-	index   *index // nil in a Cluster that was not parsed
+	index   *index // nil in a Cluster that was not made by Parse
 }
 
 // Network is one <network>.
@@ -63,10 +77,10 @@ type Network struct {
 	DNS      []netip.Addr
 	MTU      int  // 0: the default
 	Admin    bool // hosts on it may mount /images/NAME@V read-only
-	Insecure bool // NFS calls from ports of 1024 and above are taken, too
+	Insecure bool // NFS calls from ports of 1024 and above are accepted, too
 }
 
-// Level is one <level> of the taxonomy, outermost first.
+// Level is one <level> of the taxonomy. The outermost level comes first.
 type Level struct {
 	Name     string
 	From, To int
@@ -81,7 +95,7 @@ type Server struct {
 	DHCP       bool // false: dhcp="off"
 }
 
-// Role is what a server does: "head" or "image".
+// Role is a task of a server.
 type Role string
 
 // The roles.
@@ -90,7 +104,7 @@ const (
 	RoleImage Role = "image"
 )
 
-// Ports are the ports a server listens on; Parse fills in the defaults.
+// Ports are the ports on which a server listens. Parse fills in the defaults.
 type Ports struct {
 	NFS  uint16 // nfs-port, default 2049 (TCP; NFS and MOUNT)
 	HTTP uint16 // http-port, default 80 (boot files, /healthz)
@@ -111,14 +125,15 @@ type Image struct {
 	Name    ImageName
 	Arch    string // "amd64", "arm64", "ppc64le"
 	Master  string // "dir:/srv/…", "ssh://root@…"
-	Push    bool   // nodes are told of a switch, and do not poll
+	Push    bool   // the server notifies nodes of a switch; they do not poll
 	Exclude image.Patterns
 	Shared  image.Patterns
 	Keep    image.Patterns
-	Mounts  []string // paths without a leading slash on which nodes mount something
+	Mounts  []string // mount points on the nodes, without the leading slash
 	Files   []*File
-	Builtin Builtin
 	Kernel  Kernel
+
+	DisabledBuiltins map[string]bool // by the names of package builtin
 
 	SavedFor   time.Duration // how long set-aside copies are kept; 0: the default
 	Durability Durability    // default DurabilitySync
@@ -126,60 +141,60 @@ type Image struct {
 	Snapshots  *Snapshots    // nil: none are taken
 }
 
-// Durability is what the replies to nodes that change something promise.
+// Durability is what a server guarantees about a change when it replies to the node.
 type Durability string
 
-// The durabilities, of which the first is what NFS demands.
+// The durabilities. NFS demands the first one.
 const (
-	DurabilitySync          Durability = "sync"           // what was answered survives a power cut of the server
-	DurabilityAsyncMetadata Durability = "async-metadata" // committed content does; names and attributes may be lost
-	DurabilityAsync         Durability = "async"          // the last seconds of everything may be lost
+	// DurabilitySync: every change survives a power cut of the server once the reply is sent.
+	DurabilitySync Durability = "sync"
+	// DurabilityAsyncMetadata: committed content survives a power cut; recent names and attributes may be lost.
+	DurabilityAsyncMetadata Durability = "async-metadata"
+	// DurabilityAsync: all changes of the last seconds may be lost.
+	DurabilityAsync Durability = "async"
 )
 
-// File is one <file>: a template rendered for each node.
+// File is one <file>: a template that is rendered for each node.
 type File struct {
-	Path     string // from the root, without a leading slash
+	Path     string // from the root, without the leading slash
 	Mode     uint32 // default 0644
 	UID, GID uint32
 	Template string // text of the template
-	Where    string // "cluster.xml:12:5" or the template file's name, for error messages
+	Where    string // "cluster.xml:12:5" or the name of the template's file, for error messages
 
-	parsed *template.Template // nil in a File that was not parsed
-	at     place              // of the template's first byte
+	parsed *template.Template // nil in a File that was not made by Parse
+	at     location           // of the template's first byte
 }
-
-// Builtin tells which built-in node files are switched off for an image (<builtin name="fstab" enabled="no"/>).
-type Builtin struct{ Off map[string]bool }
 
 // Kernel is <kernel version="…" append="…" modules="…"/>.
 type Kernel struct {
 	Version string   // "": the newest in the image
 	Append  string   // added to the kernel command line
-	Modules []string // loaded by the initramfs in addition to what the cards need
+	Modules []string // loaded by the initramfs in addition to those that the network cards need
 }
 
 // Node is one node.
 type Node struct {
 	Name       NodeName
-	Index      int            // over all nodes, from 0
-	Position   map[string]int // by level name: the node's place in the taxonomy
+	Index      int            // among all nodes, from 0
+	Position   map[string]int // number in the taxonomy, by the name of the level
 	Image      *Image
 	Servers    []*Server // in order of preference
 	Interfaces []*Interface
 	Groups     []*Group
 
-	own *Quota // of the node itself; nil: none
+	quota *Quota // of the node's own element; nil: none
 }
 
-// Group is one <group>: a named set of nodes, with an image of its own or none.
+// Group is one <group>: a named set of nodes, which may set the image of its members.
 type Group struct {
 	Name  string
 	Nodes []*Node
-	Image *Image
+	Image *Image // nil: the members keep their own
 	Quota *Quota // nil: none
 }
 
-// Boot returns the card the node boots from: its first interface.
+// Boot returns the interface from which the node boots: its first one.
 func (n *Node) Boot() *Interface { return n.Interfaces[0] }
 
 // Address returns the address of the boot interface. Templates use it as {{.Address}}.

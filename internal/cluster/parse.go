@@ -9,15 +9,16 @@ import (
 	"dim/internal/image"
 )
 
-// Parse reads a description, checks it and expands it. When anything is wrong with it the error is a *Problems that lists everything.
+// Parse reads a description, checks it and expands it. If anything is wrong with the description, the error is a
+// *Problems that lists all of it.
 //
-// It is safe on hostile input: sizes are bounded, no external entity is read, and only files that the
-// description names are opened.
-func Parse(src Source) (*Cluster, error) { return parseWithin(src, defaultLimits()) }
+// Parse is safe on hostile input: sizes are bounded, no external entity is read, and the only files that are opened are
+// those that the description names.
+func Parse(src Source) (*Cluster, error) { return parseLimited(src, defaultLimits()) }
 
-func parseWithin(src Source, most limits) (*Cluster, error) {
+func parseLimited(src Source, budget limits) (*Cluster, error) {
 	b := &builder{
-		limits:    most,
+		budget:    budget,
 		report:    &report{},
 		open:      src.Open,
 		cluster:   &Cluster{},
@@ -27,9 +28,9 @@ func parseWithin(src Source, most limits) (*Cluster, error) {
 		origins:   map[*Node]*item{},
 	}
 	xml := bytes.TrimPrefix(src.XML, []byte("\ufeff"))
-	f := b.source(src.Name, xml)
+	f := b.addSource(src.Name, xml)
 	if len(xml) > maxSourceBytes {
-		b.add(place{f, 0}, "the description is larger than %d bytes", maxSourceBytes)
+		b.add(location{f, 0}, "the description is larger than %d bytes", maxSourceBytes)
 		return nil, b.err()
 	}
 	if root := readDocument(b.report, f); root != nil {
@@ -41,32 +42,31 @@ func parseWithin(src Source, most limits) (*Cluster, error) {
 	return b.cluster, nil
 }
 
-// builder makes a Cluster of the document. Each of its steps reports what is wrong and leaves out what cannot be used, so
-// that the steps after it find as much as possible.
+// builder makes a Cluster from the document. Each step reports what is wrong and leaves out what cannot be used, so
+// that later steps can still find other mistakes.
 type builder struct {
 	*report
 	open    func(name string) ([]byte, error)
 	cluster *Cluster
 	opened  map[string]*file
 
-	hosts     map[string]claim // by lower-case name: host names do not know cases
+	hosts     map[string]claim // by lower-case name: host names are case-insensitive
 	addresses map[netip.Addr]claim
 	macs      map[string]claim
-	origins   map[*Node]*item
-	listening map[netip.Addr][]listener
-	levelsAt  place
+	origins   map[*Node]*item // the element that made the node
+	listeners map[netip.Addr][]listener
 
-	limits     limits // what there may still be
-	incomplete bool   // some nodes could not be made: references to nodes may be right nevertheless
-	uncertain  bool   // the same of servers and their roles
-	buf        []byte
+	budget            limits // its cards and members are counted down
+	nodesIncomplete   bool   // some nodes could not be made, so that an unknown node name need not be a mistake
+	serversIncomplete bool   // the same for servers and their roles
+	buf               []byte
 }
 
-// claim says who has a name or an address.
+// claim records which node or server uses a name or an address, and where the description says so.
 type claim struct {
 	node   *Node
 	server *Server
-	at     place
+	at     location
 }
 
 // String returns "node n01" or "server head".
@@ -77,13 +77,14 @@ func (c claim) String() string {
 	return "server " + string(c.server.Name)
 }
 
-// source keeps a file of the description.
-func (b *builder) source(name string, data []byte) *file {
+// addSource keeps a file of the description. The directory of its name is left out.
+func (b *builder) addSource(name string, data []byte) *file {
 	b.cluster.sources = append(b.cluster.sources, SourceFile{Name: path.Base(name), Data: data})
 	return &file{name: name, data: data}
 }
 
-// build goes through the document by kinds, not from top to bottom, so that an element may refer to one that stands below it.
+// build goes through the document by kinds of elements, not from top to bottom, so that an element may refer to a
+// later one.
 func (b *builder) build(root *item) {
 	name, _ := root.get("name")
 	domain, _ := root.get("domain")
@@ -117,7 +118,7 @@ func (b *builder) build(root *item) {
 	b.checkTemplates()
 }
 
-// file opens a file that the description names, or reports why that cannot be.
+// file reads a file that the description names, or reports why it cannot. A file is read, and reported, once.
 func (b *builder) file(v value) (*file, bool) {
 	if f, ok := b.opened[v.text]; ok {
 		return f, f != nil
@@ -126,12 +127,12 @@ func (b *builder) file(v value) (*file, bool) {
 		b.opened = map[string]*file{}
 	}
 	b.opened[v.text] = nil
-	if !isBeside(v.text) {
+	if !isLocalPath(v.text) {
 		b.add(v.at, "file %q: want a path below the description's directory", shorten(v.text))
 		return nil, false
 	}
 	if b.open == nil {
-		b.add(v.at, "file %q: the description was given without other files", v.text)
+		b.add(v.at, "file %q is not part of the description", v.text)
 		return nil, false
 	}
 	data, err := b.open(v.text)
@@ -143,29 +144,29 @@ func (b *builder) file(v value) (*file, bool) {
 		b.add(v.at, "%v", err)
 		return nil, false
 	}
-	f := b.source(v.text, data)
+	f := b.addSource(v.text, data)
 	b.cluster.sources[len(b.cluster.sources)-1].Name = v.text
 	b.opened[v.text] = f
 	return f, true
 }
 
-// isBeside reports whether name is a clean relative path that does not lead upwards.
-func isBeside(name string) bool {
+// isLocalPath reports whether name is a clean relative path that does not leave the description's directory.
+func isLocalPath(name string) bool {
 	return name == path.Clean(name) && name != "." && name != ".." && !path.IsAbs(name) && len(name) < 256 &&
 		!bytes.HasPrefix([]byte(name), []byte("../")) && !bytes.ContainsAny([]byte(name), "\x00\\")
 }
 
-// compile parses an attribute's expressions, or reports what is wrong with them.
-func (b *builder) compile(v value, slots []string) (pattern, bool) {
-	p, err := parsePattern(v.text, slots)
+// compile parses an attribute that may contain expressions, or reports what is wrong with it.
+func (b *builder) compile(v value, variables []string) (pattern, bool) {
+	p, err := parsePattern(v.text, variables)
 	if err != nil {
-		b.add(v.at.plus(err.offset), "%s", err.reason).hint("%s", err.hint)
+		b.add(v.at.plus(err.offset), "%s", err.reason).withHint("%s", err.hint)
 		return nil, false
 	}
 	return p, true
 }
 
-// expand returns the pattern's text for the values, or reports why it has none.
+// expand evaluates the pattern for the values, or reports why it cannot.
 func (b *builder) expand(p pattern, v value, values []int64) (string, bool) {
 	var err *expressionError
 	if b.buf, err = p.expand(b.buf[:0], values); err != nil {
@@ -175,15 +176,16 @@ func (b *builder) expand(p pattern, v value, values []int64) (string, bool) {
 	return string(b.buf), true
 }
 
-// claimHost takes a host name for c. It reports a name that is malformed or taken.
+// claimHost records that c uses a host name. It reports a name that is malformed or already used.
 func (b *builder) claimHost(name string, c claim) bool {
 	if !validHost(name) {
-		b.add(c.at, "%q is not a host name", shorten(name)).hint("letters, digits, '_' and '-', at most 63, the first no '_' or '-'")
+		b.add(c.at, "%q is not a host name", shorten(name)).
+			withHint("letters, digits, '_' and '-', at most 63; the first is a letter or a digit")
 		return false
 	}
 	key := string(lowerBytes(name))
 	if other, taken := b.hosts[key]; taken {
-		b.add(c.at, "%v: the name is taken by %v at %v", c, other, other.at)
+		b.add(c.at, "%v: the name is already used by %v at %v", c, other, other.at)
 		return false
 	}
 	b.hosts[key] = c
@@ -210,8 +212,9 @@ func validHost(s string) bool {
 	return true
 }
 
-// imageNamed finds the image that an attribute names, or reports that there is none. Nil: there is no such attribute, or no such image.
-func (b *builder) imageNamed(it *item) *Image {
+// imageOf returns the image that the attribute image of an item names. It returns nil if the item has no such
+// attribute, or if the image is not defined, which it reports.
+func (b *builder) imageOf(it *item) *Image {
 	v, ok := it.get("image")
 	if !ok {
 		return nil
@@ -221,7 +224,7 @@ func (b *builder) imageNamed(it *item) *Image {
 			return im
 		}
 	}
-	b.add(v.at, "image %q is not defined", v.text).nearest(v.text, func(yield func(string) bool) {
+	b.add(v.at, "image %q is not defined", v.text).suggest(v.text, func(yield func(string) bool) {
 		for _, im := range b.cluster.Images {
 			if !yield(string(im.Name)) {
 				return
@@ -231,8 +234,8 @@ func (b *builder) imageNamed(it *item) *Image {
 	return nil
 }
 
-// networkNamed finds the network that a card is on, or reports that there is none.
-func (b *builder) networkNamed(it *item) *Network {
+// networkOf returns the network that the attribute network of an item names, or nil, like imageOf.
+func (b *builder) networkOf(it *item) *Network {
 	v, ok := it.get("network")
 	if !ok {
 		return nil
@@ -242,7 +245,7 @@ func (b *builder) networkNamed(it *item) *Network {
 			return n
 		}
 	}
-	b.add(v.at, "network %q is not defined", v.text).nearest(v.text, func(yield func(string) bool) {
+	b.add(v.at, "network %q is not defined", v.text).suggest(v.text, func(yield func(string) bool) {
 		for _, n := range b.cluster.Networks {
 			if !yield(n.Name) {
 				return
@@ -252,7 +255,7 @@ func (b *builder) networkNamed(it *item) *Network {
 	return nil
 }
 
-// patterns parses the path rules of one kind.
+// patterns parses the path rules of one kind: exclude, shared or keep.
 func (b *builder) patterns(items []*item) image.Patterns {
 	var rules image.Patterns
 	for _, it := range items {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// maxProblems bounds what is listed; nobody reads more.
+// maxProblems bounds the list; nobody reads more.
 const maxProblems = 1000
 
 // Problem is one thing wrong with a description.
@@ -17,7 +17,7 @@ type Problem struct {
 	Line    int    `json:"line"`   // from 1
 	Column  int    `json:"column"` // from 1, in bytes
 	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"` // what to do about it, if we know
+	Hint    string `json:"hint,omitempty"` // what to do about it, if known
 }
 
 // String returns "file:line:col: message (hint)".
@@ -29,7 +29,8 @@ func (p Problem) String() string {
 	return s
 }
 
-// Problems is the error that Parse returns: everything wrong with the description, by place, each once.
+// Problems is the error that Parse returns: everything wrong with the description, each problem once, sorted by
+// position.
 type Problems struct {
 	List []Problem
 	More int // problems beyond those listed
@@ -50,8 +51,8 @@ func (ps *Problems) Error() string {
 	return b.String()
 }
 
-// place is a byte of one of the description's files.
-type place struct {
+// location is the position of a byte in one of the description's files.
+type location struct {
 	file   *file
 	offset int
 }
@@ -60,11 +61,11 @@ type place struct {
 type file struct {
 	name  string
 	data  []byte
-	lines []int // offset of each line's first byte; made when the first problem is found
+	lines []int // offset of each line's first byte; made when it is first needed
 }
 
-// at returns the line and column of an offset.
-func (f *file) at(offset int) (line, column int) {
+// lineStarts returns the offset of each line's first byte.
+func (f *file) lineStarts() []int {
 	if f.lines == nil {
 		f.lines = []int{0}
 		for i, c := range f.data {
@@ -73,24 +74,40 @@ func (f *file) at(offset int) (line, column int) {
 			}
 		}
 	}
-	i, exact := slices.BinarySearch(f.lines, offset)
+	return f.lines
+}
+
+// lineAndColumn returns the line and column of an offset, both from 1.
+func (f *file) lineAndColumn(offset int) (line, column int) {
+	starts := f.lineStarts()
+	i, exact := slices.BinarySearch(starts, offset)
 	if !exact {
 		i--
 	}
-	return i + 1, offset - f.lines[i] + 1
+	return i + 1, offset - starts[i] + 1
+}
+
+// locate returns the location of a line and column, both from 1. A line that does not exist gives the start of the
+// file.
+func (f *file) locate(line, column int) location {
+	starts := f.lineStarts()
+	if line < 1 || line > len(starts) {
+		return location{f, 0}
+	}
+	return location{f, min(starts[line-1]+max(column-1, 0), len(f.data))}
 }
 
 // String returns "file:line:col".
-func (p place) String() string {
-	line, column := p.file.at(p.offset)
+func (p location) String() string {
+	line, column := p.file.lineAndColumn(p.offset)
 	return fmt.Sprintf("%s:%d:%d", p.file.name, line, column)
 }
 
-// plus returns the place n bytes further on.
-func (p place) plus(n int) place { return place{p.file, p.offset + n} }
+// plus returns the location n bytes further on.
+func (p location) plus(n int) location { return location{p.file, p.offset + n} }
 
-// report collects problems. Problems of one kind at one place are one problem with a count: a bad expression in <nodes> is one mistake,
-// however many nodes it spoils.
+// report collects problems. Problems of one kind at one location become one problem with a count: a bad expression in
+// <nodes> is one mistake, however many nodes it affects.
 type report struct {
 	found []*finding
 	same  map[findingKey]*finding
@@ -98,18 +115,20 @@ type report struct {
 }
 
 type findingKey struct {
-	place place
-	kind  string
+	at   location
+	kind string
 }
 
 type finding struct {
-	place           place
-	message, advice string
-	repeated        int
+	at       location
+	message  string
+	hint     string
+	repeated int // how often it was found again
 }
 
-// add notes a problem. The format is also its kind. The result takes a hint; it is nil when nobody would see that.
-func (r *report) add(at place, format string, args ...any) *finding {
+// add records a problem. The format is also its kind. The caller may add a hint to the result, which is nil if the
+// problem is a repetition or will not be listed.
+func (r *report) add(at location, format string, args ...any) *finding {
 	key := findingKey{at, format}
 	if f, ok := r.same[key]; ok {
 		f.repeated++
@@ -119,7 +138,7 @@ func (r *report) add(at place, format string, args ...any) *finding {
 		r.more++
 		return nil
 	}
-	f := &finding{place: at, message: fmt.Sprintf(format, args...)}
+	f := &finding{at: at, message: fmt.Sprintf(format, args...)}
 	if r.same == nil {
 		r.same = map[findingKey]*finding{}
 	}
@@ -128,36 +147,37 @@ func (r *report) add(at place, format string, args ...any) *finding {
 	return f
 }
 
-// hint says what to do about the problem.
-func (f *finding) hint(format string, args ...any) {
+// withHint adds a hint: what to do about the problem.
+func (f *finding) withHint(format string, args ...any) {
 	if f != nil {
-		f.advice = fmt.Sprintf(format, args...)
+		f.hint = fmt.Sprintf(format, args...)
 	}
 }
 
-// nearest hints at the name that comes closest to one that does not exist.
-func (f *finding) nearest(name string, among iter.Seq[string]) {
+// suggest adds a hint that names the candidate closest to a name that does not exist.
+func (f *finding) suggest(name string, candidates iter.Seq[string]) {
 	if f != nil {
-		f.advice = didYouMean(name, among)
+		f.hint = suggestion(name, candidates)
 	}
 }
 
-// err returns what was found as *Problems, or nil.
+// err returns the problems as *Problems, or nil if there are none.
 func (r *report) err() error {
 	if len(r.found) == 0 {
 		return nil
 	}
 	ps := &Problems{More: r.more}
 	for _, f := range r.found {
-		line, column := f.place.file.at(f.place.offset)
-		p := Problem{File: f.place.file.name, Line: line, Column: column, Message: f.message, Hint: f.advice}
+		line, column := f.at.file.lineAndColumn(f.at.offset)
+		p := Problem{File: f.at.file.name, Line: line, Column: column, Message: f.message, Hint: f.hint}
 		if f.repeated > 0 {
 			p.Message += fmt.Sprintf(" (and %d more like it)", f.repeated)
 		}
 		ps.List = append(ps.List, p)
 	}
 	slices.SortStableFunc(ps.List, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Message, b.Message))
 	})
 	ps.List = slices.Compact(ps.List)
 	return ps

@@ -19,12 +19,14 @@ const quotaDescription = `<cluster name="q">
   <group name="big" nodes="n2 own"><quota bytes="2T" files="7"/></group>
 </cluster>`
 
-func TestTheQuotaIsTheNodesThenTheGroupsThenTheImages(t *testing.T) {
+func TestNodeQuotaOverridesGroupQuotaOverridesImageQuota(t *testing.T) {
 	c, err := Parse(Source{Name: "q.xml", XML: []byte(quotaDescription)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[NodeName]Quota{"n1": {Bytes: 1 << 30}, "n2": {Bytes: 2 << 40, Files: 7}, "own": {Files: 10}} {
+	for name, want := range map[NodeName]Quota{
+		"n1": {Bytes: 1 << 30}, "n2": {Bytes: 2 << 40, Files: 7}, "own": {Files: 10},
+	} {
 		n, _ := c.Node(name)
 		if got := n.Quota(n.Image); got != want {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
@@ -36,7 +38,9 @@ func TestTheQuotaIsTheNodesThenTheGroupsThenTheImages(t *testing.T) {
 }
 
 func TestWrongQuotasAreRefused(t *testing.T) {
-	for _, bad := range []string{`bytes="1X"`, `bytes="0"`, `bytes="999999999999999T"`, `files="many"`, `bytes="9000T"`} {
+	for _, bad := range []string{
+		`bytes="1X"`, `bytes="0"`, `bytes="999999999999999T"`, `files="many"`, `bytes="9000T"`,
+	} {
 		text := strings.Replace(quotaDescription, `bytes="1G"`, bad, 1)
 		if _, err := Parse(Source{Name: "q.xml", XML: []byte(text)}); err == nil {
 			t.Errorf("<quota %s> was accepted", bad)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -37,7 +38,7 @@ func golden(t *testing.T, path string, got []byte) {
 	}
 }
 
-func TestXSDIsUpToDate(t *testing.T) { golden(t, filepath.Join(reference, "cluster.xsd"), XSD()) }
+func TestXSDIsUpToDate(t *testing.T) { golden(t, filepath.Join(reference, "cluster.xsd"), xsd()) }
 
 func TestReferencePageIsUpToDate(t *testing.T) {
 	prose, err := os.ReadFile("testdata/reference.md")
@@ -54,14 +55,14 @@ func writeElement(w *bytes.Buffer, e *element, parent string) {
 	if parent != "" {
 		title += " in `<" + parent + ">`"
 	}
-	fmt.Fprintf(w, "### %s\n\n%s", title, e.doc)
+	text := e.doc
 	switch {
-	case e.needed:
-		w.WriteString(" At least one.")
-	case e.most == 1:
-		w.WriteString(" At most one.")
+	case e.required:
+		text += " At least one."
+	case e.maxCount == 1:
+		text += " At most one."
 	}
-	w.WriteString("\n\n")
+	fmt.Fprintf(w, "### %s\n\n%s\n\n", title, wrap(text))
 	if len(e.attributes) > 0 {
 		w.WriteString("| attribute | value | default | |\n|---|---|---|---|\n")
 	}
@@ -70,7 +71,7 @@ func writeElement(w *bytes.Buffer, e *element, parent string) {
 		if a.kind.values != nil {
 			value = "`" + strings.Join(a.kind.values, "`, `") + "`"
 		}
-		byDefault := a.byDef
+		byDefault := a.byDefault
 		if a.required {
 			byDefault = "*required*"
 		}
@@ -82,7 +83,21 @@ func writeElement(w *bytes.Buffer, e *element, parent string) {
 	}
 }
 
-// lint asks xmllint whether documents fit the XSD. It skips the test where there is no xmllint.
+// wrap breaks a paragraph into lines of at most 100 characters.
+func wrap(text string) string {
+	var lines []string
+	var line string
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && utf8.RuneCountInString(line+" "+word) > 100 {
+			lines = append(lines, line)
+			line = ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return strings.Join(append(lines, line), "\n")
+}
+
+// lint reports which documents xmllint finds valid by the XSD. It skips the test if there is no xmllint.
 func lint(t *testing.T, documents [][]byte) []bool {
 	t.Helper()
 	tool, err := exec.LookPath("xmllint")
@@ -91,7 +106,7 @@ func lint(t *testing.T, documents [][]byte) []bool {
 	}
 	dir := t.TempDir()
 	args := []string{"--noout", "--nonet", "--schema", filepath.Join(dir, "xsd")}
-	if err := os.WriteFile(filepath.Join(dir, "xsd"), XSD(), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "xsd"), xsd(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for i, d := range documents {
@@ -122,7 +137,7 @@ func TestXSDAgreesWithTheParser(t *testing.T) {
 		documents = append(documents, text)
 	}
 	for _, tt := range mistakes() {
-		if tt.name != "document type" && tt.name != "encoding" { // of which a schema knows nothing
+		if tt.name != "document type" && tt.name != "encoding" { // a schema says nothing of these
 			documents = append(documents, []byte(strings.Replace(valid, tt.old, tt.new, 1)))
 		}
 	}
@@ -144,7 +159,8 @@ func TestXSDAgreesWithTheParser(t *testing.T) {
 	t.Logf("%d documents, %d of them accepted by both", len(documents), accepted)
 }
 
-// variations puts values into attributes that some kinds accept and others do not. A kind is tried once, in the first attribute that has it.
+// variations puts values into attributes that some kinds accept and others do not. A kind is tried once, in the first
+// attribute that has it.
 func variations(e *element, seen map[string]bool) (documents [][]byte) {
 	first := func(k kind) bool {
 		name := k.name + strings.Join(k.values, " ")
@@ -152,9 +168,10 @@ func variations(e *element, seen map[string]bool) (documents [][]byte) {
 		return !seen[name]
 	}
 	samples := []string{
-		"", " ", "a", "A-b_c.d", "-a", "0", "07", "1234567890", "65535", "10.0.0.1", "10.0.0.1 10.0.0.2", " 10.0.0.1/24", "10.0.0.1/24", "1.2.3",
-		"/", "/a b", "a/b", "0644", "0888", "1:2", "x{i:02}", "{(a-1)*6+b}%/", "yes", "off", "head", "head  image ", "dir:/x", "ssh://a@b", "ssh://a@b/",
-		"rack1 blade2", "fstab", "a;b", "ä", "aa,bb", strings.Repeat("a", 64), strings.Repeat("a", 65), strings.Repeat("{", 257), "6.1.0-28+x~y",
+		"", " ", "a", "A-b_c.d", "-a", "0", "07", "1234567890", "65535", "10.0.0.1", "10.0.0.1 10.0.0.2",
+		" 10.0.0.1/24", "10.0.0.1/24", "1.2.3", "/", "/a b", "a/b", "0644", "0888", "1:2", "x{i:02}", "{(a-1)*6+b}%/",
+		"yes", "off", "head", "head  image ", "dir:/x", "ssh://a@b", "ssh://a@b/", "rack1 blade2", "fstab", "a;b", "ä",
+		"aa,bb", strings.Repeat("a", 64), strings.Repeat("a", 65), strings.Repeat("{", 257), "6.1.0-28+x~y",
 	}
 	for _, a := range e.attributes {
 		if !first(a.kind) {
@@ -170,8 +187,8 @@ func variations(e *element, seen map[string]bool) (documents [][]byte) {
 				continue
 			}
 			for _, s := range samples {
-				documents = append(documents, fmt.Appendf(nil, "<cluster name=\"c\"><network name=\"n\" subnet=\"1.2.3.4/5\"/><%s%s>%s</%s></cluster>",
-					e.name, required(e, ""), start(c, a.name, s), e.name))
+				documents = append(documents, fmt.Appendf(nil, "<cluster name=\"c\">%s<%s%s>%s</%s></cluster>",
+					`<network name="n" subnet="1.2.3.4/5"/>`, e.name, required(e, ""), start(c, a.name, s), e.name))
 			}
 		}
 	}
@@ -181,7 +198,7 @@ func variations(e *element, seen map[string]bool) (documents [][]byte) {
 func minimal(e *element, name, value string) []byte {
 	var children strings.Builder
 	for _, c := range e.children {
-		if c.needed {
+		if c.required {
 			children.WriteString(start(c, "", ""))
 		}
 	}
@@ -189,7 +206,8 @@ func minimal(e *element, name, value string) []byte {
 	if e.name == "network" {
 		before = ""
 	}
-	return fmt.Appendf(nil, "<cluster name=\"c\">%s<%s%s %s=\"%s\">%s</%s></cluster>", before, e.name, required(e, name), name, value, children.String(), e.name)
+	return fmt.Appendf(nil, "<cluster name=\"c\">%s<%s%s %s=\"%s\">%s</%s></cluster>",
+		before, e.name, required(e, name), name, value, children.String(), e.name)
 }
 
 func start(e *element, name, value string) string {
@@ -200,11 +218,12 @@ func start(e *element, name, value string) string {
 	return text + "/>"
 }
 
-// required writes the attributes that an element must have, but one, with values that fit.
+// required formats the attributes that an element must have, except one, with valid values.
 func required(e *element, but string) string {
 	fitting := map[string]string{
-		"name": "n", "host-name": "n", "host-expression": "n", "subnet": "1.2.3.4/5", "level": "l", "number": "1", "roles": "head", "master": "dir:/",
-		"address-expression": "1.2.3.4", "card": "eth0", "node-set": "n", "file-name": "f", "pattern": "/x", "path": "/x",
+		"name": "n", "host-name": "n", "host-expression": "n", "subnet": "1.2.3.4/5", "level": "l", "number": "1",
+		"roles": "head", "master": "dir:/", "address-expression": "1.2.3.4", "card": "eth0", "node-set": "n",
+		"file-name": "f", "pattern": "/x", "path": "/x",
 	}
 	var b strings.Builder
 	for _, a := range e.attributes {

@@ -11,19 +11,20 @@ import (
 	"text/template/parse"
 )
 
-// maxSteps bounds the writes of one rendering, and with them its loops: {{range 1000000000000}} would run for hours.
+// maxSteps bounds the writes of one rendering, and so its loops: {{range 1000000000000}} would run for hours.
 const maxSteps = 2_000_000
 
 // Rendered is one node file's content for one node.
 type Rendered struct {
 	Content []byte
 
-	// Common tells that the template did not look at the node or its servers: it comes out the same for every node of the image.
+	// Common: the template does not use the node or its servers, so that the content is the same for every node of
+	// the image.
 	Common bool
 }
 
-// Render executes the file's template for a node of an image. It depends on its arguments alone, so all servers
-// make the same bytes of the same description.
+// Render executes the file's template for a node of an image. The result depends on the arguments alone, so that all
+// servers render the same bytes from the same description.
 func (f *File) Render(c *Cluster, im *Image, n *Node) (Rendered, error) {
 	tmpl := f.parsed
 	if tmpl == nil {
@@ -37,34 +38,34 @@ func (f *File) Render(c *Cluster, im *Image, n *Node) (Rendered, error) {
 	if err := tmpl.Execute(out, d); err != nil {
 		return Rendered{}, fmt.Errorf("render /%s for node %s: %v: %w", f.Path, n.Name, f.Where, err)
 	}
-	return Rendered{Content: out.text.Bytes(), Common: !d.looked}, nil
+	return Rendered{Content: out.text.Bytes(), Common: !d.usesNode}, nil
 }
 
-// templateData is what a template sees as its dot. Node and Server are methods so that looking at them is noticed.
+// templateData is the dot of a template. Node and Server are methods so that their use is noticed.
 type templateData struct {
 	Cluster *Cluster
 	Image   *Image
 
-	node   *Node
-	looked bool
+	node     *Node
+	usesNode bool
 }
 
-// Node returns the node that the file is rendered for.
+// Node returns the node for which the file is rendered.
 func (d *templateData) Node() *Node {
-	d.looked = true
+	d.usesNode = true
 	return d.node
 }
 
 // Server returns the node's first image server.
 func (d *templateData) Server() (*Server, error) {
-	d.looked = true
+	d.usesNode = true
 	if len(d.node.Servers) == 0 {
 		return nil, fmt.Errorf("node %s has no server", d.node.Name)
 	}
 	return d.node.Servers[0], nil
 }
 
-// limitedBuffer refuses to grow beyond maxRendered, and to be written to more than maxSteps times.
+// limitedBuffer is a buffer of at most maxRendered bytes that accepts at most maxSteps writes.
 type limitedBuffer struct {
 	text  bytes.Buffer
 	steps int
@@ -80,7 +81,8 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-// templateFunctions are what templates may call besides Go's own functions. They take the text they work on last, for pipelines.
+// templateFunctions are the functions that templates may call in addition to those of text/template. The text that a
+// function works on is its last argument, for use in pipelines.
 func templateFunctions() template.FuncMap {
 	arithmetic := func(op byte) func(a, b int) (int, error) {
 		return func(a, b int) (int, error) {
@@ -92,7 +94,11 @@ func templateFunctions() template.FuncMap {
 		}
 	}
 	return template.FuncMap{
-		"add": arithmetic('+'), "sub": arithmetic('-'), "mul": arithmetic('*'), "div": arithmetic('/'), "mod": arithmetic('%'),
+		"add":     arithmetic('+'),
+		"sub":     arithmetic('-'),
+		"mul":     arithmetic('*'),
+		"div":     arithmetic('/'),
+		"mod":     arithmetic('%'),
 		"lower":   strings.ToLower,
 		"upper":   strings.ToUpper,
 		"trim":    strings.TrimSpace,
@@ -101,10 +107,11 @@ func templateFunctions() template.FuncMap {
 		"join":    joinAny,
 		"nodes":   func(c *Cluster, set string) ([]*Node, error) { return c.Select(set) },
 		"fold":    Fold,
-		"netmask": func(p netip.Prefix) string { return Netmask(p) },
+		"netmask": netmask,
 	}
 }
 
+// joinAny joins a list of strings or addresses.
 func joinAny(separator string, list any) (string, error) {
 	switch l := list.(type) {
 	case []string:
@@ -119,8 +126,8 @@ func joinAny(separator string, list any) (string, error) {
 	return "", fmt.Errorf("join: want a list of texts or addresses, not %T", list)
 }
 
-// Netmask returns the mask of an IPv4 subnet, "255.255.0.0".
-func Netmask(p netip.Prefix) string {
+// netmask returns the mask of an IPv4 subnet, "255.255.0.0".
+func netmask(p netip.Prefix) string {
 	m := ^uint32(0)
 	if p.Bits() < 32 {
 		m = ^(m >> max(p.Bits(), 0))
@@ -128,8 +135,8 @@ func Netmask(p netip.Prefix) string {
 	return netip.AddrFrom4([4]byte{byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}).String()
 }
 
-// parseTemplate parses a template, and adds an empty text to every loop and definition. Writing it is how the output
-// notices that a template runs for too long: text/template itself has no limit.
+// parseTemplate parses a template and inserts an empty text into every loop and definition. Each execution of that text
+// is a write, so limitedBuffer ends a template that runs for too long. text/template itself has no limit.
 func parseTemplate(text string) (*template.Template, error) {
 	tmpl, err := template.New("").Option("missingkey=error").Funcs(templateFunctions()).Parse(text)
 	if err != nil {
@@ -138,39 +145,39 @@ func parseTemplate(text string) (*template.Template, error) {
 	step := &parse.TextNode{NodeType: parse.NodeText, Text: []byte{}}
 	for _, t := range tmpl.Templates() {
 		if t.Tree != nil && t.Root != nil {
-			countLoops(t.Root, step)
+			addSteps(t.Root, step)
 			t.Root.Nodes = append([]parse.Node{step}, t.Root.Nodes...)
 		}
 	}
 	return tmpl, nil
 }
 
-// countLoops puts step at the beginning of every loop's body.
-func countLoops(list *parse.ListNode, step parse.Node) {
+// addSteps inserts step at the beginning of every loop's body.
+func addSteps(list *parse.ListNode, step parse.Node) {
 	if list == nil {
 		return
 	}
 	for _, n := range list.Nodes {
 		switch n := n.(type) {
 		case *parse.RangeNode:
-			countLoops(n.List, step)
-			countLoops(n.ElseList, step)
+			addSteps(n.List, step)
+			addSteps(n.ElseList, step)
 			n.List.Nodes = append([]parse.Node{step}, n.List.Nodes...)
 		case *parse.IfNode:
-			countLoops(n.List, step)
-			countLoops(n.ElseList, step)
+			addSteps(n.List, step)
+			addSteps(n.ElseList, step)
 		case *parse.WithNode:
-			countLoops(n.List, step)
-			countLoops(n.ElseList, step)
+			addSteps(n.List, step)
+			addSteps(n.ElseList, step)
 		}
 	}
 }
 
-// checkTemplates renders every image's files for the first node that boots it, or else for any node, so that wrong
-// fields and functions are found before a node asks.
+// checkTemplates renders every image's files for the first node that boots the image, or else for any node. Wrong
+// fields and functions are then found before a node needs the file.
 func (b *builder) checkTemplates() {
 	if len(b.found) > 0 || len(b.cluster.Nodes) == 0 {
-		return // what is missing in the cluster would look like mistakes in templates
+		return // what is missing in the cluster would cause errors in correct templates
 	}
 	first := map[*Image]*Node{}
 	for _, n := range b.cluster.Nodes {
@@ -189,8 +196,8 @@ func (b *builder) checkTemplates() {
 	}
 }
 
-// templateProblem reports an error of text/template at its place in the description. Such errors read "template: :LINE:COLUMN: …" or
-// "template: :LINE: …", with lines from 1 and columns from 0.
+// templateProblem reports an error of text/template at its position in the description. Such errors read
+// "template: :LINE:COLUMN: …" or "template: :LINE: …", with lines from 1 and columns from 0.
 func (b *builder) templateProblem(f *File, err error) {
 	line, column := 1, 0
 	message := strings.TrimPrefix(err.Error(), "template: :")
@@ -205,11 +212,11 @@ func (b *builder) templateProblem(f *File, err error) {
 	message = strings.TrimSpace(message)
 	message = strings.ReplaceAll(message, `executing "" at `, "")
 	message = strings.ReplaceAll(message, "*cluster.templateData", "the template's data")
-	b.add(templatePlace(f, line, column), "template of /%s: %s", f.Path, message)
+	b.add(templateLocation(f, line, column), "template of /%s: %s", f.Path, message)
 }
 
-// templatePlace finds a line and column of the template in the file that it stands in.
-func templatePlace(f *File, line, column int) place {
+// templateLocation returns the location of a line and column of the template in the file that contains it.
+func templateLocation(f *File, line, column int) location {
 	at := f.at
 	for range line - 1 {
 		n := bytes.IndexByte(at.file.data[at.offset:], '\n')

@@ -2,38 +2,39 @@ package cluster
 
 import "slices"
 
-// This file is the vocabulary of descriptions. The parser's structural checks, the XSD and the reference page all
-// come from this one table; what an element means is in the build_ files.
+// This file is the vocabulary of descriptions. The parser's structural checks, the XSD and the reference page are all
+// made from this one table. The builder, in the build_ files, knows what the elements mean.
 
-// kind is the lexical form of an attribute's value. The regular expressions mean the same in Go and in XML Schema, and match whole values.
+// kind is the lexical form of an attribute's value. The regular expression matches the whole value, and means the same
+// in Go and in XML Schema.
 type kind struct {
 	name   string
 	regexp string
-	values []string // the only values there are; instead of regexp
+	values []string // the allowed values; instead of regexp
 	want   string   // completes "want …"
 }
 
 // attribute is one attribute of an element.
 type attribute struct {
-	name     string
-	kind     kind
-	required bool
-	byDef    string // what it is when it is absent, in words
-	doc      string
+	name      string
+	kind      kind
+	required  bool
+	byDefault string // what holds if the attribute is absent, in words
+	doc       string
 }
 
-// element is one element in one place.
+// element is one kind of element inside one kind of parent.
 type element struct {
 	name       string
 	doc        string
 	attributes []attribute
 	children   []*element // in any order
-	most       int        // so many of it may be in its parent
-	needed     bool       // at least once in its parent
+	maxCount   int        // in one parent
+	required   bool       // at least once in each parent
 	text       bool       // it may contain text
 }
 
-// The kinds of values.
+// Regular expressions that several kinds use.
 const (
 	reWord       = `[A-Za-z][A-Za-z0-9_.-]{0,63}`
 	reHost       = `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`
@@ -41,6 +42,7 @@ const (
 	reExpression = `[A-Za-z0-9_.:{}()+*/% -]`
 )
 
+// listOf returns the regular expression for a list, separated by spaces, of what re matches.
 func listOf(re string) string { return ` *` + re + `( +` + re + `)* *` }
 
 func enum(values ...string) kind { return kind{values: values, want: "one of"} }
@@ -61,6 +63,16 @@ func kindNumber() kind { return kind{name: "number", regexp: `[0-9]{1,9}`, want:
 
 func kindPort() kind { return kind{name: "port", regexp: `[1-9][0-9]{0,4}`, want: "a port number"} }
 
+func kindFile() kind {
+	return kind{name: "file-name", regexp: `[^/].*`, want: "the name of a file beside the description"}
+}
+
+func kindCard() kind {
+	return kind{
+		name: "card", regexp: `[A-Za-z][A-Za-z0-9_.-]{0,14}`, want: "the name of a network card, at most 15 characters",
+	}
+}
+
 func kindExpression(name, want string) kind {
 	return kind{name: name, regexp: reExpression + `{1,256}`, want: want}
 }
@@ -77,160 +89,99 @@ func kindMACExpression() kind {
 	return kindExpression("mac-expression", "a hardware address, with expressions in braces")
 }
 
-// vocabulary returns the root of the table.
+// vocabulary returns the root element of the vocabulary.
 func vocabulary() *element {
 	return &element{
 		name: "cluster",
 		doc:  "The whole description.",
 		attributes: []attribute{
 			{name: "name", kind: kindName(), required: true, doc: "The cluster's name."},
-			{name: "domain", kind: kind{name: "domain", regexp: `[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*`, want: "a DNS domain"}, doc: "The DNS domain of all machines."},
+			{
+				name: "domain",
+				kind: kind{name: "domain", regexp: `[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*`, want: "a DNS domain"},
+				doc:  "The DNS domain of all machines.",
+			},
 		},
 		children: slices.Concat(
 			[]*element{networkElement(), taxonomyElement(), serverElement(), serversElement(), imageElement()},
-			nodeElements(),
-			[]*element{groupElement(), inventoryElement()},
+			[]*element{nodesElement(), nodeElement(), groupElement(), inventoryElement()},
 		),
 	}
 }
 
 func networkElement() *element {
 	return &element{
-		name: "network", needed: true, most: 256,
-		doc: "An IPv4 network. The one that the nodes' first cards are on is the network they boot from.",
+		name: "network", required: true, maxCount: 256,
+		doc: "An IPv4 network. Nodes boot from the network of their first card.",
 		attributes: []attribute{
 			{name: "name", kind: kindName(), required: true, doc: "Its name."},
-			{name: "subnet", kind: kind{name: "subnet", regexp: reIPv4 + `/[0-9]{1,2}`, want: "a subnet such as 10.77.0.0/24"}, required: true, doc: "Its addresses. Networks must not overlap."},
-			{name: "gateway", kind: kind{name: "address", regexp: reIPv4, want: "an IPv4 address"}, byDef: "none", doc: "The router; a server may be it."},
-			{name: "dns", kind: kind{name: "addresses", regexp: listOf(reIPv4), want: "IPv4 addresses"}, byDef: "none", doc: "Name servers, best first."},
-			{name: "mtu", kind: kindNumber(), byDef: "the cards' own", doc: "The largest packet, 576 to 65535."},
-			{name: "admin", kind: enum("yes", "no"), byDef: "no", doc: "Hosts on this network may mount `/images/NAME@V` read-only."},
-			{name: "insecure", kind: enum("yes", "no"), byDef: "no", doc: "NFS calls and reports from ports of 1024 and above are taken, too. On a host whose users are not all trusted, any of them can then act as root on what the host may mount."},
+			{
+				name: "subnet", required: true,
+				kind: kind{name: "subnet", regexp: reIPv4 + `/[0-9]{1,2}`, want: "a subnet such as 10.77.0.0/24"},
+				doc:  "Its addresses. Networks must not overlap.",
+			},
+			{
+				name: "gateway", byDefault: "none",
+				kind: kind{name: "address", regexp: reIPv4, want: "an IPv4 address"},
+				doc:  "The router, which may be a server.",
+			},
+			{
+				name: "dns", byDefault: "none",
+				kind: kind{name: "addresses", regexp: listOf(reIPv4), want: "IPv4 addresses"},
+				doc:  "Name servers, in order of preference.",
+			},
+			{
+				name: "mtu", kind: kindNumber(), byDefault: "the card's own",
+				doc: "The largest packet in bytes, 576 to 65535.",
+			},
+			{
+				name: "admin", kind: enum("yes", "no"), byDefault: "no",
+				doc: "Whether hosts on this network may mount `/images/NAME@V` read-only.",
+			},
+			{
+				name: "insecure", kind: enum("yes", "no"), byDefault: "no",
+				doc: "Whether NFS calls and reports from source ports of 1024 and above are accepted, too. Any user " +
+					"of a host can send from such ports, and can then act as root on what the host may mount.",
+			},
 		},
 	}
 }
 
 func taxonomyElement() *element {
 	return &element{
-		name: "taxonomy", most: 1,
-		doc: "How the nodes are numbered: levels, the outermost first.",
+		name: "taxonomy", maxCount: 1,
+		doc: "How the nodes are numbered: a list of levels, the outermost first.",
 		children: []*element{{
-			name: "level", needed: true, most: maxLevels,
-			doc: "One level. Its name is a variable in expressions, and with a number (`rack2`) a node set.",
+			name: "level", required: true, maxCount: maxLevels,
+			doc: "One level. Its name is a variable in expressions. With a number (`rack2`) it is a node set.",
 			attributes: []attribute{
-				{name: "name", kind: kind{name: "level", regexp: `[A-Za-z]{1,32}`, want: "a word of letters"}, required: true, doc: "Its name; not `index` or `i`."},
-				{name: "from", kind: kindNumber(), byDef: "1", doc: "The first number."},
+				{
+					name: "name", required: true,
+					kind: kind{name: "level", regexp: `[A-Za-z]{1,32}`, want: "a word of letters"},
+					doc:  "Its name; not `index` or `i`.",
+				},
+				{name: "from", kind: kindNumber(), byDefault: "1", doc: "The first number."},
 				{name: "to", kind: kindNumber(), required: true, doc: "The last number."},
 			},
 		}},
 	}
 }
 
-func serverAttributes() []attribute {
-	roles := `(head|image)`
-	return []attribute{
-		{name: "roles", kind: kind{name: "roles", regexp: listOf(roles), want: "\"head\", \"image\" or both"}, required: true, doc: "`head`: owns masters and the cluster's state. `image`: boots and serves nodes."},
-		{name: "nfs-port", kind: kindPort(), byDef: "2049", doc: "TCP port of NFS and MOUNT."},
-		{name: "http-port", kind: kindPort(), byDef: "80", doc: "TCP port of boot files and of `/healthz`."},
-		{name: "tftp-port", kind: kindPort(), byDef: "69", doc: "UDP port of TFTP."},
-		{name: "api-port", kind: kindPort(), byDef: "7117", doc: "TCP port for calls between servers, with mutual TLS. It is reserved: no server listens on it yet."},
-		{name: "dhcp", kind: enum("on", "off"), byDef: "on", doc: "Whether an image server answers DHCP."},
-	}
-}
-
-func serverCards() []*element {
-	return []*element{{
-		name: "interface", needed: true, most: maxCardsEach,
-		doc: "A network card of the server. The first one's address is what others call the server by.",
-		attributes: []attribute{
-			{name: "name", kind: kindCard(), byDef: "any", doc: "The card's name."},
-			{name: "network", kind: kindName(), required: true, doc: "The network it is on."},
-			{name: "address", kind: kindAddressExpression(), required: true, doc: "Its address."},
-			{name: "mac", kind: kindMACExpression(), byDef: "not known", doc: "Its hardware address."},
-		},
-	}}
-}
-
-func kindCard() kind {
-	return kind{name: "card", regexp: `[A-Za-z][A-Za-z0-9_.-]{0,14}`, want: "the name of a network card, at most 15 characters"}
-}
-
-func serverElement() *element {
-	return &element{
-		name: "server", most: maxServers,
-		doc: "One server.",
-		attributes: append([]attribute{
-			{name: "name", kind: kindHost(), required: true, doc: "Its host name."},
-		}, serverAttributes()...),
-		children: serverCards(),
-	}
-}
-
-func serversElement() *element {
-	return &element{
-		name: "servers", most: maxServers,
-		doc: "Many servers alike. The variable `i` counts them from 1.",
-		attributes: append([]attribute{
-			{name: "name", kind: kindHostExpression(), required: true, doc: "Their host names, such as `is{i:02}`."},
-			{name: "count", kind: kindNumber(), required: true, doc: "How many."},
-		}, serverAttributes()...),
-		children: serverCards(),
-	}
-}
-
-func nodeAttributes() []attribute {
-	return []attribute{
-		{name: "image", kind: kindName(), byDef: "its group's", doc: "The image they boot."},
-		{name: "servers", kind: kindExpression("hosts-expression", "names of servers, with expressions in braces"), byDef: "none; required of nodes with an image", doc: "The image servers of a node, best first."},
-	}
-}
-
-func nodeCards() []*element {
-	return []*element{{
-		name: "interface", needed: true, most: maxCardsEach,
-		doc: "A network card of the node. It boots from the first one, which must have an address.",
-		attributes: []attribute{
-			{name: "name", kind: kindCard(), required: true, doc: "The card's name; the boot card is given it early in the boot."},
-			{name: "network", kind: kindName(), required: true, doc: "The network it is on."},
-			{name: "address", kind: kindAddressExpression(), byDef: "none, for other than the first", doc: "Its address."},
-			{name: "mac", kind: kindMACExpression(), byDef: "from the inventory, or not known", doc: "Its hardware address."},
-		},
-	}}
-}
-
-func nodeElements() []*element {
-	return []*element{
-		{
-			name: "nodes", most: 10_000,
-			doc: "Many nodes alike: one for every position in the taxonomy (`each`), or a number of them (`count`).",
-			attributes: append([]attribute{
-				{name: "name", kind: kindHostExpression(), required: true, doc: "Their host names, such as `s{rack:02}c{chassis}b{blade:02}`."},
-				{name: "each", kind: kind{name: "levels", regexp: listOf(`[A-Za-z]{1,32}`), want: "names of levels"}, byDef: "`count` is given instead", doc: "The levels of the taxonomy to run over, always the outermost slowest."},
-				{name: "count", kind: kindNumber(), byDef: "`each` is given instead", doc: "How many nodes."},
-				{name: "limit", kind: kindNumber(), byDef: "all", doc: "Stop after so many nodes."},
-			}, nodeAttributes()...),
-			children: append(nodeCards(), quotaElement("each of the nodes")),
-		},
-		{
-			name: "node", most: maxNodes,
-			doc: "One node.",
-			attributes: append([]attribute{
-				{name: "name", kind: kindHostExpression(), required: true, doc: "Its host name."},
-				{name: "position", kind: kind{name: "position", regexp: listOf(`[A-Za-z]{1,32}[0-9]{1,9}`), want: "a position such as \"rack2 blade7\""}, byDef: "none", doc: "Its place in the taxonomy, such as `rack2 blade7`."},
-			}, nodeAttributes()...),
-			children: append(nodeCards(), quotaElement("the node")),
-		},
-	}
-}
-
 func groupElement() *element {
 	return &element{
-		name: "group", most: 10_000,
+		name: "group", maxCount: 10_000,
 		doc: "A named set of nodes, `@name` in node sets.",
 		attributes: []attribute{
 			{name: "name", kind: kindName(), required: true, doc: "Its name."},
-			{name: "nodes", kind: kind{name: "node-set", regexp: `.+`, want: "a node set"}, required: true, doc: "Its nodes, a node set. Groups that stand above this one may be used in it."},
-			{name: "image", kind: kindName(), byDef: "the nodes' own", doc: "The image that these nodes boot instead of their own."},
+			{
+				name: "nodes", required: true,
+				kind: kind{name: "node-set", regexp: `.+`, want: "a node set"},
+				doc:  "Its nodes, a node set. It may use groups that stand above this one.",
+			},
+			{
+				name: "image", kind: kindName(), byDefault: "the nodes' own",
+				doc: "The image that these nodes boot instead of their own.",
+			},
 		},
 		children: []*element{quotaElement("each of its nodes")},
 	}
@@ -238,14 +189,11 @@ func groupElement() *element {
 
 func inventoryElement() *element {
 	return &element{
-		name: "inventory", most: 16,
-		doc: "A CSV file with the columns `node`, `interface` and `mac`, in any order, named in its first line.",
+		name: "inventory", maxCount: 16,
+		doc: "A CSV file of hardware addresses. Its first line names the columns `node`, `interface` and `mac`, in " +
+			"any order.",
 		attributes: []attribute{
 			{name: "file", kind: kindFile(), required: true, doc: "The file's name, relative to the description."},
 		},
 	}
-}
-
-func kindFile() kind {
-	return kind{name: "file-name", regexp: `[^/].*`, want: "the name of a file beside the description"}
 }

@@ -3,13 +3,16 @@ package cluster
 import (
 	"cmp"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 
 	"dim/internal/cluster/nodeset"
 )
 
-// Select returns the nodes in a node set, in order of index, each once. A set is made of node names, groups (@cell, @* for all) and places of
-// the taxonomy (rack2), in the syntax of package nodeset. A name that is none of these is an error.
+// Select returns the nodes in a node set, each once, in order of index. A set consists of names of nodes, groups
+// (@cell; @* for all nodes) and positions in the taxonomy (rack2), in the syntax of package nodeset. Any other name is
+// an error.
 func (c *Cluster) Select(set string) ([]*Node, error) {
 	ix := c.lookups()
 	names, err := nodeset.Expand(set, c.nodesetOptions())
@@ -21,7 +24,7 @@ func (c *Cluster) Select(set string) ([]*Node, error) {
 		n, ok := ix.nodes[NodeName(name)]
 		if !ok {
 			err := fmt.Errorf("select nodes %q: node %q is not defined", set, name)
-			if hint := didYouMean(name, c.nodeNames()); hint != "" {
+			if hint := suggestion(name, c.nodeNames()); hint != "" {
 				err = fmt.Errorf("%w (%s)", err, hint)
 			}
 			return nil, err
@@ -45,7 +48,8 @@ func names(nodes []*Node) []string {
 	return names
 }
 
-func (c *Cluster) nodeNames() func(yield func(string) bool) {
+// nodeNames yields the names of all nodes.
+func (c *Cluster) nodeNames() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, n := range c.Nodes {
 			if !yield(string(n.Name)) {
@@ -55,7 +59,7 @@ func (c *Cluster) nodeNames() func(yield func(string) bool) {
 	}
 }
 
-// nodesetOptions tells nodeset what the cluster's groups and places are.
+// nodesetOptions returns options by which package nodeset resolves the cluster's groups and positions.
 func (c *Cluster) nodesetOptions() nodeset.Options {
 	ix := c.lookups()
 	return nodeset.Options{
@@ -65,13 +69,7 @@ func (c *Cluster) nodesetOptions() nodeset.Options {
 			}
 			g, ok := ix.groups[name]
 			if !ok {
-				hint := didYouMean(name, func(yield func(string) bool) {
-					for known := range ix.groups {
-						if !yield(known) {
-							return
-						}
-					}
-				})
+				hint := suggestion(name, maps.Keys(ix.groups))
 				if hint != "" {
 					hint = "; " + hint
 				}
@@ -87,7 +85,7 @@ func (c *Cluster) nodesetOptions() nodeset.Options {
 			if !ok {
 				return nil, false
 			}
-			members, ok := ix.positions[Level{Name: level, From: number, To: number}]
+			members, ok := ix.byPosition[position{level, number}]
 			return names(members), ok
 		},
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestSnapshotsAreTakenWhereAnImageSaysSo(t *testing.T) {
+func TestSnapshotsOfAnImage(t *testing.T) {
 	for text, want := range map[string]*Snapshots{
 		`days="7"`:      nil,
 		`snapshots="3"`: {Keep: 3},
@@ -23,7 +23,8 @@ func TestSnapshotsAreTakenWhereAnImageSaysSo(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		`snapshots="0"`, `snapshots="1000"`, `snapshots="3" snapshot-days="0"`, `snapshots="3" snapshot-days="99999"`, `snapshots="3" snapshot-copy="much"`,
+		`snapshots="0"`, `snapshots="1000"`, `snapshots="3" snapshot-days="0"`, `snapshots="3" snapshot-days="99999"`,
+		`snapshots="3" snapshot-copy="much"`,
 		`snapshots="3" snapshot-copy="9000T"`, `snapshot-days="3"`,
 	} {
 		text := strings.Replace(quotaDescription, `days="7"`, bad, 1)

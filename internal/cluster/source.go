@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 )
 
-// Limits on what a description may be, so that a hostile one cannot eat the machine. Two thousand nodes are a hundredth of them.
+// Limits of a description, so that a hostile one cannot exhaust the machine. They are far above what a real cluster
+// needs.
 const (
 	maxSourceBytes = 32 << 20 // of one file
 	maxElements    = 500_000
@@ -16,39 +17,41 @@ const (
 	maxCardsEach   = 64 // of one node or server
 	maxLevels      = 16
 	maxServersEach = 16       // of one node
-	maxExpression  = 256      // bytes of an attribute in which expressions are evaluated
+	maxExpression  = 256      // bytes of an attribute that contains expressions
 	maxRendered    = 16 << 20 // bytes of one rendered file
 )
 
-// limits bound what an expanded description amounts to.
+// limits bound the size of an expanded description.
 type limits struct {
 	nodes   int
 	cards   int // of all nodes and servers
-	members int // the work of all groups' node sets, in names
+	members int // names that are looked at while the node sets of all groups are expanded
 }
 
 func defaultLimits() limits { return limits{nodes: maxNodes, cards: 400_000, members: 2_000_000} }
 
-// Source is a description to be parsed: the main file, and the way to the files that it names.
+// Source is a description to be parsed: the main file, and access to the files that it names.
 type Source struct {
 	Name string // for messages: "cluster.xml"
 	XML  []byte
 
-	// Open returns the content of a file that the description names: a slash-separated path relative to the main
-	// file, never leading out of its directory. Nil: there are no other files.
+	// Open returns the content of a file that the description names. The name is a slash-separated path relative to
+	// the main file's directory, and never leads out of it. Nil: there are no other files.
 	Open func(name string) ([]byte, error)
 }
 
-// SourceFile is one of the files that a description consists of.
+// SourceFile is one file of a description.
 type SourceFile struct {
 	Name string
 	Data []byte
 }
 
-// Sources returns all files that the description consists of, the main one first: what has to be kept to parse it again.
+// Sources returns all files of the description, the main one first. They are what Parse needs to make the Cluster
+// again.
 func (c *Cluster) Sources() []SourceFile { return c.sources }
 
-// Load parses the description in a file, and the files beside it that it names. Problems in it are returned as *Problems.
+// Load parses the description in a file, and the files that it names. It returns mistakes in the description as
+// *Problems.
 func Load(path string) (*Cluster, error) {
 	xml, err := readFile(path)
 	if err != nil {
@@ -58,11 +61,13 @@ func Load(path string) (*Cluster, error) {
 	return Parse(Source{
 		Name: path,
 		XML:  xml,
-		Open: func(name string) ([]byte, error) { return readFile(filepath.Join(dir, filepath.FromSlash(name))) },
+		Open: func(name string) ([]byte, error) {
+			return readFile(filepath.Join(dir, filepath.FromSlash(name)))
+		},
 	})
 }
 
-// readFile reads a file but not more than a little over what Parse accepts.
+// readFile reads a file, up to one byte more than Parse accepts.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/builtin"
 	"dim/internal/control"
 	"dim/internal/durable"
 	"dim/internal/image"
@@ -47,7 +48,7 @@ func (d *daemon) newSecretWatch(im *cluster.Image, tell func(text string)) *secr
 		d: d, im: im, tell: tell, file: filepath.Join(d.layout.notes(), string(im.Name)+".secrets"),
 		known: toldSecrets{Format: toldFormat}, hidden: map[string]bool{}, found: []control.Secret{},
 	}
-	if !im.Builtin.Off[cluster.BuiltinMachineID] {
+	if !im.DisabledBuiltins[builtin.MachineID] {
 		w.hidden["etc/machine-id"], w.hidden["var/lib/dbus/machine-id"] = true, true
 	}
 	for _, f := range im.Files {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"dim/internal/cluster"
+	"dim/internal/cluster/builtin"
 )
 
 // fstab makes /etc/fstab and /etc/crypttab without what is on disks, where there is such a thing: systemd waits 90 s for
@@ -23,7 +23,7 @@ func (b *Base) fstab() error {
 		if !changed {
 			continue
 		}
-		r, err := b.replaced(cluster.BuiltinFstab, path, text)
+		r, err := b.replaced(builtin.Fstab, path, text)
 		if err != nil {
 			return err
 		}

@@ -10,12 +10,13 @@ import (
 	"strings"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/builtin"
 	"dim/internal/image"
 )
 
 // hostname makes /etc/hostname.
 func (b *Base) hostname(n *cluster.Node) ([]rendered, error) {
-	return []rendered{b.file(cluster.BuiltinHostname, "etc/hostname", []byte(string(n.Name)+"\n"))}, nil
+	return []rendered{b.file(builtin.Hostname, "etc/hostname", []byte(string(n.Name)+"\n"))}, nil
 }
 
 // machineID makes /etc/machine-id where systemd or D-Bus wants one: nodes that share the master's get the same DHCP
@@ -29,12 +30,12 @@ func (b *Base) machineID(n *cluster.Node) ([]rendered, error) {
 	id[6] = id[6]&0x0f | 0x40 // machine-id(5) wants the form of a version 4 UUID
 	id[8] = id[8]&0x3f | 0x80
 	text := []byte(hex.EncodeToString(id[:16]) + "\n")
-	files := []rendered{b.file(cluster.BuiltinMachineID, "etc/machine-id", text)}
+	files := []rendered{b.file(builtin.MachineID, "etc/machine-id", text)}
 	// Elsewhere it is a link to the first one.
 	if e, ok, err := b.entry("var/lib/dbus/machine-id"); err != nil {
 		return nil, err
 	} else if ok && e.Type == image.Regular {
-		files = append(files, b.file(cluster.BuiltinMachineID, "var/lib/dbus/machine-id", text))
+		files = append(files, b.file(builtin.MachineID, "var/lib/dbus/machine-id", text))
 	}
 	for i := range files {
 		files[i].Mode = 0o444
@@ -56,7 +57,7 @@ func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 		return nil, err
 	case linked && strings.Contains(e.Target, "systemd/resolve/"):
 		text := fmt.Sprintf("# The card that the root comes through is not networkd's.\n[Resolve]\nDNS=%s\nDomains=%s\n", addresses(network.DNS), b.cluster.Domain)
-		return []rendered{b.file(cluster.BuiltinResolvConf, "etc/systemd/resolved.conf.d/00-dim-boot.conf", []byte(text))}, nil
+		return []rendered{b.file(builtin.ResolvConf, "etc/systemd/resolved.conf.d/00-dim-boot.conf", []byte(text))}, nil
 	case linked && !(b.found.networkManager && strings.Contains(e.Target, "NetworkManager/")):
 		return nil, nil
 	}
@@ -67,7 +68,7 @@ func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 	for _, a := range network.DNS {
 		fmt.Fprintf(&text, "nameserver %v\n", a)
 	}
-	return []rendered{b.file(cluster.BuiltinResolvConf, "etc/resolv.conf", text.Bytes())}, nil
+	return []rendered{b.file(builtin.ResolvConf, "etc/resolv.conf", text.Bytes())}, nil
 }
 
 func addresses(list []netip.Addr) string {
@@ -101,7 +102,7 @@ func (b *Base) hosts() error {
 		h.machine(string(n.Name), n.Interfaces)
 	}
 	h.others(own)
-	r, err := b.replaced(cluster.BuiltinHosts, "etc/hosts", h.text.Bytes())
+	r, err := b.replaced(builtin.Hosts, "etc/hosts", h.text.Bytes())
 	b.common = append(b.common, r)
 	return err
 }

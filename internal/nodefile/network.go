@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/builtin"
 )
 
 // The boot card carries the root. It was set up before the distribution started, and must stay as it is until the
@@ -47,7 +48,7 @@ func (b *Base) interfaces(n *cluster.Node) ([]rendered, error) {
 	if rest != "" {
 		text.WriteString("\n# Left out on nodes, from the master's file:\n" + rest)
 	}
-	r := b.file(cluster.BuiltinIfupdown, "etc/network/interfaces", text.Bytes())
+	r := b.file(builtin.Ifupdown, "etc/network/interfaces", text.Bytes())
 	r.Mode, r.UID, r.GID = b.found.interfacesFile.Mode, b.found.interfacesFile.UID, b.found.interfacesFile.GID
 	return []rendered{r}, nil
 }
@@ -144,12 +145,12 @@ func (b *Base) networkManager(n *cluster.Node) ([]rendered, error) {
 	// Either would do; the first is lost when another file sets the same key, the second is not known to versions before 1.12.
 	text := fmt.Sprintf("# The root of node %s comes through %s.\n[main]\ndns=none\n\n[keyfile]\nunmanaged-devices+=%s\n\n[device-dim-boot]\nmatch-device=%[3]s\nmanaged=0\n",
 		n.Name, n.Boot().Name, match)
-	files := []rendered{b.file(cluster.BuiltinNetworkManager, "etc/NetworkManager/conf.d/00-dim-boot.conf", []byte(text))}
+	files := []rendered{b.file(builtin.NetworkManager, "etc/NetworkManager/conf.d/00-dim-boot.conf", []byte(text))}
 	for _, card := range n.Interfaces[1:] {
 		if !card.Address.IsValid() {
 			continue
 		}
-		r := b.file(cluster.BuiltinNetworkManager, "etc/NetworkManager/system-connections/dim-"+card.Name+".nmconnection", connection(card))
+		r := b.file(builtin.NetworkManager, "etc/NetworkManager/system-connections/dim-"+card.Name+".nmconnection", connection(card))
 		r.Mode = 0o600 // NetworkManager ignores connections that others may read
 		files = append(files, r)
 	}
@@ -199,7 +200,7 @@ func (b *Base) networkd(n *cluster.Node) ([]rendered, error) {
 	}
 	if b.found.waitOnline {
 		text := "# The root comes over the network: it is online.\n[Service]\nExecStart=\nExecStart=/bin/true\n"
-		files = append(files, b.file(cluster.BuiltinNetworkd, "etc/systemd/system/"+waitOnline+".d/00-dim-boot.conf", []byte(text)))
+		files = append(files, b.file(builtin.Networkd, "etc/systemd/system/"+waitOnline+".d/00-dim-boot.conf", []byte(text)))
 	}
 	for _, card := range n.Interfaces[1:] {
 		if card.MAC != nil {
@@ -218,7 +219,7 @@ func (b *Base) networkd(n *cluster.Node) ([]rendered, error) {
 }
 
 func (b *Base) systemdNetwork(name, text string) rendered {
-	return b.file(cluster.BuiltinNetworkd, "etc/systemd/network/"+name, []byte(text))
+	return b.file(builtin.Networkd, "etc/systemd/network/"+name, []byte(text))
 }
 
 // matchCard writes a [Match] section: by hardware address where that is known, else by name. VLANs and bridges have the hardware address of the

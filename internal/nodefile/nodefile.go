@@ -28,6 +28,7 @@ import (
 	"sync"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/builtin"
 	"dim/internal/image"
 )
 
@@ -128,14 +129,14 @@ func Prepare(c *cluster.Cluster, im *cluster.Image, lower Reader, stamp image.Ti
 		name string
 		make func() error
 	}{
-		{cluster.BuiltinHosts, b.hosts},
-		{cluster.BuiltinFstab, b.fstab},
-		{cluster.BuiltinIfupdown, b.findIfupdown},
-		{cluster.BuiltinNetworkManager, b.findNetworkManager},
-		{cluster.BuiltinNetworkd, b.findNetworkd},
+		{builtin.Hosts, b.hosts},
+		{builtin.Fstab, b.fstab},
+		{builtin.Ifupdown, b.findIfupdown},
+		{builtin.NetworkManager, b.findNetworkManager},
+		{builtin.Networkd, b.findNetworkd},
 	}
 	for _, s := range steps {
-		if im.Builtin.Off[s.name] {
+		if im.DisabledBuiltins[s.name] {
 			continue
 		}
 		if err := s.make(); err != nil {
@@ -160,15 +161,15 @@ func (b *Base) Node(n *cluster.Node) (*Set, error) {
 		name string
 		make func(*cluster.Node) ([]rendered, error)
 	}{
-		{cluster.BuiltinHostname, b.hostname},
-		{cluster.BuiltinMachineID, b.machineID},
-		{cluster.BuiltinResolvConf, b.resolvConf},
-		{cluster.BuiltinIfupdown, b.interfaces},
-		{cluster.BuiltinNetworkManager, b.networkManager},
-		{cluster.BuiltinNetworkd, b.networkd},
+		{builtin.Hostname, b.hostname},
+		{builtin.MachineID, b.machineID},
+		{builtin.ResolvConf, b.resolvConf},
+		{builtin.Ifupdown, b.interfaces},
+		{builtin.NetworkManager, b.networkManager},
+		{builtin.Networkd, b.networkd},
 	}
 	for _, s := range steps {
-		if b.image.Builtin.Off[s.name] {
+		if b.image.DisabledBuiltins[s.name] {
 			continue
 		}
 		made, err := s.make(n)

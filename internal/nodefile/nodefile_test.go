@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/builtin"
 	"dim/internal/image"
 )
 
@@ -75,7 +76,7 @@ const description = `<cluster name="lab" domain="lab.example">
 func parse(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	var off strings.Builder
-	for _, name := range cluster.Builtins() {
+	for _, name := range builtin.Names() {
 		fmt.Fprintf(&off, `<builtin name="%s" enabled="no"/>`, name)
 	}
 	c, err := cluster.Parse(cluster.Source{Name: "lab.xml", XML: fmt.Appendf(nil, description, off.String())})

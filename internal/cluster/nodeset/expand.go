@@ -1,9 +1,17 @@
-// Package nodeset reads and writes sets of names in ClusterShell's syntax: n[01-04,07], s[1-2]c[1-6], n[1-9/2], @group;
-// "," or a space unites, "!" takes away, "&" intersects, "^" keeps what only one side has. Operators have no precedence: they are
-// applied from left to right.
+// Package nodeset reads and writes sets of names in ClusterShell's syntax: n[01-04,07], s[1-2]c[1-6], n[1-9/2], @group.
+// The operators are
 //
-// Every expansion is bounded, so that a set from a stranger cannot eat memory. The package must not know what a node is: what a group or
-// a name stands for is asked of its caller.
+//   - "," or a space: union;
+//   - "!": difference;
+//   - "&": intersection;
+//   - "^": symmetric difference.
+//
+// They have no precedence and are applied from left to right.
+//
+// Every expansion is bounded, so that an untrusted set cannot exhaust memory. The package does not know what a node is:
+// its caller resolves groups and names.
+//
+// It must not import: dim/internal/cluster.
 package nodeset
 
 import (
@@ -14,29 +22,29 @@ import (
 	"strings"
 )
 
-// DefaultLimit is how many names an expansion may produce when Options say nothing.
-const DefaultLimit = 1_000_000
+// defaultLimit is the number of names that an expansion may produce if Options.Limit is 0.
+const defaultLimit = 1_000_000
 
 // maxDigits keeps every number in a range well within an int64.
 const maxDigits = 9
 
-// Options say what names mean, and bound the work. The zero value knows no groups.
+// Options resolve names and bound the work. The zero value has no groups.
 type Options struct {
-	// Limit bounds the names that are produced on the way, duplicates included. 0: DefaultLimit.
+	// Limit bounds the names that an expansion produces, including intermediate results and duplicates. 0: a million.
 	Limit int
 
-	// Left, if not nil, bounds the work of several expansions together: each takes from it what it costs, about one for
-	// each name or number that it looks at. It does not end below 0 by more than one expansion's cost.
-	Left *int
+	// Budget, if not nil, accounts for the work of several expansions. Each subtracts its cost, about one for each name
+	// or number that it handles. The caller stops when the budget is used up.
+	Budget *int
 
-	// Group returns the members of @name; "*" stands for everything. Nil: there are no groups.
+	// Group returns the members of @name; "*" means all names. Nil: there are no groups.
 	Group func(name string) ([]string, error)
 
-	// Name returns what a name stands for, when it is not simply itself. Nil, or ok false: it is itself.
+	// Name returns the members of a name that stands for a set. Nil, or ok false: the name stands for itself.
 	Name func(name string) (members []string, ok bool)
 }
 
-// SyntaxError tells what is wrong with a node set, and at which byte.
+// SyntaxError describes what is wrong with a node set, and at which byte.
 type SyntaxError struct {
 	Text   string
 	Offset int
@@ -51,11 +59,11 @@ func (e *SyntaxError) Error() string {
 // Expand returns the names in the set, each once, in natural order (n2 before n10). The error is a *SyntaxError.
 func Expand(text string, o Options) ([]string, error) {
 	if o.Limit <= 0 {
-		o.Limit = DefaultLimit
+		o.Limit = defaultLimit
 	}
 	p := &parser{text: text, options: o, left: o.Limit}
-	if o.Left != nil {
-		defer func() { *o.Left -= p.work }()
+	if o.Budget != nil {
+		defer func() { *o.Budget -= p.work }()
 	}
 	set, err := p.expression()
 	if err != nil {
@@ -76,14 +84,14 @@ type parser struct {
 	pos     int
 	options Options
 	left    int // names that may still be produced
-	work    int
+	work    int // see Options.Budget
 }
 
 func (p *parser) errorf(at int, format string, args ...any) error {
 	return &SyntaxError{Text: p.text, Offset: at, Reason: fmt.Sprintf(format, args...)}
 }
 
-// expression evaluates operand { operator operand }.
+// expression parses and evaluates operand { operator operand }.
 func (p *parser) expression() (set, error) {
 	p.space()
 	if p.pos == len(p.text) {
@@ -125,6 +133,7 @@ func (p *parser) space() bool {
 	return p.pos > start
 }
 
+// combine applies an operator. It may change left.
 func combine(left set, operator byte, names []string) set {
 	switch operator {
 	case '!':
@@ -159,7 +168,8 @@ func combine(left set, operator byte, names []string) set {
 	return left
 }
 
-// operand reads one pattern, such as @cell or n[1-4]b[1-2], and returns what it stands for; a name may come twice.
+// operand parses one pattern, such as @cell or n[1-4]b[1-2], and returns the names that it stands for. A name may occur
+// more than once.
 func (p *parser) operand() ([]string, error) {
 	start := p.pos
 	group := p.pos < len(p.text) && p.text[p.pos] == '@'
@@ -185,7 +195,7 @@ func (p *parser) operand() ([]string, error) {
 	return p.resolve(start, group, product(dims, total))
 }
 
-// pattern reads literals and bracketed ranges up to the next operator; each is one list of alternatives.
+// pattern parses literals and bracketed ranges up to the next operator. Each of them is one list of alternatives.
 func (p *parser) pattern(group bool) ([][]string, error) {
 	var dims [][]string
 	bracketed := false
@@ -196,7 +206,8 @@ func (p *parser) pattern(group bool) ([][]string, error) {
 			return dims, nil
 		case c == '[':
 			if bracketed {
-				return nil, p.errorf(p.pos, "a range directly after a range: there must be something between them")
+				return nil, p.errorf(p.pos,
+					"a range directly after a range: there must be a name or a separator between them")
 			}
 			values, err := p.ranges()
 			if err != nil {
@@ -242,7 +253,7 @@ func nameByte(c byte) bool {
 	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
 }
 
-// ranges reads "[1-4,07,10-20/5]".
+// ranges parses "[1-4,07,10-20/5]".
 func (p *parser) ranges() ([]string, error) {
 	open := p.pos
 	end := strings.IndexByte(p.text[open:], ']')
@@ -331,6 +342,7 @@ func (r span) append(to []string) []string {
 	return to
 }
 
+// pad formats v with leading zeros.
 func pad(v, width int) string {
 	s := strconv.Itoa(v)
 	if len(s) < width {
@@ -339,7 +351,7 @@ func pad(v, width int) string {
 	return s
 }
 
-// product joins one alternative of each dimension in every way, the last dimension running fastest.
+// product returns all combinations of one alternative of each dimension. The last dimension varies fastest.
 func product(dims [][]string, total int) []string {
 	names := make([]string, 0, total)
 	pick := make([]int, len(dims))
@@ -359,7 +371,7 @@ func product(dims [][]string, total int) []string {
 	return names
 }
 
-// resolve replaces groups, and names that stand for others, by their members.
+// resolve replaces groups, and names that stand for sets, by their members.
 func (p *parser) resolve(at int, group bool, names []string) ([]string, error) {
 	if !group && p.options.Name == nil {
 		return names, nil
@@ -373,7 +385,7 @@ func (p *parser) resolve(at int, group bool, names []string) ([]string, error) {
 		if len(members) > p.left {
 			return nil, p.errorf(at, "more than %d names", p.options.Limit)
 		}
-		p.left -= max(len(members)-1, 0) // the name itself is counted already
+		p.left -= max(len(members)-1, 0) // the name itself has been counted
 		p.work += len(members)
 		resolved = append(resolved, members...)
 	}
@@ -393,7 +405,7 @@ func (p *parser) members(group bool, name string) ([]string, error) {
 	return p.options.Group(name)
 }
 
-// Compare orders names naturally: runs of digits count as numbers, so n2 comes before n10.
+// Compare orders names naturally: runs of digits are compared as numbers, so that n2 comes before n10.
 func Compare(a, b string) int {
 	x, y := a, b
 	for x != "" && y != "" {
@@ -414,7 +426,7 @@ func Compare(a, b string) int {
 	return cmp.Compare(len(x), len(y))
 }
 
-// digits returns the length of the run of digits that s begins with.
+// digits returns the number of digits at the beginning of s.
 func digits(s string) int {
 	n := 0
 	for n < len(s) && s[n] >= '0' && s[n] <= '9' {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Fold returns a short text for a set of names, such as "head,n[01-04,07],s[1-2]c[1-6]"; Expand gives the names back. Names that Expand could
-// not read come out as they are.
+// Fold returns a short node set for names, such as "head,n[01-04,07],s[1-2]c[1-6]". Expand returns the names again.
+// Names that Expand cannot parse are written as they are.
 func Fold(names []string) string {
 	families := map[string]*family{}
 	var order []*family
@@ -31,14 +31,15 @@ func Fold(names []string) string {
 	return strings.Join(parts, ",")
 }
 
-// family is the names that differ in their numbers only. literals has one element more than the names have numbers.
+// family is a set of names that differ only in their numbers. literals has one element more than the names have
+// numbers.
 type family struct {
 	literals []string
 	boxes    []box
 	seen     set
 }
 
-// box is a product of lists of numbers, one list for each dimension.
+// box is the product of lists of numbers, one list for each dimension.
 type box [][]string
 
 func (f *family) add(name string, numbers []string) {
@@ -53,8 +54,8 @@ func (f *family) add(name string, numbers []string) {
 	f.boxes = append(f.boxes, b)
 }
 
-// split takes a name apart into its numbers and the literals before, between and after them. A run of digits too long to be a number
-// is literal.
+// split splits a name into its numbers and the literals before, between and after them. A run of digits that is too
+// long for a number is part of a literal.
 func split(name string) (literals, numbers []string) {
 	start := 0
 	for i := 0; i < len(name); {
@@ -87,8 +88,8 @@ func (f *family) fold() []string {
 	return texts
 }
 
-// merge unites boxes that differ in one dimension only, the last dimension first, until nothing changes. The
-// boxes never overlap, so uniting is appending. The result is short, not always the shortest.
+// merge joins boxes that differ in one dimension only, the last dimension first, until nothing changes. Boxes never
+// overlap, so that joining is appending. The result is short, but not always the shortest.
 func (f *family) merge() {
 	for before := -1; before != len(f.boxes); {
 		before = len(f.boxes)
@@ -117,7 +118,7 @@ func mergeAlong(boxes []box, d int) []box {
 	return merged
 }
 
-// without returns a key for all dimensions but one.
+// without returns a key of all dimensions but d.
 func (b box) without(d int) string {
 	var key strings.Builder
 	for i, numbers := range b {
@@ -133,7 +134,7 @@ func compareNumbers(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
 }
 
-// foldNumbers writes sorted numbers as "7" or "[01-04,07]".
+// foldNumbers formats sorted numbers as "7" or "[01-04,07]".
 func foldNumbers(numbers []string) string {
 	if len(numbers) == 1 {
 		return numbers[0]
@@ -156,7 +157,7 @@ func foldNumbers(numbers []string) string {
 	return "[" + b.String() + "]"
 }
 
-// follows reports whether next comes right after last in a range that begins with first. The ends of a padded range
+// follows reports whether next comes directly after last in a range that begins with first. The ends of a padded range
 // have the same width.
 func follows(first, last, next string) bool {
 	if padded(first) && len(first) != len(next) || padded(next) && len(next) != len(first) {

@@ -105,7 +105,8 @@ func TestExpandRefuses(t *testing.T) {
 			continue
 		}
 		if se.Offset != tt.offset || !strings.Contains(se.Reason, tt.want) {
-			t.Errorf("Expand(%q): got byte %d, %q, want byte %d and %q", tt.text, se.Offset, se.Reason, tt.offset, tt.want)
+			t.Errorf("Expand(%q): got byte %d, %q, want byte %d and %q", tt.text, se.Offset, se.Reason, tt.offset,
+				tt.want)
 		}
 	}
 }
@@ -141,7 +142,8 @@ func TestFoldOfAWholeClusterIsOneRange(t *testing.T) {
 	}
 }
 
-// clusterShell reads sets from standard input, one a line, and answers each with its names, or "!" for an error, and its folded form.
+// clusterShell is a Python program that reads sets from standard input, one a line. For each it prints the names, or
+// "!" for an error, and the folded form.
 const clusterShell = `
 import sys
 from ClusterShell.NodeSet import NodeSet
@@ -171,8 +173,8 @@ func askClusterShell(t *testing.T, texts []string) (answers [][2]string) {
 	return answers
 }
 
-// TestAgreesWithClusterShell compares with Debian's ClusterShell on random sets, and lets it read what Fold
-// writes. It is skipped where that is not installed.
+// TestAgreesWithClusterShell compares Expand with Debian's ClusterShell on random sets, and lets ClusterShell parse the
+// output of Fold. It is skipped if ClusterShell is not installed.
 func TestAgreesWithClusterShell(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var texts []string
@@ -194,7 +196,8 @@ func TestAgreesWithClusterShell(t *testing.T) {
 			t.Errorf("%q: theirs -, ours +\n%s", texts[i], d)
 		}
 		if folded := Fold(names); folded != "" {
-			sets, folds, lengths = append(sets, strings.Join(names, " ")), append(folds, folded), append(lengths, len(answer[1]))
+			sets, folds, lengths = append(sets, strings.Join(names, " ")), append(folds, folded),
+				append(lengths, len(answer[1]))
 		}
 	}
 	for i, answer := range askClusterShell(t, folds) {
@@ -243,7 +246,10 @@ func randomSet(r *rand.Rand) string {
 }
 
 func FuzzExpand(f *testing.F) {
-	for _, s := range []string{"n[01-04,07]", "s[1-2]c[1-6]b[01-14]", "@cell!n1", "a ^ b&c", "n[1-9/2]x[00-09]", "n[", "@*", "[1]", "rack2", "0[0-9]0"} {
+	for _, s := range []string{
+		"n[01-04,07]", "s[1-2]c[1-6]b[01-14]", "@cell!n1", "a ^ b&c", "n[1-9/2]x[00-09]", "n[", "@*", "[1]", "rack2",
+		"0[0-9]0",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// XSD returns the vocabulary as an XML Schema (docs/reference/cluster.xsd), for editors. It accepts what the parser's structure accepts; what
-// attributes mean together only the parser knows.
-func XSD() []byte {
+// xsd returns the vocabulary as an XML Schema (docs/reference/cluster.xsd), for editors. A document is valid by it if
+// the parser's first stage accepts it. The conditions that the builder checks cannot be expressed in it.
+func xsd() []byte {
 	w := &xsdWriter{}
 	w.line(`<?xml version="1.0" encoding="UTF-8"?>`)
-	w.line(`<!-- Made from the parser's own table of elements and attributes. -->`)
+	w.line(`<!-- Generated from the parser's table of elements and attributes. -->`)
 	w.open(`xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"`)
 	root := vocabulary()
 	w.line(`<xs:element name=%q type=%q/>`, root.name, root.name)
@@ -45,7 +45,8 @@ func (w *xsdWriter) close(tag string) {
 }
 
 func (w *xsdWriter) doc(text string) {
-	w.line("<xs:annotation><xs:documentation>%s</xs:documentation></xs:annotation>", escape(strings.ReplaceAll(text, "`", "")))
+	w.line("<xs:annotation><xs:documentation>%s</xs:documentation></xs:annotation>",
+		escape(strings.ReplaceAll(text, "`", "")))
 }
 
 func escape(s string) string {
@@ -54,7 +55,8 @@ func escape(s string) string {
 	return b.String()
 }
 
-// complexType writes the type of an element, and those of its children. Types are called by the way to them, "cluster.image.file".
+// complexType writes the type of an element, and the types of its children. The name of a type is the path to the
+// element, "cluster.image.file".
 func (w *xsdWriter) complexType(e *element, name string) {
 	w.open(fmt.Sprintf("xs:complexType name=%q", name))
 	w.doc(e.doc)
@@ -79,23 +81,24 @@ func (w *xsdWriter) content(e *element, name string) {
 	if len(e.children) == 0 {
 		return
 	}
-	var free, special []*element
+	var free, counted []*element
 	for _, c := range e.children {
-		if c.needed || c.most == 1 {
-			special = append(special, c)
+		if c.required || c.maxCount == 1 {
+			counted = append(counted, c)
 		} else {
 			free = append(free, c)
 		}
 	}
 	w.open("xs:sequence")
-	w.sequence(free, special, name)
+	w.sequence(free, counted, name)
 	w.close("xs:sequence")
 }
 
-// sequence writes the children that may follow, as an automaton: XML Schema 1.0 demands that each element decides which branch
-// it belongs to. Of the special ones, which must come at least or at most once, none has come yet: any number of free ones, then one special
-// one, then the same again without it. With n special ones there are n! branches; no element has more than two.
-func (w *xsdWriter) sequence(free, special []*element, parent string) {
+// sequence writes the children that may follow, as an automaton, because XML Schema 1.0 demands that each element
+// determines its branch. The counted children must occur at least or at most once, and none of them has occurred yet.
+// The sequence is: any number of free children, then one of the counted, then the same again without it. With n counted
+// children there are n! branches; no element has more than two.
+func (w *xsdWriter) sequence(free, counted []*element, parent string) {
 	if len(free) > 0 {
 		w.open(`xs:choice minOccurs="0" maxOccurs="unbounded"`)
 		for _, c := range free {
@@ -103,19 +106,19 @@ func (w *xsdWriter) sequence(free, special []*element, parent string) {
 		}
 		w.close("xs:choice")
 	}
-	if len(special) == 0 {
+	if len(counted) == 0 {
 		return
 	}
 	occurs := ` minOccurs="0"`
-	if slices.ContainsFunc(special, func(c *element) bool { return c.needed }) {
+	if slices.ContainsFunc(counted, func(c *element) bool { return c.required }) {
 		occurs = ""
 	}
 	w.open("xs:choice" + occurs)
-	for i, c := range special {
+	for i, c := range counted {
 		w.open("xs:sequence")
 		w.child(c, parent)
-		rest := slices.Delete(slices.Clone(special), i, i+1)
-		if c.most == 1 {
+		rest := slices.Delete(slices.Clone(counted), i, i+1)
+		if c.maxCount == 1 {
 			w.sequence(free, rest, parent)
 		} else {
 			w.sequence(append(slices.Clone(free), c), rest, parent)

@@ -1,0 +1,135 @@
+package cluster
+
+func serverAttributes() []attribute {
+	return []attribute{
+		{
+			name: "roles", required: true,
+			kind: kind{name: "roles", regexp: listOf(`(head|image)`), want: `"head", "image" or both`},
+			doc:  "`head`: owns masters and the cluster's state. `image`: boots and serves nodes.",
+		},
+		{name: "nfs-port", kind: kindPort(), byDefault: "2049", doc: "TCP port of NFS and MOUNT."},
+		{
+			name: "http-port", kind: kindPort(), byDefault: "80",
+			doc: "TCP port of boot files, reports of nodes, `/healthz` and `/metrics`.",
+		},
+		{name: "tftp-port", kind: kindPort(), byDefault: "69", doc: "UDP port of TFTP."},
+		{
+			name: "api-port", kind: kindPort(), byDefault: "7117",
+			doc: "TCP port reserved for calls between servers. No server listens on it yet.",
+		},
+		{name: "dhcp", kind: enum("on", "off"), byDefault: "on", doc: "Whether an image server answers DHCP."},
+	}
+}
+
+func serverCards() []*element {
+	return []*element{{
+		name: "interface", required: true, maxCount: maxCardsEach,
+		doc: "A network card of the server. Other machines reach the server by the address of its first card.",
+		attributes: []attribute{
+			{name: "name", kind: kindCard(), byDefault: "any", doc: "The card's name."},
+			{name: "network", kind: kindName(), required: true, doc: "The network that it is on."},
+			{name: "address", kind: kindAddressExpression(), required: true, doc: "Its address."},
+			{name: "mac", kind: kindMACExpression(), byDefault: "not known", doc: "Its hardware address."},
+		},
+	}}
+}
+
+func serverElement() *element {
+	return &element{
+		name: "server", maxCount: maxServers,
+		doc: "One server.",
+		attributes: append([]attribute{
+			{name: "name", kind: kindHost(), required: true, doc: "Its host name."},
+		}, serverAttributes()...),
+		children: serverCards(),
+	}
+}
+
+func serversElement() *element {
+	return &element{
+		name: "servers", maxCount: maxServers,
+		doc: "Several servers that are alike. The variable `i` counts them from 1.",
+		attributes: append([]attribute{
+			{
+				name: "name", kind: kindHostExpression(), required: true,
+				doc: "Their host names, such as `is{i:02}`.",
+			},
+			{name: "count", kind: kindNumber(), required: true, doc: "Their number."},
+		}, serverAttributes()...),
+		children: serverCards(),
+	}
+}
+
+func nodeAttributes() []attribute {
+	return []attribute{
+		{name: "image", kind: kindName(), byDefault: "that of a group", doc: "The image to boot."},
+		{
+			name: "servers", byDefault: "none; required of nodes with an image",
+			kind: kindExpression("hosts-expression", "names of servers, with expressions in braces"),
+			doc:  "The image servers of a node, in order of preference.",
+		},
+	}
+}
+
+func nodeCards() []*element {
+	return []*element{{
+		name: "interface", required: true, maxCount: maxCardsEach,
+		doc: "A network card of the node. The node boots from the first one, which must have an address.",
+		attributes: []attribute{
+			{
+				name: "name", kind: kindCard(), required: true,
+				doc: "The card's name. The boot card gets it early in the boot.",
+			},
+			{name: "network", kind: kindName(), required: true, doc: "The network that it is on."},
+			{
+				name: "address", kind: kindAddressExpression(), byDefault: "none; required of the first card",
+				doc: "Its address.",
+			},
+			{
+				name: "mac", kind: kindMACExpression(), byDefault: "from the inventory, or not known",
+				doc: "Its hardware address.",
+			},
+		},
+	}}
+}
+
+func nodesElement() *element {
+	return &element{
+		name: "nodes", maxCount: 10_000,
+		doc: "Several nodes that are alike: one for each position in the taxonomy (`each`), or a number of them " +
+			"(`count`).",
+		attributes: append([]attribute{
+			{
+				name: "name", kind: kindHostExpression(), required: true,
+				doc: "Their host names, such as `s{rack:02}c{chassis}b{blade:02}`.",
+			},
+			{
+				name: "each", byDefault: "`count` is given instead",
+				kind: kind{name: "levels", regexp: listOf(`[A-Za-z]{1,32}`), want: "names of levels"},
+				doc:  "The levels of the taxonomy to run over. The innermost level always varies fastest.",
+			},
+			{name: "count", kind: kindNumber(), byDefault: "`each` is given instead", doc: "The number of nodes."},
+			{name: "limit", kind: kindNumber(), byDefault: "no limit", doc: "The number of nodes after which to stop."},
+		}, nodeAttributes()...),
+		children: append(nodeCards(), quotaElement("each of the nodes")),
+	}
+}
+
+func nodeElement() *element {
+	return &element{
+		name: "node", maxCount: maxNodes,
+		doc: "One node.",
+		attributes: append([]attribute{
+			{name: "name", kind: kindHostExpression(), required: true, doc: "Its host name."},
+			{
+				name: "position", byDefault: "none",
+				kind: kind{
+					name: "position", regexp: listOf(`[A-Za-z]{1,32}[0-9]{1,9}`),
+					want: `a position such as "rack2 blade7"`,
+				},
+				doc: "Its position in the taxonomy, such as `rack2 blade7`.",
+			},
+		}, nodeAttributes()...),
+		children: append(nodeCards(), quotaElement("the node")),
+	}
+}
