@@ -32,10 +32,10 @@
 //
 // A parsed Cluster never changes. Any number of goroutines may read it.
 //
-// # What it does not do
+// # What it must not know
 //
-// The package does no I/O except through the Source that it is given (Load makes one that reads files). It does not
-// know how images are stored, served or booted.
+// How images are stored, served or booted. It does no I/O except through the Source that it is given; Load makes one
+// that reads files.
 package cluster
 
 import (

@@ -88,15 +88,6 @@ var pending = map[string]map[string]string{
 		"callers": "Dir",
 		"columns": "22 lines",
 	},
-	"internal/cluster": {
-		"callers": "Broadcast, Builtins, Cluster.Network, Cluster.Group, Netmask, Node.Interface and 1 more",
-		"columns": "200 lines",
-		"surface": "46 exported names",
-	},
-	"internal/cluster/nodeset": {
-		"callers": "Compare, DefaultLimit",
-		"columns": "8 lines",
-	},
 	"internal/control": {
 		"columns": "51 lines",
 		"surface": "85 exported names",

@@ -1,7 +1,7 @@
 // Package builtin names the built-in node files: files that are made for every node without a <file> in the cluster
 // description. Package nodefile makes them; <builtin name="…" enabled="no"/> switches one off for an image.
 //
-// It must not import: any package.
+// It must not know any other package of this project.
 package builtin
 
 // The names of the built-in node files, as they stand in the cluster description.

@@ -8,10 +8,8 @@
 //
 // They have no precedence and are applied from left to right.
 //
-// Every expansion is bounded, so that an untrusted set cannot exhaust memory. The package does not know what a node is:
+// Every expansion is bounded, so that an untrusted set cannot exhaust memory. The package must not know what a node is:
 // its caller resolves groups and names.
-//
-// It must not import: dim/internal/cluster.
 package nodeset
 
 import (
@@ -73,7 +71,7 @@ func Expand(text string, o Options) ([]string, error) {
 	for name := range set {
 		names = append(names, name)
 	}
-	slices.SortFunc(names, Compare)
+	slices.SortFunc(names, compareNames)
 	return names, nil
 }
 
@@ -405,8 +403,8 @@ func (p *parser) members(group bool, name string) ([]string, error) {
 	return p.options.Group(name)
 }
 
-// Compare orders names naturally: runs of digits are compared as numbers, so that n2 comes before n10.
-func Compare(a, b string) int {
+// compareNames orders names naturally: runs of digits are compared as numbers, so that n2 comes before n10.
+func compareNames(a, b string) int {
 	x, y := a, b
 	for x != "" && y != "" {
 		dx, dy := digits(x), digits(y)

@@ -191,7 +191,7 @@ func TestAgreesWithClusterShell(t *testing.T) {
 			continue
 		}
 		theirs := strings.Fields(answer[0])
-		slices.SortFunc(theirs, Compare)
+		slices.SortFunc(theirs, compareNames)
 		if d := cmp.Diff(theirs, append([]string{}, names...)); err == nil && d != "" {
 			t.Errorf("%q: theirs -, ours +\n%s", texts[i], d)
 		}
@@ -202,7 +202,7 @@ func TestAgreesWithClusterShell(t *testing.T) {
 	}
 	for i, answer := range askClusterShell(t, folds) {
 		back := strings.Fields(answer[0])
-		slices.SortFunc(back, Compare)
+		slices.SortFunc(back, compareNames)
 		if d := cmp.Diff(sets[i], strings.Join(back, " ")); d != "" {
 			t.Errorf("%q: names -, read back +\n%s", folds[i], d)
 		}
