@@ -106,7 +106,7 @@ func (d *daemon) driveOne(ctx context.Context, id int) {
 		switch {
 		case step.Wait != "":
 		case step.Run != "":
-			if step, ok = d.command(ctx, &r, step.Run); ok {
+			if step, ok = d.command(ctx, &r, step); ok {
 				err = d.advance(ctx, &r, step)
 			}
 		default:
@@ -145,7 +145,7 @@ func (d *daemon) advance(ctx context.Context, r *rollout.Rollout, step rollout.S
 		return err
 	}
 	err = shared.Decide(ctx, func(s coord.State) (coord.Change, error) {
-		return rollout.Advance(s, *r, step, d.running(r.Nodes()), time.Now().UTC())
+		return r.Advance(s, step, d.running(r.Nodes()), time.Now().UTC())
 	})
 	switch {
 	case err == nil && step.Pause != "":
@@ -163,16 +163,12 @@ func (d *daemon) seenOf(r *rollout.Rollout, told reports) map[string]rollout.See
 	for _, name := range r.Rings[r.Ring].Nodes {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
 		if !ok || string(n.Image.Name) != r.Image {
-			seen[name] = rollout.Seen{Presence: rollout.Gone}
+			seen[name] = rollout.Seen{Gone: true}
 			continue
 		}
-		s := rollout.Seen{Server: string(n.Servers[0].Name), Report: rollout.Report{Stage: off}}
-		if report, ok := told.report(n); ok {
-			s.Presence, s.Report = rollout.Served, report
-		}
-		seen[name] = s
+		seen[name] = rollout.Seen{Server: string(n.Servers[0].Name), Report: told.report(n)}
 	}
-	if r.Phase == rollout.Gating && time.Since(r.Since) >= r.Soak {
+	if r.Soaked(time.Now()) {
 		d.seeAnswers(now, r, seen)
 	}
 	return seen
@@ -183,13 +179,13 @@ func (d *daemon) seeAnswers(now *declared, r *rollout.Rollout, seen map[string]r
 	ask := map[netip.Addr][]string{}
 	for _, name := range r.Rings[r.Ring].Ran {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
-		if !ok {
+		s := seen[name]
+		if !ok || s.Gone {
 			continue
 		}
-		s := seen[name]
 		x := d.exports.node(n.Name)
 		switch {
-		case s.Stage != string(boot.StageRunning) && s.Stage != off: // off: nothing is known
+		case s.Report != nil && s.Report.Stage != string(boot.StageRunning) && s.Report.Stage != off: // off: nothing is known
 		case x != nil && x.lastCall.Load() > r.Since.UnixNano():
 			s.Answers = true
 			seen[name] = s
@@ -215,12 +211,12 @@ func (d *daemon) seeAnswers(now *declared, r *rollout.Rollout, seen map[string]r
 
 // command runs a rollout's command for its present ring. It returns the step that follows from how it ended; ok is false when the
 // rollout was changed meanwhile, or this server ends.
-func (d *daemon) command(ctx context.Context, r *rollout.Rollout, text string) (step rollout.Step, ok bool) {
-	d.waitsFor(r.ID, fmt.Sprintf("the %s to end", map[rollout.Phase]string{rollout.Hooking: "hook", rollout.Gating: "check"}[r.Phase]))
+func (d *daemon) command(ctx context.Context, r *rollout.Rollout, step rollout.Step) (next rollout.Step, ok bool) {
+	d.waitsFor(r.ID, fmt.Sprintf("the %s to end", step.Command))
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- runCommand(run, r, text) }()
+	go func() { done <- runCommand(run, r, step.Run) }()
 	tick := time.NewTicker(driveEvery)
 	defer tick.Stop()
 	for {
@@ -228,11 +224,9 @@ func (d *daemon) command(ctx context.Context, r *rollout.Rollout, text string) (
 		case err := <-done:
 			switch {
 			case run.Err() != nil:
-				return step, false
-			case err != nil && r.Phase == rollout.Hooking:
-				return rollout.Step{Pause: fmt.Sprintf("hook: %v", err)}, true
+				return next, false
 			case err != nil:
-				return rollout.Step{Pause: fmt.Sprintf("check: %v", err)}, true
+				return rollout.Step{Pause: fmt.Sprintf("%s: %v", step.Command, err)}, true
 			}
 			return r.After(), true
 		case <-tick.C:

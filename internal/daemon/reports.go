@@ -8,18 +8,18 @@ import (
 
 // reports tells what servers know of the nodes that they serve.
 type reports interface {
-	// report returns what a server of n told last; ok is false when none of its servers has reported.
-	report(n *cluster.Node) (r rollout.Report, ok bool)
+	// report returns what a server of n told last, or nil when none of its servers has reported.
+	report(n *cluster.Node) *rollout.Report
 }
 
 // localReports are the reports of this server alone. Of the nodes of other servers it knows nothing.
 type localReports struct{ *daemon }
 
-func (d localReports) report(n *cluster.Node) (rollout.Report, bool) {
+func (d localReports) report(n *cluster.Node) *rollout.Report {
 	if !d.mine(n) {
-		return rollout.Report{}, false
+		return nil
 	}
-	r := rollout.Report{Booting: d.booting(n.Name), Stage: off}
+	r := &rollout.Report{Booting: d.booting(n.Name), Stage: off}
 	if x := d.exports.node(n.Name); x != nil {
 		r.Shows = x.fs.Version().Ref()
 	}
@@ -29,5 +29,5 @@ func (d localReports) report(n *cluster.Node) (rollout.Report, bool) {
 	if r.Problem = d.wrong.Text(problems.Node(n.Name)); r.Problem == "" {
 		r.Problem = d.wrong.Text(problems.Of(problems.KindReplicas))
 	}
-	return r, true
+	return r
 }

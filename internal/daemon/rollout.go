@@ -35,7 +35,7 @@ func (d *daemon) Rollout(ctx context.Context, r control.RolloutRequest) (control
 	}
 	var begun rollout.Rollout
 	err = shared.Decide(ctx, func(s coord.State) (c coord.Change, err error) {
-		begun, c, err = rollout.Declare(s, wanted, d.running(wanted.Nodes()), time.Now().UTC())
+		begun, c, err = wanted.Declare(s, d.running(wanted.Nodes()), time.Now().UTC())
 		return c, err
 	})
 	if err != nil {

@@ -178,7 +178,7 @@ func (d *daemon) judge(ctx context.Context, now *declared, r *rollout.Rollout, o
 	if !known || booted || r.When == rollout.Boot {
 		return
 	}
-	from, ok := now.state.Resolve(r.Was(out.Node))
+	from, ok := now.state.Resolve(r.Previous(out.Node))
 	if !ok {
 		return
 	}

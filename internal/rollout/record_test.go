@@ -11,35 +11,40 @@ import (
 )
 
 func TestARecordIsReadAsItWasWritten(t *testing.T) {
-	w := newWorld(2)
-	made, err := w.declare(t, 2, Boot, "1 23", withCommands)
+	s := newSite(2)
+	made, err := s.declare(2, Boot, "1 23", withCommands)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(made, w.load(t, 1)); diff != "" {
+	if diff := cmp.Diff(made, s.load(t, 1)); diff != "" {
 		t.Error(diff)
 	}
-	if text := string(w.s.Rollouts[1]); !strings.Contains(text, `"nodes":"n[2-3]"`) {
+	if text := string(s.state.Rollouts[1]); !strings.Contains(text, `"nodes":"n[2-3]"`) {
 		t.Errorf("it is written as %s", text)
 	}
-	for _, bad := range []string{`{`, `{"ring":7,"rings":[{"nodes":"n1"}]}`, `{"ring":-1}`, `{"rings":[{"nodes":"n["}]}`} {
-		w.s.Rollouts[2] = json.RawMessage(bad)
-		if _, _, err := Load(w.s, 2); err == nil {
+	for _, bad := range []string{
+		`{`, `{"ring":7,"rings":[{"nodes":"n1"}]}`, `{"ring":-1}`, `{"rings":[{"nodes":"n["}]}`,
+	} {
+		s.state.Rollouts[2] = json.RawMessage(bad)
+		if _, _, err := Load(s.state, 2); err == nil {
 			t.Errorf("%s was read", bad)
 		}
 	}
 }
 
 func TestARecordOfAnEarlierProgramIsRead(t *testing.T) {
-	const kept = `{"id":1,"image":"compute","version":2,"when":"now","rings":[{"nodes":"n[1-3]","declared":"2026-11-25T12:00:00Z"}],"all":false,` +
-		`"state":"done","ring":0,"phase":"switching","since":"2026-11-25T12:00:00Z","started":"2026-11-25T12:00:00Z","ended":"2026-11-25T12:00:00Z",` +
-		`"before":[{"nodes":"n1"},{"desired":"compute@stable","next":"compute@3","nodes":"n2"},{"next":"compute@3","nodes":"n3"}],"current":1}`
+	const kept = `{"id":1,"image":"compute","version":2,"when":"now",` +
+		`"rings":[{"nodes":"n[1-3]","declared":"2026-11-25T12:00:00Z"}],"all":false,` +
+		`"state":"done","ring":0,"phase":"switching","since":"2026-11-25T12:00:00Z",` +
+		`"started":"2026-11-25T12:00:00Z","ended":"2026-11-25T12:00:00Z",` +
+		`"before":[{"nodes":"n1"},{"desired":"compute@stable","next":"compute@3","nodes":"n2"},` +
+		`{"next":"compute@3","nodes":"n3"}],"current":1}`
 	r, ok, err := Load(coord.State{Rollouts: map[int]json.RawMessage{1: json.RawMessage(kept)}}, 1)
 	if !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	for node, want := range map[string]string{"n1": "compute@1", "n2": "compute@stable", "n3": "compute@1"} {
-		if got := r.Was(node).String(); got != want {
+		if got := r.Previous(node).String(); got != want {
 			t.Errorf("%s followed %s, want %s", node, got, want)
 		}
 	}

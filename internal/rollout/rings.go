@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// maxRings bounds what a request can amount to.
+// maxRings bounds the number of rings that a request can ask for.
 const maxRings = 100
 
-// Rings divides nodes as text says: a list of numbers of nodes, percentages of all, and "rest", such as 1,10%,rest. Each node is in
-// one ring, in the order given; "" is one ring. Rings for which no nodes are left are left out.
+// Rings divides nodes into rings, in their order. text is a list of numbers of nodes, percentages of all nodes, and
+// "rest", such as 1,10%,rest; "" is one ring. Rings for which no nodes remain are left out. It is an error if nodes
+// remain in the end.
 func Rings(text string, nodes []string) ([]Ring, error) {
 	if text == "" || len(nodes) == 0 {
 		return []Ring{{Nodes: nodes}}, nil
@@ -32,7 +33,8 @@ func Rings(text string, nodes []string) ([]Ring, error) {
 		}
 	}
 	if len(left) > 0 {
-		return nil, fmt.Errorf("divide into rings %q: %d of %d nodes are in none; end it with rest", text, len(left), len(nodes))
+		return nil, fmt.Errorf("divide into rings %q: %d of %d nodes are in none; end it with rest",
+			text, len(left), len(nodes))
 	}
 	return rings, nil
 }
@@ -46,7 +48,7 @@ func ringSize(part string, all, left int) (int, error) {
 		if err != nil || p < 1 || p > 100 {
 			return 0, fmt.Errorf("%q is no percentage", part)
 		}
-		return (all*p + 99) / 100, nil // rounded up: there is always somebody who goes first
+		return (all*p + 99) / 100, nil // rounded up: a ring is never empty
 	}
 	n, err := strconv.Atoi(part)
 	if err != nil || n < 1 {

@@ -1,28 +1,32 @@
-// Package rollout decides how nodes move from one version of an image to another: which of them when, what has to be seen before the next ones
-// follow, and how they come back. It only decides: the daemon observes, declares and runs commands.
+// Package rollout decides how nodes move from one version of an image to another. It decides only: the daemon
+// observes the nodes, puts the decisions into the shared state and runs commands.
 //
 // # Concepts
 //
-// What a node follows is declared in package coord: a reference of its own (Desired) or else the current version of its image, and perhaps
-// another that it follows from its next boot on (Next). A Rollout is the record of a move. Its nodes are in rings, which follow one
-// after the other. Each ring is declared, then shows the version, then the hook runs for it, and then, before the next ring, it has
-// to pass the gate: the soak time is over, the nodes that ran before are answering, and the check succeeds. What does not go well pauses
-// the rollout, and a person decides.
+// Package coord declares what a node follows: a reference of its own (Desired) or the current version of its image,
+// and sometimes another reference from its next boot on (Next). A Rollout is the record of one move. Its nodes are in
+// rings, one after the other. A ring goes through phases:
 //
-// A rollout over all nodes of an image makes its version the current one, together with its last ring, so that nodes which
-// come to the description later start with it.
+//   - switching: the version is declared for the ring's nodes, until all of them show it;
+//   - hook: the hook runs, if there is one;
+//   - gate: the soak time passes, the nodes that ran before the switch answer, and the check succeeds.
+//
+// Then the next ring is declared. A failure pauses the rollout, and a person decides how it goes on.
+//
+// A rollout over all nodes of an image makes its version the current one together with its last ring. Nodes that are
+// added to the description later start with that version.
 //
 // # Invariants
 //
-// Everything is declared together: the record and the references of the ring's nodes are one transaction, so whoever reads the state,
-// after a crash at any moment, sees where the rollout is, and going on means to look at it. A command that was running then is run again.
+// The record and the references of a ring's nodes change in one transaction. So the state tells where a rollout is,
+// also after a crash, and a server continues from the record. It repeats a command that was running.
 //
-// Two rollouts that are under way have no node in common. A record keeps what each node followed before, word for word, so undoing it gives
-// exactly that back, and is refused when somebody has moved a node since.
+// No node is in two rollouts that are under way. A record keeps the references of each node from before the rollout,
+// so an undo restores exactly these. It is refused if a node was moved since.
 //
 // # Concurrency
 //
-// All functions are pure: what they are given is never changed.
+// All functions are pure. They never change their arguments.
 package rollout
 
 import (
@@ -39,22 +43,22 @@ import (
 
 // Errors to branch on.
 var (
-	// ErrConflict: another rollout has to be looked at first.
-	ErrConflict = errors.New("in the way")
-	// ErrState: the rollout is not in a state in which that can be done.
+	// ErrConflict: another change of the same nodes or of the same rollout has to be dealt with first.
+	ErrConflict = errors.New("conflicts with another change")
+	// ErrState: the state of the rollout does not allow the operation.
 	ErrState = errors.New("the state of the rollout does not allow it")
 )
 
-// stateError is an ErrState that says all.
+// stateError is an ErrState with a text of its own.
 type stateError string
 
 func (e stateError) Error() string        { return string(e) }
 func (e stateError) Is(target error) bool { return target == ErrState }
 
-// When tells when a node of a ring that was declared changes.
+// When tells when the nodes of a declared ring change to the version.
 type When string
 
-// At once, or when it boots the next time.
+// At once, or at the next boot of the node.
 const (
 	Now  When = "now"
 	Boot When = "boot"
@@ -63,35 +67,35 @@ const (
 // State of a rollout.
 type State string
 
-// Running and Paused rollouts are under way. Stopped ones were left where they were.
+// Rollouts that are Running or Paused are under way. The others have ended: at their last ring, by Undo, or by Stop.
 const (
 	Running State = "running"
 	Paused  State = "paused"
-	Done    State = "done"
-	Undone  State = "undone"
-	Stopped State = "stopped"
+	done    State = "done"
+	undone  State = "undone"
+	stopped State = "stopped"
 )
 
-// Phase is where the present ring of a rollout is.
+// Phase of the ring that was declared last.
 type Phase string
 
-// The phases of a ring, in order.
+// The phases, in order. The package comment describes them.
 const (
-	Switching Phase = "switching" // declared; not all of its nodes show the version
-	Hooking   Phase = "hook"      // the hook runs
-	Gating    Phase = "gate"      // soak time, answers, check
+	switching Phase = "switching"
+	hooking   Phase = "hook"
+	gating    Phase = "gate"
 )
 
-// Nodes is a set of node names, kept as one short text.
+// Nodes are names of nodes. Their JSON form is one short text, a node set.
 type Nodes []string
 
-// MarshalJSON writes a node set.
+// MarshalJSON implements json.Marshaler.
 func (n Nodes) MarshalJSON() ([]byte, error) { return json.Marshal(n.String()) }
 
 // String returns the node set: "n[01-04]".
 func (n Nodes) String() string { return nodeset.Fold(n) }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON implements json.Unmarshaler.
 func (n *Nodes) UnmarshalJSON(b []byte) error {
 	var text string
 	err := json.Unmarshal(b, &text)
@@ -101,55 +105,54 @@ func (n *Nodes) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// Rollout is the record of one; docs/formats/coord.md has its form.
+// Rollout is the record of one rollout; docs/formats/coord.md has its form.
 type Rollout struct {
 	ID      int           `json:"id"`
 	Image   string        `json:"image"`
 	Version int           `json:"version"`
 	When    When          `json:"when"`
 	Rings   []Ring        `json:"rings"`
-	All     bool          `json:"all"` // all nodes of the image: the version becomes the current one
+	All     bool          `json:"all"` // its nodes are all nodes of the image: the version becomes the current one
 	Soak    time.Duration `json:"soak,omitempty"`
 	Check   string        `json:"check,omitempty"`
 	Hook    string        `json:"hook,omitempty"`
 
 	State   State     `json:"state"`
-	Ring    int       `json:"ring"` // the one that was declared last, from 0
+	Ring    int       `json:"ring"` // index of the ring that was declared last
 	Phase   Phase     `json:"phase"`
-	Since   time.Time `json:"since"`            // when the phase began
+	Since   time.Time `json:"since"`            // start of the phase
 	Reason  string    `json:"reason,omitempty"` // why it is paused
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 
-	Before  []Before `json:"before"`  // what its nodes followed
-	Current int      `json:"current"` // the image's current version
+	Before  []Before `json:"before"`  // the references of its nodes before the rollout
+	Current int      `json:"current"` // the image's current version before the rollout
 }
 
-// Ring is some of the nodes.
+// Ring is a part of a rollout's nodes.
 type Ring struct {
-	Nodes Nodes `json:"nodes"`
-	Ran   Nodes `json:"ran,omitempty"` // those that ran when it was declared
-	// Declared tells when that was; the zero time: it was not yet.
-	Declared time.Time `json:"declared,omitzero"`
+	Nodes    Nodes     `json:"nodes"`
+	Ran      Nodes     `json:"ran,omitempty"`     // the nodes that were up when the ring was declared
+	Declared time.Time `json:"declared,omitzero"` // zero: the ring is not declared yet
 }
 
-// Before is what was declared for some nodes; the zero Ref: nothing.
+// Before is what was declared for some nodes. A zero Ref: nothing was.
 type Before struct {
 	Desired image.Ref `json:"desired,omitzero"`
 	Next    image.Ref `json:"next,omitzero"`
 	Nodes   Nodes     `json:"nodes"`
 }
 
-// UnderWay reports whether the rollout has not come to an end.
+// UnderWay reports whether the rollout has not ended.
 func (r *Rollout) UnderWay() bool { return r.State == Running || r.State == Paused }
 
-// Ref is the reference that its nodes follow.
+// Ref returns the reference that the nodes follow.
 func (r *Rollout) Ref() image.Ref { return image.Ref{Image: r.Image, Number: r.Version} }
 
-// before is the reference to the version that was the image's current one.
-func (r *Rollout) before() image.Ref { return image.Ref{Image: r.Image, Number: r.Current} }
+// previous returns the reference to the image's current version before the rollout.
+func (r *Rollout) previous() image.Ref { return image.Ref{Image: r.Image, Number: r.Current} }
 
-// Nodes are the nodes of all rings.
+// Nodes returns the nodes of all rings.
 func (r *Rollout) Nodes() Nodes {
 	var all Nodes
 	for _, ring := range r.Rings {
@@ -158,8 +161,8 @@ func (r *Rollout) Nodes() Nodes {
 	return all
 }
 
-// Moved are the nodes of the rings that were declared.
-func (r *Rollout) Moved() Nodes {
+// declared returns the nodes of the rings that were declared.
+func (r *Rollout) declared() Nodes {
 	var all Nodes
 	for _, ring := range r.Rings[:r.Ring+1] {
 		all = append(all, ring.Nodes...)
@@ -167,17 +170,17 @@ func (r *Rollout) Moved() Nodes {
 	return all
 }
 
-// Was is the reference that a node followed before.
-func (r *Rollout) Was(node string) image.Ref {
+// Previous returns the reference that a node followed before the rollout.
+func (r *Rollout) Previous(node string) image.Ref {
 	for _, b := range r.Before {
 		if slices.Contains(b.Nodes, node) && !b.Desired.IsZero() {
 			return b.Desired
 		}
 	}
-	return r.before()
+	return r.previous()
 }
 
-// Load returns the rollout of a number.
+// Load returns the rollout with a number.
 func Load(s coord.State, id int) (r Rollout, ok bool, err error) {
 	value, ok := s.Rollouts[id]
 	if !ok {
@@ -192,31 +195,28 @@ func Load(s coord.State, id int) (r Rollout, ok bool, err error) {
 	return r, true, nil
 }
 
-// List returns all rollouts, the latest first. One that cannot be read is left out, and told in the error.
+// List returns all rollouts, the latest first. The error tells which ones cannot be read; they are left out.
 func List(s coord.State) ([]Rollout, error) {
-	var list []Rollout
-	var errs []error
-	for id := range s.Rollouts {
-		r, _, err := Load(s, id)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		list = append(list, r)
-	}
-	slices.SortFunc(list, func(a, b Rollout) int { return b.ID - a.ID })
-	return list, errors.Join(errs...)
+	return list(s, func(json.RawMessage) bool { return true })
 }
 
-// Active returns the rollouts that are under way, the latest first. It costs little for those that are not.
+// Active returns the rollouts that are under way, the latest first, with the same error as List. Of the others it
+// reads the state alone.
 func Active(s coord.State) ([]Rollout, error) {
+	return list(s, func(value json.RawMessage) bool {
+		var r struct {
+			State State `json:"state"`
+		}
+		return json.Unmarshal(value, &r) != nil || r.State == Running || r.State == Paused
+	})
+}
+
+// list returns the rollouts that want selects.
+func list(s coord.State, want func(json.RawMessage) bool) ([]Rollout, error) {
 	var list []Rollout
 	var errs []error
 	for id, value := range s.Rollouts {
-		var light struct {
-			State State `json:"state"`
-		}
-		if json.Unmarshal(value, &light) == nil && light.State != Running && light.State != Paused {
+		if !want(value) {
 			continue
 		}
 		r, _, err := Load(s, id)

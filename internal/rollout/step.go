@@ -11,17 +11,7 @@ import (
 	"dim/internal/image"
 )
 
-// Presence tells what is known of a node.
-type Presence int
-
-// A node is Unknown until its server has reported.
-const (
-	Unknown Presence = iota
-	Served           // its server has reported
-	Gone             // the description has no such node, or gives it another image
-)
-
-// Report is what the server that serves a node tells of it.
+// Report is what the server of a node tells of it.
 type Report struct {
 	At      time.Time // when the server told it; the zero time: it is true now
 	Shows   image.Ref // the version that the node's replica shows; the zero Ref: it has no replica yet
@@ -32,44 +22,63 @@ type Report struct {
 
 // Seen is what is known of one node.
 type Seen struct {
-	Presence
-	Server  string // the server that serves the node
-	Report         // the server's, unless the node is Unknown
-	Answers bool   // the node is up
+	Gone    bool    // the description has no such node, or gives it another image
+	Server  string  // the server that serves the node
+	Report  *Report // nil: unknown, the server has not reported
+	Answers bool    // the node is up
 }
 
-// Patience is for how long what is wrong may pass by itself before the rollout is paused.
-const Patience = time.Minute
+// unknown reports whether the node's server has not reported since a time.
+func (s *Seen) unknown(since time.Time) bool {
+	return s.Report == nil || !s.Report.At.IsZero() && s.Report.At.Before(since)
+}
 
-// Step is what is to be done next: exactly one of its fields is set.
+func (s *Seen) stage() string {
+	if s.Report == nil {
+		return "unknown"
+	}
+	return s.Report.Stage
+}
+
+// patience is how long a problem may last before it pauses the rollout.
+const patience = time.Minute
+
+// Step is what a rollout needs next: to wait, to run a command, to be paused, to enter a phase, or, when it is the
+// zero Step, to declare its next ring or to end.
 type Step struct {
-	Wait  string // for what; look again later
-	Run   string // the command of the phase
-	Pause string // why
-	Enter Phase  // another phase; "" with all else empty: the next ring
+	Wait    string // what it waits for: ask again later
+	Run     string // a command
+	Command string // which one that is: "hook" or "check"
+	Pause   string // why
+	Enter   Phase
 }
 
-// Next decides what a running rollout needs, by what is seen of the nodes of its ring. It does not run the command of a phase twice: who ran it, and it
-// succeeded, calls After.
+// Next returns what a running rollout needs, given what is known of the nodes of its ring. After the command of a
+// phase has succeeded, the caller takes the step that After returns, and does not call Next again before that.
 func (r *Rollout) Next(seen map[string]Seen, now time.Time) Step {
 	switch r.Phase {
-	case Switching:
+	case switching:
 		return r.switching(seen, now)
-	case Hooking:
-		return Step{Run: r.Hook}
-	case Gating:
+	case hooking:
+		return Step{Run: r.Hook, Command: "hook"}
+	case gating:
 		return r.gating(seen, now)
 	}
-	return Step{Pause: fmt.Sprintf("it is in the unknown phase %q", r.Phase)}
+	return Step{Pause: fmt.Sprintf("its phase %q is unknown", r.Phase)}
 }
 
-// After is the step behind the phase whose command succeeded, or that has none.
+// Soaked reports whether the soak time of the ring is over. From then on Next needs to know which nodes answer.
+func (r *Rollout) Soaked(now time.Time) bool {
+	return r.Phase == gating && now.Sub(r.Since) >= r.Soak
+}
+
+// After returns the step that follows a phase whose command has succeeded, or that has none.
 func (r *Rollout) After() Step {
 	switch {
-	case r.Phase == Switching && r.Hook != "":
-		return Step{Enter: Hooking}
-	case r.Phase != Gating && (r.Ring < len(r.Rings)-1 || r.Check != ""):
-		return Step{Enter: Gating}
+	case r.Phase == switching && r.Hook != "":
+		return Step{Enter: hooking}
+	case r.Phase != gating && (r.Ring < len(r.Rings)-1 || r.Check != ""):
+		return Step{Enter: gating}
 	}
 	return Step{}
 }
@@ -77,34 +86,34 @@ func (r *Rollout) After() Step {
 func (r *Rollout) switching(seen map[string]Seen, now time.Time) Step {
 	ring := r.Rings[r.Ring]
 	var behind, failed, unknown Nodes
-	silent := map[string]bool{} // servers of nodes that are unknown
-	why := ""
+	servers := map[string]bool{} // of the nodes in unknown
+	problem := ""
 	for _, n := range ring.Nodes {
 		s := seen[n]
 		switch {
-		case s.Presence == Gone:
-			continue
-		case s.Presence == Unknown, !s.At.IsZero() && s.At.Before(ring.Declared):
-			unknown, silent[s.Server] = append(unknown, n), true
-			continue
-		case s.Shows == r.Ref():
-			continue
-		case s.Problem != "" && !s.Booting:
-			failed, why = append(failed, n), s.Problem
+		case s.Gone:
+		case s.unknown(ring.Declared):
+			unknown, servers[s.Server] = append(unknown, n), true
+		case s.Report.Shows == r.Ref():
+		default:
+			behind = append(behind, n)
+			if s.Report.Problem != "" && !s.Report.Booting {
+				failed, problem = append(failed, n), s.Report.Problem
+			}
 		}
-		behind = append(behind, n)
+	}
+	if len(failed) > 0 && now.Sub(r.Since) > patience {
+		return Step{Pause: fmt.Sprintf("%s cannot be moved: %s", failed, problem)}
 	}
 	var wait []string
 	switch {
-	case len(failed) > 0 && now.Sub(r.Since) > Patience:
-		return Step{Pause: fmt.Sprintf("%s cannot be moved: %s", failed, why)}
 	case len(behind) > 0 && r.When == Boot:
 		wait = append(wait, fmt.Sprintf("%s to boot", behind))
 	case len(behind) > 0:
 		wait = append(wait, fmt.Sprintf("%s to show %s", behind, r.Ref()))
 	}
 	if len(unknown) > 0 {
-		wait = append(wait, unknownText(unknown, slices.Sorted(maps.Keys(silent))))
+		wait = append(wait, unknownText(unknown, slices.Sorted(maps.Keys(servers))))
 	}
 	if len(wait) > 0 {
 		return Step{Wait: strings.Join(wait, "; ")}
@@ -130,42 +139,43 @@ func (r *Rollout) gating(seen map[string]Seen, now time.Time) Step {
 	}
 	var silent Nodes
 	for _, n := range r.Rings[r.Ring].Ran {
-		if s := seen[n]; !s.Answers && s.Presence != Gone {
+		if s := seen[n]; !s.Answers && !s.Gone {
 			silent = append(silent, n)
 		}
 	}
 	switch {
-	case len(silent) > 0 && now.Sub(r.Since.Add(r.Soak)) > Patience:
-		return Step{Pause: fmt.Sprintf("%s ran before and is now at %q", silent, seen[silent[0]].Stage)}
+	case len(silent) > 0 && now.Sub(r.Since.Add(r.Soak)) > patience:
+		first := seen[silent[0]]
+		return Step{Pause: fmt.Sprintf("%s ran before and is now at %q", silent, first.stage())}
 	case len(silent) > 0:
 		return Step{Wait: fmt.Sprintf("an answer of %s", silent)}
 	case r.Check != "":
-		return Step{Run: r.Check}
+		return Step{Run: r.Check, Command: "check"}
 	}
 	return Step{}
 }
 
-// Advance declares the step that follows on r, as it was seen, provided that nobody has changed the rollout meanwhile (ErrConflict). ran
-// are the nodes of the next ring that run now.
-func Advance(s coord.State, r Rollout, step Step, ran []string, now time.Time) (coord.Change, error) {
-	is, err := mustLoad(s, r.ID)
+// Advance returns the change that takes step, which Next or After returned for r. ran are the nodes of the next ring
+// that are up now. The error is ErrConflict when the rollout in s is no longer as it was in r.
+func (r *Rollout) Advance(s coord.State, step Step, ran []string, now time.Time) (coord.Change, error) {
+	is, err := loadExisting(s, r.ID)
 	if err != nil {
 		return coord.Change{}, err
 	}
 	if is.State != r.State || is.Ring != r.Ring || is.Phase != r.Phase || !is.Since.Equal(r.Since) {
-		return coord.Change{}, fmt.Errorf("go on with rollout %d: it was changed: %w", r.ID, ErrConflict)
+		return coord.Change{}, fmt.Errorf("advance rollout %d: %w", r.ID, ErrConflict)
 	}
-	f := decide(s)
+	d := decide(s)
 	switch {
 	case step.Pause != "":
 		is.State, is.Reason, is.Since = Paused, step.Pause, now
 	case step.Enter != "":
 		is.Phase, is.Since = step.Enter, now
 	case is.Ring == len(is.Rings)-1:
-		is.State, is.Ended = Done, now
+		is.State, is.Ended = done, now
 	default:
-		is.declareRing(f, is.Ring+1, slices.Clone(ran), now)
+		is.declareRing(d, is.Ring+1, ran, now)
 	}
-	change := f.change
+	change := d.change
 	return change, is.put(&change)
 }
