@@ -8,19 +8,28 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dim/internal/cluster"
 )
 
-// Asker is what a DHCP client says, as far as it matters here.
-type Asker struct {
+// Client is a DHCP client, as far as its message tells what matters here.
+type Client struct {
 	MAC         net.HardwareAddr
-	Secs        uint16         // for how long it has been trying
+	Secs        uint16         // how long it has been trying
 	Server      netip.Addr     // the server it turns to; zero: any
 	Relay       netip.Addr     // the relay's address on the client's network; zero: none
-	Link        string         // name of the card on which it was heard
+	Link        string         // name of this server's card that received the message
 	Local       []netip.Prefix // addresses of that card
 	Archs       []uint16       // option 93
 	VendorClass string         // option 60
 	IPXE        bool           // it is iPXE
+}
+
+// Answer is what a DHCP client gets.
+type Answer struct {
+	Node  cluster.NodeName
+	Lease Lease
+	Event Event // the step of the node's boot; its Stage is empty when the client does not boot
 }
 
 // Lease is what the client is given. What is zero is not sent.
@@ -48,128 +57,134 @@ const (
 	optWords          = 224 // private use: the words of the command line for dim-init
 )
 
-// DHCP decides what a client is given. The error is ErrNotMine for a node that another server answers; any other says why
-// the client is nobody that could be answered, in words for `dim node unknown`.
-func (b *Boot) DHCP(a Asker) (Lease, error) {
-	p, err := b.find(a)
+// DHCP decides what a client is given. The error is ErrNotMine for a node that another server answers. Any other error
+// says why the client is not answered, in words for `dim node unknown`.
+func (p *Policy) DHCP(c Client) (Answer, error) {
+	t, err := p.requester(c)
 	if err != nil {
-		return Lease{}, err
+		return Answer{}, err
 	}
-	c := b.Cluster()
-	l := Lease{
-		Address:  p.card.Address,
-		Subnet:   p.card.Network.Subnet,
-		Server:   p.addr,
-		Router:   p.card.Network.Gateway,
-		DNS:      slices.Clone(p.card.Network.DNS),
-		HostName: string(p.node.Name),
-		Domain:   c.Domain,
-		MTU:      p.card.Network.MTU,
+	network := t.card.Network
+	a := Answer{Node: t.Node.Name, Lease: Lease{
+		Address:  t.card.Address,
+		Subnet:   network.Subnet,
+		Server:   t.addr,
+		Router:   network.Gateway,
+		DNS:      slices.Clone(network.DNS),
+		HostName: string(t.Node.Name),
+		Domain:   p.Cluster().Domain,
+		MTU:      network.MTU,
+	}}
+	if t.card == t.Node.Boot() {
+		a.Event = p.addBoot(&a.Lease, c, &t)
 	}
-	if p.card == p.node.Boot() {
-		b.addBoot(&l, a, p)
-	}
-	return l, nil
+	return a, nil
 }
 
-// find returns the node that asks, if it is this server that is to answer.
-func (b *Boot) find(a Asker) (place, error) {
-	c := b.Cluster()
-	n, card, ok := c.NodeByMAC(a.MAC)
+// requester returns the node that a client is, if this server is to answer it.
+func (p *Policy) requester(c Client) (Target, error) {
+	n, card, ok := p.Cluster().NodeByMAC(c.MAC)
 	if !ok {
-		return place{}, ErrUnknown
+		return Target{}, ErrUnknown
 	}
-	if err := inPlace(a, card.Network.Subnet); err != nil {
-		return place{}, fmt.Errorf("%s's card %s belongs on network %s (%s) but asks %w",
+	if err := checkNetwork(c, card.Network.Subnet); err != nil {
+		return Target{}, fmt.Errorf("%s's card %s belongs on network %s (%s) but asks %w",
 			n.Name, card.Name, card.Network.Name, card.Network.Subnet, err)
 	}
-	p, err := b.at(n, card)
+	t, err := p.Target(n, card)
 	if err != nil {
-		return p, err
+		return t, err
 	}
-	if a.Server != p.addr && a.trying() < time.Duration(p.rank)*b.StandIn {
-		return p, fmt.Errorf("%s: %w", n.Name, ErrNotMine)
+	standIn := p.StandIn
+	if standIn == 0 {
+		standIn = defaultStandIn
 	}
-	return p, nil
+	if c.Server != t.addr && c.trying() < time.Duration(t.rank)*standIn {
+		return t, fmt.Errorf("%s: %w", n.Name, ErrNotMine)
+	}
+	return t, nil
 }
 
-// trying returns for how long the client has been trying in vain.
+// trying returns how long the client has been trying in vain.
 //
 // iPXE puts other things into the field: four times the number of the try, plus 2 once it has an offer (net/udp/dhcp.c,
 // dhcp_tx: "(Ab)use the secs field"). Its tries come after 0, 1, 3 and 7 s.
-func (a Asker) trying() time.Duration {
-	if !a.IPXE {
-		return time.Duration(a.Secs) * time.Second
+func (c Client) trying() time.Duration {
+	if !c.IPXE {
+		return time.Duration(c.Secs) * time.Second
 	}
-	try := min(int(a.Secs>>2), 8)
-	if a.Secs&2 != 0 || try == 0 {
+	try := min(int(c.Secs>>2), 8)
+	if c.Secs&2 != 0 || try == 0 {
 		return 0
 	}
 	return time.Duration(1<<(try-1)-1) * time.Second
 }
 
-// inPlace checks that the client is on the network where it belongs: by the relay's address, else by those of the card on
-// which it was heard. The error tells where it is.
-func inPlace(a Asker, subnet netip.Prefix) error {
-	if a.Relay.IsValid() {
-		if !subnet.Contains(a.Relay) {
-			return errors.New("by the relay " + a.Relay.String())
+// checkNetwork checks that the client is on the network where it belongs: by the relay's address, else by the addresses
+// of the card that received the message. The error says where the client is.
+func checkNetwork(c Client, subnet netip.Prefix) error {
+	if c.Relay.IsValid() {
+		if !subnet.Contains(c.Relay) {
+			return errors.New("by the relay " + c.Relay.String())
 		}
 		return nil
 	}
-	if len(a.Local) > 0 && !slices.ContainsFunc(a.Local, func(l netip.Prefix) bool { return subnet.Contains(l.Addr()) }) {
-		return errors.New("on " + a.Link)
+	inSubnet := func(l netip.Prefix) bool { return subnet.Contains(l.Addr()) }
+	if len(c.Local) > 0 && !slices.ContainsFunc(c.Local, inSubnet) {
+		return errors.New("on " + c.Link)
 	}
 	return nil
 }
 
-// addBoot adds what the client boots, and notes that the node boots.
-func (b *Boot) addBoot(l *Lease, a Asker, p place) {
-	kind, line := identify(a)
-	detail := kind.String()
+// addBoot adds what the client boots, and returns the step of the boot that this is.
+func (p *Policy) addBoot(l *Lease, c Client, t *Target) Event {
+	firmware, class := identify(c)
+	detail := firmware.String()
 	l.Options = map[uint8][]byte{}
-	switch kind {
+	switch firmware {
 	case ordinary:
-		return
+		return Event{}
 	case dimInit:
-		l.Options[optWords] = []byte(strings.Join(p.words(), " "))
-		return
+		l.Options[optWords] = []byte(strings.Join(t.words(), " "))
+		return Event{}
 	case ipxe:
-		l.BootFile = p.url("/boot/ipxe")
+		l.BootFile = t.url("/boot/ipxe")
 		// no-pxedhcp=1: do not wait (some 3 s) for the offer of a proxy DHCP server.
 		l.Options[optIPXE] = []byte{0xb0, 1, 1}
 	case pxelinux:
 		// SLOF and U-Boot take it by TFTP from siaddr, petitboot likewise.
-		l.NextServer = p.addr
+		l.NextServer = t.addr
 		l.Options[optConfigFile] = []byte(configName)
 		l.Options[optPathPrefix] = []byte("/")
-		detail = line.name
-	case pxe, httpBoot, nothingTo:
-		detail += ", " + line.name
-		b.addLoader(l, kind, line, p)
+		detail = class.name
+	case pxe, httpBoot, unsupported:
+		detail += ", " + class.name
+		p.addLoader(l, firmware, class, t)
 		if l.BootFile == "" {
-			b.stuck(p, StageDHCP, "there is no loader for "+detail)
-			return
+			return Event{Stage: StageDHCP, Error: "there is no loader for " + detail}
 		}
 	}
-	b.reached(p, StageDHCP, detail)
+	return Event{Stage: StageDHCP, Detail: detail}
 }
 
 // addLoader adds the loader for firmware that boots by PXE or UEFI HTTP, if there is one.
-func (b *Boot) addLoader(l *Lease, kind firmware, line arch, p place) {
-	name := b.loader(line)
-	if name == "" {
+func (p *Policy) addLoader(l *Lease, f firmware, c class, t *Target) {
+	i := slices.IndexFunc(c.loaders, p.HasLoader)
+	if i < 0 {
 		return
 	}
-	switch kind {
+	name := c.loaders[i]
+	switch f {
 	case pxe:
-		l.NextServer = p.addr
+		l.NextServer = t.addr
 		l.BootFile = name
 		l.Options[optVendorClass] = []byte("PXEClient")
-		// PXE_DISCOVERY_CONTROL with bit 3: load the boot file, look for no boot server, show no menu (PXE 2.1, table 2-1).
+		// PXE_DISCOVERY_CONTROL with bit 3: load the boot file, look for no boot server, show no menu (PXE 2.1, table
+		// 2-1).
 		l.Options[optVendorSpecific] = []byte{6, 1, 8, 255}
 	case httpBoot:
-		l.BootFile = p.url("/boot/loader/" + name)
-		l.Options[optVendorClass] = []byte("HTTPClient") // UEFI 2.10 section 24.7.3.1: or the offer is not for HTTP Boot
+		l.BootFile = t.url("/boot/loader/" + name)
+		// Without it the offer is not for HTTP Boot (UEFI 2.10 section 24.7.3.1).
+		l.Options[optVendorClass] = []byte("HTTPClient")
 	}
 }

@@ -3,12 +3,13 @@ package boot
 import (
 	"errors"
 	"net/netip"
-	"os"
-	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"dim/internal/cluster"
 )
 
 var cmpAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
@@ -19,59 +20,64 @@ func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 	httpOptions := map[uint8][]byte{60: []byte("HTTPClient")}
 	tests := []struct {
 		name    string
-		asker   Asker
+		client  Client
 		file    string
 		tftp    bool
 		options map[uint8][]byte
-		stage   string
+		event   string
 	}{
-		{"PXE ROM of a BIOS", Asker{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
+		{"PXE ROM of a BIOS", Client{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
 			"undionly.kpxe", true, pxeOptions, "dhcp PXE, BIOS"},
-		{"an old ROM that sends no option 93", Asker{VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
+		{"an old ROM that sends no option 93", Client{VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
 			"undionly.kpxe", true, pxeOptions, "dhcp PXE, BIOS"},
-		{"OVMF, PXE", Asker{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003016"},
+		{"OVMF, PXE", Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003016"},
 			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
-		{"UEFI that says EBC", Asker{Archs: []uint16{9}, VendorClass: "PXEClient:Arch:00009:UNDI:003016"},
+		{"UEFI that says EBC", Client{Archs: []uint16{9}, VendorClass: "PXEClient:Arch:00009:UNDI:003016"},
 			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
-		{"OVMF, HTTP Boot", Asker{Archs: []uint16{16}, VendorClass: "HTTPClient:Arch:00016:UNDI:003001"},
+		{"OVMF, HTTP Boot", Client{Archs: []uint16{16}, VendorClass: "HTTPClient:Arch:00016:UNDI:003001"},
 			"http://10.77.0.1/boot/loader/ipxe.efi", false, httpOptions, "dhcp UEFI HTTP Boot, UEFI x86_64 HTTP"},
-		{"iPXE as a BIOS option ROM", Asker{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001", IPXE: true},
+		{"iPXE as a BIOS option ROM",
+			Client{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001", IPXE: true},
 			"http://10.77.0.1/boot/ipxe", false, map[uint8][]byte{175: {0xb0, 1, 1}}, "dhcp iPXE"},
-		{"iPXE under UEFI", Asker{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003010", IPXE: true},
+		{"iPXE under UEFI", Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003010", IPXE: true},
 			"http://10.77.0.1/boot/ipxe", false, map[uint8][]byte{175: {0xb0, 1, 1}}, "dhcp iPXE"},
-		{"SLOF asking", Asker{Archs: []uint16{12}}, "", true,
+		{"SLOF asking", Client{Archs: []uint16{12}}, "", true,
 			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp Open Firmware"},
-		{"petitboot on OPAL", Asker{Archs: []uint16{14}}, "", true,
+		{"petitboot on OPAL", Client{Archs: []uint16{14}}, "", true,
 			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp OPAL"},
-		{"U-Boot on arm64", Asker{Archs: []uint16{22}, VendorClass: "U-Boot.armv8"}, "", true,
+		{"U-Boot on arm64", Client{Archs: []uint16{22}, VendorClass: "U-Boot.armv8"}, "", true,
 			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp U-Boot arm64"},
-		{"arm64 UEFI, when no loader is installed", Asker{Archs: []uint16{11}, VendorClass: "PXEClient:Arch:00011:UNDI:003000"},
+		{"arm64 UEFI, when no loader is installed",
+			Client{Archs: []uint16{11}, VendorClass: "PXEClient:Arch:00011:UNDI:003000"},
 			"", false, map[uint8][]byte{}, "dhcp! there is no loader for PXE, UEFI arm64"},
-		{"firmware nobody knows", Asker{Archs: []uint16{99}, VendorClass: "PXEClient:Arch:00099"},
+		{"firmware nobody knows", Client{Archs: []uint16{99}, VendorClass: "PXEClient:Arch:00099"},
 			"", false, map[uint8][]byte{}, "dhcp! there is no loader for unsupported firmware, unknown architecture"},
-		{"dim-init", Asker{VendorClass: "dim-init"}, "", false, map[uint8][]byte{224: []byte("BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 " +
-			"dim.server=10.77.0.1 dim.nfs=10.77.0.1:2049:/nodes/n01 dim.http=10.77.0.1:80 dim.if=eth0")}, ""},
-		{"dhclient of a running node, or SLOF discovering", Asker{}, "", false, map[uint8][]byte{}, ""},
+		{"dim-init", Client{VendorClass: "dim-init"}, "", false, map[uint8][]byte{224: []byte(
+			"BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 " +
+				"dim.server=10.77.0.1 dim.nfs=10.77.0.1:2049:/nodes/n01 dim.http=10.77.0.1:80 dim.if=eth0")}, ""},
+		{"dhclient of a running node, or SLOF discovering", Client{}, "", false, map[uint8][]byte{}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := newFixture(t, "is1")
-			tt.asker.MAC = mac(1)
-			got, err := f.DHCP(tt.asker)
+			p := newPolicy(t, "is1")
+			tt.client.MAC = mac(1)
+			got, err := p.DHCP(tt.client)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Lease{Address: addr("10.77.0.11"), Subnet: netip.MustParsePrefix("10.77.0.0/24"), Server: addr("10.77.0.1"),
-				Router: addr("10.77.0.254"), DNS: []netip.Addr{addr("10.77.0.253")}, HostName: "n01", Domain: "test.example", MTU: 9000,
-				BootFile: tt.file, Options: tt.options}
+			want := Lease{
+				Address: addr("10.77.0.11"), Subnet: netip.MustParsePrefix("10.77.0.0/24"), Server: addr("10.77.0.1"),
+				Router: addr("10.77.0.254"), DNS: []netip.Addr{addr("10.77.0.253")},
+				HostName: "n01", Domain: "test.example", MTU: 9000, BootFile: tt.file, Options: tt.options,
+			}
 			if tt.tftp {
 				want.NextServer = addr("10.77.0.1")
 			}
-			if d := cmp.Diff(want, got, cmpAddrs); d != "" {
+			if d := cmp.Diff(want, got.Lease, cmpAddrs); d != "" {
 				t.Error(d)
 			}
-			if s := f.stage("n01"); s != tt.stage {
-				t.Errorf("stage %q, want %q", s, tt.stage)
+			if e := eventText(got.Event); e != tt.event || got.Node != "n01" {
+				t.Errorf("event %q of %s, want %q", e, got.Node, tt.event)
 			}
 		})
 	}
@@ -82,39 +88,38 @@ func TestWhoIsAnswered(t *testing.T) {
 	mpi := []netip.Prefix{netip.MustParsePrefix("10.78.0.1/24")}
 	tests := []struct {
 		name   string
-		server string
-		asker  Asker
+		server cluster.ServerName
+		client Client
 		want   string // an address, "" for ErrNotMine, or else the error
 	}{
-		{"the first server at once", "is1", Asker{MAC: mac(1), Local: boot}, "10.77.0.11"},
-		{"the second server not at once", "is2", Asker{MAC: mac(1), Local: boot, Secs: 2}, ""},
-		{"the second server when the first is silent", "is2", Asker{MAC: mac(1), Local: boot, Secs: 4}, "10.77.0.11"},
-		{"the second server when iPXE asks first", "is2", Asker{MAC: mac(1), Local: boot, Secs: 4, IPXE: true}, ""},
-		{"the second server when iPXE asks for the third time", "is2", Asker{MAC: mac(1), Local: boot, Secs: 12, IPXE: true}, "10.77.0.11"},
-		{"the second server when iPXE has an offer", "is2", Asker{MAC: mac(1), Local: boot, Secs: 12 | 2, IPXE: true}, ""},
-		{"the second server when the client chose it", "is2", Asker{MAC: mac(1), Local: boot, Server: addr("10.77.0.2")}, "10.77.0.11"},
-		{"the second server when the client chose the first", "is2", Asker{MAC: mac(1), Local: boot, Server: addr("10.77.0.1")}, ""},
-		{"a server that is none of the node's", "is1", Asker{MAC: mac(2), Local: boot, Secs: 100}, ""},
-		{"a stranger", "is1", Asker{MAC: mac(99), Local: boot}, "not in the cluster description"},
-		{"the second card on its network", "is1", Asker{MAC: mac(0x81), Local: mpi, Link: "eth1"}, "10.78.0.11"},
-		{"the second card on the first network", "is1", Asker{MAC: mac(0x81), Local: boot, Link: "eth0"},
+		{"the first server at once", "is1", Client{MAC: mac(1), Local: boot}, "10.77.0.11"},
+		{"the second server not at once", "is2", Client{MAC: mac(1), Local: boot, Secs: 2}, ""},
+		{"the second server when the first is silent", "is2", Client{MAC: mac(1), Local: boot, Secs: 4}, "10.77.0.11"},
+		{"the second server when iPXE asks first", "is2", Client{MAC: mac(1), Local: boot, Secs: 4, IPXE: true}, ""},
+		{"the second server when iPXE asks for the third time", "is2",
+			Client{MAC: mac(1), Local: boot, Secs: 12, IPXE: true}, "10.77.0.11"},
+		{"the second server when iPXE has an offer", "is2",
+			Client{MAC: mac(1), Local: boot, Secs: 12 | 2, IPXE: true}, ""},
+		{"the second server when the client chose it", "is2",
+			Client{MAC: mac(1), Local: boot, Server: addr("10.77.0.2")}, "10.77.0.11"},
+		{"the second server when the client chose the first", "is2",
+			Client{MAC: mac(1), Local: boot, Server: addr("10.77.0.1")}, ""},
+		{"a server that is none of the node's", "is1", Client{MAC: mac(2), Local: boot, Secs: 100}, ""},
+		{"a stranger", "is1", Client{MAC: mac(99), Local: boot}, "not in the cluster description"},
+		{"the second card on its network", "is1", Client{MAC: mac(0x81), Local: mpi, Link: "eth1"}, "10.78.0.11"},
+		{"the second card on the first network", "is1", Client{MAC: mac(0x81), Local: boot, Link: "eth0"},
 			"n01's card eth1 belongs on network mpi (10.78.0.0/24) but asks on eth0"},
-		{"by a relay", "is1", Asker{MAC: mac(1), Local: mpi, Relay: addr("10.77.0.250")}, "10.77.0.11"},
-		{"by a relay of another network", "is1", Asker{MAC: mac(1), Local: boot, Relay: addr("10.79.0.250")},
+		{"by a relay", "is1", Client{MAC: mac(1), Local: mpi, Relay: addr("10.77.0.250")}, "10.77.0.11"},
+		{"by a relay of another network", "is1", Client{MAC: mac(1), Local: boot, Relay: addr("10.79.0.250")},
 			"n01's card eth0 belongs on network boot (10.77.0.0/24) but asks by the relay 10.79.0.250"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := newFixture(t, "is1")
-			f.Server = f.cluster.Servers[0].Name
-			if tt.server == "is2" {
-				f.Server = "is2"
-			}
-			l, err := f.DHCP(tt.asker)
+			a, err := newPolicy(t, tt.server).DHCP(tt.client)
 			got := ""
 			switch {
 			case err == nil:
-				got = l.Address.String()
+				got = a.Lease.Address.String()
 			case !errors.Is(err, ErrNotMine):
 				got = err.Error()
 			}
@@ -126,25 +131,19 @@ func TestWhoIsAnswered(t *testing.T) {
 }
 
 func TestOnlyTheFirstCardBoots(t *testing.T) {
-	f := newFixture(t, "is1")
-	l, err := f.DHCP(Asker{MAC: mac(0x81), VendorClass: "PXEClient:Arch:00000:UNDI:002001"})
+	a, err := newPolicy(t, "is1").DHCP(Client{MAC: mac(0x81), VendorClass: "PXEClient:Arch:00000:UNDI:002001"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.BootFile != "" || l.Options != nil || f.stage("n01") != "" {
-		t.Errorf("the second card boots: %+v", l)
+	if a.Lease.BootFile != "" || a.Lease.Options != nil || a.Event.Stage != "" {
+		t.Errorf("the second card boots: %+v", a)
 	}
 }
 
-func TestLoadersAreFoundWhereTheyAre(t *testing.T) {
-	dir := t.TempDir()
-	if got, found := FindLoaders(dir); got != dir || found {
-		t.Errorf("in an empty directory: %s, %v", got, found)
+// eventText returns an event as "stage detail" or "stage! error".
+func eventText(e Event) string {
+	if e.Error != "" {
+		return string(e.Stage) + "! " + e.Error
 	}
-	if err := os.WriteFile(filepath.Join(dir, "undionly.kpxe"), []byte("a loader"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, found := FindLoaders(dir); !found {
-		t.Error("a loader is not found")
-	}
+	return strings.TrimSpace(string(e.Stage) + " " + e.Detail)
 }

@@ -1,14 +1,16 @@
 package boot
 
 import (
-	"context"
 	"fmt"
 	"strings"
+
+	"dim/internal/image"
 )
 
-// backOff is the part of every script that waits and then fetches the script anew: what failed may have been replaced in the
-// meantime. It waits for 2, 4, … 64 s, then for 32 and 64 in turns, for ever; the wait outlives the script, as a setting of iPXE. Nodes that
-// failed together drift apart by the second that is added for some. iPXE has no random numbers.
+// backOff is the end of every script: it waits and then fetches the script anew, because what failed may have been
+// replaced in the meantime. The wait is 2, 4, … 64 s, then 32 and 64 in turns, for ever. It outlives the script, as a
+// setting of iPXE. Some nodes wait from 3 s on, so that nodes that failed together drift apart; iPXE has no random
+// numbers.
 const backOff = `
 :again
 isset ${dim-wait} || set dim-wait:int32 %d
@@ -40,34 +42,23 @@ echo DIM: %[1]s: cannot fetch the initramfs: ${errno}
 goto again
 `
 
-// script returns the boot script for a node. There is always one: when the node cannot boot, one that says why, waits and
-// tries again.
-func (b *Boot) script(ctx context.Context, p place) string {
-	kernel, initramfs, err := b.assets(ctx, p)
-	var line string
-	if err == nil {
-		line, err = p.commandLine()
-	}
-	if err != nil {
-		b.Log.Warn("node cannot boot", "node", p.node.Name, "err", err)
-		b.stuck(p, StageScript, err.Error())
-		return waitScript(p, err)
-	}
-	b.told(p, "")
-	return fmt.Sprintf(bootScript, p.node.Name, p.node.Image.Name, p.addr,
-		p.url("/boot/kernel/"+kernel.Digest.String()), line,
-		p.url("/boot/initramfs/"+initramfs.Digest.String()), initramfsName) + retry(p)
+// Script returns the boot script of a node: it loads the kernel and the initramfs by their digests, and starts the
+// kernel with a command line. When that fails, the script waits and fetches the script anew.
+func (t *Target) Script(commandLine string, kernel, initramfs image.Digest) string {
+	return fmt.Sprintf(bootScript, t.Node.Name, t.Node.Image.Name, t.addr,
+		t.url("/boot/kernel/"+kernel.String()), commandLine,
+		t.url("/boot/initramfs/"+initramfs.String()), initramfsName) + t.retry()
 }
 
-// waitScript says why the node cannot boot.
-func waitScript(p place, err error) string {
-	return fmt.Sprintf("#!ipxe\necho DIM: %s cannot boot: %s\n", p.node.Name, plain(err.Error())) + retry(p)
+// ErrorScript returns the script of a node that cannot boot: it says why, waits and fetches the script anew.
+func (t *Target) ErrorScript(err error) string {
+	return fmt.Sprintf("#!ipxe\necho DIM: %s cannot boot: %s\n", t.Node.Name, plain(err.Error())) + t.retry()
 }
 
 // retry returns the end of a script. Waits are powers of two from 2 or 3 s on, depending on the node.
-func retry(p place) string {
-	first := 2 + p.node.Index%2
-	return fmt.Sprintf(backOff, first, p.node.Name, first*32, first*16, p.url("/boot/ipxe"), p.node.Name, p.http())
+func (t *Target) retry() string {
+	first := 2 + t.Node.Index%2
+	return fmt.Sprintf(backOff, first, t.Node.Name, first*32, first*16, t.url("/boot/ipxe"), t.Node.Name, t.http())
 }
 
 // plain makes one line out of any text, in which iPXE finds nothing to interpret.
@@ -87,22 +78,11 @@ func plain(s string) string {
 	return s
 }
 
-// configName is the pxelinux configuration that DHCP names; U-Boot asks for others beside it, which are the same.
+// configName is the pxelinux configuration that DHCP names. U-Boot asks for others beside it, which are the same.
 const configName = "pxelinux.cfg/default"
 
-// pxelinuxConfig returns the configuration for firmware that loads a kernel by itself, with paths of TFTP.
-func (b *Boot) pxelinuxConfig(ctx context.Context, p place) (string, error) {
-	kernel, initramfs, err := b.assets(ctx, p)
-	var line string
-	if err == nil {
-		line, err = p.commandLine()
-	}
-	if err != nil {
-		b.Log.Warn("node cannot boot", "node", p.node.Name, "err", err)
-		b.stuck(p, StageScript, err.Error())
-		return "", err
-	}
-	b.told(p, "pxelinux")
+// PXELinuxConfig returns the configuration for firmware that loads a kernel by itself, with paths of TFTP.
+func (t *Target) PXELinuxConfig(commandLine string, kernel, initramfs image.Digest) string {
 	return fmt.Sprintf("default dim\nlabel dim\n  kernel /boot/kernel/%s\n  initrd /boot/initramfs/%s\n  append %s\n",
-		kernel.Digest, initramfs.Digest, line), nil
+		kernel, initramfs, commandLine)
 }

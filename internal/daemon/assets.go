@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
-	"dim/internal/boot"
+	"dim/internal/boot/delivery"
 	"dim/internal/cluster"
 	"dim/internal/durable"
 	"dim/internal/image"
@@ -28,7 +28,6 @@ type assets struct {
 	dir     string // of the cache; what is in it can be made again
 	initDir string // where the dim-init programs are
 	store   *store.Store
-	version func(*cluster.Node) (image.Version, error) // that the node is to boot
 	log     *slog.Logger
 	flight  singleflight.Group
 	left    sync.WaitGroup  // builds for which nobody waits any more
@@ -66,23 +65,23 @@ type asset struct {
 	Modules int          `json:"modules"` // in it
 }
 
-// Assets implements boot.Assets.
-func (a *assets) Assets(ctx context.Context, n *cluster.Node) (kernel, ramfs boot.Asset, err error) {
-	v, err := a.version(n)
+// payload returns what nodes of an image boot that show version v.
+func (a *assets) payload(ctx context.Context, v image.Version, im *cluster.Image) (p delivery.Payload, err error) {
+	made, path, err := a.made(ctx, v, im)
 	if err != nil {
-		return kernel, ramfs, err
-	}
-	made, path, err := a.made(ctx, v, n.Image)
-	if err != nil {
-		return kernel, ramfs, fmt.Errorf("boot %s: %w", v.Ref(), err)
+		return p, fmt.Errorf("boot %s: %w", v.Ref(), err)
 	}
 	e, err := versionfs.New(a.store, v.Root).Entry(made.Kernel)
 	if err != nil {
-		return kernel, ramfs, err
+		return p, err
 	}
-	kernel = boot.Asset{Digest: e.Digest, Size: int64(e.Size), Open: func() (boot.File, error) { return a.store.OpenBlob(e.Digest) }}
-	ramfs = boot.Asset{Digest: made.Digest, Size: made.Size, Open: func() (boot.File, error) { return os.Open(path) }}
-	return kernel, ramfs, nil
+	p.Kernel = delivery.Asset{
+		Digest: e.Digest, Size: int64(e.Size), Open: func() (delivery.File, error) { return a.store.OpenBlob(e.Digest) },
+	}
+	p.Initramfs = delivery.Asset{
+		Digest: made.Digest, Size: made.Size, Open: func() (delivery.File, error) { return os.Open(path) },
+	}
+	return p, nil
 }
 
 // release tells which kernel a version boots; the error says why it cannot boot. `dim status` asks for it each time.

@@ -2,9 +2,9 @@ package daemon
 
 import (
 	"context"
-	"time"
 
 	"dim/internal/boot"
+	"dim/internal/boot/delivery"
 	"dim/internal/cluster"
 	"dim/internal/coord"
 	"dim/internal/image"
@@ -12,9 +12,6 @@ import (
 	"dim/internal/replica"
 	"dim/internal/rollout"
 )
-
-// bootEnds is for how long nothing may be heard of a boot before it counts as broken off.
-const bootEnds = 10 * time.Minute
 
 // target returns the version that a node's replica is to show now, which is not always the one that it follows: it has booted already what it was
 // to follow from its next boot on and the shared state does not know yet; or it is in the middle of a boot, and keeps what it was
@@ -27,7 +24,7 @@ func (d *daemon) target(now *declared, n *cluster.Node) (v image.Version, held b
 	if !boots && x != nil && err == nil && x.from.number == v.Number && x.from.version == v.Digest {
 		return v, false, nil // as before
 	}
-	booting := d.booting(n.Name)
+	booting := d.liveness.State(n.Name).Booting
 	if !boots && !booting {
 		return v, false, err
 	}
@@ -47,27 +44,32 @@ func (d *daemon) target(now *declared, n *cluster.Node) (v image.Version, held b
 
 func same(a, b image.Version) bool { return a.Number == b.Number && a.Digest == b.Digest }
 
-// booting reports whether a node was given a kernel and does not run yet.
-func (d *daemon) booting(name cluster.NodeName) bool {
-	e, ok := d.tracker.Last(name)
-	if !ok {
-		return false
+// payloads implements delivery.Payloads.
+type payloads struct{ d *daemon }
+
+// Begin implements delivery.Payloads.
+func (p payloads) Begin(ctx context.Context, n *cluster.Node, event boot.Event) (delivery.Payload, error) {
+	p.d.pin(n)
+	out, err := p.Current(ctx, n)
+	if err == nil {
+		p.d.liveness.Report(n.Name, event)
+		p.d.saveBoots()
 	}
-	switch e.Stage {
-	case boot.StageScript:
-		if e.Error != "" { // there was no kernel to give
-			return false
-		}
-	case boot.StageKernel, boot.StageInitramfs, boot.StageLink, boot.StageAddress, boot.StageMount, boot.StageHandover:
-	default:
-		return false
-	}
-	return time.Since(e.Last) < bootEnds
+	return out, err
 }
 
-// begins is called when a node asks for what it is to boot: from now on until it runs it shows one version, the one that its
-// kernel is of. That is the one that it follows from this boot on.
-func (d *daemon) begins(n *cluster.Node) {
+// Current implements delivery.Payloads.
+func (p payloads) Current(ctx context.Context, n *cluster.Node) (delivery.Payload, error) {
+	v, err := p.d.shows(n)
+	if err != nil {
+		return delivery.Payload{}, err
+	}
+	return p.d.assets.payload(ctx, v, n.Image)
+}
+
+// pin makes the root of a node that begins to boot show the version that the node follows from this boot on. From now on until it
+// runs the node shows that version, because its kernel is of it.
+func (d *daemon) pin(n *cluster.Node) {
 	now := d.declared()
 	ref, next := now.follows(n)
 	boots := !next.IsZero()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"dim/internal/boot"
 	"dim/internal/control"
+	"dim/internal/liveness"
 )
 
 // web makes an HTTP request from an address.
@@ -152,13 +154,12 @@ func TestThatABootBeginsIsKeptBeforeTheNodeHearsOfIt(t *testing.T) {
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "boots.log")
 	must(t, os.WriteFile(path, b, 0o600))
-	tracker := boot.NewTracker(nil)
-	j, err := boot.OpenJournal(path, tracker)
+	nodes, err := liveness.Open(path, slog.New(slog.DiscardHandler))
 	must(t, err)
-	if e, _ := tracker.Last("n02"); e.Stage != boot.StageScript {
-		t.Errorf("n02 is in the stage %q", e.Stage)
+	if got := nodes.Stage("n02"); got != boot.StageScript {
+		t.Errorf("n02 is in the stage %q", got)
 	}
-	must(t, j.Close())
+	must(t, nodes.Close())
 }
 
 // motdOf is what a node reads. The node itself makes the call.

@@ -43,13 +43,13 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
-	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/control/server"
 	"dim/internal/coord"
 	"dim/internal/dhcp"
 	"dim/internal/image"
+	"dim/internal/liveness"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/pki"
@@ -102,9 +102,7 @@ type daemon struct {
 	nfs      *nfs.Server
 	rpc      *oncrpc.Server
 	classes  *classes
-	tracker  *boot.Tracker
-	boots    *boot.Journal
-	pulse    *pulse
+	liveness *liveness.Tracker
 	push     *push.Hub
 	machines *dhcp.Machines
 
@@ -181,13 +179,13 @@ func newDaemon(c Config) (*daemon, error) {
 	}
 	d := &daemon{
 		config: c, lock: lock, layout: layout(c.Data), server: cluster.ServerName(c.As), started: time.Now(), log: c.Log,
-		tracker: boot.NewTracker(nil), pulse: newPulse(), machines: dhcp.NewMachines(machinesKept),
+		machines: dhcp.NewMachines(machinesKept),
 		captures: map[string]control.Progress{}, mounts: map[int]mounted{},
 		watches: newWatches(), tried: make(chan struct{}), waits: map[int]string{}, seen: map[cluster.NodeName]bool{},
 	}
 	d.addSources()
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
-	d.push = push.New(push.Options{Who: d.caller, Since: d.looksSince, Log: c.Log})
+	d.push = push.New(push.Options{Who: d.caller, Since: d.looksSince, Seen: d.seenAt, Log: c.Log})
 	d.exports = newExports(d)
 	d.nfs = nfs.New(d.exports, nfs.Options{Log: d.log})
 	d.rpc = oncrpc.NewServer(oncrpc.Options{Log: d.log}, d.nfs.Programs()...)
@@ -197,7 +195,6 @@ func newDaemon(c Config) (*daemon, error) {
 		return nil, err
 	}
 	d.assets = newAssets(d.layout.boot(), c.InitDir, d.store, d.log)
-	d.assets.version = d.shows
 	return d, nil
 }
 
@@ -209,7 +206,7 @@ func (d *daemon) open() (err error) {
 	if d.set, err = replica.Open(replica.Options{Dir: d.layout.replicas(), Source: d.store, Log: d.log}); err != nil {
 		return err
 	}
-	if d.boots, err = openBoots(d.layout.boots(), d.tracker, d.log); err != nil {
+	if d.liveness, err = liveness.Open(d.layout.boots(), d.log); err != nil {
 		return err
 	}
 	if err := d.push.Load(d.layout.mounts()); err != nil {
@@ -234,7 +231,7 @@ func (d *daemon) serve(ctx context.Context, l *sockets) error {
 	g.Go(func() error { return d.watchMasters(all) })
 	g.Go(func() error { return d.expire(all) })
 	g.Go(func() error { return d.journal(all) })
-	g.Go(func() error { return d.feel(all) })
+	g.Go(func() error { return d.liveness.Probe(all, func() []*cluster.Node { return d.cluster().Nodes }) })
 	g.Go(func() error { return releaseMemory(all) })
 	d.log.Info("serving", "server", d.server, "cluster", d.cluster().Name, "nodes", len(d.cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // without systemd there is nobody to notify
@@ -254,8 +251,8 @@ func (d *daemon) close() {
 	if d.assets != nil {
 		d.assets.close()
 	}
-	if d.boots != nil {
-		errs = append(errs, d.boots.Close())
+	if d.liveness != nil {
+		errs = append(errs, d.liveness.Close())
 	}
 	if d.set != nil {
 		errs = append(errs, d.set.Close())

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/liveness"
 	"dim/internal/rollout"
 )
 
@@ -174,38 +174,32 @@ func (d *daemon) seenOf(r *rollout.Rollout, told reports) map[string]rollout.See
 	return seen
 }
 
-// seeAnswers finds out which of the nodes that ran before are up: each has called since, or answers now, and is not booting.
+// seeAnswers finds out which of the nodes that ran before are up.
 func (d *daemon) seeAnswers(now *declared, r *rollout.Rollout, seen map[string]rollout.Seen) {
-	ask := map[netip.Addr][]string{}
+	var ran []*cluster.Node
 	for _, name := range r.Rings[r.Ring].Ran {
 		n, ok := now.cluster.Node(cluster.NodeName(name))
 		s := seen[name]
 		if !ok || s.Gone {
 			continue
 		}
-		x := d.exports.node(n.Name)
-		switch {
-		case s.Report != nil && s.Report.Stage != string(boot.StageRunning) && s.Report.Stage != off: // off: nothing is known
-		case x != nil && x.lastCall.Load() > r.Since.UnixNano():
-			s.Answers = true
-			seen[name] = s
-		default:
-			ask[n.Address()] = append(ask[n.Address()], name)
+		if s.Report == nil {
+			ran = append(ran, n)
+			continue
+		}
+		switch boot.Stage(s.Report.Stage) { // its server may be another one
+		case boot.StageRunning, liveness.Silent, liveness.Off:
+			ran = append(ran, n)
 		}
 	}
-	if len(ask) == 0 {
-		return
-	}
-	up, err := ping(ask)
+	up, err := d.liveness.Answering(ran, r.Since)
 	if err != nil {
-		d.log.Warn("nodes cannot be asked whether they are up", "error", err)
+		d.log.Warn("nodes cannot be probed", "error", err)
 	}
-	for _, addr := range up {
-		for _, name := range ask[addr] {
-			s := seen[name]
-			s.Answers = true
-			seen[name] = s
-		}
+	for name := range up {
+		s := seen[string(name)]
+		s.Answers = true
+		seen[string(name)] = s
 	}
 }
 

@@ -35,23 +35,17 @@ type exportTable struct {
 
 // export is one tree with who may use it.
 type export struct {
-	fs       *replica.Replica
-	node     cluster.NodeName // "" for a version
-	from     madeFrom         // what it is the replica for
-	paths    []string         // of its node files
-	old      bool             // of an image that the node no longer runs, but may until it boots
-	lastCall *lastCall        // shared by all exports of a node
-	meter    *meter.Meter     // nil for a version
+	fs     *replica.Replica
+	node   cluster.NodeName // "" for a version
+	from   madeFrom         // what it is the replica for
+	paths  []string         // of its node files
+	old    bool             // of an image that the node no longer runs, but may until it boots
+	called *lastCall
+	meter  *meter.Meter // nil for a version
 }
 
-// lastCall is when a node has called last.
-type lastCall struct {
-	at     atomic.Int64 // Unix nanoseconds
-	looked atomic.Int64 // when at was set, in nanoseconds since the start of this process
-}
-
-// Load returns it in Unix nanoseconds; 0 is never.
-func (l *lastCall) Load() int64 { return l.at.Load() }
+// lastCall is when a call for an export was noted last, in nanoseconds since the start of this process.
+type lastCall struct{ atomic.Int64 }
 
 // madeFrom is all that decides what a replica shows, besides its node.
 type madeFrom struct {
@@ -59,8 +53,8 @@ type madeFrom struct {
 	number               int
 }
 
-// activeEvery is how often at most the boot tracker hears that a node works.
-const activeEvery = time.Second
+// noteEvery is how often at most a node's calls are noted.
+const noteEvery = time.Second
 
 func newExports(d *daemon) *exports {
 	e := &exports{d: d}
@@ -151,14 +145,10 @@ func (e *exports) Paths() []string {
 // called notes that x was used now.
 func (e *exports) called(x *export) {
 	now := int64(time.Since(e.d.started)) // which takes half as long as time.Now
-	if last := x.lastCall.looked.Load(); last != 0 && now-last < int64(activeEvery) || !x.lastCall.looked.CompareAndSwap(last, now) {
+	if last := x.called.Load(); last != 0 && now-last < int64(noteEvery) || !x.called.CompareAndSwap(last, now) || x.node == "" {
 		return
 	}
-	x.lastCall.at.Store(time.Now().UnixNano())
-	if x.node == "" {
-		return
-	}
-	e.d.tracker.Active(x.node)
+	e.d.liveness.Called(x.node, time.Now())
 	e.d.calling.Store(true) // it may be that its boot is over
 }
 
@@ -225,7 +215,7 @@ func (e *exports) serve(v image.Version) (*export, error) {
 		e.d.log.Error("version cannot be served", "version", v.Ref().String(), "error", err)
 		return nil, err
 	}
-	x := &export{fs: fs, lastCall: new(lastCall)}
+	x := &export{fs: fs, called: new(lastCall)}
 	e.addLocked(x)
 	return x, nil
 }

@@ -57,7 +57,7 @@ func (d *daemon) RestoreSnapshot(_ context.Context, node string, q control.Resto
 	if err != nil {
 		return control.RestoredSnapshot{}, err
 	}
-	if !q.DryRun && !q.Force && d.mayRun(node) {
+	if !q.DryRun && !q.Force && d.liveness.State(cluster.NodeName(node)).MayRun {
 		return control.RestoredSnapshot{}, control.Errorf(control.Conflict, "restore %s: it may be running: its services would find other files than they left", node).
 			WithHint("switch it off first, or add --force and boot it again afterwards")
 	}

@@ -3,16 +3,12 @@ package daemon
 import (
 	"context"
 	"slices"
-	"time"
 
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/problems"
 )
-
-// off is the stage of a node of which nothing is known.
-const off = "off"
 
 // Nodes implements control.Backend.
 func (d *daemon) Nodes(_ context.Context, set string) ([]control.Node, error) {
@@ -71,7 +67,7 @@ func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
 	card := n.Boot()
 	wanted, next := now.follows(n)
 	out := control.Node{
-		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: wanted.String(), Stage: off,
+		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: wanted.String(),
 		Address: card.Address.String(), MAC: card.MAC.String(), Problem: d.wrong.Text(problems.Node(n.Name)),
 	}
 	if !next.IsZero() {
@@ -79,18 +75,11 @@ func (d *daemon) node(now *declared, n *cluster.Node) control.Node {
 	}
 	if x := d.exports.node(n.Name); x != nil {
 		out.Version = x.fs.Version().Number
-		if last := x.lastCall.Load(); last != 0 {
-			out.LastCall = time.Unix(0, last)
-		}
 	}
-	if s, ok := d.tracker.Get(n.Name); ok {
-		out.Stage, out.Since, out.Text = string(s.Stage), s.Since, s.Detail
-		if s.Error != "" {
-			out.Problem = s.Error
-		}
-		if s.Stage == boot.StageRunning && d.isSilent(n.Name) {
-			out.Stage, out.Since, out.Text = silent, d.heard(n.Name), "made no call since, and answers no ping"
-		}
+	s := d.liveness.State(n.Name)
+	out.Stage, out.Since, out.Text, out.LastCall = string(s.Stage), s.Since, s.Detail, s.LastCall
+	if s.Error != "" {
+		out.Problem = s.Error
 	}
 	return out
 }
@@ -116,10 +105,8 @@ func (d *daemon) details(n *cluster.Node) *control.NodeDetails {
 		}
 		slices.Sort(out.Files)
 	}
-	if s, ok := d.tracker.Get(n.Name); ok {
-		for _, e := range s.Events {
-			out.Stages = append(out.Stages, stage(e))
-		}
+	for _, e := range d.liveness.State(n.Name).Events {
+		out.Stages = append(out.Stages, stage(e))
 	}
 	return out
 }

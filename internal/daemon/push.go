@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"dim/internal/boot"
 	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/control"
@@ -34,6 +33,9 @@ func (d *daemon) caller(r *http.Request) (cluster.NodeName, error) {
 	return who.Node.Name, nil
 }
 
+// seenAt notes a sign of life of a node's process.
+func (d *daemon) seenAt(node cluster.NodeName, at time.Time) { d.liveness.Seen(node, at) }
+
 // looksSince tells what has changed in a node's replica.
 func (d *daemon) looksSince(node cluster.NodeName, image string, stamp int64) (push.Looks, error) {
 	if n, ok := d.cluster().Node(node); ok && image == "" {
@@ -51,8 +53,9 @@ func (d *daemon) looksSince(node cluster.NodeName, image string, stamp int64) (p
 // the description says of nodes that run. When it boots anew, what it had mounted is gone.
 func (d *daemon) mountedOn(n *cluster.Node) []string {
 	said, ok := d.push.Mounted(n.Name)
-	if !ok || said.Image != string(n.Image.Name) || d.bootsSince(n.Name, said.Heard) {
-		if len(n.Image.Mounts) == 0 || len(d.running([]string{string(n.Name)})) == 0 {
+	state := d.liveness.State(n.Name)
+	if !ok || said.Image != string(n.Image.Name) || state.BootedSince(said.Heard) {
+		if len(n.Image.Mounts) == 0 || !state.Running {
 			return nil
 		}
 		return n.Image.Mounts
@@ -62,12 +65,6 @@ func (d *daemon) mountedOn(n *cluster.Node) []string {
 		paths = append(paths, m.Path)
 	}
 	return paths
-}
-
-// bootsSince reports whether a boot of the node was seen after a time.
-func (d *daemon) bootsSince(node cluster.NodeName, at time.Time) bool {
-	s, _ := d.tracker.Get(node)
-	return slices.ContainsFunc(s.Events, func(e boot.Event) bool { return e.Stage != boot.StageRunning && e.Last.After(at) })
 }
 
 // hold notes the replicas that stay for a mount. They are tried again, the others are not: their exports are done.
@@ -153,10 +150,11 @@ func (d *daemon) pushProblems(context.Context) []problems.Problem {
 	now := time.Now()
 	for _, n := range d.cluster().Nodes {
 		said, ok := d.push.Get(n.Name)
-		if !ok || said.Connected(now) || d.bootsSince(n.Name, said.Heard) {
+		state := d.liveness.State(n.Name)
+		if !ok || said.Connected(now) || state.BootedSince(said.Heard) {
 			continue
 		}
-		if x := d.exports.node(n.Name); x == nil || time.Unix(0, x.lastCall.Load()).Before(said.Heard.Add(push.Lost)) {
+		if state.LastCall.Before(said.Heard.Add(push.Lost)) {
 			continue // it is off
 		}
 		list = append(list, problems.Problem{

@@ -117,7 +117,7 @@ func (d *daemon) forget(now *declared) {
 	})
 	for name := range d.seen {
 		if _, ok := now.cluster.Node(name); !ok {
-			d.tracker.Forget(name)
+			d.liveness.Forget(name)
 			d.push.Forget(name)
 			delete(d.seen, name)
 		}
@@ -171,10 +171,7 @@ func (d *daemon) place(plan *plan, n *cluster.Node, v image.Version) (*export, *
 	if err != nil {
 		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
-	x := &export{node: n.Name, from: from, paths: pathsOf(files), lastCall: new(lastCall), meter: d.newMeter(n, n.Image, old)}
-	if old != nil {
-		x.lastCall = old.lastCall
-	}
+	x := &export{node: n.Name, from: from, paths: pathsOf(files), called: new(lastCall), meter: d.newMeter(n, n.Image, old)}
 	if r, ok := d.set.Find(treeOf(n)); ok {
 		x.fs = r
 		return x, &replica.Move{
@@ -208,7 +205,7 @@ func (d *daemon) former(node cluster.NodeName, name cluster.ImageName) (*export,
 	if !ok {
 		return nil, fmt.Errorf("serve %s: image %s has no version", n.Name, im.Name)
 	}
-	x := &export{node: n.Name, old: true, lastCall: new(lastCall), meter: d.newMeter(n, im, d.exports.node(n.Name))}
+	x := &export{node: n.Name, old: true, called: new(lastCall), meter: d.newMeter(n, im, d.exports.node(n.Name))}
 	r, ok := d.set.Find(tree)
 	if !ok {
 		files, err := plan.files(d, n, im, v)

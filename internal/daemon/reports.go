@@ -19,12 +19,10 @@ func (d localReports) report(n *cluster.Node) *rollout.Report {
 	if !d.mine(n) {
 		return nil
 	}
-	r := &rollout.Report{Booting: d.booting(n.Name), Stage: off}
+	state := d.liveness.State(n.Name)
+	r := &rollout.Report{Booting: state.Booting, Stage: string(state.Stage)}
 	if x := d.exports.node(n.Name); x != nil {
 		r.Shows = x.fs.Version().Ref()
-	}
-	if e, ok := d.tracker.Last(n.Name); ok {
-		r.Stage = string(e.Stage)
 	}
 	if r.Problem = d.wrong.Text(problems.Node(n.Name)); r.Problem == "" {
 		r.Problem = d.wrong.Text(problems.Of(problems.KindReplicas))

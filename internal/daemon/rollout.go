@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
@@ -179,8 +178,7 @@ func moves(now *declared, r *rollout.Rollout) bool {
 // running returns those of nodes that work from their root now.
 func (d *daemon) running(nodes []string) []string {
 	return slices.DeleteFunc(slices.Clone(nodes), func(n string) bool {
-		s, ok := d.tracker.Get(cluster.NodeName(n))
-		return !ok || s.Stage != boot.StageRunning || d.isSilent(cluster.NodeName(n))
+		return !d.liveness.State(cluster.NodeName(n)).Running
 	})
 }
 

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"strings"
 
-	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/liveness"
 	"dim/internal/problems"
 	"dim/internal/rollout"
 )
@@ -150,7 +150,7 @@ func (d *daemon) rolloutNode(now *declared, r *rollout.Rollout, ring int, name s
 		out.Verdict = "follows " + ref.String()
 	case !d.mine(n):
 		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, has not reported", n.Servers[0].Name)
-	case x != nil && !d.showsVersion(name, r) && d.booting(n.Name):
+	case x != nil && !d.showsVersion(name, r) && d.liveness.State(n.Name).Booting:
 		out.Verdict = "changes when its boot with " + out.Shows + " is over"
 	case !d.showsVersion(name, r):
 		out.Verdict = "not moved"
@@ -173,9 +173,8 @@ const current = "current"
 
 // judge tells what a node that shows the version still runs of the one before: nothing, when it was off or has booted since.
 func (d *daemon) judge(ctx context.Context, now *declared, r *rollout.Rollout, out *control.RolloutNode) {
-	s, known := d.tracker.Get(cluster.NodeName(out.Node))
-	booted := known && s.Events[0].Stage != boot.StageRunning && s.Events[0].Time.After(r.Rings[out.Ring-1].Declared)
-	if !known || booted || r.When == rollout.Boot {
+	s := d.liveness.State(cluster.NodeName(out.Node))
+	if s.Stage == liveness.Off || s.Began.After(r.Rings[out.Ring-1].Declared) || r.When == rollout.Boot {
 		return
 	}
 	from, ok := now.state.Resolve(r.Previous(out.Node))

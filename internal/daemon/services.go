@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dim/internal/boot"
+	"dim/internal/boot/delivery"
 	"dim/internal/dhcp"
 	"dim/internal/oncrpc"
 	"dim/internal/ra"
@@ -23,7 +24,6 @@ import (
 // services are the protocols of this server, ready to serve.
 type services struct {
 	rpc  *oncrpc.Server
-	boot *boot.Boot
 	dhcp *dhcp.Server
 	tftp *tftp.Server
 	ra   *ra.Responder
@@ -32,9 +32,11 @@ type services struct {
 }
 
 func (d *daemon) newServices(l *sockets) *services {
-	b := boot.New(boot.Options{
-		Server: d.server, Cluster: d.cluster, Assets: d.assets, Tracker: d.tracker, Begin: d.begins, Keep: d.keepBoots, Log: d.log,
-		Loaders: d.config.Loaders, FromDHCP: d.listening.DHCP,
+	loaders := delivery.LoadersIn(d.config.Loaders)
+	b := delivery.New(delivery.Options{
+		Policy:   &boot.Policy{Server: d.server, Cluster: d.cluster, HasLoader: loaders.Has},
+		Payloads: payloads{d}, Progress: d.liveness, Loaders: loaders, Log: d.log,
+		FromDHCP: d.listening.DHCP,
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -45,7 +47,6 @@ func (d *daemon) newServices(l *sockets) *services {
 	return &services{
 		busy: busy,
 		rpc:  d.rpc,
-		boot: b,
 		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.machines, Log: d.log},
 		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.log},
 		ra:   &ra.Responder{Interfaces: l.cards, Log: d.log},
@@ -136,14 +137,14 @@ func (s *services) serveHTTP(ln net.Listener) error {
 	return nil
 }
 
-// answer lets package boot decide what package dhcp answers; neither knows the other.
-func answer(b *boot.Boot) func(*dhcp.Request) (dhcp.Lease, error) {
+// answer lets package delivery answer what package dhcp asks; neither knows the other.
+func answer(b *delivery.Server) func(*dhcp.Request) (dhcp.Lease, error) {
 	return func(r *dhcp.Request) (dhcp.Lease, error) {
 		archs := make([]uint16, len(r.Archs))
 		for i, a := range r.Archs {
 			archs[i] = uint16(a)
 		}
-		lease, err := b.DHCP(boot.Asker{
+		lease, err := b.DHCP(boot.Client{
 			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Link.Name, Local: r.Link.Addresses,
 			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE",
 		})
@@ -154,11 +155,11 @@ func answer(b *boot.Boot) func(*dhcp.Request) (dhcp.Lease, error) {
 	}
 }
 
-func openTFTP(b *boot.Boot) func(context.Context, netip.AddrPort, string) (tftp.File, error) {
+func openTFTP(b *delivery.Server) func(context.Context, netip.AddrPort, string) (tftp.File, error) {
 	return func(ctx context.Context, client netip.AddrPort, name string) (tftp.File, error) {
 		f, err := b.OpenTFTP(ctx, client, name)
 		if err != nil {
-			return nil, err // not f: a nil *boot.Loaded is not a nil tftp.File
+			return nil, err // not f: a nil *delivery.Loaded is not a nil tftp.File
 		}
 		return f, nil
 	}

@@ -149,16 +149,13 @@ func (d *daemon) NodeChanges(_ context.Context, node string, yield func(control.
 	return nil
 }
 
-// runningWithin is how long after the last sign of life a node may still be running: an idle one with a long attribute cache is silent for minutes.
-const runningWithin = 10 * time.Minute
-
 // Reset implements control.Backend.
 func (d *daemon) Reset(_ context.Context, node string, q control.ResetRequest) ([]control.SavedEntry, error) {
 	r, err := d.replicaOf(node)
 	if err != nil {
 		return nil, err
 	}
-	if len(q.Paths) == 0 && !q.DryRun && !q.Force && d.mayRun(node) {
+	if len(q.Paths) == 0 && !q.DryRun && !q.Force && d.liveness.State(cluster.NodeName(node)).MayRun {
 		return nil, control.Errorf(control.Conflict, "reset %s: it may be running: what it wrote would vanish from under its services", node).
 			WithHint("switch it off first, name the paths, or add --force and boot it again afterwards")
 	}
@@ -172,13 +169,4 @@ func (d *daemon) Reset(_ context.Context, node string, q control.ResetRequest) (
 	}
 	d.push.Wake(cluster.NodeName(node))
 	return savedList(list), err
-}
-
-// mayRun reports whether a node has made a call or a step of its boot lately.
-func (d *daemon) mayRun(node string) bool {
-	if x := d.exports.node(cluster.NodeName(node)); x != nil && time.Since(time.Unix(0, x.lastCall.Load())) < runningWithin {
-		return true
-	}
-	s, ok := d.tracker.Get(cluster.NodeName(node))
-	return ok && time.Since(s.Since) < runningWithin
 }

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/boot"
+	"dim/internal/boot/delivery"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/problems"
@@ -141,9 +141,9 @@ func (d *daemon) bootProblems(context.Context) []problems.Problem {
 	}
 	about := problems.Of(problems.KindBoot)
 	var list []problems.Problem
-	if dir, found := boot.FindLoaders(d.config.Loaders); !found {
+	if loaders := delivery.LoadersIn(d.config.Loaders); !loaders.Any() {
 		list = append(list, problems.Problem{
-			About: about, Text: "firmware gets no loader: no iPXE program is in " + dir,
+			About: about, Text: "firmware gets no loader: no iPXE program is in " + loaders.Dir(),
 			Hint: "apt-get install ipxe, or dim serve --loaders DIRECTORY",
 		})
 	}

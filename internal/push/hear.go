@@ -34,6 +34,9 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := h.begin(node, &said)
+	if said.Boot != "" {
+		h.Seen(node, said.Heard)
+	}
 	defer h.end(node, c)
 	looks, err := h.await(r.Context(), node, c, &said)
 	switch {
@@ -103,14 +106,25 @@ func (h *Hub) begin(node cluster.NodeName, said *Said) int {
 }
 
 func (h *Hub) end(node cluster.NodeName, call int) {
+	if at, ok := h.noteEnd(node, call); ok {
+		h.Seen(node, at)
+	}
+}
+
+// noteEnd notes the end of a call, unless the node has called again. ok reports whether it shows that the node's process is there.
+func (h *Hub) noteEnd(node cluster.NodeName, call int) (at time.Time, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if r := h.nodes[node]; r != nil && r.calls == call {
-		r.said.Waiting = false
-		if !r.said.Heard.IsZero() {
-			r.said.Heard = h.Now()
-		}
+	r := h.nodes[node]
+	if r == nil || r.calls != call {
+		return at, false
 	}
+	r.said.Waiting = false
+	if r.said.Heard.IsZero() {
+		return at, false
+	}
+	r.said.Heard = h.Now()
+	return r.said.Heard, true
 }
 
 // await returns when there is something to look at, or when the call has waited long enough.

@@ -36,9 +36,11 @@ type Options struct {
 	Who func(*http.Request) (cluster.NodeName, error)
 	// Since tells what has changed in the node's replica of an image after the given stamp; of image "" in its present one.
 	Since func(node cluster.NodeName, image string, stamp int64) (Looks, error)
-	Log   *slog.Logger
-	Hold  time.Duration // for how long a call waits; 0: 50 s
-	Now   func() time.Time
+	// Seen, if not nil, is called when a node's process calls, and when its call ends.
+	Seen func(node cluster.NodeName, at time.Time)
+	Log  *slog.Logger
+	Hold time.Duration // for how long a call waits; 0: 50 s
+	Now  func() time.Time
 }
 
 // Looks are the directories in which a node has to look again.
@@ -111,6 +113,9 @@ func New(o Options) *Hub {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Seen == nil {
+		o.Seen = func(cluster.NodeName, time.Time) {}
 	}
 	return &Hub{Options: o, nodes: make(map[cluster.NodeName]*record)}
 }

@@ -24,7 +24,7 @@ var forbidden = []struct {
 	{
 		[]string{
 			"net.Listen", "net.ListenConfig", "net.ListenTCP", "net.ListenUDP", "net.ListenUnix*", "net.ListenIP", "net.ListenPacket",
-			"net.ListenMulticastUDP", "tls.Listen", "packet.Listen", "http.ListenAndServe*", "icmp.ListenPacket",
+			"net.ListenMulticastUDP", "tls.Listen", "packet.Listen", "http.ListenAndServe*",
 		},
 		[]string{
 			"internal/daemon", "cmd", "bench", "e2e",
@@ -33,6 +33,7 @@ var forbidden = []struct {
 		},
 		"only daemon opens listening sockets",
 	},
+	{[]string{"icmp.ListenPacket"}, []string{"internal/liveness"}, "only liveness probes nodes"},
 }
 
 func TestOnlyThoseWhoMayDo(t *testing.T) { check(t, checkUses) }

@@ -108,6 +108,7 @@ func importPathTo(p *types.Package, other string) []string {
 
 // family are imports between packages of which one is below the other, or which are below the same one: all that there are, with reasons.
 var family = map[[2]string]string{
+	{"internal/boot/delivery", "internal/boot"}:              "what is decided is served",
 	{"internal/capture", "internal/capture/archive"}:         "an image from an archive",
 	{"internal/capture", "internal/capture/draft"}:           "trees in the making",
 	{"internal/capture", "internal/capture/oci"}:             "an image from OCI layers",

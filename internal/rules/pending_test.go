@@ -59,12 +59,6 @@ var pending = map[string]map[string]string{
 	"e2e/storm/runner": {
 		"columns": "1 line",
 	},
-	"internal/boot": {
-		"callers": "ErrUnknown, Tracker.Report, Tracker.Fail, Tracker.Snapshot",
-		"columns": "76 lines",
-		"logs":    "keys detail, err",
-		"surface": "29 exported names",
-	},
 	"internal/caller": {},
 	"internal/capture": {
 		"callers":    "ErrEmpty, UnreadableError",
@@ -107,9 +101,8 @@ var pending = map[string]map[string]string{
 		"logs":    "keys err, said",
 	},
 	"internal/daemon": {
-		"columns":    "226 lines",
-		"logs":       "keys after, capture, desired, how, kept, problem, undo, waited, what, when, why",
-		"parameters": "echo",
+		"columns": "226 lines",
+		"logs":    "keys after, capture, desired, how, kept, problem, undo, waited, what, when, why",
 	},
 	"internal/dhcp": {
 		"callers": "Machines.Note, Machines.Forget, Parse, Request.Option, Request.Asks",

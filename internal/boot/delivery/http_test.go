@@ -1,4 +1,4 @@
-package boot
+package delivery
 
 import (
 	"context"
@@ -13,10 +13,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/image"
 )
@@ -68,7 +70,8 @@ func TestBootScripts(t *testing.T) {
 			f.cluster.Images[0].Kernel.Append = "-quiet -fstab=no console=ttyS0,115200 -- -b"
 		}, "script"},
 		{"push.ipxe", "is1", "10.77.0.11", func(f *fixture) { f.cluster.Images[0].Push = true }, "script"},
-		{"no-version.ipxe", "is1", "10.77.0.11", func(f *fixture) { f.assets.err = errNoVersion }, "script! " + errNoVersion.Error()},
+		{"no-version.ipxe", "is1", "10.77.0.11", func(f *fixture) { f.payloads.err = errNoVersion },
+			"script! " + errNoVersion.Error()},
 		{"bad-append.ipxe", "is1", "10.77.0.11", func(f *fixture) { f.cluster.Images[0].Kernel.Append = "a || shell" },
 			`script! the kernel parameter "||" of image compute cannot be passed on by the loader`},
 	}
@@ -81,7 +84,8 @@ func TestBootScripts(t *testing.T) {
 				t.Fatalf("status %d: %s", w.Code, w.Body)
 			}
 			golden(t, tt.file, w.Body.String())
-			if s := f.stage(cluster.NodeName(map[string]string{"10.77.0.11": "n01", "10.77.0.12": "n02"}[tt.from])); s != tt.stage {
+			node := map[string]cluster.NodeName{"10.77.0.11": "n01", "10.77.0.12": "n02"}[tt.from]
+			if s := f.stage(node); s != tt.stage {
 				t.Errorf("stage %q, want %q", s, tt.stage)
 			}
 		})
@@ -91,14 +95,15 @@ func TestBootScripts(t *testing.T) {
 func TestACommandLineThatIsTooLongIsRefused(t *testing.T) {
 	f := newFixture(t, "is1")
 	f.cluster.Images[0].Kernel.Append = strings.Repeat("x", 2047)
-	if s := f.call("GET", "/boot/ipxe", "10.77.0.11", "").Body.String(); !strings.Contains(s, "kernels take 2047") || strings.Contains(s, "vmlinuz") {
+	s := f.call("GET", "/boot/ipxe", "10.77.0.11", "").Body.String()
+	if !strings.Contains(s, "kernels take 2047") || strings.Contains(s, "vmlinuz") {
 		t.Error(s)
 	}
 }
 
 func TestErrorsAreShownButNotInterpreted(t *testing.T) {
 	f := newFixture(t, "is1")
-	f.assets.err = errors.New("bad\nshell ${x} || shell && # é")
+	f.payloads.err = errors.New("bad\nshell ${x} || shell && # é")
 	s := f.call("GET", "/boot/ipxe", "10.77.0.11", "").Body.String()
 	if !strings.HasPrefix(s, "#!ipxe\necho DIM: n01 cannot boot: bad shell .{x} .. shell .. .  \n") {
 		t.Error(s)
@@ -117,12 +122,15 @@ func TestFilesAreServedToTheirNodesAlone(t *testing.T) {
 		{"the kernel", "GET", kernel, "10.77.0.11", 200, "a kernel", "kernel fetched by the loader"},
 		{"the kernel's size", "HEAD", kernel, "10.77.0.11", 200, "", "kernel fetched by the loader"},
 		{"the initramfs", "GET", initramfs, "10.77.0.11", 200, "an initramfs", "initramfs fetched by the loader"},
-		{"a loader", "GET", "/boot/loader/snponly.efi", "10.77.0.11", 200, "this is snponly.efi", "loader snponly.efi by HTTP"},
-		{"a loader that is a link out of the package", "GET", "/boot/loader/ipxe.efi", "10.77.0.11", 200, "this is ipxe.efi", "loader ipxe.efi by HTTP"},
+		{"a loader", "GET", "/boot/loader/snponly.efi", "10.77.0.11", 200, "this is snponly.efi",
+			"loader snponly.efi by HTTP"},
+		{"a loader that is a link out of the package", "GET", "/boot/loader/ipxe.efi", "10.77.0.11", 200,
+			"this is ipxe.efi", "loader ipxe.efi by HTTP"},
 		{"another file of the directory", "GET", "/boot/loader/secret", "10.77.0.11", 404, "", ""},
 		{"a way out of the directory", "GET", "/boot/loader/..%2f..%2fetc%2fpasswd", "10.77.0.11", 404, "", ""},
 		{"a kernel that was replaced", "GET", "/boot/kernel/" + image.Sum(nil).String(), "10.77.0.11", 404, "", ""},
-		{"the initramfs as a kernel", "GET", strings.Replace(initramfs, "initramfs", "kernel", 1), "10.77.0.11", 404, "", ""},
+		{"the initramfs as a kernel", "GET", strings.Replace(initramfs, "initramfs", "kernel", 1), "10.77.0.11", 404,
+			"", ""},
 		{"a stranger", "GET", kernel, "10.77.0.99", 403, "", ""},
 		{"another server's node", "GET", kernel, "10.77.0.12", 403, "", ""},
 		{"loopback without a name", "GET", kernel, "127.0.0.1", 403, "", ""},
@@ -156,35 +164,47 @@ func TestPartsOfAKernelAreServed(t *testing.T) {
 }
 
 func TestStageReportsAreTaken(t *testing.T) {
-	f := newFixture(t, "is1")
-	f.call("GET", "/boot/ipxe", "10.77.0.11", "")
-	f.now = f.now.Add(10 * time.Second)
-	w := f.call("POST", "/boot/stage", "10.77.0.11", `{"stage":"initramfs","ago":4.5}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, "is1")
+		start := time.Now()
+		f.call("GET", "/boot/ipxe", "10.77.0.11", "")
+		time.Sleep(10 * time.Second)
+		w := f.call("POST", "/boot/stage", "10.77.0.11", `{"stage":"initramfs","ago":4.5}
 {"stage":"link","detail":"eth0 up\u001b[2J","ago":2}{"stage":"address","detail":"10.77.0.11/24"}
 {"stage":"mount","error":"no answer from 10.77.0.1","unknown":[1]}`)
-	if w.Code != http.StatusNoContent {
-		t.Fatalf("status %d: %s", w.Code, w.Body)
-	}
-	s, _ := f.Tracker.Get("n01")
-	at := func(seconds float64) time.Time {
-		return time.Unix(1e9, 0).UTC().Add(time.Duration(seconds * float64(time.Second)))
-	}
-	want := State{Node: "n01", Stage: StageMount, Since: at(10), Error: "no answer from 10.77.0.1", Events: []Event{
-		{Stage: StageScript, Time: at(0), Last: at(0), Count: 1},
-		{Stage: StageInitramfs, Time: at(5.5), Last: at(5.5), Count: 1},
-		{Stage: StageLink, Time: at(8), Last: at(8), Count: 1, Detail: "eth0 up [2J"},
-		{Stage: StageAddress, Time: at(10), Last: at(10), Count: 1, Detail: "10.77.0.11/24"},
-		{Stage: StageMount, Time: at(10), Last: at(10), Count: 1, Error: "no answer from 10.77.0.1"},
-	}}
-	if d := cmp.Diff(want, s); d != "" {
-		t.Error(d)
+		if w.Code != http.StatusNoContent {
+			t.Fatalf("status %d: %s", w.Code, w.Body)
+		}
+		at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
+		want := []boot.Event{
+			{Stage: boot.StageScript},
+			{Stage: boot.StageInitramfs, Time: at(5.5)},
+			{Stage: boot.StageLink, Time: at(8), Detail: "eth0 up [2J"},
+			{Stage: boot.StageAddress, Time: at(10), Detail: "10.77.0.11/24"},
+			{Stage: boot.StageMount, Time: at(10), Error: "no answer from 10.77.0.1"},
+		}
+		if d := cmp.Diff(want, f.events["n01"]); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
+func TestWordsOfANodeAreBounded(t *testing.T) {
+	f := newFixture(t, "is1")
+	f.call("POST", "/boot/stage", "10.77.0.11", `{"stage":"mount","error":"`+strings.Repeat("x", 1000)+`"}`)
+	if got := f.events["n01"][0].Error; len(got) != maxText {
+		t.Errorf("%d bytes are kept", len(got))
 	}
 }
 
 func TestBadStageReportsAreRefused(t *testing.T) {
-	for _, body := range []string{`{"stage":"running"}`, `{"stage":""}`, `{`, `[]`, `{"stage":"link"}x`, `{"stage":"link","detail":"` + strings.Repeat("x", 5000) + `"}`} {
+	for _, body := range []string{
+		`{"stage":"running"}`, `{"stage":""}`, `{`, `[]`, `{"stage":"link"}x`,
+		`{"stage":"link","detail":"` + strings.Repeat("x", 5000) + `"}`,
+	} {
 		f := newFixture(t, "is1")
-		if w := f.call("POST", "/boot/stage", "10.77.0.11", body); w.Code != http.StatusBadRequest || f.stage("n01") != "" {
+		w := f.call("POST", "/boot/stage", "10.77.0.11", body)
+		if w.Code != http.StatusBadRequest || f.stage("n01") != "" {
 			t.Errorf("%.40s: status %d, stage %q", body, w.Code, f.stage("n01"))
 		}
 	}
@@ -205,9 +225,10 @@ func FuzzStageReports(f *testing.F) {
 
 func TestOpenTFTP(t *testing.T) {
 	kernel := "boot/kernel/" + image.Sum([]byte("a kernel")).String()
-	config := "default dim\nlabel dim\n  kernel /" + kernel + "\n  initrd /boot/initramfs/" + image.Sum([]byte("an initramfs")).String() +
-		"\n  append initrd=initramfs BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.77.0.1 dim.nfs=10.77.0.1:2049:/nodes/n01" +
-		" dim.http=10.77.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0\n"
+	initramfs := "boot/initramfs/" + image.Sum([]byte("an initramfs")).String()
+	config := "default dim\nlabel dim\n  kernel /" + kernel + "\n  initrd /" + initramfs +
+		"\n  append initrd=initramfs BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.77.0.1" +
+		" dim.nfs=10.77.0.1:2049:/nodes/n01 dim.http=10.77.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0\n"
 	tests := []struct {
 		name, file, from string
 		want             string
@@ -244,7 +265,9 @@ func TestOpenTFTP(t *testing.T) {
 }
 
 func FuzzOpenTFTP(f *testing.F) {
-	for _, name := range []string{"/undionly.kpxe\xff", `\boot\kernel\x`, "pxelinux.cfg/01-52-54", "../../etc/passwd", "boot/initramfs/", ""} {
+	for _, name := range []string{
+		"/undionly.kpxe\xff", `\boot\kernel\x`, "pxelinux.cfg/01-52-54", "../../etc/passwd", "boot/initramfs/", "",
+	} {
 		f.Add(name)
 	}
 	fx := newFixture(f, "is1")
@@ -262,9 +285,8 @@ func FuzzOpenTFTP(f *testing.F) {
 
 func TestANodeThatRunsAndAsksDoesNotBoot(t *testing.T) {
 	f := newFixture(t, "is1")
-	begun := 0
-	f.FromDHCP, f.Begin = true, func(*cluster.Node) { begun++ }
-	f.Tracker.Active("n01")
+	f.FromDHCP = true
+	f.Report("n01", boot.Event{Stage: boot.StageRunning})
 	kernel := "/boot/kernel/" + image.Sum([]byte("a kernel")).String()
 	for _, path := range []string{"/boot/ipxe", kernel, "/boot/loader/snponly.efi"} {
 		if w := f.call("GET", path, "10.77.0.11", ""); w.Code != http.StatusOK {
@@ -276,19 +298,20 @@ func TestANodeThatRunsAndAsksDoesNotBoot(t *testing.T) {
 			t.Errorf("%s by TFTP: %v", name, err)
 		}
 	}
-	if s := f.stage("n01"); s != "running" || begun != 0 {
-		t.Errorf("stage %q, %d boots begun", s, begun)
+	if s := f.stage("n01"); s != "running" || f.begun != 0 {
+		t.Errorf("stage %q, %d boots begun", s, f.begun)
 	}
-	f.Tracker.Report("n01", StageDHCP, "iPXE")
+	f.Report("n01", boot.Event{Stage: boot.StageDHCP, Detail: "iPXE"})
 	f.call("GET", "/boot/ipxe", "10.77.0.11", "")
-	if s := f.stage("n01"); s != "script" || begun != 1 {
-		t.Errorf("after DHCP: stage %q, %d boots begun", s, begun)
+	if s := f.stage("n01"); s != "script" || f.begun != 1 {
+		t.Errorf("after DHCP: stage %q, %d boots begun", s, f.begun)
 	}
 }
 
 func TestReportsAreTheSuperusers(t *testing.T) {
 	f := newFixture(t, "is1")
-	if w := f.callFrom("10.77.0.11:4711", "POST", "/boot/stage", `{"stage":"mount"}`); w.Code != http.StatusForbidden || f.stage("n01") != "" {
+	w := f.callFrom("10.77.0.11:4711", "POST", "/boot/stage", `{"stage":"mount"}`)
+	if w.Code != http.StatusForbidden || f.stage("n01") != "" {
 		t.Errorf("%d %s: stage %q", w.Code, w.Body, f.stage("n01"))
 	}
 }

@@ -1,0 +1,160 @@
+// Package delivery serves what package boot decides: DHCP answers, loaders, boot scripts, kernels and initramfs over
+// HTTP and TFTP. It takes the stage reports of nodes, and tells Progress how far each boot is.
+//
+// # Who is served
+//
+// Over TFTP and HTTP a node is known by its source address, which is fixed by the description, and gets only what is
+// its own.
+//
+// Once the node runs, any of its users has that address. Therefore a request for boot files is not taken for a boot
+// then, and reports are taken from the superuser alone.
+//
+// # Concurrency
+//
+// A Server may be used by any number of goroutines. DHCP does not block; the others may, for as long as Payloads does.
+//
+// # What it must not know
+//
+// How images are stored, how an initramfs is made, nor the formats of DHCP and TFTP packets. It opens no sockets.
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"dim/internal/boot"
+	"dim/internal/caller"
+	"dim/internal/cluster"
+	"dim/internal/image"
+)
+
+// File is an open file of a boot.
+type File interface {
+	io.ReadSeeker
+	io.ReaderAt
+	io.Closer
+}
+
+// Asset is a kernel or an initramfs.
+type Asset struct {
+	Digest image.Digest // of its bytes; it is in the URL, so what has been cached is right for ever
+	Size   int64
+	Open   func() (File, error)
+}
+
+// Payload is what a node boots.
+type Payload struct {
+	Kernel, Initramfs Asset
+}
+
+// Payloads provides what nodes boot. Both methods may take the time to make it. The text of an error is shown on the
+// node's console: it should say what a person has to do.
+type Payloads interface {
+	// Begin is called when the node itself asks what it is to boot: its boot begins. Before it returns, the node's root
+	// is pinned to the version that the payload is of, and event, which tells that the node boots, is durable.
+	Begin(ctx context.Context, node *cluster.Node, event boot.Event) (Payload, error)
+	// Current returns what the node boots as things are now. Nothing begins.
+	Current(ctx context.Context, node *cluster.Node) (Payload, error)
+}
+
+// Progress keeps how far boots are.
+type Progress interface {
+	// Report adds a step to a node's boot. An event without a time is of now.
+	Report(node cluster.NodeName, event boot.Event)
+	// Stage returns the stage of a node's last event, "" when there is none.
+	Stage(node cluster.NodeName) boot.Stage
+}
+
+// Options are what a Server needs. All but FromDHCP must be set.
+type Options struct {
+	Policy   *boot.Policy
+	Payloads Payloads
+	Progress Progress
+	Loaders  Loaders
+	Log      *slog.Logger
+	// FromDHCP says that every boot begins with a request that this server answers by DHCP. When a node that runs asks
+	// for boot files without one, it does not boot: one of its users looks.
+	FromDHCP bool
+}
+
+// Server serves the boots of one server's nodes.
+type Server struct{ Options }
+
+// New returns a Server.
+func New(o Options) *Server { return &Server{o} }
+
+// requester is a node on whose behalf a request is answered.
+type requester struct {
+	boot.Target
+	observer  bool // it is not the node's boot that asks, but somebody who wants to see what it would get
+	superuser bool // the call is one of the superuser of the calling machine
+}
+
+// requester returns the node that calls.
+func (s *Server) requester(who caller.Caller) (requester, error) {
+	if who.Node == nil {
+		return requester{}, fmt.Errorf("%s is no node's address: %w", who.Peer.Remote.Addr(), boot.ErrUnknown)
+	}
+	t, err := s.Policy.Target(who.Node, who.Interface)
+	runs := s.FromDHCP && s.Progress.Stage(who.Node.Name) == boot.StageRunning
+	return requester{Target: t, observer: runs, superuser: who.Superuser}, err
+}
+
+// DHCP returns what a client is given, as boot.Policy decides, and reports the step of the node's boot.
+func (s *Server) DHCP(c boot.Client) (boot.Lease, error) {
+	a, err := s.Policy.DHCP(c)
+	if err == nil && a.Event.Stage != "" {
+		s.Progress.Report(a.Node, printable(a.Event))
+	}
+	return a.Lease, err
+}
+
+// begin returns the kernel command line and the payload of a node that asks what to boot; detail says in which form.
+func (s *Server) begin(ctx context.Context, r *requester, detail string) (line string, p Payload, err error) {
+	if line, err = r.CommandLine(); err == nil {
+		p, err = s.payload(ctx, r, boot.Event{Stage: boot.StageScript, Detail: detail})
+	}
+	if err != nil {
+		s.Log.Warn("node cannot boot", "node", r.Node.Name, "error", err)
+		s.report(r, boot.Event{Stage: boot.StageScript, Error: err.Error()})
+	}
+	return line, p, err
+}
+
+func (s *Server) payload(ctx context.Context, r *requester, event boot.Event) (Payload, error) {
+	if r.observer {
+		return s.Payloads.Current(ctx, r.Node)
+	}
+	return s.Payloads.Begin(ctx, r.Node, event)
+}
+
+// report reports a step of a node's boot, unless it is somebody else who asks.
+func (s *Server) report(r *requester, e boot.Event) {
+	if !r.observer {
+		s.Progress.Report(r.Node.Name, printable(e))
+	}
+}
+
+// maxText bounds the words of a node that are kept.
+const maxText = 200
+
+// printable makes one bounded line of printable text of each text of an event: it will be shown on terminals.
+func printable(e boot.Event) boot.Event {
+	e.Detail, e.Error = printableText(e.Detail), printableText(e.Error)
+	return e
+}
+
+func printableText(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s))
+}

@@ -1,0 +1,146 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/image"
+	"dim/internal/testkit"
+)
+
+// payloads is a kernel and an initramfs in memory, or the error that there is none. It reports the beginning of a boot,
+// as it must.
+type payloads struct {
+	*progress
+	kernel, initramfs []byte
+	err               error
+	begun             int
+}
+
+func (p *payloads) Begin(ctx context.Context, n *cluster.Node, e boot.Event) (Payload, error) {
+	p.begun++
+	if p.err == nil {
+		p.Report(n.Name, e)
+	}
+	return p.Current(ctx, n)
+}
+
+func (p *payloads) Current(context.Context, *cluster.Node) (Payload, error) {
+	return Payload{asset(p.kernel), asset(p.initramfs)}, p.err
+}
+
+type memFile struct{ *bytes.Reader }
+
+func (memFile) Close() error { return nil }
+
+func asset(b []byte) Asset {
+	return Asset{
+		Digest: image.Sum(b), Size: int64(len(b)),
+		Open: func() (File, error) { return memFile{bytes.NewReader(b)}, nil },
+	}
+}
+
+// progress keeps the events of each node as they came.
+type progress struct {
+	events map[cluster.NodeName][]boot.Event
+}
+
+func (p *progress) Report(node cluster.NodeName, e boot.Event) {
+	p.events[node] = append(p.events[node], e)
+}
+
+func (p *progress) Stage(node cluster.NodeName) boot.Stage {
+	if list := p.events[node]; len(list) > 0 {
+		return list[len(list)-1].Stage
+	}
+	return ""
+}
+
+// fixture is one server of ../testdata/cluster.xml.
+type fixture struct {
+	*Server
+	*payloads
+	cluster *cluster.Cluster
+}
+
+func newFixture(t testing.TB, server cluster.ServerName) *fixture {
+	t.Helper()
+	c := testkit.Value(cluster.Load("../testdata/cluster.xml"))(t)
+	kept := &progress{map[cluster.NodeName][]boot.Event{}}
+	f := &fixture{
+		cluster: c, payloads: &payloads{progress: kept, kernel: []byte("a kernel"), initramfs: []byte("an initramfs")},
+	}
+	loaders := LoadersIn(newLoaders(t))
+	f.Server = New(Options{
+		Policy:   &boot.Policy{Server: server, Cluster: func() *cluster.Cluster { return c }, HasLoader: loaders.Has},
+		Payloads: f.payloads, Progress: kept, Loaders: loaders, Log: slog.New(slog.DiscardHandler),
+	})
+	return f
+}
+
+// newLoaders makes a directory with loaders and another file. One loader is a link out of it, as in Debian's package.
+func newLoaders(t testing.TB) string {
+	t.Helper()
+	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "ipxe.efi")
+	for _, name := range []string{"undionly.kpxe", "snponly.efi", "secret"} {
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte("this is "+name), 0o644))
+	}
+	testkit.Must(t,
+		os.WriteFile(elsewhere, []byte("this is ipxe.efi"), 0o644),
+		os.Symlink(elsewhere, filepath.Join(dir, "ipxe.efi")))
+	return dir
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// stage returns a node's last event, as "stage detail" or "stage! error".
+func (f *fixture) stage(node cluster.NodeName) string {
+	list := f.events[node]
+	if len(list) == 0 {
+		return ""
+	}
+	e := list[len(list)-1]
+	if e.Error != "" {
+		return string(e.Stage) + "! " + e.Error
+	}
+	return strings.TrimSpace(string(e.Stage) + " " + e.Detail)
+}
+
+var errNoVersion = errors.New("image compute has no version yet: capture it with dim image capture compute")
+
+func TestDHCPIsReported(t *testing.T) {
+	f := newFixture(t, "is1")
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0, 1}
+	pxe := boot.Client{MAC: mac, VendorClass: "PXEClient:Arch:00000:UNDI:002001"}
+	l, err := f.DHCP(pxe)
+	if err != nil || l.BootFile != "undionly.kpxe" || f.stage("n01") != "dhcp PXE, BIOS" {
+		t.Errorf("%+v, %v; stage %q", l, err, f.stage("n01"))
+	}
+	if _, err := f.DHCP(boot.Client{MAC: mac}); err != nil || len(f.events["n01"]) != 1 {
+		t.Errorf("a client that does not boot: %v, events %+v", err, f.events)
+	}
+	if _, err := f.DHCP(boot.Client{MAC: net.HardwareAddr{0, 0, 0, 0, 0, 9}}); !errors.Is(err, boot.ErrUnknown) {
+		t.Errorf("an unknown client: %v", err)
+	}
+}
+
+func TestLoadersAreFoundWhereTheyAre(t *testing.T) {
+	dir := t.TempDir()
+	if l := LoadersIn(dir); l.Dir() != dir || l.Any() {
+		t.Errorf("in an empty directory: %s, %v", l.Dir(), l.Any())
+	}
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "undionly.kpxe"), []byte("a loader"), 0o644))
+	if !LoadersIn(dir).Any() {
+		t.Error("a loader is not found")
+	}
+}

@@ -1,0 +1,116 @@
+// Package boot decides what a node boots: the answer to its DHCP requests, the loader for its firmware, the loader's
+// script or configuration, and the kernel command line. It decides only: it keeps nothing, reads no files and answers
+// nobody. Package delivery serves what is decided here.
+//
+// # Steps of a boot
+//
+//	firmware   DHCP         the node's address, and a loader for the firmware
+//	           TFTP, HTTP   the loader: iPXE, from the distribution's package
+//	loader     DHCP         the same address, and the URL of the boot script
+//	           HTTP         the script, made for this node; the kernel; the initramfs
+//	dim-init   DHCP         the same address, and the words of the command line once more
+//	           HTTP         reports of its stages
+//
+// Firmware that loads a kernel by itself (SLOF, petitboot, U-Boot) gets a pxelinux configuration in place of loader and
+// script.
+//
+// # Who is answered
+//
+// Only nodes of the description are answered, on the network where their card belongs. The first of a node's servers
+// answers at once. The others stand in: the server at index k answers a client that has been trying for k times
+// StandIn, or that has turned to this server already.
+//
+// What dim-init reads from the command line and reports is the contract of docs/reference/kernel-parameters.md.
+//
+// # What it must not know
+//
+// How images are stored, how an initramfs is made, and the formats of DHCP and TFTP packets.
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"dim/internal/cluster"
+)
+
+// Errors to branch on.
+var (
+	// ErrNotMine: the client is known, and another server is to answer it.
+	ErrNotMine = errors.New("another server answers this node")
+	// ErrUnknown: the client is no node of the description.
+	ErrUnknown = errors.New("not in the cluster description")
+)
+
+// Stage is a step that a boot has reached; docs/reference/kernel-parameters.md tells when each begins.
+type Stage string
+
+// The stages, in the order in which a boot passes them.
+const (
+	StageDHCP      Stage = "dhcp"
+	StageLoader    Stage = "loader"
+	StageScript    Stage = "script"
+	StageKernel    Stage = "kernel"
+	StageInitramfs Stage = "initramfs"
+	StageLink      Stage = "link"
+	StageAddress   Stage = "address"
+	StageMount     Stage = "mount"
+	StageHandover  Stage = "handover"
+	StageRunning   Stage = "running"
+)
+
+// Event is one step of one node's boot. Tries that fail in the same way are one event.
+type Event struct {
+	Stage  Stage     `json:"stage"`
+	Time   time.Time `json:"time"`
+	Detail string    `json:"detail,omitempty"` // more about it
+	Error  string    `json:"error,omitempty"`  // why the stage does not succeed; it is being tried again
+	Count  int       `json:"count"`            // times it was reported in a row
+	Last   time.Time `json:"last"`             // when it was reported last
+}
+
+// defaultStandIn is met by the second request of PXE ROMs (at 4 s) and the third one of iPXE.
+const defaultStandIn = 3 * time.Second
+
+// Policy decides on behalf of one server. It may be used by any number of goroutines, and never blocks. A new
+// description holds from the next call on.
+type Policy struct {
+	Server    cluster.ServerName      // this server
+	Cluster   func() *cluster.Cluster // the description that holds now
+	HasLoader func(name string) bool  // whether a loader of the table is installed
+	StandIn   time.Duration           // see the package comment; 0: 3 s
+}
+
+// Target is a node as this server boots it.
+type Target struct {
+	Node *cluster.Node
+	card *cluster.Interface
+	self *cluster.Server
+	addr netip.Addr // this server's address on the card's network
+	rank int        // index of this server among the node's servers
+}
+
+// Target returns a node as this server boots it by a card; the error is ErrNotMine when it does not.
+func (p *Policy) Target(n *cluster.Node, card *cluster.Interface) (Target, error) {
+	t := Target{Node: n, card: card}
+	for i, s := range n.Servers {
+		if s.Name == p.Server {
+			t.self, t.rank, t.addr = s, i, s.On(card.Network)
+			return t, nil
+		}
+	}
+	return t, fmt.Errorf("%s: %w", n.Name, ErrNotMine)
+}
+
+// url returns the URL of a path on this server.
+func (t *Target) url(path string) string { return "http://" + t.http() + path }
+
+// http returns host and port of this server's HTTP service, without the port if it is the usual one.
+func (t *Target) http() string {
+	if t.self.Ports.HTTP == 80 {
+		return t.addr.String()
+	}
+	return netip.AddrPortFrom(t.addr, t.self.Ports.HTTP).String()
+}

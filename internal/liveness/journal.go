@@ -1,0 +1,189 @@
+package liveness
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/durable"
+)
+
+// journal is the file that keeps the nodes' events.
+type journal struct {
+	path string
+
+	mu    sync.Mutex
+	log   *durable.Log
+	limit int64 // size from which on the file is written anew
+}
+
+// journalMin is the size in bytes below which a journal is never written anew.
+const journalMin = 1 << 20
+
+// entry is one node in a record of the journal; without events nothing is known of it any more.
+type entry struct {
+	Node   cluster.NodeName `json:"node"`
+	Events []boot.Event     `json:"events,omitempty"`
+}
+
+// Open returns a Tracker that keeps its journal at path and knows what was kept there. A journal that cannot be read is
+// renamed to path + ".bad", and a new one begun: what it knew is seen again by and by.
+func Open(path string, log *slog.Logger) (*Tracker, error) {
+	t := newTracker(log)
+	err := t.open(path)
+	if err == nil {
+		return t, nil
+	}
+	log.Warn("journal of boots cannot be read; a new one is begun", "error", err, "file", path+".bad")
+	if err := os.Rename(path, path+".bad"); err != nil {
+		return nil, err
+	}
+	if err := t.open(path); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// open opens or makes the journal and reads it. A boot with an event of the future is left out: the clock was wrong
+// then or is now.
+func (t *Tracker) open(path string) error {
+	nodes := map[cluster.NodeName]*record{}
+	log, err := durable.OpenLog(path, func(b []byte) error {
+		var entries []entry
+		if err := json.Unmarshal(b, &entries); err != nil {
+			return err
+		}
+		for _, x := range entries {
+			delete(nodes, x.Node)
+			if usable(x.Events, t.now()) {
+				nodes[x.Node] = &record{events: x.Events}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("open journal of boots: %w", err)
+	}
+	t.nodes = nodes
+	t.journal.path, t.journal.log, t.journal.limit = path, log, max(journalMin, 4*log.Size())
+	return nil
+}
+
+// usable reports whether events can be a boot as a record has it.
+func usable(events []boot.Event, now time.Time) bool {
+	byTime := func(a, b boot.Event) int { return a.Time.Compare(b.Time) }
+	return len(events) > 0 && len(events) <= maxEvents && slices.IsSortedFunc(events[1:], byTime) &&
+		!slices.ContainsFunc(events, func(e boot.Event) bool { return e.Time.After(now) || e.Last.After(now) })
+}
+
+// Save writes the events that are new since the last call, and returns when they are durable. After an error the next
+// call writes them.
+func (t *Tracker) Save() error {
+	j := &t.journal
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.log.Size() >= j.limit {
+		if err := j.rewrite(t.all()); err != nil {
+			return fmt.Errorf("write journal of boots anew: %w", err)
+		}
+	}
+	entries := t.takeChanged()
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := appendEntries(j.log, entries); err != nil {
+		t.markChanged(entries)
+		return fmt.Errorf("append to journal of boots: %w", err)
+	}
+	return nil
+}
+
+// Close saves and closes the journal.
+func (t *Tracker) Close() error {
+	err := t.Save()
+	return errors.Join(err, t.journal.log.Close())
+}
+
+// rewrite replaces a journal that has grown large by one of what is known now.
+func (j *journal) rewrite(entries []entry) error {
+	tmp := j.path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	log, err := durable.OpenLog(tmp, func([]byte) error { return nil })
+	if err != nil {
+		return err
+	}
+	if err = appendEntries(log, entries); err == nil {
+		err = os.Rename(tmp, j.path)
+	}
+	if err != nil {
+		log.Close()
+		return err
+	}
+	j.log.Close()
+	j.log, j.limit = log, max(journalMin, 4*log.Size())
+	return nil // the directory is not synced: the old journal would do
+}
+
+// appendEntries writes records of a bounded size.
+func appendEntries(log *durable.Log, entries []entry) error {
+	for some := range slices.Chunk(entries, 1000) {
+		b, err := json.Marshal(some)
+		if err != nil {
+			return err
+		}
+		if err := log.Append(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// all returns the entries of all nodes that have events, sorted by name.
+func (t *Tracker) all() []entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]entry, 0, len(t.nodes))
+	for node, r := range t.nodes {
+		if len(r.events) > 0 {
+			list = append(list, entry{node, r.events})
+		}
+	}
+	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	return list
+}
+
+// takeChanged returns the entries of the nodes whose events changed since the last call.
+func (t *Tracker) takeChanged() []entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]entry, 0, len(t.changed))
+	for node := range t.changed {
+		x := entry{Node: node}
+		if r := t.nodes[node]; r != nil {
+			x.Events = r.events
+		}
+		list = append(list, x)
+	}
+	clear(t.changed)
+	return list
+}
+
+// markChanged makes the next takeChanged return these nodes, too.
+func (t *Tracker) markChanged(entries []entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, x := range entries {
+		t.changed[x.Node] = true
+	}
+}

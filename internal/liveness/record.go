@@ -1,0 +1,120 @@
+package liveness
+
+import (
+	"slices"
+	"time"
+
+	"dim/internal/boot"
+)
+
+const (
+	// maxEvents bounds what is kept of one boot: ten stages, some twice, and some failures. The first and the last are
+	// kept.
+	maxEvents = 40
+	// sameBoot is how long a second DHCP request belongs to the same boot: the loader asks soon after the firmware.
+	sameBoot = 5 * time.Minute
+	// reportLost is how long after the last report an NFS call shows that a node runs although it never reported the
+	// handover: reports are sent once, and may be lost.
+	reportLost = time.Minute
+)
+
+// record is what is kept of one node.
+type record struct {
+	// events are the last boot, sorted by time except that the first one stays first. A slice that was handed out is
+	// never changed: each change makes a new one.
+	events      []boot.Event
+	lastCall    time.Time
+	lastContact time.Time
+	probe       probe
+}
+
+// last returns the last event; there must be one.
+func (r *record) last() *boot.Event { return &r.events[len(r.events)-1] }
+
+// lastSeen returns when the node gave its last sign of life by itself.
+func (r *record) lastSeen() time.Time {
+	seen := later(r.lastCall, r.lastContact)
+	if len(r.events) > 0 {
+		seen = later(seen, r.last().Last)
+	}
+	return seen
+}
+
+// state draws the conclusions of what is known at a time.
+func (r *record) state(now time.Time) State {
+	s := State{Stage: Off, Events: r.events, LastCall: r.lastCall, LastSeen: r.lastSeen()}
+	s.MayRun = now.Sub(later(s.LastSeen, r.probe.answered)) < upTimeout
+	if len(r.events) == 0 {
+		return s
+	}
+	l := r.last()
+	s.Stage, s.Since, s.Detail, s.Error = l.Stage, l.Time, l.Detail, l.Error
+	for i := len(r.events) - 1; i >= 0 && r.events[i].Stage == l.Stage; i-- {
+		s.Since = r.events[i].Time
+	}
+	if first := r.events[0]; first.Stage != boot.StageRunning {
+		s.Began = first.Time
+	}
+	s.Booting = givenKernel(l) && now.Sub(l.Last) < bootTimeout
+	if s.Running = l.Stage == boot.StageRunning; s.Running && r.probe.silent(s.LastSeen) {
+		s.Running = false
+		s.Stage, s.Since, s.Detail = Silent, s.LastSeen, "made no call since, and answers no ping"
+	}
+	return s
+}
+
+// givenKernel reports whether a node whose last event is e was given a kernel and does not run yet.
+func givenKernel(e *boot.Event) bool {
+	switch e.Stage {
+	case boot.StageScript:
+		return e.Error == "" // else there was no kernel to give
+	case boot.StageKernel, boot.StageInitramfs, boot.StageLink, boot.StageAddress, boot.StageMount, boot.StageHandover:
+		return true
+	}
+	return false
+}
+
+// runsAt reports whether an NFS call at that time shows that the node runs, which is not known yet.
+func (r *record) runsAt(at time.Time) bool {
+	if len(r.events) == 0 {
+		return true
+	}
+	l := r.last()
+	booting := l.Stage != boot.StageHandover && at.Sub(l.Last) < reportLost
+	return l.Stage != boot.StageRunning && !booting
+}
+
+// add adds an event to the last boot, or begins another boot with it.
+func (r *record) add(e boot.Event) {
+	if len(r.events) == 0 || e.Stage == boot.StageDHCP && !r.asksAgain(e.Time) {
+		r.events = []boot.Event{e}
+		return
+	}
+	r.insert(e)
+}
+
+// asksAgain reports whether a DHCP request at that time belongs to the last boot.
+func (r *record) asksAgain(at time.Time) bool {
+	l := r.last()
+	return (l.Stage == boot.StageDHCP || l.Stage == boot.StageLoader) && at.Sub(l.Last) < sameBoot
+}
+
+// insert puts e where its time belongs, behind events of the same time. A report can come late: dim-init cannot send
+// the first ones before it has an address.
+func (r *record) insert(e boot.Event) {
+	events := slices.Clone(r.events)
+	defer func() { r.events = events }()
+	if l := &events[len(events)-1]; l.Stage == e.Stage && l.Detail == e.Detail && l.Error == e.Error {
+		l.Count++
+		l.Last = later(l.Last, e.Last)
+		return
+	}
+	i := len(events)
+	for i > 1 && events[i-1].Time.After(e.Time) { // never before the boot's first event
+		i--
+	}
+	events = slices.Insert(events, i, e)
+	if len(events) > maxEvents {
+		events = slices.Delete(events, maxEvents/2, maxEvents/2+1)
+	}
+}
