@@ -86,7 +86,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 PermitUserEnvironment no
-`, port, dir, dir, pam()), 0o600))
+SetEnv HOME=%s
+`, port, dir, dir, pam(), dir), 0o600)) // root's own .bashrc can take seconds for each command
 	var log bytes.Buffer
 	cmd := exec.Command(sshd, "-D", "-e", "-f", conf)
 	cmd.Stderr = &log
