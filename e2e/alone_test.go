@@ -19,7 +19,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// asNode connects to the server's NFS port from an address that this gives the network first, as a node with a program of its own would.
+// asNode connects to the server's NFS port from an address that this gives the network first, as a node with a
+// program of its own would.
 func asNode(t *testing.T, c *lab.Cluster, from string) *nfsclient.Client {
 	t.Helper()
 	cl := nfsclient.NewClient(dialFrom(t, c, from, "tcp", "10.77.0.1:2049"))
@@ -103,7 +104,8 @@ func aloneNow(t *testing.T, c *lab.Cluster, data, about string) {
 	}
 	testkit.Eventually(t, "dim status tells it", func() bool {
 		out, code := exit(t, c, data, "status")
-		return code == 3 && strings.Contains(out, "problem") && strings.Contains(out, "shared state: ") && strings.Contains(out, about) &&
+		return code == 3 && strings.Contains(out, "problem") && strings.Contains(out, "shared state: ") &&
+			strings.Contains(out, about) &&
 			strings.Contains(out, "nodes are served what was declared last")
 	})
 	out, code := exit(t, c, data, "status")
@@ -161,7 +163,8 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 		log, err := os.Create(filepath.Join(dir, "external.log"))
 		testkit.Must(t, err)
 		defer log.Close()
-		cmd := c.Net.Command(t.Context(), "../bin/dim", "serve", "--data", data, "--as", "head", "--etcd", "http://10.77.0.99:2379")
+		cmd := c.Net.Command(t.Context(), "../bin/dim", "serve", "--data", data, "--as", "head", "--etcd",
+			"http://10.77.0.99:2379")
 		cmd.Stdout, cmd.Stderr = log, log
 		testkit.Must(t, cmd.Start())
 		defer func() {

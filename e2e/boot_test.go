@@ -80,7 +80,8 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 	// The server dies and comes back while they run; then one node reboots from the inside, the others power off.
 	restart(t, c)
 	together(t, machines, func(m *machine) {
-		if got := strings.TrimSpace(m.ssh(t, c, "cat /root/state; systemctl is-system-running")); got != m.name+"\nrunning" {
+		if got := strings.TrimSpace(m.ssh(t, c,
+			"cat /root/state; systemctl is-system-running")); got != m.name+"\nrunning" {
 			t.Errorf("%s after a restart of the server: %q", m.name, got)
 		}
 	})

@@ -23,8 +23,9 @@ func smallMaster(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	tree(t, dir, map[string]string{
-		"etc/motd": "one\n", "etc/hostname": "golden\n", "etc/gone": "soon\n", "etc/mode": "m\n", "usr/bin/": "", "usr/lib/data": "d\n",
-		"root/": "", "tmp/": "", "var/log/": "", "srv/a/b/c": "deep\n", "etc/ssh/ssh_host_key": "master's\n",
+		"etc/motd": "one\n", "etc/hostname": "golden\n", "etc/gone": "soon\n", "etc/mode": "m\n",
+		"etc/ssh/ssh_host_key": "master's\n", "usr/bin/": "", "usr/lib/data": "d\n",
+		"root/": "", "tmp/": "", "var/log/": "", "srv/a/b/c": "deep\n",
 	})
 	return dir
 }
@@ -73,22 +74,29 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 		}
 	})
 	t.Run("nobody mounts another's replica", func(t *testing.T) {
-		err := n2.call("Mount", agent.MountArgs{Source: "10.77.0.1:/nodes/n01", Dir: "/mnt/other", Type: "nfs", Options: nfsOptions}, &agent.None{})
+		err := n2.call("Mount",
+			agent.MountArgs{Source: "10.77.0.1:/nodes/n01", Dir: "/mnt/other", Type: "nfs", Options: nfsOptions},
+			&agent.None{})
 		if err == nil {
 			t.Error("n02 mounts n01's replica")
 		}
 	})
 	t.Run("killed and restarted under open files, nothing is lost", func(t *testing.T) { testServerKilled(t, c, n1) })
-	t.Run("killed again and again while names change, no acknowledged change is lost", func(t *testing.T) { testNamesUnderKills(t, c, n2) })
+	t.Run("killed again and again while names change, no acknowledged change is lost", func(t *testing.T) {
+		testNamesUnderKills(t, c, n2)
+	})
 	t.Run("a switch under open, mapped and running files", func(t *testing.T) { testSwitch(t, c, n1, n2, master) })
-	t.Run("files that are open outlive a server that restarts after the switch", func(t *testing.T) { testSwitchAndRestart(t, c, n2, master) })
+	t.Run("files that are open outlive a server that restarts after the switch", func(t *testing.T) {
+		testSwitchAndRestart(t, c, n2, master)
+	})
 }
 
 // posixSeeds makes what cases of e2e/posix start from in a directory of a master.
 func posixSeeds(t *testing.T, posix, dir string, args ...string) {
 	t.Helper()
 	testkit.Must(t, os.MkdirAll(dir, 0o755))
-	if out, err := exec.Command(posix, append([]string{dir, "-seeds", "make"}, args...)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(posix,
+		append([]string{dir, "-seeds", "make"}, args...)...).CombinedOutput(); err != nil {
 		t.Fatalf("make the seeds: %v\n%s", err, out)
 	}
 }
@@ -97,7 +105,9 @@ func posixSeeds(t *testing.T, posix, dir string, args ...string) {
 func (g guest) posix(dir string, args ...string) {
 	g.t.Helper()
 	var out agent.Output
-	testkit.Must(g.t, g.call("Run", agent.RunArgs{Argv: append([]string{"/bin/posix", dir, "-nfs", "-v"}, args...), Timeout: 8 * time.Minute}, &out))
+	testkit.Must(g.t, g.call("Run",
+		agent.RunArgs{Argv: append([]string{"/bin/posix", dir, "-nfs", "-v"}, args...), Timeout: 8 * time.Minute},
+		&out))
 	g.t.Logf("%s", out.Text)
 	if out.Exit != 0 || !strings.Contains(out.Text, " passed, 0 failed") {
 		g.t.Errorf("posix %v ended with %d", args, out.Exit)
@@ -141,7 +151,8 @@ func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
 		for i := range 200 {
 			var n int
 			text := fmt.Sprintf("%06d\n", i)
-			if err := g.call("WriteAt", agent.WriteArgs{ID: own, Offset: int64(100 + 7*i), Data: []byte(text), Sync: 1}, &n); err != nil {
+			if err := g.call("WriteAt", agent.WriteArgs{ID: own, Offset: int64(100 + 7*i), Data: []byte(text), Sync: 1},
+				&n); err != nil {
 				done <- err
 				return
 			}
@@ -162,9 +173,9 @@ func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
 	}
 }
 
-// testNamesUnderKills makes, renames and removes files while the server is killed. A server that died between a change and its reply is
-// asked again by the client's kernel and then finds the change made (NFSv3 has no way to tell), so "not found" is no failure of a rename or
-// removal; what counts is what is there afterwards.
+// testNamesUnderKills makes, renames and removes files while the server is killed. A server that died between a
+// change and its reply is asked again by the client's kernel and then finds the change made (NFSv3 has no way
+// to tell), so "not found" is no failure of a rename or removal; what counts is what is there afterwards.
 func testNamesUnderKills(t *testing.T, c *lab.Cluster, g guest) {
 	const files = 120
 	testkit.Must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/names"}, &agent.None{}))
@@ -228,7 +239,8 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	const size = 1 << 20
 	busybox, err := os.ReadFile("/bin/busybox")
 	testkit.Must(t, err)
-	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/data": pattern("old", size), "etc/two": "2\n"})
+	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/data": pattern("old", size),
+		"etc/two": "2\n"})
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	testkit.Eventually(t, "the second version shows", func() bool { return n2.stat("/mnt/root/opt/busybox").Exists })
 
@@ -246,20 +258,22 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 
 	// One switch with every kind of change. The program is replaced as a package manager does it.
 	tree(t, master, map[string]string{
-		"opt/busybox.new": string(busybox) + "\n", "opt/data.new": pattern("new", size), "etc/motd": "two\n", "etc/added": "a\n",
-		"etc/ssh/ssh_host_key": "master's second\n",
+		"opt/busybox.new": string(busybox) + "\n", "opt/data.new": pattern("new", size),
+		"etc/motd": "two\n", "etc/added": "a\n", "etc/ssh/ssh_host_key": "master's second\n",
 	})
-	testkit.Must(t, os.Rename(filepath.Join(master, "opt/busybox.new"), filepath.Join(master, "opt/busybox")))
-	testkit.Must(t, os.Rename(filepath.Join(master, "opt/data.new"), filepath.Join(master, "opt/data")))
-	testkit.Must(t, os.Remove(filepath.Join(master, "etc/gone")))
-	testkit.Must(t, os.Chmod(filepath.Join(master, "etc/mode"), 0o600))
+	testkit.Must(t,
+		os.Rename(filepath.Join(master, "opt/busybox.new"), filepath.Join(master, "opt/busybox")),
+		os.Rename(filepath.Join(master, "opt/data.new"), filepath.Join(master, "opt/data")),
+		os.Remove(filepath.Join(master, "etc/gone")), os.Chmod(filepath.Join(master, "etc/mode"), 0o600))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 
 	testkit.Eventually(t, "the changed file shows", func() bool { return n2.read("/mnt/root/etc/motd") == "two\n" })
 	testkit.Eventually(t, "the new file shows", func() bool { return n2.stat("/mnt/root/etc/added").Exists })
 	testkit.Eventually(t, "the removed file is gone", func() bool { return !n2.stat("/mnt/root/etc/gone").Exists })
-	testkit.Eventually(t, "the new mode shows", func() bool { return n2.stat("/mnt/root/etc/mode").Mode&0o777 == 0o600 })
-	testkit.Eventually(t, "the new data shows", func() bool { return strings.HasPrefix(n2.read("/mnt/root/opt/data"), "new ") })
+	testkit.Eventually(t, "the mode shows", func() bool { return n2.stat("/mnt/root/etc/mode").Mode&0o777 == 0o600 })
+	testkit.Eventually(t, "the new data shows", func() bool {
+		return strings.HasPrefix(n2.read("/mnt/root/opt/data"), "new ")
+	})
 
 	for range 2 { // from the cache, and from the server
 		if got := n2.readAt(file, 0, size); got != pattern("old", size) {
@@ -290,7 +304,9 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	if got := n2.stat("/mnt/root/etc").Ctime; got <= dirTime {
 		t.Errorf("the ctime of /etc did not grow")
 	}
-	testkit.Eventually(t, "the master wins over n01's own /etc/mode", func() bool { return n1.read("/mnt/root/etc/mode") == "m\n" })
+	testkit.Eventually(t, "the master wins over n01's own /etc/mode", func() bool {
+		return n1.read("/mnt/root/etc/mode") == "m\n"
+	})
 	if got := n1.read("/mnt/root/etc/ssh/ssh_host_key"); got != "n01's own key\n" {
 		t.Errorf("a kept path was replaced: %q", got)
 	}
@@ -308,7 +324,9 @@ func testSwitchAndRestart(t *testing.T, c *lab.Cluster, g guest, master string) 
 	if got := g.readAt(file, 1<<19, 4096); got != pattern("new", 1<<20)[1<<19:1<<19+4096] {
 		t.Errorf("the open file does not keep its bytes over a switch and a restart")
 	}
-	testkit.Eventually(t, "the third version shows", func() bool { return strings.HasPrefix(g.read("/mnt/root/opt/data"), "third ") })
+	testkit.Eventually(t, "the third version shows", func() bool {
+		return strings.HasPrefix(g.read("/mnt/root/opt/data"), "third ")
+	})
 }
 
 func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
@@ -335,7 +353,8 @@ func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
 	fill := filepath.Join(dir, "fill")
 	_ = exec.Command("dd", "if=/dev/zero", "of="+fill, "bs=1M", "oflag=dsync").Run() // until the disk is full
 	_ = exec.Command("sh", "-c", "yes >> "+fill).Run()
-	err := g.call("WriteFile", agent.WriteFileArgs{Path: "/mnt/root/srv/big", Data: make([]byte, 4<<20), Mode: 0o644}, &agent.None{})
+	err := g.call("WriteFile", agent.WriteFileArgs{Path: "/mnt/root/srv/big", Data: make([]byte, 4<<20), Mode: 0o644},
+		&agent.None{})
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
 		t.Errorf("write to a full disk: %v, want ENOSPC", err)
 	}

@@ -36,7 +36,8 @@ var (
 	}
 )
 
-const nfsOptions = "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto,port=2049,mountport=2049,addr=10.77.0.1,mountaddr=10.77.0.1"
+const nfsOptions = "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto," +
+	"port=2049,mountport=2049,addr=10.77.0.1,mountaddr=10.77.0.1"
 
 // raise starts a server of examples/small.xml over master, in dir, and takes it down with the test.
 func raise(t *testing.T, dir, master string) *lab.Cluster {
@@ -58,7 +59,8 @@ func raiseAs(t *testing.T, dir, master, xml string) *lab.Cluster {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := lab.Up(ctx, lab.ClusterSpec{
-		Name: fmt.Sprintf("dim-e2e-%d", os.Getpid()), Dir: dir, Bin: bin, Master: master, MasterAt: "/srv/dim/masters/compute",
+		Name: fmt.Sprintf("dim-e2e-%d", os.Getpid()), Dir: dir, Bin: bin, Master: master,
+		MasterAt:    "/srv/dim/masters/compute",
 		Description: xml, Server: "head", Address: serverAddr,
 	})
 	if err != nil {
@@ -141,7 +143,8 @@ func powerOn(t *testing.T, c *lab.Cluster, spec lab.UMLSpec) guest {
 
 func (g guest) mount(export, dir, options string) {
 	g.t.Helper()
-	testkit.Must(g.t, g.call("Mount", agent.MountArgs{Source: "10.77.0.1:" + export, Dir: dir, Type: "nfs", Options: options}, &agent.None{}))
+	testkit.Must(g.t, g.call("Mount",
+		agent.MountArgs{Source: "10.77.0.1:" + export, Dir: dir, Type: "nfs", Options: options}, &agent.None{}))
 }
 
 // call calls the guest's agent with a bound: a hanging NFS mount must not hang the test.
@@ -183,7 +186,8 @@ func (g guest) read(path string) string {
 
 func (g guest) write(path, text string) {
 	g.t.Helper()
-	testkit.Must(g.t, g.call("WriteFile", agent.WriteFileArgs{Path: path, Data: []byte(text), Mode: 0o644}, &agent.None{}))
+	testkit.Must(g.t, g.call("WriteFile", agent.WriteFileArgs{Path: path, Data: []byte(text), Mode: 0o644},
+		&agent.None{}))
 }
 
 func (g guest) stat(path string) agent.Stat {

@@ -10,8 +10,8 @@ import (
 	"dim/internal/testkit"
 )
 
-// The same replica that nodes see over NFS, through the kernel's FUSE: what fails here is the replica's fault, what fails only over NFS is
-// the NFS server's.
+// The same replica that nodes see over NFS, through the kernel's FUSE: what fails here is the replica's fault,
+// what fails only over NFS is the NFS server's.
 func TestAReplicaThroughFUSEBehavesAsPOSIXSays(t *testing.T) {
 	needLab(t)
 	master, posix := smallMaster(t), build(t, "dim/e2e/posix")

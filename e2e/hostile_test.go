@@ -23,7 +23,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// besieged is a server with two nodes' programs connected to it; after each attack it must be the same process and serve n01.
+// besieged is a server with two nodes' programs connected to it; after each attack it must be the same process
+// and serve n01.
 type besieged struct {
 	*lab.Cluster
 	pid    int
@@ -70,7 +71,8 @@ func TestHandlesOfOthersAreWorthNothing(t *testing.T) {
 	b := besiege(t, smallMaster(t))
 	own := ownFile(t, b.n1, "srv", "secret", "n01's secret\n")
 	handles := map[string]vfs.Handle{
-		"own file": own, "node file": lookUp(t, b.n1, "etc/hostname"), "root": b.n1.Root(), "directory": lookUp(t, b.n1, "srv"),
+		"own file": own, "node file": lookUp(t, b.n1, "etc/hostname"), "root": b.n1.Root(),
+		"directory": lookUp(t, b.n1, "srv"),
 	}
 	t.Run("replayed from another address", func(t *testing.T) {
 		for _, from := range []string{"10.77.0.12", "10.77.0.99", "10.77.0.1"} {
@@ -147,11 +149,15 @@ func TestGarbageIsSurvived(t *testing.T) {
 		return p
 	}
 	record := func(p []byte) []byte { return append(binary.BigEndian.AppendUint32(nil, uint32(len(p))|1<<31), p...) }
-	call := []byte{0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0x86, 0xa3, 0, 0, 0, 3, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	call := []byte{0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0x86, 0xa3, 0, 0, 0, 3, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0,
+		0, 0, 0, 0, 0, 0, 0, 0}
 	attacks := map[string][]byte{
-		"nothing": {}, "garbage": garbage(64 << 10), "a fragment of 2 GB": {0xff, 0xff, 0xff, 0xff}, "empty fragments": make([]byte, 4096),
-		"a truncated call": record(call)[:20], "a call without arguments": record(call), "a reply": record([]byte{0, 0, 0, 1, 0, 0, 0, 1}),
-		"a handle of 4 GB": record(append(bytes.Clone(call), 0xff, 0xff, 0xff, 0xff)), "HTTP": []byte("GET / HTTP/1.1\r\n\r\n"),
+		"nothing": {}, "garbage": garbage(64 << 10), "a fragment of 2 GB": {0xff, 0xff, 0xff, 0xff},
+		"empty fragments":  make([]byte, 4096),
+		"a truncated call": record(call)[:20], "a call without arguments": record(call),
+		"a reply":          record([]byte{0, 0, 0, 1, 0, 0, 0, 1}),
+		"a handle of 4 GB": record(append(bytes.Clone(call), 0xff, 0xff, 0xff, 0xff)),
+		"HTTP":             []byte("GET / HTTP/1.1\r\n\r\n"),
 	}
 	for i := range 20 {
 		p := append(bytes.Clone(call), garbage(200)...)
@@ -173,7 +179,8 @@ func TestGarbageIsSurvived(t *testing.T) {
 		dhcp := make([]byte, 240)
 		copy(dhcp, []byte{1, 1, 6, 0})
 		copy(dhcp[236:], []byte{0x63, 0x82, 0x53, 0x63})
-		for port, good := range map[string][]byte{"67": dhcp, "69": []byte("\x00\x01undionly.kpxe\x00octet\x00blksize\x001468\x00")} {
+		for port, good := range map[string][]byte{"67": dhcp,
+			"69": []byte("\x00\x01undionly.kpxe\x00octet\x00blksize\x001468\x00")} {
 			conn := dialFrom(t, b.Cluster, "10.77.0.99", "udp", "10.77.0.1:"+port)
 			for n := range 300 {
 				p := append(bytes.Clone(good), garbage(n)...)
@@ -187,11 +194,15 @@ func TestGarbageIsSurvived(t *testing.T) {
 	})
 	t.Run("HTTP", func(t *testing.T) {
 		for _, request := range []string{
-			"GET /boot/../../../etc/shadow HTTP/1.1\r\nHost: x\r\n\r\n", "GET /boot/%2e%2e/%2e%2e/etc/shadow HTTP/1.1\r\nHost: x\r\n\r\n",
-			"GET http://[::1]/ HTTP/1.1\r\nHost: x\r\n\r\n", "POST /boot/report HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx",
-			"POST /boot/report HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", "BREW /boot HTTP/9.9\r\n\r\n",
+			"GET /boot/../../../etc/shadow HTTP/1.1\r\nHost: x\r\n\r\n",
+			"GET /boot/%2e%2e/%2e%2e/etc/shadow HTTP/1.1\r\nHost: x\r\n\r\n",
+			"GET http://[::1]/ HTTP/1.1\r\nHost: x\r\n\r\n",
+			"POST /boot/report HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx",
+			"POST /boot/report HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+			"BREW /boot HTTP/9.9\r\n\r\n",
 			"GET / HTTP/1.1\r\n" + strings.Repeat("X: "+strings.Repeat("y", 1000)+"\r\n", 100) + "\r\n",
-			"GET /" + strings.Repeat("a", 100<<10) + " HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+			"GET /" + strings.Repeat("a", 100<<10) + " HTTP/1.1\r\n\r\n",
+			"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 		} {
 			for _, from := range []string{"10.77.0.99", "10.77.0.11"} {
 				reply := throw(t, dialFrom(t, b.Cluster, from, "tcp", "10.77.0.1:80"), []byte(request))
@@ -222,7 +233,8 @@ func TestAStrangerGetsNothing(t *testing.T) {
 	needLab(t)
 	b := besiege(t, smallMaster(t))
 	nfs := asNode(t, b.Cluster, "10.77.0.99")
-	for _, path := range []string{"/nodes/n01", "/nodes/none", "/nodes/", "/nodes", "/", "", "/images/compute@1", "/nodes/../nodes/n01"} {
+	for _, path := range []string{"/nodes/n01", "/nodes/none", "/nodes/", "/nodes", "/", "", "/images/compute@1",
+		"/nodes/../nodes/n01"} {
 		if _, err := nfs.Mount(path); err == nil {
 			t.Errorf("a stranger mounts %q", path)
 		}
@@ -233,9 +245,12 @@ func TestAStrangerGetsNothing(t *testing.T) {
 	if reply := tftp(t, b, "10.77.0.11", "undionly.kpxe"); len(reply) < 100 || reply[1] != 3 {
 		t.Errorf("a node's question by TFTP is answered %.60q", reply)
 	}
-	for _, path := range []string{"/boot/ipxe", "/boot/kernel", "/boot/initramfs", "/boot/report", "/metrics", "/v1/status"} {
-		reply := throw(t, dialFrom(t, b.Cluster, "10.77.0.99", "tcp", "10.77.0.1:80"), []byte("GET "+path+" HTTP/1.0\r\n\r\n"))
-		if !bytes.Contains(reply, []byte(" 403 ")) && !bytes.Contains(reply, []byte(" 404 ")) && !bytes.Contains(reply, []byte(" 405 ")) {
+	for _, path := range []string{"/boot/ipxe", "/boot/kernel", "/boot/initramfs", "/boot/report", "/metrics",
+		"/v1/status"} {
+		reply := throw(t, dialFrom(t, b.Cluster, "10.77.0.99", "tcp", "10.77.0.1:80"),
+			[]byte("GET "+path+" HTTP/1.0\r\n\r\n"))
+		if !bytes.Contains(reply, []byte(" 403 ")) && !bytes.Contains(reply, []byte(" 404 ")) &&
+			!bytes.Contains(reply, []byte(" 405 ")) {
 			t.Errorf("GET %s from a stranger: %.100q", path, reply)
 		}
 	}
@@ -253,7 +268,8 @@ func tftp(t *testing.T, b *besieged, from, name string) []byte {
 	defer pc.Close()
 	reply := make([]byte, 1500)
 	for range 5 {
-		_, err := pc.WriteTo([]byte("\x00\x01"+name+"\x00octet\x00"), &net.UDPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 69})
+		_, err := pc.WriteTo([]byte("\x00\x01"+name+"\x00octet\x00"),
+			&net.UDPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 69})
 		testkit.Must(t, err)
 		_ = pc.SetReadDeadline(time.Now().Add(2 * time.Second))
 		if n, _, err := pc.ReadFrom(reply); err == nil {
@@ -269,7 +285,8 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 	nasty := filepath.Join(master, "srv/nasty")
 	testkit.Must(t, os.Mkdir(nasty, 0o755))
 	names := []string{
-		"new\nline", "tab\tand space ", "\xff\xfe not UTF-8 \x80", strings.Repeat("x", 255), strings.Repeat("ü", 127), "-rf", ".dim", "..x", "*", "\\", "\x1b[31mred",
+		"new\nline", "tab\tand space ", "\xff\xfe not UTF-8 \x80", strings.Repeat("x", 255), strings.Repeat("ü", 127),
+		"-rf", ".dim", "..x", "*", "\\", "\x1b[31mred",
 		".wh.notawhiteout", "%2e%2e", "ends in dot.",
 	}
 	for i := range 10_000 {
@@ -299,7 +316,8 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 		}
 	}
 	testkit.Must(t, os.RemoveAll(nasty))
-	if out := dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now"); strings.Contains(out, "\x1b") || strings.Contains(out, "\xff") {
+	if out := dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now"); strings.Contains(out, "\x1b") ||
+		strings.Contains(out, "\xff") {
 		t.Errorf("raw bytes of names are printed: %q", out)
 	}
 	b.serves(t)
@@ -346,8 +364,10 @@ func TestMalformedDescriptionsAreToldWhole(t *testing.T) {
 		want           []string // each on a line of its own, with a place
 	}{
 		{"two unknown elements", "<taxonomy>", "<bogus/><another x='1'/><taxonomy>", []string{"bogus", "another"}},
-		{"wrong values", `subnet="10.77.0.0/24" gateway="10.77.0.1"`, `subnet="10.77.0.0/240" gateway="ten"`, []string{"10.77.0.0/240", "ten"}},
-		{"unknown image and server", `image="compute" servers="head"`, `image="none" servers="nobody"`, []string{"none", "nobody"}},
+		{"wrong values", `subnet="10.77.0.0/24" gateway="10.77.0.1"`, `subnet="10.77.0.0/240" gateway="ten"`,
+			[]string{"10.77.0.0/240", "ten"}},
+		{"unknown image and server", `image="compute" servers="head"`, `image="none" servers="nobody"`,
+			[]string{"none", "nobody"}},
 		{"an address twice", "10.77.0.{10+node}", "10.77.0.10", []string{"10.77.0.10"}},
 		{"a bad expression", "{10+node}", "{10+}", []string{"missing in an expression"}},
 		{"not closed", "</cluster>", "", []string{"EOF"}},
@@ -358,7 +378,8 @@ func TestMalformedDescriptionsAreToldWhole(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "cluster.xml")
 			testkit.Must(t, os.WriteFile(file, []byte(strings.Replace(string(good), c.old, c.new, 1)), 0o644))
-			testkit.Must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "hosts.tmpl"), []byte("127.0.0.1 localhost\n"), 0o644))
+			testkit.Must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "hosts.tmpl"),
+				[]byte("127.0.0.1 localhost\n"), 0o644))
 			cmd := exec.Command("../bin/dim", "cluster", "check", file)
 			out, _ := cmd.CombinedOutput()
 			if code := cmd.ProcessState.ExitCode(); code != 3 {

@@ -10,8 +10,9 @@ import (
 	"dim/internal/testkit"
 )
 
-// The cases of e2e/posix over NFS, on files of the version, of the node alone, and of the version with half of them written by the node;
-// then 100,000 steps of random input and output, mapped and not, each part on a file that comes from the version.
+// The cases of e2e/posix over NFS, on files of the version, of the node alone, and of the version with half of
+// them written by the node; then 100,000 steps of random input and output, mapped and not, each part on a file
+// that comes from the version.
 func TestFilesOfAnyOriginUnderARealClient(t *testing.T) {
 	needLab(t)
 	if os.Getenv("DIM_LONG") == "" {
@@ -29,7 +30,8 @@ func TestFilesOfAnyOriginUnderARealClient(t *testing.T) {
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	g := startGuest(t, c, "n01", map[string]string{"bin/posix": posix})
 	testkit.Must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/layer"}, &agent.None{}))
-	for place, args := range map[string][]string{"version": {"-seeds", "use"}, "layer": nil, "half": {"-seeds", "half"}} {
+	for place, args := range map[string][]string{"version": {"-seeds", "use"}, "layer": nil,
+		"half": {"-seeds", "half"}} {
 		t.Run(place, func(t *testing.T) { guest{g.UML, t}.posix("/mnt/root/srv/"+place, args...) })
 	}
 	for i := range parts {

@@ -18,11 +18,13 @@ import (
 // longCache is how nodes mount that are told of switches.
 var longCache = strings.Replace(nfsOptions, "actimeo=3,", "actimeo=3600,", 1)
 
-// startResident starts the process that hears of switches. It is told nothing of where to begin, and looks at everything once.
+// startResident starts the process that hears of switches. It is told nothing of where to begin, and looks at
+// everything once.
 func (g guest) startResident(root string) {
 	g.t.Helper()
 	var id int
-	testkit.Must(g.t, g.call("Start", agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", root, "/proc"}}, &id))
+	testkit.Must(g.t, g.call("Start",
+		agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", root, "/proc"}}, &id))
 }
 
 // pushed returns what the server knows of a node's process.
@@ -64,11 +66,16 @@ func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
 		g.mount("/nodes/"+name, "/mnt/push", longCache)
 	}
 	s.told.startResident("/mnt/push")
-	testkit.Eventually(t, "n01 has heard", func() bool { _, p := pushed(t, c, "n01"); return p.State == control.PushCurrent })
+	testkit.Eventually(t, "n01 has heard", func() bool {
+		_, p := pushed(t, c, "n01")
+		return p.State == control.PushCurrent
+	})
 	var proc int
 	testkit.Must(t, s.told.call("Start", agent.RunArgs{Argv: []string{"/mnt/push/opt/busybox", "sleep", "600"}}, &proc))
 
-	t.Run("every kind of change shows at once, and not where nobody tells", func(t *testing.T) { s.testChanges(t, busybox) })
+	t.Run("every kind of change shows at once, and not where nobody tells", func(t *testing.T) {
+		s.testChanges(t, busybox)
+	})
 	t.Run("the server knows which processes use replaced files", func(t *testing.T) { s.testStale(t, proc) })
 	t.Run("no user of the node can speak for it", s.testUser)
 	t.Run("a restart of the server costs nothing", func(t *testing.T) {
@@ -88,7 +95,8 @@ func (s *toldSite) motd(t *testing.T, text string) {
 
 func (s *toldSite) testChanges(t *testing.T, busybox []byte) {
 	for _, g := range []guest{s.told, s.untold} {
-		for _, p := range []string{"etc/motd", "etc/gone", "etc/added", "etc/mode", "srv/a/b/c", "srv/a/b/new", "opt/turn", "opt/away/x"} {
+		for _, p := range []string{"etc/motd", "etc/gone", "etc/added", "etc/mode", "srv/a/b/c", "srv/a/b/new",
+			"opt/turn", "opt/away/x"} {
 			g.stat("/mnt/push/" + p)
 		}
 		g.list("/mnt/push/etc")
@@ -113,7 +121,8 @@ func (s *toldSite) testChanges(t *testing.T, busybox []byte) {
 
 func showsAll(g guest) bool {
 	names := g.list("/mnt/push/etc")
-	return g.read("/mnt/push/etc/motd") == "two\n" && g.stat("/mnt/push/etc/added").Exists && !g.stat("/mnt/push/etc/gone").Exists &&
+	return g.read("/mnt/push/etc/motd") == "two\n" && g.stat("/mnt/push/etc/added").Exists &&
+		!g.stat("/mnt/push/etc/gone").Exists &&
 		g.stat("/mnt/push/etc/mode").Mode&0o777 == 0o600 && g.stat("/mnt/push/srv/a/b/new").Exists &&
 		g.stat("/mnt/push/opt/turn/d").Exists && !g.stat("/mnt/push/opt/away").Exists &&
 		slices.Contains(names, "added") && !slices.Contains(names, "gone")
@@ -121,7 +130,10 @@ func showsAll(g guest) bool {
 
 func (s *toldSite) testStale(t *testing.T, proc int) {
 	var p control.Push
-	testkit.Eventually(t, "the running program is told of", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) > 0 })
+	testkit.Eventually(t, "the running program is told of", func() bool {
+		_, p = pushed(t, s.Cluster, "n01")
+		return len(p.Stale) > 0
+	})
 	if len(p.Stale) != 1 || p.Stale[0].Name != "busybox" || !strings.HasSuffix(p.Stale[0].Path, "/opt/busybox") {
 		t.Errorf("told: %+v", p.Stale)
 	}
@@ -130,17 +142,22 @@ func (s *toldSite) testStale(t *testing.T, proc int) {
 	}
 	t.Logf("the process takes %d kB", p.Memory)
 	testkit.Must(t, s.told.call("Finish", proc, new(int)))
-	testkit.Eventually(t, "the program that has ended is forgotten", func() bool { _, p = pushed(t, s.Cluster, "n01"); return len(p.Stale) == 0 })
+	testkit.Eventually(t, "the program that has ended is forgotten", func() bool {
+		_, p = pushed(t, s.Cluster, "n01")
+		return len(p.Stale) == 0
+	})
 }
 
 // testUser lets a user tell of a mount on the next thing that changes, and of a boot.
 func (s *toldSite) testUser(t *testing.T) {
 	for path, says := range map[string]string{
-		"/node/hear": `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`, "/boot/stage": `{"stage":"mount"}`,
+		"/node/hear":  `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`,
+		"/boot/stage": `{"stage":"mount"}`,
 	} {
 		var out agent.Output
 		testkit.Must(t, s.told.call("Run", agent.RunArgs{
-			Argv: []string{"/bin/busybox", "wget", "-O", "-", "--post-data", says, "http://10.77.0.1" + path}, Timeout: time.Minute, User: 1000,
+			Argv:    []string{"/bin/busybox", "wget", "-O", "-", "--post-data", says, "http://10.77.0.1" + path},
+			Timeout: time.Minute, User: 1000,
 		}, &out))
 		if out.Exit == 0 || !strings.Contains(out.Text, "403 Forbidden") {
 			t.Errorf("%s: the user is answered %q", path, out.Text)
@@ -155,7 +172,8 @@ func (s *toldSite) testUser(t *testing.T) {
 func (s *toldSite) testMount(t *testing.T) {
 	mount := func(args ...string) {
 		var out agent.Output
-		testkit.Must(t, s.told.call("Run", agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
+		testkit.Must(t, s.told.call("Run",
+			agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
 		if out.Exit != 0 {
 			t.Fatalf("%v: %s", args, out.Text)
 		}
@@ -167,7 +185,8 @@ func (s *toldSite) testMount(t *testing.T) {
 		return slices.ContainsFunc(p.Mounts, func(m control.NodeMount) bool { return m.Path == "/etc/motd" })
 	})
 	s.motd(t, "four\n")
-	if n, _ := pushed(t, s.Cluster, "n01"); n.Version != 3 || !strings.Contains(n.Problem, "a mount there is on /etc/motd") {
+	if n, _ := pushed(t, s.Cluster, "n01"); n.Version != 3 ||
+		!strings.Contains(n.Problem, "a mount there is on /etc/motd") {
 		t.Errorf("n01 shows version %d, problem %q", n.Version, n.Problem)
 	}
 	if got := s.told.read("/mnt/push/etc/motd"); got != "mounted\n" {

@@ -32,11 +32,15 @@ func quickstart(t *testing.T) []block {
 	return list
 }
 
-// private gives the shell that follows a machine of its own as far as the page is concerned: nothing that it installs, writes or mounts is seen
-// outside. $1 is an empty directory, $2 the master; the master is not written to.
+// private gives the shell that follows a machine of its own as far as the page is concerned: nothing that it
+// installs, writes or mounts is seen outside. $1 is an empty directory, $2 the master; the master is not
+// written to.
 const private = `set -e
 mount --make-rprivate /
-over() { mkdir -p "$3/upper" "$3/work" && mount -t overlay -o "lowerdir=$1,upperdir=$3/upper,workdir=$3/work" over "$2"; }
+over() {
+	mkdir -p "$3/upper" "$3/work" &&
+	mount -t overlay -o "lowerdir=$1,upperdir=$3/upper,workdir=$3/work" over "$2"
+}
 over /etc /etc "$1/over-etc"
 for d in /srv /var/lib /usr/local/sbin /mnt; do
 	mkdir -p "$1$d"
@@ -60,11 +64,13 @@ func shell(blocks []block, dir string) string {
 	for _, bl := range blocks {
 		at := filepath.Join(dir, bl.name)
 		if bl.name == "again" { // the page says to change something
-			b.WriteString("echo 'a new day' > /srv/dim/masters/compute/etc/motd\nrm -f /srv/dim/masters/compute/etc/gone\n")
+			b.WriteString("echo 'a new day' > /srv/dim/masters/compute/etc/motd\n")
+			b.WriteString("rm -f /srv/dim/masters/compute/etc/gone\n")
 		}
 		if wait := ready(bl.name); wait != "" {
 			fmt.Fprintf(&b, "( %s ) > %s.out 2>&1 &\necho $! >> %s/pids\n", strings.TrimSpace(bl.text), at, dir)
-			fmt.Fprintf(&b, "for i in $(seq 600); do ( %s ) > /dev/null 2>&1 && break; sleep 0.1; done; echo 0 > %s.code\n", wait, at)
+			fmt.Fprintf(&b, "for i in $(seq 600); do ( %s ) > /dev/null 2>&1 && break; sleep 0.1; done\n", wait)
+			fmt.Fprintf(&b, "echo 0 > %s.code\n", at)
 			continue
 		}
 		fmt.Fprintf(&b, "( set -e\n%s ) > %s.out 2>&1; echo $? > %s.code\n", bl.text, at, at)
@@ -79,7 +85,8 @@ func TestTheQuickstartIsTrue(t *testing.T) {
 	for _, b := range blocks {
 		names[b.name] = true
 	}
-	for _, want := range []string{"install", "describe", "check", "init", "serve", "capture", "look", "nodes", "again", "undo", "mount", "unmount"} {
+	for _, want := range []string{"install", "describe", "check", "init", "serve", "capture", "look", "nodes", "again",
+		"undo", "mount", "unmount"} {
 		if !names[want] {
 			t.Errorf("the page has no block %q", want)
 		}
@@ -94,14 +101,16 @@ func TestTheQuickstartIsTrue(t *testing.T) {
 	master := os.Getenv("DIM_LAB_MASTER")
 	if master == "" {
 		master = smallMaster(t)
-		tree(t, master, map[string]string{"boot/vmlinuz-6.1.0-1-amd64": "a kernel", "lib/modules/6.1.0-1-amd64/modules.dep": ""})
+		tree(t, master, map[string]string{"boot/vmlinuz-6.1.0-1-amd64": "a kernel",
+			"lib/modules/6.1.0-1-amd64/modules.dep": ""})
 	}
 	dir, out := t.TempDir(), t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	script := shell(blocks, out) + fmt.Sprintf("kill $(cat %s/pids); wait\n", out)
 	// A namespace of process ids ends with its first process, and with it whatever the page's commands left running.
-	cmd := net.Command(ctx, "unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "sh", "-c", script, "sh", dir, master)
+	cmd := net.Command(ctx, "unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "sh", "-c", script, "sh", dir,
+		master)
 	cmd.Dir = ".."
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -119,7 +128,8 @@ func TestTheQuickstartIsTrue(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"check": "cluster small, 1 server, 1 image, 4 nodes", "capture": "compute@1", "again": "compute@2", "undo": "rollout 1: undone", "nodes": "n04 ", "look": "version",
+		"check": "cluster small, 1 server, 1 image, 4 nodes", "capture": "compute@1", "again": "compute@2",
+		"undo": "rollout 1: undone", "nodes": "n04 ", "look": "version",
 	} {
 		if text, _ := os.ReadFile(filepath.Join(out, name+".out")); !strings.Contains(string(text), want) {
 			t.Errorf("%s does not print %q", name, want)

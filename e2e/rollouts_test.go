@@ -15,8 +15,8 @@ import (
 	"dim/internal/testkit"
 )
 
-// rolloutStep is one change of the master, and what a running node must then be able to do: a shell command there, whose output is
-// compared.
+// rolloutStep is one change of the master, and what a running node must then be able to do: a shell command
+// there, whose output is compared.
 type rolloutStep struct {
 	name   string
 	change func(t *testing.T, master string) // nil: the rollout before is undone
@@ -73,7 +73,8 @@ while True:
 	n02 := &machine{name: "n02", mac: "52:54:00:4d:00:02", firmware: lab.BIOS}
 	n02.start(t, c, work)
 	n02.running(t, c)
-	for _, probe := range []string{"cat /etc/motd", "sha256sum /usr/lib/x86_64-linux-gnu/libc.so.6", "id alice", "cat /etc/last"} {
+	for _, probe := range []string{"cat /etc/motd", "sha256sum /usr/lib/x86_64-linux-gnu/libc.so.6", "id alice",
+		"cat /etc/last"} {
 		if a, b := n01.ssh(t, c, probe), n02.ssh(t, c, probe); a != b {
 			t.Errorf("%s: n01 %q, n02, which was off, %q", probe, a, b)
 		}
@@ -103,13 +104,21 @@ func rolloutSteps(t *testing.T, c *lab.Cluster) []rolloutStep {
 			put("home/alice/.ssh/authorized_keys", c.Key+"\n")(t, master)
 			in(t, master, "chown", "alice:", "/home/alice/.ssh/authorized_keys")
 		}, "@alice id -un; pwd", "alice\n/home/alice"},
-		{"a package", func(t *testing.T, master string) { install(t, master, download(t, debs, "hello")) }, "hello", "Hello, world!"},
-		{"another libc", func(t *testing.T, master string) { install(t, master, rebuilt(t, debs, download(t, debs, "libc6"))) },
+		{"a package", func(t *testing.T, master string) {
+			install(t, master, download(t, debs, "hello"))
+		}, "hello", "Hello, world!"},
+		{"another libc", func(t *testing.T, master string) {
+			install(t, master, rebuilt(t, debs, download(t, debs, "libc6")))
+		},
 			`dpkg-query -W -f '${Version}\n' libc6:amd64 | sed 's/.*+//'; python3 -c 'print(6*7)'`, "rebuilt\n42"},
-		{"another password", func(t *testing.T, master string) { in(t, master, "usermod", "--password", "$1$x$x", "alice") },
+		{"another password", func(t *testing.T, master string) {
+			in(t, master, "usermod", "--password", "$1$x$x", "alice")
+		},
 			"getent shadow alice | cut -d: -f2", "$1$x$x"},
 		{"a service", func(t *testing.T, master string) {
-			put("etc/systemd/system/probe.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'echo served > /run/probe'\n")(t, master)
+			put("etc/systemd/system/probe.service",
+				"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'echo served > /run/probe'\n")(t,
+				master)
 		}, "systemctl daemon-reload && systemctl start probe && cat /run/probe", "served"},
 		{"a mode and an owner", func(t *testing.T, master string) {
 			testkit.Must(t, os.Chmod(filepath.Join(master, "usr/bin/hello"), 0o700))
@@ -148,8 +157,8 @@ func (m *machine) shows(t *testing.T, c *lab.Cluster, s rolloutStep) {
 	t.Errorf("%s after %q: %s says %q, want %q (%v)", m.name, s.name, s.probe, out, s.want, err)
 }
 
-// unharmed looks after what was there before: the system, a program that has been running all the time, also when it has to read its
-// files anew, and the node's own files.
+// unharmed looks after what was there before: the system, a program that has been running all the time, also
+// when it has to read its files anew, and the node's own files.
 func (m *machine) unharmed(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	const probe = `echo 3 > /proc/sys/vm/drop_caches; before=$(stat -c %s /run/alive)

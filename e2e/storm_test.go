@@ -16,8 +16,8 @@ import (
 	"dim/internal/testkit"
 )
 
-// stormSwitches is how many switches a node lives through, and after how many it must show the last one exactly: few in the everyday test,
-// a thousand with DIM_LONG (`make long`).
+// stormSwitches is how many switches a node lives through, and after how many it must show the last one
+// exactly: few in the everyday test, a thousand with DIM_LONG (`make long`).
 func stormSwitches() (n, settle int) {
 	if os.Getenv("DIM_LONG") == "" {
 		return 24, 12
@@ -49,8 +49,10 @@ func TestANodeUnderLoadLivesThroughSwitchesOfItsRoot(t *testing.T) {
 	resident, err := os.ReadFile(build(t, "dim/cmd/dim-init"))
 	testkit.Must(t, err)
 	testkit.Must(t, s.node.call("Enter", "/mnt/root", &agent.None{}))
-	testkit.Must(t, s.node.call("WriteFile", agent.WriteFileArgs{Path: "/tmp/@dim-push", Data: resident, Mode: 0o755}, &agent.None{}))
-	testkit.Must(t, s.node.call("Start", agent.RunArgs{Argv: []string{"/tmp/@dim-push", "10.77.0.1:80", "compute:1", "/", "/proc"}}, new(int)))
+	testkit.Must(t, s.node.call("WriteFile", agent.WriteFileArgs{Path: "/tmp/@dim-push", Data: resident, Mode: 0o755},
+		&agent.None{}))
+	testkit.Must(t, s.node.call("Start",
+		agent.RunArgs{Argv: []string{"/tmp/@dim-push", "10.77.0.1:80", "compute:1", "/", "/proc"}}, new(int)))
 	s.storm(t, "/")
 }
 

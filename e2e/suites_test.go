@@ -14,12 +14,13 @@ import (
 	"dim/internal/testkit"
 )
 
-// The suites that others have written for file systems, on a replica through a kernel's NFS client. DIM_SUITES names a directory with what
-// the builds of their sources leave: pjdfstest/ and cthon04/ as they are in their sources, and the programs fsx and fsstress. A suite
-// that is not there is left out. The guest runs them with the programs of this machine.
+// The suites that others have written for file systems, on a replica through a kernel's NFS client. DIM_SUITES
+// names a directory with what the builds of their sources leave: pjdfstest/ and cthon04/ as they are in their
+// sources, and the programs fsx and fsstress. A suite that is not there is left out. The guest runs them with
+// the programs of this machine.
 //
-// Each kind of place has a guest of its own: a directory of the version, one that the node made, and one of the version in which the
-// node has written already. pjdfstest, by far the longest, is spread over the three.
+// Each kind of place has a guest of its own: a directory of the version, one that the node made, and one of the
+// version in which the node has written already. pjdfstest, by far the longest, is spread over the three.
 func TestTheSuitesOfOthersPass(t *testing.T) {
 	suites, master := suitesAndMaster(t)
 	c := raise(t, t.TempDir(), master)
@@ -36,7 +37,8 @@ func TestTheSuitesOfOthersPass(t *testing.T) {
 				needs string
 				run   func(s suiteRun)
 			}{
-				{"cthon04", suiteRun.connectathon}, {"fsx", suiteRun.fsx}, {"fsstress", suiteRun.fsstress}, {"pjdfstest", suiteRun.pjdfstest},
+				{"cthon04", suiteRun.connectathon}, {"fsx", suiteRun.fsx}, {"fsstress", suiteRun.fsstress},
+				{"pjdfstest", suiteRun.pjdfstest},
 			} {
 				if !exists(filepath.Join(suites, suite.needs)) {
 					continue
@@ -60,7 +62,8 @@ func suitesAndMaster(t *testing.T) (suites, master string) {
 	testkit.Must(t, err)
 	master = smallMaster(t)
 	for _, place := range []string{"version", "half"} {
-		tree(t, master, map[string]string{"srv/" + place + "/d/file": pattern("master", 100_000), "srv/" + place + "/fsx": pattern("master", 50_000)})
+		tree(t, master, map[string]string{"srv/" + place + "/d/file": pattern("master", 100_000),
+			"srv/" + place + "/fsx": pattern("master", 50_000)})
 	}
 	return suites, master
 }
@@ -82,7 +85,8 @@ func (s suiteRun) lendPrograms() {
 		for d in usr etc; do $b mkdir -p $d; $b mount -t hostfs -o ro,/$d none /$d; done
 		$b mkdir -p suites; $b mount -t hostfs -o ro,"$1" none /suites
 		$b ln -s usr/lib /lib; $b ln -s usr/lib64 /lib64; for p in sh bash; do $b ln -s /usr/bin/$p /bin/$p; done`
-	out := s.run(agent.RunArgs{Argv: []string{"/bin/busybox", "sh", "-c", script, "sh", s.suites}, Timeout: time.Minute})
+	out := s.run(agent.RunArgs{Argv: []string{"/bin/busybox", "sh", "-c", script, "sh", s.suites},
+		Timeout: time.Minute})
 	if out.Exit != 0 {
 		s.t.Fatalf("lend programs: %s", out.Text)
 	}
@@ -98,7 +102,8 @@ func (s suiteRun) run(r agent.RunArgs) (out agent.Output) {
 func (s suiteRun) sh(script string) agent.Output {
 	s.t.Helper()
 	return s.run(agent.RunArgs{
-		Argv: []string{"/usr/bin/env", "PATH=/usr/sbin:/usr/bin:/bin", "HOME=/tmp", "sh", "-c", script}, Dir: s.dir, Timeout: 9 * time.Minute,
+		Argv: []string{"/usr/bin/env", "PATH=/usr/sbin:/usr/bin:/bin", "HOME=/tmp", "sh", "-c", script}, Dir: s.dir,
+		Timeout: 9 * time.Minute,
 	})
 }
 
@@ -130,9 +135,12 @@ func (s suiteRun) fsx() {
 
 // fsstress says nothing of what it did; what it left must look the same from the server as from the cache.
 func (s suiteRun) fsstress() {
-	const script = `mkdir -p d && /suites/fsstress -d $PWD/d -n 400 -p 4 -s 11 >/tmp/fsstress 2>&1 || { tail -20 /tmp/fsstress; exit 1; }
+	const script = `
+		mkdir -p d && /suites/fsstress -d $PWD/d -n 400 -p 4 -s 11 >/tmp/fsstress 2>&1 ||
+			{ tail -20 /tmp/fsstress; exit 1; }
 		list() { find d -printf '%p %y %m %U %G %s %n %i %l %T@\n' | sort; }
-		sums() { find d -type f -print0 | sort -z | xargs -0 head -c 500000 | sha256sum; } # they are sparse, up to 2^63 bytes
+		# The files are sparse, up to 2^63 bytes.
+		sums() { find d -type f -print0 | sort -z | xargs -0 head -c 500000 | sha256sum; }
 		list >/tmp/before; sums >>/tmp/before
 		sync; echo 3 >/proc/sys/vm/drop_caches
 		list >/tmp/after; sums >>/tmp/after
@@ -143,7 +151,8 @@ func (s suiteRun) fsstress() {
 
 func (s suiteRun) connectathon() {
 	for _, part := range []string{"b", "g", "s", "l"} {
-		s.passes("connectathon -"+part, "cd /suites/cthon04 && sh runtests -"+part+" -f "+s.dir+"/cthon 2>&1", "All tests completed")
+		s.passes("connectathon -"+part, "cd /suites/cthon04 && sh runtests -"+part+" -f "+s.dir+"/cthon 2>&1",
+			"All tests completed")
 	}
 }
 
@@ -153,8 +162,9 @@ var inherent = map[string]string{
 	"utimensat/09": "times have 32 bits",
 }
 
-// fewForks answers to the names of three functions of pjdfstest's harness. A fork of a shell takes a guest 70 ms; theirs fork six times for an assertion
-// and hundreds of times for the longest path. The program that makes the calls, its arguments, and what is expected of it stay theirs.
+// fewForks answers to the names of three functions of pjdfstest's harness. A fork of a shell takes a guest 70
+// ms; theirs fork six times for an assertion and hundreds of times for the longest path. The program that makes
+// the calls, its arguments, and what is expected of it stay theirs.
 const fewForks = `
 expect() {
 	local wanted="$1" got= line verdict="not ok"
@@ -190,8 +200,10 @@ func (s suiteRun) pjdfstest() {
 		s.t.Run(name, func(t *testing.T) {
 			s := suiteRun{guest: guest{s.UML, t}, suites: s.suites, dir: s.dir}
 			start := time.Now()
-			const script = `export PATH=/usr/sbin:/usr/bin:/bin; mkdir pjd && cd pjd && /bin/busybox sh /tmp/pjdfstest/tests/$1.t 2>&1; cd .. && rm -r pjd`
-			out := s.run(agent.RunArgs{Argv: []string{"/bin/busybox", "sh", "-c", script, "sh", name}, Dir: s.dir, Timeout: 9 * time.Minute})
+			const script = `export PATH=/usr/sbin:/usr/bin:/bin; mkdir pjd && cd pjd &&
+				/bin/busybox sh /tmp/pjdfstest/tests/$1.t 2>&1; cd .. && rm -r pjd`
+			out := s.run(agent.RunArgs{Argv: []string{"/bin/busybox", "sh", "-c", script, "sh", name}, Dir: s.dir,
+				Timeout: 9 * time.Minute})
 			n, faults := tap(out.Text)
 			t.Logf("%d assertions in %v", n, time.Since(start).Round(time.Second))
 			if why := inherent[name]; why != "" && len(faults) == 1 {
@@ -234,7 +246,8 @@ func provedWell(t *testing.T, what, out string) {
 		return
 	}
 	t.Logf("%s: %s", what, out[at:])
-	for _, m := range regexp.MustCompile(`tests/(\w+/\w+)\.t +\(Wstat: (.*) Tests: \d+ Failed: (\d+)\)`).FindAllStringSubmatch(out, -1) {
+	failed := regexp.MustCompile(`tests/(\w+/\w+)\.t +\(Wstat: (.*) Tests: \d+ Failed: (\d+)\)`)
+	for _, m := range failed.FindAllStringSubmatch(out, -1) {
 		if passed := m[2] == "0" && m[3] == "0"; !passed { // prove lists what passes unexpectedly, too
 			t.Errorf("%s: %s", what, m[0])
 		}
@@ -246,11 +259,14 @@ func TestTheSuitesOfOthersPassThroughFUSE(t *testing.T) {
 	suites, master := suitesAndMaster(t)
 	c := raise(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
-	out, err := throughFUSE(t, c, 15*time.Minute, `cd srv/version; mkdir pjd; cd pjd; prove -q -r "$1"/pjdfstest/tests 2>&1; cd ..
+	out, err := throughFUSE(t, c, 15*time.Minute,
+		`cd srv/version; mkdir pjd; cd pjd; prove -q -r "$1"/pjdfstest/tests 2>&1; cd ..
 		"$1"/fsx -N 100000 -S 7 -P /tmp fsx | tail -1; rm -f fsx
-		mkdir s; "$1"/fsstress -d "$PWD"/s -n 400 -p 4 -s 11 >/dev/null 2>&1 && rm -r s && echo fsstress ended well`, suites)
+		mkdir s; "$1"/fsstress -d "$PWD"/s -n 400 -p 4 -s 11 >/dev/null 2>&1 && rm -r s &&
+		echo fsstress ended well`, suites)
 	provedWell(t, "pjdfstest", out)
-	if err != nil || !strings.Contains(out, "All 100000 operations completed") || !strings.Contains(out, "fsstress ended well") {
+	if err != nil || !strings.Contains(out, "All 100000 operations completed") ||
+		!strings.Contains(out, "fsstress ended well") {
 		t.Errorf("%v\n%s", err, out[max(0, len(out)-3000):])
 	}
 }

@@ -1,6 +1,6 @@
-// Command capture measures captures against what nobody can do without: copying the tree, reading and hashing it, walking it. All
-// figures of one run come from the same tree on the same disk within minutes, interleaved, so that their ratios mean something on a machine
-// whose speed does not.
+// Command capture measures captures against what nobody can do without: copying the tree, reading and hashing
+// it, walking it. All figures of one run come from the same tree on the same disk within minutes, interleaved,
+// so that their ratios mean something on a machine whose speed does not.
 //
 //	go run ./bench/capture -dir /var/tmp            # ext4 or whatever is there
 //	go run ./bench/capture -dir /var/tmp -xfs       # the same on XFS with reflinks, in an image file; needs root
@@ -83,8 +83,9 @@ func (b *bench) run(dir string, xfs bool) (err error) {
 	return b.again()
 }
 
-// first measures first captures: against cp -a with a sync, or, where files share blocks, against reading and hashing: with the
-// tree in memory, and with nothing in memory, as a capture finds a master that nobody has just read.
+// first measures first captures: against cp -a with a sync, or, where files share blocks, against reading and
+// hashing: with the tree in memory, and with nothing in memory, as a capture finds a master that nobody has
+// just read.
 func (b *bench) first(reflink bool) error {
 	peer, what := b.copy, "cp -a and sync"
 	if reflink {
@@ -138,7 +139,8 @@ func dropCaches() error {
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
-// remove removes and waits: ext4 makes who creates files pay for those removed in the last 5 s (fs/ext4/ialloc.c, recently_deleted).
+// remove removes and waits: ext4 makes who creates files pay for those removed in the last 5 s
+// (fs/ext4/ialloc.c, recently_deleted).
 func (b *bench) remove(names ...string) error {
 	for _, name := range names {
 		if err := os.RemoveAll(filepath.Join(b.dir, name)); err != nil {
@@ -194,7 +196,8 @@ func (b *bench) again() error {
 		return err
 	}
 	defer s.Close()
-	if _, err := capture.Run(context.Background(), s, b.options()); err != nil { // reads what is too young to be trusted
+	// reads what is too young to be trusted
+	if _, err := capture.Run(context.Background(), s, b.options()); err != nil {
 		return err
 	}
 	var walks, captures []cost
@@ -262,7 +265,8 @@ func show(what string, list, base []cost) {
 	w, c := median(list, wall), median(list, cpu)
 	fmt.Printf("%-20s %8.3f s wall  %8.3f CPU s", what, w.Seconds(), c.Seconds())
 	if base != nil {
-		fmt.Printf("   ratio %5.2f wall  %5.2f CPU", w.Seconds()/median(base, wall).Seconds(), c.Seconds()/median(base, cpu).Seconds())
+		fmt.Printf("   ratio %5.2f wall  %5.2f CPU", w.Seconds()/median(base, wall).Seconds(),
+			c.Seconds()/median(base, cpu).Seconds())
 	}
 	if n := list[0].names; n > 0 {
 		fmt.Printf("   %d names", n)

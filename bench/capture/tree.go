@@ -17,8 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeTree makes a tree with the proportions of an installed Debian: of 100 names 8 are directories and 4 symlinks; the sizes of files are
-// log-normal, with a median of a tenth of the mean; 1 in 200 files is a hard link.
+// makeTree makes a tree with the proportions of an installed Debian: of 100 names 8 are directories and 4
+// symlinks; the sizes of files are log-normal, with a median of a tenth of the mean; 1 in 200 files is a hard
+// link.
 func makeTree(root string, names int, bytes int64) error {
 	r := rand.New(rand.NewPCG(1, 2))
 	dirs := []string{root}

@@ -30,7 +30,8 @@ func (s *site) calls(o *options) error {
 		{what: "nothing runs"},
 		{what: "idle: 20 files a second of 100 looked at", files: 100, each: 50 * time.Millisecond},
 		{what: "busy: stat of 1,000 files a second", files: 1000, each: time.Millisecond},
-		{what: "programs that start: 100 files a second of 2,000 opened, read and their directories listed", files: 2000, each: 10 * time.Millisecond, read: true, list: true},
+		{what: "programs that start: 100 files a second of 2,000 opened, read and their directories listed",
+			files: 2000, each: 10 * time.Millisecond, read: true, list: true},
 	} {
 		var made [2]int
 		for i, root := range []string{told, polling} {
@@ -39,7 +40,8 @@ func (s *site) calls(o *options) error {
 			}
 		}
 		per := func(n int) float64 { return float64(n) / o.lasts.Seconds() }
-		fmt.Printf("%s, for %v\n  told (actimeo=3600) %.1f calls a second, asking (actimeo=3) %.1f\n", l.what, o.lasts, per(made[0]), per(made[1]))
+		fmt.Printf("%s, for %v\n  told (actimeo=3600) %.1f calls a second, asking (actimeo=3) %.1f\n", l.what, o.lasts,
+			per(made[0]), per(made[1]))
 		if made[1] > 0 {
 			fmt.Printf("  ratio   told/asking: calls %.3f\n", per(made[0])/per(made[1]))
 		}
@@ -53,7 +55,8 @@ func (s *site) under(root string, l *load, files []string, lasts time.Duration) 
 	for _, f := range files[:min(l.files, len(files))] {
 		paths = append(paths, filepath.Join(root, f))
 	}
-	once := agent.VisitArgs{Paths: paths, Lasts: time.Duration(len(paths)) * 5 * time.Millisecond, Read: l.read, List: l.list}
+	once := agent.VisitArgs{Paths: paths, Lasts: time.Duration(len(paths)) * 5 * time.Millisecond, Read: l.read,
+		List: l.list}
 	if err := s.call("Visit", once, new(int)); err != nil {
 		return 0, err
 	}
@@ -63,7 +66,8 @@ func (s *site) under(root string, l *load, files []string, lasts time.Duration) 
 	}
 	if len(paths) == 0 {
 		time.Sleep(lasts)
-	} else if err := s.call("Visit", agent.VisitArgs{Paths: paths, Each: l.each, Lasts: lasts, Read: l.read, List: l.list}, new(int)); err != nil {
+	} else if err := s.call("Visit", agent.VisitArgs{Paths: paths, Each: l.each, Lasts: lasts, Read: l.read,
+		List: l.list}, new(int)); err != nil {
 		return 0, err
 	}
 	after, err := s.counted(root)
@@ -79,7 +83,8 @@ func (s *site) counted(root string) (int, error) {
 	return parseCalls(string(text), root)
 }
 
-// parseCalls reads /proc/self/mountstats: of each kind the first number is that of the calls (net/sunrpc/stats.c, _print_name).
+// parseCalls reads /proc/self/mountstats: of each kind the first number is that of the calls
+// (net/sunrpc/stats.c, _print_name).
 func parseCalls(text, root string) (n int, err error) {
 	_, mine, ok := strings.Cut(text, " mounted on "+root+" with ")
 	mine, _, _ = strings.Cut(mine, "\ndevice ")

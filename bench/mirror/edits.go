@@ -90,10 +90,12 @@ func (s *site) settle(ctx context.Context, o *options) error {
 }
 
 func (s *site) await(root, path string, data []byte) error {
-	return s.call("Await", agent.AwaitArgs{Path: filepath.Join(root, path), Data: data, Timeout: time.Minute}, &agent.None{})
+	return s.call("Await", agent.AwaitArgs{Path: filepath.Join(root, path), Data: data, Timeout: time.Minute},
+		&agent.None{})
 }
 
-// edit changes a file in one of the ways in which it is done: written in place, replaced by rename, or a new one beside it.
+// edit changes a file in one of the ways in which it is done: written in place, replaced by rename, or a new
+// one beside it.
 func edit(master string, path *string, i int, r *rand.Rand) ([]byte, error) {
 	full := filepath.Join(master, *path)
 	data, err := os.ReadFile(full)
@@ -150,7 +152,8 @@ func ratio(a, b []time.Duration) float64 {
 
 func report(what string, times []time.Duration) {
 	ms := func(q float64) float64 { return quantile(times, q).Seconds() * 1000 }
-	fmt.Printf("  %-36s p50 %6.0f ms, p90 %6.0f ms, p99 %6.0f ms, most %6.0f ms, of %d\n", what, ms(0.5), ms(0.9), ms(0.99), ms(1), len(times))
+	fmt.Printf("  %-36s p50 %6.0f ms, p90 %6.0f ms, p99 %6.0f ms, most %6.0f ms, of %d\n", what, ms(0.5), ms(0.9),
+		ms(0.99), ms(1), len(times))
 }
 
 // forgetLog empties the server's log, so that what is in it afterwards is of the edits.
@@ -166,7 +169,8 @@ func (s *site) shares(o *options, all []time.Duration) error {
 	}
 	steps := map[string][]time.Duration{}
 	for line := range strings.Lines(string(log)) {
-		if !strings.Contains(line, "edit of a watched master followed") && !strings.Contains(line, "replicas switched") {
+		if !strings.Contains(line, "edit of a watched master followed") &&
+			!strings.Contains(line, "replicas switched") {
 			continue
 		}
 		for _, m := range step.FindAllStringSubmatch(line, -1) {

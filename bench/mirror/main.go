@@ -1,11 +1,12 @@
-// Mirror measures what push is for, on a real kernel's NFS client: a User Mode Linux guest has its replica mounted twice, with a long cache and the
-// process that is told of switches, and with a cache of 3 seconds. The first is compared with the second, and with rsync.
+// Mirror measures what push is for, on a real kernel's NFS client: a User Mode Linux guest has its replica
+// mounted twice, with a long cache and the process that is told of switches, and with a cache of 3 seconds. The
+// first is compared with the second, and with rsync.
 //
 //	-part mirror   how long an edit of a watched master takes until the guest reads the new bytes
 //	-part push     how many calls the guest makes, idle and busy
 //
-// Times are taken here: from the close of the edited file until the guest has answered that it has read what was written, so they have the guest's
-// answer in them.
+// Times are taken here: from the close of the edited file until the guest has answered that it has read what
+// was written, so they have the guest's answer in them.
 //
 //	mirror -part mirror -bin bin -agent agentd -master /srv/master -dir /var/tmp/x
 package main

@@ -44,7 +44,8 @@ func raise(ctx context.Context, o *options) (*site, error) {
 	}
 	c, err := lab.Up(ctx, lab.ClusterSpec{
 		Name: fmt.Sprintf("dim-bench-%d", os.Getpid()), Dir: filepath.Join(o.dir, "site"), Bin: o.bin, Master: o.master,
-		MasterAt: "/srv/dim/masters/compute", Description: file, Server: "head", Address: netip.MustParsePrefix("10.77.0.1/24"),
+		MasterAt: "/srv/dim/masters/compute", Description: file, Server: "head",
+		Address: netip.MustParsePrefix("10.77.0.1/24"),
 	})
 	if err != nil {
 		return nil, err
@@ -69,15 +70,22 @@ func (s *site) begin(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	for dir, cache := range map[string]int{told: 3600, polling: 3} {
-		options := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=%d,nocto,port=2049,mountport=2049,addr=10.77.0.1,mountaddr=10.77.0.1", cache)
-		if err := s.call("Mount", agent.MountArgs{Source: "10.77.0.1:/nodes/n01", Dir: dir, Type: "nfs", Options: options}, &agent.None{}); err != nil {
+		options := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=%d,nocto,"+
+			"port=2049,mountport=2049,addr=10.77.0.1,mountaddr=10.77.0.1", cache)
+		if err := s.call("Mount",
+			agent.MountArgs{Source: "10.77.0.1:/nodes/n01", Dir: dir, Type: "nfs", Options: options},
+			&agent.None{}); err != nil {
 			return err
 		}
 	}
-	if err := s.call("Start", agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", told, "/proc"}}, new(int)); err != nil {
+	if err := s.call("Start",
+		agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", told, "/proc"}},
+		new(int)); err != nil {
 		return err
 	}
-	return s.until(ctx, "the node is told of switches", func(show string) bool { return strings.Contains(show, "push") && strings.Contains(show, "current") })
+	return s.until(ctx, "the node is told of switches", func(show string) bool {
+		return strings.Contains(show, "push") && strings.Contains(show, "current")
+	})
 }
 
 // until waits until what `dim node show` says is right.

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// limit is changes that a server makes, by this process on the local directory o.local and without any server, each on the disk when it
-// is done, as RFC 1813 demands it. Each node has a directory of its own.
+// limit is changes that a server makes, by this process on the local directory o.local and without any server,
+// each on the disk when it is done, as RFC 1813 demands it. Each node has a directory of its own.
 func limit(o *options, prepare, run func(*node) error) error {
 	var nodes []*node
 	m := newMeter()

@@ -19,7 +19,7 @@
 //	sync    WRITE of 4 KiB, FILE_SYNC
 //	first   READDIRPLUS of the root
 //	boot    what a node does when it boots; see boot.go for the proportions
-//	changes its CREATE, WRITE, COMMIT, RENAME and REMOVE without a server, in the directory -local, each synced by itself
+//	changes its CREATE, WRITE, COMMIT, RENAME and REMOVE without a server, in the directory -local, each synced
 package main
 
 import (
@@ -57,11 +57,14 @@ func main() {
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:2049", "the server's NFS port")
 	flag.StringVar(&o.mountAddr, "mount-addr", "", "its MOUNT port, when that is another one")
 	flag.StringVar(&o.export, "export", "/tree", "what to mount; %d (or %03d) is the node's number")
-	flag.Func("from", "source address of node 0; the others have those that follow (default: whatever the kernel takes)", o.setFrom)
+	flag.Func("from", "source address of node 0; the others have those that follow (default: the kernel's choice)",
+		o.setFrom)
 	flag.StringVar(&o.local, "local", "", "a local copy of the tree, to compare with and to choose files from")
-	flag.StringVar(&o.scratch, "scratch", "", "directory of the export below which nodes make directories of their own; empty is the root")
+	flag.StringVar(&o.scratch, "scratch", "",
+		"directory of the export below which nodes make directories of their own; empty is the root")
 	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, limit, sync, first, boot, changes")
-	flag.BoolVar(&o.constant, "constant", false, "the server's answers are constant: count what is read, and compare nothing")
+	flag.BoolVar(&o.constant, "constant", false,
+		"the server's answers are constant: count what is read, and compare nothing")
 	flag.IntVar(&o.pid, "pid", 0, "the server's process, to read its CPU time")
 	flag.IntVar(&o.nodes, "nodes", 4, "how many nodes at once")
 	flag.IntVar(&o.inFlight, "in-flight", 8, "calls in flight per node")

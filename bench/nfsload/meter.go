@@ -85,7 +85,8 @@ func (m *meter) report(w io.Writer, name string, nodes int) {
 		fmt.Fprintf(w, " names %d %.0f/s", n, float64(n)/wall)
 	}
 	if m.cpu > 0 {
-		fmt.Fprintf(w, " | server cpu %.2fs, %.3fs/100k calls, %.3fs/node", m.cpu, m.cpu/calls*1e5, m.cpu/float64(nodes))
+		fmt.Fprintf(w, " | server cpu %.2fs, %.3fs/100k calls, %.3fs/node", m.cpu, m.cpu/calls*1e5,
+			m.cpu/float64(nodes))
 		if gb > 0.01 {
 			fmt.Fprintf(w, ", %.3fs/GB", m.cpu/gb)
 		}

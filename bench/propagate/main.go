@@ -1,15 +1,17 @@
 // Propagate tells how long an edit in a watched master takes to the last of many replicas, as their nodes read it.
 //
-// Every replica has a connection from its node's own address. An edit is over when its last file is closed: from then on the time runs, until
-// every replica has given the new bytes to real NFS calls, compared one by one. A few ask at a time, each its share of the replicas, so asking
-// is in the time.
-// With a package of many files, every replica is asked for the last file of it, and some for all files; with a large file, every one for its first
-// and last 64 KiB, and one for all of it. A replica shows a version as a whole or not at all.
+// Every replica has a connection from its node's own address. An edit is over when its last file is closed:
+// from then on the time runs, until every replica has given the new bytes to real NFS calls, compared one by
+// one. A few ask at a time, each its share of the replicas, so asking is in the time. With a package of many
+// files, every replica is asked for the last file of it, and some for all files; with a large file, every one
+// for its first and last 64 KiB, and one for all of it. A replica shows a version as a whole or not at all.
 //
-// The peer copies the master with rsync into plain directories, a sample of the replicas, as is done where each node has a copy of its own. Its time for
-// all replicas is that of the sample times their number: nobody has room for all.
+// The peer copies the master with rsync into plain directories, a sample of the replicas, as is done where each
+// node has a copy of its own. Its time for all replicas is that of the sample times their number: nobody has
+// room for all.
 //
-//	propagate -addr 10.77.0.1:2049 -export /nodes/n%04d -from 10.77.1.0 -master /srv/master -copies /srv/copies -nodes 2560
+//	propagate -addr 10.77.0.1:2049 -export /nodes/n%04d -from 10.77.1.0 -nodes 2560 \
+//	    -master /srv/master -copies /srv/copies
 package main
 
 import (
@@ -118,8 +120,12 @@ func edits(o *options) []edit {
 		_, _ = random.Read(content)
 		pack.files[fmt.Sprintf("usr/share/propagate/f%03d", i)] = content
 	}
-	line := edit{what: "one line", files: map[string][]byte{"etc/motd.propagate": fmt.Appendf(nil, "edited at %v\n", time.Now())}, last: "etc/motd.propagate"}
-	return []edit{line, pack, {what: fmt.Sprintf("a file of %d MB", o.megabytes), files: map[string][]byte{"opt/propagate": large}, last: "opt/propagate"}}
+	line := edit{what: "one line",
+		files: map[string][]byte{"etc/motd.propagate": fmt.Appendf(nil, "edited at %v\n", time.Now())},
+		last:  "etc/motd.propagate"}
+	return []edit{line, pack,
+		{what: fmt.Sprintf("a file of %d MB", o.megabytes), files: map[string][]byte{"opt/propagate": large},
+			last: "opt/propagate"}}
 }
 
 func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
@@ -143,9 +149,11 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	}
 	sample := time.Since(begin)
 	peer := time.Duration(float64(sample) / float64(o.sample) * float64(o.nodes))
-	fmt.Printf("%s, %d replicas: the first after %.3fs, the last after %.3fs\n", e.what, len(trees), first.Seconds(), all.Seconds())
+	fmt.Printf("%s, %d replicas: the first after %.3fs, the last after %.3fs\n", e.what, len(trees), first.Seconds(),
+		all.Seconds())
 	fmt.Printf("  until then the server used %.2f s of CPU time, and who asks %.2f s\n", server, asking)
-	fmt.Printf("  rsync to %d copies %.3fs; for %d that would be %.0fs (extrapolated)\n", o.sample, sample.Seconds(), o.nodes, peer.Seconds())
+	fmt.Printf("  rsync to %d copies %.3fs; for %d that would be %.0fs (extrapolated)\n", o.sample, sample.Seconds(),
+		o.nodes, peer.Seconds())
 	fmt.Printf("  ratio   %s dim/rsync: wall %.5f\n", e.what, all.Seconds()/peer.Seconds())
 	return nil
 }
@@ -290,7 +298,8 @@ func compare(t *nfsclient.Tree, h vfs.Handle, want []byte, off int) error {
 // copy brings the peer's copies up to date.
 func (o *options) copy() error {
 	for i := range o.sample {
-		out, err := exec.Command("rsync", "-aHAX", "--delete", o.master+"/", filepath.Join(o.copies, fmt.Sprint(i))+"/").CombinedOutput()
+		out, err := exec.Command("rsync", "-aHAX", "--delete", o.master+"/",
+			filepath.Join(o.copies, fmt.Sprint(i))+"/").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("rsync: %w, %s", err, out)
 		}

@@ -1,5 +1,6 @@
-// Command switch measures what moving many replicas to another version costs: the time for which they are locked, and all of it, against the
-// least that a durable switch can take: a write and fsync of the bytes that it adds to the journal, on the same disk at the same time.
+// Command switch measures what moving many replicas to another version costs: the time for which they are
+// locked, and all of it, against the least that a durable switch can take: a write and fsync of the bytes that
+// it adds to the journal, on the same disk at the same time.
 //
 //	go run ./bench/switch -dir /var/tmp     # 1, 300 and 10,000 paths, 64 and 2,560 replicas; needs root
 package main
@@ -66,8 +67,9 @@ func (b *bench) run() (err error) {
 			return err
 		}
 	}
-	fmt.Println("medians; locked: no replica answers; limit: write and fsync of the journal's bytes; ratios are to the limit")
-	fmt.Printf("%8s %8s %10s %10s %10s %10s %10s %8s %8s %10s\n", "paths", "replicas", "locked ms", "all ms", "CPU ms", "bytes", "limit ms", "locked", "all", "first ms")
+	fmt.Println("medians; locked: no replica answers; limit: write and fsync of the journal's bytes; ratios to it")
+	fmt.Printf("%8s %8s %10s %10s %10s %10s %10s %8s %8s %10s\n", "paths", "replicas", "locked ms", "all ms", "CPU ms",
+		"bytes", "limit ms", "locked", "all", "first ms")
 	for _, n := range replicas {
 		for _, p := range paths {
 			if err := b.measure(p, n, versions[p]); err != nil {
@@ -131,9 +133,11 @@ func (b *bench) measure(paths, n int, to image.Version) error {
 	ms := func(of func(sample) time.Duration) float64 {
 		return float64(middle(samples, of).Microseconds()) / 1000
 	}
-	locked, all := ms(func(s sample) time.Duration { return s.locked }), ms(func(s sample) time.Duration { return s.all })
+	locked := ms(func(s sample) time.Duration { return s.locked })
+	all := ms(func(s sample) time.Duration { return s.all })
 	cpu, limit := ms(func(s sample) time.Duration { return s.cpu }), ms(func(s sample) time.Duration { return s.limit })
-	fmt.Printf("%8d %8d %10.2f %10.2f %10.2f %10d %10.2f %8.2f %8.2f %10.2f\n", paths, n, locked, all, cpu, samples[len(samples)/2].bytes, limit,
+	fmt.Printf("%8d %8d %10.2f %10.2f %10.2f %10d %10.2f %8.2f %8.2f %10.2f\n", paths, n, locked, all, cpu,
+		samples[len(samples)/2].bytes, limit,
 		locked/limit, all/limit, float64(first.all.Microseconds())/1000)
 	return nil
 }
@@ -147,7 +151,8 @@ func middle(list []sample, of func(sample) time.Duration) time.Duration {
 	return all[len(all)/2]
 }
 
-// attach makes n replicas, each with node files and with a file of its own in its layer, and opens them anew, as after a start.
+// attach makes n replicas, each with node files and with a file of its own in its layer, and opens them anew,
+// as after a start.
 func (b *bench) attach(dir string, n int) (*replica.Set, []*replica.Replica, error) {
 	open := func(durability replica.Durability) (*replica.Set, []*replica.Replica, error) {
 		set, err := replica.Open(replica.Options{Dir: dir, Source: b.store, Durability: durability})
@@ -156,7 +161,8 @@ func (b *bench) attach(dir string, n int) (*replica.Set, []*replica.Replica, err
 		}
 		var list []*replica.Replica
 		for i := range n {
-			r, err := set.Attach(replica.Spec{Node: fmt.Sprint("n", i), Image: "bench", Version: b.base, Files: nodeFiles(i)})
+			r, err := set.Attach(replica.Spec{Node: fmt.Sprint("n", i), Image: "bench", Version: b.base,
+				Files: nodeFiles(i)})
 			if err != nil {
 				return nil, nil, err
 			}
@@ -195,7 +201,8 @@ func nodeFiles(node int) replica.NodeFiles {
 	for i := range 12 {
 		text := fmt.Sprintf("node %d, file %d", node, i)
 		f.List = append(f.List, replica.NodeFile{
-			Path: fmt.Sprintf("directory-%d/node", i), Mode: 0o644, Size: uint64(len(text)), Digest: image.Sum([]byte(text)),
+			Path: fmt.Sprintf("directory-%d/node", i), Mode: 0o644, Size: uint64(len(text)),
+			Digest: image.Sum([]byte(text)),
 		})
 	}
 	slices.SortFunc(f.List, func(a, b replica.NodeFile) int { return image.ComparePaths(a.Path, b.Path) })

@@ -1,5 +1,6 @@
-// Package agent does file operations inside a test guest, one call at a time, as the test outside asks over net/rpc. So a test can
-// hold a file open in a guest's kernel, do something to the server, and look again. It is for tests only.
+// Package agent does file operations inside a test guest, one call at a time, as the test outside asks over
+// net/rpc. So a test can hold a file open in a guest's kernel, do something to the server, and look again. It
+// is for tests only.
 package agent
 
 import (
@@ -202,7 +203,8 @@ func (a *Agent) Stat(path string, s *Stat) error {
 	}
 	*s = Stat{
 		Exists: true, Ino: st.Ino, Nlink: uint64(st.Nlink), Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size,
-		Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev), Blocks: st.Blocks,
+		Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev),
+		Blocks: st.Blocks,
 	}
 	if st.Mode&syscall.S_IFMT == syscall.S_IFLNK {
 		s.Target, err = os.Readlink(path)

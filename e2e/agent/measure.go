@@ -15,7 +15,8 @@ type AwaitArgs struct {
 	Timeout time.Duration
 }
 
-// Await returns when a file has the bytes. It reads it again and again, as a program would, and pauses a millisecond in between.
+// Await returns when a file has the bytes. It reads it again and again, as a program would, and pauses a
+// millisecond in between.
 func (a *Agent) Await(w AwaitArgs, _ *None) error {
 	for end := time.Now().Add(w.Timeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if data, err := os.ReadFile(w.Path); err == nil && bytes.Equal(data, w.Data) {

@@ -1,5 +1,6 @@
-// Agentd is the init of a test guest: it sets up the little that a kernel needs, then serves packages agent and storm on port 7000.
-// Its parameters come from the kernel command line: agent.addr=ADDRESS/PREFIX, agent.if=CARD, agent.modules=DIR.
+// Agentd is the init of a test guest: it sets up the little that a kernel needs, then serves packages agent and
+// storm on port 7000. Its parameters come from the kernel command line: agent.addr=ADDRESS/PREFIX,
+// agent.if=CARD, agent.modules=DIR.
 package main
 
 import (
@@ -33,7 +34,8 @@ func run() error {
 		{"mnt", "/mnt", "tmpfs"},
 		{"tmp", "/tmp", "tmpfs"},
 	} {
-		if err := unix.Mount(m.source, m.dir, m.kind, 0, ""); err != nil && err != unix.EBUSY { // the kernel may have mounted /dev itself
+		// the kernel may have mounted /dev itself
+		if err := unix.Mount(m.source, m.dir, m.kind, 0, ""); err != nil && err != unix.EBUSY {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}

@@ -71,7 +71,8 @@ func (d drawing) empty(dir string) bool {
 func mode(m uint32) vfs.SetAttr { return vfs.SetAttr{Valid: vfs.SetMode, Mode: m} }
 
 // make is a change that makes e at p by a call on the directory.
-func (d drawing) make(p, what string, e *entry, call func(fs vfs.FS, dir vfs.Handle, name string) error) (change, bool) {
+func (d drawing) make(p, what string, e *entry,
+	call func(fs vfs.FS, dir vfs.Handle, name string) error) (change, bool) {
 	if p == "" {
 		return change{}, false
 	}
@@ -88,26 +89,29 @@ func (d drawing) make(p, what string, e *entry, call func(fs vfs.FS, dir vfs.Han
 
 func (d drawing) create() (change, bool) {
 	m := []uint32{0o600, 0o644, 0o755}[d.rand.IntN(3)]
-	return d.make(d.free(), "create", &entry{kind: vfs.Regular, mode: m}, func(fs vfs.FS, dir vfs.Handle, name string) error {
-		_, err := fs.Create(root, dir, name, &vfs.Create{Mode: vfs.Guarded, Attr: mode(m)})
-		return err
-	})
+	return d.make(d.free(), "create", &entry{kind: vfs.Regular, mode: m},
+		func(fs vfs.FS, dir vfs.Handle, name string) error {
+			_, err := fs.Create(root, dir, name, &vfs.Create{Mode: vfs.Guarded, Attr: mode(m)})
+			return err
+		})
 }
 
 func (d drawing) mkdir() (change, bool) {
 	s := mode(0o755)
-	return d.make(d.free(), "mkdir", &entry{kind: vfs.Directory, mode: 0o755}, func(fs vfs.FS, dir vfs.Handle, name string) error {
-		_, err := fs.Mkdir(root, dir, name, &s)
-		return err
-	})
+	return d.make(d.free(), "mkdir", &entry{kind: vfs.Directory, mode: 0o755},
+		func(fs vfs.FS, dir vfs.Handle, name string) error {
+			_, err := fs.Mkdir(root, dir, name, &s)
+			return err
+		})
 }
 
 func (d drawing) symlink() (change, bool) {
 	target := fmt.Sprint("to-", d.rand.IntN(100))
-	return d.make(d.free(), "symlink", &entry{kind: vfs.Symlink, mode: 0o777, target: target}, func(fs vfs.FS, dir vfs.Handle, name string) error {
-		_, err := fs.Symlink(root, dir, name, target, &vfs.SetAttr{})
-		return err
-	})
+	return d.make(d.free(), "symlink", &entry{kind: vfs.Symlink, mode: 0o777, target: target},
+		func(fs vfs.FS, dir vfs.Handle, name string) error {
+			_, err := fs.Symlink(root, dir, name, target, &vfs.SetAttr{})
+			return err
+		})
 }
 
 func (d drawing) link() (change, bool) {
@@ -154,13 +158,14 @@ func (d drawing) write() (change, bool) {
 	}
 	e.content = e.content[:off] + data + e.content[off+len(data):]
 	stability := []vfs.Stability{vfs.FileSync, vfs.Unstable}[d.rand.IntN(2)]
-	c, ok := d.on(p, fmt.Sprintf("write %s at %d %d of %q, %d", p, off, len(data), data[:1], stability), func(fs vfs.FS, h vfs.Handle) error {
-		_, err := fs.Write(root, h, []byte(data), uint64(off), stability)
-		if err == nil && stability == vfs.Unstable {
-			_, err = fs.Commit(root, h)
-		}
-		return err
-	})
+	c, ok := d.on(p, fmt.Sprintf("write %s at %d %d of %q, %d", p, off, len(data), data[:1], stability),
+		func(fs vfs.FS, h vfs.Handle) error {
+			_, err := fs.Write(root, h, []byte(data), uint64(off), stability)
+			if err == nil && stability == vfs.Unstable {
+				_, err = fs.Commit(root, h)
+			}
+			return err
+		})
 	c.path = p
 	return c, ok
 }
@@ -186,7 +191,8 @@ func (d drawing) chmod() (change, bool) {
 	if p == "" {
 		return change{}, false
 	}
-	s := vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID, Mode: []uint32{0o640, 0o711, 0o777}[d.rand.IntN(3)], UID: uint32(d.rand.IntN(3))}
+	s := vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID, Mode: []uint32{0o640, 0o711, 0o777}[d.rand.IntN(3)],
+		UID: uint32(d.rand.IntN(3))}
 	d.s[p].uid = s.UID
 	half := d.s.clone() // Linux has no call that sets both; the client sends its own again
 	d.s[p].mode = s.Mode

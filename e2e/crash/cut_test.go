@@ -62,7 +62,8 @@ func newCluster(t *testing.T, dir string) *cluster {
 		for i := range switched {
 			testkit.Must(t, os.WriteFile(filepath.Join(master, fmt.Sprint("m/f", i)), []byte(v), 0o644))
 		}
-		res, err := capture.Run(context.Background(), s, capture.Options{Image: "compute", Dir: master, Reserve: number})
+		res, err := capture.Run(context.Background(), s,
+			capture.Options{Image: "compute", Dir: master, Reserve: number})
 		testkit.Must(t, err)
 		c.versions = append(c.versions, res.Version)
 	}
@@ -83,7 +84,8 @@ func (c *cluster) rules() replica.Rules {
 }
 
 func (c *cluster) to(set *replica.Set, r *replica.Replica, version int) error {
-	rep, err := set.Switch(context.Background(), []replica.Move{{Replica: r, Version: c.versions[version], Rules: c.rules()}})
+	rep, err := set.Switch(context.Background(),
+		[]replica.Move{{Replica: r, Version: c.versions[version], Rules: c.rules()}})
 	for _, m := range rep.Missed {
 		err = errors.Join(err, m.Err)
 	}

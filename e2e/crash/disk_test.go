@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A disk is a file system on a loop device on a file that this process serves by FUSE, so that each write and each flush of
-// the file system comes by here.
+// A disk is a file system on a loop device on a file that this process serves by FUSE, so that each write and
+// each flush of the file system comes by here.
 type disk struct {
 	gofuse.RawFileSystem
 	t    *testing.T
@@ -99,7 +99,8 @@ func copyFile(to, from *os.File) error {
 func (d *disk) serve() string {
 	dir := filepath.Join(d.base, "fuse")
 	testkit.Must(d.t, os.Mkdir(dir, 0o700))
-	srv, err := gofuse.NewServer(d, dir, &gofuse.MountOptions{DirectMount: true, FsName: "dim-crash", Name: "dim", MaxWrite: 1 << 17})
+	srv, err := gofuse.NewServer(d, dir,
+		&gofuse.MountOptions{DirectMount: true, FsName: "dim-crash", Name: "dim", MaxWrite: 1 << 17})
 	testkit.Must(d.t, err)
 	go srv.Serve()
 	d.t.Cleanup(func() {
@@ -178,8 +179,8 @@ func loop(path string) (*os.File, error) {
 	return nil, errors.New("all are busy")
 }
 
-// cut returns a file that holds what the disk would hold had the power gone now: all that was flushed, and of what was written
-// after it some, the last of them in part.
+// cut returns a file that holds what the disk would hold had the power gone now: all that was flushed, and of
+// what was written after it some, the last of them in part.
 func (d *disk) cut(r *rand.Rand) *os.File {
 	after := d.file("cut")
 	d.mu.Lock()

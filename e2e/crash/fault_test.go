@@ -73,8 +73,9 @@ func goOn(t *testing.T, c *cluster, d *disk, all []*worker) {
 	}
 }
 
-// TestADiskThatTheKernelStopsLosesNothingAcknowledged has ext4 find an error in the middle of the work, on which it takes no changes any more: the nodes
-// are told, what they had can be read, and all of it is there after fsck.
+// TestADiskThatTheKernelStopsLosesNothingAcknowledged has ext4 find an error in the middle of the work, on
+// which it takes no changes any more: the nodes are told, what they had can be read, and all of it is there
+// after fsck.
 func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-e", "remount-ro")
@@ -114,7 +115,8 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	refusesChanges(t, r, own.Handle)
 	testkit.Must(t, set.Close())
 	testkit.Must(t, unix.Unmount(d.dir, 0))
-	// Not -p: the kernel writes the superblock at once, and with it the start of a list of removed files that the journal does not know of.
+	// Not -p: the kernel writes the superblock at once, and with it the start of a list of removed files that
+	// the journal does not know of.
 	cmd := exec.Command("e2fsck", "-fy", filepath.Join(d.base, "fuse", diskName))
 	if out, err := cmd.CombinedOutput(); err != nil && cmd.ProcessState.ExitCode() != 1 { // 1: errors were corrected
 		t.Errorf("%v: %v\n%s", cmd, err, out)
@@ -139,15 +141,18 @@ func refusesChanges(t *testing.T, r *replica.Replica, file vfs.Handle) {
 	t.Helper()
 	attr := mode(0o640)
 	changes := map[string]func() error{
-		"create":   func() error { _, err := r.Create(root, r.Root(), "new", &vfs.Create{Attr: attr}); return err },
-		"mkdir":    func() error { _, err := r.Mkdir(root, r.Root(), "new", &attr); return err },
-		"symlink":  func() error { _, err := r.Symlink(root, r.Root(), "new", "to", &vfs.SetAttr{}); return err },
-		"link":     func() error { _, err := r.Link(root, file, r.Root(), "new"); return err },
-		"rename":   func() error { _, err := r.Rename(root, r.Root(), "own", r.Root(), "new"); return err },
-		"remove":   func() error { _, err := r.Remove(root, r.Root(), "own"); return err },
-		"chmod":    func() error { _, err := r.SetAttr(root, file, &attr); return err },
-		"truncate": func() error { _, err := r.SetAttr(root, file, &vfs.SetAttr{Valid: vfs.SetSize, Size: 5}); return err },
-		"write":    func() error { _, err := r.Write(root, file, []byte("x"), 0, vfs.FileSync); return err },
+		"create":  func() error { _, err := r.Create(root, r.Root(), "new", &vfs.Create{Attr: attr}); return err },
+		"mkdir":   func() error { _, err := r.Mkdir(root, r.Root(), "new", &attr); return err },
+		"symlink": func() error { _, err := r.Symlink(root, r.Root(), "new", "to", &vfs.SetAttr{}); return err },
+		"link":    func() error { _, err := r.Link(root, file, r.Root(), "new"); return err },
+		"rename":  func() error { _, err := r.Rename(root, r.Root(), "own", r.Root(), "new"); return err },
+		"remove":  func() error { _, err := r.Remove(root, r.Root(), "own"); return err },
+		"chmod":   func() error { _, err := r.SetAttr(root, file, &attr); return err },
+		"truncate": func() error {
+			_, err := r.SetAttr(root, file, &vfs.SetAttr{Valid: vfs.SetSize, Size: 5})
+			return err
+		},
+		"write": func() error { _, err := r.Write(root, file, []byte("x"), 0, vfs.FileSync); return err },
 	}
 	for what, do := range changes {
 		if err := do(); err != vfs.EROFS && err != vfs.EIO {
@@ -156,8 +161,8 @@ func refusesChanges(t *testing.T, r *replica.Replica, file vfs.Handle) {
 	}
 }
 
-// TestAFullDiskLeavesNothingHalfDone fills the disk in the middle of the work, again and again. Each call succeeds or changes nothing, and
-// all goes on when there is room again, without a restart.
+// TestAFullDiskLeavesNothingHalfDone fills the disk in the middle of the work, again and again. Each call
+// succeeds or changes nothing, and all goes on when there is room again, without a restart.
 func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-m", "0")
@@ -189,7 +194,8 @@ func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
 	}
 }
 
-// TestTheQuotaOfADiskIsToldAndPasses uses up what a quota of the disk's file system grants, which the disk refuses other than when it is full.
+// TestTheQuotaOfADiskIsToldAndPasses uses up what a quota of the disk's file system grants, which the disk
+// refuses other than when it is full.
 func TestTheQuotaOfADiskIsToldAndPasses(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.btrfs", "-q", "-f", "--mixed")
@@ -251,7 +257,8 @@ func fill(t *testing.T, path string) {
 	testkit.Must(t, f.Sync())
 }
 
-// workWhenFull makes one change. When it is refused, it must have changed nothing but bytes of a file that was written to.
+// workWhenFull makes one change. When it is refused, it must have changed nothing but bytes of a file that was
+// written to.
 func workWhenFull(t *testing.T, r *replica.Replica, w *worker, refused int) (*worker, int) {
 	t.Helper()
 	n := 0
@@ -268,7 +275,9 @@ func workWhenFull(t *testing.T, r *replica.Replica, w *worker, refused int) (*wo
 	testkit.Must(t, err)
 	testkit.Must(t, observe(r, top, "", make(map[uint64]*entry), is))
 	last := w.done[acked]
-	if !is.equal(w.states[acked]) && (last.path == "" || !strings.HasPrefix(last.text, "write") || !is.torn(last.path, w.states[acked], w.states[acked+1])) {
+	if !is.equal(w.states[acked]) &&
+		(last.path == "" || !strings.HasPrefix(last.text, "write") ||
+			!is.torn(last.path, w.states[acked], w.states[acked+1])) {
 		t.Fatalf("%s was refused and left\n%s\nof\n%s", last.text, text(is), text(w.states[acked]))
 	}
 	return newWorker(w.dir, w.rand.Uint64(), is), refused + 1

@@ -50,8 +50,8 @@ func (e export) Mount(context.Context, string) (vfs.FS, error) { return e.r, nil
 func (e export) Find(vfs.Handle) (nfs.Export, error)           { return nfs.Export{FS: e.r}, nil }
 func (e export) Paths() []string                               { return []string{"/"} }
 
-// serve serves NFS until its input ends. It prints its address first; then it takes what to do, and prints it when that is done: the numbers of
-// versions to switch to, or the stamps of snapshots to put back.
+// serve serves NFS until its input ends. It prints its address first; then it takes what to do, and prints it
+// when that is done: the numbers of versions to switch to, or the stamps of snapshots to put back.
 func serve(dir, version, keep string) error {
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
 	if err != nil {
@@ -217,9 +217,12 @@ func lookAfterKill(t *testing.T, c *cluster, dir string, all []*worker, m *switc
 	if err != nil {
 		t.Errorf("after kill -9: %v", err)
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, "replicas/n01/compute/work")); err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+	if left, err := os.ReadDir(filepath.Join(dir, "replicas/n01/compute/work")); err != nil &&
+		!errors.Is(err, os.ErrNotExist) || len(left) > 0 {
 		t.Errorf("left in work/: %v, %v", left, err)
 	}
-	testkit.Must(t, c.store.Check(t.Context(), store.Hearing{Problem: func(p store.Problem) { t.Errorf("store: %v", p) }}))
+	testkit.Must(t, c.store.Check(t.Context(), store.Hearing{Problem: func(p store.Problem) {
+		t.Errorf("store: %v", p)
+	}}))
 	return now
 }

@@ -58,14 +58,16 @@ func line(e *entry, names []string) string {
 
 func (s state) equal(o state) bool { return maps.Equal(s.lines(), o.lines()) }
 
-// torn reports whether s is what may be left of a write or a truncation that led from before to after: the same but for bytes of one
-// file, each of which is old or new. File systems write zeros behind the new end of a file before they shorten it.
+// torn reports whether s is what may be left of a write or a truncation that led from before to after: the same
+// but for bytes of one file, each of which is old or new. File systems write zeros behind the new end of a file
+// before they shorten it.
 func (s state) torn(path string, before, after state) bool {
 	old, is, want := before[path], s[path], after[path]
 	if old == nil || is == nil || want == nil {
 		return false
 	}
-	if len(is.content) < min(len(old.content), len(want.content)) || len(is.content) > max(len(old.content), len(want.content)) {
+	if len(is.content) < min(len(old.content), len(want.content)) ||
+		len(is.content) > max(len(old.content), len(want.content)) {
 		return false
 	}
 	for i := range len(is.content) {

@@ -63,8 +63,9 @@ func (k *keeper) during(all []*worker, do func() error) error {
 	return err
 }
 
-// Each switch takes a snapshot under load, and the server is killed at any time; then it is killed while a snapshot is put back. Whatever is called a
-// snapshot shows what the layer was at one moment of the switch that took it, and the layer is what it was before a restore or after it.
+// Each switch takes a snapshot under load, and the server is killed at any time; then it is killed while a
+// snapshot is put back. Whatever is called a snapshot shows what the layer was at one moment of the switch that
+// took it, and the layer is what it was before a restore or after it.
 func TestSnapshotsAreWholeAfterKills(t *testing.T) {
 	dir := t.TempDir()
 	c := newCluster(t, dir)
@@ -185,8 +186,8 @@ func (k *keeper) same(what string, is, want state) {
 	}
 }
 
-// killWhilePuttingBack has a server restore the newest snapshot and kills it. It leaves the layer as it was, and returns how many entries are in the
-// saved area.
+// killWhilePuttingBack has a server restore the newest snapshot and kills it. It leaves the layer as it was,
+// and returns how many entries are in the saved area.
 func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *rand.Rand) (saved int) {
 	set, r := k.open(version)
 	list, err := r.Snapshots()
@@ -218,7 +219,9 @@ func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *r
 		k.ended["after"]++
 		k.undo(r, before)
 	default:
-		k.t.Errorf("after kill -9 in a restore the node shows\n%s\nwhich it never showed; it was\n%s\nand was to be\n%s", text(is), text(before), text(then))
+		k.t.Errorf("after kill -9 in a restore the node shows\n%s\nwhich it never showed; "+
+			"it was\n%s\nand was to be\n%s",
+			text(is), text(before), text(then))
 	}
 	if _, err := set.Expire(); err != nil {
 		k.t.Error(err)

@@ -132,8 +132,8 @@ func (m *switcher) replace(fs vfs.FS, n int, content string) error {
 	return err
 }
 
-// check wants m, attached with a version, to be as it was after one of the changes from low to high, switched to that version. It
-// returns what it is.
+// check wants m, attached with a version, to be as it was after one of the changes from low to high, switched
+// to that version. It returns what it is.
 func (m *switcher) check(r *replica.Replica, version, low, high int) (shown, error) {
 	is, err := m.observe(r)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"dim/internal/testkit"
 )
 
-// TestBrokenCodeIsFound builds the tests with one thing broken at a time and wants them to fail: a test of durability that has never been seen
-// to fail proves nothing.
+// TestBrokenCodeIsFound builds the tests with one thing broken at a time and wants them to fail: a test of
+// durability that has never been seen to fail proves nothing.
 func TestBrokenCodeIsFound(t *testing.T) {
 	if os.Getenv("DIM_CRASH_TEETH") == "" {
 		t.Skip("builds the tests several times over: set DIM_CRASH_TEETH=1")
@@ -21,27 +21,42 @@ func TestBrokenCodeIsFound(t *testing.T) {
 	const power, kill, shots = "PowerGoes", "ServerIsKilled", "SnapshotsAreWhole"
 	for _, c := range []struct{ name, file, old, broken, test string }{
 		{"names are not synced", "replica/op.go", "if len(o.dirty) == 0 && !o.others {", "if true {", power},
-		{"content is not synced", "replica/write.go", "err := r.set.sync(commit.Changes{Data: []*fds.File{f}})", "_ = commit.Changes{}\n	var err error", power},
-		{"a file has its name before its content", "replica/commit/commit.go", "return f.WriteOut()", "_ = f; return nil", power},
-		{"the journal is not synced", "durable/log.go", "	if err == nil {\n		err = l.f.Sync()", "	if err == nil {\n		err = nil", power},
-		{"a file is replaced in two steps", "replica/rename.go", "		return unix.Renameat(fromDir, from, toDir, to)",
-			"		unix.Unlinkat(toDir, to, 0)\n		unix.Fsync(toDir)\n		return unix.Renameat(fromDir, from, toDir, to)", kill},
+		{"content is not synced", "replica/write.go", "err := r.set.sync(commit.Changes{Data: []*fds.File{f}})",
+			"_ = commit.Changes{}\n	var err error", power},
+		{"a file has its name before its content", "replica/commit/commit.go", "return f.WriteOut()",
+			"_ = f; return nil", power},
+		{"the journal is not synced", "durable/log.go", "	if err == nil {\n		err = l.f.Sync()",
+			"	if err == nil {\n		err = nil", power},
+		{"a file is replaced in two steps", "replica/rename.go",
+			"		return unix.Renameat(fromDir, from, toDir, to)",
+			"		unix.Unlinkat(toDir, to, 0)\n		unix.Fsync(toDir)\n" +
+				"		return unix.Renameat(fromDir, from, toDir, to)", kill},
 		{"a whiteout is put in two steps", "replica/remove.go", "		err = unix.Renameat(work, tmp, fd, p.name)",
-			"		unix.Unlinkat(fd, p.name, 0)\n		unix.Fsync(fd)\n		err = unix.Renameat(work, tmp, fd, p.name)", kill},
+			"		unix.Unlinkat(fd, p.name, 0)\n		unix.Fsync(fd)\n" +
+				"		err = unix.Renameat(work, tmp, fd, p.name)", kill},
 		{"a new file has its name before it is whole", "replica/create.go", "	if err := unix.Linkat(file, ",
-			"	unix.Mknodat(fd, p.name, unix.S_IFREG|0o600, 0)\n	unix.Fsync(fd)\n	unix.Unlinkat(fd, p.name, 0)\n	if err := unix.Linkat(file, ", kill},
-		{"a switch is not announced", "replica/switch.go", "if err := s.record(recordIntent, steps.at, list); err != nil {", "if err := error(nil); err != nil {", power},
-		{"a snapshot has its name before it is whole", "replica/snapshot.go", `halfMade     = "#new-"`, `halfMade     = ""`, shots},
-		{"a layer is put back in two steps", "replica/sift.go", "	err := unix.Renameat2(area, built, dir, upper, unix.RENAME_EXCHANGE)",
-			"	unix.Renameat(dir, upper, area, stamp)\n	unix.Nanosleep(&unix.Timespec{Nsec: 1e8}, nil)\n	err := unix.Renameat(area, built, dir, upper)\n	unix.Renameat(area, stamp, area, built)", shots},
-		{"a snapshot has files of the one before", "replica/snapshot.go", "err == nil && bytes.Equal(v, of) {", "err == nil && (len(v) == len(of) || bytes.Equal(v, of)) {", shots},
+			"	unix.Mknodat(fd, p.name, unix.S_IFREG|0o600, 0)\n	unix.Fsync(fd)\n" +
+				"	unix.Unlinkat(fd, p.name, 0)\n	if err := unix.Linkat(file, ", kill},
+		{"a switch is not announced", "replica/switch.go",
+			"if err := s.record(recordIntent, steps.at, list); err != nil {", "if err := error(nil); err != nil {",
+			power},
+		{"a snapshot has its name before it is whole", "replica/snapshot.go", `halfMade     = "#new-"`,
+			`halfMade     = ""`, shots},
+		{"a layer is put back in two steps", "replica/sift.go",
+			"	err := unix.Renameat2(area, built, dir, upper, unix.RENAME_EXCHANGE)",
+			"	unix.Renameat(dir, upper, area, stamp)\n	unix.Nanosleep(&unix.Timespec{Nsec: 1e8}, nil)\n" +
+				"	err := unix.Renameat(area, built, dir, upper)\n	unix.Renameat(area, stamp, area, built)",
+			shots},
+		{"a snapshot has files of the one before", "replica/snapshot.go", "err == nil && bytes.Equal(v, of) {",
+			"err == nil && (len(v) == len(of) || bytes.Equal(v, of)) {", shots},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, err := runBroken(t, filepath.Join("../../internal", c.file), c.old, c.broken, c.test)
 			if err == nil {
 				t.Error("it was not found")
 			}
-			if !bytes.Contains(out, []byte("never showed")) && !bytes.Contains(out, []byte("could show")) && !bytes.Contains(out, []byte("after the cut")) {
+			if !bytes.Contains(out, []byte("never showed")) && !bytes.Contains(out, []byte("could show")) &&
+				!bytes.Contains(out, []byte("after the cut")) {
 				t.Errorf("something else failed: %v\n%s", err, out)
 			}
 		})
@@ -64,7 +79,8 @@ func runBroken(t *testing.T, file, old, broken, test string) ([]byte, error) {
 	b, err := json.Marshal(map[string]map[string]string{"Replace": {file: other}})
 	testkit.Must(t, err)
 	testkit.Must(t, os.WriteFile(overlay, b, 0o600))
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-overlay", overlay, "-run", test, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-overlay", overlay, "-run", test,
+		".")
 	cmd.Env = append(os.Environ(), "DIM_CRASH_TEETH=", "DIM_CRASH_ROUNDS=300")
 	return cmd.CombinedOutput()
 }

@@ -153,7 +153,8 @@ func (w *worker) draw() (change, state) {
 		next := now.clone()
 		d := drawing{w.rand, next}
 		kinds := []func(drawing) (change, bool){
-			drawing.create, drawing.create, drawing.write, drawing.write, drawing.write, drawing.truncate, drawing.chmod,
+			drawing.create, drawing.create, drawing.write, drawing.write, drawing.write, drawing.truncate,
+			drawing.chmod,
 			drawing.remove, drawing.rename, drawing.rename, drawing.link, drawing.mkdir, drawing.rmdir, drawing.symlink,
 		}
 		if c, ok := kinds[w.rand.IntN(len(kinds))](d); ok {

@@ -19,7 +19,8 @@ var plain = vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o755}
 func symlinks(t *testing.T, s *site, tree *nfsclient.Tree) (links []vfs.Handle) {
 	t.Helper()
 	for i, target := range []string{
-		s.outside(), s.outside() + "/secret", "../../../../outside", "../../../../outside/secret", "/proc/self/root" + s.outside(), "/dev/fd/0", "/",
+		s.outside(), s.outside() + "/secret", "../../../../outside", "../../../../outside/secret",
+		"/proc/self/root" + s.outside(), "/dev/fd/0", "/",
 		strings.Repeat("../", 40) + strings.TrimPrefix(s.outside(), "/"),
 	} {
 		m, err := tree.Symlink(root, tree.Root(), fmt.Sprint("out", i), target, &vfs.SetAttr{})
@@ -44,9 +45,11 @@ func TestNoSymlinkIsFollowed(t *testing.T) {
 		_, list := tree.ReadDir(root, l, 0, vfs.WithAttr, func(*vfs.DirEntry) bool { return true })
 		_, write := tree.Write(root, l, []byte("x"), 0, vfs.FileSync)
 		_, _, read := tree.Read(root, l, buf, 0)
-		_, over := tree.Create(root, tree.Root(), name, &vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetSize}})
+		_, over := tree.Create(root, tree.Root(), name,
+			&vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetSize}})
 		for what, err := range map[string]error{
-			"look up": lookup, "create": create, "mkdir": mkdir, "remove": remove, "rename": from, "list": list, "write": write, "read": read, "create over": over,
+			"look up": lookup, "create": create, "mkdir": mkdir, "remove": remove, "rename": from, "list": list,
+			"write": write, "read": read, "create over": over,
 		} {
 			if err == nil {
 				t.Errorf("%s through link %d was possible", what, i)
@@ -73,7 +76,8 @@ func TestNoNameLeadsOut(t *testing.T) {
 		t.Errorf("above the root is %v, %v", up, err)
 	}
 	for _, name := range []string{
-		"../secret", "../../../outside/secret", s.outside() + "/secret", "d/../../x", "/", "a/b", "./a", "x\x00y", ".", "..", "", strings.Repeat("x", 256),
+		"../secret", "../../../outside/secret", s.outside() + "/secret", "d/../../x", "/", "a/b", "./a", "x\x00y", ".",
+		"..", "", strings.Repeat("x", 256),
 	} {
 		if _, err := tree.Lookup(root, tree.Root(), name, &a); err == nil && name != "." && name != ".." {
 			t.Errorf("look up of %q was possible", name)
@@ -84,7 +88,8 @@ func TestNoNameLeadsOut(t *testing.T) {
 		_, to := tree.Rename(root, tree.Root(), "h", tree.Root(), name)
 		_, from := tree.Rename(root, tree.Root(), name, tree.Root(), "mine")
 		_, remove := tree.Remove(root, tree.Root(), name)
-		for what, err := range map[string]error{"create": create, "mkdir": mkdir, "symlink": symlink, "rename to": to, "rename from": from, "remove": remove} {
+		for what, err := range map[string]error{"create": create, "mkdir": mkdir, "symlink": symlink, "rename to": to,
+			"rename from": from, "remove": remove} {
 			if err == nil {
 				t.Errorf("%s %q was possible", what, name)
 			}
@@ -112,7 +117,8 @@ func TestNoHandleLeadsOut(t *testing.T) {
 			forged = append(forged, f, short)
 		}
 	}
-	long, _ := vfs.MakeHandle(append(append([]byte(nil), good.Bytes()...), 1, 2, 3, 4)[:min(vfs.HandleMax, len(good.Bytes())+4)])
+	long, _ := vfs.MakeHandle(append(append([]byte(nil), good.Bytes()...), 1, 2, 3,
+		4)[:min(vfs.HandleMax, len(good.Bytes())+4)])
 	forged = append(forged, long, other, inOther)
 	for _, h := range forged {
 		if _, err := tree.Write(root, h, []byte("forged"), 0, vfs.FileSync); err == nil {

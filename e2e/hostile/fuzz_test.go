@@ -10,8 +10,9 @@ import (
 	"dim/internal/vfs"
 )
 
-// FuzzCalls makes sequences of calls upon objects that earlier calls found, made or lost, with switches between them, by several users.
-// The server must answer each with a status that there is, and show a whole tree afterwards.
+// FuzzCalls makes sequences of calls upon objects that earlier calls found, made or lost, with switches between
+// them, by several users. The server must answer each with a status that there is, and show a whole tree
+// afterwards.
 func FuzzCalls(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13"))
 	f.Add([]byte{2, 0, 0, 0, 6, 0, 1, 9, 9, 2, 16, 2, 0, 0, 3, 5, 0, 2, 1, 16, 11, 0, 0, 1})
@@ -64,7 +65,8 @@ func (c *calls) keep(h vfs.Handle, err error) error {
 
 func (c *calls) step() error {
 	who := &vfs.Cred{UID: uint32(c.next() % 3), GID: 1}
-	set := vfs.SetAttr{Valid: uint32(c.next()) &^ (vfs.SetAtime | vfs.SetMtime), Mode: uint32(c.next()) * 2, Size: uint64(c.next())}
+	set := vfs.SetAttr{Valid: uint32(c.next()) &^ (vfs.SetAtime | vfs.SetMtime), Mode: uint32(c.next()) * 2,
+		Size: uint64(c.next())}
 	op, h := c.next()%17, c.handle()
 	if op < 9 {
 		return c.look(op, who, h, &set)
@@ -93,7 +95,8 @@ func (c *calls) look(op int, who *vfs.Cred, h vfs.Handle, set *vfs.SetAttr) (err
 	case 7:
 		_, err = c.tree.Commit(who, h)
 	case 8:
-		_, err = c.tree.ReadDir(who, h, uint64(c.next()), vfs.Plus(c.next()%2), func(*vfs.DirEntry) bool { return true })
+		_, err = c.tree.ReadDir(who, h, uint64(c.next()), vfs.Plus(c.next()%2),
+			func(*vfs.DirEntry) bool { return true })
 	}
 	return err
 }

@@ -62,20 +62,24 @@ func newSite(t testing.TB) *site {
 	master, outside := filepath.Join(s.dir, "master"), s.outside()
 	testkit.Must(t, errors.Join(os.MkdirAll(filepath.Join(master, "d/e"), 0o755), os.Mkdir(outside, 0o755),
 		os.WriteFile(filepath.Join(outside, "secret"), []byte(secret), 0o600),
-		os.WriteFile(filepath.Join(master, "d/f"), []byte("content"), 0o644), os.Link(filepath.Join(master, "d/f"), filepath.Join(master, "h")),
+		os.WriteFile(filepath.Join(master, "d/f"), []byte("content"), 0o644),
+		os.Link(filepath.Join(master, "d/f"), filepath.Join(master, "h")),
 		os.Symlink("d/f", filepath.Join(master, "l"))))
 	st, err := store.Open(filepath.Join(s.dir, "store"), store.Options{})
 	testkit.Must(t, err)
 	number := testkit.Counter()
 	for i := range 2 {
-		testkit.Must(t, errors.Join(os.WriteFile(filepath.Join(master, "d/a"), []byte(fmt.Sprint("version ", i)), 0o644),
+		testkit.Must(t, errors.Join(os.WriteFile(filepath.Join(master, "d/a"), []byte(fmt.Sprint("version ", i)),
+			0o644),
 			os.WriteFile(filepath.Join(master, fmt.Sprint("only", i)), nil, 0o644)))
-		res, err := capture.Run(context.Background(), st, capture.Options{Image: "compute", Dir: master, Reserve: number})
+		res, err := capture.Run(context.Background(), st,
+			capture.Options{Image: "compute", Dir: master, Reserve: number})
 		testkit.Must(t, err)
 		s.versions = append(s.versions, res.Version)
 		testkit.Must(t, os.Remove(filepath.Join(master, fmt.Sprint("only", i))))
 	}
-	s.set, err = replica.Open(replica.Options{Dir: filepath.Join(s.dir, "replicas"), Source: st, Durability: replica.Relaxed})
+	s.set, err = replica.Open(replica.Options{Dir: filepath.Join(s.dir, "replicas"), Source: st,
+		Durability: replica.Relaxed})
 	testkit.Must(t, err)
 	s.own, err = s.set.Attach(replica.Spec{Node: "n01", Image: "compute", Version: s.versions[0]})
 	testkit.Must(t, err)

@@ -56,20 +56,22 @@ func groupCases() []testCase {
 
 func groupFile(i uint32) string { return "group-" + string(rune('a'+i)) }
 
-// lostBitCases are about setuid and setgid, which go with the trust that they stood for, and about who sets which times.
+// lostBitCases are about setuid and setgid, which go with the trust that they stood for, and about who sets
+// which times.
 func lostBitCases() []testCase {
 	return []testCase{
-		{"a change of owner by root clears setuid and setgid of files that run, not of directories", "", func(t *testRun) {
-			t.file("f", "", 0o6755, aliceID, team)
-			t.file("g", "", 0o2644, aliceID, team)
-			t.mkdir("d", 0o6755, aliceID, team)
-			for _, n := range []string{"f", "g", "d"} {
-				t.ok(unix.Chown(t.p(n), bobID, bobID))
-			}
-			t.mode("f", 0o755)
-			t.mode("g", 0o2644)
-			t.mode("d", 0o6755)
-		}},
+		{"a change of owner by root clears setuid and setgid of files that run, not of directories", "",
+			func(t *testRun) {
+				t.file("f", "", 0o6755, aliceID, team)
+				t.file("g", "", 0o2644, aliceID, team)
+				t.mkdir("d", 0o6755, aliceID, team)
+				for _, n := range []string{"f", "g", "d"} {
+					t.ok(unix.Chown(t.p(n), bobID, bobID))
+				}
+				t.mode("f", 0o755)
+				t.mode("g", 0o2644)
+				t.mode("d", 0o6755)
+			}},
 		{"a write by the owner clears her setuid too", "", func(t *testRun) {
 			t.file("f", "x", 0o4755, aliceID, team)
 			t.file("g", "x", 0o2755, aliceID, team)
@@ -103,30 +105,32 @@ func lostBitCases() []testCase {
 			t.as(bob(), func() { t.ok(unix.Mkdir(t.p("d/s"), 0o700)) })
 			t.mode("d/s", 0o2700)
 		}},
-		{"the owner of a sticky directory and the owner of a file in it replace it, others do not", "", func(t *testRun) {
-			t.mkdir("d", 0o1777, carolID, carolID)
-			for _, n := range []string{"hers", "hers2", "hers3"} {
-				t.file("d/"+n, n, 0o666, aliceID, aliceID)
-			}
-			t.file("d/his", "his", 0o666, bobID, bobID)
-			t.as(bob(), func() {
-				t.fails(t.rename("d/his", "d/hers"), unix.EPERM, unix.EACCES)
-				t.fails(t.rename("d/hers", "d/new"), unix.EPERM, unix.EACCES)
-				t.ok(unix.Link(t.p("d/his"), t.p("d/his2")))
-			})
-			t.as(alice(), func() { t.ok(t.rename("d/hers", "d/hers2")) })
-			t.as(carol(), func() {
-				t.ok(t.rename("d/hers2", "d/his2"))
-				t.ok(unix.Unlink(t.p("d/hers3")))
-			})
-			same(t, "names", t.names("d"), "his his2")
-		}},
+		{"the owner of a sticky directory and the owner of a file in it replace it, others do not", "",
+			func(t *testRun) {
+				t.mkdir("d", 0o1777, carolID, carolID)
+				for _, n := range []string{"hers", "hers2", "hers3"} {
+					t.file("d/"+n, n, 0o666, aliceID, aliceID)
+				}
+				t.file("d/his", "his", 0o666, bobID, bobID)
+				t.as(bob(), func() {
+					t.fails(t.rename("d/his", "d/hers"), unix.EPERM, unix.EACCES)
+					t.fails(t.rename("d/hers", "d/new"), unix.EPERM, unix.EACCES)
+					t.ok(unix.Link(t.p("d/his"), t.p("d/his2")))
+				})
+				t.as(alice(), func() { t.ok(t.rename("d/hers", "d/hers2")) })
+				t.as(carol(), func() {
+					t.ok(t.rename("d/hers2", "d/his2"))
+					t.ok(unix.Unlink(t.p("d/hers3")))
+				})
+				same(t, "names", t.names("d"), "his his2")
+			}},
 		{"who may set a time to now, to a value, and leave the other", "", whoSetsTimes},
 	}
 }
 
 func whoSetsTimes(t *testRun) {
-	now, omit, value := unix.Timespec{Nsec: unix.UTIME_NOW}, unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Sec: 1_000, Nsec: 1}
+	now, omit := unix.Timespec{Nsec: unix.UTIME_NOW}, unix.Timespec{Nsec: unix.UTIME_OMIT}
+	value := unix.Timespec{Sec: 1_000, Nsec: 1}
 	t.file("f", "", 0o464, aliceID, team)
 	t.ok(t.utimes("f", value, value))
 	t.as(alice(), func() { // who owns it needs no permission to write

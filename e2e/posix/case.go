@@ -23,8 +23,10 @@ type testCase struct {
 }
 
 func allCases() []testCase {
-	return slices.Concat(fileCases(), dataCases(), permissionCases(), modeCases(), ownerCases(), timeCases(), linkCases(),
-		renameCases(), renameRefusedCases(), directoryCases(), openCases(), raceCases(), stressCases(), kindCases(), hiddenCases(),
+	return slices.Concat(fileCases(), dataCases(), permissionCases(), modeCases(), ownerCases(), timeCases(),
+		linkCases(),
+		renameCases(), renameRefusedCases(), directoryCases(), openCases(), raceCases(), stressCases(), kindCases(),
+		hiddenCases(),
 		errorCases(), groupCases(), lostBitCases(), farCases())
 }
 

@@ -52,7 +52,8 @@ func holeCases() []testCase {
 			if st.Blocks*512 > size/4 {
 				t.errorf("%d blocks used", st.Blocks)
 			}
-			for off, want := range map[int64]string{0: "\x00\x00\x00", size/2 - 1: "\x00mi", size/2 + 4: "le\x00", size - 3: "end"} {
+			for off, want := range map[int64]string{0: "\x00\x00\x00", size/2 - 1: "\x00mi", size/2 + 4: "le\x00",
+				size - 3: "end"} {
 				b := make([]byte, 3)
 				_, err := f.ReadAt(b, off)
 				t.ok(err)

@@ -17,7 +17,9 @@ func openingCases() []testCase {
 			t.mkdir("d", 0o777, 0, 0)
 			t.as(bob(), func() { t.ok(os.WriteFile(t.p("d/f"), nil, 0o640)) })
 			st := t.lstat("d/f")
-			same(t, "attributes", [5]uint64{uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), uint64(st.Size), uint64(st.Nlink)}, [5]uint64{unix.S_IFREG | 0o640, bobID, bobID, 0, 1})
+			same(t, "attributes",
+				[5]uint64{uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), uint64(st.Size), uint64(st.Nlink)},
+				[5]uint64{unix.S_IFREG | 0o640, bobID, bobID, 0, 1})
 		}},
 		{"O_EXCL refuses what exists, also links to nowhere", "", func(t *testRun) {
 			t.file("f", "x", 0o644, 0, 0)
@@ -125,7 +127,8 @@ func specialFileCases() []testCase {
 				dev  uint64
 			}{
 				{unix.S_IFCHR | 0o666, unix.Mkdev(1, 3)}, {unix.S_IFBLK | 0o660, unix.Mkdev(259, 70000)},
-				{unix.S_IFCHR | 0o600, unix.Mkdev(4095, 1<<20-1)}, {unix.S_IFIFO | 0o620, 0}, {unix.S_IFSOCK | 0o755, 0}, {unix.S_IFREG | 0o640, 0},
+				{unix.S_IFCHR | 0o600, unix.Mkdev(4095, 1<<20-1)}, {unix.S_IFIFO | 0o620, 0},
+				{unix.S_IFSOCK | 0o755, 0}, {unix.S_IFREG | 0o640, 0},
 			} {
 				name := fmt.Sprint("n", i)
 				t.ok(unix.Mknod(t.p(name), c.mode, int(c.dev)))
@@ -154,10 +157,11 @@ func specialFileCases() []testCase {
 				t.errorf("got %+v", st)
 			}
 		}},
-		{"an extended attribute that is not there is ENODATA, or attributes are not supported", "NFSv3 carries no extended attributes", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
-			_, err := unix.Getxattr(t.p("f"), "user.none", make([]byte, 10))
-			t.fails(err, unix.ENODATA, unix.EOPNOTSUPP)
-		}},
+		{"an extended attribute that is not there is ENODATA, or attributes are not supported",
+			"NFSv3 carries no extended attributes", func(t *testRun) {
+				t.file("f", "", 0o644, 0, 0)
+				_, err := unix.Getxattr(t.p("f"), "user.none", make([]byte, 10))
+				t.fails(err, unix.ENODATA, unix.EOPNOTSUPP)
+			}},
 	}
 }

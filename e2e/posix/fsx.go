@@ -31,7 +31,8 @@ func fsx(t *testRun) {
 	t.file("f", start, 0o644, 0, 0)
 	x := &fsxRun{t: t, f: t.rdwr("f"), model: []byte(start), rng: rand.New(rand.NewPCG(t.seed, 0))}
 	defer func() { x.f.Close() }()
-	steps := []func() (string, error){x.read, x.read, x.write, x.write, x.write, x.truncate, x.mapRead, x.mapWrite, x.reopen, x.sync}
+	steps := []func() (string, error){x.read, x.read, x.write, x.write, x.write, x.truncate, x.mapRead, x.mapWrite,
+		x.reopen, x.sync}
 	for i := range t.ops {
 		what, err := steps[x.rng.IntN(len(steps))]()
 		x.log = append(x.log, what)

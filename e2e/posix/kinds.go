@@ -99,7 +99,8 @@ func renameKinds(t *testRun) {
 			}
 			t.gone(from)
 			st := t.lstat(to)
-			same(t, fromKind+" over "+toKind, [3]uint64{st.Ino, uint64(st.Mode), st.Rdev}, [3]uint64{was.Ino, uint64(was.Mode), was.Rdev})
+			same(t, fromKind+" over "+toKind, [3]uint64{st.Ino, uint64(st.Mode), st.Rdev},
+				[3]uint64{was.Ino, uint64(was.Mode), was.Rdev})
 			return
 		}
 		same(t, "the one that stays", [2]uint64{t.lstat(from).Ino, t.lstat(to).Ino}, [2]uint64{was.Ino, over.Ino})
@@ -201,7 +202,8 @@ func oneFile(t *testRun) {
 				n = "moved"
 			}
 			got := t.lstat(n)
-			same(t, n, [6]int64{int64(got.Ino), int64(got.Mode), int64(got.Uid), got.Size, got.Mtim.Nano(), int64(got.Nlink)},
+			same(t, n, [6]int64{int64(got.Ino), int64(got.Mode), int64(got.Uid), got.Size, got.Mtim.Nano(),
+				int64(got.Nlink)},
 				[6]int64{int64(want.Ino), int64(want.Mode), int64(want.Uid), want.Size, want.Mtim.Nano(), 3})
 		}
 	}

@@ -2,10 +2,11 @@
 //
 //	posix DIR [-nfs] [-forgets] [-run TEXT] [-ops N] [-seed N] [-seeds make|use|half] [-v]
 //
-// It needs root: cases act as several users. It prints one line for each case that fails and "N passed, N failed" at
-// the end, and exits with 1 when any failed, or when there was none. DIR may be on a local disk (the truth), on FUSE or on NFS; with -nfs it leaves
-// out what NFSv3 cannot do, and with -v it names what it leaves out and why. With -seeds make it makes what the cases start from and leaves it there, for a
-// later run with -seeds use or half: in between it may have become part of a version.
+// It needs root: cases act as several users. It prints one line for each case that fails and "N passed, N
+// failed" at the end, and exits with 1 when any failed, or when there was none. DIR may be on a local disk (the
+// truth), on FUSE or on NFS; with -nfs it leaves out what NFSv3 cannot do, and with -v it names what it leaves
+// out and why. With -seeds make it makes what the cases start from and leaves it there, for a later run with
+// -seeds use or half: in between it may have become part of a version.
 //
 // It is one process with goroutines, for a fork is slow in User Mode Linux. Users are threads: a goroutine that is
 // locked to its thread takes on ids with the raw system calls, which are per thread in Linux, and the
@@ -43,12 +44,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fl := flag.NewFlagSet("posix", flag.ContinueOnError)
 	fl.SetOutput(stderr)
 	fl.BoolVar(&c.nfs, "nfs", false, "leave out what NFSv3 cannot do")
-	fl.BoolVar(&c.forgets, "forgets", false, "the NFS server keeps nothing of a file that was removed; a replica does, for a while")
+	fl.BoolVar(&c.forgets, "forgets", false,
+		"the NFS server keeps nothing of a file that was removed; a replica does, for a while")
 	fl.BoolVar(&c.v, "v", false, "name every case")
 	fl.StringVar(&c.only, "run", "", "only cases whose name contains this `text`")
 	fl.IntVar(&c.ops, "ops", 2000, "steps of the random input and output test")
 	fl.Uint64Var(&c.seed, "seed", 1, "seed of the random tests")
-	fl.StringVar((*string)(&c.seeds), "seeds", "", "`make` the seeds of the cases and run none; use what such a run has left; half: use, with half of it changed")
+	fl.StringVar((*string)(&c.seeds), "seeds", "",
+		"`make` the seeds of the cases and run none; use what such a run has left; half: use, with half of it changed")
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		c.dir, args = args[0], args[1:]
 	}
@@ -59,7 +62,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		c.dir = fl.Arg(0)
 	}
 	if c.dir == "" {
-		fmt.Fprintln(stderr, "usage: posix DIR [-nfs] [-forgets] [-run TEXT] [-ops N] [-seed N] [-seeds make|use|half] [-v]")
+		fmt.Fprintln(stderr,
+			"usage: posix DIR [-nfs] [-forgets] [-run TEXT] [-ops N] [-seed N] [-seeds make|use|half] [-v]")
 		return 2
 	}
 	if os.Geteuid() != 0 {

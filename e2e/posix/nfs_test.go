@@ -55,7 +55,8 @@ func TestARealNFSClientPasses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer endGuest(t, guest, net.Name+"posix")
-	const options = "vers=3,proto=tcp,mountproto=tcp,nolock,hard,port=2049,mountport=2049,addr=10.78.0.1,mountaddr=10.78.0.1"
+	const options = "vers=3,proto=tcp,mountproto=tcp,nolock,hard," +
+		"port=2049,mountport=2049,addr=10.78.0.1,mountaddr=10.78.0.1"
 	mount := agent.MountArgs{Source: "10.78.0.1:/", Dir: "/mnt/nfs", Type: "nfs", Options: options}
 	if err := guest.Agent.Call("Agent.Mount", mount, &agent.None{}); err != nil {
 		t.Fatal(err)
@@ -71,8 +72,8 @@ func TestARealNFSClientPasses(t *testing.T) {
 	}
 }
 
-// endGuest ends the guest with all its processes: those that are left of a guest whose kernel was killed hold its console
-// open, and Kill would wait for them.
+// endGuest ends the guest with all its processes: those that are left of a guest whose kernel was killed hold
+// its console open, and Kill would wait for them.
 func endGuest(t *testing.T, guest *lab.UML, umid string) {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -81,7 +82,8 @@ func endGuest(t *testing.T, guest *lab.UML, umid string) {
 	}
 	for _, line := range lines {
 		b, err := os.ReadFile(line)
-		if err != nil || !strings.HasPrefix(string(b), "linux.uml\x00") || !strings.Contains(string(b), "\x00umid="+umid+"\x00") {
+		if err != nil || !strings.HasPrefix(string(b), "linux.uml\x00") ||
+			!strings.Contains(string(b), "\x00umid="+umid+"\x00") {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line))); err == nil {

@@ -89,16 +89,17 @@ func movedWhileOpenCases() []testCase {
 			t.ok(err)
 			t.holds("d/g", "CONtent")
 		}},
-		{"a directory is removed when only an open file was in it", "the client's silly rename keeps the directory full", func(t *testRun) {
-			t.mkdir("d", 0o755, 0, 0)
-			t.file("d/f", "x", 0o644, 0, 0)
-			f := t.rdwr("d/f")
-			defer f.Close()
-			t.ok(unix.Unlink(t.p("d/f")))
-			t.ok(unix.Rmdir(t.p("d")))
-			_, err := f.ReadAt(make([]byte, 1), 0)
-			t.ok(err)
-		}},
+		{"a directory is removed when only an open file was in it",
+			"the client's silly rename keeps the directory full", func(t *testRun) {
+				t.mkdir("d", 0o755, 0, 0)
+				t.file("d/f", "x", 0o644, 0, 0)
+				f := t.rdwr("d/f")
+				defer f.Close()
+				t.ok(unix.Unlink(t.p("d/f")))
+				t.ok(unix.Rmdir(t.p("d")))
+				_, err := f.ReadAt(make([]byte, 1), 0)
+				t.ok(err)
+			}},
 		{"nothing is made in a directory that was removed", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			d, err := os.Open(t.p("d"))

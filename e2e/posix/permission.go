@@ -31,7 +31,8 @@ func mayOpenCases() []testCase {
 				{alice(), "o6", rw, true}, {carol(), "o6", rd, false}, {bob(), "o6", rd, false},
 				{alice(), "g6", rd, false}, {carol(), "g6", rw, true}, {bob(), "g6", rd, false},
 				{alice(), "t6", wr, false}, {carol(), "t6", rd, false}, {bob(), "t6", rw, true},
-				{alice(), "r4", rd, true}, {alice(), "r4", wr, false}, {alice(), "r4", rw, false}, {carol(), "r4", rd, true}, {bob(), "r4", wr, false},
+				{alice(), "r4", rd, true}, {alice(), "r4", wr, false}, {alice(), "r4", rw, false},
+				{carol(), "r4", rd, true}, {bob(), "r4", wr, false},
 			} {
 				t.as(c.who, func() {
 					err := t.open(c.name, c.flags)
@@ -51,7 +52,8 @@ func mayOpenCases() []testCase {
 			for _, c := range []struct {
 				who  user
 				want [3]bool // read, write, execute
-			}{{alice(), [3]bool{true, true, true}}, {carol(), [3]bool{true, false, true}}, {bob(), [3]bool{true, false, false}}} {
+			}{{alice(), [3]bool{true, true, true}}, {carol(), [3]bool{true, false, true}}, {bob(),
+				[3]bool{true, false, false}}} {
 				t.as(c.who, func() {
 					for i, mode := range []uint32{unix.R_OK, unix.W_OK, unix.X_OK} {
 						err := unix.Faccessat(unix.AT_FDCWD, t.p("f"), mode, 0)
@@ -125,21 +127,22 @@ func mayChangeCases() []testCase {
 			})
 			t.holds("d/f", "x\x00\x00\x00\x00")
 		}},
-		{"an open file is read and written after the permission has gone", "the server checks each call and knows of no open", func(t *testRun) {
-			t.file("f", "content", 0o666, aliceID, aliceID)
-			t.as(bob(), func() {
-				f := t.rdwr("f")
-				defer f.Close()
-				t.as(alice(), func() { t.ok(unix.Chmod(t.p("f"), 0o600)) })
-				_, err := f.WriteAt([]byte("C"), 0)
-				t.ok(err)
-				b := make([]byte, 7)
-				_, err = f.ReadAt(b, 0)
-				t.ok(err)
-				same(t, "content", string(b), "Content")
-				t.fails(t.open("f", rd), unix.EACCES)
-			})
-		}},
+		{"an open file is read and written after the permission has gone",
+			"the server checks each call and knows of no open", func(t *testRun) {
+				t.file("f", "content", 0o666, aliceID, aliceID)
+				t.as(bob(), func() {
+					f := t.rdwr("f")
+					defer f.Close()
+					t.as(alice(), func() { t.ok(unix.Chmod(t.p("f"), 0o600)) })
+					_, err := f.WriteAt([]byte("C"), 0)
+					t.ok(err)
+					b := make([]byte, 7)
+					_, err = f.ReadAt(b, 0)
+					t.ok(err)
+					same(t, "content", string(b), "Content")
+					t.fails(t.open("f", rd), unix.EACCES)
+				})
+			}},
 		{"sticky directories keep what belongs to others", "", sticky},
 		{"a directory that moves must be writable", "", func(t *testRun) {
 			t.mkdir("a", 0o777, 0, 0)

@@ -39,7 +39,9 @@ func raceCases() []testCase {
 	return []testCase{
 		{"of many that create one name exactly one wins", "", func(t *testRun) {
 			for round := range 20 {
-				t.oneWins(unix.EEXIST, func(int) error { return t.open(fmt.Sprint("n", round), unix.O_CREAT|unix.O_EXCL|wr) })
+				t.oneWins(unix.EEXIST, func(int) error {
+					return t.open(fmt.Sprint("n", round), unix.O_CREAT|unix.O_EXCL|wr)
+				})
 			}
 		}},
 		{"of many that make one directory exactly one wins", "", func(t *testRun) {
@@ -89,9 +91,9 @@ func raceCases() []testCase {
 	}
 }
 
-// lostAfterOpen reports whether a file went away between open and read, at a server that keeps nothing of what was removed. NFSv3 has no open: such
-// a server cannot know of the reader, and the client keeps the old file by another name only when it saw the open in time (nfs_rename in
-// fs/nfs/dir.c). The open itself must never fail.
+// lostAfterOpen reports whether a file went away between open and read, at a server that keeps nothing of what
+// was removed. NFSv3 has no open: such a server cannot know of the reader, and the client keeps the old file by
+// another name only when it saw the open in time (nfs_rename in fs/nfs/dir.c). The open itself must never fail.
 func (t *testRun) lostAfterOpen(err error) bool {
 	at, ok := errors.AsType[*fs.PathError](err)
 	return ok && t.forgets && at.Op == "read" && errors.Is(at.Err, unix.ESTALE)

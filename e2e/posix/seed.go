@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a case makes with the functions of this file before it does anything else is its seed. A file system that serves versions and
-// what was written over them must behave the same whichever of the two a seed comes from, so seeds can be made in one run and used in another.
+// What a case makes with the functions of this file before it does anything else is its seed. A file system
+// that serves versions and what was written over them must behave the same whichever of the two a seed comes
+// from, so seeds can be made in one run and used in another.
 type seeds string
 
 const (

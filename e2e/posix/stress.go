@@ -22,7 +22,8 @@ func stressCases() []testCase {
 			for i := range 4 {
 				dir := fmt.Sprint("worker-", i)
 				wg.Go(func() {
-					w := &worker{t: t, dir: dir, rng: rand.New(rand.NewPCG(t.seed, uint64(i))), model: make(map[string]*stressFile)}
+					w := &worker{t: t, dir: dir, rng: rand.New(rand.NewPCG(t.seed, uint64(i))),
+						model: make(map[string]*stressFile)}
 					w.run(t.ops / 8)
 				})
 			}

@@ -21,7 +21,8 @@ func setTimeCases() []testCase {
 			t.symlink("f", "l")
 			t.fifo("p", 0o644)
 			for _, n := range []string{"f", "d", "l", "p"} {
-				for _, v := range []unix.Timespec{{Sec: 1, Nsec: 1}, {Sec: 2_000_000_000, Nsec: 999_999_999}, {}, {Sec: 1<<31 - 1, Nsec: 7}} {
+				for _, v := range []unix.Timespec{{Sec: 1, Nsec: 1}, {Sec: 2_000_000_000, Nsec: 999_999_999}, {},
+					{Sec: 1<<31 - 1, Nsec: 7}} {
 					t.ok(t.utimes(n, unix.Timespec{Sec: v.Sec, Nsec: v.Nsec / 3}, v))
 					st := t.lstat(n)
 					same(t, "mtime of "+n, nsec(st.Mtim), nsec(v))

@@ -17,7 +17,8 @@ import (
 // holdFor is how long something is held open, or runs: across several switches.
 const holdFor = 6 * time.Second
 
-// hold opens a file and a directory and looks at them for a while: the file keeps its bytes, the directory can be looked at.
+// hold opens a file and a directory and looks at them for a while: the file keeps its bytes, the directory can
+// be looked at.
 func (l *Load) hold() error {
 	f, err := os.Open(l.path(fmt.Sprintf("content/f%d", rand.IntN(contents))))
 	if err != nil {
@@ -125,9 +126,11 @@ func (l *Load) runPrograms() error {
 	return nil
 }
 
-// runDynamic runs a program of the distribution with its loader and its library, each of which may be of another version.
+// runDynamic runs a program of the distribution with its loader and its library, each of which may be of
+// another version.
 func (l *Load) runDynamic() error {
-	out, err := exec.Command(l.path("bin/ld.so"), "--library-path", l.path("bin"), l.path("bin/sleep"), "0.3").CombinedOutput()
+	out, err := exec.Command(l.path("bin/ld.so"), "--library-path", l.path("bin"), l.path("bin/sleep"),
+		"0.3").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load is what goes on in a guest while its root is switched, and the receiver of the calls with which the test outside tells of switches.
+// Load is what goes on in a guest while its root is switched, and the receiver of the calls with which the test
+// outside tells of switches.
 type Load struct {
 	root  string
 	bases Bases
@@ -111,7 +112,8 @@ func (l *Load) problem(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.problems) < maxProblems {
-		l.problems = append(l.problems, fmt.Sprintf("in version %d: ", l.followed[len(l.followed)-1].version)+fmt.Sprintf(format, args...))
+		l.problems = append(l.problems,
+			fmt.Sprintf("in version %d: ", l.followed[len(l.followed)-1].version)+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -184,12 +186,17 @@ func (l *Load) readContents() error {
 	return errors.Join(errs...)
 }
 
-// list looks at directories: each listing is that of one version, and of a long one no name that stays is missing or there twice.
+// list looks at directories: each listing is that of one version, and of a long one no name that stays is
+// missing or there twice.
 func (l *Load) list() error {
 	return errors.Join(
 		l.listing("list", func(names []string, v int) bool { return slices.Equal(names, listOf(v)) }),
-		l.listing("renamed", func(names []string, v int) bool { return slices.Equal(names, []string{fmt.Sprintf("n-%06d", v)}) }),
-		l.listing("dirs", func(names []string, v int) bool { return slices.Equal(names, []string{dirName(v - 1), dirName(v)}) }),
+		l.listing("renamed", func(names []string, v int) bool {
+			return slices.Equal(names, []string{fmt.Sprintf("n-%06d", v)})
+		}),
+		l.listing("dirs", func(names []string, v int) bool {
+			return slices.Equal(names, []string{dirName(v - 1), dirName(v)})
+		}),
 		l.listMany(),
 	)
 }
@@ -351,7 +358,8 @@ func (l *Load) linked(a, b string) error {
 		return err
 	}
 	if x.Ino != y.Ino || x.Nlink != 2 || y.Nlink != 2 {
-		return fmt.Errorf("%s and %s are not one file: ids %x and %x, links %d and %d", a, b, x.Ino, y.Ino, x.Nlink, y.Nlink)
+		return fmt.Errorf("%s and %s are not one file: ids %x and %x, links %d and %d", a, b, x.Ino, y.Ino, x.Nlink,
+			y.Nlink)
 	}
 	return nil
 }

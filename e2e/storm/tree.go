@@ -1,5 +1,6 @@
-// Package storm is a master that changes without end, and the load of a node that lives on it: what each version holds, the master that
-// has it, and readers, writers and programs that check in the guest that they only ever see whole versions. It is for tests only.
+// Package storm is a master that changes without end, and the load of a node that lives on it: what each
+// version holds, the master that has it, and readers, writers and programs that check in the guest that they
+// only ever see whole versions. It is for tests only.
 package storm
 
 import (
@@ -50,8 +51,8 @@ const (
 	comers   = 20  // names beside them that each version has of its own
 )
 
-// At is version v. In each, all kinds of things differ from the one before: content, a mode alone, a name, a type, names that come and go,
-// directories that do, which names are one file, programs and libraries.
+// At is version v. In each, all kinds of things differ from the one before: content, a mode alone, a name, a
+// type, names that come and go, directories that do, which names are one file, programs and libraries.
 func At(v int, bases Bases) Tree {
 	t := Tree{}
 	for i := range contents {
@@ -125,7 +126,8 @@ func manyName(i int) string { return fmt.Sprintf("k%03d-%s", i, strings.Repeat("
 
 func dirName(v int) string { return fmt.Sprintf("d%06d", v) }
 
-// Content is what a file holds in version v: from a part of a page to some pages, each line telling path, version and place.
+// Content is what a file holds in version v: from a part of a page to some pages, each line telling path,
+// version and place.
 func Content(path string, v int) []byte {
 	h := fnv.New32a()
 	fmt.Fprint(h, path, v)
@@ -171,7 +173,8 @@ func Put(dir string, from, to Tree, rename bool) error {
 	old := slices.Sorted(maps.Keys(from))
 	slices.Reverse(old) // what is in a directory before it
 	for _, path := range old {
-		if now, stays := to[path]; stays && now.Mode.Type() == from[path].Mode.Type() && from[path].Link == "" && now.Link == "" {
+		if now, stays := to[path]; stays && now.Mode.Type() == from[path].Mode.Type() && from[path].Link == "" &&
+			now.Link == "" {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, path)); err != nil {

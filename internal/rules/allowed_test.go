@@ -23,8 +23,8 @@ var forbidden = []struct {
 	{[]string{"log.Print*", "slog.SetDefault", "slog.Default"}, nil, "loggers are passed in"},
 	{
 		[]string{
-			"net.Listen", "net.ListenConfig", "net.ListenTCP", "net.ListenUDP", "net.ListenUnix*", "net.ListenIP", "net.ListenPacket",
-			"net.ListenMulticastUDP", "tls.Listen", "packet.Listen", "http.ListenAndServe*",
+			"net.Listen", "net.ListenConfig", "net.ListenTCP", "net.ListenUDP", "net.ListenUnix*", "net.ListenIP",
+			"net.ListenPacket", "net.ListenMulticastUDP", "tls.Listen", "packet.Listen", "http.ListenAndServe*",
 		},
 		[]string{
 			"internal/daemon", "cmd", "bench", "e2e",
@@ -54,7 +54,9 @@ func checkUses(f *file, report func(ast.Node, string, ...any)) {
 		}
 		used := names[x.Name] + "." + sel.Sel.Name
 		for _, rule := range forbidden {
-			if slices.ContainsFunc(rule.names, func(p string) bool { return matches(p, used) }) && !among(f.pkg, rule.who) {
+			if slices.ContainsFunc(rule.names, func(p string) bool {
+				return matches(p, used)
+			}) && !among(f.pkg, rule.who) {
 				report(sel, "%s uses %s: %s", f.pkg, used, rule.why)
 			}
 		}

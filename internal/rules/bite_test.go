@@ -46,14 +46,17 @@ func biteCases() []biteCase {
 	return []biteCase{
 		{"few names", x("const A, B = 1, 2"), checkSurface, ""},
 		{"many names", x("const (" + names(26) + ")"), checkSurface, "26 exported names"},
-		{"many names in a package that may", [][2]string{{"internal/vfs", "const (" + names(26) + ")"}}, checkSurface, ""},
+		{"many names in a package that may", [][2]string{{"internal/vfs", "const (" + names(26) + ")"}}, checkSurface,
+			""},
 		{"many names of its own", x("const (" + strings.ToLower(names(26)) + ")"), checkSurface, ""},
 
 		{"a function without a caller", x("func F() {}", ""), checkCallers, "F is exported"},
 		{"a function with a caller in its package", x("func F() {}\nfunc g() { F() }"), checkCallers, "F is exported"},
 		{"a function with a caller", x("func F() {}", "func g() { x.F() }"), checkCallers, ""},
-		{"a type that a function in use returns", x("type T struct{}\nfunc F() (t T) { return t }", "func g() { x.F() }"), checkCallers, ""},
-		{"a method without a caller", x("type T struct{}\nfunc (T) M() {}", "var _ x.T"), checkCallers, "T.M is exported"},
+		{"a type that a function in use returns",
+			x("type T struct{}\nfunc F() (t T) { return t }", "func g() { x.F() }"), checkCallers, ""},
+		{"a method without a caller", x("type T struct{}\nfunc (T) M() {}", "var _ x.T"), checkCallers,
+			"T.M is exported"},
 		{"a method with a caller", x("type T struct{}\nfunc (T) M() {}", "func g(t x.T) { t.M() }"), checkCallers, ""},
 		{
 			"a method for an interface of another package",
@@ -61,45 +64,65 @@ func biteCases() []biteCase {
 		},
 		{
 			"a method for an interface of its own package",
-			x("type T struct{}\nfunc (T) M() {}\ntype i interface{ M() }", "var _ x.T"), checkCallers, "T.M is exported",
+			x("type T struct{}\nfunc (T) M() {}\ntype i interface{ M() }", "var _ x.T"), checkCallers,
+			"T.M is exported",
 		},
 		{"an error", x("type T struct{}\nfunc (T) Error() string { return `` }", "var _ x.T"), checkCallers, ""},
 		{"a constant of a type in use", x("type T int\nconst A T = 1", "var _ x.T"), checkCallers, ""},
 		{"a constant without a user", x("const A = 1", ""), checkCallers, "A is exported"},
-		{"a sentinel without a user", x("import `errors`\nvar ErrX = errors.New(``)"), checkCallers, "ErrX is exported"},
-		{"a caller in tests only", append(x("func F() {}"), [2]string{"internal/testkit", "import `dim/internal/x`\nfunc g() { x.F() }"}), checkCallers, "F is exported"},
+		{"a sentinel without a user", x("import `errors`\nvar ErrX = errors.New(``)"), checkCallers,
+			"ErrX is exported"},
+		{"a caller in tests only",
+			append(x("func F() {}"), [2]string{"internal/testkit", "import `dim/internal/x`\nfunc g() { x.F() }"}),
+			checkCallers, "F is exported"},
 
 		{"a boolean", x("func F(b bool) {}"), checkBooleans, "F is exported and has the boolean parameter b"},
 		{"a boolean of a method", x("type T struct{}\nfunc (T) M(b bool) {}"), checkBooleans, "boolean parameter b"},
 		{"a boolean between friends", x("func f(b bool) {}"), checkBooleans, ""},
 		{"a boolean with a name", x("type Dry bool\nfunc F(d Dry) {}"), checkBooleans, ""},
 
-		{"four parameters and a context", x("import `context`\nfunc F(_ context.Context, a, b, c, d int) {}"), checkParameters, ""},
+		{"four parameters and a context", x("import `context`\nfunc F(_ context.Context, a, b, c, d int) {}"),
+			checkParameters, ""},
 		{"five parameters", x("func f(a, b, c, d, e int) {}"), checkParameters, "f has 5 parameters"},
-		{"five parameters that an interface wants", x("type i interface{ M(a, b, c, d, e int) }\ntype t struct{}\nfunc (t) M(a, b, c, d, e int) {}"), checkParameters, ""},
+		{"five parameters that an interface wants",
+			x("type i interface{ M(a, b, c, d, e int) }\ntype t struct{}\nfunc (t) M(a, b, c, d, e int) {}"),
+			checkParameters, ""},
 
 		{"a key of the set", logs("l.Info(`m`, `error`, 1)"), checkLogs, ""},
 		{"a key of its own", logs("l.Warn(`m`, `node`, 1, `err`, 1)"), checkLogs, "`err`"},
 		{"a key of its own with a context", logs("l.WarnContext(nil, `m`, `err`, 1)"), checkLogs, "`err`"},
 		{"a key of its own for later", logs("l.With(`err`, 1)"), checkLogs, "`err`"},
 		{"a key in an attribute", logs("l.Info(`m`, slog.String(`err`, ``))"), checkLogs, "`err`"},
-		{"a key that is made", logs("l.Info(`m`, string(l.Handler().(interface{ String() string }).String()), 1)"), checkLogs, "is not one of"},
+		{"a key that is made", logs("l.Info(`m`, string(l.Handler().(interface{ String() string }).String()), 1)"),
+			checkLogs, "is not one of"},
 
-		{"a child that is not declared", [][2]string{{"internal/store/sub", ""}, {"internal/store", "import _ `dim/internal/store/sub`"}}, checkFamily, "declare it"},
-		{"a parent that is not declared", [][2]string{{"internal/store", ""}, {"internal/store/sub", "import _ `dim/internal/store`"}}, checkFamily, "declare it"},
-		{"a sibling that is not declared", [][2]string{{"internal/store/a", ""}, {"internal/store/b", "import _ `dim/internal/store/a`"}}, checkFamily, "declare it"},
-		{"a child that is declared", [][2]string{{"internal/cluster/nodeset", ""}, {"internal/cluster", "import _ `dim/internal/cluster/nodeset`"}}, checkFamily, ""},
-		{"no family", [][2]string{{"internal/image", ""}, {"internal/store", "import _ `dim/internal/image`"}}, checkFamily, ""},
+		{"a child that is not declared",
+			[][2]string{{"internal/store/sub", ""}, {"internal/store", "import _ `dim/internal/store/sub`"}},
+			checkFamily, "declare it"},
+		{"a parent that is not declared",
+			[][2]string{{"internal/store", ""}, {"internal/store/sub", "import _ `dim/internal/store`"}}, checkFamily,
+			"declare it"},
+		{"a sibling that is not declared",
+			[][2]string{{"internal/store/a", ""}, {"internal/store/b", "import _ `dim/internal/store/a`"}}, checkFamily,
+			"declare it"},
+		{"a child that is declared",
+			[][2]string{{"internal/cluster/nodeset", ""},
+				{"internal/cluster", "import _ `dim/internal/cluster/nodeset`"}}, checkFamily, ""},
+		{"no family", [][2]string{{"internal/image", ""}, {"internal/store", "import _ `dim/internal/image`"}},
+			checkFamily, ""},
 
 		{"what a package must not know", [][2]string{
 			{"internal/image", ""}, {"internal/x", "import _ `dim/internal/image`"},
 			{"internal/y", "// It must not know clusters, images or any protocol.\n|import _ `dim/internal/x`"},
 		}, checkIgnorance, `must not know "images", and imports internal/x, which imports internal/image`},
 		{"what a package must not know, under a heading", [][2]string{
-			{"internal/image", ""}, {"internal/y", "// # What it must not know\n//\n// Images, and what comes of them.\n|import _ `dim/internal/image`"},
+			{"internal/image", ""},
+			{"internal/y", "// # What it must not know\n//\n// Images, and what comes of them.\n|" +
+				"import _ `dim/internal/image`"},
 		}, checkIgnorance, `must not know "Images"`},
 		{"what a package may know", [][2]string{
-			{"internal/image", ""}, {"internal/y", "// It must not know clusters. It reads images.\n|import _ `dim/internal/image`"},
+			{"internal/image", ""},
+			{"internal/y", "// It must not know clusters. It reads images.\n|import _ `dim/internal/image`"},
 		}, checkIgnorance, ""},
 	}
 }
@@ -123,7 +146,8 @@ func names(n int) string {
 }
 
 func logs(call string) [][2]string {
-	return [][2]string{{"internal/x", "import \"log/slog\"\nfunc f(l *slog.Logger) { " + call + " }\nvar _ = slog.LevelInfo"}}
+	return [][2]string{{"internal/x",
+		"import \"log/slog\"\nfunc f(l *slog.Logger) { " + call + " }\nvar _ = slog.LevelInfo"}}
 }
 
 func TestALongLineIsFound(t *testing.T) {

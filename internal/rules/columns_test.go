@@ -35,7 +35,8 @@ func longLines(pkg, path string, text []byte) (problems []problem) {
 		line = bytes.TrimRight(line, "\n")
 		width := utf8.RuneCount(line) + (tab-1)*bytes.Count(line, []byte("\t"))
 		if width > maxColumns {
-			problems = append(problems, problem{pkg: pkg, text: fmt.Sprintf("%s:%d: %d columns; %d at most", path, n, width, maxColumns)})
+			problems = append(problems,
+				problem{pkg: pkg, text: fmt.Sprintf("%s:%d: %d columns; %d at most", path, n, width, maxColumns)})
 		}
 	}
 	return problems

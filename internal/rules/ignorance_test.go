@@ -13,25 +13,30 @@ func TestPackagesDoNotImportWhatTheyMustNotKnow(t *testing.T) {
 	enforce(t, "ignorance", checkIgnorance)
 }
 
-// meanings are the packages that an item of a statement of the form "it must not know A, B or C" excludes. An item that is not here
-// excludes nothing.
+// meanings are the packages that an item of a statement of the form "it must not know A, B or C" excludes. An
+// item that is not here excludes nothing.
 var meanings = []struct {
 	item     *regexp.Regexp
 	packages []string
 }{
 	{regexp.MustCompile(`^any other package of this project$`), []string{"internal", "cmd", "e2e", "bench"}},
-	{regexp.MustCompile(`^(anything of )?images$|^what (an image|a version) is$`), []string{"internal/image", "internal/store"}},
-	{regexp.MustCompile(`^(how )?images are stored$|^how a version is stored$|^where versions are stored$|^where trees and blobs are$|` +
+	{regexp.MustCompile(`^(anything of )?images$|^what (an image|a version) is$`),
+		[]string{"internal/image", "internal/store"}},
+	{regexp.MustCompile(`^(how )?images are stored$|^how a version is stored$|^where versions are stored$|` +
+		`^where trees and blobs are$|` +
 		`^how anything is stored$|^what a store$`), []string{"internal/store"}},
-	{regexp.MustCompile(`^clusters$|^(the )?cluster('s)? description$|^groups$|^what a description means$`), []string{"internal/cluster"}},
-	{regexp.MustCompile(`^nodes$|^(what )?a node is$|^what nodes see$`), []string{"internal/cluster", "internal/coord", "internal/replica"}},
+	{regexp.MustCompile(`^clusters$|^(the )?cluster('s)? description$|^groups$|^what a description means$`),
+		[]string{"internal/cluster"}},
+	{regexp.MustCompile(`^nodes$|^(what )?a node is$|^what nodes see$`),
+		[]string{"internal/cluster", "internal/coord", "internal/replica"}},
 	{regexp.MustCompile(`^rollouts$`), []string{"internal/rollout"}},
 	{regexp.MustCompile(`^replicas$|^how replicas are made$`), []string{"internal/replica"}},
 	{regexp.MustCompile(`^layers$|^handles$`), []string{"internal/replica"}},
 	{regexp.MustCompile(`^(any )?protocols?$|^how files are served$|^served$`), []string{
 		"internal/nfs", "internal/oncrpc", "internal/dhcp", "internal/tftp", "internal/fuse", "internal/ra",
 	}},
-	{regexp.MustCompile(`^booted$|^boot files$|^what boots$`), []string{"internal/boot", "internal/initramfs", "internal/nodeinit"}},
+	{regexp.MustCompile(`^booted$|^boot files$|^what boots$`),
+		[]string{"internal/boot", "internal/initramfs", "internal/nodeinit"}},
 	{regexp.MustCompile(`^how an initramfs is made$`), []string{"internal/initramfs"}},
 	{regexp.MustCompile(`^the formats of DHCP$`), []string{"internal/dhcp", "internal/tftp"}},
 	{regexp.MustCompile(`^servers$`), []string{"internal/daemon"}},
@@ -81,7 +86,8 @@ func checkIgnorance(p *tree) (problems []problem) {
 			for other, word := range excluded(f.Doc.Text()) {
 				if path := importPathTo(pkg.types, other); path != nil {
 					problems = append(problems, problem{pkg.name, f.Doc.Pos(), fmt.Sprintf(
-						"%s says that it must not know %q, and imports %s", pkg.name, word, strings.Join(path, ", which imports "))})
+						"%s says that it must not know %q, and imports %s", pkg.name, word,
+						strings.Join(path, ", which imports "))})
 				}
 			}
 		}
@@ -89,7 +95,8 @@ func checkIgnorance(p *tree) (problems []problem) {
 	return problems
 }
 
-// importPathTo returns the packages of ours on the way from p to the package named other or one below it, or nil if there is none.
+// importPathTo returns the packages of ours on the way from p to the package named other or one below it, or
+// nil if there is none.
 func importPathTo(p *types.Package, other string) []string {
 	for _, i := range p.Imports() {
 		name, local := strings.CutPrefix(i.Path(), "dim/")
@@ -106,7 +113,8 @@ func importPathTo(p *types.Package, other string) []string {
 	return nil
 }
 
-// family are imports between packages of which one is below the other, or which are below the same one: all that there are, with reasons.
+// family are imports between packages of which one is below the other, or which are below the same one: all
+// that there are, with reasons.
 var family = map[[2]string]string{
 	{"internal/boot/delivery", "internal/boot"}:              "what is decided is served",
 	{"internal/capture", "internal/capture/archive"}:         "an image from an archive",
@@ -152,7 +160,9 @@ func checkFamily(p *tree) (problems []problem) {
 				}
 				seen[to] = true
 				if local && (sameFamily(pkg.name, to) || from == owner(to)) && family[[2]string{pkg.name, to}] == "" {
-					problems = append(problems, problem{pkg.name, spec.Pos(), fmt.Sprintf("%s imports %s of its family: declare it in family", pkg.name, to)})
+					problems = append(problems,
+						problem{pkg.name, spec.Pos(),
+							fmt.Sprintf("%s imports %s of its family: declare it in family", pkg.name, to)})
 				}
 			}
 		}

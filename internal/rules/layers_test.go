@@ -21,8 +21,9 @@ const (
 	program               // cmd, benchmarks, whole-system tests
 )
 
-// layers says where each package stands. A package that is not here breaks the rule: somebody has to decide. One below another
-// ("internal/cluster/nodeset" below "internal/cluster") stands where that stands, unless it is here itself.
+// layers says where each package stands. A package that is not here breaks the rule: somebody has to decide.
+// One below another ("internal/cluster/nodeset" below "internal/cluster") stands where that stands, unless it
+// is here itself.
 var layers = map[string]layer{
 	"internal/image":    words,
 	"internal/cluster":  words,
@@ -183,7 +184,8 @@ func TestTheProgramsCarryNoTests(t *testing.T) {
 		}
 		seen[program+" "+path] = true
 		for _, dep := range imports[path] {
-			if module := inModule(dep, testOnly); module != "" && inModule(path, []string{module}) == "" && carriers[path] == "" {
+			if module := inModule(dep, testOnly); module != "" && inModule(path, []string{module}) == "" &&
+				carriers[path] == "" {
 				t.Errorf("%s carries %s, which %s imports", program, dep, path)
 			}
 			walk(program, dep)

@@ -29,11 +29,13 @@ var logKeys = []string{
 	"stamp", // of a snapshot or set-aside copy
 	"took",  // a duration
 	// counts
-	"bytes", "count", "entries", "paths", "nodes", "replicas", "images", "objects", "snapshots", "directories", "problems", "modules",
+	"bytes", "count", "entries", "paths", "nodes", "replicas", "images", "objects", "snapshots", "directories",
+	"problems", "modules",
 	"facts", "aside",
 }
 
-// attributes are the functions of slog that take a key, and which argument it is; all further ones are pairs of key and value.
+// attributes are the functions of slog that take a key, and which argument it is; all further ones are pairs of
+// key and value.
 var attributes = map[string]int{
 	"Debug": 1, "Info": 1, "Warn": 1, "Error": 1,
 	"DebugContext": 2, "InfoContext": 2, "WarnContext": 2, "ErrorContext": 2, "Log": 3,
@@ -52,7 +54,10 @@ func checkLogs(p *tree) (problems []problem) {
 				for _, key := range logged(pkg, call) {
 					v := pkg.info.Types[key].Value
 					if v == nil || !slices.Contains(logKeys, constant.StringVal(v)) {
-						problems = append(problems, problem{pkg.name, key.Pos(), fmt.Sprintf("the key %s of a log message is not one of logKeys", types.ExprString(key))})
+						problems = append(problems,
+							problem{pkg.name, key.Pos(),
+								fmt.Sprintf("the key %s of a log message is not one of logKeys",
+									types.ExprString(key))})
 					}
 				}
 				return true
@@ -72,7 +77,8 @@ func logged(pkg *pkg, call *ast.CallExpr) (keys []ast.Expr) {
 	if !ok || f.Pkg() == nil || f.Pkg().Path() != "log/slog" {
 		return nil
 	}
-	if results := f.Signature().Results(); results.Len() == 1 && strings.HasSuffix(results.At(0).Type().String(), "slog.Attr") && len(call.Args) > 0 {
+	if results := f.Signature().Results(); results.Len() == 1 &&
+		strings.HasSuffix(results.At(0).Type().String(), "slog.Attr") && len(call.Args) > 0 {
 		keys = append(keys, call.Args[0])
 	}
 	first, ok := attributes[f.Name()]

@@ -5,24 +5,6 @@ package rules
 //
 // Empty braces of a package may stay, so that two who delete lines side by side get no conflict.
 var pending = map[string]map[string]string{
-	"bench/capture": {
-		"columns": "7 lines",
-	},
-	"bench/mirror": {
-		"columns": "17 lines",
-	},
-	"bench/nfsload": {
-		"columns": "6 lines",
-	},
-	"bench/nfsload/server": {
-		"columns": "1 line",
-	},
-	"bench/propagate": {
-		"columns": "10 lines",
-	},
-	"bench/switch": {
-		"columns": "9 lines",
-	},
 	"cmd/dim": {
 		"columns": "120 lines",
 		"logs":    "keys why",
@@ -33,33 +15,12 @@ var pending = map[string]map[string]string{
 	"cmd/lab": {
 		"columns": "5 lines",
 	},
-	"e2e": {
-		"columns": "122 lines",
-	},
-	"e2e/agent": {
-		"columns": "3 lines",
-	},
-	"e2e/agentd": {
-		"columns": "2 lines",
-	},
-	"e2e/crash": {
-		"columns": "45 lines",
-	},
-	"e2e/hostile": {
-		"columns": "12 lines",
-	},
 	"e2e/posix": {
-		"columns":    "32 lines",
 		"parameters": "file",
 	},
 	"e2e/storm": {
 		"booleans": "Put",
-		"columns":  "14 lines",
 	},
-	"e2e/storm/runner": {
-		"columns": "1 line",
-	},
-	"internal/caller": {},
 	"internal/capture": {
 		"callers":    "ErrEmpty, UnreadableError",
 		"columns":    "110 lines",

@@ -105,8 +105,8 @@ func (s *source) lines(n ast.Node) int {
 	return s.fset.Position(n.End()).Line - s.fset.Position(n.Pos()).Line + 1
 }
 
-// tableLines counts the lines of a table that a function ends with: it returns a literal. A table is looked up, not read; functions
-// in it are judged by themselves.
+// tableLines counts the lines of a table that a function ends with: it returns a literal. A table is looked up,
+// not read; functions in it are judged by themselves.
 func (s *source) tableLines(body *ast.BlockStmt) int {
 	if len(body.List) == 0 {
 		return 0

@@ -1,5 +1,6 @@
-// Package rules is the test that keeps the architecture of docs/style.md: which package may import which, who may print, exit, listen
-// and keep state, and what is too long to read. It parses the source and knows nothing else of it. It has no code but tests.
+// Package rules is the test that keeps the architecture of docs/style.md: which package may import which, who
+// may print, exit, listen and keep state, and what is too long to read. It parses the source and knows nothing
+// else of it. It has no code but tests.
 //
 // Every exception is in a table here, with its reason.
 package rules
@@ -32,7 +33,8 @@ type source struct {
 	files []*file
 }
 
-// load returns every Go file of the repository but those for other systems' tools (directories that begin with "_" or ".") and test data.
+// load returns every Go file of the repository but those for other systems' tools (directories that begin with
+// "_" or ".") and test data.
 func load(t *testing.T) *source {
 	t.Helper()
 	s, err := parseAll()
@@ -50,7 +52,8 @@ var parseAll = sync.OnceValues(func() (*source, error) {
 			return err
 		}
 		name := e.Name()
-		if e.IsDir() && path != root && (name == "testdata" || name == "bin" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_")) {
+		if e.IsDir() && path != root &&
+			(name == "testdata" || name == "bin" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_")) {
 			return fs.SkipDir
 		}
 		if e.IsDir() || !strings.HasSuffix(name, ".go") {
@@ -91,7 +94,8 @@ func TestTheRulesBite(t *testing.T) {
 	}{
 		{"a protocol imports an image", "internal/nfs", `import "dim/internal/image"`, checkImports, 1},
 		{"a protocol imports a deed", "internal/nfs", `import "dim/internal/replica"`, checkImports, 1},
-		{"a protocol imports vfs and RPC", "internal/nfs", "import \"dim/internal/vfs\"\nimport \"dim/internal/oncrpc\"", checkImports, 0},
+		{"a protocol imports vfs and RPC", "internal/nfs",
+			"import \"dim/internal/vfs\"\nimport \"dim/internal/oncrpc\"", checkImports, 0},
 		{"a deed imports a deed", "internal/capture", `import "dim/internal/boot"`, checkImports, 1},
 		{"a store imports a deed", "internal/store", `import "dim/internal/capture"`, checkImports, 1},
 		{"a word imports a library", "internal/image", `import "golang.org/x/sys/unix"`, checkImports, 1},
@@ -104,7 +108,8 @@ func TestTheRulesBite(t *testing.T) {
 		{"a counter", "internal/store", "var n int", checkState(nil), 1},
 		{"a lock", "internal/store", "import \"sync\"\nvar mu = sync.Mutex{}", checkState(nil), 1},
 		{"a table", "internal/store", "var names = []string{``}", checkState(nil), 0},
-		{"a table that changes", "internal/store", "var names = []string{``}\nfunc f() { names[0] = `x` }", checkState(nil), 1},
+		{"a table that changes", "internal/store", "var names = []string{``}\nfunc f() { names[0] = `x` }",
+			checkState(nil), 1},
 		{"a sentinel", "internal/store", "import \"errors\"\nvar ErrGone = errors.New(``)", checkState(nil), 0},
 		{"an exported name without a comment", "internal/store", "func F() {}", checkComments, 1},
 		{"an exported name with one", "internal/store", "// F does.\nfunc F() {}", checkComments, 0},

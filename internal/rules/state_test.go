@@ -49,8 +49,8 @@ func variables(d *ast.GenDecl, changed map[string]bool, report func(ast.Node, st
 	}
 }
 
-// writtenOut reports whether a value is there in the source as it stands: a literal, or one of the constructors that return the same for
-// ever. Locks, pools and the like are state however they are written.
+// writtenOut reports whether a value is there in the source as it stands: a literal, or one of the constructors
+// that return the same for ever. Locks, pools and the like are state however they are written.
 func writtenOut(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.CompositeLit:
@@ -66,13 +66,14 @@ func writtenOut(e ast.Expr) bool {
 			return false
 		}
 		pkg, ok := sel.X.(*ast.Ident)
-		return ok && slices.Contains([]string{"netip.MustParsePrefix", "netip.MustParseAddr", "regexp.MustCompile"}, pkg.Name+"."+sel.Sel.Name)
+		return ok && slices.Contains([]string{"netip.MustParsePrefix", "netip.MustParseAddr", "regexp.MustCompile"},
+			pkg.Name+"."+sel.Sel.Name)
 	}
 	return false
 }
 
-// changedNames returns, by package, the names that are assigned to somewhere, also in part, or whose address is taken. A local variable
-// counts only when it shadows nothing.
+// changedNames returns, by package, the names that are assigned to somewhere, also in part, or whose address is
+// taken. A local variable counts only when it shadows nothing.
 func changedNames(s *source) map[string]map[string]bool {
 	all := map[string]map[string]bool{}
 	for _, f := range s.files {
@@ -99,7 +100,8 @@ func changedNames(s *source) map[string]map[string]bool {
 					note(n.X)
 				}
 			case *ast.CallExpr:
-				if id, ok := n.Fun.(*ast.Ident); ok && len(n.Args) > 0 && (id.Name == "delete" || id.Name == "clear" || id.Name == "copy") {
+				if id, ok := n.Fun.(*ast.Ident); ok && len(n.Args) > 0 &&
+					(id.Name == "delete" || id.Name == "clear" || id.Name == "copy") {
 					note(n.Args[0])
 				}
 			}

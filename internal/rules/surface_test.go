@@ -18,14 +18,14 @@ func TestNoExportedFunctionTakesABoolean(t *testing.T) { enforce(t, "booleans", 
 
 func TestFunctionsTakeFewParameters(t *testing.T) { enforce(t, "parameters", checkParameters) }
 
-// maxExported is how many exported names of a package a person can take in: constants, variables, types and functions, without
-// methods.
+// maxExported is how many exported names of a package a person can take in: constants, variables, types and
+// functions, without methods.
 const maxExported = 25
 
 // wide are packages that export more names, with the reason.
 var wide = map[string]string{
 	"internal/cluster": "a type for each element of the description, and their names",
-	"internal/vfs":     "the contract of a file tree: types, error numbers and flags that every tree and every protocol shares",
+	"internal/vfs":     "the contract of a file tree: types, errors and flags that all trees and protocols share",
 }
 
 // forTests are packages that only tests use. What they use counts no more than what tests use.
@@ -34,7 +34,8 @@ var forTests = []string{"internal/testkit", "internal/disktest", "internal/vfs/d
 // tools are packages of programs that test and measure. Tests may be the only ones that use some of their names.
 var tools = []string{"internal/fuse", "internal/nfs/nfsclient", "internal/lab", "e2e"}
 
-// uncalled are exported names ("internal/store.Name", "internal/store.Type.Method") that no program uses, with the reason.
+// uncalled are exported names ("internal/store.Name", "internal/store.Type.Method") that no program uses, with
+// the reason.
 var uncalled = map[string]string{
 	"internal/cluster.Node.Interface": "templates of node files call it",
 	"internal/cluster.Server.Address": "templates of node files call it",
@@ -52,7 +53,9 @@ func checkSurface(p *tree) (problems []problem) {
 			}
 		}
 		if n > maxExported && wide[pkg.name] == "" {
-			problems = append(problems, problem{pkg.name, pkg.files[0].Name.Pos(), fmt.Sprintf("%d exported names; %d at most", n, maxExported)})
+			problems = append(problems,
+				problem{pkg.name, pkg.files[0].Name.Pos(),
+					fmt.Sprintf("%d exported names; %d at most", n, maxExported)})
 		}
 	}
 	return problems
@@ -68,7 +71,8 @@ func checkCallers(p *tree) (problems []problem) {
 		}
 		report := func(o types.Object, name string) {
 			if uncalled[pkg.name+"."+name] == "" {
-				problems = append(problems, problem{pkg.name, o.Pos(), name + " is exported, and no program uses it outside its package"})
+				problems = append(problems,
+					problem{pkg.name, o.Pos(), name + " is exported, and no program uses it outside its package"})
 			}
 		}
 		for _, name := range pkg.types.Scope().Names() {
@@ -94,8 +98,8 @@ func checkCallers(p *tree) (problems []problem) {
 	return problems
 }
 
-// constantsType is the type of a constant whose type is exported by the same package, or nil: the constants of a type in use are its
-// vocabulary.
+// constantsType is the type of a constant whose type is exported by the same package, or nil: the constants of
+// a type in use are its vocabulary.
 func constantsType(o types.Object) types.Object {
 	c, ok := o.(*types.Const)
 	if !ok {
@@ -185,7 +189,8 @@ type declaredInterface struct {
 	exported bool
 }
 
-// declaredInterfaces returns, by the names of their methods, the interfaces in our source and the exported ones of packages that it imports.
+// declaredInterfaces returns, by the names of their methods, the interfaces in our source and the exported ones
+// of packages that it imports.
 func declaredInterfaces(p *tree) map[string][]declaredInterface {
 	all := map[string][]declaredInterface{}
 	add := func(t types.Type, pkg *types.Package, exported bool) {
@@ -279,14 +284,17 @@ func checkParameters(p *tree) (problems []problem) {
 				n--
 			}
 			if n > maxParameters && !prescribed(f, interfaces, none) {
-				problems = append(problems, problem{pkg.name, f.Pos(), fmt.Sprintf("%s has %d parameters; %d at most", f.Name(), n, maxParameters)})
+				problems = append(problems,
+					problem{pkg.name, f.Pos(),
+						fmt.Sprintf("%s has %d parameters; %d at most", f.Name(), n, maxParameters)})
 			}
 		}
 	}
 	return problems
 }
 
-// prescribed reports whether a method has its signature from an interface. Interfaces of packages that are in except do not count.
+// prescribed reports whether a method has its signature from an interface. Interfaces of packages that are in
+// except do not count.
 func prescribed(f *types.Func, all map[string][]declaredInterface, except func(*types.Package) bool) bool {
 	recv := f.Signature().Recv()
 	return recv != nil && slices.ContainsFunc(all[f.Name()], func(i declaredInterface) bool {

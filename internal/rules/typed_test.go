@@ -162,10 +162,12 @@ func (c *checker) Import(path string) (*types.Package, error) {
 	return p, err
 }
 
-// check type-checks the package in the directory name. Sources maps the names of its files to their text; nil is read from disk.
+// check type-checks the package in the directory name. Sources maps the names of its files to their text; nil
+// is read from disk.
 func (c *checker) check(name string, sources map[string]any) error {
 	p := &pkg{name: name, info: &types.Info{
-		Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{},
+		Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{},
+		Types: map[ast.Expr]types.TypeAndValue{},
 	}}
 	for path, text := range sources {
 		f, err := parser.ParseFile(c.fset, path, text, parser.ParseComments|parser.SkipObjectResolution)

@@ -38,7 +38,8 @@ func (constant) Read(_ *vfs.Cred, _ vfs.Handle, p []byte, off uint64) (int, bool
 // constantNames is how many names a directory lists: the average of an installation.
 const constantNames = 13
 
-func (f constant) ReadDir(_ *vfs.Cred, _ vfs.Handle, cookie uint64, _ vfs.Plus, yield func(*vfs.DirEntry) bool) (bool, error) {
+func (f constant) ReadDir(_ *vfs.Cred, _ vfs.Handle, cookie uint64, _ vfs.Plus,
+	yield func(*vfs.DirEntry) bool) (bool, error) {
 	de := vfs.DirEntry{Handle: f.Root()}
 	if err := f.Attr(de.Handle, &de.Attr); err != nil {
 		return false, err
