@@ -22,7 +22,7 @@ places for the store and the replicas. It never changes a data directory that ex
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.out, "%s is ready; this server is %s\n", a.data, id.ID)
+			fmt.Fprintf(a.out, "%s is ready; this server is %s\n", a.data, id)
 			return nil
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,

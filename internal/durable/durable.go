@@ -1,5 +1,6 @@
-// Package durable puts bytes on disk so that a crash at any moment leaves the old state or the new one, never a mix.
-// It knows bytes and paths only.
+// Package durable writes files so that a crash at any moment leaves the old content or the new one, never a mix.
+//
+// It must not know what the files are for.
 package durable
 
 import (
@@ -10,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// WriteFile replaces the file at path by data: it writes a temporary file beside it, syncs it, renames it into place
-// and syncs the directory. When it returns nil, data survives a power cut.
+// WriteFile replaces the file at path. It writes data to a temporary file beside it, syncs that, renames it to path and
+// syncs the directory. When WriteFile returns nil, data survives a power cut.
 func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+".*")
 	if err != nil {
@@ -43,7 +44,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 
 const tempPrefix = ".tmp-"
 
-// RemoveTemps removes what interrupted calls of WriteFile left in dir.
+// RemoveTemps removes temporary files that interrupted calls of WriteFile left in dir.
 func RemoveTemps(dir string) error {
 	names, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
 	if err != nil {
@@ -57,7 +58,7 @@ func RemoveTemps(dir string) error {
 	return nil
 }
 
-// SyncDir makes the names in dir durable.
+// SyncDir makes changes of names in dir durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

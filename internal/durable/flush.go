@@ -2,65 +2,65 @@ package durable
 
 import "sync"
 
-// Flush lets those who want the same thing to be on disk at the same time share one costly call: whoever comes while
-// one is under way waits for the next one, with all others who came meanwhile. Who comes alone waits for nobody.
+// Flush combines concurrent calls of a costly function that makes data durable. A call of Do while the function runs
+// waits for its next run, together with all other calls that were made in the meantime. Otherwise Do runs the function
+// at once.
 //
-// The zero value is ready. Its methods may be called concurrently.
+// The zero value is ready to use. Its methods may be called concurrently.
 type Flush struct {
-	mu   sync.Mutex
-	now  *turn // under way
-	next *turn // those who came since it began; it does not cover them
+	mu      sync.Mutex
+	running *run
+	next    *run // for calls since running began, because running may not cover them
 
 	waits, flushes uint64
 }
 
-// turn is one call of flush. err is set when done is closed.
-type turn struct {
+// run is one run of the function. err is set when done is closed.
+type run struct {
 	done chan struct{}
 	err  error
 }
 
-// Do returns when a call of flush that began after the call of Do has ended, with its error.
+// Do returns the error of a run of flush that began after Do was called, when that run has ended.
 func (f *Flush) Do(flush func() error) error {
 	f.mu.Lock()
 	f.waits++
-	if f.now == nil {
-		t := &turn{done: make(chan struct{})}
-		f.now = t
+	if f.running == nil {
+		r := &run{done: make(chan struct{})}
+		f.running = r
 		f.mu.Unlock()
-		return f.lead(t, flush)
+		return f.run(r, flush)
 	}
-	if t := f.next; t != nil {
+	if r := f.next; r != nil {
 		f.mu.Unlock()
-		<-t.done
-		return t.err
+		<-r.done
+		return r.err
 	}
-	before, t := f.now, &turn{done: make(chan struct{})}
-	f.next = t
+	before, r := f.running, &run{done: make(chan struct{})}
+	f.next = r
 	f.mu.Unlock()
 	<-before.done
 	f.mu.Lock()
-	f.now, f.next = t, nil
+	f.running, f.next = r, nil
 	f.mu.Unlock()
-	return f.lead(t, flush)
+	return f.run(r, flush)
 }
 
-// Counts tells how often Do was called and how many calls of flush that took.
+// Counts returns the number of calls of Do and of runs of flush.
 func (f *Flush) Counts() (waits, flushes uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.waits, f.flushes
 }
 
-// lead does the flush of t.
-func (f *Flush) lead(t *turn, flush func() error) error {
-	t.err = flush()
+func (f *Flush) run(r *run, flush func() error) error {
+	r.err = flush()
 	f.mu.Lock()
 	f.flushes++
 	if f.next == nil {
-		f.now = nil
+		f.running = nil
 	}
 	f.mu.Unlock()
-	close(t.done)
-	return t.err
+	close(r.done)
+	return r.err
 }

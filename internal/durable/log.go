@@ -11,23 +11,23 @@ import (
 	"sync"
 )
 
-// Log is an append-only file of records. A record is its length (4 bytes, big endian), the CRC-32C of its bytes (4
-// bytes) and its bytes. A record that a crash cut short, and all behind it, are dropped when the log is opened.
+// Log is an append-only file of records. A record has its length (4 bytes, big endian), the CRC-32C of its data (4
+// bytes) and its data. OpenLog cuts the file after its last complete record, since a crash may leave an incomplete one.
 //
-// Its methods may be called concurrently.
+// The methods may be called concurrently.
 type Log struct {
 	mu   sync.Mutex
 	f    *os.File
 	size int64
-	err  error // a failed append that could not be undone: nothing more is accepted
+	err  error // of an append that failed and could not be undone: further appends are refused
 }
 
-// MaxRecord is the largest record in bytes.
-const MaxRecord = 64 << 20
+// maxRecord is the size of the largest record in bytes.
+const maxRecord = 64 << 20
 
 const recordHeader = 8
 
-// OpenLog opens or makes the log at path and calls each with every record in order. Its bytes must not be kept.
+// OpenLog opens or creates the log at path and calls each with every record in order. each must not keep the record.
 func OpenLog(path string, each func(record []byte) error) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -66,8 +66,8 @@ func (l *Log) replay(each func([]byte) error) error {
 	return l.f.Sync()
 }
 
-// ReadLog calls each with every record of the log at path, which it does not change. It returns how many bytes a crash has left behind the
-// last whole record.
+// ReadLog calls each with every record of the log at path, and does not change the log. It returns the number of bytes
+// behind the last complete record, which a crash left there.
 func ReadLog(path string, each func(record []byte) error) (torn int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -102,7 +102,7 @@ func readRecord(r io.Reader) ([]byte, error) {
 		return nil, torn(err)
 	}
 	n := binary.BigEndian.Uint32(head[:4])
-	if n > MaxRecord {
+	if n > maxRecord {
 		return nil, errTorn
 	}
 	record := make([]byte, n)
@@ -122,9 +122,9 @@ func torn(err error) error {
 	return err
 }
 
-// Append adds a record and returns when it is durable. After an error the record is not in the log.
+// Append adds a record and returns when it is durable. If it returns an error, the record is not in the log.
 func (l *Log) Append(record []byte) error {
-	if len(record) > MaxRecord {
+	if len(record) > maxRecord {
 		return fmt.Errorf("append to %s: record of %d bytes is too large", l.f.Name(), len(record))
 	}
 	buf := make([]byte, recordHeader, recordHeader+len(record))
@@ -151,7 +151,7 @@ func (l *Log) Append(record []byte) error {
 	return nil
 }
 
-// Size returns the log's size in bytes, for deciding when to write it anew.
+// Size returns the log's size in bytes. A caller decides by it when to write the log anew.
 func (l *Log) Size() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

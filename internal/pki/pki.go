@@ -1,17 +1,17 @@
-// Package pki makes a data directory and the keys in it, and gives the TLS configurations that follow from them.
+// Package pki makes a data directory and the keys in it.
 //
 // # Concepts
 //
-// The machine that is initialised first has the cluster's certificate authority (ca/). Every server has an identity: a random id, a
-// key and a certificate of that authority (identity/). Servers prove to each other that they belong to the cluster, both ways; which of
-// them they are is the certificate's common name.
+// The first server of a cluster has the cluster's certificate authority (ca/). Every server has an identity
+// (identity/): a random id, a key, and a certificate of that authority with the id as its common name. With their
+// certificates, servers prove to each other over TLS that they belong to the cluster.
 //
-// Keys are ECDSA on P-256: every TLS library and every TPM can do it.
+// Keys are ECDSA on P-256, which every TLS library and every TPM supports.
 //
 // # Invariants
 //
-// DATA/format is written last, so a directory that has it is whole; an Init that was interrupted is simply run again. The
-// directory is the superuser's alone (0700): layers hold setuid programs that nodes wrote.
+// DATA/format is written last, so a directory that has it is complete. An Init that was interrupted can be run again.
+// Only the superuser can enter the directory (0700): layers contain setuid programs that nodes wrote.
 //
 // It must not know what is kept in the directories that it makes.
 package pki
@@ -37,47 +37,48 @@ import (
 	"dim/internal/durable"
 )
 
-// The errors to branch on.
+// ErrNotInitialised means that a directory is not a data directory.
+var ErrNotInitialised = errors.New("not initialised")
+
 var (
-	// ErrInitialised: the directory is a data directory already.
-	ErrInitialised = errors.New("already initialised")
-	// ErrNotInitialised: the directory is not a data directory.
-	ErrNotInitialised = errors.New("not initialised")
-	// ErrNotEmpty: the directory holds something else.
-	ErrNotEmpty = errors.New("not empty, and not a data directory")
-	// ErrNewerFormat: the directory was made by a newer dim.
-	ErrNewerFormat = errors.New("made by a newer dim")
+	errInitialised = errors.New("already initialised")
+	errNotEmpty    = errors.New("not empty, and not a data directory")
+	errNewerFormat = errors.New("made by a newer dim")
 )
 
 // format is the version of the layout, see docs/formats/data.md.
 const format = 1
 
-// serverName is the name that every server's certificate is good for. Servers are found by address, which may change;
-// that they belong to the cluster is what counts.
+// serverName is the DNS name in the certificates of all servers. A certificate proves that a server belongs to the
+// cluster. Which addresses the server has is not part of it: they may change.
 const serverName = "server.dim"
 
 const (
 	caLife       = 30 * 365 * 24 * time.Hour
 	identityLife = 10 * 365 * 24 * time.Hour
-	clockSkew    = 24 * time.Hour // a machine without a battery may live yesterday
+	clockSkew    = 24 * time.Hour // of a machine whose clock has no battery
 )
 
 // parts are the directories in a data directory.
 func parts() []string { return []string{"ca", "identity", "store", "replicas", "coord", "cache"} }
 
-// Init makes a data directory with a new authority and a new identity. It changes nothing in one that exists (ErrInitialised)
-// and nothing in a directory that holds other things (ErrNotEmpty).
-func Init(data string) (*Identity, error) {
+// Init makes a data directory with a new authority and a new identity, and returns the identity's id. It fails, and
+// changes nothing, if the directory is a data directory already or contains other files.
+func Init(data string) (id string, err error) {
 	if err := initialise(data, time.Now()); err != nil {
-		return nil, fmt.Errorf("initialise %s: %w", data, err)
+		return "", fmt.Errorf("initialise %s: %w", data, err)
 	}
-	return Load(data)
+	made, err := load(data)
+	if err != nil {
+		return "", err
+	}
+	return made.id, nil
 }
 
 func initialise(data string, now time.Time) error {
 	if err := Check(data); !errors.Is(err, ErrNotInitialised) {
-		if err == nil || errors.Is(err, ErrNewerFormat) {
-			return ErrInitialised
+		if err == nil || errors.Is(err, errNewerFormat) {
+			return errInitialised
 		}
 		return err
 	}
@@ -88,20 +89,20 @@ func initialise(data string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	identity, err := ca.issue(now)
+	server, err := ca.issue(now)
 	if err != nil {
 		return err
 	}
 	if err := ca.save(filepath.Join(data, "ca")); err != nil {
 		return err
 	}
-	if err := identity.save(filepath.Join(data, "identity")); err != nil {
+	if err := server.save(filepath.Join(data, "identity")); err != nil {
 		return err
 	}
 	return durable.WriteFile(filepath.Join(data, "format"), []byte(strconv.Itoa(format)+"\n"), 0o600)
 }
 
-// makeDirs makes data and what belongs in it, for the superuser alone.
+// makeDirs makes data and its directories, for the superuser alone.
 func makeDirs(data string) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
@@ -116,7 +117,7 @@ func makeDirs(data string) error {
 	}
 	for _, e := range there {
 		if !ours[e.Name()] && !strings.HasPrefix(e.Name(), ".tmp-") {
-			return fmt.Errorf("%w: there is %s", ErrNotEmpty, e.Name())
+			return fmt.Errorf("%w: it contains %s", errNotEmpty, e.Name())
 		}
 	}
 	if err := os.Chmod(data, 0o700); err != nil {
@@ -133,8 +134,8 @@ func makeDirs(data string) error {
 	return durable.SyncDir(filepath.Dir(filepath.Clean(data)))
 }
 
-// Check tells whether data is a data directory that this program can use: nil, ErrNotInitialised, ErrNewerFormat or what
-// keeps it from being read.
+// Check returns nil if data is a data directory that this program can use. The error is ErrNotInitialised if it is not
+// a data directory.
 func Check(data string) error {
 	b, err := os.ReadFile(filepath.Join(data, "format"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -145,10 +146,10 @@ func Check(data string) error {
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || n < 1 {
-		return fmt.Errorf("data directory %s: format %q is none", data, b)
+		return fmt.Errorf("data directory %s: format %q is not a number", data, b)
 	}
 	if n > format {
-		return fmt.Errorf("data directory %s: format %d: %w", data, n, ErrNewerFormat)
+		return fmt.Errorf("data directory %s: format %d: %w", data, n, errNewerFormat)
 	}
 	return nil
 }
@@ -159,7 +160,7 @@ type pair struct {
 	cert *x509.Certificate
 }
 
-// newAuthority makes an authority that can do nothing but sign servers.
+// newAuthority makes an authority that can only sign certificates of servers.
 func newAuthority(now time.Time) (*pair, error) {
 	t := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: "dim cluster " + rand.Text()[:8]},
@@ -187,7 +188,8 @@ func (ca *pair) issue(now time.Time) (*pair, error) {
 	return certify(t, ca)
 }
 
-// certify makes a key and has by sign the certificate that t describes; nil: the key itself.
+// certify makes a key, and the certificate for it that t describes. The certificate is signed by by, or by its own key
+// if by is nil.
 func certify(t *x509.Certificate, by *pair) (*pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -226,15 +228,15 @@ func (p *pair) save(dir string) error {
 	return durable.WriteFile(filepath.Join(dir, certFile), cert, 0o600)
 }
 
-// Identity is what a server proves itself with.
-type Identity struct {
-	ID   string // random, for ever this server's
+// identity is what a server needs to authenticate itself and other servers.
+type identity struct {
+	id   string // random, the common name of cert
 	cert tls.Certificate
 	ca   *x509.CertPool
 }
 
-// Load reads the identity of the server whose data directory it is.
-func Load(data string) (*Identity, error) {
+// load reads the identity from a data directory.
+func load(data string) (*identity, error) {
 	if err := Check(data); err != nil {
 		return nil, err
 	}
@@ -248,29 +250,9 @@ func Load(data string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load authority: %w", err)
 	}
-	id := &Identity{cert: cert, ca: x509.NewCertPool(), ID: cert.Leaf.Subject.CommonName}
+	id := &identity{cert: cert, ca: x509.NewCertPool(), id: cert.Leaf.Subject.CommonName}
 	if !id.ca.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("load authority %s: no certificate in it", caPath)
+		return nil, fmt.Errorf("load authority %s: it has no certificate", caPath)
 	}
 	return id, nil
-}
-
-// ServerTLS returns how to listen for the cluster's other servers: nobody else gets in.
-func (i *Identity) ServerTLS() *tls.Config {
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{i.cert},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    i.ca,
-	}
-}
-
-// ClientTLS returns how to call one of the cluster's servers, at whatever address.
-func (i *Identity) ClientTLS() *tls.Config {
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{i.cert},
-		RootCAs:      i.ca,
-		ServerName:   serverName,
-	}
 }

@@ -10,27 +10,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dim/internal/testkit"
 )
 
 func TestInitMakesADirectoryThatLoads(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "a", "b")
-	id, err := Init(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := Load(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if id.ID == "" || again.ID != id.ID {
-		t.Errorf("id %q, loaded %q", id.ID, again.ID)
+	id := testkit.Value(Init(data))(t)
+	if loaded := testkit.Value(load(data))(t); id == "" || loaded.id != id {
+		t.Errorf("id %q, loaded %q", id, loaded.id)
 	}
 	for _, part := range parts() {
 		if fi, err := os.Stat(filepath.Join(data, part)); err != nil || !fi.IsDir() {
 			t.Errorf("%s: %v", part, err)
 		}
 	}
-	err = filepath.WalkDir(data, func(path string, e fs.DirEntry, err error) error {
+	testkit.Must(t, filepath.WalkDir(data, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -38,45 +33,33 @@ func TestInitMakesADirectoryThatLoads(t *testing.T) {
 			t.Errorf("%s is open to others: %v, %v", path, fi.Mode(), err)
 		}
 		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 }
 
 func TestInitChangesNothingThatExists(t *testing.T) {
 	data := t.TempDir()
-	if _, err := Init(data); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Value(Init(data))(t)
 	key := filepath.Join(data, "ca", keyFile)
-	before, err := os.ReadFile(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Init(data); !errors.Is(err, ErrInitialised) {
+	before := testkit.Value(os.ReadFile(key))(t)
+	if _, err := Init(data); !errors.Is(err, errInitialised) {
 		t.Errorf("second Init: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(data, "format"), []byte("2\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Init(data); !errors.Is(err, ErrInitialised) {
+	testkit.Must(t, os.WriteFile(filepath.Join(data, "format"), []byte("2\n"), 0o600))
+	if _, err := Init(data); !errors.Is(err, errInitialised) {
 		t.Errorf("Init over a newer format: %v", err)
 	}
-	if _, err := Load(data); !errors.Is(err, ErrNewerFormat) {
-		t.Errorf("Load of a newer format: %v", err)
+	if _, err := load(data); !errors.Is(err, errNewerFormat) {
+		t.Errorf("load of a newer format: %v", err)
 	}
 	if after, err := os.ReadFile(key); err != nil || string(after) != string(before) {
 		t.Errorf("the key changed: %v", err)
 	}
 }
 
-func TestInitLeavesOtherPeoplesDirectoriesAlone(t *testing.T) {
+func TestInitRefusesADirectoryWithOtherFiles(t *testing.T) {
 	data := t.TempDir()
-	if err := os.WriteFile(filepath.Join(data, "thesis.txt"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Init(data); !errors.Is(err, ErrNotEmpty) || !strings.Contains(err.Error(), "thesis.txt") {
+	testkit.Must(t, os.WriteFile(filepath.Join(data, "thesis.txt"), nil, 0o644))
+	if _, err := Init(data); !errors.Is(err, errNotEmpty) || !strings.Contains(err.Error(), "thesis.txt") {
 		t.Errorf("Init: %v", err)
 	}
 	if there, err := os.ReadDir(data); err != nil || len(there) != 1 {
@@ -84,14 +67,12 @@ func TestInitLeavesOtherPeoplesDirectoriesAlone(t *testing.T) {
 	}
 }
 
-func TestAnInterruptedInitIsRunAgain(t *testing.T) {
+func TestInitCompletesADirectoryOfAnInterruptedInit(t *testing.T) {
 	data := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(data, "ca"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(data, "ca", keyFile), []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t,
+		os.MkdirAll(filepath.Join(data, "ca"), 0o700),
+		os.WriteFile(filepath.Join(data, "ca", keyFile), []byte("half"), 0o600),
+	)
 	if err := Check(data); !errors.Is(err, ErrNotInitialised) {
 		t.Errorf("Check: %v", err)
 	}
@@ -100,28 +81,39 @@ func TestAnInterruptedInitIsRunAgain(t *testing.T) {
 	}
 }
 
-func TestOnlyServersOfOneClusterTalk(t *testing.T) {
-	ours, err := Init(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+// clientTLS and serverTLS are the configurations by which servers of one cluster talk to each other.
+func clientTLS(i *identity) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{i.cert}, RootCAs: i.ca, ServerName: serverName,
 	}
-	theirs, err := Init(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+}
+
+func serverTLS(i *identity) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{i.cert},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: i.ca,
 	}
+}
+
+func TestServersOfOneClusterOnlyAcceptEachOther(t *testing.T) {
+	identityOf := func(data string) *identity {
+		testkit.Value(Init(data))(t)
+		return testkit.Value(load(data))(t)
+	}
+	ours, theirs := identityOf(t.TempDir()), identityOf(t.TempDir())
 	for _, tt := range []struct {
 		name   string
 		client *tls.Config
 		ok     bool
 	}{
-		{"of the cluster", ours.ClientTLS(), true},
-		{"of another cluster", theirs.ClientTLS(), false},
+		{"of the cluster", clientTLS(ours), true},
+		{"of another cluster", clientTLS(theirs), false},
 		{"with another cluster's certificate", &tls.Config{
 			RootCAs: ours.ca, ServerName: serverName, Certificates: []tls.Certificate{theirs.cert},
 		}, false},
 		{"without a certificate", &tls.Config{RootCAs: ours.ca, ServerName: serverName}, false},
 	} {
-		if err := handshake(t, ours.ServerTLS(), tt.client); (err == nil) != tt.ok {
+		if err := handshake(t, serverTLS(ours), tt.client); (err == nil) != tt.ok {
 			t.Errorf("a client %s: %v", tt.name, err)
 		}
 	}
