@@ -1,16 +1,19 @@
-// Package checkout writes a version out of the store, for what is not DIM: as a directory, or as a tar archive.
+// Package checkout writes a version from the store as a directory, a tar archive or an EROFS image, for use by other
+// programs.
 //
-// # What is kept
+// # What is preserved
 //
-// Everything that a version holds: owner, mode, mtime to the nanosecond, hard links, devices, FIFOs, holes, and xattrs with ACLs and
-// capabilities among them. A directory gets its blobs by reflink where the file system can, else by copying what is no hole.
+// All that a version has: owner, mode, mtime to the nanosecond, hard links, devices, FIFOs, holes, and xattrs, which
+// include ACLs and file capabilities. Files of a directory are reflinks of their blobs if the file system supports
+// that, and copies without the holes otherwise.
 //
 // # Invariants
 //
-// Nothing outside the given directory is touched: every name is made relative to a directory that is open, in a directory that was made
-// just before, and no link is followed. Content is what the version says: a blob that is shorter or longer is an error.
+// Nothing outside the destination is changed. Names are created relative to the descriptor of a directory that was
+// created a moment before, and no symbolic link is followed. A blob whose size is not the one in the version is an
+// error.
 //
-// It must not know why, nor what a node is.
+// It must not know what a node is.
 package checkout
 
 import (
@@ -22,17 +25,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/sysfile"
 )
 
-// Source is where trees and blobs are; *store.Store is one.
+// Source provides trees and blobs. *store.Store implements it.
 type Source interface {
 	Tree(image.Digest) (image.Tree, error)
 	OpenBlob(image.Digest) (*os.File, error)
 }
 
-// Dir writes the version whose root is given into dir, which must not be there yet; when it fails, what was written stays. It needs
-// the superuser's rights for owners and devices.
-func Dir(ctx context.Context, from Source, root image.Entry, dir string) error {
+// writeDir writes the version with the given root to the new directory dir. If it fails, it leaves what it has written.
+// Owners and devices need the rights of the superuser.
+func writeDir(ctx context.Context, from Source, root image.Entry, dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -55,11 +59,12 @@ type writer struct {
 	ctx     context.Context
 	from    Source
 	top     int
-	links   map[string]bool // groups of which the first name was made
-	noClone bool            // the file system cannot share blocks with the store's
+	links   map[string]bool // groups of hard links whose first name exists
+	noClone bool            // the file system cannot share blocks with the one of the store
 }
 
-// fill makes what is in the directory at, open as fd, and gives it its attributes, which making names in it would change.
+// fill creates the entries of the directory with path at and descriptor fd. Then it sets the directory's attributes,
+// because new names would change its mtime.
 func (w *writer) fill(fd int, at string, dir *image.Entry) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
@@ -80,10 +85,10 @@ func (w *writer) fill(fd int, at string, dir *image.Entry) error {
 			return err
 		}
 	}
-	return told(at, attributes(fd, "", dir))
+	return pathError(at, setAttributes(fd, "", dir))
 }
 
-func told(at string, err error) error {
+func pathError(at string, err error) error {
 	if err != nil {
 		return fmt.Errorf("/%s: %w", at, err)
 	}
@@ -92,20 +97,20 @@ func told(at string, err error) error {
 
 func (w *writer) directory(parent int, at string, e *image.Entry) error {
 	if err := unix.Mkdirat(parent, e.Name, 0o700); err != nil {
-		return told(at, err)
+		return pathError(at, err)
 	}
 	fd, err := unix.Openat(parent, e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return told(at, err)
+		return pathError(at, err)
 	}
 	defer unix.Close(fd)
 	return w.fill(fd, at, e)
 }
 
-// entry makes what is no directory.
+// entry creates an entry that is not a directory.
 func (w *writer) entry(parent int, at string, e *image.Entry) error {
 	if e.Link != "" && w.links[e.Link] {
-		return told(at, w.link(parent, e))
+		return pathError(at, w.link(parent, e))
 	}
 	var err error
 	switch e.Type {
@@ -121,17 +126,20 @@ func (w *writer) entry(parent int, at string, e *image.Entry) error {
 		err = unix.Mknodat(parent, e.Name, unix.S_IFIFO|0o600, 0)
 	}
 	if err == nil {
-		err = attributes(parent, e.Name, e)
+		err = setAttributes(parent, e.Name, e)
 	}
 	if e.Link != "" {
 		w.links[e.Link] = true
 	}
-	return told(at, err)
+	return pathError(at, err)
 }
 
-// link gives the first name of a group another one. That stands where the group says, below directories that were made here.
+// link creates a further name of a group of hard links, whose first name is e.Link.
 func (w *writer) link(parent int, e *image.Entry) error {
-	old, err := unix.Openat2(w.top, e.Link, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	old, err := unix.Openat2(w.top, e.Link, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
 	if err != nil {
 		return err
 	}
@@ -152,7 +160,7 @@ func (w *writer) file(parent int, e *image.Entry) error {
 	f := os.NewFile(uintptr(fd), e.Name)
 	defer f.Close()
 	if fi, err := blob.Stat(); err != nil || uint64(fi.Size()) != e.Size {
-		return fmt.Errorf("blob %s is not of %d bytes: %w", e.Digest, e.Size, io.ErrUnexpectedEOF)
+		return fmt.Errorf("blob %s does not have %d bytes: %w", e.Digest, e.Size, io.ErrUnexpectedEOF)
 	}
 	if !w.noClone && e.Size > 0 {
 		if unix.IoctlFileClone(fd, int(blob.Fd())) == nil {
@@ -161,14 +169,15 @@ func (w *writer) file(parent int, e *image.Entry) error {
 		w.noClone = true
 	}
 	for _, x := range extents(e) {
-		if _, err := io.Copy(io.NewOffsetWriter(f, int64(x.Offset)), io.NewSectionReader(blob, int64(x.Offset), int64(x.Length))); err != nil {
+		data := io.NewSectionReader(blob, int64(x.Offset), int64(x.Length))
+		if _, err := io.Copy(io.NewOffsetWriter(f, int64(x.Offset)), data); err != nil {
 			return err
 		}
 	}
 	return f.Truncate(int64(e.Size))
 }
 
-// extents returns what is no hole of a regular file.
+// extents returns the ranges of a regular file that are not holes.
 func extents(e *image.Entry) []image.Extent {
 	if e.Data == nil && e.Size > 0 {
 		return []image.Extent{{Offset: 0, Length: e.Size}}
@@ -176,17 +185,13 @@ func extents(e *image.Entry) []image.Extent {
 	return e.Data
 }
 
-// attributes gives what is called name in the directory open as fd, or the directory itself when name is "", its owner, xattrs, mode and
-// times, in this order: a change of the owner takes setuid and capabilities away.
-func attributes(fd int, name string, e *image.Entry) error {
+// setAttributes sets the owner, xattrs, mode and times of the entry name of the directory fd, or of the directory
+// itself if name is "". The order matters: a change of the owner removes setuid and file capabilities.
+func setAttributes(fd int, name string, e *image.Entry) error {
 	if err := unix.Fchownat(fd, name, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH); err != nil {
 		return fmt.Errorf("set owner: %w", err)
 	}
-	// By the path of the open directory, for xattrs have no call that takes both.
-	at := fmt.Sprintf("/proc/self/fd/%d/%s", fd, name)
-	if name == "" {
-		at += "."
-	}
+	at := sysfile.ProcPath(fd, orDot(name)) // setxattrat(2) needs Linux 6.13
 	for _, x := range e.Xattrs {
 		if err := unix.Lsetxattr(at, x.Name, x.Value, 0); err != nil {
 			return fmt.Errorf("set xattr %s: %w", x.Name, err)
@@ -197,8 +202,8 @@ func attributes(fd int, name string, e *image.Entry) error {
 			return fmt.Errorf("set mode: %w", err)
 		}
 	}
-	ts := []unix.Timespec{{Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)}, {Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)}}
-	if err := unix.UtimesNanoAt(fd, orDot(name), ts, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	mtime := unix.Timespec{Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)}
+	if err := unix.UtimesNanoAt(fd, orDot(name), []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("set times: %w", err)
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 	"dim/internal/image"
 )
 
-// Format is what a version can be exported as.
+// Format is a form in which a version can be exported.
 type Format string
 
 // The formats: an archive, a directory, an EROFS image.
@@ -25,16 +25,17 @@ const (
 	EROFSFormat Format = "erofs"
 )
 
-// ErrNoTool is wrapped when the program is not installed that makes a format.
+// ErrNoTool means that the program for a format is not installed.
 var ErrNoTool = errors.New("not installed")
 
-// mkfs is the program that makes EROFS images, of the package erofs-utils.
+// mkfs is the program that makes EROFS images. It is in the package erofs-utils.
 const mkfs = "mkfs.erofs"
 
-// Export writes the version whose root is given to dest, which must not be there. It has its name only when it is whole and on disk. What an end in
-// the middle leaves is beside it, under the name with ".part" added, and is in the way of the next.
+// Export writes the version with the given root to dest, which must not exist. It writes to dest with ".part" added,
+// and renames that when it is complete and on disk. If the process ends before, the ".part" remains and has to be
+// removed before the next export to dest.
 func Export(ctx context.Context, from Source, root image.Entry, format Format, dest string) error {
-	if err := taken(dest); err != nil {
+	if err := checkFree(dest); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	part := filepath.Clean(dest) + ".part"
@@ -43,11 +44,11 @@ func Export(ctx context.Context, from Source, root image.Entry, format Format, d
 	case TarFormat:
 		err = tarFile(ctx, from, root, part)
 	case DirFormat:
-		err = Dir(ctx, from, root, part)
+		err = writeDir(ctx, from, root, part)
 	case EROFSFormat:
 		err = erofs(ctx, from, root, part)
 	default:
-		err = fmt.Errorf("there is no format %q", format)
+		err = fmt.Errorf("unknown format %q", format)
 	}
 	if err == nil {
 		if err = os.Rename(part, dest); err == nil {
@@ -63,7 +64,7 @@ func Export(ctx context.Context, from Source, root image.Entry, format Format, d
 }
 
 func tarFile(ctx context.Context, from Source, root image.Entry, file string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // it holds what only root may read
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // it contains files that only root may read
 	if err != nil {
 		return err
 	}
@@ -74,13 +75,13 @@ func tarFile(ctx context.Context, from Source, root image.Entry, file string) er
 	return f.Sync()
 }
 
-// erofs makes an EROFS image of a directory that it makes and removes.
+// erofs makes an EROFS image by way of a temporary directory.
 func erofs(ctx context.Context, from Source, root image.Entry, file string) (err error) {
 	program, err := exec.LookPath(mkfs)
 	if err != nil {
 		return fmt.Errorf("%s: %w", mkfs, ErrNoTool)
 	}
-	if err := taken(file); err != nil {
+	if err := checkFree(file); err != nil {
 		return err
 	}
 	dir := file + ".tree"
@@ -89,21 +90,21 @@ func erofs(ctx context.Context, from Source, root image.Entry, file string) (err
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	if err := Dir(ctx, from, root, dir); err != nil {
+	if err := writeDir(ctx, from, root, dir); err != nil {
 		return err
 	}
-	// Extended inodes alone have each file's own mtime, and owners of more than 16 bits.
+	// Only extended inodes have an mtime of their own and owners of more than 16 bits.
 	cmd := exec.CommandContext(ctx, program, "-Eforce-inode-extended", file, dir)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", mkfs, err, bytes.TrimSpace(said.Bytes()))
+		return fmt.Errorf("%s: %w: %s", mkfs, err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return syncFile(file)
 }
 
-// taken reports, as an error, that there is something at path.
-func taken(path string) error {
+// checkFree returns an error that is fs.ErrExist if there is a file at path.
+func checkFree(path string) error {
 	_, err := os.Lstat(path)
 	if err == nil {
 		return fmt.Errorf("%s: %w", path, fs.ErrExist)

@@ -13,13 +13,14 @@ import (
 	"dim/internal/image"
 )
 
-// Tar writes the version whose root is given as a tar archive in the pax format (POSIX.1-2001), as GNU tar, libarchive and Go read it:
-// xattrs under SCHILY.xattr, sparse files in GNU's form 1.0. The same version gives the same bytes. archive/tar cannot write sparse files.
+// Tar writes the version with the given root as a tar archive in the pax format (POSIX.1-2001). GNU tar, libarchive
+// and Go can read it: xattrs are SCHILY.xattr records, sparse files have GNU's format 1.0. The same version always
+// gives the same bytes. Package archive/tar is not used because it cannot write sparse files.
 func Tar(ctx context.Context, from Source, root image.Entry, w io.Writer) error {
 	t := tarWriter{ctx: ctx, from: from, w: bufio.NewWriterSize(w, 256<<10), links: map[string]string{}}
 	err := image.Walk(ctx, from.Tree, &root, t.entry)
 	if err == nil {
-		_, err = t.w.Write(make([]byte, 2*tarBlock)) // the end
+		_, err = t.w.Write(make([]byte, 2*tarBlock)) // end of the archive
 	}
 	if err != nil {
 		return err
@@ -33,7 +34,7 @@ type tarWriter struct {
 	ctx   context.Context
 	from  Source
 	w     *bufio.Writer
-	links map[string]string // the first name that was written of each group
+	links map[string]string // the name of the first member of each group of hard links
 }
 
 func (t *tarWriter) entry(path string, e *image.Entry) error {
@@ -50,9 +51,10 @@ func (t *tarWriter) entry(path string, e *image.Entry) error {
 	return nil
 }
 
-// The types of members.
+// tarTypes are the typeflags of members.
 var tarTypes = map[image.Type]byte{
-	image.Regular: '0', image.Symlink: '2', image.CharDevice: '3', image.BlockDevice: '4', image.Directory: '5', image.FIFO: '6',
+	image.Regular: '0', image.Symlink: '2', image.CharDevice: '3', image.BlockDevice: '4', image.Directory: '5',
+	image.FIFO: '6',
 }
 
 const (
@@ -99,8 +101,8 @@ func (t *tarWriter) member(name string, e *image.Entry) error {
 	return t.content(e, maps, data)
 }
 
-// sparseMap is the list of what is no hole: their number, then offset and length of each, a number a line, padded to a block. GNU tar
-// ends it with an empty one at the file's end.
+// sparseMap returns the map of GNU's sparse format 1.0: the number of extents, then the offset and length of each, one
+// number a line, padded to a block. Like GNU tar, it adds an empty extent at the end of a file that ends with a hole.
 func sparseMap(data []image.Extent, size uint64) []byte {
 	var b bytes.Buffer
 	if n := len(data); n == 0 || data[n-1].Offset+data[n-1].Length < size {
@@ -115,7 +117,7 @@ func sparseMap(data []image.Extent, size uint64) []byte {
 
 func padding(n uint64) uint64 { return -n % tarBlock }
 
-// content writes what stands before the data, the data, and the padding.
+// content writes before, the data, and the padding.
 func (t *tarWriter) content(e *image.Entry, before []byte, data []image.Extent) error {
 	blob, err := t.from.OpenBlob(e.Digest)
 	if err != nil {
@@ -132,7 +134,7 @@ func (t *tarWriter) content(e *image.Entry, before []byte, data []image.Extent) 
 			return err
 		}
 		if uint64(n) != x.Length {
-			return fmt.Errorf("blob %s is not of %d bytes: %w", e.Digest, e.Size, io.ErrUnexpectedEOF)
+			return fmt.Errorf("blob %s does not have %d bytes: %w", e.Digest, e.Size, io.ErrUnexpectedEOF)
 		}
 		total += x.Length
 	}
@@ -140,7 +142,7 @@ func (t *tarWriter) content(e *image.Entry, before []byte, data []image.Extent) 
 	return err
 }
 
-// tarHeader is what a member's header says.
+// tarHeader has the fields of a member's header.
 type tarHeader struct {
 	name, link string
 	kind       byte
@@ -148,7 +150,8 @@ type tarHeader struct {
 	entry      *image.Entry
 }
 
-// header writes a member's header, with an extended one before it for what the old form cannot hold: always the time, for its nanoseconds.
+// header writes a member's header and before it an extended header. That has the mtime, because of its nanoseconds, and
+// the fields that do not fit into an ustar header.
 func (t *tarWriter) header(h tarHeader, r records) error {
 	e := h.entry
 	r.add("mtime", mtime(e.Mtime))
@@ -157,7 +160,10 @@ func (t *tarWriter) header(h tarHeader, r records) error {
 	r.number("size", h.size, 11)
 	r.number("uid", uint64(e.UID), 7)
 	r.number("gid", uint64(e.GID), 7)
-	ext := tarHeader{name: "./PaxHeaders/" + ascii(e.Name), kind: tarExtended, size: uint64(len(r.b)), entry: &image.Entry{Mode: 0o644}}
+	ext := tarHeader{
+		name: "./PaxHeaders/" + ascii(e.Name), kind: tarExtended, size: uint64(len(r.b)),
+		entry: &image.Entry{Mode: 0o644},
+	}
 	for _, b := range [][]byte{ext.encode(), r.b, make([]byte, padding(uint64(len(r.b)))), h.encode()} {
 		if _, err := t.w.Write(b); err != nil {
 			return err
@@ -166,7 +172,7 @@ func (t *tarWriter) header(h tarHeader, r records) error {
 	return nil
 }
 
-// mtime is a time as pax has it, also before 1970: seconds and a fraction.
+// mtime returns a time in the form of pax: seconds and a fraction, negative before 1970.
 func mtime(at image.Time) string {
 	sec, nsec, sign := at.Sec, int64(at.Nsec), ""
 	if sec < 0 && nsec > 0 {
@@ -181,7 +187,7 @@ func mtime(at image.Time) string {
 	return strings.TrimRight(fmt.Sprintf("%s%d.%09d", sign, sec, nsec), "0")
 }
 
-// ascii keeps what every reader can print.
+// ascii replaces characters that are not printable ASCII.
 func ascii(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {
@@ -191,7 +197,7 @@ func ascii(s string) string {
 	}, s)
 }
 
-// encode makes a header block of the ustar form. What does not fit is cut: an extended header says it whole.
+// encode returns a header block in the ustar format. It cuts off what does not fit: the extended header has it in full.
 func (h *tarHeader) encode() []byte {
 	b := make([]byte, tarBlock)
 	octal := func(at, width int, v uint64) {
@@ -221,10 +227,10 @@ func (h *tarHeader) encode() []byte {
 	return b
 }
 
-// escaped writes a name without "=", as GNU tar does.
+// escaped escapes "=" in a name, as GNU tar does.
 func escaped(name string) string { return strings.NewReplacer("%", "%25", "=", "%3D").Replace(name) }
 
-// records is the content of an extended header: lines "LENGTH KEY=VALUE", where the length counts itself.
+// records is the content of an extended header: lines "LENGTH KEY=VALUE" whose length includes its own digits.
 type records struct{ b []byte }
 
 func (r *records) add(key, value string) {
@@ -236,14 +242,14 @@ func (r *records) add(key, value string) {
 	r.b = fmt.Appendf(r.b, "%d %s=%s\n", n, key, value)
 }
 
-// text adds a text that does not fit into most bytes or is not ASCII.
+// text adds a text that is longer than most bytes or is not printable ASCII.
 func (r *records) text(key, value string, most int) {
 	if len(value) > most || strings.IndexFunc(value, func(c rune) bool { return c > '~' || c < ' ' }) >= 0 {
 		r.add(key, value)
 	}
 }
 
-// number adds a number that does not fit into so many octal digits.
+// number adds a number that does not fit into the given number of octal digits.
 func (r *records) number(key string, v uint64, digits int) {
 	if v >= 1<<(3*digits) {
 		r.add(key, strconv.FormatUint(v, 10))

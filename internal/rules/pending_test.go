@@ -39,10 +39,6 @@ var pending = map[string]map[string]string{
 	"internal/capture/remote": {
 		"columns": "28 lines",
 	},
-	"internal/checkout": {
-		"callers": "Dir",
-		"columns": "22 lines",
-	},
 	"internal/control": {
 		"columns": "51 lines",
 		"surface": "85 exported names",
@@ -72,10 +68,6 @@ var pending = map[string]map[string]string{
 	},
 	"internal/disktest": {
 		"columns": "3 lines",
-	},
-	"internal/durable": {
-		"callers": "MaxRecord",
-		"columns": "2 lines",
 	},
 	"internal/fuse": {
 		"columns": "19 lines",
@@ -123,10 +115,6 @@ var pending = map[string]map[string]string{
 	},
 	"internal/pkgdb": {
 		"columns": "20 lines",
-	},
-	"internal/pki": {
-		"callers": "ErrInitialised, ErrNewerFormat, ErrNotEmpty, Identity.ServerTLS, Identity.ClientTLS, Load",
-		"columns": "5 lines",
 	},
 	"internal/problems": {
 		"columns": "7 lines",
@@ -188,9 +176,6 @@ var pending = map[string]map[string]string{
 	"internal/verdict": {
 		"callers": "Boot, Class, Classify, Data, Program",
 		"columns": "28 lines",
-	},
-	"internal/versionfs": {
-		"columns": "5 lines",
 	},
 	"internal/vfs": {
 		"callers": "AccessExecute, AccessLookup, AccessRead",

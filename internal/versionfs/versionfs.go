@@ -1,9 +1,11 @@
-// Package versionfs shows a version as an io/fs file system, for what reads single files of an image on the server: the
-// kernel and its modules, the files that node files are made from.
+// Package versionfs presents a version as an io/fs file system. The server reads single files of an image through it:
+// the kernel and its modules, and the originals of node files. Nodes are not served through it.
 //
-// Symbolic links are followed inside the version alone: an absolute target starts at the version's root, ".." of the root is the root.
-// Trees that were read are kept for as long as the FS, so it is meant to be made, used and dropped. It may be used by several
-// goroutines. It must not know what a node or a master is; what nodes see is not served through it.
+// Symbolic links are followed within the version: an absolute target starts at the version's root, and ".." of the root
+// is the root. An FS keeps the trees that it has read, so it is meant for a short use. Its methods may be called
+// concurrently.
+//
+// It must not know what a node or a master is.
 package versionfs
 
 import (
@@ -20,7 +22,7 @@ import (
 	"dim/internal/image"
 )
 
-// Source is where trees and blobs are; *store.Store is one.
+// Source provides trees and blobs. *store.Store implements it.
 type Source interface {
 	Tree(image.Digest) (image.Tree, error)
 	OpenBlob(image.Digest) (*os.File, error)
@@ -35,7 +37,7 @@ type FS struct {
 	trees map[image.Digest]image.Tree
 }
 
-// maxLinks is how many symbolic links one name may lead through: as in Linux (path_resolution(7)).
+// maxLinks bounds the symbolic links in the resolution of a name, as in Linux (path_resolution(7)).
 const maxLinks = 40
 
 // New returns the file system below root, a version's Root.
@@ -44,8 +46,8 @@ func New(source Source, root image.Entry) *FS {
 	return &FS{source: source, root: root, trees: map[image.Digest]image.Tree{}}
 }
 
-// Entry returns the entry at name; links in the directories above it are followed, at name itself they are not. Name has no
-// leading slash; "." is the root.
+// Entry returns the entry at name. It follows symbolic links except at the last element. name has no leading slash; "."
+// is the root.
 func (f *FS) Entry(name string) (image.Entry, error) { return f.entry("lstat", name, false) }
 
 // Open implements fs.FS.
@@ -122,7 +124,7 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	return io.ReadAll(opened)
 }
 
-// Digest returns a string that changes whenever anything at or below name does.
+// Digest returns a string that changes whenever name, or a name below it, changes.
 func (f *FS) Digest(name string) (string, error) {
 	e, err := f.entry("digest", name, true)
 	if err != nil {
@@ -144,7 +146,7 @@ func (f *FS) entry(op, name string, follow bool) (image.Entry, error) {
 	return e, nil
 }
 
-// walk resolves name part by part. Above holds the directories walked through, the root first.
+// walk resolves name element by element. above are the directories on the way, the root first.
 func (f *FS) walk(name string, follow bool) (image.Entry, error) {
 	above := []image.Entry{f.root}
 	rest := strings.Split(name, "/")
@@ -182,7 +184,9 @@ func (f *FS) child(dir *image.Entry, name string) (*image.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	i, ok := slices.BinarySearchFunc(t, name, func(e image.Entry, name string) int { return strings.Compare(e.Name, name) })
+	i, ok := slices.BinarySearchFunc(t, name, func(e image.Entry, name string) int {
+		return strings.Compare(e.Name, name)
+	})
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
@@ -205,7 +209,7 @@ func (f *FS) tree(dir *image.Entry) (image.Tree, error) {
 	return t, err
 }
 
-// info is an entry as fs.FileInfo.
+// info implements fs.FileInfo.
 type info struct{ e *image.Entry }
 
 func (i info) Name() string       { return i.e.Name }
@@ -236,7 +240,7 @@ func (i info) Mode() fs.FileMode {
 	return m
 }
 
-// file is an open regular file, or something without content.
+// file is an open file that is not a directory. blob is nil if it is not a regular file.
 type file struct {
 	info info
 	blob *os.File

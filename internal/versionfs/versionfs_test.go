@@ -9,6 +9,7 @@ import (
 	"testing/fstest"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 // memory is a Source in a temporary directory.
@@ -32,9 +33,7 @@ func (m *memory) OpenBlob(d image.Digest) (*os.File, error) {
 func (m *memory) file(t *testing.T, name, text string) image.Entry {
 	t.Helper()
 	d := image.Sum([]byte(text))
-	if err := os.WriteFile(filepath.Join(m.dir, d.String()), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(m.dir, d.String()), []byte(text), 0o600))
 	return image.Entry{Name: name, Type: image.Regular, Mode: 0o644, Size: uint64(len(text)), Digest: d, Nlink: 1}
 }
 
@@ -51,7 +50,9 @@ func link(name, target string) image.Entry {
 func sample(t *testing.T) *FS {
 	m := &memory{dir: t.TempDir(), trees: map[image.Digest]image.Tree{}}
 	return New(m, m.tree("root",
-		m.tree("etc", link("abs", "/usr/lib/x"), link("loop", "loop"), m.file(t, "motd", "hello\n"), link("out", "../../../../usr/lib/x")),
+		m.tree("etc",
+			link("abs", "/usr/lib/x"), link("loop", "loop"), m.file(t, "motd", "hello\n"),
+			link("out", "../../../../usr/lib/x")),
 		link("lib", "usr/lib"),
 		m.tree("usr", m.tree("lib", m.file(t, "x", "in lib\n")))))
 }
@@ -77,7 +78,7 @@ func TestLinksAreFollowedInsideTheVersion(t *testing.T) {
 	}
 }
 
-func TestItIsAProperFS(t *testing.T) {
+func TestAnFSKeepsTheContractOfIoFS(t *testing.T) {
 	sub := sample(t)
 	m := sub.source.(*memory)
 	f := New(m, m.tree("plain", m.tree("a", m.file(t, "b", "b")), m.file(t, "c", "")))
