@@ -9,12 +9,12 @@ import (
 	"dim/internal/control"
 )
 
-// printPush tells what a node's process that hears of switches has told.
+// printPush prints the state of a node's resident process and what it reported.
 func printPush(w io.Writer, p *control.Push, now time.Time) {
 	if p == nil {
 		return
 	}
-	row(w, "push", fmt.Sprintf("%s, heard %s ago, takes %s", p.State, ago(p.Reported, now), size(uint64(p.Memory)*1024)))
+	row(w, "push", fmt.Sprintf("%s, last call %s ago, takes %s", p.State, ago(p.Reported, now), size(uint64(p.Memory)*1024)))
 	var mounts []string
 	for _, m := range p.Mounts {
 		mounts = append(mounts, m.Path)
@@ -31,6 +31,6 @@ func printPush(w io.Writer, p *control.Push, now time.Time) {
 		row(w, "stale", safe(text))
 	}
 	if p.Omitted > 0 {
-		row(w, "not told", fmt.Sprintf("%d more", p.Omitted))
+		row(w, "omitted", fmt.Sprintf("%d more", p.Omitted))
 	}
 }

@@ -185,7 +185,7 @@ func newDaemon(c Config) (*daemon, error) {
 	}
 	d.addSources()
 	d.coordErr = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(c.Endpoints, ", "), d.layout.coord()))
-	d.push = push.New(push.Options{Who: d.caller, Since: d.looksSince, Seen: d.seenAt, Log: c.Log})
+	d.push = push.New(push.Options{Caller: d.caller, Changes: d.changesSince, Seen: d.seenAt, Log: c.Log})
 	d.exports = newExports(d)
 	d.nfs = nfs.New(d.exports, nfs.Options{Log: d.log})
 	d.rpc = oncrpc.NewServer(oncrpc.Options{Log: d.log}, d.nfs.Programs()...)

@@ -36,25 +36,25 @@ func (d *daemon) caller(r *http.Request) (cluster.NodeName, error) {
 // seenAt notes a sign of life of a node's process.
 func (d *daemon) seenAt(node cluster.NodeName, at time.Time) { d.liveness.Seen(node, at) }
 
-// looksSince tells what has changed in a node's replica.
-func (d *daemon) looksSince(node cluster.NodeName, image string, stamp int64) (push.Looks, error) {
+// changesSince returns what has changed in a node's replica.
+func (d *daemon) changesSince(node cluster.NodeName, image string, stamp int64) (push.Changes, error) {
 	if n, ok := d.cluster().Node(node); ok && image == "" {
 		image = string(n.Image.Name)
 	}
 	r, ok := d.set.Find(replica.ReplicaTree(string(node), image))
 	if !ok {
-		return push.Looks{}, fmt.Errorf("%s has no replica of image %q here", node, image)
+		return push.Changes{}, fmt.Errorf("%s has no replica of image %q here", node, image)
 	}
 	l := r.Since(stamp)
-	return push.Looks{Image: image, Stamp: l.Stamp, All: l.All, Dirs: l.Dirs}, nil
+	return push.Changes{Image: image, Stamp: l.Stamp, Dirs: l.Dirs}, nil
 }
 
 // mountedOn returns the paths of n's replica on which it has mounted something: what it has said last, also before this server was started, else what
 // the description says of nodes that run. When it boots anew, what it had mounted is gone.
 func (d *daemon) mountedOn(n *cluster.Node) []string {
-	said, ok := d.push.Mounted(n.Name)
+	said, ok := d.push.Mounts(n.Name)
 	state := d.liveness.State(n.Name)
-	if !ok || said.Image != string(n.Image.Name) || state.BootedSince(said.Heard) {
+	if !ok || said.Image != string(n.Image.Name) || state.BootedSince(said.Called) {
 		if len(n.Image.Mounts) == 0 || !state.Running {
 			return nil
 		}
@@ -88,12 +88,12 @@ func (h heldError) Error() string {
 
 // pushed returns what is known of the process on n that hears of switches; nil when it was not heard.
 func (d *daemon) pushed(n *cluster.Node) *control.Push {
-	said, ok := d.push.Get(n.Name)
+	said, ok := d.push.Status(n.Name)
 	if !ok {
 		return nil
 	}
 	out := &control.Push{
-		State: control.PushLost, Reported: said.Heard, Memory: said.Memory, Omitted: said.Left, Mounts: []control.NodeMount{}, Stale: []control.Process{},
+		State: control.PushLost, Reported: said.Called, Memory: said.Memory, Omitted: said.Omitted, Mounts: []control.NodeMount{}, Stale: []control.Process{},
 		Restart: restartOf(said.Stale),
 	}
 	if said.Connected(time.Now()) {
@@ -149,16 +149,16 @@ func (d *daemon) pushProblems(context.Context) []problems.Problem {
 	var list []problems.Problem
 	now := time.Now()
 	for _, n := range d.cluster().Nodes {
-		said, ok := d.push.Get(n.Name)
+		said, ok := d.push.Status(n.Name)
 		state := d.liveness.State(n.Name)
-		if !ok || said.Connected(now) || state.BootedSince(said.Heard) {
+		if !ok || said.Connected(now) || state.BootedSince(said.Called) {
 			continue
 		}
-		if state.LastCall.Before(said.Heard.Add(push.Lost)) {
+		if state.LastCall.Before(said.Called.Add(push.LostAfter)) {
 			continue // it is off
 		}
 		list = append(list, problems.Problem{
-			About: problems.Node(n.Name), Since: said.Heard,
+			About: problems.Node(n.Name), Since: said.Called,
 			Text: "its process that hears of switches is gone: changes may take an hour to show there",
 			Hint: "reboot it; or on the node, after each switch: find / -xdev -type d -exec stat --cached=never {} + >/dev/null",
 		})

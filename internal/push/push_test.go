@@ -2,6 +2,7 @@ package push
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,21 +22,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/cluster"
+	"dim/internal/testkit"
 )
 
-// replicas is what Since asks: the stamps of switches and the directory that each has changed.
+// replicas implements Options.Changes: a replica whose switches have the stamps 1, 2, ... and change one directory
+// each.
 type replicas struct {
 	mu   sync.Mutex
 	dirs []string // of the switch with stamp i+1
 }
 
-func (r *replicas) since(_ cluster.NodeName, image string, stamp int64) (Looks, error) {
+func (r *replicas) changes(_ cluster.NodeName, image string, stamp int64) (Changes, error) {
 	if image == "" {
 		image = "compute"
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Looks{Image: image, Stamp: int64(len(r.dirs)), Dirs: slices.Values(r.dirs[min(int(stamp), len(r.dirs)):])}, nil
+	dirs := r.dirs[min(int(stamp), len(r.dirs)):]
+	return Changes{Image: image, Stamp: int64(len(r.dirs)), Dirs: slices.Values(dirs)}, nil
 }
 
 func (r *replicas) change(dir string) {
@@ -46,76 +50,78 @@ func (r *replicas) change(dir string) {
 
 func newHub(r *replicas) *Hub {
 	return New(Options{
-		Who: func(r *http.Request) (cluster.NodeName, error) {
+		Caller: func(r *http.Request) (cluster.NodeName, error) {
 			if n := r.Header.Get("Node"); n != "" {
 				return cluster.NodeName(n), nil
 			}
-			return "", fmt.Errorf("who are you?")
+			return "", errors.New("no such node")
 		},
-		Since: r.since, Log: slog.New(slog.DiscardHandler),
+		Changes: r.changes, Log: slog.New(slog.DiscardHandler),
 	})
 }
 
 func call(ctx context.Context, h *Hub, node, body string) (int, string) {
-	r := httptest.NewRequestWithContext(ctx, "POST", Path, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(ctx, "POST", path, strings.NewReader(body))
 	r.Header.Set("Node", node)
 	w := httptest.NewRecorder()
 	h.Handler().ServeHTTP(w, r)
 	return w.Code, w.Body.String()
 }
 
-func hello(stamp int) string {
+// body is the body of a call of a node that has looked up to a stamp.
+func body(stamp int) string {
 	return fmt.Sprintf(`{"boot":"b1","seen":"compute:%d","memory":3000}`, stamp)
 }
 
-func TestANodeHearsOfASwitchWhileItWaits(t *testing.T) {
+func TestAWaitingCallIsAnsweredAfterASwitch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r replicas
 		h := newHub(&r)
-		code, body := call(t.Context(), h, "n01", hello(0)) // nothing happens
-		if code != 200 || body != "now compute:0\nend\n" {
-			t.Errorf("after the waiting time: %d %q", code, body)
+		code, answer := call(t.Context(), h, "n01", body(0))
+		if code != 200 || answer != "now compute:0\nend\n" {
+			t.Errorf("without a change: %d %q", code, answer)
 		}
 		go func() {
 			time.Sleep(10 * time.Second)
-			if said, ok := h.Get("n01"); !ok || !said.Waiting {
-				t.Error("the node is not known to wait")
+			if s, ok := h.Status("n01"); !ok || !s.Waiting {
+				t.Error("the status does not show the waiting call")
 			}
 			r.change("etc")
 			r.change("a b/%\n")
 			h.Wake("n01", "n02")
 		}()
 		began := time.Now()
-		if _, body = call(t.Context(), h, "n01", hello(0)); body != "now compute:2\nlook /etc\nlook /a%20b/%25%0A\nend\n" {
-			t.Errorf("after a switch: %q", body)
+		_, answer = call(t.Context(), h, "n01", body(0))
+		if answer != "now compute:2\nlook /etc\nlook /a%20b/%25%0A\nend\n" {
+			t.Errorf("after a switch: %q", answer)
 		}
 		if took := time.Since(began); took != 10*time.Second {
-			t.Errorf("the news took %v", took)
+			t.Errorf("answered %v after the call, want 10 s", took)
 		}
-		if said, _ := h.Get("n01"); said.Waiting || said.Stamp != 0 || said.Memory != 3000 || !said.Connected(time.Now()) {
-			t.Errorf("what is known: %+v", said)
+		if s, _ := h.Status("n01"); s.Waiting || s.Stamp != 0 || s.Memory != 3000 || !s.Connected(time.Now()) {
+			t.Errorf("status: %+v", s)
 		}
-		time.Sleep(Lost)
-		if said, _ := h.Get("n01"); said.Connected(time.Now()) {
-			t.Error("a node that is silent is not lost")
+		time.Sleep(LostAfter)
+		if s, _ := h.Status("n01"); s.Connected(time.Now()) {
+			t.Error("a node whose process calls no longer counts as connected")
 		}
 	})
 }
 
-func TestANodeIsToldAtOnceWhatItHasMissed(t *testing.T) {
+func TestACallOfANodeThatIsBehindIsAnsweredAtOnce(t *testing.T) {
 	r := &replicas{dirs: []string{"a", "b", "c"}}
 	h := newHub(r)
-	if _, body := call(t.Context(), h, "n01", hello(1)); body != "now compute:3\nlook /b\nlook /c\nend\n" {
-		t.Errorf("got %q", body)
+	if _, answer := call(t.Context(), h, "n01", body(1)); answer != "now compute:3\nlook /b\nlook /c\nend\n" {
+		t.Errorf("answer %q", answer)
 	}
-	if _, ok := h.Get("n02"); ok {
-		t.Error("a node that has said nothing is known")
+	if _, ok := h.Status("n02"); ok {
+		t.Error("a node that has not called has a status")
 	}
-	if _, body := call(t.Context(), h, "n02", `{}`); body != "now compute:3\nend\n" {
-		t.Errorf("where to begin: %q", body)
+	if _, answer := call(t.Context(), h, "n02", `{}`); answer != "now compute:3\nend\n" {
+		t.Errorf("answer to the first call of a boot: %q", answer)
 	}
-	if _, ok := h.Get("n02"); ok {
-		t.Error("who asks where to begin has a root already")
+	if _, ok := h.Status("n02"); ok {
+		t.Error("a node that has no root yet has a status")
 	}
 }
 
@@ -126,26 +132,26 @@ func TestOneCallOfANodeWaitsAtATime(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		for i := range 3 {
 			go func() {
-				code, _ := call(ctx, h, "n01", hello(0))
+				code, _ := call(ctx, h, "n01", body(0))
 				codes <- code
 			}()
 			synctest.Wait()
 			if i > 0 {
 				if code := <-codes; code != http.StatusConflict {
-					t.Errorf("the call before was answered with %d", code)
+					t.Errorf("the call before it was answered with %d", code)
 				}
 			}
 		}
 		cancel()
 		<-codes
 		synctest.Wait()
-		if said, _ := h.Get("n01"); said.Waiting {
-			t.Error("a call that was broken off waits on")
+		if s, _ := h.Status("n01"); s.Waiting {
+			t.Error("the status shows a waiting call that has ended")
 		}
 	})
 }
 
-// pipes is a listener of one connection in memory, whose deadlines are by the bubble's clock.
+// pipes is a listener of one connection in memory, so that deadlines follow the clock of the test.
 type pipes struct {
 	conn   chan net.Conn
 	closed chan struct{}
@@ -162,92 +168,99 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { close(p.closed); return nil }
 func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-const callHead = "POST " + Path + " HTTP/1.1\r\nHost: x\r\nNode: n01\r\nContent-Length: %d\r\n\r\n%s"
+const callHead = "POST " + path + " HTTP/1.1\r\nHost: x\r\nNode: n01\r\nContent-Length: %d\r\n\r\n%s"
 
-// converse serves a hub to one client in memory.
-func converse(t *testing.T, h *Hub, client func(net.Conn)) {
+// serve serves a hub to one client in memory.
+func serve(t *testing.T, h *Hub, client func(net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		l := pipes{make(chan net.Conn, 1), make(chan struct{})}
 		s := &http.Server{Handler: h.Handler()}
 		go s.Serve(l)
 		defer s.Close()
-		near, far := net.Pipe()
-		defer near.Close()
-		l.conn <- far
-		client(near)
+		clientEnd, serverEnd := net.Pipe()
+		defer clientEnd.Close()
+		l.conn <- serverEnd
+		client(clientEnd)
 	})
 }
 
-func TestWhoTakesNoAnswerIsGivenUp(t *testing.T) {
+func TestAnAnswerThatIsNotReadIsAbandoned(t *testing.T) {
 	many := &replicas{}
 	for i := range 1000 {
 		many.change(fmt.Sprintf("a/directory/of/some/length/%d", i))
 	}
 	h := newHub(many)
-	converse(t, h, func(c net.Conn) {
+	serve(t, h, func(c net.Conn) {
 		began := time.Now()
-		fmt.Fprintf(c, callHead, len(hello(0)), hello(0))
+		fmt.Fprintf(c, callHead, len(body(0)), body(0))
 		time.Sleep(time.Hour)
-		if said, ok := h.Get("n01"); !ok || said.Waiting || said.Heard.Sub(began) != takeIn {
-			t.Errorf("given up after %v, %+v", said.Heard.Sub(began), said)
+		if s, ok := h.Status("n01"); !ok || s.Waiting || s.Called.Sub(began) != writeTimeout {
+			t.Errorf("abandoned after %v: %+v", s.Called.Sub(began), s)
 		}
 	})
 }
 
-func TestWhoSaysHalfACallIsGivenUp(t *testing.T) {
+func TestAnIncompleteCallIsRefused(t *testing.T) {
 	h := newHub(&replicas{})
-	converse(t, h, func(c net.Conn) {
+	serve(t, h, func(c net.Conn) {
 		began := time.Now()
-		fmt.Fprintf(c, callHead, 1000, hello(0))
+		fmt.Fprintf(c, callHead, 1000, body(0))
 		answer := make([]byte, 100)
 		n, _ := c.Read(answer)
-		if took := time.Since(began); took != sayIn || !strings.HasPrefix(string(answer[:n]), "HTTP/1.1 400") || len(h.nodes) != 0 {
+		refused := strings.HasPrefix(string(answer[:n]), "HTTP/1.1 400")
+		if took := time.Since(began); took != readTimeout || !refused || len(h.nodes) != 0 {
 			t.Errorf("answered after %v: %s", took, answer[:n])
 		}
 	})
 }
 
-func TestStrangersAreNotHeard(t *testing.T) {
+func TestAnUnknownCallerIsRefused(t *testing.T) {
 	h := newHub(&replicas{})
-	if code, body := call(t.Context(), h, "", hello(0)); code != http.StatusForbidden || body != "who are you?\n" {
-		t.Errorf("%d %q", code, body)
+	code, answer := call(t.Context(), h, "", body(0))
+	if code != http.StatusForbidden || answer != "no such node\n" {
+		t.Errorf("%d %q", code, answer)
 	}
 	if len(h.nodes) != 0 {
-		t.Error("something is kept of a stranger")
+		t.Error("an unknown caller has a record")
 	}
 }
 
-func TestWhatANodeSaysIsUnderstood(t *testing.T) {
-	got, err := parse(strings.NewReader(`{"boot":"b\u001b[1m","seen":"a:b:17","memory":-3,"left":9}
-{"mount":"/etc/re%20solv.conf","type":"tmpfs"}{"stale":"/usr/lib/libc.so.6","pid":412,"name":"ssh\nd","unit":"sshd.service","more":2}
-{"what":"a later version says"}`))
-	want := Said{
-		Boot: "b?[1m", Image: "a:b", Stamp: 17, Left: 9, Mounts: []Mount{{"etc/re solv.conf", "tmpfs"}},
+func TestDecode(t *testing.T) {
+	got, err := decode(strings.NewReader(`{"boot":"b\u001b[1m","seen":"a:b:17","memory":-3,"left":9}
+{"mount":"/etc/re%20solv.conf","type":"tmpfs"}
+{"stale":"/usr/lib/libc.so.6","pid":412,"name":"ssh\nd","unit":"sshd.service","more":2}
+{"future":"kind"}`))
+	want := Status{
+		Boot: "b?[1m", Image: "a:b", Stamp: 17, Omitted: 9, Mounts: []Mount{{"etc/re solv.conf", "tmpfs"}},
 		Stale: []Process{{412, "ssh?d", "sshd.service", "usr/lib/libc.so.6", 2}},
 	}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
 	for _, bad := range []string{
-		``, `x`, `{"seen":"compute"}`, `{"seen":":1"}`, `{"seen":"a:-1"}`, `{} {"mount":"etc"}`, `{} {"mount":"/a/../b"}`, `{} {"mount":"/"}`,
+		``, `x`, `{"seen":"compute"}`, `{"seen":":1"}`, `{"seen":"a:-1"}`,
+		`{} {"mount":"etc"}`, `{} {"mount":"/a/../b"}`, `{} {"mount":"/"}`,
 		`{} {"mount":"/%0"}`, `{} {"mount":"/a%00"}`, `{} {"stale":"//a"}`, `{} [`, `{"memory":"x"}`,
 		`{}` + strings.Repeat(`{"mount":"/a"}`, maxEntries+1), `{} {"mount":"/` + strings.Repeat("a", maxPath) + `"}`,
 	} {
-		if _, err := parse(strings.NewReader(bad)); err == nil {
-			t.Errorf("%.60q is understood", bad)
+		if _, err := decode(strings.NewReader(bad)); err == nil {
+			t.Errorf("%.60q is accepted", bad)
 		}
 	}
-	if code, _ := call(t.Context(), newHub(&replicas{}), "n01", `{"boot":"`+strings.Repeat("x", maxBody)+`"}`); code != http.StatusBadRequest {
+	long := `{"boot":"` + strings.Repeat("x", maxBody) + `"}`
+	if code, _ := call(t.Context(), newHub(&replicas{}), "n01", long); code != http.StatusBadRequest {
 		t.Errorf("a call of more than %d bytes: %d", maxBody, code)
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	f.Add(hello(12) + `{"mount":"/etc/x%20y","type":"tmpfs"}{"stale":"/usr/lib/x","pid":1,"name":"a","unit":"b.service","more":3}`)
+func FuzzDecode(f *testing.F) {
+	f.Add(body(12) + `{"mount":"/etc/x%20y","type":"tmpfs"}` +
+		`{"stale":"/usr/lib/x","pid":1,"name":"a","unit":"b.service","more":3}`)
 	f.Add(`{"seen":"a:9223372036854775808"}`)
 	f.Add(`{} {"mount":"/%`)
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
 	f.Fuzz(func(t *testing.T, body string) {
-		s, err := parse(io.LimitReader(strings.NewReader(body), maxBody))
+		s, err := decode(io.LimitReader(strings.NewReader(body), maxBody))
 		if err != nil {
 			return
 		}
@@ -255,7 +268,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("out of bounds: %+v", s)
 		}
 		for _, m := range s.Mounts {
-			if m.Path == "" || m.Path[0] == '/' || len(m.Path) > maxPath || strings.ContainsFunc(m.Type, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			if m.Path == "" || m.Path[0] == '/' || len(m.Path) > maxPath || strings.ContainsFunc(m.Type, control) {
 				t.Errorf("mount %+v", m)
 			}
 			if p, err := url.PathUnescape(escape(m.Path)); p != m.Path || err != nil {
@@ -263,7 +276,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		for _, p := range s.Stale {
-			if strings.ContainsFunc(p.Name+p.Unit, func(r rune) bool { return r < ' ' || r == 0x7f }) || p.PID < 0 {
+			if strings.ContainsFunc(p.Name+p.Unit, control) || p.PID < 0 {
 				t.Errorf("process %+v", p)
 			}
 		}
@@ -276,42 +289,35 @@ func TestMountsOutliveTheServer(t *testing.T) {
 	if err := h.Load(path); err != nil {
 		t.Errorf("a file that is not there: %v", err)
 	}
-	call(t.Context(), h, "n01", hello(0)+`{"mount":"/etc/a","type":"tmpfs"}`)
+	call(t.Context(), h, "n01", body(0)+`{"mount":"/etc/a","type":"tmpfs"}`)
 	call(t.Context(), h, "n02", `{}`)
-	if err := h.Save(path); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, h.Save(path))
 	again := newHub(&replicas{dirs: []string{"a"}})
-	if err := again.Load(path); err != nil {
-		t.Fatal(err)
-	}
-	m, ok := again.Mounted("n01")
-	if want := []Mount{{"etc/a", "tmpfs"}}; !ok || m.Boot != "b1" || m.Image != "compute" || m.Heard.IsZero() || !slices.Equal(m.Mounts, want) {
+	testkit.Must(t, again.Load(path))
+	m, ok := again.Mounts("n01")
+	want := []Mount{{"etc/a", "tmpfs"}}
+	if !ok || m.Boot != "b1" || m.Image != "compute" || m.Called.IsZero() || !slices.Equal(m.Mounts, want) {
 		t.Errorf("loaded: %+v", m)
 	}
-	if _, ok := again.Get("n01"); ok {
-		t.Error("a node that has not called since the start was heard")
+	if _, ok := again.Status("n01"); ok {
+		t.Error("a node that has not called since the start has a status")
 	}
-	if _, ok := again.Mounted("n02"); ok {
+	if _, ok := again.Mounts("n02"); ok {
 		t.Error("a node that has no root yet has mounts")
 	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(path))
 	if err := again.Save(path); err != nil || exists(path) {
-		t.Errorf("without news it is written: %v", err)
+		t.Errorf("written although nothing changed: %v", err)
 	}
-	call(t.Context(), again, "n01", hello(0))
-	if m, ok := again.Mounted("n01"); !ok || len(m.Mounts) != 0 {
+	call(t.Context(), again, "n01", body(0))
+	if m, ok := again.Mounts("n01"); !ok || len(m.Mounts) != 0 {
 		t.Errorf("after another call: %+v", m)
 	}
 	if err := again.Save(path); err != nil || !exists(path) {
-		t.Errorf("with news it is not written: %v", err)
+		t.Errorf("not written although mounts changed: %v", err)
 	}
 	for _, bad := range []string{"x", `{"format":2}`} {
-		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(path, []byte(bad), 0o600))
 		if err := newHub(&replicas{}).Load(path); err == nil {
 			t.Errorf("%s is loaded", bad)
 		}

@@ -119,11 +119,6 @@ var pending = map[string]map[string]string{
 	"internal/problems": {
 		"columns": "7 lines",
 	},
-	"internal/push": {
-		"callers": "Path",
-		"columns": "17 lines",
-		"logs":    "keys all",
-	},
 	"internal/ra": {
 		"columns": "13 lines",
 		"logs":    "keys err",
