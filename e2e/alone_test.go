@@ -19,8 +19,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// asNode connects to the server's NFS port from an address that this gives the network first, as a node with a
-// program of its own would.
+// asNode adds an address to the network and connects from it to the server's NFS port.
 func asNode(t *testing.T, c *lab.Cluster, from string) *nfsclient.Client {
 	t.Helper()
 	cl := nfsclient.NewClient(dialFrom(t, c, from, "tcp", "10.77.0.1:2049"))
@@ -28,7 +27,7 @@ func asNode(t *testing.T, c *lab.Cluster, from string) *nfsclient.Client {
 	return cl
 }
 
-// dialFrom dials from one address of the network to another.
+// dialFrom connects from one address of the network to another.
 func dialFrom(t *testing.T, c *lab.Cluster, from, network, to string) net.Conn {
 	t.Helper()
 	var conn net.Conn
@@ -51,7 +50,7 @@ func dialFrom(t *testing.T, c *lab.Cluster, from, network, to string) net.Conn {
 	return conn
 }
 
-// addresses gives the network the addresses of nodes, and of a stranger.
+// addresses adds the addresses of two nodes, and one that the description does not name, to the network.
 func addresses(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	for _, addr := range []string{"10.77.0.11/24", "10.77.0.12/24", "10.77.0.99/24"} {
@@ -83,8 +82,8 @@ func lookUp(t *testing.T, tree *nfsclient.Tree, path string) vfs.Handle {
 	return h
 }
 
-// exit runs dim and returns what it printed, errors too, and its exit code.
-func exit(t *testing.T, c *lab.Cluster, data string, args ...string) (string, int) {
+// dimExit runs dim and returns its output, with errors, and its exit code.
+func dimExit(t *testing.T, c *lab.Cluster, data string, args ...string) (string, int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -96,35 +95,35 @@ func exit(t *testing.T, c *lab.Cluster, data string, args ...string) (string, in
 	return string(out), 0
 }
 
-// aloneNow checks that the server, whose shared state cannot be used, serves and says what is wrong.
-func aloneNow(t *testing.T, c *lab.Cluster, data, about string) {
+// checkServesAlone checks that a server without usable shared state serves its nodes and reports the problem.
+func checkServesAlone(t *testing.T, c *lab.Cluster, data, about string) {
 	t.Helper()
 	if got := readFile(t, asNode(t, c, "10.77.0.11"), "/nodes/n01", "etc/motd"); got != "one\n" {
 		t.Errorf("n01 reads %q", got)
 	}
 	testkit.Eventually(t, "dim status tells it", func() bool {
-		out, code := exit(t, c, data, "status")
+		out, code := dimExit(t, c, data, "status")
 		return code == 3 && strings.Contains(out, "problem") && strings.Contains(out, "shared state: ") &&
 			strings.Contains(out, about) &&
 			strings.Contains(out, "nodes are served what was declared last")
 	})
-	out, code := exit(t, c, data, "status")
+	out, code := dimExit(t, c, data, "status")
 	t.Logf("dim status: exit code %d\n%s", code, out)
-	out, code = exit(t, c, data, "image", "capture", "compute")
+	out, code = dimExit(t, c, data, "image", "capture", "compute")
 	if code != 4 || !strings.Contains(out, "hint: nodes are served") {
 		t.Errorf("dim image capture: exit code %d, %s", code, out)
 	}
 	t.Logf("dim image capture: exit code %d\n%s", code, out)
 }
 
-// backNow checks that the shared state is back, with what was declared.
-func backNow(t *testing.T, c *lab.Cluster, data, master, text string) {
+// checkRecovered checks that the shared state can be used again and has everything that was declared.
+func checkRecovered(t *testing.T, c *lab.Cluster, data, master, text string) {
 	t.Helper()
 	testkit.Eventually(t, "the shared state is back", func() bool {
-		out, _ := exit(t, c, data, "status")
+		out, _ := dimExit(t, c, data, "status")
 		return !strings.Contains(out, "shared state: ")
 	})
-	if out, code := exit(t, c, data, "image", "show", "compute@first"); code != 0 {
+	if out, code := dimExit(t, c, data, "image", "show", "compute@first"); code != 0 {
 		t.Errorf("the tag is lost: %s", out)
 	}
 	tree(t, master, map[string]string{"etc/motd": text})
@@ -134,11 +133,11 @@ func backNow(t *testing.T, c *lab.Cluster, data, master, text string) {
 	}
 }
 
-func TestAServerWithoutItsSharedStateServes(t *testing.T) {
+func TestAServerServesWithoutSharedState(t *testing.T) {
 	needLab(t)
 	dir, master := t.TempDir(), smallMaster(t)
 	data := filepath.Join(dir, "data")
-	c := raise(t, dir, master)
+	c := startCluster(t, dir, master)
 	addresses(t, c)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	dim(t, c, "image", "tag", "compute@1", "first")
@@ -152,9 +151,9 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 		}
 		start(t, c)
 		coord := filepath.Join(data, "coord")
-		aloneNow(t, c, data, "mv "+coord+" "+coord+".damaged")
+		checkServesAlone(t, c, data, "mv "+coord+" "+coord+".damaged")
 		testkit.Must(t, os.Rename(coord, coord+".damaged"))
-		backNow(t, c, data, master, "two\n")
+		checkRecovered(t, c, data, master, "two\n")
 	})
 	tree(t, master, map[string]string{"etc/motd": "one\n"})
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
@@ -178,19 +177,19 @@ func TestAServerWithoutItsSharedStateServes(t *testing.T) {
 			}
 			return err == nil
 		})
-		aloneNow(t, c, data, "http://10.77.0.99:2379")
+		checkServesAlone(t, c, data, "http://10.77.0.99:2379")
 	})
 	start(t, c)
-	backNow(t, c, data, master, "three\n")
+	checkRecovered(t, c, data, master, "three\n")
 }
 
-func TestAServerWhoseDiskWasFullStartsItselfAnew(t *testing.T) {
+func TestAServerRestartsItselfAfterAFullDisk(t *testing.T) {
 	needLab(t)
 	dir, master := t.TempDir(), smallMaster(t)
 	testkit.Must(t, syscall.Mount("dim-e2e", dir, "tmpfs", 0, "size=400m"))
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_FORCE) })
 	data := filepath.Join(dir, "data")
-	c := raise(t, dir, master)
+	c := startCluster(t, dir, master)
 	addresses(t, c)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	dim(t, c, "image", "tag", "compute@1", "first")
@@ -199,13 +198,13 @@ func TestAServerWhoseDiskWasFullStartsItselfAnew(t *testing.T) {
 	ballast := filepath.Join(dir, "ballast")
 	_ = exec.Command("sh", "-c", "cat /dev/zero > "+ballast).Run() // until the disk is full
 	testkit.Eventually(t, "etcd ends", func() bool {
-		_, _ = exit(t, c, data, "image", "tag", "compute@1", "x")
-		out, _ := exit(t, c, data, "status")
+		_, _ = dimExit(t, c, data, "image", "tag", "compute@1", "x")
+		out, _ := dimExit(t, c, data, "status")
 		return strings.Contains(out, "etcd ended")
 	})
-	aloneNow(t, c, data, "MB free on the disk")
+	checkServesAlone(t, c, data, "MB free on the disk")
 	testkit.Must(t, os.Remove(ballast))
-	backNow(t, c, data, master, "two\n")
+	checkRecovered(t, c, data, master, "two\n")
 	if c.PID() != pid {
 		t.Errorf("the server's process was %d, is %d", pid, c.PID())
 	}

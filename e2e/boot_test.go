@@ -21,7 +21,7 @@ type machine struct {
 	guest     *lab.Guest
 }
 
-// debian returns a directory with an ordinary installation that the test may change.
+// debian returns the directory of an ordinary installation. The test may change it.
 func debian(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "master")
@@ -43,7 +43,7 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 	needLab(t)
 	master := debian(t)
 	work := t.TempDir()
-	c := raise(t, work, master)
+	c := startCluster(t, work, master)
 	testkit.Must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
 	t.Log(dim(t, c, "image", "capture", "compute", "--rollout", "now"))
 
@@ -55,11 +55,11 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 	for _, m := range machines {
 		m.start(t, c, work)
 	}
-	together(t, machines, func(m *machine) { m.running(t, c) })
+	forAll(t, machines, func(m *machine) { m.running(t, c) })
 	if t.Failed() {
 		t.FailNow()
 	}
-	together(t, machines, func(m *machine) {
+	forAll(t, machines, func(m *machine) {
 		if got := strings.TrimSpace(m.ssh(t, c, "hostname")); got != m.name {
 			t.Errorf("%s says that it is %q", m.name, got)
 		}
@@ -77,15 +77,15 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 		t.Errorf("dim node ls shows %d running nodes, want %d", n, len(machines))
 	}
 
-	// The server dies and comes back while they run; then one node reboots from the inside, the others power off.
+	// The server is killed and restarted while the nodes run. Then one node reboots itself, and the others power off.
 	restart(t, c)
-	together(t, machines, func(m *machine) {
+	forAll(t, machines, func(m *machine) {
 		if got := strings.TrimSpace(m.ssh(t, c,
 			"cat /root/state; systemctl is-system-running")); got != m.name+"\nrunning" {
 			t.Errorf("%s after a restart of the server: %q", m.name, got)
 		}
 	})
-	together(t, machines, func(m *machine) {
+	forAll(t, machines, func(m *machine) {
 		verb := "poweroff"
 		if m.name == "n01" {
 			verb = "reboot" // ends the guest as well: -no-reboot
@@ -99,8 +99,8 @@ func TestDisklessMachinesBootAnUnmodifiedDebian(t *testing.T) {
 	}
 }
 
-// together does something for all machines at once.
-func together(t *testing.T, machines []*machine, do func(*machine)) {
+// forAll runs do for all machines at the same time.
+func forAll(t *testing.T, machines []*machine, do func(*machine)) {
 	t.Helper()
 	var wg sync.WaitGroup
 	for _, m := range machines {
@@ -111,7 +111,7 @@ func together(t *testing.T, machines []*machine, do func(*machine)) {
 
 func (m *machine) addr() string { return nodeAddrs[m.name].Addr().String() }
 
-// start powers the machine on; its tap stays from one start to the next.
+// start powers the machine on. Its tap device stays between starts.
 func (m *machine) start(t *testing.T, c *lab.Cluster, work string) {
 	t.Helper()
 	if m.guest == nil {
@@ -135,7 +135,7 @@ func (m *machine) start(t *testing.T, c *lab.Cluster, work string) {
 	})
 }
 
-// running waits until the machine's own init says that all is up.
+// running waits until the machine's init reports that all units are up.
 func (m *machine) running(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
@@ -150,7 +150,7 @@ func (m *machine) running(t *testing.T, c *lab.Cluster) {
 	}
 }
 
-// ends tells the machine's init to reboot or to power off, and waits until it has ended.
+// ends makes the machine reboot or power off, and waits until its process has ended.
 func (m *machine) ends(t *testing.T, c *lab.Cluster, verb string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -18,7 +18,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// smallMaster makes a root with just enough in it.
+// smallMaster makes a small root with the files that the tests use.
 func smallMaster(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +35,7 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 	master := smallMaster(t)
 	posix := build(t, "dim/e2e/posix")
 	posixSeeds(t, posix, filepath.Join(master, "srv/half"))
-	c := raise(t, t.TempDir(), master)
+	c := startCluster(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	put := map[string]string{"bin/posix": posix, "bin/busybox": "/bin/busybox"}
 	n1, n2 := startGuest(t, c, "n01", put), startGuest(t, c, "n02", put)
@@ -91,7 +91,7 @@ func TestARealKernelMountsAReplica(t *testing.T) {
 	})
 }
 
-// posixSeeds makes what cases of e2e/posix start from in a directory of a master.
+// posixSeeds makes the files that the cases of e2e/posix start from, in a directory of a master.
 func posixSeeds(t *testing.T, posix, dir string, args ...string) {
 	t.Helper()
 	testkit.Must(t, os.MkdirAll(dir, 0o755))
@@ -144,7 +144,7 @@ func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
 	if after := g.stat("/mnt/root/srv/own"); after.Ino != before.Ino {
 		t.Errorf("file id %d became %d", before.Ino, after.Ino)
 	}
-	// Writes go on while the server is killed again and again; each that was acknowledged must be there.
+	// The server is killed several times during writes. Each acknowledged write must be there.
 	const rounds = 5
 	done := make(chan error, 1)
 	go func() {
@@ -173,9 +173,10 @@ func testServerKilled(t *testing.T, c *lab.Cluster, g guest) {
 	}
 }
 
-// testNamesUnderKills makes, renames and removes files while the server is killed. A server that died between a
-// change and its reply is asked again by the client's kernel and then finds the change made (NFSv3 has no way
-// to tell), so "not found" is no failure of a rename or removal; what counts is what is there afterwards.
+// testNamesUnderKills makes, renames and removes files while the server is killed. When a server is killed
+// between a change and its reply, the client sends the call again, and the new server finds the change made.
+// NFSv3 cannot tell the two apart, so "not found" is no failure of a rename or removal. The test compares the
+// names afterwards.
 func testNamesUnderKills(t *testing.T, c *lab.Cluster, g guest) {
 	const files = 120
 	testkit.Must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/names"}, &agent.None{}))
@@ -185,10 +186,10 @@ func testNamesUnderKills(t *testing.T, c *lab.Cluster, g guest) {
 			made, moved := fmt.Sprintf("/mnt/root/srv/names/made%d", i), fmt.Sprintf("/mnt/root/srv/names/moved%d", i)
 			err := g.call("WriteFile", agent.WriteFileArgs{Path: made, Data: []byte(made), Mode: 0o644}, &agent.None{})
 			if err == nil && i%2 == 0 {
-				err = forgiven(g.call("Rename", agent.PathArgs{Path: made, To: moved}, &agent.None{}))
+				err = ignoreNotFound(g.call("Rename", agent.PathArgs{Path: made, To: moved}, &agent.None{}))
 			}
 			if err == nil && i%4 == 0 {
-				err = forgiven(g.call("Remove", agent.PathArgs{Path: moved}, &agent.None{}))
+				err = ignoreNotFound(g.call("Remove", agent.PathArgs{Path: moved}, &agent.None{}))
 			}
 			if err != nil {
 				done <- err
@@ -219,14 +220,14 @@ func testNamesUnderKills(t *testing.T, c *lab.Cluster, g guest) {
 	}
 }
 
-func forgiven(err error) error {
+func ignoreNotFound(err error) error {
 	if err != nil && strings.Contains(err.Error(), "no such file") {
 		return nil
 	}
 	return err
 }
 
-// pattern fills n bytes so that each page tells its content and place.
+// pattern returns n bytes in which each line has the word and its offset.
 func pattern(word string, n int) string {
 	var b strings.Builder
 	for b.Len() < n {
@@ -248,7 +249,7 @@ func testSwitch(t *testing.T, c *lab.Cluster, n1, n2 guest, master string) {
 	var mapping, proc int
 	testkit.Must(t, n2.call("Map", agent.RangeArgs{ID: file, Length: size}, &mapping))
 	testkit.Must(t, n2.call("Start", agent.RunArgs{Argv: []string{"/mnt/root/opt/busybox", "sleep", "600"}}, &proc))
-	n1.write("/mnt/root/etc/mode", "n01's own\n")                 // the master will change it: set aside
+	n1.write("/mnt/root/etc/mode", "n01's own\n")                 // the master changes it later: set aside
 	n1.write("/mnt/root/etc/ssh/ssh_host_key", "n01's own key\n") // keep: stays
 	ids := map[string]uint64{}
 	for _, p := range []string{"/opt", "/etc", "/opt/data", "/etc/motd", "/etc/mode"} {
@@ -329,7 +330,7 @@ func testSwitchAndRestart(t *testing.T, c *lab.Cluster, g guest, master string) 
 	})
 }
 
-func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
+func TestAFullDiskGivesENOSPCUntilThereIsRoom(t *testing.T) {
 	needLab(t)
 	dir := t.TempDir()
 	image := filepath.Join(t.TempDir(), "disk")
@@ -345,7 +346,7 @@ func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
 			t.Errorf("umount: %v %s", err, out)
 		}
 	})
-	c := raise(t, dir, smallMaster(t))
+	c := startCluster(t, dir, smallMaster(t))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	g := startGuest(t, c, "n01", nil)
 	g.write("/mnt/root/srv/before", "kept")
@@ -372,10 +373,10 @@ func TestAFullDiskIsENOSPCAndPasses(t *testing.T) {
 	}
 }
 
-// A machine that the description does not know gets nothing, over whichever protocol.
-func TestStrangersGetNothing(t *testing.T) {
+// A machine that is not in the description is refused by every protocol.
+func TestUnknownMachinesAreRefused(t *testing.T) {
 	needLab(t)
-	c := raise(t, t.TempDir(), smallMaster(t))
+	c := startCluster(t, t.TempDir(), smallMaster(t))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	testkit.Must(t, c.Net.AddAddr(netip.MustParsePrefix("10.77.0.99/24")))
 	dial := func() net.Conn {

@@ -39,18 +39,18 @@ var (
 const nfsOptions = "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto," +
 	"port=2049,mountport=2049,addr=10.77.0.1,mountaddr=10.77.0.1"
 
-// raise starts a server of examples/small.xml over master, in dir, and takes it down with the test.
-func raise(t *testing.T, dir, master string) *lab.Cluster {
+// startCluster starts the server of examples/small.xml with the given master, and stops it when the test ends.
+func startCluster(t *testing.T, dir, master string) *lab.Cluster {
 	t.Helper()
 	xml, err := filepath.Abs("../examples/small.xml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return raiseAs(t, dir, master, xml)
+	return startClusterAs(t, dir, master, xml)
 }
 
-// raiseAs is raise with another description of the same machines.
-func raiseAs(t *testing.T, dir, master, xml string) *lab.Cluster {
+// startClusterAs is startCluster with another description of the same machines.
+func startClusterAs(t *testing.T, dir, master, xml string) *lab.Cluster {
 	t.Helper()
 	bin, err := filepath.Abs("../bin")
 	if err != nil {
@@ -102,13 +102,14 @@ func build(t *testing.T, pkg string) string {
 	return out
 }
 
-// guest is a User Mode Linux guest that acts as a node.
+// guest is a User Mode Linux guest in the role of a node.
 type guest struct {
 	*lab.UML
 	t *testing.T
 }
 
-// startGuest boots node name's stand-in, with put as further files, and mounts the node's replica on /mnt/root.
+// startGuest boots a guest in the role of the node name and mounts the node's replica on /mnt/root. put has
+// further files of the guest, by path.
 func startGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string) guest {
 	t.Helper()
 	g := bootGuest(t, c, name, put)
@@ -122,7 +123,7 @@ func bootGuest(t *testing.T, c *lab.Cluster, name string, put map[string]string)
 	return powerOn(t, c, lab.UMLSpec{Name: name, Put: put})
 }
 
-// powerOn is bootGuest of a machine that is described further.
+// powerOn is bootGuest with more properties of the machine.
 func powerOn(t *testing.T, c *lab.Cluster, spec lab.UMLSpec) guest {
 	t.Helper()
 	spec.Net, spec.Dir, spec.Init, spec.Addr = c.Net, t.TempDir(), build(t, "dim/e2e/agentd"), nodeAddrs[spec.Name]
@@ -147,7 +148,7 @@ func (g guest) mount(export, dir, options string) {
 		agent.MountArgs{Source: "10.77.0.1:" + export, Dir: dir, Type: "nfs", Options: options}, &agent.None{}))
 }
 
-// call calls the guest's agent with a bound: a hanging NFS mount must not hang the test.
+// call calls the guest's agent, with a time limit: an NFS mount that hangs must not block the test.
 func (g guest) call(method string, args, reply any) error {
 	select {
 	case call := <-g.Agent.Go("Agent."+method, args, reply, nil).Done:
@@ -202,7 +203,7 @@ func (g guest) dropCaches() {
 	testkit.Must(g.t, g.call("DropCaches", agent.None{}, &agent.None{}))
 }
 
-// tree writes files (path → content; a name that ends in / is a directory) into dir.
+// tree writes files, given by path and content, into dir. A path that ends in / is a directory.
 func tree(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for path, text := range files {

@@ -10,13 +10,13 @@ import (
 	"dim/internal/testkit"
 )
 
-// The same replica that nodes see over NFS, through the kernel's FUSE: what fails here is the replica's fault,
-// what fails only over NFS is the NFS server's.
+// The replica that nodes mount by NFS, mounted by FUSE. What fails here is a fault of the replica; what fails
+// only by NFS is a fault of the NFS server.
 func TestAReplicaThroughFUSEBehavesAsPOSIXSays(t *testing.T) {
 	needLab(t)
 	master, posix := smallMaster(t), build(t, "dim/e2e/posix")
 	posixSeeds(t, posix, filepath.Join(master, "srv/version"))
-	c := raise(t, t.TempDir(), master)
+	c := startCluster(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	out, err := throughFUSE(t, c, 5*time.Minute, `"$1" "$PWD/srv/version" -seeds use`, posix)
 	t.Logf("%s", out)
@@ -30,7 +30,7 @@ func throughFUSE(t *testing.T, c *lab.Cluster, bound time.Duration, script strin
 	t.Helper()
 	bin, err := filepath.Abs("../bin/dim")
 	testkit.Must(t, err)
-	// All in one shell: each `ip netns exec` has mounts of its own, so /mnt is private, and open to all users.
+	// All runs in one shell, because each `ip netns exec` has its own mounts: /mnt is private, and open to all users.
 	const around = `
 		mount -t tmpfs -o mode=755 lab /mnt && mkdir /mnt/n01
 		"$1" mount n01 /mnt/n01 --data "$2" >/dev/null & mount=$!

@@ -23,20 +23,20 @@ import (
 	"dim/internal/vfs"
 )
 
-// besieged is a server with two nodes' programs connected to it; after each attack it must be the same process
+// attackedServer is a server with connections from two nodes. After each attack it must be the same process,
 // and serve n01.
-type besieged struct {
+type attackedServer struct {
 	*lab.Cluster
 	pid    int
 	n1, n2 *nfsclient.Tree
 }
 
-func besiege(t *testing.T, master string) *besieged {
+func startAttackedServer(t *testing.T, master string) *attackedServer {
 	t.Helper()
-	c := raise(t, t.TempDir(), master)
+	c := startCluster(t, t.TempDir(), master)
 	addresses(t, c)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
-	b := &besieged{Cluster: c, pid: c.PID()}
+	b := &attackedServer{Cluster: c, pid: c.PID()}
 	for name, tree := range map[string]**nfsclient.Tree{"n01": &b.n1, "n02": &b.n2} {
 		var err error
 		*tree, err = asNode(t, c, nodeAddrs[name].Addr().String()).Tree("/nodes/" + name)
@@ -45,8 +45,8 @@ func besiege(t *testing.T, master string) *besieged {
 	return b
 }
 
-// serves checks that the server is well.
-func (b *besieged) serves(t *testing.T) {
+// checkServes checks that the server is the same process and serves n01.
+func (b *attackedServer) checkServes(t *testing.T) {
 	t.Helper()
 	if got := readFile(t, asNode(t, b.Cluster, "10.77.0.11"), "/nodes/n01", "etc/hostname"); got != "n01\n" {
 		t.Errorf("n01 reads %q", got)
@@ -56,7 +56,7 @@ func (b *besieged) serves(t *testing.T) {
 	}
 }
 
-// ownFile makes a file of a node's own and returns its handle.
+// ownFile creates a file in a replica and returns its handle.
 func ownFile(t *testing.T, tree *nfsclient.Tree, dir, name, text string) vfs.Handle {
 	t.Helper()
 	made, err := tree.Create(&vfs.Cred{}, lookUp(t, tree, dir), name, &vfs.Create{})
@@ -66,9 +66,9 @@ func ownFile(t *testing.T, tree *nfsclient.Tree, dir, name, text string) vfs.Han
 	return made.Handle
 }
 
-func TestHandlesOfOthersAreWorthNothing(t *testing.T) {
+func TestHandlesOfOtherNodesAreRefused(t *testing.T) {
 	needLab(t)
-	b := besiege(t, smallMaster(t))
+	b := startAttackedServer(t, smallMaster(t))
 	own := ownFile(t, b.n1, "srv", "secret", "n01's secret\n")
 	handles := map[string]vfs.Handle{
 		"own file": own, "node file": lookUp(t, b.n1, "etc/hostname"), "root": b.n1.Root(),
@@ -77,7 +77,7 @@ func TestHandlesOfOthersAreWorthNothing(t *testing.T) {
 	t.Run("replayed from another address", func(t *testing.T) {
 		for _, from := range []string{"10.77.0.12", "10.77.0.99", "10.77.0.1"} {
 			for what, h := range handles {
-				refused(t, asNode(t, b.Cluster, from).TreeAt(h), h, from+": "+what)
+				checkRefused(t, asNode(t, b.Cluster, from).TreeAt(h), h, from+": "+what)
 			}
 		}
 	})
@@ -86,7 +86,7 @@ func TestHandlesOfOthersAreWorthNothing(t *testing.T) {
 			forged := bytesOf(h)
 			copy(forged[2:10], bytesOf(b.n2.Root())[2:10])
 			f, _ := vfs.MakeHandle(forged)
-			refused(t, b.n2, f, what)
+			checkRefused(t, b.n2, f, what)
 		}
 	})
 	t.Run("with another tree, id or digest", func(t *testing.T) {
@@ -95,21 +95,21 @@ func TestHandlesOfOthersAreWorthNothing(t *testing.T) {
 			forged := bytes.Clone(good)
 			forged[i] ^= 1
 			f, _ := vfs.MakeHandle(forged)
-			refused(t, b.n2, f, fmt.Sprintf("byte %d", i))
+			checkRefused(t, b.n2, f, fmt.Sprintf("byte %d", i))
 		}
 		for n := range 64 {
 			f, _ := vfs.MakeHandle(bytes.Repeat([]byte{byte(n)}, n))
-			refused(t, b.n2, f, fmt.Sprintf("%d bytes", n))
+			checkRefused(t, b.n2, f, fmt.Sprintf("%d bytes", n))
 		}
 	})
-	b.serves(t)
+	b.checkServes(t)
 	if got := readFile(t, asNode(t, b.Cluster, "10.77.0.11"), "/nodes/n01", "srv/secret"); got != "n01's secret\n" {
 		t.Errorf("n01's own file reads %q", got)
 	}
 }
 
-// refused checks that a handle is good for nothing.
-func refused(t *testing.T, tree *nfsclient.Tree, h vfs.Handle, what string) {
+// checkRefused checks that every operation on a handle is refused.
+func checkRefused(t *testing.T, tree *nfsclient.Tree, h vfs.Handle, what string) {
 	t.Helper()
 	root := &vfs.Cred{}
 	buf := make([]byte, 100)
@@ -137,9 +137,9 @@ func refused(t *testing.T, tree *nfsclient.Tree, h vfs.Handle, what string) {
 	}
 }
 
-func TestGarbageIsSurvived(t *testing.T) {
+func TestGarbageDoesNotStopTheServer(t *testing.T) {
 	needLab(t)
-	b := besiege(t, smallMaster(t))
+	b := startAttackedServer(t, smallMaster(t))
 	random := rand.New(rand.NewPCG(1, 2))
 	garbage := func(n int) []byte {
 		p := make([]byte, n)
@@ -167,12 +167,12 @@ func TestGarbageIsSurvived(t *testing.T) {
 	for _, port := range []string{"2049", "80"} {
 		for _, from := range []string{"10.77.0.99", "10.77.0.11"} {
 			for what, p := range attacks {
-				throw(t, dialFrom(t, b.Cluster, from, "tcp", "10.77.0.1:"+port), p)
+				exchange(t, dialFrom(t, b.Cluster, from, "tcp", "10.77.0.1:"+port), p)
 				if t.Failed() {
 					t.Fatalf("%s to port %s from %s", what, port, from)
 				}
 			}
-			b.serves(t)
+			b.checkServes(t)
 		}
 	}
 	t.Run("DHCP and TFTP", func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestGarbageIsSurvived(t *testing.T) {
 			_, _ = conn.Write(nil)
 			conn.Close()
 		}
-		b.serves(t)
+		b.checkServes(t)
 	})
 	t.Run("HTTP", func(t *testing.T) {
 		for _, request := range []string{
@@ -205,22 +205,22 @@ func TestGarbageIsSurvived(t *testing.T) {
 			"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 		} {
 			for _, from := range []string{"10.77.0.99", "10.77.0.11"} {
-				reply := throw(t, dialFrom(t, b.Cluster, from, "tcp", "10.77.0.1:80"), []byte(request))
+				reply := exchange(t, dialFrom(t, b.Cluster, from, "tcp", "10.77.0.1:80"), []byte(request))
 				if bytes.HasPrefix(reply, []byte("HTTP/1.1 200")) || bytes.Contains(reply, []byte("root:")) {
 					t.Errorf("%.60q is answered %.200q", request, reply)
 				}
 			}
 		}
-		b.serves(t)
+		b.checkServes(t)
 	})
 }
 
-// throw sends bytes and returns what is answered.
-func throw(t *testing.T, conn net.Conn, p []byte) []byte {
+// exchange sends bytes and returns the answer.
+func exchange(t *testing.T, conn net.Conn, p []byte) []byte {
 	t.Helper()
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	_, _ = conn.Write(p) // the server may have enough before it is all sent
+	_, _ = conn.Write(p) // the server may close the connection before all is sent
 	_ = conn.(*net.TCPConn).CloseWrite()
 	reply, err := io.ReadAll(io.LimitReader(conn, 1<<20))
 	if nerr, ok := err.(net.Error); ok && nerr.Timeout() {
@@ -229,9 +229,9 @@ func throw(t *testing.T, conn net.Conn, p []byte) []byte {
 	return reply
 }
 
-func TestAStrangerGetsNothing(t *testing.T) {
+func TestUnknownAddressesAreRefused(t *testing.T) {
 	needLab(t)
-	b := besiege(t, smallMaster(t))
+	b := startAttackedServer(t, smallMaster(t))
 	nfs := asNode(t, b.Cluster, "10.77.0.99")
 	for _, path := range []string{"/nodes/n01", "/nodes/none", "/nodes/", "/nodes", "/", "", "/images/compute@1",
 		"/nodes/../nodes/n01"} {
@@ -247,18 +247,18 @@ func TestAStrangerGetsNothing(t *testing.T) {
 	}
 	for _, path := range []string{"/boot/ipxe", "/boot/kernel", "/boot/initramfs", "/boot/report", "/metrics",
 		"/v1/status"} {
-		reply := throw(t, dialFrom(t, b.Cluster, "10.77.0.99", "tcp", "10.77.0.1:80"),
+		reply := exchange(t, dialFrom(t, b.Cluster, "10.77.0.99", "tcp", "10.77.0.1:80"),
 			[]byte("GET "+path+" HTTP/1.0\r\n\r\n"))
 		if !bytes.Contains(reply, []byte(" 403 ")) && !bytes.Contains(reply, []byte(" 404 ")) &&
 			!bytes.Contains(reply, []byte(" 405 ")) {
 			t.Errorf("GET %s from a stranger: %.100q", path, reply)
 		}
 	}
-	b.serves(t)
+	b.checkServes(t)
 }
 
-// tftp asks for a file and returns the first packet of the answer.
-func tftp(t *testing.T, b *besieged, from, name string) []byte {
+// tftp requests a file and returns the first packet of the answer.
+func tftp(t *testing.T, b *attackedServer, from, name string) []byte {
 	t.Helper()
 	var pc net.PacketConn
 	testkit.Must(t, b.Net.Do(func() (err error) {
@@ -279,7 +279,7 @@ func tftp(t *testing.T, b *besieged, from, name string) []byte {
 	return nil
 }
 
-func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
+func TestUnusualNamesAreCapturedAndListedExactly(t *testing.T) {
 	needLab(t)
 	master := smallMaster(t)
 	nasty := filepath.Join(master, "srv/nasty")
@@ -295,7 +295,7 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 	for _, name := range names {
 		testkit.Must(t, os.WriteFile(filepath.Join(nasty, name), []byte(name), 0o644))
 	}
-	b := besiege(t, master)
+	b := startAttackedServer(t, master)
 	dir := lookUp(t, b.n1, "srv/nasty")
 	var got []string
 	_, err := b.n1.ReadDir(&vfs.Cred{}, dir, 0, 0, func(e *vfs.DirEntry) bool {
@@ -320,10 +320,10 @@ func TestNastyNamesAreCapturedAndListedExactly(t *testing.T) {
 		strings.Contains(out, "\xff") {
 		t.Errorf("raw bytes of names are printed: %q", out)
 	}
-	b.serves(t)
+	b.checkServes(t)
 }
 
-func TestFilesThatVanishUnderACaptureDoNoHarm(t *testing.T) {
+func TestFilesRemovedDuringACaptureDoNoHarm(t *testing.T) {
 	needLab(t)
 	master := smallMaster(t)
 	tree(t, master, map[string]string{"srv/stays": "x"})
@@ -343,7 +343,7 @@ func TestFilesThatVanishUnderACaptureDoNoHarm(t *testing.T) {
 			_ = os.RemoveAll(filepath.Join(master, "srv", fmt.Sprint("comes-and-goes-", (i+25)%50)))
 		}
 	}()
-	b := besiege(t, master)
+	b := startAttackedServer(t, master)
 	for range 5 {
 		dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now")
 		if got := readFile(t, asNode(t, b.Cluster, "10.77.0.11"), "/nodes/n01", "srv/stays"); got != "x" {
@@ -352,16 +352,16 @@ func TestFilesThatVanishUnderACaptureDoNoHarm(t *testing.T) {
 	}
 	close(stop)
 	<-ended
-	b.serves(t)
+	b.checkServes(t)
 }
 
-func TestMalformedDescriptionsAreToldWhole(t *testing.T) {
+func TestAllProblemsOfADescriptionAreReported(t *testing.T) {
 	needLab(t)
 	good, err := os.ReadFile("../examples/small.xml")
 	testkit.Must(t, err)
 	for _, c := range []struct {
 		name, old, new string
-		want           []string // each on a line of its own, with a place
+		want           []string // each on a line of its own, with its position
 	}{
 		{"two unknown elements", "<taxonomy>", "<bogus/><another x='1'/><taxonomy>", []string{"bogus", "another"}},
 		{"wrong values", `subnet="10.77.0.0/24" gateway="10.77.0.1"`, `subnet="10.77.0.0/240" gateway="ten"`,

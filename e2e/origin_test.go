@@ -10,9 +10,9 @@ import (
 	"dim/internal/testkit"
 )
 
-// The cases of e2e/posix over NFS, on files of the version, of the node alone, and of the version with half of
-// them written by the node; then 100,000 steps of random input and output, mapped and not, each part on a file
-// that comes from the version.
+// The cases of e2e/posix over NFS: on files of the version, on files that the node made, and on files of the
+// version of which the node has written half. Then 100,000 steps of random input and output, some through
+// mappings, each part on a file of the version.
 func TestFilesOfAnyOriginUnderARealClient(t *testing.T) {
 	needLab(t)
 	if os.Getenv("DIM_LONG") == "" {
@@ -26,7 +26,7 @@ func TestFilesOfAnyOriginUnderARealClient(t *testing.T) {
 	for i := range parts {
 		posixSeeds(t, posix, fmt.Sprint(srv, "/random", i), "-run", "random input")
 	}
-	c := raise(t, t.TempDir(), master)
+	c := startCluster(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	g := startGuest(t, c, "n01", map[string]string{"bin/posix": posix})
 	testkit.Must(t, g.call("Mkdir", agent.PathArgs{Path: "/mnt/root/srv/layer"}, &agent.None{}))

@@ -15,11 +15,10 @@ import (
 	"dim/internal/testkit"
 )
 
-// longCache is how nodes mount that are told of switches.
+// longCache has the mount options of nodes that are notified of switches.
 var longCache = strings.Replace(nfsOptions, "actimeo=3,", "actimeo=3600,", 1)
 
-// startResident starts the process that hears of switches. It is told nothing of where to begin, and looks at
-// everything once.
+// startResident starts the process that is notified of switches. Without a known start it revalidates everything once.
 func (g guest) startResident(root string) {
 	g.t.Helper()
 	var id int
@@ -27,7 +26,7 @@ func (g guest) startResident(root string) {
 		agent.RunArgs{Argv: []string{"/bin/@dim-push", "10.77.0.1:80", "compute:1", root, "/proc"}}, &id))
 }
 
-// pushed returns what the server knows of a node's process.
+// pushed returns the server's state of a node's resident process.
 func pushed(t *testing.T, c *lab.Cluster, node string) (control.Node, control.Push) {
 	t.Helper()
 	var n control.Node
@@ -45,35 +44,36 @@ func (g guest) list(dir string) []string {
 	return names
 }
 
-// toldSite is a server with two nodes that mount with a long cache; n01 is told of switches.
-type toldSite struct {
+// pushSite is a server with two nodes that mount with a long cache. Only n01 is notified of switches.
+type pushSite struct {
 	*lab.Cluster
-	master       string
-	told, untold guest
+	master             string
+	pushNode, pollNode guest
 }
 
-func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
+func TestANodeWithALongCacheIsNotifiedOfSwitches(t *testing.T) {
 	needLab(t)
 	master := smallMaster(t)
 	busybox, err := os.ReadFile("/bin/busybox")
 	testkit.Must(t, err)
 	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/turn": "a file\n", "opt/away/x": "x\n"})
-	c := raise(t, t.TempDir(), master)
+	c := startCluster(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	put := map[string]string{"bin/@dim-push": build(t, "dim/cmd/dim-init"), "bin/busybox": "/bin/busybox"}
-	s := &toldSite{c, master, startGuest(t, c, "n01", put), startGuest(t, c, "n02", put)}
-	for name, g := range map[string]guest{"n01": s.told, "n02": s.untold} {
+	s := &pushSite{c, master, startGuest(t, c, "n01", put), startGuest(t, c, "n02", put)}
+	for name, g := range map[string]guest{"n01": s.pushNode, "n02": s.pollNode} {
 		g.mount("/nodes/"+name, "/mnt/push", longCache)
 	}
-	s.told.startResident("/mnt/push")
-	testkit.Eventually(t, "n01 has heard", func() bool {
+	s.pushNode.startResident("/mnt/push")
+	testkit.Eventually(t, "n01 is notified", func() bool {
 		_, p := pushed(t, c, "n01")
 		return p.State == control.PushCurrent
 	})
 	var proc int
-	testkit.Must(t, s.told.call("Start", agent.RunArgs{Argv: []string{"/mnt/push/opt/busybox", "sleep", "600"}}, &proc))
+	testkit.Must(t, s.pushNode.call("Start", agent.RunArgs{Argv: []string{"/mnt/push/opt/busybox", "sleep", "600"}},
+		&proc))
 
-	t.Run("every kind of change shows at once, and not where nobody tells", func(t *testing.T) {
+	t.Run("every kind of change shows at once, and not without a notification", func(t *testing.T) {
 		s.testChanges(t, busybox)
 	})
 	t.Run("the server knows which processes use replaced files", func(t *testing.T) { s.testStale(t, proc) })
@@ -81,20 +81,22 @@ func TestANodeWithALongCacheIsToldOfSwitches(t *testing.T) {
 	t.Run("a restart of the server costs nothing", func(t *testing.T) {
 		restart(t, c)
 		s.motd(t, "three\n")
-		testkit.Eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "three\n" })
+		testkit.Eventually(t, "the change shows", func() bool {
+			return s.pushNode.read("/mnt/push/etc/motd") == "three\n"
+		})
 	})
 	t.Run("a mount holds the switch that would take it away", s.testMount)
 }
 
 // motd changes one file.
-func (s *toldSite) motd(t *testing.T, text string) {
+func (s *pushSite) motd(t *testing.T, text string) {
 	t.Helper()
 	tree(t, s.master, map[string]string{"etc/motd": text})
 	dim(t, s.Cluster, "image", "capture", "compute", "--rollout", "now")
 }
 
-func (s *toldSite) testChanges(t *testing.T, busybox []byte) {
-	for _, g := range []guest{s.told, s.untold} {
+func (s *pushSite) testChanges(t *testing.T, busybox []byte) {
+	for _, g := range []guest{s.pushNode, s.pollNode} {
 		for _, p := range []string{"etc/motd", "etc/gone", "etc/added", "etc/mode", "srv/a/b/c", "srv/a/b/new",
 			"opt/turn", "opt/away/x"} {
 			g.stat("/mnt/push/" + p)
@@ -112,10 +114,10 @@ func (s *toldSite) testChanges(t *testing.T, busybox []byte) {
 	tree(t, s.master, map[string]string{"etc/added": "a\n", "srv/a/b/new": "n\n", "opt/turn/d": "a directory\n"})
 	s.motd(t, "two\n")
 	began := time.Now()
-	testkit.Eventually(t, "all changes show", func() bool { return showsAll(s.told) })
+	testkit.Eventually(t, "all changes show", func() bool { return showsAll(s.pushNode) })
 	t.Logf("all changes show %v after the capture", time.Since(began).Round(time.Millisecond))
-	if showsAll(s.untold) || s.untold.read("/mnt/push/etc/motd") != "one\n" {
-		t.Error("a node that is not told sees the change: the cache is not long, and this test proves nothing")
+	if showsAll(s.pollNode) || s.pollNode.read("/mnt/push/etc/motd") != "one\n" {
+		t.Error("a node that is not notified sees the change: the cache is not long, and this test proves nothing")
 	}
 }
 
@@ -128,34 +130,34 @@ func showsAll(g guest) bool {
 		slices.Contains(names, "added") && !slices.Contains(names, "gone")
 }
 
-func (s *toldSite) testStale(t *testing.T, proc int) {
+func (s *pushSite) testStale(t *testing.T, proc int) {
 	var p control.Push
-	testkit.Eventually(t, "the running program is told of", func() bool {
+	testkit.Eventually(t, "the running program is reported", func() bool {
 		_, p = pushed(t, s.Cluster, "n01")
 		return len(p.Stale) > 0
 	})
 	if len(p.Stale) != 1 || p.Stale[0].Name != "busybox" || !strings.HasSuffix(p.Stale[0].Path, "/opt/busybox") {
-		t.Errorf("told: %+v", p.Stale)
+		t.Errorf("reported: %+v", p.Stale)
 	}
 	if p.Memory == 0 || p.Memory > 6<<10 {
 		t.Errorf("the process takes %d kB", p.Memory)
 	}
 	t.Logf("the process takes %d kB", p.Memory)
-	testkit.Must(t, s.told.call("Finish", proc, new(int)))
+	testkit.Must(t, s.pushNode.call("Finish", proc, new(int)))
 	testkit.Eventually(t, "the program that has ended is forgotten", func() bool {
 		_, p = pushed(t, s.Cluster, "n01")
 		return len(p.Stale) == 0
 	})
 }
 
-// testUser lets a user tell of a mount on the next thing that changes, and of a boot.
-func (s *toldSite) testUser(t *testing.T) {
+// testUser has an ordinary user report a mount on the path that changes next, and a boot.
+func (s *pushSite) testUser(t *testing.T) {
 	for path, says := range map[string]string{
 		"/node/hear":  `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`,
 		"/boot/stage": `{"stage":"mount"}`,
 	} {
 		var out agent.Output
-		testkit.Must(t, s.told.call("Run", agent.RunArgs{
+		testkit.Must(t, s.pushNode.call("Run", agent.RunArgs{
 			Argv:    []string{"/bin/busybox", "wget", "-O", "-", "--post-data", says, "http://10.77.0.1" + path},
 			Timeout: time.Minute, User: 1000,
 		}, &out))
@@ -165,20 +167,20 @@ func (s *toldSite) testUser(t *testing.T) {
 	}
 	if n, p := pushed(t, s.Cluster, "n01"); p.State != control.PushCurrent || n.Stage == "mount" ||
 		slices.ContainsFunc(p.Mounts, func(m control.NodeMount) bool { return m.Path == "/etc/motd" }) {
-		t.Errorf("n01 is %s, and told: %+v", n.Stage, p)
+		t.Errorf("n01 is %s, and reported: %+v", n.Stage, p)
 	}
 }
 
-func (s *toldSite) testMount(t *testing.T) {
+func (s *pushSite) testMount(t *testing.T) {
 	mount := func(args ...string) {
 		var out agent.Output
-		testkit.Must(t, s.told.call("Run",
+		testkit.Must(t, s.pushNode.call("Run",
 			agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
 		if out.Exit != 0 {
 			t.Fatalf("%v: %s", args, out.Text)
 		}
 	}
-	s.told.write("/tmp/over", "mounted\n")
+	s.pushNode.write("/tmp/over", "mounted\n")
 	mount("mount", "-o", "bind", "/tmp/over", "/mnt/push/etc/motd")
 	testkit.Eventually(t, "the server knows of the mount", func() bool {
 		_, p := pushed(t, s.Cluster, "n01")
@@ -189,9 +191,9 @@ func (s *toldSite) testMount(t *testing.T) {
 		!strings.Contains(n.Problem, "a mount there is on /etc/motd") {
 		t.Errorf("n01 shows version %d, problem %q", n.Version, n.Problem)
 	}
-	if got := s.told.read("/mnt/push/etc/motd"); got != "mounted\n" {
+	if got := s.pushNode.read("/mnt/push/etc/motd"); got != "mounted\n" {
 		t.Errorf("under the mount: %q", got)
 	}
 	mount("umount", "/mnt/push/etc/motd")
-	testkit.Eventually(t, "the change shows", func() bool { return s.told.read("/mnt/push/etc/motd") == "four\n" })
+	testkit.Eventually(t, "the change shows", func() bool { return s.pushNode.read("/mnt/push/etc/motd") == "four\n" })
 }

@@ -32,9 +32,8 @@ func quickstart(t *testing.T) []block {
 	return list
 }
 
-// private gives the shell that follows a machine of its own as far as the page is concerned: nothing that it
-// installs, writes or mounts is seen outside. $1 is an empty directory, $2 the master; the master is not
-// written to.
+// private isolates the shell script that follows: what it installs, writes or mounts is not visible outside. $1
+// is an empty directory, $2 the master, to which nothing is written.
 const private = `set -e
 mount --make-rprivate /
 over() {
@@ -52,12 +51,12 @@ hash -r
 set +e
 `
 
-// ready tells for blocks that stay in the foreground how to know that they have begun.
+// ready returns, for a block that stays in the foreground, the command that succeeds when it is ready.
 func ready(name string) string {
 	return map[string]string{"serve": "dim status; [ $? != 4 ]", "mount": "mountpoint -q /mnt && ls /mnt/etc"}[name]
 }
 
-// shell makes one script of the page: each block's output goes to NAME.out, its exit code to NAME.code.
+// shell makes one script of the page. The output of each block goes to NAME.out, its exit code to NAME.code.
 func shell(blocks []block, dir string) string {
 	var b strings.Builder
 	b.WriteString(private)
@@ -78,7 +77,7 @@ func shell(blocks []block, dir string) string {
 	return b.String()
 }
 
-func TestTheQuickstartIsTrue(t *testing.T) {
+func TestTheQuickstartWorks(t *testing.T) {
 	needLab(t)
 	blocks := quickstart(t)
 	names := map[string]bool{}
@@ -108,7 +107,8 @@ func TestTheQuickstartIsTrue(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	script := shell(blocks, out) + fmt.Sprintf("kill $(cat %s/pids); wait\n", out)
-	// A namespace of process ids ends with its first process, and with it whatever the page's commands left running.
+	// When the first process of a PID namespace ends, the kernel kills all others: what the page's commands
+	// left running.
 	cmd := net.Command(ctx, "unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "sh", "-c", script, "sh", dir,
 		master)
 	cmd.Dir = ".."

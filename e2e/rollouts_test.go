@@ -15,8 +15,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// rolloutStep is one change of the master, and what a running node must then be able to do: a shell command
-// there, whose output is compared.
+// rolloutStep is one change of the master, and a shell command on a running node whose output must show it.
 type rolloutStep struct {
 	name   string
 	change func(t *testing.T, master string) // nil: the rollout before is undone
@@ -24,14 +23,14 @@ type rolloutStep struct {
 	want   string
 }
 
-// A machine stays up through ten rollouts, and one that was off boots into the last.
-func TestAMachineLivesThroughTenRollouts(t *testing.T) {
+// One machine keeps running through ten rollouts. Another is off meanwhile, and boots into the last one.
+func TestAMachineKeepsRunningThroughTenRollouts(t *testing.T) {
 	needLab(t)
 	master := debian(t)
 	work := t.TempDir()
-	c := raise(t, work, master)
+	c := startCluster(t, work, master)
 	testkit.Must(t, os.WriteFile(filepath.Join(master, "root/.ssh/authorized_keys"), []byte(c.Key+"\n"), 0o600))
-	pushOn(t, c, work)
+	enablePush(t, c, work)
 	dim(t, c, "image", "capture", "compute")
 
 	n01 := &machine{name: "n01", mac: "52:54:00:4d:00:01", firmware: lab.BIOS}
@@ -39,7 +38,8 @@ func TestAMachineLivesThroughTenRollouts(t *testing.T) {
 	if n01.running(t, c); t.Failed() {
 		t.FailNow()
 	}
-	// What the node has of its own: a file, a change that the master never makes, and one that it makes too.
+	// The node's own writes: a new file, a change of a file that the master never changes, and one of a file
+	// that it changes too.
 	n01.ssh(t, c, `echo mine > /etc/own; echo '# mine' >> /etc/profile; echo mine > /etc/motd; sync
 		nohup python3 -c 'import time
 while True:
@@ -52,23 +52,23 @@ while True:
 			t.Logf("%d. %s\n%s", i+1, s.name, dim(t, c, "rollout", "undo"))
 		}
 		began := time.Now()
-		n01.shows(t, c, s)
+		n01.awaitOutput(t, c, s)
 		t.Logf("seen on n01 within %.1f s", time.Since(began).Seconds())
-		n01.unharmed(t, c)
+		n01.checkUnharmed(t, c)
 		if t.Failed() {
 			t.FailNow()
 		}
 	}
 	_, push := pushed(t, c, "n01")
-	t.Logf("n01 is told of switches: %+v", push)
+	t.Logf("n01 is notified of switches: %+v", push)
 	if push.State != control.PushCurrent || !strings.Contains(fmt.Sprint(push.Restart), "ssh.service") {
-		t.Error("the process that is told of switches does not know that sshd runs with the old libc")
+		t.Error("the resident process does not report that sshd runs with the old libc")
 	}
 	if push.Memory == 0 || push.Memory > 6<<10 {
-		t.Errorf("the process that is told of switches takes %d kB", push.Memory)
+		t.Errorf("the resident process takes %d kB", push.Memory)
 	}
 	if out := dim(t, c, "node", "saved", "n01"); !strings.Contains(out, "/etc/motd") {
-		t.Errorf("the node's own motd, which the master overruled, is not listed as saved:\n%s", out)
+		t.Errorf("the node's own motd, which the master replaced, is not listed as saved:\n%s", out)
 	}
 	n02 := &machine{name: "n02", mac: "52:54:00:4d:00:02", firmware: lab.BIOS}
 	n02.start(t, c, work)
@@ -79,11 +79,12 @@ while True:
 			t.Errorf("%s: n01 %q, n02, which was off, %q", probe, a, b)
 		}
 	}
-	together(t, []*machine{n01, n02}, func(m *machine) { m.ends(t, c, "poweroff") })
+	forAll(t, []*machine{n01, n02}, func(m *machine) { m.ends(t, c, "poweroff") })
 }
 
-// pushOn applies the description with an image whose nodes are told of switches, and so mount with a long cache.
-func pushOn(t *testing.T, c *lab.Cluster, dir string) {
+// enablePush applies a description in which the nodes of the image are notified of switches and mount with a
+// long cache.
+func enablePush(t *testing.T, c *lab.Cluster, dir string) {
 	t.Helper()
 	for _, name := range []string{"small.xml", "hosts.tmpl"} {
 		text, err := os.ReadFile(filepath.Join("../examples", name))
@@ -99,20 +100,20 @@ func rolloutSteps(t *testing.T, c *lab.Cluster) []rolloutStep {
 	return []rolloutStep{
 		{"a line of configuration", put("etc/motd", "two\n"), "cat /etc/motd", "two"},
 		{"a new user, who can log in at once", func(t *testing.T, master string) {
-			in(t, master, "useradd", "--create-home", "--shell", "/bin/sh", "alice")
-			in(t, master, "install", "-d", "-o", "alice", "-g", "alice", "-m", "0700", "/home/alice/.ssh")
+			runInMaster(t, master, "useradd", "--create-home", "--shell", "/bin/sh", "alice")
+			runInMaster(t, master, "install", "-d", "-o", "alice", "-g", "alice", "-m", "0700", "/home/alice/.ssh")
 			put("home/alice/.ssh/authorized_keys", c.Key+"\n")(t, master)
-			in(t, master, "chown", "alice:", "/home/alice/.ssh/authorized_keys")
+			runInMaster(t, master, "chown", "alice:", "/home/alice/.ssh/authorized_keys")
 		}, "@alice id -un; pwd", "alice\n/home/alice"},
 		{"a package", func(t *testing.T, master string) {
 			install(t, master, download(t, debs, "hello"))
 		}, "hello", "Hello, world!"},
 		{"another libc", func(t *testing.T, master string) {
-			install(t, master, rebuilt(t, debs, download(t, debs, "libc6")))
+			install(t, master, rebuild(t, debs, download(t, debs, "libc6")))
 		},
 			`dpkg-query -W -f '${Version}\n' libc6:amd64 | sed 's/.*+//'; python3 -c 'print(6*7)'`, "rebuilt\n42"},
 		{"another password", func(t *testing.T, master string) {
-			in(t, master, "usermod", "--password", "$1$x$x", "alice")
+			runInMaster(t, master, "usermod", "--password", "$1$x$x", "alice")
 		},
 			"getent shadow alice | cut -d: -f2", "$1$x$x"},
 		{"a service", func(t *testing.T, master string) {
@@ -125,7 +126,9 @@ func rolloutSteps(t *testing.T, c *lab.Cluster) []rolloutStep {
 			testkit.Must(t, os.Chown(filepath.Join(master, "usr/bin/hello"), 2, 3))
 		}, "stat -c '%a %u %g' /usr/bin/hello", "700 2 3"},
 		{"back again", nil, "stat -c '%a %u %g' /usr/bin/hello; hello", "755 0 0\nHello, world!"},
-		{"the package removed", func(t *testing.T, master string) { in(t, master, "dpkg", "--purge", "hello") },
+		{"the package removed", func(t *testing.T, master string) {
+			runInMaster(t, master, "dpkg", "--purge", "hello")
+		},
 			"command -v hello || echo none", "none"},
 		{"a directory where a file was, and a file where a directory was", func(t *testing.T, master string) {
 			testkit.Must(t, os.Remove(filepath.Join(master, "etc/debian_version")))
@@ -137,8 +140,9 @@ func rolloutSteps(t *testing.T, c *lab.Cluster) []rolloutStep {
 	}
 }
 
-// shows waits until the machine shows what a step brought; "@user " before the command is who asks.
-func (m *machine) shows(t *testing.T, c *lab.Cluster, s rolloutStep) {
+// awaitOutput waits until the command of a step prints what it must. "@user " before the command names the user
+// who runs it.
+func (m *machine) awaitOutput(t *testing.T, c *lab.Cluster, s rolloutStep) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -157,9 +161,9 @@ func (m *machine) shows(t *testing.T, c *lab.Cluster, s rolloutStep) {
 	t.Errorf("%s after %q: %s says %q, want %q (%v)", m.name, s.name, s.probe, out, s.want, err)
 }
 
-// unharmed looks after what was there before: the system, a program that has been running all the time, also
-// when it has to read its files anew, and the node's own files.
-func (m *machine) unharmed(t *testing.T, c *lab.Cluster) {
+// checkUnharmed checks what was there before the rollouts: the system, a program that has been running all the
+// time, also when it reads its files again, and the node's own files.
+func (m *machine) checkUnharmed(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	const probe = `echo 3 > /proc/sys/vm/drop_caches; before=$(stat -c %s /run/alive)
 		for i in $(seq 60); do sleep 1; [ "$(stat -c %s /run/alive)" != "$before" ] && break; done
@@ -180,8 +184,8 @@ func put(path, text string) func(*testing.T, string) {
 	}
 }
 
-// in runs a program in the master, as its administrator does.
-func in(t *testing.T, master string, args ...string) {
+// runInMaster runs a program in the root of the master.
+func runInMaster(t *testing.T, master string, args ...string) {
 	t.Helper()
 	run(t, master, append([]string{"chroot", master, "env", "DEBIAN_FRONTEND=noninteractive"}, args...)...)
 }
@@ -195,7 +199,7 @@ func run(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// download fetches a package of the distribution that this machine runs, which is the master's.
+// download fetches a package of the distribution of this machine, which is also that of the master.
 func download(t *testing.T, dir, name string) string {
 	t.Helper()
 	const get = "apt-get -q -o APT::Sandbox::User=root download "
@@ -207,8 +211,8 @@ func download(t *testing.T, dir, name string) string {
 	return found[0]
 }
 
-// rebuilt makes a package of a higher version, whose libc has other bytes and does the same.
-func rebuilt(t *testing.T, dir, deb string) string {
+// rebuild makes a package with a higher version, whose libc has other bytes but the same behaviour.
+func rebuild(t *testing.T, dir, deb string) string {
 	t.Helper()
 	tree, out := filepath.Join(dir, "rebuilt"), filepath.Join(dir, "rebuilt.deb")
 	run(t, dir, "sh", "-euc", fmt.Sprintf(`dpkg-deb -R %q %q

@@ -16,8 +16,8 @@ import (
 	"dim/internal/testkit"
 )
 
-// stormSwitches is how many switches a node lives through, and after how many it must show the last one
-// exactly: few in the everyday test, a thousand with DIM_LONG (`make long`).
+// stormSwitches returns how many switches the test makes, and after how many the node must show the last
+// version exactly. There are a thousand switches with DIM_LONG (`make long`).
 func stormSwitches() (n, settle int) {
 	if os.Getenv("DIM_LONG") == "" {
 		return 24, 12
@@ -25,7 +25,7 @@ func stormSwitches() (n, settle int) {
 	return 1000, 25
 }
 
-// site is a server whose master changes without end, and a node that lives on it.
+// site is a server whose master changes all the time, and a node that uses it.
 type site struct {
 	*lab.Cluster
 	node   guest
@@ -34,15 +34,15 @@ type site struct {
 	tree   storm.Tree
 }
 
-func TestANodeUnderLoadLivesThroughSwitches(t *testing.T) {
+func TestANodeUnderLoadSurvivesSwitches(t *testing.T) {
 	needLab(t)
 	s := newSite(t)
 	s.node.mount("/nodes/n01", "/mnt/root", nfsOptions)
 	s.storm(t, "/mnt/root")
 }
 
-// The node's real root has a long cache, and the node is told of switches.
-func TestANodeUnderLoadLivesThroughSwitchesOfItsRoot(t *testing.T) {
+// The replica is the node's root, with a long cache, and the node is notified of switches.
+func TestANodeUnderLoadSurvivesSwitchesOfItsRoot(t *testing.T) {
 	needLab(t)
 	s := newSite(t)
 	s.node.mount("/nodes/n01", "/mnt/root", longCache)
@@ -56,7 +56,7 @@ func TestANodeUnderLoadLivesThroughSwitchesOfItsRoot(t *testing.T) {
 	s.storm(t, "/")
 }
 
-// newSite raises a server with the first version, and boots a node that has nothing mounted.
+// newSite starts a server with the first version, and boots a node that has nothing mounted.
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{master: smallMaster(t), tree: storm.Tree{}}
@@ -71,7 +71,7 @@ func newSite(t *testing.T) *site {
 	s.bases, err = storm.LoadBases(dir)
 	testkit.Must(t, err)
 	s.change(t, 1)
-	s.Cluster = raise(t, t.TempDir(), s.master)
+	s.Cluster = startCluster(t, t.TempDir(), s.master)
 	dim(t, s.Cluster, "image", "capture", "compute", "--rollout", "now")
 	s.node = bootGuest(t, s.Cluster, "n01", put)
 	testkit.Must(t, s.node.Agent.Call("Load.Bases", "/bases", &storm.None{}))
@@ -99,7 +99,7 @@ func (s *site) change(t *testing.T, v int) {
 	s.tree = maps.Clone(to)
 }
 
-// storm switches the node, whose replica is mounted on root, again and again while it works.
+// storm switches the node, whose replica is mounted on root, many times under load.
 func (s *site) storm(t *testing.T, root string) {
 	testkit.Must(t, s.node.Agent.Call("Load.Start", storm.StartArgs{Root: root, Version: 1}, &storm.None{}))
 	began := time.Now()
@@ -107,9 +107,9 @@ func (s *site) storm(t *testing.T, root string) {
 	for v := 2; v <= switches && !t.Failed(); v++ {
 		s.change(t, v)
 		dim(t, s.Cluster, "image", "capture", "compute", "--rollout", "now")
-		s.inForce(t, v, false)
+		s.announce(t, v, false)
 		if v%settle == 0 {
-			s.backAndForth(t, v)
+			s.rollBackAndForward(t, v)
 		}
 	}
 	var r storm.Report
@@ -120,16 +120,16 @@ func (s *site) storm(t *testing.T, root string) {
 	}
 }
 
-// backAndForth lets the node follow the version before v once, and then v until it shows exactly that.
-func (s *site) backAndForth(t *testing.T, v int) {
+// rollBackAndForward switches the node to the version before v, and then to v until it shows exactly that.
+func (s *site) rollBackAndForward(t *testing.T, v int) {
 	t.Helper()
 	for _, n := range []int{v - 1, v} {
 		dim(t, s.Cluster, "rollout", "n[01-04]", fmt.Sprintf("compute@%d", n), "--when", "now")
-		s.inForce(t, n, n == v)
+		s.announce(t, n, n == v)
 	}
 }
 
-func (s *site) inForce(t *testing.T, v int, settle bool) {
+func (s *site) announce(t *testing.T, v int, settle bool) {
 	t.Helper()
 	testkit.Must(t, s.node.Agent.Call("Load.InForce", v, &storm.None{}))
 	if !settle {

@@ -14,16 +14,16 @@ import (
 	"dim/internal/testkit"
 )
 
-// The suites that others have written for file systems, on a replica through a kernel's NFS client. DIM_SUITES
-// names a directory with what the builds of their sources leave: pjdfstest/ and cthon04/ as they are in their
-// sources, and the programs fsx and fsstress. A suite that is not there is left out. The guest runs them with
-// the programs of this machine.
+// Published test suites for file systems, run on a replica through a kernel's NFS client. DIM_SUITES names a
+// directory with the results of their builds: pjdfstest/ and cthon04/ as in their sources, and the programs fsx
+// and fsstress. A suite that is missing there is skipped. The guest runs them with the programs of this
+// machine.
 //
-// Each kind of place has a guest of its own: a directory of the version, one that the node made, and one of the
-// version in which the node has written already. pjdfstest, by far the longest, is spread over the three.
+// There are three directories, each with its own guest: one of the version, one that the node made, and one of
+// the version in which the node has written. pjdfstest, by far the longest, is divided among the three.
 func TestTheSuitesOfOthersPass(t *testing.T) {
 	suites, master := suitesAndMaster(t)
-	c := raise(t, t.TempDir(), master)
+	c := startCluster(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	for i, place := range []string{"version", "layer", "half"} {
 		t.Run(place, func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestTheSuitesOfOthersPass(t *testing.T) {
 			s := suiteRun{guest: startGuest(t, c, fmt.Sprintf("n%02d", i+1), map[string]string{
 				"bin/busybox": "/bin/busybox",
 			}), suites: suites, dir: "/mnt/root/srv/" + place}
-			s.lendPrograms()
+			s.bindPrograms()
 			s.prepare(place)
 			for _, suite := range []struct {
 				needs string
@@ -79,8 +79,8 @@ type suiteRun struct {
 	suites, dir string
 }
 
-// lendPrograms lets the guest use this machine's programs, read-only.
-func (s suiteRun) lendPrograms() {
+// bindPrograms lets the guest use this machine's programs, read-only.
+func (s suiteRun) bindPrograms() {
 	const script = `set -e; cd /; b=/bin/busybox
 		for d in usr etc; do $b mkdir -p $d; $b mount -t hostfs -o ro,/$d none /$d; done
 		$b mkdir -p suites; $b mount -t hostfs -o ro,"$1" none /suites
@@ -107,7 +107,7 @@ func (s suiteRun) sh(script string) agent.Output {
 	})
 }
 
-// passes wants a script to end well, and to have said so.
+// passes checks that a script ends with exit code 0 and prints the text says.
 func (s suiteRun) passes(what, script, says string) {
 	s.t.Helper()
 	start := time.Now()
@@ -133,7 +133,7 @@ func (s suiteRun) fsx() {
 	s.passes("fsx", "/suites/fsx -N 20000 -S 7 -P /tmp fsx", "All 20000 operations completed")
 }
 
-// fsstress says nothing of what it did; what it left must look the same from the server as from the cache.
+// fsstress does not report what it did. What it left must look the same from the server as from the cache.
 func (s suiteRun) fsstress() {
 	const script = `
 		mkdir -p d && /suites/fsstress -d $PWD/d -n 400 -p 4 -s 11 >/tmp/fsstress 2>&1 ||
@@ -156,15 +156,15 @@ func (s suiteRun) connectathon() {
 	}
 }
 
-// inherent is what NFSv3 cannot meet, one assertion of each file, with the reason.
+// inherent has the files with one assertion that NFSv3 cannot meet, each with the reason.
 var inherent = map[string]string{
 	"unlink/14":    "a file that is open when its last name goes has one more name for its client",
 	"utimensat/09": "times have 32 bits",
 }
 
-// fewForks answers to the names of three functions of pjdfstest's harness. A fork of a shell takes a guest 70
-// ms; theirs fork six times for an assertion and hundreds of times for the longest path. The program that makes
-// the calls, its arguments, and what is expected of it stay theirs.
+// fewForks replaces three functions of pjdfstest's harness. A fork of a shell takes 70 ms in a guest, and the
+// original functions fork six times for an assertion and hundreds of times for the longest path. The program
+// that makes the calls, its arguments and the expected results are unchanged.
 const fewForks = `
 expect() {
 	local wanted="$1" got= line verdict="not ok"
@@ -216,7 +216,7 @@ func (s suiteRun) pjdfstest() {
 	}
 }
 
-// tap counts the assertions of a test that speaks the Test Anything Protocol, and tells what is wrong with it.
+// tap counts the assertions in output of the Test Anything Protocol, and returns those that failed.
 func tap(out string) (n int, faults []string) {
 	plan := -1
 	for line := range strings.Lines(out) {
@@ -237,8 +237,8 @@ func tap(out string) (n int, faults []string) {
 	return n, faults
 }
 
-// provedWell wants the output of prove to tell of no failure.
-func provedWell(t *testing.T, what, out string) {
+// checkProve checks that the output of prove has no failure.
+func checkProve(t *testing.T, what, out string) {
 	t.Helper()
 	at := strings.LastIndex(out, "Files=")
 	if at < 0 {
@@ -254,24 +254,24 @@ func provedWell(t *testing.T, what, out string) {
 	}
 }
 
-// The same without NFS: what fails here is the replica's fault.
+// The same suites without NFS. What fails here is a fault of the replica.
 func TestTheSuitesOfOthersPassThroughFUSE(t *testing.T) {
 	suites, master := suitesAndMaster(t)
-	c := raise(t, t.TempDir(), master)
+	c := startCluster(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	out, err := throughFUSE(t, c, 15*time.Minute,
 		`cd srv/version; mkdir pjd; cd pjd; prove -q -r "$1"/pjdfstest/tests 2>&1; cd ..
 		"$1"/fsx -N 100000 -S 7 -P /tmp fsx | tail -1; rm -f fsx
 		mkdir s; "$1"/fsstress -d "$PWD"/s -n 400 -p 4 -s 11 >/dev/null 2>&1 && rm -r s &&
 		echo fsstress ended well`, suites)
-	provedWell(t, "pjdfstest", out)
+	checkProve(t, "pjdfstest", out)
 	if err != nil || !strings.Contains(out, "All 100000 operations completed") ||
 		!strings.Contains(out, "fsstress ended well") {
 		t.Errorf("%v\n%s", err, out[max(0, len(out)-3000):])
 	}
 }
 
-func TestFaultsOfAnotherSuiteAreSeen(t *testing.T) {
+func TestFailuresOfASuiteAreDetected(t *testing.T) {
 	for _, tc := range []struct {
 		out       string
 		n, faults int

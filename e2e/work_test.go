@@ -15,8 +15,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// work is a shell script that runs in a root as its own, in an empty directory, and prints what must be the
-// same wherever that root is.
+// work is a shell script that runs in a root, in an empty directory. Its output must be the same in every root.
 type work struct{ name, script string }
 
 var realWork = []work{
@@ -112,10 +111,10 @@ const workIn = `
 		echo done"
 	rm -rf root/work/* root/work/.[a-z]*; umount dev proc`
 
-// Real work in a node's root does what it does on a local disk: one root, three times: on a disk, in a replica
-// that is mounted here by FUSE, and in a replica that is the root of a machine of its own, over NFS.
+// Real work in a node's root has the same results as on a local disk. The same root is used three times: on a
+// disk, in a replica that is mounted here by FUSE, and in a replica that is the root of a machine, over NFS.
 // DIM_WORK_MASTER names an installation that `lab master` has made of workPackages and offlinePackages.
-func TestRealWorkGivesWhatItGivesOnALocalDisk(t *testing.T) {
+func TestRealWorkGivesTheSameAsOnALocalDisk(t *testing.T) {
 	needLab(t)
 	if os.Getenv("DIM_LONG") == "" {
 		t.Skip("takes minutes: run `make long`")
@@ -124,14 +123,14 @@ func TestRealWorkGivesWhatItGivesOnALocalDisk(t *testing.T) {
 	if out, err := exec.Command("cp", "-a", "--reflink=auto", have+"/.", local).CombinedOutput(); err != nil {
 		t.Fatalf("copy %s: %v\n%s", have, err, out)
 	}
-	c := raiseAs(t, t.TempDir(), have, unsharedDescription(t))
+	c := startClusterAs(t, t.TempDir(), have, unsharedDescription(t))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	node := enterRoot(t, c, "n02")
 	for _, w := range realWork {
 		t.Run(w.name, func(t *testing.T) {
 			cmd := c.Net.Command(t.Context(), "sh", "-c", workIn, "sh", w.script)
 			cmd.Dir = local
-			took, want := timed(t, func() (string, error) {
+			took, want := measure(t, func() (string, error) {
 				out, err := cmd.CombinedOutput()
 				return string(out), err
 			})
@@ -147,16 +146,16 @@ func TestRealWorkGivesWhatItGivesOnALocalDisk(t *testing.T) {
 				{"through FUSE", func() (string, error) { return throughFUSE(t, c, 9*time.Minute, workIn, w.script) }},
 			} {
 				t.Run(there.where, func(t *testing.T) {
-					took, got := timed(t, there.do)
+					took, got := measure(t, there.do)
 					t.Logf("%v", took)
-					same(t, want, got)
+					compareOutput(t, want, got)
 				})
 			}
 		})
 	}
 }
 
-// workMaster returns a root that has all that realWork wants.
+// workMaster returns a root with the packages that realWork needs.
 func workMaster(t *testing.T) string {
 	t.Helper()
 	if have := os.Getenv("DIM_WORK_MASTER"); have != "" {
@@ -171,7 +170,7 @@ func workMaster(t *testing.T) string {
 	return dir
 }
 
-func timed(t *testing.T, do func() (string, error)) (time.Duration, string) {
+func measure(t *testing.T, do func() (string, error)) (time.Duration, string) {
 	t.Helper()
 	start := time.Now()
 	out, err := do()
@@ -181,22 +180,22 @@ func timed(t *testing.T, do func() (string, error)) (time.Duration, string) {
 	return time.Since(start).Round(time.Millisecond), out
 }
 
-// same wants two outputs to have the same lines.
-func same(t *testing.T, local, there string) {
+// compareOutput checks that two outputs have the same lines.
+func compareOutput(t *testing.T, local, there string) {
 	t.Helper()
 	if local == there {
 		return
 	}
 	a, b := strings.Split(local, "\n"), strings.Split(there, "\n")
-	diff := cmp.Diff(only(a, b), only(b, a))
+	diff := cmp.Diff(linesOnlyIn(a, b), linesOnlyIn(b, a))
 	if diff == "" {
 		diff = "the same lines in another order"
 	}
 	t.Errorf("on a local disk (-) and here (+):\n%s", diff[:min(len(diff), 8000)])
 }
 
-// only returns the lines of a that b has not.
-func only(a, b []string) (list []string) {
+// linesOnlyIn returns the lines of a that are not in b.
+func linesOnlyIn(a, b []string) (list []string) {
 	in := map[string]bool{}
 	for _, line := range b {
 		in[line] = true
@@ -218,7 +217,7 @@ func enterRoot(t *testing.T, c *lab.Cluster, name string) guest {
 	return g
 }
 
-// work does in the guest's own root what workIn does.
+// work runs a script in the guest's root, as workIn does.
 func (g guest) work(script string) (string, error) {
 	g.dropCaches()
 	const around = `mkdir -p /root/work /run/lock

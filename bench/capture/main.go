@@ -1,6 +1,6 @@
-// Command capture measures captures against what nobody can do without: copying the tree, reading and hashing
-// it, walking it. All figures of one run come from the same tree on the same disk within minutes, interleaved,
-// so that their ratios mean something on a machine whose speed does not.
+// Command capture measures captures against the least possible work: copying the tree, reading and hashing it,
+// walking it. All figures of one run come from the same tree on the same disk within minutes, interleaved, so
+// that their ratios mean something on a machine whose speed does not.
 //
 //	go run ./bench/capture -dir /var/tmp            # ext4 or whatever is there
 //	go run ./bench/capture -dir /var/tmp -xfs       # the same on XFS with reflinks, in an image file; needs root
@@ -133,13 +133,13 @@ func (b *bench) against(what string, peer func() error, capture string, prepare 
 	return nil
 }
 
-// dropCaches makes the machine forget what it has read.
+// dropCaches empties the page cache.
 func dropCaches() error {
 	unix.Sync()
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
-// remove removes and waits: ext4 makes who creates files pay for those removed in the last 5 s
+// remove removes a tree and waits: on ext4, creating files is slower for 5 s after others were removed
 // (fs/ext4/ialloc.c, recently_deleted).
 func (b *bench) remove(names ...string) error {
 	for _, name := range names {
@@ -196,7 +196,7 @@ func (b *bench) again() error {
 		return err
 	}
 	defer s.Close()
-	// reads what is too young to be trusted
+	// reads the files that are too new to be skipped by their time
 	if _, err := capture.Run(context.Background(), s, b.options()); err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (b *bench) again() error {
 	return nil
 }
 
-// cost is what something took.
+// cost is the time that something took.
 type cost struct {
 	wall, cpu    time.Duration
 	names, bytes uint64

@@ -27,7 +27,7 @@ func makeTree(root string, names int, bytes int64) error {
 		return err
 	}
 	for i := range names * 8 / 100 {
-		parent := dirs[int(float64(len(dirs))*r.Float64()*r.Float64())] // older ones have more in them
+		parent := dirs[int(float64(len(dirs))*r.Float64()*r.Float64())] // older directories have more entries
 		dir := fmt.Sprintf("%s/directory-%d", parent, i)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
@@ -101,7 +101,7 @@ func (b *bench) hash() error {
 	return errors.Join(err, g.Wait())
 }
 
-// walk lists every directory and stats every name, with as many goroutines as help and nothing that could be left out.
+// walk lists every directory and stats every name, with as many goroutines as make it faster, and does nothing else.
 func walk(root string) (names uint64, err error) {
 	w := walker{stack: []string{root}, active: 0}
 	w.wake.L = &w.mu

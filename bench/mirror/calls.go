@@ -9,10 +9,10 @@ import (
 	"dim/e2e/agent"
 )
 
-// load is something that a node does.
+// load is a load on a node.
 type load struct {
 	what  string
-	files int // at which it looks; 0: it does nothing
+	files int // number of files that it visits; 0: the node is idle
 	each  time.Duration
 	read  bool
 	list  bool
@@ -49,7 +49,7 @@ func (s *site) calls(o *options) error {
 	return nil
 }
 
-// under lets the node do something and returns how many calls that took, when all had been looked at before.
+// under runs a load on the node, after one visit of all files, and returns the number of calls.
 func (s *site) under(root string, l *load, files []string, lasts time.Duration) (int, error) {
 	var paths []string
 	for _, f := range files[:min(l.files, len(files))] {

@@ -16,13 +16,13 @@ import (
 	"dim/e2e/agent"
 )
 
-// largest is of the files that are edited: such as people edit.
+// largest is the size of the largest file that is edited.
 const largest = 64 << 10
 
-// rest is the least time between two edits: someone who saves now and then.
+// rest is the least time between two edits.
 const rest = 1200 * time.Millisecond
 
-// mirror edits the master again and again.
+// mirror measures many edits of the master.
 func (s *site) mirror(ctx context.Context, o *options) error {
 	if _, err := s.Dim(ctx, "image", "watch", "compute", "--rollout", "now"); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (s *site) mirror(ctx context.Context, o *options) error {
 	return s.shares(o, pushed)
 }
 
-// settle makes one edit that does not count, by which everything has been asked for once.
+// settle makes one edit that is not measured, so that every path has been requested once.
 func (s *site) settle(ctx context.Context, o *options) error {
 	data := []byte("it begins\n")
 	if err := os.WriteFile(filepath.Join(o.master, "bench-mirror"), data, 0o644); err != nil {
@@ -94,8 +94,7 @@ func (s *site) await(root, path string, data []byte) error {
 		&agent.None{})
 }
 
-// edit changes a file in one of the ways in which it is done: written in place, replaced by rename, or a new
-// one beside it.
+// edit changes a file in place, replaces it by rename, or makes a new one.
 func edit(master string, path *string, i int, r *rand.Rand) ([]byte, error) {
 	full := filepath.Join(master, *path)
 	data, err := os.ReadFile(full)
@@ -156,12 +155,12 @@ func report(what string, times []time.Duration) {
 		ms(0.99), ms(1), len(times))
 }
 
-// forgetLog empties the server's log, so that what is in it afterwards is of the edits.
+// forgetLog empties the server's log, so that it then has only lines about the edits.
 func (s *site) forgetLog(o *options) { _ = os.Truncate(s.ServerLog(), 0) }
 
 var step = regexp.MustCompile(`(waited|capture|rollout|took)=(\S+)`)
 
-// shares tells from the server's log where the time has gone.
+// shares prints how long each step took, from the server's log.
 func (s *site) shares(o *options, all []time.Duration) error {
 	log, err := os.ReadFile(s.ServerLog())
 	if err != nil {

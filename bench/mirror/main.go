@@ -1,12 +1,12 @@
-// Mirror measures what push is for, on a real kernel's NFS client: a User Mode Linux guest has its replica
-// mounted twice, with a long cache and the process that is told of switches, and with a cache of 3 seconds. The
-// first is compared with the second, and with rsync.
+// Mirror measures push on a real kernel's NFS client. A User Mode Linux guest mounts its replica twice: with a
+// long cache and the resident process that is notified of switches, and with a cache of 3 seconds. The first is
+// compared with the second, and with rsync.
 //
-//	-part mirror   how long an edit of a watched master takes until the guest reads the new bytes
-//	-part push     how many calls the guest makes, idle and busy
+//	-part mirror   time from an edit of a watched master until the guest reads the new bytes
+//	-part push     number of calls that the guest makes, idle and busy
 //
-// Times are taken here: from the close of the edited file until the guest has answered that it has read what
-// was written, so they have the guest's answer in them.
+// Times run from the close of the edited file until the guest has answered that it has read the new bytes. They
+// include the answer.
 //
 //	mirror -part mirror -bin bin -agent agentd -master /srv/master -dir /var/tmp/x
 package main
@@ -59,5 +59,5 @@ func run(o *options) error {
 	return fmt.Errorf("there is no part %s", o.part)
 }
 
-// random is the same in every run.
+// random has the same seed in every run.
 func random() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }

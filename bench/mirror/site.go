@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	told    = "/mnt/told"    // mounted with a long cache; its node is told
-	polling = "/mnt/polling" // mounted with a short one
+	told    = "/mnt/told"    // mounted with a long cache and notifications
+	polling = "/mnt/polling" // mounted with a short cache
 )
 
 const description = `<?xml version="1.0" encoding="UTF-8"?>
@@ -31,7 +31,7 @@ const description = `<?xml version="1.0" encoding="UTF-8"?>
 </cluster>
 `
 
-// site is a server and one node that runs.
+// site is a server and one running node.
 type site struct {
 	*lab.Cluster
 	guest *lab.UML
@@ -83,12 +83,12 @@ func (s *site) begin(ctx context.Context, o *options) (err error) {
 		new(int)); err != nil {
 		return err
 	}
-	return s.until(ctx, "the node is told of switches", func(show string) bool {
+	return s.until(ctx, "the node is notified of switches", func(show string) bool {
 		return strings.Contains(show, "push") && strings.Contains(show, "current")
 	})
 }
 
-// until waits until what `dim node show` says is right.
+// until waits until the output of `dim node show` satisfies a condition.
 func (s *site) until(ctx context.Context, what string, right func(show string) bool) error {
 	for ctx.Err() == nil {
 		if out, err := s.Dim(ctx, "node", "show", "n01"); err == nil && right(out) {
@@ -106,7 +106,7 @@ func (s *site) down() error {
 	return s.Down()
 }
 
-// call calls the guest's agent with a bound.
+// call calls the guest's agent, with a time limit.
 func (s *site) call(method string, args, reply any) error {
 	select {
 	case c := <-s.guest.Agent.Go("Agent."+method, args, reply, nil).Done:

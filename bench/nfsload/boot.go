@@ -10,7 +10,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// What one node does when it boots, measured on a Debian with systemd: about 10,300 calls.
+// The calls of a node that boots, measured on a Debian with systemd: about 10,300.
 //
 //	files are read whole, 140 MB of them, in READs of at most 256 KiB, each after the LOOKUPs that
 //	lead there, one ACCESS and one GETATTR (close-to-open); directories of the files are looked up once
@@ -36,7 +36,7 @@ var errDone = errors.New("done")
 
 func (n *node) boot() error {
 	files := n.bootSample()
-	calls := new(meter) // this node's own calls, to know when there were enough
+	calls := new(meter) // the calls of this node, to stop when there were enough
 	m := n.meter
 	defer func() { n.meter = m }()
 	n.meter = calls
@@ -69,7 +69,7 @@ func (n *node) bootSample() (files []file) {
 			total += f.size
 		}
 	}
-	for _, f := range n.sample { // fill up with large ones
+	for _, f := range n.sample { // then add large ones
 		if total >= bootBytes {
 			break
 		}

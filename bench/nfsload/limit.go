@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// limit is changes that a server makes, by this process on the local directory o.local and without any server,
-// each on the disk when it is done, as RFC 1813 demands it. Each node has a directory of its own.
+// limit makes the changes of mode names in the local directory o.local, in this process and without a server.
+// Each change is synced before the next, as RFC 1813 demands of a server. Each node has its own directory.
 func limit(o *options, prepare, run func(*node) error) error {
 	var nodes []*node
 	m := newMeter()
@@ -37,7 +37,7 @@ func (n *node) at(name string, i int) string {
 	return filepath.Join(n.opt.dirs[n.number], fmt.Sprintf("%s-%d", name, i))
 }
 
-// victims makes what names renames and removes.
+// victims makes the files that names renames and removes.
 func (n *node) victims() error {
 	for i := range n.share(n.opt.calls) / 2 {
 		if err := os.WriteFile(n.at("file", i), nil, 0o644); err != nil {
@@ -47,7 +47,7 @@ func (n *node) victims() error {
 	return nil
 }
 
-// names is what mode names does.
+// names makes the changes of mode names.
 func (n *node) names() error {
 	return n.parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
 		err := n.change(func() error { return os.Rename(n.at("file", i), n.at("renamed", i)) })
@@ -63,7 +63,7 @@ func (n *node) change(f func() error) error {
 	return n.meter.call(func() error { return errors.Join(f(), syncDir(n.opt.dirs[n.number])) })
 }
 
-// bootChanges is what bootWrite lets a server do.
+// bootChanges makes the changes that a server makes for bootWrite.
 func (n *node) bootChanges() error {
 	return n.parallel(bootCreates, func(i int, _ *rand.Rand) (err error) {
 		var f *os.File

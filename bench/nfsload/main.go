@@ -1,4 +1,4 @@
-// Nfsload makes the calls that diskless nodes make, many nodes at once, and tells what they cost the server.
+// Nfsload makes the NFS calls of many diskless nodes, and prints what they cost the server.
 //
 // Every node has a connection of its own and keeps several calls in flight. Whatever a node reads is compared
 // with a local copy of the exported tree, byte by byte. Servers are compared by the CPU time
@@ -35,7 +35,7 @@ import (
 type options struct {
 	addr, mountAddr string
 	export          string
-	from            netip.Addr // not valid: whatever the kernel takes
+	from            netip.Addr // not valid: the kernel's choice
 	local           string
 	scratch         string
 	mode            string

@@ -14,7 +14,7 @@ import (
 // sampleSize is how many names the modes with random names choose from.
 const sampleSize = 2000
 
-// lookupSample looks up what the node will ask for.
+// lookupSample looks up the names that the node will use.
 func (n *node) lookupSample() error {
 	if len(n.sample) == 0 {
 		return fmt.Errorf("-local names no files")
@@ -102,7 +102,7 @@ func (n *node) walk() error {
 	return nil
 }
 
-// first is the first call of a node that has mounted its root.
+// first makes the first call of a node that has mounted its root.
 func (n *node) first() error {
 	_, err := n.list(n.tree.Root())
 	return err
@@ -178,7 +178,7 @@ func (n *node) small() error {
 	})
 }
 
-// touch is the LOOKUP and GETATTR that come before a READ.
+// touch makes the LOOKUP and GETATTR that come before a READ.
 func (n *node) touch(dir vfs.Handle, path string, h vfs.Handle) error {
 	var a vfs.Attr
 	err := n.meter.call(func() error {

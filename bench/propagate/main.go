@@ -1,10 +1,11 @@
-// Propagate tells how long an edit in a watched master takes to the last of many replicas, as their nodes read it.
+// Propagate measures the time from an edit of a watched master until the nodes of many replicas can read it.
 //
 // Every replica has a connection from its node's own address. An edit is over when its last file is closed:
 // from then on the time runs, until every replica has given the new bytes to real NFS calls, compared one by
-// one. A few ask at a time, each its share of the replicas, so asking is in the time. With a package of many
-// files, every replica is asked for the last file of it, and some for all files; with a large file, every one
-// for its first and last 64 KiB, and one for all of it. A replica shows a version as a whole or not at all.
+// one. A few clients ask at a time, each for its share of the replicas; the time includes their calls. With a
+// package of many files, every replica is asked for the last file of it, and some for all files; with a large
+// file, every one for its first and last 64 KiB, and one for all of it. A replica shows a version as a whole or
+// not at all.
 //
 // The peer copies the master with rsync into plain directories, a sample of the replicas, as is done where each
 // node has a copy of its own. Its time for all replicas is that of the sample times their number: nobody has
@@ -67,7 +68,7 @@ func main() {
 	}
 }
 
-// edit is a change of the master, and how one sees that a replica has it.
+// edit is a change of the master, and how to recognise it in a replica.
 type edit struct {
 	what  string
 	files map[string][]byte // by path
@@ -158,7 +159,7 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	return nil
 }
 
-// cpuSeconds is what a process has used so far; 0 when it cannot be told.
+// cpuSeconds returns the CPU time that a process has used, or 0 if it is not known.
 func cpuSeconds(pid string) float64 {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
@@ -174,7 +175,7 @@ func cpuSeconds(pid string) float64 {
 	return (user + system) / hertz
 }
 
-// askers is how many replicas are asked at a time.
+// askers is how many replicas are read at a time.
 const askers = 8
 
 // seen waits until all replicas have shown the edit; it returns how long the first and the last took.
@@ -225,7 +226,7 @@ func await(check func() error) error {
 	}
 }
 
-// ends is how much is compared at both ends of a large file.
+// ends is how many bytes are compared at both ends of a large file.
 const ends = 64 << 10
 
 var errOther = errors.New("other bytes than were written")
@@ -247,7 +248,7 @@ func (e *edit) check(t *nfsclient.Tree, path string) error {
 	return compare(t, h, want[len(want)-n:], len(want)-n)
 }
 
-// whole compares every file; the bytes between the ends only when all are asked for.
+// whole compares every file. It compares the bytes between the ends only if all are wanted.
 func (e *edit) whole(t *nfsclient.Tree, all bool) error {
 	for path, want := range e.files {
 		if err := e.check(t, path); err != nil {

@@ -1,6 +1,6 @@
-// Command switch measures what moving many replicas to another version costs: the time for which they are
-// locked, and all of it, against the least that a durable switch can take: a write and fsync of the bytes that
-// it adds to the journal, on the same disk at the same time.
+// Command switch measures the cost of moving many replicas to another version: the time for which they are
+// locked, and the whole time. The limit is a write and fsync of the bytes that the switch adds to the journal,
+// on the same disk at the same time.
 //
 //	go run ./bench/switch -dir /var/tmp     # 1, 300 and 10,000 paths, 64 and 2,560 replicas; needs root
 package main
@@ -43,7 +43,7 @@ type bench struct {
 	versions      int
 }
 
-// paths and replicas are what is measured, each with each.
+// paths and replicas are the sizes that are measured, in all combinations.
 var (
 	paths    = []int{1, 300, 10000}
 	replicas = []int{64, 2560}
@@ -106,7 +106,7 @@ func (b *bench) version(changed int) (image.Version, error) {
 	return r.Version, err
 }
 
-// sample is what one switch cost.
+// sample is the cost of one switch.
 type sample struct {
 	locked, all, cpu, limit time.Duration
 	bytes                   int64
@@ -186,7 +186,7 @@ func (b *bench) attach(dir string, n int) (*replica.Set, []*replica.Replica, err
 	if set, list, err = open(replica.Synced); err != nil {
 		return nil, nil, err
 	}
-	for _, r := range list { // every node has asked something
+	for _, r := range list { // every node has made a call
 		var a vfs.Attr
 		if _, err := r.Lookup(&vfs.Cred{}, r.Root(), "own", &a); err != nil {
 			return nil, nil, err
@@ -224,7 +224,7 @@ func (b *bench) once(dir string, set *replica.Set, list []*replica.Replica, to i
 		return s, fmt.Errorf("%d of %d replicas were switched", report.Replicas, len(list))
 	}
 	s.locked, s.all, s.cpu = report.Took, time.Since(began), usage()-used
-	if s.bytes = journal(dir) - before; s.bytes < 0 { // it was written anew
+	if s.bytes = journal(dir) - before; s.bytes < 0 { // it was rewritten
 		s.bytes = journal(dir)
 	}
 	s.limit, err = b.limit(s.bytes)

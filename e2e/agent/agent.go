@@ -1,6 +1,6 @@
-// Package agent does file operations inside a test guest, one call at a time, as the test outside asks over
-// net/rpc. So a test can hold a file open in a guest's kernel, do something to the server, and look again. It
-// is for tests only.
+// Package agent performs file operations inside a test guest, on request of the test outside over net/rpc. A
+// test can hold a file open in a guest's kernel, do something to the server, and look at the file again. It is
+// for tests only.
 package agent
 
 import (
@@ -45,7 +45,8 @@ func (a *Agent) Mount(m MountArgs, _ *None) error {
 	return nil
 }
 
-// Enter makes what is mounted on dir the root, as switch_root(8) does, for the agent and what it starts from then on.
+// Enter makes the file system that is mounted on dir the root of the agent and of the processes that it starts
+// afterwards, as switch_root(8) does.
 func (a *Agent) Enter(dir string, _ *None) error {
 	for _, m := range []string{"/proc", "/sys", "/dev", "/run", "/tmp"} {
 		if err := unix.Mount(m, dir+m, "", unix.MS_MOVE, ""); err != nil {
@@ -179,7 +180,7 @@ func (a *Agent) ReadMap(r RangeArgs, data *[]byte) error {
 	return nil
 }
 
-// Stat is what lstat(2) tells.
+// Stat is the result of lstat(2).
 type Stat struct {
 	Ino, Nlink     uint64
 	Mode, UID, GID uint32
@@ -191,7 +192,7 @@ type Stat struct {
 	Blocks         int64 // of 512 bytes
 }
 
-// Stat looks at a path; a missing one is no error.
+// Stat returns the status of a path. A missing path is no error.
 func (a *Agent) Stat(path string, s *Stat) error {
 	var st syscall.Stat_t
 	err := syscall.Lstat(path, &st)
@@ -267,7 +268,7 @@ type RunArgs struct {
 	Argv    []string
 	Dir     string
 	Timeout time.Duration
-	User    uint32 // who runs it
+	User    uint32 // the user who runs it
 }
 
 func (r *RunArgs) command() *exec.Cmd {
@@ -330,7 +331,7 @@ func (a *Agent) Finish(id int, code *int) error {
 // PowerOff stops the machine.
 func (a *Agent) PowerOff(_ None, _ *None) error {
 	go func() {
-		time.Sleep(100 * time.Millisecond) // let the reply leave
+		time.Sleep(100 * time.Millisecond) // time for the reply
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	}()
 	return nil

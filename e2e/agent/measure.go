@@ -8,15 +8,14 @@ import (
 	"time"
 )
 
-// AwaitArgs name a file, and what is to be in it.
+// AwaitArgs name a file and the content to wait for.
 type AwaitArgs struct {
 	Path    string
 	Data    []byte
 	Timeout time.Duration
 }
 
-// Await returns when a file has the bytes. It reads it again and again, as a program would, and pauses a
-// millisecond in between.
+// Await returns when a file has the content. It reads the file every millisecond, as a program would.
 func (a *Agent) Await(w AwaitArgs, _ *None) error {
 	for end := time.Now().Add(w.Timeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if data, err := os.ReadFile(w.Path); err == nil && bytes.Equal(data, w.Data) {
@@ -26,7 +25,7 @@ func (a *Agent) Await(w AwaitArgs, _ *None) error {
 	return fmt.Errorf("%s has other bytes for %v", w.Path, w.Timeout)
 }
 
-// VisitArgs are files to look at, how often, and for how long.
+// VisitArgs are files to stat, how often, and for how long.
 type VisitArgs struct {
 	Paths []string
 	Each  time.Duration // between two
@@ -35,7 +34,7 @@ type VisitArgs struct {
 	List  bool // list their directories, too
 }
 
-// Visit looks at the files one after the other, again and again, and returns at how many it has looked.
+// Visit stats the files one after the other, repeatedly, and returns the number of visits.
 func (a *Agent) Visit(v VisitArgs, n *int) error {
 	for begin := time.Now(); time.Since(begin) < v.Lasts && len(v.Paths) > 0; {
 		path := v.Paths[*n%len(v.Paths)]

@@ -75,7 +75,8 @@ func parameters() (map[string]string, error) {
 	return params, err
 }
 
-// loadModules loads what an NFSv3 mount needs, in the order of need; what is built in is not there and no matter.
+// loadModules loads the modules that an NFSv3 mount needs, in the order of their dependencies. Modules that are
+// built in have no file.
 func loadModules(dir string) error {
 	for _, name := range []string{
 		"net/sunrpc/sunrpc", "fs/nfs_common/grace", "fs/lockd/lockd", "fs/netfs/netfs", "fs/fscache/fscache",

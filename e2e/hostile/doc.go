@@ -1,4 +1,4 @@
-// Package hostile is a node that means harm, against a real replica behind the real server over TCP: it sends
-// random sequences of calls while the replica is switched, and tries to reach what is outside of its replica.
-// It is all tests.
+// Package hostile tests the server against a hostile node, over TCP and with a real replica. The node sends
+// random sequences of calls while its replica is switched, and tries to reach files outside of it. The package
+// has only tests.
 package hostile

@@ -15,7 +15,7 @@ import (
 
 var plain = vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o755}
 
-// symlinks makes links that lead out of the replica when somebody else than the node follows them.
+// symlinks makes links that lead out of the replica if the server follows them.
 func symlinks(t *testing.T, s *site, tree *nfsclient.Tree) (links []vfs.Handle) {
 	t.Helper()
 	for i, target := range []string{
@@ -55,7 +55,7 @@ func TestNoSymlinkIsFollowed(t *testing.T) {
 				t.Errorf("%s through link %d was possible", what, i)
 			}
 		}
-		// What can be done to a link is done to the link itself.
+		// What is done to a link is done to the link itself.
 		if _, err := tree.SetAttr(root, l, &vfs.SetAttr{Valid: vfs.SetUID | vfs.SetMtimeNow, UID: 7}); err != nil {
 			t.Errorf("chown of link %d: %v", i, err)
 		}
@@ -64,7 +64,7 @@ func TestNoSymlinkIsFollowed(t *testing.T) {
 			t.Errorf("link to link %d: %v", i, err)
 		}
 	}
-	s.unharmed(t)
+	s.checkOutside(t)
 }
 
 func TestNoNameLeadsOut(t *testing.T) {
@@ -95,7 +95,7 @@ func TestNoNameLeadsOut(t *testing.T) {
 			}
 		}
 	}
-	s.unharmed(t)
+	s.checkOutside(t)
 }
 
 func TestNoHandleLeadsOut(t *testing.T) {
@@ -134,10 +134,11 @@ func TestNoHandleLeadsOut(t *testing.T) {
 			t.Errorf("renamed into the handle %x", h.Bytes())
 		}
 	}
-	s.unharmed(t)
+	s.checkOutside(t)
 }
 
-// TestNoRaceLeadsOut swaps a directory and a link that leads out, as fast as it can, while others work below that name.
+// TestNoRaceLeadsOut exchanges a directory and a link that leads out, as fast as it can, while other goroutines
+// use paths below that name.
 func TestNoRaceLeadsOut(t *testing.T) {
 	s := newSite(t)
 	setup := s.tree(t)
@@ -170,10 +171,10 @@ func TestNoRaceLeadsOut(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	s.unharmed(t)
+	s.checkOutside(t)
 }
 
-// below works on whatever stands at swap just now.
+// below makes calls below the name swap, whatever it is at that moment.
 func below(t *testing.T, tree *nfsclient.Tree, r *rand.Rand) {
 	var a vfs.Attr
 	dir, err := tree.Lookup(root, tree.Root(), "swap", &a)

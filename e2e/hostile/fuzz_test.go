@@ -10,9 +10,9 @@ import (
 	"dim/internal/vfs"
 )
 
-// FuzzCalls makes sequences of calls upon objects that earlier calls found, made or lost, with switches between
-// them, by several users. The server must answer each with a status that there is, and show a whole tree
-// afterwards.
+// FuzzCalls makes sequences of calls by several users on objects that earlier calls found, made or removed,
+// with switches between them. The server must answer each call with a defined status. Afterwards its tree must
+// be consistent.
 func FuzzCalls(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13"))
 	f.Add([]byte{2, 0, 0, 0, 6, 0, 1, 9, 9, 2, 16, 2, 0, 0, 3, 5, 0, 2, 1, 16, 11, 0, 0, 1})
@@ -27,12 +27,12 @@ func FuzzCalls(f *testing.F) {
 				t.Fatalf("after %x: %v", program[:len(program)-len(c.left)], err)
 			}
 		}
-		whole(t, tree, tree.Root(), "", 0)
-		s.unharmed(t)
+		checkTree(t, tree, tree.Root(), "", 0)
+		s.checkOutside(t)
 	})
 }
 
-// calls reads calls out of bytes.
+// calls decodes calls from bytes.
 type calls struct {
 	site    *site
 	tree    *nfsclient.Tree
@@ -132,8 +132,8 @@ func (c *calls) change(op int, who *vfs.Cred, h vfs.Handle, set *vfs.SetAttr) (e
 	return err
 }
 
-// whole wants every name that is listed to be there, with the attributes that the listing has.
-func whole(t *testing.T, tree *nfsclient.Tree, dir vfs.Handle, path string, depth int) {
+// checkTree checks that every name in a listing exists, with the attributes of the listing.
+func checkTree(t *testing.T, tree *nfsclient.Tree, dir vfs.Handle, path string, depth int) {
 	t.Helper()
 	var below []vfs.DirEntry
 	if _, err := tree.ReadDir(root, dir, 0, vfs.WithAttr, func(de *vfs.DirEntry) bool {
@@ -151,7 +151,7 @@ func whole(t *testing.T, tree *nfsclient.Tree, dir vfs.Handle, path string, dept
 			t.Fatalf("/%s%s is listed with id %x, and is found with %x, %v", path, de.Name, de.ID, a.ID, err)
 		}
 		if a.Type == vfs.Directory && depth < 50 {
-			whole(t, tree, h, fmt.Sprint(path, de.Name, "/"), depth+1)
+			checkTree(t, tree, h, fmt.Sprint(path, de.Name, "/"), depth+1)
 		}
 	}
 }

@@ -125,8 +125,8 @@ func (s *site) flip() error {
 	return err
 }
 
-// unharmed wants all that is outside of the node's layer to be what it was.
-func (s *site) unharmed(t testing.TB) {
+// checkOutside checks that nothing outside of the node's layer has changed.
+func (s *site) checkOutside(t testing.TB) {
 	t.Helper()
 	list, err := os.ReadDir(s.outside())
 	testkit.Must(t, err)

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holdFor is how long something is held open, or runs: across several switches.
+// holdFor is how long a file is held open or a program runs: longer than several switches take.
 const holdFor = 6 * time.Second
 
-// hold opens a file and a directory and looks at them for a while: the file keeps its bytes, the directory can
-// be looked at.
+// hold keeps a file and a directory open for a while. The file must keep its bytes, and the directory must stay
+// readable.
 func (l *Load) hold() error {
 	f, err := os.Open(l.path(fmt.Sprintf("content/f%d", rand.IntN(contents))))
 	if err != nil {
@@ -40,7 +40,7 @@ func (l *Load) hold() error {
 	return err
 }
 
-// held reads an open file, and looks at it as newer C libraries do in fstat(3).
+// held reads an open file, and stats it as newer C libraries do in fstat(3).
 func held(f *os.File) ([]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(f.Fd()), "", &st, unix.AT_EMPTY_PATH); err != nil {
@@ -61,7 +61,7 @@ func holds(f *os.File, first []byte) error {
 	return err
 }
 
-// standing looks about in a directory that may be gone.
+// standing uses an open directory that may have been removed.
 func standing(dir *os.File) error {
 	if dir == nil {
 		return nil
@@ -105,7 +105,7 @@ func (l *Load) holdMapping() error {
 	return errors.Join(err, unix.Munmap(m))
 }
 
-// runPrograms starts the program, lets it run for a while, and has it end well.
+// runPrograms starts the program, lets it run for a while, and stops it. It must end with exit code 0.
 func (l *Load) runPrograms() error {
 	cmd := exec.Command(l.path("bin/runner"), l.path("lib/data"))
 	out, err := cmd.StdoutPipe()
@@ -117,7 +117,7 @@ func (l *Load) runPrograms() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	_, err = out.Read(make([]byte, 8)) // it runs, and has the signal in hand
+	_, err = out.Read(make([]byte, 8)) // it runs, and handles the signal
 	l.ended(holdFor)
 	_ = cmd.Process.Signal(unix.SIGTERM)
 	if ended := cmd.Wait(); err != nil || ended != nil {
@@ -137,7 +137,7 @@ func (l *Load) runDynamic() error {
 	return nil
 }
 
-// writer writes files of the node's own, and now and then over one that the master changes.
+// writer writes files of the node, and sometimes overwrites one that the master changes.
 type writer struct {
 	dir, both string
 	wrote     map[string]int
@@ -148,7 +148,7 @@ func newWriter(dir, both string) *writer {
 	return &writer{dir: dir, both: both, wrote: map[string]int{}}
 }
 
-// ownFiles is among how many names a writer goes round.
+// ownFiles is the number of names that a writer uses in turn.
 const ownFiles = 20
 
 func (w *writer) write() error {

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load is what goes on in a guest while its root is switched, and the receiver of the calls with which the test
-// outside tells of switches.
+// Load is the activity in a guest while its root is switched, and the receiver of the RPCs by which the test
+// outside announces switches.
 type Load struct {
 	root  string
 	bases Bases
 	end   chan struct{}
 	wg    sync.WaitGroup
-	quiet atomic.Bool // nothing new is begun
+	quiet atomic.Bool // nothing new is started
 
 	mu       sync.Mutex
 	followed []followed // versions since the start, the last one is in force
@@ -38,10 +38,10 @@ type followed struct {
 // None stands for no argument or no result.
 type None struct{}
 
-// stale is for how long a node may see what a switch has replaced, however busy it is; its cache time is much shorter.
+// stale bounds the time for which a node may see what a switch has replaced. Its cache time is much shorter.
 const stale = time.Minute
 
-// maxProblems bounds a report.
+// maxProblems bounds the problems in a report.
 const maxProblems = 20
 
 // Bases reads the programs that versions are made of.
@@ -50,13 +50,13 @@ func (l *Load) Bases(dir string, _ *None) (err error) {
 	return err
 }
 
-// StartArgs tell where a replica is, and what it shows.
+// StartArgs has the directory of a replica, and the version that it shows.
 type StartArgs struct {
 	Root    string
 	Version int
 }
 
-// Start begins.
+// Start starts the load.
 func (l *Load) Start(a StartArgs, _ *None) error {
 	l.root, l.end, l.done = filepath.Join(a.Root, Dir), make(chan struct{}), map[string]int{}
 	l.followed = []followed{{a.Version, time.Now()}}
@@ -117,7 +117,7 @@ func (l *Load) problem(format string, args ...any) {
 	}
 }
 
-// InForce tells that the server shows a version.
+// InForce announces that the server shows a version.
 func (l *Load) InForce(v int, _ *None) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +139,7 @@ func (l *Load) Stop(_ None, r *Report) error {
 	return nil
 }
 
-// oldest is the least version that a look which begins at that time may see.
+// oldest returns the oldest version that a read which begins at that time may see.
 func (l *Load) oldest(at time.Time) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -186,8 +186,8 @@ func (l *Load) readContents() error {
 	return errors.Join(errs...)
 }
 
-// list looks at directories: each listing is that of one version, and of a long one no name that stays is
-// missing or there twice.
+// list lists directories. Each listing must be that of one version; in a long one, no name that all versions
+// have may be missing or appear twice.
 func (l *Load) list() error {
 	return errors.Join(
 		l.listing("list", func(names []string, v int) bool { return slices.Equal(names, listOf(v)) }),
@@ -213,7 +213,7 @@ func (l *Load) listing(dir string, is func(names []string, v int) bool) error {
 		newest = max(newest, f.version)
 	}
 	l.mu.Unlock()
-	for v := oldest; v <= newest+1; v++ { // the server is one ahead of what it has told
+	for v := oldest; v <= newest+1; v++ { // the server may be one version ahead of the announcement
 		if is(names, v) {
 			return nil
 		}
@@ -248,7 +248,7 @@ func (l *Load) listMany() error {
 	return nil
 }
 
-// walk looks at everything; what comes and goes may be gone.
+// walk visits everything. Names that only some versions have may be missing.
 func (l *Load) walk() error {
 	return filepath.WalkDir(l.root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil {
@@ -265,7 +265,7 @@ func comesAndGoes(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EISDIR)
 }
 
-// turn looks at the path that is a file, a directory or a symbolic link: it is always there.
+// turn checks the path that is a file, a directory or a symbolic link by turns: it must always exist.
 func (l *Load) turn() error {
 	var errs []error
 	for range 20 {

@@ -1,6 +1,6 @@
-// Package storm is a master that changes without end, and the load of a node that lives on it: what each
-// version holds, the master that has it, and readers, writers and programs that check in the guest that they
-// only ever see whole versions. It is for tests only.
+// Package storm has a master that changes all the time, and the load of a node that uses it: the content of
+// each version, the master, and the readers, writers and programs in the guest. They check that they see whole
+// versions only. It is for tests only.
 package storm
 
 import (
@@ -15,21 +15,21 @@ import (
 	"strings"
 )
 
-// Entry is what stands at a path.
+// Entry is the object at a path.
 type Entry struct {
 	Mode   fs.FileMode
 	Data   []byte
 	Target string // of a symbolic link
-	Link   string // the path of the file that this is another name of
+	Link   string // another path of the same file
 }
 
 // Tree is a version: entries by their path below Dir.
 type Tree map[string]Entry
 
-// Dir is where the tree stands in the master and in replicas.
+// Dir is the path of the tree in the master and in replicas.
 const Dir = "srv/storm"
 
-// Bases are programs and libraries, to which versions append a few bytes each.
+// Bases has programs and libraries. Each version appends a few bytes to them.
 type Bases map[string][]byte
 
 // LoadBases reads the files of a directory.
@@ -51,8 +51,8 @@ const (
 	comers   = 20  // names beside them that each version has of its own
 )
 
-// At is version v. In each, all kinds of things differ from the one before: content, a mode alone, a name, a
-// type, names that come and go, directories that do, which names are one file, programs and libraries.
+// At returns version v. Each differs from the one before in all kinds of ways: content, a mode alone, a name, a
+// type, added and removed files and directories, hard links, programs and libraries.
 func At(v int, bases Bases) Tree {
 	t := Tree{}
 	for i := range contents {
@@ -85,7 +85,7 @@ func At(v int, bases Bases) Tree {
 
 func (t Tree) file(path string, v int) { t[path] = Entry{Mode: 0o644, Data: Content(path, v)} }
 
-// turn is a path that is of another type in each version.
+// turn adds the path that has another type in each version.
 func (t Tree) turn(v int) {
 	switch v % 3 {
 	case 0:
@@ -97,7 +97,7 @@ func (t Tree) turn(v int) {
 	}
 }
 
-// hard are three names of two files: now the first two are one, now the last two.
+// hard adds three names of two files: by turns the first two names are one file, or the last two.
 func (t Tree) hard(v int) {
 	t.file("hard/a", v)
 	t.file("hard/c", v)
@@ -126,8 +126,8 @@ func manyName(i int) string { return fmt.Sprintf("k%03d-%s", i, strings.Repeat("
 
 func dirName(v int) string { return fmt.Sprintf("d%06d", v) }
 
-// Content is what a file holds in version v: from a part of a page to some pages, each line telling path,
-// version and place.
+// Content returns the content of a file in version v: less than a page to several pages. Each line has the
+// path, the version and the offset.
 func Content(path string, v int) []byte {
 	h := fnv.New32a()
 	fmt.Fprint(h, path, v)
@@ -142,7 +142,7 @@ func pattern(path string, v, n int) []byte {
 	return b[:n]
 }
 
-// VersionOf returns the version whose Content data is; the error tells that it is none's.
+// VersionOf returns the version whose Content data is, or an error if there is none.
 func VersionOf(data []byte) (int, error) {
 	path, v, err := header(data)
 	if err == nil && !bytes.Equal(data, Content(path, v)) {
@@ -159,7 +159,7 @@ func header(data []byte) (path string, v int, err error) {
 	return path, v, err
 }
 
-// CheckLibrary reports how the bytes of lib/data are not those of one version.
+// CheckLibrary returns an error if the bytes of lib/data are not those of one version.
 func CheckLibrary(data []byte) error {
 	path, v, err := header(data)
 	if err == nil && !bytes.Equal(data, pattern(path, v, len(data))) {

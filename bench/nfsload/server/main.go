@@ -1,5 +1,5 @@
-// Server is a bare NFS server for nfsload: plain directories, or, with -floor, a tree whose answers are constant, which
-// shows what oncrpc and nfs cost by themselves.
+// Server is a bare NFS server for nfsload: plain directories, or, with -floor, a tree whose answers are
+// constant, which shows the cost of oncrpc and nfs alone.
 //
 //	server -listen 127.0.0.1:2049 -export /tree=/srv/tree
 package main
@@ -22,7 +22,7 @@ import (
 	"dim/internal/vfs/dirfs"
 )
 
-// exports are directories by path. Handles tell their tree by the first handle bytes that Root has.
+// exports are directories by path. The first bytes of a handle are those of the root of its tree.
 type exports struct {
 	byPath map[string]vfs.FS
 	all    []vfs.FS

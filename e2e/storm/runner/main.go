@@ -1,5 +1,5 @@
-// Runner is a program that is replaced while it runs: it maps a library that is replaced too, and goes through
-// its own code and the library until it is told to end. It ends with 0 when every look was well.
+// Runner is a program that is replaced while it runs. It maps a library that is replaced too, and reads its own
+// code and the library until it gets a signal. Its exit code is 0 if every read had the right content.
 package main
 
 import (
