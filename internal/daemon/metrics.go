@@ -153,7 +153,7 @@ var countedHelp = map[string]string{
 func (d *daemon) counted(s *oncrpc.Stats) map[string]uint64 {
 	waits, flushes, failures := d.set.Flushes()
 	return map[string]uint64{
-		"nfs_connections_total": s.Accepted, "nfs_repeated_total": s.Repeated, "nfs_relieved_total": s.Relieved,
+		"nfs_connections_total": s.Accepted, "nfs_repeated_total": s.Repeated, "nfs_relieved_total": s.HandedOver,
 		"sync_waits_total": waits, "sync_flushes_total": flushes, "sync_failures_total": failures,
 	}
 }

@@ -41,7 +41,7 @@ func setattr(c *call) {
 	c.changed(st, &ch)
 }
 
-// changed answers with a status and the wcc_data of c.h, the results of several procedures.
+// changed appends a status and the wcc_data of c.h, which are the results of several procedures.
 func (c *call) changed(st status, ch *vfs.Change) {
 	if st != ok {
 		c.fail(st)

@@ -17,7 +17,7 @@ func create(c *call) {
 		c.setAttr()
 		c.create.Attr = c.set
 	}
-	c.make(name, func(name string) (vfs.Made, error) {
+	c.newObject(name, func(name string) (vfs.Made, error) {
 		return c.fs.Create(&c.cred, c.h, name, &c.create)
 	})
 }
@@ -27,7 +27,7 @@ func mkdir(c *call) {
 	c.object()
 	name := c.name()
 	c.setAttr()
-	c.make(name, func(name string) (vfs.Made, error) {
+	c.newObject(name, func(name string) (vfs.Made, error) {
 		return c.fs.Mkdir(&c.cred, c.h, name, &c.set)
 	})
 }
@@ -38,7 +38,7 @@ func symlink(c *call) {
 	name := c.name()
 	c.setAttr()
 	target := c.Args.Opaque(stringMax)
-	c.make(name, func(name string) (vfs.Made, error) {
+	c.newObject(name, func(name string) (vfs.Made, error) {
 		if len(target) > targetMax {
 			return vfs.Made{}, vfs.ENAMETOOLONG
 		}
@@ -67,13 +67,13 @@ func mknod(c *call) {
 		c.Reply.Uint32(0)
 		return
 	}
-	c.make(name, func(name string) (vfs.Made, error) {
+	c.newObject(name, func(name string) (vfs.Made, error) {
 		return c.fs.Mknod(&c.cred, c.h, name, &node, &c.set)
 	})
 }
 
-// make runs a call that makes an object, and answers as they all do.
-func (c *call) make(name []byte, f func(name string) (vfs.Made, error)) {
+// newObject calls f, which makes an object with that name, and appends the results of the procedures that do so.
+func (c *call) newObject(name []byte, f func(name string) (vfs.Made, error)) {
 	st, decoded := c.ready()
 	if !decoded {
 		return
@@ -93,7 +93,7 @@ func (c *call) make(name []byte, f func(name string) (vfs.Made, error)) {
 		return
 	}
 	c.Reply.Uint32(uint32(ok))
-	c.Reply.Bool(true)
+	c.Reply.Uint32(1)
 	putHandle(&c.Reply, &made.Handle)
 	putPostAttr(&c.Reply, &made.Attr)
 	c.wcc(c.h, &made.Dir)
@@ -130,11 +130,11 @@ func link(c *call) {
 	c.wcc(dir, &ch.Dir)
 }
 
-// sameTree checks that h, the second handle of a call, is of the same tree as the first.
+// sameTree checks that h, the second handle of a call, belongs to the same tree as the first.
 func (c *call) sameTree(h vfs.Handle) status {
 	x, err := c.client.Find(h)
 	if err != nil {
-		return c.turnAway(err)
+		return c.refusal(err)
 	}
 	if x.FS != c.fs {
 		return errXDev

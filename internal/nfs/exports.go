@@ -27,13 +27,14 @@ type Peer struct {
 
 // Client is what one peer may use. Its methods may be called from any number of goroutines.
 type Client interface {
-	// Current reports whether Exports would still return this Client for its peer. It is asked on every call and must be
-	// fast.
+	// Current reports whether Exports would still return this Client for its peer. It is asked on every call and
+	// must be fast.
 	Current() bool
 	// Mount returns the tree at a path. The error should be a vfs.Errno.
 	Mount(ctx context.Context, path string) (vfs.FS, error)
-	// Find returns the tree that a handle belongs to. It is asked on every call and must be fast. The error is ESTALE for
-	// a tree that is gone, EBADHANDLE for what never was a handle, EACCES for a tree that is none of the client's.
+	// Find returns the tree that a handle belongs to. It is asked on every call and must be fast. The error is
+	// ESTALE for a tree that is gone, EBADHANDLE for what never was a handle, EACCES for a tree that is none of the
+	// client's.
 	Find(vfs.Handle) (Export, error)
 }
 

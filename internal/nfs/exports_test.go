@@ -9,7 +9,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// revised is Exports that counts how often it was asked for a Client, and whose Clients are current until the revision changes.
+// revised is Exports that counts how often it was asked for a Client, and whose Clients are current until the
+// revision changes.
 type revised struct {
 	trees
 	asked    atomic.Int32

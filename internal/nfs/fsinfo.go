@@ -10,7 +10,7 @@ const (
 	ioMax   = 1 << 20 // the largest READ and WRITE
 	dirPref = 64 << 10
 	maxFile = math.MaxInt64
-	linkMax = 65000 // ext4's; the tree says EMLINK when it has less
+	linkMax = 65000 // that of ext4; a tree that allows fewer links returns EMLINK
 
 	propLink        = 0x01
 	propSymlink     = 0x02
@@ -31,7 +31,7 @@ func fsstat(c *call) {
 	c.Reply.Uint32(0) // invarsec: it may change at any time
 }
 
-// statFS fills s and appends status and attributes; when it returns false there is no more to append.
+// statFS fills s, and appends the status and the attributes. If it returns false, the reply is complete.
 func (c *call) statFS(s *vfs.StatFS) bool {
 	st, decoded := c.ready()
 	if !decoded {
@@ -90,8 +90,8 @@ func pathconf(c *call) {
 	}
 	c.Reply.Uint32(linkMax)
 	c.Reply.Uint32(s.NameMax)
-	c.Reply.Bool(true)  // no_trunc: long names are errors
-	c.Reply.Bool(true)  // chown_restricted
-	c.Reply.Bool(false) // case_insensitive
-	c.Reply.Bool(true)  // case_preserving
+	c.Reply.Uint32(1) // no_trunc: long names are errors
+	c.Reply.Uint32(1) // chown_restricted
+	c.Reply.Uint32(0) // case_insensitive
+	c.Reply.Uint32(1) // case_preserving
 }

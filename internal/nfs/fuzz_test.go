@@ -16,7 +16,7 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// fuzzTree is a directory with a little of everything.
+// fuzzTree is a directory with objects of several types.
 func fuzzTree(t testing.TB) vfs.FS {
 	dir := t.TempDir()
 	vfstest.WriteDir(t, dir, []vfstest.Entry{
@@ -28,8 +28,8 @@ func fuzzTree(t testing.TB) vfs.FS {
 	return directory(t, dir)
 }
 
-// FuzzArguments sends any bytes as the arguments of a procedure, after the root's handle. What the server answers
-// must be decodable by the independent coder.
+// FuzzArguments sends any bytes as the arguments of a procedure, after the handle of the root. The independent
+// coder must be able to decode the reply.
 func FuzzArguments(f *testing.F) {
 	fs := fuzzTree(f)
 	root := fs.Root()
@@ -61,15 +61,20 @@ func FuzzArguments(f *testing.F) {
 		}
 		p := uint32(proc)%21 + 1
 		var res []byte
-		err := c.Do(nfsclient.ProgramNFS, p, &vfs.Cred{}, func(e *oncrpc.Encoder) {
-			e.Opaque(root.Bytes())
-			copy(e.Extend(len(rest)), rest)
-		}, func(d *oncrpc.Decoder) error {
-			res = append(res, d.Fixed(len(d.Rest()))...)
-			return nil
+		err := c.Do(nfsclient.Call{
+			Program: nfsclient.ProgramNFS, Proc: p, Cred: &vfs.Cred{},
+			Args: func(e *oncrpc.Encoder) {
+				e.Opaque(root.Bytes())
+				copy(e.Extend(len(rest)), rest)
+			},
+			Results: func(d *oncrpc.Decoder) error {
+				res = append(res, d.Fixed(len(d.Rest()))...)
+				return nil
+			},
 		})
+		const garbageArgs = 4
 		var refused *nfsclient.RPCError
-		if errors.As(err, &refused) && refused.Stat == uint32(oncrpc.GarbageArgs) {
+		if errors.As(err, &refused) && refused.Stat == garbageArgs {
 			return
 		}
 		if err != nil {
@@ -81,12 +86,12 @@ func FuzzArguments(f *testing.F) {
 
 func sattr() x.Sattr3 {
 	return x.Sattr3{
-		Mode: &x.SetMode3_TRUE{Mode: 0o700}, Uid: &x.SetUid3_default{}, Gid: &x.SetGid3_default{}, Size: &x.SetSize3_default{},
-		Atime: &x.SetAtime_default{}, Mtime: &x.SetMtime_default{},
+		Mode: &x.SetMode3_TRUE{Mode: 0o700}, Uid: &x.SetUid3_default{}, Gid: &x.SetGid3_default{},
+		Size: &x.SetSize3_default{}, Atime: &x.SetAtime_default{}, Mtime: &x.SetMtime_default{},
 	}
 }
 
-// FuzzSequence makes sequences of well-formed calls upon objects that earlier calls found or made.
+// FuzzSequence makes sequences of well-formed calls on objects that earlier calls found or made.
 func FuzzSequence(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13"))
 	f.Add([]byte{9, 0, 0, 8, 0, 1, 7, 2, 3, 14, 0, 1, 12, 0, 0, 17, 0, 0})
@@ -106,7 +111,7 @@ func isErrno(err error) bool {
 	return ok
 }
 
-// sequence reads calls out of bytes.
+// sequence makes calls from bytes.
 type sequence struct {
 	tree    *nfsclient.Tree
 	handles []vfs.Handle
@@ -141,7 +146,9 @@ func (s *sequence) keep(h vfs.Handle, err error) error {
 
 func (s *sequence) step() error {
 	c := &vfs.Cred{UID: uint32(s.next() % 3), GID: 1}
-	set := vfs.SetAttr{Valid: uint32(s.next()) &^ (vfs.SetAtime | vfs.SetMtime), Mode: uint32(s.next()) * 2, Size: uint64(s.next())}
+	set := vfs.SetAttr{
+		Valid: uint32(s.next()) &^ (vfs.SetAtime | vfs.SetMtime), Mode: uint32(s.next()) * 2, Size: uint64(s.next()),
+	}
 	var a vfs.Attr
 	var err error
 	op, h := s.next(), s.handle()

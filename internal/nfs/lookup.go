@@ -2,8 +2,8 @@ package nfs
 
 import "dim/internal/vfs"
 
-// lookup is procedure 3. The directory's attributes are given whatever the outcome: clients judge by them for how
-// long they may believe it.
+// lookup is procedure 3. The reply has the attributes of the directory also after an error, because clients decide
+// by them how long the result is valid.
 func lookup(c *call) {
 	c.object()
 	name := c.name()

@@ -26,8 +26,8 @@ func mnt(c *call) {
 	}
 	fs, err := c.client.Mount(c.Context(), path)
 	if err != nil {
-		c.srv.log.Debug("mount refused", "client", c.Peer.Remote, "path", path, "err", err)
-		c.turnAway(err)
+		c.srv.log.Debug("mount refused", "client", c.Peer.Remote, "path", path, "error", err)
+		c.refusal(err)
 		c.Fail()
 		c.Reply.Uint32(mountStatus(err))
 		return
@@ -39,7 +39,7 @@ func mnt(c *call) {
 	c.Reply.Uint32(oncrpc.AuthSys)
 }
 
-// mountStatus turns an error into a mountstat3, whose numbers are a subset of nfsstat3's but for SERVERFAULT.
+// mountStatus turns an error into a mountstat3. Its numbers are those of nfsstat3, with the exception of SERVERFAULT.
 func mountStatus(err error) uint32 {
 	switch st := statusOf(err); st {
 	case errPerm, errNoEnt, errIO, errAcces, errNotDir, errInval, errNameTooLong, errNotSupp:
@@ -50,7 +50,7 @@ func mountStatus(err error) uint32 {
 	return 10006 // MNT3ERR_SERVERFAULT
 }
 
-// dump is MOUNT procedure 2. We keep no list of who mounted what: it would be wrong after the first crash of a client.
+// dump is MOUNT procedure 2. The list is empty: a list of mounts would be wrong after the first crash of a client.
 func dump(c *call) { c.Reply.Uint32(0) }
 
 // umnt is MOUNT procedure 3.
@@ -59,7 +59,7 @@ func umnt(c *call) { c.Args.Opaque(pathMax) }
 // umntall is MOUNT procedure 4.
 func umntall(*call) {}
 
-// export is MOUNT procedure 5. The groups are left empty.
+// export is MOUNT procedure 5. The lists of groups are empty.
 func export(c *call) {
 	for _, path := range c.srv.exports.Paths() {
 		c.Reply.Uint32(1)

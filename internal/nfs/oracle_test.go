@@ -27,7 +27,7 @@ type coded interface {
 	io.WriterTo
 }
 
-// arguments makes what the arguments of each NFS procedure decode into.
+// arguments returns the type of the arguments of each NFS procedure.
 var arguments = []func() coded{
 	1:  func() coded { return new(x.Getattr3args) },
 	2:  func() coded { return new(x.Setattr3args) },
@@ -84,7 +84,7 @@ var results = []func(io.Reader) (io.WriterTo, error){
 	21: result(x.ReadCommit3res),
 }
 
-// tap keeps what goes over a connection.
+// tap records the bytes of a connection.
 type tap struct {
 	net.Conn
 
@@ -107,7 +107,7 @@ func (t *tap) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// records cuts a stream of single-fragment records.
+// records splits a stream into its records, each of which has one fragment.
 func records(t *testing.T, stream []byte) (recs [][]byte) {
 	for len(stream) > 0 {
 		n := int(binary.BigEndian.Uint32(stream) &^ (1 << 31))
@@ -119,21 +119,25 @@ func records(t *testing.T, stream []byte) (recs [][]byte) {
 
 func word(b []byte, i int) uint32 { return binary.BigEndian.Uint32(b[4*i:]) }
 
-// exercise makes calls of every procedure, those that succeed and those that fail.
+// exercise calls every procedure, with and without success.
 func exercise(t *testing.T, c *nfsclient.Client, tree *nfsclient.Tree) {
 	root, alice := &vfs.Cred{}, &vfs.Cred{UID: 1000, GID: 1000, Groups: []uint32{4, 5, 6, 7, 8}}
 	top := tree.Root()
 	stale, _ := vfs.MakeHandle([]byte("no handle at all"))
 	mode := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o755}
-	all := vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID | vfs.SetGID | vfs.SetAtime | vfs.SetMtimeNow, Mode: 0o600, UID: 5, GID: 6,
-		Atime: vfs.Time{Sec: 7, Nsec: 8}}
+	all := vfs.SetAttr{
+		Valid: vfs.SetMode | vfs.SetUID | vfs.SetGID | vfs.SetAtime | vfs.SetMtimeNow,
+		Mode:  0o600, UID: 5, GID: 6, Atime: vfs.Time{Sec: 7, Nsec: 8},
+	}
+	sized := vfs.SetAttr{Valid: vfs.SetSize | vfs.SetAtimeNow | vfs.SetMtime, Size: 3, Guard: &vfs.Time{Sec: 1}}
 	d, err := tree.Mkdir(root, top, "d", &mode)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var handles []vfs.Handle
 	for _, how := range []vfs.CreateMode{vfs.Unchecked, vfs.Guarded, vfs.Exclusive} {
-		m, err := tree.Create(root, d.Handle, fmt.Sprint("f", how), &vfs.Create{Mode: how, Attr: mode, Verifier: [8]byte{1, 2}})
+		args := &vfs.Create{Mode: how, Attr: mode, Verifier: [8]byte{1, 2}}
+		m, err := tree.Create(root, d.Handle, fmt.Sprint("f", how), args)
 		if err != nil {
 			t.Errorf("create %d: %v", how, err)
 		}
@@ -164,14 +168,17 @@ func exercise(t *testing.T, c *nfsclient.Client, tree *nfsclient.Tree) {
 		tree.Read(alice, h, p, 1<<40)
 		tree.Commit(root, h)
 		tree.StatFS(h)
-		c.Do(nfsclient.ProgramNFS, 19, root, func(e *oncrpc.Encoder) { e.Opaque(h.Bytes()) }, nil)
+		c.Do(nfsclient.Call{
+			Program: nfsclient.ProgramNFS, Proc: 19, Cred: root,
+			Args: func(e *oncrpc.Encoder) { e.Opaque(h.Bytes()) },
+		})
 		for _, plus := range []vfs.Plus{vfs.NamesOnly, vfs.WithAttr} {
 			tree.ReadDir(root, h, 0, plus, func(*vfs.DirEntry) bool { return true })
 			tree.ReadDirPage(root, h, nfsclient.Page{Size: 60, Plus: plus}, new([]vfs.DirEntry))
 		}
 		tree.SetAttr(alice, h, &all)
 		tree.SetAttr(root, h, &all)
-		tree.SetAttr(root, h, &vfs.SetAttr{Valid: vfs.SetSize | vfs.SetAtimeNow | vfs.SetMtime, Size: 3, Guard: &vfs.Time{Sec: 1}})
+		tree.SetAttr(root, h, &sized)
 		tree.Link(root, h, d.Handle, fmt.Sprint("hard", i))
 		tree.Rename(root, d.Handle, fmt.Sprint("hard", i), h, "moved")
 		tree.Remove(root, h, "moved")
@@ -241,7 +248,7 @@ func checkArguments(t *testing.T, proc uint32, args []byte) {
 func checkResults(t *testing.T, proc uint32, res []byte) {
 	v, err := results[proc](bytes.NewReader(res))
 	if err != nil && strings.Contains(err.Error(), "non-ASCII") {
-		return // names are any bytes here, and ASCII to the other coder
+		return // our names are any bytes, those of the other coder are ASCII
 	}
 	if err != nil {
 		t.Errorf("procedure %d: results %x: %v", proc, res, err)
@@ -260,15 +267,24 @@ func raw(t *testing.T, c *nfsclient.Client, program, proc uint32, args io.Writer
 	if args != nil {
 		args.WriteTo(&b)
 	}
-	err := c.Do(program, proc, &vfs.Cred{}, func(e *oncrpc.Encoder) { copy(e.Extend(b.Len()), b.Bytes()) },
-		func(d *oncrpc.Decoder) error {
+	err := c.Do(nfsclient.Call{
+		Program: program, Proc: proc, Cred: &vfs.Cred{},
+		Args: func(e *oncrpc.Encoder) { copy(e.Extend(b.Len()), b.Bytes()) },
+		Results: func(d *oncrpc.Decoder) error {
 			res.Write(d.Fixed(len(d.Rest())))
 			return nil
-		})
+		},
+	})
 	if err != nil {
 		t.Fatalf("procedure %d: %v", proc, err)
 	}
 	return res.Bytes()
+}
+
+// results3 calls a procedure of NFS and returns its results undecoded.
+func results3(t *testing.T, c *nfsclient.Client, proc uint32, args io.WriterTo) io.Reader {
+	t.Helper()
+	return bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, proc, args))
 }
 
 func TestAnIndependentCoderSeesTheSameValues(t *testing.T) {
@@ -284,29 +300,32 @@ func TestAnIndependentCoderSeesTheSameValues(t *testing.T) {
 		t.Fatalf("mount: %+v, %v", m, err)
 	}
 	top := x.NfsFh3{Data: ok.Mountinfo.Fhandle}
-	l, _, err := x.ReadLookup3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 3, &x.Lookup3args{What: x.Diropargs3{Dir: top, Name: "f"}})))
+	l, _, err := x.ReadLookup3res(results3(t, c, 3, &x.Lookup3args{What: x.Diropargs3{Dir: top, Name: "f"}}))
 	found, _ := l.(*x.Lookup3res_NFS3_OK)
 	if err != nil || found == nil {
 		t.Fatalf("lookup: %+v, %v", l, err)
 	}
-	g, _, err := x.ReadGetattr3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 1, &x.Getattr3args{Object: found.Resok.Object})))
+	g, _, err := x.ReadGetattr3res(results3(t, c, 1, &x.Getattr3args{Object: found.Resok.Object}))
 	attr, _ := g.(*x.Getattr3res_NFS3_OK)
 	if err != nil || attr == nil {
 		t.Fatalf("getattr: %+v, %v", g, err)
 	}
-	if a := attr.Resok.ObjAttributes; a.Type != x.NF3REG || a.Mode != 0o640 || a.Nlink != 1 || a.Uid != uint32(os.Getuid()) || a.Size != 10 {
+	if a := attr.Resok.ObjAttributes; a.Type != x.NF3REG || a.Mode != 0o640 || a.Nlink != 1 ||
+		a.Uid != uint32(os.Getuid()) || a.Size != 10 {
 		t.Errorf("attributes %+v", a)
 	}
-	r, _, err := x.ReadRead3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 6, &x.Read3args{File: found.Resok.Object, Offset: 3, Count: 4})))
-	if data, ok := r.(*x.Read3res_NFS3_OK); err != nil || !ok || string(data.Resok.Data) != "3456" || data.Resok.Count != 4 || data.Resok.Eof {
+	r, _, err := x.ReadRead3res(results3(t, c, 6, &x.Read3args{File: found.Resok.Object, Offset: 3, Count: 4}))
+	if data, ok := r.(*x.Read3res_NFS3_OK); err != nil || !ok ||
+		string(data.Resok.Data) != "3456" || data.Resok.Count != 4 || data.Resok.Eof {
 		t.Errorf("read: %+v, %v", r, err)
 	}
-	i, _, err := x.ReadFsinfo3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 19, &x.Fsinfo3args{Fsroot: top})))
+	i, _, err := x.ReadFsinfo3res(results3(t, c, 19, &x.Fsinfo3args{Fsroot: top}))
 	info, _ := i.(*x.Fsinfo3res_NFS3_OK)
 	if err != nil || info == nil {
 		t.Fatalf("fsinfo: %+v, %v", i, err)
 	}
-	if f := info.Resok; f.Rtmax != 1<<20 || f.Wtpref != 1<<20 || f.Dtpref != 64<<10 || f.TimeDelta.Nseconds != 1 || f.Properties != 0x1b {
+	if f := info.Resok; f.Rtmax != 1<<20 || f.Wtpref != 1<<20 || f.Dtpref != 64<<10 ||
+		f.TimeDelta.Nseconds != 1 || f.Properties != 0x1b {
 		t.Errorf("fsinfo %+v", f)
 	}
 }

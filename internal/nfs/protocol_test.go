@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	x "github.com/buildbarn/go-xdr/pkg/protocols/nfsv3"
 	"github.com/google/go-cmp/cmp"
@@ -18,10 +17,11 @@ import (
 	"dim/internal/nfs"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/oncrpc"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
-func TestListingsFitTheirLimitsAndWasteNothing(t *testing.T) {
+func TestListingsFillTheirLimits(t *testing.T) {
 	dir := t.TempDir()
 	want := map[string]bool{".": true, "..": true}
 	for i := range 50 {
@@ -43,7 +43,8 @@ func TestListingsFitTheirLimitsAndWasteNothing(t *testing.T) {
 		got := map[string]bool{}
 		var cookie uint64
 		for eof := false; !eof; {
-			res := raw(t, c, nfsclient.ProgramNFS, 17, &x.Readdirplus3args{Dir: top, Cookie: cookie, Dircount: 1 << 20, Maxcount: limit})
+			args := &x.Readdirplus3args{Dir: top, Cookie: cookie, Dircount: 1 << 20, Maxcount: limit}
+			res := raw(t, c, nfsclient.ProgramNFS, 17, args)
 			if n := len(res) - 4; n > int(limit) {
 				t.Fatalf("READDIRPLUS with limit %d got %d bytes", limit, n)
 			}
@@ -70,17 +71,18 @@ func TestListingsFitTheirLimitsAndWasteNothing(t *testing.T) {
 			}
 		}
 	}
-	// One byte less than what a whole listing takes must leave out an entry, the same number must not.
+	// The limit must leave out an entry if it is one byte less than the whole listing takes, and none if it is equal.
 	whole := len(raw(t, c, nfsclient.ProgramNFS, 16, &x.Readdir3args{Dir: top, Count: 1 << 16})) - 4
 	for limit, want := range map[int]bool{whole: true, whole - 1: false} {
-		r, _, _ := x.ReadReaddir3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 16, &x.Readdir3args{Dir: top, Count: uint32(limit)})))
+		r, _, _ := x.ReadReaddir3res(results3(t, c, 16, &x.Readdir3args{Dir: top, Count: uint32(limit)}))
 		if ok, _ := r.(*x.Readdir3res_NFS3_OK); ok == nil || ok.Resok.Reply.Eof != want {
 			t.Errorf("READDIR with limit %d of %d: %+v", limit, whole, r)
 		}
 	}
 	// dircount counts file id, name and cookie: 16 + 4 + 4 for "." and "..".
 	for names, want := range map[uint32]int{1: 1, 24: 1, 47: 1, 48: 2} {
-		r, _, _ := x.ReadReaddirplus3res(bytes.NewReader(raw(t, c, nfsclient.ProgramNFS, 17, &x.Readdirplus3args{Dir: top, Dircount: names, Maxcount: 1 << 16})))
+		args := &x.Readdirplus3args{Dir: top, Dircount: names, Maxcount: 1 << 16}
+		r, _, _ := x.ReadReaddirplus3res(results3(t, c, 17, args))
 		n := 0
 		if ok, _ := r.(*x.Readdirplus3res_NFS3_OK); ok != nil {
 			for e := ok.Resok.Reply.Entries; e != nil; e = e.Nextentry {
@@ -93,7 +95,7 @@ func TestListingsFitTheirLimitsAndWasteNothing(t *testing.T) {
 	}
 }
 
-// fenced is Exports where each tree is for one client port only.
+// fenced is Exports in which each tree belongs to one client port.
 type fenced struct {
 	trees
 	mu    sync.Mutex
@@ -124,8 +126,9 @@ func (f fencedClient) Find(h vfs.Handle) (nfs.Export, error) {
 	return nfs.Export{}, vfs.EBADHANDLE
 }
 
-func TestAClientReachesItsOwnTreeOnly(t *testing.T) {
-	f := &fenced{trees: trees{"/a": directory(t, t.TempDir()), "/b": directory(t, t.TempDir())}, owner: map[string]uint16{}}
+func TestAClientReachesOnlyItsOwnTree(t *testing.T) {
+	both := trees{"/a": directory(t, t.TempDir()), "/b": directory(t, t.TempDir())}
+	f := &fenced{trees: both, owner: map[string]uint16{}}
 	addr, _ := serve(t, f, nfs.Options{}, oncrpc.Options{})
 	a, b := dial(t, addr), dial(t, addr)
 	f.mu.Lock()
@@ -159,7 +162,7 @@ func TestAClientReachesItsOwnTreeOnly(t *testing.T) {
 		t.Errorf("link: %v", err)
 	}
 	f.mu.Lock()
-	f.owner["/b"] = f.owner["/a"] // both are ours now, but they are still two
+	f.owner["/b"] = f.owner["/a"] // both trees belong to the client now
 	f.mu.Unlock()
 	if _, err := own.Rename(root, own.Root(), "f", other.Root(), "f"); err != vfs.EXDEV {
 		t.Errorf("rename across trees: %v", err)
@@ -169,7 +172,7 @@ func TestAClientReachesItsOwnTreeOnly(t *testing.T) {
 	}
 }
 
-func TestMountAnswersWhatShowmountAsks(t *testing.T) {
+func TestTheCallsOfShowmount(t *testing.T) {
 	addr, _ := serve(t, trees{"/a": directory(t, t.TempDir())}, nfs.Options{}, oncrpc.Options{})
 	c := dial(t, addr)
 	if paths, err := c.Exports(); err != nil || !cmp.Equal(paths, []string{"/a"}) {
@@ -180,8 +183,11 @@ func TestMountAnswersWhatShowmountAsks(t *testing.T) {
 	}
 	for _, err := range []error{
 		c.Null(nfsclient.ProgramMount), c.Unmount("/a"),
-		c.Do(nfsclient.ProgramMount, 4, nil, nil, nil),
-		c.Do(nfsclient.ProgramMount, 2, nil, nil, func(d *oncrpc.Decoder) error { d.Uint32(); return nil }),
+		c.Do(nfsclient.Call{Program: nfsclient.ProgramMount, Proc: 4}),
+		c.Do(nfsclient.Call{
+			Program: nfsclient.ProgramMount, Proc: 2,
+			Results: func(d *oncrpc.Decoder) error { d.Uint32(); return nil },
+		}),
 	} {
 		if err != nil {
 			t.Error(err)
@@ -189,7 +195,7 @@ func TestMountAnswersWhatShowmountAsks(t *testing.T) {
 	}
 }
 
-func TestACallRepeatedOverAnotherConnectionHasItsFirstResult(t *testing.T) {
+func TestACallRepeatedOverAnotherConnectionGetsItsFirstReply(t *testing.T) {
 	tree := directory(t, t.TempDir())
 	addr, srv := serve(t, trees{"/export": tree}, nfs.Options{}, oncrpc.Options{})
 	top := tree.Root()
@@ -226,7 +232,7 @@ func TestACallRepeatedOverAnotherConnectionHasItsFirstResult(t *testing.T) {
 	}
 }
 
-func TestManyClientsReadAndWriteAtOnce(t *testing.T) {
+func TestManyClientsReadAndWriteAtTheSameTime(t *testing.T) {
 	addr, srv := serve(t, trees{"/export": directory(t, t.TempDir())}, nfs.Options{}, oncrpc.Options{Memory: 8 << 20})
 	data := bytes.Repeat([]byte("some words that are not all the same "), 60000) // 2.2 MB
 	root := &vfs.Cred{}
@@ -239,7 +245,8 @@ func TestManyClientsReadAndWriteAtOnce(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			m, err := tree.Create(root, tree.Root(), fmt.Sprint(i), &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}})
+			how := &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}}
+			m, err := tree.Create(root, tree.Root(), fmt.Sprint(i), how)
 			if err != nil {
 				t.Error(err)
 				return
@@ -257,16 +264,11 @@ func TestManyClientsReadAndWriteAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for range 1000 { // buffers come back a moment after the last reply
-		if srv.Stats().Memory == 0 {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-	t.Errorf("%d bytes are left", srv.Stats().Memory)
+	// Buffers are released a moment after the last reply.
+	testkit.Eventually(t, "all buffers are released", func() bool { return srv.Stats().Memory == 0 })
 }
 
-func TestThousandsOfConnectionsAreNoTrouble(t *testing.T) {
+func TestThousandsOfConnections(t *testing.T) {
 	addr, srv := serve(t, trees{"/export": directory(t, t.TempDir())}, nfs.Options{}, oncrpc.Options{})
 	var conns []net.Conn
 	defer func() {
@@ -280,7 +282,7 @@ func TestThousandsOfConnectionsAreNoTrouble(t *testing.T) {
 			t.Skipf("after %d connections: %v", len(conns), err)
 		}
 		conns = append(conns, nc)
-		nc.Write([]byte{0x80, 0, 0}) // not even a record mark
+		nc.Write([]byte{0x80, 0, 0}) // an incomplete record mark
 	}
 	if _, err := dial(t, addr).Mount("/export"); err != nil {
 		t.Error(err)

@@ -5,8 +5,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// read is procedure 6. Data goes from the tree straight to its place in the reply, or from a file to the socket. The attributes are
-// taken first: the size tells how much room the reply needs, whatever the client asks for.
+// read is procedure 6. The tree writes the data into the reply, or the data goes from a file to the socket. The
+// attributes are read first, because the size of the file limits the room that the reply needs.
 func read(c *call) {
 	c.object()
 	off, count := c.Args.Uint64(), c.Args.Uint32()
@@ -37,8 +37,8 @@ func read(c *call) {
 	}
 }
 
-// share appends the results of reading want bytes at off without copying the data, from a file whose bytes never
-// change. It returns false when that is not possible.
+// share appends the results of a read of want bytes at off without a copy of the data, from a file whose bytes never
+// change. It returns false if that is not possible.
 func (c *call) share(off uint64, want int) bool {
 	fs, ok := c.fs.(vfs.Sharer)
 	if !ok {
@@ -56,7 +56,7 @@ func (c *call) share(off uint64, want int) bool {
 	return ok
 }
 
-// readHead appends what stands before n bytes of data that were read at off.
+// readHead appends the results that precede n bytes of data that were read at off.
 func (c *call) readHead(off uint64, n int) {
 	end := uint32(0)
 	if off+uint64(n) >= c.attr.Size {
@@ -69,7 +69,7 @@ func (c *call) readHead(off uint64, n int) {
 	c.Reply.Uint32(uint32(n))
 }
 
-// readInto appends the results of reading want bytes at off.
+// readInto appends the results of a read of want bytes at off.
 func (c *call) readInto(off uint64, want int) {
 	start := c.Reply.Len()
 	c.Reply.Reserve(4 + postAttr + 12 + want + 3)

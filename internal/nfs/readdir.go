@@ -6,24 +6,22 @@ import (
 	"dim/internal/vfs"
 )
 
-// listing is a READDIR or READDIRPLUS reply being made.
+// listing is a READDIR or READDIRPLUS reply that is being made.
 type listing struct {
 	c     *call
 	plus  bool
-	limit int // the reply's length after which nothing may be appended
-	names int // what may still come of file ids, names and cookies (dircount)
+	limit int // length that the reply must not exceed
+	names int // bytes left for file ids, names and cookies (dircount)
 	count int
 	full  bool
 	yield func(*vfs.DirEntry) bool // l.add, kept from call to call
 }
 
-// The sizes of what follows the entries (end of list, eof) and of one entry without its name.
 const (
-	listEnd   = 8
-	entrySize = 4 + 8 + 4 + 8 // value follows, file id, name's length, cookie
+	listEnd   = 8             // bytes after the entries: end of list, eof
+	entrySize = 4 + 8 + 4 + 8 // bytes of an entry without its name: value follows, file id, length of the name, cookie
 	entryPlus = entrySize + postAttr + 4 + 4
-	// listMax bounds a listing; dtpref is a quarter of what a client may still ask for.
-	listMax = 256 << 10
+	listMax   = 256 << 10 // bytes of a reply, four times what FSINFO recommends
 )
 
 // readdir is procedure 16. count bounds the whole READDIR3resok.
@@ -77,10 +75,10 @@ func (c *call) readDir(cookie uint64, dircount, maxcount uint32, plus vfs.Plus) 
 		return
 	}
 	c.Reply.Uint32(0) // no more entries
-	c.Reply.Bool(end && !l.full)
+	putBool(&c.Reply, end && !l.full)
 }
 
-// add appends an entry when it fits.
+// add appends an entry if it fits.
 func (l *listing) add(de *vfs.DirEntry) bool {
 	e := &l.c.Reply
 	padded := (len(de.Name) + 3) &^ 3
@@ -90,7 +88,7 @@ func (l *listing) add(de *vfs.DirEntry) bool {
 	} else {
 		names = 0 // count is the limit on everything
 	}
-	// dircount alone never keeps out the first entry, else the client could not go on.
+	// dircount alone never excludes the first entry. Otherwise the client could not continue.
 	if e.Len()+size > l.limit || names > l.names && l.count > 0 {
 		l.full = true
 		return false
@@ -111,7 +109,7 @@ func (l *listing) add(de *vfs.DirEntry) bool {
 	return true
 }
 
-// addPlus appends the attributes and the handle; an entry whose handle could not be had goes without both.
+// addPlus appends the attributes and the handle, or neither if the tree returned no handle.
 func (l *listing) addPlus(de *vfs.DirEntry) {
 	e := &l.c.Reply
 	if de.Handle.IsZero() {

@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// refusedEvery is how often at most a refusal is logged: clients that are turned away may call as often as they like.
+// refusedEvery is the shortest interval between log lines of refusals, because clients may repeat refused calls at
+// any rate.
 const refusedEvery = time.Second
 
-// Refusals counts the calls that were turned away for who sent them, by reason.
+// Refusals counts the calls that were refused because of their sender, by reason.
 type Refusals struct {
 	Port   uint64 // from a port that needs no privilege
-	Export uint64 // for a tree that is not the client's
+	Export uint64 // for a tree that the client may not use
 }
 
 // Refused returns the counters. It may be called at any time.
@@ -24,10 +25,10 @@ func (s *Server) Refused() Refusals {
 type refusals struct {
 	log          *slog.Logger
 	port, export atomic.Uint64
-	next         atomic.Int64 // nanoseconds since 1970 from which on the next one is logged
+	next         atomic.Int64 // Unix nanoseconds from which on a refusal is logged
 }
 
-// add counts one refusal in n, and logs it unless another one was logged just before.
+// add counts a refusal in n, and logs it unless one was logged within refusedEvery.
 func (r *refusals) add(n *atomic.Uint64, reason string, client netip.AddrPort) {
 	total := n.Add(1)
 	now, next := time.Now().UnixNano(), r.next.Load()

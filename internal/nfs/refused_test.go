@@ -1,14 +1,12 @@
 package nfs_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	"dim/internal/nfs"
@@ -16,24 +14,6 @@ import (
 	"dim/internal/oncrpc"
 	"dim/internal/vfs"
 )
-
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
 
 // guarded believes calls from ports below 1024 and from one address.
 type guarded struct {
@@ -66,7 +46,7 @@ func TestCallsFromOrdinaryPortsAreRefusedAndCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log lines
+	var log logged
 	e := guarded{trees{"/export": directory(t, t.TempDir())}, netip.MustParseAddr(trusting)}
 	srv := nfs.New(e, nfs.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -90,20 +70,21 @@ func TestCallsFromOrdinaryPortsAreRefusedAndCounted(t *testing.T) {
 		}
 	}
 	if err := high.Null(nfsclient.ProgramNFS); err != nil {
-		t.Errorf("whether the server lives is nobody's secret: %v", err)
+		t.Errorf("NULL is for every client: %v", err)
 	}
 	if _, err := dialFrom(t, addr, trusting, 0).Mount("/export"); err != nil {
-		t.Errorf("from a network that is trusted: %v", err)
+		t.Errorf("from a trusted network: %v", err)
 	}
 	if n := srv.Refused(); n != (nfs.Refusals{Port: 2}) {
 		t.Errorf("counted %+v", n)
 	}
-	if got := log.String(); !strings.Contains(got, "reason=port client="+high.LocalAddr().String()+" count=1") || strings.Count(got, "call refused") > 2 {
+	got, want := log.String(), "reason=port client="+high.LocalAddr().String()+" count=1"
+	if !strings.Contains(got, want) || strings.Count(got, "call refused") > 2 {
 		t.Errorf("the log:\n%s", got)
 	}
 	low := fromLowPort(t, addr)
 	if _, err := low.Mount("/export"); err != nil {
-		t.Errorf("from a port of root: %v", err)
+		t.Errorf("from a privileged port: %v", err)
 	}
 }
 

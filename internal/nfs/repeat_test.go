@@ -15,7 +15,7 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// recorder is a connection that remembers what was written last and what came after it.
+// recorder is a connection that keeps the bytes of the last write and those that were read after it.
 type recorder struct {
 	net.Conn
 	sent, got bytes.Buffer
@@ -34,14 +34,16 @@ func (r *recorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestRepeatedCallsAreAnsweredAlike sends every call that cannot be repeated once more over a new connection, as a client
-// does that lost the first one, and wants the same reply to the byte.
-func TestRepeatedCallsAreAnsweredAlike(t *testing.T) {
+// TestRepeatedCallsGetTheSameReply sends every call that cannot be repeated once more over a new connection, as a
+// client does that lost the first one, and compares the bytes of the replies.
+func TestRepeatedCallsGetTheSameReply(t *testing.T) {
 	dir := t.TempDir()
 	fs := directory(t, dir)
 	vfstest.WriteDir(t, dir, []vfstest.Entry{
-		{Path: "f", Type: vfs.Regular, Mode: 0o644, Content: "f"}, {Path: "g", Type: vfs.Regular, Mode: 0o644, Content: "g"},
-		{Path: "d", Type: vfs.Directory, Mode: 0o755}, {Path: "h", Type: vfs.Regular, Mode: 0o644, Content: "h"},
+		{Path: "f", Type: vfs.Regular, Mode: 0o644, Content: "f"},
+		{Path: "g", Type: vfs.Regular, Mode: 0o644, Content: "g"},
+		{Path: "d", Type: vfs.Directory, Mode: 0o755},
+		{Path: "h", Type: vfs.Regular, Mode: 0o644, Content: "h"},
 	})
 	addr, srv := serve(t, trees{"/export": fs}, nfs.Options{}, oncrpc.Options{})
 	root, mode := &vfs.Cred{}, vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}
@@ -53,10 +55,16 @@ func TestRepeatedCallsAreAnsweredAlike(t *testing.T) {
 		name string
 		call func(tr *nfsclient.Tree, top vfs.Handle) error
 	}{
-		{"exclusive create", func(tr *nfsclient.Tree, top vfs.Handle) error { return made(tr.Create(root, top, "x", &exclusive)) }},
-		{"guarded create", func(tr *nfsclient.Tree, top vfs.Handle) error { return made(tr.Create(root, top, "y", &guarded)) }},
+		{"exclusive create", func(tr *nfsclient.Tree, top vfs.Handle) error {
+			return made(tr.Create(root, top, "x", &exclusive))
+		}},
+		{"guarded create", func(tr *nfsclient.Tree, top vfs.Handle) error {
+			return made(tr.Create(root, top, "y", &guarded))
+		}},
 		{"mkdir", func(tr *nfsclient.Tree, top vfs.Handle) error { return made(tr.Mkdir(root, top, "m", &mode)) }},
-		{"symlink", func(tr *nfsclient.Tree, top vfs.Handle) error { return made(tr.Symlink(root, top, "s", "to", &mode)) }},
+		{"symlink", func(tr *nfsclient.Tree, top vfs.Handle) error {
+			return made(tr.Symlink(root, top, "s", "to", &mode))
+		}},
 		{"mknod", func(tr *nfsclient.Tree, top vfs.Handle) error {
 			return made(tr.Mknod(root, top, "n", &vfs.Node{Type: vfs.FIFO}, &mode))
 		}},
@@ -108,7 +116,7 @@ func handleOf(t *testing.T, tr *nfsclient.Tree, dir vfs.Handle, name string) vfs
 	return h
 }
 
-// recorded makes call over a connection of its own and returns the last record of it, and the reply.
+// recorded makes a call over a connection of its own, and returns the last record that was sent and the reply.
 func recorded(t *testing.T, addr string, call func(*nfsclient.Tree, vfs.Handle) error) (sent, got []byte) {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)

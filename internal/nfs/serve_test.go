@@ -4,12 +4,12 @@ import (
 	"context"
 	"math"
 	"net"
-	"os"
 	"testing"
 
 	"dim/internal/nfs"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/oncrpc"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/dirfs"
 	"dim/internal/vfs/vfstest"
@@ -46,7 +46,9 @@ func (e trees) Paths() (paths []string) {
 }
 
 // serve serves exports on a loopback port until the test ends.
-func serve(t testing.TB, exports nfs.Exports, opt nfs.Options, rpcOpt oncrpc.Options) (addr string, srv *oncrpc.Server) {
+func serve(
+	t testing.TB, exports nfs.Exports, opt nfs.Options, rpcOpt oncrpc.Options,
+) (addr string, srv *oncrpc.Server) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -78,9 +80,7 @@ func dial(t testing.TB, addr string) *nfsclient.Client {
 // directory opens dir as a tree.
 func directory(t testing.TB, dir string) vfs.FS {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: dirfs opens handles with open_by_handle_at")
-	}
+	testkit.NeedRoot(t, "dirfs opens handles with open_by_handle_at")
 	fs, err := dirfs.Open(dir, dirfs.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
@@ -101,9 +101,7 @@ func mounted(t testing.TB, fs vfs.FS) *nfsclient.Tree {
 }
 
 func TestBatteryThroughTheWire(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: dirfs opens handles with open_by_handle_at")
-	}
+	testkit.NeedRoot(t, "dirfs opens handles with open_by_handle_at")
 	vfstest.Run(t, func(t *testing.T, seed []vfstest.Entry) vfs.FS {
 		dir := t.TempDir()
 		vfstest.WriteDir(t, dir, seed)
@@ -111,7 +109,7 @@ func TestBatteryThroughTheWire(t *testing.T) {
 	})
 }
 
-// carried skips the cases that ask for what NFSv3 cannot carry.
+// carried skips the cases that need what NFSv3 cannot carry.
 type carried struct {
 	*nfsclient.Tree
 	t *testing.T
@@ -124,7 +122,7 @@ func (f carried) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (vfs.Change,
 	return f.Tree.SetAttr(c, h, s)
 }
 
-// Verifier makes the server show its verifier by a COMMIT of any file.
+// Verifier gets the present verifier of the server with a COMMIT of any file.
 func (f carried) Verifier() [8]byte {
 	_, err := f.ReadDir(&vfs.Cred{}, f.Root(), 0, vfs.WithAttr, func(de *vfs.DirEntry) bool {
 		if de.Attr.Type != vfs.Regular {

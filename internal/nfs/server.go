@@ -8,7 +8,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// Server is the NFS and MOUNT programs over some Exports.
+// Server serves Exports with the programs NFS and MOUNT.
 type Server struct {
 	exports Exports
 	log     *slog.Logger
@@ -73,11 +73,11 @@ func (s *Server) procs() []oncrpc.Proc {
 	}
 }
 
-// procedure serves one call: it decodes with c.args, and appends a status and results to c.reply. When the arguments do
-// not decode it just returns.
+// procedure serves one call: it decodes c.Args, and appends a status and results to c.Reply. If the arguments do not
+// decode, it returns without a reply.
 type procedure func(c *call)
 
-// call is one NFS call with the memory that procedures need.
+// call is one call of NFS or MOUNT, with the memory that procedures need.
 type call struct {
 	*oncrpc.Call
 	srv    *Server
@@ -91,7 +91,7 @@ type call struct {
 	guard  vfs.Time
 	create vfs.Create
 	list   listing
-	tell   func(string, time.Duration) // c.tellSlow, kept from call to call
+	slow   func(string, time.Duration) // c.logSlow, kept from call to call
 }
 
 func (s *Server) serve(f procedure) func(*oncrpc.Call) {
@@ -104,22 +104,22 @@ func (s *Server) serve(f procedure) func(*oncrpc.Call) {
 	}
 }
 
-// begin prepares the call's memory; nil when the client must not call at all.
+// begin returns the memory of a call, or nil after it has denied the call.
 func (s *Server) begin(rpc *oncrpc.Call) *call {
 	client, err := s.client(rpc.Peer)
 	if err != nil {
 		s.refused.add(&s.refused.port, "port", rpc.Peer.Remote)
-		rpc.Deny(oncrpc.TooWeak)
+		rpc.Deny()
 		return nil
 	}
 	c, _ := rpc.Local.(*call)
 	if c == nil {
 		c = new(call)
-		c.tell = c.tellSlow
+		c.slow = c.logSlow
 		rpc.Local = c
 	}
 	c.Call, c.srv, c.client, c.fs = rpc, s, client, nil
-	c.Slow = c.tell
+	c.Slow = c.slow
 	c.cred = vfs.Cred{UID: rpc.Cred.UID, GID: rpc.Cred.GID, Groups: rpc.Cred.Groups}
 	if rpc.Cred.Flavor == oncrpc.AuthNone {
 		c.cred.UID, c.cred.GID = nobody, nobody
@@ -127,21 +127,21 @@ func (s *Server) begin(rpc *oncrpc.Call) *call {
 	return c
 }
 
-// nobody is who calls without a credential.
+// nobody is the user and group of calls without a credential.
 const nobody = 65534
 
 // find sets c.fs to the tree of c.h.
 func (c *call) find() status {
 	x, err := c.client.Find(c.h)
 	if err != nil {
-		return c.turnAway(err)
+		return c.refusal(err)
 	}
 	c.fs, c.Meter = x.FS, x.Meter
 	return ok
 }
 
-// turnAway turns an error of Exports into a status and counts the client that asked for what is none of its own.
-func (c *call) turnAway(err error) status {
+// refusal turns an error of a Client into a status, and counts a call for a tree that the client may not use.
+func (c *call) refusal(err error) status {
 	st := c.status(err)
 	if st == errAcces || st == errPerm {
 		c.srv.refused.add(&c.srv.refused.export, "export", c.Peer.Remote)

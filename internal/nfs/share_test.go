@@ -8,10 +8,11 @@ import (
 	"testing"
 
 	"dim/internal/oncrpc"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
-// sharing is a tree that shares its files' bytes from another place.
+// sharing is a tree whose Share returns another file.
 type sharing struct {
 	vfs.FS
 	path   string
@@ -36,11 +37,7 @@ func TestBytesThatNeverChangeAreShared(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789abcde"), 10_000)
 	dir, other := t.TempDir(), filepath.Join(t.TempDir(), "blob")
 	tree := &sharing{FS: directory(t, dir), path: other}
-	for _, err := range []error{os.WriteFile(filepath.Join(dir, "f"), content, 0o600), os.WriteFile(other, content, 0o600)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "f"), content, 0o600), os.WriteFile(other, content, 0o600))
 	client := mounted(t, tree)
 	h, err := client.Lookup(&vfs.Cred{}, client.Root(), "f", new(vfs.Attr))
 	if err != nil {
@@ -50,13 +47,19 @@ func TestBytesThatNeverChangeAreShared(t *testing.T) {
 		t.Helper()
 		tree.shared.Store(0)
 		for _, r := range []struct{ off, n int }{
-			{0, 10}, {0, oncrpc.SpliceMin - 1}, {7, 70_000}, {0, len(content)}, {len(content) - 50_000, 50_000}, {len(content) - 40_000, 90_000}, {len(content), 70_000},
+			{0, 10},
+			{0, oncrpc.SpliceMin - 1},
+			{7, 70_000},
+			{0, len(content)},
+			{len(content) - 50_000, 50_000},
+			{len(content) - 40_000, 90_000},
+			{len(content), 70_000},
 		} {
 			got := make([]byte, r.n)
 			want := content[r.off:min(len(content), r.off+r.n)]
 			n, eof, err := client.ReadOnce(&vfs.Cred{}, h, got, uint64(r.off))
 			if err != nil || !bytes.Equal(got[:n], want) || eof != (r.off+r.n >= len(content)) {
-				t.Errorf("%d bytes at %d: %d bytes, end %v, %v; or other ones", r.n, r.off, n, eof, err)
+				t.Errorf("%d bytes at %d: read %d bytes, eof %v, %v; or wrong bytes", r.n, r.off, n, eof, err)
 			}
 		}
 		if n := tree.shared.Load(); n != shares {
@@ -64,7 +67,7 @@ func TestBytesThatNeverChangeAreShared(t *testing.T) {
 		}
 	}
 	check(4)
-	// What cannot be had that way is read in the ordinary one.
+	// Bytes that cannot be spliced are read.
 	if err := os.Truncate(other, 0); err != nil {
 		t.Fatal(err)
 	}

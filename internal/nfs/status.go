@@ -33,7 +33,7 @@ const (
 	errBadType     status = 10007
 )
 
-// statusOf is the one place where an error becomes an nfsstat3.
+// statusOf turns an error into an nfsstat3. No other function does.
 func statusOf(err error) status {
 	if err == nil {
 		return ok
@@ -43,7 +43,7 @@ func statusOf(err error) status {
 		return errPerm
 	case vfs.ENOENT, vfs.ENODATA:
 		return errNoEnt
-	case vfs.EACCES, vfs.EBUSY: // JUKEBOX, the nearest to busy, would make clients try for ever
+	case vfs.EACCES, vfs.EBUSY: // JUKEBOX, the nearest to busy, would make clients retry for ever
 		return errAcces
 	case vfs.EEXIST:
 		return errExist
@@ -81,11 +81,11 @@ func statusOf(err error) status {
 	return errIO
 }
 
-// status turns an error of the tree into a status and logs the cause of what the client sees as EIO only.
+// status turns an error of the tree into a status. It logs the cause of what the client sees as EIO.
 func (c *call) status(err error) status {
 	st := statusOf(err)
 	if st == errIO {
-		c.srv.log.Debug("input/output error", "client", c.Peer.Remote, "xid", c.XID, "err", err)
+		c.srv.log.Debug("input/output error", "client", c.Peer.Remote, "xid", c.XID, "error", err)
 	}
 	return st
 }

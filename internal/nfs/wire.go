@@ -14,12 +14,12 @@ const (
 	attrSize  = 84 // fattr3
 	postAttr  = 4 + attrSize
 	targetMax = 4096
-	// stringMax bounds names in requests. It is above nameMax so that a long name is NFS3ERR_NAMETOOLONG and
-	// not garbage.
+	// stringMax bounds names in requests. It is larger than nameMax, so that the reply to a long name is
+	// NFS3ERR_NAMETOOLONG and not GARBAGE_ARGS.
 	stringMax = 64 << 10
 )
 
-// handle reads a file handle. One that is too long is garbage; an empty one is for Exports to refuse.
+// handle reads a file handle. One that is too long does not decode. An empty one is left to Client.Find to refuse.
 func (c *call) handle() vfs.Handle {
 	h, _ := vfs.MakeHandle(c.Args.Opaque(vfs.HandleMax))
 	return h
@@ -28,10 +28,10 @@ func (c *call) handle() vfs.Handle {
 // object reads the handle that all procedures but NULL begin with.
 func (c *call) object() { c.h = c.handle() }
 
-// name reads a filename3. The bytes are those of the request.
+// name reads a filename3. The result aliases the request.
 func (c *call) name() []byte { return c.Args.Opaque(stringMax) }
 
-// checkName judges the name of an entry to find.
+// checkName checks the name of an entry to look up.
 func checkName(name []byte) status {
 	switch {
 	case len(name) > nameMax:
@@ -46,7 +46,7 @@ func isDots(name []byte) bool {
 	return len(name) == 1 && name[0] == '.' || len(name) == 2 && name[0] == '.' && name[1] == '.'
 }
 
-// checkNewName judges the name of an entry to make.
+// checkNewName checks the name of an entry to make.
 func checkNewName(name []byte) status {
 	if isDots(name) {
 		return errExist
@@ -54,7 +54,7 @@ func checkNewName(name []byte) status {
 	return checkName(name)
 }
 
-// checkOldName judges the name of an entry to remove.
+// checkOldName checks the name of an entry to remove or rename.
 func checkOldName(name []byte) status {
 	if isDots(name) {
 		return errInval
@@ -140,14 +140,14 @@ func putAttr(p []byte, a *vfs.Attr) {
 	putTime(p[76:], &a.Ctime)
 }
 
-// putPostAttr appends a post_op_attr that is there.
+// putPostAttr appends a post_op_attr with attributes.
 func putPostAttr(e *oncrpc.Encoder, a *vfs.Attr) {
 	p := e.Extend(postAttr)
 	binary.BigEndian.PutUint32(p, 1)
 	putAttr(p[4:], a)
 }
 
-// postAttrOf appends the post_op_attr of h, or none when it cannot be had.
+// postAttrOf appends a post_op_attr with the attributes of h, or without if the tree does not return them.
 func (c *call) postAttrOf(h vfs.Handle) {
 	if c.fs == nil || c.fs.Attr(h, &c.post) != nil {
 		c.Reply.Uint32(0)
@@ -156,7 +156,7 @@ func (c *call) postAttrOf(h vfs.Handle) {
 	putPostAttr(&c.Reply, &c.post)
 }
 
-// wcc appends the wcc_data of a change; of a call that failed early, what h is like now.
+// wcc appends the wcc_data of a change. If ch is not valid, it has the present attributes of h only.
 func (c *call) wcc(h vfs.Handle, ch *vfs.Change) {
 	if !ch.Valid {
 		c.Reply.Uint32(0)
@@ -172,17 +172,26 @@ func (c *call) wcc(h vfs.Handle, ch *vfs.Change) {
 	putAttr(p[32:], &ch.After)
 }
 
+// putBool appends a boolean.
+func putBool(e *oncrpc.Encoder, v bool) {
+	if v {
+		e.Uint32(1)
+		return
+	}
+	e.Uint32(0)
+}
+
 // putHandle appends an nfs_fh3.
 func putHandle(e *oncrpc.Encoder, h *vfs.Handle) { e.Opaque(h.Bytes()) }
 
-// fail appends a status other than ok, and counts it.
+// fail appends a status other than ok, and counts the call as an error.
 func (c *call) fail(st status) {
 	c.Fail()
 	c.Reply.Uint32(uint32(st))
 }
 
-// ready reads whether the arguments decoded and finds the tree of c.h. When it returns false with
-// an error, st is it; without, the call is garbage and the procedure just returns.
+// ready finds the tree of c.h, with st as the outcome. If the arguments did not decode, decoded is false, and the
+// procedure has to return without a reply.
 func (c *call) ready() (st status, decoded bool) {
 	c.fs = nil
 	if !c.Args.OK() {

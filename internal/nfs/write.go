@@ -34,8 +34,8 @@ func write(c *call) {
 	}
 }
 
-// commit is procedure 21. The verifier is taken after the sync, for the same reason. The range is not looked at: all of the
-// file is made durable.
+// commit is procedure 21. The verifier is taken after the sync, for the same reason. The range is not looked at:
+// all of the file is made durable.
 func commit(c *call) {
 	c.object()
 	c.Args.Uint64() // offset

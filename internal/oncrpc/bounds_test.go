@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dim/internal/testkit"
 )
 
 func TestSlowCallsPerConnectionAreBounded(t *testing.T) {
@@ -28,7 +30,7 @@ func TestSlowCallsPerConnectionAreBounded(t *testing.T) {
 	}
 }
 
-func TestAClientThatTakesNoRepliesCostsNobodyElse(t *testing.T) {
+func TestAClientThatReadsNoRepliesDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s, _, addr := start(t, Options{Queue: 1 << 20, Stall: time.Second})
 	stuck := connect(t, addr)
@@ -47,7 +49,9 @@ func TestAClientThatTakesNoRepliesCostsNobodyElse(t *testing.T) {
 	if m := s.Stats().Memory; m > 4*largeBuffer {
 		t.Errorf("%d bytes held for one client", m)
 	}
-	eventually(t, "the stuck client is closed", func() bool { return s.Stats().Stalled == 1 && s.Stats().Conns == 1 })
+	testkit.Eventually(t, "the stuck client is closed", func() bool {
+		return s.Stats().Stalled == 1 && s.Stats().Conns == 1
+	})
 }
 
 func TestUnfinishedRecordsAreClosed(t *testing.T) {
@@ -59,10 +63,10 @@ func TestUnfinishedRecordsAreClosed(t *testing.T) {
 	c := connect(t, addr)
 	send(t, c, record(message(1, procNull)))
 	receive(t, c)
-	eventually(t, "all are closed", func() bool { return s.Stats().Stalled == 3 && s.Stats().Conns == 1 })
+	testkit.Eventually(t, "all are closed", func() bool { return s.Stats().Stalled == 3 && s.Stats().Conns == 1 })
 }
 
-func TestMemoryUsedUpMakesClientsWaitAndNotFail(t *testing.T) {
+func TestClientsWaitForMemory(t *testing.T) {
 	t.Parallel()
 	s, _, addr := start(t, Options{Memory: 2 * largeBuffer})
 	var wg sync.WaitGroup
@@ -86,48 +90,48 @@ func TestMemoryUsedUpMakesClientsWaitAndNotFail(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 	}
 	wg.Wait()
-	// Replies to calls under way are made in any case: one for each slow call at most.
+	// Replies to running calls take memory beyond the limit: at most one for each slow call.
 	if peak > 20*largeBuffer {
 		t.Errorf("%d bytes were in use", peak)
 	}
 }
 
-func TestTheIdlestConnectionMakesRoom(t *testing.T) {
+func TestTheIdlestConnectionIsClosedAtTheLimit(t *testing.T) {
 	t.Parallel()
 	s, _, addr := start(t, Options{Conns: 3})
 	idle := connect(t, addr)
-	eventually(t, "two seconds are over", func() bool { return s.ticks.Load() > 3 })
+	testkit.Eventually(t, "two seconds have passed", func() bool { return s.ticks.Load() > 3 })
 	for range 2 {
 		c := connect(t, addr)
 		send(t, c, record(message(1, procNull)))
 		receive(t, c)
 	}
-	closed(t, connect(t, addr)) // is turned away, and the idle one, too
+	closed(t, connect(t, addr)) // is refused, and the idle one is closed too
 	closed(t, idle)
-	eventually(t, "there is room", func() bool { return s.Stats().Conns == 2 })
+	testkit.Eventually(t, "there is room", func() bool { return s.Stats().Conns == 2 })
 	c := connect(t, addr)
 	send(t, c, record(message(1, procNull)))
 	receive(t, c)
 }
 
-func TestAClientThatLeavesRightAfterItsCallIsNotForgotten(t *testing.T) {
+func TestAConnectionIsClosedWhenItsClientEndsItWithTheLastCall(t *testing.T) {
 	t.Parallel()
 	s, _, addr := start(t, Options{})
 	c := connect(t, addr)
 	send(t, c, record(message(1, procNull)))
 	c.(*net.TCPConn).CloseWrite()
 	receive(t, c)
-	eventually(t, "the connection is gone", func() bool { return s.Stats().Conns == 0 })
+	testkit.Eventually(t, "the connection is gone", func() bool { return s.Stats().Conns == 0 })
 }
 
-func TestSlowCallsInAllAreBounded(t *testing.T) {
+func TestAllSlowCallsTogetherAreBounded(t *testing.T) {
 	t.Parallel()
 	_, b, addr := start(t, Options{Running: 2})
 	for i := range uint32(5) {
 		send(t, connect(t, addr), record(message(i, procWait, i)))
 	}
 	c := connect(t, addr)
-	eventually(t, "two run", func() bool { return b.ran.Load() == 2 })
+	testkit.Eventually(t, "two run", func() bool { return b.ran.Load() == 2 })
 	send(t, c, record(message(1, procNull)))
 	receive(t, c)
 	time.Sleep(20 * time.Millisecond)
@@ -135,5 +139,5 @@ func TestSlowCallsInAllAreBounded(t *testing.T) {
 		t.Errorf("%d calls ran at once", n)
 	}
 	close(b.gate)
-	eventually(t, "all run", func() bool { return b.ran.Load() == 5 })
+	testkit.Eventually(t, "all run", func() bool { return b.ran.Load() == 5 })
 }

@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// maxRecord is the longest record we take: a call with 1 MiB of data.
+// maxRecord is the longest record that is accepted: a call with 1 MiB of data.
 const maxRecord = largeBuffer - 2*markSize
 
-// flushAt is how many bytes of replies are gathered at most before they are sent.
+// flushAt is the number of bytes of replies after which they are sent.
 const flushAt = smallBuffer - 4096
 
-// slowBytes bounds the requests of slow calls that one connection keeps in memory.
+// slowBytes bounds the memory for requests of slow calls of one connection.
 const slowBytes = 8 << 20
 
-// Why a connection ends, besides errors of the network.
+// Reasons for which a connection ends, besides errors of the network.
 var (
 	errRecord  = errors.New("record too long")
 	errMessage = errors.New("not an RPC call")
@@ -38,38 +38,38 @@ type conn struct {
 	out    sender
 	onRead func(fd uintptr) bool // c.readable, once
 
-	place  int          // in Server.conns, guarded by Server.mu
-	parked atomic.Int64 // when it began to wait for bytes, 0 while it works; see park
-	killed atomic.Bool
-	relief relief
+	index    int          // in Server.conns, guarded by Server.mu
+	parked   atomic.Int64 // when it began to wait for bytes, 0 while it serves; see park
+	killed   atomic.Bool
+	handover handover
 
-	// The reader's own.
-	in        *buffer
-	r, w      int     // in.mem[r:w] is not served yet
-	fragments Encoder // of a record whose last fragment is not there yet
-	recOwn    *buffer // memory of the record returned last
-	call      *Call
-	patient   *slot         // to be run outside of readable
-	patientIn int           // its record's size
-	drained   bool          // the socket had no more when it was read last
-	quiet     int64         // tick since when nothing came, 0 when something did
-	partial   int64         // tick at which the unfinished record was first waited for
-	since     time.Duration // when the calls came that are not counted yet
-	tick      int64         // Server.ticks when the last one was counted
-	err       error
+	// These belong to the reader.
+	in           *buffer
+	r, w         int     // in.mem[r:w] is not served yet
+	fragments    Encoder // of a record whose last fragment has not arrived
+	recOwn       *buffer // the memory of the record returned last
+	call         *Call
+	patient      *slot         // a Patient procedure to run outside of readable
+	patientIn    int           // the size of its record
+	drained      bool          // the last read emptied the socket
+	idleSince    int64         // tick of the first wait without new bytes; 0: bytes have arrived
+	partialSince int64         // tick of the first wait with an unfinished record
+	batchStart   time.Duration // when the calls that are not counted yet arrived
+	batchTick    int64         // Server.ticks when calls were counted last
+	err          error
 
 	mu    sync.Mutex
 	ended sync.Cond // a slow call ended
-	slow  int
-	bytes int
+	slow  int       // slow calls that are queued or run
+	bytes int       // of their requests
 }
 
-// read is the life of the goroutine that has the reader's role. It returns when the connection is done or when
-// another goroutine took over.
+// read is the body of the reading goroutine. It returns when the connection has ended or another goroutine has taken
+// over the reading.
 func (c *conn) read() {
 	for {
 		for c.patient != nil {
-			if relieved := c.runPatient(); relieved {
+			if handedOver := c.runPatient(); handedOver {
 				return
 			}
 			c.serveBuffered()
@@ -86,8 +86,8 @@ func (c *conn) read() {
 	c.end()
 }
 
-// pause judges an error of waiting for bytes: only the deadline that the sweeper set to make
-// us look again is none.
+// pause returns the error with which the connection ends after a wait for bytes ended with err. It is nil for the
+// deadline that sweep sets to have the socket read once more.
 func (c *conn) pause(err error) error {
 	if err == nil {
 		return nil
@@ -109,12 +109,12 @@ func (c *conn) pause(err error) error {
 
 func (c *conn) stopping() bool { return c.killed.Load() || c.srv.closing.Load() }
 
-// readable reads and serves until the socket is empty (false: call again when there is more), or
-// until there is something to do that must not be done while the socket is locked for reading (true).
+// readable reads and serves until the socket is empty, or until there is work that must not be done while the socket is
+// locked for reading. It is called by RawConn.Read: false means to call it again when the socket is readable.
 //
-// A read that returned less than was asked for has emptied the socket, so the read that would only
-// return EAGAIN is left out. That is safe within one RawConn.Read, which forgets no readiness between
-// two calls of this function; a FIN that came together with the last bytes is found by the sweeper's nudge.
+// A read of fewer bytes than there was room for has emptied the socket, so the read that would return EAGAIN is left
+// out. That is safe within one RawConn.Read, which loses no event between two calls of this function. A FIN that
+// arrived with the last bytes is found when sweep sets a read deadline.
 func (c *conn) readable(fd uintptr) bool {
 	c.parked.Store(0)
 	for {
@@ -149,16 +149,16 @@ func (c *conn) readable(fd uintptr) bool {
 			return true
 		}
 		c.w += n
-		c.quiet = 0
+		c.idleSince = 0
 		c.drained = n < len(p)
 		if !c.srv.uncounted.Load() {
-			c.since = c.srv.now()
+			c.batchStart = c.srv.now()
 		}
 	}
 }
 
-// park gives back what an idle connection does not need and tells the sweeper since when it waits: the tick
-// times two, plus one when a record is unfinished.
+// park releases what an idle connection does not need, and stores for sweep when the wait began: the tick times two,
+// plus one if a record is unfinished.
 func (c *conn) park() {
 	if c.in != nil && c.r == c.w {
 		c.in.release()
@@ -169,21 +169,21 @@ func (c *conn) park() {
 		c.call = nil
 	}
 	tick := c.srv.ticks.Load()
-	if c.quiet == 0 {
-		c.quiet = tick
+	if c.idleSince == 0 {
+		c.idleSince = tick
 	}
 	if c.in == nil && c.fragments.own == nil {
-		c.partial = 0
-		c.parked.Store(c.quiet << 1)
+		c.partialSince = 0
+		c.parked.Store(c.idleSince << 1)
 		return
 	}
-	if c.partial == 0 {
-		c.partial = tick
+	if c.partialSince == 0 {
+		c.partialSince = tick
 	}
-	c.parked.Store(c.partial<<1 | 1)
+	c.parked.Store(c.partialSince<<1 | 1)
 }
 
-// room returns where the next bytes go. It is nil when c.err was set.
+// room returns the memory for the next bytes, or nil after it has set c.err.
 func (c *conn) room() []byte {
 	if c.in == nil {
 		c.in = c.srv.pool.get(smallBuffer)
@@ -205,7 +205,7 @@ func (c *conn) room() []byte {
 	return c.move()
 }
 
-// wanted is the size of the unfinished record, as far as it is known.
+// wanted is the size of the unfinished record, or of its mark if that is not complete.
 func (c *conn) wanted() int {
 	if c.w-c.r < markSize {
 		return markSize
@@ -213,14 +213,15 @@ func (c *conn) wanted() int {
 	return markSize + int(binary.BigEndian.Uint32(c.in.mem[c.r:])&^lastFragment)
 }
 
-// move continues in another buffer, a large one only after as much as fills a small one has come.
+// move continues in another buffer. It takes a large one only after the record has filled a small one.
 func (c *conn) move() []byte {
 	n := smallBuffer
 	if c.w-c.r == n || c.wanted() > n && len(c.in.mem) > n {
 		n = largeBuffer
 	}
-	if c.srv.pool.tight(n) {
-		// While we hold a large buffer we must not insist on another one: all could do so.
+	if c.srv.pool.overLimit(n) {
+		// A connection that holds a large buffer must not wait for another one without an alternative: if all
+		// did, none would get one.
 		c.srv.pool.wait(n, func() bool { return c.stopping() || c.r > 0 && c.in.refs.Load() == 1 })
 		if c.stopping() {
 			c.err = errKilled
@@ -238,7 +239,7 @@ func (c *conn) move() []byte {
 	return b.mem[c.w:]
 }
 
-// record returns the next whole record, nil when there is none yet.
+// record returns the next whole record, or nil if there is none yet or after it has set c.err.
 func (c *conn) record() []byte {
 	for c.w-c.r >= markSize {
 		mark := binary.BigEndian.Uint32(c.in.mem[c.r:])
@@ -252,12 +253,12 @@ func (c *conn) record() []byte {
 			return nil
 		}
 		c.r = start + n
-		c.partial = 0
+		c.partialSince = 0
 		if mark&lastFragment != 0 && c.fragments.own == nil {
 			c.recOwn = c.in
 			return c.in.mem[start:c.r]
 		}
-		if c.srv.pool.tight(c.fragments.Len() + n) {
+		if c.srv.pool.overLimit(c.fragments.Len() + n) {
 			c.err = errMemory
 			return nil
 		}
@@ -268,7 +269,7 @@ func (c *conn) record() []byte {
 	return nil
 }
 
-// gather appends a fragment and returns the record after its last one. The record lives until the next one is asked for.
+// gather appends a fragment. After the last one it returns the record, which is valid until the next call of record.
 func (c *conn) gather(fragment []byte, last bool) []byte {
 	if c.fragments.own == nil {
 		c.fragments.own = c.srv.pool.get(smallBuffer)
@@ -282,7 +283,7 @@ func (c *conn) gather(fragment []byte, last bool) []byte {
 	return c.fragments.b
 }
 
-// serveBuffered serves the whole records in the buffer, up to a patient one, and sends the replies.
+// serveBuffered serves the whole records in the buffer up to a Patient call, and sends the replies.
 func (c *conn) serveBuffered() {
 	for c.err == nil && c.in != nil {
 		rec := c.record()
@@ -310,7 +311,7 @@ func (c *conn) dropFragments() {
 	c.fragments = Encoder{}
 }
 
-// serve serves one record, or leaves it to another goroutine or to runPatient.
+// serve serves one record, starts a goroutine for it, or leaves it to runPatient.
 func (c *conn) serve(rec []byte) {
 	if c.call == nil {
 		c.call = c.srv.getCall(&c.peer)
@@ -327,7 +328,7 @@ func (c *conn) serve(rec []byte) {
 	switch {
 	case s.Serve == nil || s.Cost == Quick:
 		call.run(s)
-		c.account(s, call, len(rec))
+		c.addToBatch(s, call, len(rec))
 	case s.Cost == Patient:
 		c.patient, c.patientIn = s, len(rec)
 	default:
@@ -336,49 +337,49 @@ func (c *conn) serve(rec []byte) {
 	}
 }
 
-// account notes a quick call that ended now, for settle.
-func (c *conn) account(s *slot, call *Call, in int) {
+// addToBatch adds a Quick call that has just ended to those that countBatch counts.
+func (c *conn) addToBatch(s *slot, call *Call, in int) {
 	if c.srv.uncounted.Load() {
 		return
 	}
-	if !call.batch.add(s, call.Meter, in, call.size(), call.bad()) {
-		call.batch.count(c.srv, c.shard, c.srv.now()-c.since)
-		call.batch.add(s, call.Meter, in, call.size(), call.bad())
+	if !call.batch.add(s, call, in) {
+		call.batch.count(c.srv, c.shard, c.srv.now()-c.batchStart)
+		call.batch.add(s, call, in)
 	}
-	if c.srv.ticks.Load() != c.tick {
-		c.settle() // this one may have been slow
+	if c.srv.ticks.Load() != c.batchTick {
+		c.countBatch() // this call may have been slow
 	}
 }
 
-// settle counts the quick calls since the last time: they came together, and are answered together now. So the clock is read once for all of
-// them; once for each cost more than all the rest of counting. A call that takes a second is found nevertheless: a tick passes, and account lets no
-// other one be counted with it.
-func (c *conn) settle() {
+// countBatch counts the Quick calls that ended since the last count. They arrived together and are answered
+// together, so the clock is read once for all: to read it for each cost more than all the rest of counting. A call
+// that takes more than a second is still found, because addToBatch counts it by itself when a tick has passed.
+func (c *conn) countBatch() {
 	if c.call == nil || c.call.batch.calls == 0 {
 		return
 	}
 	b, now, tick := &c.call.batch, c.srv.now(), c.srv.ticks.Load()
-	took := now - c.since
-	if took > c.srv.opt.Slow && c.call.Slow != nil && (tick != c.tick || b.calls == 1) {
+	took := now - c.batchStart
+	if took > c.srv.opt.Slow && c.call.Slow != nil && (tick != c.batchTick || b.calls == 1) {
 		c.call.Slow(b.last.Name, took)
 	}
 	b.count(c.srv, c.shard, took)
-	c.since, c.tick = now, tick
+	c.batchStart, c.batchTick = now, tick
 }
 
-// tally counts a call that took so long.
-func (c *conn) tally(s *slot, call *Call, took time.Duration, in int) {
+// countCall counts one call, which took the time took, with a request of in bytes.
+func (c *conn) countCall(s *slot, call *Call, took time.Duration, in int) {
 	var b batch
-	b.add(s, call.Meter, in, call.size(), call.bad())
+	b.add(s, call, in)
 	b.count(c.srv, c.shard, took)
 	if took > c.srv.opt.Slow && call.Slow != nil {
 		call.Slow(s.Name, took)
 	}
 }
 
-// flush sends the replies gathered and waits until the client takes its replies.
+// flush sends the gathered replies, and waits until at most Options.Queue bytes of replies are unsent.
 func (c *conn) flush() {
-	c.settle()
+	c.countBatch()
 	if c.call == nil || c.call.Reply.Len() == 0 {
 		return
 	}
@@ -388,14 +389,14 @@ func (c *conn) flush() {
 	}
 }
 
-// startSlow runs the call in rec on a goroutine of its own, when there are not too many yet.
+// startSlow runs the call in rec on a goroutine of its own. It waits while too many slow calls run.
 func (c *conn) startSlow(rec []byte) {
 	c.mu.Lock()
-	if c.crowded(len(rec)) {
+	if c.slowLimitReached(len(rec)) {
 		c.mu.Unlock()
 		c.flush()
 		c.mu.Lock()
-		for c.crowded(len(rec)) {
+		for c.slowLimitReached(len(rec)) {
 			c.ended.Wait()
 		}
 	}
@@ -407,7 +408,7 @@ func (c *conn) startSlow(rec []byte) {
 	c.srv.workers.run(work{c, rec, own})
 }
 
-func (c *conn) crowded(n int) bool {
+func (c *conn) slowLimitReached(n int) bool {
 	return c.slow >= c.srv.opt.InFlight || c.slow > 0 && c.bytes+n > slowBytes
 }
 
@@ -423,7 +424,7 @@ func (c *conn) runSlow(rec []byte, own *buffer) {
 		call.run(s)
 	}
 	<-c.srv.slots
-	c.tally(s, call, c.srv.now()-begin, len(rec))
+	c.countCall(s, call, c.srv.now()-begin, len(rec))
 	c.out.send(call.take())
 	c.srv.putCall(call)
 	own.release()
@@ -437,11 +438,11 @@ func (c *conn) slowEnded(n int) {
 	c.ended.Signal()
 	c.mu.Unlock()
 	if c.srv.pool.waiters.Load() > 0 {
-		c.srv.pool.wakeAll() // one may wait for its own buffer; see move
+		c.srv.pool.wakeAll() // a connection may wait for its own buffer; see move
 	}
 }
 
-// end waits for the calls that still run, sends their replies and closes the connection.
+// end waits until the replies of all running calls are sent, and closes the connection.
 func (c *conn) end() {
 	c.flush()
 	c.mu.Lock()

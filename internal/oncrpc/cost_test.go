@@ -19,10 +19,11 @@ import (
 	"dim/internal/vfs"
 )
 
-// BenchmarkCounting tells what counting adds to the CPU time of a whole call, from the socket and back to it. One server answers the same
-// calls in turns with and without it, GETATTR, LOOKUP and ACCESS of a tree that has constant answers: nothing costs less, so of real calls counting is
-// a smaller part. The client's CPU time, of a thread of its own, is taken off. A round is 200 batches of each
-// kind; the tenth part of the rounds that cost least are compared, because what others do on the machine costs the rest more.
+// BenchmarkCounting measures what counting adds to the CPU time of a whole call, from the socket and back to it.
+// One server answers the same calls in turns with and without counting: GETATTR, LOOKUP and ACCESS of a tree with
+// constant answers. No real call costs less, so counting is a smaller part of real calls. The CPU time of the
+// client, which has a thread of its own, is subtracted. A round is 200 batches. The tenth of the rounds with the
+// least cost is compared, because other programs on the machine make the rest cost more.
 func BenchmarkCounting(b *testing.B) {
 	for _, batch := range []int{1, 8} {
 		b.Run(fmt.Sprintf("inflight=%d", batch), func(b *testing.B) { benchCounting(b, batch) })
@@ -66,12 +67,13 @@ func least(list []float64) float64 {
 	return sum / float64(len(list))
 }
 
-// side is a server with its only client: a socket without Go's watcher, so that its thread's CPU time is all that it costs.
+// side is a server with one client. The socket of the client is not watched by Go, so that the CPU time of the
+// thread is all that the client costs.
 type side struct {
 	srv   *oncrpc.Server
 	tree  *still
 	fd    int
-	calls [3][]byte // batches, of which each begins with another kind of call
+	calls [3][]byte // batches, each of which begins with another kind of call
 	room  []byte
 	n     int // calls in a batch
 }
@@ -114,7 +116,7 @@ func newSide(b *testing.B, batch int) *side {
 	return s
 }
 
-// round returns how many nanoseconds of CPU time the server takes for a call.
+// round returns the CPU time that the server takes for a call, in nanoseconds.
 func (s *side) round(b *testing.B) float64 {
 	const batches = 200
 	all, own := cpuTime(b, unix.RUSAGE_SELF), cpuTime(b, unix.RUSAGE_THREAD)
@@ -125,7 +127,7 @@ func (s *side) round(b *testing.B) float64 {
 	return float64((all - own).Nanoseconds()) / float64(batches*s.n)
 }
 
-// exchange sends a batch and waits for its replies, all of which are good.
+// exchange sends a batch and waits for its replies, which must be successes.
 func (s *side) exchange(b *testing.B, calls []byte) {
 	if _, err := unix.Write(s.fd, calls); err != nil {
 		b.Fatal(err)
@@ -143,8 +145,9 @@ func (s *side) exchange(b *testing.B, calls []byte) {
 			have += n
 		}
 		reply := s.room[at+4:]
-		if accepted, status := binary.BigEndian.Uint32(reply[20:]), binary.BigEndian.Uint32(reply[24:]); accepted != 0 || status != 0 {
-			b.Fatalf("answered with %d, %d", accepted, status)
+		accepted, status := binary.BigEndian.Uint32(reply[20:]), binary.BigEndian.Uint32(reply[24:])
+		if accepted != 0 || status != 0 {
+			b.Fatalf("accept_stat %d, nfsstat3 %d", accepted, status)
 		}
 		at += 4 + int(binary.BigEndian.Uint32(s.room[at:])&^(1<<31))
 	}
@@ -161,7 +164,8 @@ func cpuTime(b *testing.B, who int) time.Duration {
 // stillCall is the record of a GETATTR (0), LOOKUP (1) or ACCESS (2) by root.
 func stillCall(kind int) []byte {
 	e := oncrpc.NewEncoder(nil)
-	for _, v := range []uint32{0, 1, 0, 2, 100003, 3, []uint32{1, 3, 4}[kind], oncrpc.AuthSys, 20, 0, 0, 0, 0, 0, 0, 0} {
+	proc := []uint32{1, 3, 4}[kind]
+	for _, v := range []uint32{0, 1, 0, 2, 100003, 3, proc, oncrpc.AuthSys, 20, 0, 0, 0, 0, 0, 0, 0} {
 		e.Uint32(v)
 	}
 	h := stillHandle()

@@ -1,4 +1,4 @@
 package oncrpc
 
-// Count switches on or off that s counts calls, to measure what that costs. No call may be under way.
+// Count switches the counting of calls on or off. No call may be under way.
 func (s *Server) Count(on bool) { s.uncounted.Store(!on) }

@@ -30,28 +30,25 @@ const (
 // GroupsMax is the number of supplementary groups that AUTH_SYS carries (RFC 5531 appendix A).
 const GroupsMax = 16
 
-// Accept is the outcome of a call that was authenticated, accept_stat of RFC 5531.
-type Accept uint32
+// acceptStat is the accept_stat of RFC 5531: the outcome of a call that was authenticated.
+type acceptStat uint32
 
-// The outcomes.
 const (
-	Success      Accept = 0
-	ProgUnavail  Accept = 1
-	ProgMismatch Accept = 2
-	ProcUnavail  Accept = 3
-	GarbageArgs  Accept = 4
-	SystemErr    Accept = 5
+	success      acceptStat = 0
+	progUnavail  acceptStat = 1
+	progMismatch acceptStat = 2
+	procUnavail  acceptStat = 3
+	garbageArgs  acceptStat = 4
 )
 
-// Deny is why a call was not authenticated, auth_stat of RFC 5531; 0 is none.
-type Deny uint32
+// authStat is the auth_stat of RFC 5531: why a call was not authenticated.
+type authStat uint32
 
-// The reasons.
 const (
-	BadCred      Deny = 1
-	RejectedCred Deny = 2
-	BadVerf      Deny = 3
-	TooWeak      Deny = 5
+	authOK       authStat = 0
+	badCred      authStat = 1
+	rejectedCred authStat = 2
+	tooWeak      authStat = 5
 )
 
 // header is a decoded call header.
@@ -59,7 +56,7 @@ type header struct {
 	program, version, proc uint32
 }
 
-// Cred is who calls, by an AUTH_SYS credential. Groups aliases the memory of the call.
+// Cred is the credential of a call: AUTH_SYS, or AUTH_NONE with all else zero. Groups aliases the memory of the call.
 type Cred struct {
 	Flavor uint32
 	UID    uint32
@@ -74,39 +71,39 @@ const (
 	replyStart = markSize + 24
 )
 
-// decodeCred reads the credential and the verifier of a call.
-func (c *Cred) decode(d *Decoder) Deny {
+// decode reads the credential and the verifier of a call.
+func (c *Cred) decode(d *Decoder) authStat {
 	c.Flavor = d.Uint32()
 	body := NewDecoder(d.Opaque(authBodyMax))
-	d.Uint32() // verifier: AUTH_NONE and AUTH_SYS calls carry none, whatever it is means nothing
+	d.Uint32() // the verifier, which has no meaning with AUTH_NONE and AUTH_SYS
 	d.Opaque(authBodyMax)
 	c.UID, c.GID, c.Groups = 0, 0, nil
 	switch c.Flavor {
 	case AuthNone:
-		return 0
+		return authOK
 	case AuthSys:
 		return c.decodeSys(&body)
 	}
-	return RejectedCred
+	return rejectedCred
 }
 
-func (c *Cred) decodeSys(d *Decoder) Deny {
+func (c *Cred) decodeSys(d *Decoder) authStat {
 	d.Uint32()    // stamp
 	d.Opaque(255) // machine name
 	c.UID = d.Uint32()
 	c.GID = d.Uint32()
 	n := d.Uint32()
 	if n > GroupsMax {
-		return BadCred
+		return badCred
 	}
 	for i := range n {
 		c.groups[i] = d.Uint32()
 	}
 	if !d.OK() {
-		return BadCred
+		return badCred
 	}
 	c.Groups = c.groups[:n]
-	return 0
+	return authOK
 }
 
 // beginReply appends room for the record mark and an accepted, successful reply's header.
@@ -117,26 +114,32 @@ func beginReply(e *Encoder, xid uint32) {
 	binary.BigEndian.PutUint32(p[8:], msgReply)
 	binary.BigEndian.PutUint32(p[12:], replyAccepted)
 	binary.BigEndian.PutUint64(p[16:], 0) // verifier AUTH_NONE, empty
-	binary.BigEndian.PutUint32(p[24:], uint32(Success))
+	binary.BigEndian.PutUint32(p[24:], uint32(success))
 }
 
-// endReply fills in the record mark of the reply that starts at offset at and is followed by so many more bytes.
+// endReply fills in the record mark of the reply that starts at offset at. After those in e, more bytes of it follow.
 func endReply(e *Encoder, at, more int) {
 	e.PutUint32(at, uint32(e.Len()-at-markSize+more)|lastFragment)
 }
 
-// refuse replaces the reply that starts at offset at by one with another outcome than Success.
-func refuse(e *Encoder, at int, outcome Accept, low, high uint32) {
+// refusal is an outcome other than success.
+type refusal struct {
+	outcome   acceptStat
+	low, high uint32 // the versions of the program, for progMismatch
+}
+
+// refuse replaces the reply that starts at offset at by a refusal.
+func refuse(e *Encoder, at int, no refusal) {
 	e.Truncate(at + replyStart - 4)
-	e.Uint32(uint32(outcome))
-	if outcome == ProgMismatch {
-		e.Uint32(low)
-		e.Uint32(high)
+	e.Uint32(uint32(no.outcome))
+	if no.outcome == progMismatch {
+		e.Uint32(no.low)
+		e.Uint32(no.high)
 	}
 }
 
 // deny replaces the reply that starts at offset at by a denial.
-func deny(e *Encoder, at int, why Deny) {
+func deny(e *Encoder, at int, why authStat) {
 	e.Truncate(at + 12)
 	e.Uint32(replyDenied)
 	e.Uint32(deniedAuth)

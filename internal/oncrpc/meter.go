@@ -26,7 +26,7 @@ func (s *Server) class(c meter.Class) *classCounters {
 	return s.classes[c].Load()
 }
 
-// batch is calls of one meter that are not counted yet.
+// batch sums up calls of one meter that are not counted yet.
 type batch struct {
 	last  *slot
 	meter *meter.Meter
@@ -35,15 +35,16 @@ type batch struct {
 	procs [4]part
 }
 
-// part is what a batch has of one procedure.
+// part is the sum of the calls of one procedure in a batch.
 type part struct {
 	index int
 	meter.Sum
 }
 
-// add adds a call; false when there is no room for one of its kind.
-func (b *batch) add(s *slot, m *meter.Meter, in, out int, bad bool) bool {
-	if b.calls > 0 && b.meter != m {
+// add adds a call of procedure s with a request of in bytes. It returns false when the batch has to be counted first,
+// because it has another meter or no room for another procedure.
+func (b *batch) add(s *slot, call *Call, in int) bool {
+	if b.calls > 0 && b.meter != call.Meter {
 		return false
 	}
 	i := 0
@@ -60,16 +61,16 @@ func (b *batch) add(s *slot, m *meter.Meter, in, out int, bad bool) bool {
 	p := &b.procs[i]
 	p.Calls++
 	p.BytesIn += uint64(in)
-	p.BytesOut += uint64(out)
-	if bad {
+	p.BytesOut += uint64(call.size())
+	if call.bad() {
 		p.Errors++
 	}
-	b.last, b.meter = s, m
+	b.last, b.meter = s, call.Meter
 	b.calls++
 	return true
 }
 
-// count counts the calls of the batch, each of which took so long, and empties it.
+// count counts the calls of the batch, each of which took the time took, and empties it.
 func (b *batch) count(s *Server, shard int, took time.Duration) {
 	var class meter.Class
 	if b.meter != nil {

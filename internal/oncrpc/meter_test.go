@@ -33,8 +33,8 @@ func serveProgram(t *testing.T, s *Server) net.Conn {
 	return connect(t, ln.Addr().String())
 }
 
-// Calls that come together are counted together, each with its procedure, its meter and its class.
-func TestCallsOfABatchAreCountedEach(t *testing.T) {
+// Calls that arrive together are counted together, each with its procedure, its meter and its class.
+func TestEachCallOfABatchIsCounted(t *testing.T) {
 	t.Parallel()
 	var meters [2]*meter.Meter
 	var procs []Proc
@@ -56,7 +56,7 @@ func TestCallsOfABatchAreCountedEach(t *testing.T) {
 	c := serveProgram(t, s)
 	var calls [][]byte
 	for i := range 9 * 7 {
-		who := i / 21 // runs of one client's calls; the last has no meter
+		who := i / 21 // runs of calls of one client; the last run has no meter
 		calls = append(calls, record(message(uint32(i), uint32(i%7), uint32(who))))
 	}
 	send(t, c, bytes.Join(calls, nil))
@@ -94,25 +94,25 @@ func TestCallsOfABatchAreCountedEach(t *testing.T) {
 	}
 }
 
-// The clock is read once for calls that come together, and yet the slow one among them is told of, not another.
+// The clock is read once for calls that arrive together. Slow must still be called for the right one.
 func TestTheSlowCallOfABatchIsFound(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	var told []string
-	tell := func(proc string, took time.Duration) {
+	var reported []string
+	report := func(proc string, took time.Duration) {
 		mu.Lock()
 		defer mu.Unlock()
-		told = append(told, proc)
+		reported = append(reported, proc)
 	}
 	var s *Server
 	procs := []Proc{{Name: "late", Serve: func(c *Call) {
-		c.Slow = tell
+		c.Slow = report
 		for from := s.ticks.Load(); s.ticks.Load() < from+2; {
 			time.Sleep(time.Millisecond)
 		}
 	}}}
 	for i := range 4 {
-		procs = append(procs, Proc{Name: fmt.Sprint("quick", i), Serve: func(c *Call) { c.Slow = tell }})
+		procs = append(procs, Proc{Name: fmt.Sprint("quick", i), Serve: func(c *Call) { c.Slow = report }})
 	}
 	s = NewServer(Options{}, Program{Name: "bench", Number: testProgram, Version: 3, Procs: procs})
 	c := serveProgram(t, s)
@@ -126,10 +126,10 @@ func TestTheSlowCallOfABatchIsFound(t *testing.T) {
 			receive(t, c)
 		}
 		mu.Lock()
-		if len(told) == 0 || told[0] != "late" {
-			t.Errorf("told of %q, want the late one", told)
+		if len(reported) == 0 || reported[0] != "late" {
+			t.Errorf("Slow was called for %q, want late", reported)
 		}
-		told = nil
+		reported = nil
 		mu.Unlock()
 	}
 }

@@ -11,7 +11,8 @@ const (
 	largeBuffer = 1<<20 + 64<<10
 )
 
-// pool hands out buffers. Small ones are bounded by the bounds on connections and calls; large ones are counted.
+// pool lends buffers. The number of small ones follows from the bounds on connections and calls. Large ones are counted
+// against a limit.
 type pool struct {
 	small, large sync.Pool
 	lent         atomic.Int64 // bytes of buffers above smallBuffer
@@ -19,7 +20,7 @@ type pool struct {
 	waiters      atomic.Int32
 
 	mu    sync.Mutex
-	freed *sync.Cond // a large buffer came back while somebody waited
+	freed *sync.Cond // a large buffer was released while wait waited
 }
 
 func newPool(limit int64) *pool {
@@ -28,14 +29,14 @@ func newPool(limit int64) *pool {
 	return p
 }
 
-// buffer is a pooled byte slice. It goes back to the pool when refs reaches 0.
+// buffer is a pooled byte slice. It returns to the pool when refs reaches 0.
 type buffer struct {
 	mem  []byte
 	pool *pool
 	refs atomic.Int32
 }
 
-// get returns a buffer of at least n bytes with one reference, counting it whether there is room or not.
+// get returns a buffer of at least n bytes with one reference, also when that exceeds the limit.
 func (p *pool) get(n int) *buffer {
 	var b *buffer
 	switch {
@@ -56,16 +57,17 @@ func (p *pool) get(n int) *buffer {
 	return b
 }
 
-// tight reports whether n more bytes of large buffers exceed the limit.
-func (p *pool) tight(n int) bool { return n > smallBuffer && p.lent.Load()+int64(n) > p.limit }
+// overLimit reports whether a buffer of n more bytes exceeds the limit. A small buffer never does.
+func (p *pool) overLimit(n int) bool { return n > smallBuffer && p.lent.Load()+int64(n) > p.limit }
 
-// wait blocks until large buffers of n bytes fit or give up returns true; wakeAll makes it look again.
+// wait blocks until a buffer of n bytes does not exceed the limit, or giveUp returns true. wakeAll makes it check both
+// again.
 func (p *pool) wait(n int, giveUp func() bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiters.Add(1)
 	defer p.waiters.Add(-1)
-	for p.tight(n) && !giveUp() {
+	for p.overLimit(n) && !giveUp() {
 		p.freed.Wait()
 	}
 }
@@ -96,7 +98,7 @@ func (b *buffer) release() {
 	}
 }
 
-// moveTo gives e a buffer of at least n bytes in place of b, with the same content.
+// moveTo replaces b as the buffer of e by one of at least n bytes with the same content.
 func (b *buffer) moveTo(e *Encoder, n int) {
 	bigger := b.pool.get(n)
 	e.b = append(bigger.mem[:0], e.b...)

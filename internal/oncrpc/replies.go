@@ -7,39 +7,39 @@ import (
 	"sync"
 )
 
-// The bounds of what is kept for repeated calls. A client repeats no more calls than it had under way when the
-// connection broke, so a few hundred replies are enough for each.
+// Bounds of the replies that are kept for repeated calls. A client repeats no more calls than it had under way when the
+// connection broke, so a few hundred replies for each are enough.
 const (
-	replyMax  = 512       // the longest reply that is kept
-	replyCost = 256       // of a reply besides its bytes, about
-	clientMax = 128 << 10 // of one client's replies with their costs
+	replyMax  = 512       // bytes of the longest reply that is kept
+	replyCost = 256       // bytes that a reply takes besides its own, estimated
+	clientMax = 128 << 10 // bytes that the replies of one client take
 )
 
-// replies keeps the replies of calls that cannot be repeated, for clients that lost the connection before the
-// reply came and send the call again. Each client, by its address, has its own latest ones, so that a busy client
-// takes nothing from another one until all of them together reach the limit; then who has been silent longest
-// loses its oldest. There is no limit in time: a client that the network kept away for a day repeats its calls then.
+// replies keeps the replies of calls that cannot be repeated, for clients that lose the connection before a reply and
+// send the call again. The latest ones are kept for each client address, so that a busy client does not displace those
+// of others. When all clients together reach the limit, the one whose last call is longest ago loses its oldest reply.
+// Replies do not expire, because a client that was cut off for a day then repeats its calls.
 type replies struct {
 	seed  maphash.Seed
 	limit int64
 
 	mu      sync.Mutex
 	bytes   int64
-	clients map[netip.Addr]*caller
-	order   list.List // of *caller: who called last is in front
+	clients map[netip.Addr]*clientReplies
+	order   list.List // of *clientReplies: the client that called last is in front
 }
 
-// caller is one client's replies. Calls that still run are in by alone: they end, and there is a bound on them.
-type caller struct {
-	addr  netip.Addr
-	by    map[replyKey]*reply
-	done  []replyKey // finished ones, oldest first
-	bytes int64
-	place *list.Element
+// clientReplies are the replies of one client. Calls that still run are in by only: their number is bounded elsewhere.
+type clientReplies struct {
+	addr    netip.Addr
+	by      map[replyKey]*reply
+	done    []replyKey // finished ones, oldest first
+	bytes   int64
+	element *list.Element
 }
 
-// replyKey names a call of a client. The port is not part of it, for a client may come back from another one; whether
-// it is one that only root may use is, for what root did must not be told to others.
+// replyKey identifies a call of a client. It does not hold the port, because a client may reconnect from another
+// one. It holds whether the port is privileged, so that the replies to root are not repeated to other users.
 type replyKey struct {
 	xid        uint32
 	proc       int
@@ -47,18 +47,18 @@ type replyKey struct {
 	sum        uint64 // of credential and arguments
 }
 
-// reply is what was answered, without record mark; nil when it was too long. It is set when done is closed.
+// reply is a reply without its record mark. b is set before done is closed, and nil if the reply is too long to keep.
 type reply struct {
 	done chan struct{}
 	b    []byte
 }
 
 func newReplies(limit int64) *replies {
-	return &replies{seed: maphash.MakeSeed(), limit: limit, clients: make(map[netip.Addr]*caller)}
+	return &replies{seed: maphash.MakeSeed(), limit: limit, clients: make(map[netip.Addr]*clientReplies)}
 }
 
-// run serves call by s, or answers it as the same call was answered before. A call whose
-// original still runs waits for it.
+// run serves call with s, or repeats the reply to an earlier call that was the same. If that still runs, run waits for
+// it.
 func (r *replies) run(call *Call, s *slot) {
 	key := r.key(call, s)
 	known, fresh := r.begin(call.Peer.Remote.Addr(), key)
@@ -86,17 +86,17 @@ func (r *replies) key(call *Call, s *slot) replyKey {
 	return replyKey{xid: call.XID, proc: s.index, privileged: call.Peer.Remote.Port() < 1024, sum: h.Sum64()}
 }
 
-// begin returns the reply known for key, or a fresh one that the caller must keep.
+// begin returns the reply for key, or a fresh one that the caller has to pass to keep.
 func (r *replies) begin(addr netip.Addr, key replyKey) (known *reply, fresh bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.clients[addr]
 	if c == nil {
-		c = &caller{addr: addr, by: make(map[replyKey]*reply)}
-		c.place = r.order.PushFront(c)
+		c = &clientReplies{addr: addr, by: make(map[replyKey]*reply)}
+		c.element = r.order.PushFront(c)
 		r.clients[addr] = c
 	}
-	r.order.MoveToFront(c.place)
+	r.order.MoveToFront(c.element)
 	if known, ok := c.by[key]; ok {
 		return known, false
 	}
@@ -105,7 +105,7 @@ func (r *replies) begin(addr netip.Addr, key replyKey) (known *reply, fresh bool
 	return known, true
 }
 
-// keep sets the reply b of a call that ended, and lets go of what there is no room for.
+// keep sets b as the reply of a call that has ended, and evicts replies that exceed the bounds.
 func (r *replies) keep(addr netip.Addr, key replyKey, known *reply, b []byte) {
 	if len(b) <= replyMax {
 		known.b = append([]byte(nil), b...)
@@ -115,37 +115,37 @@ func (r *replies) keep(addr netip.Addr, key replyKey, known *reply, b []byte) {
 	defer r.mu.Unlock()
 	c := r.clients[addr]
 	c.done = append(c.done, key)
-	r.charge(c, replyCost+int64(len(known.b)))
+	r.addBytes(c, replyCost+int64(len(known.b)))
 	for c.bytes > clientMax {
-		r.forget(c)
+		r.evict(c)
 	}
 	for r.bytes > r.limit {
-		r.forget(r.silent())
+		r.evict(r.leastRecent())
 	}
 }
 
-func (r *replies) charge(c *caller, n int64) {
+func (r *replies) addBytes(c *clientReplies, n int64) {
 	c.bytes += n
 	r.bytes += n
 }
 
-// silent returns who called longest ago among those of whom something is kept.
-func (r *replies) silent() *caller {
+// leastRecent returns the client whose last call is longest ago, of those with finished replies.
+func (r *replies) leastRecent() *clientReplies {
 	e := r.order.Back()
-	for len(e.Value.(*caller).done) == 0 {
+	for len(e.Value.(*clientReplies).done) == 0 {
 		e = e.Prev()
 	}
-	return e.Value.(*caller)
+	return e.Value.(*clientReplies)
 }
 
-// forget lets go of c's oldest reply, and of c with the last one.
-func (r *replies) forget(c *caller) {
+// evict drops the oldest reply of c, and c itself with its last one.
+func (r *replies) evict(c *clientReplies) {
 	key := c.done[0]
 	c.done = c.done[1:]
-	r.charge(c, -replyCost-int64(len(c.by[key].b)))
+	r.addBytes(c, -replyCost-int64(len(c.by[key].b)))
 	delete(c.by, key)
 	if len(c.by) == 0 {
-		r.order.Remove(c.place)
+		r.order.Remove(c.element)
 		delete(r.clients, c.addr)
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"dim/internal/testkit"
 )
 
-// once sends the call procOnce with xid and arg and returns the reply.
+// once sends a call of procOnce with xid and arg, and returns the reply.
 func once(t *testing.T, c net.Conn, xid, arg uint32) []byte {
 	t.Helper()
 	send(t, c, record(message(xid, procOnce, arg)))
@@ -41,13 +43,13 @@ func withUser(msg []byte, uid uint32) []byte {
 	return append(append(append([]byte(nil), msg[:24]...), cred...), msg[32:]...)
 }
 
-func TestACallIsRepeatedAfterAReconnectWhoseReplyWasLost(t *testing.T) {
+func TestAReplyThatWasLostIsRepeatedAfterAReconnect(t *testing.T) {
 	t.Parallel()
 	s, b, addr := start(t, Options{})
 	for i := range uint32(20) {
 		lost := connect(t, addr)
 		send(t, lost, record(message(i, procOnce, i)))
-		eventually(t, "the call ran", func() bool { return b.ran.Load() == int32(i)+1 })
+		testkit.Eventually(t, "the call ran", func() bool { return b.ran.Load() == int32(i)+1 })
 		lost.Close()
 		if got := once(t, connect(t, addr), i, i); xidOf(got) != i || len(got) <= 24 {
 			t.Errorf("call %d: got %x", i, got)
@@ -58,13 +60,13 @@ func TestACallIsRepeatedAfterAReconnectWhoseReplyWasLost(t *testing.T) {
 	}
 }
 
-func TestACallThatStillRunsIsNotRunBesides(t *testing.T) {
+func TestARepeatedCallWaitsForTheOriginal(t *testing.T) {
 	t.Parallel()
 	s, b, addr := start(t, Options{})
 	lost := connect(t, addr)
 	msg := record(message(7, procOnceWait, 5))
 	send(t, lost, msg)
-	eventually(t, "the call runs", func() bool { return b.ran.Load() == 1 })
+	testkit.Eventually(t, "the call runs", func() bool { return b.ran.Load() == 1 })
 	lost.Close()
 	again := connect(t, addr)
 	send(t, again, msg)
@@ -81,7 +83,7 @@ func TestACallThatStillRunsIsNotRunBesides(t *testing.T) {
 	}
 }
 
-// from connects from an address of the loopback network, to be another client.
+// from connects from an address of the loopback network, as a client of its own.
 func from(t *testing.T, addr, local string) net.Conn {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(local)}}
@@ -94,7 +96,7 @@ func from(t *testing.T, addr, local string) net.Conn {
 	return c
 }
 
-func TestABusyClientTakesNoRepliesFromAnother(t *testing.T) {
+func TestABusyClientDisplacesNoRepliesOfAnother(t *testing.T) {
 	t.Parallel()
 	s, b, addr := start(t, Options{})
 	quiet, busy := from(t, addr, "127.0.0.2"), from(t, addr, "127.0.0.3")
@@ -108,7 +110,7 @@ func TestABusyClientTakesNoRepliesFromAnother(t *testing.T) {
 	if n := b.ran.Load(); n != 2001 {
 		t.Errorf("ran %d times", n)
 	}
-	once(t, busy, 0, 1) // forgotten
+	once(t, busy, 0, 1) // evicted
 	if n := b.ran.Load(); n != 2002 {
 		t.Errorf("ran %d times", n)
 	}
@@ -126,11 +128,11 @@ func TestRepliesOfAllClientsAreBounded(t *testing.T) {
 		s.replies.check(t, limit)
 	}
 	once(t, other, 99, 1)
-	once(t, silent, 1, 1) // was forgotten
+	once(t, silent, 1, 1) // was evicted
 	if n := b.ran.Load(); n != 102 {
 		t.Errorf("ran %d times", n)
 	}
-	for i := range uint32(100) { // no client is kept for ever
+	for i := range uint32(100) { // the entry of the silent client is dropped
 		send(t, other, record(message(i, procOnce, 2)))
 		receive(t, other)
 	}
@@ -141,7 +143,7 @@ func TestRepliesOfAllClientsAreBounded(t *testing.T) {
 	}
 }
 
-// check wants the sums to be right and within limit.
+// check fails the test if the sums are wrong or above limit.
 func (r *replies) check(t *testing.T, limit int64) {
 	t.Helper()
 	r.mu.Lock()
@@ -153,7 +155,8 @@ func (r *replies) check(t *testing.T, limit int64) {
 			own += replyCost + int64(len(known.b))
 		}
 		if own != c.bytes || len(c.by) != len(c.done) {
-			t.Errorf("client %s: %d bytes of %d replies, counted %d of %d", c.addr, own, len(c.by), c.bytes, len(c.done))
+			t.Errorf("client %s: %d bytes of %d replies, counted %d of %d",
+				c.addr, own, len(c.by), c.bytes, len(c.done))
 		}
 		sum += own
 	}
@@ -162,7 +165,7 @@ func (r *replies) check(t *testing.T, limit int64) {
 	}
 }
 
-func TestWhatRootWasToldIsNotRepeatedToAnOrdinaryPort(t *testing.T) {
+func TestRepliesToRootAreNotRepeatedToOtherPorts(t *testing.T) {
 	t.Parallel()
 	_, b, addr := start(t, Options{})
 	var low net.Conn

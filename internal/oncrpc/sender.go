@@ -8,28 +8,28 @@ import (
 	"syscall"
 )
 
-// sender writes replies to a connection. Whoever finds nobody writing writes, and goes on for those
-// who come meanwhile, so that replies made at the same time share one system call.
+// sender writes replies to a connection. A goroutine that finds no other one writing writes its own replies, and then
+// those that were queued meanwhile. Replies that are made at the same time therefore share one system call.
 type sender struct {
 	nc    net.Conn
 	raw   syscall.RawConn
 	clock *atomic.Int64 // the server's ticks
-	since atomic.Int64  // tick at which the write that is going on began, 0 for none
+	since atomic.Int64  // tick at which the present write began; 0: none
 
 	mu      sync.Mutex
 	drained sync.Cond // queued fell, or err was set
 	queue   []packet
-	spare   []packet // the memory of the queue before
+	spare   []packet // the memory of the previous queue
 	vec     net.Buffers
-	now     []byte // what onWrite shall write, and after it what it did not; the writer's own
-	more    bool   // and whether more follows at once
+	now     []byte // input of onWrite, then what it has not written; belongs to the writing goroutine
+	more    bool   // whether more bytes follow now
 	onWrite func(fd uintptr) bool
-	queued  int
+	queued  int // bytes that are not written yet
 	writing bool
 	err     error
 }
 
-// packet is some replies in one buffer, of which the last one may end with what is in a pipe.
+// packet is one or more replies in one buffer. The last one may end with the content of a pipe.
 type packet struct {
 	b    []byte
 	own  *buffer
@@ -61,7 +61,7 @@ func (s *sender) init(nc net.Conn, raw syscall.RawConn, clock *atomic.Int64) {
 	}
 }
 
-// send takes over p. It writes it, or leaves that to the goroutine that is writing.
+// send writes p, or queues it for the goroutine that writes. It releases p in either case.
 func (s *sender) send(p packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,7 +91,7 @@ func (s *sender) send(p packet) {
 	s.writing = false
 }
 
-// write writes the packets and releases them; n is their size, written or not.
+// write writes the packets and releases them. n is their size, also after an error.
 func (s *sender) write(q []packet) (n int, err error) {
 	for _, p := range q {
 		n += p.size()
@@ -113,7 +113,7 @@ func (s *sender) write(q []packet) (n int, err error) {
 	return n, err
 }
 
-// writeRun writes packets of which only the last one may have a tail.
+// writeRun writes packets, of which only the last one may have a tail.
 func (s *sender) writeRun(q []packet) (err error) {
 	tail := q[len(q)-1].tail
 	if len(q) == 1 {
@@ -138,9 +138,10 @@ func (s *sender) writeRun(q []packet) (err error) {
 	return err
 }
 
-// writeOne tries to write b without telling the scheduler, which nearly always does; the rest goes the ordinary way.
-// Large ones, too: to copy them takes long enough for the scheduler to give the processor's place to another thread, which
-// costs more than the copy. More tells the kernel that the rest of a reply follows.
+// writeOne tries to write b with a raw system call, which nearly always writes all of it, and writes the rest in
+// the ordinary way. This is right for large b too: in an ordinary call the copy takes long enough for the scheduler
+// to start another thread, and that costs more than the copy. more tells the kernel that the rest of a reply
+// follows.
 func (s *sender) writeOne(b []byte, more bool) error {
 	s.now, s.more = b, more
 	if err := s.raw.Write(s.onWrite); err != nil {
@@ -164,7 +165,7 @@ func (s *sender) dropQueue() {
 	s.queue = s.queue[:0]
 }
 
-// await blocks until at most limit bytes are queued and returns the error that broke the connection, if any.
+// await blocks until at most limit bytes are queued. It returns the error of the first write that failed.
 func (s *sender) await(limit int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

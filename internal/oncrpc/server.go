@@ -16,22 +16,22 @@ import (
 	"time"
 )
 
-// errDeadline is what waiting for bytes returns after SetReadDeadline.
+// errDeadline is the error of a read that a deadline ended.
 var errDeadline = os.ErrDeadlineExceeded
 
-// Options bound a Server. The zero value works.
+// Options bound a Server. A field that is zero has the default in its comment.
 type Options struct {
-	Log      *slog.Logger
+	Log      *slog.Logger  // default: no log
 	Conns    int           // connections at a time; 10,000
-	InFlight int           // slow calls at a time per connection; 32
-	Running  int           // slow calls that run at a time in all, the others wait; 1,024
-	Queue    int           // bytes of replies waiting for one client; 2 MiB
+	InFlight int           // slow calls of one connection at a time; 32
+	Running  int           // slow calls in all that run at a time, while others wait; 1,024
+	Queue    int           // bytes of unsent replies for one client; 2 MiB
 	Memory   int64         // bytes of large buffers in all; 512 MiB
-	Replies  int64         // bytes of replies kept for repeated calls, of all clients; 64 MiB
-	Stall    time.Duration // how long a client may stand still in the middle of something; 60 s
-	Idle     time.Duration // how long a connection may be silent; 15 min
-	Grace    time.Duration // how long clients have to take their replies at shutdown; 5 s
-	Slow     time.Duration // calls that take longer are told of by Call.Slow; 1 s
+	Replies  int64         // bytes of replies that are kept for repeated calls, of all clients; 64 MiB
+	Stall    time.Duration // time without progress in an unfinished record or an unsent reply; 60 s
+	Idle     time.Duration // time without a call after which a connection is closed; 15 min
+	Grace    time.Duration // time for clients to receive their replies at shutdown; 5 s
+	Slow     time.Duration // Call.Slow is called after calls that take longer; 1 s
 }
 
 func (o Options) withDefaults() Options {
@@ -75,13 +75,12 @@ type Server struct {
 	replies  *replies
 	calls    sync.Pool
 	workers  workers
-	slots    chan struct{} // holds a token for each slow call that runs: each may hold a thread of the system
+	slots    chan struct{} // holds a token for each slow call that runs, because each may block a thread
 	epoch    time.Time
 
-	uncounted atomic.Bool // benchmarks: nothing is counted
+	uncounted atomic.Bool // set by benchmarks: calls are not counted
 
 	ctx      context.Context // of Serve, for Call.Context
-	done     chan struct{}   // closed when the helpers shall end
 	running  sync.WaitGroup
 	closing  atomic.Bool
 	ticks    atomic.Int64 // seconds since the start, plus one
@@ -103,7 +102,6 @@ func NewServer(opt Options, programs ...Program) *Server {
 		slots:   make(chan struct{}, opt.Running),
 		epoch:   time.Now(),
 		ctx:     context.Background(),
-		done:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 	}
 	s.ticks.Store(1)
@@ -120,19 +118,21 @@ func NewServer(opt Options, programs ...Program) *Server {
 	return s
 }
 
-// Serve serves the connections that ln accepts until ctx ends or ln breaks. Then calls that run are finished,
-// their replies sent, and all goroutines waited for. A Server serves once.
+// Serve serves the connections that ln accepts, until ctx ends or ln fails. It returns when running calls have ended,
+// their replies are sent, and no goroutine is left. The error is nil if ctx ended. Serve may be called once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.ctx = ctx
 	s.watching.Store(true)
+	// Both go on until all connections have ended, which they help to.
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	s.running.Add(2)
-	go s.watch()
-	go s.sweep()
+	go s.watch(background)
+	go s.sweep(background)
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	err := s.accept(ln)
 	stop()
 	ln.Close()
-	s.shutdown()
+	s.shutdown(end)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -150,18 +150,18 @@ func (s *Server) accept(ln net.Listener) error {
 			!errors.Is(err, syscall.ECONNABORTED) && !errors.Is(err, syscall.ENOMEM) {
 			return err
 		}
-		s.opt.Log.Warn("connection refused", "err", err)
-		s.makeRoom()
+		s.opt.Log.Warn("connection refused", "error", err)
+		s.closeIdlest()
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// add starts to serve nc, when there is room for it.
+// add serves nc if the limit on connections allows it.
 func (s *Server) add(nc net.Conn) {
 	s.count.accepted.Add(1)
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
-		s.opt.Log.Error("connection refused", "err", fmt.Sprintf("%T is no socket", nc))
+		s.opt.Log.Error("connection refused", "error", fmt.Sprintf("%T is no socket", nc))
 		nc.Close()
 		return
 	}
@@ -180,14 +180,14 @@ func (s *Server) add(nc net.Conn) {
 	s.mu.Lock()
 	full := len(s.conns) >= s.opt.Conns
 	if !full {
-		c.place = len(s.conns)
+		c.index = len(s.conns)
 		s.conns = append(s.conns, c)
 		s.running.Add(1)
 	}
 	s.mu.Unlock()
 	if full {
 		s.count.refused.Add(1)
-		s.makeRoom()
+		s.closeIdlest()
 		nc.Close()
 		return
 	}
@@ -203,8 +203,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
 }
 
-// makeRoom closes the connection that is idle longest: its client opens another one when it needs it.
-func (s *Server) makeRoom() {
+// closeIdlest closes the connection that has been idle longest. Its client reconnects when it needs to.
+func (s *Server) closeIdlest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var oldest *conn
@@ -222,35 +222,35 @@ func (s *Server) makeRoom() {
 func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	last := s.conns[len(s.conns)-1]
-	s.conns[c.place], last.place = last, c.place
+	s.conns[c.index], last.index = last, c.index
 	s.conns[len(s.conns)-1] = nil
 	s.conns = s.conns[:len(s.conns)-1]
 	s.mu.Unlock()
 	switch {
 	case errors.Is(c.err, errRecord) || errors.Is(c.err, errMessage) || errors.Is(c.err, errMemory):
 		s.count.broken.Add(1)
-		s.opt.Log.Debug("connection broken", "client", c.peer.Remote, "err", c.err)
+		s.opt.Log.Debug("connection broken", "client", c.peer.Remote, "error", c.err)
 	case !errors.Is(c.err, io.EOF):
-		s.opt.Log.Debug("connection closed", "client", c.peer.Remote, "err", c.err)
+		s.opt.Log.Debug("connection closed", "client", c.peer.Remote, "error", c.err)
 	}
 	s.running.Done()
 }
 
-// kill makes all waiting of c's goroutines end. It does not block.
+// kill ends the waits of all goroutines of c. It does not block.
 func (c *conn) kill() {
 	c.killed.Store(true)
 	c.nc.SetDeadline(time.Unix(1, 0))
 	c.srv.pool.wakeAll()
 }
 
-// shutdown ends all connections and waits for all goroutines.
-func (s *Server) shutdown() {
+// shutdown ends all connections, and waits for all goroutines.
+func (s *Server) shutdown(endBackground func()) {
 	s.closing.Store(true)
 	s.pool.wakeAll()
 	s.each(func(c *conn) { c.nc.SetReadDeadline(time.Unix(1, 0)) })
 	force := time.AfterFunc(s.opt.Grace, func() { s.each((*conn).kill) })
 	defer force.Stop()
-	close(s.done)
+	endBackground()
 	s.running.Wait()
 	s.workers.end()
 	s.pipes.close()
@@ -264,7 +264,7 @@ func (s *Server) each(f func(*conn)) {
 	}
 }
 
-// now is the time since the server was made; cheaper than time.Now.
+// now returns the time since the server was made. It costs less than time.Now.
 func (s *Server) now() time.Duration { return time.Since(s.epoch) }
 
 func (s *Server) getCall(from *Peer) *Call {
@@ -296,7 +296,7 @@ func (c *Call) ensure(p *pool) {
 	}
 }
 
-// take returns the replies made so far; the call starts with an empty buffer again.
+// take returns the replies in c, which has no buffer afterwards.
 func (c *Call) take() packet {
 	p := packet{b: c.Reply.b, own: c.Reply.own, tail: c.tail}
 	c.Reply, c.tail = Encoder{}, nil

@@ -13,13 +13,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"dim/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testProgram = 0x20000001
 
-// bench is a program whose procedures the tests hold and watch.
+// bench is a program whose procedures the tests block and count.
 type bench struct {
 	gate  chan struct{} // wait and stall block until it is closed
 	ran   atomic.Int32
@@ -66,7 +68,16 @@ func (b *bench) program() Program {
 }
 
 const (
-	procNull, procEcho, procWait, procStall, procOnce, procGap, procWho, procBig, procSlowEcho, procOnceWait = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+	procNull = iota
+	procEcho
+	procWait
+	procStall
+	procOnce
+	procGap
+	procWho
+	procBig
+	procSlowEcho
+	procOnceWait
 )
 
 func start(t testing.TB, opt Options) (*Server, *bench, string) {
@@ -86,7 +97,7 @@ func start(t testing.TB, opt Options) (*Server, *bench, string) {
 			t.Errorf("serve: %v", err)
 		}
 		if n := s.pool.lent.Load(); n != 0 {
-			t.Errorf("%d bytes of large buffers did not come back", n)
+			t.Errorf("%d bytes of large buffers were not released", n)
 		}
 	})
 	return s, b, ln.Addr().String()
@@ -152,18 +163,7 @@ func closed(t testing.TB, c net.Conn) {
 	}
 }
 
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for range 2000 {
-		if cond() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatalf("never: %s", what)
-}
-
-func TestRepliesAreByTheBook(t *testing.T) {
+func TestRepliesFollowTheRFC(t *testing.T) {
 	t.Parallel()
 	_, _, addr := start(t, Options{})
 	c := connect(t, addr)
@@ -181,12 +181,15 @@ func TestRepliesAreByTheBook(t *testing.T) {
 		{"no such procedure", message(11, 99), ok(11, 3)},
 		{"a procedure that is a gap", message(12, procGap), ok(12, 3)},
 		{"truncated arguments", message(13, procEcho, 400, 1), ok(13, 4)},
-		{"a length beyond all bounds", message(14, procEcho, 0xffffffff, 1), ok(14, 4)},
+		{"a length above all bounds", message(14, procEcho, 0xffffffff, 1), ok(14, 4)},
 		{"another RPC version", call(15, 0, 3, testProgram, 3, 0, 0, 0, 0, 0), []uint32{15, 1, 1, 0, 2, 2}},
 		{"an unknown flavor", call(16, 0, 2, testProgram, 3, 0, 6, 4, 0, 0, 0), []uint32{16, 1, 1, 1, 2}},
 		{"AUTH_SYS cut short", call(17, 0, 2, testProgram, 3, 0, 1, 8, 0, 0, 0, 0), []uint32{17, 1, 1, 1, 1}},
-		{"17 groups", call(append([]uint32{18, 0, 2, testProgram, 3, 0, 1, 20 + 17*4, 0, 0, 0, 0, 17}, make([]uint32, 19)...)...),
-			[]uint32{18, 1, 1, 1, 1}},
+		{
+			"17 groups",
+			call(append([]uint32{18, 0, 2, testProgram, 3, 0, 1, 20 + 17*4, 0, 0, 0, 0, 17}, make([]uint32, 19)...)...),
+			[]uint32{18, 1, 1, 1, 1},
+		},
 	}
 	for _, tc := range cases {
 		send(t, c, record(tc.msg))
@@ -205,12 +208,13 @@ func TestAuthSysIsDecoded(t *testing.T) {
 	send(t, c, record(message(2, procWho)))
 	receive(t, c)
 	if len(b.creds) != 2 || b.creds[0].UID != 1000 || b.creds[0].GID != 100 ||
-		!cmp.Equal(b.creds[0].Groups, []uint32{4, 5, 6}) || b.creds[1].Flavor != AuthNone || len(b.creds[1].Groups) != 0 {
+		!cmp.Equal(b.creds[0].Groups, []uint32{4, 5, 6}) ||
+		b.creds[1].Flavor != AuthNone || len(b.creds[1].Groups) != 0 {
 		t.Errorf("got %+v", b.creds)
 	}
 }
 
-func TestRecordsComeInAnyPieces(t *testing.T) {
+func TestRecordsMayArriveInAnyPieces(t *testing.T) {
 	t.Parallel()
 	_, _, addr := start(t, Options{})
 	c := connect(t, addr)
@@ -269,10 +273,10 @@ func TestGarbageClosesTheConnection(t *testing.T) {
 		c.Write(b)
 		closed(t, c)
 	}
-	eventually(t, "all counted as broken", func() bool { return s.Stats().Broken == 7 })
+	testkit.Eventually(t, "all are counted as broken", func() bool { return s.Stats().Broken == 7 })
 }
 
-func TestASlowCallHoldsUpNoOther(t *testing.T) {
+func TestASlowCallDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	_, b, addr := start(t, Options{})
 	c := connect(t, addr)
@@ -286,11 +290,12 @@ func TestASlowCallHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-func TestAStuckPatientCallIsRelieved(t *testing.T) {
+func TestTheReadingIsTakenOverFromALongPatientCall(t *testing.T) {
 	t.Parallel()
 	s, b, addr := start(t, Options{})
 	c := connect(t, addr)
-	// Twice, so that the goroutine that relieved is relieved itself; a reply made before waits for neither.
+	// Twice, so that the reading is taken over from the goroutine that took it over. The replies that were made before
+	// wait for neither call.
 	for i := range uint32(2) {
 		send(t, c, bytes.Join([][]byte{
 			record(message(10+i, procNull)), record(message(20+i, procStall, 7)), record(message(30+i, procNull)),
@@ -303,8 +308,8 @@ func TestAStuckPatientCallIsRelieved(t *testing.T) {
 	}
 	send(t, c, record(message(40, procNull)))
 	receive(t, c)
-	if n := s.Stats().Relieved; n != 2 {
-		t.Errorf("%d calls were relieved", n)
+	if n := s.Stats().HandedOver; n != 2 {
+		t.Errorf("the reading was taken over %d times", n)
 	}
 	close(b.gate)
 	if a, b := xidOf(receive(t, c)), xidOf(receive(t, c)); a+b != 41 {
@@ -314,7 +319,7 @@ func TestAStuckPatientCallIsRelieved(t *testing.T) {
 	receive(t, c)
 }
 
-func TestShutdownFinishesWhatRuns(t *testing.T) {
+func TestShutdownFinishesRunningCalls(t *testing.T) {
 	t.Parallel()
 	b := &bench{gate: make(chan struct{})}
 	s := NewServer(Options{}, b.program())
@@ -329,7 +334,7 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 	send(t, idle, record(message(1, procNull)))
 	receive(t, idle)
 	send(t, c, record(message(3, procWait, 1)))
-	eventually(t, "the call runs", func() bool { return b.ran.Load() == 1 })
+	testkit.Eventually(t, "the call runs", func() bool { return b.ran.Load() == 1 })
 	cancel()
 	closed(t, idle)
 	close(b.gate)
@@ -341,7 +346,7 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 	}
 }
 
-func TestCountersTellWhatHappened(t *testing.T) {
+func TestCallsAreCounted(t *testing.T) {
 	t.Parallel()
 	s, _, addr := start(t, Options{})
 	c := connect(t, addr)

@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The sockets never block, so these calls leave out what Go does around a system call that might: announcing
-// it to the scheduler, and waking the thread that watches for those that take long. That is a tenth of
-// the CPU time of a small call.
+// The sockets never block. These calls therefore leave out what Go does around a system call that might block: to tell
+// the scheduler, and to wake the thread that watches for long calls. That is a tenth of the CPU time of a small call.
 
-// readNow reads what is there.
+// readNow reads the bytes that have arrived.
 func readNow(fd uintptr, p []byte) (int, error) {
 	n, _, e := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 	if e != 0 {
@@ -22,9 +21,11 @@ func readNow(fd uintptr, p []byte) (int, error) {
 	return int(n), nil
 }
 
-// writeNow writes what fits, of something of which more follows or not, and returns how much that was; errors are left for the next write to find.
+// writeNow writes as much of p as the socket takes, and returns how much that was. more says that further bytes follow.
+// Errors are not reported: the next write returns them.
 func writeNow(fd uintptr, p []byte, more bool) int {
-	n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), sendFlags(more), 0, 0)
+	data := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
+	n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, data, uintptr(len(p)), sendFlags(more), 0, 0)
 	if e != 0 {
 		return 0
 	}

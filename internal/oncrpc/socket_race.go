@@ -4,8 +4,8 @@ package oncrpc
 
 import "syscall"
 
-// The race detector learns from package syscall that what was written to a socket happened before it was read; a
-// raw system call would hide that from it.
+// Package syscall tells the race detector that a write to a socket happens before the read of the same bytes. Raw
+// system calls would not.
 
 func readNow(fd uintptr, p []byte) (int, error) { return syscall.Read(int(fd), p) }
 

@@ -9,30 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The bounds of pipes. One holds a page in each of its slots, so 1 MiB of a file from any multiple of 4096 on; that
-// much any process may ask for (pipe(7), pipe-max-size).
+// Bounds of pipes. A pipe holds a page in each of its slots, so 1 MiB of a file from any multiple of 4096 on. Any
+// process may ask for that size (pipe(7), pipe-max-size).
 const (
 	pipesMax = 256
 	pipeSize = 1 << 20
 )
 
-// pipe carries the end of a reply from a file to a socket: not the bytes, but references to the pages of the page cache
-// that hold them, so that the server copies nothing. sendfile(2) would do without the pipe, but a page that the
-// disk cannot give must be known before the reply's head is sent.
+// pipe carries the end of a reply from a file to a socket. It holds references to pages of the page cache, so that
+// the server copies no bytes. sendfile(2) needs no pipe, but with it an error of the disk would be found only after
+// the head of the reply was sent.
 type pipe struct {
 	r, w int
-	n    int // bytes in it
-	home *pipes
+	n    int // bytes in the pipe
+	pool *pipes
 }
 
-// pipes keeps the pipes of a server. There are at most pipesMax: who finds none copies.
+// pipes keeps the pipes of a server, at most pipesMax. A reply for which there is none is copied.
 type pipes struct {
 	mu   sync.Mutex
 	free []*pipe
 	made int
 }
 
-// get returns an empty pipe, nil when there is none to be had.
+// get returns an empty pipe, or nil if there are pipesMax in use or none can be made.
 func (ps *pipes) get() *pipe {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -56,7 +56,7 @@ func (ps *pipes) open() *pipe {
 	if err := unix.Pipe2(fd[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil
 	}
-	p := &pipe{r: fd[0], w: fd[1], home: ps}
+	p := &pipe{r: fd[0], w: fd[1], pool: ps}
 	if _, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
 		p.close()
 		return nil
@@ -64,7 +64,7 @@ func (ps *pipes) open() *pipe {
 	return p
 }
 
-// close closes the free pipes; no reply may be under way.
+// close closes the free pipes. No reply may be under way.
 func (ps *pipes) close() {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -75,9 +75,9 @@ func (ps *pipes) close() {
 	ps.free = nil
 }
 
-// release gives p back. One that is not empty is of no more use.
+// release returns p to the free pipes, or closes it if it is not empty.
 func (p *pipe) release() {
-	ps := p.home
+	ps := p.pool
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if p.n == 0 {
@@ -93,8 +93,8 @@ func (p *pipe) close() {
 	unix.Close(p.w)
 }
 
-// fill takes n bytes of the file fd from off and what XDR pads them with. It may wait for a disk. When it returns
-// false something else is in the pipe.
+// fill puts n bytes of the file fd from off on into the pipe, and the padding of XDR. It may wait for a disk. When it
+// returns false, the content of the pipe is undefined.
 func (p *pipe) fill(fd int, off int64, n int) bool {
 	for p.n < n {
 		m, err := unix.Splice(fd, &off, p.w, nil, n-p.n, 0)
@@ -115,10 +115,11 @@ func (p *pipe) fill(fd int, off int64, n int) bool {
 	return err == nil && m == rest
 }
 
-// drain moves what is in the pipe to a socket. It returns false when the socket takes no more now.
+// drain moves the content of the pipe to a socket. It returns false when the socket takes no more now.
 func (p *pipe) drain(socket uintptr) (done bool, err error) {
 	for p.n > 0 {
-		m, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(p.r), 0, socket, 0, uintptr(p.n), unix.SPLICE_F_NONBLOCK)
+		n := uintptr(p.n)
+		m, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(p.r), 0, socket, 0, n, unix.SPLICE_F_NONBLOCK)
 		switch {
 		case e == unix.EINTR:
 		case e == unix.EAGAIN:
@@ -134,16 +135,16 @@ func (p *pipe) drain(socket uintptr) (done bool, err error) {
 	return true, nil
 }
 
-// SpliceMin is from how many bytes on Splice costs less than to copy.
+// SpliceMin is the number of bytes from which on Splice costs less than a copy.
 const SpliceMin = 32 << 10
 
-// errTaken is an invariant: a reply ends with what was spliced.
+// errTaken is the panic for a broken invariant: what was spliced ends the reply.
 var errTaken = errors.New("a reply was spliced twice")
 
-// Splice ends the reply with n bytes, not 0, of the open file fd from off on, as opaque data with its padding but
-// without its length. The file's pages themselves go to the client, some time after the call: so their bytes must never
-// change. The file may be closed when Splice has returned. It may wait for a disk. When it returns false nothing was
-// appended, for whatever reason: the bytes are to be read and appended in the ordinary way. Not for procedures with Once.
+// Splice ends the reply with n bytes of the open file fd from off on, as opaque data with its padding but without
+// its length. n must not be 0. The pages of the file are sent after the call, so its bytes must never change. The
+// file may be closed when Splice has returned. Splice may wait for a disk. If it returns false, nothing was
+// appended, and the procedure has to read and append the bytes itself. It must not be used by procedures with Once.
 func (c *Call) Splice(fd int, off int64, n int) bool {
 	if c.tail != nil {
 		panic(errTaken)
@@ -153,15 +154,15 @@ func (c *Call) Splice(fd int, off int64, n int) bool {
 		return false
 	}
 	if !p.fill(fd, off, n) {
-		p.spoil()
+		p.discard()
 		return false
 	}
 	c.tail = p
 	return true
 }
 
-// spoil releases a pipe of which it is not known what is in it.
-func (p *pipe) spoil() {
+// discard releases a pipe whose content is undefined.
+func (p *pipe) discard() {
 	p.n = max(p.n, 1)
 	p.release()
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// spliced serves a file: procedure 1 answers with a part of it, spliced where possible, 0 with what it was asked for.
+// spliced serves a file: procedure 1 replies with a part of it, spliced if possible; procedure 0 echoes its argument.
 type spliced struct {
 	content []byte
 	addr    string
@@ -67,12 +67,12 @@ func (s *spliced) serve(t *testing.T, part func(*Call)) {
 			t.Errorf("serve: %v", err)
 		}
 		if s.srv.pipes.made != 0 {
-			t.Errorf("%d pipes did not come back", s.srv.pipes.made)
+			t.Errorf("%d pipes were not released", s.srv.pipes.made)
 		}
 	})
 }
 
-// check judges a reply of part and returns whether it was spliced.
+// check fails the test if a reply of part is wrong, and returns whether it was spliced.
 func (s *spliced) check(t *testing.T, reply []byte, off, n int) bool {
 	t.Helper()
 	want := s.content[min(off, len(s.content)):min(off+n, len(s.content))]
@@ -111,12 +111,13 @@ func TestASplicedReplyHasTheBytesOfTheFile(t *testing.T) {
 			t.Errorf("%d bytes at %d: spliced is %v", r.n, r.off, got)
 		}
 	}
-	// A whole pipe that begins inside a page does not fit, whatever a page's size: right bytes, one way or the other.
+	// A full pipe that begins inside a page does not fit, whatever the size of a page. The bytes must be right
+	// either way.
 	send(t, c, record(message(99, 1, 3, 1<<20)))
 	s.check(t, receive(t, c), 3, 1<<20)
 }
 
-// Replies of both kinds keep their borders, however slowly the client takes them.
+// Replies of both kinds are kept apart, however slowly the client reads them.
 func TestSplicedRepliesMixWithOthers(t *testing.T) {
 	t.Parallel()
 	s := newSpliced(t, 1<<20)
@@ -141,8 +142,8 @@ func TestSplicedRepliesMixWithOthers(t *testing.T) {
 	}
 }
 
-// A client that goes away in the middle costs no pipe: the cleanup counts them.
-func TestAClientThatLeavesCostsNoPipe(t *testing.T) {
+// A client that disconnects in the middle leaks no pipe: the cleanup counts them.
+func TestAClientThatDisconnectsLeaksNoPipe(t *testing.T) {
 	t.Parallel()
 	s := newSpliced(t, 1<<20)
 	for range 5 {
@@ -159,6 +160,6 @@ func TestWithoutPipesNothingIsSpliced(t *testing.T) {
 	t.Parallel()
 	ps := pipes{made: pipesMax}
 	if ps.get() != nil {
-		t.Error("there is one pipe too many")
+		t.Error("got a pipe beyond the limit")
 	}
 }

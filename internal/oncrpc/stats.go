@@ -8,25 +8,25 @@ import (
 	"dim/internal/meter"
 )
 
-// LatencyBuckets is the number of latency buckets. Bucket i counts calls that took less than 1 µs << i; the last
-// one all others.
+// LatencyBuckets is the number of latency buckets. Bucket i counts the calls that took less than 1 µs << i and are
+// not in an earlier one. The last bucket counts all others.
 const LatencyBuckets = 24
 
-// shards keeps connections off each other's cache lines.
+// shards is the number of copies of each counter, so that connections seldom write the same cache line.
 const shards = 8
 
 // Stats is a snapshot of a server's counters.
 type Stats struct {
-	Conns    int    // open now
-	Accepted uint64 // connections since the start
-	Refused  uint64 // connections turned away or evicted at the limit
-	Stalled  uint64 // connections closed because their client stood still
-	Broken   uint64 // connections closed because what came was no RPC
-	Rejected uint64 // calls for no procedure of ours, or with credentials that are none
-	Repeated uint64 // calls answered from the replies kept
-	Relieved uint64 // patient calls that took so long that another goroutine went on reading
-	Memory   int64  // bytes of large buffers in use
-	Procs    []ProcStats
+	Conns      int    // open now
+	Accepted   uint64 // connections since the start
+	Refused    uint64 // connections refused at the limit
+	Stalled    uint64 // connections closed because their client made no progress
+	Broken     uint64 // connections closed because of bytes that are not RPC
+	Rejected   uint64 // calls of procedures that do not exist, or with unusable credentials
+	Repeated   uint64 // calls answered with a reply that was kept
+	HandedOver uint64 // Patient calls that took so long that another goroutine took over the reading
+	Memory     int64  // bytes of large buffers in use
+	Procs      []ProcStats
 }
 
 // ProcStats counts the calls of one procedure.
@@ -47,10 +47,10 @@ type procCounters struct {
 }
 
 type serverCounters struct {
-	accepted, refused, stalled, broken, repeated, relieved atomic.Uint64
+	accepted, refused, stalled, broken, repeated, handedOver atomic.Uint64
 }
 
-// add counts calls, each of which took d.
+// add adds calls, each of which took d.
 func (c *procCounters) add(calls *meter.Sum, d time.Duration) {
 	c.latency[min(bits.Len64(uint64(d)/1000), LatencyBuckets-1)].Add(calls.Calls)
 	c.busy.Add(calls.Calls * uint64(d))
@@ -67,14 +67,14 @@ func (s *Server) Stats() Stats {
 	conns := len(s.conns)
 	s.mu.Unlock()
 	st := Stats{
-		Conns:    conns,
-		Accepted: s.count.accepted.Load(),
-		Refused:  s.count.refused.Load(),
-		Stalled:  s.count.stalled.Load(),
-		Broken:   s.count.broken.Load(),
-		Repeated: s.count.repeated.Load(),
-		Relieved: s.count.relieved.Load(),
-		Memory:   s.pool.lent.Load(),
+		Conns:      conns,
+		Accepted:   s.count.accepted.Load(),
+		Refused:    s.count.refused.Load(),
+		Stalled:    s.count.stalled.Load(),
+		Broken:     s.count.broken.Load(),
+		Repeated:   s.count.repeated.Load(),
+		HandedOver: s.count.handedOver.Load(),
+		Memory:     s.pool.lent.Load(),
 	}
 	rejects := s.sum(s.rejects.index)
 	st.Rejected = rejects.Calls
@@ -82,7 +82,7 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// procStats asks sum for the counters of each procedure, by its index.
+// procStats returns the counters of each procedure, which sum returns by the procedure's index.
 func (s *Server) procStats(sum func(index int) ProcStats) (list []ProcStats) {
 	for _, p := range s.programs {
 		for _, slot := range p.slots {

@@ -1,37 +1,36 @@
 package oncrpc
 
-import "time"
+import (
+	"context"
+	"time"
 
-// nudgeAfter is after how many silent seconds (and up to one more) a connection looks once more whether its client is gone; see conn.readable.
-const nudgeAfter = 1
+	"dim/internal/periodic"
+)
 
-// pressed is the limit on standing still, in seconds, while others wait for memory.
-const pressed = 2
+// recheckAfter is the number of seconds without a call, and up to one more, after which a connection is read once
+// more to find out whether its client has closed it; see conn.readable.
+const recheckAfter = 1
 
-// sweep looks at all connections once a second until the server ends.
-func (s *Server) sweep() {
+// stallUnderPressure takes the place of Options.Stall, in seconds, while connections wait for memory.
+const stallUnderPressure = 2
+
+// sweep counts the seconds, and closes connections of clients that make no progress, until ctx ends.
+func (s *Server) sweep(ctx context.Context) {
 	defer s.running.Done()
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			tick := s.ticks.Add(1)
-			s.each(func(c *conn) { c.sweep(tick) })
-		case <-s.done:
-			return
-		}
-	}
+	_ = periodic.Run(ctx, time.Second, func(context.Context) { // its error is always nil
+		tick := s.ticks.Add(1)
+		s.each(func(c *conn) { c.sweep(tick) })
+	})
 }
 
-// sweep closes c when its client stands still.
+// sweep closes c if its client makes no progress or has been idle for too long.
 func (c *conn) sweep(now int64) {
 	if c.killed.Load() {
 		return
 	}
 	stall := int64(c.srv.opt.Stall / time.Second)
 	if c.srv.pool.waiters.Load() > 0 {
-		stall = min(stall, pressed)
+		stall = min(stall, stallUnderPressure)
 	}
 	if since := c.out.since.Load(); since != 0 && now-since > stall {
 		c.srv.count.stalled.Add(1)
@@ -49,7 +48,7 @@ func (c *conn) sweep(now int64) {
 		c.kill()
 	case age > int64(c.srv.opt.Idle/time.Second):
 		c.kill()
-	case age == nudgeAfter:
+	case age == recheckAfter:
 		c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 }

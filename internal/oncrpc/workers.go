@@ -5,9 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// workers are goroutines that run slow calls, each one after the other: a new goroutine would have to grow its stack for each.
+// workers are goroutines that run slow calls. They are reused, because a new goroutine would have to grow its stack for
+// each call.
 type workers struct {
-	next    chan work // unbuffered: who receives is idle
+	next    chan work // unbuffered: a worker that receives is idle
 	idle    atomic.Int32
 	running sync.WaitGroup
 }
@@ -19,10 +20,10 @@ type work struct {
 	own  *buffer // holds rec
 }
 
-// idleWorkers is how many workers wait for work at most.
+// idleWorkers is the number of workers that are kept while they are idle.
 const idleWorkers = 64
 
-// run gives w to an idle worker, or to a new one. It does not wait.
+// run starts w on an idle worker or a new one. It does not block.
 func (ws *workers) run(w work) {
 	select {
 	case ws.next <- w:
@@ -44,7 +45,7 @@ func (ws *workers) serve(w work) {
 	}
 }
 
-// end waits for the workers. Nothing may run any more, nor later.
+// end waits for the workers. All work must be done, and run must not be called again.
 func (ws *workers) end() {
 	close(ws.next)
 	ws.running.Wait()

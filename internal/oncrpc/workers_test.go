@@ -1,9 +1,13 @@
 package oncrpc
 
-import "testing"
+import (
+	"testing"
 
-// Many slow calls at once need as many goroutines; some of them stay, and serve what comes later.
-func TestSomeWorkersStayForLaterCalls(t *testing.T) {
+	"dim/internal/testkit"
+)
+
+// Many slow calls at once need as many goroutines. Some of these are kept, and serve later calls.
+func TestSomeWorkersAreKeptForLaterCalls(t *testing.T) {
 	t.Parallel()
 	const conns, each = 4, 32
 	s, b, addr := start(t, Options{InFlight: each})
@@ -20,10 +24,10 @@ func TestSomeWorkersStayForLaterCalls(t *testing.T) {
 				send(t, c, record(message(i, procSlowEcho, i)))
 				receive(t, c)
 			}
-			eventually(t, "idle workers", func() bool { return s.workers.idle.Load() == idleWorkers })
+			testkit.Eventually(t, "idle workers", func() bool { return s.workers.idle.Load() == idleWorkers })
 		}()
 	}
-	eventually(t, "all calls run", func() bool { return b.ran.Load() == conns*each })
+	testkit.Eventually(t, "all calls run", func() bool { return b.ran.Load() == conns*each })
 	if n := s.workers.idle.Load(); n != 0 {
 		t.Errorf("%d idle workers beside calls that run", n)
 	}

@@ -2,8 +2,8 @@ package oncrpc
 
 import "encoding/binary"
 
-// Decoder reads XDR from a byte slice in place. The first violation makes it fail for good: all later
-// calls return zero values, so that a decoder of arguments is straight code with one check at its end.
+// Decoder reads XDR from a byte slice in place. After the first error all calls return zero values, so that code that
+// decodes arguments needs one check at its end.
 type Decoder struct {
 	b      []byte
 	failed bool
@@ -12,16 +12,16 @@ type Decoder struct {
 // NewDecoder returns a Decoder of b.
 func NewDecoder(b []byte) Decoder { return Decoder{b: b} }
 
-// OK reports whether nothing failed so far.
+// OK reports whether there was no error so far.
 func (d *Decoder) OK() bool { return !d.failed }
 
-// Fail makes d fail: the caller found a value that the protocol forbids.
+// Fail sets the error of d. It is for callers that find a value that the protocol does not allow.
 func (d *Decoder) Fail() {
 	d.failed = true
 	d.b = nil
 }
 
-// Rest returns what was not read yet.
+// Rest returns the bytes that are not read yet.
 func (d *Decoder) Rest() []byte { return d.b }
 
 // Uint32 reads an unsigned integer.
@@ -46,7 +46,7 @@ func (d *Decoder) Uint64() uint64 {
 	return v
 }
 
-// Bool reads a boolean; anything but 0 and 1 fails.
+// Bool reads a boolean. A value other than 0 and 1 is an error.
 func (d *Decoder) Bool() bool {
 	v := d.Uint32()
 	if v > 1 {
@@ -55,7 +55,7 @@ func (d *Decoder) Bool() bool {
 	return v == 1
 }
 
-// Fixed reads n bytes of fixed-length opaque data. They alias the decoder's buffer.
+// Fixed reads n bytes of fixed-length opaque data. The result aliases the buffer of the decoder.
 func (d *Decoder) Fixed(n int) []byte {
 	padded := pad(n)
 	if n < 0 || padded > len(d.b) {
@@ -67,7 +67,8 @@ func (d *Decoder) Fixed(n int) []byte {
 	return p
 }
 
-// Opaque reads variable-length opaque data or a string of at most limit bytes. It aliases the decoder's buffer.
+// Opaque reads variable-length opaque data, or a string, of at most limit bytes. The result aliases the buffer of the
+// decoder.
 func (d *Decoder) Opaque(limit int) []byte {
 	n := d.Uint32()
 	if uint64(n) > uint64(limit) || uint64(n) > uint64(len(d.b)) {
@@ -77,28 +78,28 @@ func (d *Decoder) Opaque(limit int) []byte {
 	return d.Fixed(int(n))
 }
 
-// String reads a string of at most limit bytes into memory of its own.
+// String reads a string of at most limit bytes. The result is a copy.
 func (d *Decoder) String(limit int) string { return string(d.Opaque(limit)) }
 
 func pad(n int) int { return (n + 3) &^ 3 }
 
-// Encoder appends XDR to a buffer. The zero value works and lets its buffer grow on the heap; the encoders
-// of a Server take their buffers from its pool.
+// Encoder appends XDR to a buffer. The buffer of the zero value is on the heap. Encoders of a Server take theirs
+// from its pool.
 type Encoder struct {
 	b   []byte
-	own *buffer // where b began, nil when on the heap
+	own *buffer // the memory of b; nil: the heap
 }
 
 // NewEncoder returns an Encoder that appends to b.
 func NewEncoder(b []byte) Encoder { return Encoder{b: b} }
 
-// Bytes returns what was appended so far.
+// Bytes returns the bytes that were appended so far.
 func (e *Encoder) Bytes() []byte { return e.b }
 
 // Len returns the number of bytes appended so far.
 func (e *Encoder) Len() int { return len(e.b) }
 
-// Truncate takes back all that was appended after the encoder's length was n.
+// Truncate removes all bytes after the first n.
 func (e *Encoder) Truncate(n int) { e.b = e.b[:n] }
 
 // Uint32 appends an unsigned integer.
@@ -106,15 +107,6 @@ func (e *Encoder) Uint32(v uint32) { e.b = binary.BigEndian.AppendUint32(e.b, v)
 
 // Uint64 appends an unsigned hyper integer.
 func (e *Encoder) Uint64(v uint64) { e.b = binary.BigEndian.AppendUint64(e.b, v) }
-
-// Bool appends a boolean.
-func (e *Encoder) Bool(v bool) {
-	if v {
-		e.Uint32(1)
-		return
-	}
-	e.Uint32(0)
-}
 
 // Opaque appends variable-length opaque data.
 func (e *Encoder) Opaque(p []byte) {
@@ -137,7 +129,7 @@ func (e *Encoder) Pad(n int) {
 	}
 }
 
-// Extend appends n bytes and returns them for the caller to fill; they hold anything.
+// Extend appends n bytes with undefined content, and returns them for the caller to fill.
 func (e *Encoder) Extend(n int) []byte {
 	have := len(e.b)
 	e.Reserve(n)
@@ -148,8 +140,7 @@ func (e *Encoder) Extend(n int) []byte {
 // PutUint32 overwrites the integer at offset at.
 func (e *Encoder) PutUint32(at int, v uint32) { binary.BigEndian.PutUint32(e.b[at:], v) }
 
-// Reserve makes room for n more bytes, so that the next n appended ones do not move the buffer. Large
-// data is read from a file straight to where Extend points, without another copy.
+// Reserve makes room for n more bytes, so that to append them does not move the buffer.
 func (e *Encoder) Reserve(n int) {
 	if cap(e.b)-len(e.b) >= n {
 		return

@@ -24,7 +24,8 @@ var logKeys = []string{
 	"path",        // a path in an image or export
 	"file", "dir", // a path on this machine
 	"from", "to", // versions before and after
-	"detail", // what a node says about a stage of its boot
+	"detail",    // what a node says about a stage of its boot
+	"procedure", // of an RPC program
 	"kind", "action", "stage", "revision", "xid", "kernel",
 	"stamp", // of a snapshot or set-aside copy
 	"took",  // a duration

@@ -89,14 +89,8 @@ var pending = map[string]map[string]string{
 		"columns": "18 lines",
 		"surface": "28 exported names",
 	},
-	"internal/nfs": {
-		"columns": "30 lines",
-		"logs":    "keys err",
-	},
-	"internal/nfs/nfsclient": {
-		"columns":    "7 lines",
-		"parameters": "putCall, writeOnce, Do, make",
-	},
+	"internal/nfs":           {},
+	"internal/nfs/nfsclient": {},
 	"internal/nodefile": {
 		"columns": "48 lines",
 	},
@@ -105,14 +99,7 @@ var pending = map[string]map[string]string{
 		"columns":    "56 lines",
 		"parameters": "drivers",
 	},
-	"internal/oncrpc": {
-		"booleans":   "Encoder.Bool",
-		"callers":    "Accept, Call.Refuse, Decoder.Rest, Encoder.Bytes, GarbageArgs, GroupsMax and 7 more",
-		"columns":    "23 lines",
-		"logs":       "keys err",
-		"parameters": "refuse, add",
-		"surface":    "37 exported names",
-	},
+	"internal/oncrpc": {},
 	"internal/pkgdb": {
 		"columns": "20 lines",
 	},

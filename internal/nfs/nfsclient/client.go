@@ -1,11 +1,11 @@
-// Package nfsclient is a small NFS version 3 client for tests, checks and load making. It speaks to one port
-// over TCP, keeps any number of calls in flight, caches nothing and retries nothing.
+// Package nfsclient is a small NFS version 3 client for tests, checks and benchmarks. It connects to one port over TCP,
+// keeps any number of calls in flight, caches nothing and retries nothing.
 //
-// Client is a connection, Tree shows one mounted export as a vfs.FS, so that whatever is said or tested of a vfs.FS
-// can be said of the server, too. It must not be used to keep data: there is no recovery.
+// A Client is a connection. A Tree is one mounted export as a vfs.FS, so that every test of a vfs.FS can test the
+// server. It must not be used to keep data, because there is no recovery.
 //
-// Replies are decoded on the goroutine that reads the connection, straight from the receive buffer. All methods
-// may be called from any number of goroutines.
+// Replies are decoded on the goroutine that reads the connection, in the receive buffer. All methods may be called from
+// any number of goroutines.
 package nfsclient
 
 import (
@@ -36,13 +36,13 @@ const (
 	recordMax    = 2 << 20
 )
 
-// RPCError is a call that was refused below the program.
+// RPCError is the outcome of a call that RPC refused, before it reached the program.
 type RPCError struct {
-	Denied bool   // by authentication: Stat is auth_stat, else accept_stat
+	Denied bool   // the credential was refused: Stat is an auth_stat, else an accept_stat
 	Stat   uint32 // RFC 5531 section 9
 }
 
-// Error tells whether the call was denied or not accepted, and the number.
+// Error has the kind of the outcome and its number.
 func (e *RPCError) Error() string {
 	if e.Denied {
 		return fmt.Sprintf("rpc: denied, auth_stat %d", e.Stat)
@@ -50,19 +50,19 @@ func (e *RPCError) Error() string {
 	return fmt.Sprintf("rpc: refused, accept_stat %d", e.Stat)
 }
 
-// ErrReply is a reply that does not decode.
+// ErrReply is the error for a reply that does not decode.
 var ErrReply = errors.New("nfs reply: malformed")
 
 // Client is one connection.
 type Client struct {
 	nc   net.Conn
 	xid  atomic.Uint32
-	done chan struct{} // the reading goroutine ended
+	done chan struct{} // closed when the reading goroutine has ended
 
 	mu      sync.Mutex
-	pending map[uint32]*pending
-	out     []byte
-	spare   []byte
+	pending map[uint32]*pending // by xid
+	out     []byte              // calls that are not written yet
+	spare   []byte              // the memory of the previous out
 	writing bool
 	err     error
 }
@@ -85,12 +85,12 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 // NewClient returns a Client on nc, which it closes.
 func NewClient(nc net.Conn) *Client {
 	c := &Client{nc: nc, done: make(chan struct{}), pending: make(map[uint32]*pending)}
-	c.xid.Store(rand.Uint32()) // the server takes equal calls with equal xids for one
+	c.xid.Store(rand.Uint32()) // the server takes equal calls with equal xids for repeated ones
 	go c.read()
 	return c
 }
 
-// Close closes the connection; calls in flight fail.
+// Close closes the connection. Calls in flight fail.
 func (c *Client) Close() error {
 	err := c.nc.Close()
 	<-c.done
@@ -100,10 +100,17 @@ func (c *Client) Close() error {
 // LocalAddr returns our end of the connection.
 func (c *Client) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
-// Do makes one call and waits for its reply. args appends the arguments, results decodes what
-// follows a successful reply's header. cred is sent as AUTH_SYS, nil as AUTH_NONE.
-func (c *Client) Do(program, proc uint32, cred *vfs.Cred, args func(*oncrpc.Encoder), results func(*oncrpc.Decoder) error) error {
-	p := &pending{results: results, end: make(chan error, 1)}
+// Call is one call of a procedure.
+type Call struct {
+	Program, Proc uint32
+	Cred          *vfs.Cred                   // sent as AUTH_SYS; nil: AUTH_NONE
+	Args          func(*oncrpc.Encoder)       // appends the arguments; nil: there are none
+	Results       func(*oncrpc.Decoder) error // decodes what follows the header of a successful reply; nil: nothing
+}
+
+// Do makes a call and waits for its reply.
+func (c *Client) Do(call Call) error {
+	p := &pending{results: call.Results, end: make(chan error, 1)}
 	xid := c.xid.Add(1)
 	c.mu.Lock()
 	if c.err != nil {
@@ -113,9 +120,9 @@ func (c *Client) Do(program, proc uint32, cred *vfs.Cred, args func(*oncrpc.Enco
 	c.pending[xid] = p
 	e := oncrpc.NewEncoder(c.out)
 	start := e.Len()
-	putCall(&e, xid, program, proc, cred)
-	if args != nil {
-		args(&e)
+	putHeader(&e, xid, &call)
+	if call.Args != nil {
+		call.Args(&e)
 	}
 	e.PutUint32(start, uint32(e.Len()-start-4)|lastFragment)
 	c.out = e.Bytes()
@@ -124,7 +131,8 @@ func (c *Client) Do(program, proc uint32, cred *vfs.Cred, args func(*oncrpc.Enco
 	return <-p.end
 }
 
-// flush writes what is to be sent unless another goroutine is at it. It is called with the lock held, which it gives up meanwhile.
+// flush writes the calls in out, unless another goroutine is writing. The caller holds the lock, which flush
+// releases while it writes.
 func (c *Client) flush() {
 	if c.writing {
 		return
@@ -144,11 +152,12 @@ func (c *Client) flush() {
 	c.writing = false
 }
 
-func putCall(e *oncrpc.Encoder, xid, program, proc uint32, cred *vfs.Cred) {
-	for _, v := range []uint32{0, xid, 0, 2, program, version, proc} {
+// putHeader appends room for the record mark, and the header of a call.
+func putHeader(e *oncrpc.Encoder, xid uint32, call *Call) {
+	for _, v := range []uint32{0, xid, 0, 2, call.Program, version, call.Proc} {
 		e.Uint32(v)
 	}
-	if cred == nil {
+	if cred := call.Cred; cred == nil {
 		e.Uint64(0)
 	} else {
 		groups := cred.Groups[:min(len(cred.Groups), oncrpc.GroupsMax)]
@@ -164,7 +173,7 @@ func putCall(e *oncrpc.Encoder, xid, program, proc uint32, cred *vfs.Cred) {
 	e.Uint64(0) // verifier
 }
 
-// fail ends all calls; the lock is held.
+// fail ends all calls with an error. The caller holds the lock.
 func (c *Client) fail(err error) {
 	if c.err == nil {
 		c.err = err
@@ -220,7 +229,7 @@ func readRecord(r *bufio.Reader, b []byte) ([]byte, error) {
 	}
 }
 
-// dispatch hands one reply to the call that waits for it.
+// dispatch passes a reply to the call that waits for it.
 func (c *Client) dispatch(rec []byte) error {
 	d := oncrpc.NewDecoder(rec)
 	xid, kind := d.Uint32(), d.Uint32()
@@ -262,12 +271,12 @@ func finish(p *pending, d *oncrpc.Decoder) error {
 }
 
 // Null calls procedure 0.
-func (c *Client) Null(program uint32) error { return c.Do(program, 0, nil, nil, nil) }
+func (c *Client) Null(program uint32) error { return c.Do(Call{Program: program}) }
 
-// Mount asks for the root handle of an export. Errors of the server are vfs.Errno.
+// Mount returns the root handle of an export. Errors of the server are vfs.Errno.
 func (c *Client) Mount(path string) (h vfs.Handle, err error) {
-	args := func(e *oncrpc.Encoder) { e.String(path) }
-	err = c.Do(ProgramMount, 1, &vfs.Cred{}, args, func(d *oncrpc.Decoder) error {
+	call := Call{Program: ProgramMount, Proc: 1, Cred: &vfs.Cred{}, Args: func(e *oncrpc.Encoder) { e.String(path) }}
+	call.Results = func(d *oncrpc.Decoder) error {
 		if err := errnoOf(d.Uint32()); err != nil {
 			return err
 		}
@@ -278,18 +287,20 @@ func (c *Client) Mount(path string) (h vfs.Handle, err error) {
 			}
 		}
 		return nil
-	})
+	}
+	err = c.Do(call)
 	return h, err
 }
 
-// Unmount tells the server that path is not used any more.
+// Unmount tells the server that the client no longer uses path.
 func (c *Client) Unmount(path string) error {
-	return c.Do(ProgramMount, 3, &vfs.Cred{}, func(e *oncrpc.Encoder) { e.String(path) }, nil)
+	args := func(e *oncrpc.Encoder) { e.String(path) }
+	return c.Do(Call{Program: ProgramMount, Proc: 3, Cred: &vfs.Cred{}, Args: args})
 }
 
 // Exports lists what can be mounted.
 func (c *Client) Exports() (paths []string, err error) {
-	err = c.Do(ProgramMount, 5, nil, nil, func(d *oncrpc.Decoder) error {
+	results := func(d *oncrpc.Decoder) error {
 		for d.Bool() {
 			paths = append(paths, d.String(1024))
 			for d.Bool() {
@@ -297,6 +308,7 @@ func (c *Client) Exports() (paths []string, err error) {
 			}
 		}
 		return nil
-	})
+	}
+	err = c.Do(Call{Program: ProgramMount, Proc: 5, Results: results})
 	return paths, err
 }

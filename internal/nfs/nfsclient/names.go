@@ -7,7 +7,7 @@ import (
 
 // Create is CREATE.
 func (t *Tree) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (vfs.Made, error) {
-	return t.make(8, c, &dir, name, func(e *oncrpc.Encoder) {
+	return t.create(8, c, entry{&dir, name}, func(e *oncrpc.Encoder) {
 		e.Uint32(uint32(how.Mode))
 		if how.Mode == vfs.Exclusive {
 			copy(e.Extend(8), how.Verifier[:])
@@ -19,12 +19,12 @@ func (t *Tree) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create)
 
 // Mkdir is MKDIR.
 func (t *Tree) Mkdir(c *vfs.Cred, dir vfs.Handle, name string, s *vfs.SetAttr) (vfs.Made, error) {
-	return t.make(9, c, &dir, name, func(e *oncrpc.Encoder) { putSetAttr(e, s) })
+	return t.create(9, c, entry{&dir, name}, func(e *oncrpc.Encoder) { putSetAttr(e, s) })
 }
 
 // Symlink is SYMLINK.
 func (t *Tree) Symlink(c *vfs.Cred, dir vfs.Handle, name, target string, s *vfs.SetAttr) (vfs.Made, error) {
-	return t.make(10, c, &dir, name, func(e *oncrpc.Encoder) {
+	return t.create(10, c, entry{&dir, name}, func(e *oncrpc.Encoder) {
 		putSetAttr(e, s)
 		e.String(target)
 	})
@@ -32,7 +32,7 @@ func (t *Tree) Symlink(c *vfs.Cred, dir vfs.Handle, name, target string, s *vfs.
 
 // Mknod is MKNOD.
 func (t *Tree) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s *vfs.SetAttr) (vfs.Made, error) {
-	return t.make(11, c, &dir, name, func(e *oncrpc.Encoder) {
+	return t.create(11, c, entry{&dir, name}, func(e *oncrpc.Encoder) {
 		e.Uint32(uint32(n.Type))
 		switch n.Type {
 		case vfs.CharDevice, vfs.BlockDevice:
@@ -45,12 +45,23 @@ func (t *Tree) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s *v
 	})
 }
 
-// make calls a procedure that makes an object. A server that gives no handle or attributes is asked for them.
-func (t *Tree) make(proc uint32, c *vfs.Cred, dir *vfs.Handle, name string, args func(*oncrpc.Encoder)) (m vfs.Made, err error) {
+// entry is a diropargs3: a name in a directory.
+type entry struct {
+	dir  *vfs.Handle
+	name string
+}
+
+func (n entry) put(e *oncrpc.Encoder) {
+	putHandle(e, n.dir)
+	e.String(n.name)
+}
+
+// create calls a procedure that makes an object. If the server returns no handle or no attributes, create looks
+// them up.
+func (t *Tree) create(proc uint32, c *vfs.Cred, at entry, args func(*oncrpc.Encoder)) (m vfs.Made, err error) {
 	whole := true
 	err = t.do(proc, c, func(e *oncrpc.Encoder) {
-		putHandle(e, dir)
-		e.String(name)
+		at.put(e)
 		args(e)
 	}, func(d *oncrpc.Decoder, st error) {
 		if st == nil {
@@ -62,7 +73,7 @@ func (t *Tree) make(proc uint32, c *vfs.Cred, dir *vfs.Handle, name string, args
 		m.Dir = getChange(d)
 	})
 	if err == nil && !whole {
-		m.Handle, err = t.Lookup(c, *dir, name, &m.Attr)
+		m.Handle, err = t.Lookup(c, *at.dir, at.name, &m.Attr)
 	}
 	return m, err
 }
@@ -71,7 +82,7 @@ func (t *Tree) make(proc uint32, c *vfs.Cred, dir *vfs.Handle, name string, args
 func (t *Tree) Link(c *vfs.Cred, h vfs.Handle, dir vfs.Handle, name string) (ch vfs.LinkChange, err error) {
 	args := func(e *oncrpc.Encoder) {
 		putHandle(e, &h)
-		dirOp(&dir, name)(e)
+		entry{&dir, name}.put(e)
 	}
 	err = t.do(15, c, args, func(d *oncrpc.Decoder, _ error) {
 		getPostAttr(d, &ch.Attr)
@@ -82,21 +93,23 @@ func (t *Tree) Link(c *vfs.Cred, h vfs.Handle, dir vfs.Handle, name string) (ch 
 
 // Remove is REMOVE.
 func (t *Tree) Remove(c *vfs.Cred, dir vfs.Handle, name string) (ch vfs.Change, err error) {
-	err = t.do(12, c, dirOp(&dir, name), func(d *oncrpc.Decoder, _ error) { ch = getChange(d) })
+	err = t.do(12, c, entry{&dir, name}.put, func(d *oncrpc.Decoder, _ error) { ch = getChange(d) })
 	return ch, err
 }
 
 // Rmdir is RMDIR.
 func (t *Tree) Rmdir(c *vfs.Cred, dir vfs.Handle, name string) (ch vfs.Change, err error) {
-	err = t.do(13, c, dirOp(&dir, name), func(d *oncrpc.Decoder, _ error) { ch = getChange(d) })
+	err = t.do(13, c, entry{&dir, name}.put, func(d *oncrpc.Decoder, _ error) { ch = getChange(d) })
 	return ch, err
 }
 
 // Rename is RENAME.
-func (t *Tree) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string) (ch vfs.RenameChange, err error) {
+func (t *Tree) Rename(
+	c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string,
+) (ch vfs.RenameChange, err error) {
 	args := func(e *oncrpc.Encoder) {
-		dirOp(&from, fromName)(e)
-		dirOp(&to, toName)(e)
+		entry{&from, fromName}.put(e)
+		entry{&to, toName}.put(e)
 	}
 	err = t.do(14, c, args, func(d *oncrpc.Decoder, _ error) {
 		ch.From = getChange(d)
@@ -106,12 +119,15 @@ func (t *Tree) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Hand
 }
 
 // ReadDir is READDIR or READDIRPLUS, page by page.
-func (t *Tree) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, yield func(*vfs.DirEntry) bool) (bool, error) {
+func (t *Tree) ReadDir(
+	c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, yield func(*vfs.DirEntry) bool,
+) (bool, error) {
 	var page []vfs.DirEntry
 	var verifier uint64
 	for {
 		page = page[:0]
-		eof, err := t.ReadDirPage(c, dir, Page{Cookie: cookie, Verifier: &verifier, Size: 64 << 10, Plus: plus}, &page)
+		next := Page{Cookie: cookie, Verifier: &verifier, Size: 64 << 10, Plus: plus}
+		eof, err := t.ReadDirPage(c, dir, next, &page)
 		if err != nil {
 			return false, err
 		}
@@ -119,7 +135,7 @@ func (t *Tree) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus
 			de := &page[i]
 			if plus == vfs.WithAttr && de.Handle.IsZero() {
 				if de.Handle, err = t.Lookup(c, dir, de.Name, &de.Attr); err != nil {
-					continue // gone since
+					continue // it was removed since
 				}
 			}
 			if !yield(de) {
@@ -133,10 +149,10 @@ func (t *Tree) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus
 	}
 }
 
-// Page tells ReadDirPage what to ask for.
+// Page is what ReadDirPage asks for.
 type Page struct {
 	Cookie   uint64
-	Verifier *uint64 // sent, and set to what came; nil for none
+	Verifier *uint64 // sent, and set to the verifier of the reply; nil: 0 is sent
 	Size     uint32  // the limit on the reply
 	Names    uint32  // the limit on names (dircount); 0 is Size
 	Plus     vfs.Plus

@@ -31,24 +31,29 @@ func (c *Client) Tree(path string) (*Tree, error) {
 	return &Tree{c: c, root: root}, nil
 }
 
-// TreeAt is the tree whose root has handle h, which may come from another connection.
+// TreeAt returns the tree whose root has handle h, which may come from another connection.
 func (c *Client) TreeAt(h vfs.Handle) *Tree { return &Tree{c: c, root: h} }
 
-// do calls an NFS procedure. results is called for every status; it must decode what belongs to it.
-func (t *Tree) do(proc uint32, cred *vfs.Cred, args func(*oncrpc.Encoder), results func(d *oncrpc.Decoder, st error)) error {
+// decodeResults decodes the results of a procedure that follow the status st.
+type decodeResults = func(d *oncrpc.Decoder, st error)
+
+// do calls an NFS procedure. results is called for every status.
+func (t *Tree) do(proc uint32, cred *vfs.Cred, args func(*oncrpc.Encoder), results decodeResults) error {
 	var status error
-	err := t.c.Do(ProgramNFS, proc, cred, args, func(d *oncrpc.Decoder) error {
+	call := Call{Program: ProgramNFS, Proc: proc, Cred: cred, Args: args}
+	call.Results = func(d *oncrpc.Decoder) error {
 		status = errnoOf(d.Uint32())
 		results(d, status)
 		return nil
-	})
+	}
+	err := t.c.Do(call)
 	if err != nil {
 		return err
 	}
 	return status
 }
 
-// Root returns the handle that MNT gave.
+// Root returns the handle of the root.
 func (t *Tree) Root() vfs.Handle { return t.root }
 
 // Attr is GETATTR.
@@ -65,7 +70,7 @@ func (t *Tree) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (ch vfs.Change
 	args := func(e *oncrpc.Encoder) {
 		putHandle(e, &h)
 		putSetAttr(e, s)
-		e.Bool(s.Guard != nil)
+		putBool(e, s.Guard != nil)
 		if s.Guard != nil {
 			putTime(e, *s.Guard)
 		}
@@ -77,23 +82,16 @@ func (t *Tree) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (ch vfs.Change
 // Lookup is LOOKUP.
 func (t *Tree) Lookup(c *vfs.Cred, dir vfs.Handle, name string, a *vfs.Attr) (h vfs.Handle, err error) {
 	var dirAttr vfs.Attr
-	err = t.do(3, c, dirOp(&dir, name), func(d *oncrpc.Decoder, st error) {
+	err = t.do(3, c, entry{&dir, name}.put, func(d *oncrpc.Decoder, st error) {
 		if st == nil {
 			h = getHandle(d)
 			if !getPostAttr(d, a) {
-				d.Fail() // allowed by the protocol, but our server always knows
+				d.Fail() // the protocol allows it, but our server always returns them
 			}
 		}
 		getPostAttr(d, &dirAttr)
 	})
 	return h, err
-}
-
-func dirOp(dir *vfs.Handle, name string) func(*oncrpc.Encoder) {
-	return func(e *oncrpc.Encoder) {
-		putHandle(e, dir)
-		e.String(name)
-	}
 }
 
 // Access is ACCESS.
@@ -123,7 +121,7 @@ func (t *Tree) Readlink(c *vfs.Cred, h vfs.Handle) (target string, err error) {
 	return target, err
 }
 
-// Read is as many READs as it takes.
+// Read calls READ until p is full or the file ends.
 func (t *Tree) Read(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (n int, eof bool, err error) {
 	for {
 		m := 0
@@ -135,7 +133,7 @@ func (t *Tree) Read(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (n int, eof
 	}
 }
 
-// ReadOnce is one READ of at most 1 MiB; it may return less than asked for.
+// ReadOnce is one READ of at most 1 MiB. It may return fewer bytes than asked for.
 func (t *Tree) ReadOnce(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (n int, eof bool, err error) {
 	args := func(e *oncrpc.Encoder) {
 		putHandle(e, &h)
@@ -159,10 +157,10 @@ func (t *Tree) ReadOnce(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (n int,
 	return n, eof, err
 }
 
-// Write is as many WRITEs as it takes. The Change is that of the last one with the Brief of the first.
+// Write calls WRITE until all of p is written. The Change has the state before the first call and after the last one.
 func (t *Tree) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.Stability) (ch vfs.Change, err error) {
 	for first := true; first || len(p) > 0; first = false {
-		next, n, err := t.writeOnce(c, h, p[:min(len(p), ioMax)], off, s)
+		next, n, err := t.writeOnce(c, h, chunk{p[:min(len(p), ioMax)], off, s})
 		if !first {
 			next.Before = ch.Before
 		}
@@ -176,13 +174,20 @@ func (t *Tree) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.Stab
 	return ch, nil
 }
 
-func (t *Tree) writeOnce(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.Stability) (ch vfs.Change, n int, err error) {
+// chunk is the data of one WRITE.
+type chunk struct {
+	p   []byte
+	off uint64
+	s   vfs.Stability
+}
+
+func (t *Tree) writeOnce(c *vfs.Cred, h vfs.Handle, w chunk) (ch vfs.Change, n int, err error) {
 	args := func(e *oncrpc.Encoder) {
 		putHandle(e, &h)
-		e.Uint64(off)
-		e.Uint32(uint32(len(p)))
-		e.Uint32(uint32(s))
-		e.Opaque(p)
+		e.Uint64(w.off)
+		e.Uint32(uint32(len(w.p)))
+		e.Uint32(uint32(w.s))
+		e.Opaque(w.p)
 	}
 	err = t.do(7, c, args, func(d *oncrpc.Decoder, st error) {
 		ch = getChange(d)
@@ -192,7 +197,7 @@ func (t *Tree) writeOnce(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.
 		n = int(d.Uint32())
 		committed := d.Uint32()
 		t.verifier.Store(d.Uint64())
-		if n > len(p) || n == 0 && len(p) > 0 || committed < uint32(s) {
+		if n > len(w.p) || n == 0 && len(w.p) > 0 || committed < uint32(w.s) {
 			d.Fail()
 		}
 	})
@@ -215,7 +220,7 @@ func (t *Tree) Commit(c *vfs.Cred, h vfs.Handle) (ch vfs.Change, err error) {
 	return ch, err
 }
 
-// Verifier returns the one that the last WRITE or COMMIT showed, zeros before the first.
+// Verifier returns the verifier of the last WRITE or COMMIT, or zeros before the first.
 func (t *Tree) Verifier() [8]byte {
 	var v [8]byte
 	binary.BigEndian.PutUint64(v[:], t.verifier.Load())

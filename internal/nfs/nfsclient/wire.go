@@ -5,7 +5,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// errnoOf turns an nfsstat3 or mountstat3 into an error; what has no Errno is EIO.
+// errnoOf turns an nfsstat3 or mountstat3 into an error. A status without an Errno is EIO.
 func errnoOf(st uint32) error {
 	switch st {
 	case 0:
@@ -27,7 +27,7 @@ func errnoOf(st uint32) error {
 	case 10005, 10007: // TOOSMALL, BADTYPE
 		return vfs.EINVAL
 	}
-	switch e := vfs.Errno(st); e { // the rest are Unix's numbers
+	switch e := vfs.Errno(st); e { // the other numbers are those of Unix
 	case vfs.EPERM, vfs.ENOENT, vfs.EACCES, vfs.EEXIST, vfs.EXDEV, vfs.ENOTDIR, vfs.EISDIR, vfs.EINVAL, vfs.EFBIG,
 		vfs.ENOSPC, vfs.EROFS, vfs.EMLINK:
 		return e
@@ -59,7 +59,7 @@ func getAttr(d *oncrpc.Decoder, a *vfs.Attr) {
 	a.Ctime = getTime(d)
 }
 
-// getPostAttr reads a post_op_attr and reports whether it was there.
+// getPostAttr reads a post_op_attr, and reports whether it has attributes.
 func getPostAttr(d *oncrpc.Decoder, a *vfs.Attr) bool {
 	if !d.Bool() {
 		return false
@@ -68,7 +68,7 @@ func getPostAttr(d *oncrpc.Decoder, a *vfs.Attr) bool {
 	return true
 }
 
-// getChange reads a wcc_data; the change is valid when both halves were there.
+// getChange reads a wcc_data. The change is valid if both halves have attributes.
 func getChange(d *oncrpc.Decoder) (ch vfs.Change) {
 	before := d.Bool()
 	if before {
@@ -77,6 +77,14 @@ func getChange(d *oncrpc.Decoder) (ch vfs.Change) {
 	after := getPostAttr(d, &ch.After)
 	ch.Valid = before && after
 	return ch
+}
+
+func putBool(e *oncrpc.Encoder, v bool) {
+	if v {
+		e.Uint32(1)
+		return
+	}
+	e.Uint32(0)
 }
 
 func putHandle(e *oncrpc.Encoder, h *vfs.Handle) { e.Opaque(h.Bytes()) }
@@ -88,7 +96,7 @@ func putTime(e *oncrpc.Encoder, t vfs.Time) {
 
 func putSetAttr(e *oncrpc.Encoder, s *vfs.SetAttr) {
 	opt := func(bit uint32, v uint32) {
-		e.Bool(s.Valid&bit != 0)
+		putBool(e, s.Valid&bit != 0)
 		if s.Valid&bit != 0 {
 			e.Uint32(v)
 		}
@@ -96,7 +104,7 @@ func putSetAttr(e *oncrpc.Encoder, s *vfs.SetAttr) {
 	opt(vfs.SetMode, s.Mode)
 	opt(vfs.SetUID, s.UID)
 	opt(vfs.SetGID, s.GID)
-	e.Bool(s.Valid&vfs.SetSize != 0)
+	putBool(e, s.Valid&vfs.SetSize != 0)
 	if s.Valid&vfs.SetSize != 0 {
 		e.Uint64(s.Size)
 	}
