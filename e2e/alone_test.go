@@ -210,7 +210,7 @@ func TestAServerRestartsItselfAfterAFullDisk(t *testing.T) {
 	}
 	log, err := os.ReadFile(c.ServerLog())
 	testkit.Must(t, err)
-	if !strings.Contains(string(log), "starting anew") {
+	if !strings.Contains(string(log), "msg=restarting") {
 		t.Error("it did not start itself anew")
 	}
 }

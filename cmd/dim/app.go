@@ -15,7 +15,7 @@ import (
 
 const defaultData = "/var/lib/dim"
 
-// app is one run of the program: what the global flags said, and where output goes.
+// app is one run of the program: the global flags, and where output goes.
 type app struct {
 	data   string
 	format string // of output: "table" or "json"
@@ -27,13 +27,14 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dim",
 		Short: "Diskless machines that run an ordinary Linux over the network",
-		Long: `Dim captures an ordinary Linux installation as an image and serves it to diskless machines, each with
-a root of its own. A change in the installation is on every machine in seconds, without a reboot.`,
-		Example: `  dim cluster check /etc/dim/cluster.xml              is the description right?
+		Long: `Dim captures an ordinary Linux installation as an image and serves it to
+diskless machines, each with a root of its own. A change in the installation
+reaches every machine within seconds, without a reboot.`,
+		Example: `  dim cluster check /etc/dim/cluster.xml              check the description
   dim init                                            make /var/lib/dim
-  dim serve --cluster /etc/dim/cluster.xml --as head  serve
-  dim image capture compute --rollout now             the master becomes a version, on every node
-  dim status                                          the truth in one screen`,
+  dim serve --cluster /etc/dim/cluster.xml --as head  run the server
+  dim image capture compute --rollout now             capture the master, move every node
+  dim status                                          show the state of everything`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -42,20 +43,20 @@ a root of its own. A change in the installation is on every machine in seconds, 
 	if data == "" {
 		data = defaultData
 	}
-	root.PersistentFlags().StringVar(&a.data, "data", data, "data `directory`, by which the daemon is found (or DIM_DATA)")
+	root.PersistentFlags().StringVar(&a.data, "data", data, "data `directory` of the server (or DIM_DATA)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{fmt.Errorf("%s: %w", verb(cmd), err), cmd.CommandPath() + " --help shows the flags"}
+		return &usageError{fmt.Errorf("%s: %w", verb(cmd), err), cmd.CommandPath() + " --help lists the flags"}
 	})
 	group(root)
 	root.AddCommand(
-		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(), a.mountCommand(), a.umountCommand(),
-		a.statusCommand(), a.completionCommand(), a.versionCommand(),
-		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes},
+		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(),
+		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.completionCommand(), a.versionCommand(),
+		&cobra.Command{Use: "exit-codes", Short: "Meaning of the exit codes", Long: exitCodes},
 	)
 	return root
 }
 
-// group makes cmd one that only has subcommands.
+// group makes cmd a command that only has subcommands.
 func group(cmd *cobra.Command) {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.SuggestionsMinimumDistance = 2
@@ -63,7 +64,9 @@ func group(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		e := &usageError{fmt.Errorf("%s: unknown command %q", verb(cmd), args[0]), cmd.CommandPath() + " --help lists the commands"}
+		e := &usageError{
+			fmt.Errorf("%s: unknown command %q", verb(cmd), args[0]), cmd.CommandPath() + " --help lists the commands",
+		}
 		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
 			e.hint = "did you mean " + strings.Join(like, " or ") + "?"
 		}
@@ -79,31 +82,33 @@ func verb(cmd *cobra.Command) string {
 	return "command line"
 }
 
-// operands demands between least and most operands; their names are in cmd.Use.
+// operands requires between least and most operands. Their names are in cmd.Use.
 func operands(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
-		return &usageError{fmt.Errorf("%s: %s given", verb(cmd), plural(len(args), "operand")), "usage: " + cmd.UseLine()}
+		return &usageError{
+			fmt.Errorf("%s: %s given", verb(cmd), plural(len(args), "operand")), "usage: " + cmd.UseLine(),
+		}
 	}
 }
 
-// listing gives cmd the flag -o.
+// listing adds the flag -o to cmd.
 func (a *app) listing(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVarP(&a.format, "output", "o", "table", "`form` of the output: table or json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().StringVarP(&a.format, "output", "o", "table", "output `format`: table or json")
+	completeFlag(cmd, "output", "table", "json")
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if a.format != "table" && a.format != "json" {
-			return &usageError{fmt.Errorf("%s: there is no output form %q", verb(cmd), a.format), "-o table or -o json"}
+			return &usageError{fmt.Errorf("%s: unknown output format %q", verb(cmd), a.format), "-o table or -o json"}
 		}
 		return check(cmd, args)
 	}
 	return cmd
 }
 
-// show prints v as JSON, or by table, whichever was asked for.
+// show prints v as JSON, or with table, as -o says.
 func (a *app) show(v any, table func(w io.Writer)) error {
 	if a.format == "json" {
 		enc := json.NewEncoder(a.out)

@@ -27,9 +27,10 @@ func (a *app) clusterCommand() *cobra.Command {
 func (a *app) clusterCheckCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:   "check FILE",
-		Short: "Report every problem of a description, with its place",
-		Long: `Reads a description and the files it names, and reports all that is wrong with them, one problem a line with file, line
-and column. It needs no daemon. The exit code is 3 when there are problems.`,
+		Short: "Report every problem of a description",
+		Long: `Reads a description and the files that it names, and reports every problem in
+them, one a line, with file, line and column. It needs no daemon. The exit
+code is 3 when there are problems.`,
 		Example: "  dim cluster check /etc/dim/cluster.xml",
 		Args:    operands(1, 1),
 		RunE:    func(_ *cobra.Command, args []string) error { return a.clusterCheck(args[0]) },
@@ -59,18 +60,20 @@ func (a *app) clusterCheck(file string) error {
 	return errProblems
 }
 
-// overview tells in one line what a description is about.
+// overview summarises a description in one line.
 func overview(c *cluster.Cluster) string {
-	return fmt.Sprintf("cluster %s, %s, %s, %s", c.Name, plural(len(c.Servers), "server"), plural(len(c.Images), "image"), plural(len(c.Nodes), "node"))
+	return fmt.Sprintf("cluster %s, %s, %s, %s",
+		c.Name, plural(len(c.Servers), "server"), plural(len(c.Images), "image"), plural(len(c.Nodes), "node"))
 }
 
 func (a *app) clusterShowCommand() *cobra.Command {
 	var set string
 	cmd := a.listing(&cobra.Command{
 		Use:   "show [FILE]",
-		Short: "Print what a description amounts to",
-		Long: `Prints the servers, images, groups and nodes of a description, with every expression worked out. Without FILE it is
-the description that the daemon has applied; with FILE no daemon is needed.`,
+		Short: "Print the servers, images, groups and nodes of a description",
+		Long: `Prints the servers, images, groups and nodes of a description, with every
+expression evaluated. With FILE it needs no daemon. Without FILE it prints the
+applied description.`,
 		Example: `  dim cluster show
   dim cluster show examples/small.xml --nodes n[01-02]
   dim cluster show cluster.xml -o json | jq -r '.nodes[].interfaces[].mac'`,
@@ -98,7 +101,7 @@ func (a *app) clusterShow(ctx context.Context, args []string, set string) error 
 	return a.show(s, func(w io.Writer) { printCluster(w, c, s) })
 }
 
-// description loads the file that args name, or the description that the daemon has applied.
+// description loads the file that args name; without one, the applied description.
 func (a *app) description(ctx context.Context, args []string) (*cluster.Cluster, error) {
 	if len(args) > 0 {
 		return cluster.Load(args[0])
@@ -128,11 +131,11 @@ func printCluster(w io.Writer, c *cluster.Cluster, s summary.Cluster) {
 	fmt.Fprintln(w)
 	row(w, "SERVER", "ROLES", "ADDRESSES", "NODES")
 	for i, v := range s.Servers {
-		var addrs []string
+		var addresses []string
 		for _, card := range v.Interfaces {
-			addrs = append(addrs, card.Address)
+			addresses = append(addresses, card.Address)
 		}
-		row(w, v.Name, join(c.Servers[i].Roles), strings.Join(addrs, " "), v.Nodes)
+		row(w, v.Name, join(c.Servers[i].Roles), strings.Join(addresses, " "), v.Nodes)
 	}
 	fmt.Fprintln(w)
 	row(w, "IMAGE", "ARCH", "MASTER", "NODES")
@@ -180,9 +183,10 @@ func (a *app) clusterApplyCommand() *cobra.Command {
 	var revision int64
 	cmd := &cobra.Command{
 		Use:   "apply FILE",
-		Short: "Make a description the one that the cluster follows",
-		Long: `Checks a description and hands it, with the files it names, to the daemon, which follows it from then on.
-With --revision it is refused (exit code 6) when somebody applied another since that revision.`,
+		Short: "Apply a description",
+		Long: `Checks a description and sends it to the daemon, together with the files that
+it names. The daemon follows it from then on. With --revision it is refused
+(exit code 6) if the applied description has another revision.`,
 		Example: `  dim cluster apply /etc/dim/cluster.xml --dry-run
   dim cluster apply /etc/dim/cluster.xml`,
 		Args: operands(1, 1),
@@ -192,7 +196,7 @@ With --revision it is refused (exit code 6) when somebody applied another since 
 
 		ValidArgsFunction: completeXML,
 	}
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell which files differ from the applied ones")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only list the files that differ from the applied ones")
 	cmd.Flags().Int64Var(&revision, "revision", 0, "only if the applied description still has this `revision`")
 	return cmd
 }
@@ -202,17 +206,10 @@ func (a *app) clusterApply(ctx context.Context, file string, revision int64, dry
 	if err != nil {
 		return err
 	}
-	d := control.Description{Files: map[string][]byte{}, Revision: revision}
-	for i, f := range c.Sources() {
-		name := f.Name
-		if i == 0 {
-			name = filepath.Base(name)
-			d.Main = name
-		}
-		d.Files[name] = f.Data
-	}
+	d := sources(c)
+	d.Revision = revision
 	if dry {
-		return a.compare(ctx, d)
+		return a.compareDescription(ctx, d)
 	}
 	now, err := a.client().Apply(ctx, d)
 	if err != nil {
@@ -222,8 +219,22 @@ func (a *app) clusterApply(ctx context.Context, file string, revision int64, dry
 	return nil
 }
 
-// compare prints which files of d differ from the applied ones.
-func (a *app) compare(ctx context.Context, d control.Description) error {
+// sources returns the files that c was loaded from, as the API wants them.
+func sources(c *cluster.Cluster) control.Description {
+	d := control.Description{Files: map[string][]byte{}}
+	for i, f := range c.Sources() {
+		name := f.Name
+		if i == 0 {
+			name = filepath.Base(name)
+			d.Main = name
+		}
+		d.Files[name] = f.Data
+	}
+	return d
+}
+
+// compareDescription lists the files of d, and whether they differ from the applied ones.
+func (a *app) compareDescription(ctx context.Context, d control.Description) error {
 	old, err := a.client().Description(ctx)
 	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.NotFound {
 		old, err = control.Description{}, nil

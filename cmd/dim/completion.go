@@ -13,7 +13,7 @@ func (a *app) completionCommand() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish"}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
-		Short: "Print what makes a shell complete commands, nodes and images",
+		Short: "Print a script that completes commands, nodes and images in a shell",
 		Example: `  dim completion bash > /etc/bash_completion.d/dim
   dim completion zsh > /usr/local/share/zsh/site-functions/_dim
   dim completion fish > ~/.config/fish/completions/dim.fish`,
@@ -27,30 +27,35 @@ func (a *app) completionCommand() *cobra.Command {
 				"fish": func(w io.Writer) error { return root.GenFishCompletion(w, true) },
 			}[args[0]]
 			if print == nil {
-				return &usageError{fmt.Errorf("completion: there is nothing for %q", args[0]), "bash, zsh or fish"}
+				return &usageError{fmt.Errorf("completion: unknown shell %q", args[0]), "bash, zsh or fish"}
 			}
 			return print(a.out)
 		},
 	}
 }
 
-// completeFor bounds how long a person who pressed tab waits for the daemon.
-const completeFor = time.Second
+// completionTimeout limits how long a completion waits for the daemon.
+const completionTimeout = time.Second
 
-// complete returns a completion function that offers what list returns for each of the first places operands, and nothing after
-// them.
-func complete(places int, list func(ctx context.Context) []string) cobra.CompletionFunc {
+// complete returns a completion function. It offers what list returns for each of the first n operands, and nothing
+// for later ones.
+func complete(n int, list func(ctx context.Context) []string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) >= places {
+		if len(args) >= n {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), completeFor)
+		ctx, cancel := context.WithTimeout(context.Background(), completionTimeout)
 		defer cancel()
 		return list(ctx), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// nodeNames, imageNames and references ask the daemon; without one they offer nothing.
+// completeFlag offers values for a flag.
+func completeFlag(cmd *cobra.Command, name string, values ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// nodeNames, imageNames and references ask the daemon. When no daemon answers they offer nothing.
 func (a *app) nodeNames(ctx context.Context) (names []string) {
 	nodes, _ := a.client().Nodes(ctx, "")
 	for _, n := range nodes {
@@ -65,6 +70,10 @@ func (a *app) imageNames(ctx context.Context) (names []string) {
 		names = append(names, i.Name)
 	}
 	return names
+}
+
+func (a *app) nodesAndReferences(ctx context.Context) []string {
+	return append(a.nodeNames(ctx), a.references(ctx)...)
 }
 
 func (a *app) references(ctx context.Context) (names []string) {

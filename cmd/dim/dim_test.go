@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"dim": main})
 }
 
-// TestScripts runs testdata/script/*.txtar, which read as documentation of what a person types and sees.
+// TestScripts runs testdata/script/*.txtar.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -50,7 +50,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// scriptCode runs dim in this process and wants an exit code: code 3 status.
+// scriptCode runs dim and expects an exit code: code 3 status.
 func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: code N ARGUMENTS")
@@ -65,7 +65,7 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptReady waits until the daemon answers and has found the shared state.
+// scriptReady waits until the daemon answers and is connected to the shared state.
 func scriptReady(ts *testscript.TestScript, _ bool, _ []string) {
 	c := client.New(ts.Getenv("DIM_DATA"))
 	var err error
@@ -107,7 +107,7 @@ func scriptWaitMounted(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("nothing is mounted at %s", args[0])
 }
 
-// scriptFill replaces $NAME in a file by the environment's value.
+// scriptFill replaces $NAME in files by the value in the environment.
 func scriptFill(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
 		text := os.Expand(ts.ReadFile(name), ts.Getenv)
@@ -115,9 +115,9 @@ func scriptFill(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-var update = flag.Bool("update", false, "write docs/reference/dim.md anew")
+var update = flag.Bool("update", false, "write docs/reference/dim.md")
 
-func TestTheReferencePageIsWhatTheProgramSays(t *testing.T) {
+func TestTheReferencePageIsUpToDate(t *testing.T) {
 	t.Setenv("DIM_DATA", "")
 	var b bytes.Buffer
 	b.WriteString("# Commands\n\nThis page is what `dim COMMAND --help` prints, written by `make docs`.\n")
@@ -163,7 +163,7 @@ func TestEveryCommandHasExamplesAndCompletion(t *testing.T) {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}
 		if leaf && cmd.ValidArgsFunction == nil && cmd.ValidArgs == nil && cmd.Name() != "umount" {
-			t.Errorf("%s does not say what completes its operands", cmd.CommandPath())
+			t.Errorf("%s has no completion for its operands", cmd.CommandPath())
 		}
 		for _, c := range cmd.Commands() {
 			walk(c)
@@ -172,7 +172,7 @@ func TestEveryCommandHasExamplesAndCompletion(t *testing.T) {
 	walk((&app{}).root())
 }
 
-func TestSizesCountsAndAgesReadWell(t *testing.T) {
+func TestSizesCountsAndAgesAreFormatted(t *testing.T) {
 	for n, want := range map[uint64]string{
 		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB",
 		2040109466: "1.9 GiB", 1<<64 - 1: "16.0 EiB",
@@ -199,8 +199,10 @@ func TestSizesCountsAndAgesReadWell(t *testing.T) {
 	}
 }
 
-func TestAnAgeIsNeverLessThanWhatWasAskedFor(t *testing.T) {
-	for text, want := range map[string]time.Duration{"": 0, "0d": 0, "90m": 90 * time.Minute, "1.5d": 36 * time.Hour, "30d": 720 * time.Hour} {
+func TestAgesAreParsed(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"": 0, "0d": 0, "90m": 90 * time.Minute, "1.5d": 36 * time.Hour, "30d": 720 * time.Hour,
+	} {
 		if age, err := days(text); age != want || err != nil {
 			t.Errorf("%q is %v, %v, want %v", text, age, err, want)
 		}
@@ -212,9 +214,10 @@ func TestAnAgeIsNeverLessThanWhatWasAskedFor(t *testing.T) {
 	}
 }
 
-func TestNamesCannotCommandTheTerminal(t *testing.T) {
+func TestControlCharactersAreQuoted(t *testing.T) {
 	for in, want := range map[string]string{
-		"etc/motd": "etc/motd", "größe": "größe", "a\x1b[2Jb": `"a\x1b[2Jb"`, "a\nb": `"a\nb"`, "bad\xff": `"bad\xff"`, "": "",
+		"etc/motd": "etc/motd", "größe": "größe", "": "",
+		"a\x1b[2Jb": `"a\x1b[2Jb"`, "a\nb": `"a\nb"`, "bad\xff": `"bad\xff"`,
 	} {
 		if got := safe(in); got != want {
 			t.Errorf("safe(%q) = %s, want %s", in, got, want)
@@ -222,7 +225,7 @@ func TestNamesCannotCommandTheTerminal(t *testing.T) {
 	}
 }
 
-func TestProgressTellsRateAndTimeLeft(t *testing.T) {
+func TestProgressShowsRateAndTimeLeft(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		at   control.Progress
@@ -230,7 +233,10 @@ func TestProgressTellsRateAndTimeLeft(t *testing.T) {
 	}{
 		{control.Progress{Stage: "look", Files: 1200, Started: now}, "compute: look 1,200 files, 0 B"},
 		{
-			control.Progress{Stage: "read", Files: 5, FilesTotal: 10, Bytes: 10 << 20, BytesTotal: 40 << 20, Started: now.Add(-10 * time.Second)},
+			control.Progress{
+				Stage: "read", Files: 5, FilesTotal: 10, Bytes: 10 << 20, BytesTotal: 40 << 20,
+				Started: now.Add(-10 * time.Second),
+			},
 			"compute: read 5/10 files, 10.0 MiB of 40.0 MiB, 1.0 MiB/s, 30s left",
 		},
 	} {
@@ -244,17 +250,26 @@ func TestProgressTellsRateAndTimeLeft(t *testing.T) {
 func TestStatusFitsOnOneScreen(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := control.Status{
-		Server: "head", Program: "v1", PID: 7, Started: now.Add(-time.Hour), Cluster: "small", Digest: strings.Repeat("ab", 32), Applied: now.Add(-2 * time.Minute),
-		Coord:    control.Coord{Kind: "embedded", OK: true, Revision: 9},
-		Services: []control.Service{{Name: "nfs", Address: "10.0.0.1:2049"}, {Name: "http", Address: "10.0.0.1:80"}, {Name: "nfs", Address: "127.0.0.1:2049"}},
-		Disks:    []control.Disk{{Path: "/var/lib/dim", Bytes: 10 << 30, BytesFree: 4 << 30}},
+		Server: "head", Program: "v1", PID: 7, Started: now.Add(-time.Hour),
+		Cluster: "small", Digest: strings.Repeat("ab", 32), Applied: now.Add(-2 * time.Minute),
+		Coord: control.Coord{Kind: "embedded", OK: true, Revision: 9},
+		Services: []control.Service{
+			{Name: "nfs", Address: "10.0.0.1:2049"}, {Name: "http", Address: "10.0.0.1:80"},
+			{Name: "nfs", Address: "127.0.0.1:2049"},
+		},
+		Disks: []control.Disk{{Path: "/var/lib/dim", Bytes: 10 << 30, BytesFree: 4 << 30}},
 		Images: []control.Image{
-			{Name: "compute", Nodes: 4, Newest: &control.Version{Number: 3, Created: now.Add(-time.Hour), Files: 90000, Bytes: 2 << 30, Kernel: "6.1", Nodes: []string{"n01"}}},
+			{Name: "compute", Nodes: 4, Newest: &control.Version{
+				Number: 3, Created: now.Add(-time.Hour), Files: 90000, Bytes: 2 << 30,
+				Kernel: "6.1", Nodes: []string{"n01"},
+			}},
 			{Name: "login", Nodes: 1},
 		},
 		Nodes: 5, Stages: map[string]int{"off": 1, "running": 3, "mount": 1},
 		Machines: []control.Machine{{MAC: "02:00:00:00:00:01", Last: now, Asked: "PXE"}},
-		Problems: []control.Problem{{About: "image login", Text: "never captured", Hint: "dim image capture login", Since: now.Add(-time.Minute)}},
+		Problems: []control.Problem{{
+			About: "image login", Text: "never captured", Hint: "dim image capture login", Since: now.Add(-time.Minute),
+		}},
 	}
 	var b bytes.Buffer
 	a := &app{format: "table", out: &b}
@@ -266,7 +281,7 @@ cluster  small, description abababababab applied 2m ago
 state    embedded etcd, revision 9
 listens  http 10.0.0.1:80, nfs 10.0.0.1:2049 127.0.0.1:2049
 disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
-image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1, 1 node on it of 4
+image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1, on 1 of 4 nodes
 image    login: not captured yet, 1 node
 nodes    5: 3 running, 1 mount, 1 off
 unknown  02:00:00:00:00:01, 0s ago, PXE

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,49 +18,58 @@ import (
 func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images and their versions"}
 	group(cmd)
-	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(), a.imageDiffCommand(), a.imageTagCommand(),
-		a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(), a.imageExportCommand(), a.imageWatchCommand())
+	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(),
+		a.imageDiffCommand(), a.imageTagCommand(), a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(),
+		a.imageExportCommand(), a.imageWatchCommand())
 	return cmd
 }
 
 func (a *app) imageCaptureCommand() *cobra.Command {
-	r, verbose := control.CaptureRequest{}, false
-	moved := control.RolloutRequest{}
+	var r control.CaptureRequest
+	var rollout control.RolloutRequest
+	var verbose bool
 	cmd := a.listing(&cobra.Command{
 		Use:   "capture NAME",
 		Short: "Make a new version of an image from its master",
-		Long: `Reads the image's master and makes a version of what is there now. The first capture reads everything, a later one what
-changed. When nothing changed, no version is made. The master is only read, never changed.
+		Long: `Reads the master of an image and makes a new version of it. The first capture
+reads every file, later ones read those that changed. If nothing changed, no
+version is made. The master is never modified.
 
-It tells what changed: how many paths and which ones, which packages (of dpkg and rpm), and what that means for nodes that run the
-version before: which services run replaced programs or libraries until they are started again, and whether a part waits for a reboot.
+The output lists the paths and the packages (of dpkg and rpm) that changed. It
+also says what the change means for nodes that run: which services run replaced
+programs or libraries until they are restarted, and whether a part takes effect
+at the next boot.
 
-The first version of an image is there for its nodes at once. A later one moves no node: --rollout does that too, as dim rollout
-does, for all nodes of the image.
+Nodes follow the first version of an image at once. A later version moves no
+node, unless --rollout is given: it starts a rollout to all nodes of the image,
+as dim rollout does.
 
-^C ends the capture; what it stored already is found again by the next.`,
+^C stops the capture. The next one does not read again what was stored.`,
 		Example: `  dim image capture compute
-  dim image capture compute --rollout now    and let all its nodes follow
-  dim image capture compute --dry-run        what would be in the next version?`,
+  dim image capture compute --rollout now    also move all nodes of the image
+  dim image capture compute --dry-run        list what would be in the version`,
 		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Image = args[0]
 			if verbose {
 				r.Show = math.MaxInt
 			}
-			if moved.When != "" {
-				r.Rollout = &moved
-			} else if moved != (control.RolloutRequest{}) {
-				return &usageError{errors.New("image capture: it is not said when nodes move"), "--rollout now or --rollout boot"}
+			if rollout.When != "" {
+				r.Rollout = &rollout
+			} else if rollout != (control.RolloutRequest{}) {
+				return &usageError{
+					errors.New("image capture: --rings, --soak, --check and --hook need --rollout"),
+					"--rollout now or --rollout boot",
+				}
 			}
 			return a.imageCapture(cmd.Context(), r)
 		},
 		ValidArgsFunction: complete(1, a.imageNames),
 	})
-	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what changed, make no version")
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list what changed, make no version")
 	cmd.Flags().IntVar(&r.Show, "show", 20, "list at most `N` changed paths")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every changed path")
-	rolloutFlags(cmd, &moved, "rollout")
+	rolloutFlags(cmd, &rollout, "rollout")
 	return cmd
 }
 
@@ -85,18 +95,10 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	case c.DryRun:
 		fmt.Fprintf(w, "%s: would be a new version: %s (%s)\n", image, changes, took)
 	default:
-		fmt.Fprintf(w, "%s@%d: %s files, %s: %s (%s)\n", image, v.Number, count(v.Files), size(v.Bytes), changes, took)
+		fmt.Fprintf(w, "%s@%d: %s files, %s: %s (%s)\n",
+			image, v.Number, count(v.Files), size(v.Bytes), changes, took)
 	}
-	total := 0
-	for _, n := range c.Counts {
-		total += n
-	}
-	for _, ch := range c.Changes {
-		printChange(w, ch)
-	}
-	if more := total - len(c.Changes); more > 0 && len(c.Changes) > 0 {
-		fmt.Fprintf(w, "  and %s more\n", count(uint64(more)))
-	}
+	printCapturedChanges(w, c)
 	printPackages(w, c.Packages)
 	if c.Verdict != nil {
 		printVerdict(w, *c.Verdict)
@@ -108,13 +110,29 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	case c.Rollout != nil:
 		printRollout(w, *c.Rollout)
 	case !c.DryRun && c.Current != v.Number:
-		fmt.Fprintf(w, "no node was moved: dim rollout %s@%d --when now does\n", image, v.Number)
+		fmt.Fprintf(w, "no node was moved; to move them: dim rollout %s@%d --when now\n", image, v.Number)
 	}
 }
 
-// printChange prints one change behind a letter: A, D, M as in git, and a for attributes.
+// printCapturedChanges prints the changes that a capture lists, and how many more there are.
+func printCapturedChanges(w io.Writer, c control.CaptureResult) {
+	more := -len(c.Changes)
+	for _, n := range c.Counts {
+		more += n
+	}
+	for _, change := range c.Changes {
+		printChange(w, change)
+	}
+	if more > 0 && len(c.Changes) > 0 {
+		fmt.Fprintf(w, "  and %s more\n", count(uint64(more)))
+	}
+}
+
+// printChange prints one change after a letter: A, D and M as in git, and a for attributes.
 func printChange(w io.Writer, c control.Change) {
-	letter := map[control.ChangeKind]string{control.Added: "A", control.Removed: "D", control.Content: "M", control.Attributes: "a"}[c.Kind]
+	letter := map[control.ChangeKind]string{
+		control.Added: "A", control.Removed: "D", control.Content: "M", control.Attributes: "a",
+	}[c.Kind]
 	path := safe(c.Path)
 	if c.Type == "directory" {
 		path += "/"
@@ -173,10 +191,9 @@ func (a *app) imageLogCommand() *cobra.Command {
 			}
 			return a.show(versions, func(w io.Writer) {
 				row(w, "VERSION", "CREATED", "FILES", "SIZE", "DIGEST", "NODES", "TAGS")
-				for i := len(versions) - 1; i >= 0; i-- {
-					v := versions[i]
-					row(w, fmt.Sprintf("%s@%d", v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes), short(v.Digest), len(v.Nodes),
-						strings.Join(v.Tags, " "))
+				for _, v := range slices.Backward(versions) {
+					row(w, fmt.Sprintf("%s@%d", v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes),
+						short(v.Digest), len(v.Nodes), strings.Join(v.Tags, " "))
 				}
 			})
 		},
@@ -186,9 +203,10 @@ func (a *app) imageLogCommand() *cobra.Command {
 
 func (a *app) imageShowCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
-		Use:     "show NAME[@VERSION]",
-		Short:   "Tell all about one version",
-		Long:    "Tells all about a version: NAME is the newest one, NAME@12 the twelfth, NAME@stable the one that has the tag stable.",
+		Use:   "show NAME[@VERSION]",
+		Short: "Show one version",
+		Long: `Shows everything about a version. NAME is the newest version, NAME@12 is version
+12, and NAME@stable is the version that has the tag stable.`,
 		Example: "  dim image show compute\n  dim image show compute@12 -o json",
 		Args:    operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

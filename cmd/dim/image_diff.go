@@ -21,13 +21,19 @@ func (a *app) imageDiffCommand() *cobra.Command {
 	summary, text := false, false
 	cmd := a.listing(&cobra.Command{
 		Use:   "diff FROM [TO]",
-		Short: "List what differs between two versions",
-		Long: `Lists every path that differs: A added, D removed, M other content, a only other attributes (which ones stands behind).
-With --text the lines that differ stand below each text file. Then the packages that differ, and what the change means for a node that runs FROM. Without TO it is the newest version of the same image.
+		Short: "List the differences between two versions",
+		Long: `Lists every path that differs, after a letter: A added, D removed, M other
+content, a only other attributes, which are then named. The packages that
+differ follow, and what the change means for a node that runs FROM. Without TO,
+it compares with the newest version of the same image. With --text, the lines
+that differ follow each text file.
 
-As JSON it is a list of paths; with --summary an object with the counts, the packages and what the change means.`,
-		Example: "  dim image diff compute@11 compute@12\n  dim image diff compute@stable --summary\n  dim image diff compute@11 compute@12 --text",
-		Args:    operands(1, 2),
+The JSON output is a list of paths. With --summary it is an object with the
+counts, the packages and the meaning of the change.`,
+		Example: `  dim image diff compute@11 compute@12
+  dim image diff compute@stable --summary
+  dim image diff compute@11 compute@12 --text`,
+		Args: operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from := args[0]
 			to, _, _ := strings.Cut(from, "@")
@@ -44,12 +50,12 @@ As JSON it is a list of paths; with --summary an object with the counts, the pac
 		},
 		ValidArgsFunction: complete(2, a.references),
 	})
-	cmd.Flags().BoolVar(&text, "text", false, "show in which lines small text files differ")
-	cmd.Flags().BoolVar(&summary, "summary", false, "only counts, packages and what the change means")
+	cmd.Flags().BoolVar(&text, "text", false, "show the lines in which small text files differ")
+	cmd.Flags().BoolVar(&summary, "summary", false, "show only counts, packages and the meaning of the change")
 	return cmd
 }
 
-// imageDiff prints changes as they come: there may be as many as there are files.
+// imageDiff prints changes as they arrive: there may be as many as there are files.
 func (a *app) imageDiff(ctx context.Context, from, to string) error {
 	if a.format != "json" {
 		whole, err := a.client().Diff(ctx, from, to, func(c control.Change) { printChange(a.out, c) })
@@ -66,7 +72,7 @@ func (a *app) imageDiff(ctx context.Context, from, to string) error {
 	return list.end()
 }
 
-// jsonList prints a JSON list one by one.
+// jsonList prints a JSON list element by element.
 type jsonList struct {
 	w   io.Writer
 	any bool
@@ -136,14 +142,14 @@ func (a *app) imageTextDiff(ctx context.Context, from, to string) error {
 	})
 }
 
-// printLines prints in which lines a file differs, if it is a small text on both sides.
+// printLines prints the lines in which a file differs, if it is a small text file in both versions.
 func printLines(w io.Writer, was, is *versionfs.FS, c control.Change) error {
 	if c.Kind != control.Content || c.Type != image.Regular.String() || c.Size > mostText || c.Was > mostText {
 		return nil
 	}
 	name := strings.TrimPrefix(c.Path, "/")
 	if e, err := was.Entry(name); err != nil || e.Type != image.Regular {
-		return err // it was something else
+		return err // it was not a regular file
 	}
 	a, err := was.ReadFile(name)
 	if err != nil {
@@ -183,7 +189,7 @@ func printComparison(w io.Writer, c control.Comparison) {
 	}
 }
 
-// printPackages prints "openssl 3.0.16 → 3.0.17", one a line. One that was added or removed has a sign.
+// printPackages prints one package a line, such as "openssl 3.0.16 → 3.0.17" or "telnet 1.0 removed".
 func printPackages(w io.Writer, list []control.PackageChange) {
 	for _, p := range list {
 		text := fmt.Sprintf("%s %s → %s", p.Name, p.From, p.To)
@@ -197,13 +203,14 @@ func printPackages(w io.Writer, list []control.PackageChange) {
 	}
 }
 
-// printVerdict prints in a line each what a change means; nothing when all of it is in effect at once.
+// printVerdict prints what a change means for nodes that run. It prints nothing when all of it takes effect at once.
 func printVerdict(w io.Writer, v control.Verdict) {
 	if v.Programs > 0 {
 		fmt.Fprintf(w, "at the next start: %s of programs and libraries\n", plural(v.Programs, "path"))
 	}
 	for _, s := range v.Restart {
-		fmt.Fprintf(w, "until a restart, the old code runs in %s (%s)\n", safe(s.Unit), safe(strings.Join(s.Because, ", ")))
+		fmt.Fprintf(w, "until a restart, the old code runs in %s (%s)\n",
+			safe(s.Unit), safe(strings.Join(s.Because, ", ")))
 	}
 	if v.Init {
 		fmt.Fprintln(w, "until a reboot or systemctl daemon-reexec, the old code runs in the init process")

@@ -17,16 +17,21 @@ import (
 )
 
 func (a *app) imageExportCommand() *cobra.Command {
-	format, dry := string(checkout.TarFormat), false
+	var dry bool
+	format := string(checkout.TarFormat)
 	formats := []string{string(checkout.TarFormat), string(checkout.DirFormat), string(checkout.EROFSFormat)}
 	cmd := &cobra.Command{
 		Use:   "export NAME[@VERSION] DEST",
 		Short: "Write a version as a tar archive, a directory or an EROFS image",
-		Long: `Writes all that a version holds to DEST, which must not be there: owners, modes, times, hard links, devices, holes, xattrs with ACLs and capabilities. A
-tar archive is in the pax format, for tar --xattrs --xattrs-include='*' -xpf; DEST - is standard output. An EROFS image needs mkfs.erofs, and does not
-tell holes.
+		Long: `Writes a version to DEST, which must not exist: contents, owners, modes, times,
+hard links, devices, holes, and xattrs with ACLs and capabilities. DEST appears
+when it is complete.
 
-DEST has its name only when it is whole. It reads the store itself, so it works on the server's machine, as root.`,
+A tar archive has the pax format; extract it with
+tar --xattrs --xattrs-include='*' -xpf. The DEST - is standard output. An EROFS
+image needs mkfs.erofs and does not preserve holes.
+
+The command reads the store directly, so it must run as root on the server.`,
 		Example: `  dim image export compute@12 compute-12.tar
   dim image export compute@12 - | zstd > compute-12.tar.zst
   dim image export compute@12 /srv/compute-12 --format dir --dry-run
@@ -45,15 +50,15 @@ DEST has its name only when it is whole. It reads the store itself, so it works 
 			return complete(1, a.references)(cmd, args, part)
 		},
 	}
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell what would be written where")
-	cmd.Flags().StringVar(&format, "format", format, "`form` of what is written: tar, dir or erofs")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only report what would be written")
+	cmd.Flags().StringVar(&format, "format", format, "output `format`: tar, dir or erofs")
+	completeFlag(cmd, "format", formats...)
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if slices.Contains(formats, format) {
 			return check(cmd, args)
 		}
-		return &usageError{fmt.Errorf("%s: there is no form %q", verb(cmd), format), "--format tar, dir or erofs"}
+		return &usageError{fmt.Errorf("%s: unknown format %q", verb(cmd), format), "--format tar, dir or erofs"}
 	}
 	return cmd
 }
@@ -73,7 +78,7 @@ func (a *app) imageExport(ctx context.Context, ref string, format checkout.Forma
 		}
 		err = checkout.Export(ctx, s, root, format, dest)
 		if errors.Is(err, checkout.ErrNoTool) {
-			return &hintError{err, "apt-get install erofs-utils, or what your distribution calls it"}
+			return &hintError{err, "apt-get install erofs-utils, or the like"}
 		}
 		if err == nil {
 			fmt.Fprintf(a.out, "%s@%d is in %s\n", v.Image, v.Number, dest)
@@ -82,7 +87,7 @@ func (a *app) imageExport(ctx context.Context, ref string, format checkout.Forma
 	})
 }
 
-// imageExportPlan tells what an export would write, and what would keep it from it.
+// imageExportPlan reports what an export would write, or why it would fail.
 func (a *app) imageExportPlan(ctx context.Context, ref string, format checkout.Format, dest string) error {
 	v, err := a.client().Version(ctx, ref)
 	if err != nil {
@@ -94,11 +99,12 @@ func (a *app) imageExportPlan(ctx context.Context, ref string, format checkout.F
 		}
 		return fmt.Errorf("export %s: %s: %w", ref, dest, err)
 	}
-	_, err = fmt.Fprintf(a.out, "would be written: %s@%d, %s of %s, as %s to %s\n", v.Image, v.Number, plural(int(v.Files), "file"), size(v.Bytes), format, dest)
+	_, err = fmt.Fprintf(a.out, "would be written: %s@%d, %s of %s, as %s to %s\n",
+		v.Image, v.Number, plural(int(v.Files), "file"), size(v.Bytes), format, dest)
 	return err
 }
 
-// withStore calls use with the store of the data directory, from which nothing is removed meanwhile.
+// withStore calls use with the store of the data directory. Nothing is removed from the store meanwhile.
 func (a *app) withStore(use func(*store.Store) error) error {
 	s, err := store.Open(filepath.Join(a.data, "store"), store.Options{})
 	if err != nil {

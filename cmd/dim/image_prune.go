@@ -11,7 +11,7 @@ import (
 	"dim/internal/image"
 )
 
-// keepVersions is how many of the newest versions of an image a prune leaves.
+// keepVersions is the default of --keep.
 const keepVersions = 10
 
 func (a *app) imageRmCommand() *cobra.Command {
@@ -19,10 +19,13 @@ func (a *app) imageRmCommand() *cobra.Command {
 	cmd := a.listing(&cobra.Command{
 		Use:   "rm NAME@VERSION",
 		Short: "Remove a version",
-		Long: `Removes a version and what it alone led to. Refused are the current version of an image, one that has a tag, one that a node is to run, and one
-that a replica shows or showed until lately, because a running program may still read from it. Its number is never given again.`,
-		Example: "  dim image rm compute@3\n  dim image rm compute@3 --dry-run        how much would that free?",
-		Args:    operands(1, 1),
+		Long: `Removes a version and the content that only this version has. Its number is
+never used again. Versions in use are refused: the current version of an image,
+a version with a tag, one that a node is to run, and one that a replica shows or
+showed recently, because a running program may still read from it.`,
+		Example: `  dim image rm compute@3
+  dim image rm compute@3 --dry-run        show how much that would free`,
+		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			done, err := a.client().RemoveVersion(cmd.Context(), args[0], r)
 			if err != nil {
@@ -32,7 +35,7 @@ that a replica shows or showed until lately, because a running program may still
 		},
 		ValidArgsFunction: complete(1, a.references),
 	})
-	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what would go")
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list what would be removed")
 	return cmd
 }
 
@@ -41,12 +44,16 @@ func (a *app) imagePruneCommand() *cobra.Command {
 	cmd := a.listing(&cobra.Command{
 		Use:   "prune [NAME]",
 		Short: "Remove the versions that nothing needs",
-		Long: `Removes, of one image or of all, the versions that nothing needs, and then everything in the store that no version leads to. What stays, and
-why, is listed: the newest versions, those with a tag, those that nodes are to run, and those that replicas show or showed until lately.
+		Long: `Removes the versions of one image, or of all, that nothing needs. Then it removes
+the content of the store that no version has. Kept, and listed with the reason,
+are the newest versions, versions with a tag, versions that nodes are to run,
+and versions that replicas show or showed recently.
 
-While a capture runs, nothing can be removed from the store; what was left over then goes with the next prune.`,
-		Example: "  dim image prune --dry-run        the plan\n  dim image prune compute --keep 3",
-		Args:    operands(0, 1),
+While a capture runs, content cannot be removed from the store. The next prune
+removes it then.`,
+		Example: `  dim image prune --dry-run
+  dim image prune compute --keep 3`,
+		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				r.Image = args[0]
@@ -59,8 +66,8 @@ While a capture runs, nothing can be removed from the store; what was left over 
 		},
 		ValidArgsFunction: complete(1, a.imageNames),
 	})
-	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell what would go, and what stays")
-	cmd.Flags().IntVar(&r.Keep, "keep", keepVersions, "leave the newest `N` versions of each image")
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list what would be removed, and what stays")
+	cmd.Flags().IntVar(&r.Keep, "keep", keepVersions, "keep the newest `N` versions of each image")
 	return cmd
 }
 
@@ -81,11 +88,12 @@ func printPruned(w io.Writer, p control.PruneResult) {
 func (a *app) imageVerifyCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:   "verify [NAME[@VERSION]]",
-		Short: "Read every byte of a version, or of the store",
-		Long: `Reads all that a version leads to, or everything in the store, and compares it with its digests. Problems are exit code 3; nothing is
-changed.`,
-		Example: "  dim image verify compute@12\n  dim image verify        all of the store",
-		Args:    operands(0, 1),
+		Short: "Check every byte of a version, or of the store",
+		Long: `Reads the content of a version, or of the whole store, and compares it with its
+digests. It changes nothing. The exit code is 3 when there are problems.`,
+		Example: `  dim image verify compute@12
+  dim image verify        the whole store`,
+		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ref := ""
 			if len(args) > 0 {
@@ -108,7 +116,8 @@ func (a *app) imageVerify(ctx context.Context, ref string) error {
 		for _, text := range done.Problems {
 			fmt.Fprintln(w, safe(text))
 		}
-		fmt.Fprintf(w, "%s objects, %s read: %s (%.1f s)\n", count(done.Objects), size(done.Bytes), plural(len(done.Problems), "problem"), done.Seconds)
+		fmt.Fprintf(w, "%s objects, %s read: %s (%.1f s)\n",
+			count(done.Objects), size(done.Bytes), plural(len(done.Problems), "problem"), done.Seconds)
 	})
 	if err == nil && len(done.Problems) > 0 {
 		err = errProblems
@@ -117,13 +126,16 @@ func (a *app) imageVerify(ctx context.Context, ref string) error {
 }
 
 func (a *app) imageTagCommand() *cobra.Command {
-	remove, dry := false, false
+	var remove, dry bool
 	cmd := a.listing(&cobra.Command{
 		Use:   "tag NAME[@VERSION] TAG",
 		Short: "Give a version a name",
-		Long: `Makes NAME@TAG mean a version. A tag that is there already moves. A version with a tag is not removed by a prune. With --delete the one
-operand is NAME@TAG, and the tag goes.`,
-		Example: "  dim image tag compute@12 stable --dry-run\n  dim image tag compute@12 stable\n  dim image tag --delete compute@stable",
+		Long: `Makes NAME@TAG a name of a version. If the tag exists, it is moved. A version
+with a tag is not removed by dim image prune. With --delete the only operand is
+NAME@TAG, and the tag is removed.`,
+		Example: `  dim image tag compute@12 stable --dry-run
+  dim image tag compute@12 stable
+  dim image tag --delete compute@stable`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if remove {
 				return operands(1, 1)(cmd, args)
@@ -139,13 +151,15 @@ operand is NAME@TAG, and the tag goes.`,
 		ValidArgsFunction: complete(1, a.references),
 	})
 	cmd.Flags().BoolVarP(&remove, "delete", "d", false, "remove the tag")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell which version it would be")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only report which version it would name")
 	return cmd
 }
 
 func (a *app) imageTag(ctx context.Context, ref, tag string, dry bool) error {
 	if !image.ValidName(tag) {
-		return &usageError{fmt.Errorf("image tag: %q is not a tag's name", tag), "a letter, then letters, digits and -_., at most 64"}
+		return &usageError{
+			fmt.Errorf("image tag: %q is not a valid name", tag), "a letter, then letters, digits and -_., at most 64",
+		}
 	}
 	do := func() (control.Version, error) { return a.client().Tag(ctx, ref, tag) }
 	if dry {
@@ -156,13 +170,17 @@ func (a *app) imageTag(ctx context.Context, ref, tag string, dry bool) error {
 		return err
 	}
 	return a.show(v, func(w io.Writer) {
-		fmt.Fprintf(w, "%s@%s %s %s@%d\n", v.Image, tag, isOr(dry, "is", "would be"), v.Image, v.Number)
+		is := "is"
+		if dry {
+			is = "would be"
+		}
+		fmt.Fprintf(w, "%s@%s %s %s@%d\n", v.Image, tag, is, v.Image, v.Number)
 	})
 }
 
 func (a *app) imageUntag(ctx context.Context, ref string, dry bool) error {
 	if r, err := image.ParseRef(ref); err != nil || r.Tag == "" {
-		return &usageError{fmt.Errorf("image tag --delete: %q names no tag", ref), "as compute@stable does"}
+		return &usageError{fmt.Errorf("image tag --delete: %q names no tag", ref), "NAME@TAG, such as compute@stable"}
 	}
 	do := a.client().Untag
 	if dry {
@@ -173,14 +191,6 @@ func (a *app) imageUntag(ctx context.Context, ref string, dry bool) error {
 		return err
 	}
 	return a.show(v, func(w io.Writer) {
-		fmt.Fprintf(w, "%s %s no name of %s@%d any more\n", ref, isOr(dry, "is", "would be"), v.Image, v.Number)
+		fmt.Fprintf(w, "%s: %s (version %s@%d)\n", ref, would(dry, "removed"), v.Image, v.Number)
 	})
-}
-
-// isOr is the word for what was done, or what would be.
-func isOr(dry bool, is, wouldBe string) string {
-	if dry {
-		return wouldBe
-	}
-	return is
 }

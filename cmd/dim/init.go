@@ -12,8 +12,9 @@ func (a *app) initCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
 		Short: "Make a data directory: keys, certificate authority, identity",
-		Long: `Makes the data directory of a new cluster's first server: its certificate authority, this server's identity, and the
-places for the store and the replicas. It never changes a data directory that exists.`,
+		Long: `Makes the data directory of the first server of a new cluster: the certificate
+authority of the cluster, the identity of this server, and directories for the
+store and the replicas. It never changes an existing data directory.`,
 		Example: `  dim init
   dim init --data /srv/dim`,
 		Args: operands(0, 0),

@@ -1,8 +1,9 @@
-// Dim lets diskless machines run an ordinary Linux installation over the network. This is the one program for every role: it
-// serves (`dim serve`), and it asks and tells the running server (everything else).
+// Dim lets diskless machines run an ordinary Linux installation over the network. It is the one program for every role:
+// `dim serve` is the server, and the other commands are its clients.
 //
-// A verb's function parses flags, calls one thing and prints. Results go to standard output; progress, problems and errors to standard
-// error. The only state is app, made anew by each run, so the program can run many times in one test process.
+// The function of a verb parses flags, calls one thing and prints. Results go to standard output; progress, warnings
+// and errors go to standard error. The only state is app, which each run makes anew, so that the program can run many
+// times in one test process.
 package main
 
 import (
@@ -40,7 +41,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
-// The exit codes. `dim help exit-codes` prints this table; scripts rely on it.
+// The exit codes. Scripts rely on them. `dim help exit-codes` prints the table below.
 const (
 	exitOK          = 0
 	exitFailed      = 1
@@ -54,16 +55,16 @@ const (
 
 const exitCodes = `Exit codes
 
-  0    all is well
-  1    it failed
-  2    the command or its operands make no sense
-  3    it was done, and found problems: dim status, dim cluster check
+  0    success
+  1    failure
+  2    the command or its operands are invalid
+  3    the command found problems: dim status, dim cluster check and others
   4    no daemon answers, or it cannot do that now (no quorum)
   5    there is no such image, version, node or mount
-  6    somebody else changed it at the same time, or is doing the same
+  6    it conflicts with another change, or the same operation is in progress
   130  interrupted`
 
-// usageError is a command line that makes no sense.
+// usageError is the error of an invalid command line.
 type usageError struct {
 	err  error
 	hint string
@@ -72,7 +73,7 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// hintError is an error and what to do about it.
+// hintError is an error with a hint.
 type hintError struct {
 	err  error
 	hint string
@@ -82,13 +83,13 @@ func (e *hintError) Error() string { return e.err.Error() }
 func (e *hintError) Unwrap() error { return e.err }
 
 var (
-	// errProblems ends a command that did its work and found problems, which it has printed already.
+	// errProblems is the error of a command that found problems and has printed them.
 	errProblems = errors.New("problems found")
-	// errInterrupted ends a command that the person at the keyboard stopped.
+	// errInterrupted is the error of a command that was stopped by ^C or SIGTERM.
 	errInterrupted = errors.New("interrupted")
 )
 
-// exitCode is the one table of exit codes.
+// exitCode maps an error to an exit code.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK
@@ -120,7 +121,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// report prints an error: the cause, all details, and what to do about it.
+// report prints an error, its details and its hint.
 func report(w io.Writer, err error) {
 	if err == nil || errors.Is(err, errProblems) {
 		return
@@ -149,7 +150,7 @@ func hint(err error) string {
 	_, badDescription := errors.AsType[*cluster.Problems](err)
 	switch {
 	case badDescription:
-		return "dim cluster check FILE tells the same without serving"
+		return "dim cluster check FILE reports the same problems without a server"
 	case errors.Is(err, pki.ErrNotInitialised):
 		return "make one with dim init, or name another with --data"
 	case errors.Is(err, fs.ErrPermission):

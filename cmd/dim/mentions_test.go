@@ -14,7 +14,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// TestCommandsThatAreMentionedExist reads all Go source and all documents. Every `dim VERB` that they name must exist, with its flags.
+// TestCommandsThatAreMentionedExist reads all Go source and all documents. Every `dim VERB` that they name must
+// exist, with its flags.
 func TestCommandsThatAreMentionedExist(t *testing.T) {
 	root := (&app{}).root()
 	root.InitDefaultHelpCmd()
@@ -52,7 +53,8 @@ func TestAMissingCommandIsFound(t *testing.T) {
 		"run `dim node ls` or dim image capture NAME --rollout now": nil,
 		"hint: dim rollout n01 compute --when now":                  nil,
 		"dim is mounted there":                                      nil,
-		"see `dim nodes`, and \"dim node list\"":                    {"there is no command dim nodes", "there is no command dim node list"},
+		"see `dim nodes`":                                           {"there is no command dim nodes"},
+		"hint: \"dim node list\" lists them":                        {"there is no command dim node list"},
 		"in words for `dim node ls --unknown`.":                     {"dim node ls has no flag --unknown"},
 		"dim node ls 'n[01-04]' --frm":                              {"dim node ls has no flag --frm"},
 	} {
@@ -62,7 +64,8 @@ func TestAMissingCommandIsFound(t *testing.T) {
 	}
 }
 
-// mention is a command that a line names. It ends at a quote or a punctuation mark; an operand in single quotes is part of it.
+// mention is a command that a line names. It ends at a quote or a punctuation mark. An operand in single quotes is
+// part of it.
 var mention = regexp.MustCompile("\\bdim ([a-z](?:'[^']*'|[^\"'`,;:)|<\\\\]+)*)")
 
 // mentionProblems returns what is wrong with the commands that a line names.
@@ -86,7 +89,7 @@ func mentionProblem(cmd *cobra.Command, words []string) string {
 	prose := []string{"and", "by", "command", "has", "in", "is", "lets", "promises", "runs", "syncs", "took", "unless"}
 	operands := false
 	for i, w := range words {
-		w = strings.TrimRight(w, ".")
+		w, ended := strings.CutSuffix(w, ".")
 		sub, _, err := cmd.Find([]string{w})
 		group := cmd.HasSubCommands() && !strings.Contains(cmd.Use, " ")
 		switch {
@@ -103,6 +106,9 @@ func mentionProblem(cmd *cobra.Command, words []string) string {
 			return fmt.Sprintf("there is no command %s %s", cmd.CommandPath(), w)
 		default:
 			operands = true
+		}
+		if ended {
+			break
 		}
 	}
 	return ""

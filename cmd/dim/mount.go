@@ -17,10 +17,11 @@ func (a *app) mountCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:   "mount [NODE|NAME@VERSION DIR]",
 		Short: "Show a replica or a version as a local directory",
-		Long: `Mounts what a node sees as its root, or a version (read-only), at DIR, until ^C or dim umount DIR. Writing into a node's
-replica is as if the node wrote. The daemon serves the mount; when it ends, so does the mount.
+		Long: `Mounts the replica of a node, or a version (read-only), at DIR until ^C or
+dim umount DIR. Writes to a node's replica have the same effect as writes of
+the node. The daemon serves the mount, which ends with the daemon.
 
-Without operands it lists what is mounted.`,
+Without operands it lists the mounts.`,
 		Example: "  dim mount n01 /mnt\n  dim mount compute@12 /mnt",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -38,7 +39,7 @@ Without operands it lists what is mounted.`,
 			if len(args) == 1 {
 				return nil, cobra.ShellCompDirectiveFilterDirs
 			}
-			return complete(1, func(ctx context.Context) []string { return append(a.nodeNames(ctx), a.references(ctx)...) })(cmd, args, part)
+			return complete(1, a.nodesAndReferences)(cmd, args, part)
 		},
 	})
 }
@@ -85,8 +86,8 @@ func (a *app) umountCommand() *cobra.Command {
 	}
 }
 
-// realPath is the path under which the kernel lists a mount on dir. It looks at dir's parent only: dir itself may be a mount whose
-// server does not answer.
+// realPath returns the path under which the kernel lists a mount on dir. It accesses the parent of dir only, because
+// dir itself may be a mount whose server does not answer.
 func realPath(dir string) (string, error) {
 	path, err := filepath.Abs(dir)
 	if err != nil || path == "/" {

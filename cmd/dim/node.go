@@ -16,17 +16,19 @@ import (
 func (a *app) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "Nodes and their replicas"}
 	group(cmd)
-	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand())
-	cmd.AddCommand(a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeDiffCommand(), a.nodeResetCommand(), a.nodeCheckCommand(), a.nodeSnapshotsCommand(), a.nodeLayersCommand())
+	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand(), a.nodeDiffCommand(),
+		a.nodeResetCommand(), a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeSnapshotsCommand(),
+		a.nodeLayersCommand(), a.nodeCheckCommand())
 	return cmd
 }
 
 func (a *app) nodeLsCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:   "ls [NODES]",
-		Short: "List nodes: where each is, since when, and what it runs",
-		Long: `Lists the nodes of a node set, or all: the stage that each is in and for how long, the version that its replica shows, and how
-long ago it made its last NFS call.`,
+		Short: "List nodes with their stage and version",
+		Long: `Lists the nodes of a node set, or all nodes: the stage of each and how long it
+has been in it, the version that its replica shows, and the time since its last
+NFS call.`,
 		Example: `  dim node ls
   dim node ls 'n[01-04],@cell'
   dim node ls -o json | jq -r '.[] | select(.stage != "running") | .node'`,
@@ -53,7 +55,8 @@ func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
 	}
 }
 
-// shownVersion is what a node's replica shows, and what it should or will, if that is something else.
+// shownVersion returns the version that a node's replica shows, and the one that it should or will show, if that is
+// another.
 func shownVersion(n control.Node) string {
 	v := n.Image
 	if n.Version > 0 {
@@ -63,7 +66,7 @@ func shownVersion(n control.Node) string {
 		v += " → " + n.Wanted
 	}
 	if n.Next != "" && n.Next != v {
-		v += " (at its boot " + n.Next + ")"
+		v += " (next boot: " + n.Next + ")"
 	}
 	return v
 }
@@ -71,7 +74,7 @@ func shownVersion(n control.Node) string {
 func (a *app) nodeShowCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:     "show NODE",
-		Short:   "Tell all about one node",
+		Short:   "Show one node",
 		Example: "  dim node show n01",
 		Args:    operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -90,7 +93,7 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	row(w, "stage", n.Stage)
 	row(w, "since", clock(n.Since))
 	if n.Text != "" {
-		row(w, "says", safe(n.Text))
+		row(w, "message", safe(n.Text))
 	}
 	row(w, "version", shownVersion(n))
 	row(w, "address", n.Address)
@@ -99,25 +102,28 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	if n.Problem != "" {
 		row(w, "problem", n.Problem)
 	}
-	d := n.Details
-	if d == nil {
-		return
+	if n.Details != nil {
+		printNodeDetails(w, n.Details, now)
 	}
-	var place []string
+}
+
+func printNodeDetails(w io.Writer, d *control.NodeDetails, now time.Time) {
+	var position []string
 	for _, level := range slices.Sorted(maps.Keys(d.Position)) {
-		place = append(place, fmt.Sprintf("%s %d", level, d.Position[level]))
+		position = append(position, fmt.Sprintf("%s %d", level, d.Position[level]))
 	}
-	row(w, "place", strings.Join(place, ", "))
+	row(w, "position", strings.Join(position, ", "))
 	row(w, "groups", strings.Join(d.Groups, " "))
 	row(w, "servers", strings.Join(d.Servers, " "))
-	row(w, "of its own", holdingText(d.Quota))
+	row(w, "quota use", quotaText(d.Quota))
 	row(w, "set aside", d.Saved)
 	if s := d.Snapshots; s.Count > 0 {
 		row(w, "snapshots", fmt.Sprintf("%d, %s, not shared %s", s.Count, size(s.Bytes), size(s.Copied)))
 	}
 	row(w, "durability", d.Durable)
 	if u := d.Usage; u != nil {
-		row(w, "calls", fmt.Sprintf("%s since the server started, %s with an error, %s received, %s sent", count(u.Calls), count(u.Errors), size(u.Received), size(u.Sent)))
+		row(w, "calls", fmt.Sprintf("%s since the server started, %s with an error, %s received, %s sent",
+			count(u.Calls), count(u.Errors), size(u.Received), size(u.Sent)))
 		row(w, "layer on disk", fmt.Sprintf("%s names, %s", count(u.Files), size(u.Layer)))
 	}
 	row(w, "node files", strings.Join(d.Files, " "))
@@ -131,10 +137,23 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	}
 }
 
+// quotaText is "1.2 MiB of 1.0 GiB, 12 files of 1,000".
+func quotaText(u control.QuotaUsage) string {
+	text := size(u.Bytes)
+	if u.BytesMax > 0 {
+		text += " of " + size(u.BytesMax)
+	}
+	text += ", " + plural(int(u.Files), "file")
+	if u.FilesMax > 0 {
+		text += " of " + count(u.FilesMax)
+	}
+	return text
+}
+
 func (a *app) nodeUnknownCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:     "unknown",
-		Short:   "List machines that asked for a boot and are not in the description",
+		Short:   "List machines that ask for a boot and are not in the description",
 		Example: "  dim node unknown -o json | jq -r '.[].mac'",
 		Args:    operands(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

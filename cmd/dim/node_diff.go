@@ -14,24 +14,28 @@ import (
 func (a *app) nodeDiffCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:   "diff NODE [OTHER]",
-		Short: "List what a node has of its own, or why two nodes differ",
-		Long: `Lists what NODE has of its own: A added, D removed, M other content, a only other attributes (which ones stands behind). A file whose
-size and time are the master's is taken for unchanged.
+		Short: "List the changes of a node, or why two nodes differ",
+		Long: `Lists the changes that NODE has made to its root, after a letter: A added, D
+removed, M other content, a only other attributes, which are then named. A file
+with the size and the time of the master's file counts as unchanged.
 
-With a second node it tells why the two differ: their images and versions, the files that are rendered for each, and what each has of its own.`,
-		Example: "  dim node diff n01\n  dim node diff n01 -o json | jq -r '.[] | select(.change == \"added\") | .path'\n  dim node diff n01 n02",
-		Args:    operands(1, 2),
+With a second node it lists why the two differ: their images and versions, the
+files that are rendered for each, and the changes of each.`,
+		Example: `  dim node diff n01
+  dim node diff n01 -o json | jq -r '.[] | select(.change == "added") | .path'
+  dim node diff n01 n02`,
+		Args: operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
-				return a.nodeDiffer(cmd.Context(), args[0], args[1])
+				return a.nodeCompare(cmd.Context(), args[0], args[1])
 			}
-			return a.nodeOwn(cmd.Context(), args[0])
+			return a.nodeChanges(cmd.Context(), args[0])
 		},
 		ValidArgsFunction: complete(2, a.nodeNames),
 	})
 }
 
-func (a *app) nodeOwn(ctx context.Context, node string) error {
+func (a *app) nodeChanges(ctx context.Context, node string) error {
 	list := []control.Change{}
 	if err := a.client().NodeChanges(ctx, node, func(c control.Change) { list = append(list, c) }); err != nil {
 		return err
@@ -46,7 +50,7 @@ func (a *app) nodeOwn(ctx context.Context, node string) error {
 	})
 }
 
-func (a *app) nodeDiffer(ctx context.Context, one, other string) error {
+func (a *app) nodeCompare(ctx context.Context, one, other string) error {
 	d, err := a.client().NodeDiff(ctx, one, other)
 	if err != nil {
 		return err
@@ -69,14 +73,20 @@ func (a *app) nodeResetCommand() *cobra.Command {
 	var q control.ResetRequest
 	cmd := a.listing(&cobra.Command{
 		Use:   "reset NODE [PATH...]",
-		Short: "Set aside what a node has of its own",
-		Long: `Gives the node a clean root again: what it has of its own, at and below the PATHs or everywhere, is set aside in one step, and the
-master's files and those rendered for it show. dim node saved lists what was set aside, dim node restore NODE / --from STAMP undoes it.
+		Short: "Set aside the changes of a node",
+		Long: `Gives the node a clean root: its changes, at and below the PATHs or everywhere,
+are set aside in one step, and the files of the master and those rendered for
+the node appear. dim node saved lists what was set aside, and
+dim node restore NODE / --from STAMP undoes the reset.
 
-Everything is refused for a node that may be running, having made a call in the last ten minutes, for its services would lose their files:
-switch it off, name PATHs, or add --force and boot it again afterwards. Files that it has open stay open.`,
-		Example: "  dim node reset n01 --dry-run\n  dim node reset n01\n  dim node reset n01 /etc/ssh /var/lib/app",
-		Args:    operands(1, 1000),
+Without a PATH, a node that may be running is refused, because its services would
+lose their files. A node may be running if it has made a call within the last
+ten minutes. Switch it off, name PATHs, or add --force and boot the node
+afterwards. Files that it has open stay open.`,
+		Example: `  dim node reset n01 --dry-run
+  dim node reset n01
+  dim node reset n01 /etc/ssh /var/lib/app`,
+		Args: operands(1, 1000),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, p := range args[1:] {
 				q.Paths = append(q.Paths, control.Path(p))
@@ -90,8 +100,8 @@ switch it off, name PATHs, or add --force and boot it again afterwards. Files th
 		ValidArgsFunction: complete(1, a.nodeNames),
 	})
 	f := cmd.Flags()
-	f.BoolVar(&q.DryRun, "dry-run", false, "only tell what would be set aside")
-	f.BoolVar(&q.Force, "force", false, "also when the node may be running")
+	f.BoolVar(&q.DryRun, "dry-run", false, "only list what would be set aside")
+	f.BoolVar(&q.Force, "force", false, "reset even if the node may be running")
 	return cmd
 }
 
@@ -101,7 +111,7 @@ func printReset(w io.Writer, node string, list []control.SavedEntry, dry bool) {
 	}
 	switch {
 	case len(list) == 0:
-		fmt.Fprintln(w, "it has nothing of its own there")
+		fmt.Fprintln(w, "nothing to set aside")
 	case !dry:
 		fmt.Fprintf(w, "undo: dim node restore %s / --from %s\n", node, list[0].Stamp)
 	}

@@ -14,56 +14,78 @@ import (
 	"dim/internal/control"
 )
 
+// savedFlags are the flags of `dim node saved`.
+type savedFlags struct {
+	from, older         string
+	forget, all, dryRun bool
+}
+
 func (a *app) nodeSavedCommand() *cobra.Command {
-	var q control.ForgetRequest
-	var forget, all bool
-	var older string
+	var f savedFlags
 	cmd := a.listing(&cobra.Command{
 		Use:   "saved NODE [PATH]",
-		Short: "List what was set aside of a node's own, or forget it",
-		Long: `Lists the node's own copies that a switch to another version, a reset or a restore has set aside: when, what did it, the path, what
-it is and its size. An entry is a file or a directory of the node's; a removal, that the node had removed the master's;
-opaque, that a directory of the node's hid the master's; attributes, that the node had changed a directory's owner or mode.
+		Short: "List or forget the set-aside files of a node",
+		Long: `Lists the files of the node that a switch to another version, a reset or a
+restore has set aside: when, what did it, the kind, the size and the path. The
+kinds are:
 
-With --forget they are removed for good: those at or below PATH, of the stamps that begin with --from, older than --older, or --all.
-What is older than the description's <saved days="…"/> (90 days without one) is removed by the server itself.`,
+  entry       a file or directory of the node
+  removal     the node had removed an entry of the master
+  opaque      a directory of the node hid that of the master
+  attributes  the node had changed the owner or mode of a directory
+
+With --forget they are removed for good: those at or below PATH, those whose
+stamp begins with --from, those older than --older, or --all. The server removes
+by itself what is older than <saved days="…"/> of the description (default: 90
+days).`,
 		Example: `  dim node saved n01
   dim node saved n01 /etc -o json
   dim node saved n01 --forget --older 30d --dry-run
   dim node saved n01 /etc/motd --forget`,
 		Args: operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q.Path = control.Path(strings.Join(args[1:], ""))
-			if !forget && (q.DryRun || all || older != "") {
-				return &usageError{fmt.Errorf("node saved: --dry-run, --all and --older go with --forget"), "without it everything is listed, and nothing removed"}
+			path := control.Path(strings.Join(args[1:], ""))
+			if !f.forget {
+				return a.nodeSaved(cmd.Context(), args[0], path, f)
 			}
-			if !forget {
-				return a.nodeSaved(cmd.Context(), args[0], q)
-			}
-			age, err := days(older)
+			r, err := f.forgetRequest(path, time.Now())
 			if err != nil {
-				return &usageError{fmt.Errorf("node saved: --older %s: %w", older, err), "for example --older 30d or --older 12h"}
+				return err
 			}
-			if age > 0 {
-				q.Before = time.Now().Add(-age)
-			}
-			if q.Path == "" && q.From == "" && older == "" && !all {
-				return &usageError{fmt.Errorf("node saved: --forget of what?"), "name a PATH, --from STAMP, --older AGE or --all"}
-			}
-			return a.nodeForget(cmd.Context(), args[0], q)
+			return a.nodeForget(cmd.Context(), args[0], r)
 		},
 		ValidArgsFunction: complete(1, a.nodeNames),
 	})
-	f := cmd.Flags()
-	f.BoolVar(&forget, "forget", false, "remove them for good")
-	f.BoolVar(&all, "all", false, "with --forget: all of them")
-	f.StringVar(&older, "older", "", "with --forget: those older than this `age`, such as 30d")
-	f.StringVar(&q.From, "from", "", "only those whose `stamp` begins so")
-	f.BoolVar(&q.DryRun, "dry-run", false, "with --forget: only tell what would go")
+	flags := cmd.Flags()
+	flags.BoolVar(&f.forget, "forget", false, "remove them for good")
+	flags.BoolVar(&f.all, "all", false, "with --forget: all of them")
+	flags.StringVar(&f.older, "older", "", "with --forget: those older than this `age`, such as 30d")
+	flags.StringVar(&f.from, "from", "", "only those whose stamp begins with `STAMP`")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "with --forget: only list what would be removed")
 	return cmd
 }
 
-// days reads an age: a duration, or a number of days with "d" behind it. "" is 0.
+// forgetRequest makes a request of the flags.
+func (f *savedFlags) forgetRequest(path control.Path, now time.Time) (control.ForgetRequest, error) {
+	r := control.ForgetRequest{Path: path, From: f.from, DryRun: f.dryRun}
+	age, err := days(f.older)
+	if err != nil {
+		return r, &usageError{
+			fmt.Errorf("node saved: --older %s: %w", f.older, err), "for example --older 30d or --older 12h",
+		}
+	}
+	if age > 0 {
+		r.Before = now.Add(-age)
+	}
+	if path == "" && f.from == "" && f.older == "" && !f.all {
+		return r, &usageError{
+			errors.New("node saved: --forget needs a selection"), "name a PATH, --from STAMP, --older AGE or --all",
+		}
+	}
+	return r, nil
+}
+
+// days parses an age: a duration, or a number of days followed by "d". "" is 0.
 func days(s string) (age time.Duration, err error) {
 	unit := time.Duration(1)
 	if n, ok := strings.CutSuffix(s, "d"); ok {
@@ -73,33 +95,39 @@ func days(s string) (age time.Duration, err error) {
 		age, err = time.ParseDuration(s)
 	}
 	if age < 0 || age > math.MaxInt64/unit {
-		return 0, errors.New("it is below 0, or too long")
+		return 0, errors.New("negative or too long")
 	}
 	return age * unit, err
 }
 
-func (a *app) nodeSaved(ctx context.Context, node string, q control.ForgetRequest) error {
+func (a *app) nodeSaved(ctx context.Context, node string, path control.Path, f savedFlags) error {
+	if f.dryRun || f.all || f.older != "" {
+		return &usageError{
+			errors.New("node saved: --dry-run, --all and --older need --forget"),
+			"without --forget, entries are only listed",
+		}
+	}
 	list, err := a.client().Saved(ctx, node)
 	if err != nil {
 		return err
 	}
-	kept := []control.SavedEntry{}
+	shown := []control.SavedEntry{}
 	for _, s := range list {
-		if strings.HasPrefix(s.Stamp, q.From) && atOrBelow(string(s.Path), string(q.Path)) {
-			kept = append(kept, s)
+		if strings.HasPrefix(s.Stamp, f.from) && atOrBelow(string(s.Path), string(path)) {
+			shown = append(shown, s)
 		}
 	}
-	return a.show(kept, func(w io.Writer) { printSaved(w, kept) })
+	return a.show(shown, func(w io.Writer) { printSaved(w, shown) })
 }
 
-func (a *app) nodeForget(ctx context.Context, node string, q control.ForgetRequest) error {
-	list, err := a.client().Forget(ctx, node, q)
+func (a *app) nodeForget(ctx context.Context, node string, r control.ForgetRequest) error {
+	list, err := a.client().Forget(ctx, node, r)
 	if err != nil {
 		return err
 	}
 	return a.show(list, func(w io.Writer) {
 		for _, s := range list {
-			fmt.Fprintf(w, "%s%s %s, %s\n", would(q.DryRun, "forgotten: "), safe(string(s.Path)), s.Kind, s.Stamp)
+			fmt.Fprintf(w, "%s%s %s, %s\n", would(r.DryRun, "forgotten: "), safe(string(s.Path)), s.Kind, s.Stamp)
 		}
 		if len(list) == 0 {
 			fmt.Fprintln(w, "nothing to forget")
@@ -107,7 +135,7 @@ func (a *app) nodeForget(ctx context.Context, node string, q control.ForgetReque
 	})
 }
 
-// would is the word before what was done, or would be.
+// would puts "would be" before what a dry run reports.
 func would(dry bool, done string) string {
 	if dry {
 		return "would be " + done
@@ -143,97 +171,4 @@ func savedSize(s control.SavedEntry) string {
 		return size(s.Size)
 	}
 	return ""
-}
-
-func (a *app) nodeRestoreCommand() *cobra.Command {
-	var q control.RestoreRequest
-	var to string
-	var force bool
-	cmd := a.listing(&cobra.Command{
-		Use:   "restore NODE (PATH | --to VERSION|TIME|STAMP)",
-		Short: "Bring back what was set aside, or all that the node had at a time",
-		Long: `With a PATH it moves the set-aside copies at or below PATH back into the node's root, of each path the latest, or those of the stamp that
---from begins. For the node it is as if it had written them itself: a running one sees them within its cache time, and who has one of the copies
-open goes on using it. What the node has at such a path now is set aside in its turn (dim node saved shows it).
-
-With --to DIR they are put into that directory of the node instead.
-
-Without a PATH all that the node has of its own becomes what it was at a snapshot (dim node snapshots lists them): the last one of a VERSION of
-the image, 12 or compute@12, the last one at or before a TIME such as 2026-01-02T15:04:05Z, or that of a STAMP. What it has now is kept in a snapshot
-first, so that this can be undone, and set aside. If the node has another version by now, the rules of a switch hold: what the master has
-changed since is held back, and stays in the snapshot. A node that may be running is refused without --force. Files that it has open stay open.`,
-		Example: `  dim node restore n01 --to compute@12 --dry-run
-  dim node restore n01 --to 2026-01-02T15:04:05Z
-  dim node restore n01 /etc/motd --dry-run
-  dim node restore n01 /etc/motd
-  dim node restore n01 / --from 20260102T1504
-  dim node restore n01 /etc/motd --to /root/old`,
-		Args: operands(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return a.nodeRestoreSnapshot(cmd.Context(), args[0], control.RestoreSnapshotRequest{To: to, DryRun: q.DryRun, Force: force})
-			}
-			q.Path, q.To = control.Path(args[1]), control.Path(to)
-			list, err := a.client().Restore(cmd.Context(), args[0], q)
-			if err != nil {
-				return err
-			}
-			return a.show(list, func(w io.Writer) { printRestored(w, list, q.DryRun) })
-		},
-		ValidArgsFunction: completeSaved(a),
-	})
-	f := cmd.Flags()
-	f.StringVar(&q.From, "from", "", "of the `stamp` that begins so")
-	f.StringVar(&to, "to", "", "without a PATH: a version, a time or a stamp; with one: the directory of the node to put the copies into")
-	f.BoolVar(&force, "force", false, "without a PATH: also when the node may be running")
-	f.BoolVar(&q.DryRun, "dry-run", false, "only tell what would be done")
-	return cmd
-}
-
-func printRestored(w io.Writer, list []control.RestoredEntry, dry bool) {
-	for _, b := range list {
-		text := would(dry, "restored: ") + safe(string(b.Path))
-		switch b.Saved.Kind {
-		case "removal":
-			text += ", which the node had removed"
-		case "opaque":
-			text += ", to hide the master's"
-		case "attributes":
-			text += ", owner and mode"
-		}
-		if b.Displaced {
-			text += ", in place of what is set aside now"
-		}
-		fmt.Fprintln(w, text)
-	}
-}
-
-// completeSaved offers nodes, then what is set aside of the node.
-func completeSaved(a *app) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
-		if len(args) != 1 {
-			return complete(1, a.nodeNames)(cmd, args, part)
-		}
-		return complete(2, func(ctx context.Context) []string {
-			var paths []string
-			list, _ := a.client().Saved(ctx, args[0]) // without an answer it offers nothing
-			for _, s := range list {
-				paths = append(paths, string(s.Path))
-			}
-			return paths
-		})(cmd, args, part)
-	}
-}
-
-// holdingText is "1.2 MiB of 1.0 GiB, 12 files of 1,000".
-func holdingText(u control.QuotaUsage) string {
-	text := size(u.Bytes)
-	if u.BytesMax > 0 {
-		text += " of " + size(u.BytesMax)
-	}
-	text += ", " + plural(int(u.Files), "file")
-	if u.FilesMax > 0 {
-		text += " of " + count(u.FilesMax)
-	}
-	return text
 }

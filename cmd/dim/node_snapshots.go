@@ -15,14 +15,18 @@ import (
 func (a *app) nodeSnapshotsCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:   "snapshots [NODES]",
-		Short: "List the snapshots of what nodes have of their own",
-		Long: `Lists the snapshots of the nodes' layers that this server has: when each was taken and before what, the versions that the node had while its
-layer was so, how much is in it, and how much of that is shared neither with the layer nor with an earlier snapshot. They are taken where the
-image has a <saved snapshots="…"/>, kept as that says, and count against no quota.
+		Short: "List the snapshots of the layers of nodes",
+		Long: `Lists the snapshots of the nodes' layers on this server: when and before what
+each was taken, the versions that the node had with that layer, the size, and
+how much of it is shared neither with the layer nor with an earlier snapshot.
+The server takes and keeps them as <saved snapshots="…"/> of the image says.
+They do not count against a quota.
 
-dim node restore NODE --to STAMP puts one back.`,
-		Example: "  dim node snapshots\n  dim node snapshots 'n[01-04]' -o json\n  dim node restore n01 --to compute@12 --dry-run",
-		Args:    operands(0, 1),
+dim node restore NODE --to STAMP restores one.`,
+		Example: `  dim node snapshots
+  dim node snapshots 'n[01-04]' -o json
+  dim node restore n01 --to compute@12 --dry-run`,
+		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := a.client().Snapshots(cmd.Context(), strings.Join(args, ""))
 			if err != nil {
@@ -43,55 +47,60 @@ func (a *app) nodeLayersCommand() *cobra.Command {
 
 func printSnapshots(w io.Writer, list []control.Snapshot) {
 	if len(list) == 0 {
-		fmt.Fprintln(w, `no snapshots; where an image has <saved snapshots="N"/> they are taken before a switch and a reset`)
+		fmt.Fprintln(w,
+			`no snapshots; they are taken before switches and resets if the image has <saved snapshots="N"/>`)
 		return
 	}
 	row(w, "NODE", "IMAGE", "STAMP", "VERSIONS", "BEFORE", "FILES", "SIZE", "NOT SHARED")
-	for _, l := range list {
-		if l.Problem == "" {
-			row(w, l.Node, l.Image, l.Stamp, strings.Join(l.Versions, " "), whyText(l.Why), count(l.Files), size(l.Bytes), size(l.Copied))
+	for _, s := range list {
+		if s.Problem == "" {
+			row(w, s.Node, s.Image, s.Stamp, strings.Join(s.Versions, " "), whyText(s.Why),
+				count(s.Files), size(s.Bytes), size(s.Copied))
 		}
 	}
-	for _, l := range list {
-		if l.Problem != "" {
-			fmt.Fprintf(w, "problem: %s/%s: the last snapshot was not taken: %s\n", l.Node, l.Image, safe(l.Problem))
+	for _, s := range list {
+		if s.Problem != "" {
+			fmt.Fprintf(w, "problem: %s/%s: the last snapshot was not taken: %s\n", s.Node, s.Image, safe(s.Problem))
 		}
 	}
 }
 
-func (a *app) nodeRestoreSnapshot(ctx context.Context, node string, q control.RestoreSnapshotRequest) error {
-	if q.To == "" {
-		return &usageError{errors.New("node restore: what?"), "name a PATH, or --to VERSION, TIME or STAMP"}
+func (a *app) nodeRestoreSnapshot(ctx context.Context, node string, r control.RestoreSnapshotRequest) error {
+	if r.To == "" {
+		return &usageError{
+			errors.New("node restore: neither a PATH nor --to is given"), "name a PATH, or --to VERSION, TIME or STAMP",
+		}
 	}
-	done, err := a.client().RestoreSnapshot(ctx, node, q)
+	done, err := a.client().RestoreSnapshot(ctx, node, r)
 	if err != nil {
 		return err
 	}
-	return a.show(done, func(w io.Writer) { printRestoredSnapshot(w, node, &done, q.DryRun) })
+	return a.show(done, func(w io.Writer) { printRestoredSnapshot(w, node, &done, r.DryRun) })
 }
 
 func printRestoredSnapshot(w io.Writer, node string, done *control.RestoredSnapshot, dry bool) {
 	fmt.Fprintf(w, "snapshot: %s of %s\n", done.Snapshot.Stamp, strings.Join(done.Snapshot.Versions, " "))
 	if done.Unknown {
-		fmt.Fprintln(w, "its version is no longer in the store: what the master has changed since is not known, and nothing is held back")
+		fmt.Fprintln(w, "the version of the snapshot was removed: "+
+			"nothing is held back, because it is not known what the master has changed since")
 	}
 	if done.Copies > 0 {
-		fmt.Fprintf(w, "%s%s: this disk cannot share blocks, and the node's calls wait meanwhile\n", would(dry, "copied: "), size(done.Copies))
+		fmt.Fprintf(w, "%s%s, because the file system cannot share blocks; calls of the node wait\n",
+			would(dry, "copied: "), size(done.Copies))
 	}
 	for _, p := range done.Paths {
-		path := safe(string(p.Path))
+		remark := ""
 		switch {
 		case p.What == "held back":
-			fmt.Fprintf(w, "%s%s %s, for the master has changed it since; it stays in the snapshot\n", would(dry, "held back: "), path, p.Kind)
+			remark = ", because the master has changed it since; it stays in the snapshot"
 		case p.Displaced:
-			fmt.Fprintf(w, "%s%s %s, in place of what is set aside\n", would(dry, p.What+": "), path, p.Kind)
-		default:
-			fmt.Fprintf(w, "%s%s %s\n", would(dry, p.What+": "), path, p.Kind)
+			remark = "; the present entry is set aside"
 		}
+		fmt.Fprintf(w, "%s%s %s%s\n", would(dry, p.What+": "), safe(string(p.Path)), p.Kind, remark)
 	}
 	switch {
 	case len(done.Paths) == 0:
-		fmt.Fprintln(w, "the node has just that")
+		fmt.Fprintln(w, "nothing to restore: the node has exactly that")
 	case done.Undo != "":
 		fmt.Fprintf(w, "undo: dim node restore %s --to %s\n", node, done.Undo)
 	}

@@ -11,7 +11,8 @@ import (
 	"dim/internal/control"
 )
 
-// progress shows how far a capture is: on a terminal one line that is written over and over, elsewhere a line now and then.
+// progress shows the progress of a capture. On a terminal it rewrites one line; elsewhere it prints a line at longer
+// intervals.
 type progress struct {
 	w     io.Writer
 	width int // of the terminal; 0: none
@@ -19,10 +20,10 @@ type progress struct {
 	shown bool
 }
 
-// How often progress is shown.
+// Intervals between two lines.
 const (
-	onTerminal = 100 * time.Millisecond
-	elsewhere  = 10 * time.Second
+	terminalInterval = 100 * time.Millisecond
+	fileInterval     = 10 * time.Second
 )
 
 func newProgress(w io.Writer) *progress {
@@ -43,11 +44,11 @@ func (p *progress) show(at control.Progress) {
 		return
 	}
 	now := time.Now()
-	pause := elsewhere
+	interval := fileInterval
 	if p.width > 0 {
-		pause = onTerminal
+		interval = terminalInterval
 	}
-	if now.Sub(p.last) < pause {
+	if now.Sub(p.last) < interval {
 		return
 	}
 	p.last, p.shown = now, true
@@ -66,7 +67,7 @@ func (p *progress) end() {
 	}
 }
 
-// progressLine tells files, bytes, rate and, once the total is known, the time left.
+// progressLine shows files, bytes, rate and, once the total is known, the time left.
 func progressLine(at control.Progress, now time.Time) string {
 	line := fmt.Sprintf("%s: %s %s", at.Image, at.Stage, count(at.Files))
 	if at.FilesTotal > 0 {

@@ -14,7 +14,8 @@ func printPush(w io.Writer, p *control.Push, now time.Time) {
 	if p == nil {
 		return
 	}
-	row(w, "push", fmt.Sprintf("%s, last call %s ago, takes %s", p.State, ago(p.Reported, now), size(uint64(p.Memory)*1024)))
+	row(w, "push", fmt.Sprintf("%s, last report %s ago, uses %s",
+		p.State, ago(p.Reported, now), size(uint64(p.Memory)*1024)))
 	var mounts []string
 	for _, m := range p.Mounts {
 		mounts = append(mounts, m.Path)

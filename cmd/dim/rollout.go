@@ -16,31 +16,45 @@ import (
 )
 
 func (a *app) rolloutCommand() *cobra.Command {
-	r, wait := control.RolloutRequest{}, false
+	var r control.RolloutRequest
+	var wait bool
 	cmd := a.listing(&cobra.Command{
 		Use:   "rollout [NODES] NAME[@VERSION]",
 		Short: "Move nodes to a version of their image",
-		Long: `Lets nodes follow a version: without one the newest, without NODES all nodes of the image. A capture alone moves no node.
+		Long: `Lets nodes follow a version of their image. Without NODES, all nodes of the
+image move; without VERSION, they move to the newest one. A capture alone moves
+no node.
 
---when now moves them at once, running or off: what runs keeps the files that it has open, and whoever opens a file anew sees the new
-version. --when boot moves each when it boots the next time. A node in the middle of a boot keeps what it was given the kernel of until
-it runs.
+With --when now they move at once, whether they are running or off. Running
+programs keep the files that they have open; a file that is opened later is that
+of the new version. With --when boot each node moves at its next boot. A node
+that is booting keeps the version of its kernel until it runs.
 
---rings 1,10%,rest moves one node, then a tenth of all, then the others. Before the next ring follows, all nodes of the ring show the
-version, the hook was run, the soak time is over, the nodes that ran before are up, and the check succeeds. What does not go well
-pauses the rollout: dim rollout status tells why. The server carries it out: this command returns when the first ring has begun, and a
-server that is started again goes on.
+With --rings 1,10%,rest, one node moves first, then a tenth of all nodes, then
+the others. The next ring follows when all of this holds for a ring:
 
-Hook and check are run on the head by /bin/sh, with DIM_ROLLOUT, DIM_RING (from 1), DIM_NODES (of the ring, a node set), DIM_IMAGE and
-DIM_VERSION in the environment. A command that was running when the server ended is run again.
+  - all nodes of the ring show the version
+  - the hook was run
+  - the soak time is over
+  - the nodes that ran before are up
+  - the check succeeds
 
-When all nodes of an image were moved, the version is the image's current one: nodes that are added to the description later start
-with it.`,
-		Example: `  dim rollout compute --when now                     all nodes of the image, to the newest version
-  dim rollout 'n[01-04]' compute@12 --when boot      some nodes, to version 12, when they boot
-  dim rollout compute --when now --rings 1,10%,rest --soak 10m --check 'nodes-are-well "$DIM_NODES"'
-  dim rollout compute --when now --dry-run           who would move from where to where?
-  dim rollout status                                 how far is it?`,
+Otherwise the rollout is paused, and dim rollout status shows the reason. The
+server carries the rollout out, also across a restart. This command returns when
+the first ring has begun.
+
+The head runs hook and check with /bin/sh, with DIM_ROLLOUT, DIM_RING (from 1),
+DIM_NODES (of the ring, a node set), DIM_IMAGE and DIM_VERSION in the
+environment. If the server ends while a command runs, it runs it again later.
+
+When all nodes of an image have moved, the version becomes the current one of
+the image: nodes that are added to the description later start with it.`,
+		Example: `  dim rollout compute --when now                 all nodes, to the newest version
+  dim rollout 'n[01-04]' compute@12 --when boot  some nodes, when they boot
+  dim rollout compute --when now --rings 1,10%,rest --soak 10m \
+      --check 'nodes-are-well "$DIM_NODES"'
+  dim rollout compute --when now --dry-run       list which nodes would move
+  dim rollout status                             show the progress`,
 		Args: operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Version = args[len(args)-1]
@@ -49,28 +63,28 @@ with it.`,
 			}
 			return a.rollout(cmd.Context(), r, wait)
 		},
-		ValidArgsFunction: complete(2, func(ctx context.Context) []string { return append(a.nodeNames(ctx), a.references(ctx)...) }),
+		ValidArgsFunction: complete(2, a.nodesAndReferences),
 	})
-	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only tell who would move from which version to which")
-	cmd.Flags().BoolVar(&wait, "wait", false, "return when it has ended or is paused (exit code 3)")
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list which nodes would move from which version to which")
+	cmd.Flags().BoolVar(&wait, "wait", false, "return when the rollout has ended or is paused (exit code 3)")
 	rolloutFlags(cmd, &r, "when")
-	cmd.AddCommand(a.rolloutLsCommand(), a.rolloutStatusCommand(), a.rolloutPauseCommand(), a.rolloutResumeCommand(), a.rolloutUndoCommand(),
-		a.rolloutStopCommand())
+	cmd.AddCommand(a.rolloutLsCommand(), a.rolloutStatusCommand(), a.rolloutPauseCommand(), a.rolloutResumeCommand(),
+		a.rolloutUndoCommand(), a.rolloutStopCommand())
 	return cmd
 }
 
-// rolloutFlags adds the flags that say how nodes move; the one that says when has a name of its own with each command.
+// rolloutFlags adds the flags of a rollout. The flag for the time of the change is called when.
 func rolloutFlags(cmd *cobra.Command, r *control.RolloutRequest, when string) {
 	f := cmd.Flags()
 	f.StringVar(&r.When, when, "", "`WHEN` nodes change: now or boot")
 	f.StringVar(&r.Rings, "rings", "", "move in `RINGS`: numbers of nodes, percentages and rest, such as 1,10%,rest")
-	f.Var((*seconds)(&r.Soak), "soak", "how long a ring has to be well before the next one follows, such as 10m")
-	f.StringVar(&r.Check, "check", "", "`COMMAND` that has to succeed after each ring")
-	f.StringVar(&r.Hook, "hook", "", "`COMMAND` that is run for each ring when it shows the version")
-	_ = cmd.RegisterFlagCompletionFunc(when, cobra.FixedCompletions([]string{"now", "boot"}, cobra.ShellCompDirectiveNoFileComp))
+	f.Var((*seconds)(&r.Soak), "soak", "how long to wait after each ring, such as 10m")
+	f.StringVar(&r.Check, "check", "", "`COMMAND` that must succeed after each ring")
+	f.StringVar(&r.Hook, "hook", "", "`COMMAND` to run for each ring when it shows the version")
+	completeFlag(cmd, when, "now", "boot")
 }
 
-// seconds is a flag that is a duration.
+// seconds is a flag whose value is a duration.
 type seconds float64
 
 func (s *seconds) String() string { return time.Duration(float64(*s) * float64(time.Second)).String() }
@@ -83,7 +97,7 @@ func (s *seconds) Set(text string) error {
 
 func (a *app) rollout(ctx context.Context, r control.RolloutRequest, wait bool) error {
 	if r.When == "" {
-		return &usageError{errors.New("rollout: it is not said when nodes change"), "--when now or --when boot"}
+		return &usageError{errors.New("rollout: --when is missing"), "--when now or --when boot"}
 	}
 	done, err := a.client().Rollout(ctx, r)
 	for err == nil && wait && done.State == "running" {
@@ -106,7 +120,7 @@ func (a *app) rollout(ctx context.Context, r control.RolloutRequest, wait bool) 
 	return nil
 }
 
-// printRollout tells in a line or a few what a rollout did, does, or would do.
+// printRollout prints what a rollout did, does, or would do.
 func printRollout(w io.Writer, r control.Rollout) {
 	ref := fmt.Sprintf("%s@%d", r.Image, r.Version)
 	switch r.State {
@@ -131,7 +145,7 @@ func rolloutLine(r control.Rollout) string {
 	return fmt.Sprintf("%s; %d show it", line, r.Shows)
 }
 
-// printMoves tells who would move, and what that means for them while they run.
+// printMoves prints which nodes would move, and what that means for those that run.
 func printMoves(w io.Writer, r control.Rollout) {
 	row(w, "RING", "COUNT", "FROM", "TO", "PATHS", "NODES")
 	for i, ring := range r.Rings {
@@ -139,24 +153,24 @@ func printMoves(w io.Writer, r control.Rollout) {
 			row(w, i+1, m.Count, m.From, m.To, m.Paths, m.Nodes)
 		}
 	}
-	told := map[string]bool{}
+	printed := map[string]bool{}
 	for _, ring := range r.Rings {
 		for _, m := range ring.Moves {
-			if way := m.From + " to " + m.To; m.Verdict != nil && !told[way] {
-				told[way] = true
-				printMeaning(w, way, *m.Verdict)
+			if step := m.From + " to " + m.To; m.Verdict != nil && !printed[step] {
+				printed[step] = true
+				printMoveVerdict(w, step, *m.Verdict)
 			}
 		}
 	}
 }
 
-// printMeaning tells what a way from one version to another means for nodes that run.
-func printMeaning(w io.Writer, way string, v control.Verdict) {
+// printMoveVerdict prints what the move from one version to another means for nodes that run.
+func printMoveVerdict(w io.Writer, step string, v control.Verdict) {
 	if v.Programs == 0 && len(v.Restart) == 0 && !v.Init && !v.Reboot {
-		fmt.Fprintf(w, "%s: all of it at once, nothing has to be restarted\n", way)
+		fmt.Fprintf(w, "%s: takes effect at once, nothing has to be restarted\n", step)
 		return
 	}
-	fmt.Fprintf(w, "%s, on nodes that run:\n", way)
+	fmt.Fprintf(w, "%s, on nodes that run:\n", step)
 	printVerdict(w, v)
 }
 
@@ -180,18 +194,20 @@ func (a *app) rolloutLsCommand() *cobra.Command {
 func printRollouts(w io.Writer, list []control.Rollout, now time.Time) {
 	row(w, "ROLLOUT", "VERSION", "WHEN", "STATE", "AGE", "RING", "SHOW IT", "NODES", "REASON")
 	for _, r := range list {
-		row(w, r.ID, fmt.Sprintf("%s@%d", r.Image, r.Version), r.When, r.State, ago(r.Started, now), fmt.Sprintf("%d/%d", r.Ring, len(r.Rings)),
-			fmt.Sprintf("%d/%d", r.Shows, r.Count), r.Nodes, safe(r.Reason))
+		row(w, r.ID, fmt.Sprintf("%s@%d", r.Image, r.Version), r.When, r.State, ago(r.Started, now),
+			fmt.Sprintf("%d/%d", r.Ring, len(r.Rings)), fmt.Sprintf("%d/%d", r.Shows, r.Count), r.Nodes, safe(r.Reason))
 	}
 }
 
 func (a *app) rolloutStatusCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
-		Use:     "status [ROLLOUT]",
-		Short:   "Tell how far a rollout is, ring by ring and node by node",
-		Long:    "Tells how far a rollout is: without a number the latest. The last column says for each node whether it has got there, and if not, why.",
-		Example: "  dim rollout status\n  dim rollout status 7 -o json | jq '.nodes_now[] | select(.verdict != \"current\")'",
-		Args:    operands(0, 1),
+		Use:   "status [ROLLOUT]",
+		Short: "Show the progress of a rollout, by ring and by node",
+		Long: `Shows the progress of a rollout; without a number, of the latest one. The last
+column shows the verdict on each node: "current", or why it is not.`,
+		Example: `  dim rollout status
+  dim rollout status 7 -o json | jq '.nodes_now[] | select(.verdict != "current")'`,
+		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := rolloutNumber(cmd, args)
 			if err != nil {
@@ -224,7 +240,8 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 		if i+1 == r.Ring && (r.State == "running" || r.State == "paused") {
 			mark = " <"
 		}
-		row(w, fmt.Sprintf("ring %d", i+1), fmt.Sprintf("%d of %s: %s%s", ring.Shows, plural(ring.Count, "node"), ring.Nodes, mark))
+		row(w, fmt.Sprintf("ring %d", i+1),
+			fmt.Sprintf("%d of %s: %s%s", ring.Shows, plural(ring.Count, "node"), ring.Nodes, mark))
 	}
 	fmt.Fprintln(w)
 	row(w, "NODE", "RING", "SHOWS", "STAGE", "VERDICT")
@@ -235,19 +252,22 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 
 func (a *app) rolloutPauseCommand() *cobra.Command {
 	return a.rolloutChange(&cobra.Command{
-		Use:     "pause [ROLLOUT]",
-		Short:   "Keep a rollout where it is",
-		Long:    "Keeps a rollout where it is; a hook or check that is running is ended. Without a number it is the latest rollout.",
-		Example: "  dim rollout pause\n  dim rollout pause 7 --dry-run",
+		Use:   "pause [ROLLOUT]",
+		Short: "Pause a rollout",
+		Long: `Pauses a rollout; without a number, the latest one. A hook or check that is
+running is stopped.`,
+		Example: `  dim rollout pause
+  dim rollout pause 7 --dry-run`,
 	}, &control.RolloutChange{Do: "pause"})
 }
 
 func (a *app) rolloutResumeCommand() *cobra.Command {
 	return a.rolloutChange(&cobra.Command{
 		Use:   "resume [ROLLOUT]",
-		Short: "Let a paused rollout go on",
-		Long: `Lets a rollout go on that was paused by hand or because something did not go well. What it was at begins again: the hook, the soak
-time and the check. Without a number it is the latest rollout.`,
+		Short: "Resume a paused rollout",
+		Long: `Resumes a rollout that was paused by dim rollout pause or by a failure; without a
+number, the latest one. The step that was interrupted begins again: the hook,
+the soak time or the check.`,
 		Example: "  dim rollout resume",
 	}, &control.RolloutChange{Do: "resume"})
 }
@@ -256,14 +276,18 @@ func (a *app) rolloutUndoCommand() *cobra.Command {
 	change := &control.RolloutChange{Do: "undo"}
 	cmd := a.rolloutChange(&cobra.Command{
 		Use:   "undo [ROLLOUT]",
-		Short: "Give every node back what it followed before",
-		Long: `Gives every node that a rollout has moved back what it followed before, also in the middle of it. Nodes that it moved at their boot change
-back at their next one, unless --when now says otherwise. It is refused when somebody has moved one of the nodes since. Without a number it
-is the latest rollout.`,
-		Example: "  dim rollout undo --dry-run\n  dim rollout undo\n  dim rollout undo 7 --when boot",
+		Short: "Move all nodes of a rollout back",
+		Long: `Lets every node that a rollout has moved follow again what it followed before;
+without a number, of the latest rollout. The rollout may still be in progress.
+Nodes that it moved at their boot change back at their next boot, unless --when
+now is given. It is refused if one of the nodes has been moved since.`,
+		Example: `  dim rollout undo --dry-run
+  dim rollout undo
+  dim rollout undo 7 --when boot`,
 	}, change)
-	cmd.Flags().StringVar(&change.When, "when", "", "`WHEN` nodes change back: now or boot (default: as they changed)")
-	_ = cmd.RegisterFlagCompletionFunc("when", cobra.FixedCompletions([]string{"now", "boot"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().StringVar(&change.When, "when", "",
+		"`WHEN` nodes change back: now or boot (default: as in the rollout)")
+	completeFlag(cmd, "when", "now", "boot")
 	return cmd
 }
 
@@ -271,34 +295,42 @@ func (a *app) rolloutStopCommand() *cobra.Command {
 	return a.rolloutChange(&cobra.Command{
 		Use:   "stop [ROLLOUT]",
 		Short: "End a rollout where it is",
-		Long: `Ends a rollout that is running or paused: the nodes that it has moved keep the version, the others theirs. Another rollout may move them
-then. Without a number it is the latest rollout.`,
+		Long: `Ends a rollout that is running or paused; without a number, the latest one. The
+nodes that it has moved keep the version, the others keep theirs. Another
+rollout may move them afterwards.`,
 		Example: "  dim rollout stop",
 	}, &control.RolloutChange{Do: "stop"})
 }
 
-// rolloutChange makes a command that changes a rollout.
+// rolloutChange makes a command out of cmd that changes a rollout.
 func (a *app) rolloutChange(cmd *cobra.Command, change *control.RolloutChange) *cobra.Command {
 	cmd.Args = operands(0, 1)
 	cmd.ValidArgsFunction = complete(1, a.rolloutNumbers)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		id, err := rolloutNumber(cmd, args)
-		if err == nil && id == 0 {
-			var latest control.Rollout
-			latest, err = a.client().RolloutStatus(cmd.Context(), 0)
-			id = latest.ID
-		}
 		if err != nil {
 			return err
 		}
-		r, err := a.client().ChangeRollout(cmd.Context(), id, *change)
-		if err != nil {
-			return err
-		}
-		return a.show(r, func(w io.Writer) { printRolloutChange(w, r, change.DryRun) })
+		return a.changeRollout(cmd.Context(), id, *change)
 	}
-	cmd.Flags().BoolVar(&change.DryRun, "dry-run", false, "only tell what would become of it, and who would move")
+	cmd.Flags().BoolVar(&change.DryRun, "dry-run", false, "only report what would change")
 	return a.listing(cmd)
+}
+
+// changeRollout changes the rollout id; 0 is the latest one.
+func (a *app) changeRollout(ctx context.Context, id int, change control.RolloutChange) error {
+	if id == 0 {
+		latest, err := a.client().RolloutStatus(ctx, 0)
+		if err != nil {
+			return err
+		}
+		id = latest.ID
+	}
+	r, err := a.client().ChangeRollout(ctx, id, change)
+	if err != nil {
+		return err
+	}
+	return a.show(r, func(w io.Writer) { printRolloutChange(w, r, change.DryRun) })
 }
 
 func printRolloutChange(w io.Writer, r control.Rollout, dry bool) {
@@ -308,14 +340,16 @@ func printRolloutChange(w io.Writer, r control.Rollout, dry bool) {
 	}
 }
 
-// rolloutNumber is the operand, or 0.
+// rolloutNumber returns the number that args name, or 0.
 func rolloutNumber(cmd *cobra.Command, args []string) (int, error) {
 	if len(args) == 0 {
 		return 0, nil
 	}
 	id, err := strconv.Atoi(args[0])
 	if err != nil || id < 1 {
-		return 0, &usageError{fmt.Errorf("%s: %q is no rollout's number", verb(cmd), args[0]), "dim rollout ls lists them"}
+		return 0, &usageError{
+			fmt.Errorf("%s: %q is not the number of a rollout", verb(cmd), args[0]), "dim rollout ls lists them",
+		}
 	}
 	return id, nil
 }

@@ -13,7 +13,7 @@ import (
 	"dim/internal/daemon"
 )
 
-// serveFlags are what `dim serve` can be told.
+// serveFlags are the flags of `dim serve`.
 type serveFlags struct {
 	cluster, as, level string
 	etcd               []string
@@ -24,12 +24,14 @@ func (a *app) serveCommand() *cobra.Command {
 	f := &serveFlags{}
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run the roles that the description gives a server",
-		Long: `Serves until it is told to stop (SIGTERM, ^C): DHCP, TFTP, HTTP and NFS on the addresses that the description
-gives the server. GET /healthz on its HTTP port answers 200 when it is ready. Logs go to standard error.
+		Short: "Run the server",
+		Long: `Runs the roles that the description gives this server, until SIGTERM or ^C: it
+serves DHCP, TFTP, HTTP and NFS on the addresses of the description. GET
+/healthz on its HTTP port answers 200 when the server is ready. Logs go to
+standard error.
 
-With --cluster the description in FILE is applied first, if it differs from the one that was applied before. Without,
-that one holds.`,
+With --cluster it first applies the description in FILE, if that differs from
+the applied one. Without --cluster the applied description is used.`,
 		Example: `  dim serve --cluster /etc/dim/cluster.xml --as head
   dim serve --as head --etcd https://etcd1:2379,https://etcd2:2379`,
 		Args: operands(0, 0),
@@ -38,44 +40,46 @@ that one holds.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().StringVar(&f.cluster, "cluster", "", "cluster description to apply: `FILE`")
-	cmd.Flags().StringVar(&f.as, "as", "", "name of this `SERVER` in the description (default: the host's name)")
-	cmd.Flags().StringSliceVar(&f.etcd, "etcd", nil, "`URLS` of an existing etcd; without, the state is kept by an etcd in this process")
-	cmd.Flags().StringVar(&f.loaders, "loaders", "", "`directory` of the iPXE programs (default /usr/lib/ipxe)")
-	cmd.Flags().StringVar(&f.level, "log-level", "info", "`LEVEL` of what is logged: debug, info, warn or error")
+	cmd.Flags().StringVar(&f.as, "as", "", "name of this `SERVER` in the description (default: the host name)")
+	cmd.Flags().StringSliceVar(&f.etcd, "etcd", nil, "`URLS` of an existing etcd (default: an etcd in this process)")
+	cmd.Flags().StringVar(&f.loaders, "loaders", "", "`directory` with the iPXE programs (default /usr/lib/ipxe)")
+	cmd.Flags().StringVar(&f.level, "log-level", "info", "lowest `LEVEL` to log: debug, info, warn or error")
 	_ = cmd.MarkFlagFilename("cluster", "xml")
-	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
 }
 
 func (a *app) serve(cmd *cobra.Command, f *serveFlags) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
-		return &usageError{fmt.Errorf("serve: there is no log level %q", f.level), "debug, info, warn or error"}
+		return &usageError{fmt.Errorf("serve: unknown log level %q", f.level), "debug, info, warn or error"}
 	}
 	if f.as == "" {
 		f.as = hostName()
 	}
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	err := daemon.Run(cmd.Context(), daemon.Config{
-		Data: a.data, ClusterFile: f.cluster, As: f.as, Endpoints: f.etcd, Loaders: f.loaders, Program: version(), Log: log,
+		Data: a.data, ClusterFile: f.cluster, As: f.as, Endpoints: f.etcd, Loaders: f.loaders,
+		Program: version(), Log: log,
 	})
 	if errors.Is(err, daemon.ErrRestart) {
-		log.Info("starting anew", "why", err)
-		return startAnew()
+		log.Info("restarting", "reason", err)
+		return restart()
 	}
 	return err
 }
 
-// startAnew makes this process run the program from its beginning: nobody need be there to restart it, and its id stays.
-func startAnew() error {
+// restart replaces the program of this process by a new run of it. No service manager is needed, and the process id
+// stays.
+func restart() error {
 	self, err := os.Executable()
 	if err == nil {
 		err = unix.Exec(self, os.Args, os.Environ())
 	}
-	return fmt.Errorf("serve: start anew: %w", err)
+	return fmt.Errorf("serve: restart: %w", err)
 }
 
-// hostName is this machine's name without its domain.
+// hostName returns the name of this machine without its domain.
 func hostName() string {
 	name, err := os.Hostname()
 	if err != nil {

@@ -16,9 +16,10 @@ import (
 func (a *app) statusCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:   "status",
-		Short: "The truth in one screen",
-		Long: `Tells what the server on this machine is, what it serves, where its nodes are, and every problem that a person should know
-of. The exit code is 0 when there is none and 3 when there are some.`,
+		Short: "Show the state of the server, its images and its nodes",
+		Long: `Shows the state of the server on this machine on one screen: what it serves, the
+stages of its nodes, and every problem, with a hint. The exit code is 0 when
+there is no problem and 3 when there are some.`,
 		Example: "  dim status\n  dim status -o json | jq '.problems'",
 		Args:    operands(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -86,7 +87,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 	}
 }
 
-// listens puts the addresses of each service together: "nfs 10.0.0.1:2049 127.0.0.1:2049, http …".
+// listens groups the addresses by service: "nfs 10.0.0.1:2049 127.0.0.1:2049, http …".
 func listens(services []control.Service) string {
 	at := map[string][]string{}
 	for _, s := range services {
@@ -101,25 +102,26 @@ func listens(services []control.Service) string {
 
 func imageLine(i control.Image, now time.Time) string {
 	if i.Newest == nil {
-		return fmt.Sprintf("%s: not captured yet, %s%s", i.Name, plural(i.Nodes, "node"), promise(i))
+		return fmt.Sprintf("%s: not captured yet, %s%s", i.Name, plural(i.Nodes, "node"), durability(i))
 	}
 	v := i.Newest
-	line := fmt.Sprintf("%s@%d, %s old, %s files, %s", i.Name, v.Number, ago(v.Created, now), count(v.Files), size(v.Bytes))
+	line := fmt.Sprintf("%s@%d, %s old, %s files, %s",
+		i.Name, v.Number, ago(v.Created, now), count(v.Files), size(v.Bytes))
 	if v.Kernel != "" {
 		line += ", kernel " + v.Kernel
 	}
-	return fmt.Sprintf("%s, %s on it of %d%s", line, plural(len(v.Nodes), "node"), i.Nodes, promise(i))
+	return fmt.Sprintf("%s, on %d of %s%s", line, len(v.Nodes), plural(i.Nodes, "node"), durability(i))
 }
 
-// promise tells of an image whose nodes are answered before what they change is on the disk.
-func promise(i control.Image) string {
+// durability is ", durability async" for an image whose nodes get replies before their changes are on the disk.
+func durability(i control.Image) string {
 	if i.Durable == "sync" || i.Durable == "" {
 		return ""
 	}
 	return ", durability " + i.Durable
 }
 
-// stages tells how many nodes are where, the most common first: "4: 2 running, 1 off, 1 mount".
+// stages counts the nodes in each stage, the most common first: "4: 2 running, 1 off, 1 mount".
 func stages(total int, at map[string]int) string {
 	names := slices.SortedFunc(maps.Keys(at), func(a, b string) int {
 		if at[a] != at[b] {

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// size returns a number of bytes as people read it: "1.9 GiB".
+// size formats a number of bytes: "1.9 GiB".
 func size(n uint64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
@@ -23,7 +23,7 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f %ciB", v, units[i])
 }
 
-// count returns a number in groups of three digits: "90,000".
+// count formats a number in groups of three digits: "90,000".
 func count(n uint64) string {
 	s := strconv.FormatUint(n, 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -40,7 +40,7 @@ func plural(n int, what string) string {
 	return count(uint64(n)) + " " + what + "s"
 }
 
-// ago returns how long ago t was, in one unit that fits: "8s", "5m", "3h", "12d". The zero time is "".
+// ago formats the time since t in one unit: "8s", "5m", "3h", "12d". The zero time is "".
 func ago(t, now time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -60,7 +60,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// clock returns a time of day, with the day; "" for the zero time.
+// clock formats a time as date and time of day. The zero time is "".
 func clock(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -68,7 +68,7 @@ func clock(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05")
 }
 
-// safe returns a name as it can be shown on a terminal: quoted when it has a byte that a terminal would obey or not show.
+// safe returns a text that a terminal can show. It is quoted when it contains control characters or invalid UTF-8.
 func safe(name string) string {
 	if utf8.ValidString(name) && strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return name
@@ -76,5 +76,5 @@ func safe(name string) string {
 	return strconv.Quote(name)
 }
 
-// short returns enough of a digest for a person.
+// short returns the beginning of a digest, enough to recognise it.
 func short(digest string) string { return digest[:min(12, len(digest))] }

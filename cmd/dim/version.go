@@ -12,7 +12,7 @@ import (
 func (a *app) versionCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
 		Use:     "version",
-		Short:   "Tell what this program is",
+		Short:   "Print the version of this program",
 		Example: "  dim version -o json",
 		Args:    operands(0, 0),
 		RunE: func(*cobra.Command, []string) error {
@@ -23,7 +23,7 @@ func (a *app) versionCommand() *cobra.Command {
 	})
 }
 
-// version is what the Go toolchain recorded of the source: a tag, or the commit.
+// version is the version that the Go toolchain recorded: a tag, or the commit.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {

@@ -145,7 +145,7 @@ func savedElement() *element {
 	return &element{
 		name: "saved", maxCount: 1,
 		doc: "What a server keeps of the nodes' own changes: the copies that switches, resets and restores set aside " +
-			"and, with `snapshots`, earlier states. See [the guide](../guide/node-state.md#the-time-machine).",
+			"and, with `snapshots`, earlier states. See [the guide](../guide/node-state.md#snapshots).",
 		attributes: append([]attribute{
 			{
 				name: "days", kind: kindDays(), byDefault: "90",

@@ -2,9 +2,9 @@ package control
 
 import "context"
 
-// Backend is everything that the API asks of the daemon. Its methods may be called from any number of goroutines. A method
-// that changes something returns when the change is durable. An error that is an *Error, also a wrapped one, keeps its code;
-// every other error is reported as Internal.
+// Backend is everything that the API asks of the daemon. Its methods may be called from any number of goroutines. A
+// method that changes something returns when the change is durable. An error that is an *Error, also a wrapped one,
+// keeps its code; every other error is reported as Internal.
 type Backend interface {
 	StatusBackend
 	DescriptionBackend
@@ -29,8 +29,9 @@ type StatusBackend interface {
 type DescriptionBackend interface {
 	// Description returns the applied cluster description; NotFound when there is none yet.
 	Description(ctx context.Context) (Description, error)
-	// Apply makes d the applied description. When d.Revision is neither 0 nor the revision of the applied one, nothing is
-	// changed and the error is a Conflict. A description with problems is Invalid, with all of them in Error.Details.
+	// Apply makes d the applied description. When d.Revision is neither 0 nor the revision of the applied one,
+	// nothing is changed and the error is a Conflict. A description with problems is Invalid, with all of them in
+	// Error.Details.
 	Apply(ctx context.Context, d Description) (Description, error)
 }
 
@@ -38,9 +39,9 @@ type DescriptionBackend interface {
 type ImageBackend interface {
 	// Images lists the images in order of name: those that are declared and those that have versions.
 	Images(ctx context.Context) ([]Image, error)
-	// Capture makes a new version of an image from its master, or only reports what would be in it. It calls progress at
-	// intervals, never concurrently and never after it has returned. Cancelling ctx cancels the capture. A second Capture
-	// of the same image at the same time is Busy.
+	// Capture makes a new version of an image from its master, or only reports what would be in it. It calls progress
+	// at intervals, never concurrently and never after it has returned. Cancelling ctx cancels the capture. A second
+	// Capture of the same image at the same time is Busy.
 	Capture(ctx context.Context, r CaptureRequest, progress func(Progress)) (CaptureResult, error)
 	// Watch declares whether the master of an image is watched, or only reports how it would be. The declaration holds
 	// until it is changed, also across restarts.
@@ -57,8 +58,8 @@ type VersionBackend interface {
 	Tag(ctx context.Context, ref, tag string) (Version, error)
 	// Untag removes the tag that ref, NAME@TAG, names.
 	Untag(ctx context.Context, ref string) (Version, error)
-	// RemoveVersion removes a version, NAME@NUMBER, and the objects that only it refers to. A version that is in use is a
-	// Conflict.
+	// RemoveVersion removes a version, NAME@NUMBER, and the objects that only it refers to. A version that is in use
+	// is a Conflict.
 	RemoveVersion(ctx context.Context, ref string, r RemoveRequest) (PruneResult, error)
 }
 
@@ -74,7 +75,8 @@ type StoreBackend interface {
 
 // DiffBackend compares versions and nodes.
 type DiffBackend interface {
-	// Diff yields the differences between two versions, in order of path, until yield returns false. It returns a summary.
+	// Diff yields the differences between two versions, in order of path, until yield returns false. It returns a
+	// summary.
 	Diff(ctx context.Context, from, to string, yield func(Change) bool) (Comparison, error)
 	// NodeChanges yields the differences between a node and its version, in order of path, until yield returns false.
 	NodeChanges(ctx context.Context, node string, yield func(Change) bool) error
@@ -84,9 +86,9 @@ type DiffBackend interface {
 
 // RolloutBackend moves nodes to other versions.
 type RolloutBackend interface {
-	// Rollout lets nodes follow a version, or only reports what that would do. It returns when the nodes of the first ring
-	// have changed, as far as this daemon serves them and they can change now. Nodes that another rollout is moving are a
-	// Conflict.
+	// Rollout lets nodes follow a version, or only reports what that would do. It returns when the nodes of the first
+	// ring have changed, as far as this daemon serves them and they can change now. Nodes that another rollout is
+	// moving are a Conflict.
 	Rollout(ctx context.Context, r RolloutRequest) (Rollout, error)
 	// Rollouts lists the rollouts, the latest first, without their nodes.
 	Rollouts(ctx context.Context) ([]Rollout, error)
@@ -105,8 +107,8 @@ type NodeBackend interface {
 	Node(ctx context.Context, name string) (Node, error)
 	// Machines lists the machines that asked for a boot and are not in the description.
 	Machines(ctx context.Context) ([]Machine, error)
-	// Check compares what is on the disk of each node of a set ("" is all) with what the format demands and with what is
-	// served.
+	// Check compares what is on the disk of each node of a set ("" is all) with what the format demands and with what
+	// is served.
 	Check(ctx context.Context, set string) ([]CheckResult, error)
 }
 
@@ -116,8 +118,8 @@ type SavedBackend interface {
 	Saved(ctx context.Context, node string) ([]SavedEntry, error)
 	// Restore brings set-aside entries of a node back. When no entry fits the request it is NotFound.
 	Restore(ctx context.Context, node string, r RestoreRequest) ([]RestoredEntry, error)
-	// Reset sets aside what a node has of its own. A node that may be running is a Conflict, unless the request says Force
-	// or names paths.
+	// Reset sets aside what a node has of its own. A node that may be running is a Conflict, unless the request says
+	// Force or names paths.
 	Reset(ctx context.Context, node string, r ResetRequest) ([]SavedEntry, error)
 	// Forget removes set-aside entries for good.
 	Forget(ctx context.Context, node string, r ForgetRequest) ([]SavedEntry, error)
@@ -125,18 +127,19 @@ type SavedBackend interface {
 
 // SnapshotBackend lists and restores snapshots of the layers of nodes.
 type SnapshotBackend interface {
-	// Snapshots lists the snapshots of the layers of a set of nodes ("" is all), by node, the latest of each image first.
+	// Snapshots lists the snapshots of the layers of a set of nodes ("" is all), by node, the latest of each image
+	// first.
 	Snapshots(ctx context.Context, set string) ([]Snapshot, error)
-	// RestoreSnapshot makes the layer of a node what it was at a snapshot. A snapshot that does not exist is NotFound. A
-	// node that may be running is a Conflict, unless the request says Force.
+	// RestoreSnapshot makes the layer of a node what it was at a snapshot. A snapshot that does not exist is
+	// NotFound. A node that may be running is a Conflict, unless the request says Force.
 	RestoreSnapshot(ctx context.Context, node string, r RestoreSnapshotRequest) (RestoredSnapshot, error)
 }
 
 // MountBackend shows trees as local directories.
 type MountBackend interface {
-	// Mount serves what m names on fd, an open /dev/fuse that the caller has mounted at m.Dir. It returns when it serves.
-	// It closes done when the directory is unmounted or the daemon ends. When Mount succeeds it owns fd; when it fails the
-	// caller still does.
+	// Mount serves what m names on fd, an open /dev/fuse that the caller has mounted at m.Dir. It returns when it
+	// serves. It closes done when the directory is unmounted or the daemon ends. When Mount succeeds it owns fd; when
+	// it fails the caller still does.
 	Mount(ctx context.Context, m Mount, fd int) (done <-chan struct{}, err error)
 	// Mounts lists what is served that way.
 	Mounts(ctx context.Context) ([]Mount, error)

@@ -25,7 +25,7 @@ type Progress struct {
 
 // CaptureResult is the result of a capture.
 type CaptureResult struct {
-	Version   Version            `json:"version"`   // the new one; the newest one after a dry run or when nothing changed
+	Version   Version            `json:"version"`   // the new one; the newest when nothing changed, or in a dry run
 	Unchanged bool               `json:"unchanged"` // the master equals the newest version: no version was made
 	DryRun    bool               `json:"dry_run"`
 	Counts    map[ChangeKind]int `json:"counts"`   // changes by kind

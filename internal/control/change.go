@@ -82,12 +82,12 @@ type NodeDiffPath struct {
 	B    string `json:"b"`
 }
 
-// Path is a path on a node. In JSON, a path that is not valid UTF-8 is an object with two keys: "text" is the path with U+FFFD
-// for each invalid byte, and "bytes" is the path in base64.
+// Path is a path on a node. In JSON, a path that is not valid UTF-8 is an object with two keys: "text" is the path
+// with U+FFFD for each invalid byte, and "bytes" is the path in base64.
 type Path string
 
-// MarshalJSON adds "path_bytes", the path in base64, when the path is not valid UTF-8. "path" has U+FFFD for each invalid
-// byte then.
+// MarshalJSON adds "path_bytes", the path in base64, when the path is not valid UTF-8. "path" has U+FFFD for each
+// invalid byte then.
 func (c Change) MarshalJSON() ([]byte, error) {
 	type plain Change
 	w := struct {

@@ -10,7 +10,7 @@ type Node struct {
 	Version  int       `json:"version"`        // that its replica shows; 0: none yet
 	Wanted   string    `json:"wanted"`         // reference that it follows
 	Next     string    `json:"next,omitempty"` // reference that it follows from its next boot on
-	Stage    string    `json:"stage"`          // "off": nothing is known of it; "silent": it ran and does not answer any more
+	Stage    string    `json:"stage"`          // "off": nothing is known of it; "silent": it has stopped answering
 	Since    time.Time `json:"since,omitzero"`
 	Text     string    `json:"text,omitempty"` // last message of the node about its stage, such as an error
 	Address  string    `json:"address"`
@@ -78,8 +78,8 @@ type Push struct {
 	Memory   int         `json:"memory_kb"`
 	Mounts   []NodeMount `json:"mounts"` // on paths of the replica
 	Stale    []Process   `json:"stale"`  // processes that still use replaced files
-	// Restart lists what these processes are: units, or "NAME (pid PID)". It is complete when State is current and Omitted
-	// is 0.
+	// Restart lists what these processes are: units, or "NAME (pid PID)". It is complete when State is current and
+	// Omitted is 0.
 	Restart []string `json:"restart"`
 	Omitted int      `json:"omitted"` // mounts and processes for which the report had no room
 }

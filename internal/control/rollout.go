@@ -27,8 +27,8 @@ type Rollout struct {
 	Soak    float64       `json:"soak_seconds"`
 	Check   string        `json:"check"`
 	Hook    string        `json:"hook"`
-	// State is "running", "paused", "done", "undone", "stopped", "planned" or "nothing to do". In a dry run it is the state
-	// that would follow.
+	// State is "running", "paused", "done", "undone", "stopped", "planned" or "nothing to do". In a dry run it is the
+	// state that would follow.
 	State   string    `json:"state"`
 	Ring    int       `json:"ring"`  // the current one, from 1
 	Phase   string    `json:"phase"` // of the current ring: "switching", "hook", "gate"
@@ -68,11 +68,11 @@ type RolloutNode struct {
 	Ring  int    `json:"ring"`  // from 1
 	Shows string `json:"shows"` // version that its replica shows; "": it has none here
 	Stage string `json:"stage"`
-	// Verdict is where the node is in the rollout: "current", "stale until …", "waits for ring 2", "changes when it boots" or
-	// "not moved: …".
+	// Verdict is where the node is in the rollout: "current", "stale until …", "waits for ring 2", "changes when it
+	// boots" or "not moved: …".
 	Verdict string `json:"verdict"`
-	// Restart lists the services that run replaced programs or libraries until they are restarted. It is exact when the node
-	// itself reported them; otherwise they are derived from packages and unit files.
+	// Restart lists the services that run replaced programs or libraries until they are restarted. It is exact when
+	// the node itself reported them; otherwise they are derived from packages and unit files.
 	Restart []string `json:"restart"`
 	Exact   bool     `json:"exact"`
 	Reboot  bool     `json:"reboot"` // a part takes effect at the next boot

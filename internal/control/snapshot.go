@@ -2,8 +2,8 @@ package control
 
 import "time"
 
-// Snapshot is one snapshot of a node's layer. When Problem is set there is no snapshot: Problem is the reason why the last one
-// could not be taken.
+// Snapshot is one snapshot of a node's layer. When Problem is set there is no snapshot: Problem is the reason why the
+// last one could not be taken.
 type Snapshot struct {
 	Node     string    `json:"node"`
 	Image    string    `json:"image"`
@@ -13,7 +13,7 @@ type Snapshot struct {
 	Why      string    `json:"why"`      // what it was taken before: "switch compute@1 compute@2", "reset", "restore"
 	Files    uint64    `json:"files"`    // entries of all types
 	Bytes    uint64    `json:"bytes"`    // disk space of its files, shared or not
-	Copied   uint64    `json:"copied"`   // the part of Bytes that is shared neither with the layer nor with an earlier snapshot
+	Copied   uint64    `json:"copied"`   // part of Bytes shared neither with the layer nor an earlier snapshot
 	Problem  string    `json:"problem,omitempty"`
 }
 
@@ -21,7 +21,7 @@ type Snapshot struct {
 type SnapshotUsage struct {
 	Count  int    `json:"count"`
 	Bytes  uint64 `json:"bytes"`  // of all their files, shared or not
-	Copied uint64 `json:"copied"` // the part of Bytes that is shared neither with the layer nor with an earlier snapshot
+	Copied uint64 `json:"copied"` // part of Bytes shared neither with the layer nor an earlier snapshot
 }
 
 // RestoreSnapshotRequest says which snapshot of a node's layer to restore.
@@ -34,7 +34,7 @@ type RestoreSnapshotRequest struct {
 // RestoredSnapshot is what restoring a snapshot did, or would do.
 type RestoredSnapshot struct {
 	Snapshot Snapshot       `json:"layer"`
-	Undo     string         `json:"undo"` // stamp of the snapshot of the layer before; "" when that was empty, and in a dry run
+	Undo     string         `json:"undo"` // stamp of the snapshot taken first; "": none was needed, or dry run
 	Paths    []RestoredPath `json:"paths"`
 	Unknown  bool           `json:"unknown"` // it is not known what the master has changed since the snapshot
 	Copies   uint64         `json:"copies"`  // bytes that are copied because the file system cannot share them

@@ -5,10 +5,6 @@ package rules
 //
 // Empty braces of a package may stay, so that two who delete lines side by side get no conflict.
 var pending = map[string]map[string]string{
-	"cmd/dim": {
-		"columns": "120 lines",
-		"logs":    "keys why",
-	},
 	"cmd/dim-init": {
 		"columns": "1 line",
 	},
@@ -38,19 +34,6 @@ var pending = map[string]map[string]string{
 	},
 	"internal/capture/remote": {
 		"columns": "28 lines",
-	},
-	"internal/control": {
-		"columns": "51 lines",
-		"surface": "85 exported names",
-	},
-	"internal/control/client": {
-		"columns": "18 lines",
-	},
-	"internal/control/server": {
-		"columns": "6 lines",
-	},
-	"internal/control/wire": {
-		"columns": "6 lines",
 	},
 	"internal/coord": {
 		"callers": "Coord.Embedded",

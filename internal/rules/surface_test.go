@@ -25,6 +25,7 @@ const maxExported = 25
 // wide are packages that export more names, with the reason.
 var wide = map[string]string{
 	"internal/cluster": "a type for each element of the description, and their names",
+	"internal/control": "the vocabulary of the API: a type for each JSON object, an interface for each part of Backend",
 	"internal/vfs":     "the contract of a file tree: types, errors and flags that all trees and protocols share",
 }
 

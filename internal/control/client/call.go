@@ -77,7 +77,8 @@ func onProgress(each func(control.Progress)) func(wire.Line) {
 // errMore reports that a line was not the last one.
 var errMore = errors.New("more lines follow")
 
-// readLine decodes a line. The result of a last line goes to out; any other line goes to each, and the error is errMore.
+// readLine decodes a line. The result of a last line goes to out; any other line goes to each, and the error is
+// errMore.
 func readLine(b []byte, out any, each func(wire.Line)) error {
 	l := wire.Line{Result: out}
 	var probe struct {

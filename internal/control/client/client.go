@@ -2,9 +2,9 @@
 //
 // # Mounts
 //
-// Client.Mount opens /dev/fuse and mounts it in the caller's mount namespace, then passes the open device to the daemon, which
-// serves it. So a mount appears to the person who asked for it, although the daemon may run in another mount namespace, and only
-// the daemon, which has the locks and the indexes of the replicas, accesses them.
+// Client.Mount opens /dev/fuse and mounts it in the caller's mount namespace, then passes the open device to the
+// daemon, which serves it. So a mount appears to the person who asked for it, although the daemon may run in another
+// mount namespace, and only the daemon, which has the locks and the indexes of the replicas, accesses them.
 //
 // This package must not know what the daemon does with a call.
 package client
@@ -23,8 +23,9 @@ import (
 	"dim/internal/control/wire"
 )
 
-// Client calls the daemon that runs on a data directory. Its methods are those of control.Backend, which documents them. They may
-// be called concurrently. Every failure of the daemon is a *control.Error, with code Unavailable when no daemon answers.
+// Client calls the daemon that runs on a data directory. Its methods are those of control.Backend, which documents
+// them. They may be called concurrently. Every failure of the daemon is a *control.Error, with code Unavailable when
+// no daemon answers.
 type Client struct {
 	data string
 	http *http.Client

@@ -15,6 +15,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/control/server"
 	"dim/internal/control/wire"
+	"dim/internal/testkit"
 	"github.com/google/go-cmp/cmp"
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -32,7 +33,8 @@ func (f fake) Status(context.Context) (control.Status, error) {
 
 func (f fake) Version(_ context.Context, ref string) (control.Version, error) {
 	if ref != "compute@1" {
-		return control.Version{}, fmt.Errorf("resolve %s: %w", ref, control.Errorf(control.NotFound, "no such version").WithHint("dim image ls"))
+		err := control.Errorf(control.NotFound, "no such version").WithHint("dim image ls")
+		return control.Version{}, fmt.Errorf("resolve %s: %w", ref, err)
 	}
 	return control.Version{Image: "compute", Number: 1}, nil
 }
@@ -43,7 +45,9 @@ func (f fake) Node(context.Context, string) (control.Node, error) {
 
 func (f fake) Apply(_ context.Context, d control.Description) (control.Description, error) {
 	if d.Revision != 7 {
-		return control.Description{}, &control.Error{Code: control.Conflict, Message: "applied by another", Details: []string{"a", "b"}}
+		return control.Description{}, &control.Error{
+			Code: control.Conflict, Message: "applied by another", Details: []string{"a", "b"},
+		}
 	}
 	d.Revision = 8
 	return d, nil
@@ -59,7 +63,9 @@ func (f fake) Diff(_ context.Context, from, to string, yield func(control.Change
 	return whole, nil
 }
 
-func (f fake) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.CaptureResult, error) {
+func (f fake) Capture(
+	ctx context.Context, r control.CaptureRequest, progress func(control.Progress),
+) (control.CaptureResult, error) {
 	progress(control.Progress{Image: r.Image, Files: 1})
 	switch r.Image {
 	case "compute":
@@ -97,13 +103,8 @@ func (f fake) Mount(_ context.Context, m control.Mount, fd int) (<-chan struct{}
 func serve(t *testing.T, data string, b control.Backend) (c *Client, stop func()) {
 	t.Helper()
 	path, release, err := wire.SocketPath(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	ln := testkit.Value(net.Listen("unix", path))(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ctx, ln, b, slog.New(slog.DiscardHandler)) }()
@@ -123,17 +124,14 @@ func serve(t *testing.T, data string, b control.Backend) (c *Client, stop func()
 	return New(data), stop
 }
 
-func TestACallAnswersWhatTheBackendSays(t *testing.T) {
+func TestACallReturnsTheAnswerOfTheBackend(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{})
-	s, err := c.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testkit.Value(c.Status(t.Context()))(t)
 	if s.Server != "head" || s.Nodes != 1 {
 		t.Errorf("status is %+v", s)
 	}
 	if s.Problems == nil || s.Stages == nil || s.Machines == nil {
-		t.Error("an empty list came as null")
+		t.Error("an empty list was sent as null")
 	}
 }
 
@@ -156,7 +154,9 @@ func TestAnErrorKeepsItsCodeAndHint(t *testing.T) {
 
 func TestApplyOverAnotherRevisionIsAConflict(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{})
-	d := control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": []byte("<cluster/>\xff")}, Revision: 7}
+	d := control.Description{
+		Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": []byte("<cluster/>\xff")}, Revision: 7,
+	}
 	got, err := c.Apply(t.Context(), d)
 	if err != nil || got.Revision != 8 || string(got.Files["cluster.xml"]) != "<cluster/>\xff" {
 		t.Errorf("apply: %+v, %v", got, err)
@@ -168,7 +168,7 @@ func TestApplyOverAnotherRevisionIsAConflict(t *testing.T) {
 	}
 }
 
-func TestNamesThatAreNotTextComeThroughDiff(t *testing.T) {
+func TestDiffKeepsPathsThatAreNotUTF8(t *testing.T) {
 	want := []control.Change{
 		{Path: "etc/motd", Kind: control.Content, Type: "file", Size: 5, Was: 4},
 		{Path: "bad\xff\nname", Kind: control.Added, Type: "file"},
@@ -179,8 +179,9 @@ func TestNamesThatAreNotTextComeThroughDiff(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{diff: want})
 	var got []control.Change
 	whole, err := c.Diff(t.Context(), "compute@1", "compute@2", func(ch control.Change) { got = append(got, ch) })
-	if err != nil || whole.From != "compute@1" {
-		t.Fatal(err)
+	testkit.Must(t, err)
+	if whole.From != "compute@1" {
+		t.Errorf("the summary is of %q", whole.From)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -190,7 +191,8 @@ func TestNamesThatAreNotTextComeThroughDiff(t *testing.T) {
 func TestACaptureReportsProgressThenItsResult(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{})
 	var seen []uint64
-	done, err := c.Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(p control.Progress) { seen = append(seen, p.Files) })
+	note := func(p control.Progress) { seen = append(seen, p.Files) }
+	done, err := c.Capture(t.Context(), control.CaptureRequest{Image: "compute"}, note)
 	if err != nil || done.Version.Number != 2 {
 		t.Errorf("capture: %+v, %v", done, err)
 	}
@@ -206,7 +208,8 @@ func TestACaptureReportsProgressThenItsResult(t *testing.T) {
 func TestACaptureEndsWithItsCallerOrTheDaemon(t *testing.T) {
 	c, stop := serve(t, t.TempDir(), fake{})
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := c.Capture(ctx, control.CaptureRequest{Image: "slow"}, func(control.Progress) { cancel() }); !errors.Is(err, context.Canceled) {
+	_, err := c.Capture(ctx, control.CaptureRequest{Image: "slow"}, func(control.Progress) { cancel() })
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled capture: %v", err)
 	}
 	begun := make(chan struct{})
@@ -222,17 +225,14 @@ func TestACaptureEndsWithItsCallerOrTheDaemon(t *testing.T) {
 	}
 }
 
-func TestWithoutADaemonThePersonIsToldSo(t *testing.T) {
+func TestWithoutADaemonCallsAreUnavailable(t *testing.T) {
 	data := t.TempDir()
 	_, err := New(data).Status(t.Context())
 	e, ok := errors.AsType[*control.Error](err)
 	if !ok || e.Code != control.Unavailable || !strings.Contains(e.Message, data) || e.Hint == "" {
 		t.Errorf("no socket: %v", err)
 	}
-	ln, err := net.Listen("unix", filepath.Join(data, "dim.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testkit.Value(net.Listen("unix", filepath.Join(data, "dim.sock")))(t)
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	ln.Close() // as kill -9 leaves it
 	if _, err = New(data).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no daemon runs") {
@@ -242,9 +242,7 @@ func TestWithoutADaemonThePersonIsToldSo(t *testing.T) {
 
 func TestADataDirectoryMayHaveALongPath(t *testing.T) {
 	data := filepath.Join(t.TempDir(), strings.Repeat("d", 200))
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(data, 0o700))
 	c, stop := serve(t, data, fake{})
 	if _, err := c.Status(t.Context()); err != nil {
 		t.Error(err)
@@ -263,7 +261,7 @@ func TestAMountIsServedByTheDaemonAndEndsWithItsCaller(t *testing.T) {
 		if m.What != "n01" || m.Dir != dir {
 			t.Errorf("mounted %+v", m)
 		}
-		// Another process reads: Go's own poller would wait for the answer of this one while it keeps it from answering.
+		// Another process reads: a read of this process, which serves the mount, could wait for itself.
 		b, err := exec.Command("cat", filepath.Join(dir, "hostname")).Output()
 		if err != nil || string(b) != "n01\n" {
 			t.Errorf("read through the mount: %q, %v", b, err)
@@ -277,7 +275,7 @@ func TestAMountIsServedByTheDaemonAndEndsWithItsCaller(t *testing.T) {
 	}
 }
 
-func TestAMountEndsWhenAnotherUnmountsIt(t *testing.T) {
+func TestAMountEndsWhenItIsUnmounted(t *testing.T) {
 	c, dir := mountable(t)
 	err := c.Mount(t.Context(), "n01", dir, func(control.Mount) {
 		if err := Unmount(dir); err != nil {
@@ -288,7 +286,7 @@ func TestAMountEndsWhenAnotherUnmountsIt(t *testing.T) {
 		t.Error(err)
 	}
 	if err := Unmount(dir); err == nil {
-		t.Error("what is not mounted was unmounted")
+		t.Error("a directory without a mount was unmounted")
 	}
 }
 
@@ -305,17 +303,13 @@ func TestARefusedMountLeavesNothing(t *testing.T) {
 
 func mountable(t *testing.T) (*Client, string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: mounts")
-	}
+	testkit.NeedRoot(t, "mounts")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("needs /dev/fuse")
 	}
 	c, _ := serve(t, t.TempDir(), fake{})
 	dir := filepath.Join(t.TempDir(), "a b") // mountinfo escapes the space
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(dir, 0o755))
 	t.Cleanup(func() { unmountDetached(dir) })
 	return c, dir
 }

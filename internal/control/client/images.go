@@ -15,7 +15,9 @@ func (c *Client) Images(ctx context.Context) ([]control.Image, error) {
 }
 
 // Capture makes a new version of an image.
-func (c *Client) Capture(ctx context.Context, r control.CaptureRequest, progress func(control.Progress)) (control.CaptureResult, error) {
+func (c *Client) Capture(
+	ctx context.Context, r control.CaptureRequest, progress func(control.Progress),
+) (control.CaptureResult, error) {
 	return stream[control.CaptureResult](ctx, c, request{http.MethodPost, "/v1/captures", r}, onProgress(progress))
 }
 
@@ -61,7 +63,9 @@ func (c *Client) Prune(ctx context.Context, r control.PruneRequest) (control.Pru
 }
 
 // Verify reads everything that a version refers to, or the whole store when ref is "".
-func (c *Client) Verify(ctx context.Context, ref string, progress func(control.Progress)) (control.VerifyResult, error) {
+func (c *Client) Verify(
+	ctx context.Context, ref string, progress func(control.Progress),
+) (control.VerifyResult, error) {
 	q := request{http.MethodPost, "/v1/verify?" + url.Values{"ref": {ref}}.Encode(), nil}
 	return stream[control.VerifyResult](ctx, c, q, onProgress(progress))
 }

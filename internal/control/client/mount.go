@@ -21,9 +21,9 @@ func (c *Client) Mounts(ctx context.Context) ([]control.Mount, error) {
 	return call[[]control.Mount](ctx, c, http.MethodGet, "/v1/mounts", nil)
 }
 
-// Mount shows a node's replica or a version, which what names, at dir until ctx ends or somebody unmounts dir. It calls ready
-// when the tree is there. When Mount returns nothing is mounted at dir; a file that is still open there stays usable, detached.
-// When the daemon ends first, that is an error.
+// Mount shows a node's replica or a version, which what names, at dir until ctx ends or somebody unmounts dir. It
+// calls ready when the tree is there. When Mount returns nothing is mounted at dir; a file that is still open there
+// stays usable, detached. When the daemon ends first, that is an error.
 func (c *Client) Mount(ctx context.Context, what, dir string, ready func(control.Mount)) error {
 	dev, err := mountFUSE(what, dir)
 	if err != nil {
@@ -80,15 +80,15 @@ func handOver(conn net.Conn, replies *bufio.Reader, m control.Mount, dev *os.Fil
 	return m, err
 }
 
-// mountFUSE opens /dev/fuse and mounts it at dir for everybody, without device files and setuid programs. The kernel checks
-// permissions too: see package fuse, which serves it.
+// mountFUSE opens /dev/fuse and mounts it at dir for everybody, without device files and setuid programs. The kernel
+// checks permissions too: see package fuse, which serves it.
 func mountFUSE(what, dir string) (*os.File, error) {
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other,default_permissions,max_read=1048576",
-		dev.Fd(), os.Geteuid(), os.Getegid())
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,"+
+		"allow_other,default_permissions,max_read=1048576", dev.Fd(), os.Geteuid(), os.Getegid())
 	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
 	if strings.Contains(what, "@") { // a version
 		flags |= unix.MS_RDONLY

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// mounted reports whether the topmost mount at the absolute path dir is one of ours. It reads /proc, because a stat would wait
-// for a daemon that does not answer.
+// mounted reports whether the topmost mount at the absolute path dir is one of ours. It reads /proc, because a stat
+// would wait for a daemon that does not answer.
 func mounted(dir string) bool {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

@@ -16,7 +16,9 @@ import (
 )
 
 func handleMounts(mux *http.ServeMux, b control.MountBackend) {
-	mux.Handle("GET /v1/mounts", answer(func(r *http.Request) ([]control.Mount, error) { return b.Mounts(r.Context()) }))
+	mux.Handle("GET /v1/mounts", answer(func(r *http.Request) ([]control.Mount, error) {
+		return b.Mounts(r.Context())
+	}))
 	mux.HandleFunc("POST /v1/mounts", func(w http.ResponseWriter, r *http.Request) { mount(w, r, b) })
 }
 
@@ -40,7 +42,7 @@ func mount(w http.ResponseWriter, r *http.Request, b control.MountBackend) {
 		wire.MountProtocol); err != nil {
 		return
 	}
-	done, err := receiveAndMount(r.Context(), c, m, b)
+	done, err := receiveAndMount(r.Context(), b, m, c)
 	if err != nil {
 		_ = json.NewEncoder(c).Encode(wire.Line{Error: asError(err)})
 		return
@@ -52,12 +54,15 @@ func mount(w http.ResponseWriter, r *http.Request, b control.MountBackend) {
 	}
 }
 
-func receiveAndMount(ctx context.Context, c net.Conn, m control.Mount, b control.MountBackend) (<-chan struct{}, error) {
+// receiveAndMount receives an open /dev/fuse on c and lets b serve m on it.
+func receiveAndMount(
+	ctx context.Context, b control.MountBackend, m control.Mount, c net.Conn,
+) (done <-chan struct{}, err error) {
 	fd, err := receiveFD(c)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", m.What, err)
 	}
-	done, err := b.Mount(ctx, m, fd)
+	done, err = b.Mount(ctx, m, fd)
 	if err != nil {
 		unix.Close(fd)
 	}

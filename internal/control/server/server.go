@@ -2,14 +2,14 @@
 //
 // # Answers
 //
-// Most calls answer with one JSON object or list. Long calls (captures, comparisons, verification) answer with one JSON object a
-// line, see wire.Line. An error that occurs before the first line has an HTTP status of its own.
+// Most calls answer with one JSON object or list. Long calls (captures, comparisons, verification) answer with one
+// JSON object a line, see wire.Line. An error that occurs before the first line has an HTTP status of its own.
 //
 // # Access
 //
-// Only the superuser may call, and the user that the daemon itself runs as. The listener makes the socket with mode 0600; this
-// package checks the peer credentials of each connection besides, because a mode can be changed. There is no other
-// authentication.
+// Only the superuser may call, and the user that the daemon itself runs as. The listener makes the socket with mode
+// 0600; this package checks the peer credentials of each connection besides, because a mode can be changed. There is
+// no other authentication.
 //
 // This package must not know how anything is stored, served or booted: every answer comes from the Backend.
 package server
@@ -25,8 +25,8 @@ import (
 	"dim/internal/control"
 )
 
-// Serve answers the API's requests on ln, a unix socket, until ctx ends, and closes ln. It cancels the calls that are in
-// progress then, and waits for them.
+// Serve answers the API's requests on ln, a unix socket, until ctx ends, and closes ln. It cancels the calls that are
+// in progress then, and waits for them.
 func Serve(ctx context.Context, ln net.Listener, b control.Backend, log *slog.Logger) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()

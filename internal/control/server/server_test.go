@@ -15,23 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/control"
+	"dim/internal/testkit"
 )
 
 func TestAnotherUserIsRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: becomes another user")
-	}
+	testkit.NeedRoot(t, "becomes another user")
 	data := t.TempDir()
-	for _, dir := range []string{filepath.Dir(data), data} {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	testkit.Must(t, os.Chmod(filepath.Dir(data), 0o755), os.Chmod(data, 0o755))
 	path := filepath.Join(data, "dim.sock")
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testkit.Value(net.Listen("unix", path))(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- Serve(ctx, ln, struct{ control.Backend }{}, slog.New(slog.DiscardHandler)) }()
@@ -41,12 +33,10 @@ func TestAnotherUserIsRefused(t *testing.T) {
 			t.Errorf("Serve: %v", err)
 		}
 	}()
-	if err := os.Chmod(path, 0o666); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Chmod(path, 0o666))
 	answer := make(chan string)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread that became another user dies with this goroutine
+		runtime.LockOSThread() // never unlocked: the thread of another user ends with this goroutine
 		answer <- talkAs(65534, path)
 	}()
 	if got := <-answer; !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
@@ -54,7 +44,7 @@ func TestAnotherUserIsRefused(t *testing.T) {
 	}
 }
 
-// talkAs makes one request as another user, which this thread becomes.
+// talkAs changes the user of this thread and makes one request.
 func talkAs(uid uintptr, path string) string {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
 		return errno.Error()

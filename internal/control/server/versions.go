@@ -9,7 +9,9 @@ import (
 )
 
 func handleImages(mux *http.ServeMux, b control.ImageBackend) {
-	mux.Handle("GET /v1/images", answer(func(r *http.Request) ([]control.Image, error) { return b.Images(r.Context()) }))
+	mux.Handle("GET /v1/images", answer(func(r *http.Request) ([]control.Image, error) {
+		return b.Images(r.Context())
+	}))
 	mux.HandleFunc("POST /v1/captures", func(w http.ResponseWriter, r *http.Request) {
 		req, err := body[control.CaptureRequest](r)
 		if err != nil {
@@ -31,7 +33,8 @@ func handleVersions(mux *http.ServeMux, b control.VersionBackend) {
 		return b.Version(r.Context(), r.PathValue("ref"))
 	}))
 	mux.Handle("DELETE /v1/versions/{ref}", answer(func(r *http.Request) (control.PruneResult, error) {
-		return b.RemoveVersion(r.Context(), r.PathValue("ref"), control.RemoveRequest{DryRun: r.URL.Query().Has("dry_run")})
+		how := control.RemoveRequest{DryRun: r.URL.Query().Has("dry_run")}
+		return b.RemoveVersion(r.Context(), r.PathValue("ref"), how)
 	}))
 	mux.Handle("POST /v1/tags", answer(withBody(func(ctx context.Context, t wire.TagRequest) (control.Version, error) {
 		return b.Tag(ctx, t.Ref, t.Tag)

@@ -1,10 +1,11 @@
-// Package wire is what packages server and client must agree on besides the vocabulary: where the socket is, and the parts of
-// the protocol that are not one JSON object for one call.
+// Package wire is what packages server and client must agree on besides the vocabulary: where the socket is, and the
+// parts of the protocol that are not one JSON object for one call.
 package wire
 
 import "dim/internal/control"
 
-// Line is one line of an answer that consists of many: exactly one field is set. The last line is the result or the error.
+// Line is one line of an answer that consists of many: exactly one field is set. The last line is the result or the
+// error.
 type Line struct {
 	Progress *control.Progress `json:"progress,omitempty"`
 	Change   *control.Change   `json:"change,omitempty"`
@@ -18,7 +19,7 @@ type TagRequest struct {
 	Tag string `json:"tag"`
 }
 
-// MountProtocol is the protocol that a mount request upgrades its connection to. The client sends one byte together with the open
-// /dev/fuse (unix(7), SCM_RIGHTS). The server answers with one Line, and keeps the connection open for as long as it serves the
-// mount.
+// MountProtocol is the protocol that a mount request upgrades its connection to. The client sends one byte together
+// with the open /dev/fuse (unix(7), SCM_RIGHTS). The server answers with one Line, and keeps the connection open for
+// as long as it serves the mount.
 const MountProtocol = "dim-mount"

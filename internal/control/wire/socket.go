@@ -12,9 +12,9 @@ const socketName = "dim.sock"
 // maxSocketPath is the longest path of a unix socket: sun_path of unix(7) less its final zero.
 const maxSocketPath = 107
 
-// SocketPath returns a path of the socket in the data directory that a unix socket can be bound or connected to. When the
-// plain path is longer than the kernel accepts, the returned path goes through an open file of this process. The caller calls
-// release when the listener or connection is closed.
+// SocketPath returns a path of the socket in the data directory that a unix socket can be bound or connected to. When
+// the plain path is longer than the kernel accepts, the returned path goes through an open file of this process. The
+// caller calls release when the listener or connection is closed.
 func SocketPath(data string) (path string, release func(), err error) {
 	path = filepath.Join(data, socketName)
 	if len(path) <= maxSocketPath {
