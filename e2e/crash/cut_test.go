@@ -80,14 +80,14 @@ func (c *cluster) open(dir string, durability replica.Durability, version int) (
 }
 
 func (c *cluster) rules() replica.Rules {
-	return replica.Rules{Snapshots: replica.SnapshotRule{Keep: c.keep}}
+	return replica.Rules{Snapshots: c.keep}
 }
 
 func (c *cluster) to(set *replica.Set, r *replica.Replica, version int) error {
 	rep, err := set.Switch(context.Background(),
 		[]replica.Move{{Replica: r, Version: c.versions[version], Rules: c.rules()}})
 	for _, m := range rep.Missed {
-		err = errors.Join(err, m.Err)
+		err = errors.Join(err, m)
 	}
 	return err
 }

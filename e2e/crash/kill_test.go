@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/layers"
 	"dim/internal/nfs"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/oncrpc"
@@ -83,7 +84,7 @@ func serve(dir, version, keep string) error {
 		if v, err = strconv.Atoi(in.Text()); err == nil {
 			err = c.to(set, r, v)
 		} else {
-			_, err = r.Rewind(replica.Rewinding{To: in.Text()})
+			_, err = layers.Of(r).RestoreSnapshot(layers.RestoreSnapshotOptions{To: in.Text()})
 		}
 		if err != nil {
 			return err

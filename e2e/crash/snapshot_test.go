@@ -2,6 +2,7 @@ package crash
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/layers"
 	"dim/internal/replica"
 	"dim/internal/testkit"
 )
@@ -121,7 +123,7 @@ func everything(t *testing.T, r *replica.Replica) state {
 func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 	set, r := k.open(version)
 	defer set.Close()
-	list, err := r.Snapshots()
+	list, err := layers.Snapshots(set, "n01")
 	testkit.Must(k.t, err)
 	if len(list) == 0 {
 		return 0
@@ -131,7 +133,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 		one = list[random.IntN(len(list))]
 	}
 	started := time.Now()
-	done, err := r.Rewind(replica.Rewinding{To: one.ID()})
+	done, err := layers.Of(r).RestoreSnapshot(layers.RestoreSnapshotOptions{To: one.ID()})
 	testkit.Must(k.t, err)
 	took = time.Since(started)
 	then := everything(k.t, r)
@@ -141,7 +143,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 		return took
 	}
 	k.exact[done.Undo] = before
-	back, err := r.Rewind(replica.Rewinding{To: done.Undo})
+	back, err := layers.Of(r).RestoreSnapshot(layers.RestoreSnapshotOptions{To: done.Undo})
 	testkit.Must(k.t, err)
 	k.same("an undone restore", everything(k.t, r), before)
 	k.exact[back.Undo] = then
@@ -149,7 +151,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 }
 
 // check wants what a snapshot shows to be what the layer was when it was taken.
-func (k *keeper) check(r *replica.Replica, one *replica.Snapshot, then state) {
+func (k *keeper) check(r *replica.Replica, one *layers.Snapshot, then state) {
 	k.t.Helper()
 	if exact := k.exact[one.ID()]; exact != nil {
 		for i := range workers {
@@ -190,7 +192,7 @@ func (k *keeper) same(what string, is, want state) {
 // and returns how many entries are in the saved area.
 func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *rand.Rand) (saved int) {
 	set, r := k.open(version)
-	list, err := r.Snapshots()
+	list, err := layers.Snapshots(set, "n01")
 	testkit.Must(k.t, err)
 	before, then := everything(k.t, r), state(nil)
 	if len(list) > 0 && took > 0 {
@@ -209,7 +211,7 @@ func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *r
 	}
 	set, r = k.open(version)
 	defer set.Close()
-	k.note(r, before)
+	k.note(set, before)
 	is := everything(k.t, r)
 	switch {
 	case then == nil:
@@ -217,29 +219,29 @@ func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *r
 		k.ended["before"]++
 	case is.equal(then):
 		k.ended["after"]++
-		k.undo(r, before)
+		k.undo(set, r, before)
 	default:
 		k.t.Errorf("after kill -9 in a restore the node shows\n%s\nwhich it never showed; "+
 			"it was\n%s\nand was to be\n%s",
 			text(is), text(before), text(then))
 	}
-	if _, err := set.Expire(); err != nil {
+	if _, err := layers.Expire(set, slog.New(slog.DiscardHandler)); err != nil {
 		k.t.Error(err)
 	}
-	checked, err := r.Check()
+	checked, err := layers.Of(r).Check()
 	testkit.Must(k.t, err)
 	for _, p := range checked.Problems {
 		k.t.Errorf("after kill -9 in a restore: %+v", p)
 	}
-	all, err := r.Saved()
+	all, err := layers.Of(r).Saved()
 	testkit.Must(k.t, err)
 	return len(all)
 }
 
 // note notes what the snapshots show that restores took of the layer before they were killed.
-func (k *keeper) note(r *replica.Replica, before state) {
+func (k *keeper) note(set *replica.Set, before state) {
 	k.t.Helper()
-	list, err := r.Snapshots()
+	list, err := layers.Snapshots(set, "n01")
 	testkit.Must(k.t, err)
 	for _, one := range list {
 		if one.Why == "restore" && k.exact[one.ID()] == nil {
@@ -249,12 +251,12 @@ func (k *keeper) note(r *replica.Replica, before state) {
 }
 
 // undo puts back what a restore that was killed kept first.
-func (k *keeper) undo(r *replica.Replica, before state) {
+func (k *keeper) undo(set *replica.Set, r *replica.Replica, before state) {
 	k.t.Helper()
-	list, err := r.Snapshots()
+	list, err := layers.Snapshots(set, "n01")
 	testkit.Must(k.t, err)
 	then := everything(k.t, r)
-	back, err := r.Rewind(replica.Rewinding{To: list[0].ID()})
+	back, err := layers.Of(r).RestoreSnapshot(layers.RestoreSnapshotOptions{To: list[0].ID()})
 	testkit.Must(k.t, err)
 	k.exact[back.Undo] = then
 	k.same("an undone restore", everything(k.t, r), before)

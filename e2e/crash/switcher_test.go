@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"dim/internal/layers"
 	"dim/internal/replica"
 	"dim/internal/vfs"
 )
@@ -160,7 +161,7 @@ func (m *switcher) observe(r *replica.Replica) (string, error) {
 	if err := observe(r, top, "", make(map[uint64]*entry), all); err != nil {
 		return "", err
 	}
-	saved, err := r.Saved()
+	saved, err := layers.Of(r).Saved()
 	if err != nil {
 		return "", err
 	}

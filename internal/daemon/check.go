@@ -12,6 +12,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
+	"dim/internal/layers"
 	"dim/internal/replica"
 )
 
@@ -28,7 +29,7 @@ func (d *daemon) Check(_ context.Context, set string) ([]control.CheckResult, er
 	list := []control.CheckResult{}
 	for _, n := range nodes {
 		for _, r := range d.replicasOf(n) {
-			c, err := r.Check()
+			c, err := layers.Of(r).Check()
 			if err != nil {
 				return list, fmt.Errorf("check %s: %w", n.Name, err)
 			}
@@ -49,7 +50,7 @@ func (d *daemon) replicasOf(n *cluster.Node) []*replica.Replica {
 	return list
 }
 
-func checked(c *replica.Checked) control.CheckResult {
+func checked(c *layers.Checked) control.CheckResult {
 	out := control.CheckResult{Node: c.Node, Image: c.Image, Entries: c.Entries, Bytes: c.Bytes, Saved: c.Saved}
 	for _, p := range c.Problems {
 		out.Problems = append(out.Problems, control.LayerProblem{Path: control.Path(p.Path), Text: p.Text, Repairable: p.Mends})
@@ -76,7 +77,7 @@ func CheckReplicas(data, set string) ([]control.CheckResult, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	list, err := replica.CheckDir(dir)
+	list, err := layers.CheckDir(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/image"
+	"dim/internal/layers"
 	"dim/internal/replica"
 	"dim/internal/vfs"
 )
@@ -26,11 +27,11 @@ func (d *daemon) NodeDiff(_ context.Context, a, b string) (control.NodeDiff, err
 	}
 	out.A, out.B = side(a, ra), side(b, rb)
 	out.Paths = differingFiles(ra.NodeFiles(), rb.NodeFiles())
-	ownA, err := ra.Own("")
+	ownA, err := layers.Of(ra).Diff("")
 	if err != nil {
 		return out, err
 	}
-	ownB, err := rb.Own("")
+	ownB, err := layers.Of(rb).Diff("")
 	if err != nil {
 		return out, err
 	}
@@ -61,8 +62,8 @@ func differingFiles(a, b []replica.NodeFile) []control.NodeDiffPath {
 }
 
 // differingOwn compares what two nodes have of their own. Files of one size and one content are the same whenever they were written.
-func differingOwn(ra, rb *replica.Replica, a, b []replica.Own) []control.NodeDiffPath {
-	return join(a, b, func(o *replica.Own) string { return o.Path }, func(x, y *replica.Own) (control.NodeDiffPath, bool) {
+func differingOwn(ra, rb *replica.Replica, a, b []layers.Difference) []control.NodeDiffPath {
+	return join(a, b, func(o *layers.Difference) string { return o.Path }, func(x, y *layers.Difference) (control.NodeDiffPath, bool) {
 		out := control.NodeDiffPath{Of: "own"}
 		if x != nil {
 			out.A = ownText(x)
@@ -73,7 +74,7 @@ func differingOwn(ra, rb *replica.Replica, a, b []replica.Own) []control.NodeDif
 		switch {
 		case out.A != out.B:
 			return out, true
-		case x.Type == vfs.Regular && x.Kind != replica.OwnRemoved && !sameContent(ra, rb, x.Path, x.Size):
+		case x.Type == vfs.Regular && x.Kind != layers.Removed && !sameContent(ra, rb, x.Path, x.Size):
 			out.A += ", other content"
 			out.B += ", other content"
 			return out, true
@@ -82,12 +83,12 @@ func differingOwn(ra, rb *replica.Replica, a, b []replica.Own) []control.NodeDif
 	})
 }
 
-func ownText(o *replica.Own) string {
+func ownText(o *layers.Difference) string {
 	text := string(o.Kind)
-	if o.Kind == replica.OwnRemoved {
+	if o.Kind == layers.Removed {
 		return text
 	}
-	if o.What == "hides" {
+	if o.Attrs == "hides" {
 		text = "hides the master's"
 	}
 	text += " " + typeName(o.Type)

@@ -6,7 +6,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/control"
-	"dim/internal/replica"
+	"dim/internal/layers"
 )
 
 // Snapshots implements control.Backend.
@@ -24,7 +24,7 @@ func (d *daemon) Snapshots(_ context.Context, set string) ([]control.Snapshot, e
 		if !d.mine(n) {
 			continue
 		}
-		snapshots, err := d.set.Snapshots(string(n.Name))
+		snapshots, err := layers.Snapshots(d.set, string(n.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -41,12 +41,12 @@ func (d *daemon) Snapshots(_ context.Context, set string) ([]control.Snapshot, e
 	return list, nil
 }
 
-func snapshotOf(s *replica.Snapshot) control.Snapshot {
+func snapshotOf(s *layers.Snapshot) control.Snapshot {
 	out := control.Snapshot{
 		Node: s.Node, Image: s.Image, Stamp: s.ID(), Time: s.Stamp.UTC(), Versions: []string{}, Why: s.Why, Files: s.Files, Bytes: s.Bytes, Copied: s.Copied,
 	}
 	for _, v := range s.Over {
-		out.Versions = append(out.Versions, v.Ref.String())
+		out.Versions = append(out.Versions, v.Ref().String())
 	}
 	return out
 }
@@ -61,8 +61,8 @@ func (d *daemon) RestoreSnapshot(_ context.Context, node string, q control.Resto
 		return control.RestoredSnapshot{}, control.Errorf(control.Conflict, "restore %s: it may be running: its services would find other files than they left", node).
 			WithHint("switch it off first, or add --force and boot it again afterwards")
 	}
-	done, err := r.Rewind(replica.Rewinding{To: q.To, Dry: q.DryRun})
-	if errors.Is(err, replica.ErrNoSnapshot) {
+	done, err := layers.Of(r).RestoreSnapshot(layers.RestoreSnapshotOptions{To: q.To, Dry: q.DryRun})
+	if errors.Is(err, layers.ErrNoSnapshot) {
 		return control.RestoredSnapshot{}, control.Errorf(control.NotFound, "restore %s: %v", node, err).WithHint("dim node snapshots " + node + " lists them")
 	}
 	if done == nil {
@@ -70,7 +70,7 @@ func (d *daemon) RestoreSnapshot(_ context.Context, node string, q control.Resto
 	}
 	out := control.RestoredSnapshot{Snapshot: snapshotOf(&done.Snapshot), Undo: done.Undo, Paths: make([]control.RestoredPath, len(done.Paths)), Unknown: done.Unknown, Copies: done.Copies}
 	for i, p := range done.Paths {
-		out.Paths[i] = control.RestoredPath{Path: "/" + control.Path(p.Path), What: string(p.What), Kind: string(p.Kind), Displaced: p.Displaced}
+		out.Paths[i] = control.RestoredPath{Path: "/" + control.Path(p.Path), What: p.What, Kind: string(p.Kind), Displaced: p.Displaced}
 	}
 	if !q.DryRun {
 		d.log.Info("a node's layer was restored", "node", node, "stamp", out.Snapshot.Stamp, "paths", len(out.Paths), "undo", out.Undo)

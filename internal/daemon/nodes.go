@@ -7,6 +7,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/layers"
 	"dim/internal/problems"
 )
 
@@ -38,7 +39,7 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 	out.Details = d.details(n)
 	out.Details.Push = d.pushed(n)
 	if x := d.exports.node(n.Name); x != nil {
-		saved, err := x.fs.Saved()
+		saved, err := layers.Of(x.fs).Saved()
 		if err != nil {
 			return out, err
 		}
@@ -46,12 +47,12 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 		if out.Details.Usage, err = x.usage(); err != nil {
 			return out, err
 		}
-		holding, err := x.fs.Holding()
+		holding, err := x.fs.QuotaUse()
 		if err != nil {
 			return out, err
 		}
 		out.Details.Quota = control.QuotaUsage(holding)
-		snapshots, err := d.set.Snapshots(name)
+		snapshots, err := layers.Snapshots(d.set, name)
 		if err != nil {
 			return out, err
 		}

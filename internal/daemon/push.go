@@ -45,7 +45,7 @@ func (d *daemon) changesSince(node cluster.NodeName, image string, stamp int64) 
 	if !ok {
 		return push.Changes{}, fmt.Errorf("%s has no replica of image %q here", node, image)
 	}
-	l := r.Since(stamp)
+	l := r.ChangedDirs(stamp)
 	return push.Changes{Image: image, Stamp: l.Stamp, Dirs: l.Dirs}, nil
 }
 
@@ -98,7 +98,7 @@ func (d *daemon) pushed(n *cluster.Node) *control.Push {
 	}
 	if said.Connected(time.Now()) {
 		out.State = control.PushBehind
-		if r, ok := d.set.Find(replica.ReplicaTree(string(n.Name), said.Image)); ok && r.Since(said.Stamp).Stamp == said.Stamp {
+		if r, ok := d.set.Find(replica.ReplicaTree(string(n.Name), said.Image)); ok && r.ChangedDirs(said.Stamp).Stamp == said.Stamp {
 			out.State = control.PushCurrent
 		}
 	}

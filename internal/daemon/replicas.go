@@ -236,8 +236,8 @@ func (d *daemon) move(ctx context.Context, moves []replica.Move) ([]replica.Held
 	for _, a := range report.Aside {
 		d.log.Info("a node's own copy was set aside", "node", a.Node, "image", a.Image, "path", "/"+a.Path, "kind", string(a.Kind))
 	}
-	for _, m := range report.Missed {
-		d.log.Warn("no snapshot was taken before a switch", "node", m.Node, "image", m.Image, "error", m.Err)
+	for _, err := range report.Missed {
+		d.log.Warn("no snapshot was taken before a switch", "error", err)
 	}
 	if report.Snapshots > 0 {
 		d.log.Info("snapshots of layers taken", "snapshots", report.Snapshots)

@@ -8,6 +8,8 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/image"
+	"dim/internal/layer"
+	"dim/internal/layers"
 	"dim/internal/replica"
 	"dim/internal/vfs"
 )
@@ -29,7 +31,7 @@ func rulesOf(n *cluster.Node, im *cluster.Image) replica.Rules {
 	quota := n.Quota(im)
 	rules := replica.Rules{SavedFor: im.SavedFor, QuotaBytes: quota.Bytes, QuotaFiles: quota.Files}
 	if s := im.Snapshots; s != nil {
-		rules.Snapshots = replica.SnapshotRule(*s)
+		rules.Snapshots, rules.SnapshotsFor, rules.SnapshotCopy = s.Keep, s.For, s.Copy
 	}
 	return rules
 }
@@ -40,11 +42,11 @@ func (d *daemon) Saved(_ context.Context, node string) ([]control.SavedEntry, er
 	if err != nil {
 		return nil, err
 	}
-	list, err := r.Saved()
+	list, err := layers.Of(r).Saved()
 	return savedList(list), err
 }
 
-func savedList(list []replica.SetAside) []control.SavedEntry {
+func savedList(list []layer.SetAside) []control.SavedEntry {
 	out := make([]control.SavedEntry, len(list))
 	for i := range list {
 		out[i] = saved(&list[i])
@@ -52,7 +54,7 @@ func savedList(list []replica.SetAside) []control.SavedEntry {
 	return out
 }
 
-func saved(a *replica.SetAside) control.SavedEntry {
+func saved(a *layer.SetAside) control.SavedEntry {
 	return control.SavedEntry{
 		Path: "/" + control.Path(a.Path), Stamp: a.ID(), Time: a.Stamp.UTC(), Kind: string(a.Kind), Type: typeName(a.Type), Size: a.Size,
 		Entries: a.Entries, Why: a.Why, Image: a.Image,
@@ -80,7 +82,7 @@ func (d *daemon) Restore(_ context.Context, node string, q control.RestoreReques
 	if err != nil {
 		return nil, err
 	}
-	list, err := r.Restore(replica.Restoration{Path: string(q.Path), From: q.From, To: string(q.To), Dry: q.DryRun})
+	list, err := layers.Of(r).Restore(layers.RestoreOptions{Path: string(q.Path), From: q.From, To: string(q.To), Dry: q.DryRun})
 	out := make([]control.RestoredEntry, len(list))
 	for i, b := range list {
 		out[i] = control.RestoredEntry{Saved: saved(&b.Saved), Path: "/" + control.Path(b.Path), Displaced: b.Displaced}
@@ -88,7 +90,7 @@ func (d *daemon) Restore(_ context.Context, node string, q control.RestoreReques
 			d.log.Info("a set-aside copy came back", "node", node, "path", "/"+b.Path, "stamp", b.Saved.ID())
 		}
 	}
-	if errors.Is(err, replica.ErrNotSaved) {
+	if errors.Is(err, layers.ErrNotSaved) {
 		return nil, control.Errorf(control.NotFound, "%v", err).WithHint("dim node saved " + node + " lists what is")
 	}
 	d.push.Wake(cluster.NodeName(node))
@@ -101,7 +103,7 @@ func (d *daemon) Forget(_ context.Context, node string, q control.ForgetRequest)
 	if err != nil {
 		return nil, err
 	}
-	list, err := r.Forget(replica.Oblivion{Path: string(q.Path), From: q.From, Before: q.Before, Dry: q.DryRun})
+	list, err := layers.Of(r).Forget(layers.ForgetOptions{Path: string(q.Path), From: q.From, Before: q.Before, Dry: q.DryRun})
 	if err == nil && !q.DryRun && len(list) > 0 {
 		d.log.Info("set-aside copies removed", "node", node, "entries", len(list))
 	}
@@ -116,7 +118,7 @@ func (d *daemon) expire(ctx context.Context) error {
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
-		if _, err := d.set.Expire(); err != nil {
+		if _, err := layers.Expire(d.set, d.log); err != nil {
 			d.log.Error("what was set aside long ago cannot be removed", "error", err)
 		}
 		select {
@@ -133,13 +135,13 @@ func (d *daemon) NodeChanges(_ context.Context, node string, yield func(control.
 	if err != nil {
 		return err
 	}
-	list, err := r.Own("")
+	list, err := layers.Of(r).Diff("")
 	if err != nil {
 		return err
 	}
 	for _, o := range list {
-		c := control.Change{Path: "/" + o.Path, Kind: control.ChangeKind(o.Kind), Type: typeName(o.Type), Size: o.Size, Was: o.Was, What: o.What}
-		if o.Kind != replica.OwnChanged {
+		c := control.Change{Path: "/" + o.Path, Kind: control.ChangeKind(o.Kind), Type: typeName(o.Type), Size: o.Size, Was: o.Was, What: o.Attrs}
+		if o.Kind != layers.Changed {
 			c.Was = 0
 		}
 		if !yield(c) {
@@ -163,7 +165,7 @@ func (d *daemon) Reset(_ context.Context, node string, q control.ResetRequest) (
 	for i, p := range q.Paths {
 		paths[i] = string(p)
 	}
-	list, err := r.Reset(paths, q.DryRun)
+	list, err := layers.Of(r).Reset(layers.ResetOptions{Paths: paths, Dry: q.DryRun})
 	if err == nil && !q.DryRun && len(list) > 0 {
 		d.log.Info("a node's own files were set aside", "node", node, "entries", len(list), "stamp", list[0].ID())
 	}

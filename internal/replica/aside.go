@@ -9,14 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/vfs"
 )
 
-const stampFormat = "20060102T150405.000000000Z" // names below saved/
-
 // setAside moves away what the layer, which is locked, holds at the paths that differ. It can be broken off anywhere and begun
 // again: what is done is not found a second time.
-func (t *transition) setAside(at int64) (list []SetAside, err error) {
+func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 	r := t.r
 	if !r.ready {
 		if err := r.prepare(); err != nil {
@@ -38,6 +37,9 @@ func (t *transition) setAside(at int64) (list []SetAside, err error) {
 	return a.list, err
 }
 
+// savedDir is where what is set aside at a time stands, from the replica's directory.
+func savedDir(at int64) string { return layer.Home("").Saved(stampName(at)) }
+
 type asider struct {
 	op
 	t    *transition
@@ -45,9 +47,8 @@ type asider struct {
 	dir  string // where it goes, from the replica's directory
 	why  string // kept with it
 	made bool   // dir is there, and says why
-	dry  bool   // only list what would be done
 	own  bool   // the changes are those of node files
-	list []SetAside
+	list []layer.SetAside
 }
 
 // walk treats p, at or below which c tells of changes.
@@ -65,9 +66,9 @@ func (a *asider) walk(c *change, p *place) error {
 	case p.obj == nil:
 		return a.below(c, p)
 	case p.obj.kind != vfs.Directory:
-		return a.move(p, AsideEntry)
+		return a.move(p, layer.AsideEntry)
 	case c.differs && c.to != 0 && c.to != vfs.Directory:
-		return a.move(p, AsideEntry)
+		return a.move(p, layer.AsideEntry)
 	}
 	if err := a.attributes(c, p); err != nil {
 		return err
@@ -101,7 +102,7 @@ func (a *asider) below(c *change, p *place) error {
 // whiteout sets aside that the node removed p, or forgets it when there is nothing to remove any more.
 func (a *asider) whiteout(c *change, p *place) error {
 	if c.shows {
-		return a.move(p, AsideRemoval)
+		return a.move(p, layer.AsideRemoval)
 	}
 	if !c.differs || c.to != 0 {
 		return nil // something below went, and the node does not see it
@@ -123,19 +124,19 @@ func (a *asider) quietly(dir int, do func() error) error {
 	if err := a.r.set.crash("in set-aside"); err != nil {
 		return err
 	}
-	return keepTimes(dir, do)
+	return layer.Dir(dir).KeepTimes(do)
 }
 
 // saved returns the directory of the saved area for what is in the directory of path p, to be synced.
 func (a *asider) saved(p string) (int, error) {
-	dir := a.r.dir + "/" + a.dir
+	dir := a.r.dir.Join(a.dir)
 	if !a.made {
 		fd, err := a.r.set.makePath(dir)
 		if err != nil {
 			return -1, err
 		}
 		a.sync(a.r.set.files.Put(a.r.asideKey(a.dir), fd))
-		if err := unix.Lsetxattr(procPath(fd, "."), xattrWhy, []byte(a.why), 0); err != nil {
+		if err := layer.At(fd, "").SetWhy(a.why); err != nil {
 			return -1, err
 		}
 		a.made = true
@@ -147,13 +148,13 @@ func (a *asider) saved(p string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	f := a.r.set.files.Put(a.r.asideKey(strings.TrimPrefix(dir, a.r.dir+"/")), fd)
+	f := a.r.set.files.Put(a.r.asideKey(strings.TrimPrefix(dir, string(a.r.dir)+"/")), fd)
 	a.sync(f)
 	return f.FD, nil
 }
 
 // move moves what the layer has at p, with all that is below, to the saved area.
-func (a *asider) move(p *place, kind AsideKind) error {
+func (a *asider) move(p *place, kind layer.AsideKind) error {
 	path := p.path()
 	to, err := a.saved(parentPath(path))
 	if err != nil {
@@ -167,7 +168,7 @@ func (a *asider) move(p *place, kind AsideKind) error {
 	err = a.quietly(from.FD, func() error {
 		err := unix.Renameat(from.FD, p.name, to, p.name)
 		if err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR || err == unix.EISDIR {
-			if err = removeAll(to, p.name); err == nil { // of an attempt that was broken off
+			if err = layer.Dir(to).RemoveAll(p.name); err == nil { // of an attempt that was broken off
 				err = unix.Renameat(from.FD, p.name, to, p.name)
 			}
 		}
@@ -181,8 +182,8 @@ func (a *asider) move(p *place, kind AsideKind) error {
 	return nil
 }
 
-func (a *asider) note(path string, kind AsideKind) {
-	a.list = append(a.list, SetAside{
+func (a *asider) note(path string, kind layer.AsideKind) {
+	a.list = append(a.list, layer.SetAside{
 		Node: a.r.node, Image: a.r.image, Path: path, Stamp: time.Unix(0, a.at), Kind: kind, Why: a.why,
 	})
 }
@@ -233,7 +234,7 @@ func (a *asider) attributes(c *change, p *place) error {
 	}
 	a.held = append(a.held, d)
 	now := attrsOf(c.new)
-	mine := dirAttrs{st.Mode & 0o7777, st.Uid, st.Gid}
+	mine := layer.AttrsOf(&st)
 	if mine != now && (c.old == nil || c.old.Type != image.Directory || mine != attrsOf(c.old)) {
 		if err := a.keepAttributes(p, &st); err != nil {
 			return err
@@ -244,14 +245,14 @@ func (a *asider) attributes(c *change, p *place) error {
 		return err
 	}
 	a.sync(f)
-	if err := unix.Fchownat(d.FD, name, int(now.uid), int(now.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(d.FD, name, int(now.UID), int(now.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if err := unix.Fchmodat(d.FD, name, now.mode, 0); err != nil {
+	if err := unix.Fchmodat(d.FD, name, now.Mode, 0); err != nil {
 		return err
 	}
-	p.obj.mode, p.obj.uid, p.obj.gid = now.mode, now.uid, now.gid
-	if err := masterXattrs(procPath(d.FD, name), c); err != nil {
+	p.obj.mode, p.obj.uid, p.obj.gid = now.Mode, now.UID, now.GID
+	if err := masterXattrs(layer.At(d.FD, name), c); err != nil {
 		return err
 	}
 	mtime := st.Mtim
@@ -261,23 +262,15 @@ func (a *asider) attributes(c *change, p *place) error {
 	return unix.UtimesNanoAt(d.FD, name, []unix.Timespec{st.Atim, mtime}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-type dirAttrs struct{ mode, uid, gid uint32 }
-
-func attrsOf(e *image.Entry) dirAttrs { return dirAttrs{e.Mode, e.UID, e.GID} }
+func attrsOf(e *image.Entry) layer.Attrs { return layer.Attrs{Mode: e.Mode, UID: e.UID, GID: e.GID} }
 
 // masterXattrs gives a directory that the master has changed its extended attributes.
-func masterXattrs(path string, c *change) error {
+func masterXattrs(e layer.Entry, c *change) error {
+	var old []image.Xattr
 	if c.old != nil {
-		for _, x := range visibleXattrs(c.old.Xattrs) {
-			unix.Lremovexattr(path, x.Name)
-		}
+		old = c.old.Xattrs
 	}
-	for _, x := range visibleXattrs(c.new.Xattrs) {
-		if err := unix.Lsetxattr(path, x.Name, x.Value, 0); err != nil && err != unix.EOPNOTSUPP {
-			return err
-		}
-	}
-	return nil
+	return e.ReplaceXattrs(old, c.new.Xattrs)
 }
 
 func (a *asider) keepAttributes(p *place, st *unix.Stat_t) error {
@@ -285,7 +278,7 @@ func (a *asider) keepAttributes(p *place, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Fsetxattr(fd, xattrSaved, []byte(AsideAttributes), 0); err != nil {
+	if err := layer.At(fd, "").SetAttributes(); err != nil {
 		return err
 	}
 	if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
@@ -294,7 +287,7 @@ func (a *asider) keepAttributes(p *place, st *unix.Stat_t) error {
 	if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil {
 		return err
 	}
-	a.note(p.path(), AsideAttributes)
+	a.note(p.path(), layer.AsideAttributes)
 	return nil
 }
 
@@ -304,7 +297,7 @@ func (a *asider) unhide(p *place) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Fsetxattr(fd, xattrOpaque, []byte("y"), 0); err != nil {
+	if err := layer.At(fd, "").SetOpaque(); err != nil {
 		return err
 	}
 	d, name, err := a.r.where(p.obj)
@@ -320,11 +313,11 @@ func (a *asider) unhide(p *place) error {
 	if err := a.r.set.crash("in set-aside"); err != nil {
 		return err
 	}
-	if err := unix.Lremovexattr(procPath(d.FD, name), xattrOpaque); err != nil {
+	if err := layer.At(d.FD, name).DropOpaque(); err != nil {
 		return err
 	}
 	p.obj.opaque = false
-	a.note(p.path(), AsideOpaque)
+	a.note(p.path(), layer.AsideOpaque)
 	return nil
 }
 
@@ -340,16 +333,19 @@ func (a *asider) removeEmpty(p *place) error {
 		return err
 	}
 	a.sync(d)
-	if err := a.quietly(d.FD, func() error { return removeAll(d.FD, p.name) }); err != nil {
+	if err := a.quietly(d.FD, func() error { return layer.Dir(d.FD).RemoveAll(p.name) }); err != nil {
 		return err
 	}
 	a.r.detach(p, false)
 	return nil
 }
 
+// savedArea is the saved area, from the replica's directory.
+const savedArea = "saved"
+
 // scanAside finds the files that earlier switches have set aside.
 func (r *Replica) scanAside() error {
-	err := r.scanAsideDir("saved")
+	err := r.scanAsideDir(savedArea)
 	if err == unix.ENOENT {
 		err = nil
 	}
@@ -358,7 +354,7 @@ func (r *Replica) scanAside() error {
 
 // scanAsideDir reads one directory, then, when it is closed, those in it.
 func (r *Replica) scanAsideDir(path string) error {
-	fd, err := r.set.openBeneath(r.dir+"/"+path, openDir)
+	fd, err := r.set.root.OpenDir(r.dir.Join(path))
 	if err != nil {
 		return err
 	}
@@ -373,13 +369,13 @@ func (r *Replica) scanAsideDir(path string) error {
 }
 
 func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err error) {
-	names, err := listDir(fd)
+	names, err := layer.Dir(fd).Names()
 	if err != nil {
 		return nil, err
 	}
 	slices.Sort(names) // the latest stamp wins
 	for _, name := range names {
-		if path == "saved" && name[0] == '#' {
+		if path == savedArea && name[0] == '#' {
 			continue // half made, or half removed
 		}
 		var st unix.Stat_t
@@ -390,20 +386,14 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 			below = append(below, path+"/"+name)
 			continue
 		}
-		v, err := getXattr(fd, name, xattrID, make([]byte, 64))
-		id, origin, ok := parseIDValue(v)
-		if err != nil || !ok || isWhiteout(&st) || r.objects[id] != nil {
+		id, origin, ok, err := layer.At(fd, name).ID(make([]byte, 64))
+		if err != nil || !ok || layer.IsWhiteout(&st) || r.objects[id] != nil {
 			continue
 		}
 		o := newObject(id, vfs.TypeOf(st.Mode))
 		o.origin, o.mode, o.uid, o.gid = origin, st.Mode&0o7777, st.Uid, st.Gid
-		o.spent = hasXattr(fd, name, xattrSaved)
+		o.spent = layer.At(fd, name).HasSavedMark()
 		r.keepAside(o, path+"/"+name)
 	}
 	return below, nil
-}
-
-func hasXattr(dir int, name, attr string) bool {
-	_, err := getXattr(dir, name, attr, make([]byte, 64))
-	return err == nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 )
 
 // Attach serves a node's replica. Its layer is not read before the first call, unless the journal says that the replica
@@ -27,7 +28,7 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 		return nil, fmt.Errorf("attach %s: %w", spec.Node, err)
 	}
 	r := &Replica{
-		set: s, node: spec.Node, image: spec.Image, dir: spec.Node + "/" + spec.Image,
+		set: s, node: spec.Node, image: spec.Image, dir: layer.Home(spec.Node + "/" + spec.Image),
 		tree: ReplicaTree(spec.Node, spec.Image), keep: spec.Keep, shared: spec.Shared, rules: spec.Rules,
 		view: &view{index: index, files: spec.Files},
 	}
@@ -37,7 +38,7 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 	}
 	v := s.journal.version(spec.Version)
 	var known bool
-	r.state, known = s.journal.state(r.dir, v, fingerprints(spec.Files), s.journal.stamp(s.now()))
+	r.state, known = s.journal.state(string(r.dir), v, fingerprints(spec.Files), s.journal.stamp(s.now()))
 	r.past.made = r.state.made
 	if known {
 		r.recorded = !r.state.fresh
@@ -66,7 +67,7 @@ func checkPlace(names ...string) error {
 }
 
 func (r *Replica) hasLayer() bool {
-	fd, err := r.set.openBeneath(r.dir+"/upper", unix.O_PATH)
+	fd, err := r.set.root.Open(r.dir.Upper(""), unix.O_PATH)
 	if err == nil {
 		unix.Close(fd)
 	}
@@ -104,10 +105,10 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 	if err == nil && len(report.Aside) > 0 {
 		s.log.Info("entries of a node set aside", "replica", r.dir, "entries", len(report.Aside))
 	}
-	for _, m := range report.Missed {
-		s.log.Warn("no snapshot was taken before a switch", "error", m.Err)
+	for _, err := range report.Missed {
+		s.log.Warn("no snapshot was taken before a switch", "error", err)
 	}
-	return errors.Join(err, r.sweep())
+	return errors.Join(err, r.sweepSnapshots())
 }
 
 // resume makes the transition of a switch that the journal has begun and not done.
@@ -134,7 +135,7 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 // Versions returns the versions whose content replicas may still be asked for: those that they follow, and those that
 // they followed within the retention. The store must not drop them.
 func (s *Set) Versions() []image.Version {
-	since := s.now().Add(-s.retain.Age).UnixNano()
+	since := s.now().Add(-s.retain.age).UnixNano()
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
 	used := make(map[image.Digest]image.Version)
@@ -145,7 +146,7 @@ func (s *Set) Versions() []image.Version {
 			used[st.pending.to.Digest] = *st.pending.to
 		}
 		n := 0
-		for p := st.steps; p != nil && !seen[p] && p.at >= since && n < s.retain.Switches; p = p.before {
+		for p := st.steps; p != nil && !seen[p] && p.at >= since && n < s.retain.switches; p = p.before {
 			seen[p] = true
 			used[p.from.Digest] = *p.from
 			n++
@@ -181,7 +182,7 @@ type remembered struct {
 // recall rebuilds what r remembers of its switches from the journal and the trees. A step whose versions are no longer in
 // the store is forgotten, with all before it.
 func (s *Set) recall(r *Replica) {
-	steps, floor := recent(r.state.steps, s.now().Add(-s.retain.Age).UnixNano(), s.retain.Switches)
+	steps, floor := recent(r.state.steps, s.now().Add(-s.retain.age).UnixNano(), s.retain.switches)
 	mem := remembered{floor: floor}
 	if last := r.state.steps; last != nil {
 		s.mu.RLock()

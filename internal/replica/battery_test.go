@@ -3,6 +3,7 @@ package replica
 import (
 	"testing"
 
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
@@ -10,7 +11,7 @@ import (
 func attachSeed(t testing.TB, seed []vfstest.Entry) *Replica {
 	t.Helper()
 	m := newMemory(t)
-	r, err := newTestSet(t, m).Attach(Spec{Node: "n01", Image: "compute", Version: m.version(t, 1, seed)})
+	r, err := newTestSet(t, m).Attach(Spec{Node: "n01", Image: "compute", Version: m.Version(t, 1, seed)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,7 @@ func noSockets(seed []vfstest.Entry) (version, layer []vfstest.Entry) {
 }
 
 func TestReplicaPassesTheBatteryWithASeedFromTheVersion(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	vfstest.Run(t, func(t *testing.T, seed []vfstest.Entry) vfs.FS {
 		version, layer := noSockets(seed)
 		r := attachSeed(t, version)
@@ -40,7 +41,7 @@ func TestReplicaPassesTheBatteryWithASeedFromTheVersion(t *testing.T) {
 }
 
 func TestReplicaPassesTheBatteryWithASeedFromTheLayer(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	vfstest.Run(t, func(t *testing.T, seed []vfstest.Entry) vfs.FS {
 		r := attachSeed(t, nil)
 		vfstest.Populate(t, r, seed)
@@ -49,7 +50,7 @@ func TestReplicaPassesTheBatteryWithASeedFromTheLayer(t *testing.T) {
 }
 
 func TestReplicaPassesTheBatteryWithASeedHalfAndHalf(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	vfstest.Run(t, func(t *testing.T, seed []vfstest.Entry) vfs.FS {
 		version, layer := vfstest.Split(seed)
 		version, sockets := noSockets(version)
@@ -66,7 +67,7 @@ func TestVersionServedReadOnlyPassesTheBattery(t *testing.T) {
 			t.Skip("a version has no sockets")
 		}
 		m := newMemory(t)
-		r, err := ReadOnly(m.version(t, 1, version), m)
+		r, err := newSet(Options{Source: m}).ReadOnly(m.Version(t, 1, version))
 		if err != nil {
 			t.Fatal(err)
 		}

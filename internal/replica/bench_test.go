@@ -10,6 +10,7 @@ import (
 
 	"dim/internal/image"
 	"dim/internal/replica/lower"
+	"dim/internal/replica/replicatest"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
@@ -39,9 +40,9 @@ func bigSeed(changed int, edition string) []vfstest.Entry {
 	return seed
 }
 
-func bigIndex(b testing.TB) (*memory, image.Version) {
+func bigIndex(b testing.TB) (*replicatest.Memory, image.Version) {
 	m := newMemory(b)
-	return m, m.version(b, 1, bigSeed(0, ""))
+	return m, m.Version(b, 1, bigSeed(0, ""))
 }
 
 func BenchmarkLoad(b *testing.B) {
@@ -55,7 +56,7 @@ func BenchmarkLoad(b *testing.B) {
 
 func BenchmarkLoadOnTopOfANeighbour(b *testing.B) {
 	m, v := bigIndex(b)
-	next := m.version(b, 2, bigSeed(300, "new"))
+	next := m.Version(b, 2, bigSeed(300, "new"))
 	base, err := lower.Load(v, m.TreeInto, nil)
 	if err != nil {
 		b.Fatal(err)
@@ -85,7 +86,7 @@ func BenchmarkMemory(b *testing.B) {
 				b.Fatal(err)
 			}
 			o := &site{Replica: r, t: b}
-			o.names("top1")
+			o.Names("top1")
 		}
 		b.ReportMetric(float64(heap()-before)/n, "B/replica")
 		runtime.KeepAlive(s)
@@ -123,7 +124,7 @@ func BenchmarkAttr(b *testing.B) {
 	var handles []vfs.Handle
 	for i := range 8 {
 		for k := range 30 {
-			handles = append(handles, o.handle(fmt.Sprintf("top%d/package%d/component7/file-number-7.txt", i, k)))
+			handles = append(handles, o.Handle(fmt.Sprintf("top%d/package%d/component7/file-number-7.txt", i, k)))
 		}
 	}
 	var a vfs.Attr
@@ -142,7 +143,7 @@ func BenchmarkLookup(b *testing.B) {
 	var dirs []vfs.Handle
 	for i := range 8 {
 		for k := range 30 {
-			dirs = append(dirs, o.handle(fmt.Sprintf("top%d/package%d/component7", i, k)))
+			dirs = append(dirs, o.Handle(fmt.Sprintf("top%d/package%d/component7", i, k)))
 		}
 	}
 	var a vfs.Attr
@@ -158,8 +159,8 @@ func BenchmarkLookup(b *testing.B) {
 
 func BenchmarkLayerAttr(b *testing.B) {
 	o := benchReplica(b)
-	o.write("top1/own", "x")
-	h := o.handle("top1/own")
+	o.WriteFile("top1/own", "x")
+	h := o.Handle("top1/own")
 	var a vfs.Attr
 	b.ReportAllocs()
 	for b.Loop() {
@@ -171,7 +172,7 @@ func BenchmarkLayerAttr(b *testing.B) {
 
 func BenchmarkReadDirPlus(b *testing.B) {
 	o := benchReplica(b)
-	dir := o.handle("top3/package3/component3")
+	dir := o.Handle("top3/package3/component3")
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
@@ -184,7 +185,7 @@ func BenchmarkReadDirPlus(b *testing.B) {
 
 func BenchmarkCreate(b *testing.B) {
 	o := benchReplica(b)
-	dir := o.handle("top1")
+	dir := o.Handle("top1")
 	i := 0
 	b.ReportAllocs()
 	for b.Loop() {
@@ -199,7 +200,7 @@ func BenchmarkCreate(b *testing.B) {
 func BenchmarkScan(b *testing.B) {
 	o := benchReplica(b)
 	for i := range 1000 {
-		o.write(fmt.Sprintf("top%d/package%d/own%d", i%8, i%30, i), "x")
+		o.WriteFile(fmt.Sprintf("top%d/package%d/own%d", i%8, i%30, i), "x")
 	}
 	for b.Loop() {
 		o.scanned, o.ready, o.Replica.root = false, false, nil
@@ -220,7 +221,7 @@ func BenchmarkSwitch(b *testing.B) {
 
 func benchSwitch(b *testing.B, paths int) {
 	m := newMemory(b)
-	versions := []image.Version{m.version(b, 1, bigSeed(0, "")), m.version(b, 2, bigSeed(paths, "new"))}
+	versions := []image.Version{m.Version(b, 1, bigSeed(0, "")), m.Version(b, 2, bigSeed(paths, "new"))}
 	s := newTestSet(b, m, func(o *Options) { o.Dir = filepath.Join(b.TempDir(), "r") })
 	var moves []Move
 	for i := range 2560 {
@@ -229,7 +230,7 @@ func benchSwitch(b *testing.B, paths int) {
 			b.Fatal(err)
 		}
 		o := &site{Replica: r, t: b}
-		o.write("top7/own", "x")
+		o.WriteFile("top7/own", "x")
 		moves = append(moves, Move{Replica: r, Files: benchFiles()})
 	}
 	i := 0

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/vfs"
 )
 
@@ -47,7 +48,7 @@ func (r *Replica) cast(work int, m *mold) (tmp string, fd int, err error) {
 		if n.fd >= 0 {
 			unix.Close(n.fd)
 		}
-		removeAll(work, n.name)
+		layer.Dir(work).RemoveAll(n.name)
 		return "", -1, err
 	}
 	return n.name, n.fd, nil
@@ -114,12 +115,12 @@ func (m *mold) dress(n newborn) error {
 			return err
 		}
 	}
-	for _, x := range m.xattrs {
-		if err := n.setXattr(x.Name, x.Value); err != nil && !tolerable(m, x.Name, err) {
+	if len(m.xattrs) > 0 {
+		if err := n.entry().SetXattrs(m.xattrs, m.tolerates); err != nil {
 			return err
 		}
 	}
-	if err := m.label(n); err != nil {
+	if err := m.label(n.entry()); err != nil {
 		return err
 	}
 	if m.mtime == nil && m.atime == nil {
@@ -136,29 +137,28 @@ func (m *mold) dress(n newborn) error {
 }
 
 // label sets our own attributes.
-func (m *mold) label(n newborn) error {
-	if err := n.setXattr(xattrID, idValue(m.id, m.origin)); err != nil {
+func (m *mold) label(e layer.Entry) error {
+	if err := e.SetID(m.id, m.origin); err != nil {
 		return err
 	}
 	if m.verf != nil {
-		if err := n.setXattr(xattrVerifier, m.verf); err != nil {
+		if err := e.SetVerifier(m.verf); err != nil {
 			return err
 		}
 	}
 	if m.group {
-		if err := n.setXattr(xattrGroup, []byte("y")); err != nil {
+		if err := e.SetPartOfGroup(); err != nil {
 			return err
 		}
 	}
 	if m.opaque {
-		return n.setXattr(xattrOpaque, []byte("y"))
+		return e.SetOpaque()
 	}
 	return nil
 }
 
-// tolerable reports whether the layer's file system may refuse an attribute of the version: one of a kind that it does not
-// have. It is lost for this file, as cp -a to such a file system would lose it.
-func tolerable(m *mold, name string, err error) bool {
+// tolerates reports whether the layer's file system may refuse an extended attribute of the version with err: it has none of that kind.
+func (m *mold) tolerates(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) && m.kind == vfs.Symlink
 }
 
@@ -176,11 +176,11 @@ func (n newborn) chmod(mode uint32) error {
 	return unix.Fchmodat(n.work, n.name, mode, 0)
 }
 
-func (n newborn) setXattr(name string, value []byte) error {
+func (n newborn) entry() layer.Entry {
 	if n.fd >= 0 {
-		return unix.Fsetxattr(n.fd, name, value, 0)
+		return layer.At(n.fd, "")
 	}
-	return unix.Lsetxattr(procPath(n.work, n.name), name, value, 0)
+	return layer.At(n.work, n.name)
 }
 
 func (n newborn) setTimes(times []unix.Timespec) error {

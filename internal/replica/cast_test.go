@@ -8,45 +8,46 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
 // Files are made without a name where that is possible, and then linked. Where it is not, and where a whiteout is in the way, a rename
 // puts them there. It must make no difference, now or after a restart.
 func TestFilesMadeWithAndWithoutANameAreTheSame(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	var made [2]map[string]string
 	for i := range made {
 		m := newMemory(t)
-		o := newSite(t, m.version(t, 1, v1), m)
+		o := newSite(t, m.Version(t, 1, v1), m)
 		o.s.named.Store(i == 1)
-		o.write("etc/plain", "content")
-		o.remove("etc/a")
-		o.write("etc/a", "over a whiteout")
+		o.WriteFile("etc/plain", "content")
+		o.RemoveAll("etc/a")
+		o.WriteFile("etc/a", "over a whiteout")
 		user := &vfs.Cred{UID: 7, GID: 8}
 		how := vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize | vfs.SetMtime, Mode: 0o4711, Size: 5, Mtime: vfs.Time{Sec: 1e9, Nsec: 5}}}
-		if _, err := o.SetAttr(root, o.handle("opt"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2777}); err != nil {
+		if _, err := o.SetAttr(root, o.Handle("opt"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2777}); err != nil {
 			t.Fatal(err)
 		}
-		c, err := o.Create(user, o.handle("opt"), "by user", &how)
+		c, err := o.Create(user, o.Handle("opt"), "by user", &how)
 		if err != nil || c.Attr.Mode != 0o4711 || c.Attr.UID != 7 || c.Attr.Size != 5 || c.Attr.Mtime != how.Attr.Mtime {
 			t.Errorf("made %+v, %v", c.Attr, err)
 		}
 		how = vfs.Create{Mode: vfs.Exclusive, Verifier: [8]byte{1, 2, 3}}
-		first, err := o.Create(root, o.handle("etc"), "once", &how)
+		first, err := o.Create(root, o.Handle("etc"), "once", &how)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.restart()
-		if again, err := o.Create(root, o.handle("etc"), "once", &how); err != nil || again.Handle != first.Handle {
+		if again, err := o.Create(root, o.Handle("etc"), "once", &how); err != nil || again.Handle != first.Handle {
 			t.Errorf("a repeated exclusive create: %v", err)
 		}
-		made[i] = o.tree()
+		made[i] = o.Dump()
 		layer := filepath.Join(o.opts.Dir, "n01/compute")
 		if left, _ := os.ReadDir(layer + "/work"); len(left) != 0 {
 			t.Errorf("left in work/: %v", left)
 		}
-		if n, err := unix.Lgetxattr(layer+"/upper/opt/by user", xattrID, nil); n != 8 {
+		if n, err := unix.Lgetxattr(layer+"/upper/opt/by user", "trusted.dim.id", nil); n != 8 {
 			t.Errorf("the id has %d bytes, %v", n, err)
 		}
 	}
@@ -56,10 +57,10 @@ func TestFilesMadeWithAndWithoutANameAreTheSame(t *testing.T) {
 }
 
 func TestAFileSystemWithoutUnnamedFilesIsAskedOnce(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	proc, err := unix.Open("/proc", openDir, 0) // a file system that has none
+	o := newSite(t, m.Version(t, 1, v1), m)
+	proc, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY, 0) // a file system that has none
 	if err != nil {
 		t.Fatal(err)
 	}

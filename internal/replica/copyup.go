@@ -2,12 +2,13 @@ package replica
 
 import (
 	"errors"
-	"io"
 
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
+	"dim/internal/sysfile"
 	"dim/internal/vfs"
 )
 
@@ -78,7 +79,7 @@ func (r *Replica) stage(wanted map[image.ID]*lifted, staged map[image.ID]*lifted
 		staged[id] = l
 		fds = append(fds, fd)
 	}
-	if r.Durability() == Relaxed {
+	if r.durability() == Relaxed {
 		return nil
 	}
 	for _, fd := range fds {
@@ -111,7 +112,7 @@ func (l *lifted) copy(r *Replica) (fd int, err error) {
 	}
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil {
-		l.used = occupied(&st)
+		l.used = layer.Occupied(&st)
 	}
 	return fd, nil
 }
@@ -224,7 +225,7 @@ func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = keepTimes(dir, func() error { return o.put(p, dir, work, l.tmp, obj) }); err == nil {
+	if err = layer.Dir(dir).KeepTimes(func() error { return o.put(p, dir, work, l.tmp, obj) }); err == nil {
 		l.tmp = ""
 		o.r.count(obj, l.used)
 	}
@@ -265,7 +266,7 @@ func (s *Set) lowerBody(v *view, file *nodeFile, low lower.Ref) (b body, err err
 func (b *body) copyTo(fd int, keep uint64) error {
 	keep = min(keep, b.size)
 	if b.file == nil {
-		return writeAll(fd, b.bytes[:keep], 0)
+		return sysfile.WriteAt(fd, b.bytes[:keep], 0)
 	}
 	if keep == b.size && len(b.data) == 1 && unix.IoctlFileClone(fd, b.file.FD) == nil {
 		return nil
@@ -274,77 +275,9 @@ func (b *body) copyTo(fd int, keep uint64) error {
 		if x.Offset >= keep {
 			break
 		}
-		if err := copyRange(fd, b.file.FD, x.Offset, min(x.Offset+x.Length, keep)); err != nil {
+		if err := layer.CopyRange(fd, b.file.FD, x.Offset, min(x.Offset+x.Length, keep)); err != nil {
 			return err
 		}
 	}
 	return unix.Ftruncate(fd, int64(keep))
-}
-
-// copyRange copies the bytes from up to end between two files, at the same places.
-func copyRange(to, from int, at, end uint64) error {
-	var buf []byte
-	for at < end {
-		in, out := int64(at), int64(at)
-		n, err := 0, unix.ENOSYS
-		if buf == nil {
-			n, err = fileRange(from, &in, to, &out, int(min(end-at, 1<<30)))
-		}
-		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
-			if buf == nil {
-				buf = make([]byte, 256<<10)
-			}
-			n, err = copyBytes(to, from, buf[:min(uint64(len(buf)), end-at)], int64(at))
-		}
-		if err != 0 {
-			if err == unix.EINTR {
-				continue
-			}
-			return err
-		}
-		if n == 0 {
-			return io.ErrUnexpectedEOF
-		}
-		at += uint64(n)
-	}
-	return nil
-}
-
-func fileRange(from int, in *int64, to int, out *int64, n int) (int, unix.Errno) {
-	n, err := unix.CopyFileRange(from, in, to, out, n, 0)
-	return n, errnoOf(err)
-}
-
-func copyBytes(to, from int, buf []byte, at int64) (int, unix.Errno) {
-	n, err := unix.Pread(from, buf, at)
-	if err == nil && n > 0 {
-		err = writeAll(to, buf[:n], at)
-	}
-	return n, errnoOf(err)
-}
-
-func errnoOf(err error) unix.Errno {
-	var e unix.Errno
-	if err != nil && !errors.As(err, &e) {
-		e = unix.EIO
-	}
-	return e
-}
-
-// writeAll writes all of p at off.
-func writeAll(fd int, p []byte, off int64) error {
-	for len(p) > 0 {
-		n, err := unix.Pwrite(fd, p, off)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return io.ErrShortWrite
-		}
-		p, off = p[n:], off+int64(n)
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -67,8 +68,7 @@ func (r *Replica) takeExisting(s spot, how *vfs.Create) error {
 			return err
 		}
 		defer d.Release()
-		v, err := getXattr(d.FD, name, xattrVerifier, make([]byte, 16))
-		if err == nil && string(v) == string(how.Verifier[:]) {
+		if layer.At(d.FD, name).Verifier() == string(how.Verifier[:]) {
 			return nil
 		}
 	}
@@ -272,7 +272,7 @@ func (r *Replica) crowded(d spot, name string) bool {
 func (b *birth) mold(a *vfs.Attr, covers bool) *mold {
 	m := &mold{
 		kind: b.kind, mode: a.Mode, uid: a.UID, gid: a.GID, major: b.major, minor: b.minor, target: b.target,
-		id: newID(), opaque: b.kind == vfs.Directory && covers, verf: b.verf,
+		id: layer.NewID(), opaque: b.kind == vfs.Directory && covers, verf: b.verf,
 	}
 	if b.set.Valid&vfs.SetAtime != 0 {
 		m.atime = &b.set.Atime

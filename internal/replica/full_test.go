@@ -11,11 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"dim/internal/replica/replicatest"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
 // onSmallDisk is newSite with the layers on a file system of size bytes.
-func onSmallDisk(t *testing.T, size int, m *memory, o *site) {
+func onSmallDisk(t *testing.T, size int, m *replicatest.Memory, o *site) {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
@@ -34,26 +36,26 @@ func onSmallDisk(t *testing.T, size int, m *memory, o *site) {
 
 // A full disk: the right error, nothing half done, and all goes on when there is room again.
 func TestAFullDiskLeavesTheOldState(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
 	big := strings.Repeat("x", 300_000)
 	seed := append(slices.Clone(v1), f("etc/big", big))
-	o := newSite(t, m.version(t, 1, seed), m)
+	o := newSite(t, m.Version(t, 1, seed), m)
 	onSmallDisk(t, 400_000, m, o)
-	o.write("etc/fill", strings.Repeat("y", 50_000))
-	o.write("etc/a", strings.Repeat("z", 100_000))
-	before := o.tree()
-	h := o.handle("etc/big")
+	o.WriteFile("etc/fill", strings.Repeat("y", 50_000))
+	o.WriteFile("etc/a", strings.Repeat("z", 100_000))
+	before := o.Dump()
+	h := o.Handle("etc/big")
 	if _, err := o.Write(root, h, []byte("X"), 0, vfs.FileSync); err != vfs.ENOSPC {
 		t.Errorf("write that has to copy up: %v", err)
 	}
 	if _, err := o.SetAttr(root, h, &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != vfs.ENOSPC {
 		t.Errorf("chmod that has to copy up: %v", err)
 	}
-	if _, err := o.Rename(root, o.handle("etc"), "big", o.handle("opt"), "big"); err != vfs.ENOSPC {
+	if _, err := o.Rename(root, o.Handle("etc"), "big", o.Handle("opt"), "big"); err != vfs.ENOSPC {
 		t.Errorf("rename that has to copy up: %v", err)
 	}
-	if diff := cmp.Diff(before, o.tree()); diff != "" {
+	if diff := cmp.Diff(before, o.Dump()); diff != "" {
 		t.Errorf("a failed call has changed something:\n%s", diff)
 	}
 	if left, _ := os.ReadDir(filepath.Join(o.opts.Dir, "n01/compute/work")); len(left) != 0 {
@@ -63,14 +65,14 @@ func TestAFullDiskLeavesTheOldState(t *testing.T) {
 	if _, err := o.SetAttr(root, h, &vfs.SetAttr{Valid: vfs.SetSize, Size: 10}); err != nil {
 		t.Errorf("truncate: %v", err)
 	}
-	if got := o.content("etc/big"); got != big[:10] {
+	if got := o.Content("etc/big"); got != big[:10] {
 		t.Errorf("truncated: %d bytes", len(got))
 	}
-	o.remove("etc/fill")
-	o.write("etc/b", strings.Repeat("w", 50_000))
-	after := o.tree()
+	o.RemoveAll("etc/fill")
+	o.WriteFile("etc/b", strings.Repeat("w", 50_000))
+	after := o.Dump()
 	o.restart()
-	if diff := cmp.Diff(after, o.tree()); diff != "" {
+	if diff := cmp.Diff(after, o.Dump()); diff != "" {
 		t.Errorf("after a restart:\n%s", diff)
 	}
 }
@@ -78,10 +80,10 @@ func TestAFullDiskLeavesTheOldState(t *testing.T) {
 // A read-only disk: what is there can be read, changes are refused, and all goes on without a restart when it takes writes again. A read-only mount
 // over the layer's file stands for the disk, which the kernel does not make read-only under files that are open for writing.
 func TestAReadOnlyDiskIsToldAndPasses(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	o.write("etc/own", "own")
+	o := newSite(t, m.Version(t, 1, v1), m)
+	o.WriteFile("etc/own", "own")
 	o.restart()
 	file := filepath.Join(o.opts.Dir, "n01/compute/upper/etc/own")
 	if err := unix.Mount(file, file, "", unix.MS_BIND, ""); err != nil {
@@ -91,8 +93,8 @@ func TestAReadOnlyDiskIsToldAndPasses(t *testing.T) {
 	if err := unix.Mount("", file, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	h := o.handle("etc/own")
-	if got := o.read(h); got != "own" {
+	h := o.Handle("etc/own")
+	if got := o.ReadAll(h); got != "own" {
 		t.Errorf("read: %q", got)
 	}
 	if _, err := o.Write(root, h, []byte("X"), 0, vfs.FileSync); err != vfs.EROFS {
@@ -107,7 +109,7 @@ func TestAReadOnlyDiskIsToldAndPasses(t *testing.T) {
 	if _, err := o.Write(root, h, []byte("X"), 0, vfs.FileSync); err != nil {
 		t.Errorf("write when it is writable again: %v", err)
 	}
-	if got := o.content("etc/own"); got != "Xwn" {
+	if got := o.Content("etc/own"); got != "Xwn" {
 		t.Errorf("written: %q", got)
 	}
 }
@@ -119,22 +121,22 @@ func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
 	last := len(seed) - 1
 	link := seed[last]
 	link.Path, link.LinkTo = "etc/linked", "same/f2"
-	o := newSite(t, m.version(t, 1, append(seed, link)), m)
-	o.write("etc/linked", "both names")
+	o := newSite(t, m.Version(t, 1, append(seed, link)), m)
+	o.WriteFile("etc/linked", "both names")
 	layer := filepath.Join(o.opts.Dir, "n01/compute")
-	want := o.tree()
+	want := o.Dump()
 	if err := os.WriteFile(layer+"/work/#zz", []byte("left"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// As if the crash had come before the second link.
-	if err := unix.Lsetxattr(layer+"/upper/etc/linked", xattrGroup, []byte("y"), 0); err != nil {
+	if err := unix.Lsetxattr(layer+"/upper/etc/linked", "trusted.dim.group", []byte("y"), 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(layer + "/upper/same/f2"); err != nil {
 		t.Fatal(err)
 	}
 	o.restart()
-	if diff := cmp.Diff(want, o.tree()); diff != "" {
+	if diff := cmp.Diff(want, o.Dump()); diff != "" {
 		t.Errorf("a group copied up in part (-want +got):\n%s", diff)
 	}
 	if left, _ := os.ReadDir(layer + "/work"); len(left) != 0 {
@@ -144,10 +146,10 @@ func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.restart()
-	o.want("etc/hand", "made")
-	h := o.handle("etc/hand")
+	o.Want("etc/hand", "made")
+	h := o.Handle("etc/hand")
 	o.restart()
-	if o.handle("etc/hand") != h {
+	if o.Handle("etc/hand") != h {
 		t.Error("the handle of an entry made by hand has changed by a restart")
 	}
 }
@@ -155,14 +157,14 @@ func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
 // A node's handle must not lead into another node's replica, whatever it claims.
 func TestHandlesOfOthersAreStale(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	o.write("etc/mine", "x")
+	o := newSite(t, m.Version(t, 1, v1), m)
+	o.WriteFile("etc/mine", "x")
 	other, err := o.s.Attach(Spec{Node: "n02", Image: "compute", Version: o.spec.Version})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var a vfs.Attr
-	h := o.handle("etc/mine")
+	h := o.Handle("etc/mine")
 	if err := other.Attr(h, &a); err != vfs.ESTALE {
 		t.Errorf("another's handle: %v", err)
 	}
@@ -173,7 +175,7 @@ func TestHandlesOfOthersAreStale(t *testing.T) {
 	if err := other.Attr(forged, &a); err != vfs.ESTALE {
 		t.Errorf("another's id in an own handle: %v", err)
 	}
-	good := o.handle("etc/a")
+	good := o.Handle("etc/a")
 	b = slices.Clone(good.Bytes())
 	b[len(b)-1] ^= 1
 	forged, _ = vfs.MakeHandle(b)
@@ -191,7 +193,7 @@ func TestHandlesOfOthersAreStale(t *testing.T) {
 func FuzzAttrOfAnyHandle(f *testing.F) {
 	m := newMemory(f)
 	s := newSet(Options{Source: m})
-	r, err := s.ReadOnly(m.version(f, 1, v1))
+	r, err := s.ReadOnly(m.Version(f, 1, v1))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -6,19 +6,20 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
 // What a node removes can be read for a while by who was just about to, and has no link; nothing of it is left after a restart.
 func TestWhatANodeRemovesLingers(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
+	o := newSite(t, m.Version(t, 1, v1), m)
 	o.s.lingering.lasts = time.Hour
-	o.write("etc/mine", "mine")
-	o.write("etc/next", "next")
-	handles := map[string]vfs.Handle{"mine": o.handle("etc/mine"), "a1": o.handle("etc/a"), "b1": o.handle("etc/b")}
-	o.remove("etc/a")
-	etc := o.handle("etc")
+	o.WriteFile("etc/mine", "mine")
+	o.WriteFile("etc/next", "next")
+	handles := map[string]vfs.Handle{"mine": o.Handle("etc/mine"), "a1": o.Handle("etc/a"), "b1": o.Handle("etc/b")}
+	o.RemoveAll("etc/a")
+	etc := o.Handle("etc")
 	for from, to := range map[string]string{"next": "mine", "c": "b"} {
 		if _, err := o.Rename(root, etc, from, etc, to); err != nil {
 			t.Fatal(err)
@@ -26,8 +27,8 @@ func TestWhatANodeRemovesLingers(t *testing.T) {
 	}
 	for content, h := range handles {
 		var a vfs.Attr
-		if err := o.Attr(h, &a); err != nil || a.Nlink != 0 || a.Size != uint64(len(content)) || o.read(h) != content {
-			t.Errorf("%s: %+v, %v, content %q", content, a, err, o.read(h))
+		if err := o.Attr(h, &a); err != nil || a.Nlink != 0 || a.Size != uint64(len(content)) || o.ReadAll(h) != content {
+			t.Errorf("%s: %+v, %v, content %q", content, a, err, o.ReadAll(h))
 		}
 		if _, err := o.Link(root, h, etc, "again"); err != vfs.ESTALE {
 			t.Errorf("%s: link: %v", content, err)
@@ -36,38 +37,38 @@ func TestWhatANodeRemovesLingers(t *testing.T) {
 			t.Errorf("%s: chmod: %v", content, err)
 		}
 	}
-	if _, err := o.Write(root, handles["mine"], []byte("MINE"), 0, vfs.FileSync); err != nil || o.read(handles["mine"]) != "MINE" {
-		t.Errorf("write by who has it open: %v, then %q", err, o.read(handles["mine"]))
+	if _, err := o.Write(root, handles["mine"], []byte("MINE"), 0, vfs.FileSync); err != nil || o.ReadAll(handles["mine"]) != "MINE" {
+		t.Errorf("write by who has it open: %v, then %q", err, o.ReadAll(handles["mine"]))
 	}
-	o.want("etc/mine", "next")
+	o.Want("etc/mine", "next")
 	o.restart()
 	for content, h := range handles {
-		if got := o.read(h); got != gone(vfs.ESTALE) {
+		if got := o.ReadAll(h); got != gone(vfs.ESTALE) {
 			t.Errorf("%s after a restart: %q", content, got)
 		}
 	}
-	o.want("etc/a", gone(vfs.ENOENT))
+	o.Want("etc/a", gone(vfs.ENOENT))
 }
 
 func TestWhatLingersIsBoundedAndEnds(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
+	o := newSite(t, m.Version(t, 1, v1), m)
 	o.s.lingering.lasts = time.Hour
 	var handles []vfs.Handle
 	for n := range lingerFiles + 10 {
 		name := fmt.Sprint("etc/f", n)
-		o.write(name, "x")
-		handles = append(handles, o.handle(name))
-		o.remove(name)
+		o.WriteFile(name, "x")
+		handles = append(handles, o.Handle(name))
+		o.RemoveAll(name)
 	}
 	l := &o.s.lingering
 	if len(l.queue) != lingerFiles || len(l.all) != lingerFiles {
 		t.Errorf("%d linger, %d are found", len(l.queue), len(l.all))
 	}
-	if got := o.read(handles[0]); got != gone(vfs.ESTALE) {
+	if got := o.ReadAll(handles[0]); got != gone(vfs.ESTALE) {
 		t.Errorf("the oldest: %q", got)
 	}
-	if got := o.read(handles[len(handles)-1]); got != "x" {
+	if got := o.ReadAll(handles[len(handles)-1]); got != "x" {
 		t.Errorf("the latest: %q", got)
 	}
 	l.mu.Lock()
@@ -76,21 +77,21 @@ func TestWhatLingersIsBoundedAndEnds(t *testing.T) {
 	}
 	l.mu.Unlock()
 	l.sweep()
-	if got := o.read(handles[len(handles)-1]); got != gone(vfs.ESTALE) || len(l.queue) != 0 || l.bytes != 0 {
+	if got := o.ReadAll(handles[len(handles)-1]); got != gone(vfs.ESTALE) || len(l.queue) != 0 || l.bytes != 0 {
 		t.Errorf("after its time: %q, %d left, %d bytes", got, len(l.queue), l.bytes)
 	}
 }
 
 // On a full disk the room of what lingers is there for who needs it.
 func TestWhatLingersYieldsToAFullDisk(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
+	o := newSite(t, m.Version(t, 1, v1), m)
 	onSmallDisk(t, 400_000, m, o)
 	big := strings.Repeat("y", 60_000)
 	for range 30 { // many times the disk
-		o.write("etc/big", strings.Repeat(big, 4))
-		o.remove("etc/big")
+		o.WriteFile("etc/big", strings.Repeat(big, 4))
+		o.RemoveAll("etc/big")
 	}
-	o.write("etc/big", strings.Repeat(big, 4))
+	o.WriteFile("etc/big", strings.Repeat(big, 4))
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
 	"dim/internal/replica/lower"
@@ -47,7 +48,7 @@ func (r *Replica) begin() (*op, error) {
 // end unlocks the replica and makes the change durable, unless err, which it returns, says that there is none.
 func (o *op) end(err error) error {
 	o.r.mu.Unlock()
-	if err == nil && o.r.Durability() == Synced {
+	if err == nil && o.r.durability() == Synced {
 		err = o.flush()
 	}
 	o.release()
@@ -82,14 +83,6 @@ func (o *op) sync(f *fds.File) {
 		}
 	}
 	o.dirty = append(o.dirty, f)
-}
-
-func fsync(fd int) error {
-	for {
-		if err := unix.Fsync(fd); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // syncObject sees to it that what is done to obj is synced at the end, also where its directory does not bring it along.
@@ -147,45 +140,20 @@ func (o *op) put(p *place, dir, work int, tmp string, obj *object) error {
 	var err error
 	switch {
 	case p.white && obj.kind == vfs.Directory:
-		if err = exchange(work, tmp, dir, p.name); err == nil {
+		if err = layer.Dir(work).Exchange(tmp, layer.Dir(dir), p.name); err == nil {
 			unix.Unlinkat(work, tmp, 0)
 		}
 	case p.white || p.obj != nil:
 		err = unix.Renameat(work, tmp, dir, p.name)
 	default:
-		err = renameNew(work, tmp, dir, p.name)
+		err = layer.Dir(work).RenameNew(tmp, layer.Dir(dir), p.name)
 	}
 	if err != nil {
-		removeAll(work, tmp)
+		layer.Dir(work).RemoveAll(tmp)
 		return err
 	}
 	o.r.attach(p, obj)
 	return o.syncObject(obj)
-}
-
-// renameNew renames to a name that does not exist.
-func renameNew(fromDir int, from string, toDir int, to string) error {
-	err := unix.Renameat2(fromDir, from, toDir, to, unix.RENAME_NOREPLACE)
-	if err == unix.EINVAL { // a file system without the flag
-		err = unix.Renameat(fromDir, from, toDir, to)
-	}
-	return err
-}
-
-// exchange swaps a directory and a whiteout. A file system that cannot swap shows for a moment what the whiteout hides.
-func exchange(fromDir int, from string, toDir int, to string) error {
-	err := unix.Renameat2(fromDir, from, toDir, to, unix.RENAME_EXCHANGE)
-	if err != unix.EINVAL {
-		return err
-	}
-	aside := from + "~"
-	if err := unix.Renameat(toDir, to, fromDir, aside); err != nil {
-		return err
-	}
-	if err := unix.Renameat(fromDir, from, toDir, to); err != nil {
-		return err
-	}
-	return unix.Renameat(fromDir, aside, fromDir, from)
 }
 
 // raise brings the directory at p, and those above it, into the layer.
@@ -196,7 +164,7 @@ func (o *op) raise(p *place) error {
 	if p.up == nil {
 		return o.raiseRoot()
 	}
-	if p.pathLen() > pathMax {
+	if p.pathLen() > layer.PathMax {
 		return vfs.ENAMETOOLONG
 	}
 	if err := o.raise(p.up); err != nil {
@@ -229,33 +197,21 @@ func (o *op) copyInto(p *place, m *mold, obj *object) error {
 func (o *op) putQuietly(p *place, work int, tmp string, obj *object) error {
 	dir, err := o.dir(p.up)
 	if err != nil {
-		removeAll(work, tmp)
+		layer.Dir(work).RemoveAll(tmp)
 		return err
 	}
-	return keepTimes(dir, func() error { return o.put(p, dir, work, tmp, obj) })
-}
-
-// keepTimes runs do and gives the directory back its times: copying up is no change that a node made.
-func keepTimes(dir int, do func() error) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(dir, &st); err != nil {
-		return err
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	return unix.UtimesNanoAt(dir, ".", []unix.Timespec{st.Atim, st.Mtim}, 0)
+	return layer.Dir(dir).KeepTimes(func() error { return o.put(p, dir, work, tmp, obj) })
 }
 
 // raiseRoot makes the replica's directories: work/, then upper/ with the attributes of the root.
 func (o *op) raiseRoot() error {
 	r := o.r
-	dir, err := r.set.makePath(r.dir)
+	dir, err := r.set.makePath(string(r.dir))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
-	w0, err := r.set.makePath(r.dir + "/work")
+	w0, err := r.set.makePath(r.dir.Work())
 	if err != nil {
 		return err
 	}
@@ -274,12 +230,12 @@ func (o *op) raiseRoot() error {
 	if err != nil {
 		return err
 	}
-	if err := renameNew(w.FD, tmp, dir, "upper"); err != nil {
-		removeAll(w.FD, tmp)
+	if err := layer.Dir(w.FD).RenameNew(tmp, layer.Dir(dir), "upper"); err != nil {
+		layer.Dir(w.FD).RemoveAll(tmp)
 		return err
 	}
 	if !r.set.orderly() {
-		if err := fsync(dir); err != nil {
+		if err := layer.Dir(dir).Fsync(); err != nil {
 			return err
 		}
 	}
@@ -295,7 +251,7 @@ func (r *Replica) moldOf(s spot) (*mold, *object, error) {
 	}
 	m := &mold{
 		kind: a.Type, mode: a.Mode, uid: a.UID, gid: a.GID, major: a.Major, minor: a.Minor, id: image.ID(a.ID),
-		origin: r.origin(s), xattrs: visibleXattrs(r.versionXattrs(s)), mtime: &a.Mtime, atime: &a.Atime,
+		origin: r.origin(s), xattrs: r.versionXattrs(s), mtime: &a.Mtime, atime: &a.Atime,
 	}
 	m.group = s.low != lower.None && a.Type != vfs.Directory && len(r.view.index.Names(s.low)) > 0
 	if a.Type == vfs.Symlink {
@@ -308,18 +264,6 @@ func (m *mold) object() *object {
 	obj := newObject(m.id, m.kind)
 	obj.origin, obj.mode, obj.uid, obj.gid, obj.opaque = m.origin, m.mode, m.uid, m.gid, m.opaque
 	return obj
-}
-
-// visibleXattrs leaves out what an image may have of overlayfs's or of our own: it would speak of another layer.
-func visibleXattrs(list []image.Xattr) []image.Xattr {
-	var kept []image.Xattr
-	for _, x := range list {
-		if x.Name != xattrOpaque && x.Name != xattrID && x.Name != xattrVerifier && x.Name != xattrGroup &&
-			!(len(x.Name) > len("trusted.overlay.") && x.Name[:len("trusted.overlay.")] == "trusted.overlay.") {
-			kept = append(kept, x)
-		}
-	}
-	return kept
 }
 
 // linkGroup gives obj, the copied-up file of the version's entry low, all names of low's hard-link group that show, and
@@ -340,7 +284,7 @@ func (o *op) linkGroup(obj *object, low lower.Ref) error {
 		return err
 	}
 	defer d.Release()
-	return unix.Lremovexattr(procPath(d.FD, name), xattrGroup)
+	return layer.At(d.FD, name).DropPartOfGroup()
 }
 
 func (o *op) linkQuietly(obj *object, p *place) error {
@@ -353,7 +297,7 @@ func (o *op) linkQuietly(obj *object, p *place) error {
 	if err != nil {
 		return err
 	}
-	err = keepTimes(dir, func() error { return unix.Linkat(from.FD, name, dir, p.name, 0) })
+	err = layer.Dir(dir).KeepTimes(func() error { return unix.Linkat(from.FD, name, dir, p.name, 0) })
 	if err == nil {
 		o.r.attach(p, obj)
 	}

@@ -143,3 +143,9 @@ func aliasID(t Tree, id image.ID) image.ID {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint64(b, uint64(id)))
 	return image.ID(binary.BigEndian.Uint64(sum[:])) | image.Born
 }
+
+// aliased reports whether the version's entry of this id goes by another one.
+func (p *past) aliased(id image.ID) bool {
+	_, ok := p.aliases[id]
+	return ok && id&image.Born == 0
+}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -81,11 +82,6 @@ func (p *place) path() string {
 	return image.JoinPath(p.up.path(), p.name)
 }
 
-// pathMax bounds the paths in a layer (docs/formats/layer.md). It bounds how deep a node can nest directories, by mkdir and by rename, so
-// that what is done here for each level, on the stack above all, stays within reason. A path as long as the kernel takes one
-// (4,095 bytes) must be possible in a directory whose own path is as long.
-const pathMax = 8192
-
 // pathLen returns the length of p's path, without making it.
 func (p *place) pathLen() int {
 	n := -1 // no slash before the first name
@@ -112,7 +108,7 @@ func (r *Replica) mayReach(d spot, name string) error {
 	} else {
 		n = len(r.path(d))
 	}
-	if n+1+len(name) > pathMax {
+	if n+1+len(name) > layer.PathMax {
 		return vfs.ENAMETOOLONG
 	}
 	return nil

@@ -3,26 +3,27 @@ package replica
 import (
 	"golang.org/x/sys/unix"
 
+	"dim/internal/layer"
 	"dim/internal/vfs"
 )
 
-// Holding is what a replica's layer takes, and may.
-type Holding struct {
+// QuotaUse is what a replica's layer takes, and may.
+type QuotaUse struct {
 	Bytes, BytesMax uint64 // room of files on the disk; max 0: no bound
 	Files, FilesMax uint64 // objects but the root
 }
 
-// Holding tells what the layer takes. What was set aside does not count.
-func (r *Replica) Holding() (Holding, error) {
+// QuotaUse returns what the layer takes. What was set aside does not count.
+func (r *Replica) QuotaUse() (QuotaUse, error) {
 	if err := r.rlock(); err != nil {
-		return Holding{}, err
+		return QuotaUse{}, err
 	}
 	defer r.mu.RUnlock()
-	return r.holding(), nil
+	return r.quotaUse(), nil
 }
 
-func (r *Replica) holding() Holding {
-	return Holding{
+func (r *Replica) quotaUse() QuotaUse {
+	return QuotaUse{
 		Bytes: uint64(max(r.used.Load(), 0)), BytesMax: r.rules.QuotaBytes,
 		Files: uint64(max(len(r.objects)-1, 0)), FilesMax: r.rules.QuotaFiles,
 	}
@@ -32,28 +33,9 @@ const quotaBlock = 4096
 
 func upward(n uint64) uint64 { return (n + quotaBlock - 1) &^ (quotaBlock - 1) }
 
-// linkInline is the size from which the target of a symbolic link counts with a block: in ext4 a shorter one is in the inode.
-const linkInline = 60
-
-// occupiedByLink is what a symbolic link counts with. That is the same on all disks, though some have room for more in an inode.
+// occupiedByLink is what a symbolic link with a target of that size counts with.
 func occupiedByLink(size int) int64 {
-	if size < linkInline {
-		return 0
-	}
-	return int64(upward(uint64(size)))
-}
-
-// occupied is what a regular file or a symbolic link counts with: of a file the blocks that it has, but not what a file system allocates ahead
-// of the end. Directories, devices and the like have no bytes of the node's; how many they are is bounded by the quota of files.
-func occupied(st *unix.Stat_t) int64 {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFLNK:
-		return occupiedByLink(int(st.Size))
-	case unix.S_IFREG:
-	default:
-		return 0
-	}
-	return int64(min(uint64(st.Blocks)*512, upward(uint64(st.Size)))) // a size may be too large to be rounded up as an int64
+	return layer.Occupied(&unix.Stat_t{Mode: unix.S_IFLNK, Size: int64(size)})
 }
 
 // count notes what o takes now. r is locked, at least for reading.
@@ -67,9 +49,9 @@ func (r *Replica) count(o *object, n int64) {
 func (r *Replica) recount(o *object, st *unix.Stat_t) {
 	switch {
 	case len(o.names) > 0:
-		r.count(o, occupied(st))
+		r.count(o, layer.Occupied(st))
 	case o.removed:
-		r.set.lingering.resize(lingerKey{r.tree, o.id}, o, occupied(st))
+		r.set.lingering.resize(lingerKey{r.tree, o.id}, o, layer.Occupied(st))
 	}
 }
 
@@ -143,7 +125,7 @@ func holes(fd int, from, to uint64) int64 {
 }
 
 // statFS narrows what the file system has to what the quota leaves.
-func (u *Holding) statFS(fs *vfs.StatFS) {
+func (u *QuotaUse) statFS(fs *vfs.StatFS) {
 	if u.BytesMax > 0 {
 		left := u.BytesMax - min(u.Bytes, u.BytesMax)
 		fs.Bytes, fs.BytesFree, fs.BytesAvail = min(fs.Bytes, u.BytesMax), min(fs.BytesFree, left), min(fs.BytesAvail, left)

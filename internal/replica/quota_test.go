@@ -11,19 +11,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/layer"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
 
 // used returns what the replica counts, having checked that a server that reads the layer anew counts the same.
-func (o *site) used() Holding {
+func (o *site) used() QuotaUse {
 	o.t.Helper()
-	u, err := o.Holding()
+	u, err := o.QuotaUse()
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	o.restart()
-	again, err := o.Holding()
+	again, err := o.QuotaUse()
 	if err != nil || again != u {
 		o.t.Errorf("counted %+v, after a restart %+v, %v", u, again, err)
 	}
@@ -33,7 +34,7 @@ func (o *site) used() Holding {
 func quotaSite(t *testing.T, bytes, files uint64) *site {
 	t.Helper()
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, append(slices.Clone(v1), f("etc/big", strings.Repeat("x", 40_000)))), m)
+	o := newSite(t, m.Version(t, 1, append(slices.Clone(v1), f("etc/big", strings.Repeat("x", 40_000)))), m)
 	o.spec.Rules = Rules{QuotaBytes: bytes, QuotaFiles: files}
 	o.restart()
 	return o
@@ -41,8 +42,8 @@ func quotaSite(t *testing.T, bytes, files uint64) *site {
 
 func TestAQuotaOfBytesRefusesWhatDoesNotFit(t *testing.T) {
 	o := quotaSite(t, 64<<10, 0)
-	o.write("etc/mine", strings.Repeat("y", 60_000))
-	h := o.handle("etc/mine")
+	o.WriteFile("etc/mine", strings.Repeat("y", 60_000))
+	h := o.Handle("etc/mine")
 	for _, tt := range []struct {
 		what string
 		off  uint64
@@ -59,10 +60,10 @@ func TestAQuotaOfBytesRefusesWhatDoesNotFit(t *testing.T) {
 			t.Errorf("write %s: %v, want %v", tt.what, err, tt.want)
 		}
 	}
-	if _, err := o.Write(root, o.handle("etc/big"), []byte("X"), 0, vfs.FileSync); err != vfs.EDQUOT {
+	if _, err := o.Write(root, o.Handle("etc/big"), []byte("X"), 0, vfs.FileSync); err != vfs.EDQUOT {
 		t.Errorf("a write that copies up: %v", err)
 	}
-	if _, err := o.SetAttr(root, o.handle("etc/big"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != vfs.EDQUOT {
+	if _, err := o.SetAttr(root, o.Handle("etc/big"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != vfs.EDQUOT {
 		t.Errorf("a chmod that copies up: %v", err)
 	}
 	if u := o.used(); u.Bytes != 64<<10 {
@@ -73,23 +74,23 @@ func TestAQuotaOfBytesRefusesWhatDoesNotFit(t *testing.T) {
 		t.Errorf("df: %+v, %v", fs, err)
 	}
 	// Room comes back with what is cut off, removed, or set aside.
-	if _, err := o.SetAttr(root, o.handle("etc/mine"), &vfs.SetAttr{Valid: vfs.SetSize, Size: 4096}); err != nil {
+	if _, err := o.SetAttr(root, o.Handle("etc/mine"), &vfs.SetAttr{Valid: vfs.SetSize, Size: 4096}); err != nil {
 		t.Errorf("truncate: %v", err)
 	}
 	if u := o.used(); u.Bytes != 4096 {
 		t.Errorf("counted %d after a truncation", u.Bytes)
 	}
-	if _, err := o.Write(root, o.handle("etc/big"), []byte("X"), 0, vfs.FileSync); err != nil {
+	if _, err := o.Write(root, o.Handle("etc/big"), []byte("X"), 0, vfs.FileSync); err != nil {
 		t.Errorf("a write that copies up, with room: %v", err)
 	}
 	if u := o.used(); u.Bytes != 4096+40_960 {
 		t.Errorf("counted %d after copying up", u.Bytes)
 	}
-	o.to(o.m.version(t, 2, v2)) // etc/big goes, and the node's copy aside
+	o.to(o.m.Version(t, 2, v2)) // etc/big goes, and the node's copy aside
 	if u := o.used(); u.Bytes != 4096 {
 		t.Errorf("counted %d after a switch", u.Bytes)
 	}
-	o.remove("etc/mine")
+	o.RemoveAll("etc/mine")
 	if u := o.used(); u.Bytes != 0 {
 		t.Errorf("counted %d after all was removed", u.Bytes)
 	}
@@ -101,15 +102,15 @@ func TestAQuotaCountsTheTargetsOfLongLinks(t *testing.T) {
 	link := func(path, target string) vfstest.Entry {
 		return vfstest.Entry{Path: path, Type: vfs.Symlink, Target: target, Mtime: vfs.Time{Sec: 1e9}}
 	}
-	o := newSite(t, m.version(t, 1, append(slices.Clone(v1), link("etc/link", long))), m)
+	o := newSite(t, m.Version(t, 1, append(slices.Clone(v1), link("etc/link", long))), m)
 	o.spec.Rules = Rules{QuotaBytes: 12 << 10}
 	o.restart()
 	symlink := func(name, target string) error {
-		_, err := o.Symlink(root, o.handle("etc"), name, target, &vfs.SetAttr{})
+		_, err := o.Symlink(root, o.Handle("etc"), name, target, &vfs.SetAttr{})
 		return err
 	}
 	chown := func() error {
-		_, err := o.SetAttr(root, o.handle("etc/link"), &vfs.SetAttr{Valid: vfs.SetUID, UID: 7})
+		_, err := o.SetAttr(root, o.Handle("etc/link"), &vfs.SetAttr{Valid: vfs.SetUID, UID: 7})
 		return err
 	}
 	for _, tt := range []struct {
@@ -125,7 +126,7 @@ func TestAQuotaCountsTheTargetsOfLongLinks(t *testing.T) {
 		{"the shortest that counts", func() error { return symlink("link-b", long[:60]) }, nil, 12288},
 		{"one too many", func() error { return symlink("link-c", long) }, vfs.EDQUOT, 12288},
 		{"a short one with no room left", func() error { return symlink("link-d", "short") }, nil, 12288},
-		{"one that was removed", func() error { o.remove("etc/link-a"); return nil }, nil, 8192},
+		{"one that was removed", func() error { o.RemoveAll("etc/link-a"); return nil }, nil, 8192},
 		{"in the place of that", func() error { return symlink("link-c", long) }, nil, 12288},
 	} {
 		if err := tt.do(); err != error(tt.want) && (err != nil || tt.want != nil) {
@@ -135,8 +136,8 @@ func TestAQuotaCountsTheTargetsOfLongLinks(t *testing.T) {
 			t.Errorf("%s: counted %d, want %d", tt.what, u.Bytes, tt.used)
 		}
 	}
-	o.remove("etc/link")
-	o.to(m.version(t, 2, append(slices.Clone(v1), link("etc/link", long+"2"))))
+	o.RemoveAll("etc/link")
+	o.to(m.Version(t, 2, append(slices.Clone(v1), link("etc/link", long+"2"))))
 	o.spec.Rules.QuotaBytes = 8 << 10
 	o.restart()
 	if err := chown(); err != vfs.EDQUOT {
@@ -146,8 +147,8 @@ func TestAQuotaCountsTheTargetsOfLongLinks(t *testing.T) {
 
 func TestAQuotaCountsNoHoles(t *testing.T) {
 	o := quotaSite(t, 16<<10, 0)
-	o.write("etc/sparse", "start")
-	h := o.handle("etc/sparse")
+	o.WriteFile("etc/sparse", "start")
+	h := o.Handle("etc/sparse")
 	if _, err := o.SetAttr(root, h, &vfs.SetAttr{Valid: vfs.SetSize, Size: 1 << 30}); err != nil {
 		t.Fatal(err)
 	}
@@ -167,30 +168,30 @@ func TestAQuotaCountsNoHoles(t *testing.T) {
 func TestAQuotaOfFilesRefusesOneTooMany(t *testing.T) {
 	o := quotaSite(t, 0, 4) // the directory etc, which is copied up, is one
 	for n := range 3 {
-		o.write(fmt.Sprint("etc/f", n), "")
+		o.WriteFile(fmt.Sprint("etc/f", n), "")
 	}
 	how := &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}}
-	if _, err := o.Create(root, o.handle("etc"), "f3", how); err != vfs.EDQUOT {
+	if _, err := o.Create(root, o.Handle("etc"), "f3", how); err != vfs.EDQUOT {
 		t.Errorf("create: %v", err)
 	}
-	if _, err := o.Mkdir(root, o.handle("etc"), "d", &vfs.SetAttr{}); err != vfs.EDQUOT {
+	if _, err := o.Mkdir(root, o.Handle("etc"), "d", &vfs.SetAttr{}); err != vfs.EDQUOT {
 		t.Errorf("mkdir: %v", err)
 	}
-	if _, err := o.Write(root, o.handle("etc/a"), []byte("X"), 0, vfs.FileSync); err != vfs.EDQUOT {
+	if _, err := o.Write(root, o.Handle("etc/a"), []byte("X"), 0, vfs.FileSync); err != vfs.EDQUOT {
 		t.Errorf("copy up: %v", err)
 	}
-	if _, err := o.Link(root, o.handle("etc/f0"), o.handle("etc"), "link"); err != nil {
+	if _, err := o.Link(root, o.Handle("etc/f0"), o.Handle("etc"), "link"); err != nil {
 		t.Errorf("a further name: %v", err)
 	}
-	o.remove("etc/b") // takes a whiteout, which is no file of the node's
+	o.RemoveAll("etc/b") // takes a whiteout, which is no file of the node's
 	if u := o.used(); u.Files != 4 {
 		t.Errorf("counted %d files", u.Files)
 	}
 	if fs, err := o.StatFS(o.Root()); err != nil || fs.Files != 4 || fs.FilesFree != 0 {
 		t.Errorf("df: %+v, %v", fs, err)
 	}
-	o.remove("etc/f1")
-	o.write("etc/f4", "")
+	o.RemoveAll("etc/f1")
+	o.WriteFile("etc/f4", "")
 }
 
 func TestManyWritersTogetherKeepToTheQuota(t *testing.T) {
@@ -198,8 +199,8 @@ func TestManyWritersTogetherKeepToTheQuota(t *testing.T) {
 	o := quotaSite(t, quota, 0)
 	var handles []vfs.Handle
 	for n := range 8 {
-		o.write(fmt.Sprint("etc/f", n), "")
-		handles = append(handles, o.handle(fmt.Sprint("etc/f", n)))
+		o.WriteFile(fmt.Sprint("etc/f", n), "")
+		handles = append(handles, o.Handle(fmt.Sprint("etc/f", n)))
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -230,7 +231,7 @@ func TestManyWritersTogetherKeepToTheQuota(t *testing.T) {
 // A size near the largest there is must not count as less than nothing.
 func TestAQuotaCountsTheLargestFile(t *testing.T) {
 	for _, size := range []int64{math.MaxInt64, math.MaxInt64 - quotaBlock, 1 << 62} {
-		if n := occupied(&unix.Stat_t{Mode: unix.S_IFREG, Size: size, Blocks: 8}); n != 4096 {
+		if n := layer.Occupied(&unix.Stat_t{Mode: unix.S_IFREG, Size: size, Blocks: 8}); n != 4096 {
 			t.Errorf("size %d: counted %d", size, n)
 		}
 	}
@@ -239,11 +240,11 @@ func TestAQuotaCountsTheLargestFile(t *testing.T) {
 // Who has a file open that is in the layer no more must not fill the disk with it.
 func TestAQuotaBoundsWhatIsInTheLayerNoMore(t *testing.T) {
 	o := quotaSite(t, 64<<10, 0)
-	o.write("etc/mine", strings.Repeat("y", 8192))
-	o.write("etc/a", strings.Repeat("y", 8192))
+	o.WriteFile("etc/mine", strings.Repeat("y", 8192))
+	o.WriteFile("etc/a", strings.Repeat("y", 8192))
 	o.s.lingering.lasts = time.Hour
-	removed, aside := o.handle("etc/mine"), o.handle("etc/a")
-	o.remove("etc/mine")
+	removed, aside := o.Handle("etc/mine"), o.Handle("etc/a")
+	o.RemoveAll("etc/mine")
 	l := &o.s.lingering
 	for off := uint64(8192); off < 56<<10; off += 8192 { // etc/a has the rest
 		if _, err := o.Write(root, removed, make([]byte, 8192), off, vfs.FileSync); err != nil {
@@ -256,9 +257,7 @@ func TestAQuotaBoundsWhatIsInTheLayerNoMore(t *testing.T) {
 	if n := l.room(); n != 56<<10 {
 		t.Errorf("what lingers counts %d", n)
 	}
-	if _, err := o.Reset([]string{"etc/a"}, false); err != nil {
-		t.Fatal(err)
-	}
+	o.setAside("etc/a")
 	if _, err := o.Write(root, aside, []byte("x"), 8192, vfs.FileSync); err != nil {
 		t.Errorf("a file that was set aside: %v", err)
 	}

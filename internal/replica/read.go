@@ -9,8 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/fds"
 	"dim/internal/replica/lower"
+	"dim/internal/sysfile"
 	"dim/internal/vfs"
 )
 
@@ -260,7 +262,7 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 		return vfs.StatFS{}, err
 	}
 	s, err := r.resolve(h)
-	version, holding := r.view.index.Version, r.holding()
+	version, use := r.view.index.Version, r.quotaUse()
 	r.mu.RUnlock()
 	if err != nil {
 		return vfs.StatFS{}, err
@@ -269,7 +271,7 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 		return vfs.StatFS{Bytes: max(version.Bytes, 1), Files: version.Files + 1, NameMax: nameMax}, nil
 	}
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(r.set.dir, &st); err != nil {
+	if err := unix.Fstatfs(int(r.set.root), &st); err != nil {
 		return vfs.StatFS{}, r.edge(err)
 	}
 	bs := uint64(st.Bsize)
@@ -279,7 +281,7 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 	}
 	soon := r.set.lingering.room() // free for who needs it
 	fs.BytesFree, fs.BytesAvail = min(fs.BytesFree+soon, fs.Bytes), min(fs.BytesAvail+soon, fs.Bytes)
-	holding.statFS(&fs)
+	use.statFS(&fs)
 	if s.gone != nil || s.obj != nil && (s.obj.aside != "" || s.obj.removed) {
 		fs.Bytes = 0
 	}
@@ -298,7 +300,7 @@ func (r *Replica) Xattr(h vfs.Handle, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(name, xattrHidden) {
+	if strings.HasPrefix(name, hiddenXattrs) {
 		return nil, vfs.ENODATA
 	}
 	if s.obj != nil {
@@ -307,7 +309,7 @@ func (r *Replica) Xattr(h vfs.Handle, name string) ([]byte, error) {
 			return nil, r.edge(err)
 		}
 		defer d.Release()
-		value, err := getXattr(d.FD, at, name, make([]byte, xattrMax))
+		value, err := layer.At(d.FD, at).Xattr(name, make([]byte, xattrMax))
 		return slices.Clip(value), r.edge(err)
 	}
 	for _, x := range r.versionXattrs(s) {
@@ -336,7 +338,7 @@ func (r *Replica) Xattrs(h vfs.Handle) ([]string, error) {
 		}
 		defer d.Release()
 		buf := make([]byte, xattrMax)
-		n, err := unix.Llistxattr(procPath(d.FD, at), buf)
+		n, err := unix.Llistxattr(sysfile.ProcPath(d.FD, at), buf)
 		if err != nil {
 			return nil, r.edge(err)
 		}
@@ -345,7 +347,7 @@ func (r *Replica) Xattrs(h vfs.Handle) ([]string, error) {
 	for _, x := range r.versionXattrs(s) {
 		names = append(names, x.Name)
 	}
-	return slices.DeleteFunc(names, func(n string) bool { return n == "" || strings.HasPrefix(n, xattrHidden) }), nil
+	return slices.DeleteFunc(names, func(n string) bool { return n == "" || strings.HasPrefix(n, hiddenXattrs) }), nil
 }
 
 func (r *Replica) versionXattrs(s spot) []image.Xattr {

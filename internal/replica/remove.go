@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -132,7 +133,7 @@ func (o *op) takeAway(p *place, fd int) error {
 	}
 	switch {
 	case covers && isDir:
-		err = exchange(work, tmp, fd, p.name)
+		err = layer.Dir(work).Exchange(tmp, layer.Dir(fd), p.name)
 	case covers:
 		err = unix.Renameat(work, tmp, fd, p.name)
 	case isDir:
@@ -147,7 +148,7 @@ func (o *op) takeAway(p *place, fd int) error {
 		return err
 	}
 	if isDir {
-		if err := removeAll(work, tmp); err != nil { // only whiteouts are in it; the next start tries again
+		if err := layer.Dir(work).RemoveAll(tmp); err != nil { // only whiteouts are in it; the next start tries again
 			r.set.log.Warn("clean up after a removed directory", "replica", r.dir, "error", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -285,7 +286,7 @@ func (m *renaming) cutLoose(s spot) error {
 		return err
 	}
 	defer d.Release()
-	if err := unix.Lsetxattr(procPath(d.FD, name), xattrOpaque, []byte("y"), 0); err != nil {
+	if err := layer.At(d.FD, name).SetOpaque(); err != nil {
 		return err
 	}
 	s.obj.opaque = true
@@ -310,7 +311,7 @@ func (m *renaming) sweep(p *place) error {
 		if !k.white {
 			continue
 		}
-		if err := keepTimes(d.FD, func() error { return unix.Unlinkat(d.FD, k.name, 0) }); err != nil {
+		if err := layer.Dir(d.FD).KeepTimes(func() error { return unix.Unlinkat(d.FD, k.name, 0) }); err != nil {
 			return err
 		}
 		m.r.change(k, func() { k.white = false })
@@ -370,14 +371,14 @@ func renameLeaving(fromDir int, from string, toDir int, to string, white bool) e
 
 // moveDir moves a directory that is the layer's alone.
 func (m *renaming) moveDir(src *place, fromFD int, dst *place, toFD int) error {
-	if dst.pathLen()+src.reach() > pathMax {
+	if dst.pathLen()+src.reach() > layer.PathMax {
 		return vfs.ENAMETOOLONG
 	}
 	if err := m.nameBelow(src); err != nil {
 		return err
 	}
 	if dst.covers() && !src.obj.opaque {
-		if err := unix.Lsetxattr(procPath(fromFD, src.name), xattrOpaque, []byte("y"), 0); err != nil {
+		if err := layer.At(fromFD, src.name).SetOpaque(); err != nil {
 			return err
 		}
 		src.obj.opaque = true
@@ -390,7 +391,7 @@ func (m *renaming) moveDir(src *place, fromFD int, dst *place, toFD int) error {
 	white := src.covers()
 	var err error
 	if dst.white {
-		if err = exchange(fromFD, src.name, toFD, dst.name); err == nil && !white {
+		if err = layer.Dir(fromFD).Exchange(src.name, layer.Dir(toFD), dst.name); err == nil && !white {
 			err = unix.Unlinkat(fromFD, src.name, 0)
 		}
 	} else {
@@ -410,7 +411,7 @@ func (m *renaming) nameBelow(p *place) error {
 		if err != nil {
 			return err
 		}
-		err = unix.Lsetxattr(procPath(d.FD, name), xattrID, idValue(obj.id, nil), 0)
+		err = layer.At(d.FD, name).SetID(obj.id, nil)
 		d.Release()
 		if err != nil {
 			return err
@@ -430,8 +431,7 @@ func (m *renaming) emptyOut(p *place, fd int) error {
 	if len(p.kids) == 0 && !p.merges() {
 		return nil
 	}
-	path := procPath(fd, p.name)
-	if err := unix.Lsetxattr(path, xattrOpaque, []byte("y"), 0); err != nil {
+	if err := layer.At(fd, p.name).SetOpaque(); err != nil {
 		return err
 	}
 	p.obj.opaque = true

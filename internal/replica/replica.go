@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -17,7 +18,7 @@ type Replica struct {
 	set    *Set
 	node   string
 	image  string
-	dir    string // of its layer, from the set's directory; "" for a version served read-only
+	dir    layer.Home // of its layer, from the set's directory; "" for a version served read-only
 	tree   Tree
 	keep   image.Patterns
 	shared image.Patterns
@@ -46,7 +47,7 @@ type Replica struct {
 	cleaned  bool                 // what a crash left in work/ is gone
 	past     past
 	renewed  int64 // stamp of the last change otherwise than by a switch or the node
-	snaps    keeping
+	snaps    snapshotState
 }
 
 // view is what a replica shows below its layer.
@@ -78,8 +79,8 @@ func (r *Replica) Version() image.Version {
 // brought to disk.
 func (r *Replica) Verifier() [8]byte { return *r.set.verifier.Load() }
 
-// Durability tells what r's replies promise.
-func (r *Replica) Durability() Durability { return max(r.set.least, Durability(r.promise.Load())) }
+// durability returns what r's replies promise.
+func (r *Replica) durability() Durability { return max(r.set.least, Durability(r.promise.Load())) }
 
 // rlock locks r for reading, ready to be looked at.
 func (r *Replica) rlock() error {

@@ -4,20 +4,40 @@ import "time"
 
 // Rules are what the cluster's description says of a replica's own state. The zero Rules work.
 type Rules struct {
-	SavedFor time.Duration // what was set aside is removed after so long; 0: SavedForDefault
+	SavedFor time.Duration // what was set aside is removed after so long; 0: 90 days
 
 	QuotaBytes uint64 // of the disk that the layer's files may take; 0: no bound
 	QuotaFiles uint64 // objects in the layer; 0: no bound
 
-	Snapshots SnapshotRule
+	Snapshots    int           // how many are kept; 0: none are taken, and those that exist stay for their time
+	SnapshotsFor time.Duration // 0: 30 days
+	SnapshotCopy uint64        // bytes that one may copy where the disk cannot share them; 0: 64 MB
 }
 
-// SavedForDefault is for how long set-aside copies are kept when nobody says otherwise.
-const SavedForDefault = 90 * 24 * time.Hour
+const (
+	savedFor            = 90 * 24 * time.Hour
+	snapshotsFor        = 30 * 24 * time.Hour
+	snapshotCopy uint64 = 64 << 20
+)
 
-func (r *Rules) savedFor() time.Duration {
+// SavedBefore returns the time before which what was set aside is to be removed.
+func (r *Rules) SavedBefore(now time.Time) time.Time {
 	if r.SavedFor == 0 {
-		return SavedForDefault
+		return now.Add(-savedFor)
 	}
-	return r.SavedFor
+	return now.Add(-r.SavedFor)
+}
+
+func (r *Rules) snapshotsBefore(now time.Time) time.Time {
+	if r.SnapshotsFor == 0 {
+		return now.Add(-snapshotsFor)
+	}
+	return now.Add(-r.SnapshotsFor)
+}
+
+func (r *Rules) snapshotLimit() uint64 {
+	if r.SnapshotCopy == 0 {
+		return snapshotCopy
+	}
+	return r.SnapshotCopy
 }

@@ -1,14 +1,13 @@
 package replica
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -87,19 +86,19 @@ func (r *Replica) scan() error {
 		if err := r.cleanWork(); err != nil {
 			return fmt.Errorf("clean %s/work: %w", r.dir, err)
 		}
-		if err := r.endSwaps(); err != nil {
+		if err := r.swap().Recover(); err != nil {
 			return fmt.Errorf("complete the restore of %s: %w", r.dir, err)
 		}
 		r.cleaned = true
 	}
-	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
+	fd, err := r.set.root.OpenDir(r.dir.Upper(""))
 	if err == unix.ENOENT {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read layer %s: %w", r.dir, err)
 	}
-	s := scanner{r: r, inodes: make(map[inode]*object), buf: make([]byte, 64)}
+	s := scanner{r: r, inodes: make(map[layer.Inode]*object), buf: make([]byte, 64)}
 	if err := s.root(fd); err != nil {
 		return fmt.Errorf("read layer %s: %w", r.dir, err)
 	}
@@ -110,11 +109,9 @@ func (r *Replica) scan() error {
 	return nil
 }
 
-type inode struct{ dev, ino uint64 }
-
 type scanner struct {
 	r      *Replica
-	inodes map[inode]*object // files with several names
+	inodes map[layer.Inode]*object // files with several names
 	buf    []byte
 }
 
@@ -141,7 +138,7 @@ func (s *scanner) dir(p *place, fd int) error {
 	}
 	for _, k := range below {
 		path := k.path()
-		fd, err := s.r.set.openBeneath(s.r.dir+"/upper/"+path, openDir)
+		fd, err := s.r.set.root.OpenDir(s.r.dir.Upper(path))
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
@@ -154,7 +151,7 @@ func (s *scanner) dir(p *place, fd int) error {
 
 // entries reads the open directory at p and returns the directories in it.
 func (s *scanner) entries(p *place, fd int) (below []*place, err error) {
-	names, err := listDir(fd)
+	names, err := layer.Dir(fd).Names()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.path(), err)
 	}
@@ -175,7 +172,7 @@ func (s *scanner) entries(p *place, fd int) (below []*place, err error) {
 }
 
 func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
-	if isWhiteout(st) {
+	if layer.IsWhiteout(st) {
 		s.r.change(p, func() { p.white = true })
 		s.r.hide(p)
 		return nil
@@ -190,7 +187,7 @@ func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
 
 // object returns the object of an entry: a new one, or that of another name of the same inode.
 func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*object, error) {
-	ino := inode{st.Dev, st.Ino}
+	ino := layer.Inode{Dev: st.Dev, Ino: st.Ino}
 	kind := vfs.TypeOf(st.Mode)
 	several := kind != vfs.Directory && st.Nlink > 1
 	if several {
@@ -201,8 +198,7 @@ func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*obje
 	o := newObject(0, kind)
 	o.mode, o.uid, o.gid = st.Mode&0o7777, st.Uid, st.Gid
 	if kind == vfs.Directory {
-		v, err := getXattr(dir, name, xattrOpaque, s.buf)
-		o.opaque = err == nil && string(v) == "y"
+		o.opaque = layer.At(dir, name).OpaqueValue(s.buf) == "y"
 	}
 	if err := s.identify(o, p, dir, name); err != nil {
 		return nil, err
@@ -210,7 +206,7 @@ func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*obje
 	if old := s.r.elder[o.id]; old != nil {
 		o.fresh.Store(old.fresh.Load())
 	}
-	s.r.count(o, occupied(st))
+	s.r.count(o, layer.Occupied(st))
 	if several {
 		s.inodes[ino] = o
 	}
@@ -220,11 +216,10 @@ func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*obje
 // identify finds o's id. What has none, or one that is taken, was made by hand and gets a new one. A directory that
 // merges has that of its path.
 func (s *scanner) identify(o *object, p *place, dir int, name string) error {
-	v, err := getXattr(dir, name, xattrID, s.buf)
+	id, origin, ok, err := layer.At(dir, name).ID(s.buf)
 	if err != nil && err != unix.ENODATA && err != unix.ERANGE {
 		return err
 	}
-	id, origin, ok := parseIDValue(v)
 	if err == nil && ok && id > 15 && s.r.objects[id] == nil {
 		o.id, o.origin = id, origin
 		return nil
@@ -235,15 +230,8 @@ func (s *scanner) identify(o *object, p *place, dir int, name string) error {
 			return nil
 		}
 	}
-	o.id, o.named = newID(), true
-	return unix.Lsetxattr(procPath(dir, name), xattrID, idValue(o.id, nil), 0)
-}
-
-// newID returns an id for an entry born in a layer.
-func newID() image.ID {
-	var b [8]byte
-	rand.Read(b[:])
-	return image.ID(binary.BigEndian.Uint64(b[:])) | image.Born
+	o.id, o.named = layer.NewID(), true
+	return layer.At(dir, name).SetID(o.id, nil)
 }
 
 // attach makes o what the layer has at p.
@@ -269,12 +257,12 @@ func (r *Replica) cleanWork() error {
 		return err
 	}
 	defer w.Release()
-	names, err := listDir(w.FD)
+	names, err := layer.Dir(w.FD).Names()
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		if err := removeAll(w.FD, n); err != nil {
+		if err := layer.Dir(w.FD).RemoveAll(n); err != nil {
 			return err
 		}
 	}
@@ -303,7 +291,7 @@ func (r *Replica) completeGroup(o *object, low lower.Ref) error {
 	if err != nil {
 		return err
 	}
-	incomplete := hasXattr(d.FD, name, xattrGroup)
+	incomplete := layer.At(d.FD, name).PartOfGroup()
 	d.Release()
 	if !incomplete {
 		return nil

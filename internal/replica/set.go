@@ -18,6 +18,7 @@ import (
 
 	"dim/internal/durable"
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
 	"dim/internal/replica/lower"
@@ -50,8 +51,15 @@ type Options struct {
 	Log        *slog.Logger
 	Now        func() time.Time
 	Durability Durability // of all replicas; each may have less by its Spec
-	Retain     Retention
-	OpenFiles  int // how many files to keep open at most; 0: 4096, or a third of what the process may
+
+	// Replaced content stays readable for so long, and for so many switches.
+	RetainFor      time.Duration // 0: a day
+	RetainSwitches int           // 0: 1024
+
+	OpenFiles int // how many files to keep open at most; 0: 4096, or a third of what the process may
+
+	// Fault is for tests. It is called at points between two steps of a change; an error ends the change there, as a crash would.
+	Fault func(point string) error
 }
 
 // Spec says what a node's replica is to show.
@@ -70,12 +78,12 @@ type Spec struct {
 // Set is all replicas of one image server.
 type Set struct {
 	path     string
-	dir      int // open directory
+	root     layer.Dir // open directory; -1 when there is none
 	source   Source
 	log      *slog.Logger
 	now      func() time.Time
 	least    Durability
-	retain   Retention
+	retain   retention
 	verifier atomic.Pointer[[8]byte]
 	files    *fds.Cache
 	temps    atomic.Uint64
@@ -88,7 +96,7 @@ type Set struct {
 	indexes   indexes
 
 	journal *journal
-	crashAt func(point string) error // for tests: an error ends what a crash would end
+	fault   func(point string) error // see Options.Fault
 
 	switching sync.Mutex // held by who attaches or switches
 
@@ -104,11 +112,11 @@ func Open(o Options) (*Set, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	fd, err := unix.Open(o.Dir, openDir|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(o.Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open replicas %s: %w", o.Dir, err)
 	}
-	s.path, s.dir = o.Dir, fd
+	s.path, s.root = o.Dir, layer.Dir(fd)
 	if err = s.checkFormat(); err == nil {
 		s.commit, err = commit.Open(fd)
 	}
@@ -139,15 +147,15 @@ func (s *Set) checkFormat() error {
 }
 
 func (s *Set) crash(point string) error {
-	if s.crashAt == nil {
+	if s.fault == nil {
 		return nil
 	}
-	return s.crashAt(point)
+	return s.fault(point)
 }
 
 func newSet(o Options) *Set {
 	s := &Set{
-		dir: -1, source: o.Source, log: o.Log, now: o.Now, least: o.Durability, retain: o.Retain.orDefault(),
+		root: -1, source: o.Source, log: o.Log, now: o.Now, fault: o.Fault, least: o.Durability, retain: retainFor(&o),
 		replicas: make(map[Tree]*Replica), compared: make(map[[2]image.Digest]*changes),
 		recalled: make(map[*step]remembered), files: fds.New(openFiles(o.OpenFiles)),
 	}
@@ -176,10 +184,10 @@ func openFiles(want int) int {
 func (s *Set) Close() error {
 	s.lingering.end()
 	s.files.Close()
-	if s.dir < 0 {
+	if s.root < 0 {
 		return nil
 	}
-	return errors.Join(s.journal.log.Close(), s.commit.Close(), unix.Close(s.dir))
+	return errors.Join(s.journal.log.Close(), s.commit.Close(), unix.Close(int(s.root)))
 }
 
 // Find returns the replica that the handles of tree belong to.
@@ -189,6 +197,25 @@ func (s *Set) Find(t Tree) (*Replica, bool) {
 	r, ok := s.replicas[t]
 	return r, ok
 }
+
+// Replicas returns the attached replicas, in no order.
+func (s *Set) Replicas() []*Replica {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []*Replica
+	for _, r := range s.replicas {
+		if r.dir != "" {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// Disk returns the directory of all replicas.
+func (s *Set) Disk() layer.Dir { return s.root }
+
+// Now returns the time by the clock of s.
+func (s *Set) Now() time.Time { return s.now() }
 
 // ReadOnly serves a bare version; every change is EROFS.
 func (s *Set) ReadOnly(v image.Version) (*Replica, error) {
@@ -207,36 +234,17 @@ func (s *Set) ReadOnly(v image.Version) (*Replica, error) {
 	return r, nil
 }
 
-// ReadOnly serves a bare version without a Set, as dim mount does.
-func ReadOnly(v image.Version, source Source) (*Replica, error) {
-	return newSet(Options{Source: source}).ReadOnly(v)
-}
-
 // temp returns a name for a temporary file in a work directory.
 func (s *Set) temp() string { return "#" + strconv.FormatUint(s.temps.Add(1), 36) }
 
 // makePath makes the directory path below the set's, with those above it, and returns it open.
 func (s *Set) makePath(path string) (int, error) {
-	fd, err := unix.FcntlInt(uintptr(s.dir), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	for part := range strings.SplitSeq(path, "/") {
-		err := unix.Mkdirat(fd, part, 0o700)
-		if err == nil && !s.orderly() {
-			err = fsync(fd)
+	return s.root.MakePath(path, func(dir int) error {
+		if s.orderly() {
+			return nil
 		}
-		next := -1
-		if err == nil || err == unix.EEXIST {
-			next, err = unix.Openat(fd, part, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		}
-		unix.Close(fd)
-		if err != nil {
-			return -1, fmt.Errorf("make %s: %w", path, err)
-		}
-		fd = next
-	}
-	return fd, nil
+		return layer.Dir(dir).Fsync()
+	})
 }
 
 // sync makes c durable. After a failure all clients are told, by another verifier, to send again what they have not committed.
@@ -358,18 +366,19 @@ func (c *rendered) put(d image.Digest, b []byte) {
 	}
 }
 
-// Retention tells for how long replaced content stays readable.
-type Retention struct {
-	Age      time.Duration // 0: a day
-	Switches int           // 0: 1024
+// retention says for how long replaced content stays readable.
+type retention struct {
+	age      time.Duration
+	switches int
 }
 
-func (r Retention) orDefault() Retention {
-	if r.Age == 0 {
-		r.Age = 24 * time.Hour
+func retainFor(o *Options) retention {
+	r := retention{age: o.RetainFor, switches: o.RetainSwitches}
+	if r.age == 0 {
+		r.age = 24 * time.Hour
 	}
-	if r.Switches == 0 {
-		r.Switches = 1024
+	if r.switches == 0 {
+		r.switches = 1024
 	}
 	return r
 }

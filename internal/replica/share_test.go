@@ -27,27 +27,27 @@ func (o *site) sharedBytes(c *vfs.Cred, h vfs.Handle) string {
 // What is shared goes to a client without another look at it: only blobs may, for nobody writes to them.
 func TestOnlyBlobsAreShared(t *testing.T) {
 	m := newMemory(t)
-	first, second := m.version(t, 1, v1), m.version(t, 2, v2)
+	first, second := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	o := newSite(t, first, m)
 	o.toFiles(files(map[string]string{"etc/b": "node's"}))
-	a := o.handle("etc/a")
+	a := o.Handle("etc/a")
 	for path, want := range map[string]string{"etc/a": "a1", "etc/b": "", "etc": "", "opt/app/x": "x1"} {
-		if got := o.sharedBytes(root, o.handle(path)); got != want {
+		if got := o.sharedBytes(root, o.Handle(path)); got != want {
 			t.Errorf("%s: shared %q, want %q", path, got, want)
 		}
 	}
-	if got := o.sharedBytes(&vfs.Cred{UID: 7, GID: 7}, o.handle("etc/mode")); got != "m1" {
+	if got := o.sharedBytes(&vfs.Cred{UID: 7, GID: 7}, o.Handle("etc/mode")); got != "m1" {
 		t.Errorf("a file that all may read: %q", got)
 	}
 	o.to(second)
-	if got := o.sharedBytes(&vfs.Cred{UID: 7, GID: 7}, o.handle("etc/mode")); got != "" {
+	if got := o.sharedBytes(&vfs.Cred{UID: 7, GID: 7}, o.Handle("etc/mode")); got != "" {
 		t.Errorf("a file that others must not read: %q", got)
 	}
 	if got := o.sharedBytes(root, a); got != "a1" {
 		t.Errorf("a file that was replaced: %q", got)
 	}
-	o.write("etc/a", "mine")
-	if got := o.sharedBytes(root, o.handle("etc/a")); got != "" {
+	o.WriteFile("etc/a", "mine")
+	if got := o.sharedBytes(root, o.Handle("etc/a")); got != "" {
 		t.Errorf("a file of the layer: %q", got)
 	}
 }

@@ -1,8 +1,6 @@
 package replica
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/commit"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
 
-// keeping is what a replica knows of its snapshots, so that a layer that has not changed since the last one costs a switch nothing.
-type keeping struct {
+// snapshotState is what a replica knows of its snapshots. With it a layer that has not changed since the last one costs a switch nothing.
+type snapshotState struct {
 	changes atomic.Uint64 // grows after each change of the layer
 	kept    atomic.Uint64 // 1 more than changes was at the newest snapshot, or when there was nothing to keep; 0: not known
 	newest  atomic.Int64  // the stamp of that snapshot; 0: there was nothing to keep
@@ -26,53 +25,54 @@ type keeping struct {
 	missed atomic.Pointer[string] // why the last one could not be taken; nil: it was
 }
 
-// changed notes a change of the layer. It may come when the change is done, for no snapshot outlives the process in which it counts.
-func (k *keeping) changed() { k.changes.Add(1) }
+// changed notes a change of the layer. It may come when the change is done: no snapshot outlives the process in which it counts.
+func (k *snapshotState) changed() { k.changes.Add(1) }
 
 // unchanged takes back what was noted of a change that has not come about.
-func (k *keeping) unchanged() { k.changes.Add(^uint64(0)) }
+func (k *snapshotState) unchanged() { k.changes.Add(^uint64(0)) }
 
 // current reports whether the newest snapshot shows the layer as it is.
-func (k *keeping) current() bool {
+func (k *snapshotState) current() bool {
 	kept := k.kept.Load()
 	return kept != 0 && kept == k.changes.Load()+1
 }
 
 // lost makes the next snapshot be taken in any case.
-func (k *keeping) lost() { k.kept.Store(0) }
+func (k *snapshotState) lost() { k.kept.Store(0) }
 
-// taking is a snapshot on its way: the copy is there, under a name that a crash would leave as half made.
-type taking struct {
+// snapshot is a snapshot that is being made: the copy exists under a temporary name.
+type snapshot struct {
 	r       *Replica
 	at      int64
 	changes uint64 // as of which the copy is
 	copied  uint64
 }
 
-// Where snapshots stand, from the replica's directory. Names that begin with "#" are half made, or half removed.
+// The names of snapshots that are being made, or removed, begin so.
 const (
-	snapshotArea = "snapshots"
-	halfMade     = "#new-"
-	halfGone     = "#old-"
+	newSnapshot = "#new-"
+	oldSnapshot = "#old-"
 )
 
-func (t *taking) name() string { return stampName(time.Unix(0, t.at)) }
+func stampName(at int64) string { return layer.StampName(time.Unix(0, at)) }
+
+func (t *snapshot) name() string { return stampName(t.at) }
 
 // errNoRoom tells that a snapshot would take the last room that nodes have.
 var errNoRoom = errors.New("the disk is nearly full")
 
-// take copies the layer of r, which is locked. It returns nil when there is nothing to copy: the newest snapshot shows it already, or there
-// neither is a layer nor was one. most bounds what is copied rather than shared.
-func (r *Replica) take(why string, most uint64) (*taking, error) {
+// copySnapshot copies the layer of r, which is locked. It returns nil if there is nothing to copy: the newest snapshot shows it already, or there
+// neither is a layer nor was one. limit bounds what is copied rather than shared.
+func (r *Replica) copySnapshot(why string, limit uint64) (*snapshot, error) {
 	changes := r.snaps.changes.Load()
 	if r.snaps.current() || r.nothingToKeep() {
 		return nil, nil
 	}
-	if err := r.set.roomy(); err != nil {
+	if err := r.set.checkRoom(); err != nil {
 		return nil, err
 	}
-	t := &taking{r: r, at: r.set.journal.stamp(r.set.now()), changes: changes}
-	if err := t.copy(why, most); err != nil {
+	t := &snapshot{r: r, at: r.set.journal.stamp(r.set.now()), changes: changes}
+	if err := t.copy(why, limit); err != nil {
 		return nil, errors.Join(err, t.discard())
 	}
 	return t, nil
@@ -81,12 +81,8 @@ func (r *Replica) take(why string, most uint64) (*taking, error) {
 // nothingToKeep reports whether the layer is empty and no snapshot says otherwise.
 func (r *Replica) nothingToKeep() bool {
 	changes := r.snaps.changes.Load()
-	for _, dir := range []string{"upper", snapshotArea} {
-		fd, err := r.set.openBeneath(r.dir+"/"+dir, unix.O_PATH)
-		if err == nil {
-			unix.Close(fd)
-		}
-		if err != unix.ENOENT {
+	for _, dir := range []string{r.dir.Upper(""), r.dir.Snapshots()} {
+		if there, err := r.set.root.Exists(dir); there || err != nil {
 			return false
 		}
 	}
@@ -98,9 +94,9 @@ func (r *Replica) nothingToKeep() bool {
 // roomLeast is how many bytes must be free for a snapshot, or a twentieth of the disk if that is less.
 const roomLeast = 1 << 30
 
-func (s *Set) roomy() error {
+func (s *Set) checkRoom() error {
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(s.dir, &fs); err != nil {
+	if err := unix.Fstatfs(int(s.root), &fs); err != nil {
 		return err
 	}
 	free, least := fs.Bavail*uint64(fs.Bsize), min(roomLeast, fs.Blocks/20*uint64(fs.Bsize))
@@ -111,54 +107,47 @@ func (s *Set) roomy() error {
 }
 
 // copy makes the copy under its temporary name, with all that is told of it.
-func (t *taking) copy(why string, most uint64) error {
-	r, to := t.r, t.r.dir+"/"+snapshotArea+"/"+halfMade+t.name()
+func (t *snapshot) copy(why string, limit uint64) error {
+	r, to := t.r, t.r.dir.Snapshots(newSnapshot+t.name())
 	fd, err := r.set.makePath(to)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	c := treeCopy{set: r.set, from: r.dir + "/upper", to: to, most: most}
-	twin := r.newestTwin()
-	defer twin.close()
-	c.choose = twin.choose
-	if err = c.run(); err == unix.ENOENT && !r.hasLayer() {
+	c := layer.Copy{Root: r.set.root, From: r.dir.Upper(""), To: to, Limit: limit, Fault: r.set.crash}
+	last := r.lastSnapshot()
+	defer last.close()
+	c.Choose = last.choose
+	if err = c.Run(); err == unix.ENOENT && !r.hasLayer() {
 		err = r.emptyLayer(fd)
 	}
 	if err != nil {
 		return err
 	}
-	t.copied = c.copied
-	v := r.state.to
-	for _, x := range []image.Xattr{
-		{Name: xattrWhy, Value: []byte(why)},
-		{Name: xattrOver, Value: overLine(v)},
-		{Name: xattrWeight, Value: fmt.Appendf(nil, "%d %d %d", c.files, c.bytes, c.copied)},
-	} {
-		if err := unix.Fsetxattr(fd, x.Name, x.Value, 0); err != nil {
-			return err
-		}
-	}
-	return nil
+	t.copied = c.Copied
+	return layer.At(fd, "").SetSnapshotInfo(&layer.SnapshotInfo{
+		Over: []image.Version{*r.state.to}, Why: why, Files: c.Files, Bytes: c.Bytes, Copied: c.Copied,
+	})
 }
 
-// keepingTakes returns how many bytes a snapshot of the layer of r, which is locked, takes to copy where the disk cannot share them.
-func (r *Replica) keepingTakes() (uint64, error) {
+// SnapshotCost returns how many bytes a snapshot of the layer takes to copy if the disk cannot share them.
+func (e *Edit) SnapshotCost() (uint64, error) {
+	r := e.r
 	if r.snaps.current() || !r.hasLayer() {
 		return 0, nil
 	}
-	twin := r.newestTwin()
-	defer twin.close()
-	c := treeCopy{set: r.set, from: r.dir + "/upper", choose: twin.choose}
-	err := c.run()
-	return c.copied, err
+	last := r.lastSnapshot()
+	defer last.close()
+	c := layer.Copy{Root: r.set.root, From: r.dir.Upper(""), Choose: last.choose, Fault: r.set.crash}
+	err := c.Run()
+	return c.Copied, err
 }
 
-// shares reports whether files of the disk can share blocks. Where that cannot be found out they cannot.
-func (s *Set) shares() bool {
+// SharesBlocks reports whether files of the disk can share blocks. Where that cannot be found out they cannot.
+func (e *Edit) SharesBlocks() bool {
 	var fds [2]int
 	for i := range fds {
-		fd, err := unix.Openat(s.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		fd, err := unix.Openat(int(e.r.set.root), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return false
 		}
@@ -179,47 +168,47 @@ func (r *Replica) emptyLayer(fd int) error {
 	if err := unix.Fchmod(fd, a.Mode); err != nil {
 		return err
 	}
-	return unix.Fsetxattr(fd, xattrID, idValue(image.RootID, nil), 0)
+	return layer.At(fd, "").SetID(image.RootID, nil)
 }
 
 // discard removes what was made of a snapshot that did not come about.
-func (t *taking) discard() error {
-	dir, err := t.r.set.openBeneath(t.r.dir+"/"+snapshotArea, openDir)
+func (t *snapshot) discard() error {
+	dir, err := t.r.set.root.OpenDir(t.r.dir.Snapshots())
 	if err != nil || t.r.set.crash("in discard") != nil {
 		return nil // it is removed at the next start
 	}
 	defer unix.Close(dir)
-	return removeAll(dir, halfMade+t.name())
+	return layer.Dir(dir).RemoveAll(newSnapshot + t.name())
 }
 
-// settleCopies makes trees durable that treeCopy has made. One flush of the log is enough where nothing was copied: a clone's blocks are on
-// disk before it is in the log.
-func (s *Set) settleCopies(copied uint64) error {
+// syncCopies makes copies of layers durable of which so many bytes could not be shared. One flush of the log is enough where nothing was
+// copied: a clone's blocks are on disk before it is in the log.
+func (s *Set) syncCopies(copied uint64) error {
 	switch {
 	case s.least == Relaxed:
 		return nil
 	case copied == 0 && s.commit.Ordered():
 		return s.sync(commit.Changes{Others: true})
 	}
-	return unix.Syncfs(s.dir)
+	return unix.Syncfs(int(s.root))
 }
 
 // publish gives the snapshot, which is on disk, its name. From now on it is one.
-func (t *taking) publish() error {
+func (t *snapshot) publish() error {
 	s := t.r.set
 	if err := s.crash("before snapshot is named"); err != nil {
 		return err
 	}
-	dir, err := s.openBeneath(t.r.dir+"/"+snapshotArea, openDir)
+	dir, err := s.root.OpenDir(t.r.dir.Snapshots())
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
-	if err := unix.Renameat(dir, halfMade+t.name(), dir, t.name()); err != nil {
+	if err := unix.Renameat(dir, newSnapshot+t.name(), dir, t.name()); err != nil {
 		return err
 	}
 	if !s.orderly() {
-		if err := fsync(dir); err != nil {
+		if err := layer.Dir(dir).Fsync(); err != nil {
 			return err
 		}
 	}
@@ -229,12 +218,12 @@ func (t *taking) publish() error {
 	return s.crash("after snapshot is named")
 }
 
-// snapshot takes a snapshot of the layer of r, which is locked, and returns the stamp of the one that shows it now; 0 when there is nothing
+// takeSnapshot takes a snapshot of the layer of r, which is locked, and returns the stamp of the one that shows it now; 0 if there is nothing
 // to keep.
-func (r *Replica) snapshot(why string, most uint64) (at int64, err error) {
-	t, err := r.take(why, most)
+func (r *Replica) takeSnapshot(why string, limit uint64) (at int64, err error) {
+	t, err := r.copySnapshot(why, limit)
 	if err == nil && t != nil {
-		if err = r.set.settleCopies(t.copied); err == nil {
+		if err = r.set.syncCopies(t.copied); err == nil {
 			err = t.publish()
 		}
 		if err != nil {
@@ -242,19 +231,19 @@ func (r *Replica) snapshot(why string, most uint64) (at int64, err error) {
 		}
 	}
 	if err != nil {
-		return 0, r.miss(err)
+		return 0, r.snapshotFailed(err)
 	}
 	return r.snaps.newest.Load(), nil
 }
 
-// miss notes that a snapshot could not be taken.
-func (r *Replica) miss(err error) error {
+// snapshotFailed notes that a snapshot could not be taken.
+func (r *Replica) snapshotFailed(err error) error {
 	text := err.Error()
 	r.snaps.missed.Store(&text)
 	return fmt.Errorf("snapshot of %s: %w", r.dir, err)
 }
 
-// SnapshotProblem tells why the last snapshot could not be taken; "" when it was.
+// SnapshotProblem tells why the last snapshot could not be taken; "" if it was taken.
 func (r *Replica) SnapshotProblem() string {
 	if text := r.snaps.missed.Load(); text != nil {
 		return *text
@@ -262,35 +251,24 @@ func (r *Replica) SnapshotProblem() string {
 	return ""
 }
 
-// keepFirst takes the snapshot that the rule asks for before a change. Without one the change goes on: what it takes from the layer is set aside.
-func (a *asider) keepFirst() {
-	rule := a.r.rules.Snapshots
-	if rule.Keep == 0 {
-		return
-	}
-	if _, err := a.r.snapshot(a.why, rule.most()); err != nil {
-		a.r.set.log.Warn("no snapshot was taken before a change", "replica", a.r.dir, "by", a.why, "error", err)
-	}
-}
-
-// twin is the snapshot before, whose files are linked where the layer's are still the same: snapshots, unlike layers, never change.
-type twin struct {
-	set   *Set
+// lastSnapshot is the snapshot before. Its files are linked where the layer's are still the same: snapshots, unlike layers, never change.
+type lastSnapshot struct {
+	root  layer.Dir
 	dir   string // "": there is none
 	until int64  // of which files it can be told whether they are the same: what changed later may change again under the same ctime
 	open  int    // the directory of path
 	path  string
 }
 
-func (r *Replica) newestTwin() *twin {
-	t := &twin{set: r.set, until: time.Now().Add(-clockTick).UnixNano(), open: -1}
-	if stamps, err := r.stamps(snapshotArea); err == nil && len(stamps) > 0 {
-		t.dir = r.dir + "/" + snapshotArea + "/" + stampName(stamps[0])
+func (r *Replica) lastSnapshot() *lastSnapshot {
+	t := &lastSnapshot{root: r.set.root, until: time.Now().Add(-clockTick).UnixNano(), open: -1}
+	if stamps, err := r.set.root.Stamps(r.dir.Snapshots()); err == nil && len(stamps) > 0 {
+		t.dir = r.dir.Snapshots(layer.StampName(stamps[0]))
 	}
 	return t
 }
 
-func (t *twin) close() {
+func (t *lastSnapshot) close() {
 	if t.open >= 0 {
 		unix.Close(t.open)
 	}
@@ -301,31 +279,25 @@ func (t *twin) close() {
 const clockTick = time.Second
 
 // choose links a regular file when the earlier snapshot has it, and notes of what file the copy is.
-func (t *twin) choose(e *treeEntry) (choice, error) {
-	if vfs.TypeOf(e.st.Mode) != vfs.Regular || nanos(e.st.Ctim) > t.until {
-		return choice{}, nil
+func (t *lastSnapshot) choose(e *layer.CopyEntry) (layer.Choice, error) {
+	if vfs.TypeOf(e.Stat.Mode) != vfs.Regular || nanos(e.Stat.Ctim) > t.until {
+		return layer.Choice{}, nil
 	}
-	of := originOf(&e.st)
-	how := choice{dress: func(at string) error { return unix.Lsetxattr(at, xattrOf, of, 0) }}
+	st := e.Stat
+	how := layer.Choice{Adapt: func(to layer.Entry) error { return to.SetCopyOf(&st) }}
 	if t.dir == "" {
 		return how, nil
 	}
-	if dir := parentPath(e.path); t.open < 0 || t.path != dir {
+	if dir := parentPath(e.At); t.open < 0 || t.path != dir {
 		t.close()
-		fd, err := t.set.openBeneath(strings.TrimSuffix(t.dir+"/"+dir, "/"), unix.O_PATH|unix.O_DIRECTORY)
+		fd, err := t.root.Open(strings.TrimSuffix(t.dir+"/"+dir, "/"), unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return how, nil
 		}
 		t.open, t.path = fd, dir
 	}
-	if v, err := getXattr(t.open, e.name, xattrOf, make([]byte, 64)); err == nil && bytes.Equal(v, of) {
-		how.link = func(dir int, name string) error { return unix.Linkat(t.open, e.name, dir, name, 0) }
+	if layer.At(t.open, e.Name).CopyOf(&st) {
+		how.Link = func(dir int, name string) error { return unix.Linkat(t.open, e.Name, dir, name, 0) }
 	}
 	return how, nil
-}
-
-// originOf tells a state of a layer's file apart from every other: whatever changes it changes the ctime.
-func originOf(st *unix.Stat_t) []byte {
-	v := binary.BigEndian.AppendUint64(make([]byte, 0, 16), st.Ino)
-	return binary.BigEndian.AppendUint64(v, uint64(nanos(st.Ctim)))
 }

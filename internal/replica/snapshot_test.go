@@ -1,340 +1,104 @@
 package replica
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
-	"dim/internal/image"
-	"dim/internal/vfs"
+	"dim/internal/layer"
+	"dim/internal/testkit"
 )
 
-// keepsSnapshots makes the site one whose rule takes snapshots.
-func (o *site) keepsSnapshots(keep int) {
-	o.spec.Rules.Snapshots.Keep = keep
-	o.rules = o.spec.Rules
-}
-
-// shot lists the snapshots: why, over which versions, how many entries.
-func (o *site) shots() []string {
-	o.t.Helper()
-	list, err := o.Snapshots()
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	lines := []string{}
-	for _, one := range list {
-		line := one.Why + " over"
-		for _, v := range one.Over {
-			line += " " + v.Ref.String()
-		}
-		lines = append(lines, fmt.Sprintf("%s: %d", line, one.Files))
-	}
-	return lines
-}
-
-func (o *site) rewind(to string) *Rewound {
-	o.t.Helper()
-	done, err := o.Rewind(Rewinding{To: to})
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return done
-}
-
-func (o *site) rewound(q Rewinding) []string {
-	o.t.Helper()
-	done, err := o.Rewind(q)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	var lines []string
-	for _, p := range done.Paths {
-		line := fmt.Sprintf("%s %s %s", p.Path, p.What, p.Kind)
-		if p.Displaced {
-			line += " displacing"
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
-
-func TestALayerIsWhatItWasAtASwitch(t *testing.T) {
+// What cannot be shared is copied, up to the rule's bound; files that an earlier snapshot has are linked to it.
+func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
 	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
+	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	o := newSite(t, one, m)
-	o.keepsSnapshots(3)
-	o.write("etc/a", "mine")
-	o.write("etc/own", "own")
-	o.remove("etc/b")
-	o.mkdir("dir")
-	o.write("dir/f", "f")
-	before := o.tree()
-	o.to(two)
-	o.to(one)
-	o.write("etc/own", "other")
-	o.remove("dir")
-	o.write("later", "later")
-	running := o.handle("etc/own")
-	now := o.tree()
-
-	want := []string{
-		"dir restored entry", "dir/f restored entry", "etc/a restored entry", "etc/b restored removal",
-		"etc/own restored entry displacing", "later set aside entry",
-	}
-	if diff := cmp.Diff(want, o.rewound(Rewinding{To: "compute@1", Dry: true})); diff != "" {
-		t.Errorf("plan:\n%s", diff)
-	}
-	if diff := cmp.Diff(now, o.tree()); diff != "" {
-		t.Errorf("the plan changed something:\n%s", diff)
-	}
-	was := o.attr("etc")
-	done := o.rewind("compute@1")
-	if diff := cmp.Diff(before, o.tree()); diff != "" {
-		t.Errorf("at the switch (-), restored (+):\n%s", diff)
-	}
-	if !was.Ctime.Before(o.attr("etc").Ctime) {
-		t.Error("a directory has no new ctime")
-	}
-	if got := o.read(running); got != "other" || o.handle("etc/own") == running {
-		t.Errorf("who has the file open reads %q", got)
-	}
-	o.restart()
-	if diff := cmp.Diff(before, o.tree()); diff != "" {
-		t.Errorf("after a restart:\n%s", diff)
-	}
-	if got := o.read(running); got != "other" {
-		t.Errorf("who has the file open reads %q after a restart", got)
-	}
-	if diff := cmp.Diff([]string{"etc/a entry", "etc/b removal", "etc/own entry", "later entry"}, savedOf(o)); diff != "" {
-		t.Errorf("set aside:\n%s", diff)
-	}
-	// And back.
-	o.rewind(done.Undo)
-	if diff := cmp.Diff(now, o.tree()); diff != "" {
-		t.Errorf("before the restore (-), undone (+):\n%s", diff)
-	}
-}
-
-// What the layer holds is the same as at the last snapshot: the next switch takes none, but says that it shows the layer over that version too.
-func TestALayerThatHasNotChangedIsNotCopiedAgain(t *testing.T) {
-	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
-	o := newSite(t, one, m)
-	o.keepsSnapshots(5)
-	idle := o.to(two) // it has no layer
-	if got := o.shots(); idle.Snapshots != 0 || len(got) != 0 {
-		t.Errorf("a node that has written nothing: %v", got)
-	}
-	o.write("same/own", "own")
-	if rep := o.to(one); rep.Snapshots != 1 || rep.Replicas != 1 {
-		t.Errorf("report %+v", rep)
-	}
-	if rep := o.to(two); rep.Snapshots != 0 || rep.Replicas != 1 {
-		t.Errorf("report %+v", rep)
-	}
-	if _, err := o.Reset(nil, true); err != nil { // a plan is no change
-		t.Fatal(err)
-	}
-	o.to(one)
-	if diff := cmp.Diff([]string{"switch compute@2 compute@1 over compute@2 compute@1 compute@2: 2"}, o.shots()); diff != "" {
-		t.Error(diff)
-	}
-	o.write("same/own", "more")
-	o.to(two)
-	if got := o.shots(); len(got) != 2 || got[0] != "switch compute@1 compute@2 over compute@1: 2" {
-		t.Errorf("after a change: %v", got)
-	}
-	// A layer that is gone is something to know too.
-	if _, err := o.Reset(nil, false); err != nil {
-		t.Fatal(err)
-	}
-	o.to(one)
-	if got := o.shots(); len(got) != 3 || got[0] != "switch compute@2 compute@1 over compute@2: 0" {
-		t.Errorf("after a reset: %v", got)
-	}
-	o.write("same/own", "again")
-	if got := o.rewound(Rewinding{To: "2"}); len(got) != 1 || got[0] != "same/own set aside entry" {
-		t.Errorf("restored: %v", got)
-	}
-	o.want("same/own", gone(vfs.ENOENT))
-}
-
-// Two copies of one name cannot go to one directory: the second would set the first aside again.
-func TestCopiesOfOneNameAreNotPutIntoOneDirectory(t *testing.T) {
-	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	o.write("etc/own", "in etc")
-	o.write("opt/own", "in opt")
-	if _, err := o.Reset([]string{"etc/own", "opt/own"}, false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := o.Restore(Restoration{To: "old"}); err == nil || !strings.Contains(err.Error(), "would both be /old/own") {
-		t.Errorf("restored both: %v", err)
-	}
-	if diff := cmp.Diff([]string{"etc/own entry", "opt/own entry"}, savedOf(o)); diff != "" {
-		t.Error(diff)
-	}
-	o.restored(Restoration{Path: "opt", To: "old"})
-	o.want("old/own", "in opt")
-}
-
-// What is only owner and mode of the master's directories comes and goes too.
-func TestOwnerAndModeOfDirectoriesComeBack(t *testing.T) {
-	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	chmod := func(path string, mode uint32) {
-		t.Helper()
-		if _, err := o.SetAttr(root, o.handle(path), &vfs.SetAttr{Valid: vfs.SetMode, Mode: mode}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	o.write("same/own", "own")
-	then := o.snapshotNow()
-	before := o.tree()
-	chmod("opt", 0o700)
-	chmod("", 0o711)
-	after, changed := o.snapshotNow(), o.tree()
-	if diff := cmp.Diff([]string{" restored attributes", "opt set aside attributes"}, o.rewound(Rewinding{To: then})); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff(before, o.tree()); diff != "" {
-		t.Error(diff)
-	}
-	if got := o.rewound(Rewinding{To: after}); len(got) != 2 {
-		t.Errorf("back: %v", got)
-	}
-	if diff := cmp.Diff(changed, o.tree()); diff != "" {
-		t.Error(diff)
-	}
-	checkClean(t, o)
-}
-
-func TestARestoreOverAnotherVersionKeepsToTheMaster(t *testing.T) {
-	m := newMemory(t)
-	newer := slices.Clone(v2)
-	newer[0].Mode = 0o711
-	one, two := m.version(t, 1, v1), m.version(t, 2, newer)
-	o := newSite(t, one, m)
-	o.keepsSnapshots(3)
-	keep, _ := image.ParsePattern("/etc/keep")
-	o.spec.Keep = image.Patterns{keep}
-	for _, path := range []string{"etc/a", "etc/c", "etc/keep", "etc/own", "gone/sub/s", "turn/own"} {
-		o.write(path, "mine")
-	}
-	o.remove("etc/b")
-	o.remove("opt/app")
-	o.mkdir("opt/app")
-	o.write("opt/app/own", "own")
-	if _, err := o.SetAttr(root, o.handle("etc"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700}); err != nil {
-		t.Fatal(err)
+	o.spec.Rules.Snapshots = 3
+	o.spec.Rules.SnapshotCopy = 40_000
+	o.WriteFile("same/own", strings.Repeat("x", 30_000))
+	if clones(t, o.opts.Dir) {
+		t.Skip("this disk shares blocks")
 	}
 	o.to(two)
-	want := o.tree()
-	o.write("etc/own", "other")
-	o.write("etc/a", "over the newer version")
-	got := o.rewound(Rewinding{To: "compute@1"})
-	if diff := cmp.Diff([]string{
-		"etc held back attributes", "etc/a held back entry", "etc/a set aside entry", "etc/b held back removal", "etc/c held back entry",
-		"etc/own restored entry displacing", "gone/sub/s held back entry", "opt/app held back opaque", "turn held back entry",
-	}, got); diff != "" {
-		t.Error(diff)
+	list := o.snapshotsOnDisk()
+	if len(list) != 1 {
+		t.Fatalf("snapshots: %v", list)
 	}
-	// As a switch would have left it.
-	if diff := cmp.Diff(want, o.tree()); diff != "" {
-		t.Errorf("after the switch (-), restored (+):\n%s", diff)
+	info := snapshotInfo(t, filepath.Join(o.opts.Dir, "n01/compute/snapshots", list[0]))
+	if info.Copied != 32768 || info.Bytes != 32768 {
+		t.Errorf("%+v", info)
 	}
-	o.restart()
-	if diff := cmp.Diff(want, o.tree()); diff != "" {
-		t.Errorf("after a restart:\n%s", diff)
+	// It changed long ago, as far as the next snapshot can tell: then it is known when it is the same.
+	file := filepath.Join(o.opts.Dir, "n01/compute/upper/same/own")
+	var st unix.Stat_t
+	if err := unix.Lstat(file, &st); err != nil {
+		t.Fatal(err)
 	}
-	checkClean(t, o)
-}
-
-// checkClean checks that the replica's directory is what the format says.
-func checkClean(t *testing.T, o *site) {
-	t.Helper()
-	c, err := o.Check()
-	if err != nil || len(c.Problems) > 0 {
-		t.Errorf("check: %+v, %v", c.Problems, err)
-	}
-}
-
-func TestSnapshotsAreFoundByVersionStampAndTime(t *testing.T) {
-	at := func(s string) Snapshot {
-		stamp, err := time.Parse(stampFormat, s)
+	copied := testkit.Value(unix.Open(filepath.Join(o.opts.Dir, "n01/compute/snapshots", list[0], "same"), unix.O_RDONLY, 0))(t)
+	defer unix.Close(copied)
+	testkit.Must(t, layer.At(copied, "own").SetCopyOf(&st))
+	last := o.lastSnapshot()
+	defer last.close()
+	for until, want := range map[int64]bool{nanos(st.Ctim) - 1: false, nanos(st.Ctim): true} {
+		last.until = until
+		dir, err := o.s.root.OpenDir("n01/compute/upper/same")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Snapshot{Stamp: stamp}
+		how, err := last.choose(&layer.CopyEntry{Entry: layer.At(dir, "own"), At: "same/own", Stat: st})
+		unix.Close(dir)
+		if err != nil || (how.Link != nil) != want || (how.Adapt != nil) != want {
+			t.Errorf("until %d: %+v, %v", until-nanos(st.Ctim), how, err)
+		}
 	}
-	list := []Snapshot{at("20260103T000000.000000000Z"), at("20260102T120000.000000000Z"), at("20260102T000000.000000000Z")}
-	list[0].Over = []Over{{Ref: image.Ref{Image: "compute", Number: 7}}, {Ref: image.Ref{Image: "compute", Number: 8}}}
-	list[1].Over = []Over{{Ref: image.Ref{Image: "compute", Number: 7}}}
-	for to, want := range map[string]int{
-		"compute@7": 0, "7": 0, "8": 0, "20260102T": 1, "20260102T000000": 2, "2026-01-02T12:00:00Z": 1, "2026-01-02T11:59:59+00:00": 2,
-		"2027-01-01T00:00:00Z": 0, "": -1, "2026": -1, "other@7": -1, "2026-01-01T00:00:00Z": -1, "yesterday": -1,
-	} {
-		got, err := pick(list, to)
-		if want < 0 {
-			if !errors.Is(err, ErrNoSnapshot) {
-				t.Errorf("%q: %v, %v", to, got, err)
-			}
-			continue
-		}
-		if err != nil || got != &list[want] {
-			t.Errorf("%q: %v, %v", to, got, err)
-		}
+	o.WriteFile("same/own", strings.Repeat("x", 50_000))
+	rep := o.to(one)
+	if len(rep.Missed) != 1 || !strings.Contains(rep.Missed[0].Error(), "more than may be copied") || rep.Replicas != 1 || o.SnapshotProblem() == "" {
+		t.Errorf("report %+v, %q", rep, o.SnapshotProblem())
+	}
+	if names := o.snapshotsOnDisk(); len(names) != 1 {
+		t.Errorf("on the disk: %v", names)
+	}
+	o.WriteFile("same/own", "small")
+	if rep := o.to(two); rep.Snapshots != 1 || o.SnapshotProblem() != "" {
+		t.Errorf("report %+v, %q", rep, o.SnapshotProblem())
 	}
 }
 
-func TestTheRuleBoundsSnapshotsByNumberAndAge(t *testing.T) {
-	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
-	o := newSite(t, one, m)
-	o.keepsSnapshots(2)
-	o.write("same/own", "0")
-	versions := []image.Version{two, one}
-	for i := range 4 {
-		o.write("same/own", fmt.Sprint(i))
-		o.to(versions[i%2])
-	}
-	if got := o.shots(); len(got) != 2 || !strings.HasPrefix(got[0], "switch compute@2 compute@1") {
-		t.Errorf("kept: %v", got)
-	}
-	area := filepath.Join(o.opts.Dir, "n01/compute", snapshotArea)
-	if names, err := os.ReadDir(area); err != nil || len(names) != 2 {
-		t.Errorf("on the disk: %v, %v", names, err)
-	}
-	// What a crash has left goes at the next start, and what is too old.
-	if err := os.MkdirAll(filepath.Join(area, halfMade+"20260102T000000.000000000Z/etc"), 0o700); err != nil {
+// snapshotsOnDisk lists all in the directory of the snapshots.
+func (o *site) snapshotsOnDisk() []string {
+	o.t.Helper()
+	return testkit.Value(o.s.root.List(o.dir.Snapshots()))(o.t)
+}
+
+func snapshotInfo(t *testing.T, path string) layer.SnapshotInfo {
+	t.Helper()
+	fd := testkit.Value(unix.Open(path, unix.O_RDONLY, 0))(t)
+	defer unix.Close(fd)
+	return layer.At(fd, ".").SnapshotInfo()
+}
+
+// clones reports whether the file system of a directory shares blocks between files.
+func clones(t *testing.T, dir string) bool {
+	t.Helper()
+	a, err := os.Create(filepath.Join(dir, "a"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	o.restart()
-	o.rules.Snapshots.For = time.Hour
-	if _, err := o.s.Expire(); err != nil {
+	defer os.Remove(a.Name())
+	defer a.Close()
+	b, err := os.Create(filepath.Join(dir, "b"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if names, err := os.ReadDir(area); err != nil || len(names) != 2 {
-		t.Errorf("after a restart: %v, %v", names, err)
-	}
-	clock := time.Now().Add(2 * time.Hour)
-	o.s.now = func() time.Time { return clock }
-	if _, err := o.s.Expire(); err != nil {
+	defer os.Remove(b.Name())
+	defer b.Close()
+	if _, err := a.WriteString(strings.Repeat("x", 8192)); err != nil {
 		t.Fatal(err)
 	}
-	if got := o.shots(); len(got) != 0 {
-		t.Errorf("after their time: %v", got)
-	}
-	o.to(two)
-	if got := o.shots(); len(got) != 1 {
-		t.Errorf("the next switch took none: %v", got)
-	}
+	return unix.IoctlFileClone(int(b.Fd()), int(a.Fd())) == nil
 }

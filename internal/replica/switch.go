@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -30,42 +31,16 @@ type Move struct {
 
 // Report tells what a Switch did.
 type Report struct {
-	Stamp    time.Time  // of the switch, the last one when replicas were switched one after another; what it changed has this ctime
-	Replicas int        // how many show something else now
-	Paths    int        // at how many paths the versions differ
-	Aside    []SetAside // what the nodes had of their own there
-	Held     []Held     // replicas that stay with what they showed, for a mount
-	Missed   []Missed   // snapshots that could not be taken
+	Stamp    time.Time        // of the switch, the last one when replicas were switched one after another; what it changed has this ctime
+	Replicas int              // how many show something else now
+	Paths    int              // at how many paths the versions differ
+	Aside    []layer.SetAside // what the nodes had of their own there
+	Held     []Held           // replicas that stay with what they showed, for a mount
+	Missed   []error          // snapshots that could not be taken
 
 	Snapshots int           // how many were taken
 	Took      time.Duration // for how long replicas were locked
 }
-
-// SetAside is an entry of a node's own that a switch, a reset or a restore has moved to the saved area. What stands below Kind is known
-// of those that Saved lists.
-type SetAside struct {
-	Node  string
-	Image string
-	Path  string
-	Stamp time.Time
-	Kind  AsideKind
-
-	Why     string   // "switch compute@1 compute@2", "reset", "restore"; "" when it is not known
-	Type    vfs.Type // of an entry
-	Size    uint64   // bytes of content, of a directory with all that is in it
-	Entries int      // of a directory: how many are in it
-}
-
-// AsideKind tells what was set aside.
-type AsideKind string
-
-// An entry; the removal of an entry; that a directory hid the version's; a directory's attributes.
-const (
-	AsideEntry      AsideKind = "entry"
-	AsideRemoval    AsideKind = "removal"
-	AsideOpaque     AsideKind = "opaque"
-	AsideAttributes AsideKind = "attributes"
-)
 
 // transition is a Move on its way.
 type transition struct {
@@ -94,8 +69,8 @@ type transition struct {
 func (s *Set) Switch(ctx context.Context, moves []Move) (Report, error) {
 	report, err := s.switchAll(ctx, moves)
 	for i := range moves {
-		if report.Snapshots > 0 && moves[i].Rules.Snapshots.Keep > 0 {
-			err = errors.Join(err, moves[i].Replica.sweep())
+		if report.Snapshots > 0 && moves[i].Rules.Snapshots > 0 {
+			err = errors.Join(err, moves[i].Replica.sweepSnapshots())
 		}
 	}
 	return report, err
@@ -267,7 +242,7 @@ func (s *Set) moveAside(list []*transition, steps *together, report *Report) err
 func (s *Set) record(kind string, at int64, list []*transition) error {
 	groups := make(map[*image.Version][]who)
 	for _, t := range list {
-		groups[t.version] = append(groups[t.version], who{Replica: t.r.dir, Files: t.files, Same: t.files == nil})
+		groups[t.version] = append(groups[t.version], who{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil})
 	}
 	for v, list := range groups {
 		if err := s.crash("before " + kind); err != nil {
@@ -295,7 +270,7 @@ func (t *transition) apply(with *together) {
 	if t.own != nil && r.recalled {
 		r.past.own = r.past.own.add(newSegment(t.own.delta, with.at), with.joins)
 	}
-	r.past.forget(r.set.now().Add(-r.set.retain.Age).UnixNano(), r.set.retain.Switches)
+	r.past.forget(r.set.now().Add(-r.set.retain.age).UnixNano(), r.set.retain.switches)
 	r.view, r.keep, r.shared, r.rules = t.to, t.keep, t.shared, t.rules
 	r.ready = false
 }
@@ -312,16 +287,9 @@ func (s *Set) afterSwitch() {
 		r.mu.RUnlock()
 	}
 	s.indexes.prune(used)
-	if err := s.journal.rewrite(s.now().Add(-s.retain.Age).UnixNano(), s.retain.Switches); err != nil {
+	if err := s.journal.rewrite(s.now().Add(-s.retain.age).UnixNano(), s.retain.switches); err != nil {
 		s.log.Error("journal of switches could not be shortened", "error", err)
 	}
-}
-
-// Shows reports whether r shows exactly version v and the node files f.
-func (r *Replica) Shows(v image.Version, f NodeFiles) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.view.index.Version.Digest == v.Digest && slices.Equal(r.view.files.List, f.List)
 }
 
 // compareFiles finds what changes in the node files, by their fingerprints.
@@ -405,7 +373,7 @@ func (t *transition) touches() (bool, error) {
 	if r.scanned {
 		return r.root != nil && (t.touchesPlace(t.changes, r.root) || t.touchesPlace(t.own, r.root)), nil
 	}
-	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
+	fd, err := r.set.root.OpenDir(r.dir.Upper(""))
 	if err == unix.ENOENT {
 		return false, nil
 	}
@@ -459,10 +427,10 @@ func touchesDir(c *change, dir int, name string) (bool, error) {
 	case c.differs || vfs.TypeOf(st.Mode) != vfs.Directory:
 		return true, nil
 	}
-	if v, err := getXattr(dir, name, xattrOpaque, make([]byte, 8)); err == nil && string(v) == "y" {
+	if layer.At(dir, name).OpaqueValue(make([]byte, 8)) == "y" {
 		return true, nil
 	}
-	fd, err := unix.Openat(dir, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := layer.Dir(dir).Enter(name)
 	if err != nil {
 		return false, err
 	}

@@ -13,17 +13,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
 
 func TestASwitchShowsTheNewVersionAndKeepsWhatTheNodeHasElsewhere(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	o.write("etc/mine", "mine")
-	o.write("same/f", "changed")
-	o.remove("opt/other/z")
-	rep := o.to(m.version(t, 2, v2))
+	o := newSite(t, m.Version(t, 1, v1), m)
+	o.WriteFile("etc/mine", "mine")
+	o.WriteFile("same/f", "changed")
+	o.RemoveAll("opt/other/z")
+	rep := o.to(m.Version(t, 2, v2))
 	if len(rep.Aside) != 0 || rep.Replicas != 1 {
 		t.Errorf("report: %+v", rep)
 	}
@@ -34,35 +35,35 @@ func TestASwitchShowsTheNewVersionAndKeepsWhatTheNodeHasElsewhere(t *testing.T) 
 			"opt/other/z": gone(vfs.ENOENT), "opt/app/x": "x2", "gone": gone(vfs.ENOENT), "turn": "a file now",
 		}
 		for path, content := range want {
-			o.want(path, content)
+			o.Want(path, content)
 		}
 	}
 	check()
-	before := o.tree()
+	before := o.Dump()
 	o.restart()
 	check()
-	if diff := cmp.Diff(before, o.tree()); diff != "" {
+	if diff := cmp.Diff(before, o.Dump()); diff != "" {
 		t.Errorf("after a restart:\n%s", diff)
 	}
 }
 
 func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
+	o := newSite(t, m.Version(t, 1, v1), m)
 	keep, _ := image.ParsePattern("/etc/keep")
 	o.spec.Keep = image.Patterns{keep}
-	o.write("etc/a", "mine")
-	o.write("etc/c", "mine, though the master deletes it")
-	o.write("etc/keep", "kept")
-	o.remove("etc/b")
-	o.remove("opt/app")
-	o.write("gone/mine", "stays")
-	o.write("gone/sub/s", "set aside")
-	o.write("turn/own", "goes with its directory")
-	open := o.handle("etc/a")
-	mine := o.handle("gone/mine")
-	dir := o.handle("gone")
-	rep := o.to(m.version(t, 2, v2))
+	o.WriteFile("etc/a", "mine")
+	o.WriteFile("etc/c", "mine, though the master deletes it")
+	o.WriteFile("etc/keep", "kept")
+	o.RemoveAll("etc/b")
+	o.RemoveAll("opt/app")
+	o.WriteFile("gone/mine", "stays")
+	o.WriteFile("gone/sub/s", "set aside")
+	o.WriteFile("turn/own", "goes with its directory")
+	open := o.Handle("etc/a")
+	mine := o.Handle("gone/mine")
+	dir := o.Handle("gone")
+	rep := o.to(m.Version(t, 2, v2))
 
 	var got []string
 	for _, a := range rep.Aside {
@@ -79,15 +80,12 @@ func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
 			"etc/a": "a2", "etc/b": "b2", "etc/c": gone(vfs.ENOENT), "etc/keep": "kept", "opt/app/x": "x2", "opt/app/y": "y1",
 			"gone/mine": "stays", "gone/sub": gone(vfs.ENOENT), "gone/file": gone(vfs.ENOENT), "turn": "a file now",
 		} {
-			o.want(path, content)
+			o.Want(path, content)
 		}
-		if got := o.read(mine); got != "stays" || o.handle("gone") != dir {
-			t.Errorf("the node's file in a deleted directory: %q, directory the same: %v", got, o.handle("gone") == dir)
+		if got := o.ReadAll(mine); got != "stays" || o.Handle("gone") != dir {
+			t.Errorf("the node's file in a deleted directory: %q, directory the same: %v", got, o.Handle("gone") == dir)
 		}
-		saved, err := o.Saved()
-		if err != nil {
-			t.Fatal(err)
-		}
+		saved := o.readSaved()
 		var list []string
 		for _, a := range saved {
 			list = append(list, a.Path+" "+string(a.Kind))
@@ -101,7 +99,7 @@ func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
 		}
 	}
 	check()
-	if got := o.read(open); got != "mine" {
+	if got := o.ReadAll(open); got != "mine" {
 		t.Errorf("set-aside file by its handle: %q", got)
 	}
 	if _, err := o.Write(root, open, []byte("MINE"), 0, vfs.FileSync); err != nil {
@@ -109,10 +107,10 @@ func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
 	}
 	o.restart()
 	check()
-	if got := o.read(open); got != "MINE" {
+	if got := o.ReadAll(open); got != "MINE" {
 		t.Errorf("set-aside file by its handle after a restart: %q", got)
 	}
-	aside, err := os.ReadFile(filepath.Join(o.opts.Dir, "n01/compute/saved", rep.Stamp.UTC().Format(stampFormat), "etc/a"))
+	aside, err := os.ReadFile(filepath.Join(o.opts.Dir, "n01/compute/saved", layer.StampName(rep.Stamp), "etc/a"))
 	if err != nil || string(aside) != "MINE" {
 		t.Errorf("set-aside file on the disk: %q, %v", aside, err)
 	}
@@ -120,13 +118,13 @@ func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
 
 func TestReplacedFilesKeepTheirBytesAndALink(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	old, unchanged, dir, chmod := o.handle("etc/a"), o.handle("same/f"), o.handle("gone/sub"), o.handle("etc/mode")
-	o.to(m.version(t, 2, v2))
+	o := newSite(t, m.Version(t, 1, v1), m)
+	old, unchanged, dir, chmod := o.Handle("etc/a"), o.Handle("same/f"), o.Handle("gone/sub"), o.Handle("etc/mode")
+	o.to(m.Version(t, 2, v2))
 	check := func() {
 		t.Helper()
 		var a vfs.Attr
-		if got := o.read(old); got != "a1" {
+		if got := o.ReadAll(old); got != "a1" {
 			t.Errorf("replaced file: %q", got)
 		}
 		if err := o.Attr(old, &a); err != nil || a.Nlink != 1 || a.Size != 2 {
@@ -147,10 +145,10 @@ func TestReplacedFilesKeepTheirBytesAndALink(t *testing.T) {
 		if _, err := o.SetAttr(root, old, &vfs.SetAttr{Valid: vfs.SetSize}); err != vfs.ESTALE {
 			t.Errorf("truncate a replaced file: %v", err)
 		}
-		if o.handle("same/f") != unchanged || o.handle("etc/mode") != chmod {
+		if o.Handle("same/f") != unchanged || o.Handle("etc/mode") != chmod {
 			t.Error("handles of files with the same content have changed")
 		}
-		if o.handle("etc/a") == old {
+		if o.Handle("etc/a") == old {
 			t.Error("a file with other content has the same handle")
 		}
 		n := 0
@@ -169,7 +167,7 @@ func TestReplacedFilesKeepTheirBytesAndALink(t *testing.T) {
 	o.restart()
 	check()
 	for n := 3; n < 12; n++ { // across any number of switches
-		o.to(m.version(t, n, append(slices.Clone(v2), f(fmt.Sprint("n", n), "x"))))
+		o.to(m.Version(t, n, append(slices.Clone(v2), f(fmt.Sprint("n", n), "x"))))
 		check()
 	}
 	o.restart()
@@ -178,16 +176,16 @@ func TestReplacedFilesKeepTheirBytesAndALink(t *testing.T) {
 
 func TestASwitchStampsWhatItChangesLaterThanAllBefore(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	ctime := func(path string) vfs.Time { return o.attr(path).Ctime }
+	o := newSite(t, m.Version(t, 1, v1), m)
+	ctime := func(path string) vfs.Time { return o.Stat(path).Ctime }
 	etc, same, file, rootDir := ctime("etc"), ctime("same"), ctime("etc/mode"), ctime("")
-	mtime := o.attr("etc").Mtime
-	rep := o.to(m.version(t, 2, v2))
+	mtime := o.Stat("etc").Mtime
+	rep := o.to(m.Version(t, 2, v2))
 	stamp := timeOf(rep.Stamp.UnixNano())
 	if ctime("etc") != stamp || ctime("etc/mode") != stamp || ctime("") != stamp || ctime("etc/new") != stamp {
 		t.Errorf("changed: etc %v, etc/mode %v, root %v; want %v", ctime("etc"), ctime("etc/mode"), ctime(""), stamp)
 	}
-	if !etc.Before(stamp) || !file.Before(stamp) || !rootDir.Before(stamp) || ctime("same") != same || o.attr("etc").Mtime != mtime {
+	if !etc.Before(stamp) || !file.Before(stamp) || !rootDir.Before(stamp) || ctime("same") != same || o.Stat("etc").Mtime != mtime {
 		t.Error("an unchanged time has changed, or one has not grown")
 	}
 	o.restart()
@@ -198,7 +196,7 @@ func TestASwitchStampsWhatItChangesLaterThanAllBefore(t *testing.T) {
 	o.s.Close()
 	o.opts.Now = func() time.Time { return clock }
 	o.open()
-	o.to(m.version(t, 1, v1))
+	o.to(m.Version(t, 1, v1))
 	if !stamp.Before(ctime("etc")) {
 		t.Errorf("with the clock set back: etc %v, was %v", ctime("etc"), stamp)
 	}
@@ -207,34 +205,34 @@ func TestASwitchStampsWhatItChangesLaterThanAllBefore(t *testing.T) {
 // An update that is undone brings back an id which a set-aside file of the node still has.
 func TestAnIDThatComesBackIsToldFromTheSetAsideFile(t *testing.T) {
 	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, v2)
+	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	o := newSite(t, one, m)
-	o.write("etc/a", "mine")
-	old := o.handle("etc/a")
+	o.WriteFile("etc/a", "mine")
+	old := o.Handle("etc/a")
 	o.to(two)
 	o.to(one)
 	check := func() {
 		t.Helper()
-		o.want("etc/a", "a1")
-		if got := o.read(old); got != "mine" {
+		o.Want("etc/a", "a1")
+		if got := o.ReadAll(old); got != "mine" {
 			t.Errorf("the set-aside file: %q", got)
 		}
-		if o.handle("etc/a") == old {
+		if o.Handle("etc/a") == old {
 			t.Error("both have one handle")
 		}
 	}
 	check()
-	now := o.handle("etc/a")
+	now := o.Handle("etc/a")
 	o.restart()
 	check()
-	if o.handle("etc/a") != now {
+	if o.Handle("etc/a") != now {
 		t.Error("the new handle has changed by a restart")
 	}
-	o.write("etc/a", "mine again")
-	if o.handle("etc/a") != now || o.read(now) != "mine again" {
+	o.WriteFile("etc/a", "mine again")
+	if o.Handle("etc/a") != now || o.ReadAll(now) != "mine again" {
 		t.Error("copying up has changed the handle")
 	}
-	check2 := o.read(old)
+	check2 := o.ReadAll(old)
 	if check2 != "mine" {
 		t.Errorf("the set-aside file: %q", check2)
 	}
@@ -243,37 +241,37 @@ func TestAnIDThatComesBackIsToldFromTheSetAsideFile(t *testing.T) {
 func TestHandlesStayTheSameThroughCopyUpRenameAndRestart(t *testing.T) {
 	m := newMemory(t)
 	seed := append(slices.Clone(v1), vfstest.Entry{Path: "same/g", LinkTo: "same/f"})
-	o := newSite(t, m.version(t, 1, seed), m)
+	o := newSite(t, m.Version(t, 1, seed), m)
 	handles := map[string]vfs.Handle{}
-	for path := range o.tree() {
-		handles[path] = o.handle(path)
+	for path := range o.Dump() {
+		handles[path] = o.Handle(path)
 	}
 	if handles["same/f"] != handles["same/g"] {
 		t.Error("names of one file have several handles")
 	}
-	o.write("etc/a", "changed")
-	if _, err := o.SetAttr(root, o.handle("same/g"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != nil {
+	o.WriteFile("etc/a", "changed")
+	if _, err := o.SetAttr(root, o.Handle("same/g"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Rename(root, o.handle("etc"), "b", o.handle("opt"), "moved"); err != nil {
+	if _, err := o.Rename(root, o.Handle("etc"), "b", o.Handle("opt"), "moved"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Rename(root, o.handle("opt"), "app", o.handle("same"), "app"); err != nil {
+	if _, err := o.Rename(root, o.Handle("opt"), "app", o.Handle("same"), "app"); err != nil {
 		t.Fatal(err)
 	}
-	o.mkdir("own")
-	o.write("own/file", "o")
-	handles["own"], handles["own/file"] = o.handle("own"), o.handle("own/file")
+	o.MakeDir("own")
+	o.WriteFile("own/file", "o")
+	handles["own"], handles["own/file"] = o.Handle("own"), o.Handle("own/file")
 	check := func() {
 		t.Helper()
 		for old, now := range map[string]string{"etc/b": "opt/moved", "opt/app": "same/app", "opt/app/x": "same/app/x", "opt/app/y": "same/app/y"} {
-			if o.handle(now) != handles[old] {
+			if o.Handle(now) != handles[old] {
 				t.Errorf("%s has another handle as %s", old, now)
 			}
 			handles[now] = handles[old]
 		}
-		for path := range o.tree() {
-			if o.handle(path) != handles[path] {
+		for path := range o.Dump() {
+			if o.Handle(path) != handles[path] {
 				t.Errorf("%s has another handle", path)
 			}
 			var a vfs.Attr
@@ -281,15 +279,15 @@ func TestHandlesStayTheSameThroughCopyUpRenameAndRestart(t *testing.T) {
 				t.Errorf("%s by its handle: %v", path, err)
 			}
 		}
-		if a := o.attr("same/f"); a.Mode != 0o600 || a.Nlink != 2 {
+		if a := o.Stat("same/f"); a.Mode != 0o600 || a.Nlink != 2 {
 			t.Errorf("the other name of a changed file: mode %o, %d links", a.Mode, a.Nlink)
 		}
 	}
 	check()
-	before := o.tree()
+	before := o.Dump()
 	o.restart()
 	check()
-	if diff := cmp.Diff(before, o.tree()); diff != "" {
+	if diff := cmp.Diff(before, o.Dump()); diff != "" {
 		t.Errorf("after a restart:\n%s", diff)
 	}
 }
@@ -300,31 +298,31 @@ var errCrash = errors.New("crash")
 // after it is left alone.
 func TestASwitchThatIsBrokenOffAnywhereIsCompletedOnce(t *testing.T) {
 	prepare := func(o *site) {
-		o.write("etc/a", "mine")
-		o.write("etc/mine", "mine")
-		o.remove("etc/b")
-		o.remove("opt/app")
-		o.mkdir("opt/app")
-		o.write("opt/app/own", "own")
-		o.write("gone/sub/s", "mine")
-		o.write("turn/own", "own")
-		if _, err := o.SetAttr(root, o.handle("etc"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700}); err != nil {
+		o.WriteFile("etc/a", "mine")
+		o.WriteFile("etc/mine", "mine")
+		o.RemoveAll("etc/b")
+		o.RemoveAll("opt/app")
+		o.MakeDir("opt/app")
+		o.WriteFile("opt/app/own", "own")
+		o.WriteFile("gone/sub/s", "mine")
+		o.WriteFile("turn/own", "own")
+		if _, err := o.SetAttr(root, o.Handle("etc"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700}); err != nil {
 			o.t.Fatal(err)
 		}
 	}
 	newer := slices.Clone(v2)
 	newer[0].Mode = 0o711
 	m := newMemory(t)
-	one, two := m.version(t, 1, v1), m.version(t, 2, newer)
+	one, two := m.Version(t, 1, v1), m.Version(t, 2, newer)
 	plain := newSite(t, one, m)
 	prepare(plain)
 	plain.to(two)
-	want, wantSaved := plain.tree(), savedOf(plain)
+	want, wantSaved := plain.Dump(), savedOf(plain)
 	for point := 1; ; point++ {
 		o := newSite(t, one, m)
 		prepare(o)
 		left := point
-		o.s.crashAt = func(string) error {
+		o.s.fault = func(string) error {
 			if left--; left <= 0 {
 				return errCrash
 			}
@@ -345,56 +343,42 @@ func TestASwitchThatIsBrokenOffAnywhereIsCompletedOnce(t *testing.T) {
 			t.Fatalf("point %d: %v", point, err)
 		}
 		o.restart()
-		if diff := cmp.Diff(want, o.tree()); diff != "" {
+		if diff := cmp.Diff(want, o.Dump()); diff != "" {
 			t.Errorf("crash at point %d (-want +got):\n%s", point, diff)
 		}
 		if diff := cmp.Diff(wantSaved, savedOf(o)); diff != "" {
 			t.Errorf("crash at point %d: saved (-want +got):\n%s", point, diff)
 		}
-		o.write("etc/a", "after")
+		o.WriteFile("etc/a", "after")
 		o.restart()
-		o.want("etc/a", "after")
+		o.Want("etc/a", "after")
 	}
-}
-
-func savedOf(o *site) []string {
-	o.t.Helper()
-	list, err := o.Saved()
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	var all []string
-	for _, a := range list {
-		all = append(all, a.Path+" "+string(a.Kind))
-	}
-	slices.Sort(all)
-	return all
 }
 
 // A node that writes when a switch takes its stamp must see the switch's change of the directory too: it is told by the ctime alone.
 func TestAWriteAtTheMomentOfTheStampDoesNotHideASwitch(t *testing.T) {
 	for _, own := range []string{"etc/mine", "etc/a"} { // beside what changes; at what changes, so that it is set aside
 		m := newMemory(t)
-		two := m.version(t, 2, v2)
-		o := newSite(t, m.version(t, 1, v1), m)
-		o.write("etc/mine", "mine")
-		o.write(own, "mine")
-		before, n := o.attr("etc").Ctime, 0
+		two := m.Version(t, 2, v2)
+		o := newSite(t, m.Version(t, 1, v1), m)
+		o.WriteFile("etc/mine", "mine")
+		o.WriteFile(own, "mine")
+		before, n := o.Stat("etc").Ctime, 0
 		o.s.now = func() time.Time {
 			now := time.Now()
 			if o.mu.TryLock() {
 				o.mu.Unlock()
-				if !o.Shows(two, NodeFiles{}) {
+				if o.Version().Digest != two.Digest {
 					time.Sleep(12 * time.Millisecond) // more than the tick of a kernel's clock
 					n++
-					o.write(fmt.Sprint("etc/", n), "mine")
-					before = o.attr("etc").Ctime
+					o.WriteFile(fmt.Sprint("etc/", n), "mine")
+					before = o.Stat("etc").Ctime
 				}
 			}
 			return now
 		}
 		o.to(two)
-		if after := o.attr("etc").Ctime; !before.Before(after) {
+		if after := o.Stat("etc").Ctime; !before.Before(after) {
 			t.Errorf("beside %s: etc has the ctime %v after %d writes, and %v after the switch", own, before, n, after)
 		}
 	}

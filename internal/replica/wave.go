@@ -9,13 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Missed is a replica that was switched, or reset, without the snapshot that its rule asks for.
-type Missed struct {
-	Node  string
-	Image string
-	Err   error
-}
-
 // snapshotsTogether is how many snapshots become durable by one flush, and how many replicas wait for each other's.
 const snapshotsTogether = 64
 
@@ -41,7 +34,7 @@ func (s *Set) carryOut(list []*transition, report *Report) error {
 		errs = append(errs, s.wave(part, report))
 	}
 	for _, t := range due {
-		_, err := t.r.sparse(s.now())
+		_, err := t.r.retireSnapshots(s.now())
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -49,16 +42,16 @@ func (s *Set) carryOut(list []*transition, report *Report) error {
 
 // due reports whether a snapshot must be taken first: of a layer that has changed since the last one, for another version.
 func (t *transition) due() bool {
-	return t.changes != nil && t.rules.Snapshots.Keep > 0 && !t.r.snaps.current() && !t.r.nothingToKeep()
+	return t.changes != nil && t.rules.Snapshots > 0 && !t.r.snaps.current() && !t.r.nothingToKeep()
 }
 
 // noteVersions notes of the snapshots that need not be taken anew that they show the layer over what the replicas followed until now.
 func (s *Set) noteVersions(list []*transition) {
 	for _, t := range list {
-		if t.changes == nil || t.rules.Snapshots.Keep == 0 {
+		if t.changes == nil || t.rules.Snapshots == 0 {
 			continue
 		}
-		if err := t.r.noteOver(t.from); err != nil {
+		if err := t.r.addOver(t.from); err != nil {
 			s.log.Warn("version of a snapshot not noted", "replica", t.r.dir, "error", err)
 		}
 	}
@@ -67,7 +60,7 @@ func (s *Set) noteVersions(list []*transition) {
 // snapshotAll takes snapshots of the replicas' layers. Each is locked only while its own is copied. What fails is told in the report; the
 // error is only that of a crash.
 func (s *Set) snapshotAll(list []*transition, report *Report) error {
-	made := make([]*taking, len(list))
+	made := make([]*snapshot, len(list))
 	failed := make([]error, len(list))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -75,7 +68,7 @@ func (s *Set) snapshotAll(list []*transition, report *Report) error {
 		g.Go(func() error {
 			t.r.mu.Lock()
 			defer t.r.mu.Unlock()
-			made[i], failed[i] = t.r.take(t.why(), t.rules.Snapshots.most())
+			made[i], failed[i] = t.r.copySnapshot(t.why(), t.rules.snapshotLimit())
 			return nil
 		})
 	}
@@ -86,7 +79,7 @@ func (s *Set) snapshotAll(list []*transition, report *Report) error {
 			copied += m.copied
 		}
 	}
-	synced := s.settleCopies(copied)
+	synced := s.syncCopies(copied)
 	for i, m := range made {
 		if m != nil {
 			err := synced
@@ -100,8 +93,7 @@ func (s *Set) snapshotAll(list []*transition, report *Report) error {
 			failed[i] = errors.Join(err, m.discard())
 		}
 		if failed[i] != nil {
-			r := list[i].r
-			report.Missed = append(report.Missed, Missed{Node: r.node, Image: r.image, Err: r.miss(failed[i])})
+			report.Missed = append(report.Missed, list[i].r.snapshotFailed(failed[i]))
 		}
 	}
 	return s.crash("after snapshots")

@@ -7,6 +7,7 @@ import (
 
 	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
+	"dim/internal/sysfile"
 	"dim/internal/vfs"
 )
 
@@ -37,7 +38,7 @@ func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.S
 // settle makes the content of f durable. It is an error when content that was written since f had so many failures may have
 // been lost, whoever was told of it.
 func (r *Replica) settle(f *fds.File, failures uint64) error {
-	if r.Durability() == Relaxed {
+	if r.durability() == Relaxed {
 		return nil
 	}
 	err := r.set.sync(commit.Changes{Data: []*fds.File{f}})
@@ -151,9 +152,9 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 		err = r.dropPrivileges(c, fd, before.Mode)
 	}
 	if err == nil {
-		err = writeAll(fd, p, int64(off))
+		err = sysfile.WriteAt(fd, p, int64(off))
 		if noRoom(err) && r.set.lingering.yield() {
-			err = writeAll(fd, p, int64(off))
+			err = sysfile.WriteAt(fd, p, int64(off))
 		}
 	}
 	defer r.reserved.Add(-kept)

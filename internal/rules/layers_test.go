@@ -47,13 +47,15 @@ var layers = map[string]layer{
 	"internal/store": keeping,
 	"internal/coord": keeping,
 	"internal/pki":   keeping,
+	"internal/layer": keeping, // the form of a layer on disk
 
 	"internal/vfs/dirfs":   keeping, // a plain directory as a vfs.FS: the ground truth of tests
 	"internal/vfs/vfstest": keeping, // the battery; no program imports it
 
 	"internal/capture":   deeds,
 	"internal/watch":     deeds,
-	"internal/replica":   deeds,
+	"internal/replica":   deeds, // what a node calls
+	"internal/layers":    deeds, // what administrators do to layers
 	"internal/rollout":   deeds,
 	"internal/boot":      deeds,
 	"internal/push":      deeds,
@@ -107,6 +109,7 @@ func TestEveryPackageHasAPlace(t *testing.T) {
 var sideways = map[[2]string]string{
 	{"internal/nfs", "internal/oncrpc"}:      "NFS is spoken over RPC",
 	{"internal/daemon", "internal/liveness"}: "the daemon assembles the parts of its own level",
+	{"internal/layers", "internal/replica"}:  "what administrators do to a layer is done by an Edit of its replica",
 }
 
 func TestImportsGoDown(t *testing.T) { check(t, checkImports) }

@@ -72,6 +72,8 @@ var pending = map[string]map[string]string{
 		"columns": "18 lines",
 		"surface": "28 exported names",
 	},
+	"internal/layer":         {"columns": ""},
+	"internal/layers":        {"columns": ""},
 	"internal/nfs":           {},
 	"internal/nfs/nfsclient": {},
 	"internal/nodefile": {
@@ -94,15 +96,15 @@ var pending = map[string]map[string]string{
 		"logs":    "keys err",
 	},
 	"internal/replica": {
-		"booleans":   "Reset",
-		"callers":    "ReadOnly, Replica.Shows, Replica.Durability, Replica.Snapshots, SavedForDefault, SnapshotCopy a",
 		"columns":    "250 lines",
 		"logs":       "keys by",
-		"parameters": "mayRemove, swapDirs, list, chmod, removeEntry, put, mayLink and 5 more",
-		"surface":    "59 exported names",
+		"parameters": "mayRemove, list, chmod, removeEntry, put, mayLink and 5 more",
 	},
 	"internal/replica/commit": {
 		"columns": "13 lines",
+	},
+	"internal/replica/replicatest": {
+		"columns": "",
 	},
 	"internal/replica/fds": {
 		"columns": "5 lines",

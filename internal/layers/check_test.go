@@ -1,4 +1,4 @@
-package replica
+package layers
 
 import (
 	"os"
@@ -15,20 +15,20 @@ import (
 func checkSite(t *testing.T) (o *site, dir string) {
 	t.Helper()
 	m := newMemory(t)
-	o = newSite(t, m.version(t, 1, v1), m)
-	o.write("etc/a", "mine")
-	o.to(m.version(t, 2, v2))
-	o.write("etc/a", "again")
-	o.write("etc/b", "b")
-	o.remove("etc/keep")
-	o.remove("opt/app")
-	o.mkdir("opt/app")
-	o.mkdir("opt/app/sub")
-	o.write("opt/app/sub/f", "f")
-	if _, err := o.Link(root, o.handle("etc/b"), o.handle("etc"), "link"); err != nil {
+	o = newSite(t, m.Version(t, 1, v1), m)
+	o.WriteFile("etc/a", "mine")
+	o.to(m.Version(t, 2, v2))
+	o.WriteFile("etc/a", "again")
+	o.WriteFile("etc/b", "b")
+	o.RemoveAll("etc/keep")
+	o.RemoveAll("opt/app")
+	o.MakeDir("opt/app")
+	o.MakeDir("opt/app/sub")
+	o.WriteFile("opt/app/sub/f", "f")
+	if _, err := o.Link(root, o.Handle("etc/b"), o.Handle("etc"), "link"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Symlink(root, o.handle("etc"), "to", "a", &vfs.SetAttr{}); err != nil {
+	if _, err := o.Symlink(root, o.Handle("etc"), "to", "a", &vfs.SetAttr{}); err != nil {
 		t.Fatal(err)
 	}
 	return o, filepath.Join(o.opts.Dir, "n01/compute")
@@ -76,16 +76,16 @@ func TestACheckFindsWhatTheFormatForbids(t *testing.T) {
 		want  string
 	}{
 		{"an id twice", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/etc/to", xattrID, readXattr(t, dir+"/upper/opt/app/sub"), 0))
+			must(t, unix.Lsetxattr(dir+"/upper/etc/to", "trusted.dim.id", readXattr(t, dir+"/upper/opt/app/sub"), 0))
 		}, "has the id of another entry"},
 		{"a broken id", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/etc/a", xattrID, []byte("short"), 0))
+			must(t, unix.Lsetxattr(dir+"/upper/etc/a", "trusted.dim.id", []byte("short"), 0))
 		}, "has a trusted.dim.id of 5 bytes"},
 		{"a whiteout below an opaque directory", func(t *testing.T, dir string) {
 			must(t, unix.Mknod(dir+"/upper/opt/app/sub/white", unix.S_IFCHR, 0))
 		}, "is a whiteout where nothing of the version shows"},
 		{"a group with names missing", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/etc/b", xattrGroup, []byte("y"), 0))
+			must(t, unix.Lsetxattr(dir+"/upper/etc/b", "trusted.dim.group", []byte("y"), 0))
 		}, "lacks names of its hard-link group"},
 		{"a link from outside", func(t *testing.T, dir string) {
 			must(t, os.Link(dir+"/upper/etc/a", filepath.Dir(filepath.Dir(dir))+"/outside"))
@@ -100,7 +100,7 @@ func TestACheckFindsWhatTheFormatForbids(t *testing.T) {
 			must(t, os.Mkdir(dir+"/saved/yesterday", 0o700))
 		}, "is not named by a time"},
 		{"an opaque mark that overlayfs does not know", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/opt/app", xattrOpaque, []byte("z"), 0))
+			must(t, unix.Lsetxattr(dir+"/upper/opt/app", "trusted.overlay.opaque", []byte("z"), 0))
 		}, `has "z" for trusted.overlay.opaque`},
 		{"a journal that is cut short", func(t *testing.T, dir string) {
 			f, err := os.OpenFile(filepath.Dir(filepath.Dir(dir))+"/switches.log", os.O_WRONLY|os.O_APPEND, 0)
@@ -136,7 +136,7 @@ func TestACheckFindsWhatTheFormatForbids(t *testing.T) {
 
 func TestACheckOfAServedReplicaComparesMemoryAndDisk(t *testing.T) {
 	o, dir := checkSite(t)
-	o.tree()
+	o.Dump()
 	if err := os.Remove(dir + "/upper/etc/to"); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestACheckOfAServedReplicaComparesMemoryAndDisk(t *testing.T) {
 func readXattr(t *testing.T, path string) []byte {
 	t.Helper()
 	buf := make([]byte, 64)
-	n, err := unix.Lgetxattr(path, xattrID, buf)
+	n, err := unix.Lgetxattr(path, "trusted.dim.id", buf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package replica
+package layers
 
 import (
 	"errors"
@@ -18,13 +18,13 @@ import (
 // asideTree sets a directory of the node's own with n files aside, and a file that has the id of the version's.
 func asideTree(o *site, n int) {
 	o.t.Helper()
-	o.mkdir("dir")
-	o.mkdir("dir/sub")
+	o.MakeDir("dir")
+	o.MakeDir("dir/sub")
 	for i := range n {
-		o.write(fmt.Sprint("dir/sub/f", i), "mine")
+		o.WriteFile(fmt.Sprint("dir/sub/f", i), "mine")
 	}
-	o.write("etc/a", "mine")
-	if _, err := o.Reset(nil, false); err != nil {
+	o.WriteFile("etc/a", "mine")
+	if _, err := o.Reset(ResetOptions{}); err != nil {
 		o.t.Fatal(err)
 	}
 }
@@ -57,20 +57,20 @@ func countFiles(t *testing.T, dirs []string) (n int) {
 
 func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
 	for name, remove := range map[string]func(o *site) error{
-		"forget": func(o *site) error { _, err := o.Forget(Oblivion{}); return err },
+		"forget": func(o *site) error { _, err := o.Forget(ForgetOptions{}); return err },
 		"expire": func(o *site) error {
-			o.s.now = func() time.Time { return time.Now().Add(100 * 24 * time.Hour) }
-			_, err := o.s.Expire()
+			o.clock = 100 * 24 * time.Hour
+			_, err := o.expire()
 			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const files = 40
 			m := newMemory(t)
-			o := newSite(t, m.version(t, 1, v1), m)
+			o := newSite(t, m.Version(t, 1, v1), m)
 			asideTree(o, files)
 			removed := false
-			o.s.crashAt = func(point string) error {
+			o.fault = func(point string) error {
 				if point != "in sweep" {
 					return nil
 				}
@@ -81,7 +81,7 @@ func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
 				if left := savedOf(o); len(left) != 0 {
 					t.Errorf("listed while it is removed: %v", left)
 				}
-				o.write("etc/meanwhile", "written")
+				o.WriteFile("etc/meanwhile", "written")
 				return nil
 			}
 			if err := remove(o); err != nil {
@@ -90,7 +90,7 @@ func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
 			if left := o.buried(); !removed || len(left) != 0 {
 				t.Errorf("removed: %v, left: %v", removed, left)
 			}
-			o.want("etc/meanwhile", "written")
+			o.Want("etc/meanwhile", "written")
 			checkClean(t, o)
 		})
 	}
@@ -100,13 +100,13 @@ func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
 func TestForgettingThatIsBrokenOffLeavesNoHalfEntries(t *testing.T) {
 	const files = 5
 	m := newMemory(t)
-	one := m.version(t, 1, v1)
+	one := m.Version(t, 1, v1)
 	for point := 1; ; point++ {
 		o := newSiteIn(t, disktest.Memory(t), one, m)
 		asideTree(o, files)
-		alias := o.handle("etc/a")
+		alias := o.Handle("etc/a")
 		left := o.dieAt(point)
-		_, err := o.Forget(Oblivion{})
+		_, err := o.Forget(ForgetOptions{})
 		if *left > 0 {
 			if err != nil || point < 4 {
 				t.Errorf("%d points, %v", point-1, err)
@@ -126,17 +126,17 @@ func TestForgettingThatIsBrokenOffLeavesNoHalfEntries(t *testing.T) {
 				t.Errorf("crash at point %d: %d entries in a directory of %d", point, s.Entries, files+1)
 			}
 		}
-		if _, err := o.s.Expire(); err != nil {
+		if _, err := o.expire(); err != nil {
 			t.Fatal(err)
 		}
 		checkClean(t, o)
-		if _, err := o.Forget(Oblivion{}); err != nil {
+		if _, err := o.Forget(ForgetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if left := savedOf(o); len(left) != 0 {
 			t.Errorf("crash at point %d, then again: %v", point, left)
 		}
-		if o.handle("etc/a") != alias {
+		if o.Handle("etc/a") != alias {
 			t.Errorf("crash at point %d: the id of the version's file was taken back", point)
 		}
 		checkClean(t, o)
@@ -146,21 +146,21 @@ func TestForgettingThatIsBrokenOffLeavesNoHalfEntries(t *testing.T) {
 // The names of one file are forgotten together: the last of them keeps the id, wherever the others are.
 func TestForgottenHardLinksTakeNoIDBack(t *testing.T) {
 	for _, forget := range []func(o *site) error{
-		func(o *site) error { _, err := o.Forget(Oblivion{}); return err },
-		func(o *site) error { return o.buryStamps(must(o.stamps("saved")), time.Now().Add(time.Hour)) },
+		func(o *site) error { _, err := o.Forget(ForgetOptions{}); return err },
+		func(o *site) error { return o.forgetStamps(o.stamps(), time.Now().Add(time.Hour)) },
 	} {
 		m := newMemory(t)
 		seed := append(slices.Clone(v1), vfstest.Entry{Path: "opt/linked", LinkTo: "etc/a"}, vfstest.Entry{Path: "same/linked", LinkTo: "etc/a"})
-		o := newSite(t, m.version(t, 1, seed), m)
-		o.write("etc/a", "mine")
+		o := newSite(t, m.Version(t, 1, seed), m)
+		o.WriteFile("etc/a", "mine")
 		for _, dir := range []string{"etc", "opt", "same"} {
-			o.write(dir+"/own", "mine")
+			o.WriteFile(dir+"/own", "mine")
 		}
-		o.want("same/linked", "mine")
-		if _, err := o.Reset(nil, false); err != nil {
+		o.Want("same/linked", "mine")
+		if _, err := o.Reset(ResetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		alias := o.handle("etc/a")
+		alias := o.Handle("etc/a")
 		if err := forget(o); err != nil {
 			t.Fatal(err)
 		}
@@ -168,38 +168,31 @@ func TestForgottenHardLinksTakeNoIDBack(t *testing.T) {
 			t.Errorf("left: %v", left)
 		}
 		for range 2 {
-			if o.handle("etc/a") != alias || o.handle("opt/linked") != alias {
+			if o.Handle("etc/a") != alias || o.Handle("opt/linked") != alias {
 				t.Error("the id of the version's file was taken back")
 			}
 			o.restart()
 		}
-		if err := o.sweepBuried(); err != nil {
+		if err := o.Sweep(); err != nil {
 			t.Fatal(err)
 		}
 		checkClean(t, o)
 	}
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
 func TestWhatIsOutOfTheWayIsNoProblemOfLinks(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	o.mkdir("dir")
-	o.write("dir/f", "mine")
-	if _, err := o.Link(root, o.handle("dir/f"), o.handle(""), "link"); err != nil {
+	o := newSite(t, m.Version(t, 1, v1), m)
+	o.MakeDir("dir")
+	o.WriteFile("dir/f", "mine")
+	if _, err := o.Link(root, o.Handle("dir/f"), o.Handle(""), "link"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Reset([]string{"dir"}, false); err != nil {
+	if _, err := o.Reset(ResetOptions{Paths: []string{"dir"}}); err != nil {
 		t.Fatal(err)
 	}
 	o.dieAt(2) // before the first thing that was moved away is removed
-	if _, err := o.Forget(Oblivion{}); !errors.Is(err, errCrash) {
+	if _, err := o.Forget(ForgetOptions{}); !errors.Is(err, errCrash) {
 		t.Fatal(err)
 	}
 	o.restart()
@@ -207,12 +200,12 @@ func TestWhatIsOutOfTheWayIsNoProblemOfLinks(t *testing.T) {
 	if err != nil || len(c.Problems) != 1 || !c.Problems[0].Mends || !strings.Contains(c.Problems[0].Text, "left by a crash") {
 		t.Errorf("check: %+v, %v", c.Problems, err)
 	}
-	if _, err := o.s.Expire(); err != nil {
+	if _, err := o.expire(); err != nil {
 		t.Fatal(err)
 	}
 	checkClean(t, o)
-	o.want("link", "mine")
-	if a := o.attr("link"); a.Nlink != 1 || a.Type != vfs.Regular {
+	o.Want("link", "mine")
+	if a := o.Stat("link"); a.Nlink != 1 || a.Type != vfs.Regular {
 		t.Errorf("attributes of the other name: %+v", a)
 	}
 }

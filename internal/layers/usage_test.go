@@ -1,4 +1,4 @@
-package replica
+package layers
 
 import (
 	"os"
@@ -7,13 +7,9 @@ import (
 )
 
 func TestUsageCountsALayerOnce(t *testing.T) {
-	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	r := &Replica{set: s, dir: "n01/compute"}
+	m := newMemory(t)
+	r := newSite(t, m.Version(t, 1, v1), m)
+	dir := r.opts.Dir
 	if u, err := r.Usage(); err != nil || u != (Usage{}) {
 		t.Errorf("a replica without a layer uses %+v, %v", u, err)
 	}

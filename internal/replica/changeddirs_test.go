@@ -18,10 +18,10 @@ import (
 func (o *site) seen() map[string]string {
 	o.t.Helper()
 	all := make(map[string]string)
-	for _, dir := range o.dirs("", o.Root(), nil) {
-		text := fmt.Sprint(o.attr(dir).Ctime, o.attr(dir).Mode)
-		for _, name := range o.names(dir) {
-			a := o.attr(image.JoinPath(dir, name))
+	for _, dir := range o.Dirs("", o.Root(), nil) {
+		text := fmt.Sprint(o.Stat(dir).Ctime, o.Stat(dir).Mode)
+		for _, name := range o.Names(dir) {
+			a := o.Stat(image.JoinPath(dir, name))
 			text += fmt.Sprint(" ", name, a.ID, a.Mode, a.Type)
 		}
 		all[dir] = text
@@ -30,7 +30,7 @@ func (o *site) seen() map[string]string {
 }
 
 // checkLooks checks that who saw before and looks again at what l says, in that order, misses nothing.
-func (o *site) checkLooks(l Looks, before map[string]string) {
+func (o *site) checkLooks(l ChangedDirs, before map[string]string) {
 	o.t.Helper()
 	dirs := slices.Collect(l.Dirs)
 	place := make(map[string]int)
@@ -80,13 +80,13 @@ func randomEntries(r *rand.Rand) []vfstest.Entry {
 func TestWhatIsToBeLookedAtAgainIsAllThatSwitchesHaveChanged(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 2))
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, randomEntries(r)), m)
+	o := newSite(t, m.Version(t, 1, randomEntries(r)), m)
 	type past struct {
 		stamp int64
 		saw   map[string]string
 	}
-	history := []past{{o.Since(0).Stamp, o.seen()}}
-	o.mkdir("own")
+	history := []past{{o.ChangedDirs(0).Stamp, o.seen()}}
+	o.MakeDir("own")
 	for i := range 40 {
 		switch r.IntN(8) {
 		case 0:
@@ -94,22 +94,22 @@ func TestWhatIsToBeLookedAtAgainIsAllThatSwitchesHaveChanged(t *testing.T) {
 		case 1:
 			o.toFiles(files(map[string]string{fmt.Sprintf("a/n%d", r.IntN(2)): fmt.Sprint(i), "x/y/z": "deep"}))
 		default:
-			o.to(m.version(t, i+2, randomEntries(r)))
+			o.to(m.Version(t, i+2, randomEntries(r)))
 		}
 		for _, p := range history[max(1, len(history)-6):] {
-			l := o.Since(p.stamp)
+			l := o.ChangedDirs(p.stamp)
 			if l.All {
 				t.Fatalf("the history of %d switches is not known", i)
 			}
 			o.checkLooks(l, p.saw)
 		}
-		if l := o.Since(0); !l.All {
+		if l := o.ChangedDirs(0); !l.All {
 			t.Fatal("who knows nothing is told of a part")
 		}
-		o.checkLooks(o.Since(0), history[0].saw)
-		history = append(history, past{o.Since(0).Stamp, o.seen()})
+		o.checkLooks(o.ChangedDirs(0), history[0].saw)
+		history = append(history, past{o.ChangedDirs(0).Stamp, o.seen()})
 	}
-	l := o.Since(history[len(history)-1].stamp)
+	l := o.ChangedDirs(history[len(history)-1].stamp)
 	if dirs := slices.Collect(l.Dirs); len(dirs) > 0 || l.All {
 		t.Errorf("nothing has changed, and %q are to be looked at", dirs)
 	}
@@ -117,28 +117,28 @@ func TestWhatIsToBeLookedAtAgainIsAllThatSwitchesHaveChanged(t *testing.T) {
 
 func TestOneChangedFileIsOneDirectoryToLookAt(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
-	o.write("etc/own", "x") // so that the journal knows the replica
-	stamp := o.Since(0).Stamp
+	o := newSite(t, m.Version(t, 1, v1), m)
+	o.WriteFile("etc/own", "x") // so that the journal knows the replica
+	stamp := o.ChangedDirs(0).Stamp
 	next := slices.Clone(v1)
 	for i := range next {
 		if next[i].Path == "opt/app/x" {
 			next[i].Content = "another"
 		}
 	}
-	o.to(m.version(t, 2, next))
+	o.to(m.Version(t, 2, next))
 	o.restart()
-	l := o.Since(stamp)
+	l := o.ChangedDirs(stamp)
 	if d := cmp.Diff([]string{"opt/app"}, slices.Collect(l.Dirs)); d != "" || l.All {
 		t.Errorf("all %v, dirs (-want +got):\n%s", l.All, d)
 	}
 	o.mu.Lock()
 	o.renewed = o.s.journal.stamp(o.s.now())
 	o.mu.Unlock()
-	if l = o.Since(l.Stamp); !l.All {
+	if l = o.ChangedDirs(l.Stamp); !l.All {
 		t.Error("a renewed replica is not looked at as a whole")
 	}
-	if again := o.Since(l.Stamp); again.All || len(slices.Collect(again.Dirs)) > 0 {
+	if again := o.ChangedDirs(l.Stamp); again.All || len(slices.Collect(again.Dirs)) > 0 {
 		t.Error("a renewed replica is looked at again and again")
 	}
 }
@@ -166,11 +166,11 @@ func TestAMountHoldsTheSwitchThatWouldTakeItAway(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			m := newMemory(t)
-			o := newSite(t, m.version(t, 1, v1), m)
+			o := newSite(t, m.Version(t, 1, v1), m)
 			if tt.own != "" {
-				o.write(tt.own, "mine")
+				o.WriteFile(tt.own, "mine")
 			}
-			o.spec.Version = m.version(t, 2, v2)
+			o.spec.Version = m.Version(t, 2, v2)
 			move := o.move()
 			move.Mounted = []string{tt.mount}
 			if tt.keep != "" {
@@ -197,14 +197,14 @@ func TestAMountHoldsTheSwitchThatWouldTakeItAway(t *testing.T) {
 			if rep, err = o.s.Switch(context.Background(), []Move{move}); err != nil || rep.Replicas != 1 {
 				t.Errorf("after the unmount: %+v, %v", rep, err)
 			}
-			o.want("etc/a", "a2")
+			o.Want("etc/a", "a2")
 		})
 	}
 }
 
 func TestAMountOnANodeFileHoldsItsChange(t *testing.T) {
 	m := newMemory(t)
-	o := newSite(t, m.version(t, 1, v1), m)
+	o := newSite(t, m.Version(t, 1, v1), m)
 	o.toFiles(files(map[string]string{"etc/host": "one"}))
 	move := o.move()
 	move.Files, move.Mounted = files(map[string]string{"etc/host": "two"}), []string{"etc/host"}
@@ -212,5 +212,5 @@ func TestAMountOnANodeFileHoldsItsChange(t *testing.T) {
 	if err != nil || len(rep.Held) != 1 {
 		t.Errorf("held: %+v, %v", rep.Held, err)
 	}
-	o.want("etc/host", "one")
+	o.Want("etc/host", "one")
 }

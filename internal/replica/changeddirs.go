@@ -15,20 +15,20 @@ import (
 	"dim/internal/vfs"
 )
 
-// Looks tells in which directories names or attributes have changed. A node whose kernel looks at them again, in this order, knows
+// ChangedDirs tells in which directories names or attributes have changed. A node whose kernel looks at them again, in this order, knows
 // what the replica shows.
-type Looks struct {
+type ChangedDirs struct {
 	Stamp int64            // of the last switch; what to ask with the next time
 	All   bool             // the history does not reach back: these are all directories
 	Dirs  iter.Seq[string] // paths without a leading slash, each behind those above it; "" is the root
 }
 
-// Since tells what switches have changed since the one with the given stamp, as an earlier Looks had it.
-func (r *Replica) Since(stamp int64) Looks {
+// ChangedDirs tells what switches have changed since the one with the given stamp, as an earlier result had it.
+func (r *Replica) ChangedDirs(stamp int64) ChangedDirs {
 	r.mu.RLock()
 	last, made, view := r.state.steps, max(r.state.made, r.renewed), *r.view
 	r.mu.RUnlock()
-	l := Looks{Stamp: made}
+	l := ChangedDirs{Stamp: made}
 	if last != nil {
 		l.Stamp = max(made, last.at)
 	}
@@ -214,7 +214,7 @@ func (t *transition) replaces(c *change, path string) bool {
 
 // hasOwn reports whether the layer has an entry at path.
 func (r *Replica) hasOwn(path string) bool {
-	fd, err := r.set.openBeneath(r.dir+"/upper/"+path, unix.O_PATH|unix.O_NOFOLLOW)
+	fd, err := r.set.root.Open(r.dir.Upper(path), unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return false
 	}

@@ -1,7 +1,9 @@
-package replica
+package layers
 
 import (
 	"golang.org/x/sys/unix"
+
+	"dim/internal/layer"
 )
 
 // Usage is what a layer takes on its disk.
@@ -11,25 +13,26 @@ type Usage struct {
 }
 
 // Usage walks over the layer on the disk. It locks nothing: what changes meanwhile may or may not be counted.
-func (r *Replica) Usage() (Usage, error) {
+func (l Layer) Usage() (Usage, error) {
 	var u Usage
-	if r.dir == "" {
+	if l.none() {
 		return u, nil
 	}
-	fd, err := r.set.openBeneath(r.dir+"/upper", openDir)
+	fd, err := l.root.OpenDir(l.home.Upper(""))
 	if err == unix.ENOENT {
 		return u, nil
 	}
 	if err != nil {
-		return u, r.edge(err)
+		return u, err
 	}
-	return u, r.edge(u.add(fd, make(map[inode]bool)))
+	err = u.add(fd, make(map[layer.Inode]bool))
+	return u, err
 }
 
 // add counts what is in the open directory fd, and closes it.
-func (u *Usage) add(fd int, linked map[inode]bool) error {
+func (u *Usage) add(fd int, linked map[layer.Inode]bool) error {
 	defer unix.Close(fd)
-	names, err := listDir(fd)
+	names, err := layer.Dir(fd).Names()
 	if err != nil {
 		return err
 	}
@@ -43,7 +46,7 @@ func (u *Usage) add(fd int, linked map[inode]bool) error {
 		}
 		u.Files++
 		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		ino := inode{st.Dev, st.Ino}
+		ino := layer.Inode{Dev: st.Dev, Ino: st.Ino}
 		if !linked[ino] {
 			u.Bytes += uint64(st.Blocks) * 512
 		}
@@ -53,7 +56,7 @@ func (u *Usage) add(fd int, linked map[inode]bool) error {
 		if !dir {
 			continue
 		}
-		sub, err := unix.Openat(fd, name, openDir|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		sub, err := layer.Dir(fd).Enter(name)
 		if err == unix.ENOENT {
 			continue
 		}

@@ -1,4 +1,8 @@
-package replica
+// Package replicatest has what tests of replicas and of their layers share: versions in memory, operations by path on a file
+// tree, and random histories that are compared with the kernel's overlayfs. It is for tests only; no program imports it.
+//
+// It must not know package replica, whose own tests use it.
+package replicatest
 
 import (
 	"errors"
@@ -16,8 +20,8 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// memory is a Source: trees in memory, blobs in a directory.
-type memory struct {
+// Memory is a replica.Source: trees in memory, blobs in a directory.
+type Memory struct {
 	dir string
 
 	mu    sync.Mutex
@@ -25,11 +29,13 @@ type memory struct {
 	reads int // of trees
 }
 
-func newMemory(t testing.TB) *memory {
-	return &memory{dir: t.TempDir(), trees: make(map[image.Digest]image.Tree)}
+// NewMemory returns a Memory without versions.
+func NewMemory(t testing.TB) *Memory {
+	return &Memory{dir: t.TempDir(), trees: make(map[image.Digest]image.Tree)}
 }
 
-func (m *memory) Tree(d image.Digest) (image.Tree, error) {
+// Tree implements replica.Source.
+func (m *Memory) Tree(d image.Digest) (image.Tree, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reads++
@@ -40,17 +46,19 @@ func (m *memory) Tree(d image.Digest) (image.Tree, error) {
 	return t, nil
 }
 
-func (m *memory) TreeInto(d image.Digest, room image.Tree) (image.Tree, error) {
+// TreeInto implements replica.Source.
+func (m *Memory) TreeInto(d image.Digest, room image.Tree) (image.Tree, error) {
 	t, err := m.Tree(d)
 	return append(room[:0], t...), err
 }
 
-func (m *memory) OpenBlob(d image.Digest) (*os.File, error) {
+// OpenBlob implements replica.Source.
+func (m *Memory) OpenBlob(d image.Digest) (*os.File, error) {
 	return os.Open(filepath.Join(m.dir, d.String()))
 }
 
-// version makes version number of image "compute" from entries, whose directories need not be listed before what is in them.
-func (m *memory) version(t testing.TB, number int, entries []vfstest.Entry) image.Version {
+// Version makes version number of image "compute" from entries, whose directories need not be listed before what is in them.
+func (m *Memory) Version(t testing.TB, number int, entries []vfstest.Entry) image.Version {
 	t.Helper()
 	b := treeBuilder{t: t, m: m, kids: make(map[string][]vfstest.Entry), links: make(map[string][]string), all: make(map[string]vfstest.Entry)}
 	for _, e := range entries {
@@ -82,7 +90,7 @@ func (m *memory) version(t testing.TB, number int, entries []vfstest.Entry) imag
 
 type treeBuilder struct {
 	t     testing.TB
-	m     *memory
+	m     *Memory
 	all   map[string]vfstest.Entry
 	kids  map[string][]vfstest.Entry
 	links map[string][]string
@@ -162,27 +170,5 @@ func (b *treeBuilder) content(e vfstest.Entry, o *image.Entry) {
 	}
 	if err := os.WriteFile(name, content, 0o600); err != nil {
 		b.t.Fatal(err)
-	}
-}
-
-// newTestSet opens a Set in a temporary directory.
-func newTestSet(t testing.TB, m *memory, change ...func(*Options)) *Set {
-	t.Helper()
-	o := Options{Dir: filepath.Join(t.TempDir(), "replicas"), Source: m, Durability: Relaxed}
-	for _, c := range change {
-		c(&o)
-	}
-	s, err := Open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
-}
-
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: layers have owners, devices and trusted attributes")
 	}
 }
