@@ -69,9 +69,8 @@ type Options struct {
 	// is in the store; not for a dry run, nor if nothing has changed.
 	Reserve func(context.Context) (int, error)
 
-	// Review, when set, is called before a version is made, when all that it leads to is in the store. Before is the newest until then, without
-	// a number when there is none; next has no number yet.
-	Review func(ctx context.Context, before, next image.Version)
+	// Review, if set, is called with what is known of a new version just before Reserve, and in a dry run. Version has no number yet.
+	Review func(context.Context, *Result)
 
 	// Settled, when set and true as the master is read, lets a file that changes meanwhile fail the capture, with ErrChanging, where otherwise
 	// it is captured as it was last read.
@@ -310,8 +309,11 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 	r.Version = image.Version{
 		Image: o.Image, Digest: out.digest, Root: out.root, Master: o.Master, Parent: before.Number, Files: out.files, Bytes: out.bytes,
 	}
+	if err := r.compare(ctx, s, o.Log); err != nil { // the version is whole without
+		o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
+	}
 	if o.Review != nil {
-		o.Review(ctx, before, r.Version)
+		o.Review(ctx, &r)
 	}
 	if !o.DryRun {
 		if r.Version.Number, err = o.Reserve(ctx); err != nil {
@@ -321,20 +323,20 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 			return r, err
 		}
 	}
-	if err := r.compare(ctx, s, before, first); err != nil { // the new version is there and whole
-		o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
-	}
 	return r, nil
 }
 
-func (r *Result) compare(ctx context.Context, s *store.Store, before image.Version, first bool) error {
-	if first {
+// compare finds what differs from the version before. On an error Changes is nil.
+func (r *Result) compare(ctx context.Context, s *store.Store, log *slog.Logger) error {
+	if r.Before.Number == 0 {
 		r.Added = r.Version.Files
 		return nil
 	}
+	begin := time.Now()
+	var changes []image.Change
 	d := image.Differ{Load: s.Tree}
-	err := d.Diff(ctx, &before.Root, &r.Version.Root, func(c image.Change) error {
-		r.Changes = append(r.Changes, c)
+	err := d.Diff(ctx, &r.Before.Root, &r.Version.Root, func(c image.Change) error {
+		changes = append(changes, c)
 		switch {
 		case c.Old == nil:
 			r.Added++
@@ -346,5 +348,10 @@ func (r *Result) compare(ctx context.Context, s *store.Store, before image.Versi
 		return nil
 	})
 	r.Unchanged = r.Version.Files - r.Added - r.Modified
-	return err
+	if err != nil {
+		return err
+	}
+	r.Changes = changes
+	log.Debug("versions compared", "from", r.Before.Ref().String(), "to", r.Version.Image, "paths", len(changes), "took", time.Since(begin))
+	return nil
 }

@@ -107,7 +107,7 @@ func (d *daemon) explain(ctx context.Context, out *control.CaptureResult, in cap
 	if in.Changes == nil {
 		return
 	}
-	v, err := d.verdict(ctx, in.Before, in.Version)
+	v, err := d.compare.Verdict(ctx, &in.Before, &in.Version)
 	if err != nil {
 		out.Warnings = append(out.Warnings, "what the change means is not known: "+err.Error())
 		return

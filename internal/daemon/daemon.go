@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -44,6 +45,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dim/internal/cluster"
+	"dim/internal/compare"
 	"dim/internal/control"
 	"dim/internal/control/server"
 	"dim/internal/coord"
@@ -57,6 +59,7 @@ import (
 	"dim/internal/push"
 	"dim/internal/replica"
 	"dim/internal/store"
+	"dim/internal/versionfs"
 )
 
 // Config tells Run what to be.
@@ -106,8 +109,8 @@ type daemon struct {
 	push     *push.Hub
 	machines *dhcp.Machines
 
-	verdicts verdicts
-	wrong    problems.List // what is wrong now, for `dim status`
+	compare *compare.Comparer
+	wrong   problems.List // what is wrong now, for `dim status`
 
 	watches watches
 
@@ -203,6 +206,7 @@ func (d *daemon) open() (err error) {
 	if d.store, err = store.Open(d.layout.store(), store.Options{}); err != nil {
 		return err
 	}
+	d.compare = compare.New(d.store.Tree, func(root image.Entry) fs.FS { return versionfs.New(d.store, root) }, d.log)
 	if d.set, err = replica.Open(replica.Options{Dir: d.layout.replicas(), Source: d.store, Log: d.log}); err != nil {
 		return err
 	}

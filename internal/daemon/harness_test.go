@@ -111,7 +111,7 @@ func (s *site) start() {
 	s.t.Helper()
 	c := Config{
 		Data: s.data, As: "head", Endpoints: s.etcd, InitDir: s.data, Program: "test",
-		Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if s.given {
 		c.ClusterFile = s.file

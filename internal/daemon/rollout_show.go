@@ -50,7 +50,6 @@ func (d *daemon) tellMoves(ctx context.Context, now *declared, r *rollout.Rollou
 		from, to image.Ref
 		boot     bool
 	}
-	paths := map[[2]image.Digest]int{}
 	for i, ring := range r.Rings {
 		groups := map[move][]*cluster.Node{}
 		var order []move
@@ -71,7 +70,7 @@ func (d *daemon) tellMoves(ctx context.Context, now *declared, r *rollout.Rollou
 		}
 		for _, m := range order {
 			told := control.RolloutMove{Nodes: cluster.Fold(groups[m]), Count: len(groups[m]), From: m.from.String(), To: m.to.String(), Boot: m.boot}
-			if err := d.weigh(ctx, now, &told, paths); err != nil {
+			if err := d.weigh(ctx, now, &told); err != nil {
 				return err
 			}
 			out.Rings[i].Moves = append(out.Rings[i].Moves, told)
@@ -80,8 +79,8 @@ func (d *daemon) tellMoves(ctx context.Context, now *declared, r *rollout.Rollou
 	return nil
 }
 
-// weigh tells what a move would change; counted remembers for how many paths. A version that is not there has none.
-func (d *daemon) weigh(ctx context.Context, now *declared, m *control.RolloutMove, counted map[[2]image.Digest]int) error {
+// weigh tells what a move would change. A version that is not there changes nothing.
+func (d *daemon) weigh(ctx context.Context, now *declared, m *control.RolloutMove) error {
 	from, err := now.resolve(m.From)
 	if err != nil {
 		return nil
@@ -90,19 +89,14 @@ func (d *daemon) weigh(ctx context.Context, now *declared, m *control.RolloutMov
 	if err != nil {
 		return err
 	}
-	pair, known := [2]image.Digest{from.Digest, to.Digest}, false
-	if m.Paths, known = counted[pair]; from.Digest == to.Digest {
+	if from.Digest == to.Digest {
 		return nil
 	}
-	if !known {
-		differ := image.Differ{Load: d.store.Tree}
-		err = differ.Diff(ctx, &from.Root, &to.Root, func(image.Change) error { m.Paths++; return nil })
-		counted[pair] = m.Paths
-	}
-	if err != nil || m.Boot {
+	changes, err := d.compare.Changes(ctx, &from, &to)
+	if m.Paths = len(changes); err != nil || m.Boot {
 		return err
 	}
-	v, err := d.verdict(ctx, from, to)
+	v, err := d.compare.Verdict(ctx, &from, &to)
 	if err == nil {
 		shown := meant(v)
 		m.Verdict = &shown
@@ -185,7 +179,7 @@ func (d *daemon) judge(ctx context.Context, now *declared, r *rollout.Rollout, o
 	if !ok {
 		return
 	}
-	v, err := d.verdict(ctx, from, to)
+	v, err := d.compare.Verdict(ctx, &from, &to)
 	if err != nil {
 		out.Verdict += ", but what it runs is not known: " + err.Error()
 		return

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"dim/internal/capture"
 	"dim/internal/cluster"
 	"dim/internal/cluster/builtin"
 	"dim/internal/control"
@@ -65,35 +66,40 @@ func (d *daemon) newSecretWatch(im *cluster.Image, tell func(text string)) *secr
 }
 
 // reviewWatched looks for secrets in what a watched master brings; nobody waits for an answer, so it tells the log.
-func (d *daemon) reviewWatched(ctx context.Context, before, next image.Version) {
-	im, ok := d.cluster().Image(cluster.ImageName(next.Image))
+func (d *daemon) reviewWatched(ctx context.Context, r *capture.Result) {
+	im, ok := d.cluster().Image(cluster.ImageName(r.Version.Image))
 	if !ok {
 		return
 	}
 	w := d.newSecretWatch(im, func(text string) { d.log.Warn("secret in a master", "image", im.Name, "what", text) })
-	w.review(ctx, before, next)
+	w.review(ctx, r)
 	w.remember()
 }
 
-// review looks at what a version brings that is about to be made.
-func (w *secretWatch) review(ctx context.Context, before, next image.Version) {
-	var old *image.Entry
-	if before.Number > 0 {
-		old = &before.Root
+// review looks at what a version that is about to be made brings: its changes, or all of it when it is the first or they are not known. It keeps
+// the changes for those that ask next.
+func (w *secretWatch) review(ctx context.Context, r *capture.Result) {
+	var err error
+	if r.Changes == nil {
+		err = image.Walk(ctx, w.d.store.Tree, &r.Version.Root, w.look)
+	} else {
+		w.d.compare.Keep(&r.Before, &r.Version, r.Changes)
 	}
-	differ := image.Differ{Load: w.d.store.Tree}
-	err := differ.Diff(ctx, old, &next.Root, func(c image.Change) error {
-		if c.New != nil && !w.hidden[c.Path] && secrets.Suspect(c.Path, c.New) {
-			return w.look(c.Path, c.New)
+	for i := 0; i < len(r.Changes) && err == nil; i++ {
+		if c := r.Changes[i]; c.New != nil {
+			err = w.look(c.Path, c.New)
 		}
-		return nil
-	})
+	}
 	if err != nil {
 		w.tell("secrets were not looked for: " + err.Error())
 	}
 }
 
+// look tells of a secret in an entry.
 func (w *secretWatch) look(path string, e *image.Entry) error {
+	if w.hidden[path] || !secrets.Suspect(path, e) {
+		return nil
+	}
 	sum := image.Sum([]byte(path + "\x00" + e.Digest.String())).String()
 	if slices.Contains(w.known.Told, sum) {
 		return nil

@@ -243,3 +243,26 @@ func TestCapturesAtOnceGetDifferentNumbers(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestACaptureWithARolloutComparesTheVersionsOnce(t *testing.T) {
+	s := newSite(t, "127.0.0.8")
+	s.start()
+	s.put("usr/lib/modules/x/y.ko", "one")
+	s.capture("compute")
+	s.put("usr/lib/modules/x/y.ko", "two")
+	compared := func() int { return strings.Count(s.log.String(), "versions compared") }
+	before := compared()
+	done := s.capture("compute")
+	if done.Verdict == nil || done.Verdict.Boot != 1 || done.Rollout == nil || done.Counts[control.Content] == 0 {
+		t.Errorf("captured: %+v", done)
+	}
+	r := control.RolloutRequest{Version: "compute@1", When: "now", DryRun: true}
+	if plan, err := s.client().Rollout(t.Context(), r); err != nil || plan.Rings[0].Moves[0].Verdict == nil {
+		t.Errorf("the way back: %+v, %v", plan, err)
+	}
+	_, err := s.client().Diff(t.Context(), "compute@1", "compute@2", func(control.Change) {})
+	must(t, err)
+	if n := compared() - before; n != 2 { // there and, for the plan, back
+		t.Errorf("versions were compared %d times:\n%s", n, s.log.String())
+	}
+}

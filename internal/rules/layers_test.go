@@ -64,6 +64,7 @@ var layers = map[string]layer{
 	"internal/nodefile":  deeds,
 	"internal/versionfs": deeds,
 	"internal/checkout":  deeds,
+	"internal/compare":   deeds,
 
 	"internal/oncrpc": protocol,
 	"internal/nfs":    protocol,

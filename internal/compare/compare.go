@@ -1,0 +1,130 @@
+// Package compare finds what differs between two versions and what that means for machines that run the first.
+// It does so once for all that ask: the capture that makes a version, its rollout, and everybody who looks at either.
+//
+// The changes of the last few pairs are kept in memory, up to a number of changes; what they mean is small and is kept
+// for more pairs. Versions never change, so what is kept is never wrong.
+//
+// A Comparer may be used by several goroutines. Two that ask for the same pair at the same time may both compare it.
+//
+// It must not know who asks, or how a version came to be.
+package compare
+
+import (
+	"context"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"dim/internal/image"
+	"dim/internal/verdict"
+)
+
+// What is kept. A change costs some 100 bytes and holds the trees in memory that it points into.
+const (
+	maxPairs    = 16
+	maxChanges  = 200_000
+	maxVerdicts = 256
+)
+
+// Comparer compares versions and keeps the last results.
+type Comparer struct {
+	load  image.Loader
+	files func(root image.Entry) fs.FS
+	log   *slog.Logger
+
+	mu       sync.Mutex
+	kept     []comparison // the last used one last
+	verdicts map[pair]verdict.Verdict
+}
+
+type pair [2]image.Digest
+
+type comparison struct {
+	pair    pair
+	changes []image.Change
+}
+
+// New returns a Comparer. Load returns trees, and files a version as package verdict reads it.
+func New(load image.Loader, files func(root image.Entry) fs.FS, log *slog.Logger) *Comparer {
+	return &Comparer{load: load, files: files, log: log, verdicts: map[pair]verdict.Verdict{}}
+}
+
+// Changes returns all paths at which two versions differ, in walk order. The caller must not change them.
+func (c *Comparer) Changes(ctx context.Context, from, to *image.Version) ([]image.Change, error) {
+	if changes, ok := c.lookup(pair{from.Digest, to.Digest}); ok {
+		return changes, nil
+	}
+	begin := time.Now()
+	var changes []image.Change
+	differ := image.Differ{Load: c.load}
+	err := differ.Diff(ctx, &from.Root, &to.Root, func(change image.Change) error {
+		changes = append(changes, change)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.log.Debug("versions compared",
+		"from", from.Ref().String(), "to", to.Ref().String(), "paths", len(changes), "took", time.Since(begin))
+	c.Keep(from, to, changes)
+	return changes, nil
+}
+
+func (c *Comparer) lookup(p pair) ([]image.Change, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.kept, func(k comparison) bool { return k.pair == p })
+	if i < 0 {
+		return nil, false
+	}
+	found := c.kept[i]
+	c.kept = append(slices.Delete(c.kept, i, i+1), found)
+	return found.changes, true
+}
+
+// Keep keeps the changes between two versions that the caller has found, all and in walk order. Too many are not kept.
+func (c *Comparer) Keep(from, to *image.Version, changes []image.Change) {
+	if len(changes) > maxChanges {
+		return
+	}
+	p := pair{from.Digest, to.Digest}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = slices.DeleteFunc(c.kept, func(k comparison) bool { return k.pair == p })
+	c.kept = append(c.kept, comparison{p, changes})
+	first, total := len(c.kept), 0
+	for first > 0 && len(c.kept)-first < maxPairs && total+len(c.kept[first-1].changes) <= maxChanges {
+		first--
+		total += len(c.kept[first].changes)
+	}
+	c.kept = slices.Delete(c.kept, 0, first)
+}
+
+// Verdict tells what a change between two versions means for a machine that runs the first.
+func (c *Comparer) Verdict(ctx context.Context, from, to *image.Version) (verdict.Verdict, error) {
+	p := pair{from.Digest, to.Digest}
+	c.mu.Lock()
+	v, ok := c.verdicts[p]
+	c.mu.Unlock()
+	if ok {
+		return v, nil
+	}
+	changes, err := c.Changes(ctx, from, to)
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	judge := verdict.New(c.files(from.Root), c.files(to.Root))
+	for _, change := range changes {
+		judge.Add(change)
+	}
+	v = judge.Verdict()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.verdicts) >= maxVerdicts {
+		clear(c.verdicts)
+	}
+	c.verdicts[p] = v
+	return v, nil
+}
