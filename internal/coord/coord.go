@@ -1,28 +1,30 @@
 // Package coord keeps the cluster's declared state: the applied description, the versions and tags of the images, and
-// which version each replica should follow. Small facts only; the content of images is in the store.
+// the version that each replica is to show. These are small facts. The content of images is in the store.
 //
 // # Concepts
 //
-// The state lives in etcd: one that runs inside this process with a single member, or an existing one that is named by
-// its endpoints. The code is the same for both. All of it together is a State, which Snapshot returns and Watch
-// follows. A daemon keeps the last State that it saw on its own disk (SaveState), so that it can serve without etcd.
+// The state is in etcd: an embedded one with a single member in this process, or an existing one with given
+// endpoints. The code is the same for both. A State is the whole state at one revision. Snapshot returns it, and
+// Watch delivers each new one. A daemon keeps the last State on its own disk (SaveState), so that it can serve
+// without etcd.
 //
 // # Invariants
 //
-// A number of an image's version is given once and never again, also after the version was removed. A change that rests on something
-// read before names its revision, and is refused with ErrConflict when somebody was faster. A put that returned nil is on disk.
-//
-// Watch never goes back: the revisions of the States it delivers only grow (unless all was lost and made anew, which shows in State.Store), and
-// the last State there is is always delivered. States in between may be left out: a State says everything, so who follows needs no other.
+//   - A version number of an image is given once and never again, even if the version is removed.
+//   - A change that depends on an earlier read is refused with ErrConflict if the state has changed since.
+//   - A put that has returned nil is on disk.
+//   - Watch delivers States with increasing revisions, and always the latest one. It may skip States in between: they
+//     are not needed, because a State is complete. Revisions start again in a new etcd cluster,
+//     which has another State.Store.
 //
 // # Concurrency
 //
-// All methods may be called concurrently. Every call is bounded by Options.Timeout. Close waits for nothing but etcd itself: end Watch
-// first by its context.
+// All methods may be called concurrently. Every call is bounded by Options.Timeout. Close does not wait for Watch:
+// its context has to end first.
 //
 // # What it must not know
 //
-// What a description means, where trees and blobs are, who follows it.
+// What a description means, where trees and blobs are, and which server reads the state.
 package coord
 
 import (
@@ -43,28 +45,28 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The errors to branch on.
+// Errors to branch on.
 var (
-	// ErrConflict: what the change rests on was changed by another in the meantime.
+	// ErrConflict: the state that the change depends on has changed in the meantime.
 	ErrConflict = errors.New("changed by another in the meantime")
-	// ErrUnavailable: etcd does not answer or has no quorum. Nobody knows whether a change that met it was made.
+	// ErrUnavailable: etcd does not answer or has no quorum. A change that returns it may have been made or not.
 	ErrUnavailable = errors.New("cluster state not available")
-	// ErrNotFound: the version that is to be tagged does not exist.
-	ErrNotFound = errors.New("no such version")
-	// ErrEnded: the embedded etcd met an error that it cannot live with, such as a full disk or damaged files. It cannot be
-	// started again in this process, unless its directory was replaced by another.
+	// ErrNotFound: there is no such version, tag or rollout.
+	ErrNotFound = errors.New("not found")
+	// ErrEnded: the embedded etcd has stopped because of a fatal error, such as a full disk or damaged files. It cannot
+	// be started again in this process unless its directory is replaced.
 	ErrEnded = errors.New("etcd ended")
-	// ErrNewerFormat: the state was written by a newer dim.
+	// ErrNewerFormat: a newer dim wrote the state.
 	ErrNewerFormat = errors.New("written by a newer dim")
 )
 
-// Options tell Open how. Exactly one of Dir and Endpoints must be set.
+// Options are the options of Open. Exactly one of Dir and Endpoints must be set.
 type Options struct {
-	Dir       string        // where the embedded etcd keeps its data
+	Dir       string        // data directory of an embedded etcd
 	Endpoints []string      // of an existing etcd: "https://etcd1:2379"
-	TLS       *tls.Config   // for Endpoints; nil: plain
-	Prefix    string        // of all keys; "" is "/dim/". Two clusters on one etcd need two
-	Timeout   time.Duration // of each call; 0 is 5 s
+	TLS       *tls.Config   // for Endpoints; nil: no TLS
+	Prefix    string        // of all keys; "" means "/dim/". Each cluster on an etcd needs its own
+	Timeout   time.Duration // of each call; 0 means 5 s
 	Log       *slog.Logger  // nil: no logs
 }
 
@@ -72,21 +74,21 @@ type Options struct {
 type Coord struct {
 	client  *clientv3.Client
 	member  *embed.Etcd // nil: an existing etcd
-	lock    *os.File    // held as long as member lives
-	where   string      // for messages
+	lock    *os.File    // of the embedded etcd's directory
+	where   string      // directory or endpoints, for messages
 	prefix  string
 	timeout time.Duration
 	log     *slog.Logger
-	level   zap.AtomicLevel // of what etcd says
+	level   zap.AtomicLevel // of etcd's log
 	end     *end
-	closing func() error
+	closing func() error // close, called once
 }
 
-// Open opens the cluster's state; Close releases it. With Dir it starts a member and returns when that serves, or
-// says what is wrong with its data. With Endpoints it does not wait for an answer: every call tells by itself when there is none.
+// Open opens the cluster's state. Close releases it. With Dir, Open starts an embedded etcd and returns when that
+// serves. With Endpoints, Open does not wait for an answer: each later call returns ErrUnavailable if there is none.
 func Open(ctx context.Context, o Options) (*Coord, error) {
 	c := &Coord{prefix: o.Prefix, timeout: o.Timeout, log: o.Log, level: zap.NewAtomicLevelAt(zap.WarnLevel)}
-	c.end = &end{met: make(chan struct{})}
+	c.end = &end{ended: make(chan struct{})}
 	c.closing = sync.OnceValue(c.close)
 	if c.prefix == "" {
 		c.prefix = "/dim/"
@@ -98,7 +100,7 @@ func Open(ctx context.Context, o Options) (*Coord, error) {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if (o.Dir == "") == (len(o.Endpoints) == 0) {
-		return nil, errors.New("open cluster state: name a directory or endpoints, one of them")
+		return nil, errors.New("open cluster state: give either a directory or endpoints")
 	}
 	if o.Dir == "" {
 		return c, c.openExternal(o)
@@ -129,7 +131,7 @@ func (c *Coord) openExternal(o Options) error {
 	return nil
 }
 
-// Close ends the client and the embedded member. It may be called twice.
+// Close closes the client and stops the embedded etcd. It may be called more than once.
 func (c *Coord) Close() error { return c.closing() }
 
 func (c *Coord) close() error {
@@ -140,25 +142,23 @@ func (c *Coord) close() error {
 	_, err := guard(context.Background(), c, func(context.Context) (struct{}, error) {
 		err := c.client.Close()
 		c.member.Close()
-		if errors.Is(err, context.Canceled) { // the in-process client always says so
+		if errors.Is(err, context.Canceled) { // always returned by the in-process client
 			err = nil
 		}
 		return struct{}{}, err
 	})
-	if c.end.cause() != nil { // that was said before
+	if c.end.cause() != nil { // already returned by other calls
 		return nil
 	}
 	return err
 }
 
-// Embedded reports whether the state lives in this process.
-func (c *Coord) Embedded() bool { return c.member != nil }
+// Ended returns a channel that is closed when the embedded etcd has stopped because of a fatal error, such as a full
+// disk. Completed puts are safe. All calls return ErrUnavailable from then on. A new process may be able to start etcd
+// again.
+func (c *Coord) Ended() <-chan struct{} { return c.end.ended }
 
-// Ended is closed when the embedded etcd met an error that it cannot live with, such as a full disk. What was put is safe, and every call
-// says ErrUnavailable from then on; a new process may find it well again.
-func (c *Coord) Ended() <-chan struct{} { return c.end.met }
-
-// Check tells whether the state can be read and changed now.
+// Check returns nil if the state can be read and changed.
 func (c *Coord) Check(ctx context.Context) error {
 	if err := c.checkFormat(ctx); err != nil {
 		return fmt.Errorf("check cluster state: %w", err)
@@ -166,10 +166,10 @@ func (c *Coord) Check(ctx context.Context) error {
 	return nil
 }
 
-// format is the version of the keys and values, see docs/formats/coord.md.
+// format is the version of the keys and values in docs/formats/coord.md.
 const format = "1"
 
-// checkFormat refuses a state that a newer program wrote, and marks a new one.
+// checkFormat refuses a state that a newer program wrote. It writes the format into a new state.
 func (c *Coord) checkFormat(ctx context.Context) error {
 	key := c.prefix + "format"
 	r, err := c.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
@@ -183,8 +183,10 @@ func (c *Coord) checkFormat(ctx context.Context) error {
 	return nil
 }
 
-// txn runs one transaction within the timeout.
-func (c *Coord) txn(ctx context.Context, when []clientv3.Cmp, then []clientv3.Op, otherwise ...clientv3.Op) (*clientv3.TxnResponse, error) {
+// txn runs a transaction within the timeout.
+func (c *Coord) txn(
+	ctx context.Context, when []clientv3.Cmp, then []clientv3.Op, otherwise ...clientv3.Op,
+) (*clientv3.TxnResponse, error) {
 	return guard(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		call, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
@@ -192,17 +194,17 @@ func (c *Coord) txn(ctx context.Context, when []clientv3.Cmp, then []clientv3.Op
 	})
 }
 
-// read reads one key, or all that begin with it, within the timeout.
-func (c *Coord) read(ctx context.Context, key string, how ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+// read reads a key, or the keys that opts select, within the timeout.
+func (c *Coord) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	return guard(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
 		call, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		return c.client.Get(call, key, how...)
+		return c.client.Get(call, key, opts...)
 	})
 }
 
-// guard makes a call of etcd and explains its error. When the embedded etcd has ended, the call may wait for its locks for ever:
-// then it is left to itself.
+// guard makes a call of etcd and translates its error. A call of an embedded etcd that has ended may never return,
+// because it waits for etcd's locks: guard returns without it.
 func guard[T any](ctx context.Context, c *Coord, call func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -216,13 +218,13 @@ func guard[T any](ctx context.Context, c *Coord, call func(context.Context) (T, 
 	select {
 	case r := <-done:
 		return r.value, c.explain(ctx, r.err)
-	case <-c.end.met:
+	case <-c.end.ended:
 		var none T
 		return none, c.explain(ctx, c.end.cause())
 	}
 }
 
-// explain turns etcd's errors into ours. ctx is the caller's own: its end is his affair.
+// explain translates an error of etcd. ctx is the caller's: if it has ended, its error is returned as it is.
 func (c *Coord) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -239,7 +241,7 @@ func (c *Coord) explain(ctx context.Context, err error) error {
 	return err
 }
 
-// code finds the gRPC code in err; etcd's own errors carry one under the Code method.
+// code returns the gRPC code of err. Errors of etcd have it in the method Code.
 func code(err error) codes.Code {
 	if coded, ok := err.(interface{ Code() codes.Code }); ok {
 		return coded.Code()

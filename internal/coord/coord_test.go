@@ -49,40 +49,32 @@ func someVersion(name string, number int) image.Version {
 	}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
+func TestPutsSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
 	c := open(t, dir)
 	d := Description{
 		Files:  []File{{"cluster.xml", []byte("<cluster/>")}, {"hosts.tmpl", []byte{0xff, 0}}},
 		Digest: image.Sum([]byte("d")), Applied: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
-	rev, err := c.PutDescription(t.Context(), d, 0)
-	must(t, err)
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
-	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	rev := testkit.Value(c.PutDescription(t.Context(), d, 0))(t)
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	testkit.Must(t, c.PutTag(t.Context(), "compute", "stable", 1))
 	put(t, c, Change{
-		Desired: Refs{"n01": ref(t, "compute@1"), "n02": ref(t, "compute@stable")}, Next: Refs{"n03": ref(t, "compute@2")},
-		Current: map[string]int{"compute": 2}, Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`), 2: json.RawMessage(`{}`)},
+		Desired:  Refs{"n01": ref(t, "compute@1"), "n02": ref(t, "compute@stable")},
+		Next:     Refs{"n03": ref(t, "compute@2")},
+		Current:  map[string]int{"compute": 2},
+		Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`), 2: json.RawMessage(`{}`)},
 	})
 	watch := Watch{Server: "head", Rollout: "now", Debounce: time.Second, Declared: d.Applied}
-	must(t, c.PutWatch(t.Context(), "compute", &watch))
-	must(t, c.PutWatch(t.Context(), "other", &watch))
-	must(t, c.PutWatch(t.Context(), "other", nil))
+	testkit.Must(t, c.PutWatch(t.Context(), "compute", &watch))
+	testkit.Must(t, c.PutWatch(t.Context(), "other", &watch))
+	testkit.Must(t, c.PutWatch(t.Context(), "other", nil))
 	put(t, c, Change{Desired: Refs{"n02": {}}, Rollouts: map[int]json.RawMessage{2: nil}})
-	before, err := c.Snapshot(t.Context())
-	must(t, err)
-	must(t, c.Close())
+	before := testkit.Value(c.Snapshot(t.Context()))(t)
+	testkit.Must(t, c.Close())
 
-	after, err := open(t, dir).Snapshot(t.Context())
-	must(t, err)
+	after := testkit.Value(open(t, dir).Snapshot(t.Context()))(t)
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Error(diff)
 	}
@@ -91,7 +83,9 @@ func TestWhatIsPutIsThereAfterARestart(t *testing.T) {
 	v1.Tags = []string{"stable"}
 	want := State{
 		Store: after.Store, Revision: after.Revision, Description: &d,
-		Images:  map[string]*Image{"compute": {Last: 2, Current: 2, Versions: []image.Version{v1, v2}, Tags: map[string]int{"stable": 1}}},
+		Images: map[string]*Image{"compute": {
+			Last: 2, Current: 2, Versions: []image.Version{v1, v2}, Tags: map[string]int{"stable": 1},
+		}},
 		Desired: Refs{"n01": ref(t, "compute@1")}, Next: Refs{"n03": ref(t, "compute@2")},
 		Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`)}, Watches: map[string]Watch{"compute": watch},
 	}
@@ -105,31 +99,30 @@ func ref(t *testing.T, text string) image.Ref {
 	return testkit.Value(image.ParseRef(text))(t)
 }
 
-// put puts a change that rests on nothing.
+// put makes a change that does not depend on the state.
 func put(t *testing.T, c *Coord, change Change) {
 	t.Helper()
-	must(t, c.Decide(t.Context(), func(State) (Change, error) { return change, nil }))
+	testkit.Must(t, c.Decide(t.Context(), func(State) (Change, error) { return change, nil }))
 }
 
-func TestTheKeptStateIsTheSameAsTheLiveOne(t *testing.T) {
+func TestASavedStateIsLoadedUnchanged(t *testing.T) {
 	c := open(t, t.TempDir())
 	path := filepath.Join(t.TempDir(), "state.json")
-	empty, err := LoadState(path)
-	must(t, err)
+	empty := testkit.Value(LoadState(path))(t)
 	if empty.Revision != 0 || empty.Images == nil {
-		t.Errorf("state before the first: %+v", empty)
+		t.Errorf("without a file the state is %+v", empty)
 	}
-	_, err = c.PutDescription(t.Context(), Description{Files: []File{{"c.xml", []byte("x")}}}, Any)
-	must(t, err)
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
-	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
-	must(t, c.PutWatch(t.Context(), "compute", &Watch{Server: "head", Debounce: time.Second}))
-	put(t, c, Change{Next: Refs{"n01": ref(t, "compute@1")}, Rollouts: map[int]json.RawMessage{7: json.RawMessage(`{"a":1}`)}})
-	live, err := c.Snapshot(t.Context())
-	must(t, err)
-	must(t, SaveState(path, live))
-	kept, err := LoadState(path)
-	must(t, err)
+	testkit.Value(c.PutDescription(t.Context(), Description{Files: []File{{"c.xml", []byte("x")}}}, Any))(t)
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	testkit.Must(t, c.PutWatch(t.Context(), "compute", &Watch{Server: "head", Debounce: time.Second}))
+	put(t, c, Change{
+		Next:     Refs{"n01": ref(t, "compute@1")},
+		Rollouts: map[int]json.RawMessage{7: json.RawMessage(`{"a":1}`)},
+	})
+	live := testkit.Value(c.Snapshot(t.Context()))(t)
+	testkit.Must(t, SaveState(path, live))
+	kept := testkit.Value(LoadState(path))(t)
 	if diff := cmp.Diff(live, kept); diff != "" {
 		t.Error(diff)
 	}
@@ -144,35 +137,33 @@ func TestTheKeptStateIsTheSameAsTheLiveOne(t *testing.T) {
 	}
 }
 
-func TestAKeptStateThatIsDamagedOrNewerIsRefused(t *testing.T) {
+func TestADamagedOrNewerSavedStateIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
-	must(t, os.WriteFile(path, []byte(`{"format": 9}`), 0o600))
+	testkit.Must(t, os.WriteFile(path, []byte(`{"format": 9}`), 0o600))
 	if _, err := LoadState(path); !errors.Is(err, ErrNewerFormat) {
 		t.Errorf("newer: %v", err)
 	}
-	must(t, os.WriteFile(path, []byte(`{"format": 1,`), 0o600))
+	testkit.Must(t, os.WriteFile(path, []byte(`{"format": 1,`), 0o600))
 	if _, err := LoadState(path); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("damaged: %v", err)
 	}
 }
 
-func TestTwoAdminsAtOnceAreTold(t *testing.T) {
+func TestConcurrentChangesConflict(t *testing.T) {
 	c := open(t, t.TempDir())
 	d := Description{Files: []File{{"c.xml", nil}}}
-	rev, err := c.PutDescription(t.Context(), d, 0)
-	must(t, err)
+	rev := testkit.Value(c.PutDescription(t.Context(), d, 0))(t)
 	if _, err := c.PutDescription(t.Context(), d, 0); !errors.Is(err, ErrConflict) {
-		t.Errorf("a second first description: %v", err)
+		t.Errorf("a first description over another: %v", err)
 	}
-	rev2, err := c.PutDescription(t.Context(), d, rev)
-	must(t, err)
+	rev2 := testkit.Value(c.PutDescription(t.Context(), d, rev))(t)
 	if _, err := c.PutDescription(t.Context(), d, rev); !errors.Is(err, ErrConflict) {
-		t.Errorf("over an older one than there is: %v", err)
+		t.Errorf("a description over one that is no longer there: %v", err)
 	}
 	if rev2 <= rev {
 		t.Errorf("revision %d after %d", rev2, rev)
 	}
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 3)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 3)))
 	for _, n := range []int{1, 3} {
 		v := someVersion("compute", n)
 		v.Digest = image.Sum([]byte("another"))
@@ -181,11 +172,11 @@ func TestTwoAdminsAtOnceAreTold(t *testing.T) {
 		}
 	}
 	if err := c.PutTag(t.Context(), "compute", "stable", 2); !errors.Is(err, ErrNotFound) {
-		t.Errorf("tag of a version that never was: %v", err)
+		t.Errorf("tag of a version that does not exist: %v", err)
 	}
 }
 
-func TestBadNamesDoNotBecomeKeys(t *testing.T) {
+func TestInvalidNamesAreRefused(t *testing.T) {
 	c := open(t, t.TempDir())
 	for _, v := range []image.Version{someVersion("a/b", 1), someVersion("", 1), someVersion("a", 0)} {
 		if err := c.PutVersion(t.Context(), v); err == nil {
@@ -216,7 +207,7 @@ func follow(t *testing.T, c *Coord, since State) (next func() State, stop func()
 		case s := <-states:
 			return s
 		case <-time.After(30 * time.Second):
-			t.Fatal("no state came")
+			t.Fatal("no state was delivered")
 			return State{}
 		}
 	}
@@ -229,16 +220,16 @@ func follow(t *testing.T, c *Coord, since State) (next func() State, stop func()
 	return next, stop
 }
 
-func TestWatchDeliversTheStateAndWhatFollows(t *testing.T) {
+func TestWatchDeliversThePresentAndLaterStates(t *testing.T) {
 	c := open(t, t.TempDir())
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	next, stop := follow(t, c, State{})
 	s := next()
 	if s.Images["compute"].Last != 1 {
 		t.Errorf("first state: %+v", s)
 	}
 	for n := 2; n < 20; n++ {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
 		for last := s.Revision; ; last = s.Revision {
 			if s = next(); s.Revision <= last {
 				t.Fatalf("revision %d after %d", s.Revision, last)
@@ -250,7 +241,7 @@ func TestWatchDeliversTheStateAndWhatFollows(t *testing.T) {
 	}
 	stop()
 
-	must(t, c.PutTag(t.Context(), "compute", "missed", 1))
+	testkit.Must(t, c.PutTag(t.Context(), "compute", "missed", 1))
 	next, stop = follow(t, c, s)
 	if got := next(); got.Images["compute"].Tags["missed"] != 1 {
 		t.Errorf("resumed: %+v", got)
@@ -258,15 +249,14 @@ func TestWatchDeliversTheStateAndWhatFollows(t *testing.T) {
 	stop()
 }
 
-func TestWatchFromThePresentStateIsSilent(t *testing.T) {
+func TestWatchDeliversNothingWhileNothingChanges(t *testing.T) {
 	c := open(t, t.TempDir())
-	s, err := c.Snapshot(t.Context())
-	must(t, err)
+	s := testkit.Value(c.Snapshot(t.Context()))(t)
 	next, stop := follow(t, c, s)
 	defer stop()
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	if got := next(); got.Images["compute"] == nil || got.Revision != s.Revision+1 {
-		t.Errorf("the first thing told was %+v", got)
+		t.Errorf("the first state delivered is %+v", got)
 	}
 }
 
@@ -278,7 +268,7 @@ func TestWatchEndsWithItsCallbacksError(t *testing.T) {
 	}
 }
 
-func TestASecondProcessIsToldThatTheDirectoryIsTaken(t *testing.T) {
+func TestADirectoryInUseIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)
 	_, err := Open(t.Context(), Options{Dir: dir})
@@ -293,14 +283,13 @@ func TestDamagedDataIsAnErrorNotACrash(t *testing.T) {
 		"database": func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "member", "snap", "db")) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, err := os.MkdirTemp("", "coord")
-			must(t, err)
-			t.Cleanup(func() { os.RemoveAll(dir) }) // what is left of etcd may still make a file in it
+			dir := testkit.Value(os.MkdirTemp("", "coord"))(t)
+			t.Cleanup(func() { os.RemoveAll(dir) }) // etcd may still create a file in it
 			c := open(t, dir)
-			must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
-			must(t, c.Close())
+			testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+			testkit.Must(t, c.Close())
 			damage(t, dir)
-			c, err = Open(t.Context(), Options{Dir: dir})
+			c, err := Open(t.Context(), Options{Dir: dir})
 			if err == nil {
 				s, serr := c.Snapshot(t.Context())
 				c.Close()
@@ -315,15 +304,13 @@ func TestDamagedDataIsAnErrorNotACrash(t *testing.T) {
 
 func overwrite(t *testing.T, pattern string) {
 	t.Helper()
-	names, err := filepath.Glob(pattern)
-	must(t, err)
+	names := testkit.Value(filepath.Glob(pattern))(t)
 	for _, name := range names {
-		b, err := os.ReadFile(name)
-		must(t, err)
+		b := testkit.Value(os.ReadFile(name))(t)
 		for i := range min(len(b), 1<<20) {
 			b[i] ^= 0x5a
 		}
-		must(t, os.WriteFile(name, b, 0o600))
+		testkit.Must(t, os.WriteFile(name, b, 0o600))
 	}
 	if len(names) == 0 {
 		t.Fatalf("no files %s", pattern)
@@ -333,26 +320,24 @@ func overwrite(t *testing.T, pattern string) {
 func TestAStateOfANewerProgramIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	c := open(t, dir)
-	_, err := c.client.Put(t.Context(), c.prefix+"format", "2")
-	must(t, err)
+	testkit.Value(c.client.Put(t.Context(), c.prefix+"format", "2"))(t)
 	if _, err := c.Snapshot(t.Context()); !errors.Is(err, ErrNewerFormat) {
 		t.Errorf("Snapshot: %v", err)
 	}
-	must(t, c.Close())
+	testkit.Must(t, c.Close())
 	if _, err := Open(t.Context(), Options{Dir: dir}); !errors.Is(err, ErrNewerFormat) {
 		t.Errorf("Open: %v", err)
 	}
 }
 
-func TestWithoutQuorumCallsEndInTimeWithAClearError(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
-	must(t, err)
+func TestWithoutQuorumCallsReturnAClearErrorInTime(t *testing.T) {
+	// It accepts connections and never answers.
+	ln := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer ln.Close()
 	endpoint := "http://" + ln.Addr().String()
-	c, err := Open(t.Context(), Options{Endpoints: []string{endpoint}, Timeout: 300 * time.Millisecond})
-	must(t, err)
+	c := testkit.Value(Open(t.Context(), Options{Endpoints: []string{endpoint}, Timeout: 300 * time.Millisecond}))(t)
 	defer c.Close()
-	_, err = c.Snapshot(t.Context())
+	_, err := c.Snapshot(t.Context())
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), endpoint) {
 		t.Errorf("Snapshot: %v", err)
 	}
@@ -369,7 +354,7 @@ func TestWithoutQuorumCallsEndInTimeWithAClearError(t *testing.T) {
 	}
 }
 
-func TestOpenWantsADirectoryOrEndpoints(t *testing.T) {
+func TestOpenNeedsEitherADirectoryOrEndpoints(t *testing.T) {
 	for _, o := range []Options{{}, {Dir: "x", Endpoints: []string{"y"}}} {
 		if _, err := Open(t.Context(), o); err == nil {
 			t.Errorf("Open(%+v) worked", o)

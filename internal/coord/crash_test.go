@@ -2,6 +2,7 @@ package coord
 
 import (
 	"bufio"
+	"dim/internal/testkit"
 	"errors"
 	"fmt"
 	"os"
@@ -14,48 +15,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestWhatWasPutSurvivesAKill(t *testing.T) {
+func TestPutsSurviveAKill(t *testing.T) {
 	dir := t.TempDir()
 	if data := os.Getenv("COORD_TEST_WRITE"); data != "" {
-		writeForEver(t, data)
+		putUntilKilled(t, data)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestWhatWasPutSurvivesAKill$")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPutsSurviveAKill$")
 	cmd.Env = append(os.Environ(), "COORD_TEST_WRITE="+dir)
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	out := testkit.Value(cmd.StdoutPipe())(t)
+	testkit.Must(t, cmd.Start())
 	last := 0
 	for lines := bufio.NewScanner(out); last < 20 && lines.Scan(); {
 		_, _ = fmt.Sscanf(lines.Text(), "put %d", &last)
 	}
-	must(t, cmd.Process.Kill())
+	testkit.Must(t, cmd.Process.Kill())
 	_ = cmd.Wait() // it was killed
 	if last < 20 {
 		t.Fatal("the writer ended early")
 	}
-	s, err := open(t, dir).Snapshot(t.Context())
-	must(t, err)
+	s := testkit.Value(open(t, dir).Snapshot(t.Context()))(t)
 	if got := s.Images["compute"].Last; got < last || len(s.Images["compute"].Versions) != got {
-		t.Errorf("version %d was acknowledged; there are %d, the last is %d", last, len(s.Images["compute"].Versions), got)
+		t.Errorf("version %d was acknowledged; there are %d, the last is %d",
+			last, len(s.Images["compute"].Versions), got)
 	}
 }
 
-// writeForEver puts versions and says so, until it is killed.
-func writeForEver(t *testing.T, dir string) {
+// putUntilKilled puts versions and prints their numbers until it is killed.
+func putUntilKilled(t *testing.T, dir string) {
 	c := open(t, dir)
 	for n := 1; ; n++ {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
 		fmt.Printf("put %d\n", n)
 	}
 }
 
 func TestAFullDiskIsAnErrorNotACrash(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: mounts a small file system")
-	}
+	testkit.NeedRoot(t, "mounts a small file system")
 	small := func(size string) string {
 		dir := t.TempDir()
-		must(t, unix.Mount("coord", dir, "tmpfs", 0, "size="+size))
+		testkit.Must(t, unix.Mount("coord", dir, "tmpfs", 0, "size="+size))
 		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 		return dir
 	}
@@ -71,12 +69,12 @@ func TestAFullDiskIsAnErrorNotACrash(t *testing.T) {
 	})
 	t.Run("later", func(t *testing.T) {
 		disk := small("160m")
-		c, err := Open(t.Context(), Options{Dir: filepath.Join(disk, "coord"), Timeout: 3 * time.Second})
-		must(t, err)
+		c := testkit.Value(Open(t.Context(), Options{Dir: filepath.Join(disk, "coord"), Timeout: 3 * time.Second}))(t)
 		defer c.Close()
-		must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 		fill(t, filepath.Join(disk, "ballast"))
 		d := Description{Files: []File{{"c.xml", make([]byte, 1<<20)}}}
+		var err error
 		for range 100 {
 			if _, err = c.PutDescription(t.Context(), d, Any); err != nil {
 				break
@@ -88,16 +86,16 @@ func TestAFullDiskIsAnErrorNotACrash(t *testing.T) {
 		select {
 		case <-c.Ended():
 		default:
-			t.Error("Ended is open")
+			t.Error("the channel of Ended is open")
 		}
 	})
 }
 
 func fill(t *testing.T, path string) {
 	t.Helper()
-	f, err := os.Create(path)
-	must(t, err)
+	f := testkit.Value(os.Create(path))(t)
 	defer f.Close()
+	var err error
 	for block := make([]byte, 1<<20); err == nil; {
 		_, err = f.Write(block)
 	}

@@ -13,16 +13,16 @@ import (
 	"dim/internal/image"
 )
 
-// Change is what Decide puts, all at once. What is not in it stays as it is.
+// Change is a set of changes that Decide makes in one transaction. What is not in it stays unchanged.
 type Change struct {
 	Desired  Refs                    // the zero Ref: the node follows the current version of its image from now on
 	Next     Refs                    // the zero Ref: none
 	Current  map[string]int          // image → number
-	Last     map[string]int          // image → number that was given once; a lower one than is known changes nothing
-	Rollouts map[int]json.RawMessage // by number; nil: it is forgotten
+	Last     map[string]int          // image → number that was given; one below the known number changes nothing
+	Rollouts map[int]json.RawMessage // by number; nil: the record is removed
 }
 
-// Onto returns s as it would be after the change; s itself stays as it is.
+// Onto returns s with the change. It does not modify s.
 func (c *Change) Onto(s State) State {
 	s.Desired, s.Next = merged(s.Desired, c.Desired), merged(s.Next, c.Next)
 	s.Images, s.Rollouts = maps.Clone(s.Images), maps.Clone(s.Rollouts)
@@ -48,9 +48,24 @@ func (c *Change) Onto(s State) State {
 	return s
 }
 
-// Decide puts what decide makes of the state as it is now. When anything that concerns rollouts was changed by another between the two,
-// decide is asked again about the state as it is then: so it has to be a pure function, and two who decide at once do it one after the other. Its
-// errors are returned as they are, and nothing is put; nor is it when the change is the zero Change.
+// Declarations returns a change that declares again what s declares for nodes and images, after the state was lost.
+func (s State) Declarations() Change {
+	c := Change{
+		Desired: maps.Clone(s.Desired), Next: maps.Clone(s.Next), Current: map[string]int{},
+		Rollouts: map[int]json.RawMessage{},
+	}
+	maps.Copy(c.Rollouts, s.Rollouts)
+	for name, im := range s.Images {
+		if v, ok := im.Followed(); ok {
+			c.Current[name] = v.Number
+		}
+	}
+	return c
+}
+
+// Decide calls decide with the present state and makes the change that it returns. If rollouts, references or images
+// change in the meantime, Decide calls decide again with the new state. So decide must be a pure function, and of two
+// concurrent decisions one sees the result of the other. Errors of decide are returned unwrapped, and change nothing.
 func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) error {
 	for range attempts {
 		v, err := c.view(ctx)
@@ -69,7 +84,7 @@ func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) 
 		if err != nil || len(ops) == 0 {
 			return err
 		}
-		r, err := c.txn(ctx, c.untouched(v.revision), ops)
+		r, err := c.txn(ctx, c.unchangedSince(v.revision), ops)
 		if err != nil {
 			return fmt.Errorf("decide: %w", err)
 		}
@@ -80,8 +95,8 @@ func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) 
 	return fmt.Errorf("decide: %w", ErrConflict)
 }
 
-// untouched is the condition that nobody has put anything that a decision may rest on since revision.
-func (c *Coord) untouched(revision int64) []clientv3.Cmp {
+// unchangedSince is the condition that nothing that decisions depend on was put since revision.
+func (c *Coord) unchangedSince(revision int64) []clientv3.Cmp {
 	var when []clientv3.Cmp
 	for _, key := range []string{"desired", "next", "rollouts/", "images/"} {
 		when = append(when, clientv3.Compare(clientv3.ModRevision(c.prefix+key), "<", revision+1).WithPrefix())
@@ -89,7 +104,8 @@ func (c *Coord) untouched(revision int64) []clientv3.Cmp {
 	return when
 }
 
-// ops writes the references of all nodes as one value: an etcd transaction takes 128 operations, and a rollout may have thousands of nodes.
+// ops returns the operations of a change. The references of all nodes are one value, because a transaction of etcd is
+// limited to 128 operations and a rollout may have thousands of nodes.
 func (c *Coord) ops(s *State, change *Change) ([]clientv3.Op, error) {
 	var ops []clientv3.Op
 	var errs []error
@@ -123,8 +139,9 @@ func (c *Coord) ops(s *State, change *Change) ([]clientv3.Op, error) {
 	return ops, errors.Join(errs...)
 }
 
-func merged(all, change Refs) Refs {
-	m := maps.Clone(all)
+// merged returns refs with a change, without the zero Refs.
+func merged(refs, change Refs) Refs {
+	m := maps.Clone(refs)
 	if m == nil {
 		m = Refs{}
 	}

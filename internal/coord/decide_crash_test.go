@@ -9,46 +9,49 @@ import (
 	"testing"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
-// What a decision puts is all there or nothing of it, whenever its process is killed.
-func TestADecisionIsWholeAfterAKill(t *testing.T) {
+// If the process is killed, either all puts of a decision are there or none.
+func TestADecisionIsAtomicAfterAKill(t *testing.T) {
 	if data := os.Getenv("COORD_TEST_DECIDE"); data != "" {
-		decideForEver(t, data)
+		decideUntilKilled(t, data)
 	}
 	dir := t.TempDir()
 	last := 0
 	for round := range 3 {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestADecisionIsWholeAfterAKill$")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestADecisionIsAtomicAfterAKill$")
 		cmd.Env = append(os.Environ(), "COORD_TEST_DECIDE="+dir)
-		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
+		out := testkit.Value(cmd.StdoutPipe())(t)
+		testkit.Must(t, cmd.Start())
 		for lines, until := bufio.NewScanner(out), last+7; last < until && lines.Scan(); {
 			_, _ = fmt.Sscanf(lines.Text(), "decided %d", &last)
 		}
-		must(t, cmd.Process.Kill())
+		testkit.Must(t, cmd.Process.Kill())
 		_ = cmd.Wait() // it was killed
 		c := open(t, dir)
-		s, err := c.Snapshot(t.Context())
-		must(t, err)
-		must(t, c.Close())
+		s := testkit.Value(c.Snapshot(t.Context()))(t)
+		testkit.Must(t, c.Close())
 		n := len(s.Rollouts)
 		ref := image.Ref{Image: "compute", Number: n}
-		if n < last || s.Images["compute"].Current != n || len(s.Desired) != 500 || s.Desired["n0"] != ref || s.Desired["n499"] != ref || s.Next["n7"] != ref {
-			t.Fatalf("round %d: %d was acknowledged; %d rollouts, current %d, %d nodes, n0 %s, n7 %s", round, last, n, s.Images["compute"].Current,
-				len(s.Desired), s.Desired["n0"], s.Next["n7"])
+		if n < last || s.Images["compute"].Current != n {
+			t.Fatalf("round %d: %d was acknowledged; %d rollouts, current %d",
+				round, last, n, s.Images["compute"].Current)
+		}
+		if len(s.Desired) != 500 || s.Desired["n0"] != ref || s.Desired["n499"] != ref || s.Next["n7"] != ref {
+			t.Fatalf("round %d: %d rollouts, but %d nodes, n0 follows %s, n7 at its boot %s",
+				round, n, len(s.Desired), s.Desired["n0"], s.Next["n7"])
 		}
 		last = n
 	}
 }
 
-// decideForEver moves 500 nodes from one version to the next, and says so, until it is killed.
-func decideForEver(t *testing.T, dir string) {
+// decideUntilKilled moves 500 nodes from one version to the next, and prints its number, until it is killed.
+func decideUntilKilled(t *testing.T, dir string) {
 	c := open(t, dir)
 	for {
 		n := 0
-		must(t, c.Decide(t.Context(), func(s State) (Change, error) {
+		testkit.Must(t, c.Decide(t.Context(), func(s State) (Change, error) {
 			n = len(s.Rollouts) + 1
 			ref := image.Ref{Image: "compute", Number: n}
 			change := Change{

@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"dim/internal/testkit"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,9 +10,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-func TestManyWhoDecideAtOnceLoseNothing(t *testing.T) {
+func TestConcurrentDecisionsLoseNothing(t *testing.T) {
 	c := open(t, t.TempDir())
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	ends := make(chan error)
 	const writers = 8
 	for i := range writers {
@@ -25,22 +26,21 @@ func TestManyWhoDecideAtOnceLoseNothing(t *testing.T) {
 		}()
 	}
 	for range writers {
-		must(t, <-ends)
+		testkit.Must(t, <-ends)
 	}
-	s, err := c.Snapshot(t.Context())
-	must(t, err)
+	s := testkit.Value(c.Snapshot(t.Context()))(t)
 	if len(s.Desired) != writers || len(s.Rollouts) != writers {
 		t.Errorf("desired: %v, rollouts: %v", s.Desired, s.Rollouts)
 	}
 }
 
-func TestADecisionRestsOnWhatIsThereWhenItIsPut(t *testing.T) {
+func TestADecisionIsRepeatedWhenTheStateChanges(t *testing.T) {
 	c := open(t, t.TempDir())
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	taken := errors.New("taken")
 	asked := 0
 	err := c.Decide(t.Context(), func(s State) (Change, error) {
-		if asked++; asked == 1 { // another is faster
+		if asked++; asked == 1 { // another change is faster
 			put(t, c, Change{Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{}`)}})
 		}
 		if len(s.Rollouts) > 0 {
@@ -49,49 +49,46 @@ func TestADecisionRestsOnWhatIsThereWhenItIsPut(t *testing.T) {
 		return Change{Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"mine":true}`)}}, nil
 	})
 	if err != taken || asked != 2 {
-		t.Errorf("asked %d times: %v", asked, err)
+		t.Errorf("decided %d times: %v", asked, err)
 	}
 	err = c.Decide(t.Context(), func(State) (Change, error) {
-		must(t, c.PutTag(t.Context(), "compute", "stable", 1)) // each time
+		testkit.Must(t, c.PutTag(t.Context(), "compute", "stable", 1)) // each time
 		return Change{Current: map[string]int{"compute": 1}}, nil
 	})
 	if !errors.Is(err, ErrConflict) {
-		t.Errorf("against one who is always faster: %v", err)
+		t.Errorf("against a change that is always faster: %v", err)
 	}
 }
 
 func TestTheFirstVersionIsCurrentAndLaterOnesAreNot(t *testing.T) {
 	c := open(t, t.TempDir())
 	for n := 1; n <= 3; n++ {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
 		if v := followed(t, c); v != 1 {
 			t.Errorf("after version %d nodes follow %d", n, v)
 		}
 	}
 }
 
-// A state that was made before there were current versions has none: its nodes followed the newest.
-func TestNodesOfAnEarlierStateKeepWhatTheyShow(t *testing.T) {
+// A state that was made before there were current versions has none. Its nodes followed the newest version.
+func TestNodesOfAnEarlierStateKeepTheirVersion(t *testing.T) {
 	c := open(t, t.TempDir())
 	for n := 1; n <= 3; n++ {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
 	}
-	_, err := c.txn(t.Context(), nil, []clientv3.Op{clientv3.OpDelete(c.imageKey("compute", "current"))})
-	must(t, err)
+	testkit.Value(c.txn(t.Context(), nil, []clientv3.Op{clientv3.OpDelete(c.imageKey("compute", "current"))}))(t)
 	if v := followed(t, c); v != 3 {
 		t.Errorf("nodes follow %d", v)
 	}
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 4)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 4)))
 	if v := followed(t, c); v != 3 {
 		t.Errorf("after a fourth version nodes follow %d", v)
 	}
 	path := t.TempDir() + "/state.json"
-	s, err := c.Snapshot(t.Context())
-	must(t, err)
+	s := testkit.Value(c.Snapshot(t.Context()))(t)
 	s.Images["compute"].Current = 0
-	must(t, SaveState(path, s))
-	kept, err := LoadState(path)
-	must(t, err)
+	testkit.Must(t, SaveState(path, s))
+	kept := testkit.Value(LoadState(path))(t)
 	if v, ok := kept.Images["compute"].Followed(); !ok || v.Number != 4 {
 		t.Errorf("a kept state without a current version: nodes follow %+v", v)
 	}
@@ -99,8 +96,7 @@ func TestNodesOfAnEarlierStateKeepWhatTheyShow(t *testing.T) {
 
 func followed(t *testing.T, c *Coord) int {
 	t.Helper()
-	s, err := c.Snapshot(t.Context())
-	must(t, err)
+	s := testkit.Value(c.Snapshot(t.Context()))(t)
 	v, ok := s.Images["compute"].Followed()
 	if !ok {
 		t.Error("there is no version to follow")

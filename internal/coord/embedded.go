@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openEmbedded starts the only member of a cluster of one. It listens nowhere: its client is in this process, and it
+// openEmbedded starts an etcd cluster of one member. The member has no listeners: its client is in this process, and it
 // has no peers.
 func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	c.where = dir
@@ -29,9 +29,9 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	c.level.SetLevel(zap.ErrorLevel) // at each start it warns of what we chose, such as having no listener
+	c.level.SetLevel(zap.ErrorLevel) // the start warns of settings that are intended, such as no listener
 	defer c.level.SetLevel(zap.WarnLevel)
-	late := time.After(startsIn)
+	late := time.After(startTimeout)
 	member, err := c.startMember(ctx, c.config(dir), late)
 	if err != nil {
 		lock.Close()
@@ -40,15 +40,15 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	select {
 	case <-member.Server.ReadyNotify():
 	case <-member.Server.StopNotify():
-		err = errors.New("it ended while it started")
+		err = errors.New("etcd ended while it started")
 	case err = <-member.Err():
-	case <-c.end.met:
+	case <-c.end.ended:
 		lock.Close()
-		return c.end.cause() // closing it would wait for ever
+		return c.end.cause() // Close would never return
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-late:
-		err = fmt.Errorf("%w: no quorum within %v", ErrUnavailable, startsIn)
+		err = fmt.Errorf("%w: no quorum within %v", ErrUnavailable, startTimeout)
 	}
 	if err != nil {
 		member.Close()
@@ -61,19 +61,18 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	return nil
 }
 
-// startsIn bounds the start of a member, closesIn the wait for a start that is no longer wanted.
 const (
-	startsIn = time.Minute
-	closesIn = 5 * time.Second
+	startTimeout = time.Minute
+	abortTimeout = 5 * time.Second // for a start after its context has ended
 )
 
-// config tunes etcd for a few thousand small keys that change a few times a day.
+// config returns a configuration for a few thousand small keys that change a few times a day.
 func (c *Coord) config(dir string) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Name = "head"
 	cfg.Dir = dir
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	cfg.InitialClusterToken = rand.Text() // so that a state made anew is told from the one that was lost
+	cfg.InitialClusterToken = rand.Text() // gives a new state another State.Store than the one before
 	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
 	cfg.EnableGRPCGateway = false
 	cfg.AutoCompactionMode = embed.CompactorModeRevision
@@ -89,14 +88,14 @@ func (c *Coord) config(dir string) *embed.Config {
 	return cfg
 }
 
-// startMember starts etcd, or says what keeps it from starting. It gives up, and leaves etcd to itself, when it is late: etcd
-// waits for its own locks without end.
+// startMember starts etcd. It returns without etcd when late fires, because etcd waits for its own locks without a
+// limit.
 func (c *Coord) startMember(ctx context.Context, cfg *embed.Config, late <-chan time.Time) (*embed.Etcd, error) {
 	started := make(chan *embed.Etcd, 1)
 	failed := make(chan error, 1)
 	go func() {
 		defer func() {
-			if r := recover(); r != nil { // when its log is damaged, etcd cleans up what it has not made yet
+			if r := recover(); r != nil { // etcd panics in its cleanup if its log is damaged
 				failed <- errDamaged
 			}
 		}()
@@ -107,7 +106,7 @@ func (c *Coord) startMember(ctx context.Context, cfg *embed.Config, late <-chan 
 		}
 		started <- member
 	}()
-	ended := ctx.Done()
+	canceled := ctx.Done()
 	for {
 		select {
 		case member := <-started:
@@ -117,31 +116,32 @@ func (c *Coord) startMember(ctx context.Context, cfg *embed.Config, late <-chan 
 				err = cause
 			}
 			return nil, err
-		case <-c.end.met:
+		case <-c.end.ended:
 			return nil, c.end.cause()
-		case <-ended: // what starts cannot be closed yet
-			ended, late = nil, time.After(closesIn)
+		case <-canceled: // a member can be closed only after its start
+			canceled, late = nil, time.After(abortTimeout)
 		case <-late:
 			return nil, fmt.Errorf("%w: etcd does not start", ErrEnded)
 		}
 	}
 }
 
-// errDamaged stands for the panics of an etcd that cannot start from its own files.
+// errDamaged is returned when etcd panics while it reads its files.
 var errDamaged = fmt.Errorf("%w: it cannot read its files, they are damaged", ErrEnded)
 
-// end is etcd's end by a fatal error. When its data is damaged, or its disk fails later, etcd logs that and ends the
-// process or panics, in whatever goroutine it is. Our process has nodes to serve, with the state that it keeps (see SaveState), so
-// only that goroutine stops where it is, for ever and with the locks that it holds; every call of ours then says why there is no answer. (To
-// end the goroutine was tried: it closes what others of etcd go on to use, and they panic.) It cannot be revived but by a new process.
+// end records a fatal error of etcd. When etcd cannot go on, because of damaged data or a full disk, it logs a fatal
+// line and expects that this ends the process or panics. But the process has nodes to serve. So the logging goroutine
+// blocks for ever instead, with the locks that it holds, and all calls return the error. (To exit only that goroutine
+// was tried: its deferred calls close what other goroutines of etcd still use, and these panic.) Only a new process
+// can start etcd again.
 type end struct {
-	met chan struct{} // closed when it has come
+	ended chan struct{} // closed after the fatal error
 
 	mu  sync.Mutex
 	err error
 }
 
-// OnWrite implements zapcore.CheckWriteHook: zap calls it for a fatal line in place of os.Exit.
+// OnWrite implements zapcore.CheckWriteHook. zap calls it for a fatal line in place of os.Exit. It does not return.
 func (x *end) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 	text := ce.Message
 	for _, f := range fields {
@@ -152,7 +152,7 @@ func (x *end) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 	x.mu.Lock()
 	if x.err == nil {
 		x.err = fmt.Errorf("%w: %s", ErrEnded, text)
-		close(x.met)
+		close(x.ended)
 	}
 	x.mu.Unlock()
 	select {}
@@ -164,7 +164,7 @@ func (x *end) cause() error {
 	return x.err
 }
 
-// zapToSlog is a zap core that passes warnings and worse on to slog. What etcd calls info would be a hundred lines at each start.
+// zapToSlog is a zap core that writes to slog. It leaves out etcd's lines of level info: a hundred at each start.
 type zapToSlog struct {
 	zapcore.LevelEnabler
 	log    *slog.Logger
@@ -199,14 +199,14 @@ func (z zapToSlog) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if e.Level >= zapcore.ErrorLevel {
 		level = slog.LevelError
 	}
-	z.log.Log(context.Background(), level, "etcd", "said", e.Message, "facts", enc.Fields)
+	z.log.Log(context.Background(), level, "etcd", "reason", e.Message, "facts", enc.Fields)
 	return nil
 }
 
 // Sync implements zapcore.Core.
 func (zapToSlog) Sync() error { return nil }
 
-// lockDir takes dir for this process. etcd locks its files itself, but waits for them without a word.
+// lockDir locks dir for this process. etcd's own lock is not enough: etcd waits for it without a message.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

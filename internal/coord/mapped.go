@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// database is where etcd keeps its state, below its directory.
+// database is the path of etcd's database below its directory.
 const database = "/member/snap/db"
 
-// pageOut takes etcd's database out of this process's memory. The file is mapped whole, and read in whole when it is
-// mapped (MAP_POPULATE): 16 MB for a few dozen pages that are used, which come back by themselves. What fails costs memory and nothing else.
+// pageOut removes the pages of etcd's database from this process's memory. etcd maps the file with MAP_POPULATE, which
+// reads all of it: 16 MB, of which a few dozen pages are used. The kernel reads these again on access. Errors are
+// ignored: they cost memory only.
 //
-// MADV_PAGEOUT and not MADV_DONTNEED: if the mapping went away meanwhile, what stands there now must not lose a byte.
+// MADV_DONTNEED is not used: it could destroy data if the mapping was replaced by another one in the meantime.
 func pageOut() {
 	f, err := os.Open("/proc/self/maps")
 	if err != nil {

@@ -2,6 +2,7 @@ package coord
 
 import (
 	"bufio"
+	"dim/internal/testkit"
 	"os"
 	"strconv"
 	"strings"
@@ -10,19 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// etcd reads its whole file into memory when it opens it: at the second start that is 16 MB, nearly all of it empty.
+// etcd reads its whole database into memory when it opens it: at the second start 16 MB, nearly all of it empty.
 func TestTheDatabaseStaysOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	var fs unix.Statfs_t
-	must(t, unix.Statfs(dir, &fs))
+	testkit.Must(t, unix.Statfs(dir, &fs))
 	if fs.Type == unix.TMPFS_MAGIC {
-		t.Skip("needs a temporary directory on a disk: what is in memory alone cannot leave it")
+		t.Skip("needs a temporary directory on a disk: a tmpfs is always in memory")
 	}
-	must(t, open(t, dir).Close())
-	info, err := os.Stat(dir + database)
-	must(t, err)
+	testkit.Must(t, open(t, dir).Close())
+	info := testkit.Value(os.Stat(dir + database))(t)
 	c := open(t, dir)
-	must(t, c.Check(t.Context()))
+	testkit.Must(t, c.Check(t.Context()))
 	resident, size := mapped(t, dir+database), info.Size()>>10
 	t.Logf("%d of %d kB are resident", resident, size)
 	if size < 8<<10 || resident > size/4 {
@@ -30,11 +30,10 @@ func TestTheDatabaseStaysOnDisk(t *testing.T) {
 	}
 }
 
-// mapped tells how many kB of a file are in this process's memory.
+// mapped returns how many kB of a file are in the memory of this process.
 func mapped(t *testing.T, path string) int64 {
 	t.Helper()
-	f, err := os.Open("/proc/self/smaps")
-	must(t, err)
+	f := testkit.Value(os.Open("/proc/self/smaps"))(t)
 	defer f.Close()
 	here, found := false, false
 	var sum int64
@@ -45,8 +44,7 @@ func mapped(t *testing.T, path string) int64 {
 			here = fields[len(fields)-1] == path
 			found = found || here
 		case here && fields[0] == "Rss:":
-			n, err := strconv.ParseInt(fields[1], 10, 64)
-			must(t, err)
+			n := testkit.Value(strconv.ParseInt(fields[1], 10, 64))(t)
 			sum += n
 		}
 	}

@@ -11,11 +11,12 @@ import (
 	"dim/internal/image"
 )
 
-// Any as a revision says that the change rests on nothing read before.
+// Any is a revision for changes that do not depend on an earlier read.
 const Any int64 = -1
 
-// PutDescription makes d the applied description and returns its revision. When the applied one's revision is not
-// ifRevision (0: there is none yet; Any: whatever it is), nothing changes and the error is ErrConflict.
+// PutDescription makes d the applied description and returns its revision. ifRevision is the revision of the
+// description that it replaces: 0 for none, Any for whichever there is. If there is another one, the error is
+// ErrConflict.
 func (c *Coord) PutDescription(ctx context.Context, d Description, ifRevision int64) (int64, error) {
 	value, err := json.Marshal(d)
 	if err != nil {
@@ -36,15 +37,17 @@ func (c *Coord) PutDescription(ctx context.Context, d Description, ifRevision in
 	return r.Header.Revision, nil
 }
 
-// PutTag makes tag name a version that exists (otherwise ErrNotFound), and no longer the one it named before.
+// PutTag makes tag a name of a version, and no longer of the version that it named before. The error is ErrNotFound if
+// there is no such version.
 func (c *Coord) PutTag(ctx context.Context, name, tag string, number int) error {
 	if !image.ValidName(name) || !image.ValidName(tag) {
 		return fmt.Errorf("put tag %s@%s: not a tag's name", name, tag)
 	}
 	there := clientv3.Compare(clientv3.CreateRevision(c.imageKey(name, versionName(number))), ">", 0)
-	r, err := c.txn(ctx, []clientv3.Cmp{there}, []clientv3.Op{clientv3.OpPut(c.imageKey(name, "tags/"+tag), strconv.Itoa(number))})
+	put := clientv3.OpPut(c.imageKey(name, "tags/"+tag), strconv.Itoa(number))
+	r, err := c.txn(ctx, []clientv3.Cmp{there}, []clientv3.Op{put})
 	if err == nil && !r.Succeeded {
-		err = fmt.Errorf("%w: %s@%d", ErrNotFound, name, number)
+		err = fmt.Errorf("%s: %w", image.Ref{Image: name, Number: number}, ErrNotFound)
 	}
 	if err != nil {
 		return fmt.Errorf("put tag %s@%s: %w", name, tag, err)

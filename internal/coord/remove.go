@@ -11,14 +11,15 @@ import (
 	"dim/internal/image"
 )
 
-// mostRemoved is how many versions one call removes: an etcd transaction takes 128 operations.
+// mostRemoved bounds the versions that one call removes: a transaction of etcd is limited to 128 operations.
 const mostRemoved = 100
 
-// RemoveVersions removes the versions that choose picks, all at once, and returns them; of more than a hundred the first hundred. When anything that tells
-// which versions are in use was changed by another meanwhile, choose is asked again about the state as it is then: so it has to be a pure
-// function. Its errors are returned as they are, and nothing is removed. A version with a tag must not be picked: the tag would name nothing.
+// RemoveVersions removes the versions that choose returns in one transaction, and returns them. If there are more
+// than a hundred, it removes the first hundred. If rollouts, references or images change in the meantime, it calls
+// choose again with the new state, so choose must be a pure function. Errors of choose are returned unwrapped, and
+// nothing is removed. choose must not return a version that has a tag.
 //
-// The numbers of what is removed are never given again.
+// The numbers of removed versions are never given again.
 func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.Ref, error)) ([]image.Ref, error) {
 	for range attempts {
 		s, err := c.Snapshot(ctx)
@@ -34,13 +35,13 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 		for _, ref := range refs {
 			ops = append(ops, clientv3.OpDelete(c.imageKey(ref.Image, versionName(ref.Number))))
 		}
-		// Who decides just now asks what was put since, and of a key that is gone nothing tells.
+		// A concurrent Decide only notices keys that were put, not keys that were deleted. So put one that it checks.
 		desired, err := json.Marshal(s.Desired)
 		if err != nil {
 			return nil, err
 		}
 		ops = append(ops, clientv3.OpPut(c.prefix+"desired", string(desired)))
-		r, err := c.txn(ctx, c.untouched(s.Revision), ops)
+		r, err := c.txn(ctx, c.unchangedSince(s.Revision), ops)
 		if err != nil {
 			return nil, fmt.Errorf("remove versions: %w", err)
 		}
@@ -51,8 +52,8 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 	return nil, fmt.Errorf("remove versions: %w", ErrConflict)
 }
 
-// RemoveTag removes a tag that names the version with the given number. Of one that is not there, or names another version, the error is
-// ErrNotFound.
+// RemoveTag removes a tag of the version with the given number. The error is ErrNotFound if that version has no such
+// tag.
 func (c *Coord) RemoveTag(ctx context.Context, name, tag string, number int) error {
 	key := c.imageKey(name, "tags/"+tag)
 	same := clientv3.Compare(clientv3.Value(key), "=", strconv.Itoa(number))

@@ -5,21 +5,24 @@ import (
 	"testing"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
-func TestARemovedVersionIsGoneAndItsNumberIsNotGivenAgain(t *testing.T) {
+func chooses(refs ...image.Ref) func(State) ([]image.Ref, error) {
+	return func(State) ([]image.Ref, error) { return refs, nil }
+}
+
+func TestARemovedVersionIsGoneAndItsNumberIsNotReused(t *testing.T) {
 	c := open(t, t.TempDir())
 	for n := range 3 {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", n+1)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", n+1)))
 	}
 	two := image.Ref{Image: "compute", Number: 2}
-	got, err := c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return []image.Ref{two}, nil })
-	must(t, err)
+	got := testkit.Value(c.RemoveVersions(t.Context(), chooses(two)))(t)
 	if len(got) != 1 || got[0] != two {
 		t.Errorf("removed %v", got)
 	}
-	s, err := c.Snapshot(t.Context())
-	must(t, err)
+	s := testkit.Value(c.Snapshot(t.Context()))(t)
 	if _, ok := s.Resolve(two); ok || len(s.Images["compute"].Versions) != 2 || s.Images["compute"].Last != 3 {
 		t.Errorf("%+v", s.Images["compute"])
 	}
@@ -28,42 +31,42 @@ func TestARemovedVersionIsGoneAndItsNumberIsNotGivenAgain(t *testing.T) {
 	}
 }
 
-func TestARemovalIsDecidedAgainWhenSomethingComesBetween(t *testing.T) {
+func TestARemovalIsRepeatedWhenTheStateChanges(t *testing.T) {
 	c := open(t, t.TempDir())
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
 	asked := 0
 	got, err := c.RemoveVersions(t.Context(), func(s State) ([]image.Ref, error) {
 		if asked++; asked == 1 {
-			must(t, c.PutTag(t.Context(), "compute", "stable", 1)) // another admin
+			testkit.Must(t, c.PutTag(t.Context(), "compute", "stable", 1)) // another admin
 			return []image.Ref{{Image: "compute", Number: 1}}, nil
 		}
 		if s.Images["compute"].Tags["stable"] != 1 {
-			t.Error("the second look does not see the tag")
+			t.Error("the second call does not see the tag")
 		}
 		return nil, nil
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	if asked != 2 || got != nil {
 		t.Errorf("asked %d times, removed %v", asked, got)
 	}
 	no := errors.New("no")
-	if _, err := c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return nil, no }); !errors.Is(err, no) {
+	_, err = c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return nil, no })
+	if !errors.Is(err, no) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestADecisionIsMadeAgainWhenAVersionWasRemoved(t *testing.T) {
+func TestADecisionIsRepeatedWhenAVersionIsRemoved(t *testing.T) {
 	c := open(t, t.TempDir())
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
 	one := image.Ref{Image: "compute", Number: 1}
 	gone := errors.New("gone")
 	asked := 0
 	err := c.Decide(t.Context(), func(s State) (Change, error) {
 		if asked++; asked == 1 { // another admin
-			_, err := c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return []image.Ref{one}, nil })
-			must(t, err)
+			testkit.Value(c.RemoveVersions(t.Context(), chooses(one)))(t)
 		}
 		if _, ok := s.Resolve(one); !ok {
 			return Change{}, gone
@@ -77,12 +80,12 @@ func TestADecisionIsMadeAgainWhenAVersionWasRemoved(t *testing.T) {
 
 func TestATagIsRemovedOnlyFromTheVersionItNames(t *testing.T) {
 	c := open(t, t.TempDir())
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
-	must(t, c.PutTag(t.Context(), "compute", "stable", 1))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutTag(t.Context(), "compute", "stable", 1))
 	if err := c.RemoveTag(t.Context(), "compute", "stable", 2); !errors.Is(err, ErrNotFound) {
 		t.Errorf("of another version: %v", err)
 	}
-	must(t, c.RemoveTag(t.Context(), "compute", "stable", 1))
+	testkit.Must(t, c.RemoveTag(t.Context(), "compute", "stable", 1))
 	if err := c.RemoveTag(t.Context(), "compute", "stable", 1); !errors.Is(err, ErrNotFound) {
 		t.Errorf("twice: %v", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"dim/internal/image"
 )
 
-// attempts bounds how often a change is tried again. Each attempt is lost only to a change that succeeded.
+// attempts bounds the attempts of a change. One fails only if another change has succeeded.
 const attempts = 32
 
 // Reservation is a number that was given to a server for a version that it is about to put.
@@ -22,9 +22,10 @@ type Reservation struct {
 	Time   time.Time `json:"time"`
 }
 
-// ReserveVersion returns a number for the next version of an image, higher than all that the image ever had, and reserves it
-// for server until PutVersion. A server captures an image once at a time and puts the versions that it has before the next
-// capture, so its earlier reservations of the image were not used: they are dropped.
+// ReserveVersion returns a number for the next version of an image, higher than all numbers that the image ever had,
+// and reserves it for server until PutVersion. It drops earlier reservations of the image by the same server: a
+// server makes one capture of an image at a time, and puts its version before the next capture, so these were not
+// used.
 func (c *Coord) ReserveVersion(ctx context.Context, name, server string) (int, error) {
 	if !image.ValidName(name) {
 		return 0, fmt.Errorf("reserve version: %q is not an image name", name)
@@ -73,29 +74,30 @@ func (c *Coord) reserve(ctx context.Context, name, server string) (number int, d
 	return number, err == nil && put.Succeeded, err
 }
 
-// PutVersion adds a version whose number is reserved, and ends the reservation. A number above every number of the image needs no
-// reservation: so a state that was lost gets its versions back, in ascending order. To put a version that is there already is no
-// error. Of any other number, or another version of a number, the error is ErrConflict.
+// PutVersion adds a version whose number is reserved, and removes the reservation. A number above every number of the
+// image needs no reservation, so that versions can be put into a new state after the old one was lost, in ascending
+// order. It is not an error if the version is there already. For any other number, and for another version with the
+// same number, the error is ErrConflict.
 //
-// The first version of an image becomes its current one, so that nodes boot. If an image has versions and no current one, the version
-// before becomes it.
+// The first version of an image becomes its current version, so that nodes can boot. If an image has versions and no
+// current one, the last version before this one becomes the current one.
 func (c *Coord) PutVersion(ctx context.Context, v image.Version) error {
 	if !image.ValidName(v.Image) || v.Number <= 0 {
-		return fmt.Errorf("put version %s@%d: not a version's name", v.Image, v.Number)
+		return fmt.Errorf("put version %d of image %q: not a valid name", v.Number, v.Image)
 	}
 	for range attempts {
 		done, err := c.putVersion(ctx, v)
 		if err != nil {
-			return fmt.Errorf("put version %s@%d: %w", v.Image, v.Number, err)
+			return fmt.Errorf("put version %s: %w", v.Ref(), err)
 		}
 		if done {
 			return nil
 		}
 	}
-	return fmt.Errorf("put version %s@%d: %w", v.Image, v.Number, ErrConflict)
+	return fmt.Errorf("put version %s: %w", v.Ref(), ErrConflict)
 }
 
-// putVersion tries it once. It returns false if the state has changed between its reading and its writing.
+// putVersion makes one attempt. It returns false if the state has changed between the read and the write.
 func (c *Coord) putVersion(ctx context.Context, v image.Version) (done bool, err error) {
 	key := func(rest string) string { return c.imageKey(v.Image, rest) }
 	lastKey, currentKey := key("last"), key("current")
@@ -166,7 +168,8 @@ func same(value []byte, v image.Version) error {
 	return nil
 }
 
-// numberOf returns the number that the n-th get of a transaction found, and the revision of its last change; both are 0 when there is none.
+// numberOf returns the number that the n-th get of a transaction found and the revision of its last change, or zeros if
+// it found none.
 func numberOf(r *clientv3.TxnResponse, n int) (number int, revision int64, err error) {
 	kvs := r.Responses[n].GetResponseRange().Kvs
 	if len(kvs) == 0 {
@@ -178,8 +181,8 @@ func numberOf(r *clientv3.TxnResponse, n int) (number int, revision int64, err e
 	return number, kvs[0].ModRevision, nil
 }
 
-// versionName is the rest of a version's key.
+// versionName returns the end of a version's key.
 func versionName(number int) string { return fmt.Sprintf("versions/%08d", number) }
 
-// reservedName is the rest of a reservation's key.
+// reservedName returns the end of a reservation's key.
 func reservedName(number int) string { return fmt.Sprintf("reserved/%08d", number) }

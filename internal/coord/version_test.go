@@ -11,19 +11,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 func reserve(t *testing.T, c *Coord, name, server string) int {
 	t.Helper()
-	number, err := c.ReserveVersion(t.Context(), name, server)
-	must(t, err)
+	number := testkit.Value(c.ReserveVersion(t.Context(), name, server))(t)
 	return number
 }
 
 func imageOf(t *testing.T, c *Coord, name string) *Image {
 	t.Helper()
-	s, err := c.Snapshot(t.Context())
-	must(t, err)
+	s := testkit.Value(c.Snapshot(t.Context()))(t)
 	return s.Images[name]
 }
 
@@ -33,23 +32,21 @@ func TestAReservedNumberIsPutOnce(t *testing.T) {
 	if n := reserve(t, c, "compute", "head"); n != 1 {
 		t.Fatalf("the first number is %d", n)
 	}
-	must(t, c.Close())
+	testkit.Must(t, c.Close())
 	c = open(t, dir) // a crash changes nothing
 	im := imageOf(t, c, "compute")
 	if len(im.Versions) != 0 || im.Last != 1 || im.Reserved[1].Server != "head" || im.Reserved[1].Time.IsZero() {
 		t.Errorf("reserved: %+v", im)
 	}
 	path := filepath.Join(t.TempDir(), "state.json")
-	live, err := c.Snapshot(t.Context())
-	must(t, err)
-	must(t, SaveState(path, live))
-	kept, err := LoadState(path)
-	must(t, err)
+	live := testkit.Value(c.Snapshot(t.Context()))(t)
+	testkit.Must(t, SaveState(path, live))
+	kept := testkit.Value(LoadState(path))(t)
 	if diff := cmp.Diff(live, kept); diff != "" {
 		t.Errorf("the kept state: %s", diff)
 	}
 	for range 2 {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	}
 	im = imageOf(t, c, "compute")
 	if len(im.Versions) != 1 || im.Last != 1 || im.Current != 1 || im.Reserved != nil {
@@ -77,8 +74,8 @@ func TestAReservationThatWasNotUsedIsDropped(t *testing.T) {
 		t.Errorf("a number whose reservation was dropped: %v", err)
 	}
 	// They may come in any order; the first one is the current one.
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 3)))
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 3)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
 	im = imageOf(t, c, "compute")
 	if len(im.Versions) != 2 || im.Last != 3 || im.Current != 3 || im.Reserved != nil {
 		t.Errorf("put: %+v", im)
@@ -119,11 +116,10 @@ func TestManyWhoReserveAtOnceGetDifferentNumbers(t *testing.T) {
 func TestTheNumberOfARemovedNewestVersionIsNotGivenAgain(t *testing.T) {
 	c := open(t, t.TempDir())
 	for n := 1; n <= 2; n++ {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
 	}
 	two := image.Ref{Image: "compute", Number: 2}
-	_, err := c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return []image.Ref{two}, nil })
-	must(t, err)
+	testkit.Value(c.RemoveVersions(t.Context(), func(State) ([]image.Ref, error) { return []image.Ref{two}, nil }))(t)
 	if err := c.PutVersion(t.Context(), someVersion("compute", 2)); !errors.Is(err, ErrConflict) {
 		t.Errorf("the removed version was put again: %v", err)
 	}
@@ -135,11 +131,11 @@ func TestTheNumberOfARemovedNewestVersionIsNotGivenAgain(t *testing.T) {
 func TestAStateWithoutACurrentVersionKeepsTheOneBefore(t *testing.T) {
 	c := open(t, t.TempDir())
 	for n := 1; n <= 2; n++ {
-		must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
+		testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", n)))
 	}
-	_, err := c.client.Delete(t.Context(), c.imageKey("compute", "current")) // as in states of before there were rollouts
-	must(t, err)
-	must(t, c.PutVersion(t.Context(), someVersion("compute", reserve(t, c, "compute", "head"))))
+	// as in states that were made before there were rollouts
+	testkit.Value(c.client.Delete(t.Context(), c.imageKey("compute", "current")))(t)
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", reserve(t, c, "compute", "head"))))
 	if im := imageOf(t, c, "compute"); im.Current != 2 {
 		t.Errorf("the current version is %d", im.Current)
 	}
@@ -147,7 +143,7 @@ func TestAStateWithoutACurrentVersionKeepsTheOneBefore(t *testing.T) {
 
 func TestTheLastNumberOnlyGrows(t *testing.T) {
 	c := open(t, t.TempDir())
-	must(t, c.PutVersion(t.Context(), someVersion("compute", 4)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 4)))
 	var got []int
 	for _, last := range []int{2, 7, 5} {
 		put(t, c, Change{Last: map[string]int{"compute": last}})

@@ -11,7 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Snapshot returns the state as it is now.
+// Snapshot returns the present state.
 func (c *Coord) Snapshot(ctx context.Context) (State, error) {
 	v, err := c.view(ctx)
 	if err == nil {
@@ -23,8 +23,8 @@ func (c *Coord) Snapshot(ctx context.Context) (State, error) {
 	return State{}, fmt.Errorf("read cluster state: %w", err)
 }
 
-// Watch calls each with every State that follows since, in order, and with the present one at once unless it is since itself (the
-// zero State is none). It goes on through failures of etcd, and returns only when ctx ends or each returns an error.
+// Watch calls each with the present State, unless that is since, and then with each new State, in order. Failures of
+// etcd are retried. Watch returns only when ctx ends or when each returns an error.
 func (c *Coord) Watch(ctx context.Context, since State, each func(State) error) error {
 	pause := time.Duration(0)
 	quiet := false
@@ -40,7 +40,7 @@ func (c *Coord) Watch(ctx context.Context, since State, each func(State) error) 
 			pause, quiet = 0, false
 		}
 		if err != nil && !quiet {
-			c.log.Warn("cluster state cannot be followed", "err", err)
+			c.log.Warn("cannot follow the cluster state", "error", err)
 			quiet = true
 		}
 		pause = min(pause*2+100*time.Millisecond, 5*time.Second)
@@ -58,7 +58,7 @@ type stopError struct{ err error }
 // Error implements error.
 func (e *stopError) Error() string { return e.err.Error() }
 
-// watchOnce delivers the present state and what follows, until etcd fails. It tells whether it got as far as waiting.
+// watchOnce delivers states until etcd fails. progress is false if it failed before the first one.
 func (c *Coord) watchOnce(ctx context.Context, since *State, each func(State) error) (progress bool, err error) {
 	v, err := c.view(ctx)
 	if err != nil {
@@ -75,7 +75,7 @@ func (c *Coord) watchOnce(ctx context.Context, since *State, each func(State) er
 		var more bool
 		select {
 		case r, more = <-changes:
-		case <-c.end.met:
+		case <-c.end.ended:
 			return true, c.explain(ctx, c.end.cause())
 		}
 		if !more {
@@ -93,7 +93,7 @@ func (c *Coord) watchOnce(ctx context.Context, since *State, each func(State) er
 	}
 }
 
-// view is all keys at one revision.
+// view has all keys at one revision.
 type view struct {
 	prefix   string
 	store    string

@@ -11,15 +11,15 @@ import (
 	"dim/internal/image"
 )
 
-// Watch is the declaration that a server makes a version of an image whenever its master changes.
+// Watch declares that a server captures an image whenever its master changes.
 type Watch struct {
-	Server   string        `json:"server"`            // where the master is
-	Rollout  string        `json:"rollout,omitempty"` // when nodes follow: "now", "boot"; "": when they are told to
-	Debounce time.Duration `json:"debounce"`          // how long the master must be quiet, in nanoseconds
+	Server   string        `json:"server"`            // the server with the master
+	Rollout  string        `json:"rollout,omitempty"` // when nodes change to the version: "now", "boot"; "": not at all
+	Debounce time.Duration `json:"debounce"`          // time without a change before a capture, in nanoseconds
 	Declared time.Time     `json:"declared"`
 }
 
-// PutWatch declares that an image's master is watched; nil: no longer.
+// PutWatch declares that the master of an image is watched, or with nil that it is not.
 func (c *Coord) PutWatch(ctx context.Context, name string, w *Watch) error {
 	if !image.ValidName(name) {
 		return fmt.Errorf("put watch %s: not an image's name", name)

@@ -11,7 +11,6 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/coord"
-	"dim/internal/rollout"
 )
 
 // ErrRestart is what Run returns when only a new process can go on: the etcd in this one had ended, and could be started again
@@ -182,7 +181,7 @@ func (d *daemon) tell(ctx context.Context, c *coord.Coord) error {
 	if lost {
 		d.log.Warn("the shared state was empty; what was kept of it is put back", "images", len(now.state.Images), "desired", len(now.state.Desired))
 		// First, so that no node follows the versions one after the other as they come back.
-		if err := c.Decide(ctx, func(coord.State) (coord.Change, error) { return rollout.PutBack(now.state), nil }); err != nil {
+		if err := c.Decide(ctx, func(coord.State) (coord.Change, error) { return now.state.Declarations(), nil }); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -222,19 +221,4 @@ func loadExisting(s coord.State, id int) (Rollout, error) {
 		err = fmt.Errorf("rollout %d: %w", id, coord.ErrNotFound)
 	}
 	return r, err
-}
-
-// PutBack is all that s says about who follows what, to be put into a state that was lost.
-func PutBack(s coord.State) coord.Change {
-	c := coord.Change{
-		Desired: maps.Clone(s.Desired), Next: maps.Clone(s.Next), Current: map[string]int{},
-		Rollouts: map[int]json.RawMessage{},
-	}
-	maps.Copy(c.Rollouts, s.Rollouts)
-	for name, im := range s.Images {
-		if v, ok := im.Followed(); ok {
-			c.Current[name] = v.Number
-		}
-	}
-	return c
 }

@@ -35,11 +35,6 @@ var pending = map[string]map[string]string{
 	"internal/capture/remote": {
 		"columns": "28 lines",
 	},
-	"internal/coord": {
-		"callers": "Coord.Embedded",
-		"columns": "39 lines",
-		"logs":    "keys err, said",
-	},
 	"internal/daemon": {
 		"columns": "226 lines",
 		"logs":    "keys after, capture, desired, how, kept, problem, undo, waited, what, when, why",
@@ -112,9 +107,6 @@ var pending = map[string]map[string]string{
 	"internal/replica/lower": {
 		"callers": "Index.Size",
 		"columns": "22 lines",
-	},
-	"internal/rollout": {
-		"surface": "26 exported names",
 	},
 	"internal/rules": {
 		"columns": "45 lines",
