@@ -125,7 +125,7 @@ func (d *daemon) Machines(context.Context) ([]control.Machine, error) {
 	list := []control.Machine{}
 	for _, m := range d.machines.List() {
 		asked := m.VendorClass
-		for _, part := range []string{m.UserClass, m.HostName, m.Why} {
+		for _, part := range []string{m.UserClass, m.HostName, m.Reason} {
 			if part != "" {
 				asked += ", " + part
 			}

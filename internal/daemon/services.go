@@ -145,7 +145,7 @@ func answer(b *delivery.Server) func(*dhcp.Request) (dhcp.Lease, error) {
 			archs[i] = uint16(a)
 		}
 		lease, err := b.DHCP(boot.Client{
-			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Link.Name, Local: r.Link.Addresses,
+			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Interface.Name, Local: r.Interface.Addresses,
 			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE",
 		})
 		if errors.Is(err, boot.ErrNotMine) {

@@ -2,26 +2,30 @@
 //
 // # Concepts
 //
-// What a client is given is a Lease, and who decides is the function Answer; this package decodes, does what the
-// protocol demands (which message answers which, where it goes), encodes. There are no pools, no lease files, and nothing expires: the
-// lease time is always infinite, because addresses belong to a description and not to this server.
+// The function Answer decides what a client is given: a Lease. This package decodes messages, follows the rules of the
+// protocol (the type of the answer, and where it is sent), and encodes answers. There are no pools and no lease files.
+// The lease time is always infinite, because addresses belong to a description and not to this server.
 //
-// # Silence
+// # Clients that are not answered
 //
-// A machine that Answer does not know gets no answer, so that another DHCP server may live on the same network; it is remembered in
-// Machines. A DHCPNAK is sent only when it is sure: the client is one that this server answers, and asks for an address that is not its own.
+// A machine that Answer does not know gets no answer, so that another DHCP server may serve the same network. It is
+// added to Machines. A DHCPNAK is sent only to a client that this server answers, and that asks for an address
+// other than its own.
 //
-// # Where answers go
+// # Destinations
 //
-// RFC 2131 section 4.1: to the relay if there is one, else to the address that the client has, else to the whole link. Section 4.1
-// would have a client that has no address and does not set the broadcast bit be sent a unicast frame, to an address that it does
-// not answer ARP for yet. That takes a packet socket or an ARP entry made by hand, and the RFC allows the broadcast in its place. Every
-// firmware and loader takes it; so a plain UDP socket is enough.
+// An answer is sent to the relay if there is one, else to the present address of the client, else to the broadcast
+// address (RFC 2131 section 4.1).
+//
+// There is one exception. A client that has no address and does not set the broadcast bit should get a unicast
+// frame, to an address for which it does not answer ARP yet. That needs a packet socket, or an ARP entry for the
+// client. The RFC allows a broadcast in its place, which all firmware and loaders accept, so a plain UDP socket is
+// enough.
 //
 // # Concurrency
 //
-// One Server may Serve any number of sockets at once, one for each interface or one for all. Answer is called from each
-// of these goroutines. Each socket handles one message after the other.
+// One Server may Serve any number of sockets at the same time, one for each interface or one for all. Answer is
+// called from each of these goroutines. Each socket handles one message after the other.
 //
 // It must not know nodes, images or boot files, nor open sockets.
 package dhcp
@@ -38,24 +42,23 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// ErrNotMine is what an Answer returns for a known client that another server is to answer.
+// ErrNotMine is the error of Answer for a known client that another server answers.
 var ErrNotMine = errors.New("another server answers this client")
 
 // Server answers clients. Answer and Log must be set.
 type Server struct {
-	// Answer decides. It returns what the client is given; or an error that is ErrNotMine, then the client is not answered;
-	// or another error, then it is not answered either but remembered in Machines, with the error's text.
-	// It must not block.
+	// Answer returns what the client is given. After an error the client is not answered, and it is added to
+	// Machines with the text of the error unless that is ErrNotMine. Answer must not block.
 	Answer func(*Request) (Lease, error)
-	// Machines remembers the clients that are not known; nil: nobody wants to know.
+	// Machines lists the unknown clients; nil: they are not listed.
 	Machines *Machines
 	Log      *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
 
-// Serve answers what arrives on conn, a UDP socket on port 67 of the unspecified address, until ctx ends. It does
-// not close conn. The error is nil when ctx ended.
+// Serve answers messages that arrive on conn, a UDP socket on port 67 of the unspecified address, until ctx ends.
+// It does not close conn. The error is nil if ctx ended.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	p := ipv4.NewPacketConn(conn)
 	if err := p.SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true); err != nil {
@@ -73,34 +76,34 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			return fmt.Errorf("read dhcp messages: %w", err)
 		}
 		if cm == nil || cm.IfIndex == 0 {
-			// It came before SetControlMessage: nobody can tell from where. The client will ask again.
+			// It arrived before SetControlMessage, so its interface is unknown. The client will repeat it.
 			continue
 		}
-		if a, ok := from.(*net.UDPAddr); !ok || a.Port >= 1024 {
-			continue // clients ask from port 68, relays from 67; other ports any user of a machine has
+		if a, ok := from.(*net.UDPAddr); !ok || a.Port >= firstOrdinaryPort {
+			continue // clients send from port 68, relays from 67; any user of a machine may send from this port
 		}
-		link := linkOf(cm.IfIndex)
-		out, to, ok := s.handle(buf[:n], link)
+		card := interfaceOf(cm.IfIndex)
+		out, to, ok := s.handle(buf[:n], card)
 		if !ok {
 			continue
 		}
-		if err := send(p, out, to, link); err != nil {
-			s.Log.Warn("dhcp answer not sent", "to", to.addr, "link", link.Name, "err", err)
+		if err := send(p, out, to, card); err != nil {
+			s.Log.Warn("dhcp answer not sent", "address", to.addr, "interface", card.Name, "error", err)
 		}
 	}
 }
 
-// Link is the network card on which a message arrived.
-type Link struct {
-	Name  string
-	Index int
-	// Addresses are the card's IPv4 addresses with their networks.
-	Addresses []netip.Prefix
+// Interface is the network interface on which a message arrived.
+type Interface struct {
+	Name      string
+	Index     int
+	Addresses []netip.Prefix // its IPv4 addresses with their networks
 }
 
-// linkOf finds out about the card. It is asked for anew each time: addresses come and go, and boots are rare.
-func linkOf(index int) Link {
-	l := Link{Index: index}
+// interfaceOf returns the interface of that index. It is called for each message, because addresses change and
+// boots are rare.
+func interfaceOf(index int) Interface {
+	l := Interface{Index: index}
 	ifi, err := net.InterfaceByIndex(index)
 	if err != nil {
 		return l
@@ -117,23 +120,23 @@ func linkOf(index int) Link {
 	return l
 }
 
-// handle turns one message into its answer and where that goes; ok is false when there is none.
-func (s *Server) handle(packet []byte, link Link) (out []byte, to destination, ok bool) {
-	r, err := Parse(packet)
+// handle returns the answer to a message and its destination. If there is no answer, ok is false.
+func (s *Server) handle(packet []byte, card Interface) (out []byte, to destination, ok bool) {
+	r, err := parse(packet)
 	if err != nil {
-		s.Log.Debug("dhcp message ignored", "link", link.Name, "err", err)
+		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", err)
 		return nil, to, false
 	}
-	r.Link = link
+	r.Interface = card
 	lease, err := s.Answer(r)
 	if err != nil {
 		if s.Machines != nil && !errors.Is(err, ErrNotMine) {
-			s.Machines.Note(r, s.now(), err.Error())
+			s.Machines.note(r, s.now(), err.Error())
 		}
 		return nil, to, false
 	}
 	if s.Machines != nil {
-		s.Machines.Forget(r.MAC)
+		s.Machines.forget(r.MAC)
 	}
 	t, ok := answerTo(r, &lease)
 	s.log(r, &lease, t)
@@ -143,16 +146,16 @@ func (s *Server) handle(packet []byte, link Link) (out []byte, to destination, o
 	return encode(r, &lease, t), destinationOf(r, &lease, t), true
 }
 
-// log writes a line for what an operator should know: an address given, an address in dispute.
-func (s *Server) log(r *Request, l *Lease, t Type) {
-	log := s.Log.With("mac", r.MAC.String(), "node", l.HostName, "address", l.Address, "link", r.Link.Name)
+// log logs an address that was given, and an address that two machines use or claim.
+func (s *Server) log(r *Request, l *Lease, t messageType) {
+	log := s.Log.With("mac", r.MAC.String(), "node", l.HostName, "address", l.Address, "interface", r.Interface.Name)
 	switch {
-	case r.Type == Decline:
+	case r.kind == typeDecline:
 		log.Warn("dhcp address declined: another machine uses it")
-	case t == ACK && r.Type == Ask:
-		log.Info("dhcp address given", "boot_file", l.BootFile)
-	case t == NAK:
-		log.Warn("dhcp client asked for an address that is not its own", "asked", r.asked())
+	case t == typeACK && r.kind == typeRequest:
+		log.Info("dhcp address given", "file", l.BootFile)
+	case t == typeNAK:
+		log.Warn("dhcp request refused", "reason", "it asks for "+r.requested().String())
 	}
 }
 
@@ -163,12 +166,13 @@ func (s *Server) now() time.Time {
 	return time.Now()
 }
 
-// send writes the answer out of the card on which the question came, from the address that the answer names as the server's. Where
-// that is not an address of this machine (behind address translation), the kernel chooses.
-func send(p *ipv4.PacketConn, out []byte, to destination, link Link) error {
+// send sends an answer from the address that the answer has as the server's, on the interface on which the message
+// arrived or by the routing table. If this machine does not have that address (because of address translation), the
+// kernel chooses the source address.
+func send(p *ipv4.PacketConn, out []byte, to destination, card Interface) error {
 	cm := &ipv4.ControlMessage{Src: to.from.AsSlice()}
 	if !to.routed {
-		cm.IfIndex = link.Index
+		cm.IfIndex = card.Index
 	}
 	dst := net.UDPAddrFromAddrPort(to.addr)
 	if _, err := p.WriteTo(out, cm, dst); err == nil {

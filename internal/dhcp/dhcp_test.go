@@ -44,13 +44,13 @@ func newServer() *Server {
 	}
 }
 
-// message builds a client's message with gopacket, which also decodes the answers: neither is the code under test.
-func message(t testing.TB, typ Type, set func(*layers.DHCPv4), options ...layers.DHCPOption) []byte {
+// message builds a message of a client with gopacket, which also decodes the answers: neither is the code under test.
+func message(t testing.TB, typ messageType, set func(*layers.DHCPv4), options ...layers.DHCPOption) []byte {
 	t.Helper()
+	first := layers.DHCPOption{Type: layers.DHCPOptMessageType, Length: 1, Data: []byte{byte(typ)}}
 	m := &layers.DHCPv4{
 		Operation: layers.DHCPOpRequest, HardwareType: layers.LinkTypeEthernet, HardwareLen: 6,
-		Xid: 0x11223344, Secs: 4, ClientHWAddr: mac,
-		Options: append(layers.DHCPOptions{{Type: layers.DHCPOptMessageType, Length: 1, Data: []byte{byte(typ)}}}, options...),
+		Xid: 0x11223344, Secs: 4, ClientHWAddr: mac, Options: append(layers.DHCPOptions{first}, options...),
 	}
 	if set != nil {
 		set(m)
@@ -81,42 +81,47 @@ func decode(t testing.TB, b []byte) (*layers.DHCPv4, map[uint8]string) {
 	return &m, options
 }
 
-func TestWhichMessageAnswersWhichAndWhereItGoes(t *testing.T) {
+func TestTypeAndDestinationOfAnswers(t *testing.T) {
 	want := func(a netip.Addr) layers.DHCPOption { return option(50, a.AsSlice()) }
 	from := func(a netip.Addr) layers.DHCPOption { return option(54, a.AsSlice()) }
 	has := func(a netip.Addr) func(*layers.DHCPv4) {
 		return func(m *layers.DHCPv4) { m.ClientIP = a.AsSlice() }
 	}
 	relayed := func(m *layers.DHCPv4) { m.RelayAgentIP = relay.AsSlice() }
+	unknown := func(m *layers.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, 9} }
+	reply := func(m *layers.DHCPv4) { m.Operation = layers.DHCPOpReply }
 	const everybody, client, byRelay = "255.255.255.255:68", "10.77.0.11:68", "10.77.0.254:67"
 	tests := []struct {
 		name string
 		in   []byte
-		want Type // 0: silence
+		want messageType // 0: no answer
 		to   string
 	}{
-		{"a discovery gets an offer", message(t, Discover, nil), Offer, everybody},
-		{"a discovery by a relay goes back to it", message(t, Discover, relayed), Offer, byRelay},
-		{"a discovery that names somebody's address is broadcast", message(t, Discover, has(other)), Offer, everybody},
-		{"selecting this server", message(t, Ask, nil, want(mine), from(server)), ACK, everybody},
-		{"selecting another server", message(t, Ask, nil, want(other), from(other)), 0, ""},
-		{"selecting this server with a wrong address", message(t, Ask, nil, want(other), from(server)), NAK, everybody},
-		{"rebooting with the right address", message(t, Ask, nil, want(mine)), ACK, everybody},
-		{"rebooting with a wrong address", message(t, Ask, nil, want(other)), NAK, everybody},
-		{"rebooting with a wrong address by a relay", message(t, Ask, relayed, want(other)), NAK, byRelay},
-		{"renewing", message(t, Ask, has(mine)), ACK, client},
-		{"renewing a wrong address", message(t, Ask, has(other)), NAK, everybody},
-		{"asking for nothing", message(t, Ask, nil), 0, ""},
-		{"informing", message(t, Inform, has(mine)), ACK, client},
-		{"declining", message(t, Decline, nil, want(mine), from(server)), 0, ""},
-		{"releasing", message(t, Release, has(mine), from(server)), 0, ""},
-		{"an unknown machine", message(t, Discover, func(m *layers.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, 9} }), 0, ""},
-		{"a server's message", message(t, Offer, nil), 0, ""},
-		{"a message that says it is an answer", message(t, Discover, func(m *layers.DHCPv4) { m.Operation = layers.DHCPOpReply }), 0, ""},
+		{"a discovery gets an offer", message(t, typeDiscover, nil), typeOffer, everybody},
+		{"an offer to a relayed discovery goes to the relay", message(t, typeDiscover, relayed), typeOffer, byRelay},
+		{"the ciaddr of a discovery is ignored", message(t, typeDiscover, has(other)), typeOffer, everybody},
+		{"selecting this server", message(t, typeRequest, nil, want(mine), from(server)), typeACK, everybody},
+		{"selecting another server", message(t, typeRequest, nil, want(other), from(other)), 0, ""},
+		{
+			"selecting this server with a wrong address",
+			message(t, typeRequest, nil, want(other), from(server)), typeNAK, everybody,
+		},
+		{"rebooting with the right address", message(t, typeRequest, nil, want(mine)), typeACK, everybody},
+		{"rebooting with a wrong address", message(t, typeRequest, nil, want(other)), typeNAK, everybody},
+		{"rebooting with a wrong address by a relay", message(t, typeRequest, relayed, want(other)), typeNAK, byRelay},
+		{"renewing", message(t, typeRequest, has(mine)), typeACK, client},
+		{"renewing a wrong address", message(t, typeRequest, has(other)), typeNAK, everybody},
+		{"a request without an address", message(t, typeRequest, nil), 0, ""},
+		{"informing", message(t, typeInform, has(mine)), typeACK, client},
+		{"declining", message(t, typeDecline, nil, want(mine), from(server)), 0, ""},
+		{"releasing", message(t, typeRelease, has(mine), from(server)), 0, ""},
+		{"an unknown machine", message(t, typeDiscover, unknown), 0, ""},
+		{"a server's message", message(t, typeOffer, nil), 0, ""},
+		{"a message with the operation of an answer", message(t, typeDiscover, reply), 0, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			out, to, ok := newServer().handle(tt.in, Link{Name: "eth0"})
+			out, to, ok := newServer().handle(tt.in, Interface{Name: "eth0"})
 			if ok != (tt.want != 0) {
 				t.Fatalf("answered: %v", ok)
 			}
@@ -124,11 +129,11 @@ func TestWhichMessageAnswersWhichAndWhereItGoes(t *testing.T) {
 				return
 			}
 			m, options := decode(t, out)
-			if got := Type(options[53][0]); got != tt.want {
+			if got := messageType(options[53][0]); got != tt.want {
 				t.Errorf("message type %d, want %d", got, tt.want)
 			}
 			if to.addr.String() != tt.to {
-				t.Errorf("goes to %s, want %s", to.addr, tt.to)
+				t.Errorf("destination %s, want %s", to.addr, tt.to)
 			}
 			if m.Xid != 0x11223344 || m.Operation != layers.DHCPOpReply || m.ClientHWAddr.String() != mac.String() {
 				t.Errorf("header: %+v", m)
@@ -136,45 +141,48 @@ func TestWhichMessageAnswersWhichAndWhereItGoes(t *testing.T) {
 			if options[54] != string(server.AsSlice()) {
 				t.Errorf("server identifier % x", options[54])
 			}
-			if tt.want == NAK && (m.Flags != 0x8000 || options[1] != "" || options[51] != "" || !m.YourClientIP.Equal(net.IPv4zero)) {
-				t.Errorf("a NAK that gives something: %+v", m)
+			if tt.want == typeNAK && (m.Flags != 0x8000 || options[1] != "" || options[51] != "" ||
+				!m.YourClientIP.Equal(net.IPv4zero)) {
+				t.Errorf("a NAK with fields of a lease: %+v", m)
 			}
 		})
 	}
 }
 
-func TestAnAnswerHoldsTheLease(t *testing.T) {
-	ask := message(t, Ask, func(m *layers.DHCPv4) { m.RelayAgentIP, m.Flags = relay.AsSlice(), 0x8000 },
-		option(50, mine.AsSlice()), option(61, []byte{1, 2, 3}), option(82, []byte{1, 2, 'a', 'b'}), option(97, []byte("\x00uuid")))
-	out, _, ok := newServer().handle(ask, Link{})
+func TestAnAnswerHasTheLease(t *testing.T) {
+	relayed := func(m *layers.DHCPv4) { m.RelayAgentIP, m.Flags = relay.AsSlice(), 0x8000 }
+	ask := message(t, typeRequest, relayed, option(50, mine.AsSlice()),
+		option(61, []byte{1, 2, 3}), option(82, []byte{1, 2, 'a', 'b'}), option(97, []byte("\x00uuid")))
+	out, _, ok := newServer().handle(ask, Interface{})
 	if !ok {
 		t.Fatal("no answer")
 	}
 	m, got := decode(t, out)
 	want := map[uint8]string{
-		1: "\xff\xff\xff\x00", 3: "\x0a\x4d\x00\x01", 6: "\x0a\x4d\x00\x01\x0a\x4d\x00\x63", 12: "n01", 15: "small.example",
-		26: "\x23\x28", 51: "\xff\xff\xff\xff", 53: "\x05", 54: "\x0a\x4d\x00\x01", 61: "\x01\x02\x03", 82: "\x01\x02ab", 97: "\x00uuid",
-		224: "dim.node=n01",
+		1: "\xff\xff\xff\x00", 3: "\x0a\x4d\x00\x01", 6: "\x0a\x4d\x00\x01\x0a\x4d\x00\x63",
+		12: "n01", 15: "small.example", 26: "\x23\x28", 51: "\xff\xff\xff\xff", 53: "\x05", 54: "\x0a\x4d\x00\x01",
+		61: "\x01\x02\x03", 82: "\x01\x02ab", 97: "\x00uuid", 224: "dim.node=n01",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	file := string(m.File[:len("undionly.kpxe")+1])
-	if !m.YourClientIP.Equal(mine.AsSlice()) || !m.NextServerIP.Equal(server.AsSlice()) || file != "undionly.kpxe\x00" ||
-		!m.RelayAgentIP.Equal(relay.AsSlice()) || m.Flags != 0x8000 {
+	if !m.YourClientIP.Equal(mine.AsSlice()) || !m.NextServerIP.Equal(server.AsSlice()) ||
+		file != "undionly.kpxe\x00" || !m.RelayAgentIP.Equal(relay.AsSlice()) || m.Flags != 0x8000 {
 		t.Errorf("header: %+v", m)
 	}
 }
 
-func TestInformGetsNoAddressAndNoLease(t *testing.T) {
-	out, _, _ := newServer().handle(message(t, Inform, func(m *layers.DHCPv4) { m.ClientIP = mine.AsSlice() }), Link{})
+func TestTheAnswerToInformHasNoAddressAndNoLeaseTime(t *testing.T) {
+	inform := message(t, typeInform, func(m *layers.DHCPv4) { m.ClientIP = mine.AsSlice() })
+	out, _, _ := newServer().handle(inform, Interface{})
 	m, options := decode(t, out)
 	if !m.YourClientIP.Equal(net.IPv4zero) || options[51] != "" || options[12] != "n01" {
 		t.Errorf("%+v", m)
 	}
 }
 
-func TestALongBootFileIsAnOptionAndAShortOneIsWhenAskedFor(t *testing.T) {
+func TestTheBootFileIsAnOptionIfItIsLongOrAskedFor(t *testing.T) {
 	s := newServer()
 	long := "http://10.77.0.1/" + string(make([]byte, 0, 200))
 	for len(long) < 200 {
@@ -183,39 +191,43 @@ func TestALongBootFileIsAnOptionAndAShortOneIsWhenAskedFor(t *testing.T) {
 	l := lease()
 	s.Answer = func(*Request) (Lease, error) { return l, nil }
 	l.BootFile = long
-	out, _, _ := s.handle(message(t, Discover, nil), Link{})
+	out, _, _ := s.handle(message(t, typeDiscover, nil), Interface{})
 	if m, options := decode(t, out); options[67] != long || m.File[0] != 0 {
 		t.Errorf("option 67 %q, file %q", options[67], m.File)
 	}
 	l.BootFile = "ipxe.efi"
-	out, _, _ = s.handle(message(t, Discover, nil, option(55, []byte{1, 66, 67})), Link{})
-	if m, options := decode(t, out); options[67] != "ipxe.efi" || options[66] != "10.77.0.1" || string(m.File[:8]) != "ipxe.efi" {
+	out, _, _ = s.handle(message(t, typeDiscover, nil, option(55, []byte{1, 66, 67})), Interface{})
+	m, options := decode(t, out)
+	if options[67] != "ipxe.efi" || options[66] != "10.77.0.1" || string(m.File[:8]) != "ipxe.efi" {
 		t.Errorf("options 66 %q, 67 %q, file %q", options[66], options[67], m.File)
 	}
 }
 
-func TestWhatAClientSaysOfItself(t *testing.T) {
-	b := message(t, Discover, nil,
-		option(93, []byte{0, 7}), option(60, []byte("PXEClient:Arch:00007:UNDI:003016")), option(77, []byte("\x04iPXE")),
+func TestParse(t *testing.T) {
+	b := message(t, typeDiscover, nil,
+		option(93, []byte{0, 7}), option(60, []byte("PXEClient:Arch:00007:UNDI:003016")),
+		option(77, []byte("\x04iPXE")),
 		option(12, []byte("a\x1b[2Jb")), option(50, []byte{1, 2, 3}))
-	r, err := Parse(b)
+	r, err := parse(b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff([]Arch{7}, r.Archs); d != "" {
 		t.Error(d)
 	}
-	if r.VendorClass != "PXEClient:Arch:00007:UNDI:003016" || r.UserClass != "iPXE" || !r.IPXE || r.HostName != "a.[2Jb" || r.Wanted.IsValid() || r.Secs != 4 {
+	if r.VendorClass != "PXEClient:Arch:00007:UNDI:003016" || r.UserClass != "iPXE" || !r.IPXE ||
+		r.HostName != "a.[2Jb" || r.Wanted.IsValid() || r.Secs != 4 {
 		t.Errorf("%+v", r)
 	}
 }
 
-func TestUnknownMachinesAreRememberedWithinBounds(t *testing.T) {
+func TestTheListOfUnknownMachinesIsBounded(t *testing.T) {
 	s := newServer()
 	for i := range 30 {
-		who := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
+		unknown := func(m *layers.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, byte(i)} }
 		for range 2 {
-			s.handle(message(t, Discover, func(m *layers.DHCPv4) { m.ClientHWAddr = who }, option(60, []byte("PXEClient"))), Link{Name: "eth1"})
+			m := message(t, typeDiscover, unknown, option(60, []byte("PXEClient")))
+			s.handle(m, Interface{Name: "eth1"})
 		}
 	}
 	list := s.Machines.List()
@@ -223,36 +235,41 @@ func TestUnknownMachinesAreRememberedWithinBounds(t *testing.T) {
 		t.Fatalf("%d machines, want 10", len(list))
 	}
 	now := time.Unix(1e9, 0)
-	want := Machine{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 29}, First: now, Last: now, Count: 2, Why: "not in the description",
-		VendorClass: "PXEClient", Link: "eth1"}
+	want := Machine{
+		MAC: net.HardwareAddr{2, 0, 0, 0, 0, 29}, First: now, Last: now, Count: 2, Reason: "not in the description",
+		VendorClass: "PXEClient", Interface: "eth1",
+	}
 	if d := cmp.Diff(want, list[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Error(d)
 	}
 	s.Answer = func(*Request) (Lease, error) { return lease(), nil }
-	s.handle(message(t, Discover, func(m *layers.DHCPv4) { m.ClientHWAddr = list[0].MAC }), Link{})
+	s.handle(message(t, typeDiscover, func(m *layers.DHCPv4) { m.ClientHWAddr = list[0].MAC }), Interface{})
 	if n := len(s.Machines.List()); n != 9 {
-		t.Errorf("a machine that is known by now is still listed: %d", n)
+		t.Errorf("a machine that is known now is still listed: %d", n)
 	}
 }
 
-func TestClientsOfAnotherServerAreNeitherAnsweredNorRemembered(t *testing.T) {
+func TestClientsOfAnotherServerAreNeitherAnsweredNorListed(t *testing.T) {
 	s := newServer()
 	s.Answer = func(*Request) (Lease, error) { return Lease{}, ErrNotMine }
-	if _, _, ok := s.handle(message(t, Discover, nil), Link{}); ok || len(s.Machines.List()) != 0 {
-		t.Errorf("answered: %v, remembered: %v", ok, s.Machines.List())
+	if _, _, ok := s.handle(message(t, typeDiscover, nil), Interface{}); ok || len(s.Machines.List()) != 0 {
+		t.Errorf("answered: %v, listed: %v", ok, s.Machines.List())
 	}
 }
 
 func FuzzHandle(f *testing.F) {
-	f.Add(message(f, Discover, nil, option(93, []byte{0, 0}), option(55, []byte{1, 3, 66, 67}), option(97, make([]byte, 17))))
-	f.Add(message(f, Ask, nil, option(50, mine.AsSlice()), option(54, server.AsSlice()), option(82, make([]byte, 255))))
-	f.Add(message(f, Inform, func(m *layers.DHCPv4) { m.ClientIP = mine.AsSlice() }, option(77, []byte("\x04iPXE")), option(93, []byte{0})))
+	f.Add(message(f, typeDiscover, nil,
+		option(93, []byte{0, 0}), option(55, []byte{1, 3, 66, 67}), option(97, make([]byte, 17))))
+	f.Add(message(f, typeRequest, nil,
+		option(50, mine.AsSlice()), option(54, server.AsSlice()), option(82, make([]byte, 255))))
+	f.Add(message(f, typeInform, func(m *layers.DHCPv4) { m.ClientIP = mine.AsSlice() },
+		option(77, []byte("\x04iPXE")), option(93, []byte{0})))
 	f.Add(make([]byte, 240))
 	f.Add([]byte{1, 1, 6})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newServer()
 		s.Answer = func(*Request) (Lease, error) { return lease(), nil }
-		out, to, ok := s.handle(b, Link{})
+		out, to, ok := s.handle(b, Interface{})
 		if !ok {
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -15,10 +14,12 @@ import (
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"dim/internal/testkit"
 )
 
-// veth makes a network namespace, with a pair of cards in it, for the calling goroutine, which must be locked to its
-// thread and must not unlock it. The first card has the server's address, the second has none.
+// veth makes a network namespace with a pair of interfaces for the calling goroutine, which must be locked to its
+// thread and must not unlock it. The first interface has the address of the server, the second has none.
 func veth() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return err
@@ -49,21 +50,22 @@ func veth() error {
 	return nil
 }
 
-// frame wraps a DHCP message as a client without an address sends it.
+// frame returns the frame in which a client without an address sends a message.
 func frame(t *testing.T, payload []byte) []byte {
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4zero, DstIP: net.IPv4bcast}
 	udp := &layers.UDP{SrcPort: 68, DstPort: 67}
 	udp.SetNetworkLayerForChecksum(ip)
 	buf := gopacket.NewSerializeBuffer()
 	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.Ethernet{SrcMAC: mac, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeIPv4}, ip, udp, gopacket.Payload(payload))
+		&layers.Ethernet{SrcMAC: mac, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeIPv4},
+		ip, udp, gopacket.Payload(payload))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
 }
 
-// ask sends a message, as clients do again and again since a card that has just come up drops frames, until the answer comes.
+// ask sends a message until the answer arrives, because an interface that has just come up drops frames.
 func ask(t *testing.T, c *packet.Conn, message []byte) (*layers.IPv4, *layers.Ethernet, []byte) {
 	t.Helper()
 	xid := binary.BigEndian.Uint32(message[4:])
@@ -81,21 +83,20 @@ func ask(t *testing.T, c *packet.Conn, message []byte) (*layers.IPv4, *layers.Et
 			p := gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.Default)
 			udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
 			if ok && udp.DstPort == 68 && binary.BigEndian.Uint32(udp.Payload[4:]) == xid {
-				return p.Layer(layers.LayerTypeIPv4).(*layers.IPv4), p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet), slices.Clone(udp.Payload)
+				ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+				return ip, p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet), slices.Clone(udp.Payload)
 			}
 		}
 	}
-	t.Fatal("no answer came")
+	t.Fatal("no answer arrived")
 	return nil, nil, nil
 }
 
-func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: it makes a network namespace")
-	}
+func TestAClientWithoutAnAddressIsAnswered(t *testing.T) {
+	testkit.NeedRoot(t, "it makes a network namespace")
 	ctx, cancel := context.WithCancel(context.Background())
 	clientConn := make(chan *packet.Conn, 1)
-	links := make(chan Link, 100)
+	links := make(chan Interface, 100)
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its namespace
@@ -121,7 +122,7 @@ func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
 			s := newServer()
 			answer := s.Answer
 			s.Answer = func(r *Request) (Lease, error) {
-				links <- r.Link
+				links <- r.Interface
 				return answer(r)
 			}
 			return s.Serve(ctx, conn)
@@ -134,19 +135,20 @@ func TestAClientWithoutAnAddressIsAnsweredOnTheWire(t *testing.T) {
 	defer c.Close()
 	for i, step := range []struct {
 		send []byte
-		want Type
+		want messageType
 	}{
-		{message(t, Discover, nil), Offer},
-		{message(t, Ask, nil, option(50, mine.AsSlice()), option(54, server.AsSlice())), ACK},
-		{message(t, Ask, nil, option(50, other.AsSlice())), NAK},
+		{message(t, typeDiscover, nil), typeOffer},
+		{message(t, typeRequest, nil, option(50, mine.AsSlice()), option(54, server.AsSlice())), typeACK},
+		{message(t, typeRequest, nil, option(50, other.AsSlice())), typeNAK},
 	} {
 		binary.BigEndian.PutUint32(step.send[4:], uint32(i))
 		ip, eth, payload := ask(t, c, step.send)
 		_, options := decode(t, payload)
-		if Type(options[53][0]) != step.want {
+		if messageType(options[53][0]) != step.want {
 			t.Errorf("type %d, want %d", options[53][0], step.want)
 		}
-		if !ip.SrcIP.Equal(server.AsSlice()) || !ip.DstIP.Equal(net.IPv4bcast) || eth.DstMAC.String() != layers.EthernetBroadcast.String() {
+		if !ip.SrcIP.Equal(server.AsSlice()) || !ip.DstIP.Equal(net.IPv4bcast) ||
+			eth.DstMAC.String() != layers.EthernetBroadcast.String() {
 			t.Errorf("from %v to %v (%v)", ip.SrcIP, ip.DstIP, eth.DstMAC)
 		}
 		if l := <-links; l.Name != "srv" || len(l.Addresses) != 1 || l.Addresses[0].String() != "10.77.0.1/24" {

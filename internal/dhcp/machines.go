@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// Machine is a client that nobody knows, and what it told about itself when it asked last.
+// Machine is an unknown client, with the facts in its last message.
 type Machine struct {
 	MAC         net.HardwareAddr
 	First, Last time.Time
-	Count       int    // how often it asked
-	Why         string // it was not answered
+	Count       int    // its messages
+	Reason      string // for which it was not answered
 
 	VendorClass string
 	UserClass   string
@@ -22,26 +22,26 @@ type Machine struct {
 	Archs       []Arch
 	Wanted      netip.Addr // the address that it asked for
 	Relay       netip.Addr
-	Link        string // name of the card on which it was heard
+	Interface   string // the name of the interface on which its message arrived
 }
 
-// Machines remembers unknown clients, those heard last first, and a bounded number of them: one who sends from ever new hardware
-// addresses drives out the oldest. It may be used by any number of goroutines.
+// Machines is a list of unknown clients. It keeps a bounded number of them: a new one displaces the one whose last
+// message is oldest. It may be used by any number of goroutines.
 type Machines struct {
 	max int
 
 	mu    sync.Mutex
-	order *list.List // of *Machine, heard last in front
+	order *list.List // of *Machine: the one with the latest message is in front
 	byMAC map[string]*list.Element
 }
 
-// NewMachines makes a Machines that remembers up to limit of them.
+// NewMachines returns a Machines that keeps up to limit clients.
 func NewMachines(limit int) *Machines {
 	return &Machines{max: limit, order: list.New(), byMAC: make(map[string]*list.Element)}
 }
 
-// Note remembers that r came at that time and was not answered, and why.
-func (m *Machines) Note(r *Request, now time.Time, why string) {
+// note adds r, which arrived at now and was not answered for that reason.
+func (m *Machines) note(r *Request, now time.Time, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.byMAC[string(r.MAC)]
@@ -51,7 +51,7 @@ func (m *Machines) Note(r *Request, now time.Time, why string) {
 	}
 	m.order.MoveToFront(e)
 	x := e.Value.(*Machine)
-	x.Last, x.Why, x.Wanted, x.Relay, x.Link = now, why, r.Wanted, r.Relay, r.Link.Name
+	x.Last, x.Reason, x.Wanted, x.Relay, x.Interface = now, reason, r.Wanted, r.Relay, r.Interface.Name
 	x.VendorClass, x.UserClass, x.HostName, x.Archs = r.VendorClass, r.UserClass, r.HostName, r.Archs
 	x.Count++
 	for m.order.Len() > m.max {
@@ -59,8 +59,8 @@ func (m *Machines) Note(r *Request, now time.Time, why string) {
 	}
 }
 
-// Forget drops a machine: it is known now.
-func (m *Machines) Forget(mac net.HardwareAddr) {
+// forget removes a client, which is known now.
+func (m *Machines) forget(mac net.HardwareAddr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.byMAC[string(mac)]; e != nil {
@@ -68,7 +68,7 @@ func (m *Machines) Forget(mac net.HardwareAddr) {
 	}
 }
 
-// List returns the machines, heard last first.
+// List returns the clients, the one with the latest message first.
 func (m *Machines) List() []Machine {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -79,7 +79,7 @@ func (m *Machines) List() []Machine {
 	return out
 }
 
-// remove is called with mu held.
+// remove removes a client. The caller holds mu.
 func (m *Machines) remove(e *list.Element) {
 	m.order.Remove(e)
 	delete(m.byMAC, string(e.Value.(*Machine).MAC))

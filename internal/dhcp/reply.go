@@ -9,64 +9,66 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// Lease is all that a client is given. What is zero is not sent.
+// Lease is what a client is given. Fields that are zero are not sent.
 type Lease struct {
 	Address    netip.Addr
 	Subnet     netip.Prefix
-	Server     netip.Addr // who gives it: this server's address, as the client can reach it
+	Server     netip.Addr // the address of this server that the client can reach
 	Router     netip.Addr
 	DNS        []netip.Addr
 	HostName   string
 	Domain     string
 	MTU        int
-	NextServer netip.Addr // siaddr: where the boot file is, if it is not a URL
+	NextServer netip.Addr // siaddr: the server of the boot file, if BootFile is not a URL
 	BootFile   string
-	Options    map[uint8][]byte // any others; they win over those above
+	Options    map[uint8][]byte // further options, which take precedence over the fields above
 }
 
 const (
 	serverPort = 67
 	clientPort = 68
-	// infinite is the lease time that never ends (RFC 2131 section 3.3).
+	// firstOrdinaryPort is the first port that any user of a machine may use.
+	firstOrdinaryPort = 1024
+	// infinite is the lease time of a lease that does not end (RFC 2131 section 3.3).
 	infinite = 0xffffffff * time.Second
 )
 
-// answerTo returns which message answers r, given that l is what the client is to have.
-func answerTo(r *Request, l *Lease) (Type, bool) {
-	switch r.Type {
-	case Discover:
-		return Offer, true
-	case Inform:
-		return ACK, true
-	case Ask:
+// answerTo returns the type of the answer to r from a client that is given l. It returns false if there is no answer.
+func answerTo(r *Request, l *Lease) (messageType, bool) {
+	switch r.kind {
+	case typeDiscover:
+		return typeOffer, true
+	case typeInform:
+		return typeACK, true
+	case typeRequest:
 		if r.Server.IsValid() && r.Server != l.Server {
-			return 0, false // it took another server's offer
+			return 0, false // the client took the offer of another server
 		}
-		switch r.asked() {
+		switch r.requested() {
 		case l.Address:
-			return ACK, true
+			return typeACK, true
 		case netip.Addr{}:
-			return 0, false // against the protocol
+			return 0, false // not allowed by the protocol
 		}
-		return NAK, true
+		return typeNAK, true
 	}
-	return 0, false // DHCPDECLINE, DHCPRELEASE: there is nothing to change
+	return 0, false // DHCPDECLINE and DHCPRELEASE have no answer
 }
 
-// destination is where an answer goes.
+// destination says where an answer is sent.
 type destination struct {
 	addr   netip.AddrPort
 	from   netip.Addr
-	routed bool // by the routing table, rather than out of the card on which the question came
+	routed bool // sent by the routing table; false: on the interface on which the message arrived
 }
 
-// destinationOf follows RFC 2131 section 4.1; see the package comment for broadcasts.
-func destinationOf(r *Request, l *Lease, t Type) destination {
+// destinationOf returns where RFC 2131 section 4.1 has an answer sent. The package comment describes the exception.
+func destinationOf(r *Request, l *Lease, t messageType) destination {
 	d := destination{from: l.Server}
 	switch {
 	case r.Relay.IsValid():
 		d.addr, d.routed = netip.AddrPortFrom(r.Relay, serverPort), true
-	case r.Client == l.Address && t != NAK: // no other ciaddr is believed: it could be anybody's
+	case r.Client == l.Address && t != typeNAK: // any other ciaddr could be the address of another machine
 		d.addr, d.routed = netip.AddrPortFrom(r.Client, clientPort), true
 	default:
 		d.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)
@@ -74,8 +76,8 @@ func destinationOf(r *Request, l *Lease, t Type) destination {
 	return d
 }
 
-// encode makes the message t that answers r.
-func encode(r *Request, l *Lease, t Type) []byte {
+// encode returns the message of type t that answers r.
+func encode(r *Request, l *Lease, t messageType) []byte {
 	q := r.packet
 	p := &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
@@ -94,15 +96,15 @@ func encode(r *Request, l *Lease, t Type) []byte {
 			p.Options[code] = v
 		}
 	}
-	if t == NAK {
-		p.SetBroadcast() // RFC 2131 section 4.3.2: so that a relay broadcasts it
+	if t == typeNAK {
+		p.SetBroadcast() // RFC 2131 section 4.3.2: a relay must broadcast it
 		p.UpdateOption(dhcpv4.OptMessage("that address is not yours: it is " + l.Address.String()))
 		return p.ToBytes()
 	}
-	if t == ACK {
+	if t == typeACK {
 		p.ClientIPAddr = q.ClientIPAddr
 	}
-	if r.Type != Inform {
+	if r.kind != typeInform {
 		p.YourIPAddr = l.Address.AsSlice()
 		p.UpdateOption(dhcpv4.OptIPAddressLeaseTime(infinite))
 	}
@@ -114,7 +116,7 @@ func encode(r *Request, l *Lease, t Type) []byte {
 	return p.ToBytes()
 }
 
-// network adds what a client needs to use its address.
+// network adds the options that a client needs to use its address.
 func (l *Lease) network(p *dhcpv4.DHCPv4) {
 	if l.Subnet.IsValid() {
 		p.UpdateOption(dhcpv4.OptSubnetMask(net.CIDRMask(l.Subnet.Bits(), 32)))
@@ -140,8 +142,8 @@ func (l *Lease) network(p *dhcpv4.DHCPv4) {
 	}
 }
 
-// boot adds the boot file: in the header field, which everybody reads; as an option too, when it does not fit there
-// (127 bytes) or the client asks for it.
+// boot adds the boot file. It is in the header, which all clients read. It is an option if it does not fit there
+// (127 bytes) or the client asks for the option.
 func (l *Lease) boot(p *dhcpv4.DHCPv4, r *Request) {
 	if l.NextServer.IsValid() {
 		p.ServerIPAddr = l.NextServer.AsSlice()
@@ -152,10 +154,10 @@ func (l *Lease) boot(p *dhcpv4.DHCPv4, r *Request) {
 	if len(l.BootFile) <= 127 {
 		p.BootFileName = l.BootFile
 	}
-	if len(l.BootFile) > 127 || r.Asks(uint8(dhcpv4.OptionBootfileName)) {
+	if len(l.BootFile) > 127 || r.wantsOption(uint8(dhcpv4.OptionBootfileName)) {
 		p.UpdateOption(dhcpv4.OptBootFileName(l.BootFile))
 	}
-	if l.NextServer.IsValid() && r.Asks(uint8(dhcpv4.OptionTFTPServerName)) {
+	if l.NextServer.IsValid() && r.wantsOption(uint8(dhcpv4.OptionTFTPServerName)) {
 		p.UpdateOption(dhcpv4.OptTFTPServerName(l.NextServer.String()))
 	}
 }

@@ -11,46 +11,45 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// Type is a DHCP message type (RFC 2132 section 9.6).
-type Type uint8
+// messageType is a DHCP message type (RFC 2132 section 9.6).
+type messageType uint8
 
-// The message types. Ask is DHCPREQUEST; the word Request is taken here.
 const (
-	Discover Type = 1
-	Offer    Type = 2
-	Ask      Type = 3
-	Decline  Type = 4
-	ACK      Type = 5
-	NAK      Type = 6
-	Release  Type = 7
-	Inform   Type = 8
+	typeDiscover messageType = 1
+	typeOffer    messageType = 2
+	typeRequest  messageType = 3
+	typeDecline  messageType = 4
+	typeACK      messageType = 5
+	typeNAK      messageType = 6
+	typeRelease  messageType = 7
+	typeInform   messageType = 8
 )
 
 // Arch is a client system architecture (option 93, RFC 4578 and the IANA registry "Processor Architecture Types").
 type Arch uint16
 
-// Request is a client's message.
+// Request is a message of a client. Addresses that it does not hold are zero.
 type Request struct {
-	Type   Type
-	MAC    net.HardwareAddr // six bytes, Ethernet
-	Secs   uint16           // for how long the client has been trying
-	Client netip.Addr       // ciaddr: the address it has; zero: none
-	Wanted netip.Addr       // option 50; zero: none
-	Server netip.Addr       // option 54: the server it turns to; zero: any
-	Relay  netip.Addr       // giaddr: the relay's address on the client's network; zero: none
-	Link   Link             // where it arrived
+	MAC       net.HardwareAddr // six bytes, Ethernet
+	Secs      uint16           // seconds since the client began to ask
+	Client    netip.Addr       // ciaddr: the address that the client has
+	Wanted    netip.Addr       // option 50: the address that it asks for
+	Server    netip.Addr       // option 54: the server that it asks; zero: all
+	Relay     netip.Addr       // giaddr: the address of the relay on the network of the client
+	Interface Interface        // on which the message arrived
 
 	Archs       []Arch
 	VendorClass string // option 60, printable part
 	UserClass   string // option 77, printable part
-	IPXE        bool   // option 175 is there: only iPXE sends it
+	IPXE        bool   // the client is iPXE: it sent option 175, which others do not, or that user class
 	HostName    string // option 12, printable part
 
+	kind   messageType
 	packet *dhcpv4.DHCPv4
 }
 
-// Parse decodes a client's message. It refuses what is not DHCP from an Ethernet client.
-func Parse(b []byte) (*Request, error) {
+// parse decodes a message of a client. Messages that are not DHCP over Ethernet are errors.
+func parse(b []byte) (*Request, error) {
 	p, err := dhcpv4.FromBytes(b)
 	if err != nil {
 		return nil, fmt.Errorf("parse dhcp message: %w", err)
@@ -62,7 +61,7 @@ func Parse(b []byte) (*Request, error) {
 		return nil, fmt.Errorf("parse dhcp message: hardware type %d, address %x", p.HWType, p.ClientHWAddr)
 	}
 	r := &Request{
-		Type:        Type(p.MessageType()),
+		kind:        messageType(p.MessageType()),
 		MAC:         slices.Clone(p.ClientHWAddr),
 		Secs:        p.NumSeconds,
 		Client:      addr(p.ClientIPAddr),
@@ -79,30 +78,28 @@ func Parse(b []byte) (*Request, error) {
 	for _, a := range p.ClientArch() {
 		r.Archs = append(r.Archs, Arch(a))
 	}
-	switch r.Type {
-	case Discover, Ask, Decline, Release, Inform:
+	switch r.kind {
+	case typeDiscover, typeRequest, typeDecline, typeRelease, typeInform:
 		return r, nil
 	}
-	return nil, fmt.Errorf("parse dhcp message: type %d is not a client's", r.Type)
+	return nil, fmt.Errorf("parse dhcp message: clients do not send type %d", r.kind)
 }
 
-// Option returns the bytes of an option, nil when the client did not send it.
-func (r *Request) Option(code uint8) []byte { return r.packet.Options[code] }
-
-// Asks reports whether the client asked for an option (in option 55).
-func (r *Request) Asks(code uint8) bool {
+// wantsOption reports whether the client asked for an option with option 55.
+func (r *Request) wantsOption(code uint8) bool {
 	return slices.Contains(r.packet.Options[uint8(dhcpv4.OptionParameterRequestList)], code)
 }
 
-// asked returns the address that a DHCPREQUEST is about: what it wants, or when it renews, what it has.
-func (r *Request) asked() netip.Addr {
+// requested returns the address that a DHCPREQUEST asks for: the wanted one, or the present one when the client
+// renews it.
+func (r *Request) requested() netip.Addr {
 	if r.Wanted.IsValid() {
 		return r.Wanted
 	}
 	return r.Client
 }
 
-// userClass takes off the length byte of RFC 3004, which iPXE and others leave out.
+// userClass removes the length byte of RFC 3004, which iPXE and others leave out.
 func userClass(b []byte) []byte {
 	if len(b) > 1 && int(b[0]) == len(b)-1 {
 		return b[1:]
@@ -110,7 +107,7 @@ func userClass(b []byte) []byte {
 	return b
 }
 
-// printable returns at most 64 characters of b; what is not ASCII text is shown as a dot.
+// printable returns at most 64 characters of b, with a dot for each that is not printable ASCII.
 func printable(b []byte) string {
 	b = b[:min(len(b), 64)]
 	return strings.Map(func(r rune) rune {
@@ -121,7 +118,7 @@ func printable(b []byte) string {
 	}, strings.TrimRight(string(b), "\x00"))
 }
 
-// addr converts an address; 0.0.0.0 and what is not four bytes long become the zero Addr.
+// addr converts an address. 0.0.0.0, and any that is not four bytes long, is the zero Addr.
 func addr(ip net.IP) netip.Addr {
 	a, ok := netip.AddrFromSlice(ip.To4())
 	if !ok || a.IsUnspecified() {

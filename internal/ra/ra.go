@@ -1,11 +1,11 @@
-// Package ra answers IPv6 router solicitations with an advertisement that says: there is no router here, no prefix, and nothing to
-// ask DHCPv6 for (RFC 4861 with router lifetime 0, M=0, O=0).
+// Package ra answers IPv6 router solicitations with an advertisement of no router, no prefix, and no DHCPv6 server
+// (RFC 4861 with router lifetime 0, M=0, O=0).
 //
-// Boot loaders of 2019 and before (iPXE as Debian has it) ask for a router on every card that comes up, and hold the boot up
-// for 13 s when nobody answers, also where only IPv4 is used. A true router's advertisement is not weakened by ours: a lifetime of 0 concerns
-// the sender alone (RFC 4861 section 4.2).
+// Boot loaders of 2019 and before, such as the iPXE of Debian, send a solicitation on every interface that comes
+// up. They delay the boot by 13 s if there is no answer, also where only IPv4 is used. The advertisement does not
+// affect those of routers, because a lifetime of 0 concerns its sender only (RFC 4861 section 4.2).
 //
-// It must not know what boots, nor open sockets. One Responder may Serve several sockets at once.
+// It must not know what boots, nor open sockets. One Responder may Serve several sockets at the same time.
 package ra
 
 import (
@@ -24,19 +24,20 @@ const (
 	typeSolicitation  = 133
 	typeAdvertisement = 134
 	optionSourceLink  = 1
-	// hopLimit is that of every neighbour discovery packet: it shows that no router has passed it on (RFC 4861 section 6.1.1).
+	// hopLimit is that of every neighbour discovery packet. It proves that no router has forwarded the packet (RFC 4861
+	// section 6.1.1).
 	hopLimit = 255
 )
 
-// Responder answers solicitations that arrive on certain cards.
+// Responder answers solicitations that arrive on certain interfaces.
 type Responder struct {
-	// Interfaces are the indexes of the cards on which nodes boot; on others there is silence.
+	// Interfaces are the indexes of the interfaces on which nodes boot. Solicitations on others are not answered.
 	Interfaces []int
 	Log        *slog.Logger
 }
 
-// Serve answers what arrives on conn, a raw socket of "ip6:ipv6-icmp", until ctx ends. It does not close conn. The error
-// is nil when ctx ended.
+// Serve answers solicitations that arrive on conn, a raw socket of "ip6:ipv6-icmp", until ctx ends. It does not
+// close conn. The error is nil if ctx ended.
 func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
 	p := ipv6.NewPacketConn(conn)
 	if err := r.setUp(p); err != nil {
@@ -59,17 +60,17 @@ func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
 		}
 		to, err := answer(buf[:n], src)
 		if err != nil {
-			r.Log.Debug("router solicitation ignored", "from", src, "err", err)
+			r.Log.Debug("router solicitation ignored", "client", src, "error", err)
 			continue
 		}
 		out := &ipv6.ControlMessage{HopLimit: hopLimit, IfIndex: cm.IfIndex}
 		if _, err := p.WriteTo(advertisement(), out, &net.IPAddr{IP: to.AsSlice()}); err != nil {
-			r.Log.Debug("router advertisement not sent", "to", to, "err", err)
+			r.Log.Debug("router advertisement not sent", "address", to, "error", err)
 		}
 	}
 }
 
-// setUp has the kernel deliver solicitations alone, and tell where they arrived.
+// setUp makes the kernel deliver solicitations only, with the interface on which they arrived.
 func (r *Responder) setUp(p *ipv6.PacketConn) error {
 	var f ipv6.ICMPFilter
 	f.SetAll(true)
@@ -81,16 +82,16 @@ func (r *Responder) setUp(p *ipv6.PacketConn) error {
 		return err
 	}
 	for _, i := range r.Interfaces {
-		// A card that went away, or has IPv6 switched off, must not keep the others, or the server, from working: there the
-		// boot takes longer, and no more.
+		// An interface that was removed, or has IPv6 switched off, is no error of the others or the server. Boots
+		// on it take longer.
 		if err := p.JoinGroup(&net.Interface{Index: i}, &net.IPAddr{IP: net.IPv6linklocalallrouters}); err != nil {
-			r.Log.Warn("router solicitations are not heard", "interface", i, "err", err)
+			r.Log.Warn("router solicitations are not received", "interface", i, "error", err)
 		}
 	}
 	return nil
 }
 
-// answer checks a solicitation as RFC 4861 section 6.1.1 demands, and returns where its answer goes.
+// answer checks a solicitation as RFC 4861 section 6.1.1 demands, and returns the destination of its answer.
 func answer(b []byte, src netip.Addr) (netip.Addr, error) {
 	if len(b) < 8 || b[0] != typeSolicitation || b[1] != 0 {
 		return netip.Addr{}, fmt.Errorf("parse solicitation: % x", b[:min(len(b), 8)])
@@ -100,7 +101,7 @@ func answer(b []byte, src netip.Addr) (netip.Addr, error) {
 			return netip.Addr{}, fmt.Errorf("parse solicitation: option cut off")
 		}
 		if o[0] == optionSourceLink && src.IsUnspecified() {
-			return netip.Addr{}, fmt.Errorf("parse solicitation: link address of nobody")
+			return netip.Addr{}, fmt.Errorf("parse solicitation: link address without a source address")
 		}
 		o = o[int(o[1])*8:]
 	}
@@ -110,7 +111,7 @@ func answer(b []byte, src netip.Addr) (netip.Addr, error) {
 	return netip.AddrFrom16([16]byte(net.IPv6linklocalallnodes)), nil
 }
 
-// advertisement is the only answer there is. The kernel fills in the checksum.
+// advertisement returns the answer, which is the same for all. The kernel fills in the checksum.
 func advertisement() []byte {
 	var b [16]byte
 	b[0] = typeAdvertisement

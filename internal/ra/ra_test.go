@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -16,6 +15,8 @@ import (
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"dim/internal/testkit"
 )
 
 var (
@@ -28,11 +29,12 @@ func TestWhichSolicitationsAreAnswered(t *testing.T) {
 		name string
 		in   []byte
 		src  netip.Addr
-		to   netip.Addr // zero: silence
+		to   netip.Addr // zero: no answer
 	}{
 		{"from an address", []byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0x52, 0x54, 0, 0x4d, 0, 1}, linkLocal, linkLocal},
 		{"from no address", []byte{133, 0, 0, 0, 0, 0, 0, 0}, netip.IPv6Unspecified(), allNodes},
-		{"from no address but with a link address", []byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1}, netip.IPv6Unspecified(), netip.Addr{}},
+		{"from no address but with a link address", []byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1},
+			netip.IPv6Unspecified(), netip.Addr{}},
 		{"from a global address", []byte{133, 0, 0, 0, 0, 0, 0, 0}, netip.MustParseAddr("2001:db8::1"), allNodes},
 		{"with an option of length 0", []byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 0}, linkLocal, netip.Addr{}},
 		{"with an option cut off", []byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0}, linkLocal, netip.Addr{}},
@@ -62,7 +64,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// namespace makes a network namespace with a pair of cards for the calling, locked goroutine, and returns their indexes.
+// namespace makes a network namespace with a pair of interfaces for the calling goroutine, which must be locked to its
+// thread, and returns the interfaces.
 func namespace() (router, client *net.Interface, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, nil, err
@@ -89,14 +92,15 @@ func namespace() (router, client *net.Interface, err error) {
 	return router, client, err
 }
 
-// solicitation is a frame as iPXE sends it.
+// solicitation returns a frame as iPXE sends it.
 func solicitation(t *testing.T, mac net.HardwareAddr) []byte {
 	t.Helper()
 	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6,
 		SrcIP: linkLocal.AsSlice(), DstIP: net.IPv6linklocalallrouters}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(133, 0)}
 	icmp.SetNetworkLayerForChecksum(ip)
-	eth := &layers.Ethernet{SrcMAC: mac, DstMAC: net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}, EthernetType: layers.EthernetTypeIPv6}
+	allRouters := net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}
+	eth := &layers.Ethernet{SrcMAC: mac, DstMAC: allRouters, EthernetType: layers.EthernetTypeIPv6}
 	buf := gopacket.NewSerializeBuffer()
 	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
 		eth, ip, icmp, gopacket.Payload(append([]byte{0, 0, 0, 0, 1, 1}, mac...)))
@@ -106,10 +110,8 @@ func solicitation(t *testing.T, mac net.HardwareAddr) []byte {
 	return buf.Bytes()
 }
 
-func TestASolicitationIsAnsweredOnTheWire(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: it makes a network namespace")
-	}
+func TestASolicitationIsAnswered(t *testing.T) {
+	testkit.NeedRoot(t, "it makes a network namespace")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	type pair struct {
@@ -152,7 +154,7 @@ func TestASolicitationIsAnsweredOnTheWire(t *testing.T) {
 	}
 }
 
-// checkAdvertisement sends ask, again and again since the router's link-local address may not be ready, until the answer comes.
+// checkAdvertisement sends ask until the answer arrives, because the link-local address of the router may not be ready.
 func checkAdvertisement(t *testing.T, c *packet.Conn, ask []byte) {
 	t.Helper()
 	buf := make([]byte, 2000)
@@ -176,32 +178,36 @@ func checkAdvertisement(t *testing.T, c *packet.Conn, ask []byte) {
 				continue
 			}
 			ip := p.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
-			if ra.RouterLifetime != 0 || ra.Flags != 0 || len(ra.Options) != 0 || ip.HopLimit != 255 || !ip.SrcIP.IsLinkLocalUnicast() {
+			if ra.RouterLifetime != 0 || ra.Flags != 0 || len(ra.Options) != 0 ||
+				ip.HopLimit != 255 || !ip.SrcIP.IsLinkLocalUnicast() {
 				t.Errorf("advertisement %+v of %+v", ra, ip)
 			}
 			return
 		}
 	}
-	t.Error("no advertisement came")
+	t.Error("no advertisement arrived")
 }
 
-// answerNeighbour tells the server's kernel the client's hardware address.
+// answerNeighbour answers a neighbour solicitation of the server's kernel with the hardware address of the client.
 func answerNeighbour(t *testing.T, c *packet.Conn, p gopacket.Packet, ns *layers.ICMPv6NeighborSolicitation) {
 	t.Helper()
 	if !ns.TargetAddress.Equal(linkLocal.AsSlice()) {
 		return
 	}
 	asks := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)
-	who := p.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
+	sender := p.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: linkLocal.AsSlice(), DstIP: who.SrcIP}
+	ip := &layers.IPv6{
+		Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: linkLocal.AsSlice(), DstIP: sender.SrcIP,
+	}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(136, 0)}
 	icmp.SetNetworkLayerForChecksum(ip)
 	body := binary.BigEndian.AppendUint32(nil, 0x60000000)
 	body = append(append(body, linkLocal.AsSlice()...), 2, 1)
 	buf := gopacket.NewSerializeBuffer()
 	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.Ethernet{SrcMAC: mac, DstMAC: asks.SrcMAC, EthernetType: layers.EthernetTypeIPv6}, ip, icmp, gopacket.Payload(append(body, mac...)))
+		&layers.Ethernet{SrcMAC: mac, DstMAC: asks.SrcMAC, EthernetType: layers.EthernetTypeIPv6},
+		ip, icmp, gopacket.Payload(append(body, mac...)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ var logKeys = []string{
 	"address",     // an address that is given, asked for, or sent to
 	"interface",   // a network interface of this machine
 	"path",        // a path in an image or export
-	"file", "dir", // a path on this machine
+	"file", "dir", // a path on this machine; or the file that a client boots
 	"from", "to", // versions before and after
 	"detail",    // what a node says about a stage of its boot
 	"procedure", // of an RPC program

@@ -39,11 +39,7 @@ var pending = map[string]map[string]string{
 		"columns": "226 lines",
 		"logs":    "keys after, capture, desired, how, kept, problem, undo, waited, what, when, why",
 	},
-	"internal/dhcp": {
-		"callers": "Machines.Note, Machines.Forget, Parse, Request.Option, Request.Asks",
-		"columns": "28 lines",
-		"logs":    "keys asked, boot_file, err, link",
-	},
+	"internal/dhcp": {},
 	"internal/disktest": {
 		"columns": "3 lines",
 	},
@@ -86,10 +82,7 @@ var pending = map[string]map[string]string{
 	"internal/problems": {
 		"columns": "7 lines",
 	},
-	"internal/ra": {
-		"columns": "13 lines",
-		"logs":    "keys err",
-	},
+	"internal/ra": {},
 	"internal/replica": {
 		"columns":    "250 lines",
 		"logs":       "keys by",
@@ -128,10 +121,7 @@ var pending = map[string]map[string]string{
 	"internal/textdiff": {
 		"columns": "5 lines",
 	},
-	"internal/tftp": {
-		"columns": "18 lines",
-		"logs":    "keys err, name, seconds",
-	},
+	"internal/tftp": {},
 	"internal/verdict": {
 		"callers": "Boot, Class, Classify, Data, Program",
 		"columns": "28 lines",

@@ -17,8 +17,8 @@ type client struct {
 	server  net.Addr
 	options []string // key, value, …
 	wait    time.Duration
-	oack    map[string]string // what the server granted
-	rounds  int               // time-outs to live through
+	oack    map[string]string // the options that the server granted
+	rounds  int               // time-outs after which a transfer fails
 }
 
 func newClient(t *testing.T, server net.Addr, options ...string) *client {
@@ -47,7 +47,7 @@ type remoteError struct {
 
 func (e *remoteError) Error() string { return fmt.Sprintf("code %d: %s", e.code, e.text) }
 
-// get fetches name. It survives the loss of packets in both directions.
+// get fetches name. It tolerates the loss of packets in both directions.
 func (c *client) get(name string) ([]byte, error) {
 	return c.transfer(c.request(opRead, name, "octet"))
 }
@@ -97,7 +97,7 @@ func (c *client) transfer(first []byte) ([]byte, error) {
 			return data, &remoteError{errorCode(binary.BigEndian.Uint16(b[2:])), string(b[4 : n-1])}
 		case opData:
 			if binary.BigEndian.Uint16(b[2:]) != uint16(expected) {
-				if inWindow++; inWindow == 1 && window > 1 { // a gap: say so, once
+				if inWindow++; inWindow == 1 && window > 1 { // a gap: report it once
 					send()
 				}
 				continue

@@ -33,23 +33,23 @@ const (
 // request is a read or write request.
 type request struct {
 	op   opcode
-	name string // as it came; never empty
+	name string // unchanged; never empty
 	mode string // lower case
 
-	// Options; 0 stands for "not asked for", which no option has as a value, but for tsize.
+	// Options; 0: not requested.
 	blockSize int
 	window    int
 	timeout   int // seconds
 	tsize     bool
 }
 
-// options reports whether the client asked for any option that we know, so that an OACK is due.
+// options reports whether the client requested an option that is known, so that an OACK has to be sent.
 func (r *request) options() bool {
 	return r.blockSize != 0 || r.window != 0 || r.timeout != 0 || r.tsize
 }
 
-// parseRequest decodes a read or write request. Options that we do not know, or whose values are out of their range, are left
-// out as if they had not been asked for (RFC 2347: the server must not answer those).
+// parseRequest decodes a read or write request. It ignores options that are not known or whose values are out of range:
+// the server must not acknowledge these (RFC 2347).
 func parseRequest(b []byte) (request, error) {
 	var r request
 	if len(b) < 2 {
@@ -79,7 +79,7 @@ func parseRequest(b []byte) (request, error) {
 	return r, nil
 }
 
-// setOption takes one option's value if it is in the range that its RFC gives.
+// setOption sets an option if its value is in the range that its RFC gives.
 func (r *request) setOption(key, value string) {
 	n, err := strconv.Atoi(value)
 	if err != nil {
@@ -106,14 +106,14 @@ func cutString(b []byte) (s string, rest []byte, ok bool) {
 	return string(b[:i]), b[i+1:], true
 }
 
-// answer is what a client sends during a transfer: an ACK, or an ERROR that ends it.
+// answer is a packet of the client during a transfer: an ACK, or an ERROR that ends it.
 type answer struct {
 	op      opcode
 	block   uint16 // of an ACK; the code of an ERROR
 	message string // of an ERROR
 }
 
-// parseAnswer decodes what a reading client may send.
+// parseAnswer decodes a packet that a reading client sends during a transfer.
 func parseAnswer(b []byte) (answer, error) {
 	if len(b) < 4 {
 		return answer{}, fmt.Errorf("parse answer: %d bytes", len(b))

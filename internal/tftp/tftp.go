@@ -1,35 +1,38 @@
-// Package tftp is a read-only TFTP server: RFC 1350 with options (2347), block size (2348), transfer size and time-out (2349)
-// and window size (7440).
+// Package tftp is a read-only TFTP server: RFC 1350 with options (2347), block size (2348), transfer size and time-out
+// (2349) and window size (7440).
 //
 // # Concepts
 //
-// Requests arrive on the socket given to Serve. Each transfer has a socket of its own, as the protocol demands, from the
-// function ListenPacket, and a goroutine. What a name means is Open's business alone: names are handed to it as they came, with
-// leading slashes, dots, whatever firmware sends.
+// Requests arrive on the socket given to Serve. Each transfer has a goroutine, and as the protocol demands, a
+// socket of its own, from the function ListenPacket. The function Open decides what a name means. It gets names
+// unchanged, with leading slashes, dots, and whatever else firmware sends.
 //
 // # Firmware
 //
-// UEFI asks for the size first and breaks that transfer off with an ERROR: that is no failure and is not logged as one. PXE ROMs use the same
-// port for one transfer after the other, often without ending the last one: a new request from a port takes the place of an older
-// transfer to it, unless it is the same request sent again before anything was acknowledged.
+//   - UEFI first requests the size, and ends that transfer with an ERROR. This is not logged as a failure.
+//   - PXE ROMs use the same port for one transfer after the other, often without ending the last one. A new request
+//     from a port therefore ends an older transfer to it, unless it repeats the request before any acknowledgement.
 //
 // # Limits
 //
-// Transfers are bounded, in all and per client address; requests beyond that are dropped, and the clients ask again by themselves.
-// A forged source address gets a few small packets at most, since nothing but an OACK or the first block is sent before the first ACK.
-// Block numbers roll over to 0, which all loaders that load more than 65,535 blocks expect. Only octet mode is served: no loader has a use for
-// another one. Write requests are refused.
+//   - The number of transfers is bounded, in all and for each client address. Further requests are dropped, and clients
+//     repeat them.
+//   - A forged source address gets a few small packets, since only an OACK or the first window is sent before the first
+//     ACK.
+//   - Block numbers roll over to 0, as all loaders that load more than 65,535 blocks expect.
+//   - Only octet mode is served, because no loader uses another one. Write requests are refused.
 //
 // # Concurrency
 //
-// A Server may Serve several sockets at once; they share the limits. Serve returns when all its transfers have ended. The only lock guards the
-// table of transfers; nothing is called while it is held.
+// A Server may Serve several sockets at the same time, which share the limits. Serve returns when all its transfers
+// have ended. The only lock guards the table of transfers, and no function of others is called while it is held.
 //
 // It must not know what it serves, nor open sockets.
 package tftp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,34 +53,35 @@ type File interface {
 	Size() int64
 }
 
-// Server answers read requests. Open, ListenPacket and Log must be set; zero values of the rest stand for the defaults. The fields must not
-// be changed once Serve runs.
+// Server answers read requests. Open, ListenPacket and Log must be set. The defaults of the other fields are in their
+// comments. The fields must not be changed while Serve runs.
 type Server struct {
-	// Open returns the file that client asks for. fs.ErrNotExist and fs.ErrPermission become the protocol's errors;
-	// the text of others stays in the log.
+	// Open returns the file that client requests. fs.ErrNotExist and fs.ErrPermission become errors of the
+	// protocol. The text of other errors is logged, and not sent.
 	Open func(ctx context.Context, client netip.AddrPort, name string) (File, error)
-	// ListenPacket makes the socket for one transfer, on any port of the address that local has: the address of the
-	// socket on which the request came.
+	// ListenPacket opens the socket for one transfer, on any port of the address in local, which is the address of the
+	// socket on which the request arrived.
 	ListenPacket func(local net.Addr) (net.PacketConn, error)
-	// Log gets an Info line for a transfer that ended well, a Warn line for one that did not.
+	// Log gets an Info line for a transfer that succeeded, and a Warn line for one that failed.
 	Log *slog.Logger
 
-	MaxTransfers int           // at once; default 512
-	MaxPerClient int           // at once to one address; default 4
-	MaxBlockSize int           // default 1468: what fits an Ethernet frame; firmware cannot put fragments together
+	MaxTransfers int           // at a time; default 512
+	MaxPerClient int           // at a time to one address; default 4
+	MaxBlockSize int           // default 1468, which fits an Ethernet frame; firmware does not reassemble fragments
 	MaxWindow    int           // default 32
 	Timeout      time.Duration // before the first retransmission, then doubled; default 1 s
-	Retries      int           // retransmissions without progress before a client is given up; default 5
+	Retries      int           // retransmissions without progress after which a transfer fails; default 5
 
 	mu        sync.Mutex
 	transfers map[netip.AddrPort]*transfer
 	perClient map[netip.Addr]int
 }
 
-// Serve answers requests on conn until ctx ends, then waits for the transfers it started, which end at once. It does not close
-// conn. The error is nil when ctx ended, else what reading from conn came to.
+// Serve answers requests on conn until ctx ends or a read fails. It returns when its transfers have ended, which
+// ctx ends too. It does not close conn. The error is nil if ctx ended.
 //
-// conn should be bound to one address rather than to all: clients insist on answers from the address that they asked.
+// conn should be bound to one address rather than to all, because clients accept answers only from the address that
+// they asked.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := listener{Server: s, conn: conn}
@@ -101,22 +105,22 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	}
 }
 
-// listener is one socket being served, and the transfers that came from it.
+// listener is one socket that is being served, and the transfers that were requested on it.
 type listener struct {
 	*Server
 	conn    net.PacketConn
 	running sync.WaitGroup
 }
 
-// handle starts the transfer that packet asks for, or says why not.
+// handle starts the transfer that packet requests, or sends an ERROR.
 func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []byte) {
 	r, err := parseRequest(packet)
 	if err != nil {
-		l.Log.Debug("tftp packet ignored", "client", client, "err", err)
+		l.Log.Debug("tftp packet ignored", "client", client, "error", err)
 		return
 	}
 	refuse := func(code errorCode, text string) {
-		l.Log.Warn("tftp request refused", "client", client, "name", r.name, "err", text)
+		l.Log.Warn("tftp request refused", "client", client, "file", r.name, "reason", text)
 		l.conn.WriteTo(appendError(nil, code, text), net.UDPAddrFromAddrPort(client))
 	}
 	if r.op == opWrite {
@@ -133,17 +137,17 @@ func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []b
 	}
 	t.request = l.limit(r)
 	l.running.Go(func() {
-		defer l.dismiss(t)
+		defer l.finish(t)
 		l.transfer(t, l.conn.LocalAddr())
 	})
 }
 
 // transfer opens and sends the file of t.
 func (s *Server) transfer(t *transfer, local net.Addr) {
-	log := s.Log.With("client", t.client, "name", t.request.name)
+	log := s.Log.With("client", t.client, "file", t.request.name)
 	own, err := s.ListenPacket(local)
 	if err != nil {
-		log.Warn("tftp transfer not begun", "err", err)
+		log.Warn("tftp transfer not started", "error", err)
 		return
 	}
 	defer own.Close()
@@ -151,27 +155,27 @@ func (s *Server) transfer(t *transfer, local net.Addr) {
 
 	file, err := s.Open(t.ctx, t.client, t.request.name)
 	if err != nil {
-		log.Warn("tftp request refused", "err", err)
+		log.Warn("tftp request refused", "error", err)
 		t.write(openError(err))
 		return
 	}
 	defer file.Close()
 	start := time.Now()
 	err = t.send(file)
-	var gone *clientError
+	var ended *clientError
 	switch {
 	case err == nil:
-		log.Info("tftp transfer done", "bytes", file.Size(), "seconds", time.Since(start).Seconds())
-	case errors.As(err, &gone):
-		log.Debug("tftp transfer ended by the client", "err", err)
+		log.Info("tftp transfer done", "bytes", file.Size(), "took", time.Since(start))
+	case errors.As(err, &ended):
+		log.Debug("tftp transfer ended by the client", "error", err)
 	case t.ctx.Err() != nil:
-		log.Debug("tftp transfer given up", "err", err)
+		log.Debug("tftp transfer cancelled", "error", err)
 	default:
-		log.Warn("tftp transfer not finished", "err", err)
+		log.Warn("tftp transfer failed", "error", err)
 	}
 }
 
-// openError makes the packet that tells a client why it does not get its file.
+// openError returns the ERROR packet for an error of Open.
 func openError(err error) []byte {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -182,8 +186,8 @@ func openError(err error) []byte {
 	return appendError(nil, codeUndefined, "the server cannot read the file")
 }
 
-// admit enters a transfer for the request into the table. It returns false when there is nothing to do: the request is
-// one being served already, or there are too many.
+// admit adds a transfer for the request to the table. It returns false if the request repeats one that is being
+// served, or a limit is reached.
 func (s *Server) admit(ctx context.Context, client netip.AddrPort, packet []byte) (*transfer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,32 +196,34 @@ func (s *Server) admit(ctx context.Context, client netip.AddrPort, packet []byte
 		s.perClient = make(map[netip.Addr]int)
 	}
 	if old := s.transfers[client]; old != nil {
-		if bytes.Equal(old.packet, packet) && !old.answered.Load() {
+		if bytes.Equal(old.packet, packet) && !old.acknowledged.Load() {
 			return nil, false
 		}
 		old.cancel()
 		s.remove(old)
 	}
-	if len(s.transfers) >= or(s.MaxTransfers, 512) || s.perClient[client.Addr()] >= or(s.MaxPerClient, 4) {
+	if len(s.transfers) >= cmp.Or(s.MaxTransfers, 512) || s.perClient[client.Addr()] >= cmp.Or(s.MaxPerClient, 4) {
 		s.Log.Debug("tftp request dropped: too many transfers", "client", client)
 		return nil, false
 	}
-	t := &transfer{client: client, packet: packet, timeout: or(s.Timeout, time.Second), retries: or(s.Retries, 5)}
+	t := &transfer{
+		client: client, packet: packet, timeout: cmp.Or(s.Timeout, time.Second), retries: cmp.Or(s.Retries, 5),
+	}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	s.transfers[client] = t
 	s.perClient[client.Addr()]++
 	return t, true
 }
 
-// dismiss takes an ended transfer out of the table.
-func (s *Server) dismiss(t *transfer) {
+// finish removes a transfer that has ended from the table.
+func (s *Server) finish(t *transfer) {
 	t.cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(t)
 }
 
-// remove is called with mu held; t may be gone or replaced already.
+// remove removes t, unless another transfer has replaced it. The caller holds mu.
 func (s *Server) remove(t *transfer) {
 	if s.transfers[t.client] != t {
 		return
@@ -230,20 +236,11 @@ func (s *Server) remove(t *transfer) {
 	}
 }
 
-// limit reduces what a client asks for to what the server grants.
+// limit reduces the options of a request to the limits of the server.
 func (s *Server) limit(r request) request {
-	r.blockSize = min(r.blockSize, or(s.MaxBlockSize, 1468))
-	r.window = min(r.window, or(s.MaxWindow, 32))
+	r.blockSize = min(r.blockSize, cmp.Or(s.MaxBlockSize, 1468))
+	r.window = min(r.window, cmp.Or(s.MaxWindow, 32))
 	return r
-}
-
-// or returns v, or the default when v is the zero value.
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 func addrPort(a net.Addr) (netip.AddrPort, bool) {

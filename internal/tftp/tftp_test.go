@@ -29,7 +29,7 @@ type testServer struct {
 	addr  net.Addr
 	files map[string][]byte
 	open  atomic.Int64 // files that are open
-	seen  chan string  // names asked for
+	seen  chan string  // names that Open got
 }
 
 func serve(t *testing.T, files map[string][]byte, set func(*Server)) *testServer {
@@ -91,7 +91,7 @@ func pattern(n int) []byte {
 	return b
 }
 
-func TestFilesArriveWhole(t *testing.T) {
+func TestFilesArriveComplete(t *testing.T) {
 	files := map[string][]byte{}
 	for _, n := range []int{0, 1, 511, 512, 513, 1024, 100_000} {
 		files[fmt.Sprint(n)] = pattern(n)
@@ -138,7 +138,7 @@ func TestOptionsAreGrantedWithinLimits(t *testing.T) {
 func TestBlockNumbersRollOver(t *testing.T) {
 	want := pattern(65536*8 + 2005)
 	ts := serve(t, map[string][]byte{"big": want}, func(s *Server) {
-		s.MaxWindow, s.Timeout = 100, 5*time.Second // nothing is lost on loopback; a busy machine must not be taken for loss
+		s.MaxWindow, s.Timeout = 100, 5*time.Second // loopback loses no packets, but a busy machine delays them
 	})
 	c := newClient(t, ts.addr, "blksize", "8", "windowsize", "100")
 	c.wait = 20 * time.Second
@@ -151,7 +151,7 @@ func TestBlockNumbersRollOver(t *testing.T) {
 	}
 }
 
-// lossy drops packets in both directions, decided by a seeded generator.
+// lossy drops and duplicates packets, as a seeded generator decides.
 type lossy struct {
 	net.PacketConn
 	percent int
@@ -171,7 +171,7 @@ func (l *lossy) WriteTo(b []byte, to net.Addr) (int, error) {
 		return len(b), nil
 	}
 	n, err := l.PacketConn.WriteTo(b, to)
-	if err == nil && l.drop() { // and sometimes it comes twice
+	if err == nil && l.drop() { // a duplicate
 		l.PacketConn.WriteTo(b, to)
 	}
 	return n, err
@@ -186,7 +186,7 @@ func (l *lossy) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-func TestFilesArriveWholeOverALossyLink(t *testing.T) {
+func TestFilesArriveCompleteOverALossyLink(t *testing.T) {
 	want := pattern(20_000)
 	var seed atomic.Uint64
 	ts := serve(t, map[string][]byte{"f": want}, func(s *Server) {
@@ -235,13 +235,13 @@ func TestRefusalsHaveTheRightCode(t *testing.T) {
 				t.Errorf("code %d, want %d (%s)", e.code, tt.want, e.text)
 			}
 			if strings.Contains(e.text, "secret") {
-				t.Errorf("the error tells too much: %s", e.text)
+				t.Errorf("the error reveals a path: %s", e.text)
 			}
 		})
 	}
 }
 
-func TestNamesReachOpenAsTheyCame(t *testing.T) {
+func TestOpenGetsNamesUnchanged(t *testing.T) {
 	ts := serve(t, nil, nil)
 	for _, name := range []string{"/undionly.kpxe", "../../etc/passwd", `boot\x64\a`, "a\xff"} {
 		newClient(t, ts.addr).get(name)
@@ -251,7 +251,7 @@ func TestNamesReachOpenAsTheyCame(t *testing.T) {
 	}
 }
 
-func TestASizeProbeThatIsBrokenOffIsFollowedByTheTransferFromTheSamePort(t *testing.T) {
+func TestATransferFollowsARequestForTheSizeFromTheSamePort(t *testing.T) {
 	want := pattern(5000)
 	ts := serve(t, map[string][]byte{"f": want}, nil)
 	c := newClient(t, ts.addr, "tsize", "0")
@@ -280,12 +280,11 @@ func TestANewRequestFromAPortReplacesTheOldTransfer(t *testing.T) {
 	if _, _, err := c.conn.ReadFrom(buf); err != nil {
 		t.Fatal(err)
 	}
-	// Never ended; the next request comes from the same port. Blocks of the old transfer may still be on their way.
-	time.Sleep(5 * time.Millisecond)
+	// The transfer is not ended. The next request is sent from the same port.
 	c.conn.WriteTo(c.request(opRead, "b", "octet"), ts.addr)
 	<-ts.seen
 	if got := <-ts.seen; got != "b" {
-		t.Errorf("asked for %q, want b", got)
+		t.Errorf("Open got %q, want b", got)
 	}
 }
 
@@ -298,23 +297,23 @@ func TestARepeatedRequestStartsNoSecondTransfer(t *testing.T) {
 		t.Fatal("the first request is not admitted")
 	}
 	if _, ok := ask("a"); ok {
-		t.Error("the same request, before anything was acknowledged, starts a second transfer")
+		t.Error("a repeated request before an acknowledgement starts a second transfer")
 	}
-	first.answered.Store(true)
+	first.acknowledged.Store(true)
 	second, ok := ask("a")
 	if !ok || first.ctx.Err() == nil {
-		t.Error("the same request, after something was acknowledged, does not start anew")
+		t.Error("a repeated request after an acknowledgement does not start a new transfer")
 	}
 	third, ok := ask("b")
 	if !ok || second.ctx.Err() == nil {
-		t.Error("another request does not take the place of the transfer")
+		t.Error("another request does not replace the transfer")
 	}
-	s.dismiss(first)
-	s.dismiss(second)
+	s.finish(first)
+	s.finish(second)
 	if len(s.transfers) != 1 || s.perClient[from.Addr()] != 1 {
-		t.Errorf("transfers that were replaced count: %v", s.perClient)
+		t.Errorf("transfers that were replaced are counted: %v", s.perClient)
 	}
-	s.dismiss(third)
+	s.finish(third)
 	if len(s.transfers) != 0 || len(s.perClient) != 0 {
 		t.Errorf("the table keeps %d transfers of %d clients", len(s.transfers), len(s.perClient))
 	}
@@ -341,14 +340,14 @@ func TestTransfersAreBounded(t *testing.T) {
 	c := ask()
 	c.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	if n, _, err := c.conn.ReadFrom(buf); err == nil {
-		t.Errorf("a third transfer to one address began: %q", buf[:n])
+		t.Errorf("a third transfer to one address started: %q", buf[:n])
 	}
 	if n := len(ts.seen); n != 2 {
 		t.Errorf("%d files opened, want 2", n)
 	}
 }
 
-func TestAClientThatVanishesIsGivenUp(t *testing.T) {
+func TestATransferToASilentClientFails(t *testing.T) {
 	ts := serve(t, map[string][]byte{"f": pattern(2000)}, func(s *Server) {
 		s.Timeout = time.Millisecond
 		s.Retries = 2

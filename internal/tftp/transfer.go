@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,27 +15,29 @@ import (
 // maxWait bounds the back-off between retransmissions.
 const maxWait = 8 * time.Second
 
-// transfer is one file on its way to one client. All its fields but answered belong to the goroutine that runs send.
+// transfer is one file that is being sent to one client. All its fields but acknowledged belong to the goroutine
+// that runs send.
 type transfer struct {
-	ctx      context.Context
-	cancel   context.CancelFunc
-	client   netip.AddrPort
-	packet   []byte // the request as it came, to know it when it comes again
-	request  request
-	timeout  time.Duration
-	retries  int
-	conn     net.PacketConn
-	answered atomic.Bool // the client has acknowledged something
-	again    int64       // the block after which a window was sent again because of a second ACK; -1: none
-	buf      []byte
+	ctx          context.Context
+	cancel       context.CancelFunc
+	client       netip.AddrPort
+	packet       []byte // the bytes of the request, to recognize it when it is repeated
+	request      request
+	timeout      time.Duration
+	retries      int
+	conn         net.PacketConn
+	acknowledged atomic.Bool // the client has acknowledged a packet
+	resentAfter  int64       // the block after which a window was sent again because of a second ACK; -1: none
+	buf          []byte
 }
 
-// clientError says that the client ended the transfer.
+// clientError is the ERROR packet with which a client ended the transfer.
 type clientError struct{ text string }
 
-func (e *clientError) Error() string { return "client says: " + e.text }
+func (e *clientError) Error() string { return "ended by the client: " + e.text }
 
-// send sends file, window by window. Block numbers here count from 1 without rolling over; on the wire they have 16 bits.
+// send sends file, window by window. Block numbers count from 1 and do not roll over here. In packets they have 16
+// bits.
 func (t *transfer) send(file File) error {
 	stop := context.AfterFunc(t.ctx, func() { t.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -44,10 +47,10 @@ func (t *transfer) send(file File) error {
 			return fmt.Errorf("send options: %w", err)
 		}
 	}
-	blockSize := int64(or(t.request.blockSize, 512))
-	window := int64(or(t.request.window, 1))
-	last := file.Size()/blockSize + 1 // the last block is a short one, if need be empty
-	t.again = -1
+	blockSize := int64(cmp.Or(t.request.blockSize, 512))
+	window := int64(cmp.Or(t.request.window, 1))
+	last := file.Size()/blockSize + 1 // the last block is shorter than the others, and may be empty
+	t.resentAfter = -1
 	for acked := int64(0); acked < last; {
 		end := min(acked+window, last)
 		now, err := t.exchange(acked, end, func() error { return t.writeBlocks(file, acked+1, end, blockSize) })
@@ -59,8 +62,8 @@ func (t *transfer) send(file File) error {
 	return nil
 }
 
-// exchange calls write and waits for an ACK of a block in (acked, end], or of block 0 when both are 0; it returns the
-// block that was acknowledged. It writes again, with back-off, when nothing comes.
+// exchange calls write, waits for an ACK of a block in (acked, end], or of block 0 if both are 0, and returns the block
+// that was acknowledged. If no ACK arrives, it calls write again, with back-off.
 func (t *transfer) exchange(acked, end int64, write func() error) (int64, error) {
 	wait := t.timeout
 	if t.request.timeout != 0 {
@@ -73,7 +76,7 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 		}
 		n, err := t.await(acked, end, time.Now().Add(wait))
 		if err == nil {
-			t.answered.Store(true)
+			t.acknowledged.Store(true)
 			return n, nil
 		}
 		if t.ctx.Err() != nil {
@@ -87,17 +90,18 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 	return 0, fmt.Errorf("no answer to %d packets", t.retries+1)
 }
 
-// await reads until an ACK of a block in (acked, end] comes; see exchange.
+// await reads until an ACK of a block in (acked, end] arrives, for exchange.
 //
-// An ACK of block acked itself means that the first block of a window was lost (RFC 7440 section 4), and the window is sent
-// from there again, by returning acked as progress; but once only, since there are clients that send such an ACK for each block
-// after the lost one. With a window of one block that would be the Sorcerer's Apprentice (RFC 1123
-// section 4.2.3.1): such an ACK is a duplicate, and only the clock sends again.
+// An ACK of block acked itself means that the first block of a window was lost (RFC 7440 section 4). Then await
+// returns acked, and the window is sent again from there. It does so once only, because some clients send such an
+// ACK for each block after the lost one. With a window of one block such an ACK is a duplicate, and only the
+// time-out sends the block again: otherwise all further blocks would be sent twice (the Sorcerer's Apprentice
+// Syndrome, RFC 1123 section 4.2.3.1).
 func (t *transfer) await(acked, end int64, deadline time.Time) (int64, error) {
 	if err := t.conn.SetReadDeadline(deadline); err != nil {
 		return 0, err
 	}
-	if t.ctx.Err() != nil { // lest the line above undid what the end of ctx had set
+	if t.ctx.Err() != nil { // the line above may have replaced the deadline that the end of ctx set
 		return 0, t.ctx.Err()
 	}
 	var buf [516]byte
@@ -107,7 +111,7 @@ func (t *transfer) await(acked, end int64, deadline time.Time) (int64, error) {
 			return 0, err
 		}
 		if client, ok := addrPort(from); !ok || client != t.client {
-			continue // RFC 1350 section 4 would have an ERROR sent; silence gives a forger nothing
+			continue // RFC 1350 section 4 wants an ERROR, which would go to a forged address
 		}
 		a, err := parseAnswer(buf[:n])
 		if err != nil {
@@ -116,9 +120,9 @@ func (t *transfer) await(acked, end int64, deadline time.Time) (int64, error) {
 		if a.op == opError {
 			return 0, &clientError{fmt.Sprintf("%q (code %d)", a.message, a.block)}
 		}
-		ahead := int64(a.block - uint16(acked)) // modulo 65,536: windows are far smaller
-		if ahead == 0 && (end == 0 || end-acked > 1 && t.again != acked) {
-			t.again = acked
+		ahead := int64(a.block - uint16(acked)) // modulo 65,536, which is far more than a window
+		if ahead == 0 && (end == 0 || end-acked > 1 && t.resentAfter != acked) {
+			t.resentAfter = acked
 			return acked, nil
 		}
 		if ahead > 0 && ahead <= end-acked {
