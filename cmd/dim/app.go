@@ -108,7 +108,7 @@ func (a *app) listing(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// show prints v as JSON, or with table, as -o says.
+// show prints v in the format that -o selects: as JSON, or with table.
 func (a *app) show(v any, table func(w io.Writer)) error {
 	if a.format == "json" {
 		enc := json.NewEncoder(a.out)

@@ -44,10 +44,10 @@ func (a *app) imagePruneCommand() *cobra.Command {
 	cmd := a.listing(&cobra.Command{
 		Use:   "prune [NAME]",
 		Short: "Remove the versions that nothing needs",
-		Long: `Removes the versions of one image, or of all, that nothing needs. Then it removes
-the content of the store that no version has. Kept, and listed with the reason,
-are the newest versions, versions with a tag, versions that nodes are to run,
-and versions that replicas show or showed recently.
+		Long: `Removes the versions of one image, or of all, that nothing needs. Then it
+removes the content of the store that no version has. Kept, and listed with the
+reason, are the newest versions, versions with a tag, versions that nodes are to
+run, and versions that replicas show or showed recently.
 
 While a capture runs, content cannot be removed from the store. The next prune
 removes it then.`,

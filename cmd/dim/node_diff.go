@@ -79,9 +79,9 @@ are set aside in one step, and the files of the master and those rendered for
 the node appear. dim node saved lists what was set aside, and
 dim node restore NODE / --from STAMP undoes the reset.
 
-Without a PATH, a node that may be running is refused, because its services would
-lose their files. A node may be running if it has made a call within the last
-ten minutes. Switch it off, name PATHs, or add --force and boot the node
+Without a PATH, a node that may be running is refused, because its services
+would lose their files. A node may be running if it has made a call within the
+last ten minutes. Switch it off, name PATHs, or add --force and boot the node
 afterwards. Files that it has open stay open.`,
 		Example: `  dim node reset n01 --dry-run
   dim node reset n01

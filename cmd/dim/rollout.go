@@ -39,9 +39,9 @@ the others. The next ring follows when all of this holds for a ring:
   - the nodes that ran before are up
   - the check succeeds
 
-Otherwise the rollout is paused, and dim rollout status shows the reason. The
-server carries the rollout out, also across a restart. This command returns when
-the first ring has begun.
+If one of these fails, the rollout is paused, and dim rollout status shows the
+reason. The server carries the rollout out, also across a restart. This command
+returns when the first ring has begun.
 
 The head runs hook and check with /bin/sh, with DIM_ROLLOUT, DIM_RING (from 1),
 DIM_NODES (of the ring, a node set), DIM_IMAGE and DIM_VERSION in the
@@ -265,8 +265,8 @@ func (a *app) rolloutResumeCommand() *cobra.Command {
 	return a.rolloutChange(&cobra.Command{
 		Use:   "resume [ROLLOUT]",
 		Short: "Resume a paused rollout",
-		Long: `Resumes a rollout that was paused by dim rollout pause or by a failure; without a
-number, the latest one. The step that was interrupted begins again: the hook,
+		Long: `Resumes a rollout that was paused by dim rollout pause or by a failure; without
+a number, the latest one. The step that was interrupted begins again: the hook,
 the soak time or the check.`,
 		Example: "  dim rollout resume",
 	}, &control.RolloutChange{Do: "resume"})

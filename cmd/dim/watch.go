@@ -26,9 +26,9 @@ restart, until --off.
 Nodes keep their version, unless --rollout is given: then they follow every
 version, and the master is mirrored to all nodes as it is edited.
 
-The kernel reports the changes. If the file system of the master does not support
-that (overlayfs, some network file systems), the server scans the whole master
-every few seconds instead, and dim status says so.`,
+The kernel reports the changes. If the file system of the master does not
+support that (overlayfs, some network file systems), the server scans the whole
+master every few seconds instead, and dim status says so.`,
 		Example: `  dim image watch compute                   make versions as edits are made
   dim image watch compute --rollout now     also let all nodes follow at once
   dim image watch compute --dry-run         report how it would be watched

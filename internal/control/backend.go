@@ -112,13 +112,13 @@ type NodeBackend interface {
 	Check(ctx context.Context, set string) ([]CheckResult, error)
 }
 
-// SavedBackend sets aside what nodes have of their own, and brings it back.
+// SavedBackend sets aside the changes of nodes, and brings them back.
 type SavedBackend interface {
 	// Saved lists the entries of a node that were set aside, the latest first.
 	Saved(ctx context.Context, node string) ([]SavedEntry, error)
 	// Restore brings set-aside entries of a node back. When no entry fits the request it is NotFound.
 	Restore(ctx context.Context, node string, r RestoreRequest) ([]RestoredEntry, error)
-	// Reset sets aside what a node has of its own. A node that may be running is a Conflict, unless the request says
+	// Reset sets aside the changes of a node. A node that may be running is a Conflict, unless the request says
 	// Force or names paths.
 	Reset(ctx context.Context, node string, r ResetRequest) ([]SavedEntry, error)
 	// Forget removes set-aside entries for good.
@@ -141,6 +141,6 @@ type MountBackend interface {
 	// serves. It closes done when the directory is unmounted or the daemon ends. When Mount succeeds it owns fd; when
 	// it fails the caller still does.
 	Mount(ctx context.Context, m Mount, fd int) (done <-chan struct{}, err error)
-	// Mounts lists what is served that way.
+	// Mounts lists the mounts.
 	Mounts(ctx context.Context) ([]Mount, error)
 }

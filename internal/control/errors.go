@@ -10,16 +10,16 @@ type Error struct {
 	Details []string `json:"details,omitempty"` // all problems of an Invalid input, one each
 }
 
-// Code tells a caller what kind of failure an Error is.
+// Code is the kind of an Error.
 type Code string
 
 // The codes.
 const (
 	Internal    Code = "internal"    // the daemon's or the machine's fault
 	NotFound    Code = "not-found"   // no such image, version, node
-	Invalid     Code = "invalid"     // the request makes no sense
-	Conflict    Code = "conflict"    // somebody else changed it in the meantime
-	Busy        Code = "busy"        // the same is being done already
+	Invalid     Code = "invalid"     // the request is not valid
+	Conflict    Code = "conflict"    // it was changed by another call in the meantime
+	Busy        Code = "busy"        // the same operation is in progress
 	Unavailable Code = "unavailable" // cannot be done now: no quorum, no daemon
 	Denied      Code = "denied"      // the caller is not the superuser
 )

@@ -16,13 +16,13 @@ import (
 	"dim/internal/control/wire"
 )
 
-// Mounts lists what is mounted.
+// Mounts lists the mounts.
 func (c *Client) Mounts(ctx context.Context) ([]control.Mount, error) {
 	return call[[]control.Mount](ctx, c, http.MethodGet, "/v1/mounts", nil)
 }
 
-// Mount shows a node's replica or a version, which what names, at dir until ctx ends or somebody unmounts dir. It
-// calls ready when the tree is there. When Mount returns nothing is mounted at dir; a file that is still open there
+// Mount shows the node's replica or the version that what names at dir, until ctx ends or dir is unmounted. It calls
+// ready when the tree is there. When Mount returns nothing is mounted at dir; a file that is still open there
 // stays usable, detached. When the daemon ends first, that is an error.
 func (c *Client) Mount(ctx context.Context, what, dir string, ready func(control.Mount)) error {
 	dev, err := mountFUSE(what, dir)

@@ -43,7 +43,7 @@ func (c *Client) Forget(ctx context.Context, node string, r control.ForgetReques
 	return call[[]control.SavedEntry](ctx, c, http.MethodPost, nodePath(node, "forget"), r)
 }
 
-// Reset sets aside what a node has of its own.
+// Reset sets aside the changes of a node.
 func (c *Client) Reset(ctx context.Context, node string, r control.ResetRequest) ([]control.SavedEntry, error) {
 	return call[[]control.SavedEntry](ctx, c, http.MethodPost, nodePath(node, "reset"), r)
 }
