@@ -38,7 +38,9 @@ func TestSmallExampleIsRead(t *testing.T) {
 	}
 	want := []any{
 		"small", "small.example", 4, 2, 3, "10.77.0.13", "52:54:00:4d:00:03", "eth0",
-		"head", Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117}, true, "10.77.0.1",
+		"head",
+		Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117},
+		true, "10.77.0.1",
 		"compute", "amd64", "dir:/srv/dim/masters/compute", 3, 1, 2, "console=ttyS0",
 		"etc/hostname", uint32(0o644), "{{.Node.Name}}\n", "hosts.tmpl",
 	}
@@ -84,7 +86,9 @@ func TestMarenostrumExampleIsRead(t *testing.T) {
 	}
 	want := []any{
 		"s01c1b01", "s31c3b12", "10.128.1.1", "10.128.183.12", "10.129.183.12", "is01", "is02", "is40", "is01",
-		"cell", "compute", map[string]int{"rack": 31, "chassis": 3, "blade": 12}, "02:4d:4e:01:01:01", "is40",
+		"cell", "compute",
+		map[string]int{"rack": 31, "chassis": 3, "blade": 12},
+		"02:4d:4e:01:01:01", "is40",
 		"10.128.254.40", "cell", 168,
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -1,5 +1,7 @@
-// Package disktest gives a test a disk of its own: a file system of a chosen kind on a loop device. It is for tests only, and knows nothing of what is
-// put there.
+// Package disktest gives a test a disk of its own: a file system of a chosen kind on a loop device. It is for tests
+// only.
+//
+// It must not know any other package of this project.
 package disktest
 
 import (
@@ -10,19 +12,19 @@ import (
 	"testing"
 )
 
-// size is that of a disk. mkfs.xfs makes none below 300 MB; what is not written takes no room.
+// size is the size of a disk. mkfs.xfs refuses less than 300 MB. The file is sparse.
 const size = 400 << 20
 
 // Disk is a file system in a file.
 type Disk struct {
-	Dir string // where it is mounted
+	Dir string // its mount point
 
 	t    testing.TB
 	file string
 }
 
-// New makes a file system by mkfs, a program with its arguments but the file, and mounts it until the test ends. It skips the test where that is
-// impossible: it needs root, the program and a loop device.
+// New makes a file system and mounts it until the test ends. mkfs is a program and its arguments, without the file. New
+// skips the test if it lacks root, the program or a loop device.
 func New(t testing.TB, mkfs ...string) *Disk {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -40,7 +42,7 @@ func New(t testing.TB, mkfs ...string) *Disk {
 	}
 	d.Mount()
 	t.Cleanup(func() {
-		for d.Unmount() == nil { // it may be mounted over and over
+		for d.Unmount() == nil { // it may be mounted several times
 		}
 		_ = syscall.Unmount(d.Dir, syscall.MNT_DETACH)
 	})
@@ -53,7 +55,7 @@ func Reflink(t testing.TB) *Disk {
 	return New(t, "mkfs.xfs", "-q", "-m", "reflink=1")
 }
 
-// Mount mounts the disk, again after an Unmount.
+// Mount mounts the disk again after an Unmount.
 func (d *Disk) Mount() {
 	d.t.Helper()
 	if out, err := exec.Command("mount", "-o", "loop", d.file, d.Dir).CombinedOutput(); err != nil {
@@ -61,11 +63,11 @@ func (d *Disk) Mount() {
 	}
 }
 
-// Unmount unmounts the disk. It is busy while a file there is open.
+// Unmount unmounts the disk. It fails while a file on it is open.
 func (d *Disk) Unmount() error { return syscall.Unmount(d.Dir, 0) }
 
-// Memory returns a temporary directory in memory where there is one: most tests are of what a file system does, in which order, and sync thousands
-// of times.
+// Memory returns a temporary directory, in memory if possible. Tests that sync thousands of times use it if they do not
+// test the disk itself.
 func Memory(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "dim-test-")

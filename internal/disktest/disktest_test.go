@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestADiskKeepsItsFilesAndIsGoneAfterTheTest(t *testing.T) {
+func TestDiskKeepsItsFilesAndIsRemovedAfterTheTest(t *testing.T) {
 	var dir string
 	t.Run("disk", func(t *testing.T) {
 		d := New(t, "mkfs.ext4", "-q", "-F")

@@ -1,10 +1,13 @@
-// Package pkgdb tells which packages are installed in a root file system, from the database that its package manager left there.
+// Package pkgdb lists the packages that are installed in a root file system, from the package manager's database.
 //
-// Read is dpkg's: var/lib/dpkg/status, the stanzas in var/lib/dpkg/status.d (images without dpkg itself), and the lists of files in
-// var/lib/dpkg/info; and rpm's in its SQLite form. Rpm's older forms (Berkeley DB, ndb) are reported as not read.
+// It reads
 //
-// What it reads comes from a master, so it is bounded, and nothing in it is trusted to be well formed: what cannot be understood is
-// left out. It must not know what a version or a node is; it sees an io/fs file system.
+//   - dpkg's database: var/lib/dpkg/status, the stanzas in var/lib/dpkg/status.d (in images without dpkg), and the
+//     lists of files in var/lib/dpkg/info;
+//   - rpm's database in its SQLite form. The older forms, Berkeley DB and ndb, are reported as unread.
+//
+// The databases come from a master and are not trusted: sizes are bounded, and malformed parts are left out. The
+// package must not know what a version or a node is. It sees an io/fs file system.
 package pkgdb
 
 import (
@@ -28,26 +31,26 @@ type Package struct {
 // Database is what is installed.
 type Database struct {
 	Packages []Package // by name, architecture, version
-	Unread   []string  // databases that are there and could not be read, each with the reason
+	Unread   []string  // databases that exist and could not be read, each with the reason
 
 	root  fs.FS
-	files map[string][]string // rpm: the packages' files
+	files map[string][]string // rpm: the files of each package
 }
 
-// The bounds of what is read.
+// Bounds of what is read.
 const (
 	maxFile     = 256 << 20
 	maxPackages = 1 << 17
 )
 
-// The places of dpkg's database.
+// The paths of dpkg's database.
 const (
 	dpkgStatus  = "var/lib/dpkg/status"
 	dpkgStatusD = "var/lib/dpkg/status.d"
 	dpkgInfo    = "var/lib/dpkg/info"
 )
 
-// Load reads the databases that root has. A root without any has no packages, which is no error.
+// Load reads the databases in root. A root without a database has no packages, which is not an error.
 func Load(root fs.FS) *Database {
 	d := &Database{root: root, files: map[string][]string{}}
 	d.loadDpkg()
@@ -58,19 +61,20 @@ func Load(root fs.FS) *Database {
 }
 
 func compare(a, b Package) int {
-	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch), strings.Compare(a.Version, b.Version))
+	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch),
+		strings.Compare(a.Version, b.Version))
 }
 
-// read returns a file's content; what is not there is nil, what cannot be read is noted.
+// read returns a file's content. It returns nil if the file does not exist or cannot be read, which it records.
 func (d *Database) read(name string) []byte {
 	b, err := readFile(d.root, name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		d.unread(name, err)
+		d.addUnread(name, err)
 	}
 	return b
 }
 
-func (d *Database) unread(name string, err error) {
+func (d *Database) addUnread(name string, err error) {
 	d.Unread = append(d.Unread, fmt.Sprintf("/%s: %v", name, err))
 }
 
@@ -94,7 +98,7 @@ func (d *Database) loadDpkg() {
 	d.Packages = append(d.Packages, parseStatus(d.read(dpkgStatus))...)
 	entries, err := fs.ReadDir(d.root, dpkgStatusD)
 	if err != nil {
-		return // most have none
+		return // most roots have no such directory
 	}
 	for _, e := range entries {
 		if e.Type().IsRegular() && !strings.HasSuffix(e.Name(), ".md5sums") {
@@ -103,7 +107,7 @@ func (d *Database) loadDpkg() {
 	}
 }
 
-// parseStatus returns the packages of a status file that are there: unpacked at least. One without a Status field is.
+// parseStatus returns the packages in a status file that are at least unpacked. A package without a Status field is.
 func parseStatus(b []byte) []Package {
 	var list []Package
 	for len(b) > 0 && len(list) < maxPackages {
@@ -116,14 +120,15 @@ func parseStatus(b []byte) []Package {
 	return list
 }
 
+// parseStanza returns the package of a stanza, and whether it is unpacked.
 func parseStanza(b []byte) (Package, bool) {
 	var p Package
-	there := true
+	unpacked := true
 	for line := range bytes.Lines(b) {
 		key, value, _ := strings.Cut(strings.TrimSpace(string(line[:min(len(line), 1024)])), ":")
 		value = strings.TrimSpace(value)
 		if line[0] == ' ' || line[0] == '\t' {
-			continue // goes on with the field above
+			continue // continues the field above
 		}
 		switch key {
 		case "Package":
@@ -134,21 +139,21 @@ func parseStanza(b []byte) (Package, bool) {
 			p.Version = value
 		case "Status":
 			words := strings.Fields(value)
-			there = len(words) == 3 && words[2] != "not-installed" && words[2] != "config-files"
+			unpacked = len(words) == 3 && words[2] != "not-installed" && words[2] != "config-files"
 		}
 	}
-	return p, there && p.Name != "" && p.Version != ""
+	return p, unpacked && p.Name != "" && p.Version != ""
 }
 
-// Owners returns the packages that paths belong to, for those that belong to one. Paths are slash-separated, from the root, without a
-// leading slash, and without symbolic links on the way; where a top directory is a link, as /lib is to usr/lib, the lists are taken to mean
-// what it leads to.
+// Owners returns the packages to which paths belong, by path. A path that belongs to no package is not in the result.
+// Paths are slash-separated and relative to the root, and contain no symbolic links. If a top-level directory is a
+// link, as /lib is to usr/lib, the package manager's paths below it are resolved.
 func (d *Database) Owners(paths map[string]bool) map[string]string {
 	owners := map[string]string{}
-	merged := d.merged()
+	topLinks := d.topLinks()
 	note := func(pkg, path string) {
 		top, rest, _ := strings.Cut(path, "/")
-		if to, ok := merged[top]; ok {
+		if to, ok := topLinks[top]; ok {
 			path = to + "/" + rest
 		}
 		if paths[path] {
@@ -169,7 +174,7 @@ func (d *Database) Owners(paths map[string]bool) map[string]string {
 		if !ok {
 			continue
 		}
-		pkg, _, _ = strings.Cut(pkg, ":") // of those that may be there for several architectures
+		pkg, _, _ = strings.Cut(pkg, ":") // "libc6:amd64": the package may be installed for several architectures
 		b, _ := readFile(d.root, dpkgInfo+"/"+e.Name())
 		for line := range bytes.Lines(b) {
 			note(pkg, strings.TrimPrefix(strings.TrimSuffix(string(line), "\n"), "/"))
@@ -178,22 +183,22 @@ func (d *Database) Owners(paths map[string]bool) map[string]string {
 	return owners
 }
 
-// merged returns where the top directories that are links lead to.
-func (d *Database) merged() map[string]string {
-	to := map[string]string{}
+// topLinks returns the targets of those top-level directories that are links.
+func (d *Database) topLinks() map[string]string {
+	targets := map[string]string{}
 	links, ok := d.root.(fs.ReadLinkFS)
 	if !ok {
-		return to
+		return targets
 	}
 	for _, top := range []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"} {
 		if target, err := links.ReadLink(top); err == nil {
-			to[top] = strings.Trim(target, "/")
+			targets[top] = strings.Trim(target, "/")
 		}
 	}
-	return to
+	return targets
 }
 
-// Change is one package that differs. Of one that was added, From is empty; of one that was removed, To.
+// Change is one package that differs. From is empty if it was added; To is empty if it was removed.
 type Change struct {
 	Name string
 	Arch string
@@ -201,41 +206,42 @@ type Change struct {
 	To   string
 }
 
-// Diff returns what differs from old to new, in order of name. Of a package that is there in several versions, such as a kernel, those
-// that both have are no difference.
+// Diff returns the differences from old to new, in order of name. A package, such as a kernel, may be installed in
+// several versions; versions that are in both lists are not a difference.
 func Diff(old, new []Package) []Change {
 	type key struct{ name, arch string }
-	gone, came := map[key][]string{}, map[key][]string{}
+	removed, added := map[key][]string{}, map[key][]string{}
 	keys := map[key]bool{}
-	sort := func(list, others []Package, into map[key][]string) {
-		have := map[Package]bool{}
+	subtract := func(list, others []Package, into map[key][]string) {
+		both := map[Package]bool{}
 		for _, p := range others {
-			have[p] = true
+			both[p] = true
 		}
 		for _, p := range list {
-			if k := (key{p.Name, p.Arch}); !have[p] {
+			if k := (key{p.Name, p.Arch}); !both[p] {
 				into[k] = append(into[k], p.Version)
 				keys[k] = true
 			}
 		}
 	}
-	sort(old, new, gone)
-	sort(new, old, came)
+	subtract(old, new, removed)
+	subtract(new, old, added)
 	var list []Change
 	for k := range keys {
-		for i := range max(len(gone[k]), len(came[k])) {
+		for i := range max(len(removed[k]), len(added[k])) {
 			c := Change{Name: k.name, Arch: k.arch}
-			if i < len(gone[k]) {
-				c.From = gone[k][i]
+			if i < len(removed[k]) {
+				c.From = removed[k][i]
 			}
-			if i < len(came[k]) {
-				c.To = came[k][i]
+			if i < len(added[k]) {
+				c.To = added[k][i]
 			}
 			list = append(list, c)
 		}
 	}
 	slices.SortFunc(list, func(a, b Change) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch), strings.Compare(a.From, b.From), strings.Compare(a.To, b.To))
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch),
+			strings.Compare(a.From, b.From), strings.Compare(a.To, b.To))
 	})
 	return list
 }

@@ -23,8 +23,9 @@ func names(list []Package) []string {
 	return lines
 }
 
-func TestDpkgIsReadAsDpkgReadsIt(t *testing.T) {
-	out, err := exec.Command("dpkg-query", "-W", "-f", `${db:Status-Status} ${Package} ${Architecture} ${Version}`+"\n").Output()
+func TestPackagesAreThoseOfDpkgQuery(t *testing.T) {
+	out, err := exec.Command("dpkg-query", "-W", "-f",
+		`${db:Status-Status} ${Package} ${Architecture} ${Version}`+"\n").Output()
 	if err != nil {
 		t.Skipf("dpkg-query: %v", err)
 	}
@@ -43,7 +44,7 @@ func TestDpkgIsReadAsDpkgReadsIt(t *testing.T) {
 	}
 }
 
-func TestAFileBelongsToThePackageThatDpkgSays(t *testing.T) {
+func TestOwnersAreThoseOfDpkgQuery(t *testing.T) {
 	out, err := exec.Command("dpkg-query", "-S", "*/dpkg-query").Output()
 	if err != nil || !strings.Contains(string(out), "dpkg: /usr/bin/dpkg-query\n") {
 		t.Skipf("dpkg-query: %v", err)
@@ -54,7 +55,7 @@ func TestAFileBelongsToThePackageThatDpkgSays(t *testing.T) {
 	}
 }
 
-func TestPackagesInTheStatesOfDpkg(t *testing.T) {
+func TestPackageStatesOfDpkg(t *testing.T) {
 	status := `Package: there
 Status: install ok installed
 Architecture: amd64
@@ -94,13 +95,14 @@ Version: nameless
 		t.Errorf("%s %q", diff, d.Unread)
 	}
 	owners := d.Owners(map[string]bool{"usr/lib/libthere.so.1": true, "usr/bin/half": true, "etc/other": true})
-	if diff := cmp.Diff(map[string]string{"usr/lib/libthere.so.1": "there", "usr/bin/half": "half"}, owners); diff != "" {
+	wantOwners := map[string]string{"usr/lib/libthere.so.1": "there", "usr/bin/half": "half"}
+	if diff := cmp.Diff(wantOwners, owners); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// rpmdb returns a database that rpm 4.18 has made: 60 packages, some with so many files that their headers need overflow pages.
-// rpm-qa.golden is what rpm -qa said of it.
+// rpmdb returns a database made by rpm 4.18. It has 60 packages, some with so many files that their headers need
+// overflow pages. rpm-qa.golden is the output of rpm -qa.
 func rpmdb(t testing.TB) []byte {
 	f, err := os.Open("testdata/rpmdb.sqlite.gz")
 	if err != nil {
@@ -118,14 +120,15 @@ func rpmdb(t testing.TB) []byte {
 	return b
 }
 
-func TestRpmIsReadAsRpmReadsIt(t *testing.T) {
+func TestPackagesAreThoseOfRpmQuery(t *testing.T) {
 	want, err := os.ReadFile("testdata/rpm-qa.golden")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range rpmDirs {
 		d := Load(fstest.MapFS{dir + "/rpmdb.sqlite": {Data: rpmdb(t)}, dir + "/rpmdb.sqlite-wal": {}})
-		if diff := cmp.Diff(strings.Split(strings.TrimSpace(string(want)), "\n"), names(d.Packages)); diff != "" || len(d.Unread) > 0 {
+		diff := cmp.Diff(strings.Split(strings.TrimSpace(string(want)), "\n"), names(d.Packages))
+		if diff != "" || len(d.Unread) > 0 {
 			t.Errorf("%s: %s %q", dir, diff, d.Unread)
 		}
 		all := map[string]bool{}
@@ -139,13 +142,16 @@ func TestRpmIsReadAsRpmReadsIt(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotReadIsSaid(t *testing.T) {
+func TestUnreadableDatabasesAreReported(t *testing.T) {
 	for name, root := range map[string]fstest.MapFS{
 		"Berkeley DB": {"var/lib/rpm/Packages": {Data: []byte("x")}},
 		"ndb":         {"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}},
 		"no SQLite":   {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: []byte("x")}},
 		"cut off":     {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: rpmdb(t)[:9000]}},
-		"a log":       {"var/lib/rpm/rpmdb.sqlite": {Data: rpmdb(t)}, "var/lib/rpm/rpmdb.sqlite-wal": {Data: []byte("x")}},
+		"a log": {
+			"var/lib/rpm/rpmdb.sqlite":     {Data: rpmdb(t)},
+			"var/lib/rpm/rpmdb.sqlite-wal": {Data: []byte("x")},
+		},
 	} {
 		if d := Load(root); len(d.Unread) != 1 {
 			t.Errorf("%s: %q", name, d.Unread)
@@ -158,17 +164,28 @@ func TestWhatIsNotReadIsSaid(t *testing.T) {
 
 func TestDiff(t *testing.T) {
 	p := func(name, version string) Package { return Package{name, "amd64", version} }
-	old := []Package{p("gone", "1"), p("kernel", "5"), p("kernel", "6"), p("openssl", "3.0.16"), p("same", "1"), {"lib", "i386", "1"}, {"lib", "amd64", "1"}}
-	new := []Package{p("came", "1"), p("kernel", "6"), p("kernel", "7"), p("openssl", "3.0.17"), p("same", "1"), {"lib", "i386", "1"}, {"lib", "amd64", "2"}}
+	old := []Package{
+		p("gone", "1"), p("kernel", "5"), p("kernel", "6"), p("openssl", "3.0.16"), p("same", "1"),
+		{"lib", "i386", "1"},
+		{"lib", "amd64", "1"},
+	}
+	new := []Package{
+		p("came", "1"), p("kernel", "6"), p("kernel", "7"), p("openssl", "3.0.17"), p("same", "1"),
+		{"lib", "i386", "1"},
+		{"lib", "amd64", "2"},
+	}
 	want := []Change{
-		{"came", "amd64", "", "1"}, {"gone", "amd64", "1", ""}, {"kernel", "amd64", "5", "7"}, {"lib", "amd64", "1", "2"},
+		{"came", "amd64", "", "1"},
+		{"gone", "amd64", "1", ""},
+		{"kernel", "amd64", "5", "7"},
+		{"lib", "amd64", "1", "2"},
 		{"openssl", "amd64", "3.0.16", "3.0.17"},
 	}
 	if diff := cmp.Diff(want, Diff(old, new)); diff != "" {
 		t.Error(diff)
 	}
 	if list := Diff(old, old); list != nil {
-		t.Errorf("of the same: %v", list)
+		t.Errorf("of equal lists: %v", list)
 	}
 }
 
@@ -193,12 +210,13 @@ func FuzzRpm(f *testing.F) {
 			copy(b[at:], patch)
 		}
 		d := Database{files: map[string][]string{}}
-		_ = d.loadRpmdb(b) // it must only end
+		_ = d.loadRpmdb(b) // only checks that it returns
 	})
 }
 
 func FuzzHeader(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x03\xe8\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00\x01a\x00"))
+	f.Add([]byte("\x00\x00\x00\x01\x00\x00\x00\x02" +
+		"\x00\x00\x03\xe8\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00\x01a\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if p, _, ok := parseHeader(b); ok && p.Name == "" {
 			t.Error("a package without a name")

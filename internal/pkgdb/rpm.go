@@ -9,14 +9,15 @@ import (
 	"strings"
 )
 
-// rpmDirs are where rpm keeps its database: the newer place first.
+// rpmDirs are the directories where rpm keeps its database, the newer one first.
 var rpmDirs = []string{"usr/lib/sysimage/rpm", "var/lib/rpm"}
 
 func (d *Database) loadRpm() {
 	for _, dir := range rpmDirs {
 		for _, old := range []string{"Packages", "Packages.db"} {
 			if _, err := fs.Stat(d.root, dir+"/"+old); err == nil {
-				d.unread(dir+"/"+old, errors.New("a form of rpm's database that is not read; rpmdb --rebuilddb makes the SQLite one where rpm is set to it"))
+				d.addUnread(dir+"/"+old, errors.New("an old form of rpm's database, which is not supported; "+
+					"if rpm is configured for SQLite, rpmdb --rebuilddb converts it"))
 			}
 		}
 		name := dir + "/rpmdb.sqlite"
@@ -25,12 +26,12 @@ func (d *Database) loadRpm() {
 			continue
 		}
 		if log, err := fs.Stat(d.root, name+"-wal"); err == nil && log.Size() > 0 {
-			d.unread(name, errors.New("rpm was writing to it: what is in its write-ahead log is not seen"))
+			d.addUnread(name, errors.New("rpm was writing to it: its write-ahead log is not read"))
 		}
 		if err := d.loadRpmdb(file); err != nil {
-			d.unread(name, err)
+			d.addUnread(name, err)
 		}
-		return // the other place is a link to this one
+		return // the other directory is a link to this one
 	}
 }
 
@@ -75,13 +76,13 @@ const (
 	maxPath     = 4096
 )
 
-// header is a package's header as the database has it: the number of entries, the length of the data, the entries, the data.
+// header is a package's header. In the database it is preceded by the number of entries and the length of the data.
 type header struct {
 	entries []byte
 	data    []byte
 }
 
-// parseHeader returns a package and its files. Keys that rpm keeps as packages (gpg-pubkey) are none.
+// parseHeader returns a package and its files. Keys, which rpm stores as packages (gpg-pubkey), are not packages.
 func parseHeader(b []byte) (p Package, files []string, ok bool) {
 	if len(b) < 8 {
 		return p, nil, false
@@ -107,7 +108,7 @@ func parseHeader(b []byte) (p Package, files []string, ok bool) {
 	return p, files, true
 }
 
-// value returns the type, count and bytes from its start of the value of a tag.
+// value returns the type and count of a tag's value, and the data from its first byte on.
 func (h header) value(tag uint32) (kind uint32, count int, b []byte) {
 	for e := h.entries; len(e) >= headerEntry; e = e[headerEntry:] {
 		if binary.BigEndian.Uint32(e) != tag {

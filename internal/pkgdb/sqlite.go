@@ -6,17 +6,17 @@ import (
 	"fmt"
 )
 
-// sqlite is a database file as rpm writes it: enough of https://www.sqlite.org/fileformat2.html to walk one table. All of it is in
-// memory; every offset is checked, and no page is visited twice.
+// sqlite reads a database file of rpm. It implements as much of https://www.sqlite.org/fileformat2.html as is needed to
+// walk one table. The whole file is in memory; every offset is checked, and no page is visited twice.
 type sqlite struct {
 	file     []byte
 	pageSize int
-	usable   int // bytes of a page, without what is reserved at its end
-	seen     map[uint32]bool
-	deep     int
+	usable   int // bytes of a page, without the reserved ones at its end
+	visited  map[uint32]bool
+	depth    int
 }
 
-var errSqlite = errors.New("not a database that can be read")
+var errSqlite = errors.New("not a readable SQLite database")
 
 const (
 	sqliteHeader = 100
@@ -45,7 +45,7 @@ func openSqlite(file []byte) (*sqlite, error) {
 	return s, nil
 }
 
-// table calls yield with the record of every row of the table with the given name.
+// table calls yield with the record of every row of a table.
 func (s *sqlite) table(name string, yield func(record []byte) error) error {
 	root := uint32(0)
 	err := s.walk(schemaPage, func(record []byte) error {
@@ -56,7 +56,7 @@ func (s *sqlite) table(name string, yield func(record []byte) error) error {
 		return nil
 	})
 	if err == nil && root == 0 {
-		err = fmt.Errorf("%w: it has no table %s", errSqlite, name)
+		err = fmt.Errorf("%w: no table %s", errSqlite, name)
 	}
 	if err != nil {
 		return err
@@ -64,27 +64,28 @@ func (s *sqlite) table(name string, yield func(record []byte) error) error {
 	return s.walk(root, yield)
 }
 
-// walk visits the table b-tree whose root is the page with the given number.
+// walk visits the table b-tree whose root is page number root.
 func (s *sqlite) walk(root uint32, yield func([]byte) error) error {
-	s.seen, s.deep = map[uint32]bool{}, 0
+	s.visited, s.depth = map[uint32]bool{}, 0
 	return s.page(root, yield)
 }
 
-// raw returns the page with a number, which counts from 1.
+// raw returns page number n, from 1.
 func (s *sqlite) raw(n uint32) ([]byte, error) {
 	at := (int64(n) - 1) * int64(s.pageSize)
-	if n == 0 || at+int64(s.pageSize) > int64(len(s.file)) || s.seen[n] {
+	if n == 0 || at+int64(s.pageSize) > int64(len(s.file)) || s.visited[n] {
 		return nil, fmt.Errorf("%w: page %d", errSqlite, n)
 	}
-	s.seen[n] = true
+	s.visited[n] = true
 	return s.file[at : at+int64(s.pageSize)][:s.usable], nil
 }
 
+// page visits a page of a table b-tree and the pages below it.
 func (s *sqlite) page(n uint32, yield func([]byte) error) error {
-	if s.deep++; s.deep > sqliteDepth {
-		return fmt.Errorf("%w: it is too deep", errSqlite)
+	if s.depth++; s.depth > sqliteDepth {
+		return fmt.Errorf("%w: b-tree too deep", errSqlite)
 	}
-	defer func() { s.deep-- }()
+	defer func() { s.depth-- }()
 	page, err := s.raw(n)
 	if err != nil {
 		return err
@@ -99,7 +100,7 @@ func (s *sqlite) page(n uint32, yield func([]byte) error) error {
 		size = 12
 	}
 	if kind != pageInterior && kind != pageLeaf || size+2*cells > len(head) {
-		return fmt.Errorf("%w: page %d is no table's", errSqlite, n)
+		return fmt.Errorf("%w: page %d is not part of a table", errSqlite, n)
 	}
 	for i := range cells {
 		at := int(binary.BigEndian.Uint16(head[size+2*i:]))
@@ -121,7 +122,7 @@ func (s *sqlite) page(n uint32, yield func([]byte) error) error {
 	return nil
 }
 
-// cell yields the record of a leaf's cell, put together from its overflow pages.
+// cell calls yield with the record of a leaf's cell, joined with its overflow pages.
 func (s *sqlite) cell(b []byte, yield func([]byte) error) error {
 	size, n := varint(b)
 	_, m := varint(b[n:])
@@ -129,11 +130,11 @@ func (s *sqlite) cell(b []byte, yield func([]byte) error) error {
 		return fmt.Errorf("%w: a record of %d bytes", errSqlite, size)
 	}
 	b = b[n+m:]
-	// Section 1.6 of the format tells how much stays in the cell.
-	local, most, least := int(size), s.usable-35, (s.usable-12)*32/255-23
-	if local > most {
-		if local = least + (int(size)-least)%(s.usable-4); local > most {
-			local = least
+	// Section 1.6 of the format defines how many bytes are in the cell itself.
+	local, maxLocal, minLocal := int(size), s.usable-35, (s.usable-12)*32/255-23
+	if local > maxLocal {
+		if local = minLocal + (int(size)-minLocal)%(s.usable-4); local > maxLocal {
+			local = minLocal
 		}
 		if local+4 > len(b) {
 			return errSqlite
@@ -157,7 +158,7 @@ func (s *sqlite) cell(b []byte, yield func([]byte) error) error {
 	return yield(record)
 }
 
-// columnsOf returns the bytes of a record's columns; what does not fit is left out.
+// columnsOf returns the bytes of a record's columns, up to the first one that does not fit.
 func columnsOf(record []byte) [][]byte {
 	size, n := varint(record)
 	if n == 0 || size > uint64(len(record)) || uint64(n) > size {
@@ -191,7 +192,7 @@ func columnsOf(record []byte) [][]byte {
 	return columns
 }
 
-// number returns a column's integer.
+// number returns the integer in a column.
 func number(b []byte) (n uint64) {
 	for _, c := range b {
 		n = n<<8 | uint64(c)
@@ -199,7 +200,7 @@ func number(b []byte) (n uint64) {
 	return n
 }
 
-// varint returns SQLite's variable-length integer at the start of b, and its length, 0 when there is none.
+// varint returns the variable-length integer at the start of b, and its length, 0 if there is none.
 func varint(b []byte) (v uint64, n int) {
 	for n < min(len(b), 9) {
 		c := b[n]

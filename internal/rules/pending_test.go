@@ -40,9 +40,6 @@ var pending = map[string]map[string]string{
 		"logs":    "keys after, capture, desired, how, kept, problem, undo, waited, what, when, why",
 	},
 	"internal/dhcp": {},
-	"internal/disktest": {
-		"columns": "3 lines",
-	},
 	"internal/fuse": {
 		"columns": "19 lines",
 	},
@@ -76,9 +73,6 @@ var pending = map[string]map[string]string{
 		"parameters": "drivers",
 	},
 	"internal/oncrpc": {},
-	"internal/pkgdb": {
-		"columns": "20 lines",
-	},
 	"internal/problems": {
 		"columns": "7 lines",
 	},
@@ -104,9 +98,6 @@ var pending = map[string]map[string]string{
 	"internal/rules": {
 		"columns": "45 lines",
 	},
-	"internal/secrets": {
-		"columns": "9 lines",
-	},
 	"internal/store": {
 		"callers": "Batch.PutEncoded, ErrCorrupt, Store.HasBlob, Store.HasTree, Store.EncodedTree, Store.BlobPath a",
 		"columns": "47 lines",
@@ -118,14 +109,7 @@ var pending = map[string]map[string]string{
 	"internal/testkit": {
 		"columns": "2 lines",
 	},
-	"internal/textdiff": {
-		"columns": "5 lines",
-	},
 	"internal/tftp": {},
-	"internal/verdict": {
-		"callers": "Boot, Class, Classify, Data, Program",
-		"columns": "28 lines",
-	},
 	"internal/vfs": {
 		"callers": "AccessExecute, AccessLookup, AccessRead",
 		"columns": "2 lines",
@@ -141,9 +125,5 @@ var pending = map[string]map[string]string{
 		"callers": "UnsupportedError",
 		"columns": "24 lines",
 		"logs":    "keys err",
-	},
-	"internal/xzlimit": {
-		"callers": "ErrTooLarge",
-		"columns": "7 lines",
 	},
 }

@@ -1,8 +1,8 @@
-// Package secrets finds what a master should not give to all machines that are made from it: private keys, and identities that must be one
-// machine's alone.
+// Package secrets recognizes files of a master that the nodes must not share: private keys, and identities that belong
+// to a single machine.
 //
-// It goes by path, and by content where a path alone does not tell; it reads no more than it needs. It does not know what becomes of its
-// findings, nor what a version or a node is.
+// It goes by the path and, if that does not decide, by the content. It must not know what a version or a node is, nor
+// how its findings are used.
 package secrets
 
 import (
@@ -13,10 +13,10 @@ import (
 	"dim/internal/image"
 )
 
-// MaxRead is how many bytes of a file Examine is to be given at most: keys are small.
+// MaxRead is the number of bytes of a file that Examine needs at most: keys are small.
 const MaxRead = 64 << 10
 
-// identities are paths that are one machine's, by what they are. A last component may be a pattern.
+// identities are the paths of identities, and what they are. The last component may be a pattern.
 var identities = []struct{ pattern, kind string }{
 	{"etc/machine-id", "machine id"},
 	{"var/lib/dbus/machine-id", "machine id"},
@@ -38,7 +38,8 @@ const (
 	keytab     = "Kerberos keytab"
 )
 
-// Suspect reports whether the entry at a path (slash-separated, from the root, no leading slash) may be a secret: Examine tells.
+// Suspect reports whether a file may be a secret; Examine decides. The path is slash-separated and relative to the
+// root.
 func Suspect(p string, e *image.Entry) bool {
 	if e.Type != image.Regular || e.Size == 0 {
 		return false
@@ -50,12 +51,13 @@ func Suspect(p string, e *image.Entry) bool {
 	switch {
 	case e.Size > MaxRead:
 		return false
-	case strings.HasPrefix(p, "usr/") && !hidden: // what a distribution gives to everybody
+	case strings.HasPrefix(p, "usr/") && !hidden: // part of the distribution, and so public
 		return false
 	}
 	return !strings.HasPrefix(p, "var/") || hidden || keyName(p)
 }
 
+// keyName reports whether the name is one that key files have.
 func keyName(p string) bool {
 	switch path.Ext(p) {
 	case ".key", ".pem", ".keytab":
@@ -64,6 +66,7 @@ func keyName(p string) bool {
 	return strings.HasPrefix(path.Base(p), "id_")
 }
 
+// identity returns what the identity at a path is, or "" if it is not one.
 func identity(p string) string {
 	for _, i := range identities {
 		if ok, _ := path.Match(i.pattern, p); ok {
@@ -73,7 +76,8 @@ func identity(p string) string {
 	return ""
 }
 
-// Examine tells what a suspected file is, by the beginning of its content, or "" when it is no secret.
+// Examine returns what kind of secret a suspected file is, or "" if it is not a secret. content is the file's content,
+// or its first MaxRead bytes.
 func Examine(p string, content []byte) string {
 	if kind := identity(p); kind != "" {
 		if text := strings.TrimSpace(string(content)); text == "" || kind == "machine id" && text == "uninitialized" {
@@ -84,7 +88,7 @@ func Examine(p string, content []byte) string {
 	switch {
 	case pemKey(content):
 		return privateKey
-	case bytes.HasPrefix(content, []byte{5, 2}) && (path.Ext(p) == ".keytab" || strings.Contains(path.Base(p), "keytab")):
+	case bytes.HasPrefix(content, []byte{5, 2}) && strings.Contains(path.Base(p), "keytab"):
 		return keytab
 	case strings.HasPrefix(p, "etc/wireguard/") && bytes.Contains(content, []byte("PrivateKey")):
 		return "WireGuard " + privateKey
@@ -100,14 +104,15 @@ func pemKey(b []byte) bool {
 			return false
 		}
 		label, after, ok := bytes.Cut(rest, []byte("-----"))
-		if ok && len(label) < 64 && bytes.HasSuffix(label, []byte("PRIVATE KEY")) && bytes.IndexByte(label, '\n') < 0 && keyText(after) {
+		if ok && len(label) < 64 && bytes.HasSuffix(label, []byte("PRIVATE KEY")) &&
+			bytes.IndexByte(label, '\n') < 0 && keyText(after) {
 			return true
 		}
 		b = rest
 	}
 }
 
-// keyText reports whether what follows a label looks like a key and not like a sentence about one.
+// keyText reports whether the text after a label is a key, and not a sentence that mentions one.
 func keyText(b []byte) bool {
 	line, rest, ok := bytes.Cut(bytes.TrimLeft(b, "\r"), []byte("\n"))
 	if !ok || len(bytes.TrimSpace(line)) > 0 {
@@ -122,5 +127,5 @@ func keyText(b []byte) bool {
 	return len(line) >= 16 && len(bytes.Trim(line, alphabet)) == 0
 }
 
-// Renewed reports whether a machine replaces a secret of this kind by itself when it starts.
+// Renewed reports whether a machine replaces a secret of this kind itself when it starts.
 func Renewed(kind string) bool { return kind == randomSeed }

@@ -10,9 +10,10 @@ import (
 	"dim/internal/image"
 )
 
-const key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHPxqu7sKj9c9MeKd0vvuRXYqKSIMc4pVzQyVYUkPJqT\n-----END PRIVATE KEY-----\n"
+const key = "-----BEGIN PRIVATE KEY-----\n" +
+	"MC4CAQAwBQYDK2VwBCIEIHPxqu7sKj9c9MeKd0vvuRXYqKSIMc4pVzQyVYUkPJqT\n-----END PRIVATE KEY-----\n"
 
-func TestSecretsAndWhatOnlyLooksLikeThem(t *testing.T) {
+func TestSecretsAndFilesThatOnlyLookLikeThem(t *testing.T) {
 	for _, c := range []struct {
 		path    string
 		mode    uint32
@@ -26,10 +27,16 @@ func TestSecretsAndWhatOnlyLooksLikeThem(t *testing.T) {
 		{"etc/ssh/ssh_host_ed25519_key.pub", 0o644, "ssh-ed25519 AAAA root@master\n", ""},
 		{"etc/ssl/private/server.key", 0o640, key, "private key"},
 		{"etc/ssl/private/old.key", 0o640, "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n", "private key"},
-		{"etc/ssl/certs/server.pem", 0o644, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n" + key, "private key"},
+		{
+			"etc/ssl/certs/server.pem", 0o644, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n" + key,
+			"private key",
+		},
 		{"etc/ssl/certs/ca.pem", 0o644, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", ""},
 		{"etc/notes", 0o644, "the file begins with -----BEGIN PRIVATE KEY-----, they say\n", ""},
-		{"root/.ssh/id_ed25519", 0o600, "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n", "private key"},
+		{
+			"root/.ssh/id_ed25519", 0o600,
+			"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n", "private key",
+		},
 		{"usr/share/doc/lib/examples/test.key", 0o644, key, ""},
 		{"usr/local/etc/app.key", 0o600, key, "private key"},
 		{"var/lib/app/app.pem", 0o644, key, "private key"},
@@ -50,14 +57,15 @@ func TestSecretsAndWhatOnlyLooksLikeThem(t *testing.T) {
 		}
 	}
 	if Suspect("etc/machine-id", &image.Entry{Type: image.Symlink, Target: "x"}) {
-		t.Error("a link is suspected")
+		t.Error("a symbolic link is suspected")
 	}
 }
 
 func TestKeysOfOpenSSHAreFound(t *testing.T) {
 	for _, format := range []string{"RFC4716", "PKCS8", "PEM"} {
 		file := filepath.Join(t.TempDir(), "key")
-		if out, err := exec.Command("ssh-keygen", "-q", "-N", "", "-t", "rsa", "-b", "2048", "-m", format, "-f", file).CombinedOutput(); err != nil {
+		args := []string{"-q", "-N", "", "-t", "rsa", "-b", "2048", "-m", format, "-f", file}
+		if out, err := exec.Command("ssh-keygen", args...).CombinedOutput(); err != nil {
 			t.Skipf("ssh-keygen: %v %s", err, out)
 		}
 		b, err := os.ReadFile(file)

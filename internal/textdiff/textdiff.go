@@ -1,7 +1,8 @@
-// Package textdiff tells in which lines two small texts differ, in the unified form that diff -u and git print and patch reads.
+// Package textdiff compares two small texts by lines. Its output has the unified format of diff -u, git and patch.
 //
-// It uses the greedy algorithm of E. Myers, "An O(ND) Difference Algorithm and Its Variations" (1986), whose cost grows with the number
-// of differences; texts that differ in too many lines are told to differ in all. It does no I/O.
+// It uses the greedy algorithm of E. Myers, "An O(ND) Difference Algorithm and Its Variations" (1986). The cost grows
+// with the number of differences, so texts that differ in too many lines are treated as entirely different. The package
+// does no I/O.
 package textdiff
 
 import (
@@ -13,14 +14,14 @@ import (
 )
 
 const (
-	around = 3    // equal lines that are shown about a difference
-	most   = 1000 // lines that may differ
+	contextLines = 3    // equal lines that are shown before and after a difference
+	maxEdits     = 1000 // lines that may differ
 )
 
-// Text reports whether b is something to compare line by line.
+// Text reports whether b is text, which can be compared by lines.
 func Text(b []byte) bool { return utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 }
 
-// Unified returns the differences from a to b under the given names, "" when there are none.
+// Unified returns the differences from a to b, "" if there are none. from and to are the names of the texts.
 func Unified(from, to string, a, b []byte) string {
 	if bytes.Equal(a, b) {
 		return ""
@@ -29,14 +30,14 @@ func Unified(from, to string, a, b []byte) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "--- %s\n+++ %s\n", from, to)
 	for edits := compare(x, y); len(edits) > 0; {
-		n := hunk(edits)
-		write(&out, edits[:n], x, y)
+		n := hunkLength(edits)
+		writeHunk(&out, edits[:n], x, y)
 		edits = edits[n:]
 	}
 	return out.String()
 }
 
-// lines splits a text; each line but perhaps the last ends in a newline.
+// lines splits a text into lines. Each line ends in a newline, except perhaps the last one.
 func lines(b []byte) []string {
 	list := strings.SplitAfter(string(b), "\n")
 	if list[len(list)-1] == "" {
@@ -45,13 +46,14 @@ func lines(b []byte) []string {
 	return list
 }
 
-// edit is one line that differs: line a of the old text goes, or line b of the new one comes. Both say where the other text is then.
+// edit is one line that differs. Either line a of the old text is deleted, or line b of the new one is inserted; the
+// other number is the position in the other text.
 type edit struct {
-	gone bool
-	a, b int
+	deleted bool
+	a, b    int
 }
 
-// compare returns the lines that differ, in order.
+// compare returns the lines that differ, in order. It skips the common beginning and end.
 func compare(x, y []string) []edit {
 	first := 0
 	for first < len(x) && first < len(y) && x[first] == y[first] {
@@ -69,9 +71,10 @@ func compare(x, y []string) []edit {
 	return edits
 }
 
-// myers finds the furthest point on each diagonal k = i-j that d differences reach, for one d after another, until one reaches the end.
+// myers finds for d = 0, 1, 2, … the furthest point that d edits reach on each diagonal k = i-j, until d edits reach
+// the end.
 func myers(x, y []string) []edit {
-	limit := min(len(x)+len(y), most)
+	limit := min(len(x)+len(y), maxEdits)
 	v := make([]int, 2*limit+3)
 	mid := limit + 1
 	var trace [][]int
@@ -87,15 +90,15 @@ func myers(x, y []string) []edit {
 			}
 			v[mid+k] = i
 			if i >= len(x) && i-k >= len(y) {
-				return back(trace, len(x), len(y))
+				return backtrack(trace, len(x), len(y))
 			}
 		}
 	}
-	return everything(x, y)
+	return replaceAll(x, y)
 }
 
-// back follows the trace from the end; trace[d] is v before step d, from diagonal -d on.
-func back(trace [][]int, i, j int) []edit {
+// backtrack follows the trace from the end and returns the edits. trace[d] is v before step d, from diagonal -d on.
+func backtrack(trace [][]int, i, j int) []edit {
 	var edits []edit
 	for d := len(trace) - 1; d > 0; d-- {
 		at := func(k int) int {
@@ -111,17 +114,18 @@ func back(trace [][]int, i, j int) []edit {
 		}
 		pi := at(from)
 		pj := pi - from
-		edits = append(edits, edit{gone: from < k, a: pi, b: pj})
+		edits = append(edits, edit{deleted: from < k, a: pi, b: pj})
 		i, j = pi, pj
 	}
 	slices.Reverse(edits)
 	return edits
 }
 
-func everything(x, y []string) []edit {
+// replaceAll deletes all of x and inserts all of y.
+func replaceAll(x, y []string) []edit {
 	var edits []edit
 	for i := range x {
-		edits = append(edits, edit{gone: true, a: i})
+		edits = append(edits, edit{deleted: true, a: i})
 	}
 	for j := range y {
 		edits = append(edits, edit{a: len(x), b: j})
@@ -129,44 +133,45 @@ func everything(x, y []string) []edit {
 	return edits
 }
 
-// hunk returns how many edits belong together: those with few equal lines between.
-func hunk(edits []edit) int {
+// hunkLength returns the number of edits in the next hunk: those with few equal lines between them.
+func hunkLength(edits []edit) int {
 	n := 1
-	for n < len(edits) && edits[n].a-edits[n-1].a <= 2*around+1 {
+	for n < len(edits) && edits[n].a-edits[n-1].a <= 2*contextLines+1 {
 		n++
 	}
 	return n
 }
 
-func write(out *strings.Builder, edits []edit, x, y []string) {
-	begin := min(around, edits[0].a)
+// writeHunk writes one hunk.
+func writeHunk(out *strings.Builder, edits []edit, x, y []string) {
+	begin := min(contextLines, edits[0].a)
 	a, b := edits[0].a-begin, edits[0].b-begin
 	end := edits[len(edits)-1]
 	after, afterB := end.a, end.b
-	if end.gone {
+	if end.deleted {
 		after++
 	} else {
 		afterB++
 	}
-	tail := min(around, len(x)-after)
+	tail := min(contextLines, len(x)-after)
 	fmt.Fprintf(out, "@@ -%s +%s @@\n", span(a, after+tail-a), span(b, afterB+tail-b))
 	for _, e := range edits {
 		for ; a < e.a; a++ {
-			line(out, ' ', x[a])
+			writeLine(out, ' ', x[a])
 		}
-		if e.gone {
-			line(out, '-', x[e.a])
+		if e.deleted {
+			writeLine(out, '-', x[e.a])
 			a++
 		} else {
-			line(out, '+', y[e.b])
+			writeLine(out, '+', y[e.b])
 		}
 	}
 	for ; a < after+tail; a++ {
-		line(out, ' ', x[a])
+		writeLine(out, ' ', x[a])
 	}
 }
 
-// span is a range of lines, which count from 1; one that is empty stands behind the line before it.
+// span formats a range of n lines, which count from 1. An empty range has the number of the line before it.
 func span(at, n int) string {
 	switch n {
 	case 0:
@@ -177,7 +182,8 @@ func span(at, n int) string {
 	return fmt.Sprintf("%d,%d", at+1, n)
 }
 
-func line(out *strings.Builder, mark byte, text string) {
+// writeLine writes one line with its mark.
+func writeLine(out *strings.Builder, mark byte, text string) {
 	out.WriteByte(mark)
 	out.WriteString(text)
 	if !strings.HasSuffix(text, "\n") {

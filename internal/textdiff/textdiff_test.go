@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// patched applies a difference with patch(1), or returns "" when that is not there.
-func patched(t *testing.T, a, diff string) (string, bool) {
+// patched applies a difference with git apply. ok is false if git is not installed.
+func patched(t *testing.T, a, diff string) (text string, ok bool) {
 	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
 		return "", false
@@ -36,9 +36,14 @@ func TestUnified(t *testing.T) {
 	const old = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14\n"
 	for _, c := range []struct{ name, a, b, want string }{
 		{"equal", "a\n", "a\n", ""},
-		{"a line", old, strings.Replace(old, "7\n", "seven\n", 1), "@@ -4,7 +4,7 @@\n 4\n 5\n 6\n-7\n+seven\n 8\n 9\n 10\n"},
-		{"two places", old, strings.NewReplacer("1\n2\n", "2\n", "14\n", "14\n15\n").Replace(old),
-			"@@ -1,4 +1,3 @@\n-1\n 2\n 3\n 4\n@@ -12,3 +11,4 @@\n 12\n 13\n 14\n+15\n"},
+		{
+			"a line", old, strings.Replace(old, "7\n", "seven\n", 1),
+			"@@ -4,7 +4,7 @@\n 4\n 5\n 6\n-7\n+seven\n 8\n 9\n 10\n",
+		},
+		{
+			"two places", old, strings.NewReplacer("1\n2\n", "2\n", "14\n", "14\n15\n").Replace(old),
+			"@@ -1,4 +1,3 @@\n-1\n 2\n 3\n 4\n@@ -12,3 +11,4 @@\n 12\n 13\n 14\n+15\n",
+		},
 		{"from nothing", "", "a\nb\n", "@@ -0,0 +1,2 @@\n+a\n+b\n"},
 		{"to nothing", "a\n", "", "@@ -1 +0,0 @@\n-a\n"},
 		{"no newline", "a\nb", "a\nb\n", "@@ -1,2 +1,2 @@\n a\n-b\n\\ No newline at end of file\n+b\n"},
@@ -53,7 +58,7 @@ func TestUnified(t *testing.T) {
 	}
 }
 
-func TestADifferenceMakesTheOneTheOther(t *testing.T) {
+func TestGitAppliesDifferences(t *testing.T) {
 	text := func(r *rand.Rand, n int) string {
 		var b strings.Builder
 		for range r.IntN(n) {
@@ -68,12 +73,12 @@ func TestADifferenceMakesTheOneTheOther(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		a, b := text(r, 60), text(r, 60)
 		diff := Unified("a/f", "b/f", []byte(a), []byte(b))
-		if a == b || a == "" || b == "" { // git wants files to be made and removed in another form
+		if a == b || a == "" || b == "" { // git has another form for files that are created or removed
 			continue
 		}
 		got, ok := patched(t, a, diff)
 		if !ok {
-			t.Skip("git is not here")
+			t.Skip("git is not installed")
 		}
 		if got != b {
 			t.Fatalf("seed %d: %q to %q: got %q by\n%s", seed, a, b, got, diff)
@@ -81,14 +86,14 @@ func TestADifferenceMakesTheOneTheOther(t *testing.T) {
 	}
 }
 
-func TestTextsWithNothingInCommonAreToldAtOnce(t *testing.T) {
+func TestTextsWithNothingInCommon(t *testing.T) {
 	a, b := strings.Repeat("a\n", 5000), strings.Repeat("b\n", 5000)
 	got := Unified("a", "b", []byte(a), []byte(b))
 	if strings.Count(got, "\n-a") != 5000 || strings.Count(got, "\n+b") != 5000 {
 		t.Errorf("%d characters", len(got))
 	}
 	if Text([]byte("a\x00")) || Text([]byte("\xff")) || !Text([]byte("ä\n")) {
-		t.Error("what is text")
+		t.Error("Text is wrong")
 	}
 }
 
@@ -96,7 +101,7 @@ func FuzzUnified(f *testing.F) {
 	f.Add([]byte("a\nb\n"), []byte("b\nc"))
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		if (Unified("a", "b", a, b) == "") != (string(a) == string(b)) {
-			t.Error("a difference that is none")
+			t.Error("equal texts differ, or different ones do not")
 		}
 	})
 }

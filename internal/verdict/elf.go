@@ -9,45 +9,48 @@ import (
 	"strings"
 )
 
-// reach finds what a program loads when it starts.
-type reach struct {
-	tree tree
-	dirs []string            // where the dynamic linker looks
-	memo map[string][]string // of what a file needs itself, by its path
+// linker finds the files that a program loads when it starts, as the dynamic linker does.
+type linker struct {
+	tree  tree
+	dirs  []string            // where libraries are looked for
+	cache map[string][]string // the files that a file needs directly, by its path
 }
 
-func newReach(t tree) *reach {
-	r := &reach{tree: t, memo: map[string][]string{}, dirs: []string{"usr/local/lib", "lib64", "usr/lib64", "lib", "usr/lib"}}
+func newLinker(t tree) *linker {
+	l := &linker{
+		tree: t, cache: map[string][]string{},
+		dirs: []string{"usr/local/lib", "lib64", "usr/lib64", "lib", "usr/lib"},
+	}
 	for _, name := range t.names("usr/lib") {
 		if strings.Contains(name, "-linux-gnu") {
-			r.dirs = append(r.dirs, "usr/lib/"+name, "lib/"+name)
+			l.dirs = append(l.dirs, "usr/lib/"+name, "lib/"+name)
 		}
 	}
 	for _, name := range t.names("etc/ld.so.conf.d") {
 		for line := range strings.Lines(t.text("etc/ld.so.conf.d/"+name, maxUnit)) {
 			if line = strings.TrimSpace(line); path.IsAbs(line) {
-				r.dirs = append(r.dirs, line[1:])
+				l.dirs = append(l.dirs, line[1:])
 			}
 		}
 	}
-	return r
+	return l
 }
 
-// maxReach bounds the files of one program.
-const maxReach = 1024
+// maxFiles bounds the files of one program.
+const maxFiles = 1024
 
-// of returns the paths of all files that the program loads, its own first, with the links that lead to them.
-func (r *reach) of(program string) []string {
+// files returns the paths of all files that the program loads, itself included, and the links that lead to them.
+func (l *linker) files(program string) []string {
 	seen := map[string]bool{}
 	var list []string
-	for next := []string{program}; len(next) > 0 && len(list) < maxReach; next = next[1:] {
-		real, links, ok := r.tree.resolve(next[0])
+	for next := []string{program}; len(next) > 0 && len(list) < maxFiles; next = next[1:] {
+		real, links, ok := l.tree.resolve(next[0])
 		for _, p := range append(links, real) {
 			if p != "" && !seen[p] {
 				seen[p] = true
 				list = append(list, p)
 				if ok && p == real {
-					next = append(next, r.needs(real)...)
+					next = append(next, l.needs(real)...)
 				}
 			}
 		}
@@ -55,18 +58,19 @@ func (r *reach) of(program string) []string {
 	return list
 }
 
-// needs returns what a program or library asks for: libraries and the interpreter.
-func (r *reach) needs(file string) []string {
-	if list, ok := r.memo[file]; ok {
+// needs returns the libraries and the interpreter that a program or library needs directly.
+func (l *linker) needs(file string) []string {
+	if list, ok := l.cache[file]; ok {
 		return list
 	}
-	list := r.read(file)
-	r.memo[file] = list
+	list := l.read(file)
+	l.cache[file] = list
 	return list
 }
 
-func (r *reach) read(file string) []string {
-	f, err := r.tree.root.Open(file)
+// read parses a script or an ELF file.
+func (l *linker) read(file string) []string {
+	f, err := l.tree.root.Open(file)
 	if err != nil {
 		return nil
 	}
@@ -84,56 +88,57 @@ func (r *reach) read(file string) []string {
 	e := parseELF(at)
 	list := e.interp
 	for _, lib := range e.needed {
-		list = append(list, r.library(lib, file, e.paths)...)
+		list = append(list, l.library(lib, file, e.paths)...)
 	}
 	return list
 }
 
-// interpreters returns the programs that the first line of a script names: /usr/bin/env names another.
+// interpreters returns the programs that the first line of a script names. /usr/bin/env is followed by a second one.
 func interpreters(words []string) []string {
 	if len(words) == 0 || !path.IsAbs(words[0]) {
 		return nil
 	}
 	list := []string{words[0][1:]}
-	if i := slices.IndexFunc(words[1:], func(w string) bool { return !strings.HasPrefix(w, "-") }); path.Base(words[0]) == "env" && i >= 0 {
+	i := slices.IndexFunc(words[1:], func(w string) bool { return !strings.HasPrefix(w, "-") })
+	if path.Base(words[0]) == "env" && i >= 0 {
 		list = append(list, "usr/bin/"+path.Base(words[1+i]))
 	}
 	return list
 }
 
-// library returns where the library is found that a file in need asks for; paths are those that the file itself names.
-func (r *reach) library(name, file string, paths []string) []string {
+// library returns the path of a library that a file needs. paths are the search paths in the file itself.
+func (l *linker) library(name, file string, paths []string) []string {
 	if strings.Contains(name, "/") {
 		return []string{strings.TrimPrefix(name, "/")}
 	}
 	origin := "/" + path.Dir(file)
 	for _, dir := range paths {
 		dir = strings.NewReplacer("$ORIGIN", origin, "${ORIGIN}", origin).Replace(dir)
-		if p := strings.TrimPrefix(path.Join(dir, name), "/"); r.there(p) {
+		if p := strings.TrimPrefix(path.Join(dir, name), "/"); l.exists(p) {
 			return []string{p}
 		}
 	}
-	for _, dir := range r.dirs {
-		if p := path.Join(dir, name); r.there(p) {
+	for _, dir := range l.dirs {
+		if p := path.Join(dir, name); l.exists(p) {
 			return []string{p}
 		}
 	}
 	return nil
 }
 
-func (r *reach) there(p string) bool {
-	_, _, ok := r.tree.resolve(p)
+func (l *linker) exists(p string) bool {
+	_, _, ok := l.tree.resolve(p)
 	return ok
 }
 
-// elf is what a program's file says about its loading.
+// elf is the information in an ELF file about how it is loaded.
 type elf struct {
 	interp []string
 	needed []string
 	paths  []string // RPATH and RUNPATH
 }
 
-// Of the ELF format (elf(5)): 64 bit, little endian, as all architectures that nodes have.
+// The ELF format (elf(5)), 64 bit, little endian, as on all architectures of nodes.
 const (
 	elfHeader   = 64
 	elfSegment  = 56
@@ -163,7 +168,10 @@ func parseELF(r io.ReaderAt) (e elf) {
 	table := section(r, le.Uint64(head[32:]), n*elfSegment)
 	var segments []segment
 	for ; len(table) >= elfSegment; table = table[elfSegment:] {
-		segments = append(segments, segment{uint64(le.Uint32(table)), le.Uint64(table[8:]), le.Uint64(table[16:]), le.Uint64(table[32:])})
+		segments = append(segments, segment{
+			kind: uint64(le.Uint32(table)), off: le.Uint64(table[8:]), addr: le.Uint64(table[16:]),
+			size: le.Uint64(table[32:]),
+		})
 	}
 	for _, s := range segments {
 		switch s.kind {
@@ -178,7 +186,7 @@ func parseELF(r io.ReaderAt) (e elf) {
 	return e
 }
 
-// dynamic reads the dynamic section.
+// dynamic parses the dynamic section.
 func (e *elf) dynamic(r io.ReaderAt, b []byte, segments []segment) {
 	le := binary.LittleEndian
 	var names, paths []uint64
@@ -203,7 +211,7 @@ func (e *elf) dynamic(r io.ReaderAt, b []byte, segments []segment) {
 	}
 }
 
-// offset turns an address in memory into one in the file.
+// offset converts an address in memory to an offset in the file.
 func offset(addr uint64, segments []segment) uint64 {
 	for _, s := range segments {
 		if s.kind == segmentLoad && addr >= s.addr && addr-s.addr < s.size {
@@ -213,7 +221,7 @@ func offset(addr uint64, segments []segment) uint64 {
 	return addr
 }
 
-// section returns what is in the file from off on, at most size bytes.
+// section returns at most size bytes of the file from off on.
 func section(r io.ReaderAt, off, size uint64) []byte {
 	if int64(off) < 0 {
 		return nil
@@ -223,7 +231,7 @@ func section(r io.ReaderAt, off, size uint64) []byte {
 	return b[:max(n, 0)]
 }
 
-// text returns the string at off, "" when it does not end.
+// text returns the zero-terminated string at off, "" if it has no end.
 func text(r io.ReaderAt, off uint64) string {
 	b, _, ok := bytes.Cut(section(r, off, 1024), []byte{0})
 	if !ok {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// tree is a version's file system, read without following links out of it.
+// tree is a version's file system. Symbolic links are resolved within it.
 type tree struct{ root fs.FS }
 
 // Bounds of what is read.
@@ -16,9 +16,10 @@ const (
 	maxUnit  = 256 << 10
 )
 
-// resolve returns the path of what name leads to, and the links on the way. ok is false when there is nothing.
+// resolve returns the path to which name leads, and the symbolic links on the way. ok is false if there is no such
+// file.
 func (t tree) resolve(name string) (real string, links []string, ok bool) {
-	from, can := t.root.(fs.ReadLinkFS)
+	fsys, can := t.root.(fs.ReadLinkFS)
 	if !can {
 		return "", nil, false
 	}
@@ -36,7 +37,7 @@ func (t tree) resolve(name string) (real string, links []string, ok bool) {
 			continue
 		}
 		at := path.Join(real, part)
-		fi, err := from.Lstat(at)
+		fi, err := fsys.Lstat(at)
 		if err != nil {
 			return "", links, false
 		}
@@ -44,7 +45,7 @@ func (t tree) resolve(name string) (real string, links []string, ok bool) {
 			real = at
 			continue
 		}
-		target, err := from.ReadLink(at)
+		target, err := fsys.ReadLink(at)
 		if links = append(links, at); err != nil || len(links) > maxLinks {
 			return "", links, false
 		}
@@ -56,7 +57,7 @@ func (t tree) resolve(name string) (real string, links []string, ok bool) {
 	return real, links, real != ""
 }
 
-// names returns the names in a directory, none when there is no such one.
+// names returns the names in a directory, none if it does not exist.
 func (t tree) names(dir string) []string {
 	entries, err := fs.ReadDir(t.root, dir)
 	if err != nil {
@@ -69,8 +70,8 @@ func (t tree) names(dir string) []string {
 	return list
 }
 
-// text returns the beginning of a regular file, nothing when there is none.
-func (t tree) text(name string, most int64) string {
+// text returns the first limit bytes of a regular file, "" if there is no such file.
+func (t tree) text(name string, limit int64) string {
 	real, _, ok := t.resolve(name)
 	if !ok {
 		return ""
@@ -83,6 +84,6 @@ func (t tree) text(name string, most int64) string {
 		return ""
 	}
 	defer f.Close()
-	b, _ := io.ReadAll(io.LimitReader(f, most))
+	b, _ := io.ReadAll(io.LimitReader(f, limit))
 	return string(b)
 }

@@ -8,20 +8,22 @@ import (
 	"strings"
 )
 
-// unitDirs are where systemd looks for units; an earlier one comes first (systemd.unit(5)).
-var unitDirs = []string{"etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"}
+// unitDirs are systemd's directories of units, in order of priority (systemd.unit(5)).
+var unitDirs = []string{
+	"etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system",
+}
 
-// busDir is where D-Bus looks for services that it starts when they are asked for.
+// busDir is the directory of services that D-Bus starts on demand.
 const busDir = "usr/share/dbus-1/system-services"
 
-// unit is a service that a machine starts, and that stays.
+// unit is a service that keeps running.
 type unit struct {
 	name     string // "ssh.service", "getty@tty1.service"
-	file     string // its path, without links
+	file     string // its path, with links resolved
 	programs []string
 }
 
-// base is the name of the unit's file: that of a template for an instance of it.
+// base returns the name of the unit's file. For an instance, that is the name of the template.
 func (u unit) base() string { return baseOf(u.name) }
 
 func baseOf(name string) string {
@@ -31,7 +33,7 @@ func baseOf(name string) string {
 	return name
 }
 
-// unitOf returns the service that a path is a unit file of, or a part of one; "" when it is neither.
+// unitOf returns the service whose unit file or drop-in is at a path, or "".
 func unitOf(p string) string {
 	for _, dir := range unitDirs {
 		rest, ok := strings.CutPrefix(p, dir+"/")
@@ -49,9 +51,9 @@ func unitOf(p string) string {
 	return ""
 }
 
-// started returns the services that a machine with this root starts and that do not end by themselves, in order of name: those that a
-// target, a socket, a timer or a path wants, and those that D-Bus starts.
-func (t tree) started() []unit {
+// services returns the services that a machine with this root starts and that keep running, in order of name: those
+// that are wanted by a target, a socket, a timer or a path, and those that D-Bus starts.
+func (t tree) services() []unit {
 	wanted := map[string]bool{}
 	for _, dir := range unitDirs {
 		for _, name := range t.names(dir) {
@@ -66,7 +68,7 @@ func (t tree) started() []unit {
 	for _, name := range t.names(busDir) {
 		for line := range strings.Lines(t.text(busDir+"/"+name, maxUnit)) {
 			if unit, ok := strings.CutPrefix(strings.TrimSpace(line), "SystemdService="); ok {
-				wanted[unit] = true // often an alias, which is there when the service is enabled
+				wanted[unit] = true // often an alias, which exists if the service is enabled
 			}
 		}
 	}
@@ -79,15 +81,15 @@ func (t tree) started() []unit {
 	return slices.SortedFunc(maps.Values(byName), func(a, b unit) int { return cmp.Compare(a.name, b.name) })
 }
 
-// unit reads a unit. It is none when there is no file, when it is masked, and when it runs only once.
-func (t tree) unit(name string) (unit, bool) {
+// unit reads a unit. ok is false if there is no file, if it is masked, and if it is of type oneshot.
+func (t tree) unit(name string) (u unit, ok bool) {
 	for _, dir := range unitDirs {
 		for _, file := range slices.Compact([]string{name, baseOf(name)}) {
-			real, _, ok := t.resolve(dir + "/" + file)
-			if !ok {
+			real, _, exists := t.resolve(dir + "/" + file)
+			if !exists {
 				continue
 			}
-			u := unit{name: path.Base(real), file: real}
+			u = unit{name: path.Base(real), file: real}
 			if strings.Contains(name, "@") {
 				u.name = name
 			}
@@ -109,7 +111,7 @@ func (t tree) unit(name string) (unit, bool) {
 	return unit{}, false
 }
 
-// program returns the path of the program that a command line of a unit starts.
+// program returns the path of the program that a command line in a unit starts.
 func program(line string) string {
 	word, _, _ := strings.Cut(strings.TrimLeft(strings.TrimSpace(line), "@-:+!|"), " ")
 	word = strings.Trim(word, `"'`)

@@ -1,18 +1,24 @@
-// Package verdict tells what a change from one version to another means for machines that run the old one: what they see at once,
-// what they see when a program is started again, and what needs a reboot.
+// Package verdict determines what a switch from one version to another means for machines that run the old one: which
+// changes take effect at once, which when a program is restarted, and which need a reboot.
 //
-// # How
+// # Method
 //
-// Each changed path has a class, by its name and mode alone. Which services run replaced code is found in the old version, because
-// that is what runs: the unit files tell which services are started, their programs' ELF headers which libraries those load, and the package
-// database which other files a service's package brought. A service is named when any of these changed.
+// Each changed path has a class, which depends on its name and mode alone. The services that run replaced code are
+// found in the old version, because that is what runs:
 //
-// # What it does not know
+//   - the unit files name the services and their programs;
+//   - the ELF headers of the programs name the libraries that they load;
+//   - the package database names the other files in a service's package.
 //
-// Libraries that a program loads by itself (dlopen) other than its package's, services that generators make at boot, and programs that
-// people run. Only a node knows which of its processes map replaced files.
+// A service needs a restart if any of these files changed.
 //
-// It sees io/fs file systems and the changes between them, and must not know how a version is stored or what a node is.
+// # Limits
+//
+// The package does not find libraries that a program loads itself (dlopen) if they are not in the service's package,
+// services that generators make at boot, and programs that users run. Only the node can find which of its processes map
+// replaced files.
+//
+// It sees io/fs file systems and the changes between them. It must not know how a version is stored or what a node is.
 package verdict
 
 import (
@@ -25,40 +31,40 @@ import (
 	"dim/internal/pkgdb"
 )
 
-// Class tells when a change is in effect on a machine that runs.
-type Class uint8
+// class says when a change takes effect on a running machine.
+type class uint8
 
-// The classes: at once; when what uses it is started again; at the next boot.
 const (
-	Data Class = iota
-	Program
-	Boot
+	dataClass    class = iota // at once
+	programClass              // when the programs that use it are restarted
+	bootClass                 // at the next boot
 )
 
-// Classify returns the class of a change. A change of attributes alone is in effect at once.
-func Classify(c image.Change) Class {
+// classify returns the class of a change. A change of attributes alone takes effect at once.
+func classify(c image.Change) class {
 	e := c.New
 	if e == nil {
 		e = c.Old
 	}
 	switch {
 	case e.Type == image.Directory, c.Old != nil && c.New != nil && sameContent(c.Old, c.New):
-		return Data
+		return dataClass
 	case bootPath(c.Path):
-		return Boot
+		return bootClass
 	case programPath(c.Path, e):
-		return Program
+		return programClass
 	}
-	return Data
+	return dataClass
 }
 
 func sameContent(a, b *image.Entry) bool {
 	return a.Type == b.Type && a.Digest == b.Digest && a.Target == b.Target && a.Major == b.Major && a.Minor == b.Minor
 }
 
-// bootNames are how files in /boot begin that a kernel is made of.
+// bootNames are the beginnings of the names of kernel files in /boot.
 var bootNames = []string{"vmlinu", "Image", "kernel", "initrd", "initramfs", "System.map", "config"}
 
+// bootPath reports whether a path belongs to a kernel.
 func bootPath(p string) bool {
 	if name, ok := strings.CutPrefix(p, "boot/"); ok {
 		return slices.ContainsFunc(bootNames, func(begin string) bool { return strings.HasPrefix(name, begin) })
@@ -67,17 +73,21 @@ func bootPath(p string) bool {
 	return strings.HasPrefix(p, "lib/modules/") || strings.HasPrefix(p, "lib/firmware/")
 }
 
-// codeDirs are where programs are; codeEndings are of files that programs load.
+// codeDirs are the directories of programs. codeEndings are the endings of files that programs load.
 var (
-	codeDirs    = []string{"bin/", "sbin/", "usr/bin/", "usr/sbin/", "usr/local/bin/", "usr/local/sbin/", "usr/libexec/"}
+	codeDirs = []string{
+		"bin/", "sbin/", "usr/bin/", "usr/sbin/", "usr/local/bin/", "usr/local/sbin/", "usr/libexec/",
+	}
 	codeEndings = []string{".so", ".py", ".pyc", ".pm", ".pl", ".rb", ".jar", ".js", ".el", ".elc", ".lua", ".tcl"}
 )
 
+// programPath reports whether a path is a program, a part of one, or a unit.
 func programPath(p string, e *image.Entry) bool {
 	if unitOf(p) != "" {
 		return true
 	}
-	if e.Type != image.Regular && e.Type != image.Symlink || strings.HasPrefix(p, "etc/") || strings.HasPrefix(p, "var/") ||
+	if e.Type != image.Regular && e.Type != image.Symlink ||
+		strings.HasPrefix(p, "etc/") || strings.HasPrefix(p, "var/") ||
 		strings.HasPrefix(p, "usr/share/doc/") {
 		return false
 	}
@@ -87,100 +97,100 @@ func programPath(p string, e *image.Entry) bool {
 		slices.ContainsFunc(codeEndings, ends) || strings.Contains(path.Base(p), ".so.")
 }
 
-// Verdict is what a change means.
+// Verdict says what the switch means for running machines.
 type Verdict struct {
-	Data     int // paths in effect at once
-	Programs int // paths in effect when what uses them is started again
-	Boot     int // paths in effect at the next boot
+	Data     int // number of paths that take effect at once
+	Programs int // number of paths that take effect when programs are restarted
+	Boot     int // number of paths that take effect at the next boot
 	Restart  []Service
-	Init     bool // the init process itself runs replaced code: `systemctl daemon-reexec`, or the next boot
+	Init     bool // the init process runs replaced code, until `systemctl daemon-reexec` or the next boot
 	Packages []pkgdb.Change
 	Unread   []string // package databases that could not be read, see pkgdb.Database
 }
 
-// Reboot reports whether a part of the change waits for a reboot.
+// Reboot reports whether some changes need a reboot.
 func (v *Verdict) Reboot() bool { return v.Boot > 0 }
 
-// Service is one that runs replaced code until it is started again.
+// Service is a service that runs replaced code until it is restarted.
 type Service struct {
 	Unit    string
-	Because []string // packages whose files changed; paths of files that are no package's, with a leading slash
+	Because []string // packages with changed files; for files that are in no package, paths with a leading slash
 }
 
-// Judge collects the changes between two versions.
-type Judge struct {
+// Collector collects the changes between two versions.
+type Collector struct {
 	old, new fs.FS
 	verdict  Verdict
-	replaced map[string]bool // paths of programs that the old version has, and that changed
+	replaced map[string]bool // changed paths of programs and units in the old version
 }
 
-// New returns a Judge of changes from old to new, which are the versions' file systems: they have to implement fs.ReadLinkFS, and their
-// files io.ReaderAt.
-func New(old, new fs.FS) *Judge { return &Judge{old: old, new: new, replaced: map[string]bool{}} }
+// New returns a Collector of changes from old to new, the versions' file systems. These implement fs.ReadLinkFS, and
+// their files implement io.ReaderAt.
+func New(old, new fs.FS) *Collector {
+	return &Collector{old: old, new: new, replaced: map[string]bool{}}
+}
 
-// Add notes one change.
-func (j *Judge) Add(c image.Change) {
-	switch Classify(c) {
-	case Data:
-		j.verdict.Data++
-	case Boot:
-		j.verdict.Boot++
-	case Program:
-		j.verdict.Programs++
-		if c.Old != nil {
-			j.replaced[c.Path] = true
-		} else if unitOf(c.Path) != "" {
-			j.replaced[c.Path] = true // a new file may come before, or add to, one that is there
+// Add records one change.
+func (col *Collector) Add(c image.Change) {
+	switch classify(c) {
+	case dataClass:
+		col.verdict.Data++
+	case bootClass:
+		col.verdict.Boot++
+	case programClass:
+		col.verdict.Programs++
+		if c.Old != nil || unitOf(c.Path) != "" { // a new unit file may override, or add to, an existing one
+			col.replaced[c.Path] = true
 		}
 	}
 }
 
-// Verdict returns what all that was added means. It reads both versions' package databases, and the programs of the old
-// one's services when a program changed.
-func (j *Judge) Verdict() Verdict {
-	v := j.verdict
-	before, after := pkgdb.Load(j.old), pkgdb.Load(j.new)
+// Verdict returns the meaning of all changes that were added. It reads the package databases of both versions and, if a
+// program changed, the programs of the old version's services.
+func (col *Collector) Verdict() Verdict {
+	v := col.verdict
+	before, after := pkgdb.Load(col.old), pkgdb.Load(col.new)
 	v.Packages, v.Unread = pkgdb.Diff(before.Packages, after.Packages), after.Unread
-	if len(j.replaced) == 0 {
+	if len(col.replaced) == 0 {
 		return v
 	}
-	r := newReach(tree{j.old})
-	units := r.tree.started()
-	interest := make(map[string]bool, len(j.replaced)+len(units))
-	for p := range j.replaced {
-		interest[p] = true
+	l := newLinker(tree{col.old})
+	units := l.tree.services()
+	relevant := make(map[string]bool, len(col.replaced)+len(units))
+	for p := range col.replaced {
+		relevant[p] = true
 	}
 	for _, u := range units {
-		interest[u.file] = true
+		relevant[u.file] = true
 	}
-	owners := before.Owners(interest)
+	owners := before.Owners(relevant)
 	changed := map[string][]string{} // by package
-	for p := range j.replaced {
+	for p := range col.replaced {
 		if pkg := owners[p]; pkg != "" && unitOf(p) == "" {
 			changed[pkg] = append(changed[pkg], p)
 		}
 	}
 	for _, u := range units {
-		if because := j.because(r, u, owners, changed); len(because) > 0 {
-			v.Restart = append(v.Restart, Service{Unit: u.name, Because: because})
+		if reasons := col.reasons(l, u, owners, changed); len(reasons) > 0 {
+			v.Restart = append(v.Restart, Service{Unit: u.name, Because: reasons})
 		}
 	}
-	v.Init = slices.ContainsFunc(r.of("sbin/init"), func(p string) bool { return j.replaced[p] })
+	v.Init = slices.ContainsFunc(l.files("sbin/init"), func(p string) bool { return col.replaced[p] })
 	return v
 }
 
-// because returns the packages and paths by which a service runs replaced code.
-func (j *Judge) because(r *reach, u unit, owners map[string]string, changed map[string][]string) []string {
+// reasons returns the packages and paths because of which a service runs replaced code.
+func (col *Collector) reasons(l *linker, u unit, owners map[string]string, changed map[string][]string) []string {
 	var list []string
-	for p := range j.replaced {
+	for p := range col.replaced {
 		if unitOf(p) == u.base() {
-			list = append(list, named(p, owners))
+			list = append(list, ownerOf(p, owners))
 		}
 	}
 	for _, program := range u.programs {
-		for _, p := range r.of(program) {
-			if j.replaced[p] {
-				list = append(list, named(p, owners))
+		for _, p := range l.files(program) {
+			if col.replaced[p] {
+				list = append(list, ownerOf(p, owners))
 			}
 		}
 	}
@@ -191,7 +201,8 @@ func (j *Judge) because(r *reach, u unit, owners map[string]string, changed map[
 	return slices.Compact(list)
 }
 
-func named(p string, owners map[string]string) string {
+// ownerOf returns the package that a path belongs to, or the path with a leading slash.
+func ownerOf(p string, owners map[string]string) string {
 	if pkg := owners[p]; pkg != "" {
 		return pkg
 	}

@@ -27,35 +27,39 @@ func TestClasses(t *testing.T) {
 	for _, c := range []struct {
 		path     string
 		old, new *image.Entry
-		want     Class
+		want     class
 	}{
-		{"etc/passwd", a, b, Data},
-		{"etc/init.d/ssh", xa, xb, Data},
-		{"usr/share/dict/words", nil, a, Data},
-		{"usr/bin", &image.Entry{Type: image.Directory, Mode: 0o755}, &image.Entry{Type: image.Directory, Mode: 0o700}, Data},
-		{"usr/bin/tool", xa, a, Data}, // another mode, at once
-		{"usr/bin/tool", xa, xb, Program},
-		{"usr/bin/tool", xa, nil, Program},
-		{"usr/bin/sh", link, nil, Program},
-		{"opt/app/run", xa, xb, Program},
-		{"usr/lib/x86_64-linux-gnu/libssl.so.3", a, b, Program},
-		{"usr/lib/python3/dist-packages/apt/cache.py", a, b, Program},
-		{"usr/lib/systemd/system/ssh.service", a, b, Program},
-		{"etc/systemd/system/ssh.service.d/local.conf", nil, b, Program},
-		{"etc/systemd/system/ssh.service.d/note.txt", nil, b, Data},
-		{"boot/vmlinuz-6.1.0-40-amd64", nil, a, Boot},
-		{"boot/grub/grub.cfg", a, b, Data},
-		{"usr/lib/modules/6.1.0-40-amd64/kernel/fs/nfs/nfs.ko", a, b, Boot},
-		{"lib/modules/6.1.0-40-amd64/modules.dep", a, b, Boot},
-		{"usr/lib/modules-load.d/x.conf", a, b, Data},
+		{"etc/passwd", a, b, dataClass},
+		{"etc/init.d/ssh", xa, xb, dataClass},
+		{"usr/share/dict/words", nil, a, dataClass},
+		{
+			"usr/bin", &image.Entry{Type: image.Directory, Mode: 0o755},
+			&image.Entry{Type: image.Directory, Mode: 0o700},
+			dataClass,
+		},
+		{"usr/bin/tool", xa, a, dataClass}, // only another mode
+		{"usr/bin/tool", xa, xb, programClass},
+		{"usr/bin/tool", xa, nil, programClass},
+		{"usr/bin/sh", link, nil, programClass},
+		{"opt/app/run", xa, xb, programClass},
+		{"usr/lib/x86_64-linux-gnu/libssl.so.3", a, b, programClass},
+		{"usr/lib/python3/dist-packages/apt/cache.py", a, b, programClass},
+		{"usr/lib/systemd/system/ssh.service", a, b, programClass},
+		{"etc/systemd/system/ssh.service.d/local.conf", nil, b, programClass},
+		{"etc/systemd/system/ssh.service.d/note.txt", nil, b, dataClass},
+		{"boot/vmlinuz-6.1.0-40-amd64", nil, a, bootClass},
+		{"boot/grub/grub.cfg", a, b, dataClass},
+		{"usr/lib/modules/6.1.0-40-amd64/kernel/fs/nfs/nfs.ko", a, b, bootClass},
+		{"lib/modules/6.1.0-40-amd64/modules.dep", a, b, bootClass},
+		{"usr/lib/modules-load.d/x.conf", a, b, dataClass},
 	} {
-		if got := Classify(image.Change{Path: c.path, Old: c.old, New: c.new}); got != c.want {
+		if got := classify(image.Change{Path: c.path, Old: c.old, New: c.new}); got != c.want {
 			t.Errorf("%s: class %d, want %d", c.path, got, c.want)
 		}
 	}
 }
 
-// root is a directory with real programs of this machine and what they load.
+// root is a directory with programs of this machine and the files that they load.
 type root struct {
 	t   *testing.T
 	dir string
@@ -84,7 +88,7 @@ func (r root) write(name, content string) {
 	r.check(os.WriteFile(full, []byte(content), 0o755))
 }
 
-// program copies a program of this machine with all that ldd says it loads, and returns the paths of that.
+// program copies a program of this machine and the files that ldd lists. It returns their paths.
 func (r root) program(name string) []string {
 	r.t.Helper()
 	var list []string
@@ -101,7 +105,7 @@ func (r root) program(name string) []string {
 	return list
 }
 
-// ldd returns the libraries and the interpreter of a program as the dynamic linker finds them.
+// ldd returns the libraries and the interpreter of a program that the dynamic linker finds.
 func ldd(t *testing.T, name string) []string {
 	t.Helper()
 	out, err := exec.Command("ldd", name).Output()
@@ -120,9 +124,11 @@ func ldd(t *testing.T, name string) []string {
 	return list
 }
 
-func TestAProgramReachesWhatTheDynamicLinkerLoads(t *testing.T) {
+func TestLinkerFindsTheFilesThatLddLists(t *testing.T) {
 	tried := 0
-	for _, name := range []string{"/usr/bin/sleep", "/usr/bin/ssh", "/usr/bin/git", "/usr/bin/apt-get", "/usr/sbin/xfs_repair"} {
+	for _, name := range []string{
+		"/usr/bin/sleep", "/usr/bin/ssh", "/usr/bin/git", "/usr/bin/apt-get", "/usr/sbin/xfs_repair",
+	} {
 		if _, err := os.Stat(name); err != nil {
 			continue
 		}
@@ -130,7 +136,7 @@ func TestAProgramReachesWhatTheDynamicLinkerLoads(t *testing.T) {
 		r := newRoot(t)
 		want := r.program(name)
 		var got []string
-		for _, p := range newReach(tree{os.DirFS(r.dir)}).of(strings.TrimPrefix(name, "/")) {
+		for _, p := range newLinker(tree{os.DirFS(r.dir)}).files(strings.TrimPrefix(name, "/")) {
 			if fi, err := os.Lstat(filepath.Join(r.dir, p)); err == nil && fi.Mode().IsRegular() {
 				got = append(got, p)
 			}
@@ -145,7 +151,13 @@ func TestAProgramReachesWhatTheDynamicLinkerLoads(t *testing.T) {
 	}
 }
 
-// host makes a root with three services: one that sleeps, a script of one package, and one that ends by itself.
+// dpkgStatus returns a database with package app in that version.
+func dpkgStatus(version string) string {
+	return "Package: app\nStatus: install ok installed\nVersion: " + version + "\n\n" +
+		"Package: libc6\nStatus: install ok installed\nVersion: 2.36-9\n"
+}
+
+// host makes a root with services, among them one that sleeps, a script in a package, and one of type oneshot.
 func host(t *testing.T) (root, string) {
 	r := newRoot(t)
 	files := r.program("/usr/bin/sleep")
@@ -167,41 +179,47 @@ func host(t *testing.T) (root, string) {
 	r.write("usr/sbin/agetty", "1")
 	r.write("etc/systemd/system/multi-user.target.wants/.keep", "")
 	for _, name := range []string{"sleeper.service", "once.service", "app.service", "getty@tty1.service"} {
-		r.check(os.Symlink("/"+units+baseOf(name), filepath.Join(r.dir, "etc/systemd/system/multi-user.target.wants", name)))
+		r.check(os.Symlink("/"+units+baseOf(name),
+			filepath.Join(r.dir, "etc/systemd/system/multi-user.target.wants", name)))
 	}
-	r.write(busDir+"/org.example.Bus.service", "[D-BUS Service]\nName=org.example.Bus\nSystemdService=dbus-org.example.Bus.service\n")
+	r.write(busDir+"/org.example.Bus.service",
+		"[D-BUS Service]\nName=org.example.Bus\nSystemdService=dbus-org.example.Bus.service\n")
 	r.write(busDir+"/org.example.Off.service", "[D-BUS Service]\nSystemdService=dbus-org.example.Off.service\n")
 	r.write("usr/bin/bus", "1")
 	r.write(units+"bus.service", "[Service]\nType=dbus\nBusName=org.example.Bus\nExecStart=/usr/bin/bus\n")
 	r.write(units+"off.service", "[Service]\nType=dbus\nBusName=org.example.Off\nExecStart=/usr/bin/bus\n")
 	r.check(os.Symlink("bus.service", filepath.Join(r.dir, units+"dbus-org.example.Bus.service")))
-	r.write("var/lib/dpkg/status", "Package: app\nStatus: install ok installed\nVersion: 1.0\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2.36-9\n")
-	r.write("var/lib/dpkg/info/app.list", "/lib/systemd/system/app.service\n/usr/lib/app/main\n/usr/lib/app/plugin.py\n")
+	r.write("var/lib/dpkg/status", dpkgStatus("1.0"))
+	r.write("var/lib/dpkg/info/app.list",
+		"/lib/systemd/system/app.service\n/usr/lib/app/main\n/usr/lib/app/plugin.py\n")
 	r.write("var/lib/dpkg/info/libc6:amd64.list", "/"+strings.TrimPrefix(lib, "usr/")+"\n")
 	return r, lib
 }
 
-func TestWhatAChangeMeansForServices(t *testing.T) {
+func TestServicesThatNeedARestart(t *testing.T) {
 	r, lib := host(t)
 	after := newRoot(t)
-	after.write("var/lib/dpkg/status", "Package: app\nStatus: install ok installed\nVersion: 1.1\n\nPackage: libc6\nStatus: install ok installed\nVersion: 2.36-9\n")
+	after.write("var/lib/dpkg/status", dpkgStatus("1.1"))
 	upgrade := []pkgdb.Change{{Name: "app", From: "1.0", To: "1.1"}}
+	restart := func(unit, reason string) Verdict {
+		return Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{unit, []string{reason}}}}
+	}
+	const dropIn = "etc/systemd/system/sleeper.service.d/x.conf"
 	for _, c := range []struct {
 		name string
 		path string
 		want Verdict
 	}{
 		{"a configuration file", "etc/motd", Verdict{Data: 1, Packages: upgrade}},
-		{"a library", lib, Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"sleeper.service", []string{"libc6"}}}}},
-		{"a program", "usr/bin/sleep", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"sleeper.service", []string{"/usr/bin/sleep"}}}}},
-		{"a file of its package", "usr/lib/app/plugin.py", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"app.service", []string{"app"}}}}},
-		{"an interpreter", "usr/bin/python3", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"app.service", []string{"/usr/bin/python3"}}}}},
-		{"a unit", "usr/lib/systemd/system/app.service", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"app.service", []string{"app"}}}}},
-		{"a part of a unit", "etc/systemd/system/sleeper.service.d/x.conf", Verdict{Programs: 1, Packages: upgrade,
-			Restart: []Service{{"sleeper.service", []string{"/etc/systemd/system/sleeper.service.d/x.conf"}}}}},
-		{"what an instance runs", "usr/sbin/agetty", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"getty@tty1.service", []string{"/usr/sbin/agetty"}}}}},
-		{"what D-Bus starts, and what is not enabled", "usr/bin/bus", Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{"bus.service", []string{"/usr/bin/bus"}}}}},
-		{"a program that nothing runs", "usr/bin/unused", Verdict{Programs: 1, Packages: upgrade}},
+		{"a library", lib, restart("sleeper.service", "libc6")},
+		{"a program", "usr/bin/sleep", restart("sleeper.service", "/usr/bin/sleep")},
+		{"a file of the program's package", "usr/lib/app/plugin.py", restart("app.service", "app")},
+		{"an interpreter", "usr/bin/python3", restart("app.service", "/usr/bin/python3")},
+		{"a unit", "usr/lib/systemd/system/app.service", restart("app.service", "app")},
+		{"a part of a unit", dropIn, restart("sleeper.service", "/"+dropIn)},
+		{"a program of an instance", "usr/sbin/agetty", restart("getty@tty1.service", "/usr/sbin/agetty")},
+		{"a program that D-Bus starts", "usr/bin/bus", restart("bus.service", "/usr/bin/bus")},
+		{"a program that no service runs", "usr/bin/unused", Verdict{Programs: 1, Packages: upgrade}},
 		{"a kernel", "boot/vmlinuz-6.1", Verdict{Boot: 1, Packages: upgrade}},
 	} {
 		j := New(os.DirFS(r.dir), os.DirFS(after.dir))
@@ -212,7 +230,7 @@ func TestWhatAChangeMeansForServices(t *testing.T) {
 	}
 }
 
-func TestTheInitProcessAndItsLibraries(t *testing.T) {
+func TestReplacedLibraryOfInit(t *testing.T) {
 	r, lib := host(t)
 	sleep, err := os.ReadFile(filepath.Join(r.dir, "usr/bin/sleep"))
 	r.check(err)
@@ -231,18 +249,20 @@ func TestTheInitProcessAndItsLibraries(t *testing.T) {
 	}
 }
 
-func TestLinksThatLeadNowhere(t *testing.T) {
+func TestSymbolicLinksAreResolvedInTheTree(t *testing.T) {
 	r := newRoot(t)
 	r.check(os.Symlink("loop", filepath.Join(r.dir, "loop")))
 	r.check(os.Symlink("../../../../usr/bin/up", filepath.Join(r.dir, "up")))
 	r.write("usr/bin/up", "#! ")
 	tr := tree{os.DirFS(r.dir)}
-	for name, want := range map[string]string{"loop": "", "up": "usr/bin/up", "bin/../lib/../bin/up": "usr/bin/up", "no/where": "", "": ""} {
+	for name, want := range map[string]string{
+		"loop": "", "up": "usr/bin/up", "bin/../lib/../bin/up": "usr/bin/up", "no/where": "", "": "",
+	} {
 		if got, _, _ := tr.resolve(name); got != want {
 			t.Errorf("%s leads to %q, want %q", name, got, want)
 		}
 	}
-	if list := newReach(tr).of("up"); !slices.Equal(list, []string{"up", "usr/bin/up"}) {
+	if list := newLinker(tr).files("up"); !slices.Equal(list, []string{"up", "usr/bin/up"}) {
 		t.Errorf("%q", list)
 	}
 }
@@ -268,7 +288,8 @@ func FuzzUnit(f *testing.F) {
 		if !fs.ValidPath(name) || strings.ContainsAny(name, "/\x00\\") || len(name) > 200 {
 			return
 		}
-		if os.MkdirAll(dir+"/"+unitDirs[0], 0o755) != nil || os.WriteFile(dir+"/"+unitDirs[0]+"/"+name, []byte(text), 0o644) != nil {
+		if os.MkdirAll(dir+"/"+unitDirs[0], 0o755) != nil ||
+			os.WriteFile(dir+"/"+unitDirs[0]+"/"+name, []byte(text), 0o644) != nil {
 			return
 		}
 		if u, ok := (tree{os.DirFS(dir)}).unit(name); ok && len(u.programs) == 0 {

@@ -1,6 +1,9 @@
-// Package xzlimit bounds the memory that unpacking an xz file may take. An xz block says how large its dictionary is, up to 4 GiB, and decoders make
-// it as large: a file of some bytes could take all memory of a server. The package follows the structure of a file (The .xz File Format 1.2.1;
-// LZMA2 chunks as in xz-embedded, xz_dec_lzma2.c) and unpacks nothing.
+// Package xzlimit bounds the memory that decompressing an xz file may take. The header of an xz block gives the size of
+// its dictionary, up to 4 GiB, which decoders allocate: without a bound, a file of a few bytes could exhaust a server's
+// memory.
+//
+// The package follows the structure of a file and decompresses nothing. See The .xz File Format 1.2.1 and, for LZMA2
+// chunks, xz_dec_lzma2.c in XZ Embedded.
 package xzlimit
 
 import (
@@ -11,25 +14,25 @@ import (
 	"io"
 )
 
-// ErrTooLarge tells that a file wants a larger dictionary than it may have.
-var ErrTooLarge = errors.New("it was compressed with too large a dictionary")
+var (
+	errTooLarge  = errors.New("the file was compressed with too large a dictionary")
+	errStructure = errors.New("xz: the structure is damaged")
+)
 
-var errStructure = errors.New("xz: the structure is damaged")
-
-// Reader passes an xz file through as long as none of its dictionaries is too large.
+// Reader passes an xz file through unless one of its dictionaries is too large.
 type Reader struct {
-	in    *bufio.Reader
-	max   uint64
-	pass  int64 // bytes that may go through as they are
-	next  func() error
-	check int64 // bytes behind each block of the stream
-	chunk int64 // bytes of the block's chunks so far
-	index uint64
-	size  int64 // bytes of the index so far
+	in        *bufio.Reader
+	max       uint64
+	pass      int64        // bytes that may be passed on before next is called
+	next      func() error // parses the next part of the structure
+	checkSize int64        // size of the check after each block of the stream
+	blockSize int64        // bytes of the block's chunks so far
+	numbers   uint64       // remaining in the index
+	indexSize int64        // bytes of the index so far
 }
 
-// New returns a reader of r, which is an xz file, that ends with ErrTooLarge before it has passed on the header of a block whose dictionary
-// has more than max bytes.
+// New returns a reader of r, an xz file. It fails before it passes on the header of a block whose dictionary has more
+// than max bytes.
 func New(r io.Reader, max uint64) *Reader {
 	x := &Reader{in: bufio.NewReaderSize(r, 64<<10), max: max}
 	x.next = x.stream
@@ -48,7 +51,7 @@ func (x *Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// peek looks at the next n bytes. A file that ends before is passed on: the decoder tells.
+// peek returns the next n bytes. If the file is shorter, it returns those that there are and an error.
 func (x *Reader) peek(n int) ([]byte, error) {
 	b, err := x.in.Peek(n)
 	if err != nil && len(b) > 0 && errors.Is(err, io.EOF) {
@@ -57,7 +60,7 @@ func (x *Reader) peek(n int) ([]byte, error) {
 	return b, err
 }
 
-// stream is at the header of a stream, or at the padding before it.
+// stream parses the header of a stream, or the padding before it.
 func (x *Reader) stream() error {
 	b, err := x.peek(4)
 	if err != nil {
@@ -73,22 +76,22 @@ func (x *Reader) stream() error {
 	if string(b[:6]) != "\xfd7zXZ\x00" || b[6] != 0 || b[7] > 15 {
 		return errStructure
 	}
-	x.check = 0
+	x.checkSize = 0
 	if kind := int(b[7]); kind > 0 {
-		x.check = 4 << ((kind - 1) / 3)
+		x.checkSize = 4 << ((kind - 1) / 3)
 	}
 	x.pass, x.next = 12, x.block
 	return nil
 }
 
-// block is at the header of a block, or at the index.
+// block parses the header of a block, or the beginning of the index.
 func (x *Reader) block() error {
 	b, err := x.peek(1)
 	if err != nil {
 		return err
 	}
 	if b[0] == 0 {
-		x.pass, x.size, x.next = 1, 1, x.count
+		x.pass, x.indexSize, x.next = 1, 1, x.count
 		return nil
 	}
 	size := 4 * (int(b[0]) + 1)
@@ -98,16 +101,16 @@ func (x *Reader) block() error {
 	if err := x.filters(b[1 : size-4]); err != nil {
 		return err
 	}
-	x.pass, x.chunk, x.next = int64(size), 0, x.lzma2
+	x.pass, x.blockSize, x.next = int64(size), 0, x.lzma2
 	return nil
 }
 
-// filters looks at the rest of a block's header.
+// filters parses the rest of a block's header.
 func (x *Reader) filters(b []byte) error {
 	flags := b[0]
 	b = b[1:]
-	for _, there := range []byte{flags & 0x40, flags & 0x80} { // compressed, uncompressed size
-		if there != 0 {
+	for _, present := range []byte{flags & 0x40, flags & 0x80} { // compressed, uncompressed size
+		if present != 0 {
 			if _, ok := number(&b); !ok {
 				return errStructure
 			}
@@ -129,18 +132,20 @@ func (x *Reader) filters(b []byte) error {
 	return nil
 }
 
+// dictionary checks the size of a dictionary.
 func (x *Reader) dictionary(bits byte) error {
 	if bits > 40 {
 		return errStructure
 	}
 	size := uint64(2|bits&1) << (bits/2 + 11)
 	if size > x.max {
-		return fmt.Errorf("%w: unpacking takes %d MiB of memory, %d MiB at most (xz -9 takes 64)", ErrTooLarge, size>>20, x.max>>20)
+		return fmt.Errorf("%w: decompressing it takes %d MiB of memory, the limit is %d MiB (xz -9 takes 64)",
+			errTooLarge, size>>20, x.max>>20)
 	}
 	return nil
 }
 
-// lzma2 is at a chunk of a block, or at the block's end.
+// lzma2 parses the header of a chunk, or the end of a block.
 func (x *Reader) lzma2() error {
 	b, err := x.peek(1)
 	if err != nil {
@@ -149,8 +154,8 @@ func (x *Reader) lzma2() error {
 	control, head := b[0], 0
 	switch {
 	case control == 0:
-		x.chunk++
-		x.pass, x.next = 1+-x.chunk&3+x.check, x.block
+		x.blockSize++
+		x.pass, x.next = 1+-x.blockSize&3+x.checkSize, x.block
 		return nil
 	case control <= 2:
 		head = 3
@@ -169,11 +174,11 @@ func (x *Reader) lzma2() error {
 		size = binary.BigEndian.Uint16(b[3:])
 	}
 	x.pass = int64(head) + int64(size) + 1
-	x.chunk += x.pass
+	x.blockSize += x.pass
 	return nil
 }
 
-// count is at the number of records in the index.
+// count parses the number of records in the index.
 func (x *Reader) count() error {
 	n, err := x.indexNumber()
 	if err != nil {
@@ -182,17 +187,17 @@ func (x *Reader) count() error {
 	if n > 1<<32 {
 		return errStructure
 	}
-	x.index, x.next = 2*n, x.record
+	x.numbers, x.next = 2*n, x.record
 	return nil
 }
 
-// record is at a number in the index, or at its end.
+// record parses a number in the index, or the end of the index.
 func (x *Reader) record() error {
-	if x.index == 0 {
-		x.pass, x.next = -x.size&3+4+12, x.stream
+	if x.numbers == 0 {
+		x.pass, x.next = -x.indexSize&3+4+12, x.stream
 		return nil
 	}
-	x.index--
+	x.numbers--
 	_, err := x.indexNumber()
 	return err
 }
@@ -211,11 +216,11 @@ func (x *Reader) indexNumber() (uint64, error) {
 		return 0, errStructure
 	}
 	x.pass = int64(len(b) - len(rest))
-	x.size += x.pass
+	x.indexSize += x.pass
 	return n, nil
 }
 
-// number takes a number of variable length off b.
+// number removes a variable-length number from the beginning of b.
 func number(b *[]byte) (n uint64, ok bool) {
 	for i, c := range *b {
 		if i == 9 {

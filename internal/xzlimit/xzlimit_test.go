@@ -14,7 +14,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// content has what compresses and what does not.
+// content returns data of which a part can be compressed.
 func content() []byte {
 	random := rand.NewChaCha8([32]byte{1})
 	noise := make([]byte, 70_000)
@@ -38,17 +38,21 @@ func pack(t testing.TB, c xz.WriterConfig, b []byte) []byte {
 	return out.Bytes()
 }
 
-func TestAFileGoesThroughUnchanged(t *testing.T) {
+func TestFilesPassUnchanged(t *testing.T) {
 	plain := content()
-	files := map[string][]byte{"nothing in it": pack(t, xz.WriterConfig{}, nil)}
+	files := map[string][]byte{"empty": pack(t, xz.WriterConfig{}, nil)}
 	for name, c := range map[string]xz.WriterConfig{
 		"CRC64": {}, "CRC32": {CheckSum: xz.CRC32}, "SHA-256": {CheckSum: xz.SHA256}, "no check": {NoCheckSum: true},
 		"blocks": {BlockSize: 50_001},
 	} {
 		files[name] = pack(t, c, plain)
 	}
-	files["streams and padding"] = append(append(append([]byte{}, files["CRC32"]...), make([]byte, 8)...), files["blocks"]...)
-	for name, args := range map[string][]string{"xz -9": {"-9"}, "xz -T2": {"-T2", "--block-size=50000"}, "xz -0": {"-0", "-C", "crc32"}} {
+	files["streams and padding"] = append(append(append([]byte{}, files["CRC32"]...), make([]byte, 8)...),
+		files["blocks"]...)
+	for name, args := range map[string][]string{
+		"xz -9": {"-9"}, "xz -T2": {"-T2", "--block-size=50000"},
+		"xz -0": {"-0", "-C", "crc32"},
+	} {
 		cmd := exec.Command("xz", append(args, "-c")...)
 		cmd.Stdin = bytes.NewReader(plain)
 		out, err := cmd.Output()
@@ -61,7 +65,10 @@ func TestAFileGoesThroughUnchanged(t *testing.T) {
 		files[name] = out
 	}
 	for name, b := range files {
-		for how, r := range map[string]io.Reader{"whole": bytes.NewReader(b), "byte by byte": iotest.OneByteReader(bytes.NewReader(b))} {
+		for how, r := range map[string]io.Reader{
+			"whole":        bytes.NewReader(b),
+			"byte by byte": iotest.OneByteReader(bytes.NewReader(b)),
+		} {
 			got, err := io.ReadAll(New(r, 64<<20))
 			if err != nil || !bytes.Equal(got, b) {
 				t.Errorf("%s, %s: %d bytes of %d, %v", name, how, len(got), len(b), err)
@@ -82,17 +89,17 @@ func TestAFileGoesThroughUnchanged(t *testing.T) {
 	}
 }
 
-// claim makes the block header at off say that its dictionary is of another size.
-func claim(b []byte, off int, bits byte) {
+// setDictionary changes the dictionary size in the block header at off.
+func setDictionary(b []byte, off int, bits byte) {
 	size := 4 * (int(b[off]) + 1)
 	at := bytes.Index(b[off:off+size], []byte{0x21, 1})
 	b[off+at+2] = bits
 	binary.LittleEndian.PutUint32(b[off+size-4:], crc32.ChecksumIEEE(b[off:off+size-4]))
 }
 
-func TestADictionaryThatIsTooLargeIsRefusedBeforeItIsMade(t *testing.T) {
+func TestTooLargeDictionariesAreRefusedBeforeTheyAreAllocated(t *testing.T) {
 	header := pack(t, xz.WriterConfig{BlockSize: 100}, content()[:1000])
-	second := 12 + bytes.Index(header[16:], header[12:18]) + 4 // a block's header begins as the first one's does
+	second := 12 + bytes.Index(header[16:], header[12:18]) + 4 // the headers of all blocks begin alike
 	for _, tt := range []struct {
 		name string
 		off  int
@@ -100,21 +107,21 @@ func TestADictionaryThatIsTooLargeIsRefusedBeforeItIsMade(t *testing.T) {
 		want error
 	}{
 		{"64 MiB", 12, 28, nil},
-		{"96 MiB", 12, 29, ErrTooLarge},
-		{"4 GiB", 12, 40, ErrTooLarge},
-		{"more than there is", 12, 41, errStructure},
-		{"4 GiB in the second block", second, 40, ErrTooLarge},
+		{"96 MiB", 12, 29, errTooLarge},
+		{"4 GiB", 12, 40, errTooLarge},
+		{"invalid size", 12, 41, errStructure},
+		{"4 GiB in the second block", second, 40, errTooLarge},
 	} {
 		b := bytes.Clone(header)
-		claim(b, tt.off, tt.bits)
+		setDictionary(b, tt.off, tt.bits)
 		got, err := io.ReadAll(New(bytes.NewReader(b), 64<<20))
 		if !errors.Is(err, tt.want) || tt.want != nil && len(got) != tt.off {
-			t.Errorf("%s: %d bytes went through, %v; want %v", tt.name, len(got), err, tt.want)
+			t.Errorf("%s: %d bytes passed, %v; want %v", tt.name, len(got), err, tt.want)
 		}
 	}
 }
 
-// What goes through is how the file begins, and the decoder never makes a dictionary that is too large.
+// FuzzReader checks that what passes is a prefix of the file.
 func FuzzReader(f *testing.F) {
 	f.Add(pack(f, xz.WriterConfig{BlockSize: 1000}, content()[:3000]))
 	f.Fuzz(func(t *testing.T, b []byte) {
