@@ -32,7 +32,8 @@ e2e: deps build ## real kernels boot and mount (root): User Mode Linux and QEMU
 	DIM_E2E=1 go test -p 1 -timeout 60m -count=1 -v ./e2e/...
 
 long: deps build ## what takes long: a thousand switches, real work, files of any origin, the suites of others (root)
-	DIM_E2E=1 DIM_LONG=1 go test -p 1 -timeout 120m -count=1 -v -run 'UnderLoad|RealWork|SuitesOfOthers|AnyOrigin' ./e2e/
+	DIM_E2E=1 DIM_LONG=1 go test -p 1 -timeout 120m -count=1 -v \
+		-run 'UnderLoad|RealWork|SuitesOfOthers|AnyOrigin' ./e2e/
 
 crash: deps-test ## hundreds of kill -9, power cuts and full disks, and whether code broken on purpose is found (root)
 	DIM_CRASH_ROUNDS=300 DIM_CRASH_TEETH=1 go test -timeout 90m -count=1 -v ./e2e/crash
