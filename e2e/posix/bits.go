@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// many is bob with n more groups, from 5000 on.
+// many returns bob with n more groups, from 5000 on.
 func many(n uint32) user {
 	u := bob()
 	for i := range n {
@@ -56,8 +56,7 @@ func groupCases() []testCase {
 
 func groupFile(i uint32) string { return "group-" + string(rune('a'+i)) }
 
-// lostBitCases are about setuid and setgid, which go with the trust that they stood for, and about who sets
-// which times.
+// lostBitCases are about changes that clear setuid and setgid, and about the permission to set times.
 func lostBitCases() []testCase {
 	return []testCase{
 		{"a change of owner by root clears setuid and setgid of files that run, not of directories", "",
@@ -133,20 +132,20 @@ func whoSetsTimes(t *testRun) {
 	value := unix.Timespec{Sec: 1_000, Nsec: 1}
 	t.file("f", "", 0o464, aliceID, team)
 	t.ok(t.utimes("f", value, value))
-	t.as(alice(), func() { // who owns it needs no permission to write
+	t.as(alice(), func() { // the owner needs no permission to write
 		t.ok(t.utimes("f", now, now))
 		t.ok(t.utimes("f", value, now))
 		t.ok(t.utimes("f", omit, value))
 		t.ok(t.utimes("f", now, omit))
 	})
-	t.as(carol(), func() { // who may write sets both to now, and no more
+	t.as(carol(), func() { // a user with write permission may set both to now, and nothing else
 		t.ok(t.utimes("f", now, now))
 		t.fails(t.utimes("f", value, now), unix.EPERM)
 		t.fails(t.utimes("f", now, value), unix.EPERM)
 		t.fails(t.utimes("f", omit, value), unix.EPERM)
 		t.ok(t.utimes("f", omit, omit))
 	})
-	t.as(bob(), func() { // who may read
+	t.as(bob(), func() { // a user with read permission
 		t.fails(t.utimes("f", now, now), unix.EACCES)
 		t.fails(t.utimes("f", value, value), unix.EPERM)
 	})

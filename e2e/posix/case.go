@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// testCase is one thing that must be so.
+// testCase is one property to check.
 type testCase struct {
 	name  string
 	noNFS string // why NFSv3 cannot do it; empty: it can
@@ -27,7 +27,7 @@ func allCases() []testCase {
 		linkCases(),
 		renameCases(), renameRefusedCases(), directoryCases(), openCases(), raceCases(), stressCases(), kindCases(),
 		hiddenCases(),
-		errorCases(), groupCases(), lostBitCases(), farCases())
+		errorCases(), groupCases(), lostBitCases(), offsetCases())
 }
 
 // runAll runs each case in a directory of its own below c.dir.
@@ -77,13 +77,13 @@ type testRun struct {
 	dir string
 
 	once  sync.Once
-	begun bool // the case has begun; what it makes from then on is no seed
+	begun bool // the case has begun; files that it makes from here on are no seed
 
 	mu     sync.Mutex
 	faults []string
 }
 
-// do runs f in a goroutine of its own, which fatalf ends.
+// do runs f in a new goroutine, because fatalf ends it.
 func (t *testRun) do(f func(t *testRun)) {
 	done := make(chan struct{})
 	go func() {
@@ -108,23 +108,23 @@ func (t *testRun) fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// p is the path of a name in the case's directory.
+// p returns the path of a name in the case's directory.
 func (t *testRun) p(name string) string { return filepath.Clean(t.raw(name)) }
 
-// raw is p that leaves dots and slashes in the name as they are.
+// raw is p without cleaning dots and slashes in the name.
 func (t *testRun) raw(name string) string {
 	t.begin()
 	return t.dir + "/" + name
 }
 
-// ok ends the case when err is not nil.
+// ok ends the case if err is not nil.
 func (t *testRun) ok(err error) {
 	if err != nil {
 		t.fatalf("%s: %v", caller(), err)
 	}
 }
 
-// fails wants err to be one of want.
+// fails checks that err is one of want.
 func (t *testRun) fails(err error, want ...unix.Errno) {
 	var e unix.Errno
 	if errors.As(err, &e) && slices.Contains(want, e) {
@@ -133,14 +133,14 @@ func (t *testRun) fails(err error, want ...unix.Errno) {
 	t.errorf("%s: got %v, want %v", caller(), err, want)
 }
 
-// same wants two values to be equal.
+// same checks that two values are equal.
 func same[V comparable](t *testRun, what string, got, want V) {
 	if got != want {
 		t.errorf("%s: %s is %.60s, want %.60s", caller(), what, fmt.Sprint(got), fmt.Sprint(want))
 	}
 }
 
-// caller names the line of the case.
+// caller returns the position of the line of the case.
 func caller() string {
 	for skip := 2; skip < 8; skip++ {
 		_, file, line, ok := runtime.Caller(skip)
@@ -151,13 +151,13 @@ func caller() string {
 	return "?"
 }
 
-// user is who a piece of a case runs as.
+// user has the ids with which a part of a case runs.
 type user struct {
 	uid, gid uint32
 	groups   []uint32
 }
 
-// The people of the cases. Alice and carol share the group team, which is supplementary to both.
+// The users of the cases. Alice and carol share the group team, which is supplementary to both.
 const (
 	aliceID = 1000
 	bobID   = 1001
@@ -223,7 +223,7 @@ func (t *testRun) names(name string) string {
 	return strings.Join(names, " ")
 }
 
-// open opens with raw flags and closes at once; it is for cases about whether one may.
+// open opens with the given flags and closes at once; it is for cases about permission.
 func (t *testRun) open(name string, flags int) error {
 	fd, err := unix.Open(t.p(name), flags|unix.O_CLOEXEC, 0o644)
 	if err == nil {
@@ -232,7 +232,7 @@ func (t *testRun) open(name string, flags int) error {
 	return err
 }
 
-// tick waits until clocks of file systems that only know timer ticks have moved.
+// tick waits until the clock of a file system with the resolution of timer ticks has advanced.
 func tick() { time.Sleep(25 * time.Millisecond) }
 
 func nsec(ts unix.Timespec) int64 { return ts.Nano() }

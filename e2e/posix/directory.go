@@ -137,7 +137,7 @@ func listingCases() []testCase {
 	}
 }
 
-// count lists a directory in pieces and counts each name; between the pieces it runs do.
+// count lists a directory in several reads and counts each name. It runs do between the reads.
 func (t *testRun) count(name string, do func()) map[string]int {
 	d, err := os.Open(t.p(name))
 	t.ok(err)

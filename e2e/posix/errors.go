@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errorCases are about calls that are refused, beyond what the others show.
+// errorCases are about refused calls that the other cases do not cover.
 func errorCases() []testCase { return slices.Concat(pathErrors(), useErrors()) }
 
 // pathErrors are about names and paths.
@@ -73,7 +73,7 @@ func pathErrors() []testCase {
 	}
 }
 
-// useErrors are about what is there and cannot be used so.
+// useErrors are about objects of the wrong type for a call.
 func useErrors() []testCase {
 	return []testCase{
 		{"a directory is read by listing only", "", func(t *testRun) {

@@ -15,7 +15,7 @@ const (
 	fsxPiece = 48 << 10  // largest read or write
 )
 
-// fsxRun is a file and what must be in it.
+// fsxRun is a file and its expected content.
 type fsxRun struct {
 	t     *testRun
 	f     *os.File
@@ -24,8 +24,8 @@ type fsxRun struct {
 	log   []string // the last steps
 }
 
-// fsx does random things to one file and compares each read with a model of it in memory. The steps are those of the
-// seed, so a failure can be repeated.
+// fsx performs random operations on one file and compares each read with a model in memory. The seed determines
+// the steps, so a failure can be repeated.
 func fsx(t *testRun) {
 	start := strings.Repeat("0123456789abcde", 8<<10)
 	t.file("f", start, 0o644, 0, 0)

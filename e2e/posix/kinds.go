@@ -107,7 +107,7 @@ func renameKinds(t *testRun) {
 	})
 }
 
-// hiddenCases are about names that were there before, and must not shine through.
+// hiddenCases are about names that were removed and must not reappear.
 func hiddenCases() []testCase {
 	old := func(name string, f func(t *testRun)) testCase {
 		return testCase{name, "", func(t *testRun) {
@@ -181,7 +181,7 @@ func hiddenCases() []testCase {
 	}
 }
 
-// oneFile changes a file by one of its names and looks by the others.
+// oneFile changes a file by one of its names and checks it by the others.
 func oneFile(t *testRun) {
 	t.ok(unix.Link(t.p("f2"), t.p("e/third")))
 	names := []string{"d/f", "f2", "e/third"}

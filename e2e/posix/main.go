@@ -1,16 +1,16 @@
-// Posix tells whether a mounted directory behaves as POSIX and Linux say, with real system calls.
+// Posix checks with real system calls that a mounted directory behaves as POSIX and Linux specify.
 //
 //	posix DIR [-nfs] [-forgets] [-run TEXT] [-ops N] [-seed N] [-seeds make|use|half] [-v]
 //
 // It needs root: cases act as several users. It prints one line for each case that fails and "N passed, N
-// failed" at the end, and exits with 1 when any failed, or when there was none. DIR may be on a local disk (the
-// truth), on FUSE or on NFS; with -nfs it leaves out what NFSv3 cannot do, and with -v it names what it leaves
-// out and why. With -seeds make it makes what the cases start from and leaves it there, for a later run with
-// -seeds use or half: in between it may have become part of a version.
+// failed" at the end. It exits with 1 if a case failed, or if there was none. DIR may be on a local disk (the
+// reference), on FUSE or on NFS. With -nfs it skips what NFSv3 cannot do, and with -v it prints what it skips
+// and why. With -seeds make it creates the files that the cases start from and leaves them there for a later
+// run with -seeds use or half; meanwhile they may have become part of a version.
 //
-// It is one process with goroutines, for a fork is slow in User Mode Linux. Users are threads: a goroutine that is
-// locked to its thread takes on ids with the raw system calls, which are per thread in Linux, and the
-// thread dies with it.
+// It is one process with goroutines, because a fork is slow in User Mode Linux. Users are threads: a goroutine
+// locks itself to its thread and sets the ids with raw system calls, which in Linux apply to the thread. The
+// thread ends with the goroutine.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// config is what the command line asks for.
+// config is the parsed command line.
 type config struct {
 	dir     string
 	nfs     bool

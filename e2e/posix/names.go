@@ -79,7 +79,7 @@ func (t *testRun) renameSeed() {
 	t.link("f", "f2")
 }
 
-// rename leaves dots in the names as they are.
+// rename renames without cleaning dots in the names.
 func (t *testRun) rename(from, to string) error {
 	return unix.Rename(t.raw(from), t.raw(to))
 }

@@ -23,7 +23,7 @@ import (
 	"dim/internal/vfs/dirfs"
 )
 
-// oneExport is a single tree for everybody.
+// oneExport is a single tree, exported to all clients.
 type oneExport struct{ fs vfs.FS }
 
 func (e oneExport) Client(nfs.Peer) (nfs.Client, error)           { return e, nil }
@@ -32,8 +32,8 @@ func (e oneExport) Mount(context.Context, string) (vfs.FS, error) { return e.fs,
 func (e oneExport) Find(vfs.Handle) (nfs.Export, error)           { return nfs.Export{FS: e.fs}, nil }
 func (e oneExport) Paths() []string                               { return []string{"/"} }
 
-// TestARealNFSClientPasses serves a plain directory: what fails here and not on the local disk or by FUSE is the fault
-// of package nfs.
+// TestARealNFSClientPasses serves a plain directory. What fails here, but not on a local disk or by FUSE, is a
+// fault of package nfs.
 func TestARealNFSClientPasses(t *testing.T) {
 	if os.Getenv("DIM_E2E") == "" {
 		t.Skip("boots a User Mode Linux guest: run `make e2e`")
@@ -46,7 +46,7 @@ func TestARealNFSClientPasses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer net.Close()
-	serveNFS(t, net, dirfs.Options{NoSync: true}) // the disk of a test machine is the slowest thing by far
+	serveNFS(t, net, dirfs.Options{NoSync: true}) // the disk of a test machine is by far the slowest part
 	guest, err := lab.StartUML(ctx, lab.UMLSpec{
 		Name: "posix", Net: net, Dir: t.TempDir(), Init: build(t, "dim/e2e/agentd"),
 		Put: map[string]string{"bin/posix": build(t, "dim/e2e/posix")}, Addr: netip.MustParsePrefix("10.78.0.2/24"),
@@ -72,8 +72,8 @@ func TestARealNFSClientPasses(t *testing.T) {
 	}
 }
 
-// endGuest ends the guest with all its processes: those that are left of a guest whose kernel was killed hold
-// its console open, and Kill would wait for them.
+// endGuest ends the guest with all its processes. Processes that remain after its kernel was killed keep its
+// console open, and Kill would wait for them.
 func endGuest(t *testing.T, guest *lab.UML, umid string) {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")

@@ -12,8 +12,9 @@ import (
 	"dim/internal/vfs/dirfs"
 )
 
-// asProgram in the environment makes the test binary the program: what is mounted by the test must be used from another
-// process, for a page fault on a mapped file stops a thread without telling Go.
+// asProgram in the environment makes the test binary run as the program. A file system that the test serves
+// must be used from another process, because a page fault on a mapped file blocks a thread without the
+// knowledge of the Go scheduler.
 const asProgram = "DIM_POSIX_AS_PROGRAM"
 
 func TestMain(m *testing.M) {

@@ -14,7 +14,7 @@ import (
 
 const racers = 8
 
-// oneWins runs do several times at once: one must succeed and the others get want.
+// oneWins runs do several times in parallel. One call must succeed, and the others must return want.
 func (t *testRun) oneWins(want unix.Errno, do func(i int) error) {
 	t.begin()
 	var won atomic.Int64
@@ -91,9 +91,9 @@ func raceCases() []testCase {
 	}
 }
 
-// lostAfterOpen reports whether a file went away between open and read, at a server that keeps nothing of what
-// was removed. NFSv3 has no open: such a server cannot know of the reader, and the client keeps the old file by
-// another name only when it saw the open in time (nfs_rename in fs/nfs/dir.c). The open itself must never fail.
+// lostAfterOpen reports whether a file vanished between open and read, on a server that does not retain removed
+// files. NFSv3 has no open, so such a server does not know the reader, and the client keeps the old file under
+// another name only if it saw the open in time (nfs_rename in fs/nfs/dir.c). The open itself must never fail.
 func (t *testRun) lostAfterOpen(err error) bool {
 	at, ok := errors.AsType[*fs.PathError](err)
 	return ok && t.forgets && at.Op == "read" && errors.Is(at.Err, unix.ESTALE)

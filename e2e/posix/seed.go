@@ -9,19 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a case makes with the functions of this file before it does anything else is its seed. A file system
-// that serves versions and what was written over them must behave the same whichever of the two a seed comes
-// from, so seeds can be made in one run and used in another.
+// The seed of a case is what it makes with the functions of this file before anything else. Replicas must
+// behave the same whether a file comes from the version or from the node, so seeds can be made in one run and
+// used in another.
 type seeds string
 
 const (
 	ownSeeds   seeds = ""     // each case makes its own
 	makeSeeds  seeds = "make" // make the seeds of all cases, and run none
-	useSeeds   seeds = "use"  // they are there
-	halfOfThem seeds = "half" // they are there, and every second entry is changed and changed back before the case
+	useSeeds   seeds = "use"  // they exist
+	halfOfThem seeds = "half" // they exist, and every second entry is changed and changed back before the case
 )
 
-// prepare makes what the case needs by that name, unless an earlier run did.
+// prepare makes the object with that name, unless an earlier run did.
 func (t *testRun) prepare(name string, do func(path string) error) {
 	path := filepath.Join(t.dir, name)
 	if (t.seeds == useSeeds || t.seeds == halfOfThem) && !t.begun {
@@ -32,7 +32,7 @@ func (t *testRun) prepare(name string, do func(path string) error) {
 	t.ok(do(path))
 }
 
-// begin ends the seed. Everything that names a path of the case comes here first.
+// begin ends the seed. All functions that use a path of the case call it first.
 func (t *testRun) begin() {
 	if t.seeds == makeSeeds {
 		runtime.Goexit()
@@ -45,7 +45,7 @@ func (t *testRun) begin() {
 	})
 }
 
-// changeHalf has the server write every second entry for the node, without a difference that a case would see.
+// changeHalf changes every second entry and changes it back, so that the server copies it into the layer of the node.
 func (t *testRun) changeHalf() error {
 	const most = 64
 	n := 0
@@ -119,7 +119,7 @@ func (t *testRun) fifo(name string, mode uint32) {
 	t.prepare(name, func(path string) error { return unix.Mkfifo(path, mode) })
 }
 
-// sparse makes a file that is a hole of this size with a word at its end.
+// sparse makes a file with a hole of this size and a word at its end.
 func (t *testRun) sparse(name string, size int64, end string) {
 	t.prepare(name, func(path string) error {
 		f, err := os.Create(path)

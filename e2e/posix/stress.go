@@ -32,13 +32,13 @@ func stressCases() []testCase {
 	}
 }
 
-// stressFile is what a name of the model stands for; several names may share one.
+// stressFile is the file of a name of the model; several names may share one.
 type stressFile struct {
 	content string
 	nlink   int
 }
 
-// worker changes names in a directory of its own and knows what must be in it.
+// worker changes names in its own directory and has a model of the directory.
 type worker struct {
 	t     *testRun
 	dir   string
@@ -64,7 +64,7 @@ func (w *worker) pick() string { return fmt.Sprint("name-", w.rng.IntN(12)) }
 
 func (w *worker) p(name string) string { return w.t.p(w.dir + "/" + name) }
 
-// expect compares an error with whether one was due.
+// expect checks that a call failed exactly if it had to.
 func expect(err error, due bool, want unix.Errno) error {
 	switch {
 	case due && err != want:
@@ -135,7 +135,7 @@ func (w *worker) check(name, _ string) error {
 	return nil
 }
 
-// compare lists the directory and reads everything.
+// compare compares the directory and all files in it with the model.
 func (w *worker) compare() error {
 	got, want := w.t.names(w.dir), strings.Join(slices.Sorted(maps.Keys(w.model)), " ")
 	if got != want {

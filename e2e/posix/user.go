@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// become gives this thread the ids of u. The functions of package unix would change all threads.
+// become sets the ids of this thread to those of u. The functions of package unix would change all threads.
 func (u user) become() error {
 	var groups unsafe.Pointer
 	if len(u.groups) > 0 {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// farCases are about large offsets, holes and sizes.
-func farCases() []testCase { return slices.Concat(holeCases(), cutCases()) }
+// offsetCases are about large offsets, holes and sizes.
+func offsetCases() []testCase { return slices.Concat(holeCases(), truncateCases()) }
 
 // holeCases are about offsets and holes.
 func holeCases() []testCase {
@@ -85,8 +85,8 @@ func holeCases() []testCase {
 	}
 }
 
-// cutCases are about sizes.
-func cutCases() []testCase {
+// truncateCases are about sizes.
+func truncateCases() []testCase {
 	return []testCase{
 		{"what a cut took does not come back, whatever the place of the cut", "", func(t *testRun) {
 			full := strings.Repeat("data", 5000)
