@@ -7,42 +7,42 @@ import (
 	"strings"
 )
 
-// Loader returns the tree with the given digest.
+// Loader loads the tree with a digest.
 type Loader func(Digest) (Tree, error)
 
-// Change is one path at which two versions differ. Old is nil when the path was added, New when it was removed. They
-// point into loaded trees and must not be changed.
+// Change is a path at which two versions differ. Old is nil if the path was added, New is nil if it was removed. Both
+// point into loaded trees and must not be modified.
 type Change struct {
-	Path     string // slash-separated, from the root, no leading slash; "" is the root
+	Path     string // slash-separated, from the root, without a leading slash; "" is the root
 	Old, New *Entry
 }
 
-// Subtrees tells what Diff does below a directory that is on one side only.
+// Subtrees selects what Diff yields of a directory that was added or removed.
 type Subtrees uint8
 
-// Whole yields everything in an added or removed directory, Tops the directory alone.
+// Whole yields the directory and all paths below it, Tops the directory alone.
 const (
 	Whole Subtrees = iota
 	Tops
 )
 
-// Differ compares versions. Load is used by one goroutine at a time.
+// Differ compares versions. It does not call Load concurrently.
 type Differ struct {
 	Load     Loader
 	Subtrees Subtrees
 }
 
-// Diff calls yield for every path at which the directories old and new differ, in walk order: a directory before what
-// is in it, names bytewise. Either may be nil, as nothing. An error of yield or ctx ends it.
+// Diff calls yield for every path at which the directories old and new differ, in walk order: a directory before the
+// paths below it, names bytewise. Either directory may be nil, for none. Diff ends with an error of yield or ctx.
 //
-// A directory is a difference when its own attributes differ; that something in it differs shows by the paths below it.
-// Only subtrees whose digests differ are loaded. The changes of all names of a hard-link group are yielded.
+// A directory differs if its own attributes do. Diff only loads subtrees whose digests differ. It yields all names of a
+// group of hard links.
 func (d *Differ) Diff(ctx context.Context, old, new *Entry, yield func(Change) error) error {
 	w := differ{ctx: ctx, load: d.Load, subtrees: d.Subtrees, yield: yield}
 	return w.entry("", old, new)
 }
 
-// Walk calls yield for root and everything below it, in walk order.
+// Walk calls yield for root and all paths below it, in walk order.
 func Walk(ctx context.Context, load Loader, root *Entry, yield func(path string, e *Entry) error) error {
 	d := Differ{Load: load}
 	return d.Diff(ctx, nil, root, func(c Change) error { return yield(c.Path, c.New) })
@@ -56,7 +56,7 @@ type differ struct {
 }
 
 func (w *differ) entry(path string, old, new *Entry) error {
-	if old == nil || new == nil || !old.SameAttributes(new) {
+	if old == nil || new == nil || !old.sameAttributes(new) {
 		if err := w.yield(Change{Path: path, Old: old, New: new}); err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (w *differ) trees(path string, a, b Tree) error {
 			new, b = &b[0], b[1:]
 			name = new.Name
 		}
-		if old != nil && new != nil && old.Digest == new.Digest && old.SameAttributes(new) {
+		if old != nil && new != nil && old.Digest == new.Digest && old.sameAttributes(new) {
 			continue
 		}
 		if err := w.entry(JoinPath(path, name), old, new); err != nil {
@@ -122,8 +122,8 @@ func (w *differ) trees(path string, a, b Tree) error {
 	return nil
 }
 
-// SameAttributes reports whether e and o are equal in everything but name and, for directories, what is in them.
-func (e *Entry) SameAttributes(o *Entry) bool {
+// sameAttributes reports whether e and o are equal, apart from their names and the content of directories.
+func (e *Entry) sameAttributes(o *Entry) bool {
 	return e.Type == o.Type && e.Mode == o.Mode && e.UID == o.UID && e.GID == o.GID && e.Mtime == o.Mtime &&
 		e.Size == o.Size && (e.Type == Directory || e.Digest == o.Digest) && e.Target == o.Target &&
 		e.Major == o.Major && e.Minor == o.Minor && e.Link == o.Link && max(e.Nlink, 1) == max(o.Nlink, 1) &&
@@ -141,7 +141,7 @@ func JoinPath(dir, name string) string {
 	return dir + "/" + name
 }
 
-// ComparePaths orders paths as a walk meets them: component by component, a directory before what is in it.
+// ComparePaths compares two paths by walk order: component by component, a directory before the paths below it.
 func ComparePaths(a, b string) int {
 	n := min(len(a), len(b))
 	for i := range n {

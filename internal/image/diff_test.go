@@ -1,7 +1,6 @@
 package image
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,28 +10,28 @@ import (
 	"pgregory.net/rapid"
 )
 
-// forest keeps trees by digest and counts how many are asked for.
-type forest struct {
-	trees map[Digest]Tree
+// trees has trees by digest and counts how many are loaded.
+type trees struct {
+	all   map[Digest]Tree
 	loads int
 }
 
-func (f *forest) load(d Digest) (Tree, error) {
+func (f *trees) load(d Digest) (Tree, error) {
 	f.loads++
-	t, ok := f.trees[d]
+	t, ok := f.all[d]
 	if !ok {
 		return nil, fmt.Errorf("no tree %s", d.Short())
 	}
 	return t, nil
 }
 
-// plant makes the tree that has the given files: path to content.
-func (f *forest) plant(files map[string]string) *Entry {
+// tree makes a tree of files, path to content, and returns its root.
+func (f *trees) tree(files map[string]string) *Entry {
 	root := f.dir("", files)
 	return &root
 }
 
-func (f *forest) dir(name string, files map[string]string) Entry {
+func (f *trees) dir(name string, files map[string]string) Entry {
 	below := map[string]map[string]string{}
 	var t Tree
 	for p, content := range files {
@@ -55,14 +54,14 @@ func (f *forest) dir(name string, files map[string]string) Entry {
 		panic(err)
 	}
 	d := Sum(b)
-	f.trees[d] = t
+	f.all[d] = t
 	return Entry{Name: name, Type: Directory, Digest: d, Nlink: 1}
 }
 
 func marks(t *testing.T, d *Differ, old, new *Entry) []string {
 	t.Helper()
 	var got []string
-	err := d.Diff(context.Background(), old, new, func(c Change) error {
+	err := d.Diff(t.Context(), old, new, func(c Change) error {
 		mark := "~"
 		if c.Old == nil {
 			mark = "+"
@@ -78,21 +77,27 @@ func marks(t *testing.T, d *Differ, old, new *Entry) []string {
 	return got
 }
 
-func TestDiffYieldsWhatDiffersInWalkOrder(t *testing.T) {
-	f := &forest{trees: map[Digest]Tree{}}
-	old := f.plant(map[string]string{"a": "1", "d/x": "1", "d/y": "1", "gone/p/q": "1", "same/a/b": "1", "turn": "1"})
-	new := f.plant(map[string]string{"a": "2", "d/x": "1", "d/z": "1", "born/p/q": "1", "same/a/b": "1", "turn/in": "1"})
+func TestDiffYieldsDifferencesInWalkOrder(t *testing.T) {
+	f := &trees{all: map[Digest]Tree{}}
+	old := f.tree(map[string]string{
+		"a": "1", "d/x": "1", "d/y": "1", "gone/p/q": "1", "same/a/b": "1", "turn": "1",
+	})
+	new := f.tree(map[string]string{
+		"a": "2", "d/x": "1", "d/z": "1", "made/p/q": "1", "same/a/b": "1", "turn/in": "1",
+	})
 	f.loads = 0
 	got := marks(t, &Differ{Load: f.load}, old, new)
-	want := []string{"~a", "+born", "+born/p", "+born/p/q", "-d/y", "+d/z", "-gone", "-gone/p", "-gone/p/q", "~turn", "+turn/in"}
+	want := []string{
+		"~a", "-d/y", "+d/z", "-gone", "-gone/p", "-gone/p/q", "+made", "+made/p", "+made/p/q", "~turn", "+turn/in",
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	if f.loads != 9 {
-		t.Errorf("%d trees were loaded; the roots, both d, born, born/p, gone, gone/p and turn are 9", f.loads)
+		t.Errorf("%d trees were loaded; the roots, both d, made, made/p, gone, gone/p and turn are 9", f.loads)
 	}
 	got = marks(t, &Differ{Load: f.load, Subtrees: Tops}, old, new)
-	if d := cmp.Diff([]string{"~a", "+born", "-d/y", "+d/z", "-gone", "~turn"}, got); d != "" {
+	if d := cmp.Diff([]string{"~a", "-d/y", "+d/z", "-gone", "+made", "~turn"}, got); d != "" {
 		t.Error(d)
 	}
 	if got := marks(t, &Differ{Load: f.load}, old, old); got != nil {
@@ -101,9 +106,9 @@ func TestDiffYieldsWhatDiffersInWalkOrder(t *testing.T) {
 }
 
 func TestDiffYieldsADirectoryWhoseAttributesDiffer(t *testing.T) {
-	f := &forest{trees: map[Digest]Tree{}}
-	old := f.plant(map[string]string{"a": "1"})
-	new := f.plant(map[string]string{"a": "1"})
+	f := &trees{all: map[Digest]Tree{}}
+	old := f.tree(map[string]string{"a": "1"})
+	new := f.tree(map[string]string{"a": "1"})
 	new.Mode = 0o700
 	if d := cmp.Diff([]string{"~"}, marks(t, &Differ{Load: f.load}, old, new)); d != "" {
 		t.Error(d)
@@ -112,7 +117,7 @@ func TestDiffYieldsADirectoryWhoseAttributesDiffer(t *testing.T) {
 
 func TestDiffAgreesWithComparingListings(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := &forest{trees: map[Digest]Tree{}}
+		f := &trees{all: map[Digest]Tree{}}
 		files := rapid.MapOf(rapid.StringMatching(`x[ab](/y[ab](/z[ab])?)?`), rapid.StringMatching(`[12]`))
 		clean := func(m map[string]string) map[string]string {
 			for p := range m { // no file below a file
@@ -139,7 +144,7 @@ func TestDiffAgreesWithComparingListings(t *testing.T) {
 		slices.SortFunc(want, ComparePaths)
 		var got []string
 		d := Differ{Load: f.load}
-		err := d.Diff(context.Background(), f.plant(a), f.plant(b), func(c Change) error {
+		err := d.Diff(t.Context(), f.tree(a), f.tree(b), func(c Change) error {
 			if c.Old != nil && c.Old.Type == Regular || c.New != nil && c.New.Type == Regular {
 				got = append(got, c.Path)
 			}
@@ -154,7 +159,7 @@ func TestDiffAgreesWithComparingListings(t *testing.T) {
 	})
 }
 
-func TestMatcherAgreesWithCover(t *testing.T) {
+func TestAMatcherAgreesWithCover(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		part := rapid.SampledFrom([]string{"a", "b", "ab", "*", "**", "a*", "?", "[ab]"})
 		var ps Patterns
@@ -173,14 +178,14 @@ func TestMatcherAgreesWithCover(t *testing.T) {
 				rt.Fatalf("%q and %q: the matcher says %v, Cover %v", ps, names[:i+1], covered, want)
 			}
 			if covered {
-				return // a walk does not go on below
+				return // a walk does not enter it
 			}
 			m = m.Enter(name)
 		}
 	})
 }
 
-func TestMatcherIsIdleWhereNothingCanMatch(t *testing.T) {
+func TestAMatcherIsIdleWhereNothingCanMatch(t *testing.T) {
 	p, err := ParsePattern("/var/tmp/*")
 	if err != nil {
 		t.Fatal(err)

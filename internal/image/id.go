@@ -5,20 +5,20 @@ import (
 	"encoding/binary"
 )
 
-// ID is a file id: what a node sees as the inode number. See docs/formats/handle.md.
+// ID is a file id, which a node sees as the inode number. docs/formats/handle.md defines it.
 //
-// The ids of what comes from a version or a node file are hashes with the top bit clear, so every server computes the
-// same ones and no table is kept. Ids of entries born in a layer have the top bit set.
+// Ids of entries of versions and of node files are hashes with the top bit clear. Every server computes the same ids,
+// so there is no table of them. Ids of files that were created in a layer have the top bit set.
 type ID uint64
 
-// Born marks the ids of entries born in a layer.
+// Born is the bit that is set in the ids of files that were created in a layer.
 const Born ID = 1 << 63
 
-// RootID is the id of every tree's root directory.
+// RootID is the id of every root directory.
 const RootID ID = 1
 
-// DirID returns the id of the directory at path (slash-separated, from the root, no leading slash; "" is the
-// root). It depends on nothing else, so a directory keeps its id, and mounts upon it, whatever changes in it.
+// DirID returns the id of the directory at path, which is slash-separated, from the root, without a leading slash; ""
+// is the root. It only depends on the path. So a directory keeps its id, and mounts on it, when its content changes.
 func DirID(path string) ID {
 	if path == "" {
 		return RootID
@@ -26,8 +26,8 @@ func DirID(path string) ID {
 	return id('d', path, nil)
 }
 
-// EntryID returns the id of entry e at path. For a non-directory it changes with the content: the digest of a
-// regular file, the target of a symlink, the numbers of a device. The names of a hard-link group share one id.
+// EntryID returns the id of entry e at path. Except for directories it changes with the content: the digest of a
+// regular file, the target of a symlink, the numbers of a device. The names of a group of hard links have one id.
 func EntryID(path string, e *Entry) ID {
 	if e.Link != "" {
 		path = e.Link
@@ -49,12 +49,12 @@ func EntryID(path string, e *Entry) ID {
 func NodeFileID(path string, content Digest) ID { return id('n', path, content[:]) }
 
 func id(kind byte, path string, content []byte) ID {
-	var room [256]byte // of the stack: a version has a hundred thousand
-	b := binary.BigEndian.AppendUint32(append(room[:0], kind), uint32(len(content)))
+	var buf [256]byte // on the stack: a version has a hundred thousand entries
+	b := binary.BigEndian.AppendUint32(append(buf[:0], kind), uint32(len(content)))
 	b = append(append(b, content...), path...)
 	sum := sha256.Sum256(b)
 	v := ID(binary.BigEndian.Uint64(sum[:])) &^ Born
-	if v <= 15 { // reserved: 0 is none, 1 the root
+	if v <= 15 { // reserved: 0 means none, 1 is the root
 		v += 16
 	}
 	return v

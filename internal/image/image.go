@@ -1,17 +1,17 @@
-// Package image is the vocabulary of images: digests, trees and their entries, versions, references,
-// path patterns, and the ids of entries. It defines the bytes of a tree (docs/formats/tree.md), and does no I/O.
+// Package image is the vocabulary of images: digests, trees and their entries, versions, references, path patterns, and
+// the ids of entries. It defines the encoding of trees (docs/formats/tree.md), and does no I/O.
 //
 // # Concepts
 //
-// A tree is one directory's listing: entries sorted by name, bytewise. A directory entry names its
-// subtree by digest, a regular file its blob, so the digest of the root tree and the root's own entry
-// identify a whole capture. Trees know nothing of where they stand, with one exception: the names of a
-// hard-linked file carry the group's first path, because they share an identity.
+// A tree is the listing of one directory: entries sorted by name, bytewise. The entry of a directory has the digest of
+// its tree, the entry of a regular file the digest of its blob. So the root's entry identifies a whole capture. A tree
+// does not depend on its path, with one exception: each name of a hard-linked file has the path of the first name,
+// because the names are one file.
 //
 // # Invariants
 //
-// Encoding is canonical: equal trees are equal bytes, and Parse refuses any other form. Names are
-// arbitrary bytes but never empty, ".", "..", nor contain '/' or NUL.
+// The encoding is canonical: equal trees have equal bytes, and ParseTree refuses all others. Names are arbitrary bytes
+// without '/' and NUL. They are not empty, "." or "..".
 package image
 
 import (
@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// Digest is a SHA-256 over the plain bytes of a blob or an encoded tree.
+// Digest is the SHA-256 of a blob or of an encoded tree.
 type Digest [sha256.Size]byte
 
 // Sum returns the digest of b.
@@ -30,10 +30,10 @@ func Sum(b []byte) Digest { return sha256.Sum256(b) }
 // String returns d in lower-case hex.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
-// Short returns enough of d for a person to tell it from others.
+// Short returns the first twelve digits of d, for display.
 func (d Digest) Short() string { return hex.EncodeToString(d[:6]) }
 
-// IsZero reports whether d is unset.
+// IsZero reports whether d is the zero Digest, which stands for none.
 func (d Digest) IsZero() bool { return d == Digest{} }
 
 // MarshalText implements encoding.TextMarshaler with the form of String.
@@ -58,10 +58,10 @@ func ParseDigest(s string) (Digest, error) {
 	return d, nil
 }
 
-// Type is the kind of an entry. Sockets are not captured.
+// Type is the type of an entry. Sockets are not captured.
 type Type uint8
 
-// The types of entries; the numbers are part of the tree format.
+// The types of entries. The numbers are part of the tree format.
 const (
 	Regular     Type = 1
 	Directory   Type = 2
@@ -90,7 +90,7 @@ func (t Type) String() string {
 	return fmt.Sprintf("type %d", uint8(t))
 }
 
-// Entry is one line of a tree: an object's name and everything a capture keeps of it.
+// Entry is an entry of a tree: the name of a file of any type, and what a capture keeps of it.
 type Entry struct {
 	Name  string
 	Type  Type
@@ -98,26 +98,26 @@ type Entry struct {
 	UID   uint32
 	GID   uint32
 	Mtime Time
-	Size  uint64 // regular: content length in bytes
+	Size  uint64 // of a regular file, in bytes
 
-	// Digest is the blob of a regular file (Sum of nothing when it is empty) or the tree of a directory.
+	// Digest is that of the blob of a regular file (Sum(nil) if it is empty), or of the tree of a directory.
 	Digest Digest
 	// Target is a symlink's target.
 	Target string
 	// Major and Minor are a device's numbers.
 	Major, Minor uint32
-	// Link is set on every name of a non-directory that has more than one name in the capture: the slash-separated
-	// path (from the root, without a leading slash) of the group's first name in walk order. Nlink is then the
-	// number of names; otherwise it is 1, and 0 stands for 1 in directories.
+	// Link is set if the file has several names in the capture, which are a group of hard links. It is the path of the
+	// group's first name in walk order: slash-separated, from the root, without a leading slash. Nlink is the number of
+	// names. Without a group it is 1, or 0 for a directory.
 	Link  string
 	Nlink uint32
-	// Data lists a sparse file's non-hole ranges, in order; nil when the file has no holes.
+	// Data are the ranges of a sparse file that are not holes, in order. It is nil if the file has no holes.
 	Data []Extent
-	// Xattrs are sorted by name; POSIX ACLs and file capabilities are among them.
+	// Xattrs are sorted by name. They include POSIX ACLs and file capabilities.
 	Xattrs []Xattr
 }
 
-// Time is a modification time to the nanosecond; Sec counts from the Unix epoch.
+// Time is a modification time: seconds since the Unix epoch, and nanoseconds.
 type Time struct {
 	Sec  int64
 	Nsec uint32
@@ -136,13 +136,13 @@ type Xattr struct {
 type Version struct {
 	Image   string    `json:"image"`
 	Number  int       `json:"version"`
-	Root    Entry     `json:"-"`      // the root directory itself; its Name is empty
-	Digest  Digest    `json:"digest"` // identifies the capture: of the tree that holds Root as its only entry
+	Root    Entry     `json:"-"`      // of the root directory; its Name is empty
+	Digest  Digest    `json:"digest"` // of EncodeRoot(Root): it identifies the capture
 	Created time.Time `json:"created"`
 	Master  string    `json:"master,omitempty"`
 	Parent  int       `json:"parent,omitempty"`
-	Files   uint64    `json:"files"` // names in the tree, of all types
-	Bytes   uint64    `json:"bytes"` // content bytes, each hard-linked file once
+	Files   uint64    `json:"files"` // names of files of all types
+	Bytes   uint64    `json:"bytes"` // of content, a hard-linked file counts once
 	Tags    []string  `json:"tags,omitempty"`
 }
 

@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// Matcher asks Patterns about one path component at a time, so that a walk pays in each directory only for the
-// patterns that can still match there. Its zero value matches nothing. It is immutable.
+// Matcher matches the names in one directory against Patterns. A walk that enters directories with it only compares
+// patterns that can match there. The zero Matcher matches nothing. A Matcher is immutable.
 type Matcher struct{ live []progress }
 
-// progress is a pattern of which the parts before next have matched.
+// progress is a pattern whose parts before next match the path of the directory.
 type progress struct {
 	parts []string
 	next  int
 }
 
-// Matcher returns a Matcher that stands at the root.
+// Matcher returns a Matcher for the root directory.
 func (ps Patterns) Matcher() Matcher {
 	var m Matcher
 	for _, p := range ps {
@@ -24,7 +24,7 @@ func (ps Patterns) Matcher() Matcher {
 	return m
 }
 
-// appendProgress adds p and, as "**" may match no component, what stands behind it.
+// appendProgress appends p. If p continues with "**", which may match no component, it also appends what follows that.
 func appendProgress(list []progress, p progress) []progress {
 	list = append(list, p)
 	if p.parts[p.next] == "**" && p.next+1 < len(p.parts) {
@@ -33,10 +33,10 @@ func appendProgress(list []progress, p progress) []progress {
 	return list
 }
 
-// Idle reports that nothing at or below the place of m can be covered.
+// Idle reports whether no name in or below the directory of m can be covered.
 func (m Matcher) Idle() bool { return len(m.live) == 0 }
 
-// Everything reports that whatever is in the directory at the place of m is covered.
+// Everything reports whether all names in the directory of m are covered.
 func (m Matcher) Everything() bool {
 	for _, p := range m.live {
 		if part := p.parts[p.next]; p.next+1 == len(p.parts) && (part == "*" || part == "**") {
@@ -46,7 +46,7 @@ func (m Matcher) Everything() bool {
 	return false
 }
 
-// Covers reports whether the patterns cover name in the directory at the place of m.
+// Covers reports whether a pattern covers name in the directory of m.
 func (m Matcher) Covers(name string) bool {
 	for _, p := range m.live {
 		if p.next+1 == len(p.parts) && matches(p.parts[p.next], name) {
@@ -56,7 +56,8 @@ func (m Matcher) Covers(name string) bool {
 	return false
 }
 
-// Enter returns the Matcher that stands in the directory called name. What Covers that name is not told by it.
+// Enter returns the Matcher for the directory name in the directory of m. It does not account for patterns that cover
+// name itself: a walk does not enter such a directory.
 func (m Matcher) Enter(name string) Matcher {
 	var to Matcher
 	for _, p := range m.live {
@@ -70,6 +71,7 @@ func (m Matcher) Enter(name string) Matcher {
 	return to.unique()
 }
 
+// unique removes duplicates, which "**" causes.
 func (m Matcher) unique() Matcher {
 	kept := m.live[:0]
 next:

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Pattern matches paths, for the exclude, keep and shared rules.
+// Pattern matches paths. The exclude, keep and shared rules are patterns.
 //
-// A pattern is absolute. '*', '?' and '[a-z]' match within one path component as in path.Match; "**" as a whole component
-// matches any number of components, at least one when it stands last. A pattern covers what it matches and
-// everything below: "/usr" covers /usr itself and all in it, "/tmp/*" all in /tmp but not /tmp.
+// A pattern is absolute. '*', '?' and '[a-z]' match within one path component as in path.Match. A component "**"
+// matches any number of components, and at least one if it is the last. A pattern covers the paths that it matches
+// and all paths below them: "/usr" covers /usr and what is in it, "/tmp/*" covers what is in /tmp but not /tmp.
 type Pattern struct {
 	text  string
 	parts []string
@@ -36,12 +36,13 @@ func ParsePattern(s string) (Pattern, error) {
 // String returns the pattern as it was parsed.
 func (p Pattern) String() string { return p.text }
 
-// Covers reports whether p matches name (slash-separated, from the root, no leading slash) or a directory above it.
-func (p Pattern) Covers(name string) bool {
-	return name != "" && covers(p.parts, strings.Split(name, "/"))
+// covers reports whether p matches name, which is slash-separated, from the root, without a leading slash, or a
+// directory above it.
+func (p Pattern) covers(name string) bool {
+	return name != "" && coverNames(p.parts, strings.Split(name, "/"))
 }
 
-func covers(parts, names []string) bool {
+func coverNames(parts, names []string) bool {
 	for i, part := range parts {
 		if part == "**" {
 			rest := parts[i+1:]
@@ -49,7 +50,7 @@ func covers(parts, names []string) bool {
 				return len(names) > i
 			}
 			for skip := i; skip < len(names); skip++ {
-				if covers(rest, names[skip:]) {
+				if coverNames(rest, names[skip:]) {
 					return true
 				}
 			}
@@ -65,13 +66,13 @@ func covers(parts, names []string) bool {
 	return true
 }
 
-// Patterns is a list of rules of one kind.
+// Patterns are the patterns of one rule.
 type Patterns []Pattern
 
-// Cover reports whether any pattern covers name.
+// Cover reports whether a pattern covers name.
 func (ps Patterns) Cover(name string) bool {
 	for _, p := range ps {
-		if p.Covers(name) {
+		if p.covers(name) {
 			return true
 		}
 	}

@@ -27,7 +27,7 @@ func TestPatternCovers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.Covers(tt.name); got != tt.want {
+		if got := p.covers(tt.name); got != tt.want {
 			t.Errorf("%q covers %q: got %v, want %v", tt.pattern, tt.name, got, tt.want)
 		}
 	}

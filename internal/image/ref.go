@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Ref names a version as a person writes it: "compute" (the newest), "compute@12" or "compute@stable" (a tag).
+// Ref is a reference to a version: "compute" (the newest), "compute@12" or "compute@stable" (a tag).
 type Ref struct {
 	Image  string
 	Number int    // 0: not given
@@ -64,7 +64,8 @@ func ParseRef(s string) (Ref, error) {
 	return r, nil
 }
 
-// ValidName reports whether s can name an image or a tag: a letter, then letters, digits, '-', '_' and '.', at most 64 bytes.
+// ValidName reports whether s can be the name of an image or a tag: a letter, then letters, digits, '-', '_' and '.',
+// at most 64 bytes.
 func ValidName(s string) bool {
 	if s == "" || len(s) > 64 || !letter(s[0]) {
 		return false

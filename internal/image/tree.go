@@ -8,19 +8,21 @@ import (
 	"strings"
 )
 
-// Tree is one directory's listing: entries sorted by name, bytewise, each name once.
+// Tree is the listing of a directory: entries with different names, sorted bytewise.
 type Tree []Entry
 
-// Lookup returns the entry called name.
+// Lookup returns the entry with a name.
 func (t Tree) Lookup(name string) (*Entry, bool) {
-	i, ok := slices.BinarySearchFunc(t, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
+	i, ok := slices.BinarySearchFunc(t, name, func(e Entry, name string) int {
+		return strings.Compare(e.Name, name)
+	})
 	if !ok {
 		return nil, false
 	}
 	return &t[i], true
 }
 
-// The limits of the tree format, which are those of Linux.
+// The limits of the tree format, in bytes. They are those of Linux.
 const (
 	MaxName   = 255
 	MaxTarget = 4095
@@ -30,35 +32,30 @@ const (
 const (
 	treeFormat = 1
 
-	// The kind byte of an entry: its type and what optional parts follow.
+	// The bits of an entry's kind byte: the type, and the optional parts that follow.
 	kindType   = 0x0f
 	kindLink   = 0x10
 	kindData   = 0x20
 	kindXattrs = 0x40
 
-	minEntry = 8 // bytes of the smallest entry: a FIFO with a name of one byte is longer
+	minEntry = 8 // bytes of the smallest entry: a FIFO with a name of one byte
 )
 
-// EncodeTree returns the canonical bytes of t. It refuses what ParseTree would.
+// EncodeTree returns the canonical encoding of t. It refuses a tree that ParseTree would refuse.
 func EncodeTree(t Tree) ([]byte, error) {
-	return AppendTree(make([]byte, 0, 8+96*len(t)), t)
-}
-
-// AppendTree appends the canonical bytes of t to dst.
-func AppendTree(dst []byte, t Tree) ([]byte, error) {
 	for i := range t {
 		if !ValidEntryName(t[i].Name) {
 			return nil, fmt.Errorf("encode tree: %q is not a name", t[i].Name)
 		}
 		if i > 0 && t[i-1].Name >= t[i].Name {
-			return nil, fmt.Errorf("encode tree: %q stands behind %q", t[i].Name, t[i-1].Name)
+			return nil, fmt.Errorf("encode tree: %q is after %q", t[i].Name, t[i-1].Name)
 		}
 	}
-	return appendEntries(dst, t)
+	return appendEntries(make([]byte, 0, 8+96*len(t)), t)
 }
 
-// EncodeRoot returns the bytes whose digest is a Version's: the tree that holds root, a directory with an empty
-// name, as its only entry.
+// EncodeRoot returns the encoding of a tree with root as its only entry. root is a directory without a name. The
+// digest of the encoding is Version.Digest.
 func EncodeRoot(root Entry) ([]byte, error) {
 	if root.Name != "" || root.Type != Directory {
 		return nil, fmt.Errorf("encode root: want a directory without a name, not %s %q", root.Type, root.Name)
@@ -141,7 +138,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// ValidEntryName reports whether s can name an entry: 1 to 255 bytes, not "." or "..", without '/' and NUL.
+// ValidEntryName reports whether s can be the name of an entry: 1 to 255 bytes, not "." or "..", without '/' and NUL.
 func ValidEntryName(s string) bool {
 	return s != "" && len(s) <= MaxName && s != "." && s != ".." &&
 		strings.IndexByte(s, '/') < 0 && strings.IndexByte(s, 0) < 0
@@ -156,7 +153,7 @@ func validPath(p string) bool {
 	return true
 }
 
-// check reports what the format cannot hold or would hold in two ways; the name is the tree's business.
+// check reports an entry that the format cannot represent, or could represent in two ways. It does not check the name.
 func (e *Entry) check() error {
 	switch {
 	case e.Type < Regular || e.Type > FIFO:
@@ -226,7 +223,8 @@ func (e *Entry) checkData() error {
 	}
 	end := uint64(0)
 	for i, x := range e.Data {
-		if x.Length == 0 || x.Offset < end || i > 0 && x.Offset == end || x.Length > e.Size || x.Offset > e.Size-x.Length {
+		unordered := x.Offset < end || i > 0 && x.Offset == end
+		if x.Length == 0 || unordered || x.Length > e.Size || x.Offset > e.Size-x.Length {
 			return fmt.Errorf("extent %d+%d is out of order or range", x.Offset, x.Length)
 		}
 		end = x.Offset + x.Length

@@ -31,7 +31,7 @@ func everything() Tree {
 
 func (t Tree) with(more ...Entry) Tree { return append(more, t...) }
 
-func TestTreeSurvivesEncoding(t *testing.T) {
+func TestAnEncodedTreeIsParsedUnchanged(t *testing.T) {
 	for _, want := range []Tree{{}, everything()} {
 		b, err := EncodeTree(want)
 		if err != nil {
@@ -47,7 +47,7 @@ func TestTreeSurvivesEncoding(t *testing.T) {
 	}
 }
 
-func TestTreeBytesNeverChange(t *testing.T) {
+func TestTheEncodingOfATreeNeverChanges(t *testing.T) {
 	b, err := EncodeTree(everything())
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestTreeBytesNeverChange(t *testing.T) {
 	}
 }
 
-func TestRootSurvivesEncoding(t *testing.T) {
+func TestAnEncodedRootIsParsedUnchanged(t *testing.T) {
 	want := Entry{Type: Directory, Mode: 0o755, Digest: Sum([]byte{1, 0}), Nlink: 1}
 	b, err := EncodeRoot(want)
 	if err != nil {
@@ -116,7 +116,7 @@ func TestEncodeTreeRefuses(t *testing.T) {
 	}
 }
 
-func TestParseTreeRefusesOtherForms(t *testing.T) {
+func TestParseTreeRefusesOtherEncodings(t *testing.T) {
 	b, err := EncodeTree(everything())
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func FuzzParseTree(f *testing.F) {
 	})
 }
 
-// BenchmarkParseVersion parses 7,100 trees of 90,000 names in all; 100 ms is the time a replica has for it.
+// BenchmarkParseVersion parses 7,100 trees with 90,000 names in total. A replica may spend 100 ms on that.
 func BenchmarkParseVersion(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var encoded [][]byte

@@ -6,11 +6,11 @@ import (
 	"math"
 )
 
-// ParseTree parses the canonical bytes of a tree and refuses all others. It keeps no reference to b, and allocates at
-// most in proportion to its length.
+// ParseTree parses the canonical encoding of a tree and refuses all others. It keeps no reference to b. The memory
+// that it allocates is proportional to the length of b.
 func ParseTree(b []byte) (Tree, error) { return ParseTreeInto(nil, b) }
 
-// ParseTreeInto is ParseTree, but uses the memory of room, whatever is in it, as far as that reaches.
+// ParseTreeInto is like ParseTree, but overwrites room and returns it if its capacity is sufficient.
 func ParseTreeInto(room Tree, b []byte) (Tree, error) {
 	t, err := parseEntries(room, b)
 	if err != nil {
@@ -21,13 +21,13 @@ func ParseTreeInto(room Tree, b []byte) (Tree, error) {
 			return nil, fmt.Errorf("parse tree: %q is not a name", t[i].Name)
 		}
 		if i > 0 && t[i-1].Name >= t[i].Name {
-			return nil, fmt.Errorf("parse tree: %q stands behind %q", t[i].Name, t[i-1].Name)
+			return nil, fmt.Errorf("parse tree: %q is after %q", t[i].Name, t[i-1].Name)
 		}
 	}
 	return t, nil
 }
 
-// ParseRoot parses what EncodeRoot makes.
+// ParseRoot parses what EncodeRoot returns.
 func ParseRoot(b []byte) (Entry, error) {
 	t, err := parseEntries(nil, b)
 	if err != nil {
@@ -41,11 +41,11 @@ func ParseRoot(b []byte) (Entry, error) {
 
 var (
 	errShort = errors.New("cut short")
-	errForm  = errors.New("number not in its shortest form or too large")
+	errForm  = errors.New("number too large or not in its shortest form")
 )
 
-// parser reads an encoded tree. After an error all its methods return zero values. Its bytes are one string, of which
-// all names are parts: one allocation for a whole directory.
+// parser reads an encoded tree. After an error its methods return zero values. It keeps the encoding as one string, and
+// names are substrings of it: one allocation for a whole directory.
 type parser struct {
 	s   string
 	off int
@@ -56,7 +56,7 @@ func parseEntries(room Tree, b []byte) (Tree, error) {
 	p := &parser{s: string(b)}
 	format := p.byte()
 	if p.err == nil && format != treeFormat {
-		return nil, fmt.Errorf("format %d is not known here (only %d)", format, treeFormat)
+		return nil, fmt.Errorf("format %d is not supported, only %d", format, treeFormat)
 	}
 	n := p.uvarint(math.MaxUint64)
 	if p.err != nil {
@@ -80,7 +80,7 @@ func parseEntries(room Tree, b []byte) (Tree, error) {
 		}
 	}
 	if p.off != len(p.s) {
-		return nil, fmt.Errorf("%d bytes behind the last entry", len(p.s)-p.off)
+		return nil, fmt.Errorf("%d bytes after the last entry", len(p.s)-p.off)
 	}
 	return t, nil
 }
@@ -175,7 +175,7 @@ func (p *parser) byte() byte {
 	return p.s[p.off-1]
 }
 
-// uvarint reads a number of at most max in its shortest form.
+// uvarint reads a number up to max. It refuses forms that are not the shortest.
 func (p *parser) uvarint(max uint64) uint64 {
 	if p.err != nil {
 		return 0
