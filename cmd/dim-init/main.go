@@ -1,5 +1,5 @@
-// Command dim-init is the /init of the initramfs of diskless nodes; package nodeinit tells what it does. The kernel
-// also calls it as /sbin/modprobe, and it starts itself as the process that stays.
+// Command dim-init is the /init of the initramfs of diskless nodes (package nodeinit). The kernel also runs it as
+// /sbin/modprobe, and it starts itself as the resident process.
 package main
 
 import (
@@ -19,13 +19,14 @@ func main() {
 		return
 	}
 	if filepath.Base(os.Args[0]) == nodeinit.ResidentName {
-		if err := nodeinit.Stay(os.Args[1:]); err != nil {
-			fmt.Println(err) // Remain reads it
+		if err := nodeinit.RunResident(os.Args[1:]); err != nil {
+			fmt.Println(err) // the process that started it reads this
 			os.Exit(1)
 		}
 	}
 	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "dim-init: this is the /init of a diskless node; it only runs as process 1 of an initramfs")
+		fmt.Fprintln(os.Stderr,
+			"dim-init: this is the /init of a diskless node; it only runs as process 1 of an initramfs")
 		os.Exit(2)
 	}
 	nodeinit.Main(os.Args[1:])

@@ -11,13 +11,13 @@ import (
 	"dim/internal/kmod"
 )
 
-// machine is the node as the kernel gives it to process 1. The real one is in the files that end in _linux.go.
+// machine is the node as the kernel presents it to process 1. The real one is in the files that end in _linux.go.
 type machine interface {
-	// Say shows one line on the console and leaves it in the kernel's log.
-	Say(line string)
+	// Log prints a line on the console and adds it to the kernel's log.
+	Log(line string)
 	Cmdline() (string, error)
 	Release() string
-	// Tables returns the tables of the modules in the initramfs, and the names of those to load on every node.
+	// Tables returns the tables of the modules in the initramfs, and the names of the modules to load on every node.
 	Tables() (kmod.Tables, []string, error)
 	LoadModule(path, options string) error
 	Modaliases() []string
@@ -26,50 +26,50 @@ type machine interface {
 	Cards() ([]card, error)
 	Rename(from, to string) error
 	Up(name string) error
-	OpenWire(name string) (wire, error)
-	// Configure gives the card the lease's address, routes and, unless it is 0, the MTU.
-	Configure(name string, l Lease, mtu int) error
+	OpenPacketConn(name string) (packetConn, error)
+	// Configure gives a card the lease's address and routes and, unless it is 0, the MTU.
+	Configure(name string, l lease, mtu int) error
 	SetHostName(name string) error
+	// Post sends a request and waits for the beginning of the answer.
 	Post(to netip.AddrPort, request []byte, deadline time.Time) error
-	// Ask sends a request and returns the whole answer, which is short.
-	Ask(at netip.AddrPort, request []byte, deadline time.Time) (string, error)
+	// Call sends a request and returns the whole answer, which must be short.
+	Call(to netip.AddrPort, request []byte, deadline time.Time) (string, error)
 
-	// Reach returns nil when something listens there.
-	Reach(at netip.AddrPort) error
+	// CheckServer returns nil if something listens at an address.
+	CheckServer(at netip.AddrPort) error
 	Mount(source, data string, readOnly bool) error
-	// FindInit returns which of the candidates is a program in the mounted root.
+	// FindInit returns the first candidate that is a program in the mounted root.
 	FindInit(candidates []string) (string, error)
-	// LeaveNotes writes files below /run.
-	LeaveNotes(notes []note) error
-	// Remain starts the process that stays (see Stay) beside init. It hears from the server at that address what has changed
-	// since what was seen.
-	Remain(at netip.AddrPort, seen string) error
-	// HandOver makes the mounted root the root and runs init there. It returns only to tell why it could not, and may
-	// be called again.
+	WriteRunFiles(files []runFile) error
+	// StartResident starts the resident process beside init. It calls the server at that address about changes after
+	// the given state of the replica.
+	StartResident(server netip.AddrPort, state string) error
+	// HandOver makes the mounted root the root and executes init there. It returns only if it fails, and may then be
+	// called again.
 	HandOver(init string, args []string) error
 }
 
-// Longest intervals between two tries of a step. A thousand nodes that wait for a server ask it 30 times a second.
+// Intervals between two tries of a step. At the longest, a thousand waiting nodes make some 30 requests a second.
 const (
-	firstPause = time.Second
-	mostPause  = 30 * time.Second
+	shortestRetry = time.Second
+	longestRetry  = 30 * time.Second
 )
 
-// carrierPatience bounds the wait for a link before DHCP is tried without: some drivers never report one.
-const carrierPatience = 15 * time.Second
+// carrierTimeout bounds the wait for a link. Then DHCP is tried without: some drivers never report a link.
+const carrierTimeout = 15 * time.Second
 
 // boot is one run from the start of /init to the handover.
 type boot struct {
 	machine
 
-	params  Params
+	params  params
 	reports reporter
 	rand    *rand.Rand
 	started time.Time
 	index   *kmod.Index
 	always  []string
 	tried   map[string]bool // modules
-	seen    string          // up to where the root's state is known, when the server tells of switches
+	state   string          // of the replica before it was mounted; "": the server does not report switches
 }
 
 // run does everything. It does not return on a real machine, whose HandOver replaces the program.
@@ -83,69 +83,69 @@ func run(m machine, args []string) {
 	b.handOver(name, lease, args)
 }
 
-func (b *boot) say(format string, args ...any) {
-	who := "dim: "
+func (b *boot) logf(format string, args ...any) {
+	prefix := "dim: "
 	if b.params.Node != "" {
-		who = "dim: " + b.params.Node + ": "
+		prefix = "dim: " + b.params.Node + ": "
 	}
-	b.Say(who + fmt.Sprintf(format, args...))
+	b.Log(prefix + fmt.Sprintf(format, args...))
 }
 
-func (b *boot) debug(format string, args ...any) {
+func (b *boot) debugf(format string, args ...any) {
 	if b.params.Debug {
-		b.say(format, args...)
+		b.logf(format, args...)
 	}
 }
 
-// reached says and reports that a stage has been reached.
-func (b *boot) reached(stage, detail string) {
-	b.say("%s", detail)
+// finish logs and reports that a stage is done.
+func (b *boot) finish(stage, detail string) {
+	b.logf("%s", detail)
 	b.reports.add(report{stage: stage, detail: detail, at: time.Now()})
 }
 
-// until tries a step until it succeeds. do says what is tried, for the line that tells why it failed.
-func (b *boot) until(stage, do string, try func() error) {
-	pause := backoff{next: firstPause, most: mostPause, rand: b.rand}
+// retry calls try until it succeeds. action says what is tried, for the line that says why it failed.
+func (b *boot) retry(stage, action string, try func() error) {
+	pause := backoff{interval: shortestRetry, longest: longestRetry, rand: b.rand}
 	for {
 		err := try()
 		if err == nil {
 			return
 		}
-		wait := pause.take()
-		b.say("cannot %s: %v; trying again in %.0f s", do, err, max(wait.Seconds(), 1))
-		b.reports.add(report{stage: stage, problem: "cannot " + do + ": " + err.Error(), at: time.Now()})
+		wait := pause.next()
+		b.logf("cannot %s: %v; trying again in %.0f s", action, err, max(wait.Seconds(), 1))
+		b.reports.add(report{stage: stage, problem: "cannot " + action + ": " + err.Error(), at: time.Now()})
 		time.Sleep(wait)
 	}
 }
 
 func (b *boot) readParams() {
-	b.until(stageInitramfs, "read the kernel command line", func() error {
+	b.retry(stageInitramfs, "read the kernel command line", func() error {
 		line, err := b.Cmdline()
 		if err != nil {
 			return err
 		}
 		var problems []string
-		b.params, problems = ParseParams(line)
+		b.params, problems = parseParams(line)
 		for _, p := range problems {
-			b.say("%s: left out", p)
+			b.logf("%s: ignored", p)
 		}
 		return nil
 	})
 	b.rand = newRand(rand.Uint64(), b.params.BootMAC)
 	b.reports.to = netip.AddrPort{}
-	b.reached(stageInitramfs, "dim-init runs on kernel "+b.Release())
+	b.finish(stageInitramfs, "dim-init runs on kernel "+b.Release())
 }
 
 // findCard loads drivers until there is a card to boot from.
 func (b *boot) findCard() []card {
-	b.until(stageInitramfs, "read the list of modules", func() error {
+	b.retry(stageInitramfs, "read the list of modules", func() error {
 		t, extra, err := b.Tables()
 		b.index, b.always = kmod.Parse(t), slices.Concat(always[:], extra)
 		return err
 	})
 	var found []card
-	quick := 20 // looks in short intervals: cards of a hypervisor come late, but seldom later than a second
-	b.until(stageLink, "find the boot card", func() error {
+	quick := 20 // polls at short intervals: cards of a hypervisor come late, but seldom later than a second
+	b.retry(stageLink, "find the boot card", func() error {
 		for {
 			b.loadDrivers()
 			cards, err := b.Cards()
@@ -166,15 +166,15 @@ func (b *boot) findCard() []card {
 
 func (b *boot) noCard(cards []card) error {
 	if b.params.BootMAC == nil {
-		return errors.New(describe(cards))
+		return errors.New(describeCards(cards))
 	}
-	return fmt.Errorf("no card has the address %s; %s", b.params.BootMAC, describe(cards))
+	return fmt.Errorf("no card has the address %s; %s", b.params.BootMAC, describeCards(cards))
 }
 
-// loadDrivers goes on while drivers bring forth buses with more devices.
+// loadDrivers loads drivers as long as they find buses with more devices.
 func (b *boot) loadDrivers() {
 	for {
-		order := drivers(b.index, b.Modaliases(), b.always, &b.params, b.tried)
+		order := drivers(b.index, slices.Concat(b.Modaliases(), b.always), &b.params, b.tried)
 		if len(order) == 0 {
 			return
 		}
@@ -190,66 +190,67 @@ func (b *boot) load(name string) {
 		return
 	}
 	if err := b.LoadModule(path, moduleOptions(b.index, &b.params, name)); err != nil {
-		b.say("cannot load the module %s: %v; going on without it", name, err)
+		b.logf("cannot load the module %s: %v; going on without it", name, err)
 		return
 	}
-	b.debug("module %s is loaded", name)
+	b.debugf("module %s is loaded", name)
 }
 
-// mountRoot mounts the replica. The server is first asked for a connection, since the kernel's own mount tells little
-// of what is wrong and takes minutes to say so.
+// mountRoot mounts the replica. It first connects to the server by itself, because the kernel's own mount says little
+// of what is wrong and takes minutes to do so.
 func (b *boot) mountRoot() {
 	p := &b.params
 	cacheTime := pollTime
-	if p.Push && b.hears() {
+	if p.Push && b.fetchState() {
 		cacheTime = pushTime
 	}
-	b.until(stageMount, "mount the root from "+p.mountSource(), func() error {
-		if err := b.Reach(p.Root.Server); err != nil {
+	b.retry(stageMount, "mount the root from "+p.mountSource(), func() error {
+		if err := b.CheckServer(p.Root.Server); err != nil {
 			return fmt.Errorf("the NFS server does not answer: %w", err)
 		}
 		return b.Mount(p.mountSource(), p.mountData(cacheTime), p.ReadOnly)
 	})
-	b.reached(stageMount, "the root is mounted from "+p.mountSource())
+	b.finish(stageMount, "the root is mounted from "+p.mountSource())
 }
 
-// hears asks the server where the node's replica stands, before the root is mounted and anything of it known. When it does not
-// answer that, it would tell nothing later either, and the node asks by itself.
-func (b *boot) hears() bool {
-	answer, err := b.Ask(b.params.HTTP, hearRequest(b.params.HTTP, "{}"), time.Now().Add(askPatience))
+// fetchState asks the server for the state of the replica, before the root is mounted and anything of it cached. A
+// server that does not answer would report no switch either: then fetchState returns false, and the node polls.
+func (b *boot) fetchState() bool {
+	answer, err := b.Call(b.params.HTTP, pushRequest(b.params.HTTP, "{}"), time.Now().Add(requestTimeout))
 	if err == nil {
-		b.seen, err = parseStart(answer)
+		b.state, err = parseState(answer)
 	}
 	if err != nil {
-		b.say("the server does not tell of switches: %v; the node asks every %d s", err, pollTime)
+		b.logf("the server does not report switches: %v; the node polls every %d s", err, pollTime)
 	}
 	return err == nil
 }
 
-// askPatience bounds the wait for that answer: the mount would be next, of the same server.
-const askPatience = 10 * time.Second
+// requestTimeout bounds a request of the resident process, and of fetchState.
+const requestTimeout = 10 * time.Second
 
-// inits are where distributions have their init; the kernel's own list (init/main.c) with systemd's place.
+// inits are the paths at which distributions have their init: the kernel's own list (init/main.c) and systemd's.
 var inits = [...]string{"/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init"}
 
-func (b *boot) handOver(cardName string, lease Lease, args []string) {
+func (b *boot) handOver(cardName string, l lease, args []string) {
 	candidates := inits[:]
 	if b.params.Init != "" {
 		candidates = []string{b.params.Init}
 	}
 	var init string
-	b.until(stageHandover, "start the node's init", func() (err error) {
+	b.retry(stageHandover, "start the node's init", func() (err error) {
 		init, err = b.FindInit(candidates)
 		return err
 	})
-	if err := b.LeaveNotes(notes(&b.params, cardName, lease)); err != nil {
-		b.say("cannot leave notes in /run: %v; going on without them", err)
+	if err := b.WriteRunFiles(runFiles(&b.params, cardName, l)); err != nil {
+		b.logf("cannot write files in /run: %v; going on without them", err)
 	}
-	if b.seen != "" {
-		if err := b.Remain(b.params.HTTP, b.seen); err != nil {
-			b.say("cannot start the process that hears of switches: %v; a change may take an hour to show", err)
+	if b.state != "" {
+		if err := b.StartResident(b.params.HTTP, b.state); err != nil {
+			b.logf("cannot start the resident process: %v; a change may take an hour to show", err)
 		}
 	}
-	b.reached(stageHandover, fmt.Sprintf("starting %s, %.1f s after dim-init began", init, time.Since(b.started).Seconds()))
-	b.until(stageHandover, "make the replica the root", func() error { return b.HandOver(init, args) })
+	took := time.Since(b.started).Seconds()
+	b.finish(stageHandover, fmt.Sprintf("starting %s, %.1f s after dim-init began", init, took))
+	b.retry(stageHandover, "make the replica the root", func() error { return b.HandOver(init, args) })
 }

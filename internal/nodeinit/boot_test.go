@@ -15,17 +15,17 @@ import (
 	"dim/internal/kmod"
 )
 
-// fake is a machine whose steps fail a given number of times.
+// fake is a machine whose steps fail as often as fail says.
 type fake struct {
 	t       *testing.T
 	cmdline string
 	fail    map[string]int
-	said    []string
+	log     []string
 	posted  []string
 	cards   []card
 	mounted string
-	ran     string
-	remains string
+	init    string
+	state   string // with which the resident process was started
 }
 
 var errTest = errors.New("not yet")
@@ -38,7 +38,7 @@ func (f *fake) try(what string) error {
 	return errTest
 }
 
-func (f *fake) Say(line string)          { f.said = append(f.said, line) }
+func (f *fake) Log(line string)          { f.log = append(f.log, line) }
 func (f *fake) Cmdline() (string, error) { return f.cmdline, f.try("cmdline") }
 func (f *fake) Release() string          { return "6.1" }
 func (f *fake) Tables() (kmod.Tables, []string, error) {
@@ -69,17 +69,18 @@ func (f *fake) Rename(from, to string) error {
 
 func (f *fake) Up(string) error { return f.try("up") }
 
-func (f *fake) OpenWire(string) (wire, error) {
-	w := &servers{answers: func(m *dhcpv4.DHCPv4) []delayed {
+func (f *fake) OpenPacketConn(string) (packetConn, error) {
+	w := &fakeServers{answers: func(m *dhcpv4.DHCPv4) []delayed {
 		if f.try("dhcp") != nil {
 			return nil
 		}
-		return []delayed{{packet: toClient(reply(f.t, m, "10.77.0.1", dhcpv4.OptGeneric(wordsOption, []byte(full))))}}
+		words := dhcpv4.OptGeneric(wordsOption, []byte(full))
+		return []delayed{{packet: toClient(reply(f.t, m, "10.77.0.1", words))}}
 	}}
-	return w, f.try("wire")
+	return w, f.try("packetconn")
 }
 
-func (f *fake) Configure(string, Lease, int) error { return f.try("configure") }
+func (f *fake) Configure(string, lease, int) error { return f.try("configure") }
 func (f *fake) SetHostName(string) error           { return f.try("hostname") }
 func (f *fake) Post(_ netip.AddrPort, request []byte, _ time.Time) error {
 	if err := f.try("post"); err != nil {
@@ -90,24 +91,24 @@ func (f *fake) Post(_ netip.AddrPort, request []byte, _ time.Time) error {
 	return nil
 }
 
-func (f *fake) Ask(netip.AddrPort, []byte, time.Time) (string, error) {
-	return "HTTP/1.0 200 OK\r\nDate: now\r\n\r\nnow compute:17\nend\n", f.try("ask")
+func (f *fake) Call(netip.AddrPort, []byte, time.Time) (string, error) {
+	return "HTTP/1.0 200 OK\r\nDate: now\r\n\r\nnow compute:17\nend\n", f.try("call")
 }
 
-func (f *fake) Remain(_ netip.AddrPort, seen string) error {
-	f.remains = seen
-	return f.try("remain")
+func (f *fake) StartResident(_ netip.AddrPort, state string) error {
+	f.state = state
+	return f.try("resident")
 }
 
-func (f *fake) Reach(netip.AddrPort) error { return f.try("reach") }
+func (f *fake) CheckServer(netip.AddrPort) error { return f.try("server") }
 func (f *fake) Mount(source, data string, _ bool) error {
 	f.mounted = source + " " + data
 	return f.try("mount")
 }
 func (f *fake) FindInit(c []string) (string, error) { return c[0], f.try("find") }
-func (f *fake) LeaveNotes([]note) error             { return f.try("notes") }
+func (f *fake) WriteRunFiles([]runFile) error       { return f.try("files") }
 func (f *fake) HandOver(init string, args []string) error {
-	f.ran = init + " " + strings.Join(args, " ")
+	f.init = init + " " + strings.Join(args, " ")
 	return f.try("handover")
 }
 
@@ -140,20 +141,20 @@ func TestABootReachesTheNodesInitAndReportsItsStages(t *testing.T) {
 		f := newFake(t, full)
 		began := time.Now()
 		run(f, []string{"splash"})
-		compare(t, "/sbin/init splash", f.ran)
+		compare(t, "/sbin/init splash", f.init)
 		compare(t, "eth0", f.cards[0].name)
 		compare(t, []string{"initramfs", "link", "address", "mount", "handover"}, stages(t, f.posted))
 		if d := time.Since(began); d > 0 {
 			t.Errorf("a boot without faults waited %v", d)
 		}
-		compare(t, 5, len(f.said))
+		compare(t, 5, len(f.log))
 	})
 }
 
 func TestEveryStepIsTriedAgainUntilItSucceeds(t *testing.T) {
 	for _, step := range []string{
-		"cmdline", "tables", "module", "card", "rename", "up", "wire", "dhcp", "configure", "hostname", "post", "reach", "mount", "find",
-		"notes", "handover",
+		"cmdline", "tables", "module", "card", "rename", "up", "packetconn", "dhcp", "configure", "hostname", "post",
+		"server", "mount", "find", "files", "handover",
 	} {
 		t.Run(step, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -161,13 +162,13 @@ func TestEveryStepIsTriedAgainUntilItSucceeds(t *testing.T) {
 				f.fail[step] = 25
 				began := time.Now()
 				run(f, nil)
-				compare(t, "/sbin/init ", f.ran)
-				if d := time.Since(began); d > 25*mostPause*5/4 {
+				compare(t, "/sbin/init ", f.init)
+				if d := time.Since(began); d > 25*longestRetry*5/4 {
 					t.Errorf("it took %v", d)
 				}
-				for _, line := range f.said {
+				for _, line := range f.log {
 					if !strings.HasPrefix(line, "dim: ") || strings.Contains(line, "\n") {
-						t.Errorf("the console says %q", line)
+						t.Errorf("console line %q", line)
 					}
 				}
 			})
@@ -175,28 +176,28 @@ func TestEveryStepIsTriedAgainUntilItSucceeds(t *testing.T) {
 	}
 }
 
-func TestANodeThatIsToldOfSwitchesKeepsWhatItKnows(t *testing.T) {
+func TestANodeThatLearnsOfSwitchesCachesLonger(t *testing.T) {
 	for _, tt := range []struct {
 		words, fail string
 		options     string
-		remains     string
+		state       string
 	}{
 		{"", "", "actimeo=3,", ""},
 		{" dim.push", "", "actimeo=3600,", "compute:17"},
-		{" dim.push", "ask", "actimeo=3,", ""},
-		{" dim.push", "remain", "actimeo=3600,", "compute:17"},
+		{" dim.push", "call", "actimeo=3,", ""},
+		{" dim.push", "resident", "actimeo=3600,", "compute:17"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t, full+tt.words)
 			f.fail[tt.fail] = 1
 			run(f, nil)
-			compare(t, "/sbin/init ", f.ran)
-			compare(t, tt.remains, f.remains)
+			compare(t, "/sbin/init ", f.init)
+			compare(t, tt.state, f.state)
 			if !strings.Contains(f.mounted, tt.options) {
 				t.Errorf("%+v: mounted %q", tt, f.mounted)
 			}
-			if said := len(f.said); said > 5 != (tt.fail != "") {
-				t.Errorf("%+v: said %q", tt, f.said)
+			if lines := len(f.log); lines > 5 != (tt.fail != "") {
+				t.Errorf("%+v: log %q", tt, f.log)
 			}
 		})
 	}
@@ -213,21 +214,21 @@ func TestWithoutACommandLineTheRootIsWhereDHCPSays(t *testing.T) {
 	})
 }
 
-func TestACardWithoutALinkAsksAllTheSame(t *testing.T) {
+func TestDHCPIsTriedWithoutALink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t, full)
 		f.cards[0].carrier = false
 		run(f, nil)
-		compare(t, "/sbin/init ", f.ran)
+		compare(t, "/sbin/init ", f.init)
 		compare(t, []string{"initramfs", "link failed", "address", "mount", "handover"}, stages(t, f.posted))
 	})
 }
 
-func TestPausesGrowWithinBoundsAndDifferFromNodeToNode(t *testing.T) {
+func TestIntervalsGrowWithinBoundsAndDifferFromNodeToNode(t *testing.T) {
 	take := func(last byte) (all []time.Duration) {
-		b := backoff{next: time.Second, most: 30 * time.Second, rand: newRand(0, []byte{0, 0, 0, 0, 0, last})}
+		b := backoff{interval: time.Second, longest: 30 * time.Second, rand: newRand(0, []byte{0, 0, 0, 0, 0, last})}
 		for range 8 {
-			all = append(all, b.take())
+			all = append(all, b.next())
 		}
 		return all
 	}
@@ -235,12 +236,12 @@ func TestPausesGrowWithinBoundsAndDifferFromNodeToNode(t *testing.T) {
 	nominal := time.Second
 	for i := range a {
 		if a[i] < nominal*3/4 || a[i] > nominal*5/4 {
-			t.Errorf("pause %d is %v, want about %v", i, a[i], nominal)
+			t.Errorf("interval %d is %v, want about %v", i, a[i], nominal)
 		}
 		nominal = min(2*nominal, 30*time.Second)
 	}
 	if slices.Equal(a, b) {
-		t.Error("two nodes wait in step")
+		t.Error("two nodes have the same intervals")
 	}
 }
 
@@ -248,7 +249,8 @@ func TestReportsStayWithinTheServersBounds(t *testing.T) {
 	now := time.Now()
 	var many []report
 	for range 100 {
-		many = append(many, report{stage: stageMount, problem: strings.Repeat("\"\x01\xff", 300), at: now.Add(-time.Second)})
+		problem := strings.Repeat("\"\x01\xff", 300)
+		many = append(many, report{stage: stageMount, problem: problem, at: now.Add(-time.Second)})
 	}
 	body := reportBody(many, now)
 	if len(body) > maxReport || len(body) == 0 {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// classNet has one link for each card.
+// classNet has a link for each card.
 const classNet = "/sys/class/net"
 
 // ethernet is ARPHRD_ETHER, the type of cards in sysfs.
@@ -44,7 +44,7 @@ func (k *kernel) Cards() ([]card, error) {
 	return cards, nil
 }
 
-// ifreq is struct ifreq of net/if.h, which the calls below read and write: a name and 24 bytes of a union.
+// ifreq is struct ifreq of net/if.h: a name and a union of 24 bytes.
 type ifreq struct {
 	name [unix.IFNAMSIZ]byte
 	data [24]byte
@@ -56,8 +56,8 @@ func newRequest(name string) *ifreq {
 	return r
 }
 
-// call does one ioctl on a socket made for it. The old calls are used rather than netlink: these five are all that is
-// needed, and a netlink library would add half again to the size of the program.
+// call does one ioctl on a new socket. Not netlink: five calls are needed, and a netlink library would make the program
+// half again as large.
 func call(request uintptr, arg unsafe.Pointer) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -95,7 +95,7 @@ func (k *kernel) Rename(from, to string) error {
 	return call(unix.SIOCSIFNAME, unsafe.Pointer(r))
 }
 
-func (k *kernel) Configure(name string, l Lease, mtu int) error {
+func (k *kernel) Configure(name string, l lease, mtu int) error {
 	if err := k.Up("lo"); err != nil {
 		return fmt.Errorf("switch on lo: %w", err)
 	}
@@ -103,8 +103,8 @@ func (k *kernel) Configure(name string, l Lease, mtu int) error {
 		r := newRequest(name)
 		*(*int32)(unsafe.Pointer(&r.data)) = int32(mtu)
 		if err := call(unix.SIOCSIFMTU, unsafe.Pointer(r)); err != nil {
-			// A node with the usual MTU is slow at worst.
-			k.Say(fmt.Sprintf("dim: cannot set the MTU of %s to %d: %v; going on", name, mtu, err))
+			// With the usual MTU the node is slow at worst.
+			k.Log(fmt.Sprintf("dim: cannot set the MTU of %s to %d: %v; going on", name, mtu, err))
 		}
 	}
 	mask := netip.AddrFrom4([4]byte(net.CIDRMask(l.Address.Bits(), 32)))

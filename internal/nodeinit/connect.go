@@ -9,51 +9,51 @@ import (
 	"dim/internal/kmod"
 )
 
-// connect gives the boot card its name, link and address. It returns the name and what DHCP said.
-func (b *boot) connect(cards []card) (string, Lease) {
+// connect gives the boot card its name, link and address. It returns the name and the lease.
+func (b *boot) connect(cards []card) (string, lease) {
 	known := b.params.BootMAC != nil
 	if known {
 		cards[0].name = b.rename(cards[0])
 	}
 	b.awaitLink(cards)
-	c, lease := b.askForAddress(cards)
-	b.learn(lease)
+	c, l := b.requestLease(cards)
+	b.applyLease(l)
 	if !known {
 		c.name = b.rename(c)
 		b.awaitLink([]card{c})
 	}
-	b.until(stageAddress, "set the address", func() error {
-		mtu := lease.MTU
+	b.retry(stageAddress, "set the address", func() error {
+		mtu := l.MTU
 		if b.params.MTU != 0 {
 			mtu = b.params.MTU
 		}
-		return b.Configure(c.name, lease, mtu)
+		return b.Configure(c.name, l, mtu)
 	})
-	if err := b.SetHostName(hostName(lease, &b.params)); err != nil {
-		b.say("cannot set the host name: %v; going on without it", err)
+	if err := b.SetHostName(hostName(l, &b.params)); err != nil {
+		b.logf("cannot set the host name: %v; going on without it", err)
 	}
 	b.reports.to = b.params.HTTP
-	b.reached(stageAddress, fmt.Sprintf("%s has the address %s from %s", c.name, lease.Address, lease.Server))
-	return c.name, lease
+	b.finish(stageAddress, fmt.Sprintf("%s has the address %s from %s", c.name, l.Address, l.Server))
+	return c.name, l
 }
 
-// learn takes from the lease what the command line did not say.
-func (b *boot) learn(l Lease) {
-	words, problems := ParseParams(l.Words)
-	for _, p := range problems {
-		b.say("DHCP option 224: %s: left out", p)
+// applyLease takes from the lease the parameters that the command line lacks.
+func (b *boot) applyLease(l lease) {
+	p, problems := parseParams(l.Words)
+	for _, problem := range problems {
+		b.logf("DHCP option 224: %s: ignored", problem)
 	}
-	b.params.fill(words)
+	b.params.fill(p)
 	if b.params.Node == "" {
 		b.params.Node = l.HostName
 	}
 }
 
-// rename gives a card its declared name. A card that cannot be renamed keeps its name: better a node with the wrong
-// name on its card than no node.
+// rename gives a card its declared name and returns the name that it has then. A card that cannot be renamed keeps its
+// name: a wrong name is better than no node.
 func (b *boot) rename(c card) string {
 	name := c.name
-	// Drivers may find their cards in the background, and a new card take the name that was free a moment ago.
+	// Drivers may find cards in the background, and a new card may take a name that was free a moment ago.
 	for range 5 {
 		cards, err := b.Cards()
 		if err == nil {
@@ -62,7 +62,7 @@ func (b *boot) rename(c card) string {
 		if err == nil {
 			return name
 		}
-		b.say("cannot give the boot card its name: %v; it is %s for now", err, name)
+		b.logf("cannot give the boot card its name: %v; it is %s for now", err, name)
 		time.Sleep(100 * time.Millisecond)
 	}
 	return name
@@ -80,17 +80,18 @@ func (b *boot) renameAmong(cards []card, name string) (string, error) {
 	return name, nil
 }
 
-// awaitLink brings the cards up and waits until one has a carrier, but not for ever: DHCP is tried in any case.
+// awaitLink brings the cards up and waits until one has a carrier, for carrierTimeout at most: DHCP is tried in any
+// case.
 func (b *boot) awaitLink(cards []card) {
 	for _, c := range cards {
-		b.until(stageLink, "switch on the card "+c.name, func() error { return b.Up(c.name) })
+		b.retry(stageLink, "switch on the card "+c.name, func() error { return b.Up(c.name) })
 	}
-	deadline := time.Now().Add(carrierPatience)
+	deadline := time.Now().Add(carrierTimeout)
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		now, err := b.Cards()
 		if err == nil {
 			if c, ok := linked(now, cards); ok {
-				b.reached(stageLink, fmt.Sprintf("the boot card %s (%s) has a link", c.name, c.mac))
+				b.finish(stageLink, fmt.Sprintf("the boot card %s (%s) has a link", c.name, c.mac))
 				return
 			}
 		}
@@ -104,7 +105,7 @@ func (b *boot) awaitLink(cards []card) {
 		names = append(names, c.name)
 	}
 	problem := strings.Join(names, ", ") + " has no link: cable, switch port?"
-	b.say("%s asking for an address all the same", problem)
+	b.logf("%s asking for an address all the same", problem)
 	b.reports.add(report{stage: stageLink, problem: problem, at: time.Now()})
 }
 
@@ -120,26 +121,26 @@ func linked(now, cards []card) (card, bool) {
 	return card{}, false
 }
 
-// Waits for an answer of a DHCP server grow between these (RFC 2131 section 4.1 has 4 and 64; a lost packet shall not
-// cost that much where a boot takes ten seconds).
+// The wait for a DHCP server grows between these. RFC 2131 section 4.1 has 4 and 64 s; a lost packet must not cost that
+// much where a boot takes ten seconds.
 const (
-	firstAsk = 2 * time.Second
-	mostAsk  = 32 * time.Second
+	shortestWait = 2 * time.Second
+	longestWait  = 32 * time.Second
 )
 
-// askForAddress asks on each card in turn until one gets a lease with which the node can go on.
-func (b *boot) askForAddress(cards []card) (card, Lease) {
-	patience := backoff{next: firstAsk, most: mostAsk, rand: newRand(b.rand.Uint64(), cards[0].mac)}
+// requestLease asks on each card in turn until one gets a lease with which the node can go on.
+func (b *boot) requestLease(cards []card) (card, lease) {
+	timeout := backoff{interval: shortestWait, longest: longestWait, rand: newRand(b.rand.Uint64(), cards[0].mac)}
 	began := time.Now()
 	for {
-		wait := patience.take()
+		wait := timeout.next()
 		for _, c := range cards {
 			before := time.Now()
-			lease, err := b.ask(c, wait, time.Since(began))
+			l, err := b.requestLeaseOn(c, wait, time.Since(began))
 			if err == nil {
-				return c, lease
+				return c, l
 			}
-			b.say("no address on %s yet: %v; asking again", c.name, err)
+			b.logf("no address on %s yet: %v; asking again", c.name, err)
 			b.reports.add(report{stage: stageAddress, problem: err.Error(), at: time.Now()})
 			// What failed at once, such as a card that went down, waits as long as an answer would have.
 			time.Sleep(wait - min(wait, time.Since(before)))
@@ -147,26 +148,27 @@ func (b *boot) askForAddress(cards []card) (card, Lease) {
 	}
 }
 
-func (b *boot) ask(c card, patience, elapsed time.Duration) (Lease, error) {
-	w, err := b.OpenWire(c.name)
+func (b *boot) requestLeaseOn(c card, timeout, elapsed time.Duration) (lease, error) {
+	conn, err := b.OpenPacketConn(c.name)
 	if err != nil {
-		return Lease{}, err
+		return lease{}, err
 	}
-	defer w.Close()
-	q := inquiry{wire: w, mac: c.mac, prefer: b.params.Server, rand: b.rand, elapsed: elapsed}
-	lease, err := q.ask(patience)
+	defer conn.Close()
+	client := dhcpClient{conn: conn, mac: c.mac, preferred: b.params.Server, rand: b.rand, elapsed: elapsed}
+	l, err := client.request(timeout)
 	if err != nil {
-		return Lease{}, err
+		return lease{}, err
 	}
-	words, _ := ParseParams(lease.Words)
-	words.fill(b.params)
-	if words.Root.Path == "" {
-		return Lease{}, errors.New("neither the kernel command line (dim.nfs) nor DHCP (option 224) says where the root is")
+	p, _ := parseParams(l.Words)
+	p.fill(b.params)
+	if p.Root.Path == "" {
+		return lease{}, errors.New(
+			"neither the kernel command line (dim.nfs) nor DHCP (option 224) says where the root is")
 	}
-	return lease, nil
+	return l, nil
 }
 
-func hostName(l Lease, p *Params) string {
+func hostName(l lease, p *params) string {
 	name := l.HostName
 	if name == "" {
 		name = p.Node
@@ -178,7 +180,7 @@ func hostName(l Lease, p *Params) string {
 	return short
 }
 
-// moduleOptions joins the image's configuration and the command line, as modprobe does.
-func moduleOptions(ix *kmod.Index, p *Params, name string) string {
+// moduleOptions joins the options of the image's configuration and of the command line, as modprobe does.
+func moduleOptions(ix *kmod.Index, p *params, name string) string {
 	return strings.Join(append(append([]string(nil), ix.Options(name)...), p.ModuleOptions[name]...), " ")
 }

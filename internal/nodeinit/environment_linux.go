@@ -11,7 +11,7 @@ import (
 // creator is one piece of the boot environment.
 type creator interface {
 	fmt.Stringer
-	// Create makes it; that it is there already is no error.
+	// Create makes it; it is no error if it exists.
 	Create() error
 }
 
@@ -39,15 +39,16 @@ func (m mount) Create() error {
 // newRoot is where the replica is mounted before it becomes the root.
 const newRoot = "/root"
 
-// environment is what process 1 finds after prepare. The options are systemd's own (src/shared/mount-setup.c), since
-// systemd takes these mounts over as it finds them.
+// environment returns what prepare makes. The options are those of systemd (src/shared/mount-setup.c), which takes
+// these mounts over as they are.
 func environment() []creator {
+	const runFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_STRICTATIME
 	return []creator{
 		dir{"/dev"}, dir{"/proc"}, dir{"/sys"}, dir{"/run"}, dir{newRoot},
 		mount{"/dev", "devtmpfs", "mode=0755", unix.MS_NOSUID},
 		mount{"/proc", "proc", "", unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV},
 		mount{"/sys", "sysfs", "", unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV},
-		mount{"/run", "tmpfs", "mode=0755,size=20%,nr_inodes=800k", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_STRICTATIME},
+		mount{"/run", "tmpfs", "mode=0755,size=20%,nr_inodes=800k", runFlags},
 	}
 }
 
@@ -61,7 +62,7 @@ func (k *kernel) prepare() error {
 	return nil
 }
 
-// mounted tells whether another file system begins at a directory.
+// mounted reports whether a file system is mounted on a directory.
 func mounted(path string) bool {
 	var here, above unix.Stat_t
 	if unix.Stat(path, &here) != nil || unix.Stat(filepath.Dir(path), &above) != nil {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HandOver is switch_root(8). What lies before its last step can be done again; from there on there is no initramfs
-// any more, and only running init is tried again: the root is live, and may be mended under the waiting node.
+// HandOver does what switch_root(8) does. Everything before its last step can be repeated. After that there is no
+// initramfs any more, and only the execution of init is tried again: meanwhile somebody may repair the root.
 func (k *kernel) HandOver(init string, args []string) error {
 	for _, m := range []string{"/dev", "/proc", "/sys", "/run"} {
 		if err := moveMount(m); err != nil {
@@ -33,8 +33,8 @@ func (k *kernel) HandOver(init string, args []string) error {
 	}
 	for {
 		err := syscall.Exec(init, append([]string{init}, args...), os.Environ())
-		k.Say(fmt.Sprintf("dim: cannot run %s: %v; trying again in %v", init, err, relapse))
-		time.Sleep(relapse)
+		k.Log(fmt.Sprintf("dim: cannot run %s: %v; trying again in %v", init, err, restartDelay))
+		time.Sleep(restartDelay)
 	}
 }
 
@@ -54,7 +54,8 @@ func moveMount(path string) error {
 	return nil
 }
 
-// emptyInitramfs gives the memory back. It stays on the first file system: everything else is mounted below newRoot.
+// emptyInitramfs removes all files of the initramfs to free its memory. It stays within that file system; everything
+// else is mounted below newRoot.
 func emptyInitramfs() {
 	var root unix.Statfs_t
 	if unix.Statfs("/", &root) != nil || root.Type != unix.RAMFS_MAGIC && root.Type != unix.TMPFS_MAGIC {

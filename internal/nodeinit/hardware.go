@@ -10,43 +10,39 @@ import (
 	"dim/internal/kmod"
 )
 
-// card is one network card as the kernel shows it.
+// card is one network card.
 type card struct {
 	name    string
 	mac     net.HardwareAddr
 	carrier bool
 }
 
-// always are loaded whatever the hardware is.
+// always are the modules that are loaded whatever the hardware is.
 var always = [...]string{"nfs", "nfsv3", "af_packet"}
 
-// drivers returns the modules that the devices ask for, in load order, without those already tried.
-func drivers(ix *kmod.Index, modaliases, names []string, p *Params, tried map[string]bool) []string {
-	var want []string
-	for _, a := range modaliases {
-		want = append(want, ix.Lookup(a)...)
-	}
-	for _, n := range names {
-		want = append(want, ix.Lookup(n)...)
-	}
+// drivers returns the modules of the given modaliases and names, in load order. It leaves out modules that were tried
+// before and adds the others to tried.
+func drivers(ix *kmod.Index, names []string, p *params, tried map[string]bool) []string {
 	var order []string
-	for _, w := range want {
-		if slices.Contains(p.Blacklist, w) {
-			continue
-		}
-		for _, n := range ix.LoadOrder(w) {
-			if !tried[n] {
-				tried[n] = true
-				order = append(order, n)
+	for _, name := range names {
+		for _, module := range ix.Lookup(name) {
+			if slices.Contains(p.Blacklist, module) {
+				continue
+			}
+			for _, n := range ix.LoadOrder(module) {
+				if !tried[n] {
+					tried[n] = true
+					order = append(order, n)
+				}
 			}
 		}
 	}
 	return order
 }
 
-// bootCards returns the cards that the node may boot from: the one with the address of the command line, or without one
-// all that there are.
-func bootCards(cards []card, p *Params) []card {
+// bootCards returns the cards that the node may boot from: the one with the address of the command line, or all if
+// there is no such address.
+func bootCards(cards []card, p *params) []card {
 	if p.BootMAC == nil {
 		return cards
 	}
@@ -61,27 +57,26 @@ func bootCards(cards []card, p *Params) []card {
 // rename is one step of giving cards their names.
 type rename struct{ from, to string }
 
-// The names that cards have on the way: the boot card from a name to the same name, another one that gives its
-// name up to the boot card.
+// Temporary names: of the boot card when it already has its name, and of another card that has the boot card's name.
 const (
-	passing      = "dimboot"
-	passingOther = "dimother"
+	tempName      = "dimboot"
+	tempOtherName = "dimother"
 )
 
-// renames returns the steps after which the card has the name want by user space's wish: the kernel notes that
-// (name_assign_type 4, NET_NAME_RENAMED), and udev's policy "keep" then leaves the name alone. Another card of
-// that name gets the boot card's old one.
+// renames returns the steps that give the boot card the name want, or its present name if want is "". There is always a
+// step: after a rename by user space (name_assign_type 4, NET_NAME_RENAMED) udev's policy "keep" leaves the name alone.
+// Another card that has the name gets the boot card's old one.
 func renames(cards []card, boot, want string) []rename {
 	if want == "" || boot == want {
-		return []rename{{boot, passing}, {passing, boot}}
+		return []rename{{boot, tempName}, {tempName, boot}}
 	}
 	if slices.ContainsFunc(cards, func(c card) bool { return c.name == want }) {
-		return []rename{{want, passingOther}, {boot, want}, {passingOther, boot}}
+		return []rename{{want, tempOtherName}, {boot, want}, {tempOtherName, boot}}
 	}
 	return []rename{{boot, want}}
 }
 
-func describe(cards []card) string {
+func describeCards(cards []card) string {
 	if len(cards) == 0 {
 		return "there is no network card"
 	}

@@ -9,20 +9,21 @@ import (
 
 func tables() *kmod.Index {
 	return kmod.Parse(kmod.Tables{
-		Dep: "k/virtio.ko:\nk/virtio_pci.ko: k/virtio.ko\nk/virtio_net.ko: k/virtio.ko\nk/e1000e.ko:\nk/nfs.ko: k/sunrpc.ko\n" +
-			"k/sunrpc.ko:\nk/nfsv3.ko: k/nfs.ko k/sunrpc.ko\n",
+		Dep: "k/virtio.ko:\nk/virtio_pci.ko: k/virtio.ko\nk/virtio_net.ko: k/virtio.ko\nk/e1000e.ko:\n" +
+			"k/nfs.ko: k/sunrpc.ko\nk/sunrpc.ko:\nk/nfsv3.ko: k/nfs.ko k/sunrpc.ko\n",
 		Alias: "alias pci:v00001AF4d* virtio_pci\nalias virtio:d00000001v* virtio_net\nalias pci:v00008086d* e1000e\n",
 	})
 }
 
 func TestDriversAreThoseOfTheHardwareOnceEach(t *testing.T) {
 	tried := make(map[string]bool)
-	p := &Params{Blacklist: []string{"e1000e"}}
+	p := &params{Blacklist: []string{"e1000e"}}
 	aliases := []string{"pci:v00001AF4d00001041", "pci:v00008086d00001533"}
-	compare(t, []string{"virtio", "virtio_pci", "sunrpc", "nfs", "nfsv3"}, drivers(tables(), aliases, always[:], p, tried))
+	order := drivers(tables(), append(aliases, always[:]...), p, tried)
+	compare(t, []string{"virtio", "virtio_pci", "sunrpc", "nfs", "nfsv3"}, order)
 	aliases = append(aliases, "virtio:d00000001v00001AF4")
-	compare(t, []string{"virtio_net"}, drivers(tables(), aliases, always[:], p, tried))
-	compare(t, []string(nil), drivers(tables(), aliases, always[:], p, tried))
+	compare(t, []string{"virtio_net"}, drivers(tables(), append(aliases, always[:]...), p, tried))
+	compare(t, []string(nil), drivers(tables(), append(aliases, always[:]...), p, tried))
 }
 
 func someCards(names ...string) []card {
@@ -35,24 +36,25 @@ func someCards(names ...string) []card {
 
 func TestTheBootCardIsTheOneOfTheCommandLine(t *testing.T) {
 	cards := someCards("eth0", "eth1")
-	compare(t, 2, len(bootCards(cards, &Params{})))
-	got := bootCards(cards, &Params{BootMAC: cards[1].mac})
+	compare(t, 2, len(bootCards(cards, &params{})))
+	got := bootCards(cards, &params{BootMAC: cards[1].mac})
 	compare(t, 1, len(got))
 	compare(t, "eth1", got[0].name)
-	compare(t, 0, len(bootCards(cards, &Params{BootMAC: net.HardwareAddr{9, 9, 9, 9, 9, 9}})))
+	compare(t, 0, len(bootCards(cards, &params{BootMAC: net.HardwareAddr{9, 9, 9, 9, 9, 9}})))
 }
 
-func TestTheBootCardGetsItsNameFromWhoeverHasIt(t *testing.T) {
+func TestRenames(t *testing.T) {
 	for _, c := range []struct {
 		what       string
 		cards      []string
 		boot, want string
 		steps      []rename
 	}{
-		{"its name already", []string{"eth0"}, "eth0", "eth0", []rename{{"eth0", passing}, {passing, "eth0"}}},
+		{"its name already", []string{"eth0"}, "eth0", "eth0", []rename{{"eth0", tempName}, {tempName, "eth0"}}},
 		{"a free name", []string{"eth0", "eth1"}, "eth1", "boot0", []rename{{"eth1", "boot0"}}},
-		{"another's name", []string{"eth0", "eth1"}, "eth1", "eth0", []rename{{"eth0", passingOther}, {"eth1", "eth0"}, {passingOther, "eth1"}}},
-		{"none declared", []string{"eth0", "eth1"}, "eth1", "", []rename{{"eth1", passing}, {passing, "eth1"}}},
+		{"another card's name", []string{"eth0", "eth1"}, "eth1", "eth0",
+			[]rename{{"eth0", tempOtherName}, {"eth1", "eth0"}, {tempOtherName, "eth1"}}},
+		{"none declared", []string{"eth0", "eth1"}, "eth1", "", []rename{{"eth1", tempName}, {tempName, "eth1"}}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			got := renames(someCards(c.cards...), c.boot, c.want)

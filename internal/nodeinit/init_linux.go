@@ -12,18 +12,18 @@ import (
 	"dim/internal/kmod"
 )
 
-// relapse is the pause before everything is begun anew.
-const relapse = 10 * time.Second
+// restartDelay is the pause before the program executes itself anew.
+const restartDelay = 10 * time.Second
 
-// Main is the whole of dim-init for process 1. It does not return. args are those of the process without its name;
-// they are passed on to the node's init, as the kernel would have.
+// Main is dim-init as process 1. It does not return. args are the arguments of the process without its name; the node's
+// init gets them, as from the kernel.
 func Main(args []string) {
 	k := &kernel{}
 	defer func() {
-		// Process 1 must not end: the kernel would panic. Whatever happened, all steps can be done again.
-		k.Say(fmt.Sprintf("dim: internal fault: %v; beginning anew in %v\n%s", recover(), relapse, debug.Stack()))
-		time.Sleep(relapse)
-		k.again()
+		// If process 1 ended, the kernel would panic. All steps can be repeated.
+		k.Log(fmt.Sprintf("dim: internal fault: %v; restarting in %v\n%s", recover(), restartDelay, debug.Stack()))
+		time.Sleep(restartDelay)
+		k.restart()
 	}()
 	if err := k.prepare(); err != nil {
 		panic(err)
@@ -32,7 +32,8 @@ func Main(args []string) {
 	panic("the handover returned")
 }
 
-// Modprobe is what the kernel calls as /sbin/modprobe when a driver asks for another module, as `modprobe -q -- NAME`.
+// Modprobe is dim-init as /sbin/modprobe, which the kernel runs as `modprobe -q -- NAME` when a driver requests a
+// module.
 func Modprobe(args []string) error {
 	k := &kernel{}
 	t, _, err := k.Tables()
@@ -43,13 +44,13 @@ func Modprobe(args []string) error {
 	if err != nil {
 		return err
 	}
-	p, _ := ParseParams(line)
+	p, _ := parseParams(line)
 	ix := kmod.Parse(t)
 	for _, name := range args {
 		if strings.HasPrefix(name, "-") {
 			continue
 		}
-		for _, n := range drivers(ix, []string{name}, nil, &p, make(map[string]bool)) {
+		for _, n := range drivers(ix, []string{name}, &p, make(map[string]bool)) {
 			file, _ := ix.Path(n)
 			if err := k.LoadModule(file, moduleOptions(ix, &p, n)); err != nil {
 				return fmt.Errorf("load %s: %w", n, err)
@@ -59,22 +60,23 @@ func Modprobe(args []string) error {
 	return nil
 }
 
-// kernel is the machine that we really run on.
+// kernel is the real machine.
 type kernel struct {
 	console *os.File
 }
 
-func (k *kernel) again() {
+// restart executes the program anew.
+func (k *kernel) restart() {
 	err := syscall.Exec("/init", append([]string{"/init"}, os.Args[1:]...), os.Environ())
 	for {
-		k.Say(fmt.Sprintf("dim: cannot begin anew: %v; switch the node off and on", err))
+		k.Log(fmt.Sprintf("dim: cannot restart: %v; switch the node off and on", err))
 		time.Sleep(time.Minute)
 	}
 }
 
-// Say writes to the console and, at the level of debugging so that it is not shown there again, to the kernel's
-// log, from where the node's journal has it.
-func (k *kernel) Say(line string) {
+// Log writes to the console and to the kernel's log, from which the node's journal takes it. There the line has the
+// level of debugging, so that the console does not show it twice.
+func (k *kernel) Log(line string) {
 	if k.console == nil {
 		k.console, _ = os.OpenFile("/dev/console", os.O_WRONLY|syscall.O_NOCTTY, 0)
 	}
@@ -94,7 +96,7 @@ func (k *kernel) Cmdline() (string, error) {
 
 func (k *kernel) Release() string { return readLine("/proc/sys/kernel/osrelease") }
 
-// Tables reads the tables that package initramfs has left.
+// Tables reads the tables that package initramfs has written.
 func (k *kernel) Tables() (kmod.Tables, []string, error) {
 	var t kmod.Tables
 	dir := k.moduleDir()

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LoadModule gives the kernel one module. One that is loaded already is no error.
+// LoadModule loads a module. It is no error if it is loaded already.
 func (k *kernel) LoadModule(path, options string) error {
 	f, err := os.Open(filepath.Join(k.moduleDir(), path))
 	if err != nil {
@@ -22,7 +22,7 @@ func (k *kernel) LoadModule(path, options string) error {
 	return err
 }
 
-// Modaliases returns what the devices on all buses say of themselves.
+// Modaliases returns the modaliases of the devices on all buses.
 func (k *kernel) Modaliases() []string {
 	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias")
 	found := make([]string, 0, len(files))

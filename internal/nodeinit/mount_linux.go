@@ -26,7 +26,7 @@ func (k *kernel) Mount(source, data string, readOnly bool) error {
 	return err
 }
 
-// explainMount says what the kernel's NFS client means.
+// explainMount returns what an error of the kernel's NFS client means, or "".
 func explainMount(err error) string {
 	switch err {
 	case unix.EACCES, unix.EPERM:
@@ -47,7 +47,7 @@ func explainMount(err error) string {
 	return ""
 }
 
-// FindInit follows symbolic links inside the new root only, where an absolute one means another place than here.
+// FindInit resolves symbolic links within the new root.
 func (k *kernel) FindInit(candidates []string) (string, error) {
 	var missing []string
 	for _, c := range candidates {
@@ -71,7 +71,7 @@ func executable(name string) error {
 	for links := 0; len(rest) > 0; {
 		part := rest[0]
 		rest = rest[1:]
-		next := filepath.Join(done, part) // Join takes "..", at the root too, as it is meant
+		next := filepath.Join(done, part) // Join resolves "..", at the root too
 		fi, err := os.Lstat(filepath.Join(newRoot, next))
 		if err != nil {
 			return err
@@ -102,13 +102,13 @@ func executable(name string) error {
 	return nil
 }
 
-func (k *kernel) LeaveNotes(notes []note) error {
-	for _, n := range notes {
-		file := filepath.Join("/run", n.path)
+func (k *kernel) WriteRunFiles(files []runFile) error {
+	for _, f := range files {
+		file := filepath.Join("/run", f.path)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(file, []byte(n.text), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(f.text), 0o644); err != nil {
 			return err
 		}
 	}

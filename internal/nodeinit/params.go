@@ -8,37 +8,35 @@ import (
 	"strings"
 )
 
-// Export is the word dim.nfs: what is mounted as the root.
-type Export struct {
+// export is the word dim.nfs: what is mounted as the root.
+type export struct {
 	Server netip.AddrPort
 	Path   string
 }
 
-// Params is what the kernel command line, or DHCP option 224, tells dim-init.
-type Params struct {
+// params is what the kernel command line, or DHCP option 224, tells dim-init.
+type params struct {
 	BootMAC   net.HardwareAddr // nil: not known
 	Node      string
 	Server    netip.Addr
-	Root      Export
+	Root      export
 	HTTP      netip.AddrPort
 	Interface string // the boot card's declared name
 
 	Init     string
 	ReadOnly bool
-	Mount    string // options to be added at the end
+	Mount    string // mount options to be added at the end
 	Debug    bool
 	MTU      int
-	Push     bool // the server tells of switches
+	Push     bool // the server reports switches
 
-	ModuleOptions map[string][]string // by module, of words like virtio_net.napi_tx=1
+	ModuleOptions map[string][]string // by module, from words such as virtio_net.napi_tx=1
 	Blacklist     []string            // of modprobe.blacklist=
 }
 
-// ParseParams reads a command line. Of a word that is there more than once the last counts. A word that is not
-// understood becomes a problem in plain words and is left out; words of others are passed over.
-func ParseParams(line string) (Params, []string) {
-	var p Params
-	var problems []string
+// parseParams reads a command line. If a word occurs more than once, the last one counts. A word of dim-init with an
+// invalid value is ignored and listed in problems; words for others are ignored.
+func parseParams(line string) (p params, problems []string) {
 	for _, word := range splitWords(line) {
 		if word == "--" {
 			break
@@ -51,7 +49,7 @@ func ParseParams(line string) (Params, []string) {
 	return p, problems
 }
 
-func (p *Params) set(key, value string) (err error) {
+func (p *params) set(key, value string) (err error) {
 	switch key {
 	case "BOOTIF":
 		err = assign(&p.BootMAC, value, parseBootIF)
@@ -87,8 +85,8 @@ func (p *Params) set(key, value string) (err error) {
 	return err
 }
 
-// setModule takes words of the form MODULE.OPTION=VALUE, as modprobe does.
-func (p *Params) setModule(key, value string) {
+// setModule takes a word of the form MODULE.OPTION=VALUE, as modprobe does.
+func (p *params) setModule(key, value string) {
 	name, option, ok := strings.Cut(key, ".")
 	if !ok || name == "" || option == "" || name == "dim" {
 		return
@@ -103,8 +101,8 @@ func (p *Params) setModule(key, value string) {
 	p.ModuleOptions[name] = append(p.ModuleOptions[name], option)
 }
 
-// fill takes from other what p does not have: the words of DHCP option 224 where there was no command line.
-func (p *Params) fill(other Params) {
+// fill takes from other what p lacks.
+func (p *params) fill(other params) {
 	if p.Node == "" {
 		p.Node = other.Node
 	}
@@ -123,14 +121,14 @@ func (p *Params) fill(other Params) {
 	p.Push = p.Push || other.Push
 }
 
-// For how long, in seconds, the kernel takes what it knows of a file for true: when it asks by itself, and when it is told.
+// How long the kernel caches attributes of files, in seconds.
 const (
 	pollTime = 3
-	pushTime = 3600
+	pushTime = 3600 // when the server reports switches
 )
 
-// mountData returns the options for mount(2), which, unlike mount.nfs, wants the server's address among them.
-func (p *Params) mountData(cacheTime int) string {
+// mountData returns the options for mount(2). Unlike those of mount.nfs they have the server's address.
+func (p *params) mountData(cacheTime int) string {
 	port := p.Root.Server.Port()
 	data := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=%d,nocto,port=%d,mountport=%d,addr=%s",
 		cacheTime, port, port, p.Root.Server.Addr())
@@ -140,8 +138,8 @@ func (p *Params) mountData(cacheTime int) string {
 	return data
 }
 
-// mountSource returns what /proc/mounts will show.
-func (p *Params) mountSource() string {
+// mountSource returns the source of the mount, which /proc/mounts shows.
+func (p *params) mountSource() string {
 	host := p.Root.Server.Addr().String()
 	if p.Root.Server.Addr().Is6() {
 		host = "[" + host + "]"
@@ -149,7 +147,7 @@ func (p *Params) mountSource() string {
 	return host + ":" + p.Root.Path
 }
 
-// splitWords splits like the kernel: at blanks that are not between double quotes, which are taken away.
+// splitWords splits as the kernel does: at blanks that are not between double quotes. The quotes are removed.
 func splitWords(line string) []string {
 	var words []string
 	var b strings.Builder
@@ -197,16 +195,16 @@ func parseBootIF(s string) (net.HardwareAddr, error) {
 }
 
 // parseExport reads ADDR:PORT:PATH.
-func parseExport(s string) (Export, error) {
+func parseExport(s string) (export, error) {
 	server, path, ok := strings.Cut(s, ":/")
 	if !ok {
-		return Export{}, fmt.Errorf("not of the form ADDR:PORT:/PATH")
+		return export{}, fmt.Errorf("not of the form ADDR:PORT:/PATH")
 	}
 	at, err := netip.ParseAddrPort(server)
 	if err == nil && strings.ContainsAny(path, ",\x00") {
 		err = fmt.Errorf("no comma may be in the path")
 	}
-	return Export{Server: at, Path: "/" + path}, err
+	return export{Server: at, Path: "/" + path}, err
 }
 
 // parseInterface refuses what the kernel would (net/core/dev.c, dev_valid_name).
@@ -225,5 +223,6 @@ func parseMTU(s string) (int, error) {
 	return n, err
 }
 
-// validMTU bounds by RFC 2132 section 5.1 (68), but for NFS to be of use by RFC 791's least datagram.
+// validMTU reports whether an MTU is usable. RFC 2132 section 5.1 allows 68; NFS needs at least the datagram that RFC
+// 791 demands.
 func validMTU(n int) bool { return n >= 576 && n <= 65535 }

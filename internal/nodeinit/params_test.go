@@ -10,8 +10,8 @@ import (
 )
 
 // full is the example of docs/reference/kernel-parameters.md.
-const full = `initrd=initramfs BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.77.0.1 dim.nfs=10.77.0.1:2049:/nodes/n01 ` +
-	`dim.http=10.77.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0`
+const full = `initrd=initramfs BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.77.0.1 ` +
+	`dim.nfs=10.77.0.1:2049:/nodes/n01 dim.http=10.77.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0`
 
 func compare(t *testing.T, want, got any) {
 	t.Helper()
@@ -22,24 +22,24 @@ func compare(t *testing.T, want, got any) {
 	}
 }
 
-func fullParams() Params {
-	return Params{
+func fullParams() params {
+	return params{
 		BootMAC: net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0, 1}, Node: "n01", Server: netip.MustParseAddr("10.77.0.1"),
-		Root:      Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/nodes/n01"},
+		Root:      export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/nodes/n01"},
 		HTTP:      netip.MustParseAddrPort("10.77.0.1:80"),
 		Interface: "eth0",
 	}
 }
 
-func TestTheServersCommandLineIsUnderstood(t *testing.T) {
-	got, problems := ParseParams(full)
+func TestParseParams(t *testing.T) {
+	got, problems := parseParams(full)
 	compare(t, fullParams(), got)
 	compare(t, []string(nil), problems)
 }
 
-func TestOfAWordThatIsThereTwiceTheLastCounts(t *testing.T) {
-	got, _ := ParseParams(full + ` dim.node=n02 ro rw ro init="/opt/my init" dim.mount=actimeo=30,rsize=8192 dim.mtu=9000 dim.debug dim.push ` +
-		`virtio-net.napi_tx=0 modprobe.blacklist=tg3,bnx2 -- dim.node=n03`)
+func TestTheLastOfSeveralWordsCounts(t *testing.T) {
+	got, _ := parseParams(full + ` dim.node=n02 ro rw ro init="/opt/my init" dim.mount=actimeo=30,rsize=8192 ` +
+		`dim.mtu=9000 dim.debug dim.push virtio-net.napi_tx=0 modprobe.blacklist=tg3,bnx2 -- dim.node=n03`)
 	want := fullParams()
 	want.Node, want.ReadOnly, want.Init, want.MTU, want.Debug = "n02", true, "/opt/my init", 9000, true
 	want.Mount, want.Push = "actimeo=30,rsize=8192", true
@@ -48,31 +48,32 @@ func TestOfAWordThatIsThereTwiceTheLastCounts(t *testing.T) {
 	compare(t, want, got)
 }
 
-func TestAWrongWordIsToldAndLeftOut(t *testing.T) {
+func TestAnInvalidWordIsAProblemAndIgnored(t *testing.T) {
 	for _, word := range []string{
 		"BOOTIF=01-52-54", "dim.server=head", "dim.nfs=10.77.0.1:/nodes/n01", "dim.nfs=10.77.0.1:2049:nodes",
 		"dim.nfs=10.77.0.1:2049:/a,b", "dim.http=80", "dim.if=a/b", "dim.if=sixteenletterslong", "dim.mtu=12",
 	} {
-		p, problems := ParseParams(word)
+		p, problems := parseParams(word)
 		if len(problems) != 1 || !strings.Contains(problems[0], word) {
 			t.Errorf("%s: problems %q", word, problems)
 		}
-		compare(t, Params{}, p)
+		compare(t, params{}, p)
 	}
 }
 
 func TestMountOptionsAreThoseOfTheReference(t *testing.T) {
 	p := fullParams()
 	p.Mount = "actimeo=30"
-	want := "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto,port=2049,mountport=2049,addr=10.77.0.1,actimeo=30"
+	want := "vers=3,proto=tcp,mountproto=tcp,nolock,hard,actimeo=3,nocto," +
+		"port=2049,mountport=2049,addr=10.77.0.1,actimeo=30"
 	compare(t, want, p.mountData(pollTime))
 	compare(t, strings.Replace(want, "actimeo=3,", "actimeo=3600,", 1), p.mountData(pushTime))
 	compare(t, "10.77.0.1:/nodes/n01", p.mountSource())
 }
 
-func TestWhatDHCPSaysFillsOnlyWhatIsMissing(t *testing.T) {
-	words, _ := ParseParams("dim.node=other " + full)
-	p := Params{Node: "mine"}
+func TestFillKeepsWhatIsSet(t *testing.T) {
+	words, _ := parseParams("dim.node=other " + full)
+	p := params{Node: "mine"}
 	p.fill(words)
 	want := fullParams()
 	want.Node, want.BootMAC = "mine", nil
@@ -83,7 +84,7 @@ func FuzzParseParams(f *testing.F) {
 	f.Add(full)
 	f.Add(`a="b c" "--" dim.nfs=[::1]:1:/x init=`)
 	f.Fuzz(func(t *testing.T, line string) {
-		p, _ := ParseParams(line)
+		p, _ := parseParams(line)
 		if p.BootMAC != nil && len(p.BootMAC) != 6 {
 			t.Errorf("boot card %v", p.BootMAC)
 		}

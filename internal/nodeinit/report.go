@@ -18,30 +18,30 @@ const (
 	stageHandover  = "handover"
 )
 
-// report is one line for the server.
+// report is one stage report.
 type report struct {
 	stage, detail, problem string
 	at                     time.Time
 }
 
-// reporter tells the server how far the boot is. What happens before there is an address is kept and sent later.
-// A failure is not repeated and costs at most reportPatience; after one, nothing is sent for a while.
+// reporter sends stage reports to the server. Reports from before the node has an address are kept and sent later. A
+// request that fails costs at most reportTimeout; then nothing is sent for reportPause.
 type reporter struct {
 	post    func(to netip.AddrPort, request []byte, deadline time.Time) error
-	to      netip.AddrPort // invalid: not yet, or not at all
+	to      netip.AddrPort // invalid: nothing can be sent yet
 	pending []report
-	silent  time.Time // nothing is sent before
+	resume  time.Time // nothing is sent before
 }
 
 const (
-	reportPatience = 500 * time.Millisecond
-	reportSilence  = 10 * time.Second
-	maxReport      = 4 << 10 // the server's bound for one body
-	maxDetail      = 200
+	reportTimeout = 500 * time.Millisecond
+	reportPause   = 10 * time.Second
+	maxReport     = 4 << 10 // the server's bound for one body
+	maxDetail     = 200
 )
 
 func (r *reporter) add(n report) {
-	// A stage that fails again and again is one line, the latest.
+	// Of a stage that fails again and again only the last report is kept.
 	if len(r.pending) > 0 && n.problem != "" {
 		if last := &r.pending[len(r.pending)-1]; last.stage == n.stage && last.problem != "" {
 			*last = n
@@ -53,21 +53,21 @@ func (r *reporter) add(n report) {
 	r.flush()
 }
 
-// flush sends what there is, if it can be sent.
+// flush sends the pending reports, if possible.
 func (r *reporter) flush() {
 	now := time.Now()
-	if !r.to.IsValid() || len(r.pending) == 0 || now.Before(r.silent) {
+	if !r.to.IsValid() || len(r.pending) == 0 || now.Before(r.resume) {
 		return
 	}
-	err := r.post(r.to, postRequest(r.to, reportBody(r.pending, now)), now.Add(reportPatience))
+	err := r.post(r.to, postRequest(r.to, reportBody(r.pending, now)), now.Add(reportTimeout))
 	if err != nil {
-		r.silent = now.Add(reportSilence)
+		r.resume = now.Add(reportPause)
 		return
 	}
 	r.pending = nil
 }
 
-// reportBody writes the reports as JSON objects, one a line, the newest that fit.
+// reportBody writes the latest reports that fit as JSON objects, one a line.
 func reportBody(reports []report, now time.Time) string {
 	var lines []string
 	size := 0
@@ -90,13 +90,13 @@ func reportBody(reports []report, now time.Time) string {
 	return strings.Join(lines, "")
 }
 
-// postRequest is HTTP as far as it is needed: net/http would be twice the size of all the rest of dim-init.
+// postRequest returns an HTTP request. net/http would be twice the size of the rest of dim-init.
 func postRequest(to netip.AddrPort, body string) []byte {
 	return fmt.Appendf(nil, "POST /boot/stage HTTP/1.0\r\nHost: %s\r\nUser-Agent: dim-init\r\n"+
 		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", to, len(body), body)
 }
 
-// quoteJSON quotes a string of at most maxDetail bytes; encoding/json would be the biggest part of the program.
+// quoteJSON quotes at most maxDetail bytes of a string. encoding/json would be the largest part of the program.
 func quoteJSON(s string) string {
 	if len(s) > maxDetail {
 		s = s[:maxDetail]

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packetSocket is a wire on a card without an address.
+// packetSocket is the packetConn of a card.
 type packetSocket struct {
 	fd    int
 	index int
 }
 
-// maxPacket is the largest DHCP reply that is read; replies are asked to be smaller.
+// maxPacket is the size of the largest DHCP reply that is read. The client asks for smaller ones.
 const maxPacket = 9000
 
-func (k *kernel) OpenWire(name string) (wire, error) {
+func (k *kernel) OpenPacketConn(name string) (packetConn, error) {
 	r, err := unix.NewIfreq(name)
 	if err != nil {
 		return nil, err
@@ -71,20 +71,22 @@ func (s *packetSocket) Receive(deadline time.Time) ([]byte, error) {
 
 func (s *packetSocket) Close() error { return unix.Close(s.fd) }
 
-// stream is a TCP connection made with bare calls; package net's resolver and poller would double the program.
+// stream is a TCP connection by system calls. Package net, with its resolver and poller, would double the size of the
+// program.
 type stream struct{ fd int }
 
-// Ports that only the superuser may bind, as rresvport(3) has them: by them the server knows that no user of the node calls.
+// Ports that only the superuser may bind, as in rresvport(3). They prove to the server that no ordinary user of the
+// node calls.
 const (
-	leastReserved = 512
+	firstReserved = 512
 	reservedPorts = 512
 )
 
-// dial connects from a reserved port. It takes another one when that is in use, or was a moment ago.
+// dial connects from a reserved port. It tries another port if one is in use, or was a moment ago.
 func dial(to netip.AddrPort, deadline time.Time) (s *stream, err error) {
 	first := rand.IntN(reservedPorts)
 	for i := range reservedPorts {
-		s, err = dialFrom(leastReserved+(first+i)%reservedPorts, to, deadline)
+		s, err = dialFrom(firstReserved+(first+i)%reservedPorts, to, deadline)
 		if !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			break
 		}
@@ -92,7 +94,7 @@ func dial(to netip.AddrPort, deadline time.Time) (s *stream, err error) {
 	return s, err
 }
 
-// socketAddress is an address for bare calls.
+// socketAddress returns an address for system calls.
 func socketAddress(a netip.Addr, port int) unix.Sockaddr {
 	if a.Is4() {
 		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
@@ -110,7 +112,7 @@ func dialFrom(port int, to netip.AddrPort, deadline time.Time) (*stream, error) 
 		return nil, err
 	}
 	s := &stream{fd}
-	// So the node's own daemons may listen there all the same.
+	// So that the node's own daemons can listen on the port.
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil {
 		err = unix.Bind(fd, socketAddress(own, port))
@@ -149,11 +151,11 @@ func (s *stream) await(events int16, deadline time.Time) error {
 	}
 }
 
-// reachPatience is how long a server may take to accept a connection: one lost SYN is repeated after a second.
-const reachPatience = 5 * time.Second
+// connectTimeout is how long a server may take to accept a connection. A lost SYN is sent again after a second.
+const connectTimeout = 5 * time.Second
 
-func (k *kernel) Reach(at netip.AddrPort) error {
-	s, err := dial(at, time.Now().Add(reachPatience))
+func (k *kernel) CheckServer(at netip.AddrPort) error {
+	s, err := dial(at, time.Now().Add(connectTimeout))
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", at, err)
 	}
@@ -161,8 +163,8 @@ func (k *kernel) Reach(at netip.AddrPort) error {
 	return nil
 }
 
-// Post sends a whole request and waits for the first bytes of the answer, which nobody reads: closing earlier could
-// make the server see a reset instead of the request.
+// Post waits for the first bytes of the answer and ignores them. If it closed the connection earlier, the server could
+// see a reset instead of the request.
 func (k *kernel) Post(to netip.AddrPort, request []byte, deadline time.Time) error {
 	s, err := send(to, request, deadline)
 	if err != nil {
@@ -173,9 +175,9 @@ func (k *kernel) Post(to netip.AddrPort, request []byte, deadline time.Time) err
 	return err
 }
 
-// Ask reads until the server closes the connection.
-func (k *kernel) Ask(at netip.AddrPort, request []byte, deadline time.Time) (string, error) {
-	s, err := send(at, request, deadline)
+// Call reads until the server closes the connection.
+func (k *kernel) Call(to netip.AddrPort, request []byte, deadline time.Time) (string, error) {
+	s, err := send(to, request, deadline)
 	if err != nil {
 		return "", err
 	}
@@ -194,7 +196,7 @@ func (k *kernel) Ask(at netip.AddrPort, request []byte, deadline time.Time) (str
 	return string(buf[:n]), nil
 }
 
-// send connects and sends a whole request.
+// send connects and sends a request.
 func send(to netip.AddrPort, request []byte, deadline time.Time) (*stream, error) {
 	s, err := dial(to, deadline)
 	for err == nil && len(request) > 0 {
@@ -211,7 +213,7 @@ func send(to netip.AddrPort, request []byte, deadline time.Time) (*stream, error
 	return s, err
 }
 
-// read waits for bytes; there are none at the end.
+// read waits for bytes and reads them. It returns 0 at the end.
 func (s *stream) read(buf []byte, deadline time.Time) (int, error) {
 	if err := s.await(unix.POLLIN, deadline); err != nil {
 		return 0, err

@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of what is looked through.
+// Bounds of an inspection.
 const (
-	maxTable  = 256 << 10 // bytes of a table of mounts
-	maxSpaces = 32        // mount namespaces
+	maxTable      = 256 << 10 // bytes of a table of mounts
+	maxNamespaces = 32        // mount namespaces
 )
 
-// readProc reads a small file below /proc; it is empty when it cannot be read.
+// readProc returns the text of a small file below /proc, or "" if it cannot be read.
 func (r *resident) readProc(name string) string {
 	fd, err := unix.Openat(r.proc, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -33,7 +33,7 @@ func (r *resident) readProc(name string) string {
 	return string(r.scratch[:n])
 }
 
-// writeProc writes a small file below /proc, if it can.
+// writeProc writes a file below /proc and ignores errors.
 func (r *resident) writeProc(name, text string) {
 	if fd, err := unix.Openat(r.proc, name, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
 		_, _ = unix.Write(fd, []byte(text))
@@ -41,8 +41,8 @@ func (r *resident) writeProc(name, text string) {
 	}
 }
 
-// size returns how much memory the process takes, in kB.
-func (r *resident) size() int {
+// residentMemory returns the memory of the process in kB.
+func (r *resident) residentMemory() int {
 	f := strings.Fields(r.readProc("self/statm"))
 	if len(f) < 2 {
 		return 0
@@ -51,7 +51,7 @@ func (r *resident) size() int {
 	return pages * os.Getpagesize() / 1024
 }
 
-// processes calls yield for each process that has a program.
+// processes calls yield for each process.
 func (r *resident) processes(yield func(pid int)) {
 	fd, err := unix.Openat(r.proc, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -72,8 +72,8 @@ func (r *resident) processes(yield func(pid int)) {
 	}
 }
 
-// findMounts reads what is mounted on the replica, in all mount namespaces, and reports whether it is another than before.
-func (r *resident) findMounts() (changed bool) {
+// updateMounts finds the mounts on the replica in all mount namespaces, and reports whether they have changed.
+func (r *resident) updateMounts() (changed bool) {
 	var found []mountPoint
 	seen := make(map[mountPoint]bool)
 	add := func(m mountPoint) {
@@ -83,20 +83,20 @@ func (r *resident) findMounts() (changed bool) {
 		}
 	}
 	if _, err := unix.Seek(r.mountinfo, 0, 0); err == nil {
-		parseMounts(r.table(r.mountinfo), r.device.decimal, add)
+		parseMounts(r.readTable(r.mountinfo), r.device.decimal, add)
 	}
-	spaces := map[string]bool{r.namespace(1): true}
+	namespaces := map[string]bool{r.namespace(1): true}
 	r.processes(func(pid int) {
-		space := r.namespace(pid)
-		if space == "" || spaces[space] || len(spaces) >= maxSpaces {
+		ns := r.namespace(pid)
+		if ns == "" || namespaces[ns] || len(namespaces) >= maxNamespaces {
 			return
 		}
-		spaces[space] = true
+		namespaces[ns] = true
 		fd, err := unix.Openat(r.proc, fmt.Sprintf("%d/mountinfo", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return
 		}
-		parseMounts(r.table(fd), r.device.decimal, add)
+		parseMounts(r.readTable(fd), r.device.decimal, add)
 		unix.Close(fd)
 	})
 	slices.SortFunc(found, func(a, b mountPoint) int {
@@ -107,7 +107,7 @@ func (r *resident) findMounts() (changed bool) {
 	return changed
 }
 
-// namespace names the mount namespace of a process; it is empty for one that has ended.
+// namespace returns the name of a process's mount namespace, or "" if the process has ended.
 func (r *resident) namespace(pid int) string {
 	n, err := unix.Readlinkat(r.proc, fmt.Sprintf("%d/ns/mnt", pid), r.scratch[:64])
 	if err != nil {
@@ -116,7 +116,8 @@ func (r *resident) namespace(pid int) string {
 	return string(r.scratch[:n])
 }
 
-func (r *resident) table(fd int) string {
+// readTable reads at most maxTable bytes.
+func (r *resident) readTable(fd int) string {
 	var b strings.Builder
 	for b.Len() < maxTable {
 		n, err := unix.Read(fd, r.scratch)
@@ -128,27 +129,25 @@ func (r *resident) table(fd int) string {
 	return b.String()
 }
 
-// findStale finds the processes that have replaced files mapped, and reports whether they are others than before.
-func (r *resident) findStale() (changed bool) {
-	var found []process
-	known := make(map[uint64]bool) // files: whether they are replaced
+// updateStale finds the processes that have replaced files mapped, and reports whether they have changed.
+func (r *resident) updateStale() (changed bool) {
+	var found []staleProcess
+	replaced := make(map[uint64]bool) // by inode
 	r.processes(func(pid int) {
-		p := process{pid: pid}
+		p := staleProcess{pid: pid}
 		seen := make(map[uint64]bool)
 		r.mappings(pid, func(m mapping) {
 			if seen[m.inode] {
 				return
 			}
 			seen[m.inode] = true
-			replaced, looked := known[m.inode]
-			if !looked {
-				replaced = r.replaced(pid, &m)
-				known[m.inode] = replaced
+			if _, known := replaced[m.inode]; !known {
+				replaced[m.inode] = r.isReplaced(pid, &m)
 			}
 			switch {
-			case replaced && p.path == "":
+			case replaced[m.inode] && p.path == "":
 				p.path = m.path
-			case replaced:
+			case replaced[m.inode]:
 				p.more++
 			}
 		})
@@ -158,7 +157,7 @@ func (r *resident) findStale() (changed bool) {
 			found = append(found, p)
 		}
 	})
-	slices.SortFunc(found, func(a, b process) int { return cmp.Compare(a.pid, b.pid) })
+	slices.SortFunc(found, func(a, b staleProcess) int { return cmp.Compare(a.pid, b.pid) })
 	changed = !slices.Equal(found, r.stale)
 	r.stale = found
 	return changed
@@ -171,7 +170,7 @@ func (r *resident) mappings(pid int, yield func(mapping)) {
 		return
 	}
 	defer unix.Close(fd)
-	buf, kept := make([]byte, 8<<10), 0 // kept: the beginning of a line
+	buf, kept := make([]byte, 8<<10), 0 // kept is the size of an incomplete line
 	for {
 		n, err := unix.Read(fd, buf[kept:])
 		if n <= 0 || err != nil {
@@ -194,10 +193,10 @@ func (r *resident) mappings(pid int, yield func(mapping)) {
 	}
 }
 
-// replaced reports whether a mapped file is no more what stands at its path. The path is a hint, which may be one of another mount namespace:
-// when another file stands there, the server is asked whether the mapped one has a name still: of one that has none it says that its file system
-// has no blocks.
-func (r *resident) replaced(pid int, m *mapping) bool {
+// isReplaced reports whether a mapped file was replaced. The mapping's path is a hint only, because it may be of
+// another mount namespace. If another file is at the path, the server decides: for a file that has no name any more it
+// reports a file system of no blocks.
+func (r *resident) isReplaced(pid int, m *mapping) bool {
 	var st unix.Statx_t
 	if fd, err := r.open(strings.TrimPrefix(m.path, "/"), 0); err == nil {
 		err = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st)
@@ -206,7 +205,7 @@ func (r *resident) replaced(pid int, m *mapping) bool {
 			return false
 		}
 	}
-	fd, err := unix.Openat(r.proc, fmt.Sprintf("%d/map_files/%s", pid, m.at), unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(r.proc, fmt.Sprintf("%d/map_files/%s", pid, m.addresses), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return errors.Is(err, unix.ESTALE)
 	}

@@ -14,8 +14,8 @@ const (
 	protoUDP  = 17
 )
 
-// broadcast wraps a payload in UDP and IP, from nobody (0.0.0.0) to everybody. The UDP checksum is left out (RFC 768
-// allows zero).
+// broadcast wraps a payload in UDP and IP, from 0.0.0.0 to the broadcast address. It has no UDP checksum, as RFC 768
+// allows.
 func broadcast(payload []byte) []byte {
 	p := make([]byte, ipHeader+udpHeader, ipHeader+udpHeader+len(payload))
 	p[0] = 4<<4 | ipHeader/4
@@ -31,8 +31,8 @@ func broadcast(payload []byte) []byte {
 	return append(p, payload...)
 }
 
-// udpPayload returns what an IP packet carries to a UDP port, nil if it is anything else or a fragment. The UDP
-// checksum is not looked at: between virtual machines it is not filled in.
+// udpPayload returns the payload of an IP packet to a UDP port, or nil if it is anything else or a fragment. The UDP
+// checksum is ignored: between virtual machines it is not filled in.
 func udpPayload(p []byte, port uint16) []byte {
 	if len(p) < ipHeader || p[0]>>4 != 4 || p[9] != protoUDP {
 		return nil

@@ -5,16 +5,17 @@ import (
 	"strings"
 )
 
-// mapping is a file that a process has mapped.
+// mapping is a mapped file of a process.
 type mapping struct {
-	at    string // the range of addresses, as /proc/PID/map_files names it
-	inode uint64
-	path  string
+	addresses string // the range of addresses, as in /proc/PID/map_files
+	inode     uint64
+	path      string
 }
 
-// parseMapping reads a line of /proc/PID/maps; ok is false for what is not a file on the device (two hexadecimal numbers).
+// parseMapping reads a line of /proc/PID/maps. ok is false unless it is a file on the device, which is two hexadecimal
+// numbers.
 func parseMapping(line, device string) (m mapping, ok bool) {
-	// address perms offset dev inode path; the path is padded with blanks in front, and may have some in it.
+	// address perms offset dev inode path; the path is padded with blanks in front, and may contain some.
 	var fields [5]string
 	rest := line
 	for i := range fields {
@@ -33,15 +34,17 @@ func parseMapping(line, device string) (m mapping, ok bool) {
 	}
 	// The kernel escapes nothing but line ends (fs/proc/task_mmu.c, show_map_vma).
 	path = strings.ReplaceAll(strings.TrimSuffix(path, " (deleted)"), `\012`, "\n")
-	from, to, ok := strings.Cut(fields[0], "-") // maps has leading zeros, map_files has none
-	return mapping{at: strings.TrimLeft(from, "0") + "-" + strings.TrimLeft(to, "0"), inode: inode, path: path}, ok
+	from, to, ok := strings.Cut(fields[0], "-")
+	// maps has leading zeros, map_files has none.
+	addresses := strings.TrimLeft(from, "0") + "-" + strings.TrimLeft(to, "0")
+	return mapping{addresses: addresses, inode: inode, path: path}, ok
 }
 
-// systemUnit returns the unit of the system's manager to which a process belongs, by its /proc/PID/cgroup: of a user's own services it is
-// the user's manager.
+// systemUnit returns the unit of the system's manager to which a process belongs, from its /proc/PID/cgroup. For a
+// service of a user that is the user's manager.
 func systemUnit(cgroups string) string {
 	for line := range strings.Lines(cgroups) {
-		// Of the unified hierarchy, or of systemd's in the old scheme.
+		// The unified hierarchy, or systemd's in version 1.
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(parts) != 3 || parts[1] != "" && parts[1] != "name=systemd" {
 			continue
@@ -55,9 +58,10 @@ func systemUnit(cgroups string) string {
 	return ""
 }
 
-// parseMounts reads /proc/PID/mountinfo (proc_pid_mountinfo(5)) and yields what is mounted on the file system with the given device
-// ("0:23"), by path from its first mount, without those on its very root. NFS does not tell which directory a bind mount shows
-// (fs/nfs/super.c, nfs_show_path), so one that is bound to another place is taken for that place.
+// parseMounts reads /proc/PID/mountinfo (proc_pid_mountinfo(5)) and yields the mounts on a file system with the given
+// device ("0:23"), except those on its root. Paths are relative to the file system's first mount. NFS does not tell
+// which directory a bind mount shows (fs/nfs/super.c, nfs_show_path); a bind mount of a directory elsewhere is taken
+// for its mount point.
 func parseMounts(text, device string, yield func(mountPoint)) {
 	devices := make(map[string]string) // by id
 	base := ""

@@ -8,63 +8,66 @@ import (
 	"testing"
 )
 
-const goodAnswer = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nnow compute:5\nlook /\nlook /etc\nlook /a%20b/%25%0A\nend\n"
+const goodAnswer = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" +
+	"now compute:5\nlook /\nlook /etc\nlook /a%20b/%25%0A\nend\n"
 
-// readAnswer feeds text to an answer, as it comes in lines.
-func readAnswer(text string) (a answer, dirs []string, err error) {
+// parseAnswer parses an answer and returns the directories that it names.
+func parseAnswer(text string) (a answerParser, dirs []string, err error) {
 	for line := range strings.Lines(text) {
-		dir, look, err := a.line(strings.TrimSuffix(line, "\n"))
+		dir, isDir, err := a.line(strings.TrimSuffix(line, "\n"))
 		if err != nil {
 			return a, dirs, err
 		}
-		if look {
+		if isDir {
 			dirs = append(dirs, dir)
 		}
 	}
 	return a, dirs, nil
 }
 
-func TestTheServersAnswerIsUnderstood(t *testing.T) {
-	a, dirs, err := readAnswer(goodAnswer)
+func TestParseAnswer(t *testing.T) {
+	a, dirs, err := parseAnswer(goodAnswer)
 	if err != nil || !a.ended {
 		t.Errorf("ended %v, %v", a.ended, err)
 	}
 	compare(t, []string{"", "etc", "a b/%\n"}, dirs)
 	compare(t, "compute:5", a.now)
-	if seen, err := parseStart(goodAnswer); seen != "compute:5" || err != nil {
+	if seen, err := parseState(goodAnswer); seen != "compute:5" || err != nil {
 		t.Errorf("%q %v", seen, err)
 	}
+	const ok = "HTTP/1.0 200 OK\r\n\r\n"
 	for _, text := range []string{
-		"", "garbage\n", "HTTP/1.0 403 Forbidden\r\n\r\nno\n", "HTTP/1.0 200 OK\r\n\r\nnow x:1\n", "HTTP/1.0 200 OK\r\n\r\nend\n",
-		"HTTP/1.0 200 OK\r\n\r\nnow x:1\nlook etc\nend\n", "HTTP/1.0 200 OK\r\n\r\nnow x:1\nlook /%4\nend\n", goodAnswer + "more\n",
+		"", "garbage\n", "HTTP/1.0 403 Forbidden\r\n\r\nno\n", ok + "now x:1\n", ok + "end\n",
+		ok + "now x:1\nlook etc\nend\n", ok + "now x:1\nlook /%4\nend\n", goodAnswer + "more\n",
 	} {
-		if seen, err := parseStart(text); err == nil {
-			t.Errorf("%q is taken for %q", text, seen)
+		if seen, err := parseState(text); err == nil {
+			t.Errorf("%q is accepted with state %q", text, seen)
 		}
 	}
-	if _, _, err := readAnswer("HTTP/1.1 409 Conflict\r\n"); !errors.Is(err, errReplaced) {
+	if _, _, err := parseAnswer("HTTP/1.1 409 Conflict\r\n"); !errors.Is(err, errSuperseded) {
 		t.Errorf("another process: %v", err)
 	}
 }
 
-func FuzzPushAnswer(f *testing.F) {
+func FuzzAnswer(f *testing.F) {
 	f.Add(goodAnswer)
 	f.Add("HTTP/1.0 500 x\r\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		a, dirs, err := readAnswer(text)
-		if err == nil && (a.ended && a.now == "" || len(dirs) > 0 && !a.headed) {
+		a, dirs, err := parseAnswer(text)
+		if err == nil && (a.ended && a.now == "" || len(dirs) > 0 && !a.body) {
 			t.Errorf("%+v %q", a, dirs)
 		}
 	})
 }
 
 func TestACallStaysWithinTheServersBounds(t *testing.T) {
-	s := state{boot: "b", seen: "compute:1", memory: 3000}
-	s.mounts = append(s.mounts, mountPoint{"/a \"b\\\xff\n", "tmp\nfs"}, mountPoint{"/" + strings.Repeat("x", maxPath), "ext4"})
+	s := status{boot: "b", seen: "compute:1", memory: 3000}
+	s.mounts = append(s.mounts,
+		mountPoint{"/a \"b\\\xff\n", "tmp\nfs"}, mountPoint{"/" + strings.Repeat("x", maxPath), "ext4"})
 	for i := range 1000 {
-		s.stale = append(s.stale, process{i, "na\"me", "x.service", "/" + strings.Repeat("é", i%200), 1})
+		s.stale = append(s.stale, staleProcess{i, "na\"me", "x.service", "/" + strings.Repeat("é", i%200), 1})
 	}
-	text := s.call()
+	text := s.encode()
 	if len(text) > 64<<10 {
 		t.Errorf("a call of %d bytes", len(text))
 	}
@@ -86,12 +89,12 @@ func TestACallStaysWithinTheServersBounds(t *testing.T) {
 		fmt.Sprint(mount.Mount, " ", mount.Type, " ", first.Boot, " ", first.Seen, " ", first.Memory, " ", first.Left))
 	for _, line := range lines {
 		if !json.Valid([]byte(line)) {
-			t.Errorf("no JSON: %q", line)
+			t.Errorf("not JSON: %q", line)
 		}
 	}
 }
 
-func TestMappingsOfTheReplicaAreFound(t *testing.T) {
+func TestParseMapping(t *testing.T) {
 	const maps = `55d0c0a00000-55d0c0a02000 r--p 00000000 00:17 1234567890123456789              /usr/sbin/a b
 7f0000000000-7f0000001000 r-xp 00001000 00:17 12                         /usr/lib/x\012y.so (deleted)
 7f0000001000-7f0000002000 r-xp 00001000 08:01 12                         /other/disk
@@ -106,7 +109,8 @@ func TestMappingsOfTheReplicaAreFound(t *testing.T) {
 		}
 	}
 	want := []mapping{
-		{"55d0c0a00000-55d0c0a02000", 1234567890123456789, "/usr/sbin/a b"}, {"7f0000000000-7f0000001000", 12, "/usr/lib/x\ny.so"},
+		{"55d0c0a00000-55d0c0a02000", 1234567890123456789, "/usr/sbin/a b"},
+		{"7f0000000000-7f0000001000", 12, "/usr/lib/x\ny.so"},
 		{"400000-401000", 13, "/opt/static"},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -114,14 +118,15 @@ func TestMappingsOfTheReplicaAreFound(t *testing.T) {
 	}
 }
 
-func TestTheUnitOfAProcessIsTheSystems(t *testing.T) {
+func TestSystemUnit(t *testing.T) {
 	for cgroups, want := range map[string]string{
 		"0::/system.slice/sshd.service\n":                                  "sshd.service",
 		"0::/system.slice/system-getty.slice/getty@tty1.service\n":         "getty@tty1.service",
 		"0::/user.slice/user-0.slice/session-3.scope\n":                    "session-3.scope",
 		"0::/user.slice/user-7.slice/user@7.service/app.slice/x.service\n": "user@7.service",
 		"0::/init.scope\n": "init.scope",
-		"12:cpu:/\n3:pids:/system.slice/wrong.service\n1:name=systemd:/system.slice/cron.service\n0::/system.slice/cron.service\n": "cron.service",
+		"12:cpu:/\n3:pids:/system.slice/wrong.service\n1:name=systemd:/system.slice/cron.service\n" +
+			"0::/system.slice/cron.service\n": "cron.service",
 		"0::/\n": "", "": "", "x": "",
 	} {
 		if got := systemUnit(cgroups); got != want {
@@ -130,7 +135,7 @@ func TestTheUnitOfAProcessIsTheSystems(t *testing.T) {
 	}
 }
 
-func TestMountsOnTheReplicaAreFound(t *testing.T) {
+func TestParseMounts(t *testing.T) {
 	const table = `1 1 0:2 / / rw - rootfs rootfs rw
 21 1 0:23 / / rw,relatime - nfs 10.77.0.1:/nodes/n01 rw,vers=3
 22 21 0:21 / /proc rw - proc proc rw
@@ -146,9 +151,10 @@ short line
 		t.Errorf("got %q, want %q", got, want)
 	}
 	got = nil
-	parseMounts("1 0 0:2 / / rw - rootfs x rw\n5 1 0:9 / /mnt/x rw - nfs a rw\n6 5 0:8 / /mnt/x/etc rw - tmpfs a rw\n", "0:9",
-		func(m mountPoint) { got = append(got, m) })
+	const elsewhere = "1 0 0:2 / / rw - rootfs x rw\n5 1 0:9 / /mnt/x rw - nfs a rw\n" +
+		"6 5 0:8 / /mnt/x/etc rw - tmpfs a rw\n"
+	parseMounts(elsewhere, "0:9", func(m mountPoint) { got = append(got, m) })
 	if fmt.Sprint(got) != fmt.Sprint([]mountPoint{{"/etc", "tmpfs"}}) {
-		t.Errorf("of a replica that is not the root: %q", got)
+		t.Errorf("on a replica that is not the root: %q", got)
 	}
 }

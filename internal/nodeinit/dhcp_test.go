@@ -15,8 +15,8 @@ import (
 
 func testMAC() net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0, 1} }
 
-// servers answer on a wire of their own. Each answer comes after its delay.
-type servers struct {
+// fakeServers is a packetConn on which DHCP servers answer. Each answer comes after its delay.
+type fakeServers struct {
 	answers func(m *dhcpv4.DHCPv4) []delayed
 	queue   chan delayed
 	sent    []*dhcpv4.DHCPv4
@@ -27,7 +27,7 @@ type delayed struct {
 	after  time.Duration
 }
 
-func (s *servers) Send(packet []byte) error {
+func (s *fakeServers) Send(packet []byte) error {
 	m, err := dhcpv4.FromBytes(udpPayload(packet, serverPort))
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func (s *servers) Send(packet []byte) error {
 	return nil
 }
 
-func (s *servers) Receive(deadline time.Time) ([]byte, error) {
+func (s *fakeServers) Receive(deadline time.Time) ([]byte, error) {
 	select {
 	case a := <-s.queue:
 		time.Sleep(a.after)
@@ -51,9 +51,9 @@ func (s *servers) Receive(deadline time.Time) ([]byte, error) {
 	}
 }
 
-func (s *servers) Close() error { return nil }
+func (s *fakeServers) Close() error { return nil }
 
-// toClient wraps a reply as it comes from the wire.
+// toClient wraps a reply in a packet.
 func toClient(m *dhcpv4.DHCPv4) []byte {
 	p := broadcast(m.ToBytes())
 	binary.BigEndian.PutUint16(p[ipHeader+2:], clientPort)
@@ -82,30 +82,30 @@ func reply(t testing.TB, m *dhcpv4.DHCPv4, server string, more ...dhcpv4.Option)
 	return r
 }
 
-func newInquiry(w wire) *inquiry {
-	return &inquiry{
-		wire: w, mac: testMAC(), prefer: netip.MustParseAddr("10.77.0.1"),
+func newTestClient(conn packetConn) *dhcpClient {
+	return &dhcpClient{
+		conn: conn, mac: testMAC(), preferred: netip.MustParseAddr("10.77.0.1"),
 		rand: rand.New(rand.NewPCG(1, 2)), elapsed: 7 * time.Second,
 	}
 }
 
-func TestTheLeaseOfTheServerThatBootedTheNodeIsTaken(t *testing.T) {
+func TestTheOfferOfThePreferredServerIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &servers{answers: func(m *dhcpv4.DHCPv4) []delayed {
-			stranger := reply(t, m, "10.77.0.1")
-			stranger.ClientHWAddr = net.HardwareAddr{1, 2, 3, 4, 5, 6}
+		s := &fakeServers{answers: func(m *dhcpv4.DHCPv4) []delayed {
+			other := reply(t, m, "10.77.0.1")
+			other.ClientHWAddr = net.HardwareAddr{1, 2, 3, 4, 5, 6}
 			return []delayed{
 				{packet: []byte("noise")},
-				{packet: toClient(stranger)},
+				{packet: toClient(other)},
 				{packet: toClient(reply(t, m, "10.77.0.9"))},
 				{packet: toClient(reply(t, m, "10.77.0.1")), after: 100 * time.Millisecond},
 			}
 		}}
-		got, err := newInquiry(s).ask(4 * time.Second)
+		got, err := newTestClient(s).request(4 * time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		compare(t, Lease{
+		compare(t, lease{
 			Address: netip.MustParsePrefix("10.77.0.11/24"), Server: netip.MustParseAddr("10.77.0.1"),
 			Router: netip.MustParseAddr("10.77.0.1"), HostName: "n01", MTU: 9000, Words: "dim.node=n01",
 		}, got)
@@ -116,43 +116,44 @@ func TestTheLeaseOfTheServerThatBootedTheNodeIsTaken(t *testing.T) {
 	})
 }
 
-func TestAnotherServersOfferIsTakenWhenOursMakesNone(t *testing.T) {
+func TestAnotherServersOfferIsTakenWhenThePreferredOneMakesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &servers{answers: func(m *dhcpv4.DHCPv4) []delayed {
+		s := &fakeServers{answers: func(m *dhcpv4.DHCPv4) []delayed {
 			return []delayed{{packet: toClient(reply(t, m, "10.77.0.9"))}}
 		}}
 		began := time.Now()
-		got, err := newInquiry(s).ask(20 * time.Second)
+		got, err := newTestClient(s).request(20 * time.Second)
 		if err != nil || got.Server != netip.MustParseAddr("10.77.0.9") {
-			t.Fatalf("ask = %+v, %v", got, err)
+			t.Fatalf("request = %+v, %v", got, err)
 		}
 		if d := time.Since(began); d > 3*time.Second {
-			t.Errorf("it took %v, want no more than the time to settle", d)
+			t.Errorf("it took %v, want about %v", d, preferredWait)
 		}
 	})
 }
 
-func TestSilenceAndRefusalAreTold(t *testing.T) {
+func TestSilenceAndRefusalAreErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		silent := &servers{answers: func(*dhcpv4.DHCPv4) []delayed { return nil }}
-		if _, err := newInquiry(silent).ask(2 * time.Second); !errors.Is(err, errNoAnswer) {
-			t.Errorf("ask = %v, want errNoAnswer", err)
+		silent := &fakeServers{answers: func(*dhcpv4.DHCPv4) []delayed { return nil }}
+		if _, err := newTestClient(silent).request(2 * time.Second); !errors.Is(err, errNoAnswer) {
+			t.Errorf("request = %v, want errNoAnswer", err)
 		}
-		nak := &servers{answers: func(m *dhcpv4.DHCPv4) []delayed {
+		nak := &fakeServers{answers: func(m *dhcpv4.DHCPv4) []delayed {
 			if m.MessageType() == dhcpv4.MessageTypeRequest {
-				return []delayed{{packet: toClient(reply(t, m, "10.77.0.1", dhcpv4.OptMessageType(dhcpv4.MessageTypeNak)))}}
+				nak := dhcpv4.OptMessageType(dhcpv4.MessageTypeNak)
+				return []delayed{{packet: toClient(reply(t, m, "10.77.0.1", nak))}}
 			}
 			return []delayed{{packet: toClient(reply(t, m, "10.77.0.1"))}}
 		}}
-		if _, err := newInquiry(nak).ask(2 * time.Second); !errors.Is(err, errRefused) {
-			t.Errorf("ask = %v, want errRefused", err)
+		if _, err := newTestClient(nak).request(2 * time.Second); !errors.Is(err, errRefused) {
+			t.Errorf("request = %v, want errRefused", err)
 		}
 	})
 }
 
-func TestSenselessOptionsAreLeftOut(t *testing.T) {
-	q := newInquiry(nil)
-	m := reply(t, q.message(q.xid(), dhcpv4.MessageTypeDiscover), "10.77.0.1",
+func TestInvalidOptionsAreIgnored(t *testing.T) {
+	c := newTestClient(nil)
+	m := reply(t, c.message(c.newXID(), dhcpv4.MessageTypeDiscover), "10.77.0.1",
 		dhcpv4.OptSubnetMask(net.IPMask{255, 0, 255, 0}), dhcpv4.OptRouter(net.IPv4(192, 168, 0, 1)),
 		dhcpv4.OptHostName("a b"), dhcpv4.Option{Code: dhcpv4.OptionInterfaceMTU, Value: dhcpv4.Uint16(12)})
 	got := leaseOf(m)
@@ -162,13 +163,13 @@ func TestSenselessOptionsAreLeftOut(t *testing.T) {
 	}
 }
 
-func FuzzAnswer(f *testing.F) {
-	q := newInquiry(nil)
-	xid := q.xid()
-	f.Add(toClient(reply(f, q.message(xid, dhcpv4.MessageTypeDiscover), "10.77.0.1")))
+func FuzzParseReply(f *testing.F) {
+	c := newTestClient(nil)
+	xid := c.newXID()
+	f.Add(toClient(reply(f, c.message(xid, dhcpv4.MessageTypeDiscover), "10.77.0.1")))
 	f.Add([]byte{0x45})
 	f.Fuzz(func(t *testing.T, packet []byte) {
-		m := q.answer(packet, xid)
+		m := c.parseReply(packet, xid)
 		if m == nil || !usableAddress(m) {
 			return
 		}
@@ -176,7 +177,7 @@ func FuzzAnswer(f *testing.F) {
 		if !l.Address.IsValid() || l.Address.Bits() == 0 || l.Router.IsValid() && !l.Address.Contains(l.Router) {
 			t.Errorf("lease %+v", l)
 		}
-		ParseParams(l.Words)
+		parseParams(l.Words)
 	})
 }
 
@@ -184,7 +185,7 @@ func FuzzUDPPayload(f *testing.F) {
 	f.Add(broadcast([]byte("hello")))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if got := udpPayload(p, serverPort); len(got) > len(p) {
-			t.Error("more than there is")
+			t.Error("the payload is larger than the packet")
 		}
 	})
 }

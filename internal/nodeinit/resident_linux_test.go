@@ -17,17 +17,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"dim/internal/testkit"
 )
 
-// The test program is also what runs on the node of TestTheProcessThatStaysOutlivesTheHandover: first the /init of an initramfs, then
-// the process that stays, and the root's own init.
+// The test program is also every program on the node of TestTheResidentProcessOutlivesTheHandover: the /init of the
+// initramfs, the resident process, and the root's own init.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case ResidentName:
-		fmt.Println(Stay(os.Args[1:]))
+		fmt.Println(RunResident(os.Args[1:]))
 		os.Exit(1)
 	case "initramfs-init":
-		fmt.Println(beNode(os.Args[1], os.Args[2]))
+		fmt.Println(runTestNode(os.Args[1], os.Args[2]))
 		os.Exit(1)
 	case "own-init":
 		fmt.Println("own init runs")
@@ -40,16 +42,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// beNode is process 1 of a machine of its own, as far as mounts and processes go: it makes dir, which has the test program as /init, the root
-// as an initramfs is, starts the process that stays, and hands over to the init of a root that is mounted on /root.
-func beNode(dir, server string) error {
+// runTestNode is process 1 in namespaces of its own. It makes dir, which has the test program as /init, its root in
+// place of an initramfs. Then it starts the resident process and hands over to the init of a root that is mounted on
+// /root.
+func runTestNode(dir, server string) error {
 	at, err := netip.ParseAddrPort(server)
 	if err != nil {
 		return err
 	}
 	for _, m := range []struct{ source, dir, kind string }{
-		{dir, dir, ""}, {"dev", dir + "/dev", "devtmpfs"}, {"proc", dir + "/proc", "proc"}, {"sys", dir + "/sys", "tmpfs"}, {"run", dir + "/run", "tmpfs"},
-		{"root", dir + "/root", "tmpfs"},
+		{dir, dir, ""}, {"dev", dir + "/dev", "devtmpfs"}, {"proc", dir + "/proc", "proc"},
+		{"sys", dir + "/sys", "tmpfs"}, {"run", dir + "/run", "tmpfs"}, {"root", dir + "/root", "tmpfs"},
 	} {
 		flags := uintptr(0)
 		if m.kind == "" {
@@ -78,26 +81,26 @@ func beNode(dir, server string) error {
 		return err
 	}
 	k := &kernel{}
-	if err := k.Remain(at, "compute:7"); err != nil {
-		return fmt.Errorf("remain: %w", err)
+	if err := k.StartResident(at, "compute:7"); err != nil {
+		return fmt.Errorf("start the resident process: %w", err)
 	}
 	return k.HandOver("/sbin/own-init", nil)
 }
 
-// heard is the server's side: it takes calls, and answers those that the test says.
-type heard struct{ calls chan hearing }
+// testServer passes calls on to the test, which answers them.
+type testServer struct{ calls chan testCall }
 
-type hearing struct {
-	said   string
-	answer chan string
+type testCall struct {
+	body   string
+	answer chan string // "": status 409
 }
 
-func (h *heard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *testServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	for s := bufio.NewScanner(r.Body); s.Scan(); {
 		b.WriteString(s.Text() + "\n")
 	}
-	call := hearing{b.String(), make(chan string)}
+	call := testCall{b.String(), make(chan string)}
 	select {
 	case h.calls <- call:
 	case <-r.Context().Done():
@@ -113,38 +116,36 @@ func (h *heard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *heard) call(t *testing.T) hearing {
+func (h *testServer) call(t *testing.T) testCall {
 	t.Helper()
 	select {
 	case c := <-h.calls:
 		return c
 	case <-time.After(time.Minute):
 		t.Fatal("the node does not call")
-		return hearing{}
+		return testCall{}
 	}
 }
 
-func TestTheProcessThatStaysOutlivesTheHandover(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: makes mounts")
-	}
+func TestTheResidentProcessOutlivesTheHandover(t *testing.T) {
+	testkit.NeedRoot(t, "makes mounts")
 	dir := t.TempDir()
 	if err := unix.Mount("initramfs", dir, "tmpfs", 0, ""); err != nil {
 		t.Skipf("cannot mount here: %v", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	for _, sub := range []string{"dev", "proc", "sys", "run", "root"} {
-		must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
+		testkit.Must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
 	}
-	if f, err := elf.Open("/proc/self/exe"); err != nil || len(f.Progs) == 0 || slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
-		t.Skip("the test program is not static, and would not run in a root of its own: set CGO_ENABLED=0, as make does")
+	interpreted := func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }
+	f, err := elf.Open("/proc/self/exe")
+	if err != nil || len(f.Progs) == 0 || slices.ContainsFunc(f.Progs, interpreted) {
+		t.Skip("needs a static test program, which runs in a root of its own: set CGO_ENABLED=0, as make does")
 	}
-	program, err := os.ReadFile("/proc/self/exe")
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "init"), program, 0o755))
-	h := &heard{calls: make(chan hearing)}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	program := testkit.Value(os.ReadFile("/proc/self/exe"))(t)
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "init"), program, 0o755))
+	h := &testServer{calls: make(chan testCall)}
+	ln := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	server := &http.Server{Handler: h}
 	go server.Serve(ln)
 	defer server.Close()
@@ -154,41 +155,35 @@ func TestTheProcessThatStaysOutlivesTheHandover(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
-	hold, err := cmd.StdinPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	hold := testkit.Value(cmd.StdinPipe())(t)
+	testkit.Must(t, cmd.Start())
 	defer func() {
 		hold.Close()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("the node said: %s", out.String())
+			t.Logf("output of the node: %s", out.String())
 		}
 	}()
 
-	// Its init mounts something over /etc: a call that waits then is given up for one that tells of it.
+	// The node's init mounts something on /etc: a waiting call is then replaced by one that reports it.
 	call := h.call(t)
-	for !strings.Contains(call.said, `{"mount":"/etc","type":"tmpfs"}`) {
+	for !strings.Contains(call.body, `{"mount":"/etc","type":"tmpfs"}`) {
 		call = h.call(t)
 	}
-	if !strings.Contains(call.said, `"seen":"compute:7"`) || !strings.Contains(call.said, `{"mount":"/proc","type":"proc"}`) {
-		t.Errorf("the call: %s", call.said)
+	for _, want := range []string{`"seen":"compute:7"`, `{"mount":"/proc","type":"proc"}`} {
+		if !strings.Contains(call.body, want) {
+			t.Errorf("the call has no %s: %s", want, call.body)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "init")); !os.IsNotExist(err) {
 		t.Errorf("the initramfs was not emptied: %v", err)
 	}
 	call.answer <- "now compute:8\nlook /\nlook /etc\nlook /gone\nend\n"
-	if call = h.call(t); !strings.Contains(call.said, `"seen":"compute:8"`) {
-		t.Errorf("after the answer: %s", call.said)
+	if call = h.call(t); !strings.Contains(call.body, `"seen":"compute:8"`) {
+		t.Errorf("after the answer: %s", call.body)
 	}
-	call.answer <- "" // somebody on the node has called, too
-	if call = h.call(t); !strings.Contains(call.said, `"seen":"compute:8"`) {
-		t.Errorf("after another process has called: %s", call.said)
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
+	call.answer <- "" // another process of the node has called
+	if call = h.call(t); !strings.Contains(call.body, `"seen":"compute:8"`) {
+		t.Errorf("after another process has called: %s", call.body)
 	}
 }

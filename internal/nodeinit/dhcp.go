@@ -12,132 +12,136 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// vendorClass tells the server who asks; it then sends wordsOption.
+// vendorClass is by what the server knows dim-init, and then sends wordsOption.
 const vendorClass = "dim-init"
 
-// wordsOption carries the words of the command line for firmware that passes none (a site-specific option, RFC 3942).
+// wordsOption has the words of the command line, for firmware that passes none (a site-specific option, RFC 3942).
 const wordsOption = dhcpv4.GenericOptionCode(224)
 
-// Lease is what a DHCP server gave.
-type Lease struct {
+// lease is what a DHCP server gave.
+type lease struct {
 	Address  netip.Prefix
 	Server   netip.Addr
 	Router   netip.Addr // zero: none
 	DNS      []netip.Addr
 	HostName string
 	Domain   string
-	MTU      int    // 0: not said
+	MTU      int    // 0: none
 	Words    string // of wordsOption
 }
 
 var (
 	errNoAnswer = errors.New("no DHCP server answers")
-	errRefused  = errors.New("the DHCP server takes its offer back")
+	errRefused  = errors.New("the DHCP server withdraws its offer")
 )
 
-// wire sends and receives IP packets on one card that has no address yet.
-type wire interface {
+// packetConn sends and receives IP packets on a card that has no address yet.
+type packetConn interface {
 	Send(packet []byte) error
 	// Receive returns nil without an error when nothing comes until deadline.
 	Receive(deadline time.Time) ([]byte, error)
 	Close() error
 }
 
-// inquiry is one try to get an address on one card.
-type inquiry struct {
-	wire    wire
-	mac     net.HardwareAddr
-	prefer  netip.Addr // whose offer is taken at once; others' only when it makes none
-	rand    *rand.Rand
-	elapsed time.Duration // since the first try, for the field `secs`
+// dhcpClient makes one try to get an address on one card.
+type dhcpClient struct {
+	conn      packetConn
+	mac       net.HardwareAddr
+	preferred netip.Addr // the server whose offer is taken at once; zero: any
+	rand      *rand.Rand
+	elapsed   time.Duration // since the first try, for the field `secs`
 }
 
-// settle is how long an offer of another server waits for one of the server that booted the node.
-const settle = time.Second
+// preferredWait is how long an offer of another server waits for one of the preferred server.
+const preferredWait = time.Second
 
-// ask performs DISCOVER, OFFER, REQUEST and ACK (RFC 2131 section 3.1). Each wait ends after patience.
-func (q *inquiry) ask(patience time.Duration) (Lease, error) {
-	xid := q.xid()
-	offer, err := q.exchange(q.message(xid, dhcpv4.MessageTypeDiscover), patience, func(m *dhcpv4.DHCPv4) (bool, bool) {
+// request performs DISCOVER, OFFER, REQUEST and ACK (RFC 2131 section 3.1). Each of the two waits ends after timeout.
+func (c *dhcpClient) request(timeout time.Duration) (lease, error) {
+	xid := c.newXID()
+	offer, err := c.exchange(c.message(xid, dhcpv4.MessageTypeDiscover), timeout, func(m *dhcpv4.DHCPv4) (bool, bool) {
 		usable := m.MessageType() == dhcpv4.MessageTypeOffer && usableAddress(m)
-		return usable, usable && (!q.prefer.IsValid() || serverOf(m) == q.prefer)
+		return usable, usable && (!c.preferred.IsValid() || serverOf(m) == c.preferred)
 	})
 	if err != nil {
-		return Lease{}, err
+		return lease{}, err
 	}
-	request := q.message(xid, dhcpv4.MessageTypeRequest,
+	request := c.message(xid, dhcpv4.MessageTypeRequest,
 		dhcpv4.OptRequestedIPAddress(offer.YourIPAddr), dhcpv4.OptServerIdentifier(offer.ServerIdentifier()))
-	ack, err := q.exchange(request, patience, func(m *dhcpv4.DHCPv4) (bool, bool) {
+	ack, err := c.exchange(request, timeout, func(m *dhcpv4.DHCPv4) (bool, bool) {
 		ok := serverOf(m) == serverOf(offer) &&
 			(m.MessageType() == dhcpv4.MessageTypeAck && usableAddress(m) || m.MessageType() == dhcpv4.MessageTypeNak)
 		return ok, ok
 	})
 	if err != nil {
-		return Lease{}, err
+		return lease{}, err
 	}
 	if ack.MessageType() == dhcpv4.MessageTypeNak {
-		return Lease{}, errRefused
+		return lease{}, errRefused
 	}
 	return leaseOf(ack), nil
 }
 
-// exchange sends m and waits for an answer. judge says whether an answer will do, and whether to look no further.
-func (q *inquiry) exchange(
-	m *dhcpv4.DHCPv4, patience time.Duration, judge func(*dhcpv4.DHCPv4) (usable, best bool),
+// exchange sends m and waits for a reply. judge reports whether a reply is usable, and whether it is the best to
+// expect; a usable one that is not waits for a better one, but not for long.
+func (c *dhcpClient) exchange(
+	m *dhcpv4.DHCPv4, timeout time.Duration, judge func(*dhcpv4.DHCPv4) (usable, best bool),
 ) (*dhcpv4.DHCPv4, error) {
-	if err := q.wire.Send(broadcast(m.ToBytes())); err != nil {
+	if err := c.conn.Send(broadcast(m.ToBytes())); err != nil {
 		return nil, err
 	}
-	var second *dhcpv4.DHCPv4
-	deadline := time.Now().Add(patience)
+	var fallback *dhcpv4.DHCPv4
+	deadline := time.Now().Add(timeout)
 	for {
-		packet, err := q.wire.Receive(deadline)
+		packet, err := c.conn.Receive(deadline)
 		if err != nil {
 			return nil, err
 		}
-		if packet == nil && second == nil {
+		if packet == nil && fallback == nil {
 			return nil, errNoAnswer
 		}
 		if packet == nil {
-			return second, nil
+			return fallback, nil
 		}
-		answer := q.answer(packet, m.TransactionID)
-		if answer == nil {
+		reply := c.parseReply(packet, m.TransactionID)
+		if reply == nil {
 			continue
 		}
-		usable, best := judge(answer)
+		usable, best := judge(reply)
 		switch {
 		case best:
-			return answer, nil
-		case usable && second == nil:
-			second = answer
-			if early := time.Now().Add(settle); early.Before(deadline) {
+			return reply, nil
+		case usable && fallback == nil:
+			fallback = reply
+			if early := time.Now().Add(preferredWait); early.Before(deadline) {
 				deadline = early
 			}
 		}
 	}
 }
 
-// answer returns the DHCP reply in a packet, nil if it is something else or meant for another.
-func (q *inquiry) answer(packet []byte, xid dhcpv4.TransactionID) *dhcpv4.DHCPv4 {
+// parseReply returns the DHCP reply in a packet, or nil if it is something else or for another client.
+func (c *dhcpClient) parseReply(packet []byte, xid dhcpv4.TransactionID) *dhcpv4.DHCPv4 {
 	payload := udpPayload(packet, clientPort)
 	if payload == nil {
 		return nil
 	}
 	m, err := dhcpv4.FromBytes(payload)
-	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != xid || !bytes.Equal(m.ClientHWAddr, q.mac) {
+	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != xid {
+		return nil
+	}
+	if !bytes.Equal(m.ClientHWAddr, c.mac) {
 		return nil
 	}
 	return m
 }
 
-// message is made by hand: dhcpv4.New asks the kernel for random bytes, and that waits for minutes on a machine that
-// has no source of entropy.
-func (q *inquiry) message(xid dhcpv4.TransactionID, kind dhcpv4.MessageType, more ...dhcpv4.Option) *dhcpv4.DHCPv4 {
+// message returns a message of the client. It does not use dhcpv4.New, which asks the kernel for random bytes: that
+// takes minutes on a machine that has no source of entropy.
+func (c *dhcpClient) message(xid dhcpv4.TransactionID, kind dhcpv4.MessageType, more ...dhcpv4.Option) *dhcpv4.DHCPv4 {
 	m := &dhcpv4.DHCPv4{
-		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, TransactionID: xid, ClientHWAddr: q.mac,
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, TransactionID: xid, ClientHWAddr: c.mac,
 		ClientIPAddr: net.IPv4zero, YourIPAddr: net.IPv4zero, ServerIPAddr: net.IPv4zero, GatewayIPAddr: net.IPv4zero,
-		NumSeconds: uint16(min(q.elapsed/time.Second, 0xffff)),
+		NumSeconds: uint16(min(c.elapsed/time.Second, 0xffff)),
 		Options:    make(dhcpv4.Options),
 	}
 	for _, o := range append(more,
@@ -154,20 +158,20 @@ func (q *inquiry) message(xid dhcpv4.TransactionID, kind dhcpv4.MessageType, mor
 	return m
 }
 
-func (q *inquiry) xid() (id dhcpv4.TransactionID) {
-	n := q.rand.Uint32()
+func (c *dhcpClient) newXID() (id dhcpv4.TransactionID) {
+	n := c.rand.Uint32()
 	return dhcpv4.TransactionID{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
 }
 
-// leaseOf reads a reply that is usable. Options that make no sense are left out: a node boots without them.
-func leaseOf(m *dhcpv4.DHCPv4) Lease {
+// leaseOf returns the lease in a usable reply. Invalid options are ignored: a node boots without them.
+func leaseOf(m *dhcpv4.DHCPv4) lease {
 	addr, _ := netip.AddrFromSlice(m.YourIPAddr.To4())
 	mask := m.SubnetMask()
 	bits, size := mask.Size()
 	if size != 32 || bits == 0 {
 		bits, _ = m.YourIPAddr.To4().DefaultMask().Size()
 	}
-	l := Lease{
+	l := lease{
 		Address:  netip.PrefixFrom(addr, bits),
 		Server:   serverOf(m),
 		HostName: nameOption(m.HostName()),
@@ -202,7 +206,7 @@ func serverOf(m *dhcpv4.DHCPv4) netip.Addr {
 	return a
 }
 
-// nameOption lets through what can be in a host or domain name; some servers end options with a zero byte.
+// nameOption returns a host or domain name, or "" if the option is not one. Some servers end options with a zero byte.
 func nameOption(s string) string {
 	for len(s) > 0 && s[len(s)-1] == 0 {
 		s = s[:len(s)-1]
