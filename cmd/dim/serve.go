@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/daemon"
+	"dim/internal/follow"
 )
 
 // serveFlags are the flags of `dim serve`.
@@ -62,7 +63,7 @@ func (a *app) serve(cmd *cobra.Command, f *serveFlags) error {
 		Data: a.data, ClusterFile: f.cluster, As: f.as, Endpoints: f.etcd, Loaders: f.loaders,
 		Program: version(), Log: log,
 	})
-	if errors.Is(err, daemon.ErrRestart) {
+	if errors.Is(err, follow.ErrRestart) {
 		log.Info("restarting", "reason", err)
 		return restart()
 	}

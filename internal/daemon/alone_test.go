@@ -14,9 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/control"
+	"dim/internal/follow"
 )
 
-// alone starts s, whose shared state cannot be used, and checks that it serves its nodes what was declared last, and says what is wrong.
+// alone starts s, whose shared state cannot be used, and checks that it serves its nodes what was declared last, and
+// says what is wrong.
 func alone(t *testing.T, s *site, about, hint string) {
 	t.Helper()
 	s.start()
@@ -165,8 +167,8 @@ func TestAFullDiskEndsTheStateAndRoomBringsItBack(t *testing.T) {
 	must(t, os.Remove(ballast))
 	select {
 	case err := <-s.ended:
-		if !errors.Is(err, ErrRestart) {
-			t.Errorf("Run: %v, want ErrRestart", err)
+		if !errors.Is(err, follow.ErrRestart) {
+			t.Errorf("Run: %v, want follow.ErrRestart", err)
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("the server does not ask to be restarted")

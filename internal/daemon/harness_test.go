@@ -44,8 +44,8 @@ type site struct {
 	log    *lockedBuffer
 }
 
-// newSite makes a data directory and a master for a server that is known by addr, one of 127.0.0.0/8. The nodes n01 to n04
-// are 127.0.0.11 to 127.0.0.14.
+// newSite makes a data directory and a master for a server that is known by addr, one of 127.0.0.0/8. The nodes n01 to
+// n04 are 127.0.0.11 to 127.0.0.14.
 func newSite(t *testing.T, addr string) *site {
 	t.Helper()
 	return newSiteIn(t, t.TempDir(), addr)
@@ -189,7 +189,8 @@ func (s *site) problem(about string) control.Problem {
 	return control.Problem{}
 }
 
-// nfs connects to the server's NFS port from an address and a port: 0 is any, of another one it or the next lower that is free.
+// nfs connects to the server's NFS port from an address and a port: 0 is any, of another one it or the next lower that
+// is free.
 func (s *site) nfs(from string, port int) *nfsclient.Client {
 	s.t.Helper()
 	conn, err := s.dial(s.t.Context(), from, port, s.ports[0])

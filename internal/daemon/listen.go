@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"syscall"
@@ -13,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/control/wire"
 )
 
 // sockets are all that this server listens on. close closes them.
@@ -122,8 +125,8 @@ func cardOf(addr netip.Addr) (*net.Interface, error) {
 	return nil, fmt.Errorf("no network card here has the address %s", addr)
 }
 
-// endStuck lets the kernel end the connections of a socket that make no way: a file that is sent by it takes as long as it takes, and
-// net/http's deadlines are for all of it.
+// endStuck lets the kernel end the connections of a socket that make no way: a file that is sent by it takes as long as
+// it takes, and net/http's deadlines are for all of it.
 func endStuck(_, _ string, c syscall.RawConn) error {
 	return withSocket(c, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stuckTimeout.Milliseconds()))
@@ -158,4 +161,47 @@ func listenTransfer(local net.Addr) (net.PacketConn, error) {
 		return nil, err
 	}
 	return net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+}
+
+// services returns what listens, for `dim status`.
+func (l *sockets) services() []control.Service {
+	var list []control.Service
+	for _, s := range []struct {
+		name      string
+		listeners []net.Listener
+	}{{"nfs", l.nfs}, {"http", l.http}} {
+		for _, ln := range s.listeners {
+			list = append(list, control.Service{Name: s.name, Address: ln.Addr().String()})
+		}
+	}
+	for _, s := range []struct {
+		name  string
+		conns []net.PacketConn
+	}{{"tftp", l.tftp}, {"dhcp", l.dhcp}} {
+		for _, pc := range s.conns {
+			list = append(list, control.Service{Name: s.name, Address: pc.LocalAddr().String()})
+		}
+	}
+	return list
+}
+
+// listenControl opens the socket of the control API, in place of one that a killed daemon left. No other daemon uses
+// it, because this one holds the lock of the data directory.
+func listenControl(data string) (net.Listener, func(), error) {
+	path, release, err := wire.SocketPath(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = os.Remove(path)
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		release()
+		return nil, nil, err
+	}
+	return ln, release, nil
 }

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// multiListener accepts the connections of several listeners. An oncrpc.Server serves one listener and has one set of bounds
-// for all its clients.
+// multiListener accepts the connections of several listeners. An oncrpc.Server serves one listener and has one set of
+// bounds for all its clients.
 type multiListener struct {
 	list  []net.Listener
 	conns chan net.Conn

@@ -14,13 +14,14 @@ const (
 	memoryInterval = 5 * time.Second
 	// idleAllocation is the most that is allocated within one interval while nothing is under way, in bytes.
 	idleAllocation = 1 << 20
-	// releaseMinimum is what must have been allocated since the last release, in bytes. A release takes a garbage collection.
+	// releaseMinimum is what must have been allocated since the last release, in bytes. A release takes a garbage
+	// collection.
 	releaseMinimum = 8 << 20
 )
 
-// releaseMemory returns memory to the system after something that needed much of it: reading a version, a capture, a boot
-// of many nodes. The Go runtime alone keeps twice the live heap of its last collection, which may have run at the peak.
-// While allocation goes on nothing is released, so a busy server does not pay for it.
+// releaseMemory returns memory to the system after something that needed much of it: reading a version, a capture, a
+// boot of many nodes. The Go runtime alone keeps twice the live heap of its last collection, which may have run at the
+// peak. While allocation goes on nothing is released, so a busy server does not pay for it.
 func releaseMemory(ctx context.Context) error {
 	var m memoryUse
 	return periodic.Run(ctx, memoryInterval, func(context.Context) {

@@ -200,7 +200,8 @@ func TestAUserOfANodeCannotSpeakForIt(t *testing.T) {
 	}
 }
 
-// A client that opens all it can, says half a call or takes no answer must cost others nothing, and itself the connections.
+// A client that opens all it can, says half a call or takes no answer must cost others nothing, and itself the
+// connections.
 func TestStuckClientsCostOthersNothing(t *testing.T) {
 	s := newSite(t, "127.0.0.64")
 	s.start()

@@ -14,7 +14,7 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 		`</cluster>`, `<node name="far" image="compute" servers="is2">
   <interface name="eth0" network="boot" address="127.0.0.20" mac="52:54:00:4d:01:01"/></node></cluster>`)
 	s.start()
-	versions(s, 2)
+	makeVersions(s, 2)
 	roll(s, control.RolloutRequest{Version: "compute", When: "now", Hook: "true"})
 	var r control.Rollout
 	testkit.Eventually(t, "the rollout waits for the other server", func() bool {

@@ -12,8 +12,8 @@ import (
 	"dim/internal/control"
 )
 
-// versions makes n versions of compute; motd has the number.
-func versions(s *site, n int) {
+// makeVersions makes n versions of compute; motd has the number.
+func makeVersions(s *site, n int) {
 	s.t.Helper()
 	for i := range n {
 		s.put("etc/motd", string(rune('1'+i))+"\n")
@@ -48,7 +48,7 @@ func code(err error) control.Code {
 func TestACaptureAloneMovesNoNode(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	versions(s, 2)
+	makeVersions(s, 2)
 	if got := motds(s); got != "1111" {
 		t.Errorf("after a second capture the nodes read %s", got)
 	}
@@ -82,7 +82,7 @@ func TestACaptureAloneMovesNoNode(t *testing.T) {
 func TestWhoFollowsWhatOutlivesTheSharedState(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	versions(s, 4)
+	makeVersions(s, 4)
 	roll(s, control.RolloutRequest{Version: "compute@2", When: "now"})
 	roll(s, control.RolloutRequest{Nodes: "n04", Version: "compute@3", When: "now"})
 	must(t, s.stop())
@@ -122,7 +122,7 @@ func alter(s *site, id int, do string) {
 func TestRingsGoOnAfterARestart(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	versions(s, 2)
+	makeVersions(s, 2)
 	hooks, gate := filepath.Join(s.data, "hooks"), filepath.Join(s.data, "gate")
 	r := roll(s, control.RolloutRequest{
 		Version: "compute", When: "now", Rings: "1,1,rest", Check: "test -e " + gate,
@@ -161,7 +161,7 @@ func TestRingsGoOnAfterARestart(t *testing.T) {
 func TestAServerThatEndsInTheMiddleOfAHookRunsItAgain(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	versions(s, 2)
+	makeVersions(s, 2)
 	begun, goOn := filepath.Join(s.data, "begun"), filepath.Join(s.data, "go-on")
 	roll(s, control.RolloutRequest{
 		Version: "compute", When: "now", Rings: "2,rest", Hook: "echo x >> " + begun + "; test -e " + goOn + " || exec sleep 1000",
@@ -190,7 +190,7 @@ func TestAServerThatEndsInTheMiddleOfAHookRunsItAgain(t *testing.T) {
 func TestPauseEndsTheCommandAndUndoGivesBack(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	versions(s, 3)
+	makeVersions(s, 3)
 	roll(s, control.RolloutRequest{Nodes: "n02", Version: "compute@3", When: "now"})
 	roll(s, control.RolloutRequest{Version: "compute@2", When: "now", Rings: "3,rest", Hook: "exec sleep 1000"})
 	eventually(t, "the hook runs", func() bool {
@@ -219,7 +219,7 @@ func TestPauseEndsTheCommandAndUndoGivesBack(t *testing.T) {
 func TestTwoAdminsAtOnceDoNotMeetInOneNode(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	versions(s, 2)
+	makeVersions(s, 2)
 	var told atomic.Int32
 	var wg sync.WaitGroup
 	for range 4 {
@@ -247,7 +247,7 @@ func TestARolloutOfThousandsOfNodes(t *testing.T) {
 	s.describe("", `to="4"`, `to="2560"`, `n{node:02}`, `n{node:04}`, `127.0.0.{10+node}`, `127.1.{node/256}.{node%256}`,
 		`4d:00:{node:02x}`, `4d:{node/256:02x}:{node%256:02x}`)
 	s.start()
-	versions(s, 2)
+	makeVersions(s, 2)
 	r := roll(s, control.RolloutRequest{Version: "compute", When: "now", Rings: "1,10%,rest", Soak: 0.2})
 	if r.Count != 2560 || r.Nodes != "n[0001-2560]" || r.Rings[1].Count != 256 || r.Rings[0].Shows != 1 {
 		t.Errorf("it begins with %d nodes (%s), rings %+v", r.Count, r.Nodes, r.Rings)

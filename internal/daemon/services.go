@@ -15,7 +15,10 @@ import (
 
 	"dim/internal/boot"
 	"dim/internal/boot/delivery"
+	"dim/internal/bootfiles"
+	"dim/internal/cluster"
 	"dim/internal/dhcp"
+	"dim/internal/metrics"
 	"dim/internal/oncrpc"
 	"dim/internal/ra"
 	"dim/internal/tftp"
@@ -31,29 +34,42 @@ type services struct {
 	busy *drained // the handler of http
 }
 
-func (d *daemon) newServices(l *sockets) *services {
-	loaders := delivery.LoadersIn(d.config.Loaders)
+// Bounds of the HTTP service. Nodes fetch a few files each, and one address must leave room for the others.
+const (
+	httpConns     = 8192
+	httpConnsEach = 64 // from one address
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = 10 * time.Second // nodes send little
+	idleTimeout   = 2 * time.Minute
+	stuckTimeout  = time.Minute // for a client that acknowledges nothing of what is sent
+)
+
+func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
+	loaders := delivery.LoadersIn(d.Loaders)
 	b := delivery.New(delivery.Options{
-		Policy:   &boot.Policy{Server: d.server, Cluster: d.cluster, HasLoader: loaders.Has},
-		Payloads: payloads{d}, Progress: d.liveness, Loaders: loaders, Log: d.log,
-		FromDHCP: d.listening.DHCP,
+		Policy:   &boot.Policy{Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has},
+		Payloads: bootfiles.Payloads{Builder: d.bootfiles, Roots: d.serving, Started: d.bootStarted},
+		Progress: d.liveness, Loaders: loaders, Log: d.Log, FromDHCP: me.DHCP,
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("/boot/", b.Handler())
-	mux.Handle("GET /metrics", d.metricsHandler())
+	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
+		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes, Stages: d.api.Stages,
+		Disks: d.api.Disks,
+	}))
 	mux.Handle("/node/", d.push.Handler())
 	busy := &drained{handler: mux}
 	return &services{
 		busy: busy,
 		rpc:  d.rpc,
-		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.machines, Log: d.log},
-		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.log},
-		ra:   &ra.Responder{Interfaces: l.cards, Log: d.log},
+		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.unknown, Log: d.Log},
+		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.Log},
+		ra:   &ra.Responder{Interfaces: l.cards, Log: d.Log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 			ConnState: limit(httpConns, httpConnsEach),
-			ErrorLog:  slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // what clients do wrong
+			ErrorLog:  slog.NewLogLogger(d.Log.Handler(), slog.LevelDebug), // errors of clients
 		},
 	}
 }
@@ -83,8 +99,8 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 	return g.Wait()
 }
 
-// limit returns a hook that closes connections beyond so many, of all and from each address. A listener that counts would do, but
-// hides from net/http that its connections are TCP, and files would no longer be sent by the kernel.
+// limit returns a hook that closes connections beyond so many, of all and from each address. A listener that counts
+// would do, but hides from net/http that its connections are TCP, and files would no longer be sent by the kernel.
 func limit(all, each int) func(net.Conn, http.ConnState) {
 	var mu sync.Mutex
 	open, from := 0, map[netip.Addr]int{}
@@ -108,7 +124,8 @@ func limit(all, each int) func(net.Conn, http.ConnState) {
 	}
 }
 
-// drained is a handler that can be waited for; http.Server.Close does not. It waits for the bodies of requests, wanted or not, but not for long.
+// drained is a handler that can be waited for; http.Server.Close does not. It waits for the bodies of requests, wanted
+// or not, but not for long.
 type drained struct {
 	handler http.Handler
 	running sync.RWMutex

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -144,22 +143,6 @@ func TestAWatchOutlivesItsImageOnlyUntilItIsEnded(t *testing.T) {
 	if _, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other", Off: true}); code(err) != control.NotFound {
 		t.Errorf("off once more: %v", err)
 	}
-}
-
-func TestWhoWaitsForACaptureCanGiveUp(t *testing.T) {
-	w := newWatches()
-	w.put("compute", &watched{capturing: make(chan struct{}, 1)})
-	release, err := w.alone(t.Context(), "compute")
-	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := w.alone(ctx, "compute"); err == nil {
-		t.Error("two capture at once")
-	}
-	release()
-	release, err = w.alone(t.Context(), "compute")
-	must(t, err)
-	release()
 }
 
 func TestASetOfNodesThatIsNoneIsSaidToBe(t *testing.T) {

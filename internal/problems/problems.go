@@ -2,9 +2,9 @@
 //
 // # Concepts
 //
-// A problem is about a Subject: a node, an image, this server's description, a disk. Whoever finds out that something failed calls
-// List.Set with its subject, and calls it again with nil when it succeeds. What can be derived from facts at any time, such as a
-// full disk, is not stored: its owner is a Source that List.All asks.
+// A problem is about a Subject: a node, an image, this server's description, a disk. Whoever finds out that something
+// failed calls List.Set with its subject, and calls it again with nil when it succeeds. What can be derived from facts
+// at any time, such as a full disk, is not stored: its owner is a Source that List.All asks.
 //
 // # Concurrency
 //
@@ -100,8 +100,8 @@ func (l *List) Add(s Source) {
 	l.sources = append(l.sources, s)
 }
 
-// Set stores that something failed for a subject, in place of what failed before; a nil err removes it. It reports whether
-// this changes what All returns.
+// Set stores that something failed for a subject, in place of what failed before; a nil err removes it. It reports
+// whether this changes what All returns.
 func (l *List) Set(s Subject, err error) (changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +138,8 @@ func (l *List) Remove(gone func(Subject) bool) {
 	}
 }
 
-// All returns what is wrong now, what was set and what the sources tell: in the order of the kinds, those of one kind by name.
+// All returns what is wrong now, what was set and what the sources tell: in the order of the kinds, those of one kind
+// by name.
 func (l *List) All(ctx context.Context) []Problem {
 	l.mu.Lock()
 	list := slices.Collect(maps.Values(l.set))

@@ -17,7 +17,10 @@ const (
 	keeping               // what is on disk and in etcd
 	deeds                 // what DIM does; on the same height:
 	protocol              // how the world asks for it; the two columns know nothing of each other
-	assembly              // where the columns meet
+	known                 // what this server knows of the cluster and its nodes: here and above the columns meet
+	parts                 // one decision of the daemon each
+	answers               // what people and programs are told
+	assembly              // what wires all of it
 	program               // cmd, benchmarks, whole-system tests
 )
 
@@ -76,9 +79,20 @@ var layers = map[string]layer{
 	"internal/control/server": protocol,
 	"internal/control/client": protocol,
 
-	"internal/liveness": assembly,
-	"internal/daemon":   assembly,
-	"internal/lab":      assembly,
+	"internal/follow":   known, // the declared state
+	"internal/liveness": known, // which nodes are up
+
+	"internal/versions":  parts, // numbers, publication and removal of versions
+	"internal/serving":   parts, // which root a caller gets
+	"internal/bootfiles": parts, // what nodes boot
+	"internal/masters":   parts, // captures and watches
+	"internal/driver":    parts, // rollouts
+
+	"internal/api":     answers,
+	"internal/metrics": answers,
+
+	"internal/daemon": assembly,
+	"internal/lab":    assembly,
 
 	"internal/rules": program,
 	"cmd":            program,
@@ -108,9 +122,9 @@ func TestEveryPackageHasAPlace(t *testing.T) {
 
 // sideways are the imports at one height that are allowed.
 var sideways = map[[2]string]string{
-	{"internal/nfs", "internal/oncrpc"}:      "NFS is spoken over RPC",
-	{"internal/daemon", "internal/liveness"}: "the daemon assembles the parts of its own level",
-	{"internal/layers", "internal/replica"}:  "what administrators do to a layer is done by an Edit of its replica",
+	{"internal/nfs", "internal/oncrpc"}:       "NFS is spoken over RPC",
+	{"internal/masters", "internal/versions"}: "a capture gets its number and is published there",
+	{"internal/layers", "internal/replica"}:   "what administrators do to a layer is done by an Edit of its replica",
 }
 
 func TestImportsGoDown(t *testing.T) { check(t, checkImports) }

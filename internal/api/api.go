@@ -1,0 +1,73 @@
+// Package api answers the control API: it implements control.Backend by what the other parts of the daemon know and do,
+// in the API's words.
+//
+// It decides nothing by itself. All methods may be called from any number of goroutines.
+//
+// # What it must not know
+//
+// How the API is transported.
+package api
+
+import (
+	"log/slog"
+	"time"
+
+	"dim/internal/bootfiles"
+	"dim/internal/cluster"
+	"dim/internal/compare"
+	"dim/internal/control"
+	"dim/internal/dhcp"
+	"dim/internal/driver"
+	"dim/internal/follow"
+	"dim/internal/liveness"
+	"dim/internal/masters"
+	"dim/internal/problems"
+	"dim/internal/push"
+	"dim/internal/replica"
+	"dim/internal/serving"
+	"dim/internal/store"
+	"dim/internal/versions"
+)
+
+// Info is what the status says of this server.
+type Info struct {
+	Server   cluster.ServerName
+	Program  string // its version
+	Data     string // the data directory
+	Started  time.Time
+	Services []control.Service // what listens
+}
+
+// Parts are what the API asks. All are needed.
+type Parts struct {
+	Store     *store.Store
+	Set       *replica.Set
+	Follow    *follow.Follower
+	Registry  *versions.Registry
+	Compare   *compare.Comparer
+	Masters   *masters.Masters
+	Driver    *driver.Driver
+	Serving   *serving.Server
+	BootFiles *bootfiles.Builder
+	Liveness  *liveness.Tracker
+	Push      *push.Hub
+	Unknown   *dhcp.Machines // machines that are not in the description
+	Problems  *problems.List
+	Log       *slog.Logger
+}
+
+var _ control.Backend = (*API)(nil)
+
+// API implements control.Backend.
+type API struct {
+	Info
+	Parts
+	mounts mounts
+}
+
+// New returns an API, and adds the problems that it finds to the list of problems.
+func New(info Info, parts Parts) *API {
+	api := &API{Info: info, Parts: parts, mounts: mounts{list: map[int]mounted{}}}
+	api.addSources()
+	return api
+}

@@ -1,0 +1,208 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/follow"
+	"dim/internal/image"
+	"dim/internal/problems"
+	"dim/internal/store"
+)
+
+// Images implements control.Backend.
+func (api *API) Images(context.Context) ([]control.Image, error) {
+	now := api.Follow.Now()
+	var list []control.Image
+	for _, im := range now.Cluster.Images {
+		list = append(list, api.image(now, im))
+	}
+	for name := range now.State.Images {
+		if _, ok := now.Cluster.Image(cluster.ImageName(name)); !ok {
+			list = append(list, api.image(now, &cluster.Image{Name: cluster.ImageName(name)}))
+		}
+	}
+	slices.SortFunc(list, func(a, b control.Image) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+func (api *API) image(now *follow.Declared, im *cluster.Image) control.Image {
+	out := control.Image{
+		Name: string(im.Name), Arch: im.Arch, Master: im.Master, Durable: string(im.Durability),
+		Problem: api.Problems.Text(problems.Image(im.Name)),
+	}
+	for _, n := range now.Cluster.Nodes {
+		if n.Image != nil && n.Image.Name == im.Name {
+			out.Nodes++
+		}
+	}
+	out.Watch = api.watch(now, out.Name)
+	known := now.State.Images[out.Name]
+	if v, ok := known.Newest(); ok {
+		shown := api.version(now, v)
+		out.Newest, out.Versions = &shown, len(known.Versions)
+	}
+	current, _ := known.Followed()
+	out.Current = current.Number
+	return out
+}
+
+// version returns v as the API shows it.
+func (api *API) version(now *follow.Declared, v image.Version) control.Version {
+	out := control.Version{
+		Image: v.Image, Number: v.Number, Digest: v.Digest.String(), Created: v.Created, Master: v.Master,
+		Parent: v.Parent, Files: v.Files, Bytes: v.Bytes, Tags: append([]string{}, v.Tags...), Nodes: []string{},
+	}
+	for _, n := range now.Cluster.Nodes {
+		if shows, ok := api.Serving.Shows(n.Name); ok && shows.Ref() == v.Ref() {
+			out.Nodes = append(out.Nodes, string(n.Name))
+		}
+	}
+	if im, ok := now.Cluster.Image(cluster.ImageName(v.Image)); ok {
+		out.Durable = string(im.Durability)
+		release, err := api.BootFiles.Release(v, im)
+		if err != nil {
+			out.Problem = err.Error()
+		}
+		out.Kernel = release
+	}
+	return out
+}
+
+// Versions implements control.Backend.
+func (api *API) Versions(_ context.Context, name string) ([]control.Version, error) {
+	now := api.Follow.Now()
+	_, declared := now.Cluster.Image(cluster.ImageName(name))
+	known := now.State.Images[name]
+	if known == nil && !declared {
+		return nil, control.Errorf(control.NotFound, "image %s: there is none of that name", name).
+			WithHint("dim image ls lists the images")
+	}
+	list := []control.Version{}
+	if known != nil {
+		for _, v := range known.Versions {
+			list = append(list, api.version(now, v))
+		}
+	}
+	return list, nil
+}
+
+// Version implements control.Backend.
+func (api *API) Version(_ context.Context, ref string) (control.Version, error) {
+	now := api.Follow.Now()
+	v, err := now.Resolve(ref)
+	if err != nil {
+		return control.Version{}, err
+	}
+	out := api.version(now, v)
+	if ref == v.Image {
+		out.Watch = api.watch(now, v.Image)
+	}
+	return out, nil
+}
+
+// watch returns how an image's master is watched; nil: it is not.
+func (api *API) watch(now *follow.Declared, name string) *control.Watch {
+	w := api.Masters.Watched(now, name)
+	if !w.On {
+		return nil
+	}
+	return &w
+}
+
+// Watch implements control.Backend.
+func (api *API) Watch(ctx context.Context, r control.WatchRequest) (control.Watch, error) {
+	return api.Masters.Watch(ctx, r)
+}
+
+// RemoveVersion implements control.Backend.
+func (api *API) RemoveVersion(ctx context.Context, ref string, r control.RemoveRequest) (control.PruneResult, error) {
+	return api.Registry.Remove(ctx, ref, r)
+}
+
+// Prune implements control.Backend.
+func (api *API) Prune(ctx context.Context, r control.PruneRequest) (control.PruneResult, error) {
+	return api.Registry.Prune(ctx, r)
+}
+
+// progressInterval is the least time between two reports of how far a long call is.
+const progressInterval = 200 * time.Millisecond
+
+// Verify implements control.Backend.
+func (api *API) Verify(ctx context.Context, ref string, progress func(control.Progress)) (control.VerifyResult, error) {
+	begin := time.Now()
+	out := control.VerifyResult{Problems: []string{}}
+	reported := begin
+	h := store.Hearing{
+		Problem: func(p store.Problem) { out.Problems = append(out.Problems, p.String()) },
+		Progress: func(c store.Checked) {
+			out.Objects, out.Bytes = c.Objects, c.Bytes
+			if now := time.Now(); now.Sub(reported) >= progressInterval {
+				reported = now
+				progress(control.Progress{
+					Image: "store", Stage: "verify", Started: begin, Files: c.Objects, Bytes: c.Bytes,
+				})
+			}
+		},
+	}
+	var err error
+	if ref == "" {
+		err = api.Store.Check(ctx, h)
+	} else {
+		v, rerr := api.Follow.Now().Resolve(ref)
+		if rerr != nil {
+			return out, rerr
+		}
+		out.Ref = v.Ref().String()
+		err = api.Store.CheckVersion(ctx, v, h)
+	}
+	out.Seconds = time.Since(begin).Seconds()
+	for _, text := range out.Problems {
+		api.Log.Error("verify found a problem", "reason", text)
+	}
+	return out, err
+}
+
+// Tag implements control.Backend.
+func (api *API) Tag(ctx context.Context, ref, tag string) (control.Version, error) {
+	v, err := api.Follow.Now().Resolve(ref)
+	if err != nil {
+		return control.Version{}, err
+	}
+	return api.changeTag(ctx, v, func(c *coord.Coord) error { return c.PutTag(ctx, v.Image, tag, v.Number) })
+}
+
+// Untag implements control.Backend.
+func (api *API) Untag(ctx context.Context, ref string) (control.Version, error) {
+	v, err := api.Follow.Now().Resolve(ref)
+	if err != nil {
+		return control.Version{}, err
+	}
+	r, _ := image.ParseRef(ref) // Resolve has parsed it
+	if r.Tag == "" {
+		return control.Version{}, control.Errorf(control.Invalid,
+			"remove tag %s: it names no tag, as %s@stable does", ref, v.Image)
+	}
+	return api.changeTag(ctx, v, func(c *coord.Coord) error { return c.RemoveTag(ctx, v.Image, r.Tag, v.Number) })
+}
+
+func (api *API) changeTag(
+	ctx context.Context, v image.Version, change func(*coord.Coord) error,
+) (control.Version, error) {
+	shared, err := api.Follow.Change(ctx)
+	if err != nil {
+		return control.Version{}, err
+	}
+	if err := change(shared); err != nil {
+		return control.Version{}, follow.APIError(err)
+	}
+	if err := api.Follow.Refresh(ctx, shared); err != nil {
+		return control.Version{}, err
+	}
+	return api.Version(ctx, v.Ref().String())
+}

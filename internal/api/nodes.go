@@ -1,0 +1,176 @@
+package api
+
+import (
+	"context"
+	"slices"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/follow"
+	"dim/internal/layers"
+	"dim/internal/problems"
+	"dim/internal/serving"
+)
+
+// Nodes implements control.Backend.
+func (api *API) Nodes(_ context.Context, set string) ([]control.Node, error) {
+	now := api.Follow.Now()
+	nodes := now.Cluster.Nodes
+	if set != "" {
+		var err error
+		if nodes, err = now.Select(set); err != nil {
+			return nil, err
+		}
+	}
+	list := make([]control.Node, 0, len(nodes))
+	for _, n := range nodes {
+		list = append(list, api.node(now, n))
+	}
+	return list, nil
+}
+
+// Node implements control.Backend.
+func (api *API) Node(_ context.Context, name string) (control.Node, error) {
+	now := api.Follow.Now()
+	n, ok := now.Cluster.Node(cluster.NodeName(name))
+	if !ok {
+		return control.Node{}, noSuchNode(name)
+	}
+	out := api.node(now, n)
+	out.Details = api.details(n)
+	served, ok := api.Serving.Node(n.Name)
+	if !ok {
+		return out, nil
+	}
+	return out, api.addState(out.Details, name, &served)
+}
+
+func noSuchNode(name string) error {
+	return control.Errorf(control.NotFound, "node %s: there is none of that name", name).
+		WithHint("dim node ls lists the nodes")
+}
+
+// addState adds what a node has of its own.
+func (api *API) addState(out *control.NodeDetails, name string, served *serving.Node) error {
+	saved, err := layers.Of(served.Replica).Saved()
+	if err != nil {
+		return err
+	}
+	out.Saved = len(saved)
+	if out.Usage, err = usage(served); err != nil {
+		return err
+	}
+	quota, err := served.Replica.QuotaUse()
+	if err != nil {
+		return err
+	}
+	out.Quota = control.QuotaUsage(quota)
+	snapshots, err := layers.Snapshots(api.Set, name)
+	if err != nil {
+		return err
+	}
+	for _, s := range snapshots {
+		sum := &out.Snapshots
+		sum.Count, sum.Bytes, sum.Copied = sum.Count+1, sum.Bytes+s.Bytes, sum.Copied+s.Copied
+	}
+	return nil
+}
+
+// usage returns what a node has cost.
+func usage(served *serving.Node) (*control.NodeUsage, error) {
+	use, err := layers.Of(served.Replica).Usage()
+	if err != nil {
+		return nil, err
+	}
+	m := served.Meter
+	return &control.NodeUsage{
+		Files: use.Files, Layer: use.Bytes,
+		Calls: m.Calls.Load(), Errors: m.Errors.Load(), Received: m.BytesIn.Load(), Sent: m.BytesOut.Load(),
+	}, nil
+}
+
+// node returns what the API shows of every node.
+func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
+	card := n.Boot()
+	wanted, next := now.Follows(n)
+	out := control.Node{
+		Name: string(n.Name), Index: n.Index, Image: string(n.Image.Name), Wanted: wanted.String(),
+		Address: card.Address.String(), MAC: card.MAC.String(), Problem: api.Problems.Text(problems.Node(n.Name)),
+	}
+	if !next.IsZero() {
+		out.Next = next.String()
+	}
+	if v, ok := api.Serving.Shows(n.Name); ok {
+		out.Version = v.Number
+	}
+	s := api.Liveness.State(n.Name)
+	out.Stage, out.Since, out.Text, out.LastCall = string(s.Stage), s.Since, s.Detail, s.LastCall
+	if s.Error != "" {
+		out.Problem = s.Error
+	}
+	return out
+}
+
+// details returns what the API shows of one node besides.
+func (api *API) details(n *cluster.Node) *control.NodeDetails {
+	out := &control.NodeDetails{
+		Servers: []string{}, Groups: []string{}, Position: n.Position, Files: []string{}, Append: n.Image.Kernel.Append,
+		Durable: string(n.Image.Durability), Stages: []control.Stage{}, Push: api.pushed(n),
+	}
+	for _, s := range n.Servers {
+		out.Servers = append(out.Servers, string(s.Name))
+	}
+	for _, g := range n.Groups {
+		out.Groups = append(out.Groups, g.Name)
+	}
+	for _, card := range n.Interfaces {
+		out.Interfaces = append(out.Interfaces, control.Interface{
+			Name: card.Name, Network: card.Network.Name, Address: card.Address.String(), MAC: card.MAC.String(),
+		})
+	}
+	if served, ok := api.Serving.Node(n.Name); ok {
+		for _, p := range served.NodeFiles {
+			out.Files = append(out.Files, "/"+p)
+		}
+		slices.Sort(out.Files)
+	}
+	for _, e := range api.Liveness.State(n.Name).Events {
+		out.Stages = append(out.Stages, stage(e))
+	}
+	return out
+}
+
+func stage(e boot.Event) control.Stage {
+	text := e.Detail
+	if e.Error != "" {
+		text = e.Error
+	}
+	return control.Stage{Name: string(e.Stage), Time: e.Time, Text: text}
+}
+
+// Machines implements control.Backend.
+func (api *API) Machines(context.Context) ([]control.Machine, error) {
+	list := []control.Machine{}
+	for _, m := range api.Unknown.List() {
+		asked := m.VendorClass
+		for _, part := range []string{m.UserClass, m.HostName, m.Reason} {
+			if part != "" {
+				asked += ", " + part
+			}
+		}
+		list = append(list, control.Machine{
+			MAC: m.MAC.String(), First: m.First, Last: m.Last, Count: m.Count, Asked: asked,
+		})
+	}
+	return list, nil
+}
+
+// Stages returns how many declared nodes are in each stage.
+func (api *API) Stages() map[string]int {
+	stages := map[string]int{}
+	for _, n := range api.Follow.Cluster().Nodes {
+		stages[string(api.Liveness.State(n.Name).Stage)]++
+	}
+	return stages
+}

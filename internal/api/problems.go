@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"dim/internal/problems"
+	"dim/internal/push"
+	"dim/internal/rollout"
+)
+
+// addSources lets the list of problems ask for those that follow from what the API shows.
+func (api *API) addSources() {
+	for _, s := range []problems.Source{
+		api.imageProblems, api.rolloutProblems, api.nodeProblems, api.pushProblems, api.machineProblems,
+	} {
+		api.Problems.Add(s)
+	}
+}
+
+// pushProblems lists the nodes whose resident process has ended while they run on. Their kernels cache for long what
+// they have read.
+func (api *API) pushProblems(context.Context) []problems.Problem {
+	var list []problems.Problem
+	now := time.Now()
+	for _, n := range api.Follow.Cluster().Nodes {
+		said, ok := api.Push.Status(n.Name)
+		state := api.Liveness.State(n.Name)
+		if !ok || said.Connected(now) || state.BootedSince(said.Called) {
+			continue
+		}
+		if state.LastCall.Before(said.Called.Add(push.LostAfter)) {
+			continue // the node is off
+		}
+		list = append(list, problems.Problem{
+			About: problems.Node(n.Name), Since: said.Called,
+			Text: "its process that hears of switches is gone: changes may take an hour to show there",
+			Hint: "reboot it; or on the node, after each switch: " +
+				"find / -xdev -type d -exec stat --cached=never {} + >/dev/null",
+		})
+	}
+	return list
+}
+
+// unknownFor is how long a machine that asked for a boot and is not in the description is a problem. It is listed for
+// longer.
+const unknownFor = time.Hour
+
+// imageProblems lists the images that nodes cannot boot.
+func (api *API) imageProblems(ctx context.Context) []problems.Problem {
+	images, err := api.Images(ctx)
+	if err != nil {
+		return nil
+	}
+	var list []problems.Problem
+	for _, im := range images {
+		switch {
+		case im.Nodes == 0:
+		case im.Newest == nil:
+			list = append(list, problems.Problem{
+				About: problems.Image(im.Name), Text: "it has no version yet", Hint: "dim image capture " + im.Name,
+			})
+		case im.Newest.Problem != "":
+			list = append(list, problems.Problem{
+				About: problems.Image(im.Name), Text: "its newest version cannot boot: " + im.Newest.Problem,
+			})
+		}
+	}
+	return list
+}
+
+func (api *API) rolloutProblems(context.Context) []problems.Problem {
+	active, err := rollout.Active(api.Follow.Now().State)
+	if err != nil {
+		return []problems.Problem{{About: problems.Subject{Kind: problems.KindRollout}, Text: err.Error()}}
+	}
+	var list []problems.Problem
+	for i := range active {
+		if r := &active[i]; r.State == rollout.Paused {
+			list = append(list, problems.Problem{
+				About: problems.Subject{Kind: problems.KindRollout, Name: strconv.Itoa(r.ID)},
+				Text:  "paused: " + r.Reason, Since: r.Since,
+				Hint: fmt.Sprintf("dim rollout status %d, then resume, undo or stop it", r.ID),
+			})
+		}
+	}
+	return list
+}
+
+// nodeProblems lists the nodes whose boot fails.
+func (api *API) nodeProblems(context.Context) []problems.Problem {
+	now := api.Follow.Now()
+	var list []problems.Problem
+	for _, n := range now.Cluster.Nodes {
+		about := problems.Node(n.Name)
+		if s := api.node(now, n); s.Problem != "" && api.Problems.Text(about) == "" {
+			list = append(list, problems.Problem{About: about, Text: s.Stage + ": " + s.Problem, Since: s.Since})
+		}
+	}
+	return list
+}
+
+// machineProblems lists the machines that ask for a boot and are not in the description.
+func (api *API) machineProblems(ctx context.Context) []problems.Problem {
+	machines, err := api.Machines(ctx)
+	if err != nil {
+		return nil
+	}
+	var list []problems.Problem
+	for _, m := range machines {
+		if time.Since(m.Last) > unknownFor {
+			continue
+		}
+		list = append(list, problems.Problem{
+			About: problems.Subject{Kind: problems.KindMachine, Name: m.MAC},
+			Text:  "asks for a boot and is not answered: " + m.Asked, Since: m.First,
+			Hint: "if it is a node, write its MAC into the description",
+		})
+	}
+	return list
+}

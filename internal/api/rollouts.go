@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/driver"
+	"dim/internal/follow"
+	"dim/internal/image"
+	"dim/internal/rollout"
+)
+
+// Rollout implements control.Backend.
+func (api *API) Rollout(ctx context.Context, r control.RolloutRequest) (control.Rollout, error) {
+	now := api.Follow.Now()
+	planned, err := api.Driver.Plan(now, r)
+	if err != nil {
+		return control.Rollout{}, err
+	}
+	if r.DryRun {
+		return api.planned(ctx, now, planned)
+	}
+	begun, did, err := api.Driver.Begin(ctx, planned)
+	if err != nil {
+		return control.Rollout{}, err
+	}
+	if !did {
+		out := api.rollout(now, &planned)
+		out.State = "nothing to do"
+		return out, nil
+	}
+	return api.RolloutStatus(ctx, begun.ID)
+}
+
+// Rollouts implements control.Backend.
+func (api *API) Rollouts(context.Context) ([]control.Rollout, error) {
+	now := api.Follow.Now()
+	all, err := rollout.List(now.State)
+	if err != nil {
+		api.Log.Error("rollout cannot be read", "error", err)
+	}
+	list := make([]control.Rollout, len(all))
+	for i := range all {
+		list[i] = api.rollout(now, &all[i])
+	}
+	return list, nil
+}
+
+// RolloutStatus implements control.Backend.
+func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, error) {
+	now := api.Follow.Now()
+	if id == 0 {
+		for known := range now.State.Rollouts {
+			id = max(id, known)
+		}
+		if id == 0 {
+			return control.Rollout{}, control.Errorf(control.NotFound, "rollout: there was none yet").
+				WithHint("dim rollout NAME --when now begins one")
+		}
+	}
+	r, ok, err := rollout.Load(now.State, id)
+	if err == nil && !ok {
+		err = control.Errorf(control.NotFound, "rollout %d: there is none", id).WithHint("dim rollout ls lists them")
+	}
+	if err != nil {
+		return control.Rollout{}, err
+	}
+	out := api.rollout(now, &r)
+	out.States = api.rolloutNodes(ctx, now, &r)
+	return out, nil
+}
+
+// ChangeRollout implements control.Backend.
+func (api *API) ChangeRollout(ctx context.Context, id int, in control.RolloutChange) (control.Rollout, error) {
+	decide, err := api.Driver.Decide(id, in)
+	if err != nil {
+		return control.Rollout{}, err
+	}
+	if in.DryRun {
+		now := api.Follow.Now()
+		change, err := decide(now.State)
+		if err != nil {
+			return control.Rollout{}, driver.APIError(err)
+		}
+		return api.plannedChange(ctx, now, id, &change)
+	}
+	if err := api.Driver.Apply(ctx, id, in.Do, decide); err != nil {
+		return control.Rollout{}, err
+	}
+	return api.RolloutStatus(ctx, id)
+}
+
+// rollout returns r as the API shows it.
+func (api *API) rollout(now *follow.Declared, r *rollout.Rollout) control.Rollout {
+	current, _ := now.State.Images[r.Image].Followed()
+	out := control.Rollout{
+		ID: r.ID, Image: r.Image, Version: r.Version, When: string(r.When),
+		Nodes: r.Nodes().String(), Count: len(r.Nodes()), All: r.All,
+		Soak: r.Soak.Seconds(), Check: r.Check, Hook: r.Hook,
+		State: string(r.State), Ring: r.Ring + 1, Phase: string(r.Phase), Since: r.Since, Reason: r.Reason,
+		Started: r.Started, Ended: r.Ended, Current: current.Number,
+	}
+	if r.State == rollout.Running {
+		out.Reason = api.Driver.Waits(r.ID)
+	}
+	for _, ring := range r.Rings {
+		shown := control.RolloutRing{Nodes: ring.Nodes.String(), Count: len(ring.Nodes)}
+		for _, n := range ring.Nodes {
+			if api.shows(n, r.Ref()) {
+				shown.Shows++
+			}
+		}
+		out.Shows += shown.Shows
+		out.Rings = append(out.Rings, shown)
+	}
+	return out
+}
+
+func (api *API) shows(node string, ref image.Ref) bool {
+	v, ok := api.Serving.Shows(cluster.NodeName(node))
+	return ok && v.Ref() == ref
+}

@@ -1,0 +1,60 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/control"
+	"dim/internal/rollout"
+)
+
+// Status implements control.Backend.
+func (api *API) Status(ctx context.Context) (control.Status, error) {
+	now := api.Follow.Now()
+	s := control.Status{
+		Server: string(api.Server), Program: api.Program, PID: unix.Getpid(), Started: api.Started, Data: api.Data,
+		Cluster: now.Cluster.Name, Digest: now.Digest.String(), Nodes: len(now.Cluster.Nodes), Stages: api.Stages(),
+		Disks: api.Disks(), Services: api.Services, Capturing: api.Masters.Capturing(), Problems: []control.Problem{},
+	}
+	if now.State.Description != nil {
+		s.Applied = now.State.Description.Applied
+	}
+	var err error
+	s.Coord = api.Follow.Health(ctx)
+	if s.Images, err = api.Images(ctx); err != nil {
+		return s, err
+	}
+	if s.Machines, err = api.Machines(ctx); err != nil {
+		return s, err
+	}
+	if s.Mounts, err = api.Mounts(ctx); err != nil {
+		return s, err
+	}
+	active, err := rollout.Active(now.State)
+	if err != nil {
+		return s, err
+	}
+	for i := range active {
+		s.Rollouts = append(s.Rollouts, api.rollout(now, &active[i]))
+	}
+	for _, p := range api.Problems.All(ctx) {
+		s.Problems = append(s.Problems, control.Problem{
+			About: p.About.String(), Text: p.Text, Hint: p.Hint, Since: p.Since.Round(time.Second),
+		})
+	}
+	return s, nil
+}
+
+// Disks returns the disk of the data directory.
+func (api *API) Disks() []control.Disk {
+	var fs unix.Statfs_t
+	if unix.Statfs(api.Data, &fs) != nil {
+		return nil
+	}
+	size := uint64(fs.Bsize)
+	return []control.Disk{{
+		Path: api.Data, Bytes: fs.Blocks * size, BytesFree: fs.Bavail * size, Files: fs.Files, FilesFree: fs.Ffree,
+	}}
+}

@@ -1,0 +1,210 @@
+// Package bootfiles builds what nodes boot, kernel and initramfs, out of the versions that their roots show.
+//
+// An initramfs is kept in a directory under a digest of all that it was made from. What is in that directory can be
+// built again.
+//
+// All methods may be called from any number of goroutines.
+//
+// It must not know which version a node is to show, nor how a payload reaches a node.
+package bootfiles
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sync/singleflight"
+
+	"dim/internal/boot/delivery"
+	"dim/internal/cluster"
+	"dim/internal/durable"
+	"dim/internal/image"
+	"dim/internal/initramfs"
+	"dim/internal/store"
+	"dim/internal/versionfs"
+)
+
+// Options of a Builder. All are needed.
+type Options struct {
+	Dir     string // of the kept initramfs files; made when it is not there
+	InitDir string // where the dim-init programs are
+	Store   *store.Store
+	Log     *slog.Logger
+}
+
+// Builder builds boot files.
+type Builder struct {
+	Options
+	flight singleflight.Group
+	builds sync.WaitGroup  // builds whose callers have gone
+	life   context.Context // of builds
+	end    context.CancelFunc
+
+	mu       sync.Mutex
+	releases map[releaseKey]string // found in versions; "": none
+}
+
+// releaseKey is all that the kernel of a version depends on.
+type releaseKey struct {
+	version image.Digest
+	wanted  string
+}
+
+// New returns a Builder.
+func New(o Options) *Builder {
+	b := &Builder{Options: o, releases: map[releaseKey]string{}}
+	b.life, b.end = context.WithCancel(context.Background())
+	return b
+}
+
+// Close ends all builds. No other call may run or follow.
+func (b *Builder) Close() {
+	b.end()
+	b.builds.Wait()
+}
+
+// asset describes a built initramfs. It is kept beside it.
+type asset struct {
+	Release string       `json:"release"`
+	Kernel  string       `json:"kernel"`  // path in the image
+	Digest  image.Digest `json:"digest"`  // of the initramfs
+	Size    int64        `json:"size"`    // of the initramfs
+	Modules int          `json:"modules"` // in it
+}
+
+// payload returns what nodes boot whose root shows version v of im. It takes seconds when the initramfs has to be
+// built.
+func (b *Builder) payload(ctx context.Context, v image.Version, im *cluster.Image) (p delivery.Payload, err error) {
+	made, path, err := b.made(ctx, v, im)
+	if err != nil {
+		return p, fmt.Errorf("boot %s: %w", v.Ref(), err)
+	}
+	e, err := versionfs.New(b.Store, v.Root).Entry(made.Kernel)
+	if err != nil {
+		return p, err
+	}
+	p.Kernel = delivery.Asset{
+		Digest: e.Digest, Size: int64(e.Size),
+		Open: func() (delivery.File, error) { return b.Store.OpenBlob(e.Digest) },
+	}
+	p.Initramfs = delivery.Asset{
+		Digest: made.Digest, Size: made.Size, Open: func() (delivery.File, error) { return os.Open(path) },
+	}
+	return p, nil
+}
+
+// Release returns the release of the kernel that a version boots. The error says why it cannot boot. Results are kept,
+// because `dim status` asks each time.
+func (b *Builder) Release(v image.Version, im *cluster.Image) (string, error) {
+	key := releaseKey{v.Digest, im.Kernel.Version}
+	b.mu.Lock()
+	release, known := b.releases[key]
+	b.mu.Unlock()
+	if !known {
+		var err error
+		if release, err = b.find(v, im); err != nil && !errors.Is(err, initramfs.ErrNoKernel) {
+			return "", err
+		}
+		b.mu.Lock()
+		b.releases[key] = release
+		b.mu.Unlock()
+	}
+	if release == "" {
+		return "", initramfs.ErrNoKernel
+	}
+	return release, nil
+}
+
+func (b *Builder) find(v image.Version, im *cluster.Image) (string, error) {
+	kernels, err := initramfs.Kernels(versionfs.New(b.Store, v.Root))
+	if err != nil {
+		return "", err
+	}
+	for _, k := range kernels {
+		if im.Kernel.Version == "" || im.Kernel.Version == k.Release {
+			return k.Release, nil
+		}
+	}
+	return "", initramfs.ErrNoKernel
+}
+
+// made returns the initramfs of a version and its path, and builds it now if it is not kept. Nodes that need the same
+// one at the same time wait for one build, which goes on when ctx ends.
+func (b *Builder) made(ctx context.Context, v image.Version, im *cluster.Image) (asset, string, error) {
+	spec := initramfs.Spec{
+		Image: versionfs.New(b.Store, v.Root), Release: im.Kernel.Version, Modules: im.Kernel.Modules,
+	}
+	var err error
+	if spec.Init, err = b.program(im.Arch); err != nil {
+		return asset{}, "", err
+	}
+	key, err := initramfs.Key(spec)
+	if err != nil {
+		return asset{}, "", err
+	}
+	path := filepath.Join(b.Dir, key)
+	wait := b.flight.DoChan(key, func() (any, error) { return b.build(b.life, spec, path) })
+	select {
+	case r := <-wait:
+		if r.Err != nil {
+			return asset{}, "", r.Err
+		}
+		return r.Val.(asset), path, nil
+	case <-ctx.Done():
+		b.builds.Go(func() { <-wait })
+		return asset{}, "", ctx.Err()
+	}
+}
+
+func (b *Builder) build(ctx context.Context, spec initramfs.Spec, path string) (asset, error) {
+	var kept asset
+	if text, err := os.ReadFile(path + ".json"); err == nil && json.Unmarshal(text, &kept) == nil {
+		if fi, err := os.Stat(path); err == nil && fi.Size() == kept.Size {
+			return kept, nil
+		}
+	}
+	r, err := initramfs.Build(ctx, spec)
+	if err != nil {
+		return asset{}, err
+	}
+	kept = asset{
+		Release: r.Kernel.Release, Kernel: r.Kernel.Path, Digest: image.Sum(r.Initramfs), Size: int64(len(r.Initramfs)),
+		Modules: len(r.Modules),
+	}
+	text, err := json.Marshal(kept)
+	if err != nil {
+		return asset{}, err
+	}
+	if err := os.MkdirAll(b.Dir, 0o700); err != nil {
+		return asset{}, err
+	}
+	if err := durable.WriteFile(path, r.Initramfs, 0o600); err != nil {
+		return asset{}, err
+	}
+	b.Log.Info("initramfs made", "kernel", kept.Release, "bytes", kept.Size, "modules", kept.Modules)
+	return kept, durable.WriteFile(path+".json", text, 0o600)
+}
+
+// program returns the dim-init of an architecture.
+func (b *Builder) program(arch string) ([]byte, error) {
+	if err := b.Installed(arch); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(b.InitDir, "dim-init-"+arch))
+}
+
+// Installed returns an error when there is no dim-init program for an architecture.
+func (b *Builder) Installed(arch string) error {
+	name := "dim-init-" + arch
+	_, err := os.Stat(filepath.Join(b.InitDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not in %s: install it there", name, b.InitDir)
+	}
+	return err
+}

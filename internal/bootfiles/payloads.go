@@ -1,0 +1,44 @@
+package bootfiles
+
+import (
+	"context"
+
+	"dim/internal/boot"
+	"dim/internal/boot/delivery"
+	"dim/internal/cluster"
+	"dim/internal/image"
+)
+
+// Roots decides which versions nodes boot. serving.Server implements it.
+type Roots interface {
+	// Begin pins the root of a node that begins to boot.
+	Begin(context.Context, *cluster.Node)
+	// Boots returns the version whose kernel a node is to boot.
+	Boots(*cluster.Node) (image.Version, error)
+}
+
+// Payloads implements delivery.Payloads: what nodes boot is what their roots show.
+type Payloads struct {
+	Builder *Builder
+	Roots   Roots
+	Started func(cluster.NodeName, boot.Event) // makes durable that a node boots
+}
+
+// Begin implements delivery.Payloads.
+func (p Payloads) Begin(ctx context.Context, n *cluster.Node, event boot.Event) (delivery.Payload, error) {
+	p.Roots.Begin(ctx, n)
+	out, err := p.Current(ctx, n)
+	if err == nil {
+		p.Started(n.Name, event)
+	}
+	return out, err
+}
+
+// Current implements delivery.Payloads.
+func (p Payloads) Current(ctx context.Context, n *cluster.Node) (delivery.Payload, error) {
+	v, err := p.Roots.Boots(n)
+	if err != nil {
+		return delivery.Payload{}, err
+	}
+	return p.Builder.payload(ctx, v, n.Image)
+}

@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"dim/internal/boot/delivery"
+	"dim/internal/cluster"
+	"dim/internal/problems"
+)
+
+// minFree is the part of a disk, in percent, that should be free.
+const minFree = 5
+
+// problemSources returns what tells problems of this server itself. me is how it is described in the state that its
+// sockets were opened for.
+func (d *daemon) problemSources(me *cluster.Server) []problems.Source {
+	return []problems.Source{
+		d.follow.Problems,
+		func(context.Context) []problems.Problem { return d.serverProblems(me) },
+		func(context.Context) []problems.Problem { return d.bootProblems() },
+		func(context.Context) []problems.Problem { return d.diskProblems() },
+	}
+}
+
+func (d *daemon) serverProblems(listening *cluster.Server) []problems.Problem {
+	if me, ok := d.follow.Cluster().Server(d.server); !ok || sameSockets(me, listening) {
+		return nil
+	}
+	return []problems.Problem{{
+		About: problems.Subject{Kind: problems.KindServer, Name: string(d.server)}, Hint: "restart it",
+		Text: "its addresses or ports in the description are others than those it listens on",
+	}}
+}
+
+// sameSockets reports whether two descriptions of a server need the same sockets.
+func sameSockets(a, b *cluster.Server) bool {
+	return slices.Equal(addresses(a), addresses(b)) && a.Ports == b.Ports && a.DHCP == b.DHCP
+}
+
+// bootProblems lists the programs for nodes that are not installed on this server.
+func (d *daemon) bootProblems() []problems.Problem {
+	c := d.follow.Cluster()
+	me, ok := c.Server(d.server)
+	if !ok || !me.Has(cluster.RoleImage) {
+		return nil
+	}
+	about := problems.Of(problems.KindBoot)
+	var list []problems.Problem
+	if loaders := delivery.LoadersIn(d.Loaders); !loaders.Any() {
+		list = append(list, problems.Problem{
+			About: about, Text: "firmware gets no loader: no iPXE program is in " + loaders.Dir(),
+			Hint: "apt-get install ipxe, or dim serve --loaders DIRECTORY",
+		})
+	}
+	checked := map[string]bool{}
+	for _, n := range c.Nodes {
+		arch := n.Image.Arch
+		if checked[arch] {
+			continue
+		}
+		checked[arch] = true
+		if err := d.bootfiles.Installed(arch); err != nil {
+			list = append(list, problems.Problem{
+				About: about, Text: "nodes cannot boot: " + err.Error(), Hint: "make build in DIM's sources leaves it in bin",
+			})
+		}
+	}
+	return list
+}
+
+func (d *daemon) diskProblems() []problems.Problem {
+	var list []problems.Problem
+	for _, disk := range d.api.Disks() {
+		if disk.BytesFree*100 < disk.Bytes*minFree {
+			list = append(list, problems.Problem{
+				About: problems.Subject{Kind: problems.KindDisk, Name: disk.Path},
+				Text:  fmt.Sprintf("%d of %d bytes free", disk.BytesFree, disk.Bytes),
+				Hint:  "a node that writes gets \"no space left on device\" when it is full",
+			})
+		}
+	}
+	return list
+}

@@ -1,0 +1,61 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/layers"
+	"dim/internal/periodic"
+	"dim/internal/problems"
+)
+
+const (
+	// saveInterval is the interval between saves of what nodes do. That a boot begins is saved at once.
+	saveInterval = 2 * time.Second
+	// expireInterval is the interval between searches for set-aside copies and snapshots that are too old.
+	expireInterval = time.Hour
+)
+
+// saveState saves what nodes do and what they have mounted, until ctx ends.
+func (d *daemon) saveState(ctx context.Context) error {
+	defer d.saveMounts()
+	return periodic.Run(ctx, saveInterval, func(context.Context) {
+		d.saveBoots()
+		d.saveMounts()
+	})
+}
+
+// bootStarted makes durable that a node boots.
+func (d *daemon) bootStarted(node cluster.NodeName, event boot.Event) {
+	d.liveness.Report(node, event)
+	d.saveBoots()
+}
+
+// saveBoots saves the journal of boots. A failure is a problem until a save succeeds.
+func (d *daemon) saveBoots() {
+	err := d.liveness.Save()
+	if d.problems.Set(problems.Of(problems.KindJournal), err) && err != nil {
+		d.Log.Error("journal of boots cannot be written", "error", err)
+	}
+}
+
+// saveMounts saves what nodes have mounted, so that a switch right after a restart takes none of it away.
+func (d *daemon) saveMounts() {
+	err := d.push.Save(layout(d.Data).mounts())
+	if d.problems.Set(problems.Of(problems.KindMounts), err) && err != nil {
+		d.Log.Error("mounts of nodes cannot be saved", "error", err)
+	}
+}
+
+// expireSaved removes set-aside copies and snapshots that are too old, now and at intervals, until ctx ends.
+func (d *daemon) expireSaved(ctx context.Context) error {
+	expire := func(context.Context) {
+		if _, err := layers.Expire(d.set, d.Log); err != nil {
+			d.Log.Error("old set-aside copies cannot be removed", "error", err)
+		}
+	}
+	expire(ctx)
+	return periodic.Run(ctx, expireInterval, expire)
+}

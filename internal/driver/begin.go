@@ -1,0 +1,203 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/follow"
+	"dim/internal/rollout"
+)
+
+// Plan returns the rollout that a request asks for, before it is declared. The error is a control.Error.
+func (d *Driver) Plan(now *follow.Declared, r control.RolloutRequest) (rollout.Rollout, error) {
+	out, err := manner(r)
+	if err != nil {
+		return out, err
+	}
+	v, err := now.Resolve(r.Version)
+	if err != nil {
+		return out, err
+	}
+	out.Image, out.Version = v.Image, v.Number
+	im, ok := now.Cluster.Image(cluster.ImageName(v.Image))
+	if !ok {
+		return out, control.Errorf(control.NotFound, "roll out %s: the description has no such image", r.Version)
+	}
+	nodes, all, err := nodesOf(now, im, r.Nodes)
+	if err != nil {
+		return out, err
+	}
+	if out.Rings, err = rollout.Rings(r.Rings, nodes); err != nil {
+		return out, control.Errorf(control.Invalid, "%v", err)
+	}
+	out.All = all
+	return out, nil
+}
+
+// Check returns an error unless a request that names no version yet could be planned for an image.
+func (d *Driver) Check(now *follow.Declared, im *cluster.Image, r control.RolloutRequest) error {
+	if _, err := manner(r); err != nil {
+		return err
+	}
+	nodes, _, err := nodesOf(now, im, r.Nodes)
+	if err != nil {
+		return err
+	}
+	if _, err := rollout.Rings(r.Rings, nodes); err != nil {
+		return control.Errorf(control.Invalid, "%v", err)
+	}
+	return nil
+}
+
+// manner returns a rollout with how a request wants nodes to move, not which nodes nor to which version.
+func manner(r control.RolloutRequest) (rollout.Rollout, error) {
+	out := rollout.Rollout{
+		When: rollout.When(r.When), Soak: time.Duration(r.Soak * float64(time.Second)), Check: r.Check, Hook: r.Hook,
+	}
+	switch {
+	case out.When != rollout.Now && out.When != rollout.Boot:
+		return out, control.Errorf(control.Invalid, "roll out: nodes cannot change %q", r.When).
+			WithHint("they change now, or at their next boot")
+	case out.Soak < 0:
+		return out, control.Errorf(control.Invalid, "roll out: soak time of %v", out.Soak)
+	}
+	return out, nil
+}
+
+// nodesOf returns the nodes of a set in their order, or all that have an image when the set is empty; all reports that
+// they are all.
+func nodesOf(now *follow.Declared, im *cluster.Image, set string) (nodes []string, all bool, err error) {
+	selected, of := now.Cluster.Nodes, 0
+	if set != "" {
+		if selected, err = now.Select(set); err != nil {
+			return nil, false, err
+		}
+	}
+	for _, n := range now.Cluster.Nodes {
+		if n.Image == im {
+			of++
+		}
+	}
+	var others []*cluster.Node
+	for _, n := range selected {
+		switch {
+		case n.Image == im:
+			nodes = append(nodes, string(n.Name))
+		case set != "":
+			others = append(others, n)
+		}
+	}
+	if len(others) > 0 {
+		return nil, false, control.Errorf(control.Invalid,
+			"roll out %s: %s run another image", im.Name, cluster.Fold(others)).
+			WithHint("without a node set it is all nodes of the image")
+	}
+	return nodes, len(nodes) == of, nil
+}
+
+// Begin declares a planned rollout. When all its nodes follow the version already, nothing is declared and begun is
+// false. It returns when this server has adopted the declaration.
+func (d *Driver) Begin(ctx context.Context, planned rollout.Rollout) (r rollout.Rollout, begun bool, err error) {
+	if !changes(d.Follow.Now(), &planned) {
+		return planned, false, nil
+	}
+	shared, err := d.Follow.Change(ctx)
+	if err != nil {
+		return r, false, err
+	}
+	err = shared.Decide(ctx, func(s coord.State) (c coord.Change, err error) {
+		r, c, err = planned.Declare(s, d.running(planned.Nodes()), time.Now().UTC())
+		return c, err
+	})
+	if err != nil {
+		return r, false, APIError(err)
+	}
+	d.Log.Info("rollout begins",
+		"rollout", r.ID, "version", r.Ref(), "nodes", r.Nodes().String(), "kind", string(r.When))
+	return r, true, d.Follow.Refresh(ctx, shared)
+}
+
+// RollOut plans and begins the rollout that a request asks for.
+func (d *Driver) RollOut(ctx context.Context, req control.RolloutRequest) error {
+	planned, err := d.Plan(d.Follow.Now(), req)
+	if err == nil {
+		_, _, err = d.Begin(ctx, planned)
+	}
+	return err
+}
+
+// changes reports whether any node of r would follow something else.
+func changes(now *follow.Declared, r *rollout.Rollout) bool {
+	current, _ := now.State.Images[r.Image].Followed()
+	if r.All && current.Number != r.Version {
+		return true
+	}
+	return slices.ContainsFunc(r.Nodes(), func(name string) bool {
+		n, ok := now.Cluster.Node(cluster.NodeName(name))
+		if !ok {
+			return false
+		}
+		ref, next := now.Follows(n)
+		if r.When == rollout.Boot && next == r.Ref() {
+			return false
+		}
+		return !next.IsZero() || ref != r.Ref()
+	})
+}
+
+// Decision changes one rollout, given the state in which it is.
+type Decision func(coord.State) (coord.Change, error)
+
+// Decide returns the decision that a request about a rollout asks for. The error is a control.Error.
+func (d *Driver) Decide(id int, in control.RolloutChange) (Decision, error) {
+	at := time.Now().UTC()
+	decide := map[string]Decision{
+		"pause":  func(s coord.State) (coord.Change, error) { return rollout.Pause(s, id, "by hand", at) },
+		"resume": func(s coord.State) (coord.Change, error) { return rollout.Resume(s, id, at) },
+		"stop":   func(s coord.State) (coord.Change, error) { return rollout.Stop(s, id, at) },
+		"undo":   func(s coord.State) (coord.Change, error) { return rollout.Undo(s, id, rollout.When(in.When), at) },
+	}[in.Do]
+	if decide == nil {
+		return nil, control.Errorf(control.Invalid,
+			"rollout %d: %q is not a change: want pause, resume, stop or undo", id, in.Do)
+	}
+	if in.When != "" {
+		if _, err := manner(control.RolloutRequest{When: in.When}); err != nil {
+			return nil, err
+		}
+	}
+	return decide, nil
+}
+
+// Apply puts a decision about a rollout, and returns when this server has adopted it; what is for the log.
+func (d *Driver) Apply(ctx context.Context, id int, what string, decide Decision) error {
+	shared, err := d.Follow.Change(ctx)
+	if err != nil {
+		return err
+	}
+	if err := shared.Decide(ctx, decide); err != nil {
+		return APIError(err)
+	}
+	d.Log.Info("rollout changed", "rollout", id, "action", what)
+	return d.Follow.Refresh(ctx, shared)
+}
+
+// APIError makes an error of a decision one of the API, with a hint what a person can do about a rollout that is in the
+// way.
+func APIError(err error) error {
+	e, ok := follow.APIError(err).(*control.Error)
+	switch {
+	case !ok:
+		return err
+	case errors.Is(err, rollout.ErrState):
+		return e.WithHint("dim rollout ls lists all; without a number it is the latest")
+	case e.Code == control.Conflict:
+		return e.WithHint("dim rollout ls lists them; resume, undo or stop the one in the way")
+	}
+	return e
+}

@@ -1,0 +1,328 @@
+// Package driver begins rollouts, changes them, and carries them out.
+//
+// Package rollout decides what follows from what; a Driver gathers the facts (what nodes show, which are up, what a
+// person asks for), runs hooks and checks, and puts the decisions into the shared state. Of several heads the first of
+// the description drives the rollouts.
+//
+// # Concurrency
+//
+// All methods may be called from any number of goroutines. Run drives each rollout in a goroutine of its own.
+//
+// # What it must not know
+//
+// How a replica is switched, how nodes are probed, and how rollouts are shown.
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/coord"
+	"dim/internal/follow"
+	"dim/internal/image"
+	"dim/internal/liveness"
+	"dim/internal/problems"
+	"dim/internal/rollout"
+)
+
+const (
+	// interval is the interval between checks whether a rollout can go on.
+	interval = 250 * time.Millisecond
+	// retryInterval is the pause after a failure.
+	retryInterval = 2 * time.Second
+)
+
+// Roots knows what the nodes of this server show. serving.Server implements it.
+type Roots interface {
+	// Serves reports whether this server serves a node.
+	Serves(*cluster.Node) bool
+	// Shows returns the version that a node's root shows; ok is false when the node has none here.
+	Shows(cluster.NodeName) (v image.Version, ok bool)
+	// Booted returns what nodes show that were to follow it from their next boot on.
+	Booted() coord.Refs
+}
+
+// Options of a Driver. All are needed.
+type Options struct {
+	Server   cluster.ServerName // this server
+	Follow   *follow.Follower
+	Liveness *liveness.Tracker
+	Roots    Roots
+	Problems *problems.List
+	Log      *slog.Logger
+}
+
+// Driver drives rollouts.
+type Driver struct {
+	Options
+
+	mu    sync.Mutex
+	waits map[int]string // what rollouts wait for, by number
+}
+
+// New returns a Driver.
+func New(o Options) *Driver { return &Driver{Options: o, waits: map[int]string{}} }
+
+// Run drives rollouts until ctx ends. It also tells the shared state which nodes have booted what they were to follow
+// from then on.
+func (d *Driver) Run(ctx context.Context) error {
+	select {
+	case <-d.Follow.Searched():
+	case <-ctx.Done():
+		return nil
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	var runners sync.WaitGroup
+	defer runners.Wait()
+	var running sync.Map // numbers of rollouts
+	var last *follow.Declared
+	var driven []int
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		d.promote(ctx)
+		if now := d.Follow.Now(); now != last {
+			last, driven = now, d.driven(now)
+		}
+		for _, id := range driven {
+			if _, runs := running.LoadOrStore(id, true); runs {
+				continue
+			}
+			runners.Go(func() {
+				d.drive(ctx, id)
+				running.Delete(id)
+			})
+		}
+	}
+}
+
+// promote tells the shared state which nodes have booted what they were to follow from their next boot on. Until it
+// knows, they go on showing it.
+func (d *Driver) promote(ctx context.Context) {
+	shared, err := d.Follow.Reachable(ctx)
+	if err != nil {
+		return
+	}
+	booted := d.Roots.Booted()
+	if len(booted) == 0 {
+		return
+	}
+	err = shared.Decide(ctx, func(s coord.State) (coord.Change, error) { return rollout.Booted(s, booted), nil })
+	if err == nil {
+		err = d.Follow.Refresh(ctx, shared)
+	}
+	if err != nil {
+		d.Log.Warn("the shared state does not know yet what nodes have booted", "error", err)
+	}
+}
+
+// driven returns the rollouts that are running and this server's to drive.
+func (d *Driver) driven(now *follow.Declared) []int {
+	if len(now.State.Rollouts) == 0 {
+		return nil
+	}
+	for _, s := range now.Cluster.Servers {
+		if s.Has(cluster.RoleHead) {
+			if s.Name != d.Server {
+				return nil
+			}
+			break
+		}
+	}
+	var ids []int
+	list, err := rollout.Active(now.State)
+	if err != nil {
+		d.Log.Error("rollout cannot be read", "error", err)
+	}
+	for i := range list {
+		if list[i].State == rollout.Running {
+			ids = append(ids, list[i].ID)
+		}
+	}
+	return ids
+}
+
+// drive takes one rollout as far as it goes: until it is no longer running, or ctx ends.
+func (d *Driver) drive(ctx context.Context, id int) {
+	defer d.setWait(id, "")
+	for ctx.Err() == nil {
+		r, ok, err := rollout.Load(d.Follow.Now().State, id)
+		if err != nil || !ok || r.State != rollout.Running {
+			return
+		}
+		step := r.Next(d.seen(&r), time.Now())
+		d.setWait(id, step.Wait)
+		pause := interval
+		switch {
+		case step.Wait != "":
+		case step.Run != "":
+			if step, ok = d.command(ctx, &r, step); ok {
+				err = d.advance(ctx, &r, step)
+			}
+		default:
+			err = d.advance(ctx, &r, step)
+		}
+		changed := errors.Is(err, rollout.ErrConflict) // the next round sees the change
+		if err != nil && !changed && ctx.Err() == nil {
+			d.Log.Warn("rollout does not go on", "rollout", id, "error", err)
+			pause = retryInterval
+		}
+		if step.Wait == "" && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// setWait notes what a rollout waits for; "" is nothing.
+func (d *Driver) setWait(id int, what string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if what == "" {
+		delete(d.waits, id)
+		return
+	}
+	d.waits[id] = what
+}
+
+// Waits returns what a running rollout waits for, "" when it does not wait.
+func (d *Driver) Waits(id int) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.waits[id]
+}
+
+// advance declares a step. The error is rollout.ErrConflict when somebody has changed the rollout meanwhile.
+func (d *Driver) advance(ctx context.Context, r *rollout.Rollout, step rollout.Step) error {
+	shared, err := d.Follow.Reachable(ctx)
+	if err != nil {
+		return err
+	}
+	err = shared.Decide(ctx, func(s coord.State) (coord.Change, error) {
+		return r.Advance(s, step, d.running(r.Nodes()), time.Now().UTC())
+	})
+	switch {
+	case err == nil && step.Pause != "":
+		d.Log.Warn("rollout is paused", "rollout", r.ID, "reason", step.Pause)
+	case err == nil:
+		d.Log.Info("rollout goes on", "rollout", r.ID, "ring", r.Ring+1, "stage", string(r.Phase))
+	}
+	return errors.Join(err, d.Follow.Refresh(ctx, shared))
+}
+
+// running returns those of the nodes that work from their root now.
+func (d *Driver) running(nodes []string) []string {
+	var list []string
+	for _, n := range nodes {
+		if d.Liveness.State(cluster.NodeName(n)).Running {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// seen returns what is known of the nodes of r's present ring.
+func (d *Driver) seen(r *rollout.Rollout) map[string]rollout.Seen {
+	now := d.Follow.Now()
+	seen := map[string]rollout.Seen{}
+	for _, name := range r.Rings[r.Ring].Nodes {
+		n, ok := now.Cluster.Node(cluster.NodeName(name))
+		if !ok || string(n.Image.Name) != r.Image {
+			seen[name] = rollout.Seen{Gone: true}
+			continue
+		}
+		seen[name] = rollout.Seen{Server: string(n.Servers[0].Name), Report: d.report(n)}
+	}
+	if r.Soaked(time.Now()) {
+		d.probe(now, r, seen)
+	}
+	return seen
+}
+
+// report returns what a server of n reported last, nil when none of its servers has reported. Only the nodes of this
+// server are known.
+func (d *Driver) report(n *cluster.Node) *rollout.Report {
+	if !d.Roots.Serves(n) {
+		return nil
+	}
+	state := d.Liveness.State(n.Name)
+	r := &rollout.Report{Booting: state.Booting, Stage: string(state.Stage)}
+	if v, ok := d.Roots.Shows(n.Name); ok {
+		r.Shows = v.Ref()
+	}
+	if r.Problem = d.Problems.Text(problems.Node(n.Name)); r.Problem == "" {
+		r.Problem = d.Problems.Text(problems.Of(problems.KindReplicas))
+	}
+	return r
+}
+
+// probe finds out which of the nodes that ran before are up.
+func (d *Driver) probe(now *follow.Declared, r *rollout.Rollout, seen map[string]rollout.Seen) {
+	var ran []*cluster.Node
+	for _, name := range r.Rings[r.Ring].Ran {
+		n, ok := now.Cluster.Node(cluster.NodeName(name))
+		s := seen[name]
+		if !ok || s.Gone {
+			continue
+		}
+		if s.Report == nil {
+			ran = append(ran, n)
+			continue
+		}
+		switch boot.Stage(s.Report.Stage) { // another server may report it
+		case boot.StageRunning, liveness.Silent, liveness.Off:
+			ran = append(ran, n)
+		}
+	}
+	up, err := d.Liveness.Answering(ran, r.Since)
+	if err != nil {
+		d.Log.Warn("nodes cannot be probed", "error", err)
+	}
+	for name := range up {
+		s := seen[string(name)]
+		s.Answers = true
+		seen[string(name)] = s
+	}
+}
+
+// command runs a rollout's command for its present ring. It returns the step that follows from how the command ended;
+// ok is false when the rollout was changed meanwhile, or this server ends.
+func (d *Driver) command(ctx context.Context, r *rollout.Rollout, step rollout.Step) (next rollout.Step, ok bool) {
+	d.setWait(r.ID, fmt.Sprintf("the %s to end", step.Command))
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- runCommand(run, r, step.Run) }()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			switch {
+			case run.Err() != nil:
+				return next, false
+			case err != nil:
+				return rollout.Step{Pause: fmt.Sprintf("%s: %v", step.Command, err)}, true
+			}
+			return r.After(), true
+		case <-tick.C:
+			now, _, err := rollout.Load(d.Follow.Now().State, r.ID)
+			if err != nil || now.State != r.State || !now.Since.Equal(r.Since) {
+				cancel() // the loop waits for the command's end
+			}
+		}
+	}
+}

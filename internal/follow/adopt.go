@@ -1,0 +1,123 @@
+package follow
+
+import (
+	"context"
+	"errors"
+
+	"dim/internal/cluster"
+	"dim/internal/coord"
+)
+
+// Load finds what holds from the start, without the shared state: the description of ClusterFile, or else the kept one,
+// and the kept state. A kept state that cannot be read is left aside when there is a description.
+func (f *Follower) Load() error {
+	kept, err := coord.LoadState(f.StateFile)
+	switch {
+	case err != nil && (f.ClusterFile == "" || errors.Is(err, coord.ErrNewerFormat)):
+		return f.errorf("%w", err)
+	case err != nil:
+		f.Log.Error("kept state cannot be read; starting without it", "error", err)
+	}
+	now := &Declared{State: kept}
+	switch {
+	case f.ClusterFile != "":
+		if now.Cluster, err = cluster.Load(f.ClusterFile); err != nil {
+			return err
+		}
+		now.Digest = Describe(now.Cluster).Digest
+		err = f.checkServer(now.Cluster)
+	case kept.Description != nil:
+		now.Cluster, err = f.parse(kept.Description)
+		now.Digest = kept.Description.Digest
+	default:
+		err = f.errorf("no cluster description has been applied: give one with --cluster FILE")
+	}
+	if err == nil {
+		f.current.Store(now)
+	}
+	return err
+}
+
+// Refresh adopts the state as it is in c now. Whoever changed something there calls it, so that the change is in force
+// when Refresh returns. The error is one of APIError.
+func (f *Follower) Refresh(ctx context.Context, c *coord.Coord) error {
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return APIError(err)
+	}
+	return f.adopt(ctx, s)
+}
+
+// Stable calls fn with what is declared now. No state is adopted before fn returns.
+func (f *Follower) Stable(fn func(now *Declared)) {
+	f.adopting.Lock()
+	defer f.adopting.Unlock()
+	fn(f.Now())
+}
+
+// Exclusive calls change, which changes c, while no state is adopted, and then adopts the state as it is. When change
+// fails or reports that it changed nothing, nothing is adopted.
+func (f *Follower) Exclusive(ctx context.Context, c *coord.Coord, change func() (changed bool, err error)) error {
+	f.adopting.Lock()
+	defer f.adopting.Unlock()
+	if changed, err := change(); err != nil || !changed {
+		return err
+	}
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return APIError(err)
+	}
+	return f.adoptLocked(ctx, s)
+}
+
+func (f *Follower) adopt(ctx context.Context, s coord.State) error {
+	f.adopting.Lock()
+	defer f.adopting.Unlock()
+	return f.adoptLocked(ctx, s)
+}
+
+// adoptLocked makes s what holds, unless something newer does already. A description that this program cannot follow is
+// a problem that is shown; the one before goes on to hold.
+func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
+	old := f.Now()
+	if old.State.Store == s.Store && s.Revision <= old.State.Revision {
+		return nil
+	}
+	if empty(s) && !empty(old.State) {
+		f.Log.Error("the shared state is empty; what was kept of it will be put back")
+		f.incomplete.Store(true)
+		return nil
+	}
+	now := &Declared{State: s, Cluster: old.Cluster, Digest: old.Digest}
+	if s.Description != nil && s.Description.Digest != old.Digest {
+		if c, err := f.parse(s.Description); err == nil {
+			now.Cluster, now.Digest = c, s.Description.Digest
+		} else {
+			now.Problem = err.Error()
+			f.Log.Error("description not followed", "error", err)
+		}
+	}
+	if err := coord.SaveState(f.StateFile, now.kept(old)); err != nil {
+		f.Log.Error("declared state not kept", "error", err) // on a full disk: a restart reads an older one
+	}
+	f.current.Store(now)
+	for _, adopted := range f.subscribers {
+		adopted(ctx, now)
+	}
+	return nil
+}
+
+// acceptOlder lets s be adopted although it is older than what was kept: somebody has put back an older copy of the
+// shared state. While the state is followed this looks the same as an answer that is late, so it is checked only right
+// after the state was found.
+func (f *Follower) acceptOlder(s coord.State) {
+	f.adopting.Lock()
+	defer f.adopting.Unlock()
+	now := *f.Now()
+	if s.Store != now.State.Store || s.Revision >= now.State.Revision {
+		return
+	}
+	f.Log.Warn("the shared state is older than what was kept of it", "from", now.State.Revision, "to", s.Revision)
+	now.State.Revision = 0
+	f.current.Store(&now)
+}

@@ -1,0 +1,106 @@
+package follow
+
+import (
+	"errors"
+	"fmt"
+
+	"dim/internal/cluster"
+	"dim/internal/cluster/nodeset"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/image"
+)
+
+// Declared is the declared state as this server understands it. It is never changed, only replaced.
+type Declared struct {
+	State   coord.State
+	Cluster *cluster.Cluster
+	Digest  image.Digest // of the description that Cluster was parsed from
+	Problem string       // why the description in State is not the one followed; "": it is
+}
+
+// Follows returns what n's replica follows now, and from the node's next boot on (the zero Ref: the same).
+func (d *Declared) Follows(n *cluster.Node) (now, next image.Ref) {
+	return d.State.Follows(string(n.Name), string(n.Image.Name))
+}
+
+// Version returns the version that n follows now.
+func (d *Declared) Version(n *cluster.Node) (image.Version, error) {
+	r, _ := d.Follows(n)
+	v, ok := d.State.Resolve(r)
+	if !ok {
+		return v, fmt.Errorf("image %s has no version yet: run `dim image capture %s` on the head", r, r.Image)
+	}
+	return v, nil
+}
+
+// Missing tells why n has no version, unless its image was just not captured yet.
+func (d *Declared) Missing(n *cluster.Node) error {
+	r, _ := d.Follows(n)
+	if r.Number == 0 && r.Tag == "" {
+		return nil
+	}
+	return fmt.Errorf("serve %s: there is no %s", n.Name, r)
+}
+
+// Resolve returns the version that a reference names as a person writes it. The error is a control.Error.
+func (d *Declared) Resolve(ref string) (image.Version, error) {
+	r, err := image.ParseRef(ref)
+	if err != nil {
+		return image.Version{}, control.Errorf(control.Invalid, "%v", err)
+	}
+	v, ok := d.State.Resolve(r)
+	if !ok {
+		return v, control.Errorf(control.NotFound, "version %s: there is none", ref).WithHint(d.versionsHint(r.Image))
+	}
+	return v, nil
+}
+
+// versionsHint tells how to find or make versions of an image.
+func (d *Declared) versionsHint(name string) string {
+	_, known := d.Cluster.Image(cluster.ImageName(name))
+	switch _, captured := d.State.Images[name]; {
+	case captured:
+		return "dim image log " + name + " lists them"
+	case known:
+		return "dim image capture " + name + " makes the first"
+	}
+	return "dim image ls lists the images"
+}
+
+// Select returns the nodes of a node set. The error is a control.Error; it tells a text that is not a node set from one
+// that names what does not exist.
+func (d *Declared) Select(set string) ([]*cluster.Node, error) {
+	nodes, err := d.Cluster.Select(set)
+	if err == nil {
+		return nodes, nil
+	}
+	code := control.NotFound
+	if _, bad := errors.AsType[*nodeset.SyntaxError](err); bad {
+		code = control.Invalid
+	}
+	return nil, control.Errorf(code, "%v", err)
+}
+
+// kept is what a restart is to find: the state with the description that is followed. A description that cannot be
+// followed does not keep the server from starting. The older revision makes the next start look at it again.
+func (d *Declared) kept(old *Declared) coord.State {
+	s := d.State
+	if d.Problem == "" && s.Description != nil {
+		return s
+	}
+	s.Description, s.Revision = old.description(), old.State.Revision
+	return s
+}
+
+// description returns the description that d.Cluster was parsed from.
+func (d *Declared) description() *coord.Description {
+	if in := d.State.Description; in != nil && in.Digest == d.Digest {
+		return in
+	}
+	made := Describe(d.Cluster)
+	return &made
+}
+
+// empty reports whether nothing was declared in s yet, or all was lost.
+func empty(s coord.State) bool { return s.Description == nil && len(s.Images) == 0 }

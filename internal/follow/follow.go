@@ -1,0 +1,136 @@
+// Package follow keeps the declared state as this server knows it: from the shared state, which it follows, and from
+// the copy of it that is kept on disk.
+//
+// # Concepts
+//
+// The shared state (package coord) holds what is declared for the whole cluster. A Follower takes its states in order,
+// and adopts each: it keeps the state on disk, parses the description if that changed, and calls those who subscribed.
+// Now returns what was adopted last, as one value that is never changed but replaced, so readers take no lock.
+//
+// # Without the shared state
+//
+// Load finds what held last from the disk alone. While the shared state cannot be reached that goes on to hold, and
+// Change refuses with a reason. A shared state that is found empty was lost: what this server kept of it is put back.
+// An embedded etcd that ended in this process can only be started by a new one, so Run returns ErrRestart as soon as
+// that may succeed (its disk has room again). One whose directory was replaced is opened here.
+//
+// # Concurrency
+//
+// All methods may be called from any number of goroutines once Run was called; Subscribe and Load before. Adoption is
+// serialized: at any time at most one state is being adopted, or a function runs in Stable or Exclusive.
+//
+// Lock order:
+//
+//  1. Follower.restoring
+//  2. Follower.adopting
+//  3. Follower.mu
+//
+// # What it must not know
+//
+// What follows from a declared state: which replica shows what, what a node boots, how a rollout goes on.
+package follow
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dim/internal/cluster"
+	"dim/internal/coord"
+	"dim/internal/periodic"
+)
+
+// Options of a Follower. Server, StateFile, CoordDir and Log are needed.
+type Options struct {
+	Server      cluster.ServerName // this server
+	StateFile   string             // the copy of the state
+	CoordDir    string             // of the embedded etcd; its parent is the data directory
+	Endpoints   []string           // of an existing etcd; nil: the embedded one
+	ClusterFile string             // a description to apply at the start; "": the one that was applied last
+	Log         *slog.Logger
+}
+
+// Follower follows the shared state.
+type Follower struct {
+	Options
+
+	current     atomic.Pointer[Declared]
+	subscribers []func(context.Context, *Declared)
+	restore     RestoreFunc
+
+	adopting sync.Mutex // held by who adopts a state
+
+	restoring  sync.Mutex  // guards applied, and lets one at a time put what the shared state lacks
+	applied    bool        // the description of ClusterFile was put, if there is one
+	incomplete atomic.Bool // the shared state may lack something that this server has
+
+	searched chan struct{} // closed when the shared state was found, or not, for the first time
+
+	mu      sync.Mutex // guards what follows
+	coord   *coord.Coord
+	err     error // why the shared state is not available
+	changed time.Time
+}
+
+// RestoreFunc puts to c what this server has and the shared state s lacks; kept is the state that this server adopted
+// last.
+type RestoreFunc func(ctx context.Context, c *coord.Coord, s, kept coord.State) error
+
+// New returns a Follower of the shared state.
+func New(o Options) *Follower {
+	f := &Follower{Options: o, searched: make(chan struct{})}
+	f.err = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(o.Endpoints, ", "), o.CoordDir))
+	return f
+}
+
+// Subscribe lets adopted be called with each state that is adopted, in order, before the next one is. It must return
+// soon. It is called before Run.
+func (f *Follower) Subscribe(adopted func(ctx context.Context, now *Declared)) {
+	f.subscribers = append(f.subscribers, adopted)
+}
+
+// OnRestore sets what puts content of this server to a shared state that may lack it. It is called before Run.
+func (f *Follower) OnRestore(r RestoreFunc) { f.restore = r }
+
+// Now returns the declared state that holds now. Load must have succeeded.
+func (f *Follower) Now() *Declared { return f.current.Load() }
+
+// Cluster returns the description that holds now.
+func (f *Follower) Cluster() *cluster.Cluster { return f.current.Load().Cluster }
+
+// restoreInterval is the interval between tries to put what the shared state may lack.
+const restoreInterval = 10 * time.Second
+
+// Run finds the shared state and adopts what it says, until ctx ends. It returns an error only to be restarted:
+// ErrRestart.
+func (f *Follower) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.follow(ctx) })
+	g.Go(func() error {
+		return periodic.Run(ctx, restoreInterval, func(ctx context.Context) {
+			if f.incomplete.Load() {
+				f.restoreAgain(ctx)
+			}
+		})
+	})
+	return g.Wait()
+}
+
+// Close closes the connection to the shared state.
+func (f *Follower) Close() error {
+	if c := f.shared(); c != nil {
+		return c.Close()
+	}
+	return nil
+}
+
+func (f *Follower) errorf(format string, args ...any) error {
+	return fmt.Errorf("serve as %s: "+format, append([]any{f.Server}, args...)...)
+}

@@ -1,0 +1,291 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/problems"
+	"dim/internal/rollout"
+)
+
+// ErrRestart is what Run returns when only a new process can go on: the etcd in this one has ended, and may be started
+// again. Until then the nodes were served.
+var ErrRestart = errors.New("a restart brings the cluster state back")
+
+const (
+	// firstPause and lastPause bound the pause between tries to find the shared state.
+	firstPause = time.Second
+	lastPause  = 30 * time.Second
+	// restartCheck is the interval between checks whether an etcd that ended can be started again.
+	restartCheck = time.Second
+	// restartAfter is how long after its end an etcd is started again, if its end had another reason than a full disk.
+	restartAfter = time.Minute
+	// spaceNeeded is what an embedded etcd needs free on its disk, in bytes. It allocates 64 MB at a time.
+	spaceNeeded = 160 << 20
+	// searchedWithin bounds Health's wait for the first search.
+	searchedWithin = 2 * time.Second
+)
+
+// follow finds the shared state and adopts what it says, until ctx ends. It returns an error only to be restarted.
+func (f *Follower) follow(ctx context.Context) error {
+	pause := firstPause
+	for {
+		err := f.followOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		dir := inode(f.CoordDir) // before anybody sees the error, and may replace the directory
+		f.setHealth(err)
+		f.Log.Error("shared state not available; serving what was declared last", "error", err)
+		if errors.Is(err, coord.ErrEnded) {
+			if err := f.awaitRestart(ctx, err, dir); err != nil {
+				return err
+			}
+			pause = firstPause
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+			pause = min(2*pause, lastPause)
+		}
+	}
+}
+
+// followOnce returns when the shared state cannot be found, or has ended.
+func (f *Follower) followOnce(ctx context.Context) error {
+	c, err := f.open(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watched := make(chan error, 1)
+	go func() {
+		watched <- c.Watch(ctx, coord.State{}, func(s coord.State) error { return f.adopt(ctx, s) })
+	}()
+	select {
+	case err = <-watched:
+		return err
+	case <-c.Ended():
+		cancel()
+		<-watched
+		if err = c.Check(context.WithoutCancel(ctx)); err == nil { // it tells why
+			err = coord.ErrEnded
+		}
+		return err
+	}
+}
+
+// open opens the shared state, unless it is open, and restores what it lacks.
+func (f *Follower) open(ctx context.Context) (*coord.Coord, error) {
+	c := f.shared()
+	if c == nil {
+		var err error
+		o := coord.Options{Endpoints: f.Endpoints, Log: f.Log}
+		if len(o.Endpoints) == 0 {
+			o.Dir = f.CoordDir
+		}
+		if c, err = coord.Open(ctx, o); err != nil {
+			return nil, err
+		}
+		f.mu.Lock()
+		f.coord = c // from now on Close closes it
+		f.mu.Unlock()
+	}
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.acceptOlder(s)
+	if err := f.Restore(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := f.Refresh(ctx, c); err != nil {
+		return nil, err
+	}
+	f.setHealth(nil)
+	return c, nil
+}
+
+// awaitRestart waits until an embedded etcd that ended in this process can be started again. When its directory was
+// replaced, this process can start it, and awaitRestart returns nil; otherwise a new process must, and the error is
+// ErrRestart. An etcd that never started because of damage would not start in a new process either. dir is what inode
+// returned when etcd had ended.
+func (f *Follower) awaitRestart(ctx context.Context, cause error, dir uint64) error {
+	ended, full := time.Now(), f.space() < spaceNeeded
+	ran := f.shared() != nil
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(restartCheck):
+		}
+		switch {
+		case inode(f.CoordDir) != dir:
+			f.mu.Lock()
+			c := f.coord
+			f.coord = nil
+			f.mu.Unlock()
+			if c != nil {
+				_ = c.Close() // its error is the cause, which was logged
+			}
+			return nil
+		case full && f.space() >= spaceNeeded, ran && !full && time.Since(ended) > restartAfter:
+			return f.errorf("%w: %v", ErrRestart, cause)
+		}
+	}
+}
+
+// inode identifies a directory; it is 0 for one that does not exist.
+func inode(dir string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// data is the data directory.
+func (f *Follower) data() string { return filepath.Dir(f.CoordDir) }
+
+// space returns how many bytes the disk of the data directory has free.
+func (f *Follower) space() uint64 {
+	var st unix.Statfs_t
+	if unix.Statfs(f.data(), &st) != nil {
+		return 0
+	}
+	return st.Bavail * uint64(st.Bsize)
+}
+
+func (f *Follower) shared() *coord.Coord {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.coord
+}
+
+// setHealth stores whether the shared state is available.
+func (f *Follower) setHealth(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if (err == nil) != (f.err == nil) {
+		f.changed = time.Now()
+	}
+	f.err = err
+	select {
+	case <-f.searched:
+	default:
+		close(f.searched)
+	}
+}
+
+// Searched is closed when the shared state was found, or not, for the first time.
+func (f *Follower) Searched() <-chan struct{} { return f.searched }
+
+// Change returns the shared state for a change. Right after the start it waits for the first search. The error is a
+// control.Error with a hint, or ctx's.
+func (f *Follower) Change(ctx context.Context) (*coord.Coord, error) {
+	select {
+	case <-f.searched:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	c, err := f.Reachable(ctx)
+	if err != nil {
+		return nil, control.Errorf(control.Unavailable, "%v", err).WithHint(f.hint(err))
+	}
+	return c, nil
+}
+
+// Reachable returns the shared state if it can be changed now.
+func (f *Follower) Reachable(ctx context.Context) (*coord.Coord, error) {
+	f.mu.Lock()
+	c, err := f.coord, f.err
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Check(ctx)
+}
+
+// hint tells a person what an error of the shared state means.
+func (f *Follower) hint(err error) string {
+	const served = "nodes are served what was declared last; changes wait until the shared state is back"
+	switch {
+	case len(f.Endpoints) > 0 || errors.Is(err, coord.ErrNewerFormat):
+		return served
+	case f.space() < spaceNeeded:
+		return served + fmt.Sprintf(": it needs %d MB free on the disk of %s, and comes back by itself",
+			spaceNeeded>>20, f.data())
+	case errors.Is(err, coord.ErrEnded), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENOTDIR):
+		return served + fmt.Sprintf(
+			"; if it is damaged: mv %s %[1]s.damaged, and it is made anew from what this server knows", f.CoordDir)
+	}
+	return served
+}
+
+// Health returns the state of the connection to the shared state. Right after the start it waits a moment for the first
+// search.
+func (f *Follower) Health(ctx context.Context) control.Coord {
+	f.awaitSearch(ctx)
+	c := control.Coord{Kind: "embedded", Revision: f.Now().State.Revision}
+	if len(f.Endpoints) > 0 {
+		c.Kind = "external"
+	}
+	_, err := f.Reachable(ctx)
+	if c.OK = err == nil; err != nil {
+		c.Error = err.Error()
+	}
+	return c
+}
+
+func (f *Follower) awaitSearch(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, searchedWithin)
+	defer cancel()
+	select {
+	case <-f.searched:
+	case <-ctx.Done():
+	}
+}
+
+// Problems is a problems.Source: a description that is not followed, and a shared state that is not available.
+func (f *Follower) Problems(ctx context.Context) []problems.Problem {
+	var list []problems.Problem
+	if now := f.Now(); now.Problem != "" {
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindDescription), Text: now.Problem, Hint: "the server follows the one before",
+		})
+	}
+	f.awaitSearch(ctx)
+	if _, err := f.Reachable(ctx); err != nil {
+		f.mu.Lock()
+		since := f.changed
+		f.mu.Unlock()
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindSharedState), Text: err.Error(), Hint: f.hint(err), Since: since,
+		})
+	}
+	return list
+}
+
+// APIError gives the errors of the shared state and of rollouts the API's codes. Others are returned as they are.
+func APIError(err error) error {
+	for target, code := range map[error]control.Code{
+		coord.ErrConflict: control.Conflict, coord.ErrUnavailable: control.Unavailable,
+		coord.ErrNotFound:   control.NotFound,
+		rollout.ErrConflict: control.Conflict, rollout.ErrState: control.Conflict,
+	} {
+		if errors.Is(err, target) {
+			return control.Errorf(code, "%v", err)
+		}
+	}
+	return err
+}
