@@ -11,23 +11,8 @@ var pending = map[string]map[string]string{
 	"docs/concepts.md": {
 		"documents": "21 lines",
 	},
-	"docs/formats/coord.md": {
-		"documents": "19 lines",
-	},
-	"docs/formats/data.md": {
-		"documents": "2 lines",
-	},
-	"docs/formats/handle.md": {
-		"documents": "23 lines",
-	},
 	"docs/formats/layer.md": {
 		"documents": "39 lines",
-	},
-	"docs/formats/store.md": {
-		"documents": "12 lines",
-	},
-	"docs/formats/tree.md": {
-		"documents": "19 lines",
 	},
 	"docs/guide/durability.md": {
 		"documents": "13 lines",
@@ -41,14 +26,8 @@ var pending = map[string]map[string]string{
 	"docs/guide/node-state.md": {
 		"documents": "36 lines",
 	},
-	"docs/guide/rollouts.md": {
-		"documents": "21 lines",
-	},
 	"docs/guide/trouble.md": {
 		"documents": "3 lines",
-	},
-	"docs/guide/versions.md": {
-		"documents": "16 lines",
 	},
 	"docs/guide/watch.md": {
 		"documents": "19 lines",
