@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dim/internal/lab"
+	"dim/internal/lab/master"
 	"dim/internal/testkit"
 )
 
@@ -29,11 +30,11 @@ func debian(t *testing.T) string {
 		if out, err := exec.Command("cp", "-a", "--reflink=auto", have, dir).CombinedOutput(); err != nil {
 			t.Fatalf("copy %s: %v\n%s", have, err, out)
 		}
-		testkit.Must(t, lab.AsInstalled(dir, ""))
+		testkit.Must(t, master.Configure(dir, ""))
 		return dir
 	}
 	var log strings.Builder
-	if err := lab.BuildMaster(t.Context(), lab.MasterSpec{Dir: dir, Log: &log}); err != nil {
+	if err := master.Build(t.Context(), master.Spec{Dir: dir, Log: &log}); err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
 	return dir

@@ -12,6 +12,7 @@ import (
 
 	"dim/e2e/agent"
 	"dim/internal/lab"
+	"dim/internal/lab/master"
 	"dim/internal/testkit"
 )
 
@@ -86,7 +87,7 @@ var realWork = []work{
 	{"apt-get installs, installs again and purges packages", `
 		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
 		export DEBIAN_FRONTEND=noninteractive
-		echo 'deb [trusted=yes] file:` + lab.OfflineAt + ` ./' >list
+		echo 'deb [trusted=yes] file:` + master.OfflineDir + ` ./' >list
 		get() {
 			apt-get -o Dir::Etc::SourceList=$PWD/list -o Dir::Etc::SourceParts=- -o DPkg::Use-Pty=0 -qy "$@" \
 				>log 2>&1 || { cat log; exit 1; }
@@ -163,8 +164,8 @@ func workMaster(t *testing.T) string {
 	}
 	dir := filepath.Join(t.TempDir(), "master")
 	var log strings.Builder
-	if err := lab.BuildMaster(t.Context(),
-		lab.MasterSpec{Dir: dir, Packages: workPackages, Offline: offlinePackages, Log: &log}); err != nil {
+	spec := master.Spec{Dir: dir, Packages: workPackages, Offline: offlinePackages, Log: &log}
+	if err := master.Build(t.Context(), spec); err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
 	return dir

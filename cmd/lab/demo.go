@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"dim/internal/lab"
+	"dim/internal/lab/master"
 )
 
-// The demonstration is of examples/small.xml; these are its facts.
+// The demonstration uses examples/small.xml. These are names and addresses in it.
 const (
 	description = "examples/small.xml"
 	masterAt    = "/srv/dim/masters/compute"
@@ -32,15 +33,15 @@ var (
 
 type node struct{ name, addr, mac string }
 
-// show is one run of the demonstration.
-type show struct {
+// demonstration is one run of the demonstration.
+type demonstration struct {
 	start   time.Time
 	dir     string
 	master  string
 	cluster *lab.Cluster
 	guests  []*lab.Guest
 
-	mu sync.Mutex // guards the terminal
+	mu sync.Mutex // held while a line is printed
 }
 
 func demo(ctx context.Context) (err error) {
@@ -51,56 +52,61 @@ func demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &show{start: time.Now(), dir: dir, master: filepath.Join(dir, "master")}
+	d := &demonstration{start: time.Now(), dir: dir, master: filepath.Join(dir, "master")}
 	defer func() {
 		if err != nil {
-			s.explain()
+			d.printLogs()
 		}
-		s.say("cleaning up")
-		err = errors.Join(err, s.close())
+		d.printf("cleaning up")
+		err = errors.Join(err, d.close())
 	}()
-	for _, act := range []func(context.Context) error{s.install, s.raise, s.capture, s.boot, s.isolate, s.change} {
-		if err := act(ctx); err != nil {
+	for _, step := range []func(context.Context) error{
+		d.installMaster, d.startServer, d.capture, d.boot, d.checkIsolation, d.changeMaster,
+	} {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
 	if os.Getenv("KEEP") != "" {
-		s.keep(ctx)
+		d.waitForInterrupt(ctx)
 		return nil
 	}
-	return s.shutdown(ctx)
+	return d.shutdown(ctx)
 }
 
-// say prints a line with the seconds since the start.
-func (s *show) say(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fmt.Printf("%7.1fs  %s\n", time.Since(s.start).Seconds(), fmt.Sprintf(format, args...))
+// printf prints a line after the seconds since the start.
+func (d *demonstration) printf(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Printf("%7.1fs  %s\n", time.Since(d.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// took runs do and says how long it took.
-func (s *show) took(what string, do func() error) error {
-	s.say("%s …", what)
+// timed calls f and prints how long it took.
+func (d *demonstration) timed(what string, f func() error) error {
+	d.printf("%s …", what)
 	begin := time.Now()
-	if err := do(); err != nil {
+	if err := f(); err != nil {
 		return err
 	}
-	s.say("%s: %.1f s", what, time.Since(begin).Seconds())
+	d.printf("%s: %.1f s", what, time.Since(begin).Seconds())
 	return nil
 }
 
-func (s *show) install(ctx context.Context) error {
-	return s.took("master: installing Debian 12 with mmdebstrap", func() error {
-		log, err := os.Create(filepath.Join(s.dir, "master.log"))
+func (d *demonstration) installMaster(ctx context.Context) error {
+	return d.timed("master: installing Debian 12 with mmdebstrap", func() error {
+		log, err := os.Create(filepath.Join(d.dir, "master.log"))
 		if err != nil {
 			return err
 		}
 		defer log.Close()
-		return lab.BuildMaster(ctx, lab.MasterSpec{Dir: s.master, Log: log})
+		p := newProgress(os.Stdout, d.start)
+		return p.during(ctx, func() error {
+			return master.Build(ctx, master.Spec{Dir: d.master, Log: log, Progress: p.update})
+		})
 	})
 }
 
-func (s *show) raise(ctx context.Context) error {
+func (d *demonstration) startServer(ctx context.Context) error {
 	bin, err := filepath.Abs("bin")
 	if err != nil {
 		return err
@@ -109,75 +115,75 @@ func (s *show) raise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.took("server: dim init, dim serve --cluster "+description+" --as "+serverName, func() (err error) {
-		s.cluster, err = lab.Up(ctx, lab.ClusterSpec{
-			Name: fmt.Sprintf("dim-demo-%d", os.Getpid()), Dir: filepath.Join(s.dir, "lab"), Bin: bin, Master: s.master, MasterAt: masterAt,
-			Description: xml, Server: serverName, Address: serverAddr,
+	return d.timed("server: dim init, dim serve --cluster "+description+" --as "+serverName, func() (err error) {
+		d.cluster, err = lab.Up(ctx, lab.ClusterSpec{
+			Name: fmt.Sprintf("dim-demo-%d", os.Getpid()), Dir: filepath.Join(d.dir, "lab"), Bin: bin,
+			Master: d.master, MasterAt: masterAt, Description: xml, Server: serverName, Address: serverAddr,
 		})
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(s.master, "root/.ssh/authorized_keys"), []byte(s.cluster.Key+"\n"), 0o600)
+		return os.WriteFile(filepath.Join(d.master, "root/.ssh/authorized_keys"), []byte(d.cluster.Key+"\n"), 0o600)
 	})
 }
 
-func (s *show) capture(ctx context.Context) error {
-	return s.took("dim image capture "+image+" --rollout now", func() error { return s.dim(ctx, "image", "capture", image, "--rollout", "now") })
+func (d *demonstration) capture(ctx context.Context) error {
+	return d.timed("dim image capture "+image+" --rollout now", func() error {
+		return d.dim(ctx, "image", "capture", image, "--rollout", "now")
+	})
 }
 
-// dim runs the dim command and shows what it prints.
-func (s *show) dim(ctx context.Context, args ...string) error {
-	out, err := s.cluster.Dim(ctx, args...)
+// dim runs the dim command and prints its output.
+func (d *demonstration) dim(ctx context.Context, args ...string) error {
+	out, err := d.cluster.Dim(ctx, args...)
 	for line := range strings.Lines(strings.TrimSpace(out)) {
-		s.say("    %s", strings.TrimRight(line, "\n"))
+		d.printf("    %s", strings.TrimRight(line, "\n"))
 	}
 	return err
 }
 
-func (s *show) boot(ctx context.Context) error {
+func (d *demonstration) boot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	for _, n := range nodes {
-		tap, err := s.cluster.Net.Tap(n.name)
+		tap, err := d.cluster.Net.Tap(n.name)
 		if err != nil {
 			return err
 		}
-		g, err := lab.StartGuest(ctx2(ctx), lab.GuestSpec{
-			Name: n.name, Net: s.cluster.Net, Firmware: lab.BIOS, NICs: []lab.NIC{{Tap: tap, MAC: n.mac}},
-			Log: filepath.Join(s.dir, n.name+".log"),
+		g, err := lab.StartGuest(context.WithoutCancel(ctx), lab.GuestSpec{
+			Name: n.name, Net: d.cluster.Net, Firmware: lab.BIOS, NICs: []lab.NIC{{Tap: tap, MAC: n.mac}},
+			Log: filepath.Join(d.dir, n.name+".log"),
 		})
 		if err != nil {
 			return err
 		}
-		s.guests = append(s.guests, g)
-		s.say("%s: power on (QEMU, BIOS, PXE; no disk)", n.name)
+		d.guests = append(d.guests, g)
+		d.printf("%s: power on (QEMU, BIOS, PXE; no disk)", n.name)
 	}
-	watch, done := context.WithCancel(ctx)
-	var watching sync.WaitGroup
+	watchCtx, stop := context.WithCancel(ctx)
+	var watchers sync.WaitGroup
 	for _, n := range nodes {
-		watching.Go(func() { s.stages(watch, n) })
+		watchers.Go(func() { d.printStages(watchCtx, n) })
 	}
-	defer func() { done(); watching.Wait() }()
-	return s.each(func(n node) error {
-		out, err := s.cluster.SSH.Await(ctx, n.addr, "hostname")
+	defer func() { stop(); watchers.Wait() }()
+	return forEachNode(func(n node) error {
+		out, err := d.cluster.SSH.Await(ctx, n.addr, "hostname")
 		if err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
-		s.say("ssh %s hostname: %s", n.name, strings.TrimSpace(out))
+		d.printf("ssh %s hostname: %s", n.name, strings.TrimSpace(out))
 		if strings.TrimSpace(out) != n.name {
-			return fmt.Errorf("%s says that it is %q", n.name, out)
+			return fmt.Errorf("%s has the host name %q", n.name, out)
 		}
-		state, err := s.cluster.SSH.Await(ctx, n.addr, "systemctl is-system-running --wait || { systemctl --failed; false; }")
-		s.say("ssh %s systemctl is-system-running: %s", n.name, strings.TrimSpace(state))
+		const isRunning = "systemctl is-system-running --wait || { systemctl --failed; false; }"
+		state, err := d.cluster.SSH.Await(ctx, n.addr, isRunning)
+		d.printf("ssh %s systemctl is-system-running: %s", n.name, strings.TrimSpace(state))
 		return err
 	})
 }
 
-// ctx2 detaches a guest's life from the bound on its boot.
-func ctx2(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
-
-// stages says each stage of a node's boot as the server hears of it.
-func (s *show) stages(ctx context.Context, n node) {
+// printStages prints the stages of a node's boot that the server reports, until ctx ends.
+func (d *demonstration) printStages(ctx context.Context, n node) {
 	var seen int
 	for ctx.Err() == nil {
 		var view struct {
@@ -188,10 +194,10 @@ func (s *show) stages(ctx context.Context, n node) {
 				}
 			}
 		}
-		if err := s.cluster.DimJSON(ctx, &view, "node", "show", n.name); err == nil {
+		if err := d.cluster.DimJSON(ctx, &view, "node", "show", n.name); err == nil {
 			for ; seen < len(view.Details.Stages); seen++ {
 				st := view.Details.Stages[seen]
-				s.say("%s: %-10s %s", n.name, st.Stage, st.Text)
+				d.printf("%s: %-10s %s", n.name, st.Stage, st.Text)
 			}
 		}
 		select {
@@ -201,59 +207,60 @@ func (s *show) stages(ctx context.Context, n node) {
 	}
 }
 
-// each does something for all nodes at once.
-func (s *show) each(do func(node) error) error {
+// forEachNode calls f for all nodes concurrently.
+func forEachNode(f func(node) error) error {
 	errs := make([]error, len(nodes))
 	var wg sync.WaitGroup
 	for i, n := range nodes {
-		wg.Go(func() { errs[i] = do(n) })
+		wg.Go(func() { errs[i] = f(n) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-func (s *show) isolate(ctx context.Context) error {
-	if _, err := s.cluster.SSH.Run(ctx, "10.77.0.11", "echo mine > /root/only-on-n01"); err != nil {
+// checkIsolation checks that nodes do not see each other's changes and cannot write to shared paths.
+func (d *demonstration) checkIsolation(ctx context.Context) error {
+	if _, err := d.cluster.SSH.Run(ctx, "10.77.0.11", "echo mine > /root/only-on-n01"); err != nil {
 		return err
 	}
-	s.say("n01 has written /root/only-on-n01")
-	out, err := s.cluster.SSH.Run(ctx, "10.77.0.12", "test ! -e /root/only-on-n01 && ls -la /root")
+	d.printf("n01 has written /root/only-on-n01")
+	out, err := d.cluster.SSH.Run(ctx, "10.77.0.12", "test ! -e /root/only-on-n01 && ls -la /root")
 	if err != nil {
-		return fmt.Errorf("n02 sees what n01 wrote: %s %w", out, err)
+		return fmt.Errorf("n02 sees the file of n01: %s %w", out, err)
 	}
-	s.say("n02 does not see it")
-	if out, err := s.cluster.SSH.Run(ctx, "10.77.0.11", "touch /usr/x 2>&1; test ! -e /usr/x"); err == nil {
-		s.say("n01, touch /usr/x: %s", strings.TrimSpace(out))
+	d.printf("n02 does not see it")
+	if out, err := d.cluster.SSH.Run(ctx, "10.77.0.11", "touch /usr/x 2>&1; test ! -e /usr/x"); err == nil {
+		d.printf("n01, touch /usr/x: %s", strings.TrimSpace(out))
 	} else {
 		return fmt.Errorf("n01 can write to /usr: %w", err)
 	}
-	return s.dim(ctx, "node", "ls")
+	return d.dim(ctx, "node", "ls")
 }
 
-func (s *show) change(ctx context.Context) error {
+// changeMaster changes a file in the master and waits until all nodes show it.
+func (d *demonstration) changeMaster(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	const line = "changed in the master"
-	// The nodes look by themselves; ssh is slow to start under emulation and must not be in the measurement.
+	// A loop on each node looks for the change: ssh is slow to start under emulation and must not be measured.
 	seen := make(chan error, len(nodes))
-	looking := make(chan struct{}, len(nodes))
-	var captured time.Time
+	started := make(chan struct{}, len(nodes))
 	for _, n := range nodes {
 		go func() {
-			looking <- struct{}{}
-			_, err := s.cluster.SSH.Run(ctx, n.addr, "until grep -q '"+line+"' /etc/motd; do sleep 0.1; done")
+			started <- struct{}{}
+			_, err := d.cluster.SSH.Run(ctx, n.addr, "until grep -q '"+line+"' /etc/motd; do sleep 0.1; done")
 			if err == nil {
-				s.say("%s shows the new line", n.name)
+				d.printf("%s shows the new line", n.name)
 			}
 			seen <- err
 		}()
 	}
 	for range nodes {
-		<-looking
+		<-started
 	}
 	time.Sleep(5 * time.Second)
-	s.say("master: echo '%s' >> /etc/motd", line)
-	f, err := os.OpenFile(filepath.Join(s.master, "etc/motd"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	d.printf("master: echo '%s' >> /etc/motd", line)
+	f, err := os.OpenFile(filepath.Join(d.master, "etc/motd"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
@@ -261,65 +268,70 @@ func (s *show) change(ctx context.Context) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := s.capture(ctx); err != nil {
+	if err := d.capture(ctx); err != nil {
 		return err
 	}
-	captured = time.Now()
+	captured := time.Now()
 	for range nodes {
 		if err := <-seen; err != nil {
 			return err
 		}
 	}
-	s.say("seen on all running nodes %.1f s after the capture ended (the nodes' kernels look again every 3 s)", time.Since(captured).Seconds())
-	return s.dim(ctx, "status")
+	d.printf("all running nodes show it %.1f s after the capture ended (they cache attributes for 3 s)",
+		time.Since(captured).Seconds())
+	return d.dim(ctx, "status")
 }
 
-// keep leaves everything up until it is interrupted.
-func (s *show) keep(ctx context.Context) {
-	s.say("KEEP: the cluster stays until you press ^C. For example, in another terminal:")
-	prefix := "ip netns exec " + s.cluster.Net.Name
-	s.say("    %s bin/dim node ls --data %s", prefix, filepath.Join(s.dir, "lab/data"))
-	s.say("    %s ssh -i %s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@%s", prefix, s.cluster.SSH.Key, nodes[0].addr)
-	s.say("    the master is %s, the serial consoles are %s/*.log", s.master, s.dir)
+// waitForInterrupt prints how to use the cluster and waits until it is interrupted.
+func (d *demonstration) waitForInterrupt(ctx context.Context) {
+	d.printf("KEEP is set: the cluster runs until you press ^C. Try in another terminal:")
+	prefix := "ip netns exec " + d.cluster.Net.Name
+	d.printf("    %s bin/dim node ls --data %s", prefix, filepath.Join(d.dir, "lab/data"))
+	d.printf("    %s ssh -i %s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@%s",
+		prefix, d.cluster.SSH.Key, nodes[0].addr)
+	d.printf("    the master is %s, the serial consoles are %s/*.log", d.master, d.dir)
 	<-ctx.Done()
 }
 
-func (s *show) shutdown(ctx context.Context) error {
+func (d *demonstration) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	return s.took("nodes: systemctl poweroff", func() error {
+	return d.timed("nodes: systemctl poweroff", func() error {
 		for i, n := range nodes {
-			// The connection breaks under the command.
-			_, _ = s.cluster.SSH.Run(ctx, n.addr, "systemctl poweroff")
-			if err := s.guests[i].Wait(ctx); err != nil {
+			// The command fails because the connection breaks.
+			_, _ = d.cluster.SSH.Run(ctx, n.addr, "systemctl poweroff")
+			if err := d.guests[i].Wait(ctx); err != nil {
 				return err
 			}
-			s.say("%s is off", n.name)
+			d.printf("%s is off", n.name)
 		}
 		return nil
 	})
 }
 
-// explain shows what is known of a demonstration that failed: the ends of the consoles and of the server's log.
-func (s *show) explain() {
-	for i, g := range s.guests {
+// printLogs prints the ends of the consoles and of the logs, after a failure.
+func (d *demonstration) printLogs() {
+	for i, g := range d.guests {
 		fmt.Printf("--- console of %s ---\n%s", nodes[i].name, g.Tail(25))
 	}
 	for _, name := range []string{"lab/serve.log", "master.log"} {
-		text, err := os.ReadFile(filepath.Join(s.dir, name))
+		text, err := os.ReadFile(filepath.Join(d.dir, name))
 		if err == nil {
-			fmt.Printf("--- %s ---\n%s", name, text[max(0, len(text)-4000):])
+			fmt.Printf("--- %s ---\n%s", name, tail(text))
 		}
 	}
 }
 
-func (s *show) close() error {
-	for _, g := range s.guests {
+// tail returns the end of a log.
+func tail(text []byte) []byte { return text[max(0, len(text)-4000):] }
+
+func (d *demonstration) close() error {
+	for _, g := range d.guests {
 		g.Kill()
 	}
 	var err error
-	if s.cluster != nil {
-		err = s.cluster.Down()
+	if d.cluster != nil {
+		err = d.cluster.Down()
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return errors.Join(err, os.RemoveAll(d.dir))
 }

@@ -1,9 +1,9 @@
-// Lab raises a whole cluster on this machine for developers, in a network namespace, and takes it down again:
+// Lab runs a whole cluster on this machine, in a network namespace, for developers:
 //
-//	lab demo      boot two diskless machines from one server and change the master under them
-//	lab master D  install the demonstration's master into the directory D, unless it is there
+//	lab demo      boot two diskless machines from one server, and change the master while they run
+//	lab master D  install the demonstration's master into directory D, unless it exists
 //
-// Both need root. What the demonstration makes is removed at the end, whatever happens.
+// Both need root. The demonstration removes everything that it made, whether it succeeds or fails.
 package main
 
 import (
@@ -29,7 +29,7 @@ func run(ctx context.Context, args []string) error {
 	case len(args) == 1 && args[0] == "demo":
 		return demo(ctx)
 	case len(args) > 0 && args[0] == "master":
-		return master(ctx, args[1:])
+		return masterCommand(ctx, args[1:])
 	}
-	return fmt.Errorf("usage: lab demo | lab master DIR [PACKAGE …] (lab master --help tells more)")
+	return fmt.Errorf("usage: lab demo | lab master DIR [PACKAGE …] (for details: lab master --help)")
 }

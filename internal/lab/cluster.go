@@ -17,19 +17,19 @@ import (
 	"time"
 )
 
-// ClusterSpec tells Up what to raise.
+// ClusterSpec describes a cluster to start.
 type ClusterSpec struct {
 	Name        string       // of the network namespace
-	Dir         string       // data directory, keys and logs are made here
+	Dir         string       // directory for the data directory, keys and logs
 	Bin         string       // directory of dim and dim-init-ARCH
-	Master      string       // directory that is shown to the server as MasterAt
-	MasterAt    string       // where the description says that the master is
+	Master      string       // directory of the master, which the server sees as MasterAt
+	MasterAt    string       // path of the master in the description
 	Description string       // path of the XML file
-	Server      string       // the server of the description to run as
+	Server      string       // name of the server in the description
 	Address     netip.Prefix // its address
 }
 
-// Cluster is one server process in a network namespace, and the way to its nodes. Its methods are for one goroutine.
+// Cluster is one server process in a network namespace, and ssh to its nodes. Only one goroutine may call its methods.
 type Cluster struct {
 	Net  *Net
 	SSH  *SSH
@@ -39,7 +39,7 @@ type Cluster struct {
 	server *process
 }
 
-// Up makes the network and the data directory and starts the server. The caller ends it with Down.
+// Up makes the network and the data directory and starts the server. The caller must call Down.
 func Up(ctx context.Context, spec ClusterSpec) (*Cluster, error) {
 	if err := os.MkdirAll(spec.Dir, 0o700); err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func Up(ctx context.Context, spec ClusterSpec) (*Cluster, error) {
 
 func (c *Cluster) data() string { return filepath.Join(c.spec.Dir, "data") }
 
-// ServerLog is the path of what the server wrote to its standard error.
+// ServerLog returns the path of the server's log.
 func (c *Cluster) ServerLog() string { return filepath.Join(c.spec.Dir, "serve.log") }
 
 // PID returns the process id of the running server.
@@ -77,21 +77,25 @@ func (c *Cluster) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// `ip netns exec` gives the command mounts of its own, so the master appears where the description has it, and
-	// nowhere else on this machine.
+	// `ip netns exec` runs the command in a mount namespace of its own, so that the master appears at the path in the
+	// description for the server only.
 	const script = `mount -t tmpfs lab /srv && mkdir -p "$1" && mount --bind "$2" "$1" && shift 2 && exec "$@"`
-	// ctx bounds the start, not the life.
+	// ctx bounds the start, not the lifetime.
 	cmd := c.Net.Command(context.WithoutCancel(ctx), "sh", "-c", script, "sh", c.spec.MasterAt, c.spec.Master,
 		filepath.Join(c.spec.Bin, "dim"), "serve", "--data", c.data(),
 		"--cluster", c.spec.Description, "--as", c.spec.Server)
 	cmd.Stdout, cmd.Stderr = log, log
 	c.server = startProcess(cmd)
 	log.Close()
-	return c.ready(ctx)
+	return c.waitReady(ctx)
 }
 
-func (c *Cluster) ready(ctx context.Context) error {
-	client := http.Client{Transport: &http.Transport{DialContext: c.Net.DialContext, DisableKeepAlives: true}, Timeout: 2 * time.Second}
+// waitReady waits until the server answers.
+func (c *Cluster) waitReady(ctx context.Context) error {
+	client := http.Client{
+		Transport: &http.Transport{DialContext: c.Net.DialContext, DisableKeepAlives: true},
+		Timeout:   2 * time.Second,
+	}
 	var last error
 	for {
 		resp, err := client.Get("http://" + c.spec.Address.Addr().String() + "/healthz")
@@ -105,21 +109,23 @@ func (c *Cluster) ready(ctx context.Context) error {
 		last = err
 		select {
 		case <-c.server.done:
-			return fmt.Errorf("server ended: %w; its last lines:\n%s", errors.Join(c.server.err, last), tail(c.ServerLog(), 15))
+			return fmt.Errorf("start server: it ended: %w; the end of its log:\n%s",
+				errors.Join(c.server.err, last), tail(c.ServerLog(), 15))
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the server: %w; its last lines:\n%s", errors.Join(ctx.Err(), last), tail(c.ServerLog(), 15))
+			return fmt.Errorf("start server: %w; the end of its log:\n%s",
+				errors.Join(ctx.Err(), last), tail(c.ServerLog(), 15))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// Stop ends the server as systemd would, Kill as a power cut.
+// Stop ends the server with SIGTERM, as systemd does.
 func (c *Cluster) Stop() { c.server.end(syscall.SIGTERM) }
 
-// Kill ends the server with SIGKILL.
+// Kill ends the server with SIGKILL, as a power cut does.
 func (c *Cluster) Kill() { c.server.end(syscall.SIGKILL) }
 
-// Down ends the server and removes the network. The directory stays.
+// Down ends the server and removes the network. It does not remove the directory.
 func (c *Cluster) Down() error {
 	if c.server != nil {
 		c.Stop()
@@ -127,7 +133,7 @@ func (c *Cluster) Down() error {
 	return c.Net.Close()
 }
 
-// Dim runs the dim command on the server's data directory and returns what it printed to standard output.
+// Dim runs the dim command with the server's data directory and returns its standard output.
 func (c *Cluster) Dim(ctx context.Context, args ...string) (string, error) {
 	cmd := c.Net.Command(ctx, filepath.Join(c.spec.Bin, "dim"), append(args, "--data", c.data())...)
 	var errs bytes.Buffer
@@ -139,7 +145,7 @@ func (c *Cluster) Dim(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// DimJSON runs the dim command with -o json and decodes what it printed into v.
+// DimJSON runs the dim command with -o json and decodes its output into v.
 func (c *Cluster) DimJSON(ctx context.Context, v any, args ...string) error {
 	out, err := c.Dim(ctx, append(args, "-o", "json")...)
 	if err != nil {
@@ -151,7 +157,8 @@ func (c *Cluster) DimJSON(ctx context.Context, v any, args ...string) error {
 	return nil
 }
 
-// process is a command that is ended by its own id, on a thread of its own so that it dies with this process (see Guest.run).
+// process is a command that the kernel kills if this process ends. It is started on a thread of its own (see
+// Guest.run).
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -179,7 +186,7 @@ func startProcess(cmd *exec.Cmd) *process {
 	return p
 }
 
-// end signals the process and waits until it is gone; after ten seconds it kills it.
+// end signals the process and waits until it has ended. After ten seconds it kills it.
 func (p *process) end(sig syscall.Signal) {
 	if p.cmd.Process == nil {
 		return

@@ -1,15 +1,24 @@
-// Package lab raises small real networks and machines on the developer's own machine: a network namespace with a
-// bridge, QEMU guests as nodes attached to it, and ssh into them. The demonstration and the whole-system tests are
-// built on it.
+// Package lab runs small real networks and machines on the developer's own machine: a network namespace with a bridge,
+// QEMU and User Mode Linux guests that are attached to it, ssh into them, and a server. The demonstration and the
+// whole-system tests are built on it.
 //
-// Everything made here has a name given by the caller and is removed by Close or Kill; nothing outside the namespace
-// is touched, so that several labs, and the machine's own network, live side by side.
+// It needs root, ip (iproute2), qemu-system-x86_64 or user-mode-linux and, for SSH, the OpenSSH client.
 //
-// Invariants: a Guest's process is ended only by its own id; a serial log holds every byte that the guest wrote; the
-// cursor of WaitFor only moves forward, so that a mark that appears at every boot can be waited for at every boot.
+// # Invariants
 //
-// A Net may be used by several goroutines. A Guest may be asked by several goroutines, but only one should wait for
-// marks. It needs root, ip (iproute2), qemu-system-x86_64 and, for SSH, the OpenSSH client.
+//   - The caller chooses the name of the namespace. Nothing outside of it is changed, so that several labs can run side
+//     by side.
+//   - Close, Kill and Down remove everything that was made, except files.
+//   - A process is signalled only by its own id.
+//   - A serial log contains every byte that the guest wrote.
+//   - WaitFor never finds the same output twice, so that a mark that appears at every boot can be waited for at every
+//     boot.
 //
-// It must not know anything of images, servers or the cluster description: it gives them a place to run.
+// # Concurrency
+//
+// A Net may be used by several goroutines. So may a Guest, but only one of them may call WaitFor.
+//
+// # What it must not know
+//
+// Any other package of this project. It runs dim as a program.
 package lab

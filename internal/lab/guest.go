@@ -15,44 +15,44 @@ import (
 	"time"
 )
 
-// Firmware is how a guest starts.
+// Firmware is the way in which a guest boots.
 type Firmware string
 
-// The firmwares. Direct is QEMU's own loader of GuestSpec.Kernel and Initrd, without any firmware's network boot.
+// The firmwares.
 const (
-	Direct   Firmware = "direct"
+	Direct   Firmware = "direct"    // QEMU loads GuestSpec.Kernel and Initrd; no network boot
 	BIOS     Firmware = "bios"      // SeaBIOS with the iPXE ROM of the card
 	UEFI     Firmware = "uefi"      // OVMF, PXE over IPv4
 	UEFIHTTP Firmware = "uefi-http" // OVMF, HTTP Boot over IPv4 only
 )
 
-// OVMF's parts as Debian and Ubuntu install them; the 4 MB builds are tried first.
+// ovmf lists the files of OVMF as Debian and Ubuntu install them. The 4 MB builds are tried first.
 var ovmf = [...]struct{ code, vars string }{
 	{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
 	{"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
 }
 
-// NIC is one network card of a guest. The first one boots.
+// NIC is one network card of a guest. The guest boots from the first one.
 type NIC struct {
-	Tap   string // made by Net.Tap
+	Tap   string // see Net.Tap
 	MAC   string // "52:54:00:…"
 	Model string // QEMU's device; "": virtio-net-pci
 }
 
-// GuestSpec says what machine to raise.
+// GuestSpec describes a machine to start.
 type GuestSpec struct {
 	Name     string // for messages
 	Net      *Net
 	Firmware Firmware
 	NICs     []NIC
-	MemMB    int    // 0: 1024
-	CPU      string // "": qemu64, the cheapest to emulate; Nehalem for images that demand x86-64-v2
-	Kernel   string // Direct only
-	Initrd   string // Direct only
-	Append   string // Direct only
-	Log      string // path of the serial log; the guest's other files are kept beside it
-	Reboots  bool   // false: a guest that reboots ends (-no-reboot)
-	Extra    []string
+	MemMB    int      // 0: 1024
+	CPU      string   // "": qemu64, the cheapest to emulate; use Nehalem for images that need x86-64-v2
+	Kernel   string   // Direct only
+	Initrd   string   // Direct only
+	Append   string   // Direct only
+	Log      string   // path of the serial log; other files of the guest are in the same directory
+	Reboots  bool     // false: the guest ends instead of rebooting (-no-reboot)
+	Extra    []string // further arguments of QEMU
 }
 
 // Guest is a running machine.
@@ -65,8 +65,7 @@ type Guest struct {
 	err  error
 }
 
-// StartGuest starts the machine of spec. The caller must end it by Kill, or see it end by Wait; when ctx ends it is
-// killed.
+// StartGuest starts a machine. The caller must call Kill, or Wait until it ends. It is killed when ctx ends.
 func StartGuest(ctx context.Context, spec GuestSpec) (*Guest, error) {
 	args, err := spec.args()
 	if err != nil {
@@ -93,8 +92,8 @@ func StartGuest(ctx context.Context, spec GuestSpec) (*Guest, error) {
 	return g, nil
 }
 
-// run lives as long as the machine, on a thread of its own: the kernel sends Pdeathsig when the thread that started
-// the process ends, and Net.Do ends threads.
+// run starts the machine and returns when it has ended. It has a thread of its own, because the kernel sends Pdeathsig
+// when the thread that started the process ends, and Net.Do ends threads.
 func (g *Guest) run(out io.Reader, log *os.File, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -109,23 +108,24 @@ func (g *Guest) run(out io.Reader, log *os.File, started chan<- error) {
 	close(g.done)
 }
 
-// Kill takes the guest's power away and waits until its process is gone.
+// Kill ends the guest as a power cut does, and waits until its process has ended.
 func (g *Guest) Kill() {
 	_ = g.cmd.Process.Kill()
 	<-g.done
 }
 
-// Wait waits until the guest has ended by itself, that is by powering off or, without Reboots, by rebooting.
+// Wait waits until the guest has ended itself, by powering off or, without Reboots, by rebooting.
 func (g *Guest) Wait(ctx context.Context) error {
 	select {
 	case <-g.done:
 		return g.err
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the end of guest %s: %w; last lines:\n%s", g.spec.Name, ctx.Err(), g.Tail(15))
+		return fmt.Errorf("wait for the end of guest %s: %w; the end of its console:\n%s", g.spec.Name, ctx.Err(),
+			g.Tail(15))
 	}
 }
 
-// CPUTime returns the processor time that an ended guest has used; zero while it runs.
+// CPUTime returns the CPU time that a guest has used, 0 while it runs.
 func (g *Guest) CPUTime() time.Duration {
 	select {
 	case <-g.done:
@@ -143,7 +143,7 @@ func (s *GuestSpec) args() ([]string, error) {
 	if cpu == "" {
 		cpu = "qemu64"
 	}
-	// graphics=off is what sends the firmware's own words to the serial line.
+	// graphics=off sends the firmware's messages to the serial line.
 	args := []string{
 		"-accel", "tcg,thread=multi", "-M", "q35,graphics=off", "-cpu", cpu, "-smp", "1",
 		"-m", strconv.Itoa(mem), "-nodefaults", "-display", "none", "-serial", "stdio",
@@ -178,23 +178,24 @@ func (s *GuestSpec) firmwareArgs() ([]string, error) {
 		}
 		return args, err
 	}
-	return nil, fmt.Errorf("firmware %q is not known", s.Firmware)
+	return nil, fmt.Errorf("unknown firmware %q", s.Firmware)
 }
 
-// ovmfArgs gives the guest variables of its own: OVMF writes its boot order into them.
+// ovmfArgs returns the arguments for OVMF. The guest gets its own copy of the variables, because OVMF writes the boot
+// order into them.
 func (s *GuestSpec) ovmfArgs() ([]string, error) {
 	for _, f := range ovmf {
 		vars, err := os.ReadFile(f.vars)
 		if err != nil {
 			continue
 		}
-		own := strings.TrimSuffix(s.Log, filepath.Ext(s.Log)) + ".vars.fd"
-		if err := os.WriteFile(own, vars, 0o600); err != nil {
+		copied := strings.TrimSuffix(s.Log, filepath.Ext(s.Log)) + ".vars.fd"
+		if err := os.WriteFile(copied, vars, 0o600); err != nil {
 			return nil, err
 		}
 		return []string{
 			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + f.code,
-			"-drive", "if=pflash,format=raw,unit=1,file=" + own,
+			"-drive", "if=pflash,format=raw,unit=1,file=" + copied,
 		}, nil
 	}
 	return nil, errors.New("OVMF is not installed")
@@ -207,7 +208,7 @@ func (s *GuestSpec) nicArgs(i int, nic NIC) []string {
 	}
 	dev := model + ",netdev=" + id + ",mac=" + nic.MAC
 	if s.Firmware == Direct || s.Firmware == UEFIHTTP {
-		// The card's iPXE ROM would take the boot over from the loader, or from OVMF's own HTTP client.
+		// Otherwise the card's iPXE ROM boots instead of the loader or of OVMF's own HTTP client.
 		dev += ",romfile="
 	}
 	if i == 0 && s.Firmware != Direct {

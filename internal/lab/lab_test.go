@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"dim/internal/testkit"
 )
 
-func TestWaitForFindsEveryMarkOnceAndInOrder(t *testing.T) {
+func TestWaitForFindsEveryMatchOnceInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s Serial
 		s.start(time.Now())
@@ -34,7 +35,7 @@ func TestWaitForFindsEveryMarkOnceAndInOrder(t *testing.T) {
 	})
 }
 
-func TestWaitForGivesUpWhenTheBootIsLost(t *testing.T) {
+func TestWaitForFailsAtAKernelPanic(t *testing.T) {
 	var s Serial
 	s.start(time.Now())
 	_, _ = s.Write([]byte("Kernel panic - not syncing: no root\r\n"))
@@ -49,22 +50,20 @@ func TestWaitForGivesUpWhenTheBootIsLost(t *testing.T) {
 	}
 }
 
-func TestWaitForTellsThatTheGuestHasEnded(t *testing.T) {
+func TestWaitForFailsIfTheGuestHasEnded(t *testing.T) {
 	var s Serial
 	s.start(time.Now())
 	s.end()
-	if _, err := s.WaitFor(t.Context(), regexp.MustCompile("login:")); !errors.Is(err, ErrGuestEnded) {
-		t.Errorf("WaitFor = %v, want ErrGuestEnded", err)
+	if _, err := s.WaitFor(t.Context(), regexp.MustCompile("login:")); !errors.Is(err, errGuestEnded) {
+		t.Errorf("WaitFor = %v, want errGuestEnded", err)
 	}
 }
 
-func TestNetIsAPlaceOfItsOwn(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: it makes a network namespace")
-	}
+func TestNetIsANamespaceOfItsOwn(t *testing.T) {
+	testkit.NeedRoot(t, "it makes a network namespace")
 	n, err := NewNet("dimlabtest", netip.MustParsePrefix("10.99.0.1/24"))
 	if err != nil {
-		t.Skip("no network namespaces here: ", err)
+		t.Skip("network namespaces are not supported here: ", err)
 	}
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {

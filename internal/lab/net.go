@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridge is the name of the one bridge inside every Net.
+// bridge is the name of the bridge in every Net.
 const bridge = "br0"
 
-// Net is a network namespace with a bridge that guests and servers are attached to.
+// Net is a network namespace with a bridge to which guests and servers are attached.
 type Net struct {
 	Name   string // of the namespace, as in `ip netns`
-	Bridge string // of the bridge inside it, for servers that want an interface by name
+	Bridge string // name of the bridge
 }
 
-// NewNet makes the namespace name with a bridge that carries addr, the address of the servers. A namespace of that
-// name left over by an earlier run that did not end is removed first.
+// NewNet makes a namespace with a bridge that has the addresses addr, those of the servers. If there is a namespace of
+// that name, left by an earlier run, it is removed first.
 func NewNet(name string, addr ...netip.Prefix) (*Net, error) {
 	n := &Net{Name: name, Bridge: bridge}
 	if _, err := os.Stat(n.path()); err == nil {
@@ -51,7 +51,7 @@ func NewNet(name string, addr ...netip.Prefix) (*Net, error) {
 	return n, nil
 }
 
-// Tap makes a tap device called name and attaches it to the bridge. It returns name, for GuestSpec.NICs.
+// Tap makes a tap device and attaches it to the bridge. It returns the name, for NIC.Tap.
 func (n *Net) Tap(name string) (string, error) {
 	steps := [][]string{
 		{"tuntap", "add", "dev", name, "mode", "tap"},
@@ -66,24 +66,18 @@ func (n *Net) Tap(name string) (string, error) {
 	return name, nil
 }
 
-// AddAddr gives the bridge one more address, for a second server in the same namespace.
+// AddAddr adds an address to the bridge, for another server in the same namespace.
 func (n *Net) AddAddr(a netip.Prefix) error { return n.ip("addr", "add", a.String(), "dev", bridge) }
 
-// Cut takes a tap's cable out, Mend puts it in again.
-func (n *Net) Cut(tap string) error { return n.ip("link", "set", tap, "nomaster") }
-
-// Mend attaches a tap that Cut took off the bridge.
-func (n *Net) Mend(tap string) error { return n.ip("link", "set", tap, "master", bridge) }
-
-// Close removes the namespace with all its devices. Processes in it keep it alive until they end.
+// Close removes the namespace and its devices. If processes run in it, it exists until they end.
 func (n *Net) Close() error { return ip("netns", "del", n.Name) }
 
-// Do calls fn on an operating-system thread that is inside the namespace. Sockets that fn makes stay in the
-// namespace; goroutines that fn starts do not run in it.
+// Do calls fn on an operating-system thread that is in the namespace. Sockets that fn makes stay in the namespace.
+// Goroutines that fn starts are not in it.
 func (n *Net) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// The thread is not unlocked: it ends with this goroutine, and so never runs others in the wrong place.
+		// The thread is not unlocked, so it ends with this goroutine and never runs another one in the namespace.
 		runtime.LockOSThread()
 		done <- n.enter(fn)
 	}()
@@ -102,25 +96,25 @@ func (n *Net) enter(fn func() error) error {
 	return fn()
 }
 
-// Listen is net.Listen inside the namespace.
+// Listen is net.Listen in the namespace.
 func (n *Net) Listen(network, addr string) (ln net.Listener, err error) {
 	err = n.Do(func() error { ln, err = net.Listen(network, addr); return err })
 	return ln, err
 }
 
-// ListenPacket is net.ListenPacket inside the namespace.
+// ListenPacket is net.ListenPacket in the namespace.
 func (n *Net) ListenPacket(network, addr string) (pc net.PacketConn, err error) {
 	err = n.Do(func() error { pc, err = net.ListenPacket(network, addr); return err })
 	return pc, err
 }
 
-// DialContext is net.Dialer.DialContext inside the namespace, fit for http.Transport. Addresses only, no names.
+// DialContext is net.Dialer.DialContext in the namespace, for http.Transport. addr must not contain a host name.
 func (n *Net) DialContext(ctx context.Context, network, addr string) (c net.Conn, err error) {
 	err = n.Do(func() error { c, err = new(net.Dialer).DialContext(ctx, network, addr); return err })
 	return c, err
 }
 
-// Command is exec.CommandContext for a program that runs inside the namespace.
+// Command is exec.CommandContext for a program that runs in the namespace.
 func (n *Net) Command(ctx context.Context, name string, arg ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", n.Name, name}, arg...)...)
 }

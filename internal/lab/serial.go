@@ -11,36 +11,37 @@ import (
 	"time"
 )
 
-// ErrGuestEnded is returned by WaitFor when the guest has ended without showing the mark.
-var ErrGuestEnded = errors.New("the guest has ended")
+// errGuestEnded is returned by WaitFor if the guest has ended without showing the mark.
+var errGuestEnded = errors.New("the guest has ended")
 
-// deathCries are the words after which nothing good comes any more.
-var deathCries = regexp.MustCompile(
-	`Kernel panic|grub>|grub rescue>|Bad executable|No bootable device|UEFI Interactive Shell|You are in emergency mode`)
+// fatalMessages matches messages after which a boot cannot succeed.
+var fatalMessages = regexp.MustCompile(
+	`Kernel panic|grub>|grub rescue>|Bad executable|No bootable device|UEFI Interactive Shell|` +
+		`You are in emergency mode`)
 
-// Line is one line of a serial console with the time since the guest's start at which it began.
+// Line is one line of a serial console.
 type Line struct {
-	At   time.Duration
+	At   time.Duration // when it began, since the guest's start
 	Text string
 }
 
-// Serial collects what a guest writes to its serial console.
+// Serial collects the output of a guest's serial console.
 type Serial struct {
-	mu      sync.Mutex
-	text    []byte
-	cursor  int // WaitFor looks from here on
-	lines   []Line
-	begin   bool // the next byte begins a line
-	started time.Time
-	ended   bool
-	changed chan struct{} // closed and replaced at every change
+	mu        sync.Mutex
+	text      []byte
+	cursor    int // WaitFor searches from here on
+	lines     []Line
+	lineStart bool // the next byte begins a line
+	started   time.Time
+	ended     bool
+	changed   chan struct{} // closed and replaced at every change
 }
 
 func (s *Serial) start(at time.Time) {
-	s.started, s.begin, s.changed = at, true, make(chan struct{})
+	s.started, s.lineStart, s.changed = at, true, make(chan struct{})
 }
 
-// Write takes the guest's output. It never fails.
+// Write adds output of the guest. It never fails.
 func (s *Serial) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,12 +51,12 @@ func (s *Serial) Write(p []byte) (int, error) {
 		if len(part) == 0 {
 			continue
 		}
-		if s.begin {
+		if s.lineStart {
 			s.lines = append(s.lines, Line{At: at})
 		}
 		last := &s.lines[len(s.lines)-1]
 		last.Text += strings.TrimRight(string(part), "\r\n")
-		s.begin = part[len(part)-1] == '\n'
+		s.lineStart = part[len(part)-1] == '\n'
 	}
 	s.signal()
 	return len(p), nil
@@ -73,14 +74,14 @@ func (s *Serial) signal() {
 	s.changed = make(chan struct{})
 }
 
-// WaitFor waits until the console shows mark after what an earlier WaitFor found, and returns the match. It returns
-// early when the guest ends (ErrGuestEnded), or when it shows one of stopOn or one of the words after which a boot is
-// known to be lost (a kernel panic, a boot loader's prompt, …). The error holds the last lines of the console.
+// WaitFor waits until the console shows mark, after the match of the previous WaitFor, and returns the match. It fails
+// if the guest ends, or if the console shows a match of stopOn or a message after which a boot cannot succeed, such as
+// a kernel panic or a boot loader's prompt. The error contains the end of the console.
 func (s *Serial) WaitFor(ctx context.Context, mark *regexp.Regexp, stopOn ...*regexp.Regexp) (string, error) {
-	stops := append([]*regexp.Regexp{deathCries}, stopOn...)
+	stops := append([]*regexp.Regexp{fatalMessages}, stopOn...)
 	for {
 		s.mu.Lock()
-		found, err := s.look(mark, stops)
+		found, err := s.search(mark, stops)
 		changed := s.changed
 		s.mu.Unlock()
 		if found != "" {
@@ -94,24 +95,24 @@ func (s *Serial) WaitFor(ctx context.Context, mark *regexp.Regexp, stopOn ...*re
 				err = ctx.Err()
 			}
 		}
-		return "", fmt.Errorf("wait for %q: %w; last lines:\n%s", mark, err, s.Tail(25))
+		return "", fmt.Errorf("wait for %q: %w; the end of the console:\n%s", mark, err, s.Tail(25))
 	}
 }
 
-// look is called with mu held.
-func (s *Serial) look(mark *regexp.Regexp, stops []*regexp.Regexp) (string, error) {
+// search returns a match of mark, or an error if there will be none. It is called with mu held.
+func (s *Serial) search(mark *regexp.Regexp, stops []*regexp.Regexp) (string, error) {
 	rest := s.text[s.cursor:]
 	if at := mark.FindIndex(rest); at != nil && at[1] > at[0] {
 		s.cursor += at[1]
 		return string(rest[at[0]:at[1]]), nil
 	}
 	for _, stop := range stops {
-		if cry := stop.Find(rest); cry != nil {
-			return "", fmt.Errorf("the guest says %q", cry)
+		if m := stop.Find(rest); m != nil {
+			return "", fmt.Errorf("the console shows %q", m)
 		}
 	}
 	if s.ended {
-		return "", ErrGuestEnded
+		return "", errGuestEnded
 	}
 	return "", nil
 }

@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// SSH is the way into guests with one key.
+// SSH runs commands on guests with one key.
 type SSH struct {
 	Net *Net
 	Key string // path of the private key
 }
 
-// NewSSH makes a key pair in dir, unless there is one, and returns the way in and the line for authorized_keys.
-func NewSSH(n *Net, dir string) (*SSH, string, error) {
+// NewSSH makes a key pair in dir, unless there is one. It also returns the line for authorized_keys.
+func NewSSH(n *Net, dir string) (s *SSH, authorizedKey string, err error) {
 	key := filepath.Join(dir, "id_ed25519")
 	if _, err := os.Stat(key); errors.Is(err, os.ErrNotExist) {
 		out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", key).CombinedOutput()
@@ -34,12 +34,12 @@ func NewSSH(n *Net, dir string) (*SSH, string, error) {
 	return &SSH{Net: n, Key: key}, strings.TrimSpace(string(pub)), nil
 }
 
-// Run runs a shell command as root on the guest at addr and returns what it wrote to standard output.
+// Run runs a shell command as root on the guest at addr and returns its standard output.
 func (s *SSH) Run(ctx context.Context, addr, command string) (string, error) {
 	return s.RunAs(ctx, "root", addr, command)
 }
 
-// RunAs is Run as another user, whom the key lets in.
+// RunAs is Run as another user, whose authorized_keys has the key.
 func (s *SSH) RunAs(ctx context.Context, user, addr, command string) (string, error) {
 	cmd := s.Net.Command(ctx, "ssh", "-F", "none", "-i", s.Key,
 		"-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR", "-o", "ServerAliveInterval=5",
@@ -55,7 +55,7 @@ func (s *SSH) RunAs(ctx context.Context, user, addr, command string) (string, er
 	return string(out), nil
 }
 
-// Await repeats command until it succeeds or ctx ends: for a guest whose sshd is not up yet.
+// Await repeats Run until the command succeeds or ctx ends. It is for a guest whose sshd does not run yet.
 func (s *SSH) Await(ctx context.Context, addr, command string) (string, error) {
 	for {
 		out, err := s.Run(ctx, addr, command)

@@ -14,19 +14,20 @@ import (
 	"time"
 )
 
-// UMLSpec describes a User Mode Linux guest: a real Linux kernel as an ordinary process, with a real NFS client. Its init is the
-// program Init, which must understand agent.addr, agent.if and agent.modules (see e2e/agentd).
+// UMLSpec describes a User Mode Linux guest: a real Linux kernel, with a real NFS client, as an ordinary process. Its
+// init is the program Init, which must understand the kernel parameters agent.addr, agent.if and agent.modules (see
+// e2e/agentd).
 type UMLSpec struct {
 	Name string
 	Net  *Net
-	Dir  string            // an existing directory: the guest's root and the log are made here
+	Dir  string            // an existing directory, for the guest's root and the log
 	Init string            // path of a static program
-	Put  map[string]string // further files for the guest's root: path in it → path here
+	Put  map[string]string // further files for the guest's root: path in the root → path on this machine
 	Addr netip.Prefix
-	MB   int // of memory; 0: 512
+	MB   int // memory in MB; 0: 512
 }
 
-// UML is a running User Mode Linux guest. Its console can be waited upon; Agent calls its init.
+// UML is a running User Mode Linux guest. Agent calls its init.
 type UML struct {
 	Serial
 	Agent *rpc.Client
@@ -43,8 +44,9 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 	if err != nil {
 		return nil, err
 	}
-	// ctx bounds the boot, not the life.
-	cmd := s.Net.Command(context.WithoutCancel(ctx), "env", "TMPDIR=/dev/shm", "linux.uml", fmt.Sprintf("mem=%dM", cmp.Or(s.MB, 512)), "umid="+s.Net.Name+s.Name,
+	// ctx bounds the boot, not the lifetime.
+	cmd := s.Net.Command(context.WithoutCancel(ctx), "env", "TMPDIR=/dev/shm",
+		"linux.uml", fmt.Sprintf("mem=%dM", cmp.Or(s.MB, 512)), "umid="+s.Net.Name+s.Name,
 		"rootfstype=hostfs", "rootflags="+root, "rw", "init=/init", "vec0:transport=tap,ifname="+tap+",depth=128,gro=1",
 		"con=null", "con0=null,fd:1", "con1=null", "ssl=null", "quiet",
 		"agent.if=vec0", "agent.addr="+s.Addr.String(), "agent.modules=/modules")
@@ -52,7 +54,7 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 	if err != nil {
 		return nil, err
 	}
-	// User Mode Linux is many processes. In a process namespace of their own they all end with the first.
+	// User Mode Linux consists of many processes. In a PID namespace of their own they all end with the first one.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	u := &UML{}
 	u.Serial.start(time.Now())
@@ -77,7 +79,7 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 	return u, nil
 }
 
-// Kill takes the guest's power away and waits until it is gone.
+// Kill ends the guest as a power cut does, and waits until it has ended.
 func (u *UML) Kill() {
 	if u.Agent != nil {
 		_ = u.Agent.Close()
@@ -88,12 +90,13 @@ func (u *UML) Kill() {
 // umlModules are the kernel modules of an NFS client, in Debian's user-mode-linux package.
 func umlModules() []string {
 	return []string{
-		"net/sunrpc/sunrpc.ko", "fs/nfs_common/grace.ko", "fs/lockd/lockd.ko", "fs/netfs/netfs.ko", "fs/fscache/fscache.ko",
+		"net/sunrpc/sunrpc.ko", "fs/nfs_common/grace.ko", "fs/lockd/lockd.ko", "fs/netfs/netfs.ko",
+		"fs/fscache/fscache.ko",
 		"fs/nfs/nfs.ko", "fs/nfs_common/nfs_acl.ko", "fs/nfs/nfsv3.ko", "fs/overlayfs/overlay.ko",
 	}
 }
 
-// umlRoot makes a guest's root directory. It is private to the guest, which writes to it as root.
+// umlRoot makes the guest's root directory, which the guest may change.
 func umlRoot(root string, s UMLSpec) error {
 	for _, dir := range []string{"proc", "sys", "dev", "run", "mnt", "tmp", "bin"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
@@ -106,10 +109,10 @@ func umlRoot(root string, s UMLSpec) error {
 	}
 	kernels, err := filepath.Glob("/usr/lib/uml/modules/*/kernel")
 	if err != nil || len(kernels) == 0 {
-		return fmt.Errorf("no modules in /usr/lib/uml/modules: is user-mode-linux installed?")
+		return fmt.Errorf("no kernel modules in /usr/lib/uml/modules: package user-mode-linux is not installed")
 	}
 	for _, m := range umlModules() {
-		if from := filepath.Join(kernels[len(kernels)-1], m); exists(from) {
+		if from := filepath.Join(kernels[len(kernels)-1], m); exists(from) { // some kernels have it built in
 			put["modules/kernel/"+m] = from
 		}
 	}

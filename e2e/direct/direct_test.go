@@ -1,4 +1,6 @@
-package lab_test
+// Package direct boots a guest from a plain directory, without firmware and without the dim server: it tests the
+// initramfs, dim-init and the NFS server together.
+package direct
 
 import (
 	"context"
@@ -31,7 +33,7 @@ const (
 	directAddr = "10.78.0.11"
 )
 
-// oneTree exports a directory to everybody.
+// oneTree exports a directory to every client.
 type oneTree struct{ fs vfs.FS }
 
 func (o oneTree) Client(nfs.Peer) (nfs.Client, error) { return o, nil }
@@ -47,14 +49,15 @@ func (o oneTree) Mount(_ context.Context, path string) (vfs.FS, error) {
 func (o oneTree) Find(vfs.Handle) (nfs.Export, error) { return nfs.Export{FS: o.fs}, nil }
 func (o oneTree) Paths() []string                     { return []string{"/nodes/n01"} }
 
-// installed returns a root that the test may change, made of DIM_LAB_MASTER as the node's files would leave it.
+// installed returns a copy of DIM_LAB_MASTER, which the test may change.
 func installed(t *testing.T) string {
 	t.Helper()
 	have := os.Getenv("DIM_LAB_MASTER")
 	if have == "" || os.Getuid() != 0 {
-		t.Skip("boots a guest from a copy of the installed root in DIM_LAB_MASTER, as root, in a minute or two")
+		t.Skip(
+			"needs root, DIM_LAB_MASTER and a minute or two: it boots a guest from a copy of the installed root there")
 	}
-	dir := os.Getenv("DIM_LAB_COPY") // kept between runs
+	dir := os.Getenv("DIM_LAB_COPY") // a copy that is kept between runs
 	if dir == "" {
 		dir = filepath.Join(t.TempDir(), "root")
 	}
@@ -66,7 +69,7 @@ func installed(t *testing.T) string {
 	return dir
 }
 
-// buildInit builds dim-init as the release does.
+// buildInit builds dim-init with the release's options.
 func buildInit(t *testing.T) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "dim-init")
@@ -83,16 +86,16 @@ func buildInit(t *testing.T) []byte {
 	return b
 }
 
-// serveNode starts NFS, DHCP and a receiver of reports in the network. The first deaf DHCP messages are not
-// answered, and if there are any NFS comes seconds after the first answer.
-func serveNode(t *testing.T, n *lab.Net, root string, deaf int) {
+// serveNode starts NFS, DHCP and a receiver of reports in the network. The first unanswered DHCP messages get no reply;
+// if there are any, NFS starts as many seconds after the first reply.
+func serveNode(t *testing.T, n *lab.Net, root string, unanswered int) {
 	t.Helper()
 	answered := make(chan struct{})
 	once := sync.OnceFunc(func() { close(answered) })
-	if deaf == 0 {
+	if unanswered == 0 {
 		once()
 	}
-	pause := time.Duration(deaf) * time.Second
+	delay := time.Duration(unanswered) * time.Second
 	tree, err := dirfs.Open(root, dirfs.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +114,7 @@ func serveNode(t *testing.T, n *lab.Net, root string, deaf int) {
 		if r.MAC.String() != directMAC {
 			return dhcp.Lease{}, errors.New("not the guest")
 		}
-		if deaf--; deaf >= 0 {
+		if unanswered--; unanswered >= 0 {
 			return dhcp.Lease{}, errors.New("not yet")
 		}
 		once()
@@ -128,7 +131,7 @@ func serveNode(t *testing.T, n *lab.Net, root string, deaf int) {
 	web := &http.Server{Handler: reports}
 	go func() {
 		<-answered
-		time.Sleep(pause)
+		time.Sleep(delay)
 		ln, err := n.Listen("tcp", "10.78.0.1:2049")
 		if err != nil {
 			return
@@ -144,47 +147,47 @@ func serveNode(t *testing.T, n *lab.Net, root string, deaf int) {
 	})
 }
 
-// place is where a guest lives.
-type place struct {
+// setup is a network with servers, and the files from which guests boot.
+type setup struct {
 	net            *lab.Net
 	ssh            *lab.SSH
 	root, work     string
 	kernel, initrd string
 }
 
-func newPlace(t *testing.T, deaf int) *place {
+func newSetup(t *testing.T, unanswered int) *setup {
 	t.Helper()
-	p := &place{root: installed(t), work: t.TempDir()}
+	s := &setup{root: installed(t), work: t.TempDir()}
 	if keep := os.Getenv("DIM_LAB_OUT"); keep != "" {
-		p.work = keep
+		s.work = keep
 	}
 	var err error
-	if p.net, err = lab.NewNet("dimirfs0", netip.MustParsePrefix("10.78.0.1/24")); err != nil {
+	if s.net, err = lab.NewNet("dimirfs0", netip.MustParsePrefix("10.78.0.1/24")); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.net.Close() })
+	t.Cleanup(func() { _ = s.net.Close() })
 	var key string
-	if p.ssh, key, err = lab.NewSSH(p.net, t.TempDir()); err != nil {
+	if s.ssh, key, err = lab.NewSSH(s.net, t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	write(t, p.root, "root/.ssh/authorized_keys", key+"\n")
-	write(t, p.root, "etc/hostname", "n01\n")
-	p.kernel, p.initrd = files(t, p.root, p.work)
-	serveNode(t, p.net, p.root, deaf)
-	return p
+	write(t, s.root, "root/.ssh/authorized_keys", key+"\n")
+	write(t, s.root, "etc/hostname", "n01\n")
+	s.kernel, s.initrd = files(t, s.root, s.work)
+	serveNode(t, s.net, s.root, unanswered)
+	return s
 }
 
-func (p *place) start(t *testing.T, name string, nics ...lab.NIC) *lab.Guest {
+func (s *setup) start(t *testing.T, name string, nics ...lab.NIC) *lab.Guest {
 	t.Helper()
 	for i := range nics {
 		var err error
-		if nics[i].Tap, err = p.net.Tap(fmt.Sprintf("%s%d", name, i)); err != nil {
+		if nics[i].Tap, err = s.net.Tap(fmt.Sprintf("%s%d", name, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	guest, err := lab.StartGuest(t.Context(), lab.GuestSpec{
-		Name: "n01", Net: p.net, Firmware: lab.Direct, NICs: nics,
-		Kernel: p.kernel, Initrd: p.initrd, Log: filepath.Join(p.work, name+".log"),
+		Name: "n01", Net: s.net, Firmware: lab.Direct, NICs: nics,
+		Kernel: s.kernel, Initrd: s.initrd, Log: filepath.Join(s.work, name+".log"),
 		Append: "BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 dim.server=10.78.0.1 dim.nfs=10.78.0.1:2049:/nodes/n01 " +
 			"dim.http=10.78.0.1:80 dim.if=eth0 fstab=no quiet console=ttyS0 " + os.Getenv("DIM_LAB_APPEND"),
 	})
@@ -195,23 +198,23 @@ func (p *place) start(t *testing.T, name string, nics ...lab.NIC) *lab.Guest {
 	return guest
 }
 
-// TestANodeBootsRunsAndEndsCleanly boots a real guest, without firmware, from a plain directory, and sees it reboot
-// and power off. The image asks DHCP on the boot card and has a fstab with disks, as after an installation.
+// TestANodeBootsRunsAndEndsCleanly boots a guest, and checks that it reboots and powers off. As after an installation,
+// the image configures the boot card by DHCP and has a fstab with disks.
 func TestANodeBootsRunsAndEndsCleanly(t *testing.T) {
-	p := newPlace(t, 0)
-	write(t, p.root, "etc/network/interfaces", "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet dhcp\n")
-	write(t, p.root, "etc/fstab", "UUID=0b2c6a0e-6f43-4a6b-9e6c-1f6f1a0e6d11 / ext4 errors=remount-ro 0 1\n"+
+	s := newSetup(t, 0)
+	write(t, s.root, "etc/network/interfaces", "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet dhcp\n")
+	write(t, s.root, "etc/fstab", "UUID=0b2c6a0e-6f43-4a6b-9e6c-1f6f1a0e6d11 / ext4 errors=remount-ro 0 1\n"+
 		"UUID=9a2a7c58-2d8c-4a36-8a1b-ffb1b1a6b0c2 none swap sw 0 0\n")
 	for _, end := range []string{"reboot", "poweroff"} {
-		guest := p.start(t, end, lab.NIC{MAC: directMAC})
-		live(t, guest, p.ssh, end)
+		guest := s.start(t, end, lab.NIC{MAC: directMAC})
+		runUntil(t, guest, s.ssh, end)
 	}
 }
 
-// TestServersMayComeLateAndOtherCardsMayBeThere boots a guest whose first card is another's, before anybody answers.
-func TestServersMayComeLateAndOtherCardsMayBeThere(t *testing.T) {
-	p := newPlace(t, 3)
-	guest := p.start(t, "late", lab.NIC{MAC: "52:54:00:4d:00:99", Model: "e1000"}, lab.NIC{MAC: directMAC})
+// TestANodeWaitsForItsServers boots a guest before the servers run. The guest's first card is not its boot card.
+func TestANodeWaitsForItsServers(t *testing.T) {
+	s := newSetup(t, 3)
+	guest := s.start(t, "late", lab.NIC{MAC: "52:54:00:4d:00:99", Model: "e1000"}, lab.NIC{MAC: directMAC})
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	for _, mark := range []string{
@@ -223,7 +226,8 @@ func TestServersMayComeLateAndOtherCardsMayBeThere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	names, err := p.ssh.Await(ctx, directAddr, "cat /sys/class/net/eth[01]/address /sys/class/net/eth[01]/name_assign_type")
+	names, err := s.ssh.Await(ctx, directAddr,
+		"cat /sys/class/net/eth[01]/address /sys/class/net/eth[01]/name_assign_type")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +237,8 @@ func TestServersMayComeLateAndOtherCardsMayBeThere(t *testing.T) {
 	t.Log(guest.Tail(30))
 }
 
-func live(t *testing.T, guest *lab.Guest, ssh *lab.SSH, end string) {
+// runUntil waits until the guest runs, checks its state, and ends it with systemctl.
+func runUntil(t *testing.T, guest *lab.Guest, ssh *lab.SSH, end string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
@@ -257,21 +262,23 @@ func live(t *testing.T, guest *lab.Guest, ssh *lab.SSH, end string) {
 	if !strings.HasPrefix(state, "running") {
 		t.Errorf("systemd is %q, want running", state)
 	}
-	facts, err := ssh.Run(ctx, directAddr, "hostname; cat /sys/class/net/eth0/name_assign_type; grep ' / ' /proc/mounts; "+
-		"cat /run/dim/boot; ip -br addr; ip route; free -m; systemd-analyze; dmesg | grep dim:; "+os.Getenv("DIM_LAB_RUN"))
+	facts, err := ssh.Run(ctx, directAddr,
+		"hostname; cat /sys/class/net/eth0/name_assign_type; grep ' / ' /proc/mounts; "+
+			"cat /run/dim/boot; ip -br addr; ip route; free -m; systemd-analyze; dmesg | grep dim:; "+os.Getenv(
+			"DIM_LAB_RUN"))
 	if err != nil {
 		t.Error(err)
 	}
-	t.Logf("the node says:\n%s", facts)
-	told := time.Now()
+	t.Logf("state of the node:\n%s", facts)
+	asked := time.Now()
 	_, _ = ssh.Run(ctx, directAddr, "systemctl "+end)
 	if err := guest.Wait(ctx); err != nil {
 		t.Errorf("%s: %v", end, err)
 	}
-	t.Logf("%s took %.1f s; the guest used %v of processor time", end, time.Since(told).Seconds(), guest.CPUTime())
+	t.Logf("%s took %.1f s; the guest used %v of CPU time", end, time.Since(asked).Seconds(), guest.CPUTime())
 }
 
-// files builds what the guest boots.
+// files builds the kernel and initramfs that the guest boots.
 func files(t *testing.T, root, work string) (kernel, initrd string) {
 	t.Helper()
 	image, err := os.OpenRoot(root)
