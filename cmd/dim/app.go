@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,9 +83,17 @@ func verb(cmd *cobra.Command) string {
 	return "command line"
 }
 
-// operands requires between least and most operands. Their names are in cmd.Use.
+// operands requires between least and most operands, none of them blank: what a shell makes of an unset variable must
+// not be taken for "all". The names of the operands are in cmd.Use.
 func operands(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
+		for i, arg := range args {
+			if strings.TrimSpace(arg) == "" {
+				return &usageError{
+					fmt.Errorf("%s: operand %d is empty", verb(cmd), i+1), "leave it out, or write @* for all nodes",
+				}
+			}
+		}
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
@@ -92,6 +101,19 @@ func operands(least, most int) cobra.PositionalArgs {
 			fmt.Errorf("%s: %s given", verb(cmd), plural(len(args), "operand")), "usage: " + cmd.UseLine(),
 		}
 	}
+}
+
+// nodeSet is a flag whose value is a node set. It may be left out, but not be blank.
+type nodeSet string
+
+func (s *nodeSet) String() string { return string(*s) }
+func (s *nodeSet) Type() string   { return "set" }
+func (s *nodeSet) Set(text string) error {
+	if strings.TrimSpace(text) == "" {
+		return errors.New("the node set is empty: leave the flag out, or write @* for all nodes")
+	}
+	*s = nodeSet(text)
+	return nil
 }
 
 // listing adds the flag -o to cmd.

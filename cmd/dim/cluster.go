@@ -67,7 +67,7 @@ func overview(c *cluster.Cluster) string {
 }
 
 func (a *app) clusterShowCommand() *cobra.Command {
-	var set string
+	var set nodeSet
 	cmd := a.listing(&cobra.Command{
 		Use:   "show [FILE]",
 		Short: "Print the servers, images, groups and nodes of a description",
@@ -78,11 +78,11 @@ applied description.`,
   dim cluster show examples/small.xml --nodes n[01-02]
   dim cluster show cluster.xml -o json | jq -r '.nodes[].interfaces[].mac'`,
 		Args: operands(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.clusterShow(cmd.Context(), args, set) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.clusterShow(cmd.Context(), args, string(set)) },
 
 		ValidArgsFunction: completeXML,
 	})
-	cmd.Flags().StringVar(&set, "nodes", "", "only these nodes: a node `set` such as n[01-04],@cell")
+	cmd.Flags().Var(&set, "nodes", "only these nodes: a node `set` such as n[01-04],@cell")
 	return cmd
 }
 

@@ -68,10 +68,13 @@ func (d *Declared) versionsHint(name string) string {
 	return "dim image ls lists the images"
 }
 
-// Select returns the nodes of a node set. The error is a control.Error; it tells a text that is not a node set from one
-// that names what does not exist.
+// Select returns the nodes of a node set, at least one. The error is a control.Error; it tells a text that is not a
+// node set from one that names what does not exist.
 func (d *Declared) Select(set string) ([]*cluster.Node, error) {
 	nodes, err := d.Cluster.Select(set)
+	if err == nil && len(nodes) == 0 {
+		return nil, control.Errorf(control.NotFound, "no node is in %q", set).WithHint("@* is all nodes")
+	}
 	if err == nil {
 		return nodes, nil
 	}
