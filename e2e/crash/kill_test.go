@@ -222,7 +222,7 @@ func lookAfterKill(t *testing.T, c *cluster, dir string, all []*worker, m *switc
 		!errors.Is(err, os.ErrNotExist) || len(left) > 0 {
 		t.Errorf("left in work/: %v, %v", left, err)
 	}
-	testkit.Must(t, c.store.Check(t.Context(), store.Hearing{Problem: func(p store.Problem) {
+	testkit.Must(t, c.store.Check(t.Context(), store.CheckObserver{Problem: func(p store.Problem) {
 		t.Errorf("store: %v", p)
 	}}))
 	return now

@@ -138,9 +138,9 @@ func (api *API) Verify(ctx context.Context, ref string, progress func(control.Pr
 	begin := time.Now()
 	out := control.VerifyResult{Problems: []string{}}
 	reported := begin
-	h := store.Hearing{
+	h := store.CheckObserver{
 		Problem: func(p store.Problem) { out.Problems = append(out.Problems, p.String()) },
-		Progress: func(c store.Checked) {
+		Progress: func(c store.CheckProgress) {
 			out.Objects, out.Bytes = c.Objects, c.Bytes
 			if now := time.Now(); now.Sub(reported) >= progressInterval {
 				reported = now

@@ -348,7 +348,7 @@ func TestVanishingEntriesAreLeftOutAndReported(t *testing.T) {
 // sound makes sure that the store is whole.
 func (l *lab) sound() {
 	l.t.Helper()
-	check(l.t, l.store.Check(context.Background(), store.Hearing{Problem: func(p store.Problem) { l.t.Error(p) }}))
+	check(l.t, l.store.Check(context.Background(), store.CheckObserver{Problem: func(p store.Problem) { l.t.Error(p) }}))
 }
 
 func TestAFileThatNeverHoldsStillIsReported(t *testing.T) {

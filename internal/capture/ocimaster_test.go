@@ -69,8 +69,10 @@ func (l *lab) contents(v image.Version) map[string]string {
 	for path, e := range l.entries(v) {
 		text := e.Type.String()
 		if e.Type == image.Regular {
-			b, err := os.ReadFile(l.store.BlobPath(e.Digest))
+			f, err := l.store.OpenBlob(e.Digest)
 			check(l.t, err)
+			b, err := io.ReadAll(f)
+			check(l.t, err, f.Close())
 			text = string(b)
 		}
 		if e.Link != "" {

@@ -165,7 +165,9 @@ func TestABlobOfAnotherSizeIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	testkit.Must(t, os.WriteFile(filepath.Join(dir, "f"), []byte("content"), 0o644))
 	v := l.capture(capture.Options{Dir: dir})
-	testkit.Must(t, os.Truncate(l.store.BlobPath(image.Sum([]byte("content"))), 3))
+	blob, err := l.store.OpenBlob(image.Sum([]byte("content")))
+	testkit.Must(t, err)
+	testkit.Must(t, os.Truncate(blob.Name(), 3), blob.Close())
 	if err := Tar(t.Context(), l.store, v.Root, io.Discard); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("tar: %v", err)
 	}

@@ -113,10 +113,7 @@ var pending = map[string]map[string]string{
 	"internal/rules": {
 		"columns": "45 lines",
 	},
-	"internal/store": {
-		"callers": "Batch.PutEncoded, ErrCorrupt, Store.HasBlob, Store.HasTree, Store.EncodedTree, Store.BlobPath a",
-		"columns": "47 lines",
-	},
+	"internal/store": {},
 	"internal/sysfile": {
 		"callers": "ProcPath, Retry, Write, WriteAt",
 		"columns": "2 lines",

@@ -15,12 +15,13 @@ import (
 
 	"dim/internal/durable"
 	"dim/internal/image"
+	"dim/internal/sysfile"
 )
 
-// Batch brings objects into the store. What it was given can be read by others once Commit returns nil, not before;
-// Batches are cheap for many objects because all of them are synced together.
+// Batch adds objects to the store. Others can read them once Commit has returned nil, not before. All objects of a
+// batch are synced together, so many objects cost little more than a few.
 //
-// A Batch ends with Commit or Abort; Abort after Commit does nothing.
+// A Batch ends with Commit or Abort. Abort after Commit does nothing.
 type Batch struct {
 	s     *Store
 	prune *Lock
@@ -28,16 +29,16 @@ type Batch struct {
 	fans  [2][256]fan
 	temps atomic.Uint64
 
-	unsynced atomic.Int64   // bytes written since the disk was last set to work
-	syncing  sync.WaitGroup // whoever sets it to work
+	unsynced atomic.Int64   // bytes written since the last writeback was started
+	syncing  sync.WaitGroup // for the goroutines that write back
 
 	buffers sync.Pool   // of *[chunk]byte
-	noClone atomic.Bool // the file system cannot clone from where the last file came from
+	noClone atomic.Bool // a clone has failed: the source is on another file system, or this one cannot clone
 
 	mu     sync.Mutex
 	staged map[object]struct{}
 	bytes  uint64
-	err    error // the first failure: Commit refuses
+	err    error // the first failure; Commit returns it
 	ended  bool
 }
 
@@ -48,9 +49,9 @@ type object struct {
 
 // fan is one directory of the fan-out, blobs/ab or trees/ab.
 type fan struct {
-	made   sync.Once // in the staging directory
-	looked sync.Once
-	absent bool // the store had none when the batch looked: nothing in it needs looking for
+	made    sync.Once // in the staging directory
+	checked sync.Once
+	absent  bool // the store had no such directory when the batch checked, so none of its objects either
 }
 
 func (b *Batch) fan(o object) *fan {
@@ -60,10 +61,11 @@ func (b *Batch) fan(o object) *fan {
 	return &b.fans[0][o.digest[0]]
 }
 
-// has reports whether the store has o. It may miss what another batch is just bringing, which only costs bringing it twice.
+// has reports whether the store has o. It may miss an object that another batch is adding; the object is then written
+// twice.
 func (b *Batch) has(o object) bool {
 	f := b.fan(o)
-	f.looked.Do(func() {
+	f.checked.Do(func() {
 		f.absent = unix.Faccessat(int(b.s.root.Fd()), fanout(o), unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) != nil
 	})
 	return !f.absent && b.s.has(o)
@@ -85,7 +87,8 @@ func (s *Store) Begin() (*Batch, error) {
 	return &Batch{s: s, prune: prune, dir: dir, staged: map[object]struct{}{}}, nil
 }
 
-// makeStaging makes a directory and locks it. Between the two a cleaner may remove it: then once more.
+// makeStaging makes a staging directory and locks it. Between the two, removeAbandoned of another process may remove
+// the directory; then it tries again.
 func (s *Store) makeStaging() (*os.File, error) {
 	for range 100 {
 		name, err := os.MkdirTemp(s.path(stagingDir), "")
@@ -102,7 +105,8 @@ func (s *Store) makeStaging() (*os.File, error) {
 		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			if _, err = os.Lstat(name); err == nil {
-				err = errors.Join(os.Mkdir(name+"/tmp", 0o700), os.Mkdir(name+"/"+blobsDir, 0o700), os.Mkdir(name+"/"+treesDir, 0o700))
+				err = errors.Join(os.Mkdir(name+"/tmp", 0o700),
+					os.Mkdir(name+"/"+blobsDir, 0o700), os.Mkdir(name+"/"+treesDir, 0o700))
 				if err == nil {
 					return f, nil
 				}
@@ -113,10 +117,10 @@ func (s *Store) makeStaging() (*os.File, error) {
 			return nil, err
 		}
 	}
-	return nil, errors.New("staging directories vanish as soon as they are made")
+	return nil, errors.New("another process removes every new staging directory")
 }
 
-// PutBytes stores b as a blob.
+// PutBytes stores content as a blob.
 func (b *Batch) PutBytes(content []byte) (image.Digest, error) {
 	d := image.Sum(content)
 	return d, b.put(object{blobsDir, d}, content)
@@ -132,7 +136,7 @@ func (b *Batch) PutTree(t image.Tree) (image.Digest, error) {
 	return d, b.put(object{treesDir, d}, enc)
 }
 
-// PutRoot stores a root directory's entry; the digest is a version's.
+// PutRoot stores the entry of a root directory. The digest is that of a version.
 func (b *Batch) PutRoot(root image.Entry) (image.Digest, error) {
 	enc, err := image.EncodeRoot(root)
 	if err != nil {
@@ -142,25 +146,14 @@ func (b *Batch) PutRoot(root image.Entry) (image.Digest, error) {
 	return d, b.put(object{treesDir, d}, enc)
 }
 
-// PutEncoded stores a tree or root that comes encoded, as from another store, after checking that it is canonical.
-func (b *Batch) PutEncoded(enc []byte) (image.Digest, error) {
-	if _, err := image.ParseTree(enc); err != nil {
-		if _, rerr := image.ParseRoot(enc); rerr != nil {
-			return image.Digest{}, err
-		}
-	}
-	d := image.Sum(enc)
-	return d, b.put(object{treesDir, d}, enc)
-}
-
 func (b *Batch) put(o object, content []byte) error {
 	return b.putWith(o, uint64(len(content)), func(fd int) error {
 		b.written(uint64(len(content)))
-		return writeAll(fd, content, -1)
+		return sysfile.Write(fd, content)
 	})
 }
 
-// putWith stores an object of size bytes that fill writes, unless it is there.
+// putWith stores an object of size bytes, which fill writes, unless the store or the batch has it.
 func (b *Batch) putWith(o object, size uint64, fill func(fd int) error) error {
 	fresh, err := b.claim(o)
 	if err != nil || !fresh {
@@ -187,11 +180,12 @@ func (b *Batch) putWith(o object, size uint64, fill func(fd int) error) error {
 	return nil
 }
 
-// writeBehind is how much may be written before the disk is set to work. Without, a file system that allocates late does nothing while
-// a capture reads and hashes, and everything when it commits.
+// writeBehind is the number of bytes after which writeback is started. Without it, a file system with delayed
+// allocation is idle while a capture reads and hashes, and does all its work when the batch commits.
 const writeBehind = 64 << 20
 
-// written counts what was written, and sets the disk to work now and then. A failure must be kept: the kernel tells it once.
+// written counts bytes that were written, and starts writeback whenever writeBehind bytes have come together. A failure
+// of writeback fails the batch, because the kernel reports it only once.
 func (b *Batch) written(n uint64) {
 	n = max(n, block)
 	if now := b.unsynced.Add(int64(n)); now < writeBehind || now-int64(n) >= writeBehind {
@@ -256,12 +250,11 @@ func fanout(o object) string { return o.kind + "/" + o.digest.String()[:2] }
 
 // create makes a file in the staging directory.
 func (b *Batch) create(name string) (fd int, err error) {
-	for {
-		fd, err = unix.Openat(int(b.dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o400)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC | unix.O_NOFOLLOW
+	err = sysfile.Retry(func() error {
+		fd, err = unix.Openat(int(b.dir.Fd()), name, flags, 0o400)
+		return err
+	})
 	if err != nil {
 		return -1, &fs.PathError{Op: "create", Path: name, Err: err}
 	}
@@ -275,25 +268,6 @@ func (b *Batch) createTemp() (fd int, name string, err error) {
 	return fd, name, err
 }
 
-// writeAll writes p at off, or at the file's position when off is negative.
-func writeAll(fd int, p []byte, off int64) error {
-	for len(p) > 0 {
-		var n int
-		var err error
-		if off < 0 {
-			n, err = unix.Write(fd, p)
-		} else {
-			n, err = unix.Pwrite(fd, p, off)
-			off += int64(max(n, 0))
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		p = p[max(n, 0):]
-	}
-	return nil
-}
-
 // Abort drops everything that was put.
 func (b *Batch) Abort() error {
 	if !b.end() {
@@ -303,13 +277,13 @@ func (b *Batch) Abort() error {
 	return b.release()
 }
 
-// end reports whether the batch was still alive.
+// end marks the batch as ended. It reports false if it was already.
 func (b *Batch) end() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	was := b.ended
+	ended := b.ended
 	b.ended = true
-	return !was
+	return !ended
 }
 
 func (b *Batch) release() error {
@@ -318,12 +292,12 @@ func (b *Batch) release() error {
 	return os.RemoveAll(b.dir.Name())
 }
 
-// few is how many objects are synced one by one. Above, one syncfs is cheaper, though it waits
-// for all that anybody wrote to the file system.
+// few is the largest number of objects that are synced one by one. For more, one syncfs is cheaper, although it also
+// waits for what other processes wrote to the file system.
 const few = 32
 
-// Commit makes everything that was put durable, then visible, then durably visible. After an error some objects may be
-// visible, which harms nobody. No Put may be under way.
+// Commit syncs the objects, renames them into the store, and syncs the names. After an error some objects may be
+// in the store already, which does no harm. No Put may run at the same time.
 func (b *Batch) Commit(ctx context.Context) error {
 	if !b.end() {
 		return errEnded
@@ -381,8 +355,8 @@ func syncFile(path string) error {
 	return f.Sync()
 }
 
-// publish renames the objects to their places: blobs before the trees that name them. A directory of the fan-out that the store does
-// not have yet is renamed whole, which is the usual case of a first capture.
+// publish renames the objects into the store, blobs before the trees that name them. A directory of the fan-out that
+// the store does not have yet is renamed as a whole; this is the usual case of a first capture.
 func (b *Batch) publish() error {
 	var left []object
 	whole := map[string]bool{}
@@ -391,18 +365,18 @@ func (b *Batch) publish() error {
 			if o.kind != kind {
 				continue
 			}
-			sub := fanout(o)
-			moved, tried := whole[sub]
+			dir := fanout(o)
+			moved, tried := whole[dir]
 			if !tried {
 				if err := b.s.step("publish " + kind); err != nil {
 					return err
 				}
-				err := os.Rename(b.dir.Name()+"/"+sub, b.s.path(sub))
+				err := os.Rename(b.dir.Name()+"/"+dir, b.s.path(dir))
 				if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
 					return err
 				}
 				moved = err == nil
-				whole[sub] = moved
+				whole[dir] = moved
 			}
 			if !moved {
 				left = append(left, o)

@@ -18,29 +18,29 @@ import (
 	"dim/internal/image"
 )
 
-// Problem is something wrong in the store.
+// Problem is damage that Check has found.
 type Problem struct {
 	Path string // in the store
-	Err  error  // ErrCorrupt, ErrNotFound or what the file system said
+	Err  error  // ErrNotFound, an error of the file system, or damage
 }
 
 // String returns the problem in a line.
 func (p Problem) String() string { return fmt.Sprintf("%s: %v", p.Path, p.Err) }
 
-// Checked is how far a check is.
-type Checked struct{ Objects, Bytes uint64 }
+// CheckProgress counts what a check has read.
+type CheckProgress struct{ Objects, Bytes uint64 }
 
-// Hearing is what hears of a check; its functions are called by one goroutine at a time.
-type Hearing struct {
+// CheckObserver receives the results of a check. Its functions are called by one goroutine at a time.
+type CheckObserver struct {
 	Problem  func(Problem)
-	Progress func(Checked) // nil, or called after each object
+	Progress func(CheckProgress) // nil, or called after each object
 }
 
-// Check reads every object and tells of every problem: names that are no digests, bytes that are not what their name says, versions and
-// trees that name what is not there. It reads all blobs, so it takes its time. The error is ctx's, or that the store cannot
-// be listed. Objects that arrive meanwhile may be missed.
-func (s *Store) Check(ctx context.Context, h Hearing) error {
-	c := checker{Store: s, ctx: ctx, hearing: h, seen: map[image.Digest]bool{}}
+// Check reads every object, all blobs included, and reports every problem: names that are no digests, bytes that do not
+// have the digest of their name, versions and trees that name a missing object. The error is that of ctx, or that the
+// store cannot be listed. Check may miss objects that are added meanwhile.
+func (s *Store) Check(ctx context.Context, o CheckObserver) error {
+	c := checker{Store: s, ctx: ctx, observer: o, seen: map[image.Digest]bool{}}
 	for _, kind := range []string{blobsDir, treesDir} {
 		if err := c.objects(kind); err != nil {
 			return err
@@ -53,20 +53,22 @@ type checker struct {
 	*Store
 	ctx context.Context
 
-	mu      sync.Mutex
-	hearing Hearing
-	done    Checked
+	mu       sync.Mutex
+	observer CheckObserver
+	done     CheckProgress
 
 	seen  map[image.Digest]bool // trees whose references were checked
-	blobs *errgroup.Group       // set: blobs that trees name are read
-	begun map[image.Digest]bool // blobs that are read, or were
+	blobs *errgroup.Group       // if not nil, the blobs that trees name are read
+	begun map[image.Digest]bool // blobs whose reading has begun
 }
 
-// CheckVersion is Check of what one version leads to.
-func (s *Store) CheckVersion(ctx context.Context, v image.Version, h Hearing) error {
+// CheckVersion is Check of the objects that one version leads to.
+func (s *Store) CheckVersion(ctx context.Context, v image.Version, o CheckObserver) error {
 	g, all := errgroup.WithContext(ctx)
 	g.SetLimit(2 * runtime.GOMAXPROCS(0))
-	c := checker{Store: s, ctx: all, hearing: h, seen: map[image.Digest]bool{}, blobs: g, begun: map[image.Digest]bool{}}
+	c := checker{
+		Store: s, ctx: all, observer: o, seen: map[image.Digest]bool{}, blobs: g, begun: map[image.Digest]bool{},
+	}
 	name := v.Ref().String()
 	root, err := s.Root(v.Digest)
 	if err != nil {
@@ -84,21 +86,21 @@ func (s *Store) CheckVersion(ctx context.Context, v image.Version, h Hearing) er
 func (c *checker) problem(path string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hearing.Problem(Problem{path, err})
+	c.observer.Problem(Problem{path, err})
 }
 
-// checked notes that an object was read.
+// checked counts an object that was read.
 func (c *checker) checked(bytes uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.done.Objects++
 	c.done.Bytes += bytes
-	if c.hearing.Progress != nil {
-		c.hearing.Progress(c.done)
+	if c.observer.Progress != nil {
+		c.observer.Progress(c.done)
 	}
 }
 
-// objects checks that all blobs or trees are what their names say.
+// objects checks the names and the digests of all blobs or all trees.
 func (c *checker) objects(kind string) error {
 	fans, err := os.ReadDir(c.path(kind))
 	if err != nil {
@@ -125,13 +127,14 @@ func (c *checker) object(ctx context.Context, kind, fan string, e fs.DirEntry) e
 	}
 	name := path.Join(kind, fan, e.Name())
 	d, err := image.ParseDigest(e.Name())
-	if err != nil || d.String() != e.Name() || !strings.HasPrefix(e.Name(), fan) || len(fan) != 2 || !e.Type().IsRegular() {
-		c.problem(name, fmt.Errorf("%w: it is not an object of the store", ErrCorrupt))
+	if err != nil || d.String() != e.Name() || !strings.HasPrefix(e.Name(), fan) || len(fan) != 2 ||
+		!e.Type().IsRegular() {
+		c.problem(name, fmt.Errorf("%w: it is not an object of the store", errCorrupt))
 		return nil
 	}
 	f, err := os.OpenFile(c.path(name), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) { // pruned just now
+		if !errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			c.problem(name, err)
 		}
 		return nil
@@ -145,12 +148,12 @@ func (c *checker) object(ctx context.Context, kind, fan string, e fs.DirEntry) e
 	case err != nil:
 		c.problem(name, err)
 	case got != d:
-		c.problem(name, fmt.Errorf("%w: its digest is %s", ErrCorrupt, got))
+		c.problem(name, fmt.Errorf("%w: its digest is %s", errCorrupt, got))
 	}
 	return nil
 }
 
-// versions checks that all that versions lead to is there.
+// versions checks that all objects that versions lead to are there.
 func (c *checker) versions() error {
 	images, err := c.Images()
 	if err != nil {
@@ -177,7 +180,7 @@ func (c *checker) versions() error {
 	return nil
 }
 
-// tree checks what the tree d, which is the directory at dir of a version, leads to.
+// tree checks the objects that the tree d leads to. D is the directory dir of a version.
 func (c *checker) tree(version, dir string, d image.Digest) error {
 	if err := c.ctx.Err(); err != nil || c.seen[d] {
 		return err
@@ -200,26 +203,28 @@ func (c *checker) tree(version, dir string, d image.Digest) error {
 				return err
 			}
 		case image.Regular:
-			st, err := os.Lstat(c.BlobPath(e.Digest))
+			st, err := os.Lstat(c.blobPath(e.Digest))
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 				c.problem(version, fmt.Errorf("/%s: blob %s: %w", at, e.Digest, ErrNotFound))
 			case err != nil:
 				c.problem(version, fmt.Errorf("/%s: %w", at, err))
 			case uint64(st.Size()) != e.Size:
-				c.problem(version, fmt.Errorf("/%s: %w: blob of %d bytes, not %d", at, ErrCorrupt, st.Size(), e.Size))
+				c.problem(version, fmt.Errorf("/%s: %w: blob of %d bytes, not %d", at, errCorrupt, st.Size(), e.Size))
 			case c.blobs != nil && !c.begun[e.Digest]:
 				c.begun[e.Digest] = true
-				c.blobs.Go(func() error { return c.object(c.ctx, blobsDir, e.Digest.String()[:2], fs.FileInfoToDirEntry(st)) })
+				c.blobs.Go(func() error {
+					return c.object(c.ctx, blobsDir, e.Digest.String()[:2], fs.FileInfoToDirEntry(st))
+				})
 			}
 		}
 	}
 	return nil
 }
 
-// hashAll returns the digest and the length of what r yields.
+// hashAll returns the digest and the length of all that r returns.
 func hashAll(ctx context.Context, r io.Reader) (d image.Digest, size uint64, err error) {
-	w := intake{ctx: ctx, dst: -1, buf: make([]byte, 128<<10), hash: newHash()}
+	w := hashWriter{ctx: ctx, dst: -1, buf: make([]byte, 128<<10), hash: newHash()}
 	for {
 		n, err := r.Read(w.buf)
 		if aerr := w.add(w.buf[:n]); aerr != nil {

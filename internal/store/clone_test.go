@@ -14,6 +14,7 @@ import (
 
 	"dim/internal/disktest"
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 func TestClonesAreWhatTheirDigestSays(t *testing.T) {
@@ -30,17 +31,17 @@ func TestClonesAreWhatTheirDigestSays(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := time.Now().Add(c.age)
-			s := must(Open(filepath.Join(dir, c.name), Options{Now: func() time.Time { return now }}))(t)
+			s := testkit.Value(Open(filepath.Join(dir, c.name), Options{Now: func() time.Time { return now }}))(t)
 			defer s.Close()
 			path := filepath.Join(dir, c.name+".file")
 			content := bytes.Repeat([]byte(c.name+"\n"), c.size/len(c.name))
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			f := must(os.Open(path))(t)
+			f := testkit.Value(os.Open(path))(t)
 			defer f.Close()
 			b := begin(t, s)
-			got := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
+			got := testkit.Value(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
 			if b.noClone.Load() {
 				t.Fatal("XFS does not clone")
 			}
@@ -67,9 +68,9 @@ func TestAFileThatChangesWhileItIsClonedIsStoredAsItWasHashed(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 8<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := must(os.OpenFile(path, os.O_RDWR, 0))(t)
+	f := testkit.Value(os.OpenFile(path, os.O_RDWR, 0))(t)
 	defer f.Close()
-	m := must(unix.Mmap(int(f.Fd()), 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))(t)
+	m := testkit.Value(unix.Mmap(int(f.Fd()), 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))(t)
 	defer func() { _ = unix.Munmap(m) }()
 	time.Sleep(clockGrain + 100*time.Millisecond) // settled, until the writers begin
 	for range 2 {
@@ -88,7 +89,7 @@ func TestAFileThatChangesWhileItIsClonedIsStoredAsItWasHashed(t *testing.T) {
 			}
 		})
 		b := begin(t, s)
-		r := must(os.Open(path))(t)
+		r := testkit.Value(os.Open(path))(t)
 		if _, err := b.PutFile(context.Background(), int(r.Fd()), r.Name()); err != nil {
 			t.Fatal(err)
 		}
@@ -105,19 +106,20 @@ func TestAFileThatChangesWhileItIsClonedIsStoredAsItWasHashed(t *testing.T) {
 	}
 }
 
-// A page that is dirty through a mapping can be written again without a trace in the file's times.
+// TestAWriteThroughAMappingIsNotMissed writes twice to a page through a mapping. The second write does not change the
+// file's times.
 func TestAWriteThroughAMappingIsNotMissed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 2 s")
 	}
 	const size = 200 << 10
 	dir := disktest.Reflink(t).Dir
-	f := must(os.Create(filepath.Join(dir, "f")))(t)
+	f := testkit.Value(os.Create(filepath.Join(dir, "f")))(t)
 	defer f.Close()
 	if _, err := f.Write(make([]byte, size)); err != nil {
 		t.Fatal(err)
 	}
-	m := must(unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))(t)
+	m := testkit.Value(unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))(t)
 	defer func() { _ = unix.Munmap(m) }()
 	m[0] = 'x'
 	time.Sleep(clockGrain + 100*time.Millisecond) // settled, and dirty
@@ -130,9 +132,9 @@ func TestAWriteThroughAMappingIsNotMissed(t *testing.T) {
 		t.Fatal("a settled file on XFS cannot be shared")
 	}
 	m[0] = 'y' // after it was read
-	dst := must(b.create("tmp/dst"))(t)
+	dst := testkit.Value(b.create("tmp/dst"))(t)
 	defer unix.Close(dst)
-	if same := must(b.shareUnchanged(dst, int(f.Fd()), &st))(t); same {
+	if same := testkit.Value(b.shareUnchanged(dst, int(f.Fd()), &st))(t); same {
 		t.Error("a write between reading and cloning was not noticed")
 	}
 }

@@ -14,21 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/sysfile"
 )
 
-// Content is what PutFile found in a file.
+// Content describes a blob that was stored.
 type Content struct {
 	Digest image.Digest
 	Size   uint64
 	Data   []image.Extent // as in image.Entry
 }
 
-// PutBlob stores all that r yields as a blob. An error of r leaves the batch as it was.
+// PutBlob stores all that r returns as a blob. After an error of r the batch is as it was before.
 func (b *Batch) PutBlob(ctx context.Context, r io.Reader) (Content, error) {
 	return b.putStream(ctx, r, false)
 }
 
-// PutSparse is PutBlob for a file that is known to have holes: all its blocks of zeros are.
+// PutSparse is PutBlob for a file that is known to have holes: all blocks of zeros become holes.
 func (b *Batch) PutSparse(ctx context.Context, r io.Reader) (Content, error) {
 	return b.putStream(ctx, r, true)
 }
@@ -39,7 +40,7 @@ func (b *Batch) putStream(ctx context.Context, r io.Reader, sparse bool) (Conten
 		return Content{}, b.fail(err)
 	}
 	defer unix.Close(fd)
-	w := b.newIntake(ctx, fd)
+	w := b.newHashWriter(ctx, fd)
 	w.sparse = sparse
 	defer b.buffers.Put((*[chunk]byte)(w.buf))
 	for {
@@ -62,11 +63,12 @@ func (b *Batch) putStream(ctx context.Context, r io.Reader, sparse bool) (Conten
 	return c, b.adopt(name, c)
 }
 
-// PutFile stores what is in the regular file that is open at src as a blob; holes stay holes. Where the file system can, the blob shares
-// the file's blocks. It reads up to the size that the file has at the beginning: whether it changed meanwhile is for the caller to
-// find out. The blob is what the digest says in any case.
+// PutFile stores the content of src, a descriptor of a regular file, as a blob. Holes stay holes. If the file system
+// supports it, the blob shares the blocks of the file. PutFile reads up to the size that the file has at the beginning.
+// It does not find out whether the file changes meanwhile; the digest is that of the stored bytes in any case.
 //
-// It uses src's position, and returns its read errors as *fs.PathError with Op "read" and the path given, after which the batch may go on.
+// PutFile moves the file position of src. It returns read errors as *fs.PathError with Op "read" and the given path;
+// the batch can be used after them.
 func (b *Batch) PutFile(ctx context.Context, src int, path string) (Content, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(src, &st); err != nil {
@@ -80,8 +82,8 @@ func (b *Batch) PutFile(ctx context.Context, src int, path string) (Content, err
 		return Content{}, b.fail(err)
 	}
 	defer unix.Close(fd)
-	c, err := b.takeIn(ctx, fd, src)
-	if re := new(readError); errors.As(err, &re) || err != nil && ctx.Err() != nil {
+	c, err := b.copyFile(ctx, fd, src)
+	if _, read := errors.AsType[*readError](err); read || err != nil && ctx.Err() != nil {
 		return Content{}, errors.Join(&fs.PathError{Op: "read", Path: path, Err: err}, b.unlink(name))
 	}
 	if err != nil {
@@ -90,7 +92,8 @@ func (b *Batch) PutFile(ctx context.Context, src int, path string) (Content, err
 	return c, b.adopt(name, c)
 }
 
-// putWhole stores a file that fits into a buffer: its digest is known before the blob is made, which so needs no temporary name.
+// putWhole stores a file that fits into a buffer. Its digest is known before the blob is made, so that the blob needs
+// no temporary name.
 func (b *Batch) putWhole(src int, st *unix.Stat_t, path string) (Content, error) {
 	w := b.newBuffer()
 	defer b.buffers.Put(w)
@@ -107,22 +110,24 @@ func (b *Batch) putWhole(src int, st *unix.Stat_t, path string) (Content, error)
 			}
 		}
 		b.written(c.Size)
-		return writeAll(fd, w[:n], 0)
+		return sysfile.WriteAt(fd, w[:n], 0)
 	})
 }
 
 // cloneFrom is the size from which sharing blocks costs less than writing (measured on XFS).
 const cloneFrom = 16 << 10
 
-// sharable reports whether what is read from src from now on is the same as what is cloned from it later, provided that its times are then as in st. A page
-// that was written through a mapping and is dirty still can be written again without a trace in the times, so none may be dirty.
+// sharable reports whether the bytes that are read from src from now on are those that a later clone has, if the times
+// of src are then as in st. A page that is dirty because of a mapping can be written to again without a change of the
+// times, so src must have no dirty pages.
 func (b *Batch) sharable(src int, st *unix.Stat_t) bool {
 	const writeAndWait = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	return st.Size >= cloneFrom && !b.noClone.Load() && b.s.settled(st) && unix.SyncFileRange(src, 0, 0, writeAndWait) == nil
+	return st.Size >= cloneFrom && !b.noClone.Load() && b.s.settled(st) &&
+		unix.SyncFileRange(src, 0, 0, writeAndWait) == nil
 }
 
-// shareUnchanged makes the empty file dst share src's blocks. It reports false, and dst is empty, when that cannot be or src is
-// not as in st any more.
+// shareUnchanged makes the empty file dst share the blocks of src. If that is not possible, or src has changed since
+// st, it returns false and dst is empty.
 func (b *Batch) shareUnchanged(dst, src int, st *unix.Stat_t) (bool, error) {
 	if cloned, err := b.clone(dst, src); err != nil || !cloned {
 		return false, err
@@ -134,7 +139,7 @@ func (b *Batch) shareUnchanged(dst, src int, st *unix.Stat_t) (bool, error) {
 	return true, nil
 }
 
-// unchangedSince reports whether src has the size and the times that it had when it was asked for st.
+// unchangedSince reports whether src still has the size and the times in st.
 func unchangedSince(src int, st *unix.Stat_t) (bool, error) {
 	var now unix.Stat_t
 	err := unix.Fstat(src, &now)
@@ -155,8 +160,8 @@ func readAll(fd int, p []byte) (n int, err error) {
 	return n, nil
 }
 
-// takeIn makes the temporary file dst a copy of src.
-func (b *Batch) takeIn(ctx context.Context, dst, src int) (Content, error) {
+// copyFile makes the temporary file dst a copy of src.
+func (b *Batch) copyFile(ctx context.Context, dst, src int) (Content, error) {
 	var before unix.Stat_t
 	if err := unix.Fstat(src, &before); err != nil {
 		return Content{}, &readError{err}
@@ -166,16 +171,17 @@ func (b *Batch) takeIn(ctx context.Context, dst, src int) (Content, error) {
 		return Content{}, err
 	}
 	if !cloned {
-		c, err := b.intake(ctx, src, dst)
+		c, err := b.copyAndHash(ctx, src, dst)
 		b.written(c.Size)
 		return c, err
 	}
-	// The clone is what must be hashed. But its pages are not in memory while those of src may be, and the two are equal if src did not
-	// change since. Its ctime tells, unless it is so young that a change now could leave it as it is.
+	// The digest must be that of the clone. But the pages of src may be in memory and those of the clone are not. If
+	// src has not changed since before, the two are equal. Its ctime shows a change, unless it is so recent that a
+	// change now would leave it the same.
 	if !b.s.settled(&before) {
-		return b.intake(ctx, dst, -1)
+		return b.copyAndHash(ctx, dst, -1)
 	}
-	c, err := b.intake(ctx, src, -1)
+	c, err := b.copyAndHash(ctx, src, -1)
 	if err != nil {
 		return c, err
 	}
@@ -184,26 +190,28 @@ func (b *Batch) takeIn(ctx context.Context, dst, src int) (Content, error) {
 		return Content{}, &readError{err}
 	}
 	if !same || c.Size != uint64(before.Size) {
-		return b.intake(ctx, dst, -1)
+		return b.copyAndHash(ctx, dst, -1)
 	}
 	return c, nil
 }
 
-// clockGrain is more than how far apart two changes must be to have different ctimes.
+// clockGrain is longer than two changes with the same ctime can be apart.
 const clockGrain = 2 * time.Second
 
+// settled reports whether any change from now on changes the ctime.
 func (s *Store) settled(st *unix.Stat_t) bool {
 	return time.Unix(st.Ctim.Unix()).Before(s.o.Now().Add(-clockGrain))
 }
 
-func (b *Batch) intake(ctx context.Context, src, dst int) (Content, error) {
-	w := b.newIntake(ctx, dst)
+// copyAndHash copies src to dst; if dst is negative, it only hashes.
+func (b *Batch) copyAndHash(ctx context.Context, src, dst int) (Content, error) {
+	w := b.newHashWriter(ctx, dst)
 	defer b.buffers.Put((*[chunk]byte)(w.buf))
 	err := w.file(src)
 	return w.content(), err
 }
 
-// clone makes dst share src's blocks, if it can.
+// clone makes dst share the blocks of src. It returns false if the file system cannot do that.
 func (b *Batch) clone(dst, src int) (bool, error) {
 	if b.noClone.Load() {
 		return false, nil
@@ -219,7 +227,7 @@ func (b *Batch) clone(dst, src int) (bool, error) {
 	return false, nil
 }
 
-// adopt gives the temporary file its name.
+// adopt gives a temporary file the name of its blob, or removes it if the store or the batch has the blob.
 func (b *Batch) adopt(name string, c Content) error {
 	o := object{blobsDir, c.Digest}
 	fresh, err := b.claim(o)
@@ -248,24 +256,25 @@ func (b *Batch) unlink(name string) error {
 }
 
 const (
-	chunk = 256 << 10 // stays in a processor's cache between being read and being hashed
-	block = 4096      // the grain of holes
+	chunk = 256 << 10 // stays in the cache of a processor between being read and being hashed
+	block = 4096      // size of the smallest hole
 )
 
-// intake is the one door: it hashes what it writes. With dst negative it only hashes.
-type intake struct {
+// hashWriter hashes what it writes: streams, and files that do not fit into a buffer. If dst is negative, it only
+// hashes.
+type hashWriter struct {
 	ctx    context.Context
 	dst    int
 	buf    []byte
 	hash   hash.Hash
 	off    int64
-	sparse bool // holes are looked for, at the grain of block
+	sparse bool // blocks of zeros become holes
 	holes  bool
 	data   []image.Extent
 }
 
-func (b *Batch) newIntake(ctx context.Context, dst int) *intake {
-	return &intake{ctx: ctx, dst: dst, buf: b.newBuffer()[:], hash: newHash()}
+func (b *Batch) newHashWriter(ctx context.Context, dst int) *hashWriter {
+	return &hashWriter{ctx: ctx, dst: dst, buf: b.newBuffer()[:], hash: newHash()}
 }
 
 func (b *Batch) newBuffer() *[chunk]byte {
@@ -281,13 +290,14 @@ type readError struct{ error }
 
 func (e *readError) Unwrap() error { return e.error }
 
-// file takes in the regular file src.
-func (w *intake) file(src int) error {
+// file adds the content of the regular file src.
+func (w *hashWriter) file(src int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(src, &st); err != nil {
 		return &readError{err}
 	}
-	// Blocks first: files that were preallocated and files with a few clean pages may report holes that come and go.
+	// SEEK_HOLE is used only for files with fewer blocks than bytes: preallocated files and files with a few clean
+	// pages may report holes that are gone at the next call.
 	w.sparse = st.Blocks*512 < st.Size
 	if !w.sparse {
 		return w.span(src, st.Size)
@@ -297,7 +307,7 @@ func (w *intake) file(src int) error {
 		if errors.Is(err, unix.ENXIO) {
 			start, err = st.Size, nil
 		}
-		if err != nil { // a file system without holes
+		if err != nil { // the file system does not report holes
 			return w.span(src, st.Size)
 		}
 		if err := w.hole(min(start, st.Size)); err != nil || w.off >= st.Size {
@@ -307,27 +317,27 @@ func (w *intake) file(src int) error {
 		if err != nil {
 			end = st.Size
 		}
-		was := w.off
+		before := w.off
 		if err := w.span(src, min(end, st.Size)); err != nil {
 			return err
 		}
-		if w.off == was { // the file became shorter
+		if w.off == before { // the file became shorter
 			break
 		}
 	}
 	return w.end()
 }
 
-// end gives a file that ends in a hole its size.
-func (w *intake) end() error {
+// end sets the size of dst, which a hole at the end has not extended.
+func (w *hashWriter) end() error {
 	if w.dst < 0 {
 		return nil
 	}
 	return unix.Ftruncate(w.dst, w.off)
 }
 
-// span takes in src from the current position to end, or to the file's end.
-func (w *intake) span(src int, end int64) error {
+// span adds the bytes of src from the current offset to end, or to the end of the file.
+func (w *hashWriter) span(src int, end int64) error {
 	for w.off < end {
 		n, err := unix.Pread(src, w.buf[:min(int64(len(w.buf)), end-w.off)], w.off)
 		if errors.Is(err, unix.EINTR) {
@@ -346,8 +356,8 @@ func (w *intake) span(src int, end int64) error {
 	return nil
 }
 
-// add takes in p at the current position.
-func (w *intake) add(p []byte) error {
+// add adds p at the current offset.
+func (w *hashWriter) add(p []byte) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
@@ -356,7 +366,7 @@ func (w *intake) add(p []byte) error {
 		return w.addSparse(p)
 	}
 	if w.dst >= 0 {
-		if err := writeAll(w.dst, p, w.off); err != nil {
+		if err := sysfile.WriteAt(w.dst, p, w.off); err != nil {
 			return err
 		}
 	}
@@ -364,16 +374,16 @@ func (w *intake) add(p []byte) error {
 	return nil
 }
 
-// addSparse takes in p but for its blocks of zeros, so that where the holes are depends on the content alone and not on
-// how a file system has laid it out.
-func (w *intake) addSparse(p []byte) error {
+// addSparse adds p and makes its blocks of zeros holes. So the position of holes depends on the content alone, not on
+// the layout in a file system.
+func (w *hashWriter) addSparse(p []byte) error {
 	for len(p) > 0 {
 		n := min(int64(len(p)), block-w.off%block)
 		if isZero(p[:n]) {
 			w.holes = true
 		} else {
 			if w.dst >= 0 {
-				if err := writeAll(w.dst, p[:n], w.off); err != nil {
+				if err := sysfile.WriteAt(w.dst, p[:n], w.off); err != nil {
 					return err
 				}
 			}
@@ -385,7 +395,7 @@ func (w *intake) addSparse(p []byte) error {
 	return nil
 }
 
-func (w *intake) extent(off, n uint64) {
+func (w *hashWriter) extent(off, n uint64) {
 	if last := len(w.data) - 1; last >= 0 && w.data[last].Offset+w.data[last].Length == off {
 		w.data[last].Length += n
 		return
@@ -393,8 +403,8 @@ func (w *intake) extent(off, n uint64) {
 	w.data = append(w.data, image.Extent{Offset: off, Length: n})
 }
 
-// hole takes in zeros up to end.
-func (w *intake) hole(end int64) error {
+// hole adds zeros up to end.
+func (w *hashWriter) hole(end int64) error {
 	if end > w.off {
 		w.holes = true
 	}
@@ -410,10 +420,10 @@ func (w *intake) hole(end int64) error {
 	return nil
 }
 
-// isZero compares p with itself moved by one byte, which is how memcmp finds out fast that all bytes are the same.
+// isZero compares p with itself moved by one byte: memcmp finds out fast whether all bytes are the same.
 func isZero(p []byte) bool { return p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1]) }
 
-func (w *intake) content() Content {
+func (w *hashWriter) content() Content {
 	c := Content{Size: uint64(w.off)}
 	w.hash.Sum(c.Digest[:0])
 	if !w.holes || w.off == 0 {

@@ -16,22 +16,22 @@ import (
 
 	"dim/internal/disktest"
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 // problems returns what Check finds.
 func problems(t *testing.T, s *Store) []string {
 	t.Helper()
 	var list []string
-	if err := s.Check(context.Background(), Hearing{Problem: func(p Problem) { list = append(list, p.String()) }}); err != nil {
-		t.Fatal(err)
-	}
+	o := CheckObserver{Problem: func(p Problem) { list = append(list, p.String()) }}
+	testkit.Must(t, s.Check(context.Background(), o))
 	slices.Sort(list)
 	return list
 }
 
 var errKilled = errors.New("killed")
 
-// killAfter makes a store whose process dies at the nth step: from then on nothing is done any more, cleaning up included.
+// killAfter returns a store whose process ends at the nth step: all later steps fail, those that clean up too.
 func killAfter(t *testing.T, dir string, n int) *Store {
 	t.Helper()
 	var mu sync.Mutex
@@ -49,13 +49,13 @@ func killAfter(t *testing.T, dir string, n int) *Store {
 	return s
 }
 
-// die does what the kernel does for a killed process: it closes the files, and so gives up the locks.
+// die does what the kernel does for a killed process: it closes the files, and so releases the locks.
 func (b *Batch) die() {
 	b.prune.Unlock()
 	b.dir.Close()
 }
 
-// life adds a version as a process does that is killed when a step fails.
+// life adds a version in a process that is killed when a step fails.
 func life(s *Store, files map[string]string) error {
 	b, err := s.Begin()
 	if err != nil {
@@ -129,12 +129,12 @@ func TestManyBatchesAtOnce(t *testing.T) {
 			for j := range 4 {
 				files := map[string]string{}
 				for k := range 40 {
-					files[fmt.Sprint(k)] = fmt.Sprint("content ", (i+j+k)%50) // others bring the same
+					files[fmt.Sprint(k)] = fmt.Sprint("content ", (i+j+k)%50) // other batches put the same
 				}
 				if _, err := addVersion(stores[i%2], fmt.Sprint("image", i%4), files); err != nil {
 					t.Error(err)
 				}
-				open(t, dir) // whoever comes must not clean away what lives
+				open(t, dir) // must not remove what open batches have staged
 			}
 		})
 	}
@@ -215,7 +215,7 @@ func TestAFullDiskIsAnErrorAndHarmsNothing(t *testing.T) {
 	}
 }
 
-func TestCheckFindsEverything(t *testing.T) {
+func TestCheckFindsAllDamage(t *testing.T) {
 	s := open(t, t.TempDir())
 	v, err := addVersion(s, "x", map[string]string{"a": "1", "b": "2", "c": "3"})
 	if err != nil {
@@ -250,7 +250,7 @@ func TestCheckFindsEverything(t *testing.T) {
 func TestAFileThatChangesWhileItIsReadIsStoredAsItWasHashed(t *testing.T) {
 	s := open(t, t.TempDir())
 	path := filepath.Join(t.TempDir(), "f")
-	f := must(os.Create(path))(t)
+	f := testkit.Value(os.Create(path))(t)
 	defer f.Close()
 	const size = 8 << 20
 	stop := make(chan struct{})
@@ -265,7 +265,7 @@ func TestAFileThatChangesWhileItIsReadIsStoredAsItWasHashed(t *testing.T) {
 			}
 		}
 	})
-	r := must(os.Open(path))(t)
+	r := testkit.Value(os.Open(path))(t)
 	defer r.Close()
 	for range 5 {
 		b := begin(t, s)

@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"dim/internal/sysfile"
 )
 
-// Lock is a named lock of the store, held.
+// Lock is a named lock of the store that this process holds.
 type Lock struct{ f *os.File }
 
-// LockedError tells that another process, or another part of this one, holds a lock.
+// LockedError reports that another process, or another part of this one, holds a lock.
 type LockedError struct {
 	Name   string
 	Holder string // "pid 12 (dim) since 2026-01-02T03:04:05Z"
@@ -26,10 +28,11 @@ func (e *LockedError) Error() string { return fmt.Sprintf("lock %s: held by %s",
 
 const (
 	pruneLock    = "prune"    // shared by batches
-	versionsLock = "versions" // while a version or tag is written
+	versionsLock = "versions" // while a version is written
 )
 
-// Lock takes the lock called name, or returns a *LockedError at once. It ends with Unlock or with the process.
+// Lock takes the lock with a name. If it is held, the error is a *LockedError, at once. The lock ends with Unlock or
+// with the process.
 func (s *Store) Lock(name string) (*Lock, error) {
 	return s.lock(name, unix.LOCK_EX|unix.LOCK_NB)
 }
@@ -52,47 +55,44 @@ func (s *Store) lock(name string, how int) (*Lock, error) {
 	if how&unix.LOCK_EX != 0 {
 		comm, _ := os.ReadFile("/proc/self/comm")
 		now := s.o.Now().UTC().Format(time.RFC3339)
-		_ = f.Truncate(0) // what it says is for people only
+		_ = f.Truncate(0) // the text is for people only
 		_, _ = fmt.Fprintf(f, "pid %d (%s) since %s\n", os.Getpid(), strings.TrimSpace(string(comm)), now)
 	}
 	return &Lock{f}, nil
 }
 
-// Unlock gives the lock up.
+// Unlock releases the lock.
 func (l *Lock) Unlock() { _ = l.f.Close() }
 
 func flock(f *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	return sysfile.Retry(func() error { return unix.Flock(int(f.Fd()), how) })
 }
 
+// holder returns the text that the last holder of a lock wrote into its file.
 func holder(f *os.File) string {
 	var b [256]byte
 	n, _ := f.ReadAt(b[:], 0)
-	if who := strings.TrimSpace(string(b[:n])); who != "" {
-		return who
+	if text := strings.TrimSpace(string(b[:n])); text != "" {
+		return text
 	}
 	return "another process"
 }
 
-// dropLeftovers removes the staging directories that nobody holds.
-func (s *Store) dropLeftovers() error {
+// removeAbandoned removes the staging directories that no batch has locked.
+func (s *Store) removeAbandoned() error {
 	names, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := dropLeftover(s.path(stagingDir, name.Name())); err != nil {
+		if err := removeUnlocked(s.path(stagingDir, name.Name())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func dropLeftover(dir string) error {
+func removeUnlocked(dir string) error {
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -17,12 +17,12 @@ import (
 	"dim/internal/image"
 )
 
-// Hold keeps objects from being removed until Unlock. Who makes a version holds it from before the first object is put until
-// AddVersion has returned: a batch alone lets go when it is committed, and nothing names what it brought yet. It waits while objects are
-// being removed.
+// Hold prevents the removal of objects until Unlock. To make a version, call it before the first Put, and call Unlock
+// when AddVersion has returned: the hold of a batch ends with Commit, when no version leads to its objects yet. Hold
+// waits while Sweep removes objects.
 func (s *Store) Hold() (*Lock, error) { return s.lock(pruneLock, unix.LOCK_SH) }
 
-// RemoveVersion forgets a version, with its tags. What it led to stays until Sweep. Errors may be ErrNotFound.
+// RemoveVersion removes a version. The objects that it leads to stay until Sweep. Errors may be ErrNotFound.
 func (s *Store) RemoveVersion(r image.Ref) error {
 	if !image.ValidName(r.Image) || r.Number <= 0 {
 		return fmt.Errorf("remove version %s: not a version's name", r)
@@ -36,39 +36,25 @@ func (s *Store) RemoveVersion(r image.Ref) error {
 	if _, err := os.Lstat(s.path(versionsDir, r.Image, name)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove version %s: %w", r, ErrNotFound)
 	}
-	tags, err := s.tags(r.Image)
-	if err != nil {
+	if err := s.step("remove version"); err != nil {
 		return err
 	}
-	for _, tag := range tags[r.Number] {
-		if err := s.remove("remove tag", tagsDir, r.Image, tag); err != nil {
-			return err
-		}
+	if err := os.Remove(s.path(versionsDir, r.Image, name)); err != nil {
+		return err
 	}
-	return s.remove("remove version", versionsDir, r.Image, name)
+	return durable.SyncDir(s.path(versionsDir, r.Image))
 }
 
-// remove removes kind/dir/name durably.
-func (s *Store) remove(step, kind, dir, name string) error {
-	if err := s.step(step); err != nil {
-		return err
-	}
-	if err := os.Remove(s.path(kind, dir, name)); err != nil {
-		return err
-	}
-	return durable.SyncDir(s.path(kind, dir))
-}
-
-// Garbage is what no version leads to.
+// Garbage describes the objects that no version leads to.
 type Garbage struct {
 	Objects int
-	Bytes   uint64 // on the disk; of blobs that share blocks with a master, less is freed
+	Bytes   uint64 // on the disk; fewer are freed if blobs share blocks with a master
 
-	trees, blobs []image.Digest // trees in an order in which none comes before one that names it
+	trees, blobs []image.Digest // each tree after all trees that name it
 }
 
-// Garbage finds the objects that would be left over without the given versions, and those that are already. Roots are digests
-// of versions that stay, besides those that the store has. It removes nothing.
+// Garbage finds the objects that no version leads to, as if the versions in without were removed. Roots are digests of
+// further versions whose objects stay. It removes nothing.
 func (s *Store) Garbage(ctx context.Context, without []image.Ref, roots []image.Digest) (Garbage, error) {
 	m := marker{Store: s, ctx: ctx, marked: map[object]bool{}}
 	if err := m.versions(without); err != nil {
@@ -82,14 +68,14 @@ func (s *Store) Garbage(ctx context.Context, without []image.Ref, roots []image.
 	return m.rest()
 }
 
-// Sweep removes the objects that no version leads to, but what roots lead to. Nobody may be bringing objects: then it is a
-// *LockedError, at once, and nothing was removed. An end in the middle, of ctx or of the process, leaves objects that a later Sweep removes:
-// at no time does the store have a tree without all that it leads to.
+// Sweep removes the objects that neither a version nor one of roots leads to. While a batch or a Hold is open, the
+// error is a *LockedError, at once, and nothing is removed. If ctx or the process ends in the middle, a later Sweep
+// removes the rest: at any time the store has all objects that its trees lead to.
 func (s *Store) Sweep(ctx context.Context, roots []image.Digest) (Garbage, error) {
 	lock, err := s.lock(pruneLock, unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {
 		if locked, ok := errors.AsType[*LockedError](err); ok {
-			locked.Holder = s.bringing()
+			locked.Holder = s.writer()
 		}
 		return Garbage{}, err
 	}
@@ -117,7 +103,7 @@ func (s *Store) sweep(ctx context.Context, g *Garbage) error {
 				return err
 			}
 		}
-		if err := s.step("sync " + list.kind); err != nil { // no blob goes before the trees that name it
+		if err := s.step("sync " + list.kind); err != nil { // the trees are gone before the first blob is removed
 			return err
 		}
 		if err := unix.Syncfs(int(s.root.Fd())); err != nil {
@@ -127,10 +113,10 @@ func (s *Store) sweep(ctx context.Context, g *Garbage) error {
 	return nil
 }
 
-// bringing tells who brings objects now, as far as named locks tell. It takes none of them, not for a moment: who wants one just then would be
-// refused.
-func (s *Store) bringing() string {
-	held := flocked()
+// writer describes a process that adds objects now, if that holds a named lock. It must not try the locks: it could
+// hold one just when another process wants it.
+func (s *Store) writer() string {
+	held := lockedInodes()
 	names, _ := os.ReadDir(s.path(locksDir))
 	for _, e := range names {
 		info, err := e.Info()
@@ -151,10 +137,11 @@ func (s *Store) bringing() string {
 	return "another process"
 }
 
-// flocked returns the inode numbers of the files that are locked by flock(2), of any file system.
-func flocked() map[string]bool {
+// lockedInodes returns the inode numbers of the files, on any file system, that are locked by flock(2).
+func lockedInodes() map[string]bool {
 	held := make(map[string]bool)
-	b, _ := os.ReadFile("/proc/locks") // proc_locks(5): "1: FLOCK  ADVISORY  WRITE 12 fe:00:345 0 EOF"; "1: -> FLOCK …" waits
+	// proc_locks(5): "1: FLOCK  ADVISORY  WRITE 12 fe:00:345 0 EOF". A line "1: -> FLOCK …" is a process that waits.
+	b, _ := os.ReadFile("/proc/locks")
 	for line := range strings.Lines(string(b)) {
 		fields := strings.Fields(line)
 		if len(fields) < 6 || fields[1] != "FLOCK" {
@@ -167,14 +154,15 @@ func flocked() map[string]bool {
 	return held
 }
 
-// marker marks what is in use.
+// marker marks the objects that are in use.
 type marker struct {
 	*Store
 	ctx    context.Context
 	marked map[object]bool
 }
 
-// versions marks what the versions lead to, but those without. A version that cannot be read ends it: what it leads to is not known.
+// versions marks the objects of all versions but those in without. A version that cannot be read is an error, because
+// its objects are not known.
 func (m *marker) versions(without []image.Ref) error {
 	names, err := os.ReadDir(m.path(versionsDir))
 	if err != nil {
@@ -195,7 +183,7 @@ func (m *marker) versions(without []image.Ref) error {
 			}
 			v, err := m.readVersionFile(e.Name(), n)
 			if errors.Is(err, ErrNotFound) {
-				continue // it was removed meanwhile
+				continue // removed meanwhile
 			}
 			if err == nil {
 				err = m.root(v.Digest)
@@ -221,7 +209,8 @@ func (m *marker) root(d image.Digest) error {
 	return m.tree(root.Digest)
 }
 
-// tree marks a tree and all below it. What is missing there is Check's affair; nothing of it can be removed.
+// tree marks a tree and all below it. It ignores missing trees: Check reports them, and they lead to nothing that could
+// be removed.
 func (m *marker) tree(d image.Digest) error {
 	o := object{treesDir, d}
 	if err := m.ctx.Err(); err != nil || m.marked[o] {
@@ -248,7 +237,7 @@ func (m *marker) tree(d image.Digest) error {
 	return nil
 }
 
-// rest returns what is not marked.
+// rest returns the objects that are not marked.
 func (m *marker) rest() (g Garbage, err error) {
 	left := map[image.Digest]bool{}
 	err = m.unmarked(treesDir, &g, func(d image.Digest) { left[d] = true })
@@ -261,17 +250,17 @@ func (m *marker) rest() (g Garbage, err error) {
 	for d := range left {
 		g.trees = m.below(g.trees, left, d)
 	}
-	slices.Reverse(g.trees) // they were found with the deepest first
+	slices.Reverse(g.trees) // below lists the deepest first
 	return g, nil
 }
 
-// below appends the trees of left that d leads to, the deepest first, then d.
+// below appends those trees of left that d leads to, the deepest first, then d.
 func (m *marker) below(list []image.Digest, left map[image.Digest]bool, d image.Digest) []image.Digest {
 	if !left[d] {
 		return list
 	}
 	delete(left, d)
-	enc, err := m.EncodedTree(d)
+	enc, err := m.encodedTree(d, nil)
 	if err == nil {
 		t, _ := image.ParseTree(enc)
 		if root, rerr := image.ParseRoot(enc); rerr == nil {
@@ -286,7 +275,8 @@ func (m *marker) below(list []image.Digest, left map[image.Digest]bool, d image.
 	return append(list, d)
 }
 
-// unmarked calls each with the objects of a kind that are not in use. What is no object is left alone: Check tells of it.
+// unmarked calls each with the objects of a kind that are not marked. It ignores files that are not objects; Check
+// reports them.
 func (m *marker) unmarked(kind string, g *Garbage, each func(image.Digest)) error {
 	fans, err := os.ReadDir(m.path(kind))
 	if err != nil {
@@ -302,7 +292,10 @@ func (m *marker) unmarked(kind string, g *Garbage, each func(image.Digest)) erro
 		}
 		for _, e := range entries {
 			d, err := image.ParseDigest(e.Name())
-			if err != nil || !strings.HasPrefix(e.Name(), fan.Name()) || !e.Type().IsRegular() || m.marked[object{kind, d}] {
+			if err != nil || !strings.HasPrefix(e.Name(), fan.Name()) || !e.Type().IsRegular() {
+				continue
+			}
+			if m.marked[object{kind, d}] {
 				continue
 			}
 			g.Objects++

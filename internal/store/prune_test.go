@@ -12,16 +12,17 @@ import (
 
 	"dim/internal/disktest"
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
-// sound checks what holds at any time: Check finds nothing, and every tree has all that it leads to, whether a version names it or not.
+// sound checks what holds at any time: Check finds no problem, and the store has all objects that any tree names.
 func sound(t *testing.T, s *Store) {
 	t.Helper()
 	if p := problems(t, s); p != nil {
 		t.Fatalf("%q", p)
 	}
 	for _, d := range objects(t, s, treesDir) {
-		enc, err := s.EncodedTree(d)
+		enc, err := s.encodedTree(d, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +34,9 @@ func sound(t *testing.T, s *Store) {
 			t.Fatal(err)
 		}
 		for _, e := range list {
-			if e.Type == image.Directory && !s.HasTree(e.Digest) || e.Type == image.Regular && !s.HasBlob(e.Digest) {
+			missing := e.Type == image.Directory && !s.has(object{treesDir, e.Digest}) ||
+				e.Type == image.Regular && !s.has(object{blobsDir, e.Digest})
+			if missing {
 				t.Fatalf("tree %s is there, %q in it is not", d.Short(), e.Name)
 			}
 		}
@@ -42,9 +45,9 @@ func sound(t *testing.T, s *Store) {
 
 func objects(t *testing.T, s *Store, kind string) (list []image.Digest) {
 	t.Helper()
-	for _, fan := range must(os.ReadDir(s.path(kind)))(t) {
-		for _, e := range must(os.ReadDir(s.path(kind, fan.Name())))(t) {
-			list = append(list, must(image.ParseDigest(e.Name()))(t))
+	for _, fan := range testkit.Value(os.ReadDir(s.path(kind)))(t) {
+		for _, e := range testkit.Value(os.ReadDir(s.path(kind, fan.Name())))(t) {
+			list = append(list, testkit.Value(image.ParseDigest(e.Name()))(t))
 		}
 	}
 	return list
@@ -54,19 +57,19 @@ func objects(t *testing.T, s *Store, kind string) (list []image.Digest) {
 func deep(t *testing.T, s *Store, name string, contents ...string) image.Version {
 	t.Helper()
 	b := begin(t, s)
-	dir := must(b.PutTree(nil))(t)
+	dir := testkit.Value(b.PutTree(nil))(t)
 	for i, content := range contents {
-		d := must(b.PutBytes([]byte(content)))(t)
-		dir = must(b.PutTree(image.Tree{
+		d := testkit.Value(b.PutBytes([]byte(content)))(t)
+		dir = testkit.Value(b.PutTree(image.Tree{
 			{Name: "d", Type: image.Directory, Mode: 0o755, Digest: dir},
 			{Name: fmt.Sprint("f", i), Type: image.Regular, Mode: 0o644, Size: uint64(len(content)), Digest: d},
 		}))(t)
 	}
-	root := must(b.PutRoot(image.Entry{Type: image.Directory, Mode: 0o755, Digest: dir}))(t)
+	root := testkit.Value(b.PutRoot(image.Entry{Type: image.Directory, Mode: 0o755, Digest: dir}))(t)
 	if err := b.Commit(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	return must(s.AddVersion(image.Version{Image: name, Number: nextNumber(s, name), Digest: root}))(t)
+	return testkit.Value(s.AddVersion(image.Version{Image: name, Number: nextNumber(s, name), Digest: root}))(t)
 }
 
 func TestSweepRemovesWhatNothingLeadsTo(t *testing.T) {
@@ -75,24 +78,18 @@ func TestSweepRemovesWhatNothingLeadsTo(t *testing.T) {
 	two := deep(t, s, "x", "shared", "two")
 	deep(t, s, "y", "two")
 	before := len(objects(t, s, treesDir)) + len(objects(t, s, blobsDir))
-	if g := must(s.Sweep(context.Background(), nil))(t); g.Objects != 0 {
+	if g := testkit.Value(s.Sweep(context.Background(), nil))(t); g.Objects != 0 {
 		t.Errorf("%d objects are garbage of nothing", g.Objects)
 	}
 	one := image.Ref{Image: "x", Number: 1}
-	plan := must(s.Garbage(context.Background(), []image.Ref{one}, nil))(t)
-	if err := s.Tag(one, "old"); err != nil {
-		t.Fatal(err)
-	}
+	plan := testkit.Value(s.Garbage(context.Background(), []image.Ref{one}, nil))(t)
 	if err := s.RemoveVersion(one); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.RemoveVersion(one); !errors.Is(err, ErrNotFound) {
 		t.Errorf("removed twice: %v", err)
 	}
-	if _, err := s.Resolve(image.Ref{Image: "x", Tag: "old"}); !errors.Is(err, ErrNotFound) {
-		t.Errorf("its tag: %v", err)
-	}
-	g := must(s.Sweep(context.Background(), nil))(t)
+	g := testkit.Value(s.Sweep(context.Background(), nil))(t)
 	// The blob "one", the tree that names it, and the root.
 	if g.Objects != 3 || plan.Objects != 3 || g.Bytes == 0 || plan.Bytes != g.Bytes {
 		t.Errorf("planned %d objects of %d bytes, removed %d of %d", plan.Objects, plan.Bytes, g.Objects, g.Bytes)
@@ -100,7 +97,7 @@ func TestSweepRemovesWhatNothingLeadsTo(t *testing.T) {
 	if left := len(objects(t, s, treesDir)) + len(objects(t, s, blobsDir)); left != before-3 {
 		t.Errorf("%d objects are left, want %d", left, before-3)
 	}
-	if v := must(s.Resolve(image.Ref{Image: "x"}))(t); v.Digest != two.Digest {
+	if v := testkit.Value(s.Resolve(image.Ref{Image: "x"}))(t); v.Digest != two.Digest {
 		t.Errorf("the newest is %s", v.Ref())
 	}
 	sound(t, s)
@@ -112,31 +109,33 @@ func TestRootsStayWithoutAVersion(t *testing.T) {
 	if err := s.RemoveVersion(v.Ref()); err != nil {
 		t.Fatal(err)
 	}
-	if g := must(s.Sweep(context.Background(), []image.Digest{v.Digest, image.Sum([]byte("not there"))}))(t); g.Objects != 0 {
+	roots := []image.Digest{v.Digest, image.Sum([]byte("not there"))}
+	if g := testkit.Value(s.Sweep(context.Background(), roots))(t); g.Objects != 0 {
 		t.Errorf("%d objects were removed", g.Objects)
 	}
-	if g := must(s.Sweep(context.Background(), nil))(t); g.Objects != 6 {
+	if g := testkit.Value(s.Sweep(context.Background(), nil))(t); g.Objects != 6 {
 		t.Errorf("%d objects were removed, want 6", g.Objects)
 	}
 	sound(t, s)
 }
 
-func TestNothingIsRemovedWhileObjectsComeIn(t *testing.T) {
+func TestNothingIsRemovedDuringABatchOrAHold(t *testing.T) {
 	s := open(t, t.TempDir())
-	lock := must(s.Lock("capture-compute"))(t)
+	lock := testkit.Value(s.Lock("capture-compute"))(t)
 	b := begin(t, s)
-	must(b.PutBytes([]byte("x")))(t)
+	testkit.Value(b.PutBytes([]byte("x")))(t)
 	_, err := s.Sweep(context.Background(), nil)
-	if locked, ok := errors.AsType[*LockedError](err); !ok || !strings.HasPrefix(locked.Holder, fmt.Sprintf("capture-compute: pid %d ", os.Getpid())) {
+	want := fmt.Sprintf("capture-compute: pid %d ", os.Getpid())
+	if locked, ok := errors.AsType[*LockedError](err); !ok || !strings.HasPrefix(locked.Holder, want) {
 		t.Errorf("during a batch: %v", err)
 	}
 	if err := b.Abort(); err != nil {
 		t.Fatal(err)
 	}
 	lock.Unlock()
-	hold := must(s.Hold())(t)
+	hold := testkit.Value(s.Hold())(t)
 	if _, err := s.Sweep(context.Background(), nil); err == nil {
-		t.Error("swept while somebody held objects")
+		t.Error("swept during a Hold")
 	}
 	hold.Unlock()
 	if _, err := s.Sweep(context.Background(), nil); err != nil {
@@ -144,11 +143,11 @@ func TestNothingIsRemovedWhileObjectsComeIn(t *testing.T) {
 	}
 }
 
-// Who begins a capture just then is not refused for it.
+// TestASweepThatIsRefusedTakesNoLocks checks that a capture can begin while a sweep looks for the holder of objects.
 func TestASweepThatIsRefusedTakesNoLocks(t *testing.T) {
 	s := open(t, t.TempDir())
-	must(s.Lock("capture-idle"))(t).Unlock()
-	hold := must(s.Hold())(t)
+	testkit.Value(s.Lock("capture-idle"))(t).Unlock()
+	hold := testkit.Value(s.Hold())(t)
 	defer hold.Unlock()
 	var stop atomic.Bool
 	var wg sync.WaitGroup
@@ -157,7 +156,7 @@ func TestASweepThatIsRefusedTakesNoLocks(t *testing.T) {
 	wg.Go(func() {
 		for !stop.Load() {
 			if _, err := s.Sweep(context.Background(), nil); err == nil {
-				t.Error("swept while somebody held objects")
+				t.Error("swept during a Hold")
 			}
 		}
 	})
@@ -178,7 +177,7 @@ func TestAVersionThatCannotBeReadStopsASweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := len(objects(t, s, blobsDir))
-	if _, err := s.Sweep(context.Background(), nil); !errors.Is(err, ErrCorrupt) {
+	if _, err := s.Sweep(context.Background(), nil); !errors.Is(err, errCorrupt) {
 		t.Errorf("got %v", err)
 	}
 	if left := len(objects(t, s, blobsDir)); left != before {
@@ -193,9 +192,6 @@ func TestAPruneKilledAtAnyStepLeavesAWholeStore(t *testing.T) {
 		deep(t, s, "x", "shared", "a", "b", "c")
 		two := deep(t, s, "x", "shared", "d")
 		one := image.Ref{Image: "x", Number: 1}
-		if err := s.Tag(one, "old"); err != nil {
-			t.Fatal(err)
-		}
 		dying := killAfter(t, dir, n)
 		err := dying.RemoveVersion(one)
 		if err == nil {
@@ -212,7 +208,7 @@ func TestAPruneKilledAtAnyStepLeavesAWholeStore(t *testing.T) {
 		if err := s.RemoveVersion(one); err != nil && !errors.Is(err, ErrNotFound) {
 			t.Fatalf("step %d: once more: %v", n, err)
 		}
-		must(s.Sweep(context.Background(), nil))(t)
+		testkit.Value(s.Sweep(context.Background(), nil))(t)
 		if left := len(objects(t, s, treesDir)) + len(objects(t, s, blobsDir)); left != 6 {
 			t.Fatalf("step %d: %d objects are left, want the 6 of the other version", n, left)
 		}
@@ -223,7 +219,7 @@ func TestAPruneKilledAtAnyStepLeavesAWholeStore(t *testing.T) {
 	}
 }
 
-func TestVersionsThatComeWhileOthersGo(t *testing.T) {
+func TestVersionsAreAddedAndRemovedAtOnce(t *testing.T) {
 	dir := disktest.Memory(t)
 	stores := []*Store{open(t, dir), open(t, dir)} // two processes
 	stop := make(chan struct{})
@@ -232,7 +228,7 @@ func TestVersionsThatComeWhileOthersGo(t *testing.T) {
 		makers.Go(func() {
 			s := stores[i%2]
 			for j := range 40 {
-				hold := must(s.Hold())(t)
+				hold := testkit.Value(s.Hold())(t)
 				v := deep(t, s, fmt.Sprint("image", i), "shared", fmt.Sprint("content", j%5))
 				hold.Unlock()
 				if j > 0 {
@@ -271,20 +267,20 @@ func TestAVersionIsCheckedByItself(t *testing.T) {
 	s := open(t, t.TempDir())
 	one := deep(t, s, "x", "a", "b", "c")
 	two := deep(t, s, "x", "a", "d")
-	check := func(v image.Version) (list []string, last Checked) {
+	check := func(v image.Version) (list []string, last CheckProgress) {
 		t.Helper()
-		err := s.CheckVersion(context.Background(), v, Hearing{
-			Problem: func(p Problem) { list = append(list, p.String()) }, Progress: func(c Checked) { last = c },
+		err := s.CheckVersion(context.Background(), v, CheckObserver{
+			Problem: func(p Problem) { list = append(list, p.String()) }, Progress: func(c CheckProgress) { last = c },
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return list, last
 	}
-	if p, last := check(one); p != nil || last != (Checked{Objects: 8, Bytes: 3}) { // 3 blobs, 4 trees, the root
+	if p, last := check(one); p != nil || last != (CheckProgress{Objects: 8, Bytes: 3}) { // 3 blobs, 4 trees, the root
 		t.Errorf("%q %+v", p, last)
 	}
-	blob := s.BlobPath(image.Sum([]byte("d")))
+	blob := s.blobPath(image.Sum([]byte("d")))
 	if err := errors.Join(os.Chmod(blob, 0o600), os.WriteFile(blob, []byte("e"), 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,22 +1,29 @@
-// Package store is one machine's content-addressed store: a directory of blobs, trees, versions and tags.
+// Package store is the content-addressed store of one machine: a directory of blobs, trees and versions.
 //
 // # Concepts
 //
-// A blob is the content of a regular file, a plain file named by its SHA-256; a tree is a directory's listing in the form
-// of package image, named likewise. A version is a small JSON file that names a root. docs/formats/store.md has it all.
+// A blob is the content of a regular file. It is a plain file named by its SHA-256. A tree is the listing of a
+// directory in the form of package image, named in the same way. A version is a small JSON file that names a root.
+// docs/formats/store.md is the specification.
 //
 // # Invariants
 //
-// Every byte that enters is hashed on its way, in Batch: what is stored under a digest has that digest. Nothing can be
-// seen under its name before it is on disk, whole: a batch writes into a directory of its own, syncs once, and only then
-// renames. A version is written after everything it names is durable. Objects are never changed.
+// Every byte that is stored is hashed by the Batch that stores it, so a file named by a digest has that digest. No
+// object has its name before all of it is on the disk: a batch writes into a directory of its own, syncs, and then
+// renames. A version is written when everything that it leads to is durable. Objects never change.
 //
 // # Concurrency
 //
-// All methods of Store and Batch may be called from any number of goroutines, and any number of processes may
-// have the store open. Batches of different processes do not disturb each other. Named locks (Lock) keep
-// an operation, such as the capture of one image, to one process. No method waits for a lock longer than it takes to
-// write one version, but Hold and Begin, which wait for a Sweep. Lock order: prune lock, named locks, versions lock.
+// All methods of Store and Batch may be called from any number of goroutines. Any number of processes may have the
+// store open; their batches do not disturb each other. Named locks (Lock) allow an operation, such as the capture of
+// one image, in one process at a time. Hold and Begin wait for a Sweep; other methods wait at most until another
+// process has written a version.
+//
+// Lock order:
+//
+//  1. the prune lock (Hold, Begin, Sweep)
+//  2. named locks
+//  3. the versions lock
 //
 // # What it must not know
 //
@@ -36,26 +43,24 @@ import (
 	"dim/internal/image"
 )
 
-// Errors to branch on.
-var (
-	// ErrNotFound is wrapped by errors about blobs, trees, images, versions and tags that are not in the store.
-	ErrNotFound = errors.New("not found")
-	// ErrCorrupt is wrapped by errors about objects whose bytes are not what their name says.
-	ErrCorrupt = errors.New("corrupt")
-)
+// ErrNotFound is wrapped by errors about blobs, trees, images and versions that are not in the store.
+var ErrNotFound = errors.New("not found")
+
+// errCorrupt is wrapped by errors about files whose bytes are damaged.
+var errCorrupt = errors.New("corrupt")
 
 // Options tunes a store; the zero value works.
 type Options struct {
 	// Now is the clock that stamps versions; time.Now when nil.
 	Now func() time.Time
 
-	fault func(step string) error // tests: called between any two steps that a crash could part
+	fault func(step string) error // for tests: called before each step at which a crash matters
 }
 
 // Store is an open store.
 type Store struct {
 	dir  string
-	root *os.File // dir, open: short paths from it save time that counts when there are a hundred thousand
+	root *os.File // dir, open: short paths relative to it save much time with a hundred thousand files
 	o    Options
 }
 
@@ -66,12 +71,12 @@ const (
 	blobsDir    = "blobs"
 	treesDir    = "trees"
 	versionsDir = "versions"
-	tagsDir     = "tags"
 	stagingDir  = "staging"
 	locksDir    = "locks"
 )
 
-// Open opens the store in dir, and makes it when there is none. What a process that is no more left unfinished is removed.
+// Open opens the store in dir, and creates it if there is none. It removes the unfinished batches of processes that
+// have ended.
 func Open(dir string, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -95,7 +100,7 @@ func (s *Store) prepare() error {
 		return err
 	}
 	made := false
-	for _, sub := range []string{blobsDir, treesDir, versionsDir, tagsDir, stagingDir, locksDir} {
+	for _, sub := range []string{blobsDir, treesDir, versionsDir, stagingDir, locksDir} {
 		err := os.Mkdir(s.path(sub), 0o700)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -107,7 +112,7 @@ func (s *Store) prepare() error {
 			return err
 		}
 	}
-	return s.dropLeftovers()
+	return s.removeAbandoned()
 }
 
 func (s *Store) checkFormat() error {
@@ -125,26 +130,26 @@ func (s *Store) checkFormat() error {
 	return err
 }
 
-// Close releases the store. Batches must have ended.
+// Close closes the store. Batches must have ended.
 func (s *Store) Close() error { return s.root.Close() }
 
 // Dir returns the store's directory.
 func (s *Store) Dir() string { return s.dir }
 
-// BlobPath returns where the blob d is or would be; it may be opened, never written.
-func (s *Store) BlobPath(d image.Digest) string { return s.path(objectPath(blobsDir, d)) }
+// blobPath returns the path that the blob d has or would have.
+func (s *Store) blobPath(d image.Digest) string { return s.path(objectPath(blobsDir, d)) }
 
 func (s *Store) path(elem ...string) string {
 	return s.dir + "/" + strings.Join(elem, "/")
 }
 
-// objectPath returns a blob's or tree's place in the store.
+// objectPath returns the path of a blob or tree in the store.
 func objectPath(kind string, d image.Digest) string {
 	hex := d.String()
 	return kind + "/" + hex[:2] + "/" + hex
 }
 
-// step is a place at which tests let the process die.
+// step is called before a step at which tests end the process.
 func (s *Store) step(name string) error {
 	if s.o.fault == nil {
 		return nil

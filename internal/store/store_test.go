@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 func open(t *testing.T, dir string) *Store {
@@ -39,16 +40,6 @@ func begin(t *testing.T, s *Store) *Batch {
 	return b
 }
 
-func must[T any](v T, err error) func(t *testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
 // fill puts files (name to content) under one root and returns the version's digest.
 func fill(b *Batch, files map[string]string) (image.Digest, error) {
 	var tree image.Tree
@@ -57,7 +48,9 @@ func fill(b *Batch, files map[string]string) (image.Digest, error) {
 		if err != nil {
 			return d, err
 		}
-		tree = append(tree, image.Entry{Name: name, Type: image.Regular, Mode: 0o644, Size: uint64(len(content)), Digest: d})
+		tree = append(tree, image.Entry{
+			Name: name, Type: image.Regular, Mode: 0o644, Size: uint64(len(content)), Digest: d,
+		})
 	}
 	sortTree(tree)
 	d, err := b.PutTree(tree)
@@ -101,41 +94,41 @@ func TestWhatIsCommittedCanBeRead(t *testing.T) {
 	s := open(t, t.TempDir())
 	b := begin(t, s)
 	big := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
-	small := must(b.PutBytes([]byte("hello")))(t)
-	streamed := must(b.PutBlob(context.Background(), bytes.NewReader(big)))(t)
+	small := testkit.Value(b.PutBytes([]byte("hello")))(t)
+	streamed := testkit.Value(b.PutBlob(context.Background(), bytes.NewReader(big)))(t)
 	file := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(file, big, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := must(os.Open(file))(t)
+	f := testkit.Value(os.Open(file))(t)
 	defer f.Close()
-	read := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
+	read := testkit.Value(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
 	if d := cmp.Diff(streamed, read); d != "" {
 		t.Errorf("the same bytes are not the same content:\n%s", d)
 	}
 	tree := image.Tree{{Name: "a", Type: image.Regular, Size: 5, Digest: small, Nlink: 1}}
-	td := must(b.PutTree(tree))(t)
+	td := testkit.Value(b.PutTree(tree))(t)
 
-	if s.HasBlob(small) || s.HasTree(td) {
+	if s.has(object{blobsDir, small}) || s.has(object{treesDir, td}) {
 		t.Error("something is visible before Commit")
 	}
 	if err := b.Commit(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(tree, must(s.Tree(td))(t)); d != "" {
+	if d := cmp.Diff(tree, testkit.Value(s.Tree(td))(t)); d != "" {
 		t.Error(d)
 	}
 	for d, want := range map[image.Digest][]byte{small: []byte("hello"), read.Digest: big} {
-		f := must(s.OpenBlob(d))(t)
+		f := testkit.Value(s.OpenBlob(d))(t)
 		defer f.Close()
-		if got := must(io.ReadAll(f))(t); !bytes.Equal(got, want) {
+		if got := testkit.Value(io.ReadAll(f))(t); !bytes.Equal(got, want) {
 			t.Errorf("blob %s has other bytes", d.Short())
 		}
 		if image.Sum(want) != d {
 			t.Errorf("digest %s is not that of the bytes", d.Short())
 		}
 	}
-	if left := must(os.ReadDir(filepath.Join(s.Dir(), stagingDir)))(t); len(left) != 0 {
+	if left := testkit.Value(os.ReadDir(filepath.Join(s.Dir(), stagingDir)))(t); len(left) != 0 {
 		t.Errorf("staging is not empty: %v", left)
 	}
 }
@@ -143,11 +136,11 @@ func TestWhatIsCommittedCanBeRead(t *testing.T) {
 func TestAbortLeavesNothing(t *testing.T) {
 	s := open(t, t.TempDir())
 	b := begin(t, s)
-	d := must(b.PutBytes([]byte("x")))(t)
+	d := testkit.Value(b.PutBytes([]byte("x")))(t)
 	if err := b.Abort(); err != nil {
 		t.Fatal(err)
 	}
-	if s.HasBlob(d) {
+	if s.has(object{blobsDir, d}) {
 		t.Error("an aborted blob is there")
 	}
 	if _, err := b.PutBytes([]byte("y")); err == nil {
@@ -168,10 +161,11 @@ func TestMissingThingsAreErrNotFound(t *testing.T) {
 	_, resolve := s.Resolve(image.Ref{Image: "x"})
 	_, numbered := s.Resolve(image.Ref{Image: "x", Number: 3})
 	_, tagged := s.Resolve(image.Ref{Image: "x", Tag: "y"})
+	remove := s.RemoveVersion(image.Ref{Image: "x", Number: 3})
 	_, add := s.AddVersion(image.Version{Image: "x", Number: 1, Digest: none})
 	for name, err := range map[string]error{
-		"blob": blob, "tree": tree, "root": root, "versions": versions, "resolve": resolve, "numbered": numbered, "tagged": tagged,
-		"version without its root": add, "tag": s.Tag(image.Ref{Image: "x"}, "y"), "untag": s.Untag("x", "y"),
+		"blob": blob, "tree": tree, "root": root, "versions": versions, "resolve": resolve, "numbered": numbered,
+		"tagged": tagged, "version without its root": add, "remove": remove,
 	} {
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: got error %v, want ErrNotFound", name, err)
@@ -181,43 +175,31 @@ func TestMissingThingsAreErrNotFound(t *testing.T) {
 
 func TestVersionsAreResolved(t *testing.T) {
 	s := open(t, t.TempDir())
-	one := must(addVersion(s, "compute", map[string]string{"a": "1"}))(t)
-	two := must(addVersion(s, "compute", map[string]string{"a": "2"}))(t)
+	one := testkit.Value(addVersion(s, "compute", map[string]string{"a": "1"}))(t)
+	two := testkit.Value(addVersion(s, "compute", map[string]string{"a": "2"}))(t)
 	if one.Number != 1 || two.Number != 2 || one.Root.Mode != 0o755 {
 		t.Errorf("got numbers %d and %d, root mode %o", one.Number, two.Number, one.Root.Mode)
 	}
-	if err := s.Tag(one.Ref(), "stable"); err != nil {
-		t.Fatal(err)
-	}
-	one.Tags = []string{"stable"}
-	for ref, want := range map[string]image.Version{"compute": two, "compute@1": one, "compute@stable": one} {
-		r := must(image.ParseRef(ref))(t)
-		if d := cmp.Diff(want, must(s.Resolve(r))(t), cmpopts.EquateEmpty()); d != "" {
+	for ref, want := range map[string]image.Version{"compute": two, "compute@1": one} {
+		r := testkit.Value(image.ParseRef(ref))(t)
+		if d := cmp.Diff(want, testkit.Value(s.Resolve(r))(t), cmpopts.EquateEmpty()); d != "" {
 			t.Errorf("%s: %s", ref, d)
 		}
 	}
-	if d := cmp.Diff([]image.Version{one, two}, must(s.Versions("compute"))(t), cmpopts.EquateEmpty()); d != "" {
+	all := testkit.Value(s.Versions("compute"))(t)
+	if d := cmp.Diff([]image.Version{one, two}, all, cmpopts.EquateEmpty()); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"compute"}, must(s.Images())(t)); d != "" {
+	if d := cmp.Diff([]string{"compute"}, testkit.Value(s.Images())(t)); d != "" {
 		t.Error(d)
-	}
-	if err := s.Tag(two.Ref(), "stable"); err != nil {
-		t.Fatal(err)
-	}
-	if v := must(s.Resolve(image.Ref{Image: "compute", Tag: "stable"}))(t); v.Number != 2 {
-		t.Errorf("the tag did not move: %d", v.Number)
-	}
-	if err := s.Untag("compute", "stable"); err != nil {
-		t.Fatal(err)
 	}
 }
 
 func TestAVersionHasTheNumberThatItsCallerGives(t *testing.T) {
 	s := open(t, t.TempDir())
-	v := must(addVersion(s, "a", map[string]string{"x": "1"}))(t)
-	w := must(addVersion(s, "b", map[string]string{"x": "2"}))(t)
-	if got := must(s.AddVersion(image.Version{Image: "a", Number: 7, Digest: w.Digest}))(t); got.Number != 7 {
+	v := testkit.Value(addVersion(s, "a", map[string]string{"x": "1"}))(t)
+	w := testkit.Value(addVersion(s, "b", map[string]string{"x": "2"}))(t)
+	if got := testkit.Value(s.AddVersion(image.Version{Image: "a", Number: 7, Digest: w.Digest}))(t); got.Number != 7 {
 		t.Errorf("got number %d, want 7", got.Number)
 	}
 	if _, err := s.AddVersion(image.Version{Image: "a", Number: 7, Digest: w.Digest}); err != nil {
@@ -231,7 +213,7 @@ func TestAVersionHasTheNumberThatItsCallerGives(t *testing.T) {
 			t.Errorf("a version with the number %d is accepted", n)
 		}
 	}
-	if got := must(s.Versions("a"))(t); len(got) != 2 || got[0].Number != 1 || got[1].Number != 7 {
+	if got := testkit.Value(s.Versions("a"))(t); len(got) != 2 || got[0].Number != 1 || got[1].Number != 7 {
 		t.Errorf("versions: %v", got)
 	}
 }
@@ -245,42 +227,44 @@ func TestSparseFilesStaySparse(t *testing.T) {
 		want []image.Extent
 	}{
 		{"all hole", nil, []image.Extent{}},
-		{"data in the middle", []int64{1 << 20, 5<<20 + 1}, []image.Extent{{Offset: 1 << 20, Length: 4096}, {Offset: 5 << 20, Length: 4096}}},
-		{"data at both ends", []int64{0, size - 1}, []image.Extent{{Offset: 0, Length: 4096}, {Offset: size - 4096, Length: 4096}}},
+		{"data in the middle", []int64{1 << 20, 5<<20 + 1},
+			[]image.Extent{{Offset: 1 << 20, Length: 4096}, {Offset: 5 << 20, Length: 4096}}},
+		{"data at both ends", []int64{0, size - 1},
+			[]image.Extent{{Offset: 0, Length: 4096}, {Offset: size - 4096, Length: 4096}}},
 	}
 	for _, tt := range tests {
 		path := filepath.Join(t.TempDir(), "f")
-		f := must(os.Create(path))(t)
+		f := testkit.Value(os.Create(path))(t)
 		for _, off := range tt.at {
-			must(f.WriteAt([]byte("x"), off))(t)
+			testkit.Value(f.WriteAt([]byte("x"), off))(t)
 		}
 		if err := f.Truncate(size); err != nil {
 			t.Fatal(err)
 		}
 		b := begin(t, s)
-		c := must(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
+		c := testkit.Value(b.PutFile(context.Background(), int(f.Fd()), f.Name()))(t)
 		if err := b.Commit(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(tt.want, c.Data); d != "" {
 			t.Errorf("%s: extents differ:\n%s", tt.name, d)
 		}
-		whole := must(os.ReadFile(path))(t)
+		whole := testkit.Value(os.ReadFile(path))(t)
 		if image.Sum(whole) != c.Digest || c.Size != size {
 			t.Errorf("%s: digest or size is wrong", tt.name)
 		}
-		stored := must(os.ReadFile(s.BlobPath(c.Digest)))(t)
+		stored := testkit.Value(os.ReadFile(s.blobPath(c.Digest)))(t)
 		if !bytes.Equal(whole, stored) {
 			t.Errorf("%s: other bytes are stored", tt.name)
 		}
-		if used := blocks(t, s.BlobPath(c.Digest)); used > 1<<20 {
+		if used := blocks(t, s.blobPath(c.Digest)); used > 1<<20 {
 			t.Errorf("%s: the blob takes %d bytes on disk", tt.name, used)
 		}
 		f.Close()
 	}
 }
 
-func TestANewerStoreIsRefusedInPlainWords(t *testing.T) {
+func TestAStoreOfANewerFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)
 	if err := os.WriteFile(filepath.Join(dir, "format"), []byte("2\n"), 0o600); err != nil {
@@ -292,10 +276,10 @@ func TestANewerStoreIsRefusedInPlainWords(t *testing.T) {
 	}
 }
 
-func TestALockTellsWhoHoldsIt(t *testing.T) {
+func TestALockedErrorNamesTheHolder(t *testing.T) {
 	dir := t.TempDir()
 	s, other := open(t, dir), open(t, dir)
-	l := must(s.Lock("capture-x"))(t)
+	l := testkit.Value(s.Lock("capture-x"))(t)
 	_, err := other.Lock("capture-x")
 	var held *LockedError
 	if !errors.As(err, &held) || !strings.HasPrefix(held.Holder, "pid ") {
@@ -309,9 +293,9 @@ func TestALockTellsWhoHoldsIt(t *testing.T) {
 	l.Unlock()
 }
 
-func TestATreeThatWasChangedOnDiskIsErrCorrupt(t *testing.T) {
+func TestATreeThatWasChangedOnDiskIsCorrupt(t *testing.T) {
 	s := open(t, t.TempDir())
-	v := must(addVersion(s, "x", map[string]string{"a": "1"}))(t)
+	v := testkit.Value(addVersion(s, "x", map[string]string{"a": "1"}))(t)
 	path := filepath.Join(s.Dir(), objectPath(treesDir, v.Root.Digest))
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
@@ -319,8 +303,8 @@ func TestATreeThatWasChangedOnDiskIsErrCorrupt(t *testing.T) {
 	if err := os.WriteFile(path, []byte{1, 0}, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Tree(v.Root.Digest); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("got %v, want ErrCorrupt", err)
+	if _, err := s.Tree(v.Root.Digest); !errors.Is(err, errCorrupt) {
+		t.Errorf("got %v, want an error that it is corrupt", err)
 	}
 }
 
@@ -339,8 +323,10 @@ func BenchmarkLoadVersion(b *testing.B) {
 	for i := range 7100 {
 		var tree image.Tree
 		for j := range 13 {
-			tree = append(tree, image.Entry{Name: fmt.Sprintf("%02d-some-file-%d.so", j, i), Type: image.Regular, Mode: 0o644, Size: 1,
-				Mtime: image.Time{Sec: 1700000000}, Digest: image.Sum([]byte{byte(i)})})
+			tree = append(tree, image.Entry{
+				Name: fmt.Sprintf("%02d-some-file-%d.so", j, i), Type: image.Regular, Mode: 0o644, Size: 1,
+				Mtime: image.Time{Sec: 1700000000}, Digest: image.Sum([]byte{byte(i)}),
+			})
 		}
 		d, err := batch.PutTree(tree)
 		if err != nil {

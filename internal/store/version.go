@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +16,7 @@ import (
 	"dim/internal/image"
 )
 
-// versionFile is the form of a version on disk.
+// versionFile is the format of a version on disk.
 type versionFile struct {
 	Format int `json:"format"`
 	image.Version
@@ -25,9 +24,9 @@ type versionFile struct {
 
 const versionFormat = 1
 
-// AddVersion adds v and returns it with its Root and time. Everything that v.Digest leads to must have been committed, and kept
-// by Hold since. The caller gives the number; numbers need not be consecutive. To add a version again is no error, but another
-// version of the same number is one. Tags are not taken from v.
+// AddVersion adds v and returns it with its Root and time. Everything that v.Digest leads to must have been committed,
+// and kept by Hold since. The caller gives the number; numbers need not be consecutive. To add a version again is no
+// error, but another version of the same number is one. Tags are not taken from v.
 func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 	if !image.ValidName(v.Image) {
 		return v, fmt.Errorf("add version: %q is not an image name", v.Image)
@@ -72,7 +71,7 @@ func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 	return v, s.step("version written")
 }
 
-// makeDir makes kind/name durably and clears it of what a crash left.
+// makeDir makes kind/name durably. If it is there already, it removes temporary files that a crash left in it.
 func (s *Store) makeDir(kind, name string) error {
 	err := os.Mkdir(s.path(kind, name), 0o700)
 	if errors.Is(err, fs.ErrExist) {
@@ -84,7 +83,7 @@ func (s *Store) makeDir(kind, name string) error {
 	return durable.SyncDir(s.path(kind))
 }
 
-// numbers returns the numbers of an image's versions, ascending.
+// numbers returns the numbers of the versions of an image in ascending order.
 func (s *Store) numbers(name string) ([]int, error) {
 	entries, err := os.ReadDir(s.path(versionsDir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -104,7 +103,6 @@ func (s *Store) numbers(name string) ([]int, error) {
 	return list, nil
 }
 
-// readVersion returns a version without its tags.
 func (s *Store) readVersion(name string, number int) (image.Version, error) {
 	v, err := s.readVersionFile(name, number)
 	if err != nil {
@@ -127,13 +125,14 @@ func (s *Store) readVersionFile(name string, number int) (image.Version, error) 
 	}
 	var f versionFile
 	if err := json.Unmarshal(b, &f); err != nil {
-		return image.Version{}, fmt.Errorf("version %s: %w: %v", ref, ErrCorrupt, err)
+		return image.Version{}, fmt.Errorf("version %s: %w: %v", ref, errCorrupt, err)
 	}
 	if f.Format > versionFormat {
-		return image.Version{}, fmt.Errorf("version %s: its format %d is newer than this program knows (%d)", ref, f.Format, versionFormat)
+		return image.Version{}, fmt.Errorf("version %s: its format %d is newer than this program knows (%d)",
+			ref, f.Format, versionFormat)
 	}
 	if f.Image != name || f.Number != number {
-		return image.Version{}, fmt.Errorf("version %s: %w: it says that it is %s", ref, ErrCorrupt, f.Ref())
+		return image.Version{}, fmt.Errorf("version %s: %w: it says that it is %s", ref, errCorrupt, f.Ref())
 	}
 	return f.Version, nil
 }
@@ -165,119 +164,33 @@ func (s *Store) Versions(name string) ([]image.Version, error) {
 	if len(numbers) == 0 {
 		return nil, fmt.Errorf("image %s: %w", name, ErrNotFound)
 	}
-	tags, err := s.tags(name)
-	if err != nil {
-		return nil, err
-	}
 	list := make([]image.Version, len(numbers))
 	for i, n := range numbers {
 		if list[i], err = s.readVersion(name, n); err != nil {
 			return nil, err
 		}
-		list[i].Tags = tags[n]
 	}
 	return list, nil
 }
 
-// Resolve returns the version that r names; the newest of the image when r gives neither number nor tag. Errors may be
-// ErrNotFound.
+// Resolve returns the version with the number of r, or the newest version of the image if r has no number. The store
+// knows no tags. Errors may be ErrNotFound.
 func (s *Store) Resolve(r image.Ref) (image.Version, error) {
 	if !image.ValidName(r.Image) {
 		return image.Version{}, fmt.Errorf("%q is not an image name", r.Image)
+	}
+	switch {
+	case r.Tag != "":
+		return image.Version{}, fmt.Errorf("tag %s: %w", r, ErrNotFound)
+	case r.Number > 0:
+		return s.readVersion(r.Image, r.Number)
 	}
 	numbers, err := s.numbers(r.Image)
 	if err != nil {
 		return image.Version{}, err
 	}
-	tags, err := s.tags(r.Image)
-	if err != nil {
-		return image.Version{}, err
-	}
-	n := r.Number
-	switch {
-	case n == 0 && r.Tag != "":
-		for number, list := range tags {
-			if slices.Contains(list, r.Tag) {
-				n = number
-			}
-		}
-		if n == 0 {
-			return image.Version{}, fmt.Errorf("tag %s: %w", r, ErrNotFound)
-		}
-	case n == 0 && len(numbers) == 0:
+	if len(numbers) == 0 {
 		return image.Version{}, fmt.Errorf("image %s: %w", r.Image, ErrNotFound)
-	case n == 0:
-		n = numbers[len(numbers)-1]
 	}
-	v, err := s.readVersion(r.Image, n)
-	v.Tags = tags[n]
-	return v, err
-}
-
-// Tag gives a version a name; a tag that another version has moves. Errors may be ErrNotFound.
-func (s *Store) Tag(r image.Ref, tag string) error {
-	if !image.ValidName(tag) {
-		return fmt.Errorf("tag %s: %q is not a tag", r, tag)
-	}
-	lock, err := s.lock(versionsLock, unix.LOCK_EX)
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	v, err := s.Resolve(r)
-	if err != nil {
-		return err
-	}
-	if err := s.makeDir(tagsDir, v.Image); err != nil {
-		return err
-	}
-	return durable.WriteFile(s.path(tagsDir, v.Image, tag), []byte(strconv.Itoa(v.Number)+"\n"), 0o600)
-}
-
-// Untag removes a tag. Errors may be ErrNotFound.
-func (s *Store) Untag(name, tag string) error {
-	if !image.ValidName(name) || !image.ValidName(tag) {
-		return fmt.Errorf("untag %q of %q: not names", tag, name)
-	}
-	err := os.Remove(s.path(tagsDir, name, tag))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("tag %s@%s: %w", name, tag, ErrNotFound)
-	}
-	if err != nil {
-		return err
-	}
-	return durable.SyncDir(s.path(tagsDir, name))
-}
-
-// tags returns an image's tags, sorted, by version number.
-func (s *Store) tags(name string) (map[int][]string, error) {
-	entries, err := os.ReadDir(s.path(tagsDir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	tags := map[int][]string{}
-	for _, e := range entries {
-		if !image.ValidName(e.Name()) {
-			continue
-		}
-		b, err := os.ReadFile(s.path(tagsDir, name, e.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
-		if err != nil {
-			return nil, fmt.Errorf("tag %s@%s: %w: %v", name, e.Name(), ErrCorrupt, err)
-		}
-		tags[n] = append(tags[n], e.Name())
-	}
-	for _, list := range tags {
-		slices.SortFunc(list, cmp.Compare)
-	}
-	return tags, nil
+	return s.readVersion(r.Image, numbers[len(numbers)-1])
 }
