@@ -115,7 +115,6 @@ var pending = map[string]map[string]string{
 	},
 	"internal/store": {},
 	"internal/sysfile": {
-		"callers": "ProcPath, Retry, Write, WriteAt",
 		"columns": "2 lines",
 	},
 	"internal/testkit": {
