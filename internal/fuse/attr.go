@@ -12,10 +12,10 @@ import (
 
 const estale = gofuse.Status(syscall.ESTALE)
 
-// Forget drops what the kernel no longer knows, and removes it when that was all that kept it.
+// Forget drops a node, and removes a file whose only name is hidden.
 func (a *adapter) Forget(id, lookups uint64) { a.unhide(a.table.forget(id, lookups)) }
 
-// GetAttr answers for removed objects too, as long as somebody holds them.
+// GetAttr returns attributes, also those of a removed object that is still in use.
 func (a *adapter) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -23,8 +23,8 @@ func (a *adapter) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.A
 	}
 	var at vfs.Attr
 	err := a.fs.Attr(n.h, &at)
-	if gone := a.table.grave(n); err == vfs.ESTALE && gone != nil {
-		at, err = *gone, nil
+	if last := a.table.removedAttr(n); err == vfs.ESTALE && last != nil {
+		at, err = *last, nil
 	}
 	if err != nil {
 		return status(err)
@@ -38,7 +38,7 @@ func (a *adapter) answerAttr(n *node, at *vfs.Attr, out *gofuse.AttrOut) {
 	out.AttrValid = uint64(a.validFor().Seconds())
 }
 
-// SetAttr changes attributes. ftruncate needs no permission beyond that of the open file.
+// SetAttr changes attributes. For ftruncate the permission that open checked is enough.
 func (a *adapter) SetAttr(_ <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -63,7 +63,8 @@ func setAttr(in *gofuse.SetAttrIn) vfs.SetAttr {
 		Mtime: vfs.Time{Sec: int64(in.Mtime), Nsec: in.Mtimensec},
 	}
 	for _, b := range []struct{ kernel, ours uint32 }{
-		{gofuse.FATTR_MODE, vfs.SetMode}, {gofuse.FATTR_UID, vfs.SetUID}, {gofuse.FATTR_GID, vfs.SetGID}, {gofuse.FATTR_SIZE, vfs.SetSize},
+		{gofuse.FATTR_MODE, vfs.SetMode}, {gofuse.FATTR_UID, vfs.SetUID}, {gofuse.FATTR_GID, vfs.SetGID},
+		{gofuse.FATTR_SIZE, vfs.SetSize},
 	} {
 		if in.Valid&b.kernel != 0 {
 			s.Valid |= b.ours
@@ -84,17 +85,17 @@ func setAttr(in *gofuse.SetAttrIn) vfs.SetAttr {
 	return s
 }
 
-// Readlink returns a symbolic link's target.
+// Readlink returns the target of a symbolic link.
 func (a *adapter) Readlink(_ <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.Status) {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
 		return nil, estale
 	}
-	target, err := a.fs.Readlink(lean(in), n.h)
+	target, err := a.fs.Readlink(withoutGroups(in), n.h)
 	return []byte(target), status(err)
 }
 
-// StatFs tells room and limits.
+// StatFs returns sizes and limits.
 func (a *adapter) StatFs(_ <-chan struct{}, in *gofuse.InHeader, out *gofuse.StatfsOut) gofuse.Status {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -111,7 +112,7 @@ func (a *adapter) StatFs(_ <-chan struct{}, in *gofuse.InHeader, out *gofuse.Sta
 	return gofuse.OK
 }
 
-// GetXAttr reads an attribute. Who may read which is the kernel's to check.
+// GetXAttr reads an attribute. The kernel checks the permission.
 func (a *adapter) GetXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string, dest []byte) (uint32, gofuse.Status) {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -124,7 +125,7 @@ func (a *adapter) GetXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string, 
 	if err != nil {
 		return 0, status(err)
 	}
-	return fit(v, dest)
+	return copyOut(v, dest)
 }
 
 // ListXAttr lists the names, each followed by a NUL.
@@ -145,11 +146,11 @@ func (a *adapter) ListXAttr(_ <-chan struct{}, in *gofuse.InHeader, dest []byte)
 		b.WriteString(name)
 		b.WriteByte(0)
 	}
-	return fit([]byte(b.String()), dest)
+	return copyOut([]byte(b.String()), dest)
 }
 
-// fit copies v when it fits; an empty dest asks for the size.
-func fit(v, dest []byte) (uint32, gofuse.Status) {
+// copyOut copies v to dest. If dest is empty, it returns the size.
+func copyOut(v, dest []byte) (uint32, gofuse.Status) {
 	if len(dest) > 0 && len(v) > len(dest) {
 		return uint32(len(v)), gofuse.ERANGE
 	}
@@ -157,7 +158,7 @@ func fit(v, dest []byte) (uint32, gofuse.Status) {
 	return uint32(len(v)), gofuse.OK
 }
 
-// SetXAttr and RemoveXAttr: the contract only reads them.
+// SetXAttr is refused, because the contract has no call for it.
 func (a *adapter) SetXAttr(<-chan struct{}, *gofuse.SetXAttrIn, string, []byte) gofuse.Status {
 	return gofuse.ENOTSUP
 }

@@ -11,30 +11,31 @@ import (
 	"dim/internal/vfs"
 )
 
-// caller is who makes a request, with the supplementary groups when they can matter.
+// caller returns the credential of a request, with the supplementary groups unless it is root.
 func caller(h *gofuse.InHeader) *vfs.Cred {
-	c := lean(h)
+	c := withoutGroups(h)
 	if c.UID != 0 {
 		c.Groups = groupsOf(h.Pid)
 	}
 	return c
 }
 
-// lean is the caller without supplementary groups.
-func lean(h *gofuse.InHeader) *vfs.Cred { return &vfs.Cred{UID: h.Uid, GID: h.Gid} }
+// withoutGroups returns the credential of a request without the supplementary groups.
+func withoutGroups(h *gofuse.InHeader) *vfs.Cred { return &vfs.Cred{UID: h.Uid, GID: h.Gid} }
 
 func root() *vfs.Cred { return &vfs.Cred{} }
 
-// asCaller runs a call that only looks, without the groups at first.
-func asCaller(h *gofuse.InHeader, call func(c *vfs.Cred) error) error {
-	err := call(lean(h))
+// retryWithGroups makes a call that changes nothing without the groups, and if it is refused, with them.
+func retryWithGroups(h *gofuse.InHeader, call func(c *vfs.Cred) error) error {
+	err := call(withoutGroups(h))
 	if err == vfs.EACCES {
 		err = call(caller(h))
 	}
 	return err
 }
 
-// groupsOf reads a thread's supplementary groups; none when it has gone or is in another PID namespace (pid 0).
+// groupsOf returns the supplementary groups of a thread, or none if it has ended or is in another PID namespace
+// (pid 0).
 func groupsOf(pid uint32) []uint32 {
 	if pid == 0 {
 		return nil

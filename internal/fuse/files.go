@@ -26,14 +26,14 @@ func (a *adapter) Create(_ <-chan struct{}, in *gofuse.CreateIn, name string, ou
 	defer a.names.RUnlock()
 	m, err := a.fs.Create(c, d.h, name, &how)
 	if err != nil {
-		return a.inGone(d, err)
+		return a.nameStatus(d, err)
 	}
 	n := a.fillEntry(m.Handle, &m.Attr, &out.EntryOut)
 	a.opened(n, &out.OpenOut)
 	return gofuse.OK
 }
 
-// Open checks only what the kernel cannot: that the tree can be written to here.
+// Open checks only what the kernel cannot: whether this part of the tree is writable.
 func (a *adapter) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -59,7 +59,7 @@ func (a *adapter) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut
 
 func (a *adapter) opened(n *node, out *gofuse.OpenOut) {
 	out.Fh = a.table.openFile(n)
-	out.OpenFlags = gofuse.FOPEN_NOFLUSH // every write is in the tree already
+	out.OpenFlags = gofuse.FOPEN_NOFLUSH // the tree has every write already
 	if a.opt.Caching {
 		out.OpenFlags |= gofuse.FOPEN_KEEP_CACHE
 	}
@@ -84,13 +84,13 @@ func (a *adapter) Read(_ <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse
 	return gofuse.ReadResultData(buf[:got]), gofuse.OK
 }
 
-// Write writes as the caller, so that the tree drops setuid and setgid when it should.
+// Write writes as the caller, so that the tree clears setuid and setgid.
 func (a *adapter) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
 		return 0, estale
 	}
-	err := asCaller(&in.InHeader, func(c *vfs.Cred) error {
+	err := retryWithGroups(&in.InHeader, func(c *vfs.Cred) error {
 		_, err := a.fs.Write(c, n.h, data, in.Offset, vfs.Unstable)
 		return err
 	})
@@ -121,8 +121,8 @@ func (a *adapter) Fsync(_ <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
 	return status(err)
 }
 
-// FsyncDir has nothing to do: names are durable when the call that made them returns.
+// FsyncDir does nothing: names are durable when the call that made them has returned.
 func (a *adapter) FsyncDir(<-chan struct{}, *gofuse.FsyncIn) gofuse.Status { return gofuse.OK }
 
-// Flush has nothing to do.
+// Flush does nothing.
 func (a *adapter) Flush(<-chan struct{}, *gofuse.FlushIn) gofuse.Status { return gofuse.OK }

@@ -3,36 +3,43 @@
 //
 // # Nodes
 //
-// The kernel names files by node id, the tree by vfs.Handle. A table maps one to the other: a handle has one node for
-// as long as the kernel knows it (until FORGET) or holds it open. Ids are never used twice. Nothing but
-// the table is state; attributes and entries are asked for anew each time unless Options.Caching is set, for a tree
-// may change on its own (another version, another client).
+// The kernel names files by node id, the tree by vfs.Handle. A table maps one to the other. A handle has one node
+// as long as the kernel refers to it (until FORGET) or has it open. Ids are never used twice. The table is the only
+// state. Attributes and entries are requested from the tree each time unless Options.Caching is set, because a tree
+// may change by itself (another version, another client).
 //
 // # Permissions
 //
-// Both sides check. The kernel does (mount option default_permissions), because only it knows what POSIX asks for at
-// open: the contract lets owners read and write whatever the mode. The tree does too, from the caller's
-// Cred, because its rules are what matters over NFS and what tests want to see at work. The caller's
-// supplementary groups are not in a FUSE request; they are read from /proc/PID/status, which costs some 20 µs, and so
-// only when they can matter: for a caller other than root, before a call that changes something, or when a call was
-// refused without them. Reads, and writes that the Cred no longer permits, through a file that is open are made as root:
-// the right to them was won at open.
+// Both the kernel and the tree check permissions.
+//
+//   - The kernel does (mount option default_permissions), because only it knows what POSIX requires at open: the
+//     contract lets owners read and write whatever the mode.
+//   - The tree does too, with the Cred of the caller, because its rules hold over NFS and are under test.
+//   - A FUSE request does not have the supplementary groups of the caller. They are read from /proc/PID/status.
+//     That takes about 20 µs, so it happens only if the caller is not root, and the call changes something or was
+//     refused without groups.
+//   - Calls on an open file are made as root if they read, or if they write and the Cred no longer permits it,
+//     because open checked the permission.
 //
 // # Files that are removed while in use
 //
-// The contract knows no open files: a handle dies with its last name. So the last name of an open file is not removed
-// but moved to a hidden one in the root directory (".fuse_hidden" and a number), where it cannot stand in
-// the way of an rmdir, and removed when the kernel forgets the file. A file that another replaces gets such a name too. Hidden
-// names are not shown. A crash leaves them behind.
+// The contract has no open files: a handle becomes stale with its last name. The last name of an open file is
+// therefore not removed. It is moved to a hidden name in the root directory (".fuse_hidden" and a number), where it
+// does not prevent an rmdir, and is removed when the kernel forgets the file. A file that another one replaces gets
+// such a name too. Hidden names are not listed. After a crash they remain.
 //
 // # Concurrency
 //
-// Methods of adapter run in goroutines of go-fuse. adapter.names is held to open a file (shared) and to remove a name
-// (exclusive), so that a file is not opened between the check and the removal; table.mu is below it and never held
-// across a call to the tree.
+// Methods of adapter run in goroutines of go-fuse. adapter.names is held shared to open a file, and exclusively to
+// remove a name, so that no file is opened between the check and the removal.
 //
-// The package must not know what is behind the vfs.FS. There is no writeback cache: a write is in the tree when
-// write(2) returns.
+// Lock order:
+//
+//  1. adapter.names
+//  2. table.mu, which is never held during a call of the tree
+//
+// The package must not know what is behind the vfs.FS. There is no writeback cache: when write(2) returns, the tree has
+// the data.
 package fuse
 
 import (
@@ -48,12 +55,12 @@ import (
 	"dim/internal/vfs"
 )
 
-// Options say how to mount. The zero value mounts for root alone, writable, without caching.
+// Options say how to mount. The zero value mounts for the user who mounts, writable, without caching.
 type Options struct {
 	ReadOnly   bool
-	AllowOther bool   // users other than the one who mounts may enter
-	Name       string // what df and mount show as the device; "dim" when empty
-	Caching    bool   // the kernel may trust names and attributes for a second, and pages as long as the mtime stays
+	AllowOther bool   // users other than the one who mounts may use it
+	Name       string // shown by df and mount as the device; "": "dim"
+	Caching    bool   // the kernel may cache names and attributes for a second, and pages until the mtime changes
 }
 
 // Server is one mount.
@@ -61,7 +68,7 @@ type Server struct {
 	srv *gofuse.Server
 }
 
-// Mount mounts fs on the directory dir and serves it until Unmount, or until somebody else unmounts it.
+// Mount mounts fs on the directory dir, and serves it until Unmount or umount(8).
 func Mount(dir string, fs vfs.FS, opt Options) (*Server, error) {
 	s, err := start(dir, fs, opt, true)
 	if err != nil {
@@ -70,10 +77,12 @@ func Mount(dir string, fs vfs.FS, opt Options) (*Server, error) {
 	return s, nil
 }
 
-// Serve serves fs on fd, an open /dev/fuse that somebody else has mounted (perhaps in a mount namespace that this process
-// cannot see), until it is unmounted. It takes over fd when it succeeds. Of opt, ReadOnly and AllowOther are the mounter's affair. The
-// mounter must be trusted like root: it must have given the option default_permissions, on which Open relies, and the kernel's word
-// for who calls is as good as the user namespace it was mounted in.
+// Serve serves fs on fd, an open /dev/fuse that another process has mounted, possibly in another mount namespace,
+// until it is unmounted. If it succeeds, it owns fd. It ignores ReadOnly and AllowOther of opt, which the mounter
+// chooses.
+//
+// The mounter must be trusted like root. It must have used the option default_permissions, on which Open relies,
+// and the user ids in requests are those of its user namespace.
 func Serve(fd int, fs vfs.FS, opt Options) (*Server, error) {
 	s, err := start(fmt.Sprintf("/dev/fd/%d", fd), fs, opt, false)
 	if err != nil {
@@ -82,7 +91,7 @@ func Serve(fd int, fs vfs.FS, opt Options) (*Server, error) {
 	return s, nil
 }
 
-// start begins to serve a mount at dir, which it makes itself (direct) or which go-fuse takes as the name of an open device.
+// start starts to serve a mount. If direct is set, it mounts on dir. Otherwise dir names an open device.
 func start(dir string, fs vfs.FS, opt Options, direct bool) (*Server, error) {
 	if opt.Name == "" {
 		opt.Name = "dim"
@@ -100,8 +109,8 @@ func start(dir string, fs vfs.FS, opt Options, direct bool) (*Server, error) {
 		MaxBackground:    64,
 		DirectMount:      direct,
 		DirectMountFlags: flags,
-		// The tree clears setuid and setgid itself. Without this the kernel would do so with a chmod in the name
-		// of the writer, who may not be the owner.
+		// The tree clears setuid and setgid itself. Without this the kernel would do so with a chmod by the writer,
+		// which may not be the owner.
 		ExtraCapabilities: gofuse.CAP_HANDLE_KILLPRIV,
 		Logger:            log.New(io.Discard, "", 0),
 	})
@@ -116,10 +125,10 @@ func start(dir string, fs vfs.FS, opt Options, direct bool) (*Server, error) {
 	return s, nil
 }
 
-// Wait returns when the directory is no longer mounted.
+// Wait returns when the file system is unmounted.
 func (s *Server) Wait() { s.srv.Wait() }
 
-// Unmount ends the mount; EBUSY when files are open in it. It returns after the last request has been answered.
+// Unmount ends the mount. It returns after the last request was answered. The error is EBUSY if files are open in it.
 func (s *Server) Unmount() error {
 	if err := s.srv.Unmount(); err != nil {
 		return fmt.Errorf("unmount: %w", err)
@@ -127,14 +136,14 @@ func (s *Server) Unmount() error {
 	return nil
 }
 
-// adapter answers the kernel's requests from a vfs.FS.
+// adapter answers the requests of the kernel with a vfs.FS.
 type adapter struct {
-	gofuse.RawFileSystem // what it does not know is ENOSYS
+	gofuse.RawFileSystem // returns ENOSYS for all other requests
 
 	fs    vfs.FS
 	opt   Options
 	table *table
-	xattr vfs.XattrReader // nil when fs is none
+	xattr vfs.XattrReader // fs, if it is one
 
 	names sync.RWMutex
 }
@@ -147,7 +156,7 @@ func newAdapter(fs vfs.FS, opt Options) *adapter {
 
 func (a *adapter) String() string { return a.opt.Name }
 
-// validFor is how long the kernel may trust what it was told.
+// validFor returns for how long the kernel may cache names and attributes.
 func (a *adapter) validFor() time.Duration {
 	if a.opt.Caching {
 		return time.Second
@@ -155,7 +164,7 @@ func (a *adapter) validFor() time.Duration {
 	return 0
 }
 
-// status translates the tree's errors, whose numbers are the kernel's.
+// status translates an error of the tree. Its numbers are those of the kernel.
 func status(err error) gofuse.Status {
 	switch e := vfs.ErrnoOf(err).(type) {
 	case nil:
@@ -169,9 +178,9 @@ func status(err error) gofuse.Status {
 	return gofuse.EIO
 }
 
-// fillEntry tells the kernel of the object h and counts that it knows it.
+// fillEntry fills out for the object h, and counts a lookup of it.
 func (a *adapter) fillEntry(h vfs.Handle, at *vfs.Attr, out *gofuse.EntryOut) *node {
-	n := a.table.know(h)
+	n := a.table.addLookup(h)
 	out.NodeId, out.Generation = n.id, 1
 	a.fillAttr(n, at, &out.Attr)
 	out.SetEntryTimeout(a.validFor())
@@ -192,11 +201,11 @@ func (a *adapter) fillAttr(n *node, at *vfs.Attr, out *gofuse.Attr) {
 		Blksize: blockSize,
 	}
 	if n != nil && a.table.hiddenName(n) != "" && out.Nlink > 0 {
-		out.Nlink-- // its hidden name does not count
+		out.Nlink-- // the hidden name is not counted
 	}
 }
 
-// kernelDev is new_encode_dev of Linux's include/linux/kdev_t.h.
+// kernelDev is new_encode_dev of include/linux/kdev_t.h in Linux.
 func kernelDev(major, minor uint32) uint32 { return minor&0xff | major<<8 | minor&^0xff<<12 }
 
 func splitDev(dev uint32) (major, minor uint32) { return dev >> 8 & 0xfff, dev&0xff | dev>>12&0xfff00 }

@@ -11,18 +11,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/dirfs"
 	"dim/internal/vfs/vfstest"
 )
 
 // mounted mounts a dirfs that holds the seed, and returns the mount point and the directory behind it. Tests in this
-// process must not map files of the mount: a page fault stops a thread without telling Go.
+// process must not map files of the mount: a page fault blocks a thread, and the Go scheduler is not told.
 func mounted(t *testing.T, opt Options, seed ...vfstest.Entry) (mnt, behind string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it mounts")
-	}
+	testkit.NeedRoot(t, "it mounts")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("needs /dev/fuse")
 	}
@@ -47,7 +46,9 @@ func mounted(t *testing.T, opt Options, seed ...vfstest.Entry) (mnt, behind stri
 }
 
 func regular(path, content string) vfstest.Entry {
-	return vfstest.Entry{Path: path, Type: vfs.Regular, Mode: 0o644, Content: content, Mtime: vfs.Time{Sec: 1000, Nsec: 7}}
+	return vfstest.Entry{
+		Path: path, Type: vfs.Regular, Mode: 0o644, Content: content, Mtime: vfs.Time{Sec: 1000, Nsec: 7},
+	}
 }
 
 func names(t *testing.T, dir string) string {
@@ -70,9 +71,7 @@ func TestAMountShowsAndChangesTheTree(t *testing.T) {
 		t.Fatalf("read %q, %v", b, err)
 	}
 	var a, c unix.Stat_t
-	if err := errors.Join(unix.Stat(filepath.Join(mnt, "f"), &a), unix.Stat(filepath.Join(behind, "f"), &c)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, unix.Stat(filepath.Join(mnt, "f"), &a), unix.Stat(filepath.Join(behind, "f"), &c))
 	a.Dev, a.Atim, a.Blksize = c.Dev, c.Atim, c.Blksize
 	if diff := cmp.Diff(c, a); diff != "" {
 		t.Errorf("attributes (-behind +mounted):\n%s", diff)
@@ -85,7 +84,7 @@ func TestAMountShowsAndChangesTheTree(t *testing.T) {
 	}
 }
 
-func TestWhatChangesBehindTheMountIsSeenAtOnce(t *testing.T) {
+func TestChangesBehindTheMountAreVisibleAtOnce(t *testing.T) {
 	mnt, behind := mounted(t, Options{}, regular("f", "old"))
 	if b, _ := os.ReadFile(filepath.Join(mnt, "f")); string(b) != "old" {
 		t.Fatalf("read %q", b)
@@ -101,8 +100,9 @@ func TestWhatChangesBehindTheMountIsSeenAtOnce(t *testing.T) {
 	}
 }
 
-func TestARemovedFileThatIsOpenIsHiddenThenGone(t *testing.T) {
-	mnt, behind := mounted(t, Options{}, vfstest.Entry{Path: "d", Type: vfs.Directory, Mode: 0o755}, regular("d/f", "content"))
+func TestARemovedFileThatIsOpenIsHiddenAndThenRemoved(t *testing.T) {
+	d := vfstest.Entry{Path: "d", Type: vfs.Directory, Mode: 0o755}
+	mnt, behind := mounted(t, Options{}, d, regular("d/f", "content"))
 	f, err := os.OpenFile(filepath.Join(mnt, "d/f"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -129,22 +129,11 @@ func TestARemovedFileThatIsOpenIsHiddenThenGone(t *testing.T) {
 		t.Errorf("read %q, %v", b, err)
 	}
 	f.Close()
-	waitFor(t, func() bool { return names(t, behind) == "" })
+	// RELEASE and FORGET have no reply, so nothing tells when the kernel has sent them.
+	testkit.Eventually(t, "the hidden name is removed", func() bool { return names(t, behind) == "" })
 }
 
-// waitFor waits for what the kernel does in its own time: RELEASE and FORGET have no answer.
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	for range 500 {
-		if done() {
-			return
-		}
-		unix.Nanosleep(&unix.Timespec{Nsec: 10e6}, nil)
-	}
-	t.Error("it never came about")
-}
-
-func TestAReplacedFileLeavesNothingBehind(t *testing.T) {
+func TestAReplacedFileLeavesNoHiddenName(t *testing.T) {
 	mnt, behind := mounted(t, Options{}, regular("f", "old"), regular("g", "new"))
 	if err := os.Rename(filepath.Join(mnt, "g"), filepath.Join(mnt, "f")); err != nil {
 		t.Fatal(err)
@@ -152,10 +141,10 @@ func TestAReplacedFileLeavesNothingBehind(t *testing.T) {
 	if got := names(t, mnt); got != "f" {
 		t.Errorf("the mount shows %q", got)
 	}
-	waitFor(t, func() bool { return names(t, behind) == "f" })
+	testkit.Eventually(t, "the hidden name is removed", func() bool { return names(t, behind) == "f" })
 }
 
-func TestADirectoryWhereSomebodyStandsCanBeRemoved(t *testing.T) {
+func TestADirectoryThatIsOpenCanBeRemoved(t *testing.T) {
 	mnt, _ := mounted(t, Options{}, vfstest.Entry{Path: "d", Type: vfs.Directory, Mode: 0o755})
 	d, err := os.Open(filepath.Join(mnt, "d"))
 	if err != nil {
@@ -208,7 +197,8 @@ func TestExtendedAttributesAreShownAndNotSet(t *testing.T) {
 		t.Errorf("a buffer too small: %v", err)
 	}
 	n, err = unix.Listxattr(p, buf)
-	if list := strings.Split(string(buf[:max(n, 0)]), "\x00"); err != nil || !slices.Contains(list, "user.a") || !slices.Contains(list, "user.b") {
+	list := strings.Split(string(buf[:max(n, 0)]), "\x00")
+	if err != nil || !slices.Contains(list, "user.a") || !slices.Contains(list, "user.b") {
 		t.Errorf("list %q, %v", list, err)
 	}
 	if err := unix.Setxattr(p, "user.c", nil, 0); err != unix.EOPNOTSUPP {
@@ -216,16 +206,14 @@ func TestExtendedAttributesAreShownAndNotSet(t *testing.T) {
 	}
 }
 
-func TestTheKernelForgetsWhatItDoesNotNeed(t *testing.T) {
-	fs, err := dirfs.Open(t.TempDir(), dirfs.Options{})
-	if err != nil {
-		t.Skip("needs root:", err)
-	}
+func TestNodesAreDroppedWhenTheyAreNotInUse(t *testing.T) {
+	testkit.NeedRoot(t, "dirfs opens handles with open_by_handle_at")
+	fs := testkit.Value(dirfs.Open(t.TempDir(), dirfs.Options{}))(t)
 	defer fs.Close()
 	tab := newTable(fs.Root())
 	h, _ := vfs.MakeHandle([]byte("some object"))
-	n := tab.know(h)
-	tab.know(h)
+	n := tab.addLookup(h)
+	tab.addLookup(h)
 	fh := tab.openFile(n)
 	tab.hide(h, "hidden")
 	if got := tab.forget(n.id, 1) + tab.forget(n.id, 1); got != "" {
@@ -237,7 +225,7 @@ func TestTheKernelForgetsWhatItDoesNotNeed(t *testing.T) {
 	if _, ok := tab.get(n.id); ok {
 		t.Error("the node is still there")
 	}
-	if again := tab.know(h); again.id == n.id {
+	if again := tab.addLookup(h); again.id == n.id {
 		t.Error("a node id was used twice")
 	}
 	if tab.forget(tab.root.id, 100); tab.root.lookups == 0 {
@@ -250,10 +238,11 @@ func TestGroupsAreReadFromTheStatusOfAProcess(t *testing.T) {
 		name, in string
 		want     []uint32
 	}{
-		{"some", "Name:\tx\nGid:\t1\t1\t1\t1\nGroups:\t7 2000 4294967294 \nNStgid:\t1\n", []uint32{7, 2000, 4294967294}},
+		{"some", "Name:\tx\nGid:\t1\t1\t1\t1\nGroups:\t7 2000 4294967294 \nNStgid:\t1\n",
+			[]uint32{7, 2000, 4294967294}},
 		{"none", "Groups:\t \nx", nil},
 		{"no line", "Name:\tGroups: 5\n", nil},
-		{"nonsense", "Groups:\t-1 x 99999999999 3", []uint32{3}},
+		{"invalid numbers", "Groups:\t-1 x 99999999999 3", []uint32{3}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, parseGroups([]byte(c.in))); diff != "" {
@@ -269,7 +258,7 @@ func FuzzParseGroups(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) { parseGroups(b) })
 }
 
-func TestDeviceNumbersKeepTheirBitsBothWays(t *testing.T) {
+func TestDeviceNumbersAreEncodedAndDecoded(t *testing.T) {
 	for _, d := range [][2]uint32{{1, 3}, {259, 70000}, {4095, 1<<20 - 1}, {0, 0}} {
 		major, minor := splitDev(kernelDev(d[0], d[1]))
 		if major != d[0] || minor != d[1] {

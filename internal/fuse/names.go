@@ -8,7 +8,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// isHidden reports whether name in the directory n is one that users do not see.
+// isHidden reports whether name in the directory n is hidden.
 func (a *adapter) isHidden(n *node, name string) bool {
 	return n == a.table.root && strings.HasPrefix(name, hiddenPrefix)
 }
@@ -24,35 +24,36 @@ func (a *adapter) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, ou
 	}
 	var h vfs.Handle
 	var at vfs.Attr
-	err := asCaller(in, func(c *vfs.Cred) (err error) {
+	err := retryWithGroups(in, func(c *vfs.Cred) (err error) {
 		h, err = a.fs.Lookup(c, d.h, name, &at)
 		return err
 	})
 	if err != nil {
-		return a.inGone(d, err)
+		return a.nameStatus(d, err)
 	}
 	a.fillEntry(h, &at, out)
 	return gofuse.OK
 }
 
-// inGone turns a stale handle of a directory that was removed here into what POSIX says of one: it is empty.
-func (a *adapter) inGone(d *node, err error) gofuse.Status {
-	if err == vfs.ESTALE && a.table.grave(d) != nil {
+// nameStatus returns the status of a call on a name in d. In a directory that was removed here there are no names
+// (POSIX).
+func (a *adapter) nameStatus(d *node, err error) gofuse.Status {
+	if err == vfs.ESTALE && a.table.removedAttr(d) != nil {
 		return gofuse.ENOENT
 	}
 	return status(err)
 }
 
-// made answers a call that made an object.
+// made fills out after a call that made an object.
 func (a *adapter) made(d *node, m vfs.Made, err error, out *gofuse.EntryOut) gofuse.Status {
 	if err != nil {
-		return a.inGone(d, err)
+		return a.nameStatus(d, err)
 	}
 	a.fillEntry(m.Handle, &m.Attr, out)
 	return gofuse.OK
 }
 
-// Mkdir makes a directory; the kernel has applied the umask.
+// Mkdir makes a directory. The kernel has applied the umask.
 func (a *adapter) Mkdir(_ <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
 	d, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -62,7 +63,7 @@ func (a *adapter) Mkdir(_ <-chan struct{}, in *gofuse.MkdirIn, name string, out 
 	return a.made(d, m, err, out)
 }
 
-// Mknod makes anything but directories and links, regular files too.
+// Mknod makes a device, FIFO, socket or regular file.
 func (a *adapter) Mknod(_ <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
 	d, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -93,7 +94,9 @@ func (a *adapter) Mknod(_ <-chan struct{}, in *gofuse.MknodIn, name string, out 
 }
 
 // Symlink makes a symbolic link.
-func (a *adapter) Symlink(_ <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut) gofuse.Status {
+func (a *adapter) Symlink(
+	_ <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut,
+) gofuse.Status {
 	d, ok := a.table.get(in.NodeId)
 	if !ok {
 		return estale
@@ -116,7 +119,7 @@ func (a *adapter) Link(_ <-chan struct{}, in *gofuse.LinkIn, name string, out *g
 	return a.made(d, vfs.Made{Handle: n.h, Attr: lc.Attr}, err, out)
 }
 
-// Unlink removes a name, or hides it when it is the last one of an open file.
+// Unlink removes a name, or hides it if it is the last one of an open file.
 func (a *adapter) Unlink(_ <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
 	d, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -125,15 +128,15 @@ func (a *adapter) Unlink(_ <-chan struct{}, in *gofuse.InHeader, name string) go
 	c := caller(in)
 	a.names.Lock()
 	defer a.names.Unlock()
-	v := a.victim(d, name)
+	v := a.removal(d, name)
 	if v.last && v.open && a.hide(d, name, v.h) {
 		return gofuse.OK
 	}
 	_, err := a.fs.Remove(c, d.h, name)
 	if err == nil {
-		a.lost(v)
+		a.markRemoved(v)
 	}
-	return a.inGone(d, err)
+	return a.nameStatus(d, err)
 }
 
 // Rmdir removes a directory.
@@ -145,25 +148,25 @@ func (a *adapter) Rmdir(_ <-chan struct{}, in *gofuse.InHeader, name string) gof
 	c := caller(in)
 	a.names.Lock()
 	defer a.names.Unlock()
-	v := a.victim(d, name)
+	v := a.removal(d, name)
 	_, err := a.fs.Rmdir(c, d.h, name)
 	if err == nil {
-		a.lost(v)
+		a.markRemoved(v)
 	}
-	return a.inGone(d, err)
+	return a.nameStatus(d, err)
 }
 
-// victim is an object that is about to lose a name.
-type victim struct {
+// removal is an object with a name that is about to be removed.
+type removal struct {
 	h     vfs.Handle
 	at    vfs.Attr
 	ok    bool // there is one
-	last  bool // it is no directory and the name is its last
-	known bool // the kernel knows it
+	last  bool // it is no directory, and has no other name
+	known bool // the kernel refers to it
 	open  bool // it is open as a file
 }
 
-func (a *adapter) victim(d *node, name string) (v victim) {
+func (a *adapter) removal(d *node, name string) (v removal) {
 	h, err := a.fs.Lookup(root(), d.h, name, &v.at)
 	if err != nil {
 		return v
@@ -174,15 +177,15 @@ func (a *adapter) victim(d *node, name string) (v victim) {
 	return v
 }
 
-// lost notes that v has lost its name.
-func (a *adapter) lost(v victim) {
+// markRemoved keeps the attributes of v if that was its last name.
+func (a *adapter) markRemoved(v removal) {
 	if v.ok && (v.at.Type == vfs.Directory || v.last) {
-		a.table.bury(v.h, v.at)
+		a.table.setRemoved(v.h, v.at)
 	}
 }
 
-// hide moves the last name of an open file out of sight. The kernel has checked that the caller may remove the name; the
-// move itself is made as root, for the caller need not have a right to write to the root directory.
+// hide moves the last name of an open file to a hidden one. The kernel has checked that the caller may remove the
+// name. The move is made as root, because the caller may have no permission to write to the root directory.
 func (a *adapter) hide(d *node, name string, h vfs.Handle) bool {
 	hidden := a.table.newHidden()
 	if _, err := a.fs.Rename(root(), d.h, name, a.table.root.h, hidden); err != nil {
@@ -192,7 +195,7 @@ func (a *adapter) hide(d *node, name string, h vfs.Handle) bool {
 	return true
 }
 
-// unhide removes a file for good once nobody uses it. A name that cannot be removed stays behind, hidden.
+// unhide removes the hidden name of a file that is no longer in use. A name that cannot be removed remains.
 func (a *adapter) unhide(hidden string) {
 	if hidden == "" {
 		return
@@ -202,18 +205,18 @@ func (a *adapter) unhide(hidden string) {
 	a.fs.Remove(root(), a.table.root.h, hidden)
 }
 
-// OnUnmount removes what the kernel did not bother to forget.
+// OnUnmount removes the hidden names of files that the kernel did not forget.
 func (a *adapter) OnUnmount() {
 	for _, hidden := range a.table.allHidden() {
 		a.unhide(hidden)
 	}
 }
 
-const renameNoReplace = 1 // RENAME_NOREPLACE: the kernel has found that there is nothing to replace
+const renameNoReplace = 1 // RENAME_NOREPLACE: the kernel has checked that the new name does not exist
 
-// Rename moves a name. A file that it replaces gets a hidden name first when the kernel knows it, open or not: somebody
-// may have looked the name up and be about to open it, and would be told that the file is stale although the name
-// was there all the time. The hidden name is made by a link, so that the target's name is never missing.
+// Rename moves a name. If the kernel refers to a file that it replaces, the file first gets a hidden name, also
+// when it is not open: a process may have looked the name up and be about to open it, and would get ESTALE although
+// the name existed all the time. The hidden name is made by a link, so that the new name exists at every moment.
 func (a *adapter) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string) gofuse.Status {
 	if in.Flags&^renameNoReplace != 0 {
 		return gofuse.EINVAL
@@ -229,7 +232,7 @@ func (a *adapter) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string
 	c := caller(&in.InHeader)
 	a.names.Lock()
 	defer a.names.Unlock()
-	v := a.victim(td, to)
+	v := a.removal(td, to)
 	hidden := ""
 	if v.last && v.known {
 		hidden = a.table.newHidden()
@@ -245,12 +248,12 @@ func (a *adapter) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string
 	case hidden != "":
 		a.fs.Remove(root(), a.table.root.h, hidden)
 	case replaced:
-		a.lost(v)
+		a.markRemoved(v)
 	}
-	return a.inGone(td, err)
+	return a.nameStatus(td, err)
 }
 
-// replaced reports whether name leads to something else than h now. It does not after a file was renamed to itself.
+// replaced reports whether name is now the name of another object than h. It is not after a rename of a file to itself.
 func (a *adapter) replaced(d *node, name string, h vfs.Handle) bool {
 	var at vfs.Attr
 	now, err := a.fs.Lookup(root(), d.h, name, &at)

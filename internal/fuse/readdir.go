@@ -8,14 +8,13 @@ import (
 	"dim/internal/vfs"
 )
 
-// dirStream is an open directory. It reads ahead, for the kernel asks for a page at a time, and a tree may have to do
-// the work of the whole directory for each call. A seek to anywhere but the place reached, rewinddir above all, throws
-// away what was read.
+// dirStream is an open directory. It reads ahead, because the kernel requests a page at a time, and for each call a
+// tree may have to read the whole directory. A seek, such as rewinddir, discards the entries that were read ahead.
 type dirStream struct {
 	mu    sync.Mutex
-	at    uint64 // the cookie before ahead[0]
+	at    uint64 // the cookie that precedes ahead[0]
 	ahead []vfs.DirEntry
-	end   bool // nothing follows ahead
+	end   bool // no entry follows those in ahead
 }
 
 const readAhead = 256
@@ -37,14 +36,14 @@ func (a *adapter) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirE
 	return a.readDir(in, func(e *vfs.DirEntry) bool { return out.AddDirEntry(dirEntry(e)) })
 }
 
-// ReadDirPlus lists names and makes their nodes known.
+// ReadDirPlus lists names, and counts a lookup of each.
 func (a *adapter) ReadDirPlus(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
 	return a.readDir(in, func(e *vfs.DirEntry) bool {
 		entry := out.AddDirLookupEntry(dirEntry(e))
 		if entry == nil {
 			return false
 		}
-		if e.Name != "." && e.Name != ".." && !e.Handle.IsZero() { // the kernel counts no lookup of the dots
+		if e.Name != "." && e.Name != ".." && !e.Handle.IsZero() { // the kernel counts no lookup of these two
 			a.fillEntry(e.Handle, &e.Attr, entry)
 		}
 		return true
@@ -55,7 +54,7 @@ func dirEntry(e *vfs.DirEntry) gofuse.DirEntry {
 	return gofuse.DirEntry{Mode: e.Attr.Type.Bits(), Name: e.Name, Ino: e.ID, Off: e.Cookie}
 }
 
-// readDir hands entries after in.Offset to add until it returns false.
+// readDir calls add for the entries after in.Offset until it returns false.
 func (a *adapter) readDir(in *gofuse.ReadIn, add func(e *vfs.DirEntry) bool) gofuse.Status {
 	n, ok := a.table.get(in.NodeId)
 	if !ok {
@@ -76,7 +75,7 @@ func (a *adapter) readDir(in *gofuse.ReadIn, add func(e *vfs.DirEntry) bool) gof
 				return gofuse.OK
 			}
 			if err := a.fill(in, n, s); err != nil {
-				return a.inGoneList(n, err)
+				return a.listStatus(n, err)
 			}
 			continue
 		}
@@ -89,7 +88,7 @@ func (a *adapter) readDir(in *gofuse.ReadIn, add func(e *vfs.DirEntry) bool) gof
 }
 
 func (a *adapter) fill(in *gofuse.ReadIn, n *node, s *dirStream) error {
-	return asCaller(&in.InHeader, func(c *vfs.Cred) (err error) {
+	return retryWithGroups(&in.InHeader, func(c *vfs.Cred) (err error) {
 		s.ahead = make([]vfs.DirEntry, 0, 32)
 		s.end, err = a.fs.ReadDir(c, n.h, s.at, vfs.WithAttr, func(e *vfs.DirEntry) bool {
 			if len(s.ahead) == readAhead {
@@ -102,9 +101,9 @@ func (a *adapter) fill(in *gofuse.ReadIn, n *node, s *dirStream) error {
 	})
 }
 
-// inGoneList: a directory that was removed here lists as empty.
-func (a *adapter) inGoneList(n *node, err error) gofuse.Status {
-	if err == vfs.ESTALE && a.table.grave(n) != nil {
+// listStatus returns the status of a listing. A directory that was removed here is empty.
+func (a *adapter) listStatus(n *node, err error) gofuse.Status {
+	if err == vfs.ESTALE && a.table.removedAttr(n) != nil {
 		return gofuse.OK
 	}
 	return status(err)

@@ -9,18 +9,18 @@ import (
 	"dim/internal/vfs"
 )
 
-// node is one object that the kernel knows. All but id and h is guarded by the table's lock.
+// node is one object to which the kernel refers. The lock of the table guards all but id and h.
 type node struct {
 	id uint64
 	h  vfs.Handle
 
-	lookups uint64    // as the kernel counts them
-	opens   int       // of files, not of directories
-	hidden  string    // its only name, in the root directory, once it was removed while in use
-	gone    *vfs.Attr // what it was when it was removed
+	lookups uint64    // the count of the kernel
+	opens   int       // of a file, not of a directory
+	hidden  string    // its only name, in the root directory, if it was removed while in use
+	removed *vfs.Attr // its attributes when its last name was removed
 }
 
-// table knows the nodes and the open files and directories.
+// table holds the nodes, and the open files and directories.
 type table struct {
 	root *node
 
@@ -41,8 +41,8 @@ func newTable(root vfs.Handle) *table {
 	}
 }
 
-// know returns h's node, made if need be, and counts one more lookup of it.
-func (t *table) know(h vfs.Handle) *node {
+// addLookup returns the node of h, which it makes if there is none, and counts one more lookup of it.
+func (t *table) addLookup(h vfs.Handle) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byHandle[h]
@@ -55,7 +55,7 @@ func (t *table) know(h vfs.Handle) *node {
 	return n
 }
 
-// get returns the node of an id that the kernel uses. An id that it should not know is a broken kernel.
+// get returns the node of an id. If there is none, the request of the kernel is wrong.
 func (t *table) get(id uint64) (*node, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,7 +63,7 @@ func (t *table) get(id uint64) (*node, bool) {
 	return n, ok
 }
 
-// forget takes back lookups; it returns the hidden name that is to be removed now, if any.
+// forget subtracts lookups. It returns the hidden name that is to be removed now, or "".
 func (t *table) forget(id, lookups uint64) (hidden string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -75,8 +75,8 @@ func (t *table) forget(id, lookups uint64) (hidden string) {
 	return t.drop(n)
 }
 
-// drop removes a node that nobody needs any more, with its hidden name. The kernel's RELEASE of a file may come after
-// its FORGET.
+// drop removes a node that is no longer in use, and returns its hidden name. The RELEASE of a file may follow its
+// FORGET.
 func (t *table) drop(n *node) (hidden string) {
 	if n.lookups > 0 || n.opens > 0 {
 		return ""
@@ -86,22 +86,22 @@ func (t *table) drop(n *node) (hidden string) {
 	return n.hidden
 }
 
-// openFile counts n as open and returns a number for the open file.
+// openFile counts an open of n, and returns a number for the open file.
 func (t *table) openFile(n *node) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n.opens++
-	return t.keep(n)
+	return t.addOpen(n)
 }
 
-// keep numbers an open file or directory.
-func (t *table) keep(what any) uint64 {
+// addOpen returns a number for an open file or directory.
+func (t *table) addOpen(what any) uint64 {
 	t.lastID++
 	t.open[t.lastID] = what
 	return t.lastID
 }
 
-// closeFile forgets an open file; it returns the hidden name that is to be removed now, if any.
+// closeFile drops an open file. It returns the hidden name that is to be removed now, or "".
 func (t *table) closeFile(fh uint64) (hidden string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -117,7 +117,7 @@ func (t *table) closeFile(fh uint64) (hidden string) {
 func (t *table) openDir(s *dirStream) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.keep(s)
+	return t.addOpen(s)
 }
 
 func (t *table) dir(fh uint64) (*dirStream, bool) {
@@ -133,7 +133,7 @@ func (t *table) closeDir(fh uint64) {
 	delete(t.open, fh)
 }
 
-// inUse reports whether the kernel knows the object h, and whether it is open as a file.
+// inUse reports whether the kernel refers to the object h, and whether it is open as a file.
 func (t *table) inUse(h vfs.Handle) (known, open bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -141,7 +141,7 @@ func (t *table) inUse(h vfs.Handle) (known, open bool) {
 	return n != nil, n != nil && n.opens > 0
 }
 
-// hiddenPrefix starts the names of files that were removed while open.
+// hiddenPrefix is the prefix of hidden names.
 const hiddenPrefix = ".fuse_hidden"
 
 // newHidden returns a fresh hidden name.
@@ -152,7 +152,7 @@ func (t *table) newHidden() string {
 	return fmt.Sprintf("%s%016x", hiddenPrefix, t.lastID)
 }
 
-// hide records that h has only a hidden name left.
+// hide records that a hidden name is the only name of h.
 func (t *table) hide(h vfs.Handle, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -167,24 +167,24 @@ func (t *table) hiddenName(n *node) string {
 	return n.hidden
 }
 
-// bury keeps the last attributes of an object whose last name was removed, for processes that still stand in it or
-// hold it by O_PATH.
-func (t *table) bury(h vfs.Handle, a vfs.Attr) {
+// setRemoved keeps the attributes of an object whose last name was removed, for processes that have it as their working
+// directory or hold it by O_PATH.
+func (t *table) setRemoved(h vfs.Handle, a vfs.Attr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := t.byHandle[h]; n != nil {
 		a.Nlink = 0
-		n.gone = &a
+		n.removed = &a
 	}
 }
 
-func (t *table) grave(n *node) *vfs.Attr {
+func (t *table) removedAttr(n *node) *vfs.Attr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return n.gone
+	return n.removed
 }
 
-// allHidden lists the hidden names that are still there.
+// allHidden returns the hidden names.
 func (t *table) allHidden() (names []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
