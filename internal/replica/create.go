@@ -228,7 +228,7 @@ func (o *op) bear(d spot, attr *vfs.Attr, name string, b *birth) (spot, error) {
 	if b.privileged && (b.c.UID != 0 || b.major == 0 && b.minor == 0 && b.kind == vfs.CharDevice) {
 		return spot{}, vfs.EPERM
 	}
-	a, err := b.c.Birth(attr, b.kind, b.set)
+	a, err := b.c.NewAttr(attr, b.kind, b.set)
 	if err != nil {
 		return spot{}, err
 	}

@@ -66,9 +66,7 @@ var pending = map[string]map[string]string{
 		"columns": "tests",
 	},
 	"internal/dhcp": {},
-	"internal/fuse": {
-		"columns": "19 lines",
-	},
+	"internal/fuse": {},
 	"internal/image": {
 		"surface": "47 exported names",
 	},
@@ -120,18 +118,10 @@ var pending = map[string]map[string]string{
 	"internal/testkit": {
 		"columns": "2 lines",
 	},
-	"internal/tftp": {},
-	"internal/vfs": {
-		"callers": "AccessExecute, AccessLookup, AccessRead",
-		"columns": "2 lines",
-	},
-	"internal/vfs/dirfs": {
-		"columns": "6 lines",
-	},
-	"internal/vfs/vfstest": {
-		"columns":    "76 lines",
-		"parameters": "file",
-	},
+	"internal/tftp":        {},
+	"internal/vfs":         {},
+	"internal/vfs/dirfs":   {},
+	"internal/vfs/vfstest": {},
 	"internal/watch": {
 		"callers": "UnsupportedError",
 		"columns": "24 lines",

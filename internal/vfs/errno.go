@@ -2,7 +2,7 @@ package vfs
 
 import "syscall"
 
-// Errno is an error of a file operation, from the closed list below; the numbers are Linux's.
+// Errno is an error of a file operation, from the closed list below. The numbers are those of Linux.
 type Errno syscall.Errno
 
 // The errors an FS may return.
@@ -34,8 +34,8 @@ const (
 // Error returns the C library's text for e.
 func (e Errno) Error() string { return syscall.Errno(e).Error() }
 
-// ErrnoOf maps any error to the closed list: an Errno or syscall.Errno of the list stays what it is,
-// all else is EIO. It returns nil for nil.
+// ErrnoOf maps an error to the closed list. It returns the first Errno or syscall.Errno of the list that err is or
+// wraps, EIO if there is none, and nil for nil.
 func ErrnoOf(err error) error {
 	switch e := err.(type) {
 	case nil:

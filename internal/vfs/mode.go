@@ -2,7 +2,7 @@ package vfs
 
 import "syscall"
 
-// TypeOf tells the type of an object whose st_mode is mode (inode(7)). What is none of the known types is taken for a regular file.
+// TypeOf returns the type of an object whose st_mode is mode (inode(7)), or Regular if the type is unknown.
 func TypeOf(mode uint32) Type {
 	switch mode & syscall.S_IFMT {
 	case syscall.S_IFDIR:

@@ -2,7 +2,7 @@ package vfs
 
 import "slices"
 
-// Cred is who calls. Groups are the supplementary groups.
+// Cred is the credential of a caller. Groups are the supplementary groups.
 type Cred struct {
 	UID    uint32
 	GID    uint32
@@ -19,9 +19,9 @@ const (
 	MayRead  = 4
 )
 
-// Permits reports whether c has all the wanted permissions (MayRead|MayWrite|MayExec) on an object with
-// attributes a: exactly one of the owner, group and other classes decides (POSIX.1-2017 section 4.5). UID 0 has all,
-// but exec on a file that is not a directory only when any exec bit is set.
+// Permits reports whether c has all the wanted permissions (MayRead|MayWrite|MayExec) on an object with attributes
+// a. One of the owner, group and other classes decides (POSIX.1-2017 section 4.5). UID 0 has all permissions, with
+// one exception: it may execute a file that is not a directory only if some exec bit is set.
 func (c *Cred) Permits(a *Attr, want uint32) bool {
 	if c.UID == 0 {
 		return want&MayExec == 0 || a.Type == Directory || a.Mode&0o111 != 0
@@ -36,7 +36,7 @@ func (c *Cred) Permits(a *Attr, want uint32) bool {
 	return bits&want == want
 }
 
-// Grant turns wanted Access bits into granted ones by the mode bits alone.
+// Grant returns which of the wanted Access bits the mode bits of a grant.
 func (c *Cred) Grant(a *Attr, want uint32) uint32 {
 	var granted uint32
 	if c.Permits(a, MayRead) {
@@ -58,8 +58,8 @@ func (c *Cred) Grant(a *Attr, want uint32) uint32 {
 	return granted & want
 }
 
-// Sticky reports whether the sticky bit of directory dir keeps c from removing or renaming an entry with
-// attributes a (POSIX.1-2017 rename, unlink: the owner of the file or of the directory may).
+// Sticky reports whether the sticky bit of directory dir forbids c to remove or rename an entry with attributes a.
+// It does not for the owner of the entry or of the directory (POSIX.1-2017, rename and unlink).
 func (c *Cred) Sticky(dir, a *Attr) bool {
 	return dir.Mode&0o1000 != 0 && c.UID != 0 && c.UID != a.UID && c.UID != dir.UID
 }

@@ -2,7 +2,7 @@ package vfs
 
 import "math"
 
-// MaySet decides whether c may make the change s to an object with attributes a (Linux fs/attr.c: setattr_prepare).
+// MaySet returns nil if c may make the change s to an object with attributes a (Linux fs/attr.c: setattr_prepare).
 func (c *Cred) MaySet(a *Attr, s *SetAttr) error {
 	owner := c.UID == 0 || c.UID == a.UID
 	if s.Valid&SetSize != 0 {
@@ -27,7 +27,7 @@ func (c *Cred) MaySet(a *Attr, s *SetAttr) error {
 	return c.mayTouch(a, s)
 }
 
-// mayResize: the owner may always, for no call knows how the file was opened.
+// mayResize always allows the owner to resize a file, because no call says how the file was opened.
 func (c *Cred) mayResize(a *Attr, size uint64) error {
 	switch {
 	case a.Type == Directory:
@@ -61,9 +61,10 @@ func (c *Cred) mayTouch(a *Attr, s *SetAttr) error {
 	return nil
 }
 
-// Birth returns owner and mode of an object of type t that c makes in directory dir with s: the caller's, except that a
-// setgid directory hands its group on, and the bit itself to subdirectories; then what s asks for, as far as c may.
-func (c *Cred) Birth(dir *Attr, t Type, s *SetAttr) (Attr, error) {
+// NewAttr returns owner and mode of an object of type t that c makes in directory dir with s. The owner is the
+// caller. The group is that of the caller, or of dir if that has the setgid bit, which a new directory inherits.
+// What s sets takes precedence. The error says what c may not set.
+func (c *Cred) NewAttr(dir *Attr, t Type, s *SetAttr) (Attr, error) {
 	a := Attr{Type: t, UID: c.UID, GID: c.GID}
 	inherit := dir.Mode&0o2000 != 0
 	if inherit {

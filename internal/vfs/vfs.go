@@ -1,65 +1,66 @@
-// Package vfs is the contract between what serves a file tree (a protocol: NFS, FUSE) and what
-// holds it (a replica, a version, a plain directory). It holds words only, no code that does I/O,
-// and must not know images, clusters or any protocol.
+// Package vfs is the contract between the protocols that serve a file tree (NFS, FUSE) and the packages that hold
+// one (a replica, a version, a plain directory). It has no code that does I/O, and must not know images, clusters
+// or any protocol.
 //
 // # Handles
 //
-// Every object is named by a Handle: at most 64 opaque bytes that stay valid across restarts
-// of the server. There is no open and no close, so no call has state to lose. A handle whose
-// object is gone for good yields ESTALE; a handle whose object was replaced, and whose bytes are
-// still retained, goes on working; its StatFS has no Bytes.
+// A Handle names an object: at most 64 opaque bytes that remain valid across restarts of the server. There is no
+// open and no close, so no state is lost between calls. The handle of an object that no longer exists yields
+// ESTALE. The handle of an object that was replaced, and whose bytes are retained, remains valid. Its StatFS has no
+// Bytes.
 //
 // # Credentials
 //
-// The FS decides every permission, as a kernel does, from the Cred of the call. UID 0 passes all
-// permission checks (there is no squashing: a node's root is root of its own replica), but not
-// EROFS. Because no call knows of an earlier open, two rules are looser than POSIX, as in the Linux
-// kernel's NFS server: the owner of a file may always Read and Write it and set its size, and
-// execute permission is enough to Read.
+// The FS checks every permission, as a kernel does, with the Cred of the call. UID 0 passes all permission checks
+// (there is no squashing: root of a node is root of its own replica), but not EROFS. Because no call refers to an
+// earlier open, two rules are looser than POSIX, as in the NFS server of Linux:
+//
+//   - The owner of a file may always Read and Write it and set its size.
+//   - Execute permission is enough to Read.
 //
 // # Errors
 //
-// Every error returned is an Errno of the closed list in this package. Anything an implementation
-// cannot express is EIO, logged where it happens.
+// Every error is an Errno of the closed list in this package. An implementation returns EIO for any other error,
+// and logs its cause.
 //
 // # Durability
 //
-// When a call that changes names or attributes returns nil, the change survives a crash of the
-// server. Written data survives when it was written with FileSync or DataSync, or after a Commit.
-// Written data that did not survive is announced by a new Verifier.
+// When a call that changes names or attributes returns nil, the change survives a crash of the server. Data
+// survives if it was written with FileSync or DataSync, or after a Commit. A new Verifier says that other data may
+// have been lost.
 //
 // # Concurrency
 //
-// All methods may be called from any number of goroutines. Each call is atomic towards the others.
+// All methods may be called from any number of goroutines. Each call is atomic with respect to the others.
 package vfs
 
 // FS is one file tree as one client sees it.
 type FS interface {
-	// Root names the top directory.
+	// Root returns the handle of the top directory.
 	Root() Handle
 
-	// Attr fills a with what stat would tell of h.
+	// Attr fills a with the attributes of h.
 	Attr(h Handle, a *Attr) error
 
-	// SetAttr changes what s asks for, all or nothing. When s.Guard is set and differs from the
-	// object's ctime, nothing changes and the error is EAGAIN (NFS3ERR_NOT_SYNC).
+	// SetAttr makes the changes in s, all or none. If s.Guard is set and differs from the ctime of the object,
+	// nothing is changed and the error is EAGAIN (NFS3ERR_NOT_SYNC).
 	SetAttr(c *Cred, h Handle, s *SetAttr) (Change, error)
 
-	// Access tells which of the wanted permissions c has on h; see the Access constants.
+	// Access returns which of the wanted permissions c has on h; see the Access constants.
 	Access(c *Cred, h Handle, want uint32, a *Attr) (granted uint32, err error)
 
-	// Lookup finds name in dir and fills a with its attributes. "." and ".." are understood; ".."
-	// of the root is the root.
+	// Lookup finds name in dir and fills a with its attributes. "." and ".." are valid names; ".." of the root is
+	// the root.
 	Lookup(c *Cred, dir Handle, name string, a *Attr) (Handle, error)
 
-	// Readlink returns a symbolic link's target; EINVAL when h is none.
+	// Readlink returns the target of a symbolic link. The error is EINVAL if h is none.
 	Readlink(c *Cred, h Handle) (string, error)
 
-	// Read reads into p from off. It returns fewer bytes than len(p) only at the end of the file,
-	// and then eof is true; eof may also be true when exactly the last byte was read.
+	// Read reads into p from off. It returns fewer bytes than len(p) only at the end of the file, and then eof is
+	// true. eof may also be true when the last byte of p is the last byte of the file.
 	Read(c *Cred, h Handle, p []byte, off uint64) (n int, eof bool, err error)
 
-	// Write writes p at off, growing the file as needed, and makes it as durable as s asks.
+	// Write writes p at off, extends the file if needed, and makes the data durable if s says so.
 	Write(c *Cred, h Handle, p []byte, off uint64, s Stability) (Change, error)
 
 	// Commit makes all earlier writes to h durable.
@@ -68,60 +69,59 @@ type FS interface {
 	// Verifier changes whenever unsynced writes may have been lost (the server restarted).
 	Verifier() [8]byte
 
-	// Create makes a regular file; see CreateMode. With Exclusive, a file that was made by the same
-	// Verifier before is returned as if it had been made now.
+	// Create makes a regular file; see CreateMode. With Exclusive, a file that was made with the same Verifier
+	// before is returned as if it had been made now.
 	Create(c *Cred, dir Handle, name string, how *Create) (Made, error)
 	Mkdir(c *Cred, dir Handle, name string, s *SetAttr) (Made, error)
 	Symlink(c *Cred, dir Handle, name, target string, s *SetAttr) (Made, error)
 	// Mknod makes a device, FIFO or socket. Devices need UID 0.
 	Mknod(c *Cred, dir Handle, name string, n *Node, s *SetAttr) (Made, error)
-	// Link makes a further name for h. EISDIR for directories is EPERM as in link(2).
+	// Link makes a further name for h. The error for directories is EPERM, as in link(2).
 	Link(c *Cred, h Handle, dir Handle, name string) (LinkChange, error)
 
-	// Remove unlinks a non-directory (EISDIR otherwise), Rmdir an empty directory.
+	// Remove removes the name of an object that is no directory (else EISDIR), Rmdir an empty directory.
 	Remove(c *Cred, dir Handle, name string) (Change, error)
 	Rmdir(c *Cred, dir Handle, name string) (Change, error)
-	// Rename moves from/fromName to to/toName with the semantics of rename(2). Change values are
-	// those of the two directories.
+	// Rename moves from/fromName to to/toName with the semantics of rename(2). The result has the changes of the two
+	// directories.
 	Rename(c *Cred, from Handle, fromName string, to Handle, toName string) (RenameChange, error)
 
-	// ReadDir calls yield for the entries of dir after cookie (0: from the start), "." and ".."
-	// included, until yield returns false or the directory ends; it returns true at the end. A
-	// cookie belongs to a name for as long as the name exists, so a listing that is resumed
-	// neither repeats nor skips names that existed all the time. Cookies are never 0 (start),
-	// 1 (".") is after dot, 2 after dot-dot. The Handle and Attr are filled only when plus asks
-	// for them; a must not be kept. yield runs without locks of the FS being needed by other calls.
+	// ReadDir calls yield for the entries of dir after cookie (0: from the start), with "." and "..", until yield
+	// returns false or the directory ends. It returns true at the end. A cookie belongs to a name as long as the
+	// name exists, so a listing that is resumed neither repeats nor omits names that existed all the time. No
+	// cookie is 0. The cookie of "." is 1, that of ".." is 2. Handle and Attr are filled only if plus says so.
+	// yield must not keep the entry. While yield runs, no lock is held that other calls need.
 	ReadDir(c *Cred, dir Handle, cookie uint64, plus Plus, yield func(*DirEntry) bool) (end bool, err error)
 
-	// StatFS tells room and limits.
+	// StatFS returns sizes and limits.
 	StatFS(h Handle) (StatFS, error)
 }
 
-// XattrReader is implemented by trees that can show extended attributes. NFSv3 cannot carry them
-// (RFC 8276 gives them to NFSv4.2); FUSE does.
+// XattrReader is implemented by trees that have extended attributes. FUSE carries them, NFSv3 does not (RFC 8276
+// adds them to NFSv4.2).
 type XattrReader interface {
-	// Xattr returns the value of one attribute; ENODATA when there is none.
+	// Xattr returns the value of one attribute. The error is ENODATA if there is none.
 	Xattr(h Handle, name string) ([]byte, error)
 	// Xattrs lists the names.
 	Xattrs(h Handle) ([]string, error)
 }
 
-// Sharer is implemented by trees that have files whose bytes never change, as plain files of this machine.
+// Sharer is implemented by trees that have the bytes of some objects in files of this machine that never change.
 type Sharer interface {
-	// Share opens the bytes of h for c, who may read them. When it returns false, whatever the reason, Read is to be asked.
+	// Share opens the bytes of h if c may read them. If it returns false, for any reason, the caller has to use Read.
 	Share(c *Cred, h Handle) (Shared, bool)
 }
 
-// Shared is an open file. It has the bytes of a regular file, no more and no fewer; nobody may write to it.
+// Shared is an open file that has exactly the bytes of a regular file. It must not be written.
 type Shared interface {
 	// Descriptor is valid until Release.
 	Descriptor() int
 	Release()
 }
 
-// Pather is implemented by trees that can tell where an object stands, for logs.
+// Pather is implemented by trees that can return the path of an object, for logs.
 type Pather interface {
-	// Path returns the path of h from the top, with a leading slash; ok is false when it has none.
+	// Path returns the path of h from the root, with a leading slash. If there is none, ok is false.
 	Path(h Handle) (path string, ok bool)
 }
 
@@ -134,7 +134,7 @@ type Handle struct {
 	b [HandleMax]byte
 }
 
-// MakeHandle returns the handle with the given bytes; ok is false when there are more than HandleMax.
+// MakeHandle returns the handle with the given bytes. If there are more than HandleMax, ok is false.
 func MakeHandle(b []byte) (h Handle, ok bool) {
 	if len(b) > HandleMax {
 		return h, false
@@ -143,7 +143,7 @@ func MakeHandle(b []byte) (h Handle, ok bool) {
 	return h, true
 }
 
-// Bytes returns the handle's bytes. They alias h and must not be changed.
+// Bytes returns the bytes of the handle. They alias h and must not be changed.
 func (h *Handle) Bytes() []byte { return h.b[:h.n] }
 
 // IsZero reports whether h is the zero Handle, which names nothing.
@@ -172,7 +172,7 @@ type Time struct {
 // Before reports whether t is earlier than u.
 func (t Time) Before(u Time) bool { return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec }
 
-// Attr is what stat tells of an object.
+// Attr is the attributes of an object, as in stat(2).
 type Attr struct {
 	Type  Type
 	Mode  uint32 // permission bits and setuid, setgid, sticky: 07777
@@ -190,7 +190,7 @@ type Attr struct {
 	Ctime Time
 }
 
-// Which attributes a SetAttr changes.
+// The bits of SetAttr.Valid.
 const (
 	SetMode = 1 << iota
 	SetUID
@@ -198,11 +198,11 @@ const (
 	SetSize
 	SetAtime    // to SetAttr.Atime
 	SetMtime    // to SetAttr.Mtime
-	SetAtimeNow // to the server's clock
+	SetAtimeNow // to the clock of the server
 	SetMtimeNow
 )
 
-// SetAttr is a change of attributes; Valid tells which fields count.
+// SetAttr is a change of attributes. Valid says which fields are set.
 type SetAttr struct {
 	Valid uint32
 	Mode  uint32
@@ -214,15 +214,15 @@ type SetAttr struct {
 	Guard *Time
 }
 
-// Brief is what weak cache consistency needs of an object before a change (RFC 1813 section 2.6, wcc_attr).
+// Brief is the attributes before a change that weak cache consistency needs (RFC 1813 section 2.6, wcc_attr).
 type Brief struct {
 	Size  uint64
 	Mtime Time
 	Ctime Time
 }
 
-// Change is what a call did to one object: its Brief before and its Attr after, taken atomically with
-// the change. Valid is false when the call failed before it looked.
+// Change is the change of one object by a call: its Brief before and its Attr after, read atomically with the
+// change. Valid is false if the call failed before it had read them.
 type Change struct {
 	Valid  bool
 	Before Brief
@@ -236,19 +236,18 @@ type Made struct {
 	Dir    Change
 }
 
-// LinkChange is the result of Link: the object's attributes and the directory's change.
+// LinkChange is the result of Link: the attributes of the object and the change of the directory.
 type LinkChange struct {
 	Attr Attr
 	Dir  Change
 }
 
-// RenameChange is the result of Rename. Both are the same when from and to are one directory.
+// RenameChange is the result of Rename. Both changes are the same if from and to are one directory.
 type RenameChange struct {
 	From, To Change
 }
 
-// Stability tells how durable a write must be when it returns, with the numbers of stable_how
-// (RFC 1813 section 3.3.7).
+// Stability says how durable data must be when Write returns, with the numbers of stable_how (RFC 1813 section 3.3.7).
 type Stability uint8
 
 // The stabilities.
@@ -258,37 +257,37 @@ const (
 	FileSync Stability = 2
 )
 
-// CreateMode tells what an existing name means to Create, with the numbers of createmode3.
+// CreateMode says what Create does if the name exists, with the numbers of createmode3.
 type CreateMode uint8
 
-// The create modes: take it (and apply SetAttr.Size), EEXIST, or EEXIST unless it has our verifier.
+// The create modes.
 const (
-	Unchecked CreateMode = 0
-	Guarded   CreateMode = 1
-	Exclusive CreateMode = 2
+	Unchecked CreateMode = 0 // return the file, and apply SetAttr.Size
+	Guarded   CreateMode = 1 // EEXIST
+	Exclusive CreateMode = 2 // return the file if it was made with the same verifier, else EEXIST
 )
 
-// Create tells Create how.
+// Create has the arguments of Create.
 type Create struct {
 	Mode     CreateMode
 	Attr     SetAttr
 	Verifier [8]byte // Exclusive only
 }
 
-// Node tells Mknod what to make.
+// Node is what Mknod makes.
 type Node struct {
 	Type  Type // CharDevice, BlockDevice, FIFO or Socket
 	Major uint32
 	Minor uint32
 }
 
-// Plus tells ReadDir what to fill in beside names.
+// Plus says what ReadDir fills in besides names.
 type Plus uint8
 
-// Names only, or handles and attributes too.
+// The values of Plus.
 const (
 	NamesOnly Plus = iota
-	WithAttr
+	WithAttr       // handles and attributes
 )
 
 // DirEntry is one entry of a listing.
@@ -300,7 +299,7 @@ type DirEntry struct {
 	Attr   Attr
 }
 
-// StatFS is what statfs tells, in bytes and files.
+// StatFS is sizes and limits, as in statfs(2), in bytes and files.
 type StatFS struct {
 	Bytes, BytesFree, BytesAvail uint64
 	Files, FilesFree, FilesAvail uint64

@@ -1,7 +1,6 @@
 package dirfs
 
 import (
-	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +33,7 @@ func statFD(fd int, a *vfs.Attr) error {
 	return nil
 }
 
-// Attr fills a with what stat tells of h.
+// Attr fills a with the attributes of h.
 func (f *FS) Attr(h vfs.Handle, a *vfs.Attr) error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -47,7 +46,7 @@ func (f *FS) Attr(h vfs.Handle, a *vfs.Attr) error {
 	return nil
 }
 
-// Access answers by the mode bits alone.
+// Access grants permissions by the mode bits.
 func (f *FS) Access(c *vfs.Cred, h vfs.Handle, want uint32, a *vfs.Attr) (uint32, error) {
 	if err := f.Attr(h, a); err != nil {
 		return 0, err
@@ -58,15 +57,16 @@ func (f *FS) Access(c *vfs.Cred, h vfs.Handle, want uint32, a *vfs.Attr) (uint32
 	return c.Grant(a, want), nil
 }
 
-// change describes what happened to o since it was opened. On kernels before 6.13 two changes within one clock
-// tick may leave the same ctime, which hides the second from NFS clients: moved asks for a later one.
-func (o *object) change(moved bool) vfs.Change {
+// change returns the change of o since it was opened. On kernels before 6.13 two changes within one clock tick may
+// have the same ctime, which hides the second one from NFS clients. If changed is set, change makes the ctime
+// later.
+func (o *object) change(changed bool) vfs.Change {
 	ch := vfs.Change{Valid: true, Before: vfs.Brief{Size: o.attr.Size, Mtime: o.attr.Mtime, Ctime: o.attr.Ctime}}
 	for tries := 0; ; tries++ {
 		if statFD(o.fd, &ch.After) != nil {
 			return vfs.Change{}
 		}
-		if !moved || ch.Before.Ctime.Before(ch.After.Ctime) || tries == 20 || o.attr.Type == vfs.Symlink {
+		if !changed || ch.Before.Ctime.Before(ch.After.Ctime) || tries == 20 || o.attr.Type == vfs.Symlink {
 			return ch
 		}
 		time.Sleep(time.Millisecond)
@@ -74,7 +74,7 @@ func (o *object) change(moved bool) vfs.Change {
 	}
 }
 
-// SetAttr checks everything before it changes anything.
+// SetAttr makes all checks before the first change.
 func (f *FS) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (vfs.Change, error) {
 	if f.opt.ReadOnly {
 		return vfs.Change{}, vfs.EROFS
@@ -101,7 +101,7 @@ func (f *FS) setAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (*object, vfs.Ch
 	case s.Guard != nil && *s.Guard != o.attr.Ctime:
 		err = vfs.EAGAIN
 	default:
-		err = maySet(c, &o.attr, s)
+		err = c.MaySet(&o.attr, s)
 	}
 	if err == nil {
 		err = f.apply(c, o, s)
@@ -109,67 +109,7 @@ func (f *FS) setAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (*object, vfs.Ch
 	return o, o.change(err == nil && s.Valid != 0), err
 }
 
-// maySet decides whether c may make the change s to an object with attributes a
-// (Linux fs/attr.c: setattr_prepare).
-func maySet(c *vfs.Cred, a *vfs.Attr, s *vfs.SetAttr) error {
-	owner := c.UID == 0 || c.UID == a.UID
-	if s.Valid&vfs.SetSize != 0 {
-		if err := mayResize(c, a, s.Size); err != nil {
-			return err
-		}
-	}
-	if s.Valid&vfs.SetUID != 0 && c.UID != 0 && (!owner || s.UID != a.UID) {
-		return vfs.EPERM
-	}
-	if s.Valid&vfs.SetGID != 0 && c.UID != 0 && (!owner || s.GID != a.GID && !c.InGroup(s.GID)) {
-		return vfs.EPERM
-	}
-	if s.Valid&vfs.SetMode != 0 {
-		if !owner {
-			return vfs.EPERM
-		}
-		if a.Type == vfs.Symlink {
-			return vfs.EOPNOTSUPP
-		}
-	}
-	return mayTouch(c, a, s)
-}
-
-// mayResize: the owner may always, for no call knows how the file was opened.
-func mayResize(c *vfs.Cred, a *vfs.Attr, size uint64) error {
-	switch {
-	case a.Type == vfs.Directory:
-		return vfs.EISDIR
-	case a.Type != vfs.Regular:
-		return vfs.EINVAL
-	case c.UID != a.UID && !c.Permits(a, vfs.MayWrite):
-		return vfs.EACCES
-	case size > math.MaxInt64:
-		return vfs.EFBIG
-	}
-	return nil
-}
-
-func mayTouch(c *vfs.Cred, a *vfs.Attr, s *vfs.SetAttr) error {
-	const values, now = vfs.SetAtime | vfs.SetMtime, vfs.SetAtimeNow | vfs.SetMtimeNow
-	if s.Valid&(values|now) == 0 {
-		return nil
-	}
-	if s.Valid&vfs.SetAtime != 0 && s.Atime.Nsec > 999_999_999 || s.Valid&vfs.SetMtime != 0 && s.Mtime.Nsec > 999_999_999 {
-		return vfs.EINVAL
-	}
-	switch {
-	case c.UID == 0 || c.UID == a.UID:
-		return nil
-	case s.Valid&values != 0:
-		return vfs.EPERM
-	case !c.Permits(a, vfs.MayWrite):
-		return vfs.EACCES
-	}
-	return nil
-}
-
-// apply makes the change. What can still fail for want of room comes first.
+// apply makes the change. It begins with the step that fails if the disk is full.
 func (f *FS) apply(c *vfs.Cred, o *object, s *vfs.SetAttr) error {
 	if s.Valid&vfs.SetSize != 0 {
 		if err := o.truncate(s.Size); err != nil {
@@ -225,8 +165,8 @@ func (o *object) chmod(c *vfs.Cred, s *vfs.SetAttr) error {
 	return vfs.ErrnoOf(unix.Chmod(o.path(), mode))
 }
 
-// dropPrivileges clears setuid and setgid of a file that c has written to. The kernel does so by itself, but not
-// for root, as whom this process writes.
+// dropPrivileges clears setuid and setgid of a file that c has written to. The kernel does so too, but not for
+// root, and this process writes as root.
 func (o *object) dropPrivileges(c *vfs.Cred) error {
 	mode := o.attr.Mode &^ 0o4000
 	if mode&0o010 != 0 {

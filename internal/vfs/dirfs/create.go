@@ -8,8 +8,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// Create makes a regular file. The verifier of an exclusive create is kept in the file's times, as RFC 1813
-// section 3.3.8 suggests: the client sets them next.
+// Create makes a regular file. The verifier of an exclusive create is kept in the times of the file, as RFC 1813
+// section 3.3.8 suggests. The client sets the times afterwards.
 func (f *FS) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (vfs.Made, error) {
 	s := how.Attr
 	if how.Mode == vfs.Exclusive {
@@ -17,11 +17,12 @@ func (f *FS) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (
 		s.Valid &^= vfs.SetAtimeNow | vfs.SetMtimeNow | vfs.SetSize
 		s.Atime, s.Mtime = verifierTimes(how.Verifier)
 	}
-	return f.make(c, dir, name, maker{
+	return f.newEntry(c, dir, name, creation{
 		typ: vfs.Regular,
 		set: &s,
 		make: func(d *object) error {
-			fd, err := unix.Openat(d.fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+			const flags = unix.O_CREAT | unix.O_EXCL | unix.O_WRONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+			fd, err := unix.Openat(d.fd, name, flags, 0o600)
 			if err == nil {
 				unix.Close(fd)
 			}
@@ -37,7 +38,7 @@ func verifierTimes(v [8]byte) (atime, mtime vfs.Time) {
 		vfs.Time{Sec: int64(binary.BigEndian.Uint32(v[:4]) & positive)}
 }
 
-// takeExisting returns nil when the existing object is what how asks for.
+// takeExisting returns nil if Create may return the existing object.
 func (f *FS) takeExisting(c *vfs.Cred, old *object, how *vfs.Create) error {
 	switch how.Mode {
 	case vfs.Exclusive:
@@ -55,7 +56,7 @@ func (f *FS) takeExisting(c *vfs.Cred, old *object, how *vfs.Create) error {
 			return vfs.EEXIST
 		}
 		s := vfs.SetAttr{Valid: how.Attr.Valid & vfs.SetSize, Size: how.Attr.Size}
-		if err := maySet(c, &old.attr, &s); err != nil {
+		if err := c.MaySet(&old.attr, &s); err != nil {
 			return err
 		}
 		return f.apply(c, old, &s)
@@ -65,7 +66,7 @@ func (f *FS) takeExisting(c *vfs.Cred, old *object, how *vfs.Create) error {
 
 // Mkdir makes a directory.
 func (f *FS) Mkdir(c *vfs.Cred, dir vfs.Handle, name string, s *vfs.SetAttr) (vfs.Made, error) {
-	return f.make(c, dir, name, maker{
+	return f.newEntry(c, dir, name, creation{
 		typ: vfs.Directory, set: s,
 		make: func(d *object) error { return unix.Mkdirat(d.fd, name, 0o700) },
 	})
@@ -79,7 +80,7 @@ func (f *FS) Symlink(c *vfs.Cred, dir vfs.Handle, name, target string, s *vfs.Se
 	if len(target) >= unix.PathMax {
 		return vfs.Made{}, vfs.ENAMETOOLONG
 	}
-	return f.make(c, dir, name, maker{
+	return f.newEntry(c, dir, name, creation{
 		typ: vfs.Symlink, set: s,
 		make: func(d *object) error { return unix.Symlinkat(target, d.fd, name) },
 	})
@@ -105,7 +106,7 @@ func (f *FS) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s *vfs
 	if device {
 		dev = int(unix.Mkdev(n.Major, n.Minor))
 	}
-	return f.make(c, dir, name, maker{
+	return f.newEntry(c, dir, name, creation{
 		typ: n.Type, set: s,
 		make: func(d *object) error {
 			if device && c.UID != 0 {
@@ -116,17 +117,17 @@ func (f *FS) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s *vfs
 	})
 }
 
-// maker is one way to make an entry.
-type maker struct {
+// creation says how to make an entry.
+type creation struct {
 	typ    vfs.Type
 	set    *vfs.SetAttr
 	make   func(d *object) error
-	exists func(old *object) error // decides about a name that is taken; nil: it is an error
+	exists func(old *object) error // returns nil if an existing object is the result; nil: EEXIST
 }
 
-func (f *FS) make(c *vfs.Cred, dir vfs.Handle, name string, m maker) (made vfs.Made, err error) {
+func (f *FS) newEntry(c *vfs.Cred, dir vfs.Handle, name string, m creation) (made vfs.Made, err error) {
 	made.Dir, err = f.inDir(c, dir, name, func(d *object) (*object, bool, error) {
-		o, created, err := f.makeIn(c, d, name, m)
+		o, created, err := f.createIn(c, d, name, m)
 		if err != nil {
 			return nil, false, err
 		}
@@ -138,8 +139,8 @@ func (f *FS) make(c *vfs.Cred, dir vfs.Handle, name string, m maker) (made vfs.M
 	return made, err
 }
 
-// makeIn makes the entry, or returns the existing one when m takes it.
-func (f *FS) makeIn(c *vfs.Cred, d *object, name string, m maker) (o *object, created bool, err error) {
+// createIn makes the entry, or returns the existing one if m.exists allows it.
+func (f *FS) createIn(c *vfs.Cred, d *object, name string, m creation) (o *object, created bool, err error) {
 	old, err := f.child(d, name)
 	switch {
 	case err == nil:
@@ -157,7 +158,7 @@ func (f *FS) makeIn(c *vfs.Cred, d *object, name string, m maker) (o *object, cr
 	case !c.Permits(&d.attr, vfs.MayWrite):
 		return nil, false, vfs.EACCES
 	}
-	s, err := birth(c, &d.attr, m.typ, m.set)
+	s, err := newAttr(c, &d.attr, &m)
 	if err != nil {
 		return nil, false, err
 	}
@@ -170,12 +171,12 @@ func (f *FS) makeIn(c *vfs.Cred, d *object, name string, m maker) (o *object, cr
 		}
 		o.close()
 	}
-	f.unmake(d, name, m.typ)
+	f.undo(d, name, m.typ)
 	return nil, false, err
 }
 
-// unmake takes back what could not be given its attributes.
-func (f *FS) unmake(d *object, name string, t vfs.Type) {
+// undo removes a new entry whose attributes could not be set.
+func (f *FS) undo(d *object, name string, t vfs.Type) {
 	flags := 0
 	if t == vfs.Directory {
 		flags = unix.AT_REMOVEDIR
@@ -183,46 +184,23 @@ func (f *FS) unmake(d *object, name string, t vfs.Type) {
 	unix.Unlinkat(d.fd, name, flags)
 }
 
-// birth gives the attributes of a new object in directory d: the caller's, except that a setgid directory
-// hands its group on, and itself to subdirectories; then what s asks for, as far as c may ask for it.
-func birth(c *vfs.Cred, d *vfs.Attr, t vfs.Type, s *vfs.SetAttr) (*vfs.SetAttr, error) {
-	a := vfs.Attr{Type: t, UID: c.UID, GID: c.GID}
-	inherit := d.Mode&0o2000 != 0
-	if inherit {
-		a.GID = d.GID
-	}
-	want := *s
-	want.Guard = nil
-	if t != vfs.Regular {
-		want.Valid &^= vfs.SetSize
-	}
-	if t == vfs.Symlink {
-		want.Valid &^= vfs.SetMode
-	}
-	if err := maySet(c, &a, &want); err != nil {
+// newAttr returns the attributes to set on a new object in directory d.
+func newAttr(c *vfs.Cred, d *vfs.Attr, m *creation) (*vfs.SetAttr, error) {
+	a, err := c.NewAttr(d, m.typ, m.set)
+	if err != nil {
 		return nil, err
 	}
-	if want.Valid&vfs.SetUID == 0 {
-		want.UID = a.UID
+	s := *m.set
+	s.Guard = nil
+	s.UID, s.GID, s.Mode = a.UID, a.GID, a.Mode
+	s.Valid |= vfs.SetUID | vfs.SetGID | vfs.SetMode
+	if m.typ != vfs.Regular {
+		s.Valid &^= vfs.SetSize
 	}
-	if want.Valid&vfs.SetGID == 0 {
-		want.GID = a.GID
+	if m.typ == vfs.Symlink {
+		s.Valid &^= vfs.SetMode
 	}
-	if want.Valid&vfs.SetMode == 0 {
-		want.Mode = 0
-	}
-	want.Mode &= 0o7777
-	if c.UID != 0 && !c.InGroup(want.GID) {
-		want.Mode &^= 0o2000
-	}
-	if inherit && t == vfs.Directory {
-		want.Mode |= 0o2000
-	}
-	want.Valid |= vfs.SetUID | vfs.SetGID
-	if t != vfs.Symlink {
-		want.Valid |= vfs.SetMode
-	}
-	return &want, nil
+	return &s, nil
 }
 
 // Link makes a further name for h.

@@ -5,10 +5,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/sysfile"
 	"dim/internal/vfs"
 )
 
-// Readlink returns a symbolic link's target.
+// Readlink returns the target of a symbolic link.
 func (f *FS) Readlink(_ *vfs.Cred, h vfs.Handle) (string, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -28,8 +29,8 @@ func (f *FS) Readlink(_ *vfs.Cred, h vfs.Handle) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// reach opens the regular file h with flags when may lets c do so; the owner always may.
-func (f *FS) reach(c *vfs.Cred, h vfs.Handle, flags int, may func(a *vfs.Attr) bool) (*object, int, error) {
+// openFile opens the regular file h with flags if c is its owner or may returns true.
+func (f *FS) openFile(c *vfs.Cred, h vfs.Handle, flags int, may func(a *vfs.Attr) bool) (*object, int, error) {
 	o, err := f.open(h)
 	if err != nil {
 		return nil, -1, err
@@ -53,11 +54,11 @@ func (f *FS) reach(c *vfs.Cred, h vfs.Handle, flags int, may func(a *vfs.Attr) b
 	return o, fd, nil
 }
 
-// Read reads as the contract says; execute permission is enough, to page a program in.
+// Read reads from a file. Execute permission is enough, so that programs can be paged in.
 func (f *FS) Read(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (int, bool, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	o, fd, err := f.reach(c, h, unix.O_RDONLY, func(a *vfs.Attr) bool {
+	o, fd, err := f.openFile(c, h, unix.O_RDONLY, func(a *vfs.Attr) bool {
 		return c.Permits(a, vfs.MayRead) || c.Permits(a, vfs.MayExec)
 	})
 	if err != nil {
@@ -109,7 +110,7 @@ func (f *FS) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.Stabil
 func (f *FS) write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (int, vfs.Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	o, fd, err := f.reach(c, h, unix.O_WRONLY, func(a *vfs.Attr) bool { return c.Permits(a, vfs.MayWrite) })
+	o, fd, err := f.openFile(c, h, unix.O_WRONLY, func(a *vfs.Attr) bool { return c.Permits(a, vfs.MayWrite) })
 	if err != nil {
 		return -1, vfs.Change{}, err
 	}
@@ -121,15 +122,8 @@ func (f *FS) write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (int, vfs.Ch
 		return fd, o.change(false), nil
 	}
 	err = o.dropPrivileges(c)
-	for err == nil && len(p) > 0 {
-		var n int
-		n, err = unix.Pwrite(fd, p, int64(off))
-		if err == unix.EINTR {
-			err, n = nil, 0
-		}
-		if err == nil {
-			p, off = p[n:], off+uint64(n)
-		}
+	if err == nil {
+		err = sysfile.WriteAt(fd, p, int64(off))
 	}
 	return fd, o.change(err == nil), vfs.ErrnoOf(err)
 }
@@ -140,7 +134,7 @@ func (f *FS) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 		return vfs.Change{}, vfs.EROFS
 	}
 	f.mu.RLock()
-	o, fd, err := f.reach(c, h, unix.O_RDONLY, func(a *vfs.Attr) bool { return c.Permits(a, vfs.MayWrite) })
+	o, fd, err := f.openFile(c, h, unix.O_RDONLY, func(a *vfs.Attr) bool { return c.Permits(a, vfs.MayWrite) })
 	f.mu.RUnlock()
 	if err != nil {
 		return vfs.Change{}, err
@@ -154,7 +148,7 @@ func (f *FS) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	return ch, vfs.ErrnoOf(unix.Fsync(fd))
 }
 
-// StatFS tells what the file system below has left.
+// StatFS returns the sizes of the file system below.
 func (f *FS) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -192,7 +186,7 @@ func (f *FS) Xattr(h vfs.Handle, name string) ([]byte, error) {
 	return buf[:n:n], nil
 }
 
-// Xattrs lists the names of h's extended attributes.
+// Xattrs lists the names of the extended attributes of h.
 func (f *FS) Xattrs(h vfs.Handle) ([]string, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -209,7 +203,7 @@ func (f *FS) Xattrs(h vfs.Handle) ([]string, error) {
 	return splitNames(buf[:n]), nil
 }
 
-// xattrMax is the kernel's bound for one value and for one list of names: XATTR_SIZE_MAX.
+// xattrMax is XATTR_SIZE_MAX, the bound of the kernel for one value and for one list of names.
 const xattrMax = 64 << 10
 
 func splitNames(b []byte) []string {

@@ -1,33 +1,34 @@
-// Package dirfs serves a plain directory of the local disk as a vfs.FS: the ground truth that the
-// battery in vfstest runs on, and something that protocols can be tried with.
+// Package dirfs serves a plain directory of the local disk as a vfs.FS. It is the reference for the battery in
+// vfstest, and a tree with which protocols are tested.
 //
 // # Handles
 //
-// A handle wraps what name_to_handle_at(2) tells of the object, so it needs no table, survives a
-// restart and a rename, and goes stale when the last name is gone. The file system must support
-// such handles (ext4, XFS, btrfs and tmpfs do) and the process needs CAP_DAC_READ_SEARCH. A handle
-// also carries a tag of the tree. The tag tells trees apart; it does not stop a client that forges
-// handles from reaching other directories of the same file system. Do not export a dirfs to anyone
-// who may not see that whole file system.
+// A handle has the result of name_to_handle_at(2), so it needs no table, survives a restart and a rename, and
+// becomes stale with the last name of the object. The file system must support such handles (ext4, XFS, btrfs and
+// tmpfs do), and the process needs CAP_DAC_READ_SEARCH.
+//
+// A handle also has a tag of the tree. The tag distinguishes trees. It does not prevent a client that forges
+// handles from reaching other directories of the same file system: a dirfs must not be exported to a client that
+// may not read that whole file system.
 //
 // # Permissions
 //
-// The process is root, so the kernel refuses nothing: this package checks every call against the
-// caller's vfs.Cred first, in the order in which Linux does (fs/namei.c, fs/attr.c), so that an
-// operation with several faults names the same one. What is made belongs to the caller.
+// The process is root, so the kernel refuses no call. This package therefore checks every call against the vfs.Cred
+// of the caller first, in the order in which Linux does (fs/namei.c, fs/attr.c), so that a call with several errors
+// returns the same one. New objects belong to the caller.
 //
 // # Durability
 //
-// A call that changed names or attributes syncs the object and the directories before it returns,
-// outside the lock. A new object is made first and given its owner and mode after: a crash in between can leave one
-// that belongs to root, but no call that was acknowledged is ever lost.
+// A call that changed names or attributes syncs the object and the directories before it returns, outside the lock.
+// A new object is made first, and gets its owner and mode afterwards. A crash in between can leave an object that
+// belongs to root, but loses no call that returned.
 //
 // # Concurrency
 //
-// One lock orders all calls: shared for those that only look, exclusive for those that change.
-// Nothing is held while an entry is handed to ReadDir's yield.
+// One lock orders all calls. It is held shared by calls that change nothing, and exclusively by the others. It is
+// not held while ReadDir calls yield.
 //
-// It does not cross mount points, does not know images or protocols, and has no cache.
+// It does not cross mount points, must not know images or protocols, and has no cache.
 package dirfs
 
 import (
@@ -45,10 +46,10 @@ import (
 	"dim/internal/vfs"
 )
 
-// Options change how a directory is served. The zero value serves it as the contract says.
+// Options change how a directory is served. The zero value follows the contract.
 type Options struct {
 	ReadOnly bool // every change is EROFS
-	NoSync   bool // acknowledge before the disk has it, for tests that make thousands of files
+	NoSync   bool // changes are not synced, for tests that make thousands of files
 }
 
 // FS is a directory served as a vfs.FS. Close releases it.
@@ -106,13 +107,13 @@ func (f *FS) openRoot() error {
 // Close releases the directory. No call may be running or follow.
 func (f *FS) Close() error { return unix.Close(f.root) }
 
-// Root names the directory itself.
+// Root returns the handle of the directory itself.
 func (f *FS) Root() vfs.Handle { return f.rootH }
 
-// Verifier is made anew by each Open.
+// Verifier returns the verifier, which is another one after each Open.
 func (f *FS) Verifier() [8]byte { return f.verifier }
 
-// A handle is: format, tag of the tree, type of the kernel's handle, the kernel's handle.
+// A handle has the format, the tag of the tree, the type of the kernel's handle, and the kernel's handle.
 const (
 	handleFormat = 1
 	tagLen       = 8
@@ -134,7 +135,7 @@ func (f *FS) handleOf(fd int) (vfs.Handle, error) {
 	return h, nil
 }
 
-// object is one file of the tree, held open without access (O_PATH) for the time of one call.
+// object is one object of the tree, opened with O_PATH for the time of one call.
 type object struct {
 	fd   int
 	attr vfs.Attr // when it was opened
@@ -142,11 +143,11 @@ type object struct {
 
 func (o *object) close() { unix.Close(o.fd) }
 
-// path names the open object for calls that take no O_PATH descriptor. The link is a magic one: it
-// leads to the object itself even when that is a symbolic link or has no name any more.
+// path returns a path of the open object for system calls that take no O_PATH descriptor. The kernel resolves it to the
+// object itself, even if that is a symbolic link or has no name (proc_pid_fd(5)).
 func (o *object) path() string { return "/proc/self/fd/" + strconv.Itoa(o.fd) }
 
-// open resolves h. An object without a name that somebody still holds open counts as gone.
+// open opens the object of h. An object that is open elsewhere but has no name is stale.
 func (f *FS) open(h vfs.Handle) (*object, error) {
 	b := h.Bytes()
 	if len(b) < handleHeader || b[0] != handleFormat || string(b[1:1+tagLen]) != string(f.tag[:]) {
@@ -178,7 +179,7 @@ func (f *FS) openDir(h vfs.Handle) (*object, error) {
 	return o, err
 }
 
-// child opens an entry of d, whatever it is.
+// child opens an entry of d, of any type.
 func (f *FS) child(d *object, name string) (*object, error) {
 	if name == ".." {
 		return f.parent(d)
@@ -214,10 +215,10 @@ func newObject(fd int) (*object, error) {
 	return o, nil
 }
 
-// nameMax is what every Linux file system of note allows.
+// nameMax is the limit of the usual Linux file systems.
 const nameMax = 255
 
-// checkName refuses what cannot be an entry's own name.
+// checkName returns an error if name cannot be the name of an entry.
 func checkName(name string) error {
 	switch {
 	case len(name) > nameMax:
@@ -230,7 +231,7 @@ func checkName(name string) error {
 
 func isDot(name string) bool { return name == "." || name == ".." }
 
-// nameHash gives the 62 bits that place a name in a listing.
+// nameHash returns the 62 bits that give the position of a name in a listing.
 func nameHash(name string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(name))
@@ -253,8 +254,8 @@ func (f *FS) sync(objects ...*object) error {
 	return nil
 }
 
-// syncOne syncs one object. What cannot be opened to be synced (a link, a device) is written with
-// the whole file system.
+// syncOne syncs one object. For an object that cannot be opened to be synced (a link, a device) it syncs the whole file
+// system.
 func (f *FS) syncOne(o *object) error {
 	if o.attr.Type != vfs.Regular && o.attr.Type != vfs.Directory {
 		return unix.Syncfs(f.root)

@@ -5,14 +5,13 @@ import (
 	"path/filepath"
 	"testing"
 
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
 func open(t *testing.T, dir string, opt Options) *FS {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: handles are opened with open_by_handle_at")
-	}
+	testkit.NeedRoot(t, "handles are opened with open_by_handle_at")
 	f, err := Open(dir, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +70,7 @@ func TestNamesWithOneHashAreAllListed(t *testing.T) {
 	f.hash = func(string) uint64 { return 77 }
 	seen := make(map[string]bool)
 	var cookie uint64
-	for range 20 { // at most: a cut between colliding names repeats them
+	for range 20 { // at most: a listing that is resumed between colliding names repeats them
 		size := 0
 		end, err := f.ReadDir(&vfs.Cred{}, f.Root(), cookie, vfs.NamesOnly, func(e *vfs.DirEntry) bool {
 			if size == 3 {
@@ -97,7 +96,8 @@ func TestNamesWithOneHashAreAllListed(t *testing.T) {
 
 func TestCookiesOfAListingOnlyGrow(t *testing.T) {
 	list := []entry{{name: "x"}, {name: "y"}, {name: "z"}, {name: ""}, {name: "\xff"}}
-	for _, hash := range []func(string) uint64{nameHash, func(string) uint64 { return 0 }, func(string) uint64 { return 1<<64 - 1 }} {
+	constant := func(h uint64) func(string) uint64 { return func(string) uint64 { return h } }
+	for _, hash := range []func(string) uint64{nameHash, constant(0), constant(1<<64 - 1)} {
 		last := uint64(cookieDotDot)
 		for _, e := range order(list, hash) {
 			if e.cookie < last || e.cookie <= cookieDotDot || e.cookie >= 1<<63 {

@@ -30,11 +30,11 @@ func (f *FS) Lookup(c *vfs.Cred, dir vfs.Handle, name string, a *vfs.Attr) (vfs.
 	return f.handleOf(o.fd)
 }
 
-// entryChange changes one entry of the directory d. It returns the object that must be synced before d, if
-// any, and whether d changed.
+// entryChange changes one entry of the directory d. It returns the object that must be synced before d, if any, and
+// whether d changed.
 type entryChange func(d *object) (o *object, changed bool, err error)
 
-// inDir runs do on the directory dir, which c must be able to enter, and makes its work durable.
+// inDir calls do for the directory dir, in which c must have search permission, and makes the change durable.
 func (f *FS) inDir(c *vfs.Cred, dir vfs.Handle, name string, do entryChange) (vfs.Change, error) {
 	if f.opt.ReadOnly {
 		return vfs.Change{}, vfs.EROFS
@@ -55,7 +55,7 @@ func (f *FS) inDir(c *vfs.Cred, dir vfs.Handle, name string, do entryChange) (vf
 	return ch, err
 }
 
-// syncEntry syncs a new object of its own; a link or device is written with its directory.
+// syncEntry syncs a new regular file or directory. Other objects are synced with their directory.
 func (f *FS) syncEntry(o *object) error {
 	if o.attr.Type == vfs.Regular || o.attr.Type == vfs.Directory {
 		return f.sync(o)
@@ -63,7 +63,9 @@ func (f *FS) syncEntry(o *object) error {
 	return nil
 }
 
-func (f *FS) lockedInDir(c *vfs.Cred, dir vfs.Handle, name string, do entryChange) (d, o *object, ch vfs.Change, err error) {
+func (f *FS) lockedInDir(
+	c *vfs.Cred, dir vfs.Handle, name string, do entryChange,
+) (d, o *object, ch vfs.Change, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if d, err = f.openDir(dir); err != nil {
@@ -86,7 +88,7 @@ func mayEnter(c *vfs.Cred, d *object, name string) error {
 	return nil
 }
 
-// Remove unlinks what is not a directory.
+// Remove removes the name of an object that is no directory.
 func (f *FS) Remove(c *vfs.Cred, dir vfs.Handle, name string) (vfs.Change, error) {
 	return f.remove(c, dir, name, 0)
 }
@@ -117,7 +119,7 @@ func (f *FS) remove(c *vfs.Cred, dir vfs.Handle, name string, flags int) (vfs.Ch
 	})
 }
 
-// mayRemove decides whether c may take the entry o out of d (Linux fs/namei.c: may_delete).
+// mayRemove returns nil if c may remove the entry o of d (Linux fs/namei.c: may_delete).
 func mayRemove(c *vfs.Cred, d, o *object, dir bool) error {
 	isDir := o.attr.Type == vfs.Directory
 	switch {
@@ -134,7 +136,9 @@ func mayRemove(c *vfs.Cred, d, o *object, dir bool) error {
 }
 
 // Rename has the semantics of rename(2).
-func (f *FS) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string) (vfs.RenameChange, error) {
+func (f *FS) Rename(
+	c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string,
+) (vfs.RenameChange, error) {
 	if f.opt.ReadOnly {
 		return vfs.RenameChange{}, vfs.EROFS
 	}
@@ -142,7 +146,7 @@ func (f *FS) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle
 	defer r.close()
 	rc, err := r.locked(from, to)
 	if err == nil {
-		err = f.sync(r.to, r.from) // the new name first: a crash between may leave both, never none
+		err = f.sync(r.to, r.from) // the new name first: a crash in between may leave both names, never none
 	}
 	return rc, err
 }
@@ -176,8 +180,8 @@ func (r *rename) locked(from, to vfs.Handle) (rc vfs.RenameChange, err error) {
 	return vfs.RenameChange{From: r.from.change(moved), To: r.to.change(moved)}, err
 }
 
-// do renames; moved is false when there was nothing to do.
-func (r *rename) do() (moved bool, err error) {
+// do renames. If both names are of one object, it does nothing and moved is false.
+func (r *rename) do() (changed bool, err error) {
 	for _, n := range []string{r.fromName, r.toName} {
 		if err := checkName(n); err != nil {
 			return false, err
@@ -201,7 +205,7 @@ func (r *rename) do() (moved bool, err error) {
 	if err == nil {
 		defer old.close()
 		if old.attr.ID == o.attr.ID {
-			return false, nil // two names of one object, or one name: nothing happens
+			return false, nil
 		}
 	}
 	if err := r.may(o, old); err != nil {
@@ -211,7 +215,8 @@ func (r *rename) do() (moved bool, err error) {
 	return err == nil, vfs.ErrnoOf(err)
 }
 
-// may checks as Linux does (fs/namei.c: do_renameat2, vfs_rename): place in the tree, then permissions, then types.
+// may makes the checks of Linux in its order (fs/namei.c: do_renameat2, vfs_rename): position in the tree, permissions,
+// types.
 func (r *rename) may(o, old *object) error {
 	if r.from.attr.ID != r.to.attr.ID {
 		if o.attr.Type == vfs.Directory && r.fs.within(r.to, o) {
@@ -232,7 +237,7 @@ func (r *rename) may(o, old *object) error {
 	} else if err := mayRemove(r.c, r.to, old, isDir); err != nil {
 		return err
 	}
-	// A directory that moves gets another "..", which is a write to it.
+	// A directory that moves to another one gets another "..", which needs write permission.
 	if isDir && r.from.attr.ID != r.to.attr.ID && !r.c.Permits(&o.attr, vfs.MayWrite) {
 		return vfs.EACCES
 	}

@@ -13,28 +13,30 @@ import (
 
 // entry is one name of a listing.
 type entry struct {
-	name   string
-	id     uint64
-	place  uint64 // in the listing: it starts after the place that a cookie tells
-	cookie uint64
+	name     string
+	id       uint64
+	position uint64 // in the listing: a listing starts after the position that is its cookie
+	cookie   uint64
 }
 
-// Cookies of "." and "..". Those of other names are odd and larger, see order.
+// Cookies of "." and "..". Those of other names are larger; see order.
 const (
 	cookieDot = 1 + iota
 	cookieDotDot
 	cookieNames
 )
 
-// ReadDir reads the whole directory each time and lists it in the order of cookies.
-func (f *FS) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, yield func(*vfs.DirEntry) bool) (bool, error) {
+// ReadDir reads the whole directory on every call, and lists it in the order of cookies.
+func (f *FS) ReadDir(
+	c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, yield func(*vfs.DirEntry) bool,
+) (bool, error) {
 	d, list, err := f.list(c, dir)
 	if err != nil {
 		return false, err
 	}
 	defer d.close()
 	first, _ := slices.BinarySearchFunc(list, cookie, func(e entry, after uint64) int {
-		if e.place <= after {
+		if e.position <= after {
 			return -1
 		}
 		return 1
@@ -51,7 +53,7 @@ func (f *FS) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, 
 	return true, nil
 }
 
-// fill looks the entry up; it reports false when the name has gone since the list was read.
+// fill looks the entry up. It returns false if the name was removed since the list was read.
 func (f *FS) fill(d *object, de *vfs.DirEntry) bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -116,7 +118,7 @@ func (f *FS) readAll(d *object) ([]entry, error) {
 	return append(head, order(list, f.hash)...), nil
 }
 
-// parseDirents appends the records of struct linux_dirent64, "." and ".." left out.
+// parseDirents appends the records of struct linux_dirent64 without "." and "..".
 func parseDirents(list []entry, b []byte) []entry {
 	const nameAt = 19
 	for len(b) > nameAt {
@@ -133,20 +135,20 @@ func parseDirents(list []entry, b []byte) []entry {
 	return list
 }
 
-// order gives each name its place and cookie, and sorts by it. The place is 2*hash+1, so it depends on the name
-// alone. The cookie is the place, but when names collide, all but the last of them (by name) get the even number
-// before it: a listing that is cut between them comes back to the first and repeats it, which beats losing the
-// rest.
+// order sets the position and the cookie of each name, and sorts by position. The position is 2*hash+1, so it
+// depends on the name only. The cookie is the position. If names collide, all but the last of them (by name) get
+// the even number before it as the cookie: a listing that is resumed between them repeats them from the first one,
+// and omits none.
 func order(list []entry, hash func(string) uint64) []entry {
 	for i := range list {
-		list[i].place = max(hash(list[i].name)&(1<<62-1), cookieNames)<<1 | 1
-		list[i].cookie = list[i].place
+		list[i].position = max(hash(list[i].name)&(1<<62-1), cookieNames)<<1 | 1
+		list[i].cookie = list[i].position
 	}
 	slices.SortFunc(list, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(a.place, b.place), strings.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.position, b.position), strings.Compare(a.name, b.name))
 	})
 	for i := range len(list) - 1 {
-		if list[i].place == list[i+1].place {
+		if list[i].position == list[i+1].position {
 			list[i].cookie--
 		}
 	}

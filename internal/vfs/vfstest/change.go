@@ -6,11 +6,14 @@ import (
 	"dim/internal/vfs"
 )
 
-// changeCases are about the Change that a call returns: exactly what was before it, and what is after.
+// changeCases are about the Change that a call returns: the attributes before and after it.
 func changeCases() []testCase { return slices.Concat(directoryChangeCases(), otherChangeCases()) }
 
 func directoryChangeCases() []testCase {
-	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o644, 0, 0, "abc"), dir("e", 0o777, 0, 0), dir("d/sub", 0o755, 0, 0), file("d/g", 0o600, 0, 0, "")}
+	seed := []Entry{
+		dir("d", 0o777, owner{}), file("d/f", 0o644, owner{}, "abc"), dir("e", 0o777, owner{}),
+		dir("d/sub", 0o755, owner{}), file("d/g", 0o600, owner{}, ""),
+	}
 	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 	inD := func(call func(t *tree, d vfs.Handle) (vfs.Change, error)) func(t *tree) {
 		return func(t *tree) {
@@ -33,7 +36,9 @@ func directoryChangeCases() []testCase {
 		{"of create", seed, inD(func(t *tree, d vfs.Handle) (vfs.Change, error) {
 			return made(t.Create(root(), d, "n", &vfs.Create{Mode: vfs.Guarded, Attr: s}))
 		})},
-		{"of mkdir", seed, inD(func(t *tree, d vfs.Handle) (vfs.Change, error) { return made(t.Mkdir(root(), d, "n", &s)) })},
+		{"of mkdir", seed, inD(func(t *tree, d vfs.Handle) (vfs.Change, error) {
+			return made(t.Mkdir(root(), d, "n", &s))
+		})},
 		{"of symlink", seed, inD(func(t *tree, d vfs.Handle) (vfs.Change, error) {
 			return made(t.Symlink(root(), d, "n", "target", &vfs.SetAttr{}))
 		})},
@@ -64,7 +69,10 @@ func directoryChangeCases() []testCase {
 }
 
 func otherChangeCases() []testCase {
-	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o644, 0, 0, "abc"), dir("e", 0o777, 0, 0), dir("d/sub", 0o755, 0, 0), file("d/g", 0o600, 0, 0, "")}
+	seed := []Entry{
+		dir("d", 0o777, owner{}), file("d/f", 0o644, owner{}, "abc"), dir("e", 0o777, owner{}),
+		dir("d/sub", 0o755, owner{}), file("d/g", 0o600, owner{}, ""),
+	}
 	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 	onF := func(call func(t *tree, f vfs.Handle) (vfs.Change, error)) func(t *tree) {
 		return func(t *tree) {
@@ -82,7 +90,7 @@ func otherChangeCases() []testCase {
 		{"of write", seed, onF(func(t *tree, f vfs.Handle) (vfs.Change, error) {
 			return t.Write(root(), f, []byte("12345"), 1, vfs.FileSync)
 		})},
-		{"a refused call leaves a Change that is invalid or of nothing", seed, func(t *tree) {
+		{"a refused call returns a Change that is invalid or empty", seed, func(t *tree) {
 			before := t.attr("d")
 			none := func(ch vfs.Change, err error) {
 				t.Helper()
@@ -101,7 +109,7 @@ func otherChangeCases() []testCase {
 			none(t.SetAttr(bob(), d, &s))
 			t.same("attributes", t.attr("d"), before)
 		}},
-		{"a failed guard tells the attributes there are", seed, func(t *tree) {
+		{"a failed guard returns the present attributes", seed, func(t *tree) {
 			ch, err := t.SetAttr(root(), t.h("d/f"), &vfs.SetAttr{Valid: vfs.SetMode, Guard: &vfs.Time{Sec: 1}})
 			t.fails(err, vfs.EAGAIN)
 			if ch.Valid {

@@ -12,7 +12,7 @@ import (
 
 const workers = 8
 
-// race runs do so many times at once, and tells how many succeeded and the errors of the others.
+// race runs do in several goroutines at the same time. It returns how many succeeded, and the errors of the others.
 func race(do func(i int) error) (won int64, errs []error) {
 	var wins atomic.Int64
 	var mu sync.Mutex
@@ -32,8 +32,8 @@ func race(do func(i int) error) (won int64, errs []error) {
 	return wins.Load(), errs
 }
 
-// oneWins wants one of a race to succeed and the others to get want.
-func (t *tree) oneWins(want vfs.Errno, do func(i int) error) {
+// oneSucceeds fails the test unless one call of a race succeeds and the others return want.
+func (t *tree) oneSucceeds(want vfs.Errno, do func(i int) error) {
 	t.Helper()
 	won, errs := race(do)
 	t.same("winners", won, int64(1))
@@ -45,49 +45,58 @@ func (t *tree) oneWins(want vfs.Errno, do func(i int) error) {
 func concurrencyCases() []testCase { return slices.Concat(raceCases(), disturbanceCases()) }
 
 func raceCases() []testCase {
-	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o666, 0, 0, strings.Repeat("a", 4096)), file("d/g", 0o666, 0, 0, strings.Repeat("b", 4096)), dir("e", 0o777, 0, 0)}
+	seed := []Entry{
+		dir("d", 0o777, owner{}), file("d/f", 0o666, owner{}, strings.Repeat("a", 4096)),
+		file("d/g", 0o666, owner{}, strings.Repeat("b", 4096)), dir("e", 0o777, owner{}),
+	}
 	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 	return []testCase{
-		{"of many that create one name exactly one wins", seed, func(t *tree) {
+		{"of many that create one name exactly one succeeds", seed, func(t *tree) {
 			d := t.h("d")
 			for round := range 10 {
-				t.oneWins(vfs.EEXIST, func(int) error {
+				t.oneSucceeds(vfs.EEXIST, func(int) error {
 					_, err := t.Create(alice(), d, fmt.Sprint("n", round), &vfs.Create{Mode: vfs.Guarded, Attr: s})
 					return err
 				})
 			}
 		}},
-		{"of many that make one directory exactly one wins", seed, func(t *tree) {
+		{"of many that make one directory exactly one succeeds", seed, func(t *tree) {
 			d := t.h("d")
-			t.oneWins(vfs.EEXIST, func(int) error { _, err := t.Mkdir(alice(), d, "n", &s); return err })
+			t.oneSucceeds(vfs.EEXIST, func(int) error { _, err := t.Mkdir(alice(), d, "n", &s); return err })
 		}},
-		{"of many that link one name exactly one wins", seed, func(t *tree) {
+		{"of many that link one name exactly one succeeds", seed, func(t *tree) {
 			d, f := t.h("d"), t.h("d/f")
-			t.oneWins(vfs.EEXIST, func(int) error { _, err := t.Link(alice(), f, d, "n"); return err })
+			t.oneSucceeds(vfs.EEXIST, func(int) error { _, err := t.Link(alice(), f, d, "n"); return err })
 			t.same("nlink", t.attr("d/f").Nlink, uint32(2))
 		}},
-		{"of many that remove one name exactly one wins", seed, func(t *tree) {
+		{"of many that remove one name exactly one succeeds", seed, func(t *tree) {
 			d := t.h("d")
-			t.oneWins(vfs.ENOENT, func(int) error { _, err := t.Remove(alice(), d, "f"); return err })
+			t.oneSucceeds(vfs.ENOENT, func(int) error { _, err := t.Remove(alice(), d, "f"); return err })
 		}},
-		{"of many that rename one name exactly one wins", seed, func(t *tree) {
+		{"of many that rename one name exactly one succeeds", seed, func(t *tree) {
 			d, e := t.h("d"), t.h("e")
-			t.oneWins(vfs.ENOENT, func(i int) error { _, err := t.Rename(alice(), d, "f", e, fmt.Sprint("n", i)); return err })
+			t.oneSucceeds(vfs.ENOENT, func(i int) error {
+				_, err := t.Rename(alice(), d, "f", e, fmt.Sprint("n", i))
+				return err
+			})
 			t.same("names", len(t.names("e")), 1)
 		}},
-		{"of many that create one name exclusively the one with the verifier wins", seed, func(t *tree) {
+		{"of many that create one name exclusively the one with the verifier succeeds", seed, func(t *tree) {
 			d := t.h("d")
-			t.oneWins(vfs.EEXIST, func(i int) error {
-				_, err := t.Create(alice(), d, "n", &vfs.Create{Mode: vfs.Exclusive, Verifier: [8]byte{1, byte(i), 3, 4, 5, 6, 7, byte(i)}})
+			t.oneSucceeds(vfs.EEXIST, func(i int) error {
+				_, err := t.Create(alice(), d, "n", &vfs.Create{
+					Mode: vfs.Exclusive, Verifier: [8]byte{1, byte(i), 3, 4, 5, 6, 7, byte(i)},
+				})
 				return err
 			})
 		}},
-		{"a name that files are renamed over is always there", seed, renameOver},
-		{"writers of different parts do not disturb each other", seed, func(t *tree) {
+		{"a name that files are renamed to always exists", seed, renameOver},
+		{"writes to different parts of a file do not affect each other", seed, func(t *tree) {
 			f := t.h("d/f")
 			won, errs := race(func(i int) error {
 				for j := range 32 {
-					if _, err := t.Write(alice(), f, []byte{byte('A' + i)}, uint64(j*workers+i), vfs.Unstable); err != nil {
+					_, err := t.Write(alice(), f, []byte{byte('A' + i)}, uint64(j*workers+i), vfs.Unstable)
+					if err != nil {
 						return err
 					}
 				}
@@ -95,22 +104,26 @@ func raceCases() []testCase {
 			})
 			t.same("writers", won, int64(workers))
 			t.same("errors", len(errs), 0)
-			t.holds("d/f", strings.Repeat("ABCDEFGH", 32)+strings.Repeat("a", 4096-256))
+			t.hasContent("d/f", strings.Repeat("ABCDEFGH", 32)+strings.Repeat("a", 4096-256))
 		}},
 	}
 }
 
 func disturbanceCases() []testCase {
-	seed := []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o666, 0, 0, strings.Repeat("a", 4096)), file("d/g", 0o666, 0, 0, strings.Repeat("b", 4096)), dir("e", 0o777, 0, 0)}
+	seed := []Entry{
+		dir("d", 0o777, owner{}), file("d/f", 0o666, owner{}, strings.Repeat("a", 4096)),
+		file("d/g", 0o666, owner{}, strings.Repeat("b", 4096)), dir("e", 0o777, owner{}),
+	}
 	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 	return []testCase{
-		{"each directory change of many has its own before and after", seed, func(t *tree) {
+		{"each of many changes of a directory has its own before and after", seed, func(t *tree) {
 			d := t.h("d")
 			var mu sync.Mutex
 			befores := make(map[vfs.Time]bool)
 			_, errs := race(func(i int) error {
 				for j := range 5 {
-					made, err := t.Create(alice(), d, fmt.Sprintf("n-%d-%d", i, j), &vfs.Create{Mode: vfs.Guarded, Attr: s})
+					how := &vfs.Create{Mode: vfs.Guarded, Attr: s}
+					made, err := t.Create(alice(), d, fmt.Sprintf("n-%d-%d", i, j), how)
 					if err != nil {
 						return err
 					}
@@ -125,7 +138,7 @@ func disturbanceCases() []testCase {
 			})
 			t.same("errors", len(errs), 0)
 		}},
-		{"moves of directories into each other never make a ring", seed, func(t *tree) {
+		{"moves of directories into each other never make a cycle", seed, func(t *tree) {
 			for range 10 {
 				t.mkdir(root(), "d/x", 0o755)
 				t.mkdir(root(), "e/y", 0o755)

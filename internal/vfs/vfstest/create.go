@@ -10,13 +10,14 @@ import (
 func createCases() []testCase { return slices.Concat(createFileCases(), createAgainCases()) }
 
 func createFileCases() []testCase {
-	seed := []Entry{file("f", 0o640, aliceID, aliceID, "content"), dir("d", 0o777, 0, 0), symlink("l", "f")}
+	seed := []Entry{file("f", 0o640, owner{aliceID, aliceID}, "content"), dir("d", 0o777, owner{}), symlink("l", "f")}
 	guarded := vfs.Create{Mode: vfs.Guarded, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}}
 	return []testCase{
-		{"a new file is empty, of the caller, of the mode asked for", seed, func(t *tree) {
+		{"a new file is empty and has the caller as owner and the wanted mode", seed, func(t *tree) {
 			made := t.create(alice(), "d/n", 0o4751)
 			a := made.Attr
-			if a.Type != vfs.Regular || a.Mode != 0o4751 || a.UID != aliceID || a.GID != aliceID || a.Size != 0 || a.Nlink != 1 {
+			if a.Type != vfs.Regular || a.Mode != 0o4751 || a.UID != aliceID || a.GID != aliceID ||
+				a.Size != 0 || a.Nlink != 1 {
 				t.Errorf("got %+v", a)
 			}
 			t.same("handle", made.Handle == t.h("d/n"), true)
@@ -28,27 +29,33 @@ func createFileCases() []testCase {
 				_, err := t.Create(root(), t.Root(), name, &guarded)
 				t.fails(err, vfs.EEXIST)
 			}
-			t.holds("f", "content")
+			t.hasContent("f", "content")
 		}},
-		{"unchecked create takes an existing file as it is", seed, func(t *tree) {
-			made, err := t.Create(alice(), t.Root(), "f", &vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o777}})
+		{"unchecked create returns an existing file unchanged", seed, func(t *tree) {
+			made, err := t.Create(alice(), t.Root(), "f", &vfs.Create{
+				Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o777},
+			})
 			t.ok(err, "create")
 			t.same("handle", made.Handle == t.h("f"), true)
 			t.same("attributes", made.Attr, t.attr("f"))
 			t.same("mode", made.Attr.Mode, uint32(0o640))
-			t.holds("f", "content")
+			t.hasContent("f", "content")
 		}},
-		{"unchecked create with a size cuts an existing file", seed, func(t *tree) {
-			_, err := t.Create(alice(), t.Root(), "f", &vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetSize, Size: 3}})
+		{"unchecked create with a size truncates an existing file", seed, func(t *tree) {
+			_, err := t.Create(alice(), t.Root(), "f", &vfs.Create{
+				Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetSize, Size: 3},
+			})
 			t.ok(err, "create")
-			t.holds("f", "con")
+			t.hasContent("f", "con")
 		}},
 		{"unchecked create of a directory's name is refused", seed, func(t *tree) {
 			_, err := t.Create(root(), t.Root(), "d", &vfs.Create{Mode: vfs.Unchecked})
 			t.fails(err, vfs.EISDIR, vfs.EEXIST)
 		}},
-		{"unchecked create makes what is not there", seed, func(t *tree) {
-			_, err := t.Create(alice(), t.h("d"), "n", &vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o604}})
+		{"unchecked create makes a file that does not exist", seed, func(t *tree) {
+			_, err := t.Create(alice(), t.h("d"), "n", &vfs.Create{
+				Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o604},
+			})
 			t.ok(err, "create")
 			t.same("mode", t.attr("d/n").Mode, uint32(0o604))
 		}},
@@ -65,7 +72,7 @@ func createFileCases() []testCase {
 }
 
 func createAgainCases() []testCase {
-	seed := []Entry{file("f", 0o640, aliceID, aliceID, "content"), dir("d", 0o777, 0, 0), symlink("l", "f")}
+	seed := []Entry{file("f", 0o640, owner{aliceID, aliceID}, "content"), dir("d", 0o777, owner{}), symlink("l", "f")}
 	return []testCase{
 		{"exclusive create with another verifier is EEXIST", seed, func(t *tree) {
 			_, err := t.Create(alice(), t.h("d"), "x", &vfs.Create{Mode: vfs.Exclusive, Verifier: [8]byte{1}})
@@ -75,31 +82,35 @@ func createAgainCases() []testCase {
 				t.fails(err, vfs.EEXIST)
 			}
 		}},
-		{"exclusive create of what was there before is EEXIST", seed, func(t *tree) {
+		{"exclusive create of an older file is EEXIST", seed, func(t *tree) {
 			for _, name := range []string{"f", "d", "l"} {
 				_, err := t.Create(root(), t.Root(), name, &vfs.Create{Mode: vfs.Exclusive, Verifier: [8]byte{9}})
 				t.fails(err, vfs.EEXIST)
 			}
 		}},
-		{"a removed name is free again, for another object", seed, func(t *tree) {
+		{"a removed name may be used for another object", seed, func(t *tree) {
 			was := t.h("f")
 			t.ok(t.remove(root(), "f"), "remove")
 			made := t.create(root(), "f", 0o600)
 			t.same("a new handle", made.Handle != was, true)
-			t.holds("f", "")
+			t.hasContent("f", "")
 			t.ok(t.remove(root(), "f"), "remove")
 			t.mkdir(root(), "f", 0o755)
 			t.same("names", t.names("f"), []string(nil))
 		}},
-		{"a new directory in the place of an old one is empty", []Entry{dir("d", 0o755, 0, 0), file("d/f", 0o644, 0, 0, "x"), dir("d/e", 0o755, 0, 0)}, func(t *tree) {
-			t.ok(t.remove(root(), "d/f"), "remove")
-			t.ok(t.rmdir(root(), "d/e"), "rmdir")
-			t.ok(t.rmdir(root(), "d"), "rmdir")
-			t.mkdir(root(), "d", 0o700)
-			t.same("names", t.names("d"), []string(nil))
-			t.gone("d/f")
-		}},
-		{"a new directory is empty, of the caller, of the mode asked for", seed, func(t *tree) {
+		{
+			"a new directory in the place of an old one is empty",
+			[]Entry{dir("d", 0o755, owner{}), file("d/f", 0o644, owner{}, "x"), dir("d/e", 0o755, owner{})},
+			func(t *tree) {
+				t.ok(t.remove(root(), "d/f"), "remove")
+				t.ok(t.rmdir(root(), "d/e"), "rmdir")
+				t.ok(t.rmdir(root(), "d"), "rmdir")
+				t.mkdir(root(), "d", 0o700)
+				t.same("names", t.names("d"), []string(nil))
+				t.missing("d/f")
+			},
+		},
+		{"a new directory is empty and has the caller as owner and the wanted mode", seed, func(t *tree) {
 			made := t.mkdir(bob(), "d/n", 0o1750)
 			a := made.Attr
 			if a.Type != vfs.Directory || a.Mode != 0o1750 || a.UID != bobID || a.GID != bobID || a.Nlink != 2 {
@@ -121,15 +132,18 @@ func createAgainCases() []testCase {
 }
 
 func specialCases() []testCase {
-	seed := []Entry{dir("d", 0o777, 0, 0)}
+	seed := []Entry{dir("d", 0o777, owner{})}
 	return []testCase{
 		{"a symbolic link keeps any target", seed, func(t *tree) {
-			for i, target := range []string{"x", "/abs/olute", "../..", "with\nnewline\xff", strings.Repeat("t/", 2047) + "t"} {
+			for i, target := range []string{
+				"x", "/abs/olute", "../..", "with\nnewline\xff", strings.Repeat("t/", 2047) + "t",
+			} {
 				name := string(rune('a' + i))
 				made, err := t.Symlink(bob(), t.h("d"), name, target, &vfs.SetAttr{})
 				t.ok(err, "symlink")
 				a := made.Attr
-				if a.Type != vfs.Symlink || a.UID != bobID || a.GID != bobID || a.Size != uint64(len(target)) || a.Nlink != 1 {
+				if a.Type != vfs.Symlink || a.UID != bobID || a.GID != bobID ||
+					a.Size != uint64(len(target)) || a.Nlink != 1 {
 					t.Errorf("got %+v", a)
 				}
 				got, err := t.Readlink(root(), t.h("d/"+name))
@@ -137,24 +151,28 @@ func specialCases() []testCase {
 				t.same("target", got, target)
 			}
 		}},
-		{"a symbolic link to nothing or to too much is refused", seed, func(t *tree) {
+		{"a symbolic link with an empty or too long target is refused", seed, func(t *tree) {
 			_, err := t.Symlink(bob(), t.h("d"), "l", "", &vfs.SetAttr{})
 			t.fails(err, vfs.ENOENT, vfs.EINVAL)
 			_, err = t.Symlink(bob(), t.h("d"), "l", strings.Repeat("x", 5000), &vfs.SetAttr{})
 			t.fails(err, vfs.ENAMETOOLONG)
-			t.gone("d/l")
+			t.missing("d/l")
 		}},
-		{"symbolic links are never followed", []Entry{dir("d", 0o755, 0, 0), file("d/f", 0o644, 0, 0, "x"), symlink("l", "d"), symlink("k", "d/f")}, func(t *tree) {
-			var a vfs.Attr
-			_, err := t.Lookup(root(), t.h("l"), "f", &a)
-			t.fails(err, vfs.ENOTDIR)
-			_, err = t.Create(root(), t.h("l"), "n", &vfs.Create{})
-			t.fails(err, vfs.ENOTDIR)
-			t.fails(t.rmdir(root(), "l"), vfs.ENOTDIR)
-			t.ok(t.remove(root(), "l"), "remove l")
-			t.ok(t.remove(root(), "k"), "remove k")
-			t.holds("d/f", "x")
-		}},
+		{
+			"symbolic links are never followed",
+			[]Entry{dir("d", 0o755, owner{}), file("d/f", 0o644, owner{}, "x"), symlink("l", "d"), symlink("k", "d/f")},
+			func(t *tree) {
+				var a vfs.Attr
+				_, err := t.Lookup(root(), t.h("l"), "f", &a)
+				t.fails(err, vfs.ENOTDIR)
+				_, err = t.Create(root(), t.h("l"), "n", &vfs.Create{})
+				t.fails(err, vfs.ENOTDIR)
+				t.fails(t.rmdir(root(), "l"), vfs.ENOTDIR)
+				t.ok(t.remove(root(), "l"), "remove l")
+				t.ok(t.remove(root(), "k"), "remove k")
+				t.hasContent("d/f", "x")
+			},
+		},
 		{"devices keep their numbers", seed, func(t *tree) {
 			for i, n := range []vfs.Node{
 				{Type: vfs.CharDevice, Major: 1, Minor: 5}, {Type: vfs.BlockDevice, Major: 8, Minor: 0},
@@ -171,7 +189,9 @@ func specialCases() []testCase {
 		}},
 		{"FIFOs and sockets are made, linked and removed", seed, func(t *tree) {
 			for _, typ := range []vfs.Type{vfs.FIFO, vfs.Socket} {
-				made, err := t.Mknod(alice(), t.h("d"), "s", &vfs.Node{Type: typ}, &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o620})
+				made, err := t.Mknod(alice(), t.h("d"), "s", &vfs.Node{Type: typ}, &vfs.SetAttr{
+					Valid: vfs.SetMode, Mode: 0o620,
+				})
 				t.ok(err, "mknod")
 				t.same("type", made.Attr.Type, typ)
 				t.same("mode", made.Attr.Mode, uint32(0o620))
@@ -180,14 +200,14 @@ func specialCases() []testCase {
 				t.ok(t.remove(alice(), "d/s2"), "remove")
 			}
 		}},
-		{"mknod makes neither files nor directories nor links", seed, func(t *tree) {
+		{"mknod makes no files, directories and links", seed, func(t *tree) {
 			for _, typ := range []vfs.Type{vfs.Regular, vfs.Directory, vfs.Symlink, 0, 99} {
 				_, err := t.Mknod(root(), t.h("d"), "n", &vfs.Node{Type: typ}, &vfs.SetAttr{})
 				t.fails(err, vfs.EINVAL, vfs.EOPNOTSUPP)
 			}
-			t.gone("d/n")
+			t.missing("d/n")
 		}},
-		{"mknod of an existing name is EEXIST", []Entry{file("f", 0o644, 0, 0, "")}, func(t *tree) {
+		{"mknod of an existing name is EEXIST", []Entry{file("f", 0o644, owner{}, "")}, func(t *tree) {
 			_, err := t.Mknod(root(), t.Root(), "f", &vfs.Node{Type: vfs.FIFO}, &vfs.SetAttr{})
 			t.fails(err, vfs.EEXIST)
 		}},

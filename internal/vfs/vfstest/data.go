@@ -13,17 +13,22 @@ import (
 func dataCases() []testCase { return slices.Concat(readWriteCases(), extentCases()) }
 
 func readWriteCases() []testCase {
-	seed := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), file("empty", 0o644, aliceID, aliceID, "")}
+	seed := []Entry{
+		file("f", 0o644, owner{aliceID, aliceID}, "0123456789"),
+		file("empty", 0o644, owner{aliceID, aliceID}, ""),
+	}
 	return []testCase{
-		{"reads tell the end of the file", seed, func(t *tree) {
+		{"reads report the end of the file", seed, func(t *tree) {
 			for _, c := range []struct {
 				n    int
 				off  uint64
 				want string
-				eof  []bool // the values allowed
+				eof  []bool // the allowed values
 			}{
-				{4, 0, "0123", []bool{false}}, {10, 0, "0123456789", []bool{false, true}}, {20, 0, "0123456789", []bool{true}},
-				{4, 8, "89", []bool{true}}, {4, 10, "", []bool{true}}, {4, 11, "", []bool{true}}, {4, math.MaxInt64, "", []bool{true}},
+				{4, 0, "0123", []bool{false}}, {10, 0, "0123456789", []bool{false, true}},
+				{20, 0, "0123456789", []bool{true}},
+				{4, 8, "89", []bool{true}}, {4, 10, "", []bool{true}}, {4, 11, "", []bool{true}},
+				{4, math.MaxInt64, "", []bool{true}},
 				{4, math.MaxUint64, "", []bool{true}}, {4, 1 << 40, "", []bool{true}},
 			} {
 				p := make([]byte, c.n)
@@ -41,25 +46,25 @@ func readWriteCases() []testCase {
 		}},
 		{"a write inside changes those bytes only", seed, func(t *tree) {
 			t.write(alice(), "f", "abc", 3)
-			t.holds("f", "012abc6789")
+			t.hasContent("f", "012abc6789")
 		}},
-		{"a write over the end grows the file", seed, func(t *tree) {
+		{"a write across the end extends the file", seed, func(t *tree) {
 			ch, err := t.Write(alice(), t.h("f"), []byte("xyz"), 9, vfs.FileSync)
 			t.ok(err, "write")
-			t.holds("f", "012345678xyz")
+			t.hasContent("f", "012345678xyz")
 			t.same("size", ch.After.Size, uint64(12))
 		}},
-		{"a write beyond the end leaves zeros between", seed, func(t *tree) {
+		{"a write beyond the end leaves zeros in between", seed, func(t *tree) {
 			t.write(alice(), "f", "end", 5000)
-			t.holds("f", "0123456789"+strings.Repeat("\x00", 4990)+"end")
+			t.hasContent("f", "0123456789"+strings.Repeat("\x00", 4990)+"end")
 		}},
-		{"a write of nothing changes nothing", seed, func(t *tree) {
+		{"an empty write changes nothing", seed, func(t *tree) {
 			was := t.attr("f")
 			_, err := t.Write(alice(), t.h("f"), nil, 100, vfs.Unstable)
 			t.ok(err, "write")
 			t.same("attributes", t.attr("f"), was)
 		}},
-		{"all stabilities write, and commit follows", seed, func(t *tree) {
+		{"writes of all stabilities may be followed by a commit", seed, func(t *tree) {
 			for i, s := range []vfs.Stability{vfs.Unstable, vfs.DataSync, vfs.FileSync} {
 				_, err := t.Write(alice(), t.h("f"), []byte{byte('a' + i)}, uint64(i), s)
 				t.ok(err, "write %d", s)
@@ -67,20 +72,23 @@ func readWriteCases() []testCase {
 			ch, err := t.Commit(alice(), t.h("f"))
 			t.ok(err, "commit")
 			t.same("size", ch.After.Size, uint64(10))
-			t.holds("f", "abc3456789")
+			t.hasContent("f", "abc3456789")
 		}},
 	}
 }
 
 func extentCases() []testCase {
-	seed := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), file("empty", 0o644, aliceID, aliceID, "")}
+	seed := []Entry{
+		file("f", 0o644, owner{aliceID, aliceID}, "0123456789"),
+		file("empty", 0o644, owner{aliceID, aliceID}, ""),
+	}
 	return []testCase{
-		{"the verifier stays while the server lives", seed, func(t *tree) {
+		{"the verifier does not change while the server runs", seed, func(t *tree) {
 			v := t.Verifier()
 			t.write(alice(), "f", "x", 0)
 			t.same("verifier", t.Verifier(), v)
 		}},
-		{"offsets beyond 4 GiB work, and the file between is a hole", seed, func(t *tree) {
+		{"offsets beyond 4 GiB work and leave a hole", seed, func(t *tree) {
 			const off = 5<<30 + 123
 			t.write(alice(), "f", "far", off)
 			a := t.attr("f")
@@ -97,9 +105,9 @@ func extentCases() []testCase {
 			t.ok(err, "read in the hole")
 			t.same("hole", p[:n], make([]byte, 10))
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 10})
-			t.holds("f", "0123456789")
+			t.hasContent("f", "0123456789")
 		}},
-		{"a size is set far out without using room", seed, func(t *tree) {
+		{"a large size takes no room on the disk", seed, func(t *tree) {
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 1 << 40})
 			a := t.attr("f")
 			t.same("size", a.Size, uint64(1<<40))
@@ -112,24 +120,34 @@ func extentCases() []testCase {
 				_, err := t.Write(alice(), t.h("f"), []byte("no"), off, vfs.Unstable)
 				t.fails(err, vfs.EFBIG, vfs.EINVAL)
 			}
-			t.holds("f", "0123456789")
+			t.hasContent("f", "0123456789")
 		}},
-		{"what was cut off does not come back when the file grows", []Entry{file("f", 0o644, 0, 0, strings.Repeat("secret", 3000))}, func(t *tree) {
-			t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 5})
-			t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 9000})
-			t.holds("f", "secre"+strings.Repeat("\x00", 8995))
-			t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 2})
-			t.write(root(), "f", "x", 6)
-			t.holds("f", "se\x00\x00\x00\x00x")
-		}},
+		{
+			"bytes that were cut off are zeros when the file is extended",
+			[]Entry{file("f", 0o644, owner{}, strings.Repeat("secret", 3000))},
+			func(t *tree) {
+				t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 5})
+				t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 9000})
+				t.hasContent("f", "secre"+strings.Repeat("\x00", 8995))
+				t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 2})
+				t.write(root(), "f", "x", 6)
+				t.hasContent("f", "se\x00\x00\x00\x00x")
+			},
+		},
 		{"only regular files are written and committed", kinds(), func(t *tree) {
-			for p, want := range map[string]vfs.Errno{"dir": vfs.EISDIR, "link": vfs.EINVAL, "fifo": vfs.EINVAL, "null": vfs.EINVAL} {
+			for p, want := range map[string]vfs.Errno{
+				"dir": vfs.EISDIR, "link": vfs.EINVAL, "fifo": vfs.EINVAL, "null": vfs.EINVAL,
+			} {
 				_, err := t.Write(root(), t.h(p), []byte("x"), 0, vfs.Unstable)
 				t.fails(err, want, vfs.EINVAL)
 			}
 		}},
-		{"a large file holds what was written in large pieces", nil, largeFile},
-		{"random writes, cuts and reads agree with a buffer in memory", []Entry{file("f", 0o644, 0, 0, strings.Repeat("initial content ", 1000))}, randomIO},
+		{"a large file has the bytes that were written in large pieces", nil, largeFile},
+		{
+			"random writes, truncations and reads agree with a buffer in memory",
+			[]Entry{file("f", 0o644, owner{}, strings.Repeat("initial content ", 1000))},
+			randomIO,
+		},
 	}
 }
 
@@ -149,7 +167,7 @@ func largeFile(t *tree) {
 	n, _, err := t.Read(root(), h, got, 0)
 	t.ok(err, "read")
 	if n != len(got) || !bytes.Equal(got, want) {
-		t.Errorf("read %d bytes of %d, or others than were written", n, len(want))
+		t.Errorf("read %d bytes of %d, or wrong bytes", n, len(want))
 	}
 }
 
@@ -179,7 +197,8 @@ func randomIO(t *tree) {
 			t.ok(err, "read")
 			want := model[min(off, len(model)):min(off+n, len(model))]
 			if !bytes.Equal(p[:got], want) || eof != (off+n >= len(model)) && off+n != len(model) {
-				t.Fatalf("step %d: read %d at %d differs (size %d, got %d bytes, eof %v)", i, n, off, len(model), got, eof)
+				t.Fatalf("step %d: read %d at %d differs (size %d, got %d bytes, eof %v)",
+					i, n, off, len(model), got, eof)
 			}
 		}
 	}
@@ -188,7 +207,7 @@ func randomIO(t *tree) {
 	}
 }
 
-// resize cuts b or grows it with zeros.
+// resize truncates b, or extends it with zeros.
 func resize(b []byte, size int) []byte {
 	if size <= len(b) {
 		return b[:size:size]

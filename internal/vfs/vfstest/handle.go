@@ -10,11 +10,12 @@ func handleCases() []testCase { return slices.Concat(lifeOfHandleCases(), badHan
 
 func lifeOfHandleCases() []testCase {
 	seed := []Entry{
-		dir("d", 0o755, 0, 0), file("d/f", 0o644, 0, 0, "content"), dir("d/sub", 0o755, 0, 0), file("g", 0o644, 0, 0, "other"),
-		file("p", 0o644, 0, 0, "pair"), hardLink("q", "p"), symlink("l", "x"),
+		dir("d", 0o755, owner{}), file("d/f", 0o644, owner{}, "content"), dir("d/sub", 0o755, owner{}),
+		file("g", 0o644, owner{}, "other"),
+		file("p", 0o644, owner{}, "pair"), hardLink("q", "p"), symlink("l", "x"),
 	}
 	return []testCase{
-		{"handles stay valid when their objects and those above move", seed, func(t *tree) {
+		{"handles remain valid when their objects and the directories above move", seed, func(t *tree) {
 			f, sub, d := t.h("d/f"), t.h("d/sub"), t.h("d")
 			t.ok(t.rename(root(), "d/f", "d/sub/f2"), "rename")
 			t.ok(t.rename(root(), "d", "elsewhere"), "rename")
@@ -23,10 +24,12 @@ func lifeOfHandleCases() []testCase {
 			t.same("handle of sub", t.h("elsewhere/sub") == sub, true)
 			t.same("handle of d", t.h("elsewhere") == d, true)
 		}},
-		{"handles stay the same when their objects change", seed, func(t *tree) {
+		{"handles remain the same when their objects change", seed, func(t *tree) {
 			f, d, id := t.h("d/f"), t.h("d"), t.attr("d/f").ID
 			t.write(root(), "d/f", "CONTENT", 0)
-			t.set(root(), "d/f", vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID | vfs.SetSize, Mode: 0o600, UID: 9, Size: 3})
+			t.set(root(), "d/f", vfs.SetAttr{
+				Valid: vfs.SetMode | vfs.SetUID | vfs.SetSize, Mode: 0o600, UID: 9, Size: 3,
+			})
 			t.create(root(), "d/new", 0o644)
 			t.set(root(), "d", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o700})
 			t.same("file", t.h("d/f") == f, true)
@@ -34,7 +37,7 @@ func lifeOfHandleCases() []testCase {
 			t.same("id", t.attr("d/f").ID, id)
 			t.same("content", t.content(f), "CON")
 		}},
-		{"a removed file's handle is stale in every operation, or reads what it did", seed, func(t *tree) {
+		{"the handle of a removed file is stale in every operation, or reads retained content", seed, func(t *tree) {
 			h := t.h("d/f")
 			t.ok(t.remove(root(), "d/f"), "remove")
 			if t.stale(h) {
@@ -53,7 +56,7 @@ func lifeOfHandleCases() []testCase {
 			_, err = t.Access(root(), h, vfs.AccessRead, &a)
 			t.fails(err, vfs.ESTALE)
 		}},
-		{"a removed directory's handle is stale in every operation", seed, func(t *tree) {
+		{"the handle of a removed directory is stale in every operation", seed, func(t *tree) {
 			h := t.h("d/sub")
 			t.ok(t.rmdir(root(), "d/sub"), "rmdir")
 			t.stale(h)
@@ -70,17 +73,18 @@ func lifeOfHandleCases() []testCase {
 
 func badHandleCases() []testCase {
 	seed := []Entry{
-		dir("d", 0o755, 0, 0), file("d/f", 0o644, 0, 0, "content"), dir("d/sub", 0o755, 0, 0), file("g", 0o644, 0, 0, "other"),
-		file("p", 0o644, 0, 0, "pair"), hardLink("q", "p"), symlink("l", "x"),
+		dir("d", 0o755, owner{}), file("d/f", 0o644, owner{}, "content"), dir("d/sub", 0o755, owner{}),
+		file("g", 0o644, owner{}, "other"),
+		file("p", 0o644, owner{}, "pair"), hardLink("q", "p"), symlink("l", "x"),
 	}
 	return []testCase{
-		{"a replaced file's handle is stale and the new one works", seed, func(t *tree) {
+		{"the handle of a replaced file is stale and that of the new one works", seed, func(t *tree) {
 			old, h := t.h("d/f"), t.h("g")
 			t.ok(t.rename(root(), "g", "d/f"), "rename")
 			t.stale(old)
 			t.same("content", t.content(h), "other")
 		}},
-		{"a handle works as long as one name is left", seed, func(t *tree) {
+		{"a handle works as long as its object has a name", seed, func(t *tree) {
 			h := t.h("p")
 			t.ok(t.remove(root(), "p"), "remove")
 			t.same("content", t.content(h), "pair")
@@ -88,7 +92,7 @@ func badHandleCases() []testCase {
 			t.ok(t.remove(root(), "q"), "remove")
 			t.stale(h)
 		}},
-		{"a removed symbolic link's handle is stale", seed, func(t *tree) {
+		{"the handle of a removed symbolic link is stale", seed, func(t *tree) {
 			h := t.h("l")
 			t.ok(t.remove(root(), "l"), "remove")
 			_, err := t.Readlink(root(), h)
@@ -96,7 +100,9 @@ func badHandleCases() []testCase {
 		}},
 		{"bytes that never were a handle are refused", seed, func(t *tree) {
 			good := t.h("d/f")
-			for _, b := range [][]byte{nil, {0}, {255}, make([]byte, 3), make([]byte, 64), good.Bytes()[:len(good.Bytes())-1]} {
+			for _, b := range [][]byte{
+				nil, {0}, {255}, make([]byte, 3), make([]byte, 64), good.Bytes()[:len(good.Bytes())-1],
+			} {
 				h, ok := vfs.MakeHandle(b)
 				if !ok {
 					t.Fatalf("%d bytes make no handle", len(b))
@@ -111,7 +117,7 @@ func badHandleCases() []testCase {
 				t.fails(err, vfs.EBADHANDLE, vfs.ESTALE)
 			}
 		}},
-		{"a handle with any byte changed never leads to another object of the tree unnoticed", seed, func(t *tree) {
+		{"a handle with one byte changed is no handle of another object of the tree", seed, func(t *tree) {
 			good := t.h("d/f")
 			known := map[uint64]bool{}
 			for _, p := range []string{".", "d", "d/sub", "g", "p", "l"} {

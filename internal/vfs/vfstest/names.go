@@ -13,11 +13,11 @@ func nameCases() []testCase { return slices.Concat(goodNameCases(), badNameCases
 func goodNameCases() []testCase {
 	n255, n256 := strings.Repeat("n", 255), strings.Repeat("n", 256)
 	return []testCase{
-		{"names of every byte are told apart", everyByte(), func(t *tree) {
+		{"names of every byte are distinguished", everyByte(), func(t *tree) {
 			var want []string
 			for _, e := range everyByte() {
 				want = append(want, e.Path)
-				t.holds(e.Path, e.Path)
+				t.hasContent(e.Path, e.Path)
 			}
 			slices.Sort(want)
 			t.same("names", t.names("."), want)
@@ -30,22 +30,29 @@ func goodNameCases() []testCase {
 			}
 			t.same("names", t.names("."), []string(nil))
 		}},
-		{"names that look alike are different", nil, func(t *tree) {
-			names := []string{"A", "a", "\u00e9", "e\u0301", "\xe9", " a", "a ", "a.", "...", "..a", ".wh.a", "CON", "-rf", "*", "a\nb"}
+		{"similar names are different", nil, func(t *tree) {
+			names := []string{
+				"A", "a", "\u00e9", "e\u0301", "\xe9", " a", "a ", "a.", "...", "..a", ".wh.a", "CON", "-rf",
+				"*", "a\nb",
+			}
 			for _, n := range names {
 				t.create(root(), n, 0o644)
 			}
 			slices.Sort(names)
 			t.same("names", t.names("."), names)
 		}},
-		{"a name of 255 bytes is fine everywhere", []Entry{file(n255, 0o644, 0, 0, "long"), dir("d", 0o755, 0, 0)}, func(t *tree) {
-			t.holds(n255, "long")
-			t.ok(t.link(root(), n255, "d/"+n255), "link")
-			t.ok(t.rename(root(), "d/"+n255, "d/"+strings.Repeat("m", 255)), "rename")
-			t.ok(t.remove(root(), n255), "remove")
-			t.mkdir(root(), n255, 0o755)
-			t.same("names", t.names("."), []string{"d", n255})
-		}},
+		{
+			"a name of 255 bytes is accepted everywhere",
+			[]Entry{file(n255, 0o644, owner{}, "long"), dir("d", 0o755, owner{})},
+			func(t *tree) {
+				t.hasContent(n255, "long")
+				t.ok(t.link(root(), n255, "d/"+n255), "link")
+				t.ok(t.rename(root(), "d/"+n255, "d/"+strings.Repeat("m", 255)), "rename")
+				t.ok(t.remove(root(), n255), "remove")
+				t.mkdir(root(), n255, 0o755)
+				t.same("names", t.names("."), []string{"d", n255})
+			},
+		},
 		{"a name of 256 bytes is ENAMETOOLONG everywhere", nameSeed(), func(t *tree) {
 			for what, err := range t.useName(n256) {
 				if err != vfs.ENAMETOOLONG {
@@ -53,7 +60,7 @@ func goodNameCases() []testCase {
 				}
 			}
 		}},
-		{"names that are empty or hold a slash or a NUL are refused everywhere", nameSeed(), func(t *tree) {
+		{"names that are empty or contain a slash or a NUL are refused everywhere", nameSeed(), func(t *tree) {
 			for _, name := range []string{"", "a/b", "/", "d/..", "f/", "a\x00b", "\x00"} {
 				for what, err := range t.useName(name) {
 					e, _ := err.(vfs.Errno)
@@ -82,7 +89,7 @@ func badNameCases() []testCase {
 			t.same("names", t.names("."), []string{"d", "f"})
 			t.same("names", t.names("d"), []string(nil))
 		}},
-		{"a name that is not there is ENOENT", nameSeed(), func(t *tree) {
+		{"a name that does not exist is ENOENT", nameSeed(), func(t *tree) {
 			var a vfs.Attr
 			_, err := t.Lookup(root(), t.Root(), "none", &a)
 			t.fails(err, vfs.ENOENT)
@@ -90,7 +97,7 @@ func badNameCases() []testCase {
 			t.fails(t.rmdir(root(), "none"), vfs.ENOENT)
 			t.fails(t.rename(root(), "none", "f"), vfs.ENOENT)
 		}},
-		{"an operation in what is no directory is ENOTDIR", nameSeed(), func(t *tree) {
+		{"an operation in an object that is no directory is ENOTDIR", nameSeed(), func(t *tree) {
 			f := t.h("f")
 			s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 			_, err := t.Create(root(), f, "n", &vfs.Create{Mode: vfs.Guarded, Attr: s})
@@ -104,7 +111,7 @@ func badNameCases() []testCase {
 			_, err = t.ReadDir(root(), f, 0, vfs.NamesOnly, func(*vfs.DirEntry) bool { return true })
 			t.fails(err, vfs.ENOTDIR)
 		}},
-		{"a path of many directories is walked", deep(40), func(t *tree) {
+		{"a path of many directories works in both directions", deep(40), func(t *tree) {
 			p := deep(40)[39].Path
 			t.create(root(), p+"/leaf", 0o644)
 			h := t.h(p)
@@ -119,17 +126,17 @@ func badNameCases() []testCase {
 	}
 }
 
-func nameSeed() []Entry { return []Entry{dir("d", 0o755, 0, 0), file("f", 0o644, 0, 0, "")} }
+func nameSeed() []Entry { return []Entry{dir("d", 0o755, owner{}), file("f", 0o644, owner{}, "")} }
 
-// everyByte is files whose names hold each byte that a name may hold.
+// everyByte is files whose names have each byte that a name may have.
 func everyByte() []Entry {
 	var seed []Entry
 	for b := 1; b < 256; b++ {
 		if name := string([]byte{byte(b)}); b != '/' && b != '.' {
-			seed = append(seed, file(name, 0o644, 0, 0, name))
+			seed = append(seed, file(name, 0o644, owner{}, name))
 		}
 	}
-	return append(seed, file("...", 0o644, 0, 0, "..."))
+	return append(seed, file("...", 0o644, owner{}, "..."))
 }
 
 func deep(n int) []Entry {
@@ -137,19 +144,21 @@ func deep(n int) []Entry {
 	p := ""
 	for range n {
 		p = path.Join(p, "a-directory")
-		seed = append(seed, dir(p, 0o755, 0, 0))
+		seed = append(seed, dir(p, 0o755, owner{}))
 	}
 	return seed
 }
 
-// useName uses name in every operation that takes one and returns their errors. It wants file f and directory d.
+// useName calls every operation that takes a name with name, and returns the errors. It needs file f and directory d.
 func (t *tree) useName(name string) map[string]error {
 	t.Helper()
 	r, errs := t.Root(), make(map[string]error)
 	s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}
 	var a vfs.Attr
 	_, errs["lookup"] = t.Lookup(root(), r, name, &a)
-	for what, mode := range map[string]vfs.CreateMode{"create unchecked": vfs.Unchecked, "create": vfs.Guarded, "create exclusive": vfs.Exclusive} {
+	for what, mode := range map[string]vfs.CreateMode{
+		"create unchecked": vfs.Unchecked, "create": vfs.Guarded, "create exclusive": vfs.Exclusive,
+	} {
 		_, errs[what] = t.Create(root(), r, name, &vfs.Create{Mode: mode, Attr: s})
 	}
 	_, errs["mkdir"] = t.Mkdir(root(), r, name, &s)

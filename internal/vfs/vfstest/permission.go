@@ -6,33 +6,36 @@ import (
 	"dim/internal/vfs"
 )
 
-// permissionCases are about who may do what; owner, group and others are alice, carol (by a supplementary group)
-// and bob.
+// permissionCases are about permissions. The owner is alice, carol is in the group (a supplementary one), bob is
+// one of the others.
 func permissionCases() []testCase {
 	return slices.Concat(fileAccessCases(), directoryAccessCases(), makingAccessCases())
 }
 
 func fileAccessCases() []testCase {
 	classes := []Entry{
-		file("owner", 0o400, aliceID, team, "o"), file("group", 0o040, aliceID, team, "g"), file("others", 0o004, aliceID, team, "x"),
-		file("exec", 0o011, aliceID, team, "e"), file("none", 0, aliceID, team, "n"), file("write", 0o022, aliceID, team, "w"),
+		file("owner", 0o400, owner{aliceID, team}, "o"), file("group", 0o040, owner{aliceID, team}, "g"),
+		file("others", 0o004, owner{aliceID, team}, "x"),
+		file("exec", 0o011, owner{aliceID, team}, "e"), file("none", 0, owner{aliceID, team}, "n"),
+		file("write", 0o022, owner{aliceID, team}, "w"),
 	}
 	dirs := []Entry{
-		dir("r", 0o744, 0, team), file("r/f", 0o644, 0, 0, ""),
-		dir("x", 0o711, 0, team), file("x/f", 0o644, 0, 0, ""),
-		dir("rx", 0o755, 0, team), file("rx/f", 0o644, 0, 0, ""), dir("rx/d", 0o755, 0, 0),
-		dir("w", 0o733, 0, team), file("w/f", 0o644, 0, 0, ""),
-		dir("g", 0o770, 0, team), file("g/f", 0o644, 0, 0, ""),
-		dir("wo", 0o722, 0, team), file("wo/f", 0o644, 0, 0, ""),
+		dir("r", 0o744, owner{0, team}), file("r/f", 0o644, owner{}, ""),
+		dir("x", 0o711, owner{0, team}), file("x/f", 0o644, owner{}, ""),
+		dir("rx", 0o755, owner{0, team}), file("rx/f", 0o644, owner{}, ""), dir("rx/d", 0o755, owner{}),
+		dir("w", 0o733, owner{0, team}), file("w/f", 0o644, owner{}, ""),
+		dir("g", 0o770, owner{0, team}), file("g/f", 0o644, owner{}, ""),
+		dir("wo", 0o722, owner{0, team}), file("wo/f", 0o644, owner{}, ""),
 	}
 	return []testCase{
-		{"one class alone decides about reading", classes, func(t *tree) {
+		{"exactly one class decides about reading", classes, func(t *tree) {
 			for _, c := range []struct {
 				who  *vfs.Cred
 				path string
 				err  error
 			}{
-				{alice(), "owner", nil}, {carol(), "owner", vfs.EACCES}, {bob(), "owner", vfs.EACCES}, {root(), "owner", nil},
+				{alice(), "owner", nil}, {carol(), "owner", vfs.EACCES}, {bob(), "owner", vfs.EACCES},
+				{root(), "owner", nil},
 				{carol(), "group", nil}, {bob(), "group", vfs.EACCES}, {root(), "none", nil},
 				{bob(), "others", nil}, {carol(), "others", vfs.EACCES}, {bob(), "none", vfs.EACCES},
 			} {
@@ -63,7 +66,7 @@ func fileAccessCases() []testCase {
 			t.fails(err, vfs.EACCES)
 			_, err = t.Write(carol(), t.h("group"), []byte("no"), 0, vfs.FileSync)
 			t.fails(err, vfs.EACCES)
-			t.holds("others", "x")
+			t.hasContent("others", "x")
 		}},
 		{"a lookup needs search permission", dirs, func(t *tree) {
 			var a vfs.Attr
@@ -87,12 +90,12 @@ func fileAccessCases() []testCase {
 
 func directoryAccessCases() []testCase {
 	dirs := []Entry{
-		dir("r", 0o744, 0, team), file("r/f", 0o644, 0, 0, ""),
-		dir("x", 0o711, 0, team), file("x/f", 0o644, 0, 0, ""),
-		dir("rx", 0o755, 0, team), file("rx/f", 0o644, 0, 0, ""), dir("rx/d", 0o755, 0, 0),
-		dir("w", 0o733, 0, team), file("w/f", 0o644, 0, 0, ""),
-		dir("g", 0o770, 0, team), file("g/f", 0o644, 0, 0, ""),
-		dir("wo", 0o722, 0, team), file("wo/f", 0o644, 0, 0, ""),
+		dir("r", 0o744, owner{0, team}), file("r/f", 0o644, owner{}, ""),
+		dir("x", 0o711, owner{0, team}), file("x/f", 0o644, owner{}, ""),
+		dir("rx", 0o755, owner{0, team}), file("rx/f", 0o644, owner{}, ""), dir("rx/d", 0o755, owner{}),
+		dir("w", 0o733, owner{0, team}), file("w/f", 0o644, owner{}, ""),
+		dir("g", 0o770, owner{0, team}), file("g/f", 0o644, owner{}, ""),
+		dir("wo", 0o722, owner{0, team}), file("wo/f", 0o644, owner{}, ""),
 	}
 	return []testCase{
 		{"a listing needs read permission", dirs, func(t *tree) {
@@ -120,7 +123,7 @@ func directoryAccessCases() []testCase {
 				_, err = t.Mknod(bob(), d, "n", &vfs.Node{Type: vfs.FIFO}, &s)
 				t.fails(err, vfs.EACCES)
 				t.fails(t.link(bob(), "rx/f", p+"/n"), vfs.EACCES)
-				t.gone(p + "/n")
+				t.missing(p + "/n")
 			}
 			t.create(bob(), "w/n", 0o644)
 			t.create(carol(), "g/n", 0o644)
@@ -148,16 +151,18 @@ func directoryAccessCases() []testCase {
 
 func makingAccessCases() []testCase {
 	dirs := []Entry{
-		dir("r", 0o744, 0, team), file("r/f", 0o644, 0, 0, ""),
-		dir("x", 0o711, 0, team), file("x/f", 0o644, 0, 0, ""),
-		dir("rx", 0o755, 0, team), file("rx/f", 0o644, 0, 0, ""), dir("rx/d", 0o755, 0, 0),
-		dir("w", 0o733, 0, team), file("w/f", 0o644, 0, 0, ""),
-		dir("g", 0o770, 0, team), file("g/f", 0o644, 0, 0, ""),
-		dir("wo", 0o722, 0, team), file("wo/f", 0o644, 0, 0, ""),
+		dir("r", 0o744, owner{0, team}), file("r/f", 0o644, owner{}, ""),
+		dir("x", 0o711, owner{0, team}), file("x/f", 0o644, owner{}, ""),
+		dir("rx", 0o755, owner{0, team}), file("rx/f", 0o644, owner{}, ""), dir("rx/d", 0o755, owner{}),
+		dir("w", 0o733, owner{0, team}), file("w/f", 0o644, owner{}, ""),
+		dir("g", 0o770, owner{0, team}), file("g/f", 0o644, owner{}, ""),
+		dir("wo", 0o722, owner{0, team}), file("wo/f", 0o644, owner{}, ""),
 	}
 	return []testCase{
-		{"a directory that moves must be writable, for its dot-dot changes", []Entry{
-			dir("a", 0o777, 0, 0), dir("a/mine", 0o755, bobID, bobID), dir("a/his", 0o755, aliceID, aliceID), dir("b", 0o777, 0, 0),
+		{"a directory that moves must be writable, because its dot-dot changes", []Entry{
+			dir("a", 0o777, owner{}), dir("a/mine", 0o755, owner{bobID, bobID}),
+			dir("a/his", 0o755, owner{aliceID, aliceID}),
+			dir("b", 0o777, owner{}),
 		}, func(t *tree) {
 			t.ok(t.rename(bob(), "a/mine", "b/mine"), "rename own directory")
 			t.fails(t.rename(bob(), "a/his", "b/his"), vfs.EACCES)
@@ -168,36 +173,51 @@ func makingAccessCases() []testCase {
 			t.fails(err, vfs.EEXIST)
 			t.fails(t.remove(bob(), "rx/none"), vfs.ENOENT)
 		}},
-		{"an existing file is taken by create without write permission in the directory", []Entry{dir("d", 0o755, 0, 0), file("d/f", 0o666, 0, 0, "abc")}, func(t *tree) {
-			how := vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o600}}
-			_, err := t.Create(bob(), t.h("d"), "f", &how)
-			t.ok(err, "create")
-			t.same("mode", t.attr("d/f").Mode, uint32(0o666))
-			t.same("size", t.attr("d/f").Size, uint64(0))
-		}},
-		{"create does not cut an existing file that may not be written", []Entry{dir("d", 0o777, 0, 0), file("d/f", 0o644, 0, 0, "abc")}, func(t *tree) {
-			how := vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetSize}}
-			_, err := t.Create(bob(), t.h("d"), "f", &how)
-			t.fails(err, vfs.EACCES)
-			t.holds("d/f", "abc")
-		}},
-		{"devices are for root to make, FIFOs and sockets for all", []Entry{dir("d", 0o777, 0, 0)}, func(t *tree) {
-			s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o666}
-			for _, typ := range []vfs.Type{vfs.CharDevice, vfs.BlockDevice} {
-				_, err := t.Mknod(bob(), t.h("d"), "dev", &vfs.Node{Type: typ, Major: 1, Minor: 3}, &s)
-				t.fails(err, vfs.EPERM)
+		{
+			"unchecked create returns an existing file without write permission in the directory",
+			[]Entry{dir("d", 0o755, owner{}), file("d/f", 0o666, owner{}, "abc")},
+			func(t *tree) {
+				how := vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o600}}
+				_, err := t.Create(bob(), t.h("d"), "f", &how)
+				t.ok(err, "create")
+				t.same("mode", t.attr("d/f").Mode, uint32(0o666))
+				t.same("size", t.attr("d/f").Size, uint64(0))
+			},
+		},
+		{
+			"create does not truncate an existing file without write permission",
+			[]Entry{dir("d", 0o777, owner{}), file("d/f", 0o644, owner{}, "abc")},
+			func(t *tree) {
+				how := vfs.Create{Mode: vfs.Unchecked, Attr: vfs.SetAttr{Valid: vfs.SetSize}}
+				_, err := t.Create(bob(), t.h("d"), "f", &how)
+				t.fails(err, vfs.EACCES)
+				t.hasContent("d/f", "abc")
+			},
+		},
+		{
+			"only root makes devices, and every user makes FIFOs and sockets",
+			[]Entry{dir("d", 0o777, owner{})},
+			func(t *tree) {
+				s := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o666}
+				for _, typ := range []vfs.Type{vfs.CharDevice, vfs.BlockDevice} {
+					_, err := t.Mknod(bob(), t.h("d"), "dev", &vfs.Node{Type: typ, Major: 1, Minor: 3}, &s)
+					t.fails(err, vfs.EPERM)
+				}
+				for i, typ := range []vfs.Type{vfs.FIFO, vfs.Socket} {
+					made, err := t.Mknod(bob(), t.h("d"), string(rune('a'+i)), &vfs.Node{Type: typ}, &s)
+					t.ok(err, "mknod")
+					t.same("owner", []uint32{made.Attr.UID, made.Attr.GID}, []uint32{bobID, bobID})
+				}
+			},
+		},
+		{"a new file cannot have another owner than the caller", []Entry{dir("d", 0o777, owner{})}, func(t *tree) {
+			how := vfs.Create{
+				Mode: vfs.Guarded,
+				Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID, Mode: 0o644, UID: aliceID},
 			}
-			for i, typ := range []vfs.Type{vfs.FIFO, vfs.Socket} {
-				made, err := t.Mknod(bob(), t.h("d"), string(rune('a'+i)), &vfs.Node{Type: typ}, &s)
-				t.ok(err, "mknod")
-				t.same("owner", []uint32{made.Attr.UID, made.Attr.GID}, []uint32{bobID, bobID})
-			}
-		}},
-		{"a new file is not given to somebody else", []Entry{dir("d", 0o777, 0, 0)}, func(t *tree) {
-			how := vfs.Create{Mode: vfs.Guarded, Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID, Mode: 0o644, UID: aliceID}}
 			_, err := t.Create(bob(), t.h("d"), "f", &how)
 			t.fails(err, vfs.EPERM)
-			t.gone("d/f")
+			t.missing("d/f")
 			_, err = t.Create(root(), t.h("d"), "f", &how)
 			t.ok(err, "create by root")
 			t.same("owner", t.attr("d/f").UID, uint32(aliceID))
@@ -207,20 +227,22 @@ func makingAccessCases() []testCase {
 
 func stickyCases() []testCase {
 	seed := []Entry{
-		dir("tmp", 0o1777, 0, 0), file("tmp/hers", 0o666, aliceID, aliceID, ""), dir("tmp/herd", 0o777, aliceID, aliceID),
-		file("tmp/his", 0o666, bobID, bobID, ""), dir("bobs", 0o1777, bobID, bobID), file("bobs/hers", 0o600, aliceID, aliceID, ""),
-		dir("open", 0o777, 0, 0), file("open/his", 0o644, bobID, bobID, ""),
+		dir("tmp", 0o1777, owner{}), file("tmp/hers", 0o666, owner{aliceID, aliceID}, ""),
+		dir("tmp/herd", 0o777, owner{aliceID, aliceID}),
+		file("tmp/his", 0o666, owner{bobID, bobID}, ""), dir("bobs", 0o1777, owner{bobID, bobID}),
+		file("bobs/hers", 0o600, owner{aliceID, aliceID}, ""),
+		dir("open", 0o777, owner{}), file("open/his", 0o644, owner{bobID, bobID}, ""),
 	}
 	return []testCase{
-		{"nobody removes what belongs to others", seed, func(t *tree) {
+		{"a user cannot remove the files of others", seed, func(t *tree) {
 			t.fails(t.remove(bob(), "tmp/hers"), vfs.EPERM, vfs.EACCES)
 			t.fails(t.rmdir(bob(), "tmp/herd"), vfs.EPERM, vfs.EACCES)
 		}},
-		{"nobody renames what belongs to others", seed, func(t *tree) {
+		{"a user cannot rename the files of others", seed, func(t *tree) {
 			t.fails(t.rename(bob(), "tmp/hers", "tmp/x"), vfs.EPERM, vfs.EACCES)
 			t.fails(t.rename(bob(), "tmp/herd", "tmp/x"), vfs.EPERM, vfs.EACCES)
 		}},
-		{"nobody renames over what belongs to others", seed, func(t *tree) {
+		{"a user cannot replace the files of others by a rename", seed, func(t *tree) {
 			t.fails(t.rename(bob(), "tmp/his", "tmp/hers"), vfs.EPERM, vfs.EACCES)
 			t.fails(t.rename(bob(), "open/his", "tmp/hers"), vfs.EPERM, vfs.EACCES)
 		}},
@@ -229,11 +251,11 @@ func stickyCases() []testCase {
 			t.ok(t.remove(alice(), "tmp/x"), "remove")
 			t.ok(t.rmdir(alice(), "tmp/herd"), "rmdir")
 		}},
-		{"the owner of the directory removes what belongs to others", seed, func(t *tree) {
+		{"the owner of the directory removes the files of others", seed, func(t *tree) {
 			t.ok(t.remove(bob(), "bobs/hers"), "remove")
 		}},
 		{"root removes anything", seed, func(t *tree) { t.ok(t.remove(root(), "tmp/hers"), "remove") }},
-		{"everybody makes and links there", seed, func(t *tree) {
+		{"every user makes and links files there", seed, func(t *tree) {
 			t.create(carol(), "tmp/c", 0o644)
 			t.ok(t.link(carol(), "tmp/c", "tmp/c2"), "link")
 		}},

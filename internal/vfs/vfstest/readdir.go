@@ -12,18 +12,21 @@ func readDirCases() []testCase { return slices.Concat(listingCases(), cookieCase
 
 func listingCases() []testCase {
 	few := []Entry{
-		dir("d", 0o755, 0, 0), file("d/a", 0o644, aliceID, 0, "aaa"), dir("d/b", 0o700, 0, 0), symlink("d/c", "x"),
-		file("d/e", 0o600, 0, 0, ""), hardLink("d/f", "d/e"), {Path: "d/g", Type: vfs.FIFO, Mode: 0o644, Mtime: aDay},
+		dir("d", 0o755, owner{}), file("d/a", 0o644, owner{aliceID, 0}, "aaa"), dir("d/b", 0o700, owner{}),
+		symlink("d/c", "x"),
+		file("d/e", 0o600, owner{}, ""), hardLink("d/f", "d/e"),
+		{Path: "d/g", Type: vfs.FIFO, Mode: 0o644, Mtime: aDay},
 	}
 	return []testCase{
-		{"an empty directory lists dot and dot-dot", []Entry{dir("d", 0o755, 0, 0)}, func(t *tree) {
+		{"an empty directory lists dot and dot-dot", []Entry{dir("d", 0o755, owner{})}, func(t *tree) {
 			es := t.list("d", vfs.NamesOnly, 100)
 			t.same("entries", entryNames(es), []string{".", ".."})
-			if len(es) != 2 || es[0].Cookie != 1 || es[1].Cookie != 2 || es[0].ID != t.attr("d").ID || es[1].ID != t.attr(".").ID {
+			if len(es) != 2 || es[0].Cookie != 1 || es[1].Cookie != 2 ||
+				es[0].ID != t.attr("d").ID || es[1].ID != t.attr(".").ID {
 				t.Errorf("got %+v", es)
 			}
 		}},
-		{"dot-dot of the root's listing is the root", nil, func(t *tree) {
+		{"dot-dot in the listing of the root is the root", nil, func(t *tree) {
 			for _, e := range t.list(".", vfs.NamesOnly, 100) {
 				t.same("id of "+e.Name, e.ID, t.attr(".").ID)
 			}
@@ -35,7 +38,7 @@ func listingCases() []testCase {
 				t.same("id of "+e.Name, e.ID, t.attr("d/"+e.Name).ID)
 			}
 		}},
-		{"a listing with attributes shows what a lookup shows", few, func(t *tree) {
+		{"a listing with attributes has those of a lookup", few, func(t *tree) {
 			for _, e := range t.list("d", vfs.WithAttr, 100) {
 				var a vfs.Attr
 				h, err := t.Lookup(root(), t.h("d"), e.Name, &a)
@@ -45,13 +48,13 @@ func listingCases() []testCase {
 				t.same("id of "+e.Name, e.ID, a.ID)
 			}
 		}},
-		{"a listing in any pieces is the same", few, func(t *tree) {
+		{"a listing is the same in pages of any size", few, func(t *tree) {
 			want := t.list("d", vfs.NamesOnly, 100)
 			for page := 1; page < 9; page++ {
 				t.same(fmt.Sprintf("pages of %d", page), t.list("d", vfs.NamesOnly, page), want)
 			}
 		}},
-		{"cookies are the same with and without attributes, and each time", few, func(t *tree) {
+		{"cookies are the same with and without attributes, and in every listing", few, func(t *tree) {
 			want := cookies(t.list("d", vfs.NamesOnly, 100))
 			t.same("cookies", cookies(t.list("d", vfs.WithAttr, 3)), want)
 			t.create(root(), "d/new", 0o644)
@@ -66,18 +69,20 @@ func listingCases() []testCase {
 
 func cookieCases() []testCase {
 	few := []Entry{
-		dir("d", 0o755, 0, 0), file("d/a", 0o644, aliceID, 0, "aaa"), dir("d/b", 0o700, 0, 0), symlink("d/c", "x"),
-		file("d/e", 0o600, 0, 0, ""), hardLink("d/f", "d/e"), {Path: "d/g", Type: vfs.FIFO, Mode: 0o644, Mtime: aDay},
+		dir("d", 0o755, owner{}), file("d/a", 0o644, owner{aliceID, 0}, "aaa"), dir("d/b", 0o700, owner{}),
+		symlink("d/c", "x"),
+		file("d/e", 0o600, owner{}, ""), hardLink("d/f", "d/e"),
+		{Path: "d/g", Type: vfs.FIFO, Mode: 0o644, Mtime: aDay},
 	}
 	return []testCase{
-		{"a cookie goes on working when its name has gone", few, func(t *tree) {
+		{"a cookie is valid after its name was removed", few, func(t *tree) {
 			es := t.list("d", vfs.NamesOnly, 100)
 			at := es[4]
 			t.removeAny("d/" + at.Name)
 			rest := t.listFrom("d", at.Cookie)
 			t.same("the rest", entryNames(rest), entryNames(es[5:]))
 		}},
-		{"a name that comes back has its cookie back", few, func(t *tree) {
+		{"a name that is made again has its former cookie", few, func(t *tree) {
 			was := cookies(t.list("d", vfs.NamesOnly, 100))["a"]
 			t.ok(t.remove(root(), "d/a"), "remove")
 			t.create(root(), "d/a", 0o644)
@@ -97,21 +102,25 @@ func cookieCases() []testCase {
 				return true
 			})
 			t.ok(err, "list")
-			t.gone("d/a")
+			t.missing("d/a")
 		}},
-		{"a listing shows what was made and removed just now", few, func(t *tree) {
+		{"a listing has all earlier changes", few, func(t *tree) {
 			t.ok(t.remove(root(), "d/a"), "remove")
 			t.ok(t.rename(root(), "d/b", "d/z"), "rename")
 			t.mkdir(root(), "d/a2", 0o755)
 			t.same("names", t.names("d"), []string{"a2", "c", "e", "f", "g", "z"})
 		}},
-		{"a directory of 10,000 names is listed whole", many(), func(t *tree) {
+		{"a directory of 10,000 names is listed completely", many(), func(t *tree) {
 			es := t.list("d", vfs.NamesOnly, 1000)
 			t.same("entries", len(es), len(many())+1)
 			es = t.list("d", vfs.WithAttr, 5000)
 			t.same("entries with attributes", len(es), len(many())+1)
 		}},
-		{"a directory of 10,000 names that changes meanwhile neither loses nor repeats those that stay", many(), changingDirectory},
+		{
+			"a listing of 10,000 names neither omits nor repeats names that exist throughout while others change",
+			many(),
+			changingDirectory,
+		},
 	}
 }
 
@@ -121,9 +130,9 @@ func many() []Entry {
 	if testing.Short() {
 		n = 1000
 	}
-	seed := []Entry{dir("d", 0o755, 0, 0)}
+	seed := []Entry{dir("d", 0o755, owner{})}
 	for i := range n {
-		seed = append(seed, file(fmt.Sprintf("d/file-%05d", i), 0o644, 0, 0, ""))
+		seed = append(seed, file(fmt.Sprintf("d/file-%05d", i), 0o644, owner{}, ""))
 	}
 	return seed
 }
@@ -169,7 +178,7 @@ func changingDirectory(t *tree) {
 	}
 }
 
-// list lists p in pages of so many entries, each resumed at the cookie of the last.
+// list lists p in pages of a number of entries, each of which starts at the last cookie of the one before.
 func (t *tree) list(p string, plus vfs.Plus, page int) []vfs.DirEntry {
 	t.Helper()
 	var all []vfs.DirEntry
@@ -181,7 +190,7 @@ func (t *tree) list(p string, plus vfs.Plus, page int) []vfs.DirEntry {
 				return false
 			}
 			n++
-			if e.Cookie == 0 || e.Cookie >= 1<<63 { // an offset of a directory is a signed number in Linux
+			if e.Cookie == 0 || e.Cookie >= 1<<63 { // offsets of directories are signed in Linux
 				t.Errorf("%q has cookie %#x", e.Name, e.Cookie)
 			}
 			all, cookie = append(all, *e), e.Cookie

@@ -4,12 +4,13 @@ import "dim/internal/vfs"
 
 func removeCases() []testCase {
 	seed := []Entry{
-		file("f", 0o644, 0, 0, "x"), dir("empty", 0o755, 0, 0), dir("full", 0o755, 0, 0), file("full/f", 0o644, 0, 0, ""), symlink("l", "full"),
+		file("f", 0o644, owner{}, "x"), dir("empty", 0o755, owner{}), dir("full", 0o755, owner{}),
+		file("full/f", 0o644, owner{}, ""), symlink("l", "full"),
 	}
 	return []testCase{
-		{"a removed file is gone from lookup and listing", seed, func(t *tree) {
+		{"a removed file is neither found nor listed", seed, func(t *tree) {
 			t.ok(t.remove(root(), "f"), "remove")
-			t.gone("f")
+			t.missing("f")
 			t.same("names", t.names("."), []string{"empty", "full", "l"})
 			t.fails(t.remove(root(), "f"), vfs.ENOENT)
 		}},
@@ -20,21 +21,21 @@ func removeCases() []testCase {
 				} else {
 					t.ok(t.remove(root(), e.Path), "remove %s", e.Path)
 				}
-				t.gone(e.Path)
+				t.missing(e.Path)
 			}
 			t.same("names", t.names("."), []string(nil))
 		}},
-		{"remove does not take directories, nor rmdir anything else", seed, func(t *tree) {
+		{"remove refuses directories and rmdir all else", seed, func(t *tree) {
 			t.fails(t.remove(root(), "empty"), vfs.EISDIR)
 			t.fails(t.remove(root(), "full"), vfs.EISDIR)
 			t.fails(t.rmdir(root(), "f"), vfs.ENOTDIR)
 			t.fails(t.rmdir(root(), "l"), vfs.ENOTDIR)
 			t.same("names", t.names("."), []string{"empty", "f", "full", "l"})
 		}},
-		{"rmdir takes an empty directory and lowers nlink above", seed, func(t *tree) {
+		{"rmdir removes an empty directory and decrements nlink of the directory above", seed, func(t *tree) {
 			n := t.attr(".").Nlink
 			t.ok(t.rmdir(root(), "empty"), "rmdir")
-			t.gone("empty")
+			t.missing("empty")
 			t.same("nlink", t.attr(".").Nlink, n-1)
 		}},
 		{"rmdir of a directory that is not empty is ENOTEMPTY", seed, func(t *tree) {
@@ -44,9 +45,9 @@ func removeCases() []testCase {
 			t.fails(t.rmdir(root(), "full"), vfs.ENOTEMPTY, vfs.EEXIST)
 			t.ok(t.remove(root(), "full/new"), "remove")
 			t.ok(t.rmdir(root(), "full"), "rmdir")
-			t.gone("full")
+			t.missing("full")
 		}},
-		{"nothing is made in a removed directory", seed, func(t *tree) {
+		{"no object can be made in a removed directory", seed, func(t *tree) {
 			h := t.h("empty")
 			t.ok(t.rmdir(root(), "empty"), "rmdir")
 			_, err := t.Create(root(), h, "n", &vfs.Create{Mode: vfs.Guarded})
@@ -55,14 +56,14 @@ func removeCases() []testCase {
 			t.fails(err, vfs.ESTALE, vfs.ENOENT)
 			_, err = t.Rename(root(), t.Root(), "f", h, "n")
 			t.fails(err, vfs.ESTALE, vfs.ENOENT)
-			t.holds("f", "x")
+			t.hasContent("f", "x")
 		}},
 		{"a name is removed and made again many times", seed, func(t *tree) {
 			for range 10 {
 				t.ok(t.remove(root(), "f"), "remove")
-				t.gone("f")
+				t.missing("f")
 				t.create(root(), "f", 0o644)
-				t.holds("f", "")
+				t.hasContent("f", "")
 			}
 		}},
 	}
@@ -70,44 +71,45 @@ func removeCases() []testCase {
 
 func linkCases() []testCase {
 	seed := []Entry{
-		file("f", 0o644, aliceID, aliceID, "shared"), dir("d", 0o777, 0, 0), dir("e", 0o755, 0, 0), symlink("l", "f"), file("other", 0o644, 0, 0, ""),
-		file("p1", 0o644, 0, 0, "pair"), hardLink("e/p2", "p1"),
+		file("f", 0o644, owner{aliceID, aliceID}, "shared"), dir("d", 0o777, owner{}), dir("e", 0o755, owner{}),
+		symlink("l", "f"), file("other", 0o644, owner{}, ""),
+		file("p1", 0o644, owner{}, "pair"), hardLink("e/p2", "p1"),
 	}
 	return []testCase{
-		{"another name is the same file", seed, func(t *tree) {
+		{"another name leads to the same file", seed, func(t *tree) {
 			lc, err := t.Link(alice(), t.h("f"), t.h("d"), "g")
 			t.ok(err, "link")
 			t.same("nlink", lc.Attr.Nlink, uint32(2))
 			t.same("attributes", t.attr("d/g"), lc.Attr)
 			t.same("handle", t.h("d/g") == t.h("f"), true)
 			t.write(alice(), "d/g", "SH", 0)
-			t.holds("f", "SHared")
+			t.hasContent("f", "SHared")
 		}},
-		{"a file lives until its last name goes", seed, func(t *tree) {
+		{"a file exists until its last name is removed", seed, func(t *tree) {
 			h := t.h("f")
 			t.ok(t.link(root(), "f", "d/g"), "link")
 			t.ok(t.remove(root(), "f"), "remove")
-			t.gone("f")
+			t.missing("f")
 			t.same("nlink", t.attrOf(h).Nlink, uint32(1))
-			t.holds("d/g", "shared")
+			t.hasContent("d/g", "shared")
 			t.ok(t.remove(root(), "d/g"), "remove")
 			t.stale(h)
 		}},
-		{"a write through one name shows through names that were there before", seed, func(t *tree) {
+		{"a write through one name is visible through older names", seed, func(t *tree) {
 			t.write(root(), "e/p2", "PA", 0)
-			t.holds("p1", "PAir")
+			t.hasContent("p1", "PAir")
 			t.same("attributes", t.attr("p1"), t.attr("e/p2"))
 			t.same("nlink", t.attr("p1").Nlink, uint32(2))
 			t.same("handle", t.h("p1") == t.h("e/p2"), true)
 		}},
-		{"a lost name leaves the others that were there before", seed, func(t *tree) {
+		{"the removal of a name leaves the older ones", seed, func(t *tree) {
 			t.ok(t.remove(root(), "p1"), "remove")
 			t.same("nlink", t.attr("e/p2").Nlink, uint32(1))
-			t.holds("e/p2", "pair")
+			t.hasContent("e/p2", "pair")
 			t.write(root(), "e/p2", "PA", 0)
-			t.holds("e/p2", "PAir")
+			t.hasContent("e/p2", "PAir")
 		}},
-		{"a third name joins two that were there before", seed, func(t *tree) {
+		{"a third name is one of the same file as two older ones", seed, func(t *tree) {
 			t.ok(t.link(root(), "e/p2", "d/p3"), "link")
 			for _, p := range []string{"p1", "e/p2", "d/p3"} {
 				t.same("nlink of "+p, t.attr(p).Nlink, uint32(3))
@@ -121,21 +123,21 @@ func linkCases() []testCase {
 			}
 			t.same("nlink", t.attr("f").Nlink, uint32(1))
 		}},
-		{"a directory gets no second name", seed, func(t *tree) {
+		{"a directory cannot have a second name", seed, func(t *tree) {
 			t.fails(t.link(root(), "e", "d/e"), vfs.EPERM)
-			t.gone("d/e")
+			t.missing("d/e")
 		}},
-		{"a symbolic link is linked itself", seed, func(t *tree) {
+		{"a link to a symbolic link is one of the link itself", seed, func(t *tree) {
 			t.ok(t.link(root(), "l", "d/l2"), "link")
 			t.same("type", t.attr("d/l2").Type, vfs.Symlink)
 			t.same("nlink", t.attr("l").Nlink, uint32(2))
 		}},
-		{"what was removed gets no new name", seed, func(t *tree) {
+		{"a removed file cannot get a new name", seed, func(t *tree) {
 			h := t.h("f")
 			t.ok(t.remove(root(), "f"), "remove")
 			_, err := t.Link(root(), h, t.h("d"), "g")
 			t.fails(err, vfs.ESTALE)
-			t.gone("d/g")
+			t.missing("d/g")
 		}},
 		{"a file may have many names", seed, func(t *tree) {
 			h, d := t.h("f"), t.h("d")

@@ -8,9 +8,13 @@ import (
 
 func renameSeed() []Entry {
 	return []Entry{
-		file("f", 0o644, aliceID, aliceID, "eff"), file("g", 0o600, bobID, bobID, "gee"), symlink("l", "f"),
-		dir("d", 0o755, 0, 0), file("d/x", 0o644, 0, 0, "ex"), dir("d/sub", 0o755, 0, 0), file("d/sub/y", 0o644, 0, 0, "why"),
-		dir("empty", 0o711, 0, 0), dir("e", 0o755, 0, 0), file("h1", 0o644, 0, 0, "hard"), hardLink("h2", "h1"), hardLink("e/h3", "h1"),
+		file("f", 0o644, owner{aliceID, aliceID}, "eff"), file("g", 0o600, owner{bobID, bobID}, "gee"),
+		symlink("l", "f"),
+		dir("d", 0o755, owner{}), file("d/x", 0o644, owner{}, "ex"), dir("d/sub", 0o755, owner{}),
+		file("d/sub/y", 0o644, owner{}, "why"),
+		dir("empty", 0o711, owner{}), dir("e", 0o755, owner{}), file("h1", 0o644, owner{}, "hard"),
+		hardLink("h2", "h1"),
+		hardLink("e/h3", "h1"),
 	}
 }
 
@@ -19,35 +23,35 @@ func renameCases() []testCase { return slices.Concat(renameOntoCases(), renameAf
 func renameOntoCases() []testCase {
 	seed := renameSeed()
 	return []testCase{
-		{"a file moves within its directory with all it is", seed, func(t *tree) {
+		{"a file keeps its content and attributes when it moves within its directory", seed, func(t *tree) {
 			h, was := t.h("f"), t.attr("f")
 			t.ok(t.rename(root(), "f", "n"), "rename")
-			t.gone("f")
+			t.missing("f")
 			now := t.attr("n")
 			t.same("handle", t.h("n") == h, true)
-			was.Ctime = now.Ctime // it may move or not
+			was.Ctime = now.Ctime // it may change or not
 			t.same("attributes", now, was)
-			t.holds("n", "eff")
+			t.hasContent("n", "eff")
 		}},
 		{"a file moves to another directory", seed, func(t *tree) {
 			h := t.h("f")
 			t.ok(t.rename(root(), "f", "d/sub/n"), "rename")
-			t.gone("f")
+			t.missing("f")
 			t.same("handle", t.h("d/sub/n") == h, true)
 			t.same("names", t.names("d/sub"), []string{"n", "y"})
 		}},
-		{"a file over a file takes its place at once", seed, func(t *tree) {
+		{"a file that is moved over a file replaces it", seed, func(t *tree) {
 			h, old := t.h("f"), t.h("g")
 			t.ok(t.rename(root(), "f", "g"), "rename")
-			t.gone("f")
+			t.missing("f")
 			t.same("handle", t.h("g") == h, true)
-			t.holds("g", "eff")
+			t.hasContent("g", "eff")
 			t.stale(old)
 		}},
 		{"a file over a symbolic link replaces the link, not its target", seed, func(t *tree) {
 			t.ok(t.rename(root(), "g", "l"), "rename")
-			t.holds("l", "gee")
-			t.holds("f", "eff")
+			t.hasContent("l", "gee")
+			t.hasContent("f", "eff")
 		}},
 		{"a symbolic link moves over a file", seed, func(t *tree) {
 			t.ok(t.rename(root(), "l", "g"), "rename")
@@ -55,15 +59,15 @@ func renameOntoCases() []testCase {
 			t.ok(err, "readlink")
 			t.same("target", target, "f")
 		}},
-		{"a directory moves with all that is in it", seed, func(t *tree) {
+		{"a directory keeps its content when it moves", seed, func(t *tree) {
 			h, x, y := t.h("d"), t.h("d/x"), t.h("d/sub/y")
 			up := t.attr(".").Nlink
 			t.ok(t.rename(root(), "d", "e/d2"), "rename")
-			t.gone("d")
+			t.missing("d")
 			for p, want := range map[string]vfs.Handle{"e/d2": h, "e/d2/x": x, "e/d2/sub/y": y} {
 				t.same("handle of "+p, t.h(p) == want, true)
 			}
-			t.holds("e/d2/sub/y", "why")
+			t.hasContent("e/d2/sub/y", "why")
 			t.same("nlink of the root", t.attr(".").Nlink, up-1)
 			t.same("nlink of e", t.attr("e").Nlink, uint32(3))
 			var a vfs.Attr
@@ -71,11 +75,11 @@ func renameOntoCases() []testCase {
 			t.ok(err, "look up dot-dot")
 			t.same("dot-dot", dd == t.h("e"), true)
 		}},
-		{"a directory over an empty directory takes its place", seed, func(t *tree) {
+		{"a directory that is moved over an empty one replaces it", seed, func(t *tree) {
 			h := t.h("d")
 			up := t.attr(".").Nlink
 			t.ok(t.rename(root(), "d", "empty"), "rename")
-			t.gone("d")
+			t.missing("d")
 			t.same("handle", t.h("empty") == h, true)
 			t.same("mode", t.attr("empty").Mode, uint32(0o755))
 			t.same("names", t.names("empty"), []string{"sub", "x"})
@@ -87,36 +91,36 @@ func renameOntoCases() []testCase {
 func renameAfterCases() []testCase {
 	seed := renameSeed()
 	return []testCase{
-		{"a directory over one that has been emptied takes its place", seed, func(t *tree) {
+		{"a directory that is moved over one that was emptied replaces it", seed, func(t *tree) {
 			t.ok(t.remove(root(), "d/sub/y"), "remove")
 			t.ok(t.rename(root(), "empty", "d/sub"), "rename")
 			t.same("names", t.names("d/sub"), []string(nil))
 			t.same("mode", t.attr("d/sub").Mode, uint32(0o711))
 		}},
-		{"a name renamed to itself stays", seed, func(t *tree) {
+		{"a rename of a name to itself changes nothing", seed, func(t *tree) {
 			for _, p := range []string{"f", "d", "l"} {
 				h := t.h(p)
 				t.ok(t.rename(root(), p, p), "rename %s", p)
 				t.same("handle", t.h(p) == h, true)
 			}
 		}},
-		{"two names of one file renamed over each other both stay", seed, func(t *tree) {
+		{"a rename of one name of a file to another one changes nothing", seed, func(t *tree) {
 			t.ok(t.rename(root(), "h1", "h2"), "rename")
 			t.ok(t.rename(root(), "h1", "e/h3"), "rename")
 			for _, p := range []string{"h1", "h2", "e/h3"} {
-				t.holds(p, "hard")
+				t.hasContent(p, "hard")
 				t.same("nlink of "+p, t.attr(p).Nlink, uint32(3))
 			}
 		}},
-		{"a file over one of the names of another leaves the rest", seed, func(t *tree) {
+		{"a file that replaces one name of another leaves the other names", seed, func(t *tree) {
 			t.ok(t.rename(root(), "f", "h1"), "rename")
-			t.holds("h1", "eff")
-			t.holds("h2", "hard")
+			t.hasContent("h1", "eff")
+			t.hasContent("h2", "hard")
 			t.same("nlink", t.attr("h2").Nlink, uint32(2))
 		}},
-		{"one of the names of a file moves, the others stay", seed, func(t *tree) {
+		{"a move of one name of a file leaves the others", seed, func(t *tree) {
 			t.ok(t.rename(root(), "h1", "d/sub/h"), "rename")
-			t.gone("h1")
+			t.missing("h1")
 			t.same("handle", t.h("d/sub/h") == t.h("h2"), true)
 			t.same("nlink", t.attr("e/h3").Nlink, uint32(3))
 		}},
@@ -124,26 +128,26 @@ func renameAfterCases() []testCase {
 			t.create(root(), "f.new", 0o640)
 			t.write(root(), "f.new", "new text", 0)
 			t.ok(t.rename(root(), "f.new", "f"), "rename")
-			t.holds("f", "new text")
+			t.hasContent("f", "new text")
 			t.same("mode", t.attr("f").Mode, uint32(0o640))
-			t.gone("f.new")
+			t.missing("f.new")
 		}},
-		{"the old name is free after a move, and holds nothing of what moved", seed, func(t *tree) {
+		{"the old name may be used again after a move", seed, func(t *tree) {
 			t.ok(t.rename(root(), "d", "moved"), "rename")
 			t.mkdir(root(), "d", 0o755)
 			t.same("names", t.names("d"), []string(nil))
 			t.ok(t.rename(root(), "f", "moved/f"), "rename")
 			t.create(root(), "f", 0o644)
-			t.holds("f", "")
-			t.holds("moved/f", "eff")
+			t.hasContent("f", "")
+			t.hasContent("moved/f", "eff")
 		}},
-		{"what moves there and back is what it was", seed, func(t *tree) {
+		{"an object that moves there and back is unchanged", seed, func(t *tree) {
 			h := t.h("d/sub")
 			t.ok(t.rename(root(), "d/sub", "e/s"), "rename")
 			t.ok(t.rename(root(), "e/s", "d/sub"), "rename back")
 			t.same("handle", t.h("d/sub") == h, true)
 			t.same("names", t.names("d"), []string{"sub", "x"})
-			t.holds("d/sub/y", "why")
+			t.hasContent("d/sub/y", "why")
 		}},
 	}
 }
@@ -167,10 +171,10 @@ func renameRefusedCases() []testCase {
 		{"a directory into itself is EINVAL", seed, refused("d", "d/n", vfs.EINVAL)},
 		{"a directory into its own subtree is EINVAL", seed, refused("d", "d/sub/n", vfs.EINVAL)},
 		{"a directory over a directory of its own subtree is EINVAL", seed, refused("d", "d/sub", vfs.EINVAL)},
-		{"something over the directory it is in is ENOTEMPTY", seed, refused("d/sub", "d", vfs.ENOTEMPTY, vfs.EEXIST)},
-		{"a name that is not there is ENOENT even over one that is", seed, func(t *tree) {
+		{"a move over the directory above is ENOTEMPTY", seed, refused("d/sub", "d", vfs.ENOTEMPTY, vfs.EEXIST)},
+		{"a name that does not exist is ENOENT even over one that does", seed, func(t *tree) {
 			t.fails(t.rename(root(), "none", "f"), vfs.ENOENT)
-			t.holds("f", "eff")
+			t.hasContent("f", "eff")
 		}},
 	}
 }

@@ -12,15 +12,18 @@ import (
 	"dim/internal/vfs"
 )
 
-// aDay is the modification time of seeded entries that name none.
+// aDay is the modification time of entries of a seed.
 var aDay = vfs.Time{Sec: 1_100_000_000, Nsec: 123_456_789}
 
-func dir(path string, mode, uid, gid uint32) Entry {
-	return Entry{Path: path, Type: vfs.Directory, Mode: mode, UID: uid, GID: gid, Mtime: aDay}
+// owner is the user and the group of an entry.
+type owner struct{ uid, gid uint32 }
+
+func dir(path string, mode uint32, o owner) Entry {
+	return Entry{Path: path, Type: vfs.Directory, Mode: mode, UID: o.uid, GID: o.gid, Mtime: aDay}
 }
 
-func file(path string, mode, uid, gid uint32, content string) Entry {
-	return Entry{Path: path, Type: vfs.Regular, Mode: mode, UID: uid, GID: gid, Content: content, Mtime: aDay}
+func file(path string, mode uint32, o owner, content string) Entry {
+	return Entry{Path: path, Type: vfs.Regular, Mode: mode, UID: o.uid, GID: o.gid, Content: content, Mtime: aDay}
 }
 
 func symlink(path, target string) Entry {
@@ -29,9 +32,9 @@ func symlink(path, target string) Entry {
 
 func hardLink(path, to string) Entry { return Entry{Path: path, LinkTo: to} }
 
-// Split deals a seed out for trees that are made of two halves, such as a version and a layer. The first half holds all
-// directories and every other one of the rest, the second what is left; names of one hard-linked file stay
-// together. Populate can put the second half into a tree that was made from the first.
+// Split splits a seed for trees that have two parts, such as a version and a layer. The first part has all
+// directories and every other one of the remaining entries, the second part the rest. All names of a file are in
+// the same part. Populate can add the second part to a tree that was made from the first one.
 func Split(seed []Entry) (first, second []Entry) {
 	inSecond := make(map[string]bool)
 	n := 0
@@ -63,13 +66,16 @@ func WriteDir(t testing.TB, dir string, seed []Entry) {
 			t.Fatalf("seed %q: %v", e.Path, err)
 		}
 	}
-	for i := len(seed) - 1; i >= 0; i-- { // directories last: their times move as they fill
+	for i := len(seed) - 1; i >= 0; i-- { // directories last, because new entries change their times
 		e := seed[i]
 		if e.LinkTo != "" {
 			continue
 		}
-		ts := []unix.Timespec{{Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)}, {Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)}}
-		if err := unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(dir, e.Path), ts, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		ts := []unix.Timespec{
+			{Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)}, {Sec: e.Mtime.Sec, Nsec: int64(e.Mtime.Nsec)},
+		}
+		p := filepath.Join(dir, e.Path)
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			t.Fatalf("seed %q: set times: %v", e.Path, err)
 		}
 	}
@@ -115,26 +121,26 @@ func writeEntry(dir string, e Entry) error {
 	return unix.Chmod(p, e.Mode)
 }
 
-// Populate makes the seed in fs through its own operations, as root. Directories of the seed that exist already are
-// kept. It skips the test when the seed has extended attributes, which the contract cannot set.
+// Populate makes the seed in fs with the operations of fs, as root. Directories of the seed that exist are kept. It
+// skips the test if the seed has extended attributes, which the contract cannot set.
 func Populate(t *testing.T, fs vfs.FS, seed []Entry) {
 	t.Helper()
 	tr := &tree{T: t, FS: fs}
-	grown := make(map[string]vfs.Handle) // directories whose times move as they fill
+	filled := make(map[string]vfs.Handle) // directories whose times the new entries change
 	for _, e := range seed {
 		if len(e.Xattrs) > 0 {
 			t.Skip("the seed has extended attributes, which vfs.FS cannot set")
 		}
 		up := path.Dir(e.Path)
-		h, ok := grown[up]
+		h, ok := filled[up]
 		if !ok {
 			h = tr.h(up)
-			grown[up] = h
+			filled[up] = h
 		}
 		tr.populate(h, e)
 	}
 	for _, e := range seed {
-		if _, ok := grown[e.Path]; ok {
+		if _, ok := filled[e.Path]; ok {
 			tr.setTimes(e)
 		}
 	}

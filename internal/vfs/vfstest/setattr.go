@@ -10,9 +10,9 @@ import (
 func setAttrCases() []testCase { return slices.Concat(ownerCases(), guardAndSizeCases()) }
 
 func ownerCases() []testCase {
-	mine := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), dir("d", 0o755, aliceID, aliceID)}
+	mine := []Entry{file("f", 0o644, owner{aliceID, aliceID}, "0123456789"), dir("d", 0o755, owner{aliceID, aliceID})}
 	return []testCase{
-		{"the owner changes the mode, and the ctime moves but not the mtime", mine, func(t *tree) {
+		{"a change of the mode by the owner changes the ctime and not the mtime", mine, func(t *tree) {
 			for _, p := range []string{"f", "d"} {
 				was := t.attr(p)
 				t.set(alice(), p, vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o1705})
@@ -23,30 +23,32 @@ func ownerCases() []testCase {
 				t.later("ctime", was.Ctime, now.Ctime)
 			}
 		}},
-		{"nobody but the owner and root changes the mode", mine, func(t *tree) {
+		{"only the owner and root change the mode", mine, func(t *tree) {
 			t.setFails(bob(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o777}, vfs.EPERM)
 			t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o7777})
 			t.same("mode", t.attr("f").Mode, uint32(0o7777))
 		}},
-		{"root gives a file away", mine, func(t *tree) {
+		{"root changes the owner", mine, func(t *tree) {
 			t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetUID | vfs.SetGID, UID: 70000, GID: 80000})
 			a := t.attr("f")
 			t.same("owner", []uint32{a.UID, a.GID}, []uint32{70000, 80000})
-			t.holds("f", "0123456789")
+			t.hasContent("f", "0123456789")
 		}},
-		{"the owner may hand a file to a group of hers and to no other", mine, func(t *tree) {
+		{"the owner may change the group to one of hers and to no other", mine, func(t *tree) {
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetGID, GID: team})
 			t.same("group", t.attr("f").GID, uint32(team))
 			t.setFails(alice(), "f", vfs.SetAttr{Valid: vfs.SetGID, GID: other}, vfs.EPERM)
 			t.setFails(carol(), "f", vfs.SetAttr{Valid: vfs.SetGID, GID: carolID}, vfs.EPERM)
 		}},
-		{"the owner cannot give a file away but may set the owner it has", mine, func(t *tree) {
+		{"the owner may set the present owner and no other", mine, func(t *tree) {
 			t.setFails(alice(), "f", vfs.SetAttr{Valid: vfs.SetUID, UID: bobID}, vfs.EPERM)
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetUID | vfs.SetGID, UID: aliceID, GID: aliceID})
 		}},
-		{"a change that is refused in part changes nothing", mine, func(t *tree) {
-			t.setFails(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize | vfs.SetUID, Mode: 0o600, Size: 3, UID: bobID}, vfs.EPERM)
-			t.holds("f", "0123456789")
+		{"a change that is partly refused changes nothing", mine, func(t *tree) {
+			t.setFails(alice(), "f", vfs.SetAttr{
+				Valid: vfs.SetMode | vfs.SetSize | vfs.SetUID, Mode: 0o600, Size: 3, UID: bobID,
+			}, vfs.EPERM)
+			t.hasContent("f", "0123456789")
 		}},
 		{"several attributes change in one call", mine, func(t *tree) {
 			t.set(root(), "f", vfs.SetAttr{
@@ -56,34 +58,40 @@ func ownerCases() []testCase {
 			a := t.attr("f")
 			t.same("mode, owner, group", []uint32{a.Mode, a.UID, a.GID}, []uint32{0o600, bobID, other})
 			t.same("mtime", a.Mtime, vfs.Time{Sec: 99, Nsec: 7})
-			t.holds("f", "0123")
+			t.hasContent("f", "0123")
 		}},
-		{"a change of nothing is no error", mine, func(t *tree) { t.set(alice(), "f", vfs.SetAttr{}) }},
+		{"an empty change is no error", mine, func(t *tree) { t.set(alice(), "f", vfs.SetAttr{}) }},
 	}
 }
 
 func guardAndSizeCases() []testCase {
-	mine := []Entry{file("f", 0o644, aliceID, aliceID, "0123456789"), dir("d", 0o755, aliceID, aliceID)}
+	mine := []Entry{file("f", 0o644, owner{aliceID, aliceID}, "0123456789"), dir("d", 0o755, owner{aliceID, aliceID})}
 	return []testCase{
-		{"a guard that matches lets the change through", mine, func(t *tree) {
+		{"a guard that matches allows the change", mine, func(t *tree) {
 			ctime := t.attr("f").Ctime
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600, Guard: &ctime})
 			t.same("mode", t.attr("f").Mode, uint32(0o600))
 		}},
-		{"a guard that differs stops the change with EAGAIN", mine, func(t *tree) {
+		{"a guard that differs prevents the change with EAGAIN", mine, func(t *tree) {
 			ctime := t.attr("f").Ctime
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o640})
-			t.setFails(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o600, Guard: &ctime}, vfs.EAGAIN)
+			t.setFails(alice(), "f", vfs.SetAttr{
+				Valid: vfs.SetMode | vfs.SetSize, Mode: 0o600, Guard: &ctime,
+			}, vfs.EAGAIN)
 		}},
-		{"a file is cut and grown, and grows with zeros", mine, sizes},
-		{"the owner sets the size of a file that forbids it to her", []Entry{file("f", 0o044, aliceID, aliceID, "abc")}, func(t *tree) {
-			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 1})
-			t.setFails(bob(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 0}, vfs.EACCES)
-		}},
-		{"whoever may write sets the size", []Entry{file("f", 0o662, aliceID, team, "abcdef")}, func(t *tree) {
+		{"a file is truncated, and extended with zeros", mine, sizes},
+		{
+			"the owner sets the size of a file whose mode forbids it",
+			[]Entry{file("f", 0o044, owner{aliceID, aliceID}, "abc")},
+			func(t *tree) {
+				t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 1})
+				t.setFails(bob(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 0}, vfs.EACCES)
+			},
+		},
+		{"whoever may write sets the size", []Entry{file("f", 0o662, owner{aliceID, team}, "abcdef")}, func(t *tree) {
 			t.set(carol(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 4})
 			t.set(bob(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 2})
-			t.holds("f", "ab")
+			t.hasContent("f", "ab")
 		}},
 		{"only regular files have a size to set", kinds(), func(t *tree) {
 			t.setFails(root(), "dir", vfs.SetAttr{Valid: vfs.SetSize}, vfs.EISDIR, vfs.EINVAL)
@@ -97,19 +105,26 @@ func guardAndSizeCases() []testCase {
 		{"every kind of file changes owner and times", kinds(), func(t *tree) {
 			for _, e := range kinds() {
 				t.set(root(), e.Path, vfs.SetAttr{Valid: vfs.SetUID | vfs.SetGID, UID: 11, GID: 12})
-				t.set(root(), e.Path, vfs.SetAttr{Valid: vfs.SetMtime | vfs.SetAtime, Mtime: vfs.Time{Sec: 5, Nsec: 6}, Atime: vfs.Time{Sec: 7, Nsec: 8}})
+				t.set(root(), e.Path, vfs.SetAttr{
+					Valid: vfs.SetMtime | vfs.SetAtime, Mtime: vfs.Time{Sec: 5, Nsec: 6},
+					Atime: vfs.Time{Sec: 7, Nsec: 8},
+				})
 				a := t.attr(e.Path)
 				t.same(e.Path+" owner", []uint32{a.UID, a.GID}, []uint32{11, 12})
 				t.same(e.Path+" times", []vfs.Time{a.Mtime, a.Atime}, []vfs.Time{{Sec: 5, Nsec: 6}, {Sec: 7, Nsec: 8}})
 				t.same(e.Path+" type", a.Type, e.Type)
 			}
 		}},
-		{"the attributes of one name are those of all its names", []Entry{file("a", 0o644, 0, 0, "x"), hardLink("b", "a")}, func(t *tree) {
-			t.set(root(), "b", vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o600, Size: 9})
-			t.same("attributes", t.attr("a"), t.attr("b"))
-			t.same("mode", t.attr("a").Mode, uint32(0o600))
-			t.same("nlink", t.attr("a").Nlink, uint32(2))
-		}},
+		{
+			"the attributes of one name are those of all its names",
+			[]Entry{file("a", 0o644, owner{}, "x"), hardLink("b", "a")},
+			func(t *tree) {
+				t.set(root(), "b", vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o600, Size: 9})
+				t.same("attributes", t.attr("a"), t.attr("b"))
+				t.same("mode", t.attr("a").Mode, uint32(0o600))
+				t.same("nlink", t.attr("a").Nlink, uint32(2))
+			},
+		},
 		{"the root directory changes too", nil, func(t *tree) {
 			t.set(root(), ".", vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID, Mode: 0o711, UID: 4})
 			a := t.attr(".")
@@ -132,7 +147,7 @@ func sizes(t *tree) {
 		t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMtime, Mtime: aDay})
 		was := t.attr("f")
 		ch := t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: c.size})
-		t.holds("f", c.want)
+		t.hasContent("f", c.want)
 		t.same("size", ch.After.Size, c.size)
 		if was.Size != c.size {
 			t.later("mtime", was.Mtime, ch.After.Mtime)
@@ -141,10 +156,10 @@ func sizes(t *tree) {
 	}
 }
 
-// privilegeCases are about the setuid and setgid bits, which vanish from what others may have changed.
+// privilegeCases are about the setuid and setgid bits, which changes by users clear.
 func privilegeCases() []testCase {
 	suid := func(mode uint32) []Entry {
-		return []Entry{file("f", mode, aliceID, team, "x"), dir("d", 0o2755, aliceID, team)}
+		return []Entry{file("f", mode, owner{aliceID, team}, "x"), dir("d", 0o2755, owner{aliceID, team})}
 	}
 	mode := func(t *tree, p string, want uint32) {
 		t.Helper()
@@ -169,11 +184,11 @@ func privilegeCases() []testCase {
 			t.set(bob(), "f", vfs.SetAttr{Valid: vfs.SetSize, Size: 0})
 			mode(t, "f", 0o777)
 		}},
-		{"a write of nothing keeps them", suid(0o6777), func(t *tree) {
+		{"an empty write keeps them", suid(0o6777), func(t *tree) {
 			t.write(bob(), "f", "", 0)
 			mode(t, "f", 0o6777)
 		}},
-		{"setgid without group execution stays at a write", suid(0o2666), func(t *tree) {
+		{"a write keeps setgid without group execution", suid(0o2666), func(t *tree) {
 			t.write(alice(), "f", "y", 0)
 			mode(t, "f", 0o2666)
 		}},
@@ -183,24 +198,32 @@ func privilegeCases() []testCase {
 			t.set(alice(), "d", vfs.SetAttr{Valid: vfs.SetGID, GID: aliceID})
 			mode(t, "d", 0o2755)
 		}},
-		{"setgid is not to be had for a group that one is not in", []Entry{file("f", 0o644, aliceID, other, ""), dir("d", 0o755, aliceID, other)}, func(t *tree) {
-			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2755})
-			mode(t, "f", 0o755)
-			t.set(alice(), "d", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2755})
-			mode(t, "d", 0o755)
-			t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2755})
-			mode(t, "f", 0o2755)
-		}},
-		{"setgid is to be had for a supplementary group", suid(0o644), func(t *tree) {
+		{
+			"a user cannot set setgid for a group that he is not in",
+			[]Entry{file("f", 0o644, owner{aliceID, other}, ""), dir("d", 0o755, owner{aliceID, other})},
+			func(t *tree) {
+				t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2755})
+				mode(t, "f", 0o755)
+				t.set(alice(), "d", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2755})
+				mode(t, "d", 0o755)
+				t.set(root(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2755})
+				mode(t, "f", 0o2755)
+			},
+		},
+		{"a user may set setgid for a supplementary group", suid(0o644), func(t *tree) {
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o6755})
 			mode(t, "f", 0o6755)
 		}},
-		{"what is made in a setgid directory has its group, and directories hand it on", []Entry{dir("d", 0o2777, 0, team)}, func(t *tree) {
-			f, s := t.create(bob(), "d/f", 0o644), t.mkdir(bob(), "d/s", 0o755)
-			t.same("file", []uint32{f.Attr.UID, f.Attr.GID, f.Attr.Mode}, []uint32{bobID, team, 0o644})
-			t.same("directory", []uint32{s.Attr.UID, s.Attr.GID, s.Attr.Mode}, []uint32{bobID, team, 0o2755})
-		}},
-		{"what is made elsewhere has the caller's group", []Entry{dir("d", 0o777, 0, team)}, func(t *tree) {
+		{
+			"new objects in a setgid directory have its group, and new directories inherit setgid",
+			[]Entry{dir("d", 0o2777, owner{0, team})},
+			func(t *tree) {
+				f, s := t.create(bob(), "d/f", 0o644), t.mkdir(bob(), "d/s", 0o755)
+				t.same("file", []uint32{f.Attr.UID, f.Attr.GID, f.Attr.Mode}, []uint32{bobID, team, 0o644})
+				t.same("directory", []uint32{s.Attr.UID, s.Attr.GID, s.Attr.Mode}, []uint32{bobID, team, 0o2755})
+			},
+		},
+		{"new objects elsewhere have the group of the caller", []Entry{dir("d", 0o777, owner{0, team})}, func(t *tree) {
 			f, s := t.create(bob(), "d/f", 0o644), t.mkdir(bob(), "d/s", 0o755)
 			t.same("file", []uint32{f.Attr.UID, f.Attr.GID, f.Attr.Mode}, []uint32{bobID, bobID, 0o644})
 			t.same("directory", []uint32{s.Attr.UID, s.Attr.GID, s.Attr.Mode}, []uint32{bobID, bobID, 0o755})

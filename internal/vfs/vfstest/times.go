@@ -6,14 +6,22 @@ import (
 	"dim/internal/vfs"
 )
 
-func timeCases() []testCase { return slices.Concat(setTimeCases(), movedTimeCases()) }
+func timeCases() []testCase { return slices.Concat(setTimeCases(), changedTimeCases()) }
 
 func setTimeCases() []testCase {
-	seed := []Entry{file("f", 0o664, aliceID, team, "data"), dir("d", 0o755, aliceID, team), file("d/g", 0o644, aliceID, team, "")}
+	seed := []Entry{
+		file("f", 0o664, owner{aliceID, team}, "data"), dir("d", 0o755, owner{aliceID, team}),
+		file("d/g", 0o644, owner{aliceID, team}, ""),
+	}
 	return []testCase{
 		{"times are kept to the nanosecond", seed, func(t *tree) {
-			for _, v := range []vfs.Time{{Sec: 1, Nsec: 1}, {Sec: 2_000_000_000, Nsec: 999_999_999}, {Sec: 0, Nsec: 0}, {Sec: 1<<31 - 1, Nsec: 5}} {
-				t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMtime | vfs.SetAtime, Mtime: v, Atime: vfs.Time{Sec: v.Sec, Nsec: v.Nsec / 2}})
+			for _, v := range []vfs.Time{
+				{Sec: 1, Nsec: 1}, {Sec: 2_000_000_000, Nsec: 999_999_999}, {Sec: 0, Nsec: 0},
+				{Sec: 1<<31 - 1, Nsec: 5},
+			} {
+				t.set(alice(), "f", vfs.SetAttr{
+					Valid: vfs.SetMtime | vfs.SetAtime, Mtime: v, Atime: vfs.Time{Sec: v.Sec, Nsec: v.Nsec / 2},
+				})
 				a := t.attr("f")
 				t.same("mtime", a.Mtime, v)
 				t.same("atime", a.Atime, vfs.Time{Sec: v.Sec, Nsec: v.Nsec / 2})
@@ -25,13 +33,15 @@ func setTimeCases() []testCase {
 			t.same("mtime", t.attr("f").Mtime, v)
 		}},
 		{"one time is set without the other", seed, func(t *tree) {
-			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMtime | vfs.SetAtime, Mtime: vfs.Time{Sec: 10}, Atime: vfs.Time{Sec: 20}})
+			t.set(alice(), "f", vfs.SetAttr{
+				Valid: vfs.SetMtime | vfs.SetAtime, Mtime: vfs.Time{Sec: 10}, Atime: vfs.Time{Sec: 20},
+			})
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetAtime, Atime: vfs.Time{Sec: 30}})
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMtime, Mtime: vfs.Time{Sec: 40}})
 			a := t.attr("f")
 			t.same("times", []vfs.Time{a.Atime, a.Mtime}, []vfs.Time{{Sec: 30}, {Sec: 40}})
 		}},
-		{"now is the server's clock", seed, func(t *tree) {
+		{"now is the time of the server", seed, func(t *tree) {
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMtimeNow | vfs.SetAtimeNow})
 			a := t.attr("f")
 			t.later("mtime", aDay, a.Mtime)
@@ -45,12 +55,12 @@ func setTimeCases() []testCase {
 			t.set(carol(), "f", vfs.SetAttr{Valid: vfs.SetMtimeNow | vfs.SetAtimeNow})
 			t.setFails(bob(), "f", vfs.SetAttr{Valid: vfs.SetMtimeNow | vfs.SetAtimeNow}, vfs.EACCES)
 		}},
-		{"a set time moves the ctime forward even when it goes back itself", seed, func(t *tree) {
+		{"setting an earlier time makes the ctime later", seed, func(t *tree) {
 			was := t.attr("f")
 			t.set(alice(), "f", vfs.SetAttr{Valid: vfs.SetMtime, Mtime: vfs.Time{Sec: 1}})
 			t.later("ctime", was.Ctime, t.attr("f").Ctime)
 		}},
-		{"each of many changes in a row moves the ctime", seed, func(t *tree) {
+		{"each of many changes in a row makes the ctime later", seed, func(t *tree) {
 			h := t.h("f")
 			last := t.attrOf(h).Ctime
 			for i := range 50 {
@@ -64,10 +74,13 @@ func setTimeCases() []testCase {
 	}
 }
 
-func movedTimeCases() []testCase {
-	seed := []Entry{file("f", 0o664, aliceID, team, "data"), dir("d", 0o755, aliceID, team), file("d/g", 0o644, aliceID, team, ""), file("g", 0o644, 0, 0, "")}
+func changedTimeCases() []testCase {
+	seed := []Entry{
+		file("f", 0o664, owner{aliceID, team}, "data"), dir("d", 0o755, owner{aliceID, team}),
+		file("d/g", 0o644, owner{aliceID, team}, ""), file("g", 0o644, owner{}, ""),
+	}
 	return []testCase{
-		{"each of many changes in a directory moves its ctime and mtime", seed, func(t *tree) {
+		{"each of many changes in a directory makes its ctime later", seed, func(t *tree) {
 			last := t.attr("d")
 			for range 20 {
 				t.create(alice(), "d/x", 0o644)
@@ -81,14 +94,14 @@ func movedTimeCases() []testCase {
 				}
 			}
 		}},
-		{"a write moves mtime and ctime", seed, func(t *tree) {
+		{"a write makes mtime and ctime later", seed, func(t *tree) {
 			was := t.attr("f")
 			t.write(alice(), "f", "DATA", 0)
 			now := t.attr("f")
 			t.later("mtime", was.Mtime, now.Mtime)
 			t.later("ctime", was.Ctime, now.Ctime)
 		}},
-		{"making and removing move the directory's times, and not those of the directory above", seed, func(t *tree) {
+		{"a change in a directory makes its times later, and not those of the directory above", seed, func(t *tree) {
 			tick := t.clock("g")
 			up := t.attr(".")
 			for _, do := range []func(){
@@ -108,13 +121,13 @@ func movedTimeCases() []testCase {
 			}
 			t.same("mtime above", t.attr(".").Mtime, up.Mtime)
 		}},
-		{"a change within a file leaves its directory's mtime", seed, func(t *tree) {
+		{"a change of a file leaves the mtime of its directory", seed, func(t *tree) {
 			was := t.attr("d")
 			t.write(alice(), "d/g", "more", 0)
 			t.set(alice(), "d/g", vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600})
 			t.same("mtime", t.attr("d").Mtime, was.Mtime)
 		}},
-		{"another name, a lost name and a new name move a file's ctime and not its mtime", seed, func(t *tree) {
+		{"a new name and a removed name make the ctime of a file later and leave its mtime", seed, func(t *tree) {
 			tick := t.clock("g")
 			for _, do := range []func(){
 				func() { t.ok(t.link(alice(), "f", "d/ln"), "link") },
@@ -128,7 +141,7 @@ func movedTimeCases() []testCase {
 				t.same("mtime", now.Mtime, was.Mtime)
 			}
 		}},
-		{"times are given to new files by the caller", seed, func(t *tree) {
+		{"the caller may set the times of a new file", seed, func(t *tree) {
 			s := vfs.SetAttr{Valid: vfs.SetMode | vfs.SetMtime, Mode: 0o600, Mtime: vfs.Time{Sec: 77, Nsec: 8}}
 			made, err := t.Create(alice(), t.h("d"), "n", &vfs.Create{Mode: vfs.Guarded, Attr: s})
 			t.ok(err, "create")
@@ -137,9 +150,9 @@ func movedTimeCases() []testCase {
 	}
 }
 
-// clock returns a function that waits until the disk's stamps are later than a given one: before Linux 6.13, and on file
-// systems that are not kept finer since, all changes within one tick of the kernel's clock get the same stamp. It writes to
-// the file at path, which serves for nothing else.
+// clock returns a function that waits until time stamps of the disk are later than a given one. Before Linux 6.13,
+// and on file systems without finer stamps since, all changes within one tick of the kernel's clock get the same
+// stamp. The function writes to the file at path, which has no other use.
 func (t *tree) clock(path string) (tick func(after vfs.Time)) {
 	return func(after vfs.Time) {
 		t.Helper()
@@ -149,6 +162,6 @@ func (t *tree) clock(path string) (tick func(after vfs.Time)) {
 				return
 			}
 		}
-		t.Fatalf("the disk's clock stands still at %v", after)
+		t.Fatalf("the time stamps of the disk remain at %v", after)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// The people of the cases. Alice and carol share the group team, which is supplementary to both.
+// The users of the cases. Alice and carol have the supplementary group team.
 const (
 	aliceID = 1000
 	bobID   = 1001
@@ -26,13 +26,13 @@ func alice() *vfs.Cred { return &vfs.Cred{UID: aliceID, GID: aliceID, Groups: []
 func bob() *vfs.Cred   { return &vfs.Cred{UID: bobID, GID: bobID} }
 func carol() *vfs.Cred { return &vfs.Cred{UID: carolID, GID: carolID, Groups: []uint32{team}} }
 
-// tree is the FS under test with the test that it is under.
+// tree is a test and its FS.
 type tree struct {
 	*testing.T
 	vfs.FS
 }
 
-// ok ends the test when err is not nil.
+// ok fails the test at once if err is not nil.
 func (t *tree) ok(err error, format string, args ...any) {
 	t.Helper()
 	if err != nil {
@@ -40,7 +40,7 @@ func (t *tree) ok(err error, format string, args ...any) {
 	}
 }
 
-// fails wants err to be one of want.
+// fails fails the test unless err is one of want.
 func (t *tree) fails(err error, want ...vfs.Errno) {
 	t.Helper()
 	if e, isErrno := err.(vfs.Errno); isErrno && slices.Contains(want, e) {
@@ -49,7 +49,7 @@ func (t *tree) fails(err error, want ...vfs.Errno) {
 	t.Errorf("got error %v (%T), want %v", err, err, want)
 }
 
-// same wants two values to be equal.
+// same fails the test unless got and want are equal.
 func (t *tree) same(what string, got, want any) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b vfs.Handle) bool { return a == b })); diff != "" {
@@ -57,7 +57,7 @@ func (t *tree) same(what string, got, want any) {
 	}
 }
 
-// find walks to p as root; "." is the root directory.
+// find looks up p as root. "." is the root directory.
 func (t *tree) find(p string) (h vfs.Handle, a vfs.Attr, err error) {
 	h = t.Root()
 	if p == "." {
@@ -71,7 +71,7 @@ func (t *tree) find(p string) (h vfs.Handle, a vfs.Attr, err error) {
 	return h, a, nil
 }
 
-// h is the handle of what must exist at p.
+// h returns the handle of the object at p, which must exist.
 func (t *tree) h(p string) vfs.Handle {
 	t.Helper()
 	h, _, err := t.find(p)
@@ -79,7 +79,7 @@ func (t *tree) h(p string) vfs.Handle {
 	return h
 }
 
-// attr is what Attr tells of p.
+// attr returns the attributes of p.
 func (t *tree) attr(p string) vfs.Attr {
 	t.Helper()
 	return t.attrOf(t.h(p))
@@ -91,14 +91,15 @@ func (t *tree) attrOf(h vfs.Handle) (a vfs.Attr) {
 	return a
 }
 
-// gone wants no p.
-func (t *tree) gone(p string) {
+// missing fails the test unless p does not exist.
+func (t *tree) missing(p string) {
 	t.Helper()
 	_, _, err := t.find(p)
 	t.fails(err, vfs.ENOENT)
 }
 
-// stale wants h to name nothing any more, or something that is retained and has no link. It tells which.
+// stale fails the test unless h is stale, or of an object that is retained and has no name. It returns true for the
+// latter.
 func (t *tree) stale(h vfs.Handle) (retained bool) {
 	t.Helper()
 	var a vfs.Attr
@@ -124,7 +125,7 @@ func (t *tree) setFails(c *vfs.Cred, p string, s vfs.SetAttr, want ...vfs.Errno)
 	t.same("attributes after a refused change", t.attr(p), before)
 }
 
-// create makes an empty file with mode.
+// create makes an empty file.
 func (t *tree) create(c *vfs.Cred, p string, mode uint32) vfs.Made {
 	t.Helper()
 	made, err := t.tryCreate(c, p, mode)
@@ -175,7 +176,7 @@ func (t *tree) write(c *vfs.Cred, p, data string, off uint64) {
 	t.ok(err, "write %q", p)
 }
 
-// content reads the whole file h in small pieces as root.
+// content reads the file h in small pieces as root.
 func (t *tree) content(h vfs.Handle) string {
 	t.Helper()
 	var b strings.Builder
@@ -193,15 +194,15 @@ func (t *tree) content(h vfs.Handle) string {
 	}
 }
 
-// holds wants the file p to have this content.
-func (t *tree) holds(p, want string) {
+// hasContent fails the test unless the content of the file p is want.
+func (t *tree) hasContent(p, want string) {
 	t.Helper()
 	if got := t.content(t.h(p)); got != want {
-		t.Errorf("%q holds %.80q, want %.80q", p, got, want)
+		t.Errorf("the content of %q is %.80q, want %.80q", p, got, want)
 	}
 }
 
-// names lists p without "." and "..", sorted.
+// names returns the sorted names in p without "." and "..".
 func (t *tree) names(p string) []string {
 	t.Helper()
 	var names []string
@@ -219,10 +220,10 @@ func (t *tree) names(p string) []string {
 	return names
 }
 
-// later wants u to come after t0.
+// later fails the test unless u is later than t0.
 func (t *tree) later(what string, t0, u vfs.Time) {
 	t.Helper()
 	if !t0.Before(u) {
-		t.Errorf("%s did not move: %v, then %v", what, t0, u)
+		t.Errorf("%s is not later: %v, then %v", what, t0, u)
 	}
 }

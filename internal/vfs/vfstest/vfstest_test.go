@@ -1,25 +1,25 @@
 package vfstest
 
 import (
-	"os"
 	"testing"
 
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/dirfs"
 )
 
-// TestTheTruthPasses and its siblings run the battery on a plain directory: what fails here is the battery's fault.
-func TestTheTruthPasses(t *testing.T) {
+// The tests of this file run the battery on a plain directory: what fails here is an error of the battery.
+func TestADirectoryPasses(t *testing.T) {
 	needsRoot(t)
 	Run(t, func(t *testing.T, seed []Entry) vfs.FS { return written(t, seed, dirfs.Options{}) })
 }
 
-func TestTheTruthPassesReadOnly(t *testing.T) {
+func TestADirectoryPassesReadOnly(t *testing.T) {
 	needsRoot(t)
 	RunReadOnly(t, func(t *testing.T, seed []Entry) vfs.FS { return written(t, seed, dirfs.Options{ReadOnly: true}) })
 }
 
-func TestTheTruthPassesWithSeedsOfItsOwnMaking(t *testing.T) {
+func TestADirectoryPassesWithSeedsMadeByPopulate(t *testing.T) {
 	needsRoot(t)
 	Run(t, func(t *testing.T, seed []Entry) vfs.FS {
 		fs := written(t, nil, dirfs.Options{NoSync: true})
@@ -28,7 +28,7 @@ func TestTheTruthPassesWithSeedsOfItsOwnMaking(t *testing.T) {
 	})
 }
 
-func TestTheTruthPassesWithSeedsOfTwoHalves(t *testing.T) {
+func TestADirectoryPassesWithSplitSeeds(t *testing.T) {
 	needsRoot(t)
 	Run(t, func(t *testing.T, seed []Entry) vfs.FS {
 		first, second := Split(seed)
@@ -39,9 +39,7 @@ func TestTheTruthPassesWithSeedsOfTwoHalves(t *testing.T) {
 }
 
 func needsRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: the battery acts for several users")
-	}
+	testkit.NeedRoot(t, "the battery acts for several users")
 }
 
 func written(t *testing.T, seed []Entry, opt dirfs.Options) vfs.FS {
