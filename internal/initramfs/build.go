@@ -19,21 +19,21 @@ import (
 	"dim/internal/kmod"
 )
 
-// FS is an image's file system: names without a leading slash, symbolic links as they are (Lstat, ReadLink).
-// It may also be a Digester.
+// FS is an image's file system. Names have no leading slash; Lstat and ReadLink do not follow symbolic links. It may
+// also implement digester.
 type FS = fs.ReadLinkFS
 
-// layout is part of Key: raise it when the same inputs give other bytes than before.
+// layout is part of Key. It must change when the same inputs give other bytes than before.
 const layout = "dim-initramfs-1"
 
-// defaultFirmware bounds the firmware taken along when Spec.MaxFirmware is zero.
+// defaultFirmware is the bound of the firmware if Spec.MaxFirmware is zero.
 const defaultFirmware = 32 << 20
 
 // Spec says what to build.
 type Spec struct {
 	Image       FS
 	Release     string   // of the kernel; "": the newest of the image
-	Modules     []string // names or aliases, in addition to what the classes take
+	Modules     []string // names or aliases, in addition to the classes' modules
 	Init        []byte   // the dim-init program for the image's architecture
 	MaxFirmware int64    // 0: 32 MB; negative: no firmware at all
 }
@@ -45,11 +45,11 @@ type Result struct {
 	Compression string // "zstd" or "gzip"
 	Size        int64  // before compression
 	Modules     []string
-	Firmware    []string // taken along
-	LeftOut     []string // firmware that did not fit into MaxFirmware; what the image lacks is not listed
+	Firmware    []string // included
+	LeftOut     []string // firmware that exceeds MaxFirmware; not what the image lacks
 }
 
-// Key returns a digest of all that Build depends on. It reads nothing but tables when the image is a Digester.
+// Key returns a digest of all that Build depends on. It reads only tables if the image implements digester.
 func Key(spec Spec) (string, error) {
 	k, err := chooseKernel(spec.Image, spec.Release)
 	if err != nil {
@@ -74,7 +74,8 @@ func Key(spec Spec) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// Build makes the initramfs. It returns ErrNoKernel when the image has no fitting kernel, and ends early with ctx.
+// Build makes the initramfs. The error is ErrNoKernel if the image does not have the kernel, or none. Build ends when
+// ctx does.
 func Build(ctx context.Context, spec Spec) (*Result, error) {
 	k, err := chooseKernel(spec.Image, spec.Release)
 	if err != nil {
@@ -94,11 +95,11 @@ type builder struct {
 	tree    tree
 	archive *archive
 	result  *Result
-	wants   []string // firmware asked for by the modules so far
+	wants   []string // firmware that the modules so far name
 }
 
 func (b *builder) fill(ctx context.Context, spec Spec) error {
-	b.skeleton(spec.Init)
+	b.addSkeleton(spec.Init)
 	tables, err := b.tree.tables(b.result.Kernel)
 	if err != nil {
 		return err
@@ -112,18 +113,18 @@ func (b *builder) fill(ctx context.Context, spec Spec) error {
 		if !chosen[name] {
 			continue
 		}
-		if err := errors.Join(ctx.Err(), b.module(ix, name)); err != nil {
+		if err := errors.Join(ctx.Err(), b.addModule(ix, name)); err != nil {
 			return err
 		}
 	}
-	b.tables(ix.Prune(chosen), tables.Builtin, spec.Modules)
+	b.addTables(ix.Prune(chosen), tables.Builtin, spec.Modules)
 	slices.Sort(b.result.Modules)
-	return b.firmware(spec.MaxFirmware)
+	return b.addFirmware(spec.MaxFirmware)
 }
 
-// skeleton is what there is without any module. The kernel opens /dev/console for init before anything is mounted,
-// and calls /sbin/modprobe when a driver asks for another module.
-func (b *builder) skeleton(init []byte) {
+// addSkeleton adds what there is without any module. The kernel opens /dev/console for init before anything is mounted,
+// and calls /sbin/modprobe when a driver requests another module.
+func (b *builder) addSkeleton(init []byte) {
 	for _, d := range []string{"dev", "proc", "sys", "run", "root"} {
 		b.archive.dir(d)
 	}
@@ -134,7 +135,8 @@ func (b *builder) skeleton(init []byte) {
 	b.archive.link("sbin/modprobe", "../init")
 }
 
-func (b *builder) module(ix *kmod.Index, name string) error {
+// addModule adds a module and collects the firmware that it names.
+func (b *builder) addModule(ix *kmod.Index, name string) error {
 	file, _ := ix.Path(name)
 	content, err := b.tree.read(path.Join(b.result.Kernel.Modules, file))
 	if err != nil {
@@ -150,8 +152,8 @@ func (b *builder) module(ix *kmod.Index, name string) error {
 	return nil
 }
 
-// tables writes the tables of what is in the archive, and the list of modules to be loaded on every node.
-func (b *builder) tables(t kmod.Tables, builtin string, always []string) {
+// addTables adds the tables of the modules in the archive, and the list of modules to load on every node.
+func (b *builder) addTables(t kmod.Tables, builtin string, always []string) {
 	dir := "lib/modules/" + b.result.Kernel.Release + "/"
 	for name, text := range map[string]string{
 		dir + "modules.dep": t.Dep, dir + "modules.alias": t.Alias, dir + "modules.softdep": t.Softdep,
@@ -162,6 +164,7 @@ func (b *builder) tables(t kmod.Tables, builtin string, always []string) {
 	}
 }
 
+// pack writes and compresses the archive.
 func (b *builder) pack() error {
 	var plain bytes.Buffer
 	if err := b.archive.write(&plain); err != nil {
@@ -170,9 +173,9 @@ func (b *builder) pack() error {
 	b.result.Size = int64(plain.Len())
 	var out bytes.Buffer
 	var w io.WriteCloser
-	if b.tree.zstdUnderstood(b.result.Kernel) {
+	if b.tree.supportsZstd(b.result.Kernel) {
 		b.result.Compression = "zstd"
-		// One thread: how the input falls into blocks must not depend on the machine.
+		// One thread: the division of the input into blocks must not depend on the machine.
 		z, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			return err

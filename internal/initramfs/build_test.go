@@ -25,7 +25,7 @@ func link(to string) *fstest.MapFile {
 	return &fstest.MapFile{Data: []byte(to), Mode: fs.ModeSymlink | 0o777}
 }
 
-// distribution is an image in miniature, with an older and a debug kernel besides.
+// distribution is a small image with a kernel, an older one and a debug kernel.
 func distribution(t testing.TB) fstest.MapFS {
 	return fstest.MapFS{
 		"lib":                        link("/usr/lib"),
@@ -34,7 +34,8 @@ func distribution(t testing.TB) fstest.MapFS {
 		mods + "vmlinuz":             file("kernel"),
 		mods + "modules.dep": file("kernel/fs/nfs/nfs.ko.xz:\nkernel/fs/nfs/nfsv3.ko.zst: kernel/fs/nfs/nfs.ko.xz\n" +
 			"kernel/drivers/net/ethernet/card.ko.gz: kernel/lib/crc8.ko\nkernel/lib/crc8.ko:\n" +
-			"kernel/drivers/net/ethernet/slot_cs.ko: kernel/drivers/pcmcia/pcmcia.ko\nkernel/drivers/pcmcia/pcmcia.ko:\n" +
+			"kernel/drivers/net/ethernet/slot_cs.ko: kernel/drivers/pcmcia/pcmcia.ko\n" +
+			"kernel/drivers/pcmcia/pcmcia.ko:\n" +
 			"kernel/drivers/net/ethernet/mellanox/mlxsw/mlxsw_core.ko:\nkernel/drivers/net/wireless/wifi.ko:\n" +
 			"kernel/fs/ext4/ext4.ko:\n"),
 		mods + "modules.alias":                             file("alias pci:v1d2* card\nalias pci:v3d4* wifi\n"),
@@ -165,23 +166,24 @@ func TestAnImagesKernelAndDriversBecomeAnInitramfs(t *testing.T) {
 		t.Errorf("modules (-want +got):\n%s", d)
 	}
 	if res.Compression != "zstd" {
-		t.Errorf("compressed with %s", res.Compression)
+		t.Errorf("compression %s, want zstd", res.Compression)
 	}
 	got := contents(t, res)
 	in := "lib/modules/6.1.0-9-amd64/"
 	for name, want := range map[string]string{
 		"init": "the init", "dev/console": "char 5:1", "dev": "dir", "root": "dir", "sbin/modprobe": "-> ../init",
-		in + "kernel/fs/nfs/nfs.ko": "nfs", in + "kernel/fs/nfs/nfsv3.ko": "nfsv3", in + "kernel/drivers/net/ethernet/card.ko": "card",
-		in + "modules.alias":        "alias pci:v1d2* card\n",
-		"etc/modprobe.d/image.conf": "options card speed=9\n",
+		in + "kernel/fs/nfs/nfs.ko": "nfs", in + "kernel/fs/nfs/nfsv3.ko": "nfsv3",
+		in + "kernel/drivers/net/ethernet/card.ko": "card",
+		in + "modules.alias":                       "alias pci:v1d2* card\n",
+		"etc/modprobe.d/image.conf":                "options card speed=9\n",
 	} {
 		if got[name] != want {
-			t.Errorf("%s holds %q, want %q", name, got[name], want)
+			t.Errorf("%s: %q, want %q", name, got[name], want)
 		}
 	}
 	for name := range got {
 		if strings.Contains(name, "wifi") || strings.Contains(name, "_cs") || strings.Contains(name, "mlxsw") {
-			t.Errorf("%s is there", name)
+			t.Errorf("%s is in the archive", name)
 		}
 	}
 }
@@ -207,14 +209,15 @@ func TestTheSameInputsGiveTheSameBytesAndKey(t *testing.T) {
 		"init":    func(_ fstest.MapFS, s *Spec) { s.Init = []byte("another init") },
 		"modules": func(_ fstest.MapFS, s *Spec) { s.Modules = []string{"pcmcia"} },
 		"options": func(m fstest.MapFS, _ *Spec) { m["etc/modprobe.d/card.conf"] = file("options card speed=90\n") },
-		"module":  func(m fstest.MapFS, _ *Spec) { m[mods+"kernel/lib/crc8.ko"] = file("crc8 mended") },
+		"module":  func(m fstest.MapFS, _ *Spec) { m[mods+"kernel/lib/crc8.ko"] = file("crc8 changed") },
 		"config":  func(m fstest.MapFS, _ *Spec) { m["boot/config-6.1.0-9-amd64"] = file("CONFIG_OLD=y\n") },
 	} {
+		addModule := func(m fstest.MapFS) { m[mods+"kernel/drivers/pcmcia/pcmcia.ko"] = file("pcmcia") }
 		k, i := build(func(m fstest.MapFS, s *Spec) {
-			m[mods+"kernel/drivers/pcmcia/pcmcia.ko"] = file("pcmcia")
+			addModule(m)
 			change(m, s)
 		})
-		base, _ := build(func(m fstest.MapFS, _ *Spec) { m[mods+"kernel/drivers/pcmcia/pcmcia.ko"] = file("pcmcia") })
+		base, _ := build(func(m fstest.MapFS, _ *Spec) { addModule(m) })
 		if (k == base) != (what == "") || (i == initramfs) != (what == "") {
 			t.Errorf("after a change of %q: key changed %v, bytes changed %v", what, k != base, i != initramfs)
 		}
@@ -250,7 +253,7 @@ func TestTheKernelIsTheNewestUnlessNamed(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBootIsRefusedInPlainWords(t *testing.T) {
+func TestBuildRefusesWhatCannotBoot(t *testing.T) {
 	image := distribution(t)
 	if _, err := Build(t.Context(), Spec{Image: image, Modules: []string{"nonesuch"}}); err == nil ||
 		!strings.Contains(err.Error(), "nonesuch") {
@@ -263,7 +266,7 @@ func TestWhatCannotBootIsRefusedInPlainWords(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Build(ctx, Spec{Image: image}); !errors.Is(err, context.Canceled) {
-		t.Errorf("a build that was called off: %v", err)
+		t.Errorf("a cancelled build: %v", err)
 	}
 }
 
@@ -275,7 +278,7 @@ func TestKernelsWithoutZstdGetGzip(t *testing.T) {
 		t.Fatalf("compression %v, %v", res, err)
 	}
 	if got := contents(t, res); got["init"] != "x" {
-		t.Errorf("init holds %q", got["init"])
+		t.Errorf("init: %q", got["init"])
 	}
 }
 
@@ -284,19 +287,19 @@ func TestLinksStayInsideTheImage(t *testing.T) {
 		"etc/up":     link("../../../../etc/passwd"),
 		"etc/passwd": file("the image's"),
 		"abs":        link("/etc/up"),
-		"round":      link("round"),
+		"loop":       link("loop"),
 	}}
 	for _, name := range []string{"etc/up", "abs"} {
 		if b, err := tr.read(name); string(b) != "the image's" {
 			t.Errorf("%s = %q, %v", name, b, err)
 		}
 	}
-	if _, err := tr.read("round"); err == nil {
+	if _, err := tr.read("loop"); err == nil {
 		t.Error("a link to itself can be read")
 	}
 }
 
-// elfWithFirmware is the least ELF file with a .modinfo section.
+// elfWithFirmware returns a minimal ELF file with a .modinfo section.
 func elfWithFirmware(names ...string) string {
 	info := "license=GPL\x00"
 	for _, n := range names {
@@ -330,9 +333,10 @@ func elfWithFirmware(names ...string) string {
 	return string(h)
 }
 
-func TestFirmwareIsTakenAlongAsFarAsItFits(t *testing.T) {
+func TestFirmwareIsIncludedUpToTheLimit(t *testing.T) {
 	image := distribution(t)
-	image[mods+"kernel/lib/crc8.ko"] = file(elfWithFirmware("a/small.bin", "big.bin", "missing.bin", "../../etc/shadow"))
+	image[mods+"kernel/lib/crc8.ko"] = file(
+		elfWithFirmware("a/small.bin", "big.bin", "missing.bin", "../../etc/shadow"))
 	image["usr/lib/firmware/a/small.bin.xz"] = file("small")
 	image["usr/lib/firmware/big.bin"] = file(strings.Repeat("b", 100))
 	res, err := Build(t.Context(), Spec{Image: image, MaxFirmware: 50})

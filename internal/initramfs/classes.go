@@ -8,16 +8,16 @@ import (
 	"dim/internal/kmod"
 )
 
-// The classes of modules that every initramfs holds, by the path of their files. A node's card is not known when the
-// initramfs is built, and one image boots different machines: so all cards' drivers are there.
+// The classes of modules in every initramfs, by the path of their files. A node's card is not known when the initramfs
+// is built, and one image boots different machines: therefore it has the drivers of all cards.
 var (
 	wantedDirs = [...]string{
 		"kernel/drivers/net/ethernet/",
-		"kernel/drivers/net/phy/", // asked for by the drivers at run time, not by modules.dep
+		"kernel/drivers/net/phy/", // requested by the drivers at run time; not in modules.dep
 		"kernel/drivers/net/mdio/",
 		"kernel/drivers/net/vmxnet3/",
 		"kernel/drivers/net/hyperv/",
-		"kernel/drivers/pci/controller/", // the cards' buses, where the kernel has them as modules
+		"kernel/drivers/pci/controller/", // the cards' buses, if they are modules
 	}
 	unwantedDirs = [...]string{
 		"kernel/drivers/net/ethernet/mellanox/mlxsw/",     // the chips of switches
@@ -29,9 +29,9 @@ var (
 	wantedNames = [...]string{
 		"virtio_net", "virtio_pci", "virtio_mmio", "hv_vmbus", "pci_hyperv", "xen_netfront", "vmd", "af_packet",
 	}
-	// unwantedDeps are modules whose users are not for machines that boot from a network.
+	// unwantedDeps are modules on which only cards depend that no node boots from.
 	unwantedDeps = [...]string{"pcmcia", "parport", "usbcore", "usbnet", "can_dev"}
-	// required must be in the kernel or a module.
+	// required must be built in or modules.
 	required = [...]string{"nfs", "nfsv3", "sunrpc", "lockd"}
 )
 
@@ -50,7 +50,8 @@ func chooseModules(ix *kmod.Index, extra []string) (map[string]bool, error) {
 	}
 	for _, name := range required {
 		if _, ok := ix.Path(name); !ok && !ix.Builtin(name) && name != "lockd" && name != "sunrpc" {
-			return nil, fmt.Errorf("choose modules: the kernel has no module %s, nor is it built in: it cannot mount an NFS root", name)
+			return nil, fmt.Errorf(
+				"choose modules: the kernel has no module %s, nor is it built in: it cannot mount an NFS root", name)
 		}
 		add(name)
 	}
@@ -66,9 +67,10 @@ func chooseModules(ix *kmod.Index, extra []string) (map[string]bool, error) {
 	return chosen, nil
 }
 
+// wanted reports whether a module belongs to the classes.
 func wanted(ix *kmod.Index, name string) bool {
 	file, _ := ix.Path(name)
-	// Distributions that put a package's own modules elsewhere (updates/, extra/, weak-updates/) keep the path below.
+	// Modules of other packages are in updates/, extra/ or weak-updates/, with the same path below.
 	if i := strings.Index(file, "drivers/"); i > 0 {
 		file = "kernel/" + file[i:]
 	}
@@ -79,5 +81,6 @@ func wanted(ix *kmod.Index, name string) bool {
 	if slices.ContainsFunc(unwantedDirs[:], has) {
 		return false
 	}
-	return !slices.ContainsFunc(ix.LoadOrder(name), func(n string) bool { return slices.Contains(unwantedDeps[:], n) })
+	unwantedDep := func(n string) bool { return slices.Contains(unwantedDeps[:], n) }
+	return !slices.ContainsFunc(ix.LoadOrder(name), unwantedDep)
 }

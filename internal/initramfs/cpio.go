@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// entry is one name of an archive.
+// entry is one entry of an archive.
 type entry struct {
 	name  string // without a leading slash
 	mode  uint32 // as in stat(2)
 	rdev  [2]uint32
-	bytes []byte // of a file, or a symbolic link's target
+	bytes []byte // content of a file, or target of a symbolic link
 }
 
-// The types of stat(2) that an archive can hold.
+// The types of stat(2) in an archive.
 const (
 	typeFile = 0o100000
 	typeDir  = 0o040000
@@ -53,9 +53,9 @@ func (a *archive) file(name string, perm fs.FileMode, content []byte) {
 	a.add(entry{name: name, mode: typeFile | uint32(perm.Perm()), bytes: content})
 }
 
-// write writes the archive in the "newc" form that the kernel unpacks (Documentation/driver-api/early-userspace/
-// buffer-format.rst). Sorting puts directories before what is in them; times are zero and inode numbers are
-// counted, so that the bytes depend on the content alone.
+// write writes the archive in the "newc" format of the kernel
+// (Documentation/driver-api/early-userspace/buffer-format.rst). Entries are sorted, which puts directories before their
+// entries. Times are zero and inode numbers are counted, so that the bytes depend on the content alone.
 func (a *archive) write(w io.Writer) error {
 	names := make([]string, 0, len(a.entries))
 	for n := range a.entries {
@@ -88,5 +88,5 @@ func writeEntry(w io.Writer, ino uint32, e entry) error {
 	return err
 }
 
-// padding is what brings n bytes to a multiple of four.
+// padding returns the bytes that extend n bytes to a multiple of four.
 func padding(n int) string { return strings.Repeat("\x00", -n&3) }

@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// Digester is implemented by file systems that know the digest of a file or of a whole directory without reading
-// it, such as the tree of a version. Key is cheap on these.
-type Digester interface {
-	// Digest returns a string that changes whenever something at or below name does.
+// digester is implemented by file systems that know the digest of a file or directory without reading it, such as the
+// tree of a version. Key is cheap on these.
+type digester interface {
+	// Digest returns a string that changes when something at or below name does.
 	Digest(name string) (string, error)
 }
 
-// maxLinks is the kernel's own bound (include/linux/namei.h, MAXSYMLINKS).
+// maxLinks is the kernel's bound (include/linux/namei.h, MAXSYMLINKS).
 const maxLinks = 40
 
-// tree is an image's file system, whose symbolic links are followed as if it were the root.
+// tree is an image's file system. Symbolic links are resolved as if it were the root.
 type tree struct{ fs.ReadLinkFS }
 
-// resolve returns the name without symbolic links on the way or at its end. Links that are absolute, or that climb
-// over the root, stay inside as after a chroot.
+// resolve returns the name without symbolic links, also at its end. Absolute links, and ".." in the root, stay inside
+// as after a chroot.
 func (t tree) resolve(name string) (string, error) {
 	done, rest := ".", strings.Split(path.Clean("/" + name)[1:], "/")
 	links := 0
@@ -70,7 +70,7 @@ func (t tree) read(name string) ([]byte, error) {
 	return fs.ReadFile(t, real)
 }
 
-// text is read for files that need not be there.
+// text returns the content of a regular file, "" if it does not exist.
 func (t tree) text(name string) (string, error) {
 	b, err := t.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,7 +79,7 @@ func (t tree) text(name string) (string, error) {
 	return string(b), err
 }
 
-// list returns the names in a directory, sorted; none if it does not exist.
+// list returns the sorted names in a directory; none if it does not exist.
 func (t tree) list(name string) ([]string, error) {
 	real, err := t.resolve(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -100,7 +100,7 @@ func (t tree) list(name string) ([]string, error) {
 	return names, nil
 }
 
-// regular returns the real name of the first of names that is a regular file.
+// regular returns the first of names that is a regular file, without symbolic links.
 func (t tree) regular(names ...string) (string, bool) {
 	for _, n := range names {
 		real, err := t.resolve(n)
@@ -114,7 +114,7 @@ func (t tree) regular(names ...string) (string, bool) {
 	return "", false
 }
 
-// digest returns something that changes with the content at or below name.
+// digest returns a string that changes with the content at or below name.
 func (t tree) digest(name string) (string, error) {
 	real, err := t.resolve(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,13 +123,14 @@ func (t tree) digest(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if d, ok := t.ReadLinkFS.(Digester); ok {
+	if d, ok := t.ReadLinkFS.(digester); ok {
 		return d.Digest(real)
 	}
 	return t.stamp(real)
 }
 
-// stamp stands in for a digest on file systems that have none: names, sizes and times of all that is below.
+// stamp is the digest on file systems that are not a digester: names, modes, sizes and times of everything at or below
+// name.
 func (t tree) stamp(name string) (string, error) {
 	var b strings.Builder
 	err := fs.WalkDir(t, name, func(p string, d fs.DirEntry, err error) error {

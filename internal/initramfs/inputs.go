@@ -12,19 +12,21 @@ import (
 	"dim/internal/kmod"
 )
 
-// confDirs are modprobe's directories; of files of the same name the first one counts (modprobe.d(5)).
+// confDirs are modprobe's directories. Of several files with the same name the first one counts (modprobe.d(5)).
 var confDirs = [...]string{
 	"etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d",
 }
 
-// firmwareDirs are the kernel's own, in its order (drivers/base/firmware_loader/main.c), RELEASE/ left out.
+// firmwareDirs are the kernel's directories in its order (drivers/base/firmware_loader/main.c), without those of a
+// RELEASE.
 var firmwareDirs = [...]string{"lib/firmware/updates", "lib/firmware"}
 
 // tables reads the tables of a kernel from the image.
 func (t tree) tables(k Kernel) (kmod.Tables, error) {
 	var out kmod.Tables
 	for name, to := range map[string]*string{
-		"modules.dep": &out.Dep, "modules.alias": &out.Alias, "modules.softdep": &out.Softdep, "modules.builtin": &out.Builtin,
+		"modules.dep": &out.Dep, "modules.alias": &out.Alias, "modules.softdep": &out.Softdep,
+		"modules.builtin": &out.Builtin,
 	} {
 		text, err := t.text(path.Join(k.Modules, name))
 		if err != nil {
@@ -62,8 +64,8 @@ func (t tree) modprobeConf() (string, error) {
 	return b.String(), nil
 }
 
-// firmware takes along what the chosen modules name, the smallest first, as far as limit allows.
-func (b *builder) firmware(limit int64) error {
+// addFirmware adds the firmware that the chosen modules name, the smallest files first, up to limit.
+func (b *builder) addFirmware(limit int64) error {
 	if limit < 0 {
 		return nil
 	}
@@ -92,7 +94,7 @@ func (b *builder) firmware(limit int64) error {
 }
 
 type firmwareFile struct {
-	name string // below lib/firmware, with the ending of its compression, which the kernel knows
+	name string // below lib/firmware, with the suffix of its compression, which the kernel knows
 	path string // in the image
 	size int64
 }
@@ -104,7 +106,7 @@ func (t tree) findFirmware(wants []string) ([]firmwareFile, error) {
 		if !fs.ValidPath(want) {
 			continue
 		}
-		f, err := t.oneFirmware(want)
+		f, err := t.firmwareFile(want)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -119,10 +121,10 @@ func (t tree) findFirmware(wants []string) ([]firmwareFile, error) {
 	return found, nil
 }
 
-func (t tree) oneFirmware(want string) (firmwareFile, error) {
+func (t tree) firmwareFile(want string) (firmwareFile, error) {
 	for _, dir := range firmwareDirs {
-		for _, ending := range []string{"", ".zst", ".xz"} {
-			real, ok := t.regular(path.Join(dir, want+ending))
+		for _, suffix := range []string{"", ".zst", ".xz"} {
+			real, ok := t.regular(path.Join(dir, want+suffix))
 			if !ok {
 				continue
 			}
@@ -130,7 +132,7 @@ func (t tree) oneFirmware(want string) (firmwareFile, error) {
 			if err != nil {
 				return firmwareFile{}, err
 			}
-			return firmwareFile{name: want + ending, path: real, size: fi.Size()}, nil
+			return firmwareFile{name: want + suffix, path: real, size: fi.Size()}, nil
 		}
 	}
 	return firmwareFile{}, fs.ErrNotExist

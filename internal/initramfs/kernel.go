@@ -9,21 +9,21 @@ import (
 	"dim/internal/kmod"
 )
 
-// ErrNoKernel is returned when the image has no kernel, or not the one asked for.
+// ErrNoKernel: the image has no kernel, or not the one that was asked for.
 var ErrNoKernel = errors.New("no such kernel in the image")
 
 // Kernel is one kernel of an image.
 type Kernel struct {
-	Release string // as uname -r says it
+	Release string // as of uname -r
 	Path    string // of its file in the image, without symbolic links
 	Modules string // the directory of its modules in the image, without symbolic links
 }
 
-// moduleRoots are the places where kernels keep modules. With a merged /usr they are the same directory.
+// moduleRoots are the directories of modules. With a merged /usr they are the same.
 var moduleRoots = [...]string{"usr/lib/modules", "lib/modules"}
 
-// Kernels returns the kernels of an image that can boot a node, the newest first. Rescue and debug kernels come last:
-// their names would make them the newest, but nobody means them unless he names them.
+// Kernels returns the kernels of an image that have a file and modules, the newest first. Rescue and debug kernels come
+// last, although by their names they would be the newest: they are used only if they are named.
 func Kernels(image FS) ([]Kernel, error) {
 	t := tree{image}
 	var found []Kernel
@@ -51,12 +51,14 @@ func Kernels(image FS) ([]Kernel, error) {
 	return found, nil
 }
 
+// special reports whether a kernel is for debugging or rescue.
 func special(release string) bool {
-	return strings.Contains(release, "debug") || strings.Contains(release, "rescue") || strings.HasSuffix(release, "-dbg")
+	return strings.Contains(release, "debug") || strings.Contains(release, "rescue") ||
+		strings.HasSuffix(release, "-dbg")
 }
 
-// kernel looks for the file of one release in the places where distributions put it: Debian and SUSE /boot, Fedora
-// and its kin beside the modules (and, by an install script, in /boot too).
+// kernel finds the file of a release where distributions have it: in /boot (Debian, SUSE), or beside the modules and,
+// by an install script, in /boot (Fedora and its derivatives).
 func (t tree) kernel(root, rel string) (Kernel, bool) {
 	dir := root + "/" + rel
 	if _, ok := t.regular(dir + "/modules.dep"); !ok {
@@ -88,16 +90,18 @@ func chooseKernel(image FS, release string) (Kernel, error) {
 	}
 	switch {
 	case len(names) > 0:
-		return Kernel{}, fmt.Errorf("choose kernel %q: %w, which has %s", release, ErrNoKernel, strings.Join(names, ", "))
+		return Kernel{}, fmt.Errorf("choose kernel %q: %w, which has %s",
+			release, ErrNoKernel, strings.Join(names, ", "))
 	case release != "":
 		return Kernel{}, fmt.Errorf("choose kernel %q: %w", release, ErrNoKernel)
 	}
-	return Kernel{}, fmt.Errorf("choose kernel: %w: looked for /boot/vmlinuz-RELEASE with /lib/modules/RELEASE/modules.dep", ErrNoKernel)
+	return Kernel{}, fmt.Errorf(
+		"choose kernel: %w: looked for /boot/vmlinuz-RELEASE with /lib/modules/RELEASE/modules.dep", ErrNoKernel)
 }
 
-// zstdUnderstood tells by the kernel's configuration whether it unpacks an initramfs compressed with zstd. Kernels
-// before 5.9 do not; all understand gzip.
-func (t tree) zstdUnderstood(k Kernel) bool {
+// supportsZstd reports whether a kernel unpacks an initramfs that is compressed with zstd, by its configuration.
+// Kernels before 5.9 do not; all support gzip.
+func (t tree) supportsZstd(k Kernel) bool {
 	for _, p := range []string{"boot/config-" + k.Release, k.Modules + "/config"} {
 		if text, err := t.text(p); err == nil && text != "" {
 			return strings.Contains("\n"+text, "\nCONFIG_RD_ZSTD=y\n")

@@ -14,11 +14,12 @@ import (
 	"dim/internal/xzlimit"
 )
 
-// maxModule bounds what a compressed module may unpack to, and the memory that this may take. The largest drivers of cards have some 5 MB.
+// maxModule bounds the size of a decompressed module, and the memory for decompression. The largest drivers of cards
+// have some 5 MB.
 const maxModule = 128 << 20
 
-// unpack returns a module's plain ELF file. They are stored uncompressed: the kernel of the node need not know
-// how to unpack modules, and the whole archive is compressed anyway.
+// unpack returns the ELF file of a module. Modules are stored uncompressed: the kernel need not support compressed
+// ones, and the archive is compressed as a whole.
 func unpack(name string, b []byte) ([]byte, error) {
 	var r io.Reader
 	var err error
@@ -29,7 +30,9 @@ func unpack(name string, b []byte) ([]byte, error) {
 		r, err = gzip.NewReader(bytes.NewReader(b))
 	case strings.HasSuffix(name, ".zst"):
 		var d *zstd.Decoder
-		if d, err = zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxModule)); err == nil {
+		d, err = zstd.NewReader(bytes.NewReader(b),
+			zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxModule))
+		if err == nil {
 			defer d.Close()
 			r = d
 		}
@@ -49,8 +52,8 @@ func unpack(name string, b []byte) ([]byte, error) {
 	return out, nil
 }
 
-// firmwareOf returns the firmware files that a module says it may ask for, relative to /lib/firmware. What is not an
-// ELF file asks for none.
+// firmwareOf returns the firmware files that a module names, relative to /lib/firmware. What is not an ELF file names
+// none.
 func firmwareOf(module []byte) []string {
 	f, err := elf.NewFile(bytes.NewReader(module))
 	if err != nil {

@@ -1,13 +1,20 @@
-// Package kmod reads the tables that depmod(8) and modprobe.d(5) keep of a kernel's modules: which file a module is in,
-// what it depends on, which hardware it is for. The builder of the initramfs chooses with it, dim-init loads with it.
+// Package kmod reads the tables of a kernel's modules, which depmod(8) and modprobe.d(5) describe: the file of a
+// module, its dependencies, its hardware. The builder of the initramfs chooses modules by them, and dim-init loads
+// modules by them.
 //
-// The tables are the distribution's own text files (modules.dep, modules.alias, modules.softdep, modules.builtin and
-// modprobe's configuration), so that what is written back by Prune can be read by anyone who knows these.
+// The tables are the distribution's own text files: modules.dep, modules.alias, modules.softdep, modules.builtin and
+// modprobe's configuration. Prune writes the same formats.
 //
-// Parsing never fails: a line that is not understood is left out, as modprobe does it, for tables come from many
-// distributions and one odd line must not cost a boot. An Index does not change once made, and may be shared.
+// Parsing never fails. Like modprobe it ignores lines that it does not understand: tables come from many distributions,
+// and an odd line must not cost a boot.
 //
-// It must not open files, nor know what an image or an initramfs is.
+// # Concurrency
+//
+// An Index does not change, and may be used by any number of goroutines.
+//
+// # What it must not know
+//
+// Files, images and initramfs.
 package kmod
 
 import (
@@ -25,12 +32,12 @@ type Tables struct {
 	Conf    string // the files of modprobe.d, one after the other in modprobe's order
 }
 
-// Index answers questions about the modules of one kernel. Names of modules are always in canonical form: Name.
+// Index has the modules of one kernel. The names of modules that it returns are in canonical form.
 type Index struct {
 	modules map[string]*module
 	order   []string // as in modules.dep
 	builtin map[string]bool
-	aliases map[string][]alias // by class, see aliasClass; in order of appearance
+	aliases map[string][]alias // by aliasClass, in order of appearance
 	softs   []softdep
 	options map[string][]string
 	banned  map[string]bool
@@ -38,7 +45,7 @@ type Index struct {
 
 type module struct {
 	path string
-	deps []string // names; to be loaded from the last to the first
+	deps []string // names, to be loaded in reverse order
 }
 
 type alias struct{ pattern, name string }
@@ -48,8 +55,8 @@ type softdep struct {
 	pre, post []string
 }
 
-// Name returns the canonical name of a module given by its file's path or by a name with dashes.
-func Name(s string) string {
+// canonical returns the canonical name of a module, from the path of its file or from a name with dashes.
+func canonical(s string) string {
 	s = path.Base(s)
 	if i := strings.Index(s, ".ko"); i > 0 {
 		s = s[:i]
@@ -70,9 +77,9 @@ func Parse(t Tables) *Index {
 		ix.parseDep(line)
 	}
 	for line := range lines(t.Builtin) {
-		ix.builtin[Name(line)] = true
+		ix.builtin[canonical(line)] = true
 	}
-	// The configuration comes first: an administrator's alias is preferred to the module's own.
+	// The configuration comes first: an administrator's alias precedes the module's own.
 	for _, text := range []string{t.Conf, t.Softdep, t.Alias} {
 		for line := range lines(text) {
 			ix.parseConf(line)
@@ -83,28 +90,28 @@ func Parse(t Tables) *Index {
 
 func (ix *Index) parseDep(line string) {
 	file, deps, ok := strings.Cut(line, ":")
-	name := Name(file)
+	name := canonical(file)
 	if !ok || name == "" || ix.modules[name] != nil {
 		return
 	}
 	m := &module{path: file}
 	for _, d := range strings.Fields(deps) {
-		m.deps = append(m.deps, Name(d))
+		m.deps = append(m.deps, canonical(d))
 	}
 	ix.modules[name] = m
 	ix.order = append(ix.order, name)
 }
 
-// parseConf reads one line of modprobe.d(5), whose language modules.alias and modules.softdep share.
+// parseConf reads a line of modprobe.d(5), modules.alias or modules.softdep.
 func (ix *Index) parseConf(line string) {
 	f := strings.Fields(line)
 	if len(f) < 2 {
 		return
 	}
-	switch word, name := f[0], Name(f[1]); {
+	switch word, name := f[0], canonical(f[1]); {
 	case word == "alias" && len(f) == 3:
 		class := aliasClass(f[1])
-		ix.aliases[class] = append(ix.aliases[class], alias{pattern: dashless(f[1]), name: Name(f[2])})
+		ix.aliases[class] = append(ix.aliases[class], alias{pattern: underscored(f[1]), name: canonical(f[2])})
 	case word == "blacklist":
 		ix.banned[name] = true
 	case word == "options" && len(f) > 2:
@@ -112,7 +119,7 @@ func (ix *Index) parseConf(line string) {
 	case word == "softdep":
 		ix.softs = append(ix.softs, parseSoftdep(name, f[2:]))
 	case word == "install" && len(f) > 2 && (path.Base(f[2]) == "false" || path.Base(f[2]) == "true"):
-		// The usual way to forbid a module for good. Other commands of `install` cannot be run in an initramfs.
+		// The usual way to disable a module. An initramfs cannot run other commands of `install`.
 		ix.banned[name] = true
 	}
 }
@@ -138,35 +145,36 @@ func parseSoftdep(name string, words []string) softdep {
 // Names returns all modules in the order of modules.dep.
 func (ix *Index) Names() []string { return slices.Clone(ix.order) }
 
-// Path returns the file of a module, relative to the kernel's directory of modules.
+// Path returns the path of a module's file, relative to the kernel's directory of modules.
 func (ix *Index) Path(name string) (string, bool) {
-	m, ok := ix.modules[Name(name)]
+	m, ok := ix.modules[canonical(name)]
 	if !ok {
 		return "", false
 	}
 	return m.path, true
 }
 
-// Builtin reports whether the module is part of the kernel itself.
-func (ix *Index) Builtin(name string) bool { return ix.builtin[Name(name)] }
+// Builtin reports whether a module is built into the kernel.
+func (ix *Index) Builtin(name string) bool { return ix.builtin[canonical(name)] }
 
-// Options returns what the configuration gives to the module when it is loaded.
-func (ix *Index) Options(name string) []string { return ix.options[Name(name)] }
+// Options returns the options of a module in the configuration.
+func (ix *Index) Options(name string) []string { return ix.options[canonical(name)] }
 
-// Lookup returns the modules that a name or an alias stands for. A device's modalias does not reach modules that the
-// configuration has blacklisted; a name does, as with modprobe.
+// Lookup returns the modules of a name or an alias. As with modprobe, an alias (such as a device's modalias) does not
+// find modules that the configuration blacklists, but a name does.
 func (ix *Index) Lookup(nameOrAlias string) []string {
-	if n := Name(nameOrAlias); ix.modules[n] != nil {
+	if n := canonical(nameOrAlias); ix.modules[n] != nil {
 		return []string{n}
 	}
 	if ix.Builtin(nameOrAlias) {
 		return nil
 	}
 	var found []string
-	text := dashless(nameOrAlias)
+	text := underscored(nameOrAlias)
 	for _, class := range []string{aliasClass(nameOrAlias), ""} {
 		for _, a := range ix.aliases[class] {
-			if ix.modules[a.name] != nil && !ix.banned[a.name] && !slices.Contains(found, a.name) && Match(a.pattern, text) {
+			usable := ix.modules[a.name] != nil && !ix.banned[a.name] && !slices.Contains(found, a.name)
+			if usable && match(a.pattern, text) {
 				found = append(found, a.name)
 			}
 		}
@@ -177,11 +185,11 @@ func (ix *Index) Lookup(nameOrAlias string) []string {
 	return found
 }
 
-// LoadOrder returns the modules to be loaded, in order, so that the module works: what it softly wants before,
-// what it depends on, itself, what it softly wants after. Soft dependencies that do not exist are left out.
+// LoadOrder returns the modules to load for a module, in order: its soft dependencies before it, its dependencies,
+// itself, its soft dependencies after it. Soft dependencies that do not exist are ignored.
 func (ix *Index) LoadOrder(name string) []string {
 	var out []string
-	ix.visit(Name(name), make(map[string]bool), &out)
+	ix.visit(canonical(name), make(map[string]bool), &out)
 	return out
 }
 
@@ -199,12 +207,12 @@ func (ix *Index) visit(name string, seen map[string]bool, out *[]string) {
 	ix.visitSoft(name, seen, out, func(s softdep) []string { return s.post })
 }
 
-func (ix *Index) visitSoft(name string, seen map[string]bool, out *[]string, which func(softdep) []string) {
+func (ix *Index) visitSoft(name string, seen map[string]bool, out *[]string, of func(softdep) []string) {
 	for _, s := range ix.softs {
 		if s.name != name {
 			continue
 		}
-		for _, want := range which(s) {
+		for _, want := range of(s) {
 			for _, n := range ix.Lookup(want) {
 				ix.visit(n, seen, out)
 			}
@@ -212,8 +220,8 @@ func (ix *Index) visitSoft(name string, seen map[string]bool, out *[]string, whi
 	}
 }
 
-// Prune returns the tables of the modules in keep alone, with the file endings of compressed modules taken off.
-// Parsed again they give the same answers for these modules.
+// Prune returns the tables of the modules in keep, without the suffixes of compressed files. An Index of these tables
+// gives the same answers for these modules.
 func (ix *Index) Prune(keep map[string]bool) Tables {
 	var dep, soft, conf strings.Builder
 	for _, name := range ix.order {
@@ -262,7 +270,7 @@ func (ix *Index) pruneAliases(keep map[string]bool) string {
 	return b.String()
 }
 
-// Plain takes the ending of a compressed module off its path: kernel/x.ko.xz is kernel/x.ko.
+// Plain removes the suffix of a compressed module from its path: kernel/x.ko.xz becomes kernel/x.ko.
 func Plain(file string) string {
 	if i := strings.LastIndex(file, ".ko."); i > 0 {
 		return file[:i+len(".ko")]

@@ -29,7 +29,7 @@ func sample() Tables {
 	}
 }
 
-func TestModulesAreLoadedAfterWhatTheyNeed(t *testing.T) {
+func TestLoadOrder(t *testing.T) {
 	ix := Parse(sample())
 	for _, c := range []struct {
 		name string
@@ -47,7 +47,7 @@ func TestModulesAreLoadedAfterWhatTheyNeed(t *testing.T) {
 	}
 }
 
-func TestSoftDependenciesThatGoInACircleEnd(t *testing.T) {
+func TestCyclesOfSoftDependenciesEnd(t *testing.T) {
 	ix := Parse(Tables{Dep: "a.ko: b.ko\nb.ko: a.ko\n", Softdep: "softdep a pre: b post: a\nsoftdep b pre: a\n"})
 	if d := cmp.Diff([]string{"b", "a"}, ix.LoadOrder("a")); d != "" {
 		t.Error(d)
@@ -66,7 +66,7 @@ func TestLookupFindsByNameAndByHardware(t *testing.T) {
 		{"virtio-net", []string{"virtio_net"}},
 		{"nfs4-dummy7", []string{"nfs"}},
 		{"eth0", []string{"r8169"}},
-		{"usb:v1", nil}, // its module is not there
+		{"usb:v1", nil}, // no such module
 	} {
 		if d := cmp.Diff(c.want, ix.Lookup(c.in)); d != "" {
 			t.Errorf("Lookup(%q) (-want +got):\n%s", c.in, d)
@@ -85,20 +85,20 @@ func TestPrunedTablesGiveTheSameAnswers(t *testing.T) {
 		t.Error(d)
 	}
 	if got, _ := small.Path("r8169"); got != "kernel/drivers/net/ethernet/r8169.ko" {
-		t.Errorf("path of a compressed module = %q, want it without .zst", got)
+		t.Errorf("path of a compressed module: %q, want no .zst", got)
 	}
 	if len(small.Names()) != len(keep) {
-		t.Errorf("modules left = %v", small.Names())
+		t.Errorf("modules %v, want those of %v", small.Names(), keep)
 	}
 	if d := cmp.Diff(ix.Options("r8169"), small.Options("r8169")); d != "" {
 		t.Error(d)
 	}
 	if got := small.Lookup("virtio:d00000001v1"); got != nil {
-		t.Errorf("a blacklisted module answers to its hardware: %v", got)
+		t.Errorf("a blacklisted module is found by its hardware: %v", got)
 	}
 }
 
-func TestKernelsAreOrderedAsPackagesAre(t *testing.T) {
+func TestCompareRelease(t *testing.T) {
 	want := []string{
 		"0-rescue-1234", "4.18.0-553.el8.x86_64", "5.14.0-70.13.1.el9_0.x86_64", "5.14.0-427.el9.x86_64",
 		"6.1.0~rc1-amd64", "6.1.0-9-amd64", "6.1.0-56-amd64", "6.1.0-56-cloud-amd64", "6.10.3-amd64",
@@ -111,7 +111,7 @@ func TestKernelsAreOrderedAsPackagesAre(t *testing.T) {
 	}
 }
 
-func TestMatchIsFnmatch(t *testing.T) {
+func TestMatch(t *testing.T) {
 	for _, c := range []struct {
 		pattern, text string
 		want          bool
@@ -120,8 +120,8 @@ func TestMatchIsFnmatch(t *testing.T) {
 		{"x[0-9a]y", "x5y", true}, {"x[!0-9]y", "x5y", false}, {"x[0-9", "x5", false}, {"", "", true}, {"", "a", false},
 		{"*b*b", "abab", true}, {"a**", "a", true},
 	} {
-		if got := Match(c.pattern, c.text); got != c.want {
-			t.Errorf("Match(%q, %q) = %v", c.pattern, c.text, got)
+		if got := match(c.pattern, c.text); got != c.want {
+			t.Errorf("match(%q, %q) = %v", c.pattern, c.text, got)
 		}
 	}
 }
@@ -135,7 +135,7 @@ func FuzzParse(f *testing.F) {
 		keep := make(map[string]bool)
 		for _, n := range ix.Names() {
 			if o := ix.LoadOrder(n); !slices.Contains(o, n) {
-				t.Errorf("LoadOrder(%q) = %q does not hold it", n, o)
+				t.Errorf("LoadOrder(%q) = %q lacks the module itself", n, o)
 			}
 			keep[n] = true
 		}
@@ -150,7 +150,7 @@ func FuzzMatch(f *testing.F) {
 	f.Add("pci:v*d[0-9]?", "pci:v1d2x")
 	f.Fuzz(func(_ *testing.T, pattern, text string) {
 		if len(pattern) < 50 && len(text) < 50 {
-			Match(pattern, text)
+			match(pattern, text)
 		}
 	})
 }

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Match reports whether text matches an alias pattern: `*`, `?` and `[a-z]` as in fnmatch(3) without flags, that is,
-// also across slashes. A pattern with a bracket that is not closed matches nothing.
-func Match(pattern, text string) bool {
+// match reports whether text matches an alias pattern with `*`, `?` and `[a-z]`, as fnmatch(3) without flags: wildcards
+// match slashes. A pattern with an unclosed bracket matches nothing.
+func match(pattern, text string) bool {
 	p, t := 0, 0
-	star, mark := -1, 0 // where to go back to when the rest does not fit
+	star, mark := -1, 0 // where to resume if the rest does not match
 	for t < len(text) {
 		if p < len(pattern) && pattern[p] == '*' {
 			star, mark = p, t
@@ -29,7 +29,7 @@ func Match(pattern, text string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// matchOne returns how many bytes of the pattern the byte c uses up, 0 if it does not match.
+// matchOne returns the number of bytes of the pattern that match the byte c, 0 if none do.
 func matchOne(pattern string, c byte) int {
 	switch {
 	case pattern == "":
@@ -73,8 +73,8 @@ func inSet(set string, c byte) bool {
 	return false
 }
 
-// aliasClass is what an alias begins with up to its colon, "" if a wildcard comes before. It keeps a PCI device from
-// being compared with thousands of USB patterns.
+// aliasClass returns an alias up to its colon, "" if a wildcard comes first. Because of it a PCI device need not be
+// compared with thousands of USB patterns.
 func aliasClass(s string) string {
 	i := strings.IndexAny(s, ":*?[")
 	if i < 0 || s[i] != ':' {
@@ -83,8 +83,8 @@ func aliasClass(s string) string {
 	return s[:i]
 }
 
-// dashless writes dashes as underscores outside of brackets, where a dash is a range.
-func dashless(s string) string {
+// underscored replaces dashes by underscores, except in brackets, where a dash is a range.
+func underscored(s string) string {
 	if !strings.Contains(s, "-") {
 		return s
 	}
@@ -102,7 +102,8 @@ func dashless(s string) string {
 	return string(b)
 }
 
-// lines yields the lines of a table without comments and empty ones, those that end in a backslash joined.
+// lines yields the lines of a table without comments and empty lines. It joins a line that ends in a backslash with the
+// next.
 func lines(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		joined := ""

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// CompareRelease orders the names of kernels as dpkg and rpm order versions: runs of digits as numbers, the rest by
-// letters, `~` before everything, even the end.
+// CompareRelease compares the releases of kernels as dpkg and rpm compare versions: runs of digits as numbers, the rest
+// by letters, with `~` before everything, even the end.
 func CompareRelease(a, b string) int {
 	for a != "" || b != "" {
 		var x, y string
@@ -42,7 +42,7 @@ func compareText(a, b string) int {
 	return 0
 }
 
-// weight is the order of Debian Policy 5.6.12: `~`, the end, letters, all else.
+// weight returns a number in the order of Debian Policy 5.6.12: `~`, the end, letters, all else.
 func weight(s string, i int) int {
 	switch {
 	case i >= len(s):

@@ -8,10 +8,12 @@ import (
 	"dim/internal/cluster/builtin"
 )
 
-// fstab makes /etc/fstab and /etc/crypttab without what is on disks, where there is such a thing: systemd waits 90 s for
-// every disk in them, and then gives up booting.
-func (b *Base) fstab() error {
-	for path, isDisk := range map[string]func(fields []string) string{"etc/fstab": diskEntry, "etc/crypttab": cryptEntry} {
+// addFstabs adds /etc/fstab and /etc/crypttab without disks, if the version has disks in them: systemd waits 90 s for
+// every disk there, and then stops the boot.
+func (b *Base) addFstabs() error {
+	for path, reason := range map[string]func(fields []string) string{
+		"etc/fstab": fstabReason, "etc/crypttab": crypttabReason,
+	} {
 		own, ok, err := b.read(path)
 		if err != nil {
 			return err
@@ -19,11 +21,11 @@ func (b *Base) fstab() error {
 		if !ok {
 			continue
 		}
-		text, changed := withoutDisks(own, isDisk)
+		text, changed := withoutDisks(own, reason)
 		if !changed {
 			continue
 		}
-		r, err := b.replaced(builtin.Fstab, path, text)
+		r, err := b.replacement(builtin.Fstab, path, text)
 		if err != nil {
 			return err
 		}
@@ -32,8 +34,8 @@ func (b *Base) fstab() error {
 	return nil
 }
 
-// withoutDisks turns entries for which isDisk has a reason into comments, and leaves every other byte as it is.
-func withoutDisks(own []byte, isDisk func(fields []string) string) (text []byte, changed bool) {
+// withoutDisks turns the entries for which reason returns one into comments, and leaves every other byte as it is.
+func withoutDisks(own []byte, reason func(fields []string) string) (text []byte, changed bool) {
 	var out bytes.Buffer
 	for line := range strings.Lines(string(own)) {
 		fields := strings.Fields(line)
@@ -41,8 +43,8 @@ func withoutDisks(own []byte, isDisk func(fields []string) string) (text []byte,
 			out.WriteString(line)
 			continue
 		}
-		if why := isDisk(fields); why != "" {
-			out.WriteString("# left out on nodes, " + why + ": ")
+		if text := reason(fields); text != "" {
+			out.WriteString("# left out on nodes, " + text + ": ")
 			changed = true
 		}
 		out.WriteString(line)
@@ -50,8 +52,8 @@ func withoutDisks(own []byte, isDisk func(fields []string) string) (text []byte,
 	return out.Bytes(), changed
 }
 
-// diskEntry tells why a line of fstab(5) must go, or "".
-func diskEntry(fields []string) string {
+// fstabReason returns why a node must not have an entry of fstab(5), "" if it may.
+func fstabReason(fields []string) string {
 	spec := fields[0]
 	var where, kind, options string
 	for i, p := range []*string{&where, &kind, &options} {
@@ -73,14 +75,14 @@ func diskEntry(fields []string) string {
 	return ""
 }
 
-// isTag reports whether an entry names a file system or partition by what is written on a disk.
+// isTag reports whether an entry names a file system or partition by an identifier on a disk.
 func isTag(spec string) bool {
 	tag, _, ok := strings.Cut(spec, "=")
 	return ok && slices.Contains([]string{"UUID", "LABEL", "PARTUUID", "PARTLABEL", "ID"}, tag)
 }
 
-// cryptEntry tells why a line of crypttab(5) must go, or "". Encrypted files stay.
-func cryptEntry(fields []string) string {
+// crypttabReason returns why a node must not have an entry of crypttab(5), "" if it may. It may have encrypted files.
+func crypttabReason(fields []string) string {
 	if len(fields) > 1 && (strings.HasPrefix(fields[1], "/dev/") || isTag(fields[1])) {
 		return "no disk"
 	}

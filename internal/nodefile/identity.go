@@ -14,24 +14,24 @@ import (
 	"dim/internal/image"
 )
 
-// hostname makes /etc/hostname.
+// hostname returns /etc/hostname.
 func (b *Base) hostname(n *cluster.Node) ([]rendered, error) {
 	return []rendered{b.file(builtin.Hostname, "etc/hostname", []byte(string(n.Name)+"\n"))}, nil
 }
 
-// machineID makes /etc/machine-id where systemd or D-Bus wants one: nodes that share the master's get the same DHCP
-// identifiers and mix up their journals. It depends on the names of cluster and node only, so it outlives everything.
+// machineID returns /etc/machine-id if systemd or D-Bus needs one: nodes with the master's id would have the same DHCP
+// identifiers, and their journals would be mixed up. The id depends on the names of cluster and node only.
 func (b *Base) machineID(n *cluster.Node) ([]rendered, error) {
-	wanted, err := b.has("etc/machine-id", "usr/lib/systemd/systemd", "lib/systemd/systemd", "usr/bin/dbus-daemon")
-	if !wanted || err != nil {
+	needed, err := b.has("etc/machine-id", "usr/lib/systemd/systemd", "lib/systemd/systemd", "usr/bin/dbus-daemon")
+	if !needed || err != nil {
 		return nil, err
 	}
 	id := sha256.Sum256([]byte("dim machine-id\x00" + b.cluster.Name + "\x00" + string(n.Name)))
-	id[6] = id[6]&0x0f | 0x40 // machine-id(5) wants the form of a version 4 UUID
+	id[6] = id[6]&0x0f | 0x40 // machine-id(5) has the form of a version 4 UUID
 	id[8] = id[8]&0x3f | 0x80
 	text := []byte(hex.EncodeToString(id[:16]) + "\n")
 	files := []rendered{b.file(builtin.MachineID, "etc/machine-id", text)}
-	// Elsewhere it is a link to the first one.
+	// Otherwise it is a link to the first one.
 	if e, ok, err := b.entry("var/lib/dbus/machine-id"); err != nil {
 		return nil, err
 	} else if ok && e.Type == image.Regular {
@@ -43,8 +43,9 @@ func (b *Base) machineID(n *cluster.Node) ([]rendered, error) {
 	return files, nil
 }
 
-// resolvConf makes /etc/resolv.conf when the boot network names DNS servers. Where the version has a link to systemd-resolved's file,
-// resolved is told instead; NetworkManager's file is replaced, because that is told to leave DNS alone. Other links stay.
+// resolvConf returns /etc/resolv.conf if the boot network has DNS servers. If the version has a link to
+// systemd-resolved's file, it returns configuration of resolved instead. A link to NetworkManager's file is replaced,
+// because NetworkManager is configured to leave DNS alone. Other links stay.
 func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 	network := n.Boot().Network
 	if network == nil || len(network.DNS) == 0 {
@@ -56,9 +57,12 @@ func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 	case err != nil:
 		return nil, err
 	case linked && strings.Contains(e.Target, "systemd/resolve/"):
-		text := fmt.Sprintf("# The card that the root comes through is not networkd's.\n[Resolve]\nDNS=%s\nDomains=%s\n", addresses(network.DNS), b.cluster.Domain)
-		return []rendered{b.file(builtin.ResolvConf, "etc/systemd/resolved.conf.d/00-dim-boot.conf", []byte(text))}, nil
-	case linked && !(b.found.networkManager && strings.Contains(e.Target, "NetworkManager/")):
+		const path = "etc/systemd/resolved.conf.d/00-dim-boot.conf"
+		text := fmt.Sprintf("# The card that the root comes through is not networkd's.\n"+
+			"[Resolve]\nDNS=%s\nDomains=%s\n",
+			addresses(network.DNS), b.cluster.Domain)
+		return []rendered{b.file(builtin.ResolvConf, path, []byte(text))}, nil
+	case linked && !(b.version.networkManager && strings.Contains(e.Target, "NetworkManager/")):
 		return nil, nil
 	}
 	var text bytes.Buffer
@@ -79,9 +83,10 @@ func addresses(list []netip.Addr) string {
 	return strings.Join(texts, " ")
 }
 
-// hosts makes /etc/hosts, the same for all nodes: the cluster's machines, then what the master's own file says of others.
-func (b *Base) hosts() error {
-	own, _, err := b.read("etc/hosts")
+// addHosts adds /etc/hosts, which is the same for all nodes: the cluster's machines, then the lines of the master's
+// file about other machines.
+func (b *Base) addHosts() error {
+	master, _, err := b.read("etc/hosts")
 	if err != nil {
 		return err
 	}
@@ -92,17 +97,18 @@ func (b *Base) hosts() error {
 	for _, n := range b.cluster.Nodes {
 		h.names[string(n.Name)] = true
 	}
-	h.text.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
+	h.text.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	h.text.WriteString("\n# Servers\n")
 	for _, s := range b.cluster.Servers {
-		h.machine(string(s.Name), s.Interfaces)
+		h.addMachine(string(s.Name), s.Interfaces)
 	}
 	h.text.WriteString("\n# Nodes\n")
 	for _, n := range b.cluster.Nodes {
-		h.machine(string(n.Name), n.Interfaces)
+		h.addMachine(string(n.Name), n.Interfaces)
 	}
-	h.others(own)
-	r, err := b.replaced(builtin.Hosts, "etc/hosts", h.text.Bytes())
+	h.addOthers(master)
+	r, err := b.replacement(builtin.Hosts, "etc/hosts", h.text.Bytes())
 	b.common = append(b.common, r)
 	return err
 }
@@ -110,37 +116,37 @@ func (b *Base) hosts() error {
 type hostsFile struct {
 	cluster *cluster.Cluster
 	text    bytes.Buffer
-	names   map[string]bool // that are in the file, or will be
+	names   map[string]bool // of the cluster's machines
 }
 
-// machine writes the addresses of a machine: the first card's has the machine's name, each further one NAME-NETWORK.
-func (h *hostsFile) machine(name string, cards []*cluster.Interface) {
+// addMachine adds the addresses of a machine. The first card has the machine's name, further ones NAME-NETWORK.
+func (h *hostsFile) addMachine(machine string, cards []*cluster.Interface) {
 	for i, card := range cards {
 		if !card.Address.IsValid() {
 			continue
 		}
-		called := name
+		name := machine
 		if i > 0 {
-			called = name + "-" + strings.NewReplacer(".", "-", "_", "-").Replace(card.Network.Name)
-			if h.names[called] {
+			name = machine + "-" + strings.NewReplacer(".", "-", "_", "-").Replace(card.Network.Name)
+			if h.names[name] {
 				continue
 			}
-			h.names[called] = true
+			h.names[name] = true
 		}
 		h.text.WriteString(card.Address.String())
 		h.text.WriteByte('\t')
 		if h.cluster.Domain != "" {
-			h.text.WriteString(called + "." + h.cluster.Domain + " ")
+			h.text.WriteString(name + "." + h.cluster.Domain + " ")
 		}
-		h.text.WriteString(called + "\n")
+		h.text.WriteString(name + "\n")
 	}
 }
 
-// others copies the lines of the master's own file that are about other machines: not the loopback, not the master
-// itself (Debian's installer calls it 127.0.1.1), not a machine of the cluster.
-func (h *hostsFile) others(own []byte) {
+// addOthers copies the lines of the master's file about other machines: not the loopback, not the master itself
+// (Debian's installer calls it 127.0.1.1), not a machine of the cluster.
+func (h *hostsFile) addOthers(master []byte) {
 	heading := "\n# From the master\n"
-	for line := range strings.Lines(string(own)) {
+	for line := range strings.Lines(string(master)) {
 		entry, _, _ := strings.Cut(line, "#")
 		fields := strings.Fields(entry)
 		if len(fields) < 2 {
@@ -150,7 +156,7 @@ func (h *hostsFile) others(own []byte) {
 		if err != nil || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalMulticast() {
 			continue
 		}
-		if _, _, ours := h.cluster.NodeByAddress(a); ours || slices.ContainsFunc(fields[1:], h.known) {
+		if _, _, ours := h.cluster.NodeByAddress(a); ours || slices.ContainsFunc(fields[1:], h.isOurs) {
 			continue
 		}
 		h.text.WriteString(heading + strings.TrimRight(line, "\r\n") + "\n")
@@ -158,7 +164,7 @@ func (h *hostsFile) others(own []byte) {
 	}
 }
 
-// known reports whether a name is one of the cluster's, in its domain or without.
-func (h *hostsFile) known(name string) bool {
+// isOurs reports whether a name is of a machine of the cluster, with its domain or without.
+func (h *hostsFile) isOurs(name string) bool {
 	return h.names[strings.TrimSuffix(name, "."+h.cluster.Domain)]
 }

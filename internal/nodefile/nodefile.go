@@ -1,21 +1,28 @@
-// Package nodefile makes the node files: files that are rendered for each node on demand, and stored nowhere. They are the
-// templates of the cluster description, and built-in ones that let an ordinary installation live without a disk.
+// Package nodefile renders the node files: files that are rendered for each node on demand and stored nowhere. They are
+// the templates of the cluster description, and built-in files with which an ordinary installation runs without a disk.
 //
 // # Concepts
 //
-// A Base is what all nodes of one image version have in common. A Set is the node files of one node. Each built-in file is made
-// only where it makes sense in that version, only when the description does not switch it off, and only when no <file> has its path.
+// A Base has what all nodes of one image version have in common. A Set has the node files of one node. There is a
+// built-in file if
+//
+//   - the version has a use for it,
+//   - the description does not switch it off, and
+//   - no <file> of the description has its path, or a path above or below it.
 //
 // # Invariants
 //
-// The same description, version and stamp make the same bytes on every server: nothing here asks for the time, the
-// machine or chance. Nothing is ever written into the image or the node's layer.
+//   - The same description, version and stamp give the same bytes on every server: the result does not depend on the
+//     time, the machine or chance.
+//   - Nothing is written into the image or the node's layer.
 //
 // # Concurrency
 //
-// A Base may be used by several goroutines. A Set never changes.
+// A Base may be used by any number of goroutines. A Set does not change.
 //
-// The package must not know how files are served, nor where versions are stored: it reads the version through Reader.
+// # What it must not know
+//
+// How files are served, and where versions are stored. It reads a version through Reader.
 package nodefile
 
 import (
@@ -32,15 +39,17 @@ import (
 	"dim/internal/image"
 )
 
-// keptBytes is the size up to which a file that differs from node to node stays in memory; larger ones are rendered again when they are read.
-const keptBytes = 4096
+// maxKept is the largest size of a file of one node that stays in memory. Larger files are rendered again when they are
+// read.
+const maxKept = 4096
 
-// Reader reads the version that node files lie upon. Errors for names that do not exist satisfy errors.Is(err, fs.ErrNotExist).
+// Reader reads the version below the node files. Errors for names that do not exist satisfy errors.Is(err,
+// fs.ErrNotExist).
 type Reader interface {
-	// Entry returns the entry at name, which has no leading slash. A link at name itself is not followed.
+	// Entry returns the entry at name, which has no leading slash. It does not follow a link at name itself.
 	Entry(name string) (image.Entry, error)
 
-	// ReadFile returns the content of the file at name. Links are followed inside the version.
+	// ReadFile returns the content of the file at name. It follows links within the version.
 	ReadFile(name string) ([]byte, error)
 }
 
@@ -53,7 +62,7 @@ type File struct {
 	Size   uint64
 	Digest image.Digest // of the content
 	Mtime  image.Time
-	From   string // the name of the built-in, or the place of the description's template
+	From   string // name of the built-in, or position of the template in the description
 }
 
 // Set is the node files of one node.
@@ -62,19 +71,21 @@ type Set struct {
 	contents []content
 }
 
-// content gives a file's bytes: those that are kept, or else those that render makes again.
+// content is the bytes of a file: kept or, if render is not nil, rendered again.
 type content struct {
 	kept   []byte
 	render func() ([]byte, error)
 }
 
-// Files lists the node files by path. The caller must not change the list.
+// Files returns the node files, sorted by path. The caller must not change the list.
 func (s *Set) Files() []File { return s.files }
 
-// Content returns the bytes of the file at path; the caller must not change them. It does no I/O. The error is fs.ErrNotExist
-// when there is no such node file.
+// Content returns the bytes of the file at path, without I/O. The caller must not change them. The error is
+// fs.ErrNotExist if there is no such node file.
 func (s *Set) Content(path string) ([]byte, error) {
-	i, ok := slices.BinarySearchFunc(s.files, path, func(f File, path string) int { return cmp.Compare(f.Path, path) })
+	i, ok := slices.BinarySearchFunc(s.files, path, func(f File, path string) int {
+		return cmp.Compare(f.Path, path)
+	})
 	if !ok {
 		return nil, fmt.Errorf("read node file /%s: %w", path, fs.ErrNotExist)
 	}
@@ -83,7 +94,7 @@ func (s *Set) Content(path string) ([]byte, error) {
 	}
 	b, err := s.contents[i].render()
 	if err == nil && image.Sum(b) != s.files[i].Digest {
-		err = errors.New("it comes out differently now")
+		err = errors.New("rendered again it has another content")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read node file /%s: %w", path, err)
@@ -91,27 +102,27 @@ func (s *Set) Content(path string) ([]byte, error) {
 	return b, nil
 }
 
-// Base is what the node files of all nodes that see one version have in common.
+// Base is what the node files of all nodes of one version have in common.
 type Base struct {
 	cluster *cluster.Cluster
 	image   *cluster.Image
 	lower   Reader
 	stamp   image.Time
 
-	found  found
-	common []rendered // built-ins that are the same for all nodes
+	version features
+	common  []rendered // built-ins that are the same for all nodes
 
 	mu        sync.Mutex
-	templates map[*cluster.File]rendered // that turned out to be the same for all nodes
+	templates map[*cluster.File]rendered // those that are the same for all nodes
 }
 
-// found is what the version has, as far as built-ins want to know.
-type found struct {
+// features is what the version has, as far as the built-ins depend on it.
+type features struct {
 	ifupdown       bool
 	interfaces     []byte // etc/network/interfaces
-	interfacesFile File   // its owner and mode
+	interfacesFile File   // owner and mode of that file
 	networkManager bool
-	networkd       bool // or at least udev, which reads the same files
+	networkd       bool // or only udev, which reads the same files
 	waitOnline     bool
 }
 
@@ -121,16 +132,16 @@ type rendered struct {
 	content content
 }
 
-// Prepare looks at a version of image im. The files' modification time is stamp: it must be the same on every server, and should
-// not be in the future.
+// Prepare reads a version of image im. The files' modification time is stamp, which must be the same on every server
+// and should not be in the future.
 func Prepare(c *cluster.Cluster, im *cluster.Image, lower Reader, stamp image.Time) (*Base, error) {
 	b := &Base{cluster: c, image: im, lower: lower, stamp: stamp, templates: map[*cluster.File]rendered{}}
 	steps := []struct {
 		name string
 		make func() error
 	}{
-		{builtin.Hosts, b.hosts},
-		{builtin.Fstab, b.fstab},
+		{builtin.Hosts, b.addHosts},
+		{builtin.Fstab, b.addFstabs},
 		{builtin.Ifupdown, b.findIfupdown},
 		{builtin.NetworkManager, b.findNetworkManager},
 		{builtin.Networkd, b.findNetworkd},
@@ -178,15 +189,16 @@ func (b *Base) Node(n *cluster.Node) (*Set, error) {
 		}
 		files = append(files, made...)
 	}
-	return b.set(files), nil
+	return b.newSet(files), nil
 }
 
-// set sorts the files. Of several with one path the first stays: the description's templates come before the built-ins.
-// A built-in that would lie below or above a template's path gives way too.
-func (b *Base) set(files []rendered) *Set {
+// newSet makes a Set. Of several files with one path it takes the first: the description's templates come before the
+// built-ins. It leaves out a built-in below or above a template's path.
+func (b *Base) newSet(files []rendered) *Set {
 	files = slices.DeleteFunc(files, func(r rendered) bool {
 		return slices.ContainsFunc(b.image.Files, func(f *cluster.File) bool {
-			return r.From != f.Where && (r.Path == f.Path || strings.HasPrefix(r.Path, f.Path+"/") || strings.HasPrefix(f.Path, r.Path+"/"))
+			return r.From != f.Where && (r.Path == f.Path ||
+				strings.HasPrefix(r.Path, f.Path+"/") || strings.HasPrefix(f.Path, r.Path+"/"))
 		})
 	})
 	slices.SortStableFunc(files, func(a, b rendered) int { return cmp.Compare(a.Path, b.Path) })
@@ -217,7 +229,7 @@ func (b *Base) template(f *cluster.File, n *cluster.Node) (rendered, error) {
 		b.mu.Lock()
 		b.templates[f] = r
 		b.mu.Unlock()
-	case len(out.Content) > keptBytes:
+	case len(out.Content) > maxKept:
 		r.content = content{render: func() ([]byte, error) {
 			again, err := f.Render(b.cluster, b.image, n)
 			return again.Content, err
@@ -226,16 +238,18 @@ func (b *Base) template(f *cluster.File, n *cluster.Node) (rendered, error) {
 	return r, nil
 }
 
-// file makes a file of root's that everybody may read.
+// file returns a file that belongs to root and that everybody may read.
 func (b *Base) file(from, path string, text []byte) rendered {
 	return rendered{
-		File:    File{Path: path, Mode: 0o644, Size: uint64(len(text)), Digest: image.Sum(text), Mtime: b.stamp, From: from},
+		File: File{
+			Path: path, Mode: 0o644, Size: uint64(len(text)), Digest: image.Sum(text), Mtime: b.stamp, From: from,
+		},
 		content: content{kept: text},
 	}
 }
 
-// replaced makes a file that stands in for one of the version's own, with that one's owner and mode.
-func (b *Base) replaced(from, path string, text []byte) (rendered, error) {
+// replacement returns a file in place of one of the version, with the owner and mode of that one.
+func (b *Base) replacement(from, path string, text []byte) (rendered, error) {
 	r := b.file(from, path, text)
 	e, ok, err := b.entry(path)
 	if ok && e.Type == image.Regular {
@@ -263,7 +277,7 @@ func (b *Base) has(paths ...string) (bool, error) {
 	return false, nil
 }
 
-// read returns the content of the version's file at path. It is not ok when there is none, or the link there leads nowhere.
+// read returns the content of the version's file at path. ok is false if there is none, or only a dangling link.
 func (b *Base) read(path string) (text []byte, ok bool, err error) {
 	if _, ok, err := b.entry(path); !ok {
 		return nil, false, err

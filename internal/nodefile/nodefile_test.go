@@ -54,7 +54,9 @@ const description = `<cluster name="lab" domain="lab.example">
 <network name="boot" subnet="10.77.0.0/24" gateway="10.77.0.1" dns="10.77.0.1 10.77.0.2"/>
 <network name="fast" subnet="10.78.0.0/16" mtu="9000"/>
 <network name="bmc" subnet="10.79.0.0/16"/>
-<server name="head" roles="head image"><interface network="boot" address="10.77.0.1"/><interface network="fast" address="10.78.0.1"/></server>
+<server name="head" roles="head image">
+<interface network="boot" address="10.77.0.1"/><interface network="fast" address="10.78.0.1"/>
+</server>
 <image name="plain" arch="amd64" master="dir:/m"/>
 <image name="own" arch="amd64" master="dir:/m">
 <file path="/etc/hostname">{{.Node.Name}}.{{.Cluster.Domain}}
@@ -70,7 +72,8 @@ const description = `<cluster name="lab" domain="lab.example">
 <interface name="fast0" network="fast" address="10.78.1.{i}" mac="52:54:00:4e:00:{i:02x}"/>
 <interface name="ipmi" network="bmc"/>
 </nodes>
-<node name="bare" image="plain" servers="head"><interface name="eno1" network="boot" address="10.77.0.99"/></node>
+<node name="bare" image="plain" servers="head">
+<interface name="eno1" network="boot" address="10.77.0.99"/></node>
 </cluster>`
 
 func parse(t testing.TB) *cluster.Cluster {
@@ -128,28 +131,32 @@ func read(t testing.TB, name string) string {
 	return string(b)
 }
 
-// masters are the relevant files of ordinary installations.
+// masters returns the relevant files of ordinary installations.
 func masters(t testing.TB) map[string]version {
 	return map[string]version{
 		"debian": {
-			"etc/fstab": read(t, "debian.fstab"), "etc/network/interfaces": read(t, "debian.interfaces"), "etc/hosts": read(t, "debian.hosts"),
-			"etc/hostname": "golden\n", "etc/machine-id": "x\n", "var/lib/dbus/machine-id": "-> /etc/machine-id", "etc/resolv.conf": "nameserver 192.168.1.1\n",
-			"lib/systemd/systemd-networkd": "elf", "lib/systemd/systemd": "elf", "lib/systemd/system/systemd-networkd-wait-online.service": "unit",
+			"etc/fstab": read(t, "debian.fstab"), "etc/network/interfaces": read(t, "debian.interfaces"),
+			"etc/hosts": read(t, "debian.hosts"), "etc/hostname": "golden\n", "etc/machine-id": "x\n",
+			"var/lib/dbus/machine-id": "-> /etc/machine-id", "etc/resolv.conf": "nameserver 192.168.1.1\n",
+			"lib/systemd/systemd-networkd": "elf", "lib/systemd/systemd": "elf",
+			"lib/systemd/system/systemd-networkd-wait-online.service": "unit",
 		},
 		"ubuntu": {
-			"etc/fstab": read(t, "ubuntu.fstab"), "etc/hosts": read(t, "debian.hosts"), "etc/machine-id": "x\n", "etc/crypttab": read(t, "ubuntu.crypttab"),
-			"var/lib/dbus/machine-id": "x\n", "etc/resolv.conf": "-> ../run/systemd/resolve/stub-resolv.conf", "usr/lib/systemd/systemd-networkd": "elf",
-			"usr/lib/systemd/systemd": "elf",
+			"etc/fstab": read(t, "ubuntu.fstab"), "etc/hosts": read(t, "debian.hosts"), "etc/machine-id": "x\n",
+			"etc/crypttab": read(t, "ubuntu.crypttab"), "var/lib/dbus/machine-id": "x\n",
+			"etc/resolv.conf":                  "-> ../run/systemd/resolve/stub-resolv.conf",
+			"usr/lib/systemd/systemd-networkd": "elf", "usr/lib/systemd/systemd": "elf",
 		},
 		"rocky": {
-			"etc/fstab": read(t, "rocky.fstab"), "etc/machine-id": "x\n", "etc/NetworkManager": "dir", "usr/lib/systemd/systemd-udevd": "elf",
-			"etc/resolv.conf": "-> /run/NetworkManager/resolv.conf", "usr/lib/systemd/systemd": "elf",
+			"etc/fstab": read(t, "rocky.fstab"), "etc/machine-id": "x\n", "etc/NetworkManager": "dir",
+			"usr/lib/systemd/systemd-udevd": "elf", "usr/lib/systemd/systemd": "elf",
+			"etc/resolv.conf": "-> /run/NetworkManager/resolv.conf",
 		},
 		"empty": {},
 	}
 }
 
-func TestOrdinaryInstallationsLiveWithoutADisk(t *testing.T) {
+func TestNodeFilesOfOrdinaryInstallations(t *testing.T) {
 	for name, lower := range masters(t) {
 		for _, node := range []cluster.NodeName{"n1", "bare"} {
 			path := filepath.Join("testdata", fmt.Sprintf("%s-%s.golden", name, node))
@@ -200,11 +207,11 @@ func TestTemplatesComeBeforeBuiltins(t *testing.T) {
 		}
 	}
 	if _, err := s.Content("etc/none"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a file that is none: got %v", err)
+		t.Errorf("a file that does not exist: got %v", err)
 	}
 }
 
-func TestContentThatIsTheSameForAllNodesIsHeldOnce(t *testing.T) {
+func TestContentThatAllNodesShareIsKeptOnce(t *testing.T) {
 	c := parse(t)
 	im, _ := c.Image("own")
 	b, err := Prepare(c, im, masters(t)["debian"], image.Time{})
@@ -247,13 +254,14 @@ func TestAVersionThatCannotBeReadIsAnError(t *testing.T) {
 	c := parse(t)
 	im, _ := c.Image("plain")
 	for _, path := range []string{"etc/fstab", "etc/hosts", "etc/network/interfaces", "etc/NetworkManager"} {
-		if _, err := Prepare(c, im, version{path: "broken"}, image.Time{}); err == nil || !strings.Contains(err.Error(), "input/output error") {
+		_, err := Prepare(c, im, version{path: "broken"}, image.Time{})
+		if err == nil || !strings.Contains(err.Error(), "input/output error") {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
 }
 
-func TestLinksThatLeadNowhereAreLikeNoFile(t *testing.T) {
+func TestADanglingLinkCountsAsNoFile(t *testing.T) {
 	s := render(t, "plain", version{"etc/fstab": "-> etc/none", "etc/network/interfaces": "-> etc/none"}, "n1")
 	for _, f := range s.Files() {
 		if f.Path == "etc/fstab" || f.Path == "etc/network/interfaces" {
@@ -262,8 +270,8 @@ func TestLinksThatLeadNowhereAreLikeNoFile(t *testing.T) {
 	}
 }
 
-func TestDiskEntries(t *testing.T) {
-	for line, left := range map[string]bool{
+func TestWithoutDisks(t *testing.T) {
+	for line, kept := range map[string]bool{
 		"UUID=0a3407de / ext4 errors=remount-ro 0 1":     false,
 		`UUID="0a3407de" /srv ext4 defaults`:             false,
 		"LABEL=EFI /boot/efi vfat umask=0077":            false,
@@ -282,8 +290,8 @@ func TestDiskEntries(t *testing.T) {
 		"/srv/tools.sqsh /opt/tools squashfs loop,ro":    true,
 		"overlay /x overlay lowerdir=/a,upperdir=/b":     true,
 	} {
-		text, changed := withoutDisks([]byte(line+"\n"), diskEntry)
-		if changed == left || strings.HasPrefix(string(text), "# ") == left {
+		text, changed := withoutDisks([]byte(line+"\n"), fstabReason)
+		if changed == kept || strings.HasPrefix(string(text), "# ") == kept {
 			t.Errorf("%s: got %s", line, text)
 		}
 	}
@@ -293,11 +301,16 @@ func TestSplitInterfaces(t *testing.T) {
 	tests := []struct{ name, own, loopback string }{
 		{"nothing", "", "auto lo\niface lo inet loopback\n"},
 		{"only the card", "auto eth0\niface eth0 inet dhcp\n", "auto lo\niface lo inet loopback\n"},
-		{"loopback with addresses", "auto lo\niface lo inet loopback\n  up ip addr add 10.1.1.1/32 dev lo\niface eth0 inet dhcp\n  up true\n", "auto lo\niface lo inet loopback\n  up ip addr add 10.1.1.1/32 dev lo\n"},
+		{"loopback with addresses",
+			"auto lo\niface lo inet loopback\n  up ip addr add 10.1.1.1/32 dev lo\niface eth0 inet dhcp\n  up true\n",
+			"auto lo\niface lo inet loopback\n  up ip addr add 10.1.1.1/32 dev lo\n"},
 		{"several on one line", "auto lo eth0\niface lo inet loopback\n", "auto lo\niface lo inet loopback\n"},
-		{"continued lines", "auto \\\n  lo\niface lo inet \\\n loopback\niface eth0 inet dhcp \\\n", "auto \\\n  lo\niface lo inet \\\n loopback\n"},
+		{"continued lines", "auto \\\n  lo\niface lo inet \\\n loopback\niface eth0 inet dhcp \\\n",
+			"auto \\\n  lo\niface lo inet \\\n loopback\n"},
 		{"IPv6 only", "iface lo inet6 loopback\n", "auto lo\niface lo inet loopback\niface lo inet6 loopback\n"},
-		{"an option by the name of an interface", "iface lo inet loopback\n\tpre-up modprobe x\nmapping eth0\n\tscript x\n", "auto lo\niface lo inet loopback\n\tpre-up modprobe x\n"},
+		{"an option by the name of an interface",
+			"iface lo inet loopback\n\tpre-up modprobe x\nmapping eth0\n\tscript x\n",
+			"auto lo\niface lo inet loopback\n\tpre-up modprobe x\n"},
 	}
 	for _, tt := range tests {
 		loopback, rest := splitInterfaces(tt.own)
@@ -321,14 +334,17 @@ func FuzzMasterFiles(f *testing.F) {
 	f.Add([]byte("auto lo \\\n\\\niface"))
 	f.Add([]byte("\\"))
 	f.Fuzz(func(t *testing.T, own []byte) {
-		lower := version{"etc/fstab": string(own), "etc/crypttab": string(own), "etc/hosts": string(own), "etc/network/interfaces": string(own)}
-		_, rest := splitInterfaces(string(own))
+		text := string(own)
+		lower := version{
+			"etc/fstab": text, "etc/crypttab": text, "etc/hosts": text, "etc/network/interfaces": text,
+		}
+		_, rest := splitInterfaces(text)
 		for line := range strings.Lines(rest) {
 			if !strings.HasPrefix(line, "#") {
 				t.Fatalf("%q is not a comment", line)
 			}
 		}
-		if strings.HasPrefix(string(own), "-> ") || string(own) == "dir" || strings.HasPrefix(string(own), "broken") {
+		if strings.HasPrefix(text, "-> ") || text == "dir" || strings.HasPrefix(text, "broken") {
 			return
 		}
 		listing(t, render(t, "plain", lower, "n1"))

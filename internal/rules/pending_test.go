@@ -70,22 +70,11 @@ var pending = map[string]map[string]string{
 	"internal/image": {
 		"surface": "47 exported names",
 	},
-	"internal/initramfs": {
-		"callers": "Digester",
-		"columns": "12 lines",
-	},
-	"internal/kmod": {
-		"callers": "Match, Name",
-		"columns": "1 line",
-	},
 	"internal/layer":         {"columns": ""},
 	"internal/layers":        {"columns": ""},
 	"internal/nfs":           {},
 	"internal/nfs/nfsclient": {},
-	"internal/nodefile": {
-		"columns": "48 lines",
-	},
-	"internal/oncrpc": {},
+	"internal/oncrpc":        {},
 	"internal/problems": {
 		"columns": "7 lines",
 	},
