@@ -22,7 +22,7 @@ func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 			return nil, err
 		}
 	}
-	a := &asider{op: op{r: r}, t: t, at: at, dir: savedDir(at), why: t.why()}
+	a := &setAsideOp{op: op{r: r}, t: t, at: at, dir: savedDir(at), why: t.why()}
 	defer a.release()
 	defer r.snaps.changed()
 	for _, c := range []*changes{t.changes, t.own} {
@@ -40,7 +40,7 @@ func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 // savedDir is where what is set aside at a time stands, from the replica's directory.
 func savedDir(at int64) string { return layer.Home("").Saved(stampName(at)) }
 
-type asider struct {
+type setAsideOp struct {
 	op
 	t    *transition
 	at   int64
@@ -52,7 +52,7 @@ type asider struct {
 }
 
 // walk treats p, at or below which c tells of changes.
-func (a *asider) walk(c *change, p *place) error {
+func (a *setAsideOp) walk(c *change, p *dentry) error {
 	if p == nil {
 		return nil
 	}
@@ -87,7 +87,7 @@ func (a *asider) walk(c *change, p *place) error {
 	return nil
 }
 
-func (a *asider) below(c *change, p *place) error {
+func (a *setAsideOp) below(c *change, p *dentry) error {
 	if len(p.kids) == 0 {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (a *asider) below(c *change, p *place) error {
 }
 
 // whiteout sets aside that the node removed p, or forgets it when there is nothing to remove any more.
-func (a *asider) whiteout(c *change, p *place) error {
+func (a *setAsideOp) whiteout(c *change, p *dentry) error {
 	if c.shows {
 		return a.move(p, layer.AsideRemoval)
 	}
@@ -120,15 +120,15 @@ func (a *asider) whiteout(c *change, p *place) error {
 }
 
 // quietly runs do, which changes names in the open directory, without changing its times.
-func (a *asider) quietly(dir int, do func() error) error {
-	if err := a.r.set.crash("in set-aside"); err != nil {
+func (a *setAsideOp) quietly(dir int, do func() error) error {
+	if err := a.r.set.failAt("in set-aside"); err != nil {
 		return err
 	}
 	return layer.Dir(dir).KeepTimes(do)
 }
 
 // saved returns the directory of the saved area for what is in the directory of path p, to be synced.
-func (a *asider) saved(p string) (int, error) {
+func (a *setAsideOp) saved(p string) (int, error) {
 	dir := a.r.dir.Join(a.dir)
 	if !a.made {
 		fd, err := a.r.set.makePath(dir)
@@ -154,7 +154,7 @@ func (a *asider) saved(p string) (int, error) {
 }
 
 // move moves what the layer has at p, with all that is below, to the saved area.
-func (a *asider) move(p *place, kind layer.AsideKind) error {
+func (a *setAsideOp) move(p *dentry, kind layer.AsideKind) error {
 	path := p.path()
 	to, err := a.saved(parentPath(path))
 	if err != nil {
@@ -182,45 +182,45 @@ func (a *asider) move(p *place, kind layer.AsideKind) error {
 	return nil
 }
 
-func (a *asider) note(path string, kind layer.AsideKind) {
+func (a *setAsideOp) note(path string, kind layer.AsideKind) {
 	a.list = append(a.list, layer.SetAside{
 		Node: a.r.node, Image: a.r.image, Path: path, Stamp: time.Unix(0, a.at), Kind: kind, Why: a.why,
 	})
 }
 
 // moved takes p and all below it out of the places; files that have no other name are found below dir from now on.
-func (r *Replica) moved(p *place, dir string) {
+func (r *Replica) moved(p *dentry, dir string) {
 	for _, k := range slices.Clone(p.kids) {
 		r.moved(k, dir)
 	}
 	obj := p.obj
 	if obj != nil {
 		path := p.path()
-		obj.names = slices.DeleteFunc(obj.names, func(n *place) bool { return n == p })
+		obj.names = slices.DeleteFunc(obj.names, func(n *dentry) bool { return n == p })
 		if len(obj.names) == 0 {
 			delete(r.objects, obj.id)
 			r.count(obj, 0)
 			if obj.kind == vfs.Directory {
 				r.drop(obj)
 			} else {
-				r.keepAside(obj, dir+"/"+path)
+				r.addAside(obj, dir+"/"+path)
 			}
 		}
 	}
 	r.change(p, func() { p.obj, p.white = nil, false })
 }
 
-func (r *Replica) keepAside(o *object, path string) {
+func (r *Replica) addAside(o *object, path string) {
 	o.aside = path
-	if r.past.aside == nil {
-		r.past.aside = make(map[image.ID]*object)
+	if r.history.aside == nil {
+		r.history.aside = make(map[image.ID]*object)
 	}
-	r.past.aside[o.id] = o
+	r.history.aside[o.id] = o
 }
 
 // attributes lets the master's attributes of a directory win. Those that the node has changed are kept in the saved
 // area, on an empty directory.
-func (a *asider) attributes(c *change, p *place) error {
+func (a *setAsideOp) attributes(c *change, p *dentry) error {
 	if !c.differs || c.new == nil || c.new.Type != image.Directory {
 		return nil
 	}
@@ -273,7 +273,7 @@ func masterXattrs(e layer.Entry, c *change) error {
 	return e.ReplaceXattrs(old, c.new.Xattrs)
 }
 
-func (a *asider) keepAttributes(p *place, st *unix.Stat_t) error {
+func (a *setAsideOp) keepAttributes(p *dentry, st *unix.Stat_t) error {
 	fd, err := a.saved(p.path())
 	if err != nil {
 		return err
@@ -292,7 +292,7 @@ func (a *asider) keepAttributes(p *place, st *unix.Stat_t) error {
 }
 
 // unhide lets the version's directory show again below the node's own entries.
-func (a *asider) unhide(p *place) error {
+func (a *setAsideOp) unhide(p *dentry) error {
 	fd, err := a.saved(p.path())
 	if err != nil {
 		return err
@@ -310,7 +310,7 @@ func (a *asider) unhide(p *place) error {
 		return err
 	}
 	a.sync(f)
-	if err := a.r.set.crash("in set-aside"); err != nil {
+	if err := a.r.set.failAt("in set-aside"); err != nil {
 		return err
 	}
 	if err := layer.At(d.FD, name).DropOpaque(); err != nil {
@@ -322,7 +322,7 @@ func (a *asider) unhide(p *place) error {
 }
 
 // removeEmpty removes the directory p, which the master has deleted, when nothing of the node's own is in it.
-func (a *asider) removeEmpty(p *place) error {
+func (a *setAsideOp) removeEmpty(p *dentry) error {
 	for _, k := range p.kids {
 		if k.obj != nil || k.anyFile() {
 			return nil
@@ -393,7 +393,7 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 		o := newObject(id, vfs.TypeOf(st.Mode))
 		o.origin, o.mode, o.uid, o.gid = origin, st.Mode&0o7777, st.Uid, st.Gid
 		o.spent = layer.At(fd, name).HasSavedMark()
-		r.keepAside(o, path+"/"+name)
+		r.addAside(o, path+"/"+name)
 	}
 	return below, nil
 }

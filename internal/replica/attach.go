@@ -18,7 +18,7 @@ import (
 // Attach serves a node's replica. Its layer is not read before the first call, unless the journal says that the replica
 // followed another version, or showed other node files: then it is switched first, as Switch does.
 func (s *Set) Attach(spec Spec) (*Replica, error) {
-	if err := checkPlace(spec.Node, spec.Image); err != nil {
+	if err := checkDirNames(spec.Node, spec.Image); err != nil {
 		return nil, err
 	}
 	s.switching.Lock()
@@ -39,9 +39,9 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 	v := s.journal.version(spec.Version)
 	var known bool
 	r.state, known = s.journal.state(string(r.dir), v, fingerprints(spec.Files), s.journal.stamp(s.now()))
-	r.past.made = r.state.made
+	r.history.made = r.state.made
 	if known {
-		r.recorded = !r.state.fresh
+		r.recorded = !r.state.unwritten
 		err = s.catchUp(r, &spec)
 	} else if r.hasLayer() {
 		err = s.journal.flush()
@@ -56,8 +56,8 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 	return r, nil
 }
 
-// checkPlace refuses names that could lead out of the set's directory.
-func checkPlace(names ...string) error {
+// checkDirNames refuses names that could lead out of the set's directory.
+func checkDirNames(names ...string) error {
 	for _, n := range names {
 		if checkName(n) != nil || n[0] == '.' {
 			return fmt.Errorf("attach replica: %q is no name for a directory", n)
@@ -84,7 +84,7 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 			return err
 		}
 		r.mu.Lock()
-		err = s.moveAside([]*transition{t}, newTogether(p.at), &report)
+		err = s.moveAside([]*transition{t}, newBatchStep(p.at), &report)
 		r.mu.Unlock()
 		if err != nil {
 			return err
@@ -173,7 +173,7 @@ func fingerprintID(f string) image.ID {
 }
 
 // remembered is the history up to a step, as replicas that share the step have it.
-type remembered struct {
+type loadedHistory struct {
 	versions chain
 	own      chain
 	floor    int64
@@ -181,12 +181,12 @@ type remembered struct {
 
 // recall rebuilds what r remembers of its switches from the journal and the trees. A step whose versions are no longer in
 // the store is forgotten, with all before it.
-func (s *Set) recall(r *Replica) {
+func (s *Set) loadHistory(r *Replica) {
 	steps, floor := recent(r.state.steps, s.now().Add(-s.retain.age).UnixNano(), s.retain.switches)
-	mem := remembered{floor: floor}
+	mem := loadedHistory{floor: floor}
 	if last := r.state.steps; last != nil {
 		s.mu.RLock()
-		known, ok := s.recalled[last]
+		known, ok := s.historyLoaded[last]
 		s.mu.RUnlock()
 		if ok {
 			mem, steps = known, nil
@@ -194,22 +194,22 @@ func (s *Set) recall(r *Replica) {
 	}
 	known := make(joins)
 	for _, st := range steps {
-		mem = s.remember(mem, st, known)
+		mem = s.addStep(mem, st, known)
 	}
 	if last := r.state.steps; last != nil && len(steps) > 0 {
 		s.mu.Lock()
-		s.recalled[last] = mem
+		s.historyLoaded[last] = mem
 		s.mu.Unlock()
 	}
-	r.past.versions, r.past.own, r.past.made = mem.versions, mem.own, max(r.past.made, mem.floor)
+	r.history.versions, r.history.own, r.history.made = mem.versions, mem.own, max(r.history.made, mem.floor)
 }
 
-func (s *Set) remember(mem remembered, st *step, known joins) remembered {
+func (s *Set) addStep(mem loadedHistory, st *step, known joins) loadedHistory {
 	if st.from.Digest != st.to.Digest {
 		c, err := s.changesBetween(context.Background(), st.from, st.to)
 		if err != nil {
 			s.log.Warn("an earlier switch cannot be recalled", "from", st.from.Ref().String(), "to", st.to.Ref().String(), "error", err)
-			return remembered{floor: st.at}
+			return loadedHistory{floor: st.at}
 		}
 		mem.versions = mem.versions.add(newSegment(c.delta, st.at), known)
 	}

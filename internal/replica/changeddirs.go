@@ -168,8 +168,8 @@ func (h *Held) Error() string {
 	return fmt.Sprintf("switch %s/%s: the node has a mount on /%s, which changes", h.Node, h.Image, h.Path)
 }
 
-// holding returns the first of the paths with a mount on it whose entry the transition replaces or removes.
-func (t *transition) holding(mounted []string) (string, bool) {
+// blockedBy returns the first of the paths with a mount on it whose entry the transition replaces or removes.
+func (t *transition) blockedBy(mounted []string) (string, bool) {
 	for _, path := range mounted {
 		if t.keep.Cover(path) {
 			continue

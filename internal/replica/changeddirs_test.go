@@ -33,17 +33,17 @@ func (o *site) seen() map[string]string {
 func (o *site) checkLooks(l ChangedDirs, before map[string]string) {
 	o.t.Helper()
 	dirs := slices.Collect(l.Dirs)
-	place := make(map[string]int)
+	dentry := make(map[string]int)
 	for i, dir := range dirs {
-		place[dir] = i
+		dentry[dir] = i
 	}
-	if len(place) != len(dirs) {
+	if len(dentry) != len(dirs) {
 		o.t.Errorf("a directory is there twice: %q", dirs)
 	}
 	for i, dir := range dirs {
 		for up := dir; up != ""; {
 			up = parentPath(up)
-			if j, ok := place[up]; ok && j > i {
+			if j, ok := dentry[up]; ok && j > i {
 				o.t.Errorf("%q comes before %q, which is above it", dir, up)
 			}
 		}

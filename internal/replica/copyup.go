@@ -14,29 +14,29 @@ import (
 
 // lifted is a regular file's content on its way into the layer: copied and synced under a temporary name in work/, while the
 // replica is not locked.
-type lifted struct {
-	view *view // of which it is a part
-	file *nodeFile
-	low  lower.Ref
-	keep uint64 // how much of the content is wanted
-	mold *mold
-	used int64 // room that it takes
-	work int   // open directory
-	tmp  string
+type stagedCopy struct {
+	view       *view // of which it is a part
+	file       *nodeFile
+	low        lower.Ref
+	keep       uint64 // how much of the content is wanted
+	objectSpec *objectSpec
+	used       int64 // room that it takes
+	work       int   // open directory
+	tmp        string
 }
 
-// errLift ends an attempt of update: content must be copied first.
-var errLift = errors.New("content must be copied up first")
+// errContentMissing ends an attempt of update: content must be copied first.
+var errContentMissing = errors.New("content must be copied up first")
 
 // update runs do with r locked for writing. do decides everything anew each time it is called: when it finds that files
-// must be copied up, it says so by errLift before it has changed anything, and is called again when their content is in
+// must be copied up, it says so by errContentMissing before it has changed anything, and is called again when their content is in
 // work/. So large files are copied without the lock, and still a call is one step for all others.
 func (r *Replica) update(do func(o *op) error) error {
 	return r.withRoom(func() error { return r.updateOnce(do) })
 }
 
 func (r *Replica) updateOnce(do func(o *op) error) error {
-	staged := make(map[image.ID]*lifted)
+	staged := make(map[image.ID]*stagedCopy)
 	defer func() {
 		for _, l := range staged {
 			l.discard()
@@ -48,12 +48,12 @@ func (r *Replica) updateOnce(do func(o *op) error) error {
 			return err
 		}
 		o.staged = staged
-		if err = do(o); err != errLift {
+		if err = do(o); err != errContentMissing {
 			return o.end(err)
 		}
-		wanted := o.wanted
+		needed := o.needed
 		if err = o.end(nil); err == nil {
-			err = r.stage(wanted, staged)
+			err = r.stage(needed, staged)
 		}
 		if err != nil {
 			return r.edge(err)
@@ -62,14 +62,14 @@ func (r *Replica) updateOnce(do func(o *op) error) error {
 }
 
 // stage copies the content of the wanted files, then syncs them all, for the first sync does most of the work.
-func (r *Replica) stage(wanted map[image.ID]*lifted, staged map[image.ID]*lifted) error {
+func (r *Replica) stage(needed map[image.ID]*stagedCopy, staged map[image.ID]*stagedCopy) error {
 	var fds []int
 	defer func() {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
 	}()
-	for id, l := range wanted {
+	for id, l := range needed {
 		staged[id].discard()
 		delete(staged, id)
 		fd, err := l.copy(r)
@@ -91,7 +91,7 @@ func (r *Replica) stage(wanted map[image.ID]*lifted, staged map[image.ID]*lifted
 }
 
 // copy makes the temporary file and returns it open. It needs no lock: neither a version nor a node file ever changes.
-func (l *lifted) copy(r *Replica) (fd int, err error) {
+func (l *stagedCopy) copy(r *Replica) (fd int, err error) {
 	src, err := r.set.lowerBody(l.view, l.file, l.low)
 	if err != nil {
 		return -1, err
@@ -105,8 +105,8 @@ func (l *lifted) copy(r *Replica) (fd int, err error) {
 	if l.work, err = unix.FcntlInt(uintptr(w.FD), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		return -1, err
 	}
-	l.mold.fill = func(fd int) error { return src.copyTo(fd, l.keep) }
-	if l.tmp, fd, err = r.cast(l.work, l.mold); err != nil {
+	l.objectSpec.fill = func(fd int) error { return src.copyTo(fd, l.keep) }
+	if l.tmp, fd, err = r.createPending(l.work, l.objectSpec); err != nil {
 		unix.Close(l.work)
 		return fd, err
 	}
@@ -118,7 +118,7 @@ func (l *lifted) copy(r *Replica) (fd int, err error) {
 }
 
 // discard removes a copy that was not used. It may be called on nil.
-func (l *lifted) discard() {
+func (l *stagedCopy) discard() {
 	if l == nil {
 		return
 	}
@@ -129,8 +129,8 @@ func (l *lifted) discard() {
 }
 
 // copyUp brings s into the layer, under all its names. keep is how many bytes of a regular file's content are still
-// wanted. It returns errLift when the content is not there yet.
-func (o *op) copyUp(s spot, keep uint64) (spot, error) {
+// wanted. It returns errContentMissing when the content is not there yet.
+func (o *op) copyUp(s vnode, keep uint64) (vnode, error) {
 	r := o.r
 	if s.obj != nil {
 		return s, nil
@@ -142,18 +142,18 @@ func (o *op) copyUp(s spot, keep uint64) (spot, error) {
 		return s, vfs.EPERM // in a layer it would be a whiteout
 	}
 	l := o.staged[r.id(s)]
-	if r.kind(s) == vfs.Regular && (l == nil || l.view != r.view || l.keep != keep) && r.wanted(s, keep) > 0 {
-		return s, o.want(s, keep)
+	if r.kind(s) == vfs.Regular && (l == nil || l.view != r.view || l.keep != keep) && r.contentSize(s, keep) > 0 {
+		return s, o.needContent(s, keep)
 	}
-	p, low := r.place(s), s.low
+	p, low := r.dentry(s), s.low
 	if r.kind(s) == vfs.Directory {
-		err := o.raise(p)
+		err := o.copyUpDir(p)
 		if err != nil {
 			r.prune(p)
 		}
-		return spot{at: p, obj: p.obj, low: lower.None}, err
+		return vnode{at: p, obj: p.obj, low: lower.None}, err
 	}
-	obj, err := o.bringUp(p, s, l)
+	obj, err := o.copyUpFile(p, s, l)
 	if err != nil {
 		r.prune(p)
 		return s, err
@@ -161,12 +161,12 @@ func (o *op) copyUp(s spot, keep uint64) (spot, error) {
 	if s.file == nil && len(r.view.index.Names(low)) > 0 {
 		err = o.linkGroup(obj, low)
 	}
-	return spot{at: p, obj: obj, low: lower.None}, err
+	return vnode{at: p, obj: obj, low: lower.None}, err
 }
 
 // isZeroDevice reports whether s is the version's character device 0:0. A master has such when there are upper directories of
 // overlayfs in it, a container's say.
-func (r *Replica) isZeroDevice(s spot) bool {
+func (r *Replica) isZeroDevice(s vnode) bool {
 	if s.low == lower.None || r.view.index.Type(s.low) != image.CharDevice {
 		return false
 	}
@@ -175,36 +175,36 @@ func (r *Replica) isZeroDevice(s spot) bool {
 	return a.Major == 0 && a.Minor == 0
 }
 
-// want notes that the content of s must be copied, and returns errLift.
-func (o *op) want(s spot, keep uint64) error {
+// needContent notes that the content of s must be copied, and returns errContentMissing.
+func (o *op) needContent(s vnode, keep uint64) error {
 	if _, err := o.work(); err != nil {
 		return err
 	}
-	m, _, err := o.r.moldOf(s)
+	m, _, err := o.r.specOf(s)
 	if err == nil {
-		err = o.r.room(int64(upward(o.r.wanted(s, keep))))
+		err = o.r.room(int64(upward(o.r.contentSize(s, keep))))
 	}
 	if err != nil {
 		return err
 	}
-	if o.wanted == nil {
-		o.wanted = make(map[image.ID]*lifted)
+	if o.needed == nil {
+		o.needed = make(map[image.ID]*stagedCopy)
 	}
-	o.wanted[o.r.id(s)] = &lifted{view: o.r.view, file: s.file, low: s.low, keep: keep, mold: m}
-	return errLift
+	o.needed[o.r.id(s)] = &stagedCopy{view: o.r.view, file: s.file, low: s.low, keep: keep, objectSpec: m}
+	return errContentMissing
 }
 
-// wanted returns how many bytes must be copied when keep bytes of s are wanted.
-func (r *Replica) wanted(s spot, keep uint64) uint64 {
+// contentSize returns how many bytes must be copied when keep bytes of s are wanted.
+func (r *Replica) contentSize(s vnode, keep uint64) uint64 {
 	if s.file != nil {
 		return min(keep, s.file.Size)
 	}
 	return min(keep, r.view.index.FileSize(s.low))
 }
 
-// bringUp makes s, which is no directory, at its place p in the layer. l is its content, nil when it has none.
-func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
-	m, obj, err := o.r.moldOf(s)
+// copyUpFile makes s, which is no directory, at its place p in the layer. l is its content, nil when it has none.
+func (o *op) copyUpFile(p *dentry, s vnode, l *stagedCopy) (*object, error) {
+	m, obj, err := o.r.specOf(s)
 	if err == nil {
 		err = o.r.roomForOne()
 	}
@@ -212,7 +212,7 @@ func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
 		return nil, err
 	}
 	if l == nil {
-		return obj, o.bringUpBare(p, m, obj)
+		return obj, o.copyUpWithoutContent(p, m, obj)
 	}
 	if err := o.r.room(l.used); err != nil {
 		return nil, err
@@ -232,12 +232,12 @@ func (o *op) bringUp(p *place, s spot, l *lifted) (*object, error) {
 	return obj, err
 }
 
-// bringUpBare is bringUp of what has no content.
-func (o *op) bringUpBare(p *place, m *mold, obj *object) error {
+// copyUpWithoutContent is copyUpFile of what has no content.
+func (o *op) copyUpWithoutContent(p *dentry, m *objectSpec, obj *object) error {
 	n := occupiedByLink(len(m.target))
 	err := o.r.room(n)
 	if err == nil {
-		err = o.copyInto(p, m, obj)
+		err = o.createCopy(p, m, obj)
 	}
 	if err == nil {
 		o.r.count(obj, n)

@@ -32,12 +32,12 @@ func (r *Replica) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Crea
 
 // create makes the file, or returns the handle of an existing one that is to be cut to size.
 func (r *Replica) create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (made vfs.Made, old vfs.Handle, err error) {
-	n := birth{c: c, kind: vfs.Regular, set: &how.Attr}
+	n := creation{c: c, kind: vfs.Regular, set: &how.Attr}
 	if how.Mode == vfs.Exclusive {
 		n.verf = how.Verifier[:]
 	}
-	n.exists = func(s spot) error {
-		err := r.takeExisting(s, how)
+	n.exists = func(s vnode) error {
+		err := r.acceptExisting(s, how)
 		if err != nil || how.Mode == vfs.Exclusive || how.Attr.Valid&vfs.SetSize == 0 {
 			return err
 		}
@@ -48,8 +48,8 @@ func (r *Replica) create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Crea
 	return made, old, err
 }
 
-// takeExisting returns nil when the existing s is what how asks for.
-func (r *Replica) takeExisting(s spot, how *vfs.Create) error {
+// acceptExisting returns nil when the existing s is what how asks for.
+func (r *Replica) acceptExisting(s vnode, how *vfs.Create) error {
 	kind := r.kind(s)
 	switch how.Mode {
 	case vfs.Unchecked:
@@ -77,7 +77,7 @@ func (r *Replica) takeExisting(s spot, how *vfs.Create) error {
 
 // Mkdir makes a directory.
 func (r *Replica) Mkdir(c *vfs.Cred, dir vfs.Handle, name string, s *vfs.SetAttr) (vfs.Made, error) {
-	return r.make(dir, name, &birth{c: c, kind: vfs.Directory, set: s})
+	return r.make(dir, name, &creation{c: c, kind: vfs.Directory, set: s})
 }
 
 // Symlink makes a symbolic link. Its mode is always 0777.
@@ -90,12 +90,12 @@ func (r *Replica) Symlink(c *vfs.Cred, dir vfs.Handle, name, target string, s *v
 	case strings.IndexByte(target, 0) >= 0:
 		return vfs.Made{}, vfs.EINVAL
 	}
-	return r.make(dir, name, &birth{c: c, kind: vfs.Symlink, set: s, target: target})
+	return r.make(dir, name, &creation{c: c, kind: vfs.Symlink, set: s, target: target})
 }
 
 // Mknod makes a device, FIFO or socket. A device 0:0 would be a whiteout and is refused.
 func (r *Replica) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s *vfs.SetAttr) (vfs.Made, error) {
-	b := birth{c: c, kind: n.Type, set: s}
+	b := creation{c: c, kind: n.Type, set: s}
 	switch n.Type {
 	case vfs.CharDevice, vfs.BlockDevice:
 		b.major, b.minor, b.privileged = n.Major, n.Minor, true
@@ -107,7 +107,7 @@ func (r *Replica) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s
 }
 
 // birth is an object to be made for a node.
-type birth struct {
+type creation struct {
 	c          *vfs.Cred
 	kind       vfs.Type
 	set        *vfs.SetAttr
@@ -116,11 +116,11 @@ type birth struct {
 	minor      uint32
 	privileged bool // only UID 0 may
 	verf       []byte
-	exists     func(s spot) error // decides about a name that is taken; nil: it is an error
+	exists     func(s vnode) error // decides about a name that is taken; nil: it is an error
 }
 
 // make makes b as name in dir.
-func (r *Replica) make(dir vfs.Handle, name string, b *birth) (made vfs.Made, err error) {
+func (r *Replica) make(dir vfs.Handle, name string, b *creation) (made vfs.Made, err error) {
 	err = r.withRoom(func() error {
 		made, err = r.makeOnce(dir, name, b)
 		return err
@@ -128,7 +128,7 @@ func (r *Replica) make(dir vfs.Handle, name string, b *birth) (made vfs.Made, er
 	return made, err
 }
 
-func (r *Replica) makeOnce(dir vfs.Handle, name string, b *birth) (made vfs.Made, err error) {
+func (r *Replica) makeOnce(dir vfs.Handle, name string, b *creation) (made vfs.Made, err error) {
 	o, err := r.begin()
 	if err != nil {
 		return made, err
@@ -144,13 +144,13 @@ func (r *Replica) makeOnce(dir vfs.Handle, name string, b *birth) (made vfs.Made
 	case ok:
 		err = vfs.EEXIST
 	default:
-		s, err = o.bear(d, before, name, b)
+		s, err = o.createEntry(d, before, name, b)
 	}
 	if err != nil {
 		made.Dir = unchanged(before)
 		return made, o.end(err)
 	}
-	d = r.again(d)
+	d = r.refresh(d)
 	made.Dir = unchanged(before)
 	if !ok {
 		made.Dir = r.changed(d, before)
@@ -161,7 +161,7 @@ func (r *Replica) makeOnce(dir vfs.Handle, name string, b *birth) (made vfs.Made
 }
 
 // enter finds the directory dir, which c must be able to enter, and its attributes before the change.
-func (o *op) enter(c *vfs.Cred, dir vfs.Handle, name string) (d spot, before *vfs.Attr, err error) {
+func (o *op) enter(c *vfs.Cred, dir vfs.Handle, name string) (d vnode, before *vfs.Attr, err error) {
 	if d, err = o.r.resolveDir(dir); err != nil {
 		return d, nil, err
 	}
@@ -176,7 +176,7 @@ func (o *op) enter(c *vfs.Cred, dir vfs.Handle, name string) (d spot, before *vf
 }
 
 // entry finds name in d, "." and ".." included.
-func (r *Replica) entry(d spot, name string) (spot, bool) {
+func (r *Replica) entry(d vnode, name string) (vnode, bool) {
 	switch name {
 	case ".":
 		return d, true
@@ -187,32 +187,32 @@ func (r *Replica) entry(d spot, name string) (spot, bool) {
 }
 
 // again finds a directory that may have been brought into the layer since.
-func (r *Replica) again(d spot) spot {
+func (r *Replica) refresh(d vnode) vnode {
 	if d.at == nil && d.gone == nil {
-		return r.lowSpot(d.low)
+		return r.lowVnode(d.low)
 	}
 	if d.at != nil {
-		d, _ = d.at.spot()
+		d, _ = d.at.vnode()
 	}
 	return d
 }
 
 // mayAdd decides whether c may add a name to directory d.
-func (r *Replica) mayAdd(c *vfs.Cred, d spot, attr *vfs.Attr, name string) error {
+func (r *Replica) mayAdd(c *vfs.Cred, d vnode, attr *vfs.Attr, name string) error {
 	switch {
 	case d.gone != nil:
 		return vfs.ENOENT // as in a directory that was removed
 	case !c.Permits(attr, vfs.MayWrite):
 		return vfs.EACCES
 	}
-	if err := r.mayName(d, name); err != nil {
+	if err := r.checkShared(d, name); err != nil {
 		return err
 	}
-	return r.mayReach(d, name)
+	return r.checkPathLength(d, name)
 }
 
-// mayName refuses changes of names below a shared path.
-func (r *Replica) mayName(d spot, name string) error {
+// checkShared refuses changes of names below a shared path.
+func (r *Replica) checkShared(d vnode, name string) error {
 	if len(r.shared) > 0 && r.shared.Cover(image.JoinPath(r.path(d), name)) {
 		return vfs.EROFS
 	}
@@ -220,45 +220,45 @@ func (r *Replica) mayName(d spot, name string) error {
 }
 
 // bear makes b as the new name in directory d.
-func (o *op) bear(d spot, attr *vfs.Attr, name string, b *birth) (spot, error) {
+func (o *op) createEntry(d vnode, attr *vfs.Attr, name string, b *creation) (vnode, error) {
 	r := o.r
 	if err := r.mayAdd(b.c, d, attr, name); err != nil {
-		return spot{}, err
+		return vnode{}, err
 	}
 	if b.privileged && (b.c.UID != 0 || b.major == 0 && b.minor == 0 && b.kind == vfs.CharDevice) {
-		return spot{}, vfs.EPERM
+		return vnode{}, vfs.EPERM
 	}
 	a, err := b.c.NewAttr(attr, b.kind, b.set)
 	if err != nil {
-		return spot{}, err
+		return vnode{}, err
 	}
 	if r.crowded(d, name) {
-		return spot{}, vfs.ENOSPC
+		return vnode{}, vfs.ENOSPC
 	}
 	if err := r.roomForOne(); err != nil {
-		return spot{}, err
+		return vnode{}, err
 	}
 	if err := r.room(occupiedByLink(len(b.target))); err != nil {
-		return spot{}, err
+		return vnode{}, err
 	}
-	dir := r.place(d)
+	dir := r.dentry(d)
 	fd, err := o.dir(dir)
 	if err != nil {
 		r.prune(dir)
-		return spot{}, err
+		return vnode{}, err
 	}
 	p := r.need(dir, name, lower.Hash(name))
-	obj, err := o.makeAt(p, fd, b.mold(&a, p.covers()))
+	obj, err := o.makeAt(p, fd, b.objectSpec(&a, p.covers()))
 	if err != nil {
 		r.prune(p)
-		return spot{}, err
+		return vnode{}, err
 	}
 	r.count(obj, occupiedByLink(len(b.target)))
-	return spot{at: p, obj: obj, low: lower.None}, nil
+	return vnode{at: p, obj: obj, low: lower.None}, nil
 }
 
 // crowded reports whether no cookie is left for name in d: Spread names have its hash. Nobody meets that by chance.
-func (r *Replica) crowded(d spot, name string) bool {
+func (r *Replica) crowded(d vnode, name string) bool {
 	hash := lower.Hash(name)
 	m := r.merge(d, hash)
 	for n := 0; n < lower.Spread; n++ {
@@ -269,8 +269,8 @@ func (r *Replica) crowded(d spot, name string) bool {
 	return true
 }
 
-func (b *birth) mold(a *vfs.Attr, covers bool) *mold {
-	m := &mold{
+func (b *creation) objectSpec(a *vfs.Attr, covers bool) *objectSpec {
+	m := &objectSpec{
 		kind: b.kind, mode: a.Mode, uid: a.UID, gid: a.GID, major: b.major, minor: b.minor, target: b.target,
 		id: layer.NewID(), opaque: b.kind == vfs.Directory && covers, verf: b.verf,
 	}
@@ -287,7 +287,7 @@ func (b *birth) mold(a *vfs.Attr, covers bool) *mold {
 }
 
 // makeAt makes m at p, in the open directory fd, and keeps a new file open for the writes that follow.
-func (o *op) makeAt(p *place, fd int, m *mold) (*object, error) {
+func (o *op) makeAt(p *dentry, fd int, m *objectSpec) (*object, error) {
 	work, err := o.work()
 	if err != nil {
 		return nil, err
@@ -298,7 +298,7 @@ func (o *op) makeAt(p *place, fd int, m *mold) (*object, error) {
 			return obj, err
 		}
 	}
-	tmp, file, err := o.r.cast(work, m)
+	tmp, file, err := o.r.createPending(work, m)
 	if err != nil {
 		return nil, err
 	}
@@ -314,8 +314,8 @@ func (o *op) makeAt(p *place, fd int, m *mold) (*object, error) {
 }
 
 // makeUnnamed makes the regular file m and links it to p, which nothing on the disk is in the way of.
-func (o *op) makeUnnamed(p *place, fd, work int, m *mold) (*object, error) {
-	file, err := o.r.castUnnamed(work, m)
+func (o *op) makeUnnamed(p *dentry, fd, work int, m *objectSpec) (*object, error) {
+	file, err := o.r.createUnnamed(work, m)
 	if err != nil {
 		return nil, err
 	}
@@ -357,18 +357,18 @@ func (r *Replica) Link(c *vfs.Cred, h vfs.Handle, dir vfs.Handle, name string) (
 			s, err = o.copyUp(s, whole)
 		}
 		if err == nil {
-			err = o.link(s.obj, r.again(d), name)
+			err = o.link(s.obj, r.refresh(d), name)
 		}
 		if err != nil {
 			return err
 		}
-		lc.Dir = r.changed(r.again(d), before)
+		lc.Dir = r.changed(r.refresh(d), before)
 		return r.attr(s, &lc.Attr)
 	})
 	return lc, err
 }
 
-func (r *Replica) mayLink(c *vfs.Cred, s, d spot, attr *vfs.Attr, name string) error {
+func (r *Replica) mayLink(c *vfs.Cred, s, d vnode, attr *vfs.Attr, name string) error {
 	if _, taken := r.entry(d, name); taken {
 		return vfs.EEXIST
 	}
@@ -394,9 +394,9 @@ func (r *Replica) mayLink(c *vfs.Cred, s, d spot, attr *vfs.Attr, name string) e
 }
 
 // link gives obj one more name.
-func (o *op) link(obj *object, d spot, name string) error {
+func (o *op) link(obj *object, d vnode, name string) error {
 	r := o.r
-	dir := r.place(d)
+	dir := r.dentry(d)
 	fd, err := o.dir(dir)
 	if err != nil {
 		r.prune(dir)
@@ -412,7 +412,7 @@ func (o *op) link(obj *object, d spot, name string) error {
 }
 
 // linkAt links by way of work/ when there is a whiteout in the way, which a rename replaces in one step.
-func (o *op) linkAt(obj *object, p *place, fd int) error {
+func (o *op) linkAt(obj *object, p *dentry, fd int) error {
 	from, name, err := o.r.where(obj)
 	if err != nil {
 		return err

@@ -31,12 +31,12 @@ func isDot(name string) bool { return name == "." || name == ".." }
 
 // The kinds of keys in the cache of open files.
 const (
-	keyBlob   = 'b' // a blob, by digest
-	keyFile   = 'f' // a layer's file for reading and writing, by tree and id
-	keyFrozen = 'r' // the same, opened while the disk was read-only
-	keyDir    = 'd' // a layer's directory, by tree and id
-	keyWork   = 'w' // a replica's work directory, by tree
-	keyAside  = 'a' // a directory below saved/, by tree and hash of the path
+	keyBlob     = 'b' // a blob, by digest
+	keyFile     = 'f' // a layer's file for reading and writing, by tree and id
+	keyReadOnly = 'r' // the same, opened while the disk was read-only
+	keyDir      = 'd' // a layer's directory, by tree and id
+	keyWork     = 'w' // a replica's work directory, by tree
+	keyAside    = 'a' // a directory below saved/, by tree and hash of the path
 )
 
 func (r *Replica) key(kind byte, id uint64) fds.Key {
@@ -48,7 +48,7 @@ func (r *Replica) key(kind byte, id uint64) fds.Key {
 }
 
 // layerDir returns the open directory of the layer at p, which must be there.
-func (r *Replica) layerDir(p *place) (*fds.File, error) {
+func (r *Replica) layerDir(p *dentry) (*fds.File, error) {
 	return r.set.files.Get(r.key(keyDir, uint64(p.obj.id)), func() (int, error) {
 		return r.set.root.OpenDir(r.dir.Upper(p.path()))
 	})
@@ -102,7 +102,7 @@ func (r *Replica) readable(o *object) (*fds.File, error) {
 	if err != unix.EROFS {
 		return f, err
 	}
-	return r.set.files.Get(r.key(keyFrozen, uint64(o.id)), func() (int, error) { return r.openFile(o, unix.O_RDONLY) })
+	return r.set.files.Get(r.key(keyReadOnly, uint64(o.id)), func() (int, error) { return r.openFile(o, unix.O_RDONLY) })
 }
 
 func (r *Replica) openFile(o *object, how int) (int, error) {

@@ -22,7 +22,7 @@ var errNoLayer = errors.New("a version has no layer")
 // make room goes to the saved area, under one stamp and with one reason.
 //
 // Paths are relative to the root, without a leading slash.
-type Edit struct{ asider }
+type Edit struct{ setAsideOp }
 
 // Edit begins a change of r's layer, which must be ended by End or Cancel. Why is kept with what is set aside.
 func (r *Replica) Edit(why string) (*Edit, error) {
@@ -35,7 +35,7 @@ func (r *Replica) Edit(why string) (*Edit, error) {
 	}
 	r.snaps.unchanged() // End tells
 	at := r.set.journal.stamp(r.set.now())
-	return &Edit{asider{op: *o, at: at, dir: savedDir(at), why: why}}, nil
+	return &Edit{setAsideOp{op: *o, at: at, dir: savedDir(at), why: why}}, nil
 }
 
 // End makes the change durable, unless err, which it returns, is not nil. The next call of the node reads the layer anew.
@@ -63,13 +63,13 @@ func (e *Edit) Reread() { e.r.forgetLayer() }
 
 // forgetLayer makes the next call read the layer of r, which is locked, from the disk: it was changed behind the places.
 func (r *Replica) forgetLayer() {
-	for _, all := range []map[image.ID]*object{r.objects, r.past.aside} {
+	for _, all := range []map[image.ID]*object{r.objects, r.history.aside} {
 		for _, o := range all {
 			o.dead = true
 			r.drop(o)
 		}
 	}
-	r.elder = r.objects
+	r.previous = r.objects
 	r.scanned, r.ready = false, false
 }
 
@@ -80,7 +80,7 @@ func (e *Edit) Stamp() time.Time { return time.Unix(0, e.at) }
 func (e *Edit) Moved() []layer.SetAside { return e.list }
 
 // Fault is where tests end a change, see Options.
-func (r *Replica) Fault(point string) error { return r.set.crash(point) }
+func (r *Replica) Fault(point string) error { return r.set.failAt(point) }
 
 // Snapshot takes a snapshot of the layer and returns its stamp; "" if there is nothing to keep. It is taken whatever the rules say.
 func (e *Edit) Snapshot() (stamp string, err error) {
@@ -110,7 +110,7 @@ func (e *Edit) Renew() error {
 	if err := r.set.journal.renew(string(r.dir), e.at, r.set.now().Add(-r.set.retain.age).UnixNano(), r.set.retain.switches); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	r.past.made = max(r.past.made, e.at)
+	r.history.made = max(r.history.made, e.at)
 	return nil
 }
 
@@ -135,7 +135,7 @@ func (e *Edit) Swap() *layer.Swap { return e.r.swap() }
 
 func (r *Replica) swap() *layer.Swap {
 	return &layer.Swap{
-		Root: r.set.root, Home: r.dir, VersionDir: r.versionDir, Sync: r.set.syncDir, Fault: r.set.crash, MakePath: r.set.makePath,
+		Root: r.set.root, Home: r.dir, VersionDir: r.versionDir, Sync: r.set.syncDir, Fault: r.set.failAt, MakePath: r.set.makePath,
 	}
 }
 
@@ -161,13 +161,13 @@ func (e *Edit) Discard(dir int, name string) error {
 }
 
 // Aliased reports whether the version's entry with this id goes by another one, because a file in the saved area has it.
-func (e *Edit) Aliased(id image.ID) bool { return e.r.past.aliased(id) }
+func (e *Edit) Aliased(id image.ID) bool { return e.r.history.aliased(id) }
 
 // AliasedPaths returns where the files stand, from the replica's directory, for which Aliased is true.
 func (e *Edit) AliasedPaths() []string {
 	var list []string
-	for id, o := range e.r.past.aside {
-		if e.r.past.aliased(id) {
+	for id, o := range e.r.history.aside {
+		if e.r.history.aliased(id) {
 			list = append(list, o.aside)
 		}
 	}
@@ -176,22 +176,22 @@ func (e *Edit) AliasedPaths() []string {
 
 // Kind returns the type of what the replica shows at path.
 func (e *Edit) Kind(path string) (kind vfs.Type, ok bool) {
-	s, ok := e.r.spotAt(path)
+	s, ok := e.r.vnodeAt(path)
 	if !ok {
 		return 0, false
 	}
 	return e.r.kind(s), true
 }
 
-// spotAt finds what shows at path.
-func (r *Replica) spotAt(path string) (s spot, ok bool) {
-	s, ok = r.root.spot()
+// vnodeAt finds what shows at path.
+func (r *Replica) vnodeAt(path string) (s vnode, ok bool) {
+	s, ok = r.root.vnode()
 	if path == "" {
 		return s, ok
 	}
 	for name := range strings.SplitSeq(path, "/") {
 		if !ok || r.kind(s) != vfs.Directory {
-			return spot{}, false
+			return vnode{}, false
 		}
 		s, ok = r.child(s, name)
 	}
@@ -215,7 +215,7 @@ func (e *Edit) Root() LayerEntry { return LayerEntry{e.r, e.r.root} }
 
 // At returns what the layer has at path; ok is false if it has nothing there or below.
 func (e *Edit) At(path string) (entry LayerEntry, ok bool) {
-	p := e.r.placeAt(path)
+	p := e.r.dentryAt(path)
 	return LayerEntry{e.r, p}, p != nil
 }
 
@@ -292,12 +292,12 @@ func (e *Edit) SetAside(entry LayerEntry) error {
 }
 
 // makeParents returns the place of the directory that path stands in, making those that are missing.
-func (e *Edit) makeParents(path string) (*place, error) {
-	d, _ := e.r.root.spot()
-	p := e.r.place(d)
+func (e *Edit) makeParents(path string) (*dentry, error) {
+	d, _ := e.r.root.vnode()
+	p := e.r.dentry(d)
 	dir := parentPath(path)
 	if dir == "" {
-		return p, e.raise(p)
+		return p, e.copyUpDir(p)
 	}
 	for name := range strings.SplitSeq(dir, "/") {
 		next, ok := e.r.child(d, name)
@@ -305,7 +305,7 @@ func (e *Edit) makeParents(path string) (*place, error) {
 			return nil, fmt.Errorf("/%s is no directory", image.JoinPath(p.path(), name))
 		}
 		if ok {
-			p, d = e.r.place(next), next
+			p, d = e.r.dentry(next), next
 			continue
 		}
 		fd, err := e.op.dir(p)
@@ -313,15 +313,15 @@ func (e *Edit) makeParents(path string) (*place, error) {
 			return nil, err
 		}
 		k := e.r.need(p, name, lower.Hash(name))
-		m := &mold{kind: vfs.Directory, mode: 0o755, id: layer.NewID(), opaque: k.covers()}
+		m := &objectSpec{kind: vfs.Directory, mode: 0o755, id: layer.NewID(), opaque: k.covers()}
 		if _, err := e.makeAt(k, fd, m); err != nil {
 			e.r.prune(k)
 			return nil, err
 		}
 		p = k
-		d, _ = k.spot()
+		d, _ = k.vnode()
 	}
-	return p, e.raise(p)
+	return p, e.copyUpDir(p)
 }
 
 // Prepare makes the directories above path, and returns what the layer has there for Put. release must be called when it is no longer used.
@@ -375,14 +375,14 @@ func (e *Edit) Put(from int, name string, to LayerEntry) (displaced bool, err er
 
 // SetOpaque makes the directory that shows at path hide the version's.
 func (e *Edit) SetOpaque(path string) error {
-	at, _ := e.r.spotAt(path)
-	p := e.r.place(at)
+	at, _ := e.r.vnodeAt(path)
+	p := e.r.dentry(at)
 	dir, err := e.op.dir(p)
 	if err != nil {
 		return err
 	}
 	m := renaming{op: &e.op}
-	if err := m.nameBelow(p); err != nil {
+	if err := m.storeIDs(p); err != nil {
 		return err
 	}
 	if p.obj.opaque {
@@ -393,13 +393,13 @@ func (e *Edit) SetOpaque(path string) error {
 	}
 	p.obj.opaque = true
 	e.r.hide(p)
-	return m.sweep(p)
+	return m.removeWhiteouts(p)
 }
 
 // SetAttrs gives the directory that shows at path other attributes. Those that the node has given it are set aside.
 func (e *Edit) SetAttrs(path string, attrs layer.Attrs) error {
-	at, _ := e.r.spotAt(path)
-	p := e.r.place(at)
+	at, _ := e.r.vnodeAt(path)
+	p := e.r.dentry(at)
 	dir, err := e.op.dir(p)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 // locked: in the function given to View, and until the end of an Edit.
 type LayerEntry struct {
 	r *Replica
-	p *place
+	p *dentry
 }
 
 // View calls do with what the layer has at its top. Changes of names and attributes wait meanwhile.
@@ -43,7 +43,7 @@ func (r *Replica) Rules() Rules {
 }
 
 // Unrecorded reports whether the journal does not say which version r follows. It may be called in View.
-func (r *Replica) Unrecorded() bool { return !r.recorded && r.state.fresh }
+func (r *Replica) Unrecorded() bool { return !r.recorded && r.state.unwritten }
 
 // NodeFiles returns what is rendered for the node.
 func (r *Replica) NodeFiles() []NodeFile {
@@ -52,8 +52,8 @@ func (r *Replica) NodeFiles() []NodeFile {
 	return slices.Clone(r.view.files.List)
 }
 
-// placeAt returns the place of path, nil when there is none.
-func (r *Replica) placeAt(path string) *place {
+// dentryAt returns the place of path, nil when there is none.
+func (r *Replica) dentryAt(path string) *dentry {
 	p := r.root
 	if path == "" {
 		return p
@@ -68,7 +68,7 @@ func (r *Replica) placeAt(path string) *place {
 
 // At returns what the layer has at path, which is relative to the root; ok is false if it has nothing there or below.
 func (e LayerEntry) At(path string) (below LayerEntry, ok bool) {
-	p := e.r.placeAt(path)
+	p := e.r.dentryAt(path)
 	return LayerEntry{e.r, p}, p != nil
 }
 
@@ -123,7 +123,7 @@ func (e LayerEntry) Stat(st *unix.Stat_t) error { return e.r.stat(e.p.obj, st) }
 // Below fills a with the attributes of what would show at e if the layer had nothing there.
 func (e LayerEntry) Below(a *vfs.Attr) bool {
 	p := e.p
-	s := spot{at: p, low: p.low, file: p.file}
+	s := vnode{at: p, low: p.low, file: p.file}
 	if p.low == lower.None && p.file == nil {
 		return false
 	}

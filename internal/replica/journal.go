@@ -29,12 +29,12 @@ type journal struct {
 
 // state is what the journal knows of one replica.
 type state struct {
-	made    int64
-	to      *image.Version
-	files   map[string]string // the node files it shows: path to fingerprint
-	steps   *step             // the last one
-	pending *step             // a switch that was begun and not done
-	fresh   bool              // not in the log yet
+	made      int64
+	to        *image.Version
+	files     map[string]string // the node files it shows: path to fingerprint
+	steps     *step             // the last one
+	pending   *step             // a switch that was begun and not done
+	unwritten bool              // not in the log yet
 }
 
 // step is one switch. Replicas that were switched together share it, and all steps before it that they share.
@@ -56,16 +56,16 @@ const (
 )
 
 type record struct {
-	Kind    string         `json:"kind"`
-	Version *image.Version `json:"version,omitempty"`
-	Root    []byte         `json:"root,omitempty"` // of Version, as image.EncodeRoot has it
-	At      int64          `json:"at,omitempty"`   // nanoseconds since 1970
-	To      *image.Digest  `json:"to,omitempty"`
-	Steps   []stepRecord   `json:"steps,omitempty"` // of a state, oldest first
-	Who     []who          `json:"who,omitempty"`
+	Kind     string          `json:"kind"`
+	Version  *image.Version  `json:"version,omitempty"`
+	Root     []byte          `json:"root,omitempty"` // of Version, as image.EncodeRoot has it
+	At       int64           `json:"at,omitempty"`   // nanoseconds since 1970
+	To       *image.Digest   `json:"to,omitempty"`
+	Steps    []stepRecord    `json:"steps,omitempty"` // of a state, oldest first
+	Replicas []replicaRecord `json:"who,omitempty"`
 }
 
-type who struct {
+type replicaRecord struct {
 	Replica string            `json:"replica"`
 	Made    int64             `json:"made,omitempty"`
 	Files   map[string]string `json:"files,omitempty"`
@@ -126,15 +126,15 @@ func (j *journal) replay(r *record, steps map[stepKey]*step) error {
 			return fmt.Errorf("record names the unknown version %s", r.To.Short())
 		}
 	}
-	for i := range r.Who {
-		if err := j.replayOne(r, &r.Who[i], to, steps); err != nil {
+	for i := range r.Replicas {
+		if err := j.replayOne(r, &r.Replicas[i], to, steps); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (j *journal) replayOne(r *record, w *who, to *image.Version, steps map[stepKey]*step) error {
+func (j *journal) replayOne(r *record, w *replicaRecord, to *image.Version, steps map[stepKey]*step) error {
 	st := j.states[w.Replica]
 	if r.Kind == recordState {
 		st = &state{made: w.Made, to: to, files: w.Files}
@@ -222,7 +222,7 @@ func (j *journal) state(dir string, v *image.Version, files map[string]string, n
 	if st = j.states[dir]; st != nil {
 		return st, true
 	}
-	st = &state{made: now, to: v, files: files, fresh: true}
+	st = &state{made: now, to: v, files: files, unwritten: true}
 	j.states[dir] = st
 	return st, false
 }
@@ -235,18 +235,18 @@ func (j *journal) flush() error {
 }
 
 func (j *journal) flushLocked() error {
-	groups := make(map[*image.Version][]who)
+	groups := make(map[*image.Version][]replicaRecord)
 	for dir, st := range j.states {
-		if st.fresh {
-			groups[st.to] = append(groups[st.to], who{Replica: dir, Made: st.made, Files: st.files})
+		if st.unwritten {
+			groups[st.to] = append(groups[st.to], replicaRecord{Replica: dir, Made: st.made, Files: st.files})
 		}
 	}
 	for v, list := range groups {
-		if err := j.append(&record{Kind: recordState, To: &v.Digest, Who: list}, v); err != nil {
+		if err := j.append(&record{Kind: recordState, To: &v.Digest, Replicas: list}, v); err != nil {
 			return err
 		}
 		for _, w := range list {
-			j.states[w.Replica].fresh = false
+			j.states[w.Replica].unwritten = false
 		}
 	}
 	return nil
@@ -284,13 +284,13 @@ func appendRecord(log *durable.Log, r *record) error {
 }
 
 // write adds the record of a switch of the replicas in dirs, all to version to.
-func (j *journal) write(kind string, at int64, to *image.Version, list []who) error {
+func (j *journal) write(kind string, at int64, to *image.Version, list []replicaRecord) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err := j.flushLocked(); err != nil {
 		return err
 	}
-	return j.append(&record{Kind: kind, At: at, To: &to.Digest, Who: list}, to)
+	return j.append(&record{Kind: kind, At: at, To: &to.Digest, Replicas: list}, to)
 }
 
 // renew notes that all that the replica in dir shows has changed at a time, whatever it is: as if it had been made then.
@@ -302,7 +302,7 @@ func (j *journal) renew(dir string, at, since int64, most int) error {
 	}
 	st := j.states[dir]
 	steps, _ := recent(st.steps, since, most)
-	r := record{Kind: recordState, To: &st.to.Digest, Who: []who{{Replica: dir, Made: at, Files: st.files}}}
+	r := record{Kind: recordState, To: &st.to.Digest, Replicas: []replicaRecord{{Replica: dir, Made: at, Files: st.files}}}
 	names := []*image.Version{st.to}
 	for _, s := range steps {
 		names = append(names, s.from, s.to)
@@ -371,7 +371,7 @@ func (j *journal) writeStates(log *durable.Log, named map[image.Digest]*image.Ve
 		}
 		for _, dir := range dirs {
 			st := j.states[dir]
-			r.Who = append(r.Who, who{Replica: dir, Made: max(st.made, floor), Files: st.files})
+			r.Replicas = append(r.Replicas, replicaRecord{Replica: dir, Made: max(st.made, floor), Files: st.files})
 			if st.pending != nil {
 				names = append(names, st.pending.to)
 			}
@@ -397,8 +397,8 @@ func (j *journal) writePending(log *durable.Log, dirs []string) error {
 		if p == nil {
 			continue
 		}
-		list := []who{{Replica: dir, Files: p.files, Same: p.files == nil}}
-		if err := appendRecord(log, &record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Who: list}); err != nil {
+		list := []replicaRecord{{Replica: dir, Files: p.files, Same: p.files == nil}}
+		if err := appendRecord(log, &record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Replicas: list}); err != nil {
 			return err
 		}
 	}

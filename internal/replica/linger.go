@@ -60,8 +60,8 @@ func (r *Replica) lingerObject(obj *object, bytes int64) {
 }
 
 // lingerShown keeps the version's file or the node file that shows at p and is about to be hidden.
-func (r *Replica) lingerShown(p *place) {
-	s, ok := p.spot()
+func (r *Replica) lingerShown(p *dentry) {
+	s, ok := p.vnode()
 	if !ok || s.obj != nil || r.kind(s) != vfs.Regular {
 		return
 	}
@@ -100,7 +100,7 @@ func (l *lingering) add(x *lingerer) {
 		l.popLocked()
 	}
 	if l.timer == nil {
-		l.timer = time.AfterFunc(l.lasts, l.sweep)
+		l.timer = time.AfterFunc(l.lasts, l.expire)
 	}
 }
 
@@ -132,20 +132,20 @@ func (l *lingering) popLocked() {
 	}
 }
 
-// sweep ends what has lingered long enough.
-func (l *lingering) sweep() {
+// expire ends what has lingered long enough.
+func (l *lingering) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.queue) > 0 && !time.Now().Before(l.queue[0].until) {
 		l.popLocked()
 	}
 	if l.timer = nil; len(l.queue) > 0 {
-		l.timer = time.AfterFunc(time.Until(l.queue[0].until), l.sweep)
+		l.timer = time.AfterFunc(time.Until(l.queue[0].until), l.expire)
 	}
 }
 
-// yield gives the room of everything that lingers back, and reports whether there was any.
-func (l *lingering) yield() bool {
+// freeAll gives the room of everything that lingers back, and reports whether there was any.
+func (l *lingering) freeAll() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	some := l.bytes > 0
@@ -155,7 +155,7 @@ func (l *lingering) yield() bool {
 	return some
 }
 
-// end is yield for good.
+// end is freeAll for good.
 func (l *lingering) end() {
 	l.mu.Lock()
 	l.ended = true
@@ -163,7 +163,7 @@ func (l *lingering) end() {
 		l.timer.Stop()
 	}
 	l.mu.Unlock()
-	l.yield()
+	l.freeAll()
 }
 
 func (l *lingering) room() uint64 {
@@ -173,14 +173,14 @@ func (l *lingering) room() uint64 {
 }
 
 // find returns what lingers under an id.
-func (l *lingering) find(t Tree, id image.ID) (spot, bool) {
+func (l *lingering) find(t Tree, id image.ID) (vnode, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.all[lingerKey{t, id}]
 	if x == nil {
-		return spot{}, false
+		return vnode{}, false
 	}
-	return spot{obj: x.obj, gone: x.gone, low: lower.None}, true
+	return vnode{obj: x.obj, gone: x.gone, low: lower.None}, true
 }
 
 // file returns the open file of a removed object, to be released; ESTALE when its time is over.
@@ -198,7 +198,7 @@ func (l *lingering) file(t Tree, o *object) (*fds.File, error) {
 // withRoom runs do, and once more when there was no room and what lingered had some of it.
 func (r *Replica) withRoom(do func() error) error {
 	err := do()
-	if noRoom(err) && r.set.lingering.yield() {
+	if noRoom(err) && r.set.lingering.freeAll() {
 		err = do()
 	}
 	return err
@@ -211,6 +211,6 @@ func noRoom(err error) bool {
 }
 
 // removed reports whether s is there only because it lingers.
-func (s *spot) removed() bool {
+func (s *vnode) removed() bool {
 	return s.gone != nil && s.gone.removed || s.obj != nil && s.obj.removed
 }

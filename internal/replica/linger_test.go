@@ -76,7 +76,7 @@ func TestWhatLingersIsBoundedAndEnds(t *testing.T) {
 		x.until = time.Now()
 	}
 	l.mu.Unlock()
-	l.sweep()
+	l.expire()
 	if got := o.ReadAll(handles[len(handles)-1]); got != gone(vfs.ESTALE) || len(l.queue) != 0 || l.bytes != 0 {
 		t.Errorf("after its time: %q, %d left, %d bytes", got, len(l.queue), l.bytes)
 	}

@@ -37,7 +37,7 @@ type nodeFile struct {
 func (r *Replica) bindNodeFiles() {
 	for i := range r.view.files.List {
 		f := &r.view.files.List[i]
-		p, ok := r.nodeFilePlace(f.Path)
+		p, ok := r.nodeFileDentry(f.Path)
 		if !ok {
 			r.set.log.Warn("node file cannot be reached", "replica", r.dir, "path", f.Path)
 			continue
@@ -50,7 +50,7 @@ func (r *Replica) bindNodeFiles() {
 	}
 }
 
-func (r *Replica) nodeFilePlace(path string) (*place, bool) {
+func (r *Replica) nodeFileDentry(path string) (*dentry, bool) {
 	p := r.root
 	for part := range strings.SplitSeq(path, "/") {
 		if checkName(part) != nil || isDot(part) || p.file != nil || p.low != lower.None && !r.view.index.IsDir(p.low) {

@@ -20,9 +20,9 @@ type op struct {
 	dirty []*fds.File
 	held  []*fds.File // open until the end, but not to be synced
 
-	staged map[image.ID]*lifted // content that has been copied for this call
-	wanted map[image.ID]*lifted // content that must be copied before it can go on
-	others bool                 // something that is not in dirty was changed and must be synced
+	staged map[image.ID]*stagedCopy // content that has been copied for this call
+	needed map[image.ID]*stagedCopy // content that must be copied before it can go on
+	others bool                     // something that is not in dirty was changed and must be synced
 }
 
 // begin locks r for a change. Each begin needs an end.
@@ -110,8 +110,8 @@ func (o *op) syncObject(obj *object) error {
 
 // dir returns the open directory of the layer at p, bringing it there first, to be synced at the end. It stays
 // open until then.
-func (o *op) dir(p *place) (int, error) {
-	if err := o.raise(p); err != nil {
+func (o *op) dir(p *dentry) (int, error) {
+	if err := o.copyUpDir(p); err != nil {
 		return -1, err
 	}
 	f, err := o.r.layerDir(p)
@@ -124,7 +124,7 @@ func (o *op) dir(p *place) (int, error) {
 
 // work returns the open work directory; it stays open until the end.
 func (o *op) work() (int, error) {
-	if err := o.raise(o.r.root); err != nil {
+	if err := o.copyUpDir(o.r.root); err != nil {
 		return -1, err
 	}
 	f, err := o.r.workDir()
@@ -136,7 +136,7 @@ func (o *op) work() (int, error) {
 }
 
 // put moves what cast has made to name in the directory at p.up and makes it the layer's object of p.
-func (o *op) put(p *place, dir, work int, tmp string, obj *object) error {
+func (o *op) put(p *dentry, dir, work int, tmp string, obj *object) error {
 	var err error
 	switch {
 	case p.white && obj.kind == vfs.Directory:
@@ -157,34 +157,34 @@ func (o *op) put(p *place, dir, work int, tmp string, obj *object) error {
 }
 
 // raise brings the directory at p, and those above it, into the layer.
-func (o *op) raise(p *place) error {
+func (o *op) copyUpDir(p *dentry) error {
 	if p.obj != nil {
 		return nil
 	}
 	if p.up == nil {
-		return o.raiseRoot()
+		return o.copyUpRoot()
 	}
 	if p.pathLen() > layer.PathMax {
 		return vfs.ENAMETOOLONG
 	}
-	if err := o.raise(p.up); err != nil {
+	if err := o.copyUpDir(p.up); err != nil {
 		return err
 	}
-	s, _ := p.spot()
-	m, obj, err := o.r.moldOf(s)
+	s, _ := p.vnode()
+	m, obj, err := o.r.specOf(s)
 	if err != nil {
 		return err
 	}
-	return o.copyInto(p, m, obj)
+	return o.createCopy(p, m, obj)
 }
 
-// copyInto makes the object m at p without changing the time of the directory that it stands in.
-func (o *op) copyInto(p *place, m *mold, obj *object) error {
+// createCopy makes the object m at p without changing the time of the directory that it stands in.
+func (o *op) createCopy(p *dentry, m *objectSpec, obj *object) error {
 	work, err := o.work()
 	if err != nil {
 		return err
 	}
-	tmp, fd, err := o.r.cast(work, m)
+	tmp, fd, err := o.r.createPending(work, m)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (o *op) copyInto(p *place, m *mold, obj *object) error {
 	return o.putQuietly(p, work, tmp, obj)
 }
 
-func (o *op) putQuietly(p *place, work int, tmp string, obj *object) error {
+func (o *op) putQuietly(p *dentry, work int, tmp string, obj *object) error {
 	dir, err := o.dir(p.up)
 	if err != nil {
 		layer.Dir(work).RemoveAll(tmp)
@@ -203,8 +203,8 @@ func (o *op) putQuietly(p *place, work int, tmp string, obj *object) error {
 	return layer.Dir(dir).KeepTimes(func() error { return o.put(p, dir, work, tmp, obj) })
 }
 
-// raiseRoot makes the replica's directories: work/, then upper/ with the attributes of the root.
-func (o *op) raiseRoot() error {
+// copyUpRoot makes the replica's directories: work/, then upper/ with the attributes of the root.
+func (o *op) copyUpRoot() error {
 	r := o.r
 	dir, err := r.set.makePath(string(r.dir))
 	if err != nil {
@@ -216,8 +216,8 @@ func (o *op) raiseRoot() error {
 		return err
 	}
 	unix.Close(w0)
-	s, _ := r.root.spot()
-	m, obj, err := r.moldOf(s)
+	s, _ := r.root.vnode()
+	m, obj, err := r.specOf(s)
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (o *op) raiseRoot() error {
 		return err
 	}
 	o.held = append(o.held, w)
-	tmp, _, err := r.cast(w.FD, m)
+	tmp, _, err := r.createPending(w.FD, m)
 	if err != nil {
 		return err
 	}
@@ -243,13 +243,13 @@ func (o *op) raiseRoot() error {
 	return o.syncObject(obj)
 }
 
-// moldOf tells how to make s, which is in the version or a node file, in the layer, all but the content.
-func (r *Replica) moldOf(s spot) (*mold, *object, error) {
+// specOf tells how to make s, which is in the version or a node file, in the layer, all but the content.
+func (r *Replica) specOf(s vnode) (*objectSpec, *object, error) {
 	var a vfs.Attr
 	if err := r.attr(s, &a); err != nil {
 		return nil, nil, err
 	}
-	m := &mold{
+	m := &objectSpec{
 		kind: a.Type, mode: a.Mode, uid: a.UID, gid: a.GID, major: a.Major, minor: a.Minor, id: image.ID(a.ID),
 		origin: r.origin(s), xattrs: r.versionXattrs(s), mtime: &a.Mtime, atime: &a.Atime,
 	}
@@ -260,7 +260,7 @@ func (r *Replica) moldOf(s spot) (*mold, *object, error) {
 	return m, m.object(), nil
 }
 
-func (m *mold) object() *object {
+func (m *objectSpec) object() *object {
 	obj := newObject(m.id, m.kind)
 	obj.origin, obj.mode, obj.uid, obj.gid, obj.opaque = m.origin, m.mode, m.uid, m.gid, m.opaque
 	return obj
@@ -273,7 +273,7 @@ func (o *op) linkGroup(obj *object, low lower.Ref) error {
 		if !o.r.visible(other) {
 			continue
 		}
-		p := o.r.lowPlace(other)
+		p := o.r.lowDentry(other)
 		if err := o.linkQuietly(obj, p); err != nil {
 			o.r.prune(p)
 			return err
@@ -287,7 +287,7 @@ func (o *op) linkGroup(obj *object, low lower.Ref) error {
 	return layer.At(d.FD, name).DropPartOfGroup()
 }
 
-func (o *op) linkQuietly(obj *object, p *place) error {
+func (o *op) linkQuietly(obj *object, p *dentry) error {
 	from, name, err := o.r.where(obj)
 	if err != nil {
 		return err

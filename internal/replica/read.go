@@ -61,7 +61,7 @@ func (r *Replica) Lookup(c *vfs.Cred, dir vfs.Handle, name string, a *vfs.Attr) 
 	return r.handle(s), nil
 }
 
-func (r *Replica) resolveDir(h vfs.Handle) (spot, error) {
+func (r *Replica) resolveDir(h vfs.Handle) (vnode, error) {
 	s, err := r.resolve(h)
 	if err == nil && r.kind(s) != vfs.Directory {
 		err = vfs.ENOTDIR
@@ -70,7 +70,7 @@ func (r *Replica) resolveDir(h vfs.Handle) (spot, error) {
 }
 
 // permits decides by owner and mode alone, which are in memory for everything.
-func (r *Replica) permits(c *vfs.Cred, s spot, want uint32) bool {
+func (r *Replica) permits(c *vfs.Cred, s vnode, want uint32) bool {
 	var a vfs.Attr
 	switch {
 	case s.obj != nil:
@@ -193,7 +193,7 @@ func (r *Replica) body(c *vfs.Cred, h vfs.Handle) (b body, err error) {
 	return b, err
 }
 
-func (r *Replica) mayRead(c *vfs.Cred, h vfs.Handle) (spot, error) {
+func (r *Replica) mayRead(c *vfs.Cred, h vfs.Handle) (vnode, error) {
 	s, err := r.resolve(h)
 	if err != nil {
 		return s, err
@@ -350,7 +350,7 @@ func (r *Replica) Xattrs(h vfs.Handle) ([]string, error) {
 	return slices.DeleteFunc(names, func(n string) bool { return n == "" || strings.HasPrefix(n, hiddenXattrs) }), nil
 }
 
-func (r *Replica) versionXattrs(s spot) []image.Xattr {
+func (r *Replica) versionXattrs(s vnode) []image.Xattr {
 	if s.obj != nil || s.file != nil || s.gone != nil || s.low == lower.None {
 		return nil
 	}

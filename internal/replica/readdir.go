@@ -91,7 +91,7 @@ type listing struct {
 	err  error
 }
 
-func (l *listing) add(name string, s spot, cookie uint64) {
+func (l *listing) add(name string, s vnode, cookie uint64) {
 	e := &l.buf[l.n]
 	e.Name, e.Cookie, e.ID = name, cookie, uint64(l.r.id(s))
 	if l.plus == vfs.WithAttr {
@@ -105,13 +105,13 @@ func (l *listing) add(name string, s spot, cookie uint64) {
 type merger struct {
 	r        *Replica
 	low, end lower.Ref
-	kids     []*place
+	kids     []*dentry
 	hash     uint64 // of the last name returned
 	rank     uint64 // its rank among the names with this hash
 }
 
 // merge starts at the first name whose hash is at least from.
-func (r *Replica) merge(d spot, from uint64) merger {
+func (r *Replica) merge(d vnode, from uint64) merger {
 	m := merger{r: r}
 	dir := d.low
 	switch {
@@ -131,7 +131,7 @@ func (r *Replica) merge(d spot, from uint64) merger {
 }
 
 // next returns the next entry that shows, with its cookie.
-func (m *merger) next() (name string, s spot, cookie uint64, ok bool) {
+func (m *merger) next() (name string, s vnode, cookie uint64, ok bool) {
 	x := m.r.view.index
 	for m.low < m.end || len(m.kids) > 0 {
 		order := -1 // the version's entry comes first
@@ -139,14 +139,14 @@ func (m *merger) next() (name string, s spot, cookie uint64, ok bool) {
 		case m.low == m.end:
 			order = 1
 		case len(m.kids) > 0:
-			order = -comparePlace(m.kids[0], x.NameHash(m.low), x.Name(m.low))
+			order = -compareDentry(m.kids[0], x.NameHash(m.low), x.Name(m.low))
 		}
 		var hash uint64
 		if order < 0 {
-			name, hash, s, ok = x.Name(m.low), x.NameHash(m.low), spot{low: m.low}, true
+			name, hash, s, ok = x.Name(m.low), x.NameHash(m.low), vnode{low: m.low}, true
 		} else {
 			name, hash = m.kids[0].name, m.kids[0].hash
-			s, ok = m.kids[0].spot()
+			s, ok = m.kids[0].vnode()
 			m.kids = m.kids[1:]
 		}
 		if order <= 0 {
@@ -162,5 +162,5 @@ func (m *merger) next() (name string, s spot, cookie uint64, ok bool) {
 		}
 		return name, s, hash + m.rank, true
 	}
-	return "", spot{}, 0, false
+	return "", vnode{}, 0, false
 }

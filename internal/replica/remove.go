@@ -39,14 +39,14 @@ func (r *Replica) removeOnce(c *vfs.Cred, dir vfs.Handle, name string, kind vfs.
 	}
 	switch {
 	case err == nil:
-		ch = r.changed(r.again(d), before)
+		ch = r.changed(r.refresh(d), before)
 	case before != nil:
 		ch = unchanged(before)
 	}
 	return ch, o.end(err)
 }
 
-func (o *op) removeEntry(c *vfs.Cred, d spot, attr *vfs.Attr, name string, kind vfs.Type) error {
+func (o *op) removeEntry(c *vfs.Cred, d vnode, attr *vfs.Attr, name string, kind vfs.Type) error {
 	r := o.r
 	if kind == vfs.Directory && name == "." {
 		return vfs.EINVAL
@@ -61,26 +61,26 @@ func (o *op) removeEntry(c *vfs.Cred, d spot, attr *vfs.Attr, name string, kind 
 	if err := r.mayRemove(c, d, attr, s, kind); err != nil {
 		return err
 	}
-	if err := r.mayName(d, name); err != nil {
+	if err := r.checkShared(d, name); err != nil {
 		return err
 	}
 	if kind == vfs.Directory && !r.empty(s) {
 		return vfs.ENOTEMPTY
 	}
-	dir := r.place(d)
+	dir := r.dentry(d)
 	fd, err := o.dir(dir)
 	if err != nil {
 		r.prune(dir)
 		return err
 	}
 	p := r.need(dir, name, lower.Hash(name))
-	err = o.takeAway(p, fd)
+	err = o.removeAt(p, fd)
 	r.prune(p)
 	return err
 }
 
 // mayRemove decides whether c may take s out of directory d (Linux fs/namei.c: may_delete).
-func (r *Replica) mayRemove(c *vfs.Cred, d spot, attr *vfs.Attr, s spot, kind vfs.Type) error {
+func (r *Replica) mayRemove(c *vfs.Cred, d vnode, attr *vfs.Attr, s vnode, kind vfs.Type) error {
 	isDir := r.kind(s) == vfs.Directory
 	var a vfs.Attr
 	if err := r.attr(s, &a); err != nil {
@@ -102,14 +102,14 @@ func (r *Replica) mayRemove(c *vfs.Cred, d spot, attr *vfs.Attr, s spot, kind vf
 }
 
 // empty reports whether directory s shows no entries.
-func (r *Replica) empty(s spot) bool {
+func (r *Replica) empty(s vnode) bool {
 	m := r.merge(s, 0)
 	_, _, _, some := m.next()
 	return !some
 }
 
-// takeAway makes p, which shows something, show nothing. fd is the open directory that it stands in.
-func (o *op) takeAway(p *place, fd int) error {
+// removeAt makes p, which shows something, show nothing. fd is the open directory that it stands in.
+func (o *op) removeAt(p *dentry, fd int) error {
 	r := o.r
 	covers := p.covers()
 	if p.obj == nil {
@@ -157,19 +157,19 @@ func (o *op) takeAway(p *place, fd int) error {
 }
 
 // whiteOut makes p show nothing, as the layer's whiteout on the disk has it.
-func (r *Replica) whiteOut(p *place) {
+func (r *Replica) whiteOut(p *dentry) {
 	r.change(p, func() { p.white = true })
 	r.clear(p)
 }
 
 // detach takes the layer's object away from p, leaving a whiteout or nothing, as the disk has it. It forgets the object when
 // that was its last name.
-func (r *Replica) detach(p *place, white bool) {
+func (r *Replica) detach(p *dentry, white bool) {
 	obj := p.obj
 	if obj.kind == vfs.Directory {
 		r.clear(p)
 	}
-	obj.names = slices.DeleteFunc(obj.names, func(n *place) bool { return n == p })
+	obj.names = slices.DeleteFunc(obj.names, func(n *dentry) bool { return n == p })
 	if len(obj.names) == 0 {
 		delete(r.objects, obj.id)
 		r.lingerObject(obj, obj.used.Load())
@@ -181,7 +181,7 @@ func (r *Replica) detach(p *place, white bool) {
 
 // drop closes what is open for obj.
 func (r *Replica) drop(obj *object) {
-	kinds := []byte{keyFile, keyFrozen}
+	kinds := []byte{keyFile, keyReadOnly}
 	if obj.kind == vfs.Directory {
 		kinds = []byte{keyDir}
 	}

@@ -32,10 +32,10 @@ func (r *Replica) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.H
 type renaming struct {
 	*op
 	c                *vfs.Cred
-	from, to         spot // the directories
+	from, to         vnode // the directories
 	fromAttr, toAttr *vfs.Attr
 	fromName, toName string
-	src, dst         spot
+	src, dst         vnode
 	hasDst           bool
 	moves            bool // there is something to do
 }
@@ -49,10 +49,10 @@ func (m *renaming) result(err error) vfs.RenameChange {
 		rc.From, rc.To = unchanged(m.fromAttr), unchanged(m.toAttr)
 		return rc
 	}
-	rc.From = m.r.changed(m.r.again(m.from), m.fromAttr)
+	rc.From = m.r.changed(m.r.refresh(m.from), m.fromAttr)
 	rc.To = rc.From
 	if m.fromAttr.ID != m.toAttr.ID {
-		rc.To = m.r.changed(m.r.again(m.to), m.toAttr)
+		rc.To = m.r.changed(m.r.refresh(m.to), m.toAttr)
 	}
 	return rc
 }
@@ -91,7 +91,7 @@ func (m *renaming) plan(from, to vfs.Handle) (err error) {
 	return m.mayMove()
 }
 
-func (m *renaming) dirOf(h vfs.Handle) (spot, *vfs.Attr, error) {
+func (m *renaming) dirOf(h vfs.Handle) (vnode, *vfs.Attr, error) {
 	d, err := m.r.resolveDir(h)
 	if err != nil {
 		return d, nil, err
@@ -137,7 +137,7 @@ func (m *renaming) may() error {
 }
 
 // within reports whether directory d is top or lies below it.
-func (r *Replica) within(d, top spot) bool {
+func (r *Replica) within(d, top vnode) bool {
 	want := r.id(top)
 	for {
 		at := r.id(d)
@@ -155,13 +155,13 @@ func (r *Replica) within(d, top spot) bool {
 // mayMove checks what is ours: shared paths, directories of the version, cookies.
 func (m *renaming) mayMove() error {
 	r := m.r
-	if err := r.mayName(m.from, m.fromName); err != nil {
+	if err := r.checkShared(m.from, m.fromName); err != nil {
 		return err
 	}
-	if err := r.mayName(m.to, m.toName); err != nil {
+	if err := r.checkShared(m.to, m.toName); err != nil {
 		return err
 	}
-	if err := r.mayReach(m.to, m.toName); err != nil {
+	if err := r.checkPathLength(m.to, m.toName); err != nil {
 		return err
 	}
 	isDir := r.kind(m.src) == vfs.Directory
@@ -186,19 +186,19 @@ func (m *renaming) prepare() (err error) {
 		m.src, err = m.copyUp(m.src, whole)
 		return err
 	}
-	if m.src.at.alone() {
+	if m.src.at.ownOnly() {
 		return nil
 	}
-	var t tally
-	if err := m.r.weigh(m.src, &t); err != nil {
+	var t subtreeSize
+	if err := m.r.measure(m.src, &t); err != nil {
 		return err
 	}
 	// First all contents, in one go; then everything, from the top.
 	if err := m.copyTree(m.src, vfs.Regular); err != nil {
 		return err
 	}
-	if m.wanted != nil {
-		return errLift
+	if m.needed != nil {
+		return errContentMissing
 	}
 	if err := m.copyTree(m.src, vfs.Directory); err != nil {
 		return err
@@ -206,34 +206,34 @@ func (m *renaming) prepare() (err error) {
 	if m.src, err = m.copyUp(m.src, whole); err != nil {
 		return err
 	}
-	return m.cutLoose(m.src)
+	return m.makeOpaque(m.src)
 }
 
-type tally struct {
+type subtreeSize struct {
 	entries int
 	bytes   uint64
 }
 
 // weigh adds up what is in directory d and the version or a node file has. It refuses what may not be moved.
-func (r *Replica) weigh(d spot, t *tally) error {
+func (r *Replica) measure(d vnode, t *subtreeSize) error {
 	m := r.merge(d, 0)
 	for {
 		name, s, _, ok := m.next()
 		if !ok {
 			return nil
 		}
-		if err := r.mayName(d, name); err != nil {
+		if err := r.checkShared(d, name); err != nil {
 			return err
 		}
 		t.entries++
 		if s.obj == nil && r.kind(s) == vfs.Regular {
-			t.bytes += r.wanted(s, whole)
+			t.bytes += r.contentSize(s, whole)
 		}
 		if t.entries > moveEntries || t.bytes > moveBytes {
 			return vfs.EXDEV
 		}
 		if r.kind(s) == vfs.Directory {
-			if err := r.weigh(s, t); err != nil {
+			if err := r.measure(s, t); err != nil {
 				return err
 			}
 		}
@@ -241,19 +241,19 @@ func (r *Replica) weigh(d spot, t *tally) error {
 }
 
 // copyTree copies up what is in directory d. In a pass for regular files it only notes the contents that are still wanted.
-func (m *renaming) copyTree(d spot, pass vfs.Type) error {
+func (m *renaming) copyTree(d vnode, pass vfs.Type) error {
 	for _, s := range m.r.entries(d) {
 		isDir := m.r.kind(s) == vfs.Directory
 		switch {
-		case pass == vfs.Regular && !isDir && m.r.kind(s) == vfs.Regular && s.obj == nil && m.r.wanted(s, whole) > 0:
+		case pass == vfs.Regular && !isDir && m.r.kind(s) == vfs.Regular && s.obj == nil && m.r.contentSize(s, whole) > 0:
 			if l := m.staged[m.r.id(s)]; l == nil || l.view != m.r.view || l.keep != whole {
-				if err := m.want(s, whole); err != errLift {
+				if err := m.needContent(s, whole); err != errContentMissing {
 					return err
 				}
 			}
 		case pass == vfs.Directory:
 			var err error
-			if s, err = m.copyUp(m.r.again(s), whole); err != nil {
+			if s, err = m.copyUp(m.r.refresh(s), whole); err != nil {
 				return err
 			}
 		}
@@ -267,8 +267,8 @@ func (m *renaming) copyTree(d spot, pass vfs.Type) error {
 }
 
 // entries returns all that directory d shows.
-func (r *Replica) entries(d spot) []spot {
-	var list []spot
+func (r *Replica) entries(d vnode) []vnode {
+	var list []vnode
 	m := r.merge(d, 0)
 	for {
 		_, s, _, ok := m.next()
@@ -279,8 +279,8 @@ func (r *Replica) entries(d spot) []spot {
 	}
 }
 
-// cutLoose makes the directory s, which has all that shows in it in the layer, opaque.
-func (m *renaming) cutLoose(s spot) error {
+// makeOpaque makes the directory s, which has all that shows in it in the layer, opaque.
+func (m *renaming) makeOpaque(s vnode) error {
 	d, name, err := m.r.where(s.obj)
 	if err != nil {
 		return err
@@ -291,11 +291,11 @@ func (m *renaming) cutLoose(s spot) error {
 	}
 	s.obj.opaque = true
 	m.r.hide(s.at)
-	return m.sweep(s.at)
+	return m.removeWhiteouts(s.at)
 }
 
-// sweep removes the whiteouts below p, which hide nothing any more: overlayfs would list their names.
-func (m *renaming) sweep(p *place) error {
+// removeWhiteouts removes the whiteouts below p, which hide nothing any more: overlayfs would list their names.
+func (m *renaming) removeWhiteouts(p *dentry) error {
 	if p.obj == nil || p.obj.kind != vfs.Directory || len(p.kids) == 0 {
 		return nil
 	}
@@ -305,7 +305,7 @@ func (m *renaming) sweep(p *place) error {
 	}
 	defer d.Release()
 	for _, k := range slices.Clone(p.kids) {
-		if err := m.sweep(k); err != nil {
+		if err := m.removeWhiteouts(k); err != nil {
 			return err
 		}
 		if !k.white {
@@ -322,7 +322,7 @@ func (m *renaming) sweep(p *place) error {
 // do moves the layer's object. Every step leaves a tree that shows either the old state or the new one.
 func (m *renaming) do() error {
 	r := m.r
-	fromDir, toDir := r.place(m.from), r.place(m.to)
+	fromDir, toDir := r.dentry(m.from), r.dentry(m.to)
 	toFD, err := m.dir(toDir)
 	if err != nil {
 		r.prune(toDir)
@@ -345,12 +345,12 @@ func (m *renaming) do() error {
 	return err
 }
 
-func (m *renaming) moveFile(src *place, fromFD int, dst *place, toFD int) error {
+func (m *renaming) moveFile(src *dentry, fromFD int, dst *dentry, toFD int) error {
 	white := src.covers()
 	if err := renameLeaving(fromFD, src.name, toFD, dst.name, white); err != nil {
 		return err
 	}
-	m.settle(src, dst, white)
+	m.moveDentries(src, dst, white)
 	return nil
 }
 
@@ -370,11 +370,11 @@ func renameLeaving(fromDir int, from string, toDir int, to string, white bool) e
 }
 
 // moveDir moves a directory that is the layer's alone.
-func (m *renaming) moveDir(src *place, fromFD int, dst *place, toFD int) error {
-	if dst.pathLen()+src.reach() > layer.PathMax {
+func (m *renaming) moveDir(src *dentry, fromFD int, dst *dentry, toFD int) error {
+	if dst.pathLen()+src.longestBelow() > layer.PathMax {
 		return vfs.ENAMETOOLONG
 	}
-	if err := m.nameBelow(src); err != nil {
+	if err := m.storeIDs(src); err != nil {
 		return err
 	}
 	if dst.covers() && !src.obj.opaque {
@@ -400,12 +400,12 @@ func (m *renaming) moveDir(src *place, fromFD int, dst *place, toFD int) error {
 	if err != nil {
 		return err
 	}
-	m.settle(src, dst, white)
+	m.moveDentries(src, dst, white)
 	return nil
 }
 
-// nameBelow gives every directory at and below p its id in an extended attribute: the path, which else tells it, changes.
-func (m *renaming) nameBelow(p *place) error {
+// storeIDs gives every directory at and below p its id in an extended attribute: the path, which else tells it, changes.
+func (m *renaming) storeIDs(p *dentry) error {
 	if obj := p.obj; obj != nil && !obj.named {
 		d, name, err := m.r.where(obj)
 		if err != nil {
@@ -419,7 +419,7 @@ func (m *renaming) nameBelow(p *place) error {
 		obj.named = true
 	}
 	for _, k := range p.kids {
-		if err := m.nameBelow(k); err != nil {
+		if err := m.storeIDs(k); err != nil {
 			return err
 		}
 	}
@@ -427,7 +427,7 @@ func (m *renaming) nameBelow(p *place) error {
 }
 
 // emptyOut removes the whiteouts in the directory at p, having made it opaque, so that it stays as empty as it looks.
-func (m *renaming) emptyOut(p *place, fd int) error {
+func (m *renaming) emptyOut(p *dentry, fd int) error {
 	if len(p.kids) == 0 && !p.merges() {
 		return nil
 	}
@@ -452,8 +452,8 @@ func (m *renaming) emptyOut(p *place, fd int) error {
 	return nil
 }
 
-// settle does in memory what the rename has done on the disk.
-func (m *renaming) settle(src, dst *place, white bool) {
+// moveDentries does in memory what the rename has done on the disk.
+func (m *renaming) moveDentries(src, dst *dentry, white bool) {
 	r := m.r
 	obj := src.obj
 	kids := src.kids

@@ -31,23 +31,23 @@ type Replica struct {
 
 	sweeping sync.Mutex // held by who removes old snapshots, and what was forgotten
 
-	mu       sync.RWMutex
-	view     *view
-	state    *state
-	attached bool // the view is what the state says
-	recorded bool // the state stands in the journal
-	recalled bool // past has the history of state
-	ready    bool // the places below are those of the view and the layer
-	scanned  bool // the layer has been read
-	root     *place
-	byLow    map[lower.Ref]*place // places by the version's entry that stands there
-	files    map[image.ID]*place  // node files, and directories that exist for them
-	objects  map[image.ID]*object // what the layer holds
-	elder    map[image.ID]*object // what it held when it was read before
-	cleaned  bool                 // what a crash left in work/ is gone
-	past     past
-	renewed  int64 // stamp of the last change otherwise than by a switch or the node
-	snaps    snapshotState
+	mu            sync.RWMutex
+	view          *view
+	state         *state
+	attached      bool // the view is what the state says
+	recorded      bool // the state stands in the journal
+	historyLoaded bool // past has the history of state
+	ready         bool // the places below are those of the view and the layer
+	scanned       bool // the layer has been read
+	root          *dentry
+	byLow         map[lower.Ref]*dentry // places by the version's entry that stands there
+	files         map[image.ID]*dentry  // node files, and directories that exist for them
+	objects       map[image.ID]*object  // what the layer holds
+	previous      map[image.ID]*object  // what it held when it was read before
+	cleaned       bool                  // what a crash left in work/ is gone
+	history       history
+	renewed       int64 // stamp of the last change otherwise than by a switch or the node
+	snaps         snapshotState
 }
 
 // view is what a replica shows below its layer.
@@ -130,41 +130,41 @@ func (r *Replica) edge(err error) error {
 }
 
 // resolve finds what h names, in the order of docs/formats/handle.md.
-func (r *Replica) resolve(h vfs.Handle) (spot, error) {
+func (r *Replica) resolve(h vfs.Handle) (vnode, error) {
 	t, ok := TreeOf(h)
 	if !ok {
-		return spot{}, vfs.EBADHANDLE
+		return vnode{}, vfs.EBADHANDLE
 	}
 	if t != r.tree {
-		return spot{}, vfs.ESTALE
+		return vnode{}, vfs.ESTALE
 	}
 	id, origin := parseHandle(&h)
 	s, ok := r.byID(id)
 	if !ok {
-		return spot{}, vfs.ESTALE
+		return vnode{}, vfs.ESTALE
 	}
 	want := r.origin(s)
 	if want == nil && len(origin) != 0 || want != nil && string(want[:]) != string(origin) {
-		return spot{}, vfs.ESTALE
+		return vnode{}, vfs.ESTALE
 	}
 	return s, nil
 }
 
-func (r *Replica) byID(id image.ID) (spot, bool) {
+func (r *Replica) byID(id image.ID) (vnode, bool) {
 	if len(r.objects) > 0 {
 		if o := r.objects[id]; o != nil {
-			return spot{at: o.names[0], obj: o, low: lower.None}, true
+			return vnode{at: o.names[0], obj: o, low: lower.None}, true
 		}
 	}
 	if low, ok := r.byLowID(id); ok {
-		return r.lowSpot(low), true
+		return r.lowVnode(low), true
 	}
 	if p := r.files[id]; p != nil {
-		if s, ok := p.spot(); ok && s.obj == nil && (s.file != nil) == (p.file != nil) {
+		if s, ok := p.vnode(); ok && s.obj == nil && (s.file != nil) == (p.file != nil) {
 			return s, true
 		}
 	}
-	if s, ok := r.past.byID(id); ok {
+	if s, ok := r.history.byID(id); ok {
 		return s, true
 	}
 	return r.set.lingering.find(r.tree, id)
@@ -172,7 +172,7 @@ func (r *Replica) byID(id image.ID) (spot, bool) {
 
 // byLowID finds the version's entry that shows under id.
 func (r *Replica) byLowID(id image.ID) (lower.Ref, bool) {
-	id, ok := r.past.origin(id)
+	id, ok := r.history.origin(id)
 	if !ok {
 		return lower.None, false
 	}
@@ -192,7 +192,7 @@ func (r *Replica) byLowID(id image.ID) (lower.Ref, bool) {
 }
 
 // id returns the file id of s.
-func (r *Replica) id(s spot) image.ID {
+func (r *Replica) id(s vnode) image.ID {
 	switch {
 	case s.obj != nil:
 		return s.obj.id
@@ -201,13 +201,13 @@ func (r *Replica) id(s spot) image.ID {
 	case s.gone != nil:
 		return s.gone.id
 	case s.low != lower.None:
-		return r.past.alias(r.view.index.ID(s.low))
+		return r.history.alias(r.view.index.ID(s.low))
 	}
 	return image.DirID(s.at.path())
 }
 
 // origin returns the digest that the handle of s holds, if any.
-func (r *Replica) origin(s spot) *image.Digest {
+func (r *Replica) origin(s vnode) *image.Digest {
 	switch {
 	case s.obj != nil:
 		return s.obj.origin
@@ -221,10 +221,10 @@ func (r *Replica) origin(s spot) *image.Digest {
 	return nil
 }
 
-func (r *Replica) handle(s spot) vfs.Handle { return makeHandle(r.tree, r.id(s), r.origin(s)) }
+func (r *Replica) handle(s vnode) vfs.Handle { return makeHandle(r.tree, r.id(s), r.origin(s)) }
 
 // path returns the path of s from the root, without a leading slash.
-func (r *Replica) path(s spot) string {
+func (r *Replica) path(s vnode) string {
 	switch {
 	case s.at != nil:
 		return s.at.path()
@@ -264,7 +264,7 @@ func (r *Replica) Attr(h vfs.Handle, a *vfs.Attr) error {
 }
 
 // attr fills a with the attributes of s.
-func (r *Replica) attr(s spot, a *vfs.Attr) error {
+func (r *Replica) attr(s vnode, a *vfs.Attr) error {
 	switch {
 	case s.obj != nil:
 		return r.objectAttr(s.obj, a)
@@ -278,17 +278,17 @@ func (r *Replica) attr(s spot, a *vfs.Attr) error {
 		s.gone.attr(a)
 	case s.low != lower.None:
 		r.view.index.Attr(s.low, a)
-		a.ID = uint64(r.past.alias(image.ID(a.ID)))
+		a.ID = uint64(r.history.alias(image.ID(a.ID)))
 		r.countLinks(s, a)
 	default:
-		made := timeOf(r.past.made)
+		made := timeOf(r.history.made)
 		*a = vfs.Attr{
 			Type: vfs.Directory, Mode: 0o755, Nlink: 2 + r.countSubdirs(s.at), Size: lower.DirSize, Used: lower.DirSize,
 			ID: uint64(image.DirID(s.at.path())), Atime: made, Mtime: made,
 		}
 	}
 	a.FSID = r.fsid()
-	a.Ctime = timeOf(r.past.stamp(image.ID(a.ID)))
+	a.Ctime = timeOf(r.history.stamp(image.ID(a.ID)))
 	return nil
 }
 
@@ -301,7 +301,7 @@ func (r *Replica) fsid() uint64 {
 }
 
 // countLinks corrects the link count of a version's entry by what the replica hides.
-func (r *Replica) countLinks(s spot, a *vfs.Attr) {
+func (r *Replica) countLinks(s vnode, a *vfs.Attr) {
 	switch {
 	case a.Type == vfs.Directory && s.at != nil:
 		a.Nlink = 2 + r.countSubdirs(s.at)
@@ -343,9 +343,9 @@ func (r *Replica) fillAttr(o *object, st *unix.Stat_t, a *vfs.Attr) {
 	case vfs.BlockDevice, vfs.CharDevice:
 		a.Major, a.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
-	ctime := max(nanos(st.Ctim), o.fresh.Load())
+	ctime := max(nanos(st.Ctim), o.shownCtime.Load())
 	if o.id&image.Born == 0 {
-		ctime = max(ctime, r.past.stamp(o.id))
+		ctime = max(ctime, r.history.stamp(o.id))
 	}
 	a.Ctime = timeOf(ctime)
 }
@@ -354,25 +354,25 @@ func (r *Replica) fillAttr(o *object, st *unix.Stat_t, a *vfs.Attr) {
 func brief(a *vfs.Attr) vfs.Brief { return vfs.Brief{Size: a.Size, Mtime: a.Mtime, Ctime: a.Ctime} }
 
 // changed returns the Change of s, which had the attributes before.
-func (r *Replica) changed(s spot, before *vfs.Attr) vfs.Change {
+func (r *Replica) changed(s vnode, before *vfs.Attr) vfs.Change {
 	c := vfs.Change{Valid: true, Before: brief(before)}
 	if err := r.attr(s, &c.After); err != nil {
 		return vfs.Change{}
 	}
 	if s.obj != nil {
-		r.freshen(s.obj, &c)
+		r.growCtime(s.obj, &c)
 	}
 	return c
 }
 
 // freshen makes sure that the ctime of o, which was changed, has grown: kernels before 6.13 stamp two changes within one
 // clock tick alike, and a client would miss the second.
-func (r *Replica) freshen(o *object, c *vfs.Change) {
+func (r *Replica) growCtime(o *object, c *vfs.Change) {
 	if c.Before.Ctime.Before(c.After.Ctime) {
 		return
 	}
 	next := c.Before.Ctime.Sec*1e9 + int64(c.Before.Ctime.Nsec) + 1
-	o.fresh.Store(next)
+	o.shownCtime.Store(next)
 	c.After.Ctime = timeOf(next)
 }
 

@@ -103,7 +103,7 @@ func (r *Replica) sweepArea(area, mark string) error {
 		if !strings.HasPrefix(name, mark) {
 			continue
 		}
-		if err := r.set.crash("in sweep"); err != nil {
+		if err := r.set.failAt("in sweep"); err != nil {
 			return err
 		}
 		errs = append(errs, layer.Dir(dir).RemoveAll(name))

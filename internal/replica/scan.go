@@ -14,9 +14,9 @@ import (
 
 // prepare makes r's places: from the view, and from the layer, which is read from the disk the first time.
 func (r *Replica) prepare() error {
-	if !r.recalled {
-		r.set.recall(r)
-		r.recalled = true
+	if !r.historyLoaded {
+		r.set.loadHistory(r)
+		r.historyLoaded = true
 	}
 	old := r.root
 	r.bind()
@@ -40,19 +40,19 @@ func (r *Replica) prepare() error {
 
 // bind makes the places that the view asks for, and no others.
 func (r *Replica) bind() {
-	r.root = newPlace(nil, "", 0)
+	r.root = newDentry(nil, "", 0)
 	r.root.low = lower.Root
-	r.byLow = map[lower.Ref]*place{lower.Root: r.root}
-	r.files = make(map[image.ID]*place)
+	r.byLow = map[lower.Ref]*dentry{lower.Root: r.root}
+	r.files = make(map[image.ID]*dentry)
 	r.bindNodeFiles()
 }
 
 // rebind takes over what the layer has at the places below old, the root of an earlier view.
-func (r *Replica) rebind(old *place) {
+func (r *Replica) rebind(old *dentry) {
 	r.objects = make(map[image.ID]*object, len(r.objects))
 	var seen []*object
-	var take func(p, from *place)
-	take = func(p, from *place) {
+	var take func(p, from *dentry)
+	take = func(p, from *dentry) {
 		p.white = from.white
 		if o := from.obj; o != nil {
 			if r.objects[o.id] != o {
@@ -79,7 +79,7 @@ func (r *Replica) rebind(old *place) {
 // scan reads the layer: its names, their ids and attributes. It removes what a crash has left in work/, and completes
 // the copying up of hard-link groups that a crash cut short.
 func (r *Replica) scan() error {
-	r.past.aside = nil
+	r.history.aside = nil
 	r.used.Store(0)
 	r.objects = make(map[image.ID]*object)
 	if !r.cleaned { // later there may be what a call is just making
@@ -102,7 +102,7 @@ func (r *Replica) scan() error {
 	if err := s.root(fd); err != nil {
 		return fmt.Errorf("read layer %s: %w", r.dir, err)
 	}
-	r.elder = nil
+	r.previous = nil
 	if err := r.completeGroups(); err != nil {
 		return fmt.Errorf("complete hard links of %s: %w", r.dir, err)
 	}
@@ -130,7 +130,7 @@ func (s *scanner) root(fd int) error {
 
 // dir reads the directory at p, then those in it. It closes fd before, so that a deep tree takes one open file as
 // a flat one does.
-func (s *scanner) dir(p *place, fd int) error {
+func (s *scanner) dir(p *dentry, fd int) error {
 	below, err := s.entries(p, fd)
 	unix.Close(fd)
 	if err != nil {
@@ -150,7 +150,7 @@ func (s *scanner) dir(p *place, fd int) error {
 }
 
 // entries reads the open directory at p and returns the directories in it.
-func (s *scanner) entries(p *place, fd int) (below []*place, err error) {
+func (s *scanner) entries(p *dentry, fd int) (below []*dentry, err error) {
 	names, err := layer.Dir(fd).Names()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.path(), err)
@@ -171,7 +171,7 @@ func (s *scanner) entries(p *place, fd int) (below []*place, err error) {
 	return below, nil
 }
 
-func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
+func (s *scanner) entry(p *dentry, dir int, name string, st *unix.Stat_t) error {
 	if layer.IsWhiteout(st) {
 		s.r.change(p, func() { p.white = true })
 		s.r.hide(p)
@@ -186,7 +186,7 @@ func (s *scanner) entry(p *place, dir int, name string, st *unix.Stat_t) error {
 }
 
 // object returns the object of an entry: a new one, or that of another name of the same inode.
-func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*object, error) {
+func (s *scanner) object(p *dentry, dir int, name string, st *unix.Stat_t) (*object, error) {
 	ino := layer.Inode{Dev: st.Dev, Ino: st.Ino}
 	kind := vfs.TypeOf(st.Mode)
 	several := kind != vfs.Directory && st.Nlink > 1
@@ -203,8 +203,8 @@ func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*obje
 	if err := s.identify(o, p, dir, name); err != nil {
 		return nil, err
 	}
-	if old := s.r.elder[o.id]; old != nil {
-		o.fresh.Store(old.fresh.Load())
+	if old := s.r.previous[o.id]; old != nil {
+		o.shownCtime.Store(old.shownCtime.Load())
 	}
 	s.r.count(o, layer.Occupied(st))
 	if several {
@@ -215,7 +215,7 @@ func (s *scanner) object(p *place, dir int, name string, st *unix.Stat_t) (*obje
 
 // identify finds o's id. What has none, or one that is taken, was made by hand and gets a new one. A directory that
 // merges has that of its path.
-func (s *scanner) identify(o *object, p *place, dir int, name string) error {
+func (s *scanner) identify(o *object, p *dentry, dir int, name string) error {
 	id, origin, ok, err := layer.At(dir, name).ID(s.buf)
 	if err != nil && err != unix.ENODATA && err != unix.ERANGE {
 		return err
@@ -235,7 +235,7 @@ func (s *scanner) identify(o *object, p *place, dir int, name string) error {
 }
 
 // attach makes o what the layer has at p.
-func (r *Replica) attach(p *place, o *object) {
+func (r *Replica) attach(p *dentry, o *object) {
 	r.change(p, func() {
 		p.white = false
 		p.obj = o

@@ -100,10 +100,10 @@ type Set struct {
 
 	switching sync.Mutex // held by who attaches or switches
 
-	mu       sync.RWMutex
-	replicas map[Tree]*Replica
-	compared map[[2]image.Digest]*changes
-	recalled map[*step]remembered
+	mu            sync.RWMutex
+	replicas      map[Tree]*Replica
+	compared      map[[2]image.Digest]*changes
+	historyLoaded map[*step]loadedHistory
 }
 
 // Open opens the replicas below o.Dir. Only one Set may have a directory open.
@@ -146,7 +146,7 @@ func (s *Set) checkFormat() error {
 	return err
 }
 
-func (s *Set) crash(point string) error {
+func (s *Set) failAt(point string) error {
 	if s.fault == nil {
 		return nil
 	}
@@ -157,7 +157,7 @@ func newSet(o Options) *Set {
 	s := &Set{
 		root: -1, source: o.Source, log: o.Log, now: o.Now, fault: o.Fault, least: o.Durability, retain: retainFor(&o),
 		replicas: make(map[Tree]*Replica), compared: make(map[[2]image.Digest]*changes),
-		recalled: make(map[*step]remembered), files: fds.New(openFiles(o.OpenFiles)),
+		historyLoaded: make(map[*step]loadedHistory), files: fds.New(openFiles(o.OpenFiles)),
 	}
 	s.indexes.source = o.Source
 	s.lingering.lasts = lingerFor
@@ -223,8 +223,8 @@ func (s *Set) ReadOnly(v image.Version) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{set: s, image: v.Image, tree: VersionTree(v.Image, v.Digest), view: &view{index: index}, recalled: true}
-	r.past.made = v.Created.UnixNano()
+	r := &Replica{set: s, image: v.Image, tree: VersionTree(v.Image, v.Digest), view: &view{index: index}, historyLoaded: true}
+	r.history.made = v.Created.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.replicas[r.tree]; old != nil {

@@ -35,7 +35,7 @@ func (r *Replica) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (ch vfs.Cha
 	return ch, err
 }
 
-func (r *Replica) maySet(c *vfs.Cred, at spot, before *vfs.Attr, s *vfs.SetAttr) error {
+func (r *Replica) maySet(c *vfs.Cred, at vnode, before *vfs.Attr, s *vfs.SetAttr) error {
 	if s.Guard != nil && *s.Guard != before.Ctime {
 		return vfs.EAGAIN
 	}
@@ -51,7 +51,7 @@ func (r *Replica) maySet(c *vfs.Cred, at spot, before *vfs.Attr, s *vfs.SetAttr)
 }
 
 // setAttr changes the layer's object s. What can still fail for want of room comes first.
-func (o *op) setAttr(c *vfs.Cred, s spot, was *vfs.Attr, set *vfs.SetAttr) error {
+func (o *op) setAttr(c *vfs.Cred, s vnode, was *vfs.Attr, set *vfs.SetAttr) error {
 	dir, name, err := o.r.where(s.obj)
 	if err != nil {
 		return err

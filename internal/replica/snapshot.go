@@ -114,7 +114,7 @@ func (t *snapshot) copy(why string, limit uint64) error {
 		return err
 	}
 	defer unix.Close(fd)
-	c := layer.Copy{Root: r.set.root, From: r.dir.Upper(""), To: to, Limit: limit, Fault: r.set.crash}
+	c := layer.Copy{Root: r.set.root, From: r.dir.Upper(""), To: to, Limit: limit, Fault: r.set.failAt}
 	last := r.lastSnapshot()
 	defer last.close()
 	c.Choose = last.choose
@@ -138,7 +138,7 @@ func (e *Edit) SnapshotCost() (uint64, error) {
 	}
 	last := r.lastSnapshot()
 	defer last.close()
-	c := layer.Copy{Root: r.set.root, From: r.dir.Upper(""), Choose: last.choose, Fault: r.set.crash}
+	c := layer.Copy{Root: r.set.root, From: r.dir.Upper(""), Choose: last.choose, Fault: r.set.failAt}
 	err := c.Run()
 	return c.Copied, err
 }
@@ -174,7 +174,7 @@ func (r *Replica) emptyLayer(fd int) error {
 // discard removes what was made of a snapshot that did not come about.
 func (t *snapshot) discard() error {
 	dir, err := t.r.set.root.OpenDir(t.r.dir.Snapshots())
-	if err != nil || t.r.set.crash("in discard") != nil {
+	if err != nil || t.r.set.failAt("in discard") != nil {
 		return nil // it is removed at the next start
 	}
 	defer unix.Close(dir)
@@ -196,7 +196,7 @@ func (s *Set) syncCopies(copied uint64) error {
 // publish gives the snapshot, which is on disk, its name. From now on it is one.
 func (t *snapshot) publish() error {
 	s := t.r.set
-	if err := s.crash("before snapshot is named"); err != nil {
+	if err := s.failAt("before snapshot is named"); err != nil {
 		return err
 	}
 	dir, err := s.root.OpenDir(t.r.dir.Snapshots())
@@ -215,7 +215,7 @@ func (t *snapshot) publish() error {
 	t.r.snaps.missed.Store(nil)
 	t.r.snaps.newest.Store(t.at)
 	t.r.snaps.kept.Store(t.changes + 1)
-	return s.crash("after snapshot is named")
+	return s.failAt("after snapshot is named")
 }
 
 // takeSnapshot takes a snapshot of the layer of r, which is locked, and returns the stamp of the one that shows it now; 0 if there is nothing

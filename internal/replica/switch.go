@@ -133,7 +133,7 @@ func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 		r.mu.Unlock()
 		return nil, nil
 	}
-	if path, held := t.holding(m.Mounted); held {
+	if path, held := t.blockedBy(m.Mounted); held {
 		return nil, &Held{Node: r.node, Image: r.image, Path: path}
 	}
 	return t, nil
@@ -188,7 +188,7 @@ func (s *Set) switchQuick(list []*transition, report *Report) (slow []*transitio
 	if len(quick) == 0 {
 		return slow, nil
 	}
-	steps := s.stamped(report)
+	steps := s.beginStep(report)
 	if err := s.record(recordDone, steps.at, quick); err != nil {
 		return nil, err
 	}
@@ -207,11 +207,11 @@ func (s *Set) switchSlow(list []*transition, report *Report) error {
 		t.r.mu.Lock()
 		defer t.r.mu.Unlock()
 	}
-	return s.moveAside(list, s.stamped(report), report)
+	return s.moveAside(list, s.beginStep(report), report)
 }
 
 // moveAside does what switchSlow tells of. All replicas in list are locked.
-func (s *Set) moveAside(list []*transition, steps *together, report *Report) error {
+func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) error {
 	if err := s.record(recordIntent, steps.at, list); err != nil {
 		return err
 	}
@@ -240,18 +240,18 @@ func (s *Set) moveAside(list []*transition, steps *together, report *Report) err
 
 // record writes one record for each version that some of list go to.
 func (s *Set) record(kind string, at int64, list []*transition) error {
-	groups := make(map[*image.Version][]who)
+	groups := make(map[*image.Version][]replicaRecord)
 	for _, t := range list {
-		groups[t.version] = append(groups[t.version], who{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil})
+		groups[t.version] = append(groups[t.version], replicaRecord{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil})
 	}
 	for v, list := range groups {
-		if err := s.crash("before " + kind); err != nil {
+		if err := s.failAt("before " + kind); err != nil {
 			return err
 		}
 		if err := s.journal.write(kind, at, v, list); err != nil {
 			return fmt.Errorf("write journal: %w", err)
 		}
-		if err := s.crash("after " + kind); err != nil {
+		if err := s.failAt("after " + kind); err != nil {
 			return err
 		}
 	}
@@ -259,18 +259,18 @@ func (s *Set) record(kind string, at int64, list []*transition) error {
 }
 
 // apply makes the replica, which is locked, show the new view. Its places are made anew by the next call.
-func (t *transition) apply(with *together) {
+func (t *transition) apply(with *batchStep) {
 	r := t.r
 	r.set.journal.advance(r.state, shared(with.steps, step{
 		before: r.state.steps, at: with.at, from: t.from, to: t.version, prior: r.state.files,
 	}, t.files))
-	if t.changes != nil && r.recalled {
-		r.past.versions = r.past.versions.add(with.segment(t.changes), with.joins)
+	if t.changes != nil && r.historyLoaded {
+		r.history.versions = r.history.versions.add(with.segment(t.changes), with.joins)
 	}
-	if t.own != nil && r.recalled {
-		r.past.own = r.past.own.add(newSegment(t.own.delta, with.at), with.joins)
+	if t.own != nil && r.historyLoaded {
+		r.history.own = r.history.own.add(newSegment(t.own.delta, with.at), with.joins)
 	}
-	r.past.forget(r.set.now().Add(-r.set.retain.age).UnixNano(), r.set.retain.switches)
+	r.history.forget(r.set.now().Add(-r.set.retain.age).UnixNano(), r.set.retain.switches)
 	r.view, r.keep, r.shared, r.rules = t.to, t.keep, t.shared, t.rules
 	r.ready = false
 }
@@ -371,7 +371,7 @@ func parentPath(path string) string {
 func (t *transition) touches() (bool, error) {
 	r := t.r
 	if r.scanned {
-		return r.root != nil && (t.touchesPlace(t.changes, r.root) || t.touchesPlace(t.own, r.root)), nil
+		return r.root != nil && (t.touchesDentry(t.changes, r.root) || t.touchesDentry(t.own, r.root)), nil
 	}
 	fd, err := r.set.root.OpenDir(r.dir.Upper(""))
 	if err == unix.ENOENT {
@@ -392,31 +392,31 @@ func (t *transition) touches() (bool, error) {
 	return false, nil
 }
 
-func (t *transition) touchesPlace(c *changes, p *place) bool {
-	return c != nil && touchesPlace(c.tree, p)
+func (t *transition) touchesDentry(c *changes, p *dentry) bool {
+	return c != nil && touchesDentry(c.tree, p)
 }
 
-func touchesPlace(c *change, p *place) bool {
+func touchesDentry(c *change, p *dentry) bool {
 	if p.white || p.obj != nil && (c.differs || p.obj.kind != vfs.Directory || p.obj.opaque) {
 		return true
 	}
 	if len(p.kids) < len(c.kids)/8 { // most layers hold little, and a version may change much
 		for _, q := range p.kids {
-			if k := c.kid(q.name); k != nil && touchesPlace(k, q) {
+			if k := c.kid(q.name); k != nil && touchesDentry(k, q) {
 				return true
 			}
 		}
 		return false
 	}
 	for _, k := range c.kids {
-		if q := p.kid(k.name, k.hash); q != nil && touchesPlace(k, q) {
+		if q := p.kid(k.name, k.hash); q != nil && touchesDentry(k, q) {
 			return true
 		}
 	}
 	return false
 }
 
-// touchesDir is touchesPlace for the entry name of an open directory of the disk.
+// touchesDir is touchesDentry for the entry name of an open directory of the disk.
 func touchesDir(c *change, dir int, name string) (bool, error) {
 	var st unix.Stat_t
 	switch err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); {

@@ -30,14 +30,14 @@ func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.S
 		ch.Before = w.nothing.Before // it was not in the layer before
 	}
 	if err == nil && s != vfs.Unstable {
-		err = r.settle(w.file, failures)
+		err = r.syncContent(w.file, failures)
 	}
 	return ch, r.edge(err)
 }
 
-// settle makes the content of f durable. It is an error when content that was written since f had so many failures may have
+// syncContent makes the content of f durable. It is an error when content that was written since f had so many failures may have
 // been lost, whoever was told of it.
-func (r *Replica) settle(f *fds.File, failures uint64) error {
+func (r *Replica) syncContent(f *fds.File, failures uint64) error {
 	if r.durability() == Relaxed {
 		return nil
 	}
@@ -97,7 +97,7 @@ func (r *Replica) writable(c *vfs.Cred, h vfs.Handle, off uint64, n int) (w targ
 }
 
 // mayWrite finds h and decides whether c may write to its content; the owner always may.
-func (r *Replica) mayWrite(c *vfs.Cred, h vfs.Handle, w *target) (spot, error) {
+func (r *Replica) mayWrite(c *vfs.Cred, h vfs.Handle, w *target) (vnode, error) {
 	s, err := r.resolve(h)
 	if err != nil {
 		return s, err
@@ -124,7 +124,7 @@ func (r *Replica) mayWrite(c *vfs.Cred, h vfs.Handle, w *target) (spot, error) {
 }
 
 // mayChange refuses what nobody may change: what is below a shared path, and what a switch has replaced.
-func (r *Replica) mayChange(s spot) error {
+func (r *Replica) mayChange(s vnode) error {
 	if s.gone != nil && s.removed() {
 		return vfs.ESTALE
 	}
@@ -153,7 +153,7 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 	}
 	if err == nil {
 		err = sysfile.WriteAt(fd, p, int64(off))
-		if noRoom(err) && r.set.lingering.yield() {
+		if noRoom(err) && r.set.lingering.freeAll() {
 			err = sysfile.WriteAt(fd, p, int64(off))
 		}
 	}
@@ -162,7 +162,7 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 	if aerr := r.fileAttr(obj, fd, &ch.After); aerr != nil {
 		return vfs.Change{}, err
 	}
-	r.freshen(obj, &ch)
+	r.growCtime(obj, &ch)
 	return ch, err
 }
 
@@ -213,7 +213,7 @@ func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	}
 	if f != nil {
 		defer f.Release()
-		err = r.settle(f, f.Failures())
+		err = r.syncContent(f, f.Failures())
 	}
 	return w.nothing, r.edge(err)
 }

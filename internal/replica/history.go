@@ -10,7 +10,7 @@ import (
 )
 
 // past is what a replica remembers of its switches.
-type past struct {
+type history struct {
 	made     int64 // ns: when the replica was made; raised when history is forgotten
 	versions chain // steps between versions
 	own      chain // steps of this node's files, which others do not share
@@ -54,7 +54,7 @@ func (g *goneEntry) attr(a *vfs.Attr) {
 }
 
 // stamp returns the ctime of what has the given id and is not in the layer, in nanoseconds.
-func (p *past) stamp(id image.ID) int64 {
+func (p *history) stamp(id image.ID) int64 {
 	at := p.made
 	for _, c := range [...]chain{p.versions, p.own} {
 		for i := len(c) - 1; i >= 0; i-- {
@@ -68,22 +68,22 @@ func (p *past) stamp(id image.ID) int64 {
 }
 
 // byID finds what the replica no longer shows: set aside, or replaced.
-func (p *past) byID(id image.ID) (spot, bool) {
+func (p *history) byID(id image.ID) (vnode, bool) {
 	if o := p.aside[id]; o != nil && !o.spent {
-		return spot{obj: o, low: lower.None}, true
+		return vnode{obj: o, low: lower.None}, true
 	}
 	for _, c := range [...]chain{p.versions, p.own} {
 		for i := len(c) - 1; i >= 0; i-- {
 			if g := c[i].gone[id]; g != nil {
-				return spot{gone: g, low: lower.None}, true
+				return vnode{gone: g, low: lower.None}, true
 			}
 		}
 	}
-	return spot{}, false
+	return vnode{}, false
 }
 
 // forget drops segments that are wholly older than since, or beyond the newest most steps.
-func (p *past) forget(since int64, most int) {
+func (p *history) forget(since int64, most int) {
 	for _, c := range []*chain{&p.versions, &p.own} {
 		for len(*c) > 0 && ((*c)[0].stamp < since || c.steps()-(*c)[0].steps >= most) {
 			p.made = max(p.made, (*c)[0].stamp)
@@ -93,7 +93,7 @@ func (p *past) forget(since int64, most int) {
 }
 
 // alias returns the id under which the version's entry with the given id goes in this replica.
-func (p *past) alias(id image.ID) image.ID {
+func (p *history) alias(id image.ID) image.ID {
 	if len(p.aliases) > 0 {
 		if a, ok := p.aliases[id]; ok {
 			return a
@@ -103,7 +103,7 @@ func (p *past) alias(id image.ID) image.ID {
 }
 
 // origin undoes alias; ok is false when the id names no entry of the version because that goes by another one.
-func (p *past) origin(id image.ID) (image.ID, bool) {
+func (p *history) origin(id image.ID) (image.ID, bool) {
 	if len(p.aliases) == 0 {
 		return id, true
 	}
@@ -117,8 +117,8 @@ func (p *past) origin(id image.ID) (image.ID, bool) {
 // findAliases gives the version's entries that show under an id which the layer, or what was set aside, holds too, another
 // id. It is computed, so it is the same after a restart.
 func (r *Replica) findAliases() {
-	r.past.aliases = nil
-	for _, objects := range []map[image.ID]*object{r.objects, r.past.aside} {
+	r.history.aliases = nil
+	for _, objects := range []map[image.ID]*object{r.objects, r.history.aside} {
 		for id := range objects {
 			if id&image.Born != 0 {
 				continue
@@ -126,14 +126,14 @@ func (r *Replica) findAliases() {
 			if _, shows := r.byLowID(id); !shows {
 				continue
 			}
-			if r.past.aliases == nil {
-				r.past.aliases = make(map[image.ID]image.ID)
+			if r.history.aliases == nil {
+				r.history.aliases = make(map[image.ID]image.ID)
 			}
 			other := aliasID(r.tree, id)
-			for r.objects[other] != nil || r.past.aside[other] != nil {
+			for r.objects[other] != nil || r.history.aside[other] != nil {
 				other = aliasID(r.tree, other)
 			}
-			r.past.aliases[id], r.past.aliases[other] = other, id
+			r.history.aliases[id], r.history.aliases[other] = other, id
 		}
 	}
 }
@@ -145,7 +145,7 @@ func aliasID(t Tree, id image.ID) image.ID {
 }
 
 // aliased reports whether the version's entry of this id goes by another one.
-func (p *past) aliased(id image.ID) bool {
+func (p *history) aliased(id image.ID) bool {
 	_, ok := p.aliases[id]
 	return ok && id&image.Born == 0
 }

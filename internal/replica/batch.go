@@ -24,14 +24,14 @@ func (s *Set) carryOut(list []*transition, report *Report) error {
 	}
 	var errs []error
 	if len(rest) > 0 {
-		errs = append(errs, s.wave(rest, report))
+		errs = append(errs, s.switchBatch(rest, report))
 		s.noteVersions(rest)
 	}
 	for part := range slices.Chunk(due, snapshotsTogether) {
 		if err := s.snapshotAll(part, report); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		errs = append(errs, s.wave(part, report))
+		errs = append(errs, s.switchBatch(part, report))
 	}
 	for _, t := range due {
 		_, err := t.r.retireSnapshots(s.now())
@@ -96,7 +96,7 @@ func (s *Set) snapshotAll(list []*transition, report *Report) error {
 			report.Missed = append(report.Missed, list[i].r.snapshotFailed(failed[i]))
 		}
 	}
-	return s.crash("after snapshots")
+	return s.failAt("after snapshots")
 }
 
 // why is what made a snapshot, or set something aside.
@@ -105,7 +105,7 @@ func (t *transition) why() string {
 }
 
 // wave switches what the layers do not mind all at once, then the others some at a time.
-func (s *Set) wave(list []*transition, report *Report) error {
+func (s *Set) switchBatch(list []*transition, report *Report) error {
 	for _, t := range list {
 		if t.changes != nil {
 			report.Paths = max(report.Paths, t.changes.paths)
@@ -125,7 +125,7 @@ func (s *Set) wave(list []*transition, report *Report) error {
 }
 
 // together is what replicas share that are switched in one step.
-type together struct {
+type batchStep struct {
 	at       int64
 	steps    map[stepKey]*step
 	segments map[*changes]*segment
@@ -134,18 +134,18 @@ type together struct {
 
 // stamped begins the step of replicas that are all locked. A stamp from before they were would be earlier than what a node has written
 // meanwhile: a directory of its layer would keep the ctime of that, and the node's kernel its names.
-func (s *Set) stamped(report *Report) *together {
+func (s *Set) beginStep(report *Report) *batchStep {
 	at := s.journal.stamp(s.now())
 	report.Stamp = time.Unix(0, at)
-	return newTogether(at)
+	return newBatchStep(at)
 }
 
-func newTogether(at int64) *together {
-	return &together{at: at, steps: make(map[stepKey]*step), segments: make(map[*changes]*segment), joins: make(joins)}
+func newBatchStep(at int64) *batchStep {
+	return &batchStep{at: at, steps: make(map[stepKey]*step), segments: make(map[*changes]*segment), joins: make(joins)}
 }
 
 // segment is what the step adds to the history of those that go from one version to another.
-func (w *together) segment(c *changes) *segment {
+func (w *batchStep) segment(c *changes) *segment {
 	g := w.segments[c]
 	if g == nil {
 		g = newSegment(c.delta, w.at)

@@ -66,7 +66,7 @@ func TestAFileSystemWithoutUnnamedFilesIsAskedOnce(t *testing.T) {
 	}
 	defer unix.Close(proc)
 	for range 2 {
-		if _, err := o.castUnnamed(proc, &mold{kind: vfs.Regular, mode: 0o600}); err != errNoUnnamed {
+		if _, err := o.createUnnamed(proc, &objectSpec{kind: vfs.Regular, mode: 0o600}); err != errNoUnnamed {
 			t.Errorf("got %v", err)
 		}
 	}

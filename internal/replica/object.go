@@ -11,7 +11,7 @@ import (
 )
 
 // mold is an object to be made.
-type mold struct {
+type objectSpec struct {
 	kind   vfs.Type
 	mode   uint32
 	uid    uint32
@@ -30,8 +30,8 @@ type mold struct {
 	fill   func(fd int) error // writes a regular file's content
 }
 
-// newborn is an object that is being made: an open regular file, with or without a name, or a name in the directory work.
-type newborn struct {
+// pendingObject is an object that is being made: an open regular file, with or without a name, or a name in the directory work.
+type pendingObject struct {
 	work int
 	name string
 	fd   int // -1 when it is no regular file
@@ -39,12 +39,12 @@ type newborn struct {
 
 // cast makes an object with all its attributes under a temporary name in the directory work. A regular file is
 // returned open.
-func (r *Replica) cast(work int, m *mold) (tmp string, fd int, err error) {
-	n := newborn{work: work, name: r.set.temp(), fd: -1}
+func (r *Replica) createPending(work int, m *objectSpec) (tmp string, fd int, err error) {
+	n := pendingObject{work: work, name: r.set.temp(), fd: -1}
 	if err = m.make(&n); err != nil {
 		return "", -1, err
 	}
-	if err = m.dress(n); err != nil {
+	if err = m.complete(n); err != nil {
 		if n.fd >= 0 {
 			unix.Close(n.fd)
 		}
@@ -54,16 +54,16 @@ func (r *Replica) cast(work int, m *mold) (tmp string, fd int, err error) {
 	return n.name, n.fd, nil
 }
 
-const castFlags = unix.O_RDWR | unix.O_NOATIME | unix.O_CLOEXEC
+const createFlags = unix.O_RDWR | unix.O_NOATIME | unix.O_CLOEXEC
 
-// castUnnamed makes a regular file with all its attributes that has no name yet: linking it to its place is one change of a directory,
+// createUnnamed makes a regular file with all its attributes that has no name yet: linking it to its place is one change of a directory,
 // where a temporary name and a rename are three, and renames between directories wait for each other on the whole file
 // system. On a file system that cannot do this it returns errNoUnnamed.
-func (r *Replica) castUnnamed(work int, m *mold) (fd int, err error) {
+func (r *Replica) createUnnamed(work int, m *objectSpec) (fd int, err error) {
 	if r.set.named.Load() {
 		return -1, errNoUnnamed
 	}
-	fd, err = unix.Openat(work, ".", unix.O_TMPFILE|castFlags, 0o600)
+	fd, err = unix.Openat(work, ".", unix.O_TMPFILE|createFlags, 0o600)
 	if err == unix.EOPNOTSUPP || err == unix.EISDIR {
 		r.set.named.Store(true)
 		return -1, errNoUnnamed
@@ -71,7 +71,7 @@ func (r *Replica) castUnnamed(work int, m *mold) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err = m.dress(newborn{work: work, fd: fd}); err != nil {
+	if err = m.complete(pendingObject{work: work, fd: fd}); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
@@ -80,10 +80,10 @@ func (r *Replica) castUnnamed(work int, m *mold) (fd int, err error) {
 
 var errNoUnnamed = errors.New("the file system makes no files without a name")
 
-func (m *mold) make(n *newborn) (err error) {
+func (m *objectSpec) make(n *pendingObject) (err error) {
 	switch m.kind {
 	case vfs.Regular:
-		n.fd, err = unix.Openat(n.work, n.name, unix.O_CREAT|unix.O_EXCL|castFlags, 0o600)
+		n.fd, err = unix.Openat(n.work, n.name, unix.O_CREAT|unix.O_EXCL|createFlags, 0o600)
 		return err
 	case vfs.Directory:
 		return unix.Mkdirat(n.work, n.name, 0o700)
@@ -99,7 +99,7 @@ func (m *mold) make(n *newborn) (err error) {
 
 // dress gives a new object its content and attributes, in the order in which one does not undo the other: writing clears
 // capabilities, a new owner clears setuid bits, and everything but the times changes the times.
-func (m *mold) dress(n newborn) error {
+func (m *objectSpec) complete(n pendingObject) error {
 	if m.fill != nil {
 		if err := m.fill(n.fd); err != nil {
 			return err
@@ -120,7 +120,7 @@ func (m *mold) dress(n newborn) error {
 			return err
 		}
 	}
-	if err := m.label(n.entry()); err != nil {
+	if err := m.setXattrs(n.entry()); err != nil {
 		return err
 	}
 	if m.mtime == nil && m.atime == nil {
@@ -137,7 +137,7 @@ func (m *mold) dress(n newborn) error {
 }
 
 // label sets our own attributes.
-func (m *mold) label(e layer.Entry) error {
+func (m *objectSpec) setXattrs(e layer.Entry) error {
 	if err := e.SetID(m.id, m.origin); err != nil {
 		return err
 	}
@@ -158,32 +158,32 @@ func (m *mold) label(e layer.Entry) error {
 }
 
 // tolerates reports whether the layer's file system may refuse an extended attribute of the version with err: it has none of that kind.
-func (m *mold) tolerates(err error) bool {
+func (m *objectSpec) tolerates(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) && m.kind == vfs.Symlink
 }
 
-func (n newborn) chown(uid, gid int) error {
+func (n pendingObject) chown(uid, gid int) error {
 	if n.fd >= 0 {
 		return unix.Fchown(n.fd, uid, gid)
 	}
 	return unix.Fchownat(n.work, n.name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (n newborn) chmod(mode uint32) error {
+func (n pendingObject) chmod(mode uint32) error {
 	if n.fd >= 0 {
 		return unix.Fchmod(n.fd, mode)
 	}
 	return unix.Fchmodat(n.work, n.name, mode, 0)
 }
 
-func (n newborn) entry() layer.Entry {
+func (n pendingObject) entry() layer.Entry {
 	if n.fd >= 0 {
 		return layer.At(n.fd, "")
 	}
 	return layer.At(n.work, n.name)
 }
 
-func (n newborn) setTimes(times []unix.Timespec) error {
+func (n pendingObject) setTimes(times []unix.Timespec) error {
 	if n.fd >= 0 {
 		return unix.UtimesNanoAt(n.fd, "", times, unix.AT_EMPTY_PATH)
 	}

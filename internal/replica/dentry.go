@@ -15,11 +15,11 @@ import (
 
 // place is a path at which the replica has, or may have, something other than its version: the layer's entry or whiteout,
 // a node file, or a directory above such a path. All other paths have no place, so an idle replica has a few dozen.
-type place struct {
-	up      *place // nil for the root
+type dentry struct {
+	up      *dentry // nil for the root
 	name    string
 	hash    uint64 // lower.Hash(name)
-	kids    []*place
+	kids    []*dentry
 	low     lower.Ref    // the version's entry here; None also when something above hides it
 	file    *nodeFile    // the node file here; not kept where something above hides it
 	obj     *object      // what the layer has here
@@ -30,21 +30,21 @@ type place struct {
 
 // object is an inode of the layer.
 type object struct {
-	id      image.ID
-	origin  *image.Digest // of a regular file that was copied up: its first content
-	kind    vfs.Type
-	mode    uint32
-	uid     uint32
-	gid     uint32
-	opaque  bool         // directory: hides the version's
-	named   bool         // its id stands in trusted.dim.id
-	names   []*place     // its places; empty when it was set aside
-	aside   string       // where a switch has put it, from the replica's directory
-	spent   bool         // it was forgotten there: only its id is still of use
-	removed bool         // by the node: it may linger
-	dead    bool         // the layer was read anew, and has another object for it
-	used    atomic.Int64 // what it is counted with in Replica.used
-	fresh   atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
+	id         image.ID
+	origin     *image.Digest // of a regular file that was copied up: its first content
+	kind       vfs.Type
+	mode       uint32
+	uid        uint32
+	gid        uint32
+	opaque     bool         // directory: hides the version's
+	named      bool         // its id stands in trusted.dim.id
+	names      []*dentry    // its places; empty when it was set aside
+	aside      string       // where a switch has put it, from the replica's directory
+	spent      bool         // it was forgotten there: only its id is still of use
+	removed    bool         // by the node: it may linger
+	dead       bool         // the layer was read anew, and has another object for it
+	used       atomic.Int64 // what it is counted with in Replica.used
+	shownCtime atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
 
 	write sync.Mutex // held by who writes content, so that before and after belong together
 }
@@ -53,21 +53,21 @@ func newObject(id image.ID, kind vfs.Type) *object {
 	return &object{id: id, kind: kind, named: true}
 }
 
-func newPlace(up *place, name string, hash uint64) *place {
-	p := &place{up: up, name: name, hash: hash, low: lower.None}
+func newDentry(up *dentry, name string, hash uint64) *dentry {
+	p := &dentry{up: up, name: name, hash: hash, low: lower.None}
 	p.subdirs.Store(-1)
 	return p
 }
 
-func comparePlace(p *place, hash uint64, name string) int {
+func compareDentry(p *dentry, hash uint64, name string) int {
 	return cmp.Or(cmp.Compare(p.hash, hash), strings.Compare(p.name, name))
 }
 
-func (p *place) seek(hash uint64, name string) (int, bool) {
-	return slices.BinarySearchFunc(p.kids, name, func(k *place, name string) int { return comparePlace(k, hash, name) })
+func (p *dentry) seek(hash uint64, name string) (int, bool) {
+	return slices.BinarySearchFunc(p.kids, name, func(k *dentry, name string) int { return compareDentry(k, hash, name) })
 }
 
-func (p *place) kid(name string, hash uint64) *place {
+func (p *dentry) kid(name string, hash uint64) *dentry {
 	if i, ok := p.seek(hash, name); ok {
 		return p.kids[i]
 	}
@@ -75,7 +75,7 @@ func (p *place) kid(name string, hash uint64) *place {
 }
 
 // path returns the place's path from the root, without a leading slash.
-func (p *place) path() string {
+func (p *dentry) path() string {
 	if p.up == nil {
 		return ""
 	}
@@ -83,7 +83,7 @@ func (p *place) path() string {
 }
 
 // pathLen returns the length of p's path, without making it.
-func (p *place) pathLen() int {
+func (p *dentry) pathLen() int {
 	n := -1 // no slash before the first name
 	for ; p.up != nil; p = p.up {
 		n += 1 + len(p.name)
@@ -92,16 +92,16 @@ func (p *place) pathLen() int {
 }
 
 // reach returns how much longer than p's path the longest path below it is.
-func (p *place) reach() int {
+func (p *dentry) longestBelow() int {
 	n := 0
 	for _, k := range p.kids {
-		n = max(n, 1+len(k.name)+k.reach())
+		n = max(n, 1+len(k.name)+k.longestBelow())
 	}
 	return n
 }
 
-// mayReach refuses a new name whose path would be too long for the layer.
-func (r *Replica) mayReach(d spot, name string) error {
+// checkPathLength refuses a new name whose path would be too long for the layer.
+func (r *Replica) checkPathLength(d vnode, name string) error {
 	n := 0
 	if d.at != nil {
 		n = d.at.pathLen()
@@ -115,25 +115,25 @@ func (r *Replica) mayReach(d spot, name string) error {
 }
 
 // replaced reports whether the version's entry does not show here.
-func (p *place) replaced() bool { return p.obj != nil || p.white || p.file != nil }
+func (p *dentry) replaced() bool { return p.obj != nil || p.white || p.file != nil }
 
 // merges reports whether the entries of the version's directory show below p.
-func (p *place) merges() bool {
+func (p *dentry) merges() bool {
 	return p.low != lower.None && !p.white && p.file == nil && (p.obj == nil || p.obj.kind == vfs.Directory && !p.obj.opaque)
 }
 
 // alone reports whether the directory p is the layer's alone: nothing of the version, no node file shows in it.
-func (p *place) alone() bool {
+func (p *dentry) ownOnly() bool {
 	return p != nil && p.obj != nil && (p.obj.opaque || p.low == lower.None && !p.anyFile())
 }
 
 // idle reports whether nothing would change if the place were not there.
-func (p *place) idle() bool { return !p.replaced() && len(p.kids) == 0 && p.up != nil }
+func (p *dentry) idle() bool { return !p.replaced() && len(p.kids) == 0 && p.up != nil }
 
 // spot is one object of a replica, found: exactly one of obj, file, low and gone is set, or none for a directory
 // that exists for the sake of node files below it. at is its place, if there is one.
-type spot struct {
-	at   *place
+type vnode struct {
+	at   *dentry
 	obj  *object
 	file *nodeFile
 	low  lower.Ref
@@ -141,8 +141,8 @@ type spot struct {
 }
 
 // spot returns what shows at p; ok is false when nothing does.
-func (p *place) spot() (s spot, ok bool) {
-	s = spot{at: p, obj: p.obj, low: lower.None}
+func (p *dentry) vnode() (s vnode, ok bool) {
+	s = vnode{at: p, obj: p.obj, low: lower.None}
 	switch {
 	case p.obj != nil:
 		return s, true
@@ -157,18 +157,18 @@ func (p *place) spot() (s spot, ok bool) {
 }
 
 // anyFile reports whether a node file is at or below p, shown or hidden.
-func (p *place) anyFile() bool {
+func (p *dentry) anyFile() bool {
 	if p.file != nil || p.files {
 		return true
 	}
-	return slices.ContainsFunc(p.kids, (*place).anyFile)
+	return slices.ContainsFunc(p.kids, (*dentry).anyFile)
 }
 
 // covers reports whether something would show at p if the layer had nothing there.
-func (p *place) covers() bool { return p.low != lower.None || p.anyFile() }
+func (p *dentry) covers() bool { return p.low != lower.None || p.anyFile() }
 
 // kind returns the type of what s is.
-func (r *Replica) kind(s spot) vfs.Type {
+func (r *Replica) kind(s vnode) vfs.Type {
 	switch {
 	case s.obj != nil:
 		return s.obj.kind
@@ -183,30 +183,30 @@ func (r *Replica) kind(s spot) vfs.Type {
 }
 
 // child finds name in directory d.
-func (r *Replica) child(d spot, name string) (spot, bool) {
+func (r *Replica) child(d vnode, name string) (vnode, bool) {
 	if d.gone != nil {
-		return spot{}, false
+		return vnode{}, false
 	}
 	hash := lower.Hash(name)
 	dir := d.low
 	if d.at != nil {
 		if k := d.at.kid(name, hash); k != nil {
-			return k.spot()
+			return k.vnode()
 		}
 		if !d.at.merges() {
-			return spot{}, false
+			return vnode{}, false
 		}
 		dir = d.at.low
 	}
 	if low, ok := r.view.index.Child(dir, name, hash); ok {
-		return spot{low: low}, true
+		return vnode{low: low}, true
 	}
-	return spot{}, false
+	return vnode{}, false
 }
 
 // parent returns the directory that s stands in; of the root it is the root.
-func (r *Replica) parent(s spot) spot {
-	var up *place
+func (r *Replica) parent(s vnode) vnode {
+	var up *dentry
 	switch {
 	case s.gone != nil:
 		return r.nearest(s.gone.path)
@@ -215,27 +215,27 @@ func (r *Replica) parent(s spot) spot {
 	case s.obj != nil && len(s.obj.names) > 0:
 		up = s.obj.names[0].up
 	case s.low != lower.None:
-		return r.lowSpot(r.view.index.Parent(s.low))
+		return r.lowVnode(r.view.index.Parent(s.low))
 	}
 	if up == nil {
 		up = r.root
 	}
-	d, _ := up.spot()
+	d, _ := up.vnode()
 	return d
 }
 
-// lowSpot returns the spot of a version's entry that is known to show.
-func (r *Replica) lowSpot(low lower.Ref) spot {
+// lowVnode returns the spot of a version's entry that is known to show.
+func (r *Replica) lowVnode(low lower.Ref) vnode {
 	if p := r.byLow[low]; p != nil {
-		s, _ := p.spot()
+		s, _ := p.vnode()
 		return s
 	}
-	return spot{low: low}
+	return vnode{low: low}
 }
 
 // nearest returns the deepest directory on the way to path that exists.
-func (r *Replica) nearest(path string) spot {
-	d, _ := r.root.spot()
+func (r *Replica) nearest(path string) vnode {
+	d, _ := r.root.vnode()
 	for path != "" {
 		name, rest, more := strings.Cut(path, "/")
 		next, ok := r.child(d, name)
@@ -248,31 +248,31 @@ func (r *Replica) nearest(path string) spot {
 }
 
 // place returns the place of s, making it, and those above it, when it has none.
-func (r *Replica) place(s spot) *place {
+func (r *Replica) dentry(s vnode) *dentry {
 	switch {
 	case s.at != nil:
 		return s.at
 	case s.obj != nil:
 		return s.obj.names[0]
 	}
-	return r.lowPlace(s.low)
+	return r.lowDentry(s.low)
 }
 
-func (r *Replica) lowPlace(low lower.Ref) *place {
+func (r *Replica) lowDentry(low lower.Ref) *dentry {
 	if p := r.byLow[low]; p != nil {
 		return p
 	}
 	x := r.view.index
-	return r.need(r.lowPlace(x.Parent(low)), x.Name(low), x.NameHash(low))
+	return r.need(r.lowDentry(x.Parent(low)), x.Name(low), x.NameHash(low))
 }
 
 // need returns the place of name in directory d, making it when there is none.
-func (r *Replica) need(d *place, name string, hash uint64) *place {
+func (r *Replica) need(d *dentry, name string, hash uint64) *dentry {
 	i, ok := d.seek(hash, name)
 	if ok {
 		return d.kids[i]
 	}
-	p := newPlace(d, strings.Clone(name), hash)
+	p := newDentry(d, strings.Clone(name), hash)
 	if d.merges() {
 		if low, ok := r.view.index.Child(d.low, name, hash); ok {
 			p.low = low
@@ -285,9 +285,9 @@ func (r *Replica) need(d *place, name string, hash uint64) *place {
 
 // change runs do, which changes what shows at p, keeps the count of subdirectories right and removes the
 // place when it is not needed any more.
-func (r *Replica) change(p *place, do func()) {
+func (r *Replica) change(p *dentry, do func()) {
 	isDir := func() int32 {
-		if s, ok := p.spot(); ok && r.kind(s) == vfs.Directory {
+		if s, ok := p.vnode(); ok && r.kind(s) == vfs.Directory {
 			return 1
 		}
 		return 0
@@ -303,7 +303,7 @@ func (r *Replica) change(p *place, do func()) {
 	r.prune(p)
 }
 
-func (r *Replica) prune(p *place) {
+func (r *Replica) prune(p *dentry) {
 	for p.idle() {
 		up := p.up
 		if i, ok := up.seek(p.hash, p.name); ok && up.kids[i] == p {
@@ -317,8 +317,8 @@ func (r *Replica) prune(p *place) {
 }
 
 // hide makes the version's entries and node files below p invisible, for something at p hides them now.
-func (r *Replica) hide(p *place) {
-	p.files = p.files || slices.ContainsFunc(p.kids, (*place).anyFile)
+func (r *Replica) hide(p *dentry) {
+	p.files = p.files || slices.ContainsFunc(p.kids, (*dentry).anyFile)
 	p.subdirs.Store(-1)
 	for _, k := range slices.Clone(p.kids) {
 		if k.low != lower.None {
@@ -335,14 +335,14 @@ func (r *Replica) hide(p *place) {
 }
 
 // clear removes all places below p, whose directory has been emptied.
-func (r *Replica) clear(p *place) {
+func (r *Replica) clear(p *dentry) {
 	r.hide(p)
 	p.kids = nil
 	p.subdirs.Store(-1)
 }
 
 // countSubdirs returns how many directories are in the directory p.
-func (r *Replica) countSubdirs(p *place) uint32 {
+func (r *Replica) countSubdirs(p *dentry) uint32 {
 	if n := p.subdirs.Load(); n >= 0 {
 		return uint32(n)
 	}
@@ -355,7 +355,7 @@ func (r *Replica) countSubdirs(p *place) uint32 {
 		if merges && k.low != lower.None && r.view.index.IsDir(k.low) {
 			n--
 		}
-		if s, ok := k.spot(); ok && r.kind(s) == vfs.Directory {
+		if s, ok := k.vnode(); ok && r.kind(s) == vfs.Directory {
 			n++
 		}
 	}
