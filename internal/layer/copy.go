@@ -14,22 +14,22 @@ import (
 	"dim/internal/vfs"
 )
 
-// Copy copies a layer to an empty directory. Content is shared with the original where the disk can (FICLONE), else copied,
-// holes as holes. A hard link to the original would not do: a layer's files are written to in place.
+// Copy copies a layer to an empty directory. Content is shared with the original where the disk can (FICLONE), else
+// copied, holes as holes. A hard link to the original would not do: a layer's files are written to in place.
 //
 // It has two directories open at a time, however deep the tree is.
 type Copy struct {
 	Root     Dir
-	From, To string                             // relative to Root; To exists and is empty, or "" if nothing is to be made
+	From, To string                             // relative to Root; To exists and is empty; "": nothing is made
 	Limit    uint64                             // bytes that may be copied where they cannot be shared; 0: no bound
 	Choose   func(e *CopyEntry) (Choice, error) // nil: everything is copied as it is
 	Fault    func(point string) error           // see replica.Options
 
 	Files  uint64 // entries in the copy but its top, of all types
-	Bytes  uint64 // room that its files take, each hard-linked one once
-	Copied uint64 // of these, what could not be shared; if nothing is made, what would be copied if the disk cannot share
+	Bytes  uint64 // blocks of its files, each hard-linked one once
+	Copied uint64 // of these, what could not be shared; if nothing is made, what the disk would copy if it cannot share
 
-	links map[Inode]string // where a file with several names was put first
+	links map[Inode]string // the first path of the copy of each file with several names
 }
 
 // CopyEntry is one entry of the layer that is copied.
@@ -84,8 +84,8 @@ type subdir struct {
 	how  Choice
 }
 
-// dir copies what is in the directory of a path, then its attributes: made before, they would rub off on what is made in it. Those in it
-// follow when it is closed.
+// dir copies the entries of the directory path, then its attributes: copying entries would change them again.
+// The directories in it are copied after it is closed.
 func (c *Copy) dir(path string, how Choice) error {
 	below, err := c.level(path, how)
 	if err != nil {
@@ -157,7 +157,7 @@ func (c *Copy) entry(e *CopyEntry, to int) (how Choice, enter bool, err error) {
 	enter = vfs.TypeOf(e.Stat.Mode) == vfs.Directory
 	switch {
 	case to < 0:
-		c.weigh(e, how)
+		c.count(e, how)
 		return how, enter, nil
 	case enter:
 		return how, true, unix.Mkdirat(to, e.Name, 0o700)
@@ -182,8 +182,8 @@ func (c *Copy) entry(e *CopyEntry, to int) (how Choice, enter bool, err error) {
 	return how, false, c.setAttributes(e, to, e.Name, how)
 }
 
-// weigh counts what e takes to copy.
-func (c *Copy) weigh(e *CopyEntry, how Choice) {
+// count counts the bytes that e takes to copy.
+func (c *Copy) count(e *CopyEntry, how Choice) {
 	ino := Inode{e.Stat.Dev, e.Stat.Ino}
 	if _, known := c.links[ino]; known || how.Link != nil || vfs.TypeOf(e.Stat.Mode) != vfs.Regular {
 		return
@@ -283,8 +283,8 @@ func copyData(in, out int, size int64) error {
 	return nil
 }
 
-// setAttributes gives the copy name in the open directory to what e has besides content, in the order in which one does not undo the other. The time of what changes last is
-// set last.
+// setAttributes gives the copy name, in the open directory to, the attributes of e, in an order in which no
+// step undoes another. The times are set last.
 func (c *Copy) setAttributes(e *CopyEntry, to int, name string, how Choice) error {
 	if err := unix.Fchownat(to, name, int(e.Stat.Uid), int(e.Stat.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
@@ -308,8 +308,8 @@ func (c *Copy) setAttributes(e *CopyEntry, to int, name string, how Choice) erro
 	return unix.UtimesNanoAt(to, name, []unix.Timespec{e.Stat.Atim, e.Stat.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// CopyRange copies the bytes between the offsets at and end from one file to another, to the same offsets. Blocks are shared where the
-// file system does that by itself.
+// CopyRange copies the bytes between the offsets at and end from one file to another, to the same offsets. Blocks are
+// shared where the file system does that by itself.
 func CopyRange(to, from int, at, end uint64) error {
 	var buf []byte
 	for at < end {
@@ -318,7 +318,7 @@ func CopyRange(to, from int, at, end uint64) error {
 		if buf == nil {
 			n, err = result(unix.CopyFileRange(from, &in, to, &out, int(min(end-at, 1<<30)), 0))
 		}
-		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		if err == unix.EXDEV || err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP {
 			if buf == nil {
 				buf = make([]byte, 256<<10)
 			}

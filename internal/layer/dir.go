@@ -18,7 +18,7 @@ type Dir int
 
 const openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOATIME
 
-// Open opens path with flags of open(2). Path may be longer than the kernel takes: it is opened in parts then.
+// Open opens path with flags of open(2). A path that is too long for the kernel is opened in parts.
 func (d Dir) Open(path string, flags int) (fd int, err error) {
 	dir := int(d)
 	for len(path) >= unix.PathMax {
@@ -109,7 +109,8 @@ func (d Dir) List(path string) ([]string, error) {
 	return names, err
 }
 
-// Stamps returns the times that name entries of the directory path, the latest first. A directory that does not exist has none.
+// Stamps returns the times that name entries of the directory path, the latest first. A directory that does not exist
+// has none.
 func (d Dir) Stamps(path string) ([]time.Time, error) {
 	names, err := d.List(path)
 	if err == unix.ENOENT {
@@ -136,8 +137,8 @@ func StampName(at time.Time) string { return at.UTC().Format(stampFormat) }
 // ParseStamp is the inverse of StampName.
 func ParseStamp(name string) (time.Time, error) { return time.Parse(stampFormat, name) }
 
-// MakePath makes the directory path, with those above it, and returns it open. sync is called for each open directory that
-// gets a new one.
+// MakePath makes the directory path, with those above it, and returns it open. sync is called for each open directory
+// that gets a new one.
 func (d Dir) MakePath(path string, sync func(dir int) error) (fd int, err error) {
 	if fd, err = unix.FcntlInt(uintptr(d), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		return -1, err
@@ -170,7 +171,7 @@ func (d Dir) Remove(path string) error {
 	return unix.Unlinkat(up, baseName(path), unix.AT_REMOVEDIR)
 }
 
-// removeKeepingTimes removes the empty directory path without a change of the times of the directory that it is in.
+// removeKeepingTimes removes the empty directory path, and keeps the times of the directory that it is in.
 func (d Dir) removeKeepingTimes(path string) error {
 	up, err := d.OpenDir(parentPath(path))
 	if err != nil {
@@ -227,8 +228,8 @@ func (d Dir) RenameNew(from string, to Dir, name string) error {
 	return err
 }
 
-// Exchange swaps the entry from of d with the entry name of the directory to. On a file system that cannot swap, the name in
-// to is missing for a moment.
+// Exchange swaps the entry from of d with the entry name of the directory to. On a file system that cannot swap, the
+// name in to is missing for a moment.
 func (d Dir) Exchange(from string, to Dir, name string) error {
 	err := unix.Renameat2(int(d), from, int(to), name, unix.RENAME_EXCHANGE)
 	if err != unix.EINVAL {

@@ -1,5 +1,5 @@
-// Package layer reads and writes the form that a node's layer has on disk: a directory tree as overlayfs uses it for its
-// upper directory, with ids in extended attributes, and beside it what was set aside and the snapshots.
+// Package layer reads and writes the form that a node's layer has on disk: a directory tree as overlayfs uses it for
+// its upper directory, with ids in extended attributes, and beside it what was set aside and the snapshots.
 // docs/formats/layer.md is the specification.
 //
 // # Parts

@@ -22,7 +22,7 @@ const (
 	xattrID       = "trusted.dim.id"
 	xattrVerifier = "trusted.dim.verf"
 	xattrGroup    = "trusted.dim.group" // a hard-link group is being copied up and does not have all its names yet
-	xattrSaved    = "trusted.dim.saved" // below saved/ only: these are attributes of a directory, or the entry was forgotten
+	xattrSaved    = "trusted.dim.saved" // below saved/ only: what the entry stands for, if not for itself
 	xattrWhy      = "trusted.dim.why"   // of saved/STAMP and snapshots/STAMP: what made it
 	xattrOver     = "trusted.dim.over"  // of snapshots/STAMP: the versions that the layer was over
 	xattrSize     = "trusted.dim.size"  // of snapshots/STAMP: entries, bytes, bytes that could not be shared
@@ -31,9 +31,9 @@ const (
 	overlayXattrs = "trusted.overlay."
 )
 
-// PathMax bounds the paths in a layer. It bounds how deep a node can nest directories, by mkdir and by rename, so that what is
-// done for each level, on the stack above all, stays within reason. A path as long as the kernel takes one (4,095 bytes)
-// must be possible in a directory whose own path is as long.
+// PathMax bounds the paths in a layer. It bounds how deep a node can nest directories, by mkdir and by rename, so that
+// what is done for each level, on the stack above all, stays within reason. A path as long as the kernel takes one
+// (4,095 bytes) must be possible in a directory whose own path is as long.
 const PathMax = 8192
 
 // Inode tells the files of one machine apart.
@@ -51,12 +51,13 @@ func IsWhiteout(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFC
 // The quota counts blocks of this size.
 const block = 4096
 
-// inlineLink is the size from which the target of a symbolic link counts with a block: ext4 has a shorter one in the inode.
+// inlineLink is the size from which the target of a symbolic link counts with a block: ext4 has a shorter one in the
+// inode.
 const inlineLink = 60
 
-// Occupied returns how many bytes a file or a symbolic link counts with in a quota. Of a file it is the blocks that it has,
-// without those that a file system allocates ahead of the end. Of a link it is the same on all disks. Everything else
-// counts nothing.
+// Occupied returns how many bytes a file or a symbolic link counts with in a quota. Of a file it is the blocks that it
+// has, without those that a file system allocates ahead of the end. Of a link it is the same on all disks. Everything
+// else counts nothing.
 func Occupied(st *unix.Stat_t) int64 {
 	size := uint64(st.Size) // it may be too large to be rounded up as an int64
 	switch whole := (size + block - 1) &^ (block - 1); {
@@ -75,14 +76,15 @@ func NewID() image.ID {
 	return image.ID(binary.BigEndian.Uint64(b[:])) | image.Born
 }
 
-// reserved reports whether an extended attribute is one by which a layer says something of an entry. A version may have such
-// attributes, of another layer.
+// reserved reports whether an extended attribute belongs to the form of layers. A version may have such
+// attributes of another layer.
 func reserved(name string) bool {
 	return name == xattrID || name == xattrVerifier || name == xattrGroup || name == xattrOpaque ||
 		strings.HasPrefix(name, overlayXattrs) && len(name) > len(overlayXattrs)
 }
 
-// Entry is an entry of an open directory, or without a name the open file itself. It is not followed if it is a symbolic link.
+// Entry is an entry of an open directory, or without a name the open file itself. It is not followed if it is a
+// symbolic link.
 type Entry struct {
 	FD   int
 	Name string
@@ -131,8 +133,8 @@ func (e Entry) drop(name string) error {
 	return err
 }
 
-// ID reads trusted.dim.id into buf, which has at least 64 bytes. ok is false if the value is none that the format allows; the
-// error is unix.ENODATA if the entry has no such attribute.
+// ID reads trusted.dim.id into buf, which has at least 64 bytes. ok is false if the value is none that the format
+// allows; the error is unix.ENODATA if the entry has no such attribute.
 func (e Entry) ID(buf []byte) (id image.ID, origin *image.Digest, ok bool, err error) {
 	v, err := e.Xattr(xattrID, buf)
 	if err != nil || len(v) != 8 && len(v) != 40 {
@@ -157,8 +159,8 @@ func (e Entry) SetID(id image.ID, origin *image.Digest) error {
 // DropID removes trusted.dim.id.
 func (e Entry) DropID() error { return e.drop(xattrID) }
 
-// Merged reports whether the directory e, at path in its layer, is there for what is in it alone: it neither hides a
-// version's directory nor is it new in the layer.
+// Merged reports whether the directory e, at path in its layer, exists only for what is in it: it neither hides
+// a version's directory nor is it new in the layer.
 func (e Entry) Merged(path string) bool {
 	id, _, ok, err := e.ID(make([]byte, 64))
 	return (err != nil || ok && id == image.DirID(path)) && !e.Opaque()
@@ -179,16 +181,16 @@ func (e Entry) DropOpaque() error { return e.drop(xattrOpaque) }
 // Verifier returns the verifier of the exclusive create that made e; "" if there is none.
 func (e Entry) Verifier() string { return e.text(xattrVerifier, make([]byte, 16)) }
 
-// SetVerifier notes the verifier of the exclusive create that makes e.
+// SetVerifier stores the verifier of the exclusive create that makes e.
 func (e Entry) SetVerifier(v []byte) error { return e.setXattr(xattrVerifier, v) }
 
 // PartOfGroup reports whether names of the hard-link group of e are still missing.
 func (e Entry) PartOfGroup() bool { return e.has(xattrGroup) }
 
-// SetPartOfGroup notes that names of the hard-link group of e are missing.
+// SetPartOfGroup marks e: names of its hard-link group are missing.
 func (e Entry) SetPartOfGroup() error { return e.setXattr(xattrGroup, []byte("y")) }
 
-// DropPartOfGroup notes that the hard-link group of e is complete.
+// DropPartOfGroup removes the mark: the hard-link group of e is complete.
 func (e Entry) DropPartOfGroup() error {
 	if err := e.drop(xattrGroup); err != unix.EOPNOTSUPP {
 		return err
@@ -199,13 +201,13 @@ func (e Entry) DropPartOfGroup() error {
 // HasSavedMark reports whether the entry e of the saved area does not stand for itself.
 func (e Entry) HasSavedMark() bool { return e.has(xattrSaved) }
 
-// SetAttributes notes that the directory e of the saved area stands for the attributes that it has.
+// SetAttributes marks the directory e of the saved area as one that stands for the attributes that it has.
 func (e Entry) SetAttributes() error { return e.setXattr(xattrSaved, []byte(AsideAttributes)) }
 
 // forgotten is the saved mark of an entry that was removed and whose id must stay taken.
 const forgotten = "forgotten"
 
-// SetForgotten notes that the entry e of the saved area stands for its id alone.
+// SetForgotten marks the entry e of the saved area as one that stands for its id alone.
 func (e Entry) SetForgotten() error { return e.setXattr(xattrSaved, []byte(forgotten)) }
 
 // DropSavedMark makes the entry e of the saved area stand for nothing but itself.
@@ -226,7 +228,7 @@ func (e Entry) BadSavedMark(kind vfs.Type) (mark string, bad bool) {
 // why returns what made the directory e of the saved area or of the snapshots; "" if that is not known.
 func (e Entry) why() string { return e.text(xattrWhy, make([]byte, 1024)) }
 
-// SetWhy notes what made the directory e of the saved area.
+// SetWhy stores what made the directory e of the saved area.
 func (e Entry) SetWhy(why string) error { return e.setXattr(xattrWhy, []byte(why)) }
 
 func (e Entry) text(name string, buf []byte) string {
@@ -245,8 +247,8 @@ func (e Entry) SetAttrs(a Attrs) error {
 	return unix.Fchmodat(e.FD, e.Name, a.Mode, 0)
 }
 
-// SetXattrs gives e the extended attributes that a version's entry has, without those that describe another layer. An error
-// that tolerable returns true for is ignored: the attribute is lost, as cp -a to such a file system would lose it.
+// SetXattrs gives e the extended attributes of a version's entry, without reserved ones. It ignores errors for
+// which tolerable returns true: the attribute is lost, as cp -a to such a file system would lose it.
 func (e Entry) SetXattrs(list []image.Xattr, tolerable func(error) bool) error {
 	for _, x := range list {
 		if reserved(x.Name) {
@@ -269,7 +271,8 @@ func (e Entry) ReplaceXattrs(old, now []image.Xattr) error {
 	return e.SetXattrs(now, func(err error) bool { return err == unix.EOPNOTSUPP })
 }
 
-// isNote reports whether an extended attribute describes a copy in the saved area or in a snapshot, not the entry itself.
+// isNote reports whether an extended attribute describes a copy in the saved area or in a snapshot, not the entry
+// itself.
 func isNote(name string) bool {
 	switch name {
 	case xattrWhy, xattrSaved, xattrOver, xattrSize, xattrOrigin:
@@ -356,7 +359,8 @@ func (e Entry) SameXattrs(other Entry) (bool, error) {
 	return true, nil
 }
 
-// SameContent compares regular files by their bytes and symbolic links by their targets. Everything else has no content.
+// SameContent compares regular files by their bytes and symbolic links by their targets. Everything else has no
+// content.
 func (e Entry) SameContent(other Entry) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(e.FD, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -379,7 +383,8 @@ func (e Entry) SameContent(other Entry) (bool, error) {
 func (e Entry) sameBytes(other Entry) (bool, error) {
 	var files [2]*os.File
 	for i, one := range []Entry{e, other} {
-		fd, err := unix.Openat(one.FD, one.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOATIME|unix.O_CLOEXEC, 0)
+		const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOATIME | unix.O_CLOEXEC
+		fd, err := unix.Openat(one.FD, one.Name, flags, 0)
 		if err != nil {
 			return false, err
 		}

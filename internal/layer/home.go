@@ -2,8 +2,8 @@ package layer
 
 import "dim/internal/image"
 
-// Home is the directory of one replica, NODE/IMAGE, relative to the directory of all replicas. "" stands for the directory
-// itself: paths are relative to it then.
+// Home is the directory of one replica, NODE/IMAGE, relative to the directory of all replicas. "" stands for the
+// directory itself: paths are relative to it then.
 type Home string
 
 // The directories of a replica.

@@ -10,8 +10,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// SetAside is an entry of a node's own that was moved to the saved area. What stands below Kind is known of those that were
-// read from there.
+// SetAside is an entry of a node's own that was moved to the saved area. What stands below Kind is known of those that
+// were read from there.
 type SetAside struct {
 	Node  string
 	Image string
@@ -79,7 +79,8 @@ func (s *savedList) stamp(root Dir, h Home, at time.Time) error {
 	return s.dir(fd, "")
 }
 
-// dir lists the entries of the open directory fd. Directories that are there only for what is in them have none of the marks.
+// dir lists the entries of the open directory fd. Directories that are there only for what is in them have none of the
+// marks.
 func (s *savedList) dir(fd int, path string) error {
 	names, err := Dir(fd).Names()
 	if err != nil {

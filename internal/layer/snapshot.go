@@ -13,14 +13,17 @@ import (
 
 // SnapshotInfo describes a snapshot.
 type SnapshotInfo struct {
-	Over   []image.Version // the versions that the layer was over while it was so, oldest first; only Image, Number and Digest are set
-	Why    string          // "switch compute@1 compute@2", "reset", "restore"
-	Files  uint64          // entries of all types
-	Bytes  uint64          // room that its files take, shared or not
-	Copied uint64          // of these, what could be shared neither with the layer nor with an earlier snapshot
+	// The versions that the layer was over while it was so, oldest first. Only Image, Number and Digest are set.
+	Over []image.Version
+
+	Why    string // "switch compute@1 compute@2", "reset", "restore"
+	Files  uint64 // entries of all types
+	Bytes  uint64 // room that its files take, shared or not
+	Copied uint64 // of these, what could be shared neither with the layer nor with an earlier snapshot
 }
 
-// overMax bounds how many versions are noted of one snapshot: some file systems have 4,096 bytes for all attributes of a directory.
+// overMax bounds how many versions are noted of one snapshot: some file systems have 4,096 bytes for all attributes of
+// a directory.
 const overMax = 16
 
 func overLine(v *image.Version) string { return fmt.Sprintf("%s %s\n", v.Ref(), v.Digest) }

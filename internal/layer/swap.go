@@ -11,22 +11,23 @@ import (
 	"dim/internal/vfs"
 )
 
-// swapMark begins the name in saved/ of a layer that is being built, and of the one that it has replaced until that one
-// is deduped. They are told apart by trusted.dim.why, which only a layer that was in use gets.
+// swapMark begins the names in the saved area of a layer that is being built, and of one that was replaced and
+// is not deduped yet. Only the latter, which was in use, has trusted.dim.why.
 const swapMark = "#swap-"
 
-// Swap replaces a layer by one that was built beside it, so that a crash leaves the one or the other.
+// Swap replaces a layer by one that was built beside it. A crash leaves the one or the other.
 type Swap struct {
 	Root Dir
 	Home Home
 
-	VersionDir func(path string) (Attrs, bool)       // the version's directory at a path of the layer, if there is one
+	VersionDir func(path string) (Attrs, bool)       // attributes of the version's directory at a path of the layer
 	Sync       func(dir int) error                   // makes the names in an open directory durable
 	Fault      func(point string) error              // see replica.Options
 	MakePath   func(path string) (fd int, err error) // makes a directory, relative to Root
 }
 
-// Begin makes the directory, and returns its path from the root, in which the new layer is to be built. stamp is the time of the swap.
+// Begin makes the directory in which the new layer is to be built, and returns its path from the root. stamp is
+// the time of the swap.
 func (s *Swap) Begin(stamp string) (path string, err error) {
 	path = s.Home.Saved(swapMark + stamp)
 	fd, err := s.MakePath(path)
@@ -46,8 +47,8 @@ func (s *Swap) Abandon(stamp string) error {
 	return Dir(area).RemoveAll(swapMark + stamp)
 }
 
-// Do puts the layer that was built in the place of the present one, and moves of that what the new one does not have to the
-// saved area. why is kept with it.
+// Do replaces the present layer by the one that was built. What the new one does not have is moved to the saved
+// area, with why as the reason.
 func (s *Swap) Do(stamp, why string) error {
 	dir, err := s.MakePath(string(s.Home))
 	if err != nil {
@@ -82,7 +83,7 @@ func (s *Swap) Do(stamp, why string) error {
 	return s.finish(area, stamp)
 }
 
-// put makes the layer that was built that of a node which had none.
+// put is Do for a node that has no layer.
 func (s *Swap) put(area, dir int, stamp string) error {
 	fd, err := s.MakePath(s.Home.Work())
 	if err != nil {
@@ -95,8 +96,8 @@ func (s *Swap) put(area, dir int, stamp string) error {
 	return errors.Join(s.Sync(area), s.Sync(dir))
 }
 
-// exchange swaps the layer that was built with the present one, in one step where the file system can. Where it cannot, a crash may come
-// between the two steps: then all that the layer had is in the saved area.
+// exchange swaps the layer that was built and the present one, in one step if the file system can. If it
+// cannot, a crash may come between the steps: then all that the layer had is in the saved area.
 func exchange(area int, built string, dir int, stamp string) error {
 	err := unix.Renameat2(area, built, dir, upper, unix.RENAME_EXCHANGE)
 	if err != unix.EINVAL {
@@ -115,7 +116,8 @@ func exchange(area int, built string, dir int, stamp string) error {
 	return unix.Renameat(area, old, area, built)
 }
 
-// Recover completes what a crash has left of a swap: a layer that was replaced is deduped, one that was being built is removed.
+// Recover completes a swap that a crash has interrupted: a layer that was replaced is deduped, one that was
+// being built is removed.
 func (s *Swap) Recover() error {
 	area, err := s.Root.OpenDir(s.Home.Saved())
 	if err == unix.ENOENT {
@@ -161,14 +163,15 @@ func (s *Swap) finish(area int, stamp string) error {
 	return errors.Join(err, s.Sync(area))
 }
 
-// dedupe removes from a layer that was replaced what the present one has too. It can be interrupted anywhere and done again.
+// dedupe removes from a layer that was replaced what the present one has too. It may be interrupted anywhere
+// and done again.
 type dedupe struct {
 	*Swap
 	old string // relative to the root
 }
 
-// dir treats the directory path, and reports whether anything is left of it. there says whether the present layer has a directory at
-// the path.
+// dir treats the directory path, and reports whether anything is left of it. there tells whether the present
+// layer has a directory at the path.
 func (d *dedupe) dir(path string, there bool) (left bool, err error) {
 	if err := d.Fault("in dedupe"); err != nil {
 		return true, err
@@ -244,8 +247,9 @@ func (d *dedupe) entries(path string, old, now int) (below []dedupeDir, left boo
 	return below, left, nil
 }
 
-// mark makes a directory one that is in the saved area for what is in it, and perhaps for what the node had made of it: other attributes
-// than it has now, or that it hid the version's. It reports whether the directory stands for any of these.
+// mark prepares a directory for the saved area. It is there for what is in it. It may also stand for what the
+// node had changed of it: other attributes than it has now, or that it hid the version's. mark reports whether
+// it does.
 func (d *dedupe) mark(path string, old, now int) (marked bool, err error) {
 	at := At(old, ".")
 	if err := at.DropID(); err != nil {

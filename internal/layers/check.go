@@ -34,7 +34,8 @@ type Problem struct {
 // problemsMax bounds what is listed of one replica.
 const problemsMax = 1000
 
-// Check reads what is on the disk, and compares it with what is served from memory. Changes of names wait meanwhile.
+// Check reads what is on disk, and compares it with what is served from memory. Changes of names wait
+// meanwhile.
 func (l Layer) Check() (Checked, error) {
 	node, image := l.r.Name()
 	c := newChecker(l.root, node, image)
@@ -53,7 +54,8 @@ func (l Layer) Check() (Checked, error) {
 // journal is the name of the journal in the directory of all replicas.
 const journal = "switches.log"
 
-// CheckDir checks all replicas in a directory that no Set has open. Problems of the directory itself are of a replica without a name.
+// CheckDir checks all replicas in a directory that no Set has open. The first result, without a node, has the
+// problems of the directory itself.
 func CheckDir(dir string) ([]Checked, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -73,7 +75,8 @@ func CheckDir(dir string) ([]Checked, error) {
 		}
 		images, err := root.List(node)
 		if err != nil {
-			list[0].Problems = append(list[0].Problems, Problem{Path: node, Text: "is no directory of a node's replicas: " + err.Error()})
+			p := Problem{Path: node, Text: "is no directory of a node's replicas: " + err.Error()}
+			list[0].Problems = append(list[0].Problems, p)
 			continue
 		}
 		for _, im := range images {
@@ -88,7 +91,7 @@ func CheckDir(dir string) ([]Checked, error) {
 	return list, nil
 }
 
-// checkJournal reads the journal without a change, and tells which replicas it knows.
+// checkJournal reads the journal without changing it. It returns the replicas in it.
 func checkJournal(dir string) (known map[string]bool, whole Checked) {
 	known, cut, err := replica.CheckJournal(dir)
 	switch {
@@ -121,7 +124,8 @@ type linkCount struct {
 
 func newChecker(root layer.Dir, node, im string) *checker {
 	return &checker{
-		Checked: Checked{Node: node, Image: im}, root: root, home: layer.Home(node + "/" + im), ids: make(map[image.ID]layer.Inode), links: make(map[layer.Inode]*linkCount),
+		Checked: Checked{Node: node, Image: im}, root: root, home: layer.Home(node + "/" + im),
+		ids: make(map[image.ID]layer.Inode), links: make(map[layer.Inode]*linkCount),
 	}
 }
 
@@ -157,12 +161,14 @@ func (c *checker) run() {
 	}
 	for _, l := range c.links {
 		if l.names != l.want {
-			c.problem(l.path, false, "has %d names, %d of them here: a file outside would change with it", l.want, l.names)
+			const text = "has %d names, %d of them here: a file outside would change with it"
+			c.problem(l.path, false, text, l.want, l.names)
 		}
 	}
 }
 
-// each calls do for what is in a directory, with its open file, and returns the directories in it that do wants to be entered.
+// each calls do for the entries of a directory, with its open file. Then it enters the directories for which do
+// returns true.
 func (c *checker) each(path string, do func(fd int, name, at string, st *unix.Stat_t) (enter bool)) {
 	fd, err := c.root.OpenDir(c.home.Join(path))
 	if err != nil {
@@ -196,7 +202,7 @@ func (c *checker) each(path string, do func(fd int, name, at string, st *unix.St
 	}
 }
 
-// passing reports whether what stands at a path may go while it is looked at: a call may be done with it.
+// passing reports whether what is at a path may disappear at any time, because a call is done with it.
 func passing(at string) bool { return strings.HasPrefix(at, "work/") || strings.Contains(at, "/#") }
 
 // layerDir checks the layer: whiteouts, ids, marks, lengths.
@@ -233,7 +239,7 @@ func (c *checker) opaque(e layer.Entry, at string, st *unix.Stat_t) bool {
 	return v == "y"
 }
 
-// entry checks one object. Ids are compared where unique says so.
+// entry checks one object. If unique is true its id is compared with the others.
 func (c *checker) entry(e layer.Entry, at string, st *unix.Stat_t, unique bool) {
 	ino := layer.Inode{Dev: st.Dev, Ino: st.Ino}
 	if kind := vfs.TypeOf(st.Mode); kind != vfs.Directory {
@@ -272,7 +278,7 @@ func (c *checker) link(ino layer.Inode, at string, want uint64) {
 	l.names++
 }
 
-// work checks that nothing was left: what a call is just making has a name with "#".
+// work checks that nothing was left in work/. What a call is making has a name with "#".
 func (c *checker) work() {
 	c.each("work", func(_ int, name, at string, st *unix.Stat_t) bool {
 		if vfs.TypeOf(st.Mode) != vfs.Directory {
@@ -288,7 +294,7 @@ func (c *checker) work() {
 	})
 }
 
-// stamped checks that all in an area are directories named by stamps, and each of them by check.
+// stamped checks that the entries of an area are directories named by stamps. check checks each of them.
 func (c *checker) stamped(area string, check func(dir string)) {
 	names, err := c.root.List(c.home.Join(area))
 	if err != nil {
@@ -308,7 +314,8 @@ func (c *checker) stamped(area string, check func(dir string)) {
 	}
 }
 
-// linksIn counts the names of files in what is half made or half removed: others of their names may be where they belong.
+// linksIn counts the names of files in a directory that is being made or removed: other names of these files
+// may be where they belong.
 func (c *checker) linksIn(area, name string) {
 	count := func(_ int, _, at string, st *unix.Stat_t) bool {
 		if vfs.TypeOf(st.Mode) != vfs.Directory {
@@ -343,7 +350,7 @@ func (c *checker) savedDir(dir string) {
 	})
 }
 
-// snapshot checks one snapshot: what is told of it, and its entries.
+// snapshot checks one snapshot: its description and its entries.
 func (c *checker) snapshot(dir string) {
 	fd, err := c.root.OpenDir(c.home.Join(dir))
 	if err != nil {

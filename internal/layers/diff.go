@@ -35,7 +35,8 @@ const (
 	attributes DiffKind = "attributes"
 )
 
-// Diff lists what the layer has at and below path, in order of path. Content is taken for unchanged if size and time are.
+// Diff lists what the layer has at and below path, in order of path. It takes content for unchanged if size and
+// time are.
 func (l Layer) Diff(path string) ([]Difference, error) {
 	path, err := cleanPath(path)
 	if err != nil || l.none() {
@@ -113,7 +114,8 @@ func contentSize(a *vfs.Attr) uint64 {
 	return 0
 }
 
-// attributeNames names the attributes in which a and b differ. A directory's time does not count: it changes with what is in it.
+// attributeNames names the attributes in which a and b differ. A directory's time does not count: it changes with what
+// is in it.
 func attributeNames(a, b *vfs.Attr) string {
 	var names []string
 	if a.Mode != b.Mode {

@@ -11,8 +11,8 @@ import (
 	"dim/internal/replica"
 )
 
-// Expire removes from all replicas of a set what was set aside longer ago than the rules say, and snapshots that they no longer keep. It
-// returns how many entries of the saved area were removed.
+// Expire removes what was set aside longer ago than the rules say, and snapshots that they no longer keep, from
+// all replicas of a set. It returns how many entries of the saved area were removed.
 func Expire(set *replica.Set, log *slog.Logger) (count int, err error) {
 	var errs []error
 	all := set.Replicas()

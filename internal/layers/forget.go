@@ -12,7 +12,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// ForgetOptions say what is to be removed from the saved area for good.
+// ForgetOptions select what is to be removed from the saved area.
 type ForgetOptions struct {
 	Path   string    // what is at or below it
 	From   string    // of the stamps that begin so
@@ -22,8 +22,8 @@ type ForgetOptions struct {
 
 var errNoLayer = errors.New("a version has no layer")
 
-// Forget removes what was set aside, and returns what that was. Who has it open loses it. The replica is locked while the entries are renamed,
-// not while they are removed, which of a large tree takes long.
+// Forget removes what was set aside, and returns it. Processes that have it open lose it. The replica is locked
+// while the entries are renamed, not while they are removed, which takes long for a large tree.
 func (l Layer) Forget(o ForgetOptions) ([]layer.SetAside, error) {
 	path, err := cleanPath(o.Path)
 	if err != nil {
@@ -68,15 +68,17 @@ func (l Layer) forgetAll(list []layer.SetAside) (gone []layer.SetAside, err erro
 	return gone, f.end(nil)
 }
 
-// forget renames what is to be removed, so that Sweep does it later. The replica is locked.
+// forget is one call of Forget. It renames what is to be removed; Sweep removes it later. The replica is
+// locked.
 //
-// A file whose id the version's own entry cannot have for its sake stays, without content: else that id would be taken back from a node that
-// has the file open. Where it has a further name, in the layer or set aside, that keeps the id, and the content.
+// A file stays, without content, if the version's entry with its id goes by another id because of it: else that
+// id would be taken back from a node that has the version's file open. If the file has another name, in the
+// layer or set aside, that one keeps the id and the content.
 type forget struct {
 	Layer
 	e     *replica.Edit
-	stays map[string]bool // paths, from the replica's directory, of files that may stay, and of the directories above them
-	whole bool            // no such file has further names: directories without one go as they are
+	stays map[string]bool // paths of files that may stay, and of the directories above, from the replica's directory
+	whole bool            // no such file has further names: directories without one are renamed as a whole
 	moved bool
 }
 
@@ -98,7 +100,7 @@ func (l Layer) forget() (*forget, error) {
 	return f, nil
 }
 
-// end unlocks the replica, whose saved area is read anew by the next call if it has changed. It returns err.
+// end unlocks the replica and returns err. If anything has changed the next call reads the saved area again.
 func (f *forget) end(err error) error {
 	if f.moved {
 		f.e.Reread()
@@ -126,8 +128,8 @@ func (f *forget) entry(s *layer.SetAside) error {
 	return nil
 }
 
-// remove removes name, with all that is in it, from an open directory of the saved area. path is where that is, from the replica's
-// directory. kept tells whether anything stays.
+// remove removes name, with all that is in it, from an open directory of the saved area. path is its path from
+// the replica's directory. kept tells whether anything stays.
 func (f *forget) remove(dir int, name, path string) (kept bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -146,7 +148,7 @@ func (f *forget) remove(dir int, name, path string) (kept bool, err error) {
 	}
 	f.moved = true
 	if st.Nlink > 1 {
-		return false, unix.Unlinkat(dir, name, 0) // renamed it would still be a name
+		return false, unix.Unlinkat(dir, name, 0) // if it were renamed it would still be a name
 	}
 	if at.HasSavedMark() {
 		return true, nil

@@ -150,7 +150,8 @@ func TestForgottenHardLinksTakeNoIDBack(t *testing.T) {
 		func(o *site) error { return o.forgetStamps(o.stamps(), time.Now().Add(time.Hour)) },
 	} {
 		m := newMemory(t)
-		seed := append(slices.Clone(v1), vfstest.Entry{Path: "opt/linked", LinkTo: "etc/a"}, vfstest.Entry{Path: "same/linked", LinkTo: "etc/a"})
+		links := []vfstest.Entry{{Path: "opt/linked", LinkTo: "etc/a"}, {Path: "same/linked", LinkTo: "etc/a"}}
+		seed := append(slices.Clone(v1), links...)
 		o := newSite(t, m.Version(t, 1, seed), m)
 		o.WriteFile("etc/a", "mine")
 		for _, dir := range []string{"etc", "opt", "same"} {
@@ -197,7 +198,8 @@ func TestWhatIsOutOfTheWayIsNoProblemOfLinks(t *testing.T) {
 	}
 	o.restart()
 	c, err := o.Check()
-	if err != nil || len(c.Problems) != 1 || !c.Problems[0].Mends || !strings.Contains(c.Problems[0].Text, "left by a crash") {
+	if err != nil || len(c.Problems) != 1 || !c.Problems[0].Mends ||
+		!strings.Contains(c.Problems[0].Text, "left by a crash") {
 		t.Errorf("check: %+v, %v", c.Problems, err)
 	}
 	if _, err := o.expire(); err != nil {

@@ -1,8 +1,8 @@
-// Package layers is what administrators do to the layers of nodes: list, restore and forget what was set aside, reset a layer, restore it
-// from a snapshot, compare it with its version, check its form on disk.
+// Package layers is what administrators do to the layers of nodes: list, restore and forget what was set aside,
+// reset a layer, restore it from a snapshot, compare it with its version, check its form on disk.
 //
-// A Layer is that of one replica. Every change is made with the replica locked, by a replica.Edit: calls of the node wait meanwhile, and
-// what the change takes from the layer is set aside. A function with options that have Dry set only tells what it would do.
+// A Layer is that of one replica. Every change is a replica.Edit: calls of the node wait until it ends, and
+// what it takes from the layer is set aside. A method whose options have Dry set only returns what it would do.
 //
 // # Concurrency
 //

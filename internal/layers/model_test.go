@@ -16,9 +16,9 @@ import (
 	"dim/internal/testkit"
 )
 
-// After a random history and a switch to another version, and perhaps back, the replica's layer over that version is still what
-// the replica shows, before and after a restart; and every path at which the versions differ and the layer holds nothing
-// shows the master's.
+// After a random history and a switch to another version, and perhaps back, the replica's layer over that version is
+// still what the replica shows, before and after a restart; and every path at which the versions differ and the layer
+// holds nothing shows the master's.
 func TestSwitchesAfterRandomHistoriesLeaveAPlainLayer(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	dir := t.TempDir()
@@ -57,7 +57,8 @@ func (h *history) switchTo(v image.Version) {
 	}
 }
 
-// tendSaved restores some of what was set aside, or forgets it: the layer stays a plain one, and every id means one thing.
+// tendSaved restores some of what was set aside, or forgets it: the layer stays a plain one, and every id means one
+// thing.
 func (h *history) tendSaved(v image.Version, low string) {
 	h.T.Helper()
 	saved, err := h.o.Saved()
@@ -140,7 +141,8 @@ func TestAResetAfterARandomHistoryIsUndoneByARestore(t *testing.T) {
 			rt.Fatal(err)
 		}
 		if diff := cmp.Diff(mine, h.o.Dump()); diff != "" {
-			rt.Fatalf("before the reset (-) and after the restore (+) differ after\n%s\n%s", strings.Join(h.Lines, "\n"), diff)
+			lines := strings.Join(h.Lines, "\n")
+			rt.Fatalf("before the reset (-) and after the restore (+) differ after\n%s\n%s", lines, diff)
 		}
 		h.CheckReopened(v, low)
 		h.CheckIDs()

@@ -13,14 +13,14 @@ import (
 	"dim/internal/vfs"
 )
 
-// ResetOptions say what is to be reset.
+// ResetOptions select what is to be reset.
 type ResetOptions struct {
 	Paths []string // what is at or below them; none: the whole layer
 	Dry   bool     // only tell what would be done
 }
 
-// Reset sets aside what the layer has at and below the paths, so that the version and the node files show again. What it returns is listed
-// by Saved from then on.
+// Reset sets aside what the layer has at and below the paths, so that the version and the node files show
+// again. Saved lists what it returns from then on.
 //
 // The whole layer goes in one step. A node that runs meanwhile keeps the files that it has open.
 func (l Layer) Reset(o ResetOptions) ([]layer.SetAside, error) {
@@ -58,7 +58,7 @@ func (l Layer) Reset(o ResetOptions) ([]layer.SetAside, error) {
 type reset struct {
 	Layer
 	e    *replica.Edit
-	list []layer.SetAside // what was planned
+	list []layer.SetAside // what would be set aside
 }
 
 // each calls do for what is to be set aside at and below a path.
@@ -108,10 +108,11 @@ func attrsDiffer(entry replica.LayerEntry) (bool, error) {
 	return ok && version != layer.AttrsOf(&st), nil
 }
 
-// planned notes that something would be set aside.
+// planned collects what would be set aside.
 func (r *reset) planned(entry replica.LayerEntry, kind layer.AsideKind) error {
 	node, image := r.r.Name()
-	r.list = append(r.list, layer.SetAside{Node: node, Image: image, Path: entry.Path(), Stamp: r.e.Stamp(), Kind: kind, Why: "reset"})
+	a := layer.SetAside{Node: node, Image: image, Path: entry.Path(), Stamp: r.e.Stamp(), Kind: kind, Why: "reset"}
+	r.list = append(r.list, a)
 	return nil
 }
 
@@ -166,10 +167,12 @@ func (r *reset) dropLayer() error {
 	return errors.Join(r.e.Sync(area), r.e.Sync(dir))
 }
 
-// markDirectories makes the directories at and below entry that merge with the version's ready for the saved area. A directory with an id is
-// an entry as a whole there: these are there for what is in them, and perhaps for the attributes that the node has given them.
+// markDirectories prepares the directories at and below entry that merge with the version's for the saved area,
+// where a directory with an id is an entry as a whole. These are there for what is in them, and perhaps for the
+// attributes that the node has given them.
 func markDirectories(entry replica.LayerEntry) error {
-	if entry.Kind() != vfs.Directory || entry.Opaque() || entry.ID() != image.DirID(entry.Path()) && entry.Path() != "" {
+	path := entry.Path()
+	if entry.Kind() != vfs.Directory || entry.Opaque() || entry.ID() != image.DirID(path) && path != "" {
 		return nil
 	}
 	at, release, err := entry.Open()

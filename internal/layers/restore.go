@@ -15,7 +15,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// RestoreOptions say which set-aside entries are to come back.
+// RestoreOptions select set-aside entries that are to come back.
 type RestoreOptions struct {
 	Path string // they are at or below it
 	From string // their stamp, or how it begins; "": of each path the latest
@@ -30,11 +30,12 @@ type Restored struct {
 	Displaced bool   // what the layer had there was set aside in its turn
 }
 
-// ErrNotSaved tells that nothing of that path and stamp is set aside.
+// ErrNotSaved tells that nothing with that path and stamp is set aside.
 var ErrNotSaved = errors.New("nothing of it is set aside")
 
-// Restore moves set-aside entries back into the layer. For a node that runs it is as if it had written them itself; what the layer has
-// there now is set aside. The handles of what comes back go on working. It returns ErrNotSaved if there is nothing to restore.
+// Restore moves set-aside entries back into the layer, as if the node had written them itself. What the layer
+// has there now is set aside. The handles of what comes back go on working. It returns ErrNotSaved if nothing
+// was selected.
 func (l Layer) Restore(o RestoreOptions) ([]Restored, error) {
 	e, err := l.r.Edit("restore")
 	if err != nil {
@@ -61,7 +62,9 @@ type restore struct {
 	e *replica.Edit
 }
 
-// plan chooses what is to come back, and finds what is in the way of it.
+const bothAt = "restore /%s: it and /%s would both be /%s: restore them one by one, to two directories"
+
+// plan selects what is to come back, and finds what is in the way of it.
 func (r *restore) plan(o *RestoreOptions) ([]Restored, error) {
 	path, err := cleanPath(o.Path)
 	if err != nil {
@@ -81,11 +84,11 @@ func (r *restore) plan(o *RestoreOptions) ([]Restored, error) {
 		to := s.Path
 		if o.To != "" {
 			if s.Kind != layer.AsideEntry {
-				continue // it says something about where it was
+				continue // it is about the directory where it was
 			}
 			to = image.JoinPath(dir, baseName(s.Path))
 			if other, twice := from[to]; twice {
-				return nil, fmt.Errorf("restore /%s: it and /%s would both be /%s: restore them one by one, to two directories", s.Path, other, to)
+				return nil, fmt.Errorf(bothAt, s.Path, other, to)
 			}
 			from[to] = s.Path
 		}
@@ -101,7 +104,8 @@ func (r *restore) plan(o *RestoreOptions) ([]Restored, error) {
 	return plan, nil
 }
 
-// chosen returns what is saved at or below path under the stamp, of each path the latest, and nothing that comes back with a directory.
+// chosen returns what is saved at or below path under the stamp, the latest of each path. It leaves out what
+// comes back with a directory.
 func chosen(saved []layer.SetAside, path, stamp string) []layer.SetAside {
 	var list []layer.SetAside
 	seen := make(map[string]bool)
@@ -198,8 +202,8 @@ func (r *restore) entry(b *Restored) error {
 	return err
 }
 
-// dropPathIDs removes the ids of a directory, and those in it, that are the ids of their paths: at another path they get new ones, for the
-// version may have directories at those.
+// dropPathIDs removes the ids of a directory, and of those in it, that follow from their paths. At another path
+// they get new ones, for the version may have directories at the old paths.
 func dropPathIDs(dir int, name string) error {
 	fd, err := layer.Dir(dir).Enter(name)
 	if err != nil {
@@ -230,8 +234,8 @@ func dropPathIDs(dir int, name string) error {
 	return nil
 }
 
-// fitDirectory makes the saved directory name ready to stand at a path of the layer. One that merged with the version's directory of its path
-// does so again if there is one; every other hides what the version has there.
+// fitDirectory prepares the saved directory name for the layer. If it merged with the version's directory of
+// its path, and there is one, it merges again. Every other directory hides what the version has there.
 func (r *restore) fitDirectory(have replica.LayerEntry, from int, name string) error {
 	fd, err := layer.Dir(from).Enter(name)
 	if err != nil {
@@ -249,8 +253,9 @@ func (r *restore) fitDirectory(have replica.LayerEntry, from int, name string) e
 	return r.fitWhiteouts(fd, path, merges)
 }
 
-// fitWhiteouts removes the whiteouts in and below an open directory that would hide nothing of the version: overlayfs would list their names
-// where nothing merges. path is where the directory is to stand, merges whether it merges with the version's.
+// fitWhiteouts removes whiteouts in an open directory and below that would hide nothing of the version:
+// overlayfs would list their names. path is where the directory is to be, merges whether it merges with the
+// version's.
 func (r *restore) fitWhiteouts(fd int, path string, merges bool) error {
 	names, err := layer.Dir(fd).Names()
 	if err != nil {
@@ -306,8 +311,8 @@ func (r *restore) attributes(s *layer.SetAside) error {
 	return r.dropMark(s)
 }
 
-// dropMark removes from the saved area what was restored of a directory, or forgotten: that it was opaque, or its attributes. It returns
-// unix.ENODATA if that is there no more.
+// dropMark removes the mark of a directory in the saved area, that it was opaque or has other attributes, after
+// it was restored or forgotten. It returns unix.ENODATA if the mark is gone.
 func (l Layer) dropMark(s *layer.SetAside) error {
 	fd, err := l.root.OpenDir(l.home.Saved(s.ID(), s.Path))
 	if err != nil {
@@ -326,7 +331,7 @@ func (l Layer) dropMark(s *layer.SetAside) error {
 	return err
 }
 
-// pruneSaved removes the directories above path in the saved area of a stamp that are empty and stand for nothing by themselves.
+// pruneSaved removes the directories above path in the saved area of a stamp that are empty and have no marks.
 func (l Layer) pruneSaved(stamp time.Time, path string) {
 	for dir := path; dir != ""; {
 		dir = parentPath(dir)

@@ -13,22 +13,28 @@ import (
 	"dim/internal/vfs"
 )
 
-// RestoreSnapshotOptions say what a layer is to be again.
+// RestoreSnapshotOptions select a snapshot.
 type RestoreSnapshotOptions struct {
 	To  string // which snapshot, see findSnapshot
 	Dry bool   // only tell what would be done
 }
 
-// RestoredSnapshot tells what RestoreSnapshot has done.
+// RestoredSnapshot is what RestoreSnapshot has done.
 type RestoredSnapshot struct {
 	Snapshot Snapshot
-	Undo     string // the stamp of the snapshot that shows the layer as it was before; "" if there was none, and in a dry run
+	Undo     string // the stamp of the snapshot of the layer before; "" if there was no layer, and in a dry run
 	Paths    []RestoredPath
-	Copies   uint64 // bytes that it takes to copy, for the undo too, while the node's calls wait: the disk cannot share them
-	Unknown  bool   // the version that the snapshot was taken over is no longer in the store: what the master has changed since is not known
+
+	// Bytes that the disk must copy, for the undo too, while calls of the node wait. 0 if it can share blocks.
+	Copies uint64
+
+	// The version that the snapshot was taken over is no longer in the store: what the master has changed since is not
+	// known.
+	Unknown bool
 }
 
-// RestoredPath is a path at which RestoreSnapshot changes the layer, or does not although the snapshot has something there.
+// RestoredPath is a path at which RestoreSnapshot changes the layer, or leaves it although the snapshot has
+// something there.
 type RestoredPath struct {
 	Path      string
 	What      string // "restored", "set aside", "held back"
@@ -36,17 +42,18 @@ type RestoredPath struct {
 	Displaced bool // of what came back: the layer had something else there, which is set aside now
 }
 
-// The snapshot's is in the layer again; the layer's, which the snapshot has not, was set aside; the snapshot's stays there alone, for the master
-// has changed the path since.
+// The snapshot's entry is in the layer again. The layer's entry, which the snapshot does not have, was set
+// aside. The snapshot's entry is not restored, for the master has changed the path since.
 const (
 	wasRestored = "restored"
 	wasSetAside = "set aside"
 	wasHeldBack = "held back"
 )
 
-// RestoreSnapshot makes the layer what it was at a snapshot. What it holds besides is set aside, as by a reset, and kept in a snapshot of its
-// own first: if that cannot be taken nothing is done. Files that are what they were stay the same files; others come back under new ids, so
-// that who has the present ones open keeps them. It returns ErrNoSnapshot if there is no such snapshot.
+// RestoreSnapshot makes the layer what it was at a snapshot. What it has besides is set aside, as by Reset, and
+// kept in a snapshot of its own first. If that cannot be taken nothing is done. Files that have not changed
+// stay the same files. Others come back under new ids, so that processes that have the present ones open keep
+// them. It returns ErrNoSnapshot if there is no such snapshot.
 //
 // If the replica follows another version than at the snapshot, the rules of a switch from that version hold.
 func (l Layer) RestoreSnapshot(o RestoreSnapshotOptions) (*RestoredSnapshot, error) {
@@ -108,7 +115,7 @@ func (l Layer) snapshotRestore(e *replica.Edit, to string) (*snapshotRestore, er
 	return r, nil
 }
 
-// plan goes through the snapshot without making anything, then through the layer.
+// plan walks over the snapshot and then over the layer, and changes nothing.
 func (r *snapshotRestore) plan() error {
 	c := layer.Copy{Root: r.root, From: r.from, Choose: r.choose, Fault: r.r.Fault}
 	if err := c.Run(); err != nil {
@@ -152,7 +159,8 @@ func (r *snapshotRestore) choose(e *layer.CopyEntry) (layer.Choice, error) {
 	}
 	if layer.IsWhiteout(&e.Stat) {
 		if !ok || !now.Whiteout() {
-			r.note(RestoredPath{Path: e.At, What: wasRestored, Kind: layer.AsideRemoval, Displaced: ok && now.Kind() != 0})
+			displaced := ok && now.Kind() != 0
+			r.note(RestoredPath{Path: e.At, What: wasRestored, Kind: layer.AsideRemoval, Displaced: displaced})
 		}
 		return how, nil
 	}
@@ -164,12 +172,14 @@ func (r *snapshotRestore) choose(e *layer.CopyEntry) (layer.Choice, error) {
 		how.Link = func(dir int, name string) error { return link(now, dir, name) }
 		return how, nil
 	}
-	r.note(RestoredPath{Path: e.At, What: wasRestored, Kind: layer.AsideEntry, Displaced: ok && (now.Kind() != 0 || now.Whiteout())})
+	displaced := ok && (now.Kind() != 0 || now.Whiteout())
+	r.note(RestoredPath{Path: e.At, What: wasRestored, Kind: layer.AsideEntry, Displaced: displaced})
 	how.Adapt = giveNewID
 	return how, nil
 }
 
-// giveNewID gives a file that comes back an id that it never had: under the old one somebody may have other content open.
+// giveNewID gives a file that comes back an id that it never had: a process may have other content open under
+// the old one.
 func giveNewID(e layer.Entry) error {
 	if err := e.DropPartOfGroup(); err != nil {
 		return err
@@ -186,7 +196,7 @@ func link(now replica.LayerEntry, dir int, name string) error {
 	return unix.Linkat(at.FD, at.Name, dir, name, 0)
 }
 
-// directory notes when a directory comes back, or has other attributes or hides something else than now.
+// directory adds a directory to the plan if it comes back, or had other attributes, or hid something else.
 func (r *snapshotRestore) directory(e *layer.CopyEntry, held []layer.AsideKind) error {
 	then := layer.AttrsOf(&e.Stat)
 	now, ok := r.e.At(e.At)
@@ -194,7 +204,8 @@ func (r *snapshotRestore) directory(e *layer.CopyEntry, held []layer.AsideKind) 
 		version, isDir := r.versionDir(e.At)
 		switch {
 		case e.At != "" && !e.Merged(e.At):
-			r.note(RestoredPath{Path: e.At, What: wasRestored, Kind: layer.AsideEntry, Displaced: ok && (now.Kind() != 0 || now.Whiteout())})
+			displaced := ok && (now.Kind() != 0 || now.Whiteout())
+			r.note(RestoredPath{Path: e.At, What: wasRestored, Kind: layer.AsideEntry, Displaced: displaced})
 		case isDir && then != version && !slices.Contains(held, layer.AsideAttributes):
 			r.note(RestoredPath{Path: e.At, What: wasRestored, Kind: layer.AsideAttributes})
 		}
@@ -222,7 +233,7 @@ func (r *snapshotRestore) versionDir(path string) (attrs layer.Attrs, ok bool) {
 	return layer.Attrs{Mode: a.Mode, UID: a.UID, GID: a.GID}, true
 }
 
-// surplus notes what the layer has at entry and below and the snapshot has not.
+// surplus adds what the layer has at entry and below, and the snapshot does not have, to the plan.
 func (r *snapshotRestore) surplus(entry replica.LayerEntry) error {
 	path := entry.Path()
 	isDir, there := r.there[path]
@@ -253,7 +264,7 @@ func (r *snapshotRestore) surplus(entry replica.LayerEntry) error {
 	return nil
 }
 
-// same reports whether the layer's file at the path of e is what the snapshot has, so that it can stay what it is.
+// same reports whether the layer's file at the path of e is the same as in the snapshot. It can stay then.
 func (r *snapshotRestore) same(e *layer.CopyEntry) (bool, error) {
 	now, ok := r.e.At(e.At)
 	if !ok || now.Kind() != vfs.TypeOf(e.Stat.Mode) {
@@ -276,7 +287,8 @@ func (r *snapshotRestore) same(e *layer.CopyEntry) (bool, error) {
 	if e.CopyOf(&st) {
 		return true, nil
 	}
-	if st.Mode != was.Mode || st.Uid != was.Uid || st.Gid != was.Gid || st.Size != was.Size || st.Mtim != was.Mtim || st.Rdev != was.Rdev {
+	if st.Mode != was.Mode || st.Uid != was.Uid || st.Gid != was.Gid || st.Size != was.Size || st.Mtim != was.Mtim ||
+		st.Rdev != was.Rdev {
 		return false, nil
 	}
 	if same, err := e.SameXattrs(at); !same {

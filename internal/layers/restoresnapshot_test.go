@@ -56,8 +56,8 @@ func rich(o *site) {
 	}
 }
 
-// The server dies at each point of a switch that takes a snapshot: the switch is completed or not begun, and whatever is called a snapshot shows the
-// layer as it was.
+// The server dies at each point of a switch that takes a snapshot: the switch is completed or not begun, and whatever
+// is called a snapshot shows the layer as it was.
 func TestASwitchThatIsBrokenOffLeavesNoHalfSnapshot(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
@@ -102,7 +102,8 @@ func TestASwitchThatIsBrokenOffLeavesNoHalfSnapshot(t *testing.T) {
 	}
 }
 
-// The server dies at each point of a restore: the layer is the one or the other, the restore can be done again, and undone.
+// The server dies at each point of a restore: the layer is the one or the other, the restore can be done again, and
+// undone.
 func TestARestoreOfALayerThatIsBrokenOffLosesNothing(t *testing.T) {
 	m := newMemory(t)
 	one := m.Version(t, 1, v1)
@@ -155,8 +156,8 @@ func TestARestoreOfALayerThatIsBrokenOffLosesNothing(t *testing.T) {
 	}
 }
 
-// Random histories with snapshots and restores: whatever happened in between, a restored layer shows what it showed, the undo what was before, and
-// the kernel's overlayfs shows the same of it.
+// Random histories with snapshots and restores: whatever happened in between, a restored layer shows what it showed,
+// the undo what was before, and the kernel's overlayfs shows the same of it.
 func TestALayerComesBackAfterARandomHistory(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	dir := disktest.Memory(t)
@@ -207,13 +208,15 @@ func (h *history) restoreTo(to string, want map[string]string) {
 	}
 	h.CheckIDs()
 	c, err := h.o.Check()
-	c.Problems = slices.DeleteFunc(c.Problems, func(p Problem) bool { return p.Path == "work/work" }) // of the kernel's mounts
+	ofKernel := func(p Problem) bool { return p.Path == "work/work" } // from its mounts
+	c.Problems = slices.DeleteFunc(c.Problems, ofKernel)
 	if err != nil || len(c.Problems) > 0 {
 		h.T.Fatalf("check: %+v, %v after\n%s", c.Problems, err, strings.Join(h.Lines, "\n"))
 	}
 }
 
-// steps does some random operations to the replica and to an overlay of the kernel's that starts with a copy of its layer.
+// steps does some random operations to the replica and to an overlay of the kernel's that starts with a copy of its
+// layer.
 func (h *history) steps(low string, round int) {
 	h.T.Helper()
 	upper := filepath.Join(h.Base, fmt.Sprint("upper", round))
@@ -229,7 +232,8 @@ func (h *history) steps(low string, round int) {
 	}
 }
 
-// Nodes write while they are switched together: each snapshot shows a moment of its node, with all that was written before.
+// Nodes write while they are switched together: each snapshot shows a moment of its node, with all that was written
+// before.
 func TestSnapshotsOfWritingNodesShowOneMoment(t *testing.T) {
 	m := newMemory(t)
 	versions := []image.Version{m.Version(t, 1, v1), m.Version(t, 2, v2)}
@@ -262,9 +266,11 @@ func TestSnapshotsOfWritingNodesShowOneMoment(t *testing.T) {
 	for i := range 6 {
 		var moves []replica.Move
 		for _, o := range nodes {
-			moves = append(moves, replica.Move{Replica: o.Replica, Version: versions[(i+1)%2], Rules: replica.Rules{Snapshots: 10}})
+			rules := replica.Rules{Snapshots: 10}
+			moves = append(moves, replica.Move{Replica: o.Replica, Version: versions[(i+1)%2], Rules: rules})
 		}
-		if rep, err := first.s.Switch(context.Background(), moves); err != nil || len(rep.Missed) > 0 || rep.Replicas != len(nodes) {
+		rep, err := first.s.Switch(context.Background(), moves)
+		if err != nil || len(rep.Missed) > 0 || rep.Replicas != len(nodes) {
 			t.Fatalf("switch: %+v, %v", rep, err)
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"dim/internal/replica"
 )
 
-// Saved lists what was set aside, the latest first. What comes or goes meanwhile may be listed or not: calls of the node do not wait.
+// Saved lists what was set aside, the latest first. Calls of the node do not wait: what comes or goes meanwhile
+// may be listed or not.
 func (l Layer) Saved() ([]layer.SetAside, error) {
-	if err := l.r.View(func(replica.LayerEntry) error { return nil }); err != nil { // what a crash has left is completed by now
+	load := func(replica.LayerEntry) error { return nil }
+	if err := l.r.View(load); err != nil { // it completes what a crash has interrupted
 		return nil, err
 	}
 	return l.saved()

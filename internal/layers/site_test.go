@@ -109,7 +109,8 @@ func (o *site) rules() { o.to(o.spec.Version) }
 
 func (o *site) move() replica.Move {
 	return replica.Move{
-		Replica: o.Replica, Version: o.spec.Version, Files: o.spec.Files, Keep: o.spec.Keep, Shared: o.spec.Shared, Rules: o.spec.Rules,
+		Replica: o.Replica, Version: o.spec.Version, Files: o.spec.Files,
+		Keep: o.spec.Keep, Shared: o.spec.Shared, Rules: o.spec.Rules,
 	}
 }
 

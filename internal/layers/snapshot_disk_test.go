@@ -18,7 +18,10 @@ import (
 // The plan of a restore says what it takes: what comes back, and what is kept for the undo.
 func TestTheBytesThatARestoreCopiesAreToldBefore(t *testing.T) {
 	m := newMemory(t)
-	for _, disk := range []func(*testing.T) string{func(t *testing.T) string { return t.TempDir() }, func(t *testing.T) string { return disktest.Reflink(t).Dir }} {
+	for _, disk := range []func(*testing.T) string{
+		func(t *testing.T) string { return t.TempDir() },
+		func(t *testing.T) string { return disktest.Reflink(t).Dir },
+	} {
 		o := newSiteIn(t, disk(t), m.Version(t, 1, v1), m)
 		shares := clones(t, o.opts.Dir)
 		e := testkit.Value(o.Edit("test"))(t)
@@ -104,7 +107,8 @@ func TestADiskThatSharesBlocksCopiesNothing(t *testing.T) {
 	}
 	checkClean(t, o)
 	o.s.Close()
-	o.s, _ = replica.Open(replica.Options{Dir: filepath.Join(t.TempDir(), "other"), Source: m}) // lets the disk be unmounted
+	// The disk can be unmounted now.
+	o.s, _ = replica.Open(replica.Options{Dir: filepath.Join(t.TempDir(), "other"), Source: m})
 }
 
 const nearlyFull = "the disk is nearly full"
@@ -138,7 +142,8 @@ func TestAFullDiskTakesNoSnapshot(t *testing.T) {
 	if rep.Replicas != 1 || len(rep.Missed) != 1 || !strings.Contains(rep.Missed[0].Error(), nearlyFull) {
 		t.Errorf("report %+v", rep)
 	}
-	if _, err := o.RestoreSnapshot(RestoreSnapshotOptions{To: "compute@1"}); err == nil || !strings.Contains(err.Error(), nearlyFull) {
+	_, err = o.RestoreSnapshot(RestoreSnapshotOptions{To: "compute@1"})
+	if err == nil || !strings.Contains(err.Error(), nearlyFull) {
 		t.Errorf("restore: %v", err)
 	}
 	o.Want("same/own", "other")

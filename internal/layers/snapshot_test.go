@@ -114,7 +114,8 @@ func TestALayerIsWhatItWasAtASwitch(t *testing.T) {
 	if got := o.ReadAll(running); got != "other" {
 		t.Errorf("who has the file open reads %q after a restart", got)
 	}
-	if diff := cmp.Diff([]string{"etc/a entry", "etc/b removal", "etc/own entry", "later entry"}, savedOf(o)); diff != "" {
+	aside := []string{"etc/a entry", "etc/b removal", "etc/own entry", "later entry"}
+	if diff := cmp.Diff(aside, savedOf(o)); diff != "" {
 		t.Errorf("set aside:\n%s", diff)
 	}
 	// And back.
@@ -124,7 +125,8 @@ func TestALayerIsWhatItWasAtASwitch(t *testing.T) {
 	}
 }
 
-// What the layer holds is the same as at the last snapshot: the next switch takes none, but says that it shows the layer over that version too.
+// What the layer holds is the same as at the last snapshot: the next switch takes none, but says that it shows the
+// layer over that version too.
 func TestALayerThatHasNotChangedIsNotCopiedAgain(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
@@ -145,7 +147,8 @@ func TestALayerThatHasNotChangedIsNotCopiedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.to(one)
-	if diff := cmp.Diff([]string{"switch compute@2 compute@1 over compute@2 compute@1 compute@2: 2"}, o.shots()); diff != "" {
+	want := []string{"switch compute@2 compute@1 over compute@2 compute@1 compute@2: 2"}
+	if diff := cmp.Diff(want, o.shots()); diff != "" {
 		t.Error(diff)
 	}
 	o.WriteFile("same/own", "more")
@@ -177,7 +180,8 @@ func TestCopiesOfOneNameAreNotPutIntoOneDirectory(t *testing.T) {
 	if _, err := o.Reset(ResetOptions{Paths: []string{"etc/own", "opt/own"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Restore(RestoreOptions{To: "old"}); err == nil || !strings.Contains(err.Error(), "would both be /old/own") {
+	_, err := o.Restore(RestoreOptions{To: "old"})
+	if err == nil || !strings.Contains(err.Error(), "would both be /old/own") {
 		t.Errorf("restored both: %v", err)
 	}
 	if diff := cmp.Diff([]string{"etc/own entry", "opt/own entry"}, savedOf(o)); diff != "" {
@@ -203,7 +207,8 @@ func TestOwnerAndModeOfDirectoriesComeBack(t *testing.T) {
 	chmod("opt", 0o700)
 	chmod("", 0o711)
 	after, changed := o.snapshotNow(), o.Dump()
-	if diff := cmp.Diff([]string{" restored attributes", "opt set aside attributes"}, o.restoredPaths(RestoreSnapshotOptions{To: then})); diff != "" {
+	want := []string{" restored attributes", "opt set aside attributes"}
+	if diff := cmp.Diff(want, o.restoredPaths(RestoreSnapshotOptions{To: then})); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(before, o.Dump()); diff != "" {
@@ -243,8 +248,9 @@ func TestARestoreOverAnotherVersionKeepsToTheMaster(t *testing.T) {
 	o.WriteFile("etc/a", "over the newer version")
 	got := o.restoredPaths(RestoreSnapshotOptions{To: "compute@1"})
 	if diff := cmp.Diff([]string{
-		"etc held back attributes", "etc/a held back entry", "etc/a set aside entry", "etc/b held back removal", "etc/c held back entry",
-		"etc/own restored entry displacing", "gone/sub/s held back entry", "opt/app held back opaque", "turn held back entry",
+		"etc held back attributes", "etc/a held back entry", "etc/a set aside entry", "etc/b held back removal",
+		"etc/c held back entry", "etc/own restored entry displacing", "gone/sub/s held back entry",
+		"opt/app held back opaque", "turn held back entry",
 	}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -276,12 +282,15 @@ func TestSnapshotsAreFoundByVersionStampAndTime(t *testing.T) {
 		}
 		return Snapshot{Stamp: stamp}
 	}
-	list := []Snapshot{at("20260103T000000.000000000Z"), at("20260102T120000.000000000Z"), at("20260102T000000.000000000Z")}
+	list := []Snapshot{
+		at("20260103T000000.000000000Z"), at("20260102T120000.000000000Z"), at("20260102T000000.000000000Z"),
+	}
 	list[0].Over = []image.Version{{Image: "compute", Number: 7}, {Image: "compute", Number: 8}}
 	list[1].Over = []image.Version{{Image: "compute", Number: 7}}
 	for to, want := range map[string]int{
-		"compute@7": 0, "7": 0, "8": 0, "20260102T": 1, "20260102T000000": 2, "2026-01-02T12:00:00Z": 1, "2026-01-02T11:59:59+00:00": 2,
-		"2027-01-01T00:00:00Z": 0, "": -1, "2026": -1, "other@7": -1, "2026-01-01T00:00:00Z": -1, "yesterday": -1,
+		"compute@7": 0, "7": 0, "8": 0, "20260102T": 1, "20260102T000000": 2, "2026-01-02T12:00:00Z": 1,
+		"2026-01-02T11:59:59+00:00": 2,
+		"2027-01-01T00:00:00Z":      0, "": -1, "2026": -1, "other@7": -1, "2026-01-01T00:00:00Z": -1, "yesterday": -1,
 	} {
 		got, err := findSnapshot(list, to)
 		if want < 0 {

@@ -6,8 +6,9 @@ import (
 	"dim/internal/vfs"
 )
 
-// rule decides about an entry of the snapshot as a switch from the snapshot's version to the present one would: where the master has changed what
-// the node had too, the master wins. held is what of the entry does not come back for that.
+// rule decides about an entry of the snapshot as a switch from the snapshot's version to the present one would:
+// where the master has changed what the node had too, the master wins. held is what of the entry does not come
+// back.
 func (r *snapshotRestore) rule(e *layer.CopyEntry) (how layer.Choice, held []layer.AsideKind) {
 	if r.out.Unknown {
 		return r.fit(e), nil
@@ -66,8 +67,8 @@ func giveVersionAttrs(e layer.Entry, c *image.Change) error {
 	return e.ReplaceXattrs(old, c.New.Xattrs)
 }
 
-// fit makes an entry of a snapshot whose version is not known fit to the present one: a whiteout must hide something, and a directory cannot
-// merge with what is none.
+// fit adapts an entry of a snapshot whose version is not known to the present one: a whiteout must hide
+// something, and a directory cannot merge with an entry that is no directory.
 func (r *snapshotRestore) fit(e *layer.CopyEntry) layer.Choice {
 	var version vfs.Attr
 	has, nodeFile := r.e.VersionEntry(e.At, &version), r.e.HasNodeFile(e.At)

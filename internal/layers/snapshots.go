@@ -12,7 +12,7 @@ import (
 	"dim/internal/replica"
 )
 
-// Snapshot is a copy of a layer as it was at a time.
+// Snapshot is a copy of a layer at a time.
 type Snapshot struct {
 	Node  string
 	Image string
@@ -23,7 +23,8 @@ type Snapshot struct {
 // ID returns the stamp as people and directories have it.
 func (s *Snapshot) ID() string { return layer.StampName(s.Stamp) }
 
-// Snapshots lists the snapshots of a node's layers, of all its images, the latest of each first. The replicas need not be attached.
+// Snapshots lists the snapshots of a node's layers over all images, the latest of each first. The replicas need
+// not be attached.
 func Snapshots(set *replica.Set, node string) ([]Snapshot, error) {
 	if node == "" || node[0] == '.' || strings.ContainsAny(node, "/\x00") {
 		return nil, fmt.Errorf("list snapshots: %q is no name of a node", node)
@@ -68,7 +69,8 @@ func readSnapshots(root layer.Dir, node, image string) ([]Snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Snapshot{Node: node, Image: image, Stamp: at, SnapshotInfo: layer.At(fd, ".").SnapshotInfo()})
+		info := layer.At(fd, ".").SnapshotInfo()
+		list = append(list, Snapshot{Node: node, Image: image, Stamp: at, SnapshotInfo: info})
 		unix.Close(fd)
 	}
 	return list, nil
@@ -77,13 +79,15 @@ func readSnapshots(root layer.Dir, node, image string) ([]Snapshot, error) {
 // ErrNoSnapshot tells that there is none of that version or time.
 var ErrNoSnapshot = errors.New("there is no such snapshot")
 
-// findSnapshot finds the snapshot that to names: by its stamp, or how that begins; by the time, the last one then or before; by a version that
-// the layer was over, NAME@N or N, the last one of it. The latest is the first in list.
+// findSnapshot finds the snapshot that to names. It may be a stamp, or how one begins; a time, for the last one
+// at it or before; a version that the layer was over, NAME@N or N, for the last one of it. The latest is the
+// first in list.
 func findSnapshot(list []Snapshot, to string) (*Snapshot, error) {
 	at, timeErr := time.Parse(time.RFC3339, to)
 	for i := range list {
 		one := &list[i]
-		if to != "" && strings.HasPrefix(one.ID(), to) && len(to) >= len("20060102T") || timeErr == nil && !one.Stamp.After(at) {
+		byStamp := len(to) >= len("20060102T") && strings.HasPrefix(one.ID(), to)
+		if byStamp || timeErr == nil && !one.Stamp.After(at) {
 			return one, nil
 		}
 		for _, v := range one.Over {

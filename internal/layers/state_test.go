@@ -41,7 +41,8 @@ func TestASetAsideCopyComesBackAsTheNodeHadIt(t *testing.T) {
 	before := o.Stat("etc")
 	o.to(m.Version(t, 2, v2))
 	saved, err := o.Saved()
-	if err != nil || len(saved) != 1 || saved[0].Why != "switch compute@1 compute@2" || saved[0].Size != 4 || saved[0].Type != vfs.Regular {
+	if err != nil || len(saved) != 1 || saved[0].Why != "switch compute@1 compute@2" || saved[0].Size != 4 ||
+		saved[0].Type != vfs.Regular {
 		t.Fatalf("saved: %+v, %v", saved, err)
 	}
 
@@ -79,7 +80,8 @@ func TestARestoreSetsAsideWhatItDisplaces(t *testing.T) {
 	o.WriteFile("etc/a", "old")
 	o.to(m.Version(t, 2, v2))
 	o.WriteFile("etc/a", "new")
-	if diff := cmp.Diff([]string{"etc/a entry to etc/a displacing"}, o.restored(RestoreOptions{Path: "etc"})); diff != "" {
+	want := []string{"etc/a entry to etc/a displacing"}
+	if diff := cmp.Diff(want, o.restored(RestoreOptions{Path: "etc"})); diff != "" {
 		t.Error(diff)
 	}
 	o.Want("etc/a", "old")
@@ -91,14 +93,16 @@ func TestARestoreSetsAsideWhatItDisplaces(t *testing.T) {
 	o.restored(RestoreOptions{Path: "etc/a", From: saved[0].ID()[:24]})
 	o.Want("etc/a", "new")
 	// Elsewhere, into a directory that is not there yet.
-	if diff := cmp.Diff([]string{"etc/a entry to root/old/a"}, o.restored(RestoreOptions{Path: "etc/a", To: "/root/old"})); diff != "" {
+	want = []string{"etc/a entry to root/old/a"}
+	if diff := cmp.Diff(want, o.restored(RestoreOptions{Path: "etc/a", To: "/root/old"})); diff != "" {
 		t.Error(diff)
 	}
 	o.Want("root/old/a", "old")
 	o.Want("etc/a", "new")
 }
 
-// Every kind of thing that a switch sets aside comes back, so that the replica is as if the node had done all of it over the new version.
+// Every kind of thing that a switch sets aside comes back, so that the replica is as if the node had done all of it
+// over the new version.
 func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
 	m := newMemory(t)
 	newer := slices.Clone(v2)
@@ -115,7 +119,9 @@ func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.to(m.Version(t, 2, newer))
-	want := []string{"etc attributes", "etc/a entry", "etc/b removal", "etc/c entry", "gone/sub/s entry", "opt/app opaque"}
+	want := []string{
+		"etc attributes", "etc/a entry", "etc/b removal", "etc/c entry", "gone/sub/s entry", "opt/app opaque",
+	}
 	if diff := cmp.Diff(want, savedOf(o)); diff != "" {
 		t.Fatalf("set aside:\n%s", diff)
 	}
@@ -125,8 +131,9 @@ func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for path, content := range map[string]string{
-			"etc/a": "mine", "etc/c": "mine, deleted by the master", "etc/b": gone(vfs.ENOENT), "etc/new": "n2", "opt/app/own": "own",
-			"opt/app/x": gone(vfs.ENOENT), "gone/sub/s": "mine",
+			"etc/a": "mine", "etc/c": "mine, deleted by the master", "etc/b": gone(vfs.ENOENT), "etc/new": "n2",
+			"opt/app/own": "own",
+			"opt/app/x":   gone(vfs.ENOENT), "gone/sub/s": "mine",
 		} {
 			o.Want(path, content)
 		}
@@ -142,7 +149,8 @@ func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
 	check()
 }
 
-// A directory that the master replaced by a file, and then brought back: the node's copy goes elsewhere, and takes no id with it.
+// A directory that the master replaced by a file, and then brought back: the node's copy goes elsewhere, and takes no
+// id with it.
 func TestADirectoryThatIsRestoredElsewhereLeavesTheMastersAlone(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
@@ -152,7 +160,8 @@ func TestADirectoryThatIsRestoredElsewhereLeavesTheMastersAlone(t *testing.T) {
 	o.to(two)
 	o.to(one)
 	o.MakeDir("old")
-	if diff := cmp.Diff([]string{"turn entry to old/turn"}, o.restored(RestoreOptions{Path: "turn", To: "old"})); diff != "" {
+	want := []string{"turn entry to old/turn"}
+	if diff := cmp.Diff(want, o.restored(RestoreOptions{Path: "turn", To: "old"})); diff != "" {
 		t.Error(diff)
 	}
 	for range 2 {
@@ -175,7 +184,9 @@ func TestWhatCannotComeBackIsRefusedBeforeAnythingMoves(t *testing.T) {
 	o.spec.Shared = image.Patterns{shared}
 	o.rules()
 	saved := savedOf(o)
-	for _, q := range []RestoreOptions{{Path: "etc/a"}, {}, {Path: "a/../b"}, {Path: "nothing"}, {Path: "etc/a", To: "turn"}} {
+	for _, q := range []RestoreOptions{
+		{Path: "etc/a"}, {}, {Path: "a/../b"}, {Path: "nothing"}, {Path: "etc/a", To: "turn"},
+	} {
 		if _, err := o.Restore(q); err == nil {
 			t.Errorf("%+v was done", q)
 		}
@@ -196,7 +207,8 @@ func TestWhatIsForgottenTakesNoIDFromWhoHasTheFileOpen(t *testing.T) {
 	if list, err := o.Forget(ForgetOptions{Path: "etc", Before: time.Unix(1, 0)}); err != nil || len(list) != 0 {
 		t.Errorf("forgot %v, %v", list, err)
 	}
-	if list, err := o.Forget(ForgetOptions{Path: "etc", Dry: true}); err != nil || len(list) != 1 || len(savedOf(o)) != 1 {
+	list, err := o.Forget(ForgetOptions{Path: "etc", Dry: true})
+	if err != nil || len(list) != 1 || len(savedOf(o)) != 1 {
 		t.Errorf("would forget %v, %v", list, err)
 	}
 	if list, err := o.Forget(ForgetOptions{Path: "etc"}); err != nil || len(list) != 1 {
@@ -291,7 +303,8 @@ func TestOwnListsWhatTheNodeHasChanged(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %d/%d %s", w.Path, w.Kind, w.Size, w.Was, w.Attrs))
 	}
 	want := []string{
-		"etc/a content 4/2 ", "etc/b removed 2/0 ", "etc/c attributes 2/2 mode", "opt attributes 0/0 mode", "opt/app content 0/0 hides",
+		"etc/a content 4/2 ", "etc/b removed 2/0 ", "etc/c attributes 2/2 mode", "opt attributes 0/0 mode",
+		"opt/app content 0/0 hides",
 		"own added 0/0 ", "own/f added 4/0 ",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -337,7 +350,8 @@ func TestAResetThatIsBrokenOffLosesNothing(t *testing.T) {
 	}
 }
 
-// When a layer is read anew, what a call is just copying up stays in work/, also of a node that had no layer when it was read first.
+// When a layer is read anew, what a call is just copying up stays in work/, also of a node that had no layer when it
+// was read first.
 func TestALayerThatIsReadAnewLeavesCallsTheirWork(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

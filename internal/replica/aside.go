@@ -13,8 +13,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// setAside moves away what the layer, which is locked, holds at the paths that differ. It can be broken off anywhere and begun
-// again: what is done is not found a second time.
+// setAside moves what the layer, which is locked, holds at the paths that differ to the saved area. It may be
+// interrupted anywhere and done again: what is done is not found a second time.
 func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 	r := t.r
 	if !r.ready {
@@ -37,7 +37,7 @@ func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 	return a.list, err
 }
 
-// savedDir is where what is set aside at a time stands, from the replica's directory.
+// savedDir returns the directory for what is set aside at a time, from the replica's directory.
 func savedDir(at int64) string { return layer.Home("").Saved(stampName(at)) }
 
 type setAsideOp struct {
@@ -45,13 +45,13 @@ type setAsideOp struct {
 	t    *transition
 	at   int64
 	dir  string // where it goes, from the replica's directory
-	why  string // kept with it
-	made bool   // dir is there, and says why
+	why  string // what made the change; kept in the saved area
+	made bool   // dir exists and has why
 	own  bool   // the changes are those of node files
 	list []layer.SetAside
 }
 
-// walk treats p, at or below which c tells of changes.
+// walk treats what the layer has at p and below. c is what changes at p and below.
 func (a *setAsideOp) walk(c *change, p *dentry) error {
 	if p == nil {
 		return nil
@@ -99,13 +99,13 @@ func (a *setAsideOp) below(c *change, p *dentry) error {
 	return nil
 }
 
-// whiteout sets aside that the node removed p, or forgets it when there is nothing to remove any more.
+// whiteout sets aside that the node removed p. If nothing is left to remove the whiteout is only deleted.
 func (a *setAsideOp) whiteout(c *change, p *dentry) error {
 	if c.shows {
 		return a.move(p, layer.AsideRemoval)
 	}
 	if !c.differs || c.to != 0 {
-		return nil // something below went, and the node does not see it
+		return nil // something below was removed, and the node does not see it
 	}
 	d, err := a.r.layerDir(p.up)
 	if err != nil {
@@ -119,7 +119,7 @@ func (a *setAsideOp) whiteout(c *change, p *dentry) error {
 	return nil
 }
 
-// quietly runs do, which changes names in the open directory, without changing its times.
+// quietly runs do, which changes names in the open directory, and keeps the times of that.
 func (a *setAsideOp) quietly(dir int, do func() error) error {
 	if err := a.r.set.failAt("in set-aside"); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (a *setAsideOp) quietly(dir int, do func() error) error {
 	return layer.Dir(dir).KeepTimes(do)
 }
 
-// saved returns the directory of the saved area for what is in the directory of path p, to be synced.
+// saved returns the directory of the saved area for the entries of the directory p, open and to be synced.
 func (a *setAsideOp) saved(p string) (int, error) {
 	dir := a.r.dir.Join(a.dir)
 	if !a.made {
@@ -168,7 +168,7 @@ func (a *setAsideOp) move(p *dentry, kind layer.AsideKind) error {
 	err = a.quietly(from.FD, func() error {
 		err := unix.Renameat(from.FD, p.name, to, p.name)
 		if err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR || err == unix.EISDIR {
-			if err = layer.Dir(to).RemoveAll(p.name); err == nil { // of an attempt that was broken off
+			if err = layer.Dir(to).RemoveAll(p.name); err == nil { // of an attempt that was interrupted
 				err = unix.Renameat(from.FD, p.name, to, p.name)
 			}
 		}
@@ -188,7 +188,8 @@ func (a *setAsideOp) note(path string, kind layer.AsideKind) {
 	})
 }
 
-// moved takes p and all below it out of the places; files that have no other name are found below dir from now on.
+// moved removes p and all below it from the dentries. Files that have no other name are found below dir, in the
+// saved area, from now on.
 func (r *Replica) moved(p *dentry, dir string) {
 	for _, k := range slices.Clone(p.kids) {
 		r.moved(k, dir)
@@ -218,8 +219,8 @@ func (r *Replica) addAside(o *object, path string) {
 	r.history.aside[o.id] = o
 }
 
-// attributes lets the master's attributes of a directory win. Those that the node has changed are kept in the saved
-// area, on an empty directory.
+// attributes gives a directory that the node has in its layer the attributes that the master has given it.
+// Those that the node had changed are kept in the saved area, on an empty directory.
 func (a *setAsideOp) attributes(c *change, p *dentry) error {
 	if !c.differs || c.new == nil || c.new.Type != image.Directory {
 		return nil
@@ -257,14 +258,14 @@ func (a *setAsideOp) attributes(c *change, p *dentry) error {
 	}
 	mtime := st.Mtim
 	if c.old != nil && timeOf(nanos(st.Mtim)) == vfs.Time(c.old.Mtime) {
-		mtime = timespecOf(vfs.Time(c.new.Mtime)) // nothing of the node's own has moved it
+		mtime = timespecOf(vfs.Time(c.new.Mtime)) // the node has not changed it
 	}
 	return unix.UtimesNanoAt(d.FD, name, []unix.Timespec{st.Atim, mtime}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func attrsOf(e *image.Entry) layer.Attrs { return layer.Attrs{Mode: e.Mode, UID: e.UID, GID: e.GID} }
 
-// masterXattrs gives a directory that the master has changed its extended attributes.
+// masterXattrs gives a directory the extended attributes that the master has given it.
 func masterXattrs(e layer.Entry, c *change) error {
 	var old []image.Xattr
 	if c.old != nil {
@@ -291,7 +292,7 @@ func (a *setAsideOp) keepAttributes(p *dentry, st *unix.Stat_t) error {
 	return nil
 }
 
-// unhide lets the version's directory show again below the node's own entries.
+// unhide makes an opaque directory merge with the version's again.
 func (a *setAsideOp) unhide(p *dentry) error {
 	fd, err := a.saved(p.path())
 	if err != nil {
@@ -321,7 +322,7 @@ func (a *setAsideOp) unhide(p *dentry) error {
 	return nil
 }
 
-// removeEmpty removes the directory p, which the master has deleted, when nothing of the node's own is in it.
+// removeEmpty removes the directory p, which the master has deleted, if the node has nothing in it.
 func (a *setAsideOp) removeEmpty(p *dentry) error {
 	for _, k := range p.kids {
 		if k.obj != nil || k.anyFile() {
@@ -343,7 +344,7 @@ func (a *setAsideOp) removeEmpty(p *dentry) error {
 // savedArea is the saved area, from the replica's directory.
 const savedArea = "saved"
 
-// scanAside finds the files that earlier switches have set aside.
+// scanAside finds the files in the saved area.
 func (r *Replica) scanAside() error {
 	err := r.scanAsideDir(savedArea)
 	if err == unix.ENOENT {
@@ -352,7 +353,7 @@ func (r *Replica) scanAside() error {
 	return err
 }
 
-// scanAsideDir reads one directory, then, when it is closed, those in it.
+// scanAsideDir reads one directory. It closes it before it reads those in it.
 func (r *Replica) scanAsideDir(path string) error {
 	fd, err := r.set.root.OpenDir(r.dir.Join(path))
 	if err != nil {
@@ -376,7 +377,7 @@ func (r *Replica) scanAsideEntries(fd int, path string) (below []string, err err
 	slices.Sort(names) // the latest stamp wins
 	for _, name := range names {
 		if path == savedArea && name[0] == '#' {
-			continue // half made, or half removed
+			continue // being made or removed
 		}
 		var st unix.Stat_t
 		if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {

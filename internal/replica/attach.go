@@ -15,8 +15,8 @@ import (
 	"dim/internal/layer"
 )
 
-// Attach serves a node's replica. Its layer is not read before the first call, unless the journal says that the replica
-// followed another version, or showed other node files: then it is switched first, as Switch does.
+// Attach serves a node's replica. Its layer is not read before the first call, unless the journal says that the
+// replica followed another version or showed other node files. Then it is switched first, as by Switch.
 func (s *Set) Attach(spec Spec) (*Replica, error) {
 	if err := checkDirNames(spec.Node, spec.Image); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (r *Replica) hasLayer() bool {
 	return err == nil
 }
 
-// catchUp completes a switch that was broken off, then switches r to what spec says. Nobody uses r yet.
+// catchUp completes a switch that was interrupted, then switches r to spec. No call uses r yet.
 func (s *Set) catchUp(r *Replica, spec *Spec) error {
 	ctx := context.Background()
 	var report Report
@@ -96,7 +96,8 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 		r.view = &view{index: index, files: spec.Files}
 	}
 	t, err := s.transition(ctx, &Move{
-		Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules, Durability: spec.Durability,
+		Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
+		Durability: spec.Durability,
 	})
 	if t == nil || err != nil {
 		return err
@@ -111,14 +112,17 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 	return errors.Join(err, r.sweepSnapshots())
 }
 
-// resume makes the transition of a switch that the journal has begun and not done.
+// resume makes the transition of a switch that the journal has as begun and not as done.
 func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, error) {
 	index, err := s.indexes.get(*p.to)
 	if err != nil {
 		return nil, err
 	}
 	r.view = &view{index: index}
-	t := &transition{r: r, to: r.view, keep: r.keep, shared: r.shared, rules: r.rules, from: r.state.to, version: p.to, hidden: make(map[string]bool)}
+	t := &transition{
+		r: r, to: r.view, keep: r.keep, shared: r.shared, rules: r.rules, from: r.state.to, version: p.to,
+		hidden: make(map[string]bool),
+	}
 	if t.from.Digest != t.version.Digest {
 		if t.changes, err = s.changesBetween(ctx, t.from, t.version); err != nil {
 			return nil, err
@@ -132,8 +136,8 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 	return t, nil
 }
 
-// Versions returns the versions whose content replicas may still be asked for: those that they follow, and those that
-// they followed within the retention. The store must not drop them.
+// Versions returns the versions whose content replicas may still be asked for: those that they follow, and
+// those that they followed within the retention. The store must not remove them.
 func (s *Set) Versions() []image.Version {
 	since := s.now().Add(-s.retain.age).UnixNano()
 	s.journal.mu.Lock()
@@ -155,7 +159,8 @@ func (s *Set) Versions() []image.Version {
 	return slices.Collect(maps.Values(used))
 }
 
-// fingerprints tells node files apart: for each path the id, which tells the content, and a sum over the attributes.
+// fingerprints returns a fingerprint of each node file by path: its id, which depends on the content, and a
+// checksum of the attributes.
 func fingerprints(files NodeFiles) map[string]string {
 	m := make(map[string]string, len(files.List))
 	for i := range files.List {
@@ -172,15 +177,15 @@ func fingerprintID(f string) image.ID {
 	return image.ID(id)
 }
 
-// remembered is the history up to a step, as replicas that share the step have it.
+// loadedHistory is the history up to a step, as replicas have it that share the step.
 type loadedHistory struct {
 	versions chain
 	own      chain
 	floor    int64
 }
 
-// recall rebuilds what r remembers of its switches from the journal and the trees. A step whose versions are no longer in
-// the store is forgotten, with all before it.
+// loadHistory builds the history of r from the journal and the trees. A step whose versions are no longer in
+// the store is left out, with all before it.
 func (s *Set) loadHistory(r *Replica) {
 	steps, floor := recent(r.state.steps, s.now().Add(-s.retain.age).UnixNano(), s.retain.switches)
 	mem := loadedHistory{floor: floor}
@@ -208,7 +213,8 @@ func (s *Set) addStep(mem loadedHistory, st *step, known joins) loadedHistory {
 	if st.from.Digest != st.to.Digest {
 		c, err := s.changesBetween(context.Background(), st.from, st.to)
 		if err != nil {
-			s.log.Warn("an earlier switch cannot be recalled", "from", st.from.Ref().String(), "to", st.to.Ref().String(), "error", err)
+			from, to := st.from.Ref().String(), st.to.Ref().String()
+			s.log.Warn("the history of an earlier switch is not available", "from", from, "to", to, "error", err)
 			return loadedHistory{floor: st.at}
 		}
 		mem.versions = mem.versions.add(newSegment(c.delta, st.at), known)
@@ -219,7 +225,7 @@ func (s *Set) addStep(mem loadedHistory, st *step, known joins) loadedHistory {
 	return mem
 }
 
-// filesDelta tells which ids a change of node files touches, from their fingerprints.
+// filesDelta returns the ids that a change of node files touches, from their fingerprints.
 func filesDelta(before, after map[string]string) *delta {
 	d := newDelta()
 	for _, path := range differing(before, after) {
@@ -248,7 +254,7 @@ func differing(before, after map[string]string) []string {
 	return paths
 }
 
-// touchAbove notes that names in the directories above path change.
+// touchAbove adds the directories above path to what is touched: names in them change.
 func (d *delta) touchAbove(path string) {
 	for path != "" {
 		path = parentPath(path)

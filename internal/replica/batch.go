@@ -9,10 +9,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// snapshotsTogether is how many snapshots become durable by one flush, and how many replicas wait for each other's.
+// snapshotsTogether is how many snapshots become durable by one flush. So many replicas wait for each other's
+// snapshots.
 const snapshotsTogether = 64
 
-// carryOut switches the replicas that need no snapshot, then the others some at a time, each wave behind its snapshots.
+// carryOut switches the replicas that need no snapshot first. Then it switches the others in batches, each
+// after its snapshots.
 func (s *Set) carryOut(list []*transition, report *Report) error {
 	var due, rest []*transition
 	for _, t := range list {
@@ -40,12 +42,14 @@ func (s *Set) carryOut(list []*transition, report *Report) error {
 	return errors.Join(errs...)
 }
 
-// due reports whether a snapshot must be taken first: of a layer that has changed since the last one, for another version.
+// due reports whether a snapshot must be taken first: the version changes, and the layer has changed since its
+// last snapshot.
 func (t *transition) due() bool {
 	return t.changes != nil && t.rules.Snapshots > 0 && !t.r.snaps.current() && !t.r.nothingToKeep()
 }
 
-// noteVersions notes of the snapshots that need not be taken anew that they show the layer over what the replicas followed until now.
+// noteVersions records in snapshots that are still current that they show the layer over the version that the
+// replica follows until now.
 func (s *Set) noteVersions(list []*transition) {
 	for _, t := range list {
 		if t.changes == nil || t.rules.Snapshots == 0 {
@@ -57,8 +61,8 @@ func (s *Set) noteVersions(list []*transition) {
 	}
 }
 
-// snapshotAll takes snapshots of the replicas' layers. Each is locked only while its own is copied. What fails is told in the report; the
-// error is only that of a crash.
+// snapshotAll takes snapshots of the replicas' layers. A replica is locked only while its own layer is copied.
+// Failures go to the report. The error is only that of a test's Fault.
 func (s *Set) snapshotAll(list []*transition, report *Report) error {
 	made := make([]*snapshot, len(list))
 	failed := make([]error, len(list))
@@ -99,12 +103,13 @@ func (s *Set) snapshotAll(list []*transition, report *Report) error {
 	return s.failAt("after snapshots")
 }
 
-// why is what made a snapshot, or set something aside.
+// why is what snapshots and set-aside entries have as their reason.
 func (t *transition) why() string {
 	return "switch " + t.from.Ref().String() + " " + t.version.Ref().String()
 }
 
-// wave switches what the layers do not mind all at once, then the others some at a time.
+// switchBatch switches those replicas at once whose layers have nothing at the paths that differ, then the
+// others some at a time.
 func (s *Set) switchBatch(list []*transition, report *Report) error {
 	for _, t := range list {
 		if t.changes != nil {
@@ -124,7 +129,7 @@ func (s *Set) switchBatch(list []*transition, report *Report) error {
 	return errors.Join(errs...)
 }
 
-// together is what replicas share that are switched in one step.
+// batchStep is what replicas share that are switched in one step.
 type batchStep struct {
 	at       int64
 	steps    map[stepKey]*step
@@ -132,8 +137,9 @@ type batchStep struct {
 	joins    joins
 }
 
-// stamped begins the step of replicas that are all locked. A stamp from before they were would be earlier than what a node has written
-// meanwhile: a directory of its layer would keep the ctime of that, and the node's kernel its names.
+// beginStep begins the step of replicas that are all locked. A stamp from before that would be earlier than
+// what a node has written meanwhile: a directory of its layer would keep the ctime of that write, and the
+// node's kernel its cached names.
 func (s *Set) beginStep(report *Report) *batchStep {
 	at := s.journal.stamp(s.now())
 	report.Stamp = time.Unix(0, at)
@@ -144,7 +150,7 @@ func newBatchStep(at int64) *batchStep {
 	return &batchStep{at: at, steps: make(map[stepKey]*step), segments: make(map[*changes]*segment), joins: make(joins)}
 }
 
-// segment is what the step adds to the history of those that go from one version to another.
+// segment returns what the step adds to the history of replicas that go from one version to another.
 func (w *batchStep) segment(c *changes) *segment {
 	g := w.segments[c]
 	if g == nil {

@@ -15,8 +15,8 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// bigSeed is of the size of an installation with compilers: 90,000 names in 7,200 directories. The first changed files of
-// the directories have other content in another edition.
+// bigSeed is of the size of an installation with compilers: 90,000 names in 7,200 directories. The first
+// changed files of the directories have other content in another edition.
 func bigSeed(changed int, edition string) []vfstest.Entry {
 	var seed []vfstest.Entry
 	for i := range 8 {
@@ -68,7 +68,8 @@ func BenchmarkLoadOnTopOfANeighbour(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory reports what a version of 90,000 names takes, and a replica that has been looked at but not written to.
+// BenchmarkMemory reports what a version of 90,000 names takes, and a replica that has been looked at but not
+// written to.
 func BenchmarkMemory(b *testing.B) {
 	m, v := bigIndex(b)
 	for b.Loop() {
@@ -190,7 +191,8 @@ func BenchmarkCreate(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		i++
-		if _, err := o.Create(root, dir, fmt.Sprint("new", i), &vfs.Create{Mode: vfs.Guarded, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}}); err != nil {
+		how := vfs.Create{Mode: vfs.Guarded, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}}
+		if _, err := o.Create(root, dir, fmt.Sprint("new", i), &how); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -211,8 +213,8 @@ func BenchmarkScan(b *testing.B) {
 	}
 }
 
-// BenchmarkSwitch moves 2,560 replicas, each of which has been used and has a layer, over n paths and back. The versions' indexes
-// are in memory and compared, as when the next ring of a rollout follows.
+// BenchmarkSwitch moves 2,560 replicas, each of which has been used and has a layer, over n paths and back. The
+// versions' indexes are in memory and compared, as when the next ring of a rollout follows.
 func BenchmarkSwitch(b *testing.B) {
 	for _, paths := range []int{1, 300, 7000} {
 		b.Run(fmt.Sprintf("paths=%d", paths), func(b *testing.B) { benchSwitch(b, paths) })

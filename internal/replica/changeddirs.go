@@ -15,15 +15,16 @@ import (
 	"dim/internal/vfs"
 )
 
-// ChangedDirs tells in which directories names or attributes have changed. A node whose kernel looks at them again, in this order, knows
-// what the replica shows.
+// ChangedDirs lists directories in which names or attributes have changed. A node whose kernel revalidates them
+// in this order sees what the replica shows.
 type ChangedDirs struct {
-	Stamp int64            // of the last switch; what to ask with the next time
+	Stamp int64            // of the last switch; the argument of the next call
 	All   bool             // the history does not reach back: these are all directories
 	Dirs  iter.Seq[string] // paths without a leading slash, each behind those above it; "" is the root
 }
 
-// ChangedDirs tells what switches have changed since the one with the given stamp, as an earlier result had it.
+// ChangedDirs returns what switches have changed since the one with the given stamp. The stamp is that of an
+// earlier result.
 func (r *Replica) ChangedDirs(stamp int64) ChangedDirs {
 	r.mu.RLock()
 	last, made, view := r.state.steps, max(r.state.made, r.renewed), *r.view
@@ -44,8 +45,8 @@ func (r *Replica) ChangedDirs(stamp int64) ChangedDirs {
 	return l
 }
 
-// dirsSince joins what the steps after the given stamp have changed. It fails when the steps are not all there, or their versions
-// no longer in the store.
+// dirsSince joins what the steps after the given stamp have changed. It fails if not all steps are known, or if
+// their versions are no longer in the store.
 func (s *Set) dirsSince(last *step, stamp, made int64) (iter.Seq[string], bool) {
 	if stamp < made {
 		return nil, false
@@ -79,7 +80,7 @@ func (s *Set) dirsSince(last *step, stamp, made int64) (iter.Seq[string], bool) 
 	return merged(shared, slices.SortedFunc(maps.Keys(all), image.ComparePaths)), true
 }
 
-// merged yields what is in a or b, both in walk order, in walk order and once.
+// merged yields the paths that are in a or b, both in walk order, in walk order and once each.
 func merged(a, b []string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		a, b := a, b
@@ -115,7 +116,8 @@ func (c *change) changedDirs(path string, list []string) []string {
 	return list
 }
 
-// allDirs yields the directories of a view, level by level, then those that the layer and the node files have besides.
+// allDirs yields the directories of a version level by level, then those of the layer and of the node files
+// that the version does not have.
 func (r *Replica) allDirs(v view) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for low := lower.Root; int(low) < v.index.Len(); low++ {
@@ -155,8 +157,8 @@ func (r *Replica) ownDirs(v view) []string {
 	return slices.SortedFunc(maps.Keys(own), image.ComparePaths)
 }
 
-// Held is a replica that was not switched because the node has a mount where the switch changes what stands there: its kernel
-// would take the mount away without a word.
+// Held is a replica that was not switched because the node has a mount on a path that would change. The node's
+// kernel would detach the mount silently.
 type Held struct {
 	Node  string
 	Image string
@@ -168,27 +170,29 @@ func (h *Held) Error() string {
 	return fmt.Sprintf("switch %s/%s: the node has a mount on /%s, which changes", h.Node, h.Image, h.Path)
 }
 
-// blockedBy returns the first of the paths with a mount on it whose entry the transition replaces or removes.
+// blockedBy returns the first mount point whose entry the transition replaces or removes.
 func (t *transition) blockedBy(mounted []string) (string, bool) {
 	for _, path := range mounted {
 		if t.keep.Cover(path) {
 			continue
 		}
-		if t.changes != nil && !t.hidden[path] && t.replaces(t.changes.tree, path) || t.own != nil && t.replacesFile(path) {
+		version := t.changes != nil && !t.hidden[path] && t.replaces(t.changes.tree, path)
+		if version || t.own != nil && t.replacesFile(path) {
 			return path, true
 		}
 	}
 	return "", false
 }
 
-// replacesFile reports whether a node file comes to path, goes from there or becomes another.
+// replacesFile reports whether the node file at path is added, removed or replaced by another.
 func (t *transition) replacesFile(path string) bool {
 	before, had := t.r.state.files[path]
 	after, has := t.files[path]
 	return before != after && (!had || !has || fingerprintID(before) != fingerprintID(after) || t.r.hasOwn(path))
 }
 
-// replaces reports whether another object, or none, stands at path or above it after the changes c. Directories keep their ids.
+// replaces reports whether the changes c put another object, or none, at path or above it. Directories keep
+// their ids.
 func (t *transition) replaces(c *change, path string) bool {
 	at := ""
 	for name := range strings.SplitSeq(path, "/") {

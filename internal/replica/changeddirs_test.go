@@ -58,7 +58,9 @@ func (o *site) checkLooks(l ChangedDirs, before map[string]string) {
 func randomEntries(r *rand.Rand) []vfstest.Entry {
 	var list []vfstest.Entry
 	for _, dir := range []string{"a", "a/b", "a/b/c", "d", "d/e"} {
-		if up := parentPath(dir); up != "" && !slices.ContainsFunc(list, func(e vfstest.Entry) bool { return e.Path == up && e.Type == vfs.Directory }) {
+		up := parentPath(dir)
+		isUp := func(e vfstest.Entry) bool { return e.Path == up && e.Type == vfs.Directory }
+		if up != "" && !slices.ContainsFunc(list, isUp) {
 			continue
 		}
 		switch r.IntN(6) {

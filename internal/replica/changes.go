@@ -12,7 +12,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// changes is what differs between two versions: computed once, shared by all replicas that go from one to the other.
+// changes is what differs between two versions. It is computed once and shared by all replicas that go from one
+// to the other.
 type changes struct {
 	paths int
 	delta *delta
@@ -27,11 +28,11 @@ type change struct {
 	name    string
 	hash    uint64
 	kids    []*change
-	differs bool         // this very path does, not only something below
+	differs bool         // the path itself does, not only something below
 	old     *image.Entry // of versions; nil also for a node file
 	new     *image.Entry
-	to      vfs.Type // what stands here afterwards, 0 for nothing; for a path that does not differ a directory
-	shows   bool     // something is here or below afterwards that was not, or was other
+	to      vfs.Type // of what is here afterwards; 0 for nothing; Directory if only something below differs
+	shows   bool     // something here or below is new afterwards, or another object
 }
 
 // diffVersions compares two versions, from their trees alone.
@@ -58,13 +59,13 @@ func (c *changes) add(e image.Change) {
 	c.delta.entry(e)
 }
 
-// at returns the node of path, making it.
+// at returns the change of path, making it.
 func (c *change) at(path string) *change {
 	way := c.way(path)
 	return way[len(way)-1]
 }
 
-// way returns the nodes from c to path, making them. Paths must come in walk order.
+// way returns the changes from c to path, making them. Paths must come in walk order.
 func (c *change) way(path string) []*change {
 	way := []*change{c}
 	if path == "" {
@@ -86,14 +87,16 @@ func (c *change) way(path string) []*change {
 
 // kid returns what changes at or below a name, or nil.
 func (c *change) kid(name string) *change {
-	i, ok := slices.BinarySearchFunc(c.kids, name, func(k *change, name string) int { return strings.Compare(k.name, name) }) // in walk order
+	i, ok := slices.BinarySearchFunc(c.kids, name, func(k *change, name string) int { // they are in walk order
+		return strings.Compare(k.name, name)
+	})
 	if !ok {
 		return nil
 	}
 	return c.kids[i]
 }
 
-// delta is what one step between two views changes, by id. It never changes once it is made.
+// delta is what one step between two views changes, by id. It is immutable once made.
 type delta struct {
 	touched map[image.ID]struct{}   // what gets a new ctime
 	gone    map[image.ID]*goneEntry // ids that the older view had and the newer has not at their path
@@ -146,7 +149,7 @@ type segment struct {
 	gone    map[image.ID]*goneEntry
 }
 
-// newSegment is made while replicas are locked: it takes over what d has, and copies nothing.
+// newSegment takes over the maps of d. It copies nothing, for replicas are locked meanwhile.
 func newSegment(d *delta, at int64) *segment {
 	return &segment{steps: 1, stamp: at, touched: d.touched, gone: d.gone}
 }
@@ -166,7 +169,8 @@ func (s *segment) size() int { return len(s.touched) + len(s.stamps) }
 func (s *segment) join(next *segment) *segment {
 	j := &segment{
 		steps: s.steps + next.steps, stamp: next.stamp,
-		stamps: make(map[image.ID]int64, s.size()+next.size()), gone: make(map[image.ID]*goneEntry, len(s.gone)+len(next.gone)),
+		stamps: make(map[image.ID]int64, s.size()+next.size()),
+		gone:   make(map[image.ID]*goneEntry, len(s.gone)+len(next.gone)),
 	}
 	for _, part := range []*segment{s, next} {
 		for id := range part.touched {
@@ -180,11 +184,11 @@ func (s *segment) join(next *segment) *segment {
 	return j
 }
 
-// chain is a history: segments, oldest first, each of more steps than the next. So a history of a thousand steps is some
-// ten maps, and what two replicas have in common they share.
+// chain is a list of segments, oldest first, each of more steps than the next. So a history of a thousand steps
+// has some ten maps, and replicas share what they have in common.
 type chain []*segment
 
-// joins remembers which segments were joined, so that replicas that take a step together go on sharing.
+// joins has the segments that were joined. With it replicas that take a step together go on sharing.
 type joins map[[2]*segment]*segment
 
 // add returns the chain with one more segment.

@@ -8,8 +8,8 @@ import (
 	"dim/internal/image"
 )
 
-// CheckJournal reads the journal in a directory of replicas that no Set has open. It returns the directories of the replicas
-// that the journal knows, and how many bytes at its end are of a record that was cut short.
+// CheckJournal reads the journal in a directory of replicas that no Set has open. It returns the directories of
+// the replicas in the journal, and how many bytes at its end are of an incomplete record.
 func CheckJournal(dir string) (known map[string]bool, cut int64, err error) {
 	j := &journal{versions: make(map[image.Digest]*image.Version), states: make(map[string]*state)}
 	steps := make(map[stepKey]*step)

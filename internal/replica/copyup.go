@@ -12,15 +12,15 @@ import (
 	"dim/internal/vfs"
 )
 
-// lifted is a regular file's content on its way into the layer: copied and synced under a temporary name in work/, while the
-// replica is not locked.
+// stagedCopy is the content of a regular file on its way into the layer. It is copied and synced under a
+// temporary name in work/ while the replica is not locked.
 type stagedCopy struct {
-	view       *view // of which it is a part
+	view       *view // that the file is part of
 	file       *nodeFile
 	low        lower.Ref
-	keep       uint64 // how much of the content is wanted
+	keep       uint64 // how many bytes of the content are needed
 	objectSpec *objectSpec
-	used       int64 // room that it takes
+	used       int64 // bytes that it takes in a quota
 	work       int   // open directory
 	tmp        string
 }
@@ -28,9 +28,9 @@ type stagedCopy struct {
 // errContentMissing ends an attempt of update: content must be copied first.
 var errContentMissing = errors.New("content must be copied up first")
 
-// update runs do with r locked for writing. do decides everything anew each time it is called: when it finds that files
-// must be copied up, it says so by errContentMissing before it has changed anything, and is called again when their content is in
-// work/. So large files are copied without the lock, and still a call is one step for all others.
+// update runs do with r locked for writing. do decides everything anew each time it is called. If files must be
+// copied up it returns errContentMissing before it has changed anything, and is called again when their content
+// is in work/. So large files are copied without the lock, and a call is still one step for all others.
 func (r *Replica) update(do func(o *op) error) error {
 	return r.withRoom(func() error { return r.updateOnce(do) })
 }
@@ -61,7 +61,7 @@ func (r *Replica) updateOnce(do func(o *op) error) error {
 	}
 }
 
-// stage copies the content of the wanted files, then syncs them all, for the first sync does most of the work.
+// stage copies the content of the needed files, then syncs them all: the first sync does most of the work.
 func (r *Replica) stage(needed map[image.ID]*stagedCopy, staged map[image.ID]*stagedCopy) error {
 	var fds []int
 	defer func() {
@@ -128,8 +128,8 @@ func (l *stagedCopy) discard() {
 	unix.Close(l.work)
 }
 
-// copyUp brings s into the layer, under all its names. keep is how many bytes of a regular file's content are still
-// wanted. It returns errContentMissing when the content is not there yet.
+// copyUp brings s into the layer, under all its names. keep is how many bytes of a regular file's content are
+// needed. It returns errContentMissing if the content is not there yet.
 func (o *op) copyUp(s vnode, keep uint64) (vnode, error) {
 	r := o.r
 	if s.obj != nil {
@@ -164,8 +164,8 @@ func (o *op) copyUp(s vnode, keep uint64) (vnode, error) {
 	return vnode{at: p, obj: obj, low: lower.None}, err
 }
 
-// isZeroDevice reports whether s is the version's character device 0:0. A master has such when there are upper directories of
-// overlayfs in it, a container's say.
+// isZeroDevice reports whether s is the version's character device 0:0. A master has such devices if there are
+// upper directories of overlayfs in it, for example a container's.
 func (r *Replica) isZeroDevice(s vnode) bool {
 	if s.low == lower.None || r.view.index.Type(s.low) != image.CharDevice {
 		return false
@@ -194,7 +194,7 @@ func (o *op) needContent(s vnode, keep uint64) error {
 	return errContentMissing
 }
 
-// contentSize returns how many bytes must be copied when keep bytes of s are wanted.
+// contentSize returns how many bytes must be copied if keep bytes of s are needed.
 func (r *Replica) contentSize(s vnode, keep uint64) uint64 {
 	if s.file != nil {
 		return min(keep, s.file.Size)
@@ -202,7 +202,7 @@ func (r *Replica) contentSize(s vnode, keep uint64) uint64 {
 	return min(keep, r.view.index.FileSize(s.low))
 }
 
-// copyUpFile makes s, which is no directory, at its place p in the layer. l is its content, nil when it has none.
+// copyUpFile makes s, which is no directory, at p in the layer. l is its content, nil if it has none.
 func (o *op) copyUpFile(p *dentry, s vnode, l *stagedCopy) (*object, error) {
 	m, obj, err := o.r.specOf(s)
 	if err == nil {
@@ -225,14 +225,14 @@ func (o *op) copyUpFile(p *dentry, s vnode, l *stagedCopy) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = layer.Dir(dir).KeepTimes(func() error { return o.put(p, dir, work, l.tmp, obj) }); err == nil {
+	if err = layer.Dir(dir).KeepTimes(func() error { return o.put(p, dir, layer.At(work, l.tmp), obj) }); err == nil {
 		l.tmp = ""
 		o.r.count(obj, l.used)
 	}
 	return obj, err
 }
 
-// copyUpWithoutContent is copyUpFile of what has no content.
+// copyUpWithoutContent is copyUpFile for an object without content.
 func (o *op) copyUpWithoutContent(p *dentry, m *objectSpec, obj *object) error {
 	n := occupiedByLink(len(m.target))
 	err := o.r.room(n)
@@ -245,7 +245,7 @@ func (o *op) copyUpWithoutContent(p *dentry, m *objectSpec, obj *object) error {
 	return err
 }
 
-// lowerBody opens the bytes of a node file, or when that is nil of a version's file.
+// lowerBody opens the bytes of a node file, or if that is nil of a version's file.
 func (s *Set) lowerBody(v *view, file *nodeFile, low lower.Ref) (b body, err error) {
 	b.fixed = true
 	if file != nil {

@@ -12,14 +12,14 @@ import (
 )
 
 // Create makes a regular file. The verifier of an exclusive create is kept in an extended attribute, so that a
-// repeated call is known as such after a restart too.
+// repeated call is recognized after a restart too.
 func (r *Replica) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (vfs.Made, error) {
 	for {
 		made, old, err := r.create(c, dir, name, how)
 		if old.IsZero() {
 			return made, err
 		}
-		// The file exists and is to be taken: cut it to size as SetAttr does, which may have to copy it up.
+		// The file exists and is to be used: cut it to size as SetAttr does. That may copy it up.
 		s := vfs.SetAttr{Valid: how.Attr.Valid & vfs.SetSize, Size: how.Attr.Size}
 		ch, err := r.SetAttr(c, old, &s)
 		if err == vfs.ESTALE {
@@ -31,7 +31,9 @@ func (r *Replica) Create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Crea
 }
 
 // create makes the file, or returns the handle of an existing one that is to be cut to size.
-func (r *Replica) create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create) (made vfs.Made, old vfs.Handle, err error) {
+func (r *Replica) create(
+	c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Create,
+) (made vfs.Made, old vfs.Handle, err error) {
 	n := creation{c: c, kind: vfs.Regular, set: &how.Attr}
 	if how.Mode == vfs.Exclusive {
 		n.verf = how.Verifier[:]
@@ -48,7 +50,7 @@ func (r *Replica) create(c *vfs.Cred, dir vfs.Handle, name string, how *vfs.Crea
 	return made, old, err
 }
 
-// acceptExisting returns nil when the existing s is what how asks for.
+// acceptExisting returns nil if the existing s is what how asks for.
 func (r *Replica) acceptExisting(s vnode, how *vfs.Create) error {
 	kind := r.kind(s)
 	switch how.Mode {
@@ -106,7 +108,7 @@ func (r *Replica) Mknod(c *vfs.Cred, dir vfs.Handle, name string, n *vfs.Node, s
 	return r.make(dir, name, &b)
 }
 
-// birth is an object to be made for a node.
+// creation is an object that a node's call asks to make.
 type creation struct {
 	c          *vfs.Cred
 	kind       vfs.Type
@@ -116,7 +118,7 @@ type creation struct {
 	minor      uint32
 	privileged bool // only UID 0 may
 	verf       []byte
-	exists     func(s vnode) error // decides about a name that is taken; nil: it is an error
+	exists     func(s vnode) error // decides about a name that exists; nil: it is an error
 }
 
 // make makes b as name in dir.
@@ -133,7 +135,8 @@ func (r *Replica) makeOnce(dir vfs.Handle, name string, b *creation) (made vfs.M
 	if err != nil {
 		return made, err
 	}
-	d, before, err := o.enter(b.c, dir, name)
+	to, err := o.enter(b.c, dir, name)
+	d, before := to.vnode, to.attr
 	if err != nil {
 		return made, o.end(err)
 	}
@@ -144,7 +147,7 @@ func (r *Replica) makeOnce(dir vfs.Handle, name string, b *creation) (made vfs.M
 	case ok:
 		err = vfs.EEXIST
 	default:
-		s, err = o.createEntry(d, before, name, b)
+		s, err = o.createEntry(&to, name, b)
 	}
 	if err != nil {
 		made.Dir = unchanged(before)
@@ -160,19 +163,29 @@ func (r *Replica) makeOnce(dir vfs.Handle, name string, b *creation) (made vfs.M
 	return made, o.end(err)
 }
 
-// enter finds the directory dir, which c must be able to enter, and its attributes before the change.
-func (o *op) enter(c *vfs.Cred, dir vfs.Handle, name string) (d vnode, before *vfs.Attr, err error) {
-	if d, err = o.r.resolveDir(dir); err != nil {
-		return d, nil, err
+// enter returns the directory dir, in which c must have execute permission, and its attributes before the
+// change.
+func (o *op) enter(c *vfs.Cred, dir vfs.Handle, name string) (d parentDir, err error) {
+	d.c = c
+	if d.vnode, err = o.r.resolveDir(dir); err != nil {
+		return d, err
 	}
-	before = new(vfs.Attr)
-	if err = o.r.attr(d, before); err != nil {
-		return d, nil, err
+	attr := new(vfs.Attr)
+	if err = o.r.attr(d.vnode, attr); err != nil {
+		return d, err
 	}
-	if err = checkName(name); err == nil && !c.Permits(before, vfs.MayExec) {
+	d.attr = attr
+	if err = checkName(name); err == nil && !c.Permits(attr, vfs.MayExec) {
 		err = vfs.EACCES
 	}
-	return d, before, err
+	return d, err
+}
+
+// parentDir is a directory in which a call changes a name.
+type parentDir struct {
+	vnode
+	c    *vfs.Cred // of the caller
+	attr *vfs.Attr // before the change; nil if they are not known
 }
 
 // entry finds name in d, "." and ".." included.
@@ -186,7 +199,7 @@ func (r *Replica) entry(d vnode, name string) (vnode, bool) {
 	return r.child(d, name)
 }
 
-// again finds a directory that may have been brought into the layer since.
+// refresh returns the vnode of a directory that may have been copied up since d was found.
 func (r *Replica) refresh(d vnode) vnode {
 	if d.at == nil && d.gone == nil {
 		return r.lowVnode(d.low)
@@ -197,21 +210,21 @@ func (r *Replica) refresh(d vnode) vnode {
 	return d
 }
 
-// mayAdd decides whether c may add a name to directory d.
-func (r *Replica) mayAdd(c *vfs.Cred, d vnode, attr *vfs.Attr, name string) error {
+// mayAdd decides whether a name may be added to directory d.
+func (r *Replica) mayAdd(d *parentDir, name string) error {
 	switch {
 	case d.gone != nil:
 		return vfs.ENOENT // as in a directory that was removed
-	case !c.Permits(attr, vfs.MayWrite):
+	case !d.c.Permits(d.attr, vfs.MayWrite):
 		return vfs.EACCES
 	}
-	if err := r.checkShared(d, name); err != nil {
+	if err := r.checkShared(d.vnode, name); err != nil {
 		return err
 	}
-	return r.checkPathLength(d, name)
+	return r.checkPathLength(d.vnode, name)
 }
 
-// checkShared refuses changes of names below a shared path.
+// checkShared refuses changes of names at or below a shared path.
 func (r *Replica) checkShared(d vnode, name string) error {
 	if len(r.shared) > 0 && r.shared.Cover(image.JoinPath(r.path(d), name)) {
 		return vfs.EROFS
@@ -219,16 +232,16 @@ func (r *Replica) checkShared(d vnode, name string) error {
 	return nil
 }
 
-// bear makes b as the new name in directory d.
-func (o *op) createEntry(d vnode, attr *vfs.Attr, name string, b *creation) (vnode, error) {
-	r := o.r
-	if err := r.mayAdd(b.c, d, attr, name); err != nil {
+// createEntry makes b as the new name in directory d.
+func (o *op) createEntry(to *parentDir, name string, b *creation) (vnode, error) {
+	r, d := o.r, to.vnode
+	if err := r.mayAdd(to, name); err != nil {
 		return vnode{}, err
 	}
 	if b.privileged && (b.c.UID != 0 || b.major == 0 && b.minor == 0 && b.kind == vfs.CharDevice) {
 		return vnode{}, vfs.EPERM
 	}
-	a, err := b.c.NewAttr(attr, b.kind, b.set)
+	a, err := b.c.NewAttr(to.attr, b.kind, b.set)
 	if err != nil {
 		return vnode{}, err
 	}
@@ -257,7 +270,8 @@ func (o *op) createEntry(d vnode, attr *vfs.Attr, name string, b *creation) (vno
 	return vnode{at: p, obj: obj, low: lower.None}, nil
 }
 
-// crowded reports whether no cookie is left for name in d: Spread names have its hash. Nobody meets that by chance.
+// crowded reports whether no cookie is left for name in d because lower.Spread names have its hash. That does
+// not happen by chance.
 func (r *Replica) crowded(d vnode, name string) bool {
 	hash := lower.Hash(name)
 	m := r.merge(d, hash)
@@ -286,7 +300,7 @@ func (b *creation) objectSpec(a *vfs.Attr, covers bool) *objectSpec {
 	return m
 }
 
-// makeAt makes m at p, in the open directory fd, and keeps a new file open for the writes that follow.
+// makeAt makes m at p, in the open directory fd. A new file stays open for the writes that follow.
 func (o *op) makeAt(p *dentry, fd int, m *objectSpec) (*object, error) {
 	work, err := o.work()
 	if err != nil {
@@ -306,14 +320,14 @@ func (o *op) makeAt(p *dentry, fd int, m *objectSpec) (*object, error) {
 	if file >= 0 {
 		o.keepOpen(obj, file)
 	}
-	if err := o.put(p, fd, work, tmp, obj); err != nil {
+	if err := o.put(p, fd, layer.At(work, tmp), obj); err != nil {
 		o.r.drop(obj)
 		return nil, err
 	}
 	return obj, nil
 }
 
-// makeUnnamed makes the regular file m and links it to p, which nothing on the disk is in the way of.
+// makeUnnamed makes the regular file m and links it to p. The layer must have nothing there.
 func (o *op) makeUnnamed(p *dentry, fd, work int, m *objectSpec) (*object, error) {
 	file, err := o.r.createUnnamed(work, m)
 	if err != nil {
@@ -321,7 +335,7 @@ func (o *op) makeUnnamed(p *dentry, fd, work int, m *objectSpec) (*object, error
 	}
 	if err := unix.Linkat(file, "", fd, p.name, unix.AT_EMPTY_PATH); err != nil {
 		unix.Close(file)
-		if err == unix.ENOENT { // linkat(2): so it is without CAP_DAC_READ_SEARCH
+		if err == unix.ENOENT { // linkat(2): CAP_DAC_READ_SEARCH is missing
 			o.r.set.named.Store(true)
 			err = errNoUnnamed
 		}
@@ -346,12 +360,13 @@ func (r *Replica) Link(c *vfs.Cred, h vfs.Handle, dir vfs.Handle, name string) (
 		if err != nil {
 			return err
 		}
-		d, before, err := o.enter(c, dir, name)
+		to, err := o.enter(c, dir, name)
+		d, before := to.vnode, to.attr
 		if before != nil {
 			lc.Dir = unchanged(before)
 		}
 		if err == nil {
-			err = r.mayLink(c, s, d, before, name)
+			err = r.mayLink(s, &to, name)
 		}
 		if err == nil {
 			s, err = o.copyUp(s, whole)
@@ -368,14 +383,14 @@ func (r *Replica) Link(c *vfs.Cred, h vfs.Handle, dir vfs.Handle, name string) (
 	return lc, err
 }
 
-func (r *Replica) mayLink(c *vfs.Cred, s, d vnode, attr *vfs.Attr, name string) error {
-	if _, taken := r.entry(d, name); taken {
+func (r *Replica) mayLink(s vnode, d *parentDir, name string) error {
+	if _, taken := r.entry(d.vnode, name); taken {
 		return vfs.EEXIST
 	}
 	if r.kind(s) == vfs.Directory {
 		return vfs.EPERM
 	}
-	if err := r.mayAdd(c, d, attr, name); err != nil {
+	if err := r.mayAdd(d, name); err != nil {
 		return err
 	}
 	if s.removed() {
@@ -387,7 +402,7 @@ func (r *Replica) mayLink(c *vfs.Cred, s, d vnode, attr *vfs.Attr, name string) 
 	if err := r.mayChange(s); err != nil {
 		return err
 	}
-	if r.crowded(d, name) {
+	if r.crowded(d.vnode, name) {
 		return vfs.ENOSPC
 	}
 	return nil
@@ -411,7 +426,8 @@ func (o *op) link(obj *object, d vnode, name string) error {
 	return o.syncObject(obj)
 }
 
-// linkAt links by way of work/ when there is a whiteout in the way, which a rename replaces in one step.
+// linkAt makes the link p of obj. If there is a whiteout at p it links in work/ first, so that a rename
+// replaces the whiteout in one step.
 func (o *op) linkAt(obj *object, p *dentry, fd int) error {
 	from, name, err := o.r.where(obj)
 	if err != nil {

@@ -13,18 +13,19 @@ import (
 	"dim/internal/vfs"
 )
 
-// place is a path at which the replica has, or may have, something other than its version: the layer's entry or whiteout,
-// a node file, or a directory above such a path. All other paths have no place, so an idle replica has a few dozen.
+// dentry is a path at which the replica has, or may have, something other than its version: an entry or a
+// whiteout of the layer, a node file, or a directory above such a path. All other paths have none, so an idle
+// replica has a few dozen.
 type dentry struct {
 	up      *dentry // nil for the root
 	name    string
 	hash    uint64 // lower.Hash(name)
 	kids    []*dentry
-	low     lower.Ref    // the version's entry here; None also when something above hides it
-	file    *nodeFile    // the node file here; not kept where something above hides it
+	low     lower.Ref    // the version's entry here; None also if something above hides it
+	file    *nodeFile    // the node file here; nil also if something above hides it
 	obj     *object      // what the layer has here
 	white   bool         // the layer has a whiteout here
-	files   bool         // node files stand below, hidden by what the layer has here
+	files   bool         // node files are below, hidden by what the layer has here
 	subdirs atomic.Int32 // visible subdirectories; -1: not counted yet
 }
 
@@ -37,16 +38,16 @@ type object struct {
 	uid        uint32
 	gid        uint32
 	opaque     bool         // directory: hides the version's
-	named      bool         // its id stands in trusted.dim.id
-	names      []*dentry    // its places; empty when it was set aside
-	aside      string       // where a switch has put it, from the replica's directory
-	spent      bool         // it was forgotten there: only its id is still of use
-	removed    bool         // by the node: it may linger
-	dead       bool         // the layer was read anew, and has another object for it
-	used       atomic.Int64 // what it is counted with in Replica.used
-	shownCtime atomic.Int64 // the latest ctime shown, in ns: see Replica.freshen
+	named      bool         // its id is in trusted.dim.id
+	names      []*dentry    // its dentries; empty if it was set aside
+	aside      string       // its path in the saved area, from the replica's directory
+	spent      bool         // it was forgotten there: only its id is still needed
+	removed    bool         // by the node: it may linger, see lingering
+	dead       bool         // the layer was read again, and another object stands for it
+	used       atomic.Int64 // what it contributes to Replica.used
+	shownCtime atomic.Int64 // the latest ctime shown, in ns: see Replica.growCtime
 
-	write sync.Mutex // held by who writes content, so that before and after belong together
+	write sync.Mutex // held while content is written: attributes before and after are of one write
 }
 
 func newObject(id image.ID, kind vfs.Type) *object {
@@ -64,7 +65,9 @@ func compareDentry(p *dentry, hash uint64, name string) int {
 }
 
 func (p *dentry) seek(hash uint64, name string) (int, bool) {
-	return slices.BinarySearchFunc(p.kids, name, func(k *dentry, name string) int { return compareDentry(k, hash, name) })
+	return slices.BinarySearchFunc(p.kids, name, func(k *dentry, name string) int {
+		return compareDentry(k, hash, name)
+	})
 }
 
 func (p *dentry) kid(name string, hash uint64) *dentry {
@@ -74,7 +77,7 @@ func (p *dentry) kid(name string, hash uint64) *dentry {
 	return nil
 }
 
-// path returns the place's path from the root, without a leading slash.
+// path returns the path of p from the root, without a leading slash.
 func (p *dentry) path() string {
 	if p.up == nil {
 		return ""
@@ -91,7 +94,7 @@ func (p *dentry) pathLen() int {
 	return max(n, 0)
 }
 
-// reach returns how much longer than p's path the longest path below it is.
+// longestBelow returns how much longer than p's path the longest path below it is.
 func (p *dentry) longestBelow() int {
 	n := 0
 	for _, k := range p.kids {
@@ -114,24 +117,26 @@ func (r *Replica) checkPathLength(d vnode, name string) error {
 	return nil
 }
 
-// replaced reports whether the version's entry does not show here.
+// replaced reports whether something hides the version's entry here.
 func (p *dentry) replaced() bool { return p.obj != nil || p.white || p.file != nil }
 
 // merges reports whether the entries of the version's directory show below p.
 func (p *dentry) merges() bool {
-	return p.low != lower.None && !p.white && p.file == nil && (p.obj == nil || p.obj.kind == vfs.Directory && !p.obj.opaque)
+	return p.low != lower.None && !p.white && p.file == nil &&
+		(p.obj == nil || p.obj.kind == vfs.Directory && !p.obj.opaque)
 }
 
-// alone reports whether the directory p is the layer's alone: nothing of the version, no node file shows in it.
+// ownOnly reports whether only the layer's entries show in the directory p: nothing of the version, no node
+// file.
 func (p *dentry) ownOnly() bool {
 	return p != nil && p.obj != nil && (p.obj.opaque || p.low == lower.None && !p.anyFile())
 }
 
-// idle reports whether nothing would change if the place were not there.
+// idle reports whether the dentry is not needed.
 func (p *dentry) idle() bool { return !p.replaced() && len(p.kids) == 0 && p.up != nil }
 
-// spot is one object of a replica, found: exactly one of obj, file, low and gone is set, or none for a directory
-// that exists for the sake of node files below it. at is its place, if there is one.
+// vnode is one object of a replica. Exactly one of obj, file, low and gone is set, or none for a directory that
+// exists only because node files are below it. at is its dentry, if it has one.
 type vnode struct {
 	at   *dentry
 	obj  *object
@@ -140,7 +145,7 @@ type vnode struct {
 	gone *goneEntry
 }
 
-// spot returns what shows at p; ok is false when nothing does.
+// vnode returns what shows at p; ok is false if nothing does.
 func (p *dentry) vnode() (s vnode, ok bool) {
 	s = vnode{at: p, obj: p.obj, low: lower.None}
 	switch {
@@ -156,7 +161,7 @@ func (p *dentry) vnode() (s vnode, ok bool) {
 	return s, p.low != lower.None || p.up == nil || len(p.kids) > 0 && p.anyFile()
 }
 
-// anyFile reports whether a node file is at or below p, shown or hidden.
+// anyFile reports whether a node file is at p or below, shown or hidden.
 func (p *dentry) anyFile() bool {
 	if p.file != nil || p.files {
 		return true
@@ -204,7 +209,7 @@ func (r *Replica) child(d vnode, name string) (vnode, bool) {
 	return vnode{}, false
 }
 
-// parent returns the directory that s stands in; of the root it is the root.
+// parent returns the directory that s is in. The root is its own parent.
 func (r *Replica) parent(s vnode) vnode {
 	var up *dentry
 	switch {
@@ -224,7 +229,7 @@ func (r *Replica) parent(s vnode) vnode {
 	return d
 }
 
-// lowVnode returns the spot of a version's entry that is known to show.
+// lowVnode returns the vnode of a version's entry that shows.
 func (r *Replica) lowVnode(low lower.Ref) vnode {
 	if p := r.byLow[low]; p != nil {
 		s, _ := p.vnode()
@@ -247,7 +252,7 @@ func (r *Replica) nearest(path string) vnode {
 	return d
 }
 
-// place returns the place of s, making it, and those above it, when it has none.
+// dentry returns the dentry of s, making it and those above it if they are missing.
 func (r *Replica) dentry(s vnode) *dentry {
 	switch {
 	case s.at != nil:
@@ -266,7 +271,7 @@ func (r *Replica) lowDentry(low lower.Ref) *dentry {
 	return r.need(r.lowDentry(x.Parent(low)), x.Name(low), x.NameHash(low))
 }
 
-// need returns the place of name in directory d, making it when there is none.
+// need returns the dentry of name in directory d, making it if it is missing.
 func (r *Replica) need(d *dentry, name string, hash uint64) *dentry {
 	i, ok := d.seek(hash, name)
 	if ok {
@@ -283,8 +288,8 @@ func (r *Replica) need(d *dentry, name string, hash uint64) *dentry {
 	return p
 }
 
-// change runs do, which changes what shows at p, keeps the count of subdirectories right and removes the
-// place when it is not needed any more.
+// change runs do, which changes what shows at p. It corrects the count of subdirectories, and removes the
+// dentry if it is no longer needed.
 func (r *Replica) change(p *dentry, do func()) {
 	isDir := func() int32 {
 		if s, ok := p.vnode(); ok && r.kind(s) == vfs.Directory {
@@ -316,7 +321,7 @@ func (r *Replica) prune(p *dentry) {
 	}
 }
 
-// hide makes the version's entries and node files below p invisible, for something at p hides them now.
+// hide removes the version's entries and node files from the dentries below p: something at p hides them now.
 func (r *Replica) hide(p *dentry) {
 	p.files = p.files || slices.ContainsFunc(p.kids, (*dentry).anyFile)
 	p.subdirs.Store(-1)
@@ -334,7 +339,7 @@ func (r *Replica) hide(p *dentry) {
 	}
 }
 
-// clear removes all places below p, whose directory has been emptied.
+// clear removes all dentries below p, whose directory was emptied.
 func (r *Replica) clear(p *dentry) {
 	r.hide(p)
 	p.kids = nil

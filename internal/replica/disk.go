@@ -16,7 +16,7 @@ const nameMax = 255
 // hiddenXattrs begins the names of extended attributes that are never shown to a node.
 const hiddenXattrs = "trusted."
 
-// checkName refuses what cannot be an entry's name.
+// checkName refuses names that no entry can have.
 func checkName(name string) error {
 	switch {
 	case len(name) > nameMax:
@@ -36,7 +36,7 @@ const (
 	keyReadOnly = 'r' // the same, opened while the disk was read-only
 	keyDir      = 'd' // a layer's directory, by tree and id
 	keyWork     = 'w' // a replica's work directory, by tree
-	keyAside    = 'a' // a directory below saved/, by tree and hash of the path
+	keyAside    = 'a' // a directory of the saved area, by tree and hash of the path
 )
 
 func (r *Replica) key(kind byte, id uint64) fds.Key {
@@ -47,21 +47,21 @@ func (r *Replica) key(kind byte, id uint64) fds.Key {
 	return k
 }
 
-// layerDir returns the open directory of the layer at p, which must be there.
+// layerDir returns the open directory of the layer at p. The layer must have one there.
 func (r *Replica) layerDir(p *dentry) (*fds.File, error) {
 	return r.set.files.Get(r.key(keyDir, uint64(p.obj.id)), func() (int, error) {
 		return r.set.root.OpenDir(r.dir.Upper(p.path()))
 	})
 }
 
-// workDir returns the directory for what is not yet, or no longer, in the layer.
+// workDir returns the open directory for what is being made or removed.
 func (r *Replica) workDir() (*fds.File, error) {
 	return r.set.files.Get(r.key(keyWork, 0), func() (int, error) {
 		return r.set.root.OpenDir(r.dir.Work())
 	})
 }
 
-// where returns the open directory in which o stands and its name there; "." for the root.
+// where returns the open directory that o is in, and its name there; "." for the root.
 func (r *Replica) where(o *object) (*fds.File, string, error) {
 	if o.removed {
 		return nil, "", vfs.ESTALE
@@ -95,14 +95,16 @@ func (r *Replica) content(o *object) (*fds.File, error) {
 	return r.set.files.Get(r.key(keyFile, uint64(o.id)), func() (int, error) { return r.openFile(o, unix.O_RDWR) })
 }
 
-// readable is content for those who only read: it serves on while the disk is read-only. What is opened then has a key of its own, so
-// that the file is open for writing as soon as the disk takes writes again.
+// readable is content for callers that only read: it works while the disk is read-only. What is opened then has
+// a key of its own, so that the file is opened for writing as soon as the disk can be written again.
 func (r *Replica) readable(o *object) (*fds.File, error) {
 	f, err := r.content(o)
 	if err != unix.EROFS {
 		return f, err
 	}
-	return r.set.files.Get(r.key(keyReadOnly, uint64(o.id)), func() (int, error) { return r.openFile(o, unix.O_RDONLY) })
+	return r.set.files.Get(r.key(keyReadOnly, uint64(o.id)), func() (int, error) {
+		return r.openFile(o, unix.O_RDONLY)
+	})
 }
 
 func (r *Replica) openFile(o *object, how int) (int, error) {
@@ -126,7 +128,7 @@ func (s *Set) blob(d *image.Digest) (*fds.File, error) {
 	})
 }
 
-// stat asks the disk for o.
+// stat reads the status of o from the disk.
 func (r *Replica) stat(o *object, st *unix.Stat_t) error {
 	if o.removed {
 		f, err := r.readable(o)

@@ -18,13 +18,14 @@ import (
 // errNoLayer refuses changes of a version served read-only.
 var errNoLayer = errors.New("a version has no layer")
 
-// Edit is a change of a replica's layer that an administrator asked for. Calls of the node wait until End or Cancel. What has to
-// make room goes to the saved area, under one stamp and with one reason.
+// Edit is a change of a replica's layer that an administrator asked for. Calls of the node wait until End or
+// Cancel. Entries that the change replaces or removes go to the saved area, under one stamp and with one
+// reason.
 //
 // Paths are relative to the root, without a leading slash.
 type Edit struct{ setAsideOp }
 
-// Edit begins a change of r's layer, which must be ended by End or Cancel. Why is kept with what is set aside.
+// Edit begins a change of r's layer. It must be ended by End or Cancel. why is kept with what is set aside.
 func (r *Replica) Edit(why string) (*Edit, error) {
 	if r.dir == "" {
 		return nil, errNoLayer
@@ -33,18 +34,19 @@ func (r *Replica) Edit(why string) (*Edit, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.snaps.unchanged() // End tells
+	r.snaps.unchanged() // End counts the change
 	at := r.set.journal.stamp(r.set.now())
 	return &Edit{setAsideOp{op: *o, at: at, dir: savedDir(at), why: why}}, nil
 }
 
-// End makes the change durable, unless err, which it returns, is not nil. The next call of the node reads the layer anew.
+// End makes the change durable, unless err is not nil, and returns err. The next call of the node reads the
+// layer again.
 func (e *Edit) End(err error) error {
 	r := e.r
 	r.snaps.changed()
 	r.forgetLayer()
 	r.renewed = e.at
-	e.others = true // attributes and whiteouts were changed too, and are noted nowhere
+	e.others = true // attributes and whiteouts were changed too, and are not in dirty
 	if e := e.end(nil); err == nil {
 		err = e
 	}
@@ -58,10 +60,11 @@ func (e *Edit) Cancel(err error) error {
 	return err
 }
 
-// Reread makes the next call of the node read the layer and the saved area anew.
+// Reread makes the next call of the node read the layer and the saved area again.
 func (e *Edit) Reread() { e.r.forgetLayer() }
 
-// forgetLayer makes the next call read the layer of r, which is locked, from the disk: it was changed behind the places.
+// forgetLayer makes the next call read the layer of r, which is locked, from the disk. The dentries are no
+// longer right.
 func (r *Replica) forgetLayer() {
 	for _, all := range []map[image.ID]*object{r.objects, r.history.aside} {
 		for _, o := range all {
@@ -73,16 +76,17 @@ func (r *Replica) forgetLayer() {
 	r.scanned, r.ready = false, false
 }
 
-// Stamp is the time of the change. It names what is set aside.
+// Stamp returns the time of the change. It names the directory of the saved area.
 func (e *Edit) Stamp() time.Time { return time.Unix(0, e.at) }
 
-// Moved returns what was set aside by the Edit until now.
+// Moved returns what the Edit has set aside until now.
 func (e *Edit) Moved() []layer.SetAside { return e.list }
 
-// Fault is where tests end a change, see Options.
+// Fault calls Options.Fault.
 func (r *Replica) Fault(point string) error { return r.set.failAt(point) }
 
-// Snapshot takes a snapshot of the layer and returns its stamp; "" if there is nothing to keep. It is taken whatever the rules say.
+// Snapshot takes a snapshot of the layer, whatever the rules say, and returns its stamp; "" if there is nothing
+// to keep.
 func (e *Edit) Snapshot() (stamp string, err error) {
 	at, err := e.r.takeSnapshot(e.why, 0)
 	if err != nil || at == 0 {
@@ -91,30 +95,31 @@ func (e *Edit) Snapshot() (stamp string, err error) {
 	return stampName(at), nil
 }
 
-// SnapshotFirst takes the snapshot that the rules ask for before a change. If that fails the change goes on without: what it takes from the
-// layer is set aside.
+// SnapshotFirst takes the snapshot that the rules ask for before a change. If that fails the change goes on
+// without it: what it takes from the layer is set aside.
 func (e *Edit) SnapshotFirst() {
 	rules := &e.r.rules
 	if rules.Snapshots == 0 {
 		return
 	}
 	if _, err := e.r.takeSnapshot(e.why, rules.snapshotLimit()); err != nil {
-		e.r.set.log.Warn("no snapshot was taken before a change", "replica", e.r.dir, "by", e.why, "error", err)
+		e.r.set.log.Warn("no snapshot was taken before a change", "replica", e.r.dir, "reason", e.why, "error", err)
 	}
 }
 
-// Renew gives everything that is not in the layer a ctime of at least the stamp, for good: what shows from now on may be older than what
-// a client has seen.
+// Renew gives everything that is not in the layer a ctime of at least the stamp, permanently. What shows from
+// now on may be older than what a client has seen.
 func (e *Edit) Renew() error {
 	r := e.r
-	if err := r.set.journal.renew(string(r.dir), e.at, r.set.now().Add(-r.set.retain.age).UnixNano(), r.set.retain.switches); err != nil {
+	since := r.set.now().Add(-r.set.retain.age).UnixNano()
+	if err := r.set.journal.renew(string(r.dir), e.at, since, r.set.retain.switches); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	r.history.made = max(r.history.made, e.at)
 	return nil
 }
 
-// Sync makes the names in an open directory durable, if replies promise that.
+// Sync makes the names in an open directory durable if replies promise that.
 func (e *Edit) Sync(dir int) error { return e.r.set.syncDir(dir) }
 
 func (s *Set) syncDir(dir int) error {
@@ -124,25 +129,29 @@ func (s *Set) syncDir(dir int) error {
 	return layer.Dir(dir).Fsync()
 }
 
-// SyncCopies makes copies of layers durable of which so many bytes could not be shared.
+// SyncCopies makes copies of layers durable. copied is how many bytes could not be shared.
 func (e *Edit) SyncCopies(copied uint64) error { return e.r.set.syncCopies(copied) }
 
 // MakePath makes a directory, relative to the directory of all replicas, and returns it open.
 func (e *Edit) MakePath(path string) (fd int, err error) { return e.r.set.makePath(path) }
 
-// Swap returns what puts another layer in the place of the present one.
+// Swap returns what replaces the layer by another one.
 func (e *Edit) Swap() *layer.Swap { return e.r.swap() }
 
 func (r *Replica) swap() *layer.Swap {
 	return &layer.Swap{
-		Root: r.set.root, Home: r.dir, VersionDir: r.versionDir, Sync: r.set.syncDir, Fault: r.set.failAt, MakePath: r.set.makePath,
+		Root: r.set.root, Home: r.dir, VersionDir: r.versionDir,
+		Sync: r.set.syncDir, Fault: r.set.failAt, MakePath: r.set.makePath,
 	}
 }
 
-// OpenSaved opens the directory of the saved area in which s stands. It stays open until the end, and is synced then.
+// OpenSaved opens the directory of the saved area that s is in. It stays open until the end of the Edit, and is
+// synced then.
 func (e *Edit) OpenSaved(s *layer.SetAside) (fd int, err error) {
 	dir := layer.Home("").Saved(s.ID(), parentPath(s.Path))
-	f, err := e.r.set.files.Get(e.r.asideKey(dir), func() (int, error) { return e.r.set.root.OpenDir(e.r.dir.Join(dir)) })
+	f, err := e.r.set.files.Get(e.r.asideKey(dir), func() (int, error) {
+		return e.r.set.root.OpenDir(e.r.dir.Join(dir))
+	})
 	if err != nil {
 		return -1, err
 	}
@@ -160,10 +169,11 @@ func (e *Edit) Discard(dir int, name string) error {
 	return unix.Renameat(dir, name, area, fmt.Sprintf("%s%016x", discarded, uint64(layer.NewID())))
 }
 
-// Aliased reports whether the version's entry with this id goes by another one, because a file in the saved area has it.
+// Aliased reports whether the version's entry with this id goes by another one, because a file in the saved
+// area has it.
 func (e *Edit) Aliased(id image.ID) bool { return e.r.history.aliased(id) }
 
-// AliasedPaths returns where the files stand, from the replica's directory, for which Aliased is true.
+// AliasedPaths returns the paths of the files for which Aliased is true, from the replica's directory.
 func (e *Edit) AliasedPaths() []string {
 	var list []string
 	for id, o := range e.r.history.aside {
@@ -183,7 +193,7 @@ func (e *Edit) Kind(path string) (kind vfs.Type, ok bool) {
 	return e.r.kind(s), true
 }
 
-// vnodeAt finds what shows at path.
+// vnodeAt returns what shows at path.
 func (r *Replica) vnodeAt(path string) (s vnode, ok bool) {
 	s, ok = r.root.vnode()
 	if path == "" {
@@ -198,19 +208,19 @@ func (r *Replica) vnodeAt(path string) (s vnode, ok bool) {
 	return s, ok
 }
 
-// Shared reports whether path is the master's alone.
+// Shared reports whether the node must not write at path.
 func (e *Edit) Shared(path string) bool { return len(e.r.shared) > 0 && e.r.shared.Cover(path) }
 
-// Kept reports whether path is the node's whatever the master does.
+// Kept reports whether what the node has at path stays when the master changes it.
 func (e *Edit) Kept(path string) bool { return e.r.keep.Cover(path) }
 
-// HasNodeFile reports whether a file rendered for the node stands at path.
+// HasNodeFile reports whether there is a node file at path.
 func (e *Edit) HasNodeFile(path string) bool {
 	_, has := e.r.state.files[path]
 	return has
 }
 
-// Root returns what the layer has at its top.
+// Root returns the top of the layer.
 func (e *Edit) Root() LayerEntry { return LayerEntry{e.r, e.r.root} }
 
 // At returns what the layer has at path; ok is false if it has nothing there or below.
@@ -219,7 +229,7 @@ func (e *Edit) At(path string) (entry LayerEntry, ok bool) {
 	return LayerEntry{e.r, p}, p != nil
 }
 
-// VersionEntry fills a with the attributes of the version's entry at path, whether it shows or not.
+// VersionEntry fills a with the attributes of the version's entry at path, whether it is visible or hidden.
 func (e *Edit) VersionEntry(path string, a *vfs.Attr) bool {
 	low, ok := e.r.view.index.Find(path)
 	if ok {
@@ -228,7 +238,7 @@ func (e *Edit) VersionEntry(path string, a *vfs.Attr) bool {
 	return ok
 }
 
-// versionDir returns the attributes of the version's directory at path, whether it shows or not.
+// versionDir returns the attributes of the version's directory at path, whether it is visible or hidden.
 func (r *Replica) versionDir(path string) (layer.Attrs, bool) {
 	low, ok := r.view.index.Find(path)
 	if !ok || !r.view.index.IsDir(low) {
@@ -244,9 +254,10 @@ func (r *Replica) lowAttrs(low lower.Ref) layer.Attrs {
 	return layer.Attrs{Mode: a.Mode, UID: a.UID, GID: a.GID}
 }
 
-// Changes finds what differs between the version with a digest, which the replica followed once, and the present one. find returns
-// what changes at a path; its Old and New are nil if only something below changes. shows tells whether the present version has something
-// there or below that the other had not, or had otherwise. ok is false if the trees of the other version are no longer known.
+// Changes finds what differs between the present version and an earlier one with the given digest. find returns
+// what changes at a path. Its Old and New are nil if only something below changes. shows tells whether
+// something at the path or below is new in the present version, or another object. ok is false if the earlier
+// version is no longer known.
 func (e *Edit) Changes(since image.Digest) (find func(path string) (c image.Change, shows, changed bool), ok bool) {
 	r := e.r
 	none := func(string) (c image.Change, shows, changed bool) { return c, false, false }
@@ -273,7 +284,7 @@ func (e *Edit) Changes(since image.Digest) (find func(path string) (c image.Chan
 	}, true
 }
 
-// find returns what changes at or below a path, or nil.
+// find returns what changes at a path or below, or nil.
 func (c *change) find(path string) *change {
 	for path != "" && c != nil {
 		name, rest, _ := strings.Cut(path, "/")
@@ -291,7 +302,7 @@ func (e *Edit) SetAside(entry LayerEntry) error {
 	return e.move(entry.p, kind)
 }
 
-// makeParents returns the place of the directory that path stands in, making those that are missing.
+// makeParents returns the dentry of the directory that path is in. It makes directories that are missing.
 func (e *Edit) makeParents(path string) (*dentry, error) {
 	d, _ := e.r.root.vnode()
 	p := e.r.dentry(d)
@@ -324,7 +335,8 @@ func (e *Edit) makeParents(path string) (*dentry, error) {
 	return p, e.copyUpDir(p)
 }
 
-// Prepare makes the directories above path, and returns what the layer has there for Put. release must be called when it is no longer used.
+// Prepare makes the directories above path, and returns what the layer has there, for Put. release must be
+// called when that is no longer used.
 func (e *Edit) Prepare(path string) (entry LayerEntry, release func(), err error) {
 	up, err := e.makeParents(path)
 	if err != nil {
@@ -335,8 +347,9 @@ func (e *Edit) Prepare(path string) (entry LayerEntry, release func(), err error
 	return LayerEntry{e.r, p}, func() { e.r.prune(p) }, nil
 }
 
-// Put moves name from an open directory of the saved area to what Prepare has returned, and what the layer has there to the saved area, in
-// one step where the file system can. displaced tells whether there was something.
+// Put moves name from an open directory of the saved area to what Prepare has returned. What the layer has
+// there goes to the saved area, in one step where the file system can swap. displaced tells whether there was
+// anything.
 func (e *Edit) Put(from int, name string, to LayerEntry) (displaced bool, err error) {
 	p := to.p
 	dir, err := e.op.dir(p.up)
@@ -396,7 +409,8 @@ func (e *Edit) SetOpaque(path string) error {
 	return m.removeWhiteouts(p)
 }
 
-// SetAttrs gives the directory that shows at path other attributes. Those that the node has given it are set aside.
+// SetAttrs gives the directory that shows at path other attributes. Those that the node had given it are set
+// aside.
 func (e *Edit) SetAttrs(path string, attrs layer.Attrs) error {
 	at, _ := e.r.vnodeAt(path)
 	p := e.r.dentry(at)

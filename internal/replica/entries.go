@@ -13,14 +13,14 @@ import (
 	"dim/internal/vfs"
 )
 
-// LayerEntry is what a layer has at a path: an object, a whiteout, or nothing but entries below it. It is valid as long as the replica is
-// locked: in the function given to View, and until the end of an Edit.
+// LayerEntry is what a layer has at a path: an object, a whiteout, or nothing but entries below. It is valid
+// while the replica is locked: in the function given to View, and until the end of an Edit.
 type LayerEntry struct {
 	r *Replica
 	p *dentry
 }
 
-// View calls do with what the layer has at its top. Changes of names and attributes wait meanwhile.
+// View calls do with the top of the layer. Changes of names and attributes wait meanwhile.
 func (r *Replica) View(do func(root LayerEntry) error) error {
 	if err := r.rlock(); err != nil {
 		return err
@@ -29,7 +29,7 @@ func (r *Replica) View(do func(root LayerEntry) error) error {
 	return r.edge(do(LayerEntry{r, r.root}))
 }
 
-// Disk returns the directory of all replicas, and that of r in it; "" for a version served read-only.
+// Disk returns the directory of all replicas and that of r in it; "" for a version served read-only.
 func (r *Replica) Disk() (layer.Dir, layer.Home) { return r.set.root, r.dir }
 
 // Name returns the node and the image of r.
@@ -42,17 +42,17 @@ func (r *Replica) Rules() Rules {
 	return r.rules
 }
 
-// Unrecorded reports whether the journal does not say which version r follows. It may be called in View.
+// Unrecorded reports whether the journal does not say which version r follows. It must be called in View.
 func (r *Replica) Unrecorded() bool { return !r.recorded && r.state.unwritten }
 
-// NodeFiles returns what is rendered for the node.
+// NodeFiles returns the node's files.
 func (r *Replica) NodeFiles() []NodeFile {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return slices.Clone(r.view.files.List)
 }
 
-// dentryAt returns the place of path, nil when there is none.
+// dentryAt returns the dentry of path, nil if there is none.
 func (r *Replica) dentryAt(path string) *dentry {
 	p := r.root
 	if path == "" {
@@ -103,7 +103,8 @@ func (e LayerEntry) Merges() bool { return e.p.merges() }
 // Covers reports whether something would show at e if the layer had nothing there.
 func (e LayerEntry) Covers() bool { return e.p.covers() }
 
-// Entries returns the entries in e that the layer has, or has something below. It may have fewer of them when the sequence ends.
+// Entries returns the entries in e that the layer has, or below which it has some. The caller may remove the
+// entry that it was given.
 func (e LayerEntry) Entries() iter.Seq[LayerEntry] {
 	return func(yield func(LayerEntry) bool) {
 		for _, k := range slices.Clone(e.p.kids) {
@@ -141,7 +142,8 @@ func (e LayerEntry) VersionKind() vfs.Type {
 	return lower.TypeOf(e.r.view.index.Type(e.p.low))
 }
 
-// VersionDir returns the attributes of the version's directory at e; ok is false if there is none, or if something above hides it.
+// VersionDir returns the attributes of the version's directory at e; ok is false if there is none, or if
+// something above hides it.
 func (e LayerEntry) VersionDir() (attrs layer.Attrs, ok bool) {
 	if e.VersionKind() != vfs.Directory {
 		return attrs, false

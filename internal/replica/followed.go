@@ -2,8 +2,9 @@ package replica
 
 import "dim/internal/image"
 
-// Followed returns the version that a node's replica of an image shows, or, when it is not attached, followed last; ok is false when that is
-// not known: it was never written to nor switched. It must not be called while the replica is attached or switched.
+// Followed returns the version that a node's replica of an image shows, or followed last if it is not attached.
+// ok is false if the replica was never written to nor switched. It must not be called while the replica is
+// attached or switched.
 func (s *Set) Followed(node, name string) (v image.Version, ok bool) {
 	if r, attached := s.Find(ReplicaTree(node, name)); attached {
 		return r.Version(), true

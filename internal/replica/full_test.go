@@ -77,8 +77,9 @@ func TestAFullDiskLeavesTheOldState(t *testing.T) {
 	}
 }
 
-// A read-only disk: what is there can be read, changes are refused, and all goes on without a restart when it takes writes again. A read-only mount
-// over the layer's file stands for the disk, which the kernel does not make read-only under files that are open for writing.
+// A read-only disk: what is there can be read, changes are refused, and all goes on without a restart when it
+// takes writes again. A read-only mount over the layer's file stands for the disk, which the kernel does not
+// make read-only under files that are open for writing.
 func TestAReadOnlyDiskIsToldAndPasses(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)

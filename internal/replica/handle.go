@@ -8,17 +8,17 @@ import (
 	"dim/internal/vfs"
 )
 
-// The handle's form: docs/formats/handle.md.
+// The form of a handle is in docs/formats/handle.md.
 const (
 	handleFormat = 1
 	handleShort  = 18
 	handleLong   = handleShort + sha256.Size
 )
 
-// Tree identifies a replica or a version served read-only: the part of a handle that tells which.
+// Tree is the part of a handle that identifies a replica, or a version served read-only.
 type Tree [8]byte
 
-// TreeOf returns the tree that a handle belongs to; ok is false when h is no handle of format 1.
+// TreeOf returns the tree that a handle belongs to; ok is false if h is no handle of format 1.
 func TreeOf(h vfs.Handle) (t Tree, ok bool) {
 	b := h.Bytes()
 	if len(b) != handleShort && len(b) != handleLong || b[0] != handleFormat || b[1] != 0 {
@@ -53,7 +53,7 @@ func makeHandle(t Tree, id image.ID, origin *image.Digest) vfs.Handle {
 	return h
 }
 
-// parseHandle returns what h says; origin is nil when it says none.
+// parseHandle returns the id in h, and the digest; origin is empty if it has none.
 func parseHandle(h *vfs.Handle) (id image.ID, origin []byte) {
 	b := h.Bytes()
 	return image.ID(binary.BigEndian.Uint64(b[10:])), b[handleShort:]

@@ -9,16 +9,16 @@ import (
 	"dim/internal/vfs"
 )
 
-// past is what a replica remembers of its switches.
+// history is what a replica knows of its switches.
 type history struct {
-	made     int64 // ns: when the replica was made; raised when history is forgotten
+	made     int64 // ns: when the replica was made; raised when segments are dropped
 	versions chain // steps between versions
-	own      chain // steps of this node's files, which others do not share
+	own      chain // steps of this node's files; other replicas do not share them
 	aside    map[image.ID]*object
 	aliases  map[image.ID]image.ID // of the version's entries that go by another id, and back
 }
 
-// goneEntry is an entry that a switch has replaced or removed.
+// goneEntry is an entry that a switch has replaced or removed, or that the node has removed and that lingers.
 type goneEntry struct {
 	id      image.ID
 	kind    vfs.Type
@@ -36,9 +36,10 @@ type goneEntry struct {
 	content []byte // of a node file; a version's bytes are in the store
 }
 
-// attr fills a. What a switch has replaced has a link, though it has no name: on an inode without links Linux answers fstat(2) of who has it
-// open with ESTALE, when the C library makes it a newfstatat of an empty path (fs/nfs/dir.c, nfs_weak_revalidate; glibc 2.33 to 2.38
-// before Linux 6.6). So programs could not start whose libraries are replaced between their open and their stat.
+// attr fills a. What a switch has replaced has a link count of 1 although it has no name. With a count of 0
+// Linux answers fstat(2) of an open file with ESTALE if the C library calls newfstatat with an empty path
+// (fs/nfs/dir.c, nfs_weak_revalidate; glibc 2.33 to 2.38 before Linux 6.6). Programs whose libraries are
+// replaced between open and stat could not start.
 func (g *goneEntry) attr(a *vfs.Attr) {
 	*a = vfs.Attr{
 		Type: g.kind, Mode: g.mode, UID: g.uid, GID: g.gid, Size: g.size, Used: (g.size + 4095) &^ 4095,
@@ -53,7 +54,7 @@ func (g *goneEntry) attr(a *vfs.Attr) {
 	}
 }
 
-// stamp returns the ctime of what has the given id and is not in the layer, in nanoseconds.
+// stamp returns the ctime, in nanoseconds, of what has the given id and is not in the layer.
 func (p *history) stamp(id image.ID) int64 {
 	at := p.made
 	for _, c := range [...]chain{p.versions, p.own} {
@@ -67,7 +68,7 @@ func (p *history) stamp(id image.ID) int64 {
 	return at
 }
 
-// byID finds what the replica no longer shows: set aside, or replaced.
+// byID finds what the replica no longer shows because it was set aside or replaced.
 func (p *history) byID(id image.ID) (vnode, bool) {
 	if o := p.aside[id]; o != nil && !o.spent {
 		return vnode{obj: o, low: lower.None}, true
@@ -92,7 +93,7 @@ func (p *history) forget(since int64, most int) {
 	}
 }
 
-// alias returns the id under which the version's entry with the given id goes in this replica.
+// alias returns the id under which this replica shows the version's entry with the given id.
 func (p *history) alias(id image.ID) image.ID {
 	if len(p.aliases) > 0 {
 		if a, ok := p.aliases[id]; ok {
@@ -102,7 +103,7 @@ func (p *history) alias(id image.ID) image.ID {
 	return id
 }
 
-// origin undoes alias; ok is false when the id names no entry of the version because that goes by another one.
+// origin is the inverse of alias. ok is false if the version's entry with the id goes by another id.
 func (p *history) origin(id image.ID) (image.ID, bool) {
 	if len(p.aliases) == 0 {
 		return id, true
@@ -114,8 +115,8 @@ func (p *history) origin(id image.ID) (image.ID, bool) {
 	return other, id&image.Born != 0
 }
 
-// findAliases gives the version's entries that show under an id which the layer, or what was set aside, holds too, another
-// id. It is computed, so it is the same after a restart.
+// findAliases gives another id to the version's entries that show under an id which the layer or the saved area
+// has too. The id is computed, so it is the same after a restart.
 func (r *Replica) findAliases() {
 	r.history.aliases = nil
 	for _, objects := range []map[image.ID]*object{r.objects, r.history.aside} {

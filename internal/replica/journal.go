@@ -13,18 +13,18 @@ import (
 	"dim/internal/image"
 )
 
-// journal is switches.log: which replica follows which version since when, and how it came there. docs/formats/layer.md
-// has its form.
+// journal is switches.log: which version each replica follows since when, and its earlier switches.
+// docs/formats/layer.md has the form.
 type journal struct {
 	path string
 
 	mu       sync.Mutex
 	log      *durable.Log
-	versions map[image.Digest]*image.Version // that stand in the log
-	seen     map[image.Digest]*image.Version // that do not, yet
+	versions map[image.Digest]*image.Version // that are in the log
+	seen     map[image.Digest]*image.Version // that are not in it yet
 	states   map[string]*state               // by the replica's directory
 	last     int64                           // the latest stamp
-	limit    int64                           // the log is written anew when it is larger
+	limit    int64                           // the log is rewritten when it is larger
 }
 
 // state is what the journal knows of one replica.
@@ -33,11 +33,12 @@ type state struct {
 	to        *image.Version
 	files     map[string]string // the node files it shows: path to fingerprint
 	steps     *step             // the last one
-	pending   *step             // a switch that was begun and not done
+	pending   *step             // a switch that was begun and is not done
 	unwritten bool              // not in the log yet
 }
 
-// step is one switch. Replicas that were switched together share it, and all steps before it that they share.
+// step is one switch. Replicas that were switched together share it, and all earlier steps that they have in
+// common.
 type step struct {
 	before   *step
 	at       int64
@@ -49,7 +50,7 @@ type step struct {
 // The kinds of records.
 const (
 	recordVersion = "version" // a version that later records name
-	recordState   = "state"   // replicas as they are: the first of each, and those of a log that is written anew
+	recordState   = "state"   // replicas as they are: the first of each, and those of a rewritten log
 	recordIntent  = "intent"  // a switch that moves entries of layers begins
 	recordDone    = "done"    // a switch is complete
 	recordUndone  = "undone"  // it could not be completed: the replica stays with what it followed
@@ -58,7 +59,7 @@ const (
 type record struct {
 	Kind     string          `json:"kind"`
 	Version  *image.Version  `json:"version,omitempty"`
-	Root     []byte          `json:"root,omitempty"` // of Version, as image.EncodeRoot has it
+	Root     []byte          `json:"root,omitempty"` // of Version, encoded by image.EncodeRoot
 	At       int64           `json:"at,omitempty"`   // nanoseconds since 1970
 	To       *image.Digest   `json:"to,omitempty"`
 	Steps    []stepRecord    `json:"steps,omitempty"` // of a state, oldest first
@@ -69,7 +70,7 @@ type replicaRecord struct {
 	Replica string            `json:"replica"`
 	Made    int64             `json:"made,omitempty"`
 	Files   map[string]string `json:"files,omitempty"`
-	Same    bool              `json:"same,omitempty"` // the node files are what they were
+	Same    bool              `json:"same,omitempty"` // the node files are the same as before
 }
 
 type stepRecord struct {
@@ -83,8 +84,9 @@ const journalMin = 1 << 20
 
 func openJournal(dir string) (*journal, error) {
 	j := &journal{
-		path: filepath.Join(dir, "switches.log"), versions: make(map[image.Digest]*image.Version), states: make(map[string]*state),
-		seen: make(map[image.Digest]*image.Version),
+		path: filepath.Join(dir, "switches.log"), states: make(map[string]*state),
+		versions: make(map[image.Digest]*image.Version),
+		seen:     make(map[image.Digest]*image.Version),
 	}
 	if err := durable.RemoveTemps(dir); err != nil {
 		return nil, err
@@ -104,7 +106,7 @@ func openJournal(dir string) (*journal, error) {
 	return j, nil
 }
 
-// replay applies a record that was read. steps makes replicas with the same history share it.
+// replay applies a record that was read. With steps, replicas with the same history share it.
 func (j *journal) replay(r *record, steps map[stepKey]*step) error {
 	j.last = max(j.last, r.At)
 	switch r.Kind {
@@ -170,8 +172,8 @@ func (j *journal) replayOne(r *record, w *replicaRecord, to *image.Version, step
 	return nil
 }
 
-// shared returns the step like s that is already known, or s itself. Steps with node files of their own are not shared. A
-// step that is a key of known has no files, so it can be compared.
+// shared returns the step like s that is already known, or s itself. Steps with node files of their own are not
+// shared. A step that is a key of known has no files, so it can be compared.
 func shared(known map[stepKey]*step, s step, files map[string]string) *step {
 	if files != nil {
 		s.files = files
@@ -193,14 +195,14 @@ func (st *state) advance(s *step) {
 	}
 }
 
-// advance notes that the switch s of a replica is done. Set.Versions may be looking at the state.
+// advance records that the switch s of a replica is done. Set.Versions may read the state at the same time.
 func (j *journal) advance(st *state, s *step) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	st.advance(s)
 }
 
-// stepKey is what tells steps without node files apart.
+// stepKey identifies a step without node files.
 type stepKey struct {
 	before   *step
 	at       int64
@@ -215,7 +217,8 @@ func (j *journal) stamp(now time.Time) int64 {
 	return j.last
 }
 
-// state returns what is known of a replica; a new one follows v from now on. It stands in the log only after a flush.
+// state returns what is known of a replica. A new one follows v from now on, and is in the log only after a
+// flush.
 func (j *journal) state(dir string, v *image.Version, files map[string]string, now int64) (st *state, known bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -252,7 +255,7 @@ func (j *journal) flushLocked() error {
 	return nil
 }
 
-// append writes r, which names v, behind the record of v.
+// append writes r, which names v, after the record of v.
 func (j *journal) append(r *record, v *image.Version) error {
 	if err := j.name(j.log, j.versions, v); err != nil {
 		return err
@@ -283,7 +286,7 @@ func appendRecord(log *durable.Log, r *record) error {
 	return log.Append(b)
 }
 
-// write adds the record of a switch of the replicas in dirs, all to version to.
+// write adds the record of a switch of the replicas in list, all to version to.
 func (j *journal) write(kind string, at int64, to *image.Version, list []replicaRecord) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -293,7 +296,7 @@ func (j *journal) write(kind string, at int64, to *image.Version, list []replica
 	return j.append(&record{Kind: kind, At: at, To: &to.Digest, Replicas: list}, to)
 }
 
-// renew notes that all that the replica in dir shows has changed at a time, whatever it is: as if it had been made then.
+// renew records that all that the replica in dir shows has changed at a time, as if it had been made then.
 func (j *journal) renew(dir string, at, since int64, most int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -302,7 +305,8 @@ func (j *journal) renew(dir string, at, since int64, most int) error {
 	}
 	st := j.states[dir]
 	steps, _ := recent(st.steps, since, most)
-	r := record{Kind: recordState, To: &st.to.Digest, Replicas: []replicaRecord{{Replica: dir, Made: at, Files: st.files}}}
+	list := []replicaRecord{{Replica: dir, Made: at, Files: st.files}}
+	r := record{Kind: recordState, To: &st.to.Digest, Replicas: list}
 	names := []*image.Version{st.to}
 	for _, s := range steps {
 		names = append(names, s.from, s.to)
@@ -320,8 +324,8 @@ func (j *journal) renew(dir string, at, since int64, most int) error {
 	return nil
 }
 
-// rewrite writes the log anew when it has grown large, with what is still of use: steps that are younger than since, but
-// no more than most of each replica. Who forgets steps raises the time at which the replica was made.
+// rewrite writes the log anew if it has grown large. It keeps steps that are younger than since, at most the
+// newest most of each replica, and raises the time at which a replica was made if it drops steps of it.
 func (j *journal) rewrite(since int64, most int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -398,15 +402,16 @@ func (j *journal) writePending(log *durable.Log, dirs []string) error {
 			continue
 		}
 		list := []replicaRecord{{Replica: dir, Files: p.files, Same: p.files == nil}}
-		if err := appendRecord(log, &record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Replicas: list}); err != nil {
+		r := record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Replicas: list}
+		if err := appendRecord(log, &r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// recent returns the steps up to last, oldest first, that are younger than since, at most most of them, and the stamp of
-// the youngest that is left out.
+// recent returns the steps up to last that are younger than since, oldest first, at most the newest most of
+// them. floor is the stamp of the youngest that is left out.
 func recent(last *step, since int64, most int) (steps []*step, floor int64) {
 	for s := last; s != nil; s = s.before {
 		if s.at < since || len(steps) == most {
@@ -419,7 +424,7 @@ func recent(last *step, since int64, most int) (steps []*step, floor int64) {
 	return steps, floor
 }
 
-// version returns the one pointer that stands for v here.
+// version returns the one pointer that this process uses for v.
 func (j *journal) version(v image.Version) *image.Version {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -10,23 +10,26 @@ import (
 	"dim/internal/vfs"
 )
 
-// Bounds of what lingers, of all replicas together.
+// Bounds of what lingers, for all replicas together.
 const (
 	lingerFor   = 15 * time.Second
 	lingerFiles = 256
 	lingerBytes = 256 << 20
 )
 
-// lingering is what nodes have removed, or renamed another file over, in the last seconds. NFSv3 has no open, so the server cannot know whether a
-// process was just about to read it: until its time is over it can be read by its handle, with no link left. A file of a layer is kept by keeping it
-// open, and only when it was open here already, for then it was used lately; so nothing on the disk tells of it, and a crash ends it. When the
-// disk is full, or a quota used up, all of it goes at once.
+// lingering keeps files that nodes have removed, or renamed another file over, for some seconds. NFSv3 has no
+// open, so the server cannot know whether a process was just about to read such a file. Until its time is over
+// it can be read by its handle, with a link count of 0.
+//
+// A file of a layer is kept by keeping it open, and only if it is open already, for then it was used lately.
+// Nothing on disk tells of it, and a crash ends it. When the disk is full, or a quota used up, all files are
+// given up at once.
 type lingering struct {
 	mu    sync.Mutex
 	all   map[lingerKey]*lingerer
 	queue []*lingerer // oldest first
 	bytes int64
-	lasts time.Duration // of each; lingerFor but in tests
+	lasts time.Duration // how long each file is kept; lingerFor except in tests
 	timer *time.Timer
 	ended bool
 }
@@ -36,7 +39,8 @@ type lingerKey struct {
 	id   image.ID
 }
 
-// lingerer is one removed file: of a layer, or of a version or a node file, whose bytes are kept in any case.
+// lingerer is one removed file: of a layer, or of a version or a node file. The bytes of the latter are kept in
+// any case.
 type lingerer struct {
 	key   lingerKey
 	obj   *object
@@ -70,8 +74,8 @@ func (r *Replica) lingerShown(p *dentry) {
 		return
 	}
 	g := &goneEntry{
-		id: r.id(s), kind: a.Type, path: r.path(s), mode: a.Mode, uid: a.UID, gid: a.GID, mtime: a.Mtime, size: a.Size, origin: r.origin(s),
-		removed: true,
+		id: r.id(s), kind: a.Type, path: r.path(s), mode: a.Mode, uid: a.UID, gid: a.GID, mtime: a.Mtime, size: a.Size,
+		origin: r.origin(s), removed: true,
 	}
 	if s.file != nil {
 		b, err := r.set.nodeFileContent(s.file)
@@ -104,7 +108,7 @@ func (l *lingering) add(x *lingerer) {
 	}
 }
 
-// resize notes that obj, which lingers and is still written to, takes so many bytes now.
+// resize records the present size of obj, which lingers and is still written to.
 func (l *lingering) resize(key lingerKey, obj *object, bytes int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,7 +136,7 @@ func (l *lingering) popLocked() {
 	}
 }
 
-// expire ends what has lingered long enough.
+// expire gives up the files whose time is over.
 func (l *lingering) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +148,7 @@ func (l *lingering) expire() {
 	}
 }
 
-// freeAll gives the room of everything that lingers back, and reports whether there was any.
+// freeAll gives up all files, and reports whether that frees any room.
 func (l *lingering) freeAll() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,7 +159,7 @@ func (l *lingering) freeAll() bool {
 	return some
 }
 
-// end is freeAll for good.
+// end is freeAll for the last time.
 func (l *lingering) end() {
 	l.mu.Lock()
 	l.ended = true
@@ -172,7 +176,7 @@ func (l *lingering) room() uint64 {
 	return uint64(l.bytes)
 }
 
-// find returns what lingers under an id.
+// find returns the file that lingers under an id.
 func (l *lingering) find(t Tree, id image.ID) (vnode, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -195,7 +199,7 @@ func (l *lingering) file(t Tree, o *object) (*fds.File, error) {
 	return x.file, nil
 }
 
-// withRoom runs do, and once more when there was no room and what lingered had some of it.
+// withRoom runs do. If there was no room it frees what lingers, and runs do once more.
 func (r *Replica) withRoom(do func() error) error {
 	err := do()
 	if noRoom(err) && r.set.lingering.freeAll() {
@@ -204,13 +208,13 @@ func (r *Replica) withRoom(do func() error) error {
 	return err
 }
 
-// noRoom reports whether the disk was full, or the file system's own quota used up.
+// noRoom reports whether err says that the disk is full, or that the file system's own quota is used up.
 func noRoom(err error) bool {
 	err = vfs.ErrnoOf(err)
 	return err == vfs.ENOSPC || err == vfs.EDQUOT
 }
 
-// removed reports whether s is there only because it lingers.
+// removed reports whether s exists only because it lingers.
 func (s *vnode) removed() bool {
 	return s.gone != nil && s.gone.removed || s.obj != nil && s.obj.removed
 }

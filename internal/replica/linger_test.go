@@ -10,7 +10,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// What a node removes can be read for a while by who was just about to, and has no link; nothing of it is left after a restart.
+// What a node removes can be read for a while by who was just about to, and has no link; nothing of it is left
+// after a restart.
 func TestWhatANodeRemovesLingers(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
@@ -27,7 +28,8 @@ func TestWhatANodeRemovesLingers(t *testing.T) {
 	}
 	for content, h := range handles {
 		var a vfs.Attr
-		if err := o.Attr(h, &a); err != nil || a.Nlink != 0 || a.Size != uint64(len(content)) || o.ReadAll(h) != content {
+		err := o.Attr(h, &a)
+		if err != nil || a.Nlink != 0 || a.Size != uint64(len(content)) || o.ReadAll(h) != content {
 			t.Errorf("%s: %+v, %v, content %q", content, a, err, o.ReadAll(h))
 		}
 		if _, err := o.Link(root, h, etc, "again"); err != vfs.ESTALE {
@@ -37,7 +39,8 @@ func TestWhatANodeRemovesLingers(t *testing.T) {
 			t.Errorf("%s: chmod: %v", content, err)
 		}
 	}
-	if _, err := o.Write(root, handles["mine"], []byte("MINE"), 0, vfs.FileSync); err != nil || o.ReadAll(handles["mine"]) != "MINE" {
+	_, err := o.Write(root, handles["mine"], []byte("MINE"), 0, vfs.FileSync)
+	if err != nil || o.ReadAll(handles["mine"]) != "MINE" {
 		t.Errorf("write by who has it open: %v, then %q", err, o.ReadAll(handles["mine"]))
 	}
 	o.Want("etc/mine", "next")

@@ -14,9 +14,10 @@ import (
 	"dim/internal/testkit"
 )
 
-// The oracle: the kernel's overlayfs with the same lower tree sees what each random history does to the replica. It is
-// mounted with index=on, without which it breaks hard links, and redirect_dir=on, without which it cannot rename directories. Then
-// the kernel mounts the replica's own layer, plainly, and must show what the replica shows.
+// The oracle: the kernel's overlayfs with the same lower tree sees what each random history does to the
+// replica. It is mounted with index=on, without which it breaks hard links, and redirect_dir=on, without which
+// it cannot rename directories. Then the kernel mounts the replica's own layer, plainly, and must show what the
+// replica shows.
 func TestRandomHistoriesDoWhatTheKernelsOverlayfsDoes(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	dir := t.TempDir()
@@ -47,7 +48,8 @@ func newHistory(rt *rapid.T, t *testing.T, m *replicatest.Memory, v image.Versio
 			return replicatest.Server{}, err
 		}
 		r, err := s.Attach(Spec{Node: "n01", Image: "compute", Version: v})
-		return replicatest.Server{FS: r, Use: func() (any, error) { return r.QuotaUse() }, Close: s.Close, Reopen: open}, err
+		use := func() (any, error) { return r.QuotaUse() }
+		return replicatest.Server{FS: r, Use: use, Close: s.Close, Reopen: open}, err
 	}
 	first, err := open(v)
 	if err != nil {

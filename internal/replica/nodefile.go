@@ -7,7 +7,8 @@ import (
 	"dim/internal/replica/lower"
 )
 
-// NodeFile is a file that is rendered for one node and stands between its version and its layer.
+// NodeFile is a file that is rendered for one node. It hides what the version has at its path, and the layer
+// hides it.
 type NodeFile struct {
 	Path   string // slash-separated, from the root, no leading slash
 	Mode   uint32
@@ -18,8 +19,9 @@ type NodeFile struct {
 	Digest image.Digest // of the content
 }
 
-// NodeFiles are the node files of one node. Content is called whenever bytes are needed, concurrently and with the
-// replica's lock held; it must return what Size and Digest in List announced for as long as the NodeFiles are in use.
+// NodeFiles are the node files of one node. Content is called whenever bytes are needed, concurrently and with
+// the replica's lock held. As long as the NodeFiles are in use it must return content with the Size and Digest
+// in List.
 type NodeFiles struct {
 	List    []NodeFile
 	Content func(path string) ([]byte, error)
@@ -32,8 +34,8 @@ type nodeFile struct {
 	content func(path string) ([]byte, error)
 }
 
-// bind makes the places of the view's node files. A node file whose way leads through something that is no directory
-// of the version cannot be reached by its path, and is left out.
+// bindNodeFiles makes the dentries of the view's node files. A node file whose path leads through something
+// that is no directory of the version cannot be reached, and is left out.
 func (r *Replica) bindNodeFiles() {
 	for i := range r.view.files.List {
 		f := &r.view.files.List[i]

@@ -21,7 +21,9 @@ func files(contents map[string]string) NodeFiles {
 		return []byte(c), nil
 	}}
 	for path, c := range contents {
-		n.List = append(n.List, NodeFile{Path: path, Mode: 0o640, Size: uint64(len(c)), Digest: image.Sum([]byte(c)), Mtime: image.Time{Sec: 5}})
+		file := NodeFile{Path: path, Mode: 0o640, Size: uint64(len(c)), Mtime: image.Time{Sec: 5}}
+		file.Digest = image.Sum([]byte(c))
+		n.List = append(n.List, file)
 	}
 	slices.SortFunc(n.List, func(a, b NodeFile) int { return image.ComparePaths(a.Path, b.Path) })
 	return n

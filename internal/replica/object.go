@@ -10,7 +10,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// mold is an object to be made.
+// objectSpec describes an object that is to be made.
 type objectSpec struct {
 	kind   vfs.Type
 	mode   uint32
@@ -23,22 +23,23 @@ type objectSpec struct {
 	origin *image.Digest
 	xattrs []image.Xattr
 	opaque bool
-	group  bool // more names are to be linked to it
+	group  bool // other names of the object are still to be linked
 	verf   []byte
 	mtime  *vfs.Time
 	atime  *vfs.Time
 	fill   func(fd int) error // writes a regular file's content
 }
 
-// pendingObject is an object that is being made: an open regular file, with or without a name, or a name in the directory work.
+// pendingObject is an object that is being made: an open regular file, with or without a name, or a name in the
+// directory work.
 type pendingObject struct {
 	work int
 	name string
 	fd   int // -1 when it is no regular file
 }
 
-// cast makes an object with all its attributes under a temporary name in the directory work. A regular file is
-// returned open.
+// createPending makes an object with all its attributes under a temporary name in the directory work. A regular
+// file is returned open.
 func (r *Replica) createPending(work int, m *objectSpec) (tmp string, fd int, err error) {
 	n := pendingObject{work: work, name: r.set.temp(), fd: -1}
 	if err = m.make(&n); err != nil {
@@ -56,9 +57,9 @@ func (r *Replica) createPending(work int, m *objectSpec) (tmp string, fd int, er
 
 const createFlags = unix.O_RDWR | unix.O_NOATIME | unix.O_CLOEXEC
 
-// createUnnamed makes a regular file with all its attributes that has no name yet: linking it to its place is one change of a directory,
-// where a temporary name and a rename are three, and renames between directories wait for each other on the whole file
-// system. On a file system that cannot do this it returns errNoUnnamed.
+// createUnnamed makes a regular file with all its attributes and without a name. Linking it is then one change
+// of a directory. A temporary name and a rename are three, and renames between directories wait for each other
+// on the whole file system. On a file system that does not support this it returns errNoUnnamed.
 func (r *Replica) createUnnamed(work int, m *objectSpec) (fd int, err error) {
 	if r.set.named.Load() {
 		return -1, errNoUnnamed
@@ -97,8 +98,8 @@ func (m *objectSpec) make(n *pendingObject) (err error) {
 	return unix.Mknodat(n.work, n.name, m.kind.Bits()|0o600, dev)
 }
 
-// dress gives a new object its content and attributes, in the order in which one does not undo the other: writing clears
-// capabilities, a new owner clears setuid bits, and everything but the times changes the times.
+// complete gives a new object its content and attributes, in an order in which no step undoes another. Writing
+// clears capabilities, a new owner clears setuid bits, and everything except the times changes the times.
 func (m *objectSpec) complete(n pendingObject) error {
 	if m.fill != nil {
 		if err := m.fill(n.fd); err != nil {
@@ -136,7 +137,7 @@ func (m *objectSpec) complete(n pendingObject) error {
 	return n.setTimes(times)
 }
 
-// label sets our own attributes.
+// setXattrs sets the extended attributes of the layer's form.
 func (m *objectSpec) setXattrs(e layer.Entry) error {
 	if err := e.SetID(m.id, m.origin); err != nil {
 		return err
@@ -157,7 +158,8 @@ func (m *objectSpec) setXattrs(e layer.Entry) error {
 	return nil
 }
 
-// tolerates reports whether the layer's file system may refuse an extended attribute of the version with err: it has none of that kind.
+// tolerates reports whether err may be ignored when an extended attribute of the version is set: the layer's
+// file system has no attributes of that kind.
 func (m *objectSpec) tolerates(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) && m.kind == vfs.Symlink
 }

@@ -12,8 +12,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// Files are made without a name where that is possible, and then linked. Where it is not, and where a whiteout is in the way, a rename
-// puts them there. It must make no difference, now or after a restart.
+// Files are made without a name where that is possible, and then linked. Where it is not, and where a whiteout
+// is in the way, a rename puts them there. It must make no difference, now or after a restart.
 func TestFilesMadeWithAndWithoutANameAreTheSame(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	var made [2]map[string]string
@@ -25,13 +25,15 @@ func TestFilesMadeWithAndWithoutANameAreTheSame(t *testing.T) {
 		o.RemoveAll("etc/a")
 		o.WriteFile("etc/a", "over a whiteout")
 		user := &vfs.Cred{UID: 7, GID: 8}
-		how := vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize | vfs.SetMtime, Mode: 0o4711, Size: 5, Mtime: vfs.Time{Sec: 1e9, Nsec: 5}}}
+		set := vfs.SetAttr{Mode: 0o4711, Size: 5, Mtime: vfs.Time{Sec: 1e9, Nsec: 5}}
+		set.Valid = vfs.SetMode | vfs.SetSize | vfs.SetMtime
+		how := vfs.Create{Attr: set}
 		if _, err := o.SetAttr(root, o.Handle("opt"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o2777}); err != nil {
 			t.Fatal(err)
 		}
 		c, err := o.Create(user, o.Handle("opt"), "by user", &how)
-		if err != nil || c.Attr.Mode != 0o4711 || c.Attr.UID != 7 || c.Attr.Size != 5 || c.Attr.Mtime != how.Attr.Mtime {
-			t.Errorf("made %+v, %v", c.Attr, err)
+		if a := c.Attr; err != nil || a.Mode != 0o4711 || a.UID != 7 || a.Size != 5 || a.Mtime != set.Mtime {
+			t.Errorf("made %+v, %v", a, err)
 		}
 		how = vfs.Create{Mode: vfs.Exclusive, Verifier: [8]byte{1, 2, 3}}
 		first, err := o.Create(root, o.Handle("etc"), "once", &how)

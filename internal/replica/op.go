@@ -13,16 +13,16 @@ import (
 	"dim/internal/vfs"
 )
 
-// op is one change of a replica: it holds the replica's lock from begin to end, and remembers what must be synced before
-// the call may be answered.
+// op is one change of a replica. It holds the replica's lock from begin to end, and collects what must be
+// synced before the call may be answered.
 type op struct {
 	r     *Replica
 	dirty []*fds.File
 	held  []*fds.File // open until the end, but not to be synced
 
 	staged map[image.ID]*stagedCopy // content that has been copied for this call
-	needed map[image.ID]*stagedCopy // content that must be copied before it can go on
-	others bool                     // something that is not in dirty was changed and must be synced
+	needed map[image.ID]*stagedCopy // content that must be copied before the call can go on
+	others bool                     // something that is not in dirty must be synced too
 }
 
 // begin locks r for a change. Each begin needs an end.
@@ -34,7 +34,7 @@ func (r *Replica) begin() (*op, error) {
 		return nil, r.edge(err)
 	}
 	if !r.recorded {
-		// What a layer is written over must be known for good before there is a layer.
+		// The version that a layer is over must be recorded before there is a layer.
 		if err := r.set.journal.flush(); err != nil {
 			r.mu.Unlock()
 			return nil, r.edge(err)
@@ -45,7 +45,7 @@ func (r *Replica) begin() (*op, error) {
 	return &op{r: r}, nil
 }
 
-// end unlocks the replica and makes the change durable, unless err, which it returns, says that there is none.
+// end unlocks the replica. Unless err is not nil it makes the change durable. It returns err.
 func (o *op) end(err error) error {
 	o.r.mu.Unlock()
 	if err == nil && o.r.durability() == Synced {
@@ -55,7 +55,8 @@ func (o *op) end(err error) error {
 	return o.r.edge(err)
 }
 
-// flush makes the change durable. What is in directories goes before them: it came to dirty later.
+// flush makes the change durable. Entries come before the directories that they are in: they were added to
+// dirty later.
 func (o *op) flush() error {
 	if len(o.dirty) == 0 && !o.others {
 		return nil
@@ -74,7 +75,7 @@ func (o *op) release() {
 	o.dirty, o.held = nil, nil
 }
 
-// sync takes over f, to be synced at the end, once.
+// sync takes over f. It is synced at the end, once.
 func (o *op) sync(f *fds.File) {
 	for _, d := range o.dirty {
 		if d == f {
@@ -85,7 +86,8 @@ func (o *op) sync(f *fds.File) {
 	o.dirty = append(o.dirty, f)
 }
 
-// syncObject sees to it that what is done to obj is synced at the end, also where its directory does not bring it along.
+// syncObject makes the change of obj one that is synced at the end, also if a sync of its directory does not do
+// that.
 func (o *op) syncObject(obj *object) error {
 	switch {
 	case o.r.set.commit.Ordered():
@@ -108,7 +110,7 @@ func (o *op) syncObject(obj *object) error {
 	return nil
 }
 
-// dir returns the open directory of the layer at p, bringing it there first, to be synced at the end. It stays
+// dir returns the open directory of the layer at p, copying it up first. It is synced at the end, and stays
 // open until then.
 func (o *op) dir(p *dentry) (int, error) {
 	if err := o.copyUpDir(p); err != nil {
@@ -135,9 +137,10 @@ func (o *op) work() (int, error) {
 	return f.FD, nil
 }
 
-// put moves what cast has made to name in the directory at p.up and makes it the layer's object of p.
-func (o *op) put(p *dentry, dir, work int, tmp string, obj *object) error {
+// put moves a pending object to the name of p in the open directory dir, and makes it the layer's object of p.
+func (o *op) put(p *dentry, dir int, from layer.Entry, obj *object) error {
 	var err error
+	work, tmp := from.FD, from.Name
 	switch {
 	case p.white && obj.kind == vfs.Directory:
 		if err = layer.Dir(work).Exchange(tmp, layer.Dir(dir), p.name); err == nil {
@@ -156,7 +159,7 @@ func (o *op) put(p *dentry, dir, work int, tmp string, obj *object) error {
 	return o.syncObject(obj)
 }
 
-// raise brings the directory at p, and those above it, into the layer.
+// copyUpDir copies up the directory at p, and those above it.
 func (o *op) copyUpDir(p *dentry) error {
 	if p.obj != nil {
 		return nil
@@ -178,7 +181,7 @@ func (o *op) copyUpDir(p *dentry) error {
 	return o.createCopy(p, m, obj)
 }
 
-// createCopy makes the object m at p without changing the time of the directory that it stands in.
+// createCopy makes the object m at p and keeps the times of the directory that it is in.
 func (o *op) createCopy(p *dentry, m *objectSpec, obj *object) error {
 	work, err := o.work()
 	if err != nil {
@@ -200,7 +203,7 @@ func (o *op) putQuietly(p *dentry, work int, tmp string, obj *object) error {
 		layer.Dir(work).RemoveAll(tmp)
 		return err
 	}
-	return layer.Dir(dir).KeepTimes(func() error { return o.put(p, dir, work, tmp, obj) })
+	return layer.Dir(dir).KeepTimes(func() error { return o.put(p, dir, layer.At(work, tmp), obj) })
 }
 
 // copyUpRoot makes the replica's directories: work/, then upper/ with the attributes of the root.
@@ -243,7 +246,7 @@ func (o *op) copyUpRoot() error {
 	return o.syncObject(obj)
 }
 
-// specOf tells how to make s, which is in the version or a node file, in the layer, all but the content.
+// specOf returns the spec and the object for s, which is in the version or a node file, without the content.
 func (r *Replica) specOf(s vnode) (*objectSpec, *object, error) {
 	var a vfs.Attr
 	if err := r.attr(s, &a); err != nil {
@@ -266,8 +269,8 @@ func (m *objectSpec) object() *object {
 	return obj
 }
 
-// linkGroup gives obj, the copied-up file of the version's entry low, all names of low's hard-link group that show, and
-// takes away the mark by which a scan knows that this is still to be done.
+// linkGroup gives obj, the copied-up file of the version's entry low, all visible names of low's hard-link
+// group. Then it removes the mark from which a scan knows that names are missing.
 func (o *op) linkGroup(obj *object, low lower.Ref) error {
 	for _, other := range o.r.view.index.Names(low) {
 		if !o.r.visible(other) {

@@ -7,9 +7,9 @@ import (
 	"dim/internal/vfs"
 )
 
-// QuotaUse is what a replica's layer takes, and may.
+// QuotaUse is what a replica's layer takes of its quota.
 type QuotaUse struct {
-	Bytes, BytesMax uint64 // room of files on the disk; max 0: no bound
+	Bytes, BytesMax uint64 // blocks of files on the disk; max 0: no bound
 	Files, FilesMax uint64 // objects but the root
 }
 
@@ -38,14 +38,14 @@ func occupiedByLink(size int) int64 {
 	return layer.Occupied(&unix.Stat_t{Mode: unix.S_IFLNK, Size: int64(size)})
 }
 
-// count notes what o takes now. r is locked, at least for reading.
+// count records that o takes n bytes now. r is locked, at least for reading.
 func (r *Replica) count(o *object, n int64) {
 	if !o.dead {
 		r.used.Add(n - o.used.Swap(n))
 	}
 }
 
-// recount notes what o, of which st tells, takes now; nothing when it was set aside.
+// recount records what o, with the status st, takes now. What was set aside takes nothing.
 func (r *Replica) recount(o *object, st *unix.Stat_t) {
 	switch {
 	case len(o.names) > 0:
@@ -55,7 +55,7 @@ func (r *Replica) recount(o *object, st *unix.Stat_t) {
 	}
 }
 
-// room refuses n more bytes when the quota does not have them. r is locked, at least for reading.
+// room refuses n more bytes if the quota is exceeded by them. r is locked, at least for reading.
 func (r *Replica) room(n int64) error {
 	limit := r.rules.QuotaBytes
 	if limit > 0 && n > 0 && uint64(max(r.used.Load()+r.reserved.Load(), 0))+uint64(n) > limit {
@@ -64,7 +64,7 @@ func (r *Replica) room(n int64) error {
 	return nil
 }
 
-// roomForOne refuses one more object when the quota does not have it.
+// roomForOne refuses one more object if the quota is used up.
 func (r *Replica) roomForOne() error {
 	if limit := r.rules.QuotaFiles; limit > 0 && uint64(len(r.objects)) > limit { // the root does not count
 		return vfs.EDQUOT
@@ -72,14 +72,16 @@ func (r *Replica) roomForOne() error {
 	return nil
 }
 
-// reserve keeps room for a write of n bytes at off to o, whose file has the attributes was, until the caller gives the result back
-// to r.reserved. So many writers together keep to the quota too. What is in the layer no more may grow as far as it could if it still counted.
-func (r *Replica) reserve(o *object, fd int, was *vfs.Attr, off uint64, n int) (kept int64, err error) {
+// reserve keeps room for a write of n bytes at off to a file with the attributes was. The caller gives
+// the result back to r.reserved. So concurrent writers keep to the quota too. A file that is no longer in the
+// layer may grow as far as it could if it still counted.
+func (r *Replica) reserve(w *target, was *vfs.Attr, off uint64, n int) (kept int64, err error) {
+	o := w.obj
 	r.mu.RLock()
 	limit := r.rules.QuotaBytes
 	dead, beside := o.dead, int64(0)
 	if len(o.names) == 0 {
-		beside = int64(min(was.Used, upward(was.Size))) // as occupied counts
+		beside = int64(min(was.Used, upward(was.Size))) // as layer.Occupied counts
 	}
 	r.mu.RUnlock()
 	if limit == 0 || dead || n == 0 {
@@ -101,11 +103,11 @@ func (r *Replica) reserve(o *object, fd int, was *vfs.Attr, off uint64, n int) (
 		if exact {
 			return 0, vfs.EDQUOT
 		}
-		need = holes(fd, from, to)
+		need = holes(w.file.FD, from, to)
 	}
 }
 
-// holes returns how many bytes of a range of a file take no room yet.
+// holes returns how many bytes of a range of a file have no blocks yet.
 func holes(fd int, from, to uint64) int64 {
 	n := int64(to - from)
 	for at := int64(from); at < int64(to); {
@@ -124,17 +126,19 @@ func holes(fd int, from, to uint64) int64 {
 	return max(n, 0)
 }
 
-// statFS narrows what the file system has to what the quota leaves.
+// statFS limits what the file system has to what the quota leaves.
 func (u *QuotaUse) statFS(fs *vfs.StatFS) {
 	if u.BytesMax > 0 {
 		left := u.BytesMax - min(u.Bytes, u.BytesMax)
-		fs.Bytes, fs.BytesFree, fs.BytesAvail = min(fs.Bytes, u.BytesMax), min(fs.BytesFree, left), min(fs.BytesAvail, left)
+		fs.Bytes = min(fs.Bytes, u.BytesMax)
+		fs.BytesFree, fs.BytesAvail = min(fs.BytesFree, left), min(fs.BytesAvail, left)
 	}
 	if u.FilesMax > 0 {
 		left := u.FilesMax - min(u.Files, u.FilesMax)
-		if fs.Files == 0 { // a file system without a bound says so
+		if fs.Files == 0 { // a file system without a bound
 			fs.Files, fs.FilesFree, fs.FilesAvail = u.FilesMax, left, left
 		}
-		fs.Files, fs.FilesFree, fs.FilesAvail = min(fs.Files, u.FilesMax), min(fs.FilesFree, left), min(fs.FilesAvail, left)
+		fs.Files = min(fs.Files, u.FilesMax)
+		fs.FilesFree, fs.FilesAvail = min(fs.FilesFree, left), min(fs.FilesAvail, left)
 	}
 }

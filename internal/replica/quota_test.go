@@ -63,7 +63,8 @@ func TestAQuotaOfBytesRefusesWhatDoesNotFit(t *testing.T) {
 	if _, err := o.Write(root, o.Handle("etc/big"), []byte("X"), 0, vfs.FileSync); err != vfs.EDQUOT {
 		t.Errorf("a write that copies up: %v", err)
 	}
-	if _, err := o.SetAttr(root, o.Handle("etc/big"), &vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}); err != vfs.EDQUOT {
+	chmod := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o600}
+	if _, err := o.SetAttr(root, o.Handle("etc/big"), &chmod); err != vfs.EDQUOT {
 		t.Errorf("a chmod that copies up: %v", err)
 	}
 	if u := o.used(); u.Bytes != 64<<10 {

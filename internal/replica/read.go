@@ -16,8 +16,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// Access tells which of the wanted permissions c has by the mode bits. Writing below a shared path is granted here and
-// answered with EROFS there: a client would turn a refusal into EACCES.
+// Access returns which of the wanted permissions c has by the mode bits. Writing below a shared path is granted
+// here and answered with EROFS by the write: a client would turn a refusal into EACCES.
 func (r *Replica) Access(c *vfs.Cred, h vfs.Handle, want uint32, a *vfs.Attr) (uint32, error) {
 	if err := r.Attr(h, a); err != nil {
 		return 0, err
@@ -120,11 +120,11 @@ func (r *Replica) Readlink(_ *vfs.Cred, h vfs.Handle) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// body is where the bytes of a regular file are: an open file, or memory.
+// body is the content of a regular file: an open file, or bytes in memory.
 type body struct {
 	file  *fds.File
 	bytes []byte
-	size  uint64 // of a file that never changes; else it is asked for
+	size  uint64 // if fixed; else the file is asked for it
 	fixed bool
 	data  []image.Extent // the ranges that are no holes; only for copying
 }
@@ -135,7 +135,7 @@ func (b *body) release() {
 	}
 }
 
-// Read reads as the contract says; execute permission is enough, to page a program in.
+// Read reads as vfs.FS describes. Execute permission is enough, to page a program in.
 func (r *Replica) Read(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (int, bool, error) {
 	b, err := r.body(c, h)
 	if err != nil {
@@ -146,7 +146,7 @@ func (r *Replica) Read(c *vfs.Cred, h vfs.Handle, p []byte, off uint64) (int, bo
 	return n, eof, r.edge(err)
 }
 
-// Share opens the blob that has the bytes of h. What is in the layer has none: it may be written to.
+// Share opens the blob that has the bytes of h. A file of the layer has none, for it may be written to.
 func (r *Replica) Share(c *vfs.Cred, h vfs.Handle) (vfs.Shared, bool) {
 	b, err := r.body(c, h)
 	if err != nil || b.file == nil {
@@ -159,8 +159,8 @@ func (r *Replica) Share(c *vfs.Cred, h vfs.Handle) (vfs.Shared, bool) {
 	return b.file, true
 }
 
-// body opens the bytes of h for c. What is found stays right after the lock is given back: a blob never changes,
-// and a layer's file that is moved or set aside is still the same file.
+// body opens the bytes of h for c. They stay right after the lock is released: a blob never changes, and a
+// layer's file that is moved or set aside is still the same file.
 func (r *Replica) body(c *vfs.Cred, h vfs.Handle) (b body, err error) {
 	if err := r.rlock(); err != nil {
 		return b, err
@@ -255,8 +255,8 @@ func (b *body) read(p []byte, off uint64) (n int, eof bool, err error) {
 
 var errShortBlob = errors.New("blob is shorter than its entry says")
 
-// StatFS tells what the file system of the layers has left. Of what has no name any more it tells that all in all there is no room: by this a
-// node learns that a file which is open or mapped was replaced.
+// StatFS returns what the file system of the layers has left. For a file that has no name any more the size of
+// the file system is 0: by this a node learns that a file which is open or mapped was replaced.
 func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 	if err := r.rlock(); err != nil {
 		return vfs.StatFS{}, err
@@ -279,7 +279,7 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 		Bytes: st.Blocks * bs, BytesFree: st.Bfree * bs, BytesAvail: st.Bavail * bs,
 		Files: st.Files, FilesFree: st.Ffree, FilesAvail: st.Ffree, NameMax: nameMax,
 	}
-	soon := r.set.lingering.room() // free for who needs it
+	soon := r.set.lingering.room() // it is freed when room is needed
 	fs.BytesFree, fs.BytesAvail = min(fs.BytesFree+soon, fs.Bytes), min(fs.BytesAvail+soon, fs.Bytes)
 	use.statFS(&fs)
 	if s.gone != nil || s.obj != nil && (s.obj.aside != "" || s.obj.removed) {

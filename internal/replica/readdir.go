@@ -14,9 +14,12 @@ const (
 // batch is how many entries are collected under the lock before they are yielded without it.
 const batch = 64
 
-// ReadDir lists dir in the order of cookies: the hash of each name (lower.Hash), plus its rank among the names with
-// the same hash. When a switch happens between two batches, the call ends early, so that what it lists is of one version.
-func (r *Replica) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, yield func(*vfs.DirEntry) bool) (bool, error) {
+// ReadDir lists dir in the order of cookies. A cookie is the hash of the name (lower.Hash) plus its rank among
+// the names with the same hash. If a switch happens between two batches the call ends early: it lists entries
+// of one version only.
+func (r *Replica) ReadDir(
+	c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, yield func(*vfs.DirEntry) bool,
+) (bool, error) {
 	buf := r.set.batches.Get().(*[batch]vfs.DirEntry)
 	defer func() {
 		clear(buf[:])
@@ -33,12 +36,13 @@ func (r *Replica) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.P
 			r.mu.RUnlock()
 			return false, nil
 		}
-		n, end, err := r.list(c, dir, cookie, plus, buf[:])
+		l := listing{r: r, plus: plus, buf: buf[:]}
+		end, err := l.fill(c, dir, cookie)
 		r.mu.RUnlock()
 		if err != nil {
 			return false, r.edge(err)
 		}
-		for i := range buf[:n] {
+		for i := range buf[:l.n] {
 			cookie = buf[i].Cookie
 			if !yield(&buf[i]) {
 				return false, nil
@@ -50,16 +54,16 @@ func (r *Replica) ReadDir(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.P
 	}
 }
 
-// list fills buf with the entries of dir behind cookie.
-func (r *Replica) list(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus, buf []vfs.DirEntry) (n int, end bool, err error) {
+// fill collects the entries of dir after cookie, as many as there is room for. end tells whether these were the last.
+func (l *listing) fill(c *vfs.Cred, dir vfs.Handle, cookie uint64) (end bool, err error) {
+	r := l.r
 	d, err := r.resolveDir(dir)
 	if err != nil {
-		return 0, false, err
+		return false, err
 	}
 	if !r.permits(c, d, vfs.MayRead) {
-		return 0, false, vfs.EACCES
+		return false, vfs.EACCES
 	}
-	l := listing{r: r, plus: plus, buf: buf}
 	if cookie < cookieDot {
 		l.add(".", d, cookieDot)
 	}
@@ -70,19 +74,20 @@ func (r *Replica) list(c *vfs.Cred, dir vfs.Handle, cookie uint64, plus vfs.Plus
 	for l.err == nil {
 		name, s, at, ok := m.next()
 		if !ok {
-			return l.n, true, nil
+			return true, nil
 		}
 		if at <= cookie {
 			continue
 		}
-		if l.n == len(buf) {
-			return l.n, false, nil
+		if l.n == len(l.buf) {
+			return false, nil
 		}
 		l.add(name, s, at)
 	}
-	return l.n, false, l.err
+	return false, l.err
 }
 
+// listing is one batch of entries.
 type listing struct {
 	r    *Replica
 	plus vfs.Plus
@@ -101,7 +106,8 @@ func (l *listing) add(name string, s vnode, cookie uint64) {
 	l.n++
 }
 
-// merger walks the entries of one directory in the order of hash, then name, across the version and the places.
+// merger walks the entries of one directory in the order of hash, then name, across the version and the
+// dentries.
 type merger struct {
 	r        *Replica
 	low, end lower.Ref

@@ -10,7 +10,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// Remove unlinks what is not a directory.
+// Remove unlinks an entry that is no directory.
 func (r *Replica) Remove(c *vfs.Cred, dir vfs.Handle, name string) (vfs.Change, error) {
 	return r.remove(c, dir, name, vfs.Regular)
 }
@@ -33,9 +33,10 @@ func (r *Replica) removeOnce(c *vfs.Cred, dir vfs.Handle, name string, kind vfs.
 	if err != nil {
 		return ch, err
 	}
-	d, before, err := o.enter(c, dir, name)
+	from, err := o.enter(c, dir, name)
+	d, before := from.vnode, from.attr
 	if err == nil {
-		err = o.removeEntry(c, d, before, name, kind)
+		err = o.removeEntry(&from, name, kind)
 	}
 	switch {
 	case err == nil:
@@ -46,8 +47,8 @@ func (r *Replica) removeOnce(c *vfs.Cred, dir vfs.Handle, name string, kind vfs.
 	return ch, o.end(err)
 }
 
-func (o *op) removeEntry(c *vfs.Cred, d vnode, attr *vfs.Attr, name string, kind vfs.Type) error {
-	r := o.r
+func (o *op) removeEntry(from *parentDir, name string, kind vfs.Type) error {
+	r, d := o.r, from.vnode
 	if kind == vfs.Directory && name == "." {
 		return vfs.EINVAL
 	}
@@ -58,7 +59,7 @@ func (o *op) removeEntry(c *vfs.Cred, d vnode, attr *vfs.Attr, name string, kind
 	if !ok {
 		return vfs.ENOENT
 	}
-	if err := r.mayRemove(c, d, attr, s, kind); err != nil {
+	if err := r.mayRemove(from, s, kind); err != nil {
 		return err
 	}
 	if err := r.checkShared(d, name); err != nil {
@@ -79,17 +80,17 @@ func (o *op) removeEntry(c *vfs.Cred, d vnode, attr *vfs.Attr, name string, kind
 	return err
 }
 
-// mayRemove decides whether c may take s out of directory d (Linux fs/namei.c: may_delete).
-func (r *Replica) mayRemove(c *vfs.Cred, d vnode, attr *vfs.Attr, s vnode, kind vfs.Type) error {
+// mayRemove decides whether s may be removed from directory d (Linux fs/namei.c: may_delete).
+func (r *Replica) mayRemove(d *parentDir, s vnode, kind vfs.Type) error {
 	isDir := r.kind(s) == vfs.Directory
 	var a vfs.Attr
 	if err := r.attr(s, &a); err != nil {
 		return err
 	}
 	switch {
-	case !c.Permits(attr, vfs.MayWrite|vfs.MayExec):
+	case !d.c.Permits(d.attr, vfs.MayWrite|vfs.MayExec):
 		return vfs.EACCES
-	case c.Sticky(attr, &a):
+	case d.c.Sticky(d.attr, &a):
 		return vfs.EPERM
 	case kind == vfs.Directory && !isDir:
 		return vfs.ENOTDIR
@@ -108,7 +109,7 @@ func (r *Replica) empty(s vnode) bool {
 	return !some
 }
 
-// removeAt makes p, which shows something, show nothing. fd is the open directory that it stands in.
+// removeAt makes p, which shows something, show nothing. fd is the open directory that p is in.
 func (o *op) removeAt(p *dentry, fd int) error {
 	r := o.r
 	covers := p.covers()
@@ -156,14 +157,14 @@ func (o *op) removeAt(p *dentry, fd int) error {
 	return nil
 }
 
-// whiteOut makes p show nothing, as the layer's whiteout on the disk has it.
+// whiteOut makes p show nothing. The disk has the whiteout already.
 func (r *Replica) whiteOut(p *dentry) {
 	r.change(p, func() { p.white = true })
 	r.clear(p)
 }
 
-// detach takes the layer's object away from p, leaving a whiteout or nothing, as the disk has it. It forgets the object when
-// that was its last name.
+// detach removes the layer's object from p, leaving a whiteout or nothing. The disk has that already. If it was
+// the last name the object is removed too.
 func (r *Replica) detach(p *dentry, white bool) {
 	obj := p.obj
 	if obj.kind == vfs.Directory {

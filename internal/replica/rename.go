@@ -10,9 +10,11 @@ import (
 	"dim/internal/vfs"
 )
 
-// Rename has the semantics of rename(2). What is not in the layer is copied up first: a directory of the version with all
-// that is in it, when that is not much; else the answer is EXDEV, and mv(1) copies it.
-func (r *Replica) Rename(c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string) (rc vfs.RenameChange, err error) {
+// Rename has the semantics of rename(2). What is not in the layer is copied up first, a small directory of the
+// version with all that is in it. For a large one the answer is EXDEV, and mv(1) copies it.
+func (r *Replica) Rename(
+	c *vfs.Cred, from vfs.Handle, fromName string, to vfs.Handle, toName string,
+) (rc vfs.RenameChange, err error) {
 	err = r.update(func(o *op) error {
 		m := renaming{op: o, c: c, fromName: fromName, toName: toName}
 		err := m.plan(from, to)
@@ -100,7 +102,7 @@ func (m *renaming) dirOf(h vfs.Handle) (vnode, *vfs.Attr, error) {
 	return d, a, m.r.attr(d, a)
 }
 
-// may checks the place in the tree, then permissions, then types.
+// may checks for cycles, then permissions, then types.
 func (m *renaming) may() error {
 	r := m.r
 	isDir := r.kind(m.src) == vfs.Directory
@@ -116,12 +118,12 @@ func (m *renaming) may() error {
 			return vfs.ENOTEMPTY
 		}
 	}
-	if err := r.mayRemove(m.c, m.from, m.fromAttr, m.src, kind); err != nil {
+	if err := r.mayRemove(&parentDir{m.from, m.c, m.fromAttr}, m.src, kind); err != nil {
 		return err
 	}
 	switch {
 	case m.hasDst:
-		if err := r.mayRemove(m.c, m.to, m.toAttr, m.dst, kind); err != nil {
+		if err := r.mayRemove(&parentDir{m.to, m.c, m.toAttr}, m.dst, kind); err != nil {
 			return err
 		}
 	case !m.c.Permits(m.toAttr, vfs.MayWrite):
@@ -152,7 +154,7 @@ func (r *Replica) within(d, top vnode) bool {
 	}
 }
 
-// mayMove checks what is ours: shared paths, directories of the version, cookies.
+// mayMove checks what Linux does not know of: shared paths, path lengths, cookies.
 func (m *renaming) mayMove() error {
 	r := m.r
 	if err := r.checkShared(m.from, m.fromName); err != nil {
@@ -180,7 +182,7 @@ const (
 	moveBytes   = 64 << 20
 )
 
-// prepare brings what is to be moved into the layer, whole and alone.
+// prepare copies up what is to be moved. A directory is then the layer's alone.
 func (m *renaming) prepare() (err error) {
 	if m.r.kind(m.src) != vfs.Directory {
 		m.src, err = m.copyUp(m.src, whole)
@@ -193,7 +195,7 @@ func (m *renaming) prepare() (err error) {
 	if err := m.r.measure(m.src, &t); err != nil {
 		return err
 	}
-	// First all contents, in one go; then everything, from the top.
+	// First the content of all files together, then all entries, from the top.
 	if err := m.copyTree(m.src, vfs.Regular); err != nil {
 		return err
 	}
@@ -214,7 +216,8 @@ type subtreeSize struct {
 	bytes   uint64
 }
 
-// weigh adds up what is in directory d and the version or a node file has. It refuses what may not be moved.
+// measure adds up what is in directory d and comes from the version or a node file. It refuses what may not be
+// moved.
 func (r *Replica) measure(d vnode, t *subtreeSize) error {
 	m := r.merge(d, 0)
 	for {
@@ -240,12 +243,14 @@ func (r *Replica) measure(d vnode, t *subtreeSize) error {
 	}
 }
 
-// copyTree copies up what is in directory d. In a pass for regular files it only notes the contents that are still wanted.
+// copyTree copies up what is in directory d. In a pass for regular files it only collects the contents that are
+// needed.
 func (m *renaming) copyTree(d vnode, pass vfs.Type) error {
 	for _, s := range m.r.entries(d) {
-		isDir := m.r.kind(s) == vfs.Directory
+		kind := m.r.kind(s)
+		isDir := kind == vfs.Directory
 		switch {
-		case pass == vfs.Regular && !isDir && m.r.kind(s) == vfs.Regular && s.obj == nil && m.r.contentSize(s, whole) > 0:
+		case pass == vfs.Regular && kind == vfs.Regular && s.obj == nil && m.r.contentSize(s, whole) > 0:
 			if l := m.staged[m.r.id(s)]; l == nil || l.view != m.r.view || l.keep != whole {
 				if err := m.needContent(s, whole); err != errContentMissing {
 					return err
@@ -279,7 +284,7 @@ func (r *Replica) entries(d vnode) []vnode {
 	}
 }
 
-// makeOpaque makes the directory s, which has all that shows in it in the layer, opaque.
+// makeOpaque makes the directory s opaque. Everything that shows in it is in the layer already.
 func (m *renaming) makeOpaque(s vnode) error {
 	d, name, err := m.r.where(s.obj)
 	if err != nil {
@@ -294,7 +299,8 @@ func (m *renaming) makeOpaque(s vnode) error {
 	return m.removeWhiteouts(s.at)
 }
 
-// removeWhiteouts removes the whiteouts below p, which hide nothing any more: overlayfs would list their names.
+// removeWhiteouts removes the whiteouts below p. They hide nothing any more, and overlayfs would list their
+// names.
 func (m *renaming) removeWhiteouts(p *dentry) error {
 	if p.obj == nil || p.obj.kind != vfs.Directory || len(p.kids) == 0 {
 		return nil
@@ -347,26 +353,26 @@ func (m *renaming) do() error {
 
 func (m *renaming) moveFile(src *dentry, fromFD int, dst *dentry, toFD int) error {
 	white := src.covers()
-	if err := renameLeaving(fromFD, src.name, toFD, dst.name, white); err != nil {
+	if err := renameLeaving(layer.At(fromFD, src.name), layer.At(toFD, dst.name), white); err != nil {
 		return err
 	}
 	m.moveDentries(src, dst, white)
 	return nil
 }
 
-// renameLeaving renames, replacing what is there, and leaves a whiteout behind if white says so.
-func renameLeaving(fromDir int, from string, toDir int, to string, white bool) error {
+// renameLeaving renames, replacing what is there. If white is true it leaves a whiteout behind.
+func renameLeaving(from, to layer.Entry, white bool) error {
 	if !white {
-		return unix.Renameat(fromDir, from, toDir, to)
+		return unix.Renameat(from.FD, from.Name, to.FD, to.Name)
 	}
-	err := unix.Renameat2(fromDir, from, toDir, to, unix.RENAME_WHITEOUT)
+	err := unix.Renameat2(from.FD, from.Name, to.FD, to.Name, unix.RENAME_WHITEOUT)
 	if err != unix.EINVAL {
 		return err
 	}
-	if err := unix.Renameat(fromDir, from, toDir, to); err != nil { // a file system without the flag
+	if err := unix.Renameat(from.FD, from.Name, to.FD, to.Name); err != nil { // a file system without the flag
 		return err
 	}
-	return unix.Mknodat(fromDir, from, unix.S_IFCHR, 0)
+	return unix.Mknodat(from.FD, from.Name, unix.S_IFCHR, 0)
 }
 
 // moveDir moves a directory that is the layer's alone.
@@ -395,7 +401,7 @@ func (m *renaming) moveDir(src *dentry, fromFD int, dst *dentry, toFD int) error
 			err = unix.Unlinkat(fromFD, src.name, 0)
 		}
 	} else {
-		err = renameLeaving(fromFD, src.name, toFD, dst.name, white)
+		err = renameLeaving(layer.At(fromFD, src.name), layer.At(toFD, dst.name), white)
 	}
 	if err != nil {
 		return err
@@ -404,7 +410,8 @@ func (m *renaming) moveDir(src *dentry, fromFD int, dst *dentry, toFD int) error
 	return nil
 }
 
-// storeIDs gives every directory at and below p its id in an extended attribute: the path, which else tells it, changes.
+// storeIDs stores the ids of all directories at p and below in extended attributes. Until then they may follow
+// from the path, which changes.
 func (m *renaming) storeIDs(p *dentry) error {
 	if obj := p.obj; obj != nil && !obj.named {
 		d, name, err := m.r.where(obj)
@@ -426,7 +433,7 @@ func (m *renaming) storeIDs(p *dentry) error {
 	return nil
 }
 
-// emptyOut removes the whiteouts in the directory at p, having made it opaque, so that it stays as empty as it looks.
+// emptyOut makes the directory at p opaque and removes the whiteouts in it, so that it stays empty.
 func (m *renaming) emptyOut(p *dentry, fd int) error {
 	if len(p.kids) == 0 && !p.merges() {
 		return nil

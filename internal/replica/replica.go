@@ -18,35 +18,35 @@ type Replica struct {
 	set    *Set
 	node   string
 	image  string
-	dir    layer.Home // of its layer, from the set's directory; "" for a version served read-only
+	dir    layer.Home // its directory, from the set's; "" for a version served read-only
 	tree   Tree
 	keep   image.Patterns
 	shared image.Patterns
 	rules  Rules
 
-	used     atomic.Int64 // room that the layer's files take on the disk
-	reserved atomic.Int64 // room for writes on their way
+	used     atomic.Int64 // bytes that the layer's files take in a quota
+	reserved atomic.Int64 // bytes reserved for writes that are being done
 
 	promise atomic.Uint32 // its Durability
 
-	sweeping sync.Mutex // held by who removes old snapshots, and what was forgotten
+	sweeping sync.Mutex // held while old snapshots and forgotten entries are removed
 
 	mu            sync.RWMutex
 	view          *view
 	state         *state
-	attached      bool // the view is what the state says
-	recorded      bool // the state stands in the journal
-	historyLoaded bool // past has the history of state
-	ready         bool // the places below are those of the view and the layer
+	attached      bool // the view is that of state
+	recorded      bool // state is in the journal
+	historyLoaded bool // history has that of state
+	ready         bool // the dentries are those of the view and the layer
 	scanned       bool // the layer has been read
 	root          *dentry
-	byLow         map[lower.Ref]*dentry // places by the version's entry that stands there
+	byLow         map[lower.Ref]*dentry // dentries by the version's entry there
 	files         map[image.ID]*dentry  // node files, and directories that exist for them
-	objects       map[image.ID]*object  // what the layer holds
-	previous      map[image.ID]*object  // what it held when it was read before
-	cleaned       bool                  // what a crash left in work/ is gone
+	objects       map[image.ID]*object  // of the layer
+	previous      map[image.ID]*object  // of the layer when it was read before
+	cleaned       bool                  // what a crash left in work/ was removed
 	history       history
-	renewed       int64 // stamp of the last change otherwise than by a switch or the node
+	renewed       int64 // stamp of the last Edit
 	snaps         snapshotState
 }
 
@@ -65,7 +65,7 @@ var (
 // Root names the top directory.
 func (r *Replica) Root() vfs.Handle { return makeHandle(r.tree, image.RootID, nil) }
 
-// Tree returns the part that all handles of r have in common.
+// Tree returns the part that all handles of r share.
 func (r *Replica) Tree() Tree { return r.tree }
 
 // Version returns the version that r follows.
@@ -75,14 +75,14 @@ func (r *Replica) Version() image.Version {
 	return r.view.index.Version
 }
 
-// Verifier is the same for all replicas of a set. It changes when the set is opened anew, and when something could not be
-// brought to disk.
+// Verifier is the same for all replicas of a set. It changes when the set is opened again, and when a flush has
+// failed.
 func (r *Replica) Verifier() [8]byte { return *r.set.verifier.Load() }
 
 // durability returns what r's replies promise.
 func (r *Replica) durability() Durability { return max(r.set.least, Durability(r.promise.Load())) }
 
-// rlock locks r for reading, ready to be looked at.
+// rlock locks r for reading. The dentries are ready.
 func (r *Replica) rlock() error {
 	for {
 		r.mu.RLock()
@@ -97,7 +97,7 @@ func (r *Replica) rlock() error {
 	}
 }
 
-// lock locks r for writing, ready to be changed.
+// lock locks r for writing. The dentries are ready.
 func (r *Replica) lock() error {
 	r.mu.Lock()
 	if r.ready {
@@ -110,7 +110,7 @@ func (r *Replica) lock() error {
 	return nil
 }
 
-// edge turns an error of the inside into one of the closed list. What a node cannot make sense of is logged here.
+// edge translates an error to a vfs.Errno. It logs errors that a node cannot interpret.
 func (r *Replica) edge(err error) error {
 	if err == nil {
 		return nil
@@ -121,7 +121,7 @@ func (r *Replica) edge(err error) error {
 	}
 	e := vfs.ErrnoOf(err)
 	if e == vfs.ENOENT || e == vfs.ENOTDIR || e == vfs.ESTALE || e == vfs.EEXIST || e == vfs.EINVAL {
-		e = vfs.EIO // of the disk: the layer is not what we took it for
+		e = vfs.EIO // of the disk: the layer is not what the dentries say
 	}
 	if e == vfs.EIO {
 		r.set.log.Error("replica call ended in an error", "replica", r.dir, "error", err)
@@ -129,7 +129,7 @@ func (r *Replica) edge(err error) error {
 	return e
 }
 
-// resolve finds what h names, in the order of docs/formats/handle.md.
+// resolve returns the vnode that h names, in the order of docs/formats/handle.md.
 func (r *Replica) resolve(h vfs.Handle) (vnode, error) {
 	t, ok := TreeOf(h)
 	if !ok {
@@ -206,7 +206,7 @@ func (r *Replica) id(s vnode) image.ID {
 	return image.DirID(s.at.path())
 }
 
-// origin returns the digest that the handle of s holds, if any.
+// origin returns the digest in the handle of s; nil if it has none.
 func (r *Replica) origin(s vnode) *image.Digest {
 	switch {
 	case s.obj != nil:
@@ -234,7 +234,7 @@ func (r *Replica) path(s vnode) string {
 	return r.view.index.Path(s.low)
 }
 
-// Path returns the path at which h shows, or did when it was there. It implements vfs.Pather.
+// Path returns the path at which h shows, or showed last. It implements vfs.Pather.
 func (r *Replica) Path(h vfs.Handle) (string, bool) {
 	if r.rlock() != nil {
 		return "", false
@@ -250,7 +250,7 @@ func (r *Replica) Path(h vfs.Handle) (string, bool) {
 	return "/" + r.path(s), true
 }
 
-// Attr fills a with what stat would tell of h.
+// Attr fills a with the attributes of h.
 func (r *Replica) Attr(h vfs.Handle, a *vfs.Attr) error {
 	if err := r.rlock(); err != nil {
 		return err
@@ -271,8 +271,8 @@ func (r *Replica) attr(s vnode, a *vfs.Attr) error {
 	case s.file != nil:
 		mtime := vfs.Time(s.file.Mtime)
 		*a = vfs.Attr{
-			Type: vfs.Regular, Mode: s.file.Mode & 0o7777, Nlink: 1, UID: s.file.UID, GID: s.file.GID, Size: s.file.Size,
-			Used: (s.file.Size + 4095) &^ 4095, ID: uint64(s.file.id), Atime: mtime, Mtime: mtime,
+			Type: vfs.Regular, Mode: s.file.Mode & 0o7777, Nlink: 1, UID: s.file.UID, GID: s.file.GID,
+			Size: s.file.Size, Used: (s.file.Size + 4095) &^ 4095, ID: uint64(s.file.id), Atime: mtime, Mtime: mtime,
 		}
 	case s.gone != nil:
 		s.gone.attr(a)
@@ -300,7 +300,7 @@ func (r *Replica) fsid() uint64 {
 	return n
 }
 
-// countLinks corrects the link count of a version's entry by what the replica hides.
+// countLinks corrects the link count of a version's entry: names that the replica hides do not count.
 func (r *Replica) countLinks(s vnode, a *vfs.Attr) {
 	switch {
 	case a.Type == vfs.Directory && s.at != nil:
@@ -324,7 +324,7 @@ func (r *Replica) objectAttr(o *object, a *vfs.Attr) error {
 	return nil
 }
 
-// fillAttr fills a with what the disk and the memory know of o.
+// fillAttr fills a with the attributes of o, whose file has the status st.
 func (r *Replica) fillAttr(o *object, st *unix.Stat_t, a *vfs.Attr) {
 	*a = vfs.Attr{
 		Type: o.kind, Mode: st.Mode & 0o7777, Nlink: uint32(len(o.names)), UID: st.Uid, GID: st.Gid,
@@ -350,10 +350,10 @@ func (r *Replica) fillAttr(o *object, st *unix.Stat_t, a *vfs.Attr) {
 	a.Ctime = timeOf(ctime)
 }
 
-// brief returns what WCC data tells of a, taken before a change.
+// brief returns the attributes of a that a Change has from before the change.
 func brief(a *vfs.Attr) vfs.Brief { return vfs.Brief{Size: a.Size, Mtime: a.Mtime, Ctime: a.Ctime} }
 
-// changed returns the Change of s, which had the attributes before.
+// changed returns the Change of s. before are the attributes before the change.
 func (r *Replica) changed(s vnode, before *vfs.Attr) vfs.Change {
 	c := vfs.Change{Valid: true, Before: brief(before)}
 	if err := r.attr(s, &c.After); err != nil {
@@ -365,8 +365,8 @@ func (r *Replica) changed(s vnode, before *vfs.Attr) vfs.Change {
 	return c
 }
 
-// freshen makes sure that the ctime of o, which was changed, has grown: kernels before 6.13 stamp two changes within one
-// clock tick alike, and a client would miss the second.
+// growCtime makes sure that the ctime of o, which was changed, has grown. Kernels before 6.13 stamp two changes
+// within one clock tick alike, and a client would miss the second.
 func (r *Replica) growCtime(o *object, c *vfs.Change) {
 	if c.Before.Ctime.Before(c.After.Ctime) {
 		return

@@ -11,7 +11,7 @@ import (
 	"dim/internal/layer"
 )
 
-// addOver notes that the newest snapshot shows the layer as it was over v too.
+// addOver records that the newest snapshot shows the layer as it was over v too.
 func (r *Replica) addOver(v *image.Version) error {
 	at := r.snaps.newest.Load()
 	if at == 0 {
@@ -55,7 +55,7 @@ func (r *Replica) retireSnapshots(now time.Time) (count int, err error) {
 	return count, nil
 }
 
-// retireUnfinished renames snapshots that a crash has left unfinished. Nobody takes one of r meanwhile.
+// retireUnfinished renames snapshots that a crash has left unfinished. No snapshot of r is taken meanwhile.
 func (r *Replica) retireUnfinished() error {
 	dir, err := r.set.root.OpenDir(r.dir.Snapshots())
 	if err == unix.ENOENT {
@@ -74,18 +74,18 @@ func (r *Replica) retireUnfinished() error {
 	return err
 }
 
-// discarded begins the name in saved/ of what is to be removed.
+// discarded begins the names in the saved area of entries that are to be removed.
 const discarded = "#gone-"
 
-// Sweep removes the snapshots and set-aside entries that were renamed to be removed, by this process or one that a crash has
-// ended. It locks no calls of the node out.
+// Sweep removes the snapshots and set-aside entries that were renamed to be removed, by this process or before
+// a crash. Calls of the node do not wait.
 func (r *Replica) Sweep() error {
 	return errors.Join(r.sweepArea(r.dir.Snapshots(), oldSnapshot), r.sweepArea(r.dir.Saved(), discarded))
 }
 
 func (r *Replica) sweepSnapshots() error { return r.sweepArea(r.dir.Snapshots(), oldSnapshot) }
 
-// sweepArea removes what has a name in area that begins with mark.
+// sweepArea removes all from area whose name begins with mark.
 func (r *Replica) sweepArea(area, mark string) error {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()

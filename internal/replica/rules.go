@@ -2,7 +2,7 @@ package replica
 
 import "time"
 
-// Rules are what the cluster's description says of a replica's own state. The zero Rules work.
+// Rules are the rules for a replica's own state. The zero Rules work.
 type Rules struct {
 	SavedFor time.Duration // what was set aside is removed after so long; 0: 90 days
 

@@ -12,7 +12,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// prepare makes r's places: from the view, and from the layer, which is read from the disk the first time.
+// prepare makes the dentries of r from the view and the layer. The layer is read from the disk the first time.
 func (r *Replica) prepare() error {
 	if !r.historyLoaded {
 		r.set.loadHistory(r)
@@ -38,7 +38,7 @@ func (r *Replica) prepare() error {
 	return nil
 }
 
-// bind makes the places that the view asks for, and no others.
+// bind makes the dentries that the view needs, and no others.
 func (r *Replica) bind() {
 	r.root = newDentry(nil, "", 0)
 	r.root.low = lower.Root
@@ -47,7 +47,7 @@ func (r *Replica) bind() {
 	r.bindNodeFiles()
 }
 
-// rebind takes over what the layer has at the places below old, the root of an earlier view.
+// rebind takes over what the layer has at the dentries below old, the root of an earlier view.
 func (r *Replica) rebind(old *dentry) {
 	r.objects = make(map[image.ID]*object, len(r.objects))
 	var seen []*object
@@ -76,13 +76,13 @@ func (r *Replica) rebind(old *dentry) {
 	take(r.root, old)
 }
 
-// scan reads the layer: its names, their ids and attributes. It removes what a crash has left in work/, and completes
-// the copying up of hard-link groups that a crash cut short.
+// scan reads the layer: its names, their ids and attributes. It removes what a crash has left in work/, and
+// completes hard-link groups that were being copied up at a crash.
 func (r *Replica) scan() error {
 	r.history.aside = nil
 	r.used.Store(0)
 	r.objects = make(map[image.ID]*object)
-	if !r.cleaned { // later there may be what a call is just making
+	if !r.cleaned { // later it may be what a call is making
 		if err := r.cleanWork(); err != nil {
 			return fmt.Errorf("clean %s/work: %w", r.dir, err)
 		}
@@ -115,7 +115,7 @@ type scanner struct {
 	buf    []byte
 }
 
-// root reads the layer from its top, whose open directory it closes.
+// root reads the layer from its top. It closes the open directory fd.
 func (s *scanner) root(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -128,8 +128,8 @@ func (s *scanner) root(fd int) error {
 	return s.dir(s.r.root, fd)
 }
 
-// dir reads the directory at p, then those in it. It closes fd before, so that a deep tree takes one open file as
-// a flat one does.
+// dir reads the directory at p, then those in it. It closes fd in between, so that a deep tree needs no more
+// open files than a flat one.
 func (s *scanner) dir(p *dentry, fd int) error {
 	below, err := s.entries(p, fd)
 	unix.Close(fd)
@@ -213,8 +213,8 @@ func (s *scanner) object(p *dentry, dir int, name string, st *unix.Stat_t) (*obj
 	return o, nil
 }
 
-// identify finds o's id. What has none, or one that is taken, was made by hand and gets a new one. A directory that
-// merges has that of its path.
+// identify sets the id of o. An entry without an id, or with one that is taken, was made by hand and gets a new
+// one. A directory that merges has the id of its path.
 func (s *scanner) identify(o *object, p *dentry, dir int, name string) error {
 	id, origin, ok, err := layer.At(dir, name).ID(s.buf)
 	if err != nil && err != unix.ENODATA && err != unix.ERANGE {
@@ -234,7 +234,7 @@ func (s *scanner) identify(o *object, p *dentry, dir int, name string) error {
 	return layer.At(dir, name).SetID(o.id, nil)
 }
 
-// attach makes o what the layer has at p.
+// attach makes o the layer's object at p.
 func (r *Replica) attach(p *dentry, o *object) {
 	r.change(p, func() {
 		p.white = false
@@ -269,7 +269,7 @@ func (r *Replica) cleanWork() error {
 	return nil
 }
 
-// completeGroups gives copied-up files of a hard-link group the names that still show the version's.
+// completeGroups gives the copied-up files of hard-link groups their missing names.
 func (r *Replica) completeGroups() error {
 	for id, o := range r.objects {
 		if id&image.Born != 0 {

@@ -25,19 +25,19 @@ import (
 	"dim/internal/vfs"
 )
 
-// Source is where the trees and blobs of versions come from. What it returns is verified and never changes.
+// Source has the trees and blobs of versions. What it returns is verified and never changes.
 type Source interface {
 	Tree(image.Digest) (image.Tree, error)
-	TreeInto(image.Digest, image.Tree) (image.Tree, error) // uses the memory of another tree
+	TreeInto(image.Digest, image.Tree) (image.Tree, error) // reuses the memory of another tree
 	OpenBlob(image.Digest) (*os.File, error)
 }
 
 // Durability tells what a reply promises. What was acknowledged always survives a crash of the server process.
 type Durability uint8
 
-// Synced is what NFS demands: what was acknowledged survives a power cut. AsyncNames leaves it to the file system when new, other
-// and removed names and attributes reach the disk (seconds later, in their order); content that was committed survives. Relaxed leaves
-// all to the file system.
+// With Synced, as NFS demands, what was acknowledged survives a power cut. With AsyncNames the file system
+// decides when new, other and removed names and attributes reach the disk (seconds later, in their order);
+// content that was committed survives. With Relaxed the file system decides everything.
 const (
 	Synced Durability = iota
 	AsyncNames
@@ -46,19 +46,20 @@ const (
 
 // Options of a Set. Dir and Source are needed.
 type Options struct {
-	Dir        string // where the layers are; made when it is not there
+	Dir        string // where the layers are; made if it does not exist
 	Source     Source
 	Log        *slog.Logger
 	Now        func() time.Time
-	Durability Durability // of all replicas; each may have less by its Spec
+	Durability Durability // of all replicas; a Spec may have less
 
-	// Replaced content stays readable for so long, and for so many switches.
+	// How long, and for how many switches, replaced content stays readable.
 	RetainFor      time.Duration // 0: a day
 	RetainSwitches int           // 0: 1024
 
 	OpenFiles int // how many files to keep open at most; 0: 4096, or a third of what the process may
 
-	// Fault is for tests. It is called at points between two steps of a change; an error ends the change there, as a crash would.
+	// Fault is for tests. It is called between the steps of a change. If it returns an error the change ends
+	// there, as in a crash.
 	Fault func(point string) error
 }
 
@@ -68,7 +69,7 @@ type Spec struct {
 	Image   string
 	Version image.Version
 	Files   NodeFiles
-	Keep    image.Patterns // what belongs to the node whatever the master does
+	Keep    image.Patterns // what stays the node's when the master changes it
 	Shared  image.Patterns // what the node may not write
 
 	Durability Durability
@@ -87,7 +88,7 @@ type Set struct {
 	verifier atomic.Pointer[[8]byte]
 	files    *fds.Cache
 	temps    atomic.Uint64
-	named    atomic.Bool // the file system makes no files without a name
+	named    atomic.Bool // the file system cannot make files without a name
 	commit   *commit.Group
 	batches  sync.Pool
 	rendered rendered
@@ -98,7 +99,7 @@ type Set struct {
 	journal *journal
 	fault   func(point string) error // see Options.Fault
 
-	switching sync.Mutex // held by who attaches or switches
+	switching sync.Mutex // held while replicas are attached or switched
 
 	mu            sync.RWMutex
 	replicas      map[Tree]*Replica
@@ -223,7 +224,8 @@ func (s *Set) ReadOnly(v image.Version) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{set: s, image: v.Image, tree: VersionTree(v.Image, v.Digest), view: &view{index: index}, historyLoaded: true}
+	r := &Replica{set: s, image: v.Image, view: &view{index: index}, historyLoaded: true}
+	r.tree = VersionTree(v.Image, v.Digest)
 	r.history.made = v.Created.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,7 +249,8 @@ func (s *Set) makePath(path string) (int, error) {
 	})
 }
 
-// sync makes c durable. After a failure all clients are told, by another verifier, to send again what they have not committed.
+// sync makes c durable. After a failure another verifier tells all clients to send again what they have not
+// committed.
 func (s *Set) sync(c commit.Changes) error {
 	err := s.commit.Sync(c)
 	if err != nil {
@@ -262,10 +265,11 @@ func (s *Set) changeVerifier() {
 	s.verifier.Store(&v)
 }
 
-// Flushes tells how often calls waited for the disk, how many flushes of it that took, and how many of these failed.
+// Flushes returns how often calls waited for the disk, how many flushes that took, and how many of these
+// failed.
 func (s *Set) Flushes() (waits, flushes, failures uint64) { return s.commit.Counts() }
 
-// orderly reports whether a directory that others are to build upon needs no sync of its own.
+// orderly reports whether a directory needs no sync of its own before others depend on it.
 func (s *Set) orderly() bool { return s.least == Relaxed || s.commit.Ordered() }
 
 // indexes caches the index of each version for as long as a replica uses it.
@@ -283,8 +287,8 @@ type loading struct {
 	err   error
 }
 
-// get returns the index of v, loading it once. A version is loaded on top of the one loaded before, of which it usually
-// is a neighbour.
+// get returns the index of v, loading it once. A version is loaded on top of the one loaded before, which is
+// usually similar.
 func (c *indexes) get(v image.Version) (*lower.Index, error) {
 	c.mu.Lock()
 	l := c.all[v.Digest]
@@ -313,7 +317,7 @@ func (c *indexes) get(v image.Version) (*lower.Index, error) {
 	return l.index, l.err
 }
 
-// prune forgets the indexes that none of the views in use needs.
+// prune drops the indexes that no view uses.
 func (c *indexes) prune(used map[*lower.Index]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,6 +3,7 @@ package replica
 import (
 	"golang.org/x/sys/unix"
 
+	"dim/internal/layer"
 	"dim/internal/vfs"
 )
 
@@ -28,7 +29,7 @@ func (r *Replica) SetAttr(c *vfs.Cred, h vfs.Handle, s *vfs.SetAttr) (ch vfs.Cha
 		if at, err = o.copyUp(at, keep); err != nil {
 			return err
 		}
-		err = o.setAttr(c, at, &before, s)
+		err = o.setAttr(at, &attrChange{c, &before, s})
 		ch = r.changed(at, &before)
 		return err
 	})
@@ -40,8 +41,8 @@ func (r *Replica) maySet(c *vfs.Cred, at vnode, before *vfs.Attr, s *vfs.SetAttr
 		return vfs.EAGAIN
 	}
 	if at.gone != nil {
-		// Linux then looks the path up again and tries once more (do_filp_open, retry_estale); so what was replaced a moment ago can be
-		// opened with O_TRUNC, and changed by its name, before the node's cache falls.
+		// Linux then looks the path up again and retries (do_filp_open, retry_estale). So what was replaced a
+		// moment ago can be opened with O_TRUNC, and changed by its name, before the node's cache expires.
 		return vfs.ESTALE
 	}
 	if err := r.mayChange(at); err != nil {
@@ -50,8 +51,16 @@ func (r *Replica) maySet(c *vfs.Cred, at vnode, before *vfs.Attr, s *vfs.SetAttr
 	return c.MaySet(before, s)
 }
 
-// setAttr changes the layer's object s. What can still fail for want of room comes first.
-func (o *op) setAttr(c *vfs.Cred, s vnode, was *vfs.Attr, set *vfs.SetAttr) error {
+// attrChange is a change of attributes.
+type attrChange struct {
+	c   *vfs.Cred
+	was *vfs.Attr
+	set *vfs.SetAttr
+}
+
+// setAttr changes the layer's object s. The steps that can fail for lack of room come first.
+func (o *op) setAttr(s vnode, ch *attrChange) error {
+	set := ch.set
 	dir, name, err := o.r.where(s.obj)
 	if err != nil {
 		return err
@@ -68,7 +77,7 @@ func (o *op) setAttr(c *vfs.Cred, s vnode, was *vfs.Attr, set *vfs.SetAttr) erro
 	if err := chown(dir.FD, name, set); err != nil {
 		return err
 	}
-	if err := o.chmod(c, s.obj, dir.FD, name, was, set); err != nil {
+	if err := o.chmod(s.obj, layer.At(dir.FD, name), ch); err != nil {
 		return err
 	}
 	if err := utimes(dir.FD, name, set); err != nil {
@@ -107,7 +116,8 @@ func chown(dir int, name string, set *vfs.SetAttr) error {
 	return unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (o *op) chmod(c *vfs.Cred, obj *object, dir int, name string, was *vfs.Attr, set *vfs.SetAttr) error {
+func (o *op) chmod(obj *object, at layer.Entry, ch *attrChange) error {
+	c, was, set := ch.c, ch.was, ch.set
 	if set.Valid&vfs.SetMode == 0 {
 		if set.Valid&vfs.SetSize == 0 || c.UID == 0 {
 			return nil
@@ -126,7 +136,7 @@ func (o *op) chmod(c *vfs.Cred, obj *object, dir int, name string, was *vfs.Attr
 	if c.UID != 0 && !c.InGroup(gid) {
 		mode &^= 0o2000
 	}
-	return unix.Fchmodat(dir, name, mode, 0)
+	return unix.Fchmodat(at.FD, at.Name, mode, 0)
 }
 
 func utimes(dir int, name string, set *vfs.SetAttr) error {

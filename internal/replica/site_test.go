@@ -97,7 +97,10 @@ func (o *site) to(v image.Version) Report {
 }
 
 func (o *site) move() Move {
-	return Move{Replica: o.Replica, Version: o.spec.Version, Files: o.spec.Files, Keep: o.spec.Keep, Shared: o.spec.Shared, Rules: o.spec.Rules}
+	return Move{
+		Replica: o.Replica, Version: o.spec.Version, Files: o.spec.Files,
+		Keep: o.spec.Keep, Shared: o.spec.Shared, Rules: o.spec.Rules,
+	}
 }
 
 // savedOf lists what is set aside.

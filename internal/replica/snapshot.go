@@ -16,19 +16,21 @@ import (
 	"dim/internal/vfs"
 )
 
-// snapshotState is what a replica knows of its snapshots. With it a layer that has not changed since the last one costs a switch nothing.
+// snapshotState is what a replica knows of its snapshots. With it a switch need not read a layer that has not
+// changed since the last snapshot.
 type snapshotState struct {
 	changes atomic.Uint64 // grows after each change of the layer
-	kept    atomic.Uint64 // 1 more than changes was at the newest snapshot, or when there was nothing to keep; 0: not known
+	kept    atomic.Uint64 // 1 + changes at the newest snapshot, or when there was nothing to keep; 0: not known
 	newest  atomic.Int64  // the stamp of that snapshot; 0: there was nothing to keep
 
 	missed atomic.Pointer[string] // why the last one could not be taken; nil: it was
 }
 
-// changed notes a change of the layer. It may come when the change is done: no snapshot outlives the process in which it counts.
+// changed counts a change of the layer. It may be called after the change: no snapshot outlives the process in
+// which it counts.
 func (k *snapshotState) changed() { k.changes.Add(1) }
 
-// unchanged takes back what was noted of a change that has not come about.
+// unchanged takes back one call of changed, for a change that was not made.
 func (k *snapshotState) unchanged() { k.changes.Add(^uint64(0)) }
 
 // current reports whether the newest snapshot shows the layer as it is.
@@ -37,7 +39,7 @@ func (k *snapshotState) current() bool {
 	return kept != 0 && kept == k.changes.Load()+1
 }
 
-// lost makes the next snapshot be taken in any case.
+// lost makes the next snapshot be taken whether the layer has changed or not.
 func (k *snapshotState) lost() { k.kept.Store(0) }
 
 // snapshot is a snapshot that is being made: the copy exists under a temporary name.
@@ -48,7 +50,7 @@ type snapshot struct {
 	copied  uint64
 }
 
-// The names of snapshots that are being made, or removed, begin so.
+// The names of snapshots that are being made, or removed, begin with these.
 const (
 	newSnapshot = "#new-"
 	oldSnapshot = "#old-"
@@ -58,11 +60,12 @@ func stampName(at int64) string { return layer.StampName(time.Unix(0, at)) }
 
 func (t *snapshot) name() string { return stampName(t.at) }
 
-// errNoRoom tells that a snapshot would take the last room that nodes have.
+// errNoRoom tells that a snapshot would leave nodes too little room.
 var errNoRoom = errors.New("the disk is nearly full")
 
-// copySnapshot copies the layer of r, which is locked. It returns nil if there is nothing to copy: the newest snapshot shows it already, or there
-// neither is a layer nor was one. limit bounds what is copied rather than shared.
+// copySnapshot copies the layer of r, which is locked. It returns nil if there is nothing to copy: the newest
+// snapshot shows the layer already, or there is no layer and was none. limit bounds what is copied rather than
+// shared.
 func (r *Replica) copySnapshot(why string, limit uint64) (*snapshot, error) {
 	changes := r.snaps.changes.Load()
 	if r.snaps.current() || r.nothingToKeep() {
@@ -78,7 +81,7 @@ func (r *Replica) copySnapshot(why string, limit uint64) (*snapshot, error) {
 	return t, nil
 }
 
-// nothingToKeep reports whether the layer is empty and no snapshot says otherwise.
+// nothingToKeep reports whether there is neither a layer nor a snapshot.
 func (r *Replica) nothingToKeep() bool {
 	changes := r.snaps.changes.Load()
 	for _, dir := range []string{r.dir.Upper(""), r.dir.Snapshots()} {
@@ -106,7 +109,7 @@ func (s *Set) checkRoom() error {
 	return nil
 }
 
-// copy makes the copy under its temporary name, with all that is told of it.
+// copy makes the copy under its temporary name, with its description.
 func (t *snapshot) copy(why string, limit uint64) error {
 	r, to := t.r, t.r.dir.Snapshots(newSnapshot+t.name())
 	fd, err := r.set.makePath(to)
@@ -143,7 +146,8 @@ func (e *Edit) SnapshotCost() (uint64, error) {
 	return c.Copied, err
 }
 
-// SharesBlocks reports whether files of the disk can share blocks. Where that cannot be found out they cannot.
+// SharesBlocks reports whether files of the disk can share blocks. It returns false if that cannot be
+// determined.
 func (e *Edit) SharesBlocks() bool {
 	var fds [2]int
 	for i := range fds {
@@ -158,7 +162,7 @@ func (e *Edit) SharesBlocks() bool {
 	return err == nil && unix.IoctlFileClone(fds[1], fds[0]) == nil
 }
 
-// emptyLayer makes the open directory what the layer of a node is that has written nothing.
+// emptyLayer gives the open directory the attributes of an empty layer's top.
 func (r *Replica) emptyLayer(fd int) error {
 	var a vfs.Attr
 	r.view.index.Attr(lower.Root, &a)
@@ -171,7 +175,7 @@ func (r *Replica) emptyLayer(fd int) error {
 	return layer.At(fd, "").SetID(image.RootID, nil)
 }
 
-// discard removes what was made of a snapshot that did not come about.
+// discard removes a snapshot that was not completed.
 func (t *snapshot) discard() error {
 	dir, err := t.r.set.root.OpenDir(t.r.dir.Snapshots())
 	if err != nil || t.r.set.failAt("in discard") != nil {
@@ -181,8 +185,8 @@ func (t *snapshot) discard() error {
 	return layer.Dir(dir).RemoveAll(newSnapshot + t.name())
 }
 
-// syncCopies makes copies of layers durable of which so many bytes could not be shared. One flush of the log is enough where nothing was
-// copied: a clone's blocks are on disk before it is in the log.
+// syncCopies makes copies of layers durable. copied is how many bytes could not be shared. If it is 0 one flush
+// of the log is enough: a clone's blocks are on disk before it is in the log.
 func (s *Set) syncCopies(copied uint64) error {
 	switch {
 	case s.least == Relaxed:
@@ -218,8 +222,8 @@ func (t *snapshot) publish() error {
 	return s.failAt("after snapshot is named")
 }
 
-// takeSnapshot takes a snapshot of the layer of r, which is locked, and returns the stamp of the one that shows it now; 0 if there is nothing
-// to keep.
+// takeSnapshot takes a snapshot of the layer of r, which is locked. It returns the stamp of the snapshot that
+// shows the layer now; 0 if there is nothing to keep.
 func (r *Replica) takeSnapshot(why string, limit uint64) (at int64, err error) {
 	t, err := r.copySnapshot(why, limit)
 	if err == nil && t != nil {
@@ -236,14 +240,14 @@ func (r *Replica) takeSnapshot(why string, limit uint64) (at int64, err error) {
 	return r.snaps.newest.Load(), nil
 }
 
-// snapshotFailed notes that a snapshot could not be taken.
+// snapshotFailed records why a snapshot could not be taken.
 func (r *Replica) snapshotFailed(err error) error {
 	text := err.Error()
 	r.snaps.missed.Store(&text)
 	return fmt.Errorf("snapshot of %s: %w", r.dir, err)
 }
 
-// SnapshotProblem tells why the last snapshot could not be taken; "" if it was taken.
+// SnapshotProblem returns why the last snapshot could not be taken; "" if it was taken.
 func (r *Replica) SnapshotProblem() string {
 	if text := r.snaps.missed.Load(); text != nil {
 		return *text
@@ -251,11 +255,12 @@ func (r *Replica) SnapshotProblem() string {
 	return ""
 }
 
-// lastSnapshot is the snapshot before. Its files are linked where the layer's are still the same: snapshots, unlike layers, never change.
+// lastSnapshot is the newest snapshot. Its files are linked to the next one if the layer's are still the same:
+// snapshots, unlike layers, never change.
 type lastSnapshot struct {
 	root  layer.Dir
 	dir   string // "": there is none
-	until int64  // of which files it can be told whether they are the same: what changed later may change again under the same ctime
+	until int64  // files that changed later are not compared: they may change again under the same ctime
 	open  int    // the directory of path
 	path  string
 }
@@ -278,7 +283,7 @@ func (t *lastSnapshot) close() {
 // clockTick is more than the step in which any kernel's clock stamps files.
 const clockTick = time.Second
 
-// choose links a regular file when the earlier snapshot has it, and notes of what file the copy is.
+// choose links a regular file if the earlier snapshot has it, and records of what file the copy is.
 func (t *lastSnapshot) choose(e *layer.CopyEntry) (layer.Choice, error) {
 	if vfs.TypeOf(e.Stat.Mode) != vfs.Regular || nanos(e.Stat.Ctim) > t.until {
 		return layer.Choice{}, nil

@@ -38,7 +38,7 @@ func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
 	if err := unix.Lstat(file, &st); err != nil {
 		t.Fatal(err)
 	}
-	copied := testkit.Value(unix.Open(filepath.Join(o.opts.Dir, "n01/compute/snapshots", list[0], "same"), unix.O_RDONLY, 0))(t)
+	copied := testkit.Value(o.s.root.OpenDir(o.dir.Snapshots(list[0], "same")))(t)
 	defer unix.Close(copied)
 	testkit.Must(t, layer.At(copied, "own").SetCopyOf(&st))
 	last := o.lastSnapshot()
@@ -57,7 +57,8 @@ func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
 	}
 	o.WriteFile("same/own", strings.Repeat("x", 50_000))
 	rep := o.to(one)
-	if len(rep.Missed) != 1 || !strings.Contains(rep.Missed[0].Error(), "more than may be copied") || rep.Replicas != 1 || o.SnapshotProblem() == "" {
+	if len(rep.Missed) != 1 || !strings.Contains(rep.Missed[0].Error(), "more than may be copied") ||
+		rep.Replicas != 1 || o.SnapshotProblem() == "" {
 		t.Errorf("report %+v, %q", rep, o.SnapshotProblem())
 	}
 	if names := o.snapshotsOnDisk(); len(names) != 1 {

@@ -16,40 +16,40 @@ import (
 	"dim/internal/vfs"
 )
 
-// Move says what a replica is to show from now on.
+// Move is what a replica is to show from now on.
 type Move struct {
 	Replica *Replica
 	Version image.Version
 	Files   NodeFiles
 	Keep    image.Patterns
 	Shared  image.Patterns
-	Mounted []string // paths, without a leading slash, on which the node has mounted something; see Held
+	Mounted []string // mount points of the node, without a leading slash; see Held
 
 	Durability Durability
 	Rules      Rules
 }
 
-// Report tells what a Switch did.
+// Report is what a Switch did.
 type Report struct {
-	Stamp    time.Time        // of the switch, the last one when replicas were switched one after another; what it changed has this ctime
-	Replicas int              // how many show something else now
+	Stamp    time.Time        // of the last step of the switch; what it changed has this ctime
+	Replicas int              // how many were switched
 	Paths    int              // at how many paths the versions differ
 	Aside    []layer.SetAside // what the nodes had of their own there
-	Held     []Held           // replicas that stay with what they showed, for a mount
-	Missed   []error          // snapshots that could not be taken
+	Held     []Held           // replicas that were not switched because of a mount
+	Missed   []error          // for each replica that was switched without the snapshot that its rules ask for
 
 	Snapshots int           // how many were taken
 	Took      time.Duration // for how long replicas were locked
 }
 
-// transition is a Move on its way.
+// transition is a Move that is being done.
 type transition struct {
 	r       *Replica
 	to      *view
 	keep    image.Patterns
 	shared  image.Patterns
 	rules   Rules
-	from    *image.Version // what it followed
+	from    *image.Version // what the replica follows before
 	version *image.Version
 	files   map[string]string // the node files' fingerprints after it; nil: as before
 	changes *changes          // between the versions; nil: none
@@ -57,15 +57,16 @@ type transition struct {
 	hidden  map[string]bool   // paths at which node files hide what the versions do
 }
 
-// Switch moves replicas to other versions or node files. Each goes from the one to the other in one step: no call
-// sees a mix. Its cost follows the paths that differ; a replica whose layer holds none of them costs next to nothing.
+// Switch moves replicas to other versions or node files. Each goes from the one to the other in one step: no
+// call sees a mix. The cost depends on the paths that differ; a replica whose layer holds none of them costs
+// next to nothing.
 //
-// What a layer holds at a path that differs is moved to the saved area and listed in the report, unless Keep covers it. When a
-// replica cannot be switched (its disk is full) it stays with what it showed, the others are switched, and the error
-// tells so; the same Move can be tried again.
+// What a layer holds at a path that differs is moved to the saved area and listed in the report, unless Keep
+// covers it. If a replica cannot be switched, for example because its disk is full, it stays with what it
+// showed, the others are switched, and an error is returned. The same Move can be tried again.
 //
-// Where the rules ask for it a snapshot is taken of each layer that has changed since its last one. The other replicas are switched first; one
-// whose snapshot cannot be taken is switched without.
+// If the rules ask for it, a snapshot is taken of each layer that has changed since its last one. Replicas that
+// need none are switched first. A replica whose snapshot cannot be taken is switched without.
 func (s *Set) Switch(ctx context.Context, moves []Move) (Report, error) {
 	report, err := s.switchAll(ctx, moves)
 	for i := range moves {
@@ -102,7 +103,7 @@ func (s *Set) switchAll(ctx context.Context, moves []Move) (Report, error) {
 	return report, err
 }
 
-// transition prepares a Move; it returns nil when there is nothing to do but to take over the rules.
+// transition prepares a Move. It returns nil if only the rules change.
 func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 	r := m.Replica
 	if r.dir == "" {
@@ -165,9 +166,9 @@ func (s *Set) changesBetween(ctx context.Context, from, to *image.Version) (*cha
 
 const comparedMax = 128
 
-// switchQuick switches the replicas whose layers hold nothing at the paths that differ. Nothing on the disk changes for
-// them but the journal: one record, written while all of them are locked, so that no write of a node can come between
-// the record and the switch. It returns the other replicas.
+// switchQuick switches the replicas whose layers hold nothing at the paths that differ. On disk only the
+// journal changes for them: one record is written while all of them are locked, so that no write of a node can
+// come between the record and the switch. It returns the other replicas.
 func (s *Set) switchQuick(list []*transition, report *Report) (slow []*transition, err error) {
 	var quick []*transition
 	defer func() {
@@ -180,7 +181,7 @@ func (s *Set) switchQuick(list []*transition, report *Report) (slow []*transitio
 		hit, err := t.touches()
 		if err != nil || hit {
 			t.r.mu.Unlock()
-			slow = append(slow, t) // its errors are its own
+			slow = append(slow, t) // an error is reported for this replica alone
 			continue
 		}
 		quick = append(quick, t)
@@ -199,9 +200,9 @@ func (s *Set) switchQuick(list []*transition, report *Report) (slow []*transitio
 	return slow, nil
 }
 
-// switchSlow switches replicas whose layers hold entries that must be set aside. What is to be done is written
-// first, so that it is completed when the server dies in the middle; that it was done is written before a node can write
-// again, so that it is never done twice.
+// switchSlow switches replicas whose layers hold entries that must be set aside. An intent is written first, so
+// that the switch is completed after a crash. That it is done is written before a node can write again, so that
+// it is never done twice.
 func (s *Set) switchSlow(list []*transition, report *Report) error {
 	for _, t := range list {
 		t.r.mu.Lock()
@@ -210,7 +211,7 @@ func (s *Set) switchSlow(list []*transition, report *Report) error {
 	return s.moveAside(list, s.beginStep(report), report)
 }
 
-// moveAside does what switchSlow tells of. All replicas in list are locked.
+// moveAside is switchSlow for replicas that are locked.
 func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) error {
 	if err := s.record(recordIntent, steps.at, list); err != nil {
 		return err
@@ -238,11 +239,12 @@ func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) er
 	return errors.Join(errs...)
 }
 
-// record writes one record for each version that some of list go to.
+// record writes one record for each version that a transition in list goes to.
 func (s *Set) record(kind string, at int64, list []*transition) error {
 	groups := make(map[*image.Version][]replicaRecord)
 	for _, t := range list {
-		groups[t.version] = append(groups[t.version], replicaRecord{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil})
+		r := replicaRecord{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil}
+		groups[t.version] = append(groups[t.version], r)
 	}
 	for v, list := range groups {
 		if err := s.failAt("before " + kind); err != nil {
@@ -258,7 +260,7 @@ func (s *Set) record(kind string, at int64, list []*transition) error {
 	return nil
 }
 
-// apply makes the replica, which is locked, show the new view. Its places are made anew by the next call.
+// apply makes the replica, which is locked, show the new view. The next call makes its dentries.
 func (t *transition) apply(with *batchStep) {
 	r := t.r
 	r.set.journal.advance(r.state, shared(with.steps, step{
@@ -275,7 +277,7 @@ func (t *transition) apply(with *batchStep) {
 	r.ready = false
 }
 
-// afterSwitch drops what nobody needs any more, and shortens the journal.
+// afterSwitch drops indexes that are no longer used, and shortens the journal.
 func (s *Set) afterSwitch() {
 	used := make(map[*lower.Index]bool)
 	s.mu.RLock()
@@ -313,7 +315,7 @@ func (t *transition) compareFiles(after map[string]string) {
 	}
 }
 
-// nodeFile notes that the node file at path is added or another, or removed.
+// nodeFile adds the node file at path to what changes. stays is false if it is removed.
 func (t *transition) nodeFile(path string, stays bool) {
 	way := t.own.tree.way(path)
 	n := way[len(way)-1]
@@ -333,7 +335,8 @@ func (t *transition) nodeFile(path string, stays bool) {
 	t.keepNodeFile(t.r.view, path)
 }
 
-// keepNodeFile keeps the content of a node file that is replaced, for who has it open. It is kept in memory alone.
+// keepNodeFile keeps the content of a node file that is replaced for processes that have it open. It is kept in
+// memory only.
 func (t *transition) keepNodeFile(old *view, path string) {
 	for i := range old.files.List {
 		f := &old.files.List[i]
@@ -366,8 +369,8 @@ func parentPath(path string) string {
 	return ""
 }
 
-// touches reports whether the layer holds anything at the paths that differ, or hides one. A layer that has not been
-// read is asked just about these.
+// touches reports whether the layer has anything at the paths that differ, or hides one. If the layer was not
+// read yet only these paths are.
 func (t *transition) touches() (bool, error) {
 	r := t.r
 	if r.scanned {

@@ -7,7 +7,8 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// A layer that holds little, under a change of much: what it holds at a path that differs is found wherever that is among the others.
+// A layer that holds little, under a change of much: what it holds at a path that differs is found wherever
+// that is among the others.
 func TestALittleLayerUnderAWideChange(t *testing.T) {
 	wide := func(edition string) []vfstest.Entry {
 		var seed []vfstest.Entry
@@ -22,7 +23,8 @@ func TestALittleLayerUnderAWideChange(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, wide("one")), m.Version(t, 2, wide("two"))
 	for path, aside := range map[string]int{
-		"dir-0/file-0": 1, "dir-7/file-29": 1, "dir-29/file-9": 1, "dir-9/file-10": 1, "same": 0, "dir-3/own": 0, "own": 0, "dir-3/file-3.own": 0,
+		"dir-0/file-0": 1, "dir-7/file-29": 1, "dir-29/file-9": 1, "dir-9/file-10": 1,
+		"same": 0, "dir-3/own": 0, "own": 0, "dir-3/file-3.own": 0,
 	} {
 		o := newSite(t, one, m)
 		o.WriteFile(path, "mine")

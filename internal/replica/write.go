@@ -11,12 +11,13 @@ import (
 	"dim/internal/vfs"
 )
 
-const whole = math.MaxUint64 // all of a file's content is still wanted
+const whole = math.MaxUint64 // all of a file's content is needed
 
 // Write writes all of p or returns an error. The first write to a file of the version copies it up.
 //
-// The replica is locked only to find the file. Then the file's own lock orders the writers, so that one node's bulk
-// data does not hold up its other calls; a switch in the meantime may set the file aside, and the bytes go with it.
+// The replica is locked only to find the file. Then the file's own lock orders the writers, so that bulk data
+// of a node does not delay its other calls. A switch in the meantime may set the file aside; the bytes are then
+// written to the set-aside file.
 func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.Stability) (vfs.Change, error) {
 	w, err := r.writable(c, h, off, len(p))
 	if err != nil || w.file == nil {
@@ -24,10 +25,10 @@ func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.S
 	}
 	defer w.file.Release()
 	failures := w.file.Failures()
-	ch, err := r.write(c, w.obj, w.file.FD, p, off)
+	ch, err := r.write(c, &w, p, off)
 	r.snaps.changed()
 	if w.nothing.Valid && ch.Valid {
-		ch.Before = w.nothing.Before // it was not in the layer before
+		ch.Before = w.nothing.Before // the file was not in the layer before
 	}
 	if err == nil && s != vfs.Unstable {
 		err = r.syncContent(w.file, failures)
@@ -35,8 +36,8 @@ func (r *Replica) Write(c *vfs.Cred, h vfs.Handle, p []byte, off uint64, s vfs.S
 	return ch, r.edge(err)
 }
 
-// syncContent makes the content of f durable. It is an error when content that was written since f had so many failures may have
-// been lost, whoever was told of it.
+// syncContent makes the content of f durable. failures is how many failures f had before the content was
+// written. If it had more since, the content may be lost, whoever got the error.
 func (r *Replica) syncContent(f *fds.File, failures uint64) error {
 	if r.durability() == Relaxed {
 		return nil
@@ -52,10 +53,11 @@ func (r *Replica) syncContent(f *fds.File, failures uint64) error {
 type target struct {
 	obj     *object
 	file    *fds.File  // nil: there is nothing to do
-	nothing vfs.Change // when there is nothing to do, or when this call has copied the file up: as it was before
+	nothing vfs.Change // the file before the call, if there is nothing to do or the call has copied the file up
 }
 
-// writable finds the layer's file h for c to write n bytes at off, copying it up when it is not there yet.
+// writable returns the layer's file h for c to write n bytes at off. It copies the file up if it is not in the
+// layer.
 func (r *Replica) writable(c *vfs.Cred, h vfs.Handle, off uint64, n int) (w target, err error) {
 	if r.dir == "" {
 		return w, vfs.EROFS
@@ -65,7 +67,7 @@ func (r *Replica) writable(c *vfs.Cred, h vfs.Handle, off uint64, n int) (w targ
 	}
 	s, err := r.resolve(h)
 	if err != nil || n == 0 || c.UID != 0 || s.obj == nil || s.obj.kind != vfs.Regular || r.mayChange(s) != nil {
-		s, err = r.mayWrite(c, h, &w) // else nothing can be refused
+		s, err = r.mayWrite(c, h, &w) // else no check can fail
 	}
 	if err == nil && off > math.MaxInt64-uint64(n) {
 		err = vfs.EFBIG
@@ -96,7 +98,7 @@ func (r *Replica) writable(c *vfs.Cred, h vfs.Handle, off uint64, n int) (w targ
 	return w, err
 }
 
-// mayWrite finds h and decides whether c may write to its content; the owner always may.
+// mayWrite finds h and decides whether c may write to its content. The owner always may.
 func (r *Replica) mayWrite(c *vfs.Cred, h vfs.Handle, w *target) (vnode, error) {
 	s, err := r.resolve(h)
 	if err != nil {
@@ -123,7 +125,7 @@ func (r *Replica) mayWrite(c *vfs.Cred, h vfs.Handle, w *target) (vnode, error) 
 	return s, nil
 }
 
-// mayChange refuses what nobody may change: what is below a shared path, and what a switch has replaced.
+// mayChange refuses changes of what is below a shared path, and of what a switch has replaced.
 func (r *Replica) mayChange(s vnode) error {
 	if s.gone != nil && s.removed() {
 		return vfs.ESTALE
@@ -140,14 +142,15 @@ func (r *Replica) mayChange(s vnode) error {
 	return nil
 }
 
-func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) (vfs.Change, error) {
+func (r *Replica) write(c *vfs.Cred, w *target, p []byte, off uint64) (vfs.Change, error) {
+	obj, fd := w.obj, w.file.FD
 	obj.write.Lock()
 	defer obj.write.Unlock()
 	var before vfs.Attr
 	if err := r.fileAttr(obj, fd, &before); err != nil {
 		return vfs.Change{}, err
 	}
-	kept, err := r.reserve(obj, fd, &before, off, len(p))
+	kept, err := r.reserve(w, &before, off, len(p))
 	if err == nil {
 		err = r.dropPrivileges(c, fd, before.Mode)
 	}
@@ -166,8 +169,8 @@ func (r *Replica) write(c *vfs.Cred, obj *object, fd int, p []byte, off uint64) 
 	return ch, err
 }
 
-// fileAttr fills a with the attributes of an open file of the layer. It needs the replica's lock only for a moment, for
-// what is in memory.
+// fileAttr fills a with the attributes of an open file of the layer. It holds the replica's lock only for a
+// moment.
 func (r *Replica) fileAttr(obj *object, fd int, a *vfs.Attr) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -180,8 +183,8 @@ func (r *Replica) fileAttr(obj *object, fd int, a *vfs.Attr) error {
 	return nil
 }
 
-// dropPrivileges clears setuid and setgid of a file that c writes to. The kernel does so by itself, but not for
-// root, as whom this process writes.
+// dropPrivileges clears setuid and setgid of a file that c writes to. The kernel does so only for processes
+// without privileges, and this one is root.
 func (r *Replica) dropPrivileges(c *vfs.Cred, fd int, mode uint32) error {
 	kept := mode &^ 0o4000
 	if kept&0o010 != 0 {
@@ -193,7 +196,8 @@ func (r *Replica) dropPrivileges(c *vfs.Cred, fd int, mode uint32) error {
 	return unix.Fchmod(fd, kept)
 }
 
-// Commit syncs the file. When that fails, what others have not committed yet may be lost too: the verifier tells them.
+// Commit syncs the file. If that fails, content that others have not committed may be lost too; another
+// verifier tells them.
 func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	if r.dir == "" {
 		return vfs.Change{}, vfs.EROFS

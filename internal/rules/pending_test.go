@@ -70,8 +70,6 @@ var pending = map[string]map[string]string{
 	"internal/image": {
 		"surface": "47 exported names",
 	},
-	"internal/layer":         {"columns": ""},
-	"internal/layers":        {"columns": ""},
 	"internal/nfs":           {},
 	"internal/nfs/nfsclient": {},
 	"internal/oncrpc":        {},
@@ -79,24 +77,6 @@ var pending = map[string]map[string]string{
 		"columns": "7 lines",
 	},
 	"internal/ra": {},
-	"internal/replica": {
-		"columns":    "250 lines",
-		"logs":       "keys by",
-		"parameters": "mayRemove, list, chmod, removeEntry, put, mayLink and 5 more",
-	},
-	"internal/replica/commit": {
-		"columns": "13 lines",
-	},
-	"internal/replica/replicatest": {
-		"columns": "",
-	},
-	"internal/replica/fds": {
-		"columns": "5 lines",
-	},
-	"internal/replica/lower": {
-		"callers": "Index.Size",
-		"columns": "22 lines",
-	},
 	"internal/rules": {
 		"columns": "45 lines",
 	},

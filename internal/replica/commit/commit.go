@@ -1,29 +1,35 @@
-// Package commit makes changes on one file system durable, for many callers at once. It knows open files, not what they are for.
+// Package commit makes changes on one file system durable, for many callers at once. It knows open files, not
+// what they are for.
 //
-// # What is guaranteed by which file system
+// # What each file system guarantees
 //
-// POSIX promises that fsync of a file brings its content and attributes to disk, and that of a directory its names. So the rule
-// for any file system is: fsync everything that changed, each thing once however many wait for it.
+// POSIX promises that fsync of a file brings its content and attributes to disk, and that of a directory its
+// names. So this works on any file system: fsync everything that changed, each thing once however many callers
+// wait for it.
 //
-// Some write all changes of names and attributes to one log, in the order in which they were made: ext4 with a journal (jbd2 commits
-// a transaction only after those before it) and XFS (a forced log is written up to a sequence number). There an fsync of one file
-// whose attributes changed last brings along what anybody changed before: one flush serves all who wait. Content is not in the log,
-// so it is written out first, by each caller for its own file; when the writing has ended, the place where it stands is in the
-// log (ext4 and XFS record it before they end the writeback of a page), and the flush of the log flushes
-// the device's cache before it. The file that changes last is a mark, whose time is set to a value that it never had: a write to it would not
-// do, for within one clock tick it changes no attribute, and then fsync finds nothing to do.
+// Some file systems write all changes of names and attributes to one log, in the order in which they were made.
+// These are ext4 with a journal (jbd2 commits a transaction only after those before it) and XFS (a forced log
+// is written up to a sequence number). There an fsync of the file whose attributes changed last makes all
+// earlier changes durable, whoever made them: one flush serves all that wait.
 //
-// btrfs logs each file by itself, and others are not known well enough: for them the rule for any file system holds.
-// What cannot be opened (links, devices) is synced there with all of the file system.
+// Content is not in the log, so each caller writes out its own files first. When the writing has ended, the
+// location of the content is in the log: ext4 and XFS record it before they end the writeback of a page. The
+// flush of the log flushes the device's cache before it.
+//
+// The file that changes last is a mark. Its time is set to a value that it never had. A write to it would not
+// do: within one clock tick it changes no attribute, and fsync finds nothing to do.
+//
+// btrfs logs each file by itself, and the behaviour of others is not known well enough. There the rule for any
+// file system is used. Links and devices, which cannot be opened, are synced there with all of the file system.
 //
 // # Errors
 //
-// The kernel tells of a failed flush once. So a failure is the answer to all whose changes may be concerned: those that
+// The kernel reports a failed flush once. So all callers whose changes may be lost get the error: those that
 // shared the flush, and those that had begun to wait before it ended.
 //
 // # Concurrency
 //
-// All methods may be called concurrently. Nobody who comes alone waits for others.
+// All methods may be called concurrently. A caller that comes alone waits for no other.
 package commit
 
 import (
@@ -34,6 +40,7 @@ import (
 
 	"dim/internal/durable"
 	"dim/internal/replica/fds"
+	"dim/internal/sysfile"
 )
 
 // Changes is what one caller waits for.
@@ -52,7 +59,7 @@ type Group struct {
 	failures atomic.Uint64
 }
 
-// Open finds out what the file system of the open directory dir is like. dir must stay open until Close.
+// Open determines the kind of file system that the open directory dir is on. dir must stay open until Close.
 func Open(dir int) (*Group, error) {
 	g := &Group{mark: -1, all: dir}
 	if !ordered(dir) {
@@ -74,18 +81,18 @@ func (g *Group) Close() error {
 	return unix.Close(g.mark)
 }
 
-// Ordered reports whether changes of names and attributes reach the disk in the order in which they were made: then
-// those that others are to build upon need no sync of their own.
+// Ordered reports whether changes of names and attributes reach the disk in the order in which they were made.
+// Then a directory needs no sync of its own before others depend on it.
 func (g *Group) Ordered() bool { return g.mark >= 0 }
 
-// Counts tells how often somebody waited, how many flushes of all that took, and how many of these failed. Where the file system
-// has no ordered log it counts those of things that cannot be opened alone.
+// Counts returns how often callers waited, how many flushes that took, and how many of these failed. Where the
+// file system has no ordered log it counts only flushes for things that cannot be opened.
 func (g *Group) Counts() (waits, flushes, failures uint64) {
 	waits, flushes = g.flush.Counts()
 	return waits, flushes, g.failures.Load()
 }
 
-// Sync returns when c, which was done before, is on disk.
+// Sync returns when the changes c, which were made before, are on disk.
 func (g *Group) Sync(c Changes) error {
 	if g.mark < 0 {
 		return g.syncEach(c)
@@ -103,11 +110,11 @@ func (g *Group) Sync(c Changes) error {
 	return err
 }
 
-// Stage brings the content of the new open file fd to where the Sync that is told of its name finds it: nothing may have
-// that name before its content.
+// Stage writes the content of the new open file fd out, so that a Sync after a name was given to it makes both
+// durable. A name must not be durable before its content.
 func (g *Group) Stage(fd int) error {
 	if g.mark < 0 {
-		return retry(func() error { return unix.Fsync(fd) })
+		return sysfile.Retry(func() error { return unix.Fsync(fd) })
 	}
 	f := fds.File{FD: fd}
 	return f.WriteOut()
@@ -120,7 +127,7 @@ func (g *Group) flushLog() error {
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(at)}
 	err := futimens(g.mark, times)
 	if err == nil {
-		err = retry(func() error { return unix.Fsync(g.mark) })
+		err = sysfile.Retry(func() error { return unix.Fsync(g.mark) })
 	}
 	if err != nil {
 		g.failures.Add(1)
@@ -128,7 +135,7 @@ func (g *Group) flushLog() error {
 	return err
 }
 
-// syncEach does what POSIX asks for, files before the directories that name them.
+// syncEach does what POSIX requires, files before the directories that name them.
 func (g *Group) syncEach(c Changes) error {
 	if c.Others {
 		return g.syncAll()
@@ -149,7 +156,7 @@ func (g *Group) syncEach(c Changes) error {
 func (g *Group) syncAll() error {
 	before := g.failures.Load()
 	err := g.flush.Do(func() error {
-		err := retry(func() error { return unix.Syncfs(g.all) })
+		err := sysfile.Retry(func() error { return unix.Syncfs(g.all) })
 		if err != nil {
 			g.failures.Add(1)
 		}
@@ -163,12 +170,4 @@ func (g *Group) syncAll() error {
 
 func futimens(fd int, times []unix.Timespec) error {
 	return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
-}
-
-func retry(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
 }

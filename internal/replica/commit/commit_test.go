@@ -73,8 +73,8 @@ func TestLazyTimesAreFound(t *testing.T) {
 	}
 }
 
-// A cut of the power: the file system stops in the middle of the work of many callers, nothing that is not on the disk reaches it
-// any more. What was acknowledged must be there afterwards, and nothing may be acknowledged after it.
+// A cut of the power: the file system stops in the middle of the work of many callers, nothing that is not on the disk
+// reaches it any more. What was acknowledged must be there afterwards, and nothing may be acknowledged after it.
 func TestAcknowledgedChangesSurviveACut(t *testing.T) {
 	for _, fs := range fileSystems {
 		if strings.Contains(fs.name, "without") {

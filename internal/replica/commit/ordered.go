@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ordered reports whether the file system of dir is known to write its log in the order told in the package comment. What
-// cannot be found out is a no.
+// ordered reports whether the file system of dir is known to write its log in order, as the package comment
+// describes. It returns false if that cannot be determined.
 func ordered(dir int) bool {
 	var fs unix.Statfs_t
 	var st unix.Stat_t
@@ -39,8 +39,8 @@ func hasJournal(dev uint64) bool {
 	return err == nil && strings.Trim(string(task), "0123456789\n") == "" && len(task) > 1
 }
 
-// mountedPlainly reports whether dev is mounted as kind, without an option that keeps changes out of the log until somebody asks
-// for the file itself.
+// mountedPlainly reports whether dev is mounted as kind, without an option that keeps changes out of the log
+// until the file itself is synced.
 func mountedPlainly(dev uint64, kind string) bool {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -50,7 +50,8 @@ func mountedPlainly(dev uint64, kind string) bool {
 	return plainIn(f, fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)), kind)
 }
 
-// plainIn looks for the device in the form of /proc/self/mountinfo (proc(5)); options of the file system are the last field.
+// plainIn is mountedPlainly for mounts in the form of /proc/self/mountinfo (proc(5)). Options of the file
+// system are the last field.
 func plainIn(mounts io.Reader, dev, kind string) bool {
 	found := false
 	lines := bufio.NewScanner(mounts)

@@ -28,7 +28,7 @@ type File struct {
 
 	shard *shard
 	key   Key
-	refs  int // guarded by shard.mu; the cache holds one while the file is in it
+	refs  int // guarded by shard.mu; the cache has one while the file is in it
 	prev  *File
 	next  *File
 
@@ -46,7 +46,7 @@ type Cache struct {
 type shard struct {
 	mu    sync.Mutex
 	files map[Key]*File
-	ring  File // of the files in the cache, the latest used behind it, the oldest before it
+	ring  File // of the files in the cache: the latest used is next, the oldest prev
 	max   int
 }
 
@@ -64,7 +64,7 @@ func New(max int) *Cache {
 
 func (c *Cache) shard(k Key) *shard { return &c.shards[(k.ID[0]^k.ID[7]^k.ID[15]^k.Kind)%shards] }
 
-// Get returns the file for k, opening it with open when it is not in the cache. The caller must Release it.
+// Get returns the file for k. If it is not in the cache it opens it with open. The caller must Release it.
 func (c *Cache) Get(k Key, open func() (fd int, err error)) (*File, error) {
 	s := c.shard(k)
 	s.mu.Lock()
@@ -82,7 +82,7 @@ func (c *Cache) Get(k Key, open func() (fd int, err error)) (*File, error) {
 	return c.Put(k, fd), nil
 }
 
-// Lookup returns the file for k when it is in the cache. The caller must Release it.
+// Lookup returns the file for k if it is in the cache. The caller must Release it.
 func (c *Cache) Lookup(k Key) (*File, bool) {
 	s := c.shard(k)
 	s.mu.Lock()
@@ -95,14 +95,15 @@ func (c *Cache) Lookup(k Key) (*File, bool) {
 	return f, true
 }
 
-// Acquire is for who holds the file already: one more Release is needed.
+// Acquire makes one more Release necessary. The caller must hold the file already.
 func (f *File) Acquire() {
 	f.shard.mu.Lock()
 	f.refs++
 	f.shard.mu.Unlock()
 }
 
-// Put gives the cache an open file for k and returns it as Get does. When there is one already, fd is closed.
+// Put adds an open file for k to the cache and returns it as Get does. If the cache has one already, fd is
+// closed.
 func (c *Cache) Put(k Key, fd int) *File {
 	s := c.shard(k)
 	s.mu.Lock()
@@ -129,7 +130,7 @@ func (c *Cache) Put(k Key, fd int) *File {
 	return f
 }
 
-// Drop forgets the file for k; who still uses it may go on.
+// Drop removes the file for k from the cache. Those that use it may go on.
 func (c *Cache) Drop(k Key) {
 	s := c.shard(k)
 	s.mu.Lock()
@@ -163,7 +164,7 @@ func (c *Cache) Close() {
 // Descriptor returns FD.
 func (f *File) Descriptor() int { return f.FD }
 
-// Release gives the file back.
+// Release ends one use of the file.
 func (f *File) Release() {
 	s := f.shard
 	s.mu.Lock()

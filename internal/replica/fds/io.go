@@ -4,30 +4,32 @@ import (
 	"syscall"
 	"unsafe"
 
+	"dim/internal/sysfile"
+
 	"golang.org/x/sys/unix"
 )
 
-// Sync returns when an fsync that began after the call of Sync has ended. Those who want the same file synced at the same
-// time share one.
+// Sync returns when an fsync that began after the call of Sync has ended. Concurrent calls for the same file
+// share one.
 func (f *File) Sync() error {
 	before := f.Failures()
-	err := f.flush.Do(func() error { return f.failed(retry(func() error { return unix.Fsync(f.FD) })) })
+	err := f.flush.Do(func() error { return f.failed(sysfile.Retry(func() error { return unix.Fsync(f.FD) })) })
 	return f.since(before, err)
 }
 
-// WriteOut writes the content out and waits until the device has it. That is not durable yet: the device may hold it in a
-// volatile cache, and what tells where it stands may be in memory.
+// WriteOut writes the content out and waits until the device has it. That is not durable yet: the device may
+// have it in a volatile cache, and its location may be in memory.
 func (f *File) WriteOut() error {
 	before := f.Failures()
 	// All three together are what fsync does with content since Linux 5.3 (fs/sync.c: SYNC_FILE_RANGE_WRITE_AND_WAIT).
 	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	err := f.failed(retry(func() error { return unix.SyncFileRange(f.FD, 0, 0, all) }))
+	err := f.failed(sysfile.Retry(func() error { return unix.SyncFileRange(f.FD, 0, 0, all) }))
 	return f.since(before, err)
 }
 
-// Failures counts the calls that could not bring the content to disk. The kernel tells of lost content once, to one of
-// those who ask, and takes it for written from then on. So who writes and then syncs must look at the count before
-// and after: content may have been lost on another's account.
+// Failures counts the calls that could not bring the content to disk. The kernel reports lost content once, to
+// one caller, and takes it for written from then on. So a caller that writes and then syncs must compare the
+// count before and after.
 func (f *File) Failures() uint64 { return f.failures.Load() }
 
 func (f *File) failed(err error) error {
@@ -37,7 +39,7 @@ func (f *File) failed(err error) error {
 	return err
 }
 
-// since turns success into an error when another's sync of the same file failed meanwhile.
+// since turns success into an error if another sync of the same file failed meanwhile.
 func (f *File) since(before uint64, err error) error {
 	if err == nil && f.Failures() != before {
 		return unix.EIO
@@ -45,20 +47,13 @@ func (f *File) since(before uint64, err error) error {
 	return err
 }
 
-func retry(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
-// ReadAt reads as pread(2). What is in memory is read without announcing it to the scheduler: copying 256 KiB takes long enough
-// for it to give our place to another thread, which costs more than the copy.
+// ReadAt is pread(2). Content that is in memory is read without telling the scheduler: copying 256 KiB takes so
+// long that it would give the processor to another thread, which costs more than the copy.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if len(p) > 0 {
 		v := syscall.Iovec{Base: unsafe.SliceData(p), Len: uint64(len(p))}
-		n, _, e := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(f.FD), uintptr(unsafe.Pointer(&v)), 1, uintptr(off), 0, unix.RWF_NOWAIT)
+		n, _, e := syscall.RawSyscall6(
+			unix.SYS_PREADV2, uintptr(f.FD), uintptr(unsafe.Pointer(&v)), 1, uintptr(off), 0, unix.RWF_NOWAIT)
 		if e == 0 && n > 0 {
 			return int(n), nil
 		}

@@ -27,7 +27,9 @@ func testFile(t *testing.T, content []byte) *File {
 func TestReadAtReadsWhatPreadDoes(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
 	f := testFile(t, content)
-	for _, r := range []struct{ off, n int }{{0, 0}, {0, 1}, {5, 100_000}, {len(content) - 3, 10}, {len(content), 10}, {len(content) + 9, 1}} {
+	for _, r := range []struct{ off, n int }{
+		{0, 0}, {0, 1}, {5, 100_000}, {len(content) - 3, 10}, {len(content), 10}, {len(content) + 9, 1},
+	} {
 		got, want := make([]byte, r.n), make([]byte, r.n)
 		n, err := f.ReadAt(got, int64(r.off))
 		wantN, wantErr := unix.Pread(f.FD, want, int64(r.off))

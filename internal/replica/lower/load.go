@@ -12,11 +12,11 @@ import (
 	"dim/internal/image"
 )
 
-// Loader returns the tree with digest d, in the memory of room as far as that reaches: it holds until the next call.
+// Loader returns the tree with digest d. It may use the memory of room. The tree is valid until the next call.
 type Loader func(d image.Digest, room image.Tree) (image.Tree, error)
 
-// Load makes the index of version v, whose trees load returns. Subtrees that stand at the same path in base, which may be
-// nil, are copied from it without loading or hashing anything, so that a version which differs little is there in
+// Load makes the index of version v, whose trees load returns. Subtrees at the same path in base, which may be
+// nil, are copied from it without loading or hashing anything. So a version that differs little is loaded in
 // milliseconds.
 func Load(v image.Version, load Loader, base *Index) (*Index, error) {
 	expect := min(v.Files, 1<<20) + 1
@@ -41,7 +41,8 @@ func Load(v image.Version, load Loader, base *Index) (*Index, error) {
 	return b.x, nil
 }
 
-// builder appends directories' listings behind one another: the rows are the queue of a breadth-first walk.
+// builder appends the listings of directories one after another: the rows are the queue of a breadth-first
+// walk.
 type builder struct {
 	x     *Index
 	load  Loader
@@ -51,7 +52,7 @@ type builder struct {
 	sorts map[sortKey]uint32
 	names names
 
-	// Memory that is used again for each directory.
+	// Memory that is reused for each directory.
 	room  image.Tree
 	order []named
 	path  []byte // of the directory
@@ -118,7 +119,7 @@ func (b *builder) listing(dir, from Ref) error {
 	return nil
 }
 
-// counterpart finds what has the given name in the base's directory dir.
+// counterpart finds the entry with the given name in the base's directory dir.
 func (b *builder) counterpart(dir Ref, name string, hash uint64) Ref {
 	if dir == None || !b.base.IsDir(dir) {
 		return None
@@ -127,10 +128,11 @@ func (b *builder) counterpart(dir Ref, name string, hash uint64) Ref {
 	return r
 }
 
-// add appends entry e, which stands in parent at b.path.
+// add appends entry e, which is in parent at b.path.
 func (b *builder) add(e *image.Entry, hash uint64, parent Ref) {
 	r := row{
-		id: b.id(e), hash: upper(hash), size: e.Size, name: b.name(e.Name, hash), parent: parent, nlink: max(e.Nlink, 1),
+		id: b.id(e), hash: upper(hash), size: e.Size, name: b.name(e.Name, hash), parent: parent,
+		nlink: max(e.Nlink, 1),
 	}
 	switch e.Type {
 	case image.Directory:
@@ -157,7 +159,7 @@ func (b *builder) add(e *image.Entry, hash uint64, parent Ref) {
 	b.x.rows = append(b.x.rows, r)
 }
 
-// id returns the file id of e, which stands at b.path.
+// id returns the file id of e, which is at b.path.
 func (b *builder) id(e *image.Entry) image.ID {
 	dir := len(b.path)
 	if dir > 0 {
@@ -246,9 +248,9 @@ func (b *builder) target(s string) uint32 {
 	return at
 }
 
-// name puts s into the text unless it is there: a third of an installation's names occur more than once.
+// name adds s to the text unless it is there: a third of an installation's names occur more than once.
 func (b *builder) name(s string, hash uint64) uint32 {
-	place := b.names.place(b.x, s, hash)
+	place := b.names.slot(b.x, s, hash)
 	if *place == 0 {
 		b.x.text = append(append(b.x.text, byte(len(s))), s...)
 		*place = uint32(len(b.x.text) - len(s))
@@ -258,7 +260,8 @@ func (b *builder) name(s string, hash uint64) uint32 {
 	return *place - 1
 }
 
-// names is a hash table of the names in the text, open addressing: offsets plus one. (A map of strings took ten times as much.)
+// names is a hash table of the names in the text with open addressing: offsets plus one. A map of strings took
+// ten times as long.
 type names struct {
 	slots []uint32
 	used  int
@@ -266,8 +269,8 @@ type names struct {
 
 func newNames(expect uint64) names { return names{slots: make([]uint32, slotsFor(int(expect)))} }
 
-// place returns where the offset of s is or is to be put.
-func (n *names) place(x *Index, s string, hash uint64) *uint32 {
+// slot returns where the offset of s is or is to be put.
+func (n *names) slot(x *Index, s string, hash uint64) *uint32 {
 	for i := slot(hash>>16, len(n.slots)); ; i = next(i, len(n.slots)) {
 		if at := n.slots[i]; at == 0 || x.nameAt(at-1) == s {
 			return &n.slots[i]
@@ -275,7 +278,7 @@ func (n *names) place(x *Index, s string, hash uint64) *uint32 {
 	}
 }
 
-// added is called when a place was filled; it makes room.
+// added is called after a slot was filled. It makes room.
 func (n *names) added(x *Index) {
 	n.used++
 	if n.used*4 < len(n.slots)*3 {
@@ -286,12 +289,12 @@ func (n *names) added(x *Index) {
 	for _, at := range old {
 		if at != 0 {
 			s := x.nameAt(at - 1)
-			*n.place(x, s, Hash(s)) = at
+			*n.slot(x, s, Hash(s)) = at
 		}
 	}
 }
 
-// link fills the table of ids and the hard-link groups, and gives back what the tables have too much.
+// link fills the table of ids and the hard-link groups, and trims the tables.
 func (x *Index) link() {
 	x.rows, x.text, x.digests = exact(x.rows), exact(x.text), exact(x.digests)
 	x.slots = slices.Repeat([]Ref{None}, slotsFor(len(x.rows)))

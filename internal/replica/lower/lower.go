@@ -1,17 +1,18 @@
-// Package lower is the index of one version: everything of it but the bytes of its files, in memory, so that any
-// entry is found by its id or its name in well under a microsecond and without garbage.
+// Package lower is the index of one version: everything of it but the bytes of its files, in memory. Any entry
+// is found by its id or its name in well under a microsecond and without garbage.
 //
 // # Invariants
 //
-// An Index never changes once it is made, so that thousands of replicas share one and read it without locks. It is a
-// handful of flat arrays: one row of fixed size for each entry, one table for all names and targets, one for digests, one
-// for what many entries have in common. The rows of a directory's children stand side by side, ordered by the hash of their names, so that look-ups are binary
-// searches and a listing in the order of its cookies is a walk along the rows. A version of 90,000 names takes some 8 MB
-// (one Go object per entry with strings, pointers and a map took eight times as much).
+// An Index never changes once it is made, so that thousands of replicas share one and read it without locks. It
+// consists of a few flat arrays: one row of fixed size for each entry, one table for all names and targets, one
+// for digests, one for what many entries have in common. The rows of a directory's children are adjacent,
+// ordered by the hash of their names. So look-ups are binary searches, and a listing in the order of its
+// cookies is a walk along the rows. A version of 90,000 names takes some 8 MB. One Go object per entry with
+// strings, pointers and a map took eight times as much.
 //
 // # What it must not know
 //
-// Layers, node files, handles, and who asks.
+// Layers, node files, handles, callers.
 package lower
 
 import (
@@ -44,12 +45,12 @@ type Index struct {
 	extras  map[Ref]extra
 }
 
-// row is what is kept of each entry: 48 bytes.
+// row is one entry: 48 bytes.
 type row struct {
 	id     image.ID
 	size   uint64 // regular: bytes; symlink: length of the target; device: major, minor; directory: see children
 	mtime  int64  // nanoseconds since 1970, unless it is in the extra
-	hash   uint32 // the upper half of the name's, see Hash: the rest is not needed to find it
+	hash   uint32 // the upper half of the name's, see Hash: the rest is not needed for look-ups
 	name   uint32 // in text
 	parent Ref
 	detail uint32 // regular, directory: in digests; symlink: target in text
@@ -62,7 +63,7 @@ type sort struct {
 	uid, gid uint32
 	mode     uint16
 	kind     image.Type
-	more     bool // there is an extra for each of them
+	more     bool // each of the entries has an extra
 	xattrs   []image.Xattr
 }
 
@@ -73,12 +74,12 @@ type extra struct {
 	sparse bool
 }
 
-// children returns the first of a directory's and how many there are.
+// children returns the first child of a directory and how many it has.
 func (r *row) children() (first Ref, count int) { return Ref(r.size >> 32), int(uint32(r.size)) }
 
 func (r *row) setChildren(first Ref, count int) { r.size = uint64(first)<<32 | uint64(count) }
 
-// nanoseconds returns t as the nanoseconds since 1970, or false when they are too many or too few.
+// nanoseconds returns t as nanoseconds since 1970, or false if they are out of range.
 func nanoseconds(t image.Time) (ns int64, ok bool) {
 	const most = int64(math.MaxInt64)/1e9 - 1
 	if t.Sec > most || t.Sec < -most {
@@ -87,8 +88,8 @@ func nanoseconds(t image.Time) (ns int64, ok bool) {
 	return t.Sec*1e9 + int64(t.Nsec), true
 }
 
-// slotsFor returns the size of a hash table for n entries; slot where the search for one begins, for even hashes, and
-// next where it goes on.
+// slotsFor returns the size of a hash table for n entries. slot is where the search for one begins, for uniform
+// hashes, and next where it goes on.
 func slotsFor(n int) int { return 16 + n + n/2 }
 
 func slot(hash uint64, size int) int { return int(uint64(uint32(hash)) * uint64(size) >> 32) }
@@ -106,13 +107,7 @@ func upper(hash uint64) uint32 { return uint32(hash >> 30) }
 // Len returns the number of entries, the root included.
 func (x *Index) Len() int { return len(x.rows) }
 
-// Size returns the index's size in memory in bytes, roughly.
-func (x *Index) Size() int {
-	return len(x.rows)*int(unsafe.Sizeof(row{})) + cap(x.text) + len(x.digests)*len(image.Digest{}) + 4*len(x.slots) +
-		128*len(x.sorts) + 64*len(x.groups) + 128*len(x.extras)
-}
-
-// ByID finds the entry with the given id; of a hard-link group it is the first name that the index holds.
+// ByID finds the entry with the given id. Of a hard-link group it is the first name in the index.
 func (x *Index) ByID(id image.ID) (Ref, bool) {
 	for i := slot(uint64(id), len(x.slots)); ; i = next(i, len(x.slots)) {
 		switch r := x.slots[i]; {
@@ -124,7 +119,7 @@ func (x *Index) ByID(id image.ID) (Ref, bool) {
 	}
 }
 
-// Names returns all names of r when there are several, else nil.
+// Names returns all names of r if there are several, else nil.
 func (x *Index) Names(r Ref) []Ref {
 	if x.rows[r].nlink < 2 || x.IsDir(r) {
 		return nil
@@ -153,7 +148,8 @@ func (x *Index) Child(dir Ref, name string, hash uint64) (Ref, bool) {
 	return None, false
 }
 
-// Children returns the range of dir's children: from first up to but without end, ordered by hash, then by name.
+// Children returns the range of dir's children, from first up to but not including end, ordered by hash, then
+// by name.
 func (x *Index) Children(dir Ref) (first, end Ref) {
 	first, count := x.rows[dir].children()
 	return first, first + Ref(count)
@@ -196,7 +192,7 @@ func (x *Index) Find(path string) (Ref, bool) {
 	return r, true
 }
 
-// Parent returns the directory that r stands in; of the root it is the root.
+// Parent returns the directory that r is in. The root is its own parent.
 func (x *Index) Parent(r Ref) Ref { return x.rows[r].parent }
 
 // Name returns r's name, without allocating.
@@ -248,7 +244,7 @@ func (x *Index) Target(r Ref) string {
 // Xattrs returns r's extended attributes; they must not be changed.
 func (x *Index) Xattrs(r Ref) []image.Xattr { return x.sorts[x.rows[r].sort].xattrs }
 
-// Data returns a sparse file's ranges that are no holes; ok is false when it has no holes.
+// Data returns the ranges of a sparse file that are no holes; ok is false if it has no holes.
 func (x *Index) Data(r Ref) (data []image.Extent, ok bool) {
 	if !x.sorts[x.rows[r].sort].more {
 		return nil, false
@@ -260,12 +256,13 @@ func (x *Index) Data(r Ref) (data []image.Extent, ok bool) {
 // Subdirs returns how many of dir's children are directories.
 func (x *Index) Subdirs(dir Ref) int { return int(x.rows[dir].nlink) }
 
-// Attr fills a with all that the version knows: everything but FSID and Ctime.
+// Attr fills a with all attributes but FSID and Ctime.
 func (x *Index) Attr(r Ref, a *vfs.Attr) {
 	e := &x.rows[r]
 	s := &x.sorts[e.sort]
 	*a = vfs.Attr{
-		Type: TypeOf(s.kind), Mode: uint32(s.mode), Nlink: e.nlink, UID: s.uid, GID: s.gid, ID: uint64(e.id), Size: e.size,
+		Type: TypeOf(s.kind), Mode: uint32(s.mode), Nlink: e.nlink, UID: s.uid, GID: s.gid,
+		ID: uint64(e.id), Size: e.size,
 	}
 	a.Mtime.Sec, a.Mtime.Nsec = e.mtime/1e9, uint32(e.mtime%1e9)
 	if e.mtime%1e9 < 0 {
@@ -298,7 +295,7 @@ func (x *Index) attrMore(r Ref, a *vfs.Attr) {
 	a.Used = blocks(n)
 }
 
-// DirSize is the size that directories report, for the version's have none of their own.
+// DirSize is the size that directories report. A version has none for them.
 const DirSize = 4096
 
 // blocks rounds n up to what most file systems would use for it.
@@ -321,9 +318,9 @@ func TypeOf(t image.Type) vfs.Type {
 	return vfs.Regular
 }
 
-// Hash returns what orders names in listings, and the base of their cookies: a number of 62 bits that is a multiple of
-// Spread and not below it. It is part of what nodes remember over a restart or a change of servers, so it must never
-// change: FNV-1a, mixed once more because its upper bits are weak for short names.
+// Hash orders names in listings and is the base of their cookies: a number of 62 bits that is a multiple of
+// Spread and not below it. Nodes keep cookies over a restart or a change of servers, so it must never change.
+// It is FNV-1a, mixed once more because its upper bits are weak for short names.
 func Hash(name string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(name) {

@@ -44,16 +44,23 @@ func (s trees) sample(dirs int, content string) image.Version {
 			text = content
 		}
 		link := fmt.Sprintf("d%03d/a", i)
-		top = append(top, image.Entry{Name: fmt.Sprintf("d%03d", i), Type: image.Directory, Mode: 0o755, Digest: s.put(image.Tree{
-			{Name: "a", Type: image.Regular, Size: 4, Digest: image.Sum([]byte(text)), Nlink: 2, Link: link},
-			{Name: "b", Type: image.Regular, Size: 4, Digest: image.Sum([]byte(text)), Nlink: 2, Link: link},
-			{Name: "c", Type: image.Symlink, Mode: 0o777, Target: "to/" + text, Nlink: 1, Xattrs: []image.Xattr{{Name: "user.x", Value: []byte("y")}}},
-			{Name: "d", Type: image.CharDevice, Major: 5, Minor: uint32(i), Nlink: 1},
-			{Name: "e", Type: image.Directory, Digest: s.put(nil)},
-			{Name: "f", Type: image.Regular, Size: 1 << 20, Digest: image.Sum([]byte("f")), Nlink: 1, Mtime: image.Time{Sec: 1 << 40, Nsec: 1}, Data: []image.Extent{{Offset: 4096, Length: uint64(1 + i)}}},
-		})})
+		top = append(top, image.Entry{
+			Name: fmt.Sprintf("d%03d", i), Type: image.Directory, Mode: 0o755, Digest: s.put(image.Tree{
+				{Name: "a", Type: image.Regular, Size: 4, Digest: image.Sum([]byte(text)), Nlink: 2, Link: link},
+				{Name: "b", Type: image.Regular, Size: 4, Digest: image.Sum([]byte(text)), Nlink: 2, Link: link},
+				{
+					Name: "c", Type: image.Symlink, Mode: 0o777, Target: "to/" + text, Nlink: 1,
+					Xattrs: []image.Xattr{{Name: "user.x", Value: []byte("y")}},
+				},
+				{Name: "d", Type: image.CharDevice, Major: 5, Minor: uint32(i), Nlink: 1},
+				{Name: "e", Type: image.Directory, Digest: s.put(nil)},
+				{Name: "f", Type: image.Regular, Size: 1 << 20, Digest: image.Sum([]byte("f")), Nlink: 1,
+					Mtime: image.Time{Sec: 1 << 40, Nsec: 1},
+					Data:  []image.Extent{{Offset: 4096, Length: uint64(1 + i)}}},
+			})})
 	}
-	return image.Version{Image: "i", Number: 1, Files: uint64(7 * dirs), Root: image.Entry{Type: image.Directory, Mode: 0o755, Digest: s.put(top)}}
+	root := image.Entry{Type: image.Directory, Mode: 0o755, Digest: s.put(top)}
+	return image.Version{Image: "i", Number: 1, Files: uint64(7 * dirs), Root: root}
 }
 
 // describe lists all that an index knows, by path.
@@ -116,7 +123,11 @@ func TestAnIndexMadeOnTopOfANeighbourIsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	reads := 0
-	on, err := Load(next, func(d image.Digest, room image.Tree) (image.Tree, error) { reads++; return s.load(d, room) }, base)
+	load := func(d image.Digest, room image.Tree) (image.Tree, error) {
+		reads++
+		return s.load(d, room)
+	}
+	on, err := Load(next, load, base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,9 +142,12 @@ func TestAnIndexMadeOnTopOfANeighbourIsTheSame(t *testing.T) {
 // What an index knows of an entry is what the tree says, at the borders of what a row holds too.
 func TestAnIndexTellsWhatTheTreeSays(t *testing.T) {
 	tree := image.Tree{
-		{Name: "a", Type: image.Regular, Mode: 0o4755, UID: 1, GID: 2, Size: 5, Mtime: image.Time{Sec: 1700000000, Nsec: 999999999}},
-		{Name: "b", Type: image.Regular, Size: 1, Mode: 0o4755, UID: 1, GID: 2, Mtime: image.Time{Sec: -1, Nsec: 999999999}},
-		{Name: "c", Type: image.Regular, Size: 1, UID: 1 << 31, Mtime: image.Time{Sec: math.MinInt64}, Nlink: 9, Link: "c"},
+		{Name: "a", Type: image.Regular, Mode: 0o4755, UID: 1, GID: 2, Size: 5,
+			Mtime: image.Time{Sec: 1700000000, Nsec: 999999999}},
+		{Name: "b", Type: image.Regular, Size: 1, Mode: 0o4755, UID: 1, GID: 2,
+			Mtime: image.Time{Sec: -1, Nsec: 999999999}},
+		{Name: "c", Type: image.Regular, Size: 1, UID: 1 << 31, Nlink: 9, Link: "c",
+			Mtime: image.Time{Sec: math.MinInt64}},
 		{Name: "d", Type: image.Regular, Size: 1, Mtime: image.Time{Sec: math.MaxInt64, Nsec: 7}},
 		{Name: "e", Type: image.Regular, Size: 1, Mtime: image.Time{Sec: int64(math.MaxInt64) / 1e9, Nsec: 999999999}},
 		{Name: "f", Type: image.Regular, Size: 1, Mtime: image.Time{Sec: -int64(math.MaxInt64) / 1e9, Nsec: 1}},
@@ -141,12 +155,15 @@ func TestAnIndexTellsWhatTheTreeSays(t *testing.T) {
 		{Name: "h", Type: image.FIFO, Mode: 0o600, Xattrs: []image.Xattr{{Name: "user.a", Value: []byte("c")}}},
 		{Name: "i", Type: image.FIFO, Mode: 0o600, Xattrs: []image.Xattr{{Name: "user.ab", Value: nil}}},
 		{Name: "j", Type: image.FIFO, Mode: 0o600},
-		{Name: "k", Type: image.Regular, Size: 9000, Xattrs: []image.Xattr{{Name: "user.a", Value: []byte("b")}}, Data: []image.Extent{{Offset: 8192, Length: 1}}},
+		{Name: "k", Type: image.Regular, Size: 9000,
+			Xattrs: []image.Xattr{{Name: "user.a", Value: []byte("b")}},
+			Data:   []image.Extent{{Offset: 8192, Length: 1}}},
 	}
 	s := trees{}
 	sub := image.Entry{Name: "sub", Type: image.Directory, Digest: s.put(tree)}
 	fresh := s.index(t, nil, sub)
-	for name, x := range map[string]*Index{"fresh": fresh, "copied": s.index(t, fresh, sub, image.Entry{Name: "z", Type: image.FIFO})} {
+	copied := s.index(t, fresh, sub, image.Entry{Name: "z", Type: image.FIFO})
+	for name, x := range map[string]*Index{"fresh": fresh, "copied": copied} {
 		for _, e := range tree {
 			r, ok := x.Find("sub/" + e.Name)
 			if !ok {
@@ -156,19 +173,21 @@ func TestAnIndexTellsWhatTheTreeSays(t *testing.T) {
 			x.Attr(r, &a)
 			data, sparse := x.Data(r)
 			got := image.Entry{
-				Name: x.Name(r), Type: x.Type(r), Mode: a.Mode, UID: a.UID, GID: a.GID, Mtime: image.Time(a.Mtime), Size: a.Size,
-				Link: e.Link, Nlink: a.Nlink, Data: data, Xattrs: x.Xattrs(r),
+				Name: x.Name(r), Type: x.Type(r), Mode: a.Mode, UID: a.UID, GID: a.GID, Size: a.Size,
+				Mtime: image.Time(a.Mtime),
+				Link:  e.Link, Nlink: a.Nlink, Data: data, Xattrs: x.Xattrs(r),
 			}
 			e.Nlink = max(e.Nlink, 1)
-			if diff := cmp.Diff(e, got, cmpopts.EquateEmpty()); diff != "" || a.Atime != a.Mtime || sparse != (e.Data != nil) {
+			diff := cmp.Diff(e, got, cmpopts.EquateEmpty())
+			if diff != "" || a.Atime != a.Mtime || sparse != (e.Data != nil) {
 				t.Errorf("%s: %s\n%s", name, e.Name, diff)
 			}
 		}
 	}
 }
 
-// index makes an index of a version whose root has the given entries and that does not say how many there are. The memory
-// that trees were loaded into is spoiled afterwards.
+// index makes an index of a version whose root has the given entries and that does not say how many there are. The
+// memory that trees were loaded into is spoiled afterwards.
 func (s trees) index(t *testing.T, base *Index, entries ...image.Entry) *Index {
 	t.Helper()
 	var room image.Tree
@@ -197,7 +216,8 @@ func (s trees) index(t *testing.T, base *Index, entries ...image.Entry) *Index {
 	return x
 }
 
-// Names whose hashes are alike in what a row holds are told apart, and a listing that begins between them finds its place.
+// Names whose hashes are alike in what a row holds are told apart, and a listing that begins between them finds its
+// place.
 func TestNamesWithLikeHashes(t *testing.T) {
 	short := make(map[uint32]string)
 	var pair []string
@@ -256,7 +276,9 @@ func TestLoadTellsOfAMissingTree(t *testing.T) {
 
 // The hash is part of what nodes remember: these values must never change.
 func TestHashIsWhatItAlwaysWas(t *testing.T) {
-	for name, want := range map[string]uint64{"a": 0x3b605c3786466800, "hostname": 0x1dabb3994056dd00, "": 0x3b2e8f7cb0ce0f00} {
+	for name, want := range map[string]uint64{
+		"a": 0x3b605c3786466800, "hostname": 0x1dabb3994056dd00, "": 0x3b2e8f7cb0ce0f00,
+	} {
 		if got := Hash(name); got != want || got%Spread != 0 || got < Spread || got>>62 != 0 {
 			t.Errorf("Hash(%q) = %#x, want %#x", name, got, want)
 		}

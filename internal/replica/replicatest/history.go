@@ -21,8 +21,10 @@ import (
 // ModelSeed returns the version that histories begin with.
 func ModelSeed() []vfstest.Entry {
 	return []vfstest.Entry{
-		Dir("a"), File("a/a", "aa"), File("a/b", "ab"), Dir("a/c"), File("a/c/a", "aca"), {Path: "a/c/b", Type: vfs.Symlink, Target: "a", Mtime: vfs.Time{Sec: 1e9}},
-		Dir("b"), File("b/a", strings.Repeat("long ", 2000)), {Path: "b/b", LinkTo: "b/a"}, {Path: "c", LinkTo: "b/a"}, Dir("b/c"), Dir("b/c/a"),
+		Dir("a"), File("a/a", "aa"), File("a/b", "ab"), Dir("a/c"), File("a/c/a", "aca"),
+		{Path: "a/c/b", Type: vfs.Symlink, Target: "a", Mtime: vfs.Time{Sec: 1e9}},
+		Dir("b"), File("b/a", strings.Repeat("long ", 2000)), {Path: "b/b", LinkTo: "b/a"}, {Path: "c", LinkTo: "b/a"},
+		Dir("b/c"), Dir("b/c/a"),
 		File("b/c/a/a", "deep"), {Path: "d", Type: vfs.FIFO, Mode: 0o620, UID: 7, Mtime: vfs.Time{Sec: 1e9}},
 		{Path: "e", Type: vfs.Regular, Mode: 0o4755, UID: 5, GID: 6, Content: "suid", Mtime: vfs.Time{Sec: 1e9}},
 		{Path: "g", Type: vfs.Regular, Mode: 0o644, Content: "sparse", Size: 100_000, Mtime: vfs.Time{Sec: 1e9}},
@@ -32,10 +34,13 @@ func ModelSeed() []vfstest.Entry {
 // ModelNext returns the version that some histories end with.
 func ModelNext() []vfstest.Entry {
 	return []vfstest.Entry{
-		Dir("a"), File("a/a", "aa, but other"), Dir("a/b"), File("a/b/a", "a directory now"), {Path: "a/c", Type: vfs.Symlink, Target: "b", Mtime: vfs.Time{Sec: 1e9}},
-		{Path: "b", Type: vfs.Directory, Mode: 0o700, UID: 3, Mtime: vfs.Time{Sec: 2e9}}, File("b/a", strings.Repeat("long ", 2000)), {Path: "c", LinkTo: "b/a"}, Dir("b/new"), File("b/new/a", "n"),
+		Dir("a"), File("a/a", "aa, but other"), Dir("a/b"), File("a/b/a", "a directory now"),
+		{Path: "a/c", Type: vfs.Symlink, Target: "b", Mtime: vfs.Time{Sec: 1e9}},
+		{Path: "b", Type: vfs.Directory, Mode: 0o700, UID: 3, Mtime: vfs.Time{Sec: 2e9}},
+		File("b/a", strings.Repeat("long ", 2000)), {Path: "c", LinkTo: "b/a"}, Dir("b/new"), File("b/new/a", "n"),
 		{Path: "d", Type: vfs.FIFO, Mode: 0o620, UID: 7, Mtime: vfs.Time{Sec: 1e9}}, File("x", "x is the master's now"),
-		{Path: "e", Type: vfs.Regular, Mode: 0o755, UID: 5, GID: 6, Content: "suid", Mtime: vfs.Time{Sec: 1e9}}, Dir("new"), File("new/a", "new"),
+		{Path: "e", Type: vfs.Regular, Mode: 0o755, UID: 5, GID: 6, Content: "suid", Mtime: vfs.Time{Sec: 1e9}},
+		Dir("new"), File("new/a", "new"),
 	}
 }
 
@@ -70,7 +75,8 @@ func (m *Memory) ModelVersion(t *testing.T, dir string, n int, seed []vfstest.En
 	return low, m.Version(t, n, seed)
 }
 
-// Server serves a replica that a history is done to. The replica's layer is in replicas/n01/compute of the history's directory.
+// Server serves a replica that a history is done to. The replica's layer is in replicas/n01/compute of the history's
+// directory.
 type Server struct {
 	FS     vfs.FS
 	Use    func() (any, error) // what it counts for quotas
@@ -89,7 +95,8 @@ func (h *History) Close() {
 	os.RemoveAll(h.Base)
 }
 
-// Mount mounts an overlay of low and of the directory upper with the suffix name. The operations are done to it from now on.
+// Mount mounts an overlay of low and of the directory upper with the suffix name. The operations are done to it from
+// now on.
 func (h *History) Mount(name, low string) (unmount func()) {
 	o := overlay{low: low, upper: h.Base + "/upper" + name, work: h.Base + "/work" + name}
 	o.options = "index=on,redirect_dir=on,metacopy=off"
@@ -107,7 +114,7 @@ func (h *History) CheckReopened(v image.Version, low string) {
 	defer again.Close()
 	reopened := NewShell(h.t, again.FS)
 	if diff := cmp.Diff(before, reopened.Dump()); diff != "" {
-		h.T.Fatalf("the replica before (-) and after (+) a restart differ after\n%s\n%s", strings.Join(h.Lines, "\n"), diff)
+		h.fatal("the replica before (-) and after (+) a restart differ", diff)
 	}
 	counted, _ := h.server.Use()
 	if anew, err := again.Use(); err != nil || anew != counted {
@@ -123,8 +130,13 @@ func (h *History) CheckReopened(v image.Version, low string) {
 	defer unmount()
 	// Without index=on the kernel does not count names of the lower tree that are hidden.
 	if diff := cmp.Diff(noLinks(h.treeOf(mnt)), noLinks(before)); diff != "" {
-		h.T.Fatalf("overlayfs on the replica's layer (-) and the replica (+) differ after\n%s\n%s", strings.Join(h.Lines, "\n"), diff)
+		h.fatal("overlayfs on the replica's layer (-) and the replica (+) differ", diff)
 	}
+}
+
+func (h *History) fatal(what, diff string) {
+	h.T.Helper()
+	h.T.Fatalf("%s after\n%s\n%s", what, strings.Join(h.Lines, "\n"), diff)
 }
 
 func noLinks(tree map[string]string) map[string]string {
@@ -183,13 +195,15 @@ func ModelNames() []string {
 func (h *History) path(label string) string {
 	dirs := h.Dirs("", h.fs.Root(), nil)
 	slices.Sort(dirs)
-	return image.JoinPath(rapid.SampledFrom(dirs).Draw(h.T, label+" in"), rapid.SampledFrom(ModelNames()).Draw(h.T, label))
+	dir := rapid.SampledFrom(dirs).Draw(h.T, label+" in")
+	return image.JoinPath(dir, rapid.SampledFrom(ModelNames()).Draw(h.T, label))
 }
 
 // modelOps are the operations; each returns what it does as text, and both errors.
 var modelOps = []func(h *History) (line string, kernel, own error){
-	(*History).opWrite, (*History).opWrite, (*History).opCreate, (*History).opTruncate, (*History).opChmod, (*History).opChown,
-	(*History).opMkdir, (*History).opRemove, (*History).opRemove, (*History).opRmdir, (*History).opRename, (*History).opRename,
+	(*History).opWrite, (*History).opWrite, (*History).opCreate, (*History).opTruncate, (*History).opChmod,
+	(*History).opChown, (*History).opMkdir, (*History).opRemove, (*History).opRemove, (*History).opRmdir,
+	(*History).opRename, (*History).opRename,
 	(*History).opLink, (*History).opSymlink, (*History).opMknod, (*History).opClear,
 }
 
@@ -274,7 +288,8 @@ func (h *History) opCreate() (string, error, error) {
 		unix.Close(fd)
 	}
 	own := h.in(path, func(dir vfs.Handle, name string) error {
-		_, err := h.fs.Create(h.root, dir, name, &vfs.Create{Mode: vfs.Guarded, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: mode}})
+		how := vfs.Create{Mode: vfs.Guarded, Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: mode}}
+		_, err := h.fs.Create(h.root, dir, name, &how)
 		return err
 	})
 	return fmt.Sprintf("create %s %o", path, mode), kernel, own

@@ -1,5 +1,6 @@
-// Package replicatest has what tests of replicas and of their layers share: versions in memory, operations by path on a file
-// tree, and random histories that are compared with the kernel's overlayfs. It is for tests only; no program imports it.
+// Package replicatest has what tests of replicas and of their layers share: versions in memory, operations by path on a
+// file tree, and random histories that are compared with the kernel's overlayfs. It is for tests only; no program
+// imports it.
 //
 // It must not know package replica, whose own tests use it.
 package replicatest
@@ -57,10 +58,14 @@ func (m *Memory) OpenBlob(d image.Digest) (*os.File, error) {
 	return os.Open(filepath.Join(m.dir, d.String()))
 }
 
-// Version makes version number of image "compute" from entries, whose directories need not be listed before what is in them.
+// Version makes version number of image "compute" from entries, whose directories need not be listed before what is in
+// them.
 func (m *Memory) Version(t testing.TB, number int, entries []vfstest.Entry) image.Version {
 	t.Helper()
-	b := treeBuilder{t: t, m: m, kids: make(map[string][]vfstest.Entry), links: make(map[string][]string), all: make(map[string]vfstest.Entry)}
+	b := treeBuilder{
+		t: t, m: m, kids: make(map[string][]vfstest.Entry), links: make(map[string][]string),
+		all: make(map[string]vfstest.Entry),
+	}
 	for _, e := range entries {
 		b.all[e.Path] = e
 		up := path.Dir(e.Path)
@@ -85,7 +90,10 @@ func (m *Memory) Version(t testing.TB, number int, entries []vfstest.Entry) imag
 	if err != nil {
 		t.Fatal(err)
 	}
-	return image.Version{Image: "compute", Number: number, Root: root, Digest: image.Sum(enc), Created: time.Unix(2000, 0), Files: b.files}
+	return image.Version{
+		Image: "compute", Number: number, Root: root, Digest: image.Sum(enc), Files: b.files,
+		Created: time.Unix(2000, 0),
+	}
 }
 
 type treeBuilder struct {

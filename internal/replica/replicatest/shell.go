@@ -86,7 +86,8 @@ func (s *Shell) Content(path string) string {
 func (s *Shell) WriteFile(path, content string) {
 	s.t.Helper()
 	dir, name := parent(path), path[strings.LastIndexByte(path, '/')+1:]
-	made, err := s.fs.Create(s.root, s.Handle(dir), name, &vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o644}})
+	how := vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode | vfs.SetSize, Mode: 0o644}}
+	made, err := s.fs.Create(s.root, s.Handle(dir), name, &how)
 	if err == nil {
 		_, err = s.fs.Write(s.root, made.Handle, []byte(content), 0, vfs.FileSync)
 	}
@@ -115,7 +116,8 @@ func (s *Shell) RemoveAll(path string) {
 func (s *Shell) MakeDir(path string) {
 	s.t.Helper()
 	set := vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o755}
-	if _, err := s.fs.Mkdir(s.root, s.Handle(parent(path)), path[strings.LastIndexByte(path, '/')+1:], &set); err != nil {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	if _, err := s.fs.Mkdir(s.root, s.Handle(parent(path)), name, &set); err != nil {
 		s.t.Fatalf("mkdir %s: %v", path, err)
 	}
 }
@@ -206,9 +208,12 @@ func Failed(err error) string { return "error: " + err.Error() }
 // V1 is a version.
 func V1() []vfstest.Entry {
 	return []vfstest.Entry{
-		Dir("etc"), File("etc/a", "a1"), File("etc/b", "b1"), File("etc/c", "c1"), File("etc/keep", "k1"), File("etc/mode", "m1"),
-		Dir("opt"), Dir("opt/app"), File("opt/app/x", "x1"), File("opt/app/y", "y1"), Dir("opt/other"), File("opt/other/z", "z1"),
-		Dir("gone"), File("gone/file", "g1"), Dir("gone/sub"), File("gone/sub/s", "s1"), Dir("same"), File("same/f", "f1"),
+		Dir("etc"), File("etc/a", "a1"), File("etc/b", "b1"), File("etc/c", "c1"),
+		File("etc/keep", "k1"), File("etc/mode", "m1"),
+		Dir("opt"), Dir("opt/app"), File("opt/app/x", "x1"), File("opt/app/y", "y1"),
+		Dir("opt/other"), File("opt/other/z", "z1"),
+		Dir("gone"), File("gone/file", "g1"), Dir("gone/sub"), File("gone/sub/s", "s1"),
+		Dir("same"), File("same/f", "f1"),
 		Dir("turn"), File("turn/t", "t1"),
 	}
 }
@@ -216,9 +221,11 @@ func V1() []vfstest.Entry {
 // V2 is a version that differs from V1 in many ways.
 func V2() []vfstest.Entry {
 	return []vfstest.Entry{
-		Dir("etc"), File("etc/a", "a2"), File("etc/b", "b2"), File("etc/keep", "k2"), {Path: "etc/mode", Type: vfs.Regular, Mode: 0o600, Content: "m1", Mtime: vfs.Time{Sec: 1e9}},
+		Dir("etc"), File("etc/a", "a2"), File("etc/b", "b2"), File("etc/keep", "k2"),
+		{Path: "etc/mode", Type: vfs.Regular, Mode: 0o600, Content: "m1", Mtime: vfs.Time{Sec: 1e9}},
 		File("etc/new", "n2"),
-		Dir("opt"), Dir("opt/app"), File("opt/app/x", "x2"), File("opt/app/y", "y1"), Dir("opt/other"), File("opt/other/z", "z1"),
+		Dir("opt"), Dir("opt/app"), File("opt/app/x", "x2"), File("opt/app/y", "y1"),
+		Dir("opt/other"), File("opt/other/z", "z1"),
 		Dir("same"), File("same/f", "f1"), File("turn", "a file now"),
 	}
 }
