@@ -81,7 +81,7 @@ func (h *Hub) beginCall(node cluster.NodeName, status *Status) int {
 		h.nodes[node] = r
 	}
 	if r.calls == 0 {
-		h.Log.Info("node is told of switches", "node", node, "image", status.Image)
+		h.Log.Info("node waits for switches", "node", node, "image", status.Image)
 	}
 	r.wakeCall()
 	r.calls++
