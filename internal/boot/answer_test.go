@@ -14,7 +14,7 @@ import (
 
 var cmpAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// The option sets are those that the firmware named sends.
+// The options are those that the named firmware sends.
 func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 	pxeOptions := map[uint8][]byte{60: []byte("PXEClient"), 43: {6, 1, 8, 255}}
 	httpOptions := map[uint8][]byte{60: []byte("HTTPClient")}
@@ -32,7 +32,7 @@ func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 			"undionly.kpxe", true, pxeOptions, "dhcp PXE, BIOS"},
 		{"OVMF, PXE", Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003016"},
 			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
-		{"UEFI that says EBC", Client{Archs: []uint16{9}, VendorClass: "PXEClient:Arch:00009:UNDI:003016"},
+		{"UEFI that sends EBC", Client{Archs: []uint16{9}, VendorClass: "PXEClient:Arch:00009:UNDI:003016"},
 			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
 		{"OVMF, HTTP Boot", Client{Archs: []uint16{16}, VendorClass: "HTTPClient:Arch:00016:UNDI:003001"},
 			"http://10.77.0.1/boot/loader/ipxe.efi", false, httpOptions, "dhcp UEFI HTTP Boot, UEFI x86_64 HTTP"},
@@ -41,7 +41,7 @@ func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 			"http://10.77.0.1/boot/ipxe", false, map[uint8][]byte{175: {0xb0, 1, 1}}, "dhcp iPXE"},
 		{"iPXE under UEFI", Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003010", IPXE: true},
 			"http://10.77.0.1/boot/ipxe", false, map[uint8][]byte{175: {0xb0, 1, 1}}, "dhcp iPXE"},
-		{"SLOF asking", Client{Archs: []uint16{12}}, "", true,
+		{"SLOF requesting", Client{Archs: []uint16{12}}, "", true,
 			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp Open Firmware"},
 		{"petitboot on OPAL", Client{Archs: []uint16{14}}, "", true,
 			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp OPAL"},
@@ -50,7 +50,7 @@ func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 		{"arm64 UEFI, when no loader is installed",
 			Client{Archs: []uint16{11}, VendorClass: "PXEClient:Arch:00011:UNDI:003000"},
 			"", false, map[uint8][]byte{}, "dhcp! there is no loader for PXE, UEFI arm64"},
-		{"firmware nobody knows", Client{Archs: []uint16{99}, VendorClass: "PXEClient:Arch:00099"},
+		{"unknown firmware", Client{Archs: []uint16{99}, VendorClass: "PXEClient:Arch:00099"},
 			"", false, map[uint8][]byte{}, "dhcp! there is no loader for unsupported firmware, unknown architecture"},
 		{"dim-init", Client{VendorClass: "dim-init"}, "", false, map[uint8][]byte{224: []byte(
 			"BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 " +
@@ -83,7 +83,7 @@ func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 	}
 }
 
-func TestWhoIsAnswered(t *testing.T) {
+func TestWhichClientsAreAnswered(t *testing.T) {
 	boot := []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24")}
 	mpi := []netip.Prefix{netip.MustParsePrefix("10.78.0.1/24")}
 	tests := []struct {
@@ -105,7 +105,7 @@ func TestWhoIsAnswered(t *testing.T) {
 		{"the second server when the client chose the first", "is2",
 			Client{MAC: mac(1), Local: boot, Server: addr("10.77.0.1")}, ""},
 		{"a server that is none of the node's", "is1", Client{MAC: mac(2), Local: boot, Secs: 100}, ""},
-		{"a stranger", "is1", Client{MAC: mac(99), Local: boot}, "not in the cluster description"},
+		{"an unknown card", "is1", Client{MAC: mac(99), Local: boot}, "not in the cluster description"},
 		{"the second card on its network", "is1", Client{MAC: mac(0x81), Local: mpi, Link: "eth1"}, "10.78.0.11"},
 		{"the second card on the first network", "is1", Client{MAC: mac(0x81), Local: boot, Link: "eth0"},
 			"n01's card eth1 belongs on network mpi (10.78.0.0/24) but asks on eth0"},

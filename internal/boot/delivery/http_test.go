@@ -23,7 +23,7 @@ import (
 	"dim/internal/image"
 )
 
-// update is -update: write the golden files anew.
+// update makes the tests write the golden files.
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // call asks the handler as the superuser of the machine with that address.
@@ -101,7 +101,7 @@ func TestACommandLineThatIsTooLongIsRefused(t *testing.T) {
 	}
 }
 
-func TestErrorsAreShownButNotInterpreted(t *testing.T) {
+func TestErrorsAreShownAndNotInterpretedByTheLoader(t *testing.T) {
 	f := newFixture(t, "is1")
 	f.payloads.err = errors.New("bad\nshell ${x} || shell && # é")
 	s := f.call("GET", "/boot/ipxe", "10.77.0.11", "").Body.String()
@@ -110,7 +110,7 @@ func TestErrorsAreShownButNotInterpreted(t *testing.T) {
 	}
 }
 
-func TestFilesAreServedToTheirNodesAlone(t *testing.T) {
+func TestFilesAreServedOnlyToTheirNodes(t *testing.T) {
 	kernel := "/boot/kernel/" + image.Sum([]byte("a kernel")).String()
 	initramfs := "/boot/initramfs/" + image.Sum([]byte("an initramfs")).String()
 	tests := []struct {
@@ -131,7 +131,7 @@ func TestFilesAreServedToTheirNodesAlone(t *testing.T) {
 		{"a kernel that was replaced", "GET", "/boot/kernel/" + image.Sum(nil).String(), "10.77.0.11", 404, "", ""},
 		{"the initramfs as a kernel", "GET", strings.Replace(initramfs, "initramfs", "kernel", 1), "10.77.0.11", 404,
 			"", ""},
-		{"a stranger", "GET", kernel, "10.77.0.99", 403, "", ""},
+		{"an unknown address", "GET", kernel, "10.77.0.99", 403, "", ""},
 		{"another server's node", "GET", kernel, "10.77.0.12", 403, "", ""},
 		{"loopback without a name", "GET", kernel, "127.0.0.1", 403, "", ""},
 		{"loopback with a name", "GET", kernel + "?node=n01", "127.0.0.1", 200, "a kernel", ""},
@@ -163,7 +163,7 @@ func TestPartsOfAKernelAreServed(t *testing.T) {
 	}
 }
 
-func TestStageReportsAreTaken(t *testing.T) {
+func TestStageReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, "is1")
 		start := time.Now()
@@ -189,7 +189,7 @@ func TestStageReportsAreTaken(t *testing.T) {
 	})
 }
 
-func TestWordsOfANodeAreBounded(t *testing.T) {
+func TestTextsOfANodeAreBounded(t *testing.T) {
 	f := newFixture(t, "is1")
 	f.call("POST", "/boot/stage", "10.77.0.11", `{"stage":"mount","error":"`+strings.Repeat("x", 1000)+`"}`)
 	if got := f.events["n01"][0].Error; len(got) != maxText {
@@ -243,7 +243,7 @@ func TestOpenTFTP(t *testing.T) {
 		{"a way out", "../../../etc/passwd", "10.77.0.11", "", fs.ErrNotExist},
 		{"a loader that is not installed", "ipxe-arm64.efi", "10.77.0.11", "", fs.ErrNotExist},
 		{"the directory", "", "10.77.0.11", "", fs.ErrNotExist},
-		{"a stranger", "undionly.kpxe", "10.77.0.99", "", fs.ErrPermission},
+		{"an unknown address", "undionly.kpxe", "10.77.0.99", "", fs.ErrPermission},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -308,7 +308,7 @@ func TestANodeThatRunsAndAsksDoesNotBoot(t *testing.T) {
 	}
 }
 
-func TestReportsAreTheSuperusers(t *testing.T) {
+func TestReportsOfOrdinaryUsersAreRefused(t *testing.T) {
 	f := newFixture(t, "is1")
 	w := f.callFrom("10.77.0.11:4711", "POST", "/boot/stage", `{"stage":"mount"}`)
 	if w.Code != http.StatusForbidden || f.stage("n01") != "" {
