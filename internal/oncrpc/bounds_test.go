@@ -1,9 +1,12 @@
 package oncrpc
 
 import (
+	"bytes"
 	"io"
 	"net"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +55,38 @@ func TestAClientThatReadsNoRepliesDelaysNoOther(t *testing.T) {
 	testkit.Eventually(t, "the stuck client is closed", func() bool {
 		return s.Stats().Stalled == 1 && s.Stats().Conns == 1
 	})
+}
+
+func TestSlowCallsWhoseRepliesAreNotReadAreNoLongerRead(t *testing.T) {
+	t.Parallel()
+	const conns, perConn = 16, 16 << 20 // bytes of calls
+	_, _, addr := start(t, Options{Queue: 256 << 10, Stall: time.Minute})
+	calls := bytes.Repeat(record(message(1, procSlowEcho, 4, 1)), 1000)
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for range conns {
+		c := connect(t, addr)
+		wg.Go(func() {
+			for sent := 0; sent < perConn; {
+				c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+				n, err := c.Write(calls)
+				sent += n
+				taken.Add(int64(n))
+				if err != nil {
+					return // the server has stopped reading
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.HeapInuse > 150<<20 {
+		t.Errorf("%d bytes of memory are in use for %d bytes of calls", m.HeapInuse, taken.Load())
+	}
+	c := connect(t, addr)
+	send(t, c, record(message(2, procSlowEcho, 4, 1)))
+	receive(t, c)
 }
 
 func TestUnfinishedRecordsAreClosed(t *testing.T) {

@@ -389,8 +389,13 @@ func (c *conn) flush() {
 	}
 }
 
-// startSlow runs the call in rec on a goroutine of its own. It waits while too many slow calls run.
+// startSlow runs the call in rec on a goroutine of its own. It waits while too many slow calls run, or while their
+// client does not receive the replies that there are.
 func (c *conn) startSlow(rec []byte) {
+	if err := c.out.await(c.srv.opt.Queue); err != nil {
+		c.err = err
+		return
+	}
 	c.mu.Lock()
 	if c.slowLimitReached(len(rec)) {
 		c.mu.Unlock()

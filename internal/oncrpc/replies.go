@@ -73,7 +73,10 @@ func (r *replies) run(call *Call, s *slot) {
 		}
 	}
 	call.run(s)
-	if fresh {
+	switch {
+	case fresh && call.denied:
+		r.drop(call.Peer.Remote.Addr(), key, known)
+	case fresh:
 		r.keep(call.Peer.Remote.Addr(), key, known, call.Reply.b[call.start+markSize:])
 	}
 }
@@ -103,6 +106,14 @@ func (r *replies) begin(addr netip.Addr, key replyKey) (known *reply, fresh bool
 	known = &reply{done: make(chan struct{})}
 	c.by[key] = known
 	return known, true
+}
+
+// drop forgets a call that was denied. A caller that has no rights takes no memory.
+func (r *replies) drop(addr netip.Addr, key replyKey, known *reply) {
+	close(known.done)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.remove(r.clients[addr], key)
 }
 
 // keep sets b as the reply of a call that has ended, and evicts replies that exceed the bounds.
@@ -138,11 +149,16 @@ func (r *replies) leastRecent() *clientReplies {
 	return e.Value.(*clientReplies)
 }
 
-// evict drops the oldest reply of c, and c itself with its last one.
+// evict drops the oldest reply of c.
 func (r *replies) evict(c *clientReplies) {
 	key := c.done[0]
 	c.done = c.done[1:]
 	r.addBytes(c, -replyCost-int64(len(c.by[key].b)))
+	r.remove(c, key)
+}
+
+// remove removes a call of c, and c itself with its last one.
+func (r *replies) remove(c *clientReplies, key replyKey) {
 	delete(c.by, key)
 	if len(c.by) == 0 {
 		r.order.Remove(c.element)

@@ -184,3 +184,18 @@ func TestRepliesToRootAreNotRepeatedToOtherPorts(t *testing.T) {
 		t.Errorf("ran %d times", n)
 	}
 }
+
+func TestDeniedCallsAreNotKept(t *testing.T) {
+	t.Parallel()
+	s, _, addr := start(t, Options{})
+	c := connect(t, addr)
+	for i := range uint32(100) {
+		send(t, c, record(message(i, procDenied)))
+		receive(t, c)
+	}
+	s.replies.mu.Lock()
+	defer s.replies.mu.Unlock()
+	if n := len(s.replies.clients); n != 0 || s.replies.bytes != 0 || s.replies.order.Len() != 0 {
+		t.Errorf("replies of %d clients are kept, %d bytes", n, s.replies.bytes)
+	}
+}

@@ -1,6 +1,7 @@
 package oncrpc
 
 import (
+	"bytes"
 	"net"
 	"slices"
 	"sync"
@@ -24,10 +25,17 @@ type sender struct {
 	now     []byte // input of onWrite, then what it has not written; belongs to the writing goroutine
 	more    bool   // whether more bytes follow now
 	onWrite func(fd uintptr) bool
-	queued  int // bytes that are not written yet
+	queued  int // memory of packets that are not written yet, in bytes
 	writing bool
 	err     error
 }
+
+const (
+	// packetCost is what a queued packet takes besides its bytes, estimated.
+	packetCost = 64
+	// compactMax is the size in bytes up to which replies that have to wait are copied out of their buffer.
+	compactMax = 4 << 10
+)
 
 // packet is one or more replies in one buffer. The last one may end with the content of a pipe.
 type packet struct {
@@ -36,11 +44,26 @@ type packet struct {
 	tail *pipe
 }
 
-func (p packet) size() int {
-	if p.tail == nil {
-		return len(p.b)
+// cost is the memory that p holds, in bytes: all of its buffer, however little of that are replies.
+func (p packet) cost() int {
+	n := packetCost + len(p.b)
+	if p.own != nil {
+		n = packetCost + len(p.own.mem)
 	}
-	return len(p.b) + p.tail.n
+	if p.tail != nil {
+		n += p.tail.n
+	}
+	return n
+}
+
+// compact returns p with replies that are short in memory of their own, and releases their buffer.
+func (p packet) compact() packet {
+	if p.own == nil || p.tail != nil || len(p.b) > compactMax {
+		return p
+	}
+	short := packet{b: bytes.Clone(p.b)}
+	p.release()
+	return short
 }
 
 func (p packet) release() {
@@ -69,8 +92,11 @@ func (s *sender) send(p packet) {
 		p.release()
 		return
 	}
+	if s.writing {
+		p = p.compact()
+	}
 	s.queue = append(s.queue, p)
-	s.queued += p.size()
+	s.queued += p.cost()
 	if s.writing {
 		return
 	}
@@ -91,10 +117,10 @@ func (s *sender) send(p packet) {
 	s.writing = false
 }
 
-// write writes the packets and releases them. n is their size, also after an error.
+// write writes the packets and releases them. n is their cost, also after an error.
 func (s *sender) write(q []packet) (n int, err error) {
 	for _, p := range q {
-		n += p.size()
+		n += p.cost()
 	}
 	s.since.Store(s.clock.Load())
 	for rest := q; len(rest) > 0 && err == nil; {
@@ -158,14 +184,14 @@ func (s *sender) writeOne(b []byte, more bool) error {
 
 func (s *sender) dropQueue() {
 	for i, p := range s.queue {
-		s.queued -= p.size()
+		s.queued -= p.cost()
 		p.release()
 		s.queue[i] = packet{}
 	}
 	s.queue = s.queue[:0]
 }
 
-// await blocks until at most limit bytes are queued. It returns the error of the first write that failed.
+// await blocks until queued packets hold at most limit bytes. It returns the error of the first write that failed.
 func (s *sender) await(limit int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,7 +25,7 @@ type Options struct {
 	Conns    int           // connections at a time; 10,000
 	InFlight int           // slow calls of one connection at a time; 32
 	Running  int           // slow calls in all that run at a time, while others wait; 1,024
-	Queue    int           // bytes of unsent replies for one client; 2 MiB
+	Queue    int           // memory of unsent replies for one client, in bytes; 2 MiB
 	Memory   int64         // bytes of large buffers in all; 512 MiB
 	Replies  int64         // bytes of replies that are kept for repeated calls, of all clients; 64 MiB
 	Stall    time.Duration // time without progress in an unfinished record or an unsent reply; 60 s

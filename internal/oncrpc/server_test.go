@@ -64,6 +64,7 @@ func (b *bench) program() Program {
 		{Name: "big", Cost: Patient, Serve: big},
 		{Name: "slowEcho", Cost: Slow, Serve: echo},
 		{Name: "onceWait", Cost: Slow, Once: true, Serve: blocked},
+		{Name: "denied", Cost: Slow, Once: true, Serve: func(c *Call) { c.Deny() }},
 	}}
 }
 
@@ -78,6 +79,7 @@ const (
 	procBig
 	procSlowEcho
 	procOnceWait
+	procDenied
 )
 
 func start(t testing.TB, opt Options) (*Server, *bench, string) {

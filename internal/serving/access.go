@@ -108,7 +108,9 @@ func (s *Server) version(ref string) (vfs.FS, error) {
 // version, or a replica of the caller's former image. It returns nil when the caller may not have it.
 func (a *access) notExported(tree replica.Tree) *export {
 	if a.mayReadVersions() {
-		return a.s.versionOf(tree)
+		if x := a.s.versionOf(tree); x != nil {
+			return x
+		}
 	}
 	s, n := a.s, a.who.Node
 	if n == nil || !s.Serves(n) {
