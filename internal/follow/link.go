@@ -116,21 +116,19 @@ func (f *Follower) open(ctx context.Context) (*coord.Coord, error) {
 	return c, nil
 }
 
-// awaitRestart waits until an embedded etcd that ended in this process can be started again. When its directory was
-// replaced, this process can start it, and awaitRestart returns nil; otherwise a new process must, and the error is
-// ErrRestart. An etcd that never started because of damage would not start in a new process either. dir is what inode
-// returned when etcd had ended.
+// awaitRestart waits until an embedded etcd that ended in this process can be started again. When this process can start
+// it, awaitRestart closes what is left of it and returns nil; when a new process must, the error is ErrRestart. dir is
+// what inode returned when etcd had ended.
 func (f *Follower) awaitRestart(ctx context.Context, cause error, dir uint64) error {
-	ended, full := time.Now(), f.space() < spaceNeeded
-	ran := f.shared() != nil
+	e := ending{at: time.Now(), dir: dir, full: f.space() < spaceNeeded, ran: f.shared() != nil}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(restartCheck):
 		}
-		switch {
-		case inode(f.CoordDir) != dir:
+		switch e.remedy(time.Now(), inode(f.CoordDir), f.space()) {
+		case reopen:
 			f.mu.Lock()
 			c := f.coord
 			f.coord = nil
@@ -139,10 +137,38 @@ func (f *Follower) awaitRestart(ctx context.Context, cause error, dir uint64) er
 				_ = c.Close() // its error is the cause, which was logged
 			}
 			return nil
-		case full && f.space() >= spaceNeeded, ran && !full && time.Since(ended) > restartAfter:
+		case restart:
 			return f.errorf("%w: %v", ErrRestart, cause)
 		}
 	}
+}
+
+// ending is what is known of the end of an embedded etcd in this process.
+type ending struct {
+	at   time.Time
+	dir  uint64 // what inode returned for its directory
+	full bool   // the disk was full
+	ran  bool   // it had been open; one that never started is damaged, and would not start in a new process either
+}
+
+// remedy is what brings an etcd back that has ended.
+type remedy int
+
+const (
+	none    remedy = iota
+	reopen         // its directory was replaced: this process can start it
+	restart        // a new process may be able to start it
+)
+
+// remedy returns what would bring etcd back now, given what inode and space return now.
+func (e *ending) remedy(now time.Time, dir, space uint64) remedy {
+	switch {
+	case dir != e.dir:
+		return reopen
+	case e.full && space >= spaceNeeded, e.ran && !e.full && now.Sub(e.at) > restartAfter:
+		return restart
+	}
+	return none
 }
 
 // inode identifies a directory; it is 0 for one that does not exist.

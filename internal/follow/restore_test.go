@@ -1,0 +1,96 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/coord"
+	"dim/internal/testkit"
+)
+
+func TestAStateThatWasLostIsPutBack(t *testing.T) {
+	t.Parallel()
+	kept := coord.State{
+		Store: "lost", Revision: 7, Images: images(2),
+		Desired: coord.Refs{"n01": ref(2)}, Next: coord.Refs{"n02": ref(2)},
+		Watches: map[string]coord.Watch{"compute": {Server: "head", Rollout: "now", Debounce: time.Second}},
+	}
+	kept.Images["compute"].Tags = map[string]int{"stable": 2, "gone": 9}
+	f, c := loaded(t, kept), openCoord(t)
+	calls := 0
+	f.OnRestore(func(ctx context.Context, c *coord.Coord, s, had coord.State) error {
+		if calls++; calls > 1 {
+			return nil
+		}
+		if s.Description != nil || had.Revision != 7 {
+			t.Errorf("called with the state %+v and the kept one %+v", s, had)
+		}
+		if got := snapshot(t, c).Desired["n01"]; got != ref(2) {
+			t.Errorf("versions come back before what nodes follow is declared: n01 follows %v", got)
+		}
+		return errors.Join(c.PutVersion(ctx, version(1)), c.PutVersion(ctx, version(2)))
+	})
+	testkit.Must(t, f.adopt(t.Context(), snapshot(t, c)), f.Restore(t.Context(), c), f.Refresh(t.Context(), c))
+	got := f.Now()
+	if got.State.Store == "lost" || got.Problem != "" || got.Digest != describe(t, small).Digest {
+		t.Errorf("state of the store %q, problem %q", got.State.Store, got.Problem)
+	}
+	for _, diff := range []string{
+		cmp.Diff(kept.Desired, got.State.Desired), cmp.Diff(kept.Next, got.State.Next),
+		cmp.Diff(kept.Watches, got.State.Watches),
+		cmp.Diff(map[string]int{"stable": 2}, got.State.Images["compute"].Tags),
+		cmp.Diff(1, got.State.Images["compute"].Current), cmp.Diff(2, len(got.State.Images["compute"].Versions)),
+	} {
+		if diff != "" {
+			t.Error(diff)
+		}
+	}
+
+	t.Run("what is there is not put again", func(t *testing.T) {
+		testkit.Must(t, c.PutWatch(t.Context(), "compute", nil), f.Restore(t.Context(), c))
+		if s := snapshot(t, c); len(s.Watches) > 0 || calls != 2 {
+			t.Errorf("watches %v after %d calls", s.Watches, calls)
+		}
+	})
+}
+
+func TestTheDescriptionOfTheCommandLineIsAppliedOnce(t *testing.T) {
+	t.Parallel()
+	f, c := newFollower(t, larger()), openCoord(t)
+	testkit.Must(t, f.Load())
+	testkit.Value(c.PutDescription(t.Context(), *describe(t, small), 0))(t)
+	testkit.Must(t, f.Restore(t.Context(), c))
+	if got := snapshot(t, c).Description.Digest; got != describe(t, larger()).Digest {
+		t.Error("it was not applied")
+	}
+	testkit.Value(c.PutDescription(t.Context(), *describe(t, small), coord.Any))(t)
+	testkit.Must(t, f.Restore(t.Context(), c))
+	if got := snapshot(t, c).Description.Digest; got != describe(t, small).Digest {
+		t.Error("it was applied again over one that came later")
+	}
+}
+
+func TestWhatCouldNotBeRestoredIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	f := loaded(t, coord.State{})
+	f.RestoreLater()
+	f.restoreAgain(t.Context())
+	if !f.incomplete.Load() {
+		t.Error("nothing is to be restored any more, and there is no shared state yet")
+	}
+	f.coord = openCoord(t)
+	f.setHealth(nil)
+	fail := errors.New("no")
+	f.OnRestore(func(context.Context, *coord.Coord, coord.State, coord.State) error { return fail })
+	if f.restoreAgain(t.Context()); !f.incomplete.Load() {
+		t.Error("nothing is to be restored any more after a failure")
+	}
+	fail = nil
+	if f.restoreAgain(t.Context()); f.incomplete.Load() {
+		t.Error("something is still to be restored")
+	}
+}
