@@ -91,7 +91,8 @@ func images(n int) map[string]*coord.Image {
 
 func version(number int) image.Version {
 	return image.Version{
-		Image: "compute", Number: number, Digest: image.Sum([]byte{byte(number)}), Root: image.Entry{Type: image.Directory},
+		Image: "compute", Number: number, Digest: image.Sum([]byte{byte(number)}),
+		Root: image.Entry{Type: image.Directory},
 	}
 }
 

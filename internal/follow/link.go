@@ -116,9 +116,9 @@ func (f *Follower) open(ctx context.Context) (*coord.Coord, error) {
 	return c, nil
 }
 
-// awaitRestart waits until an embedded etcd that ended in this process can be started again. When this process can start
-// it, awaitRestart closes what is left of it and returns nil; when a new process must, the error is ErrRestart. dir is
-// what inode returned when etcd had ended.
+// awaitRestart waits until an embedded etcd that ended in this process can be started again. When this process can
+// start it, awaitRestart closes what is left of it and returns nil; when a new process must, the error is ErrRestart.
+// dir is what inode returned when etcd had ended.
 func (f *Follower) awaitRestart(ctx context.Context, cause error, dir uint64) error {
 	e := ending{at: time.Now(), dir: dir, full: f.space() < spaceNeeded, ran: f.shared() != nil}
 	for {

@@ -30,7 +30,10 @@ var wide = map[string]string{
 }
 
 // forTests are packages that only tests use. What they use counts no more than what tests use.
-var forTests = []string{"internal/testkit", "internal/disktest", "internal/vfs/dirfs", "internal/vfs/vfstest", "internal/replica/replicatest"}
+var forTests = []string{
+	"internal/testkit", "internal/disktest", "internal/vfs/dirfs", "internal/vfs/vfstest",
+	"internal/replica/replicatest", "internal/follow/followtest",
+}
 
 // tools are packages of programs that test and measure. Tests may be the only ones that use some of their names.
 var tools = []string{"internal/fuse", "internal/nfs/nfsclient", "internal/lab", "e2e"}
