@@ -86,63 +86,29 @@ func ref(number int) image.Ref { return image.Ref{Image: "compute", Number: numb
 func TestARequestIsPlanned(t *testing.T) {
 	d := New(Options{})
 	now := declared(t)
+	type request = control.RolloutRequest
 	for _, tt := range []struct {
 		name    string
-		request control.RolloutRequest
-		rings   string // of the plan: nodes of each
-		all     bool
-		code    control.Code
-		message string
+		request request
+		rings   string       // of the plan: the nodes of each
+		code    control.Code // of the error
+		message string       // a part of it
 	}{
+		{"all nodes of the image", request{Version: "compute"}, "n[01-03],x1 all", "", ""},
+		{"a node set", request{Version: "compute@1", Nodes: "n[01-02]"}, "n[01-02]", "", ""},
+		{"a node set that is all nodes", request{Version: "compute@1", Nodes: "n[01-03],x1"}, "n[01-03],x1 all", "", ""},
+		{"rings", request{Version: "compute@1", Rings: "1,rest"}, "n01 n[02-03],x1 all", "", ""},
+		{"at the next boot", request{Version: "compute@1", Nodes: "n01", When: "boot"}, "n01 boot", "", ""},
+		{"no such version", request{Version: "compute@3"}, "", control.NotFound, "compute@3"},
+		{"an image that has left the description", request{Version: "gone"}, "", control.NotFound, "has no such image"},
 		{
-			name:    "all nodes of the image",
-			request: control.RolloutRequest{Version: "compute"}, rings: "n[01-03],x1", all: true,
+			"nodes of another image", request{Version: "compute", Nodes: "n[03-04]"},
+			"", control.Invalid, "roll out compute: n04 run another image",
 		},
-		{
-			name:    "a node set",
-			request: control.RolloutRequest{Version: "compute@1", Nodes: "n[01-02]"}, rings: "n[01-02]",
-		},
-		{
-			name:    "a node set that is all nodes",
-			request: control.RolloutRequest{Version: "compute@1", Nodes: "n[01-03],x1"},
-			rings:   "n[01-03],x1", all: true,
-		},
-		{
-			name:    "rings",
-			request: control.RolloutRequest{Version: "compute@1", Rings: "1,rest"}, rings: "n01 n[02-03],x1", all: true,
-		},
-		{
-			name:    "no such version",
-			request: control.RolloutRequest{Version: "compute@3"}, code: control.NotFound, message: "compute@3",
-		},
-		{
-			name:    "an image that has left the description",
-			request: control.RolloutRequest{Version: "gone"}, code: control.NotFound, message: "has no such image",
-		},
-		{
-			name:    "nodes of another image",
-			request: control.RolloutRequest{Version: "compute", Nodes: "n[03-04]"},
-			code:    control.Invalid, message: "roll out compute: n04 run another image",
-		},
-		{
-			name:    "nodes that do not exist",
-			request: control.RolloutRequest{Version: "compute", Nodes: "n09"}, code: control.NotFound, message: "n09",
-		},
-		{
-			name:    "rings that leave nodes",
-			request: control.RolloutRequest{Version: "compute", Rings: "1"},
-			code:    control.Invalid, message: "3 of 4 nodes are in none",
-		},
-		{
-			name:    "a time that does not exist",
-			request: control.RolloutRequest{Version: "compute", When: "soon"},
-			code:    control.Invalid, message: `"soon"`,
-		},
-		{
-			name:    "a soak time below zero",
-			request: control.RolloutRequest{Version: "compute", Soak: -1},
-			code:    control.Invalid, message: "soak time of -1s",
-		},
+		{"nodes that do not exist", request{Version: "compute", Nodes: "n09"}, "", control.NotFound, "n09"},
+		{"rings that leave nodes", request{Version: "compute", Rings: "1"}, "", control.Invalid, "3 of 4 nodes are in none"},
+		{"a time that does not exist", request{Version: "compute", When: "soon"}, "", control.Invalid, `"soon"`},
+		{"a soak time below zero", request{Version: "compute", Soak: -1}, "", control.Invalid, "soak time of -1s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.request.When == "" {
@@ -157,12 +123,18 @@ func TestARequestIsPlanned(t *testing.T) {
 				return
 			}
 			testkit.Must(t, err)
-			var rings []string
+			var got []string
 			for _, ring := range r.Rings {
-				rings = append(rings, ring.Nodes.String())
+				got = append(got, ring.Nodes.String())
 			}
-			if got := strings.Join(rings, " "); got != tt.rings || r.All != tt.all || r.When != rollout.Now {
-				t.Errorf("planned the rings %s, all %v, %s", got, r.All, r.When)
+			if r.All {
+				got = append(got, "all")
+			}
+			if r.When == rollout.Boot {
+				got = append(got, "boot")
+			}
+			if diff := cmp.Diff(tt.rings, strings.Join(got, " ")); diff != "" {
+				t.Error(diff)
 			}
 		})
 	}

@@ -80,7 +80,6 @@ func TestTheHintFitsTheReason(t *testing.T) {
 }
 
 func TestProblemsOfTheDescriptionAndTheSharedState(t *testing.T) {
-	t.Parallel()
 	f := loaded(t, coord.State{Store: "a", Revision: 1, Images: images(1)})
 	f.setHealth(errors.New("no answer"))
 	testkit.Must(t, f.adopt(t.Context(), coord.State{
@@ -93,11 +92,6 @@ func TestProblemsOfTheDescriptionAndTheSharedState(t *testing.T) {
 	}
 	if h := f.Health(t.Context()); h.OK || h.Error != "no answer" || h.Revision != 2 {
 		t.Errorf("health: %+v", h)
-	}
-	f.coord = openCoord(t)
-	f.setHealth(nil)
-	if list := f.Problems(t.Context()); len(list) != 1 || list[0].About.Kind != problems.KindDescription {
-		t.Errorf("with a shared state: %+v", list)
 	}
 }
 
