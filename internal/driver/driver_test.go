@@ -96,7 +96,7 @@ func TestARequestIsPlanned(t *testing.T) {
 	}{
 		{"all nodes of the image", request{Version: "compute"}, "n[01-03],x1 all", "", ""},
 		{"a node set", request{Version: "compute@1", Nodes: "n[01-02]"}, "n[01-02]", "", ""},
-		{"a node set that is all nodes", request{Version: "compute@1", Nodes: "n[01-03],x1"}, "n[01-03],x1 all", "", ""},
+		{"a set of all nodes", request{Version: "compute@1", Nodes: "n[01-03],x1"}, "n[01-03],x1 all", "", ""},
 		{"rings", request{Version: "compute@1", Rings: "1,rest"}, "n01 n[02-03],x1 all", "", ""},
 		{"at the next boot", request{Version: "compute@1", Nodes: "n01", When: "boot"}, "n01 boot", "", ""},
 		{"no such version", request{Version: "compute@3"}, "", control.NotFound, "compute@3"},
@@ -106,7 +106,7 @@ func TestARequestIsPlanned(t *testing.T) {
 			"", control.Invalid, "roll out compute: n04 run another image",
 		},
 		{"nodes that do not exist", request{Version: "compute", Nodes: "n09"}, "", control.NotFound, "n09"},
-		{"rings that leave nodes", request{Version: "compute", Rings: "1"}, "", control.Invalid, "3 of 4 nodes are in none"},
+		{"rings that leave nodes", request{Version: "compute", Rings: "1"}, "", control.Invalid, "3 of 4 nodes"},
 		{"a time that does not exist", request{Version: "compute", When: "soon"}, "", control.Invalid, `"soon"`},
 		{"a soak time below zero", request{Version: "compute", Soak: -1}, "", control.Invalid, "soak time of -1s"},
 	} {
