@@ -54,7 +54,7 @@ func checked(c *layers.Checked) control.CheckResult {
 	out := control.CheckResult{Node: c.Node, Image: c.Image, Entries: c.Entries, Bytes: c.Bytes, Saved: c.Saved}
 	for _, p := range c.Problems {
 		out.Problems = append(out.Problems, control.LayerProblem{
-			Path: control.Path(p.Path), Text: p.Text, Repairable: p.Mends,
+			Path: control.Path(p.Path), Text: p.Text, Repairable: p.Repairable,
 		})
 	}
 	return out

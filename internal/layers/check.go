@@ -26,9 +26,9 @@ type Checked struct {
 
 // Problem is something that docs/formats/layer.md does not allow.
 type Problem struct {
-	Path  string // from the replica's directory, or from the set's
-	Text  string
-	Mends bool // what a crash leaves: the next use of the layer puts it right
+	Path       string // from the replica's directory, or from the set's
+	Text       string
+	Repairable bool // it is left by a crash, and the next use of the layer repairs it
 }
 
 // problemsMax bounds what is listed of one replica.
@@ -100,7 +100,7 @@ func checkJournal(dir string) (known map[string]bool, whole Checked) {
 		whole.Problems = append(whole.Problems, Problem{Path: journal, Text: err.Error()})
 	case cut > 0:
 		text := fmt.Sprintf("ends with %d bytes of a record that was cut short", cut)
-		whole.Problems = append(whole.Problems, Problem{Path: journal, Text: text, Mends: true})
+		whole.Problems = append(whole.Problems, Problem{Path: journal, Text: text, Repairable: true})
 	}
 	return known, whole
 }
@@ -129,9 +129,9 @@ func newChecker(root layer.Dir, node, im string) *checker {
 	}
 }
 
-func (c *checker) problem(path string, mends bool, format string, args ...any) {
+func (c *checker) problem(path string, repairable bool, format string, args ...any) {
 	if len(c.Problems) < problemsMax {
-		c.Problems = append(c.Problems, Problem{Path: path, Text: fmt.Sprintf(format, args...), Mends: mends})
+		c.Problems = append(c.Problems, Problem{Path: path, Text: fmt.Sprintf(format, args...), Repairable: repairable})
 	}
 }
 

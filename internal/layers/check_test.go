@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -52,7 +53,7 @@ func (o *site) offline() []Problem {
 	return all
 }
 
-func TestACheckOfWhatIsInOrderFindsNothing(t *testing.T) {
+func TestACheckOfAValidLayerFindsNothing(t *testing.T) {
 	o, _ := checkSite(t)
 	c, err := o.Check()
 	if err != nil || len(c.Problems) != 0 || c.Entries < 8 || c.Bytes != 7 || c.Saved < 2 {
@@ -64,50 +65,45 @@ func TestACheckOfWhatIsInOrderFindsNothing(t *testing.T) {
 }
 
 func TestACheckFindsWhatTheFormatForbids(t *testing.T) {
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, tt := range []struct {
 		name  string
 		spoil func(t *testing.T, dir string)
 		want  string
 	}{
 		{"an id twice", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/etc/to", "trusted.dim.id", readXattr(t, dir+"/upper/opt/app/sub"), 0))
+			id := readXattr(t, dir+"/upper/opt/app/sub")
+			testkit.Must(t, unix.Lsetxattr(dir+"/upper/etc/to", "trusted.dim.id", id, 0))
 		}, "has the id of another entry"},
 		{"a broken id", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/etc/a", "trusted.dim.id", []byte("short"), 0))
+			testkit.Must(t, unix.Lsetxattr(dir+"/upper/etc/a", "trusted.dim.id", []byte("short"), 0))
 		}, "has a trusted.dim.id of 5 bytes"},
 		{"a whiteout below an opaque directory", func(t *testing.T, dir string) {
-			must(t, unix.Mknod(dir+"/upper/opt/app/sub/white", unix.S_IFCHR, 0))
+			testkit.Must(t, unix.Mknod(dir+"/upper/opt/app/sub/white", unix.S_IFCHR, 0))
 		}, "is a whiteout where nothing of the version shows"},
 		{"a group with names missing", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/etc/b", "trusted.dim.group", []byte("y"), 0))
+			testkit.Must(t, unix.Lsetxattr(dir+"/upper/etc/b", "trusted.dim.group", []byte("y"), 0))
 		}, "lacks names of its hard-link group"},
 		{"a link from outside", func(t *testing.T, dir string) {
-			must(t, os.Link(dir+"/upper/etc/a", filepath.Dir(filepath.Dir(dir))+"/outside"))
+			testkit.Must(t, os.Link(dir+"/upper/etc/a", filepath.Dir(filepath.Dir(dir))+"/outside"))
 		}, "has 2 names, 1 of them here"},
 		{"something left in work", func(t *testing.T, dir string) {
-			must(t, os.WriteFile(dir+"/work/#1", nil, 0o600))
+			testkit.Must(t, os.WriteFile(dir+"/work/#1", nil, 0o600))
 		}, "was left by a crash"},
-		{"a stranger in the replica's directory", func(t *testing.T, dir string) {
-			must(t, os.Mkdir(dir+"/stranger", 0o700))
+		{"an unknown entry in the replica's directory", func(t *testing.T, dir string) {
+			testkit.Must(t, os.Mkdir(dir+"/unknown", 0o700))
 		}, "does not belong here"},
 		{"a saved area without a time", func(t *testing.T, dir string) {
-			must(t, os.Mkdir(dir+"/saved/yesterday", 0o700))
+			testkit.Must(t, os.Mkdir(dir+"/saved/yesterday", 0o700))
 		}, "is not named by a time"},
 		{"an opaque mark that overlayfs does not know", func(t *testing.T, dir string) {
-			must(t, unix.Lsetxattr(dir+"/upper/opt/app", "trusted.overlay.opaque", []byte("z"), 0))
+			testkit.Must(t, unix.Lsetxattr(dir+"/upper/opt/app", "trusted.overlay.opaque", []byte("z"), 0))
 		}, `has "z" for trusted.overlay.opaque`},
 		{"a journal that is cut short", func(t *testing.T, dir string) {
 			f, err := os.OpenFile(filepath.Dir(filepath.Dir(dir))+"/switches.log", os.O_WRONLY|os.O_APPEND, 0)
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = f.Write([]byte("torn"))
-			must(t, err)
-			must(t, f.Close())
+			testkit.Must(t, err)
+			testkit.Must(t, f.Close())
 		}, "ends with 4 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -15,8 +15,9 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// asideTree sets a directory of the node's own with n files aside, and a file that has the id of the version's.
-func asideTree(o *site, n int) {
+// setAsideTree sets aside a directory of the node's own with n files, and a file that has the id of the
+// version's.
+func setAsideTree(o *site, n int) {
 	o.t.Helper()
 	o.MakeDir("dir")
 	o.MakeDir("dir/sub")
@@ -29,8 +30,8 @@ func asideTree(o *site, n int) {
 	}
 }
 
-// buried lists what is out of the way in the saved area.
-func (o *site) buried() []string {
+// discarded lists what is to be removed from the saved area.
+func (o *site) discarded() []string {
 	o.t.Helper()
 	names, err := filepath.Glob(filepath.Join(o.opts.Dir, "n01/compute/saved/#*"))
 	if err != nil {
@@ -55,7 +56,7 @@ func countFiles(t *testing.T, dirs []string) (n int) {
 	return n
 }
 
-func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
+func TestANodeIsServedWhileForgottenEntriesAreRemoved(t *testing.T) {
 	for name, remove := range map[string]func(o *site) error{
 		"forget": func(o *site) error { _, err := o.Forget(ForgetOptions{}); return err },
 		"expire": func(o *site) error {
@@ -68,13 +69,13 @@ func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
 			const files = 40
 			m := newMemory(t)
 			o := newSite(t, m.Version(t, 1, v1), m)
-			asideTree(o, files)
+			setAsideTree(o, files)
 			removed := false
 			o.fault = func(point string) error {
 				if point != "in sweep" {
 					return nil
 				}
-				if n := countFiles(t, o.buried()); n < files && !removed {
+				if n := countFiles(t, o.discarded()); n < files && !removed {
 					t.Errorf("%d of %d files were removed while the node's calls waited", files-n, files)
 				}
 				removed = true
@@ -87,7 +88,7 @@ func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
 			if err := remove(o); err != nil {
 				t.Fatal(err)
 			}
-			if left := o.buried(); !removed || len(left) != 0 {
+			if left := o.discarded(); !removed || len(left) != 0 {
 				t.Errorf("removed: %v, left: %v", removed, left)
 			}
 			o.Want("etc/meanwhile", "written")
@@ -96,14 +97,14 @@ func TestANodeIsServedWhileWhatItHadIsRemoved(t *testing.T) {
 	}
 }
 
-// The server dies at each point: an entry is listed whole or not at all, and what is out of the way goes later.
-func TestForgettingThatIsBrokenOffLeavesNoHalfEntries(t *testing.T) {
+// The server dies at each point: an entry is listed whole or not at all, and what was renamed is removed later.
+func TestAnInterruptedForgetLeavesNoPartialEntries(t *testing.T) {
 	const files = 5
 	m := newMemory(t)
 	one := m.Version(t, 1, v1)
 	for point := 1; ; point++ {
 		o := newSiteIn(t, disktest.Memory(t), one, m)
-		asideTree(o, files)
+		setAsideTree(o, files)
 		alias := o.Handle("etc/a")
 		left := o.dieAt(point)
 		_, err := o.Forget(ForgetOptions{})
@@ -143,8 +144,8 @@ func TestForgettingThatIsBrokenOffLeavesNoHalfEntries(t *testing.T) {
 	}
 }
 
-// The names of one file are forgotten together: the last of them keeps the id, wherever the others are.
-func TestForgottenHardLinksTakeNoIDBack(t *testing.T) {
+// The names of one file are forgotten together. The last of them keeps the id, wherever the others are.
+func TestForgottenHardLinksKeepTheirID(t *testing.T) {
 	for _, forget := range []func(o *site) error{
 		func(o *site) error { _, err := o.Forget(ForgetOptions{}); return err },
 		func(o *site) error { return o.forgetStamps(o.stamps(), time.Now().Add(time.Hour)) },
@@ -181,7 +182,7 @@ func TestForgottenHardLinksTakeNoIDBack(t *testing.T) {
 	}
 }
 
-func TestWhatIsOutOfTheWayIsNoProblemOfLinks(t *testing.T) {
+func TestDiscardedEntriesAreNoProblemOfLinks(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.MakeDir("dir")
@@ -198,7 +199,7 @@ func TestWhatIsOutOfTheWayIsNoProblemOfLinks(t *testing.T) {
 	}
 	o.restart()
 	c, err := o.Check()
-	if err != nil || len(c.Problems) != 1 || !c.Problems[0].Mends ||
+	if err != nil || len(c.Problems) != 1 || !c.Problems[0].Repairable ||
 		!strings.Contains(c.Problems[0].Text, "left by a crash") {
 		t.Errorf("check: %+v, %v", c.Problems, err)
 	}

@@ -16,9 +16,9 @@ import (
 	"dim/internal/testkit"
 )
 
-// After a random history and a switch to another version, and perhaps back, the replica's layer over that version is
-// still what the replica shows, before and after a restart; and every path at which the versions differ and the layer
-// holds nothing shows the master's.
+// After a random history and a switch to another version, and perhaps back, the replica shows its layer over
+// that version, before and after a restart. Every path at which the versions differ and the layer has nothing
+// shows the master's.
 func TestSwitchesAfterRandomHistoriesLeaveAPlainLayer(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	dir := t.TempDir()
@@ -39,13 +39,13 @@ func TestSwitchesAfterRandomHistoriesLeaveAPlainLayer(t *testing.T) {
 		h.switchTo(two)
 		h.CheckReopened(two, low2)
 		h.CheckIDs()
-		h.tendSaved(two, low2)
+		h.changeSaved(two, low2)
 		if rapid.Bool().Draw(rt, "back") {
 			h.Lines = append(h.Lines, "switch back")
 			h.switchTo(one)
 			h.CheckReopened(one, low1)
 			h.CheckIDs()
-			h.tendSaved(one, low1)
+			h.changeSaved(one, low1)
 		}
 	})
 }
@@ -57,9 +57,9 @@ func (h *history) switchTo(v image.Version) {
 	}
 }
 
-// tendSaved restores some of what was set aside, or forgets it: the layer stays a plain one, and every id means one
-// thing.
-func (h *history) tendSaved(v image.Version, low string) {
+// changeSaved restores some set-aside entries, or forgets them, or resets a path. overlayfs can still mount the
+// layer, and no two objects have one id.
+func (h *history) changeSaved(v image.Version, low string) {
 	h.T.Helper()
 	saved, err := h.o.Saved()
 	if err != nil {
@@ -90,7 +90,7 @@ func (h *history) tendSaved(v image.Version, low string) {
 	h.CheckIDs()
 }
 
-// A reset leaves the version alone, whatever the node did; what was set aside brings all of it back.
+// A reset leaves the version alone, whatever the node did. Restoring what was set aside undoes the reset.
 func TestAResetAfterARandomHistoryIsUndoneByARestore(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	dir := t.TempDir()

@@ -23,7 +23,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// dieAt lets the server of o die at the nth point from now on; it returns how many points are left.
+// dieAt makes the server of o die at the nth point from now on. It returns how many points are left.
 func (o *site) dieAt(n int) (left *int) {
 	left = &n
 	o.fault = func(string) error {
@@ -35,8 +35,8 @@ func (o *site) dieAt(n int) (left *int) {
 	return left
 }
 
-// rich gives the node one of everything.
-func rich(o *site) {
+// writeOneOfEverything makes an entry of each kind.
+func writeOneOfEverything(o *site) {
 	o.WriteFile("etc/a", "mine")
 	o.WriteFile("etc/own", "own")
 	o.RemoveAll("etc/b")
@@ -56,15 +56,15 @@ func rich(o *site) {
 	}
 }
 
-// The server dies at each point of a switch that takes a snapshot: the switch is completed or not begun, and whatever
-// is called a snapshot shows the layer as it was.
-func TestASwitchThatIsBrokenOffLeavesNoHalfSnapshot(t *testing.T) {
+// The server dies at each point of a switch that takes a snapshot. The switch is completed or not begun, and
+// each snapshot shows the layer as it was.
+func TestAnInterruptedSwitchLeavesNoPartialSnapshot(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	for point := 1; ; point++ {
 		o := newSiteIn(t, disktest.Memory(t), one, m)
 		o.keepsSnapshots(3)
-		rich(o)
+		writeOneOfEverything(o)
 		before := o.Dump()
 		left := o.dieAt(point)
 		move := o.move()
@@ -102,14 +102,14 @@ func TestASwitchThatIsBrokenOffLeavesNoHalfSnapshot(t *testing.T) {
 	}
 }
 
-// The server dies at each point of a restore: the layer is the one or the other, the restore can be done again, and
-// undone.
-func TestARestoreOfALayerThatIsBrokenOffLosesNothing(t *testing.T) {
+// The server dies at each point of a restore. The layer is the old or the new one, and the restore can be done
+// again, and undone.
+func TestAnInterruptedRestoreOfASnapshotLosesNothing(t *testing.T) {
 	m := newMemory(t)
 	one := m.Version(t, 1, v1)
 	for point := 1; ; point++ {
 		o := newSiteIn(t, disktest.Memory(t), one, m)
-		rich(o)
+		writeOneOfEverything(o)
 		then := o.Dump()
 		stamp := o.snapshotNow()
 		o.WriteFile("etc/own", "other")
@@ -156,9 +156,9 @@ func TestARestoreOfALayerThatIsBrokenOffLosesNothing(t *testing.T) {
 	}
 }
 
-// Random histories with snapshots and restores: whatever happened in between, a restored layer shows what it showed,
-// the undo what was before, and the kernel's overlayfs shows the same of it.
-func TestALayerComesBackAfterARandomHistory(t *testing.T) {
+// Random histories with snapshots and restores. A restored layer shows what it showed at the snapshot, the undo
+// what was before, and the kernel's overlayfs shows the same of it.
+func TestASnapshotIsRestoredAfterARandomHistory(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	dir := disktest.Memory(t)
 	m := newMemory(t)
@@ -215,8 +215,8 @@ func (h *history) restoreTo(to string, want map[string]string) {
 	}
 }
 
-// steps does some random operations to the replica and to an overlay of the kernel's that starts with a copy of its
-// layer.
+// steps does some random operations to the replica and to an overlay of the kernel that starts with a copy of
+// its layer.
 func (h *history) steps(low string, round int) {
 	h.T.Helper()
 	upper := filepath.Join(h.Base, fmt.Sprint("upper", round))
@@ -232,8 +232,8 @@ func (h *history) steps(low string, round int) {
 	}
 }
 
-// Nodes write while they are switched together: each snapshot shows a moment of its node, with all that was written
-// before.
+// Nodes write while they are switched together. Each snapshot shows one moment of its node, with all that was
+// written before.
 func TestSnapshotsOfWritingNodesShowOneMoment(t *testing.T) {
 	m := newMemory(t)
 	versions := []image.Version{m.Version(t, 1, v1), m.Version(t, 2, v2)}

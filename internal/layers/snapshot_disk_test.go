@@ -15,8 +15,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// The plan of a restore says what it takes: what comes back, and what is kept for the undo.
-func TestTheBytesThatARestoreCopiesAreToldBefore(t *testing.T) {
+// The plan of a restore has the bytes to copy: those that come back, and those that are kept for the undo.
+func TestThePlanOfARestoreHasTheBytesToCopy(t *testing.T) {
 	m := newMemory(t)
 	for _, disk := range []func(*testing.T) string{
 		func(t *testing.T) string { return t.TempDir() },
@@ -28,7 +28,7 @@ func TestTheBytesThatARestoreCopiesAreToldBefore(t *testing.T) {
 		got := e.SharesBlocks()
 		testkit.Must(t, e.Cancel(nil))
 		if got != shares {
-			t.Fatalf("shares blocks: %v, is taken to: %v", shares, got)
+			t.Fatalf("shares blocks: %v, detected: %v", shares, got)
 		}
 		o.WriteFile("same/own", strings.Repeat("x", 30_000))
 		o.WriteFile("same/still", strings.Repeat("x", 90_000))
@@ -44,15 +44,15 @@ func TestTheBytesThatARestoreCopiesAreToldBefore(t *testing.T) {
 		}
 		list := o.restoreSnapshot(stamp)
 		if list.Copies != plan.Copies {
-			t.Errorf("planned to copy %d bytes, told of %d", plan.Copies, list.Copies)
+			t.Errorf("planned to copy %d bytes, reported %d", plan.Copies, list.Copies)
 		}
-		shots, err := o.snapshots()
-		if err != nil || len(shots) != 2 {
-			t.Fatalf("%+v, %v", shots, err)
+		kept, err := o.snapshots()
+		if err != nil || len(kept) != 2 {
+			t.Fatalf("%+v, %v", kept, err)
 		}
 		const back = 32768
-		if want := shots[0].Copied + back; shares && plan.Copies != 0 || !shares && plan.Copies != want {
-			t.Errorf("planned to copy %d bytes, for the undo were copied %d", plan.Copies, shots[0].Copied)
+		if want := kept[0].Copied + back; shares && plan.Copies != 0 || !shares && plan.Copies != want {
+			t.Errorf("planned to copy %d bytes, copied %d for the undo", plan.Copies, kept[0].Copied)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func TestADiskThatSharesBlocksCopiesNothing(t *testing.T) {
 
 const nearlyFull = "the disk is nearly full"
 
-// A disk that is nearly full takes no snapshot: the switch goes on without, a restore does not.
+// A disk that is nearly full takes no snapshot. A switch is done without one, a restore is not.
 func TestAFullDiskTakesNoSnapshot(t *testing.T) {
 	dir := disktest.Reflink(t).Dir
 	m := newMemory(t)

@@ -17,14 +17,14 @@ import (
 	"dim/internal/vfs"
 )
 
-// keepsSnapshots makes the site one whose rule takes snapshots.
+// keepsSnapshots sets how many snapshots the rules keep.
 func (o *site) keepsSnapshots(keep int) {
 	o.spec.Rules.Snapshots = keep
 	o.rules()
 }
 
-// shot lists the snapshots: why, over which versions, how many entries.
-func (o *site) shots() []string {
+// snapshotLines lists the snapshots: reason, versions, number of entries.
+func (o *site) snapshotLines() []string {
 	o.t.Helper()
 	list, err := o.snapshots()
 	if err != nil {
@@ -67,7 +67,7 @@ func (o *site) restoredPaths(q RestoreSnapshotOptions) []string {
 	return lines
 }
 
-func TestALayerIsWhatItWasAtASwitch(t *testing.T) {
+func TestRestoreSnapshotMakesTheLayerWhatItWasAtASwitch(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	o := newSite(t, one, m)
@@ -105,35 +105,35 @@ func TestALayerIsWhatItWasAtASwitch(t *testing.T) {
 		t.Error("a directory has no new ctime")
 	}
 	if got := o.ReadAll(running); got != "other" || o.Handle("etc/own") == running {
-		t.Errorf("who has the file open reads %q", got)
+		t.Errorf("read by the old handle: %q", got)
 	}
 	o.restart()
 	if diff := cmp.Diff(before, o.Dump()); diff != "" {
 		t.Errorf("after a restart:\n%s", diff)
 	}
 	if got := o.ReadAll(running); got != "other" {
-		t.Errorf("who has the file open reads %q after a restart", got)
+		t.Errorf("read by the old handle after a restart: %q", got)
 	}
 	aside := []string{"etc/a entry", "etc/b removal", "etc/own entry", "later entry"}
 	if diff := cmp.Diff(aside, savedOf(o)); diff != "" {
 		t.Errorf("set aside:\n%s", diff)
 	}
-	// And back.
+	// The undo.
 	o.restoreSnapshot(done.Undo)
 	if diff := cmp.Diff(now, o.Dump()); diff != "" {
 		t.Errorf("before the restore (-), undone (+):\n%s", diff)
 	}
 }
 
-// What the layer holds is the same as at the last snapshot: the next switch takes none, but says that it shows the
-// layer over that version too.
+// If the layer is the same as at the last snapshot the next switch takes none. It records that the snapshot
+// shows the layer over that version too.
 func TestALayerThatHasNotChangedIsNotCopiedAgain(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	o := newSite(t, one, m)
 	o.keepsSnapshots(5)
 	idle := o.to(two) // it has no layer
-	if got := o.shots(); idle.Snapshots != 0 || len(got) != 0 {
+	if got := o.snapshotLines(); idle.Snapshots != 0 || len(got) != 0 {
 		t.Errorf("a node that has written nothing: %v", got)
 	}
 	o.WriteFile("same/own", "own")
@@ -148,20 +148,20 @@ func TestALayerThatHasNotChangedIsNotCopiedAgain(t *testing.T) {
 	}
 	o.to(one)
 	want := []string{"switch compute@2 compute@1 over compute@2 compute@1 compute@2: 2"}
-	if diff := cmp.Diff(want, o.shots()); diff != "" {
+	if diff := cmp.Diff(want, o.snapshotLines()); diff != "" {
 		t.Error(diff)
 	}
 	o.WriteFile("same/own", "more")
 	o.to(two)
-	if got := o.shots(); len(got) != 2 || got[0] != "switch compute@1 compute@2 over compute@1: 2" {
+	if got := o.snapshotLines(); len(got) != 2 || got[0] != "switch compute@1 compute@2 over compute@1: 2" {
 		t.Errorf("after a change: %v", got)
 	}
-	// A layer that is gone is something to know too.
+	// A snapshot is also taken of a layer that is empty now.
 	if _, err := o.Reset(ResetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	o.to(one)
-	if got := o.shots(); len(got) != 3 || got[0] != "switch compute@2 compute@1 over compute@2: 0" {
+	if got := o.snapshotLines(); len(got) != 3 || got[0] != "switch compute@2 compute@1 over compute@2: 0" {
 		t.Errorf("after a reset: %v", got)
 	}
 	o.WriteFile("same/own", "again")
@@ -191,7 +191,7 @@ func TestCopiesOfOneNameAreNotPutIntoOneDirectory(t *testing.T) {
 	o.Want("old/own", "in opt")
 }
 
-// What is only owner and mode of the master's directories comes and goes too.
+// A change of owner or mode of the master's directories is set aside and restored too.
 func TestOwnerAndModeOfDirectoriesComeBack(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
@@ -254,7 +254,7 @@ func TestARestoreOverAnotherVersionKeepsToTheMaster(t *testing.T) {
 	}, got); diff != "" {
 		t.Error(diff)
 	}
-	// As a switch would have left it.
+	// It is what a switch would have left.
 	if diff := cmp.Diff(want, o.Dump()); diff != "" {
 		t.Errorf("after the switch (-), restored (+):\n%s", diff)
 	}
@@ -265,7 +265,7 @@ func TestARestoreOverAnotherVersionKeepsToTheMaster(t *testing.T) {
 	checkClean(t, o)
 }
 
-// checkClean checks that the replica's directory is what the format says.
+// checkClean checks that the replica's directory has the form that the format requires.
 func checkClean(t *testing.T, o *site) {
 	t.Helper()
 	c, err := o.Check()
@@ -316,14 +316,14 @@ func TestTheRuleBoundsSnapshotsByNumberAndAge(t *testing.T) {
 		o.WriteFile("same/own", fmt.Sprint(i))
 		o.to(versions[i%2])
 	}
-	if got := o.shots(); len(got) != 2 || !strings.HasPrefix(got[0], "switch compute@2 compute@1") {
+	if got := o.snapshotLines(); len(got) != 2 || !strings.HasPrefix(got[0], "switch compute@2 compute@1") {
 		t.Errorf("kept: %v", got)
 	}
 	area := filepath.Join(o.opts.Dir, "n01/compute", "snapshots")
 	if names, err := os.ReadDir(area); err != nil || len(names) != 2 {
 		t.Errorf("on the disk: %v, %v", names, err)
 	}
-	// What a crash has left goes at the next start, and what is too old.
+	// Expire removes what a crash has left, and what is too old.
 	if err := os.MkdirAll(filepath.Join(area, "#new-"+"20260102T000000.000000000Z/etc"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -340,11 +340,11 @@ func TestTheRuleBoundsSnapshotsByNumberAndAge(t *testing.T) {
 	if _, err := o.expire(); err != nil {
 		t.Fatal(err)
 	}
-	if got := o.shots(); len(got) != 0 {
+	if got := o.snapshotLines(); len(got) != 0 {
 		t.Errorf("after their time: %v", got)
 	}
 	o.to(two)
-	if got := o.shots(); len(got) != 1 {
+	if got := o.snapshotLines(); len(got) != 1 {
 		t.Errorf("the next switch took none: %v", got)
 	}
 }

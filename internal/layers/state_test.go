@@ -15,7 +15,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// restored tells what Restore says, one line for each entry.
+// restored returns the result of Restore, one line for each entry.
 func (o *site) restored(q RestoreOptions) []string {
 	o.t.Helper()
 	list, err := o.Restore(q)
@@ -56,10 +56,10 @@ func TestASetAsideCopyComesBackAsTheNodeHadIt(t *testing.T) {
 	}
 	o.Want("etc/a", "mine")
 	if o.Handle("etc/a") != open || o.ReadAll(open) != "mine" {
-		t.Error("who had the file open has it no more")
+		t.Error("the handle of the file no longer works")
 	}
 	if after := o.Stat("etc"); !before.Ctime.Before(after.Ctime) {
-		t.Error("the directory has no new ctime: a client would go on showing the old")
+		t.Error("the directory has no new ctime: a client would go on showing the old entry")
 	}
 	if left := savedOf(o); len(left) != 0 {
 		t.Errorf("still set aside: %v", left)
@@ -89,10 +89,10 @@ func TestARestoreSetsAsideWhatItDisplaces(t *testing.T) {
 	if len(saved) != 1 || saved[0].Why != "restore" {
 		t.Fatalf("saved: %+v", saved)
 	}
-	// And back again, by the beginning of its stamp.
+	// It comes back, selected by the beginning of its stamp.
 	o.restored(RestoreOptions{Path: "etc/a", From: saved[0].ID()[:24]})
 	o.Want("etc/a", "new")
-	// Elsewhere, into a directory that is not there yet.
+	// It is restored to another directory, which does not exist yet.
 	want = []string{"etc/a entry to root/old/a"}
 	if diff := cmp.Diff(want, o.restored(RestoreOptions{Path: "etc/a", To: "/root/old"})); diff != "" {
 		t.Error(diff)
@@ -101,8 +101,8 @@ func TestARestoreSetsAsideWhatItDisplaces(t *testing.T) {
 	o.Want("etc/a", "new")
 }
 
-// Every kind of thing that a switch sets aside comes back, so that the replica is as if the node had done all of it
-// over the new version.
+// Every kind of entry that a switch sets aside comes back. The replica is then as if the node had made all
+// changes over the new version.
 func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
 	m := newMemory(t)
 	newer := slices.Clone(v2)
@@ -149,8 +149,8 @@ func TestEveryKindOfSetAsideEntryComesBack(t *testing.T) {
 	check()
 }
 
-// A directory that the master replaced by a file, and then brought back: the node's copy goes elsewhere, and takes no
-// id with it.
+// The master replaces a directory by a file, and then brings it back. The node's copy is restored elsewhere,
+// and does not take the id of the path with it.
 func TestADirectoryThatIsRestoredElsewhereLeavesTheMastersAlone(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
@@ -168,13 +168,13 @@ func TestADirectoryThatIsRestoredElsewhereLeavesTheMastersAlone(t *testing.T) {
 		o.Want("old/turn/own", "own")
 		o.Want("turn/t", "t1")
 		if o.Handle("turn") != turn || o.Handle("old/turn") == turn {
-			t.Error("the master's directory lost its handle")
+			t.Error("the handle of the master's directory has changed")
 		}
 		o.restart()
 	}
 }
 
-func TestWhatCannotComeBackIsRefusedBeforeAnythingMoves(t *testing.T) {
+func TestARestoreIsRefusedBeforeAnythingMoves(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.WriteFile("etc/a", "mine")
@@ -196,7 +196,7 @@ func TestWhatCannotComeBackIsRefusedBeforeAnythingMoves(t *testing.T) {
 	}
 }
 
-func TestWhatIsForgottenTakesNoIDFromWhoHasTheFileOpen(t *testing.T) {
+func TestForgettingKeepsIDsOfOpenFiles(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	o := newSite(t, one, m)
@@ -223,7 +223,7 @@ func TestWhatIsForgottenTakesNoIDFromWhoHasTheFileOpen(t *testing.T) {
 		}
 		o.restart()
 	}
-	// When it is of no more use, the rule takes it away.
+	// When the id is no longer needed, Expire removes it.
 	o.to(two)
 	o.clock = 100 * 24 * time.Hour
 	if _, err := o.expire(); err != nil {
@@ -235,7 +235,7 @@ func TestWhatIsForgottenTakesNoIDFromWhoHasTheFileOpen(t *testing.T) {
 }
 
 // A file that was set aside under one of its names is the node's under the other.
-func TestWhatIsForgottenKeepsItsContentUnderAFurtherName(t *testing.T) {
+func TestForgettingKeepsTheContentUnderAnotherName(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.WriteFile("etc/a", "mine")
@@ -254,13 +254,13 @@ func TestWhatIsForgottenKeepsItsContentUnderAFurtherName(t *testing.T) {
 		o.Want("etc/other", "mine")
 		o.Want("etc/a", "a1")
 		if got := o.ReadAll(open); got != "mine" || o.Handle("etc/a") == open {
-			t.Errorf("who has the file open reads %q", got)
+			t.Errorf("read by the old handle: %q", got)
 		}
 		o.restart()
 	}
 }
 
-func TestTheRuleRemovesWhatWasSetAsideLongAgo(t *testing.T) {
+func TestExpireRemovesWhatWasSetAsideLongAgo(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.spec.Rules.SavedFor = time.Hour
@@ -280,7 +280,7 @@ func TestTheRuleRemovesWhatWasSetAsideLongAgo(t *testing.T) {
 	o.Want("etc/a", "a2")
 }
 
-func TestOwnListsWhatTheNodeHasChanged(t *testing.T) {
+func TestDiffListsWhatTheNodeHasChanged(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.WriteFile("etc/a", "mine")
@@ -312,8 +312,9 @@ func TestOwnListsWhatTheNodeHasChanged(t *testing.T) {
 	}
 }
 
-// The server dies at each point of a reset in turn: the replica shows what it did, or the version, and nothing is lost.
-func TestAResetThatIsBrokenOffLosesNothing(t *testing.T) {
+// The server dies at each point of a reset in turn: the replica shows what it did before, or the version, and
+// nothing is lost.
+func TestAnInterruptedResetLosesNothing(t *testing.T) {
 	m := newMemory(t)
 	v := m.Version(t, 1, v1)
 	for _, paths := range [][]string{nil, {"etc", "opt"}} {
@@ -350,9 +351,9 @@ func TestAResetThatIsBrokenOffLosesNothing(t *testing.T) {
 	}
 }
 
-// When a layer is read anew, what a call is just copying up stays in work/, also of a node that had no layer when it
-// was read first.
-func TestALayerThatIsReadAnewLeavesCallsTheirWork(t *testing.T) {
+// When a layer is read again, files that calls are just copying up stay in work/, also those of a node that had
+// no layer when it was first read.
+func TestReadingALayerAgainKeepsStagedFiles(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.Want("etc/a", "a1")
@@ -375,7 +376,7 @@ func TestALayerThatIsReadAnewLeavesCallsTheirWork(t *testing.T) {
 	}
 }
 
-// A node that runs through a reset keeps what it has open, and sees the version at once.
+// A node that runs during a reset keeps the files that it has open, and sees the version at once.
 func TestAResetUnderARunningNode(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

@@ -54,7 +54,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-func BenchmarkLoadOnTopOfANeighbour(b *testing.B) {
+func BenchmarkLoadOnTopOfAnother(b *testing.B) {
 	m, v := bigIndex(b)
 	next := m.Version(b, 2, bigSeed(300, "new"))
 	base, err := lower.Load(v, m.TreeInto, nil)
@@ -68,7 +68,7 @@ func BenchmarkLoadOnTopOfANeighbour(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory reports what a version of 90,000 names takes, and a replica that has been looked at but not
+// BenchmarkMemory reports what a version of 90,000 names takes in memory, and a replica that was read but not
 // written to.
 func BenchmarkMemory(b *testing.B) {
 	m, v := bigIndex(b)

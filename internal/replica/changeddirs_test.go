@@ -29,8 +29,9 @@ func (o *site) seen() map[string]string {
 	return all
 }
 
-// checkLooks checks that who saw before and looks again at what l says, in that order, misses nothing.
-func (o *site) checkLooks(l ChangedDirs, before map[string]string) {
+// checkChangedDirs checks that a client with the caches before sees everything if it revalidates the
+// directories of l in that order.
+func (o *site) checkChangedDirs(l ChangedDirs, before map[string]string) {
 	o.t.Helper()
 	dirs := slices.Collect(l.Dirs)
 	dentry := make(map[string]int)
@@ -38,7 +39,7 @@ func (o *site) checkLooks(l ChangedDirs, before map[string]string) {
 		dentry[dir] = i
 	}
 	if len(dentry) != len(dirs) {
-		o.t.Errorf("a directory is there twice: %q", dirs)
+		o.t.Errorf("a directory is listed twice: %q", dirs)
 	}
 	for i, dir := range dirs {
 		for up := dir; up != ""; {
@@ -50,7 +51,7 @@ func (o *site) checkLooks(l ChangedDirs, before map[string]string) {
 	}
 	for dir, now := range o.seen() {
 		if was, known := before[dir]; known && was != now && !slices.Contains(dirs, dir) {
-			o.t.Errorf("%q is another and not to be looked at: %q", dir, dirs)
+			o.t.Errorf("%q has changed and is not listed: %q", dir, dirs)
 		}
 	}
 }
@@ -79,7 +80,7 @@ func randomEntries(r *rand.Rand) []vfstest.Entry {
 	return list
 }
 
-func TestWhatIsToBeLookedAtAgainIsAllThatSwitchesHaveChanged(t *testing.T) {
+func TestChangedDirsAreAllThatSwitchesHaveChanged(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 2))
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, randomEntries(r)), m)
@@ -103,21 +104,21 @@ func TestWhatIsToBeLookedAtAgainIsAllThatSwitchesHaveChanged(t *testing.T) {
 			if l.All {
 				t.Fatalf("the history of %d switches is not known", i)
 			}
-			o.checkLooks(l, p.saw)
+			o.checkChangedDirs(l, p.saw)
 		}
 		if l := o.ChangedDirs(0); !l.All {
-			t.Fatal("who knows nothing is told of a part")
+			t.Fatal("stamp 0 returned only some directories")
 		}
-		o.checkLooks(o.ChangedDirs(0), history[0].saw)
+		o.checkChangedDirs(o.ChangedDirs(0), history[0].saw)
 		history = append(history, past{o.ChangedDirs(0).Stamp, o.seen()})
 	}
 	l := o.ChangedDirs(history[len(history)-1].stamp)
 	if dirs := slices.Collect(l.Dirs); len(dirs) > 0 || l.All {
-		t.Errorf("nothing has changed, and %q are to be looked at", dirs)
+		t.Errorf("nothing has changed, and %q are listed", dirs)
 	}
 }
 
-func TestOneChangedFileIsOneDirectoryToLookAt(t *testing.T) {
+func TestOneChangedFileIsOneChangedDirectory(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.WriteFile("etc/own", "x") // so that the journal knows the replica
@@ -138,14 +139,14 @@ func TestOneChangedFileIsOneDirectoryToLookAt(t *testing.T) {
 	o.renewed = o.s.journal.stamp(o.s.now())
 	o.mu.Unlock()
 	if l = o.ChangedDirs(l.Stamp); !l.All {
-		t.Error("a renewed replica is not looked at as a whole")
+		t.Error("not all directories are listed after an Edit")
 	}
 	if again := o.ChangedDirs(l.Stamp); again.All || len(slices.Collect(again.Dirs)) > 0 {
-		t.Error("a renewed replica is looked at again and again")
+		t.Error("directories are listed again after all were")
 	}
 }
 
-func TestAMountHoldsTheSwitchThatWouldTakeItAway(t *testing.T) {
+func TestASwitchThatWouldDetachAMountIsHeld(t *testing.T) {
 	tests := []struct {
 		mount string
 		own   string // path of a file that the node writes before
@@ -204,7 +205,7 @@ func TestAMountHoldsTheSwitchThatWouldTakeItAway(t *testing.T) {
 	}
 }
 
-func TestAMountOnANodeFileHoldsItsChange(t *testing.T) {
+func TestAChangeOfANodeFileUnderAMountIsHeld(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.toFiles(files(map[string]string{"etc/host": "one"}))

@@ -34,7 +34,7 @@ func onSmallDisk(t *testing.T, size int, m *replicatest.Memory, o *site) {
 	o.open()
 }
 
-// A full disk: the right error, nothing half done, and all goes on when there is room again.
+// On a full disk calls fail with the right error and change nothing. All works again when there is room.
 func TestAFullDiskLeavesTheOldState(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
@@ -77,10 +77,10 @@ func TestAFullDiskLeavesTheOldState(t *testing.T) {
 	}
 }
 
-// A read-only disk: what is there can be read, changes are refused, and all goes on without a restart when it
-// takes writes again. A read-only mount over the layer's file stands for the disk, which the kernel does not
-// make read-only under files that are open for writing.
-func TestAReadOnlyDiskIsToldAndPasses(t *testing.T) {
+// On a read-only disk files can be read and changes are refused. All works again, without a restart, when it is
+// writable. A read-only mount over the layer's file stands in for the disk, for the kernel does not make a disk
+// read-only under files that are open for writing.
+func TestAReadOnlyDiskRefusesWritesUntilItIsWritable(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
@@ -116,7 +116,7 @@ func TestAReadOnlyDiskIsToldAndPasses(t *testing.T) {
 }
 
 // A crash leaves files in work/, entries made by hand have no ids, and a hard-link group may be copied up in part.
-func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
+func TestTheFirstCallRepairsWhatACrashOrAHandHasLeft(t *testing.T) {
 	m := newMemory(t)
 	seed := append(slices.Clone(v1), f("same/f2", "linked"))
 	last := len(seed) - 1
@@ -129,7 +129,7 @@ func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
 	if err := os.WriteFile(layer+"/work/#zz", []byte("left"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// As if the crash had come before the second link.
+	// As after a crash before the second link.
 	if err := unix.Lsetxattr(layer+"/upper/etc/linked", "trusted.dim.group", []byte("y"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestTheFirstCallMendsWhatACrashOrAHandHasLeft(t *testing.T) {
 	}
 }
 
-// A node's handle must not lead into another node's replica, whatever it claims.
+// A handle of one node must not lead into another node's replica, whatever it contains.
 func TestHandlesOfOthersAreStale(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

@@ -11,7 +11,7 @@ import (
 	"dim/internal/image"
 )
 
-// The journal is written anew again and again under a hundred switches; replicas, times and old handles survive it.
+// The journal is rewritten many times during a hundred switches. Replicas, times and old handles survive that.
 func TestTheJournalIsShortenedWithoutLosingWhatIsRetained(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

@@ -10,9 +10,9 @@ import (
 	"dim/internal/vfs"
 )
 
-// What a node removes can be read for a while by who was just about to, and has no link; nothing of it is left
-// after a restart.
-func TestWhatANodeRemovesLingers(t *testing.T) {
+// A file that a node has removed can be read for a while and has no link. Nothing of it is left after a
+// restart.
+func TestRemovedFilesCanBeReadForAWhile(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.s.lingering.lasts = time.Hour
@@ -41,7 +41,7 @@ func TestWhatANodeRemovesLingers(t *testing.T) {
 	}
 	_, err := o.Write(root, handles["mine"], []byte("MINE"), 0, vfs.FileSync)
 	if err != nil || o.ReadAll(handles["mine"]) != "MINE" {
-		t.Errorf("write by who has it open: %v, then %q", err, o.ReadAll(handles["mine"]))
+		t.Errorf("write by its handle: %v, then %q", err, o.ReadAll(handles["mine"]))
 	}
 	o.Want("etc/mine", "next")
 	o.restart()
@@ -53,7 +53,7 @@ func TestWhatANodeRemovesLingers(t *testing.T) {
 	o.Want("etc/a", gone(vfs.ENOENT))
 }
 
-func TestWhatLingersIsBoundedAndEnds(t *testing.T) {
+func TestLingeringFilesAreBoundedAndExpire(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.s.lingering.lasts = time.Hour
@@ -85,8 +85,8 @@ func TestWhatLingersIsBoundedAndEnds(t *testing.T) {
 	}
 }
 
-// On a full disk the room of what lingers is there for who needs it.
-func TestWhatLingersYieldsToAFullDisk(t *testing.T) {
+// On a full disk the blocks of lingering files are freed for writes.
+func TestLingeringFilesAreFreedOnAFullDisk(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

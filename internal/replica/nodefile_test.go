@@ -35,7 +35,7 @@ func (o *site) toFiles(f NodeFiles) Report {
 	return o.to(o.spec.Version)
 }
 
-func TestNodeFilesStandBetweenTheVersionAndTheLayer(t *testing.T) {
+func TestNodeFilesHideTheVersionAndTheLayerHidesThem(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
 	o.s.Close()

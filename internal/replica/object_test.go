@@ -12,8 +12,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// Files are made without a name where that is possible, and then linked. Where it is not, and where a whiteout
-// is in the way, a rename puts them there. It must make no difference, now or after a restart.
+// Files are made without a name where that is possible, and then linked. Where it is not, or where a whiteout
+// is in the way, they are renamed to their names. There must be no difference, now or after a restart.
 func TestFilesMadeWithAndWithoutANameAreTheSame(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	var made [2]map[string]string
@@ -58,7 +58,7 @@ func TestFilesMadeWithAndWithoutANameAreTheSame(t *testing.T) {
 	}
 }
 
-func TestAFileSystemWithoutUnnamedFilesIsAskedOnce(t *testing.T) {
+func TestAFileSystemWithoutUnnamedFilesIsProbedOnce(t *testing.T) {
 	testkit.NeedRoot(t, needsRoot)
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
@@ -73,6 +73,6 @@ func TestAFileSystemWithoutUnnamedFilesIsAskedOnce(t *testing.T) {
 		}
 	}
 	if !o.s.named.Load() {
-		t.Error("it is asked again")
+		t.Error("it is probed again")
 	}
 }

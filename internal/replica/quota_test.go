@@ -2,21 +2,17 @@ package replica
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"dim/internal/layer"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
 
-// used returns what the replica counts, having checked that a server that reads the layer anew counts the same.
+// used returns what the replica counts. It checks that a server that reads the layer again counts the same.
 func (o *site) used() QuotaUse {
 	o.t.Helper()
 	u, err := o.QuotaUse()
@@ -74,7 +70,7 @@ func TestAQuotaOfBytesRefusesWhatDoesNotFit(t *testing.T) {
 	if err != nil || fs.Bytes != 64<<10 || fs.BytesAvail != 0 {
 		t.Errorf("df: %+v, %v", fs, err)
 	}
-	// Room comes back with what is cut off, removed, or set aside.
+	// What is truncated, removed or set aside no longer counts.
 	if _, err := o.SetAttr(root, o.Handle("etc/mine"), &vfs.SetAttr{Valid: vfs.SetSize, Size: 4096}); err != nil {
 		t.Errorf("truncate: %v", err)
 	}
@@ -229,17 +225,8 @@ func TestManyWritersTogetherKeepToTheQuota(t *testing.T) {
 	}
 }
 
-// A size near the largest there is must not count as less than nothing.
-func TestAQuotaCountsTheLargestFile(t *testing.T) {
-	for _, size := range []int64{math.MaxInt64, math.MaxInt64 - quotaBlock, 1 << 62} {
-		if n := layer.Occupied(&unix.Stat_t{Mode: unix.S_IFREG, Size: size, Blocks: 8}); n != 4096 {
-			t.Errorf("size %d: counted %d", size, n)
-		}
-	}
-}
-
-// Who has a file open that is in the layer no more must not fill the disk with it.
-func TestAQuotaBoundsWhatIsInTheLayerNoMore(t *testing.T) {
+// A process must not fill the disk through an open file that is no longer in the layer.
+func TestAQuotaBoundsFilesThatLeftTheLayer(t *testing.T) {
 	o := quotaSite(t, 64<<10, 0)
 	o.WriteFile("etc/mine", strings.Repeat("y", 8192))
 	o.WriteFile("etc/a", strings.Repeat("y", 8192))

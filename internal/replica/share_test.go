@@ -8,7 +8,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// sharedBytes returns the content of path as Share has it, "" when it has not.
+// sharedBytes returns the content of path through Share, "" if it is not shared.
 func (o *site) sharedBytes(c *vfs.Cred, h vfs.Handle) string {
 	o.t.Helper()
 	f, ok := o.Share(c, h)
@@ -24,7 +24,7 @@ func (o *site) sharedBytes(c *vfs.Cred, h vfs.Handle) string {
 	return string(buf[:n])
 }
 
-// What is shared goes to a client without another look at it: only blobs may, for nobody writes to them.
+// What is shared is sent without a further check. So only blobs may be, for they are never written to.
 func TestOnlyBlobsAreShared(t *testing.T) {
 	m := newMemory(t)
 	first, second := m.Version(t, 1, v1), m.Version(t, 2, v2)

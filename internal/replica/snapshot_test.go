@@ -12,7 +12,8 @@ import (
 	"dim/internal/testkit"
 )
 
-// What cannot be shared is copied, up to the rule's bound; files that an earlier snapshot has are linked to it.
+// Content that cannot be shared is copied, up to the limit of the rules. Files that an earlier snapshot has are
+// linked to it.
 func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
@@ -32,7 +33,7 @@ func TestADiskThatCannotShareBlocksCopiesWhatTheRuleAllows(t *testing.T) {
 	if info.Copied != 32768 || info.Bytes != 32768 {
 		t.Errorf("%+v", info)
 	}
-	// It changed long ago, as far as the next snapshot can tell: then it is known when it is the same.
+	// If the file changed long before the next snapshot, the snapshot can tell whether it is the same.
 	file := filepath.Join(o.opts.Dir, "n01/compute/upper/same/own")
 	var st unix.Stat_t
 	if err := unix.Lstat(file, &st); err != nil {

@@ -136,7 +136,7 @@ func TestReplacedFilesKeepTheirBytesAndALink(t *testing.T) {
 			t.Errorf("the file system of a replaced file has %d bytes, %v", fs.Bytes, err)
 		}
 		if fs, err := o.StatFS(unchanged); err != nil || fs.Bytes == 0 {
-			t.Errorf("the file system of a file that stands has %d bytes, %v", fs.Bytes, err)
+			t.Errorf("the file system of a file that was not replaced has %d bytes, %v", fs.Bytes, err)
 		}
 		if err := o.Attr(dir, &a); err != nil || a.Nlink != 2 {
 			t.Errorf("vanished directory: nlink %d, %v", a.Nlink, err)
@@ -206,7 +206,7 @@ func TestASwitchStampsWhatItChangesLaterThanAllBefore(t *testing.T) {
 }
 
 // An update that is undone brings back an id which a set-aside file of the node still has.
-func TestAnIDThatComesBackIsToldFromTheSetAsideFile(t *testing.T) {
+func TestAnIDThatComesBackIsNotThatOfTheSetAsideFile(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
 	o := newSite(t, one, m)
@@ -299,9 +299,9 @@ func TestHandlesStayTheSameThroughCopyUpRenameAndRestart(t *testing.T) {
 
 var errCrash = errors.New("crash")
 
-// The server dies at each point of a switch in turn; after a restart the switch is complete, once, and what was written
-// after it is left alone.
-func TestASwitchThatIsBrokenOffAnywhereIsCompletedOnce(t *testing.T) {
+// The server dies at each point of a switch in turn. After a restart the switch is complete, once, and what was
+// written after it is unchanged.
+func TestAnInterruptedSwitchIsCompletedOnce(t *testing.T) {
 	prepare := func(o *site) {
 		o.WriteFile("etc/a", "mine")
 		o.WriteFile("etc/mine", "mine")
@@ -360,8 +360,8 @@ func TestASwitchThatIsBrokenOffAnywhereIsCompletedOnce(t *testing.T) {
 	}
 }
 
-// A node that writes when a switch takes its stamp must see the switch's change of the directory too: it is
-// told by the ctime alone.
+// A node that writes when a switch takes its stamp must see the switch's change of the directory too. It can
+// tell that only by the ctime.
 func TestAWriteAtTheMomentOfTheStampDoesNotHideASwitch(t *testing.T) {
 	for _, own := range []string{"etc/mine", "etc/a"} { // beside what changes; at what changes, so that it is set aside
 		m := newMemory(t)

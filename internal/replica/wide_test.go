@@ -7,9 +7,9 @@ import (
 	"dim/internal/vfs/vfstest"
 )
 
-// A layer that holds little, under a change of much: what it holds at a path that differs is found wherever
-// that is among the others.
-func TestALittleLayerUnderAWideChange(t *testing.T) {
+// A layer with few entries, under a change of many paths: an entry at a path that differs is found wherever it
+// is among the others.
+func TestASmallLayerUnderAWideChange(t *testing.T) {
 	wide := func(edition string) []vfstest.Entry {
 		var seed []vfstest.Entry
 		for i := range 30 {

@@ -41,14 +41,14 @@ var fileSystems = []struct {
 	{"xfs", []string{"mkfs.xfs", "-q", "-f"}, true},
 }
 
-func TestFileSystemsAreToldApart(t *testing.T) {
+func TestFileSystemsAreRecognized(t *testing.T) {
 	for _, fs := range fileSystems {
 		t.Run(fs.name, func(t *testing.T) {
 			g, fd := open(t, disktest.New(t, fs.mkfs...))
 			defer unix.Close(fd)
 			defer g.Close()
 			if g.Ordered() != fs.ordered {
-				t.Errorf("its log is taken for ordered: %v", g.Ordered())
+				t.Errorf("ordered: %v", g.Ordered())
 			}
 		})
 	}
@@ -73,8 +73,8 @@ func TestLazyTimesAreFound(t *testing.T) {
 	}
 }
 
-// A cut of the power: the file system stops in the middle of the work of many callers, nothing that is not on the disk
-// reaches it any more. What was acknowledged must be there afterwards, and nothing may be acknowledged after it.
+// A power cut: the file system stops while many callers work, and nothing more reaches the disk. What was
+// acknowledged must be there afterwards, and nothing may be acknowledged after the cut.
 func TestAcknowledgedChangesSurviveACut(t *testing.T) {
 	for _, fs := range fileSystems {
 		if strings.Contains(fs.name, "without") {

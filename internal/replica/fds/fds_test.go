@@ -20,7 +20,7 @@ func isOpen(fd int) bool {
 	return err == nil
 }
 
-func TestAFileIsOpenedOnceAndStaysOpenForWhoUsesIt(t *testing.T) {
+func TestAFileIsOpenedOnceAndStaysOpenWhileInUse(t *testing.T) {
 	c := New(64)
 	k := Key{Kind: 'x'}
 	opened := 0
@@ -69,7 +69,7 @@ func TestTheCacheIsBoundedAndDropsTheOldest(t *testing.T) {
 	}
 }
 
-func TestManyMayUseTheCache(t *testing.T) {
+func TestTheCacheIsSafeForConcurrentUse(t *testing.T) {
 	c := New(shards)
 	var wg sync.WaitGroup
 	for g := range 8 {

@@ -39,7 +39,7 @@ func TestReadAtReadsWhatPreadDoes(t *testing.T) {
 	}
 }
 
-// Everybody who asks is answered, however the syncs are shared, and an error reaches all who shared it.
+// All callers of Sync return, however the syncs are shared, and an error reaches all that shared it.
 func TestSyncsAreSharedAndAllReturn(t *testing.T) {
 	good, bad := testFile(t, []byte("x")), &File{FD: -1}
 	var wg sync.WaitGroup

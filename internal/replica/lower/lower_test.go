@@ -63,7 +63,7 @@ func (s trees) sample(dirs int, content string) image.Version {
 	return image.Version{Image: "i", Number: 1, Files: uint64(7 * dirs), Root: root}
 }
 
-// describe lists all that an index knows, by path.
+// describe lists everything in an index, by path.
 func describe(x *Index) map[string]string {
 	all := make(map[string]string)
 	for r := Root; int(r) < x.Len(); r++ {
@@ -111,7 +111,7 @@ func TestAnIndexFindsEveryEntryByPathAndID(t *testing.T) {
 	}
 }
 
-func TestAnIndexMadeOnTopOfANeighbourIsTheSame(t *testing.T) {
+func TestAnIndexLoadedOnTopOfAnotherIsTheSame(t *testing.T) {
 	s := trees{}
 	base, err := Load(s.sample(100, "text"), s.load, nil)
 	if err != nil {
@@ -139,8 +139,8 @@ func TestAnIndexMadeOnTopOfANeighbourIsTheSame(t *testing.T) {
 	}
 }
 
-// What an index knows of an entry is what the tree says, at the borders of what a row holds too.
-func TestAnIndexTellsWhatTheTreeSays(t *testing.T) {
+// An index has for each entry what the tree has, also at the limits of what a row can hold.
+func TestAnIndexHasWhatTheTreeHas(t *testing.T) {
 	tree := image.Tree{
 		{Name: "a", Type: image.Regular, Mode: 0o4755, UID: 1, GID: 2, Size: 5,
 			Mtime: image.Time{Sec: 1700000000, Nsec: 999999999}},
@@ -216,9 +216,9 @@ func (s trees) index(t *testing.T, base *Index, entries ...image.Entry) *Index {
 	return x
 }
 
-// Names whose hashes are alike in what a row holds are told apart, and a listing that begins between them finds its
-// place.
-func TestNamesWithLikeHashes(t *testing.T) {
+// Names whose hashes are equal in the bits that a row holds are told apart, and a listing that begins between
+// them starts at the right one.
+func TestNamesWithSimilarHashes(t *testing.T) {
 	short := make(map[uint32]string)
 	var pair []string
 	for i := 0; len(pair) == 0; i++ {
@@ -245,7 +245,7 @@ func TestNamesWithLikeHashes(t *testing.T) {
 	}
 }
 
-// More names than were announced find room.
+// The tables grow if there are more names than the version says.
 func TestAnIndexGrows(t *testing.T) {
 	s := trees{}
 	var all image.Tree
@@ -265,7 +265,7 @@ func TestAnIndexGrows(t *testing.T) {
 	}
 }
 
-func TestLoadTellsOfAMissingTree(t *testing.T) {
+func TestLoadReportsAMissingTree(t *testing.T) {
 	s := trees{}
 	v := s.sample(3, "text")
 	delete(s, v.Root.Digest)
@@ -274,8 +274,8 @@ func TestLoadTellsOfAMissingTree(t *testing.T) {
 	}
 }
 
-// The hash is part of what nodes remember: these values must never change.
-func TestHashIsWhatItAlwaysWas(t *testing.T) {
+// Nodes keep cookies with these hashes: the values must never change.
+func TestHashNeverChanges(t *testing.T) {
 	for name, want := range map[string]uint64{
 		"a": 0x3b605c3786466800, "hostname": 0x1dabb3994056dd00, "": 0x3b2e8f7cb0ce0f00,
 	} {

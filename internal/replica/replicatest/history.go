@@ -44,7 +44,7 @@ func ModelNext() []vfstest.Entry {
 	}
 }
 
-// CheckIDs checks that each object has one id and handle, which leads to it.
+// CheckIDs checks that each object has one id and one handle, and that the handle leads to it.
 func (h *History) CheckIDs() {
 	h.T.Helper()
 	seen := make(map[uint64]string)
@@ -95,8 +95,7 @@ func (h *History) Close() {
 	os.RemoveAll(h.Base)
 }
 
-// Mount mounts an overlay of low and of the directory upper with the suffix name. The operations are done to it from
-// now on.
+// Mount mounts an overlay of low and of the directory upper with the suffix name. Steps change it from now on.
 func (h *History) Mount(name, low string) (unmount func()) {
 	o := overlay{low: low, upper: h.Base + "/upper" + name, work: h.Base + "/work" + name}
 	o.options = "index=on,redirect_dir=on,metacopy=off"
@@ -175,7 +174,7 @@ func (o *overlay) mount(t *rapid.T, mnt string) (unmount func()) {
 	}
 }
 
-// History is a row of operations, done to both.
+// History is a sequence of operations on a replica and on an overlay of the kernel.
 type History struct {
 	T *rapid.T
 	Shell
@@ -365,7 +364,7 @@ func (h *History) opRmdir() (string, error, error) {
 	return "rmdir " + path, kernel, own
 }
 
-// opClear removes all there is at a path, so that directories become empty often enough.
+// opClear removes a path with all that is in it, so that directories become empty often enough.
 func (h *History) opClear() (string, error, error) {
 	path := h.path("entry")
 	if _, _, err := h.Find(path); err == nil {
