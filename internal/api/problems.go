@@ -36,7 +36,7 @@ func (api *API) pushProblems(context.Context) []problems.Problem {
 		}
 		list = append(list, problems.Problem{
 			About: problems.Node(n.Name), Since: said.Called,
-			Text: "its process that hears of switches is gone: changes may take an hour to show there",
+			Text: "its resident process has ended: changes may take an hour to show there",
 			Hint: "reboot it; or on the node, after each switch: " +
 				"find / -xdev -type d -exec stat --cached=never {} + >/dev/null",
 		})

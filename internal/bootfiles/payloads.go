@@ -24,14 +24,25 @@ type Payloads struct {
 	Started func(cluster.NodeName, boot.Event) // makes durable that a node boots
 }
 
-// Begin implements delivery.Payloads.
+// Begin implements delivery.Payloads. Until Started has returned the node does not count as booting, and a switch may
+// move its root while the payload is built. Then the payload is made again, of the version that the root is held at
+// now.
 func (p Payloads) Begin(ctx context.Context, n *cluster.Node, event boot.Event) (delivery.Payload, error) {
 	p.Roots.Begin(ctx, n)
-	out, err := p.Current(ctx, n)
-	if err == nil {
+	for {
+		v, err := p.Roots.Boots(n)
+		if err != nil {
+			return delivery.Payload{}, err
+		}
+		out, err := p.Builder.payload(ctx, v, n.Image)
+		if err != nil {
+			return out, err
+		}
 		p.Started(n.Name, event)
+		if now, err := p.Roots.Boots(n); err != nil || now.Digest == v.Digest {
+			return out, err
+		}
 	}
-	return out, err
 }
 
 // Current implements delivery.Payloads.
