@@ -1,0 +1,269 @@
+package serving
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/coord"
+	"dim/internal/liveness"
+	"dim/internal/problems"
+	"dim/internal/push"
+)
+
+func TestTheVersionThatAReplicaIsToShow(t *testing.T) {
+	s := newSite(t, described(""))
+	tests := []struct {
+		name          string
+		before        int // the version that the replica shows
+		desired, next int // 0: nothing of its own
+		booting       bool
+
+		want   int // 0: an error
+		held   bool
+		booted bool
+	}{
+		{name: "it follows the current version", before: 1, want: 1},
+		{name: "it follows a version of its own", before: 1, desired: 2, want: 2},
+		{name: "another from its next boot on", before: 1, next: 2, want: 1},
+		{name: "it has booted what was for its next boot", before: 2, next: 2, want: 2, booted: true},
+		{name: "it boots what it follows", before: 1, booting: true, want: 1},
+		{name: "it boots another one than it follows", before: 1, desired: 2, booting: true, want: 1, held: true},
+		{name: "it boots, and follows another from its next boot on", before: 1, next: 2, booting: true, want: 1},
+		{name: "it boots neither", before: 3, desired: 2, next: 1, booting: true, want: 3, held: true},
+		{name: "its version does not exist", before: 1, desired: 9},
+		{name: "it boots, and its version does not exist", before: 1, desired: 9, booting: true, want: 1, held: true},
+	}
+	name := func(i int) cluster.NodeName { return cluster.NodeName(fmt.Sprintf("n%02d", i+1)) }
+	s.declare(1, func(now *coord.State) {
+		for i, tt := range tests {
+			now.Desired[string(name(i))] = ref(tt.before)
+		}
+	})
+	s.reconcile()
+	s.declare(1, func(now *coord.State) {
+		for i, tt := range tests {
+			if tt.desired > 0 {
+				now.Desired[string(name(i))] = ref(tt.desired)
+			}
+			if tt.next > 0 {
+				now.Next[string(name(i))] = ref(tt.next)
+			}
+		}
+	})
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.booting {
+				s.Liveness.Report(name(i), boot.Event{Stage: boot.StageKernel})
+			}
+			s.booted.Store(false)
+			v, held, err := s.target(s.declared.now, s.named(name(i)))
+			if v.Number != tt.want || held != tt.held || (err != nil) != (tt.want == 0) {
+				t.Errorf("got %d, held %v, %v; want %d, %v", v.Number, held, err, tt.want, tt.held)
+			}
+			if got := s.booted.Load(); got != tt.booted {
+				t.Errorf("it has booted: %v", got)
+			}
+		})
+	}
+
+	t.Run("a boot that is over ends the wait", func(t *testing.T) {
+		s.reconcile()
+		if !s.holding.Load() || s.shows("n06") != 1 {
+			t.Errorf("during its boot n06 shows %d, holding %v", s.shows("n06"), s.holding.Load())
+		}
+		for i := range tests {
+			s.Liveness.Report(name(i), boot.Event{Stage: boot.StageHandover})
+			s.Liveness.Called(name(i), time.Now())
+		}
+		if s.reconcile(); s.holding.Load() || s.shows("n06") != 2 {
+			t.Errorf("after it n06 shows %d, holding %v", s.shows("n06"), s.holding.Load())
+		}
+	})
+}
+
+func TestABootPinsTheVersionThatItIsToFollow(t *testing.T) {
+	s := newSite(t, described(""))
+	s.declare(1, func(now *coord.State) { now.Next["n01"], now.Next["n02"], now.Next["n03"] = ref(2), ref(2), ref(2) })
+	s.reconcile()
+	if got := s.Booted(); got != nil {
+		t.Errorf("before a boot, booted are %v", got)
+	}
+	s.Begin(t.Context(), s.named("n01"))
+	if got := [...]int{s.shows("n01"), s.shows("n02")}; got != [...]int{2, 1} {
+		t.Errorf("n01 and n02 show %v", got)
+	}
+	want := coord.Refs{"n01": ref(2)}
+	for range 2 { // until the declared state says so
+		if diff := cmp.Diff(want, s.Booted()); diff != "" {
+			t.Error(diff)
+		}
+		s.reconcile()
+	}
+	if v, err := s.Boots(s.named("n01")); err != nil || v.Number != 2 {
+		t.Errorf("n01 boots the kernel of %d, %v", v.Number, err)
+	}
+
+	t.Run("a state that was adopted meanwhile counts", func(t *testing.T) {
+		s.declared.before = func() {
+			s.declared.before = nil
+			s.declare(1, nil)
+		}
+		if s.Begin(t.Context(), s.named("n02")); s.shows("n02") != 1 {
+			t.Errorf("n02 shows %d", s.shows("n02"))
+		}
+	})
+	t.Run("when the state knows, nothing is to be told", func(t *testing.T) {
+		s.declare(1, func(now *coord.State) { now.Desired["n01"] = ref(2) })
+		s.reconcile()
+		if got := s.Booted(); len(got) > 0 || s.shows("n01") != 2 {
+			t.Errorf("booted are %v, n01 shows %d", got, s.shows("n01"))
+		}
+	})
+	t.Run("a replica that was kept for the boot before is switched", func(t *testing.T) {
+		s.Liveness.Report("n03", boot.Event{Stage: boot.StageKernel})
+		s.declare(3, nil)
+		if s.reconcile(); s.shows("n03") != 1 {
+			t.Errorf("during its boot n03 shows %d", s.shows("n03"))
+		}
+		if s.Begin(t.Context(), s.named("n03")); s.shows("n03") != 3 {
+			t.Errorf("when its next boot begins n03 shows %d", s.shows("n03"))
+		}
+	})
+	t.Run("a mount in the way is a problem, and is tried again", func(t *testing.T) {
+		s.nodes.mounts = mountedBy("n04")
+		s.declare(3, func(now *coord.State) { now.Desired["n04"], now.Next["n04"] = ref(3), ref(1) })
+		s.Begin(t.Context(), s.named("n04"))
+		if s.shows("n04") != 3 || !strings.Contains(s.problem("n04"), "/etc/motd") || !s.unsettled.Load() {
+			t.Errorf("n04 shows %d, its problem %q", s.shows("n04"), s.problem("n04"))
+		}
+	})
+}
+
+// mountedBy is what a node reports that has something mounted on /etc/motd.
+func mountedBy(name cluster.NodeName) map[cluster.NodeName]push.MountTable {
+	return map[cluster.NodeName]push.MountTable{
+		name: {
+			Node: name, Image: "compute", Called: time.Now(), Mounts: []push.Mount{{Path: "etc/motd", Type: "ext4"}},
+		},
+	}
+}
+
+func TestAReplicaWithAMountInTheWayStaysAndIsTriedAgain(t *testing.T) {
+	s := newSite(t, described(""))
+	s.declare(1, nil)
+	s.reconcile()
+	s.nodes.mounts, s.nodes.woken = mountedBy("n01"), nil
+	s.declare(2, nil)
+	for range 2 {
+		s.reconcile()
+		if got := [...]int{s.shows("n01"), s.shows("n02")}; got != [...]int{1, 2} {
+			t.Errorf("n01 and n02 show %v", got)
+		}
+		if text := s.problem("n01"); !strings.Contains(text, "/etc/motd") || !s.unsettled.Load() {
+			t.Errorf("the problem: %q, to be tried again: %v", text, s.unsettled.Load())
+		}
+	}
+	if !slices.Contains(s.nodes.woken, "n02") || slices.Contains(s.nodes.woken, "x1") {
+		t.Errorf("woken are %v", s.nodes.woken)
+	}
+	s.nodes.mounts = nil
+	if s.reconcile(); s.shows("n01") != 2 || s.problem("n01") != "" || s.unsettled.Load() {
+		t.Errorf("without the mount n01 shows %d, its problem %q", s.shows("n01"), s.problem("n01"))
+	}
+}
+
+func TestWhatANodeHasMounted(t *testing.T) {
+	s := newSite(t, described(""))
+	n := s.named("n01")
+	report := func(image string, called time.Time) {
+		s.nodes.mounts = mountedBy("n01")
+		m := s.nodes.mounts["n01"]
+		m.Image, m.Called = image, called
+		s.nodes.mounts["n01"] = m
+	}
+	if got := s.mountedOn(n); got != nil {
+		t.Errorf("a node that is off: %v", got)
+	}
+	s.Liveness.Called("n01", time.Now())
+	if got := s.mountedOn(n); len(got) != 1 || !strings.HasSuffix(got[0], "scratch") {
+		t.Errorf("a node that runs and has not reported: %v", got)
+	}
+	report("compute", time.Now())
+	if got := s.mountedOn(n); !slices.Equal(got, []string{"etc/motd"}) {
+		t.Errorf("a node that has reported: %v", got)
+	}
+	report("other", time.Now())
+	if got := s.mountedOn(n); len(got) != 1 || !strings.HasSuffix(got[0], "scratch") {
+		t.Errorf("a report about another image: %v", got)
+	}
+	report("compute", time.Now().Add(-time.Hour))
+	s.Liveness.Report("n01", boot.Event{Stage: boot.StageKernel})
+	if got := s.mountedOn(n); got != nil {
+		t.Errorf("a report from before the boot: %v", got)
+	}
+}
+
+func TestProblemsAreSetAndCleared(t *testing.T) {
+	s := newSite(t, described(""))
+	if s.reconcile(); len(s.Problems.All(t.Context())) > 0 || s.shows("n01") != 0 {
+		t.Errorf("an image that was not captured yet is a problem: %v", s.Problems.All(t.Context()))
+	}
+	if _, err := s.Boots(s.named("n01")); err == nil || !strings.Contains(err.Error(), "dim image capture compute") {
+		t.Errorf("what it boots: %v", err)
+	}
+	notStored := s.compute[0]
+	notStored.Number = 7
+	s.declare(1, func(now *coord.State) {
+		now.Images["compute"].Versions = append(slices.Clone(s.compute), notStored)
+		now.Desired["n01"], now.Desired["n02"] = ref(9), ref(7)
+	})
+	s.reconcile()
+	for name, part := range map[cluster.NodeName]string{
+		"n01": "there is no compute@9", "n02": "compute@7", "n03": "", "x1": "",
+	} {
+		if got := s.problem(name); !strings.Contains(got, part) || (got == "") != (part == "") {
+			t.Errorf("%s: %q, want %q", name, got, part)
+		}
+	}
+	if got := [...]int{s.shows("n01"), s.shows("n02"), s.shows("n03"), s.shows("x1")}; got != [...]int{0, 0, 1, 0} {
+		t.Errorf("n01, n02, n03 and x1 show %v", got)
+	}
+	if _, err := s.Boots(s.named("n01")); err == nil || err.Error() != s.problem("n01") {
+		t.Errorf("what n01 boots: %v", err)
+	}
+	if _, err := s.Boots(s.named("x1")); err == nil || !strings.Contains(err.Error(), "is not served here") {
+		t.Errorf("what x1 boots: %v", err)
+	}
+	s.declare(1, nil)
+	if s.reconcile(); len(s.Problems.All(t.Context())) > 0 || s.unsettled.Load() {
+		t.Errorf("when all is well: %v", s.Problems.All(t.Context()))
+	}
+}
+
+func TestNodesAndImagesThatAreGoneAreForgotten(t *testing.T) {
+	s := newSite(t, described(""))
+	s.declare(1, nil)
+	s.reconcile()
+	s.Liveness.Called("n12", time.Now())
+	s.Problems.Set(problems.Image("other"), errors.New("not captured"))
+	s.describe(strings.NewReplacer(`to="12"`, `to="11"`, `<image name="other" arch="amd64" master="dir:/master"/>`, "").
+		Replace(described("")))
+	s.reconcile()
+	if _, served := s.Node("n12"); served || !slices.Equal(s.nodes.forgotten, []cluster.NodeName{"n12"}) {
+		t.Errorf("n12 is served: %v; forgotten are %v", served, s.nodes.forgotten)
+	}
+	if got := s.Liveness.State("n12"); got.Stage != liveness.Off || s.Problems.Text(problems.Image("other")) != "" {
+		t.Errorf("n12 is %s, the image %q", got.Stage, s.Problems.Text(problems.Image("other")))
+	}
+	if _, err := s.Set.ReadOnly(s.compute[0]); err != nil || len(s.Paths()) != 11 {
+		t.Errorf("%d paths, %v", len(s.Paths()), err)
+	}
+}
