@@ -56,7 +56,7 @@ var (
 	// ErrEnded: the embedded etcd has stopped because of a fatal error, such as a full disk or damaged files. It cannot
 	// be started again in this process unless its directory is replaced.
 	ErrEnded = errors.New("etcd ended")
-	// ErrNewerFormat: a newer dim wrote the state.
+	// ErrNewerFormat: a newer version of the program wrote the state.
 	ErrNewerFormat = errors.New("written by a newer dim")
 )
 
