@@ -7,12 +7,13 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/pkgdb"
 	"dim/internal/verdict"
 )
 
 // changed returns c as the API shows it.
-func changed(c image.Change) control.Change {
+func changed(c treediff.Change) control.Change {
 	out := control.Change{Path: "/" + c.Path}
 	e := c.New
 	switch {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 )
 
@@ -175,8 +176,7 @@ func TestCapturesWithNotesAndWithoutAgree(t *testing.T) {
 		without, err := Run(context.Background(), l.store, plain)
 		check(t, err)
 		if with.Version.Digest != without.Version.Digest {
-			d := image.Differ{Load: l.store.Tree}
-			check(t, d.Diff(context.Background(), &with.Version.Root, &without.Version.Root, func(c image.Change) error {
+			check(t, treediff.Diff(context.Background(), l.store.Tree, &with.Version.Root, &without.Version.Root, func(c treediff.Change) error {
 				t.Errorf("%q: with notes %+v, without %+v", c.Path, c.Old, c.New)
 				return nil
 			}))

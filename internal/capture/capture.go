@@ -45,6 +45,8 @@ import (
 	"time"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 )
 
@@ -54,7 +56,7 @@ type Options struct {
 	Master   string         // as the description has it: "dir:/PATH", "tar:/PATH", "ssh://…", "oci:/PATH", "docker://…"; "": Dir
 	Dir      string         // the master, if it is a directory
 	Arch     string         // of the machines; of a master that comes for several, that is the one captured
-	Exclude  image.Patterns // what stays out
+	Exclude  pathmatch.List // what stays out
 	CacheDir string         // where notes for the next capture are kept; "": none are
 	Own      []string       // directories of DIM's own that are left out when the master holds them, beside the store
 
@@ -95,7 +97,7 @@ type Result struct {
 	Changed bool          // false: nothing differs from the newest version, which Version is
 	Before  image.Version // the newest version until now; it has no number when there was none
 	// Changes against the version before, in walk order; nil for an image's first version, or if the one before is damaged.
-	Changes                             []image.Change
+	Changes                             []treediff.Change
 	Added, Modified, Removed, Unchanged uint64 // names
 	FilesRead, BytesRead                uint64 // what had to be read
 	BytesNew                            uint64 // what the store did not have
@@ -333,9 +335,8 @@ func (r *Result) compare(ctx context.Context, s *store.Store, log *slog.Logger) 
 		return nil
 	}
 	begin := time.Now()
-	var changes []image.Change
-	d := image.Differ{Load: s.Tree}
-	err := d.Diff(ctx, &r.Before.Root, &r.Version.Root, func(c image.Change) error {
+	var changes []treediff.Change
+	err := treediff.Diff(ctx, s.Tree, &r.Before.Root, &r.Version.Root, func(c treediff.Change) error {
 		changes = append(changes, c)
 		switch {
 		case c.Old == nil:

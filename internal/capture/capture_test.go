@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 	"dim/internal/testkit"
 )
@@ -55,7 +56,7 @@ func (l *lab) capture() Result {
 func (l *lab) entries(v image.Version) map[string]*image.Entry {
 	l.t.Helper()
 	all := map[string]*image.Entry{}
-	err := image.Walk(context.Background(), l.store.Tree, &v.Root, func(path string, e *image.Entry) error {
+	err := treediff.Walk(context.Background(), l.store.Tree, &v.Root, func(path string, e *image.Entry) error {
 		all[path] = e
 		return nil
 	})

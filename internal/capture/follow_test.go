@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 )
 
@@ -89,8 +90,7 @@ func (l *lab) same(what string, got, want image.Version) {
 		return
 	}
 	l.t.Errorf("%s: %s, %d names, %d bytes; want %s, %d, %d", what, got.Digest.Short(), got.Files, got.Bytes, want.Digest.Short(), want.Files, want.Bytes)
-	d := image.Differ{Load: l.store.Tree}
-	check(l.t, d.Diff(context.Background(), &want.Root, &got.Root, func(c image.Change) error {
+	check(l.t, treediff.Diff(context.Background(), l.store.Tree, &want.Root, &got.Root, func(c treediff.Change) error {
 		l.t.Errorf("%q: want %+v, got %+v", c.Path, c.Old, c.New)
 		return nil
 	}))

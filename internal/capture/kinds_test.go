@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 )
 
 // kind is one way in which a master can change.
@@ -157,7 +158,7 @@ func kinds() []kind {
 func found(r Result) []string {
 	list := paths(r)
 	return slices.DeleteFunc(list, func(p string) bool {
-		i := slices.IndexFunc(r.Changes, func(c image.Change) bool { return "~"+c.Path == p })
+		i := slices.IndexFunc(r.Changes, func(c treediff.Change) bool { return "~"+c.Path == p })
 		if i < 0 || r.Changes[i].Old.Type != image.Directory || r.Changes[i].New.Type != image.Directory {
 			return false
 		}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/store"
 )
 
@@ -116,7 +117,7 @@ func needRoot(t *testing.T) {
 func (l *lab) exclude(patterns ...string) {
 	l.o.Exclude = nil
 	for _, s := range patterns {
-		p, err := image.ParsePattern(s)
+		p, err := pathmatch.Parse(s)
 		check(l.t, err)
 		l.o.Exclude = append(l.o.Exclude, p)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/store"
 )
 
@@ -57,7 +58,7 @@ type dir struct {
 	xattrs []image.Xattr // when not known
 	note   *dirNote      // of the directory that had this path; nil: there was none
 	noted  *dirNote      // for the next capture, once it is built
-	match  image.Matcher
+	match  pathmatch.Matcher
 	gone   bool
 
 	touch  *touch // what was touched in it; nil: nothing

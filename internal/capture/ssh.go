@@ -11,6 +11,7 @@ import (
 	"dim/internal/capture/draft"
 	"dim/internal/capture/remote"
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/store"
 )
 
@@ -89,7 +90,7 @@ func (c *far) capture(ctx context.Context) (outcome, error) {
 }
 
 // prunable returns the paths that nothing needs to be listed below. Rules with patterns in the middle are left to this side.
-func prunable(rules image.Patterns) []string {
+func prunable(rules pathmatch.List) []string {
 	list := []string{"proc", "sys", "dev"}
 	for _, p := range rules {
 		text := strings.TrimPrefix(p.String(), "/")

@@ -15,6 +15,7 @@ import (
 	"dim/internal/capture/remote"
 	"dim/internal/durable"
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 )
 
@@ -97,7 +98,7 @@ func (n *farNotes) join(ctx context.Context, s *store.Store) error {
 	if err != nil {
 		return err
 	}
-	err = image.Walk(ctx, s.Tree, &root, func(path string, e *image.Entry) error {
+	err = treediff.Walk(ctx, s.Tree, &root, func(path string, e *image.Entry) error {
 		n.files++
 		if e.Link == "" || e.Link == path {
 			n.bytes += e.Size

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 )
 
@@ -45,8 +46,7 @@ func (l *lab) elsewhere(master string) *lab {
 func (l *lab) differences(a, b image.Version) []string {
 	l.t.Helper()
 	var list []string
-	d := image.Differ{Load: l.store.Tree}
-	check(l.t, d.Diff(context.Background(), &a.Root, &b.Root, func(c image.Change) error {
+	check(l.t, treediff.Diff(context.Background(), l.store.Tree, &a.Root, &b.Root, func(c treediff.Change) error {
 		list = append(list, c.Path+": "+cmp.Diff(c.Old, c.New))
 		return nil
 	}))

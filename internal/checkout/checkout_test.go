@@ -18,6 +18,7 @@ import (
 
 	"dim/internal/capture"
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 	"dim/internal/testkit"
 )
@@ -53,8 +54,7 @@ func (l *lab) capture(o capture.Options) image.Version {
 // same reports every difference between two versions.
 func (l *lab) same(what string, a, b image.Version) {
 	l.t.Helper()
-	d := image.Differ{Load: l.store.Tree}
-	testkit.Must(l.t, d.Diff(l.t.Context(), &a.Root, &b.Root, func(c image.Change) error {
+	testkit.Must(l.t, treediff.Diff(l.t.Context(), l.store.Tree, &a.Root, &b.Root, func(c treediff.Change) error {
 		l.t.Errorf("%s: %q was %+v, is %+v", what, c.Path, c.Old, c.New)
 		return nil
 	}))
@@ -200,8 +200,7 @@ func TestAnEROFSImageEqualsTheMaster(t *testing.T) {
 		}
 	})
 	mounted := l.capture(capture.Options{Dir: at})
-	d := image.Differ{Load: l.store.Tree}
-	testkit.Must(t, d.Diff(t.Context(), &v.Root, &mounted.Root, func(c image.Change) error {
+	testkit.Must(t, treediff.Diff(t.Context(), l.store.Tree, &v.Root, &mounted.Root, func(c treediff.Change) error {
 		if c.Old != nil && c.New != nil {
 			was := *c.Old
 			was.Data = c.New.Data // EROFS has no holes

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 )
 
 // Tar writes the version with the given root as a tar archive in the pax format (POSIX.1-2001). GNU tar, libarchive
@@ -18,7 +19,7 @@ import (
 // gives the same bytes. Package archive/tar is not used because it cannot write sparse files.
 func Tar(ctx context.Context, from Source, root image.Entry, w io.Writer) error {
 	t := tarWriter{ctx: ctx, from: from, w: bufio.NewWriterSize(w, 256<<10), links: map[string]string{}}
-	err := image.Walk(ctx, from.Tree, &root, t.entry)
+	err := treediff.Walk(ctx, from.Tree, &root, t.entry)
 	if err == nil {
 		_, err = t.w.Write(make([]byte, 2*tarBlock)) // end of the archive
 	}

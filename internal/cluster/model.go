@@ -44,7 +44,7 @@ import (
 	"text/template"
 	"time"
 
-	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 )
 
 // NodeName, ServerName and ImageName are distinct types, so that the compiler finds a name used in the wrong place.
@@ -126,9 +126,9 @@ type Image struct {
 	Arch    string // "amd64", "arm64", "ppc64le"
 	Master  string // "dir:/srv/…", "ssh://root@…"
 	Push    bool   // the server notifies nodes of a switch; they do not poll
-	Exclude image.Patterns
-	Shared  image.Patterns
-	Keep    image.Patterns
+	Exclude pathmatch.List
+	Shared  pathmatch.List
+	Keep    pathmatch.List
 	Mounts  []string // mount points on the nodes, without the leading slash
 	Files   []*File
 	Kernel  Kernel

@@ -6,7 +6,7 @@ import (
 	"path"
 	"slices"
 
-	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 )
 
 // Parse reads a description, checks it and expands it. If anything is wrong with the description, the error is a
@@ -256,19 +256,19 @@ func (b *builder) networkOf(it *item) *Network {
 }
 
 // patterns parses the path rules of one kind: exclude, shared or keep.
-func (b *builder) patterns(items []*item) image.Patterns {
-	var rules image.Patterns
+func (b *builder) patterns(items []*item) pathmatch.List {
+	var rules pathmatch.List
 	for _, it := range items {
 		v, ok := it.get("path")
 		if !ok {
 			continue
 		}
-		p, err := image.ParsePattern(v.text)
+		p, err := pathmatch.Parse(v.text)
 		if err != nil {
 			b.add(v.at, "%v", err)
 			continue
 		}
-		if slices.ContainsFunc(rules, func(r image.Pattern) bool { return r.String() == v.text }) {
+		if slices.ContainsFunc(rules, func(r pathmatch.Pattern) bool { return r.String() == v.text }) {
 			b.add(v.at, "<%s path=%q> is given twice", it.element.name, v.text)
 			continue
 		}

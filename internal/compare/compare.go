@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/verdict"
 )
 
@@ -30,7 +31,7 @@ const (
 
 // Comparer compares versions and keeps the last results.
 type Comparer struct {
-	load  image.Loader
+	load  treediff.Loader
 	files func(root image.Entry) fs.FS
 	log   *slog.Logger
 
@@ -43,23 +44,22 @@ type pair [2]image.Digest
 
 type comparison struct {
 	pair    pair
-	changes []image.Change
+	changes []treediff.Change
 }
 
 // New returns a Comparer. Load returns trees, and files a version as package verdict reads it.
-func New(load image.Loader, files func(root image.Entry) fs.FS, log *slog.Logger) *Comparer {
+func New(load treediff.Loader, files func(root image.Entry) fs.FS, log *slog.Logger) *Comparer {
 	return &Comparer{load: load, files: files, log: log, verdicts: map[pair]verdict.Verdict{}}
 }
 
 // Changes returns all paths at which two versions differ, in walk order. The caller must not change them.
-func (c *Comparer) Changes(ctx context.Context, from, to *image.Version) ([]image.Change, error) {
+func (c *Comparer) Changes(ctx context.Context, from, to *image.Version) ([]treediff.Change, error) {
 	if changes, ok := c.lookup(pair{from.Digest, to.Digest}); ok {
 		return changes, nil
 	}
 	begin := time.Now()
-	var changes []image.Change
-	differ := image.Differ{Load: c.load}
-	err := differ.Diff(ctx, &from.Root, &to.Root, func(change image.Change) error {
+	var changes []treediff.Change
+	err := treediff.Diff(ctx, c.load, &from.Root, &to.Root, func(change treediff.Change) error {
 		changes = append(changes, change)
 		return nil
 	})
@@ -72,7 +72,7 @@ func (c *Comparer) Changes(ctx context.Context, from, to *image.Version) ([]imag
 	return changes, nil
 }
 
-func (c *Comparer) lookup(p pair) ([]image.Change, bool) {
+func (c *Comparer) lookup(p pair) ([]treediff.Change, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.IndexFunc(c.kept, func(k comparison) bool { return k.pair == p })
@@ -85,7 +85,7 @@ func (c *Comparer) lookup(p pair) ([]image.Change, bool) {
 }
 
 // Keep keeps the changes between two versions that the caller has found, all and in walk order. Too many are not kept.
-func (c *Comparer) Keep(from, to *image.Version, changes []image.Change) {
+func (c *Comparer) Keep(from, to *image.Version, changes []treediff.Change) {
 	if len(changes) > maxChanges {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"testing/fstest"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/testkit"
 )
 
@@ -125,12 +126,12 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 	if s.loads != loads || len(c.kept) != maxPairs {
 		t.Errorf("%d trees loaded again, %d pairs kept", s.loads-loads, len(c.kept))
 	}
-	c.Keep(base, s.version(t, 1, "half"), make([]image.Change, maxChanges/2))
-	c.Keep(base, s.version(t, 1, "rest"), make([]image.Change, maxChanges/2))
+	c.Keep(base, s.version(t, 1, "half"), make([]treediff.Change, maxChanges/2))
+	c.Keep(base, s.version(t, 1, "rest"), make([]treediff.Change, maxChanges/2))
 	if len(c.kept) != 2 {
 		t.Errorf("%d pairs kept beside those that fill the room", len(c.kept))
 	}
-	c.Keep(base, s.version(t, 1, "huge"), make([]image.Change, maxChanges+1))
+	c.Keep(base, s.version(t, 1, "huge"), make([]treediff.Change, maxChanges+1))
 	if len(c.kept) != 2 {
 		t.Errorf("%d pairs kept after one that is too large, want the 2 from before", len(c.kept))
 	}

@@ -1,4 +1,4 @@
-// Package image is the vocabulary of images: digests, trees and their entries, versions, references, path patterns, and
+// Package image is the vocabulary of images: digests, trees and their entries, versions, references, and
 // the ids of entries. It defines the encoding of trees (docs/formats/tree.md), and does no I/O.
 //
 // # Concepts
@@ -15,9 +15,11 @@
 package image
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -115,6 +117,17 @@ type Entry struct {
 	Data []Extent
 	// Xattrs are sorted by name. They include POSIX ACLs and file capabilities.
 	Xattrs []Xattr
+}
+
+// SameAttributes reports whether e and o are equal, apart from their names and the content of directories.
+func (e *Entry) SameAttributes(o *Entry) bool {
+	return e.Type == o.Type && e.Mode == o.Mode && e.UID == o.UID && e.GID == o.GID && e.Mtime == o.Mtime &&
+		e.Size == o.Size && (e.Type == Directory || e.Digest == o.Digest) && e.Target == o.Target &&
+		e.Major == o.Major && e.Minor == o.Minor && e.Link == o.Link && max(e.Nlink, 1) == max(o.Nlink, 1) &&
+		slices.Equal(e.Data, o.Data) && (e.Data == nil) == (o.Data == nil) &&
+		slices.EqualFunc(e.Xattrs, o.Xattrs, func(a, b Xattr) bool {
+			return a.Name == b.Name && bytes.Equal(a.Value, b.Value)
+		})
 }
 
 // Time is a modification time: seconds since the Unix epoch, and nanoseconds.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/layer"
 	"dim/internal/replica"
 	"dim/internal/vfs"
@@ -89,8 +90,8 @@ func (r *snapshotRestore) changes() bool {
 type snapshotRestore struct {
 	Layer
 	e       *replica.Edit
-	from    string                                                  // the snapshot, from the root
-	changed func(path string) (c image.Change, shows, changed bool) // what the master has changed since the snapshot
+	from    string                                                     // the snapshot, from the root
+	changed func(path string) (c treediff.Change, shows, changed bool) // what the master has changed since the snapshot
 	out     RestoredSnapshot
 	there   map[string]bool // paths in the layer as it will be; whether they are directories
 	planned bool            // out is complete

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/vfs"
 )
@@ -230,8 +231,8 @@ func TestARestoreOverAnotherVersionKeepsToTheMaster(t *testing.T) {
 	one, two := m.Version(t, 1, v1), m.Version(t, 2, newer)
 	o := newSite(t, one, m)
 	o.keepsSnapshots(3)
-	keep, _ := image.ParsePattern("/etc/keep")
-	o.spec.Keep = image.Patterns{keep}
+	keep, _ := pathmatch.Parse("/etc/keep")
+	o.spec.Keep = pathmatch.List{keep}
 	for _, path := range []string{"etc/a", "etc/c", "etc/keep", "etc/own", "gone/sub/s", "turn/own"} {
 		o.WriteFile(path, "mine")
 	}

@@ -2,6 +2,7 @@ package layers
 
 import (
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/layer"
 	"dim/internal/vfs"
 )
@@ -56,7 +57,7 @@ func (r *snapshotRestore) rule(e *layer.CopyEntry) (how layer.Choice, held []lay
 func attrsOf(e *image.Entry) layer.Attrs { return layer.Attrs{Mode: e.Mode, UID: e.UID, GID: e.GID} }
 
 // giveVersionAttrs gives a directory the owner, mode and extended attributes that the version's has now.
-func giveVersionAttrs(e layer.Entry, c *image.Change) error {
+func giveVersionAttrs(e layer.Entry, c *treediff.Change) error {
 	if err := e.SetAttrs(attrsOf(c.New)); err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/vfs"
 )
 
@@ -180,8 +180,8 @@ func TestARestoreIsRefusedBeforeAnythingMoves(t *testing.T) {
 	o.WriteFile("etc/a", "mine")
 	o.WriteFile("turn/own", "own")
 	o.to(m.Version(t, 2, v2))
-	shared, _ := image.ParsePattern("/etc")
-	o.spec.Shared = image.Patterns{shared}
+	shared, _ := pathmatch.Parse("/etc")
+	o.spec.Shared = pathmatch.List{shared}
 	o.rules()
 	saved := savedOf(o)
 	for _, q := range []RestoreOptions{

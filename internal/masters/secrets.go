@@ -17,6 +17,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/durable"
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/secrets"
 )
 
@@ -81,7 +82,7 @@ func (m *Masters) reviewWatched(ctx context.Context, r *capture.Result) {
 func (s *secretScan) review(ctx context.Context, r *capture.Result) {
 	var err error
 	if r.Changes == nil {
-		err = image.Walk(ctx, s.m.Store.Tree, &r.Version.Root, s.examine)
+		err = treediff.Walk(ctx, s.m.Store.Tree, &r.Version.Root, s.examine)
 	} else {
 		s.m.Compare.Keep(&r.Before, &r.Version, r.Changes)
 	}

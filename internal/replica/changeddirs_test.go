@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
@@ -177,11 +178,11 @@ func TestASwitchThatWouldDetachAMountIsHeld(t *testing.T) {
 			move := o.move()
 			move.Mounted = []string{tt.mount}
 			if tt.keep != "" {
-				keep, err := image.ParsePattern(tt.keep)
+				keep, err := pathmatch.Parse(tt.keep)
 				if err != nil {
 					t.Fatal(err)
 				}
-				move.Keep = image.Patterns{keep}
+				move.Keep = pathmatch.List{keep}
 			}
 			rep, err := o.s.Switch(context.Background(), []Move{move})
 			if err != nil {

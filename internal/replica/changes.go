@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -36,17 +37,16 @@ type change struct {
 }
 
 // diffVersions compares two versions, from their trees alone.
-func diffVersions(ctx context.Context, load image.Loader, from, to *image.Version) (*changes, error) {
+func diffVersions(ctx context.Context, load treediff.Loader, from, to *image.Version) (*changes, error) {
 	c := &changes{delta: newDelta(), tree: &change{to: vfs.Directory}}
-	d := image.Differ{Load: load}
-	err := d.Diff(ctx, &from.Root, &to.Root, func(e image.Change) error {
+	err := treediff.Diff(ctx, load, &from.Root, &to.Root, func(e treediff.Change) error {
 		c.add(e)
 		return nil
 	})
 	return c, err
 }
 
-func (c *changes) add(e image.Change) {
+func (c *changes) add(e treediff.Change) {
 	c.paths++
 	n := c.tree.at(e.Path)
 	n.differs, n.old, n.new, n.to = true, e.Old, e.New, 0
@@ -106,7 +106,7 @@ func newDelta() *delta {
 	return &delta{touched: make(map[image.ID]struct{}), gone: make(map[image.ID]*goneEntry)}
 }
 
-func (d *delta) entry(e image.Change) {
+func (d *delta) entry(e treediff.Change) {
 	if i := strings.LastIndexByte(e.Path, '/'); e.Path != "" {
 		d.touched[image.DirID(e.Path[:max(i, 0)])] = struct{}{}
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -258,9 +259,9 @@ func (r *Replica) lowAttrs(low lower.Ref) layer.Attrs {
 // what changes at a path. Its Old and New are nil if only something below changes. shows tells whether
 // something at the path or below is new in the present version, or another object. ok is false if the earlier
 // version is no longer known.
-func (e *Edit) Changes(since image.Digest) (find func(path string) (c image.Change, shows, changed bool), ok bool) {
+func (e *Edit) Changes(since image.Digest) (find func(path string) (c treediff.Change, shows, changed bool), ok bool) {
 	r := e.r
-	none := func(string) (c image.Change, shows, changed bool) { return c, false, false }
+	none := func(string) (c treediff.Change, shows, changed bool) { return c, false, false }
 	if since == r.state.to.Digest {
 		return none, true
 	}
@@ -275,12 +276,12 @@ func (e *Edit) Changes(since image.Digest) (find func(path string) (c image.Chan
 	if err != nil {
 		return none, false
 	}
-	return func(path string) (c image.Change, shows, changed bool) {
+	return func(path string) (c treediff.Change, shows, changed bool) {
 		n := all.tree.find(path)
 		if n == nil {
 			return c, false, false
 		}
-		return image.Change{Path: path, Old: n.old, New: n.new}, n.shows, true
+		return treediff.Change{Path: path, Old: n.old, New: n.new}, n.shows, true
 	}, true
 }
 

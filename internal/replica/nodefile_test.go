@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/vfs"
 )
 
@@ -110,12 +111,12 @@ func TestChangedNodeFilesAreASwitch(t *testing.T) {
 func TestSharedPathsAreReadOnlyForRootToo(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
-	p, err := image.ParsePattern("/opt")
+	p, err := pathmatch.Parse("/opt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.s.Close()
-	o.spec.Shared = image.Patterns{p}
+	o.spec.Shared = pathmatch.List{p}
 	o.open()
 	opt, app, etc := o.Handle("opt"), o.Handle("opt/app"), o.Handle("etc")
 	calls := map[string]func() error{

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -20,8 +21,8 @@ type Replica struct {
 	image  string
 	dir    layer.Home // its directory, from the set's; "" for a version served read-only
 	tree   Tree
-	keep   image.Patterns
-	shared image.Patterns
+	keep   pathmatch.List
+	shared pathmatch.List
 	rules  Rules
 
 	used     atomic.Int64 // bytes that the layer's files take in a quota

@@ -18,6 +18,7 @@ import (
 
 	"dim/internal/durable"
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
@@ -69,8 +70,8 @@ type Spec struct {
 	Image   string
 	Version image.Version
 	Files   NodeFiles
-	Keep    image.Patterns // what stays the node's when the master changes it
-	Shared  image.Patterns // what the node may not write
+	Keep    pathmatch.List // what stays the node's when the master changes it
+	Shared  pathmatch.List // what the node may not write
 
 	Durability Durability
 	Rules      Rules

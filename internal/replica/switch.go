@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -21,8 +22,8 @@ type Move struct {
 	Replica *Replica
 	Version image.Version
 	Files   NodeFiles
-	Keep    image.Patterns
-	Shared  image.Patterns
+	Keep    pathmatch.List
+	Shared  pathmatch.List
 	Mounted []string // mount points of the node, without a leading slash; see Held
 
 	Durability Durability
@@ -46,8 +47,8 @@ type Report struct {
 type transition struct {
 	r       *Replica
 	to      *view
-	keep    image.Patterns
-	shared  image.Patterns
+	keep    pathmatch.List
+	shared  pathmatch.List
 	rules   Rules
 	from    *image.Version // what the replica follows before
 	version *image.Version

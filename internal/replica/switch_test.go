@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
@@ -51,8 +51,8 @@ func TestASwitchShowsTheNewVersionAndKeepsWhatTheNodeHasElsewhere(t *testing.T) 
 func TestASwitchSetsAsideWhatTheNodeHasAtPathsThatDiffer(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)
-	keep, _ := image.ParsePattern("/etc/keep")
-	o.spec.Keep = image.Patterns{keep}
+	keep, _ := pathmatch.Parse("/etc/keep")
+	o.spec.Keep = pathmatch.List{keep}
 	o.WriteFile("etc/a", "mine")
 	o.WriteFile("etc/c", "mine, though the master deletes it")
 	o.WriteFile("etc/keep", "kept")

@@ -28,6 +28,7 @@ import (
 	"strings"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/pkgdb"
 )
 
@@ -41,7 +42,7 @@ const (
 )
 
 // classify returns the class of a change. A change of attributes alone takes effect at once.
-func classify(c image.Change) class {
+func classify(c treediff.Change) class {
 	e := c.New
 	if e == nil {
 		e = c.Old
@@ -131,7 +132,7 @@ func New(old, new fs.FS) *Collector {
 }
 
 // Add records one change.
-func (col *Collector) Add(c image.Change) {
+func (col *Collector) Add(c treediff.Change) {
 	switch classify(c) {
 	case dataClass:
 		col.verdict.Data++

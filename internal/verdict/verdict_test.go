@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/image/treediff"
 	"dim/internal/pkgdb"
 )
 
@@ -53,7 +54,7 @@ func TestClasses(t *testing.T) {
 		{"lib/modules/6.1.0-40-amd64/modules.dep", a, b, bootClass},
 		{"usr/lib/modules-load.d/x.conf", a, b, dataClass},
 	} {
-		if got := classify(image.Change{Path: c.path, Old: c.old, New: c.new}); got != c.want {
+		if got := classify(treediff.Change{Path: c.path, Old: c.old, New: c.new}); got != c.want {
 			t.Errorf("%s: class %d, want %d", c.path, got, c.want)
 		}
 	}
@@ -223,7 +224,7 @@ func TestServicesThatNeedARestart(t *testing.T) {
 		{"a kernel", "boot/vmlinuz-6.1", Verdict{Boot: 1, Packages: upgrade}},
 	} {
 		j := New(os.DirFS(r.dir), os.DirFS(after.dir))
-		j.Add(image.Change{Path: c.path, Old: file(0o755, "1"), New: file(0o755, "2")})
+		j.Add(treediff.Change{Path: c.path, Old: file(0o755, "1"), New: file(0o755, "2")})
 		if diff := cmp.Diff(c.want, j.Verdict()); diff != "" {
 			t.Errorf("%s: %s", c.name, diff)
 		}
@@ -238,12 +239,12 @@ func TestReplacedLibraryOfInit(t *testing.T) {
 	r.write("usr/sbin/.keep", "")
 	r.check(os.Symlink("../lib/systemd/systemd", filepath.Join(r.dir, "usr/sbin/init")))
 	j := New(os.DirFS(r.dir), os.DirFS(r.dir))
-	j.Add(image.Change{Path: lib, Old: file(0o644, "1"), New: file(0o644, "2")})
+	j.Add(treediff.Change{Path: lib, Old: file(0o644, "1"), New: file(0o644, "2")})
 	if v := j.Verdict(); !v.Init || v.Reboot() {
 		t.Errorf("%+v", v)
 	}
 	j = New(os.DirFS(r.dir), os.DirFS(r.dir))
-	j.Add(image.Change{Path: "usr/bin/sleep", Old: file(0o755, "1"), New: file(0o755, "2")})
+	j.Add(treediff.Change{Path: "usr/bin/sleep", Old: file(0o755, "1"), New: file(0o755, "2")})
 	if v := j.Verdict(); v.Init {
 		t.Errorf("%+v", v)
 	}

@@ -15,6 +15,8 @@ import (
 	"dim/internal/capture"
 	"dim/internal/disktest"
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
+	"dim/internal/image/treediff"
 	"dim/internal/store"
 	"dim/internal/testkit"
 )
@@ -26,7 +28,7 @@ type lab struct {
 	master  string
 	store   *store.Store
 	follow  *capture.Follower
-	exclude image.Patterns
+	exclude pathmatch.List
 	reserve func(context.Context) (int, error)
 }
 
@@ -36,9 +38,9 @@ func newLab(t *testing.T, fs string) *lab {
 	s, err := store.Open(filepath.Join(t.TempDir(), "store"), store.Options{})
 	must(t, err, os.MkdirAll(l.master, 0o755), os.Mkdir(filepath.Join(fs, "outside"), 0o755))
 	t.Cleanup(func() { s.Close() })
-	p, err := image.ParsePattern("/a1/*")
+	p, err := pathmatch.Parse("/a1/*")
 	must(t, err)
-	l.store, l.exclude = s, image.Patterns{p}
+	l.store, l.exclude = s, pathmatch.List{p}
 	l.follow = capture.NewFollower(s, l.options("followed"))
 	return l
 }
@@ -206,8 +208,7 @@ func (l *lab) compare(what string) {
 		return
 	}
 	l.t.Errorf("%s: %d names and %d bytes, want %d and %d", what, got.Files, got.Bytes, want.Files, want.Bytes)
-	d := image.Differ{Load: l.store.Tree}
-	must(l.t, d.Diff(context.Background(), &want.Root, &got.Root, func(c image.Change) error {
+	must(l.t, treediff.Diff(context.Background(), l.store.Tree, &want.Root, &got.Root, func(c treediff.Change) error {
 		l.t.Errorf("%q: want %+v, got %+v", c.Path, c.Old, c.New)
 		return nil
 	}))

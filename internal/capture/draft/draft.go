@@ -27,11 +27,12 @@ import (
 	"strings"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 )
 
 // Options say what a draft is to be. The zero Options work.
 type Options struct {
-	Exclude image.Patterns // what stays out
+	Exclude pathmatch.List // what stays out
 	// Follow makes a path lead through symlinks, as in a root directory that cannot be left. Without, a symlink on the way
 	// is an error.
 	Follow bool

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 )
 
 // Batch takes in trees; it is a *store.Batch.
@@ -61,7 +62,7 @@ func (t *Tree) survey() *survey {
 	return s
 }
 
-func (s *survey) dir(d *node, path string, m image.Matcher) {
+func (s *survey) dir(d *node, path string, m pathmatch.Matcher) {
 	for last, n := range each(d, path, m) {
 		at := image.JoinPath(path, last)
 		if n.names != nil {
@@ -78,7 +79,7 @@ func (s *survey) dir(d *node, path string, m image.Matcher) {
 }
 
 // each yields what is in d and not excluded, by name.
-func each(d *node, path string, m image.Matcher) func(func(string, *node) bool) {
+func each(d *node, path string, m pathmatch.Matcher) func(func(string, *node) bool) {
 	return func(yield func(string, *node) bool) {
 		if alwaysEmpty(path) || m.Everything() {
 			return
@@ -102,7 +103,7 @@ type writer struct {
 	sum   Sum
 }
 
-func (w *writer) dir(d *node, path string, m image.Matcher) (image.Digest, error) {
+func (w *writer) dir(d *node, path string, m pathmatch.Matcher) (image.Digest, error) {
 	if err := w.ctx.Err(); err != nil {
 		return image.Digest{}, err
 	}

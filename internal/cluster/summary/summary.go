@@ -9,7 +9,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/builtin"
-	"dim/internal/image"
+	"dim/internal/image/pathmatch"
 )
 
 // Cluster describes a cluster.
@@ -189,7 +189,7 @@ func imageOf(c *cluster.Cluster, im *cluster.Image) img {
 	return s
 }
 
-func rules(patterns image.Patterns) []string {
+func rules(patterns pathmatch.List) []string {
 	list := make([]string, len(patterns))
 	for i, p := range patterns {
 		list[i] = p.String()

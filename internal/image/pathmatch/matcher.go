@@ -1,11 +1,11 @@
-package image
+package pathmatch
 
 import (
 	"path"
 	"strings"
 )
 
-// Matcher matches the names in one directory against Patterns. A walk that enters directories with it only compares
+// Matcher matches the names in one directory against a List. A walk that enters directories with it only compares
 // patterns that can match there. The zero Matcher matches nothing. A Matcher is immutable.
 type Matcher struct{ live []progress }
 
@@ -16,9 +16,9 @@ type progress struct {
 }
 
 // Matcher returns a Matcher for the root directory.
-func (ps Patterns) Matcher() Matcher {
+func (l List) Matcher() Matcher {
 	var m Matcher
-	for _, p := range ps {
+	for _, p := range l {
 		m.live = appendProgress(m.live, progress{parts: p.parts})
 	}
 	return m

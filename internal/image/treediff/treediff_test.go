@@ -1,4 +1,4 @@
-package image
+package treediff
 
 import (
 	"fmt"
@@ -8,15 +8,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"dim/internal/image"
 )
 
 // trees has trees by digest and counts how many are loaded.
 type trees struct {
-	all   map[Digest]Tree
+	all   map[image.Digest]image.Tree
 	loads int
 }
 
-func (f *trees) load(d Digest) (Tree, error) {
+func (f *trees) load(d image.Digest) (image.Tree, error) {
 	f.loads++
 	t, ok := f.all[d]
 	if !ok {
@@ -26,14 +28,14 @@ func (f *trees) load(d Digest) (Tree, error) {
 }
 
 // tree makes a tree of files, path to content, and returns its root.
-func (f *trees) tree(files map[string]string) *Entry {
+func (f *trees) tree(files map[string]string) *image.Entry {
 	root := f.dir("", files)
 	return &root
 }
 
-func (f *trees) dir(name string, files map[string]string) Entry {
+func (f *trees) dir(name string, files map[string]string) image.Entry {
 	below := map[string]map[string]string{}
-	var t Tree
+	var t image.Tree
 	for p, content := range files {
 		first, rest, deeper := strings.Cut(p, "/")
 		if deeper {
@@ -43,25 +45,27 @@ func (f *trees) dir(name string, files map[string]string) Entry {
 			below[first][rest] = content
 			continue
 		}
-		t = append(t, Entry{Name: p, Type: Regular, Size: uint64(len(content)), Digest: Sum([]byte(content)), Nlink: 1})
+		t = append(t, image.Entry{
+			Name: p, Type: image.Regular, Size: uint64(len(content)), Digest: image.Sum([]byte(content)), Nlink: 1,
+		})
 	}
 	for sub, files := range below {
 		t = append(t, f.dir(sub, files))
 	}
-	slices.SortFunc(t, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
-	b, err := EncodeTree(t)
+	slices.SortFunc(t, func(a, b image.Entry) int { return strings.Compare(a.Name, b.Name) })
+	b, err := image.EncodeTree(t)
 	if err != nil {
 		panic(err)
 	}
-	d := Sum(b)
+	d := image.Sum(b)
 	f.all[d] = t
-	return Entry{Name: name, Type: Directory, Digest: d, Nlink: 1}
+	return image.Entry{Name: name, Type: image.Directory, Digest: d, Nlink: 1}
 }
 
-func marks(t *testing.T, d *Differ, old, new *Entry) []string {
+func marks(t *testing.T, load Loader, old, new *image.Entry) []string {
 	t.Helper()
 	var got []string
-	err := d.Diff(t.Context(), old, new, func(c Change) error {
+	err := Diff(t.Context(), load, old, new, func(c Change) error {
 		mark := "~"
 		if c.Old == nil {
 			mark = "+"
@@ -78,7 +82,7 @@ func marks(t *testing.T, d *Differ, old, new *Entry) []string {
 }
 
 func TestDiffYieldsDifferencesInWalkOrder(t *testing.T) {
-	f := &trees{all: map[Digest]Tree{}}
+	f := &trees{all: map[image.Digest]image.Tree{}}
 	old := f.tree(map[string]string{
 		"a": "1", "d/x": "1", "d/y": "1", "gone/p/q": "1", "same/a/b": "1", "turn": "1",
 	})
@@ -86,7 +90,7 @@ func TestDiffYieldsDifferencesInWalkOrder(t *testing.T) {
 		"a": "2", "d/x": "1", "d/z": "1", "made/p/q": "1", "same/a/b": "1", "turn/in": "1",
 	})
 	f.loads = 0
-	got := marks(t, &Differ{Load: f.load}, old, new)
+	got := marks(t, f.load, old, new)
 	want := []string{
 		"~a", "-d/y", "+d/z", "-gone", "-gone/p", "-gone/p/q", "+made", "+made/p", "+made/p/q", "~turn", "+turn/in",
 	}
@@ -96,28 +100,24 @@ func TestDiffYieldsDifferencesInWalkOrder(t *testing.T) {
 	if f.loads != 9 {
 		t.Errorf("%d trees were loaded; the roots, both d, made, made/p, gone, gone/p and turn are 9", f.loads)
 	}
-	got = marks(t, &Differ{Load: f.load, Subtrees: Tops}, old, new)
-	if d := cmp.Diff([]string{"~a", "-d/y", "+d/z", "-gone", "+made", "~turn"}, got); d != "" {
-		t.Error(d)
-	}
-	if got := marks(t, &Differ{Load: f.load}, old, old); got != nil {
+	if got := marks(t, f.load, old, old); got != nil {
 		t.Errorf("a tree differs from itself: %q", got)
 	}
 }
 
 func TestDiffYieldsADirectoryWhoseAttributesDiffer(t *testing.T) {
-	f := &trees{all: map[Digest]Tree{}}
+	f := &trees{all: map[image.Digest]image.Tree{}}
 	old := f.tree(map[string]string{"a": "1"})
 	new := f.tree(map[string]string{"a": "1"})
 	new.Mode = 0o700
-	if d := cmp.Diff([]string{"~"}, marks(t, &Differ{Load: f.load}, old, new)); d != "" {
+	if d := cmp.Diff([]string{"~"}, marks(t, f.load, old, new)); d != "" {
 		t.Error(d)
 	}
 }
 
 func TestDiffAgreesWithComparingListings(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := &trees{all: map[Digest]Tree{}}
+		f := &trees{all: map[image.Digest]image.Tree{}}
 		files := rapid.MapOf(rapid.StringMatching(`x[ab](/y[ab](/z[ab])?)?`), rapid.StringMatching(`[12]`))
 		clean := func(m map[string]string) map[string]string {
 			for p := range m { // no file below a file
@@ -141,11 +141,10 @@ func TestDiffAgreesWithComparingListings(t *testing.T) {
 				want = append(want, p)
 			}
 		}
-		slices.SortFunc(want, ComparePaths)
+		slices.SortFunc(want, image.ComparePaths)
 		var got []string
-		d := Differ{Load: f.load}
-		err := d.Diff(t.Context(), f.tree(a), f.tree(b), func(c Change) error {
-			if c.Old != nil && c.Old.Type == Regular || c.New != nil && c.New.Type == Regular {
+		err := Diff(t.Context(), f.load, f.tree(a), f.tree(b), func(c Change) error {
+			if c.Old != nil && c.Old.Type == image.Regular || c.New != nil && c.New.Type == image.Regular {
 				got = append(got, c.Path)
 			}
 			return nil
@@ -157,47 +156,4 @@ func TestDiffAgreesWithComparingListings(t *testing.T) {
 			rt.Fatal(d)
 		}
 	})
-}
-
-func TestAMatcherAgreesWithCover(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		part := rapid.SampledFrom([]string{"a", "b", "ab", "*", "**", "a*", "?", "[ab]"})
-		var ps Patterns
-		for _, parts := range rapid.SliceOfN(rapid.SliceOfN(part, 1, 4), 0, 4).Draw(rt, "patterns") {
-			p, err := ParsePattern("/" + strings.Join(parts, "/"))
-			if err != nil {
-				rt.Fatal(err)
-			}
-			ps = append(ps, p)
-		}
-		names := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "ab", "c"}), 1, 5).Draw(rt, "names")
-		m := ps.Matcher()
-		for i, name := range names {
-			covered := m.Covers(name)
-			if want := ps.Cover(strings.Join(names[:i+1], "/")); covered != want {
-				rt.Fatalf("%q and %q: the matcher says %v, Cover %v", ps, names[:i+1], covered, want)
-			}
-			if covered {
-				return // a walk does not enter it
-			}
-			m = m.Enter(name)
-		}
-	})
-}
-
-func TestAMatcherIsIdleWhereNothingCanMatch(t *testing.T) {
-	p, err := ParsePattern("/var/tmp/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := Patterns{p}.Matcher()
-	if m.Idle() || m.Everything() {
-		t.Error("the root is not idle, nor is everything covered")
-	}
-	if !m.Enter("usr").Idle() {
-		t.Error("/usr is idle")
-	}
-	if !m.Enter("var").Enter("tmp").Everything() {
-		t.Error("everything in /var/tmp is covered")
-	}
 }

@@ -1,4 +1,7 @@
-package image
+// Package pathmatch matches paths against the patterns of the exclude, keep and shared rules.
+//
+// It must not know what the rules are for.
+package pathmatch
 
 import (
 	"fmt"
@@ -6,9 +9,9 @@ import (
 	"strings"
 )
 
-// Pattern matches paths. The exclude, keep and shared rules are patterns.
+// Pattern is an absolute path with wildcards.
 //
-// A pattern is absolute. '*', '?' and '[a-z]' match within one path component as in path.Match. A component "**"
+// '*', '?' and '[a-z]' match within one path component as in path.Match. A component "**"
 // matches any number of components, and at least one if it is the last. A pattern covers the paths that it matches
 // and all paths below them: "/usr" covers /usr and what is in it, "/tmp/*" covers what is in /tmp but not /tmp.
 type Pattern struct {
@@ -16,8 +19,8 @@ type Pattern struct {
 	parts []string
 }
 
-// ParsePattern parses an absolute pattern.
-func ParsePattern(s string) (Pattern, error) {
+// Parse parses an absolute pattern.
+func Parse(s string) (Pattern, error) {
 	if !strings.HasPrefix(s, "/") || len(s) < 2 {
 		return Pattern{}, fmt.Errorf("parse pattern %q: want an absolute path such as /usr or /var/log/**", s)
 	}
@@ -66,12 +69,12 @@ func coverNames(parts, names []string) bool {
 	return true
 }
 
-// Patterns are the patterns of one rule.
-type Patterns []Pattern
+// List has the patterns of one rule.
+type List []Pattern
 
 // Cover reports whether a pattern covers name.
-func (ps Patterns) Cover(name string) bool {
-	for _, p := range ps {
+func (l List) Cover(name string) bool {
+	for _, p := range l {
 		if p.covers(name) {
 			return true
 		}
