@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -22,13 +23,11 @@ import (
 type sockets struct {
 	nfs, http []net.Listener
 	tftp      []net.PacketConn
-	dhcp      []net.PacketConn
-	ra        net.PacketConn
-	cards     []int // indexes of the cards that carry the server's addresses
+	dhcp, ra  net.PacketConn // nil: this server does not answer DHCP, or has no IPv6
 }
 
 // listen opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DHCP and router
-// solicitations on the cards that carry the addresses. All failures are reported at once.
+// solicitations on all interfaces. All failures are reported at once.
 func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 	l := &sockets{}
 	var errs []error
@@ -58,20 +57,12 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 		if note(err) {
 			l.tftp = append(l.tftp, pc)
 		}
-		if !s.DHCP {
-			continue
-		}
-		card, err := cardOf(addr)
-		if !note(err) || slices.Contains(l.cards, card.Index) {
-			continue
-		}
-		l.cards = append(l.cards, card.Index)
-		pc, err = listenDHCP(ctx, card.Name)
-		if note(err) {
-			l.dhcp = append(l.dhcp, pc)
-		}
 	}
 	if s.DHCP {
+		pc, err := listenDHCP(ctx)
+		if note(err) {
+			l.dhcp = pc
+		}
 		// Without IPv6 in this kernel loaders wait some seconds longer, and that is all.
 		if pc, err := net.ListenPacket("ip6:ipv6-icmp", "::"); err == nil {
 			l.ra = pc
@@ -89,11 +80,10 @@ func (l *sockets) close() {
 	for _, ln := range append(l.nfs, l.http...) {
 		_ = ln.Close()
 	}
-	for _, pc := range append(l.tftp, l.dhcp...) {
-		_ = pc.Close()
-	}
-	if l.ra != nil {
-		_ = l.ra.Close()
+	for _, pc := range append(l.tftp, l.dhcp, l.ra) {
+		if pc != nil {
+			_ = pc.Close()
+		}
 	}
 }
 
@@ -105,24 +95,35 @@ func addresses(s *cluster.Server) []netip.Addr {
 	return list
 }
 
-// cardOf returns the network card that carries an address.
-func cardOf(addr netip.Addr) (*net.Interface, error) {
-	cards, err := net.Interfaces()
+// interfacesWith returns the indexes of the interfaces that have one of the addresses now.
+func interfacesWith(addrs []netip.Addr) ([]int, error) {
+	b, err := syscall.NetlinkRIB(syscall.RTM_GETADDR, syscall.AF_INET)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read addresses of interfaces: %w", err)
 	}
-	for i := range cards {
-		on, err := cards[i].Addrs()
-		if err != nil {
-			continue // the card has gone meanwhile
+	messages, err := syscall.ParseNetlinkMessage(b)
+	if err != nil {
+		return nil, fmt.Errorf("read addresses of interfaces: %w", err)
+	}
+	var list []int
+	for i := range messages {
+		m := &messages[i]
+		if m.Header.Type != syscall.RTM_NEWADDR || len(m.Data) < syscall.SizeofIfAddrmsg {
+			continue
 		}
-		for _, a := range on {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == addr {
-				return &cards[i], nil
+		index := int(binary.NativeEndian.Uint32(m.Data[4:])) // struct ifaddrmsg, ifa_index
+		attrs, err := syscall.ParseNetlinkRouteAttr(m)
+		if err != nil {
+			return nil, fmt.Errorf("read addresses of interfaces: %w", err)
+		}
+		for _, a := range attrs {
+			addr, ok := netip.AddrFromSlice(a.Value)
+			if ok && a.Attr.Type == syscall.IFA_LOCAL && slices.Contains(addrs, addr) && !slices.Contains(list, index) {
+				list = append(list, index)
 			}
 		}
 	}
-	return nil, fmt.Errorf("no network card here has the address %s", addr)
+	return list, nil
 }
 
 // endStuck lets the kernel end the connections of a socket that make no way: a file that is sent by it takes as long as
@@ -140,14 +141,15 @@ func withSocket(c syscall.RawConn, set func(fd int) error) (err error) {
 	return err
 }
 
-// listenDHCP opens a DHCP server's socket that hears and sends on one card alone.
-func listenDHCP(ctx context.Context, card string) (net.PacketConn, error) {
+// listenDHCP opens a DHCP server's socket. It is bound to no interface, because a bridge, bond or VLAN that is deleted and
+// made again is another interface, and a socket that was bound to the old one would receive nothing more. Several
+// servers of one machine may have such a socket: each receives all broadcasts.
+func listenDHCP(ctx context.Context) (net.PacketConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return withSocket(c, func(fd int) error {
 			return errors.Join(
 				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
 				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
-				unix.BindToDevice(fd, card),
 			)
 		})
 	}}
@@ -177,8 +179,11 @@ func (l *sockets) services() []control.Service {
 	for _, s := range []struct {
 		name  string
 		conns []net.PacketConn
-	}{{"tftp", l.tftp}, {"dhcp", l.dhcp}} {
+	}{{"tftp", l.tftp}, {"dhcp", []net.PacketConn{l.dhcp}}} {
 		for _, pc := range s.conns {
+			if pc == nil {
+				continue
+			}
 			list = append(list, control.Service{Name: s.name, Address: pc.LocalAddr().String()})
 		}
 	}

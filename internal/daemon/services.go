@@ -63,9 +63,9 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	return &services{
 		busy: busy,
 		rpc:  d.rpc,
-		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.unknown, Log: d.Log},
+		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.unknown, Addresses: addresses(me), Log: d.Log},
 		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.Log},
-		ra:   &ra.Responder{Interfaces: l.cards, Log: d.Log},
+		ra:   &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 			ConnState: limit(httpConns, httpConnsEach),
@@ -90,13 +90,28 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 	for _, pc := range l.tftp {
 		g.Go(func() error { return s.tftp.Serve(ctx, pc) })
 	}
-	for _, pc := range l.dhcp {
-		g.Go(func() error { return s.dhcp.Serve(ctx, pc) })
+	if l.dhcp != nil {
+		g.Go(func() error { return s.dhcp.Serve(ctx, l.dhcp) })
 	}
 	if l.ra != nil {
 		g.Go(func() error { return s.ra.Serve(ctx, l.ra) })
 	}
 	return g.Wait()
+}
+
+// bootInterfaces returns a function that returns the indexes of the interfaces on which the server has an address now.
+// When they cannot be read it returns what it returned last.
+func (d *daemon) bootInterfaces(me *cluster.Server) func() []int {
+	var last []int
+	return func() []int {
+		list, err := interfacesWith(addresses(me))
+		if err != nil {
+			d.Log.Debug("interfaces not read", "error", err)
+			return last
+		}
+		last = list
+		return list
+	}
 }
 
 // limit returns a hook that closes connections beyond so many, of all and from each address. A listener that counts

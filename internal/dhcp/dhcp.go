@@ -24,8 +24,9 @@
 //
 // # Concurrency
 //
-// One Server may Serve any number of sockets at the same time, one for each interface or one for all. Answer is
-// called from each of these goroutines. Each socket handles one message after the other.
+// One Server may Serve any number of sockets at the same time. Answer is called from each of these goroutines. Each
+// socket handles one message after the other. One socket, bound to no interface, is enough: the interface of each
+// message is known, and interfaces may come and go meanwhile.
 //
 // It must not know nodes, images or boot files, nor open sockets.
 package dhcp
@@ -37,6 +38,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -52,7 +54,10 @@ type Server struct {
 	Answer func(*Request) (Lease, error)
 	// Machines lists the unknown clients; nil: they are not listed.
 	Machines *Machines
-	Log      *slog.Logger
+	// Addresses are those of this server. A message is ignored if it arrives on an interface that has none of them and
+	// no relay sent it. nil: messages of all interfaces are answered.
+	Addresses []netip.Addr
+	Log       *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -66,6 +71,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	var cards interfaces
 	buf := make([]byte, 64<<10)
 	for {
 		n, cm, from, err := p.ReadFrom(buf)
@@ -82,7 +88,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		if a, ok := from.(*net.UDPAddr); !ok || a.Port >= firstOrdinaryPort {
 			continue // clients send from port 68, relays from 67; any user of a machine may send from this port
 		}
-		card := interfaceOf(cm.IfIndex)
+		card := cards.get(cm.IfIndex, time.Now())
 		out, to, ok := s.handle(buf[:n], card)
 		if !ok {
 			continue
@@ -100,8 +106,36 @@ type Interface struct {
 	Addresses []netip.Prefix // its IPv4 addresses with their networks
 }
 
-// interfaceOf returns the interface of that index. It is called for each message, because addresses change and
-// boots are rare.
+// carries reports whether the interface has one of the addresses.
+func (i *Interface) carries(addrs []netip.Addr) bool {
+	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return slices.Contains(addrs, p.Addr()) })
+}
+
+// interfacesAge is for how long the addresses of an interface are taken to be the same. To read them takes two dumps
+// by netlink, longer than all else about a message.
+const interfacesAge = time.Second
+
+// interfaces caches what is known of the interfaces on which messages arrive. An interface that is made anew has
+// another index. The zero value is empty.
+type interfaces struct {
+	since   time.Time
+	byIndex map[int]Interface
+}
+
+// get returns the interface of that index as it was at most interfacesAge before now.
+func (c *interfaces) get(index int, now time.Time) Interface {
+	if now.Sub(c.since) >= interfacesAge {
+		c.since, c.byIndex = now, make(map[int]Interface)
+	}
+	i, ok := c.byIndex[index]
+	if !ok {
+		i = interfaceOf(index)
+		c.byIndex[index] = i
+	}
+	return i
+}
+
+// interfaceOf returns the interface of that index as it is now.
 func interfaceOf(index int) Interface {
 	l := Interface{Index: index}
 	ifi, err := net.InterfaceByIndex(index)
@@ -128,6 +162,10 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 		return nil, to, false
 	}
 	r.Interface = card
+	if s.Addresses != nil && !r.Relay.IsValid() && !card.carries(s.Addresses) {
+		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", "none of the server's addresses is there")
+		return nil, to, false
+	}
 	lease, err := s.Answer(r)
 	if err != nil {
 		if s.Machines != nil && !errors.Is(err, ErrNotMine) {

@@ -149,6 +149,37 @@ func TestTypeAndDestinationOfAnswers(t *testing.T) {
 	}
 }
 
+func TestMessagesAreAnsweredOnInterfacesWithTheServersAddress(t *testing.T) {
+	relayed := func(m *layers.DHCPv4) { m.RelayAgentIP = relay.AsSlice() }
+	card := func(addrs ...string) Interface {
+		i := Interface{Name: "eth0"}
+		for _, a := range addrs {
+			i.Addresses = append(i.Addresses, netip.MustParsePrefix(a))
+		}
+		return i
+	}
+	tests := []struct {
+		name string
+		in   []byte
+		card Interface
+		want bool
+	}{
+		{"one that has it", message(t, typeDiscover, nil), card("10.99.0.1/24", "10.77.0.1/24"), true},
+		{"one that has another", message(t, typeDiscover, nil), card("10.77.0.2/24"), false},
+		{"one without an address", message(t, typeDiscover, nil), card(), false},
+		{"a relayed message on one that has another", message(t, typeDiscover, relayed), card("10.99.0.1/24"), true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newServer()
+			s.Addresses = []netip.Addr{server}
+			if _, _, ok := s.handle(tt.in, tt.card); ok != tt.want {
+				t.Errorf("answered: %v", ok)
+			}
+		})
+	}
+}
+
 func TestAnAnswerHasTheLease(t *testing.T) {
 	relayed := func(m *layers.DHCPv4) { m.RelayAgentIP, m.Flags = relay.AsSlice(), 0x8000 }
 	ask := message(t, typeRequest, relayed, option(50, mine.AsSlice()),

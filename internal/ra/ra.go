@@ -5,6 +5,9 @@
 // up. They delay the boot by 13 s if there is no answer, also where only IPv4 is used. The advertisement does not
 // affect those of routers, because a lifetime of 0 concerns its sender only (RFC 4861 section 4.2).
 //
+// Interfaces may come and go while a Responder serves. It joins the multicast group of routers on each one as it
+// appears.
+//
 // It must not know what boots, nor open sockets. One Responder may Serve several sockets at the same time.
 package ra
 
@@ -15,9 +18,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/net/ipv6"
+
+	"dim/internal/periodic"
 )
 
 const (
@@ -27,12 +33,15 @@ const (
 	// hopLimit is that of every neighbour discovery packet. It proves that no router has forwarded the packet (RFC 4861
 	// section 6.1.1).
 	hopLimit = 255
+	// interval is how often the list of interfaces is read.
+	interval = time.Second
 )
 
 // Responder answers solicitations that arrive on certain interfaces.
 type Responder struct {
-	// Interfaces are the indexes of the interfaces on which nodes boot. Solicitations on others are not answered.
-	Interfaces []int
+	// Interfaces returns the indexes of the interfaces on which nodes boot now. It is called every second.
+	// Solicitations on others are not answered.
+	Interfaces func() []int
 	Log        *slog.Logger
 }
 
@@ -40,9 +49,18 @@ type Responder struct {
 // close conn. The error is nil if ctx ended.
 func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
 	p := ipv6.NewPacketConn(conn)
-	if err := r.setUp(p); err != nil {
+	if err := setUp(p); err != nil {
 		return fmt.Errorf("serve router advertisements: %w", err)
 	}
+	m := membership{conn: p, log: r.Log, joined: make(map[int]bool)}
+	m.update(r.Interfaces())
+	ctx, cancel := context.WithCancel(ctx)
+	var updates sync.WaitGroup
+	updates.Go(func() {
+		_ = periodic.Run(ctx, interval, func(context.Context) { m.update(r.Interfaces()) })
+	})
+	defer updates.Wait()
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, 1500)
@@ -55,7 +73,7 @@ func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
 			return fmt.Errorf("read router solicitations: %w", err)
 		}
 		src, ok := source(from)
-		if !ok || cm == nil || cm.HopLimit != hopLimit || !slices.Contains(r.Interfaces, cm.IfIndex) {
+		if !ok || cm == nil || cm.HopLimit != hopLimit || !m.has(cm.IfIndex) {
 			continue
 		}
 		to, err := answer(buf[:n], src)
@@ -71,24 +89,57 @@ func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
 }
 
 // setUp makes the kernel deliver solicitations only, with the interface on which they arrived.
-func (r *Responder) setUp(p *ipv6.PacketConn) error {
+func setUp(p *ipv6.PacketConn) error {
 	var f ipv6.ICMPFilter
 	f.SetAll(true)
 	f.Accept(ipv6.ICMPTypeRouterSolicitation)
 	if err := p.SetICMPFilter(&f); err != nil {
 		return err
 	}
-	if err := p.SetControlMessage(ipv6.FlagInterface|ipv6.FlagHopLimit, true); err != nil {
-		return err
-	}
-	for _, i := range r.Interfaces {
-		// An interface that was removed, or has IPv6 switched off, is no error of the others or the server. Boots
-		// on it take longer.
-		if err := p.JoinGroup(&net.Interface{Index: i}, &net.IPAddr{IP: net.IPv6linklocalallrouters}); err != nil {
-			r.Log.Warn("router solicitations are not received", "interface", i, "error", err)
+	return p.SetControlMessage(ipv6.FlagInterface|ipv6.FlagHopLimit, true)
+}
+
+// membership is a socket's membership in the group of all routers on the interfaces where nodes boot.
+type membership struct {
+	conn *ipv6.PacketConn
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	joined map[int]bool // by the index of each interface where nodes boot; false: the kernel refuses
+}
+
+// update joins the group on interfaces that are new, and leaves it on those that are not in the list any more.
+func (m *membership) update(indexes []int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	group := &net.IPAddr{IP: net.IPv6linklocalallrouters}
+	for i := range m.joined {
+		if !slices.Contains(indexes, i) {
+			// Also when the interface has gone: the socket would keep the memory of its membership.
+			_ = m.conn.LeaveGroup(&net.Interface{Index: i}, group)
+			delete(m.joined, i)
 		}
 	}
-	return nil
+	for _, i := range indexes {
+		joined, known := m.joined[i]
+		if joined {
+			continue
+		}
+		// An interface that has IPv6 switched off is no error of the others or the server. Boots on it take longer.
+		err := m.conn.JoinGroup(&net.Interface{Index: i}, group)
+		if err != nil && !known {
+			m.log.Warn("router solicitations are not received", "interface", i, "error", err)
+		}
+		m.joined[i] = err == nil
+	}
+}
+
+// has reports whether nodes boot on an interface.
+func (m *membership) has(index int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.joined[index]
+	return ok
 }
 
 // answer checks a solicitation as RFC 4861 section 6.1.1 demands, and returns the destination of its answer.

@@ -138,7 +138,7 @@ func TestASolicitationIsAnswered(t *testing.T) {
 			}
 			defer conn.Close()
 			ready <- pair{c, client.HardwareAddr}
-			r := &Responder{Interfaces: []int{router.Index}, Log: slog.New(slog.DiscardHandler)}
+			r := &Responder{Interfaces: func() []int { return []int{router.Index} }, Log: slog.New(slog.DiscardHandler)}
 			return r.Serve(ctx, conn)
 		}()
 	}()

@@ -1,0 +1,176 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+
+	"dim/internal/testkit"
+)
+
+// inNetwork runs the calling test again in a process with a network namespace of its own, and fails the test if it fails
+// there. It returns true in that process.
+func inNetwork(t *testing.T) bool {
+	t.Helper()
+	const variable = "DIM_TEST_NETWORK"
+	if os.Getenv(variable) == t.Name() {
+		ip(t, "link set lo up")
+		return true
+	}
+	testkit.NeedRoot(t, "it makes a network namespace")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), variable+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("in a network namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+// ip calls the ip program.
+func ip(t *testing.T, line string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", line, err, out)
+	}
+}
+
+// bridge makes the interface on which the server has its address, connected to the port p0.
+func bridge(t *testing.T) {
+	t.Helper()
+	ip(t, "link add br0 type bridge stp_state 0 forward_delay 0")
+	ip(t, "addr add 10.77.0.1/24 dev br0")
+	ip(t, "link set br0 up")
+	ip(t, "link set p0 master br0")
+}
+
+// newNetworkSite is newSite for a server that answers DHCP as 10.77.0.1 on a bridge. The interface cli is connected to it.
+func newNetworkSite(t *testing.T) *site {
+	t.Helper()
+	ip(t, "link add p0 type veth peer name cli")
+	ip(t, "link set p0 up")
+	ip(t, "link set cli up")
+	bridge(t)
+	s := newSite(t, "10.77.0.1")
+	s.describe("", `dhcp="off" `, "", "127.0.0.0/8", "10.77.0.0/24", `"127.0.0.{`, `"10.77.0.{`)
+	return s
+}
+
+// machine is a machine that boots, on the interface cli.
+type machine struct {
+	t    *testing.T
+	conn *packet.Conn
+	mac  net.HardwareAddr
+}
+
+func newMachine(t *testing.T, mac string) *machine {
+	t.Helper()
+	ifi, err := net.InterfaceByName("cli")
+	must(t, err)
+	conn, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	hw, err := net.ParseMAC(mac)
+	must(t, err)
+	return &machine{t, conn, hw}
+}
+
+// exchange sends a frame until a frame arrives that is an answer, or for 10 s. It reports whether one arrived.
+func (m *machine) exchange(ask []byte, isAnswer func(gopacket.Packet) bool) bool {
+	m.t.Helper()
+	buf := make([]byte, 2000)
+	for range 50 {
+		_, err := m.conn.WriteTo(ask, &packet.Addr{HardwareAddr: ask[:6]})
+		must(m.t, err)
+		must(m.t, m.conn.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		for {
+			n, _, err := m.conn.ReadFrom(buf)
+			if err != nil {
+				break
+			}
+			if isAnswer(gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.Default)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// discover reports whether a DHCPDISCOVER is answered.
+func (m *machine) discover() bool {
+	m.t.Helper()
+	discover, err := dhcpv4.NewDiscovery(m.mac)
+	must(m.t, err)
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4zero, DstIP: net.IPv4bcast}
+	udp := &layers.UDP{SrcPort: 68, DstPort: 67}
+	must(m.t, udp.SetNetworkLayerForChecksum(ip))
+	ask := m.frame(layers.EthernetBroadcast, layers.EthernetTypeIPv4, ip, udp, gopacket.Payload(discover.ToBytes()))
+	return m.exchange(ask, func(p gopacket.Packet) bool {
+		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
+		if !ok || udp.DstPort != 68 {
+			return false
+		}
+		offer, err := dhcpv4.FromBytes(udp.Payload)
+		return err == nil && offer.TransactionID == discover.TransactionID && offer.MessageType() == dhcpv4.MessageTypeOffer
+	})
+}
+
+// solicit reports whether a router solicitation is answered. It has no source address, so the answer goes to all.
+func (m *machine) solicit() bool {
+	m.t.Helper()
+	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6,
+		SrcIP: net.IPv6unspecified, DstIP: net.IPv6linklocalallrouters}
+	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeRouterSolicitation, 0)}
+	must(m.t, icmp.SetNetworkLayerForChecksum(ip))
+	ask := m.frame(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}, layers.EthernetTypeIPv6, ip, icmp,
+		gopacket.Payload(make([]byte, 4)))
+	return m.exchange(ask, func(p gopacket.Packet) bool {
+		return p.Layer(layers.LayerTypeICMPv6RouterAdvertisement) != nil
+	})
+}
+
+func (m *machine) frame(to net.HardwareAddr, typ layers.EthernetType, parts ...gopacket.SerializableLayer) []byte {
+	m.t.Helper()
+	eth := &layers.Ethernet{SrcMAC: m.mac, DstMAC: to, EthernetType: typ}
+	buf := gopacket.NewSerializeBuffer()
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	must(m.t, gopacket.SerializeLayers(buf, options, append([]gopacket.SerializableLayer{eth}, parts...)...))
+	return buf.Bytes()
+}
+
+func TestABridgeThatIsMadeAnewIsServed(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	s := newNetworkSite(t)
+	s.start()
+	c := newMachine(t, "52:54:00:4d:00:01")
+	check := func(when string) {
+		t.Helper()
+		if !c.discover() {
+			t.Errorf("%s: a DHCPDISCOVER is not answered", when)
+		}
+		if !c.solicit() {
+			t.Errorf("%s: a router solicitation is not answered", when)
+		}
+	}
+	check("at first")
+	ip(t, "link del br0")
+	bridge(t)
+	check("after the bridge was made anew")
+
+	if got := fmt.Sprint(s.status().Services); strings.Count(got, "0.0.0.0:67") != 1 {
+		t.Errorf("services: %s", got)
+	}
+}
