@@ -18,11 +18,22 @@ import (
 	"dim/internal/oncrpc"
 )
 
+// RPC counts the calls of all programs. oncrpc.Server implements it.
+type RPC interface {
+	// ClassStats returns the counters of the calls of a class; class 0 is those of no node.
+	ClassStats(meter.Class) []oncrpc.ProcStats
+	// Stats returns the counters of the connections.
+	Stats() oncrpc.Stats
+}
+
+// NFS counts what it refuses. nfs.Server implements it.
+type NFS interface{ Refused() nfs.Refusals }
+
 // Sources are what the metrics are made of. All are needed.
 type Sources struct {
 	Cluster func() *cluster.Cluster
-	RPC     *oncrpc.Server
-	NFS     *nfs.Server
+	RPC     RPC
+	NFS     NFS
 	Classes *Classes
 	Flushes func() (waits, flushes, failures uint64) // of the disk, for calls of nodes
 	Stages  func() map[string]int                    // how many declared nodes are in each stage
