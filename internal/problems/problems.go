@@ -47,8 +47,8 @@ const (
 // order ranks the kinds for List.All.
 func (k Kind) order() int {
 	return slices.Index([]Kind{
-		KindDescription, KindSharedState, KindServer, KindBoot, KindDisk, KindImage, KindRollout, KindReplicas, KindNode, KindJournal,
-		KindMounts, KindMachine,
+		KindDescription, KindSharedState, KindServer, KindBoot, KindDisk, KindImage, KindRollout, KindReplicas,
+		KindNode, KindJournal, KindMounts, KindMachine,
 	}, k)
 }
 
@@ -149,7 +149,8 @@ func (l *List) All(ctx context.Context) []Problem {
 		list = append(list, s(ctx)...)
 	}
 	slices.SortStableFunc(list, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.About.Kind.order(), b.About.Kind.order()), strings.Compare(a.About.Name, b.About.Name))
+		return cmp.Or(
+			cmp.Compare(a.About.Kind.order(), b.About.Kind.order()), strings.Compare(a.About.Name, b.About.Name))
 	})
 	return list
 }

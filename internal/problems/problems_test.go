@@ -65,7 +65,9 @@ func TestAllListsWhatWasSetAndWhatSourcesTell(t *testing.T) {
 }
 
 func TestSubjectsReadAsPeopleWriteThem(t *testing.T) {
-	for want, s := range map[string]Subject{"node n01": Node("n01"), "image compute": Image("compute"), "shared state": Of(KindSharedState)} {
+	for want, s := range map[string]Subject{
+		"node n01": Node("n01"), "image compute": Image("compute"), "shared state": Of(KindSharedState),
+	} {
 		if got := s.String(); got != want {
 			t.Errorf("%#v is %q, want %q", s, got, want)
 		}

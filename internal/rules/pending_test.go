@@ -73,20 +73,11 @@ var pending = map[string]map[string]string{
 	"internal/nfs":           {},
 	"internal/nfs/nfsclient": {},
 	"internal/oncrpc":        {},
-	"internal/problems": {
-		"columns": "7 lines",
-	},
-	"internal/ra": {},
+	"internal/ra":            {},
 	"internal/rules": {
 		"columns": "45 lines",
 	},
-	"internal/store": {},
-	"internal/sysfile": {
-		"columns": "2 lines",
-	},
-	"internal/testkit": {
-		"columns": "2 lines",
-	},
+	"internal/store":       {},
 	"internal/tftp":        {},
 	"internal/vfs":         {},
 	"internal/vfs/dirfs":   {},

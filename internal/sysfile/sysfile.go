@@ -49,8 +49,9 @@ func writeAll(p []byte, write func([]byte) (int, error)) error {
 	return nil
 }
 
-// ProcPath returns a path for an entry of an open directory, for system calls that take paths only. The kernel resolves it by
-// the descriptor, so no component of it can be replaced by a symbolic link. The entry itself is followed if it is one.
+// ProcPath returns a path for an entry of an open directory, for system calls that take paths only. The kernel resolves
+// it by the descriptor, so no component of it can be replaced by a symbolic link. The entry itself is followed if it is
+// one.
 func ProcPath(dir int, name string) string {
 	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
 }

@@ -20,7 +20,9 @@ func TestWritesAreWhole(t *testing.T) {
 	if got := string(testkit.Value(os.ReadFile(path))(t)); got != "Jello, world" {
 		t.Errorf("the file has %q", got)
 	}
-	if got := string(testkit.Value(os.ReadFile(ProcPath(int(testkit.Value(os.Open(filepath.Dir(path)))(t).Fd()), "file")))(t)); got != "Jello, world" {
+	dir := testkit.Value(os.Open(filepath.Dir(path)))(t)
+	defer dir.Close()
+	if got := string(testkit.Value(os.ReadFile(ProcPath(int(dir.Fd()), "file")))(t)); got != "Jello, world" {
 		t.Errorf("by its directory the file has %q", got)
 	}
 }

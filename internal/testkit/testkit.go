@@ -1,4 +1,5 @@
-// Package testkit holds the few helpers that tests of several packages share. It is for tests only; no program imports it.
+// Package testkit holds the few helpers that tests of several packages share. It is for tests only; no program imports
+// it.
 //
 // It must not know any other package of this project.
 package testkit
@@ -33,8 +34,9 @@ func Value[T any](v T, err error) func(testing.TB) T {
 // eventuallyWithin bounds Eventually. It is generous, because no test asserts how fast something is.
 const eventuallyWithin = time.Minute
 
-// Eventually calls check until it returns true, and fails the test at once if that takes more than a minute. It is for what
-// happens in another process or in a kernel; inside this process a test waits for an event or uses testing/synctest.
+// Eventually calls check until it returns true, and fails the test at once if that takes more than a minute. It is for
+// what happens in another process or in a kernel; inside this process a test waits for an event or uses
+// testing/synctest.
 func Eventually(t testing.TB, what string, check func() bool) {
 	t.Helper()
 	pause := time.Millisecond
