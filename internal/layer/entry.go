@@ -103,7 +103,7 @@ func (e Entry) Xattr(name string, buf []byte) ([]byte, error) {
 	if e.Name == "" {
 		n, err = unix.Fgetxattr(e.FD, name, buf)
 	} else {
-		n, err = unix.Lgetxattr(e.path(), name, buf)
+		n, err = unix.Lgetxattr(sysfile.ProcPath(e.FD, e.Name), name, buf)
 	}
 	if err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func (e Entry) setXattr(name string, value []byte) error {
 	if e.Name == "" {
 		return unix.Fsetxattr(e.FD, name, value, 0)
 	}
-	return unix.Lsetxattr(e.path(), name, value, 0)
+	return unix.Lsetxattr(sysfile.ProcPath(e.FD, e.Name), name, value, 0)
 }
 
 func (e Entry) has(name string) bool {
@@ -126,7 +126,7 @@ func (e Entry) has(name string) bool {
 
 // drop removes an extended attribute, which may be missing.
 func (e Entry) drop(name string) error {
-	err := unix.Lremovexattr(e.path(), name)
+	err := unix.Lremovexattr(sysfile.ProcPath(e.FD, e.Name), name)
 	if err == unix.ENODATA {
 		return nil
 	}
@@ -265,7 +265,7 @@ func (e Entry) SetXattrs(list []image.Xattr, tolerable func(error) bool) error {
 func (e Entry) ReplaceXattrs(old, now []image.Xattr) error {
 	for _, x := range old {
 		if !reserved(x.Name) {
-			unix.Lremovexattr(e.path(), x.Name)
+			unix.Lremovexattr(sysfile.ProcPath(e.FD, e.Name), x.Name)
 		}
 	}
 	return e.SetXattrs(now, func(err error) bool { return err == unix.EOPNOTSUPP })

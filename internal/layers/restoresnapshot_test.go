@@ -244,7 +244,8 @@ func TestSnapshotsOfWritingNodesShowOneMoment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		nodes = append(nodes, &site{Replica: r, Layer: Of(r), t: t, s: first.s, opts: first.opts})
+		shell := replicatest.NewShell(t, r)
+		nodes = append(nodes, &site{Replica: r, Shell: shell, Layer: Of(r), t: t, s: first.s, opts: first.opts})
 	}
 	const files = 40
 	var g errgroup.Group

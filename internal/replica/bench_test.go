@@ -86,7 +86,7 @@ func BenchmarkMemory(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			o := &site{Replica: r, t: b}
+			o := &site{Replica: r, Shell: replicatest.NewShell(b, r), t: b}
 			o.Names("top1")
 		}
 		b.ReportMetric(float64(heap()-before)/n, "B/replica")
@@ -117,7 +117,7 @@ func benchReplica(b *testing.B) *site {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &site{Replica: r, t: b, s: s, m: m}
+	return &site{Replica: r, Shell: replicatest.NewShell(b, r), t: b, s: s, m: m}
 }
 
 func BenchmarkAttr(b *testing.B) {
@@ -231,7 +231,7 @@ func benchSwitch(b *testing.B, paths int) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		o := &site{Replica: r, t: b}
+		o := &site{Replica: r, Shell: replicatest.NewShell(b, r), t: b}
 		o.WriteFile("top7/own", "x")
 		moves = append(moves, Move{Replica: r, Files: benchFiles()})
 	}
