@@ -36,7 +36,7 @@ long: deps build ## what takes long: a thousand switches, real work, files of an
 		-run 'UnderLoad|RealWork|SuitesOfOthers|AnyOrigin' ./e2e/
 
 crash: deps-test ## hundreds of kill -9, power cuts and full disks, and whether code broken on purpose is found (root)
-	DIM_CRASH_ROUNDS=300 DIM_CRASH_TEETH=1 go test -timeout 90m -count=1 -v ./e2e/crash
+	DIM_CRASH_ROUNDS=300 DIM_CRASH_MUTANTS=1 go test -timeout 90m -count=1 -v ./e2e/crash
 
 demo: deps build ## two diskless machines run an unmodified Debian from one server (root)
 	go run ./cmd/lab demo

@@ -95,7 +95,7 @@ func programs(t *testing.T) map[string]string {
 func (s *site) change(t *testing.T, v int) {
 	t.Helper()
 	to := storm.At(v, s.bases)
-	testkit.Must(t, storm.Put(filepath.Join(s.master, storm.Dir), s.tree, to, v%2 == 0))
+	testkit.Must(t, storm.Put(filepath.Join(s.master, storm.Dir), s.tree, to, storm.Replacement(v%2)))
 	s.tree = maps.Clone(to)
 }
 

@@ -11,7 +11,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// drawing chooses a change and applies it to the state.
+// drawing chooses a random change and applies it to the state.
 type drawing struct {
 	rand *rand.Rand
 	s    state
@@ -19,7 +19,7 @@ type drawing struct {
 
 var names = []string{"a", "b", "c", "d", "e"}
 
-// in splits a path into what handles finds and a name.
+// in returns the directory of a path, which handles can find, and the name.
 func in(p string) (dir, name string) {
 	if dir = path.Dir(p); dir == "." {
 		return "", p
@@ -27,7 +27,7 @@ func in(p string) (dir, name string) {
 	return "/" + dir, path.Base(p)
 }
 
-// some returns a path of an entry of one of the kinds, "" when there is none.
+// some returns a path of an entry of one of the kinds, or "" if there is none.
 func (d drawing) some(kinds ...vfs.Type) string {
 	var all []string
 	for p, e := range d.s {
@@ -42,7 +42,7 @@ func (d drawing) some(kinds ...vfs.Type) string {
 	return all[d.rand.IntN(len(all))]
 }
 
-// any returns a path that may be taken or not, in some directory.
+// any returns a path in some directory. It may exist or not.
 func (d drawing) any() string {
 	name := names[d.rand.IntN(len(names))]
 	if dir := d.some(vfs.Directory); dir != "" && d.rand.IntN(2) == 0 && strings.Count(dir, "/") < 2 {
@@ -51,7 +51,7 @@ func (d drawing) any() string {
 	return name
 }
 
-// free returns a path that nothing stands at, "" when it did not find one.
+// free returns a path that does not exist, or "" if it did not find one.
 func (d drawing) free() string {
 	if p := d.any(); d.s[p] == nil {
 		return p
@@ -70,7 +70,7 @@ func (d drawing) empty(dir string) bool {
 
 func mode(m uint32) vfs.SetAttr { return vfs.SetAttr{Valid: vfs.SetMode, Mode: m} }
 
-// make is a change that makes e at p by a call on the directory.
+// make returns a change that creates e at p by a call on the directory.
 func (d drawing) make(p, what string, e *entry,
 	call func(fs vfs.FS, dir vfs.Handle, name string) error) (change, bool) {
 	if p == "" {
@@ -134,7 +134,7 @@ func (d drawing) link() (change, bool) {
 	}}, true
 }
 
-// on is a change of the object at p.
+// on returns a change of the object at p.
 func (d drawing) on(p, text string, call func(fs vfs.FS, h vfs.Handle) error) (change, bool) {
 	return change{text: text, do: func(fs vfs.FS, h handles) error {
 		f, err := h("/" + p)
@@ -194,7 +194,7 @@ func (d drawing) chmod() (change, bool) {
 	s := vfs.SetAttr{Valid: vfs.SetMode | vfs.SetUID, Mode: []uint32{0o640, 0o711, 0o777}[d.rand.IntN(3)],
 		UID: uint32(d.rand.IntN(3))}
 	d.s[p].uid = s.UID
-	half := d.s.clone() // Linux has no call that sets both; the client sends its own again
+	half := d.s.clone() // the server needs two system calls: a crash may come between them
 	d.s[p].mode = s.Mode
 	c, ok := d.on(p, fmt.Sprintf("chmod %s %o %d", p, s.Mode, s.UID), func(fs vfs.FS, h vfs.Handle) error {
 		_, err := fs.SetAttr(root, h, &s)
@@ -247,7 +247,7 @@ func (d drawing) rename() (change, bool) {
 		return change{}, false
 	}
 	if isDir && strings.Count(to, "/") > 0 {
-		return change{}, false // or they become ever deeper
+		return change{}, false // otherwise the tree becomes ever deeper
 	}
 	d.move(from, to)
 	fromDir, fromName := in(from)
@@ -267,7 +267,7 @@ func (d drawing) rename() (change, bool) {
 
 func (d drawing) move(from, to string) {
 	if d.s[from] == d.s[to] {
-		return // two names of one file both stay
+		return // both names of one file stay
 	}
 	d.s[to] = d.s[from]
 	delete(d.s, from)

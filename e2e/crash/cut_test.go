@@ -22,7 +22,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// rounds is how often the power goes in a test.
+// rounds is the number of power cuts in a test.
 func rounds(usual int) int {
 	if n, err := strconv.Atoi(os.Getenv("DIM_CRASH_ROUNDS")); err == nil {
 		return n
@@ -112,7 +112,7 @@ func TestAcknowledgedIsOnDiskWhenThePowerGoes(t *testing.T) {
 	}
 }
 
-// cutThePower lets workers change a replica on a disk, and looks at what a cut would leave of it, again and again.
+// cutThePower has workers change a replica on a disk, and checks many times what a power cut would leave of it.
 func cutThePower(t *testing.T, durability replica.Durability, mkfs []string) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, mkfs...)
@@ -141,20 +141,20 @@ func cutThePower(t *testing.T, durability replica.Durability, mkfs []string) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	for i := 0; i < rounds(6) && !t.Failed(); i++ {
 		target, _ := all[0].span()
-		for !t.Failed() { // some calls at least between two cuts
+		for !t.Failed() { // at least some calls between two cuts
 			if acked, _ := all[0].span(); acked > target+random.IntN(20) {
 				break
 			}
 			unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
 		}
-		lookAfterCut(t, c, d, all, m, random)
+		checkAfterCut(t, c, d, all, m, random)
 	}
 	stop.Store(true)
 	wg.Wait()
 }
 
-// lookAfterCut compares what is on the disk after a cut with what the workers were told.
-func lookAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher, random *rand.Rand) {
+// checkAfterCut compares the content of the disk after a cut with the calls that were acknowledged.
+func checkAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher, random *rand.Rand) {
 	low, high := make([]int, len(all)), make([]int, len(all))
 	for i, w := range all {
 		low[i], _ = w.span()
@@ -168,7 +168,7 @@ func lookAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher,
 	dir := d.mount(after.Name(), "after", 0)
 	defer after.Close()
 	defer unix.Unmount(dir, 0)
-	version := m.version([]int{lowM, highM}[random.IntN(2)]) // what is declared may be behind what was being done
+	version := m.version([]int{lowM, highM}[random.IntN(2)]) // the declared version may be older than the last switch
 	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Relaxed, version)
 	if err != nil {
 		t.Errorf("after the cut: %v", err)

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A disk is a file system on a loop device on a file that this process serves by FUSE, so that each write and
-// each flush of the file system comes by here.
+// A disk is a file system on a loop device on a file that this process serves by FUSE, so that it receives each
+// write and each flush of the file system.
 type disk struct {
 	gofuse.RawFileSystem
 	t    *testing.T
@@ -30,8 +30,8 @@ type disk struct {
 	mu      sync.Mutex
 	now     *os.File // as written
 	flushed *os.File // as of the last flush
-	since   []write  // what was written after it
-	broken  error    // what all writes and flushes end with
+	since   []write  // writes after it
+	broken  error    // the error of all writes and flushes
 }
 
 type write struct {
@@ -76,7 +76,7 @@ func (d *disk) file(name string) *os.File {
 	return f
 }
 
-// copyFile makes to what from is.
+// copyFile makes to equal to from.
 func copyFile(to, from *os.File) error {
 	buf, old := make([]byte, 1<<20), make([]byte, 1<<20)
 	for off := int64(0); ; off += int64(len(buf)) {
@@ -132,8 +132,8 @@ func (d *disk) mount(path, name string, flags uintptr) (dir string) {
 	if err != nil {
 		d.t.Skipf("needs a loop device: %v", err)
 	}
-	defer dev.Close() // the mount holds it from here on, and it goes with the mount
-	// What a cut leaves is mounted beside the disk that it is of, with the same UUID.
+	defer dev.Close() // the mount keeps it open from here on
+	// The disk after a cut is mounted beside the original, with the same UUID.
 	for _, kind := range []struct{ name, options string }{{"ext4", ""}, {"xfs", "nouuid"}, {"btrfs", ""}} {
 		if err = unix.Mount(dev.Name(), dir, kind.name, flags, kind.options); err == nil {
 			break
@@ -158,7 +158,7 @@ func loop(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer f.Close()
-	for range 100 { // somebody else may take the device that is free
+	for range 100 { // another process may take the free device
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, err
@@ -179,14 +179,14 @@ func loop(path string) (*os.File, error) {
 	return nil, errors.New("all are busy")
 }
 
-// cut returns a file that holds what the disk would hold had the power gone now: all that was flushed, and of
-// what was written after it some, the last of them in part.
+// cut returns a file with the content that the disk would have after a power cut now: all flushed writes, and
+// some of the later ones, the last of them in part.
 func (d *disk) cut(r *rand.Rand) *os.File {
 	after := d.file("cut")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	testkit.Must(d.t, copyFile(after, d.flushed))
-	chance := r.Float64() // of each write to have reached the disk
+	chance := r.Float64() // that a write has reached the disk
 	for _, w := range d.since {
 		for off := 0; off < len(w.data); off += 512 {
 			if r.Float64() < chance {
@@ -198,7 +198,7 @@ func (d *disk) cut(r *rand.Rand) *os.File {
 	return after
 }
 
-// breakWith makes all writes and flushes of the disk end with err, nil mends it.
+// breakWith makes all writes and flushes of the disk fail with err, or succeed again if it is nil.
 func (d *disk) breakWith(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

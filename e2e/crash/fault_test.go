@@ -47,16 +47,16 @@ func TestADiskThatFailsLosesNothingAcknowledged(t *testing.T) {
 	if r.Verifier() == verifier {
 		t.Error("clients are not told to send again what they have not committed")
 	}
-	lookAfterCut(t, c, d, all, m, rand.New(rand.NewPCG(seed, 1)))
+	checkAfterCut(t, c, d, all, m, rand.New(rand.NewPCG(seed, 1)))
 
-	// ext4 has stopped for good; mounted again, all goes on.
+	// ext4 has stopped until it is mounted again.
 	d.breakWith(nil)
 	testkit.Must(t, set.Close())
 	testkit.Must(t, unix.Unmount(d.dir, 0))
 	goOn(t, c, d, all)
 }
 
-// goOn mounts the disk again, and wants all that the workers were told of to be there, and more changes to be taken.
+// goOn mounts the disk again, and checks that all acknowledged changes are there and that more can be made.
 func goOn(t *testing.T, c *cluster, d *disk, all []*worker) {
 	t.Helper()
 	dir := d.mount(filepath.Join(d.base, "fuse", diskName), "again", 0)
@@ -73,9 +73,9 @@ func goOn(t *testing.T, c *cluster, d *disk, all []*worker) {
 	}
 }
 
-// TestADiskThatTheKernelStopsLosesNothingAcknowledged has ext4 find an error in the middle of the work, on
-// which it takes no changes any more: the nodes are told, what they had can be read, and all of it is there
-// after fsck.
+// TestADiskThatTheKernelStopsLosesNothingAcknowledged makes ext4 find an error during the work, after which it
+// refuses changes. The nodes must get an error, reads must work, and after fsck all acknowledged changes must
+// be there.
 func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-e", "remount-ro")
@@ -111,7 +111,7 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 			t.Errorf("read from the stopped disk: %v", err)
 		}
 	}
-	_ = unix.Mount("", d.dir, "", unix.MS_REMOUNT, "") // it takes a fsck
+	_ = unix.Mount("", d.dir, "", unix.MS_REMOUNT, "") // it needs a fsck
 	refusesChanges(t, r, own.Handle)
 	testkit.Must(t, set.Close())
 	testkit.Must(t, unix.Unmount(d.dir, 0))
@@ -124,7 +124,7 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	goOn(t, c, d, all)
 }
 
-// trigger is the file of the kernel's by which the disk's ext4 finds an error.
+// trigger is the sysfs file that makes the ext4 of the disk report an error.
 func (d *disk) trigger() string {
 	d.t.Helper()
 	var st unix.Stat_t
@@ -136,7 +136,7 @@ func (d *disk) trigger() string {
 	return file
 }
 
-// refusesChanges wants every change to be refused as on a local disk of that kind.
+// refusesChanges checks that every change is refused with the error of a local disk.
 func refusesChanges(t *testing.T, r *replica.Replica, file vfs.Handle) {
 	t.Helper()
 	attr := mode(0o640)
@@ -161,8 +161,8 @@ func refusesChanges(t *testing.T, r *replica.Replica, file vfs.Handle) {
 	}
 }
 
-// TestAFullDiskLeavesNothingHalfDone fills the disk in the middle of the work, again and again. Each call
-// succeeds or changes nothing, and all goes on when there is room again, without a restart.
+// TestAFullDiskLeavesNothingHalfDone fills the disk several times during the work. Each call must succeed or
+// change nothing. When there is room again, the work must go on without a restart.
 func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.ext4", "-q", "-F", "-m", "0")
@@ -194,9 +194,8 @@ func TestAFullDiskLeavesNothingHalfDone(t *testing.T) {
 	}
 }
 
-// TestTheQuotaOfADiskIsToldAndPasses uses up what a quota of the disk's file system grants, which the disk
-// refuses other than when it is full.
-func TestTheQuotaOfADiskIsToldAndPasses(t *testing.T) {
+// TestTheQuotaOfADiskIsReported exhausts a quota of the disk's file system, which gives another error than a full disk.
+func TestTheQuotaOfADiskIsReported(t *testing.T) {
 	c := newCluster(t, t.TempDir())
 	d := newDisk(t, "mkfs.btrfs", "-q", "-f", "--mixed")
 	btrfs := func(args ...string) {
@@ -257,8 +256,7 @@ func fill(t *testing.T, path string) {
 	testkit.Must(t, f.Sync())
 }
 
-// workWhenFull makes one change. When it is refused, it must have changed nothing but bytes of a file that was
-// written to.
+// workWhenFull makes one change. If it is refused, it may have changed only bytes of a file that was written to.
 func workWhenFull(t *testing.T, r *replica.Replica, w *worker, refused int) (*worker, int) {
 	t.Helper()
 	n := 0

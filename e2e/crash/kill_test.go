@@ -51,8 +51,8 @@ func (e export) Mount(context.Context, string) (vfs.FS, error) { return e.r, nil
 func (e export) Find(vfs.Handle) (nfs.Export, error)           { return nfs.Export{FS: e.r}, nil }
 func (e export) Paths() []string                               { return []string{"/"} }
 
-// serve serves NFS until its input ends. It prints its address first; then it takes what to do, and prints it
-// when that is done: the numbers of versions to switch to, or the stamps of snapshots to put back.
+// serve serves NFS until its input ends. It prints its address first. Then it reads commands, one a line, and
+// prints each when it is done: the number of a version to switch to, or the stamp of a snapshot to restore.
 func serve(dir, version, keep string) error {
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *server) kill() {
 // to switches the server's replica.
 func (s *server) to(version int) error { return s.do(strconv.Itoa(version)) }
 
-// do has the server do what it takes a line for.
+// do sends a command to the server and waits until it is done.
 func (s *server) do(what string) error {
 	if _, err := fmt.Fprintln(s.in, what); err != nil {
 		return err
@@ -170,11 +170,11 @@ func TestAcknowledgedIsThereWhenTheServerIsKilled(t *testing.T) {
 			}
 			time.Sleep(time.Duration(random.IntN(2000)) * time.Microsecond)
 		})
-		now = lookAfterKill(t, c, dir, all, m, random)
+		now = checkAfterKill(t, c, dir, all, m, random)
 	}
 }
 
-// killUnderLoad kills s in the middle of what the workers do, when wait returns.
+// killUnderLoad kills s while the workers make changes, when wait returns.
 func killUnderLoad(t *testing.T, s *server, all []*worker, m *switcher, wait func()) {
 	var killed atomic.Bool
 	var wg sync.WaitGroup
@@ -198,8 +198,8 @@ func killUnderLoad(t *testing.T, s *server, all []*worker, m *switcher, wait fun
 	wg.Wait()
 }
 
-// lookAfterKill compares what the replica shows with what the workers were told, and makes them go on from there.
-func lookAfterKill(t *testing.T, c *cluster, dir string, all []*worker, m *switcher, random *rand.Rand) shown {
+// checkAfterKill compares the replica with the acknowledged calls of the workers, which continue from there.
+func checkAfterKill(t *testing.T, c *cluster, dir string, all []*worker, m *switcher, random *rand.Rand) shown {
 	lowM, highM := m.span()
 	version := m.version([]int{lowM, highM}[random.IntN(2)])
 	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Synced, version)

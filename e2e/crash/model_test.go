@@ -35,7 +35,7 @@ func (s state) clone() state {
 	return out
 }
 
-// lines tells all of s in a comparable way.
+// lines returns s as lines that can be compared.
 func (s state) lines() map[string]string {
 	names := make(map[*entry][]string)
 	for _, path := range slices.Sorted(maps.Keys(s)) {
@@ -58,9 +58,9 @@ func line(e *entry, names []string) string {
 
 func (s state) equal(o state) bool { return maps.Equal(s.lines(), o.lines()) }
 
-// torn reports whether s is what may be left of a write or a truncation that led from before to after: the same
-// but for bytes of one file, each of which is old or new. File systems write zeros behind the new end of a file
-// before they shorten it.
+// torn reports whether s can be the result of an interrupted write or truncation that led from before to after:
+// equal except for bytes of one file, each of which is old or new. File systems write zeros behind the new end
+// of a file before they shorten it.
 func (s state) torn(path string, before, after state) bool {
 	old, is, want := before[path], s[path], after[path]
 	if old == nil || is == nil || want == nil {
@@ -115,7 +115,7 @@ func observe(fs vfs.FS, h vfs.Handle, above string, known map[uint64]*entry, int
 			known[f.a.ID] = e
 		}
 		if f.a.Type == vfs.Symlink {
-			e.mode = 0o777 // it means nothing
+			e.mode = 0o777 // it has no meaning
 		}
 		into[f.path] = e
 		switch f.a.Type {

@@ -16,17 +16,17 @@ import (
 	"dim/internal/testkit"
 )
 
-// keeper knows what each snapshot may show.
+// keeper records what each snapshot may show.
 type keeper struct {
 	t       *testing.T
 	c       *cluster
 	dir     string
 	moments []moment
-	exact   map[string]state // of those that were taken when nobody wrote
-	ended   map[string]int   // how restores that were killed ended
+	exact   map[string]state // of those that were taken without concurrent writes
+	ended   map[string]int   // results of restores that were killed
 }
 
-// inASwitch returns in the middle of one of the first switches that begin.
+// inASwitch returns during one of the first switches that begin.
 func (k *keeper) inASwitch(begun <-chan struct{}, random *rand.Rand) {
 	for range 1 + random.IntN(3) {
 		select {
@@ -38,17 +38,17 @@ func (k *keeper) inASwitch(begun <-chan struct{}, random *rand.Rand) {
 	time.Sleep(time.Duration(random.Int64N(int64(switchTakes))))
 }
 
-// switchTakes is about how long the snapshot of a switch takes here; later nothing new can happen.
+// switchTakes is about how long the snapshot of a switch takes here; later nothing new happens.
 const switchTakes = 20 * time.Millisecond
 
-// moment is a span of time in which a snapshot may have been taken, and what the workers were doing.
+// moment is a time span in which a snapshot may have been taken, and the changes of the workers in it.
 type moment struct {
 	from, to  time.Time
 	all       []*worker
 	low, high []int
 }
 
-// during does what may take a snapshot.
+// during runs a function that may take a snapshot.
 func (k *keeper) during(all []*worker, do func() error) error {
 	m := moment{all: slices.Clone(all), from: time.Now()}
 	for _, w := range all {
@@ -65,9 +65,9 @@ func (k *keeper) during(all []*worker, do func() error) error {
 	return err
 }
 
-// Each switch takes a snapshot under load, and the server is killed at any time; then it is killed while a
-// snapshot is put back. Whatever is called a snapshot shows what the layer was at one moment of the switch that
-// took it, and the layer is what it was before a restore or after it.
+// Each switch takes a snapshot under load, and the server is killed at random times. Then it is killed during a
+// restore of a snapshot. Each snapshot must show the layer at one moment of the switch that took it, and the
+// layer must be as before the restore or as after it.
 func TestSnapshotsAreWholeAfterKills(t *testing.T) {
 	dir := t.TempDir()
 	c := newCluster(t, dir)
@@ -94,7 +94,7 @@ func TestSnapshotsAreWholeAfterKills(t *testing.T) {
 		})
 		killUnderLoad(t, s, all, m, func() { k.inASwitch(begun, random) })
 		testkit.Must(t, k.during(all, func() error {
-			now = lookAfterKill(t, c, dir, all, m, random)
+			now = checkAfterKill(t, c, dir, all, m, random)
 			return nil
 		}))
 		if !t.Failed() {
@@ -119,7 +119,7 @@ func everything(t *testing.T, r *replica.Replica) state {
 	return is
 }
 
-// putBack restores a snapshot and looks at it, then undoes that. It returns how long a restore takes.
+// putBack restores a snapshot, checks the result, and undoes it. It returns how long a restore takes.
 func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 	set, r := k.open(version)
 	defer set.Close()
@@ -128,7 +128,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 	if len(list) == 0 {
 		return 0
 	}
-	one, before := list[0], everything(k.t, r) // mostly that on which the server was killed
+	one, before := list[0], everything(k.t, r) // mostly the one during which the server was killed
 	if random.IntN(3) == 0 {
 		one = list[random.IntN(len(list))]
 	}
@@ -150,7 +150,7 @@ func (k *keeper) putBack(version int, random *rand.Rand) (took time.Duration) {
 	return took
 }
 
-// check wants what a snapshot shows to be what the layer was when it was taken.
+// check checks that a snapshot shows the layer as it was when the snapshot was taken.
 func (k *keeper) check(r *replica.Replica, one *layers.Snapshot, then state) {
 	k.t.Helper()
 	if exact := k.exact[one.ID()]; exact != nil {
@@ -174,7 +174,7 @@ func (k *keeper) check(r *replica.Replica, one *layers.Snapshot, then state) {
 	k.t.Errorf("snapshot %s, %s: of no switch", one.ID(), one.Why)
 }
 
-// below is what of s is in a directory. What is in m depends on the version too.
+// below returns the part of s in a directory. The content of m depends on the version too.
 func below(s state, dir string) state {
 	s = maps.Clone(s)
 	maps.DeleteFunc(s, func(path string, _ *entry) bool { return path != dir && !strings.HasPrefix(path, dir+"/") })
@@ -238,7 +238,7 @@ func (k *keeper) killWhilePuttingBack(version int, took time.Duration, random *r
 	return len(all)
 }
 
-// note notes what the snapshots show that restores took of the layer before they were killed.
+// note records the content of the snapshots that killed restores took of the layer before.
 func (k *keeper) note(set *replica.Set, before state) {
 	k.t.Helper()
 	list, err := layers.Snapshots(set, "n01")
@@ -250,7 +250,7 @@ func (k *keeper) note(set *replica.Set, before state) {
 	}
 }
 
-// undo puts back what a restore that was killed kept first.
+// undo restores the snapshot that a killed restore took first.
 func (k *keeper) undo(set *replica.Set, r *replica.Replica, before state) {
 	k.t.Helper()
 	list, err := layers.Snapshots(set, "n01")

@@ -11,7 +11,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// versionNames are what the files in m hold by version; switched is how many they are.
+// versionNames has the content of the files in m by version; switched is the number of these files.
 var versionNames = []string{"first version", "second version"}
 
 const switched = 5
@@ -25,14 +25,14 @@ type switcher struct {
 	acked  int
 }
 
-// shown is what m shows, and how many entries were set aside until now.
+// shown is the content of m, and the number of entries set aside until now.
 type shown struct {
 	version int
-	own     map[int]string // what the node wrote over the version's files
+	own     map[int]string // what the node wrote to files of the version
 	saved   int
 }
 
-// to returns what a switch leaves of s.
+// to returns s after a switch.
 func (s shown) to(version int) shown {
 	if s.version == version {
 		return s
@@ -74,7 +74,7 @@ func (m *switcher) span() (acked, begun int) {
 	return m.acked, len(m.states) - 1
 }
 
-// version is what the replica is to follow after change number k.
+// version returns the version that the replica follows after change number k.
 func (m *switcher) version(k int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -111,13 +111,13 @@ func (m *switcher) work(fs vfs.FS, more func() bool) error {
 	return nil
 }
 
-// replace gives file n another content in one step, as editors do.
+// replace replaces the content of file n in one step, as editors do.
 func (m *switcher) replace(fs vfs.FS, n int, content string) error {
 	dir, err := find(fs, "m")
 	if err != nil {
 		return err
 	}
-	if _, err := fs.Remove(root, dir, "new"); err != nil && err != vfs.ENOENT { // a crash may have left it
+	if _, err := fs.Remove(root, dir, "new"); err != nil && err != vfs.ENOENT { // it may be there after a crash
 		return err
 	}
 	made, err := fs.Create(root, dir, "new", &vfs.Create{Mode: vfs.Guarded, Attr: mode(0o644)})
@@ -133,8 +133,8 @@ func (m *switcher) replace(fs vfs.FS, n int, content string) error {
 	return err
 }
 
-// check wants m, attached with a version, to be as it was after one of the changes from low to high, switched
-// to that version. It returns what it is.
+// check checks that m, attached with a version, is as after one of the changes from low to high, switched to
+// that version. It returns the state of m.
 func (m *switcher) check(r *replica.Replica, version, low, high int) (shown, error) {
 	is, err := m.observe(r)
 	if err != nil {

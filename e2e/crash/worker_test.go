@@ -11,7 +11,7 @@ import (
 	"dim/internal/vfs"
 )
 
-// root is who calls.
+// root has the credentials of the calls.
 var root = &vfs.Cred{}
 
 // worker changes one directory, dir.
@@ -28,8 +28,8 @@ type worker struct {
 // change is one call, or two: a write and its commit.
 type change struct {
 	text string
-	path string // of the file that is written, "" when all is at once
-	half state  // what a crash in the middle may leave, if anything
+	path string // of the file that is written; "" if the change is atomic
+	half state  // the state that a crash in the middle may leave
 	do   func(fs vfs.FS, h handles) error
 }
 
@@ -40,7 +40,7 @@ func newWorker(dir string, seed uint64, now state) *worker {
 	return &worker{dir: dir, rand: rand.New(rand.NewPCG(seed, 7)), states: []state{now}}
 }
 
-// work changes the directory until a call fails. It returns the error, and the call.
+// work changes the directory until a call fails. It returns the error and the call.
 func (w *worker) work(fs vfs.FS, more func() bool) error {
 	h := func(path string) (vfs.Handle, error) { return find(fs, w.dir+path) }
 	for more() {
@@ -58,14 +58,14 @@ func (w *worker) work(fs vfs.FS, more func() bool) error {
 	return nil
 }
 
-// span returns how many changes were acknowledged, and how many begun.
+// span returns how many changes were acknowledged and how many were begun.
 func (w *worker) span() (acked, begun int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.acked, len(w.done)
 }
 
-// check wants fs to show one of the states from low to high, and returns what it shows.
+// check checks that fs shows one of the states from low to high, and returns that state.
 func (w *worker) check(fs vfs.FS, low, high int) (state, error) {
 	is := make(state)
 	top, err := find(fs, strings.TrimSuffix(w.dir, "/"))
@@ -86,7 +86,7 @@ func (w *worker) check(fs vfs.FS, low, high int) (state, error) {
 		w.dir, text(is), text(w.states[low]), w.story(low, high), text(w.states[high]))
 }
 
-// within reports whether is may be left of change number k when it was not acknowledged.
+// within reports whether the state can be the result of change number k if that was not acknowledged.
 func (w *worker) within(is state, k int) bool {
 	c := &w.done[k]
 	return c.half != nil && is.equal(c.half) || c.path != "" && is.torn(c.path, w.states[k], w.states[k+1])
@@ -146,7 +146,7 @@ func find(fs vfs.FS, path string) (vfs.Handle, error) {
 	return h, nil
 }
 
-// draw chooses a change that must succeed.
+// draw chooses a random change that must succeed.
 func (w *worker) draw() (change, state) {
 	now := w.states[len(w.states)-1]
 	for {

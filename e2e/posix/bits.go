@@ -19,7 +19,7 @@ func groupCases() []testCase {
 	return []testCase{
 		{"each of sixteen groups opens its way", "", func(t *testRun) {
 			for i := range uint32(16) {
-				t.file(groupFile(i), "x", 0o060, 0, 5000+i)
+				t.file(groupFile(i), "x", perm{0o060, 0, 5000 + i})
 			}
 			t.as(many(16), func() {
 				for i := range uint32(16) {
@@ -31,7 +31,7 @@ func groupCases() []testCase {
 		}},
 		{"each of forty groups opens its way", "AUTH_SYS carries sixteen groups", func(t *testRun) {
 			for i := range uint32(40) {
-				t.file(groupFile(i), "x", 0o040, 0, 5000+i)
+				t.file(groupFile(i), "x", perm{0o040, 0, 5000 + i})
 			}
 			t.as(many(40), func() {
 				for i := range uint32(40) {
@@ -40,7 +40,7 @@ func groupCases() []testCase {
 			})
 		}},
 		{"a group of hers shuts out whom its bits shut out", "", func(t *testRun) {
-			t.file("f", "x", 0o606, 0, team)
+			t.file("f", "x", perm{0o606, 0, team})
 			t.mkdir("d", 0o707, 0, team)
 			t.as(carol(), func() {
 				t.fails(t.open("f", rd), unix.EACCES)
@@ -61,8 +61,8 @@ func lostBitCases() []testCase {
 	return []testCase{
 		{"a change of owner by root clears setuid and setgid of files that run, not of directories", "",
 			func(t *testRun) {
-				t.file("f", "", 0o6755, aliceID, team)
-				t.file("g", "", 0o2644, aliceID, team)
+				t.file("f", "", perm{0o6755, aliceID, team})
+				t.file("g", "", perm{0o2644, aliceID, team})
 				t.mkdir("d", 0o6755, aliceID, team)
 				for _, n := range []string{"f", "g", "d"} {
 					t.ok(unix.Chown(t.p(n), bobID, bobID))
@@ -72,8 +72,8 @@ func lostBitCases() []testCase {
 				t.mode("d", 0o6755)
 			}},
 		{"a write by the owner clears her setuid too", "", func(t *testRun) {
-			t.file("f", "x", 0o4755, aliceID, team)
-			t.file("g", "x", 0o2755, aliceID, team)
+			t.file("f", "x", perm{0o4755, aliceID, team})
+			t.file("g", "x", perm{0o2755, aliceID, team})
 			t.as(alice(), func() {
 				t.append("f")
 				t.append("g")
@@ -83,7 +83,7 @@ func lostBitCases() []testCase {
 		}},
 		{"truncation by root clears nothing, by another who may write everything", "", func(t *testRun) {
 			for _, n := range []string{"f", "g"} {
-				t.file(n, "xyz", 0o6777, aliceID, team)
+				t.file(n, "xyz", perm{0o6777, aliceID, team})
 			}
 			t.ok(unix.Truncate(t.p("f"), 1))
 			t.mode("f", 0o6777)
@@ -108,9 +108,9 @@ func lostBitCases() []testCase {
 			func(t *testRun) {
 				t.mkdir("d", 0o1777, carolID, carolID)
 				for _, n := range []string{"hers", "hers2", "hers3"} {
-					t.file("d/"+n, n, 0o666, aliceID, aliceID)
+					t.file("d/"+n, n, perm{0o666, aliceID, aliceID})
 				}
-				t.file("d/his", "his", 0o666, bobID, bobID)
+				t.file("d/his", "his", perm{0o666, bobID, bobID})
 				t.as(bob(), func() {
 					t.fails(t.rename("d/his", "d/hers"), unix.EPERM, unix.EACCES)
 					t.fails(t.rename("d/hers", "d/new"), unix.EPERM, unix.EACCES)
@@ -130,7 +130,7 @@ func lostBitCases() []testCase {
 func whoSetsTimes(t *testRun) {
 	now, omit := unix.Timespec{Nsec: unix.UTIME_NOW}, unix.Timespec{Nsec: unix.UTIME_OMIT}
 	value := unix.Timespec{Sec: 1_000, Nsec: 1}
-	t.file("f", "", 0o464, aliceID, team)
+	t.file("f", "", perm{0o464, aliceID, team})
 	t.ok(t.utimes("f", value, value))
 	t.as(alice(), func() { // the owner needs no permission to write
 		t.ok(t.utimes("f", now, now))

@@ -20,7 +20,7 @@ func readWriteCases() []testCase {
 			same(t, "size", t.lstat("f").Size, int64(len(want)))
 		}},
 		{"pwrite inside, over and beyond the end", "", func(t *testRun) {
-			t.file("f", "0123456789", 0o644, 0, 0)
+			t.file("f", "0123456789", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			for _, c := range []struct {
@@ -33,7 +33,7 @@ func readWriteCases() []testCase {
 			t.holds("f", "012abc678xyz"+strings.Repeat("\x00", 4988)+"end")
 		}},
 		{"O_APPEND writes at the end whatever the offset", "", func(t *testRun) {
-			t.file("f", "start", 0o644, 0, 0)
+			t.file("f", "start", perm{0o644, 0, 0})
 			f, err := os.OpenFile(t.p("f"), os.O_RDWR|os.O_APPEND, 0)
 			t.ok(err)
 			defer f.Close()
@@ -77,7 +77,7 @@ func readWriteCases() []testCase {
 func sizeCases() []testCase {
 	return []testCase{
 		{"truncate cuts, and grows with zeros", "", func(t *testRun) {
-			t.file("f", strings.Repeat("secret", 3000), 0o644, 0, 0)
+			t.file("f", strings.Repeat("secret", 3000), perm{0o644, 0, 0})
 			t.ok(unix.Truncate(t.p("f"), 5))
 			t.ok(unix.Truncate(t.p("f"), 9000))
 			t.holds("f", "secre"+strings.Repeat("\x00", 8995))
@@ -85,7 +85,7 @@ func sizeCases() []testCase {
 			t.holds("f", "")
 		}},
 		{"ftruncate works through an open file", "", func(t *testRun) {
-			t.file("f", "0123456789", 0o644, 0, 0)
+			t.file("f", "0123456789", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			t.ok(f.Truncate(4))
@@ -99,11 +99,11 @@ func sizeCases() []testCase {
 			t.fails(unix.Truncate(t.p("d"), 0), unix.EISDIR)
 			t.fails(unix.Truncate(t.p("fifo"), 0), unix.EINVAL)
 			t.fails(unix.Truncate(t.p("none"), 0), unix.ENOENT)
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.fails(unix.Truncate(t.p("f"), -1), unix.EINVAL)
 		}},
 		{"offsets beyond 4 GiB work and leave a hole", "", func(t *testRun) {
-			t.file("f", "start", 0o644, 0, 0)
+			t.file("f", "start", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			const off = 5<<30 + 123
@@ -129,7 +129,7 @@ func sizeCases() []testCase {
 func mappingCases() []testCase {
 	return []testCase{
 		{"a shared mapping shows writes and its writes are read", "", func(t *testRun) {
-			t.file("f", strings.Repeat("a", 8192), 0o644, 0, 0)
+			t.file("f", strings.Repeat("a", 8192), perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -148,7 +148,7 @@ func mappingCases() []testCase {
 			t.holds("f", "aM"+strings.Repeat("a", 4094)+"W"+strings.Repeat("a", 4095))
 		}},
 		{"a private mapping keeps its writes to itself", "", func(t *testRun) {
-			t.file("f", "original", 0o644, 0, 0)
+			t.file("f", "original", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			m, err := unix.Mmap(int(f.Fd()), 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
@@ -158,7 +158,7 @@ func mappingCases() []testCase {
 			t.holds("f", "original")
 		}},
 		{"fsync and fdatasync work on files, fsync on directories", "", func(t *testRun) {
-			t.file("f", "x", 0o644, 0, 0)
+			t.file("f", "x", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			t.ok(unix.Fsync(int(f.Fd())))
@@ -169,7 +169,7 @@ func mappingCases() []testCase {
 			t.ok(d.Sync())
 		}},
 		{"a file opened for reading is not written, nor the other way round", "", func(t *testRun) {
-			t.file("f", "x", 0o644, 0, 0)
+			t.file("f", "x", perm{0o644, 0, 0})
 			fd, err := unix.Open(t.p("f"), unix.O_RDONLY, 0)
 			t.ok(err)
 			_, err = unix.Write(fd, []byte("y"))

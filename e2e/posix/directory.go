@@ -23,7 +23,7 @@ func makeDirectoryCases() []testCase {
 			same(t, "nlink", uint64(t.lstat(".").Nlink), n)
 		}},
 		{"mkdir over anything is EEXIST", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.symlink("nowhere", "l")
 			for _, n := range []string{"f", "d", "l", "."} {
@@ -32,7 +32,7 @@ func makeDirectoryCases() []testCase {
 		}},
 		{"rmdir of a full directory is ENOTEMPTY, of dot EINVAL", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
-			t.file("d/f", "", 0o644, 0, 0)
+			t.file("d/f", "", perm{0o644, 0, 0})
 			t.fails(unix.Rmdir(t.p("d")), unix.ENOTEMPTY, unix.EEXIST)
 			t.fails(unix.Rmdir(t.raw("d/.")), unix.EINVAL)
 			t.fails(unix.Rmdir(t.raw("d/..")), unix.ENOTEMPTY, unix.EEXIST, unix.EBUSY)
@@ -46,7 +46,7 @@ func makeDirectoryCases() []testCase {
 			same(t, "dot-dot", up.Ino, t.lstat(".").Ino)
 		}},
 		{"a listing agrees with stat in type and inode", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.symlink("f", "l")
 			t.fifo("p", 0o644)
@@ -116,7 +116,7 @@ func listingCases() []testCase {
 			defer d.Close()
 			first, err := d.Readdirnames(-1)
 			t.ok(err)
-			t.file("new", "", 0o644, 0, 0)
+			t.file("new", "", perm{0o644, 0, 0})
 			_, err = d.Seek(0, 0)
 			t.ok(err)
 			second, err := d.Readdirnames(-1)

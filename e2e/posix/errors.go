@@ -43,7 +43,7 @@ func pathErrors() []testCase {
 			}
 		}},
 		{"a slash at the end wants a directory", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.symlink("d", "l")
 			t.fails(unix.Unlink(t.raw("f/")), unix.ENOTDIR)
@@ -95,7 +95,7 @@ func useErrors() []testCase {
 			t.fails(t.open("p", wr|unix.O_NONBLOCK), unix.ENXIO)
 		}},
 		{"offsets below zero are EINVAL, and reading at the end reads nothing", "", func(t *testRun) {
-			t.file("f", "0123456789", 0o644, 0, 0)
+			t.file("f", "0123456789", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			b := make([]byte, 5)
@@ -116,7 +116,7 @@ func useErrors() []testCase {
 		}},
 		{"who may not search gets EACCES for everything below", "", func(t *testRun) {
 			t.mkdir("d", 0o700, 0, 0)
-			t.file("d/f", "", 0o666, bobID, bobID)
+			t.file("d/f", "", perm{0o666, bobID, bobID})
 			t.mkdir("d/s", 0o777, bobID, bobID)
 			t.as(bob(), func() {
 				var st unix.Stat_t

@@ -22,7 +22,7 @@ func openingCases() []testCase {
 				[5]uint64{unix.S_IFREG | 0o640, bobID, bobID, 0, 1})
 		}},
 		{"O_EXCL refuses what exists, also links to nowhere", "", func(t *testRun) {
-			t.file("f", "x", 0o644, 0, 0)
+			t.file("f", "x", perm{0o644, 0, 0})
 			t.symlink("nowhere", "l")
 			for _, n := range []string{"f", "l", "."} {
 				t.fails(t.open(n, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY), unix.EEXIST)
@@ -33,12 +33,12 @@ func openingCases() []testCase {
 			t.symlink("target", "l")
 			t.ok(t.open("l", unix.O_CREAT|unix.O_WRONLY))
 			t.lstat("target")
-			t.file("f", "keep", 0o644, 0, 0)
+			t.file("f", "keep", perm{0o644, 0, 0})
 			t.ok(t.open("f", unix.O_CREAT|unix.O_WRONLY))
 			t.holds("f", "keep")
 		}},
 		{"O_TRUNC empties", "", func(t *testRun) {
-			t.file("f", "content", 0o644, 0, 0)
+			t.file("f", "content", perm{0o644, 0, 0})
 			t.ok(t.open("f", unix.O_TRUNC|unix.O_WRONLY))
 			t.holds("f", "")
 		}},
@@ -48,7 +48,7 @@ func openingCases() []testCase {
 			t.fails(t.open("d", unix.O_RDWR), unix.EISDIR)
 		}},
 		{"a path through a file is ENOTDIR, through nothing ENOENT", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.fails(t.open("f/x", unix.O_RDONLY), unix.ENOTDIR)
 			t.fails(t.open("f/x", unix.O_CREAT|unix.O_WRONLY), unix.ENOTDIR)
 			t.fails(t.open("none/x", unix.O_CREAT|unix.O_WRONLY), unix.ENOENT)
@@ -56,7 +56,7 @@ func openingCases() []testCase {
 			t.fails(unix.Unlink(t.p("f/x")), unix.ENOTDIR)
 		}},
 		{"O_NOFOLLOW and O_DIRECTORY refuse links and files", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.symlink("f", "l")
 			t.fails(t.open("l", unix.O_NOFOLLOW|unix.O_RDONLY), unix.ELOOP)
 			t.fails(t.open("f", unix.O_DIRECTORY|unix.O_RDONLY), unix.ENOTDIR)
@@ -73,7 +73,7 @@ func namingCases() []testCase {
 			t.fails(t.open("a", unix.O_RDONLY), unix.ELOOP)
 		}},
 		{"names of 255 bytes work, of 256 are ENAMETOOLONG", "", func(t *testRun) {
-			t.file(n255, "x", 0o644, 0, 0)
+			t.file(n255, "x", perm{0o644, 0, 0})
 			t.holds(n255, "x")
 			t.fails(t.open(n256, unix.O_CREAT|unix.O_WRONLY), unix.ENAMETOOLONG)
 			t.fails(t.open(n256, unix.O_RDONLY), unix.ENAMETOOLONG)
@@ -115,7 +115,7 @@ func namingCases() []testCase {
 func specialFileCases() []testCase {
 	return []testCase{
 		{"readlink of what is no link is EINVAL", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			for _, n := range []string{"f", "."} {
 				_, err := unix.Readlink(t.p(n), make([]byte, 10))
 				t.fails(err, unix.EINVAL)
@@ -159,7 +159,7 @@ func specialFileCases() []testCase {
 		}},
 		{"an extended attribute that is not there is ENODATA, or attributes are not supported",
 			"NFSv3 carries no extended attributes", func(t *testRun) {
-				t.file("f", "", 0o644, 0, 0)
+				t.file("f", "", perm{0o644, 0, 0})
 				_, err := unix.Getxattr(t.p("f"), "user.none", make([]byte, 10))
 				t.fails(err, unix.ENODATA, unix.EOPNOTSUPP)
 			}},

@@ -28,7 +28,7 @@ type fsxRun struct {
 // the steps, so a failure can be repeated.
 func fsx(t *testRun) {
 	start := strings.Repeat("0123456789abcde", 8<<10)
-	t.file("f", start, 0o644, 0, 0)
+	t.file("f", start, perm{0o644, 0, 0})
 	x := &fsxRun{t: t, f: t.rdwr("f"), model: []byte(start), rng: rand.New(rand.NewPCG(t.seed, 0))}
 	defer func() { x.f.Close() }()
 	steps := []func() (string, error){x.read, x.read, x.write, x.write, x.write, x.truncate, x.mapRead, x.mapWrite,

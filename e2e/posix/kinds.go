@@ -17,7 +17,7 @@ func (t *testRun) ofKind(kind, name string) {
 	}
 	switch kind {
 	case "file":
-		t.file(name, name, 0o640, aliceID, team)
+		t.file(name, name, perm{0o640, aliceID, team})
 	case "link":
 		t.symlink(name, name)
 	case "fifo":
@@ -27,7 +27,7 @@ func (t *testRun) ofKind(kind, name string) {
 	case "empty", "full":
 		t.mkdir(name, 0o750, aliceID, team)
 		if kind == "full" {
-			t.file(name+"/in", name, 0o640, 0, 0)
+			t.file(name+"/in", name, perm{0o640, 0, 0})
 		}
 	}
 }
@@ -112,11 +112,11 @@ func hiddenCases() []testCase {
 	old := func(name string, f func(t *testRun)) testCase {
 		return testCase{name, "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
-			t.file("d/f", "old", 0o644, 0, 0)
+			t.file("d/f", "old", perm{0o644, 0, 0})
 			t.mkdir("d/s", 0o755, 0, 0)
-			t.file("d/s/g", "old", 0o644, 0, 0)
+			t.file("d/s/g", "old", perm{0o644, 0, 0})
 			t.mkdir("e", 0o755, 0, 0)
-			t.file("e/new", "new", 0o644, 0, 0)
+			t.file("e/new", "new", perm{0o644, 0, 0})
 			t.link("d/f", "f2")
 			f(t)
 		}}
@@ -157,9 +157,9 @@ func hiddenCases() []testCase {
 		old("a directory in place of a file, and a file in place of a directory", func(t *testRun) {
 			t.ok(unix.Unlink(t.p("d/f")))
 			t.ok(unix.Mkdir(t.p("d/f"), 0o755))
-			t.file("d/f/x", "x", 0o644, 0, 0)
+			t.file("d/f/x", "x", perm{0o644, 0, 0})
 			t.ok(os.RemoveAll(t.p("d/s")))
-			t.file("d/s", "file", 0o644, 0, 0)
+			t.file("d/s", "file", perm{0o644, 0, 0})
 			same(t, "names", t.names("d/f"), "x")
 			t.holds("d/s", "file")
 			t.fails(t.open("d/s/g", rd), unix.ENOTDIR)

@@ -9,7 +9,7 @@ import (
 func linkCases() []testCase {
 	return []testCase{
 		{"names of one file are the same file until the last goes", "", func(t *testRun) {
-			t.file("f", "shared", 0o644, 0, 0)
+			t.file("f", "shared", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.link("f", "d/g")
 			a, b := t.lstat("f"), t.lstat("d/g")
@@ -22,7 +22,7 @@ func linkCases() []testCase {
 			t.holds("d/g", "sharedmore")
 		}},
 		{"a link over an existing name is EEXIST, of a directory EPERM", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.fails(unix.Link(t.p("f"), t.p("d")), unix.EEXIST)
 			t.fails(unix.Link(t.p("f"), t.p("f")), unix.EEXIST)
@@ -36,14 +36,14 @@ func linkCases() []testCase {
 			same(t, "nlink", uint64(t.lstat("l").Nlink), 2)
 		}},
 		{"a file has a hundred names", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			for i := range 100 {
 				t.ok(unix.Link(t.p("f"), t.p(fmt.Sprint("n", i))))
 			}
 			same(t, "nlink", uint64(t.lstat("f").Nlink), 101)
 		}},
 		{"unlink does not take directories, nor rmdir anything else", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.symlink("d", "l")
 			t.fails(unix.Unlink(t.p("d")), unix.EISDIR)
@@ -54,7 +54,7 @@ func linkCases() []testCase {
 		}},
 		{"a name removed and made again is another file", "", func(t *testRun) {
 			for i := range 20 {
-				t.file("f", fmt.Sprint(i), 0o644, 0, 0)
+				t.file("f", fmt.Sprint(i), perm{0o644, 0, 0})
 				t.holds("f", fmt.Sprint(i))
 				t.ok(unix.Unlink(t.p("f")))
 				t.gone("f")
@@ -67,13 +67,13 @@ func linkCases() []testCase {
 }
 
 func (t *testRun) renameSeed() {
-	t.file("f", "eff", 0o644, aliceID, aliceID)
-	t.file("g", "gee", 0o600, bobID, bobID)
+	t.file("f", "eff", perm{0o644, aliceID, aliceID})
+	t.file("g", "gee", perm{0o600, bobID, bobID})
 	t.symlink("f", "l")
 	t.mkdir("d", 0o755, 0, 0)
-	t.file("d/x", "ex", 0o644, 0, 0)
+	t.file("d/x", "ex", perm{0o644, 0, 0})
 	t.mkdir("d/sub", 0o755, 0, 0)
-	t.file("d/sub/y", "why", 0o644, 0, 0)
+	t.file("d/sub/y", "why", perm{0o644, 0, 0})
 	t.mkdir("empty", 0o711, 0, 0)
 	t.mkdir("e", 0o755, 0, 0)
 	t.link("f", "f2")
@@ -150,7 +150,7 @@ func renameCases() []testCase {
 			t.mkdir("d", 0o755, 0, 0)
 			same(t, "names", t.names("d"), "")
 			t.ok(t.rename("f", "moved/f"))
-			t.file("f", "new", 0o644, 0, 0)
+			t.file("f", "new", perm{0o644, 0, 0})
 			t.holds("moved/f", "eff")
 		}),
 		with("RENAME_NOREPLACE replaces nothing", func(t *testRun) {

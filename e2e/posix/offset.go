@@ -16,7 +16,7 @@ func offsetCases() []testCase { return slices.Concat(holeCases(), truncateCases(
 func holeCases() []testCase {
 	return []testCase{
 		{"data lies where it was written, at every power of two", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			for i := 12; i <= 43; i++ { // ext4 ends at 2^44
@@ -92,7 +92,7 @@ func truncateCases() []testCase {
 			full := strings.Repeat("data", 5000)
 			sizes := []int{0, 1, 511, 512, 4095, 4096, 4097, 8191, 12288, 19999}
 			for _, n := range sizes {
-				t.file(fmt.Sprint("f", n), full, 0o644, 0, 0)
+				t.file(fmt.Sprint("f", n), full, perm{0o644, 0, 0})
 			}
 			for _, n := range sizes {
 				name := fmt.Sprint("f", n)
@@ -102,7 +102,7 @@ func truncateCases() []testCase {
 			}
 		}},
 		{"an open file is cut and grown by others", "", func(t *testRun) {
-			t.file("f", strings.Repeat("x", 10_000), 0o644, 0, 0)
+			t.file("f", strings.Repeat("x", 10_000), perm{0o644, 0, 0})
 			f, err := os.Open(t.p("f"))
 			t.ok(err)
 			defer f.Close()

@@ -13,7 +13,7 @@ func openCases() []testCase { return slices.Concat(removedWhileOpenCases(), move
 func removedWhileOpenCases() []testCase {
 	return []testCase{
 		{"an open file lives on when its name is removed", "", func(t *testRun) {
-			t.file("f", "content", 0o644, 0, 0)
+			t.file("f", "content", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			t.ok(unix.Unlink(t.p("f")))
 			t.gone("f")
@@ -30,7 +30,7 @@ func removedWhileOpenCases() []testCase {
 			t.gone("f")
 		}},
 		{"an open file without names has nlink 0", "the client renames it instead (silly rename)", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			t.ok(unix.Unlink(t.p("f")))
@@ -39,8 +39,8 @@ func removedWhileOpenCases() []testCase {
 			same(t, "nlink", uint64(st.Nlink), 0)
 		}},
 		{"an open file lives on when another takes its name", "", func(t *testRun) {
-			t.file("f", "old", 0o644, 0, 0)
-			t.file("n", "new", 0o644, 0, 0)
+			t.file("f", "old", perm{0o644, 0, 0})
+			t.file("n", "new", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			defer f.Close()
 			t.ok(t.rename("n", "f"))
@@ -54,7 +54,7 @@ func removedWhileOpenCases() []testCase {
 			t.holds("f", "new")
 		}},
 		{"a removed file that is open by two lives until both close", "", func(t *testRun) {
-			t.file("f", "content", 0o644, 0, 0)
+			t.file("f", "content", perm{0o644, 0, 0})
 			one, two := t.rdwr("f"), t.rdwr("f")
 			t.ok(unix.Unlink(t.p("f")))
 			t.ok(one.Close())
@@ -65,7 +65,7 @@ func removedWhileOpenCases() []testCase {
 			t.ok(two.Close())
 		}},
 		{"a mapped file lives on when it was closed and removed", "", func(t *testRun) {
-			t.file("f", "mapped", 0o644, 0, 0)
+			t.file("f", "mapped", perm{0o644, 0, 0})
 			f := t.rdwr("f")
 			m, err := unix.Mmap(int(f.Fd()), 0, 6, unix.PROT_READ, unix.MAP_SHARED)
 			t.ok(err)
@@ -80,7 +80,7 @@ func removedWhileOpenCases() []testCase {
 func movedWhileOpenCases() []testCase {
 	return []testCase{
 		{"an open file follows its name to another directory", "", func(t *testRun) {
-			t.file("f", "content", 0o644, 0, 0)
+			t.file("f", "content", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			f := t.rdwr("f")
 			defer f.Close()
@@ -92,7 +92,7 @@ func movedWhileOpenCases() []testCase {
 		{"a directory is removed when only an open file was in it",
 			"the client's silly rename keeps the directory full", func(t *testRun) {
 				t.mkdir("d", 0o755, 0, 0)
-				t.file("d/f", "x", 0o644, 0, 0)
+				t.file("d/f", "x", perm{0o644, 0, 0})
 				f := t.rdwr("d/f")
 				defer f.Close()
 				t.ok(unix.Unlink(t.p("d/f")))
@@ -123,7 +123,7 @@ func movedWhileOpenCases() []testCase {
 			t.lstat("e/d/f")
 		}},
 		{"one who opened a file sees what another writes", "", func(t *testRun) {
-			t.file("f", "before", 0o644, 0, 0)
+			t.file("f", "before", perm{0o644, 0, 0})
 			one, two := t.rdwr("f"), t.rdwr("f")
 			defer one.Close()
 			defer two.Close()
@@ -137,7 +137,7 @@ func movedWhileOpenCases() []testCase {
 			same(t, "content", string(b), "AFTER!")
 		}},
 		{"locks of two open files exclude each other", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			one, two := t.rdwr("f"), t.rdwr("f")
 			defer two.Close()
 			t.ok(unix.Flock(int(one.Fd()), unix.LOCK_EX))

@@ -18,10 +18,10 @@ func permissionCases() []testCase { return slices.Concat(mayOpenCases(), mayChan
 func mayOpenCases() []testCase {
 	return []testCase{
 		{"one class alone decides about opening", "", func(t *testRun) {
-			t.file("o6", "x", 0o600, aliceID, team)
-			t.file("g6", "x", 0o060, aliceID, team)
-			t.file("t6", "x", 0o006, aliceID, team)
-			t.file("r4", "x", 0o444, aliceID, team)
+			t.file("o6", "x", perm{0o600, aliceID, team})
+			t.file("g6", "x", perm{0o060, aliceID, team})
+			t.file("t6", "x", perm{0o006, aliceID, team})
+			t.file("r4", "x", perm{0o444, aliceID, team})
 			for _, c := range []struct {
 				who   user
 				name  string
@@ -48,7 +48,7 @@ func mayOpenCases() []testCase {
 			}
 		}},
 		{"access(2) tells what open does", "", func(t *testRun) {
-			t.file("f", "", 0o754, aliceID, team)
+			t.file("f", "", perm{0o754, aliceID, team})
 			for _, c := range []struct {
 				who  user
 				want [3]bool // read, write, execute
@@ -65,8 +65,8 @@ func mayOpenCases() []testCase {
 		{"a search needs execute permission, a listing read permission", "", func(t *testRun) {
 			t.mkdir("x", 0o711, 0, 0)
 			t.mkdir("r", 0o744, 0, 0)
-			t.file("x/f", "x", 0o644, 0, 0)
-			t.file("r/f", "x", 0o644, 0, 0)
+			t.file("x/f", "x", perm{0o644, 0, 0})
+			t.file("r/f", "x", perm{0o644, 0, 0})
 			t.as(bob(), func() {
 				t.ok(t.open("x/f", rd))
 				t.fails(t.open("r/f", rd), unix.EACCES)
@@ -77,7 +77,7 @@ func mayOpenCases() []testCase {
 		}},
 		{"a supplementary group opens the way", "", func(t *testRun) {
 			t.mkdir("g", 0o770, 0, team)
-			t.file("g/f", "x", 0o640, 0, team)
+			t.file("g/f", "x", perm{0o640, 0, team})
 			t.as(carol(), func() {
 				t.ok(t.open("g/f", rd))
 				t.ok(os.WriteFile(t.p("g/new"), []byte("n"), 0o644))
@@ -93,7 +93,7 @@ func mayChangeCases() []testCase {
 	return []testCase{
 		{"making and removing need write permission in the directory", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
-			t.file("d/f", "x", 0o666, bobID, bobID)
+			t.file("d/f", "x", perm{0o666, bobID, bobID})
 			t.mkdir("d/s", 0o777, bobID, bobID)
 			t.as(bob(), func() {
 				t.fails(t.open("d/n", unix.O_CREAT|wr), unix.EACCES)
@@ -110,7 +110,7 @@ func mayChangeCases() []testCase {
 		}},
 		{"removing needs no permission on the file itself", "", func(t *testRun) {
 			t.mkdir("d", 0o777, 0, 0)
-			t.file("d/f", "x", 0, aliceID, aliceID)
+			t.file("d/f", "x", perm{0, aliceID, aliceID})
 			t.as(bob(), func() { t.ok(unix.Unlink(t.p("d/f"))) })
 			t.gone("d/f")
 		}},
@@ -129,7 +129,7 @@ func mayChangeCases() []testCase {
 		}},
 		{"an open file is read and written after the permission has gone",
 			"the server checks each call and knows of no open", func(t *testRun) {
-				t.file("f", "content", 0o666, aliceID, aliceID)
+				t.file("f", "content", perm{0o666, aliceID, aliceID})
 				t.as(bob(), func() {
 					f := t.rdwr("f")
 					defer f.Close()
@@ -154,7 +154,7 @@ func mayChangeCases() []testCase {
 			})
 		}},
 		{"a program runs only with execute permission, for root too", "", func(t *testRun) {
-			t.file("f", "#!/bin/true\n", 0o644, 0, 0)
+			t.file("f", "#!/bin/true\n", perm{0o644, 0, 0})
 			t.fails(unix.Faccessat(unix.AT_FDCWD, t.p("f"), unix.X_OK, 0), unix.EACCES)
 			t.ok(unix.Chmod(t.p("f"), 0o654))
 			t.ok(unix.Faccessat(unix.AT_FDCWD, t.p("f"), unix.X_OK, 0))
@@ -166,11 +166,11 @@ func sticky(t *testRun) {
 	t.mkdir("tmp", 0o1777, 0, 0)
 	t.mkdir("bobs", 0o1777, bobID, bobID)
 	t.mkdir("open", 0o777, 0, 0)
-	t.file("tmp/hers", "", 0o666, aliceID, aliceID)
-	t.file("tmp/his", "", 0o666, bobID, bobID)
+	t.file("tmp/hers", "", perm{0o666, aliceID, aliceID})
+	t.file("tmp/his", "", perm{0o666, bobID, bobID})
 	t.mkdir("tmp/herd", 0o777, aliceID, aliceID)
-	t.file("bobs/hers", "", 0o600, aliceID, aliceID)
-	t.file("open/his", "", 0o600, bobID, bobID)
+	t.file("bobs/hers", "", perm{0o600, aliceID, aliceID})
+	t.file("open/his", "", perm{0o600, bobID, bobID})
 	t.as(bob(), func() {
 		t.fails(unix.Unlink(t.p("tmp/hers")), unix.EPERM, unix.EACCES)
 		t.fails(unix.Rmdir(t.p("tmp/herd")), unix.EPERM, unix.EACCES)
@@ -193,7 +193,7 @@ func modeCases() []testCase { return slices.Concat(chmodCases(), inheritedModeCa
 func chmodCases() []testCase {
 	return []testCase{
 		{"chmod sets all twelve bits of files and directories", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			for _, mode := range []uint32{0, 0o777, 0o1000, 0o2000, 0o4000, 0o7777, 0o640} {
 				for _, n := range []string{"f", "d"} {
@@ -203,7 +203,7 @@ func chmodCases() []testCase {
 			}
 		}},
 		{"chmod follows links, and only the owner may", "", func(t *testRun) {
-			t.file("f", "", 0o644, aliceID, aliceID)
+			t.file("f", "", perm{0o644, aliceID, aliceID})
 			t.symlink("f", "l")
 			t.as(alice(), func() { t.ok(unix.Chmod(t.p("l"), 0o600)) })
 			t.mode("f", 0o600)
@@ -213,7 +213,7 @@ func chmodCases() []testCase {
 		{"a write by a user clears setuid and setgid, one by root does not", "", func(t *testRun) {
 			for i, c := range []struct{ mode, want uint32 }{{0o6777, 0o777}, {0o4666, 0o666}, {0o2676, 0o676}} {
 				name := string(rune('a' + i))
-				t.file(name, "x", c.mode, aliceID, team)
+				t.file(name, "x", perm{c.mode, aliceID, team})
 				t.ok(os.WriteFile(t.p(name), []byte("root"), 0))
 				t.ok(unix.Chmod(t.p(name), c.mode))
 				f := t.rdwr(name)
@@ -226,7 +226,7 @@ func chmodCases() []testCase {
 			}
 		}},
 		{"setgid without group execution stays at a write", "", func(t *testRun) {
-			t.file("f", "x", 0o2666, aliceID, team)
+			t.file("f", "x", perm{0o2666, aliceID, team})
 			t.as(carol(), func() { t.append("f") })
 			t.mode("f", 0o2666)
 		}},
@@ -236,7 +236,7 @@ func chmodCases() []testCase {
 func inheritedModeCases() []testCase {
 	return []testCase{
 		{"truncation by a user clears setuid and setgid", "", func(t *testRun) {
-			t.file("f", "xyz", 0o6777, aliceID, team)
+			t.file("f", "xyz", perm{0o6777, aliceID, team})
 			t.as(bob(), func() { t.ok(unix.Truncate(t.p("f"), 1)) })
 			t.mode("f", 0o777)
 			t.ok(unix.Chmod(t.p("f"), 0o6777))
@@ -244,8 +244,8 @@ func inheritedModeCases() []testCase {
 			t.mode("f", 0o777)
 		}},
 		{"setgid is not to be had for a group that one is not in", "", func(t *testRun) {
-			t.file("f", "", 0o644, aliceID, other)
-			t.file("g", "", 0o644, aliceID, team)
+			t.file("f", "", perm{0o644, aliceID, other})
+			t.file("g", "", perm{0o644, aliceID, team})
 			t.as(alice(), func() {
 				t.ok(unix.Chmod(t.p("f"), 0o2755))
 				t.ok(unix.Chmod(t.p("g"), 0o2755))
@@ -292,7 +292,7 @@ func (t *testRun) append(name string) {
 func ownerCases() []testCase {
 	return []testCase{
 		{"root gives everything away, links themselves too", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.symlink("f", "l")
 			for _, n := range []string{"f", "d", "l"} {
@@ -306,7 +306,7 @@ func ownerCases() []testCase {
 			same(t, "owner of the link", t.lstat("l").Uid, 70000)
 		}},
 		{"the owner hands a file to groups of hers only and to nobody", "", func(t *testRun) {
-			t.file("f", "", 0o644, aliceID, aliceID)
+			t.file("f", "", perm{0o644, aliceID, aliceID})
 			t.as(alice(), func() {
 				t.ok(unix.Chown(t.p("f"), -1, team))
 				t.fails(unix.Chown(t.p("f"), -1, other), unix.EPERM)
@@ -318,7 +318,7 @@ func ownerCases() []testCase {
 			same(t, "owner", [2]uint32{st.Uid, st.Gid}, [2]uint32{aliceID, aliceID})
 		}},
 		{"a change of owner by a user clears setuid and setgid of files", "", func(t *testRun) {
-			t.file("f", "", 0o6755, aliceID, team)
+			t.file("f", "", perm{0o6755, aliceID, team})
 			t.mkdir("d", 0o2755, aliceID, team)
 			t.as(alice(), func() {
 				t.ok(unix.Chown(t.p("f"), -1, aliceID))

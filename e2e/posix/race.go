@@ -51,18 +51,18 @@ func raceCases() []testCase {
 		}},
 		{"of many that remove one name exactly one wins", "", func(t *testRun) {
 			for range 20 {
-				t.file("f", "", 0o644, 0, 0)
+				t.file("f", "", perm{0o644, 0, 0})
 				t.oneWins(unix.ENOENT, func(int) error { return unix.Unlink(t.p("f")) })
 			}
 		}},
 		{"of many that rename one name exactly one wins", "", func(t *testRun) {
 			for round := range 20 {
-				t.file("f", "", 0o644, 0, 0)
+				t.file("f", "", perm{0o644, 0, 0})
 				t.oneWins(unix.ENOENT, func(i int) error { return t.rename("f", fmt.Sprintf("n-%d-%d", round, i)) })
 			}
 		}},
 		{"of many that link one name exactly one wins", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			for round := range 20 {
 				t.oneWins(unix.EEXIST, func(int) error { return unix.Link(t.p("f"), t.p(fmt.Sprint("n", round))) })
 			}
@@ -101,7 +101,7 @@ func (t *testRun) lostAfterOpen(err error) bool {
 
 func renamedOver(t *testRun) {
 	content := func(i int) string { return strings.Repeat(fmt.Sprint(i%10), 1000) }
-	t.file("f", content(0), 0o644, 0, 0)
+	t.file("f", content(0), perm{0o644, 0, 0})
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {

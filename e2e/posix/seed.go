@@ -70,13 +70,16 @@ func (t *testRun) changeHalf() error {
 	})
 }
 
+// perm is a mode and an owner.
+type perm struct{ mode, uid, gid uint32 }
+
 // file makes a file of this content, mode and owner, as root.
-func (t *testRun) file(name, content string, mode, uid, gid uint32) {
+func (t *testRun) file(name, content string, p perm) {
 	t.prepare(name, func(path string) error {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			return err
 		}
-		return own(path, mode, uid, gid)
+		return own(path, p.mode, p.uid, p.gid)
 	})
 }
 

@@ -16,7 +16,7 @@ func setTimeCases() []testCase {
 	now, omit := unix.Timespec{Nsec: unix.UTIME_NOW}, unix.Timespec{Nsec: unix.UTIME_OMIT}
 	return []testCase{
 		{"times are kept to the nanosecond, on every kind of file", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.mkdir("d", 0o755, 0, 0)
 			t.symlink("f", "l")
 			t.fifo("p", 0o644)
@@ -31,14 +31,14 @@ func setTimeCases() []testCase {
 			}
 		}},
 		{"times before 1970 and after 2106 are kept", "NFSv3 times are unsigned 32 bits", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			for _, sec := range []int64{-1, -1000, 1 << 32} {
 				t.ok(t.utimes("f", unix.Timespec{Sec: sec}, unix.Timespec{Sec: sec, Nsec: 5}))
 				same(t, "mtime", nsec(t.lstat("f").Mtim), sec*1e9+5)
 			}
 		}},
 		{"one time is set, the other left", "", func(t *testRun) {
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			t.ok(t.utimes("f", unix.Timespec{Sec: 10}, unix.Timespec{Sec: 20}))
 			t.ok(t.utimes("f", unix.Timespec{Sec: 30}, omit))
 			t.ok(t.utimes("f", omit, unix.Timespec{Sec: 40}))
@@ -46,7 +46,7 @@ func setTimeCases() []testCase {
 			same(t, "times", [2]int64{st.Atim.Sec, st.Mtim.Sec}, [2]int64{30, 40})
 		}},
 		{"the owner sets values, a writer only now", "", func(t *testRun) {
-			t.file("f", "", 0o664, aliceID, team)
+			t.file("f", "", perm{0o664, aliceID, team})
 			t.as(alice(), func() { t.ok(t.utimes("f", unix.Timespec{Sec: 1}, unix.Timespec{Sec: 2})) })
 			t.as(carol(), func() {
 				t.fails(t.utimes("f", unix.Timespec{Sec: 5}, unix.Timespec{Sec: 6}), unix.EPERM)
@@ -64,7 +64,7 @@ func movedTimeCases() []testCase {
 	omit := unix.Timespec{Nsec: unix.UTIME_OMIT}
 	return []testCase{
 		{"changes of attributes move the ctime and not the mtime", "", func(t *testRun) {
-			t.file("f", "data", 0o644, 0, 0)
+			t.file("f", "data", perm{0o644, 0, 0})
 			for _, do := range []func() error{
 				func() error { return unix.Chmod(t.p("f"), 0o600) },
 				func() error { return unix.Chown(t.p("f"), aliceID, -1) },
@@ -81,7 +81,7 @@ func movedTimeCases() []testCase {
 			}
 		}},
 		{"writes move mtime and ctime", "", func(t *testRun) {
-			t.file("f", "data", 0o644, 0, 0)
+			t.file("f", "data", perm{0o644, 0, 0})
 			for _, do := range []func(){
 				func() { t.append("f") },
 				func() { t.ok(unix.Truncate(t.p("f"), 2)) },
@@ -98,7 +98,7 @@ func movedTimeCases() []testCase {
 		{"changes of names move their directory's times", "", func(t *testRun) {
 			t.mkdir("d", 0o755, 0, 0)
 			t.mkdir("e", 0o755, 0, 0)
-			t.file("f", "", 0o644, 0, 0)
+			t.file("f", "", perm{0o644, 0, 0})
 			for _, do := range []func() error{
 				func() error { return t.open("d/f", unix.O_CREAT|wr) },
 				func() error { return unix.Mkdir(t.p("d/s"), 0o755) },

@@ -168,8 +168,17 @@ func CheckLibrary(data []byte) error {
 	return err
 }
 
-// Put makes dir, which holds from, hold to: files are now written anew in their place, now renamed into it.
-func Put(dir string, from, to Tree, rename bool) error {
+// Replacement is how a file gets new content.
+type Replacement int
+
+// A file is written in place, or a new one is renamed over it.
+const (
+	InPlace Replacement = iota
+	ByRename
+)
+
+// Put changes dir from one version to another.
+func Put(dir string, from, to Tree, by Replacement) error {
 	old := slices.Sorted(maps.Keys(from))
 	slices.Reverse(old) // what is in a directory before it
 	for _, path := range old {
@@ -191,7 +200,7 @@ func Put(dir string, from, to Tree, rename bool) error {
 		case same:
 			err = os.Chmod(filepath.Join(dir, path), e.Mode.Perm())
 		default:
-			err = put(filepath.Join(dir, path), &e, rename)
+			err = put(filepath.Join(dir, path), &e, by)
 		}
 		if err != nil {
 			return err
@@ -207,7 +216,7 @@ func Put(dir string, from, to Tree, rename bool) error {
 	return nil
 }
 
-func put(path string, e *Entry, rename bool) error {
+func put(path string, e *Entry, by Replacement) error {
 	switch e.Mode.Type() {
 	case fs.ModeDir:
 		return os.MkdirAll(path, e.Mode.Perm())
@@ -215,13 +224,13 @@ func put(path string, e *Entry, rename bool) error {
 		return os.Symlink(e.Target, path)
 	}
 	at := path
-	if rename {
+	if by == ByRename {
 		at += ".new"
 	}
 	if err := os.WriteFile(at, e.Data, e.Mode.Perm()); err != nil {
 		return err
 	}
-	if err := os.Chmod(at, e.Mode.Perm()); err != nil || !rename {
+	if err := os.Chmod(at, e.Mode.Perm()); err != nil || by == InPlace {
 		return err
 	}
 	return os.Rename(at, path)

@@ -12,11 +12,11 @@ import (
 	"dim/internal/testkit"
 )
 
-// TestBrokenCodeIsFound builds the tests with one thing broken at a time and wants them to fail: a test of
-// durability that has never been seen to fail proves nothing.
+// TestBrokenCodeIsFound builds the tests with one deliberate fault at a time, and checks that they fail: a test
+// of durability that has never failed proves nothing.
 func TestBrokenCodeIsFound(t *testing.T) {
-	if os.Getenv("DIM_CRASH_TEETH") == "" {
-		t.Skip("builds the tests several times over: set DIM_CRASH_TEETH=1")
+	if os.Getenv("DIM_CRASH_MUTANTS") == "" {
+		t.Skip("builds the tests several times over: set DIM_CRASH_MUTANTS=1")
 	}
 	const power, kill, shots = "PowerGoes", "ServerIsKilled", "SnapshotsAreWhole"
 	for _, c := range []struct{ name, file, old, broken, test string }{
@@ -81,6 +81,6 @@ func runBroken(t *testing.T, file, old, broken, test string) ([]byte, error) {
 	testkit.Must(t, os.WriteFile(overlay, b, 0o600))
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-overlay", overlay, "-run", test,
 		".")
-	cmd.Env = append(os.Environ(), "DIM_CRASH_TEETH=", "DIM_CRASH_ROUNDS=300")
+	cmd.Env = append(os.Environ(), "DIM_CRASH_MUTANTS=", "DIM_CRASH_ROUNDS=300")
 	return cmd.CombinedOutput()
 }
