@@ -38,12 +38,6 @@ var pending = map[string]map[string]string{
 	"docs/tour.md": {
 		"documents": "27 lines",
 	},
-	"e2e/posix": {
-		"parameters": "file",
-	},
-	"e2e/storm": {
-		"booleans": "Put",
-	},
 	"internal/capture": {
 		"callers":    "ErrEmpty, UnreadableError",
 		"columns":    "110 lines",
@@ -65,23 +59,12 @@ var pending = map[string]map[string]string{
 	"internal/daemon": {
 		"columns": "tests",
 	},
-	"internal/dhcp": {},
-	"internal/fuse": {},
 	"internal/image": {
 		"surface": "37 exported names",
 	},
-	"internal/nfs":           {},
-	"internal/nfs/nfsclient": {},
-	"internal/oncrpc":        {},
-	"internal/ra":            {},
 	"internal/rules": {
 		"columns": "45 lines",
 	},
-	"internal/store":       {},
-	"internal/tftp":        {},
-	"internal/vfs":         {},
-	"internal/vfs/dirfs":   {},
-	"internal/vfs/vfstest": {},
 	"internal/watch": {
 		"callers": "UnsupportedError",
 		"columns": "24 lines",
