@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -19,8 +20,8 @@ import (
 	"dim/internal/testkit"
 )
 
-// inNetwork runs the calling test again in a process with a network namespace of its own, and fails the test if it fails
-// there. It returns true in that process.
+// inNetwork runs the calling test again in a process with a network namespace of its own, and fails the test if it
+// fails there. It returns true in that process.
 func inNetwork(t *testing.T) bool {
 	t.Helper()
 	const variable = "DIM_TEST_NETWORK"
@@ -55,7 +56,8 @@ func bridge(t *testing.T) {
 	ip(t, "link set p0 master br0")
 }
 
-// newNetworkSite is newSite for a server that answers DHCP as 10.77.0.1 on a bridge. The interface cli is connected to it.
+// newNetworkSite is newSite for a server that answers DHCP as 10.77.0.1 on a bridge. The interface cli is connected to
+// it.
 func newNetworkSite(t *testing.T) *site {
 	t.Helper()
 	ip(t, "link add p0 type veth peer name cli")
@@ -122,7 +124,8 @@ func (m *machine) discover() bool {
 			return false
 		}
 		offer, err := dhcpv4.FromBytes(udp.Payload)
-		return err == nil && offer.TransactionID == discover.TransactionID && offer.MessageType() == dhcpv4.MessageTypeOffer
+		return err == nil && offer.TransactionID == discover.TransactionID &&
+			offer.MessageType() == dhcpv4.MessageTypeOffer
 	})
 }
 
@@ -173,4 +176,67 @@ func TestABridgeThatIsMadeAnewIsServed(t *testing.T) {
 	if got := fmt.Sprint(s.status().Services); strings.Count(got, "0.0.0.0:67") != 1 {
 		t.Errorf("services: %s", got)
 	}
+}
+
+func TestABurstOfDHCPMessagesIsAnswered(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	const nodes = 1000
+	s := newNetworkSite(t)
+	s.describe("", `dhcp="off" `, "", "127.0.0.0/8", "10.77.0.0/16", `to="4"`, fmt.Sprintf(`to="%d"`, nodes),
+		"{node:02}", "{node:04}", "127.0.0.{10+node}", "10.77.{1+node/250}.{1+node%250}",
+		"52:54:00:4d:00:{node:02x}", "52:54:00:4d:{node/256:02x}:{node%256:02x}")
+	s.start()
+	if !newMachine(t, "52:54:00:4d:00:01").discover() {
+		t.Fatal("no DHCPDISCOVER is answered")
+	}
+	// The messages are those of a relay on this machine.
+	ip(t, "addr add 10.77.0.254/24 dev br0")
+	conn := testkit.Value(listenRelay(t, "10.77.0.254:67"))(t)
+	defer conn.Close()
+	to := &net.UDPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 67}
+	var messages [][]byte
+	for i := range nodes {
+		n := i + 1
+		mac := net.HardwareAddr{0x52, 0x54, 0, 0x4d, byte(n >> 8), byte(n)}
+		m, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithRelay(net.IPv4(10, 77, 0, 254)))
+		must(t, err)
+		messages = append(messages, m.ToBytes())
+	}
+	begin := time.Now()
+	for _, m := range messages {
+		_, err := conn.WriteTo(m, to)
+		must(t, err)
+	}
+	t.Logf("%d messages sent in %v", nodes, time.Since(begin))
+	offered := make(map[string]bool)
+	buf := make([]byte, 2000)
+	for len(offered) < nodes {
+		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		n, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			break
+		}
+		offer, err := dhcpv4.FromBytes(buf[:n])
+		must(t, err)
+		offered[offer.ClientHWAddr.String()] = true
+	}
+	t.Logf("%d offers after %v", len(offered), time.Since(begin))
+	if len(offered) != nodes {
+		t.Errorf("%d of %d messages are not answered", nodes-len(offered), nodes)
+	}
+}
+
+// listenRelay opens the socket of a relay, which receives what is sent to its own address.
+func listenRelay(t *testing.T, addr string) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return withSocket(c, func(fd int) error {
+			return errors.Join(
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+				setReceiveBuffer(fd, dhcpBuffer),
+			)
+		})
+	}}
+	return lc.ListenPacket(t.Context(), "udp4", addr)
 }

@@ -186,14 +186,17 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 
 // log logs an address that was given, and an address that two machines use or claim.
 func (s *Server) log(r *Request, l *Lease, t messageType) {
-	log := s.Log.With("mac", r.MAC.String(), "node", l.HostName, "address", l.Address, "interface", r.Interface.Name)
+	client := func() *slog.Logger {
+		return s.Log.With("mac", r.MAC.String(), "node", l.HostName, "address", l.Address,
+			"interface", r.Interface.Name)
+	}
 	switch {
 	case r.kind == typeDecline:
-		log.Warn("dhcp address declined: another machine uses it")
+		client().Warn("dhcp address declined: another machine uses it")
 	case t == typeACK && r.kind == typeRequest:
-		log.Info("dhcp address given", "file", l.BootFile)
+		client().Info("dhcp address given", "file", l.BootFile)
 	case t == typeNAK:
-		log.Warn("dhcp request refused", "reason", "it asks for "+r.requested().String())
+		client().Warn("dhcp request refused", "reason", "it asks for "+r.requested().String())
 	}
 }
 

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"net"
@@ -159,4 +160,59 @@ func TestAClientWithoutAnAddressIsAnswered(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Serve: %v", err)
 	}
+}
+
+// BenchmarkExchange measures exchanges of four messages over sockets. The clients ask by a relay, 64 at a time.
+func BenchmarkExchange(b *testing.B) {
+	testkit.NeedRoot(b, "it sends from port 67")
+	const clients = 64
+	conn := testkit.Value(net.ListenPacket("udp4", "127.0.0.1:0"))(b)
+	defer conn.Close()
+	r, err := net.ListenPacket("udp4", "127.0.0.9:67")
+	if err != nil {
+		b.Skip(err) // a DHCP server runs here
+	}
+	defer r.Close()
+	s := newServer()
+	s.Answer = func(*Request) (Lease, error) { return lease(), nil }
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, conn) }()
+	relayed := func(m *layers.DHCPv4) { m.RelayAgentIP = net.IPv4(127, 0, 0, 9).To4() }
+	discover := message(b, typeDiscover, relayed)
+	request := message(b, typeRequest, relayed, option(50, mine.AsSlice()), option(54, server.AsSlice()))
+	send := func(m []byte) {
+		_, err := r.WriteTo(m, conn.LocalAddr())
+		testkit.Must(b, err)
+	}
+	buf := make([]byte, 2000)
+	for { // what arrives before Serve has set up the socket is dropped
+		send(request)
+		testkit.Must(b, r.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		if _, _, err := r.ReadFrom(buf); err == nil {
+			break
+		}
+	}
+	b.ResetTimer()
+	started, acknowledged := 0, 0
+	for ; started < min(clients, b.N); started++ {
+		send(discover)
+	}
+	for acknowledged < b.N {
+		testkit.Must(b, r.SetReadDeadline(time.Now().Add(5*time.Second)))
+		n, _, err := r.ReadFrom(buf)
+		testkit.Must(b, err)
+		if i := bytes.Index(buf[:n], []byte{53, 1, byte(typeOffer)}); i > 0 {
+			send(request)
+			continue
+		}
+		if acknowledged++; started < b.N {
+			started++
+			send(discover)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "exchanges/s")
+	b.StopTimer()
+	cancel()
+	testkit.Must(b, <-done)
 }
