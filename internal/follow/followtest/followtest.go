@@ -19,10 +19,13 @@ import (
 )
 
 // Open returns a Follower of the server head that follows a new shared state, and that state. In it the description
-// text is applied.
-func Open(t testing.TB, text string) (*follow.Follower, *coord.Coord) {
+// text is applied. prepare is called before the Follower runs.
+func Open(t testing.TB, text string, prepare ...func(*follow.Follower)) (*follow.Follower, *coord.Coord) {
 	t.Helper()
 	f := newFollower(t, text)
+	for _, p := range prepare {
+		p(f)
+	}
 	run(t, f)
 	c := testkit.Value(f.Change(t.Context()))(t)
 	return f, c
