@@ -26,102 +26,72 @@ func tenVersions() coord.State {
 	return coord.State{Images: map[string]*coord.Image{"compute": im}, Rollouts: map[int]json.RawMessage{}}
 }
 
-// rollOut declares a rollout of n01, and ends it unless it is to be under way.
-func rollOut(t *testing.T, s coord.State, version int, check string) coord.State {
-	t.Helper()
+// situation is a state, with what a Registry knows besides.
+type situation struct {
+	coord.State
+	Options
+	t *testing.T
+}
+
+// rollOut declares a rollout of n01; with a check it stays under way.
+func (x *situation) rollOut(version int, check string) {
+	x.t.Helper()
 	r := rollout.Rollout{
 		Image: "compute", Version: version, When: rollout.Now, Check: check,
 		Rings: []rollout.Ring{{Nodes: rollout.Nodes{"n01"}}},
 	}
-	_, c, err := r.Declare(s, nil, time.Now())
-	testkit.Must(t, err)
-	return c.Onto(s)
+	_, c, err := r.Declare(x.State, nil, time.Now())
+	testkit.Must(x.t, err)
+	x.State = c.Onto(x.State)
 }
 
 func TestWhyAVersionMustStay(t *testing.T) {
-	follows := func(s *coord.State, number int) { s.Desired = coord.Refs{"n02": ref(number)} }
 	for _, tt := range []struct {
 		name string
-		edit func(*testing.T, *coord.State, *Options)
+		edit func(*situation)
 		want map[int]string // besides the current one
 	}{
-		{"nothing but the current one", func(*testing.T, *coord.State, *Options) {}, nil},
-		{
-			"a tag",
-			func(_ *testing.T, s *coord.State, _ *Options) {
-				s.Images["compute"].Versions[1].Tags = []string{"stable", "x"}
-			},
-			map[int]string{2: "it has the tag stable"},
-		},
-		{
-			"a node follows it",
-			func(_ *testing.T, s *coord.State, _ *Options) { follows(s, 3) },
-			map[int]string{3: "node n02 is to run it"},
-		},
-		{
-			"a node follows it from its next boot on, by a tag",
-			func(_ *testing.T, s *coord.State, _ *Options) {
-				s.Images["compute"].Tags["next"] = 4
-				s.Next = coord.Refs{"n02": {Image: "compute", Tag: "next"}}
-			},
-			map[int]string{4: "node n02 is to run it"},
-		},
-		{
-			"a replica shows it",
-			func(_ *testing.T, _ *coord.State, o *Options) {
-				o.Replicas = &shown{followtest.Version("compute", 5)}
-			},
-			map[int]string{5: "a replica shows it, or showed it until lately"},
-		},
-		{
-			"it is mounted",
-			func(_ *testing.T, _ *coord.State, o *Options) {
-				o.Mounted = func() map[image.Ref]string { return map[image.Ref]string{ref(6): "/mnt"} }
-			},
-			map[int]string{6: "it is mounted at /mnt"},
-		},
-		{
-			"a rollout that is under way",
-			func(t *testing.T, s *coord.State, _ *Options) {
-				s.Desired = coord.Refs{"n01": ref(7)}
-				*s = rollOut(t, *s, 8, "true")
-			},
-			map[int]string{7: "an undo of rollout 1 leads back to it", 8: "node n01 is to run it"},
-		},
-		{
-			"the last rollout, which has ended",
-			func(t *testing.T, s *coord.State, _ *Options) {
-				s.Desired = coord.Refs{"n01": ref(7)}
-				*s = rollOut(t, *s, 8, "")
-				delete(s.Desired, "n01")
-			},
-			map[int]string{7: "an undo of rollout 1 leads back to it", 8: "rollout 1 leads to it"},
-		},
-		{
-			"not an earlier one, which has ended",
-			func(t *testing.T, s *coord.State, _ *Options) {
-				s.Desired = coord.Refs{"n01": ref(7)}
-				*s = rollOut(t, *s, 8, "")
-				*s = rollOut(t, *s, 9, "")
-			},
-			map[int]string{8: "an undo of rollout 2 leads back to it", 9: "node n01 is to run it"},
-		},
-		{
-			"the current one from before a rollout",
-			func(t *testing.T, s *coord.State, _ *Options) {
-				*s = rollOut(t, *s, 9, "")
-				s.Images["compute"].Current = 10
-			},
-			map[int]string{
-				1: "an undo of rollout 1 leads back to it", 9: "node n01 is to run it",
-				10: "it is the current one of compute",
-			},
-		},
+		{"nothing but the current one", func(*situation) {}, nil},
+		{"a tag", func(x *situation) { x.Images["compute"].Versions[1].Tags = []string{"stable", "x"} },
+			map[int]string{2: "it has the tag stable"}},
+		{"a node follows it", func(x *situation) { x.Desired = coord.Refs{"n02": ref(3)} },
+			map[int]string{3: "node n02 is to run it"}},
+		{"a node follows it from its next boot on, by a tag", func(x *situation) {
+			x.Images["compute"].Tags["next"] = 4
+			x.Next = coord.Refs{"n02": {Image: "compute", Tag: "next"}}
+		}, map[int]string{4: "node n02 is to run it"}},
+		{"a replica shows it", func(x *situation) { x.Replicas = &shown{followtest.Version("compute", 5)} },
+			map[int]string{5: "a replica shows it, or showed it until lately"}},
+		{"it is mounted", func(x *situation) {
+			x.Mounted = func() map[image.Ref]string { return map[image.Ref]string{ref(6): "/mnt"} }
+		}, map[int]string{6: "it is mounted at /mnt"}},
+		{"a rollout that is under way", func(x *situation) {
+			x.Desired = coord.Refs{"n01": ref(7)}
+			x.rollOut(8, "true")
+		}, map[int]string{7: "an undo of rollout 1 leads back to it", 8: "node n01 is to run it"}},
+		{"the last rollout, which has ended", func(x *situation) {
+			x.Desired = coord.Refs{"n01": ref(7)}
+			x.rollOut(8, "")
+			delete(x.Desired, "n01")
+		}, map[int]string{7: "an undo of rollout 1 leads back to it", 8: "rollout 1 leads to it"}},
+		{"not an earlier one, which has ended", func(x *situation) {
+			x.Desired = coord.Refs{"n01": ref(7)}
+			x.rollOut(8, "")
+			x.rollOut(9, "")
+		}, map[int]string{8: "an undo of rollout 2 leads back to it", 9: "node n01 is to run it"}},
+		{"the current one from before a rollout", func(x *situation) {
+			x.rollOut(9, "")
+			x.Images["compute"].Current = 10
+		}, map[int]string{
+			1: "an undo of rollout 1 leads back to it", 9: "node n01 is to run it",
+			10: "it is the current one of compute",
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, o := tenVersions(), Options{Replicas: &shown{}, Mounted: func() map[image.Ref]string { return nil }}
-			tt.edit(t, &s, &o)
-			used, err := New(o).inUse(s)
+			none := func() map[image.Ref]string { return nil }
+			x := &situation{tenVersions(), Options{Replicas: &shown{}, Mounted: none}, t}
+			tt.edit(x)
+			used, err := New(x.Options).inUse(x.State)
 			testkit.Must(t, err)
 			want := inUse{ref(1): "it is the current one of compute"}
 			for number, why := range tt.want {
