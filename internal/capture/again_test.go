@@ -17,6 +17,7 @@ import (
 	"dim/internal/image"
 	"dim/internal/image/treediff"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 // later makes captures believe that it is later than it is, so that they trust the notes of what was made just now.
@@ -58,13 +59,14 @@ func TestOnlyWhatChangedIsRead(t *testing.T) {
 	tick()
 	l.write("d3/f13", "changed")
 	l.write("d4/new", "new")
-	check(t, os.Remove(l.path("d5/f5")), os.Chmod(l.path("d6"), 0o700))
+	testkit.Must(t, os.Remove(l.path("d5/f5")), os.Chmod(l.path("d6"), 0o700))
 	r := l.capture()
 	want := []string{"~d3/f13", "~d4", "+d4/new", "~d5", "-d5/f5", "~d6"}
 	if d := cmp.Diff(want, paths(r)); d != "" {
 		t.Error(d)
 	}
-	if r.FilesRead != 2 || r.Added != 1 || r.Removed != 1 || r.Modified != 4 || r.Unchanged != 105 || r.Version.Number != 2 {
+	if r.FilesRead != 2 || r.Added != 1 || r.Removed != 1 || r.Modified != 4 || r.Unchanged != 105 ||
+		r.Version.Number != 2 {
 		t.Errorf("after a change: %+v", r)
 	}
 	if r.Version.Parent != 1 || r.Version.Files != 110 {
@@ -97,10 +99,10 @@ func TestAContentWithItsOldSizeAndTimesIsNoticed(t *testing.T) {
 	l.write("f", "one")
 	l.capture()
 	var st unix.Stat_t
-	check(t, unix.Stat(l.path("f"), &st))
+	testkit.Must(t, unix.Stat(l.path("f"), &st))
 	tick()
 	l.write("f", "two")
-	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, l.path("f"), []unix.Timespec{st.Atim, st.Mtim}, 0))
+	testkit.Must(t, unix.UtimesNanoAt(unix.AT_FDCWD, l.path("f"), []unix.Timespec{st.Atim, st.Mtim}, 0))
 	if r := l.capture(); !r.Changed {
 		t.Error("the change went by")
 	}
@@ -112,7 +114,7 @@ func (l *lab) mutate(r *rand.Rand) {
 		l.write("always", "") // an empty master is no master
 	}
 	dirs, files := []string{""}, []string{}
-	check(l.t, filepath.WalkDir(l.o.Dir, func(path string, e os.DirEntry, err error) error {
+	testkit.Must(l.t, filepath.WalkDir(l.o.Dir, func(path string, e os.DirEntry, err error) error {
 		if rel, _ := filepath.Rel(l.o.Dir, path); rel != "." && rel != "always" {
 			if e.IsDir() {
 				dirs = append(dirs, rel)
@@ -155,7 +157,8 @@ func (l *lab) mutate(r *rand.Rand) {
 	case 9:
 		_ = unix.Setxattr(l.path(dir), "user.test", []byte{byte('a' + r.IntN(3))}, 0)
 	case 10:
-		_ = unix.Renameat2(unix.AT_FDCWD, l.path(dir), unix.AT_FDCWD, l.path(dirs[r.IntN(len(dirs))]), unix.RENAME_EXCHANGE)
+		_ = unix.Renameat2(unix.AT_FDCWD, l.path(dir), unix.AT_FDCWD, l.path(dirs[r.IntN(len(dirs))]),
+			unix.RENAME_EXCHANGE)
 	}
 }
 
@@ -174,16 +177,18 @@ func TestCapturesWithNotesAndWithoutAgree(t *testing.T) {
 		plain := l.o
 		plain.Image, plain.CacheDir = "plain", ""
 		without, err := Run(context.Background(), l.store, plain)
-		check(t, err)
+		testkit.Must(t, err)
 		if with.Version.Digest != without.Version.Digest {
-			check(t, treediff.Diff(context.Background(), l.store.Tree, &with.Version.Root, &without.Version.Root, func(c treediff.Change) error {
-				t.Errorf("%q: with notes %+v, without %+v", c.Path, c.Old, c.New)
-				return nil
-			}))
+			testkit.Must(t, treediff.Diff(context.Background(), l.store.Tree, &with.Version.Root, &without.Version.Root,
+				func(c treediff.Change) error {
+					t.Errorf("%q: with notes %+v, without %+v", c.Path, c.Old, c.New)
+					return nil
+				}))
 			t.Fatalf("round %d: other digests", round)
 		}
 		if with.Version.Files != without.Version.Files || with.Version.Bytes != without.Version.Bytes {
-			t.Fatalf("round %d: %d names and %d bytes with notes, %d and %d without", round, with.Version.Files, with.Version.Bytes,
+			t.Fatalf("round %d: %d names and %d bytes with notes, %d and %d without", round, with.Version.Files,
+				with.Version.Bytes,
 				without.Version.Files, without.Version.Bytes)
 		}
 		tick()
@@ -197,7 +202,7 @@ func TestNotesWithoutTheirVersionAreNotUsed(t *testing.T) {
 	l.write("f", "1")
 	one := l.capture()
 	s, err := store.Open(filepath.Join(t.TempDir(), "other"), store.Options{})
-	check(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 	l.store = s
 	if r := l.capture(); r.FilesRead != 1 || r.Version.Digest != one.Version.Digest {
@@ -213,7 +218,7 @@ func TestTreesThatWereLostAreMadeAnew(t *testing.T) {
 	l.write("d/g", "2")
 	r := l.capture()
 	d := l.entries(r.Version)["d"]
-	check(t, os.Remove(filepath.Join(l.store.Dir(), "trees", d.Digest.String()[:2], d.Digest.String())))
+	testkit.Must(t, os.Remove(filepath.Join(l.store.Dir(), "trees", d.Digest.String()[:2], d.Digest.String())))
 	tick()
 	l.write("d/f", "3")
 	l.capture()
@@ -225,7 +230,7 @@ func TestTreesThatWereLostAreMadeAnew(t *testing.T) {
 func TestASecondCaptureOfOneImageIsRefused(t *testing.T) {
 	l := newLab(t)
 	lock, err := l.store.Lock("capture-test")
-	check(t, err)
+	testkit.Must(t, err)
 	_, err = Run(context.Background(), l.store, l.o)
 	var held *store.LockedError
 	if !errors.As(err, &held) {
@@ -257,7 +262,7 @@ func TestACancelledCaptureLeavesNothing(t *testing.T) {
 		}
 	}
 	fds, err := os.ReadDir("/proc/self/fd")
-	check(t, err)
+	testkit.Must(t, err)
 	left := slices.DeleteFunc(fds, func(e os.DirEntry) bool {
 		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
 		return !filepath.IsAbs(target) || len(target) < len(l.o.Dir) || target[:len(l.o.Dir)] != l.o.Dir
@@ -289,7 +294,8 @@ func TestProgressEndsWithEverything(t *testing.T) {
 func FuzzParseNotes(f *testing.F) {
 	leaf := &dirNote{start: 5, entries: []note{{"b", stamp{ino: 2, nlink: 2}, nil}}}
 	n := &notes{fsid: 3, rootIno: 4, linkBytes: 1, links: map[fileID]linkNote{{0, 0, 2}: {"a/b", 1}},
-		root: &dirNote{start: 6, tree: image.Sum(nil), bytes: 2, entries: []note{{"a", stamp{ino: 1, mode: unix.S_IFDIR}, leaf}, {"c", stamp{}, nil}}}}
+		root: &dirNote{start: 6, tree: image.Sum(nil), bytes: 2,
+			entries: []note{{"a", stamp{ino: 1, mode: unix.S_IFDIR}, leaf}, {"c", stamp{}, nil}}}}
 	leaf.count()
 	n.root.count()
 	b := n.encode()
@@ -297,7 +303,8 @@ func FuzzParseNotes(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if d := cmp.Diff(n, got, cmp.AllowUnexported(notes{}, dirNote{}, note{}, totals{}, stamp{}, linkNote{}, fileID{})); d != "" {
+	if d := cmp.Diff(n, got, cmp.AllowUnexported(notes{}, dirNote{}, note{}, totals{}, stamp{}, linkNote{},
+		fileID{})); d != "" {
 		f.Fatal(d)
 	}
 	f.Add(b[:len(b)-4])
@@ -319,16 +326,16 @@ func seal(b []byte) []byte {
 }
 
 func TestAFullDiskFailsTheCaptureAndLeavesTheStoreWhole(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	l.later()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
 		t.Skipf("mount a tmpfs: %v", err)
 	}
-	t.Cleanup(func() { check(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	t.Cleanup(func() { testkit.Must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
-	check(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 	l.store = s
 	l.write("small", "1")
@@ -342,7 +349,7 @@ func TestAFullDiskFailsTheCaptureAndLeavesTheStoreWhole(t *testing.T) {
 	}
 	l.sound()
 	for i := range 40 {
-		check(t, os.Remove(l.path(fmt.Sprintf("big%d", i))))
+		testkit.Must(t, os.Remove(l.path(fmt.Sprintf("big%d", i))))
 	}
 	if r := l.capture(); !r.Changed || r.Version.Number != 2 || r.Version.Files != 11 {
 		t.Errorf("once there is room: %+v", r)

@@ -12,15 +12,15 @@ import (
 	"dim/internal/image"
 )
 
-// errStaleNotes tells that the notes speak of trees that the store does not have.
+// errStaleNotes is returned if the notes name trees that the store does not have.
 var errStaleNotes = errors.New("stale notes")
 
-// assemble makes the trees, from the leaves up, and counts.
+// assemble builds the trees from the leaves up, and counts names and bytes.
 func (c *scan) assemble(ctx context.Context, root *dir) error {
 	if root.gone {
 		return fmt.Errorf("the master's root vanished")
 	}
-	if _, err := c.batch.PutTree(nil); err != nil { // for directories without their content
+	if _, err := c.batch.PutTree(nil); err != nil { // for directories that are captured without their content
 		return err
 	}
 	c.link()
@@ -34,7 +34,8 @@ func (c *scan) assemble(ctx context.Context, root *dir) error {
 	return nil
 }
 
-// link finds every group's first path and number of names. Where they are not as noted, the directories of all its names are made anew.
+// link sets the first path and the number of names of every group. If they differ from the notes, it makes items of the
+// directories of all names, so that their trees are built.
 func (c *scan) link() {
 	for id, g := range c.groups {
 		g.first, g.count = "", 0
@@ -68,7 +69,7 @@ func (m member) path() string {
 	return image.JoinPath(m.d.path(), m.d.items[m.at].name)
 }
 
-// size is the size of a regular file's content.
+// size returns the size of the content, 0 if it is no regular file.
 func (g *group) size() uint64 {
 	if g.fresh != nil {
 		return g.fresh.Size
@@ -79,7 +80,7 @@ func (g *group) size() uint64 {
 	return g.stamp.size
 }
 
-// builder makes trees; directories beside each other are made at the same time.
+// builder builds trees. Several directories are built at the same time.
 type builder struct {
 	*scan
 	ctx  context.Context
@@ -96,11 +97,11 @@ func (b *builder) build(d *dir) error {
 	if err := b.make(d); err != nil {
 		return err
 	}
-	d.noted = b.remember(d)
+	d.noted = b.noteOf(d)
 	return nil
 }
 
-// make makes d's tree, if it is not the old one.
+// make builds the tree of d, unless the old one is still valid.
 func (b *builder) make(d *dir) error {
 	if d.unchanged() {
 		d.tree, d.bytes = d.note.tree, d.note.bytes
@@ -141,7 +142,7 @@ func (b *builder) children(d *dir) error {
 	return g.Wait()
 }
 
-// unchanged reports whether the tree that was noted is still right.
+// unchanged reports whether the tree of the note is still valid.
 func (d *dir) unchanged() bool {
 	if !d.same {
 		return false
@@ -154,7 +155,7 @@ func (d *dir) unchanged() bool {
 	return true
 }
 
-// compose makes d's tree of what was read and, for what is as noted, of the old tree.
+// compose builds the tree of d from the items that were read and the entries of the old tree.
 func (b *builder) compose(d *dir) (image.Tree, error) {
 	var old image.Tree
 	if slices.ContainsFunc(d.items, func(it item) bool { return it.note >= 0 }) {
@@ -184,11 +185,11 @@ func (b *builder) compose(d *dir) (image.Tree, error) {
 		t = append(t, e)
 	}
 	slices.SortFunc(t, func(a, b image.Entry) int { return strings.Compare(a.Name, b.Name) })
-	// A directory that changes while it is listed may show a name twice.
+	// A directory that changes while it is listed may have a name twice.
 	return slices.CompactFunc(t, func(a, b image.Entry) bool { return a.Name == b.Name }), nil
 }
 
-// complete puts in what is known only when all was walked.
+// complete sets the fields of e that are known only after the scan.
 func (it *item) complete(e *image.Entry) {
 	if c := it.child; c != nil {
 		if !c.known {
@@ -216,12 +217,12 @@ func (it *item) complete(e *image.Entry) {
 func emptyTree() image.Digest {
 	b, err := image.EncodeTree(nil)
 	if err != nil {
-		panic(err) // nothing to refuse in an empty tree
+		panic(err) // an empty tree is always valid
 	}
 	return image.Sum(b)
 }
 
-// unreadable returns the problems that make a capture fail; it sorts all of them.
+// unreadable sorts the problems and returns those that make the capture fail.
 func (c *scan) unreadable() []Problem { return unreadable(c.problems) }
 
 func unreadable(all []Problem) []Problem {

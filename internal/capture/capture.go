@@ -1,34 +1,42 @@
-// Package capture brings a master into a store as a version of an image. A master is a local directory, a directory of another machine, a tar file, or a container image.
+// Package capture stores a master as a version of an image. A master is a local directory, a directory of another
+// machine, a tar file, or a container image.
 //
 // # How
 //
-// A master that is not a directory is read as what it is by a package below this one, into a draft of its tree. The rest is about directories.
+// A master that is not a local directory is read by one of the packages below this one into a draft of its tree. The
+// rest of this comment is about directories.
 //
-// A walk by several goroutines compares every entry with what the previous capture noted of it (its stamp: inode number, change
-// time and the rest of what statx tells). Only what differs is read. Then the trees are made from the leaves up, again only
-// where something differs, so an unchanged master costs little more than the walk.
+// Several goroutines walk the directory. They compare every entry with its stamp in the notes of the previous capture:
+// inode number, ctime and the other results of statx. Only entries that differ are read. Then the trees are built from
+// the leaves up, again only those that differ. So the capture of an unchanged master costs little more than the walk.
 //
 // # What is captured
 //
-// Owner, mode, mtime, hard links, devices, FIFOs, symlinks, holes and xattrs of regular entries. Not captured: sockets, what the exclude
-// patterns cover, what is in /proc, /sys and /dev of the master, what is mounted in it, the store itself.
-// A directory whose content is left out as a whole stays, empty, with a zero mtime: its own tells of things that
-// are not in the capture, and would make a new version of a master in which nothing else changes.
+// Owner, mode, mtime, hard links, devices, FIFOs, symlinks, holes and xattrs. These are not captured:
+//
+//   - sockets
+//   - entries that an exclude pattern covers
+//   - the content of /proc, /sys and /dev of the master
+//   - the content of mount points
+//   - the store itself
+//
+// A directory whose whole content is left out is captured empty and with a zero mtime. Its own mtime changes with
+// entries that are not captured, and would make a new version although nothing else has changed.
 //
 // # Invariants
 //
-// The master is only read, and without touching access times where the kernel allows it. Symlinks are never followed: every open
-// is relative to a directory that is open already. The bytes stored are the bytes hashed, however the master changes meanwhile.
-// The same tree gives the same digest, with or without what an earlier capture noted. The cache names a version of the store and is
-// worth nothing without it.
+// The master is only read, without a change of access times if the kernel allows that. Symlinks are never followed:
+// every open is relative to a directory that is open already. The stored bytes are those that were hashed, even if the
+// master changes meanwhile. The same tree gives the same digest, with and without notes. Notes belong to a version of
+// the store and have no meaning without it.
 //
 // # Concurrency
 //
-// Captures of different images may run at once; a lock in the store refuses a second one of the same image.
+// Captures of different images may run at the same time. A lock in the store refuses a second capture of one image.
 //
 // # What it must not know
 //
-// Where versions go from here: servers, replicas, rollouts.
+// What is done with versions: servers, replicas, rollouts.
 package capture
 
 import (
@@ -50,61 +58,61 @@ import (
 	"dim/internal/store"
 )
 
-// Options says what to capture, and how.
+// Options of a capture.
 type Options struct {
-	Image    string         // the image's name
-	Master   string         // as the description has it: "dir:/PATH", "tar:/PATH", "ssh://…", "oci:/PATH", "docker://…"; "": Dir
+	Image    string         // name of the image
+	Master   string         // "dir:/PATH", "tar:/PATH", "ssh://…", "oci:/PATH" or "docker://…"; "": Dir
 	Dir      string         // the master, if it is a directory
-	Arch     string         // of the machines; of a master that comes for several, that is the one captured
-	Exclude  pathmatch.List // what stays out
-	CacheDir string         // where notes for the next capture are kept; "": none are
-	Own      []string       // directories of DIM's own that are left out when the master holds them, beside the store
+	Arch     string         // selects the image in a master that has images for several architectures
+	Exclude  pathmatch.List // entries that are not captured
+	CacheDir string         // directory for the notes; "": none are kept
+	Own      []string       // further directories of DIM that are not captured, besides the store
 
-	// SSHConfig replaces ssh's own configuration file if it is not empty.
+	// SSHConfig is the configuration file of ssh, if it is not empty.
 	SSHConfig string
 
-	// DryRun makes no version: it only tells what would be in it. What is new is read into the store all the same, where it
-	// waits for the capture that follows, or for a prune.
+	// DryRun makes no version. New content is stored nevertheless. The next capture uses it, or a prune removes it.
 	DryRun bool
 
-	// Reserve returns the number of the new version. It is called just before the version is written, when all that the version leads to
-	// is in the store; not for a dry run, nor if nothing has changed.
+	// Reserve returns the number of the new version. It is called just before the version is written, when everything
+	// that the version leads to is in the store. It is not called in a dry run, nor if nothing has changed.
 	Reserve func(context.Context) (int, error)
 
-	// Review, if set, is called with what is known of a new version just before Reserve, and in a dry run. Version has no number yet.
+	// Review, if not nil, is called with the result so far just before Reserve, also in a dry run. The version has no
+	// number yet.
 	Review func(context.Context, *Result)
 
-	// Settled, when set and true as the master is read, lets a file that changes meanwhile fail the capture, with ErrChanging, where otherwise
-	// it is captured as it was last read.
+	// Settled decides what happens to a file that changes while it is read. If Settled is not nil and returns true, the
+	// capture fails with ErrChanging. Otherwise the file is captured as it was read last.
 	Settled func() bool
 
-	// Progress, when set, is called from one goroutine, a few times a second and once at the end.
+	// Progress, if not nil, is called by one goroutine, a few times a second and once at the end.
 	Progress func(Progress)
-	Log      *slog.Logger     // nil: none
+	Log      *slog.Logger     // nil: no logs
 	Now      func() time.Time // nil: time.Now
-	Workers  int              // 0: a number that suits the machine
+	Workers  int              // number of goroutines that read; 0: it depends on the machine
 }
 
-// Progress tells how far a capture is.
+// Progress counts what a capture has done.
 type Progress struct {
-	Files, Bytes           uint64 // names met, and the sizes of those dealt with
+	Files, Bytes           uint64 // names found, and bytes of files that were read or are unchanged
 	TotalFiles, TotalBytes uint64 // of the previous capture; 0: not known
 }
 
-// Result is what a capture did.
+// Result describes a capture.
 type Result struct {
-	Version image.Version
-	Changed bool          // false: nothing differs from the newest version, which Version is
-	Before  image.Version // the newest version until now; it has no number when there was none
-	// Changes against the version before, in walk order; nil for an image's first version, or if the one before is damaged.
+	Version image.Version // the new version; if nothing has changed, the newest one
+	Changed bool
+	Before  image.Version // the newest version before the capture; without a number if there was none
+	// Changes since Before, in walk order. It is nil for the first version of an image, or if Before is damaged.
 	Changes                             []treediff.Change
 	Added, Modified, Removed, Unchanged uint64 // names
-	FilesRead, BytesRead                uint64 // what had to be read
-	BytesNew                            uint64 // what the store did not have
+	FilesRead, BytesRead                uint64
+	BytesNew                            uint64 // bytes that the store did not have
 	Problems                            []Problem
 }
 
-// Problem is a path that was not captured as it should be.
+// Problem is an entry that was not captured, or not exactly.
 type Problem struct {
 	Path string // slash-separated, from the master's root, no leading slash
 	Kind ProblemKind
@@ -116,13 +124,13 @@ type ProblemKind string
 
 // The kinds of problems.
 const (
-	Vanished   ProblemKind = "vanished"           // left out
-	Changing   ProblemKind = "changing"           // changed each time it was read; captured as it was last read
+	Vanished   ProblemKind = "vanished"           // not captured
+	Changing   ProblemKind = "changing"           // changed each time it was read; captured as it was read last
 	MountPoint ProblemKind = "file is mounted on" // captured as an empty file
 	Unreadable ProblemKind = "cannot be read"     // the capture fails
 )
 
-// String returns the problem in a line.
+// String returns the problem as one line.
 func (p Problem) String() string {
 	if p.Err == nil {
 		return fmt.Sprintf("/%s: %s", p.Path, p.Kind)
@@ -130,18 +138,17 @@ func (p Problem) String() string {
 	return fmt.Sprintf("/%s: %s: %v", p.Path, p.Kind, p.Err)
 }
 
-// ErrEmpty tells that a master that had something has nothing any more: more likely a disk that is not mounted than what anybody wants on
-// every node.
-var ErrEmpty = errors.New("the master is empty, and was not before: is its disk mounted?")
+// errEmpty is returned for a master that is empty and was not before. Its disk is probably not mounted.
+var errEmpty = errors.New("the master is empty, and was not before: is its disk mounted?")
 
-// ErrChanging tells that a file changed while it was read; see Options.Settled.
+// ErrChanging is returned if a file has changed while it was read; see Options.Settled.
 var ErrChanging = errors.New("a file changed while it was read")
 
-// UnreadableError lists everything that could not be read; nothing was captured.
-type UnreadableError struct{ Problems []Problem }
+// unreadableError lists all entries that could not be read. Nothing was captured.
+type unreadableError struct{ Problems []Problem }
 
-// Error implements error; it has a line for each path.
-func (e *UnreadableError) Error() string {
+// Error returns a line for each path.
+func (e *unreadableError) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
 		lines[i] = fmt.Sprintf("/%s: %v", p.Path, p.Err)
@@ -149,11 +156,11 @@ func (e *UnreadableError) Error() string {
 	return fmt.Sprintf("%d entries cannot be read:\n%s", len(lines), strings.Join(lines, "\n"))
 }
 
-// Run captures. Errors may be a *store.LockedError, an *UnreadableError or the context's.
+// Run captures a master. Errors may be a *store.LockedError, a *remote.Error, ErrChanging, or that of ctx.
 func Run(ctx context.Context, s *store.Store, o Options) (Result, error) {
 	r, err := run(ctx, s, o)
 	if err != nil {
-		return r, fmt.Errorf("capture %s: %w", o.place(), err)
+		return r, fmt.Errorf("capture %s: %w", o.masterName(), err)
 	}
 	return r, nil
 }
@@ -169,21 +176,21 @@ func run(ctx context.Context, s *store.Store, o Options) (Result, error) {
 	}
 	defer lock.Unlock()
 	if o.Dir == "" {
-		return o.captureElsewhere(ctx, s)
+		return o.captureByKind(ctx, s)
 	}
 	r, _, err := o.capture(ctx, s, loadNotes(s, &o), nil)
 	return r, err
 }
 
-// capture captures with what an earlier capture noted, if anything, and returns what is to be noted for the next. Where touched is not nil, it
-// looks at nothing else, unless it must.
+// capture captures a directory. Old has the notes of the previous capture, or is nil. If touched is not nil, only that
+// is read, unless more is necessary. It returns the notes for the next capture.
 func (o *Options) capture(ctx context.Context, s *store.Store, old *notes, touched *touch) (Result, *notes, error) {
 	r, made, err := o.attempt(ctx, s, old, touched)
 	if errors.Is(err, errLinks) {
 		r, made, err = o.attempt(ctx, s, old, nil)
 	}
 	if errors.Is(err, errStaleNotes) {
-		o.Log.Warn("notes of the previous capture do not fit the store", "image", o.Image, "err", err)
+		o.Log.Warn("notes of the previous capture do not fit the store", "image", o.Image, "error", err)
 		r, made, err = o.attempt(ctx, s, nil, nil)
 	}
 	return r, made, err
@@ -194,7 +201,7 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("%q is not an image name", o.Image)
 	}
 	if o.Reserve == nil && !o.DryRun {
-		return o, errors.New("nothing gives the version its number")
+		return o, errors.New("no number can be reserved for the version")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -224,12 +231,12 @@ func (o Options) complete() (Options, error) {
 func (o *Options) settled() bool { return o.Settled != nil && o.Settled() }
 
 func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touched *touch) (Result, *notes, error) {
-	hold, err := s.Hold() // the version is known only after the batch has ended
+	hold, err := s.Hold() // the hold of the batch ends before the version is written
 	if err != nil {
 		return Result{}, nil, err
 	}
 	defer hold.Unlock()
-	if old != nil && !hasVersion(s, o.Image, old.digest) { // removed since the notes were looked at
+	if old != nil && !hasVersion(s, o.Image, old.digest) { // removed since the notes were read
 		old = nil
 	}
 	batch, err := s.Begin()
@@ -246,7 +253,7 @@ func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touch
 		return Result{}, nil, err
 	}
 	if bad := c.unreadable(); len(bad) > 0 {
-		return Result{Problems: c.problems}, nil, &UnreadableError{bad}
+		return Result{Problems: c.problems}, nil, &unreadableError{bad}
 	}
 	if o.settled() && slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Kind == Changing }) {
 		return Result{Problems: c.problems}, nil, ErrChanging
@@ -254,7 +261,7 @@ func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touch
 	if err := c.assemble(ctx, root); err != nil {
 		return Result{}, nil, err
 	}
-	if err := c.stillThere(root); err != nil {
+	if err := c.checkRoot(root); err != nil {
 		return Result{}, nil, err
 	}
 	digest, err := c.batch.PutRoot(c.rootEntry(root))
@@ -271,15 +278,15 @@ func (c *scan) conclude(ctx context.Context, root *dir, made *notes) (Result, er
 		root: c.rootEntry(root), digest: made.digest, files: made.files(), bytes: made.bytes(),
 		Result: Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()},
 	})
-	if err == nil && !c.o.DryRun && !c.partial && (c.old == nil || c.old.digest != made.digest || c.renote.Load()) {
+	if err == nil && !c.o.DryRun && !c.partial && (c.old == nil || c.old.digest != made.digest || c.changed.Load()) {
 		if err := c.o.saveNotes(made); err != nil {
-			c.o.Log.Warn("notes for the next capture cannot be kept", "image", c.o.Image, "err", err)
+			c.o.Log.Warn("notes for the next capture cannot be kept", "image", c.o.Image, "error", err)
 		}
 	}
 	return r, err
 }
 
-// outcome is a capture whose trees are in a batch.
+// outcome describes trees that are in a batch.
 type outcome struct {
 	Result
 	root         image.Entry
@@ -287,7 +294,7 @@ type outcome struct {
 	files, bytes uint64
 }
 
-// conclude makes the version, unless it is the newest already or nobody wants it made.
+// conclude makes the version, unless it is the same as the newest or this is a dry run.
 func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Batch, out outcome) (Result, error) {
 	r := out.Result
 	before, err := s.Resolve(image.Ref{Image: o.Image})
@@ -301,7 +308,7 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 		return r, nil
 	}
 	if out.files == 0 && before.Files > 0 {
-		return r, ErrEmpty
+		return r, errEmpty
 	}
 	_, r.BytesNew = batch.Staged()
 	if err := batch.Commit(ctx); err != nil {
@@ -309,10 +316,11 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 	}
 	r.Changed = true
 	r.Version = image.Version{
-		Image: o.Image, Digest: out.digest, Root: out.root, Master: o.Master, Parent: before.Number, Files: out.files, Bytes: out.bytes,
+		Image: o.Image, Digest: out.digest, Root: out.root, Master: o.Master, Parent: before.Number, Files: out.files,
+		Bytes: out.bytes,
 	}
-	if err := r.compare(ctx, s, o.Log); err != nil { // the version is whole without
-		o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "err", err)
+	if err := r.compare(ctx, s, o.Log); err != nil { // the version is complete nevertheless
+		o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "error", err)
 	}
 	if o.Review != nil {
 		o.Review(ctx, &r)
@@ -353,6 +361,7 @@ func (r *Result) compare(ctx context.Context, s *store.Store, log *slog.Logger) 
 		return err
 	}
 	r.Changes = changes
-	log.Debug("versions compared", "from", r.Before.Ref().String(), "to", r.Version.Image, "paths", len(changes), "took", time.Since(begin))
+	log.Debug("versions compared",
+		"from", r.Before.Ref().String(), "to", r.Version.Image, "paths", len(changes), "took", time.Since(begin))
 	return nil
 }

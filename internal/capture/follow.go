@@ -14,16 +14,17 @@ import (
 	"dim/internal/store"
 )
 
-// Touched says where a master may differ from what it was at the capture before. Paths are slash-separated, from the master's root;
-// "" is the root. To name more than changed costs time; what is not named is not looked at.
+// Touched says where a master may differ from the previous capture. Paths are slash-separated, from the root of the
+// master; "" is the root. Other directories are not read. Unchanged directories among them only cost time.
 type Touched struct {
-	Dirs   []string // in which names came, went, or are of something that changed; or which changed themselves
-	Trees  []string // of which everything below may have changed
-	Inodes []uint64 // of what changed by a name that is not known
+	Dirs   []string // directories that have changed, or in which a name has come, gone or changed
+	Trees  []string // directories in which anything may have changed at any depth
+	Inodes []uint64 // entries that have changed and whose names are not known
 }
 
-// Follower captures one master again and again. It keeps in memory what the last capture noted, so that one that is told
-// where the master was touched costs what it finds there, and not a walk. One goroutine may use it.
+// Follower captures one master again and again. It keeps the notes of the last capture in memory. If the caller knows
+// where the master was touched, a capture reads only that and does not walk the master. One goroutine may use a
+// Follower.
 type Follower struct {
 	store   *store.Store
 	o       Options
@@ -31,11 +32,12 @@ type Follower struct {
 	unsaved bool
 }
 
-// NewFollower returns a Follower of the master that o names. It does no I/O.
+// NewFollower returns a Follower of the master in o. It does no I/O.
 func NewFollower(s *store.Store, o Options) *Follower { return &Follower{store: s, o: o} }
 
-// Capture is Run, but looks only at what was touched; nil is everything. The version is the one that Run would make, as long
-// as what was not named did not change; the errors are those of Run. A file with several names that changed costs a walk.
+// Capture is Run, but reads only what was touched; nil is everything. The version is the one that Run would make if the
+// rest has not changed. The errors are those of Run. If a file with several names has changed, Capture walks the
+// master.
 func (f *Follower) Capture(ctx context.Context, t *Touched) (Result, error) {
 	r, err := f.capture(ctx, t)
 	if err != nil {
@@ -58,7 +60,7 @@ func (f *Follower) capture(ctx context.Context, t *Touched) (Result, error) {
 	if f.notes == nil || !hasVersion(f.store, o.Image, f.notes.digest) {
 		f.notes = loadNotes(f.store, &o)
 	} else if t != nil {
-		touched = f.plant(t)
+		touched = f.touchTree(t)
 	}
 	r, made, err := o.capture(ctx, f.store, f.notes, touched)
 	if err != nil || o.DryRun {
@@ -68,7 +70,7 @@ func (f *Follower) capture(ctx context.Context, t *Touched) (Result, error) {
 	return r, nil
 }
 
-// Close keeps on disk what was noted, for the next Follower or Run. The Follower can be used again.
+// Close writes the notes to the disk, for the next Follower or Run. The Follower can be used again.
 func (f *Follower) Close() error {
 	if !f.unsaved {
 		return nil
@@ -86,8 +88,8 @@ func (f *Follower) Close() error {
 	return err
 }
 
-// LeavesOut reports whether nothing that happens in dir, a path below the master, shows in a capture but for its owner and mode. The
-// store is to be in one of o.Own.
+// LeavesOut reports whether changes in dir, a path below the master, have no effect on a capture, apart from its owner
+// and mode. The store must be in one of o.Own.
 func (o Options) LeavesOut(dir string) bool {
 	match := o.Exclude.Matcher()
 	for at, name := range strings.Split(dir, "/") {
@@ -101,7 +103,7 @@ func (o Options) LeavesOut(dir string) bool {
 	return slices.ContainsFunc(o.Own, func(own string) bool { return within(own, filepath.Join(o.Dir, dir)) })
 }
 
-// within reports whether path is dir or below it, whatever links lead to either.
+// within reports whether path is dir or below it, after all symlinks are resolved.
 func within(dir, path string) bool {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -113,10 +115,10 @@ func within(dir, path string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// errLinks tells that a file with several names changed: where its other names are, only a walk tells.
+// errLinks is returned if a file with several names has changed: its other names can only be found by a walk.
 var errLinks = errors.New("a file with several names changed")
 
-// touch is what was touched at and below a directory.
+// touch says what was touched in a directory and below it.
 type touch struct {
 	what  touched
 	below map[string]*touch
@@ -125,12 +127,12 @@ type touch struct {
 type touched uint8
 
 const (
-	touchedBelow touched = iota // only something further down
+	touchedBelow touched = iota // only something in its subdirectories
 	touchedDir
 	touchedTree
 )
 
-// at returns what was touched at and below the directory called name; nil is nothing.
+// at returns the touch of a subdirectory, or nil.
 func (t *touch) at(name string) *touch {
 	if t == nil {
 		return nil
@@ -140,29 +142,29 @@ func (t *touch) at(name string) *touch {
 
 func (t *touch) is(what touched) bool { return t != nil && t.what == what }
 
-// plant turns t into the way to what was touched.
-func (f *Follower) plant(t *Touched) *touch {
+// touchTree converts t to a tree of directories.
+func (f *Follower) touchTree(t *Touched) *touch {
 	root := &touch{}
 	for _, path := range t.Dirs {
-		root.grow(path, touchedDir)
+		root.add(path, touchedDir)
 	}
 	for _, path := range t.Trees {
-		root.grow(path, touchedTree)
+		root.add(path, touchedTree)
 	}
 	if len(t.Inodes) > 0 {
 		inodes := make(map[uint64]bool, len(t.Inodes))
 		for _, ino := range t.Inodes {
 			inodes[ino] = true
 		}
-		f.notes.root.growInodes(root, "", inodes)
+		f.notes.root.addInodes(root, "", inodes)
 	}
 	return root
 }
 
-func (t *touch) grow(path string, what touched) {
+func (t *touch) add(path string, what touched) {
 	for name := range strings.SplitSeq(path, "/") {
 		if name == "" {
-			continue // of the root's path
+			continue // the path of the root
 		}
 		next := t.below[name]
 		if next == nil {
@@ -177,25 +179,25 @@ func (t *touch) grow(path string, what touched) {
 	t.what = max(t.what, what)
 }
 
-// growInodes touches every directory, d at path and below, in which one of inodes was noted.
-func (d *dirNote) growInodes(root *touch, path string, inodes map[uint64]bool) {
+// addInodes touches every directory, from d at path down, with a note of one of inodes.
+func (d *dirNote) addInodes(root *touch, path string, inodes map[uint64]bool) {
 	for i := range d.entries {
 		e := &d.entries[i]
 		if inodes[e.stamp.ino] {
-			root.grow(path, touchedDir)
+			root.add(path, touchedDir)
 		}
 		if e.child != nil {
-			e.child.growInodes(root, image.JoinPath(path, e.name), inodes)
+			e.child.addInodes(root, image.JoinPath(path, e.name), inodes)
 		}
 	}
 }
 
-// enters reports whether the directory noted as o, which is itself as noted, has to be looked into.
+// enters reports whether the unchanged directory with the note o has to be visited.
 func (l *lister) enters(o *note) bool { return l.d.deep || l.d.touch.at(o.name) != nil }
 
-// pass looks only at those directories that lead to what was touched, and takes the rest for what was noted. It reports
-// false when something is in the way: then the whole directory must be listed.
-func (l *lister) pass() bool {
+// passThrough visits only those directories that lead to touched ones, and assumes that the rest equals the notes. If
+// that is not possible, it returns false, and the whole directory must be listed.
+func (l *lister) passThrough() bool {
 	if l.d.listed {
 		return false
 	}
@@ -208,7 +210,7 @@ func (l *lister) pass() bool {
 			}
 		}
 	}
-	l.d.same, l.d.passed = true, true
+	l.d.same, l.d.unlisted = true, true
 	l.n = len(l.old)
 	return true
 }
@@ -226,6 +228,6 @@ func (l *lister) passTo(name string) bool {
 	if !s.isDir() || s.flags != o.stamp.flags || l.omitted([]byte(name), &s) {
 		return false
 	}
-	l.child(at, name, &s, o, s == o.stamp && l.trusted(&s))
+	l.child(&dir{name: name, at: at, stamp: s, known: s == o.stamp && l.trusted(&s)}, o)
 	return true
 }

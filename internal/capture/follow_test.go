@@ -17,13 +17,14 @@ import (
 	"dim/internal/image"
 	"dim/internal/image/treediff"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 // look returns the stamps of all that is in the master, the root under "".
-func (l *lab) look() map[string]stamp {
+func (l *lab) stamps() map[string]stamp {
 	l.t.Helper()
 	all := map[string]stamp{}
-	check(l.t, filepath.WalkDir(l.o.Dir, func(path string, _ fs.DirEntry, err error) error {
+	testkit.Must(l.t, filepath.WalkDir(l.o.Dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -39,8 +40,8 @@ func (l *lab) look() map[string]stamp {
 	return all
 }
 
-// touchedBetween is what the kernel tells when a becomes b: the directories of names that came, went or are of something that changed,
-// and directories that stand elsewhere.
+// touchedBetween is what the kernel tells when a becomes b: the directories of names that came, went or are of
+// something that changed, and directories that stand elsewhere.
 func touchedBetween(a, b map[string]stamp) *Touched {
 	t := &Touched{}
 	up := func(path string) string { return strings.TrimPrefix(filepath.Dir("/"+path), "/") }
@@ -70,7 +71,7 @@ func touchedBetween(a, b map[string]stamp) *Touched {
 func (l *lab) followed(f *Follower, t *Touched) Result {
 	l.t.Helper()
 	r, err := f.Capture(context.Background(), t)
-	check(l.t, err)
+	testkit.Must(l.t, err)
 	return r
 }
 
@@ -80,7 +81,7 @@ func (l *lab) plain() Result {
 	o := l.o
 	o.Image, o.CacheDir = "plain", ""
 	r, err := Run(context.Background(), l.store, o)
-	check(l.t, err)
+	testkit.Must(l.t, err)
 	return r
 }
 
@@ -89,11 +90,13 @@ func (l *lab) same(what string, got, want image.Version) {
 	if got.Digest == want.Digest && got.Files == want.Files && got.Bytes == want.Bytes {
 		return
 	}
-	l.t.Errorf("%s: %s, %d names, %d bytes; want %s, %d, %d", what, got.Digest.Short(), got.Files, got.Bytes, want.Digest.Short(), want.Files, want.Bytes)
-	check(l.t, treediff.Diff(context.Background(), l.store.Tree, &want.Root, &got.Root, func(c treediff.Change) error {
-		l.t.Errorf("%q: want %+v, got %+v", c.Path, c.Old, c.New)
-		return nil
-	}))
+	l.t.Errorf("%s: %s, %d names, %d bytes; want %s, %d, %d", what, got.Digest.Short(), got.Files, got.Bytes,
+		want.Digest.Short(), want.Files, want.Bytes)
+	testkit.Must(l.t, treediff.Diff(context.Background(), l.store.Tree, &want.Root, &got.Root,
+		func(c treediff.Change) error {
+			l.t.Errorf("%q: want %+v, got %+v", c.Path, c.Old, c.New)
+			return nil
+		}))
 	l.t.FailNow()
 }
 
@@ -107,15 +110,15 @@ func TestACaptureOfWhatWasTouchedIsThatOfAll(t *testing.T) {
 	f := NewFollower(l.store, l.o)
 	l.followed(f, nil)
 	for round := range 40 {
-		before := l.look()
+		before := l.stamps()
 		for range 1 + r.IntN(5) {
 			l.mutate(r)
 		}
-		touched := touchedBetween(before, l.look())
+		touched := touchedBetween(before, l.stamps())
 		got := l.followed(f, touched)
 		l.same(fmt.Sprintf("round %d, %+v", round, touched), got.Version, l.plain().Version)
 		if round%20 == 0 { // what is kept on disk is as good
-			check(t, f.Close())
+			testkit.Must(t, f.Close())
 			f = NewFollower(l.store, l.o)
 		}
 		if round%10 == 0 {
@@ -152,7 +155,7 @@ func TestOnlyWhatWasTouchedIsLookedAt(t *testing.T) {
 	tick()
 	l.write("a/d5/f15", "by inode")
 	var st unix.Stat_t
-	check(t, unix.Stat(l.path("a/d5/f15"), &st))
+	testkit.Must(t, unix.Stat(l.path("a/d5/f15"), &st))
 	if r := l.followed(f, &Touched{Inodes: []uint64{st.Ino}}); cmp.Diff([]string{"~a/d5/f15"}, paths(r)) != "" {
 		t.Errorf("an inode: %v", paths(r))
 	}
@@ -167,7 +170,7 @@ func TestWhatIsTouchedMayBeGone(t *testing.T) {
 	f := NewFollower(l.store, l.o)
 	l.followed(f, nil)
 	tick()
-	check(t, os.RemoveAll(l.path("a/b")))
+	testkit.Must(t, os.RemoveAll(l.path("a/b")))
 	l.write("a/b", "a file now")
 	r := l.followed(f, &Touched{Dirs: []string{"a/b/c", "a/b", "no/where"}, Trees: []string{"x/f/nothing"}})
 	l.same("a directory that became a file", r.Version, l.plain().Version)
@@ -179,7 +182,7 @@ func TestAMasterThatWasReplacedIsReadAnew(t *testing.T) {
 	l.write("d/f", "1")
 	f := NewFollower(l.store, l.o)
 	l.followed(f, nil)
-	check(t, os.Rename(l.o.Dir, l.o.Dir+".old"), os.Mkdir(l.o.Dir, 0o755))
+	testkit.Must(t, os.Rename(l.o.Dir, l.o.Dir+".old"), os.Mkdir(l.o.Dir, 0o755))
 	l.write("d/f", "2")
 	r := l.followed(f, &Touched{})
 	l.same("another directory", r.Version, l.plain().Version)
@@ -192,7 +195,7 @@ func TestAFollowerWhoseVersionIsGoneReadsAll(t *testing.T) {
 	f := NewFollower(l.store, l.o)
 	l.followed(f, nil)
 	s, err := store.Open(filepath.Join(t.TempDir(), "other"), store.Options{})
-	check(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 	f.store, l.store = s, s
 	r := l.followed(f, &Touched{})

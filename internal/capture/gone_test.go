@@ -13,13 +13,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 // versions returns how many versions the image has.
 func (l *lab) versions() int {
 	l.t.Helper()
 	list, err := l.store.Versions(l.o.Image)
-	check(l.t, err)
+	testkit.Must(l.t, err)
 	return len(list)
 }
 
@@ -28,9 +29,9 @@ func TestAMasterThatGoesAwayMakesNoVersion(t *testing.T) {
 	l.write("etc/passwd", "root")
 	l.capture()
 	for name, away := range map[string]func(){
-		"removed": func() { check(t, os.RemoveAll(l.o.Dir)) },
+		"removed": func() { testkit.Must(t, os.RemoveAll(l.o.Dir)) },
 		"replaced": func() {
-			check(t, os.Rename(l.o.Dir, l.o.Dir+".old"), os.Mkdir(l.o.Dir, 0o755))
+			testkit.Must(t, os.Rename(l.o.Dir, l.o.Dir+".old"), os.Mkdir(l.o.Dir, 0o755))
 			l.write("other", "")
 		},
 	} {
@@ -58,9 +59,9 @@ func TestAnEmptyMasterDoesNotReplaceAFullOne(t *testing.T) {
 	l := newLab(t)
 	l.write("etc/passwd", "root")
 	l.capture()
-	check(t, os.RemoveAll(l.path("etc")))
-	if _, err := Run(context.Background(), l.store, l.o); !errors.Is(err, ErrEmpty) {
-		t.Errorf("%v, want ErrEmpty", err)
+	testkit.Must(t, os.RemoveAll(l.path("etc")))
+	if _, err := Run(context.Background(), l.store, l.o); !errors.Is(err, errEmpty) {
+		t.Errorf("%v, want errEmpty", err)
 	}
 	if n := l.versions(); n != 1 {
 		t.Errorf("%d versions", n)
@@ -89,25 +90,28 @@ type brokenDir struct{ fs.Inode }
 func (*brokenDir) Readdir(context.Context) (fs.DirStream, syscall.Errno) { return nil, syscall.EIO }
 
 func TestEverythingThatCannotBeReadIsNamed(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	if _, err := exec.LookPath("fusermount3"); err != nil {
 		t.Skip("needs fuse3")
 	}
 	root := &fs.Inode{}
 	server, err := fs.Mount(l.o.Dir, root, &fs.Options{OnAdd: func(ctx context.Context) {
-		root.AddChild("bad-dir", root.NewPersistentInode(ctx, &brokenDir{}, fs.StableAttr{Mode: syscall.S_IFDIR}), false)
-		root.AddChild("bad-file", root.NewPersistentInode(ctx, &brokenFile{}, fs.StableAttr{Mode: syscall.S_IFREG}), false)
-		root.AddChild("good", root.NewPersistentInode(ctx, &fs.MemRegularFile{Data: []byte("1"), Attr: fuse.Attr{Mode: 0o644}}, fs.StableAttr{}), false)
+		root.AddChild("bad-dir", root.NewPersistentInode(ctx, &brokenDir{}, fs.StableAttr{Mode: syscall.S_IFDIR}),
+			false)
+		root.AddChild("bad-file", root.NewPersistentInode(ctx, &brokenFile{}, fs.StableAttr{Mode: syscall.S_IFREG}),
+			false)
+		root.AddChild("good", root.NewPersistentInode(ctx,
+			&fs.MemRegularFile{Data: []byte("1"), Attr: fuse.Attr{Mode: 0o644}}, fs.StableAttr{}), false)
 	}})
 	if err != nil {
 		t.Skipf("FUSE: %v", err)
 	}
-	t.Cleanup(func() { check(t, server.Unmount()) })
+	t.Cleanup(func() { testkit.Must(t, server.Unmount()) })
 	_, err = Run(context.Background(), l.store, l.o)
-	bad, ok := errors.AsType[*UnreadableError](err)
+	bad, ok := errors.AsType[*unreadableError](err)
 	if !ok {
-		t.Fatalf("%v, want an UnreadableError", err)
+		t.Fatalf("%v, want an unreadableError", err)
 	}
 	var paths []string
 	for _, p := range bad.Problems {

@@ -12,6 +12,7 @@ import (
 
 	"dim/internal/image"
 	"dim/internal/image/treediff"
+	"dim/internal/testkit"
 )
 
 // kind is one way in which a master can change.
@@ -71,7 +72,7 @@ func (l *lab) master() {
 	l.write("d/other", "other")
 	l.write("d/sub/x", "x")
 	l.write("n/neighbour", "same")
-	check(l.t,
+	testkit.Must(l.t,
 		os.Link(l.path("d/a"), l.path("d/b")), os.Symlink("f", l.path("d/l")), unix.Mkfifo(l.path("d/p"), 0o644),
 		makeDevice(unix.S_IFCHR|0o600, 1, 3)(l.path("d/c")), makeDevice(unix.S_IFBLK|0o600, 7, 1)(l.path("d/k")),
 		sparse(l.path("d/s"), 0), os.Mkdir(l.path("d/void"), 0o755),
@@ -85,11 +86,14 @@ func kinds() []kind {
 		return func(l *lab) error { return unix.Lsetxattr(l.path(name), attr, []byte(value), 0) }
 	}
 	return []kind{
-		{"content", func(l *lab) error { return os.WriteFile(l.path("d/f"), []byte("three"), 0o644) }, []string{"~d/f"}},
+		{"content", func(l *lab) error { return os.WriteFile(l.path("d/f"), []byte("three"), 0o644) },
+			[]string{"~d/f"}},
 		{"content of the same size and times", func(l *lab) error {
 			return keepTimes(l, "d/f", func() error { return os.WriteFile(l.path("d/f"), []byte("two"), 0o644) })
 		}, []string{"~d/f"}},
-		{"content through another name", func(l *lab) error { return os.WriteFile(l.path("d/b"), []byte("LINKED"), 0o644) }, []string{"~d/a", "~d/b"}},
+		{"content through another name", func(l *lab) error {
+			return os.WriteFile(l.path("d/b"), []byte("LINKED"), 0o644)
+		}, []string{"~d/a", "~d/b"}},
 		{"a file that becomes empty", func(l *lab) error { return os.Truncate(l.path("d/f"), 0) }, []string{"~d/f"}},
 		{"replaced by a rename, with the old times", func(l *lab) error {
 			return keepTimes(l, "d/f", func() error {
@@ -107,33 +111,49 @@ func kinds() []kind {
 		}, []string{"~d/f"}},
 		{"a new xattr", set("d/f", "trusted.new", "1"), []string{"~d/f"}},
 		{"another value of an xattr", set("d/other", "trusted.old", "2"), []string{"~d/other"}},
-		{"an xattr less", func(l *lab) error { return unix.Removexattr(l.path("d/other"), "trusted.old") }, []string{"~d/other"}},
+		{"an xattr less", func(l *lab) error { return unix.Removexattr(l.path("d/other"), "trusted.old") },
+			[]string{"~d/other"}},
 		{"an ACL", set("d/f", "system.posix_acl_access", string(acl())), []string{"~d/f"}},
 		{"a default ACL of a directory", set("d/sub", "system.posix_acl_default", string(acl())), []string{"~d/sub"}},
 		{"a capability", set("d/f", "security.capability", string(capability())), []string{"~d/f"}},
-		{"a capability less", func(l *lab) error { return unix.Removexattr(l.path("d/empty"), "security.capability") }, []string{"~d/empty"}},
-		{"one more hard link", func(l *lab) error { return os.Link(l.path("d/f"), l.path("n/f2")) }, []string{"~d/f", "+n/f2"}},
+		{"a capability less", func(l *lab) error { return unix.Removexattr(l.path("d/empty"), "security.capability") },
+			[]string{"~d/empty"}},
+		{"one more hard link", func(l *lab) error { return os.Link(l.path("d/f"), l.path("n/f2")) },
+			[]string{"~d/f", "+n/f2"}},
 		{"one hard link less", func(l *lab) error { return os.Remove(l.path("d/a")) }, []string{"-d/a", "~d/b"}},
 		{"a hard link that becomes a copy", func(l *lab) error {
 			return again(l, "d/b", func(p string) error { return os.WriteFile(p, []byte("linked"), 0o644) })
 		}, []string{"~d/a", "~d/b"}},
-		{"a file becomes a directory", func(l *lab) error { return again(l, "d/f", func(p string) error { return os.Mkdir(p, 0o755) }) }, []string{"~d/f"}},
-		{"a directory becomes a link", func(l *lab) error { return again(l, "d/sub", func(p string) error { return os.Symlink("void", p) }) },
+		{"a file becomes a directory", func(l *lab) error {
+			return again(l, "d/f", func(p string) error { return os.Mkdir(p, 0o755) })
+		}, []string{"~d/f"}},
+		{"a directory becomes a link", func(l *lab) error {
+			return again(l, "d/sub", func(p string) error { return os.Symlink("void", p) })
+		},
 			[]string{"~d/sub", "-d/sub/x"}},
-		{"a file becomes a FIFO", func(l *lab) error { return again(l, "d/f", func(p string) error { return unix.Mkfifo(p, 0o644) }) }, []string{"~d/f"}},
-		{"another target of a link", func(l *lab) error { return again(l, "d/l", func(p string) error { return os.Symlink("g", p) }) }, []string{"~d/l"}},
+		{"a file becomes a FIFO", func(l *lab) error {
+			return again(l, "d/f", func(p string) error { return unix.Mkfifo(p, 0o644) })
+		}, []string{"~d/f"}},
+		{"another target of a link", func(l *lab) error {
+			return again(l, "d/l", func(p string) error { return os.Symlink("g", p) })
+		}, []string{"~d/l"}},
 		{"a rename", func(l *lab) error { return os.Rename(l.path("d/f"), l.path("d/g")) }, []string{"-d/f", "+d/g"}},
-		{"a rename of a directory", func(l *lab) error { return os.Rename(l.path("d/sub"), l.path("n/sub")) }, []string{"-d/sub", "-d/sub/x", "+n/sub", "+n/sub/x"}},
+		{"a rename of a directory", func(l *lab) error { return os.Rename(l.path("d/sub"), l.path("n/sub")) },
+			[]string{"-d/sub", "-d/sub/x", "+n/sub", "+n/sub/x"}},
 		{"two files that change their places", func(l *lab) error {
 			return unix.Renameat2(unix.AT_FDCWD, l.path("d/f"), unix.AT_FDCWD, l.path("d/other"), unix.RENAME_EXCHANGE)
 		}, []string{"~d/f", "~d/other"}},
-		{"a new file", func(l *lab) error { return os.WriteFile(l.path("d/new"), []byte("n"), 0o644) }, []string{"+d/new"}},
+		{"a new file", func(l *lab) error { return os.WriteFile(l.path("d/new"), []byte("n"), 0o644) },
+			[]string{"+d/new"}},
 		{"a new empty directory", func(l *lab) error { return os.Mkdir(l.path("d/new"), 0o755) }, []string{"+d/new"}},
 		{"a removed file", func(l *lab) error { return os.Remove(l.path("d/f")) }, []string{"-d/f"}},
 		{"a removed tree", func(l *lab) error { return os.RemoveAll(l.path("d/sub")) }, []string{"-d/sub", "-d/sub/x"}},
-		{"another minor number", func(l *lab) error { return again(l, "d/c", makeDevice(unix.S_IFCHR|0o600, 1, 5)) }, []string{"~d/c"}},
-		{"another major number", func(l *lab) error { return again(l, "d/k", makeDevice(unix.S_IFBLK|0o600, 8, 1)) }, []string{"~d/k"}},
-		{"a character device that becomes a block device", func(l *lab) error { return again(l, "d/c", makeDevice(unix.S_IFBLK|0o600, 1, 3)) }, []string{"~d/c"}},
+		{"another minor number", func(l *lab) error { return again(l, "d/c", makeDevice(unix.S_IFCHR|0o600, 1, 5)) },
+			[]string{"~d/c"}},
+		{"another major number", func(l *lab) error { return again(l, "d/k", makeDevice(unix.S_IFBLK|0o600, 8, 1)) },
+			[]string{"~d/k"}},
+		{"a character device that becomes a block device",
+			func(l *lab) error { return again(l, "d/c", makeDevice(unix.S_IFBLK|0o600, 1, 3)) }, []string{"~d/c"}},
 		{"a hole that is filled with zeros", func(l *lab) error {
 			return keepTimes(l, "d/s", func() error {
 				b := make([]byte, 1<<20)
@@ -154,7 +174,8 @@ func kinds() []kind {
 	}
 }
 
-// found returns the changes of r but those of a directory that only has another mtime, as it has whenever names in it change.
+// found returns the changes of r but those of a directory that only has another mtime, as it has whenever names in it
+// change.
 func found(r Result) []string {
 	list := paths(r)
 	return slices.DeleteFunc(list, func(p string) bool {
@@ -169,17 +190,15 @@ func found(r Result) []string {
 }
 
 func TestACaptureFindsEveryKindOfChange(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: owners, devices, capabilities")
-	}
+	testkit.NeedRoot(t, "owners, devices, capabilities")
 	l := newLab(t)
 	l.later()
 	for _, k := range kinds() {
-		check(t, os.RemoveAll(l.path("d")), os.RemoveAll(l.path("n")))
+		testkit.Must(t, os.RemoveAll(l.path("d")), os.RemoveAll(l.path("n")))
 		l.master()
 		l.capture()
 		tick()
-		check(t, k.change(l))
+		testkit.Must(t, k.change(l))
 		tick()
 		r := l.capture()
 		if d := cmp.Diff(k.want, found(r)); d != "" && (len(k.want) > 0 || r.Changed) {

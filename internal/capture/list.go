@@ -26,30 +26,30 @@ func (w *worker) do(t task) error {
 	return w.list(t.d)
 }
 
-// list lists d, compares it with its note, and pushes what is to be done below it.
+// list lists d, compares it with its note, and adds tasks for the entries that differ and the directories in it.
 func (w *worker) list(d *dir) error {
 	if d.parent != nil {
 		fd, err := openAt(d.parent.fd, d.name, unix.O_DIRECTORY)
 		d.parent.release()
 		if err != nil {
 			d.gone = true
-			w.fault(d.path(), err)
+			w.reportError(d.path(), err)
 			return nil
 		}
 		d.fd = fd
 	}
 	l := lister{worker: w, d: d, same: d.note != nil}
 	if d.note != nil {
-		l.old, l.sure = d.note.entries, d.note.sure()
+		l.old, l.reliableBefore = d.note.entries, d.note.reliableBefore()
 	}
-	err := l.look()
+	err := l.visit()
 	if err != nil {
 		unix.Close(d.fd)
 		d.gone, d.items, d.children, d.same = true, nil, nil, false
-		w.fault(d.path(), err)
+		w.reportError(d.path(), err)
 		return nil
 	}
-	if w.relink.Load() {
+	if w.linksChanged.Load() {
 		unix.Close(d.fd)
 		return errLinks
 	}
@@ -57,22 +57,23 @@ func (w *worker) list(d *dir) error {
 	return nil
 }
 
-// lister compares one directory with its note as the names come. As long as all is as noted it makes nothing; at the
-// first difference what was equal so far becomes items.
+// lister compares one directory with its note while the names are read. It makes items only from the first difference
+// on.
 type lister struct {
 	*worker
 	d     *dir
 	same  bool
-	n     int // names that are as noted, in order, while same
+	n     int // while same: number of names that are equal to their notes, in order
 	old   []note
-	sure  time.Time
-	index map[string]int // of old, made when needed
+	index map[string]int // of old, made when it is needed
 	bytes uint64
+
+	reliableBefore time.Time // see dirNote
 }
 
-// look lists the directory, or only passes through it.
-func (l *lister) look() error {
-	if !l.pass() {
+// visit lists the directory, or only visits the children on the way to touched directories.
+func (l *lister) visit() error {
+	if !l.passThrough() {
 		if err := l.list(); err != nil {
 			return err
 		}
@@ -103,7 +104,7 @@ func (l *lister) list() error {
 		}
 	}
 	if l.same && l.n < len(l.old) {
-		l.differ()
+		l.startItems()
 	}
 	l.d.same = l.same
 	l.seenFiles.Add(uint64(max(l.n, len(l.d.items))))
@@ -111,7 +112,7 @@ func (l *lister) list() error {
 	return nil
 }
 
-// name deals with one name of the listing.
+// name handles one name of the listing.
 func (l *lister) name(e *dirent) error {
 	switch {
 	case string(e.name) == ".":
@@ -123,7 +124,7 @@ func (l *lister) name(e *dirent) error {
 	}
 	var x unix.Statx_t
 	if err := statx(l.d.fd, e.cstr, statxFlags, &x); err != nil {
-		l.fault(image.JoinPath(l.d.path(), string(e.name)), err)
+		l.reportError(image.JoinPath(l.d.path(), string(e.name)), err)
 		return nil
 	}
 	s := l.dev.stamp(&x)
@@ -141,14 +142,15 @@ func (l *lister) name(e *dirent) error {
 		}
 	}
 	if l.same {
-		l.differ()
+		l.startItems()
 	}
 	l.add(string(e.name), s)
 	return nil
 }
 
-// checkIdentity makes sure that d is the directory that was found in its parent. The inode number in the listing tells for nothing; only
-// where it differs, as on some file systems it may, or as when something was mounted or moved there just now, the kernel is asked.
+// checkIdentity checks that d is the directory that was found in its parent. The listing has its inode number, which
+// costs nothing. If that differs, statx decides: on some file systems it may differ, and a directory may have been
+// moved or mounted there meanwhile.
 func (l *lister) checkIdentity(ino uint64) error {
 	d := l.d
 	if ino == d.stamp.ino {
@@ -163,13 +165,13 @@ func (l *lister) checkIdentity(ino uint64) error {
 		return nil
 	}
 	if s.flags&flagMount != 0 {
-		return unix.ESTALE // a mount: the next capture sees it as one
+		return unix.ESTALE // mounted meanwhile: the next capture will find a mount point
 	}
 	d.stamp, d.known = s, false
 	return nil
 }
 
-// omitted reports whether s stays in the capture without its content.
+// omitted reports whether an entry is captured without its content.
 func (l *lister) omitted(name []byte, s *stamp) bool {
 	if s.flags&flagMount != 0 {
 		return true
@@ -191,46 +193,47 @@ func (l *lister) omitted(name []byte, s *stamp) bool {
 // systemDir reports whether a directory of the master's root belongs to the running system.
 func systemDir(name string) bool { return name == "proc" || name == "sys" || name == "dev" }
 
-// trusted reports whether an entry that has the noted stamp is certainly what it was. It may not be if it changed about
-// when it was noted. Nor does an omitted directory's stamp tell of its xattrs.
+// trusted reports whether an entry with the stamp of its note is unchanged for certain. It is not if it changed at
+// about the time of the note. The stamp of an omitted directory does not show changes of its xattrs.
 func (l *lister) trusted(s *stamp) bool {
-	return s.before(l.sure) && (s.flags&(flagOmitted|flagMount) != flagOmitted)
+	return s.before(l.reliableBefore) && (s.flags&(flagOmitted|flagMount) != flagOmitted)
 }
 
-// unchanged takes in the name at, which is as noted.
+// unchanged handles a name that is equal to its note, which has the index at.
 func (l *lister) unchanged(at int, o *note) {
 	switch {
 	case o.stamp.isDir():
 		if o.stamp.flags&flagOmitted == 0 && l.enters(o) {
-			l.child(at, o.name, &o.stamp, o, true)
+			l.child(&dir{name: o.name, at: at, stamp: o.stamp, known: true}, o)
 		}
 	case o.stamp.nlink > 1:
-		l.join(at, &o.stamp)
+		l.addToGroup(at, &o.stamp)
 	default:
 		l.bytes += o.stamp.size
 	}
 }
 
-// child adds the directory at, which is known if it has the stamp that was noted.
-func (l *lister) child(at int, name string, s *stamp, o *note, known bool) *dir {
-	c := &dir{parent: l.d, name: name, at: at, stamp: *s, known: known, touch: l.d.touch.at(name)}
+// child adds a directory. C has its name, stamp and index, and is known if the stamp is that of its note o, which may
+// be nil.
+func (l *lister) child(c *dir, o *note) *dir {
+	c.parent, c.touch = l.d, l.d.touch.at(c.name)
 	same := false
 	if o != nil && o.child != nil {
-		c.note, same = o.child, o.stamp.id() == s.id()
+		c.note, same = o.child, o.stamp.id() == c.stamp.id()
 	}
 	c.deep = l.d.deep || !same || c.touch.is(touchedTree)
-	c.listed = c.deep || o.stamp != *s || c.touch.is(touchedDir)
+	c.listed = c.deep || o.stamp != c.stamp || c.touch.is(touchedDir)
 	if !l.d.match.Idle() {
-		c.match = l.d.match.Enter(name)
+		c.match = l.d.match.Enter(c.name)
 	}
 	l.d.children = append(l.d.children, c)
 	return c
 }
 
-// join adds the name at to its hard-link group.
-func (l *lister) join(at int, s *stamp) *group {
+// addToGroup adds the name with index at to its hard-link group.
+func (l *lister) addToGroup(at int, s *stamp) *group {
 	if l.partial {
-		return nil // as noted, or all is done again
+		return nil // unchanged, or the scan is repeated as a whole
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -243,13 +246,13 @@ func (l *lister) join(at int, s *stamp) *group {
 	return g
 }
 
-// differ ends the time of being the same.
-func (l *lister) differ() {
+// startItems makes items of the names so far, because the next one differs.
+func (l *lister) startItems() {
 	l.same = false
 	l.itemize(l.d, l.old[:l.n])
 }
 
-// itemize makes items of names of d that are as noted.
+// itemize makes items of names of d that are equal to their notes.
 func (c *scan) itemize(d *dir, notes []note) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -267,7 +270,7 @@ func (c *scan) itemize(d *dir, notes []note) {
 	}
 }
 
-// add takes in a name of a directory that is not the same.
+// add adds a name to a directory that is not same.
 func (l *lister) add(name string, s stamp) {
 	it := item{name: name, stamp: s, note: -1}
 	at := len(l.d.items)
@@ -276,19 +279,19 @@ func (l *lister) add(name string, s stamp) {
 		it.note = noted
 	}
 	if it.note < 0 && s.flags&flagOmitted == 0 {
-		l.renote.Store(true)
+		l.changed.Store(true)
 	}
 	switch {
 	case s.isDir():
 		if s.flags&flagOmitted == 0 {
 			if it.note < 0 || l.enters(o) {
-				it.child = l.child(at, name, &s, o, it.note >= 0)
+				it.child = l.child(&dir{name: name, at: at, stamp: s, known: it.note >= 0}, o)
 			}
 		}
 	case s.nlink > 1:
-		it.group = l.join(at, &s)
+		it.group = l.addToGroup(at, &s)
 		if l.partial && it.note < 0 {
-			l.relink.Store(true)
+			l.linksChanged.Store(true)
 		}
 	case it.note >= 0:
 		l.bytes += s.size
@@ -299,7 +302,7 @@ func (l *lister) add(name string, s stamp) {
 	l.d.items = append(l.d.items, it)
 }
 
-// find returns the note of name and its place, or -1.
+// find returns the note of name and its index, or -1.
 func (l *lister) find(name string) (*note, int) {
 	if len(l.old) == 0 {
 		return nil, -1
@@ -319,7 +322,7 @@ func (l *lister) find(name string) (*note, int) {
 	return nil, -1
 }
 
-// attributes reads what a directory's stamp does not tell.
+// attributes reads the attributes of the directory that are not in its stamp.
 func (l *lister) attributes() (err error) {
 	if !l.d.known && l.d.parent != nil {
 		l.d.xattrs, err = readXattrs(fdXattrs(l.d.fd))
@@ -327,13 +330,14 @@ func (l *lister) attributes() (err error) {
 	return err
 }
 
-// A task reads so many items, or so many bytes.
+// The size of a task that reads items.
 const (
 	itemsPerTask = 32
 	bytesPerTask = 4 << 20
 )
 
-// push hands out what is to be done: directories below the files, so that the files, which are taken first, let go of this directory.
+// push adds the tasks for a directory. The files are added last and so are read first; then the directory can be
+// closed.
 func (l *lister) push() {
 	d := l.d
 	var tasks []task

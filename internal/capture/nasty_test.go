@@ -21,14 +21,8 @@ import (
 	"dim/internal/image"
 	"dim/internal/image/pathmatch"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
-
-func check(t *testing.T, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // capability is the value of security.capability for cap_net_raw+ep (linux/capability.h, VFS_CAP_REVISION_2).
 func capability() []byte {
@@ -36,10 +30,12 @@ func capability() []byte {
 	return append(binary.LittleEndian.AppendUint32(b, 1<<13), make([]byte, 12)...)
 }
 
-// acl is the value of system.posix_acl_access for user::rw-,user:1000:r--,group::r--,mask::r--,other::--- (linux/posix_acl_xattr.h).
+// acl is the value of system.posix_acl_access for user::rw-,user:1000:r--,group::r--,mask::r--,other::---
+// (linux/posix_acl_xattr.h).
 func acl() []byte {
 	b := binary.LittleEndian.AppendUint32(nil, 2)
-	for _, e := range [][3]uint32{{1, 6, 1<<32 - 1}, {2, 4, 1000}, {4, 4, 1<<32 - 1}, {16, 4, 1<<32 - 1}, {32, 0, 1<<32 - 1}} {
+	for _, e := range [][3]uint32{{1, 6, 1<<32 - 1}, {2, 4, 1000}, {4, 4, 1<<32 - 1}, {16, 4, 1<<32 - 1},
+		{32, 0, 1<<32 - 1}} {
 		b = binary.LittleEndian.AppendUint16(b, uint16(e[0]))
 		b = binary.LittleEndian.AppendUint16(b, uint16(e[1]))
 		b = binary.LittleEndian.AppendUint32(b, e[2])
@@ -51,7 +47,8 @@ func acl() []byte {
 func (l *lab) nasty() {
 	l.odd()
 	for i := range 10_000 {
-		check(l.t, os.MkdirAll(l.path("many"), 0o755), os.WriteFile(l.path(fmt.Sprintf("many/%05d", i)), []byte(fmt.Sprint(i%10)), 0o640))
+		testkit.Must(l.t, os.MkdirAll(l.path("many"), 0o755),
+			os.WriteFile(l.path(fmt.Sprintf("many/%05d", i)), []byte(fmt.Sprint(i%10)), 0o640))
 	}
 }
 
@@ -69,7 +66,7 @@ func (l *lab) odd() {
 	l.write("acl", "y")
 	l.write("xattr", "z")
 	l.write("big", strings.Repeat("big file ", 100_000))
-	check(t,
+	testkit.Must(t,
 		os.Link(l.path("a/first"), l.path("a/second")),
 		os.Link(l.path("a/first"), l.path("dir/third")),
 		os.Symlink("../nowhere/\xff", l.path("dangling")),
@@ -92,39 +89,32 @@ func (l *lab) odd() {
 		unix.Chmod(l.path("dir"), 0o1777),
 	)
 	old := []unix.Timespec{{Sec: 1, Nsec: 2}, {Sec: -86400, Nsec: 123456789}}
-	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, l.path("plain"), old, 0),
+	testkit.Must(t, unix.UtimesNanoAt(unix.AT_FDCWD, l.path("plain"), old, 0),
 		unix.UtimesNanoAt(unix.AT_FDCWD, l.path("dangling"), old, unix.AT_SYMLINK_NOFOLLOW))
 	f, err := os.Create(l.path("sparse"))
-	check(t, err)
+	testkit.Must(t, err)
 	_, err = f.WriteAt([]byte("data"), 1<<20)
-	check(t, err, f.Truncate(4<<20), f.Close())
+	testkit.Must(t, err, f.Truncate(4<<20), f.Close())
 	ln, err := net.Listen("unix", l.path("socket"))
-	check(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { ln.Close() })
 	for _, dir := range []string{"proc/1", "sys/kernel", "dev/pts", "run/lock", "srv/proc/in"} {
-		check(t, os.MkdirAll(l.path(dir), 0o755))
+		testkit.Must(t, os.MkdirAll(l.path(dir), 0o755))
 	}
 	l.write("tmp/left/out", "no")
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root for owners, devices and trusted xattrs")
-	}
 }
 
 func (l *lab) exclude(patterns ...string) {
 	l.o.Exclude = nil
 	for _, s := range patterns {
 		p, err := pathmatch.Parse(s)
-		check(l.t, err)
+		testkit.Must(l.t, err)
 		l.o.Exclude = append(l.o.Exclude, p)
 	}
 }
 
 func TestANastyTreeIsCapturedFaithfully(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	l.nasty()
 	l.exclude("/tmp/*")
@@ -173,10 +163,10 @@ func oracle(t *testing.T, dir string) map[string]image.Entry {
 	want := map[string]image.Entry{}
 	groups := map[uint64][]string{}
 	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		check(t, err)
+		testkit.Must(t, err)
 		rel := strings.TrimPrefix(strings.TrimPrefix(path, dir), "/")
 		var st unix.Stat_t
-		check(t, unix.Lstat(path, &st))
+		testkit.Must(t, unix.Lstat(path, &st))
 		e := image.Entry{Name: filepath.Base(rel), Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Nlink: 1,
 			Mtime: image.Time{Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec)}}
 		if rel == "" {
@@ -185,7 +175,7 @@ func oracle(t *testing.T, dir string) map[string]image.Entry {
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
 			b, err := os.ReadFile(path)
-			check(t, err)
+			testkit.Must(t, err)
 			e.Type, e.Size, e.Digest = image.Regular, uint64(len(b)), image.Sum(b)
 			if rel == "sparse" {
 				e.Data = []image.Extent{{Offset: 1 << 20, Length: 4096}}
@@ -195,7 +185,7 @@ func oracle(t *testing.T, dir string) map[string]image.Entry {
 		case unix.S_IFLNK:
 			e.Type = image.Symlink
 			e.Target, err = os.Readlink(path)
-			check(t, err)
+			testkit.Must(t, err)
 		case unix.S_IFCHR, unix.S_IFBLK:
 			e.Type, e.Major, e.Minor = image.CharDevice, unix.Major(st.Rdev), unix.Minor(st.Rdev)
 			if st.Mode&unix.S_IFMT == unix.S_IFBLK {
@@ -217,7 +207,7 @@ func oracle(t *testing.T, dir string) map[string]image.Entry {
 		}
 		return nil
 	})
-	check(t, err)
+	testkit.Must(t, err)
 	for _, names := range groups { // WalkDir walks in walk order
 		for _, name := range names {
 			e := want[name]
@@ -231,7 +221,8 @@ func oracle(t *testing.T, dir string) map[string]image.Entry {
 func oracleXattrs(t *testing.T, path string) []image.Xattr {
 	t.Helper()
 	var list []image.Xattr
-	for _, name := range []string{"security.capability", "system.posix_acl_access", "system.posix_acl_default", "trusted.link", "trusted.x", "user.a", "user.b", "user.dir"} {
+	for _, name := range []string{"security.capability", "system.posix_acl_access", "system.posix_acl_default",
+		"trusted.link", "trusted.x", "user.a", "user.b", "user.dir"} {
 		b := make([]byte, 4096)
 		if n, err := unix.Lgetxattr(path, name, b); err == nil {
 			list = append(list, image.Xattr{Name: name, Value: append([]byte{}, b[:n]...)})
@@ -241,7 +232,7 @@ func oracleXattrs(t *testing.T, path string) []image.Xattr {
 }
 
 func TestCapturingTwiceGivesTheSameDigest(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	l.nasty()
 	one := l.capture()
@@ -260,7 +251,7 @@ func TestCapturingTwiceGivesTheSameDigest(t *testing.T) {
 }
 
 func TestMountPointsAreNotCrossed(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	l.write("mnt/hidden", "1")
 	l.write("file", "2")
@@ -269,14 +260,15 @@ func TestMountPointsAreNotCrossed(t *testing.T) {
 	for target, mount := range map[string]func(string) error{
 		"mnt":  func(p string) error { return unix.Mount("tmpfs", p, "tmpfs", 0, "size=1m,mode=0751") },
 		"file": func(p string) error { return unix.Mount("/etc/hostname", p, "", unix.MS_BIND, "") },
-		"bind": func(p string) error { return unix.Mount(l.path("source"), p, "", unix.MS_BIND, "") }, // the same device
+		// the same device
+		"bind": func(p string) error { return unix.Mount(l.path("source"), p, "", unix.MS_BIND, "") },
 	} {
 		if err := mount(l.path(target)); err != nil {
 			t.Skipf("mount: %v", err)
 		}
-		t.Cleanup(func() { check(t, unix.Unmount(l.path(target), unix.MNT_DETACH)) })
+		t.Cleanup(func() { testkit.Must(t, unix.Unmount(l.path(target), unix.MNT_DETACH)) })
 	}
-	check(t, os.WriteFile(l.path("mnt/above"), nil, 0o644))
+	testkit.Must(t, os.WriteFile(l.path("mnt/above"), nil, 0o644))
 	r := l.capture()
 	got := l.entries(r.Version)
 	for _, path := range []string{"mnt", "file", "bind", "source", "source/y"} {
@@ -290,7 +282,7 @@ func TestMountPointsAreNotCrossed(t *testing.T) {
 	if len(r.Problems) != 1 || r.Problems[0].Kind != MountPoint || r.Problems[0].Path != "file" {
 		t.Errorf("problems: %v", r.Problems)
 	}
-	check(t, os.WriteFile(l.path("mnt/more"), nil, 0o644))
+	testkit.Must(t, os.WriteFile(l.path("mnt/more"), nil, 0o644))
 	if l.capture().Changed {
 		t.Error("what happens in a mount makes a version")
 	}
@@ -299,10 +291,10 @@ func TestMountPointsAreNotCrossed(t *testing.T) {
 func TestTheStoreInItsOwnMasterIsLeftOut(t *testing.T) {
 	l := newLab(t)
 	s, err := store.Open(l.path("var/lib/dim/store"), store.Options{})
-	check(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 	l.store, l.o.CacheDir = s, l.path("var/lib/dim/cache")
-	check(t, os.Mkdir(l.o.CacheDir, 0o700))
+	testkit.Must(t, os.Mkdir(l.o.CacheDir, 0o700))
 	l.write("etc/x", "1")
 	r := l.capture()
 	if r.Version.Files != 7 {
@@ -346,10 +338,11 @@ func TestVanishingEntriesAreLeftOutAndReported(t *testing.T) {
 	t.Logf("%d problems, %d names", len(r.Problems), r.Version.Files)
 }
 
-// sound makes sure that the store is whole.
+// sound checks that the store has no problems.
 func (l *lab) sound() {
 	l.t.Helper()
-	check(l.t, l.store.Check(context.Background(), store.CheckObserver{Problem: func(p store.Problem) { l.t.Error(p) }}))
+	testkit.Must(l.t, l.store.Check(context.Background(),
+		store.CheckObserver{Problem: func(p store.Problem) { l.t.Error(p) }}))
 }
 
 func TestAFileThatNeverHoldsStillIsReported(t *testing.T) {
@@ -357,7 +350,7 @@ func TestAFileThatNeverHoldsStillIsReported(t *testing.T) {
 	l.write("still", "1")
 	l.write("log", strings.Repeat("x", 24<<20)) // reading it takes longer than the grain of ctimes
 	f, err := os.OpenFile(l.path("log"), os.O_WRONLY, 0)
-	check(t, err)
+	testkit.Must(t, err)
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -374,7 +367,7 @@ func TestAFileThatNeverHoldsStillIsReported(t *testing.T) {
 	r := l.capture()
 	close(stop)
 	<-done
-	check(t, f.Close())
+	testkit.Must(t, f.Close())
 	if len(r.Problems) != 1 || r.Problems[0].Path != "log" || r.Problems[0].Kind != Changing {
 		t.Errorf("problems: %v", r.Problems)
 	}
@@ -398,10 +391,10 @@ func TestEverythingUnreadableIsListed(t *testing.T) {
 	l.write("a", "1")
 	l.write("d/b", "2")
 	l.write("good", "3")
-	check(t, os.Chmod(l.path("a"), 0), os.Chmod(l.path("d"), 0))
+	testkit.Must(t, os.Chmod(l.path("a"), 0), os.Chmod(l.path("d"), 0))
 	t.Cleanup(func() { _ = os.Chmod(l.path("d"), 0o755) })
 	_, err := Run(context.Background(), l.store, l.o)
-	var bad *UnreadableError
+	var bad *unreadableError
 	if !errors.As(err, &bad) || len(bad.Problems) != 2 {
 		t.Fatalf("got %v", err)
 	}

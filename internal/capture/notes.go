@@ -17,12 +17,19 @@ import (
 	"dim/internal/store"
 )
 
-// notes is what a capture leaves for the next: the stamps of everything it met, and the trees it made. They can be thrown away at any
-// time: the next capture then reads everything. They are never changed: the next capture's notes share what is still right.
+// notes are what a capture keeps for the next one: the stamps of all entries and the digests of all trees. They can be
+// deleted at any time; the next capture then reads everything. Notes never change. The notes of the next capture share
+// the parts that are still valid.
 //
-// The file is this machine's own business and has no page in docs/formats: a magic number with the format's number, a fixed
-// header, fixed-size records of directories in preorder and of their names in the order of the listing, the names, the
-// hard-link groups, a CRC-32C of it all. Numbers are little endian.
+// The file is used only on this machine and has no page in docs/formats. It has, with numbers in little endian:
+//
+//   - a magic number with the number of the format
+//   - a header of fixed size
+//   - records of fixed size of directories, in preorder
+//   - records of fixed size of their names, in the order of the listing
+//   - the names
+//   - the hard-link groups
+//   - a CRC-32C of all that
 type notes struct {
 	fsid      uint64
 	rootIno   uint64
@@ -32,16 +39,16 @@ type notes struct {
 	links     map[fileID]linkNote
 }
 
-// dirNote is what is noted of a directory.
+// dirNote is the note of a directory.
 type dirNote struct {
-	start   int64 // Unix nanoseconds: when the capture began that looked at the names
+	start   int64 // start of the capture that listed the names, in Unix nanoseconds
 	tree    image.Digest
 	bytes   uint64 // of its regular files that are in no group
 	entries []note // in the order of the listing
 	all     totals // of it and everything below
 }
 
-type totals struct{ names, bytes, linked uint64 } // linked: names whose file had several
+type totals struct{ names, bytes, linked uint64 } // linked: names of files with several names
 
 type note struct {
 	name  string
@@ -54,13 +61,13 @@ type linkNote struct {
 	count uint32
 }
 
-// linked reports whether s is of a file with several names.
+// linked reports whether s is the stamp of a file with several names.
 func (s *stamp) linked() bool { return !s.isDir() && s.nlink > 1 }
 
-// sure is the time before which a change shows in the noted stamps for certain.
-func (d *dirNote) sure() time.Time { return time.Unix(0, d.start).Add(-clockGrain) }
+// reliableBefore returns the time before which every change shows in the stamps.
+func (d *dirNote) reliableBefore() time.Time { return time.Unix(0, d.start).Add(-clockGrain) }
 
-// count adds up d.all, when that of everything below is right.
+// count sets d.all from the totals of the directories in d.
 func (d *dirNote) count() {
 	d.all = totals{names: uint64(len(d.entries)), bytes: d.bytes}
 	for i := range d.entries {
@@ -92,7 +99,7 @@ func (o *Options) notesPath() string {
 	return filepath.Join(o.CacheDir, fmt.Sprintf("capture-%s-%x.notes", o.Image, master[:6]))
 }
 
-// loadNotes returns the notes of the previous capture, or nil when there are none that can be used.
+// loadNotes returns the notes of the previous capture, or nil if there are no usable ones.
 func loadNotes(s *store.Store, o *Options) *notes {
 	if o.CacheDir == "" {
 		return nil
@@ -106,7 +113,7 @@ func loadNotes(s *store.Store, o *Options) *notes {
 		n, err = parseNotes(b)
 	}
 	if err != nil {
-		o.Log.Warn("notes of the previous capture cannot be used", "path", o.notesPath(), "err", err)
+		o.Log.Warn("notes of the previous capture cannot be used", "file", o.notesPath(), "error", err)
 		return nil
 	}
 	if !hasVersion(s, o.Image, n.digest) {
@@ -115,7 +122,7 @@ func loadNotes(s *store.Store, o *Options) *notes {
 	return n
 }
 
-// hasVersion reports whether an image has a version with this digest: only then is all that it leads to in the store.
+// hasVersion reports whether an image has a version with this digest. If not, its objects may have been removed.
 func hasVersion(s *store.Store, name string, d image.Digest) bool {
 	newest, err := s.Resolve(image.Ref{Image: name})
 	if err != nil || newest.Digest == d {
@@ -143,7 +150,7 @@ func (o *Options) saveNotes(n *notes) error {
 	return durable.WriteFile(o.notesPath(), n.encode(), 0o600)
 }
 
-// notes returns the notes of this scan, once all is built.
+// notes returns the notes of this scan. All trees must be built.
 func (c *scan) notes(root *dir, digest image.Digest) *notes {
 	n := &notes{fsid: c.fsid, rootIno: root.stamp.ino, digest: digest, root: root.noted, links: map[fileID]linkNote{}}
 	if c.partial {
@@ -159,13 +166,14 @@ func (c *scan) notes(root *dir, digest image.Digest) *notes {
 	return n
 }
 
-// remember returns the note of d, which is built: the old one when that says it all.
-func (c *scan) remember(d *dir) *dirNote {
-	if d.same && !slices.ContainsFunc(d.children, func(child *dir) bool { return !child.known || child.noted != child.note }) {
+// noteOf returns the note of d, whose tree is built. It is the old one if that is still valid.
+func (c *scan) noteOf(d *dir) *dirNote {
+	differs := func(child *dir) bool { return !child.known || child.noted != child.note }
+	if d.same && !slices.ContainsFunc(d.children, differs) {
 		return d.note
 	}
 	n := &dirNote{start: c.start.UnixNano(), tree: d.tree, bytes: d.bytes}
-	if d.passed {
+	if d.unlisted {
 		n.start = d.note.start
 	}
 	if d.same {
@@ -199,7 +207,7 @@ func (d *dir) noteItems() []note {
 	return list
 }
 
-// preorder returns d and what is below it, parents first.
+// preorder appends d and all directories below it, parents first.
 func (d *dirNote) preorder(list []*dirNote) []*dirNote {
 	list = append(list, d)
 	for i := range d.entries {
@@ -213,7 +221,7 @@ func (d *dirNote) preorder(list []*dirNote) []*dirNote {
 func (n *notes) encode() []byte {
 	le := binary.LittleEndian
 	dirs := n.root.preorder(nil)
-	index := make(map[*dirNote]uint32, len(dirs)) // 0: none, as nothing has the root below it
+	index := make(map[*dirNote]uint32, len(dirs)) // 0: no child, because the root is no child of another
 	entries, names := 0, 0
 	for i, d := range dirs {
 		index[d] = uint32(i)
@@ -295,7 +303,7 @@ func (s *stamp) parse(b []byte) {
 
 var errBadNotes = errors.New("damaged")
 
-// parseNotes is strict about what could lead a capture astray; whoever can write the file can lie anyway.
+// parseNotes checks the structure strictly. It cannot detect wrong notes from a process that may write the file.
 func parseNotes(b []byte) (*notes, error) {
 	le := binary.LittleEndian
 	if len(b) < headSize+4 || string(b[:len(notesMagic)]) != notesMagic {
@@ -307,8 +315,11 @@ func parseNotes(b []byte) (*notes, error) {
 		return nil, errBadNotes
 	}
 	h := b[len(notesMagic):headSize]
-	n := &notes{fsid: le.Uint64(h), rootIno: le.Uint64(h[8:]), digest: image.Digest(h[16:48]), linkBytes: le.Uint64(h[48:])}
-	dirs, entries, names, links := uint64(le.Uint32(h[56:])), uint64(le.Uint32(h[60:])), uint64(le.Uint32(h[64:])), le.Uint32(h[68:])
+	n := &notes{
+		fsid: le.Uint64(h), rootIno: le.Uint64(h[8:]), digest: image.Digest(h[16:48]), linkBytes: le.Uint64(h[48:]),
+	}
+	dirs, entries := uint64(le.Uint32(h[56:])), uint64(le.Uint32(h[60:]))
+	names, links := uint64(le.Uint32(h[64:])), le.Uint32(h[68:])
 	b = b[headSize:]
 	if dirs == 0 || dirs*dirSize+entries*noteSize+names > uint64(len(b)) {
 		return nil, errBadNotes
@@ -327,7 +338,7 @@ func parseNotes(b []byte) (*notes, error) {
 	return n, n.parseLinks(b, links)
 }
 
-// parseDirs hands out the entries to the directories.
+// parseDirs divides the entries among the directories.
 func parseDirs(b []byte, entries []note) ([]dirNote, error) {
 	le := binary.LittleEndian
 	dirs := make([]dirNote, len(b)/dirSize)
@@ -337,7 +348,10 @@ func parseDirs(b []byte, entries []note) ([]dirNote, error) {
 		if count > int64(len(entries)) {
 			return nil, errBadNotes
 		}
-		dirs[i] = dirNote{tree: image.Digest(r[4:36]), bytes: le.Uint64(r[36:]), start: int64(le.Uint64(r[44:])), entries: entries[:count:count]}
+		dirs[i] = dirNote{
+			tree: image.Digest(r[4:36]), bytes: le.Uint64(r[36:]), start: int64(le.Uint64(r[44:])),
+			entries: entries[:count:count],
+		}
 		entries = entries[count:]
 	}
 	if len(entries) > 0 {
@@ -346,7 +360,7 @@ func parseDirs(b []byte, entries []note) ([]dirNote, error) {
 	return dirs, nil
 }
 
-// parseEntries fills in the entries of dirs, which make a tree: each but the first stands in one that comes before it.
+// parseEntries sets the entries of dirs. The directories form a tree: each but the first is an entry of an earlier one.
 func parseEntries(dirs []dirNote, b []byte, names string) error {
 	taken := make([]bool, len(dirs))
 	for i := range dirs {
@@ -389,7 +403,8 @@ func (n *notes) parseLinks(b []byte, count uint32) error {
 			return errBadNotes
 		}
 		end := size + int(le.Uint32(b[20:]))
-		n.links[fileID{le.Uint32(b), le.Uint32(b[4:]), le.Uint64(b[8:])}] = linkNote{string(b[size:end]), le.Uint32(b[16:])}
+		n.links[fileID{le.Uint32(b), le.Uint32(b[4:]), le.Uint64(b[8:])}] = linkNote{string(b[size:end]),
+			le.Uint32(b[16:])}
 		b = b[end:]
 	}
 	if len(b) != 0 {

@@ -9,8 +9,8 @@ import (
 )
 
 // captureLayout captures an image in an OCI layout directory.
-func (o *Options) captureLayout(ctx context.Context, s *store.Store, place string) (Result, error) {
-	img, err := oci.OpenLayout(place, o.Arch)
+func (o *Options) captureLayout(ctx context.Context, s *store.Store, path string) (Result, error) {
+	img, err := oci.OpenLayout(path, o.Arch)
 	if err != nil {
 		return Result{}, err
 	}
@@ -18,15 +18,17 @@ func (o *Options) captureLayout(ctx context.Context, s *store.Store, place strin
 }
 
 // captureRegistry captures an image in a registry.
-func (o *Options) captureRegistry(ctx context.Context, s *store.Store, place string, plain oci.Plain) (Result, error) {
-	img, err := oci.OpenRegistry(ctx, strings.TrimPrefix(place, "//"), o.Arch, plain)
+func (o *Options) captureRegistry(
+	ctx context.Context, s *store.Store, reference string, plain oci.Plain,
+) (Result, error) {
+	img, err := oci.OpenRegistry(ctx, strings.TrimPrefix(reference, "//"), o.Arch, plain)
 	if err != nil {
 		return Result{}, err
 	}
 	return o.captureImage(ctx, s, img)
 }
 
-// captureImage reads nothing of an image whose manifest was captured before.
+// captureImage captures a container image. It does not read the layers if the manifest is that of the previous capture.
 func (o *Options) captureImage(ctx context.Context, s *store.Store, img *oci.Image) (Result, error) {
 	return o.captureBundle(ctx, s, bundle{identity: "oci " + img.Digest, layered: true, unpack: img.Unpack})
 }

@@ -25,20 +25,23 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 // containerImage makes an image for an architecture of layers of members.
 func containerImage(t *testing.T, arch string, layers ...[]tar.Header) v1.Image {
 	t.Helper()
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Architecture: arch, OS: "linux"})
-	check(t, err)
+	testkit.Must(t, err)
 	for _, members := range layers {
 		b, err := os.ReadFile(archiveOf(t, members...))
-		check(t, err)
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
-		check(t, err)
+		testkit.Must(t, err)
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(b)), nil
+		})
+		testkit.Must(t, err)
 		img, err = mutate.AppendLayers(img, layer)
-		check(t, err)
+		testkit.Must(t, err)
 	}
 	return img
 }
@@ -48,18 +51,19 @@ func layoutOf(t *testing.T, images map[string]v1.Image) string {
 	t.Helper()
 	dir := t.TempDir()
 	path, err := layout.Write(dir, empty.Index)
-	check(t, err)
+	testkit.Must(t, err)
 	for ref, img := range images {
-		check(t, path.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": ref})))
+		testkit.Must(t, path.AppendImage(img,
+			layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": ref})))
 	}
 	return dir
 }
 
 func (l *lab) image(master string) *lab {
 	l.t.Helper()
-	far := l.elsewhere(master)
-	far.o.Arch = "amd64"
-	return far
+	other := l.withMaster(master)
+	other.o.Arch = "amd64"
+	return other
 }
 
 // contents returns a version's files, and the types of the rest.
@@ -70,9 +74,9 @@ func (l *lab) contents(v image.Version) map[string]string {
 		text := e.Type.String()
 		if e.Type == image.Regular {
 			f, err := l.store.OpenBlob(e.Digest)
-			check(l.t, err)
+			testkit.Must(l.t, err)
 			b, err := io.ReadAll(f)
-			check(l.t, err, f.Close())
+			testkit.Must(l.t, err, f.Close())
 			text = string(b)
 		}
 		if e.Link != "" {
@@ -92,15 +96,21 @@ func dirs(names ...string) (list []tar.Header) {
 
 func TestLayersAreAppliedInTheirOrder(t *testing.T) {
 	l := newLab(t)
-	base := append(dirs("d", "d/sub", "e", "usr", "usr/lib", "turn"), file("a", "A"), link("b", "a"), file("d/x", "x"), file("d/y", "y"), file("d/sub/f", "f"),
-		file("e/old", "old"), file("e/deep/old", "old"), symlink("lib", "usr/lib"), symlink("abs", "/usr/../usr/lib"), file("turn/in", ""), file("gone", ""), file("again", "1"))
-	second := append(dirs("e"), file("e/new", "new"), file("e/deep/new", "new"), file("e/.wh..wh..opq", ""), file("d/.wh.x", ""), file("d/.wh.sub", ""), link("c", "a"),
-		file("lib/through", "1"), file("abs/through2", "2"), file("turn", "file"), file(".wh.gone", ""), file("again", "2"), file(".wh.again", ""), file(".wh.never", ""), file(".wh..wh.plnk", ""))
+	base := append(dirs("d", "d/sub", "e", "usr", "usr/lib", "turn"),
+		file("a", "A"), link("b", "a"), file("d/x", "x"), file("d/y", "y"), file("d/sub/f", "f"),
+		file("e/old", "old"), file("e/deep/old", "old"), symlink("lib", "usr/lib"), symlink("abs", "/usr/../usr/lib"),
+		file("turn/in", ""), file("gone", ""), file("again", "1"))
+	second := append(dirs("e"), file("e/new", "new"), file("e/deep/new", "new"), file("e/.wh..wh..opq", ""),
+		file("d/.wh.x", ""), file("d/.wh.sub", ""), link("c", "a"),
+		file("lib/through", "1"), file("abs/through2", "2"), file("turn", "file"), file(".wh.gone", ""),
+		file("again", "2"), file(".wh.again", ""), file(".wh.never", ""), file(".wh..wh.plnk", ""))
 	third := []tar.Header{file("a", "other")}
 	dir := layoutOf(t, map[string]v1.Image{"v1": containerImage(t, "amd64", base, second, third)})
 	want := map[string]string{
-		"": "directory", "a": "other", "b": "A =b", "c": "A =b", "d": "directory", "d/y": "y", "e": "directory", "e/new": "new", "e/deep": "directory", "e/deep/new": "new",
-		"usr": "directory", "usr/lib": "directory", "usr/lib/through": "1", "usr/lib/through2": "2", "lib": "symlink", "abs": "symlink", "turn": "file", "again": "2",
+		"": "directory", "a": "other", "b": "A =b", "c": "A =b", "d": "directory", "d/y": "y", "e": "directory",
+		"e/new": "new", "e/deep": "directory", "e/deep/new": "new",
+		"usr": "directory", "usr/lib": "directory", "usr/lib/through": "1", "usr/lib/through2": "2", "lib": "symlink",
+		"abs": "symlink", "turn": "file", "again": "2",
 	}
 	for _, master := range []string{"oci:" + dir, "oci:" + dir + ":v1"} {
 		if d := cmp.Diff(want, l.contents(l.image(master).capture().Version)); d != "" {
@@ -111,25 +121,34 @@ func TestLayersAreAppliedInTheirOrder(t *testing.T) {
 }
 
 func TestAnImageIsChosenByArchitectureAndName(t *testing.T) {
-	amd, arm := containerImage(t, "amd64", []tar.Header{file("arch", "amd64")}), containerImage(t, "arm64", []tar.Header{file("arch", "arm64")})
+	amd := containerImage(t, "amd64", []tar.Header{file("arch", "amd64")})
+	arm := containerImage(t, "arm64", []tar.Header{file("arch", "arm64")})
 	both := mutate.AppendManifests(empty.Index,
-		mutate.IndexAddendum{Add: amd, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
-		mutate.IndexAddendum{Add: arm, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}})
+		mutate.IndexAddendum{Add: amd, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux",
+			Architecture: "amd64"}}},
+		mutate.IndexAddendum{Add: arm, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux",
+			Architecture: "arm64", Variant: "v8"}}})
 	multi := t.TempDir()
 	path, err := layout.Write(multi, empty.Index)
-	check(t, err, path.AppendIndex(both))
+	testkit.Must(t, err, path.AppendIndex(both))
 	l := newLab(t)
-	far := l.image("oci:" + multi)
-	far.o.Arch = "arm64"
-	if got := l.contents(far.capture().Version)["arch"]; got != "arm64" {
+	other := l.image("oci:" + multi)
+	other.o.Arch = "arm64"
+	if got := l.contents(other.capture().Version)["arch"]; got != "arm64" {
 		t.Errorf("for arm64 came %q", got)
 	}
-	named := layoutOf(t, map[string]v1.Image{"one": amd, "two": containerImage(t, "amd64", []tar.Header{file("two", "")}), "arm": arm})
+	named := layoutOf(t, map[string]v1.Image{"one": amd,
+		"two": containerImage(t, "amd64", []tar.Header{file("two", "")}), "arm": arm})
 	for master, want := range map[string]string{
-		"oci:" + named: "name one of", "oci:" + named + ":three": `no image "three"`, "oci:" + named + ":arm": "not for linux/amd64",
-		"oci:/no/such": "no OCI layout", "docker://127.0.0.1:1/x:y": "refused", "docker://:::": "could not parse",
+		"oci:" + named:             "name one of",
+		"oci:" + named + ":three":  `no image "three"`,
+		"oci:" + named + ":arm":    "not for linux/amd64",
+		"oci:/no/such":             "no OCI layout",
+		"docker://127.0.0.1:1/x:y": "refused",
+		"docker://:::":             "could not parse",
 	} {
-		if _, err := Run(context.Background(), l.store, l.image(master).o); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Run(context.Background(), l.store, l.image(master).o); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", master, err, want)
 		}
 	}
@@ -140,27 +159,30 @@ func TestALayerThatIsNotWhatItsDigestSaysIsRefused(t *testing.T) {
 	img := containerImage(t, "amd64", []tar.Header{file("a", "1")})
 	dir := layoutOf(t, map[string]v1.Image{"v1": img})
 	layers, err := img.Layers()
-	check(t, err)
+	testkit.Must(t, err)
 	digest, err := layers[0].Digest()
-	check(t, err)
+	testkit.Must(t, err)
 	other := containerImage(t, "amd64", []tar.Header{file("a", "2")})
 	layers, err = other.Layers()
-	check(t, err)
+	testkit.Must(t, err)
 	r, err := layers[0].Compressed()
-	check(t, err)
+	testkit.Must(t, err)
 	b, err := io.ReadAll(r)
-	check(t, err, os.Chmod(filepath.Join(dir, "blobs/sha256", digest.Hex), 0o600), os.WriteFile(filepath.Join(dir, "blobs/sha256", digest.Hex), b, 0o600))
-	if _, err := Run(context.Background(), l.store, l.image("oci:"+dir).o); err == nil || !strings.Contains(err.Error(), "digest") {
+	testkit.Must(t, err, os.Chmod(filepath.Join(dir, "blobs/sha256", digest.Hex), 0o600),
+		os.WriteFile(filepath.Join(dir, "blobs/sha256", digest.Hex), b, 0o600))
+	if _, err := Run(context.Background(), l.store, l.image("oci:"+dir).o); err == nil ||
+		!strings.Contains(err.Error(), "digest") {
 		t.Errorf("another layer: %v", err)
 	}
 	config, err := img.ConfigFile()
-	check(t, err)
+	testkit.Must(t, err)
 	config = config.DeepCopy()
 	config.RootFS.DiffIDs[0].Hex = strings.Repeat("0", 64)
 	lying, err := mutate.ConfigFile(img, config)
-	check(t, err)
+	testkit.Must(t, err)
 	dir = layoutOf(t, map[string]v1.Image{"v1": lying})
-	if _, err := Run(context.Background(), l.store, l.image("oci:"+dir).o); err == nil || !strings.Contains(err.Error(), "digest") {
+	if _, err := Run(context.Background(), l.store, l.image("oci:"+dir).o); err == nil ||
+		!strings.Contains(err.Error(), "digest") {
 		t.Errorf("another diff id: %v", err)
 	}
 	if _, err := l.store.Resolve(image.Ref{Image: "other"}); err == nil {
@@ -181,19 +203,20 @@ func TestAnImageInARegistryIsReadOnce(t *testing.T) {
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
 	ref, err := name.ParseReference(host + "/site/compute:stable")
-	check(t, err, remote.Write(ref, containerImage(t, "amd64", []tar.Header{file("a", "1"), file("b", "2")}, []tar.Header{file(".wh.b", "")})))
+	testkit.Must(t, err, remote.Write(ref, containerImage(t, "amd64", []tar.Header{file("a", "1"), file("b", "2")},
+		[]tar.Header{file(".wh.b", "")})))
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	far := l.image("docker://" + host + "/site/compute:stable")
-	first := far.capture()
+	other := l.image("docker://" + host + "/site/compute:stable")
+	first := other.capture()
 	if d := cmp.Diff(map[string]string{"": "directory", "a": "1"}, l.contents(first.Version)); d != "" {
 		t.Error(d)
 	}
 	was := blobs.Load()
-	if r := far.capture(); r.Changed || blobs.Load() > was+1 { // the configuration is read
+	if r := other.capture(); r.Changed || blobs.Load() > was+1 { // the configuration is read
 		t.Errorf("unchanged: %+v, %d blobs", r, blobs.Load()-was)
 	}
-	check(t, remote.Write(ref, containerImage(t, "amd64", []tar.Header{file("a", "new")})))
-	if r := far.capture(); !r.Changed || r.Version.Number != 2 {
+	testkit.Must(t, remote.Write(ref, containerImage(t, "amd64", []tar.Header{file("a", "new")})))
+	if r := other.capture(); !r.Changed || r.Version.Number != 2 {
 		t.Errorf("another image by the same tag: %+v", r)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,9 +11,10 @@ import (
 
 	"dim/internal/capture/draft"
 	"dim/internal/image"
+	"dim/internal/sysfile"
 )
 
-// readItems reads the items that are not as noted.
+// readItems reads the items that differ from their notes.
 func (w *worker) readItems(d *dir, from, to int) error {
 	for i := from; i < to; i++ {
 		it := &d.items[i]
@@ -31,7 +31,7 @@ func (w *worker) readItems(d *dir, from, to int) error {
 	return nil
 }
 
-// readMember reads an item, but a file of several names once.
+// readMember reads an item. A file with several names is read once.
 func (w *worker) readMember(d *dir, it *item) error {
 	g := it.group
 	if g == nil {
@@ -56,11 +56,11 @@ const (
 	retryAfter = 20 * time.Millisecond
 )
 
-// errOtherKind tells that an entry became one of another type while it was looked at.
+// errOtherKind is returned for an entry whose type has changed while it was read.
 var errOtherKind = errors.New("became another kind of file")
 
-// readItem reads an item until it holds still, within limits. Its error is the store's or the context's; what is wrong with the item
-// becomes a Problem.
+// readItem reads an item, again if it changes meanwhile, within limits. It returns errors of the store and of the
+// context. Errors of the item become Problems.
 func (w *worker) readItem(d *dir, it *item) error {
 	for try := 1; ; try++ {
 		after, err := w.readOnce(d, it)
@@ -75,7 +75,7 @@ func (w *worker) readItem(d *dir, it *item) error {
 				return err
 			}
 			it.gone = true
-			w.fault(image.JoinPath(d.path(), it.name), read.Err)
+			w.reportError(image.JoinPath(d.path(), it.name), read.Err)
 			return nil
 		}
 		if try == tries || w.o.settled() {
@@ -88,8 +88,8 @@ func (w *worker) readItem(d *dir, it *item) error {
 	}
 }
 
-// readOnce fills in it.entry, and it.stamp with what it was before; it returns the stamp after. Errors that are about the master are *fs.PathError
-// with Op "read".
+// readOnce sets it.entry, sets it.stamp to the stamp before reading, and returns the stamp after reading. Errors of the
+// master are *fs.PathError with Op "read".
 func (w *worker) readOnce(d *dir, it *item) (after stamp, err error) {
 	if it.stamp.flags&flagMount != 0 {
 		it.entry = it.stamp.entry(it.name)
@@ -104,11 +104,11 @@ func (w *worker) readOnce(d *dir, it *item) (after stamp, err error) {
 			return after, readErr(err)
 		}
 	}
-	if it.entry.Xattrs, err = readXattrs(pathXattrs(procPath(d.fd, it.name))); err != nil {
+	if it.entry.Xattrs, err = readXattrs(pathXattrs(sysfile.ProcPath(d.fd, it.name))); err != nil {
 		return after, readErr(err)
 	}
 	if it.stamp.isDir() {
-		return it.stamp, nil // omitted: its stamp is not what the kernel tells
+		return it.stamp, nil // omitted: its stamp is not that of the kernel
 	}
 	var x unix.Statx_t
 	if err := statxName(d.fd, it.name, &x); err != nil {
@@ -157,21 +157,15 @@ func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 
 func readlink(dir int, name string) (string, error) {
 	b := make([]byte, image.MaxTarget+1)
-	for {
-		n, err := unix.Readlinkat(dir, name, b)
-		if !errors.Is(err, unix.EINTR) {
-			return string(b[:max(n, 0)]), err
-		}
-	}
+	n := 0
+	err := sysfile.Retry(func() (err error) {
+		n, err = unix.Readlinkat(dir, name, b)
+		return err
+	})
+	return string(b[:max(n, 0)]), err
 }
 
-// procPath names an entry of an open directory where a system call takes paths only. None of its components
-// can be turned into something else by whoever can write to the master.
-func procPath(dir int, name string) string {
-	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
-}
-
-// xattrSource is something that has xattrs: the calls of listxattr(2) and getxattr(2).
+// xattrSource is an entry with xattrs: the calls of listxattr(2) and getxattr(2).
 type xattrSource interface {
 	list(b []byte) (int, error)
 	get(name string, b []byte) (int, error)
@@ -191,7 +185,7 @@ func (p pathXattrs) get(name string, b []byte) (int, error) {
 
 // readXattrs returns the xattrs that are captured, sorted.
 func readXattrs(src xattrSource) ([]image.Xattr, error) {
-	size, err := src.list(nil) // nearly always there are none
+	size, err := src.list(nil) // most entries have none
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
 	}
@@ -210,7 +204,7 @@ func readXattrs(src xattrSource) ([]image.Xattr, error) {
 		var small [1024]byte
 		value, err := grow(small[:], func(b []byte) (int, error) { return src.get(name, b) })
 		if errors.Is(err, unix.ENODATA) {
-			continue // removed since it was listed
+			continue // removed meanwhile
 		}
 		if err != nil {
 			return nil, err
@@ -221,7 +215,7 @@ func readXattrs(src xattrSource) ([]image.Xattr, error) {
 	return list, nil
 }
 
-// grow calls read with b, and with more room as long as that is too small.
+// grow calls read with b, and again with a larger buffer as long as that is too small.
 func grow(b []byte, read func([]byte) (int, error)) ([]byte, error) {
 	for {
 		n, err := read(b)

@@ -12,7 +12,9 @@ import (
 
 	"dim/internal/image"
 	"dim/internal/image/pathmatch"
+	"dim/internal/periodic"
 	"dim/internal/store"
+	"dim/internal/sysfile"
 )
 
 // scan is one walk over a master.
@@ -20,11 +22,11 @@ type scan struct {
 	store *store.Store
 	o     *Options
 	batch *store.Batch
-	old   *notes // nil: nothing is known
+	old   *notes // of the previous capture, or nil
 	start time.Time
 
-	touched *touch // what may differ from old; nil: anything
-	partial bool   // only that is looked at
+	touched *touch // where the master may differ from old; nil: anywhere
+	partial bool   // only touched is read
 
 	dev  device
 	fsid uint64
@@ -32,15 +34,15 @@ type scan struct {
 
 	seenFiles, seenBytes atomic.Uint64
 	filesRead, bytesRead atomic.Uint64
-	renote               atomic.Bool // something was not as noted
-	relink               atomic.Bool // a file with several names was not, and not all was looked at
+	changed              atomic.Bool // an entry differs from the notes
+	linksChanged         atomic.Bool // a file with several names differs in a partial scan
 
 	mu       sync.Mutex
 	problems []Problem
 	groups   map[fileID]*group
 }
 
-// fileID tells inodes apart.
+// fileID identifies an inode.
 type fileID struct {
 	devMajor, devMinor uint32
 	ino                uint64
@@ -52,25 +54,25 @@ func (s *stamp) id() fileID { return fileID{s.devMajor, s.devMinor, s.ino} }
 type dir struct {
 	parent *dir
 	name   string
-	at     int // its item in the parent, or its note there when the parent is same
+	at     int // index of its item in the parent, or of its note if the parent is same
 	stamp  stamp
-	known  bool          // the stamp is the one noted: the attributes are the old ones
-	xattrs []image.Xattr // when not known
-	note   *dirNote      // of the directory that had this path; nil: there was none
-	noted  *dirNote      // for the next capture, once it is built
+	known  bool          // the stamp is that of the note, so the attributes are the old ones
+	xattrs []image.Xattr // if not known
+	note   *dirNote      // of the directory that had this path, or nil
+	noted  *dirNote      // for the next capture, set when the tree is built
 	match  pathmatch.Matcher
 	gone   bool
 
-	touch  *touch // what was touched in it; nil: nothing
-	deep   bool   // everything below is looked at
-	listed bool   // all of its names are
-	passed bool   // they were not: only the way led through it
+	touch    *touch // where it may have changed; nil: nowhere
+	deep     bool   // everything below is read
+	listed   bool   // all of its names are read
+	unlisted bool   // only the children on the way to touched directories were visited
 
 	fd   int
-	refs atomic.Int32 // who still needs fd
+	refs atomic.Int32 // tasks that still need fd
 
-	same     bool   // every name is there with the stamp that was noted
-	items    []item // in the order of the listing; nil when same
+	same     bool   // every name has the stamp of its note
+	items    []item // in the order of the listing; nil if same
 	children []*dir
 	tree     image.Digest
 	bytes    uint64 // of its regular files that are in no group
@@ -80,7 +82,7 @@ type dir struct {
 type item struct {
 	name  string
 	stamp stamp
-	note  int // where in dir.note it was noted with this stamp; -1: it was read anew, entry has it
+	note  int // index in dir.note of the note with this stamp; -1: there is none, and the entry is read
 	entry image.Entry
 	child *dir
 	group *group
@@ -91,7 +93,7 @@ type item struct {
 type group struct {
 	mu      sync.Mutex
 	members []member
-	fresh   *image.Entry // set when it was read anew
+	fresh   *image.Entry // set when the file was read
 	stamp   stamp
 
 	first string // set by assemble
@@ -100,7 +102,7 @@ type group struct {
 
 type member struct {
 	d  *dir
-	at int // its item, or its note when d is same
+	at int // index of its item, or of its note if d is same
 }
 
 func (d *dir) path() string {
@@ -110,15 +112,15 @@ func (d *dir) path() string {
 	return image.JoinPath(d.parent.path(), d.name)
 }
 
-// clockGrain is how far apart two changes must be to have different ctimes on the coarsest file system we care for, and
-// leaves room for a file server whose clock is a little behind.
+// clockGrain is longer than two changes with the same ctime can be apart on any file system, even if the clock of a
+// file server is a little behind.
 const clockGrain = 2 * time.Second
 
 func newScan(s *store.Store, o *Options, batch *store.Batch, old *notes) *scan {
 	return &scan{store: s, o: o, batch: batch, old: old, start: o.Now(), groups: map[fileID]*group{}}
 }
 
-// scan walks the master and reads what differs.
+// scan walks the master and reads the entries that differ from the notes.
 func (c *scan) scan(ctx context.Context) (*dir, error) {
 	root, err := c.openRoot()
 	if err != nil {
@@ -159,7 +161,8 @@ func (c *scan) openRoot() (*dir, error) {
 	return root, nil
 }
 
-// identify finds out where the master is, and whether the notes are about it.
+// identify determines the device and the file system of the master. It drops the notes if they are about another
+// directory.
 func (c *scan) identify(root *dir) error {
 	var x unix.Statx_t
 	if err := statxFD(root.fd, &x); err != nil {
@@ -174,7 +177,7 @@ func (c *scan) identify(root *dir) error {
 	if root.xattrs, err = readXattrs(fdXattrs(root.fd)); err != nil {
 		return err
 	}
-	if err := unix.Access(procPath(root.fd, "."), unix.F_OK); err != nil {
+	if err := unix.Access(sysfile.ProcPath(root.fd, "."), unix.F_OK); err != nil {
 		return fmt.Errorf("find directories in /proc/self/fd: %w", err)
 	}
 	if c.fsid, err = fileSystemID(root.fd, &x); err != nil {
@@ -198,20 +201,21 @@ func (c *scan) identify(root *dir) error {
 	return nil
 }
 
-// stillThere makes sure that the master is where it was: of one that was removed or unmounted on the way, all that had not been listed yet
-// looks as if it had vanished.
-func (c *scan) stillThere(root *dir) error {
+// checkRoot checks that the path of the master still leads to the same directory. If the master was removed or
+// unmounted during the scan, the entries that had not been listed looked like removed ones.
+func (c *scan) checkRoot(root *dir) error {
 	var x unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, c.o.Dir, 0, statxMask, &x); err != nil {
 		return fmt.Errorf("the master went away: %w", err)
 	}
-	if now := c.dev.stamp(&x); now.id() != root.stamp.id() || now.flags != root.stamp.flags {
+	if s := c.dev.stamp(&x); s.id() != root.stamp.id() || s.flags != root.stamp.flags {
 		return errors.New("the master went away: its path leads to another directory")
 	}
 	return nil
 }
 
-// fileSystemID returns what tells the master's file system from others, and survives a reboot if the file system can.
+// fileSystemID identifies the file system of the master. The result is the same after a reboot if the file system
+// supports that.
 func fileSystemID(fd int, x *unix.Statx_t) (uint64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
@@ -236,8 +240,8 @@ func (c *scan) report(p Problem) {
 	c.problems = append(c.problems, p)
 }
 
-// fault notes why path cannot be captured.
-func (c *scan) fault(path string, err error) {
+// reportError reports why path cannot be captured.
+func (c *scan) reportError(path string, err error) {
 	if isGone(err) {
 		c.report(Problem{Path: path, Kind: Vanished})
 		return
@@ -251,50 +255,44 @@ func (c *scan) reportProgress() (stop func()) {
 	if c.old != nil {
 		total.TotalFiles, total.TotalBytes = c.old.files(), c.old.bytes()
 	}
-	return everyNowAndThen(func() {
+	return reportOften(c.o.Progress, func() Progress {
 		p := total
 		p.Files, p.Bytes = c.seenFiles.Load(), c.seenBytes.Load()
-		c.o.Progress(p)
-	}, c.o.Progress != nil)
+		return p
+	})
 }
 
-// everyNowAndThen calls report from one goroutine until stop, which calls it once more; but never if nobody listens.
-func everyNowAndThen(report func(), listens bool) (stop func()) {
-	if !listens {
+const reportEvery = 100 * time.Millisecond
+
+// reportOften calls report, if it is not nil, at intervals from one goroutine. Stop ends that and calls report once
+// more.
+func reportOften(report func(Progress), current func() Progress) (stop func()) {
+	if report == nil {
 		return func() {}
 	}
-	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				report()
-			case <-done:
-				report()
-				return
-			}
-		}
+		_ = periodic.Run(ctx, reportEvery, func(context.Context) { report(current()) })
+		report(current())
 	})
-	return func() { close(done); wg.Wait() }
+	return func() { cancel(); wg.Wait() }
 }
 
-// release lets go of d's descriptor.
+// release closes the descriptor of d when no task needs it any more.
 func (d *dir) release() {
 	if d.refs.Add(-1) <= 0 {
 		unix.Close(d.fd)
 	}
 }
 
-// task is a directory to list, or items of it to read.
+// task is a directory to list, or items of a directory to read.
 type task struct {
 	d        *dir
-	from, to int // to 0: list
+	from, to int // items to read; to 0: list the directory
 }
 
-// drop gives up what the task holds.
+// drop releases the descriptors that the task needs.
 func (t task) drop() {
 	switch {
 	case t.to > 0:
@@ -306,7 +304,7 @@ func (t task) drop() {
 	}
 }
 
-// pool hands tasks to workers, the last first: it keeps few directories open, as a walk in depth does.
+// pool gives tasks to workers, the newest first. So few directories are open at a time, as in a depth-first walk.
 type pool struct {
 	mu     sync.Mutex
 	wake   *sync.Cond
@@ -332,7 +330,7 @@ func (p *pool) push(ts ...task) {
 	}
 }
 
-// work does tasks until there are none and nobody can add one, or one has failed.
+// work does tasks until there are none and no running task can add one, or until a task fails.
 func (p *pool) work(do func(task) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

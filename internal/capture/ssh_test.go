@@ -18,16 +18,18 @@ import (
 
 	"dim/internal/capture/remote"
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
-// far turns the lab into one whose master is its directory as another machine has it: an sshd of the test's own on loopback.
-func (l *lab) far() *lab {
+// overSSH turns the lab into one whose master is its directory as another machine has it: an sshd of the test's own on
+// loopback.
+func (l *lab) overSSH() *lab {
 	l.t.Helper()
-	needRoot(l.t)
+	testkit.NeedRoot(l.t, "owners, devices, trusted xattrs and mounts")
 	config := startSSHD(l.t)
-	far := l.elsewhere("ssh://golden" + l.o.Dir)
-	far.o.SSHConfig = config
-	return far
+	other := l.withMaster("ssh://golden" + l.o.Dir)
+	other.o.SSHConfig = config
+	return other
 }
 
 // startSSHD returns the configuration of a client that may log in as "golden".
@@ -41,26 +43,27 @@ func startSSHD(t *testing.T) (config string) {
 		t.Skip("needs sshd, of Debian's openssh-server")
 	}
 	dir := t.TempDir()
-	check(t, os.Chmod(filepath.Dir(dir), 0o755), os.MkdirAll("/run/sshd", 0o755))
+	testkit.Must(t, os.Chmod(filepath.Dir(dir), 0o755), os.MkdirAll("/run/sshd", 0o755))
 	for _, name := range []string{"host", "user"} {
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, name)).CombinedOutput(); err != nil {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+			filepath.Join(dir, name)).CombinedOutput(); err != nil {
 			t.Skipf("ssh-keygen: %v: %s", err, out)
 		}
 	}
 	var port string
 	for range 10 { // the port that was free may be taken meanwhile
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
+		testkit.Must(t, err)
 		_, port, err = net.SplitHostPort(ln.Addr().String())
-		check(t, err, ln.Close())
+		testkit.Must(t, err, ln.Close())
 		if runSSHD(t, sshd, dir, port) {
 			break
 		}
 	}
 	host, err := os.ReadFile(filepath.Join(dir, "host.pub"))
-	check(t, err, os.WriteFile(filepath.Join(dir, "known"), []byte("golden "+string(host)), 0o600))
+	testkit.Must(t, err, os.WriteFile(filepath.Join(dir, "known"), []byte("golden "+string(host)), 0o600))
 	config = filepath.Join(dir, "config")
-	check(t, os.WriteFile(config, fmt.Appendf(nil, `Host golden
+	testkit.Must(t, os.WriteFile(config, fmt.Appendf(nil, `Host golden
 HostName 127.0.0.1
 HostKeyAlias golden
 User root
@@ -76,7 +79,7 @@ GlobalKnownHostsFile none
 // runSSHD reports whether it came up; it ends with the test.
 func runSSHD(t *testing.T, sshd, dir, port string) bool {
 	conf := filepath.Join(dir, "sshd_config")
-	check(t, os.WriteFile(conf, fmt.Appendf(nil, `ListenAddress 127.0.0.1:%s
+	testkit.Must(t, os.WriteFile(conf, fmt.Appendf(nil, `ListenAddress 127.0.0.1:%s
 HostKey %s/host
 AuthorizedKeysFile %s/user.pub
 PidFile none
@@ -91,7 +94,7 @@ SetEnv HOME=%s
 	var log bytes.Buffer
 	cmd := exec.Command(sshd, "-D", "-e", "-f", conf)
 	cmd.Stderr = &log
-	check(t, cmd.Start())
+	testkit.Must(t, cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -126,19 +129,20 @@ func pam() string {
 
 func TestAMasterOnAnotherMachineIsCapturedAsADirectory(t *testing.T) {
 	l := newLab(t)
-	far := l.far()
+	other := l.overSSH()
 	l.odd()
 	l.write("dir/ leading 'quote\" and * \\ [x]? %s", "names")
 	l.write("dir/-rf", "an option?")
 	l.exclude("/tmp/*", "/dir/*/depth")
-	far.o.Exclude = l.o.Exclude
+	other.o.Exclude = l.o.Exclude
 	want := l.capture().Version
-	got := far.capture()
+	got := other.capture()
 	if got.Version.Digest != want.Digest {
 		t.Errorf("differs (-directory +ssh): %s", l.differences(want, got.Version))
 	}
 	if got.Version.Files != want.Files || got.Version.Bytes != want.Bytes {
-		t.Errorf("%d files, %d bytes; the directory has %d, %d", got.Version.Files, got.Version.Bytes, want.Files, want.Bytes)
+		t.Errorf("%d files, %d bytes; the directory has %d, %d", got.Version.Files, got.Version.Bytes, want.Files,
+			want.Bytes)
 	}
 	if len(got.Problems) > 0 {
 		t.Errorf("problems: %v", got.Problems)
@@ -148,27 +152,28 @@ func TestAMasterOnAnotherMachineIsCapturedAsADirectory(t *testing.T) {
 
 func TestOnlyWhatChangedTravels(t *testing.T) {
 	l := newLab(t)
-	far := l.far()
+	other := l.overSSH()
 	for i := range 50 {
 		l.write(fmt.Sprintf("d%d/f%d", i%5, i), fmt.Sprint(i))
 	}
-	check(t, os.Link(l.path("d0/f0"), l.path("d1/same")))
+	testkit.Must(t, os.Link(l.path("d0/f0"), l.path("d1/same")))
 	old := time.Now().Add(-time.Hour)
-	check(t, os.Chtimes(l.path("d2/f2"), old, old))
-	if r := far.capture(); r.FilesRead != 50 {
+	testkit.Must(t, os.Chtimes(l.path("d2/f2"), old, old))
+	if r := other.capture(); r.FilesRead != 50 {
 		t.Errorf("first: %d files", r.FilesRead)
 	}
-	n := far.notesOfFar()
+	n := other.savedNotes()
 	n.Started += 3600 // what was made just now is old enough to be trusted
-	check(t, far.o.saveFarNotes(n))
-	if r := far.capture(); r.Changed || r.FilesRead != 0 {
+	testkit.Must(t, other.o.saveRemoteNotes(n))
+	if r := other.capture(); r.Changed || r.FilesRead != 0 {
 		t.Errorf("unchanged: %+v", r)
 	}
-	check(t, far.o.saveFarNotes(n))
+	testkit.Must(t, other.o.saveRemoteNotes(n))
 	l.write("d2/f2", "9") // as long as before
-	check(t, os.Chtimes(l.path("d2/f2"), old, old), os.Remove(l.path("d1/same")), os.Chmod(l.path("d3/f3"), 0o600))
+	testkit.Must(t, os.Chtimes(l.path("d2/f2"), old, old), os.Remove(l.path("d1/same")),
+		os.Chmod(l.path("d3/f3"), 0o600))
 	l.write("d4/new", "new")
-	r := far.capture()
+	r := other.capture()
 	if r.FilesRead != 4 { // f0 has lost a name
 		t.Errorf("%d files were read", r.FilesRead)
 	}
@@ -178,19 +183,19 @@ func TestOnlyWhatChangedTravels(t *testing.T) {
 	}
 }
 
-// notesOfFar reads what the last capture left.
-func (l *lab) notesOfFar() *farNotes {
-	b, err := os.ReadFile(l.o.farNotesPath())
-	check(l.t, err)
-	n, err := parseFarNotes(b)
-	check(l.t, err)
+// savedNotes reads what the last capture left.
+func (l *lab) savedNotes() *remoteNotes {
+	b, err := os.ReadFile(l.o.remoteNotesPath())
+	testkit.Must(l.t, err)
+	n, err := parseRemoteNotes(b)
+	testkit.Must(l.t, err)
 	_, n.records, _ = bytes.Cut(b, []byte("\n"))
 	return n
 }
 
 func TestAFileThatChangesOnTheWayIsReadAgainOrReported(t *testing.T) {
 	l := newLab(t)
-	far := l.far()
+	other := l.overSSH()
 	l.write("busy", strings.Repeat("0", 1<<20))
 	l.write("calm", "1")
 	stop := make(chan struct{})
@@ -205,7 +210,7 @@ func TestAFileThatChangesOnTheWayIsReadAgainOrReported(t *testing.T) {
 			}
 		}
 	})
-	r := far.capture()
+	r := other.capture()
 	close(stop)
 	wg.Wait()
 	if len(r.Problems) != 1 || r.Problems[0].Path != "busy" || r.Problems[0].Kind != Changing {
@@ -218,17 +223,18 @@ func TestAFileThatChangesOnTheWayIsReadAgainOrReported(t *testing.T) {
 
 func TestWhatIsMountedInAFarMasterIsLeftOut(t *testing.T) {
 	l := newLab(t)
-	far := l.far()
-	check(t, os.MkdirAll(l.path("mnt/a b"), 0o755))
+	other := l.overSSH()
+	testkit.Must(t, os.MkdirAll(l.path("mnt/a b"), 0o755))
 	l.write("over", "below")
-	for _, args := range [][]string{{"-t", "tmpfs", "none", l.path("mnt/a b")}, {"--bind", "/etc/passwd", l.path("over")}} {
+	for _, args := range [][]string{{"-t", "tmpfs", "none", l.path("mnt/a b")},
+		{"--bind", "/etc/passwd", l.path("over")}} {
 		if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
 			t.Skipf("mount: %v: %s", err, out)
 		}
 		t.Cleanup(func() { exec.Command("umount", args[len(args)-1]).Run() })
 	}
 	l.write("mnt/a b/inside", "no")
-	want, got := l.capture(), far.capture()
+	want, got := l.capture(), other.capture()
 	if got.Version.Digest != want.Version.Digest {
 		t.Errorf("differs (-directory +ssh): %s", l.differences(want.Version, got.Version))
 	}
@@ -239,11 +245,11 @@ func TestWhatIsMountedInAFarMasterIsLeftOut(t *testing.T) {
 
 func TestAConnectionThatFailsSaysWhatToDo(t *testing.T) {
 	l := newLab(t)
-	far := l.far()
+	other := l.overSSH()
 	l.write("file", "1")
-	config, err := os.ReadFile(far.o.SSHConfig)
-	check(t, err)
-	dir := filepath.Dir(far.o.SSHConfig)
+	config, err := os.ReadFile(other.o.SSHConfig)
+	testkit.Must(t, err)
+	dir := filepath.Dir(other.o.SSHConfig)
 	for name, tc := range map[string]struct {
 		old, new, place, text, hint string
 	}{
@@ -252,9 +258,9 @@ func TestAConnectionThatFailsSaysWhatToDo(t *testing.T) {
 		"no directory":     {"", "", "ssh://golden/no/such/directory", "cd", ""},
 		"no sshd":          {"Port", "Port 1 #", "", "refused", "sshd"},
 	} {
-		o := far.o
+		o := other.o
 		o.SSHConfig = filepath.Join(t.TempDir(), "config")
-		check(t, os.WriteFile(o.SSHConfig, []byte(strings.Replace(string(config), tc.old, tc.new, 1)), 0o600))
+		testkit.Must(t, os.WriteFile(o.SSHConfig, []byte(strings.Replace(string(config), tc.old, tc.new, 1)), 0o600))
 		if tc.place != "" {
 			o.Master = tc.place
 		}
@@ -264,20 +270,21 @@ func TestAConnectionThatFailsSaysWhatToDo(t *testing.T) {
 			t.Errorf("%s: %v (%+v)", name, err, e)
 		}
 	}
-	if _, err := l.store.Resolve(image.Ref{Image: far.o.Image}); err == nil {
+	if _, err := l.store.Resolve(image.Ref{Image: other.o.Image}); err == nil {
 		t.Error("a version was made")
 	}
 }
 
-// cutAfter is a proxy to an sshd that breaks a connection after so many bytes of the server's. It returns the configuration to reach it.
+// cutAfter is a proxy to an sshd that breaks a connection after so many bytes of the server's. It returns the
+// configuration to reach it.
 func cutAfter(t *testing.T, config string, bytes int64) string {
 	t.Helper()
 	b, err := os.ReadFile(config)
-	check(t, err)
+	testkit.Must(t, err)
 	_, port, _ := strings.Cut(string(b), "Port ")
 	port, _, _ = strings.Cut(port, "\n")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { ln.Close() })
 	go func() {
 		for {
@@ -299,31 +306,31 @@ func cutAfter(t *testing.T, config string, bytes int64) string {
 		}
 	}()
 	_, proxy, err := net.SplitHostPort(ln.Addr().String())
-	check(t, err)
+	testkit.Must(t, err)
 	cut := filepath.Join(t.TempDir(), "config")
-	check(t, os.WriteFile(cut, []byte(strings.Replace(string(b), "Port "+port, "Port "+proxy, 1)), 0o600))
+	testkit.Must(t, os.WriteFile(cut, []byte(strings.Replace(string(b), "Port "+port, "Port "+proxy, 1)), 0o600))
 	return cut
 }
 
 func TestAFarMasterThatGoesAwayMakesNoVersion(t *testing.T) {
 	l := newLab(t)
-	far := l.far()
+	other := l.overSSH()
 	content := make([]byte, 2<<20)
 	_, _ = rand.Read(content)
 	l.write("a", "1")
 	l.write("large", string(content))
-	whole := far.o.SSHConfig
-	far.o.SSHConfig = cutAfter(t, whole, 1<<20)
-	_, err := Run(context.Background(), l.store, far.o)
+	whole := other.o.SSHConfig
+	other.o.SSHConfig = cutAfter(t, whole, 1<<20)
+	_, err := Run(context.Background(), l.store, other.o)
 	if err == nil {
 		t.Fatal("half of a master is a version")
 	}
 	t.Log(err)
-	if _, err := l.store.Resolve(image.Ref{Image: far.o.Image}); err == nil {
+	if _, err := l.store.Resolve(image.Ref{Image: other.o.Image}); err == nil {
 		t.Error("a version was made")
 	}
-	far.o.SSHConfig = whole
-	if r := far.capture(); !r.Changed {
+	other.o.SSHConfig = whole
+	if r := other.capture(); !r.Changed {
 		t.Errorf("the next capture: %+v", r)
 	}
 	l.sound()

@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/sysfile"
 )
 
-// stamp is what the kernel tells of an entry that changes with it. The ctime alone would do on a well-behaved file
-// system; the rest costs nothing. Two stamps are compared with ==.
+// stamp has the attributes of an entry that show a change. On a correct file system the ctime would be enough; the rest
+// costs nothing. Stamps are compared with ==.
 type stamp struct {
 	ino, size            uint64
 	ctimeSec, mtimeSec   int64
@@ -20,14 +21,14 @@ type stamp struct {
 	mode                 uint32 // with the type
 	uid, gid, nlink      uint32
 	rdevMajor, rdevMinor uint32
-	devMajor, devMinor   uint32 // zero: the device of the master's root, whatever its numbers are today
+	devMajor, devMinor   uint32 // zero: the device of the root of the master, whose numbers may change
 	flags                uint32
 }
 
 const (
-	// flagOmitted marks a directory whose content is left out, and a file on which another is mounted.
+	// flagOmitted marks a directory that is captured without its content, and a file that is a mount point.
 	flagOmitted = 1 << iota
-	// flagMount marks what belongs to another mount.
+	// flagMount marks an entry of another mount.
 	flagMount
 )
 
@@ -35,17 +36,17 @@ func (s *stamp) kind() uint32 { return s.mode & unix.S_IFMT }
 
 func (s *stamp) isDir() bool { return s.kind() == unix.S_IFDIR }
 
-// before reports whether the entry's last change is older than t.
+// before reports whether the last change of the entry was before t.
 func (s *stamp) before(t time.Time) bool {
 	return s.ctimeSec < t.Unix() || s.ctimeSec == t.Unix() && int64(s.ctimeNsec) < int64(t.Nanosecond())
 }
 
-// omit takes out what tells of things that are not captured.
+// omit clears the attributes that change with content that is not captured.
 func (s *stamp) omit(flags uint32) {
 	*s = stamp{mode: s.mode, uid: s.uid, gid: s.gid, rdevMajor: s.rdevMajor, rdevMinor: s.rdevMinor, flags: flags}
 }
 
-// entry returns the attributes that a stamp has.
+// entry returns an entry with the attributes of the stamp.
 func (s *stamp) entry(name string) image.Entry {
 	e := image.Entry{Name: name, Mode: s.mode & 0o7777, UID: s.uid, GID: s.gid, Nlink: 1,
 		Mtime: image.Time{Sec: s.mtimeSec, Nsec: s.mtimeNsec}}
@@ -72,13 +73,13 @@ const (
 	statxFlags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 )
 
-// device is where stamps are taken: the device and mount of the master's root.
+// device identifies the device and the mount of the root of the master.
 type device struct {
 	major, minor uint32
-	mount        uint64 // 0: the kernel does not tell
+	mount        uint64 // 0: the kernel does not report it
 }
 
-// stamp turns x into a stamp.
+// stamp returns the stamp of x.
 func (d *device) stamp(x *unix.Statx_t) stamp {
 	s := stamp{
 		ino: x.Ino, size: x.Size, mode: uint32(x.Mode), uid: x.Uid, gid: x.Gid, nlink: x.Nlink,
@@ -91,23 +92,25 @@ func (d *device) stamp(x *unix.Statx_t) stamp {
 		s.devMajor, s.devMinor = x.Dev_major, x.Dev_minor
 	}
 	if s.isDir() {
-		s.size, s.nlink = 0, 0 // the file system's own business
+		s.size, s.nlink = 0, 0 // they depend on the file system
 	}
-	if d.foreign(x) {
+	if d.otherMount(x) {
 		s.flags = flagMount
 	}
 	return s
 }
 
-// foreign reports whether x belongs to another mount. A subvolume of btrfs has another device but belongs to its mount.
-func (d *device) foreign(x *unix.Statx_t) bool {
+// otherMount reports whether x belongs to another mount. A subvolume of btrfs has another device but belongs to the
+// same mount.
+func (d *device) otherMount(x *unix.Statx_t) bool {
 	if d.mount != 0 && x.Mask&unix.STATX_MNT_ID != 0 {
 		return x.Mnt_id != d.mount
 	}
 	return x.Dev_major != d.major || x.Dev_minor != d.minor
 }
 
-// statx stats the name, which ends in NUL, in dir. It makes no copy of the name, of which a walk has a hundred thousand.
+// statx calls statx(2) for a name in dir. The name ends with a NUL; it is not copied, because a walk has a hundred
+// thousand names.
 func statx(dir int, name *byte, flags int, x *unix.Statx_t) error {
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(name)), uintptr(flags),
@@ -135,15 +138,16 @@ func statxFD(fd int, x *unix.Statx_t) error {
 	return statx(fd, &empty, unix.AT_EMPTY_PATH, x)
 }
 
-// dirent is one name of a getdents buffer, in place.
+// dirent is one record in a buffer of getdents.
 type dirent struct {
 	ino  uint64
-	kind byte // DT_…, DT_UNKNOWN when the file system does not tell
+	kind byte // DT_…; DT_UNKNOWN if the file system does not report it
 	name []byte
-	cstr *byte // name, ending in NUL
+	cstr *byte // name with a final NUL
 }
 
-// nextDirent takes the first entry off buf (linux_dirent64: ino 8, off 8, reclen 2, type 1, name).
+// nextDirent parses the first record of buf (linux_dirent64: ino 8, off 8, reclen 2, type 1, name) and returns the
+// rest.
 func nextDirent(buf []byte) (e dirent, rest []byte, err error) {
 	const head = 19
 	if len(buf) < head+1 {
@@ -162,23 +166,24 @@ func nextDirent(buf []byte) (e dirent, rest []byte, err error) {
 	return e, nil, errors.New("read directory: name without an end")
 }
 
-// openAt opens without following a symlink, without waiting for a FIFO's other end, and without touching the access time if it may.
-func openAt(dir int, name string, flags int) (int, error) {
+// openAt opens name in dir. It does not follow a symlink, does not wait for the other end of a FIFO, and does not
+// change the access time if the kernel allows that.
+func openAt(dir int, name string, flags int) (fd int, err error) {
 	flags |= unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY
-	noatime := unix.O_NOATIME
-	for {
-		fd, err := unix.Openat(dir, name, flags|noatime, 0)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EPERM) && noatime != 0: // not ours
-			noatime = 0
-		default:
-			return fd, err
-		}
+	open := func(flags int) error {
+		return sysfile.Retry(func() error {
+			fd, err = unix.Openat(dir, name, flags, 0)
+			return err
+		})
 	}
+	if open(flags|unix.O_NOATIME) == unix.EPERM { // the file belongs to another user
+		_ = open(flags)
+	}
+	return fd, err
 }
 
-// isGone reports errors that mean that a name is not what it was when it was listed.
+// isGone reports whether err means that a name does not exist any more, or is another file than when it was listed.
 func isGone(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOTDIR) ||
+		errors.Is(err, unix.ELOOP)
 }

@@ -15,7 +15,7 @@ import (
 
 // captureTar captures a tar file.
 func (o *Options) captureTar(ctx context.Context, s *store.Store, path string) (Result, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not make us wait
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // not to wait if it is a FIFO
 	if err != nil {
 		return Result{}, err
 	}
@@ -60,10 +60,12 @@ func statFile(f *os.File) (stamp, error) {
 	return s, nil
 }
 
-// identity tells a file from others, and from itself after a change; "" when it is so young that it cannot.
+// identity returns a text that changes whenever the file changes, or "" if the file has changed so recently that a
+// further change might not show.
 func (s *stamp) identity(now time.Time) string {
 	if !s.before(now.Add(-clockGrain)) {
 		return ""
 	}
-	return fmt.Sprintf("file %d:%d %d %d %d.%09d %d.%09d", s.devMajor, s.devMinor, s.ino, s.size, s.mtimeSec, s.mtimeNsec, s.ctimeSec, s.ctimeNsec)
+	return fmt.Sprintf("file %d:%d %d %d %d.%09d %d.%09d", s.devMajor, s.devMinor, s.ino, s.size,
+		s.mtimeSec, s.mtimeNsec, s.ctimeSec, s.ctimeNsec)
 }

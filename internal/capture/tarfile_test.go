@@ -22,6 +22,7 @@ import (
 	"dim/internal/image"
 	"dim/internal/image/treediff"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 // tarOf runs GNU tar on the lab's master and returns the archive's path.
@@ -35,8 +36,8 @@ func (l *lab) tarOf(args ...string) string {
 	return path
 }
 
-// elsewhere returns the options to capture a master that is not the lab's directory, as another image.
-func (l *lab) elsewhere(master string) *lab {
+// withMaster returns the options to capture a master that is not the lab's directory, as another image.
+func (l *lab) withMaster(master string) *lab {
 	o := l.o
 	o.Image, o.Dir, o.Master, o.CacheDir = "other", "", master, l.t.TempDir()
 	return &lab{l.t, l.store, o}
@@ -46,22 +47,23 @@ func (l *lab) elsewhere(master string) *lab {
 func (l *lab) differences(a, b image.Version) []string {
 	l.t.Helper()
 	var list []string
-	check(l.t, treediff.Diff(context.Background(), l.store.Tree, &a.Root, &b.Root, func(c treediff.Change) error {
-		list = append(list, c.Path+": "+cmp.Diff(c.Old, c.New))
-		return nil
-	}))
+	testkit.Must(l.t, treediff.Diff(context.Background(), l.store.Tree, &a.Root, &b.Root,
+		func(c treediff.Change) error {
+			list = append(list, c.Path+": "+cmp.Diff(c.Old, c.New))
+			return nil
+		}))
 	return list
 }
 
 func TestATarIsCapturedAsTheDirectoryThatItIsOf(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	l.odd()
-	check(t, os.Remove(l.path("zz-null"))) // tar does not keep that devices are linked
+	testkit.Must(t, os.Remove(l.path("zz-null"))) // tar does not keep that devices are linked
 	l.write("holes only", "")
-	check(t, os.Truncate(l.path("holes only"), 1<<20))
+	testkit.Must(t, os.Truncate(l.path("holes only"), 1<<20))
 	l.write("ends in data", strings.Repeat("x", 9000))
-	check(t, os.Truncate(l.path("ends in data"), 3<<20))
+	testkit.Must(t, os.Truncate(l.path("ends in data"), 3<<20))
 	l.write(strings.Repeat("long/", 60)+strings.Repeat("n", 200), "long")
 	l.exclude("/tmp/*", "/dir/with/*")
 	want := l.capture().Version
@@ -71,30 +73,32 @@ func TestATarIsCapturedAsTheDirectoryThatItIsOf(t *testing.T) {
 		{"--format=pax", "--xattrs", "--acls", "--sparse", "--sparse-version=0.1"},
 		{"--format=pax", "--xattrs", "--sparse", "--hole-detection=raw", "--sort=name"},
 	} {
-		r := l.elsewhere("tar:" + l.tarOf(args...)).capture()
+		r := l.withMaster("tar:" + l.tarOf(args...)).capture()
 		if r.Version.Digest != want.Digest {
 			t.Errorf("tar %q differs (-directory +tar): %s", args, l.differences(want, r.Version))
 		}
 		if r.Version.Files != want.Files || r.Version.Bytes != want.Bytes {
-			t.Errorf("tar %q: %d files, %d bytes; the directory has %d, %d", args, r.Version.Files, r.Version.Bytes, want.Files, want.Bytes)
+			t.Errorf("tar %q: %d files, %d bytes; the directory has %d, %d", args, r.Version.Files, r.Version.Bytes,
+				want.Files, want.Bytes)
 		}
 	}
 	l.sound()
 }
 
 func TestATarOfGNUsOldFormatLacksFractionsAndXattrsOnly(t *testing.T) {
-	needRoot(t)
+	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	l.write("file", "1")
 	l.write("dir/"+strings.Repeat("n", 150), "2")
 	l.write("holes", "")
-	check(t, os.Truncate(l.path("holes"), 8<<20), os.Symlink(strings.Repeat("t", 150), l.path("link")), os.Link(l.path("file"), l.path("zz")))
-	check(t, filepath.Walk(l.o.Dir, func(p string, _ os.FileInfo, err error) error {
+	testkit.Must(t, os.Truncate(l.path("holes"), 8<<20), os.Symlink(strings.Repeat("t", 150), l.path("link")),
+		os.Link(l.path("file"), l.path("zz")))
+	testkit.Must(t, filepath.Walk(l.o.Dir, func(p string, _ os.FileInfo, err error) error {
 		ts := []unix.Timespec{{Sec: 5}, {Sec: 77}}
 		return errors.Join(err, unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW))
 	}))
 	want := l.capture().Version
-	r := l.elsewhere("tar:" + l.tarOf("--format=gnu", "--sparse")).capture()
+	r := l.withMaster("tar:" + l.tarOf("--format=gnu", "--sparse")).capture()
 	if r.Version.Digest != want.Digest {
 		t.Errorf("differs (-directory +tar): %s", l.differences(want, r.Version))
 	}
@@ -104,7 +108,7 @@ func TestACompressedTarIsKnownByItsFirstBytes(t *testing.T) {
 	l := newLab(t)
 	l.write("file", strings.Repeat("content ", 100_000))
 	plain, err := os.ReadFile(l.tarOf("--format=pax"))
-	check(t, err)
+	testkit.Must(t, err)
 	want := l.capture().Version
 	for name, compress := range map[string]func(io.Writer) (io.WriteCloser, error){
 		"gzip": func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil },
@@ -113,16 +117,16 @@ func TestACompressedTarIsKnownByItsFirstBytes(t *testing.T) {
 	} {
 		var b bytes.Buffer
 		z, err := compress(&b)
-		check(t, err)
+		testkit.Must(t, err)
 		_, err = z.Write(plain)
-		check(t, err, z.Close())
+		testkit.Must(t, err, z.Close())
 		path := filepath.Join(t.TempDir(), "master")
-		check(t, os.WriteFile(path, b.Bytes(), 0o600))
-		if r := l.elsewhere("tar:" + path).capture(); r.Version.Digest != want.Digest {
+		testkit.Must(t, os.WriteFile(path, b.Bytes(), 0o600))
+		if r := l.withMaster("tar:" + path).capture(); r.Version.Digest != want.Digest {
 			t.Errorf("%s differs: %s", name, l.differences(want, r.Version))
 		}
-		check(t, os.Truncate(path, int64(b.Len()-4)))
-		o := l.elsewhere("tar:" + path).o
+		testkit.Must(t, os.Truncate(path, int64(b.Len()-4)))
+		o := l.withMaster("tar:" + path).o
 		if _, err := Run(context.Background(), l.store, o); err == nil {
 			t.Errorf("%s: the end is missing, and nobody minds", name)
 		}
@@ -135,8 +139,8 @@ func TestAnUnchangedTarIsNotRead(t *testing.T) {
 	l.write("left/out", "2")
 	path := l.tarOf("--format=pax")
 	old := time.Now().Add(-time.Hour)
-	check(t, os.Chtimes(path, old, old))
-	other := l.elsewhere("tar:" + path)
+	testkit.Must(t, os.Chtimes(path, old, old))
+	other := l.withMaster("tar:" + path)
 	now := time.Now().Add(10 * time.Second) // so that the file is not too young to be trusted
 	other.o.Now = func() time.Time { return now }
 	first := other.capture()
@@ -151,7 +155,7 @@ func TestAnUnchangedTarIsNotRead(t *testing.T) {
 	if r := other.capture(); !r.Changed || r.FilesRead != 1 {
 		t.Errorf("a capture by another rule: %+v", r)
 	}
-	check(t, os.Chtimes(path, old, old.Add(time.Second)))
+	testkit.Must(t, os.Chtimes(path, old, old.Add(time.Second)))
 	if r := other.capture(); r.Changed || r.FilesRead != 1 {
 		t.Errorf("a capture of a file that may have changed: %+v", r)
 	}
@@ -165,13 +169,13 @@ func archiveOf(t *testing.T, members ...tar.Header) string {
 	for _, h := range members {
 		content := h.Gname // tests keep it there
 		h.Gname, h.Size = "", int64(len(content))
-		check(t, w.WriteHeader(&h))
+		testkit.Must(t, w.WriteHeader(&h))
 		_, err := io.WriteString(w, content)
-		check(t, err)
+		testkit.Must(t, err)
 	}
-	check(t, w.Close())
+	testkit.Must(t, w.Close())
 	path := filepath.Join(t.TempDir(), "master.tar")
-	check(t, os.WriteFile(path, b.Bytes(), 0o600))
+	testkit.Must(t, os.WriteFile(path, b.Bytes(), 0o600))
 	return path
 }
 
@@ -197,26 +201,29 @@ func TestAHostileTarIsRefused(t *testing.T) {
 		members []tar.Header
 		want    string
 	}{
-		"up":                   {[]tar.Header{file("a/../../f", "")}, "leads out of the archive"},
-		"link up":              {[]tar.Header{link("f", "../f")}, "leads out of the archive"},
-		"through a symlink":    {[]tar.Header{symlink("a", "/etc"), file("a/passwd", "")}, "/a is a symlink"},
-		"through a file":       {[]tar.Header{file("a", ""), file("a/b", "")}, "/a is a file"},
-		"link through":         {[]tar.Header{symlink("a", "/etc"), link("f", "a/passwd")}, "/a is a symlink"},
-		"link to nothing":      {[]tar.Header{link("f", "a")}, "is not there"},
-		"link to itself":       {[]tar.Header{link("f", "f")}, "is not there"},
-		"link to a directory":  {[]tar.Header{file("d/f", ""), link("f", "d")}, "is a directory"},
-		"root is a file":       {[]tar.Header{file("./.", "")}, "the root is a file"},
-		"a long name":          {[]tar.Header{file(strings.Repeat("n", 256), "")}, "is not a path"},
-		"a long path":          {[]tar.Header{file(strings.Repeat("n/", 2048)+"f", "")}, "too long"},
-		"an xattr of no name":  {[]tar.Header{pax("SCHILY.xattr.user."+strings.Repeat("n", 256), "v")}, "out of range"},
-		"a user in an ACL":     {[]tar.Header{pax("SCHILY.acl.access", "user::rw-,user:joe:r--,group::r--,mask::r--,other::---")}, "joe"},
-		"an owner":             {[]tar.Header{{Typeflag: tar.TypeReg, Name: "f", Uid: 1 << 33}}, "out of range"},
-		"a device":             {[]tar.Header{{Typeflag: tar.TypeChar, Name: "f", Devmajor: 1 << 33, Format: tar.FormatGNU}}, "out of range"},
-		"an unknown kind":      {[]tar.Header{{Typeflag: 'Z', Name: "f"}}, "not understood"},
-		"a global header":      {[]tar.Header{{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"path": "f"}}}, "not understood"},
+		"up":                  {[]tar.Header{file("a/../../f", "")}, "leads out of the archive"},
+		"link up":             {[]tar.Header{link("f", "../f")}, "leads out of the archive"},
+		"through a symlink":   {[]tar.Header{symlink("a", "/etc"), file("a/passwd", "")}, "/a is a symlink"},
+		"through a file":      {[]tar.Header{file("a", ""), file("a/b", "")}, "/a is a file"},
+		"link through":        {[]tar.Header{symlink("a", "/etc"), link("f", "a/passwd")}, "/a is a symlink"},
+		"link to nothing":     {[]tar.Header{link("f", "a")}, "is not there"},
+		"link to itself":      {[]tar.Header{link("f", "f")}, "is not there"},
+		"link to a directory": {[]tar.Header{file("d/f", ""), link("f", "d")}, "is a directory"},
+		"root is a file":      {[]tar.Header{file("./.", "")}, "the root is a file"},
+		"a long name":         {[]tar.Header{file(strings.Repeat("n", 256), "")}, "is not a path"},
+		"a long path":         {[]tar.Header{file(strings.Repeat("n/", 2048)+"f", "")}, "too long"},
+		"an xattr of no name": {[]tar.Header{pax("SCHILY.xattr.user."+strings.Repeat("n", 256), "v")}, "out of range"},
+		"a user in an ACL": {[]tar.Header{pax("SCHILY.acl.access",
+			"user::rw-,user:joe:r--,group::r--,mask::r--,other::---")}, "joe"},
+		"an owner": {[]tar.Header{{Typeflag: tar.TypeReg, Name: "f", Uid: 1 << 33}}, "out of range"},
+		"a device": {[]tar.Header{{Typeflag: tar.TypeChar, Name: "f", Devmajor: 1 << 33,
+			Format: tar.FormatGNU}}, "out of range"},
+		"an unknown kind": {[]tar.Header{{Typeflag: 'Z', Name: "f"}}, "not understood"},
+		"a global header": {[]tar.Header{{Typeflag: tar.TypeXGlobalHeader,
+			PAXRecords: map[string]string{"path": "f"}}}, "not understood"},
 		"a symlink to nothing": {[]tar.Header{symlink("l", "")}, "empty"},
 	} {
-		l := newLab(t).elsewhere("tar:" + archiveOf(t, tc.members...))
+		l := newLab(t).withMaster("tar:" + archiveOf(t, tc.members...))
 		_, err := Run(context.Background(), l.store, l.o)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
@@ -229,7 +236,7 @@ func TestAHostileTarIsRefused(t *testing.T) {
 
 func TestTheLastOfTwoMembersCounts(t *testing.T) {
 	l := newLab(t)
-	l = l.elsewhere("tar:" + archiveOf(t,
+	l = l.withMaster("tar:" + archiveOf(t,
 		file("/abs//./f", "one"), file("turned/in", ""), file("old", "first"), link("keeps", "old"),
 		file("abs/f", "two"), file("turned", "file"), file("old", "second"),
 		tar.Header{Typeflag: tar.TypeDir, Name: "abs", Mode: 0o700},
@@ -240,9 +247,9 @@ func TestTheLastOfTwoMembersCounts(t *testing.T) {
 		text := e.Type.String()
 		if e.Type == image.Regular {
 			b, err := l.store.OpenBlob(e.Digest)
-			check(t, err)
+			testkit.Must(t, err)
 			content, err := io.ReadAll(b)
-			check(t, err, b.Close())
+			testkit.Must(t, err, b.Close())
 			text = string(content)
 		}
 		got[path] = text
@@ -250,7 +257,8 @@ func TestTheLastOfTwoMembersCounts(t *testing.T) {
 			t.Errorf("%s is linked to %s", path, e.Link)
 		}
 	}
-	want := map[string]string{"": "directory", "abs": "directory", "abs/f": "two", "turned": "file", "old": "second", "keeps": "first"}
+	want := map[string]string{"": "directory", "abs": "directory", "abs/f": "two", "turned": "file", "old": "second",
+		"keeps": "first"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -261,7 +269,8 @@ func TestTheLastOfTwoMembersCounts(t *testing.T) {
 
 func TestContentThatCameUnderAnExcludedNameIsFound(t *testing.T) {
 	l := newLab(t)
-	l = l.elsewhere("tar:" + archiveOf(t, file("left/out", "content"), file("left/alone", "secret"), link("used", "left/out")))
+	l = l.withMaster("tar:" + archiveOf(t, file("left/out", "content"), file("left/alone", "secret"),
+		link("used", "left/out")))
 	l.exclude("/left")
 	r := l.capture()
 	e := l.entries(r.Version)["used"]
@@ -276,10 +285,10 @@ func TestContentThatCameUnderAnExcludedNameIsFound(t *testing.T) {
 func TestATarThatIsCutOffIsRefused(t *testing.T) {
 	path := archiveOf(t, file("a", "content"), file("b", ""), link("c", "b"))
 	whole, err := os.ReadFile(path)
-	check(t, err)
+	testkit.Must(t, err)
 	for size := 0; size < len(whole)-512; size += 256 { // the last block is the second of the end mark
-		l := newLab(t).elsewhere("tar:" + path)
-		check(t, os.WriteFile(path, whole[:size], 0o600))
+		l := newLab(t).withMaster("tar:" + path)
+		testkit.Must(t, os.WriteFile(path, whole[:size], 0o600))
 		if _, err := Run(context.Background(), l.store, l.o); err == nil {
 			t.Errorf("%d of %d bytes are an archive", size, len(whole))
 		}

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// event is one thing that the kernel tells: fanotify(7), with FAN_REPORT_DFID_NAME and FAN_REPORT_FID.
+// event is an event of fanotify(7), with FAN_REPORT_DFID_NAME and FAN_REPORT_FID.
 type event struct {
 	mask uint64
 	dir  handle // the directory; "": not known
 	name string // in the directory; ".": the directory itself
-	file handle // what it happened to; "": not told
+	file handle // the entry; "": not known
 }
 
-// handle is what the kernel names something by that has no path yet: the type and the bytes of a struct file_handle.
+// handle identifies a file or directory without a path: the type and the bytes of a struct file_handle.
 type handle string
 
 func (e *event) is(mask uint64) bool { return e.mask&mask != 0 }
@@ -32,7 +32,7 @@ const (
 	handleHead = 8  // the last two of them
 )
 
-// nextEvent takes the first event off b.
+// nextEvent parses the first event of b and returns the rest.
 func nextEvent(b []byte) (e event, rest []byte, err error) {
 	ne := binary.NativeEndian
 	if len(b) < eventHead {
@@ -44,15 +44,15 @@ func nextEvent(b []byte) (e event, rest []byte, err error) {
 	}
 	e.mask = ne.Uint64(b[8:])
 	for info := b[head:size]; len(info) > 0; {
-		if info, err = e.takeInfo(info); err != nil {
+		if info, err = e.parseInfo(info); err != nil {
 			return e, nil, err
 		}
 	}
 	return e, b[size:], nil
 }
 
-// takeInfo takes the first information record off b.
-func (e *event) takeInfo(b []byte) (rest []byte, err error) {
+// parseInfo parses the first information record of b and returns the rest.
+func (e *event) parseInfo(b []byte) (rest []byte, err error) {
 	ne := binary.NativeEndian
 	if len(b) < infoHead {
 		return nil, errBadEvent
@@ -87,7 +87,7 @@ func (e *event) takeInfo(b []byte) (rest []byte, err error) {
 	return rest, nil
 }
 
-// file returns h in the form that the system calls take.
+// file returns h as an argument of system calls.
 func (h handle) file() unix.FileHandle {
 	return unix.NewFileHandle(int32(binary.NativeEndian.Uint32([]byte(h[:4]))), []byte(h[4:]))
 }

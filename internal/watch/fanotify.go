@@ -11,60 +11,63 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnsupportedError tells why the kernel does not tell what changes in a file system.
-type UnsupportedError struct {
-	Why   string
-	Cause error
+// unsupportedError says why the kernel cannot report the changes in a file system.
+type unsupportedError struct {
+	reason string
+	cause  error
 }
 
 // Error implements error.
-func (e *UnsupportedError) Error() string { return fmt.Sprintf("%s (%v)", e.Why, e.Cause) }
+func (e *unsupportedError) Error() string { return fmt.Sprintf("%s (%v)", e.reason, e.cause) }
 
-// Unwrap returns what the kernel said.
-func (e *UnsupportedError) Unwrap() error { return e.Cause }
+// Unwrap returns the error of the kernel.
+func (e *unsupportedError) Unwrap() error { return e.cause }
 
-// eventMask is what changes a capture. Reads are not in it.
+// eventMask has the events that may change a capture. Reads are not among them.
 const eventMask = unix.FAN_CREATE | unix.FAN_DELETE | unix.FAN_MOVED_FROM | unix.FAN_MOVED_TO | unix.FAN_MODIFY |
 	unix.FAN_CLOSE_WRITE | unix.FAN_ATTRIB | unix.FAN_ONDIR
 
-// kernel is a queue of the events of one file system.
-type kernel struct {
+// eventQueue is the kernel's queue of the events of one file system.
+type eventQueue struct {
 	f    *os.File
 	fd   int
 	root rootID
 	buf  []byte
 }
 
-// rootID tells whether a directory is still the one it was.
+// rootID identifies a directory.
 type rootID struct {
 	dev, ino uint64
-	mount    uint64 // 0: the kernel does not tell
+	mount    uint64 // 0: the kernel does not report it
 }
 
-// openKernel asks for the events of dir's file system, of which flags say how long the queue may become. That it cannot be had is an *UnsupportedError.
-func openKernel(dir string, flags uint) (*kernel, error) {
+// openEvents opens the event queue of the file system of dir. Flags are further flags of fanotify_init. If the kernel
+// cannot report events, the error is an *unsupportedError.
+func openEvents(dir string, flags uint) (*eventQueue, error) {
 	root, err := identify(dir)
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.FanotifyInit(flags|unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_REPORT_DFID_NAME|unix.FAN_REPORT_FID, unix.O_RDONLY)
+	flags |= unix.FAN_CLASS_NOTIF | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK |
+		unix.FAN_REPORT_DFID_NAME | unix.FAN_REPORT_FID
+	fd, err := unix.FanotifyInit(flags, unix.O_RDONLY)
 	if err != nil {
 		return nil, unsupported(err)
 	}
 	err = unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, eventMask, unix.AT_FDCWD, dir)
 	if err == nil {
-		err = tryHandle(dir)
+		err = checkHandles(dir)
 	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, unsupported(err)
 	}
-	return &kernel{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, root: root, buf: make([]byte, 256<<10)}, nil
+	return &eventQueue{f: os.NewFile(uintptr(fd), "fanotify"), fd: fd, root: root, buf: make([]byte, 256<<10)}, nil
 }
 
-// Check reports whether what changes in dir would be told by the kernel; an *UnsupportedError says why not.
+// Check returns nil if the kernel can report the changes in dir, and otherwise an error that says why not.
 func Check(dir string) error {
-	k, err := openKernel(dir, unix.FAN_UNLIMITED_QUEUE)
+	k, err := openEvents(dir, unix.FAN_UNLIMITED_QUEUE)
 	if err == nil {
 		k.close()
 	}
@@ -83,8 +86,8 @@ func identify(dir string) (rootID, error) {
 	return id, nil
 }
 
-// tryHandle makes sure that what events name can be found.
-func tryHandle(dir string) error {
+// checkHandles checks that handles of events can be opened.
+func checkHandles(dir string) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -102,26 +105,27 @@ func tryHandle(dir string) error {
 }
 
 func unsupported(err error) error {
-	why := "the file system's events cannot be had"
+	reason := "the kernel does not report the events of the file system"
 	switch {
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
-		why = "the kernel has no fanotify with file handles (Linux 5.9, CONFIG_FANOTIFY)"
+		reason = "the kernel has no fanotify with file handles (Linux 5.9, CONFIG_FANOTIFY)"
 	case errors.Is(err, unix.EPERM):
-		why = "not allowed: it takes CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH"
+		reason = "not allowed: CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH are needed"
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ESTALE):
-		why = "the file system has no lasting file handles, as overlayfs and some others"
+		reason = "the file system has no persistent file handles (overlayfs and some others have none)"
 	case errors.Is(err, unix.EXDEV):
-		why = "it is a subvolume of btrfs: events are told of whole file systems only"
+		reason = "it is a subvolume of btrfs: the kernel reports events of whole file systems only"
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENOSPC):
-		why = "too many are followed already: /proc/sys/fs/fanotify has the limits"
+		reason = "too many file systems are watched already: the limits are in /proc/sys/fs/fanotify"
 	}
-	return &UnsupportedError{why, err}
+	return &unsupportedError{reason, err}
 }
 
-func (k *kernel) close() { k.f.Close() }
+func (k *eventQueue) close() { k.f.Close() }
 
-// read returns the events that are queued, all that fit; it waits for the first until the deadline. No events and no error mean that none came.
-func (k *kernel) read(deadline time.Time) ([]byte, error) {
+// read returns the queued events that fit into the buffer. It waits for the first one until the deadline. If none has
+// come, it returns no events and no error.
+func (k *eventQueue) read(deadline time.Time) ([]byte, error) {
 	if err := k.f.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
@@ -132,8 +136,9 @@ func (k *kernel) read(deadline time.Time) ([]byte, error) {
 	return k.buf[:max(n, 0)], err
 }
 
-// follows reports whether events of dir still come: it may have been replaced by another, or its file system unmounted, of which the kernel says nothing.
-func (k *kernel) follows(dir string) bool {
+// watches reports whether the queue has the events of dir. If dir is replaced, or its file system is unmounted, there
+// is no event.
+func (k *eventQueue) watches(dir string) bool {
 	root, err := identify(dir)
 	if err != nil || root != k.root {
 		return false

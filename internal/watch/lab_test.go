@@ -21,7 +21,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// lab is a master on a file system with room beside it, a store elsewhere, and what follows the master.
+// lab has a master on a file system with a directory beside it, a store on another one, and a Follower of the master.
 type lab struct {
 	t       *testing.T
 	fs      string // directory of the file system
@@ -36,10 +36,10 @@ func newLab(t *testing.T, fs string) *lab {
 	t.Helper()
 	l := &lab{t: t, fs: fs, master: filepath.Join(fs, "some where", "master"), reserve: testkit.Counter()}
 	s, err := store.Open(filepath.Join(t.TempDir(), "store"), store.Options{})
-	must(t, err, os.MkdirAll(l.master, 0o755), os.Mkdir(filepath.Join(fs, "outside"), 0o755))
+	testkit.Must(t, err, os.MkdirAll(l.master, 0o755), os.Mkdir(filepath.Join(fs, "outside"), 0o755))
 	t.Cleanup(func() { s.Close() })
 	p, err := pathmatch.Parse("/a1/*")
-	must(t, err)
+	testkit.Must(t, err)
 	l.store, l.exclude = s, pathmatch.List{p}
 	l.follow = capture.NewFollower(s, l.options("followed"))
 	return l
@@ -56,17 +56,17 @@ func (l *lab) in(path string) string { return filepath.Join(l.master, path) }
 
 func (l *lab) put(path, text string) {
 	l.t.Helper()
-	must(l.t, os.MkdirAll(filepath.Dir(l.in(path)), 0o755), os.WriteFile(l.in(path), []byte(text), 0o644))
+	testkit.Must(l.t, os.MkdirAll(filepath.Dir(l.in(path)), 0o755), os.WriteFile(l.in(path), []byte(text), 0o644))
 }
 
-// skip is what a capture of the lab's master leaves out.
+// skip reports whether a capture leaves out a directory.
 func (l *lab) skip(dir string) bool { return dir == "a1" || l.exclude.Cover(dir) }
 
-// plain captures everything, with nothing noted.
+// plain captures the whole master without notes.
 func (l *lab) plain() image.Version {
 	l.t.Helper()
 	r, err := capture.Run(context.Background(), l.store, l.options("plain"))
-	must(l.t, err)
+	testkit.Must(l.t, err)
 	return r.Version
 }
 
@@ -79,60 +79,51 @@ func (l *lab) do(ctx context.Context, c Changes) (bool, error) {
 	return r.Changed, err
 }
 
-func must(t *testing.T, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// newDisk makes a file system of a kind and returns where it is mounted; "" is that of the temporary files.
+// newDisk mounts a new file system of a kind and returns its directory. With "" it returns a temporary directory.
 func newDisk(t *testing.T, kind string) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root for the events of a file system")
-	}
+	testkit.NeedRoot(t, "the events of a file system")
 	switch kind {
 	case "":
 		return t.TempDir()
 	case "tmpfs":
 		dir := t.TempDir()
-		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+		testkit.Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
 		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 		return dir
 	}
 	return disktest.New(t, "mkfs."+kind, "-q").Dir
 }
 
-// hearing opens the events of the lab's master.
-func (l *lab) hearing() (*kernel, *finder) {
+// openEvents opens the event queue of the master.
+func (l *lab) openEvents() (*eventQueue, *locator) {
 	l.t.Helper()
-	k, err := openKernel(l.master, unix.FAN_UNLIMITED_QUEUE)
-	if _, not := errors.AsType[*UnsupportedError](err); not {
+	k, err := openEvents(l.master, unix.FAN_UNLIMITED_QUEUE)
+	if _, not := errors.AsType[*unsupportedError](err); not {
 		l.t.Skipf("no events here: %v", err)
 	}
-	must(l.t, err)
+	testkit.Must(l.t, err)
 	l.t.Cleanup(k.close)
-	return k, newFinder(l.master, l.skip)
+	return k, newLocator(l.master, l.skip)
 }
 
-// heard returns what was told until now: until an event comes of a file that is made now, outside.
-func (l *lab) heard(k *kernel, f *finder) Changes {
+// changesUntilNow returns the changes up to the event of a file that it creates outside the master.
+func (l *lab) changesUntilNow(k *eventQueue, f *locator) Changes {
 	l.t.Helper()
 	mark, err := os.CreateTemp(filepath.Join(l.fs, "outside"), "mark")
-	must(l.t, err, mark.Close())
+	testkit.Must(l.t, err, mark.Close())
 	defer os.Remove(mark.Name())
 	p := newPending(time.Now)
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		b, err := k.read(end)
-		must(l.t, err, f.begin())
+		testkit.Must(l.t, err, f.begin())
 		for marked := false; len(b) > 0; {
 			var e event
 			e, b, err = nextEvent(b)
-			must(l.t, err, f.sort(&e, &p))
+			testkit.Must(l.t, err, f.record(&e, &p))
 			if marked = marked || e.name == filepath.Base(mark.Name()); marked && len(b) == 0 {
 				f.end()
-				return p.take()
+				return p.drain()
 			}
 		}
 		f.end()
@@ -141,15 +132,16 @@ func (l *lab) heard(k *kernel, f *finder) Changes {
 	return Changes{}
 }
 
-// always is a file that mutate leaves alone: a master that is empty all of a sudden is not captured.
+// always is a file that mutate does not change, because a master that becomes empty is not captured.
 const always = "always"
 
 // mutate does something random in the master or beside it.
 func (l *lab) mutate(r *rand.Rand) {
 	var dirs, files []string
-	must(l.t, filepath.WalkDir(l.fs, func(path string, e os.DirEntry, err error) error {
+	testkit.Must(l.t, filepath.WalkDir(l.fs, func(path string, e os.DirEntry, err error) error {
 		switch {
-		case err != nil || len(path) <= len(l.fs) || path == filepath.Dir(l.master) || e.Name() == "lost+found" || e.Name() == always:
+		case err != nil || len(path) <= len(l.fs) || path == filepath.Dir(l.master) || e.Name() == "lost+found" ||
+			e.Name() == always:
 		case e.IsDir():
 			dirs = append(dirs, path)
 		default:
@@ -164,7 +156,7 @@ func (l *lab) mutate(r *rand.Rand) {
 		file = files[r.IntN(len(files))]
 	}
 	movable := dir != l.master && filepath.Dir(dir) != l.fs
-	// What cannot be done, such as to rename a directory into itself, is not done.
+	// Operations that fail, such as a rename of a directory into itself, are ignored.
 	switch r.IntN(12) {
 	case 0, 1:
 		_ = os.WriteFile(fresh, []byte(fmt.Sprint(r.IntN(10))), 0o644)
@@ -198,19 +190,20 @@ func (l *lab) mutate(r *rand.Rand) {
 	}
 }
 
-// compare compares the newest version with a capture of everything.
+// compare compares the newest version with a capture of the whole master.
 func (l *lab) compare(what string) {
 	l.t.Helper()
 	got, err := l.store.Resolve(image.Ref{Image: "followed"})
-	must(l.t, err)
+	testkit.Must(l.t, err)
 	want := l.plain()
 	if got.Digest == want.Digest && got.Files == want.Files && got.Bytes == want.Bytes {
 		return
 	}
 	l.t.Errorf("%s: %d names and %d bytes, want %d and %d", what, got.Files, got.Bytes, want.Files, want.Bytes)
-	must(l.t, treediff.Diff(context.Background(), l.store.Tree, &want.Root, &got.Root, func(c treediff.Change) error {
-		l.t.Errorf("%q: want %+v, got %+v", c.Path, c.Old, c.New)
-		return nil
-	}))
+	testkit.Must(l.t, treediff.Diff(context.Background(), l.store.Tree, &want.Root, &got.Root,
+		func(c treediff.Change) error {
+			l.t.Errorf("%q: want %+v, got %+v", c.Path, c.Old, c.New)
+			return nil
+		}))
 	l.t.FailNow()
 }

@@ -8,60 +8,65 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Changes says where something changed. Paths are slash-separated, from the directory that is watched; "" is that itself.
+// Changes says where something has changed. Paths are slash-separated, from the watched directory; "" is that
+// directory.
 type Changes struct {
-	All    bool      // anything may have changed; the rest says nothing
-	Dirs   []string  // in which names came, went, or are of something that changed; or which changed themselves
-	Trees  []string  // that stand elsewhere now, with everything below
-	Inodes []uint64  // of what changed by a name that is not known, perhaps outside
-	Since  time.Time // of the first of the changes
+	All    bool      // anything may have changed; Dirs, Trees and Inodes are empty
+	Dirs   []string  // directories that have changed, or in which a name has come, gone or changed
+	Trees  []string  // directories that were moved here, with everything below
+	Inodes []uint64  // entries that have changed and whose names are not known; they may be outside
+	Since  time.Time // the first change
 }
 
-// Times of dealing with changes.
+// When changes are due.
 const (
-	// maxDelay is for how long changes are waited for the end of while they go on.
+	// maxDelay is the longest delay of changes while further ones come.
 	maxDelay = time.Second
-	// maxHold is the same while a file is being written that is still open.
+	// maxHold is the longest delay while a file is open and being written.
 	maxHold = 10 * time.Second
-	// leastShare is how much of the quiet asked for is enough after a lone change: one file that is saved need not wait for more to come.
+	// leastShare divides the debounce time after a single change: one saved file need not wait for more.
 	leastShare = 5
-	// writingFor is for how long a file that is open counts as being written after a write.
+	// writingFor is the time after a write during which an open file counts as being written.
 	writingFor = 2 * time.Second
 )
 
-// maxPending bounds what is kept of changes; beyond it, anything may have changed.
+// maxPending bounds the number of paths that are kept. If there are more, Changes.All is set.
 const maxPending = 1 << 16
 
-// pending are changes that were not dealt with yet.
+// pending has the changes that were not passed to Do yet.
 type pending struct {
 	now     func() time.Time
 	all     bool
 	dirs    map[string]struct{}
 	trees   map[string]struct{}
 	inodes  map[uint64]struct{}
-	writing map[writer]time.Time // open files, and when they were written last
-	first   time.Time            // zero: there are none
+	writing map[writer]time.Time // open files, with the time of the last write
+	first   time.Time            // zero: there are no changes
 	last    time.Time
-	began   time.Time // of changes that went on until last, dealt with or not, without a rest of maxDelay
+	began   time.Time // of the changes up to last that came without a gap of maxDelay, also those that were passed on
 }
 
-// writer is a file that somebody writes.
+// writer is a file that is being written.
 type writer struct {
 	dir  handle
 	name string
 }
 
 func newPending(now func() time.Time) pending {
-	return pending{now: now, dirs: map[string]struct{}{}, trees: map[string]struct{}{}, inodes: map[uint64]struct{}{}, writing: map[writer]time.Time{}}
+	return pending{
+		now: now, dirs: map[string]struct{}{}, trees: map[string]struct{}{}, inodes: map[uint64]struct{}{},
+		writing: map[writer]time.Time{},
+	}
 }
 
-// add takes changes in.
+// add adds changes.
 func (p *pending) add(c Changes) {
 	now := p.now()
 	if p.first.IsZero() {
 		p.first = now
 	}
-	if c.All || len(c.Dirs)+len(c.Trees) > 0 { // what is only known by its number is mostly elsewhere, and tells nothing of quiet here
+	// Most inodes without a name are outside, and must not delay other changes.
+	if c.All || len(c.Dirs)+len(c.Trees) > 0 {
 		if now.Sub(p.last) > maxDelay {
 			p.began = now
 		}
@@ -72,7 +77,7 @@ func (p *pending) add(c Changes) {
 	}
 	p.all = p.all || c.All || len(p.dirs)+len(p.trees)+len(p.inodes) > maxPending
 	if p.all {
-		p.forget()
+		p.clearPaths()
 		return
 	}
 	for _, dir := range c.Dirs {
@@ -86,7 +91,7 @@ func (p *pending) add(c Changes) {
 	}
 }
 
-// write notes what e tells of who writes.
+// write updates the files that are being written.
 func (p *pending) write(e *event) {
 	w := writer{e.dir, e.name}
 	switch {
@@ -97,41 +102,43 @@ func (p *pending) write(e *event) {
 	}
 }
 
-func (p *pending) forget() {
+func (p *pending) clearPaths() {
 	clear(p.dirs)
 	clear(p.trees)
 	clear(p.inodes)
 }
 
-// take returns the changes, of which there are none afterwards.
-func (p *pending) take() Changes {
+// drain returns the changes and removes them.
+func (p *pending) drain() Changes {
 	c := Changes{All: p.all, Since: p.first}
 	if !c.All {
 		c.Dirs = slices.Sorted(maps.Keys(p.dirs))
 		c.Trees = slices.Sorted(maps.Keys(p.trees))
 		c.Inodes = slices.Sorted(maps.Keys(p.inodes))
 	}
-	p.forget()
+	p.clearPaths()
 	p.all, p.first = false, time.Time{}
 	return c
 }
 
-// due returns when the changes are to be dealt with, if there are any: when it has been quiet for long enough, or when it has not been for too long.
-// Enough is as long as changes have gone on, within a share of the quiet asked for and all of it.
-func (p *pending) due(quiet time.Duration) (time.Time, bool) {
+// due returns when the changes are due, if there are any: when there has been no change for long enough, or when
+// changes have gone on for too long. Long enough is the time for which the changes have gone on, at least a share of
+// the debounce time and at most all of it.
+func (p *pending) due(debounce time.Duration) (time.Time, bool) {
 	if p.first.IsZero() {
 		return time.Time{}, false
 	}
 	if p.all {
 		return p.first, true
 	}
-	last, enough, limit := p.last, min(quiet, max(quiet/leastShare, p.last.Sub(p.began))), maxDelay
+	last, limit := p.last, maxDelay
+	enough := min(debounce, max(debounce/leastShare, p.last.Sub(p.began)))
 	if last.Before(p.first) {
-		last, enough = p.first, quiet
+		last, enough = p.first, debounce
 	}
 	for w, at := range p.writing {
 		if p.last.Sub(at) < writingFor {
-			enough, limit = quiet, maxHold
+			enough, limit = debounce, maxHold
 		} else {
 			delete(p.writing, w)
 		}
@@ -153,32 +160,32 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// pace bounds how many versions are made when something never holds still: a number of them at once, and then one now and then.
-type pace struct {
+// rate bounds the number of results of Do while changes never end: rateBurst of them, and then one in rateEvery.
+type rate struct {
 	left  float64
 	since time.Time
 }
 
 const (
-	paceBurst = 300
-	paceEvery = 10 * time.Second
+	rateBurst = 300
+	rateEvery = 10 * time.Second
 )
 
-// spend counts a version.
-func (p *pace) spend(now time.Time) {
+// spend counts a result.
+func (p *rate) spend(now time.Time) {
 	if p.since.IsZero() {
-		p.left = paceBurst
+		p.left = rateBurst
 	} else {
-		p.left = min(paceBurst, p.left+float64(now.Sub(p.since))/float64(paceEvery))
+		p.left = min(rateBurst, p.left+float64(now.Sub(p.since))/float64(rateEvery))
 	}
 	p.since = now
 	p.left--
 }
 
-// next returns when the next version may be made.
-func (p *pace) next() time.Time {
+// next returns the time from which on the next result is allowed.
+func (p *rate) next() time.Time {
 	if p.left >= 1 || p.since.IsZero() {
 		return p.since
 	}
-	return p.since.Add(time.Duration((1 - p.left) * float64(paceEvery)))
+	return p.since.Add(time.Duration((1 - p.left) * float64(rateEvery)))
 }

@@ -11,11 +11,11 @@ func TestWhenChangesAreDue(t *testing.T) {
 	now := time.Unix(1000, 0)
 	start := now
 	at := func(ms int) { now = start.Add(time.Duration(ms) * time.Millisecond) }
-	const quiet = 200 * time.Millisecond
+	const debounce = 200 * time.Millisecond
 	for _, c := range []struct {
-		what  string
-		tell  func(p *pending)
-		after int // milliseconds after the start; -1: never
+		what   string
+		change func(p *pending)
+		after  int // milliseconds after the start; -1: never
 	}{
 		{"nothing", func(*pending) {}, -1},
 		{"one change", func(p *pending) { p.add(Changes{Dirs: []string{"a"}}) }, 40},
@@ -57,43 +57,43 @@ func TestWhenChangesAreDue(t *testing.T) {
 	} {
 		at(0)
 		p := newPending(func() time.Time { return now })
-		c.tell(&p)
-		due, any := p.due(quiet)
+		c.change(&p)
+		due, any := p.due(debounce)
 		if any != (c.after >= 0) || any && due.Sub(start) != time.Duration(c.after)*time.Millisecond {
 			t.Errorf("%s: due %v, after %v", c.what, any, due.Sub(start))
 		}
-		if !p.take().Since.Equal(start) && any {
-			t.Errorf("%s: the first change is forgotten", c.what)
+		if !p.drain().Since.Equal(start) && any {
+			t.Errorf("%s: the first change has another time", c.what)
 		}
-		if _, any := p.due(quiet); any {
-			t.Errorf("%s: due again after it was taken", c.what)
+		if _, any := p.due(debounce); any {
+			t.Errorf("%s: due again after drain", c.what)
 		}
 	}
 }
 
-func TestHowMuchQuietIsEnough(t *testing.T) {
+func TestTheDelayDependsOnEarlierChanges(t *testing.T) {
 	now := time.Unix(1000, 0)
 	start := now
-	const quiet = 200 * time.Millisecond
+	const debounce = 200 * time.Millisecond
 	at := func(p *pending, ms int, c Changes) {
 		now = start.Add(time.Duration(ms) * time.Millisecond)
 		p.add(c)
 	}
 	here := Changes{Dirs: []string{"a"}}
 	for _, c := range []struct {
-		what  string
-		tell  func(p *pending)
-		after int // milliseconds after the start
+		what   string
+		change func(p *pending)
+		after  int // milliseconds after the start
 	}{
 		{"one change after a rest", func(p *pending) {
 			at(p, -1100, here)
-			p.take()
+			p.drain()
 			at(p, 0, here)
 		}, 40},
 		{"one change soon after others", func(p *pending) {
 			for _, ms := range []int{-900, -100} {
 				at(p, ms, here)
-				p.take()
+				p.drain()
 			}
 			at(p, 0, here)
 		}, 200},
@@ -110,16 +110,16 @@ func TestHowMuchQuietIsEnough(t *testing.T) {
 		}, 200},
 	} {
 		p := newPending(func() time.Time { return now })
-		c.tell(&p)
-		if due, any := p.due(quiet); !any || due.Sub(start) != time.Duration(c.after)*time.Millisecond {
+		c.change(&p)
+		if due, any := p.due(debounce); !any || due.Sub(start) != time.Duration(c.after)*time.Millisecond {
 			t.Errorf("%s: due %v, after %v", c.what, any, due.Sub(start))
 		}
 	}
 }
 
-func TestVersionsAreNotMadeWithoutEnd(t *testing.T) {
+func TestTheRateOfVersionsIsBounded(t *testing.T) {
 	now := time.Unix(1000, 0)
-	var p pace
+	var p rate
 	made := 0
 	for end := now.Add(24 * time.Hour); now.Before(end); now = now.Add(time.Second) {
 		if !p.next().After(now) {
@@ -127,7 +127,7 @@ func TestVersionsAreNotMadeWithoutEnd(t *testing.T) {
 			p.spend(now)
 		}
 	}
-	if want := paceBurst + int(24*time.Hour/paceEvery); made < want-2 || made > want+2 {
+	if want := rateBurst + int(24*time.Hour/rateEvery); made < want-2 || made > want+2 {
 		t.Errorf("%d versions in a day, want about %d", made, want)
 	}
 }

@@ -1,20 +1,26 @@
-// Package watch tells when something below a directory has changed, and where, so that a capture need not look for it.
+// Package watch reports changes below a directory and where they are, so that a capture need not search for them.
 //
 // # How
 //
-// The kernel is asked for the events of the whole file system that the directory is on (fanotify with file handles), because that costs
-// nothing for each directory of which there are thousands, and misses none that is made or moved in. An event names a directory by its handle;
-// where that is, the kernel is asked once for each. Events of other parts of the file system cost a look into a table.
+// The kernel reports the events of the whole file system of the directory (fanotify with file handles). That costs
+// nothing for each of the thousands of directories, and includes directories that are created or moved in later. An
+// event names a directory by its handle. The path of a handle is looked up once and kept; an event of another part of
+// the file system costs one lookup in a table.
 //
-// Changes are collected until it has been quiet for a moment, or until they have gone on for too long, and are then handed to Options.Do.
-// What Do could not deal with comes again, with what came since.
+// Changes are collected until there have been none for a moment, or until they have gone on for too long. Then they are
+// passed to Options.Do. If Do fails, they are passed again, together with later changes.
 //
-// # What is not told
+// # Changes without an event
 //
-// Writes to a mapped file are told when it is unmapped. What is mounted in the directory, and what is unmounted, is not told. Therefore,
-// everything is looked at now and then (Options.Every), as it is at the start, when the kernel lost events, and when
-// the directory or its file system is no longer the same. Where the kernel cannot tell (see UnsupportedError), everything is looked at every few
-// seconds, and State says why.
+// Writes to a mapped file are reported when it is unmapped. Mounts and unmounts in the directory are not reported.
+// Therefore Do is called for the whole directory:
+//
+//   - at the start
+//   - at intervals (Options.Every)
+//   - when the kernel has lost events
+//   - when the directory or its file system has been replaced
+//
+// If the kernel cannot report events, Do is called for the whole directory every few seconds, and State says why.
 //
 // # What it must not know
 //
@@ -31,68 +37,70 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options tell what to watch, and how.
+// Options of a Watcher.
 type Options struct {
 	Dir      string
-	Debounce time.Duration // how long it must be quiet before changes are handed on
-	Every    time.Duration // after which everything is looked at; 0: 10 minutes
-	// Skip reports whether nothing that happens in a directory below Dir matters.
+	Debounce time.Duration // time without a change before the changes are passed to Do
+	Every    time.Duration // interval between calls of Do for the whole directory; 0: 10 minutes
+	// Skip reports whether changes in a directory below Dir have no effect.
 	Skip func(dir string) bool
-	// Do deals with changes. It reports whether it made something of them; how often it can is limited. An error that is
-	// ErrLater is no failure.
+	// Do handles changes. It reports whether it has made something of them; the rate of that is limited. ErrLater is no
+	// failure.
 	Do  func(context.Context, Changes) (made bool, err error)
 	Log *slog.Logger
 }
 
-// ErrLater is what Options.Do returns when it is not the time yet, because something is still being written.
+// ErrLater is returned by Options.Do if it must be called again later, because a file is still being written.
 var ErrLater = errors.New("still being changed")
 
-// State is how a Watcher is.
+// State describes a Watcher.
 type State struct {
-	Since    time.Time     // it runs
-	Polling  string        // why it has to look at everything, instead of being told; "" when it is told
-	Interval time.Duration // after which everything is looked at
-	Walks    int           // how often everything was
-	Lost     int           // how often events were lost, and everything was looked at instead
-	Err      error         // of the last Do; nil: it went well
+	Since    time.Time     // when it was started
+	Polling  string        // why the kernel does not report events; "": it does
+	Interval time.Duration // between calls of Do for the whole directory
+	Walks    int           // calls of Do for the whole directory
+	Lost     int           // how often events were lost
+	Err      error         // of the last Do
 }
 
 // Watcher watches one directory.
 type Watcher struct {
 	o     Options
-	queue uint          // flags of the kernel's queue
-	wake  chan struct{} // capacity 1: something is to be dealt with
+	queue uint          // flags of fanotify_init that bound the queue
+	wake  chan struct{} // capacity 1: there are changes
 
 	mu      sync.Mutex
 	pending pending
 	state   State
 
-	lostText string // that was said last
+	loggedLoss string // the last error that eventsLost has logged
 }
 
-// Intervals of looking at everything.
+// Intervals between calls of Do for the whole directory.
 const (
 	fullEvery = 10 * time.Minute
 	pollEvery = 5 * time.Second
-	// pollShare bounds what polling costs: the time between two looks is so many times what a look takes.
+	// pollShare bounds the cost of polling: the interval is at least so many times the duration of one call.
 	pollShare = 20
 )
 
 const (
-	checkEvery = time.Second // whether events still come
+	checkEvery = time.Second // interval between checks that the directory is still watched
 	firstPause = time.Second // after a failure
 	lastPause  = 30 * time.Second
 )
 
-// New returns a Watcher, which watches when it Runs.
+// New returns a Watcher. It watches during Run.
 func New(o Options) *Watcher {
 	if o.Every <= 0 {
 		o.Every = fullEvery
 	}
-	return &Watcher{o: o, queue: unix.FAN_UNLIMITED_QUEUE, wake: make(chan struct{}, 1), pending: newPending(time.Now)}
+	return &Watcher{
+		o: o, queue: unix.FAN_UNLIMITED_QUEUE, wake: make(chan struct{}, 1), pending: newPending(time.Now),
+	}
 }
 
-// State returns how it is.
+// State returns the state of the Watcher.
 func (w *Watcher) State() State {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -101,14 +109,14 @@ func (w *Watcher) State() State {
 
 // Run watches until ctx ends.
 func (w *Watcher) Run(ctx context.Context) {
-	w.note(func(s *State) { s.Since, s.Interval = time.Now(), w.o.Every })
+	w.setState(func(s *State) { s.Since, s.Interval = time.Now(), w.o.Every })
 	var wg sync.WaitGroup
 	wg.Go(func() { w.listen(ctx) })
-	w.deal(ctx)
+	w.dispatch(ctx)
 	wg.Wait()
 }
 
-func (w *Watcher) note(change func(*State)) {
+func (w *Watcher) setState(change func(*State)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change(&w.state)
@@ -118,45 +126,45 @@ func (w *Watcher) add(c Changes) {
 	w.mu.Lock()
 	w.pending.add(c)
 	w.mu.Unlock()
-	w.rouse()
+	w.signal()
 }
 
-func (w *Watcher) rouse() {
+func (w *Watcher) signal() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// listen takes in what the kernel tells.
+// listen collects the events of the kernel, and opens the queue again when the directory is replaced.
 func (w *Watcher) listen(ctx context.Context) {
-	said := ""
+	logged := ""
 	for ctx.Err() == nil {
-		k, err := openKernel(w.o.Dir, w.queue)
+		k, err := openEvents(w.o.Dir, w.queue)
 		if err == nil {
-			w.note(func(s *State) { s.Polling, s.Interval = "", w.o.Every })
-			w.add(Changes{All: true}) // of what happened before nothing is told
-			err = w.hear(ctx, k)
+			w.setState(func(s *State) { s.Polling, s.Interval = "", w.o.Every })
+			w.add(Changes{All: true}) // there are no events of earlier changes
+			err = w.readEvents(ctx, k)
 			k.close()
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		if said != err.Error() {
-			said = err.Error()
-			w.o.Log.Warn("changes are not told by the kernel", "dir", w.o.Dir, "err", err)
+		if logged != err.Error() {
+			logged = err.Error()
+			w.o.Log.Warn("kernel does not report changes; the directory is polled", "dir", w.o.Dir, "error", err)
 		}
-		if w.polls(said) {
+		if w.startPolling(logged) {
 			w.add(Changes{All: true})
 		}
 		pause(ctx, pollEvery)
 	}
 }
 
-// polls notes why everything is looked at now and then, and reports whether that is news.
-func (w *Watcher) polls(why string) (news bool) {
-	w.note(func(s *State) { news, s.Polling = s.Polling == "", why })
-	return news
+// startPolling sets the reason for polling. It reports whether the Watcher did not poll before.
+func (w *Watcher) startPolling(reason string) (started bool) {
+	w.setState(func(s *State) { started, s.Polling = s.Polling == "", reason })
+	return started
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -166,15 +174,15 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// hear takes in events until ctx ends or the directory has to be looked for again, which is no error.
-func (w *Watcher) hear(ctx context.Context, k *kernel) error {
-	f := newFinder(w.o.Dir, w.o.Skip)
+// readEvents records events until ctx ends, or until the directory is not watched any more, which is no error.
+func (w *Watcher) readEvents(ctx context.Context, k *eventQueue) error {
+	f := newLocator(w.o.Dir, w.o.Skip)
 	stop := context.AfterFunc(ctx, k.close)
 	defer stop()
 	for checked := time.Now(); ; {
 		b, err := k.read(time.Now().Add(checkEvery))
 		if err == nil && len(b) > 0 {
-			err = w.take(f, b)
+			err = w.record(f, b)
 		}
 		if err != nil || ctx.Err() != nil {
 			return err
@@ -182,14 +190,14 @@ func (w *Watcher) hear(ctx context.Context, k *kernel) error {
 		if time.Since(checked) < checkEvery {
 			continue
 		}
-		if !k.follows(w.o.Dir) {
+		if !k.watches(w.o.Dir) {
 			return nil
 		}
 		checked = time.Now()
 	}
 }
 
-func (w *Watcher) take(f *finder, b []byte) error {
+func (w *Watcher) record(f *locator, b []byte) error {
 	if err := f.begin(); err != nil {
 		return err
 	}
@@ -202,80 +210,80 @@ func (w *Watcher) take(f *finder, b []byte) error {
 			return err
 		}
 		b = rest
-		if err := f.sort(&e, &w.pending); err != nil {
+		if err := f.record(&e, &w.pending); err != nil {
 			w.pending.add(Changes{All: true})
-			w.lose(err)
+			w.eventsLost(err)
 		}
 	}
 	if !w.pending.first.IsZero() {
-		w.rouse()
+		w.signal()
 	}
 	return nil
 }
 
-// lose notes that events could not be made anything of; w.mu is held.
-func (w *Watcher) lose(err error) {
+// eventsLost counts events that were lost or could not be located. The caller holds w.mu.
+func (w *Watcher) eventsLost(err error) {
 	w.state.Lost++
-	if w.lostText != err.Error() {
-		w.lostText = err.Error()
-		w.o.Log.Warn("events were lost; everything is looked at", "dir", w.o.Dir, "err", err)
+	if w.loggedLoss != err.Error() {
+		w.loggedLoss = err.Error()
+		w.o.Log.Warn("events were lost; the whole directory is read", "dir", w.o.Dir, "error", err)
 	}
 }
 
-// dealer is what decides when the next changes are dealt with.
-type dealer struct {
-	pace      pace
-	walked    time.Time     // when everything was looked at last
-	took      time.Duration // that
+// schedule decides when Do is called next.
+type schedule struct {
+	rate      rate
+	walked    time.Time     // last call of Do for the whole directory
+	took      time.Duration // its duration
 	notBefore time.Time
 	pause     time.Duration // after the last failure
 }
 
-// deal hands changes to Options.Do when they are due.
-func (w *Watcher) deal(ctx context.Context) {
-	d := dealer{walked: time.Now()}
+// dispatch calls Options.Do whenever changes are due.
+func (w *Watcher) dispatch(ctx context.Context) {
+	d := schedule{walked: time.Now()}
 	for {
-		w.await(ctx, func() time.Time { return w.due(&d) })
+		w.waitUntil(ctx, func() time.Time { return w.due(&d) })
 		if ctx.Err() != nil {
 			return
 		}
 		w.mu.Lock()
-		c := w.pending.take()
+		c := w.pending.drain()
 		w.mu.Unlock()
 		begin := time.Now()
 		c.All = c.All || c.Since.IsZero() || !begin.Before(d.walked.Add(w.interval(d.took)))
 		made, err := w.o.Do(ctx, c)
 		now := time.Now()
 		if made {
-			d.pace.spend(now)
+			d.rate.spend(now)
 		}
 		if err == nil && c.All {
 			d.walked, d.took = now, now.Sub(begin)
 		}
-		d.pause = w.settle(ctx, c, err, d.pause)
+		d.pause = w.finish(ctx, c, err, d.pause)
 		d.notBefore = now.Add(d.pause)
 	}
 }
 
-func (w *Watcher) due(d *dealer) time.Time {
+func (w *Watcher) due(d *schedule) time.Time {
 	t := d.walked.Add(w.interval(d.took))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if due, any := w.pending.due(w.o.Debounce); any {
-		t = earlier(t, later(due, d.pace.next()))
+		t = earlier(t, later(due, d.rate.next()))
 	}
 	return later(t, d.notBefore)
 }
 
-// settle notes how dealing with c went and returns how long to wait before the next attempt.
-func (w *Watcher) settle(ctx context.Context, c Changes, err error, paused time.Duration) time.Duration {
+// finish records the result of Do, and returns the pause before the next call.
+func (w *Watcher) finish(ctx context.Context, c Changes, err error, paused time.Duration) time.Duration {
 	if err != nil && ctx.Err() == nil {
 		w.add(c)
 	}
 	if errors.Is(err, ErrLater) {
 		return firstPause
 	}
-	w.note(func(s *State) {
+	w.setState(func(s *State) {
 		s.Err = err
 		if c.All && err == nil {
 			s.Walks++
@@ -287,7 +295,7 @@ func (w *Watcher) settle(ctx context.Context, c Changes, err error, paused time.
 	return min(max(2*paused, firstPause), lastPause)
 }
 
-// interval returns how long after a look at everything the next one is.
+// interval returns the interval between calls of Do for the whole directory. Took is the duration of the last one.
 func (w *Watcher) interval(took time.Duration) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -297,8 +305,8 @@ func (w *Watcher) interval(took time.Duration) time.Duration {
 	return w.state.Interval
 }
 
-// await returns when due is past, or ctx ends. What is due may change with every event.
-func (w *Watcher) await(ctx context.Context, due func() time.Time) {
+// waitUntil returns when the time due has passed, or when ctx ends. Due may change with every event.
+func (w *Watcher) waitUntil(ctx context.Context, due func() time.Time) {
 	for {
 		left := time.Until(due())
 		if left <= 0 {

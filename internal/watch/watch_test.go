@@ -16,13 +16,14 @@ import (
 
 	"dim/internal/disktest"
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
-func TestWhatTheKernelTellsIsEnough(t *testing.T) {
+func TestReportedChangesAreComplete(t *testing.T) {
 	for _, kind := range []string{"", "tmpfs", "ext4", "xfs"} {
 		t.Run("on "+kind, func(t *testing.T) {
 			l := newLab(t, newDisk(t, kind))
-			k, f := l.hearing()
+			k, f := l.openEvents()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			r := rand.New(rand.NewPCG(seed, 0))
@@ -35,14 +36,14 @@ func TestWhatTheKernelTellsIsEnough(t *testing.T) {
 			for round := range rounds() {
 				for range 1 + r.IntN(4) {
 					l.mutate(r)
-					if r.IntN(3) == 0 { // found at another time than that of the capture
-						must(t, f.begin())
+					if r.IntN(3) == 0 { // directories are located at another time than that of the capture
+						testkit.Must(t, f.begin())
 						f.end()
 					}
 				}
-				c := l.heard(k, f)
+				c := l.changesUntilNow(k, f)
 				_, err := l.do(t.Context(), c)
-				must(t, err)
+				testkit.Must(t, err)
 				l.compare(fmt.Sprintf("round %d: %+v", round, c))
 				time.Sleep(12 * time.Millisecond) // a tick of the file system's clock
 			}
@@ -57,13 +58,13 @@ func rounds() int {
 	return 15
 }
 
-func TestOnlyWhatHappensInsideIsTold(t *testing.T) {
-	l := newLab(t, newDisk(t, "tmpfs")) // on which nobody else links anything
+func TestOnlyChangesInsideAreReported(t *testing.T) {
+	l := newLab(t, newDisk(t, "tmpfs")) // no other process links files on it
 	l.put("d/f", "1")
 	l.put("a1/x", "2")
 	out := filepath.Join(l.fs, "outside")
-	must(t, os.WriteFile(filepath.Join(out, "f"), nil, 0o644))
-	k, f := l.hearing()
+	testkit.Must(t, os.WriteFile(filepath.Join(out, "f"), nil, 0o644))
+	k, f := l.openEvents()
 	for _, c := range []struct {
 		what string
 		do   func() error
@@ -82,30 +83,30 @@ func TestOnlyWhatHappensInsideIsTold(t *testing.T) {
 		{"a file moved in", func() error { return os.Rename(filepath.Join(out, "m"), l.in("d/f")) }, []string{"d"}},
 		{"a directory removed", func() error { return os.RemoveAll(l.in("d")) }, []string{"", "d"}},
 	} {
-		must(t, c.do())
-		got := l.heard(k, f)
+		testkit.Must(t, c.do())
+		got := l.changesUntilNow(k, f)
 		if !slices.Equal(got.Dirs, c.want) || len(got.Inodes) > 0 || got.All {
 			t.Errorf("%s: %+v, want %q", c.what, got, c.want)
 		}
 	}
 }
 
-func TestAWriteByANameOutsideIsTold(t *testing.T) {
-	l := newLab(t, newDisk(t, "tmpfs")) // on which nobody else links anything
+func TestAWriteByANameOutsideIsReported(t *testing.T) {
+	l := newLab(t, newDisk(t, "tmpfs")) // no other process links files on it
 	l.put("d/f", "1")
-	k, f := l.hearing()
+	k, f := l.openEvents()
 	out := filepath.Join(l.fs, "outside", "link")
-	must(t, os.Link(l.in("d/f"), out))
+	testkit.Must(t, os.Link(l.in("d/f"), out))
 	_, err := l.do(t.Context(), Changes{All: true})
-	must(t, err)
-	l.heard(k, f)
-	must(t, os.WriteFile(out, []byte("2, from outside"), 0o644))
-	c := l.heard(k, f)
+	testkit.Must(t, err)
+	l.changesUntilNow(k, f)
+	testkit.Must(t, os.WriteFile(out, []byte("2, from outside"), 0o644))
+	c := l.changesUntilNow(k, f)
 	if len(c.Inodes) != 1 {
 		t.Fatalf("%+v, want one inode", c)
 	}
 	_, err = l.do(t.Context(), c)
-	must(t, err)
+	testkit.Must(t, err)
 	l.compare("a write by a name outside")
 }
 
@@ -120,12 +121,13 @@ type running struct {
 func (l *lab) run(queue uint) *running {
 	l.t.Helper()
 	r := &running{lab: l}
-	r.w = New(Options{Dir: l.master, Debounce: 10 * time.Millisecond, Skip: l.skip, Log: slog.New(slog.DiscardHandler), Do: func(ctx context.Context, c Changes) (bool, error) {
-		r.mu.Lock()
-		r.seen = append(r.seen, c)
-		r.mu.Unlock()
-		return l.do(ctx, c)
-	}})
+	r.w = New(Options{Dir: l.master, Debounce: 10 * time.Millisecond, Skip: l.skip, Log: slog.New(slog.DiscardHandler),
+		Do: func(ctx context.Context, c Changes) (bool, error) {
+			r.mu.Lock()
+			r.seen = append(r.seen, c)
+			r.mu.Unlock()
+			return l.do(ctx, c)
+		}})
 	r.w.queue = queue
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -134,7 +136,7 @@ func (l *lab) run(queue uint) *running {
 	return r
 }
 
-// catchesUp waits until the newest version is what is in the master.
+// catchesUp waits until the newest version equals the master.
 func (r *running) catchesUp(what string) {
 	r.t.Helper()
 	var got image.Version
@@ -147,7 +149,7 @@ func (r *running) catchesUp(what string) {
 	r.compare(what)
 }
 
-// walked counts how often everything was looked at.
+// walked counts the calls for the whole directory.
 func (r *running) walked() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -160,8 +162,8 @@ func (r *running) walked() int {
 	return n
 }
 
-// told skips a test where the kernel does not tell.
-func (r *running) told() {
+// needEvents skips the test if the kernel does not report events.
+func (r *running) needEvents() {
 	r.t.Helper()
 	if s := r.w.State(); s.Polling != "" {
 		r.t.Skipf("no events here: %s", s.Polling)
@@ -173,30 +175,31 @@ func TestAWatcherFollows(t *testing.T) {
 	l.put("d/f", "1")
 	r := l.run(unix.FAN_UNLIMITED_QUEUE)
 	r.catchesUp("the start")
-	r.told()
+	r.needEvents()
 	walked := r.walked()
 	for i := range 5 {
 		l.put("d/f", fmt.Sprint("edit ", i))
 		r.catchesUp("an edit")
 	}
 	if n := r.walked(); n != walked {
-		t.Errorf("%d looks at everything for edits of one file", n-walked)
+		t.Errorf("the whole directory was read %d times for edits of one file", n-walked)
 	}
-	must(t, os.Rename(l.master, l.master+".old"), os.Mkdir(l.master, 0o755))
+	testkit.Must(t, os.Rename(l.master, l.master+".old"), os.Mkdir(l.master, 0o755))
 	l.put("d/f", "another master")
-	r.catchesUp("another master at the same place")
+	r.catchesUp("another master at the same path")
 	l.put("d/f", "an edit of it")
 	r.catchesUp("an edit of the other master")
 }
 
-func TestAFileSystemThatIsMountedAnewIsFollowed(t *testing.T) {
+func TestARemountedFileSystemIsWatched(t *testing.T) {
 	d := disktest.New(t, "mkfs.ext4", "-q")
 	l := newLab(t, d.Dir)
 	l.put("d/f", "1")
 	r := l.run(unix.FAN_UNLIMITED_QUEUE)
 	r.catchesUp("the start")
-	r.told()
-	eventually(t, "it can be unmounted", func() bool { return d.Unmount() == nil }) // now and then somebody has it open
+	r.needEvents()
+	// The watcher opens it for moments.
+	testkit.Eventually(t, "it can be unmounted", func() bool { return d.Unmount() == nil })
 	d.Mount()
 	l.put("d/f", "2")
 	r.catchesUp("an edit after it was mounted anew")
@@ -204,23 +207,14 @@ func TestAFileSystemThatIsMountedAnewIsFollowed(t *testing.T) {
 	r.catchesUp("another edit")
 }
 
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if check() {
-			return
-		}
-	}
-	t.Fatalf("not within a minute: %s", what)
-}
-
-func TestWhereTheKernelCannotTellEverythingIsLookedAt(t *testing.T) {
+func TestADirectoryWithoutEventsIsPolled(t *testing.T) {
 	l := newLab(t, newDisk(t, ""))
 	over := filepath.Join(l.fs, "over")
 	for _, dir := range []string{"lower", "upper", "work", "over"} {
-		must(t, os.Mkdir(filepath.Join(l.fs, dir), 0o755))
+		testkit.Must(t, os.Mkdir(filepath.Join(l.fs, dir), 0o755))
 	}
-	if err := unix.Mount("overlay", over, "overlay", 0, fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", l.fs, l.fs, l.fs)); err != nil {
+	if err := unix.Mount("overlay", over, "overlay", 0,
+		fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", l.fs, l.fs, l.fs)); err != nil {
 		t.Skipf("mount an overlay: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(over, unix.MNT_DETACH) })
@@ -229,7 +223,7 @@ func TestWhereTheKernelCannotTellEverythingIsLookedAt(t *testing.T) {
 	r := l.run(unix.FAN_UNLIMITED_QUEUE)
 	r.catchesUp("the start")
 	if s := r.w.State(); s.Polling == "" {
-		t.Skip("events of an overlay can be had here")
+		t.Skip("the kernel reports events of an overlay")
 	}
 	l.put("d/f", "2")
 	r.catchesUp("an edit")
@@ -238,7 +232,7 @@ func TestWhereTheKernelCannotTellEverythingIsLookedAt(t *testing.T) {
 func TestLostEventsAreNoticed(t *testing.T) {
 	l := newLab(t, newDisk(t, "tmpfs"))
 	l.put("d/f", "1")
-	k, err := openKernel(l.master, 0)
+	k, err := openEvents(l.master, 0)
 	if err != nil {
 		t.Skip(err)
 	}
@@ -251,16 +245,16 @@ func TestLostEventsAreNoticed(t *testing.T) {
 		t.Skipf("the queue takes %d events", limit)
 	}
 	for i := range limit + 10 {
-		must(t, os.Symlink("x", l.in(fmt.Sprintf("d/%06d", i))))
+		testkit.Must(t, os.Symlink("x", l.in(fmt.Sprintf("d/%06d", i))))
 	}
 	w := New(Options{Dir: l.master, Skip: l.skip, Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- w.hear(ctx, k) }()
-	eventually(t, "lost events are noticed", func() bool { return w.State().Lost > 0 })
+	go func() { done <- w.readEvents(ctx, k) }()
+	testkit.Eventually(t, "lost events are noticed", func() bool { return w.State().Lost > 0 })
 	cancel()
 	<-done
-	if c := w.pending.take(); !c.All {
+	if c := w.pending.drain(); !c.All {
 		t.Errorf("%+v, want all", c)
 	}
 }
@@ -270,7 +264,8 @@ func FuzzNextEvent(f *testing.F) {
 		info := append([]byte{unix.FAN_EVENT_INFO_TYPE_DFID_NAME, 0, 36, 0}, make([]byte, 8)...)
 		info = append(info, 8, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8)
 		info = append(append(info, name...), make([]byte, 8-len(name))...)
-		head := []byte{60, 0, 0, 0, unix.FANOTIFY_METADATA_VERSION, 0, 24, 0, 2, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 1, 0, 0, 0}
+		head := []byte{60, 0, 0, 0, unix.FANOTIFY_METADATA_VERSION, 0, 24, 0, 2, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255,
+			255, 1, 0, 0, 0}
 		return append(head, info...)
 	}
 	e, rest, err := nextEvent(seed("file"))

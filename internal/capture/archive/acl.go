@@ -22,7 +22,7 @@ const (
 	aclMask     = 0x10
 	aclOther    = 0x20
 
-	aclNobody = math.MaxUint32 // the id of entries without one
+	aclNoID = math.MaxUint32 // the id of entries without one
 )
 
 type aclEntry struct {
@@ -30,14 +30,14 @@ type aclEntry struct {
 	id        uint32
 }
 
-// maxACL is more than what the kernel takes in an xattr.
+// maxACL is more entries than the kernel allows in an xattr.
 const maxACL = 8192
 
 var errNamedACL = errors.New("make the archive with tar --xattrs --acls, or with --numeric-owner")
 
-// parseACL turns an ACL's text, "user::rw-" and so on, behind each other with commas or line ends, into the form of the kernel's xattr. Names of users
-// mean nothing away from the machine that wrote them: only numbers are taken, also those that star puts behind the name. An
-// access ACL that says no more than the mode does gives nil.
+// parseACL converts the text form of an ACL, entries such as "user::rw-" separated by commas or newlines, to the form
+// of the kernel's xattr. Names of users have no meaning on another machine, so an entry must have a number; star writes
+// one behind the name. The result is nil for an access ACL that says no more than the mode.
 func parseACL(text string, access bool) ([]byte, error) {
 	var list []aclEntry
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == '\n' }) {
@@ -53,10 +53,13 @@ func parseACL(text string, access bool) ([]byte, error) {
 			return nil, errors.New("ACL of too many entries")
 		}
 	}
-	if len(list) == 0 || access && len(list) <= 3 && !slices.ContainsFunc(list, func(e aclEntry) bool { return e.tag&(aclUser|aclGroup|aclMask) != 0 }) {
+	extended := func(e aclEntry) bool { return e.tag&(aclUser|aclGroup|aclMask) != 0 }
+	if len(list) == 0 || access && len(list) <= 3 && !slices.ContainsFunc(list, extended) {
 		return nil, nil
 	}
-	slices.SortFunc(list, func(a, b aclEntry) int { return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.id, b.id)) })
+	slices.SortFunc(list, func(a, b aclEntry) int {
+		return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.id, b.id))
+	})
 	b := binary.LittleEndian.AppendUint32(nil, aclVersion)
 	for i, e := range list {
 		if i > 0 && e.tag == list[i-1].tag && e.id == list[i-1].id {
@@ -75,9 +78,9 @@ func parseACLEntry(line string) (e aclEntry, err error) {
 	if len(f) < 3 || len(f) > 4 {
 		return e, fmt.Errorf("ACL entry %q is not understood", shortened(line))
 	}
-	tag, who, perm := f[0], f[1], f[2]
+	tag, id, perm := f[0], f[1], f[2]
 	if len(f) == 4 {
-		who = f[3]
+		id = f[3]
 	}
 	for _, c := range perm {
 		bit, ok := map[rune]uint16{'r': 4, 'w': 2, 'x': 1, '-': 0}[c]
@@ -86,7 +89,7 @@ func parseACLEntry(line string) (e aclEntry, err error) {
 		}
 		e.perm |= bit
 	}
-	named := who != ""
+	named := id != ""
 	switch {
 	case tag == "user" && named:
 		e.tag = aclUser
@@ -103,13 +106,13 @@ func parseACLEntry(line string) (e aclEntry, err error) {
 	default:
 		return e, fmt.Errorf("ACL entry %q is not understood", shortened(line))
 	}
-	e.id = aclNobody
+	e.id = aclNoID
 	if named {
-		id, err := strconv.ParseUint(who, 10, 32)
-		if err != nil || id == aclNobody {
+		n, err := strconv.ParseUint(id, 10, 32)
+		if err != nil || n == aclNoID {
 			return e, fmt.Errorf("ACL entry %q has a name and no number: %w", shortened(line), errNamedACL)
 		}
-		e.id = uint32(id)
+		e.id = uint32(n)
 	}
 	return e, nil
 }

@@ -1,12 +1,13 @@
-// Package archive reads tar archives as entries of a tree: plain or compressed with gzip, zstd, xz or bzip2, in the forms of POSIX (ustar, pax) and of
-// GNU tar, with xattrs, ACLs, capabilities, holes, and times to the nanosecond where the archive has them.
+// Package archive reads tar archives as entries of a tree. Archives are plain or compressed with gzip, zstd, xz or
+// bzip2, in the formats of POSIX (ustar, pax) and of GNU tar. Xattrs, ACLs, capabilities, holes, and times to the
+// nanosecond are kept if the archive has them.
 //
-// Every byte of an archive is taken for hostile. A name that leads out of it, an unknown kind of member, numbers out of range, an archive
-// without its end: each is an error, and nothing is guessed. Nothing is unpacked to a disk. Memory is bounded by what archive/tar takes for
-// one member's header, which is a few MiB, and by the window of the decompression.
+// Archives are not trusted. A name that leads out of the archive, an unknown type of member, a number out of range, and
+// an archive without its end mark are errors; nothing is guessed. Nothing is unpacked to a disk. Memory is bounded by
+// the header of one member in archive/tar, a few MiB, and by the window of the decompression.
 //
-// archive/tar does the reading. It fills holes with zeros; that is enough, because the holes of a stored file are its blocks of zeros, once it is
-// known to have holes.
+// The reader is archive/tar. It returns zeros for holes. That is enough, because all blocks of zeros of a file that is
+// known to have holes are stored as holes.
 package archive
 
 import (
@@ -26,9 +27,9 @@ import (
 type Member struct {
 	Path   string // as draft.Clean gives it
 	Entry  image.Entry
-	Link   string // for a hard link: the path of what has this name, too; Entry means nothing then
-	Linked bool
-	Sparse bool // it has holes
+	Link   string // of a hard link: the path of the member that it links to; Entry has no meaning then
+	Linked bool   // it is a hard link
+	Sparse bool   // it has holes
 
 	r *tar.Reader
 }
@@ -36,25 +37,25 @@ type Member struct {
 // Read reads the content of a regular file.
 func (m *Member) Read(p []byte) (int, error) { return m.r.Read(p) }
 
-// Reader yields the members of an archive in their order.
+// Reader returns the members of an archive in their order.
 type Reader struct {
-	src *counter
-	tar *tar.Reader
-	now *Member
+	src    *counter
+	tar    *tar.Reader
+	member *Member // the last one that Next returned
 }
 
-// NewReader reads the uncompressed archive r. An error of ctx ends it.
+// NewReader returns a Reader of the uncompressed archive r. Reading ends with an error when ctx ends.
 func NewReader(ctx context.Context, r io.Reader) *Reader {
 	src := &counter{ctx: ctx, r: r}
 	return &Reader{src: src, tar: tar.NewReader(src)}
 }
 
-// counter counts what is read.
+// counter counts the bytes that are read.
 type counter struct {
 	ctx   context.Context
 	r     io.Reader
 	n     int64
-	zeros int64 // that the last bytes were
+	zeros int64 // at the end of what was read
 }
 
 func (c *counter) Read(p []byte) (int, error) {
@@ -73,11 +74,11 @@ func (c *counter) Read(p []byte) (int, error) {
 
 const blockSize = 512
 
-// Next returns the next member, and io.EOF when all of the archive was read, up to the end of the file that it is in. What the member before
-// has left of its content is passed over.
+// Next returns the next member. It skips the rest of the content of the member before. After the last member it reads
+// the source to its end and returns io.EOF.
 func (r *Reader) Next() (*Member, error) {
 	for {
-		if r.now != nil && !r.now.Sparse { // the zeros of holes could go on for hours
+		if r.member != nil && !r.member.Sparse { // to skip the zeros of holes could take hours
 			if _, err := io.Copy(io.Discard, r.tar); err != nil {
 				return nil, err
 			}
@@ -90,31 +91,31 @@ func (r *Reader) Next() (*Member, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := r.member(h)
+		m, err := r.newMember(h)
 		if err != nil {
 			return nil, fmt.Errorf("member %q: %w", shortened(h.Name), err)
 		}
-		if r.now = m; m != nil {
+		if r.member = m; m != nil {
 			return m, nil
 		}
 	}
 }
 
-// end wants to see the blocks of zeros that end an archive: archive/tar does without, but then one that was cut off between two members looks
-// whole.
+// end checks that the archive ends with its end mark, blocks of zeros. archive/tar does not, so that an archive that is
+// cut off between two members would look complete.
 func (r *Reader) end(before int64) error {
 	if r.src.n-before < blockSize || r.src.zeros < blockSize {
 		return fmt.Errorf("the archive ends without its end mark: %w", io.ErrUnexpectedEOF)
 	}
-	if _, err := io.Copy(io.Discard, r.src); err != nil { // so that a decompressor checks its sum
+	if _, err := io.Copy(io.Discard, r.src); err != nil { // a decompressor checks its sum at the end
 		return err
 	}
 	return io.EOF
 }
 
-// member returns nil for what is no object.
-func (r *Reader) member(h *tar.Header) (*Member, error) {
-	if err := refuse(h); err != nil {
+// newMember returns nil for a header that describes no object.
+func (r *Reader) newMember(h *tar.Header) (*Member, error) {
+	if err := checkHeader(h); err != nil {
 		return nil, err
 	}
 	if h.Typeflag == tar.TypeXGlobalHeader || h.Typeflag == typeVolume {
@@ -134,20 +135,20 @@ func (r *Reader) member(h *tar.Header) (*Member, error) {
 	return m, err
 }
 
-// Type flags of GNU tar that archive/tar has no names for (GNU tar manual, "Basic Tar Format").
+// Type flags of GNU tar that archive/tar does not name (GNU tar manual, "Basic Tar Format").
 const (
 	typeDumpDir = 'D'
 	typeVolume  = 'V'
 )
 
-// harmless are the records that a global header may have: they say nothing of a member.
-func harmless(key string) bool { return key == "comment" || strings.HasPrefix(key, "hdrcharset") }
+// ignorable reports whether a record of a global header has no effect on members.
+func ignorable(key string) bool { return key == "comment" || strings.HasPrefix(key, "hdrcharset") }
 
-// refuse tells what archive/tar would pass over and this package must not.
-func refuse(h *tar.Header) error {
+// checkHeader returns an error for records that archive/tar ignores although they change the meaning of a member.
+func checkHeader(h *tar.Header) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		for key := range h.PAXRecords {
-			if !harmless(key) {
+			if !ignorable(key) {
 				return fmt.Errorf("global header with %q is not understood", shortened(key))
 			}
 		}

@@ -14,14 +14,14 @@ import (
 	"dim/internal/xzlimit"
 )
 
-// maxWindow is the largest window of zstd that is taken: that of --long=29.
+// maxWindow is the largest accepted window of zstd, that of --long=29.
 const maxWindow = 512 << 20
 
-// maxDictionary is the largest dictionary of xz that is taken: twice that of xz -9.
+// maxDictionary is the largest accepted dictionary of xz, twice that of xz -9.
 const maxDictionary = 128 << 20
 
-// Decompress returns what r holds; the first bytes tell how it is compressed, if it is. The caller closes it, which does not
-// close r.
+// Decompress returns the decompressed content of r. It recognizes the format by the first bytes; other content is
+// returned as it is. The caller closes the result, which does not close r.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 256<<10)
 	magic, err := b.Peek(6)

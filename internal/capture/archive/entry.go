@@ -16,7 +16,10 @@ import (
 const maxFile = 16 << 40
 
 func entry(h *tar.Header) (image.Entry, error) {
-	e := image.Entry{Mode: uint32(h.Mode) & 0o7777, Nlink: 1, Mtime: image.Time{Sec: h.ModTime.Unix(), Nsec: uint32(h.ModTime.Nanosecond())}}
+	e := image.Entry{
+		Mode: uint32(h.Mode) & 0o7777, Nlink: 1,
+		Mtime: image.Time{Sec: h.ModTime.Unix(), Nsec: uint32(h.ModTime.Nanosecond())},
+	}
 	var err error
 	if e.UID, err = number("owner", int64(h.Uid)); err != nil {
 		return e, err
@@ -80,13 +83,13 @@ const (
 	nameACLDefault = "system.posix_acl_default"
 )
 
-// unescape undoes what GNU tar does to the names of xattrs in keys.
+// unescape undoes the escapes of GNU tar in the names of xattrs.
 func unescape(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(s, "%3D", "="), "%25", "%")
 }
 
-// xattrs returns the xattrs that are captured, sorted. ACLs come as text, as the xattr that the kernel keeps, or both: then the xattr counts,
-// because the text may have names of users of the machine that made the archive.
+// xattrs returns the captured xattrs, sorted. An archive has ACLs as text, as the kernel's xattr, or both. If it has
+// both, the xattr is used, because the text may have names of users of the machine that made the archive.
 func xattrs(records map[string]string) ([]image.Xattr, error) {
 	values := map[string][]byte{}
 	for key, value := range records {

@@ -54,7 +54,8 @@ func sparseSeeds(f *testing.F) {
 	if err := errors.Join(os.WriteFile(name, []byte("data"), 0o600), os.Truncate(name, 1<<20)); err != nil {
 		f.Fatal(err)
 	}
-	for _, args := range [][]string{{"--format=gnu"}, {"--format=pax"}, {"--format=pax", "--sparse-version=0.0"}, {"--format=pax", "--sparse-version=0.1"}} {
+	for _, args := range [][]string{{"--format=gnu"}, {"--format=pax"}, {"--format=pax", "--sparse-version=0.0"},
+		{"--format=pax", "--sparse-version=0.1"}} {
 		b, err := exec.Command("tar", append(args, "-S", "-b", "2", "-C", dir, "-cf", "-", "f")...).Output()
 		if err != nil {
 			f.Fatal(err)
@@ -82,12 +83,16 @@ func seeds(f *testing.F) {
 		f.Add(b.Bytes(), false)
 	}
 	records := map[string]string{
-		"SCHILY.xattr.user.a%3D": "v", "SCHILY.acl.access": "user::rw-,user:7:r--,group::r--,mask::r--,other::---", "RHT.security.selinux": "a:b:c",
+		"SCHILY.xattr.user.a%3D": "v", "SCHILY.acl.access": "user::rw-,user:7:r--,group::r--,mask::r--,other::---",
+		"RHT.security.selinux": "a:b:c",
 	}
-	add(tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755}, tar.Header{Typeflag: tar.TypeReg, Name: "./a/f", Size: 700, PAXRecords: records},
-		tar.Header{Typeflag: tar.TypeLink, Name: "./a/g", Linkname: "./a/f"}, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "a"},
+	add(tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755},
+		tar.Header{Typeflag: tar.TypeReg, Name: "./a/f", Size: 700, PAXRecords: records},
+		tar.Header{Typeflag: tar.TypeLink, Name: "./a/g", Linkname: "./a/f"},
+		tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "a"},
 		tar.Header{Typeflag: tar.TypeReg, Name: "l/.wh.f"}, tar.Header{Typeflag: tar.TypeReg, Name: "a/.wh..wh..opq"})
-	add(tar.Header{Typeflag: tar.TypeChar, Name: "c", Devmajor: 1, Devminor: 3}, tar.Header{Typeflag: tar.TypeFifo, Name: strings.Repeat("n", 200)},
+	add(tar.Header{Typeflag: tar.TypeChar, Name: "c", Devmajor: 1, Devminor: 3},
+		tar.Header{Typeflag: tar.TypeFifo, Name: strings.Repeat("n", 200)},
 		tar.Header{Typeflag: tar.TypeReg, Name: "../up", Size: 1})
 }
 

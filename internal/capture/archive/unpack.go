@@ -13,23 +13,23 @@ import (
 	"dim/internal/store"
 )
 
-// Batch takes in content; it is a *store.Batch.
+// Batch stores content; it is a *store.Batch.
 type Batch interface {
 	PutBytes([]byte) (image.Digest, error)
 	PutBlob(ctx context.Context, r io.Reader) (store.Content, error)
 	PutSparse(ctx context.Context, r io.Reader) (store.Content, error)
 }
 
-// small is what is read into memory and put at once.
+// small is the size up to which content is read into memory and stored with one call.
 const small = 64 << 10
 
-// Store puts the content of m, a regular file, into b, and its digest and holes into m.Entry.
+// Store stores the content of m, a regular file, in b. It sets the digest and the holes of m.Entry.
 func (m *Member) Store(ctx context.Context, b Batch) error {
 	e := &m.Entry
 	if e.Size <= small && !m.Sparse {
 		content := make([]byte, e.Size)
 		if _, err := io.ReadFull(m, content); err != nil {
-			return short(err)
+			return truncated(err)
 		}
 		var err error
 		e.Digest, err = b.PutBytes(content)
@@ -44,31 +44,30 @@ func (m *Member) Store(ctx context.Context, b Batch) error {
 		return err
 	}
 	if c.Size != e.Size {
-		return short(io.ErrUnexpectedEOF)
+		return truncated(io.ErrUnexpectedEOF)
 	}
 	e.Digest, e.Data = c.Digest, c.Data
 	return nil
 }
 
-func short(err error) error {
+func truncated(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("the archive is shorter than it says: %w", io.ErrUnexpectedEOF)
 	}
 	return err
 }
 
-// Unpacker puts archives into a tree, and what they contain into a batch.
+// Unpacker adds the members of archives to a tree, and their content to a batch.
 type Unpacker struct {
-	Batch Batch
-	Tree  *draft.Tree
-	// Whiteouts makes the names of OCI layers that hide others do so (OCI image-spec, layer.md).
-	Whiteouts bool
-	Seen      func(files, bytes uint64) // of each member, if it is set
-	// What was read of regular files.
-	Files, Bytes uint64
+	Batch     Batch
+	Tree      *draft.Tree
+	Whiteouts bool                      // names that hide others have that effect (OCI image-spec, layer.md)
+	Progress  func(files, bytes uint64) // if not nil, called for each member
+
+	Files, Bytes uint64 // regular files that were read
 }
 
-// Unpack takes in an uncompressed archive.
+// Unpack adds an uncompressed archive.
 func (u *Unpacker) Unpack(ctx context.Context, r io.Reader) error {
 	in := NewReader(ctx, r)
 	for {
@@ -79,20 +78,21 @@ func (u *Unpacker) Unpack(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := u.take(ctx, m); err != nil {
+		if err := u.add(ctx, m); err != nil {
 			return fmt.Errorf("member %q: %w", shortened(m.Path), err)
 		}
 	}
 }
 
-// The names that hide others (OCI image-spec, layer.md, "Whiteouts"). Others that begin like opaqueName are aufs' own.
+// The names that hide others (OCI image-spec, layer.md, "Whiteouts"). Further names that begin with metadata belong to
+// aufs.
 const (
 	whiteout   = ".wh."
 	metadata   = ".wh..wh."
 	opaqueName = ".wh..wh..opq"
 )
 
-func (u *Unpacker) take(ctx context.Context, m *Member) error {
+func (u *Unpacker) add(ctx context.Context, m *Member) error {
 	last := path.Base(m.Path)
 	if u.Whiteouts && strings.HasPrefix(last, whiteout) {
 		if m.Entry.Size > 0 {
@@ -112,7 +112,7 @@ func (u *Unpacker) take(ctx context.Context, m *Member) error {
 		return u.Tree.Remove(image.JoinPath(dir, hidden))
 	}
 	if m.Linked {
-		u.seen(0)
+		u.progress(0)
 		return u.Tree.Link(m.Path, m.Link)
 	}
 	if m.Entry.Type == image.Regular && u.Tree.Wanted(m.Path) {
@@ -122,12 +122,12 @@ func (u *Unpacker) take(ctx context.Context, m *Member) error {
 		u.Files++
 		u.Bytes += m.Entry.Size
 	}
-	u.seen(m.Entry.Size)
+	u.progress(m.Entry.Size)
 	return u.Tree.Put(m.Path, m.Entry)
 }
 
-func (u *Unpacker) seen(bytes uint64) {
-	if u.Seen != nil {
-		u.Seen(1, bytes)
+func (u *Unpacker) progress(bytes uint64) {
+	if u.Progress != nil {
+		u.Progress(1, bytes)
 	}
 }

@@ -1,24 +1,25 @@
-// Package draft holds a tree in the making: entries come in any order, later ones replace earlier ones, and at the end all of it
-// becomes trees in a store.
+// Package draft builds a tree in memory. Entries are added in any order, and later ones replace earlier ones. At the
+// end the draft is written to a store.
 //
 // # Concepts
 //
-// Nothing here is on a disk, so nothing here can lead out of the tree: a path is looked up among the entries that came before
-// it. Two names of one object, made by Link, are the same object until one of them is replaced.
+// A path is looked up among the entries that were added before, never on a disk, so no path leads out of the tree. Two
+// names of one object, made by Link, are the same object until one of them is replaced.
 //
-// Layers are for images that come in several archives. What hides, by Remove and Clear, hides what earlier layers brought and nothing of
-// the present one, in whatever order the two come.
+// Layers are for images that consist of several archives. Remove and Clear take away what earlier layers have added and
+// nothing of the current layer, whether it is added before or after.
 //
 // # Exclusion
 //
-// What is excluded is in the draft, because something that is not may be linked to it, but it does not come into the trees.
-// Its content need not be brought: see Wanted and Missing.
+// Excluded entries are in the draft, because an entry that is not excluded may be linked to one. They are not written
+// to the store. Their content need not be read: see Wanted and Missing.
 //
 // # Invariants
 //
-// The same entries give the same trees, and these are the ones that package capture makes of a directory with the same entries.
+// The same entries give the same trees. These are the trees that package capture makes of a directory with the same
+// entries.
 //
-// A Tree is for one goroutine.
+// A Tree may be used by one goroutine.
 package draft
 
 import (
@@ -30,39 +31,39 @@ import (
 	"dim/internal/image/pathmatch"
 )
 
-// Options say what a draft is to be. The zero Options work.
+// Options of a Tree. The zero Options work.
 type Options struct {
-	Exclude pathmatch.List // what stays out
-	// Follow makes a path lead through symlinks, as in a root directory that cannot be left. Without, a symlink on the way
-	// is an error.
+	Exclude pathmatch.List // entries that are not written to the store
+	// Follow makes a path lead through symlinks, as after chroot(2). Without it, a symlink in the middle of a path is
+	// an error.
 	Follow bool
-	// Need has paths of which the content is wanted though they are excluded.
+	// Need has excluded paths whose content is needed.
 	Need map[string]bool
 }
 
-// The limits of a draft; a whole distribution has a hundredth of it.
+// The limits of a draft. A whole distribution needs about a hundredth of them.
 const (
-	maxNames = 4 << 20
-	maxHeld  = 1 << 30 // bytes of names, targets and xattrs
-	maxLinks = 40      // symlinks on the way to one path, as in Linux (namei.h, MAXSYMLINKS)
-	maxPath  = 4095
+	maxNames  = 4 << 20
+	maxMemory = 1 << 30 // bytes of names, targets and xattrs
+	maxLinks  = 40      // symlinks in the resolution of one path, as in Linux (namei.h, MAXSYMLINKS)
+	maxPath   = 4095
 )
 
-// Tree is a tree in the making.
+// Tree is a tree that is being built.
 type Tree struct {
-	o     Options
-	root  *node
-	layer int
-	names int
-	held  int
+	o      Options
+	root   *node
+	layer  int
+	names  int
+	memory int
 }
 
 // node is an object. Its entry has no name, link or tree.
 type node struct {
-	entry  image.Entry
-	names  map[string]name // of a directory
-	from   string          // the path at which it came
-	hollow bool            // its content did not come
+	entry     image.Entry
+	names     map[string]name // of a directory
+	from      string          // the path with which it was added
+	noContent bool            // its content was not read
 }
 
 // name is a name in a directory.
@@ -76,7 +77,7 @@ func New(o Options) *Tree {
 	return &Tree{o: o, root: newNode("", implied())}
 }
 
-// implied is a directory that nobody described.
+// implied returns the entry of a directory that has none of its own.
 func implied() image.Entry { return image.Entry{Type: image.Directory, Mode: 0o755, Nlink: 1} }
 
 func newNode(path string, e image.Entry) *node {
@@ -87,8 +88,8 @@ func newNode(path string, e image.Entry) *node {
 	return n
 }
 
-// Clean returns the path that a name in an archive stands for: slash-separated, from the root, no leading slash; "" is the
-// root. A name that leads upwards is an error.
+// Clean returns the path of a name in an archive: slash-separated, from the root, no leading slash; "" is the root. A
+// name with ".." is an error.
 func Clean(s string) (string, error) {
 	if len(s) > maxPath {
 		return "", fmt.Errorf("a name of %d bytes is too long", len(s))
@@ -108,16 +109,16 @@ func Clean(s string) (string, error) {
 	return strings.Join(parts, "/"), nil
 }
 
-// Put brings an entry. A directory keeps what is in the directory that it replaces; anything else replaces all that was there.
-// Name, Link and Nlink of e do not count. A regular file with a size and no digest has no content yet.
+// Put adds an entry. A directory that replaces a directory keeps its content; any other entry replaces everything at
+// and below path. Name, Link and Nlink of e are ignored. A regular file with a size and no digest has no content yet.
 func (t *Tree) Put(path string, e image.Entry) error {
-	if err := t.hold(len(path) + len(e.Target) + xattrBytes(e.Xattrs)); err != nil {
+	if err := t.account(len(path) + len(e.Target) + xattrBytes(e.Xattrs)); err != nil {
 		return err
 	}
 	e.Name, e.Link, e.Nlink = "", "", 1
-	hollow := e.Type == image.Regular && e.Digest.IsZero()
-	if hollow && e.Size == 0 {
-		hollow, e.Digest = false, image.Sum(nil)
+	noContent := e.Type == image.Regular && e.Digest.IsZero()
+	if noContent && e.Size == 0 {
+		noContent, e.Digest = false, image.Sum(nil)
 	}
 	if path == "" {
 		if e.Type != image.Directory {
@@ -131,7 +132,7 @@ func (t *Tree) Put(path string, e image.Entry) error {
 		return err
 	}
 	n := newNode(path, e)
-	n.hollow = hollow
+	n.noContent = noContent
 	if old, ok := dir.names[last]; ok && old.names != nil && n.names != nil {
 		n.names = old.names
 	}
@@ -145,8 +146,9 @@ func xattrBytes(list []image.Xattr) (n int) {
 	return n
 }
 
-func (t *Tree) hold(bytes int) error {
-	if t.held += bytes; t.held > maxHeld {
+// account counts memory that the draft needs.
+func (t *Tree) account(bytes int) error {
+	if t.memory += bytes; t.memory > maxMemory {
 		return errors.New("names and attributes of more than 1 GiB")
 	}
 	return nil
@@ -162,9 +164,9 @@ func (t *Tree) set(dir *node, last string, n *node) error {
 	return nil
 }
 
-// Link gives what is at the path to the name path, too.
+// Link makes path a further name of the object at to.
 func (t *Tree) Link(path, to string) error {
-	if err := t.hold(len(path)); err != nil {
+	if err := t.account(len(path)); err != nil {
 		return err
 	}
 	n, err := t.lookup(to)
@@ -185,7 +187,7 @@ func (t *Tree) Link(path, to string) error {
 	return t.set(dir, last, n)
 }
 
-// lookup returns what is at path, or nil.
+// lookup returns the object at path, or nil.
 func (t *Tree) lookup(path string) (*node, error) {
 	if path == "" {
 		return t.root, nil
@@ -198,18 +200,18 @@ func (t *Tree) lookup(path string) (*node, error) {
 	return dir.names[w.last].node, nil
 }
 
-// parent returns the directory in which the last component of path stands, and makes what is missing on the way.
+// parent returns the directory of the last component of path. It adds directories that are missing.
 func (t *Tree) parent(path string) (dir *node, last string, err error) {
 	w := walk{t: t, make: true}
 	dir, err = w.parent(path)
 	return dir, w.last, err
 }
 
-// Wanted reports whether the content of a file at path can come into the trees. It may say so of one that later turns out not to.
+// Wanted reports whether the content of a file at path may be needed in the store.
 func (t *Tree) Wanted(path string) bool {
 	w := walk{t: t}
 	if _, err := w.parent(path); err != nil {
-		return true // Put tells what is wrong
+		return true // Put will return the error
 	}
 	at := w.at()
 	return t.o.Need[path] || !t.excluded(at)
@@ -220,39 +222,39 @@ func (t *Tree) excluded(path string) bool {
 	return below && alwaysEmpty(top) || t.o.Exclude.Cover(path)
 }
 
-// alwaysEmpty reports whether a directory in the root belongs to the running system and not to an installation.
+// alwaysEmpty reports whether a directory in the root belongs to the running system, not to the installation.
 func alwaysEmpty(top string) bool { return top == "proc" || top == "sys" || top == "dev" }
 
-// NextLayer begins a layer above what came so far.
+// NextLayer begins the next layer.
 func (t *Tree) NextLayer() { t.layer++ }
 
-// Remove takes away what earlier layers brought at path, if they did.
+// Remove removes the object at path if an earlier layer has added it.
 func (t *Tree) Remove(path string) error {
 	w := walk{t: t}
 	dir, err := w.parent(path)
 	if err != nil || dir == nil {
 		return err
 	}
-	if n, ok := dir.names[w.last]; ok && t.sweep(n.node) && n.layer < t.layer {
+	if n, ok := dir.names[w.last]; ok && t.clear(n.node) && n.layer < t.layer {
 		t.names--
 		delete(dir.names, w.last)
 	}
 	return nil
 }
 
-// Clear takes away everything that earlier layers brought below path.
+// Clear removes everything below path that earlier layers have added.
 func (t *Tree) Clear(path string) error {
 	n, err := t.lookup(path)
 	if err == nil && n != nil {
-		t.sweep(n)
+		t.clear(n)
 	}
 	return err
 }
 
-// sweep takes out what earlier layers brought below n, and reports whether nothing is left there.
-func (t *Tree) sweep(n *node) bool {
+// clear removes everything below n that earlier layers have added, and reports whether n is empty then.
+func (t *Tree) clear(n *node) bool {
 	for last, below := range n.names {
-		if t.sweep(below.node) && below.layer < t.layer {
+		if t.clear(below.node) && below.layer < t.layer {
 			t.names--
 			delete(n.names, last)
 		}

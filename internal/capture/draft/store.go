@@ -10,24 +10,24 @@ import (
 	"dim/internal/image/pathmatch"
 )
 
-// Batch takes in trees; it is a *store.Batch.
+// Batch stores trees; it is a *store.Batch.
 type Batch interface {
 	PutTree(image.Tree) (image.Digest, error)
 }
 
-// Sum is what a draft came to.
+// Sum describes the trees that Store has stored.
 type Sum struct {
 	Root  image.Entry
-	Files uint64 // names, the root not among them
-	Bytes uint64 // of content, each hard-linked file once
+	Files uint64 // names, without the root
+	Bytes uint64 // of content; a hard-linked file counts once
 }
 
-// Missing returns the paths at which files came that are in the trees, by another name, but without their content.
+// Missing returns the paths of files whose content was not read although they are needed under another name.
 func (t *Tree) Missing() []string {
 	s := t.survey()
 	var list []string
 	for n := range s.groups {
-		if n.hollow {
+		if n.noContent {
 			list = append(list, n.from)
 		}
 	}
@@ -35,7 +35,7 @@ func (t *Tree) Missing() []string {
 	return list
 }
 
-// Store puts the trees into b. There must be none Missing.
+// Store stores the trees in b. Missing must return nothing.
 func (t *Tree) Store(ctx context.Context, b Batch) (Sum, error) {
 	w := &writer{survey: t.survey(), ctx: ctx, batch: b}
 	var err error
@@ -47,13 +47,13 @@ func (t *Tree) Store(ctx context.Context, b Batch) (Sum, error) {
 	return w.sum, err
 }
 
-// group is an object's names.
+// group describes the names of an object.
 type group struct {
 	first string // in walk order
 	count uint32
 }
 
-// survey is what is in the trees.
+// survey has the objects that are not excluded, without directories.
 type survey struct{ groups map[*node]group }
 
 func (t *Tree) survey() *survey {
@@ -78,7 +78,7 @@ func (s *survey) dir(d *node, path string, m pathmatch.Matcher) {
 	}
 }
 
-// each yields what is in d and not excluded, by name.
+// each yields the names in d that are not excluded, sorted.
 func each(d *node, path string, m pathmatch.Matcher) func(func(string, *node) bool) {
 	return func(yield func(string, *node) bool) {
 		if alwaysEmpty(path) || m.Everything() {
@@ -95,7 +95,7 @@ func each(d *node, path string, m pathmatch.Matcher) func(func(string, *node) bo
 	}
 }
 
-// writer makes trees from the leaves up.
+// writer stores trees from the leaves up.
 type writer struct {
 	*survey
 	ctx   context.Context
@@ -113,7 +113,7 @@ func (w *writer) dir(d *node, path string, m pathmatch.Matcher) (image.Digest, e
 		e.Name = last
 		if n.names != nil {
 			below := m.Enter(last)
-			if alwaysEmpty(at) || below.Everything() { // as package capture has it
+			if alwaysEmpty(at) || below.Everything() { // as package capture does
 				e.Mtime = image.Time{}
 			}
 			var err error

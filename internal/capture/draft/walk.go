@@ -7,18 +7,19 @@ import (
 	"dim/internal/image"
 )
 
-// walk finds the way to one path.
+// walk resolves one path.
 type walk struct {
 	t    *Tree
-	make bool // directories that are missing
+	make bool // add directories that are missing
 
-	dirs  []*node  // where the walk stands, the root first
-	names []string // of dirs, but for the root
+	dirs  []*node  // from the root to the current directory
+	names []string // of dirs, without the root
 	last  string
 	links int
 }
 
-// parent returns the directory that has the last component of path, which is w.last then; nil when it is missing.
+// parent returns the directory of the last component of path, or nil if it is missing. It sets w.last to the last
+// component.
 func (w *walk) parent(path string) (*node, error) {
 	w.dirs, w.names = []*node{w.t.root}, nil
 	parts := strings.Split(path, "/")
@@ -29,7 +30,7 @@ func (w *walk) parent(path string) (*node, error) {
 		switch part {
 		case "", ".":
 			continue
-		case "..": // of a symlink
+		case "..": // in the target of a symlink
 			if n := len(w.names); n > 0 {
 				w.dirs, w.names = w.dirs[:n], w.names[:n-1]
 			}
@@ -51,7 +52,7 @@ func (w *walk) parent(path string) (*node, error) {
 	return w.dirs[len(w.dirs)-1], nil
 }
 
-// enter goes into the directory called part, or returns the target of the symlink that it is.
+// enter makes the directory with the name part the current one. If part is a symlink, it returns the target.
 func (w *walk) enter(part string) (target string, err error) {
 	dir := w.dirs[len(w.dirs)-1]
 	n := dir.names[part].node
@@ -62,7 +63,7 @@ func (w *walk) enter(part string) (target string, err error) {
 			return "", fmt.Errorf("%q is not a path", shortened(at))
 		}
 		n = newNode(at, implied())
-		if err := w.t.hold(len(at)); err != nil {
+		if err := w.t.account(len(at)); err != nil {
 			return "", err
 		}
 		if err := w.t.set(dir, part, n); err != nil {
@@ -83,7 +84,7 @@ func (w *walk) enter(part string) (target string, err error) {
 	return "", nil
 }
 
-// at is the path that was walked to, with symlinks resolved.
+// at returns the resolved path.
 func (w *walk) at() string { return image.JoinPath(strings.Join(w.names, "/"), w.last) }
 
 func shortened(s string) string {

@@ -10,8 +10,10 @@ func TestNothingGoesWithoutTLSButToThisMachineAndWhereItIsDeclared(t *testing.T)
 	answer := roundTripper(func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 200}, nil })
 	g := &guard{next: answer, declared: "10.0.0.9:5000"}
 	for url, want := range map[string]bool{
-		"https://10.0.0.1/v2/": true, "http://10.0.0.1/v2/": false, "http://registry.example/v2/": false, "http://127.0.0.1:5000/": true, "http://[::1]:5000/": true,
-		"http://localhost:1/": true, "http://localhost.example/": false, "http://10.0.0.9:5000/": true, "http://10.0.0.9/": false, "http://127.0.0.1.example:80/": false,
+		"https://10.0.0.1/v2/": true, "http://10.0.0.1/v2/": false, "http://registry.example/v2/": false,
+		"http://127.0.0.1:5000/": true, "http://[::1]:5000/": true,
+		"http://localhost:1/": true, "http://localhost.example/": false, "http://10.0.0.9:5000/": true,
+		"http://10.0.0.9/": false, "http://127.0.0.1.example:80/": false,
 	} {
 		_, err := g.RoundTrip(httptest.NewRequest(http.MethodGet, url, nil))
 		if (err == nil) != want {

@@ -2,15 +2,16 @@
 //
 // # How
 //
-// go-containerregistry speaks with registries and parses manifests; the layers are applied by package archive, from the lowest to the highest, which keeps hard links across
-// layers and obeys whiteouts. The library's own flattening loses the former.
+// go-containerregistry talks to registries and parses manifests. Package archive applies the layers, from the lowest to
+// the highest. It keeps hard links between layers, which mutate.Extract of the library breaks, and it obeys whiteouts.
 //
 // # Invariants
 //
-// Every byte is checked on its way: manifests and the configuration against the digests that name them, each layer's bytes against the manifest, and what they unpack to
-// against the configuration. Nothing goes to a registry, or comes from one, without TLS, unless it is on this machine or the caller says so.
+// Every byte is verified: manifests and the configuration against the digests that name them, each layer against the
+// manifest, and its decompressed content against the configuration. Registries are used with TLS only, unless they are
+// on this machine or the caller declares one as plain.
 //
-// What an image says about a container (its command, environment, ports) means nothing to a machine and is not read.
+// The settings for a container (command, environment, ports) have no meaning for a machine and are not read.
 package oci
 
 import (
@@ -18,7 +19,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -30,8 +30,7 @@ import (
 
 // Image is one image for one architecture.
 type Image struct {
-	// Digest is of its manifest: it tells all there is to tell.
-	Digest string
+	Digest string // of the manifest; it identifies all content
 
 	layers  []v1.Layer
 	descs   []v1.Descriptor
@@ -63,7 +62,8 @@ func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
 		return nil, err
 	}
 	if config.Architecture != arch || config.OS != "linux" {
-		return nil, fmt.Errorf("it is for %s/%s, not for linux/%s as the description says", config.OS, config.Architecture, arch)
+		return nil, fmt.Errorf("it is for %s/%s, not for linux/%s as the description says",
+			config.OS, config.Architecture, arch)
 	}
 	layers, err := img.Layers()
 	if err != nil {
@@ -74,13 +74,14 @@ func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
 	}
 	for i := range m.Layers {
 		if !m.Layers[i].MediaType.IsLayer() {
-			return nil, fmt.Errorf("layer %d is of the kind %q: it is not an image of a file system", i+1, m.Layers[i].MediaType)
+			return nil, fmt.Errorf("layer %d is of the kind %q: it is not an image of a file system",
+				i+1, m.Layers[i].MediaType)
 		}
 	}
 	return &Image{Digest: digest.String(), layers: layers, descs: m.Layers, diffIDs: config.RootFS.DiffIDs}, nil
 }
 
-// Unpack applies the layers. It may be called again.
+// Unpack applies the layers. It may be called more than once.
 func (i *Image) Unpack(ctx context.Context, u *archive.Unpacker) error {
 	for n := range i.layers {
 		if n > 0 {
@@ -99,13 +100,13 @@ func (i *Image) unpack(ctx context.Context, n int, u *archive.Unpacker) error {
 		return err
 	}
 	defer blob.Close()
-	packed := &summer{r: blob, h: sha256.New()}
+	packed := &hashReader{r: blob, h: sha256.New()}
 	r, err := archive.Decompress(packed)
 	if err != nil {
 		return fmt.Errorf("decompress: %w", err)
 	}
 	defer r.Close()
-	plain := &summer{r: r, h: sha256.New()}
+	plain := &hashReader{r: r, h: sha256.New()}
 	if err := u.Unpack(ctx, plain); err != nil {
 		return err
 	}
@@ -118,32 +119,32 @@ func (i *Image) unpack(ctx context.Context, n int, u *archive.Unpacker) error {
 	return plain.check("what is in it", i.diffIDs[n])
 }
 
-// summer hashes what is read.
-type summer struct {
+// hashReader hashes the bytes that are read.
+type hashReader struct {
 	r io.Reader
 	h hash.Hash
 }
 
-func (s *summer) Read(p []byte) (int, error) {
+func (s *hashReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.h.Write(p[:n])
 	return n, err
 }
 
-func (s *summer) check(what string, want v1.Hash) error {
+func (s *hashReader) check(what string, want v1.Hash) error {
 	if got := hex.EncodeToString(s.h.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
 		return fmt.Errorf("%s has the digest sha256:%s, not %s", what, got, want)
 	}
 	return nil
 }
 
-// maxDepth is how deep indexes may stand in each other.
+// maxDepth is the largest depth of indexes in indexes.
 const maxDepth = 4
 
-// choice looks for one image in an index.
-type choice struct {
+// search finds the images for an architecture in an index.
+type search struct {
 	arch  string
-	ref   string // of a layout's index; "": any
+	ref   string // the name of the image in the index of a layout; "": any
 	found []found
 }
 
@@ -153,13 +154,13 @@ type found struct {
 	ref  string
 }
 
-// refName is the annotation by which a layout's index names its manifests (OCI image-spec, annotations.md).
+// refName is the annotation with the name of an image in the index of a layout (OCI image-spec, annotations.md).
 const refName = "org.opencontainers.image.ref.name"
 
 // choose returns the one image in the index that is for the architecture.
 func choose(index v1.ImageIndex, arch, ref string) (*Image, error) {
-	c := &choice{arch: arch, ref: ref}
-	if err := c.look(index, 0); err != nil {
+	c := &search{arch: arch, ref: ref}
+	if err := c.index(index, 0); err != nil {
 		return nil, err
 	}
 	switch len(c.found) {
@@ -178,9 +179,9 @@ func choose(index v1.ImageIndex, arch, ref string) (*Image, error) {
 	return nil, fmt.Errorf("there are %d images for linux/%s: name one of%s", len(c.found), arch, names)
 }
 
-func (c *choice) look(index v1.ImageIndex, depth int) error {
+func (c *search) index(index v1.ImageIndex, depth int) error {
 	if depth > maxDepth {
-		return errors.New("indexes stand in each other too deep")
+		return fmt.Errorf("more than %d indexes in each other", maxDepth)
 	}
 	m, err := index.IndexManifest()
 	if err != nil {
@@ -189,7 +190,10 @@ func (c *choice) look(index v1.ImageIndex, depth int) error {
 	for _, desc := range m.Manifests {
 		ref := desc.Annotations[refName]
 		p := desc.Platform
-		if depth == 0 && c.ref != "" && ref != c.ref || p != nil && (p.Architecture != c.arch || p.OS != "linux") {
+		if depth == 0 && c.ref != "" && ref != c.ref {
+			continue
+		}
+		if p != nil && (p.Architecture != c.arch || p.OS != "linux") {
 			continue
 		}
 		switch {
@@ -201,7 +205,7 @@ func (c *choice) look(index v1.ImageIndex, depth int) error {
 			if got, err := below.Digest(); err != nil || got != desc.Digest {
 				return fmt.Errorf("an index has the digest %s, not %s", got, desc.Digest)
 			}
-			if err := c.look(below, depth+1); err != nil {
+			if err := c.index(below, depth+1); err != nil {
 				return err
 			}
 		case desc.MediaType.IsImage():

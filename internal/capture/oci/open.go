@@ -16,36 +16,36 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// OpenLayout opens the image for arch in the OCI layout that place names: DIR or DIR:REF.
-func OpenLayout(place, arch string) (*Image, error) {
-	dir, ref := place, ""
+// OpenLayout opens the image for arch in an OCI layout. Path is DIR or DIR:REF.
+func OpenLayout(path, arch string) (*Image, error) {
+	dir, ref := path, ""
 	if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
-		if i := strings.LastIndexByte(place, ':'); i > 0 {
-			dir, ref = place[:i], place[i+1:]
+		if i := strings.LastIndexByte(path, ':'); i > 0 {
+			dir, ref = path[:i], path[i+1:]
 		}
 	}
-	path, err := layout.FromPath(dir)
+	l, err := layout.FromPath(dir)
 	if err != nil {
 		return nil, fmt.Errorf("no OCI layout: %w", err)
 	}
-	index, err := path.ImageIndex()
+	index, err := l.ImageIndex()
 	if err != nil {
 		return nil, err
 	}
 	return choose(index, arch, ref)
 }
 
-// Plain tells whether a registry may be spoken to without TLS.
+// Plain tells which registries may be used without TLS.
 type Plain uint8
 
-// Loopback allows it on this machine only, Declared with the registry that is asked for, too.
+// Loopback allows those on this machine. Declared allows the registry of the reference as well.
 const (
 	Loopback Plain = iota
 	Declared
 )
 
-// OpenRegistry opens the image for arch at REGISTRY/NAME[:TAG|@DIGEST]. Credentials are those of docker's and podman's configuration. The context is
-// also that of reading the layers.
+// OpenRegistry opens the image for arch at REGISTRY/NAME[:TAG|@DIGEST]. Credentials come from the configuration of
+// docker or podman. Ctx must not end before the layers have been read.
 func OpenRegistry(ctx context.Context, reference, arch string, plain Plain) (*Image, error) {
 	var opts []name.Option
 	if plain == Declared {
@@ -59,7 +59,8 @@ func OpenRegistry(ctx context.Context, reference, arch string, plain Plain) (*Im
 	if plain == Declared {
 		transport.declared = ref.Context().RegistryStr()
 	}
-	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(transport), remote.WithUserAgent("dim"))
+	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithTransport(transport), remote.WithUserAgent("dim"))
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +78,8 @@ func OpenRegistry(ctx context.Context, reference, arch string, plain Plain) (*Im
 	return newImage(img, desc.Digest, arch)
 }
 
-// guard lets nothing through without TLS but to this machine and to the registry that was declared. The library would also take private addresses,
-// and whatever a registry redirects to.
+// guard refuses requests without TLS, except to this machine and to the declared registry. The library also allows
+// private addresses and all redirects.
 type guard struct {
 	next     http.RoundTripper
 	declared string

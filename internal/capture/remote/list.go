@@ -14,15 +14,16 @@ import (
 	"dim/internal/capture/draft"
 )
 
-// Listing is everything in a directory.
+// Listing has all entries of a directory tree.
 type Listing struct {
-	Started int64  // by the other machine's clock, in seconds
-	Disk    string // tells the file system from others
+	Started int64  // in seconds, by the clock of the other machine
+	Disk    string // identifies the file system
 	Records []Record
-	Mounts  map[string]bool // paths on which something is mounted; what is in them is not listed
+	Mounts  map[string]bool // mount points; their content is not listed
 }
 
-// List lists the directory. It does not look into what is mounted in it, nor below the paths in skip, which are listed themselves.
+// List lists the directory and everything below it. It does not list the content of mount points and of the paths in
+// skip.
 func (s *Session) List(ctx context.Context, skip []string) (*Listing, error) {
 	mounts, err := s.mounts(ctx)
 	if err != nil {
@@ -36,8 +37,10 @@ func (s *Session) List(ctx context.Context, skip []string) (*Listing, error) {
 	for _, path := range mounts {
 		l.Mounts[path] = true
 	}
-	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && printf '%%s\0%%s\0' "$(date +%%s)" "$(stat -f -c %%i .)" && exec find . \( %s \) -prune -printf %s -o -printf %s`,
-		quote(s.place.Dir), strings.Join(tests, " "), quote(format), quote(format)), strings.NewReader(""))
+	const script = `cd %s && printf '%%s\0%%s\0' "$(date +%%s)" "$(stat -f -c %%i .)" && ` +
+		`exec find . \( %s \) -prune -printf %s -o -printf %s`
+	text := fmt.Sprintf(script, quote(s.location.Dir), strings.Join(tests, " "), quote(format), quote(format))
+	c, err := s.start(ctx, "no", text, strings.NewReader(""))
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +56,7 @@ func (l *Listing) read(c *command) error {
 		return err
 	}
 	if l.Started, err = strconv.ParseInt(started, 10, 64); err != nil {
-		return fmt.Errorf("the time there: %w", err)
+		return fmt.Errorf("its clock: %w", err)
 	}
 	if l.Disk, err = readString(c.out); err != nil {
 		return err
@@ -62,7 +65,7 @@ func (l *Listing) read(c *command) error {
 	return err
 }
 
-// failed ends a command that broke off, and makes an error of it: what it said says more than that its output ended.
+// failed ends a command after an error. If its output has ended early, the error has the message of the command.
 func (c *command) failed(ctx context.Context, err error) error {
 	ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	if ended {
@@ -79,7 +82,8 @@ func (c *command) failed(ctx context.Context, err error) error {
 	return err
 }
 
-// complete waits, and tells if not everything was listed. That something vanished meanwhile is no reason to complain.
+// complete waits for the end of the command, and returns an error if it has not listed everything. Files that vanish
+// meanwhile are no error.
 func (c *command) complete(ctx context.Context) error {
 	if err := c.wait(); err != nil {
 		return c.failed(ctx, err)
@@ -93,15 +97,16 @@ func (c *command) complete(ctx context.Context) error {
 			return &Error{Text: line, Hint: "everything in the master must be readable: log in as root"}
 		}
 	}
-	if c.stderr.lost {
-		return &Error{Text: "find complains too much"}
+	if c.stderr.truncated {
+		return &Error{Text: "find prints too many errors"}
 	}
 	return nil
 }
 
-// mounts returns the paths below the directory on which something is mounted, the topmost of them.
+// mounts returns the mount points below the directory, without those below another.
 func (s *Session) mounts(ctx context.Context) ([]string, error) {
-	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && printf '%%s\0' "$(pwd -P)" && exec cat /proc/self/mountinfo`, quote(s.place.Dir)), strings.NewReader(""))
+	const script = `cd %s && printf '%%s\0' "$(pwd -P)" && exec cat /proc/self/mountinfo`
+	c, err := s.start(ctx, "no", fmt.Sprintf(script, quote(s.location.Dir)), strings.NewReader(""))
 	if err != nil {
 		return nil, err
 	}
@@ -131,17 +136,18 @@ func (s *Session) mounts(ctx context.Context) ([]string, error) {
 
 const (
 	maxMounts  = 16 << 20
-	maxCommand = 64 << 10 // a word of a command line has at most 128 KiB (linux/binfmts.h, MAX_ARG_STRLEN)
+	maxCommand = 64 << 10 // an argument has at most 128 KiB (linux/binfmts.h, MAX_ARG_STRLEN)
 )
 
-// parseMounts returns the mount points below root of a /proc/self/mountinfo (proc(5)), relative to it, but none below another.
+// parseMounts returns the mount points below root in the text of /proc/self/mountinfo (proc(5)), relative to root,
+// without those below another.
 func parseMounts(text, root string) ([]string, error) {
 	inside := strings.TrimSuffix(root, "/") + "/"
 	seen := map[string]bool{}
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) < 5 {
-			return nil, fmt.Errorf("%q is no line of mountinfo", shortened(line))
+			return nil, fmt.Errorf("%q is not a line of mountinfo", shortened(line))
 		}
 		at := unescape(f[4])
 		rel, ok := strings.CutPrefix(at, inside)
@@ -163,7 +169,7 @@ func parseMounts(text, root string) ([]string, error) {
 	return list, nil
 }
 
-// below reports whether a directory above path is in set.
+// below reports whether set has a directory above path.
 func below(path string, set map[string]bool) bool {
 	for i := range path {
 		if path[i] == '/' && set[path[:i]] {
@@ -173,7 +179,7 @@ func below(path string, set map[string]bool) bool {
 	return false
 }
 
-// unescape undoes the \OOO of mountinfo.
+// unescape replaces the escapes \OOO of mountinfo.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -189,7 +195,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// names writes paths as find and tar take them: each begins with "./", so that none is taken for an option.
+// names returns paths in the form for xargs and tar. Each begins with "./", so that none looks like an option.
 func names(paths []string) io.Reader {
 	var b bytes.Buffer
 	for _, p := range paths {
@@ -198,9 +204,9 @@ func names(paths []string) io.Reader {
 	return &b
 }
 
-// Look returns what is at paths now. What is not there any more is not among it.
-func (s *Session) Look(ctx context.Context, paths []string) (map[string]Record, error) {
-	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && exec xargs -0 -r sh -c %s sh`, quote(s.place.Dir),
+// Stat returns the records of paths. Paths that do not exist have none.
+func (s *Session) Stat(ctx context.Context, paths []string) (map[string]Record, error) {
+	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && exec xargs -0 -r sh -c %s sh`, quote(s.location.Dir),
 		quote(`find "$@" -maxdepth 0 -printf `+quote(format)+`; exit 0`)), names(paths))
 	if err != nil {
 		return nil, err
@@ -219,11 +225,14 @@ func (s *Session) Look(ctx context.Context, paths []string) (map[string]Record, 
 	return found, nil
 }
 
-// Fetch calls each for what is at paths, as members of an archive, with content; directories come without what is in them. It returns what
-// the other side had to say about what is missing.
-func (s *Session) Fetch(ctx context.Context, paths []string, each func(*archive.Member) error) (complaint string, err error) {
-	c, err := s.start(ctx, "no", fmt.Sprintf(`cd %s && exec tar --create --format=pax --sparse --xattrs --numeric-owner --no-recursion --hard-dereference --null --no-unquote --files-from=- --file=-`,
-		quote(s.place.Dir)), names(paths))
+// Fetch calls each for the entries at paths, as members of an archive with content. Directories have no content. It
+// returns the error messages of tar about entries that are missing.
+func (s *Session) Fetch(
+	ctx context.Context, paths []string, each func(*archive.Member) error,
+) (messages string, err error) {
+	const script = `cd %s && exec tar --create --format=pax --sparse --xattrs --numeric-owner --no-recursion ` +
+		`--hard-dereference --null --no-unquote --files-from=- --file=-`
+	c, err := s.start(ctx, "no", fmt.Sprintf(script, quote(s.location.Dir)), names(paths))
 	if err != nil {
 		return "", err
 	}

@@ -12,10 +12,10 @@ import (
 	"dim/internal/image"
 )
 
-// Record is what is known of one entry without reading it.
+// Record has the attributes of an entry.
 type Record struct {
-	Path     string // as draft.Clean gives it
-	Kind     byte   // as find -printf %y has it: f d l c b p s, or another
+	Path     string // as draft.Clean returns it
+	Kind     byte   // as find -printf %y prints it: f d l c b p s, or another
 	Dev, Ino uint64
 	Links    uint64
 	Size     uint64
@@ -23,17 +23,18 @@ type Record struct {
 	UID, GID uint32
 	Mtime    image.Time
 	Changed  int64 // ctime, seconds
-	// Stamp changes with everything that a capture keeps of the entry. The ctime alone would do; the rest costs nothing.
+	// Stamp changes whenever anything that is captured of the entry changes. The ctime would be enough; the rest costs
+	// nothing.
 	Stamp string
-	Text  string // what it was parsed from
+	Text  string // the record as it was printed
 }
 
-// format is find's, for a Record.
+// format is the argument of find -printf for a Record.
 const format = `%y %i %D %n %s %m %U %G %T@ %C@ %p\0`
 
 const fields = 11
 
-// maxRecord is more than a path of 4095 bytes and the numbers before it need.
+// maxRecord is larger than any record: a path has at most 4095 bytes.
 const maxRecord = 8 << 10
 
 // ParseRecord parses a record without its final NUL.
@@ -44,8 +45,9 @@ func ParseRecord(text string) (Record, error) {
 		return r, fmt.Errorf("%q is no record of a listing", shortened(text))
 	}
 	r.Kind = f[0][0]
-	p := numbers{}
-	r.Ino, r.Dev, r.Links, r.Size = p.number(f[1], 10, 64), p.number(f[2], 10, 64), p.number(f[3], 10, 64), p.number(f[4], 10, 63)
+	p := numberParser{}
+	r.Ino, r.Dev = p.number(f[1], 10, 64), p.number(f[2], 10, 64)
+	r.Links, r.Size = p.number(f[3], 10, 64), p.number(f[4], 10, 63)
 	r.Mode = uint32(p.number(f[5], 8, 12))
 	r.UID, r.GID = uint32(p.number(f[6], 10, 32)), uint32(p.number(f[7], 10, 32))
 	r.Mtime = p.time(f[8])
@@ -57,17 +59,18 @@ func ParseRecord(text string) (Record, error) {
 	if r.Path, err = draft.Clean(f[10]); err != nil {
 		return r, err
 	}
-	if r.Kind == 'd' { // size and number of links are the file system's own business
+	if r.Kind == 'd' { // size and number of links depend on the file system
 		f[3], f[4] = "", ""
 	}
-	f[2] = "" // the number of a device may change from boot to boot
+	f[2] = "" // the number of a device may differ after a reboot
 	r.Stamp = strings.Join(f[:fields-1], " ")
 	return r, nil
 }
 
-type numbers struct{ err error }
+// numberParser parses numbers and keeps an error.
+type numberParser struct{ err error }
 
-func (p *numbers) number(s string, base, bits int) uint64 {
+func (p *numberParser) number(s string, base, bits int) uint64 {
 	n, err := strconv.ParseUint(s, base, bits)
 	if err != nil {
 		p.err = err
@@ -75,8 +78,8 @@ func (p *numbers) number(s string, base, bits int) uint64 {
 	return n
 }
 
-// time parses seconds with a fraction of at least nine digits, or none.
-func (p *numbers) time(s string) image.Time {
+// time parses seconds with a fraction of at least nine digits, or without a fraction.
+func (p *numberParser) time(s string) image.Time {
 	whole, fraction, _ := strings.Cut(s, ".")
 	sec, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil {
@@ -93,7 +96,7 @@ func (p *numbers) time(s string) image.Time {
 	return image.Time{Sec: sec, Nsec: uint32(nsec)}
 }
 
-// readString reads up to a NUL, which it takes off; io.EOF when there is nothing more.
+// readString reads a string that ends with a NUL. At the end of the input the error is io.EOF.
 func readString(r *bufio.Reader) (string, error) {
 	var b []byte
 	for {
@@ -113,7 +116,7 @@ func readString(r *bufio.Reader) (string, error) {
 	}
 }
 
-// maxRecords is what a draft takes.
+// maxRecords is the largest number of names in a draft.
 const maxRecords = 4 << 20
 
 func readRecords(r *bufio.Reader) ([]Record, error) {

@@ -1,19 +1,19 @@
-// Package remote looks into the root directory of another machine by ssh: what is there, and the content of what is asked for.
+// Package remote lists a directory of another machine and reads files of it by ssh.
 //
 // # How
 //
-// It runs the system's ssh, so that what ~/.ssh/config, an agent or a jump host can do works here, and never asks a question: a key that is not known is
-// refused. One connection is made; the commands share it. On the other machine nothing is installed or written: it runs sh, GNU find, GNU tar, xargs, cat
-// and date, which an ordinary Linux has.
+// It runs the system's ssh, so that ~/.ssh/config, agents and jump hosts work. It never asks a question; a host key
+// that is not known is refused. All commands share one connection. Nothing is installed or written on the other
+// machine. It needs sh, GNU find, GNU tar, xargs, cat and date.
 //
-// # Hostile bytes
+// # Untrusted input
 //
-// The other machine is trusted to be the master, not to speak well. All that it says is parsed strictly and bounded; what a login shell prints before
-// is passed over, up to a mark that this side has chosen.
+// All output of the other machine is parsed strictly and is bounded. The output of a login shell is skipped up to a
+// marker that this package chooses.
 //
 // # What it must not know
 //
-// What was captured before, and what becomes of it.
+// What was captured before, and what is done with the content.
 package remote
 
 import (
@@ -32,39 +32,39 @@ import (
 	"time"
 )
 
-// Error is what went wrong with the connection or on the other side.
+// Error is a failure of the connection or of a command on the other machine.
 type Error struct {
 	Text string
-	Hint string // what to do about it; may be empty
+	Hint string // what to do about it, or empty
 }
 
 // Error implements error.
 func (e *Error) Error() string { return e.Text }
 
-// Place is a directory of another machine.
-type Place struct {
-	User, Host, Port string // User and Port may be empty: ssh knows
+// Location is a directory of another machine.
+type Location struct {
+	User, Host, Port string // User and Port may be empty: ssh has defaults
 	Dir              string
 }
 
 // Session is a connection. Its methods may be used by one goroutine at a time.
 type Session struct {
-	place Place
-	args  []string // of ssh
-	dir   string   // of the control socket
-	mark  string
-	main  *command // holds the connection open
+	location Location
+	args     []string // of ssh
+	dir      string   // of the control socket
+	marker   string   // ends the output of a login shell
+	main     *command // keeps the connection open
 }
 
-// Open connects. The configuration file replaces ssh's own if it is not empty. The caller closes the session; when this
-// process ends without, the connection ends with it.
-func Open(ctx context.Context, p Place, config string) (*Session, error) {
+// Open connects to a machine. If config is not empty, it is the configuration file of ssh. The caller closes the
+// session. The connection ends with this process at the latest.
+func Open(ctx context.Context, l Location, config string) (*Session, error) {
 	dir, err := os.MkdirTemp("", "dim-ssh-")
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{place: p, dir: dir, mark: "dim-" + rand.Text()}
-	s.args = p.args(config, filepath.Join(dir, "s"))
+	s := &Session{location: l, dir: dir, marker: "dim-" + rand.Text()}
+	s.args = l.args(config, filepath.Join(dir, "s"))
 	s.main, err = s.start(ctx, "yes", "exec cat >/dev/null", nil)
 	if err != nil {
 		os.RemoveAll(dir)
@@ -79,39 +79,42 @@ func (s *Session) Close() error {
 	return errors.Join(s.main.wait(), os.RemoveAll(s.dir))
 }
 
-// args are the options that all commands have. Those on the command line win over the configuration: no questions, no terminal,
-// nothing forwarded, no command but ours, and a peer that has vanished is noticed.
-func (p Place) args(config, socket string) []string {
+// args returns the options of all commands. They override the configuration: no questions, no terminal, no forwarding,
+// no other commands, and the end of a dead connection.
+func (l Location) args(config, socket string) []string {
 	args := []string{
-		"-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no", "-o", "RemoteCommand=none",
-		"-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "ControlPersist=no", "-S", socket,
+		"-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes", "-o", "PermitLocalCommand=no",
+		"-o", "RemoteCommand=none", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15",
+		"-o", "ServerAliveCountMax=4", "-o", "ControlPersist=no", "-S", socket,
 	}
 	if config != "" {
 		args = append(args, "-F", config)
 	}
-	if p.Port != "" {
-		args = append(args, "-p", p.Port)
+	if l.Port != "" {
+		args = append(args, "-p", l.Port)
 	}
-	if p.User != "" {
-		args = append(args, "-l", p.User)
+	if l.User != "" {
+		args = append(args, "-l", l.User)
 	}
 	return args
 }
 
-// command is one that runs on the other side.
+// command is a command that runs on the other machine.
 type command struct {
 	cmd    *exec.Cmd
-	stdin  io.WriteCloser // nil when the caller gave one
-	out    *bufio.Reader  // what comes behind the mark
-	stderr tail
+	stdin  io.WriteCloser // nil if the caller has given one
+	out    *bufio.Reader  // the output after the marker
+	stderr boundedBuffer
 	once   sync.Once
 	err    error
 }
 
-// start runs a script, and returns when it has said the mark. The master option is ssh's ControlMaster.
+// start runs a script, and returns when it has printed the marker. The option master is the value of ControlMaster for
+// ssh.
 func (s *Session) start(ctx context.Context, master, script string, stdin io.Reader) (*command, error) {
-	full := fmt.Sprintf("LC_ALL=C; export LC_ALL; printf '%s\\0'; %s", s.mark, script)
-	args := append(s.args[:len(s.args):len(s.args)], "-o", "ControlMaster="+master, "--", s.place.Host, "exec /bin/sh -c "+quote(full))
+	full := fmt.Sprintf("LC_ALL=C; export LC_ALL; printf '%s\\0'; %s", s.marker, script)
+	args := append(s.args[:len(s.args):len(s.args)],
+		"-o", "ControlMaster="+master, "--", s.location.Host, "exec /bin/sh -c "+quote(full))
 	c := &command{cmd: exec.CommandContext(ctx, "ssh", args...)}
 	c.cmd.WaitDelay = 10 * time.Second
 	c.cmd.Stderr = &c.stderr
@@ -129,32 +132,32 @@ func (s *Session) start(ctx context.Context, master, script string, stdin io.Rea
 		return nil, &Error{fmt.Sprintf("run ssh: %v", err), "install the ssh client on this machine"}
 	}
 	c.out = bufio.NewReaderSize(out, 256<<10)
-	if err := skipTo(c.out, s.mark+"\x00"); err != nil {
+	if err := skipTo(c.out, s.marker+"\x00"); err != nil {
 		return nil, c.failed(ctx, err)
 	}
 	return c, nil
 }
 
-// maxNoise is how much a login shell may print before the mark.
-const maxNoise = 64 << 10
+// maxLoginOutput bounds the output of a login shell before the marker.
+const maxLoginOutput = 64 << 10
 
-// skipTo reads up to and including mark.
-func skipTo(r io.ByteReader, mark string) error {
+// skipTo reads up to and including marker.
+func skipTo(r io.ByteReader, marker string) error {
 	var seen []byte
-	for len(seen) < maxNoise {
+	for len(seen) < maxLoginOutput {
 		b, err := r.ReadByte()
 		if err != nil {
 			return err
 		}
 		seen = append(seen, b)
-		if b == mark[len(mark)-1] && bytes.HasSuffix(seen, []byte(mark)) {
+		if b == marker[len(marker)-1] && bytes.HasSuffix(seen, []byte(marker)) {
 			return nil
 		}
 	}
-	return errors.New("the login shell talks and does not run the command")
+	return errors.New("the login shell prints text and does not run the command")
 }
 
-// wait waits for the command's end, and returns the error that is ssh's: the exit status of the script is for the caller to ask for.
+// wait waits for the end of the command. It returns errors of ssh; for the exit status of the script see status.
 func (c *command) wait() error {
 	c.once.Do(func() {
 		_, _ = io.Copy(io.Discard, c.out)
@@ -167,7 +170,7 @@ func (c *command) wait() error {
 	return c.err
 }
 
-// stop ends a command whose output is of no interest any more.
+// stop ends a command whose output is not needed any more.
 func (c *command) stop() {
 	if c.stdin != nil {
 		c.stdin.Close()
@@ -176,15 +179,19 @@ func (c *command) stop() {
 	_ = c.wait()
 }
 
-// status is the script's exit status, after wait.
+// status returns the exit status of the script, after wait.
 func (c *command) status() int { return c.cmd.ProcessState.ExitCode() }
 
-// hints are what to do about what ssh says.
+// hints returns messages of ssh and what to do about them.
 func hints() [][2]string {
 	return [][2]string{
-		{"Host key verification failed", "log in once by hand as the user that dim runs as, and compare the key's fingerprint; or put the key into /etc/ssh/ssh_known_hosts"},
-		{"REMOTE HOST IDENTIFICATION HAS CHANGED", "the machine has another key than before: find out why, then ssh-keygen -R HOST"},
-		{"Permission denied", "the user that dim runs as needs a key that the master accepts and that asks for no passphrase: ssh-copy-id"},
+		{"Host key verification failed", "log in once by hand as the user that dim runs as, and compare the key's " +
+			"fingerprint; or put the key into /etc/ssh/ssh_known_hosts"},
+		{"REMOTE HOST IDENTIFICATION HAS CHANGED",
+			"the machine has another key than before: find out why, then ssh-keygen -R HOST"},
+		{"Permission denied",
+			"the user that dim runs as needs a key that the master accepts and that asks for no passphrase: " +
+				"ssh-copy-id"},
 		{"Could not resolve hostname", "is the name right? ssh's configuration may have an alias for it"},
 		{"Connection refused", "does sshd run there, and on this port?"},
 		{"Connection timed out", "is the machine up, and is there a firewall on the way?"},
@@ -194,7 +201,7 @@ func hints() [][2]string {
 	}
 }
 
-// explain makes an error of what the other side, or ssh, said last.
+// explain returns an error with the last message of the command or of ssh, and a hint if there is one for it.
 func (c *command) explain(err error) *Error {
 	text := c.stderr.last()
 	if text == "" {
@@ -210,26 +217,26 @@ func (c *command) explain(err error) *Error {
 	return e
 }
 
-// tail keeps the first of what is written to it, up to a bound.
-type tail struct {
-	mu   sync.Mutex
-	b    []byte
-	lost bool
+// boundedBuffer keeps the first maxStderr bytes that are written to it.
+type boundedBuffer struct {
+	mu        sync.Mutex
+	b         []byte
+	truncated bool
 }
 
 const maxStderr = 256 << 10
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *boundedBuffer) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	keep := min(len(p), maxStderr-len(t.b))
 	t.b = append(t.b, p[:keep]...)
-	t.lost = t.lost || keep < len(p)
+	t.truncated = t.truncated || keep < len(p)
 	return len(p), nil
 }
 
-// text is all of it, fit to be shown.
-func (t *tail) text() string {
+// text returns the content as printable text.
+func (t *boundedBuffer) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.Map(func(r rune) rune {
@@ -240,7 +247,7 @@ func (t *tail) text() string {
 	}, strings.ToValidUTF8(string(t.b), "?"))
 }
 
-func (t *tail) last() string {
+func (t *boundedBuffer) last() string {
 	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(t.text(), "?\n", "\n")), "\n")
 	return lines[len(lines)-1]
 }

@@ -12,23 +12,24 @@ import (
 	"dim/internal/image"
 )
 
-func TestPlaces(t *testing.T) {
-	for text, want := range map[string]Place{
+func TestLocationsAreParsedStrictly(t *testing.T) {
+	for text, want := range map[string]Location{
 		"//root@golden/":            {User: "root", Host: "golden", Dir: "/"},
 		"//golden/srv//x/":          {Host: "golden", Dir: "/srv/x"},
 		"//r@10.0.0.1:2222/a b/é'":  {User: "r", Host: "10.0.0.1", Port: "2222", Dir: "/a b/é'"},
 		"//[fe80::1%eth0]:22/a":     {Host: "fe80::1%eth0", Port: "22", Dir: "/a"},
 		"//root@[2001:db8::1]/../a": {User: "root", Host: "2001:db8::1", Dir: "/a"},
 	} {
-		if got, err := ParsePlace(text); err != nil || got != want {
+		if got, err := ParseLocation(text); err != nil || got != want {
 			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
 		}
 	}
 	for _, text := range []string{
-		"", "/golden/a", "//golden", "///a", "//-oProxyCommand=x/a", "//root@/a", "//@h/a", "//-x@h/a", "//h:0/a", "//h:70000/a", "//h:x/a", "//a b/c",
+		"", "/golden/a", "//golden", "///a", "//-oProxyCommand=x/a", "//root@/a", "//@h/a", "//-x@h/a", "//h:0/a",
+		"//h:70000/a", "//h:x/a", "//a b/c",
 		"//[::1/a", "//[::1]x/a", "//h/a\x00", "//a;b/c", "//$(id)/c", "//u@v@h/a",
 	} {
-		if got, err := ParsePlace(text); err == nil {
+		if got, err := ParseLocation(text); err == nil {
 			t.Errorf("%q is taken for %+v", text, got)
 		}
 	}
@@ -37,7 +38,8 @@ func TestPlaces(t *testing.T) {
 func TestARecordIsParsedStrictly(t *testing.T) {
 	got, err := ParseRecord("f 12 65024 2 3 4755 1000 7 -5.0000000010 1795632368.6559114120 ./a b/ c\n")
 	want := Record{
-		Path: "a b/ c\n", Kind: 'f', Dev: 65024, Ino: 12, Links: 2, Size: 3, Mode: 0o4755, UID: 1000, GID: 7, Mtime: image.Time{Sec: -5, Nsec: 1},
+		Path: "a b/ c\n", Kind: 'f', Dev: 65024, Ino: 12, Links: 2, Size: 3, Mode: 0o4755, UID: 1000, GID: 7,
+		Mtime:   image.Time{Sec: -5, Nsec: 1},
 		Changed: 1795632368, Stamp: "f 12  2 3 4755 1000 7 -5.0000000010 1795632368.6559114120",
 		Text: "f 12 65024 2 3 4755 1000 7 -5.0000000010 1795632368.6559114120 ./a b/ c\n",
 	}
@@ -45,8 +47,10 @@ func TestARecordIsParsedStrictly(t *testing.T) {
 		t.Error(err, d)
 	}
 	for _, text := range []string{
-		"", "f 1 1 1 1 644 0 0 1.0000000000 1.0000000000", "ff 1 1 1 1 644 0 0 1 1 ./a", "f -1 1 1 1 644 0 0 1 1 ./a", "f 1 1 1 1 17777 0 0 1 1 ./a",
-		"f 1 1 1 1 644 4294967296 0 1 1 ./a", "f 1 1 1 1 644 0 0 1.5 1 ./a", "f 1 1 1 1 644 0 0 x 1 ./a", "f 1 1 1 9223372036854775808 644 0 0 1 1 ./a",
+		"", "f 1 1 1 1 644 0 0 1.0000000000 1.0000000000", "ff 1 1 1 1 644 0 0 1 1 ./a", "f -1 1 1 1 644 0 0 1 1 ./a",
+		"f 1 1 1 1 17777 0 0 1 1 ./a",
+		"f 1 1 1 1 644 4294967296 0 1 1 ./a", "f 1 1 1 1 644 0 0 1.5 1 ./a", "f 1 1 1 1 644 0 0 x 1 ./a",
+		"f 1 1 1 9223372036854775808 644 0 0 1 1 ./a",
 		"f 1 1 1 1 644 0 0 1 1 ./../a", "f 1 1 1 1 644 0 0 1 1 ./" + strings.Repeat("n", 256),
 	} {
 		if got, err := ParseRecord(text); err == nil {
@@ -55,7 +59,7 @@ func TestARecordIsParsedStrictly(t *testing.T) {
 	}
 }
 
-func TestMountsBelowTheMasterAreFound(t *testing.T) {
+func TestMountPointsBelowTheDirectoryAreFound(t *testing.T) {
 	const text = `22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 23 22 0:21 / /srv/m rw - tmpfs none rw
 24 22 0:22 / /srv/m/a\040b rw - tmpfs none rw
@@ -74,7 +78,8 @@ func TestMountsBelowTheMasterAreFound(t *testing.T) {
 }
 
 func FuzzListing(f *testing.F) {
-	f.Add([]byte("d 2 65024 3 4096 755 0 0 1.6719114120 1.6719114120 .\x00f 1 2 1 5 644 0 0 1.0000000000 1.0000000000 ./a\x00"))
+	f.Add([]byte("d 2 65024 3 4096 755 0 0 1.6719114120 1.6719114120 .\x00" +
+		"f 1 2 1 5 644 0 0 1.0000000000 1.0000000000 ./a\x00"))
 	f.Add([]byte("noise\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		list, err := readRecords(bufio.NewReader(strings.NewReader(string(b))))
@@ -110,11 +115,11 @@ func FuzzMounts(f *testing.F) {
 	})
 }
 
-func FuzzPlace(f *testing.F) {
+func FuzzLocation(f *testing.F) {
 	f.Add("//root@golden:22/srv")
 	f.Add("//[::1]/")
 	f.Fuzz(func(t *testing.T, text string) {
-		p, err := ParsePlace(text)
+		p, err := ParseLocation(text)
 		if err != nil {
 			return
 		}
@@ -124,7 +129,7 @@ func FuzzPlace(f *testing.F) {
 	})
 }
 
-func TestWhatALoginShellPrintsIsPassedOver(t *testing.T) {
+func TestTheOutputOfALoginShellIsSkipped(t *testing.T) {
 	r := bufio.NewReader(strings.NewReader("Welcome!\r\nmarmar\x00rest"))
 	if err := skipTo(r, "mar\x00"); err != nil {
 		t.Fatal(err)
@@ -132,7 +137,8 @@ func TestWhatALoginShellPrintsIsPassedOver(t *testing.T) {
 	if rest, _ := io.ReadAll(r); string(rest) != "rest" {
 		t.Errorf("what follows is %q", rest)
 	}
-	if err := skipTo(bufio.NewReader(strings.NewReader(strings.Repeat("x", maxNoise+1)+"mar\x00")), "mar\x00"); err == nil {
-		t.Error("the noise may go on for ever")
+	if err := skipTo(bufio.NewReader(strings.NewReader(strings.Repeat("x", maxLoginOutput+1)+"mar\x00")),
+		"mar\x00"); err == nil {
+		t.Error("output without a marker is accepted")
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 // captureSSH captures a directory of another machine.
 func (o *Options) captureSSH(ctx context.Context, s *store.Store, text string) (r Result, err error) {
-	place, err := remote.ParsePlace(text)
+	location, err := remote.ParseLocation(text)
 	if err != nil {
 		return Result{}, err
 	}
@@ -26,15 +26,18 @@ func (o *Options) captureSSH(ctx context.Context, s *store.Store, text string) (
 		return Result{}, err
 	}
 	defer batch.Abort()
-	peer, err := remote.Open(ctx, place, o.SSHConfig)
+	peer, err := remote.Open(ctx, location, o.SSHConfig)
 	if err != nil {
 		return Result{}, err
 	}
 	defer peer.Close()
-	old := o.loadFarNotes(ctx, s)
-	c := &far{o: o, peer: peer, batch: batch, old: old, entries: map[string]image.Entry{}, gone: map[string]bool{}, unsure: map[string]bool{}}
+	old := o.loadRemoteNotes(ctx, s)
+	c := &remoteCapture{
+		o: o, peer: peer, batch: batch, old: old,
+		entries: map[string]image.Entry{}, gone: map[string]bool{}, unstable: map[string]bool{},
+	}
 	c.meter.total = Progress{TotalFiles: old.files, TotalBytes: old.bytes}
-	stop := everyNowAndThen(func() { c.meter.report(o.Progress) }, o.Progress != nil)
+	stop := reportOften(o.Progress, c.meter.progress)
 	out, err := c.capture(ctx)
 	stop()
 	if err != nil {
@@ -42,43 +45,43 @@ func (o *Options) captureSSH(ctx context.Context, s *store.Store, text string) (
 	}
 	r, err = o.conclude(ctx, s, batch, out)
 	if err == nil && !o.DryRun {
-		if err := o.saveFarNotes(c.notes(out.digest)); err != nil {
-			o.Log.Warn("notes for the next capture cannot be kept", "image", o.Image, "err", err)
+		if err := o.saveRemoteNotes(c.notes(out.digest)); err != nil {
+			o.Log.Warn("notes for the next capture cannot be kept", "image", o.Image, "error", err)
 		}
 	}
 	return r, err
 }
 
-// far is one look at a master on another machine.
-type far struct {
+// remoteCapture is one capture of a master on another machine.
+type remoteCapture struct {
 	o     *Options
 	peer  *remote.Session
 	batch *store.Batch
-	old   *farNotes
+	old   *remoteNotes
 	meter meter
 
 	list     *remote.Listing
-	kept     []remote.Record        // what of the listing is captured, directories before what is in them
-	entries  map[string]image.Entry // what was read now
+	kept     []remote.Record        // the part of the listing that is captured, in walk order
+	entries  map[string]image.Entry // entries that were read by this capture
 	gone     map[string]bool
-	unsure   map[string]bool // captured as they were read last
+	unstable map[string]bool // paths that changed each time they were read
 	problems []Problem
 	result   Result
 }
 
-func (c *far) capture(ctx context.Context) (outcome, error) {
+func (c *remoteCapture) capture(ctx context.Context) (outcome, error) {
 	var err error
 	if c.list, err = c.peer.List(ctx, prunable(c.o.Exclude)); err != nil {
 		return outcome{}, err
 	}
-	if err := c.sift(); err != nil {
+	if err := c.filter(); err != nil {
 		return outcome{}, err
 	}
 	if err := c.read(ctx); err != nil {
 		return outcome{}, err
 	}
 	if bad := unreadable(c.problems); len(bad) > 0 {
-		return outcome{}, &UnreadableError{bad}
+		return outcome{}, &unreadableError{bad}
 	}
 	tree, err := c.draft()
 	if err != nil {
@@ -86,10 +89,11 @@ func (c *far) capture(ctx context.Context) (outcome, error) {
 	}
 	unreadable(c.problems)
 	c.result.Problems = c.problems
-	return stored(ctx, c.batch, tree, c.result)
+	return storeDraft(ctx, c.batch, tree, c.result)
 }
 
-// prunable returns the paths that nothing needs to be listed below. Rules with patterns in the middle are left to this side.
+// prunable returns paths whose content need not be listed. Rules with wildcards in the middle are applied to the
+// listing.
 func prunable(rules pathmatch.List) []string {
 	list := []string{"proc", "sys", "dev"}
 	for _, p := range rules {
@@ -102,8 +106,8 @@ func prunable(rules pathmatch.List) []string {
 	return list
 }
 
-// sift keeps what is to be captured.
-func (c *far) sift() error {
+// filter sets c.kept.
+func (c *remoteCapture) filter() error {
 	slices.SortFunc(c.list.Records, func(a, b remote.Record) int { return image.ComparePaths(a.Path, b.Path) })
 	var last string
 	for i, r := range c.list.Records {
@@ -114,7 +118,7 @@ func (c *far) sift() error {
 			return fmt.Errorf("its listing has /%s twice", r.Path)
 		}
 		last = r.Path
-		if r.Path != "" && c.o.Exclude.Cover(r.Path) || c.insideEmptied(r.Path) {
+		if r.Path != "" && c.o.Exclude.Cover(r.Path) || c.insideOmitted(r.Path) {
 			continue
 		}
 		switch r.Kind {
@@ -123,26 +127,26 @@ func (c *far) sift() error {
 			c.meter.add(1, 0)
 		case 's':
 		default:
-			c.problems = append(c.problems, Problem{Path: r.Path, Kind: Unreadable, Err: fmt.Errorf("kind %q is not known", r.Kind)})
+			c.report(r.Path, Unreadable, fmt.Errorf("kind %q is not known", r.Kind))
 		}
 	}
 	if len(c.kept) == 0 {
-		return errors.New("it lists nothing: a master needs GNU find")
+		return errors.New("the listing is empty: a master needs GNU find")
 	}
 	return nil
 }
 
-// insideEmptied reports whether path is in a directory that is captured without its content.
-func (c *far) insideEmptied(path string) bool {
+// insideOmitted reports whether path is in a directory that is captured without its content.
+func (c *remoteCapture) insideOmitted(path string) bool {
 	for i := range path {
-		if path[i] == '/' && c.emptied(path[:i]) {
+		if path[i] == '/' && c.contentOmitted(path[:i]) {
 			return true
 		}
 	}
 	return false
 }
 
-func (c *far) emptied(path string) bool {
+func (c *remoteCapture) contentOmitted(path string) bool {
 	switch path {
 	case "proc", "sys", "dev":
 		return true
@@ -150,67 +154,68 @@ func (c *far) emptied(path string) bool {
 	return c.list.Mounts[path]
 }
 
-// wanted is an object to be read, by the first of its names that is still there.
-type wanted struct{ names []remote.Record }
+// pendingRead is an object that has to be read. It is read under the first of its names that still exists.
+type pendingRead struct{ names []remote.Record }
 
-type farID struct{ dev, ino uint64 }
+type remoteID struct{ dev, ino uint64 }
 
-// read fetches what is not as noted, until it holds still.
-func (c *far) read(ctx context.Context) error {
+// read reads the entries that differ from the notes, again if they change meanwhile.
+func (c *remoteCapture) read(ctx context.Context) error {
 	open := c.differing()
 	for try := 1; len(open) > 0; try++ {
-		complaint, err := c.fetch(ctx, open)
+		messages, err := c.fetch(ctx, open)
 		if err != nil {
 			return err
 		}
-		if open, err = c.settle(ctx, open, complaint, try == tries); err != nil {
+		if open, err = c.recheck(ctx, open, messages, try == tries); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// differing returns what has to be read; a file of several names once.
-func (c *far) differing() []*wanted {
-	var list []*wanted
-	groups := map[farID]*wanted{}
+// differing returns the objects that have to be read, each once even if it has several names.
+func (c *remoteCapture) differing() []*pendingRead {
+	var list []*pendingRead
+	groups := map[remoteID]*pendingRead{}
 	for _, r := range c.kept {
 		if c.noted(&r) != nil || c.list.Mounts[r.Path] && r.Kind != 'd' {
 			continue
 		}
-		id := farID{r.Dev, r.Ino}
+		id := remoteID{r.Dev, r.Ino}
 		if w := groups[id]; w != nil && r.Kind != 'd' && r.Links > 1 {
 			w.names = append(w.names, r)
 			continue
 		}
-		w := &wanted{names: []remote.Record{r}}
+		w := &pendingRead{names: []remote.Record{r}}
 		groups[id] = w
 		list = append(list, w)
 	}
 	return list
 }
 
-// noted returns what the version before has of r, if r is certainly what it was.
-func (c *far) noted(r *remote.Record) *image.Entry {
+// noted returns the entry of r in the version before, if r is unchanged for certain.
+func (c *remoteCapture) noted(r *remote.Record) *image.Entry {
 	n, ok := c.old.entries[r.Path]
-	if !ok || n.stamp != r.Stamp || r.Changed >= c.old.Started-int64(clockGrain.Seconds()) || c.old.Disk != c.list.Disk || c.emptied(r.Path) {
+	settled := r.Changed < c.old.Started-int64(clockGrain.Seconds())
+	if !ok || n.stamp != r.Stamp || !settled || c.old.Disk != c.list.Disk || c.contentOmitted(r.Path) {
 		return nil
 	}
 	return n.entry
 }
 
-// fetch reads the first name of each.
-func (c *far) fetch(ctx context.Context, open []*wanted) (complaint string, err error) {
-	asked := make(map[string]bool, len(open))
+// fetch reads the first name of each object. It returns the error messages of the other machine.
+func (c *remoteCapture) fetch(ctx context.Context, open []*pendingRead) (messages string, err error) {
+	requested := make(map[string]bool, len(open))
 	var paths []string
 	for _, w := range open {
 		path := w.names[0].Path
 		paths = append(paths, path)
-		asked[path] = true
+		requested[path] = true
 	}
 	return c.peer.Fetch(ctx, paths, func(m *archive.Member) error {
-		if !asked[m.Path] || m.Linked {
-			return fmt.Errorf("/%s came without being asked for", m.Path)
+		if !requested[m.Path] || m.Linked {
+			return fmt.Errorf("/%s was sent and not requested", m.Path)
 		}
 		if m.Entry.Type == image.Regular {
 			if err := m.Store(ctx, c.batch); err != nil {
@@ -225,13 +230,16 @@ func (c *far) fetch(ctx context.Context, open []*wanted) (complaint string, err 
 	})
 }
 
-// settle looks again at what was read, and returns what has to be read once more.
-func (c *far) settle(ctx context.Context, open []*wanted, complaint string, final bool) (again []*wanted, err error) {
+// recheck finds the objects that have changed while they were read. It returns those that have to be read once more. In
+// the final try it reports them instead.
+func (c *remoteCapture) recheck(
+	ctx context.Context, open []*pendingRead, messages string, final bool,
+) (again []*pendingRead, err error) {
 	var paths []string
 	for _, w := range open {
 		paths = append(paths, w.names[0].Path)
 	}
-	now, err := c.peer.Look(ctx, paths)
+	now, err := c.peer.Stat(ctx, paths)
 	if err != nil {
 		return nil, err
 	}
@@ -247,14 +255,14 @@ func (c *far) settle(ctx context.Context, open []*wanted, complaint string, fina
 				again = append(again, w)
 			}
 		case !read:
-			c.problems = append(c.problems, Problem{Path: r.Path, Kind: Unreadable, Err: errors.New(complaintAbout(r.Path, complaint))})
+			c.report(r.Path, Unreadable, errors.New(messageAbout(r.Path, messages)))
 		case after.Kind != r.Kind:
-			c.problems = append(c.problems, Problem{Path: r.Path, Kind: Changing, Err: errOtherKind})
+			c.report(r.Path, Changing, errOtherKind)
 			c.gone[r.Path] = true
-		case after.Stamp == r.Stamp || c.emptied(r.Path):
+		case after.Stamp == r.Stamp || c.contentOmitted(r.Path):
 		case final:
-			c.problems = append(c.problems, Problem{Path: r.Path, Kind: Changing})
-			c.unsure[r.Path] = true
+			c.report(r.Path, Changing, nil)
+			c.unstable[r.Path] = true
 		default:
 			*r = after
 			again = append(again, w)
@@ -263,7 +271,7 @@ func (c *far) settle(ctx context.Context, open []*wanted, complaint string, fina
 	if !final {
 		return again, nil
 	}
-	for _, w := range again { // names that go one after the other
+	for _, w := range again { // objects whose names vanish one after the other
 		for _, r := range w.names {
 			c.vanished(r.Path)
 		}
@@ -271,30 +279,34 @@ func (c *far) settle(ctx context.Context, open []*wanted, complaint string, fina
 	return nil, nil
 }
 
-func (c *far) vanished(path string) {
+func (c *remoteCapture) vanished(path string) {
 	c.gone[path] = true
-	c.problems = append(c.problems, Problem{Path: path, Kind: Vanished})
+	c.report(path, Vanished, nil)
 }
 
-// complaintAbout finds what was said about a path.
-func complaintAbout(path, complaint string) string {
-	for line := range strings.Lines(complaint) {
+func (c *remoteCapture) report(path string, kind ProblemKind, err error) {
+	c.problems = append(c.problems, Problem{Path: path, Kind: kind, Err: err})
+}
+
+// messageAbout returns the line of messages that is about a path.
+func messageAbout(path, messages string) string {
+	for line := range strings.Lines(messages) {
 		if strings.Contains(line, path) {
 			return strings.TrimSpace(line)
 		}
 	}
-	return "it does not come"
+	return "it was not sent"
 }
 
-// draft puts together what was read and what is as noted.
-func (c *far) draft() (*draft.Tree, error) {
+// draft builds the tree from the entries that were read and those that are unchanged.
+func (c *remoteCapture) draft() (*draft.Tree, error) {
 	tree := draft.New(draft.Options{Exclude: c.o.Exclude})
-	groups := map[farID]string{}
+	groups := map[remoteID]string{}
 	for _, r := range c.kept {
 		if c.gone[r.Path] || below(r.Path, c.gone) {
 			continue
 		}
-		id := farID{r.Dev, r.Ino}
+		id := remoteID{r.Dev, r.Ino}
 		if first, ok := groups[id]; ok && r.Links > 1 && r.Kind != 'd' {
 			if err := tree.Link(r.Path, first); err != nil {
 				return nil, fmt.Errorf("/%s: %w", r.Path, err)
@@ -313,15 +325,15 @@ func (c *far) draft() (*draft.Tree, error) {
 	return tree, nil
 }
 
-// entry returns what is captured of r. A file on which another is mounted is empty.
-func (c *far) entry(r *remote.Record) (image.Entry, bool) {
+// entry returns the captured entry of r. A file that is a mount point is captured empty.
+func (c *remoteCapture) entry(r *remote.Record) (image.Entry, bool) {
 	e, read := c.entries[r.Path]
 	switch n := c.noted(r); {
 	case read:
 	case n != nil:
 		e = *n
 	case c.list.Mounts[r.Path]:
-		c.problems = append(c.problems, Problem{Path: r.Path, Kind: MountPoint})
+		c.report(r.Path, MountPoint, nil)
 		e = image.Entry{Type: image.Regular, Mode: r.Mode, UID: r.UID, GID: r.GID}
 	default:
 		return e, false
@@ -332,7 +344,7 @@ func (c *far) entry(r *remote.Record) (image.Entry, bool) {
 	return e, true
 }
 
-// below reports whether a directory above path is in set.
+// below reports whether set has a directory above path.
 func below(path string, set map[string]bool) bool {
 	for i := range path {
 		if path[i] == '/' && set[path[:i]] {

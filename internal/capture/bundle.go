@@ -19,41 +19,41 @@ import (
 	"dim/internal/store"
 )
 
-// place names the master in errors.
-func (o *Options) place() string {
+// masterName returns the name of the master for errors.
+func (o *Options) masterName() string {
 	if o.Dir != "" {
 		return o.Dir
 	}
 	return o.Master
 }
 
-// captureElsewhere captures a master that is no directory of this machine.
-func (o *Options) captureElsewhere(ctx context.Context, s *store.Store) (Result, error) {
-	hold, err := s.Hold() // the version is known only after the batch has ended
+// captureByKind captures a master that is not a local directory.
+func (o *Options) captureByKind(ctx context.Context, s *store.Store) (Result, error) {
+	hold, err := s.Hold() // the hold of the batch ends before the version is written
 	if err != nil {
 		return Result{}, err
 	}
 	defer hold.Unlock()
-	kind, place, _ := strings.Cut(o.Master, ":")
+	kind, address, _ := strings.Cut(o.Master, ":")
 	switch kind {
 	case "tar":
-		return o.captureTar(ctx, s, place)
+		return o.captureTar(ctx, s, address)
 	case "ssh":
-		return o.captureSSH(ctx, s, place)
+		return o.captureSSH(ctx, s, address)
 	case "oci":
-		return o.captureLayout(ctx, s, place)
+		return o.captureLayout(ctx, s, address)
 	case "docker":
-		return o.captureRegistry(ctx, s, place, oci.Loopback)
+		return o.captureRegistry(ctx, s, address, oci.Loopback)
 	case "docker+http":
-		return o.captureRegistry(ctx, s, place, oci.Declared)
+		return o.captureRegistry(ctx, s, address, oci.Declared)
 	}
 	return Result{}, fmt.Errorf("masters of the kind %q are not known", kind)
 }
 
-// bundle is a master that is read as a whole or not at all.
+// bundle is a master that is read completely or not at all.
 type bundle struct {
-	identity string // the same as that of an earlier capture: nothing has changed; "": it is read in any case
-	layered  bool   // it is a stack of layers
+	identity string // if it is that of the previous capture, nothing has changed; "": it is always read
+	layered  bool   // it consists of layers
 	unpack   func(context.Context, *archive.Unpacker) error
 }
 
@@ -65,14 +65,10 @@ func (o *Options) captureBundle(ctx context.Context, s *store.Store, b bundle) (
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return Result{}, err
 	}
-	if err == nil && b.identity != "" && o.remembered() == (memory{memoryFormat, b.identity, newest.Digest}) {
+	known := bundleNote{bundleNoteFormat, b.identity, newest.Digest}
+	if err == nil && b.identity != "" && o.loadBundleNote() == known {
 		return Result{Version: newest, Before: newest, Unchanged: newest.Files}, nil
 	}
-	hold, err := s.Hold() // the version is known only after the batch has ended
-	if err != nil {
-		return Result{}, err
-	}
-	defer hold.Unlock()
 	batch, err := s.Begin()
 	if err != nil {
 		return Result{}, err
@@ -84,14 +80,14 @@ func (o *Options) captureBundle(ctx context.Context, s *store.Store, b bundle) (
 	}
 	r, err := o.conclude(ctx, s, batch, out)
 	if err == nil && !o.DryRun && b.identity != "" {
-		if err := o.remember(memory{memoryFormat, b.identity, out.digest}); err != nil {
-			o.Log.Warn("notes for the next capture cannot be kept", "image", o.Image, "err", err)
+		if err := o.saveBundleNote(bundleNote{bundleNoteFormat, b.identity, out.digest}); err != nil {
+			o.Log.Warn("notes for the next capture cannot be kept", "image", o.Image, "error", err)
 		}
 	}
 	return r, err
 }
 
-// excludeSum tells rules from others.
+// excludeSum identifies the exclude rules.
 func (o *Options) excludeSum() string {
 	var texts []string
 	for _, p := range o.Exclude {
@@ -100,35 +96,34 @@ func (o *Options) excludeSum() string {
 	return image.Sum([]byte(strings.Join(texts, "\x00"))).Short()
 }
 
-// unpack puts a bundle's trees into batch. A file that is excluded under the name at which its content comes, but not under another, is
-// found out only at the end: then all is read once more.
+// unpack adds the trees of a bundle to a batch. A hard link may refer to an excluded file whose content was skipped.
+// That is known only at the end; then the bundle is read once more.
 func (o *Options) unpack(ctx context.Context, batch *store.Batch, b bundle, total Progress) (outcome, error) {
-	seen := &meter{total: total}
-	stop := everyNowAndThen(func() { seen.report(o.Progress) }, o.Progress != nil)
-	defer stop()
+	counted := &meter{total: total}
+	defer reportOften(o.Progress, counted.progress)()
 	need := map[string]bool{}
 	for {
 		tree := draft.New(draft.Options{Exclude: o.Exclude, Follow: b.layered, Need: need})
-		u := &archive.Unpacker{Batch: batch, Tree: tree, Whiteouts: b.layered, Seen: seen.add}
+		u := &archive.Unpacker{Batch: batch, Tree: tree, Whiteouts: b.layered, Progress: counted.add}
 		if err := b.unpack(ctx, u); err != nil {
 			return outcome{}, err
 		}
 		missing := tree.Missing()
 		if len(missing) == 0 {
-			return stored(ctx, batch, tree, Result{FilesRead: u.Files, BytesRead: u.Bytes})
+			return storeDraft(ctx, batch, tree, Result{FilesRead: u.Files, BytesRead: u.Bytes})
 		}
 		known := len(need)
 		for _, path := range missing {
 			need[path] = true
 		}
 		if len(need) == known {
-			return outcome{}, fmt.Errorf("/%s: its content does not come", missing[0])
+			return outcome{}, fmt.Errorf("/%s: its content is missing", missing[0])
 		}
 	}
 }
 
-// stored puts a draft's trees into batch.
-func stored(ctx context.Context, batch *store.Batch, tree *draft.Tree, r Result) (outcome, error) {
+// storeDraft adds the trees of a draft to a batch.
+func storeDraft(ctx context.Context, batch *store.Batch, tree *draft.Tree, r Result) (outcome, error) {
 	sum, err := tree.Store(ctx, batch)
 	if err != nil {
 		return outcome{}, err
@@ -137,7 +132,7 @@ func stored(ctx context.Context, batch *store.Batch, tree *draft.Tree, r Result)
 	return outcome{Result: r, root: sum.Root, digest: digest, files: sum.Files, bytes: sum.Bytes}, err
 }
 
-// meter counts what a capture meets.
+// meter counts the progress of a capture.
 type meter struct {
 	files, bytes atomic.Uint64
 	total        Progress
@@ -148,50 +143,50 @@ func (m *meter) add(files, bytes uint64) {
 	m.bytes.Add(bytes)
 }
 
-func (m *meter) report(to func(Progress)) {
+func (m *meter) progress() Progress {
 	p := m.total
 	p.Files, p.Bytes = m.files.Load(), m.bytes.Load()
-	to(p)
+	return p
 }
 
-// memory is what a capture keeps of a bundle. It is this machine's own business, and can be thrown away at any time.
-type memory struct {
+// bundleNote is kept of the last capture of a bundle. It is used only on this machine, and can be deleted at any time.
+type bundleNote struct {
 	Format   int          `json:"format"`
 	Identity string       `json:"identity"`
-	Digest   image.Digest `json:"digest"` // of the version that was made of it
+	Digest   image.Digest `json:"digest"` // of the version
 }
 
-const memoryFormat = 1
+const bundleNoteFormat = 1
 
-func (o *Options) memoryPath() string {
+func (o *Options) bundleNotePath() string {
 	return filepath.Join(o.CacheDir, fmt.Sprintf("capture-%s-%s.json", o.Image, image.Sum([]byte(o.Master)).Short()))
 }
 
-// remembered returns what the last capture kept, or what equals nothing.
-func (o *Options) remembered() (m memory) {
+// loadBundleNote returns the note of the last capture, or the zero bundleNote.
+func (o *Options) loadBundleNote() (n bundleNote) {
 	if o.CacheDir == "" {
-		return m
+		return n
 	}
-	b, err := os.ReadFile(o.memoryPath())
+	b, err := os.ReadFile(o.bundleNotePath())
 	if err == nil {
-		err = json.Unmarshal(b, &m)
+		err = json.Unmarshal(b, &n)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		o.Log.Warn("notes of the previous capture cannot be used", "path", o.memoryPath(), "err", err)
+		o.Log.Warn("notes of the previous capture cannot be used", "file", o.bundleNotePath(), "error", err)
 	}
-	return m
+	return n
 }
 
-func (o *Options) remember(m memory) error {
+func (o *Options) saveBundleNote(n bundleNote) error {
 	if o.CacheDir == "" {
 		return nil
 	}
-	b, err := json.Marshal(m)
+	b, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
 	if err := durable.RemoveTemps(o.CacheDir); err != nil {
 		return err
 	}
-	return durable.WriteFile(o.memoryPath(), append(b, '\n'), 0o600)
+	return durable.WriteFile(o.bundleNotePath(), append(b, '\n'), 0o600)
 }

@@ -10,41 +10,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// finder finds where things are that the kernel names by handles.
-type finder struct {
+// locator finds the paths of handles.
+type locator struct {
 	dir   string
 	skip  func(dir string) bool
-	dirs  map[handle]place    // found before; forgotten when a directory is moved
-	files map[handle]struct{} // with one name, which does not matter
+	dirs  map[handle]location // cache; cleared when a directory is moved
+	files map[handle]struct{} // files with one name, outside or skipped
 
-	fd   int // of dir, while events are dealt with; -1 otherwise: an open directory cannot be unmounted
+	fd   int // of dir, between begin and end; otherwise -1, because an open directory cannot be unmounted
 	root string
 }
 
-// place is where a directory is.
-type place struct {
-	path  string // from the master's root
-	where where
+// location is the path of a directory and its relation to the watched one.
+type location struct {
+	path     string // from the watched directory
+	relation relation
 }
 
-type where uint8
+type relation uint8
 
 const (
-	inside  where = iota
-	skipped       // inside, but nobody wants to know
+	inside  relation = iota
+	skipped          // inside, but Options.Skip excludes it
 	outside
 	gone
 )
 
-// maxKnown bounds what a finder remembers.
+// maxKnown bounds the caches of a locator.
 const maxKnown = 1 << 16
 
-func newFinder(dir string, skip func(string) bool) *finder {
-	return &finder{dir: dir, skip: skip, dirs: map[handle]place{}, files: map[handle]struct{}{}, fd: -1}
+func newLocator(dir string, skip func(string) bool) *locator {
+	return &locator{dir: dir, skip: skip, dirs: map[handle]location{}, files: map[handle]struct{}{}, fd: -1}
 }
 
-// begin makes the finder ready; end lets go of the directory again.
-func (f *finder) begin() error {
+// begin opens the directory for the calls that follow. End closes it.
+func (f *locator) begin() error {
 	fd, err := unix.Open(f.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", f.dir, err)
@@ -57,20 +57,21 @@ func (f *finder) begin() error {
 	return nil
 }
 
-func (f *finder) end() {
+func (f *locator) end() {
 	unix.Close(f.fd)
 	f.fd = -1
 }
 
 func pathOf(fd int) (string, error) { return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)) }
 
-// find finds a directory. A path that was found may be another a moment later: that is what the events of moved directories are for.
-func (f *finder) find(h handle) (place, error) {
+// locate returns the location of a directory. The path may be outdated a moment later; then there are events of the
+// directory that was moved.
+func (f *locator) locate(h handle) (location, error) {
 	if p, ok := f.dirs[h]; ok {
 		return p, nil
 	}
-	p, err := f.ask(h)
-	if err != nil || p.where == gone {
+	p, err := f.resolve(h)
+	if err != nil || p.relation == gone {
 		return p, err
 	}
 	if len(f.dirs) >= maxKnown {
@@ -80,48 +81,49 @@ func (f *finder) find(h handle) (place, error) {
 	return p, nil
 }
 
-func (f *finder) ask(h handle) (place, error) {
+func (f *locator) resolve(h handle) (location, error) {
 	fd, err := f.open(h)
 	if fd < 0 || err != nil {
-		return place{where: gone}, err // the directory it was in had an event, too
+		return location{relation: gone}, err // there was an event of its parent, too
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return place{}, err
+		return location{}, err
 	}
 	if st.Nlink == 0 {
-		return place{where: gone}, nil
+		return location{relation: gone}, nil
 	}
 	path, err := pathOf(fd)
 	if err != nil {
-		return place{}, err
+		return location{}, err
 	}
 	rel, ok := below(f.root, path)
 	switch {
 	case !ok:
-		return place{where: outside}, nil
+		return location{relation: outside}, nil
 	case rel != "" && f.skip(rel):
-		return place{rel, skipped}, nil
+		return location{rel, skipped}, nil
 	}
-	return place{rel, inside}, nil
+	return location{rel, inside}, nil
 }
 
-// open opens what has the handle; -1 is for what is gone.
-func (f *finder) open(h handle) (int, error) {
+// open opens a handle. It returns -1 if the entry does not exist any more.
+func (f *locator) open(h handle) (int, error) {
 	fd, err := unix.OpenByHandleAt(f.fd, h.file(), unix.O_PATH|unix.O_CLOEXEC)
 	switch {
 	case err == nil:
 		return fd, nil
 	case errors.Is(err, unix.ESTALE), errors.Is(err, unix.ENOENT):
 		return -1, nil
-	case errors.Is(err, unix.ENOMEM): // ext4 says so when another file with its inode number is just being made (fs/ext4/inode.c, iget_locked)
+	case errors.Is(err, unix.ENOMEM):
+		// ext4 returns it while another file with its inode number is being created (fs/ext4/inode.c, iget_locked).
 		return -1, nil
 	}
 	return -1, err
 }
 
-// below returns path as seen from root, both absolute.
+// below returns path relative to root, both absolute.
 func below(root, path string) (rel string, ok bool) {
 	if path == root {
 		return "", true
@@ -129,8 +131,9 @@ func below(root, path string) (rel string, ok bool) {
 	return strings.CutPrefix(path, strings.TrimSuffix(root, "/")+"/")
 }
 
-// inode returns the inode number of a file whose place is not known; 0 when it is gone, or when its only name does not matter.
-func (f *finder) inode(e *event) (uint64, error) {
+// inode returns the inode number of a file that may have a name inside. It returns 0 if the file does not exist any
+// more, or if its only name is outside or skipped.
+func (f *locator) inode(e *event) (uint64, error) {
 	if _, known := f.files[e.file]; known && e.dir != "" {
 		return 0, nil
 	}
@@ -143,7 +146,7 @@ func (f *finder) inode(e *event) (uint64, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Nlink == 0 {
 		return 0, err
 	}
-	if e.dir == "" { // its number of names changed, or it was opened by a handle
+	if e.dir == "" { // its number of names has changed, or it was opened by a handle
 		delete(f.files, e.file)
 		return st.Ino, nil
 	}
@@ -157,8 +160,8 @@ func (f *finder) inode(e *event) (uint64, error) {
 	return 0, nil
 }
 
-// sort adds what e tells to p.
-func (f *finder) sort(e *event, p *pending) error {
+// record adds the changes of e to p.
+func (f *locator) record(e *event, p *pending) error {
 	if e.is(unix.FAN_Q_OVERFLOW) {
 		return errOverflow
 	}
@@ -166,16 +169,16 @@ func (f *finder) sort(e *event, p *pending) error {
 	if moved {
 		clear(f.dirs)
 	}
-	at := place{where: outside}
+	at := location{relation: outside}
 	var err error
 	if e.dir != "" {
-		if at, err = f.find(e.dir); err != nil {
+		if at, err = f.locate(e.dir); err != nil {
 			return err
 		}
 	}
-	switch at.where {
+	switch at.relation {
 	case outside, skipped:
-		if up := parent(at.path); at.where == skipped && e.self() && (up == "" || !f.skip(up)) {
+		if up := parent(at.path); at.relation == skipped && e.self() && (up == "" || !f.skip(up)) {
 			p.add(Changes{Dirs: []string{up}})
 		}
 		if e.file == "" {
@@ -199,5 +202,5 @@ func (f *finder) sort(e *event, p *pending) error {
 
 func parent(path string) string { return strings.TrimPrefix(filepath.Dir("/"+path), "/") }
 
-// errOverflow tells that events were lost.
-var errOverflow = errors.New("the kernel's queue of events was full")
+// errOverflow is returned if events were lost.
+var errOverflow = errors.New("the event queue of the kernel was full")

@@ -7,31 +7,31 @@ import (
 	"strings"
 )
 
-// ParsePlace parses what stands behind "ssh:" in a description: //[USER@]HOST[:PORT]/DIR.
-func ParsePlace(s string) (Place, error) {
-	var p Place
+// ParseLocation parses the part of a master after "ssh:", //[USER@]HOST[:PORT]/DIR.
+func ParseLocation(s string) (Location, error) {
+	var p Location
 	rest, ok := strings.CutPrefix(s, "//")
-	who, dir, ok2 := strings.Cut(rest, "/")
+	host, dir, ok2 := strings.Cut(rest, "/")
 	if !ok || !ok2 || strings.IndexByte(s, 0) >= 0 {
 		return p, fmt.Errorf("%q is not //[USER@]HOST[:PORT]/DIR", s)
 	}
 	p.Dir = path.Clean("/" + dir)
-	if user, host, ok := strings.Cut(who, "@"); ok {
+	if user, rest, ok := strings.Cut(host, "@"); ok {
 		if !plain(user) {
 			return p, fmt.Errorf("%q is not a user", user)
 		}
-		p.User, who = user, host
+		p.User, host = user, rest
 	}
-	if v6, rest, ok := strings.Cut(strings.TrimPrefix(who, "["), "]"); ok && strings.HasPrefix(who, "[") {
+	if v6, rest, ok := strings.Cut(strings.TrimPrefix(host, "["), "]"); ok && strings.HasPrefix(host, "[") {
 		p.Host, p.Port = v6, strings.TrimPrefix(rest, ":")
 		if rest != "" && !strings.HasPrefix(rest, ":") {
-			return p, fmt.Errorf("%q is not a host", who)
+			return p, fmt.Errorf("%q is not a host", host)
 		}
 	} else {
-		p.Host, p.Port, _ = strings.Cut(who, ":")
+		p.Host, p.Port, _ = strings.Cut(host, ":")
 	}
 	if !plain(strings.ReplaceAll(p.Host, ":", "")) {
-		return p, fmt.Errorf("%q is not a host", who)
+		return p, fmt.Errorf("%q is not a host", host)
 	}
 	if n, err := strconv.ParseUint(p.Port, 10, 16); p.Port != "" && (err != nil || n == 0) {
 		return p, fmt.Errorf("%q is not a port", p.Port)
@@ -39,17 +39,18 @@ func ParsePlace(s string) (Place, error) {
 	return p, nil
 }
 
-// plain reports whether a name is none that ssh or a shell could take for something else.
+// plain reports whether a name has no character that is special to ssh or a shell.
 func plain(s string) bool {
 	return s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-%", r))
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("._-%", r))
 	})
 }
 
-// quote makes one word of s for a shell.
+// quote quotes s as one word of a shell command.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// glob makes a pattern of find's -path that matches s alone.
+// glob returns a pattern for find -path that matches only s.
 func glob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }

@@ -19,66 +19,68 @@ import (
 	"dim/internal/store"
 )
 
-// farNotes is what the capture of a master on another machine leaves for the next. They can be thrown away at any time: then all is
-// read. The file has a line with what is below in JSON, and the records as the other machine gave them, each ending in NUL.
-type farNotes struct {
+// remoteNotes are the notes of a capture of a master on another machine. They can be deleted at any time; the next
+// capture then reads everything. The file has a line with the fields below in JSON, then the records as the other
+// machine has printed them, each with a final NUL.
+type remoteNotes struct {
 	Format  int          `json:"format"`
 	Digest  image.Digest `json:"digest"`  // of the version
-	Started int64        `json:"started"` // by the other machine's clock
+	Started int64        `json:"started"` // in seconds, by the clock of the other machine
 	Disk    string       `json:"disk"`
 	Sum     uint32       `json:"sum"` // CRC-32C of the records
 
 	records      []byte
-	entries      map[string]farNote
+	entries      map[string]remoteNote
 	files, bytes uint64
 }
 
-type farNote struct {
+type remoteNote struct {
 	stamp string
 	entry *image.Entry
 }
 
-const farFormat = 1
+const remoteNotesFormat = 1
 
-func (o *Options) farNotesPath() string {
+func (o *Options) remoteNotesPath() string {
 	return filepath.Join(o.CacheDir, fmt.Sprintf("capture-%s-%s.far", o.Image, image.Sum([]byte(o.Master)).Short()))
 }
 
-// loadFarNotes returns what the capture before left, with the entries of its version; nothing if any of that is not there.
-func (o *Options) loadFarNotes(ctx context.Context, s *store.Store) *farNotes {
-	none := &farNotes{}
+// loadRemoteNotes returns the notes of the previous capture with the entries of its version. Without usable notes they
+// are empty.
+func (o *Options) loadRemoteNotes(ctx context.Context, s *store.Store) *remoteNotes {
+	none := &remoteNotes{}
 	if o.CacheDir == "" {
 		return none
 	}
-	b, err := os.ReadFile(o.farNotesPath())
+	b, err := os.ReadFile(o.remoteNotesPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return none
 	}
-	var n *farNotes
+	var n *remoteNotes
 	if err == nil {
-		n, err = parseFarNotes(b)
+		n, err = parseRemoteNotes(b)
 	}
 	if err == nil && hasVersion(s, o.Image, n.Digest) {
-		if err = n.join(ctx, s); err == nil {
+		if err = n.addEntries(ctx, s); err == nil {
 			return n
 		}
 	}
 	if err != nil {
-		o.Log.Warn("notes of the previous capture cannot be used", "path", o.farNotesPath(), "err", err)
+		o.Log.Warn("notes of the previous capture cannot be used", "file", o.remoteNotesPath(), "error", err)
 	}
 	return none
 }
 
-func parseFarNotes(b []byte) (*farNotes, error) {
+func parseRemoteNotes(b []byte) (*remoteNotes, error) {
 	head, records, ok := bytes.Cut(b, []byte("\n"))
-	n := &farNotes{}
-	if err := json.Unmarshal(head, n); err != nil || !ok || n.Format != farFormat {
+	n := &remoteNotes{}
+	if err := json.Unmarshal(head, n); err != nil || !ok || n.Format != remoteNotesFormat {
 		return nil, errors.New("not notes of this format")
 	}
 	if crc32.Checksum(records, crc32.MakeTable(crc32.Castagnoli)) != n.Sum {
 		return nil, errBadNotes
 	}
-	n.entries = map[string]farNote{}
+	n.entries = map[string]remoteNote{}
 	for text := range strings.SplitSeq(strings.TrimSuffix(string(records), "\x00"), "\x00") {
 		if text == "" {
 			continue
@@ -87,13 +89,13 @@ func parseFarNotes(b []byte) (*farNotes, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.entries[r.Path] = farNote{stamp: r.Stamp}
+		n.entries[r.Path] = remoteNote{stamp: r.Stamp}
 	}
 	return n, nil
 }
 
-// join finds the entries of what is noted. What has none, or one of another kind, is forgotten.
-func (n *farNotes) join(ctx context.Context, s *store.Store) error {
+// addEntries adds the entries of the version. It drops notes without an entry or with one of another type.
+func (n *remoteNotes) addEntries(ctx context.Context, s *store.Store) error {
 	root, err := s.Root(n.Digest)
 	if err != nil {
 		return err
@@ -117,7 +119,7 @@ func (n *farNotes) join(ctx context.Context, s *store.Store) error {
 	return err
 }
 
-// kindOf returns the letter that find has for a type.
+// kindOf returns the letter of a type in the output of find.
 func kindOf(t image.Type) string {
 	switch t {
 	case image.Regular:
@@ -136,11 +138,11 @@ func kindOf(t image.Type) string {
 	return ""
 }
 
-// notes returns what this look leaves for the next.
-func (c *far) notes(digest image.Digest) *farNotes {
-	n := &farNotes{Format: farFormat, Digest: digest, Started: c.list.Started, Disk: c.list.Disk}
+// notes returns the notes for the next capture.
+func (c *remoteCapture) notes(digest image.Digest) *remoteNotes {
+	n := &remoteNotes{Format: remoteNotesFormat, Digest: digest, Started: c.list.Started, Disk: c.list.Disk}
 	for _, r := range c.kept {
-		if !c.gone[r.Path] && !c.unsure[r.Path] {
+		if !c.gone[r.Path] && !c.unstable[r.Path] {
 			n.records = append(append(n.records, r.Text...), 0)
 		}
 	}
@@ -148,7 +150,7 @@ func (c *far) notes(digest image.Digest) *farNotes {
 	return n
 }
 
-func (o *Options) saveFarNotes(n *farNotes) error {
+func (o *Options) saveRemoteNotes(n *remoteNotes) error {
 	if o.CacheDir == "" {
 		return nil
 	}
@@ -159,5 +161,5 @@ func (o *Options) saveFarNotes(n *farNotes) error {
 	if err := durable.RemoveTemps(o.CacheDir); err != nil {
 		return err
 	}
-	return durable.WriteFile(o.farNotesPath(), append(append(head, '\n'), n.records...), 0o600)
+	return durable.WriteFile(o.remoteNotesPath(), append(append(head, '\n'), n.records...), 0o600)
 }
