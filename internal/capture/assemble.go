@@ -215,7 +215,7 @@ func (it *item) complete(e *image.Entry) {
 }
 
 func emptyTree() image.Digest {
-	b, err := image.EncodeTree(nil)
+	b, err := image.Tree(nil).Encode()
 	if err != nil {
 		panic(err) // an empty tree is always valid
 	}

@@ -156,7 +156,7 @@ func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 }
 
 func readlink(dir int, name string) (string, error) {
-	b := make([]byte, image.MaxTarget+1)
+	b := make([]byte, unix.PathMax)
 	n := 0
 	err := sysfile.Retry(func() (err error) {
 		n, err = unix.Readlinkat(dir, name, b)

@@ -36,7 +36,7 @@ func (s *source) version(t *testing.T, n int, text string) *image.Version {
 			Size: uint64(len(text)), Digest: image.Sum([]byte(text)),
 		})
 	}
-	d := image.Sum(testkit.Value(image.EncodeTree(tree))(t))
+	d := image.Sum(testkit.Value(tree.Encode())(t))
 	s.trees[d] = tree
 	root := image.Entry{Type: image.Directory, Mode: 0o755, Digest: d}
 	return &image.Version{Image: "compute", Number: 1, Digest: image.Sum([]byte(d.String())), Root: root}

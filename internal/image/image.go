@@ -1,5 +1,5 @@
-// Package image is the vocabulary of images: digests, trees and their entries, versions, references, and
-// the ids of entries. It defines the encoding of trees (docs/formats/tree.md), and does no I/O.
+// Package image is the vocabulary of images: digests, trees and their entries, versions, and references. It defines the
+// encoding of trees (docs/formats/tree.md), and does no I/O.
 //
 // # Concepts
 //
@@ -150,7 +150,7 @@ type Version struct {
 	Image   string    `json:"image"`
 	Number  int       `json:"version"`
 	Root    Entry     `json:"-"`      // of the root directory; its Name is empty
-	Digest  Digest    `json:"digest"` // of EncodeRoot(Root): it identifies the capture
+	Digest  Digest    `json:"digest"` // of Root.EncodeRoot(): it identifies the capture
 	Created time.Time `json:"created"`
 	Master  string    `json:"master,omitempty"`
 	Parent  int       `json:"parent,omitempty"`

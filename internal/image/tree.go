@@ -24,9 +24,9 @@ func (t Tree) Lookup(name string) (*Entry, bool) {
 
 // The limits of the tree format, in bytes. They are those of Linux.
 const (
-	MaxName   = 255
-	MaxTarget = 4095
-	MaxXattr  = 64 << 10
+	maxName   = 255
+	maxTarget = 4095
+	maxXattr  = 64 << 10
 )
 
 const (
@@ -41,8 +41,8 @@ const (
 	minEntry = 8 // bytes of the smallest entry: a FIFO with a name of one byte
 )
 
-// EncodeTree returns the canonical encoding of t. It refuses a tree that ParseTree would refuse.
-func EncodeTree(t Tree) ([]byte, error) {
+// Encode returns the canonical encoding of t. It refuses a tree that ParseTree would refuse.
+func (t Tree) Encode() ([]byte, error) {
 	for i := range t {
 		if !ValidEntryName(t[i].Name) {
 			return nil, fmt.Errorf("encode tree: %q is not a name", t[i].Name)
@@ -54,13 +54,13 @@ func EncodeTree(t Tree) ([]byte, error) {
 	return appendEntries(make([]byte, 0, 8+96*len(t)), t)
 }
 
-// EncodeRoot returns the encoding of a tree with root as its only entry. root is a directory without a name. The
-// digest of the encoding is Version.Digest.
-func EncodeRoot(root Entry) ([]byte, error) {
-	if root.Name != "" || root.Type != Directory {
-		return nil, fmt.Errorf("encode root: want a directory without a name, not %s %q", root.Type, root.Name)
+// EncodeRoot returns the encoding of a tree with e as its only entry. e is a directory without a name. The digest of
+// the encoding is Version.Digest.
+func (e *Entry) EncodeRoot() ([]byte, error) {
+	if e.Name != "" || e.Type != Directory {
+		return nil, fmt.Errorf("encode root: want a directory without a name, not %s %q", e.Type, e.Name)
 	}
-	return appendEntries(nil, Tree{root})
+	return appendEntries(nil, Tree{*e})
 }
 
 func appendEntries(dst []byte, t Tree) ([]byte, error) {
@@ -140,8 +140,18 @@ func appendString(b []byte, s string) []byte {
 
 // ValidEntryName reports whether s can be the name of an entry: 1 to 255 bytes, not "." or "..", without '/' and NUL.
 func ValidEntryName(s string) bool {
-	return s != "" && len(s) <= MaxName && s != "." && s != ".." &&
+	return s != "" && len(s) <= maxName && s != "." && s != ".." &&
 		strings.IndexByte(s, '/') < 0 && strings.IndexByte(s, 0) < 0
+}
+
+// ValidTarget reports whether e's target can be that of a symlink: 1 to 4095 bytes without NUL.
+func (e *Entry) ValidTarget() bool {
+	return e.Target != "" && len(e.Target) <= maxTarget && strings.IndexByte(e.Target, 0) < 0
+}
+
+// Valid reports whether an entry can have x: a name of 1 to 255 bytes without NUL, and a value of at most 64 KiB.
+func (x *Xattr) Valid() bool {
+	return x.Name != "" && len(x.Name) <= maxName && strings.IndexByte(x.Name, 0) < 0 && len(x.Value) <= maxXattr
 }
 
 func validPath(p string) bool {
@@ -186,7 +196,7 @@ func (e *Entry) checkFields() error {
 		return fmt.Errorf("%s with device numbers", e.Type)
 	}
 	if e.Type == Symlink {
-		if e.Target == "" || len(e.Target) > MaxTarget || strings.IndexByte(e.Target, 0) >= 0 {
+		if !e.ValidTarget() {
 			return fmt.Errorf("target of %d bytes is empty, too long or has a NUL", len(e.Target))
 		}
 	} else if e.Target != "" {
@@ -238,7 +248,7 @@ func (e *Entry) checkData() error {
 func (e *Entry) checkXattrs() error {
 	for i := range e.Xattrs {
 		x := &e.Xattrs[i]
-		if x.Name == "" || len(x.Name) > MaxName || strings.IndexByte(x.Name, 0) >= 0 || len(x.Value) > MaxXattr {
+		if !x.Valid() {
 			return fmt.Errorf("xattr %q of %d bytes is out of range", x.Name, len(x.Value))
 		}
 		if i > 0 && e.Xattrs[i-1].Name >= x.Name {

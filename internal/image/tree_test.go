@@ -33,11 +33,11 @@ func (t Tree) with(more ...Entry) Tree { return append(more, t...) }
 
 func TestAnEncodedTreeIsParsedUnchanged(t *testing.T) {
 	for _, want := range []Tree{{}, everything()} {
-		b, err := EncodeTree(want)
+		b, err := want.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := ParseTree(b)
+		got, err := ParseTree(b, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +48,7 @@ func TestAnEncodedTreeIsParsedUnchanged(t *testing.T) {
 }
 
 func TestTheEncodingOfATreeNeverChanges(t *testing.T) {
-	b, err := EncodeTree(everything())
+	b, err := everything().Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestTheEncodingOfATreeNeverChanges(t *testing.T) {
 
 func TestAnEncodedRootIsParsedUnchanged(t *testing.T) {
 	want := Entry{Type: Directory, Mode: 0o755, Digest: Sum([]byte{1, 0}), Nlink: 1}
-	b, err := EncodeRoot(want)
+	b, err := want.EncodeRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,12 +71,12 @@ func TestAnEncodedRootIsParsedUnchanged(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if _, err := ParseTree(b); err == nil {
+	if _, err := ParseTree(b, nil); err == nil {
 		t.Error("ParseTree takes a root's entry without a name")
 	}
 }
 
-func TestEncodeTreeRefuses(t *testing.T) {
+func TestEncodeRefusesInvalidTrees(t *testing.T) {
 	blob := Sum([]byte("x"))
 	tests := []struct {
 		name string
@@ -110,23 +110,23 @@ func TestEncodeTreeRefuses(t *testing.T) {
 		{"xattrs out of order", Tree{{Name: "a", Type: FIFO, Xattrs: []Xattr{{Name: "user.b"}, {Name: "user.a"}}}}},
 	}
 	for _, tt := range tests {
-		if _, err := EncodeTree(tt.tree); err == nil {
-			t.Errorf("EncodeTree accepts %s", tt.name)
+		if _, err := tt.tree.Encode(); err == nil {
+			t.Errorf("Encode accepts %s", tt.name)
 		}
 	}
 }
 
 func TestParseTreeRefusesOtherEncodings(t *testing.T) {
-	b, err := EncodeTree(everything())
+	b, err := everything().Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range b {
-		if _, err := ParseTree(b[:i]); err == nil {
+		if _, err := ParseTree(b[:i], nil); err == nil {
 			t.Fatalf("ParseTree accepts the first %d of %d bytes", i, len(b))
 		}
 	}
-	if _, err := ParseTree(append(bytes.Clone(b), 0)); err == nil {
+	if _, err := ParseTree(append(bytes.Clone(b), 0), nil); err == nil {
 		t.Error("ParseTree accepts a trailing byte")
 	}
 	for name, form := range map[string][]byte{
@@ -139,14 +139,14 @@ func TestParseTreeRefusesOtherEncodings(t *testing.T) {
 		"a number without an end":  bytes.Repeat([]byte{0xff}, 99),
 		"an unknown optional part": {1, 1, 0x86, 1, 'a', 0, 0, 0, 0, 0},
 	} {
-		if _, err := ParseTree(form); err == nil {
+		if _, err := ParseTree(form, nil); err == nil {
 			t.Errorf("ParseTree accepts %s", name)
 		}
 	}
 }
 
 func FuzzParseTree(f *testing.F) {
-	b, err := EncodeTree(everything())
+	b, err := everything().Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -154,9 +154,9 @@ func FuzzParseTree(f *testing.F) {
 	f.Add([]byte{1, 0})
 	f.Add([]byte{1, 1, 6, 1, 'a', 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tree, err := ParseTree(b)
+		tree, err := ParseTree(b, nil)
 		if err == nil {
-			again, err := EncodeTree(tree)
+			again, err := tree.Encode()
 			if err != nil {
 				t.Fatalf("a parsed tree does not encode: %v", err)
 			}
@@ -165,7 +165,7 @@ func FuzzParseTree(f *testing.F) {
 			}
 		}
 		if root, err := ParseRoot(b); err == nil {
-			if again, err := EncodeRoot(root); err != nil || !bytes.Equal(b, again) {
+			if again, err := root.EncodeRoot(); err != nil || !bytes.Equal(b, again) {
 				t.Fatalf("parse and encode changed the root's bytes: %v", err)
 			}
 		}
@@ -183,7 +183,7 @@ func BenchmarkParseVersion(b *testing.B) {
 				Mtime: Time{Sec: 1700000000}, Digest: Sum([]byte{byte(r.Int())})}
 			t = append(t, e)
 		}
-		enc, err := EncodeTree(t)
+		enc, err := t.Encode()
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func BenchmarkParseVersion(b *testing.B) {
 	}
 	for b.Loop() {
 		for _, enc := range encoded {
-			if _, err := ParseTree(enc); err != nil {
+			if _, err := ParseTree(enc, nil); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -6,12 +6,10 @@ import (
 	"math"
 )
 
-// ParseTree parses the canonical encoding of a tree and refuses all others. It keeps no reference to b. The memory
-// that it allocates is proportional to the length of b.
-func ParseTree(b []byte) (Tree, error) { return ParseTreeInto(nil, b) }
-
-// ParseTreeInto is like ParseTree, but overwrites room and returns it if its capacity is sufficient.
-func ParseTreeInto(room Tree, b []byte) (Tree, error) {
+// ParseTree parses the canonical encoding of a tree and refuses all others. It keeps no reference to b. The memory that
+// it allocates is proportional to the length of b. If the capacity of room is sufficient, the tree is written to room;
+// room may be nil.
+func ParseTree(b []byte, room Tree) (Tree, error) {
 	t, err := parseEntries(room, b)
 	if err != nil {
 		return nil, fmt.Errorf("parse tree: %w", err)
@@ -27,7 +25,7 @@ func ParseTreeInto(room Tree, b []byte) (Tree, error) {
 	return t, nil
 }
 
-// ParseRoot parses what EncodeRoot returns.
+// ParseRoot parses what Entry.EncodeRoot returns.
 func ParseRoot(b []byte) (Entry, error) {
 	t, err := parseEntries(nil, b)
 	if err != nil {
@@ -89,7 +87,7 @@ func (p *parser) entry(e *Entry) {
 	kind := p.byte()
 	e.Type = Type(kind & kindType)
 	e.Nlink = 1
-	e.Name = p.string(MaxName)
+	e.Name = p.string(maxName)
 	e.Mode = uint32(p.uvarint(0o7777))
 	e.UID = uint32(p.uvarint(math.MaxUint32))
 	e.GID = uint32(p.uvarint(math.MaxUint32))
@@ -103,7 +101,7 @@ func (p *parser) entry(e *Entry) {
 	case Directory:
 		p.digest(&e.Digest)
 	case Symlink:
-		e.Target = p.string(MaxTarget)
+		e.Target = p.string(maxTarget)
 	case CharDevice, BlockDevice:
 		e.Major = uint32(p.uvarint(math.MaxUint32))
 		e.Minor = uint32(p.uvarint(math.MaxUint32))
@@ -155,7 +153,7 @@ func (p *parser) xattrs() []Xattr {
 	}
 	list := make([]Xattr, n)
 	for i := range list {
-		list[i] = Xattr{Name: p.string(MaxName), Value: []byte(p.string(MaxXattr))}
+		list[i] = Xattr{Name: p.string(maxName), Value: []byte(p.string(maxXattr))}
 	}
 	return list
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/sysfile"
 	"dim/internal/vfs"
 )
@@ -70,10 +71,10 @@ func Occupied(st *unix.Stat_t) int64 {
 }
 
 // NewID returns an id for an object that is new in a layer.
-func NewID() image.ID {
+func NewID() fileid.ID {
 	var b [8]byte
 	rand.Read(b[:])
-	return image.ID(binary.BigEndian.Uint64(b[:])) | image.Born
+	return fileid.ID(binary.BigEndian.Uint64(b[:])) | fileid.InLayer
 }
 
 // reserved reports whether an extended attribute belongs to the form of layers. A version may have such
@@ -135,7 +136,7 @@ func (e Entry) drop(name string) error {
 
 // ID reads trusted.dim.id into buf, which has at least 64 bytes. ok is false if the value is none that the format
 // allows; the error is unix.ENODATA if the entry has no such attribute.
-func (e Entry) ID(buf []byte) (id image.ID, origin *image.Digest, ok bool, err error) {
+func (e Entry) ID(buf []byte) (id fileid.ID, origin *image.Digest, ok bool, err error) {
 	v, err := e.Xattr(xattrID, buf)
 	if err != nil || len(v) != 8 && len(v) != 40 {
 		return 0, nil, false, err
@@ -144,11 +145,11 @@ func (e Entry) ID(buf []byte) (id image.ID, origin *image.Digest, ok bool, err e
 		d := image.Digest(v[8:])
 		origin = &d
 	}
-	return image.ID(binary.BigEndian.Uint64(v)), origin, true, nil
+	return fileid.ID(binary.BigEndian.Uint64(v)), origin, true, nil
 }
 
 // SetID sets trusted.dim.id.
-func (e Entry) SetID(id image.ID, origin *image.Digest) error {
+func (e Entry) SetID(id fileid.ID, origin *image.Digest) error {
 	v := binary.BigEndian.AppendUint64(make([]byte, 0, 40), uint64(id))
 	if origin != nil {
 		v = append(v, origin[:]...)
@@ -163,7 +164,7 @@ func (e Entry) DropID() error { return e.drop(xattrID) }
 // a version's directory nor is it new in the layer.
 func (e Entry) Merged(path string) bool {
 	id, _, ok, err := e.ID(make([]byte, 64))
-	return (err != nil || ok && id == image.DirID(path)) && !e.Opaque()
+	return (err != nil || ok && id == fileid.OfDir(path)) && !e.Opaque()
 }
 
 // Opaque reports whether the directory e hides the version's directory of its path.

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica"
 	"dim/internal/vfs"
@@ -111,7 +111,7 @@ type checker struct {
 	root   layer.Dir
 	home   layer.Home
 	served bool // the replica is in use
-	ids    map[image.ID]layer.Inode
+	ids    map[fileid.ID]layer.Inode
 	links  map[layer.Inode]*linkCount
 }
 
@@ -125,7 +125,7 @@ type linkCount struct {
 func newChecker(root layer.Dir, node, im string) *checker {
 	return &checker{
 		Checked: Checked{Node: node, Image: im}, root: root, home: layer.Home(node + "/" + im),
-		ids: make(map[image.ID]layer.Inode), links: make(map[layer.Inode]*linkCount),
+		ids: make(map[fileid.ID]layer.Inode), links: make(map[layer.Inode]*linkCount),
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica"
 	"dim/internal/vfs"
@@ -172,7 +172,7 @@ func (r *reset) dropLayer() error {
 // attributes that the node has given them.
 func markDirectories(entry replica.LayerEntry) error {
 	path := entry.Path()
-	if entry.Kind() != vfs.Directory || entry.Opaque() || entry.ID() != image.DirID(path) && path != "" {
+	if entry.Kind() != vfs.Directory || entry.Opaque() || entry.ID() != fileid.OfDir(path) && path != "" {
 		return nil
 	}
 	at, release, err := entry.Open()

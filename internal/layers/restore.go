@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica"
 	"dim/internal/vfs"
@@ -211,7 +212,7 @@ func dropPathIDs(dir int, name string) error {
 	}
 	defer unix.Close(fd)
 	at := layer.At(fd, ".")
-	if id, _, ok, err := at.ID(make([]byte, 64)); err == nil && ok && id&image.Born == 0 {
+	if id, _, ok, err := at.ID(make([]byte, 64)); err == nil && ok && id&fileid.InLayer == 0 {
 		if err := at.DropID(); err != nil {
 			return err
 		}
@@ -244,7 +245,7 @@ func (r *restore) fitDirectory(have replica.LayerEntry, from int, name string) e
 	defer unix.Close(fd)
 	at, path := layer.At(fd, "."), have.Path()
 	id, _, ok, err := at.ID(make([]byte, 64))
-	merges := have.VersionKind() == vfs.Directory && err == nil && ok && id == image.DirID(path) && !at.Opaque()
+	merges := have.VersionKind() == vfs.Directory && err == nil && ok && id == fileid.OfDir(path) && !at.Opaque()
 	if !merges && have.Covers() {
 		if err := at.SetOpaque(); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/image/treediff"
 	"dim/internal/layer"
 	"dim/internal/replica"
@@ -245,7 +246,7 @@ func (r *snapshotRestore) surplus(entry replica.LayerEntry) error {
 	case entry.Whiteout():
 		r.note(RestoredPath{Path: path, What: wasSetAside, Kind: layer.AsideRemoval})
 		return nil
-	case kind != vfs.Directory || entry.Opaque() || entry.ID() != image.DirID(path):
+	case kind != vfs.Directory || entry.Opaque() || entry.ID() != fileid.OfDir(path):
 		r.note(RestoredPath{Path: path, What: wasSetAside, Kind: layer.AsideEntry})
 		return nil
 	default:

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/vfs"
 )
@@ -214,7 +215,7 @@ func (r *Replica) moved(p *dentry, dir string) {
 func (r *Replica) addAside(o *object, path string) {
 	o.aside = path
 	if r.history.aside == nil {
-		r.history.aside = make(map[image.ID]*object)
+		r.history.aside = make(map[fileid.ID]*object)
 	}
 	r.history.aside[o.id] = o
 }

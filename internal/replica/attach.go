@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 )
 
@@ -165,16 +166,16 @@ func fingerprints(files NodeFiles) map[string]string {
 	m := make(map[string]string, len(files.List))
 	for i := range files.List {
 		f := &files.List[i]
-		id := image.NodeFileID(f.Path, f.Digest)
+		id := fileid.OfNodeFile(f.Path, f.Digest)
 		attrs := fmt.Sprint(f.Mode, f.UID, f.GID, f.Mtime)
 		m[f.Path] = fmt.Sprintf("%016x%08x", uint64(id), crc32.ChecksumIEEE([]byte(attrs)))
 	}
 	return m
 }
 
-func fingerprintID(f string) image.ID {
+func fingerprintID(f string) fileid.ID {
 	id, _ := strconv.ParseUint(f[:min(16, len(f))], 16, 64)
-	return image.ID(id)
+	return fileid.ID(id)
 }
 
 // loadedHistory is the history up to a step, as replicas have it that share the step.
@@ -258,6 +259,6 @@ func differing(before, after map[string]string) []string {
 func (d *delta) touchAbove(path string) {
 	for path != "" {
 		path = parentPath(path)
-		d.touched[image.DirID(path)] = struct{}{}
+		d.touched[fileid.OfDir(path)] = struct{}{}
 	}
 }

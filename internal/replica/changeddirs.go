@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -207,7 +208,7 @@ func (t *transition) replaces(c *change, path string) bool {
 		switch {
 		case c.old == nil:
 			return t.r.hasOwn(at)
-		case c.new == nil || image.EntryID(at, c.old) != image.EntryID(at, c.new):
+		case c.new == nil || fileid.OfEntry(at, c.old) != fileid.OfEntry(at, c.new):
 			return true
 		case c.new.Type != image.Directory && t.r.hasOwn(at): // it is set aside
 			return true

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/image/treediff"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -98,32 +99,32 @@ func (c *change) kid(name string) *change {
 
 // delta is what one step between two views changes, by id. It is immutable once made.
 type delta struct {
-	touched map[image.ID]struct{}   // what gets a new ctime
-	gone    map[image.ID]*goneEntry // ids that the older view had and the newer has not at their path
+	touched map[fileid.ID]struct{}   // what gets a new ctime
+	gone    map[fileid.ID]*goneEntry // ids that the older view had and the newer has not at their path
 }
 
 func newDelta() *delta {
-	return &delta{touched: make(map[image.ID]struct{}), gone: make(map[image.ID]*goneEntry)}
+	return &delta{touched: make(map[fileid.ID]struct{}), gone: make(map[fileid.ID]*goneEntry)}
 }
 
 func (d *delta) entry(e treediff.Change) {
 	if i := strings.LastIndexByte(e.Path, '/'); e.Path != "" {
-		d.touched[image.DirID(e.Path[:max(i, 0)])] = struct{}{}
+		d.touched[fileid.OfDir(e.Path[:max(i, 0)])] = struct{}{}
 	}
-	var now image.ID
+	var now fileid.ID
 	if e.New != nil {
-		now = image.EntryID(e.Path, e.New)
+		now = fileid.OfEntry(e.Path, e.New)
 		d.touched[now] = struct{}{}
 	}
 	if e.Old == nil {
 		return
 	}
-	if id := image.EntryID(e.Path, e.Old); id != now {
+	if id := fileid.OfEntry(e.Path, e.Old); id != now {
 		d.gone[id] = goneOf(id, e.Path, e.Old)
 	}
 }
 
-func goneOf(id image.ID, path string, e *image.Entry) *goneEntry {
+func goneOf(id fileid.ID, path string, e *image.Entry) *goneEntry {
 	g := &goneEntry{
 		id: id, kind: lower.TypeOf(e.Type), path: path, mode: e.Mode, uid: e.UID, gid: e.GID, mtime: vfs.Time(e.Mtime),
 		size: e.Size, major: e.Major, minor: e.Minor, target: strings.Clone(e.Target),
@@ -143,10 +144,10 @@ func goneOf(id image.ID, path string, e *image.Entry) *goneEntry {
 // segment is one or several steps that follow each other.
 type segment struct {
 	steps   int
-	stamp   int64                 // of the last step
-	touched map[image.ID]struct{} // of one step: the ids that have its stamp
-	stamps  map[image.ID]int64    // of several
-	gone    map[image.ID]*goneEntry
+	stamp   int64                  // of the last step
+	touched map[fileid.ID]struct{} // of one step: the ids that have its stamp
+	stamps  map[fileid.ID]int64    // of several
+	gone    map[fileid.ID]*goneEntry
 }
 
 // newSegment takes over the maps of d. It copies nothing, for replicas are locked meanwhile.
@@ -155,7 +156,7 @@ func newSegment(d *delta, at int64) *segment {
 }
 
 // of returns the stamp of the last step that touched id.
-func (s *segment) of(id image.ID) (at int64, ok bool) {
+func (s *segment) of(id fileid.ID) (at int64, ok bool) {
 	if s.stamps == nil {
 		_, ok = s.touched[id]
 		return s.stamp, ok
@@ -169,8 +170,8 @@ func (s *segment) size() int { return len(s.touched) + len(s.stamps) }
 func (s *segment) join(next *segment) *segment {
 	j := &segment{
 		steps: s.steps + next.steps, stamp: next.stamp,
-		stamps: make(map[image.ID]int64, s.size()+next.size()),
-		gone:   make(map[image.ID]*goneEntry, len(s.gone)+len(next.gone)),
+		stamps: make(map[fileid.ID]int64, s.size()+next.size()),
+		gone:   make(map[fileid.ID]*goneEntry, len(s.gone)+len(next.gone)),
 	}
 	for _, part := range []*segment{s, next} {
 		for id := range part.touched {

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/sysfile"
@@ -36,7 +37,7 @@ func (r *Replica) update(do func(o *op) error) error {
 }
 
 func (r *Replica) updateOnce(do func(o *op) error) error {
-	staged := make(map[image.ID]*stagedCopy)
+	staged := make(map[fileid.ID]*stagedCopy)
 	defer func() {
 		for _, l := range staged {
 			l.discard()
@@ -62,7 +63,7 @@ func (r *Replica) updateOnce(do func(o *op) error) error {
 }
 
 // stage copies the content of the needed files, then syncs them all: the first sync does most of the work.
-func (r *Replica) stage(needed map[image.ID]*stagedCopy, staged map[image.ID]*stagedCopy) error {
+func (r *Replica) stage(needed map[fileid.ID]*stagedCopy, staged map[fileid.ID]*stagedCopy) error {
 	var fds []int
 	defer func() {
 		for _, fd := range fds {
@@ -188,7 +189,7 @@ func (o *op) needContent(s vnode, keep uint64) error {
 		return err
 	}
 	if o.needed == nil {
-		o.needed = make(map[image.ID]*stagedCopy)
+		o.needed = make(map[fileid.ID]*stagedCopy)
 	}
 	o.needed[o.r.id(s)] = &stagedCopy{view: o.r.view, file: s.file, low: s.low, keep: keep, objectSpec: m}
 	return errContentMissing

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -31,7 +32,7 @@ type dentry struct {
 
 // object is an inode of the layer.
 type object struct {
-	id         image.ID
+	id         fileid.ID
 	origin     *image.Digest // of a regular file that was copied up: its first content
 	kind       vfs.Type
 	mode       uint32
@@ -50,7 +51,7 @@ type object struct {
 	write sync.Mutex // held while content is written: attributes before and after are of one write
 }
 
-func newObject(id image.ID, kind vfs.Type) *object {
+func newObject(id fileid.ID, kind vfs.Type) *object {
 	return &object{id: id, kind: kind, named: true}
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/image/treediff"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
@@ -67,7 +68,7 @@ func (e *Edit) Reread() { e.r.forgetLayer() }
 // forgetLayer makes the next call read the layer of r, which is locked, from the disk. The dentries are no
 // longer right.
 func (r *Replica) forgetLayer() {
-	for _, all := range []map[image.ID]*object{r.objects, r.history.aside} {
+	for _, all := range []map[fileid.ID]*object{r.objects, r.history.aside} {
 		for _, o := range all {
 			o.dead = true
 			r.drop(o)
@@ -172,7 +173,7 @@ func (e *Edit) Discard(dir int, name string) error {
 
 // Aliased reports whether the version's entry with this id goes by another one, because a file in the saved
 // area has it.
-func (e *Edit) Aliased(id image.ID) bool { return e.r.history.aliased(id) }
+func (e *Edit) Aliased(id fileid.ID) bool { return e.r.history.aliased(id) }
 
 // AliasedPaths returns the paths of the files for which Aliased is true, from the replica's directory.
 func (e *Edit) AliasedPaths() []string {

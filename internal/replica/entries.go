@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -90,7 +90,7 @@ func (e LayerEntry) Whiteout() bool { return e.p.white }
 func (e LayerEntry) Opaque() bool { return e.p.obj != nil && e.p.obj.opaque }
 
 // ID returns the id of the layer's object at e; 0 if there is none.
-func (e LayerEntry) ID() image.ID {
+func (e LayerEntry) ID() fileid.ID {
 	if e.p.obj == nil {
 		return 0
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/vfs"
 )
 
@@ -40,7 +41,7 @@ func sum(kind, a, b string) []byte {
 	return s[:8]
 }
 
-func makeHandle(t Tree, id image.ID, origin *image.Digest) vfs.Handle {
+func makeHandle(t Tree, id fileid.ID, origin *image.Digest) vfs.Handle {
 	var b [handleLong]byte
 	b[0] = handleFormat
 	copy(b[2:], t[:])
@@ -54,7 +55,7 @@ func makeHandle(t Tree, id image.ID, origin *image.Digest) vfs.Handle {
 }
 
 // parseHandle returns the id in h, and the digest; origin is empty if it has none.
-func parseHandle(h *vfs.Handle) (id image.ID, origin []byte) {
+func parseHandle(h *vfs.Handle) (id fileid.ID, origin []byte) {
 	b := h.Bytes()
-	return image.ID(binary.BigEndian.Uint64(b[10:])), b[handleShort:]
+	return fileid.ID(binary.BigEndian.Uint64(b[10:])), b[handleShort:]
 }

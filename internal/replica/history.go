@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
@@ -14,13 +15,13 @@ type history struct {
 	made     int64 // ns: when the replica was made; raised when segments are dropped
 	versions chain // steps between versions
 	own      chain // steps of this node's files; other replicas do not share them
-	aside    map[image.ID]*object
-	aliases  map[image.ID]image.ID // of the version's entries that go by another id, and back
+	aside    map[fileid.ID]*object
+	aliases  map[fileid.ID]fileid.ID // of the version's entries that go by another id, and back
 }
 
 // goneEntry is an entry that a switch has replaced or removed, or that the node has removed and that lingers.
 type goneEntry struct {
-	id      image.ID
+	id      fileid.ID
 	kind    vfs.Type
 	path    string
 	mode    uint32
@@ -55,7 +56,7 @@ func (g *goneEntry) attr(a *vfs.Attr) {
 }
 
 // stamp returns the ctime, in nanoseconds, of what has the given id and is not in the layer.
-func (p *history) stamp(id image.ID) int64 {
+func (p *history) stamp(id fileid.ID) int64 {
 	at := p.made
 	for _, c := range [...]chain{p.versions, p.own} {
 		for i := len(c) - 1; i >= 0; i-- {
@@ -69,7 +70,7 @@ func (p *history) stamp(id image.ID) int64 {
 }
 
 // byID finds what the replica no longer shows because it was set aside or replaced.
-func (p *history) byID(id image.ID) (vnode, bool) {
+func (p *history) byID(id fileid.ID) (vnode, bool) {
 	if o := p.aside[id]; o != nil && !o.spent {
 		return vnode{obj: o, low: lower.None}, true
 	}
@@ -94,7 +95,7 @@ func (p *history) forget(since int64, most int) {
 }
 
 // alias returns the id under which this replica shows the version's entry with the given id.
-func (p *history) alias(id image.ID) image.ID {
+func (p *history) alias(id fileid.ID) fileid.ID {
 	if len(p.aliases) > 0 {
 		if a, ok := p.aliases[id]; ok {
 			return a
@@ -104,7 +105,7 @@ func (p *history) alias(id image.ID) image.ID {
 }
 
 // origin is the inverse of alias. ok is false if the version's entry with the id goes by another id.
-func (p *history) origin(id image.ID) (image.ID, bool) {
+func (p *history) origin(id fileid.ID) (fileid.ID, bool) {
 	if len(p.aliases) == 0 {
 		return id, true
 	}
@@ -112,23 +113,23 @@ func (p *history) origin(id image.ID) (image.ID, bool) {
 	if !ok {
 		return id, true
 	}
-	return other, id&image.Born != 0
+	return other, id&fileid.InLayer != 0
 }
 
 // findAliases gives another id to the version's entries that show under an id which the layer or the saved area
 // has too. The id is computed, so it is the same after a restart.
 func (r *Replica) findAliases() {
 	r.history.aliases = nil
-	for _, objects := range []map[image.ID]*object{r.objects, r.history.aside} {
+	for _, objects := range []map[fileid.ID]*object{r.objects, r.history.aside} {
 		for id := range objects {
-			if id&image.Born != 0 {
+			if id&fileid.InLayer != 0 {
 				continue
 			}
 			if _, shows := r.byLowID(id); !shows {
 				continue
 			}
 			if r.history.aliases == nil {
-				r.history.aliases = make(map[image.ID]image.ID)
+				r.history.aliases = make(map[fileid.ID]fileid.ID)
 			}
 			other := aliasID(r.tree, id)
 			for r.objects[other] != nil || r.history.aside[other] != nil {
@@ -139,14 +140,14 @@ func (r *Replica) findAliases() {
 	}
 }
 
-func aliasID(t Tree, id image.ID) image.ID {
+func aliasID(t Tree, id fileid.ID) fileid.ID {
 	b := append([]byte("alias\x00"), t[:]...)
 	sum := sha256.Sum256(binary.BigEndian.AppendUint64(b, uint64(id)))
-	return image.ID(binary.BigEndian.Uint64(sum[:])) | image.Born
+	return fileid.ID(binary.BigEndian.Uint64(sum[:])) | fileid.InLayer
 }
 
 // aliased reports whether the version's entry of this id goes by another one.
-func (p *history) aliased(id image.ID) bool {
+func (p *history) aliased(id fileid.ID) bool {
 	_, ok := p.aliases[id]
-	return ok && id&image.Born == 0
+	return ok && id&fileid.InLayer == 0
 }

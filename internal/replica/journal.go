@@ -59,7 +59,7 @@ const (
 type record struct {
 	Kind     string          `json:"kind"`
 	Version  *image.Version  `json:"version,omitempty"`
-	Root     []byte          `json:"root,omitempty"` // of Version, encoded by image.EncodeRoot
+	Root     []byte          `json:"root,omitempty"` // of Version, encoded by image.Entry.EncodeRoot
 	At       int64           `json:"at,omitempty"`   // nanoseconds since 1970
 	To       *image.Digest   `json:"to,omitempty"`
 	Steps    []stepRecord    `json:"steps,omitempty"` // of a state, oldest first
@@ -267,7 +267,7 @@ func (j *journal) name(log *durable.Log, named map[image.Digest]*image.Version, 
 	if named[v.Digest] != nil {
 		return nil
 	}
-	root, err := image.EncodeRoot(v.Root)
+	root, err := v.Root.EncodeRoot()
 	if err != nil {
 		return err
 	}

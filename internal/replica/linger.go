@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/replica/fds"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -36,7 +36,7 @@ type lingering struct {
 
 type lingerKey struct {
 	tree Tree
-	id   image.ID
+	id   fileid.ID
 }
 
 // lingerer is one removed file: of a layer, or of a version or a node file. The bytes of the latter are kept in
@@ -177,7 +177,7 @@ func (l *lingering) room() uint64 {
 }
 
 // find returns the file that lingers under an id.
-func (l *lingering) find(t Tree, id image.ID) (vnode, bool) {
+func (l *lingering) find(t Tree, id fileid.ID) (vnode, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.all[lingerKey{t, id}]

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/replica/lower"
 )
 
@@ -30,7 +31,7 @@ type NodeFiles struct {
 // nodeFile is a NodeFile in a view.
 type nodeFile struct {
 	NodeFile
-	id      image.ID
+	id      fileid.ID
 	content func(path string) ([]byte, error)
 }
 
@@ -44,10 +45,10 @@ func (r *Replica) bindNodeFiles() {
 			r.set.log.Warn("node file cannot be reached", "replica", r.dir, "path", f.Path)
 			continue
 		}
-		p.file = &nodeFile{NodeFile: *f, id: image.NodeFileID(f.Path, f.Digest), content: r.view.files.Content}
+		p.file = &nodeFile{NodeFile: *f, id: fileid.OfNodeFile(f.Path, f.Digest), content: r.view.files.Content}
 		r.files[p.file.id] = p
 		for up := p.up; up != nil && up.low == lower.None; up = up.up {
-			r.files[image.DirID(up.path())] = up
+			r.files[fileid.OfDir(up.path())] = up
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/vfs"
 )
@@ -19,7 +20,7 @@ type objectSpec struct {
 	major  uint32
 	minor  uint32
 	target string
-	id     image.ID
+	id     fileid.ID
 	origin *image.Digest
 	xattrs []image.Xattr
 	opaque bool

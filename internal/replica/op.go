@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
@@ -20,9 +20,9 @@ type op struct {
 	dirty []*fds.File
 	held  []*fds.File // open until the end, but not to be synced
 
-	staged map[image.ID]*stagedCopy // content that has been copied for this call
-	needed map[image.ID]*stagedCopy // content that must be copied before the call can go on
-	others bool                     // something that is not in dirty must be synced too
+	staged map[fileid.ID]*stagedCopy // content that has been copied for this call
+	needed map[fileid.ID]*stagedCopy // content that must be copied before the call can go on
+	others bool                      // something that is not in dirty must be synced too
 }
 
 // begin locks r for a change. Each begin needs an end.
@@ -253,7 +253,7 @@ func (r *Replica) specOf(s vnode) (*objectSpec, *object, error) {
 		return nil, nil, err
 	}
 	m := &objectSpec{
-		kind: a.Type, mode: a.Mode, uid: a.UID, gid: a.GID, major: a.Major, minor: a.Minor, id: image.ID(a.ID),
+		kind: a.Type, mode: a.Mode, uid: a.UID, gid: a.GID, major: a.Major, minor: a.Minor, id: fileid.ID(a.ID),
 		origin: r.origin(s), xattrs: r.versionXattrs(s), mtime: &a.Mtime, atime: &a.Atime,
 	}
 	m.group = s.low != lower.None && a.Type != vfs.Directory && len(r.view.index.Names(s.low)) > 0

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
@@ -42,9 +43,9 @@ type Replica struct {
 	scanned       bool // the layer has been read
 	root          *dentry
 	byLow         map[lower.Ref]*dentry // dentries by the version's entry there
-	files         map[image.ID]*dentry  // node files, and directories that exist for them
-	objects       map[image.ID]*object  // of the layer
-	previous      map[image.ID]*object  // of the layer when it was read before
+	files         map[fileid.ID]*dentry // node files, and directories that exist for them
+	objects       map[fileid.ID]*object // of the layer
+	previous      map[fileid.ID]*object // of the layer when it was read before
 	cleaned       bool                  // what a crash left in work/ was removed
 	history       history
 	renewed       int64 // stamp of the last Edit
@@ -64,7 +65,7 @@ var (
 )
 
 // Root names the top directory.
-func (r *Replica) Root() vfs.Handle { return makeHandle(r.tree, image.RootID, nil) }
+func (r *Replica) Root() vfs.Handle { return makeHandle(r.tree, fileid.Root, nil) }
 
 // Tree returns the part that all handles of r share.
 func (r *Replica) Tree() Tree { return r.tree }
@@ -151,7 +152,7 @@ func (r *Replica) resolve(h vfs.Handle) (vnode, error) {
 	return s, nil
 }
 
-func (r *Replica) byID(id image.ID) (vnode, bool) {
+func (r *Replica) byID(id fileid.ID) (vnode, bool) {
 	if len(r.objects) > 0 {
 		if o := r.objects[id]; o != nil {
 			return vnode{at: o.names[0], obj: o, low: lower.None}, true
@@ -172,7 +173,7 @@ func (r *Replica) byID(id image.ID) (vnode, bool) {
 }
 
 // byLowID finds the version's entry that shows under id.
-func (r *Replica) byLowID(id image.ID) (lower.Ref, bool) {
+func (r *Replica) byLowID(id fileid.ID) (lower.Ref, bool) {
 	id, ok := r.history.origin(id)
 	if !ok {
 		return lower.None, false
@@ -193,7 +194,7 @@ func (r *Replica) byLowID(id image.ID) (lower.Ref, bool) {
 }
 
 // id returns the file id of s.
-func (r *Replica) id(s vnode) image.ID {
+func (r *Replica) id(s vnode) fileid.ID {
 	switch {
 	case s.obj != nil:
 		return s.obj.id
@@ -204,7 +205,7 @@ func (r *Replica) id(s vnode) image.ID {
 	case s.low != lower.None:
 		return r.history.alias(r.view.index.ID(s.low))
 	}
-	return image.DirID(s.at.path())
+	return fileid.OfDir(s.at.path())
 }
 
 // origin returns the digest in the handle of s; nil if it has none.
@@ -279,17 +280,17 @@ func (r *Replica) attr(s vnode, a *vfs.Attr) error {
 		s.gone.attr(a)
 	case s.low != lower.None:
 		r.view.index.Attr(s.low, a)
-		a.ID = uint64(r.history.alias(image.ID(a.ID)))
+		a.ID = uint64(r.history.alias(fileid.ID(a.ID)))
 		r.countLinks(s, a)
 	default:
 		made := timeOf(r.history.made)
 		*a = vfs.Attr{
 			Type: vfs.Directory, Mode: 0o755, Nlink: 2 + r.countSubdirs(s.at), Size: lower.DirSize, Used: lower.DirSize,
-			ID: uint64(image.DirID(s.at.path())), Atime: made, Mtime: made,
+			ID: uint64(fileid.OfDir(s.at.path())), Atime: made, Mtime: made,
 		}
 	}
 	a.FSID = r.fsid()
-	a.Ctime = timeOf(r.history.stamp(image.ID(a.ID)))
+	a.Ctime = timeOf(r.history.stamp(fileid.ID(a.ID)))
 	return nil
 }
 
@@ -345,7 +346,7 @@ func (r *Replica) fillAttr(o *object, st *unix.Stat_t, a *vfs.Attr) {
 		a.Major, a.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
 	ctime := max(nanos(st.Ctim), o.shownCtime.Load())
-	if o.id&image.Born == 0 {
+	if o.id&fileid.InLayer == 0 {
 		ctime = max(ctime, r.history.stamp(o.id))
 	}
 	a.Ctime = timeOf(ctime)

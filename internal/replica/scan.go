@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
@@ -43,13 +43,13 @@ func (r *Replica) bind() {
 	r.root = newDentry(nil, "", 0)
 	r.root.low = lower.Root
 	r.byLow = map[lower.Ref]*dentry{lower.Root: r.root}
-	r.files = make(map[image.ID]*dentry)
+	r.files = make(map[fileid.ID]*dentry)
 	r.bindNodeFiles()
 }
 
 // rebind takes over what the layer has at the dentries below old, the root of an earlier view.
 func (r *Replica) rebind(old *dentry) {
-	r.objects = make(map[image.ID]*object, len(r.objects))
+	r.objects = make(map[fileid.ID]*object, len(r.objects))
 	var seen []*object
 	var take func(p, from *dentry)
 	take = func(p, from *dentry) {
@@ -81,7 +81,7 @@ func (r *Replica) rebind(old *dentry) {
 func (r *Replica) scan() error {
 	r.history.aside = nil
 	r.used.Store(0)
-	r.objects = make(map[image.ID]*object)
+	r.objects = make(map[fileid.ID]*object)
 	if !r.cleaned { // later it may be what a call is making
 		if err := r.cleanWork(); err != nil {
 			return fmt.Errorf("clean %s/work: %w", r.dir, err)
@@ -122,7 +122,7 @@ func (s *scanner) root(fd int) error {
 		unix.Close(fd)
 		return err
 	}
-	o := newObject(image.RootID, vfs.Directory)
+	o := newObject(fileid.Root, vfs.Directory)
 	o.mode, o.uid, o.gid = st.Mode&0o7777, st.Uid, st.Gid
 	s.r.attach(s.r.root, o)
 	return s.dir(s.r.root, fd)
@@ -225,7 +225,7 @@ func (s *scanner) identify(o *object, p *dentry, dir int, name string) error {
 		return nil
 	}
 	if o.kind == vfs.Directory && !o.opaque && p.low != lower.None && s.r.view.index.IsDir(p.low) {
-		o.id, o.named = image.DirID(p.path()), false
+		o.id, o.named = fileid.OfDir(p.path()), false
 		if s.r.objects[o.id] == nil {
 			return nil
 		}
@@ -272,7 +272,7 @@ func (r *Replica) cleanWork() error {
 // completeGroups gives the copied-up files of hard-link groups their missing names.
 func (r *Replica) completeGroups() error {
 	for id, o := range r.objects {
-		if id&image.Born != 0 {
+		if id&fileid.InLayer != 0 {
 			continue
 		}
 		low, ok := r.view.index.ByID(id)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/layer"
 	"dim/internal/replica/commit"
 	"dim/internal/replica/lower"
@@ -172,7 +173,7 @@ func (r *Replica) emptyLayer(fd int) error {
 	if err := unix.Fchmod(fd, a.Mode); err != nil {
 		return err
 	}
-	return layer.At(fd, "").SetID(image.RootID, nil)
+	return layer.At(fd, "").SetID(fileid.Root, nil)
 }
 
 // discard removes a snapshot that was not completed.

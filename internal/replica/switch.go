@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
@@ -344,7 +345,7 @@ func (t *transition) keepNodeFile(old *view, path string) {
 		if f.Path != path {
 			continue
 		}
-		id := image.NodeFileID(path, f.Digest)
+		id := fileid.OfNodeFile(path, f.Digest)
 		if _, stays := t.own.delta.touched[id]; stays {
 			return
 		}

@@ -128,7 +128,7 @@ func (b *Batch) PutBytes(content []byte) (image.Digest, error) {
 
 // PutTree stores a directory's tree.
 func (b *Batch) PutTree(t image.Tree) (image.Digest, error) {
-	enc, err := image.EncodeTree(t)
+	enc, err := t.Encode()
 	if err != nil {
 		return image.Digest{}, err
 	}
@@ -138,7 +138,7 @@ func (b *Batch) PutTree(t image.Tree) (image.Digest, error) {
 
 // PutRoot stores the entry of a root directory. The digest is that of a version.
 func (b *Batch) PutRoot(root image.Entry) (image.Digest, error) {
-	enc, err := image.EncodeRoot(root)
+	enc, err := root.EncodeRoot()
 	if err != nil {
 		return image.Digest{}, err
 	}

@@ -262,7 +262,7 @@ func (m *marker) below(list []image.Digest, left map[image.Digest]bool, d image.
 	delete(left, d)
 	enc, err := m.encodedTree(d, nil)
 	if err == nil {
-		t, _ := image.ParseTree(enc)
+		t, _ := image.ParseTree(enc, nil)
 		if root, rerr := image.ParseRoot(enc); rerr == nil {
 			t = image.Tree{root}
 		}

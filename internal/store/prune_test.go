@@ -26,7 +26,7 @@ func sound(t *testing.T, s *Store) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list, err := image.ParseTree(enc)
+		list, err := image.ParseTree(enc, nil)
 		if root, rerr := image.ParseRoot(enc); rerr == nil {
 			list, err = image.Tree{root}, nil
 		}

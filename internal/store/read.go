@@ -31,12 +31,12 @@ func (s *Store) Tree(d image.Digest) (image.Tree, error) { return s.TreeInto(d, 
 
 // TreeInto is Tree and reuses the memory of tree, whose content is lost.
 func (s *Store) TreeInto(d image.Digest, tree image.Tree) (image.Tree, error) {
-	var room [4096]byte // on the stack, enough for nearly all trees; ParseTreeInto keeps nothing of it
+	var room [4096]byte // on the stack, enough for nearly all trees; ParseTree keeps no reference to it
 	b, err := s.encodedTree(d, room[:0])
 	if err != nil {
 		return nil, err
 	}
-	return image.ParseTreeInto(tree, b)
+	return image.ParseTree(b, tree)
 }
 
 // Root returns the entry of the root directory of the version with the given digest, verified. Errors may be

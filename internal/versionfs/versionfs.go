@@ -131,7 +131,7 @@ func (f *FS) Digest(name string) (string, error) {
 		return "", err
 	}
 	e.Name = "x"
-	enc, err := image.EncodeTree(image.Tree{e})
+	enc, err := image.Tree{e}.Encode()
 	return image.Sum(enc).String(), err
 }
 

@@ -37,7 +37,7 @@ func entry(h *tar.Header) (image.Entry, error) {
 		e.Type = image.Directory
 	case tar.TypeSymlink:
 		e.Type, e.Target = image.Symlink, h.Linkname
-		if e.Target == "" || len(e.Target) > image.MaxTarget || strings.IndexByte(e.Target, 0) >= 0 {
+		if !e.ValidTarget() {
 			return e, errors.New("the target of the symlink is empty, too long or has a NUL")
 		}
 	case tar.TypeChar:
@@ -98,10 +98,11 @@ func xattrs(records map[string]string) ([]image.Xattr, error) {
 		if !ok || !draft.CapturedXattr(name) {
 			continue
 		}
-		if len(name) > image.MaxName || strings.IndexByte(name, 0) >= 0 || len(value) > image.MaxXattr {
+		x := image.Xattr{Name: name, Value: []byte(value)}
+		if !x.Valid() {
 			return nil, fmt.Errorf("xattr %q of %d bytes is out of range", shortened(name), len(value))
 		}
-		values[name] = []byte(value)
+		values[name] = x.Value
 	}
 	if label, ok := records[keySELinux]; ok && values[nameSELinux] == nil {
 		values[nameSELinux] = append([]byte(label), 0)

@@ -24,7 +24,7 @@ type sink struct{ trees map[image.Digest]bool }
 func (s *sink) PutBytes(b []byte) (image.Digest, error) { return image.Sum(b), nil }
 
 func (s *sink) PutTree(t image.Tree) (image.Digest, error) {
-	b, err := image.EncodeTree(t)
+	b, err := t.Encode()
 	if err != nil {
 		return image.Digest{}, err
 	}

@@ -53,7 +53,7 @@ func (f *trees) dir(name string, files map[string]string) image.Entry {
 		t = append(t, f.dir(sub, files))
 	}
 	slices.SortFunc(t, func(a, b image.Entry) int { return strings.Compare(a.Name, b.Name) })
-	b, err := image.EncodeTree(t)
+	b, err := t.Encode()
 	if err != nil {
 		panic(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 )
 
 // Loader returns the tree with digest d. It may use the memory of room. The tree is valid until the next call.
@@ -21,7 +22,7 @@ type Loader func(d image.Digest, room image.Tree) (image.Tree, error)
 func Load(v image.Version, load Loader, base *Index) (*Index, error) {
 	expect := min(v.Files, 1<<20) + 1
 	b := builder{load: load, base: base, sorts: make(map[sortKey]uint32), names: newNames(expect)}
-	b.x = &Index{Version: v, groups: make(map[image.ID][]Ref), extras: make(map[Ref]extra)}
+	b.x = &Index{Version: v, groups: make(map[fileid.ID][]Ref), extras: make(map[Ref]extra)}
 	b.x.rows = make([]row, 0, expect)
 	b.x.digests = make([]image.Digest, 0, expect)
 	if v.Root.Type != image.Directory {
@@ -160,13 +161,13 @@ func (b *builder) add(e *image.Entry, hash uint64, parent Ref) {
 }
 
 // id returns the file id of e, which is at b.path.
-func (b *builder) id(e *image.Entry) image.ID {
+func (b *builder) id(e *image.Entry) fileid.ID {
 	dir := len(b.path)
 	if dir > 0 {
 		b.path = append(b.path, '/')
 	}
 	b.path = append(b.path, e.Name...)
-	id := image.EntryID(unsafe.String(unsafe.SliceData(b.path), len(b.path)), e) // which keeps no path
+	id := fileid.OfEntry(unsafe.String(unsafe.SliceData(b.path), len(b.path)), e) // which keeps no path
 	b.path = b.path[:dir]
 	return id
 }

@@ -20,6 +20,7 @@ import (
 	"unsafe"
 
 	"dim/internal/image"
+	"dim/internal/image/fileid"
 	"dim/internal/vfs"
 )
 
@@ -41,13 +42,13 @@ type Index struct {
 	digests []image.Digest // of regular files and directories
 	sorts   []sort
 	slots   []Ref // hash table by id, open addressing
-	groups  map[image.ID][]Ref
+	groups  map[fileid.ID][]Ref
 	extras  map[Ref]extra
 }
 
 // row is one entry: 48 bytes.
 type row struct {
-	id     image.ID
+	id     fileid.ID
 	size   uint64 // regular: bytes; symlink: length of the target; device: major, minor; directory: see children
 	mtime  int64  // nanoseconds since 1970, unless it is in the extra
 	hash   uint32 // the upper half of the name's, see Hash: the rest is not needed for look-ups
@@ -108,7 +109,7 @@ func upper(hash uint64) uint32 { return uint32(hash >> 30) }
 func (x *Index) Len() int { return len(x.rows) }
 
 // ByID finds the entry with the given id. Of a hard-link group it is the first name in the index.
-func (x *Index) ByID(id image.ID) (Ref, bool) {
+func (x *Index) ByID(id fileid.ID) (Ref, bool) {
 	for i := slot(uint64(id), len(x.slots)); ; i = next(i, len(x.slots)) {
 		switch r := x.slots[i]; {
 		case r == None:
@@ -220,7 +221,7 @@ func (x *Index) appendPath(b []byte, r Ref) []byte {
 }
 
 // ID returns r's file id.
-func (x *Index) ID(r Ref) image.ID { return x.rows[r].id }
+func (x *Index) ID(r Ref) fileid.ID { return x.rows[r].id }
 
 // IsDir reports whether r is a directory.
 func (x *Index) IsDir(r Ref) bool { return x.sorts[x.rows[r].sort].kind == image.Directory }

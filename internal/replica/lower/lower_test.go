@@ -26,7 +26,7 @@ func (s trees) load(d image.Digest, room image.Tree) (image.Tree, error) {
 }
 
 func (s trees) put(t image.Tree) image.Digest {
-	enc, err := image.EncodeTree(t)
+	enc, err := t.Encode()
 	if err != nil {
 		panic(err)
 	}

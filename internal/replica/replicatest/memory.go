@@ -86,7 +86,7 @@ func (m *Memory) Version(t testing.TB, number int, entries []vfstest.Entry) imag
 		root.Mode, root.UID, root.GID, root.Mtime = e.Mode, e.UID, e.GID, image.Time(e.Mtime)
 	}
 	root.Digest = b.tree("")
-	enc, err := image.EncodeRoot(root)
+	enc, err := root.EncodeRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func (b *treeBuilder) tree(dir string) image.Digest {
 		tree = append(tree, b.entry(e))
 	}
 	slices.SortFunc(tree, func(a, b image.Entry) int { return strings.Compare(a.Name, b.Name) })
-	enc, err := image.EncodeTree(tree)
+	enc, err := tree.Encode()
 	if err != nil {
 		b.t.Fatal(err)
 	}
