@@ -19,6 +19,7 @@ import (
 	"dim/internal/dhcp"
 	"dim/internal/driver"
 	"dim/internal/follow"
+	"dim/internal/image"
 	"dim/internal/liveness"
 	"dim/internal/masters"
 	"dim/internal/problems"
@@ -47,13 +48,23 @@ type Parts struct {
 	Compare   *compare.Comparer
 	Masters   *masters.Masters
 	Driver    *driver.Driver
-	Serving   *serving.Server
+	Serving   Roots
 	BootFiles *bootfiles.Builder
 	Liveness  *liveness.Tracker
 	Push      *push.Hub
 	Unknown   *dhcp.Machines // machines that are not in the description
 	Problems  *problems.List
 	Log       *slog.Logger
+}
+
+// Roots are the roots of this server's nodes. serving.Server implements it.
+type Roots interface {
+	// Node returns what is served to a node; ok is false when it has no root here.
+	Node(cluster.NodeName) (n serving.Node, ok bool)
+	// Shows returns the version that a node's root shows; ok is false when it has no root here.
+	Shows(cluster.NodeName) (v image.Version, ok bool)
+	// Serves reports whether this server serves a node.
+	Serves(*cluster.Node) bool
 }
 
 var _ control.Backend = (*API)(nil)

@@ -1,0 +1,252 @@
+package api
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/compare"
+	"dim/internal/coord"
+	"dim/internal/follow"
+	"dim/internal/image"
+	"dim/internal/image/treediff"
+	"dim/internal/liveness"
+	"dim/internal/problems"
+	"dim/internal/push"
+	"dim/internal/rollout"
+	"dim/internal/serving"
+	"dim/internal/testkit"
+)
+
+// small has the nodes n01 to n09 of this server, and x1 of another one.
+const small = `<cluster name="small">
+  <network name="boot" subnet="127.0.0.0/8" insecure="yes"/>
+  <server name="head" roles="head image" dhcp="off"><interface network="boot" address="127.0.0.2"/></server>
+  <server name="second" roles="image" dhcp="off"><interface network="boot" address="127.0.0.3"/></server>
+  <taxonomy><level name="node" from="1" to="9"/></taxonomy>
+  <image name="compute" arch="amd64" master="dir:/master"/>
+  <nodes name="n{node:02}" each="node" image="compute" servers="head">
+    <interface name="eth0" network="boot" address="127.0.0.{10+node}" mac="52:54:00:4d:00:{node:02x}"/>
+  </nodes>
+  <node name="x1" image="compute" servers="second">
+    <interface name="eth0" network="boot" address="127.0.0.99" mac="52:54:00:4d:00:99"/>
+  </node>
+</cluster>
+`
+
+// roots are the Roots of a server that serves all nodes but x1: what each shows, by node.
+type roots map[cluster.NodeName]int
+
+func (r roots) Shows(n cluster.NodeName) (image.Version, bool)  { v, ok := r[n]; return version(v), ok }
+func (r roots) Serves(n *cluster.Node) bool                     { return n.Name != "x1" }
+func (r roots) Node(cluster.NodeName) (n serving.Node, ok bool) { return n, false }
+
+func version(number int) image.Version {
+	return image.Version{Image: "compute", Number: number, Digest: image.Sum([]byte{byte(number)})}
+}
+
+func ref(number int) image.Ref { return image.Ref{Image: "compute", Number: number} }
+
+// newAPI returns an API whose nodes show what r says, and a state in which compute has the versions 1 to 3, of which 1
+// is the current one.
+func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	tracker := testkit.Value(liveness.Open(filepath.Join(t.TempDir(), "boots.log"), log))(t)
+	t.Cleanup(func() { testkit.Must(t, tracker.Close()) })
+	load := func(image.Digest) (image.Tree, error) { return nil, fs.ErrNotExist }
+	files := func(image.Entry) fs.FS { return fstest.MapFS{} }
+	c := testkit.Value(cluster.Parse(cluster.Source{Name: "cluster.xml", XML: []byte(small)}))(t)
+	now := &follow.Declared{Cluster: c, State: coord.State{Images: map[string]*coord.Image{
+		"compute": {Last: 3, Current: 1, Versions: []image.Version{version(1), version(2), version(3)}},
+	}}}
+	state := filepath.Join(t.TempDir(), "state.json")
+	d := follow.Describe(c)
+	f := follow.New(follow.Options{Server: "head", StateFile: state, CoordDir: state, Log: log})
+	kept := now.State
+	kept.Description = &d
+	testkit.Must(t, coord.SaveState(state, kept), f.Load())
+	return New(Info{Server: "head"}, Parts{
+		Serving: r, Liveness: tracker, Compare: compare.New(load, files, log), Push: push.New(push.Options{Log: log}),
+		Follow: f, Problems: new(problems.List), Log: log,
+	}), now
+}
+
+func TestHowFarANodeOfARolloutIs(t *testing.T) {
+	type state struct {
+		desired, next int // of the node; 0: none
+		booting       bool
+		problem       string // of the node
+		all           string // of all replicas
+	}
+	for _, tt := range []struct {
+		name  string
+		node  cluster.NodeName
+		shows int // 0: it has no root here
+		ring  int
+		state state
+		want  string
+	}{
+		{"it is gone", "n99", 0, 0, state{}, "no longer in the description"},
+		{"its ring is not declared yet", "n01", 1, 1, state{}, "waits for ring 2"},
+		{"it shows the version", "n01", 2, 0, state{desired: 2}, "current"},
+		{"it changes at its next boot", "n01", 1, 0, state{next: 2}, "changes when it boots"},
+		{"it has booted, and the state does not know", "n01", 2, 0, state{next: 2}, "current"},
+		{"it changes to another one", "n01", 2, 0, state{desired: 2, next: 3}, "changes to compute@3 when it boots"},
+		{"it was moved since", "n01", 3, 0, state{desired: 3}, "follows compute@3"},
+		{"another server serves it", "x1", 0, 0, state{desired: 2},
+			"unknown: second, which serves it, has not reported"},
+		{"it is booting", "n01", 1, 0, state{desired: 2, booting: true},
+			"changes when its boot with compute@1 is over"},
+		{"its switch failed", "n01", 1, 0, state{desired: 2, problem: "a mount"}, "not moved: a mount"},
+		{"all switches failed", "n01", 1, 0, state{desired: 2, all: "no room"}, "not moved: no room"},
+		{"its own reason counts", "n01", 1, 0, state{desired: 2, problem: "a mount", all: "x"}, "not moved: a mount"},
+		{"it is not switched yet", "n01", 1, 0, state{desired: 2}, "not moved"},
+		{"it has no root yet", "n01", 0, 0, state{desired: 2}, "not served here"},
+		{"it cannot be served", "n01", 0, 0, state{desired: 2, problem: "no file"}, "not served here: no file"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := roots{}
+			if tt.shows > 0 {
+				r[tt.node] = tt.shows
+			}
+			api, now := newAPI(t, r)
+			now.State.Desired, now.State.Next = coord.Refs{}, coord.Refs{}
+			if tt.state.desired > 0 {
+				now.State.Desired[string(tt.node)] = ref(tt.state.desired)
+			}
+			if tt.state.next > 0 {
+				now.State.Next[string(tt.node)] = ref(tt.state.next)
+			}
+			if tt.state.booting {
+				api.Liveness.Report(tt.node, boot.Event{Stage: boot.StageKernel})
+			}
+			if tt.state.problem != "" {
+				api.Problems.Set(problems.Node(tt.node), errors.New(tt.state.problem))
+			}
+			if tt.state.all != "" {
+				api.Problems.Set(problems.Of(problems.KindReplicas), errors.New(tt.state.all))
+			}
+			move := &rollout.Rollout{ID: 1, Image: "compute", Version: 2, State: rollout.Running}
+			got := api.rolloutNode(now, move, tt.ring, string(tt.node))
+			if got.Verdict != tt.want || got.Ring != tt.ring+1 {
+				t.Errorf("got %q in ring %d, want %q", got.Verdict, got.Ring, tt.want)
+			}
+		})
+	}
+}
+
+func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
+	api, now := newAPI(t, roots{"n01": 2})
+	now.State.Desired = coord.Refs{"n01": ref(2)}
+	declared := time.Now().Add(-time.Hour)
+	move := func(when rollout.When, path string) *rollout.Rollout {
+		from, to := version(1), version(2)
+		file := func(text string) *image.Entry {
+			return &image.Entry{Type: image.Regular, Mode: 0o755, Digest: image.Sum([]byte(text))}
+		}
+		api.Compare = compare.New(nil, func(image.Entry) fs.FS { return fstest.MapFS{} }, api.Log)
+		api.Compare.Keep(&from, &to, []treediff.Change{{Path: path, Old: file("1"), New: file("2")}})
+		return &rollout.Rollout{
+			ID: 1, Image: "compute", Version: 2, State: rollout.Running, When: when, Current: 1,
+			Rings:  []rollout.Ring{{Nodes: rollout.Nodes{"n01"}, Declared: declared}},
+			Before: []rollout.Before{{Nodes: rollout.Nodes{"n01"}}},
+		}
+	}
+	const kernel, data = "boot/vmlinuz-6.1.0-1-amd64", "etc/motd"
+	verdict := func(r *rollout.Rollout) string {
+		t.Helper()
+		list := api.rolloutNodes(t.Context(), now, r)
+		if len(list) != 1 {
+			t.Fatalf("%d nodes", len(list))
+		}
+		return list[0].Verdict
+	}
+	if got := verdict(move(rollout.Now, kernel)); got != "current" {
+		t.Errorf("a node that is off is %s", got)
+	}
+	api.Liveness.Called("n01", time.Now())
+	for _, tt := range []struct {
+		name string
+		move *rollout.Rollout
+		want string
+	}{
+		{"another kernel", move(rollout.Now, kernel), "stale until reboot"},
+		{"another kernel from the next boot on", move(rollout.Boot, kernel), "current"},
+	} {
+		if got := verdict(tt.move); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	if got := verdict(move(rollout.Now, data)); got != "current" {
+		t.Errorf("data: %s", got)
+	}
+	api.Liveness.Report("n01", boot.Event{Stage: boot.StageDHCP})
+	api.Liveness.Report("n01", boot.Event{Stage: boot.StageHandover})
+	api.Liveness.Called("n01", time.Now())
+	if got := verdict(move(rollout.Now, kernel)); got != "current" {
+		t.Errorf("a node that has booted since is %s", got)
+	}
+}
+
+func TestNodesThatMoveAlikeAreOneMove(t *testing.T) {
+	_, now := newAPI(t, roots{})
+	now.State.Desired = coord.Refs{"n02": ref(2), "n04": ref(2), "n05": ref(3)}
+	r := &rollout.Rollout{Image: "compute", Version: 3, Rings: []rollout.Ring{
+		{Nodes: rollout.Nodes{"n01", "n02", "n03", "n04"}}, {Nodes: rollout.Nodes{"n05", "n06", "n99"}}, {},
+	}}
+	to := func(n *cluster.Node) (image.Ref, bool) { return r.Ref(), n.Name == "n03" }
+	var got [][]string
+	for _, moves := range movesOf(now, r, to) {
+		var ring []string
+		for _, m := range moves {
+			text := cluster.Fold(m.nodes) + " " + m.from.String() + " " + m.to.String()
+			if m.boot {
+				text += " boot"
+			}
+			ring = append(ring, text)
+		}
+		got = append(got, ring)
+	}
+	want := [][]string{
+		{"n01 compute@1 compute@3", "n[02,04] compute@2 compute@3", "n03 compute@1 compute@3 boot"},
+		{"n05 compute@3 compute@3", "n06 compute@1 compute@3"}, // n99 is not in the description
+		nil,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestALongListIsCut(t *testing.T) {
+	for want, list := range map[string]string{
+		"": "", "a": "a", "a, b, c": "a b c", "a, b, c and 1 more": "a b c d", "a, b, c and 3 more": "a b c d e f",
+	} {
+		if got := few(strings.Fields(list)); got != want {
+			t.Errorf("%q becomes %q, want %q", list, got, want)
+		}
+	}
+}
+
+func TestWhatHasToBeRestarted(t *testing.T) {
+	got := restartOf([]push.Process{
+		{PID: 7, Name: "sshd", Unit: "sshd.service"}, {PID: 8, Name: "sshd", Unit: "sshd.service"},
+		{PID: 1, Name: "systemd", Unit: "init.scope"}, {PID: 9, Name: "tool"},
+	})
+	if want := []string{"init", "sshd.service", "tool (pid 9)"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := restartOf(nil); got == nil || len(got) > 0 {
+		t.Errorf("for nothing %q", got)
+	}
+}
