@@ -105,7 +105,10 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	me, _ := d.follow.Cluster().Server(d.server)
-	l, err := listen(ctx, me)
+	l, err := listenWithin(ctx, me, addressWait, d.Log)
+	if ctx.Err() != nil && err != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,12 +28,53 @@ type sockets struct {
 	dhcp, ra  net.PacketConn // nil: this server does not answer DHCP, or has no IPv6
 }
 
+// Bounds of listenWithin.
+const (
+	addressWait  = time.Minute
+	addressRetry = 500 * time.Millisecond
+)
+
+// listenWithin is listen, but waits up to limit for the addresses of s that no interface has yet: an interface may get
+// its address long after the network counts as online. Any other failure ends the wait.
+func listenWithin(ctx context.Context, s *cluster.Server, limit time.Duration, log *slog.Logger) (*sockets, error) {
+	waiting, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for logged := false; ; logged = true {
+		l, err := listen(ctx, s)
+		if err == nil || !onlyAddressesMissing(err) {
+			return l, err
+		}
+		if !logged {
+			log.Warn("waiting for the server's address", "error", err)
+		}
+		select {
+		case <-waiting.Done():
+			return nil, err
+		case <-time.After(addressRetry):
+		}
+	}
+}
+
+// onlyAddressesMissing reports whether the causes of an error of listen are all that no interface has the address.
+func onlyAddressesMissing(err error) bool {
+	joined, ok := errors.AsType[interface {
+		error
+		Unwrap() []error
+	}](err)
+	return ok && !slices.ContainsFunc(joined.Unwrap(), func(err error) bool {
+		return !errors.Is(err, unix.EADDRNOTAVAIL)
+	})
+}
+
 // listen opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DHCP and router
 // solicitations on all interfaces. All failures are reported at once.
 func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 	l := &sockets{}
 	var errs []error
 	note := func(err error) bool {
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			err = fmt.Errorf("%w: no interface here has it", err)
+		}
 		if err != nil {
 			errs = append(errs, err)
 		}
