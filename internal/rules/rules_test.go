@@ -112,6 +112,10 @@ func TestTheRulesBite(t *testing.T) {
 			checkState(nil), 1},
 		{"a sentinel", "internal/store", "import \"errors\"\nvar ErrGone = errors.New(``)", checkState(nil), 0},
 		{"an exported name without a comment", "internal/store", "func F() {}", checkComments, 1},
+		{"a struct of 20 fields", "internal/store", "type t struct{ " + fields(20) + " }", checkFields, 0},
+		{"a struct of 21 fields", "internal/store", "type t struct{ " + fields(19) + "; a, b int }", checkFields, 1},
+		{"an embedded struct counts", "internal/store", "type t struct{ " + fields(20) + "; u }", checkFields, 1},
+		{"a struct that may", "internal/control", "type Rollout struct{ " + fields(21) + " }", checkFields, 0},
 		{"an exported name with one", "internal/store", "// F does.\nfunc F() {}", checkComments, 0},
 	} {
 		s := &source{fset: token.NewFileSet()}
@@ -131,4 +135,13 @@ func TestTheRulesBite(t *testing.T) {
 			t.Errorf("%s: %q, want %d problems", tt.name, got, tt.want)
 		}
 	}
+}
+
+// fields is n fields of a struct.
+func fields(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("f%d int", i))
+	}
+	return strings.Join(list, "; ")
 }
