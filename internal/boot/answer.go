@@ -23,6 +23,7 @@ type Client struct {
 	Archs       []uint16       // option 93
 	VendorClass string         // option 60
 	IPXE        bool           // it is iPXE
+	Declined    bool           // it refuses its address, because another machine uses it
 }
 
 // Answer is what a DHCP client gets.
@@ -75,10 +76,27 @@ func (p *Policy) DHCP(c Client) (Answer, error) {
 		Domain:   p.Cluster().Domain,
 		MTU:      network.MTU,
 	}}
-	if t.card == t.Node.Boot() {
+	switch {
+	case c.Declined:
+		a.Event = Event{Stage: StageDHCP, Error: "another machine uses " + t.card.Address.String()}
+	case t.card == t.Node.Boot():
 		a.Event = p.addBoot(&a.Lease, c, &t)
+	default:
+		a.Event = otherCard(c, &t)
 	}
 	return a, nil
+}
+
+// otherCard returns the step of a boot that a client is in that asks by a card from which its node does not boot. iPXE
+// and firmware with a pxelinux configuration ask by each card, one after the other, so that it is no failure of theirs.
+func otherCard(c Client, t *Target) Event {
+	switch firmware, _ := identify(c); firmware {
+	case pxe, httpBoot, unsupported:
+		return Event{Stage: StageDHCP, Error: fmt.Sprintf(
+			"its firmware boots from %s, but the node boots from %s: set the boot order, or list that card first",
+			t.card.Name, t.Node.Boot().Name)}
+	}
+	return Event{}
 }
 
 // requester returns the node that a client is, if this server is to answer it.

@@ -135,8 +135,37 @@ func TestOnlyTheFirstCardBoots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Lease.BootFile != "" || a.Lease.Options != nil || a.Event.Stage != "" {
+	if a.Lease.BootFile != "" || a.Lease.Options != nil {
 		t.Errorf("the second card boots: %+v", a)
+	}
+}
+
+func TestAnErrorOfDHCPSaysWhatIsWrongWithTheNode(t *testing.T) {
+	const order = "dhcp! its firmware boots from eth1, but the node boots from eth0: " +
+		"set the boot order, or list that card first"
+	pxeClass, httpClass := "PXEClient:Arch:00007:UNDI:003016", "HTTPClient:Arch:00016:UNDI:003001"
+	tests := []struct {
+		name   string
+		client Client
+		event  string
+	}{
+		{"PXE from the second card", Client{MAC: mac(0x81), Archs: []uint16{7}, VendorClass: pxeClass}, order},
+		{"HTTP Boot from the second card", Client{MAC: mac(0x81), Archs: []uint16{16}, VendorClass: httpClass}, order},
+		{"unknown firmware from the second card", Client{MAC: mac(0x81), VendorClass: "PXEClient:Arch:00099"}, order},
+		{"iPXE trying its cards", Client{MAC: mac(0x81), Archs: []uint16{7}, VendorClass: pxeClass, IPXE: true}, ""},
+		{"petitboot trying its cards", Client{MAC: mac(0x81), Archs: []uint16{14}}, ""},
+		{"the second card of a running node", Client{MAC: mac(0x81)}, ""},
+		{"a declined address", Client{MAC: mac(1), Declined: true}, "dhcp! another machine uses 10.77.0.11"},
+		{"a declined address of the second card", Client{MAC: mac(0x81), Declined: true},
+			"dhcp! another machine uses 10.78.0.11"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := newPolicy(t, "is1").DHCP(tt.client)
+			if got := eventText(a.Event); err != nil || got != tt.event {
+				t.Errorf("event %q, %v; want %q", got, err, tt.event)
+			}
+		})
 	}
 }
 

@@ -178,7 +178,7 @@ func answer(b *delivery.Server) func(*dhcp.Request) (dhcp.Lease, error) {
 		}
 		lease, err := b.DHCP(boot.Client{
 			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Interface.Name, Local: r.Interface.Addresses,
-			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE",
+			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE", Declined: r.Declined,
 		})
 		if errors.Is(err, boot.ErrNotMine) {
 			err = dhcp.ErrNotMine

@@ -191,7 +191,7 @@ func (s *Server) log(r *Request, l *Lease, t messageType) {
 			"interface", r.Interface.Name)
 	}
 	switch {
-	case r.kind == typeDecline:
+	case r.Declined:
 		client().Warn("dhcp address declined: another machine uses it")
 	case t == typeACK && r.kind == typeRequest:
 		client().Info("dhcp address given", "file", l.BootFile)

@@ -180,6 +180,19 @@ func TestMessagesAreAnsweredOnInterfacesWithTheServersAddress(t *testing.T) {
 	}
 }
 
+func TestAnswerReceivesADecline(t *testing.T) {
+	for typ, want := range map[messageType]bool{typeDecline: true, typeDiscover: false, typeRelease: false} {
+		s := newServer()
+		s.Answer = func(r *Request) (Lease, error) {
+			if r.Declined != want {
+				t.Errorf("type %d: declined %v", typ, r.Declined)
+			}
+			return lease(), nil
+		}
+		s.handle(message(t, typ, nil, option(50, mine.AsSlice()), option(54, server.AsSlice())), Interface{})
+	}
+}
+
 func TestAnAnswerHasTheLease(t *testing.T) {
 	relayed := func(m *layers.DHCPv4) { m.RelayAgentIP, m.Flags = relay.AsSlice(), 0x8000 }
 	ask := message(t, typeRequest, relayed, option(50, mine.AsSlice()),

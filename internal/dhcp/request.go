@@ -36,6 +36,7 @@ type Request struct {
 	Wanted    netip.Addr       // option 50: the address that it asks for
 	Server    netip.Addr       // option 54: the server that it asks; zero: all
 	Relay     netip.Addr       // giaddr: the address of the relay on the network of the client
+	Declined  bool             // DHCPDECLINE: it refuses its address, because another machine uses it
 	Interface Interface        // on which the message arrived
 
 	Archs       []Arch
@@ -73,6 +74,7 @@ func parse(b []byte) (*Request, error) {
 		HostName:    printable(p.Options[uint8(dhcpv4.OptionHostName)]),
 		packet:      p,
 	}
+	r.Declined = r.kind == typeDecline
 	_, r.IPXE = p.Options[175]
 	r.IPXE = r.IPXE || r.UserClass == "iPXE"
 	for _, a := range p.ClientArch() {

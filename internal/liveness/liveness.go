@@ -60,7 +60,7 @@ type State struct {
 	Stage  boot.Stage
 	Since  time.Time    // when the stage began; for Silent the last sign of life
 	Detail string       // more about the stage
-	Error  string       // why the last try of the stage failed; "" when it succeeded
+	Error  string       // why the last try of the stage failed, or any try of boot.StageDHCP; "" when it succeeded
 	Events []boot.Event // of the last boot, oldest first; not to be changed
 	Began  time.Time    // when the last boot began; zero when the beginning was not seen
 

@@ -131,6 +131,33 @@ func TestStateDrawsTheConclusions(t *testing.T) {
 	}
 }
 
+func TestAnErrorOfDHCPStaysUntilTheBootGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := discardingTracker()
+		const declined = "another machine uses 10.77.0.11"
+		for _, step := range []struct {
+			stage         boot.Stage
+			failure, want string
+		}{
+			{boot.StageDHCP, "", ""},
+			{boot.StageDHCP, declined, declined},
+			{boot.StageDHCP, "", declined}, // it asks again
+			{boot.StageLoader, "", ""},
+		} {
+			tr.Report("n01", boot.Event{Stage: step.stage, Error: step.failure})
+			if s := tr.State("n01"); s.Stage != step.stage || s.Error != step.want {
+				t.Errorf("%s: %q, want %q", s.Stage, s.Error, step.want)
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(sameBoot)
+		tr.Report("n01", boot.Event{Stage: boot.StageDHCP})
+		if s := tr.State("n01"); s.Error != "" {
+			t.Errorf("in the next boot: %q", s.Error)
+		}
+	})
+}
+
 func TestBootedSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := discardingTracker()

@@ -51,6 +51,11 @@ func (r *record) state(now time.Time) State {
 	s.Stage, s.Since, s.Detail, s.Error = l.Stage, l.Time, l.Detail, l.Error
 	for i := len(r.events) - 1; i >= 0 && r.events[i].Stage == l.Stage; i-- {
 		s.Since = r.events[i].Time
+		// Firmware whose address is declined, or that asks by the wrong card, asks again and again. What was wrong
+		// stays until the boot goes on.
+		if l.Stage == boot.StageDHCP && s.Error == "" {
+			s.Error = r.events[i].Error
+		}
 	}
 	if first := r.events[0]; first.Stage != boot.StageRunning {
 		s.Began = first.Time

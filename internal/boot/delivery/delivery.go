@@ -106,10 +106,14 @@ func (s *Server) requester(who caller.Caller) (requester, error) {
 // DHCP returns what a client is given, as boot.Policy decides, and reports the step of the node's boot.
 func (s *Server) DHCP(c boot.Client) (boot.Lease, error) {
 	a, err := s.Policy.DHCP(c)
-	if err == nil && a.Event.Stage != "" {
-		s.Progress.Report(a.Node, printable(a.Event))
+	if err != nil || a.Event.Stage == "" {
+		return a.Lease, err
 	}
-	return a.Lease, err
+	if c.Declined && s.Progress.Stage(a.Node) == boot.StageRunning {
+		return a.Lease, nil // a program of the node that runs has declined it, for another card or by mistake: no boot
+	}
+	s.Progress.Report(a.Node, printable(a.Event))
+	return a.Lease, nil
 }
 
 // begin returns the kernel command line and the payload of a node that asks what to boot; detail says in which form.

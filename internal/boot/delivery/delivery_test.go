@@ -134,6 +134,19 @@ func TestDHCPIsReported(t *testing.T) {
 	}
 }
 
+func TestADeclinedAddressIsReportedUnlessTheNodeRuns(t *testing.T) {
+	f := newFixture(t, "is1")
+	declined := boot.Client{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0, 1}, Declined: true}
+	const want = "dhcp! another machine uses 10.77.0.11"
+	if _, err := f.DHCP(declined); err != nil || f.stage("n01") != want {
+		t.Errorf("stage %q, %v; want %q", f.stage("n01"), err, want)
+	}
+	f.Progress.Report("n01", boot.Event{Stage: boot.StageRunning})
+	if _, err := f.DHCP(declined); err != nil || f.stage("n01") != "running" {
+		t.Errorf("a node that runs: stage %q, %v", f.stage("n01"), err)
+	}
+}
+
 func TestLoadersAreFoundWhereTheyAre(t *testing.T) {
 	dir := t.TempDir()
 	if l := LoadersIn(dir); l.Dir() != dir || l.Any() {
