@@ -28,8 +28,12 @@ func TestDocumentsAreWrappedAndLinked(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, p := range checkDocument(string(text), func(link string) bool {
-				_, err := os.Stat(filepath.Join(root, filepath.Dir(path), link))
+			for _, p := range checkDocument(string(text), func(name string) bool {
+				dir := filepath.Dir(path)
+				if sourcePath.MatchString("`" + name + "`") {
+					dir = ""
+				}
+				_, err := os.Stat(filepath.Join(root, dir, name))
 				return err == nil
 			}) {
 				problems = append(problems, problem{pkg: path, text: path + ":" + p})
@@ -44,7 +48,10 @@ const maxDocument = 100
 
 var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 
-// checkDocument reports lines of paragraphs that are too long, and links to files that do not exist.
+// sourcePath matches the path of a package or a file of the repository in a text.
+var sourcePath = regexp.MustCompile("`((?:internal|cmd|e2e|bench|dist|examples)/[A-Za-z0-9_./-]+)`")
+
+// checkDocument reports lines of paragraphs that are too long, and links and paths to files that do not exist.
 func checkDocument(text string, exists func(string) bool) (problems []string) {
 	fenced := false
 	for i, line := range strings.Split(text, "\n") {
@@ -60,6 +67,11 @@ func checkDocument(text string, exists func(string) bool) (problems []string) {
 		}
 		for _, m := range link.FindAllStringSubmatch(line, -1) {
 			if !strings.Contains(m[1], "://") && !exists(m[1]) {
+				problems = append(problems, fmt.Sprintf("%d: %s does not exist", i+1, m[1]))
+			}
+		}
+		for _, m := range sourcePath.FindAllStringSubmatch(line, -1) {
+			if !exists(m[1]) {
 				problems = append(problems, fmt.Sprintf("%d: %s does not exist", i+1, m[1]))
 			}
 		}
@@ -87,9 +99,11 @@ func TestLongParagraphsAndBrokenLinksAreFound(t *testing.T) {
 		"a long word":              {"- " + strings.ReplaceAll(word+"word", " ", ""), 0},
 		"a link":                   {"[a](there.md#b) and [c](https://example.org/)", 0},
 		"a link to no file":        {"[a](gone.md)", 1},
+		"a package":                {"see `internal/there`", 0},
+		"a package that is gone":   {"see `internal/gone`", 1},
 		"a link to no file, table": {"| [a](gone.md) | b |", 1},
 	} {
-		got := checkDocument(tt.text, func(link string) bool { return link == "there.md" })
+		got := checkDocument(tt.text, func(name string) bool { return name == "there.md" || name == "internal/there" })
 		if len(got) != tt.want {
 			t.Errorf("%s: %q, want %d problems", name, got, tt.want)
 		}
