@@ -29,7 +29,8 @@ func alone(t *testing.T, s *site, about, hint string) {
 	write(t, tree, "etc", fmt.Sprint("alone-", time.Now().UnixNano()), "x")
 	eventually(t, "the status tells", func() bool { return s.problem("shared state").About != "" })
 	p := s.problem("shared state")
-	if !strings.Contains(p.Text, about) || !strings.Contains(p.Hint, "nodes are served what was declared last") || !strings.Contains(p.Hint, hint) {
+	if !strings.Contains(p.Text, about) || !strings.Contains(p.Hint, "nodes are served what was declared last") ||
+		!strings.Contains(p.Hint, hint) {
 		t.Errorf("the status says: %+v", p)
 	}
 	_, err := s.client().Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(control.Progress) {})

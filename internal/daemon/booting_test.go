@@ -23,7 +23,8 @@ func (s *site) web(from, method, path, body string) (int, string) {
 	s.t.Helper()
 	dial := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: dial.DialContext}
-	req, err := http.NewRequestWithContext(context.Background(), method, fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path), strings.NewReader(body))
+	req, err := http.NewRequestWithContext(context.Background(), method,
+		fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path), strings.NewReader(body))
 	must(s.t, err)
 	resp, err := (&http.Client{Transport: tr}).Do(req)
 	must(s.t, err)
@@ -41,7 +42,8 @@ func bootable(s *site, version string) {
 	must(s.t, os.WriteFile(filepath.Join(s.data, "dim-init-amd64"), []byte("an init"), 0o600))
 	s.put("boot/vmlinuz-6.1.0-1-amd64", "kernel "+version)
 	s.put("lib/modules/6.1.0-1-amd64/modules.dep", "")
-	s.put("lib/modules/6.1.0-1-amd64/modules.builtin", "kernel/fs/nfs/nfs.ko\nkernel/fs/nfs/nfsv3.ko\nkernel/version"+version+".ko\n")
+	s.put("lib/modules/6.1.0-1-amd64/modules.builtin",
+		"kernel/fs/nfs/nfs.ko\nkernel/fs/nfs/nfsv3.ko\nkernel/version"+version+".ko\n")
 	s.put("etc/motd", version+"\n")
 	s.captureWith(control.CaptureRequest{Image: "compute"})
 }
@@ -140,7 +142,8 @@ func TestANodeThatBootsKeepsTheVersionOfItsKernel(t *testing.T) {
 	if got := motdOf(s, "n03"); got != "2" {
 		t.Errorf("n03 reads %s", got)
 	}
-	if _, text := s.web("127.0.0.13", "GET", s.script("127.0.0.13")[0], ""); text != "kernel 3" || motdOf(s, "n03") != "3" {
+	if _, text := s.web("127.0.0.13", "GET", s.script("127.0.0.13")[0], ""); text != "kernel 3" ||
+		motdOf(s, "n03") != "3" {
 		t.Errorf("n03 boots %q and reads %s", text, motdOf(s, "n03"))
 	}
 }

@@ -130,7 +130,8 @@ func open(c Config) (d *daemon, err error) {
 	if err := pki.Check(c.Data); err != nil {
 		return nil, err
 	}
-	d = &daemon{Config: c, server: cluster.ServerName(c.As), started: time.Now(), unknown: dhcp.NewMachines(maxMachines)}
+	d = &daemon{Config: c, server: cluster.ServerName(c.As), started: time.Now(),
+		unknown: dhcp.NewMachines(maxMachines)}
 	if d.lock, err = lockData(c.Data); err != nil {
 		return nil, err
 	}
@@ -156,7 +157,8 @@ func (d *daemon) openParts(l layout) (err error) {
 func (d *daemon) assemble() {
 	l := layout(d.Data)
 	d.follow = follow.New(follow.Options{
-		Server: d.server, StateFile: l.state(), CoordDir: l.coord(), Endpoints: d.Endpoints, ClusterFile: d.ClusterFile, Log: d.Log,
+		Server: d.server, StateFile: l.state(), CoordDir: l.coord(), Endpoints: d.Endpoints, ClusterFile: d.ClusterFile,
+		Log: d.Log,
 	})
 	d.push = push.New(push.Options{
 		Caller: func(r *http.Request) (cluster.NodeName, error) { return d.serving.CallingNode(r) },
@@ -188,14 +190,16 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 	})
 	comparer := compare.New(d.store.Tree, func(root image.Entry) fs.FS { return versionfs.New(d.store, root) }, d.Log)
 	d.masters = masters.New(masters.Options{
-		Server: d.server, Data: d.Data, Notes: layout(d.Data).notes(), Store: d.store, Follow: d.follow, Versions: registry,
-		Compare: comparer, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
+		Server: d.server, Data: d.Data, Notes: layout(d.Data).notes(), Store: d.store, Follow: d.follow,
+		Versions: registry,
+		Compare:  comparer, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
 	})
 	d.api = api.New(
 		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.services()},
 		api.Parts{
 			Store: d.store, Set: d.set, Follow: d.follow, Registry: registry, Compare: comparer, Masters: d.masters,
-			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push, Unknown: d.unknown,
+			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
+			Unknown:  d.unknown,
 			Problems: &d.problems, Log: d.Log,
 		})
 	d.follow.OnRestore(registry.PutPending)
@@ -224,7 +228,8 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets) erro
 	} {
 		g.Go(func() error { return run(all) })
 	}
-	d.Log.Info("serving", "server", d.server, "cluster", d.follow.Cluster().Name, "count", len(d.follow.Cluster().Nodes))
+	d.Log.Info("serving", "server", d.server, "cluster", d.follow.Cluster().Name, "count",
+		len(d.follow.Cluster().Nodes))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // fails where no systemd waits for it
 	err = g.Wait()
 	d.api.EndMounts()

@@ -146,7 +146,8 @@ func TestANodeKeepsItsWritesOverSwitchesAndRestarts(t *testing.T) {
 	}
 	node, err := s.client().Node(t.Context(), "n01")
 	must(t, err)
-	if node.Version != 2 || node.LastCall.IsZero() || node.Details == nil || !slices.Contains(node.Details.Files, "/etc/hostname") {
+	if node.Version != 2 || node.LastCall.IsZero() || node.Details == nil ||
+		!slices.Contains(node.Details.Files, "/etc/hostname") {
 		t.Errorf("node n01 is shown as %+v", node)
 	}
 }
@@ -180,7 +181,8 @@ func TestANodeReachesItsOwnReplicaAlone(t *testing.T) {
 				t.Errorf("mount of what is not there: %v, want %v", err, c.wantNone)
 			}
 			buf := make([]byte, 100)
-			if n, _, err := cl.TreeAt(motd).Read(superuser, motd, buf, 0); !errors.Is(err, c.wantHandle) || err != nil && n > 0 {
+			if n, _, err := cl.TreeAt(motd).Read(superuser, motd, buf, 0); !errors.Is(err, c.wantHandle) ||
+				err != nil && n > 0 {
 				t.Errorf("read by handle: %d bytes, %v, want %v", n, err, c.wantHandle)
 			}
 			if _, err := cl.Mount("/images/compute@1"); (err == nil) != (c.port != 0) {
@@ -201,7 +203,8 @@ func TestAHandleOfAVersionOutlivesARestart(t *testing.T) {
 	must(t, s.stop())
 	s.start()
 	buf := make([]byte, 100)
-	if n, _, err := s.nfs("127.0.0.1", 1003).TreeAt(motd).Read(superuser, motd, buf, 0); err != nil || string(buf[:n]) != "one\n" {
+	if n, _, err := s.nfs("127.0.0.1", 1003).TreeAt(motd).Read(superuser, motd, buf, 0); err != nil ||
+		string(buf[:n]) != "one\n" {
 		t.Errorf("read %q, %v", buf[:n], err)
 	}
 }
@@ -242,7 +245,8 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 		}
 	})
 	t.Run("a node that moves takes all its replicas with it", func(t *testing.T) {
-		s.describe(`<group name="g" nodes="n01" image="other"/>`, `address="127.0.0.{10+node}"`, `address="127.0.0.{20+node}"`)
+		s.describe(`<group name="g" nodes="n01" image="other"/>`, `address="127.0.0.{10+node}"`,
+			`address="127.0.0.{20+node}"`)
 		must(t, s.apply())
 		if err := readBy("127.0.0.11"); !errors.Is(err, vfs.EACCES) {
 			t.Errorf("from the old address: %v", err)
@@ -332,8 +336,10 @@ func TestTheStatusTellsWhatIsNotInstalled(t *testing.T) {
 func TestTheHTTPServiceAnswersWhenItIsReady(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	for path, want := range map[string]int{"/healthz": 200, "/": 404, "/boot/ipxe": 403, "/boot/../../etc/passwd": 404} {
-		tr := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 99)}}).DialContext}
+	for path, want := range map[string]int{"/healthz": 200, "/": 404, "/boot/ipxe": 403,
+		"/boot/../../etc/passwd": 404} {
+		tr := &http.Transport{DisableKeepAlives: true,
+			DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 99)}}).DialContext}
 		resp, err := (&http.Client{Transport: tr}).Get(fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path))
 		must(t, err)
 		_, _ = io.Copy(io.Discard, resp.Body)

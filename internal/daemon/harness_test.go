@@ -57,8 +57,9 @@ func newSiteIn(t *testing.T, dir, addr string) *site {
 		t.Skip("needs root: captures owners, keeps trusted extended attributes")
 	}
 	s := &site{
-		t: t, data: filepath.Join(dir, "data"), file: filepath.Join(dir, "cluster.xml"), addr: addr, master: filepath.Join(dir, "master"),
-		given: true, log: &lockedBuffer{},
+		t: t, data: filepath.Join(dir, "data"), file: filepath.Join(dir, "cluster.xml"), addr: addr,
+		master: filepath.Join(dir, "master"),
+		given:  true, log: &lockedBuffer{},
 	}
 	for i := range s.ports {
 		s.ports[i] = freePort(t, addr)
@@ -167,7 +168,8 @@ func (s *site) captureWith(r control.CaptureRequest) control.CaptureResult {
 func (s *site) apply() error {
 	text, err := os.ReadFile(s.file)
 	must(s.t, err)
-	_, err = s.client().Apply(s.t.Context(), control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text}})
+	_, err = s.client().Apply(s.t.Context(),
+		control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text}})
 	return err
 }
 

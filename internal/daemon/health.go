@@ -63,7 +63,8 @@ func (d *daemon) bootProblems() []problems.Problem {
 		checked[arch] = true
 		if err := d.bootfiles.Installed(arch); err != nil {
 			list = append(list, problems.Problem{
-				About: about, Text: "nodes cannot boot: " + err.Error(), Hint: "make build in DIM's sources leaves it in bin",
+				About: about, Text: "nodes cannot boot: " + err.Error(),
+				Hint: "make build in DIM's sources leaves it in bin",
 			})
 		}
 	}

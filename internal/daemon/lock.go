@@ -18,7 +18,8 @@ func lockData(dir string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(f.Name())
 		f.Close()
-		return nil, fmt.Errorf("lock data directory %s: a daemon runs on it already, %s", dir, strings.TrimSpace(string(holder)))
+		return nil, fmt.Errorf("lock data directory %s: a daemon runs on it already, %s", dir,
+			strings.TrimSpace(string(holder)))
 	}
 	_ = f.Truncate(0)
 	_, err = fmt.Fprintf(f, "pid %d\n", os.Getpid())

@@ -50,7 +50,9 @@ func TestANodeIsToldToFollowWhatIsNotThere(t *testing.T) {
 	s.start()
 	for node, want := range map[string]string{"n01": "zero\n", "n03": "one\n"} {
 		addr := "127.0.0.1" + node[2:]
-		eventually(t, node+" follows", func() bool { return read(t, s.mount(addr, "/nodes/"+node), "etc/motd") == want })
+		eventually(t, node+" follows", func() bool {
+			return read(t, s.mount(addr, "/nodes/"+node), "etc/motd") == want
+		})
 	}
 	if p := s.problem("node n02"); !strings.Contains(p.Text, "there is no compute@99") {
 		t.Errorf("the status says: %+v", p)
@@ -72,7 +74,8 @@ func TestADescriptionThatCannotBeFollowedDoesNotKeepTheServerFromStarting(t *tes
 		t.Run(name, func(t *testing.T) {
 			c, err := coord.Open(t.Context(), coord.Options{Dir: filepath.Join(s.data, "coord")})
 			must(t, err)
-			_, err = c.PutDescription(t.Context(), coord.Description{Files: []coord.File{{Name: "cluster.xml", Data: []byte(text)}}}, coord.Any)
+			_, err = c.PutDescription(t.Context(),
+				coord.Description{Files: []coord.File{{Name: "cluster.xml", Data: []byte(text)}}}, coord.Any)
 			must(t, err)
 			must(t, c.Close())
 			s.given = false

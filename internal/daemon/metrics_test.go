@@ -24,7 +24,8 @@ func (s *site) metrics(from string) (status int, text string) {
 
 func TestCallsAreCountedByClassAndByNode(t *testing.T) {
 	s := newSite(t, "127.0.0.71")
-	s.describe(`<group name="gpu" nodes="n02"/>`, `name="compute" arch="amd64"`, `name="compute" arch="amd64" durability="async-metadata"`)
+	s.describe(`<group name="gpu" nodes="n02"/>`, `name="compute" arch="amd64"`,
+		`name="compute" arch="amd64" durability="async-metadata"`)
 	s.start()
 	s.capture("compute")
 	one, two := s.mount("127.0.0.11", "/nodes/n01"), s.mount("127.0.0.12", "/nodes/n02")

@@ -82,10 +82,12 @@ func TestPruneTellsWhyEachVersionStays(t *testing.T) {
 		{Version: "compute@4", Why: "node n01 is to run it"},
 		{Version: "compute@5", Why: "it is the newest of compute"},
 	}
-	if diff := cmp.Diff(want, got.Kept); diff != "" || len(got.Versions) != 1 || got.Versions[0] != "compute@3" || got.Objects == 0 {
+	if diff := cmp.Diff(want, got.Kept); diff != "" || len(got.Versions) != 1 || got.Versions[0] != "compute@3" ||
+		got.Objects == 0 {
 		t.Errorf("%s\n%+v", diff, got)
 	}
-	if _, err := s.client().Prune(t.Context(), control.PruneRequest{Image: "none", Keep: 1}); err == nil || !strings.Contains(err.Error(), "no image") {
+	if _, err := s.client().Prune(t.Context(), control.PruneRequest{Image: "none", Keep: 1}); err == nil ||
+		!strings.Contains(err.Error(), "no image") {
 		t.Errorf("of no image: %v", err)
 	}
 	if text := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/only"); text != "four" {

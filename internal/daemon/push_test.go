@@ -22,7 +22,8 @@ func (s *site) hear(from, body string) (int, string) { return s.post("/node/hear
 func (s *site) post(path, from string, port int, body string) (int, string) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx, from, port, s.ports[1]) }
 	c := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	r, err := c.Post(fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path), "application/json", strings.NewReader(body))
+	r, err := c.Post(fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path), "application/json",
+		strings.NewReader(body))
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -54,7 +55,8 @@ func TestANodeIsToldWhereToLookAgainAfterACapture(t *testing.T) {
 	}
 	answers := make(chan string, 1)
 	go func() {
-		_, answer := s.hear("127.0.0.11", fmt.Sprintf(`{"boot":"b","seen":%q,"memory":3000} {"mount":"/etc/motd","type":"tmpfs"}`, start))
+		_, answer := s.hear("127.0.0.11",
+			fmt.Sprintf(`{"boot":"b","seen":%q,"memory":3000} {"mount":"/etc/motd","type":"tmpfs"}`, start))
 		answers <- answer
 	}()
 	eventually(t, "the node waits", func() bool {
@@ -123,7 +125,8 @@ func TestAMountOnAChangedFileHoldsTheReplicaUntilItIsGone(t *testing.T) {
 	}
 	n, err := s.client().Node(t.Context(), "n01")
 	must(t, err)
-	if p := n.Details.Push; len(p.Mounts) != 1 || p.Mounts[0].Path != "/etc/motd" || len(p.Restart) != 1 || p.Restart[0] != "tool.service" {
+	if p := n.Details.Push; len(p.Mounts) != 1 || p.Mounts[0].Path != "/etc/motd" || len(p.Restart) != 1 ||
+		p.Restart[0] != "tool.service" {
 		t.Errorf("what the node said: %+v", p)
 	}
 	say("")
@@ -135,7 +138,8 @@ func TestMountsThatWereToldBeforeARestartHold(t *testing.T) {
 	s := newSite(t, "127.0.0.65")
 	s.start()
 	s.capture("compute")
-	if code, answer := s.hear("127.0.0.11", `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`); code != http.StatusOK {
+	if code, answer := s.hear("127.0.0.11",
+		`{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`); code != http.StatusOK {
 		t.Fatalf("%d %s", code, answer)
 	}
 	must(t, s.stop())
@@ -181,7 +185,8 @@ func TestAUserOfANodeCannotSpeakForIt(t *testing.T) {
 	s.capture("compute")
 	const says = `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`
 	for path, body := range map[string]string{"/node/hear": says, "/boot/stage": `{"stage":"mount"}`} {
-		if code, text := s.post(path, "127.0.0.11", 0, body); code != http.StatusForbidden || !strings.Contains(text, "below 1024") {
+		if code, text := s.post(path, "127.0.0.11", 0, body); code != http.StatusForbidden ||
+			!strings.Contains(text, "below 1024") {
 			t.Errorf("%s from an ordinary port: %d %s", path, code, text)
 		}
 	}
@@ -208,8 +213,10 @@ func TestStuckClientsCostOthersNothing(t *testing.T) {
 	bootable(s, "1")
 	kernel := s.script("127.0.0.12")[0]
 	begins := []string{
-		"", "POST /node/hear HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", "POST /boot/stage HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
-		"GET /boot/ipxe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "GET " + kernel + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"", "POST /node/hear HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+		"POST /boot/stage HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+		"GET /boot/ipxe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+		"GET " + kernel + " HTTP/1.1\r\nHost: x\r\n\r\n",
 	}
 	for i := range httpConnsEach {
 		conn, err := s.dial(t.Context(), "127.0.0.11", 0, s.ports[1])

@@ -10,7 +10,9 @@ import (
 
 func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
-	s.describe("", `<taxonomy>`, `<server name="is2" roles="image" dhcp="off"><interface network="boot" address="127.0.0.3"/></server><taxonomy>`,
+	s.describe("", `<taxonomy>`,
+		`<server name="is2" roles="image" dhcp="off"><interface network="boot" address="127.0.0.3"/></server>
+<taxonomy>`,
 		`</cluster>`, `<node name="far" image="compute" servers="is2">
   <interface name="eth0" network="boot" address="127.0.0.20" mac="52:54:00:4d:01:01"/></node></cluster>`)
 	s.start()
@@ -38,7 +40,8 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 	testkit.Must(t, err)
 	roll(s, control.RolloutRequest{Nodes: "n[01-04]", Version: "compute@2", When: "now", Hook: "true"})
 	settled(s, 2, "done")
-	if _, err := s.client().Rollout(t.Context(), control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest"}); err != nil {
+	if _, err := s.client().Rollout(t.Context(),
+		control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest"}); err != nil {
 		t.Error(err)
 	}
 	if r := settled(s, 3, "done"); !strings.Contains(r.Nodes, "far") {

@@ -132,7 +132,8 @@ func TestRingsGoOnAfterARestart(t *testing.T) {
 		t.Errorf("it begins with %+v", r)
 	}
 	paused := settled(s, 1, "paused")
-	if got := motds(s); got != "2111" || !strings.HasPrefix(paused.Reason, "check: exit status 1") || paused.States[1].Verdict != "waits for ring 2" {
+	if got := motds(s); got != "2111" || !strings.HasPrefix(paused.Reason, "check: exit status 1") ||
+		paused.States[1].Verdict != "waits for ring 2" {
 		t.Errorf("when the check failed nodes read %s: %+v", got, paused)
 	}
 	_, err := s.client().Rollout(t.Context(), control.RolloutRequest{Nodes: "n04", Version: "compute@2", When: "now"})
@@ -164,7 +165,8 @@ func TestAServerThatEndsInTheMiddleOfAHookRunsItAgain(t *testing.T) {
 	makeVersions(s, 2)
 	begun, goOn := filepath.Join(s.data, "begun"), filepath.Join(s.data, "go-on")
 	roll(s, control.RolloutRequest{
-		Version: "compute", When: "now", Rings: "2,rest", Hook: "echo x >> " + begun + "; test -e " + goOn + " || exec sleep 1000",
+		Version: "compute", When: "now", Rings: "2,rest",
+		Hook: "echo x >> " + begun + "; test -e " + goOn + " || exec sleep 1000",
 	})
 	for n := 1; n <= 3; n++ {
 		eventually(t, "the hook runs", func() bool {
@@ -199,7 +201,8 @@ func TestPauseEndsTheCommandAndUndoGivesBack(t *testing.T) {
 	})
 	alter(s, 2, "pause")
 	settled(s, 2, "paused")
-	if _, err := s.client().ChangeRollout(t.Context(), 2, control.RolloutChange{Do: "pause"}); code(err) != control.Conflict {
+	if _, err := s.client().ChangeRollout(t.Context(), 2,
+		control.RolloutChange{Do: "pause"}); code(err) != control.Conflict {
 		t.Errorf("paused twice: %v", err)
 	}
 	if got := motds(s); got != "2221" {
@@ -224,7 +227,8 @@ func TestTwoAdminsAtOnceDoNotMeetInOneNode(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			_, err := s.client().Rollout(t.Context(), control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest", Soak: 1000})
+			_, err := s.client().Rollout(t.Context(),
+				control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest", Soak: 1000})
 			if code(err) == control.Conflict && strings.Contains(err.Error(), "is running") {
 				told.Add(1)
 			} else if err != nil {
@@ -244,7 +248,8 @@ func TestTwoAdminsAtOnceDoNotMeetInOneNode(t *testing.T) {
 // 2,560 nodes in three rings: the shared state, the replicas and the records, with a restart in between.
 func TestARolloutOfThousandsOfNodes(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
-	s.describe("", `to="4"`, `to="2560"`, `n{node:02}`, `n{node:04}`, `127.0.0.{10+node}`, `127.1.{node/256}.{node%256}`,
+	s.describe("", `to="4"`, `to="2560"`, `n{node:02}`, `n{node:04}`, `127.0.0.{10+node}`,
+		`127.1.{node/256}.{node%256}`,
 		`4d:00:{node:02x}`, `4d:{node/256:02x}:{node%256:02x}`)
 	s.start()
 	makeVersions(s, 2)

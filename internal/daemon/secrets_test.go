@@ -7,7 +7,8 @@ import (
 	"dim/internal/control"
 )
 
-const hostKey = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW\n"
+const hostKey = "-----BEGIN OPENSSH PRIVATE KEY-----\n" +
+	"b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW\n"
 
 func TestASecretInAMasterIsToldOfOnce(t *testing.T) {
 	s := newSite(t, "127.0.0.9")
@@ -16,17 +17,19 @@ func TestASecretInAMasterIsToldOfOnce(t *testing.T) {
 	capture := func() control.CaptureResult {
 		t.Helper()
 		told = nil
-		done, err := s.client().Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(p control.Progress) {
-			if p.Warning != "" {
-				told = append(told, p.Warning)
-			}
-		})
+		done, err := s.client().Capture(t.Context(), control.CaptureRequest{Image: "compute"},
+			func(p control.Progress) {
+				if p.Warning != "" {
+					told = append(told, p.Warning)
+				}
+			})
 		must(t, err)
 		return done
 	}
 	s.put("etc/ssh/ssh_host_ed25519_key", hostKey)
 	s.put("etc/machine-id", "0123456789abcdef0123456789abcdef\n") // each node has one of its own
-	if done := capture(); len(told) != 1 || len(done.Secrets) != 1 || done.Secrets[0] != (control.Secret{Path: "/etc/ssh/ssh_host_ed25519_key", Kind: "SSH host key"}) {
+	if done := capture(); len(told) != 1 || len(done.Secrets) != 1 ||
+		done.Secrets[0] != (control.Secret{Path: "/etc/ssh/ssh_host_ed25519_key", Kind: "SSH host key"}) {
 		t.Errorf("%q %+v", told, done.Secrets)
 	}
 	s.put("etc/motd", "more\n")

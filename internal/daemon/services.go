@@ -55,8 +55,9 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("/boot/", b.Handler())
 	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
-		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes, Stages: d.api.Stages,
-		Disks: d.api.Disks,
+		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes,
+		Stages: d.api.Stages,
+		Disks:  d.api.Disks,
 	}))
 	mux.Handle("/node/", d.push.Handler())
 	busy := &drained{handler: mux}
@@ -177,7 +178,8 @@ func answer(b *delivery.Server) func(*dhcp.Request) (dhcp.Lease, error) {
 			archs[i] = uint16(a)
 		}
 		lease, err := b.DHCP(boot.Client{
-			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Interface.Name, Local: r.Interface.Addresses,
+			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Interface.Name,
+			Local: r.Interface.Addresses,
 			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE", Declined: r.Declined,
 		})
 		if errors.Is(err, boot.ErrNotMine) {

@@ -93,8 +93,10 @@ func TestACaptureThatACrashEndsIsWholeOrNotThere(t *testing.T) {
 				must(t, err)
 				stored, err := st.Versions("compute")
 				must(t, err)
-				if im := state.Images["compute"]; im.Reserved != nil || !cmp.Equal(numbers(im.Versions), numbers(stored)) {
-					t.Errorf("reserved: %v, versions %v, in the store %v", im.Reserved, numbers(im.Versions), numbers(stored))
+				if im := state.Images["compute"]; im.Reserved != nil ||
+					!cmp.Equal(numbers(im.Versions), numbers(stored)) {
+					t.Errorf("reserved: %v, versions %v, in the store %v", im.Reserved, numbers(im.Versions),
+						numbers(stored))
 				}
 			})
 		})
@@ -110,7 +112,8 @@ func TestTheNewestVersionCanBeRemoved(t *testing.T) {
 		}
 	}
 	_, err := s.client().RemoveVersion(t.Context(), "compute@1", control.RemoveRequest{})
-	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Conflict || !strings.Contains(e.Error(), "current one") {
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Conflict ||
+		!strings.Contains(e.Error(), "current one") {
 		t.Errorf("the current version: %v", err)
 	}
 	_, err = s.client().RemoveVersion(t.Context(), "compute@2", control.RemoveRequest{})

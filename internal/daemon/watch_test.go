@@ -24,7 +24,8 @@ func TestAWatchedMasterIsOnTheNodes(t *testing.T) {
 	if w := s.watch(control.WatchRequest{Rollout: "now", DryRun: true}); !w.On || s.status().Images[0].Watch != nil {
 		t.Errorf("a dry run: %+v", w)
 	}
-	if w := s.watch(control.WatchRequest{Rollout: "now", Debounce: 0.01}); !w.On || w.Server != "head" || w.Master != "dir:"+s.master {
+	if w := s.watch(control.WatchRequest{Rollout: "now", Debounce: 0.01}); !w.On || w.Server != "head" ||
+		w.Master != "dir:"+s.master {
 		t.Errorf("%+v", w)
 	}
 	tree := s.mount("127.0.0.11", "/nodes/n01")
@@ -140,7 +141,8 @@ func TestAWatchOutlivesItsImageOnlyUntilItIsEnded(t *testing.T) {
 	if w, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other", Off: true}); err != nil || w.On {
 		t.Errorf("off: %+v, %v", w, err)
 	}
-	if _, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other", Off: true}); code(err) != control.NotFound {
+	if _, err := s.client().Watch(t.Context(),
+		control.WatchRequest{Image: "other", Off: true}); code(err) != control.NotFound {
 		t.Errorf("off once more: %v", err)
 	}
 }

@@ -26,6 +26,7 @@ const maxExported = 25
 var wide = map[string]string{
 	"internal/cluster": "a type for each element of the description, and their names",
 	"internal/control": "the vocabulary of the API: a type for each JSON object, an interface for each part of Backend",
+	"internal/image":   "the words of images, versions and trees, which every package shares",
 	"internal/vfs":     "the contract of a file tree: types, errors and flags that all trees and protocols share",
 }
 
