@@ -1,7 +1,8 @@
 // Package api answers the control API: it implements control.Backend by what the other parts of the daemon know and do,
 // in the API's words.
 //
-// It decides nothing by itself. All methods may be called from any number of goroutines.
+// It decides nothing about nodes but whether a person's request is refused, and finds the problems that show only where
+// facts of several parts meet. All methods may be called from any number of goroutines.
 //
 // # What it must not know
 //

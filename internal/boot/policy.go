@@ -24,7 +24,8 @@
 //
 // # What it must not know
 //
-// How images are stored, how an initramfs is made, and the formats of DHCP and TFTP packets.
+// How images are stored, how an initramfs is made, and the layout of DHCP and TFTP packets. It knows DHCP options and
+// their values.
 package boot
 
 import (

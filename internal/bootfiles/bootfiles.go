@@ -5,7 +5,7 @@
 //
 // All methods may be called from any number of goroutines.
 //
-// It must not know which version a node is to show, nor how a payload reaches a node.
+// It must not know which version a node is to show, nor which protocol fetches a payload.
 package bootfiles
 
 import (

@@ -11,7 +11,7 @@ import (
 
 // Roots decides which versions nodes boot. serving.Server implements it.
 type Roots interface {
-	// Begin pins the root of a node that begins to boot.
+	// Begin switches the root of a node that begins to boot to the version of this boot.
 	Begin(context.Context, *cluster.Node)
 	// Boots returns the version whose kernel a node is to boot.
 	Boots(*cluster.Node) (image.Version, error)

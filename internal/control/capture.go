@@ -14,13 +14,13 @@ type CaptureRequest struct {
 // Progress is the progress of a capture or a verification.
 type Progress struct {
 	Image      string    `json:"image"`
-	Stage      string    `json:"stage"` // "look", "read", "write"
+	Stage      string    `json:"stage"` // "look", "read", "write", "verify"
 	Started    time.Time `json:"started"`
 	Files      uint64    `json:"files"` // done so far
 	FilesTotal uint64    `json:"files_total"`
 	Bytes      uint64    `json:"bytes"`
 	BytesTotal uint64    `json:"bytes_total"`       // 0 while it is not known
-	Warning    string    `json:"warning,omitempty"` // shown at once; then the other fields are not set
+	Warning    string    `json:"warning,omitempty"` // shown at once; then no counts are set
 }
 
 // CaptureResult is the result of a capture.

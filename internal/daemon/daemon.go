@@ -1,5 +1,6 @@
 // Package daemon assembles the program: it opens what a server needs, wires the parts to each other, runs and closes
-// them. It decides nothing itself, and is the only package that opens listening sockets. Only cmd imports it.
+// them. It looks after this machine (sockets, free disk space, memory, what is installed) and decides nothing about
+// nodes. It is the only package that opens listening sockets. Only cmd imports it.
 //
 // # Start
 //
@@ -10,9 +11,12 @@
 // # Lock order across packages
 //
 //  1. a master's capturing (masters)
-//  2. Follower.restoring, then Follower.adopting (follow)
+//  2. Follower.restoring or Follower.adopting (follow)
 //  3. Server.changing (serving)
-//  4. the locks of replica, store, liveness, push and problems, none of which is held while another package is called
+//  4. the locks of replica
+//  5. the locks of store
+//
+// The locks of liveness, push, problems and metrics are taken last, and no other package's lock under them.
 package daemon
 
 import (

@@ -44,7 +44,8 @@ type Roots interface {
 	Serves(*cluster.Node) bool
 	// Shows returns the version that a node's root shows; ok is false when the node has none here.
 	Shows(cluster.NodeName) (v image.Version, ok bool)
-	// Booted returns what nodes show that were to follow it from their next boot on.
+	// Booted returns the nodes that have booted into the version they were to change to at their next boot, with that
+	// version.
 	Booted() coord.Refs
 }
 
@@ -109,12 +110,12 @@ func (d *Driver) Run(ctx context.Context) error {
 // promote tells the shared state which nodes have booted what they were to follow from their next boot on. Until it
 // knows, they go on showing it.
 func (d *Driver) promote(ctx context.Context) {
-	shared, err := d.Follow.Reachable(ctx)
-	if err != nil {
-		return
-	}
 	booted := d.Roots.Booted()
 	if len(booted) == 0 {
+		return
+	}
+	shared, err := d.Follow.Reachable(ctx) // which costs a write of etcd
+	if err != nil {
 		return
 	}
 	err = shared.Decide(ctx, func(s coord.State) (coord.Change, error) { return rollout.Booted(s, booted), nil })

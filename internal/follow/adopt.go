@@ -48,7 +48,8 @@ func (f *Follower) Refresh(ctx context.Context, c *coord.Coord) error {
 	return f.adopt(ctx, s)
 }
 
-// Stable calls fn with what is declared now. No state is adopted before fn returns.
+// Stable calls fn with what is declared now. No state is adopted before fn returns. fn must not call anything that
+// waits for an adoption; see the package comment. The same holds for change of Exclusive.
 func (f *Follower) Stable(fn func(now *Declared)) {
 	f.adopting.Lock()
 	defer f.adopting.Unlock()

@@ -16,18 +16,16 @@
 //
 // # Concurrency
 //
-// All methods may be called from any number of goroutines once Run was called; Subscribe and Load before. Adoption is
-// serialized: at any time at most one state is being adopted, or a function runs in Stable or Exclusive.
+// Load, Subscribe and OnRestore are called first, by one goroutine. All other methods may be called after that from any
+// number of goroutines. Adoption is serialized: at any time at most one state is being adopted, or a function runs in
+// Stable or Exclusive. The lock is not reentrant: subscribers and those functions must not call Stable, Exclusive or
+// Refresh, nor anything that does.
 //
-// Lock order:
-//
-//  1. Follower.restoring
-//  2. Follower.adopting
-//  3. Follower.mu
+// The locks restoring, adopting and mu are never held together.
 //
 // # What it must not know
 //
-// What follows from a declared state: which replica shows what, what a node boots, how a rollout goes on.
+// What follows from a declared state: which replica shows what, and what a node boots.
 package follow
 
 import (
@@ -75,8 +73,11 @@ type Follower struct {
 
 	mu      sync.Mutex // guards what follows
 	coord   *coord.Coord
-	err     error // why the shared state is not available
-	changed time.Time
+	err     error     // why the shared state is not available
+	changed time.Time // when err became nil, or not nil
+
+	checked  time.Time // when checkErr was found
+	checkErr error
 }
 
 // RestoreFunc puts to c what this server has and the shared state s lacks; kept is the state that this server adopted

@@ -205,7 +205,7 @@ func (f *Follower) setHealth(err error) {
 	if (err == nil) != (f.err == nil) {
 		f.changed = time.Now()
 	}
-	f.err = err
+	f.err, f.checked = err, time.Time{}
 	select {
 	case <-f.searched:
 	default:
@@ -266,11 +266,27 @@ func (f *Follower) Health(ctx context.Context) control.Coord {
 	if len(f.Endpoints) > 0 {
 		c.Kind = "external"
 	}
-	_, err := f.Reachable(ctx)
+	err := f.recentCheck(ctx)
 	if c.OK = err == nil; err != nil {
 		c.Error = err.Error()
 	}
 	return c
+}
+
+// recentCheck returns whether the shared state can be changed, as it was found at most a second ago: one status asks
+// twice, and each check is a write.
+func (f *Follower) recentCheck(ctx context.Context) error {
+	f.mu.Lock()
+	at, err := f.checked, f.checkErr
+	f.mu.Unlock()
+	if time.Since(at) < time.Second {
+		return err
+	}
+	_, err = f.Reachable(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checked, f.checkErr = time.Now(), err
+	return err
 }
 
 func (f *Follower) awaitSearch(ctx context.Context) {
@@ -291,7 +307,7 @@ func (f *Follower) Problems(ctx context.Context) []problems.Problem {
 		})
 	}
 	f.awaitSearch(ctx)
-	if _, err := f.Reachable(ctx); err != nil {
+	if err := f.recentCheck(ctx); err != nil {
 		f.mu.Lock()
 		since := f.changed
 		f.mu.Unlock()

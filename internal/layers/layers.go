@@ -10,7 +10,7 @@
 //
 // # What it must not know
 //
-// Protocols, the cluster's description, which version a replica ought to follow, the journal.
+// Protocols, the cluster's description, which version a replica ought to follow.
 package layers
 
 import (

@@ -308,14 +308,14 @@ func (r *snapshotRestore) apply() error {
 	}
 	clear(r.there)
 	c := layer.Copy{Root: r.root, From: r.from, To: built, Choose: r.choose, Fault: r.r.Fault}
-	if err := c.Run(); err != nil {
+	if err = c.Run(); err == nil {
+		err = r.e.SyncCopies(c.Copied)
+	}
+	if err == nil {
+		err = r.e.Renew()
+	}
+	if err != nil {
 		return errors.Join(err, swap.Abandon(stamp))
-	}
-	if err := r.e.SyncCopies(c.Copied); err != nil {
-		return err
-	}
-	if err := r.e.Renew(); err != nil {
-		return err
 	}
 	return swap.Do(stamp, "restore")
 }

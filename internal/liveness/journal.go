@@ -110,6 +110,8 @@ func (t *Tracker) Save() error {
 // Close saves and closes the journal.
 func (t *Tracker) Close() error {
 	err := t.Save()
+	t.journal.mu.Lock()
+	defer t.journal.mu.Unlock()
 	return errors.Join(err, t.journal.log.Close())
 }
 

@@ -2,7 +2,7 @@
 //
 // # Sources
 //
-// Signs of life reach a Tracker by its methods; it asks nobody.
+// Signs of life reach a Tracker by its methods; it sends nothing but echo requests.
 //
 //   - Report: a step of a boot. DHCP, TFTP and HTTP report what they answer, dim-init reports its stages.
 //   - Called: the node has made an NFS call.

@@ -3,12 +3,13 @@
 //
 // # Concurrency
 //
-// All methods may be called from any number of goroutines. A master is captured by one of them at a time:
-// watched.capturing orders a capture by hand and those of the watch, and is taken before any lock of other packages.
+// All methods may be called from any number of goroutines. The store's lock lets one capture of an image run at a time.
+// Captures of a watched master wait for each other (watched.capturing, taken before any lock of other packages); others
+// fail as busy.
 //
 // # What it must not know
 //
-// How nodes come to follow a version, and how a capture is shown.
+// How nodes come to follow a version.
 package masters
 
 import (

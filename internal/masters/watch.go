@@ -49,8 +49,12 @@ type watchSpec struct {
 	declared            coord.Watch
 }
 
-// Adopted lets Run watch what a declared state says.
-func (m *Masters) Adopted(context.Context, *follow.Declared) {
+// Adopted lets Run watch what a declared state says, and drops the problems of images that are no longer declared.
+func (m *Masters) Adopted(_ context.Context, now *follow.Declared) {
+	m.Problems.Remove(func(about problems.Subject) bool {
+		_, declared := now.Cluster.Image(cluster.ImageName(about.Name))
+		return about.Kind == problems.KindImage && !declared
+	})
 	select {
 	case m.adjust <- struct{}{}:
 	default:

@@ -1,6 +1,7 @@
-// Package metrics shows what this server counts to Prometheus. docs/guide/metrics.md explains every series.
+// Package metrics exports the counters of this server in the format of Prometheus. docs/guide/metrics.md explains every
+// series.
 //
-// It keeps nothing: it asks Sources each time it is read.
+// It keeps nothing but Classes: it asks Sources each time it is read.
 package metrics
 
 import (

@@ -73,3 +73,14 @@ func TestSubjectsReadAsPeopleWriteThem(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryKindHasARank(t *testing.T) {
+	for _, k := range []Kind{
+		KindDescription, KindSharedState, KindServer, KindBoot, KindDisk, KindImage, KindRollout, KindReplicas,
+		KindNode, KindJournal, KindMounts, KindMachine,
+	} {
+		if k.order() < 0 {
+			t.Errorf("the kind %q has no rank", k)
+		}
+	}
+}

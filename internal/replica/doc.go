@@ -12,7 +12,8 @@
 // on. The attributes of the layer's entries are read from the disk each time.
 //
 // The layer is a directory in the form of package layer (docs/formats/layer.md). Ids and handles are computed
-// (docs/formats/handle.md). The journal, switches.log, is the only other thing on disk.
+// (docs/formats/handle.md). Beside the layers lie the journal (switches.log), a
+// format file, and a file to sync with.
 //
 // An Edit is how package layers changes a layer for an administrator.
 //

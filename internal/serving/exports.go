@@ -43,9 +43,12 @@ const noteInterval = time.Second
 
 // noteCall notes that a call used x now.
 func (s *Server) noteCall(x *export) {
+	if x.node == "" {
+		return
+	}
 	now := int64(time.Since(s.started)) // takes half as long as time.Now
 	last := x.noted.Load()
-	if last != 0 && now-last < int64(noteInterval) || !x.noted.CompareAndSwap(last, now) || x.node == "" {
+	if last != 0 && now-last < int64(noteInterval) || !x.noted.CompareAndSwap(last, now) {
 		return
 	}
 	s.Liveness.Called(x.node, time.Now())

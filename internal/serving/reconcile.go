@@ -81,15 +81,17 @@ func (r *reconciliation) apply(ctx context.Context) {
 		r.failed[problems.Node(h.Node)] = heldError(h)
 		for _, x := range r.list {
 			if x.node == cluster.NodeName(h.Node) && !x.former {
-				x.from = madeFrom{}
+				x.from = madeFrom{} // differs from every other, so the next run moves it again
 			}
 		}
 	}
 }
 
-// target returns the version that a node's replica is to show now. It is not always the one that the node follows. A
-// node that has booted what it was to follow from then on shows that, although the shared state does not know yet. A
-// node in the middle of a boot keeps the version whose kernel it was given; held reports that.
+// target returns the version that a node's replica is to show now:
+//
+//  1. A node that has booted into its next version keeps it, also before the shared state has recorded the boot.
+//  2. A node in the middle of a boot keeps the version of its kernel; held is true.
+//  3. Every other node shows what it follows.
 func (s *Server) target(now *follow.Declared, n *cluster.Node) (v image.Version, held bool, err error) {
 	v, err = now.Version(n)
 	_, next := now.Follows(n)
@@ -116,8 +118,9 @@ func (s *Server) target(now *follow.Declared, n *cluster.Node) (v image.Version,
 	return v, false, err
 }
 
-// Begin pins the root of a node that begins to boot to the version that the node follows from this boot on, because its
-// kernel is of that version. The root shows it until the node runs.
+// Begin switches the root of a node that begins to boot to the version that the node follows from this boot on,
+// because its kernel will be of that version. The root stays there once the boot is reported to Liveness; before that a
+// switch may still move it.
 func (s *Server) Begin(ctx context.Context, n *cluster.Node) {
 	before := s.Declared.Now()
 	ref, next := before.Follows(n)
@@ -215,12 +218,8 @@ func (s *Server) kept(now *follow.Declared) []*export {
 	return list
 }
 
-// forget drops what is known of nodes and images that are no longer declared.
+// forget drops what is known of nodes that are no longer declared.
 func (s *Server) forget(now *follow.Declared) {
-	s.Problems.Remove(func(about problems.Subject) bool {
-		_, declared := now.Cluster.Image(cluster.ImageName(about.Name))
-		return about.Kind == problems.KindImage && !declared
-	})
 	for name := range s.declared {
 		if _, ok := now.Cluster.Node(name); !ok {
 			s.Liveness.Forget(name)
@@ -243,7 +242,7 @@ func (s *Server) report(failed map[problems.Subject]error) {
 	for about, err := range failed {
 		if s.Problems.Set(about, err) {
 			if fresh++; fresh <= maxLogged {
-				s.Log.Error("not served as declared", "kind", string(about.Kind), "node", about.Name, "error", err)
+				s.Log.Error("not served as declared", "reason", about.String(), "error", err)
 			}
 		}
 	}

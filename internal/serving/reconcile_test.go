@@ -1,7 +1,6 @@
 package serving
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/coord"
 	"dim/internal/liveness"
-	"dim/internal/problems"
 	"dim/internal/push"
 )
 
@@ -248,20 +246,19 @@ func TestProblemsAreSetAndCleared(t *testing.T) {
 	}
 }
 
-func TestNodesAndImagesThatAreGoneAreForgotten(t *testing.T) {
+func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	s := newSite(t, described(""))
 	s.declare(1, nil)
 	s.reconcile()
 	s.Liveness.Called("n12", time.Now())
-	s.Problems.Set(problems.Image("other"), errors.New("not captured"))
 	s.describe(strings.NewReplacer(`to="12"`, `to="11"`, `<image name="other" arch="amd64" master="dir:/master"/>`, "").
 		Replace(described("")))
 	s.reconcile()
 	if _, served := s.Node("n12"); served || !slices.Equal(s.nodes.forgotten, []cluster.NodeName{"n12"}) {
 		t.Errorf("n12 is served: %v; forgotten are %v", served, s.nodes.forgotten)
 	}
-	if got := s.Liveness.State("n12"); got.Stage != liveness.Off || s.Problems.Text(problems.Image("other")) != "" {
-		t.Errorf("n12 is %s, the image %q", got.Stage, s.Problems.Text(problems.Image("other")))
+	if got := s.Liveness.State("n12"); got.Stage != liveness.Off {
+		t.Errorf("n12 is %s", got.Stage)
 	}
 	if _, err := s.Set.ReadOnly(s.compute[0]); err != nil || len(s.Paths()) != 11 {
 		t.Errorf("%d paths, %v", len(s.Paths()), err)

@@ -21,12 +21,12 @@
 //  1. the lock of Declared.Stable
 //  2. Server.changing
 //
-// A call of a node takes none of these locks. One exception: the first call that uses a handle issued before the last
-// restart, if the node's present replica is not the one that the handle belongs to.
+// A call of a node takes none of these locks. The exception is a call with a handle whose tree is not exported, which
+// was issued before the last restart.
 //
 // # What it must not know
 //
-// Where the declared state comes from, how a rollout goes on, which protocol a call came by, and how a node boots.
+// How a protocol encodes a call, how a rollout goes on, and what a node loads to boot.
 package serving
 
 import (

@@ -6,7 +6,7 @@
 // The shared state gives numbers to versions; the store keeps their content. A capture reserves a number in the shared
 // state, writes the version to the store, and publishes it, which ends the reservation. A removal goes the other way:
 // first the shared state, then the store. So after a crash the store may have versions that the shared state does not
-// have, never the reverse.
+// have, never the reverse for versions that this server made.
 //
 // # Concurrency
 //
@@ -33,7 +33,7 @@ type Options struct {
 	Follow   *follow.Follower
 	Replicas Replicas
 	Mounted  func() map[image.Ref]string // versions that are mounted, with a directory of each
-	Removed  func(image.Ref)             // called when a version is no longer in the shared state
+	Removed  func(image.Ref)             // called inside follow.Exclusive for each version that was removed
 	Log      *slog.Logger
 }
 
