@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -123,15 +124,17 @@ func TestAProcessKilledAtAnyStepLeavesTheOldStateOrTheNew(t *testing.T) {
 func TestManyBatchesAtOnce(t *testing.T) {
 	dir := disktest.Memory(t)
 	stores := []*Store{open(t, dir), open(t, dir)} // two processes
+	var last [4]atomic.Int32                       // number of each image
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
+			number := func() int { return int(last[i%4].Add(1)) }
 			for j := range 4 {
 				files := map[string]string{}
 				for k := range 40 {
 					files[fmt.Sprint(k)] = fmt.Sprint("content ", (i+j+k)%50) // other batches put the same
 				}
-				if _, err := addVersion(stores[i%2], fmt.Sprint("image", i%4), files); err != nil {
+				if _, err := addNumbered(stores[i%2], fmt.Sprint("image", i%4), number, files); err != nil {
 					t.Error(err)
 				}
 				open(t, dir) // must not remove what open batches have staged

@@ -69,6 +69,11 @@ func sortTree(t image.Tree) {
 }
 
 func addVersion(s *Store, name string, files map[string]string) (image.Version, error) {
+	return addNumbered(s, name, func() int { return nextNumber(s, name) }, files)
+}
+
+// addNumbered adds a version with the number that number returns after the commit.
+func addNumbered(s *Store, name string, number func() int, files map[string]string) (image.Version, error) {
 	b, err := s.Begin()
 	if err != nil {
 		return image.Version{}, err
@@ -81,7 +86,7 @@ func addVersion(s *Store, name string, files map[string]string) (image.Version, 
 	if err := b.Commit(context.Background()); err != nil {
 		return image.Version{}, err
 	}
-	return s.AddVersion(image.Version{Image: name, Number: nextNumber(s, name), Digest: d, Files: uint64(len(files))})
+	return s.AddVersion(image.Version{Image: name, Number: number(), Digest: d, Files: uint64(len(files))})
 }
 
 // nextNumber returns the number after the highest that an image has.
