@@ -57,17 +57,7 @@ func explain(d ast.Decl, report func(ast.Node, string, ...any)) {
 	}
 }
 
-func exportedReceiver(d *ast.FuncDecl) bool {
-	typ := d.Recv.List[0].Type
-	if star, ok := typ.(*ast.StarExpr); ok {
-		typ = star.X
-	}
-	if generic, ok := typ.(*ast.IndexExpr); ok {
-		typ = generic.X
-	}
-	id, ok := typ.(*ast.Ident)
-	return ok && id.IsExported()
-}
+func exportedReceiver(d *ast.FuncDecl) bool { return ast.IsExported(receiver(d)) }
 
 // What a person can take in at once.
 const (
