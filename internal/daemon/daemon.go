@@ -81,6 +81,7 @@ type daemon struct {
 
 	lock     *os.File
 	store    *store.Store
+	compare  *compare.Comparer
 	set      *replica.Set
 	liveness *liveness.Tracker
 
@@ -150,7 +151,10 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.store, err = store.Open(l.store(), store.Options{}); err != nil {
 		return err
 	}
-	if d.set, err = replica.Open(replica.Options{Dir: l.replicas(), Source: d.store, Log: d.Log}); err != nil {
+	d.compare = compare.New(
+		d.store.Tree, func(root image.Entry) fs.FS { return versionfs.New(d.store, root) }, d.Log)
+	o := replica.Options{Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Log: d.Log}
+	if d.set, err = replica.Open(o); err != nil {
 		return err
 	}
 	d.liveness, err = liveness.Open(l.boots(), d.Log)
@@ -192,16 +196,15 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 		Server: d.server, Store: d.store, Follow: d.follow, Replicas: d.set, Removed: d.serving.Drop, Log: d.Log,
 		Mounted: func() map[image.Ref]string { return d.api.MountedVersions() },
 	})
-	comparer := compare.New(d.store.Tree, func(root image.Entry) fs.FS { return versionfs.New(d.store, root) }, d.Log)
 	d.masters = masters.New(masters.Options{
 		Server: d.server, Data: d.Data, Notes: layout(d.Data).notes(), Store: d.store, Follow: d.follow,
 		Versions: registry,
-		Compare:  comparer, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
+		Compare:  d.compare, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
 	})
 	d.api = api.New(
 		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.services()},
 		api.Parts{
-			Store: d.store, Set: d.set, Follow: d.follow, Registry: registry, Compare: comparer, Masters: d.masters,
+			Store: d.store, Set: d.set, Follow: d.follow, Registry: registry, Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
 			Unknown:  d.unknown,
 			Problems: &d.problems, Log: d.Log,

@@ -37,14 +37,23 @@ type change struct {
 	shows   bool     // something here or below is new afterwards, or another object
 }
 
-// diffVersions compares two versions, from their trees alone.
-func diffVersions(ctx context.Context, load treediff.Loader, from, to *image.Version) (*changes, error) {
+// compareTrees returns a comparison of the trees of source.
+func compareTrees(source Source) comparison {
+	return func(ctx context.Context, from, to *image.Version) (list []treediff.Change, err error) {
+		err = treediff.Diff(ctx, source.Tree, &from.Root, &to.Root, func(e treediff.Change) error {
+			list = append(list, e)
+			return nil
+		})
+		return list, err
+	}
+}
+
+func newChanges(list []treediff.Change) *changes {
 	c := &changes{delta: newDelta(), tree: &change{to: vfs.Directory}}
-	err := treediff.Diff(ctx, load, &from.Root, &to.Root, func(e treediff.Change) error {
+	for _, e := range list {
 		c.add(e)
-		return nil
-	})
-	return c, err
+	}
+	return c
 }
 
 func (c *changes) add(e treediff.Change) {

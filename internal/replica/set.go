@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"dim/internal/durable"
 	"dim/internal/image"
 	"dim/internal/image/pathmatch"
+	"dim/internal/image/treediff"
 	"dim/internal/layer"
 	"dim/internal/replica/commit"
 	"dim/internal/replica/fds"
@@ -45,10 +47,14 @@ const (
 	Relaxed
 )
 
+// comparison returns all paths at which two versions differ, in walk order. The caller does not change them.
+type comparison = func(ctx context.Context, from, to *image.Version) ([]treediff.Change, error)
+
 // Options of a Set. Dir and Source are needed.
 type Options struct {
 	Dir        string // where the layers are; made if it does not exist
 	Source     Source
+	Compare    comparison // nil: the trees of Source are compared
 	Log        *slog.Logger
 	Now        func() time.Time
 	Durability Durability // of all replicas; a Spec may have less
@@ -82,6 +88,7 @@ type Set struct {
 	path     string
 	root     layer.Dir // open directory; -1 when there is none
 	source   Source
+	compare  comparison
 	log      *slog.Logger
 	now      func() time.Time
 	least    Durability
@@ -162,6 +169,9 @@ func newSet(o Options) *Set {
 		historyLoaded: make(map[*step]loadedHistory), files: fds.New(openFiles(o.OpenFiles)),
 	}
 	s.indexes.source = o.Source
+	if s.compare = o.Compare; s.compare == nil {
+		s.compare = compareTrees(o.Source)
+	}
 	s.lingering.lasts = lingerFor
 	s.batches.New = func() any { return new([batch]vfs.DirEntry) }
 	if s.log == nil {

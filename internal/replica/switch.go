@@ -153,10 +153,11 @@ func (s *Set) changesBetween(ctx context.Context, from, to *image.Version) (*cha
 	if c != nil {
 		return c, nil
 	}
-	c, err := diffVersions(ctx, s.source.Tree, from, to)
+	list, err := s.compare(ctx, from, to)
 	if err != nil {
 		return nil, err
 	}
+	c = newChanges(list)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.compared) >= comparedMax {

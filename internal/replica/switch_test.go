@@ -12,8 +12,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"dim/internal/image"
 	"dim/internal/image/pathmatch"
+	"dim/internal/image/treediff"
 	"dim/internal/layer"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
@@ -45,6 +48,27 @@ func TestASwitchShowsTheNewVersionAndKeepsWhatTheNodeHasElsewhere(t *testing.T) 
 	check()
 	if diff := cmp.Diff(before, o.Dump()); diff != "" {
 		t.Errorf("after a restart:\n%s", diff)
+	}
+}
+
+func TestASwitchUsesTheComparisonOfItsCaller(t *testing.T) {
+	m := newMemory(t)
+	one, two := m.Version(t, 1, v1), m.Version(t, 2, v2)
+	o := newSite(t, one, m)
+	testkit.Must(t, o.s.Close())
+	compared := 0
+	o.opts.Compare = func(ctx context.Context, from, to *image.Version) ([]treediff.Change, error) {
+		compared++
+		return compareTrees(m)(ctx, from, to)
+	}
+	o.open()
+	o.to(two)
+	o.Want("etc/a", "a2")
+	o.to(one)
+	o.Want("etc/a", "a1")
+	o.to(two)
+	if compared != 2 { // there and back
+		t.Errorf("versions were compared %d times", compared)
 	}
 }
 
