@@ -369,7 +369,7 @@ func TestAllProblemsOfADescriptionAreReported(t *testing.T) {
 		{"unknown image and server", `image="compute" servers="head"`, `image="none" servers="nobody"`,
 			[]string{"none", "nobody"}},
 		{"an address twice", "10.77.0.{10+node}", "10.77.0.10", []string{"10.77.0.10"}},
-		{"a bad expression", "{10+node}", "{10+}", []string{"missing in an expression"}},
+		{"a bad expression", "{10+node}", "{10+}", []string{"is missing in the expression"}},
 		{"not closed", "</cluster>", "", []string{"EOF"}},
 		{"not UTF-8", `name="small"`, "name=\"\xff\xfe\"", []string{"UTF-8"}},
 		{"empty", string(good), "", nil},
