@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
+
+	"dim/internal/rootpath"
 )
 
 // digester is implemented by file systems that know the digest of a file or directory without reading it, such as the
@@ -16,49 +17,13 @@ type digester interface {
 	Digest(name string) (string, error)
 }
 
-// maxLinks is the kernel's bound (include/linux/namei.h, MAXSYMLINKS).
-const maxLinks = 40
-
 // tree is an image's file system. Symbolic links are resolved as if it were the root.
 type tree struct{ fs.ReadLinkFS }
 
-// resolve returns the name without symbolic links, also at its end. Absolute links, and ".." in the root, stay inside
-// as after a chroot.
+// resolve returns the name without symbolic links, also at its end.
 func (t tree) resolve(name string) (string, error) {
-	done, rest := ".", strings.Split(path.Clean("/" + name)[1:], "/")
-	links := 0
-	for len(rest) > 0 {
-		part := rest[0]
-		rest = rest[1:]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			done = path.Dir(done)
-			continue
-		}
-		next := path.Join(done, part)
-		fi, err := t.Lstat(next)
-		if err != nil {
-			return "", err
-		}
-		if fi.Mode()&fs.ModeSymlink == 0 {
-			done = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", &fs.PathError{Op: "resolve", Path: name, Err: errors.New("too many symbolic links")}
-		}
-		target, err := t.ReadLink(next)
-		if err != nil {
-			return "", err
-		}
-		if path.IsAbs(target) {
-			done = "."
-		}
-		rest = append(strings.Split(target, "/"), rest...)
-	}
-	return done, nil
+	real, _, err := rootpath.Resolve(t, name)
+	return real, err
 }
 
 // read returns the content of a regular file.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"dim/internal/rootpath"
 )
 
 func (k *kernel) Mount(source, data string, readOnly bool) error {
@@ -63,36 +65,14 @@ func (k *kernel) FindInit(candidates []string) (string, error) {
 	return "", fmt.Errorf("the root has no %s", strings.Join(missing, ", "))
 }
 
-// maxLinks is the kernel's bound (include/linux/namei.h, MAXSYMLINKS).
-const maxLinks = 40
-
+// executable reports an error unless name leads to a program in the new root.
 func executable(name string) error {
-	done, rest := "/", strings.Split(name, "/")
-	for links := 0; len(rest) > 0; {
-		part := rest[0]
-		rest = rest[1:]
-		next := filepath.Join(done, part) // Join resolves "..", at the root too
-		fi, err := os.Lstat(filepath.Join(newRoot, next))
-		if err != nil {
-			return err
-		}
-		if fi.Mode()&fs.ModeSymlink == 0 {
-			done = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return fmt.Errorf("%s: %w", name, unix.ELOOP)
-		}
-		target, err := os.Readlink(filepath.Join(newRoot, next))
-		if err != nil {
-			return err
-		}
-		if filepath.IsAbs(target) {
-			done = "/"
-		}
-		rest = append(strings.Split(target, "/"), rest...)
+	root := os.DirFS(newRoot).(fs.ReadLinkFS)
+	real, _, err := rootpath.Resolve(root, name)
+	if err != nil {
+		return err
 	}
-	fi, err := os.Lstat(filepath.Join(newRoot, done))
+	fi, err := root.Lstat(real)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ var layers = map[string]layer{
 	"internal/testkit":  words, // helpers of tests; no program imports it
 	"internal/sysfile":  words, // system calls on file descriptors
 	"internal/periodic": words, // a function at intervals
+	"internal/rootpath": words, // symbolic links within a root
 	"internal/xzlimit":  words, // how much memory an xz file wants
 	"internal/control":  words, // what can be asked of the daemon
 

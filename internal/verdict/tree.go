@@ -3,58 +3,28 @@ package verdict
 import (
 	"io"
 	"io/fs"
-	"path"
-	"strings"
+
+	"dim/internal/rootpath"
 )
 
 // tree is a version's file system. Symbolic links are resolved within it.
 type tree struct{ root fs.FS }
 
-// Bounds of what is read.
-const (
-	maxLinks = 40
-	maxUnit  = 256 << 10
-)
+// maxUnit bounds what is read of a unit or a list of directories.
+const maxUnit = 256 << 10
 
 // resolve returns the path to which name leads, and the symbolic links on the way. ok is false if there is no such
 // file.
 func (t tree) resolve(name string) (real string, links []string, ok bool) {
-	fsys, can := t.root.(fs.ReadLinkFS)
-	if !can {
+	root, ok := t.root.(fs.ReadLinkFS)
+	if !ok {
 		return "", nil, false
 	}
-	rest := strings.Split(name, "/")
-	for len(rest) > 0 {
-		part := rest[0]
-		rest = rest[1:]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			if real = path.Dir(real); real == "." {
-				real = ""
-			}
-			continue
-		}
-		at := path.Join(real, part)
-		fi, err := fsys.Lstat(at)
-		if err != nil {
-			return "", links, false
-		}
-		if fi.Mode().Type() != fs.ModeSymlink {
-			real = at
-			continue
-		}
-		target, err := fsys.ReadLink(at)
-		if links = append(links, at); err != nil || len(links) > maxLinks {
-			return "", links, false
-		}
-		if path.IsAbs(target) {
-			real = ""
-		}
-		rest = append(strings.Split(target, "/"), rest...)
+	real, links, err := rootpath.Resolve(root, name)
+	if err != nil || real == "." {
+		return "", links, false
 	}
-	return real, links, real != ""
+	return real, links, true
 }
 
 // names returns the names in a directory, none if it does not exist.
