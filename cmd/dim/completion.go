@@ -81,7 +81,7 @@ func (a *app) references(ctx context.Context) (names []string) {
 	for _, i := range images {
 		versions, _ := a.client().Versions(ctx, i.Name)
 		for _, v := range versions {
-			names = append(names, cobra.CompletionWithDesc(fmt.Sprintf("%s@%d", i.Name, v.Number), clock(v.Created)))
+			names = append(names, cobra.CompletionWithDesc(versionRef(i.Name, v.Number), clock(v.Created)))
 			for _, tag := range v.Tags {
 				names = append(names, i.Name+"@"+tag)
 			}

@@ -91,12 +91,12 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	case c.Unchanged && v.Number == 0:
 		fmt.Fprintf(w, "%s: nothing to capture (%s)\n", image, took)
 	case c.Unchanged:
-		fmt.Fprintf(w, "%s@%d: unchanged (%s)\n", image, v.Number, took)
+		fmt.Fprintf(w, "%s: unchanged (%s)\n", versionRef(image, v.Number), took)
 	case c.DryRun:
 		fmt.Fprintf(w, "%s: would be a new version: %s (%s)\n", image, changes, took)
 	default:
-		fmt.Fprintf(w, "%s@%d: %s files, %s: %s (%s)\n",
-			image, v.Number, count(v.Files), size(v.Bytes), changes, took)
+		fmt.Fprintf(w, "%s: %s files, %s: %s (%s)\n",
+			versionRef(image, v.Number), count(v.Files), size(v.Bytes), changes, took)
 	}
 	printCapturedChanges(w, c)
 	printPackages(w, c.Packages)
@@ -110,7 +110,7 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	case c.Rollout != nil:
 		printRollout(w, *c.Rollout)
 	case !c.DryRun && c.Current != v.Number:
-		fmt.Fprintf(w, "no node was moved; to move them: dim rollout %s@%d --when now\n", image, v.Number)
+		fmt.Fprintf(w, "no node was moved; to move them: dim rollout %s --when now\n", versionRef(image, v.Number))
 	}
 }
 
@@ -192,7 +192,7 @@ func (a *app) imageLogCommand() *cobra.Command {
 			return a.show(versions, func(w io.Writer) {
 				row(w, "VERSION", "CREATED", "FILES", "SIZE", "DIGEST", "NODES", "TAGS")
 				for _, v := range slices.Backward(versions) {
-					row(w, fmt.Sprintf("%s@%d", v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes),
+					row(w, versionRef(v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes),
 						short(v.Digest), len(v.Nodes), strings.Join(v.Tags, " "))
 				}
 			})
@@ -221,12 +221,12 @@ func (a *app) imageShowCommand() *cobra.Command {
 }
 
 func printVersion(w io.Writer, v control.Version) {
-	row(w, "version", fmt.Sprintf("%s@%d", v.Image, v.Number))
+	row(w, "version", versionRef(v.Image, v.Number))
 	row(w, "digest", v.Digest)
 	row(w, "created", clock(v.Created))
 	row(w, "master", v.Master)
 	if v.Parent > 0 {
-		row(w, "parent", fmt.Sprintf("%s@%d", v.Image, v.Parent))
+		row(w, "parent", versionRef(v.Image, v.Parent))
 	}
 	row(w, "files", count(v.Files))
 	row(w, "size", size(v.Bytes))

@@ -81,7 +81,7 @@ func (a *app) imageExport(ctx context.Context, ref string, format checkout.Forma
 			return &hintError{err, "apt-get install erofs-utils, or the like"}
 		}
 		if err == nil {
-			fmt.Fprintf(a.out, "%s@%d is in %s\n", v.Image, v.Number, dest)
+			fmt.Fprintf(a.out, "%s is in %s\n", versionRef(v.Image, v.Number), dest)
 		}
 		return err
 	})
@@ -99,8 +99,8 @@ func (a *app) imageExportPlan(ctx context.Context, ref string, format checkout.F
 		}
 		return fmt.Errorf("export %s: %s: %w", ref, dest, err)
 	}
-	_, err = fmt.Fprintf(a.out, "would be written: %s@%d, %s of %s, as %s to %s\n",
-		v.Image, v.Number, plural(int(v.Files), "file"), size(v.Bytes), format, dest)
+	_, err = fmt.Fprintf(a.out, "would be written: %s, %s of %s, as %s to %s\n",
+		versionRef(v.Image, v.Number), plural(int(v.Files), "file"), size(v.Bytes), format, dest)
 	return err
 }
 

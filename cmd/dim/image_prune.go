@@ -174,7 +174,7 @@ func (a *app) imageTag(ctx context.Context, ref, tag string, dry bool) error {
 		if dry {
 			is = "would be"
 		}
-		fmt.Fprintf(w, "%s@%s %s %s@%d\n", v.Image, tag, is, v.Image, v.Number)
+		fmt.Fprintf(w, "%s@%s %s %s\n", v.Image, tag, is, versionRef(v.Image, v.Number))
 	})
 }
 
@@ -191,6 +191,6 @@ func (a *app) imageUntag(ctx context.Context, ref string, dry bool) error {
 		return err
 	}
 	return a.show(v, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s (version %s@%d)\n", ref, would(dry, "removed"), v.Image, v.Number)
+		fmt.Fprintf(w, "%s: %s (version %s)\n", ref, would(dry, "removed"), versionRef(v.Image, v.Number))
 	})
 }

@@ -60,7 +60,7 @@ func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
 func shownVersion(n control.Node) string {
 	v := n.Image
 	if n.Version > 0 {
-		v = fmt.Sprintf("%s@%d", n.Image, n.Version)
+		v = versionRef(n.Image, n.Version)
 	}
 	if n.Wanted != "" && n.Wanted != n.Image && n.Wanted != v {
 		v += " → " + n.Wanted

@@ -59,7 +59,7 @@ func (a *app) nodeCompare(ctx context.Context, one, other string) error {
 }
 
 func printDifference(w io.Writer, d control.NodeDiff) {
-	version := func(s control.NodeDiffSide) string { return fmt.Sprintf("%s@%d", s.Image, s.Version) }
+	version := func(s control.NodeDiffSide) string { return versionRef(s.Image, s.Version) }
 	row(w, "WHAT", strings.ToUpper(d.A.Node), strings.ToUpper(d.B.Node), "PATH")
 	if version(d.A) != version(d.B) {
 		row(w, "version", version(d.A), version(d.B), "")

@@ -122,7 +122,7 @@ func (a *app) rollout(ctx context.Context, r control.RolloutRequest, wait bool) 
 
 // printRollout prints what a rollout did, does, or would do.
 func printRollout(w io.Writer, r control.Rollout) {
-	ref := fmt.Sprintf("%s@%d", r.Image, r.Version)
+	ref := versionRef(r.Image, r.Version)
 	switch r.State {
 	case "nothing to do":
 		fmt.Fprintf(w, "%s: %s follow it already\n", ref, plural(r.Count, "node"))
@@ -135,7 +135,7 @@ func printRollout(w io.Writer, r control.Rollout) {
 }
 
 func rolloutLine(r control.Rollout) string {
-	line := fmt.Sprintf("%d: %s, %s@%d of %s", r.ID, r.State, r.Image, r.Version, plural(r.Count, "node"))
+	line := fmt.Sprintf("%d: %s, %s of %s", r.ID, r.State, versionRef(r.Image, r.Version), plural(r.Count, "node"))
 	if len(r.Rings) > 1 {
 		line += fmt.Sprintf(", ring %d of %d", r.Ring, len(r.Rings))
 	}
@@ -194,7 +194,7 @@ func (a *app) rolloutLsCommand() *cobra.Command {
 func printRollouts(w io.Writer, list []control.Rollout, now time.Time) {
 	row(w, "ROLLOUT", "VERSION", "WHEN", "STATE", "AGE", "RING", "SHOW IT", "NODES", "REASON")
 	for _, r := range list {
-		row(w, r.ID, fmt.Sprintf("%s@%d", r.Image, r.Version), r.When, r.State, ago(r.Started, now),
+		row(w, r.ID, versionRef(r.Image, r.Version), r.When, r.State, ago(r.Started, now),
 			fmt.Sprintf("%d/%d", r.Ring, len(r.Rings)), fmt.Sprintf("%d/%d", r.Shows, r.Count), r.Nodes, safe(r.Reason))
 	}
 }
@@ -232,7 +232,7 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 		state += ": " + safe(r.Reason)
 	}
 	row(w, "rollout", r.ID)
-	row(w, "version", fmt.Sprintf("%s@%d, --when %s", r.Image, r.Version, r.When))
+	row(w, "version", fmt.Sprintf("%s, --when %s", versionRef(r.Image, r.Version), r.When))
 	row(w, "state", state)
 	row(w, "since", fmt.Sprintf("%s (begun %s ago)", clock(r.Since), ago(r.Started, now)))
 	for i, ring := range r.Rings {

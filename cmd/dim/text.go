@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"dim/internal/image"
 )
 
 // size formats a number of bytes: "1.9 GiB".
@@ -30,6 +32,11 @@ func count(n uint64) string {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
+}
+
+// versionRef returns the reference to a version: "compute@12".
+func versionRef(name string, number int) string {
+	return image.Ref{Image: name, Number: number}.String()
 }
 
 // plural returns "1 node", "4 nodes".
