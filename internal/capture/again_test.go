@@ -20,12 +20,12 @@ import (
 	"dim/internal/testkit"
 )
 
-// later makes captures believe that it is later than it is, so that they trust the notes of what was made just now.
+// later sets the clock of captures ahead, so that they trust the notes of files that have just been written.
 func (l *lab) later() {
 	l.o.Now = func() time.Time { return time.Now().Add(10 * time.Second) }
 }
 
-// tick lets the file system's clock move on.
+// tick waits until the clock of the file system has advanced.
 func tick() { time.Sleep(12 * time.Millisecond) }
 
 func paths(r Result) []string {
@@ -42,7 +42,7 @@ func paths(r Result) []string {
 	return list
 }
 
-func TestOnlyWhatChangedIsRead(t *testing.T) {
+func TestOnlyChangedFilesAreRead(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	for i := range 100 {
@@ -79,7 +79,7 @@ func TestOnlyWhatChangedIsRead(t *testing.T) {
 	l.sound()
 }
 
-func TestWhatChangedAtTheTimeOfACaptureIsReadAgain(t *testing.T) {
+func TestFilesThatChangedDuringACaptureAreReadAgain(t *testing.T) {
 	l := newLab(t)
 	l.write("f", "1")
 	l.capture()
@@ -93,7 +93,7 @@ func TestWhatChangedAtTheTimeOfACaptureIsReadAgain(t *testing.T) {
 	}
 }
 
-func TestAContentWithItsOldSizeAndTimesIsNoticed(t *testing.T) {
+func TestNewContentWithTheOldSizeAndTimesIsFound(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	l.write("f", "one")
@@ -111,7 +111,7 @@ func TestAContentWithItsOldSizeAndTimesIsNoticed(t *testing.T) {
 // mutate does something random to the master.
 func (l *lab) mutate(r *rand.Rand) {
 	if _, err := os.Lstat(l.path("always")); err != nil {
-		l.write("always", "") // an empty master is no master
+		l.write("always", "") // an empty master is refused
 	}
 	dirs, files := []string{""}, []string{}
 	testkit.Must(l.t, filepath.WalkDir(l.o.Dir, func(path string, e os.DirEntry, err error) error {
@@ -130,7 +130,7 @@ func (l *lab) mutate(r *rand.Rand) {
 	if len(files) > 0 {
 		file = l.path(files[r.IntN(len(files))])
 	}
-	// What cannot be done, such as to rename a directory into itself, is not done.
+	// Operations that fail, such as a rename of a directory into itself, are ignored.
 	switch r.IntN(11) {
 	case 0, 1:
 		_ = os.WriteFile(fresh, []byte(fmt.Sprint(r.IntN(10))), 0o644)
@@ -211,7 +211,7 @@ func TestNotesWithoutTheirVersionAreNotUsed(t *testing.T) {
 	l.sound()
 }
 
-func TestTreesThatWereLostAreMadeAnew(t *testing.T) {
+func TestMissingTreesAreBuiltAgain(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	l.write("d/f", "1")
@@ -273,7 +273,7 @@ func TestACancelledCaptureLeavesNothing(t *testing.T) {
 	l.sound()
 }
 
-func TestProgressEndsWithEverything(t *testing.T) {
+func TestProgressEndsWithTheTotals(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	for i := range 100 {
@@ -320,7 +320,7 @@ func FuzzParseNotes(f *testing.F) {
 	})
 }
 
-// seal appends the checksum, so that the fuzzer gets past it.
+// seal appends the checksum, so that the fuzzer reaches the parser.
 func seal(b []byte) []byte {
 	return appendSum(slices.Clone(b))
 }

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,7 +15,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// lab is a store, a master and what captures it.
+// lab has a store, a master and the options to capture it.
 type lab struct {
 	t     *testing.T
 	store *store.Store
@@ -100,7 +101,7 @@ func TestARealMaster(t *testing.T) {
 		if have.Type == image.Directory {
 			have.Digest = image.Digest{}
 		}
-		want.Data = have.Data // the oracle knows no holes
+		want.Data = have.Data // the oracle does not find holes
 		if d := cmp.Diff(want, have); d != "" {
 			t.Errorf("%q (-master +capture):\n%s", path, d)
 		}
@@ -108,5 +109,71 @@ func TestARealMaster(t *testing.T) {
 	}
 	for path := range got {
 		t.Errorf("%q should not be there", path)
+	}
+}
+
+func TestAVersionNeedsANumber(t *testing.T) {
+	l := newLab(t)
+	l.write("f", "1")
+	number := l.o.Reserve
+	refused := errors.New("refused")
+	reserved := 0
+	l.o.Reserve = func(context.Context) (int, error) {
+		reserved++
+		return 0, refused
+	}
+	if _, err := Run(t.Context(), l.store, l.o); !errors.Is(err, refused) {
+		t.Errorf("got %v, want the error of Reserve", err)
+	}
+	if _, err := l.store.Versions("test"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("versions without a number: %v", err)
+	}
+	l.o.DryRun = true
+	if r := l.capture(); !r.Changed || reserved != 1 {
+		t.Errorf("dry run: %+v, %d numbers", r, reserved)
+	}
+	l.o.DryRun = false
+	l.o.Reserve = func(ctx context.Context) (int, error) {
+		reserved++
+		return number(ctx)
+	}
+	if r := l.capture(); r.Version.Number != 1 || r.Version.Files != 1 {
+		t.Errorf("after that: %+v", r)
+	}
+	if r := l.capture(); r.Changed || reserved != 2 {
+		t.Errorf("unchanged: %+v, %d numbers", r, reserved)
+	}
+	l.write("f", "2")
+	l.o.Reserve = func(context.Context) (int, error) { return 1, nil }
+	if _, err := Run(t.Context(), l.store, l.o); err == nil {
+		t.Error("two versions have the same number")
+	}
+	l.o.Reserve = nil
+	if _, err := Run(t.Context(), l.store, l.o); err == nil {
+		t.Error("a capture without Reserve has succeeded")
+	}
+}
+
+func TestAReviewSeesTheChangesBeforeTheVersionIsMade(t *testing.T) {
+	l := newLab(t)
+	l.write("f", "1")
+	l.capture()
+	l.write("f", "changed")
+	l.write("g", "new")
+	reviewed := 0
+	l.o.Review = func(_ context.Context, r *Result) {
+		reviewed++
+		newest, err := l.store.Resolve(image.Ref{Image: "test"})
+		if err != nil || newest.Number != 1 || r.Before.Number != 1 || r.Version.Number != 0 || r.Added != 1 ||
+			len(r.Changes) < 2 {
+			t.Errorf("newest %d, %v; %+v", newest.Number, err, r)
+		}
+	}
+	r := l.capture()
+	if reviewed != 1 || r.Version.Number != 2 || len(r.Changes) < 2 {
+		t.Errorf("%d reviews; %+v", reviewed, r)
+	}
+	if l.capture(); reviewed != 1 {
+		t.Error("an unchanged master was reviewed")
 	}
 }

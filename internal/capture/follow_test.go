@@ -20,7 +20,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// look returns the stamps of all that is in the master, the root under "".
+// stamps returns the stamps of all entries of the master; that of the root has the path "".
 func (l *lab) stamps() map[string]stamp {
 	l.t.Helper()
 	all := map[string]stamp{}
@@ -40,8 +40,8 @@ func (l *lab) stamps() map[string]stamp {
 	return all
 }
 
-// touchedBetween is what the kernel tells when a becomes b: the directories of names that came, went or are of
-// something that changed, and directories that stand elsewhere.
+// touchedBetween returns what the kernel reports when a becomes b: the directories in which a name has come, gone or
+// changed, and directories that were moved.
 func touchedBetween(a, b map[string]stamp) *Touched {
 	t := &Touched{}
 	up := func(path string) string { return strings.TrimPrefix(filepath.Dir("/"+path), "/") }
@@ -75,7 +75,7 @@ func (l *lab) followed(f *Follower, t *Touched) Result {
 	return r
 }
 
-// plain captures everything, without notes, as another image.
+// plain captures the whole master without notes, as another image.
 func (l *lab) plain() Result {
 	l.t.Helper()
 	o := l.o
@@ -100,7 +100,7 @@ func (l *lab) same(what string, got, want image.Version) {
 	l.t.FailNow()
 }
 
-func TestACaptureOfWhatWasTouchedIsThatOfAll(t *testing.T) {
+func TestACaptureOfTouchedDirectoriesEqualsAFullOne(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	l.exclude("/**/c1*", "/a1/*")
@@ -117,7 +117,7 @@ func TestACaptureOfWhatWasTouchedIsThatOfAll(t *testing.T) {
 		touched := touchedBetween(before, l.stamps())
 		got := l.followed(f, touched)
 		l.same(fmt.Sprintf("round %d, %+v", round, touched), got.Version, l.plain().Version)
-		if round%20 == 0 { // what is kept on disk is as good
+		if round%20 == 0 { // the notes on the disk have the same effect
 			testkit.Must(t, f.Close())
 			f = NewFollower(l.store, l.o)
 		}
@@ -131,7 +131,7 @@ func TestACaptureOfWhatWasTouchedIsThatOfAll(t *testing.T) {
 	l.sound()
 }
 
-func TestOnlyWhatWasTouchedIsLookedAt(t *testing.T) {
+func TestOnlyTouchedDirectoriesAreRead(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	for i := range 100 {
@@ -162,7 +162,7 @@ func TestOnlyWhatWasTouchedIsLookedAt(t *testing.T) {
 	l.sound()
 }
 
-func TestWhatIsTouchedMayBeGone(t *testing.T) {
+func TestTouchedDirectoriesMayBeGone(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	l.write("a/b/c/f", "1")
@@ -176,7 +176,7 @@ func TestWhatIsTouchedMayBeGone(t *testing.T) {
 	l.same("a directory that became a file", r.Version, l.plain().Version)
 }
 
-func TestAMasterThatWasReplacedIsReadAnew(t *testing.T) {
+func TestAReplacedMasterIsReadCompletely(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	l.write("d/f", "1")
@@ -188,7 +188,7 @@ func TestAMasterThatWasReplacedIsReadAnew(t *testing.T) {
 	l.same("another directory", r.Version, l.plain().Version)
 }
 
-func TestAFollowerWhoseVersionIsGoneReadsAll(t *testing.T) {
+func TestAFollowerWhoseVersionIsRemovedReadsEverything(t *testing.T) {
 	l := newLab(t)
 	l.later()
 	l.write("d/f", "1")

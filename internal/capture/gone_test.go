@@ -24,7 +24,7 @@ func (l *lab) versions() int {
 	return len(list)
 }
 
-func TestAMasterThatGoesAwayMakesNoVersion(t *testing.T) {
+func TestAMasterThatIsRemovedMeanwhileMakesNoVersion(t *testing.T) {
 	l := newLab(t)
 	l.write("etc/passwd", "root")
 	l.capture()
@@ -89,7 +89,7 @@ type brokenDir struct{ fs.Inode }
 
 func (*brokenDir) Readdir(context.Context) (fs.DirStream, syscall.Errno) { return nil, syscall.EIO }
 
-func TestEverythingThatCannotBeReadIsNamed(t *testing.T) {
+func TestAllUnreadableEntriesAreNamed(t *testing.T) {
 	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	if _, err := exec.LookPath("fusermount3"); err != nil {

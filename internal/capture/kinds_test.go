@@ -22,7 +22,7 @@ type kind struct {
 	want   []string
 }
 
-// keepTimes does something to a file and gives it back its size's and its times' look: only its ctime tells.
+// keepTimes changes a file and restores its times: only its ctime shows the change.
 func keepTimes(l *lab, name string, do func() error) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(l.path(name), &st); err != nil {
@@ -34,7 +34,7 @@ func keepTimes(l *lab, name string, do func() error) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, l.path(name), []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// again replaces what is at a path by what make makes.
+// again removes the entry at a path and calls make.
 func again(l *lab, name string, make func(path string) error) error {
 	if err := os.RemoveAll(l.path(name)); err != nil {
 		return err
@@ -64,7 +64,7 @@ func sparse(path string, at ...int64) error {
 	return f.Truncate(1 << 20)
 }
 
-// master makes one entry of every type in d, and neighbours that nothing happens to.
+// master makes one entry of every type in d, and others that do not change.
 func (l *lab) master() {
 	l.write("d/f", "one")
 	l.write("d/empty", "")
@@ -174,8 +174,7 @@ func kinds() []kind {
 	}
 }
 
-// found returns the changes of r but those of a directory that only has another mtime, as it has whenever names in it
-// change.
+// found returns the changes of r without those of the mtime of a directory, which changes with the names in it.
 func found(r Result) []string {
 	list := paths(r)
 	return slices.DeleteFunc(list, func(p string) bool {

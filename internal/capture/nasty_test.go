@@ -43,7 +43,7 @@ func acl() []byte {
 	return b
 }
 
-// nasty fills the master with what real and hostile trees have.
+// nasty fills the master with entries that real and hostile trees have.
 func (l *lab) nasty() {
 	l.odd()
 	for i := range 10_000 {
@@ -130,7 +130,7 @@ func TestANastyTreeIsCapturedFaithfully(t *testing.T) {
 		e := got[path]
 		delete(got, path)
 		switch path {
-		case "dev", "proc", "sys", "tmp": // their content is left out, so their mtime means nothing
+		case "dev", "proc", "sys", "tmp": // captured without content and with a zero mtime
 			want.Mtime = image.Time{}
 		}
 		if e == nil {
@@ -157,7 +157,7 @@ func TestANastyTreeIsCapturedFaithfully(t *testing.T) {
 	}
 }
 
-// oracle walks dir the slow way and returns what a capture should have. Directories have no digest.
+// oracle walks dir in a simple way and returns the entries of a correct capture. Directories have no digest.
 func oracle(t *testing.T, dir string) map[string]image.Entry {
 	t.Helper()
 	want := map[string]image.Entry{}
@@ -345,7 +345,7 @@ func (l *lab) sound() {
 		store.CheckObserver{Problem: func(p store.Problem) { l.t.Error(p) }}))
 }
 
-func TestAFileThatNeverHoldsStillIsReported(t *testing.T) {
+func TestAFileThatChangesAllTheTimeIsReported(t *testing.T) {
 	l := newLab(t)
 	l.write("still", "1")
 	l.write("log", strings.Repeat("x", 24<<20)) // reading it takes longer than the grain of ctimes
@@ -377,9 +377,9 @@ func TestAFileThatNeverHoldsStillIsReported(t *testing.T) {
 	}
 }
 
-func TestEverythingUnreadableIsListed(t *testing.T) {
-	if os.Getuid() == 0 { // root can read everything: once more as nobody
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestEverythingUnreadableIsListed$", "-test.v")
+func TestUnreadableEntriesAreListed(t *testing.T) {
+	if os.Getuid() == 0 { // root can read everything: run again as nobody
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestUnreadableEntriesAreListed$", "-test.v")
 		cmd.Dir, cmd.Env = "/", []string{"TMPDIR=/tmp"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {

@@ -154,7 +154,7 @@ func TestAnImageIsChosenByArchitectureAndName(t *testing.T) {
 	}
 }
 
-func TestALayerThatIsNotWhatItsDigestSaysIsRefused(t *testing.T) {
+func TestALayerWithAnotherDigestIsRefused(t *testing.T) {
 	l := newLab(t)
 	img := containerImage(t, "amd64", []tar.Header{file("a", "1")})
 	dir := layoutOf(t, map[string]v1.Image{"v1": img})

@@ -21,8 +21,7 @@ import (
 	"dim/internal/testkit"
 )
 
-// overSSH turns the lab into one whose master is its directory as another machine has it: an sshd of the test's own on
-// loopback.
+// overSSH returns a lab whose master is the same directory by ssh, from an sshd that the test runs on loopback.
 func (l *lab) overSSH() *lab {
 	l.t.Helper()
 	testkit.NeedRoot(l.t, "owners, devices, trusted xattrs and mounts")
@@ -76,7 +75,7 @@ GlobalKnownHostsFile none
 	return config
 }
 
-// runSSHD reports whether it came up; it ends with the test.
+// runSSHD starts an sshd that ends with the test, and reports whether it runs.
 func runSSHD(t *testing.T, sshd, dir, port string) bool {
 	conf := filepath.Join(dir, "sshd_config")
 	testkit.Must(t, os.WriteFile(conf, fmt.Appendf(nil, `ListenAddress 127.0.0.1:%s
@@ -118,7 +117,7 @@ SetEnv HOME=%s
 	return false
 }
 
-// pam returns "yes" where sshd alone would not let a locked root in, even with a key.
+// pam returns "yes" if sshd without PAM would refuse root because its account is locked.
 func pam() string {
 	b, _ := os.ReadFile("/etc/shadow")
 	if strings.HasPrefix(string(b), "root:!") {
@@ -127,7 +126,7 @@ func pam() string {
 	return "no"
 }
 
-func TestAMasterOnAnotherMachineIsCapturedAsADirectory(t *testing.T) {
+func TestARemoteMasterIsCapturedLikeALocalOne(t *testing.T) {
 	l := newLab(t)
 	other := l.overSSH()
 	l.odd()
@@ -150,7 +149,7 @@ func TestAMasterOnAnotherMachineIsCapturedAsADirectory(t *testing.T) {
 	l.sound()
 }
 
-func TestOnlyWhatChangedTravels(t *testing.T) {
+func TestOnlyChangedFilesAreSent(t *testing.T) {
 	l := newLab(t)
 	other := l.overSSH()
 	for i := range 50 {
@@ -163,7 +162,7 @@ func TestOnlyWhatChangedTravels(t *testing.T) {
 		t.Errorf("first: %d files", r.FilesRead)
 	}
 	n := other.savedNotes()
-	n.Started += 3600 // what was made just now is old enough to be trusted
+	n.Started += 3600 // new files are old enough to be trusted
 	testkit.Must(t, other.o.saveRemoteNotes(n))
 	if r := other.capture(); r.Changed || r.FilesRead != 0 {
 		t.Errorf("unchanged: %+v", r)
@@ -183,7 +182,7 @@ func TestOnlyWhatChangedTravels(t *testing.T) {
 	}
 }
 
-// savedNotes reads what the last capture left.
+// savedNotes reads the notes of the last capture.
 func (l *lab) savedNotes() *remoteNotes {
 	b, err := os.ReadFile(l.o.remoteNotesPath())
 	testkit.Must(l.t, err)
@@ -193,7 +192,7 @@ func (l *lab) savedNotes() *remoteNotes {
 	return n
 }
 
-func TestAFileThatChangesOnTheWayIsReadAgainOrReported(t *testing.T) {
+func TestARemoteFileThatChangesIsReadAgainOrReported(t *testing.T) {
 	l := newLab(t)
 	other := l.overSSH()
 	l.write("busy", strings.Repeat("0", 1<<20))
@@ -221,7 +220,7 @@ func TestAFileThatChangesOnTheWayIsReadAgainOrReported(t *testing.T) {
 	}
 }
 
-func TestWhatIsMountedInAFarMasterIsLeftOut(t *testing.T) {
+func TestMountPointsOfARemoteMasterAreNotCrossed(t *testing.T) {
 	l := newLab(t)
 	other := l.overSSH()
 	testkit.Must(t, os.MkdirAll(l.path("mnt/a b"), 0o755))
@@ -243,7 +242,7 @@ func TestWhatIsMountedInAFarMasterIsLeftOut(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatFailsSaysWhatToDo(t *testing.T) {
+func TestAFailedConnectionHasAHint(t *testing.T) {
 	l := newLab(t)
 	other := l.overSSH()
 	l.write("file", "1")
@@ -275,8 +274,8 @@ func TestAConnectionThatFailsSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// cutAfter is a proxy to an sshd that breaks a connection after so many bytes of the server's. It returns the
-// configuration to reach it.
+// cutAfter starts a proxy to an sshd that breaks a connection after a number of bytes from the server. It returns the
+// configuration of a client of the proxy.
 func cutAfter(t *testing.T, config string, bytes int64) string {
 	t.Helper()
 	b, err := os.ReadFile(config)
@@ -312,7 +311,7 @@ func cutAfter(t *testing.T, config string, bytes int64) string {
 	return cut
 }
 
-func TestAFarMasterThatGoesAwayMakesNoVersion(t *testing.T) {
+func TestABrokenConnectionMakesNoVersion(t *testing.T) {
 	l := newLab(t)
 	other := l.overSSH()
 	content := make([]byte, 2<<20)

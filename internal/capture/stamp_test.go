@@ -40,7 +40,7 @@ func TestAStampIsOlderThanATime(t *testing.T) {
 	}
 }
 
-func TestAnOmittedDirectoryTellsNothingOfWhatIsInIt(t *testing.T) {
+func TestTheStampOfAnOmittedDirectoryDoesNotDependOnItsContent(t *testing.T) {
 	s := stamp{ino: 1, ctimeSec: 2, mtimeSec: 3, mode: unix.S_IFDIR | 0o1777, uid: 4, gid: 5, devMajor: 6}
 	s.omit(flagOmitted)
 	e := s.entry("tmp")

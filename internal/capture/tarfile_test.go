@@ -36,7 +36,7 @@ func (l *lab) tarOf(args ...string) string {
 	return path
 }
 
-// withMaster returns the options to capture a master that is not the lab's directory, as another image.
+// withMaster returns a lab that captures another master as another image.
 func (l *lab) withMaster(master string) *lab {
 	o := l.o
 	o.Image, o.Dir, o.Master, o.CacheDir = "other", "", master, l.t.TempDir()
@@ -55,11 +55,11 @@ func (l *lab) differences(a, b image.Version) []string {
 	return list
 }
 
-func TestATarIsCapturedAsTheDirectoryThatItIsOf(t *testing.T) {
+func TestATarIsCapturedLikeItsDirectory(t *testing.T) {
 	testkit.NeedRoot(t, "owners, devices, trusted xattrs and mounts")
 	l := newLab(t)
 	l.odd()
-	testkit.Must(t, os.Remove(l.path("zz-null"))) // tar does not keep that devices are linked
+	testkit.Must(t, os.Remove(l.path("zz-null"))) // tar does not keep hard links of devices
 	l.write("holes only", "")
 	testkit.Must(t, os.Truncate(l.path("holes only"), 1<<20))
 	l.write("ends in data", strings.Repeat("x", 9000))
@@ -141,7 +141,7 @@ func TestAnUnchangedTarIsNotRead(t *testing.T) {
 	old := time.Now().Add(-time.Hour)
 	testkit.Must(t, os.Chtimes(path, old, old))
 	other := l.withMaster("tar:" + path)
-	now := time.Now().Add(10 * time.Second) // so that the file is not too young to be trusted
+	now := time.Now().Add(10 * time.Second) // so that the file is old enough to be trusted
 	other.o.Now = func() time.Time { return now }
 	first := other.capture()
 	if !first.Changed || first.FilesRead != 2 {
@@ -167,7 +167,7 @@ func archiveOf(t *testing.T, members ...tar.Header) string {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, h := range members {
-		content := h.Gname // tests keep it there
+		content := h.Gname // the tests pass it there
 		h.Gname, h.Size = "", int64(len(content))
 		testkit.Must(t, w.WriteHeader(&h))
 		_, err := io.WriteString(w, content)
@@ -267,7 +267,7 @@ func TestTheLastOfTwoMembersCounts(t *testing.T) {
 	}
 }
 
-func TestContentThatCameUnderAnExcludedNameIsFound(t *testing.T) {
+func TestContentUnderAnExcludedNameIsFound(t *testing.T) {
 	l := newLab(t)
 	l = l.withMaster("tar:" + archiveOf(t, file("left/out", "content"), file("left/alone", "secret"),
 		link("used", "left/out")))

@@ -17,7 +17,7 @@ import (
 	"dim/internal/testkit"
 )
 
-func TestClonesAreWhatTheirDigestSays(t *testing.T) {
+func TestClonesHaveTheirDigest(t *testing.T) {
 	dir := disktest.Reflink(t).Dir
 	for _, c := range []struct {
 		name string

@@ -72,7 +72,7 @@ func deep(t *testing.T, s *Store, name string, contents ...string) image.Version
 	return testkit.Value(s.AddVersion(image.Version{Image: name, Number: nextNumber(s, name), Digest: root}))(t)
 }
 
-func TestSweepRemovesWhatNothingLeadsTo(t *testing.T) {
+func TestSweepRemovesUnusedObjects(t *testing.T) {
 	s := open(t, t.TempDir())
 	deep(t, s, "x", "shared", "one")
 	two := deep(t, s, "x", "shared", "two")

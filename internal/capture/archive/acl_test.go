@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestAnACLsTextBecomesWhatTheKernelKeeps(t *testing.T) {
+func TestAnACLIsConvertedToTheFormOfTheKernel(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(file, nil, 0o640); err != nil {
 		t.Fatal(err)

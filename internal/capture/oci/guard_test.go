@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestNothingGoesWithoutTLSButToThisMachineAndWhereItIsDeclared(t *testing.T) {
+func TestRequestsWithoutTLSAreRefusedUnlessLocalOrDeclared(t *testing.T) {
 	answer := roundTripper(func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 200}, nil })
 	g := &guard{next: answer, declared: "10.0.0.9:5000"}
 	for url, want := range map[string]bool{
