@@ -35,7 +35,14 @@ func TestCommandsThatAreMentionedExist(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		code := false // within a block of code of a document
 		for i, line := range strings.Split(string(text), "\n") {
+			if kind == ".md" && strings.HasPrefix(strings.TrimSpace(line), "```") {
+				code = !code
+			}
+			if code {
+				line = "`" + strings.TrimLeft(line, " $#")
+			}
 			for _, problem := range mentionProblems(root, line) {
 				t.Errorf("%s:%d: %s", path, i+1, problem)
 			}
@@ -52,11 +59,12 @@ func TestAMissingCommandIsFound(t *testing.T) {
 	for line, want := range map[string][]string{
 		"run `dim node ls` or dim image capture NAME --rollout now": nil,
 		"hint: dim rollout n01 compute --when now":                  nil,
-		"dim is mounted there":                                      nil,
-		"see `dim nodes`":                                           {"there is no command dim nodes"},
-		"hint: \"dim node list\" lists them":                        {"there is no command dim node list"},
-		"in words for `dim node ls --unknown`.":                     {"dim node ls has no flag --unknown"},
-		"dim node ls 'n[01-04]' --frm":                              {"dim node ls has no flag --frm"},
+		"dim is mounted there, and here dim does nothing":           nil,
+		"`dim does nothing":                     {"there is no command dim does"},
+		"see `dim nodes`":                       {"there is no command dim nodes"},
+		"hint: \"dim node list\" lists them":    {"there is no command dim node list"},
+		"in words for `dim node ls --unknown`.": {"dim node ls has no flag --unknown"},
+		"dim node ls 'n[01-04]' --frm":          {"dim node ls has no flag --frm"},
 	} {
 		if diff := cmp.Diff(want, mentionProblems(root, line)); diff != "" {
 			t.Errorf("%s: %s", line, diff)
@@ -64,18 +72,23 @@ func TestAMissingCommandIsFound(t *testing.T) {
 	}
 }
 
-// mention is a command that a line names. It ends at a quote or a punctuation mark. An operand in single quotes is
-// part of it.
-var mention = regexp.MustCompile("\\bdim ([a-z](?:'[^']*'|[^\"'`,;:)|<\\\\]+)*)")
+// mention is a command that a line names, with the character before it. It ends at a quote or a punctuation mark. An
+// operand in single quotes is part of it.
+var mention = regexp.MustCompile("(^|.)\\bdim ([a-z](?:'[^']*'|[^\"'`,;:)|<\\\\]+)*)")
 
 // mentionProblems returns what is wrong with the commands that a line names.
 func mentionProblems(root *cobra.Command, line string) (problems []string) {
 	for _, found := range mention.FindAllStringSubmatch(line, -1) {
-		for _, text := range strings.Split(found[1], " dim ") {
+		quoted := found[1] == "`" || found[1] == "\""
+		for _, text := range strings.Split(found[2], " dim ") {
 			if text == "capture 2" || text == "machine-id" { // the beginnings of two formats
 				continue
 			}
-			if p := mentionProblem(root, strings.Fields(text)); p != "" {
+			words := strings.Fields(text)
+			if sub, _, err := root.Find(words[:1]); (err != nil || sub == root) && !quoted {
+				continue // dim is the subject of a sentence
+			}
+			if p := mentionProblem(root, words); p != "" {
 				problems = append(problems, p)
 			}
 		}
@@ -85,10 +98,8 @@ func mentionProblems(root *cobra.Command, line string) (problems []string) {
 
 // mentionProblem follows the words after "dim" down the tree of commands, then looks up the flags.
 func mentionProblem(cmd *cobra.Command, words []string) string {
-	// Words that follow "dim" where it is the subject of a sentence.
-	prose := []string{"and", "by", "command", "has", "in", "is", "lets", "promises", "runs", "syncs", "took", "unless"}
 	operands := false
-	for i, w := range words {
+	for _, w := range words {
 		w, ended := strings.CutSuffix(w, ".")
 		sub, _, err := cmd.Find([]string{w})
 		group := cmd.HasSubCommands() && !strings.Contains(cmd.Use, " ")
@@ -100,8 +111,6 @@ func mentionProblem(cmd *cobra.Command, words []string) string {
 			}
 		case err == nil && sub != cmd && !operands:
 			cmd = sub
-		case i == 0 && slices.Contains(prose, w):
-			return ""
 		case group && !operands && strings.Trim(w, "abcdefghijklmnopqrstuvwxyz-") == "":
 			return fmt.Sprintf("there is no command %s %s", cmd.CommandPath(), w)
 		default:
