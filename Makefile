@@ -24,7 +24,7 @@ check: ## vet, format, static analysis and the architecture rules
 	go test ./internal/rules/...
 
 test: deps-test ## everything but whole machines (as root on Debian 12: installs its own needs)
-	go test -vet=off -timeout 15m ./... # check vets
+	go test -vet=off -p 4 -timeout 15m ./... # check vets; four packages at a time, since many wait for disks and timers
 
 e2e: deps build ## real kernels boot and mount (root): User Mode Linux and QEMU
 	DIM_LAB_MASTER=$$(go run ./cmd/lab master .lab/master) && export DIM_LAB_MASTER && \

@@ -111,6 +111,7 @@ func TestAServerWithoutItsKeptStateGoesOn(t *testing.T) {
 }
 
 func TestAServerWhoseExternalStateDoesNotAnswerServes(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSite(t, "127.0.0.2")
 	endpoint := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", freePort(t, "127.0.0.1"))}
 	s.etcd = []string{endpoint.String()}
@@ -144,6 +145,7 @@ func startEtcd(t *testing.T, dir string, at url.URL) func() {
 }
 
 func TestAFullDiskEndsTheStateAndRoomBringsItBack(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: mounts a small file system")
 	}

@@ -12,6 +12,7 @@ import (
 )
 
 func TestWhatCannotBeServedIsToldAndTriedAgain(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	declare(t, s)

@@ -100,6 +100,7 @@ func TestANodeIsToldWhereToLookAgainAfterACapture(t *testing.T) {
 }
 
 func TestAMountOnAChangedFileHoldsTheReplicaUntilItIsGone(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSite(t, "127.0.0.62")
 	s.start()
 	s.capture("compute")

@@ -54,6 +54,7 @@ func (s *site) offline(do func(c *coord.Coord, st *store.Store)) {
 
 // TestACaptureThatACrashEndsIsWholeOrNotThere ends the server at each step that a capture takes with a version.
 func TestACaptureThatACrashEndsIsWholeOrNotThere(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	tests := []struct {
 		name  string
 		crash func(t *testing.T, c *coord.Coord, st *store.Store, v image.Version)

@@ -99,6 +99,7 @@ func TestWhatIsCapturedByHandOfAWatchedMasterIsOnTheNodesToo(t *testing.T) {
 }
 
 func TestAWatchedMasterThatIsGoneIsAProblem(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
