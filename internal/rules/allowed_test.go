@@ -36,7 +36,7 @@ var forbidden = []struct {
 	{[]string{"icmp.ListenPacket"}, []string{"internal/liveness"}, "only liveness probes nodes"},
 }
 
-func TestOnlyThoseWhoMayDo(t *testing.T) { check(t, checkUses) }
+func TestRestrictedNames(t *testing.T) { check(t, checkUses) }
 
 func checkUses(f *file, report func(ast.Node, string, ...any)) {
 	if f.test {
@@ -56,7 +56,7 @@ func checkUses(f *file, report func(ast.Node, string, ...any)) {
 		for _, rule := range forbidden {
 			if slices.ContainsFunc(rule.names, func(p string) bool {
 				return matches(p, used)
-			}) && !among(f.pkg, rule.who) {
+			}) && !below(f.pkg, rule.who) {
 				report(sel, "%s uses %s: %s", f.pkg, used, rule.why)
 			}
 		}
@@ -86,11 +86,11 @@ func matches(pattern, name string) bool {
 	return pattern == name
 }
 
-func among(pkg string, owners []string) bool {
+func below(pkg string, owners []string) bool {
 	return slices.ContainsFunc(owners, func(o string) bool { return pkg == o || strings.HasPrefix(pkg, o+"/") })
 }
 
-func TestNoPackageIsNamedAfterNothing(t *testing.T) {
+func TestPackageNamesAreSpecific(t *testing.T) {
 	check(t, func(f *file, report func(ast.Node, string, ...any)) {
 		for _, name := range []string{"util", "utils", "common", "helpers", "helper", "types", "misc", "pkg"} {
 			if filepath.Base(f.pkg) == name || filepath.Base(f.path) == name+".go" {

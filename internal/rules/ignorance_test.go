@@ -103,7 +103,7 @@ func importPathTo(p *types.Package, other string) []string {
 		if !local {
 			continue
 		}
-		if among(name, []string{other}) && !among(strings.TrimPrefix(p.Path(), "dim/"), []string{other}) {
+		if below(name, []string{other}) && !below(strings.TrimPrefix(p.Path(), "dim/"), []string{other}) {
 			return []string{name}
 		}
 		if path := importPathTo(i, other); path != nil {
@@ -150,7 +150,7 @@ func TestImportsInAFamilyAreDeclared(t *testing.T) { enforce(t, "family", checkF
 // checkFamily reports imports in a family that are not declared. A file of tests may import any of its family.
 func checkFamily(p *tree) (problems []problem) {
 	for _, pkg := range p.pkgs {
-		from, height, _ := place(pkg.name)
+		from, height, _ := layerOf(pkg.name)
 		if height == program {
 			continue
 		}
@@ -181,6 +181,6 @@ func sameFamily(a, b string) bool {
 }
 
 func owner(pkg string) string {
-	o, _, _ := place(pkg)
+	o, _, _ := layerOf(pkg)
 	return o
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// layer is a height in the picture of the architecture: imports go down only.
+// layer is a level of the architecture. Imports go down only.
 type layer int
 
 const (
@@ -24,9 +24,8 @@ const (
 	program               // cmd, benchmarks, whole-system tests
 )
 
-// layers says where each package stands. A package that is not here breaks the rule: somebody has to decide.
-// One below another ("internal/cluster/nodeset" below "internal/cluster") stands where that stands, unless it
-// is here itself.
+// layers has the layer of each package. A package that is not in it breaks the rule. A package below another
+// ("internal/cluster/nodeset" below "internal/cluster") has the same layer, unless it is in the table itself.
 var layers = map[string]layer{
 	"internal/image":    words,
 	"internal/cluster":  words,
@@ -101,8 +100,8 @@ var layers = map[string]layer{
 	"bench":          program,
 }
 
-// place finds the layer of a package, and the package that the table has it under.
-func place(pkg string) (owner string, l layer, ok bool) {
+// layerOf returns the layer of a package, and the package that has it in the table.
+func layerOf(pkg string) (owner string, l layer, ok bool) {
 	for owner = pkg; owner != "."; owner = filepath.Dir(owner) {
 		if l, ok := layers[owner]; ok {
 			return owner, l, true
@@ -111,17 +110,17 @@ func place(pkg string) (owner string, l layer, ok bool) {
 	return "", 0, false
 }
 
-func TestEveryPackageHasAPlace(t *testing.T) {
+func TestEveryPackageHasALayer(t *testing.T) {
 	seen := map[string]bool{}
 	check(t, func(f *file, report func(ast.Node, string, ...any)) {
-		if _, _, ok := place(f.pkg); !ok && !seen[f.pkg] {
+		if _, _, ok := layerOf(f.pkg); !ok && !seen[f.pkg] {
 			seen[f.pkg] = true
-			report(f.ast.Name, "package %s has no place in the architecture: decide in internal/rules", f.pkg)
+			report(f.ast.Name, "package %s has no layer: add it to layers in internal/rules", f.pkg)
 		}
 	})
 }
 
-// sideways are the imports at one height that are allowed.
+// sideways has the allowed imports within one layer, with reasons.
 var sideways = map[[2]string]string{
 	{"internal/nfs", "internal/oncrpc"}:       "NFS is spoken over RPC",
 	{"internal/masters", "internal/versions"}: "a capture gets its number and is published there",
@@ -143,9 +142,9 @@ func importPath(spec *ast.ImportSpec) string {
 	return path
 }
 
-// importProblem tells why a file may not import path, or "".
+// importProblem returns the reason why a file may not import path, or "".
 func importProblem(f *file, path string) string {
-	from, height, _ := place(f.pkg)
+	from, height, _ := layerOf(f.pkg)
 	ours, local := strings.CutPrefix(path, "dim/")
 	if !local {
 		if height == words && !f.test && strings.Contains(strings.Split(path, "/")[0], ".") {
@@ -153,10 +152,10 @@ func importProblem(f *file, path string) string {
 		}
 		return ""
 	}
-	to, depth, ok := place(ours)
+	to, depth, ok := layerOf(ours)
 	switch {
 	case !ok || to == from:
-		return "" // TestEveryPackageHasAPlace tells the first
+		return "" // TestEveryPackageHasALayer reports the first
 	case f.test && depth <= height:
 		return "" // a test may use a neighbour as its oracle or tool, never what stands above
 	case height == program && depth <= program && !strings.HasPrefix(to, "cmd"):
@@ -175,18 +174,18 @@ func importProblem(f *file, path string) string {
 	return fmt.Sprintf("%s imports %s, which stands above it", from, to)
 }
 
-// testOnly are modules that tests use and the programs must not carry.
+// testOnly are modules for tests. The programs must not contain them.
 var testOnly = []string{
 	"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "github.com/google/gopacket",
 	"github.com/buildbarn/go-xdr", "go.uber.org/goleak", "testing",
 }
 
-// carriers are packages of others that import what is for tests only, which we cannot help.
-var carriers = map[string]string{
+// testImporters are packages of other modules that import such a module, with reasons.
+var testImporters = map[string]string{
 	"go.etcd.io/etcd/server/v3/storage/backend": "compares databases with go-cmp",
 }
 
-func TestTheProgramsCarryNoTests(t *testing.T) {
+func TestProgramsDoNotImportTestPackages(t *testing.T) {
 	listed, err := goList()
 	if err != nil {
 		t.Fatal(err)
@@ -204,8 +203,8 @@ func TestTheProgramsCarryNoTests(t *testing.T) {
 		seen[program+" "+path] = true
 		for _, dep := range imports[path] {
 			if module := inModule(dep, testOnly); module != "" && inModule(path, []string{module}) == "" &&
-				carriers[path] == "" {
-				t.Errorf("%s carries %s, which %s imports", program, dep, path)
+				testImporters[path] == "" {
+				t.Errorf("%s contains %s, which %s imports", program, dep, path)
 			}
 			walk(program, dep)
 		}

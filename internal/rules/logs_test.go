@@ -12,7 +12,7 @@ import (
 
 func TestLogKeysAreOneSet(t *testing.T) { enforce(t, "logs", checkLogs) }
 
-// logKeys are the keys of log messages: one for each fact.
+// logKeys are the keys of log messages, one for each kind of value.
 var logKeys = []string{
 	"error",  // an error or its text
 	"reason", // why, in words, where there is no error
@@ -26,13 +26,12 @@ var logKeys = []string{
 	"from", "to", // versions before and after
 	"detail",    // what a node says about a stage of its boot
 	"procedure", // of an RPC program
-	"kind", "action", "stage", "revision", "xid", "kernel",
+	"kind", "action", "stage", "xid", "kernel",
 	"stamp", // of a snapshot or set-aside copy
 	"took",  // a duration
 	// counts
 	"bytes", "count", "entries", "paths", "nodes", "replicas", "images", "objects", "snapshots", "directories",
-	"problems", "modules",
-	"facts", "aside",
+	"modules", "facts", "aside",
 }
 
 // attributes are the functions of slog that take a key, and which argument it is; all further ones are pairs of
@@ -66,6 +65,29 @@ func checkLogs(p *tree) (problems []problem) {
 		}
 	}
 	return problems
+}
+
+func TestLogKeysAreUsed(t *testing.T) {
+	used := map[string]bool{}
+	for _, pkg := range typed(t).pkgs {
+		for _, f := range pkg.files {
+			ast.Inspect(f, func(n ast.Node) bool {
+				if call, ok := n.(*ast.CallExpr); ok {
+					for _, key := range logged(pkg, call) {
+						if v := pkg.info.Types[key].Value; v != nil {
+							used[constant.StringVal(v)] = true
+						}
+					}
+				}
+				return true
+			})
+		}
+	}
+	for _, key := range logKeys {
+		if !used[key] {
+			t.Errorf("no log message has the key %q: delete it from logKeys", key)
+		}
+	}
 }
 
 // logged returns the keys in a call of slog.

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestEverythingExportedIsExplained(t *testing.T) {
+func TestExportedNamesHaveComments(t *testing.T) {
 	s := load(t)
 	explained := map[string]bool{}
 	first := map[string]*file{}
@@ -20,7 +20,7 @@ func TestEverythingExportedIsExplained(t *testing.T) {
 	}
 	for pkg, f := range first {
 		if !explained[pkg] {
-			t.Errorf("%s:1: package %s has no comment that says what it is for", f.path, pkg)
+			t.Errorf("%s:1: package %s has no package comment", f.path, pkg)
 		}
 	}
 	check(t, checkComments)
@@ -31,11 +31,11 @@ func checkComments(f *file, report func(ast.Node, string, ...any)) {
 		return
 	}
 	for _, d := range f.ast.Decls {
-		explain(d, report)
+		checkDecl(d, report)
 	}
 }
 
-func explain(d ast.Decl, report func(ast.Node, string, ...any)) {
+func checkDecl(d ast.Decl, report func(ast.Node, string, ...any)) {
 	switch d := d.(type) {
 	case *ast.FuncDecl:
 		if d.Name.IsExported() && d.Doc == nil && (d.Recv == nil || exportedReceiver(d)) {
@@ -59,13 +59,13 @@ func explain(d ast.Decl, report func(ast.Node, string, ...any)) {
 
 func exportedReceiver(d *ast.FuncDecl) bool { return ast.IsExported(receiver(d)) }
 
-// What a person can take in at once.
+// Limits of what a reader can grasp at once.
 const (
 	maxFunction = 80
 	maxFile     = 500
 )
 
-func TestNothingIsTooLongToRead(t *testing.T) {
+func TestFunctionsAndFilesAreShort(t *testing.T) {
 	s := load(t)
 	for _, f := range s.files {
 		if n := s.fset.File(f.ast.Pos()).LineCount(); n > maxFile {
@@ -95,8 +95,8 @@ func (s *source) lines(n ast.Node) int {
 	return s.fset.Position(n.End()).Line - s.fset.Position(n.Pos()).Line + 1
 }
 
-// tableLines counts the lines of a table that a function ends with: it returns a literal. A table is looked up,
-// not read; functions in it are judged by themselves.
+// tableLines returns the number of lines of the literal that a function returns in its last statement. A table
+// is consulted, not read; functions in it are checked separately.
 func (s *source) tableLines(body *ast.BlockStmt) int {
 	if len(body.List) == 0 {
 		return 0

@@ -1,8 +1,7 @@
-// Package rules is the test that keeps the architecture of docs/style.md: which package may import which, who
-// may print, exit, listen and keep state, and what is too long to read. It parses the source and knows nothing
-// else of it. It has no code but tests.
+// Package rules has the tests that check the architecture and the style of docs/style.md: imports, restricted
+// functions, state, sizes, names and comments. It has only tests.
 //
-// Every exception is in a table here, with its reason.
+// Every exception is in a table of this package, with its reason.
 package rules
 
 import (
@@ -27,14 +26,13 @@ type file struct {
 	ast  *ast.File
 }
 
-// source is all our source.
+// source is the source of this repository.
 type source struct {
 	fset  *token.FileSet
 	files []*file
 }
 
-// load returns every Go file of the repository but those for other systems' tools (directories that begin with
-// "_" or ".") and test data.
+// load returns all Go files of the repository, except test data and directories that begin with "_" or ".".
 func load(t *testing.T) *source {
 	t.Helper()
 	s, err := parseAll()
@@ -70,10 +68,10 @@ var parseAll = sync.OnceValues(func() (*source, error) {
 	return s, err
 })
 
-// rule is one rule: it reports what breaks it in one file.
+// rule reports the violations in one file.
 type rule func(f *file, report func(at ast.Node, format string, args ...any))
 
-// check applies a rule to every file and fails with all that breaks it.
+// check applies a rule to every file and reports all violations as errors.
 func check(t *testing.T, r rule) {
 	t.Helper()
 	s := load(t)
@@ -85,8 +83,8 @@ func check(t *testing.T, r rule) {
 	}
 }
 
-// TestTheRulesBite shows each rule something that breaks it.
-func TestTheRulesBite(t *testing.T) {
+// TestRulesFindViolations applies each rule to source that breaks it.
+func TestRulesFindViolations(t *testing.T) {
 	for _, tt := range []struct {
 		name, pkg, text string
 		rule            rule

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestThereIsNoHiddenState(t *testing.T) { check(t, checkState(changedNames(load(t)))) }
+func TestPackagesHaveNoState(t *testing.T) { check(t, checkState(changedNames(load(t)))) }
 
 // checkState makes the rule from the names that each package changes.
 func checkState(changed map[string]map[string]bool) rule {
@@ -40,7 +40,7 @@ func variables(d *ast.GenDecl, changed map[string]bool, report func(ast.Node, st
 			continue
 		}
 		for i, name := range v.Names {
-			constant := !name.IsExported() && i < len(v.Values) && writtenOut(v.Values[i]) && !changed[name.Name]
+			constant := !name.IsExported() && i < len(v.Values) && constantValue(v.Values[i]) && !changed[name.Name]
 			if name.Name == "_" || sentinel(v, i) || constant {
 				continue
 			}
@@ -49,9 +49,9 @@ func variables(d *ast.GenDecl, changed map[string]bool, report func(ast.Node, st
 	}
 }
 
-// writtenOut reports whether a value is there in the source as it stands: a literal, or one of the constructors
-// that return the same for ever. Locks, pools and the like are state however they are written.
-func writtenOut(e ast.Expr) bool {
+// constantValue reports whether an expression is a literal or a call of a constructor whose result never
+// changes. Locks, pools and the like are state in any form.
+func constantValue(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.CompositeLit:
 		sel, ok := e.Type.(*ast.SelectorExpr)
@@ -72,8 +72,7 @@ func writtenOut(e ast.Expr) bool {
 	return false
 }
 
-// changedNames returns, by package, the names that are assigned to somewhere, also in part, or whose address is
-// taken. A local variable counts only when it shadows nothing.
+// changedNames returns, by package, the names that are assigned to, also in part, or whose address is taken.
 func changedNames(s *source) map[string]map[string]bool {
 	all := map[string]map[string]bool{}
 	for _, f := range s.files {
@@ -111,7 +110,7 @@ func changedNames(s *source) map[string]map[string]bool {
 	return all
 }
 
-// base is the variable that a place like x, x.y[3] or *x is part of.
+// base returns the variable of an operand like x, x.y[3] or *x.
 func base(e ast.Expr) *ast.Ident {
 	for {
 		switch x := e.(type) {
@@ -131,7 +130,7 @@ func base(e ast.Expr) *ast.Ident {
 	}
 }
 
-// raw is a comment with its directives, which Text leaves out.
+// raw returns a comment with its directives, which Text omits.
 func raw(g *ast.CommentGroup) string {
 	if g == nil {
 		return ""
@@ -143,7 +142,7 @@ func raw(g *ast.CommentGroup) string {
 	return b.String()
 }
 
-// sentinel reports whether the variable is one like ErrX or errX that errors.New or fmt.Errorf made.
+// sentinel reports whether a variable is named like ErrX or errX and is the result of errors.New or fmt.Errorf.
 func sentinel(v *ast.ValueSpec, i int) bool {
 	if !strings.HasPrefix(strings.ToLower(v.Names[i].Name), "err") || i >= len(v.Values) {
 		return false

@@ -18,8 +18,7 @@ func TestNoExportedFunctionTakesABoolean(t *testing.T) { enforce(t, "booleans", 
 
 func TestFunctionsTakeFewParameters(t *testing.T) { enforce(t, "parameters", checkParameters) }
 
-// maxExported is how many exported names of a package a person can take in: constants, variables, types and
-// functions, without methods.
+// maxExported bounds the exported names of a package: constants, variables, types and functions, without methods.
 const maxExported = 25
 
 // wide are packages that export more names, with the reason.
@@ -30,7 +29,7 @@ var wide = map[string]string{
 	"internal/vfs":     "the contract of a file tree: types, errors and flags that all trees and protocols share",
 }
 
-// forTests are packages that only tests use. What they use counts no more than what tests use.
+// forTests are packages that only tests use. Their calls do not count as callers.
 var forTests = []string{
 	"internal/testkit", "internal/disktest", "internal/vfs/dirfs", "internal/vfs/vfstest",
 	"internal/replica/replicatest", "internal/follow/followtest",
@@ -73,7 +72,7 @@ func checkCallers(p *tree) (problems []problem) {
 	used := usedOutside(p)
 	interfaces := declaredInterfaces(p)
 	for _, pkg := range p.pkgs {
-		if pkg.types.Name() == "main" || among(pkg.name, forTests) || among(pkg.name, tools) {
+		if pkg.types.Name() == "main" || below(pkg.name, forTests) || below(pkg.name, tools) {
 			continue
 		}
 		report := func(o types.Object, name string) {
@@ -123,7 +122,7 @@ func constantsType(o types.Object) types.Object {
 func usedOutside(p *tree) map[types.Object]bool {
 	used := map[types.Object]bool{}
 	for _, pkg := range p.pkgs {
-		if among(pkg.name, forTests) {
+		if below(pkg.name, forTests) {
 			continue
 		}
 		for _, o := range pkg.info.Uses {
@@ -135,7 +134,7 @@ func usedOutside(p *tree) map[types.Object]bool {
 	return used
 }
 
-// mark adds an object and all types that a user of it gets into his hands.
+// mark adds an object and all types in its signature or exported fields.
 func mark(used map[types.Object]bool, o types.Object) {
 	if f, ok := o.(*types.Func); ok {
 		o = f.Origin()
@@ -242,7 +241,7 @@ func implements(named *types.Named, method string, all map[string][]declaredInte
 	})
 }
 
-// checkBooleans reports exported functions that take a boolean: a call with true says nothing to its reader.
+// checkBooleans reports exported functions with a boolean parameter: its meaning does not show in a call.
 func checkBooleans(p *tree) (problems []problem) {
 	interfaces := declaredInterfaces(p)
 	for _, pkg := range p.pkgs {

@@ -56,7 +56,7 @@ var loadProgram = sync.OnceValues(func() (*tree, error) {
 	return c.tree, nil
 })
 
-// problem is one place that breaks a rule.
+// problem is one violation of a rule.
 type problem struct {
 	pkg  string
 	pos  token.Pos
@@ -74,7 +74,7 @@ func (p problem) at(fset *token.FileSet) string {
 // typedRule is a rule that needs types, or that is about packages as wholes.
 type typedRule func(*tree) []problem
 
-// enforce fails with all that breaks a rule, unless the package is pending for it.
+// enforce reports all violations of a rule as errors, except those of packages that are pending for it.
 func enforce(t *testing.T, name string, r typedRule) {
 	t.Helper()
 	p := typed(t)
@@ -101,7 +101,7 @@ func typed(t *testing.T) *tree {
 	return p
 }
 
-// listedPackage is what go list tells about a package.
+// listedPackage is the output of go list for a package.
 type listedPackage struct {
 	ImportPath, Export string
 	GoFiles, Imports   []string

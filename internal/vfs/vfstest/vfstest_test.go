@@ -10,17 +10,17 @@ import (
 
 // The tests of this file run the battery on a plain directory: what fails here is an error of the battery.
 func TestADirectoryPasses(t *testing.T) {
-	needsRoot(t)
+	testkit.NeedRoot(t, "the battery acts for several users")
 	Run(t, func(t *testing.T, seed []Entry) vfs.FS { return written(t, seed, dirfs.Options{}) })
 }
 
 func TestADirectoryPassesReadOnly(t *testing.T) {
-	needsRoot(t)
+	testkit.NeedRoot(t, "the battery acts for several users")
 	RunReadOnly(t, func(t *testing.T, seed []Entry) vfs.FS { return written(t, seed, dirfs.Options{ReadOnly: true}) })
 }
 
 func TestADirectoryPassesWithSeedsMadeByPopulate(t *testing.T) {
-	needsRoot(t)
+	testkit.NeedRoot(t, "the battery acts for several users")
 	Run(t, func(t *testing.T, seed []Entry) vfs.FS {
 		fs := written(t, nil, dirfs.Options{NoSync: true})
 		Populate(t, fs, seed)
@@ -29,17 +29,13 @@ func TestADirectoryPassesWithSeedsMadeByPopulate(t *testing.T) {
 }
 
 func TestADirectoryPassesWithSplitSeeds(t *testing.T) {
-	needsRoot(t)
+	testkit.NeedRoot(t, "the battery acts for several users")
 	Run(t, func(t *testing.T, seed []Entry) vfs.FS {
 		first, second := Split(seed)
 		fs := written(t, first, dirfs.Options{NoSync: true})
 		Populate(t, fs, second)
 		return fs
 	})
-}
-
-func needsRoot(t *testing.T) {
-	testkit.NeedRoot(t, "the battery acts for several users")
 }
 
 func written(t *testing.T, seed []Entry, opt dirfs.Options) vfs.FS {

@@ -6,21 +6,21 @@ import (
 	"testing"
 )
 
-// biteCase is packages that keep a rule or break it.
-type biteCase struct {
+// violation has packages that obey or break a rule.
+type violation struct {
 	name     string
 	packages [][2]string // name and source without the package clause; its comment ends with "|"
 	rule     typedRule
 	want     string // a part of what is reported; "" for nothing
 }
 
-// TestTheTypedRulesBite shows each rule packages that break it. They are checked in their order.
-func TestTheTypedRulesBite(t *testing.T) {
+// TestTypedRulesFindViolations applies each rule to packages that break it. They are type-checked in their order.
+func TestTypedRulesFindViolations(t *testing.T) {
 	listed, err := goList()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range biteCases() {
+	for _, tt := range violations() {
 		c := newChecker(listed)
 		for _, p := range tt.packages {
 			doc, text, ok := strings.Cut(p[1], "|")
@@ -42,8 +42,8 @@ func TestTheTypedRulesBite(t *testing.T) {
 	}
 }
 
-func biteCases() []biteCase {
-	return []biteCase{
+func violations() []violation {
+	return []violation{
 		{"few names", x("const A, B = 1, 2"), checkSurface, ""},
 		{"many names", x("const (" + names(26) + ")"), checkSurface, "26 exported names"},
 		{"many names in a package that may", [][2]string{{"internal/vfs", "const (" + names(26) + ")"}}, checkSurface,
