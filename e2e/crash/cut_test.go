@@ -139,6 +139,7 @@ func cutThePower(t *testing.T, durability replica.Durability, mkfs []string) {
 		}
 	})
 	random := rand.New(rand.NewPCG(seed, 1))
+	recovered := 0
 	for i := 0; i < rounds(6) && !t.Failed(); i++ {
 		target, _ := all[0].span()
 		for !t.Failed() { // at least some calls between two cuts
@@ -147,14 +148,20 @@ func cutThePower(t *testing.T, durability replica.Durability, mkfs []string) {
 			}
 			unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
 		}
-		checkAfterCut(t, c, d, all, m, random)
+		if checkAfterCut(t, c, d, all, m, random) {
+			recovered++
+		}
 	}
 	stop.Store(true)
 	wg.Wait()
+	if recovered <= rounds(6)/2 && !t.Failed() {
+		t.Errorf("only %d file systems of %d recovered", recovered, rounds(6))
+	}
 }
 
-// checkAfterCut compares the content of the disk after a cut with the calls that were acknowledged.
-func checkAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher, random *rand.Rand) {
+// checkAfterCut compares the content of the disk after a cut with the calls that were acknowledged. It returns false if
+// the file system did not recover, so that there was nothing to compare.
+func checkAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher, random *rand.Rand) bool {
 	low, high := make([]int, len(all)), make([]int, len(all))
 	for i, w := range all {
 		low[i], _ = w.span()
@@ -165,14 +172,19 @@ func checkAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher
 		_, high[i] = w.span()
 	}
 	_, highM := m.span()
-	dir := d.mount(after.Name(), "after", 0)
 	defer after.Close()
+	dir, err := d.tryMount(after.Name(), "after", 0)
+	if errors.Is(err, unix.EBADMSG) { // XFS: "failed to locate log tail"; its log does not survive every cut
+		t.Logf("the file system itself does not recover from this cut: %v", err)
+		return false
+	}
+	testkit.Must(t, err)
 	defer unix.Unmount(dir, 0)
 	version := m.version([]int{lowM, highM}[random.IntN(2)]) // the declared version may be older than the last switch
 	set, r, err := c.open(filepath.Join(dir, "replicas"), replica.Relaxed, version)
 	if err != nil {
 		t.Errorf("after the cut: %v", err)
-		return
+		return true
 	}
 	defer set.Close()
 	for i, w := range all {
@@ -183,4 +195,5 @@ func checkAfterCut(t *testing.T, c *cluster, d *disk, all []*worker, m *switcher
 	if _, err := m.check(r, version, lowM, highM); err != nil {
 		t.Errorf("after the cut: %v", err)
 	}
+	return true
 }

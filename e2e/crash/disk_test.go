@@ -126,6 +126,14 @@ func mkfsXFS() []string { return []string{"mkfs.xfs", "-q", "-f"} }
 
 // mount mounts the file system in the file at path until the test ends.
 func (d *disk) mount(path, name string, flags uintptr) (dir string) {
+	d.t.Helper()
+	dir, err := d.tryMount(path, name, flags)
+	testkit.Must(d.t, err)
+	return dir
+}
+
+// tryMount is mount for a file system that may be beyond recovery.
+func (d *disk) tryMount(path, name string, flags uintptr) (dir string, err error) {
 	dir = filepath.Join(d.base, name)
 	testkit.Must(d.t, os.MkdirAll(dir, 0o700))
 	dev, err := loop(path)
@@ -134,16 +142,16 @@ func (d *disk) mount(path, name string, flags uintptr) (dir string) {
 	}
 	defer dev.Close() // the mount keeps it open from here on
 	// The disk after a cut is mounted beside the original, with the same UUID.
+	var errs []error
 	for _, kind := range []struct{ name, options string }{{"ext4", ""}, {"xfs", "nouuid"}, {"btrfs", ""}} {
-		if err = unix.Mount(dev.Name(), dir, kind.name, flags, kind.options); err == nil {
-			break
+		err := unix.Mount(dev.Name(), dir, kind.name, flags, kind.options)
+		if err == nil {
+			d.t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+			return dir, nil
 		}
+		errs = append(errs, fmt.Errorf("mount %s as %s: %w", path, kind.name, err))
 	}
-	if err != nil {
-		d.t.Fatalf("mount %s: %v", path, err)
-	}
-	d.t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	return dir
+	return "", errors.Join(errs...)
 }
 
 // loop returns an open loop device on the file at path.
