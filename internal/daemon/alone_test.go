@@ -15,11 +15,12 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/follow"
+	"dim/internal/testkit"
 )
 
-// alone starts s, whose shared state cannot be used, and checks that it serves its nodes what was declared last, and
-// says what is wrong.
-func alone(t *testing.T, s *site, about, hint string) {
+// checkAlone starts s, whose shared state cannot be used, and checks that it serves its nodes what was declared last,
+// and that the status shows the problem.
+func checkAlone(t *testing.T, s *site, about, hint string) {
 	t.Helper()
 	s.start()
 	tree := s.mount("127.0.0.11", "/nodes/n01")
@@ -27,11 +28,11 @@ func alone(t *testing.T, s *site, about, hint string) {
 		t.Errorf("n01 reads %q", got)
 	}
 	write(t, tree, "etc", fmt.Sprint("alone-", time.Now().UnixNano()), "x")
-	eventually(t, "the status tells", func() bool { return s.problem("shared state").About != "" })
+	testkit.Eventually(t, "the status shows it", func() bool { return s.problem("shared state").About != "" })
 	p := s.problem("shared state")
 	if !strings.Contains(p.Text, about) || !strings.Contains(p.Hint, "nodes are served what was declared last") ||
 		!strings.Contains(p.Hint, hint) {
-		t.Errorf("the status says: %+v", p)
+		t.Errorf("the status shows: %+v", p)
 	}
 	_, err := s.client().Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(control.Progress) {})
 	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Unavailable || e.Hint == "" {
@@ -39,22 +40,22 @@ func alone(t *testing.T, s *site, about, hint string) {
 	}
 }
 
-// declare makes a state that is worth something: two versions, a tag, and a node's own file.
-func declare(t *testing.T, s *site) {
+// declareState makes a state that can be lost: two versions, a tag, and a node's own file.
+func declareState(t *testing.T, s *site) {
 	t.Helper()
 	s.put("etc/motd", "zero\n")
 	s.capture("compute")
 	s.put("etc/motd", "one\n")
 	s.capture("compute")
 	_, err := s.client().Tag(t.Context(), "compute@1", "first")
-	must(t, err)
+	testkit.Must(t, err)
 	write(t, s.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "mine\n")
 }
 
-// recovered checks that s has all that was declared and can be changed.
-func recovered(t *testing.T, s *site) {
+// checkRecovered checks that s has all that was declared and can be changed.
+func checkRecovered(t *testing.T, s *site) {
 	t.Helper()
-	eventually(t, "the shared state is back", func() bool { return s.problem("shared state").About == "" })
+	testkit.Eventually(t, "the shared state is back", func() bool { return s.problem("shared state").About == "" })
 	if v, err := s.client().Version(t.Context(), "compute@first"); err != nil || v.Number != 1 {
 		t.Errorf("the tag names %+v, %v", v, err)
 	}
@@ -67,71 +68,74 @@ func recovered(t *testing.T, s *site) {
 	}
 }
 
-func TestAServerWhoseStateIsDamagedServesAndIsMended(t *testing.T) {
+func TestAServerWhoseStateIsDamagedServesAndRecovers(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	declare(t, s)
-	must(t, s.stop())
+	declareState(t, s)
+	testkit.Must(t, s.stop())
 	dir := filepath.Join(s.data, "coord")
 	logs, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
-	must(t, err)
+	testkit.Must(t, err)
 	for _, path := range logs {
-		must(t, os.WriteFile(path, []byte(strings.Repeat("damage", 1000)), 0o600))
+		testkit.Must(t, os.WriteFile(path, []byte(strings.Repeat("damage", 1000)), 0o600))
 	}
 	s.given = false
-	alone(t, s, "etcd", "mv "+dir+" "+dir+".damaged")
-	must(t, os.Rename(dir, dir+".damaged"))
-	recovered(t, s)
-	must(t, s.stop())
+	checkAlone(t, s, "etcd", "mv "+dir+" "+dir+".damaged")
+	testkit.Must(t, os.Rename(dir, dir+".damaged"))
+	checkRecovered(t, s)
+	testkit.Must(t, s.stop())
 	s.start()
 	if d, err := s.client().Description(t.Context()); err != nil || d.Main != "cluster.xml" {
-		t.Errorf("the description after all: %q, %v", d.Main, err)
+		t.Errorf("the description in the end: %q, %v", d.Main, err)
 	}
 }
 
-func TestAServerWhoseStateIsGoneMakesItAnew(t *testing.T) {
+func TestASharedStateThatIsGoneIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	declare(t, s)
-	must(t, s.stop())
-	must(t, os.RemoveAll(filepath.Join(s.data, "coord")))
+	declareState(t, s)
+	testkit.Must(t, s.stop())
+	testkit.Must(t, os.RemoveAll(filepath.Join(s.data, "coord")))
 	s.given = false
 	s.start()
-	recovered(t, s)
+	checkRecovered(t, s)
 }
 
-func TestAServerWithoutItsKeptStateGoesOn(t *testing.T) {
+func TestAServerRecoversWithoutItsKeptState(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
-	declare(t, s)
-	must(t, s.stop())
-	must(t, os.WriteFile(filepath.Join(s.data, "state.json"), []byte("{"), 0o600))
+	declareState(t, s)
+	testkit.Must(t, s.stop())
+	testkit.Must(t, os.WriteFile(filepath.Join(s.data, "state.json"), []byte("{"), 0o600))
 	s.start()
-	recovered(t, s)
+	checkRecovered(t, s)
 }
 
 func TestAServerWhoseExternalStateDoesNotAnswerServes(t *testing.T) {
-	t.Parallel() // it waits most of its time
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	endpoint := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", freePort(t, "127.0.0.1"))}
 	s.etcd = []string{endpoint.String()}
 	dir := t.TempDir()
 	end := startEtcd(t, dir, endpoint)
 	s.start()
-	declare(t, s)
+	declareState(t, s)
 	end()
 	if p := s.problem("shared state"); !strings.Contains(p.Text, endpoint.Host) {
-		t.Errorf("when it went, the status says: %+v", p)
+		t.Errorf("when it ended, the status shows: %+v", p)
 	}
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	s.given = false
-	alone(t, s, endpoint.Host, "")
+	checkAlone(t, s, endpoint.Host, "")
 	defer startEtcd(t, dir, endpoint)()
-	recovered(t, s)
-	must(t, s.stop())
+	checkRecovered(t, s)
+	testkit.Must(t, s.stop())
 }
 
-// startEtcd runs an etcd of its own, as a site may have one; the function that it returns ends it.
+// startEtcd runs an etcd apart from the server. The function that it returns ends it.
 func startEtcd(t *testing.T, dir string, at url.URL) func() {
 	t.Helper()
 	c := embed.NewConfig()
@@ -139,35 +143,38 @@ func startEtcd(t *testing.T, dir string, at url.URL) func() {
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{at}, []url.URL{at}
 	c.ListenPeerUrls = nil
 	e, err := embed.StartEtcd(c)
-	must(t, err)
+	testkit.Must(t, err)
 	<-e.Server.ReadyNotify()
 	return e.Close
 }
 
 func TestAFullDiskEndsTheStateAndRoomBringsItBack(t *testing.T) {
-	t.Parallel() // it waits most of its time
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: mounts a small file system")
-	}
+	t.Parallel()
+	testkit.NeedRoot(t, "it mounts a small file system")
 	disk := t.TempDir()
-	must(t, unix.Mount("daemon", disk, "tmpfs", 0, "size=400m"))
+	testkit.Must(t, unix.Mount("daemon", disk, "tmpfs", 0, "size=400m"))
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	s := newSiteIn(t, disk, "127.0.0.2")
 	s.start()
-	declare(t, s)
+	declareState(t, s)
+	text := described(s)
 	ballast := filepath.Join(disk, "ballast")
 	fill(t, ballast)
-	eventually(t, "etcd ends", func() bool {
-		_, _ = s.client().Tag(t.Context(), "compute@1", strings.Repeat("x", 200))
+	n := 0
+	testkit.Eventually(t, "etcd ends", func() bool {
+		n++ // each is another description, and needs more room than etcd has allocated
+		large := fmt.Appendf(nil, "%s<!-- %d %s -->", text, n, strings.Repeat("x", 500_000))
+		_, _ = s.client().Apply(t.Context(),
+			control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": large}})
 		return strings.Contains(s.problem("shared state").Text, "etcd ended")
 	})
 	if got := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd"); got != "one\n" {
 		t.Errorf("n01 reads %q", got)
 	}
 	if p := s.problem("shared state"); !strings.Contains(p.Hint, "MB free") {
-		t.Errorf("the status says: %+v", p)
+		t.Errorf("the status shows: %+v", p)
 	}
-	must(t, os.Remove(ballast))
+	testkit.Must(t, os.Remove(ballast))
 	select {
 	case err := <-s.ended:
 		if !errors.Is(err, follow.ErrRestart) {
@@ -183,7 +190,7 @@ func TestAFullDiskEndsTheStateAndRoomBringsItBack(t *testing.T) {
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
-	must(t, err)
+	testkit.Must(t, err)
 	defer f.Close()
 	for block := make([]byte, 1<<20); err == nil; {
 		_, err = f.Write(block)
@@ -194,23 +201,24 @@ func fill(t *testing.T, path string) {
 }
 
 func TestAStateThatWasPutBackFromACopyIsFollowed(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	dir := filepath.Join(s.data, "coord")
-	must(t, os.CopyFS(dir+".copy", os.DirFS(dir)))
+	testkit.Must(t, os.CopyFS(dir+".copy", os.DirFS(dir)))
 	s.given = false
 	s.start()
 	for range 10 { // many revisions
 		_, err := s.client().Tag(t.Context(), "compute@1", "last")
-		must(t, err)
+		testkit.Must(t, err)
 	}
-	must(t, s.stop())
-	must(t, os.RemoveAll(dir))
-	must(t, os.Rename(dir+".copy", dir))
+	testkit.Must(t, s.stop())
+	testkit.Must(t, os.RemoveAll(dir))
+	testkit.Must(t, os.Rename(dir+".copy", dir))
 	s.start()
-	eventually(t, "the tag of after the copy is gone", func() bool {
+	testkit.Eventually(t, "the tag that was made after the copy is gone", func() bool {
 		_, err := s.client().Version(t.Context(), "compute@last")
 		return err != nil
 	})

@@ -16,6 +16,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/control"
 	"dim/internal/liveness"
+	"dim/internal/testkit"
 )
 
 // web makes an HTTP request from an address.
@@ -25,12 +26,12 @@ func (s *site) web(from, method, path, body string) (int, string) {
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: dial.DialContext}
 	req, err := http.NewRequestWithContext(context.Background(), method,
 		fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path), strings.NewReader(body))
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	resp, err := (&http.Client{Transport: tr}).Do(req)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return resp.StatusCode, string(text)
 }
 
@@ -39,7 +40,7 @@ var assetPattern = regexp.MustCompile(`/boot/(?:kernel|initramfs)/[0-9a-f]+`)
 // bootable makes a master that has a kernel, another one in each version.
 func bootable(s *site, version string) {
 	s.t.Helper()
-	must(s.t, os.WriteFile(filepath.Join(s.data, "dim-init-amd64"), []byte("an init"), 0o600))
+	testkit.Must(s.t, os.WriteFile(filepath.Join(s.data, "dim-init-amd64"), []byte("an init"), 0o600))
 	s.put("boot/vmlinuz-6.1.0-1-amd64", "kernel "+version)
 	s.put("lib/modules/6.1.0-1-amd64/modules.dep", "")
 	s.put("lib/modules/6.1.0-1-amd64/modules.builtin",
@@ -60,15 +61,16 @@ func (s *site) script(from string) []string {
 }
 
 func TestARolloutForTheNextBootWaitsForIt(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	bootable(s, "1")
 	bootable(s, "2")
-	r := roll(s, control.RolloutRequest{Nodes: "n[01-02]", Version: "compute", When: "boot"})
+	r := rollOut(s, control.RolloutRequest{Nodes: "n[01-02]", Version: "compute", When: "boot"})
 	if got := motds(s); got != "1111" || r.State != "done" || r.States[0].Verdict != "changes when it boots" {
 		t.Errorf("nodes read %s: %+v", got, r)
 	}
-	s.web("127.0.0.1", "GET", "/boot/ipxe?node=n01", "") // somebody looks
+	s.web("127.0.0.1", "GET", "/boot/ipxe?node=n01", "") // a request of an administrator
 	if got := motds(s); got != "1111" {
 		t.Errorf("nodes read %s", got)
 	}
@@ -79,22 +81,22 @@ func TestARolloutForTheNextBootWaitsForIt(t *testing.T) {
 	if code, text := s.web("127.0.0.11", "GET", assets[0], ""); code != 200 || text != "kernel 2" {
 		t.Errorf("its kernel: %d %s", code, text)
 	}
-	must(t, s.stop()) // perhaps before the shared state knows
+	testkit.Must(t, s.stop()) // perhaps before it is in the shared state
 	s.start()
 	if got := motds(s); got != "2111" {
 		t.Errorf("after a restart nodes read %s", got)
 	}
-	eventually(t, "the shared state knows", func() bool {
+	testkit.Eventually(t, "it is in the shared state", func() bool {
 		n, err := s.client().Node(t.Context(), "n01")
-		must(t, err)
+		testkit.Must(t, err)
 		return n.Next == "" && n.Wanted == "compute@2"
 	})
-	alter(s, 1, "undo")
+	changeRollout(s, 1, "undo")
 	if n, err := s.client().Node(t.Context(), "n02"); err != nil || n.Next != "" {
 		t.Errorf("n02 is to boot %q, %v", n.Next, err)
 	}
 	if got := motds(s); got != "2111" {
-		t.Errorf("undone for the next boot, nodes read %s", got)
+		t.Errorf("after an undo for the next boot nodes read %s", got)
 	}
 	s.script("127.0.0.11")
 	if got := motds(s); got != "1111" {
@@ -103,19 +105,20 @@ func TestARolloutForTheNextBootWaitsForIt(t *testing.T) {
 }
 
 func TestANodeThatBootsKeepsTheVersionOfItsKernel(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	bootable(s, "1")
 	bootable(s, "2")
 	assets := s.script("127.0.0.12")
-	r := roll(s, control.RolloutRequest{Version: "compute", When: "now"})
+	r := rollOut(s, control.RolloutRequest{Version: "compute", When: "now"})
 	if got := motdOf(s, "n01") + motdOf(s, "n02"); got != "21" {
 		t.Errorf("while n02 boots n01 and n02 read %s", got)
 	}
 	if got := r.States[1].Verdict; got != "changes when its boot with compute@1 is over" {
 		t.Errorf("n02: %s", got)
 	}
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	s.start()
 	if got := motdOf(s, "n01") + motdOf(s, "n02"); got != "21" {
 		t.Errorf("after a restart n01 and n02 read %s", got)
@@ -133,12 +136,12 @@ func TestANodeThatBootsKeepsTheVersionOfItsKernel(t *testing.T) {
 			t.Errorf("report of %s: %d %s", stage, code, text)
 		}
 	}
-	eventually(t, "n02 runs, and follows", func() bool { return motdOf(s, "n02") == "2" })
+	testkit.Eventually(t, "n02 runs, and its replica is switched", func() bool { return motdOf(s, "n02") == "2" })
 
 	// A node whose boot ended in the middle begins another one.
 	s.script("127.0.0.13")
 	bootable(s, "3")
-	roll(s, control.RolloutRequest{Version: "compute", When: "now"})
+	rollOut(s, control.RolloutRequest{Version: "compute", When: "now"})
 	if got := motdOf(s, "n03"); got != "2" {
 		t.Errorf("n03 reads %s", got)
 	}
@@ -148,21 +151,22 @@ func TestANodeThatBootsKeepsTheVersionOfItsKernel(t *testing.T) {
 	}
 }
 
-func TestThatABootBeginsIsKeptBeforeTheNodeHearsOfIt(t *testing.T) {
+func TestTheStartOfABootIsDurableBeforeTheNodeIsAnswered(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	bootable(s, "1")
 	s.script("127.0.0.12")
 	b, err := os.ReadFile(layout(s.data).boots()) // as it is when the server is killed now
-	must(t, err)
+	testkit.Must(t, err)
 	path := filepath.Join(t.TempDir(), "boots.log")
-	must(t, os.WriteFile(path, b, 0o600))
+	testkit.Must(t, os.WriteFile(path, b, 0o600))
 	nodes, err := liveness.Open(path, slog.New(slog.DiscardHandler))
-	must(t, err)
+	testkit.Must(t, err)
 	if got := nodes.Stage("n02"); got != boot.StageScript {
 		t.Errorf("n02 is in the stage %q", got)
 	}
-	must(t, nodes.Close())
+	testkit.Must(t, nodes.Close())
 }
 
 // motdOf is what a node reads. The node itself makes the call.

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"dim/internal/control"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
@@ -52,7 +53,7 @@ func TestNothingIsLeftOfAServerThatEnded(t *testing.T) {
 	s := newSite(t, "127.0.0.2")
 	files := func() int {
 		names, err := os.ReadDir("/proc/self/fd")
-		must(t, err)
+		testkit.Must(t, err)
 		return len(names)
 	}
 	cycle := func() {
@@ -60,9 +61,9 @@ func TestNothingIsLeftOfAServerThatEnded(t *testing.T) {
 		s.capture("compute")
 		c := s.nfs("127.0.0.11", 0)
 		tree, err := c.Tree("/nodes/n01")
-		must(t, err)
+		testkit.Must(t, err)
 		read(t, tree, "etc/motd")
-		must(t, s.stop())
+		testkit.Must(t, s.stop())
 		c.Close()
 	}
 	cycle() // the runtime opens some for itself
@@ -71,19 +72,19 @@ func TestNothingIsLeftOfAServerThatEnded(t *testing.T) {
 	for range 3 {
 		cycle()
 	}
-	eventually(t, "the client's end is closed", func() bool { return files() <= before })
+	testkit.Eventually(t, "the client's end is closed", func() bool { return files() <= before })
 }
 
 func TestAServerThatCannotStartLeavesNothing(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	s := newSite(t, "127.0.0.2")
 	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", s.ports[1]))
-	must(t, err)
+	testkit.Must(t, err)
 	c := Config{Data: s.data, As: "head", ClusterFile: s.file, Log: slog.New(slog.DiscardHandler)}
 	if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("Run: %v", err)
 	}
-	must(t, taken.Close())
+	testkit.Must(t, taken.Close())
 	for name, change := range map[string]func(*Config){
 		"has no server": func(c *Config) { c.As = "nobody" },
 		"no such file":  func(c *Config) { c.ClusterFile += ".none" },
@@ -102,7 +103,7 @@ func TestAServerThatCannotStartLeavesNothing(t *testing.T) {
 	if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "a daemon runs on it already, pid") {
 		t.Errorf("a second one: %v", err)
 	}
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 }
 
 // closeAll ends what tests left open, before goroutines are counted.
@@ -114,12 +115,13 @@ func closeAll(t *testing.T) {
 }
 
 func TestANodeKeepsItsWritesOverSwitchesAndRestarts(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
 	tree := s.mount("127.0.0.11", "/nodes/n01")
-	motd, err := find(tree, "etc/motd")
-	must(t, err)
+	motd, err := lookUp(tree, "etc/motd")
+	testkit.Must(t, err)
 	write(t, tree, "etc", "own", "mine\n")
 
 	s.put("etc/motd", "two\n")
@@ -137,7 +139,7 @@ func TestANodeKeepsItsWritesOverSwitchesAndRestarts(t *testing.T) {
 		}
 	}
 	check(tree)
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	s.given = false
 	s.start()
 	check(s.mount("127.0.0.11", "/nodes/n01"))
@@ -145,7 +147,7 @@ func TestANodeKeepsItsWritesOverSwitchesAndRestarts(t *testing.T) {
 		t.Errorf("captured again after the restart: %+v", got)
 	}
 	node, err := s.client().Node(t.Context(), "n01")
-	must(t, err)
+	testkit.Must(t, err)
 	if node.Version != 2 || node.LastCall.IsZero() || node.Details == nil ||
 		!slices.Contains(node.Details.Files, "/etc/hostname") {
 		t.Errorf("node n01 is shown as %+v", node)
@@ -153,12 +155,13 @@ func TestANodeKeepsItsWritesOverSwitchesAndRestarts(t *testing.T) {
 }
 
 func TestANodeReachesItsOwnReplicaAlone(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
 	own := s.mount("127.0.0.11", "/nodes/n01")
-	motd, err := find(own, "etc/motd")
-	must(t, err)
+	motd, err := lookUp(own, "etc/motd")
+	testkit.Must(t, err)
 	for _, c := range []struct {
 		name, from string
 		port       int
@@ -168,7 +171,7 @@ func TestANodeReachesItsOwnReplicaAlone(t *testing.T) {
 	}{
 		{"the node itself", "127.0.0.11", 0, nil, vfs.EACCES, nil},
 		{"another node", "127.0.0.12", 0, vfs.EACCES, vfs.EACCES, vfs.EACCES},
-		{"a stranger", "127.0.0.99", 0, vfs.EACCES, vfs.EACCES, vfs.EACCES},
+		{"an address of no node", "127.0.0.99", 0, vfs.EACCES, vfs.EACCES, vfs.EACCES},
 		{"the superuser of this machine", "127.0.0.1", 1001, nil, vfs.ENOENT, nil},
 		{"another user of this machine", "127.0.0.1", 0, vfs.EACCES, vfs.EACCES, vfs.EACCES},
 	} {
@@ -193,14 +196,15 @@ func TestANodeReachesItsOwnReplicaAlone(t *testing.T) {
 }
 
 func TestAHandleOfAVersionOutlivesARestart(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
 	tree, err := s.nfs("127.0.0.1", 1002).Tree("/images/compute@1")
-	must(t, err)
-	motd, err := find(tree, "etc/motd")
-	must(t, err)
-	must(t, s.stop())
+	testkit.Must(t, err)
+	motd, err := lookUp(tree, "etc/motd")
+	testkit.Must(t, err)
+	testkit.Must(t, s.stop())
 	s.start()
 	buf := make([]byte, 100)
 	if n, _, err := s.nfs("127.0.0.1", 1003).TreeAt(motd).Read(superuser, motd, buf, 0); err != nil ||
@@ -210,14 +214,15 @@ func TestAHandleOfAVersionOutlivesARestart(t *testing.T) {
 }
 
 func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
 	s.put("etc/motd", "other\n")
 	s.capture("other")
 	tree := s.mount("127.0.0.11", "/nodes/n01")
-	motd, err := find(tree, "etc/motd")
-	must(t, err)
+	motd, err := lookUp(tree, "etc/motd")
+	testkit.Must(t, err)
 	readBy := func(from string) error {
 		_, _, err := s.nfs(from, 0).TreeAt(motd).Read(superuser, motd, make([]byte, 100), 0)
 		return err
@@ -225,21 +230,21 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 
 	t.Run("a node file that is new is there", func(t *testing.T) {
 		s.describe("", `<shared path="/usr"/>`, `<shared path="/usr"/><file path="/etc/new">{{.Node.Name}}</file>`)
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		if got := read(t, tree, "etc/new"); got != "n01" {
 			t.Errorf("it reads %q", got)
 		}
 	})
 	t.Run("a node that changes to another image has both, until it boots", func(t *testing.T) {
 		s.describe(`<group name="g" nodes="n01" image="other"/>`)
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		if got := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd"); got != "other\n" {
 			t.Errorf("n01 mounts what reads %q", got)
 		}
-		must(t, readBy("127.0.0.11"))
-		must(t, s.stop())
+		testkit.Must(t, readBy("127.0.0.11"))
+		testkit.Must(t, s.stop())
 		s.start()
-		must(t, readBy("127.0.0.11"))
+		testkit.Must(t, readBy("127.0.0.11"))
 		if err := readBy("127.0.0.12"); !errors.Is(err, vfs.ESTALE) && !errors.Is(err, vfs.EACCES) {
 			t.Errorf("from another node: %v", err)
 		}
@@ -247,23 +252,23 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 	t.Run("a node that moves takes all its replicas with it", func(t *testing.T) {
 		s.describe(`<group name="g" nodes="n01" image="other"/>`, `address="127.0.0.{10+node}"`,
 			`address="127.0.0.{20+node}"`)
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		if err := readBy("127.0.0.11"); !errors.Is(err, vfs.EACCES) {
 			t.Errorf("from the old address: %v", err)
 		}
-		must(t, readBy("127.0.0.21"))
+		testkit.Must(t, readBy("127.0.0.21"))
 		s.mount("127.0.0.21", "/nodes/n01")
 	})
 	t.Run("back at the first image, what it wrote there is there", func(t *testing.T) {
 		s.describe("")
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		write(t, s.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "mine\n")
 		s.describe(`<group name="g" nodes="n01" image="other"/>`)
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		s.put("etc/motd", "three\n")
 		s.capture("compute")
 		s.describe("")
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		tree := s.mount("127.0.0.11", "/nodes/n01")
 		if got := read(t, tree, "etc/own") + read(t, tree, "etc/motd"); got != "mine\nthree\n" {
 			t.Errorf("n01 reads %q", got)
@@ -271,17 +276,18 @@ func TestADescriptionThatChangesHoldsAtOnce(t *testing.T) {
 	})
 	t.Run("a node that is gone is refused, and forgotten", func(t *testing.T) {
 		s.describe("", `to="4"`, `to="3"`)
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		if _, err := s.nfs("127.0.0.14", 0).Mount("/nodes/n04"); !errors.Is(err, vfs.EACCES) {
 			t.Errorf("mount: %v", err)
 		}
 		s.describe("")
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		s.mount("127.0.0.14", "/nodes/n04")
 	})
 }
 
 func TestOrdinaryPortsAreRefusedUnlessTheNetworkIsInsecure(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.describe("", `insecure="yes"`, `insecure="no"`)
 	s.start()
@@ -290,13 +296,14 @@ func TestOrdinaryPortsAreRefusedUnlessTheNetworkIsInsecure(t *testing.T) {
 		t.Error("mounted from an ordinary port")
 	}
 	_, err := s.nfs("127.0.0.11", 1004).Mount("/nodes/n01")
-	must(t, err)
+	testkit.Must(t, err)
 	s.describe("")
-	must(t, s.apply())
+	testkit.Must(t, s.apply())
 	s.mount("127.0.0.11", "/nodes/n01")
 }
 
-func TestADescriptionThatCannotBeFollowedNowIsTold(t *testing.T) {
+func TestProblemsOfADescriptionAreReported(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	t.Run("one with problems is refused, with all of them", func(t *testing.T) {
@@ -309,14 +316,15 @@ func TestADescriptionThatCannotBeFollowedNowIsTold(t *testing.T) {
 	})
 	t.Run("ports that change want a restart", func(t *testing.T) {
 		s.describe("", fmt.Sprintf(`http-port="%d"`, s.ports[1]), fmt.Sprintf(`http-port="%d"`, freePort(t, s.addr)))
-		must(t, s.apply())
+		testkit.Must(t, s.apply())
 		if got := s.problem("server head"); got.Hint != "restart it" {
 			t.Errorf("problem: %+v", got)
 		}
 	})
 }
 
-func TestTheStatusTellsWhatIsNotInstalled(t *testing.T) {
+func TestTheStatusListsWhatIsNotInstalled(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	missing := func() bool {
@@ -327,13 +335,14 @@ func TestTheStatusTellsWhatIsNotInstalled(t *testing.T) {
 	if !missing() {
 		t.Errorf("without dim-init: %+v", s.status().Problems)
 	}
-	must(t, os.WriteFile(filepath.Join(s.data, "dim-init-amd64"), []byte("an init"), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(s.data, "dim-init-amd64"), []byte("an init"), 0o600))
 	if missing() {
-		t.Error("dim-init is there now, and the status does not see it")
+		t.Error("dim-init is there now, and the status still lists it")
 	}
 }
 
 func TestTheHTTPServiceAnswersWhenItIsReady(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	for path, want := range map[string]int{"/healthz": 200, "/": 404, "/boot/ipxe": 403,
@@ -341,7 +350,7 @@ func TestTheHTTPServiceAnswersWhenItIsReady(t *testing.T) {
 		tr := &http.Transport{DisableKeepAlives: true,
 			DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 99)}}).DialContext}
 		resp, err := (&http.Client{Transport: tr}).Get(fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path))
-		must(t, err)
+		testkit.Must(t, err)
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 		if resp.StatusCode != want {

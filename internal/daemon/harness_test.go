@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,10 +24,11 @@ import (
 	"dim/internal/control/client"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/pki"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 )
 
-// superuser is whom the tests act as.
+// superuser is the user of the tests.
 var superuser = &vfs.Cred{}
 
 // site is one server of a test: its data directory, its description and, while it runs, the way to end it.
@@ -53,9 +56,7 @@ func newSite(t *testing.T, addr string) *site {
 
 func newSiteIn(t *testing.T, dir, addr string) *site {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: captures owners, keeps trusted extended attributes")
-	}
+	testkit.NeedRoot(t, "it captures owners, and keeps trusted extended attributes")
 	s := &site{
 		t: t, data: filepath.Join(dir, "data"), file: filepath.Join(dir, "cluster.xml"), addr: addr,
 		master: filepath.Join(dir, "master"),
@@ -65,7 +66,7 @@ func newSiteIn(t *testing.T, dir, addr string) *site {
 		s.ports[i] = freePort(t, addr)
 	}
 	_, err := pki.Init(s.data)
-	must(t, err)
+	testkit.Must(t, err)
 	s.put("etc/motd", "one\n")
 	s.put("etc/hostname", "golden\n")
 	s.put("usr/bin/tool", "#!/bin/sh\n")
@@ -97,14 +98,14 @@ const description = `<cluster name="small" domain="small.example">
 func (s *site) describe(more string, edits ...string) {
 	s.t.Helper()
 	text := fmt.Sprintf(description, s.ports[0], s.ports[1], s.ports[2], s.addr, s.master, s.master, more)
-	must(s.t, os.WriteFile(s.file, []byte(strings.NewReplacer(edits...).Replace(text)), 0o600))
+	testkit.Must(s.t, os.WriteFile(s.file, []byte(strings.NewReplacer(edits...).Replace(text)), 0o600))
 }
 
 func (s *site) put(path, text string) {
 	s.t.Helper()
 	full := filepath.Join(s.master, path)
-	must(s.t, os.MkdirAll(filepath.Dir(full), 0o755))
-	must(s.t, os.WriteFile(full, []byte(text), 0o755))
+	testkit.Must(s.t, os.MkdirAll(filepath.Dir(full), 0o755))
+	testkit.Must(s.t, os.WriteFile(full, []byte(text), 0o755))
 }
 
 // start runs the server and waits until it answers.
@@ -120,7 +121,7 @@ func (s *site) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.ended = cancel, make(chan error, 1)
 	go func() { s.ended <- Run(ctx, c) }()
-	eventually(s.t, "the server answers", func() bool {
+	testkit.Eventually(s.t, "the server answers", func() bool {
 		select {
 		case err := <-s.ended:
 			s.ended <- err
@@ -160,14 +161,14 @@ func (s *site) capture(image string) control.CaptureResult {
 func (s *site) captureWith(r control.CaptureRequest) control.CaptureResult {
 	s.t.Helper()
 	done, err := s.client().Capture(s.t.Context(), r, func(control.Progress) {})
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return done
 }
 
 // apply applies the description as it is on disk now.
 func (s *site) apply() error {
 	text, err := os.ReadFile(s.file)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	_, err = s.client().Apply(s.t.Context(),
 		control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text}})
 	return err
@@ -176,7 +177,7 @@ func (s *site) apply() error {
 func (s *site) status() control.Status {
 	s.t.Helper()
 	st, err := s.client().Status(s.t.Context())
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return st
 }
 
@@ -196,7 +197,7 @@ func (s *site) problem(about string) control.Problem {
 func (s *site) nfs(from string, port int) *nfsclient.Client {
 	s.t.Helper()
 	conn, err := s.dial(s.t.Context(), from, port, s.ports[0])
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	c := nfsclient.NewClient(conn)
 	s.t.Cleanup(func() { c.Close() })
 	return c
@@ -218,12 +219,12 @@ func (s *site) dial(ctx context.Context, from string, port, to int) (conn net.Co
 func (s *site) mount(from, path string) *nfsclient.Tree {
 	s.t.Helper()
 	tree, err := s.nfs(from, 0).Tree(path)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return tree
 }
 
-// find looks a path up.
-func find(fs vfs.FS, path string) (vfs.Handle, error) {
+// lookUp looks a path up.
+func lookUp(fs vfs.FS, path string) (vfs.Handle, error) {
 	h := fs.Root()
 	for name := range strings.SplitSeq(path, "/") {
 		var a vfs.Attr
@@ -239,7 +240,7 @@ func find(fs vfs.FS, path string) (vfs.Handle, error) {
 // read reads a small file.
 func read(t *testing.T, fs vfs.FS, path string) string {
 	t.Helper()
-	h, err := find(fs, path)
+	h, err := lookUp(fs, path)
 	if err != nil {
 		t.Errorf("look up %s: %v", path, err)
 		return ""
@@ -255,18 +256,25 @@ func read(t *testing.T, fs vfs.FS, path string) string {
 // write makes a file in a directory.
 func write(t *testing.T, fs vfs.FS, dir, name, text string) {
 	t.Helper()
-	d, err := find(fs, dir)
-	must(t, err)
+	d, err := lookUp(fs, dir)
+	testkit.Must(t, err)
 	made, err := fs.Create(superuser, d, name, &vfs.Create{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = fs.Write(superuser, made.Handle, []byte(text), 0, vfs.FileSync)
-	must(t, err)
+	testkit.Must(t, err)
 }
 
+// lastPort is the port that freePort returned last, less firstPort. No two sites get the same port, also while neither
+// listens.
+var lastPort atomic.Uint32
+
+const firstPort, portCount = 10_000, 20_000 // below those that the kernel gives to whoever asks for any
+
+// freePort returns a port of addr and loopback that nobody listens on.
 func freePort(t *testing.T, addr string) int {
 	t.Helper()
 	for range 100 {
-		port := 10_000 + rand.IntN(20_000) // below those that the kernel gives to whoever asks for any
+		port := firstPort + int(lastPort.Add(1)%portCount)
 		if free(addr, port) && free("127.0.0.1", port) {
 			return port
 		}
@@ -275,30 +283,22 @@ func freePort(t *testing.T, addr string) int {
 	return 0
 }
 
+// TestMain lets more tests run at once than there are processors, because they mostly wait for disks and timers. The
+// flag -parallel counts more.
+func TestMain(m *testing.M) {
+	lastPort.Store(rand.Uint32N(portCount))
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 func free(addr string, port int) bool {
 	ln, err := net.Listen("tcp", net.JoinHostPort(addr, strconv.Itoa(port)))
 	if err != nil {
 		return false
 	}
 	return ln.Close() == nil
-}
-
-// eventually repeats check until it is true; the bound is generous, for nothing is asserted about speed.
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if check() {
-			return
-		}
-	}
-	t.Fatalf("not within a minute: %s", what)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // lockedBuffer is a log that can be read while it is written.

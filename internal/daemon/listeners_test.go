@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"dim/internal/testkit"
 )
 
 // failingListener is a listener whose Accept returns errors first.
@@ -29,7 +31,7 @@ func TestAMultiListenerAcceptsAgainAfterTransientErrors(t *testing.T) {
 	var list []net.Listener
 	for range 2 {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
+		testkit.Must(t, err)
 		list = append(list, ln)
 	}
 	first := list[0].Addr()
@@ -42,15 +44,15 @@ func TestAMultiListenerAcceptsAgainAfterTransientErrors(t *testing.T) {
 	}
 	for _, addr := range []net.Addr{first, list[1].Addr()} {
 		c, err := net.Dial("tcp", addr.String())
-		must(t, err)
+		testkit.Must(t, err)
 		got, err := j.Accept()
-		must(t, err)
+		testkit.Must(t, err)
 		got.Close()
 		c.Close()
 	}
-	must(t, j.Close())
+	testkit.Must(t, j.Close())
 	if _, err := j.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept after Close: %v", err)
 	}
-	must(t, j.Close())
+	testkit.Must(t, j.Close())
 }

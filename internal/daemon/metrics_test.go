@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"dim/internal/testkit"
 )
 
 // metrics asks for the metrics from an address.
@@ -15,14 +17,15 @@ func (s *site) metrics(from string) (status int, text string) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	c := http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
 	r, err := c.Get(fmt.Sprintf("http://%s:%d/metrics", s.addr, s.ports[1]))
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return r.StatusCode, string(b)
 }
 
 func TestCallsAreCountedByClassAndByNode(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.71")
 	s.describe(`<group name="gpu" nodes="n02"/>`, `name="compute" arch="amd64"`,
 		`name="compute" arch="amd64" durability="async-metadata"`)
@@ -63,7 +66,7 @@ func TestCallsAreCountedByClassAndByNode(t *testing.T) {
 	}
 
 	n, err := s.client().Node(t.Context(), "n01")
-	must(t, err)
+	testkit.Must(t, err)
 	u := n.Details.Usage
 	if u == nil || u.Calls < 3 || u.Sent == 0 || u.Received == 0 || u.Files != 2 || u.Layer == 0 {
 		t.Errorf("usage of n01: %+v", u)
@@ -72,7 +75,7 @@ func TestCallsAreCountedByClassAndByNode(t *testing.T) {
 		t.Errorf("durability of n01: %q", n.Details.Durable)
 	}
 	v, err := s.client().Version(t.Context(), "compute")
-	must(t, err)
+	testkit.Must(t, err)
 	if v.Durable != "async-metadata" {
 		t.Errorf("durability of compute: %q", v.Durable)
 	}

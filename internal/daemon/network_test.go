@@ -82,12 +82,12 @@ type machine struct {
 func newMachine(t *testing.T, mac string) *machine {
 	t.Helper()
 	ifi, err := net.InterfaceByName("cli")
-	must(t, err)
+	testkit.Must(t, err)
 	conn, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	hw, err := net.ParseMAC(mac)
-	must(t, err)
+	testkit.Must(t, err)
 	return &machine{t, conn, hw}
 }
 
@@ -97,8 +97,8 @@ func (m *machine) exchange(ask []byte, isAnswer func(gopacket.Packet) bool) bool
 	buf := make([]byte, 2000)
 	for range 50 {
 		_, err := m.conn.WriteTo(ask, &packet.Addr{HardwareAddr: ask[:6]})
-		must(m.t, err)
-		must(m.t, m.conn.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		testkit.Must(m.t, err)
+		testkit.Must(m.t, m.conn.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
 		for {
 			n, _, err := m.conn.ReadFrom(buf)
 			if err != nil {
@@ -116,10 +116,10 @@ func (m *machine) exchange(ask []byte, isAnswer func(gopacket.Packet) bool) bool
 func (m *machine) discover() bool {
 	m.t.Helper()
 	discover, err := dhcpv4.NewDiscovery(m.mac)
-	must(m.t, err)
+	testkit.Must(m.t, err)
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4zero, DstIP: net.IPv4bcast}
 	udp := &layers.UDP{SrcPort: 68, DstPort: 67}
-	must(m.t, udp.SetNetworkLayerForChecksum(ip))
+	testkit.Must(m.t, udp.SetNetworkLayerForChecksum(ip))
 	ask := m.frame(layers.EthernetBroadcast, layers.EthernetTypeIPv4, ip, udp, gopacket.Payload(discover.ToBytes()))
 	return m.exchange(ask, func(p gopacket.Packet) bool {
 		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
@@ -138,7 +138,7 @@ func (m *machine) solicit() bool {
 	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6,
 		SrcIP: net.IPv6unspecified, DstIP: net.IPv6linklocalallrouters}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeRouterSolicitation, 0)}
-	must(m.t, icmp.SetNetworkLayerForChecksum(ip))
+	testkit.Must(m.t, icmp.SetNetworkLayerForChecksum(ip))
 	ask := m.frame(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}, layers.EthernetTypeIPv6, ip, icmp,
 		gopacket.Payload(make([]byte, 4)))
 	return m.exchange(ask, func(p gopacket.Packet) bool {
@@ -151,7 +151,7 @@ func (m *machine) frame(to net.HardwareAddr, typ layers.EthernetType, parts ...g
 	eth := &layers.Ethernet{SrcMAC: m.mac, DstMAC: to, EthernetType: typ}
 	buf := gopacket.NewSerializeBuffer()
 	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	must(m.t, gopacket.SerializeLayers(buf, options, append([]gopacket.SerializableLayer{eth}, parts...)...))
+	testkit.Must(m.t, gopacket.SerializeLayers(buf, options, append([]gopacket.SerializableLayer{eth}, parts...)...))
 	return buf.Bytes()
 }
 
@@ -204,25 +204,25 @@ func TestABurstOfDHCPMessagesIsAnswered(t *testing.T) {
 		n := i + 1
 		mac := net.HardwareAddr{0x52, 0x54, 0, 0x4d, byte(n >> 8), byte(n)}
 		m, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithRelay(net.IPv4(10, 77, 0, 254)))
-		must(t, err)
+		testkit.Must(t, err)
 		messages = append(messages, m.ToBytes())
 	}
 	begin := time.Now()
 	for _, m := range messages {
 		_, err := conn.WriteTo(m, to)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	t.Logf("%d messages sent in %v", nodes, time.Since(begin))
 	offered := make(map[string]bool)
 	buf := make([]byte, 2000)
 	for len(offered) < nodes {
-		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		testkit.Must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 		n, _, err := conn.ReadFrom(buf)
 		if err != nil {
 			break
 		}
 		offer, err := dhcpv4.FromBytes(buf[:n])
-		must(t, err)
+		testkit.Must(t, err)
 		offered[offer.ClientHWAddr.String()] = true
 	}
 	t.Logf("%d offers after %v", len(offered), time.Since(begin))

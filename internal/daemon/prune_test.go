@@ -12,40 +12,42 @@ import (
 	"dim/internal/coord"
 	"dim/internal/image"
 	"dim/internal/store"
+	"dim/internal/testkit"
 )
 
 // TestWhatACrashLeavesOfARemovalGoesWithTheNextPrune ends the server between the two halves of a removal.
 func TestWhatACrashLeavesOfARemovalGoesWithTheNextPrune(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.7")
 	s.start()
 	for _, text := range []string{"one", "two", "three"} {
 		s.put("etc/only", text)
 		_, err := s.client().Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(control.Progress) {})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	for _, r := range []string{"compute@2", "compute@3"} {
 		_, err := s.client().RemoveVersion(t.Context(), r, control.RemoveRequest{DryRun: true})
-		must(t, err)
+		testkit.Must(t, err)
 	}
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 
 	c, err := coord.Open(t.Context(), coord.Options{Dir: filepath.Join(s.data, "coord")})
-	must(t, err)
+	testkit.Must(t, err)
 	two := image.Ref{Image: "compute", Number: 2}
 	_, err = c.RemoveVersions(t.Context(), func(coord.State) ([]image.Ref, error) { return []image.Ref{two}, nil })
-	must(t, err)
-	must(t, c.Close())
+	testkit.Must(t, err)
+	testkit.Must(t, c.Close())
 
 	s.start()
-	eventually(t, "the state without it is followed", func() bool {
+	testkit.Eventually(t, "the state without it is followed", func() bool {
 		versions, err := s.client().Versions(t.Context(), "compute")
 		return err == nil && len(versions) == 2
 	})
 	_, err = s.client().Prune(t.Context(), control.PruneRequest{Keep: 10})
-	must(t, err)
-	must(t, s.stop())
+	testkit.Must(t, err)
+	testkit.Must(t, s.stop())
 	st, err := store.Open(filepath.Join(s.data, "store"), store.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	defer st.Close()
 	if _, err := st.Resolve(two); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("the store has %s still: %v", two, err)
@@ -53,29 +55,30 @@ func TestWhatACrashLeavesOfARemovalGoesWithTheNextPrune(t *testing.T) {
 	for text, want := range map[string]bool{"two": false, "three": true} {
 		f, err := st.OpenBlob(image.Sum([]byte(text)))
 		if err == nil {
-			must(t, f.Close())
+			testkit.Must(t, f.Close())
 		}
 		if (err == nil) != want {
 			t.Errorf("the blob %q: %v", text, err)
 		}
 	}
-	must(t, st.Check(t.Context(), store.CheckObserver{Problem: func(p store.Problem) { t.Error(p) }}))
+	testkit.Must(t, st.Check(t.Context(), store.CheckObserver{Problem: func(p store.Problem) { t.Error(p) }}))
 }
 
-func TestPruneTellsWhyEachVersionStays(t *testing.T) {
+func TestPruneReportsWhyEachVersionStays(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.8")
 	s.start()
 	for _, text := range []string{"one", "two", "three", "four", "five"} {
 		s.put("etc/only", text)
 		_, err := s.client().Capture(t.Context(), control.CaptureRequest{Image: "compute"}, func(control.Progress) {})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	_, err := s.client().Tag(t.Context(), "compute@2", "good")
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = s.client().Rollout(t.Context(), control.RolloutRequest{Nodes: "n01", Version: "compute@4", When: "now"})
-	must(t, err)
+	testkit.Must(t, err)
 	got, err := s.client().Prune(t.Context(), control.PruneRequest{Image: "compute", Keep: 1})
-	must(t, err)
+	testkit.Must(t, err)
 	want := []control.KeptVersion{
 		{Version: "compute@1", Why: "it is the current one of compute"},
 		{Version: "compute@2", Why: "it has the tag good"},

@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"dim/internal/control"
+	"dim/internal/testkit"
 )
 
-// hear calls as the node at from does, and returns the answer.
-func (s *site) hear(from, body string) (int, string) { return s.post("/node/hear", from, 0, body) }
+// nodeCall calls as the node at from does, and returns the answer.
+func (s *site) nodeCall(from, body string) (int, string) { return s.post("/node/hear", from, 0, body) }
 
 // post calls from an address and a port, as nfs has it.
 func (s *site) post(path, from string, port int, body string) (int, string) {
@@ -32,8 +33,8 @@ func (s *site) post(path, from string, port int, body string) (int, string) {
 	return r.StatusCode, string(text)
 }
 
-// seen returns the first line's last word of an answer: up to where the node has looked.
-func seen(t *testing.T, answer string) string {
+// position returns the first line's last word of an answer: the switch up to which the node has looked.
+func position(t *testing.T, answer string) string {
 	t.Helper()
 	word, ok := strings.CutPrefix(strings.SplitN(answer, "\n", 2)[0], "now ")
 	if !ok || !strings.HasSuffix(answer, "\nend\n") {
@@ -42,26 +43,27 @@ func seen(t *testing.T, answer string) string {
 	return word
 }
 
-func TestANodeIsToldWhereToLookAgainAfterACapture(t *testing.T) {
+func TestANodeGetsTheChangedDirectoriesAfterACapture(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.61")
 	s.start()
 	s.capture("compute")
 	write(t, s.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "x")
 
-	_, answer := s.hear("127.0.0.11", `{}`)
-	start := seen(t, answer)
+	_, answer := s.nodeCall("127.0.0.11", `{}`)
+	start := position(t, answer)
 	if !strings.HasPrefix(start, "compute:") {
 		t.Errorf("the start is %q", start)
 	}
 	answers := make(chan string, 1)
 	go func() {
-		_, answer := s.hear("127.0.0.11",
+		_, answer := s.nodeCall("127.0.0.11",
 			fmt.Sprintf(`{"boot":"b","seen":%q,"memory":3000} {"mount":"/etc/motd","type":"tmpfs"}`, start))
 		answers <- answer
 	}()
-	eventually(t, "the node waits", func() bool {
+	testkit.Eventually(t, "the node waits", func() bool {
 		n, err := s.client().Node(t.Context(), "n01")
-		must(t, err)
+		testkit.Must(t, err)
 		return n.Details.Push != nil && n.Details.Push.State == control.PushCurrent
 	})
 	s.put("usr/bin/new", "new\n")
@@ -69,53 +71,54 @@ func TestANodeIsToldWhereToLookAgainAfterACapture(t *testing.T) {
 	select {
 	case answer = <-answers:
 	case <-time.After(time.Minute):
-		t.Fatal("the node is told nothing")
+		t.Fatal("the node gets no answer")
 	}
 	// The node files have the second of the version's time: they may have changed, or not.
 	lines := strings.Replace(answer, "look /\nlook /etc\n", "", 1)
-	if want := "now " + seen(t, answer) + "\nlook /usr\nlook /usr/bin\nend\n"; lines != want {
+	if want := "now " + position(t, answer) + "\nlook /usr\nlook /usr/bin\nend\n"; lines != want {
 		t.Errorf("answer %q, want %q", answer, want)
 	}
-	if code, answer := s.hear("127.0.0.77", `{}`); code != http.StatusForbidden {
-		t.Errorf("a stranger is answered %d %s", code, answer)
+	if code, answer := s.nodeCall("127.0.0.77", `{}`); code != http.StatusForbidden {
+		t.Errorf("an address of no node is answered %d %s", code, answer)
 	}
 
-	// Who has missed something is told it after a restart of the server too. A call that waits does not delay the end.
-	waits, up := make(chan int, 1), seen(t, answer)
+	// A node that has missed a switch gets it after a restart of the server too. A call that waits does not delay the
+	// end.
+	waits, up := make(chan int, 1), position(t, answer)
 	go func() {
-		code, _ := s.hear("127.0.0.12", fmt.Sprintf(`{"boot":"b","seen":%q}`, up))
+		code, _ := s.nodeCall("127.0.0.12", fmt.Sprintf(`{"boot":"b","seen":%q}`, up))
 		waits <- code
 	}()
-	eventually(t, "n02 waits", func() bool {
+	testkit.Eventually(t, "n02 waits", func() bool {
 		n, err := s.client().Node(t.Context(), "n02")
-		must(t, err)
+		testkit.Must(t, err)
 		return n.Details.Push != nil && n.Details.Push.State == control.PushCurrent
 	})
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	<-waits
 	s.start()
-	if _, again := s.hear("127.0.0.11", fmt.Sprintf(`{"boot":"b","seen":%q}`, start)); again != answer {
+	if _, again := s.nodeCall("127.0.0.11", fmt.Sprintf(`{"boot":"b","seen":%q}`, start)); again != answer {
 		t.Errorf("after a restart: %q, want %q", again, answer)
 	}
 }
 
 func TestAMountOnAChangedFileHoldsTheReplicaUntilItIsGone(t *testing.T) {
-	t.Parallel() // it waits most of its time
+	t.Parallel()
 	s := newSite(t, "127.0.0.62")
 	s.start()
 	s.capture("compute")
-	say := func(mount string) {
+	report := func(mount string) {
 		// The switch before it makes the answer come at once.
-		if code, answer := s.hear("127.0.0.11", `{"boot":"b","seen":"compute:1"}`+mount); code != http.StatusOK {
+		if code, answer := s.nodeCall("127.0.0.11", `{"boot":"b","seen":"compute:1"}`+mount); code != http.StatusOK {
 			t.Fatalf("%d %s", code, answer)
 		}
 	}
 	version := func(node string) int {
 		n, err := s.client().Node(t.Context(), node)
-		must(t, err)
+		testkit.Must(t, err)
 		return n.Version
 	}
-	say(`{"mount":"/etc/motd","type":"ext4"}{"stale":"/usr/bin/tool","pid":7,"name":"tool","unit":"tool.service"}`)
+	report(`{"mount":"/etc/motd","type":"ext4"}{"stale":"/usr/bin/tool","pid":7,"name":"tool","unit":"tool.service"}`)
 	s.put("etc/motd", "two\n")
 	s.capture("compute")
 	if version("n01") != 1 || version("n02") != 2 {
@@ -125,25 +128,26 @@ func TestAMountOnAChangedFileHoldsTheReplicaUntilItIsGone(t *testing.T) {
 		t.Errorf("the problem: %+v", p)
 	}
 	n, err := s.client().Node(t.Context(), "n01")
-	must(t, err)
+	testkit.Must(t, err)
 	if p := n.Details.Push; len(p.Mounts) != 1 || p.Mounts[0].Path != "/etc/motd" || len(p.Restart) != 1 ||
 		p.Restart[0] != "tool.service" {
-		t.Errorf("what the node said: %+v", p)
+		t.Errorf("what the node reported: %+v", p)
 	}
-	say("")
-	eventually(t, "the replica follows", func() bool { return version("n01") == 2 })
-	eventually(t, "the problem is gone", func() bool { return s.problem("node n01").Text == "" })
+	report("")
+	testkit.Eventually(t, "the replica follows", func() bool { return version("n01") == 2 })
+	testkit.Eventually(t, "the problem is gone", func() bool { return s.problem("node n01").Text == "" })
 }
 
-func TestMountsThatWereToldBeforeARestartHold(t *testing.T) {
+func TestMountsReportedBeforeARestartHoldTheReplica(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.65")
 	s.start()
 	s.capture("compute")
-	if code, answer := s.hear("127.0.0.11",
+	if code, answer := s.nodeCall("127.0.0.11",
 		`{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`); code != http.StatusOK {
 		t.Fatalf("%d %s", code, answer)
 	}
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	s.start()
 	s.put("etc/motd", "two\n")
 	s.capture("compute")
@@ -153,6 +157,7 @@ func TestMountsThatWereToldBeforeARestartHold(t *testing.T) {
 }
 
 func TestDeclaredMountsHoldTheReplicasOfNodesThatRun(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.66")
 	s.describe("", `<shared path="/usr"/>`, `<mount path="/etc/motd"/>`)
 	s.start()
@@ -162,7 +167,7 @@ func TestDeclaredMountsHoldTheReplicasOfNodesThatRun(t *testing.T) {
 	s.capture("compute")
 	for name, want := range map[string]int{"n01": 1, "n02": 2} {
 		n, err := s.client().Node(t.Context(), name)
-		must(t, err)
+		testkit.Must(t, err)
 		if n.Version != want {
 			t.Errorf("%s shows version %d, want %d", name, n.Version, want)
 		}
@@ -171,21 +176,22 @@ func TestDeclaredMountsHoldTheReplicasOfNodesThatRun(t *testing.T) {
 		t.Errorf("the problem: %+v", p)
 	}
 	s.describe("", `<shared path="/usr"/>`, "")
-	must(t, s.apply())
-	eventually(t, "n01 follows", func() bool {
+	testkit.Must(t, s.apply())
+	testkit.Eventually(t, "n01 follows", func() bool {
 		n, err := s.client().Node(t.Context(), "n01")
-		must(t, err)
+		testkit.Must(t, err)
 		return n.Version == 2
 	})
 }
 
-func TestAUserOfANodeCannotSpeakForIt(t *testing.T) {
+func TestCallsOfANodeAreTakenFromItsSuperuserOnly(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.63")
 	s.describe("", ` insecure="yes"`, "")
 	s.start()
 	s.capture("compute")
-	const says = `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`
-	for path, body := range map[string]string{"/node/hear": says, "/boot/stage": `{"stage":"mount"}`} {
+	const call = `{"boot":"b","seen":"compute:1"}{"mount":"/etc/motd","type":"ext4"}`
+	for path, body := range map[string]string{"/node/hear": call, "/boot/stage": `{"stage":"mount"}`} {
 		if code, text := s.post(path, "127.0.0.11", 0, body); code != http.StatusForbidden ||
 			!strings.Contains(text, "below 1024") {
 			t.Errorf("%s from an ordinary port: %d %s", path, code, text)
@@ -194,21 +200,22 @@ func TestAUserOfANodeCannotSpeakForIt(t *testing.T) {
 	s.put("etc/motd", "two\n")
 	s.capture("compute")
 	n, err := s.client().Node(t.Context(), "n01")
-	must(t, err)
+	testkit.Must(t, err)
 	if n.Version != 2 || n.Stage == "mount" || n.Details.Push != nil {
-		t.Errorf("n01 after what its user said: %+v", n)
+		t.Errorf("n01 after the calls of its user: %+v", n)
 	}
 	if code, text := s.post("/boot/stage", "127.0.0.11", 1023, `{"stage":"mount"}`); code != http.StatusNoContent {
 		t.Errorf("the superuser's report: %d %s", code, text)
 	}
-	if code, text := s.post("/node/hear", "127.0.0.11", 1023, says); code != http.StatusOK {
+	if code, text := s.post("/node/hear", "127.0.0.11", 1023, call); code != http.StatusOK {
 		t.Errorf("the superuser's call: %d %s", code, text)
 	}
 }
 
-// A client that opens all it can, says half a call or takes no answer must cost others nothing, and itself the
-// connections.
+// A client that opens as many connections as it may, sends half a call or reads no answer must not delay others, and
+// gets no more connections.
 func TestStuckClientsCostOthersNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.64")
 	s.start()
 	bootable(s, "1")
@@ -221,22 +228,22 @@ func TestStuckClientsCostOthersNothing(t *testing.T) {
 	}
 	for i := range httpConnsEach {
 		conn, err := s.dial(t.Context(), "127.0.0.11", 0, s.ports[1])
-		must(t, err)
+		testkit.Must(t, err)
 		defer conn.Close()
 		_, err = io.WriteString(conn, begins[i%len(begins)])
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	over, err := s.dial(t.Context(), "127.0.0.11", 0, s.ports[1])
-	must(t, err)
+	testkit.Must(t, err)
 	defer over.Close()
-	must(t, over.SetReadDeadline(time.Now().Add(time.Minute)))
+	testkit.Must(t, over.SetReadDeadline(time.Now().Add(time.Minute)))
 	if _, err := over.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("one connection more: %v", err)
 	}
 	if code, text := s.web("127.0.0.12", "GET", kernel, ""); code != http.StatusOK || text != "kernel 1" {
 		t.Errorf("another node: %d %s", code, text)
 	}
-	if code, text := s.hear("127.0.0.12", `{}`); code != http.StatusOK {
-		t.Errorf("another node hears: %d %s", code, text)
+	if code, text := s.nodeCall("127.0.0.12", `{}`); code != http.StatusOK {
+		t.Errorf("the call of another node: %d %s", code, text)
 	}
 }

@@ -9,6 +9,7 @@ import (
 )
 
 func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.describe("", `<taxonomy>`,
 		`<server name="is2" roles="image" dhcp="off"><interface network="boot" address="127.0.0.3"/></server>
@@ -17,7 +18,7 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
   <interface name="eth0" network="boot" address="127.0.0.20" mac="52:54:00:4d:01:01"/></node></cluster>`)
 	s.start()
 	makeVersions(s, 2)
-	roll(s, control.RolloutRequest{Version: "compute", When: "now", Hook: "true"})
+	rollOut(s, control.RolloutRequest{Version: "compute", When: "now", Hook: "true"})
 	var r control.Rollout
 	testkit.Eventually(t, "the rollout waits for the other server", func() bool {
 		var err error
@@ -29,8 +30,8 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 		node.Verdict != "unknown: is2, which serves it, has not reported" {
 		t.Errorf("the status: %+v", r)
 	}
-	alter(s, 1, "stop")
-	if r := settled(s, 1, "stopped"); r.Reason != "" || r.Shows != 4 {
+	changeRollout(s, 1, "stop")
+	if r := awaitRollout(s, 1, "stopped"); r.Reason != "" || r.Shows != 4 {
 		t.Errorf("after it was stopped: %+v", r)
 	}
 	if got := motds(s); got != "2222" {
@@ -38,13 +39,13 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 	}
 	_, err := s.client().ChangeRollout(t.Context(), 1, control.RolloutChange{Do: "undo"})
 	testkit.Must(t, err)
-	roll(s, control.RolloutRequest{Nodes: "n[01-04]", Version: "compute@2", When: "now", Hook: "true"})
-	settled(s, 2, "done")
+	rollOut(s, control.RolloutRequest{Nodes: "n[01-04]", Version: "compute@2", When: "now", Hook: "true"})
+	awaitRollout(s, 2, "done")
 	if _, err := s.client().Rollout(t.Context(),
 		control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest"}); err != nil {
 		t.Error(err)
 	}
-	if r := settled(s, 3, "done"); !strings.Contains(r.Nodes, "far") {
+	if r := awaitRollout(s, 3, "done"); !strings.Contains(r.Nodes, "far") {
 		t.Errorf("the last ring needs nothing after it: %+v", r)
 	}
 }

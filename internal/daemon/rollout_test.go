@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"dim/internal/control"
+	"dim/internal/testkit"
 )
 
 // makeVersions makes n versions of compute; motd has the number.
@@ -31,10 +32,10 @@ func motds(s *site) string {
 	return all
 }
 
-func roll(s *site, r control.RolloutRequest) control.Rollout {
+func rollOut(s *site, r control.RolloutRequest) control.Rollout {
 	s.t.Helper()
 	done, err := s.client().Rollout(s.t.Context(), r)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return done
 }
 
@@ -46,24 +47,25 @@ func code(err error) control.Code {
 }
 
 func TestACaptureAloneMovesNoNode(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	makeVersions(s, 2)
 	if got := motds(s); got != "1111" {
 		t.Errorf("after a second capture the nodes read %s", got)
 	}
-	roll(s, control.RolloutRequest{Nodes: "n[02-03]", Version: "compute", When: "now"})
+	rollOut(s, control.RolloutRequest{Nodes: "n[02-03]", Version: "compute", When: "now"})
 	if got := motds(s); got != "1221" {
 		t.Errorf("after a rollout to two of them the nodes read %s", got)
 	}
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	s.start()
 	s.put("etc/motd", "3\n")
 	s.captureWith(control.CaptureRequest{Image: "compute"})
 	if got := motds(s); got != "1221" {
 		t.Errorf("after a restart and a third capture the nodes read %s", got)
 	}
-	roll(s, control.RolloutRequest{Version: "compute@3", When: "now"})
+	rollOut(s, control.RolloutRequest{Version: "compute@3", When: "now"})
 	if got := motds(s); got != "3333" {
 		t.Errorf("after a rollout to all the nodes read %s", got)
 	}
@@ -72,66 +74,68 @@ func TestACaptureAloneMovesNoNode(t *testing.T) {
 		t.Errorf("undo of a rollout whose nodes were moved since: %v", err)
 	}
 	_, err = s.client().ChangeRollout(t.Context(), 2, control.RolloutChange{Do: "undo"})
-	must(t, err)
+	testkit.Must(t, err)
 	if got := motds(s); got != "1221" {
 		t.Errorf("after undoing the second rollout the nodes read %s", got)
 	}
 }
 
-// The shared state was lost, with who follows what; the kept state says it.
-func TestWhoFollowsWhatOutlivesTheSharedState(t *testing.T) {
+// The shared state is lost, with what nodes follow. The kept state has it.
+func TestWhatNodesFollowSurvivesTheLossOfTheSharedState(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	makeVersions(s, 4)
-	roll(s, control.RolloutRequest{Version: "compute@2", When: "now"})
-	roll(s, control.RolloutRequest{Nodes: "n04", Version: "compute@3", When: "now"})
-	must(t, s.stop())
-	must(t, os.RemoveAll(filepath.Join(s.data, "coord")))
+	rollOut(s, control.RolloutRequest{Version: "compute@2", When: "now"})
+	rollOut(s, control.RolloutRequest{Nodes: "n04", Version: "compute@3", When: "now"})
+	testkit.Must(t, s.stop())
+	testkit.Must(t, os.RemoveAll(filepath.Join(s.data, "coord")))
 	s.given = false
 	s.start()
-	eventually(t, "the shared state is back", func() bool { return s.problem("shared state").About == "" })
+	testkit.Eventually(t, "the shared state is back", func() bool { return s.problem("shared state").About == "" })
 	if got := motds(s); got != "2223" {
 		t.Errorf("the nodes read %s", got)
 	}
 	list, err := s.client().Rollouts(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if len(list) != 2 || list[0].ID != 2 || list[0].Nodes != "n04" || list[0].State != "done" {
 		t.Errorf("rollouts: %+v", list)
 	}
 }
 
-// settled waits until a rollout is in a state.
-func settled(s *site, id int, state string) control.Rollout {
+// awaitRollout waits until a rollout is in a state.
+func awaitRollout(s *site, id int, state string) control.Rollout {
 	s.t.Helper()
 	var r control.Rollout
-	eventually(s.t, "the rollout is "+state, func() bool {
+	testkit.Eventually(s.t, "the rollout is "+state, func() bool {
 		var err error
 		r, err = s.client().RolloutStatus(s.t.Context(), id)
-		must(s.t, err)
+		testkit.Must(s.t, err)
 		return r.State == state
 	})
 	return r
 }
 
-func alter(s *site, id int, do string) {
+func changeRollout(s *site, id int, do string) {
 	s.t.Helper()
 	_, err := s.client().ChangeRollout(s.t.Context(), id, control.RolloutChange{Do: do})
-	must(s.t, err)
+	testkit.Must(s.t, err)
 }
 
 func TestRingsGoOnAfterARestart(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	makeVersions(s, 2)
 	hooks, gate := filepath.Join(s.data, "hooks"), filepath.Join(s.data, "gate")
-	r := roll(s, control.RolloutRequest{
+	r := rollOut(s, control.RolloutRequest{
 		Version: "compute", When: "now", Rings: "1,1,rest", Check: "test -e " + gate,
 		Hook: `echo "$DIM_ROLLOUT $DIM_RING $DIM_NODES $DIM_IMAGE@$DIM_VERSION" >> ` + hooks,
 	})
 	if r.State != "running" || r.Count != 4 || len(r.Rings) != 3 {
 		t.Errorf("it begins with %+v", r)
 	}
-	paused := settled(s, 1, "paused")
+	paused := awaitRollout(s, 1, "paused")
 	if got := motds(s); got != "2111" || !strings.HasPrefix(paused.Reason, "check: exit status 1") ||
 		paused.States[1].Verdict != "waits for ring 2" {
 		t.Errorf("when the check failed nodes read %s: %+v", got, paused)
@@ -140,36 +144,37 @@ func TestRingsGoOnAfterARestart(t *testing.T) {
 	if code(err) != control.Conflict {
 		t.Errorf("a second rollout of a node that waits: %v", err)
 	}
-	must(t, s.stop())
-	must(t, os.WriteFile(gate, nil, 0o600))
+	testkit.Must(t, s.stop())
+	testkit.Must(t, os.WriteFile(gate, nil, 0o600))
 	s.start()
 	if got := motds(s); got != "2111" {
 		t.Errorf("after a restart nodes read %s", got)
 	}
-	alter(s, 1, "resume")
-	done := settled(s, 1, "done")
+	changeRollout(s, 1, "resume")
+	done := awaitRollout(s, 1, "done")
 	if got := motds(s); got != "2222" || done.Shows != 4 {
 		t.Errorf("in the end nodes read %s: %+v", got, done)
 	}
 	text, err := os.ReadFile(hooks)
-	must(t, err)
+	testkit.Must(t, err)
 	if want := "1 1 n01 compute@2\n1 2 n02 compute@2\n1 3 n[03-04] compute@2\n"; string(text) != want {
 		t.Errorf("hooks: %s", text)
 	}
 }
 
-// The server ends while a hook runs, again and again; the record tells where to go on.
-func TestAServerThatEndsInTheMiddleOfAHookRunsItAgain(t *testing.T) {
+// The server ends three times while a hook runs. It goes on from the record of the rollout.
+func TestAServerThatEndsDuringAHookRunsItAgain(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	makeVersions(s, 2)
 	begun, goOn := filepath.Join(s.data, "begun"), filepath.Join(s.data, "go-on")
-	roll(s, control.RolloutRequest{
+	rollOut(s, control.RolloutRequest{
 		Version: "compute", When: "now", Rings: "2,rest",
 		Hook: "echo x >> " + begun + "; test -e " + goOn + " || exec sleep 1000",
 	})
 	for n := 1; n <= 3; n++ {
-		eventually(t, "the hook runs", func() bool {
+		testkit.Eventually(t, "the hook runs", func() bool {
 			text, _ := os.ReadFile(begun)
 			return strings.Count(string(text), "x") == n
 		})
@@ -177,30 +182,31 @@ func TestAServerThatEndsInTheMiddleOfAHookRunsItAgain(t *testing.T) {
 			t.Errorf("nodes read %s", got)
 		}
 		if n == 3 {
-			must(t, os.WriteFile(goOn, nil, 0o600))
+			testkit.Must(t, os.WriteFile(goOn, nil, 0o600))
 		}
-		must(t, s.stop())
+		testkit.Must(t, s.stop())
 		s.given = false
 		s.start()
 	}
-	settled(s, 1, "done")
+	awaitRollout(s, 1, "done")
 	if got := motds(s); got != "2222" {
 		t.Errorf("in the end nodes read %s", got)
 	}
 }
 
-func TestPauseEndsTheCommandAndUndoGivesBack(t *testing.T) {
+func TestPauseEndsTheCommandAndUndoRestoresTheVersions(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	makeVersions(s, 3)
-	roll(s, control.RolloutRequest{Nodes: "n02", Version: "compute@3", When: "now"})
-	roll(s, control.RolloutRequest{Version: "compute@2", When: "now", Rings: "3,rest", Hook: "exec sleep 1000"})
-	eventually(t, "the hook runs", func() bool {
+	rollOut(s, control.RolloutRequest{Nodes: "n02", Version: "compute@3", When: "now"})
+	rollOut(s, control.RolloutRequest{Version: "compute@2", When: "now", Rings: "3,rest", Hook: "exec sleep 1000"})
+	testkit.Eventually(t, "the hook runs", func() bool {
 		r, err := s.client().RolloutStatus(t.Context(), 2)
 		return err == nil && r.Phase == "hook" && r.Reason == "the hook to end"
 	})
-	alter(s, 2, "pause")
-	settled(s, 2, "paused")
+	changeRollout(s, 2, "pause")
+	awaitRollout(s, 2, "paused")
 	if _, err := s.client().ChangeRollout(t.Context(), 2,
 		control.RolloutChange{Do: "pause"}); code(err) != control.Conflict {
 		t.Errorf("paused twice: %v", err)
@@ -208,7 +214,7 @@ func TestPauseEndsTheCommandAndUndoGivesBack(t *testing.T) {
 	if got := motds(s); got != "2221" {
 		t.Errorf("nodes read %s", got)
 	}
-	alter(s, 2, "undo")
+	changeRollout(s, 2, "undo")
 	if got := motds(s); got != "1311" {
 		t.Errorf("after it was undone nodes read %s", got)
 	}
@@ -219,26 +225,27 @@ func TestPauseEndsTheCommandAndUndoGivesBack(t *testing.T) {
 	}
 }
 
-func TestTwoAdminsAtOnceDoNotMeetInOneNode(t *testing.T) {
+func TestOfConcurrentRolloutsOfTheSameNodesOneBegins(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	makeVersions(s, 2)
-	var told atomic.Int32
+	var refused atomic.Int32
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			_, err := s.client().Rollout(t.Context(),
 				control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest", Soak: 1000})
 			if code(err) == control.Conflict && strings.Contains(err.Error(), "is running") {
-				told.Add(1)
+				refused.Add(1)
 			} else if err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if told.Load() != 3 {
-		t.Errorf("%d of 4 were told", told.Load())
+	if refused.Load() != 3 {
+		t.Errorf("%d of 4 were refused", refused.Load())
 	}
 	if got := motds(s); got != "2111" {
 		t.Errorf("nodes read %s", got)
@@ -247,30 +254,31 @@ func TestTwoAdminsAtOnceDoNotMeetInOneNode(t *testing.T) {
 
 // 2,560 nodes in three rings: the shared state, the replicas and the records, with a restart in between.
 func TestARolloutOfThousandsOfNodes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.describe("", `to="4"`, `to="2560"`, `n{node:02}`, `n{node:04}`, `127.0.0.{10+node}`,
 		`127.1.{node/256}.{node%256}`,
 		`4d:00:{node:02x}`, `4d:{node/256:02x}:{node%256:02x}`)
 	s.start()
 	makeVersions(s, 2)
-	r := roll(s, control.RolloutRequest{Version: "compute", When: "now", Rings: "1,10%,rest", Soak: 0.2})
+	r := rollOut(s, control.RolloutRequest{Version: "compute", When: "now", Rings: "1,10%,rest", Soak: 0.2})
 	if r.Count != 2560 || r.Nodes != "n[0001-2560]" || r.Rings[1].Count != 256 || r.Rings[0].Shows != 1 {
 		t.Errorf("it begins with %d nodes (%s), rings %+v", r.Count, r.Nodes, r.Rings)
 	}
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	s.start()
-	settled(s, 1, "done")
+	awaitRollout(s, 1, "done")
 	showing := func(n int) func() bool {
 		return func() bool {
 			r, err := s.client().RolloutStatus(t.Context(), 1)
-			must(t, err)
+			testkit.Must(t, err)
 			return r.Shows == n
 		}
 	}
-	eventually(t, "all show it", showing(2560))
+	testkit.Eventually(t, "all show it", showing(2560))
 	if got := read(t, s.mount("127.1.9.255", "/nodes/n2559"), "etc/motd"); got != "2\n" {
 		t.Errorf("n2559 reads %q", got)
 	}
-	alter(s, 1, "undo")
-	eventually(t, "none shows it", showing(0))
+	changeRollout(s, 1, "undo")
+	testkit.Eventually(t, "none shows it", showing(0))
 }

@@ -6,9 +6,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"dim/internal/testkit"
 )
 
-func TestMoreThanSoManyHTTPConnectionsAreClosed(t *testing.T) {
+func TestHTTPConnectionsBeyondTheLimitAreClosed(t *testing.T) {
+	t.Parallel()
 	t.Run("of all", func(t *testing.T) { testConnections(t, limit(2, 9)) })
 	t.Run("from one address", func(t *testing.T) { testConnections(t, limit(9, 2)) })
 }
@@ -21,7 +24,7 @@ func testConnections(t *testing.T, hook func(net.Conn, http.ConnState)) {
 	defer s.Close()
 	dial := func() net.Conn {
 		c, err := net.Dial("tcp", s.Listener.Addr().String())
-		must(t, err)
+		testkit.Must(t, err)
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
@@ -33,12 +36,12 @@ func testConnections(t *testing.T, hook func(net.Conn, http.ConnState)) {
 		return err
 	}
 	first, second := dial(), dial()
-	must(t, ask(first))
-	must(t, ask(second))
+	testkit.Must(t, ask(first))
+	testkit.Must(t, ask(second))
 	if err := ask(dial()); err == nil {
 		t.Error("a third is served")
 	}
-	must(t, ask(second))
-	must(t, first.Close())
-	eventually(t, "there is room again", func() bool { return ask(dial()) == nil })
+	testkit.Must(t, ask(second))
+	testkit.Must(t, first.Close())
+	testkit.Eventually(t, "there is room again", func() bool { return ask(dial()) == nil })
 }

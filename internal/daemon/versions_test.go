@@ -26,15 +26,15 @@ func (s *site) captureAgain(text string) (control.CaptureResult, error) {
 func (s *site) mustCapture(text string) int {
 	s.t.Helper()
 	done, err := s.captureAgain(text)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return done.Version.Number
 }
 
-// makeVersions returns the numbers of the versions of compute.
+// versions returns the numbers of the versions of compute.
 func (s *site) versions() (list []int) {
 	s.t.Helper()
 	versions, err := s.client().Versions(s.t.Context(), "compute")
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	for _, v := range versions {
 		list = append(list, v.Number)
 	}
@@ -45,16 +45,16 @@ func (s *site) versions() (list []int) {
 func (s *site) offline(do func(c *coord.Coord, st *store.Store)) {
 	s.t.Helper()
 	c, err := coord.Open(s.t.Context(), coord.Options{Dir: filepath.Join(s.data, "coord")})
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	st, err := store.Open(filepath.Join(s.data, "store"), store.Options{})
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	do(c, st)
-	must(s.t, errors.Join(c.Close(), st.Close()))
+	testkit.Must(s.t, errors.Join(c.Close(), st.Close()))
 }
 
 // TestACaptureThatACrashEndsIsWholeOrNotThere ends the server at each step that a capture takes with a version.
 func TestACaptureThatACrashEndsIsWholeOrNotThere(t *testing.T) {
-	t.Parallel() // it waits most of its time
+	t.Parallel()
 	tests := []struct {
 		name  string
 		crash func(t *testing.T, c *coord.Coord, st *store.Store, v image.Version)
@@ -63,24 +63,25 @@ func TestACaptureThatACrashEndsIsWholeOrNotThere(t *testing.T) {
 		{"the number is reserved", func(*testing.T, *coord.Coord, *store.Store, image.Version) {}, []int{1}},
 		{"the version is in the store", func(t *testing.T, _ *coord.Coord, st *store.Store, v image.Version) {
 			_, err := st.AddVersion(v)
-			must(t, err)
+			testkit.Must(t, err)
 		}, []int{1, 2}},
 		{"the version is put", func(t *testing.T, c *coord.Coord, st *store.Store, v image.Version) {
 			v, err := st.AddVersion(v)
-			must(t, errors.Join(err, c.PutVersion(t.Context(), v)))
+			testkit.Must(t, errors.Join(err, c.PutVersion(t.Context(), v)))
 		}, []int{1, 2}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, "127.0.0.8")
 			s.start()
 			s.mustCapture("one")
-			must(t, s.stop())
+			testkit.Must(t, s.stop())
 			s.offline(func(c *coord.Coord, st *store.Store) {
 				v, err := st.Resolve(image.Ref{Image: "compute"})
-				must(t, err)
+				testkit.Must(t, err)
 				v.Number, err = c.ReserveVersion(t.Context(), "compute", "head")
-				must(t, err)
+				testkit.Must(t, err)
 				test.crash(t, c, st, v)
 			})
 			s.start()
@@ -88,12 +89,12 @@ func TestACaptureThatACrashEndsIsWholeOrNotThere(t *testing.T) {
 			if n := s.mustCapture("two"); n != 3 {
 				t.Errorf("the next version is %d", n)
 			}
-			must(t, s.stop())
+			testkit.Must(t, s.stop())
 			s.offline(func(c *coord.Coord, st *store.Store) {
 				state, err := c.Snapshot(t.Context())
-				must(t, err)
+				testkit.Must(t, err)
 				stored, err := st.Versions("compute")
-				must(t, err)
+				testkit.Must(t, err)
 				if im := state.Images["compute"]; im.Reserved != nil ||
 					!cmp.Equal(numbers(im.Versions), numbers(stored)) {
 					t.Errorf("reserved: %v, versions %v, in the store %v", im.Reserved, numbers(im.Versions),
@@ -105,6 +106,7 @@ func TestACaptureThatACrashEndsIsWholeOrNotThere(t *testing.T) {
 }
 
 func TestTheNewestVersionCanBeRemoved(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.8")
 	s.start()
 	for i, text := range []string{"one", "two"} {
@@ -118,13 +120,13 @@ func TestTheNewestVersionCanBeRemoved(t *testing.T) {
 		t.Errorf("the current version: %v", err)
 	}
 	_, err = s.client().RemoveVersion(t.Context(), "compute@2", control.RemoveRequest{})
-	must(t, err)
+	testkit.Must(t, err)
 	// The master is as the removed version was.
 	if n := s.mustCapture("two"); n != 3 {
 		t.Errorf("the version after the removed one is %d", n)
 	}
 	_, err = s.client().RemoveVersion(t.Context(), "compute@3", control.RemoveRequest{})
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff([]int{1}, s.versions()); diff != "" {
 		t.Error(diff)
 	}
@@ -133,15 +135,16 @@ func TestTheNewestVersionCanBeRemoved(t *testing.T) {
 // TestAVersionWhoseRemovalWasCutShortIsNotWhatACaptureComparesWith ends the server after the newest version left the
 // shared state.
 func TestAVersionWhoseRemovalWasCutShortIsNotWhatACaptureComparesWith(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.8")
 	s.start()
 	s.mustCapture("one")
 	s.mustCapture("two")
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 	two := image.Ref{Image: "compute", Number: 2}
 	s.offline(func(c *coord.Coord, _ *store.Store) {
 		_, err := c.RemoveVersions(t.Context(), func(coord.State) ([]image.Ref, error) { return []image.Ref{two}, nil })
-		must(t, err)
+		testkit.Must(t, err)
 	})
 	s.start()
 	testkit.Eventually(t, "the removal is followed", func() bool { return len(s.versions()) == 1 })
@@ -154,6 +157,7 @@ func TestAVersionWhoseRemovalWasCutShortIsNotWhatACaptureComparesWith(t *testing
 }
 
 func TestANumberStaysGivenWhenTheSharedStateIsLost(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.8")
 	s.start()
 	for _, text := range []string{"one", "two", "three"} {
@@ -161,10 +165,10 @@ func TestANumberStaysGivenWhenTheSharedStateIsLost(t *testing.T) {
 	}
 	for _, ref := range []string{"compute@2", "compute@3"} {
 		_, err := s.client().RemoveVersion(t.Context(), ref, control.RemoveRequest{})
-		must(t, err)
+		testkit.Must(t, err)
 	}
-	must(t, s.stop())
-	must(t, os.RemoveAll(filepath.Join(s.data, "coord")))
+	testkit.Must(t, s.stop())
+	testkit.Must(t, os.RemoveAll(filepath.Join(s.data, "coord")))
 	s.given = false
 	s.start()
 	if n := s.mustCapture("four"); n != 4 {
@@ -175,7 +179,8 @@ func TestANumberStaysGivenWhenTheSharedStateIsLost(t *testing.T) {
 	}
 }
 
-func TestCapturesAtOnceGetDifferentNumbers(t *testing.T) {
+func TestConcurrentCapturesGetDifferentNumbers(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.8")
 	s.start()
 	var mu sync.Mutex
@@ -206,6 +211,7 @@ func TestCapturesAtOnceGetDifferentNumbers(t *testing.T) {
 }
 
 func TestACaptureWithARolloutComparesTheVersionsOnce(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.8")
 	s.start()
 	s.put("usr/lib/modules/x/y.ko", "one")
@@ -222,7 +228,7 @@ func TestACaptureWithARolloutComparesTheVersionsOnce(t *testing.T) {
 		t.Errorf("the way back: %+v, %v", plan, err)
 	}
 	_, err := s.client().Diff(t.Context(), "compute@1", "compute@2", func(control.Change) {})
-	must(t, err)
+	testkit.Must(t, err)
 	if n := compared() - before; n != 2 { // there and, for the plan, back
 		t.Errorf("versions were compared %d times:\n%s", n, s.log.String())
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dim/internal/control"
+	"dim/internal/testkit"
 )
 
 // watch declares that compute's master is watched.
@@ -13,11 +14,12 @@ func (s *site) watch(r control.WatchRequest) control.Watch {
 	s.t.Helper()
 	r.Image = "compute"
 	w, err := s.client().Watch(s.t.Context(), r)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return w
 }
 
-func TestAWatchedMasterIsOnTheNodes(t *testing.T) {
+func TestEditsOfAWatchedMasterReachTheNodes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
@@ -31,13 +33,13 @@ func TestAWatchedMasterIsOnTheNodes(t *testing.T) {
 	tree := s.mount("127.0.0.11", "/nodes/n01")
 	shows := func(text string) {
 		t.Helper()
-		eventually(t, "the node reads "+text, func() bool { return read(t, tree, "etc/motd") == text })
+		testkit.Eventually(t, "the node reads "+text, func() bool { return read(t, tree, "etc/motd") == text })
 	}
 	s.put("etc/motd", "two\n")
 	shows("two\n")
 	s.put("etc/motd", "three\n")
 	shows("three\n")
-	must(t, s.stop())
+	testkit.Must(t, s.stop())
 
 	s.put("etc/motd", "while it was down\n")
 	s.start()
@@ -45,51 +47,52 @@ func TestAWatchedMasterIsOnTheNodes(t *testing.T) {
 	shows("while it was down\n")
 	s.put("etc/motd", "after the restart\n")
 	shows("after the restart\n")
-	eventually(t, "the status tells", func() bool {
+	testkit.Eventually(t, "the status shows it", func() bool {
 		w := s.status().Images[0].Watch
 		return w != nil && w.Versions >= 2 && w.Walks > 0 && w.Problem == ""
 	})
 	v, err := s.client().Version(t.Context(), "compute")
-	must(t, err)
+	testkit.Must(t, err)
 	if v.Watch == nil {
-		t.Error("the newest version does not tell of the watch")
+		t.Error("the newest version does not show the watch")
 	}
 	if s.capture("compute"); s.status().Images[0].Problem != "" {
-		t.Error("a capture by hand is in the way of the watch")
+		t.Error("after a capture by hand the watch has a problem")
 	}
 
 	if w := s.watch(control.WatchRequest{Off: true}); w.On {
 		t.Errorf("off: %+v", w)
 	}
 	newest := s.status().Images[0].Newest.Number
-	s.put("etc/motd", "nobody looks\n")
+	s.put("etc/motd", "not watched\n")
 	if done := s.capture("compute"); done.Unchanged || done.Version.Number != newest+1 {
 		t.Errorf("%+v: a version was made although nothing is watched", done)
 	}
 }
 
-func TestWhatIsCapturedByHandOfAWatchedMasterIsOnTheNodesToo(t *testing.T) {
+func TestACaptureByHandOfAWatchedMasterReachesTheNodes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
 	s.watch(control.WatchRequest{Rollout: "now", Debounce: 1})
-	eventually(t, "it is watched", func() bool {
+	testkit.Eventually(t, "it is watched", func() bool {
 		w := s.status().Images[0].Watch
 		return w != nil && w.Walks > 0
 	})
 	tree := s.mount("127.0.0.11", "/nodes/n01")
 	s.put("etc/motd", "by hand\n")
 	made := s.captureWith(control.CaptureRequest{Image: "compute"}) // before the watch does
-	eventually(t, "the node follows", func() bool { return read(t, tree, "etc/motd") == "by hand\n" })
+	testkit.Eventually(t, "the node follows", func() bool { return read(t, tree, "etc/motd") == "by hand\n" })
 	if newest := s.status().Images[0].Newest.Number; newest != made.Version.Number {
 		t.Errorf("version %d was captured by hand, and now there is %d", made.Version.Number, newest)
 	}
 	list, err := s.client().Rollouts(t.Context())
-	must(t, err)
-	alter(s, list[0].ID, "undo")
-	must(t, s.stop())
+	testkit.Must(t, err)
+	changeRollout(s, list[0].ID, "undo")
+	testkit.Must(t, s.stop())
 	s.start()
-	eventually(t, "it is watched again", func() bool {
+	testkit.Eventually(t, "it is watched again", func() bool {
 		w := s.status().Images[0].Watch
 		return w != nil && w.Walks > 0
 	})
@@ -99,20 +102,21 @@ func TestWhatIsCapturedByHandOfAWatchedMasterIsOnTheNodesToo(t *testing.T) {
 }
 
 func TestAWatchedMasterThatIsGoneIsAProblem(t *testing.T) {
-	t.Parallel() // it waits most of its time
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	s.capture("compute")
 	s.watch(control.WatchRequest{Debounce: 0.01})
-	must(t, os.Rename(s.master, s.master+".away"))
-	eventually(t, "the status tells", func() bool { return s.status().Images[0].Problem != "" })
-	must(t, os.Rename(s.master+".away", s.master))
-	eventually(t, "it is no problem any more", func() bool { return s.status().Images[0].Problem == "" })
+	testkit.Must(t, os.Rename(s.master, s.master+".away"))
+	testkit.Eventually(t, "the status shows it", func() bool { return s.status().Images[0].Problem != "" })
+	testkit.Must(t, os.Rename(s.master+".away", s.master))
+	testkit.Eventually(t, "it is no problem any more", func() bool { return s.status().Images[0].Problem == "" })
 	s.put("etc/motd", "back\n")
-	eventually(t, "an edit is a version", func() bool { return s.status().Images[0].Newest.Number > 1 })
+	testkit.Eventually(t, "an edit is a version", func() bool { return s.status().Images[0].Newest.Number > 1 })
 }
 
 func TestWhatCannotBeWatchedIsRefused(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.describe("", "dir:"+s.master+`"><shared`, "tar:"+filepath.Join(s.data, "x.tar")+`"><shared`)
 	s.start()
@@ -132,13 +136,14 @@ func TestWhatCannotBeWatchedIsRefused(t *testing.T) {
 }
 
 func TestAWatchOutlivesItsImageOnlyUntilItIsEnded(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	if _, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other"}); err != nil {
 		t.Fatal(err)
 	}
 	s.describe("", `<image name="other" arch="amd64" master="dir:`+s.master+`"/>`, "")
-	must(t, s.apply())
+	testkit.Must(t, s.apply())
 	if w, err := s.client().Watch(t.Context(), control.WatchRequest{Image: "other", Off: true}); err != nil || w.On {
 		t.Errorf("off: %+v, %v", w, err)
 	}
@@ -148,7 +153,8 @@ func TestAWatchOutlivesItsImageOnlyUntilItIsEnded(t *testing.T) {
 	}
 }
 
-func TestASetOfNodesThatIsNoneIsSaidToBe(t *testing.T) {
+func TestASyntaxErrorInANodeSetIsReported(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "127.0.0.2")
 	s.start()
 	_, check := s.client().Check(t.Context(), "n[01")
