@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"dim/internal/cluster"
 	"dim/internal/coord"
 	"dim/internal/follow"
 	"dim/internal/image"
@@ -14,9 +15,9 @@ import (
 
 // lacking sorts the versions of a server's store that the shared state s does not have. Pending ones are to be put
 // there: they were captured, and a crash came between, or the shared state did not answer, or it was lost or replaced
-// by an older copy. Removed ones were removed from the shared state, and can go. A version whose number another server
-// has reserved is neither. The store must have been read after s.
-func lacking(s coord.State, server string, stored []image.Version) (pending, removed []image.Version) {
+// by an older copy. Removed ones were removed from the shared state, and can go. A version whose number is reserved by
+// a server for which mine returns false is neither. The store must have been read after s.
+func lacking(s coord.State, mine func(server string) bool, stored []image.Version) (pending, removed []image.Version) {
 	for _, v := range stored {
 		im := s.Images[v.Image]
 		if im == nil || v.Number > im.Last {
@@ -27,13 +28,20 @@ func lacking(s coord.State, server string, stored []image.Version) (pending, rem
 		r, reserved := im.Reserved[v.Number]
 		switch {
 		case known:
-		case reserved && r.Server == server:
+		case reserved && mine(r.Server):
 			pending = append(pending, v)
 		case !reserved:
 			removed = append(removed, v)
 		}
 	}
 	return pending, removed
+}
+
+// mine reports whether this server puts what a server has reserved: what it reserved itself, and what it reserved under
+// a name that it no longer has.
+func (reg *Registry) mine(server string) bool {
+	_, other := reg.Follow.Cluster().Server(cluster.ServerName(server))
+	return server == string(reg.Server) || !other
 }
 
 // stored returns all versions of the store, those of an image together and oldest first.
@@ -60,7 +68,7 @@ func (reg *Registry) PutPending(ctx context.Context, c *coord.Coord, s, kept coo
 	if err != nil {
 		return err
 	}
-	pending, _ := lacking(s, string(reg.Server), stored)
+	pending, _ := lacking(s, reg.mine, stored)
 	for i, v := range pending {
 		if s.Images[v.Image] == nil && (i == 0 || pending[i-1].Image != v.Image) {
 			if err := putCurrent(ctx, c, kept.Images[v.Image], pending[i:]); err != nil {
@@ -171,7 +179,7 @@ func (reg *Registry) leftOver() ([]image.Ref, error) {
 		return nil, err
 	}
 	var list []image.Ref
-	_, removed := lacking(s, string(reg.Server), stored)
+	_, removed := lacking(s, reg.mine, stored)
 	for _, v := range removed {
 		if used[v.Ref()] == "" {
 			list = append(list, v.Ref())

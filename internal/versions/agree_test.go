@@ -42,6 +42,10 @@ func TestVersionsThatTheSharedStateLacksAreSorted(t *testing.T) {
 			"the number is another server's",
 			&coord.Image{Last: 5, Versions: stored[:2], Reserved: reserved(5, "other")}, nil, nil,
 		},
+		{
+			"the number was reserved under a former name of this server",
+			&coord.Image{Last: 5, Versions: stored[:2], Reserved: reserved(5, "former")}, []int{5}, nil,
+		},
 		{"the newest was removed", &coord.Image{Last: 5, Versions: stored[:2]}, nil, []int{5}},
 		{
 			"one in the middle was removed",
@@ -61,7 +65,7 @@ func TestVersionsThatTheSharedStateLacksAreSorted(t *testing.T) {
 			if test.image != nil {
 				s.Images["compute"] = test.image
 			}
-			pending, removed := lacking(s, "head", stored)
+			pending, removed := lacking(s, func(server string) bool { return server != "other" }, stored)
 			if diff := cmp.Diff(test.pending, numbers(pending)) + cmp.Diff(test.removed, numbers(removed)); diff != "" {
 				t.Error(diff)
 			}

@@ -70,7 +70,8 @@ func newMux(b control.Backend) *http.ServeMux {
 	handleSnapshots(mux, b)
 	handleMounts(mux, b)
 	mux.Handle("/", answer(func(r *http.Request) (struct{}, error) {
-		return struct{}{}, control.Errorf(control.NotFound, "%s %s: no such call", r.Method, r.URL.Path)
+		return struct{}{}, control.Errorf(control.NotFound, "%s %s: no such call", r.Method, r.URL.Path).
+			WithHint("the daemon is of another version than this program: restart it")
 	}))
 	return mux
 }
