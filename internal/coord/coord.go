@@ -43,6 +43,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"dim/internal/sysfile"
 )
 
 // Errors to branch on.
@@ -138,7 +140,7 @@ func (c *Coord) close() error {
 	if c.member == nil {
 		return c.client.Close()
 	}
-	defer c.lock.Close()
+	defer sysfile.Unlock(c.lock)
 	_, err := guard(context.Background(), c, func(context.Context) (struct{}, error) {
 		err := c.client.Close()
 		c.member.Close()

@@ -16,6 +16,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
+
+	"dim/internal/sysfile"
 )
 
 // openEmbedded starts an etcd cluster of one member. The member has no listeners: its client is in this process, and it
@@ -34,7 +36,7 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	late := time.After(startTimeout)
 	member, err := c.startMember(ctx, c.config(dir), late)
 	if err != nil {
-		lock.Close()
+		_ = sysfile.Unlock(lock)
 		return err
 	}
 	select {
@@ -43,7 +45,7 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 		err = errors.New("etcd ended while it started")
 	case err = <-member.Err():
 	case <-c.end.ended:
-		lock.Close()
+		_ = sysfile.Unlock(lock)
 		return c.end.cause() // Close would never return
 	case <-ctx.Done():
 		err = ctx.Err()
@@ -52,7 +54,7 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 	}
 	if err != nil {
 		member.Close()
-		lock.Close()
+		_ = sysfile.Unlock(lock)
 		return err
 	}
 	pageOut()

@@ -52,6 +52,7 @@ import (
 	"dim/internal/replica"
 	"dim/internal/serving"
 	"dim/internal/store"
+	"dim/internal/sysfile"
 	"dim/internal/versionfs"
 	"dim/internal/versions"
 )
@@ -267,7 +268,7 @@ func (d *daemon) close() {
 	if d.follow != nil {
 		errs = append(errs, d.follow.Close())
 	}
-	if err := errors.Join(append(errs, d.lock.Close())...); err != nil {
+	if err := errors.Join(append(errs, sysfile.Unlock(d.lock))...); err != nil {
 		d.Log.Error("end", "error", err)
 	}
 }

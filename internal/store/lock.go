@@ -62,7 +62,7 @@ func (s *Store) lock(name string, how int) (*Lock, error) {
 }
 
 // Unlock releases the lock.
-func (l *Lock) Unlock() { _ = l.f.Close() }
+func (l *Lock) Unlock() { _ = sysfile.Unlock(l.f) }
 
 func flock(f *os.File, how int) error {
 	return sysfile.Retry(func() error { return unix.Flock(int(f.Fd()), how) })

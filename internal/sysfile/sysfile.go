@@ -1,11 +1,13 @@
 // Package sysfile has what system calls on file descriptors need in several packages: complete writes, calls repeated
-// after a signal, and paths for calls that take no descriptor.
+// after a signal, the end of locks, and paths for calls that take no descriptor.
 //
 // It must not know what the files are for.
 package sysfile
 
 import (
+	"errors"
 	"io"
+	"os"
 	"strconv"
 	"syscall"
 )
@@ -54,4 +56,10 @@ func writeAll(p []byte, write func([]byte) (int, error)) error {
 // one.
 func ProcPath(dir int, name string) string {
 	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
+}
+
+// Unlock releases the flock(2) lock of f and closes f. To close f alone is not enough: a child that another goroutine
+// has just forked shares the lock until it calls exec.
+func Unlock(f *os.File) error {
+	return errors.Join(Retry(func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }), f.Close())
 }

@@ -50,3 +50,28 @@ func TestAWriteGoesOnWhereItWasInterrupted(t *testing.T) {
 		t.Errorf("Retry returned %v", err)
 	}
 }
+
+func TestALockEndsAlthoughAChildHasItsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	lock := func() *os.File {
+		t.Helper()
+		f := testkit.Value(os.Create(path))(t)
+		testkit.Must(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+		return f
+	}
+	f := lock()
+	copied, err := syscall.Dup(int(f.Fd())) // as a child has it that was forked and has not called exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(copied)
+	if err := Unlock(f); err != nil {
+		t.Error(err)
+	}
+	if err := Unlock(lock()); err != nil {
+		t.Error(err)
+	}
+	if err := Unlock(f); err == nil {
+		t.Error("a lock was released twice")
+	}
+}
