@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/summary"
-	"dim/internal/control"
 )
 
 func (a *app) clusterCommand() *cobra.Command {
@@ -87,7 +83,7 @@ applied description.`,
 }
 
 func (a *app) clusterShow(ctx context.Context, args []string, set string) error {
-	c, err := a.description(ctx, args)
+	c, revision, err := a.description(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -98,19 +94,21 @@ func (a *app) clusterShow(ctx context.Context, args []string, set string) error 
 		}
 	}
 	s := summary.Of(c, nodes)
+	s.Revision = revision
 	return a.show(s, func(w io.Writer) { printCluster(w, c, s) })
 }
 
-// description loads the file that args name; without one, the applied description.
-func (a *app) description(ctx context.Context, args []string) (*cluster.Cluster, error) {
+// description loads the file that args name; without one, the applied description, which has a revision.
+func (a *app) description(ctx context.Context, args []string) (c *cluster.Cluster, revision int64, err error) {
 	if len(args) > 0 {
-		return cluster.Load(args[0])
+		c, err = cluster.Load(args[0])
+		return c, 0, err
 	}
 	d, err := a.client().Description(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return cluster.Parse(cluster.Source{
+	c, err = cluster.Parse(cluster.Source{
 		Name: d.Main, XML: d.Files[d.Main],
 		Open: func(name string) ([]byte, error) {
 			if b, ok := d.Files[name]; ok {
@@ -119,10 +117,15 @@ func (a *app) description(ctx context.Context, args []string) (*cluster.Cluster,
 			return nil, fmt.Errorf("%s was not applied with %s", name, d.Main)
 		},
 	})
+	return c, d.Revision, err
 }
 
 func printCluster(w io.Writer, c *cluster.Cluster, s summary.Cluster) {
-	fmt.Fprintln(w, overview(c))
+	text := overview(c)
+	if s.Revision > 0 {
+		text += fmt.Sprintf(", revision %d", s.Revision)
+	}
+	fmt.Fprintln(w, text)
 	fmt.Fprintln(w)
 	row(w, "NETWORK", "SUBNET", "GATEWAY", "ADMIN")
 	for _, n := range s.Networks {
@@ -176,89 +179,6 @@ func yes(b bool) string {
 		return "yes"
 	}
 	return ""
-}
-
-func (a *app) clusterApplyCommand() *cobra.Command {
-	var dry bool
-	var revision int64
-	cmd := &cobra.Command{
-		Use:   "apply FILE",
-		Short: "Apply a description",
-		Long: `Checks a description and sends it to the daemon, together with the files that
-it names. The daemon follows it from then on. With --revision it is refused
-(exit code 6) if the applied description has another revision.`,
-		Example: `  dim cluster apply /etc/dim/cluster.xml --dry-run
-  dim cluster apply /etc/dim/cluster.xml`,
-		Args: operands(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.clusterApply(cmd.Context(), args[0], revision, dry)
-		},
-
-		ValidArgsFunction: completeXML,
-	}
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "only list the files that differ from the applied ones")
-	cmd.Flags().Int64Var(&revision, "revision", 0, "only if the applied description still has this `revision`")
-	return cmd
-}
-
-func (a *app) clusterApply(ctx context.Context, file string, revision int64, dry bool) error {
-	c, err := cluster.Load(file)
-	if err != nil {
-		return err
-	}
-	d := sources(c)
-	d.Revision = revision
-	if dry {
-		return a.compareDescription(ctx, d)
-	}
-	now, err := a.client().Apply(ctx, d)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(a.out, "%s is applied, revision %d: %s\n", file, now.Revision, overview(c))
-	return nil
-}
-
-// sources returns the files that c was loaded from, as the API wants them.
-func sources(c *cluster.Cluster) control.Description {
-	d := control.Description{Files: map[string][]byte{}}
-	for i, f := range c.Sources() {
-		name := f.Name
-		if i == 0 {
-			name = filepath.Base(name)
-			d.Main = name
-		}
-		d.Files[name] = f.Data
-	}
-	return d
-}
-
-// compareDescription lists the files of d, and whether they differ from the applied ones.
-func (a *app) compareDescription(ctx context.Context, d control.Description) error {
-	old, err := a.client().Description(ctx)
-	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.NotFound {
-		old, err = control.Description{}, nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.Files)) {
-		was, there := old.Files[name]
-		switch {
-		case !there:
-			fmt.Fprintf(a.out, "new      %s\n", name)
-		case string(was) != string(d.Files[name]):
-			fmt.Fprintf(a.out, "changed  %s\n", name)
-		default:
-			fmt.Fprintf(a.out, "same     %s\n", name)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(old.Files)) {
-		if _, there := d.Files[name]; !there {
-			fmt.Fprintf(a.out, "gone     %s\n", name)
-		}
-	}
-	return nil
 }
 
 // completeXML offers XML files for the first operand.

@@ -46,6 +46,8 @@ func TestScripts(t *testing.T) {
 			"fill":        scriptFill,
 			"waitmounted": scriptWaitMounted,
 			"rolledout":   scriptRolledOut,
+			"edit":        scriptEdit,
+			"revision":    scriptRevision,
 		},
 	})
 }
@@ -105,6 +107,22 @@ func scriptWaitMounted(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("nothing is mounted at %s", args[0])
+}
+
+// scriptEdit copies a file with each OLD replaced by NEW: edit FROM TO OLD NEW.
+func scriptEdit(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[2]) {
+		ts.Fatalf("%s has no %s", args[0], args[2])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.ReplaceAll(text, args[2], args[3])), 0o600))
+}
+
+// scriptRevision sets $REVISION to the revision of the applied description.
+func scriptRevision(ts *testscript.TestScript, _ bool, _ []string) {
+	s, err := client.New(ts.Getenv("DIM_DATA")).Status(context.Background())
+	ts.Check(err)
+	ts.Setenv("REVISION", strconv.FormatInt(s.Revision, 10))
 }
 
 // scriptFill replaces $NAME in files by the value in the environment.
@@ -251,7 +269,7 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := control.Status{
 		Server: "head", Program: "v1", PID: 7, Started: now.Add(-time.Hour),
-		Cluster: "small", Digest: strings.Repeat("ab", 32), Applied: now.Add(-2 * time.Minute),
+		Cluster: "small", Digest: strings.Repeat("ab", 32), Applied: now.Add(-2 * time.Minute), Revision: 5,
 		Coord: control.Coord{Kind: "embedded", OK: true, Revision: 9},
 		Services: []control.Service{
 			{Name: "nfs", Address: "10.0.0.1:2049"}, {Name: "http", Address: "10.0.0.1:80"},
@@ -277,8 +295,8 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `server   head, pid 7, up 1h, dim v1
-cluster  small, description abababababab applied 2m ago
-state    embedded etcd, revision 9
+cluster  small, description revision 5 applied 2m ago
+state    embedded etcd
 listens  http 10.0.0.1:80, nfs 10.0.0.1:2049 127.0.0.1:2049
 disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
 image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1, on 1 of 4 nodes

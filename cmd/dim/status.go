@@ -41,8 +41,9 @@ there is no problem and 3 when there are some.`,
 
 func printStatus(w io.Writer, s control.Status, now time.Time) {
 	row(w, "server", fmt.Sprintf("%s, pid %d, up %s, dim %s", s.Server, s.PID, ago(s.Started, now), s.Program))
-	row(w, "cluster", fmt.Sprintf("%s, description %s applied %s ago", s.Cluster, short(s.Digest), ago(s.Applied, now)))
-	state := fmt.Sprintf("%s etcd, revision %d", s.Coord.Kind, s.Coord.Revision)
+	row(w, "cluster",
+		fmt.Sprintf("%s, description revision %d applied %s ago", s.Cluster, s.Revision, ago(s.Applied, now)))
+	state := s.Coord.Kind + " etcd"
 	if !s.Coord.OK {
 		state = s.Coord.Kind + " etcd: " + s.Coord.Error
 	}

@@ -85,3 +85,29 @@ func safe(name string) string {
 
 // short returns the beginning of a digest, enough to recognise it.
 func short(digest string) string { return digest[:min(12, len(digest))] }
+
+// maxText is the width, in columns, of a node set or another long text in a line of a table. JSON has it whole.
+const maxText = 60
+
+// cutText shortens a text that is longer than maxText.
+func cutText(text string) string {
+	if utf8.RuneCountInString(text) <= maxText {
+		return text
+	}
+	return string([]rune(text)[:maxText-1]) + "…"
+}
+
+// cutSet shortens a node set that is longer than maxText: "n[01-04],r1,…". The cell beside it has the number of nodes.
+func cutSet(set string) string {
+	if len(set) <= maxText {
+		return set
+	}
+	cut := set[:maxText-2]
+	if i := strings.LastIndexByte(cut, ','); i > maxText/2 {
+		cut = cut[:i]
+	}
+	if strings.Count(cut, "[") > strings.Count(cut, "]") {
+		cut += ",…]"
+	}
+	return strings.TrimSuffix(cut, ",") + ",…"
+}

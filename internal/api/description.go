@@ -1,11 +1,15 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/changes"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
@@ -29,7 +33,53 @@ func (api *API) Description(context.Context) (control.Description, error) {
 }
 
 // Apply implements control.Backend.
-func (api *API) Apply(ctx context.Context, in control.Description) (control.Description, error) {
+func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.ApplyResult, error) {
+	c, err := api.parse(&r.Description)
+	if err != nil {
+		return control.ApplyResult{}, err
+	}
+	now := api.Follow.Now()
+	var shared *coord.Coord
+	if !r.DryRun {
+		if shared, err = api.Follow.Change(ctx); err != nil {
+			return control.ApplyResult{}, err
+		}
+		if err := api.Follow.Refresh(ctx, shared); err != nil { // another server may have applied one a moment ago
+			return control.ApplyResult{}, err
+		}
+		now = api.Follow.Now()
+	}
+	applied := revision(now)
+	out := control.ApplyResult{
+		Cluster: c.Name, Revision: applied, DryRun: r.DryRun, Changes: changesTo(now, c, &r.Description),
+	}
+	if r.Revision != 0 && r.Revision != applied {
+		return out, control.Errorf(control.Conflict,
+			"apply %s: the applied description has revision %d, not %d", r.Main, applied, r.Revision).
+			WithHint("dim cluster show prints the applied one; dim cluster apply FILE --dry-run lists the differences")
+	}
+	if r.DryRun {
+		return out, nil
+	}
+	if c.Name != now.Cluster.Name && !r.Force {
+		return out, control.Errorf(control.Conflict,
+			"apply %s: it describes cluster %s, and this is a server of cluster %s", r.Main, c.Name, now.Cluster.Name).
+			WithHint("--dry-run lists what would change; --force applies it nevertheless")
+	}
+	out.Revision, err = shared.PutDescription(ctx, follow.Describe(c), applied)
+	switch {
+	case errors.Is(err, coord.ErrConflict):
+		return out, control.Errorf(control.Conflict,
+			"apply %s: somebody has applied another description in the meantime", r.Main).
+			WithHint("dim cluster apply FILE --dry-run lists the differences to that one")
+	case err != nil:
+		return out, follow.APIError(err)
+	}
+	return out, api.Follow.Refresh(ctx, shared)
+}
+
+// parse returns the cluster that a description declares. It must have this server.
+func (api *API) parse(in *control.Description) (*cluster.Cluster, error) {
 	c, err := cluster.Parse(cluster.Source{
 		Name: in.Main, XML: in.Files[in.Main],
 		Open: func(name string) ([]byte, error) {
@@ -40,27 +90,69 @@ func (api *API) Apply(ctx context.Context, in control.Description) (control.Desc
 		},
 	})
 	if err != nil {
-		return in, invalid(err)
+		return nil, invalid(err)
 	}
 	if _, ok := c.Server(api.Server); !ok {
-		return in, control.Errorf(control.Invalid,
+		return nil, control.Errorf(control.Invalid,
 			"apply %s: it has no server %s, which is the one that runs here", in.Main, api.Server)
 	}
-	shared, err := api.Follow.Change(ctx)
-	if err != nil {
-		return in, err
+	return c, nil
+}
+
+// revision returns the revision of the applied description; 0: none is applied yet.
+func revision(now *follow.Declared) int64 {
+	if now.State.Description == nil {
+		return 0
 	}
-	revision := in.Revision
-	if revision == 0 {
-		revision = coord.Any
+	return now.State.Description.Revision
+}
+
+// changesTo returns what applying c changes, with the files of its description that differ.
+func changesTo(now *follow.Declared, c *cluster.Cluster, in *control.Description) []control.DescriptionChange {
+	list := changes.Compare(now.Cluster, c)
+	for i, change := range list {
+		if change.Subject == "cluster" && change.Attribute == "name" {
+			list[i].Note = "is another cluster: it is applied only with --force"
+		}
+		if change.Subject == "node" && change.Attribute == "image" && change.To != "" {
+			if _, captured := now.State.Images[change.To].Newest(); !captured {
+				list[i].Note = "has no version yet: these nodes cannot boot until it is captured"
+			}
+		}
 	}
-	if _, err := shared.PutDescription(ctx, follow.Describe(c), revision); err != nil {
-		return in, follow.APIError(err)
+	return append(list, changedFiles(now.Cluster, in)...)
+}
+
+// changedFiles returns the files of the description in that differ from those that old was parsed from. The main file
+// is the same one, whatever it is called.
+func changedFiles(old *cluster.Cluster, in *control.Description) (list []control.DescriptionChange) {
+	names := map[control.ChangeKind][]string{}
+	was := map[string]bool{}
+	for i, f := range old.Sources() {
+		if i == 0 {
+			f.Name = in.Main
+		}
+		was[f.Name] = true
+		if data, ok := in.Files[f.Name]; !ok {
+			names[control.Removed] = append(names[control.Removed], f.Name)
+		} else if !bytes.Equal(data, f.Data) {
+			names[control.Changed] = append(names[control.Changed], f.Name)
+		}
 	}
-	if err := api.Follow.Refresh(ctx, shared); err != nil {
-		return in, err
+	for name := range in.Files {
+		if !was[name] {
+			names[control.Added] = append(names[control.Added], name)
+		}
 	}
-	return api.Description(ctx)
+	for _, kind := range []control.ChangeKind{control.Removed, control.Added, control.Changed} {
+		if n := len(names[kind]); n > 0 {
+			slices.Sort(names[kind])
+			list = append(list, control.DescriptionChange{
+				Subject: "file", Kind: kind, Names: strings.Join(names[kind], " "), Count: n,
+			})
+		}
+	}
+	return list
 }
 
 // invalid turns the problems of a description into an API error that lists them all.

@@ -18,6 +18,7 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 		Cluster: now.Cluster.Name, Digest: now.Digest.String(), Nodes: len(now.Cluster.Nodes), Stages: api.Stages(),
 		Disks: api.Disks(), Services: api.Services, Capturing: api.Masters.Capturing(), Problems: []control.Problem{},
 	}
+	s.Revision = revision(now)
 	if now.State.Description != nil {
 		s.Applied = now.State.Description.Applied
 	}

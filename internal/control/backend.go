@@ -29,10 +29,11 @@ type StatusBackend interface {
 type DescriptionBackend interface {
 	// Description returns the applied cluster description; NotFound when there is none yet.
 	Description(ctx context.Context) (Description, error)
-	// Apply makes d the applied description. When d.Revision is neither 0 nor the revision of the applied one,
-	// nothing is changed and the error is a Conflict. A description with problems is Invalid, with all of them in
-	// Error.Details.
-	Apply(ctx context.Context, d Description) (Description, error)
+	// Apply makes a description the applied one, or only reports what that would change. It is a Conflict, and nothing
+	// is changed, when the applied description has another revision than r demands, was applied in the meantime, or
+	// has another cluster's name and r does not say Force. A description with problems is Invalid, with all of them
+	// in Error.Details.
+	Apply(ctx context.Context, r ApplyRequest) (ApplyResult, error)
 }
 
 // ImageBackend lists images and makes versions of them.

@@ -24,6 +24,7 @@ const (
 	Removed    ChangeKind = "removed"
 	Content    ChangeKind = "content"    // other bytes, target, device or type
 	Attributes ChangeKind = "attributes" // only mode, owner, times or xattrs
+	Changed    ChangeKind = "changed"    // an attribute of an object of a description
 )
 
 // Comparison is the summary of the differences between two versions.

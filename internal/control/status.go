@@ -8,10 +8,11 @@ type Status struct {
 	Program   string         `json:"program"` // version of dim
 	PID       int            `json:"pid"`
 	Started   time.Time      `json:"started"`
-	Data      string         `json:"data"`    // the data directory
-	Cluster   string         `json:"cluster"` // name of the cluster
-	Digest    string         `json:"digest"`  // of the applied description
-	Applied   time.Time      `json:"applied"` // when it was applied
+	Data      string         `json:"data"`                 // the data directory
+	Cluster   string         `json:"cluster"`              // name of the cluster
+	Digest    string         `json:"digest"`               // of the applied description
+	Revision  int64          `json:"description_revision"` // of the applied description; 0: none yet
+	Applied   time.Time      `json:"applied"`              // when it was applied
 	Coord     Coord          `json:"coord"`
 	Services  []Service      `json:"services"` // what listens
 	Disks     []Disk         `json:"disks"`    // where data is kept
@@ -29,7 +30,7 @@ type Status struct {
 type Coord struct {
 	Kind     string `json:"kind"` // "embedded" or "external"
 	OK       bool   `json:"ok"`
-	Revision int64  `json:"revision"`
+	Revision int64  `json:"revision"` // counts all changes of the shared state
 	Error    string `json:"error,omitempty"`
 }
 
@@ -54,16 +55,6 @@ type Problem struct {
 	Text  string    `json:"text"`
 	Hint  string    `json:"hint,omitempty"`
 	Since time.Time `json:"since,omitzero"`
-}
-
-// Description is a cluster description as it was applied: the XML file and the files that it names.
-type Description struct {
-	Main     string            `json:"main"`     // name of the XML file among Files
-	Files    map[string][]byte `json:"files"`    // by name relative to Main's directory; base64 in JSON
-	Digest   string            `json:"digest"`   // over all of it
-	Revision int64             `json:"revision"` // changes with each apply
-	Applied  time.Time         `json:"applied"`
-	Problem  string            `json:"error,omitempty"` // why this server does not follow it
 }
 
 // Machine is one that asked for a boot and is in no description.

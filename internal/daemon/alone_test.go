@@ -164,8 +164,9 @@ func TestAFullDiskEndsTheStateAndRoomBringsItBack(t *testing.T) {
 	testkit.Eventually(t, "etcd ends", func() bool {
 		n++ // each is another description, and needs more room than etcd has allocated
 		large := fmt.Appendf(nil, "%s<!-- %d %s -->", text, n, strings.Repeat("x", 500_000))
-		_, _ = s.client().Apply(t.Context(),
-			control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": large}})
+		_, _ = s.client().Apply(t.Context(), control.ApplyRequest{Description: control.Description{
+			Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": large},
+		}})
 		return strings.Contains(s.problem("shared state").Text, "etcd ended")
 	})
 	if got := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd"); got != "one\n" {

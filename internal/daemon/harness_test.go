@@ -169,8 +169,9 @@ func (s *site) captureWith(r control.CaptureRequest) control.CaptureResult {
 func (s *site) apply() error {
 	text, err := os.ReadFile(s.file)
 	testkit.Must(s.t, err)
-	_, err = s.client().Apply(s.t.Context(),
-		control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text}})
+	_, err = s.client().Apply(s.t.Context(), control.ApplyRequest{Description: control.Description{
+		Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text},
+	}})
 	return err
 }
 

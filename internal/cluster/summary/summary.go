@@ -22,6 +22,8 @@ type Cluster struct {
 	Images   []img     `json:"images"`
 	Groups   []group   `json:"groups"`
 	Nodes    []node    `json:"nodes"`
+	// Revision is that of the applied description, set by the caller; 0: the description was read from a file.
+	Revision int64 `json:"description_revision,omitempty"`
 }
 
 type network struct {

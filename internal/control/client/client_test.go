@@ -43,14 +43,13 @@ func (f fake) Node(context.Context, string) (control.Node, error) {
 	return control.Node{}, errors.New("disk on fire")
 }
 
-func (f fake) Apply(_ context.Context, d control.Description) (control.Description, error) {
-	if d.Revision != 7 {
-		return control.Description{}, &control.Error{
+func (f fake) Apply(_ context.Context, r control.ApplyRequest) (control.ApplyResult, error) {
+	if r.Revision != 7 {
+		return control.ApplyResult{}, &control.Error{
 			Code: control.Conflict, Message: "applied by another", Details: []string{"a", "b"},
 		}
 	}
-	d.Revision = 8
-	return d, nil
+	return control.ApplyResult{Cluster: string(r.Files[r.Main]), Revision: 8}, nil
 }
 
 func (f fake) Diff(_ context.Context, from, to string, yield func(control.Change) bool) (control.Comparison, error) {
@@ -155,13 +154,13 @@ func TestAnErrorKeepsItsCodeAndHint(t *testing.T) {
 func TestApplyOverAnotherRevisionIsAConflict(t *testing.T) {
 	c, _ := serve(t, t.TempDir(), fake{})
 	d := control.Description{
-		Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": []byte("<cluster/>\xff")}, Revision: 7,
+		Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": []byte("<cluster/>")}, Revision: 7,
 	}
-	got, err := c.Apply(t.Context(), d)
-	if err != nil || got.Revision != 8 || string(got.Files["cluster.xml"]) != "<cluster/>\xff" {
+	got, err := c.Apply(t.Context(), control.ApplyRequest{Description: d})
+	if err != nil || got.Revision != 8 || got.Cluster != "<cluster/>" {
 		t.Errorf("apply: %+v, %v", got, err)
 	}
-	_, err = c.Apply(t.Context(), control.Description{Revision: 6})
+	_, err = c.Apply(t.Context(), control.ApplyRequest{Description: control.Description{Revision: 6}})
 	e, ok := errors.AsType[*control.Error](err)
 	if !ok || e.Code != control.Conflict || len(e.Details) != 2 {
 		t.Errorf("apply over another's: %v", err)

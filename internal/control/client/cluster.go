@@ -18,9 +18,9 @@ func (c *Client) Description(ctx context.Context) (control.Description, error) {
 	return call[control.Description](ctx, c, http.MethodGet, "/v1/description", nil)
 }
 
-// Apply makes d the applied description.
-func (c *Client) Apply(ctx context.Context, d control.Description) (control.Description, error) {
-	return call[control.Description](ctx, c, http.MethodPut, "/v1/description", d)
+// Apply makes a description the applied one.
+func (c *Client) Apply(ctx context.Context, r control.ApplyRequest) (control.ApplyResult, error) {
+	return call[control.ApplyResult](ctx, c, http.MethodPut, "/v1/description", r)
 }
 
 // Rollout begins a rollout.

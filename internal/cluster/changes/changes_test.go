@@ -1,0 +1,91 @@
+package changes
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const text = `<cluster name="small" domain="small.example">
+  <network name="boot" subnet="10.77.0.0/16"/>
+  <server name="head" roles="head image"><interface network="boot" address="10.77.0.1"/></server>
+  <server name="i2" roles="image"><interface network="boot" address="10.77.0.2"/></server>
+  <taxonomy><level name="node" from="1" to="4"/></taxonomy>
+  <image name="compute" arch="amd64" master="dir:/srv/compute"><file path="/etc/motd">hello</file></image>
+  <nodes name="n{node:02}" each="node" image="compute" servers="head">
+    <interface name="eth0" network="boot" address="10.77.1.{10+node}" mac="52:54:00:4d:00:{node:02x}"/>
+  </nodes>
+  <group name="first" nodes="n01"/>
+</cluster>`
+
+func parse(t *testing.T, text string) *cluster.Cluster {
+	t.Helper()
+	c, err := cluster.Parse(cluster.Source{Name: "cluster.xml", XML: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// lines formats changes: "node image compute → comp2 4 n[01-04]".
+func lines(changes []control.DescriptionChange) []string {
+	list := []string{}
+	for _, c := range changes {
+		what := string(c.Kind)
+		if c.Attribute != "" {
+			what = c.Attribute
+		}
+		if c.From+c.To != "" {
+			what += " " + c.From + " → " + c.To
+		}
+		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s %d %s", c.Subject, what, c.Count, c.Names)))
+	}
+	return list
+}
+
+func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		edit []string
+		want []string
+	}{
+		{"a comment changes nothing", []string{`<taxonomy>`, `<!-- x --><taxonomy>`}, []string{}},
+		{"a node is gone", []string{`to="4"`, `to="3"`},
+			[]string{"cluster taxonomy node 1-4 → node 1-3 1", "node removed 1 n04"}},
+		{"nodes are added", []string{`to="4"`, `to="6"`},
+			[]string{"cluster taxonomy node 1-4 → node 1-6 1", "node added 2 n[05-06]"}},
+		{"an image has another name", []string{`"compute"`, `"comp2"`}, []string{
+			"node image compute → comp2 4 n[01-04]", "image removed 1 compute", "image added 1 comp2",
+		}},
+		{"nodes move to another server", []string{`servers="head"`, `servers="i2 head"`},
+			[]string{"node servers head → i2 head 4 n[01-04]"}},
+		{"every node has another address", []string{`1.{10+node}`, `2.{30+node}`},
+			[]string{"node address 10.77.1.11 → 10.77.2.31 1 n01", "node address 10.77.1.12 → 10.77.2.32 1 n02",
+				"node address 10.77.1.13 → 10.77.2.33 1 n03", "node address 10.77.1.14 → 10.77.2.34 1 n04"}},
+		{"another cluster", []string{`name="small"`, `name="odd"`}, []string{"cluster name small → odd 1"}},
+		{"the text of a template", []string{`hello`, `bye`}, []string{"image templates 1 compute"}},
+		{"a master and a port",
+			[]string{`/srv/compute`, `/srv/c2`, `"i2" roles="image"`, `"i2" roles="image" nfs-port="99"`},
+			[]string{"image master dir:/srv/compute → dir:/srv/c2 1 compute",
+				"server ports nfs 2049, http 80, tftp 69, api 7117 → nfs 99, http 80, tftp 69, api 7117 1 i2"}},
+		{"a group", []string{`nodes="n01"`, `nodes="n[01-02]"`}, []string{"group nodes n01 → n[01-02] 1 first"}},
+	} {
+		got := lines(Compare(parse(t, text), parse(t, strings.NewReplacer(tt.edit...).Replace(text))))
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s:\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestManyValuesOfAnAttributeAreOneChange(t *testing.T) {
+	large := strings.Replace(text, `to="4"`, `to="200"`, 1)
+	got := lines(Compare(parse(t, large), parse(t, strings.Replace(large, `1.{10+node}`, `2.{30+node}`, 1))))
+	if diff := cmp.Diff([]string{"node address 200 n[01-99,100-200]"}, got); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,40 @@
+package control
+
+import "time"
+
+// Description is a cluster description as it was applied: the XML file and the files that it names.
+type Description struct {
+	Main     string            `json:"main"`                 // name of the XML file among Files
+	Files    map[string][]byte `json:"files"`                // by name relative to Main's directory; base64 in JSON
+	Digest   string            `json:"digest"`               // over all of it
+	Revision int64             `json:"description_revision"` // changes with each apply
+	Applied  time.Time         `json:"applied"`
+	Problem  string            `json:"error,omitempty"` // why this server does not follow it
+}
+
+// ApplyRequest asks to apply a description.
+type ApplyRequest struct {
+	Description      // if its Revision is not 0, only when the applied description has that revision
+	DryRun      bool `json:"dry_run"` // only report what would change
+	Force       bool `json:"force"`   // also when it is the description of a cluster of another name
+}
+
+// ApplyResult is what applying a description changed, or would change.
+type ApplyResult struct {
+	Cluster  string              `json:"cluster"`
+	Revision int64               `json:"description_revision"` // of the applied description: the old one in a dry run
+	DryRun   bool                `json:"dry_run"`
+	Changes  []DescriptionChange `json:"changes"`
+}
+
+// DescriptionChange is a change between two descriptions of some objects of one kind.
+type DescriptionChange struct {
+	Subject   string     `json:"subject"` // "cluster", "node", "image", "server", "network", "group", "file"
+	Kind      ChangeKind `json:"change"`  // Added, Removed or Changed
+	Names     string     `json:"names"`   // of the objects, as a node set; "": the cluster itself
+	Count     int        `json:"count"`   // of the objects
+	Attribute string     `json:"attribute,omitempty"`
+	From      string     `json:"from,omitempty"`
+	To        string     `json:"to,omitempty"`
+	Note      string     `json:"note,omitempty"` // what a person should know about it
+}
