@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -46,7 +47,7 @@ reaches every machine within seconds, without a reboot.`,
 	}
 	root.PersistentFlags().StringVar(&a.data, "data", data, "data `directory` of the server (or DIM_DATA)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{fmt.Errorf("%s: %w", verb(cmd), err), cmd.CommandPath() + " --help lists the flags"}
+		return &usageError{about(cmd, err), cmd.CommandPath() + " --help lists the flags"}
 	})
 	group(root)
 	root.AddCommand(
@@ -66,7 +67,7 @@ func group(cmd *cobra.Command) {
 			return cmd.Help()
 		}
 		e := &usageError{
-			fmt.Errorf("%s: unknown command %q", verb(cmd), args[0]), cmd.CommandPath() + " --help lists the commands",
+			about(cmd, fmt.Errorf("unknown command %q", args[0])), cmd.CommandPath() + " --help lists the commands",
 		}
 		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
 			e.hint = "did you mean " + strings.Join(like, " or ") + "?"
@@ -76,12 +77,19 @@ func group(cmd *cobra.Command) {
 }
 
 // verb is a command's name without the program's.
-func verb(cmd *cobra.Command) string {
-	if v, ok := strings.CutPrefix(cmd.CommandPath(), "dim "); ok {
-		return v
+func verb(cmd *cobra.Command) string { return strings.TrimPrefix(cmd.CommandPath(), "dim ") }
+
+// about adds the command to an error of its command line.
+func about(cmd *cobra.Command, err error) error {
+	if !cmd.HasParent() {
+		return err
 	}
-	return "command line"
+	return fmt.Errorf("%s: %w", verb(cmd), err)
 }
+
+// anyNumber is the most operands of a command whose operands are a node set: a shell makes several of n0*, and
+// people name several nodes.
+const anyNumber = math.MaxInt
 
 // operands requires between least and most operands, none of them blank: what a shell makes of an unset variable must
 // not be taken for "all". The names of the operands are in cmd.Use.
@@ -90,18 +98,41 @@ func operands(least, most int) cobra.PositionalArgs {
 		for i, arg := range args {
 			if strings.TrimSpace(arg) == "" {
 				return &usageError{
-					fmt.Errorf("%s: operand %d is empty", verb(cmd), i+1), "leave it out, or write @* for all nodes",
+					fmt.Errorf("%s: operand %d is empty", verb(cmd), i+1), "leave it out, or write '@*' for all nodes",
 				}
 			}
 		}
-		if len(args) >= least && len(args) <= most {
-			return nil
+		usage := "usage: " + cmd.UseLine()
+		switch {
+		case len(args) < least:
+			return &usageError{fmt.Errorf("%s: %s is missing", verb(cmd), missing(cmd, len(args))), usage}
+		case len(args) > most && most == 0:
+			return &usageError{fmt.Errorf("%s takes no operand, and %q is one", verb(cmd), args[0]), usage}
+		case len(args) > most:
+			return &usageError{
+				fmt.Errorf("%s takes %s, and %q is one more", verb(cmd), plural(most, "operand"), args[most]), usage,
+			}
 		}
-		return &usageError{
-			fmt.Errorf("%s: %s given", verb(cmd), plural(len(args), "operand")), "usage: " + cmd.UseLine(),
-		}
+		return nil
 	}
 }
+
+// missing returns the name of the operand with an index, as cmd.Use has it.
+func missing(cmd *cobra.Command, index int) string {
+	var names []string
+	for _, word := range strings.Fields(cmd.Use)[1:] {
+		if !strings.HasPrefix(word, "[") {
+			names = append(names, word)
+		}
+	}
+	if index < len(names) {
+		return names[index]
+	}
+	return "an operand"
+}
+
+// joined returns the operands of a command as one node set; none is "", which is all nodes.
+func joined(args []string) string { return strings.Join(args, ",") }
 
 // nodeSet is a flag whose value is a node set. It may be left out, but not be blank.
 type nodeSet string
@@ -110,7 +141,7 @@ func (s *nodeSet) String() string { return string(*s) }
 func (s *nodeSet) Type() string   { return "set" }
 func (s *nodeSet) Set(text string) error {
 	if strings.TrimSpace(text) == "" {
-		return errors.New("the node set is empty: leave the flag out, or write @* for all nodes")
+		return errors.New("the node set is empty: leave the flag out, or write '@*' for all nodes")
 	}
 	*s = nodeSet(text)
 	return nil

@@ -110,7 +110,7 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	case c.Rollout != nil:
 		printRollout(w, *c.Rollout)
 	case !c.DryRun && c.Current != v.Number:
-		fmt.Fprintf(w, "no node was moved; to move them: dim rollout %s --when now\n", versionRef(image, v.Number))
+		fmt.Fprintf(w, "no node was moved; to move them: dim rollout '@*' %s --when now\n", versionRef(image, v.Number))
 	}
 }
 

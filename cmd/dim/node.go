@@ -24,7 +24,7 @@ func (a *app) nodeCommand() *cobra.Command {
 
 func (a *app) nodeLsCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
-		Use:   "ls [NODES]",
+		Use:   "ls [NODES…]",
 		Short: "List nodes with their stage and version",
 		Long: `Lists the nodes of a node set, or all nodes: the stage of each and how long it
 has been in it, the version that its replica shows, and the time since its last
@@ -32,15 +32,15 @@ NFS call.`,
 		Example: `  dim node ls
   dim node ls 'n[01-04],@cell'
   dim node ls -o json | jq -r '.[] | select(.stage != "running") | .node'`,
-		Args: operands(0, 1),
+		Args: operands(0, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			nodes, err := a.client().Nodes(cmd.Context(), strings.Join(args, ""))
+			nodes, err := a.client().Nodes(cmd.Context(), joined(args))
 			if err != nil {
 				return err
 			}
 			return a.show(nodes, func(w io.Writer) { printNodes(w, nodes, time.Now()) })
 		},
-		ValidArgsFunction: complete(1, a.nodeNames),
+		ValidArgsFunction: complete(anyNumber, a.nodeNames),
 	})
 }
 

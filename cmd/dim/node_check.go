@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +15,7 @@ import (
 
 func (a *app) nodeCheckCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
-		Use:   "check [NODES]",
+		Use:   "check [NODES…]",
 		Short: "Check the layers of nodes on the disk",
 		Long: `Reads the layers, the saved areas and the journal of the nodes, or of all nodes,
 and reports what docs/formats/layer.md does not allow: ids that two entries
@@ -31,11 +30,11 @@ problems.`,
 		Example: `  dim node check
   dim node check 'n[01-04]' -o json
   dim --data /mnt/old/dim node check`,
-		Args: operands(0, 1),
+		Args: operands(0, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.nodeCheck(cmd.Context(), strings.Join(args, ""))
+			return a.nodeCheck(cmd.Context(), joined(args))
 		},
-		ValidArgsFunction: complete(1, a.nodeNames),
+		ValidArgsFunction: complete(anyNumber, a.nodeNames),
 	})
 }
 

@@ -14,7 +14,7 @@ import (
 
 func (a *app) nodeSnapshotsCommand() *cobra.Command {
 	return a.listing(&cobra.Command{
-		Use:   "snapshots [NODES]",
+		Use:   "snapshots [NODES…]",
 		Short: "List the snapshots of the layers of nodes",
 		Long: `Lists the snapshots of the nodes' layers on this server: when and before what
 each was taken, the versions that the node had with that layer, the size, and
@@ -26,22 +26,22 @@ dim node restore NODE --to STAMP restores one.`,
 		Example: `  dim node snapshots
   dim node snapshots 'n[01-04]' -o json
   dim node restore n01 --to compute@12 --dry-run`,
-		Args: operands(0, 1),
+		Args: operands(0, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := a.client().Snapshots(cmd.Context(), strings.Join(args, ""))
+			list, err := a.client().Snapshots(cmd.Context(), joined(args))
 			if err != nil {
 				return err
 			}
 			return a.show(list, func(w io.Writer) { printSnapshots(w, list) })
 		},
-		ValidArgsFunction: complete(1, a.nodeNames),
+		ValidArgsFunction: complete(anyNumber, a.nodeNames),
 	})
 }
 
 // nodeLayersCommand is the former name of nodeSnapshotsCommand. Help and completion do not show it.
 func (a *app) nodeLayersCommand() *cobra.Command {
 	cmd := a.nodeSnapshotsCommand()
-	cmd.Use, cmd.Hidden = "layers [NODES]", true
+	cmd.Use, cmd.Hidden = "layers [NODES…]", true
 	return cmd
 }
 

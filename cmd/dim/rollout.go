@@ -1,16 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"dim/internal/control"
 )
@@ -19,11 +22,13 @@ func (a *app) rolloutCommand() *cobra.Command {
 	var r control.RolloutRequest
 	var wait bool
 	cmd := a.listing(&cobra.Command{
-		Use:   "rollout [NODES] NAME[@VERSION]",
+		Use:   "rollout [NODES…] NAME[@VERSION]",
 		Short: "Move nodes to a version of their image",
-		Long: `Lets nodes follow a version of their image. Without NODES, all nodes of the
-image move; without VERSION, they move to the newest one. A capture alone moves
-no node.
+		Long: `Lets nodes follow a version of their image: those of the node set NODES, or all
+nodes of the image for '@*'. Without NODES the command asks on a terminal
+whether all nodes shall move; elsewhere that is an error. Several operands are
+one node set. Without VERSION the nodes move to the newest version. A capture
+alone moves no node.
 
 With --when now they move at once, whether they are running or off. Running
 programs keep the files that they have open; a file that is opened later is that
@@ -49,21 +54,19 @@ environment. If the server ends while a command runs, it runs it again later.
 
 When all nodes of an image have moved, the version becomes the current one of
 the image: nodes that are added to the description later start with it.`,
-		Example: `  dim rollout compute --when now                 all nodes, to the newest version
+		Example: `  dim rollout '@*' compute --when now            all nodes, to the newest version
   dim rollout 'n[01-04]' compute@12 --when boot  some nodes, when they boot
-  dim rollout compute --when now --rings 1,10%,rest --soak 10m \
+  dim rollout '@*' compute --when now --rings 1,10%,rest --soak 10m \
       --check 'nodes-are-well "$DIM_NODES"'
   dim rollout compute --when now --dry-run       list which nodes would move
   dim rollout status                             show the progress`,
-		Args: operands(1, 2),
+		Args: operands(1, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.Version = args[len(args)-1]
-			if len(args) > 1 {
-				r.Nodes = args[0]
-			}
-			return a.rollout(cmd.Context(), r, wait)
+			last := len(args) - 1
+			r.Nodes, r.Version = joined(args[:last]), args[last]
+			return a.rollout(cmd, r, wait)
 		},
-		ValidArgsFunction: complete(2, a.nodesAndReferences),
+		ValidArgsFunction: complete(anyNumber, a.nodesAndReferences),
 	})
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list which nodes would move from which version to which")
 	cmd.Flags().BoolVar(&wait, "wait", false, "return when the rollout has ended or is paused (exit code 3)")
@@ -95,9 +98,16 @@ func (s *seconds) Set(text string) error {
 	return err
 }
 
-func (a *app) rollout(ctx context.Context, r control.RolloutRequest, wait bool) error {
+func (a *app) rollout(cmd *cobra.Command, r control.RolloutRequest, wait bool) error {
 	if r.When == "" {
 		return &usageError{errors.New("rollout: --when is missing"), "--when now or --when boot"}
+	}
+	ctx := cmd.Context()
+	if r.Nodes == "" && !r.DryRun {
+		if err := a.confirmAll(cmd, r); err != nil {
+			return err
+		}
+		r.Nodes = "@*"
 	}
 	done, err := a.client().Rollout(ctx, r)
 	for err == nil && wait && done.State == "running" {
@@ -118,6 +128,30 @@ func (a *app) rollout(ctx context.Context, r control.RolloutRequest, wait bool) 
 		return errProblems
 	}
 	return nil
+}
+
+// confirmAll asks on the terminal whether all nodes of the image shall move.
+func (a *app) confirmAll(cmd *cobra.Command, r control.RolloutRequest) error {
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return &usageError{
+			errors.New("rollout: NODES is missing"),
+			fmt.Sprintf("for all nodes of the image: dim rollout '@*' %s --when %s", r.Version, r.When),
+		}
+	}
+	r.DryRun = true
+	plan, err := a.client().Rollout(cmd.Context(), r)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "Move all %s of image %s to %s? [y/N] ",
+		plural(plan.Count, "node"), plan.Image, versionRef(plan.Image, plan.Version))
+	answer, _ := bufio.NewReader(in).ReadString('\n') // at the end of the input it is ""
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("rollout: no node was moved")
 }
 
 // printRollout prints what a rollout did, does, or would do.

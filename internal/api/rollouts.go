@@ -56,7 +56,7 @@ func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, err
 		}
 		if id == 0 {
 			return control.Rollout{}, control.Errorf(control.NotFound, "rollout: there was none yet").
-				WithHint("dim rollout NAME --when now begins one")
+				WithHint("dim rollout NODES NAME --when now begins one")
 		}
 	}
 	r, ok, err := rollout.Load(now.State, id)

@@ -69,9 +69,12 @@ func manner(r control.RolloutRequest) (rollout.Rollout, error) {
 	return out, nil
 }
 
-// nodesOf returns the nodes of a set in their order, or all that have an image when the set is empty; all reports that
-// they are all.
+// nodesOf returns the nodes of a set in their order, or all that have an image when the set is empty or "@*"; all
+// reports that they are all.
 func nodesOf(now *follow.Declared, im *cluster.Image, set string) (nodes []string, all bool, err error) {
+	if set == "@*" {
+		set = ""
+	}
 	selected, of := now.Cluster.Nodes, 0
 	if set != "" {
 		if selected, err = now.Select(set); err != nil {
@@ -95,7 +98,7 @@ func nodesOf(now *follow.Declared, im *cluster.Image, set string) (nodes []strin
 	if len(others) > 0 {
 		return nil, false, control.Errorf(control.Invalid,
 			"roll out %s: %s run another image", im.Name, cluster.Fold(others)).
-			WithHint("without a node set it is all nodes of the image")
+			WithHint("@* is all nodes of the image")
 	}
 	return nodes, len(nodes) == of, nil
 }
