@@ -3,6 +3,7 @@ package layer
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -360,6 +361,52 @@ func (e Entry) SameXattrs(other Entry) (bool, error) {
 	return true, nil
 }
 
+// HasXattrs reports whether the extended attributes of e are those of a version's entry. Reserved ones do not count,
+// nor does the label that SELinux of this machine gives to every file.
+func (e Entry) HasXattrs(list []image.Xattr) (bool, error) {
+	names, err := e.xattrs()
+	if err != nil {
+		return false, err
+	}
+	own := 0
+	for _, name := range names {
+		if !uncounted(name) {
+			own++
+		}
+	}
+	for _, x := range list {
+		if uncounted(x.Name) {
+			continue
+		}
+		own--
+		if value, err := e.value(x.Name); err == unix.ENODATA || err == nil && !bytes.Equal(value, x.Value) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+	return own == 0, nil
+}
+
+func uncounted(name string) bool { return reserved(name) || name == "security.selinux" }
+
+// Sum returns the digest of a regular file's bytes.
+func (e Entry) Sum() (image.Digest, error) {
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOATIME | unix.O_CLOEXEC
+	fd, err := unix.Openat(e.FD, e.Name, flags, 0)
+	if err != nil {
+		return image.Digest{}, err
+	}
+	f := os.NewFile(uintptr(fd), e.Name)
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return image.Digest(h.Sum(nil)), err
+}
+
+// Target returns where a symbolic link leads.
+func (e Entry) Target() (string, error) { return os.Readlink(e.path()) }
+
 // SameContent compares regular files by their bytes and symbolic links by their targets. Everything else has no
 // content.
 func (e Entry) SameContent(other Entry) (bool, error) {
@@ -369,11 +416,11 @@ func (e Entry) SameContent(other Entry) (bool, error) {
 	}
 	switch vfs.TypeOf(st.Mode) {
 	case vfs.Symlink:
-		mine, err := os.Readlink(e.path())
+		mine, err := e.Target()
 		if err != nil {
 			return false, err
 		}
-		theirs, err := os.Readlink(other.path())
+		theirs, err := other.Target()
 		return mine == theirs, err
 	case vfs.Regular:
 		return e.sameBytes(other)

@@ -61,6 +61,11 @@ func (a *setAsideOp) walk(c *change, p *dentry) error {
 	if a.t.keep.Cover(path) || !a.own && a.t.hidden[path] {
 		return nil
 	}
+	if p.white || p.obj != nil && p.obj.kind != vfs.Directory {
+		if stays, err := a.stays(c, p); stays || err != nil {
+			return err
+		}
+	}
 	switch {
 	case p.white:
 		return a.whiteout(c, p)
