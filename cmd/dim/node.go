@@ -102,6 +102,9 @@ func printNode(w io.Writer, n control.Node, now time.Time) {
 	if n.Problem != "" {
 		row(w, "problem", n.Problem)
 	}
+	if n.Hint != "" {
+		row(w, "hint", n.Hint)
+	}
 	if n.Details != nil {
 		printNodeDetails(w, n.Details, now)
 	}
@@ -131,6 +134,9 @@ func printNodeDetails(w io.Writer, d *control.NodeDetails, now time.Time) {
 	printPush(w, d.Push, now)
 	for _, i := range d.Interfaces {
 		row(w, "interface", fmt.Sprintf("%s on %s, %s, %s", i.Name, i.Network, i.Address, i.MAC))
+	}
+	if r := d.Refused; r != nil {
+		row(w, "not answered", fmt.Sprintf("%s  %s (%s)", clock(r.Last), safe(r.Text), plural(r.Count, "time")))
 	}
 	for _, s := range d.Stages {
 		row(w, "boot", fmt.Sprintf("%s  %s  %s", clock(s.Time), s.Name, safe(s.Text)))

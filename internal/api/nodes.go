@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"slices"
+	"time"
 
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/follow"
 	"dim/internal/layers"
+	"dim/internal/liveness"
 	"dim/internal/problems"
 	"dim/internal/serving"
 )
@@ -106,10 +108,30 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 	}
 	s := api.Liveness.State(n.Name)
 	out.Stage, out.Since, out.Text, out.LastCall = string(s.Stage), s.Since, s.Detail, s.LastCall
-	if s.Error != "" {
+	switch {
+	case s.Error != "":
 		out.Problem = s.Error
+	case s.Trouble.Text != "":
+		out.Problem, out.Hint = s.Trouble.Text, s.Trouble.Hint
+	case refusedNow(&s, time.Now()):
+		out.Problem, out.Hint = s.Refusal.Text, refusalHint
 	}
 	return out
+}
+
+const (
+	// refusalAge is how long a message that was not answered is a problem: machines that want to boot repeat theirs.
+	refusalAge  = 10 * time.Minute
+	refusalHint = "dim node show has the last message; correct the description, or what sends it"
+)
+
+// refusedNow reports whether the last thing that a node did was to ask in vain.
+func refusedNow(s *liveness.State, now time.Time) bool {
+	r := &s.Refusal
+	if r.Text == "" || r.Expected || now.Sub(r.Last) >= refusalAge {
+		return false
+	}
+	return len(s.Events) == 0 || s.Events[len(s.Events)-1].Last.Before(r.Last)
 }
 
 // details returns what the API shows of one node besides.
@@ -135,8 +157,12 @@ func (api *API) details(n *cluster.Node) *control.NodeDetails {
 		}
 		slices.Sort(out.Files)
 	}
-	for _, e := range api.Liveness.State(n.Name).Events {
+	s := api.Liveness.State(n.Name)
+	for _, e := range s.Events {
 		out.Stages = append(out.Stages, stage(e))
+	}
+	if r := s.Refusal; r.Text != "" {
+		out.Refused = &control.Refusal{Text: r.Text, Last: r.Last, Count: r.Count}
 	}
 	return out
 }

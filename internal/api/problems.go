@@ -89,14 +89,16 @@ func (api *API) rolloutProblems(context.Context) []problems.Problem {
 	return list
 }
 
-// nodeProblems lists the nodes whose boot fails.
+// nodeProblems lists the nodes whose boot fails, does not go on, or does not begin.
 func (api *API) nodeProblems(context.Context) []problems.Problem {
 	now := api.Follow.Now()
 	var list []problems.Problem
 	for _, n := range now.Cluster.Nodes {
 		about := problems.Node(n.Name)
 		if s := api.node(now, n); s.Problem != "" && api.Problems.Text(about) == "" {
-			list = append(list, problems.Problem{About: about, Text: s.Stage + ": " + s.Problem, Since: s.Since})
+			list = append(list, problems.Problem{
+				About: about, Text: s.Stage + ": " + s.Problem, Since: s.Since, Hint: s.Hint,
+			})
 		}
 	}
 	return list

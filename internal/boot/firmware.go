@@ -22,7 +22,7 @@ const (
 // String returns a word for people.
 func (f firmware) String() string {
 	return [...]string{
-		"DHCP client", "PXE", "UEFI HTTP Boot", "iPXE", "pxelinux", "dim-init", "unsupported firmware",
+		"DHCP client", "PXE", "UEFI HTTP Boot", DetailIPXE, "pxelinux", "dim-init", "unsupported firmware",
 	}[f]
 }
 

@@ -62,6 +62,12 @@ const (
 	StageRunning   Stage = "running"
 )
 
+// Details of events that tell who takes the step.
+const (
+	DetailIPXE    = "iPXE"                  // of StageDHCP: the loader asks, not the firmware
+	DetailFetched = "fetched by the loader" // of StageKernel and StageInitramfs; dim-init reports the latter, too
+)
+
 // Event is one step of one node's boot. Tries that fail in the same way are one event.
 type Event struct {
 	Stage  Stage     `json:"stage"`
@@ -70,6 +76,12 @@ type Event struct {
 	Error  string    `json:"error,omitempty"`  // why the stage does not succeed; it is being tried again
 	Count  int       `json:"count"`            // times it was reported in a row
 	Last   time.Time `json:"last"`             // when it was reported last
+}
+
+// Refusal is a message of a node that was not answered, or a request that was refused. The zero Refusal is none.
+type Refusal struct {
+	Text     string // what was asked, and why it was not answered
+	Expected bool   // it is no sign of a fault: firmware asks for files of several names, or another server answers
 }
 
 // defaultStandIn is met by the second request of PXE ROMs (at 4 s) and the third one of iPXE.

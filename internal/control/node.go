@@ -17,6 +17,7 @@ type Node struct {
 	MAC      string    `json:"mac"`
 	LastCall time.Time `json:"last_call,omitzero"` // its last NFS call
 	Problem  string    `json:"error,omitempty"`
+	Hint     string    `json:"hint,omitempty"` // likely causes of the problem, and what to do
 
 	Details *NodeDetails `json:"details,omitempty"`
 }
@@ -34,7 +35,8 @@ type NodeDetails struct {
 	Saved      int            `json:"saved"` // entries set aside
 	Quota      QuotaUsage     `json:"holding"`
 	Snapshots  SnapshotUsage  `json:"snapshots"`
-	Stages     []Stage        `json:"stages"`         // of its last boot, oldest first
+	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
+	Refused    *Refusal       `json:"refused,omitempty"`
 	Push       *Push          `json:"push,omitempty"` // nil when the node's resident process has not reported
 }
 
@@ -44,6 +46,13 @@ type Interface struct {
 	Network string `json:"network"`
 	Address string `json:"address"`
 	MAC     string `json:"mac"`
+}
+
+// Refusal is the last message of a node that was not answered, or its last request that was refused.
+type Refusal struct {
+	Text  string    `json:"text"`
+	Last  time.Time `json:"last"`
+	Count int       `json:"count"` // of equal ones in a row
 }
 
 // Stage is one step of a boot.

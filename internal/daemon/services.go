@@ -64,7 +64,9 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	return &services{
 		busy: busy,
 		rpc:  d.rpc,
-		dhcp: &dhcp.Server{Answer: answer(b), Machines: d.unknown, Addresses: addresses(me), Log: d.Log},
+		dhcp: &dhcp.Server{
+			Answer: answer(b), Refused: unanswered(b), Machines: d.unknown, Addresses: addresses(me), Log: d.Log,
+		},
 		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.Log},
 		ra:   &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
 		http: &http.Server{
@@ -186,6 +188,13 @@ func answer(b *delivery.Server) func(*dhcp.Request) (dhcp.Lease, error) {
 			err = dhcp.ErrNotMine
 		}
 		return dhcp.Lease(lease), err
+	}
+}
+
+// unanswered lets package delivery note what package dhcp does not answer.
+func unanswered(b *delivery.Server) func(dhcp.Refusal) (known bool) {
+	return func(r dhcp.Refusal) bool {
+		return b.Unanswered(r.MAC, boot.Refusal{Text: r.Reason, Expected: r.Expected}, r.Server)
 	}
 }
 

@@ -9,7 +9,7 @@
 // # Clients that are not answered
 //
 // A machine that Answer does not know gets no answer, so that another DHCP server may serve the same network. It is
-// added to Machines. A DHCPNAK is sent only to a client that this server answers, and that asks for an address
+// added to Machines, unless Refused knows it. Refused is told of every message that is not answered. A DHCPNAK is sent only to a client that this server answers, and that asks for an address
 // other than its own.
 //
 // # Destinations
@@ -52,6 +52,9 @@ type Server struct {
 	// Answer returns what the client is given. After an error the client is not answered, and it is added to
 	// Machines with the text of the error unless that is ErrNotMine. Answer must not block.
 	Answer func(*Request) (Lease, error)
+	// Refused, if not nil, is called for each message that is not answered. It must not block. It reports whether the
+	// client is known. Anybody can send a message with the MAC of another machine.
+	Refused func(Refusal) (known bool)
 	// Machines lists the unknown clients; nil: they are not listed.
 	Machines *Machines
 	// Addresses are those of this server. A message is ignored if it arrives on an interface that has none of them and
@@ -60,6 +63,8 @@ type Server struct {
 	Log       *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+
+	counters counters
 }
 
 // Serve answers messages that arrive on conn, a UDP socket on port 67 of the unspecified address, until ctx ends.
@@ -85,8 +90,10 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			// It arrived before SetControlMessage, so its interface is unknown. The client will repeat it.
 			continue
 		}
+		s.counters.received.Add(1)
 		if a, ok := from.(*net.UDPAddr); !ok || a.Port >= firstOrdinaryPort {
-			continue // clients send from port 68, relays from 67; any user of a machine may send from this port
+			s.ignorePort(buf[:n], from) // clients send from port 68, relays from 67; any user may send from this port
+			continue
 		}
 		card := cards.get(cm.IfIndex, time.Now())
 		out, to, ok := s.handle(buf[:n], card)
@@ -94,8 +101,12 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			continue
 		}
 		if err := send(p, out, to, card); err != nil {
+			s.counters.unsent.Add(1)
+			s.refuse(Refusal{MAC: clientOf(buf[:n]), Reason: "the answer could not be sent: " + err.Error()})
 			s.Log.Warn("dhcp answer not sent", "address", to.addr, "interface", card.Name, "error", err)
+			continue
 		}
+		s.counters.answered.Add(1)
 	}
 }
 
@@ -154,23 +165,36 @@ func interfaceOf(index int) Interface {
 	return l
 }
 
+// ignorePort counts a message from a source port that any user may use.
+func (s *Server) ignorePort(packet []byte, from net.Addr) {
+	s.counters.port.Add(1)
+	s.refuse(Refusal{
+		MAC: clientOf(packet), Reason: "it comes from " + from.String() + ", a port that any user may use",
+		Expected: !relayed(packet),
+	})
+}
+
 // handle returns the answer to a message and its destination. If there is no answer, ok is false.
 func (s *Server) handle(packet []byte, card Interface) (out []byte, to destination, ok bool) {
 	r, err := parse(packet)
 	if err != nil {
+		s.counters.malformed.Add(1)
 		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", err)
+		s.refuse(Refusal{MAC: clientOf(packet), Reason: err.Error()})
 		return nil, to, false
 	}
 	r.Interface = card
 	if s.Addresses != nil && !r.Relay.IsValid() && !card.carries(s.Addresses) {
+		s.counters.iface.Add(1)
 		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", "none of the server's addresses is there")
+		s.refuse(Refusal{
+			MAC: r.MAC, Reason: "it arrives on " + card.Name + ", which has none of this server's addresses",
+		})
 		return nil, to, false
 	}
 	lease, err := s.Answer(r)
 	if err != nil {
-		if s.Machines != nil && !errors.Is(err, ErrNotMine) {
-			s.Machines.note(r, s.now(), err.Error())
-		}
+		s.unknown(r, err)
 		return nil, to, false
 	}
 	if s.Machines != nil {
@@ -179,9 +203,39 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 	t, ok := answerTo(r, &lease)
 	s.log(r, &lease, t)
 	if !ok {
+		s.unanswered(r, &lease)
 		return nil, to, false
 	}
 	return encode(r, &lease, t), destinationOf(r, &lease, t), true
+}
+
+// unknown notes a message for which there is no lease.
+func (s *Server) unknown(r *Request, err error) {
+	if errors.Is(err, ErrNotMine) {
+		s.counters.other.Add(1)
+		s.refuse(Refusal{MAC: r.MAC, Reason: ErrNotMine.Error(), Expected: true})
+		return
+	}
+	s.counters.unknown.Add(1)
+	if !s.refuse(Refusal{MAC: r.MAC, Reason: err.Error()}) && s.Machines != nil {
+		s.Machines.note(r, s.now(), err.Error())
+	}
+}
+
+// unanswered notes a message of a client that has a lease and gets no answer.
+func (s *Server) unanswered(r *Request, l *Lease) {
+	switch {
+	case r.kind != typeRequest:
+		s.counters.silent.Add(1)
+	case r.Server.IsValid() && r.Server != l.Server:
+		s.counters.other.Add(1)
+		s.refuse(Refusal{
+			MAC: r.MAC, Reason: "it takes the offer of the DHCP server " + r.Server.String(), Server: r.Server,
+		})
+	default:
+		s.counters.silent.Add(1)
+		s.refuse(Refusal{MAC: r.MAC, Reason: "it asks for no address"})
+	}
 }
 
 // log logs an address that was given, and an address that two machines use or claim.

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -59,7 +60,8 @@ func parse(b []byte) (*Request, error) {
 		return nil, fmt.Errorf("parse dhcp message: operation %d", p.OpCode)
 	}
 	if p.HWType != iana.HWTypeEthernet || len(p.ClientHWAddr) != 6 {
-		return nil, fmt.Errorf("parse dhcp message: hardware type %d, address %x", p.HWType, p.ClientHWAddr)
+		return nil, fmt.Errorf("parse dhcp message: hardware type %d with an address of %d bytes is not Ethernet",
+			p.HWType, len(p.ClientHWAddr))
 	}
 	r := &Request{
 		kind:        messageType(p.MessageType()),
@@ -83,6 +85,9 @@ func parse(b []byte) (*Request, error) {
 	switch r.kind {
 	case typeDiscover, typeRequest, typeDecline, typeRelease, typeInform:
 		return r, nil
+	}
+	if r.kind == 0 {
+		return nil, errors.New("parse dhcp message: it asks by BOOTP, which has no message type")
 	}
 	return nil, fmt.Errorf("parse dhcp message: clients do not send type %d", r.kind)
 }

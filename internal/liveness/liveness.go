@@ -64,6 +64,9 @@ type State struct {
 	Events []boot.Event // of the last boot, oldest first; not to be changed
 	Began  time.Time    // when the last boot began; zero when the beginning was not seen
 
+	Trouble Trouble // why the boot does not go on
+	Refusal Refusal // the last thing that the node asked for and did not get
+
 	LastCall time.Time // of NFS; zero: none since the server started
 	LastSeen time.Time // the last sign of life that the node gave by itself
 
@@ -92,6 +95,7 @@ type Tracker struct {
 	mu      sync.Mutex
 	nodes   map[cluster.NodeName]*record
 	changed map[cluster.NodeName]bool // events changed since the last Save
+	booting int                       // number of nodes that boot, as it was counted last
 }
 
 func newTracker(log *slog.Logger) *Tracker {
@@ -109,7 +113,7 @@ func (t *Tracker) State(node cluster.NodeName) State {
 	if r == nil {
 		return State{Stage: Off}
 	}
-	return r.state(t.now())
+	return r.state(t.now(), t.booting)
 }
 
 // Stage returns the stage of a node's last event, "" when there is none. A node that ran and is silent now is still in
@@ -161,6 +165,29 @@ func (t *Tracker) Called(node cluster.NodeName, at time.Time) {
 	if r.runsAt(at) {
 		t.report(node, boot.Event{Stage: boot.StageRunning, Time: at, Last: at, Count: 1})
 	}
+}
+
+// Refusal is the last thing that a node asked for and did not get. The zero Refusal is none.
+type Refusal struct {
+	boot.Refusal
+	Last  time.Time
+	Count int // of refusals with that text in a row
+}
+
+// maxRefusal bounds the text of a refusal, in bytes.
+const maxRefusal = 300
+
+// Refused notes what a node asked for and did not get. Only the last such thing is kept of each node.
+func (t *Tracker) Refused(node cluster.NodeName, what boot.Refusal) {
+	what.Text = what.Text[:min(len(what.Text), maxRefusal)]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.record(node)
+	last := Refusal{what, t.now(), 1}
+	if r.refusal.Text == what.Text {
+		last.Count += r.refusal.Count
+	}
+	r.refusal = last
 }
 
 // Seen notes that a node gave another sign of life at that time.

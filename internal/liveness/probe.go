@@ -50,6 +50,7 @@ func (p *probe) due(seen, now time.Time) bool {
 func (t *Tracker) Probe(ctx context.Context, nodes func() []*cluster.Node) error {
 	from, failing := 0, false
 	return periodic.Run(ctx, probeInterval, func(context.Context) {
+		t.countBooting()
 		var batch map[netip.Addr]cluster.NodeName
 		if batch, from = t.quiet(nodes(), from); len(batch) == 0 {
 			return
@@ -62,6 +63,19 @@ func (t *Tracker) Probe(ctx context.Context, nodes func() []*cluster.Node) error
 	})
 }
 
+// countBooting counts the nodes that boot.
+func (t *Tracker) countBooting() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	t.booting = 0
+	for _, r := range t.nodes {
+		if len(r.events) > 0 && givenKernel(r.last()) && now.Sub(r.last().Last) < bootTimeout {
+			t.booting++
+		}
+	}
+}
+
 // quiet returns the next few nodes that are to be probed, and where to go on.
 func (t *Tracker) quiet(nodes []*cluster.Node, from int) (batch map[netip.Addr]cluster.NodeName, next int) {
 	t.mu.Lock()
@@ -71,7 +85,7 @@ func (t *Tracker) quiet(nodes []*cluster.Node, from int) (batch map[netip.Addr]c
 	for i := range nodes {
 		n := nodes[(from+i)%len(nodes)]
 		r := t.nodes[n.Name]
-		if r == nil || len(r.events) == 0 || r.last().Stage != boot.StageRunning || !r.probe.due(r.lastSeen(), now) {
+		if r == nil || !r.started() || !r.probe.due(r.lastSeen(), now) {
 			continue
 		}
 		if batch[n.Address()] = n.Name; len(batch) == probeBatch {

@@ -26,6 +26,11 @@ type record struct {
 	lastCall    time.Time
 	lastContact time.Time
 	probe       probe
+	refusal     Refusal
+
+	// repeats is how many boots in a row ended before the node ran, all of them waiting for the step repeated.
+	repeats  int
+	repeated step
 }
 
 // last returns the last event; there must be one.
@@ -40,9 +45,9 @@ func (r *record) lastSeen() time.Time {
 	return seen
 }
 
-// state draws the conclusions of what is known at a time.
-func (r *record) state(now time.Time) State {
-	s := State{Stage: Off, Events: r.events, LastCall: r.lastCall, LastSeen: r.lastSeen()}
+// state draws the conclusions of what is known at a time, when so many nodes boot.
+func (r *record) state(now time.Time, booting int) State {
+	s := State{Stage: Off, Events: r.events, LastCall: r.lastCall, LastSeen: r.lastSeen(), Refusal: r.refusal}
 	s.MayRun = now.Sub(later(s.LastSeen, r.probe.answered)) < upTimeout
 	if len(r.events) == 0 {
 		return s
@@ -61,11 +66,18 @@ func (r *record) state(now time.Time) State {
 		s.Began = first.Time
 	}
 	s.Booting = givenKernel(l) && now.Sub(l.Last) < bootTimeout
-	if s.Running = l.Stage == boot.StageRunning; s.Running && r.probe.silent(s.LastSeen) {
-		s.Running = false
+	s.Running = l.Stage == boot.StageRunning
+	s.Trouble = r.trouble(now, booting)
+	if r.started() && r.probe.silent(s.LastSeen) {
+		s.Running, s.Booting = false, false
 		s.Stage, s.Since, s.Detail = Silent, s.LastSeen, "made no call since, and answers no ping"
 	}
 	return s
+}
+
+// started reports whether the node's own init was started.
+func (r *record) started() bool {
+	return len(r.events) > 0 && (r.last().Stage == boot.StageRunning || r.last().Stage == boot.StageHandover)
 }
 
 // givenKernel reports whether a node whose last event is e was given a kernel and does not run yet.
@@ -91,7 +103,12 @@ func (r *record) runsAt(at time.Time) bool {
 
 // add adds an event to the last boot, or begins another boot with it.
 func (r *record) add(e boot.Event) {
-	if len(r.events) == 0 || e.Stage == boot.StageDHCP && !r.asksAgain(e.Time) {
+	if len(r.events) == 0 {
+		r.events = []boot.Event{e}
+		return
+	}
+	if e.Stage == boot.StageDHCP && !r.asksAgain(e.Time) {
+		r.endBoot()
 		r.events = []boot.Event{e}
 		return
 	}

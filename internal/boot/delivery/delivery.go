@@ -23,6 +23,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"dim/internal/boot"
@@ -64,6 +67,8 @@ type Payloads interface {
 type Progress interface {
 	// Report adds a step to a node's boot. An event without a time is of now.
 	Report(node cluster.NodeName, event boot.Event)
+	// Refused notes what a node asked for and did not get.
+	Refused(node cluster.NodeName, what boot.Refusal)
 	// Stage returns the stage of a node's last event, "" when there is none.
 	Stage(node cluster.NodeName) boot.Stage
 }
@@ -114,6 +119,36 @@ func (s *Server) DHCP(c boot.Client) (boot.Lease, error) {
 	}
 	s.Progress.Report(a.Node, printable(a.Event))
 	return a.Lease, nil
+}
+
+// Unanswered notes that a DHCP message of a client is not answered. It reports whether the client is a declared node.
+// other is the DHCP server whose offer the client took, if that is the reason.
+func (s *Server) Unanswered(client net.HardwareAddr, what boot.Refusal, other netip.Addr) (declared bool) {
+	n, card, ok := s.Policy.Cluster().NodeByMAC(client)
+	if !ok {
+		return false
+	}
+	if other.IsValid() && s.ofServer(other) {
+		what.Expected = true
+	}
+	what.Text = printableText("DHCP by " + card.Name + ": " + what.Text)
+	s.Progress.Refused(n.Name, what)
+	return true
+}
+
+// ofServer reports whether a server of the description has an address.
+func (s *Server) ofServer(addr netip.Addr) bool {
+	return slices.ContainsFunc(s.Policy.Cluster().Servers, func(x *cluster.Server) bool {
+		return slices.ContainsFunc(x.Interfaces, func(i *cluster.Interface) bool { return i.Address == addr })
+	})
+}
+
+// refused notes a request for a boot file that is refused. Firmware asks for some names in vain before it asks for the
+// right one.
+func (s *Server) refused(r *requester, protocol string, err error) {
+	if r.Node != nil && !r.observer {
+		s.Progress.Refused(r.Node.Name, boot.Refusal{Text: printableText(protocol + ": " + err.Error()), Expected: true})
+	}
 }
 
 // begin returns the kernel command line and the payload of a node that asks what to boot; detail says in which form.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/image"
@@ -52,11 +54,16 @@ func asset(b []byte) Asset {
 
 // progress keeps the events of each node as they came.
 type progress struct {
-	events map[cluster.NodeName][]boot.Event
+	events  map[cluster.NodeName][]boot.Event
+	refused map[cluster.NodeName]boot.Refusal
 }
 
 func (p *progress) Report(node cluster.NodeName, e boot.Event) {
 	p.events[node] = append(p.events[node], e)
+}
+
+func (p *progress) Refused(node cluster.NodeName, what boot.Refusal) {
+	p.refused[node] = what
 }
 
 func (p *progress) Stage(node cluster.NodeName) boot.Stage {
@@ -76,7 +83,9 @@ type fixture struct {
 func newFixture(t testing.TB, server cluster.ServerName) *fixture {
 	t.Helper()
 	c := testkit.Value(cluster.Load("../testdata/cluster.xml"))(t)
-	kept := &progress{map[cluster.NodeName][]boot.Event{}}
+	kept := &progress{
+		events: map[cluster.NodeName][]boot.Event{}, refused: map[cluster.NodeName]boot.Refusal{},
+	}
 	f := &fixture{
 		cluster: c, payloads: &payloads{progress: kept, kernel: []byte("a kernel"), initramfs: []byte("an initramfs")},
 	}
@@ -144,6 +153,43 @@ func TestADeclinedAddressIsReportedUnlessTheNodeRuns(t *testing.T) {
 	f.Progress.Report("n01", boot.Event{Stage: boot.StageRunning})
 	if _, err := f.DHCP(declined); err != nil || f.stage("n01") != "running" {
 		t.Errorf("a node that runs: stage %q, %v", f.stage("n01"), err)
+	}
+}
+
+func TestWhatANodeDoesNotGetLeavesAReason(t *testing.T) {
+	f := newFixture(t, "is1")
+	mac, client := net.HardwareAddr{0x52, 0x54, 0, 0x4d, 0, 0x81}, netip.MustParseAddrPort("10.77.0.11:2070")
+	for _, tt := range []struct {
+		name string
+		ask  func()
+		node cluster.NodeName
+		want boot.Refusal
+	}{
+		{"DHCP", func() { f.Unanswered(mac, boot.Refusal{Text: "it asks by BOOTP"}, netip.Addr{}) },
+			"n01", boot.Refusal{Text: "DHCP by eth1: it asks by BOOTP"}},
+		{"the offer of another DHCP server", func() { f.Unanswered(mac, boot.Refusal{Text: "x"}, addr("10.77.0.254")) },
+			"n01", boot.Refusal{Text: "DHCP by eth1: x"}},
+		{"the offer of another server of the cluster",
+			func() { f.Unanswered(mac, boot.Refusal{Text: "x"}, addr("10.77.0.2")) },
+			"n01", boot.Refusal{Text: "DHCP by eth1: x", Expected: true}},
+		{"a file by TFTP", func() { _, _ = f.OpenTFTP(t.Context(), client, "grubx64.efi") },
+			"n01", boot.Refusal{Text: `TFTP: open loader "grubx64.efi": file does not exist`, Expected: true}},
+		{"a file by HTTP", func() { f.call("GET", "/boot/loader/grubx64.efi", "10.77.0.11", "") },
+			"n01", boot.Refusal{Text: `HTTP: open loader "grubx64.efi": file does not exist`, Expected: true}},
+		{"a node of another server", func() { f.call("GET", "/boot/ipxe", "10.77.0.12", "") },
+			"n02", boot.Refusal{Text: "HTTP: n02: another server answers this node", Expected: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			clear(f.progress.refused)
+			tt.ask()
+			want := map[cluster.NodeName]boot.Refusal{tt.node: tt.want}
+			if d := cmp.Diff(want, f.progress.refused); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+	if f.Unanswered(net.HardwareAddr{0, 0, 0, 0, 0, 9}, boot.Refusal{}, netip.Addr{}) {
+		t.Error("an unknown client is a declared node")
 	}
 }
 

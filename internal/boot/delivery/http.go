@@ -37,6 +37,7 @@ func (s *Server) node(next func(http.ResponseWriter, *http.Request, *requester))
 	return func(w http.ResponseWriter, r *http.Request) {
 		node, err := s.caller(r)
 		if err != nil {
+			s.refused(&node, "HTTP", err)
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
@@ -80,7 +81,7 @@ func (s *Server) serveScript(w http.ResponseWriter, r *http.Request, node *reque
 func (s *Server) serveLoader(w http.ResponseWriter, r *http.Request, node *requester) {
 	f, fi, err := s.Loaders.open(r.PathValue("name"))
 	if err != nil {
-		s.refuse(w, err)
+		s.refuse(w, node, err)
 		return
 	}
 	defer f.Close()
@@ -93,12 +94,12 @@ func (s *Server) serveAsset(kind string) func(http.ResponseWriter, *http.Request
 	return func(w http.ResponseWriter, r *http.Request, node *requester) {
 		a, err := s.asset(r.Context(), node, kind, r.PathValue("digest"))
 		if err != nil {
-			s.refuse(w, err)
+			s.refuse(w, node, err)
 			return
 		}
 		f, err := a.Open()
 		if err != nil {
-			s.refuse(w, err)
+			s.refuse(w, node, err)
 			return
 		}
 		defer f.Close()
@@ -111,7 +112,8 @@ func (s *Server) serveAsset(kind string) func(http.ResponseWriter, *http.Request
 }
 
 // refuse answers with what an error means to the caller; the cause goes to the log.
-func (s *Server) refuse(w http.ResponseWriter, err error) {
+func (s *Server) refuse(w http.ResponseWriter, node *requester, err error) {
+	s.refused(node, "HTTP", err)
 	if errors.Is(err, fs.ErrNotExist) {
 		http.Error(w, "there is no such file here (any more): fetch the boot script anew", http.StatusNotFound)
 		return

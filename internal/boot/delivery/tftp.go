@@ -29,15 +29,25 @@ func (s *Server) OpenTFTP(ctx context.Context, client netip.AddrPort, name strin
 	who, _ := caller.Resolve(s.Policy.Cluster(), caller.Peer{Remote: client})
 	r, err := s.requester(who)
 	if err != nil {
+		s.refused(&r, "TFTP", err)
 		return nil, fmt.Errorf("%w: %w", err, fs.ErrPermission)
 	}
+	f, err := s.open(ctx, &r, name)
+	if err != nil {
+		s.refused(&r, "TFTP", err)
+	}
+	return f, err
+}
+
+// open opens the file that a name of TFTP means.
+func (s *Server) open(ctx context.Context, r *requester, name string) (*Loaded, error) {
 	// Firmware writes the name in its own ways: with a slash in front, with backslashes, with the option's end mark
 	// behind.
 	name = strings.TrimSuffix(name, "\xff")
 	name = strings.TrimLeft(strings.ReplaceAll(name, `\`, "/"), "/")
 	switch dir, rest, _ := strings.Cut(name, "/"); {
 	case dir == "pxelinux.cfg":
-		line, p, err := s.begin(ctx, &r, "pxelinux")
+		line, p, err := s.begin(ctx, r, "pxelinux")
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +55,7 @@ func (s *Server) OpenTFTP(ctx context.Context, client netip.AddrPort, name strin
 		return &Loaded{strings.NewReader(text), io.NopCloser(nil), int64(len(text))}, nil
 	case dir == "boot":
 		kind, digest, _ := strings.Cut(rest, "/")
-		a, err := s.asset(ctx, &r, kind, digest)
+		a, err := s.asset(ctx, r, kind, digest)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +69,7 @@ func (s *Server) OpenTFTP(ctx context.Context, client netip.AddrPort, name strin
 	if err != nil {
 		return nil, err
 	}
-	s.report(&r, boot.Event{Stage: boot.StageLoader, Detail: name + " by TFTP"})
+	s.report(r, boot.Event{Stage: boot.StageLoader, Detail: name + " by TFTP"})
 	return &Loaded{f, f, fi.Size()}, nil
 }
 
@@ -81,6 +91,6 @@ func (s *Server) asset(ctx context.Context, r *requester, kind, digest string) (
 	if a.Digest.String() != digest {
 		return Asset{}, fmt.Errorf("%s boots another %s now: %w", r.Node.Name, kind, fs.ErrNotExist)
 	}
-	s.report(r, boot.Event{Stage: stage, Detail: "fetched by the loader"})
+	s.report(r, boot.Event{Stage: stage, Detail: boot.DetailFetched})
 	return a, nil
 }
