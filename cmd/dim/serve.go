@@ -28,8 +28,8 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "Run the server",
 		Long: `Runs the roles that the description gives this server, until SIGTERM or ^C: it
 serves DHCP, TFTP, HTTP and NFS on the addresses of the description. GET
-/healthz on its HTTP port answers 200 when the server is ready. Logs go to
-standard error.
+/healthz on its HTTP port answers 200 when the server is ready, and 503 when it
+cannot serve nodes. Logs go to standard error.
 
 With --cluster it first applies the description in FILE, if that differs from
 the applied one. Without --cluster the applied description is used.`,

@@ -47,15 +47,3 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 	}
 	return s, nil
 }
-
-// Disks returns the disk of the data directory.
-func (api *API) Disks() []control.Disk {
-	var fs unix.Statfs_t
-	if unix.Statfs(api.Data, &fs) != nil {
-		return nil
-	}
-	size := uint64(fs.Bsize)
-	return []control.Disk{{
-		Path: api.Data, Bytes: fs.Blocks * size, BytesFree: fs.Bavail * size, Files: fs.Files, FilesFree: fs.Ffree,
-	}}
-}

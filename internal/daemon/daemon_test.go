@@ -341,6 +341,23 @@ func TestTheStatusListsWhatIsNotInstalled(t *testing.T) {
 	}
 }
 
+func TestAVersionThatCannotBeReadIsAProblemOfHealth(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "127.0.0.78")
+	s.start()
+	s.capture("compute")
+	trees := testkit.Value(filepath.Glob(filepath.Join(s.data, "store", "trees", "*", "*")))(t)
+	if status, text := s.get("127.0.0.1", "/healthz"); status != 200 {
+		t.Fatalf("before: %d %s", status, text)
+	}
+	for _, tree := range trees {
+		testkit.Must(t, os.WriteFile(tree, []byte("rot"), 0o600))
+	}
+	if status, text := s.get("127.0.0.1", "/healthz"); status != 503 || !strings.Contains(text, "failing\nstore: ") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
 func TestTheHTTPServiceAnswersWhenItIsReady(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "127.0.0.2")

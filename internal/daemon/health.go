@@ -19,19 +19,28 @@ func (d *daemon) problemSources(me *cluster.Server) []problems.Source {
 	return []problems.Source{
 		d.follow.Problems,
 		func(context.Context) []problems.Problem { return d.serverProblems(me) },
+		d.api.StoreProblems,
 		func(context.Context) []problems.Problem { return d.bootProblems() },
 		func(context.Context) []problems.Problem { return d.diskProblems() },
 	}
 }
 
 func (d *daemon) serverProblems(listening *cluster.Server) []problems.Problem {
-	if me, ok := d.follow.Cluster().Server(d.server); !ok || sameSockets(me, listening) {
-		return nil
+	var list []problems.Problem
+	about := problems.Subject{Kind: problems.KindServer, Name: string(d.server)}
+	if me, ok := d.follow.Cluster().Server(d.server); ok && !sameSockets(me, listening) {
+		list = append(list, problems.Problem{
+			About: about, Hint: "restart it",
+			Text: "its addresses or ports in the description are others than those it listens on",
+		})
 	}
-	return []problems.Problem{{
-		About: problems.Subject{Kind: problems.KindServer, Name: string(d.server)}, Hint: "restart it",
-		Text: "its addresses or ports in the description are others than those it listens on",
-	}}
+	if on, err := interfacesWith(addresses(listening)); listening.DHCP && err == nil && len(on) == 0 {
+		list = append(list, problems.Problem{
+			About: about, Text: "no interface has any of its addresses: DHCP answers nobody but relays",
+			Hint: "give an interface the address; nothing has to be restarted",
+		})
+	}
+	return list
 }
 
 // sameSockets reports whether two descriptions of a server need the same sockets.

@@ -19,6 +19,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/control/wire"
+	"dim/internal/sysfile"
 )
 
 // sockets are all that this server listens on. close closes them.
@@ -245,6 +246,24 @@ func (l *sockets) services() []control.Service {
 		}
 	}
 	return list
+}
+
+// lost returns how many messages the kernel has dropped of each service that has UDP sockets.
+func (l *sockets) lost() map[string]uint64 {
+	counts := map[string]uint64{}
+	for service, conns := range map[string][]net.PacketConn{"tftp": l.tftp, "dhcp": {l.dhcp}} {
+		for _, pc := range conns {
+			conn, ok := pc.(syscall.Conn)
+			if !ok {
+				continue // this server has no such socket
+			}
+			n, err := sysfile.UDPDrops(conn)
+			if err == nil {
+				counts[service] += n
+			}
+		}
+	}
+	return counts
 }
 
 // listenControl opens the socket of the control API, in place of one that a killed daemon left. No other daemon uses

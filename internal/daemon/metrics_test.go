@@ -12,11 +12,14 @@ import (
 )
 
 // metrics asks for the metrics from an address.
-func (s *site) metrics(from string) (status int, text string) {
+func (s *site) metrics(from string) (status int, text string) { return s.get(from, "/metrics") }
+
+// get asks the HTTP service for a path from an address.
+func (s *site) get(from, path string) (status int, text string) {
 	s.t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	c := http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
-	r, err := c.Get(fmt.Sprintf("http://%s:%d/metrics", s.addr, s.ports[1]))
+	r, err := c.Get(fmt.Sprintf("http://%s:%d%s", s.addr, s.ports[1], path))
 	testkit.Must(s.t, err)
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)

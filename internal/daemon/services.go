@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -51,23 +50,25 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 		Payloads: bootfiles.Payloads{Builder: d.bootfiles, Roots: d.serving, Started: d.bootStarted},
 		Progress: d.liveness, Loaders: loaders, Log: d.Log, FromDHCP: me.DHCP,
 	})
+	answers := &dhcp.Server{
+		Answer: answer(b), Refused: unanswered(b), Machines: d.unknown, Addresses: addresses(me), Log: d.Log,
+	}
+	files := &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.Log}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /healthz", metrics.Health(d.follow.Cluster, d.problemSources(me)))
 	mux.Handle("/boot/", b.Handler())
 	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
 		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes,
 		Stages: d.api.Stages,
-		Disks:  d.api.Disks,
+		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost,
 	}))
 	mux.Handle("/node/", d.push.Handler())
 	busy := &drained{handler: mux}
 	return &services{
 		busy: busy,
 		rpc:  d.rpc,
-		dhcp: &dhcp.Server{
-			Answer: answer(b), Refused: unanswered(b), Machines: d.unknown, Addresses: addresses(me), Log: d.Log,
-		},
-		tftp: &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.Log},
+		dhcp: answers,
+		tftp: files,
 		ra:   &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,

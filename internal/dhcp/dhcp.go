@@ -9,8 +9,8 @@
 // # Clients that are not answered
 //
 // A machine that Answer does not know gets no answer, so that another DHCP server may serve the same network. It is
-// added to Machines, unless Refused knows it. Refused is told of every message that is not answered. A DHCPNAK is sent only to a client that this server answers, and that asks for an address
-// other than its own.
+// added to Machines, unless Refused knows it. Refused is told of every message that is not answered. A DHCPNAK is sent
+// only to a client that this server answers, and that asks for an address other than its own.
 //
 // # Destinations
 //

@@ -54,7 +54,7 @@ const (
 	macEnd                       = macAt + 6
 )
 
-// clientOf returns the MAC of the client that sent a message, nil if there is none. The message need not be well-formed.
+// clientOf returns the MAC of the client that sent a message, nil if there is none. The message may be malformed.
 func clientOf(packet []byte) net.HardwareAddr {
 	if len(packet) < macEnd || packet[opAt] != 1 || packet[hlenAt] != 6 {
 		return nil

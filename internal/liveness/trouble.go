@@ -38,7 +38,7 @@ func (r *record) next() (s step, ok bool) {
 	case boot.StageDHCP:
 		if !r.hasLoader() {
 			return step{2 * time.Minute, "its firmware got an address and fetches no boot loader",
-					"neither TFTP (UDP port 69) nor HTTP of this server reaches it: look for firewalls, and compare the MTU"},
+					"neither TFTP (UDP port 69) nor HTTP of this server reaches it: check firewalls and the MTU"},
 				true
 		}
 		return step{2 * time.Minute, "its boot loader got an address and does not fetch its script",

@@ -14,9 +14,11 @@ import (
 	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/dhcp"
 	"dim/internal/meter"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
+	"dim/internal/tftp"
 )
 
 // RPC counts the calls of all programs. oncrpc.Server implements it.
@@ -39,6 +41,9 @@ type Sources struct {
 	Flushes func() (waits, flushes, failures uint64) // of the disk, for calls of nodes
 	Stages  func() map[string]int                    // how many declared nodes are in each stage
 	Disks   func() []control.Disk
+	DHCP    func() dhcp.Stats
+	TFTP    func() tftp.Stats
+	Lost    func() map[string]uint64 // messages that the kernel dropped, by service
 }
 
 // Handler serves the metrics to programs on this machine and to hosts of admin networks.
@@ -81,6 +86,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	out <- gauge(describe("nfs_connections", "Connections that are open now."), float64(s.Conns))
 	out <- gauge(describe("nfs_buffer_bytes", "Memory of large buffers in use."), float64(s.Memory))
 	c.collectCounters(out, &s)
+	c.collectBoots(out)
 	nodes := describe("nodes", "Declared nodes by the stage that they are in.", "stage")
 	for stage, n := range c.Stages() {
 		out <- gauge(nodes, float64(n), stage)
@@ -110,6 +116,28 @@ func (c collector) collectCounters(out chan<- prometheus.Metric, s *oncrpc.Stats
 	} {
 		out <- counter(refused, n, reason)
 	}
+}
+
+// collectBoots makes the metrics of the services of firmware and loaders.
+func (c collector) collectBoots(out chan<- prometheus.Metric) {
+	d := c.DHCP()
+	out <- counter(describe("dhcp_messages_total", "DHCP messages that were received."), d.Received)
+	out <- counter(describe("dhcp_answers_total", "DHCP messages that were answered."), d.Answered)
+	each := func(desc *prometheus.Desc, counts map[string]uint64) {
+		for label, n := range counts {
+			out <- counter(desc, n, label)
+		}
+	}
+	each(describe("dhcp_ignored_total", "DHCP messages that were not answered, by reason.", "reason"),
+		map[string]uint64{
+			"port": d.Port, "malformed": d.Malformed, "interface": d.Interface, "unknown": d.Unknown,
+			"other_server": d.Other, "no_answer": d.Silent, "unsent": d.Unsent,
+		})
+	t := c.TFTP()
+	each(describe("tftp_requests_total", "TFTP requests that have ended, by result.", "result"), map[string]uint64{
+		"done": t.Done, "failed": t.Failed, "refused": t.Refused, "dropped": t.Dropped, "malformed": t.Malformed,
+	})
+	each(describe("receive_drops_total", "Messages for which the kernel had no room, by service.", "service"), c.Lost())
 }
 
 // collectCalls makes the metrics of one class's calls.

@@ -17,10 +17,12 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/dhcp"
 	"dim/internal/meter"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/testkit"
+	"dim/internal/tftp"
 )
 
 // small has a node, n02, that is a host of an admin network too.
@@ -80,6 +82,14 @@ func get(t *testing.T, from string) (status int, text string) {
 		Flushes: func() (waits, flushes, failures uint64) { return 12, 13, 14 },
 		Stages:  func() map[string]int { return map[string]int{"running": 1, "off": 2} },
 		Disks:   func() []control.Disk { return []control.Disk{{Bytes: 16, BytesFree: 15}} },
+		DHCP: func() dhcp.Stats {
+			return dhcp.Stats{
+				Received: 20, Answered: 21, Port: 22, Malformed: 23, Interface: 24, Unknown: 25, Other: 26, Silent: 27,
+				Unsent: 28,
+			}
+		},
+		TFTP: func() tftp.Stats { return tftp.Stats{Done: 30, Failed: 31, Refused: 32, Dropped: 33, Malformed: 34} },
+		Lost: func() map[string]uint64 { return map[string]uint64{"dhcp": 40, "tftp": 41} },
 	})
 	local := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}
 	r := httptest.NewRequest("GET", "/metrics", nil)
@@ -132,6 +142,15 @@ func TestWhatIsCountedIsShown(t *testing.T) {
 		"dim_sync_waits_total 12", "dim_sync_flushes_total 13", "dim_sync_failures_total 14",
 		`dim_nodes{stage="running"} 1`, `dim_nodes{stage="off"} 2`,
 		"dim_disk_free_bytes 15", "dim_disk_bytes 16",
+		"dim_dhcp_messages_total 20", "dim_dhcp_answers_total 21",
+		`dim_dhcp_ignored_total{reason="port"} 22`, `dim_dhcp_ignored_total{reason="malformed"} 23`,
+		`dim_dhcp_ignored_total{reason="interface"} 24`, `dim_dhcp_ignored_total{reason="unknown"} 25`,
+		`dim_dhcp_ignored_total{reason="other_server"} 26`, `dim_dhcp_ignored_total{reason="no_answer"} 27`,
+		`dim_dhcp_ignored_total{reason="unsent"} 28`,
+		`dim_tftp_requests_total{result="done"} 30`, `dim_tftp_requests_total{result="failed"} 31`,
+		`dim_tftp_requests_total{result="refused"} 32`, `dim_tftp_requests_total{result="dropped"} 33`,
+		`dim_tftp_requests_total{result="malformed"} 34`,
+		`dim_receive_drops_total{service="dhcp"} 40`, `dim_receive_drops_total{service="tftp"} 41`,
 		"go_goroutines ", "process_cpu_seconds_total ",
 	} {
 		if !strings.Contains(text, "\n"+want) {
@@ -160,7 +179,8 @@ func TestTheGuideHasEverySeriesAndNoOther(t *testing.T) {
 	if diff := cmp.Diff(shown, slices.Compact(explained)); diff != "" {
 		t.Errorf("shown and not explained (-), explained and not shown (+):\n%s", diff)
 	}
-	for _, m := range regexp.MustCompile(`dim_nfs_refused_total\{reason="(\w+)"\}`).FindAllStringSubmatch(text, -1) {
+	labels := regexp.MustCompile(`dim_\w+\{(?:reason|result|service)="(\w+)"\}`)
+	for _, m := range labels.FindAllStringSubmatch(text, -1) {
 		if !strings.Contains(guide, "`"+m[1]+"`") {
 			t.Errorf("the reason %s is not explained", m[1])
 		}

@@ -33,7 +33,8 @@ const (
 	KindDescription Kind = "description"
 	KindSharedState Kind = "shared state"
 	KindServer      Kind = "server"
-	KindBoot        Kind = "boot" // what every node needs to boot
+	KindBoot        Kind = "boot"  // what every node needs to boot
+	KindStore       Kind = "store" // where versions and replicas are
 	KindDisk        Kind = "disk"
 	KindImage       Kind = "image"
 	KindRollout     Kind = "rollout"
@@ -47,8 +48,8 @@ const (
 // order ranks the kinds for List.All.
 func (k Kind) order() int {
 	return slices.Index([]Kind{
-		KindDescription, KindSharedState, KindServer, KindBoot, KindDisk, KindImage, KindRollout, KindReplicas,
-		KindNode, KindJournal, KindMounts, KindMachine,
+		KindDescription, KindSharedState, KindServer, KindBoot, KindStore, KindDisk, KindImage, KindRollout,
+		KindReplicas, KindNode, KindJournal, KindMounts, KindMachine,
 	}, k)
 }
 

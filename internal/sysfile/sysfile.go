@@ -1,5 +1,5 @@
 // Package sysfile has what system calls on file descriptors need in several packages: complete writes, calls repeated
-// after a signal, the end of locks, and paths for calls that take no descriptor.
+// after a signal, the end of locks, paths for calls that take no descriptor, and the kernel's counters of a socket.
 //
 // It must not know what the files are for.
 package sysfile

@@ -72,6 +72,8 @@ type Server struct {
 	Timeout      time.Duration // before the first retransmission, then doubled; default 1 s
 	Retries      int           // retransmissions without progress after which a transfer fails; default 5
 
+	counters counters
+
 	mu        sync.Mutex
 	transfers map[netip.AddrPort]*transfer
 	perClient map[netip.Addr]int
@@ -116,10 +118,12 @@ type listener struct {
 func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []byte) {
 	r, err := parseRequest(packet)
 	if err != nil {
+		l.counters.malformed.Add(1)
 		l.Log.Debug("tftp packet ignored", "client", client, "error", err)
 		return
 	}
 	refuse := func(code errorCode, text string) {
+		l.counters.refused.Add(1)
 		l.Log.Warn("tftp request refused", "client", client, "file", r.name, "reason", text)
 		l.conn.WriteTo(appendError(nil, code, text), net.UDPAddrFromAddrPort(client))
 	}
@@ -147,6 +151,7 @@ func (s *Server) transfer(t *transfer, local net.Addr) {
 	log := s.Log.With("client", t.client, "file", t.request.name)
 	own, err := s.ListenPacket(local)
 	if err != nil {
+		s.counters.failed.Add(1)
 		log.Warn("tftp transfer not started", "error", err)
 		return
 	}
@@ -155,6 +160,7 @@ func (s *Server) transfer(t *transfer, local net.Addr) {
 
 	file, err := s.Open(t.ctx, t.client, t.request.name)
 	if err != nil {
+		s.counters.refused.Add(1)
 		log.Warn("tftp request refused", "error", err)
 		t.write(openError(err))
 		return
@@ -165,12 +171,14 @@ func (s *Server) transfer(t *transfer, local net.Addr) {
 	var ended *clientError
 	switch {
 	case err == nil:
+		s.counters.done.Add(1)
 		log.Info("tftp transfer done", "bytes", file.Size(), "took", time.Since(start))
 	case errors.As(err, &ended):
 		log.Debug("tftp transfer ended by the client", "error", err)
 	case t.ctx.Err() != nil:
 		log.Debug("tftp transfer cancelled", "error", err)
 	default:
+		s.counters.failed.Add(1)
 		log.Warn("tftp transfer failed", "error", err)
 	}
 }
@@ -203,6 +211,7 @@ func (s *Server) admit(ctx context.Context, client netip.AddrPort, packet []byte
 		s.remove(old)
 	}
 	if len(s.transfers) >= cmp.Or(s.MaxTransfers, 512) || s.perClient[client.Addr()] >= cmp.Or(s.MaxPerClient, 4) {
+		s.counters.dropped.Add(1)
 		s.Log.Debug("tftp request dropped: too many transfers", "client", client)
 		return nil, false
 	}

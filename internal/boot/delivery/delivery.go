@@ -147,7 +147,8 @@ func (s *Server) ofServer(addr netip.Addr) bool {
 // right one.
 func (s *Server) refused(r *requester, protocol string, err error) {
 	if r.Node != nil && !r.observer {
-		s.Progress.Refused(r.Node.Name, boot.Refusal{Text: printableText(protocol + ": " + err.Error()), Expected: true})
+		text := printableText(protocol + ": " + err.Error())
+		s.Progress.Refused(r.Node.Name, boot.Refusal{Text: text, Expected: true})
 	}
 }
 
