@@ -62,7 +62,7 @@ func ref(number int) image.Ref { return image.Ref{Image: "compute", Number: numb
 func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	tracker := testkit.Value(liveness.Open(filepath.Join(t.TempDir(), "boots.log"), log))(t)
+	tracker := testkit.Value(liveness.Open(filepath.Join(t.TempDir(), "boots.log"), nil, log))(t)
 	t.Cleanup(func() { testkit.Must(t, tracker.Close()) })
 	load := func(image.Digest) (image.Tree, error) { return nil, fs.ErrNotExist }
 	files := func(image.Entry) fs.FS { return fstest.MapFS{} }

@@ -161,7 +161,7 @@ func TestTheStartOfABootIsDurableBeforeTheNodeIsAnswered(t *testing.T) {
 	testkit.Must(t, err)
 	path := filepath.Join(t.TempDir(), "boots.log")
 	testkit.Must(t, os.WriteFile(path, b, 0o600))
-	nodes, err := liveness.Open(path, slog.New(slog.DiscardHandler))
+	nodes, err := liveness.Open(path, nil, slog.New(slog.DiscardHandler))
 	testkit.Must(t, err)
 	if got := nodes.Stage("n02"); got != boot.StageScript {
 		t.Errorf("n02 is in the stage %q", got)
@@ -169,8 +169,62 @@ func TestTheStartOfABootIsDurableBeforeTheNodeIsAnswered(t *testing.T) {
 	testkit.Must(t, nodes.Close())
 }
 
-// motdOf is what a node reads. The node itself makes the call.
+// motdOf is the first character of what a node reads.
 func motdOf(s *site, node string) string {
 	s.t.Helper()
-	return read(s.t, s.mount("127.0.0.1"+node[2:], "/nodes/"+node), "etc/motd")[:1]
+	return readAs(s, node, "etc/motd")[:1]
+}
+
+// readAs reads a file as a node does. The node ends its connection, as if it were switched off then.
+func readAs(s *site, node, path string) string {
+	s.t.Helper()
+	c := s.nfs("127.0.0.1"+node[2:], 0)
+	defer c.Close()
+	tree, err := c.Tree("/nodes/" + node)
+	testkit.Must(s.t, err)
+	return read(s.t, tree, path)
+}
+
+// A user of a node that runs has its address, and another machine can send DHCP and TFTP packets in its name. Neither
+// makes the server believe that the node boots.
+func TestANodeThatRunsIsNotMadeToBoot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "127.0.0.2")
+	s.start()
+	bootable(s, "1")
+	bootable(s, "2")
+	rollOut(s, control.RolloutRequest{Nodes: "n01", Version: "compute", When: "boot"})
+	c := s.nfs("127.0.0.11", 1023)
+	tree, err := c.Tree("/nodes/n01")
+	testkit.Must(t, err)
+	if got := read(t, tree, "etc/motd"); got != "1\n" {
+		t.Fatalf("n01 reads %q", got)
+	}
+	testkit.Must(t, s.stop()) // what is known so far is saved
+	s.start()
+	c = s.nfs("127.0.0.11", 1023)
+	tree, err = c.Tree("/nodes/n01")
+	testkit.Must(t, err)
+	if got := read(t, tree, "etc/motd"); got != "1\n" {
+		t.Fatalf("n01 reads %q", got)
+	}
+	saved := testkit.Value(os.ReadFile(layout(s.data).boots()))(t)
+	for range 3 {
+		if assets := s.script("127.0.0.11"); len(assets) != 2 {
+			t.Errorf("%d assets", len(assets))
+		}
+	}
+	n, err := s.client().Node(t.Context(), "n01")
+	testkit.Must(t, err)
+	if got := read(t, tree, "etc/motd"); n.Stage != string(boot.StageRunning) || got != "1\n" {
+		t.Errorf("n01 is in the stage %q and reads %q", n.Stage, got)
+	}
+	if now := testkit.Value(os.ReadFile(layout(s.data).boots()))(t); string(now) != string(saved) {
+		t.Errorf("the journal of boots grew:\n%s", now[len(saved):])
+	}
+	testkit.Must(t, c.Close()) // it is switched off, and boots
+	s.script("127.0.0.11")
+	if got := motdOf(s, "n01"); got != "2" {
+		t.Errorf("after its boot n01 reads %s", got)
+	}
 }

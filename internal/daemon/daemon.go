@@ -24,6 +24,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"dim/internal/admission"
 	"dim/internal/api"
 	"dim/internal/bootfiles"
 	"dim/internal/cluster"
@@ -42,6 +44,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/liveness"
+	"dim/internal/loglimit"
 	"dim/internal/masters"
 	"dim/internal/metrics"
 	"dim/internal/nfs"
@@ -69,8 +72,12 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-// maxMachines bounds how many unknown machines are kept.
-const maxMachines = 1000
+const (
+	// maxMachines bounds how many unknown machines are kept.
+	maxMachines = 1000
+	// maxLogLines bounds the lines of log of one message in a minute, besides one for each node.
+	maxLogLines = 500
+)
 
 // daemon is one running server. The parts of the second group are on disk.
 type daemon struct {
@@ -78,8 +85,8 @@ type daemon struct {
 	server   cluster.ServerName
 	started  time.Time
 	problems problems.List
-	unknown  *dhcp.Machines // machines that are not in the description
 
+	doors    doors
 	lock     *os.File
 	store    *store.Store
 	compare  *compare.Comparer
@@ -136,8 +143,17 @@ func open(c Config) (d *daemon, err error) {
 	if err := pki.Check(c.Data); err != nil {
 		return nil, err
 	}
-	d = &daemon{Config: c, server: cluster.ServerName(c.As), started: time.Now(),
-		unknown: dhcp.NewMachines(maxMachines)}
+	d = &daemon{Config: c, server: cluster.ServerName(c.As), started: time.Now()}
+	d.Log = slog.New(loglimit.New(c.Log.Handler(), func() int { return maxLogLines + d.nodes() }))
+	d.follow = follow.New(follow.Options{
+		Server: d.server, StateFile: layout(c.Data).state(), CoordDir: layout(c.Data).coord(), Endpoints: c.Endpoints,
+		ClusterFile: c.ClusterFile, Log: d.Log,
+	})
+	d.doors = doors{
+		nfs:     admission.New("nfs", d.declared, d.Log),
+		http:    admission.New("http", d.declared, d.Log),
+		unknown: dhcp.NewMachines(maxMachines),
+	}
 	if d.lock, err = lockData(c.Data); err != nil {
 		return nil, err
 	}
@@ -158,17 +174,13 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.set, err = replica.Open(o); err != nil {
 		return err
 	}
-	d.liveness, err = liveness.Open(l.boots(), d.Log)
+	d.liveness, err = liveness.Open(l.boots(), d.doors.answers, d.Log)
 	return err
 }
 
 // assemble makes the parts that declare, serve and boot.
 func (d *daemon) assemble() {
 	l := layout(d.Data)
-	d.follow = follow.New(follow.Options{
-		Server: d.server, StateFile: l.state(), CoordDir: l.coord(), Endpoints: d.Endpoints, ClusterFile: d.ClusterFile,
-		Log: d.Log,
-	})
 	d.push = push.New(push.Options{
 		Caller: func(r *http.Request) (cluster.NodeName, error) { return d.serving.CallingNode(r) },
 		Changes: func(node cluster.NodeName, image string, stamp int64) (push.Changes, error) {
@@ -184,7 +196,8 @@ func (d *daemon) assemble() {
 		Class: d.classes.Of, Problems: &d.problems, Log: d.Log,
 	})
 	d.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
-	d.rpc = oncrpc.NewServer(oncrpc.Options{Log: d.Log}, d.nfs.Programs()...)
+	// Their door bounds the connections.
+	d.rpc = oncrpc.NewServer(oncrpc.Options{Conns: math.MaxInt, Log: d.Log}, d.nfs.Programs()...)
 	d.bootfiles = bootfiles.New(bootfiles.Options{Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Log: d.Log})
 	d.driver = driver.New(driver.Options{
 		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Problems: &d.problems, Log: d.Log,
@@ -207,7 +220,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 		api.Parts{
 			Store: d.store, Set: d.set, Follow: d.follow, Registry: registry, Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
-			Unknown:  d.unknown,
+			Unknown:  d.doors.unknown,
 			Problems: &d.problems, Log: d.Log,
 		})
 	d.follow.OnRestore(registry.PutPending)

@@ -52,10 +52,7 @@ func TestANodeThatIsToFollowAMissingVersionIsAProblem(t *testing.T) {
 	testkit.Must(t, c.Close())
 	s.start()
 	for node, want := range map[string]string{"n01": "zero\n", "n03": "one\n"} {
-		addr := "127.0.0.1" + node[2:]
-		testkit.Eventually(t, node+" follows", func() bool {
-			return read(t, s.mount(addr, "/nodes/"+node), "etc/motd") == want
-		})
+		testkit.Eventually(t, node+" follows", func() bool { return readAs(s, node, "etc/motd") == want })
 	}
 	if p := s.problem("node n02"); !strings.Contains(p.Text, "there is no compute@99") {
 		t.Errorf("the status shows: %+v", p)

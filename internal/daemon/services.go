@@ -31,12 +31,12 @@ type services struct {
 	ra   *ra.Responder
 	http *http.Server
 	busy *drained // the handler of http
+
+	doors doors
 }
 
-// Bounds of the HTTP service. Nodes fetch a few files each, and one address must leave room for the others.
+// Bounds of the HTTP service.
 const (
-	httpConns     = 8192
-	httpConnsEach = 64 // from one address
 	headerTimeout = 10 * time.Second
 	bodyTimeout   = 10 * time.Second // nodes send little
 	idleTimeout   = 2 * time.Minute
@@ -51,9 +51,13 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 		Progress: d.liveness, Loaders: loaders, Log: d.Log, FromDHCP: me.DHCP,
 	})
 	answers := &dhcp.Server{
-		Answer: answer(b), Refused: unanswered(b), Machines: d.unknown, Addresses: addresses(me), Log: d.Log,
+		Answer: answer(b), Refused: unanswered(b), Machines: d.doors.unknown, Addresses: addresses(me),
+		Log: d.Log,
 	}
-	files := &tftp.Server{Open: openTFTP(b), ListenPacket: listenTransfer, Log: d.Log}
+	files := &tftp.Server{
+		Open: openTFTP(b), Known: d.known, ListenPacket: listenTransfer, Log: d.Log,
+		MaxTransfers: func() int { return minTransfers + d.nodes() },
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", metrics.Health(d.follow.Cluster, d.problemSources(me)))
 	mux.Handle("/boot/", b.Handler())
@@ -65,14 +69,15 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	mux.Handle("/node/", d.push.Handler())
 	busy := &drained{handler: mux}
 	return &services{
-		busy: busy,
-		rpc:  d.rpc,
-		dhcp: answers,
-		tftp: files,
-		ra:   &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
+		doors: d.doors,
+		busy:  busy,
+		rpc:   d.rpc,
+		dhcp:  answers,
+		tftp:  files,
+		ra:    &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
-			ConnState: limit(httpConns, httpConnsEach),
+			ConnState: d.doors.http.ConnState,
 			ErrorLog:  slog.NewLogLogger(d.Log.Handler(), slog.LevelDebug), // errors of clients
 		},
 	}
@@ -81,7 +86,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 // serve serves on all sockets until ctx ends or one of them breaks.
 func (s *services) serve(ctx context.Context, l *sockets) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.rpc.Serve(ctx, newMultiListener(l.nfs)) })
+	g.Go(func() error { return s.rpc.Serve(ctx, s.doors.nfs.Listener(newMultiListener(l.nfs))) })
 	for _, ln := range l.http {
 		g.Go(func() error { return s.serveHTTP(ln) })
 	}
@@ -115,31 +120,6 @@ func (d *daemon) bootInterfaces(me *cluster.Server) func() []int {
 		}
 		last = list
 		return list
-	}
-}
-
-// limit returns a hook that closes connections beyond so many, of all and from each address. A listener that counts
-// would do, but hides from net/http that its connections are TCP, and files would no longer be sent by the kernel.
-func limit(all, each int) func(net.Conn, http.ConnState) {
-	var mu sync.Mutex
-	open, from := 0, map[netip.Addr]int{}
-	return func(c net.Conn, s http.ConnState) {
-		peer, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-		mu.Lock()
-		defer mu.Unlock()
-		switch s {
-		case http.StateNew:
-			open++
-			from[peer.Addr()]++
-			if open > all || from[peer.Addr()] > each {
-				_ = c.Close()
-			}
-		case http.StateClosed, http.StateHijacked:
-			open--
-			if from[peer.Addr()]--; from[peer.Addr()] == 0 {
-				delete(from, peer.Addr())
-			}
-		}
 	}
 }
 

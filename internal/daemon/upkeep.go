@@ -29,8 +29,9 @@ func (d *daemon) saveState(ctx context.Context) error {
 
 // bootStarted makes durable that a node boots.
 func (d *daemon) bootStarted(node cluster.NodeName, event boot.Event) {
-	d.liveness.Report(node, event)
-	d.saveBoots()
+	if d.liveness.ReportBoot(node, event) {
+		d.saveBoots()
+	}
 }
 
 // saveBoots saves the journal of boots. A failure is a problem until a save succeeds.

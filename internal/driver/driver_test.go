@@ -60,7 +60,7 @@ func (r *roots) Booted() coord.Refs { return r.booted }
 func newDriver(t *testing.T, f *follow.Follower) (*Driver, *roots) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	tracker := testkit.Value(liveness.Open(filepath.Join(t.TempDir(), "boots.log"), log))(t)
+	tracker := testkit.Value(liveness.Open(filepath.Join(t.TempDir(), "boots.log"), nil, log))(t)
 	t.Cleanup(func() { testkit.Must(t, tracker.Close()) })
 	r := &roots{shows: map[cluster.NodeName]image.Version{}}
 	return New(Options{

@@ -100,7 +100,7 @@ func (f *Follower) Subscribe(adopted func(ctx context.Context, now *Declared)) {
 // OnRestore sets what puts content of this server to a shared state that may lack it. It is called before Run.
 func (f *Follower) OnRestore(r RestoreFunc) { f.restore = r }
 
-// Now returns the declared state that holds now. Load must have succeeded.
+// Now returns the declared state that holds now, nil before Load has succeeded.
 func (f *Follower) Now() *Declared { return f.current.Load() }
 
 // Cluster returns the description that holds now.

@@ -37,8 +37,12 @@ type entry struct {
 
 // Open returns a Tracker that keeps its journal at path and knows what was kept there. A journal that cannot be read is
 // renamed to path + ".bad", and a new one begun: what it knew is seen again by and by.
-func Open(path string, log *slog.Logger) (*Tracker, error) {
+// answers may be nil: no node has connections.
+func Open(path string, answers Connected, log *slog.Logger) (*Tracker, error) {
 	t := newTracker(log)
+	if answers != nil {
+		t.answers = answers
+	}
 	err := t.open(path)
 	if err == nil {
 		return t, nil
@@ -104,7 +108,38 @@ func (t *Tracker) Save() error {
 		t.markChanged(entries)
 		return fmt.Errorf("append to journal of boots: %w", err)
 	}
+	t.markSaved(entries)
 	return nil
+}
+
+// savedFor is how long a journal that says that a node boots is good enough when the node boots again: it still says so
+// after a restart, for bootTimeout.
+const savedFor = bootTimeout / 2
+
+// ReportBoot reports that a node was given a kernel. It reports whether Save must return before the node is answered:
+// the journal does not say yet that the node boots.
+func (t *Tracker) ReportBoot(node cluster.NodeName, e boot.Event) (save bool) {
+	t.Report(node, e)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now().Sub(t.record(node).saved) >= savedFor
+}
+
+// markSaved notes which nodes boot by the journal.
+func (t *Tracker) markSaved(entries []entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for _, x := range entries {
+		r := t.nodes[x.Node]
+		if r == nil {
+			continue
+		}
+		r.saved = time.Time{}
+		if n := len(x.Events); n > 0 && givenKernel(&x.Events[n-1]) {
+			r.saved = now
+		}
+	}
 }
 
 // Close saves and closes the journal.

@@ -102,7 +102,7 @@ func TestAForeignJournalOfBootsIsPutAway(t *testing.T) {
 	if err := discardingTracker().open(path); err == nil {
 		t.Error("it was read")
 	}
-	tr = testkit.Value(Open(path, slog.New(slog.DiscardHandler)))(t)
+	tr = testkit.Value(Open(path, nil, slog.New(slog.DiscardHandler)))(t)
 	if got := tr.Stage("n01"); got != "" {
 		t.Errorf("n01 is in the stage %q", got)
 	}

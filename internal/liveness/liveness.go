@@ -8,6 +8,15 @@
 //   - Called: the node has made an NFS call.
 //   - Seen: the node's resident process has called.
 //   - Probe sends ICMP echo requests to nodes that ran and have been quiet for a while.
+//   - Connected tells whether the node still answers on a connection that it had.
+//
+// # Claims
+//
+// Any machine can send a DHCP request in the name of a node, and any user of a node can ask for its boot files. If the
+// node runs, such a request is therefore a claim at first: it changes nothing until it is decided whether the node that
+// ran before still runs. It does if it has made a call, or acknowledged a probe on an open connection of its superuser,
+// after the request. Otherwise the claim becomes the first step of a boot. A report of dim-init proves a boot, too,
+// because only the superuser can send it.
 //
 // State draws the conclusions, and everybody else only reads them.
 //
@@ -19,7 +28,7 @@
 //
 // # Concurrency
 //
-// A Tracker may be used by any number of goroutines. Only Open, Save, Close, Probe and Answering do I/O.
+// A Tracker may be used by any number of goroutines. Only Open, Save, Close, Probe, Answering and Boots do I/O.
 //
 // Lock order:
 //
@@ -32,6 +41,7 @@
 package liveness
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -90,6 +100,7 @@ type Tracker struct {
 	log     *slog.Logger
 	now     func() time.Time
 	ping    func([]netip.Addr) (up []netip.Addr, err error)
+	answers Connected
 	journal journal
 
 	mu      sync.Mutex
@@ -101,7 +112,8 @@ type Tracker struct {
 func newTracker(log *slog.Logger) *Tracker {
 	return &Tracker{
 		log: log, now: time.Now, ping: ping,
-		nodes: map[cluster.NodeName]*record{}, changed: map[cluster.NodeName]bool{},
+		answers: func(context.Context, []netip.Addr, time.Time) bool { return false },
+		nodes:   map[cluster.NodeName]*record{}, changed: map[cluster.NodeName]bool{},
 	}
 }
 
@@ -127,7 +139,8 @@ func (t *Tracker) Stage(node cluster.NodeName) boot.Stage {
 	return ""
 }
 
-// Report adds a step to a node's boot. A zero time means now.
+// Report adds a step to a node's boot. A zero time means now. A DHCP request of a node that runs is a claim, see the
+// package comment.
 func (t *Tracker) Report(node cluster.NodeName, e boot.Event) {
 	now := t.now()
 	if e.Time.IsZero() || e.Time.After(now) {
@@ -141,7 +154,15 @@ func (t *Tracker) Report(node cluster.NodeName, e boot.Event) {
 
 // report is called with mu held.
 func (t *Tracker) report(node cluster.NodeName, e boot.Event) {
-	t.record(node).add(e)
+	r := t.record(node)
+	if e.Stage == boot.StageDHCP && r.runs() {
+		r.addClaim(e)
+		return
+	}
+	if r.claim != nil && e.Stage != boot.StageRunning {
+		r.begin()
+	}
+	r.add(e)
 	t.changed[node] = true
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/boot"
+	"dim/internal/cluster"
 )
 
 func TestABootIsFollowed(t *testing.T) { synctest.Test(t, testBoot) }
@@ -31,7 +32,11 @@ func testBoot(t *testing.T) {
 			t.Errorf("%s: %s", what, d)
 		}
 	}
-	report := func(stage boot.Stage, detail string) { tr.Report("n01", boot.Event{Stage: stage, Detail: detail}) }
+	n01 := &cluster.Node{Name: "n01"}
+	report := func(stage boot.Stage, detail string) {
+		tr.Report("n01", boot.Event{Stage: stage, Detail: detail})
+		tr.Boots(t.Context(), n01)
+	}
 	fail := func(stage boot.Stage, why string) { tr.Report("n01", boot.Event{Stage: stage, Error: why}) }
 	call := func() { tr.Called("n01", time.Now()) }
 
@@ -168,6 +173,7 @@ func TestBootedSince(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		tr.Report("n01", boot.Event{Stage: boot.StageDHCP})
+		tr.Boots(t.Context(), runner())
 		if s := tr.State("n01"); !s.BootedSince(start) || s.BootedSince(time.Now()) {
 			t.Errorf("after a boot: %v, %v", s.BootedSince(start), s.BootedSince(time.Now()))
 		}

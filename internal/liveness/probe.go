@@ -46,10 +46,11 @@ func (p *probe) due(seen, now time.Time) bool {
 	return p.missed < probeTries && now.Sub(p.sent) >= probeRetry
 }
 
-// Probe probes nodes that ran and are quiet, until ctx ends. nodes returns all that there are.
+// Probe probes nodes that ran and are quiet, and decides claims, until ctx ends. nodes returns all that there are.
 func (t *Tracker) Probe(ctx context.Context, nodes func() []*cluster.Node) error {
 	from, failing := 0, false
-	return periodic.Run(ctx, probeInterval, func(context.Context) {
+	return periodic.Run(ctx, probeInterval, func(ctx context.Context) {
+		t.decideClaims(ctx, nodes())
 		t.countBooting()
 		var batch map[netip.Addr]cluster.NodeName
 		if batch, from = t.quiet(nodes(), from); len(batch) == 0 {

@@ -31,6 +31,31 @@ type record struct {
 	// repeats is how many boots in a row ended before the node ran, all of them waiting for the step repeated.
 	repeats  int
 	repeated step
+
+	claim *boot.Event // a DHCP request in the name of the node, which runs; nil: none
+	saved time.Time   // when the journal got events that say that the node boots
+}
+
+// runs reports whether the last that is known of a node is that it runs.
+func (r *record) runs() bool { return len(r.events) > 0 && r.last().Stage == boot.StageRunning }
+
+// addClaim adds a request in the name of a node that runs. The first one counts.
+func (r *record) addClaim(e boot.Event) {
+	if r.claim == nil {
+		r.claim = &e
+		return
+	}
+	c := *r.claim
+	c.Count++
+	c.Last = later(c.Last, e.Last)
+	r.claim = &c
+}
+
+// begin begins another boot with the claim.
+func (r *record) begin() {
+	r.endBoot()
+	r.events = []boot.Event{*r.claim}
+	r.claim = nil
 }
 
 // last returns the last event; there must be one.

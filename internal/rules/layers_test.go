@@ -31,6 +31,8 @@ var layers = map[string]layer{
 	"internal/cluster":  words,
 	"internal/caller":   words, // who is at the other end of a connection
 	"internal/meter":    words, // what the calls of a client cost
+	"internal/bounds":   words, // what is in use, within limits
+	"internal/loglimit": words, // how often one cause is logged
 	"internal/vfs":      words,
 	"internal/durable":  words,
 	"internal/kmod":     words, // the files that describe kernel modules
@@ -81,6 +83,8 @@ var layers = map[string]layer{
 
 	"internal/follow":   known, // the declared state
 	"internal/liveness": known, // which nodes are up
+
+	"internal/admission": known, // which connections are taken
 
 	"internal/versions":  parts, // numbers, publication and removal of versions
 	"internal/serving":   parts, // which root a caller gets

@@ -32,6 +32,7 @@ var logKeys = []string{
 	// counts
 	"bytes", "count", "entries", "paths", "nodes", "replicas", "images", "objects", "snapshots", "directories",
 	"modules", "facts", "aside",
+	"omitted", // lines of the same message
 }
 
 // attributes are the functions of slog that take a key, and which argument it is; all further ones are pairs of

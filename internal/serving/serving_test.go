@@ -106,7 +106,7 @@ func (s *site) open(st *store.Store) {
 	log := slog.New(slog.DiscardHandler)
 	layers := filepath.Join(s.dir, "replicas")
 	set := testkit.Value(replica.Open(replica.Options{Dir: layers, Source: st, Log: log}))(s.t)
-	tracker := testkit.Value(liveness.Open(filepath.Join(s.dir, "boots.log"), log))(s.t)
+	tracker := testkit.Value(liveness.Open(filepath.Join(s.dir, "boots.log"), nil, log))(s.t)
 	s.close = sync.OnceFunc(func() { testkit.Must(s.t, tracker.Close(), set.Close()) })
 	s.t.Cleanup(s.close)
 	s.Server = New(Options{

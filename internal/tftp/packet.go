@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // opcode is the first field of every packet (RFC 1350 section 5, RFC 2347).
@@ -79,7 +80,7 @@ func parseRequest(b []byte) (request, error) {
 	return r, nil
 }
 
-// setOption sets an option if its value is in the range that its RFC gives.
+// setOption sets an option if its value is in the range that its RFC gives, and a time-out if it is not too long.
 func (r *request) setOption(key, value string) {
 	n, err := strconv.Atoi(value)
 	if err != nil {
@@ -88,7 +89,7 @@ func (r *request) setOption(key, value string) {
 	switch {
 	case key == "blksize" && n >= 8 && n <= 65464: // RFC 2348
 		r.blockSize = n
-	case key == "timeout" && n >= 1 && n <= 255: // RFC 2349
+	case key == "timeout" && n >= 1 && n <= int(maxWait/time.Second): // RFC 2349 has up to 255
 		r.timeout = n
 	case key == "tsize" && n >= 0: // RFC 2349
 		r.tsize = true

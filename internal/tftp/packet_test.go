@@ -21,9 +21,9 @@ func TestParseRequest(t *testing.T) {
 		{name: "OVMF asks for the size first", in: "\x00\x01snponly.efi\x00octet\x00tsize\x000\x00blksize\x001468\x00",
 			want: request{op: opRead, name: "snponly.efi", mode: "octet", tsize: true, blockSize: 1468}},
 		{name: "all options, in capitals",
-			in: "\x00\x01f\x00octet\x00BLKSIZE\x008\x00TSIZE\x000\x00TIMEOUT\x00255\x00WINDOWSIZE\x0065535\x00",
+			in: "\x00\x01f\x00octet\x00BLKSIZE\x008\x00TSIZE\x000\x00TIMEOUT\x008\x00WINDOWSIZE\x0065535\x00",
 			want: request{
-				op: opRead, name: "f", mode: "octet", tsize: true, blockSize: 8, timeout: 255, window: 65535,
+				op: opRead, name: "f", mode: "octet", tsize: true, blockSize: 8, timeout: 8, window: 65535,
 			}},
 		{name: "options out of range are ignored",
 			in:   "\x00\x01f\x00octet\x00blksize\x007\x00timeout\x000\x00windowsize\x0065536\x00tsize\x00-1\x00",

@@ -15,10 +15,14 @@
 //
 // # Limits
 //
-//   - The number of transfers is bounded, in all and for each client address. Further requests are dropped, and clients
-//     repeat them.
+//   - Clients that Known does not know get an ERROR, and no transfer.
+//   - The number of transfers is bounded, in all and for each client address. A further request takes the place of a
+//     transfer that no packet of the client has acknowledged: its address may be forged. If there is none, the request
+//     is dropped, and the client repeats it.
 //   - A forged source address gets a few small packets, since only an OACK or the first window is sent before the first
-//     ACK.
+//     ACK, which must arrive within 10 s.
+//   - A client may ask for retransmissions after up to 8 s. The option is ignored when it asks for more.
+//   - Retransmissions end after a few without progress, and a transfer ends after a time that its size gives.
 //   - Block numbers roll over to 0, as all loaders that load more than 65,535 blocks expect.
 //   - Only octet mode is served, because no loader uses another one. Write requests are refused.
 //
@@ -43,6 +47,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"dim/internal/bounds"
 )
 
 // File is what a transfer reads. It is closed when the transfer ends.
@@ -53,19 +59,21 @@ type File interface {
 	Size() int64
 }
 
-// Server answers read requests. Open, ListenPacket and Log must be set. The defaults of the other fields are in their
-// comments. The fields must not be changed while Serve runs.
+// Server answers read requests. Open, Known, ListenPacket and Log must be set. The defaults of the other fields are in
+// their comments. The fields must not be changed while Serve runs.
 type Server struct {
 	// Open returns the file that client requests. fs.ErrNotExist and fs.ErrPermission become errors of the
 	// protocol. The text of other errors is logged, and not sent.
 	Open func(ctx context.Context, client netip.AddrPort, name string) (File, error)
+	// Known reports whether a client may request anything.
+	Known func(client netip.AddrPort) bool
 	// ListenPacket opens the socket for one transfer, on any port of the address in local, which is the address of the
 	// socket on which the request arrived.
 	ListenPacket func(local net.Addr) (net.PacketConn, error)
 	// Log gets an Info line for a transfer that succeeded, and a Warn line for one that failed.
 	Log *slog.Logger
 
-	MaxTransfers int           // at a time; default 512
+	MaxTransfers func() int    // at a time; default 512
 	MaxPerClient int           // at a time to one address; default 4
 	MaxBlockSize int           // default 1468, which fits an Ethernet frame; firmware does not reassemble fragments
 	MaxWindow    int           // default 32
@@ -76,7 +84,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	transfers map[netip.AddrPort]*transfer
-	perClient map[netip.Addr]int
+	perClient bounds.Table[netip.Addr, *transfer]
 }
 
 // Serve answers requests on conn until ctx ends or a read fails. It returns when its transfers have ended, which
@@ -126,6 +134,10 @@ func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []b
 		l.counters.refused.Add(1)
 		l.Log.Warn("tftp request refused", "client", client, "file", r.name, "reason", text)
 		l.conn.WriteTo(appendError(nil, code, text), net.UDPAddrFromAddrPort(client))
+	}
+	if !l.Known(client) {
+		refuse(codeAccess, "not for this client")
+		return
 	}
 	if r.op == opWrite {
 		refuse(codeAccess, "this server is read-only")
@@ -201,27 +213,62 @@ func (s *Server) admit(ctx context.Context, client netip.AddrPort, packet []byte
 	defer s.mu.Unlock()
 	if s.transfers == nil {
 		s.transfers = make(map[netip.AddrPort]*transfer)
-		s.perClient = make(map[netip.Addr]int)
 	}
 	if old := s.transfers[client]; old != nil {
 		if bytes.Equal(old.packet, packet) && !old.acknowledged.Load() {
 			return nil, false
 		}
-		old.cancel()
-		s.remove(old)
-	}
-	if len(s.transfers) >= cmp.Or(s.MaxTransfers, 512) || s.perClient[client.Addr()] >= cmp.Or(s.MaxPerClient, 4) {
-		s.counters.dropped.Add(1)
-		s.Log.Debug("tftp request dropped: too many transfers", "client", client)
-		return nil, false
+		s.displace(old)
 	}
 	t := &transfer{
 		client: client, packet: packet, timeout: cmp.Or(s.Timeout, time.Second), retries: cmp.Or(s.Retries, 5),
 	}
+	if !s.add(t) {
+		s.counters.dropped.Add(1)
+		s.Log.Warn("tftp request dropped: too many transfers", "client", client)
+		return nil, false
+	}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	s.transfers[client] = t
-	s.perClient[client.Addr()]++
 	return t, true
+}
+
+// add counts a transfer, in the place of a doubtful one if there is no other. The caller holds mu.
+func (s *Server) add(t *transfer) bool {
+	limit := bounds.Limit{Each: cmp.Or(s.MaxPerClient, 4), All: 512}
+	if s.MaxTransfers != nil {
+		limit.All = s.MaxTransfers()
+	}
+	a := t.client.Addr()
+	if s.perClient.Add(a, t, limit) {
+		return true
+	}
+	for _, old := range s.perClient.Of(a) {
+		if !old.acknowledged.Load() {
+			s.displace(old)
+			return s.perClient.Add(a, t, limit)
+		}
+	}
+	looks := 0
+	for _, old := range s.transfers { // begins anywhere
+		if looks++; looks > maxLooks || len(s.transfers) < limit.All {
+			break
+		}
+		if !old.acknowledged.Load() {
+			s.displace(old)
+			return s.perClient.Add(a, t, limit)
+		}
+	}
+	return false
+}
+
+// maxLooks bounds the search for a transfer that can be displaced.
+const maxLooks = 16
+
+// displace ends a transfer in favour of another one. The caller holds mu.
+func (s *Server) displace(t *transfer) {
+	t.cancel()
+	s.remove(t)
 }
 
 // finish removes a transfer that has ended from the table.
@@ -234,14 +281,9 @@ func (s *Server) finish(t *transfer) {
 
 // remove removes t, unless another transfer has replaced it. The caller holds mu.
 func (s *Server) remove(t *transfer) {
-	if s.transfers[t.client] != t {
-		return
-	}
-	delete(s.transfers, t.client)
-	if a := t.client.Addr(); s.perClient[a] > 1 {
-		s.perClient[a]--
-	} else {
-		delete(s.perClient, a)
+	if s.transfers[t.client] == t {
+		delete(s.transfers, t.client)
+		s.perClient.Remove(t.client.Addr(), t)
 	}
 }
 

@@ -37,6 +37,7 @@ func serve(t *testing.T, files map[string][]byte, set func(*Server)) *testServer
 	ts := &testServer{files: files, seen: make(chan string, 1000)}
 	ts.Server = &Server{
 		Open:         ts.openFile,
+		Known:        func(netip.AddrPort) bool { return true },
 		ListenPacket: func(net.Addr) (net.PacketConn, error) { return net.ListenPacket("udp4", "127.0.0.1:0") },
 		Log:          slog.New(slog.DiscardHandler),
 		Timeout:      20 * time.Millisecond,
@@ -310,40 +311,100 @@ func TestARepeatedRequestStartsNoSecondTransfer(t *testing.T) {
 	}
 	s.finish(first)
 	s.finish(second)
-	if len(s.transfers) != 1 || s.perClient[from.Addr()] != 1 {
-		t.Errorf("transfers that were replaced are counted: %v", s.perClient)
+	if len(s.transfers) != 1 || len(s.perClient.Of(from.Addr())) != 1 {
+		t.Error("transfers that were replaced are counted")
 	}
 	s.finish(third)
-	if len(s.transfers) != 0 || len(s.perClient) != 0 {
-		t.Errorf("the table keeps %d transfers of %d clients", len(s.transfers), len(s.perClient))
+	if len(s.transfers) != 0 || len(s.perClient.Of(from.Addr())) != 0 {
+		t.Errorf("the table keeps %d transfers", len(s.transfers))
 	}
 }
 
-func TestTransfersAreBounded(t *testing.T) {
+func TestTransfersOfAnAddressAreBounded(t *testing.T) {
 	ts := serve(t, map[string][]byte{"f": pattern(2000)}, func(s *Server) {
 		s.MaxPerClient = 2
 		s.Timeout = time.Minute
 	})
-	ask := func() *client {
-		c := newClient(t, ts.addr)
-		c.conn.WriteTo(c.request(opRead, "f", "octet"), ts.addr)
-		return c
-	}
-	buf := make([]byte, 600)
 	for range 2 {
-		c := ask()
+		c := newClient(t, ts.addr)
+		from := first(t, c, c.request(opRead, "f", "octet"))
+		c.conn.WriteTo(ack(1), from) // proves its address
 		c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if _, _, err := c.conn.ReadFrom(buf); err != nil {
+		if _, _, err := c.conn.ReadFrom(make([]byte, 600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c := ask()
+	c := newClient(t, ts.addr)
+	c.conn.WriteTo(c.request(opRead, "f", "octet"), ts.addr)
 	c.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-	if n, _, err := c.conn.ReadFrom(buf); err == nil {
-		t.Errorf("a third transfer to one address started: %q", buf[:n])
+	if n, _, err := c.conn.ReadFrom(make([]byte, 600)); err == nil {
+		t.Errorf("a third transfer to one address started: %d bytes", n)
 	}
 	if n := len(ts.seen); n != 2 {
 		t.Errorf("%d files opened, want 2", n)
+	}
+}
+
+// first sends a request and returns where the first packet of the answer comes from.
+func first(t *testing.T, c *client, request []byte) net.Addr {
+	t.Helper()
+	c.conn.WriteTo(request, c.server)
+	c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_, from, err := c.conn.ReadFrom(make([]byte, 600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return from
+}
+
+func TestRequestsWithForgedAddressesDoNotKeepOthersFromTheirs(t *testing.T) {
+	want := pattern(20_000)
+	ts := serve(t, map[string][]byte{"f": want}, func(s *Server) {
+		s.MaxTransfers = func() int { return 64 }
+		s.Timeout = time.Minute // so that no transfer ends by itself
+	})
+	for i := range 512 {
+		from, err := net.ListenPacket("udp4", fmt.Sprintf("127.1.%d.%d:0", i/256, i%256))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer from.Close()
+		silent := client{conn: from, server: ts.addr, options: []string{"timeout", "255"}}
+		first(t, &silent, silent.request(opRead, "f", "octet"))
+	}
+	for range 6 { // more than one address may have
+		silent := newClient(t, ts.addr)
+		first(t, silent, silent.request(opRead, "f", "octet"))
+	}
+	got, err := newClient(t, ts.addr, "blksize", "1024").get("f")
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d arrived: %v", len(got), len(want), err)
+	}
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if n := len(ts.transfers); n > 64 {
+		t.Errorf("%d transfers at a time", n)
+	}
+}
+
+func TestALongTimeoutIsNotGranted(t *testing.T) {
+	ts := serve(t, map[string][]byte{"f": pattern(10)}, nil)
+	c := newClient(t, ts.addr, "timeout", "255", "tsize", "0")
+	if _, err := c.get("f"); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[string]string{"tsize": "10"}, c.oack); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestAnUnknownClientGetsNoTransfer(t *testing.T) {
+	ts := serve(t, map[string][]byte{"f": pattern(10)}, func(s *Server) {
+		s.Known = func(netip.AddrPort) bool { return false }
+	})
+	_, err := newClient(t, ts.addr).get("f")
+	if e := (*remoteError)(nil); !errors.As(err, &e) || e.code != codeAccess || len(ts.seen) != 0 {
+		t.Errorf("%v, %d files opened", err, len(ts.seen))
 	}
 }
 

@@ -3,6 +3,7 @@ package tftp
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,8 +13,14 @@ import (
 	"time"
 )
 
-// maxWait bounds the back-off between retransmissions.
-const maxWait = 8 * time.Second
+const (
+	// maxWait bounds the time between retransmissions.
+	maxWait = 8 * time.Second
+	// firstWait bounds the time until the first ACK, which proves that the client's address is not forged.
+	firstWait = 10 * time.Second
+	// minRate is the number of bytes a second below which a transfer does not end in time; minTime is for all others.
+	minRate, minTime = 16 << 10, 5 * time.Minute
+)
 
 // transfer is one file that is being sent to one client. All its fields but acknowledged belong to the goroutine
 // that runs send.
@@ -26,6 +33,7 @@ type transfer struct {
 	timeout      time.Duration
 	retries      int
 	conn         net.PacketConn
+	until        time.Time   // when the transfer ends if it is not acknowledged before
 	acknowledged atomic.Bool // the client has acknowledged a packet
 	resentAfter  int64       // the block after which a window was sent again because of a second ACK; -1: none
 	buf          []byte
@@ -39,6 +47,10 @@ func (e *clientError) Error() string { return "ended by the client: " + e.text }
 // send sends file, window by window. Block numbers count from 1 and do not roll over here. In packets they have 16
 // bits.
 func (t *transfer) send(file File) error {
+	var cancel context.CancelFunc
+	t.ctx, cancel = context.WithTimeout(t.ctx, minTime+time.Duration(file.Size()/minRate)*time.Second)
+	defer cancel()
+	t.until = time.Now().Add(firstWait)
 	stop := context.AfterFunc(t.ctx, func() { t.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if t.request.options() {
@@ -69,12 +81,15 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 	if t.request.timeout != 0 {
 		wait = time.Duration(t.request.timeout) * time.Second
 	}
-	limit := max(wait, maxWait)
 	for try := 0; try <= t.retries; try++ {
 		if err := write(); err != nil {
 			return 0, err
 		}
-		n, err := t.await(acked, end, time.Now().Add(wait))
+		deadline := time.Now().Add(wait)
+		if !t.acknowledged.Load() && deadline.After(t.until) {
+			deadline, try = t.until, t.retries
+		}
+		n, err := t.await(acked, end, deadline)
 		if err == nil {
 			t.acknowledged.Store(true)
 			return n, nil
@@ -85,9 +100,9 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 		if e, ok := err.(net.Error); !ok || !e.Timeout() {
 			return 0, err
 		}
-		wait = min(2*wait, limit)
+		wait = min(2*wait, maxWait)
 	}
-	return 0, fmt.Errorf("no answer to %d packets", t.retries+1)
+	return 0, errors.New("no answer")
 }
 
 // await reads until an ACK of a block in (acked, end] arrives, for exchange.

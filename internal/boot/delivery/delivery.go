@@ -6,8 +6,9 @@
 // Over TFTP and HTTP a node is known by its source address, which is fixed by the description, and gets only what is
 // its own.
 //
-// Once the node runs, any of its users has that address. Therefore a request for boot files is not taken for a boot
-// then, and reports are taken from the superuser alone.
+// Once the node runs, any of its users has that address, and any machine can send a DHCP request in its name.
+// Therefore a request for boot files is taken for a boot only if the node that ran does not run any more, which
+// Progress finds out. Reports are taken from the superuser alone.
 //
 // # Concurrency
 //
@@ -71,6 +72,8 @@ type Progress interface {
 	Refused(node cluster.NodeName, what boot.Refusal)
 	// Stage returns the stage of a node's last event, "" when there is none.
 	Stage(node cluster.NodeName) boot.Stage
+	// Boots reports whether a node that asks for boot files boots. It may block for a few seconds when the node ran.
+	Boots(ctx context.Context, node *cluster.Node) bool
 }
 
 // Options are what a Server needs. All but FromDHCP must be set.
@@ -81,7 +84,8 @@ type Options struct {
 	Loaders  Loaders
 	Log      *slog.Logger
 	// FromDHCP says that every boot begins with a request that this server answers by DHCP. When a node that runs asks
-	// for boot files without one, it does not boot: one of its users looks.
+	// for boot files without one, it does not boot: one of its users looks. If another server answers DHCP, each such
+	// request may be of a boot.
 	FromDHCP bool
 }
 
@@ -104,8 +108,18 @@ func (s *Server) requester(who caller.Caller) (requester, error) {
 		return requester{}, fmt.Errorf("%s is no node's address: %w", who.Peer.Remote.Addr(), boot.ErrUnknown)
 	}
 	t, err := s.Policy.Target(who.Node, who.Interface)
-	runs := s.FromDHCP && s.Progress.Stage(who.Node.Name) == boot.StageRunning
-	return requester{Target: t, observer: runs, superuser: who.Superuser}, err
+	return requester{Target: t, superuser: who.Superuser}, err
+}
+
+// judge finds out whether it is the node's boot that asks for boot files.
+func (s *Server) judge(ctx context.Context, r *requester) {
+	if r.observer {
+		return
+	}
+	if !s.FromDHCP && s.Progress.Stage(r.Node.Name) == boot.StageRunning {
+		s.Progress.Report(r.Node.Name, boot.Event{Stage: boot.StageDHCP, Detail: "answered by another server"})
+	}
+	r.observer = !s.Progress.Boots(ctx, r.Node)
 }
 
 // DHCP returns what a client is given, as boot.Policy decides, and reports the step of the node's boot.

@@ -73,6 +73,10 @@ func (p *progress) Stage(node cluster.NodeName) boot.Stage {
 	return ""
 }
 
+func (p *progress) Boots(_ context.Context, n *cluster.Node) bool {
+	return p.Stage(n.Name) != boot.StageRunning
+}
+
 // fixture is one server of ../testdata/cluster.xml.
 type fixture struct {
 	*Server

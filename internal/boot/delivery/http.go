@@ -21,10 +21,10 @@ const maxReport = 4 << 10
 // nothing. This machine may name a node with ?node=NAME, to see what that one would get.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /boot/ipxe", s.node(s.serveScript))
-	mux.HandleFunc("GET /boot/loader/{name...}", s.node(s.serveLoader))
-	mux.HandleFunc("GET /boot/kernel/{digest}", s.node(s.serveAsset("kernel")))
-	mux.HandleFunc("GET /boot/initramfs/{digest}", s.node(s.serveAsset("initramfs")))
+	mux.HandleFunc("GET /boot/ipxe", s.node(s.judged(s.serveScript)))
+	mux.HandleFunc("GET /boot/loader/{name...}", s.node(s.judged(s.serveLoader)))
+	mux.HandleFunc("GET /boot/kernel/{digest}", s.node(s.judged(s.serveAsset("kernel"))))
+	mux.HandleFunc("GET /boot/initramfs/{digest}", s.node(s.judged(s.serveAsset("initramfs"))))
 	mux.HandleFunc("POST /boot/stage", s.node(s.takeReports))
 	mux.HandleFunc("/boot/", func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is nothing of that name here: "+printableText(r.URL.Path), http.StatusNotFound)
@@ -32,8 +32,19 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
+// nodeHandler answers a request on behalf of a node.
+type nodeHandler func(http.ResponseWriter, *http.Request, *requester)
+
+// judged is for boot files: it finds out whether it is the node's boot that asks.
+func (s *Server) judged(next nodeHandler) nodeHandler {
+	return func(w http.ResponseWriter, r *http.Request, node *requester) {
+		s.judge(r.Context(), node)
+		next(w, r, node)
+	}
+}
+
 // node finds out which node calls, and refuses others in plain words.
-func (s *Server) node(next func(http.ResponseWriter, *http.Request, *requester)) http.HandlerFunc {
+func (s *Server) node(next nodeHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		node, err := s.caller(r)
 		if err != nil {
@@ -90,7 +101,7 @@ func (s *Server) serveLoader(w http.ResponseWriter, r *http.Request, node *reque
 	http.ServeContent(w, r, "", fi.ModTime(), f)
 }
 
-func (s *Server) serveAsset(kind string) func(http.ResponseWriter, *http.Request, *requester) {
+func (s *Server) serveAsset(kind string) nodeHandler {
 	return func(w http.ResponseWriter, r *http.Request, node *requester) {
 		a, err := s.asset(r.Context(), node, kind, r.PathValue("digest"))
 		if err != nil {

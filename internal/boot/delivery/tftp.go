@@ -32,6 +32,7 @@ func (s *Server) OpenTFTP(ctx context.Context, client netip.AddrPort, name strin
 		s.refused(&r, "TFTP", err)
 		return nil, fmt.Errorf("%w: %w", err, fs.ErrPermission)
 	}
+	s.judge(ctx, &r)
 	f, err := s.open(ctx, &r, name)
 	if err != nil {
 		s.refused(&r, "TFTP", err)

@@ -1,0 +1,191 @@
+package admission
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/cluster"
+	"dim/internal/testkit"
+)
+
+// site is a cluster with two nodes on loopback, where any port counts as one of the superuser.
+func site() *cluster.Cluster {
+	loop := &cluster.Network{Name: "loop", Subnet: netip.MustParsePrefix("127.0.0.0/8"), Insecure: true}
+	admin := &cluster.Network{Name: "admin", Subnet: netip.MustParsePrefix("10.99.0.0/24"), Admin: true}
+	node := func(name cluster.NodeName, a string) *cluster.Node {
+		return &cluster.Node{Name: name, Interfaces: []*cluster.Interface{
+			{Name: "eth0", Network: loop, Address: netip.MustParseAddr(a)},
+		}}
+	}
+	return &cluster.Cluster{
+		Networks: []*cluster.Network{loop, admin},
+		Nodes:    []*cluster.Node{node("n01", "127.0.0.11"), node("n02", "127.0.0.12")},
+	}
+}
+
+// open is a door with a listener behind which a goroutine keeps what it accepts.
+func open(t *testing.T) (d *Door, addr string) {
+	t.Helper()
+	d = New("test", site, slog.New(slog.DiscardHandler))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	testkit.Must(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for behind := d.Listener(ln); ; {
+			c, err := behind.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // as a service: it reads until the client ends
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			}()
+		}
+	}()
+	t.Cleanup(func() {
+		ln.Close()
+		<-done
+	})
+	return d, ln.Addr().String()
+}
+
+func dial(t *testing.T, from, to string) *net.TCPConn { return dialFrom(t, from+":0", to) }
+
+func dialFrom(t *testing.T, from, to string) *net.TCPConn {
+	t.Helper()
+	local := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	c, err := (&net.Dialer{LocalAddr: local}).DialContext(t.Context(), "tcp", to)
+	testkit.Must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn)
+}
+
+func (d *Door) count(addr string) int { return len(d.open.Of(holder{netip.MustParseAddr(addr), true})) }
+
+// end is a connection without a socket.
+type end struct {
+	net.Conn
+	remote string
+}
+
+func (e *end) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(e.remote))
+}
+func (e *end) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 80} }
+
+func TestStrangersAreNotTaken(t *testing.T) {
+	d := New("test", site, slog.New(slog.DiscardHandler))
+	for remote, want := range map[string]bool{
+		"127.0.0.11:4000": true, "10.99.0.7:4000": true, "10.77.0.1:4000": true, // a node, an admin's, our own end
+		"192.0.2.9:700": false, "10.98.0.7:4000": false,
+	} {
+		c := &end{remote: remote}
+		if got := d.take(c); got != want {
+			t.Errorf("%s is taken: %t", remote, got)
+		}
+		d.leave(c)
+		if len(d.open.Of(holder{netip.MustParseAddrPort(remote).Addr(), remote == "127.0.0.11:4000"})) != 0 {
+			t.Errorf("%s is still counted", remote)
+		}
+	}
+}
+
+func TestAnAddressHasItsConnectionsAndNoMore(t *testing.T) {
+	d, addr := open(t)
+	for range 3 * perAddress {
+		dial(t, "127.0.0.11", addr)
+		if n := d.count("127.0.0.11"); n > perAddress {
+			t.Fatalf("%d connections", n)
+		}
+	}
+	mine := dial(t, "127.0.0.12", addr)
+	testkit.Eventually(t, "another node is taken", func() bool { return d.count("127.0.0.12") == 1 })
+	mine.Close()
+	testkit.Eventually(t, "its end is noticed", func() bool { return d.count("127.0.0.12") == 0 })
+}
+
+func TestAConnectionThatNobodyEndsMakesRoom(t *testing.T) {
+	d, addr := open(t)
+	for range perAddress {
+		dial(t, "127.0.0.11", addr)
+	}
+	testkit.Eventually(t, "they are taken", func() bool { return d.count("127.0.0.11") == perAddress })
+	testkit.Eventually(t, "a new one is taken in the place of one that is quiet", func() bool {
+		c := dial(t, "127.0.0.11", addr)
+		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := c.Read(make([]byte, 1))
+		e, ok := err.(net.Error)
+		return ok && e.Timeout()
+	})
+}
+
+func TestAServiceOfHTTPHasADoor(t *testing.T) {
+	d := New("test", site, slog.New(slog.DiscardHandler))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	testkit.Must(t, err)
+	s := &http.Server{Handler: http.NotFoundHandler(), ConnState: d.ConnState}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ln) }()
+	for range 3 * perAddress {
+		dial(t, "127.0.0.11", ln.Addr().String())
+	}
+	if n := d.count("127.0.0.11"); n > perAddress {
+		t.Errorf("%d connections", n)
+	}
+	testkit.Must(t, s.Close())
+	<-done
+	testkit.Eventually(t, "all have left", func() bool { return d.count("127.0.0.11") == 0 })
+}
+
+func TestTheLimitGrowsWithTheDescription(t *testing.T) {
+	if n := limitOf(10_000).All; n < 20_000 {
+		t.Errorf("10,000 nodes have %d connections", n)
+	}
+}
+
+func TestAMachineThatRunsAnswers(t *testing.T) {
+	testkit.NeedRoot(t, "it calls from a privileged port")
+	d, addr := open(t)
+	loader := dial(t, "127.0.0.11", addr)
+	c := dialFrom(t, "127.0.0.11:1017", addr)
+	testkit.Eventually(t, "both are taken", func() bool { return d.count("127.0.0.11") == 2 })
+	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.11")}
+	doors := []*Door{New("none", site, d.log), d}
+	if !Answers(t.Context(), doors, addrs, time.Now()) {
+		t.Error("a machine that runs does not answer")
+	}
+	mute(t, c)
+	if Answers(t.Context(), doors, addrs, time.Now()) {
+		t.Error("a machine that is off answers")
+	}
+	c.Close()
+	testkit.Eventually(t, "it has left", func() bool { return d.count("127.0.0.11") == 1 })
+	if Answers(t.Context(), doors, addrs, time.Now()) {
+		t.Errorf("the loader's connection from %s answers for the system", loader.LocalAddr())
+	}
+	if Answers(t.Context(), doors, []netip.Addr{netip.MustParseAddr("127.0.0.12")}, time.Now()) {
+		t.Error("a machine without connections answers")
+	}
+}
+
+// mute lets the kernel drop all that arrives on a connection, as if its machine were switched off.
+func mute(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	testkit.Must(t, err)
+	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	var set error
+	testkit.Must(t, raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: 1, Filter: &drop[0]})
+	}))
+	testkit.Must(t, set)
+}

@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"dim/internal/admission"
+	"dim/internal/caller"
+	"dim/internal/cluster"
+	"dim/internal/dhcp"
+)
+
+// minTransfers is the number of TFTP transfers at a time, besides one for each node.
+const minTransfers = 64
+
+// doors are what this server has of machines that reach it.
+type doors struct {
+	nfs, http *admission.Door // their connections
+	unknown   *dhcp.Machines  // machines that are not in the description
+}
+
+// answers is liveness.Connected.
+func (d doors) answers(ctx context.Context, addrs []netip.Addr, since time.Time) bool {
+	return admission.Answers(ctx, []*admission.Door{d.nfs, d.http}, addrs, since)
+}
+
+// declared returns the description that holds now. It is empty before one is adopted.
+func (d *daemon) declared() *cluster.Cluster {
+	if now := d.follow.Now(); now != nil {
+		return now.Cluster
+	}
+	return &cluster.Cluster{}
+}
+
+// nodes returns the number of declared nodes, with which the bounds of the services grow.
+func (d *daemon) nodes() int { return len(d.declared().Nodes) }
+
+// known reports whether a client of TFTP may ask for files at all.
+func (d *daemon) known(client netip.AddrPort) bool {
+	_, err := caller.Resolve(d.declared(), caller.Peer{Remote: client})
+	return err == nil
+}
