@@ -46,7 +46,12 @@ the others. The next ring follows when all of this holds for a ring:
 
 If one of these fails, the rollout is paused, and dim rollout status shows the
 reason. The server carries the rollout out, also across a restart. This command
-returns when the first ring has begun.
+returns when the first ring has begun; with --wait, when the rollout has ended.
+
+A rollout is done when all its nodes show the version: with --when boot, when
+the last of them has booted. Until then another rollout may take nodes over from
+it, unless it has further rings, a hook or a check; it ends as "replaced" when
+all its nodes were taken.
 
 The head runs hook and check with /bin/sh, with DIM_ROLLOUT, DIM_RING (from 1),
 DIM_NODES (of the ring, a node set), DIM_IMAGE and DIM_VERSION in the
@@ -159,7 +164,7 @@ func printRollout(w io.Writer, r control.Rollout) {
 	ref := versionRef(r.Image, r.Version)
 	switch r.State {
 	case "nothing to do":
-		fmt.Fprintf(w, "%s: %s follow it already\n", ref, plural(r.Count, "node"))
+		fmt.Fprintf(w, "nothing to do: %s of %s already on %s\n", count(uint64(r.Count)), plural(r.Count, "node"), ref)
 		return
 	case "planned":
 		printMoves(w, r)
@@ -168,15 +173,37 @@ func printRollout(w io.Writer, r control.Rollout) {
 	fmt.Fprintln(w, "rollout", rolloutLine(r))
 }
 
+// rolloutLine is "1 done: 4 of 4 nodes on compute@2".
 func rolloutLine(r control.Rollout) string {
-	line := fmt.Sprintf("%d: %s, %s of %s", r.ID, r.State, versionRef(r.Image, r.Version), plural(r.Count, "node"))
+	line := fmt.Sprintf("%d %s", r.ID, rolloutState(r))
 	if len(r.Rings) > 1 {
 		line += fmt.Sprintf(", ring %d of %d", r.Ring, len(r.Rings))
 	}
-	if r.Reason != "" {
-		line += ": " + safe(r.Reason)
+	line += ": "
+	if r.Shown != nil {
+		line += count(uint64(*r.Shown)) + " of "
 	}
-	return fmt.Sprintf("%s; %d show it", line, r.Shows)
+	line += fmt.Sprintf("%s on %s", plural(r.Count, "node"), versionRef(r.Image, r.Version))
+	if r.Reason != "" {
+		line += "; " + safe(r.Reason)
+	}
+	return line
+}
+
+// rolloutState is the state for a person: a rollout that runs may only be waiting for boots.
+func rolloutState(r control.Rollout) string {
+	if r.State == "running" && r.When == "boot" && r.Phase == "switching" {
+		return "waits for boots"
+	}
+	return r.State
+}
+
+// shownOf is "3/4"; "-" when it is not known how many nodes show a version.
+func shownOf(shown *int, all int) string {
+	if shown == nil {
+		return "-"
+	}
+	return count(uint64(*shown)) + "/" + count(uint64(all))
 }
 
 // printMoves prints which nodes would move, and what that means for those that run.
@@ -184,7 +211,7 @@ func printMoves(w io.Writer, r control.Rollout) {
 	row(w, "RING", "COUNT", "FROM", "TO", "PATHS", "NODES")
 	for i, ring := range r.Rings {
 		for _, m := range ring.Moves {
-			row(w, i+1, m.Count, m.From, m.To, m.Paths, m.Nodes)
+			row(w, i+1, count(uint64(m.Count)), m.From, m.To, count(uint64(m.Paths)), cutSet(m.Nodes))
 		}
 	}
 	printed := map[string]bool{}
@@ -201,7 +228,7 @@ func printMoves(w io.Writer, r control.Rollout) {
 // printMoveVerdict prints what the move from one version to another means for nodes that run.
 func printMoveVerdict(w io.Writer, step string, v control.Verdict) {
 	if v.Programs == 0 && len(v.Restart) == 0 && !v.Init && !v.Reboot {
-		fmt.Fprintf(w, "%s: takes effect at once, nothing has to be restarted\n", step)
+		fmt.Fprintf(w, "%s: takes effect at once; no service needs a restart\n", step)
 		return
 	}
 	fmt.Fprintf(w, "%s, on nodes that run:\n", step)
@@ -226,10 +253,10 @@ func (a *app) rolloutLsCommand() *cobra.Command {
 }
 
 func printRollouts(w io.Writer, list []control.Rollout, now time.Time) {
-	row(w, "ROLLOUT", "VERSION", "WHEN", "STATE", "AGE", "RING", "SHOW IT", "NODES", "REASON")
+	row(w, "ROLLOUT", "VERSION", "WHEN", "STATE", "AGE", "RING", "ON IT", "NODES", "REASON")
 	for _, r := range list {
-		row(w, r.ID, versionRef(r.Image, r.Version), r.When, r.State, ago(r.Started, now),
-			fmt.Sprintf("%d/%d", r.Ring, len(r.Rings)), fmt.Sprintf("%d/%d", r.Shows, r.Count), r.Nodes, safe(r.Reason))
+		row(w, r.ID, versionRef(r.Image, r.Version), r.When, rolloutState(r), ago(r.Started, now),
+			fmt.Sprintf("%d/%d", r.Ring, len(r.Rings)), shownOf(r.Shown, r.Count), cutSet(r.Nodes), safe(r.Reason))
 	}
 }
 
@@ -258,8 +285,8 @@ column shows the verdict on each node: "current", or why it is not.`,
 }
 
 func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
-	state := r.State
-	if r.State == "running" {
+	state := rolloutState(r)
+	if state == "running" {
 		state += ", " + r.Phase
 	}
 	if r.Reason != "" {
@@ -274,8 +301,11 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 		if i+1 == r.Ring && (r.State == "running" || r.State == "paused") {
 			mark = " <"
 		}
-		row(w, fmt.Sprintf("ring %d", i+1),
-			fmt.Sprintf("%d of %s: %s%s", ring.Shows, plural(ring.Count, "node"), ring.Nodes, mark))
+		nodes := plural(ring.Count, "node")
+		if ring.Shown != nil {
+			nodes = count(uint64(*ring.Shown)) + " of " + nodes
+		}
+		row(w, fmt.Sprintf("ring %d", i+1), fmt.Sprintf("%s: %s%s", nodes, cutSet(ring.Nodes), mark))
 	}
 	fmt.Fprintln(w)
 	row(w, "NODE", "RING", "SHOWS", "STAGE", "VERDICT")
@@ -330,8 +360,9 @@ func (a *app) rolloutStopCommand() *cobra.Command {
 		Use:   "stop [ROLLOUT]",
 		Short: "End a rollout where it is",
 		Long: `Ends a rollout that is running or paused; without a number, the latest one. The
-nodes that it has moved keep the version, the others keep theirs. Another
-rollout may move them afterwards.`,
+nodes that it has moved keep the version, the others keep theirs: nodes that
+were to change at their next boot do not. Another rollout may move them
+afterwards.`,
 		Example: "  dim rollout stop",
 	}, &control.RolloutChange{Do: "stop"})
 }
@@ -368,7 +399,10 @@ func (a *app) changeRollout(ctx context.Context, id int, change control.RolloutC
 }
 
 func printRolloutChange(w io.Writer, r control.Rollout, dry bool) {
-	fmt.Fprintln(w, would(dry, "rollout"), rolloutLine(r))
+	if dry {
+		fmt.Fprint(w, "dry run: ")
+	}
+	fmt.Fprintln(w, "rollout", rolloutLine(r))
 	if dry && slices.ContainsFunc(r.Rings, func(ring control.RolloutRing) bool { return len(ring.Moves) > 0 }) {
 		printMoves(w, r)
 	}

@@ -3,11 +3,9 @@ package api
 import (
 	"context"
 
-	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/driver"
 	"dim/internal/follow"
-	"dim/internal/image"
 	"dim/internal/rollout"
 )
 
@@ -106,18 +104,15 @@ func (api *API) rollout(now *follow.Declared, r *rollout.Rollout) control.Rollou
 	}
 	for _, ring := range r.Rings {
 		shown := control.RolloutRing{Nodes: ring.Nodes.String(), Count: len(ring.Nodes)}
-		for _, n := range ring.Nodes {
-			if api.shows(n, r.Ref()) {
-				shown.Shows++
-			}
+		if r.UnderWay() {
+			n := api.Driver.ShownOf(ring.Nodes, r.Ref())
+			shown.Shown = &n
 		}
-		out.Shows += shown.Shows
 		out.Rings = append(out.Rings, shown)
 	}
+	if out.Shown = r.Shown; r.UnderWay() {
+		n := api.Driver.Shown(r)
+		out.Shown = &n
+	}
 	return out
-}
-
-func (api *API) shows(node string, ref image.Ref) bool {
-	v, ok := api.Serving.Shows(cluster.NodeName(node))
-	return ok && v.Ref() == ref
 }

@@ -27,8 +27,8 @@ type Rollout struct {
 	Soak    float64       `json:"soak_seconds"`
 	Check   string        `json:"check"`
 	Hook    string        `json:"hook"`
-	// State is "running", "paused", "done", "undone", "stopped", "planned" or "nothing to do". In a dry run it is the
-	// state that would follow.
+	// State is "running", "paused", "done", "undone", "stopped", "replaced" (by another rollout of its nodes),
+	// "planned" or "nothing to do". In a dry run it is the state that would follow.
 	State   string    `json:"state"`
 	Ring    int       `json:"ring"`  // the current one, from 1
 	Phase   string    `json:"phase"` // of the current ring: "switching", "hook", "gate"
@@ -36,7 +36,7 @@ type Rollout struct {
 	Reason  string    `json:"reason"` // why it is paused, or what it waits for
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
-	Shows   int       `json:"shows"`   // how many of its nodes show the version now
+	Shown   *int      `json:"shown"`   // how many of its nodes show the version, or did at its end; nil: not known
 	Current int       `json:"current"` // the version that nodes without a version of their own follow
 
 	States []RolloutNode `json:"nodes_now,omitempty"` // of each node, in answers about one rollout
@@ -46,7 +46,7 @@ type Rollout struct {
 type RolloutRing struct {
 	Nodes string        `json:"nodes"` // node set
 	Count int           `json:"count"`
-	Shows int           `json:"shows"`           // how many show the version now
+	Shown *int          `json:"shown"`           // how many show the version now; nil: the rollout has ended
 	Moves []RolloutMove `json:"moves,omitempty"` // only of a dry run
 }
 

@@ -67,7 +67,7 @@ func TestARolloutForTheNextBootWaitsForIt(t *testing.T) {
 	bootable(s, "1")
 	bootable(s, "2")
 	r := rollOut(s, control.RolloutRequest{Nodes: "n[01-02]", Version: "compute", When: "boot"})
-	if got := motds(s); got != "1111" || r.State != "done" || r.States[0].Verdict != "changes when it boots" {
+	if got := motds(s); got != "1111" || r.State != "running" || r.States[0].Verdict != "changes when it boots" {
 		t.Errorf("nodes read %s: %+v", got, r)
 	}
 	s.web("127.0.0.1", "GET", "/boot/ipxe?node=n01", "") // a request of an administrator

@@ -61,10 +61,9 @@ func manner(r control.RolloutRequest) (rollout.Rollout, error) {
 	}
 	switch {
 	case out.When != rollout.Now && out.When != rollout.Boot:
-		return out, control.Errorf(control.Invalid, "roll out: nodes cannot change %q", r.When).
-			WithHint("they change now, or at their next boot")
+		return out, control.Errorf(control.Invalid, "roll out: --when %q: must be now or boot", r.When)
 	case out.Soak < 0:
-		return out, control.Errorf(control.Invalid, "roll out: soak time of %v", out.Soak)
+		return out, control.Errorf(control.Invalid, "roll out: --soak must not be negative")
 	}
 	return out, nil
 }
@@ -104,7 +103,8 @@ func nodesOf(now *follow.Declared, im *cluster.Image, set string) (nodes []strin
 }
 
 // Begin declares a planned rollout. When all its nodes follow the version already, nothing is declared and begun is
-// false. It returns when this server has adopted the declaration.
+// false. It returns when this server has adopted the declaration. The rollout has ended then if nothing is left to do
+// and all its nodes show the version.
 func (d *Driver) Begin(ctx context.Context, planned rollout.Rollout) (r rollout.Rollout, begun bool, err error) {
 	if !changes(d.Follow.Now(), &planned) {
 		return planned, false, nil
@@ -122,7 +122,29 @@ func (d *Driver) Begin(ctx context.Context, planned rollout.Rollout) (r rollout.
 	}
 	d.Log.Info("rollout begins",
 		"rollout", r.ID, "version", r.Ref(), "nodes", r.Nodes().String(), "kind", string(r.When))
-	return r, true, d.Follow.Refresh(ctx, shared)
+	if err := d.Follow.Refresh(ctx, shared); err != nil {
+		return r, true, err
+	}
+	if err := d.end(ctx, r.ID); err != nil {
+		d.Log.Warn("rollout does not end yet", "rollout", r.ID, "error", err) // Run tries it again
+	}
+	return r, true, nil
+}
+
+// end ends a rollout if all its nodes show the version and nothing else is left to do.
+func (d *Driver) end(ctx context.Context, id int) error {
+	r, ok, err := rollout.Load(d.Follow.Now().State, id)
+	if err != nil || !ok || r.State != rollout.Running || !r.OnlyWaits() {
+		return err
+	}
+	if step := r.Next(d.seen(&r), time.Now()); step != (rollout.Step{}) {
+		return nil
+	}
+	err = d.advance(ctx, &r, rollout.Step{})
+	if errors.Is(err, rollout.ErrConflict) { // Run was faster
+		return nil
+	}
+	return err
 }
 
 // RollOut plans and begins the rollout that a request asks for.
@@ -162,8 +184,14 @@ func (d *Driver) Decide(id int, in control.RolloutChange) (Decision, error) {
 	decide := map[string]Decision{
 		"pause":  func(s coord.State) (coord.Change, error) { return rollout.Pause(s, id, "by hand", at) },
 		"resume": func(s coord.State) (coord.Change, error) { return rollout.Resume(s, id, at) },
-		"stop":   func(s coord.State) (coord.Change, error) { return rollout.Stop(s, id, at) },
-		"undo":   func(s coord.State) (coord.Change, error) { return rollout.Undo(s, id, rollout.When(in.When), at) },
+		"stop": func(s coord.State) (coord.Change, error) {
+			r, _, err := rollout.Load(s, id)
+			if err != nil {
+				return coord.Change{}, err
+			}
+			return rollout.Stop(s, id, d.Shown(&r), at)
+		},
+		"undo": func(s coord.State) (coord.Change, error) { return rollout.Undo(s, id, rollout.When(in.When), at) },
 	}[in.Do]
 	if decide == nil {
 		return nil, control.Errorf(control.Invalid,

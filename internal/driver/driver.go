@@ -181,6 +181,9 @@ func (d *Driver) drive(ctx context.Context, id int) {
 		if step.Wait == "" && err == nil {
 			continue
 		}
+		if r.When == rollout.Boot || time.Since(r.Since) > time.Minute {
+			pause = retryInterval // it may wait for days
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -212,12 +215,15 @@ func (d *Driver) advance(ctx context.Context, r *rollout.Rollout, step rollout.S
 	if err != nil {
 		return err
 	}
+	step.Shown = d.Shown(r)
 	err = shared.Decide(ctx, func(s coord.State) (coord.Change, error) {
 		return r.Advance(s, step, d.running(r.Nodes()), time.Now().UTC())
 	})
 	switch {
 	case err == nil && step.Pause != "":
 		d.Log.Warn("rollout is paused", "rollout", r.ID, "reason", step.Pause)
+	case err == nil && step.Enter == "" && r.Ring == len(r.Rings)-1:
+		d.Log.Info("rollout has ended", "rollout", r.ID, "version", r.Ref(), "count", step.Shown)
 	case err == nil:
 		d.Log.Info("rollout goes on", "rollout", r.ID, "ring", r.Ring+1, "stage", string(r.Phase))
 	}
@@ -241,7 +247,7 @@ func (d *Driver) seen(r *rollout.Rollout) map[string]rollout.Seen {
 	seen := map[string]rollout.Seen{}
 	for _, name := range r.Rings[r.Ring].Nodes {
 		n, ok := now.Cluster.Node(cluster.NodeName(name))
-		if !ok || string(n.Image.Name) != r.Image {
+		if !ok || !follows(now, n, r.Ref()) {
 			seen[name] = rollout.Seen{Gone: true}
 			continue
 		}
@@ -251,6 +257,36 @@ func (d *Driver) seen(r *rollout.Rollout) map[string]rollout.Seen {
 		d.probe(now, r, seen)
 	}
 	return seen
+}
+
+// follows reports whether a node follows a version, or will from its next boot on. It does not when another rollout has
+// moved it since.
+func follows(now *follow.Declared, n *cluster.Node, ref image.Ref) bool {
+	if string(n.Image.Name) != ref.Image {
+		return false
+	}
+	is, next := now.Follows(n)
+	return is == ref || next == ref
+}
+
+// Shown returns how many nodes of a rollout show its version.
+func (d *Driver) Shown(r *rollout.Rollout) int {
+	shown := 0
+	for _, ring := range r.Rings {
+		shown += d.ShownOf(ring.Nodes, r.Ref())
+	}
+	return shown
+}
+
+// ShownOf returns how many of some nodes show a version.
+func (d *Driver) ShownOf(nodes []string, ref image.Ref) int {
+	shown := 0
+	for _, name := range nodes {
+		if v, ok := d.Roots.Shows(cluster.NodeName(name)); ok && v.Ref() == ref {
+			shown++
+		}
+	}
+	return shown
 }
 
 // report returns what a server of n reported last, nil when none of its servers has reported. Only the nodes of this

@@ -288,6 +288,8 @@ func TestWhatIsSeenOfTheNodesOfARing(t *testing.T) {
 	t.Parallel()
 	f, c := followtest.Open(t, small)
 	followtest.Put(t, f, c, followtest.Version("compute", 1), followtest.Version("compute", 2))
+	followtest.Declare(t, f, c, coord.Change{Desired: coord.Refs{"n01": ref(2), "n02": ref(2), "x1": ref(2)},
+		Next: coord.Refs{"n03": ref(2)}})
 	d, roots := newDriver(t, f)
 	roots.shows["n01"] = followtest.Version("compute", 2)
 	roots.shows["n02"] = followtest.Version("compute", 1)
@@ -296,7 +298,7 @@ func TestWhatIsSeenOfTheNodesOfARing(t *testing.T) {
 	d.Problems.Set(problems.Node("n02"), errors.New("a mount is in the way"))
 	r := &rollout.Rollout{
 		ID: 1, Image: "compute", Version: 2, Soak: time.Hour, Since: time.Now(), Phase: "gate",
-		Rings: []rollout.Ring{{Nodes: rollout.Nodes{"n01", "n02", "n03", "n04", "n09", "x1"}}},
+		Rings: []rollout.Ring{{Nodes: rollout.Nodes{"n01", "n02", "n03", "n04", "n05", "n09", "x1"}}},
 	}
 	want := map[string]rollout.Seen{
 		"n01": {Server: "head", Report: &rollout.Report{Shows: ref(2), Stage: "running"}},
@@ -305,6 +307,7 @@ func TestWhatIsSeenOfTheNodesOfARing(t *testing.T) {
 		}},
 		"n03": {Server: "head", Report: &rollout.Report{Stage: "off"}}, // it has no root yet
 		"n04": {Gone: true},                                            // it has another image
+		"n05": {Gone: true},                                            // another rollout has moved it
 		"n09": {Gone: true},                                            // it is not in the description
 		"x1":  {Server: "second"},                                      // nothing has reported what it shows
 	}

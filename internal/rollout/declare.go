@@ -57,8 +57,8 @@ func (d *decision) setCurrent(ref image.Ref) {
 // Declare begins a rollout with its first ring. The caller sets what a person decides: Image, Version, When, Rings
 // without Ran, All, Soak, Check and Hook. ran are the nodes that are up now.
 //
-// The error is ErrConflict when a rollout that is under way has a node in common with this one, and coord.ErrNotFound
-// when there is no such version.
+// The error is ErrConflict when a rollout that has something left to do has a node in common with this one, and
+// coord.ErrNotFound when there is no such version.
 func (r Rollout) Declare(s coord.State, ran []string, now time.Time) (Rollout, coord.Change, error) {
 	if _, ok := s.Images[r.Image].Version(r.Version); !ok { // it may have been removed a moment ago
 		return r, coord.Change{}, fmt.Errorf("roll out %s: %w", r.Ref(), coord.ErrNotFound)
@@ -67,18 +67,15 @@ func (r Rollout) Declare(s coord.State, ran []string, now time.Time) (Rollout, c
 	if err != nil {
 		return r, coord.Change{}, err
 	}
-	for _, other := range active {
-		if common := intersection(other.Nodes(), r.Nodes()); len(common) > 0 {
-			return r, coord.Change{}, fmt.Errorf("roll out %s: rollout %d of %s to %s is %s: %w",
-				r.Ref(), other.ID, other.Ref(), common, other.State, ErrConflict)
-		}
+	d := decide(s)
+	if err := r.takeOver(d, active, now); err != nil {
+		return r, coord.Change{}, err
 	}
 	numbers := slices.Sorted(maps.Keys(s.Rollouts))
 	r.ID = 1
 	if len(numbers) > 0 {
 		r.ID = numbers[len(numbers)-1] + 1
 	}
-	d := decide(s)
 	r.Current = d.current(r.Image).Number
 	r.Before = before(s, r.Nodes())
 	r.Started = now
@@ -93,6 +90,27 @@ func (r Rollout) Declare(s coord.State, ran []string, now time.Time) (Rollout, c
 		}
 	}
 	return r, change, nil
+}
+
+// takeOver ends the rollouts whose nodes all are in r. The error is ErrConflict when one that has something left to do
+// has a node in common with r.
+func (r *Rollout) takeOver(d *decision, active []Rollout, now time.Time) error {
+	for i := range active {
+		other := &active[i]
+		common := intersection(other.Nodes(), r.Nodes())
+		switch {
+		case len(common) == 0:
+		case !other.OnlyWaits():
+			return conflictError(fmt.Sprintf("roll out %s: rollout %d (%s) is still %s on %s",
+				r.Ref(), other.ID, other.Ref(), other.State, common))
+		case len(common) == len(other.Nodes()):
+			other.State, other.Ended, other.Reason = replaced, now, ""
+			if err := other.put(&d.change); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // before returns what s declares for nodes, grouped.
@@ -124,15 +142,13 @@ func intersection(a, b []string) Nodes {
 	return slices.DeleteFunc(slices.Clone(b), func(n string) bool { return !in[n] })
 }
 
-// declareRing makes the nodes of a ring follow the version. The last ring ends the rollout when it has neither a hook
-// nor a check: servers retry the switch of nodes that cannot follow yet without the rollout.
+// declareRing makes the nodes of a ring follow the version.
 func (r *Rollout) declareRing(d *decision, ring int, ran []string, now time.Time) {
 	r.Rings = slices.Clone(r.Rings)
 	r.Rings[ring].Ran, r.Rings[ring].Declared = intersection(r.Rings[ring].Nodes, ran), now
 	r.State, r.Ring, r.Phase, r.Since, r.Reason = Running, ring, switching, now, ""
 	followed := r.followed(d.state)
-	last := ring == len(r.Rings)-1
-	if last && r.All {
+	if ring == len(r.Rings)-1 && r.All {
 		d.setCurrent(r.Ref())
 	}
 	for _, n := range r.declared() { // with earlier rings: their reference may name the current version now
@@ -141,9 +157,6 @@ func (r *Rollout) declareRing(d *decision, ring int, ran []string, now time.Time
 		} else {
 			d.follow(n, followed[n], r.Ref())
 		}
-	}
-	if last && r.Hook == "" && r.Check == "" {
-		r.State, r.Ended = done, now
 	}
 }
 
@@ -190,15 +203,46 @@ func Resume(s coord.State, id int, now time.Time) (coord.Change, error) {
 	})
 }
 
-// Stop ends a rollout where it is: the nodes of the declared rings keep its version, the others are not moved.
-func Stop(s coord.State, id int, now time.Time) (coord.Change, error) {
-	return alter(s, id, func(r *Rollout) error {
-		if !r.UnderWay() {
-			return stateError(fmt.Sprintf("stop rollout %d: it is already %s", id, r.State))
+// Stop ends a rollout where it is: the nodes that have moved keep its version, the others are not moved, also not at
+// their next boot. shown is how many of its nodes show the version.
+func Stop(s coord.State, id, shown int, now time.Time) (coord.Change, error) {
+	r, err := loadExisting(s, id)
+	if err != nil {
+		return coord.Change{}, err
+	}
+	if !r.UnderWay() {
+		return coord.Change{}, stateError(fmt.Sprintf("stop rollout %d: it is already %s", id, r.State))
+	}
+	d := decide(s)
+	r.cancelBoots(d)
+	r.State, r.Ended, r.Reason, r.Shown = stopped, now, "", &shown
+	return d.change, r.put(&d.change)
+}
+
+// cancelBoots lets the nodes that have not booted the version yet follow what they follow now. If the version was made
+// the current one of the image, it is that no longer: not all nodes have moved to it.
+func (r *Rollout) cancelBoots(d *decision) {
+	var waiting, others Nodes
+	for _, n := range r.declared() {
+		if _, next := d.state.Follows(n, r.Image); next == r.Ref() {
+			waiting = append(waiting, n)
+		} else if d.state.Desired[n].IsZero() {
+			others = append(others, n)
 		}
-		r.State, r.Ended = stopped, now
-		return nil
-	})
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	if r.madeCurrent() && r.Current > 0 && d.current(r.Image) == r.Ref() {
+		d.setCurrent(r.previous())
+		for _, n := range others { // they followed the current version without a reference of their own
+			d.follow(n, r.Ref(), d.state.Next[n])
+		}
+	}
+	for _, n := range waiting {
+		now, _ := d.state.Follows(n, r.Image)
+		d.follow(n, now, image.Ref{})
+	}
 }
 
 // alter changes the record alone.

@@ -21,8 +21,10 @@
 // The record and the references of a ring's nodes change in one transaction. So the state tells where a rollout is,
 // also after a crash, and a server continues from the record. It repeats a command that was running.
 //
-// No node is in two rollouts that are under way. A record keeps the references of each node from before the rollout,
-// so an undo restores exactly these. It is refused if a node was moved since.
+// No node is in two rollouts that are under way and have something left to do. A rollout that has declared its last
+// ring, and has neither hook nor check, only waits until its nodes show the version: another rollout may take nodes
+// over from it, and replaces it when it takes all of them. A record keeps the references of each node from before the
+// rollout, so an undo restores exactly these. It is refused if a node was moved since.
 //
 // # Concurrency
 //
@@ -55,6 +57,12 @@ type stateError string
 func (e stateError) Error() string        { return string(e) }
 func (e stateError) Is(target error) bool { return target == ErrState }
 
+// conflictError is an ErrConflict with a text of its own.
+type conflictError string
+
+func (e conflictError) Error() string        { return string(e) }
+func (e conflictError) Is(target error) bool { return target == ErrConflict }
+
 // When tells when the nodes of a declared ring change to the version.
 type When string
 
@@ -67,13 +75,15 @@ const (
 // State of a rollout.
 type State string
 
-// Rollouts that are Running or Paused are under way. The others have ended: at their last ring, by Undo, or by Stop.
+// Rollouts that are Running or Paused are under way. The others have ended: when all their nodes showed the version, by
+// Undo, by Stop, or by another rollout of all their nodes.
 const (
-	Running State = "running"
-	Paused  State = "paused"
-	done    State = "done"
-	undone  State = "undone"
-	stopped State = "stopped"
+	Running  State = "running"
+	Paused   State = "paused"
+	done     State = "done"
+	undone   State = "undone"
+	stopped  State = "stopped"
+	replaced State = "replaced"
 )
 
 // Phase of the ring that was declared last.
@@ -124,6 +134,7 @@ type Rollout struct {
 	Reason  string    `json:"reason,omitempty"` // why it is paused
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
+	Shown   *int      `json:"shown,omitempty"` // number of nodes that showed the version at its end; nil: not known
 
 	Before  []Before `json:"before"`  // the references of its nodes before the rollout
 	Current int      `json:"current"` // the image's current version before the rollout
@@ -145,6 +156,11 @@ type Before struct {
 
 // UnderWay reports whether the rollout has not ended.
 func (r *Rollout) UnderWay() bool { return r.State == Running || r.State == Paused }
+
+// OnlyWaits reports whether nothing is left to do but to wait until the nodes show the version.
+func (r *Rollout) OnlyWaits() bool {
+	return r.UnderWay() && r.Ring == len(r.Rings)-1 && r.Hook == "" && r.Check == ""
+}
 
 // Ref returns the reference that the nodes follow.
 func (r *Rollout) Ref() image.Ref { return image.Ref{Image: r.Image, Number: r.Version} }
@@ -173,11 +189,19 @@ func (r *Rollout) declared() Nodes {
 // Previous returns the reference that a node followed before the rollout.
 func (r *Rollout) Previous(node string) image.Ref {
 	for _, b := range r.Before {
-		if slices.Contains(b.Nodes, node) && !b.Desired.IsZero() {
-			return b.Desired
+		if slices.Contains(b.Nodes, node) {
+			return r.previousOf(&b)
 		}
 	}
 	return r.previous()
+}
+
+// previousOf returns the reference that the nodes of b followed before the rollout.
+func (r *Rollout) previousOf(b *Before) image.Ref {
+	if b.Desired.IsZero() {
+		return r.previous()
+	}
+	return b.Desired
 }
 
 // Load returns the rollout with a number.

@@ -40,9 +40,12 @@ func TestRingsDivideAllNodes(t *testing.T) {
 
 func TestARolloutOfSomeNodesKeepsTheCurrentVersion(t *testing.T) {
 	s := newSite(3)
-	r, err := s.declare(2, Now, "12")
-	if err != nil || r.State != done {
-		t.Fatal(r.State, err)
+	if _, err := s.declare(2, Now, "12"); err != nil {
+		t.Fatal(err)
+	}
+	s.next(t, 1, s.seen(), nil)
+	if r := s.load(t, 1); r.State != done {
+		t.Fatal(r.State)
 	}
 	want(t, s, "221111111")
 	if _, err := s.declare(3, Now, "123456789"); err != nil {
@@ -96,7 +99,7 @@ func TestTwoRolloutsOfOneNodeConflict(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := s.declare(3, Now, "34")
-	if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "rollout 1 of compute@2 to n3 is running") {
+	if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "rollout 1 (compute@2) is still running on n3") {
 		t.Errorf("a node in two: %v", err)
 	}
 	if _, err := s.declare(3, Now, "45"); err != nil {
@@ -105,7 +108,7 @@ func TestTwoRolloutsOfOneNodeConflict(t *testing.T) {
 	if _, err := s.declare(4, Now, "6"); !errors.Is(err, coord.ErrNotFound) {
 		t.Errorf("to a version that was removed: %v", err)
 	}
-	c, err := Stop(s.state, 1, s.now)
+	c, err := Stop(s.state, 1, 1, s.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,4 +134,79 @@ func TestRecordsOfOldRolloutsAreRemoved(t *testing.T) {
 	}
 	s.load(t, 1)
 	s.load(t, kept+21)
+}
+
+func TestARolloutIsDoneWhenAllItsNodesShowTheVersion(t *testing.T) {
+	for _, when := range []When{Now, Boot} {
+		s := newSite(2)
+		if _, err := s.declare(2, when, "12"); err != nil {
+			t.Fatal(err)
+		}
+		behind := s.seen()
+		behind["n2"] = Seen{Report: &Report{Shows: compute(1)}}
+		if step := s.next(t, 1, behind, nil); step.Wait == "" || s.load(t, 1).State != Running {
+			t.Errorf("%s: with a node behind: %+v", when, step)
+		}
+		s.boot("n1")
+		s.boot("n2")
+		r := s.load(t, 1)
+		s.advance(t, r, Step{Shown: 2})
+		if r := s.load(t, 1); r.State != done || r.Shown == nil || *r.Shown != 2 {
+			t.Errorf("%s: at the end it is %+v", when, r)
+		}
+	}
+}
+
+func TestARolloutThatOnlyWaitsIsReplaced(t *testing.T) {
+	s := newSite(3)
+	if _, err := s.declare(2, Boot, "123"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.declare(3, Now, "1"); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s, "31(2)1(2)111111")
+	if r := s.load(t, 1); r.State != Running {
+		t.Errorf("with nodes left it is %s", r.State)
+	}
+	if _, err := s.declare(3, Boot, "23"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.declare(2, Now, "123"); err != nil { // of the nodes of all three
+		t.Fatal(err)
+	}
+	for id := 1; id <= 3; id++ {
+		if r := s.load(t, id); r.State != replaced || r.Ended != s.now || r.Shown != nil {
+			t.Errorf("rollout %d: %+v", id, r)
+		}
+	}
+	if _, err := s.declare(3, Boot, "4 5"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.declare(2, Now, "4"); !errors.Is(err, ErrConflict) {
+		t.Errorf("a rollout with another ring is taken over: %v", err)
+	}
+}
+
+func TestStopCancelsBoots(t *testing.T) {
+	s := newSite(3)
+	if _, err := s.declare(2, Boot, "123456789"); err != nil {
+		t.Fatal(err)
+	}
+	s.boot("n2")
+	s.boot("n3")
+	want(t, s, "1(2)221(2)1(2)1(2)1(2)1(2)1(2)")
+	c, err := Stop(s.state, 1, 2, s.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(c)
+	want(t, s, "122111111")
+	if r := s.load(t, 1); r.State != stopped || *r.Shown != 2 || s.state.Images["compute"].Current != 1 {
+		t.Errorf("%+v, current is %d", r, s.state.Images["compute"].Current)
+	}
+	s.boot("n1")
+	want(t, s, "122111111")
+	undo(t, s, 1, "")
+	want(t, s, "12(1)2(1)111111")
 }

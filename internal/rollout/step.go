@@ -51,6 +51,7 @@ type Step struct {
 	Command string // which one that is: "hook" or "check"
 	Pause   string // why
 	Enter   Phase
+	Shown   int // set by the caller of Advance: how many nodes of the rollout show the version
 }
 
 // Next returns what a running rollout needs, given what is known of the nodes of its ring. After the command of a
@@ -172,7 +173,7 @@ func (r *Rollout) Advance(s coord.State, step Step, ran []string, now time.Time)
 	case step.Enter != "":
 		is.Phase, is.Since = step.Enter, now
 	case is.Ring == len(is.Rings)-1:
-		is.State, is.Ended = done, now
+		is.State, is.Ended, is.Shown = done, now, &step.Shown
 	default:
 		is.declareRing(d, is.Ring+1, ran, now)
 	}

@@ -29,7 +29,7 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 		return coord.Change{}, stateError(fmt.Sprintf("undo rollout %d: when is %q, neither now nor boot", id, when))
 	}
 	if moved := r.movedSince(s); len(moved) > 0 {
-		return coord.Change{}, fmt.Errorf("undo rollout %d: %s moved since: %w", id, moved, ErrConflict)
+		return coord.Change{}, conflictError(fmt.Sprintf("undo rollout %d: %s moved since", id, moved))
 	}
 	if err := r.checkPrevious(s); err != nil {
 		return coord.Change{}, err
@@ -39,7 +39,7 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 		d.setCurrent(r.previous())
 	}
 	r.restore(d, when)
-	r.State, r.Ended, r.Reason = undone, now, ""
+	r.State, r.Ended, r.Reason, r.Shown = undone, now, "", nil
 	change := d.change
 	return change, r.put(&change)
 }
@@ -47,14 +47,26 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 // madeCurrent reports whether the rollout has made its version the current one.
 func (r *Rollout) madeCurrent() bool { return r.All && r.Ring == len(r.Rings)-1 }
 
-// movedSince returns the nodes that no longer follow what the rollout declared for them.
+// movedSince returns the nodes that no longer follow what the rollout declared for them. A rollout for the next boot
+// that was stopped left those that had not booted as they were.
 func (r *Rollout) movedSince(s coord.State) Nodes {
-	if current, _ := s.Images[r.Image].Followed(); r.madeCurrent() && current.Number != r.Version {
+	cancelled := r.State == stopped && r.When == Boot
+	current, _ := s.Images[r.Image].Followed()
+	if r.madeCurrent() && current.Number != r.Version && !(cancelled && current.Number == r.Current) {
 		return r.declared()
+	}
+	before := coord.Refs{}
+	if cancelled {
+		for _, b := range r.Before {
+			for _, n := range b.Nodes {
+				before[n] = r.previousOf(&b)
+			}
+		}
 	}
 	return slices.DeleteFunc(r.declared(), func(n string) bool {
 		now, next := s.Follows(n, r.Image)
-		return now == r.Ref() && next.IsZero() || r.When == Boot && next == r.Ref()
+		return now == r.Ref() && next.IsZero() || r.When == Boot && next == r.Ref() ||
+			cancelled && now == before[n] && next.IsZero()
 	})
 }
 
