@@ -168,9 +168,11 @@ func printRollout(w io.Writer, r control.Rollout) {
 		return
 	case "planned":
 		printMoves(w, r)
+		printOwn(w, r.Own, true)
 		return
 	}
 	fmt.Fprintln(w, "rollout", rolloutLine(r))
+	printOwn(w, r.Own, false)
 }
 
 // rolloutLine is "1 done: 4 of 4 nodes on compute@2".
@@ -307,6 +309,7 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 		}
 		row(w, fmt.Sprintf("ring %d", i+1), fmt.Sprintf("%s: %s%s", nodes, cutSet(ring.Nodes), mark))
 	}
+	printOwn(w, r.Own, false)
 	fmt.Fprintln(w)
 	row(w, "NODE", "RING", "SHOWS", "STAGE", "VERDICT")
 	for _, n := range r.States {
@@ -406,6 +409,7 @@ func printRolloutChange(w io.Writer, r control.Rollout, dry bool) {
 	if dry && slices.ContainsFunc(r.Rings, func(ring control.RolloutRing) bool { return len(ring.Moves) > 0 }) {
 		printMoves(w, r)
 	}
+	printOwn(w, r.Own, dry)
 }
 
 // rolloutNumber returns the number that args name, or 0.

@@ -10,6 +10,7 @@
 package api
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"dim/internal/driver"
 	"dim/internal/follow"
 	"dim/internal/image"
+	"dim/internal/layer"
 	"dim/internal/liveness"
 	"dim/internal/masters"
 	"dim/internal/problems"
@@ -66,6 +68,8 @@ type Roots interface {
 	Shows(cluster.NodeName) (v image.Version, ok bool)
 	// Serves reports whether this server serves a node.
 	Serves(*cluster.Node) bool
+	// Preview returns what a switch of nodes to a version would set aside of what they have of their own.
+	Preview(context.Context, []*cluster.Node, image.Version) ([]layer.SetAside, error)
 }
 
 var _ control.Backend = (*API)(nil)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
+	"dim/internal/layer"
 	"dim/internal/liveness"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -47,8 +49,11 @@ const small = `<cluster name="small">
 // roots are the Roots of a server that serves all nodes but x1: what each shows, by node.
 type roots map[cluster.NodeName]int
 
-func (r roots) Shows(n cluster.NodeName) (image.Version, bool)  { v, ok := r[n]; return version(v), ok }
-func (r roots) Serves(n *cluster.Node) bool                     { return n.Name != "x1" }
+func (r roots) Shows(n cluster.NodeName) (image.Version, bool) { v, ok := r[n]; return version(v), ok }
+func (r roots) Serves(n *cluster.Node) bool                    { return n.Name != "x1" }
+func (r roots) Preview(context.Context, []*cluster.Node, image.Version) ([]layer.SetAside, error) {
+	return nil, nil
+}
 func (r roots) Node(cluster.NodeName) (n serving.Node, ok bool) { return n, false }
 
 func version(number int) image.Version {

@@ -17,7 +17,11 @@ func (api *API) planned(ctx context.Context, now *follow.Declared, r rollout.Rol
 	out := api.rollout(now, &r)
 	out.State, out.Ring = "planned", 0
 	to := func(*cluster.Node) (image.Ref, bool) { return r.Ref(), r.When == rollout.Boot }
-	return out, api.addMoves(ctx, now, &out, movesOf(now, &r, to))
+	moves := movesOf(now, &r, to)
+	if err := api.addMoves(ctx, now, &out, moves); err != nil {
+		return out, err
+	}
+	return out, api.addPreview(ctx, now, &out, moves)
 }
 
 // plannedChange returns what a change of rollout id would do.
@@ -44,7 +48,10 @@ func (api *API) plannedChange(
 	for i := range moves {
 		moves[i] = slices.DeleteFunc(moves[i], func(m move) bool { return m.from == m.to })
 	}
-	return out, api.addMoves(ctx, now, &out, moves)
+	if err := api.addMoves(ctx, now, &out, moves); err != nil {
+		return out, err
+	}
+	return out, api.addPreview(ctx, now, &out, moves)
 }
 
 // move is what some nodes of a ring do.

@@ -66,6 +66,7 @@ func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, err
 	}
 	out := api.rollout(now, &r)
 	out.States = api.rolloutNodes(ctx, now, &r)
+	out.Own = ownChanges(api.asideBy(&r))
 	return out, nil
 }
 

@@ -39,7 +39,23 @@ type Rollout struct {
 	Shown   *int      `json:"shown"`   // how many of its nodes show the version, or did at its end; nil: not known
 	Current int       `json:"current"` // the version that nodes without a version of their own follow
 
+	// Own is what nodes have of their own at paths that change: in a dry run what would be set aside, in answers about
+	// one rollout what was. Nodes of other servers are not in it.
+	Own []OwnChanges `json:"own,omitempty"`
+
 	States []RolloutNode `json:"nodes_now,omitempty"` // of each node, in answers about one rollout
+}
+
+// OwnChanges is what a rollout sets aside on some nodes that lose the same packages and accounts. The lists are cut: of
+// thousands of nodes there are at most some dozens of OwnChanges, and the last one counts what the others leave out.
+type OwnChanges struct {
+	Nodes    string   `json:"nodes"` // node set
+	Count    int      `json:"count"`
+	Paths    int      `json:"paths"`    // entries set aside, on all of these nodes together
+	First    []Path   `json:"first"`    // some of the paths
+	Packages []string `json:"packages"` // of the nodes' own that the package database no longer has as they had them
+	Accounts []string `json:"accounts"` // users and groups that are no longer as the nodes had them
+	Notes    []string `json:"notes"`    // what else a person must know, such as a number that two users have
 }
 
 // RolloutRing is one ring of a rollout.

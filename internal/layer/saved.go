@@ -39,14 +39,17 @@ const (
 	AsideAttributes AsideKind = "attributes"
 )
 
-// ReadSaved lists the saved area of a replica, the latest first, without Node and Image.
-func (d Dir) ReadSaved(h Home) ([]SetAside, error) {
+// ReadSaved lists what was set aside in a replica at a time or later, the latest first, without Node and Image.
+func (d Dir) ReadSaved(h Home, since time.Time) ([]SetAside, error) {
 	stamps, err := d.Stamps(h.Saved())
 	if err != nil {
 		return nil, err
 	}
 	s := savedList{}
 	for _, at := range stamps {
+		if at.Before(since) {
+			break
+		}
 		if err := s.stamp(d, h, at); err != nil {
 			return nil, err
 		}

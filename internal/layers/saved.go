@@ -1,6 +1,8 @@
 package layers
 
 import (
+	"time"
+
 	"dim/internal/layer"
 	"dim/internal/replica"
 )
@@ -16,11 +18,15 @@ func (l Layer) Saved() ([]layer.SetAside, error) {
 }
 
 // saved is Saved, with the replica locked or not.
-func (l Layer) saved() ([]layer.SetAside, error) {
+func (l Layer) saved() ([]layer.SetAside, error) { return l.SavedSince(time.Time{}) }
+
+// SavedSince is Saved of what was set aside at a time or later. It does not read the layer, so it costs little where
+// nothing was. What an interrupted switch still has to set aside is not listed.
+func (l Layer) SavedSince(at time.Time) ([]layer.SetAside, error) {
 	if l.none() {
 		return nil, nil
 	}
-	list, err := l.root.ReadSaved(l.home)
+	list, err := l.root.ReadSaved(l.home, at)
 	if err != nil {
 		return nil, err
 	}

@@ -26,16 +26,21 @@ func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 	a := &setAsideOp{op: op{r: r}, t: t, at: at, dir: savedDir(at), why: t.why()}
 	defer a.release()
 	defer r.snaps.changed()
-	for _, c := range []*changes{t.changes, t.own} {
-		if c != nil && err == nil {
-			a.own = c == t.own
-			err = a.walk(c.tree, r.root)
-		}
-	}
-	if err == nil {
+	if err = a.walkAll(); err == nil {
 		err = a.flush()
 	}
 	return a.list, err
+}
+
+// walkAll treats what the layer has at all paths that differ.
+func (a *setAsideOp) walkAll() (err error) {
+	for _, c := range []*changes{a.t.changes, a.t.own} {
+		if c != nil && err == nil {
+			a.own = c == a.t.own
+			err = a.walk(c.tree, a.r.root)
+		}
+	}
+	return err
 }
 
 // savedDir returns the directory for what is set aside at a time, from the replica's directory.
@@ -49,6 +54,7 @@ type setAsideOp struct {
 	why  string // what made the change; kept in the saved area
 	made bool   // dir exists and has why
 	own  bool   // the changes are those of node files
+	dry  bool   // only list is filled
 	list []layer.SetAside
 }
 
@@ -87,7 +93,7 @@ func (a *setAsideOp) walk(c *change, p *dentry) error {
 	if err := a.below(c, p); err != nil {
 		return err
 	}
-	if c.differs && c.to == 0 && p.up != nil {
+	if c.differs && c.to == 0 && p.up != nil && !a.dry {
 		return a.removeEmpty(p)
 	}
 	return nil
@@ -110,7 +116,7 @@ func (a *setAsideOp) whiteout(c *change, p *dentry) error {
 	if c.shows {
 		return a.move(p, layer.AsideRemoval)
 	}
-	if !c.differs || c.to != 0 {
+	if a.dry || !c.differs || c.to != 0 {
 		return nil // something below was removed, and the node does not see it
 	}
 	d, err := a.r.layerDir(p.up)
@@ -162,6 +168,10 @@ func (a *setAsideOp) saved(p string) (int, error) {
 // move moves what the layer has at p, with all that is below, to the saved area.
 func (a *setAsideOp) move(p *dentry, kind layer.AsideKind) error {
 	path := p.path()
+	if a.dry {
+		a.note(path, kind)
+		return nil
+	}
 	to, err := a.saved(parentPath(path))
 	if err != nil {
 		return err
@@ -247,6 +257,9 @@ func (a *setAsideOp) attributes(c *change, p *dentry) error {
 			return err
 		}
 	}
+	if a.dry {
+		return nil
+	}
 	f, err := a.r.layerDir(p)
 	if err != nil {
 		return err
@@ -281,6 +294,10 @@ func masterXattrs(e layer.Entry, c *change) error {
 }
 
 func (a *setAsideOp) keepAttributes(p *dentry, st *unix.Stat_t) error {
+	if a.dry {
+		a.note(p.path(), layer.AsideAttributes)
+		return nil
+	}
 	fd, err := a.saved(p.path())
 	if err != nil {
 		return err
@@ -300,6 +317,10 @@ func (a *setAsideOp) keepAttributes(p *dentry, st *unix.Stat_t) error {
 
 // unhide makes an opaque directory merge with the version's again.
 func (a *setAsideOp) unhide(p *dentry) error {
+	if a.dry {
+		a.note(p.path(), layer.AsideOpaque)
+		return nil
+	}
 	fd, err := a.saved(p.path())
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"dim/internal/image"
 	"dim/internal/layer"
@@ -116,7 +117,7 @@ func savedOf(o *site) []string {
 
 func (o *site) readSaved() []layer.SetAside {
 	o.t.Helper()
-	return testkit.Value(o.s.root.ReadSaved(o.dir))(o.t)
+	return testkit.Value(o.s.root.ReadSaved(o.dir, time.Time{}))(o.t)
 }
 
 // setAside sets aside what the layer has at path, as an administrator does.

@@ -107,6 +107,26 @@ func (s *Set) switchAll(ctx context.Context, moves []Move) (Report, error) {
 
 // transition prepares a Move. It returns nil if only the rules change.
 func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
+	t, err := s.differences(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	r := m.Replica
+	r.promise.Store(uint32(m.Durability))
+	if t.changes == nil && t.own == nil {
+		r.mu.Lock()
+		r.keep, r.shared, r.rules, r.view.files = m.Keep, m.Shared, m.Rules, m.Files
+		r.mu.Unlock()
+		return nil, nil
+	}
+	if path, held := t.blockedBy(m.Mounted); held {
+		return nil, &Held{Node: r.node, Image: r.image, Path: path}
+	}
+	return t, nil
+}
+
+// differences finds what a Move changes.
+func (s *Set) differences(ctx context.Context, m *Move) (*transition, error) {
 	r := m.Replica
 	if r.dir == "" {
 		return nil, errReadOnly
@@ -128,16 +148,6 @@ func (s *Set) transition(ctx context.Context, m *Move) (*transition, error) {
 		t.compareFiles(r.state.files)
 	} else {
 		t.compareFiles(fingerprints(t.to.files))
-	}
-	r.promise.Store(uint32(m.Durability))
-	if t.changes == nil && t.own == nil {
-		r.mu.Lock()
-		r.keep, r.shared, r.rules, r.view.files = m.Keep, m.Shared, m.Rules, m.Files
-		r.mu.Unlock()
-		return nil, nil
-	}
-	if path, held := t.blockedBy(m.Mounted); held {
-		return nil, &Held{Node: r.node, Image: r.image, Path: path}
 	}
 	return t, nil
 }
@@ -282,6 +292,14 @@ func (t *transition) apply(with *batchStep) {
 
 // afterSwitch drops indexes that are no longer used, and shortens the journal.
 func (s *Set) afterSwitch() {
+	s.pruneIndexes()
+	if err := s.journal.rewrite(s.now().Add(-s.retain.age).UnixNano(), s.retain.switches); err != nil {
+		s.log.Error("journal of switches could not be shortened", "error", err)
+	}
+}
+
+// pruneIndexes drops the indexes of versions that no replica shows.
+func (s *Set) pruneIndexes() {
 	used := make(map[*lower.Index]bool)
 	s.mu.RLock()
 	all := slices.Collect(maps.Values(s.replicas))
@@ -292,9 +310,6 @@ func (s *Set) afterSwitch() {
 		r.mu.RUnlock()
 	}
 	s.indexes.prune(used)
-	if err := s.journal.rewrite(s.now().Add(-s.retain.age).UnixNano(), s.retain.switches); err != nil {
-		s.log.Error("journal of switches could not be shortened", "error", err)
-	}
 }
 
 // compareFiles finds what changes in the node files, by their fingerprints.

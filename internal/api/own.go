@@ -1,0 +1,175 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"dim/internal/cluster"
+	"dim/internal/cluster/nodeset"
+	"dim/internal/control"
+	"dim/internal/follow"
+	"dim/internal/layer"
+	"dim/internal/layers"
+	"dim/internal/rollout"
+)
+
+// addPreview adds to out what the moves of a dry run would set aside.
+func (api *API) addPreview(ctx context.Context, now *follow.Declared, out *control.Rollout, rings [][]move) error {
+	var list []layer.SetAside
+	for _, m := range slices.Concat(rings...) {
+		v, ok := now.State.Resolve(m.to)
+		if !ok || m.from == m.to {
+			continue
+		}
+		more, err := api.Serving.Preview(ctx, m.nodes, v)
+		if err != nil {
+			return err
+		}
+		list = append(list, more...)
+	}
+	out.Own = ownChanges(list)
+	return nil
+}
+
+// asideBy returns what the switches of a rollout, or of its undo, have set aside on the nodes that are served here.
+func (api *API) asideBy(r *rollout.Rollout) []layer.SetAside {
+	var list []layer.SetAside
+	for _, ring := range r.Rings[:r.Ring+1] {
+		for _, name := range ring.Nodes {
+			served, ok := api.Serving.Node(cluster.NodeName(name))
+			if !ok {
+				continue
+			}
+			saved, err := layers.Of(served.Replica).SavedSince(ring.Declared)
+			if err != nil {
+				api.Log.Error("saved area cannot be read", "node", name, "error", err)
+				continue
+			}
+			for i := range saved {
+				why := strings.Fields(saved[i].Why)
+				if len(why) == 3 && why[0] == "switch" && slices.Contains(why[1:], r.Ref().String()) {
+					list = append(list, saved[i])
+				}
+			}
+		}
+	}
+	return list
+}
+
+// Bounds of what is told of the nodes' own changes.
+const (
+	maxOwn      = 20 // OwnChanges, with the one for the rest
+	maxOwnPaths = 5  // paths of each
+	maxOwnNames = 50 // packages, accounts, notes of each
+)
+
+// ownGroup is nodes that lose the same.
+type ownGroup struct {
+	lost  ownLost
+	paths int
+	first []control.Path
+	nodes []string
+}
+
+// ownLost is what a person must know of what was set aside on a node.
+type ownLost struct{ packages, accounts, notes []string }
+
+func (l *ownLost) none() bool { return len(l.packages)+len(l.accounts)+len(l.notes) == 0 }
+
+// ownChanges groups what was set aside by node and by what is lost. Nodes that lose packages and accounts come first,
+// then the largest groups.
+func ownChanges(list []layer.SetAside) []control.OwnChanges {
+	byNode := map[string][]*layer.SetAside{}
+	for i := range list {
+		byNode[list[i].Node] = append(byNode[list[i].Node], &list[i])
+	}
+	groups := map[string]*ownGroup{}
+	for _, node := range slices.Sorted(maps.Keys(byNode)) {
+		lost := lostOf(byNode[node])
+		key := fmt.Sprintf("%q", lost)
+		g := groups[key]
+		if g == nil {
+			g = &ownGroup{lost: lost}
+			for _, a := range byNode[node][:min(len(byNode[node]), maxOwnPaths)] {
+				g.first = append(g.first, "/"+control.Path(a.Path))
+			}
+			groups[key] = g
+		}
+		g.paths, g.nodes = g.paths+len(byNode[node]), append(g.nodes, node)
+	}
+	return bounded(groups)
+}
+
+// bounded returns groups as the API shows them, at most maxOwn. What is over that is one group, the last.
+func bounded(groups map[string]*ownGroup) []control.OwnChanges {
+	sorted := slices.SortedFunc(maps.Values(groups), func(a, b *ownGroup) int {
+		switch {
+		case a.lost.none() && !b.lost.none():
+			return 1
+		case b.lost.none() && !a.lost.none():
+			return -1
+		}
+		return cmp.Or(cmp.Compare(len(b.nodes), len(a.nodes)), strings.Compare(a.nodes[0], b.nodes[0]))
+	})
+	if len(sorted) > maxOwn {
+		rest := &ownGroup{}
+		for _, g := range sorted[maxOwn-1:] {
+			rest.nodes, rest.paths = append(rest.nodes, g.nodes...), rest.paths+g.paths
+			rest.lost.packages = append(rest.lost.packages, g.lost.packages...)
+			rest.lost.accounts = append(rest.lost.accounts, g.lost.accounts...)
+			rest.lost.notes = append(rest.lost.notes, g.lost.notes...)
+		}
+		sorted = append(sorted[:maxOwn-1], rest)
+	}
+	out := make([]control.OwnChanges, len(sorted))
+	for i, g := range sorted {
+		out[i] = control.OwnChanges{
+			Nodes: nodeset.Fold(g.nodes), Count: len(g.nodes), Paths: g.paths, First: g.first,
+			Packages: cut(g.lost.packages), Accounts: cut(g.lost.accounts), Notes: cut(g.lost.notes),
+		}
+	}
+	return out
+}
+
+// cut returns names sorted, each once, at most maxOwnNames; the last one then says how many there are besides.
+func cut(names []string) []string {
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if n := len(names) - maxOwnNames; n > 0 {
+		names = append(names[:maxOwnNames], fmt.Sprintf("%d more", n))
+	}
+	return append([]string{}, names...)
+}
+
+// lostOf returns what is lost with what was set aside on one node.
+func lostOf(list []*layer.SetAside) ownLost {
+	var lost ownLost
+	for _, a := range list {
+		if a.Kind == layer.AsideEntry {
+			if what := database(a.Path); what != "" {
+				note := fmt.Sprintf("%s of the node (/%s) is set aside as a whole", what, a.Path)
+				lost.notes = append(lost.notes, note)
+			}
+		}
+	}
+	return lost
+}
+
+// database returns what the file at a path is a database of; "" for other files. What a node has written into such a
+// file is lost to its programs if the file is set aside as a whole.
+func database(path string) string {
+	switch path {
+	case "var/lib/dpkg/status":
+		return "the database of packages"
+	case "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
+		"usr/lib/sysimage/rpm/Packages.db":
+		return "rpm's database of packages"
+	case "etc/passwd", "etc/group":
+		return "the list of accounts"
+	}
+	return ""
+}
