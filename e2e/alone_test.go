@@ -162,8 +162,8 @@ func TestAServerServesWithoutSharedState(t *testing.T) {
 		log, err := os.Create(filepath.Join(dir, "external.log"))
 		testkit.Must(t, err)
 		defer log.Close()
-		cmd := c.Net.Command(t.Context(), "../bin/dim", "serve", "--data", data, "--as", "head", "--etcd",
-			"http://10.77.0.99:2379")
+		cmd := c.Net.Command(t.Context(), "../bin/dim", "serve", "--data", data, "--as", "head",
+			"--etcd", "https://10.77.0.99:2379", "--etcd-ca", filepath.Join(data, "ca/cert.pem"))
 		cmd.Stdout, cmd.Stderr = log, log
 		testkit.Must(t, cmd.Start())
 		defer func() {
@@ -177,7 +177,7 @@ func TestAServerServesWithoutSharedState(t *testing.T) {
 			}
 			return err == nil
 		})
-		checkServesAlone(t, c, data, "http://10.77.0.99:2379")
+		checkServesAlone(t, c, data, "https://10.77.0.99:2379")
 	})
 	start(t, c)
 	checkRecovered(t, c, data, master, "three\n")

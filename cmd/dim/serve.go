@@ -10,14 +10,19 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dim/internal/coord"
 	"dim/internal/daemon"
 	"dim/internal/follow"
 )
 
+// etcdHint says how an etcd is given.
+const etcdHint = "use https, and give --etcd-ca, or --etcd-cert and --etcd-key, " +
+	"or --etcd-user and --etcd-password-file"
+
 // serveFlags are the flags of `dim serve`.
 type serveFlags struct {
 	cluster, as, level string
-	etcd               []string
+	etcd               coord.Remote
 	loaders            string
 }
 
@@ -32,9 +37,15 @@ serves DHCP, TFTP, HTTP and NFS on the addresses of the description. GET
 cannot serve nodes. Logs go to standard error.
 
 With --cluster it first applies the description in FILE, if that differs from
-the applied one. Without --cluster the applied description is used.`,
+the applied one. Without --cluster the applied description is used.
+
+Whoever can change an etcd given by --etcd decides what all nodes run.
+Therefore its URLs must be https, and one of --etcd-ca, --etcd-cert and
+--etcd-user must be given. A unix socket needs none. On a loopback address,
+which every user of the machine reaches, http is enough with --etcd-user.`,
 		Example: `  dim serve --cluster /etc/dim/cluster.xml --as head
-  dim serve --as head --etcd https://etcd1:2379,https://etcd2:2379`,
+  dim serve --as head --etcd https://etcd1:2379,https://etcd2:2379 \
+    --etcd-ca /etc/dim/etcd-ca.pem --etcd-user dim --etcd-password-file /etc/dim/etcd-password`,
 		Args: operands(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd, f) },
 
@@ -42,7 +53,13 @@ the applied one. Without --cluster the applied description is used.`,
 	}
 	cmd.Flags().StringVar(&f.cluster, "cluster", "", "cluster description to apply: `FILE`")
 	cmd.Flags().StringVar(&f.as, "as", "", "name of this `SERVER` in the description (default: the host name)")
-	cmd.Flags().StringSliceVar(&f.etcd, "etcd", nil, "`URLS` of an existing etcd (default: an etcd in this process)")
+	cmd.Flags().StringSliceVar(&f.etcd.Endpoints, "etcd", nil,
+		"`URLS` of an existing etcd (default: an etcd in this process)")
+	cmd.Flags().StringVar(&f.etcd.CA, "etcd-ca", "", "`FILE` with the authorities that sign etcd's certificates")
+	cmd.Flags().StringVar(&f.etcd.Cert, "etcd-cert", "", "`FILE` with this server's certificate for etcd")
+	cmd.Flags().StringVar(&f.etcd.Key, "etcd-key", "", "`FILE` with the key of that certificate")
+	cmd.Flags().StringVar(&f.etcd.User, "etcd-user", "", "`USER` of etcd")
+	cmd.Flags().StringVar(&f.etcd.PasswordFile, "etcd-password-file", "", "`FILE` with the password of that user")
 	cmd.Flags().StringVar(&f.loaders, "loaders", "", "`directory` with the iPXE programs (default /usr/lib/ipxe)")
 	cmd.Flags().StringVar(&f.level, "log-level", "info", "lowest `LEVEL` to log: debug, info, warn or error")
 	_ = cmd.MarkFlagFilename("cluster", "xml")
@@ -55,12 +72,15 @@ func (a *app) serve(cmd *cobra.Command, f *serveFlags) error {
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
 		return &usageError{fmt.Errorf("serve: unknown log level %q", f.level), "debug, info, warn or error"}
 	}
+	if err := f.etcd.Check(); err != nil {
+		return &usageError{fmt.Errorf("serve: etcd %w", err), etcdHint}
+	}
 	if f.as == "" {
 		f.as = hostName()
 	}
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	err := daemon.Run(cmd.Context(), daemon.Config{
-		Data: a.data, ClusterFile: f.cluster, As: f.as, Endpoints: f.etcd, Loaders: f.loaders,
+		Data: a.data, ClusterFile: f.cluster, As: f.as, Etcd: f.etcd, Loaders: f.loaders,
 		Program: version(), Log: log,
 	})
 	if errors.Is(err, follow.ErrRestart) {

@@ -29,7 +29,6 @@ package coord
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,14 +61,13 @@ var (
 	ErrNewerFormat = errors.New("written by a newer dim")
 )
 
-// Options are the options of Open. Exactly one of Dir and Endpoints must be set.
+// Options are the options of Open. Exactly one of Dir and Remote must be set.
 type Options struct {
-	Dir       string        // data directory of an embedded etcd
-	Endpoints []string      // of an existing etcd: "https://etcd1:2379"
-	TLS       *tls.Config   // for Endpoints; nil: no TLS
-	Prefix    string        // of all keys; "" means "/dim/". Each cluster on an etcd needs its own
-	Timeout   time.Duration // of each call; 0 means 5 s
-	Log       *slog.Logger  // nil: no logs
+	Dir     string        // data directory of an embedded etcd
+	Remote  Remote        // an existing etcd
+	Prefix  string        // of all keys; "" means "/dim/". Each cluster on an etcd needs its own
+	Timeout time.Duration // of each call; 0 means 5 s
+	Log     *slog.Logger  // nil: no logs
 }
 
 // Coord is an open cluster state.
@@ -87,7 +85,8 @@ type Coord struct {
 }
 
 // Open opens the cluster's state. Close releases it. With Dir, Open starts an embedded etcd and returns when that
-// serves. With Endpoints, Open does not wait for an answer: each later call returns ErrUnavailable if there is none.
+// serves. With Remote, Open does not wait for an answer: each later call returns ErrUnavailable if there is none. Only
+// with a user it does, for Timeout at most, and returns ErrUnavailable itself.
 func Open(ctx context.Context, o Options) (*Coord, error) {
 	c := &Coord{prefix: o.Prefix, timeout: o.Timeout, log: o.Log, level: zap.NewAtomicLevelAt(zap.WarnLevel)}
 	c.end = &end{ended: make(chan struct{})}
@@ -101,11 +100,14 @@ func Open(ctx context.Context, o Options) (*Coord, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if (o.Dir == "") == (len(o.Endpoints) == 0) {
+	if (o.Dir == "") == (len(o.Remote.Endpoints) == 0) {
 		return nil, errors.New("open cluster state: give either a directory or endpoints")
 	}
 	if o.Dir == "" {
-		return c, c.openExternal(o)
+		if err := c.openExternal(o); err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	if err := c.openEmbedded(ctx, o.Dir); err != nil {
 		return nil, fmt.Errorf("open cluster state %s: %w", o.Dir, err)
@@ -118,17 +120,24 @@ func Open(ctx context.Context, o Options) (*Coord, error) {
 }
 
 func (c *Coord) openExternal(o Options) error {
-	c.where = strings.Join(o.Endpoints, ",")
-	var err error
-	c.client, err = clientv3.New(clientv3.Config{
-		Endpoints:            o.Endpoints,
-		TLS:                  o.TLS,
+	c.where = strings.Join(o.Remote.Endpoints, ",")
+	config := clientv3.Config{
+		Endpoints:            o.Remote.Endpoints,
+		Username:             o.Remote.User,
+		DialTimeout:          c.timeout,
 		Logger:               zap.New(c.zapCore()),
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
-	})
+	}
+	var err error
+	if config.TLS, err = o.Remote.tls(); err == nil {
+		config.Password, err = o.Remote.password()
+	}
 	if err != nil {
 		return fmt.Errorf("open cluster state %s: %w", c.where, err)
+	}
+	if c.client, err = clientv3.New(config); err != nil {
+		return fmt.Errorf("open cluster state %s: %w: %w", c.where, ErrUnavailable, err)
 	}
 	return nil
 }

@@ -335,7 +335,8 @@ func TestWithoutQuorumCallsReturnAClearErrorInTime(t *testing.T) {
 	ln := testkit.Value(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer ln.Close()
 	endpoint := "http://" + ln.Addr().String()
-	c := testkit.Value(Open(t.Context(), Options{Endpoints: []string{endpoint}, Timeout: 300 * time.Millisecond}))(t)
+	remote := Remote{Endpoints: []string{endpoint}}
+	c := testkit.Value(Open(t.Context(), Options{Remote: remote, Timeout: 300 * time.Millisecond}))(t)
 	defer c.Close()
 	_, err := c.Snapshot(t.Context())
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), endpoint) {
@@ -355,7 +356,7 @@ func TestWithoutQuorumCallsReturnAClearErrorInTime(t *testing.T) {
 }
 
 func TestOpenNeedsEitherADirectoryOrEndpoints(t *testing.T) {
-	for _, o := range []Options{{}, {Dir: "x", Endpoints: []string{"y"}}} {
+	for _, o := range []Options{{}, {Dir: "x", Remote: Remote{Endpoints: []string{"y"}}}} {
 		if _, err := Open(t.Context(), o); err == nil {
 			t.Errorf("Open(%+v) worked", o)
 		}

@@ -39,6 +39,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/compare"
 	"dim/internal/control/server"
+	"dim/internal/coord"
 	"dim/internal/dhcp"
 	"dim/internal/driver"
 	"dim/internal/follow"
@@ -62,13 +63,13 @@ import (
 
 // Config tells Run what to be.
 type Config struct {
-	Data        string   // data directory, made by `dim init`
-	ClusterFile string   // description to apply at the start; "": the one applied before
-	As          string   // name of this server in the description
-	Endpoints   []string // of an existing etcd; nil: the embedded one
-	Loaders     string   // directory of the iPXE programs; "": /usr/lib/ipxe
-	InitDir     string   // directory of the dim-init programs; "": that of this program
-	Program     string   // this program's version, for `dim status`
+	Data        string       // data directory, made by `dim init`
+	ClusterFile string       // description to apply at the start; "": the one applied before
+	As          string       // name of this server in the description
+	Etcd        coord.Remote // an existing etcd; the zero value: the embedded one
+	Loaders     string       // directory of the iPXE programs; "": /usr/lib/ipxe
+	InitDir     string       // directory of the dim-init programs; "": that of this program
+	Program     string       // this program's version, for `dim status`
 	Log         *slog.Logger
 }
 
@@ -146,7 +147,7 @@ func open(c Config) (d *daemon, err error) {
 	d = &daemon{Config: c, server: cluster.ServerName(c.As), started: time.Now()}
 	d.Log = slog.New(loglimit.New(c.Log.Handler(), func() int { return maxLogLines + d.nodes() }))
 	d.follow = follow.New(follow.Options{
-		Server: d.server, StateFile: layout(c.Data).state(), CoordDir: layout(c.Data).coord(), Endpoints: c.Endpoints,
+		Server: d.server, StateFile: layout(c.Data).state(), CoordDir: layout(c.Data).coord(), Etcd: c.Etcd,
 		ClusterFile: c.ClusterFile, Log: d.Log,
 	})
 	d.doors = doors{

@@ -22,6 +22,7 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/control/client"
+	"dim/internal/coord"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/pki"
 	"dim/internal/testkit"
@@ -112,7 +113,7 @@ func (s *site) put(path, text string) {
 func (s *site) start() {
 	s.t.Helper()
 	c := Config{
-		Data: s.data, As: "head", Endpoints: s.etcd, InitDir: s.data, Program: "test",
+		Data: s.data, As: "head", Etcd: coord.Remote{Endpoints: s.etcd}, InitDir: s.data, Program: "test",
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if s.given {

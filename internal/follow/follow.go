@@ -50,7 +50,7 @@ type Options struct {
 	Server      cluster.ServerName // this server
 	StateFile   string             // the copy of the state
 	CoordDir    string             // of the embedded etcd; its parent is the data directory
-	Endpoints   []string           // of an existing etcd; nil: the embedded one
+	Etcd        coord.Remote       // an existing etcd; the zero value: the embedded one
 	ClusterFile string             // a description to apply at the start; "": the one that was applied last
 	Log         *slog.Logger
 }
@@ -87,7 +87,7 @@ type RestoreFunc func(ctx context.Context, c *coord.Coord, s, kept coord.State) 
 // New returns a Follower of the shared state.
 func New(o Options) *Follower {
 	f := &Follower{Options: o, searched: make(chan struct{})}
-	f.err = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(o.Endpoints, ", "), o.CoordDir))
+	f.err = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(o.Etcd.Endpoints, ", "), o.CoordDir))
 	return f
 }
 

@@ -90,8 +90,8 @@ func (f *Follower) open(ctx context.Context) (*coord.Coord, error) {
 	c := f.shared()
 	if c == nil {
 		var err error
-		o := coord.Options{Endpoints: f.Endpoints, Log: f.Log}
-		if len(o.Endpoints) == 0 {
+		o := coord.Options{Remote: f.Etcd, Log: f.Log}
+		if len(o.Remote.Endpoints) == 0 {
 			o.Dir = f.CoordDir
 		}
 		if c, err = coord.Open(ctx, o); err != nil {
@@ -246,7 +246,7 @@ func (f *Follower) Reachable(ctx context.Context) (*coord.Coord, error) {
 func (f *Follower) hint(err error) string {
 	const served = "nodes are served what was declared last; changes wait until the shared state is back"
 	switch {
-	case len(f.Endpoints) > 0 || errors.Is(err, coord.ErrNewerFormat):
+	case len(f.Etcd.Endpoints) > 0 || errors.Is(err, coord.ErrNewerFormat):
 		return served
 	case f.space() < spaceNeeded:
 		return served + fmt.Sprintf(": it needs %d MB free on the disk of %s, and comes back by itself",
@@ -263,7 +263,7 @@ func (f *Follower) hint(err error) string {
 func (f *Follower) Health(ctx context.Context) control.Coord {
 	f.awaitSearch(ctx)
 	c := control.Coord{Kind: "embedded", Revision: f.Now().State.Revision}
-	if len(f.Endpoints) > 0 {
+	if len(f.Etcd.Endpoints) > 0 {
 		c.Kind = "external"
 	}
 	err := f.recentCheck(ctx)

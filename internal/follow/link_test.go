@@ -58,7 +58,7 @@ func TestTheHintFitsTheReason(t *testing.T) {
 		},
 		{
 			name: "an external etcd has ended", err: coord.ErrEnded,
-			edit: func(f *Follower) { f.Endpoints = []string{"http://127.0.0.1:1"} },
+			edit: func(f *Follower) { f.Etcd.Endpoints = []string{"http://127.0.0.1:1"} },
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
