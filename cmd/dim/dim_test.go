@@ -269,7 +269,7 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := control.Status{
 		Server: "head", Program: "v1", PID: 7, Started: now.Add(-time.Hour),
-		Cluster: "small", Digest: strings.Repeat("ab", 32), Applied: now.Add(-2 * time.Minute), Revision: 5,
+		Cluster: "small", Applied: control.Applied{Time: now.Add(-2 * time.Minute), Revision: 5},
 		Coord: control.Coord{Kind: "embedded", OK: true, Revision: 9},
 		Services: []control.Service{
 			{Name: "nfs", Address: "10.0.0.1:2049"}, {Name: "http", Address: "10.0.0.1:80"},
@@ -277,13 +277,18 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 		},
 		Disks: []control.Disk{{Path: "/var/lib/dim", Bytes: 10 << 30, BytesFree: 4 << 30}},
 		Images: []control.Image{
-			{Name: "compute", Nodes: 4, Newest: &control.Version{
+			{Name: "compute", Nodes: 1204, Use: []control.Use{
+				{Version: 2, Count: 1200, Next: 3}, {Version: 2, Count: 3}, {Count: 1},
+			}, Newest: &control.Version{
 				Number: 3, Created: now.Add(-time.Hour), Files: 90000, Bytes: 2 << 30,
 				Kernel: "6.1", Nodes: []string{"n01"},
 			}},
 			{Name: "login", Nodes: 1},
 		},
-		Nodes: 5, Stages: map[string]int{"off": 1, "running": 3, "mount": 1},
+		Servers: []control.Server{
+			{Name: "head", Heard: true}, {Name: "is1", Nodes: 1200}, {Name: "is2", Nodes: 3}, {Name: "is3"},
+		},
+		Nodes: 1205, Stages: map[string]int{"off": 1, "running": 1203, "mount": 1},
 		Machines: []control.Machine{{MAC: "02:00:00:00:00:01", Last: now, Asked: "PXE"}},
 		Problems: []control.Problem{{
 			About: "image login", Text: "never captured", Hint: "dim image capture login", Since: now.Add(-time.Minute),
@@ -298,10 +303,12 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 cluster  small, description revision 5 applied 2m ago
 state    embedded etcd
 listens  http 10.0.0.1:80, nfs 10.0.0.1:2049 127.0.0.1:2049
+servers  3 of 4 never reported here (1,203 nodes): is[1-3]
 disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
-image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1, on 1 of 4 nodes
+image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1
+  nodes  1,203 on compute@2 (at their next boot 1,200 to compute@3), 1 without a version here
 image    login: not captured yet, 1 node
-nodes    5: 3 running, 1 mount, 1 off
+nodes    1,205: 1,203 running, 1 mount, 1 off
 unknown  02:00:00:00:00:01, 0s ago, PXE
 problem  image login: never captured (since 1m)
   hint   dim image capture login

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 )
 
@@ -42,18 +43,24 @@ there is no problem and 3 when there are some.`,
 func printStatus(w io.Writer, s control.Status, now time.Time) {
 	row(w, "server", fmt.Sprintf("%s, pid %d, up %s, dim %s", s.Server, s.PID, ago(s.Started, now), s.Program))
 	row(w, "cluster",
-		fmt.Sprintf("%s, description revision %d applied %s ago", s.Cluster, s.Revision, ago(s.Applied, now)))
+		fmt.Sprintf("%s, description revision %d applied %s ago", s.Cluster, s.Revision, ago(s.Applied.Time, now)))
 	state := s.Coord.Kind + " etcd"
 	if !s.Coord.OK {
 		state = s.Coord.Kind + " etcd: " + s.Coord.Error
 	}
 	row(w, "state", state)
 	row(w, "listens", listens(s.Services))
+	if text := unheard(s.Servers); text != "" {
+		row(w, "servers", text)
+	}
 	for _, d := range s.Disks {
 		row(w, "disk", fmt.Sprintf("%s: %s of %s free", d.Path, size(d.BytesFree), size(d.Bytes)))
 	}
 	for _, i := range s.Images {
 		row(w, "image", imageLine(i, now))
+		if len(i.Use) > 0 {
+			row(w, "  nodes", useText(i))
+		}
 	}
 	for _, i := range s.Images {
 		if i.Watch != nil {
@@ -111,7 +118,50 @@ func imageLine(i control.Image, now time.Time) string {
 	if v.Kernel != "" {
 		line += ", kernel " + v.Kernel
 	}
-	return fmt.Sprintf("%s, on %d of %s%s", line, len(v.Nodes), plural(i.Nodes, "node"), durability(i))
+	return line + durability(i)
+}
+
+// useText tells which versions of an image its nodes run: "3 on compute@4 (at their next boot 2 to compute@6)".
+func useText(i control.Image) string {
+	var order []int
+	on, next := map[int]int{}, map[int][]string{}
+	for _, u := range i.Use {
+		if on[u.Version] += u.Count; !slices.Contains(order, u.Version) {
+			order = append(order, u.Version)
+		}
+		if u.Next > 0 {
+			next[u.Version] = append(next[u.Version],
+				fmt.Sprintf("%s to %s", count(uint64(u.Count)), versionRef(i.Name, u.Next)))
+		}
+	}
+	parts := make([]string, len(order))
+	for k, version := range order {
+		where := "on " + versionRef(i.Name, version)
+		if version == 0 {
+			where = "without a version here"
+		}
+		parts[k] = count(uint64(on[version])) + " " + where
+		if len(next[version]) > 0 {
+			parts[k] += " (at their next boot " + strings.Join(next[version], ", ") + ")"
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// unheard tells which servers have not reported and how many nodes they serve; "" when all have.
+func unheard(servers []control.Server) string {
+	var names []string
+	nodes := 0
+	for _, s := range servers {
+		if !s.Heard {
+			names, nodes = append(names, s.Name), nodes+s.Nodes
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s of %s never reported here (%s): %s", count(uint64(len(names))),
+		count(uint64(len(servers))), plural(nodes, "node"), cutSet(nodeset.Fold(names)))
 }
 
 // durability is ", durability async" for an image whose nodes get replies before their changes are on the disk.
@@ -132,10 +182,10 @@ func stages(total int, at map[string]int) string {
 	})
 	var parts []string
 	for _, name := range names {
-		parts = append(parts, fmt.Sprintf("%d %s", at[name], name))
+		parts = append(parts, count(uint64(at[name]))+" "+name)
 	}
 	if len(parts) == 0 {
-		return fmt.Sprint(total)
+		return count(uint64(total))
 	}
-	return fmt.Sprintf("%d: %s", total, strings.Join(parts, ", "))
+	return count(uint64(total)) + ": " + strings.Join(parts, ", ")
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -36,11 +37,7 @@ func (api *API) image(now *follow.Declared, im *cluster.Image) control.Image {
 		Name: string(im.Name), Arch: im.Arch, Master: im.Master, Durable: string(im.Durability),
 		Problem: api.Problems.Text(problems.Image(im.Name)),
 	}
-	for _, n := range now.Cluster.Nodes {
-		if n.Image != nil && n.Image.Name == im.Name {
-			out.Nodes++
-		}
-	}
+	out.Nodes, out.Use = api.use(now, im.Name)
 	out.Watch = api.watch(now, out.Name)
 	known := now.State.Images[out.Name]
 	if v, ok := known.Newest(); ok {
@@ -50,6 +47,32 @@ func (api *API) image(now *follow.Declared, im *cluster.Image) control.Image {
 	current, _ := known.Followed()
 	out.Current = current.Number
 	return out
+}
+
+// use returns how many nodes have an image, and which versions they show.
+func (api *API) use(now *follow.Declared, name cluster.ImageName) (nodes int, list []control.Use) {
+	counts := map[control.Use]int{}
+	for _, n := range now.Cluster.Nodes {
+		if n.Image == nil || n.Image.Name != name {
+			continue
+		}
+		nodes++
+		var u control.Use
+		if v, ok := api.Serving.Shows(n.Name); ok && v.Image == string(name) {
+			u.Version = v.Number
+		}
+		_, next := now.Follows(n)
+		u.Next = next.Number
+		counts[u]++
+	}
+	for u, n := range counts {
+		u.Count = n
+		list = append(list, u)
+	}
+	slices.SortFunc(list, func(a, b control.Use) int {
+		return cmp.Or(b.Count-a.Count, b.Version-a.Version, b.Next-a.Next)
+	})
+	return nodes, list
 }
 
 // version returns v as the API shows it.

@@ -6,7 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/follow"
 	"dim/internal/rollout"
 )
 
@@ -15,13 +17,14 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 	now := api.Follow.Now()
 	s := control.Status{
 		Server: string(api.Server), Program: api.Program, PID: unix.Getpid(), Started: api.Started, Data: api.Data,
-		Cluster: now.Cluster.Name, Digest: now.Digest.String(), Nodes: len(now.Cluster.Nodes), Stages: api.Stages(),
+		Cluster: now.Cluster.Name, Nodes: len(now.Cluster.Nodes), Stages: api.Stages(),
 		Disks: api.Disks(), Services: api.Services, Capturing: api.Masters.Capturing(), Problems: []control.Problem{},
 	}
-	s.Revision = revision(now)
+	s.Applied = control.Applied{Digest: now.Digest.String(), Revision: revision(now)}
 	if now.State.Description != nil {
-		s.Applied = now.State.Description.Applied
+		s.Applied.Time = now.State.Description.Applied
 	}
+	s.Servers = api.servers(now)
 	var err error
 	s.Coord = api.Follow.Health(ctx)
 	if s.Images, err = api.Images(ctx); err != nil {
@@ -46,4 +49,17 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 		})
 	}
 	return s, nil
+}
+
+// servers returns the servers of the description. Servers do not report to each other yet, so only this one is heard.
+func (api *API) servers(now *follow.Declared) []control.Server {
+	nodes := map[cluster.ServerName]int{}
+	for _, n := range now.Cluster.Nodes {
+		nodes[n.Servers[0].Name]++
+	}
+	list := make([]control.Server, 0, len(now.Cluster.Servers))
+	for _, s := range now.Cluster.Servers {
+		list = append(list, control.Server{Name: string(s.Name), Nodes: nodes[s.Name], Heard: s.Name == api.Server})
+	}
+	return list
 }

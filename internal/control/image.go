@@ -11,9 +11,17 @@ type Image struct {
 	Newest   *Version `json:"newest"`          // null when there is none
 	Current  int      `json:"current"`         // the version that nodes without a version of their own follow; 0: none
 	Nodes    int      `json:"nodes"`           // how many nodes are declared to run the image
+	Use      []Use    `json:"use"`             // which versions they show, those of most nodes first
 	Durable  string   `json:"durability"`      // promise of replies to its nodes: "sync", "async-metadata", "async"
 	Watch    *Watch   `json:"watch,omitempty"` // how its master is watched; nil: not at all
 	Problem  string   `json:"error,omitempty"` // of the last capture
+}
+
+// Use is how many nodes show a version of an image.
+type Use struct {
+	Version int `json:"version"`                // 0: none, or another server serves them
+	Next    int `json:"next_version,omitempty"` // that they change to at their next boot; 0: they do not
+	Count   int `json:"count"`
 }
 
 // Version is one version of an image.

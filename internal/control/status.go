@@ -8,15 +8,14 @@ type Status struct {
 	Program   string         `json:"program"` // version of dim
 	PID       int            `json:"pid"`
 	Started   time.Time      `json:"started"`
-	Data      string         `json:"data"`                 // the data directory
-	Cluster   string         `json:"cluster"`              // name of the cluster
-	Digest    string         `json:"digest"`               // of the applied description
-	Revision  int64          `json:"description_revision"` // of the applied description; 0: none yet
-	Applied   time.Time      `json:"applied"`              // when it was applied
+	Data      string         `json:"data"`    // the data directory
+	Cluster   string         `json:"cluster"` // name of the cluster
+	Applied                  // the description that this server follows
 	Coord     Coord          `json:"coord"`
 	Services  []Service      `json:"services"` // what listens
 	Disks     []Disk         `json:"disks"`    // where data is kept
 	Images    []Image        `json:"images"`
+	Servers   []Server       `json:"servers"`   // all of the description
 	Nodes     int            `json:"nodes"`     // how many are declared
 	Stages    map[string]int `json:"stages"`    // how many nodes are in each stage
 	Machines  []Machine      `json:"machines"`  // unknown ones that asked for a boot
@@ -26,12 +25,26 @@ type Status struct {
 	Problems  []Problem      `json:"problems"` // empty when all is well
 }
 
+// Applied is which description is applied.
+type Applied struct {
+	Digest   string    `json:"digest"`
+	Revision int64     `json:"description_revision"` // 0: none yet
+	Time     time.Time `json:"applied"`
+}
+
 // Coord is the state of the cluster's shared state.
 type Coord struct {
 	Kind     string `json:"kind"` // "embedded" or "external"
 	OK       bool   `json:"ok"`
 	Revision int64  `json:"revision"` // counts all changes of the shared state
 	Error    string `json:"error,omitempty"`
+}
+
+// Server is a server of the description, as this one knows it.
+type Server struct {
+	Name  string `json:"server"`
+	Nodes int    `json:"nodes"` // how many nodes it serves, as their first server
+	Heard bool   `json:"heard"` // it is this server, or has reported to it
 }
 
 // Service is one thing that listens.
