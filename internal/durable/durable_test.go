@@ -30,7 +30,14 @@ func TestWriteFileReplacesAFile(t *testing.T) {
 func records(t *testing.T, path string) (*Log, []string) {
 	t.Helper()
 	var got []string
-	l, err := OpenLog(path, func(r []byte) error { got = append(got, string(r)); return nil })
+	l, err := OpenLog(path, func(r Record) error {
+		if r.Damaged {
+			got = append(got, "damage")
+			return nil
+		}
+		got = append(got, string(r.Data))
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

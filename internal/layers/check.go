@@ -70,7 +70,8 @@ func CheckDir(dir string) ([]Checked, error) {
 	}
 	list := []Checked{whole}
 	for _, node := range nodes {
-		if slices.Contains([]string{"format", "sync", journal, journal + ".new"}, node) {
+		if slices.Contains([]string{"format", "sync", journal, journal + ".new"}, node) ||
+			strings.HasPrefix(node, journal+".damaged-") {
 			continue
 		}
 		images, err := root.List(node)
@@ -93,7 +94,11 @@ func CheckDir(dir string) ([]Checked, error) {
 
 // checkJournal reads the journal without changing it. It returns the replicas in it.
 func checkJournal(dir string) (known map[string]bool, whole Checked) {
-	known, cut, err := replica.CheckJournal(dir)
+	known, damaged, cut, err := replica.CheckJournal(dir)
+	for _, at := range damaged {
+		text := fmt.Sprintf("is damaged at byte %d; the next start keeps a copy and puts right what it can", at)
+		whole.Problems = append(whole.Problems, Problem{Path: journal, Text: text})
+	}
 	switch {
 	case os.IsNotExist(err):
 	case err != nil:

@@ -61,9 +61,12 @@ func Open(path string, answers Connected, log *slog.Logger) (*Tracker, error) {
 // then or is now.
 func (t *Tracker) open(path string) error {
 	nodes := map[cluster.NodeName]*record{}
-	log, err := durable.OpenLog(path, func(b []byte) error {
+	log, err := durable.OpenLog(path, func(r durable.Record) error {
+		if r.Damaged {
+			return nil // what it knew is seen again by and by
+		}
 		var entries []entry
-		if err := json.Unmarshal(b, &entries); err != nil {
+		if err := json.Unmarshal(r.Data, &entries); err != nil {
 			return err
 		}
 		for _, x := range entries {
@@ -79,6 +82,10 @@ func (t *Tracker) open(path string) error {
 	}
 	t.nodes = nodes
 	t.journal.path, t.journal.log, t.journal.limit = path, log, max(journalMin, 4*log.Size())
+	if copy := log.DamagedCopy(); copy != "" {
+		t.log.Warn("journal of boots was damaged", "file", path, "reason", "a copy is "+copy)
+		t.journal.limit = 0 // the next Save writes it anew
+	}
 	return nil
 }
 
@@ -156,7 +163,7 @@ func (j *journal) rewrite(entries []entry) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	log, err := durable.OpenLog(tmp, func([]byte) error { return nil })
+	log, err := durable.OpenLog(tmp, func(durable.Record) error { return nil })
 	if err != nil {
 		return err
 	}

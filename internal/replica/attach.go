@@ -16,17 +16,61 @@ import (
 	"dim/internal/layer"
 )
 
-// Attach serves a node's replica. Its layer is not read before the first call, unless the journal says that the
-// replica followed another version or showed other node files. Then it is switched first, as by Switch.
+// Attach is AttachAll for one replica.
 func (s *Set) Attach(spec Spec) (*Replica, error) {
+	all, errs := s.AttachAll(context.Background(), []Spec{spec})
+	return all[0], errs[0]
+}
+
+// AttachAll serves replicas of nodes. For each spec it returns the replica, or nil and why it is not served. A layer is
+// not read before the first call, unless the journal says that the replica followed another version or showed other
+// node files. Then it is switched first, as by Switch, together with all others. Each replica fails alone.
+func (s *Set) AttachAll(ctx context.Context, specs []Spec) (all []*Replica, errs []error) {
+	s.switching.Lock()
+	defer s.switching.Unlock()
+	a := attaching{set: s, trees: make(map[Tree]bool)}
+	all, errs = make([]*Replica, len(specs)), make([]error, len(specs))
+	for i := range specs {
+		all[i], errs[i] = a.begin(ctx, &specs[i])
+	}
+	flushed := a.flush()
+	failed := a.catchUp()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range all {
+		if errs[i] == nil {
+			errs[i] = failed[r]
+		}
+		if errs[i] == nil && flushed != nil && slices.Contains(a.first, r) {
+			errs[i] = flushed
+		}
+		if errs[i] != nil {
+			all[i], errs[i] = nil, fmt.Errorf("attach %s/%s: %w", specs[i].Node, specs[i].Image, errs[i])
+			continue
+		}
+		r.attached = true
+		s.replicas[r.tree] = r
+	}
+	return all, errs
+}
+
+// attaching is one call of AttachAll.
+type attaching struct {
+	set   *Set
+	trees map[Tree]bool
+	first []*Replica    // that have a layer, and are not in the journal yet
+	list  []*transition // of those that show something else
+}
+
+// begin makes a replica, which no call uses yet.
+func (a *attaching) begin(ctx context.Context, spec *Spec) (*Replica, error) {
+	s := a.set
 	if err := checkDirNames(spec.Node, spec.Image); err != nil {
 		return nil, err
 	}
-	s.switching.Lock()
-	defer s.switching.Unlock()
 	index, err := s.indexes.get(spec.Version)
 	if err != nil {
-		return nil, fmt.Errorf("attach %s: %w", spec.Node, err)
+		return nil, err
 	}
 	r := &Replica{
 		set: s, node: spec.Node, image: spec.Image, dir: layer.Home(spec.Node + "/" + spec.Image),
@@ -34,27 +78,35 @@ func (s *Set) Attach(spec Spec) (*Replica, error) {
 		view: &view{index: index, files: spec.Files},
 	}
 	r.promise.Store(uint32(spec.Durability))
-	if _, twice := s.Find(r.tree); twice {
-		return nil, fmt.Errorf("attach %s: it is attached already", r.dir)
+	if _, twice := s.Find(r.tree); twice || a.trees[r.tree] {
+		return nil, errors.New("it is attached already")
+	}
+	a.trees[r.tree] = true
+	if err := s.settleDoubt(r); err != nil {
+		return nil, err
 	}
 	v := s.journal.version(spec.Version)
 	var known bool
 	r.state, known = s.journal.state(string(r.dir), v, fingerprints(spec.Files), s.journal.stamp(s.now()))
-	r.history.made = r.state.made
 	if known {
 		r.recorded = !r.state.unwritten
-		err = s.catchUp(r, &spec)
+		err = a.compare(ctx, r, spec)
 	} else if r.hasLayer() {
-		err = s.journal.flush()
+		a.first = append(a.first, r)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("attach %s: %w", r.dir, err)
+	if err == nil {
+		err = s.endDoubt(r)
 	}
-	r.attached = true
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.replicas[r.tree] = r
-	return r, nil
+	r.history.made = r.state.made
+	return r, err
+}
+
+// flush records over which version the layers are of which nothing was known.
+func (a *attaching) flush() error {
+	if len(a.first) == 0 {
+		return nil
+	}
+	return a.set.journal.flush()
 }
 
 // checkDirNames refuses names that could lead out of the set's directory.
@@ -75,17 +127,16 @@ func (r *Replica) hasLayer() bool {
 	return err == nil
 }
 
-// catchUp completes a switch that was interrupted, then switches r to spec. No call uses r yet.
-func (s *Set) catchUp(r *Replica, spec *Spec) error {
-	ctx := context.Background()
-	var report Report
+// compare completes a switch that was interrupted, and notes what r is to be switched to.
+func (a *attaching) compare(ctx context.Context, r *Replica, spec *Spec) error {
+	s := a.set
 	if p := r.state.pending; p != nil {
 		t, err := s.resume(ctx, r, p)
 		if err != nil {
 			return err
 		}
 		r.mu.Lock()
-		err = s.moveAside([]*transition{t}, newBatchStep(p.at), &report)
+		err = s.moveAside([]*transition{t}, newBatchStep(p.at), new(Report))
 		r.mu.Unlock()
 		if err != nil {
 			return err
@@ -100,17 +151,41 @@ func (s *Set) catchUp(r *Replica, spec *Spec) error {
 		Replica: r, Version: spec.Version, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
 		Durability: spec.Durability,
 	})
-	if t == nil || err != nil {
-		return err
+	if t != nil && err == nil {
+		a.list = append(a.list, t)
 	}
-	err = s.carryOut([]*transition{t}, &report)
-	if err == nil && len(report.Aside) > 0 {
-		s.log.Info("entries of a node set aside", "replica", r.dir, "entries", len(report.Aside))
+	return err
+}
+
+// catchUp switches the replicas that show something else. It returns why some could not be.
+func (a *attaching) catchUp() map[*Replica]error {
+	if len(a.list) == 0 {
+		return nil
+	}
+	s, report, failed := a.set, Report{}, make(map[*Replica]error)
+	if err := s.carryOut(a.list, &report); err != nil {
+		s.log.Warn("not all replicas could be switched", "error", err)
+	}
+	for _, t := range a.list {
+		if t.err != nil {
+			failed[t.r] = t.err
+		} else if err := t.r.sweepSnapshots(); err != nil {
+			s.log.Warn("old snapshots are not removed", "replica", t.r.dir, "error", err)
+		}
+	}
+	for i := range report.Aside {
+		x := &report.Aside[i]
+		s.log.Info("a node's own copy was set aside", "node", x.Node, "image", x.Image, "path", "/"+x.Path,
+			"kind", string(x.Kind))
 	}
 	for _, err := range report.Missed {
 		s.log.Warn("no snapshot was taken before a switch", "error", err)
 	}
-	return errors.Join(err, r.sweepSnapshots())
+	if report.Replicas > 0 {
+		s.log.Info("replicas switched", "replicas", report.Replicas, "paths", report.Paths, "aside", len(report.Aside),
+			"took", report.Took)
+	}
+	return failed
 }
 
 // resume makes the transition of a switch that the journal has as begun and not as done.

@@ -31,6 +31,7 @@ func (s *Set) carryOut(list []*transition, report *Report) error {
 	}
 	for part := range slices.Chunk(due, snapshotsTogether) {
 		if err := s.snapshotAll(part, report); err != nil {
+			failAll(due, err)
 			return errors.Join(append(errs, err)...)
 		}
 		errs = append(errs, s.switchBatch(part, report))
@@ -118,11 +119,8 @@ func (s *Set) switchBatch(list []*transition, report *Report) error {
 	}
 	started := s.now()
 	slow, err := s.switchQuick(list, report)
-	if err != nil {
-		return err
-	}
 	report.Took = max(report.Took, s.now().Sub(started))
-	var errs []error
+	errs := []error{err}
 	for part := range slices.Chunk(slow, 64) {
 		errs = append(errs, s.switchSlow(part, report))
 	}

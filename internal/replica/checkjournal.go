@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"encoding/json"
 	"path/filepath"
 
 	"dim/internal/durable"
@@ -9,20 +8,20 @@ import (
 )
 
 // CheckJournal reads the journal in a directory of replicas that no Set has open. It returns the directories of
-// the replicas in the journal, and how many bytes at its end are of an incomplete record.
-func CheckJournal(dir string) (known map[string]bool, cut int64, err error) {
+// the replicas in the journal, the offsets at which it is damaged, and how many bytes at its end are of an incomplete
+// record.
+func CheckJournal(dir string) (known map[string]bool, damaged []int64, cut int64, err error) {
 	j := &journal{versions: make(map[image.Digest]*image.Version), states: make(map[string]*state)}
 	steps := make(map[stepKey]*step)
-	torn, err := durable.ReadLog(filepath.Join(dir, "switches.log"), func(b []byte) error {
-		var r record
-		if err := json.Unmarshal(b, &r); err != nil {
-			return err
+	torn, err := durable.ReadLog(filepath.Join(dir, "switches.log"), func(r durable.Record) error {
+		if r.Damaged {
+			damaged = append(damaged, r.At)
 		}
-		return j.replay(&r, steps)
+		return j.read(r, steps)
 	})
 	known = make(map[string]bool, len(j.states))
 	for dir := range j.states {
 		known[dir] = true
 	}
-	return known, int64(torn), err
+	return known, damaged, torn, err
 }

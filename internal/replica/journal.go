@@ -25,6 +25,9 @@ type journal struct {
 	states   map[string]*state               // by the replica's directory
 	last     int64                           // the latest stamp
 	limit    int64                           // the log is rewritten when it is larger
+	damaged  string                          // the copy of a log in which records were lost; "": none were
+
+	foundDamaged string // the copy of the log as it was when it was opened; "": it was not damaged
 }
 
 // state is what the journal knows of one replica.
@@ -35,6 +38,7 @@ type state struct {
 	steps     *step             // the last one
 	pending   *step             // a switch that was begun and is not done
 	unwritten bool              // not in the log yet
+	doubtful  bool              // records that were lost may have been of it
 }
 
 // step is one switch. Replicas that were switched together share it, and all earlier steps that they have in
@@ -54,6 +58,7 @@ const (
 	recordIntent  = "intent"  // a switch that moves entries of layers begins
 	recordDone    = "done"    // a switch is complete
 	recordUndone  = "undone"  // it could not be completed: the replica stays with what it followed
+	recordDamaged = "damaged" // records were lost, which may have been of these replicas
 )
 
 type record struct {
@@ -64,6 +69,7 @@ type record struct {
 	To       *image.Digest   `json:"to,omitempty"`
 	Steps    []stepRecord    `json:"steps,omitempty"` // of a state, oldest first
 	Replicas []replicaRecord `json:"who,omitempty"`
+	Copy     string          `json:"copy,omitempty"` // of the damaged log
 }
 
 type replicaRecord struct {
@@ -92,18 +98,29 @@ func openJournal(dir string) (*journal, error) {
 		return nil, err
 	}
 	steps := make(map[stepKey]*step)
-	log, err := durable.OpenLog(j.path, func(b []byte) error {
-		var r record
-		if err := json.Unmarshal(b, &r); err != nil {
-			return err
-		}
-		return j.replay(&r, steps)
-	})
+	log, err := durable.OpenLog(j.path, func(r durable.Record) error { return j.read(r, steps) })
 	if err != nil {
 		return nil, err
 	}
 	j.log, j.limit = log, max(journalMin, 4*log.Size())
+	j.foundDamaged = log.DamagedCopy()
+	if j.damaged == unnamed {
+		j.damaged, j.limit = j.foundDamaged, 0 // so that rewrite removes the damage
+	}
 	return j, nil
+}
+
+// read applies what the log has at one place.
+func (j *journal) read(from durable.Record, steps map[stepKey]*step) error {
+	if from.Damaged {
+		j.doubt(from.Data)
+		return nil
+	}
+	var r record
+	if err := json.Unmarshal(from.Data, &r); err != nil {
+		return err
+	}
+	return j.replay(&r, steps)
 }
 
 // replay applies a record that was read. With steps, replicas with the same history share it.
@@ -118,13 +135,25 @@ func (j *journal) replay(r *record, steps map[stepKey]*step) error {
 		r.Version.Root = root
 		j.versions[r.Version.Digest] = r.Version
 		return nil
+	case recordDamaged:
+		j.damaged = r.Copy
+		for i := range r.Replicas {
+			j.doubtOne(r.Replicas[i].Replica)
+		}
+		return nil
 	case recordState, recordIntent, recordDone, recordUndone:
 	default:
 		return fmt.Errorf("unknown record %q: written by a newer version of dim?", r.Kind)
 	}
 	var to *image.Version
 	if r.To != nil {
-		if to = j.versions[*r.To]; to == nil {
+		if to = j.versions[*r.To]; to == nil && j.damaged != "" {
+			for i := range r.Replicas {
+				j.doubtOne(r.Replicas[i].Replica)
+			}
+			return nil
+		}
+		if to == nil {
 			return fmt.Errorf("record names the unknown version %s", r.To.Short())
 		}
 	}
@@ -143,14 +172,21 @@ func (j *journal) replayOne(r *record, w *replicaRecord, to *image.Version, step
 		j.last = max(j.last, w.Made)
 		for _, s := range r.Steps {
 			from, to := j.versions[s.From], j.versions[s.To]
+			j.last = max(j.last, s.At)
+			if (from == nil || to == nil) && j.damaged != "" {
+				st.steps, st.made = nil, max(st.made, s.At) // as if the retention had ended
+				continue
+			}
 			if from == nil || to == nil {
 				return fmt.Errorf("step names an unknown version")
 			}
-			j.last = max(j.last, s.At)
 			st.steps = shared(steps, step{before: st.steps, at: s.At, from: from, to: to}, s.Files)
 		}
 		j.states[w.Replica] = st
 		return nil
+	}
+	if st == nil && j.damaged != "" {
+		return nil // its layer, if it has one, is in doubt
 	}
 	if st == nil {
 		return fmt.Errorf("%s record of the unknown replica %s", r.Kind, w.Replica)
@@ -168,6 +204,7 @@ func (j *journal) replayOne(r *record, w *replicaRecord, to *image.Version, step
 		st.pending = nil
 	case recordDone:
 		st.advance(shared(steps, step{before: st.steps, at: r.At, from: st.to, to: to, prior: st.files}, files))
+		st.doubtful = false // whatever was lost before this, the replica follows to now
 	}
 	return nil
 }
@@ -230,7 +267,7 @@ func (j *journal) state(dir string, v *image.Version, files map[string]string, n
 	return st, false
 }
 
-// flush writes the states that are not in the log, all in one record for each version.
+// flush writes the states that are not in the log, those of one version together.
 func (j *journal) flush() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -245,11 +282,13 @@ func (j *journal) flushLocked() error {
 		}
 	}
 	for v, list := range groups {
-		if err := j.append(&record{Kind: recordState, To: &v.Digest, Replicas: list}, v); err != nil {
-			return err
-		}
-		for _, w := range list {
-			j.states[w.Replica].unwritten = false
+		for _, part := range records(list) {
+			if err := j.append(&record{Kind: recordState, To: &v.Digest, Replicas: part}, v); err != nil {
+				return err
+			}
+			for _, w := range part {
+				j.states[w.Replica].unwritten = false
+			}
 		}
 	}
 	return nil
@@ -320,7 +359,7 @@ func (j *journal) renew(dir string, at, since int64, most int) error {
 	if err := appendRecord(j.log, &r); err != nil {
 		return err
 	}
-	st.made = at
+	st.made, st.doubtful = at, false
 	return nil
 }
 
@@ -336,7 +375,7 @@ func (j *journal) rewrite(since int64, most int) error {
 	if err := os.Remove(tmp); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	log, err := durable.OpenLog(tmp, func([]byte) error { return nil })
+	log, err := durable.OpenLog(tmp, func(durable.Record) error { return nil })
 	if err != nil {
 		return err
 	}
@@ -373,9 +412,10 @@ func (j *journal) writeStates(log *durable.Log, named map[image.Digest]*image.Ve
 			names = append(names, s.from, s.to)
 			r.Steps = append(r.Steps, stepRecord{At: s.at, From: s.from.Digest, To: s.to.Digest, Files: s.files})
 		}
+		var who []replicaRecord
 		for _, dir := range dirs {
 			st := j.states[dir]
-			r.Replicas = append(r.Replicas, replicaRecord{Replica: dir, Made: max(st.made, floor), Files: st.files})
+			who = append(who, replicaRecord{Replica: dir, Made: max(st.made, floor), Files: st.files})
 			if st.pending != nil {
 				names = append(names, st.pending.to)
 			}
@@ -385,14 +425,16 @@ func (j *journal) writeStates(log *durable.Log, named map[image.Digest]*image.Ve
 				return err
 			}
 		}
-		if err := appendRecord(log, &r); err != nil {
-			return err
+		for _, r.Replicas = range records(who) {
+			if err := appendRecord(log, &r); err != nil {
+				return err
+			}
 		}
 		if err := j.writePending(log, dirs); err != nil {
 			return err
 		}
 	}
-	return nil
+	return j.writeDoubt(log)
 }
 
 func (j *journal) writePending(log *durable.Log, dirs []string) error {

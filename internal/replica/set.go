@@ -130,7 +130,7 @@ func Open(o Options) (*Set, error) {
 		s.commit, err = commit.Open(fd)
 	}
 	if err == nil {
-		if s.journal, err = openJournal(o.Dir); err != nil {
+		if err = s.openJournal(); err != nil {
 			s.commit.Close()
 		}
 	}
@@ -139,6 +139,21 @@ func Open(o Options) (*Set, error) {
 		return nil, fmt.Errorf("open replicas %s: %w", o.Dir, err)
 	}
 	return s, nil
+}
+
+// openJournal opens the journal. One in which records were lost is written anew at once.
+func (s *Set) openJournal() (err error) {
+	if s.journal, err = openJournal(s.path); err != nil {
+		return err
+	}
+	if s.journal.foundDamaged == "" {
+		return nil
+	}
+	s.log.Error("journal of switches was damaged", "error", s.Damage())
+	if err = s.shortenJournal(); err != nil {
+		_ = s.journal.log.Close()
+	}
+	return err
 }
 
 // checkFormat refuses a directory of another format, and marks a new one.

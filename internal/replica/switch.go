@@ -33,12 +33,13 @@ type Move struct {
 
 // Report is what a Switch did.
 type Report struct {
-	Stamp    time.Time        // of the last step of the switch; what it changed has this ctime
-	Replicas int              // how many were switched
-	Paths    int              // at how many paths the versions differ
-	Aside    []layer.SetAside // what the nodes had of their own there
-	Held     []Held           // replicas that were not switched because of a mount
-	Missed   []error          // for each replica that was switched without the snapshot that its rules ask for
+	Stamp    time.Time          // of the last step of the switch; what it changed has this ctime
+	Replicas int                // how many were switched
+	Paths    int                // at how many paths the versions differ
+	Aside    []layer.SetAside   // what the nodes had of their own there
+	Held     []Held             // replicas that were not switched because of a mount
+	Failed   map[*Replica]error // those that stay with what they showed, and why
+	Missed   []error            // for each replica that was switched without the snapshot that its rules ask for
 
 	Snapshots int           // how many were taken
 	Took      time.Duration // for how long replicas were locked
@@ -57,6 +58,7 @@ type transition struct {
 	changes *changes          // between the versions; nil: none
 	own     *changes          // of the node files; nil: none
 	hidden  map[string]bool   // paths at which node files hide what the versions do
+	err     error             // why it could not be done; nil: it was, or is still to be done
 }
 
 // Switch moves replicas to other versions or node files. Each goes from the one to the other in one step: no
@@ -64,8 +66,9 @@ type transition struct {
 // next to nothing.
 //
 // What a layer holds at a path that differs is moved to the saved area and listed in the report, unless Keep
-// covers it. If a replica cannot be switched, for example because its disk is full, it stays with what it
-// showed, the others are switched, and an error is returned. The same Move can be tried again.
+// covers it. A replica that cannot be switched, for example because its disk is full or its version cannot be read,
+// stays with what it showed. The others are switched. The report lists those that failed, and the error joins why. The
+// same Move can be tried again.
 //
 // If the rules ask for it, a snapshot is taken of each layer that has changed since its last one. Replicas that
 // need none are switched first. A replica whose snapshot cannot be taken is switched without.
@@ -82,8 +85,9 @@ func (s *Set) Switch(ctx context.Context, moves []Move) (Report, error) {
 func (s *Set) switchAll(ctx context.Context, moves []Move) (Report, error) {
 	s.switching.Lock()
 	defer s.switching.Unlock()
-	var report Report
+	report := Report{Failed: make(map[*Replica]error)}
 	var list []*transition
+	var errs []error
 	for i := range moves {
 		t, err := s.transition(ctx, &moves[i])
 		if held, is := errors.AsType[*Held](err); is {
@@ -91,18 +95,25 @@ func (s *Set) switchAll(ctx context.Context, moves []Move) (Report, error) {
 			continue
 		}
 		if err != nil {
-			return report, fmt.Errorf("switch %s: %w", moves[i].Replica.dir, err)
+			report.Failed[moves[i].Replica] = err
+			errs = append(errs, fmt.Errorf("switch %s: %w", moves[i].Replica.dir, err))
+			continue
 		}
 		if t != nil {
 			list = append(list, t)
 		}
 	}
 	if len(list) == 0 {
-		return report, nil
+		return report, errors.Join(errs...)
 	}
-	err := s.carryOut(list, &report)
+	errs = append(errs, s.carryOut(list, &report))
+	for _, t := range list {
+		if t.err != nil {
+			report.Failed[t.r] = t.err
+		}
+	}
 	s.afterSwitch()
-	return report, err
+	return report, errors.Join(errs...)
 }
 
 // transition prepares a Move. It returns nil if only the rules change.
@@ -203,14 +214,24 @@ func (s *Set) switchQuick(list []*transition, report *Report) (slow []*transitio
 		return slow, nil
 	}
 	steps := s.beginStep(report)
-	if err := s.record(recordDone, steps.at, quick); err != nil {
+	err = s.record(recordDone, steps.at, quick)
+	report.Replicas += applyAll(quick, steps)
+	if err != nil {
+		failAll(slow, err)
 		return nil, err
 	}
-	for _, t := range quick {
-		t.apply(steps)
-	}
-	report.Replicas += len(quick)
 	return slow, nil
+}
+
+// applyAll applies those transitions that have not failed. It returns how many.
+func applyAll(list []*transition, steps *batchStep) (count int) {
+	for _, t := range list {
+		if t.err == nil {
+			t.apply(steps)
+			count++
+		}
+	}
+	return count
 }
 
 // switchSlow switches replicas whose layers hold entries that must be set aside. An intent is written first, so
@@ -227,6 +248,7 @@ func (s *Set) switchSlow(list []*transition, report *Report) error {
 // moveAside is switchSlow for replicas that are locked.
 func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) error {
 	if err := s.record(recordIntent, steps.at, list); err != nil {
+		failAll(list, err)
 		return err
 	}
 	var done, undone []*transition
@@ -241,36 +263,19 @@ func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) er
 		}
 		done = append(done, t)
 	}
-	errs = append(errs, s.record(recordUndone, steps.at, undone))
-	if err := s.record(recordDone, steps.at, done); err != nil {
-		return errors.Join(append(errs, err)...)
+	errs = append(errs, s.record(recordUndone, steps.at, undone), s.record(recordDone, steps.at, done))
+	for i, t := range undone {
+		t.err = errors.Unwrap(errs[i])
 	}
-	for _, t := range done {
-		t.apply(steps)
-	}
-	report.Replicas += len(done)
+	report.Replicas += applyAll(done, steps)
 	return errors.Join(errs...)
 }
 
-// record writes one record for each version that a transition in list goes to.
-func (s *Set) record(kind string, at int64, list []*transition) error {
-	groups := make(map[*image.Version][]replicaRecord)
+// failAll notes why none of list could be done.
+func failAll(list []*transition, err error) {
 	for _, t := range list {
-		r := replicaRecord{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil}
-		groups[t.version] = append(groups[t.version], r)
+		t.err = err
 	}
-	for v, list := range groups {
-		if err := s.failAt("before " + kind); err != nil {
-			return err
-		}
-		if err := s.journal.write(kind, at, v, list); err != nil {
-			return fmt.Errorf("write journal: %w", err)
-		}
-		if err := s.failAt("after " + kind); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // apply makes the replica, which is locked, show the new view. The next call makes its dentries.
@@ -293,7 +298,7 @@ func (t *transition) apply(with *batchStep) {
 // afterSwitch drops indexes that are no longer used, and shortens the journal.
 func (s *Set) afterSwitch() {
 	s.pruneIndexes()
-	if err := s.journal.rewrite(s.now().Add(-s.retain.age).UnixNano(), s.retain.switches); err != nil {
+	if err := s.shortenJournal(); err != nil {
 		s.log.Error("journal of switches could not be shortened", "error", err)
 	}
 }
@@ -310,6 +315,11 @@ func (s *Set) pruneIndexes() {
 		r.mu.RUnlock()
 	}
 	s.indexes.prune(used)
+}
+
+// shortenJournal writes the journal anew if it has grown large.
+func (s *Set) shortenJournal() error {
+	return s.journal.rewrite(s.now().Add(-s.retain.age).UnixNano(), s.retain.switches)
 }
 
 // compareFiles finds what changes in the node files, by their fingerprints.

@@ -18,20 +18,26 @@ func treeOf(n *cluster.Node) replica.Tree {
 	return replica.ReplicaTree(string(n.Name), string(n.Image.Name))
 }
 
-// place decides what has to be done for n to show v: a new export, and a move of the replica if there is one, which
-// costs nothing when the replica shows the right thing already. Both are nil when nothing has changed.
-func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (*export, *replica.Move, error) {
+// placement is what has to be done for a node to show a version.
+type placement struct {
+	export *export       // nil: nothing has changed
+	spec   *replica.Spec // of a replica that is to be attached; nil: it is
+	move   *replica.Move // of one that is attached; it costs nothing when the replica shows the right thing already
+}
+
+// place decides what has to be done for n to show v.
+func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (placement, error) {
 	from := madeFrom{p.now.Digest, v.Digest, v.Number}
 	old := s.node(n.Name)
-	if old != nil && old.from == from && !s.unmoved {
-		return nil, nil, nil // a state that changed elsewhere costs nothing here
+	if old != nil && old.from == from {
+		return placement{}, nil // a state that changed elsewhere costs nothing here
 	}
 	if err := p.inStore(s, v); err != nil {
-		return nil, nil, fmt.Errorf("serve %s: %w", n.Name, err)
+		return placement{}, fmt.Errorf("serve %s: %w", n.Name, err)
 	}
 	spec, err := s.spec(p, n, n.Image, v)
 	if err != nil {
-		return nil, nil, fmt.Errorf("render files of %s: %w", n.Name, err)
+		return placement{}, fmt.Errorf("render files of %s: %w", n.Name, err)
 	}
 	x := &export{node: n.Name, from: from, noted: new(lastCall), meter: s.newMeter(n, n.Image, old)}
 	for i := range spec.Files.List {
@@ -42,13 +48,12 @@ func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (*export, *rep
 	}
 	if r, ok := s.Set.Find(treeOf(n)); ok {
 		x.fs = r
-		return x, &replica.Move{
+		return placement{export: x, move: &replica.Move{
 			Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
 			Durability: spec.Durability, Mounted: s.mountedOn(n),
-		}, nil
+		}}, nil
 	}
-	x.fs, err = s.Set.Attach(spec)
-	return x, nil, err
+	return placement{export: x, spec: &spec}, nil
 }
 
 // formerReplica exports the replica that a node has of an image that is no longer its own: the node runs on it until it

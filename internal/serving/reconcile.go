@@ -39,6 +39,8 @@ type reconciliation struct {
 	s       *Server
 	plan    *plan
 	list    []*export // all that is to be exported
+	attach  []*export // of list, whose replicas are to be attached
+	specs   []replica.Spec
 	moves   []replica.Move
 	moved   []cluster.NodeName
 	failed  map[problems.Subject]error
@@ -55,36 +57,71 @@ func (r *reconciliation) place(n *cluster.Node) {
 		}
 		return // a node without a version needs nothing
 	}
-	x, move, err := r.s.place(r.plan, n, v)
-	if err != nil {
+	p, err := r.s.place(r.plan, n, v)
+	switch {
+	case err != nil:
 		r.failed[problems.Node(n.Name)] = err
-		return
-	}
-	if x != nil {
-		r.list = append(r.list, x)
-	}
-	if move != nil {
-		r.moves, r.moved = append(r.moves, *move), append(r.moved, n.Name)
+	case p.spec != nil:
+		r.attach, r.specs = append(r.attach, p.export), append(r.specs, *p.spec)
+	case p.export != nil:
+		r.list = append(r.list, p.export)
+		r.moves, r.moved = append(r.moves, *p.move), append(r.moved, n.Name)
 	}
 }
 
-// apply switches the replicas. Those that stay for a mount are tried again with the next run.
+// apply attaches and switches the replicas. Those that stay as they are, for a mount or an error, are tried again with
+// the next run.
 func (r *reconciliation) apply(ctx context.Context) {
+	if len(r.specs) > 0 {
+		all, errs := r.s.Set.AttachAll(ctx, r.specs)
+		for i, x := range r.attach {
+			if errs[i] != nil {
+				r.failed[problems.Node(x.node)] = errs[i]
+				continue
+			}
+			x.fs = all[i]
+			r.list = append(r.list, x)
+		}
+	}
 	if len(r.moves) == 0 {
 		return
 	}
-	held, err := r.s.move(ctx, r.moves)
-	if r.s.unmoved = err != nil; r.s.unmoved {
-		r.failed[problems.Of(problems.KindReplicas)] = err
-	}
-	for _, h := range held {
+	report := r.s.move(ctx, r.moves)
+	stay := map[cluster.NodeName]bool{}
+	for _, h := range report.Held {
+		stay[cluster.NodeName(h.Node)] = true
 		r.failed[problems.Node(h.Node)] = heldError(h)
-		for _, x := range r.list {
-			if x.node == cluster.NodeName(h.Node) && !x.former {
-				x.from = madeFrom{} // differs from every other, so the next run moves it again
-			}
+	}
+	same := sameCause(report.Failed)
+	if same != nil {
+		r.failed[problems.Of(problems.KindReplicas)] = fmt.Errorf("switch %d replicas: %w", len(report.Failed), same)
+	}
+	for of, err := range report.Failed {
+		node, _ := of.Name()
+		stay[cluster.NodeName(node)] = true
+		if same == nil {
+			r.failed[problems.Node(node)] = fmt.Errorf("switch its replica: %w", err)
 		}
 	}
+	for _, x := range r.list {
+		if stay[x.node] && !x.former {
+			x.from = madeFrom{} // differs from every other, so the next run moves it again
+		}
+	}
+}
+
+// sameCause returns the error that several failures have in common; nil if they differ.
+func sameCause(failed map[*replica.Replica]error) (same error) {
+	if len(failed) < 2 {
+		return nil
+	}
+	for _, err := range failed {
+		if same != nil && err.Error() != same.Error() {
+			return nil
+		}
+		same = err
+	}
+	return same
 }
 
 // target returns the version that a node's replica is to show now:
@@ -150,27 +187,29 @@ func (s *Server) Begin(ctx context.Context, n *cluster.Node) {
 
 // pin makes a node's replica show v.
 func (s *Server) pin(ctx context.Context, now *follow.Declared, n *cluster.Node, v image.Version) error {
-	x, move, err := s.place(newPlan(now), n, v)
-	if err != nil {
+	p, err := s.place(newPlan(now), n, v)
+	if err != nil || p.export == nil {
 		return err
 	}
-	if move != nil {
-		held, err := s.move(context.WithoutCancel(ctx), []replica.Move{*move})
-		if len(held) > 0 {
-			return heldError(held[0])
-		}
-		if err != nil {
+	if p.spec != nil {
+		if p.export.fs, err = s.Set.Attach(*p.spec); err != nil {
 			return err
 		}
+	} else {
+		report := s.move(context.WithoutCancel(ctx), []replica.Move{*p.move})
+		if len(report.Held) > 0 {
+			return heldError(report.Held[0])
+		}
+		if err := report.Failed[p.move.Replica]; err != nil {
+			return fmt.Errorf("switch its replica: %w", err)
+		}
 	}
-	if x != nil {
-		s.replace(append(s.kept(now), x))
-	}
+	s.replace(append(s.kept(now), p.export))
 	return nil
 }
 
-// move switches replicas and logs what happened. It returns those that stay for a mount.
-func (s *Server) move(ctx context.Context, moves []replica.Move) ([]replica.Held, error) {
+// move switches replicas and logs what happened.
+func (s *Server) move(ctx context.Context, moves []replica.Move) replica.Report {
 	report, err := s.Set.Switch(ctx, moves)
 	for _, a := range report.Aside {
 		s.Log.Info("a node's own copy was set aside",
@@ -182,14 +221,14 @@ func (s *Server) move(ctx context.Context, moves []replica.Move) ([]replica.Held
 	if report.Snapshots > 0 {
 		s.Log.Info("snapshots of layers taken", "snapshots", report.Snapshots)
 	}
-	if err != nil {
-		return report.Held, fmt.Errorf("switch replicas: %w", err)
+	if err != nil && len(report.Failed) == 0 {
+		s.Log.Error("after a switch of replicas", "error", err) // the replicas that failed are problems
 	}
 	if report.Replicas > 0 {
 		s.Log.Info("replicas switched",
 			"replicas", report.Replicas, "paths", report.Paths, "aside", len(report.Aside), "took", report.Took)
 	}
-	return report.Held, nil
+	return report
 }
 
 // heldError is a replica that does not follow because of a mount, in words for a person.

@@ -2,6 +2,8 @@ package serving
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/liveness"
 	"dim/internal/push"
+	"dim/internal/testkit"
 )
 
 func TestTheVersionThatAReplicaIsToShow(t *testing.T) {
@@ -263,4 +266,34 @@ func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	if _, err := s.Set.ReadOnly(s.compute[0]); err != nil || len(s.Paths()) != 11 {
 		t.Errorf("%d paths, %v", len(s.Paths()), err)
 	}
+}
+
+func TestANodeThatCannotBeServedLeavesTheOthersAlone(t *testing.T) {
+	s := newSite(t, described(""))
+	s.declare(1, nil)
+	s.reconcile()
+	s.declare(1, func(now *coord.State) { now.Desired["n01"] = ref(2) })
+	s.reconcile()
+	s.close()
+	s.damage(2)
+	s.open(s.Store)
+	s.declare(3, func(now *coord.State) { now.Desired["n02"] = ref(2) })
+	s.reconcile()
+	if s.shows("n03") != 3 || s.shows("n01") != 0 || s.problem("n01") == "" || s.problem("n02") == "" {
+		t.Errorf("n03 shows %d, n01 %d", s.shows("n03"), s.shows("n01"))
+		t.Errorf("n01: %q, n02: %q", s.problem("n01"), s.problem("n02"))
+	}
+	s.declare(1, func(now *coord.State) { now.Desired["n02"] = ref(2) })
+	s.reconcile()
+	if s.shows("n03") != 1 || s.shows("n12") != 1 {
+		t.Errorf("after a switch n03 shows %d, n12 %d", s.shows("n03"), s.shows("n12"))
+	}
+}
+
+// damage removes the root directory of a version from the store.
+func (s *site) damage(number int) {
+	s.t.Helper()
+	hex := s.compute[number-1].Root.Digest.String()
+	hex = hex[strings.LastIndexByte(hex, ':')+1:]
+	testkit.Must(s.t, os.Remove(filepath.Join(s.dir, "store", "trees", hex[:2], hex)))
 }

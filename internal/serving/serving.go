@@ -97,7 +97,6 @@ type Server struct {
 
 	// Guarded by Declared.Stable:
 	declared map[cluster.NodeName]bool // nodes that were declared once
-	unmoved  bool                      // the last switch failed for some replica
 }
 
 // New returns a Server that exports nothing before the first Reconcile.

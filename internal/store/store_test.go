@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -310,6 +311,31 @@ func TestATreeThatWasChangedOnDiskIsCorrupt(t *testing.T) {
 	}
 	if _, err := s.Tree(v.Root.Digest); !errors.Is(err, errCorrupt) {
 		t.Errorf("got %v, want an error that it is corrupt", err)
+	}
+}
+
+func TestADamagedVersionLeavesTheOthersAlone(t *testing.T) {
+	s := open(t, t.TempDir())
+	for i := range 4 {
+		testkit.Value(addVersion(s, "x", map[string]string{"a": strconv.Itoa(i)}))(t)
+	}
+	path := func(number int) string { return s.path(versionsDir, "x", strconv.Itoa(number)+".json") }
+	newest := testkit.Value(s.Resolve(image.Ref{Image: "x"}))(t)
+	testkit.Must(t, os.Remove(filepath.Join(s.Dir(), objectPath(treesDir, newest.Digest))), os.Remove(path(2)),
+		os.WriteFile(path(2), []byte("{"), 0o600))
+	if v, err := s.Resolve(image.Ref{Image: "x"}); err != nil || v.Number != 3 {
+		t.Errorf("the newest version is %d, %v", v.Number, err)
+	}
+	versions, err := s.Versions("x")
+	if err != nil || len(versions) != 2 || versions[0].Number != 1 || versions[1].Number != 3 {
+		t.Errorf("versions %v, %v", versions, err)
+	}
+	damaged := testkit.Value(s.Damaged())(t)
+	if len(damaged) != 2 || damaged[0].Ref.Number != 2 || damaged[1].Ref.Number != 4 {
+		t.Errorf("damaged are %v", damaged)
+	}
+	if _, err := s.Garbage(t.Context(), nil, nil); err == nil {
+		t.Error("what a damaged version leads to may be removed")
 	}
 }
 

@@ -152,7 +152,8 @@ func (s *Store) Images() ([]string, error) {
 	return list, nil
 }
 
-// Versions returns the versions of an image, oldest first. Errors may be ErrNotFound.
+// Versions returns the versions of an image, oldest first, without those that are damaged: see Damaged. Errors may be
+// ErrNotFound.
 func (s *Store) Versions(name string) ([]image.Version, error) {
 	if !image.ValidName(name) {
 		return nil, fmt.Errorf("%q is not an image name", name)
@@ -164,17 +165,51 @@ func (s *Store) Versions(name string) ([]image.Version, error) {
 	if len(numbers) == 0 {
 		return nil, fmt.Errorf("image %s: %w", name, ErrNotFound)
 	}
-	list := make([]image.Version, len(numbers))
-	for i, n := range numbers {
-		if list[i], err = s.readVersion(name, n); err != nil {
+	var list []image.Version
+	for _, n := range numbers {
+		v, err := s.readVersion(name, n)
+		if err == nil {
+			list = append(list, v)
+		} else if !damaged(err) {
 			return nil, err
 		}
 	}
 	return list, nil
 }
 
-// Resolve returns the version with the number of r, or the newest version of the image if r has no number. The store
-// knows no tags. Errors may be ErrNotFound.
+// damaged reports whether an error of readVersion is of this version alone.
+func damaged(err error) bool { return errors.Is(err, errCorrupt) || errors.Is(err, ErrNotFound) }
+
+// Damaged is a version of which the store has lost something that it needs to know about it.
+type Damaged struct {
+	Ref image.Ref
+	Err error
+}
+
+// Damaged returns the versions whose record or root is missing or damaged. Whatever is missing below a root is found by
+// Check alone.
+func (s *Store) Damaged() ([]Damaged, error) {
+	names, err := s.Images()
+	if err != nil {
+		return nil, err
+	}
+	var list []Damaged
+	for _, name := range names {
+		numbers, err := s.numbers(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range numbers {
+			if _, err := s.readVersion(name, n); err != nil {
+				list = append(list, Damaged{image.Ref{Image: name, Number: n}, err})
+			}
+		}
+	}
+	return list, nil
+}
+
+// Resolve returns the version with the number of r, or the newest version of the image that is not damaged if r has no
+// number. The store knows no tags. Errors may be ErrNotFound.
 func (s *Store) Resolve(r image.Ref) (image.Version, error) {
 	if !image.ValidName(r.Image) {
 		return image.Version{}, fmt.Errorf("%q is not an image name", r.Image)
@@ -189,8 +224,10 @@ func (s *Store) Resolve(r image.Ref) (image.Version, error) {
 	if err != nil {
 		return image.Version{}, err
 	}
-	if len(numbers) == 0 {
-		return image.Version{}, fmt.Errorf("image %s: %w", r.Image, ErrNotFound)
+	for _, n := range slices.Backward(numbers) {
+		if v, err := s.readVersion(r.Image, n); err == nil || !damaged(err) {
+			return v, err
+		}
 	}
-	return s.readVersion(r.Image, numbers[len(numbers)-1])
+	return image.Version{}, fmt.Errorf("image %s: %w", r.Image, ErrNotFound)
 }

@@ -1,0 +1,133 @@
+package replica
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/durable"
+)
+
+// unnamed is the value of journal.damaged while the name of the copy is not known.
+const unnamed = "?"
+
+// recordStart is the number of bytes before the JSON of a record.
+const recordStart = 8
+
+// doubt makes those replicas doubtful that lost records may have been of. lost is what stands in the place of the
+// records. If it can still be read these are the replicas that it names, else all.
+func (j *journal) doubt(lost []byte) {
+	if j.damaged == "" {
+		j.damaged = unnamed
+	}
+	var r record
+	if len(lost) > recordStart && json.Unmarshal(lost[recordStart:], &r) == nil && len(r.Replicas) > 0 {
+		for i := range r.Replicas {
+			j.doubtOne(r.Replicas[i].Replica)
+		}
+		return
+	}
+	for _, st := range j.states {
+		st.doubtful = true
+	}
+}
+
+func (j *journal) doubtOne(dir string) {
+	if st := j.states[dir]; st != nil {
+		st.doubtful = true
+	}
+}
+
+// writeDoubt writes that records were lost, and of which replicas they may have been. It is called when log has the
+// states of all replicas.
+func (j *journal) writeDoubt(log *durable.Log) error {
+	if j.damaged == "" {
+		return nil
+	}
+	r := record{Kind: recordDamaged, Copy: j.damaged}
+	for dir, st := range j.states {
+		if st.doubtful {
+			r.Replicas = append(r.Replicas, replicaRecord{Replica: dir})
+		}
+	}
+	slices.SortFunc(r.Replicas, func(a, b replicaRecord) int { return strings.Compare(a.Replica, b.Replica) })
+	return appendRecord(log, &r)
+}
+
+// doubtful reports whether records were lost that may have told over which version the layer of a replica is. A replica
+// that the journal does not know is doubtful, too: all its records may have been lost. copy is the damaged log's.
+func (j *journal) doubtful(dir string) (copy string, is bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	st := j.states[dir]
+	return j.damaged, j.damaged != "" && (st == nil || st.doubtful)
+}
+
+// forget drops what is known of a replica that has no layer.
+func (j *journal) forget(dir string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.states, dir)
+}
+
+// acceptMark is the name of the file with which an administrator accepts a doubtful layer.
+const acceptMark = "accept"
+
+// settleDoubt returns an error if r has a layer and the journal has lost over which version it is. With the accept mark
+// in the replica's directory the layer counts as one over the version that the journal has.
+func (s *Set) settleDoubt(r *Replica) error {
+	copy, is := s.journal.doubtful(string(r.dir))
+	if !is {
+		return nil
+	}
+	if !r.hasLayer() {
+		s.journal.forget(string(r.dir))
+		return nil
+	}
+	dir := filepath.Join(s.path, string(r.dir))
+	mark := string(r.dir) + "/" + acceptMark
+	marked, err := s.root.Exists(mark)
+	if err != nil {
+		return err
+	}
+	if !marked {
+		return fmt.Errorf("%s was damaged (a copy is %s), so it is not known which version the node's files in %s "+
+			"belong to: to serve the node with them, touch %[3]s/%s; to serve it without them, move %[3]s away",
+			s.journal.path, copy, dir, acceptMark)
+	}
+	return nil
+}
+
+// endDoubt records that the layer of r was accepted, and removes the mark.
+func (s *Set) endDoubt(r *Replica) error {
+	mark := string(r.dir) + "/" + acceptMark
+	if marked, err := s.root.Exists(mark); err != nil || !marked {
+		return err
+	}
+	if _, is := s.journal.doubtful(string(r.dir)); is {
+		since := s.now().Add(-s.retain.age).UnixNano()
+		if err := s.journal.renew(string(r.dir), s.journal.stamp(s.now()), since, s.retain.switches); err != nil {
+			return err
+		}
+		s.log.Warn("layer accepted after damage to the journal", "replica", r.dir, "version", r.state.to.Ref().String())
+	}
+	if err := unix.Unlinkat(int(s.root), mark, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+// Damage tells what was wrong with the journal when s was opened; "" if nothing was.
+func (s *Set) Damage() string {
+	copy := s.journal.foundDamaged
+	if copy == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s was damaged when the server started; it was put right as far as possible, and a copy of "+
+		"it as it was is %s", s.journal.path, copy)
+}
