@@ -33,7 +33,7 @@ func throughFUSE(t *testing.T, c *lab.Cluster, bound time.Duration, script strin
 	// All runs in one shell, because each `ip netns exec` has its own mounts: /mnt is private, and open to all users.
 	const around = `
 		mount -t tmpfs -o mode=755 lab /mnt && mkdir /mnt/n01
-		"$1" mount n01 /mnt/n01 --data "$2" >/dev/null & mount=$!
+		"$1" mount n01 /mnt/n01 --allow-other --data "$2" >/dev/null & mount=$!
 		for i in $(seq 100); do [ -e /mnt/n01/etc/motd ] && break; sleep 0.1; done
 		script=$3; shift 3
 		cd /mnt/n01 && grep -q n01 etc/hostname && sh -c "$script" sh "$@"; code=$?

@@ -14,12 +14,17 @@ import (
 )
 
 func (a *app) mountCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
+	var r client.MountRequest
+	cmd := a.listing(&cobra.Command{
 		Use:   "mount [NODE|NAME@VERSION DIR]",
 		Short: "Show a replica or a version as a local directory",
 		Long: `Mounts the replica of a node, or a version (read-only), at DIR until ^C or
 dim umount DIR. Writes to a node's replica have the same effect as writes of
 the node. The daemon serves the mount, which ends with the daemon.
+
+Only the user who mounts (root) can use the mount. With --allow-other all
+users can, within the permissions of the files: what is open to all users of
+the node is then open to all users of this machine.
 
 Without operands it lists the mounts.`,
 		Example: "  dim mount n01 /mnt\n  dim mount compute@12 /mnt",
@@ -33,7 +38,8 @@ Without operands it lists the mounts.`,
 			if len(args) == 0 {
 				return a.mounts(cmd.Context())
 			}
-			return a.mount(cmd.Context(), args[0], args[1])
+			r.What = args[0]
+			return a.mount(cmd.Context(), r, args[1])
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 1 {
@@ -42,14 +48,16 @@ Without operands it lists the mounts.`,
 			return complete(1, a.nodesAndReferences)(cmd, args, part)
 		},
 	})
+	cmd.Flags().BoolVar(&r.AllowOther, "allow-other", false, "let all users of this machine use the mount")
+	return cmd
 }
 
-func (a *app) mount(ctx context.Context, what, dir string) error {
-	path, err := realPath(dir)
-	if err != nil {
+func (a *app) mount(ctx context.Context, r client.MountRequest, dir string) error {
+	var err error
+	if r.Dir, err = realPath(dir); err != nil {
 		return err
 	}
-	return a.client().Mount(ctx, what, path, func(m control.Mount) {
+	return a.client().Mount(ctx, r, func(m control.Mount) {
 		fmt.Fprintf(a.out, "%s is at %s until ^C or dim umount %s\n", m.What, m.Dir, dir)
 	})
 }

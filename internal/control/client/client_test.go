@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"dim/internal/control"
@@ -255,7 +256,7 @@ func TestADataDirectoryMayHaveALongPath(t *testing.T) {
 func TestAMountIsServedByTheDaemonAndEndsWithItsCaller(t *testing.T) {
 	c, dir := mountable(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := c.Mount(ctx, "n01", dir, func(m control.Mount) {
+	err := c.Mount(ctx, MountRequest{What: "n01", Dir: dir}, func(m control.Mount) {
 		defer cancel()
 		if m.What != "n01" || m.Dir != dir {
 			t.Errorf("mounted %+v", m)
@@ -276,7 +277,7 @@ func TestAMountIsServedByTheDaemonAndEndsWithItsCaller(t *testing.T) {
 
 func TestAMountEndsWhenItIsUnmounted(t *testing.T) {
 	c, dir := mountable(t)
-	err := c.Mount(t.Context(), "n01", dir, func(control.Mount) {
+	err := c.Mount(t.Context(), MountRequest{What: "n01", Dir: dir}, func(control.Mount) {
 		if err := Unmount(dir); err != nil {
 			t.Error(err)
 		}
@@ -289,9 +290,28 @@ func TestAMountEndsWhenItIsUnmounted(t *testing.T) {
 	}
 }
 
+func TestAMountIsPrivateUnlessOthersAreAllowed(t *testing.T) {
+	c, _ := mountable(t)
+	dir := testkit.Value(os.MkdirTemp("", "dim-mount"))(t)
+	t.Cleanup(func() { os.Remove(dir) })
+	testkit.Must(t, os.Chmod(dir, 0o755))
+	for _, allowed := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := c.Mount(ctx, MountRequest{What: "n01", Dir: dir, AllowOther: allowed}, func(control.Mount) {
+			defer cancel()
+			cat := exec.Command("cat", filepath.Join(dir, "hostname"))
+			cat.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+			if b, err := cat.CombinedOutput(); (err == nil) != allowed {
+				t.Errorf("others allowed %t: another user reads %q, %v", allowed, b, err)
+			}
+		})
+		testkit.Must(t, err)
+	}
+}
+
 func TestARefusedMountLeavesNothing(t *testing.T) {
 	c, dir := mountable(t)
-	err := c.Mount(t.Context(), "n99", dir, func(control.Mount) { t.Error("ready") })
+	err := c.Mount(t.Context(), MountRequest{What: "n99", Dir: dir}, func(control.Mount) { t.Error("ready") })
 	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.NotFound {
 		t.Errorf("unknown node: %v", err)
 	}

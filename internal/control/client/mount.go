@@ -21,11 +21,18 @@ func (c *Client) Mounts(ctx context.Context) ([]control.Mount, error) {
 	return call[[]control.Mount](ctx, c, http.MethodGet, "/v1/mounts", nil)
 }
 
-// Mount shows the node's replica or the version that what names at dir, until ctx ends or dir is unmounted. It calls
-// ready when the tree is there. When Mount returns nothing is mounted at dir; a file that is still open there
-// stays usable, detached. When the daemon ends first, that is an error.
-func (c *Client) Mount(ctx context.Context, what, dir string, ready func(control.Mount)) error {
-	dev, err := mountFUSE(what, dir)
+// MountRequest is what Client.Mount shows, and where.
+type MountRequest struct {
+	What, Dir  string // a node or version, and an absolute path
+	AllowOther bool   // users other than the one who mounts may use it
+}
+
+// Mount shows the node's replica or the version that r names at r.Dir, until ctx ends or it is unmounted. It calls
+// ready when the tree is there. When Mount returns nothing is mounted there; a file that is still open there stays
+// usable, detached. When the daemon ends first, that is an error.
+func (c *Client) Mount(ctx context.Context, r MountRequest, ready func(control.Mount)) error {
+	what, dir := r.What, r.Dir
+	dev, err := mountFUSE(r)
 	if err != nil {
 		return err
 	}
@@ -80,22 +87,26 @@ func handOver(conn net.Conn, replies *bufio.Reader, m control.Mount, dev *os.Fil
 	return m, err
 }
 
-// mountFUSE opens /dev/fuse and mounts it at dir for everybody, without device files and setuid programs. The kernel
-// checks permissions too: see package fuse, which serves it.
-func mountFUSE(what, dir string) (*os.File, error) {
+// mountFUSE opens /dev/fuse and mounts it, without device files and setuid programs. Unless others may use the mount, the
+// kernel lets no other user in, whatever the permissions of the files. It checks these too: see package fuse, which
+// serves it.
+func mountFUSE(r MountRequest) (*os.File, error) {
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,"+
-		"allow_other,default_permissions,max_read=1048576", dev.Fd(), os.Geteuid(), os.Getegid())
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,max_read=1048576",
+		dev.Fd(), os.Geteuid(), os.Getegid())
+	if r.AllowOther {
+		options += ",allow_other"
+	}
 	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
-	if strings.Contains(what, "@") { // a version
+	if strings.Contains(r.What, "@") { // a version
 		flags |= unix.MS_RDONLY
 	}
-	if err := unix.Mount("dim:"+what, dir, "fuse.dim", flags, options); err != nil {
+	if err := unix.Mount("dim:"+r.What, r.Dir, "fuse.dim", flags, options); err != nil {
 		dev.Close()
-		return nil, &os.PathError{Op: "mount", Path: dir, Err: err}
+		return nil, &os.PathError{Op: "mount", Path: r.Dir, Err: err}
 	}
 	return dev, nil
 }
