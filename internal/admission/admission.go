@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,11 @@ type Door struct {
 	cluster func() *cluster.Cluster
 	log     *slog.Logger
 	open    bounds.Table[holder, net.Conn]
+	refused atomic.Uint64
 }
+
+// Refused returns how many connections were not taken since the start.
+func (d *Door) Refused() uint64 { return d.refused.Load() }
 
 // holder is whose connections are counted together.
 type holder struct {
@@ -84,7 +89,12 @@ func (d *Door) ConnState(c net.Conn, s http.ConnState) {
 }
 
 // take adds c to the connections that are taken, and reports whether it is.
-func (d *Door) take(c net.Conn) bool {
+func (d *Door) take(c net.Conn) (taken bool) {
+	defer func() {
+		if !taken {
+			d.refused.Add(1)
+		}
+	}()
 	cl := d.cluster()
 	who, err := caller.Resolve(cl, peerOf(c))
 	if err != nil {

@@ -96,6 +96,9 @@ func TestStrangersAreNotTaken(t *testing.T) {
 			t.Errorf("%s is still counted", remote)
 		}
 	}
+	if n := d.Refused(); n != 2 {
+		t.Errorf("%d are counted as refused", n)
+	}
 }
 
 func TestAnAddressHasItsConnectionsAndNoMore(t *testing.T) {

@@ -136,7 +136,8 @@ func networkElement() *element {
 			},
 			{
 				name: "admin", kind: enum("yes", "no"), byDefault: "no",
-				doc: "Whether hosts on this network may mount `/images/NAME@V` read-only.",
+				doc: "Whether hosts on this network may mount `/images/NAME@V` read-only and read the server's " +
+					"metrics. Nodes may not, whatever network they are on.",
 			},
 			{
 				name: "insecure", kind: enum("yes", "no"), byDefault: "no",

@@ -25,6 +25,11 @@ func (d doors) answers(ctx context.Context, addrs []netip.Addr, since time.Time)
 	return admission.Answers(ctx, []*admission.Door{d.nfs, d.http}, addrs, since)
 }
 
+// closed returns how many connections were closed at accept, by service.
+func (d doors) closed() map[string]uint64 {
+	return map[string]uint64{"nfs": d.nfs.Refused(), "http": d.http.Refused()}
+}
+
 // declared returns the description that holds now. It is empty before one is adopted.
 func (d *daemon) declared() *cluster.Cluster {
 	if now := d.follow.Now(); now != nil {

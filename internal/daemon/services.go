@@ -64,7 +64,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
 		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes,
 		Stages: d.api.Stages,
-		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost,
+		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost, Closed: d.doors.closed,
 	}))
 	mux.Handle("/node/", d.push.Handler())
 	busy := &drained{handler: mux}

@@ -44,6 +44,7 @@ type Sources struct {
 	DHCP    func() dhcp.Stats
 	TFTP    func() tftp.Stats
 	Lost    func() map[string]uint64 // messages that the kernel dropped, by service
+	Closed  func() map[string]uint64 // connections that were closed at accept, by service
 }
 
 // Handler serves the metrics to programs on this machine and to hosts of admin networks.
@@ -111,7 +112,7 @@ func (c collector) collectCounters(out chan<- prometheus.Metric, s *oncrpc.Stats
 	refused := describe("nfs_refused_total", "Calls and connections that were refused, by reason.", "reason")
 	n := c.NFS.Refused()
 	for reason, n := range map[string]uint64{
-		"port": n.Port, "export": n.Export, "connections": s.Refused, "stalled": s.Stalled, "malformed": s.Broken,
+		"port": n.Port, "export": n.Export, "stalled": s.Stalled, "malformed": s.Broken,
 		"unknown_call": s.Rejected,
 	} {
 		out <- counter(refused, n, reason)
@@ -137,6 +138,8 @@ func (c collector) collectBoots(out chan<- prometheus.Metric) {
 	each(describe("tftp_requests_total", "TFTP requests that have ended, by result.", "result"), map[string]uint64{
 		"done": t.Done, "failed": t.Failed, "refused": t.Refused, "dropped": t.Dropped, "malformed": t.Malformed,
 	})
+	each(describe("connections_refused_total", "Connections that were closed at accept, by service.", "service"),
+		c.Closed())
 	each(describe("receive_drops_total", "Messages for which the kernel had no room, by service.", "service"), c.Lost())
 }
 

@@ -88,8 +88,9 @@ func get(t *testing.T, from string) (status int, text string) {
 				Unsent: 28,
 			}
 		},
-		TFTP: func() tftp.Stats { return tftp.Stats{Done: 30, Failed: 31, Refused: 32, Dropped: 33, Malformed: 34} },
-		Lost: func() map[string]uint64 { return map[string]uint64{"dhcp": 40, "tftp": 41} },
+		TFTP:   func() tftp.Stats { return tftp.Stats{Done: 30, Failed: 31, Refused: 32, Dropped: 33, Malformed: 34} },
+		Lost:   func() map[string]uint64 { return map[string]uint64{"dhcp": 40, "tftp": 41} },
+		Closed: func() map[string]uint64 { return map[string]uint64{"nfs": 50, "http": 51} },
 	})
 	local := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}
 	r := httptest.NewRequest("GET", "/metrics", nil)
@@ -136,7 +137,8 @@ func TestWhatIsCountedIsShown(t *testing.T) {
 		`dim_nfs_sent_bytes_total{groups="",image="",procedure="READ",program="nfs"} 1000`,
 		"dim_nfs_connections 1", "dim_nfs_connections_total 2", "dim_nfs_repeated_total 7", "dim_nfs_relieved_total 8",
 		"dim_nfs_buffer_bytes 9",
-		`dim_nfs_refused_total{reason="connections"} 3`, `dim_nfs_refused_total{reason="stalled"} 4`,
+		`dim_connections_refused_total{service="nfs"} 50`, `dim_connections_refused_total{service="http"} 51`,
+		`dim_nfs_refused_total{reason="stalled"} 4`,
 		`dim_nfs_refused_total{reason="malformed"} 5`, `dim_nfs_refused_total{reason="unknown_call"} 6`,
 		`dim_nfs_refused_total{reason="port"} 10`, `dim_nfs_refused_total{reason="export"} 11`,
 		"dim_sync_waits_total 12", "dim_sync_flushes_total 13", "dim_sync_failures_total 14",

@@ -16,8 +16,8 @@ import (
 )
 
 // access is what one caller may use, as long as the description does not change. A node is known by its addresses, and
-// reaches its own replicas alone. The superuser of this machine (loopback, from a privileged port) reaches all. Admin
-// networks reach versions.
+// reaches its own replicas alone. The superuser of this machine (loopback, from a privileged port) reaches all. Hosts
+// of admin networks that are no nodes reach versions.
 type access struct {
 	s   *Server
 	of  *cluster.Cluster // the description that who comes from
@@ -85,7 +85,9 @@ func (a *access) mayUse(x *export) bool {
 	return a.who.Root || a.who.Node != nil && a.who.Node.Name == x.node
 }
 
-func (a *access) mayReadVersions() bool { return a.who.Root || a.who.Admin }
+// mayReadVersions reports whether the caller reaches all versions, with the secrets in them. A node does not, whatever
+// network it is on.
+func (a *access) mayReadVersions() bool { return a.who.Root || a.who.Admin && a.who.Node == nil }
 
 // version exports the version that a reference names. It stays exported for the handles that will name it.
 func (s *Server) version(ref string) (vfs.FS, error) {

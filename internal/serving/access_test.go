@@ -68,6 +68,11 @@ func TestWhoMayUseWhat(t *testing.T) {
 			answers{"n01": no, "version": nil},
 		},
 		{
+			"a node on an admin network", "10.9.0.99:700",
+			answers{"/nodes/n01": no, "/images/compute@1": no, "/images/compute@9": no},
+			answers{"n01": no, "version": no, "unknown": gone},
+		},
+		{
 			"nobody", "10.8.0.1:700",
 			answers{"/nodes/n01": no, "/nodes/none": no, "/images/compute@1": no},
 			answers{"n01": no, "version": no, "none": vfs.EBADHANDLE},
@@ -87,6 +92,10 @@ func TestWhoMayUseWhat(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnOrdinaryPortMayUseNothing(t *testing.T) {
+	s := newSite(t, described(""))
 	for name, from := range map[string]string{
 		"a node": "10.0.0.11:7000", "this machine": "127.0.0.1:7000", "an admin network": "10.9.0.5:7000",
 	} {

@@ -41,6 +41,7 @@ const small = `<cluster name="small">
   </nodes>
   <node name="x1" image="compute" servers="second">
     <interface name="eth0" network="boot" address="10.0.0.99" mac="52:54:00:4d:00:99"/>
+    <interface name="eth1" network="admins" address="10.9.0.99"/>
   </node>
 %s</cluster>
 `

@@ -87,8 +87,8 @@ func handOver(conn net.Conn, replies *bufio.Reader, m control.Mount, dev *os.Fil
 	return m, err
 }
 
-// mountFUSE opens /dev/fuse and mounts it, without device files and setuid programs. Unless others may use the mount, the
-// kernel lets no other user in, whatever the permissions of the files. It checks these too: see package fuse, which
+// mountFUSE opens /dev/fuse and mounts it, without device files and setuid programs. Unless others may use the mount,
+// the kernel lets no other user in, whatever the permissions of the files. It checks these too: see package fuse, which
 // serves it.
 func mountFUSE(r MountRequest) (*os.File, error) {
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
