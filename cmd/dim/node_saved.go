@@ -153,6 +153,11 @@ func printSaved(w io.Writer, list []control.SavedEntry) {
 	for _, s := range list {
 		row(w, s.Stamp, whyText(s.Why), s.Kind, s.Type, savedSize(s), safe(string(s.Path)))
 	}
+	for _, s := range list {
+		for _, c := range s.Conflicts {
+			fmt.Fprintf(w, "conflict in %s, %s: %s\n", safe(string(s.Path)), s.Stamp, safe(c.String()))
+		}
+	}
 }
 
 // whyText is "compute@1 → compute@2" for a switch.

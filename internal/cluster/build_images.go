@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dim/internal/recordmerge"
 )
 
 // image makes an <image>.
@@ -28,6 +30,7 @@ func (b *builder) image(it *item) {
 	im.Exclude = b.patterns(it.all("exclude"))
 	im.Shared = b.patterns(it.all("shared"))
 	im.Keep = b.patterns(it.all("keep"))
+	im.Merge = b.merges(it.all("merge"))
 	for _, m := range it.all("mount") {
 		b.mount(im, m)
 	}
@@ -46,15 +49,46 @@ func (b *builder) image(it *item) {
 	b.cluster.Images = append(b.cluster.Images, im)
 }
 
+// merges returns the files whose records are merged: the built-in ones, as the <merge> elements change them.
+func (b *builder) merges(items []*item) map[string]recordmerge.Format {
+	files, seen := recordmerge.Builtin(), map[string]bool{}
+	for _, it := range items {
+		v, ok := it.get("path")
+		by, ok2 := it.get("by")
+		if !ok || !ok2 {
+			continue
+		}
+		p, clean := cleanPath(v.text)
+		switch {
+		case !clean:
+			b.add(v.at, "path %q: want a clean absolute path of a file", shorten(v.text))
+		case seen[p]:
+			b.add(v.at, "<merge path=%q> is given twice", v.text)
+		case by.text == noMerge:
+			delete(files, p)
+		default:
+			files[p] = recordmerge.Format(by.text)
+		}
+		seen[p] = true
+	}
+	return files
+}
+
+// cleanPath returns a path without its leading slash. ok is false if it is not absolute and clean.
+func cleanPath(text string) (p string, ok bool) {
+	p = strings.TrimPrefix(text, "/")
+	return p, "/"+p == path.Clean(text) && p != "" && !strings.ContainsRune(p, 0)
+}
+
 // mount adds the path of a <mount>.
 func (b *builder) mount(im *Image, it *item) {
 	v, ok := it.get("path")
 	if !ok {
 		return
 	}
-	p := strings.TrimPrefix(v.text, "/")
+	p, clean := cleanPath(v.text)
 	switch {
-	case "/"+p != path.Clean(v.text) || p == "" || strings.ContainsRune(p, 0):
+	case !clean:
 		b.add(v.at, "path %q: want a clean absolute path", shorten(v.text))
 	case slices.Contains(im.Mounts, p):
 		b.add(v.at, "<mount path=%q> is given twice", v.text)
@@ -70,9 +104,9 @@ func (b *builder) nodeFile(im *Image, it *item) {
 	if !ok {
 		return
 	}
-	f.Path = strings.TrimPrefix(v.text, "/")
+	f.Path, ok = cleanPath(v.text)
 	switch {
-	case "/"+f.Path != path.Clean(v.text) || f.Path == "" || strings.ContainsRune(f.Path, 0):
+	case !ok:
 		b.add(v.at, "path %q: want a clean absolute path of a file", shorten(v.text))
 		return
 	case slices.ContainsFunc(im.Files, func(other *File) bool { return other.Path == f.Path }):

@@ -111,6 +111,15 @@ func mistakes() []mistake {
 			"file below a file", `</image>`, `<file path="/etc/a/b">x</file></image>`,
 			`c.xml:8:13: <file path="/etc/a/b"> and <file path="/etc/a">: one would have to be a directory`,
 		},
+		{
+			"unclean path of a merge", `</image>`, `<merge path="/etc/../x" by="dpkg"/></image>`,
+			`want a clean absolute path of a file`,
+		},
+		{"unknown format", `</image>`, `<merge path="/etc/x" by="rpm"/></image>`, `by="rpm"`},
+		{
+			"merge twice", `</image>`, `<merge path="/etc/x" by="dpkg"/><merge path="/etc/x" by="none"/></image>`,
+			`<merge path="/etc/x"> is given twice`,
+		},
 		{"unknown builtin", `</image>`, `<builtin name="fstap" enabled="no"/></image>`, `(did you mean "fstab"?)`},
 		{"second kernel", `</image>`, `<kernel/><kernel/></image>`, `c.xml:8:10: a second <kernel> in <image>`},
 		{

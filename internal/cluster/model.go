@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"dim/internal/image/pathmatch"
+	"dim/internal/recordmerge"
 )
 
 // NodeName, ServerName and ImageName are distinct types, so that the compiler finds a name used in the wrong place.
@@ -132,6 +133,10 @@ type Image struct {
 	Mounts  []string // mount points on the nodes, without the leading slash
 	Files   []*File
 	Kernel  Kernel
+
+	// Merge has the files whose records are merged when both a node and the master have changed them, by path without
+	// the leading slash: those that are merged without a rule, and those of <merge>.
+	Merge map[string]recordmerge.Format
 
 	DisabledBuiltins map[string]bool // by the names of package builtin
 

@@ -6,6 +6,10 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/recordmerge"
 )
 
 // valid is a description without mistakes. The tests below insert some.
@@ -145,6 +149,25 @@ Welcome
 		"384 5 6 6.1.0-28-arm64 [mlx5_core nvme] map[fstab:true]\n"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestMergeRulesChangeTheBuiltInOnes(t *testing.T) {
+	rules := `<merge path="/etc/group" by="none"/><merge path="/etc/services" by="line-key"/></image>`
+	text := strings.Replace(valid, "</image>", rules, 1)
+	macs := openTest(map[string]string{"macs.csv": "node,interface,mac\n"})
+	c, err := Parse(Source{Name: "c.xml", XML: []byte(text), Open: macs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := recordmerge.Builtin()
+	delete(want, "etc/group")
+	want["etc/services"] = recordmerge.LineKey
+	if diff := cmp.Diff(want, c.Images[0].Merge); diff != "" {
+		t.Errorf("merged files (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(recordmerge.Builtin(), c.Images[1].Merge); diff != "" {
+		t.Errorf("without rules (-want +got):\n%s", diff)
 	}
 }
 

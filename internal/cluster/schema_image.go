@@ -1,6 +1,9 @@
 package cluster
 
-import "dim/internal/cluster/builtin"
+import (
+	"dim/internal/cluster/builtin"
+	"dim/internal/recordmerge"
+)
 
 func imageElement() *element {
 	return &element{
@@ -24,7 +27,7 @@ func imageElement() *element {
 			ruleElement("exclude", "Paths that are not captured from the master."),
 			ruleElement("shared", "Paths that nodes may not write."),
 			ruleElement("keep", "Paths that belong to the node once they exist there."),
-			mountElement(), fileElement(), builtinElement(), kernelElement(), savedElement(),
+			mergeElement(), mountElement(), fileElement(), builtinElement(), kernelElement(), savedElement(),
 			quotaElement("each node of the image"),
 		},
 	}
@@ -60,6 +63,28 @@ func ruleElement(name, doc string) *element {
 		name: name, maxCount: 1000, doc: doc + " See [patterns](#patterns).",
 		attributes: []attribute{
 			{name: "path", kind: kindPattern(), required: true, doc: "The pattern."},
+		},
+	}
+}
+
+// noMerge is the value of by that switches a merge off.
+const noMerge = "none"
+
+func mergeElement() *element {
+	values := []string{noMerge}
+	for _, f := range recordmerge.Formats() {
+		values = append(values, string(f))
+	}
+	return &element{
+		name: "merge", maxCount: 1000,
+		doc: "A file whose records are merged when both a node and the master have changed it. Some files are merged " +
+			"without a rule. See [merged files](#merged-files).",
+		attributes: []attribute{
+			{name: "path", kind: kindPath(), required: true, doc: "The file's path."},
+			{
+				name: "by", kind: enum(values...), required: true,
+				doc: "What a record is, and by what it is known; `none`: the file is not merged.",
+			},
 		},
 	}
 }

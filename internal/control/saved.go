@@ -1,18 +1,26 @@
 package control
 
-import "time"
+import (
+	"time"
+
+	"dim/internal/recordmerge"
+)
 
 // SavedEntry is one entry of a node's layer that was set aside.
 type SavedEntry struct {
 	Path    Path      `json:"path"`
 	Stamp   string    `json:"stamp"` // names the switch, reset or restore that set it aside
 	Time    time.Time `json:"time"`
-	Kind    string    `json:"kind"`    // "entry", "removal", "opaque", "attributes"
+	Kind    string    `json:"kind"`    // "entry", "removal", "opaque", "attributes", "merged"
 	Type    string    `json:"type"`    // of an entry: "file", "directory", …
 	Size    uint64    `json:"size"`    // bytes of content; of a directory, with everything in it
 	Entries int       `json:"entries"` // in a directory
 	Why     string    `json:"why"`     // "switch compute@1 compute@2", "reset", "restore"
 	Image   string    `json:"image"`
+
+	// Conflicts are the records of a merged file that are not in the node's file now, and numbers that two names have
+	// there.
+	Conflicts []recordmerge.Conflict `json:"conflicts,omitempty"`
 }
 
 // RestoreRequest says which set-aside entries to bring back.

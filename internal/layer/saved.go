@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/recordmerge"
 	"dim/internal/vfs"
 )
 
@@ -23,6 +24,12 @@ type SetAside struct {
 	Type    vfs.Type // of an entry
 	Size    uint64   // bytes of content, of a directory with all that is in it
 	Entries int      // of a directory: how many are in it
+
+	// Merged tells that the records of the file were merged with the master's: nothing is lost but what Conflicts
+	// name. Without Merged, Conflicts are the reason why a file with a merge rule was not merged. That is known only of
+	// what a switch reports.
+	Merged    bool
+	Conflicts []recordmerge.Conflict
 }
 
 // ID returns the stamp as people and directories have it.
@@ -109,6 +116,7 @@ func (s *savedList) dir(fd int, path string) error {
 			if e.Type == vfs.Regular {
 				e.Size = uint64(st.Size)
 			}
+			e.Conflicts, e.Merged = At(fd, name).conflicts()
 			s.list = append(s.list, e)
 			continue
 		}

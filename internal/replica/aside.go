@@ -78,7 +78,7 @@ func (a *setAsideOp) walk(c *change, p *dentry) error {
 	case p.obj == nil:
 		return a.below(c, p)
 	case p.obj.kind != vfs.Directory:
-		return a.move(p, layer.AsideEntry)
+		return a.file(c, p)
 	case c.differs && c.to != 0 && c.to != vfs.Directory:
 		return a.move(p, layer.AsideEntry)
 	}

@@ -358,6 +358,9 @@ func (e *Edit) Put(from int, name string, to LayerEntry) (displaced bool, err er
 	if err != nil {
 		return false, err
 	}
+	if err := layer.At(from, name).DropConflicts(); err != nil {
+		return false, err
+	}
 	if p.obj == nil && !p.white {
 		return false, layer.Dir(from).RenameNew(name, layer.Dir(dir), p.name)
 	}

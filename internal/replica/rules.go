@@ -1,9 +1,16 @@
 package replica
 
-import "time"
+import (
+	"time"
+
+	"dim/internal/recordmerge"
+)
 
 // Rules are the rules for a replica's own state. The zero Rules work.
 type Rules struct {
+	// Merge has the files whose records a switch merges, by path without a leading slash. It is never changed.
+	Merge map[string]recordmerge.Format
+
 	SavedFor time.Duration // what was set aside is removed after so long; 0: 90 days
 
 	QuotaBytes uint64 // of the disk that the layer's files may take; 0: no bound

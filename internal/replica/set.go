@@ -100,6 +100,7 @@ type Set struct {
 	commit   *commit.Group
 	batches  sync.Pool
 	rendered rendered
+	merges   merges
 
 	lingering lingering
 	indexes   indexes

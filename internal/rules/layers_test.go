@@ -49,6 +49,8 @@ var layers = map[string]layer{
 	"internal/xzlimit":  words, // how much memory an xz file wants
 	"internal/control":  words, // what can be asked of the daemon
 
+	"internal/recordmerge": words, // three states of a file that consists of records
+
 	"internal/store": keeping,
 	"internal/coord": keeping,
 	"internal/pki":   keeping,

@@ -170,7 +170,9 @@ func (p *plan) files(s *Server, n *cluster.Node, im *cluster.Image, v image.Vers
 // rulesOf is what the description says of the state of n's replica of im.
 func rulesOf(n *cluster.Node, im *cluster.Image) replica.Rules {
 	quota := n.Quota(im)
-	rules := replica.Rules{SavedFor: im.SavedFor, QuotaBytes: quota.Bytes, QuotaFiles: quota.Files}
+	rules := replica.Rules{
+		Merge: im.Merge, SavedFor: im.SavedFor, QuotaBytes: quota.Bytes, QuotaFiles: quota.Files,
+	}
 	if s := im.Snapshots; s != nil {
 		rules.Snapshots, rules.SnapshotsFor, rules.SnapshotCopy = s.Keep, s.For, s.Copy
 	}

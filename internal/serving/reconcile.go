@@ -8,6 +8,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/problems"
+	"dim/internal/recordmerge"
 	"dim/internal/replica"
 )
 
@@ -212,8 +213,12 @@ func (s *Server) pin(ctx context.Context, now *follow.Declared, n *cluster.Node,
 func (s *Server) move(ctx context.Context, moves []replica.Move) replica.Report {
 	report, err := s.Set.Switch(ctx, moves)
 	for _, a := range report.Aside {
-		s.Log.Info("a node's own copy was set aside",
-			"node", a.Node, "image", a.Image, "path", "/"+a.Path, "kind", string(a.Kind))
+		facts := []any{"node", a.Node, "image", a.Image, "path", "/" + a.Path, "kind", string(a.Kind)}
+		if len(a.Conflicts) > 0 {
+			s.Log.Warn("a node's own copy was set aside", append(facts, "reason", conflictText(a.Conflicts))...)
+			continue
+		}
+		s.Log.Info("a node's own copy was set aside", facts...)
 	}
 	for _, err := range report.Missed {
 		s.Log.Warn("no snapshot was taken before a switch", "error", err)
@@ -229,6 +234,15 @@ func (s *Server) move(ctx context.Context, moves []replica.Move) replica.Report 
 			"replicas", report.Replicas, "paths", report.Paths, "aside", len(report.Aside), "took", report.Took)
 	}
 	return report
+}
+
+// conflictText returns the first of some conflicts, and how many there are besides.
+func conflictText(list []recordmerge.Conflict) string {
+	text := list[0].String()
+	if n := len(list) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %d more like it)", n)
+	}
+	return text
 }
 
 // heldError is a replica that does not follow because of a mount, in words for a person.
