@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -20,7 +21,7 @@ const defaultData = "/var/lib/dim"
 // app is one run of the program: the global flags, and where output goes.
 type app struct {
 	data   string
-	format string // of output: "table" or "json"
+	format string // of output: "table", "json", and in some listings "name"
 	out    io.Writer
 	err    io.Writer
 }
@@ -148,17 +149,41 @@ func (s *nodeSet) Set(text string) error {
 }
 
 // listing adds the flag -o to cmd.
-func (a *app) listing(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVarP(&a.format, "output", "o", "table", "output `format`: table or json")
-	completeFlag(cmd, "output", "table", "json")
+func (a *app) listing(cmd *cobra.Command) *cobra.Command { return a.formats(cmd, "table", "json") }
+
+// names adds the flag -o to cmd, whose output can also be names, one a line: it prints with showList.
+func (a *app) names(cmd *cobra.Command) *cobra.Command {
+	return a.formats(cmd, "table", "json", "name")
+}
+
+func (a *app) formats(cmd *cobra.Command, formats ...string) *cobra.Command {
+	last := len(formats) - 1
+	cmd.Flags().StringVarP(&a.format, "output", "o", "table",
+		"output `format`: "+strings.Join(formats[:last], ", ")+" or "+formats[last])
+	completeFlag(cmd, "output", formats...)
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if a.format != "table" && a.format != "json" {
-			return &usageError{fmt.Errorf("%s: unknown output format %q", verb(cmd), a.format), "-o table or -o json"}
+		if !slices.Contains(formats, a.format) {
+			return &usageError{
+				fmt.Errorf("%s: unknown output format %q", verb(cmd), a.format), "-o " + strings.Join(formats, ", -o "),
+			}
 		}
 		return check(cmd, args)
 	}
 	return cmd
+}
+
+// showList prints a list in the format that -o selects: as JSON, as the names of its elements, or with table.
+func showList[T any](a *app, list []T, name func(T) string, table func(w io.Writer)) error {
+	if a.format != "name" {
+		return a.show(list, table)
+	}
+	var b strings.Builder
+	for _, v := range list {
+		b.WriteString(name(v) + "\n")
+	}
+	_, err := io.WriteString(a.out, b.String())
+	return err
 }
 
 // show prints v in the format that -o selects: as JSON, or with table.

@@ -147,7 +147,7 @@ func printChange(w io.Writer, c control.Change) {
 }
 
 func (a *app) imageLsCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
+	return a.names(&cobra.Command{
 		Use:     "ls",
 		Short:   "List the images",
 		Example: "  dim image ls -o json | jq -r '.[].image'",
@@ -157,7 +157,8 @@ func (a *app) imageLsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(images, func(w io.Writer) { printImages(w, images, time.Now()) })
+			return showList(a, images, func(i control.Image) string { return i.Name },
+				func(w io.Writer) { printImages(w, images, time.Now()) })
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	})
@@ -174,12 +175,12 @@ func printImages(w io.Writer, images []control.Image, now time.Time) {
 		if i.Current > 0 {
 			current = fmt.Sprint(i.Current)
 		}
-		row(w, i.Name, newest, current, age, files, bytes, i.Versions, i.Nodes, i.Master)
+		row(w, i.Name, newest, current, age, files, bytes, i.Versions, count(uint64(i.Nodes)), i.Master)
 	}
 }
 
 func (a *app) imageLogCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
+	return a.names(&cobra.Command{
 		Use:     "log NAME",
 		Short:   "List the versions of an image, newest first",
 		Example: "  dim image log compute",
@@ -189,16 +190,20 @@ func (a *app) imageLogCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(versions, func(w io.Writer) {
-				row(w, "VERSION", "CREATED", "FILES", "SIZE", "DIGEST", "NODES", "TAGS")
-				for _, v := range slices.Backward(versions) {
-					row(w, versionRef(v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes),
-						short(v.Digest), len(v.Nodes), strings.Join(v.Tags, " "))
-				}
-			})
+			slices.Reverse(versions)
+			return showList(a, versions, func(v control.Version) string { return versionRef(v.Image, v.Number) },
+				func(w io.Writer) { printVersions(w, versions) })
 		},
 		ValidArgsFunction: complete(1, a.imageNames),
 	})
+}
+
+func printVersions(w io.Writer, versions []control.Version) {
+	row(w, "VERSION", "CREATED", "FILES", "SIZE", "DIGEST", "NODES", "TAGS")
+	for _, v := range versions {
+		row(w, versionRef(v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes),
+			short(v.Digest), count(uint64(len(v.Nodes))), strings.Join(v.Tags, " "))
+	}
 }
 
 func (a *app) imageShowCommand() *cobra.Command {

@@ -23,7 +23,7 @@ func (a *app) nodeCommand() *cobra.Command {
 }
 
 func (a *app) nodeLsCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
+	return a.names(&cobra.Command{
 		Use:   "ls [NODES…]",
 		Short: "List nodes with their stage and version",
 		Long: `Lists the nodes of a node set, or all nodes: the stage of each and how long it
@@ -31,6 +31,7 @@ has been in it, the version that its replica shows, and the time since its last
 NFS call.`,
 		Example: `  dim node ls
   dim node ls 'n[01-04],@cell'
+  dim node ls @cell -o name > hosts
   dim node ls -o json | jq -r '.[] | select(.stage != "running") | .node'`,
 		Args: operands(0, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -38,7 +39,8 @@ NFS call.`,
 			if err != nil {
 				return err
 			}
-			return a.show(nodes, func(w io.Writer) { printNodes(w, nodes, time.Now()) })
+			return showList(a, nodes, func(n control.Node) string { return n.Name },
+				func(w io.Writer) { printNodes(w, nodes, time.Now()) })
 		},
 		ValidArgsFunction: complete(anyNumber, a.nodeNames),
 	})
@@ -157,7 +159,7 @@ func quotaText(u control.QuotaUsage) string {
 }
 
 func (a *app) nodeUnknownCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
+	return a.names(&cobra.Command{
 		Use:     "unknown",
 		Short:   "List machines that ask for a boot and are not in the description",
 		Example: "  dim node unknown -o json | jq -r '.[].mac'",
@@ -167,7 +169,8 @@ func (a *app) nodeUnknownCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(machines, func(w io.Writer) { printMachines(w, machines, time.Now()) })
+			return showList(a, machines, func(m control.Machine) string { return m.MAC },
+				func(w io.Writer) { printMachines(w, machines, time.Now()) })
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	})

@@ -54,8 +54,9 @@ it, unless it has further rings, a hook or a check; it ends as "replaced" when
 all its nodes were taken.
 
 The head runs hook and check with /bin/sh, with DIM_ROLLOUT, DIM_RING (from 1),
-DIM_NODES (of the ring, a node set), DIM_IMAGE and DIM_VERSION in the
-environment. If the server ends while a command runs, it runs it again later.
+DIM_NODES (of the ring, a node set), DIM_NODES_FILE (a file with the same nodes,
+one name a line), DIM_IMAGE and DIM_VERSION in the environment. If the server
+ends while a command runs, it runs it again later.
 
 When all nodes of an image have moved, the version becomes the current one of
 the image: nodes that are added to the description later start with it.`,
@@ -238,7 +239,7 @@ func printMoveVerdict(w io.Writer, step string, v control.Verdict) {
 }
 
 func (a *app) rolloutLsCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
+	return a.names(&cobra.Command{
 		Use:     "ls",
 		Short:   "List the rollouts, the latest first",
 		Example: "  dim rollout ls\n  dim rollout ls -o json | jq '.[0].state'",
@@ -248,7 +249,8 @@ func (a *app) rolloutLsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(list, func(w io.Writer) { printRollouts(w, list, time.Now()) })
+			return showList(a, list, func(r control.Rollout) string { return strconv.Itoa(r.ID) },
+				func(w io.Writer) { printRollouts(w, list, time.Now()) })
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	})

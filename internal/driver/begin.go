@@ -121,7 +121,7 @@ func (d *Driver) Begin(ctx context.Context, planned rollout.Rollout) (r rollout.
 		return r, false, APIError(err)
 	}
 	d.Log.Info("rollout begins",
-		"rollout", r.ID, "version", r.Ref(), "nodes", r.Nodes().String(), "kind", string(r.When))
+		"rollout", r.ID, "version", r.Ref(), "count", len(r.Nodes()), "kind", string(r.When))
 	if err := d.Follow.Refresh(ctx, shared); err != nil {
 		return r, true, err
 	}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"dim/internal/cluster/nodeset"
 	"dim/internal/rollout"
 )
 
@@ -25,6 +26,34 @@ const watchdogScript = `{ read -r _ <&3 || kill -KILL 0; } >/dev/null 2>&1 &
 exec 3<&-
 exec /bin/sh -c "$1"`
 
+// maxNodes is the longest node set that a command gets in its environment. Linux takes 128 KiB for one variable.
+const maxNodes = 100_000
+
+// environment returns the variables that tell a command the rollout and the nodes of its ring. file has their names.
+func environment(r *rollout.Rollout, file string) []string {
+	env := append(os.Environ(),
+		fmt.Sprint("DIM_ROLLOUT=", r.ID), fmt.Sprint("DIM_RING=", r.Ring+1), "DIM_IMAGE="+r.Image,
+		fmt.Sprint("DIM_VERSION=", r.Version), "DIM_NODES_FILE="+file)
+	if set := nodeset.FoldLast(r.Rings[r.Ring].Nodes); len(set) <= maxNodes {
+		env = append(env, "DIM_NODES="+set)
+	}
+	return env
+}
+
+// listNodes writes the names of a ring's nodes into a temporary file, one a line. The caller removes it.
+func listNodes(nodes []string) (file string, err error) {
+	f, err := os.CreateTemp("", "dim-nodes-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(strings.Join(nodes, "\n") + "\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(f.Name())
+		return "", fmt.Errorf("write the names of the nodes: %w", err)
+	}
+	return f.Name(), nil
+}
+
 // runCommand runs a command of a rollout by the shell, until it ends or ctx does. The environment tells the rollout and
 // the nodes of its ring. The error holds the exit status and the last line of output. Processes that a command leaves
 // behind go on when it ended by itself. They are killed with it when ctx ends or this server is killed.
@@ -37,11 +66,15 @@ func runCommand(ctx context.Context, r *rollout.Rollout, text string) error {
 		return err
 	}
 	defer alive.Close()
+	defer r3.Close()
+	file, err := listNodes(r.Rings[r.Ring].Nodes)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file)
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", watchdogScript, "sh", text)
 	cmd.ExtraFiles = []*os.File{r3}
-	cmd.Env = append(os.Environ(),
-		fmt.Sprint("DIM_ROLLOUT=", r.ID), fmt.Sprint("DIM_RING=", r.Ring+1),
-		"DIM_NODES="+r.Rings[r.Ring].Nodes.String(), "DIM_IMAGE="+r.Image, fmt.Sprint("DIM_VERSION=", r.Version))
+	cmd.Env = environment(r, file)
 	var output tail
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

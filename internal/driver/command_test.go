@@ -54,6 +54,40 @@ func TestProcessesThatACommandLeavesBehindGoOn(t *testing.T) {
 	}
 }
 
+func TestACommandGetsItsNodesInAFile(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	r := aRollout()
+	r.Rings[0].Nodes = rollout.Nodes{"s01c1b01", "s02c1b01", "s02c1b02"}
+	testkit.Must(t, runCommand(t.Context(), r, fmt.Sprintf(`{ echo "$DIM_NODES"; cat "$DIM_NODES_FILE"; } > %q`, out)))
+	text, err := os.ReadFile(out)
+	testkit.Must(t, err)
+	if want := "s01c1b01,s02c1b[01-02]\ns01c1b01\ns02c1b01\ns02c1b02\n"; string(text) != want {
+		t.Errorf("got %q, want %q", text, want)
+	}
+	testkit.Must(t, runCommand(t.Context(), r, fmt.Sprintf(`echo "$DIM_NODES_FILE" > %q`, out)))
+	if text, err = os.ReadFile(out); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(string(bytes.TrimSpace(text))); !os.IsNotExist(err) {
+		t.Errorf("the file is left behind: %v", err)
+	}
+}
+
+func TestACommandRunsForNodesThatDoNotFitIntoTheEnvironment(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	r := aRollout()
+	r.Rings[0].Nodes = nil
+	for i := range 10_000 { // names that cannot be folded
+		r.Rings[0].Nodes = append(r.Rings[0].Nodes, fmt.Sprintf("node%c%c%c%c%c%c-of-irregular-name",
+			'a'+i/4096%8, 'a'+i/512%8, 'a'+i/64%8, 'a'+i/8%8, 'a'+i%8, 'a'+i/8192))
+	}
+	testkit.Must(t, runCommand(t.Context(), r,
+		fmt.Sprintf(`echo "${DIM_NODES-unset} $(wc -l < "$DIM_NODES_FILE")" > %q`, out)))
+	if text, err := os.ReadFile(out); err != nil || string(text) != "unset 10000\n" {
+		t.Errorf("got %q, %v", text, err)
+	}
+}
+
 func aRollout() *rollout.Rollout {
 	return &rollout.Rollout{ID: 1, Image: "compute", Version: 1, Rings: []rollout.Ring{{Nodes: rollout.Nodes{"n01"}}}}
 }

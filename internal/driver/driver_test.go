@@ -108,7 +108,8 @@ func TestARequestIsPlanned(t *testing.T) {
 		{"nodes that do not exist", request{Version: "compute", Nodes: "n09"}, "", control.NotFound, "n09"},
 		{"rings that leave nodes", request{Version: "compute", Rings: "1"}, "", control.Invalid, "3 of 4 nodes"},
 		{"a time that does not exist", request{Version: "compute", When: "soon"}, "", control.Invalid, `"soon"`},
-		{"a soak time below zero", request{Version: "compute", Soak: -1}, "", control.Invalid, "soak time of -1s"},
+		{"a soak time below zero", request{Version: "compute", Soak: -1}, "", control.Invalid,
+			"--soak must not be negative"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.request.When == "" {

@@ -9,7 +9,21 @@ import (
 
 // Fold returns a short node set for names, such as "head,n[01-04,07],s[1-2]c[1-6]". Expand returns the names again.
 // Names that Expand cannot parse are written as they are.
-func Fold(names []string) string {
+func Fold(names []string) string { return fold(names, (*family).merge) }
+
+// FoldLast is Fold, but folds numbers at the end of names only: "s1c[1-6],s2c[1-6],n1-ib,n2-ib". Other programs read
+// that, such as Slurm's scontrol (22.05), which reads no set in which something follows a bracket and no further
+// bracket ends the name.
+func FoldLast(names []string) string {
+	return fold(names, func(f *family) {
+		if last := len(f.literals) - 1; last > 0 && f.literals[last] == "" {
+			f.boxes = mergeAlong(f.boxes, last-1)
+		}
+	})
+}
+
+// fold folds names of each family after merge has joined its boxes.
+func fold(names []string, merge func(*family)) string {
 	families := map[string]*family{}
 	var order []*family
 	for _, name := range names {
@@ -26,6 +40,7 @@ func Fold(names []string) string {
 	slices.SortFunc(order, func(a, b *family) int { return slices.Compare(a.literals, b.literals) })
 	var parts []string
 	for _, f := range order {
+		merge(f)
 		parts = append(parts, f.fold()...)
 	}
 	return strings.Join(parts, ",")
@@ -71,7 +86,6 @@ func split(name string) (literals, numbers []string) {
 }
 
 func (f *family) fold() []string {
-	f.merge()
 	texts := make([]string, 0, len(f.boxes))
 	slices.SortFunc(f.boxes, func(a, b box) int {
 		return slices.CompareFunc(a, b, func(x, y []string) int { return compareNumbers(x[0], y[0]) })

@@ -266,3 +266,41 @@ func FuzzExpand(f *testing.F) {
 		}
 	})
 }
+
+func TestFoldLastFoldsTheLastNumberOnly(t *testing.T) {
+	for names, want := range map[string]string{
+		"":                             "",
+		"n1 n2 n3":                     "n[1-3]",
+		"s1c1 s1c2 s2c1 s2c2":          "s1c[1-2],s2c[1-2]",
+		"s01c1b01 s02c1b01 s03c1b01":   "s01c1b01,s02c1b01,s03c1b01",
+		"n1-ib n2-ib n3":               "n3,n1-ib,n2-ib",
+		"login n1 n2 n01 n02 r2c2 r3c": "login,n[1-2,01-02],r3c,r2c2",
+	} {
+		if got := FoldLast(strings.Fields(names)); got != want {
+			t.Errorf("FoldLast(%q): got %q, want %q", names, got, want)
+		}
+	}
+}
+
+// Slurm's own program reads what FoldLast writes.
+func TestScontrolReadsFoldLast(t *testing.T) {
+	if _, err := exec.LookPath("scontrol"); err != nil {
+		t.Skip("needs scontrol of Slurm")
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		var names []string
+		for range 1 + r.IntN(12) {
+			names = append(names, fmt.Sprintf("s%02dc%d%s", r.IntN(4), r.IntN(4), []string{"", "b1", "-ib"}[r.IntN(3)]))
+		}
+		slices.Sort(names)
+		names = slices.Compact(names)
+		set := FoldLast(names)
+		out, err := exec.Command("scontrol", "show", "hostnames", set).CombinedOutput()
+		got := strings.Fields(string(out))
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, names) {
+			t.Fatalf("%s: %v: got %q, want %q", set, err, got, names)
+		}
+	}
+}
