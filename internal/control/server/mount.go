@@ -70,7 +70,7 @@ func receiveAndMount(
 }
 
 func receiveFD(c net.Conn) (int, error) {
-	u, ok := c.(*net.UnixConn)
+	u, ok := unixOf(c)
 	if !ok {
 		return -1, errors.New("not a unix socket")
 	}

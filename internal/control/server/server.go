@@ -9,7 +9,8 @@
 //
 // Only the superuser may call, and the user that the daemon itself runs as. The listener makes the socket with mode
 // 0600; this package checks the peer credentials of each connection besides, because a mode can be changed. There is
-// no other authentication.
+// no other authentication. The connections of each user are bounded, so that a program that leaves some open does not
+// keep others from the daemon.
 //
 // This package must not know how anything is stored, served or booted: every answer comes from the Backend.
 package server
@@ -33,6 +34,7 @@ func Serve(ctx context.Context, ln net.Listener, b control.Backend, log *slog.Lo
 	s := &http.Server{
 		Handler:           superuserOnly(newMux(b)),
 		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
@@ -48,7 +50,7 @@ func Serve(ctx context.Context, ln net.Listener, b control.Backend, log *slog.Lo
 			_ = s.Close()
 		}
 	}()
-	err := s.Serve(ln)
+	err := s.Serve(&limited{Listener: ln, log: log})
 	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,30 +20,69 @@ import (
 	"dim/internal/testkit"
 )
 
-func TestAnotherUserIsRefused(t *testing.T) {
+// serveAll serves a Backend that is not called, on a socket that all users reach.
+func serveAll(t *testing.T) (path string) {
+	t.Helper()
 	testkit.NeedRoot(t, "becomes another user")
 	data := t.TempDir()
 	testkit.Must(t, os.Chmod(filepath.Dir(data), 0o755), os.Chmod(data, 0o755))
-	path := filepath.Join(data, "dim.sock")
+	path = filepath.Join(data, "dim.sock")
 	ln := testkit.Value(net.Listen("unix", path))(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- Serve(ctx, ln, struct{ control.Backend }{}, slog.New(slog.DiscardHandler)) }()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-	}()
+	})
 	testkit.Must(t, os.Chmod(path, 0o666))
+	return path
+}
+
+func TestAnotherUserIsRefused(t *testing.T) {
+	path := serveAll(t)
+	if got := <-asOther(path); !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
+		t.Errorf("another user got %q", got)
+	}
+}
+
+func TestTheConnectionsOfAUserAreBounded(t *testing.T) {
+	path := serveAll(t)
+	var open []net.Conn
+	for range connLimit.Each + 20 {
+		c := testkit.Value(net.Dial("unix", path))(t)
+		defer c.Close()
+		open = append(open, c)
+	}
+	for _, c := range open[connLimit.Each:] {
+		testkit.Must(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Fatalf("a connection beyond the limit: %v", err)
+		}
+	}
+	if got := <-asOther(path); !strings.Contains(got, "403 Forbidden") {
+		t.Errorf("meanwhile another user got %q", got)
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	testkit.Eventually(t, "there is room again", func() bool {
+		c := testkit.Value(net.Dial("unix", path))(t)
+		defer c.Close()
+		return strings.Contains(ask(c), "404 Not Found")
+	})
+}
+
+// asOther makes one request as another user.
+func asOther(path string) <-chan string {
 	answer := make(chan string)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread of another user ends with this goroutine
 		answer <- talkAs(65534, path)
 	}()
-	if got := <-answer; !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
-		t.Errorf("another user got %q", got)
-	}
+	return answer
 }
 
 // talkAs changes the user of this thread and makes one request.
@@ -54,7 +95,12 @@ func talkAs(uid uintptr, path string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	if _, err := io.WriteString(c, "GET /v1/status HTTP/1.0\r\n\r\n"); err != nil {
+	return ask(c)
+}
+
+// ask makes a request of a path that does not exist.
+func ask(c net.Conn) string {
+	if _, err := io.WriteString(c, "GET /v1/nothing HTTP/1.0\r\n\r\n"); err != nil {
 		return err.Error()
 	}
 	b, err := io.ReadAll(c)
