@@ -124,11 +124,13 @@ func (a *setAsideOp) whiteout(c *change, p *dentry) error {
 		return err
 	}
 	a.sync(d)
-	if err := a.quietly(d.FD, func() error { return unix.Unlinkat(d.FD, p.name, 0) }); err != nil {
+	return a.quietly(d.FD, func() error {
+		err := unix.Unlinkat(d.FD, p.name, 0)
+		if err == nil {
+			a.r.change(p, func() { p.white = false })
+		}
 		return err
-	}
-	a.r.change(p, func() { p.white = false })
-	return nil
+	})
 }
 
 // quietly runs do, which changes names in the open directory, and keeps the times of that.

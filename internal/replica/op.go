@@ -300,9 +300,11 @@ func (o *op) linkQuietly(obj *object, p *dentry) error {
 	if err != nil {
 		return err
 	}
-	err = layer.Dir(dir).KeepTimes(func() error { return unix.Linkat(from.FD, name, dir, p.name, 0) })
-	if err == nil {
-		o.r.attach(p, obj)
-	}
-	return err
+	return layer.Dir(dir).KeepTimes(func() error {
+		err := unix.Linkat(from.FD, name, dir, p.name, 0)
+		if err == nil {
+			o.r.attach(p, obj)
+		}
+		return err
+	})
 }

@@ -95,6 +95,10 @@ func (f *locator) resolve(h handle) (location, error) {
 		return location{relation: gone}, nil
 	}
 	path, err := pathOf(fd)
+	tooLong := errors.Is(err, unix.ENAMETOOLONG)
+	if tooLong {
+		path, err = shortAncestor(fd)
+	}
 	if err != nil {
 		return location{}, err
 	}
@@ -104,8 +108,39 @@ func (f *locator) resolve(h handle) (location, error) {
 		return location{relation: outside}, nil
 	case rel != "" && f.skip(rel):
 		return location{rel, skipped}, nil
+	case tooLong:
+		return location{}, fmt.Errorf("locate a directory below %s: %w", path, unix.ENAMETOOLONG)
 	}
 	return location{rel, inside}, nil
+}
+
+// maxClimb bounds the number of parents that shortAncestor tries.
+const maxClimb = 1 << 16
+
+// shortAncestor returns the path of the nearest ancestor of a directory whose own path is too long. The kernel reports
+// no path longer than a page, ENAMETOOLONG (fs/d_path.c), but directories may be nested deeper than that. They are
+// usually outside: the events are those of a whole file system.
+func shortAncestor(fd int) (string, error) {
+	child := -1
+	defer func() { closeOpen(child) }()
+	for range maxClimb {
+		up, err := unix.Openat(fd, "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return "", fmt.Errorf("open a parent directory: %w", err)
+		}
+		closeOpen(child)
+		child, fd = up, up
+		if path, err := pathOf(fd); !errors.Is(err, unix.ENAMETOOLONG) {
+			return path, err
+		}
+	}
+	return "", unix.ENAMETOOLONG
+}
+
+func closeOpen(fd int) {
+	if fd >= 0 {
+		unix.Close(fd)
+	}
 }
 
 // open opens a handle. It returns -1 if the entry does not exist any more.

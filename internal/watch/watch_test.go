@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -82,6 +83,8 @@ func TestOnlyChangesInsideAreReported(t *testing.T) {
 		{"a file moved out", func() error { return os.Rename(l.in("d/f"), filepath.Join(out, "m")) }, []string{"d"}},
 		{"a file moved in", func() error { return os.Rename(filepath.Join(out, "m"), l.in("d/f")) }, []string{"d"}},
 		{"a directory removed", func() error { return os.RemoveAll(l.in("d")) }, []string{"", "d"}},
+		{"deep directories outside", func() error { return nest(out) }, nil},
+		{"deep directories in what is left out", func() error { return nest(l.in("a1")) }, nil},
 	} {
 		testkit.Must(t, c.do())
 		got := l.changesUntilNow(k, f)
@@ -89,6 +92,25 @@ func TestOnlyChangesInsideAreReported(t *testing.T) {
 			t.Errorf("%s: %+v, want %q", c.what, got, c.want)
 		}
 	}
+}
+
+// nest makes directories in dir whose paths are longer than the kernel reports.
+func nest(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	name := strings.Repeat("d", 250)
+	for range 20 {
+		if err == nil {
+			err = unix.Mkdirat(fd, name, 0o755)
+		}
+		below := -1
+		if err == nil {
+			below, err = unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		}
+		closeOpen(fd)
+		fd = below
+	}
+	closeOpen(fd)
+	return err
 }
 
 func TestAWriteByANameOutsideIsReported(t *testing.T) {

@@ -1,12 +1,9 @@
 package fds
 
 import (
-	"syscall"
-	"unsafe"
+	"golang.org/x/sys/unix"
 
 	"dim/internal/sysfile"
-
-	"golang.org/x/sys/unix"
 )
 
 // Sync returns when an fsync that began after the call of Sync has ended. Concurrent calls for the same file
@@ -47,16 +44,5 @@ func (f *File) since(before uint64, err error) error {
 	return err
 }
 
-// ReadAt is pread(2). Content that is in memory is read without telling the scheduler: copying 256 KiB takes so
-// long that it would give the processor to another thread, which costs more than the copy.
-func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	if len(p) > 0 {
-		v := syscall.Iovec{Base: unsafe.SliceData(p), Len: uint64(len(p))}
-		n, _, e := syscall.RawSyscall6(
-			unix.SYS_PREADV2, uintptr(f.FD), uintptr(unsafe.Pointer(&v)), 1, uintptr(off), 0, unix.RWF_NOWAIT)
-		if e == 0 && n > 0 {
-			return int(n), nil
-		}
-	}
-	return unix.Pread(f.FD, p, off)
-}
+// ReadAt is pread(2).
+func (f *File) ReadAt(p []byte, off int64) (int, error) { return unix.Pread(f.FD, p, off) }
