@@ -212,6 +212,9 @@ func printVerdict(w io.Writer, v control.Verdict) {
 		fmt.Fprintf(w, "until a restart, the old code runs in %s (%s)\n",
 			safe(s.Unit), safe(strings.Join(s.Because, ", ")))
 	}
+	for _, r := range v.Reload {
+		fmt.Fprintf(w, "until %s, the old configuration holds: %s\n", r.Command, plural(r.Paths, "path"))
+	}
 	if v.Init {
 		fmt.Fprintln(w, "until a reboot or systemctl daemon-reexec, the old code runs in the init process")
 	}

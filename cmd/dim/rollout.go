@@ -230,7 +230,7 @@ func printMoves(w io.Writer, r control.Rollout) {
 
 // printMoveVerdict prints what the move from one version to another means for nodes that run.
 func printMoveVerdict(w io.Writer, step string, v control.Verdict) {
-	if v.Programs == 0 && len(v.Restart) == 0 && !v.Init && !v.Reboot {
+	if v.Programs == 0 && len(v.Restart) == 0 && len(v.Reload) == 0 && !v.Init && !v.Reboot {
 		fmt.Fprintf(w, "%s: takes effect at once; no service needs a restart\n", step)
 		return
 	}
@@ -314,8 +314,19 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 	printOwn(w, r.Own, false)
 	fmt.Fprintln(w)
 	row(w, "NODE", "RING", "SHOWS", "STAGE", "VERDICT")
+	unknown := false
 	for _, n := range r.States {
-		row(w, n.Node, n.Ring, n.Shows, n.Stage, safe(n.Verdict))
+		verdict := safe(n.Verdict)
+		if !n.AsOf.IsZero() {
+			verdict += " (as of " + clock(n.AsOf) + ")"
+			unknown = true
+		}
+		row(w, n.Node, n.Ring, n.Shows, n.Stage, verdict)
+	}
+	if unknown {
+		fmt.Fprintln(w, "\nWhat was done on a node since that time is not known. On the node,")
+		fmt.Fprintln(w, "  systemctl show -p ExecMainStartTimestamp UNIT")
+		fmt.Fprintln(w, "tells when a service was started. With push=\"on\", nodes report restarts themselves.")
 	}
 }
 

@@ -86,7 +86,12 @@ func (api *API) Diff(
 
 // meant returns v as the API shows it.
 func meant(v verdict.Verdict) control.Verdict {
-	out := control.Verdict{Data: v.Data, Programs: v.Programs, Boot: v.Boot, Init: v.Init, Reboot: v.Reboot()}
+	out := control.Verdict{
+		Data: v.Data, Load: v.Load, Programs: v.Programs, Boot: v.Boot, Init: v.Init, Reboot: v.Reboot(),
+	}
+	for _, r := range v.Reload {
+		out.Reload = append(out.Reload, control.Reload{Command: r.Command, Paths: r.Paths})
+	}
 	for _, s := range v.Restart {
 		out.Restart = append(out.Restart, control.Restart{Unit: s.Unit, Because: s.Because})
 	}

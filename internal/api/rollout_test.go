@@ -17,6 +17,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/compare"
+	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
 	"dim/internal/image"
@@ -155,12 +156,15 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 	api, now := newAPI(t, roots{"n01": 2})
 	now.State.Desired = coord.Refs{"n01": ref(2)}
 	declared := time.Now().Add(-time.Hour)
+	const unit = "usr/lib/systemd/system/cron.service"
 	move := func(when rollout.When, path string) *rollout.Rollout {
 		from, to := version(1), version(2)
 		file := func(text string) *image.Entry {
 			return &image.Entry{Type: image.Regular, Mode: 0o755, Digest: image.Sum([]byte(text))}
 		}
-		api.Compare = compare.New(nil, func(image.Entry) fs.FS { return fstest.MapFS{} }, api.Log)
+		root := fstest.MapFS{"usr/lib/systemd/systemd": {}, unit: {Data: []byte("ExecStart=/usr/sbin/cron\n")}}
+		root["etc/systemd/system/multi-user.target.wants/cron.service"] = root[unit]
+		api.Compare = compare.New(nil, func(image.Entry) fs.FS { return root }, api.Log)
 		api.Compare.Keep(&from, &to, []treediff.Change{{Path: path, Old: file("1"), New: file("2")}})
 		return &rollout.Rollout{
 			ID: 1, Image: "compute", Version: 2, State: rollout.Running, When: when, Current: 1,
@@ -169,14 +173,15 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 		}
 	}
 	const kernel, data = "boot/vmlinuz-6.1.0-1-amd64", "etc/motd"
-	verdict := func(r *rollout.Rollout) string {
+	states := func(r *rollout.Rollout) control.RolloutNode {
 		t.Helper()
 		list := api.rolloutNodes(t.Context(), now, r)
 		if len(list) != 1 {
 			t.Fatalf("%d nodes", len(list))
 		}
-		return list[0].Verdict
+		return list[0]
 	}
+	verdict := func(r *rollout.Rollout) string { t.Helper(); return states(r).Verdict }
 	if got := verdict(move(rollout.Now, kernel)); got != "current" {
 		t.Errorf("a node that is off is %s", got)
 	}
@@ -195,6 +200,15 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 	}
 	if got := verdict(move(rollout.Now, data)); got != "current" {
 		t.Errorf("data: %s", got)
+	}
+	got := states(move(rollout.Now, unit))
+	if got.Verdict != "stale until restart of cron.service, effective after systemctl daemon-reload" ||
+		!got.AsOf.Equal(declared) {
+		t.Errorf("a unit: %s, as of %v", got.Verdict, got.AsOf)
+	}
+	got = states(move(rollout.Now, "usr/lib/systemd/system/x.timer"))
+	if got.Verdict != "current, effective after systemctl daemon-reload" || !got.AsOf.Equal(declared) {
+		t.Errorf("a timer: %s, as of %v", got.Verdict, got.AsOf)
 	}
 	api.Liveness.Report("n01", boot.Event{Stage: boot.StageDHCP})
 	api.Liveness.Report("n01", boot.Event{Stage: boot.StageHandover})

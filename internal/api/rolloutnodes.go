@@ -4,13 +4,16 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/follow"
+	"dim/internal/layers"
 	"dim/internal/liveness"
 	"dim/internal/problems"
 	"dim/internal/rollout"
+	"dim/internal/verdict"
 )
 
 // rolloutNodes returns how far each node of r is.
@@ -78,10 +81,6 @@ const current = "current"
 // judge adds what a node that shows the version still runs of the previous one: nothing when it was off or has booted
 // since.
 func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Rollout, out *control.RolloutNode) {
-	s := api.Liveness.State(cluster.NodeName(out.Node))
-	if s.Stage == liveness.Off || s.Began.After(r.Rings[out.Ring-1].Declared) || r.When == rollout.Boot {
-		return
-	}
 	from, ok := now.State.Resolve(r.Previous(out.Node))
 	if !ok {
 		return
@@ -95,21 +94,67 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 		out.Verdict += ", but what it runs is not known: " + err.Error()
 		return
 	}
+	declared := r.Rings[out.Ring-1].Declared
+	s := api.Liveness.State(cluster.NodeName(out.Node))
+	if s.Stage != liveness.Off && !s.Began.After(declared) && r.When != rollout.Boot {
+		api.judgeRunning(out, &v, declared)
+		if s.Stage == liveness.Silent && out.Verdict != current {
+			out.Verdict = "if it still runs, " + out.Verdict
+		}
+	}
+	if out.Old = api.outdated(out.Node, &v, declared); len(out.Old) > 0 {
+		out.Verdict += "; " + strings.Join(out.Old, "; ")
+	}
+}
+
+// judgeRunning is judge for a node that has run since before the switch.
+func (api *API) judgeRunning(out *control.RolloutNode, v *verdict.Verdict, declared time.Time) {
 	restart, exact := api.restarts(out.Node)
 	if out.Restart = restart; !exact {
 		for _, s := range v.Restart {
 			out.Restart = append(out.Restart, s.Unit)
 		}
 	}
+	for _, r := range v.Reload {
+		out.Reload = append(out.Reload, r.Command)
+	}
 	out.Exact, out.Reboot = exact, v.Reboot()
+	restarts := len(out.Restart) > 0 || v.Init && !exact
 	switch {
 	case out.Reboot:
 		out.Verdict = "stale until reboot"
+		return
 	case v.Init && len(out.Restart) == 0 && !exact:
 		out.Verdict = "stale until restart of init"
-	case len(out.Restart) > 0:
+	case restarts:
 		out.Verdict = "stale until restart of " + few(out.Restart)
 	}
+	if len(out.Reload) > 0 {
+		out.Verdict += ", effective after " + few(out.Reload)
+	}
+	if restarts && !exact || len(out.Reload) > 0 {
+		out.AsOf = declared // whether it was done since is not known
+	}
+}
+
+// outdated lists the files of a node's own that are older than what they describe. They outlive a reboot.
+func (api *API) outdated(node string, v *verdict.Verdict, declared time.Time) []string {
+	served, ok := api.Serving.Node(cluster.NodeName(node))
+	if !ok || served.Replica == nil {
+		return nil
+	}
+	own := layers.Of(served.Replica)
+	var list []string
+	if v.Library && own.OlderFile("etc/ld.so.cache", declared) {
+		list = append(list, "its own /etc/ld.so.cache is older than the libraries: run ldconfig")
+	}
+	for _, p := range []string{"etc/.updated", "var/.updated"} {
+		if !v.Usr.IsZero() && own.OlderFile(p, v.Usr) {
+			list = append(list,
+				"its own /"+p+" is older than /usr: units with ConditionNeedsUpdate= run at the next boot")
+		}
+	}
+	return list
 }
 
 // few returns the first names of a list.

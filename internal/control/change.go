@@ -48,11 +48,19 @@ type PackageChange struct {
 // Verdict is what a change of version means for a node that runs.
 type Verdict struct {
 	Data     int       `json:"data"`     // paths that take effect at once
+	Load     int       `json:"load"`     // paths that take effect when a daemon has read them again
 	Programs int       `json:"programs"` // paths that take effect when the programs that use them start again
 	Boot     int       `json:"boot"`     // paths that take effect at the next boot
 	Restart  []Restart `json:"restart"`  // services that run replaced programs or libraries
+	Reload   []Reload  `json:"reload"`   // commands after which changes take effect
 	Init     bool      `json:"init"`     // the init process runs replaced programs or libraries
 	Reboot   bool      `json:"reboot"`   // a part takes effect at the next boot
+}
+
+// Reload is a command that makes changes take effect on a node that runs.
+type Reload struct {
+	Command string `json:"command"`
+	Paths   int    `json:"paths"`
 }
 
 // Restart is a service that runs replaced code until it is restarted.

@@ -92,6 +92,13 @@ type RolloutNode struct {
 	Restart []string `json:"restart"`
 	Exact   bool     `json:"exact"`
 	Reboot  bool     `json:"reboot"` // a part takes effect at the next boot
+	// Reload lists the commands after which configuration takes effect that daemons have read before the switch.
+	Reload []string `json:"reload"`
+	// Old lists files of the node's own that are older than what they describe, with what to do.
+	Old []string `json:"old"`
+	// AsOf is the time of which the verdict is: what was done on the node since is not known. It is zero if the verdict
+	// is of now.
+	AsOf time.Time `json:"as_of,omitzero"`
 }
 
 // RolloutChange asks to change a rollout.

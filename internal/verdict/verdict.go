@@ -1,5 +1,6 @@
 // Package verdict determines what a switch from one version to another means for machines that run the old one: which
-// changes take effect at once, which when a program is restarted, and which need a reboot.
+// changes take effect at once, which when a daemon reads its configuration again, which when a program is restarted,
+// and which need a reboot.
 //
 // # Method
 //
@@ -26,6 +27,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"dim/internal/image"
 	"dim/internal/image/treediff"
@@ -37,6 +39,7 @@ type class uint8
 
 const (
 	dataClass    class = iota // at once
+	reloadClass               // when a daemon has read it again
 	programClass              // when the programs that use it are restarted
 	bootClass                 // at the next boot
 )
@@ -54,6 +57,8 @@ func classify(c treediff.Change) class {
 		return bootClass
 	case programPath(c.Path, e):
 		return programClass
+	case reloadOf(c.Path) >= 0:
+		return reloadClass
 	}
 	return dataClass
 }
@@ -101,12 +106,26 @@ func programPath(p string, e *image.Entry) bool {
 // Verdict says what the switch means for running machines.
 type Verdict struct {
 	Data     int // number of paths that take effect at once
+	Load     int // number of paths that take effect when a daemon has read them again, see Reload
 	Programs int // number of paths that take effect when programs are restarted
 	Boot     int // number of paths that take effect at the next boot
 	Restart  []Service
+	Reload   []Reload // also for units of services, which Programs counts
+	Library  bool     // a shared library is new or has another content
+	// Usr is the new time of /usr if that has changed: systemd compares it with the files .updated in /etc and /var
+	// (systemd-update-done.service(8)).
+	Usr      time.Time
 	Init     bool // the init process runs replaced code, until `systemctl daemon-reexec` or the next boot
 	Packages []pkgdb.Change
 	Unread   []string // package databases that could not be read, see pkgdb.Database
+}
+
+// library reports whether a path is a shared library where the dynamic loader looks for it.
+func library(p string) bool {
+	p = strings.TrimPrefix(p, "usr/")
+	name := path.Base(p)
+	return (strings.HasPrefix(p, "lib/") || strings.HasPrefix(p, "lib64/") || strings.HasPrefix(p, "local/lib/")) &&
+		(strings.HasSuffix(name, ".so") || strings.Contains(name, ".so."))
 }
 
 // Reboot reports whether some changes need a reboot.
@@ -123,23 +142,41 @@ type Collector struct {
 	old, new fs.FS
 	verdict  Verdict
 	replaced map[string]bool // changed paths of programs and units in the old version
+	reload   []int           // number of changed paths by index of reloadRules
+	services []int           // number of those that are units of services
 }
 
 // New returns a Collector of changes from old to new, the versions' file systems. These implement fs.ReadLinkFS, and
 // their files implement io.ReaderAt.
 func New(old, new fs.FS) *Collector {
-	return &Collector{old: old, new: new, replaced: map[string]bool{}}
+	n := len(reloadRules)
+	return &Collector{
+		old: old, new: new, replaced: map[string]bool{}, reload: make([]int, n), services: make([]int, n),
+	}
 }
 
 // Add records one change.
 func (col *Collector) Add(c treediff.Change) {
-	switch classify(c) {
+	kind := classify(c)
+	if i := reloadOf(c.Path); i >= 0 && (kind == reloadClass || kind == programClass) {
+		col.reload[i]++
+		if kind == programClass {
+			col.services[i]++
+		}
+	}
+	if c.Path == "usr" && c.New != nil && c.Old != nil && c.New.Mtime != c.Old.Mtime {
+		col.verdict.Usr = time.Unix(c.New.Mtime.Sec, int64(c.New.Mtime.Nsec))
+	}
+	switch kind {
 	case dataClass:
 		col.verdict.Data++
+	case reloadClass:
+		col.verdict.Load++
 	case bootClass:
 		col.verdict.Boot++
 	case programClass:
 		col.verdict.Programs++
+		col.verdict.Library = col.verdict.Library || c.New != nil && library(c.Path)
 		if c.Old != nil || unitOf(c.Path) != "" { // a new unit file may override, or add to, an existing one
 			col.replaced[c.Path] = true
 		}
@@ -150,6 +187,9 @@ func (col *Collector) Add(c treediff.Change) {
 // program changed, the programs of the old version's services.
 func (col *Collector) Verdict() Verdict {
 	v := col.verdict
+	var idle int
+	v.Reload, idle = col.reloads()
+	v.Data, v.Load = v.Data+idle, v.Load-idle
 	before, after := pkgdb.Load(col.old), pkgdb.Load(col.new)
 	v.Packages, v.Unread = pkgdb.Diff(before.Packages, after.Packages), after.Unread
 	if len(col.replaced) == 0 {

@@ -48,11 +48,22 @@ func TestClasses(t *testing.T) {
 		{"usr/lib/systemd/system/ssh.service", a, b, programClass},
 		{"etc/systemd/system/ssh.service.d/local.conf", nil, b, programClass},
 		{"etc/systemd/system/ssh.service.d/note.txt", nil, b, dataClass},
+		{"etc/systemd/system/multi-user.target.wants/x.service", nil, link, reloadClass},
+		{"etc/systemd/system/timers.target.wants/x.timer", link, nil, reloadClass},
+		{"usr/lib/systemd/system/x.timer", nil, b, reloadClass},
+		{"usr/lib/systemd/system/x.socket.d/y.conf", nil, b, reloadClass},
+		{"usr/lib/systemd/system-generators.txt", nil, b, dataClass},
+		{"usr/share/dbus-1/system.d/org.x.conf", nil, b, reloadClass},
+		{"etc/udev/rules.d/70-x.rules", a, b, reloadClass},
+		{"etc/sysctl.conf", a, b, reloadClass},
+		{"etc/sysctl.conf.dpkg-old", a, b, dataClass},
+		{"usr/lib/tmpfiles.d/x.conf", a, b, reloadClass},
+		{"etc/apparmor.d/usr.sbin.x", a, nil, reloadClass},
 		{"boot/vmlinuz-6.1.0-40-amd64", nil, a, bootClass},
 		{"boot/grub/grub.cfg", a, b, dataClass},
 		{"usr/lib/modules/6.1.0-40-amd64/kernel/fs/nfs/nfs.ko", a, b, bootClass},
 		{"lib/modules/6.1.0-40-amd64/modules.dep", a, b, bootClass},
-		{"usr/lib/modules-load.d/x.conf", a, b, dataClass},
+		{"usr/lib/modules-load.d/x.conf", a, b, reloadClass},
 	} {
 		if got := classify(treediff.Change{Path: c.path, Old: c.old, New: c.new}); got != c.want {
 			t.Errorf("%s: class %d, want %d", c.path, got, c.want)
@@ -205,6 +216,8 @@ func TestServicesThatNeedARestart(t *testing.T) {
 	restart := func(unit, reason string) Verdict {
 		return Verdict{Programs: 1, Packages: upgrade, Restart: []Service{{unit, []string{reason}}}}
 	}
+	library := restart("sleeper.service", "libc6")
+	library.Library = true
 	const dropIn = "etc/systemd/system/sleeper.service.d/x.conf"
 	for _, c := range []struct {
 		name string
@@ -212,7 +225,7 @@ func TestServicesThatNeedARestart(t *testing.T) {
 		want Verdict
 	}{
 		{"a configuration file", "etc/motd", Verdict{Data: 1, Packages: upgrade}},
-		{"a library", lib, restart("sleeper.service", "libc6")},
+		{"a library", lib, library},
 		{"a program", "usr/bin/sleep", restart("sleeper.service", "/usr/bin/sleep")},
 		{"a file of the program's package", "usr/lib/app/plugin.py", restart("app.service", "app")},
 		{"an interpreter", "usr/bin/python3", restart("app.service", "/usr/bin/python3")},
@@ -297,4 +310,32 @@ func FuzzUnit(f *testing.F) {
 			t.Error("a service without a program")
 		}
 	})
+}
+
+func TestWhatHasToBeReadAgain(t *testing.T) {
+	r := newRoot(t)
+	for _, program := range []string{"usr/lib/systemd/systemd", "usr/bin/dbus-daemon", "usr/bin/udevadm"} {
+		r.write(program, "")
+	}
+	col := New(os.DirFS(r.dir), os.DirFS(r.dir))
+	a, b := file(0o644, "a"), file(0o644, "b")
+	for _, p := range []string{
+		"usr/lib/systemd/system/x.service", "usr/lib/systemd/system/x.timer", "usr/share/dbus-1/system.d/x.conf",
+		"etc/apparmor.d/x", "etc/motd",
+	} {
+		col.Add(treediff.Change{Path: p, Old: a, New: b})
+	}
+	v := col.Verdict()
+	want := []Reload{{"systemctl daemon-reload", 2}, {"systemctl reload dbus", 1}}
+	if d := cmp.Diff(want, v.Reload); d != "" {
+		t.Error(d)
+	}
+	// Nothing reads the profile of AppArmor on a machine that lacks its parser.
+	if v.Data != 2 || v.Load != 2 || v.Programs != 1 || v.Library {
+		t.Errorf("%+v", v)
+	}
+	col.Add(treediff.Change{Path: "usr/lib/x86_64-linux-gnu/libx.so.1", New: a})
+	if !col.Verdict().Library {
+		t.Error("a new library is none")
+	}
 }
