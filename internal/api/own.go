@@ -14,6 +14,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/layer"
 	"dim/internal/layers"
+	"dim/internal/recordmerge"
 	"dim/internal/rollout"
 )
 
@@ -149,14 +150,31 @@ func cut(names []string) []string {
 func lostOf(list []*layer.SetAside) ownLost {
 	var lost ownLost
 	for _, a := range list {
-		if a.Kind == layer.AsideEntry {
-			if what := database(a.Path); what != "" {
-				note := fmt.Sprintf("%s of the node (/%s) is set aside as a whole", what, a.Path)
-				lost.notes = append(lost.notes, note)
-			}
+		what := database(a.Path)
+		if what != "" && a.Kind == layer.AsideEntry && !a.Merged {
+			note := fmt.Sprintf("%s of the node (/%s) is set aside as a whole", what, a.Path)
+			lost.notes = append(lost.notes, note)
+		}
+		for _, c := range a.Conflicts {
+			lost.conflict(a.Path, c)
 		}
 	}
 	return lost
+}
+
+// conflict adds a conflict of the file at a path: a package or account that is no longer as the node had it, or a note.
+func (l *ownLost) conflict(path string, c recordmerge.Conflict) {
+	format := recordmerge.Builtin()[path]
+	switch {
+	case c.Kind != recordmerge.Changed || c.Key == "":
+		l.notes = append(l.notes, fmt.Sprintf("/%s: %s", path, c))
+	case format == recordmerge.Dpkg:
+		l.packages = append(l.packages, c.Key)
+	case format == recordmerge.Passwd || format == recordmerge.Group:
+		l.accounts = append(l.accounts, c.Key)
+	default:
+		l.notes = append(l.notes, fmt.Sprintf("/%s: %s", path, c))
+	}
 }
 
 // database returns what the file at a path is a database of; "" for other files. What a node has written into such a

@@ -8,6 +8,7 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/layer"
+	"dim/internal/recordmerge"
 )
 
 func TestNodesThatLoseTheSameAreOneLine(t *testing.T) {
@@ -33,6 +34,35 @@ func TestNodesThatLoseTheSameAreOneLine(t *testing.T) {
 			Packages: []string{}, Accounts: []string{}, Notes: []string{},
 		},
 	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConflictsOfMergedFilesAreTold(t *testing.T) {
+	merged := func(path string, conflicts ...recordmerge.Conflict) layer.SetAside {
+		return layer.SetAside{Node: "n1", Path: path, Kind: layer.AsideEntry, Merged: true, Conflicts: conflicts}
+	}
+	changed := func(key string) recordmerge.Conflict {
+		return recordmerge.Conflict{Kind: recordmerge.Changed, Key: key, Reason: "changed both"}
+	}
+	unmerged := merged("etc/group", recordmerge.Conflict{Kind: recordmerge.NotMerged, Reason: "not merged, because x"})
+	unmerged.Merged = false
+	got := ownChanges([]layer.SetAside{
+		merged("etc/subuid"), unmerged, merged("var/lib/dpkg/status", changed("tool")),
+		merged("etc/passwd", changed("munge"), recordmerge.Conflict{
+			Kind: recordmerge.Number, Key: "localuser", Reason: "uid 1000 is also that of alice",
+		}),
+	})
+	want := []control.OwnChanges{{
+		Nodes: "n1", Count: 1, Paths: 4,
+		First:    []control.Path{"/etc/subuid", "/etc/group", "/var/lib/dpkg/status", "/etc/passwd"},
+		Packages: []string{"tool"}, Accounts: []string{"munge"},
+		Notes: []string{
+			"/etc/group: not merged, because x", "/etc/passwd: localuser: uid 1000 is also that of alice",
+			"the list of accounts of the node (/etc/group) is set aside as a whole",
+		},
+	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -24,7 +24,7 @@ import (
 func (a *setAsideOp) file(c *change, p *dentry) error {
 	path := p.path()
 	format := a.t.rules.Merge[path]
-	if a.own || !c.differs || format == "" {
+	if a.own || format == "" || c.old == nil && c.new == nil {
 		return a.move(p, layer.AsideEntry)
 	}
 	dir, err := a.r.layerDir(p.up)
@@ -44,9 +44,14 @@ func (a *setAsideOp) file(c *change, p *dentry) error {
 	if err != nil {
 		return fmt.Errorf("merge %s: %w", path, err)
 	}
-	if m.sameAs(c.new) {
+	switch {
+	case a.dry:
+		a.note(path, layer.AsideEntry)
+		a.noteMerged(m.result.Conflicts)
+		return nil
+	case m.sameAs(c.new):
 		err = a.move(p, layer.AsideEntry)
-	} else {
+	default:
 		err = a.replace(p, m)
 	}
 	if err != nil {
@@ -74,7 +79,7 @@ func (a *setAsideOp) noteAgain(c *change, p *dentry) error {
 	a.note(path, layer.AsideEntry)
 	m, err := a.r.set.mergedFile(a.t.rules.Merge[path], c, layer.At(dir, p.name))
 	if err != nil {
-		a.list[len(a.list)-1].Merged = true
+		a.noteMerged(nil)
 		return nil // the conflicts are not known any more
 	}
 	return a.markMerged(path, m.result.Conflicts)
@@ -82,14 +87,19 @@ func (a *setAsideOp) noteAgain(c *change, p *dentry) error {
 
 // markMerged marks the file in the saved area, which was noted last, as one whose records were merged.
 func (a *setAsideOp) markMerged(path string, conflicts []recordmerge.Conflict) error {
-	noted := &a.list[len(a.list)-1]
-	noted.Merged, noted.Conflicts = true, conflicts
+	a.noteMerged(conflicts)
 	dir, err := a.saved(parentPath(path))
 	if err != nil {
 		return err
 	}
 	a.others = true
 	return layer.At(dir, path[strings.LastIndexByte(path, '/')+1:]).SetConflicts(conflicts)
+}
+
+// noteMerged completes what was noted last.
+func (a *setAsideOp) noteMerged(conflicts []recordmerge.Conflict) {
+	noted := &a.list[len(a.list)-1]
+	noted.Merged, noted.Conflicts = true, conflicts
 }
 
 // replace puts the merged file in the place of the node's, which goes to the saved area. The node's file gets its name

@@ -72,10 +72,19 @@ func TestASwitchMergesRecords(t *testing.T) {
 	o.WriteFile("etc/other", "mine")
 	open := o.Handle("etc/passwd")
 
-	rep := o.to(two)
 	want := []string{
 		"etc/other entry", "etc/passwd merged; localuser: uid 1000 is also that of alice", "etc/shadow merged",
 	}
+	before, move := o.Dump(), o.move()
+	move.Version = two
+	preview := testkit.Value(o.s.Preview(t.Context(), []Move{move}))(t)
+	if diff := cmp.Diff(want, conflictsOf(preview)); diff != "" {
+		t.Errorf("previewed (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before, o.Dump()); diff != "" || len(o.readSaved()) > 0 {
+		t.Errorf("the preview has changed the replica:\n%s", diff)
+	}
+	rep := o.to(two)
 	if diff := cmp.Diff(want, conflictsOf(rep.Aside)); diff != "" {
 		t.Errorf("set aside (-want +got):\n%s", diff)
 	}
@@ -114,7 +123,7 @@ func TestAMergedFileThatIsTheVersionsIsNotInTheLayer(t *testing.T) {
 	m := newMemory(t)
 	one, two := m.Version(t, 1, accounts(rootUser, "")), m.Version(t, 2, accounts(rootUser+alice, ""))
 	o := newMergingSite(t, one, m)
-	o.WriteFile("etc/passwd", rootUser+alice)
+	o.WriteFile("etc/passwd", rootUser) // as the version, but with another time
 	rep := o.to(two)
 	if got := conflictsOf(rep.Aside); !slices.Equal(got, []string{"etc/passwd merged"}) {
 		t.Errorf("set aside: %q", got)
