@@ -44,6 +44,10 @@ Nodes follow the first version of an image at once. A later version moves no
 node, unless --rollout is given: it starts a rollout to all nodes of the image,
 as dim rollout does.
 
+A capture is held if a directory looks as if a file system had been mounted or
+unmounted by accident: nodes would lose what is in it. --accept PATH takes the
+master as it is at and below PATH.
+
 ^C stops the capture. The next one does not read again what was stored.`,
 		Example: `  dim image capture compute
   dim image capture compute --rollout now    also move all nodes of the image
@@ -69,6 +73,7 @@ as dim rollout does.
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list what changed, make no version")
 	cmd.Flags().IntVar(&r.Show, "show", 20, "list at most `N` changed paths")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every changed path")
+	cmd.Flags().StringArrayVar(&r.Accept, "accept", nil, "take the directory `PATH` as it is, even if it is held")
 	rolloutFlags(cmd, &rollout, "rollout")
 	return cmd
 }

@@ -61,7 +61,8 @@ const exitCodes = `Exit codes
   3    the command found problems: dim status, dim cluster check and others
   4    no daemon answers, or it cannot do that now (no quorum)
   5    there is no such image, version, node or mount
-  6    it conflicts with another change, or the same operation is in progress
+  6    it conflicts with another change, the same operation is in progress, or a
+       person must confirm it
   130  interrupted`
 
 // usageError is the error of an invalid command line.
@@ -102,7 +103,7 @@ func exitCode(err error) int {
 			return exitUnavailable
 		case control.NotFound:
 			return exitNotFound
-		case control.Conflict, control.Busy:
+		case control.Conflict, control.Busy, control.Held:
 			return exitConflict
 		}
 		return exitFailed

@@ -67,6 +67,8 @@ type Options struct {
 	Exclude  pathmatch.List // entries that are not captured
 	CacheDir string         // directory for the notes; "": none are kept
 	Own      []string       // further directories of DIM that are not captured, besides the store
+	// Accept has paths, with or without a leading slash, at and below which a HeldError must not hold the capture.
+	Accept []string
 
 	// SSHConfig is the configuration file of ssh, if it is not empty.
 	SSHConfig string
@@ -124,10 +126,16 @@ type ProblemKind string
 
 // The kinds of problems.
 const (
-	Vanished   ProblemKind = "vanished"           // not captured
-	Changing   ProblemKind = "changing"           // changed each time it was read; captured as it was read last
-	MountPoint ProblemKind = "file is mounted on" // captured as an empty file
-	Unreadable ProblemKind = "cannot be read"     // the capture fails
+	Vanished   ProblemKind = "vanished"       // not captured
+	Changing   ProblemKind = "changing"       // changed each time it was read; captured as it was read last
+	LeftOut    ProblemKind = "is left out"    // a mount point, which is captured empty
+	Unreadable ProblemKind = "cannot be read" // the capture fails
+
+	// The kinds of a HeldError. A dry run has them in Result.Problems.
+	Covered   ProblemKind = "is a mount point now"
+	Uncovered ProblemKind = "is no mount point any more"
+	Emptied   ProblemKind = "is empty now"
+	OtherDisk ProblemKind = "is on another file system than at the last capture"
 )
 
 // String returns the problem as one line.
@@ -156,7 +164,8 @@ func (e *unreadableError) Error() string {
 	return fmt.Sprintf("%d entries cannot be read:\n%s", len(lines), strings.Join(lines, "\n"))
 }
 
-// Run captures a master. Errors may be a *store.LockedError, a *remote.Error, ErrChanging, or that of ctx.
+// Run captures a master. Errors may be a *store.LockedError, a *remote.Error, a *HeldError, ErrChanging, or that of
+// ctx.
 func Run(ctx context.Context, s *store.Store, o Options) (Result, error) {
 	r, err := run(ctx, s, o)
 	if err != nil {
@@ -276,7 +285,8 @@ func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touch
 func (c *scan) conclude(ctx context.Context, root *dir, made *notes) (Result, error) {
 	r, err := c.o.conclude(ctx, c.store, c.batch, outcome{
 		root: c.rootEntry(root), digest: made.digest, files: made.files(), bytes: made.bytes(),
-		Result: Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()},
+		systems: c.fileSystems(made),
+		Result:  Result{Problems: c.problems, FilesRead: c.filesRead.Load(), BytesRead: c.bytesRead.Load()},
 	})
 	if err == nil && !c.o.DryRun && !c.partial && (c.old == nil || c.old.digest != made.digest || c.changed.Load()) {
 		if err := c.o.saveNotes(made); err != nil {
@@ -292,6 +302,7 @@ type outcome struct {
 	root         image.Entry
 	digest       image.Digest // of the root
 	files, bytes uint64
+	systems      *fileSystems // nil: the master is no directory
 }
 
 // conclude makes the version, unless it is the same as the newest or this is a dry run.
@@ -303,8 +314,13 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 		return r, err
 	}
 	r.Before = before
+	last := o.loadFileSystems()
+	if out.systems != nil {
+		r.Problems = append(r.Problems, out.systems.leftOut()...)
+	}
 	if !first && before.Digest == out.digest {
 		r.Version, r.Unchanged = before, before.Files
+		o.saveFileSystems(out.systems, last)
 		return r, nil
 	}
 	if out.files == 0 && before.Files > 0 {
@@ -322,17 +338,24 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 	if err := r.compare(ctx, s, o.Log); err != nil { // the version is complete nevertheless
 		o.Log.Warn("changes cannot be listed", "version", before.Ref().String(), "error", err)
 	}
+	held := o.guard(ctx, s, &r, [2]*fileSystems{last, out.systems})
+	if len(held) > 0 && !o.DryRun {
+		return r, &HeldError{held}
+	}
+	r.Problems = append(r.Problems, held...)
 	if o.Review != nil {
 		o.Review(ctx, &r)
 	}
-	if !o.DryRun {
-		if r.Version.Number, err = o.Reserve(ctx); err != nil {
-			return r, err
-		}
-		if r.Version, err = s.AddVersion(r.Version); err != nil {
-			return r, err
-		}
+	if o.DryRun {
+		return r, nil
 	}
+	if r.Version.Number, err = o.Reserve(ctx); err != nil {
+		return r, err
+	}
+	if r.Version, err = s.AddVersion(r.Version); err != nil {
+		return r, err
+	}
+	o.saveFileSystems(out.systems, last)
 	return r, nil
 }
 

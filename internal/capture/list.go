@@ -296,9 +296,6 @@ func (l *lister) add(name string, s stamp) {
 	case it.note >= 0:
 		l.bytes += s.size
 	}
-	if it.note < 0 && !s.isDir() && s.flags&flagMount != 0 && s.kind() == unix.S_IFREG {
-		l.report(Problem{Path: image.JoinPath(l.d.path(), name), Kind: MountPoint})
-	}
 	l.d.items = append(l.d.items, it)
 }
 

@@ -279,7 +279,7 @@ func TestMountPointsAreNotCrossed(t *testing.T) {
 	if len(got) != 6 || got["file"].Size != 0 || got["mnt"].Mode != 0o751 {
 		t.Errorf("captured %v", got)
 	}
-	if len(r.Problems) != 1 || r.Problems[0].Kind != MountPoint || r.Problems[0].Path != "file" {
+	if len(r.Problems) != 3 || r.Problems[1].Kind != LeftOut || r.Problems[1].Path != "file" {
 		t.Errorf("problems: %v", r.Problems)
 	}
 	testkit.Must(t, os.WriteFile(l.path("mnt/more"), nil, 0o644))

@@ -48,7 +48,7 @@ type dirNote struct {
 	all     totals // of it and everything below
 }
 
-type totals struct{ names, bytes, linked uint64 } // linked: names of files with several names
+type totals struct{ names, bytes, linked, mounts uint64 } // linked: names of files with several names
 
 type note struct {
 	name  string
@@ -75,12 +75,34 @@ func (d *dirNote) count() {
 		if e.stamp.linked() {
 			d.all.linked++
 		}
+		if e.stamp.flags&flagMount != 0 {
+			d.all.mounts++
+		}
 		if e.child != nil {
 			d.all.names += e.child.all.names
 			d.all.bytes += e.child.all.bytes
 			d.all.linked += e.child.all.linked
+			d.all.mounts += e.child.all.mounts
 		}
 	}
+}
+
+// mountPoints appends the mount points in d, which is at path.
+func (d *dirNote) mountPoints(path string, list []string) []string {
+	if d.all.mounts == 0 {
+		return list
+	}
+	for i := range d.entries {
+		e := &d.entries[i]
+		at := image.JoinPath(path, e.name)
+		if e.stamp.flags&flagMount != 0 {
+			list = append(list, at)
+		}
+		if e.child != nil {
+			list = e.child.mountPoints(at, list)
+		}
+	}
+	return list
 }
 
 func (n *notes) files() uint64 { return n.root.all.names }

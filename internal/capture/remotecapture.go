@@ -89,7 +89,9 @@ func (c *remoteCapture) capture(ctx context.Context) (outcome, error) {
 	}
 	unreadable(c.problems)
 	c.result.Problems = c.problems
-	return storeDraft(ctx, c.batch, tree, c.result)
+	out, err := storeDraft(ctx, c.batch, tree, c.result)
+	out.systems = &fileSystems{Format: fileSystemsFormat, Disk: c.list.Disk, Mounts: c.list.Mounts}
+	return out, err
 }
 
 // prunable returns paths whose content need not be listed. Rules with wildcards in the middle are applied to the
@@ -118,6 +120,9 @@ func (c *remoteCapture) filter() error {
 			return fmt.Errorf("its listing has /%s twice", r.Path)
 		}
 		last = r.Path
+		if r.Kind == 'd' && r.Ino == emptySubvolume && strings.HasSuffix(c.list.Disk, " btrfs") {
+			c.list.Mounts[r.Path] = emptySubvolumeKind
+		}
 		if r.Path != "" && c.o.Exclude.Cover(r.Path) || c.insideOmitted(r.Path) {
 			continue
 		}
@@ -151,7 +156,12 @@ func (c *remoteCapture) contentOmitted(path string) bool {
 	case "proc", "sys", "dev":
 		return true
 	}
-	return c.list.Mounts[path]
+	return c.mountPoint(path)
+}
+
+func (c *remoteCapture) mountPoint(path string) bool {
+	_, ok := c.list.Mounts[path]
+	return ok
 }
 
 // pendingRead is an object that has to be read. It is read under the first of its names that still exists.
@@ -179,7 +189,7 @@ func (c *remoteCapture) differing() []*pendingRead {
 	var list []*pendingRead
 	groups := map[remoteID]*pendingRead{}
 	for _, r := range c.kept {
-		if c.noted(&r) != nil || c.list.Mounts[r.Path] && r.Kind != 'd' {
+		if c.noted(&r) != nil || c.mountPoint(r.Path) && r.Kind != 'd' {
 			continue
 		}
 		id := remoteID{r.Dev, r.Ino}
@@ -332,13 +342,12 @@ func (c *remoteCapture) entry(r *remote.Record) (image.Entry, bool) {
 	case read:
 	case n != nil:
 		e = *n
-	case c.list.Mounts[r.Path]:
-		c.report(r.Path, MountPoint, nil)
+	case c.mountPoint(r.Path):
 		e = image.Entry{Type: image.Regular, Mode: r.Mode, UID: r.UID, GID: r.GID}
 	default:
 		return e, false
 	}
-	if c.list.Mounts[r.Path] {
+	if c.mountPoint(r.Path) {
 		e.Mtime = image.Time{}
 	}
 	return e, true

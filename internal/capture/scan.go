@@ -180,9 +180,11 @@ func (c *scan) identify(root *dir) error {
 	if err := unix.Access(sysfile.ProcPath(root.fd, "."), unix.F_OK); err != nil {
 		return fmt.Errorf("find directories in /proc/self/fd: %w", err)
 	}
-	if c.fsid, err = fileSystemID(root.fd, &x); err != nil {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(root.fd, &fs); err != nil {
 		return err
 	}
+	c.fsid, c.dev.btrfs = fileSystemID(&fs, &x), fs.Type == unix.BTRFS_SUPER_MAGIC
 	if c.old != nil && (c.old.fsid != c.fsid || c.old.rootIno != x.Ino) {
 		c.old = nil
 	}
@@ -216,16 +218,12 @@ func (c *scan) checkRoot(root *dir) error {
 
 // fileSystemID identifies the file system of the master. The result is the same after a reboot if the file system
 // supports that.
-func fileSystemID(fd int, x *unix.Statx_t) (uint64, error) {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return 0, err
-	}
+func fileSystemID(fs *unix.Statfs_t, x *unix.Statx_t) uint64 {
 	id := uint64(uint32(fs.Fsid.Val[0]))<<32 | uint64(uint32(fs.Fsid.Val[1]))
 	if id == 0 {
 		id = unix.Mkdev(x.Dev_major, x.Dev_minor)
 	}
-	return id ^ uint64(fs.Type), nil
+	return id ^ uint64(fs.Type)
 }
 
 func (c *scan) rootEntry(root *dir) image.Entry {

@@ -77,6 +77,7 @@ const (
 type device struct {
 	major, minor uint32
 	mount        uint64 // 0: the kernel does not report it
+	btrfs        bool
 }
 
 // stamp returns the stamp of x.
@@ -94,7 +95,7 @@ func (d *device) stamp(x *unix.Statx_t) stamp {
 	if s.isDir() {
 		s.size, s.nlink = 0, 0 // they depend on the file system
 	}
-	if d.otherMount(x) {
+	if d.otherMount(x) || d.btrfs && s.isDir() && s.ino == emptySubvolume {
 		s.flags = flagMount
 	}
 	return s
@@ -108,6 +109,13 @@ func (d *device) otherMount(x *unix.Statx_t) bool {
 	}
 	return x.Dev_major != d.major || x.Dev_minor != d.minor
 }
+
+// emptySubvolume is the inode number of the empty directory that a snapshot of btrfs has in the place of a subvolume.
+// Its times are those of the moment. (linux/btrfs_tree.h, BTRFS_EMPTY_SUBVOL_DIR_OBJECTID)
+const emptySubvolume = 2
+
+// emptySubvolumeKind is what is left out at such a directory.
+const emptySubvolumeKind = "a btrfs subvolume"
 
 // statx calls statx(2) for a name in dir. The name ends with a NUL; it is not copied, because a walk has a hundred
 // thousand names.

@@ -7,6 +7,9 @@ type CaptureRequest struct {
 	Image  string `json:"image"`
 	DryRun bool   `json:"dry_run"` // only report what would change
 	Show   int    `json:"show"`    // how many changes to list at most
+	// Accept has directories of the master that hold a capture, because they look as if a file system had been mounted
+	// or unmounted by accident. At and below them the capture takes the master as it is.
+	Accept []string `json:"accept,omitempty"`
 	// Rollout, if not nil, starts a rollout of the captured version. Its field Version is ignored.
 	Rollout *RolloutRequest `json:"rollout,omitempty"`
 }

@@ -21,6 +21,7 @@ const (
 	Conflict    Code = "conflict"    // it was changed by another call in the meantime
 	Busy        Code = "busy"        // the same operation is in progress
 	Unavailable Code = "unavailable" // cannot be done now: no quorum, no daemon
+	Held        Code = "held"        // it needs a person's confirmation
 	Denied      Code = "denied"      // the caller is not the superuser
 )
 

@@ -94,7 +94,7 @@ func (m *Masters) Capture(
 		progress(control.Progress{Image: r.Image, Stage: "look", Started: begin, Warning: text})
 	})
 	o := m.options(im)
-	o.DryRun, o.Review = r.DryRun, scan.review
+	o.DryRun, o.Accept, o.Review = r.DryRun, r.Accept, scan.review
 	o.Progress = func(p capture.Progress) {
 		now := control.Progress{
 			Image: r.Image, Stage: "read", Started: begin,
@@ -132,10 +132,26 @@ func apiError(name string, err error) error {
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
 		return control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", name, locked.Holder)
 	}
+	if held, ok := errors.AsType[*capture.HeldError](err); ok {
+		accept := ""
+		for _, p := range held.Problems {
+			accept += " --accept " + shellWord("/"+p.Path)
+		}
+		return control.Errorf(control.Held, "%v", err).WithHint(
+			"mount or unmount it as it was; if nodes are to get it so: dim image capture " + name + accept)
+	}
 	if failed, ok := errors.AsType[*remote.Error](err); ok {
 		return control.Errorf(control.Unavailable, "%v", err).WithHint(failed.Hint)
 	}
 	return err
+}
+
+// shellWord quotes s for a shell if that is necessary.
+func shellWord(s string) string {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // setProgress notes how far a capture is; nil: it has ended.

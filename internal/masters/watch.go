@@ -191,6 +191,7 @@ func (x *watched) capture(ctx context.Context, c watch.Changes) (made bool, err 
 			"detail", fmt.Sprintf("quiet %v, capture %v, rollout %v",
 				began.Sub(x.since), captured.Sub(began), time.Since(captured)))
 	}
+	err = apiError(x.of.image, err)
 	if ctx.Err() == nil {
 		x.m.Problems.Set(problems.Image(x.of.image), err)
 	}

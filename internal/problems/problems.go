@@ -18,11 +18,14 @@ package problems
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"dim/internal/control"
 )
 
 // Kind is the kind of thing that a problem is about, in words for people.
@@ -101,8 +104,8 @@ func (l *List) Add(s Source) {
 	l.sources = append(l.sources, s)
 }
 
-// Set stores that something failed for a subject, in place of what failed before; a nil err removes it. It reports
-// whether this changes what All returns.
+// Set stores that something failed for a subject, in place of what failed before; a nil err removes it. The hint of a
+// control.Error is that of the problem. Set reports whether this changes what All returns.
 func (l *List) Set(s Subject, err error) (changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,7 +120,11 @@ func (l *List) Set(s Subject, err error) (changed bool) {
 	if l.set == nil {
 		l.set = map[Subject]Problem{}
 	}
-	l.set[s] = Problem{About: s, Text: err.Error(), Since: time.Now()}
+	p := Problem{About: s, Text: err.Error(), Since: time.Now()}
+	if e, ok := errors.AsType[*control.Error](err); ok {
+		p.Hint = e.Hint
+	}
+	l.set[s] = p
 	return true
 }
 

@@ -7,19 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
 	"dim/internal/capture/archive"
-	"dim/internal/capture/draft"
+	"dim/internal/capture/mounts"
 )
 
 // Listing has all entries of a directory tree.
 type Listing struct {
 	Started int64  // in seconds, by the clock of the other machine
-	Disk    string // identifies the file system
+	Disk    string // identifies the file system, and ends with its kind
 	Records []Record
-	Mounts  map[string]bool // mount points; their content is not listed
+	Mounts  map[string]string // kinds of file systems by mount point; their content is not listed
 }
 
 // List lists the directory and everything below it. It does not list the content of mount points and of the paths in
@@ -29,15 +31,12 @@ func (s *Session) List(ctx context.Context, skip []string) (*Listing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
-	l := &Listing{Mounts: map[string]bool{}}
+	l := &Listing{Mounts: mounts}
 	tests := []string{"-false"}
-	for _, path := range append(mounts, skip...) {
+	for _, path := range append(slices.Sorted(maps.Keys(mounts)), skip...) {
 		tests = append(tests, "-o -path "+quote("./"+glob(path)))
 	}
-	for _, path := range mounts {
-		l.Mounts[path] = true
-	}
-	const script = `cd %s && printf '%%s\0%%s\0' "$(date +%%s)" "$(stat -f -c %%i .)" && ` +
+	const script = `cd %s && printf '%%s\0%%s\0' "$(date +%%s)" "$(stat -f -c '%%i %%T' .)" && ` +
 		`exec find . \( %s \) -prune -printf %s -o -printf %s`
 	text := fmt.Sprintf(script, quote(s.location.Dir), strings.Join(tests, " "), quote(format), quote(format))
 	c, err := s.start(ctx, "no", text, strings.NewReader(""))
@@ -103,8 +102,8 @@ func (c *command) complete(ctx context.Context) error {
 	return nil
 }
 
-// mounts returns the mount points below the directory, without those below another.
-func (s *Session) mounts(ctx context.Context) ([]string, error) {
+// mounts returns the kinds of file systems by mount points below the directory, without those below another.
+func (s *Session) mounts(ctx context.Context) (map[string]string, error) {
 	const script = `cd %s && printf '%%s\0' "$(pwd -P)" && exec cat /proc/self/mountinfo`
 	c, err := s.start(ctx, "no", fmt.Sprintf(script, quote(s.location.Dir)), strings.NewReader(""))
 	if err != nil {
@@ -124,76 +123,24 @@ func (s *Session) mounts(ctx context.Context) ([]string, error) {
 	if err := c.wait(); err != nil || c.status() != 0 {
 		return nil, c.explain(fmt.Errorf("exit status %d", c.status()))
 	}
-	list, err := parseMounts(string(text), root)
+	found, err := mounts.Parse(string(text), root)
 	if err != nil {
 		return nil, err
 	}
-	if size := len(strings.Join(list, "    ")); size > maxCommand {
-		return nil, fmt.Errorf("%d mounts in the master are too many", len(list))
+	size := 0
+	for path := range found {
+		size += len(path) + 4
 	}
-	return list, nil
+	if size > maxCommand {
+		return nil, fmt.Errorf("%d mounts in the master are too many", len(found))
+	}
+	return found, nil
 }
 
 const (
 	maxMounts  = 16 << 20
 	maxCommand = 64 << 10 // an argument has at most 128 KiB (linux/binfmts.h, MAX_ARG_STRLEN)
 )
-
-// parseMounts returns the mount points below root in the text of /proc/self/mountinfo (proc(5)), relative to root,
-// without those below another.
-func parseMounts(text, root string) ([]string, error) {
-	inside := strings.TrimSuffix(root, "/") + "/"
-	seen := map[string]bool{}
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 5 {
-			return nil, fmt.Errorf("%q is not a line of mountinfo", shortened(line))
-		}
-		at := unescape(f[4])
-		rel, ok := strings.CutPrefix(at, inside)
-		if !ok || rel == "" {
-			continue
-		}
-		path, err := draft.Clean(rel)
-		if err != nil || path == "" {
-			return nil, fmt.Errorf("mount point %q: %v", shortened(at), err)
-		}
-		seen[path] = true
-	}
-	var list []string
-	for path := range seen {
-		if !below(path, seen) {
-			list = append(list, path)
-		}
-	}
-	return list, nil
-}
-
-// below reports whether set has a directory above path.
-func below(path string, set map[string]bool) bool {
-	for i := range path {
-		if path[i] == '/' && set[path[:i]] {
-			return true
-		}
-	}
-	return false
-}
-
-// unescape replaces the escapes \OOO of mountinfo.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
 
 // names returns paths in the form for xargs and tar. Each begins with "./", so that none looks like an option.
 func names(paths []string) io.Reader {

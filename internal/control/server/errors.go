@@ -23,7 +23,7 @@ func httpStatus(c control.Code) int {
 		return http.StatusNotFound
 	case control.Invalid:
 		return http.StatusBadRequest
-	case control.Conflict, control.Busy:
+	case control.Conflict, control.Busy, control.Held:
 		return http.StatusConflict
 	case control.Unavailable:
 		return http.StatusServiceUnavailable
