@@ -144,7 +144,8 @@ func TestSelect(t *testing.T) {
 		}
 	}
 	for set, want := range map[string]string{
-		"s01c1b15": "did you mean", "@cel": `did you mean "cell"`, "rack32": "not defined", "s[": "byte 2",
+		"s01c1b15": "did you mean", "@cel": `did you mean "cell"`,
+		"rack32": "no such node: rack32", "s[": "character 2",
 	} {
 		if _, err := c.Select(set); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got error %v, want %q", set, err, want)

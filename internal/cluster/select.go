@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -10,24 +11,47 @@ import (
 	"dim/internal/cluster/nodeset"
 )
 
+// SelectError is the error of Select.
+type SelectError struct {
+	Message string
+	Hint    string // what to write instead, if known
+	Syntax  bool   // the text is not a node set; otherwise it names something that is not defined
+}
+
+// Error returns the message, with the hint in brackets.
+func (e *SelectError) Error() string {
+	if e.Hint == "" {
+		return e.Message
+	}
+	return e.Message + " (" + e.Hint + ")"
+}
+
+// errUndefined is the cause of errors about a group that does not exist.
+var errUndefined = errors.New("is not defined")
+
 // Select returns the nodes in a node set, each once, in order of index. A set consists of names of nodes, groups
 // (@cell; @* for all nodes) and positions in the taxonomy (rack2), in the syntax of package nodeset. Any other name is
-// an error.
+// an error. The error is a *SelectError.
 func (c *Cluster) Select(set string) ([]*Node, error) {
 	ix := c.lookups()
 	names, err := nodeset.Expand(set, c.nodesetOptions())
 	if err != nil {
-		return nil, err
+		e := &SelectError{Message: err.Error(), Hint: c.setHint(set), Syntax: true}
+		var se *nodeset.SyntaxError
+		if errors.As(err, &se) && errors.Is(se.Cause, errUndefined) {
+			e.Syntax, e.Message = false, fmt.Sprintf("node set %q: %v", shorten(set), se.Cause)
+		}
+		return nil, e
 	}
 	nodes := make([]*Node, 0, len(names))
 	for _, name := range names {
 		n, ok := ix.nodes[NodeName(name)]
 		if !ok {
-			err := fmt.Errorf("select nodes %q: node %q is not defined", set, name)
-			if hint := suggestion(name, c.nodeNames()); hint != "" {
-				err = fmt.Errorf("%w (%s)", err, hint)
+			hint := c.setHint(set)
+			if hint == "" {
+				hint = suggestion(name, c.nodeNames())
 			}
-			return nil, err
+			return nil, &SelectError{Message: "no such node: " + shorten(name), Hint: hint}
 		}
 		nodes = append(nodes, n)
 	}
@@ -73,7 +97,7 @@ func (c *Cluster) nodesetOptions() nodeset.Options {
 				if hint != "" {
 					hint = "; " + hint
 				}
-				return nil, fmt.Errorf("group %q is not defined%s", name, hint)
+				return nil, fmt.Errorf("group %q %w%s", name, errUndefined, hint)
 			}
 			return names(g.Nodes), nil
 		},

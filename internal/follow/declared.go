@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"dim/internal/cluster"
-	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
@@ -78,11 +77,19 @@ func (d *Declared) Select(set string) ([]*cluster.Node, error) {
 	if err == nil {
 		return nodes, nil
 	}
-	code := control.NotFound
-	if _, bad := errors.AsType[*nodeset.SyntaxError](err); bad {
-		code = control.Invalid
+	return nil, setError(err)
+}
+
+// setError returns an error of Cluster.Select as one of the API.
+func setError(err error) error {
+	e, ok := errors.AsType[*cluster.SelectError](err)
+	switch {
+	case !ok:
+		return err
+	case e.Syntax:
+		return control.Errorf(control.Invalid, "%s", e.Message).WithHint(e.Hint)
 	}
-	return nil, control.Errorf(code, "%v", err)
+	return control.Errorf(control.NotFound, "%s", e.Message).WithHint(e.Hint)
 }
 
 // kept is what a restart is to find: the state with the description that is followed. A description that cannot be

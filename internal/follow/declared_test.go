@@ -69,9 +69,10 @@ func TestANodeSetIsSelected(t *testing.T) {
 	}{
 		{set: "n[01-03]", count: 3},
 		{set: "n[01-04]!n02", count: 3},
+		{set: "n01-n04", err: want{control.NotFound, "write n[01-04]"}},
 		{set: "n[01-", err: want{control.Invalid, ""}},
-		{set: "n05", err: want{control.NotFound, ""}},
-		{set: "@none", err: want{control.Invalid, ""}}, // package nodeset takes an unknown group for an error of syntax
+		{set: "n05", err: want{control.NotFound, `did you mean "n01"?`}},
+		{set: "@none", err: want{control.NotFound, ""}},
 	} {
 		t.Run(tt.set, func(t *testing.T) {
 			nodes, err := d.Select(tt.set)

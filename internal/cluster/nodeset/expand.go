@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // defaultLimit is the number of names that an expansion may produce if Options.Limit is 0.
@@ -45,13 +46,15 @@ type Options struct {
 // SyntaxError describes what is wrong with a node set, and at which byte.
 type SyntaxError struct {
 	Text   string
-	Offset int
+	Offset int // of the byte
 	Reason string
+	Cause  error // the error of Options.Group; nil: the text itself is wrong
 }
 
-// Error returns one line.
+// Error returns one line, with the position in characters, from 1.
 func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("parse node set %q: at byte %d: %s", e.Text, e.Offset+1, e.Reason)
+	return fmt.Sprintf("node set %q: at character %d: %s",
+		e.Text, utf8.RuneCountInString(e.Text[:e.Offset])+1, e.Reason)
 }
 
 // Expand returns the names in the set, each once, in natural order (n2 before n10). The error is a *SyntaxError.
@@ -115,9 +118,15 @@ func (p *parser) expression() (set, error) {
 		case spaced:
 			operator = ','
 		default:
-			return nil, p.errorf(p.pos, "unexpected %q", c)
+			return nil, p.unexpected()
 		}
 	}
+}
+
+// unexpected is the error of a character that cannot stand at the position.
+func (p *parser) unexpected() error {
+	r, _ := utf8.DecodeRuneInString(p.text[p.pos:])
+	return p.errorf(p.pos, "unexpected %q", r)
 }
 
 func isOperator(c byte) bool { return c == ',' || c == '!' || c == '&' || c == '^' }
@@ -243,7 +252,7 @@ func (p *parser) literal(group bool) (string, error) {
 	case '*', '?':
 		return "", p.errorf(p.pos, "wild cards are not supported; all nodes are @*")
 	default:
-		return "", p.errorf(p.pos, "unexpected %q", c)
+		return "", p.unexpected()
 	}
 }
 
@@ -281,8 +290,9 @@ func (p *parser) ranges() ([]string, error) {
 type span struct{ lo, hi, step, width int }
 
 func parseRange(s string) (span, error) {
-	bounds, step, stepped := strings.Cut(s, "/")
+	bounds, step, stepped := strings.Cut(strings.TrimSpace(s), "/")
 	lo, hi, isRange := strings.Cut(bounds, "-")
+	lo, hi, step = strings.TrimSpace(lo), strings.TrimSpace(hi), strings.TrimSpace(step)
 	if !isRange {
 		hi = lo
 	}
@@ -378,7 +388,7 @@ func (p *parser) resolve(at int, group bool, names []string) ([]string, error) {
 	for _, name := range names {
 		members, err := p.members(group, name)
 		if err != nil {
-			return nil, p.errorf(at, "%v", err)
+			return nil, &SyntaxError{Text: p.text, Offset: at, Reason: err.Error(), Cause: err}
 		}
 		if len(members) > p.left {
 			return nil, p.errorf(at, "more than %d names", p.options.Limit)
