@@ -36,12 +36,12 @@ func (t *Target) words() []string {
 	return w
 }
 
-// CommandLine returns the kernel's command line. Words of the description come last; one that begins with '-' removes a
-// word of ours. A word that means something in the loader's own language is an error: that language has no way to quote
-// it.
-func (t *Target) CommandLine() (string, error) {
+// CommandLine returns the kernel's command line, with the words that the image needs. Words of the description come
+// last; one that begins with '-' removes a word of ours. A word that means something in the loader's own language is an
+// error: that language has no way to quote it.
+func (t *Target) CommandLine(image ...string) (string, error) {
 	line := append([]string{"initrd=" + initramfsName}, t.words()...)
-	line = append(line, "fstab=no", "quiet")
+	line = append(append(line, "fstab=no", "quiet"), image...)
 	forInit := false
 	for _, w := range strings.Fields(t.Node.Image.Kernel.Append) {
 		if w == "||" || w == "&&" || w[0] == '#' || strings.Contains(w, "${") {

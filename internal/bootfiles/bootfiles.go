@@ -85,10 +85,12 @@ func (b *Builder) payload(ctx context.Context, v image.Version, im *cluster.Imag
 	if err != nil {
 		return p, fmt.Errorf("boot %s: %w", v.Ref(), err)
 	}
-	e, err := versionfs.New(b.Store, v.Root).Entry(made.Kernel)
+	root := versionfs.New(b.Store, v.Root)
+	e, err := root.Entry(made.Kernel)
 	if err != nil {
 		return p, err
 	}
+	p.Words = words(root)
 	p.Kernel = delivery.Asset{
 		Digest: e.Digest, Size: int64(e.Size),
 		Open: func() (delivery.File, error) { return b.Store.OpenBlob(e.Digest) },
@@ -97,6 +99,25 @@ func (b *Builder) payload(ctx context.Context, v image.Version, im *cluster.Imag
 		Digest: made.Digest, Size: made.Size, Open: func() (delivery.File, error) { return os.Open(path) },
 	}
 	return p, nil
+}
+
+// loaders32 are the dynamic loaders of programs of 32 bits for the supported architectures: those of glibc and musl on
+// x86 and ARM, and of glibc on Power.
+var loaders32 = []string{
+	"lib/ld-linux.so.2", "lib/ld-linux-armhf.so.3", "lib/ld-linux.so.3", "lib/ld-musl-i386.so.1",
+	"lib/ld-musl-armhf.so.1", "lib/ld.so.1",
+}
+
+// words returns the words of the kernel command line that an image needs. A program of 32 bits that was built without
+// large file support cannot use a file whose id has more than 32 bits (EOVERFLOW), as ids of replicas have. With
+// enable_ino64=0 the kernel folds them to 32 bits (fs/nfs/inode.c, nfs_compat_user_ino64).
+func words(root fs.StatFS) []string {
+	for _, path := range loaders32 {
+		if fi, err := root.Stat(path); err == nil && fi.Mode().IsRegular() {
+			return []string{"nfs.enable_ino64=0"}
+		}
+	}
+	return nil
 }
 
 // Release returns the release of the kernel that a version boots. The error says why it cannot boot. Results are kept,

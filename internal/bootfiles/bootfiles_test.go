@@ -295,3 +295,27 @@ func TestABootBeginsInOrder(t *testing.T) {
 		check(t, current, false, "build", "version")
 	})
 }
+
+func TestAnImageWithProgramsOf32BitsGetsShortIDs(t *testing.T) {
+	s := newSite(t)
+	b := s.builder()
+	files := map[string]string{
+		"boot/vmlinuz-" + release:                     "a kernel",
+		"lib/modules/" + release + "/modules.dep":     "",
+		"lib/modules/" + release + "/modules.builtin": "kernel/fs/nfs/nfs.ko\nkernel/fs/nfs/nfsv3.ko\n",
+		"lib64/ld-linux-x86-64.so.2":                  "64 bits",
+	}
+	for _, tt := range []struct {
+		loader string
+		want   []string
+	}{
+		{"lib64/ld-linux-x86-64.so.2", nil},
+		{"lib/ld-linux.so.2", []string{"nfs.enable_ino64=0"}},
+	} {
+		files[tt.loader] = "a loader"
+		p := testkit.Value(b.payload(t.Context(), s.capture(files), compute()))(t)
+		if !slices.Equal(p.Words, tt.want) {
+			t.Errorf("%s: words %q, want %q", tt.loader, p.Words, tt.want)
+		}
+	}
+}

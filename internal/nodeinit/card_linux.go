@@ -95,9 +95,19 @@ func (k *kernel) Rename(from, to string) error {
 	return call(unix.SIOCSIFNAME, unsafe.Pointer(r))
 }
 
+// strictARP makes each card answer ARP for its own addresses only. By default Linux answers by every card, so that the
+// server may send the root's traffic to a second card on the same network, which stops the root when it is unplugged
+// (kernel Documentation/networking/ip-sysctl.rst, arp_ignore and arp_announce).
+var strictARP = [...]struct{ name, value string }{{"arp_ignore", "1"}, {"arp_announce", "2"}}
+
 func (k *kernel) Configure(name string, l lease, mtu int) error {
 	if err := k.Up("lo"); err != nil {
 		return fmt.Errorf("switch on lo: %w", err)
+	}
+	for _, s := range strictARP {
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/"+s.name, []byte(s.value), 0); err != nil {
+			k.Log(fmt.Sprintf("dim: cannot set %s: %v; going on", s.name, err))
+		}
 	}
 	if mtu != 0 {
 		r := newRequest(name)

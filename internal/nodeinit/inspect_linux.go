@@ -201,7 +201,7 @@ func (r *resident) isReplaced(pid int, m *mapping) bool {
 	if fd, err := r.open(strings.TrimPrefix(m.path, "/"), 0); err == nil {
 		err = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st)
 		unix.Close(fd)
-		if err == nil && st.Ino == m.inode {
+		if err == nil && shownAs(m.inode, st.Ino) {
 			return false
 		}
 	}
@@ -212,5 +212,5 @@ func (r *resident) isReplaced(pid int, m *mapping) bool {
 	defer unix.Close(fd)
 	var fs unix.Statfs_t
 	err = errors.Join(unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st), unix.Fstatfs(fd, &fs))
-	return errors.Is(err, unix.ESTALE) || err == nil && st.Ino == m.inode && fs.Blocks == 0
+	return errors.Is(err, unix.ESTALE) || err == nil && shownAs(m.inode, st.Ino) && fs.Blocks == 0
 }

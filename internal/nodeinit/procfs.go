@@ -40,6 +40,12 @@ func parseMapping(line, device string) (m mapping, ok bool) {
 	return mapping{addresses: addresses, inode: inode, path: path}, ok
 }
 
+// shownAs reports whether stat shows an inode under a number. With nfs.enable_ino64=0 it shows fewer bits than maps
+// (fs/nfs/inode.c, nfs_compat_user_ino64).
+func shownAs(inode, number uint64) bool {
+	return number == inode || number == uint64(uint32(inode)^uint32(inode>>32))
+}
+
 // systemUnit returns the unit of the system's manager to which a process belongs, from its /proc/PID/cgroup. For a
 // service of a user that is the user's manager.
 func systemUnit(cgroups string) string {

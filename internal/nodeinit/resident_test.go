@@ -158,3 +158,14 @@ short line
 		t.Errorf("on a replica that is not the root: %q", got)
 	}
 }
+
+func TestInodesOf32Bits(t *testing.T) {
+	const inode = 402804723550316713
+	for number, want := range map[uint64]bool{
+		inode: true, inode&0xffffffff ^ inode>>32: true, inode & 0xffffffff: false, inode + 1: false, 0: false,
+	} {
+		if got := shownAs(inode, number); got != want {
+			t.Errorf("%d: %v", number, got)
+		}
+	}
+}

@@ -52,6 +52,7 @@ type Asset struct {
 // Payload is what a node boots.
 type Payload struct {
 	Kernel, Initramfs Asset
+	Words             []string // of the kernel command line, which this image needs
 }
 
 // Payloads provides what nodes boot. Both methods may take the time to make it. The text of an error is shown on the
@@ -168,8 +169,11 @@ func (s *Server) refused(r *requester, protocol string, err error) {
 
 // begin returns the kernel command line and the payload of a node that asks what to boot; detail says in which form.
 func (s *Server) begin(ctx context.Context, r *requester, detail string) (line string, p Payload, err error) {
-	if line, err = r.CommandLine(); err == nil {
+	if _, err = r.CommandLine(); err == nil { // else nothing begins
 		p, err = s.payload(ctx, r, boot.Event{Stage: boot.StageScript, Detail: detail})
+	}
+	if err == nil {
+		line, err = r.CommandLine(p.Words...)
 	}
 	if err != nil {
 		s.Log.Warn("node cannot boot", "node", r.Node.Name, "error", err)

@@ -25,6 +25,7 @@ import (
 type payloads struct {
 	*progress
 	kernel, initramfs []byte
+	words             []string
 	err               error
 	begun             int
 }
@@ -38,7 +39,7 @@ func (p *payloads) Begin(ctx context.Context, n *cluster.Node, e boot.Event) (Pa
 }
 
 func (p *payloads) Current(context.Context, *cluster.Node) (Payload, error) {
-	return Payload{asset(p.kernel), asset(p.initramfs)}, p.err
+	return Payload{asset(p.kernel), asset(p.initramfs), p.words}, p.err
 }
 
 type memFile struct{ *bytes.Reader }

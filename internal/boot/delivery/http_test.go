@@ -92,6 +92,19 @@ func TestBootScripts(t *testing.T) {
 	}
 }
 
+func TestWordsThatTheImageNeedsComeBeforeThoseOfTheDescription(t *testing.T) {
+	f := newFixture(t, "is1")
+	f.words = []string{"nfs.enable_ino64=0"}
+	s := f.call("GET", "/boot/ipxe", "10.77.0.11", "").Body.String()
+	if !strings.Contains(s, " quiet nfs.enable_ino64=0 console=ttyS0 ") {
+		t.Error(s)
+	}
+	f.cluster.Images[0].Kernel.Append = "-nfs.enable_ino64=0"
+	if s := f.call("GET", "/boot/ipxe", "10.77.0.11", "").Body.String(); strings.Contains(s, "ino64") {
+		t.Errorf("a word that was removed: %s", s)
+	}
+}
+
 func TestACommandLineThatIsTooLongIsRefused(t *testing.T) {
 	f := newFixture(t, "is1")
 	f.cluster.Images[0].Kernel.Append = strings.Repeat("x", 2047)
