@@ -91,12 +91,8 @@ func savedList(list []layer.SetAside) []control.SavedEntry {
 }
 
 func saved(a *layer.SetAside) control.SavedEntry {
-	kind := string(a.Kind)
-	if a.Merged {
-		kind = "merged"
-	}
 	return control.SavedEntry{
-		Path: "/" + control.Path(a.Path), Stamp: a.ID(), Time: a.Stamp.UTC(), Kind: kind,
+		Path: "/" + control.Path(a.Path), Stamp: a.ID(), Time: a.Stamp.UTC(), Kind: a.What(),
 		Type: typeName(a.Type), Size: a.Size, Entries: a.Entries, Why: a.Why, Image: a.Image,
 		Conflicts: a.Conflicts,
 	}

@@ -86,7 +86,9 @@ func (l *ownLost) none() bool { return len(l.packages)+len(l.accounts)+len(l.not
 func ownChanges(list []layer.SetAside) []control.OwnChanges {
 	byNode := map[string][]*layer.SetAside{}
 	for i := range list {
-		byNode[list[i].Node] = append(byNode[list[i].Node], &list[i])
+		if a := &list[i]; !a.Merged || len(a.Conflicts) > 0 { // else nothing is lost
+			byNode[a.Node] = append(byNode[a.Node], a)
+		}
 	}
 	groups := map[string]*ownGroup{}
 	for _, node := range slices.Sorted(maps.Keys(byNode)) {

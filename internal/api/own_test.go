@@ -55,8 +55,8 @@ func TestConflictsOfMergedFilesAreTold(t *testing.T) {
 		}),
 	})
 	want := []control.OwnChanges{{
-		Nodes: "n1", Count: 1, Paths: 4,
-		First:    []control.Path{"/etc/subuid", "/etc/group", "/var/lib/dpkg/status", "/etc/passwd"},
+		Nodes: "n1", Count: 1, Paths: 3,
+		First:    []control.Path{"/etc/group", "/var/lib/dpkg/status", "/etc/passwd"},
 		Packages: []string{"tool"}, Accounts: []string{"munge"},
 		Notes: []string{
 			"/etc/group: not merged, because x", "/etc/passwd: localuser: uid 1000 is also that of alice",

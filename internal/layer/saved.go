@@ -35,6 +35,14 @@ type SetAside struct {
 // ID returns the stamp as people and directories have it.
 func (a *SetAside) ID() string { return StampName(a.Stamp) }
 
+// What returns in a word what was set aside: the kind, or "merged".
+func (a *SetAside) What() string {
+	if a.Merged {
+		return "merged"
+	}
+	return string(a.Kind)
+}
+
 // AsideKind tells what was set aside.
 type AsideKind string
 

@@ -229,58 +229,60 @@ func members(list []byte) map[string]bool {
 // stanzas reads a file of stanzas, which are separated by empty lines. The key is the package. Architectures of one
 // package are one record: dpkg demands that they have one version.
 func stanzas(b []byte) ([]record, error) {
-	var list []record
-	begin, key := -1, ""
-	all := splitLines(b)
-	finish := func(n int) error {
-		if begin >= 0 && key == "" {
-			return fmt.Errorf("the stanza at line %d names no package", begin+1)
-		}
-		if begin >= 0 {
-			list = append(list, record{key, bytes.Join(all[begin:n], []byte("\n"))})
-		}
-		begin, key = -1, ""
-		return nil
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return nil, fmt.Errorf("line %d contains a zero byte", bytes.Count(b[:i], []byte("\n"))+1)
 	}
-	for n, line := range all {
-		if len(line) == 0 {
-			if err := finish(n); err != nil {
-				return nil, err
-			}
+	var list []record
+	for n := 1; len(b) > 0; {
+		if b[0] == '\n' {
+			b, n = b[1:], n+1
+			continue
+		}
+		text, rest, _ := bytes.Cut(b, []byte("\n\n"))
+		text = bytes.TrimSuffix(text, []byte("\n")) // at the end of the file
+		key, err := stanzaKey(text, n)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, record{key, text})
+		b, n = rest, n+bytes.Count(text, []byte("\n"))+2
+	}
+	return list, nil
+}
+
+// stanzaKey returns the package of a stanza, which begins at line n.
+func stanzaKey(text []byte, n int) (key string, err error) {
+	first := n
+	if text[0] == ' ' || text[0] == '\t' {
+		return "", fmt.Errorf("line %d continues nothing", n)
+	}
+	for ; len(text) > 0; n++ {
+		var line []byte
+		line, text, _ = bytes.Cut(text, []byte("\n"))
+		if line[0] == ' ' || line[0] == '\t' {
 			continue
 		}
 		name, value, ok := bytes.Cut(line, []byte(":"))
 		switch {
-		case bytes.IndexByte(line, 0) >= 0:
-			return nil, fmt.Errorf("line %d contains a zero byte", n+1)
-		case line[0] == ' ' || line[0] == '\t':
-			if begin < 0 {
-				return nil, fmt.Errorf("line %d continues nothing", n+1)
-			}
-			continue
 		case !ok:
-			return nil, fmt.Errorf("line %d is no field", n+1)
-		}
-		if begin < 0 {
-			begin = n
-		}
-		if bytes.EqualFold(name, []byte("Package")) {
-			if key != "" {
-				return nil, fmt.Errorf("line %d names a second package", n+1)
-			}
+			return "", fmt.Errorf("line %d is no field", n)
+		case !bytes.EqualFold(name, []byte("Package")):
+		case key != "":
+			return "", fmt.Errorf("line %d names a second package", n)
+		default:
 			key = string(bytes.TrimSpace(value))
 		}
 	}
-	if err := finish(len(all)); err != nil {
-		return nil, err
+	if key == "" {
+		return "", fmt.Errorf("the stanza at line %d names no package", first)
 	}
-	return list, nil
+	return key, nil
 }
 
 // packageVersion returns the version and the state in a stanza.
 func packageVersion(text []byte) string {
 	version, state := "no version", ""
-	for _, line := range bytes.Split(text, []byte("\n")) {
+	for line := range bytes.SplitSeq(text, []byte("\n")) {
 		name, value, _ := bytes.Cut(line, []byte(":"))
 		switch strings.ToLower(string(name)) {
 		case "version":

@@ -341,3 +341,26 @@ func FuzzMerge(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkMergeOfAPackageDatabase merges a status file of 2,000 packages, 2 MB.
+func BenchmarkMergeOfAPackageDatabase(b *testing.B) {
+	status := func(changed string) []byte {
+		var s strings.Builder
+		for i := range 2000 {
+			version := "1.0"
+			if fmt.Sprint(i%100) == changed {
+				version = "1.1"
+			}
+			fmt.Fprintf(&s, "Package: p%d\nStatus: install ok installed\nVersion: %s\nDescription: %s\n\n", i, version,
+				strings.Repeat("a long line\n ", 75))
+		}
+		return []byte(s.String())
+	}
+	old, own, new := status(""), status("3"), status("7")
+	b.SetBytes(int64(len(old) + len(own) + len(new)))
+	for b.Loop() {
+		if _, err := Merge(Dpkg, old, own, new); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -23,6 +23,9 @@ import (
 // area.
 func (a *setAsideOp) file(c *change, p *dentry) error {
 	path := p.path()
+	if !a.own && a.t.rules.isBackup(path) {
+		return nil
+	}
 	format := a.t.rules.Merge[path]
 	if a.own || format == "" || c.old == nil && c.new == nil {
 		return a.move(p, layer.AsideEntry)
@@ -39,7 +42,7 @@ func (a *setAsideOp) file(c *change, p *dentry) error {
 	m, err := a.r.set.mergedFile(format, c, at)
 	var refused *notMergedError
 	if errors.As(err, &refused) {
-		return a.moveUnmerged(p, refused)
+		return a.moveUnmerged(p, at, refused)
 	}
 	if err != nil {
 		return fmt.Errorf("merge %s: %w", path, err)
@@ -50,18 +53,34 @@ func (a *setAsideOp) file(c *change, p *dentry) error {
 		a.noteMerged(m.result.Conflicts)
 		return nil
 	case m.sameAs(c.new):
-		err = a.move(p, layer.AsideEntry)
-	default:
-		err = a.replace(p, m)
+		return a.moveMerged(p, at, m.result.Conflicts)
 	}
-	if err != nil {
+	if err := a.replace(p, m); err != nil {
 		return err
 	}
 	return a.markMerged(path, m.result.Conflicts)
 }
 
+// moveMerged moves the file at p, of which the merge leaves nothing, to the saved area.
+func (a *setAsideOp) moveMerged(p *dentry, at layer.Entry, conflicts []recordmerge.Conflict) error {
+	if err := at.SetConflicts(conflicts); err != nil {
+		return err
+	}
+	if err := a.move(p, layer.AsideEntry); err != nil {
+		return err
+	}
+	a.others = true
+	a.noteMerged(conflicts)
+	return nil
+}
+
 // moveUnmerged moves the file at p, which could not be merged, to the saved area.
-func (a *setAsideOp) moveUnmerged(p *dentry, why *notMergedError) error {
+func (a *setAsideOp) moveUnmerged(p *dentry, at layer.Entry, why *notMergedError) error {
+	if !a.dry {
+		if err := at.DropConflicts(); err != nil { // of an attempt that was given up
+			return err
+		}
+	}
 	if err := a.move(p, layer.AsideEntry); err != nil {
 		return err
 	}
@@ -90,6 +109,9 @@ func (a *setAsideOp) markMerged(path string, conflicts []recordmerge.Conflict) e
 	a.noteMerged(conflicts)
 	dir, err := a.saved(parentPath(path))
 	if err != nil {
+		return err
+	}
+	if err := a.r.set.failAt("in merge"); err != nil {
 		return err
 	}
 	a.others = true
@@ -169,6 +191,26 @@ func (a *setAsideOp) swap(from int, name string, saved int, merged layer.Entry) 
 		unix.Unlinkat(saved, name, 0) // else the file would be in the layer and set aside
 	}
 	return err
+}
+
+// mergeAhead does the merges of a switch before the replica is locked, so that the switch finds their results. What the
+// node writes in between is merged anew.
+func (t *transition) mergeAhead() {
+	if t.changes == nil {
+		return
+	}
+	for path, format := range t.rules.Merge {
+		c := t.changes.tree.find(path)
+		if c == nil || c.old == nil && c.new == nil || t.hidden[path] || t.keep.Cover(path) {
+			continue
+		}
+		dir, err := t.r.set.root.OpenDir(t.r.dir.Upper(parentPath(path)))
+		if err != nil {
+			continue // the layer has nothing there, or the switch reports the error
+		}
+		_, _ = t.r.set.mergedFile(format, c, layer.At(dir, c.name)) // an error is found again by the switch
+		unix.Close(dir)
+	}
 }
 
 // notMergedError tells why a file is not merged.
@@ -291,8 +333,14 @@ type merges struct {
 	size  int
 }
 
-// mergesMax bounds the bytes of the results that are kept.
-const mergesMax = 32 << 20
+// mergesMax bounds the bytes of the results that are kept until the end of a switch.
+const mergesMax = 64 << 20
+
+func (m *merges) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known, m.size = nil, 0
+}
 
 // mergedRecords merges the records of the node's file.
 func (s *Set) mergedRecords(f recordmerge.Format, c *change, own []byte) (*recordmerge.Result, error) {

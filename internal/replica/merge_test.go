@@ -184,6 +184,19 @@ func TestAMergeDecidesModeAndOwner(t *testing.T) {
 	}
 }
 
+func TestTheBackupOfAMergedFileStaysTheNodes(t *testing.T) {
+	m := newMemory(t)
+	one := m.Version(t, 1, []vfstest.Entry{d("etc"), f("etc/motd-", "1"), f("etc/passwd-", rootUser)})
+	two := m.Version(t, 2, []vfstest.Entry{d("etc"), f("etc/motd-", "2"), f("etc/passwd-", rootUser+alice)})
+	o := newMergingSite(t, one, m)
+	o.WriteFile("etc/passwd-", rootUser+nodesUser)
+	o.WriteFile("etc/motd-", "mine")
+	if got := conflictsOf(o.to(two).Aside); !slices.Equal(got, []string{"etc/motd- entry"}) {
+		t.Errorf("set aside: %q", got)
+	}
+	o.Want("etc/passwd-", rootUser+nodesUser)
+}
+
 func TestAFileOfTheNodesThatIsNewInTheMaster(t *testing.T) {
 	m := newMemory(t)
 	one := m.Version(t, 1, []vfstest.Entry{d("etc"), f("etc/x", "1")})
@@ -266,11 +279,21 @@ func TestNodesThatChangedAFileAlikeCostOneMerge(t *testing.T) {
 		}
 		moves = append(moves, Move{Replica: r, Version: two, Rules: r.Rules()})
 	}
+	merged := 0
+	s.fault = func(point string) error {
+		if point == "in set-aside" {
+			merged++
+			if n := len(s.merges.known); n != 1 {
+				t.Errorf("%d merges", n)
+			}
+		}
+		return nil
+	}
 	rep := testkit.Value(s.Switch(context.Background(), moves))(t)
-	if rep.Replicas != 100 || len(rep.Aside) != 90 {
+	if rep.Replicas != 100 || len(rep.Aside) != 90 || merged != 90 {
 		t.Errorf("%d replicas switched, %d set aside", rep.Replicas, len(rep.Aside))
 	}
-	if n := len(s.merges.known); n != 1 {
-		t.Errorf("%d merges", n)
+	if n := len(s.merges.known); n != 0 {
+		t.Errorf("%d results of merges are kept", n)
 	}
 }

@@ -13,6 +13,7 @@ func (s *Set) Preview(ctx context.Context, moves []Move) ([]layer.SetAside, erro
 	s.switching.Lock()
 	defer s.switching.Unlock()
 	defer s.pruneIndexes()
+	defer s.merges.forget()
 	var list []layer.SetAside
 	for i := range moves {
 		t, err := s.differences(ctx, &moves[i])

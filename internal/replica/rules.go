@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"strings"
 	"time"
 
 	"dim/internal/recordmerge"
@@ -26,6 +27,17 @@ const (
 	snapshotsFor        = 30 * 24 * time.Hour
 	snapshotCopy uint64 = 64 << 20
 )
+
+// isBackup reports whether the file at a path is the backup that the programs of a node make of a merged file before
+// they change it. It is the node's.
+func (r *Rules) isBackup(path string) bool {
+	for _, suffix := range []string{"-", "-old"} {
+		if base, ok := strings.CutSuffix(path, suffix); ok && r.Merge[base] != "" && r.Merge[path] == "" {
+			return true
+		}
+	}
+	return false
+}
 
 // SavedBefore returns the time before which what was set aside is to be removed.
 func (r *Rules) SavedBefore(now time.Time) time.Time {

@@ -239,6 +239,9 @@ func applyAll(list []*transition, steps *batchStep) (count int) {
 // it is never done twice.
 func (s *Set) switchSlow(list []*transition, report *Report) error {
 	for _, t := range list {
+		t.mergeAhead()
+	}
+	for _, t := range list {
 		t.r.mu.Lock()
 		defer t.r.mu.Unlock()
 	}
@@ -297,6 +300,7 @@ func (t *transition) apply(with *batchStep) {
 
 // afterSwitch drops indexes that are no longer used, and shortens the journal.
 func (s *Set) afterSwitch() {
+	s.merges.forget()
 	s.pruneIndexes()
 	if err := s.shortenJournal(); err != nil {
 		s.log.Error("journal of switches could not be shortened", "error", err)

@@ -212,8 +212,9 @@ func (s *Server) pin(ctx context.Context, now *follow.Declared, n *cluster.Node,
 // move switches replicas and logs what happened.
 func (s *Server) move(ctx context.Context, moves []replica.Move) replica.Report {
 	report, err := s.Set.Switch(ctx, moves)
-	for _, a := range report.Aside {
-		facts := []any{"node", a.Node, "image", a.Image, "path", "/" + a.Path, "kind", string(a.Kind)}
+	for i := range report.Aside {
+		a := &report.Aside[i]
+		facts := []any{"node", a.Node, "image", a.Image, "path", "/" + a.Path, "kind", a.What()}
 		if len(a.Conflicts) > 0 {
 			s.Log.Warn("a node's own copy was set aside", append(facts, "reason", conflictText(a.Conflicts))...)
 			continue
