@@ -22,8 +22,8 @@ type Kernel struct {
 // moduleRoots are the directories of modules. With a merged /usr they are the same.
 var moduleRoots = [...]string{"usr/lib/modules", "lib/modules"}
 
-// Kernels returns the kernels of an image that have a file and modules, the newest first. Rescue and debug kernels come
-// last, although by their names they would be the newest: they are used only if they are named.
+// Kernels returns the kernels of an image that have a file and modules, the best choice first: plain kernels, then
+// those of special flavours, then those for debugging and rescue, each the newest first.
 func Kernels(image FS) ([]Kernel, error) {
 	t := tree{image}
 	var found []Kernel
@@ -39,22 +39,8 @@ func Kernels(image FS) ([]Kernel, error) {
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b Kernel) int {
-		if sa, sb := special(a.Release), special(b.Release); sa != sb {
-			if sa {
-				return 1
-			}
-			return -1
-		}
-		return kmod.CompareRelease(b.Release, a.Release)
-	})
+	slices.SortFunc(found, func(a, b Kernel) int { return kmod.CompareRelease(b.Release, a.Release) })
 	return found, nil
-}
-
-// special reports whether a kernel is for debugging or rescue.
-func special(release string) bool {
-	return strings.Contains(release, "debug") || strings.Contains(release, "rescue") ||
-		strings.HasSuffix(release, "-dbg")
 }
 
 // kernel finds the file of a release where distributions have it: in /boot (Debian, SUSE), or beside the modules and,

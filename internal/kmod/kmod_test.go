@@ -98,19 +98,6 @@ func TestPrunedTablesGiveTheSameAnswers(t *testing.T) {
 	}
 }
 
-func TestCompareRelease(t *testing.T) {
-	want := []string{
-		"0-rescue-1234", "4.18.0-553.el8.x86_64", "5.14.0-70.13.1.el9_0.x86_64", "5.14.0-427.el9.x86_64",
-		"6.1.0~rc1-amd64", "6.1.0-9-amd64", "6.1.0-56-amd64", "6.1.0-56-cloud-amd64", "6.10.3-amd64",
-	}
-	got := slices.Clone(want)
-	slices.Reverse(got)
-	slices.SortFunc(got, CompareRelease)
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
-	}
-}
-
 func TestMatch(t *testing.T) {
 	for _, c := range []struct {
 		pattern, text string
