@@ -2,8 +2,8 @@
 //
 // It reads
 //
-//   - dpkg's database: var/lib/dpkg/status, the stanzas in var/lib/dpkg/status.d (in images without dpkg), and the
-//     lists of files in var/lib/dpkg/info;
+//   - dpkg's database: var/lib/dpkg/status, the stanzas and lists of MD5 sums in var/lib/dpkg/status.d (in images
+//     without dpkg), and the lists of files in var/lib/dpkg/info;
 //   - rpm's database in its SQLite form. The older forms, Berkeley DB and ndb, are reported as unread.
 //
 // The databases come from a master and are not trusted: sizes are bounded, and malformed parts are left out. The
@@ -35,6 +35,7 @@ type Database struct {
 
 	root  fs.FS
 	files map[string][]string // rpm: the files of each package
+	found []string            // "dpkg", "rpm": those that have a database, read or not
 }
 
 // Bounds of what is read.
@@ -76,6 +77,11 @@ func (d *Database) read(name string) []byte {
 
 func (d *Database) addUnread(name string, err error) {
 	d.Unread = append(d.Unread, fmt.Sprintf("/%s: %v", name, err))
+	manager := "rpm"
+	if strings.HasPrefix(name, "var/lib/dpkg/") {
+		manager = "dpkg"
+	}
+	d.addFound(manager)
 }
 
 func readFile(root fs.FS, name string) ([]byte, error) {
@@ -95,54 +101,87 @@ func readFile(root fs.FS, name string) ([]byte, error) {
 }
 
 func (d *Database) loadDpkg() {
-	d.Packages = append(d.Packages, parseStatus(d.read(dpkgStatus))...)
-	entries, err := fs.ReadDir(d.root, dpkgStatusD)
-	if err != nil {
-		return // most roots have no such directory
-	}
+	d.addStatus(dpkgStatus)
+	entries, _ := fs.ReadDir(d.root, dpkgStatusD) // most roots have no such directory
 	for _, e := range entries {
-		if e.Type().IsRegular() && !strings.HasSuffix(e.Name(), ".md5sums") {
-			d.Packages = append(d.Packages, parseStatus(d.read(dpkgStatusD+"/"+e.Name()))...)
+		switch pkg, sums := strings.CutSuffix(e.Name(), ".md5sums"); {
+		case !e.Type().IsRegular():
+		case sums:
+			d.addSums(pkg, d.read(dpkgStatusD+"/"+e.Name()))
+		default:
+			d.addStatus(dpkgStatusD + "/" + e.Name())
 		}
 	}
 }
 
-// parseStatus returns the packages in a status file that are at least unpacked. A package without a Status field is.
-func parseStatus(b []byte) []Package {
-	var list []Package
-	for len(b) > 0 && len(list) < maxPackages {
-		var stanza []byte
-		stanza, b, _ = bytes.Cut(b, []byte("\n\n"))
-		if p, ok := parseStanza(stanza); ok {
-			list = append(list, p)
-		}
+func (d *Database) addStatus(name string) {
+	if list := parseStatus(d.read(name)); len(list) > 0 {
+		d.Packages = append(d.Packages, list...)
+		d.addFound("dpkg")
 	}
-	return list
 }
 
-// parseStanza returns the package of a stanza, and whether it is unpacked.
-func parseStanza(b []byte) (Package, bool) {
-	var p Package
-	unpacked := true
+func (d *Database) addFound(manager string) {
+	if !slices.Contains(d.found, manager) {
+		d.found = append(d.found, manager)
+	}
+}
+
+// addSums adds the files in a list of MD5 sums, lines "SUM  PATH".
+func (d *Database) addSums(pkg string, b []byte) {
 	for line := range bytes.Lines(b) {
-		key, value, _ := strings.Cut(strings.TrimSpace(string(line[:min(len(line), 1024)])), ":")
-		value = strings.TrimSpace(value)
-		if line[0] == ' ' || line[0] == '\t' {
-			continue // continues the field above
-		}
-		switch key {
-		case "Package":
-			p.Name = value
-		case "Architecture":
-			p.Arch = value
-		case "Version":
-			p.Version = value
-		case "Status":
-			words := strings.Fields(value)
-			unpacked = len(words) == 3 && words[2] != "not-installed" && words[2] != "config-files"
+		if _, path, ok := strings.Cut(strings.TrimRight(string(line), "\r\n"), "  "); ok {
+			d.files[pkg] = append(d.files[pkg], strings.TrimPrefix(strings.TrimPrefix(path, "./"), "/"))
 		}
 	}
-	return p, unpacked && p.Name != "" && p.Version != ""
+}
+
+// parseStatus returns the packages in a status file that are at least unpacked. A package without a Status field is. A
+// line of white space, or a further Package field, ends a stanza.
+func parseStatus(b []byte) (list []Package) {
+	var s stanza
+	for line := range bytes.Lines(b) {
+		text := strings.TrimRight(string(line[:min(len(line), 1024)]), " \t\r\n")
+		key, value, _ := strings.Cut(text, ":")
+		key = strings.ToLower(key)
+		if text == "" || key == "package" && s.Name != "" {
+			if list = s.appendTo(list); len(list) >= maxPackages {
+				return list
+			}
+			s = stanza{}
+		}
+		if text != "" && text[0] != ' ' && text[0] != '\t' { // otherwise it continues the field above
+			s.set(key, strings.TrimSpace(value))
+		}
+	}
+	return s.appendTo(list)
+}
+
+// stanza is a package in a status file.
+type stanza struct {
+	Package
+	absent bool // its files are not there
+}
+
+func (s *stanza) set(key, value string) {
+	switch key {
+	case "package":
+		s.Name = value
+	case "architecture":
+		s.Arch = value
+	case "version":
+		s.Version = value
+	case "status":
+		words := strings.Fields(value)
+		s.absent = len(words) != 3 || words[2] == "not-installed" || words[2] == "config-files"
+	}
+}
+
+func (s *stanza) appendTo(list []Package) []Package {
+	if s.absent || s.Name == "" || s.Version == "" {
+		return list
+	}
+	return append(list, s.Package)
 }
 
 // Owners returns the packages to which paths belong, by path. A path that belongs to no package is not in the result.
@@ -206,9 +245,27 @@ type Change struct {
 	To   string
 }
 
-// Diff returns the differences from old to new, in order of name. A package, such as a kernel, may be installed in
+// Compare returns the differences from old to new, in order of name, and the databases of either that could not be
+// read, each with the reason. If there are such, packages that only one of them has are not differences.
+func Compare(old, new *Database) (changes []Change, unread []string) {
+	unread = append(slices.Clone(new.Unread), old.Unread...)
+	for _, manager := range old.found {
+		if !slices.Contains(new.found, manager) {
+			unread = append(unread, "the database of "+manager+" is gone or empty")
+		}
+	}
+	slices.Sort(unread)
+	unread = slices.Compact(unread)
+	changes = diff(old.Packages, new.Packages)
+	if len(unread) > 0 {
+		changes = slices.DeleteFunc(changes, func(c Change) bool { return c.From == "" || c.To == "" })
+	}
+	return changes, unread
+}
+
+// diff returns the differences from old to new, in order of name. A package, such as a kernel, may be installed in
 // several versions; versions that are in both lists are not a difference.
-func Diff(old, new []Package) []Change {
+func diff(old, new []Package) []Change {
 	type key struct{ name, arch string }
 	removed, added := map[key][]string{}, map[key][]string{}
 	keys := map[key]bool{}

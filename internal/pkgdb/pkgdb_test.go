@@ -162,6 +162,79 @@ func TestUnreadableDatabasesAreReported(t *testing.T) {
 	}
 }
 
+func TestOddStatusFilesOfDpkg(t *testing.T) {
+	const a, b = "Package: a\nStatus: install ok installed\nVersion: 1\n", "package: b\nVERSION: 2\nArchitecture: all\n"
+	for name, text := range map[string]string{
+		"lines that end with CR LF":   strings.ReplaceAll(a+"\n"+b, "\n", "\r\n"),
+		"a blank in the parting line": a + " \n" + b,
+		"a tab in the parting line":   a + "\t\n\n" + b,
+		"no parting line":             a + b,
+	} {
+		d := Load(fstest.MapFS{"var/lib/dpkg/status": {Data: []byte(text)}})
+		if diff := cmp.Diff([]string{"a  1", "b all 2"}, names(d.Packages)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+func TestFilesOfPackagesInStatusDAreThoseOfTheirSums(t *testing.T) {
+	d := Load(fstest.MapFS{
+		"var/lib/dpkg/status.d/foo":         {Data: []byte("Package: foo\nVersion: 12\n")},
+		"var/lib/dpkg/status.d/foo.md5sums": {Data: []byte("0123  usr/bin/food\n4567  ./usr/lib/a b\n")},
+	})
+	got := d.Owners(map[string]bool{"usr/bin/food": true, "usr/lib/a b": true, "usr/bin/other": true})
+	if d := cmp.Diff(map[string]string{"usr/bin/food": "foo", "usr/lib/a b": "foo"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestADatabaseOfRpmIsFoundInAllItsPlacesOnce(t *testing.T) {
+	file := &fstest.MapFile{Data: rpmdb(t)}
+	for name, root := range map[string]fstest.MapFS{
+		"ostree":           {"usr/share/rpm/rpmdb.sqlite": file},
+		"left over beside": {"var/lib/rpm/rpmdb.sqlite": file, "var/lib/rpm/Packages": {Data: []byte("x")}},
+		"left over elsewhere": {
+			"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}, "var/lib/rpm/rpmdb.sqlite": file,
+		},
+	} {
+		if d := Load(root); len(d.Packages) != 60 || len(d.Unread) > 0 {
+			t.Errorf("%s: %d packages, unread %q", name, len(d.Packages), d.Unread)
+		}
+	}
+	linked := fstest.MapFS{
+		"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}, "var/lib/rpm/Packages.db": {Data: []byte("x")},
+	}
+	if d := Load(linked); len(d.Unread) != 1 {
+		t.Errorf("an old database in a linked directory: %q", d.Unread)
+	}
+}
+
+func TestAnUnreadDatabaseAddsAndRemovesNothing(t *testing.T) {
+	dpkg := func(list ...string) (b []byte) {
+		for _, p := range list {
+			b = fmt.Appendf(b, "Package: %s\nVersion: 1\n\n", p)
+		}
+		return b
+	}
+	read := fstest.MapFS{"var/lib/rpm/rpmdb.sqlite": {Data: rpmdb(t)}}
+	old := fstest.MapFS{"var/lib/rpm/Packages": {Data: []byte("x")}}
+	for name, pair := range map[string][2]fstest.MapFS{
+		"from Berkeley DB": {old, read},
+		"to Berkeley DB":   {read, old},
+		"gone":             {read, {"var/lib/rpm/other": {}}},
+		"dpkg's is gone":   {{"var/lib/dpkg/status": {Data: dpkg("a", "b")}}, {"var/lib/dpkg/status": {}}},
+	} {
+		changes, unread := Compare(Load(pair[0]), Load(pair[1]))
+		if len(changes) > 0 || len(unread) != 1 {
+			t.Errorf("%s: %d changes, unread %q", name, len(changes), unread)
+		}
+	}
+	changes, unread := Compare(Load(fstest.MapFS{}), Load(read))
+	if len(changes) != 60 || len(unread) > 0 {
+		t.Errorf("a first database: %d changes, unread %q", len(changes), unread)
+	}
+}
+
 func TestDiff(t *testing.T) {
 	p := func(name, version string) Package { return Package{name, "amd64", version} }
 	old := []Package{
@@ -181,10 +254,10 @@ func TestDiff(t *testing.T) {
 		{"lib", "amd64", "1", "2"},
 		{"openssl", "amd64", "3.0.16", "3.0.17"},
 	}
-	if diff := cmp.Diff(want, Diff(old, new)); diff != "" {
-		t.Error(diff)
+	if d := cmp.Diff(want, diff(old, new)); d != "" {
+		t.Error(d)
 	}
-	if list := Diff(old, old); list != nil {
+	if list := diff(old, old); list != nil {
 		t.Errorf("of equal lists: %v", list)
 	}
 }

@@ -9,17 +9,13 @@ import (
 	"strings"
 )
 
-// rpmDirs are the directories where rpm keeps its database, the newer one first.
-var rpmDirs = []string{"usr/lib/sysimage/rpm", "var/lib/rpm"}
+// rpmDirs are the directories where rpm keeps its database, the newer one first. Some are links to another. The last is
+// that of systems that are updated as a whole (ostree).
+var rpmDirs = []string{"usr/lib/sysimage/rpm", "var/lib/rpm", "usr/share/rpm"}
 
+// loadRpm reads the first database in SQLite's form. What is beside it in an old form is left over.
 func (d *Database) loadRpm() {
 	for _, dir := range rpmDirs {
-		for _, old := range []string{"Packages", "Packages.db"} {
-			if _, err := fs.Stat(d.root, dir+"/"+old); err == nil {
-				d.addUnread(dir+"/"+old, errors.New("an old form of rpm's database, which is not supported; "+
-					"if rpm is configured for SQLite, rpmdb --rebuilddb converts it"))
-			}
-		}
 		name := dir + "/rpmdb.sqlite"
 		file := d.read(name)
 		if file == nil {
@@ -31,7 +27,16 @@ func (d *Database) loadRpm() {
 		if err := d.loadRpmdb(file); err != nil {
 			d.addUnread(name, err)
 		}
-		return // the other directory is a link to this one
+		d.addFound("rpm")
+		return
+	}
+	for _, dir := range rpmDirs {
+		for old, form := range map[string]string{"Packages": "Berkeley DB", "Packages.db": "ndb"} {
+			if info, err := fs.Stat(d.root, dir+"/"+old); err == nil && info.Mode().IsRegular() {
+				d.addUnread(dir+"/"+old, fmt.Errorf("it has the old form %s, which is not read", form))
+				return
+			}
+		}
 	}
 }
 

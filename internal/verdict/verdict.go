@@ -191,7 +191,7 @@ func (col *Collector) Verdict() Verdict {
 	v.Reload, idle = col.reloads()
 	v.Data, v.Load = v.Data+idle, v.Load-idle
 	before, after := pkgdb.Load(col.old), pkgdb.Load(col.new)
-	v.Packages, v.Unread = pkgdb.Diff(before.Packages, after.Packages), after.Unread
+	v.Packages, v.Unread = pkgdb.Compare(before, after)
 	if len(col.replaced) == 0 {
 		return v
 	}
