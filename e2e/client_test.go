@@ -394,8 +394,8 @@ func TestUnknownMachinesAreRefused(t *testing.T) {
 		reply := make([]byte, 512)
 		n, _ := conn.Read(reply)
 		conn.Close()
-		if status := string(reply[:n]); !strings.Contains(status, " 403 ") && !strings.Contains(status, " 404 ") {
-			t.Errorf("GET %s from a stranger: %q", path, status)
+		if n != 0 {
+			t.Errorf("GET %s from a stranger: %q", path, reply[:n])
 		}
 	}
 }

@@ -232,10 +232,9 @@ func exchange(t *testing.T, conn net.Conn, p []byte) []byte {
 func TestUnknownAddressesAreRefused(t *testing.T) {
 	needLab(t)
 	b := startAttackedServer(t, smallMaster(t))
-	nfs := asNode(t, b.Cluster, "10.77.0.99")
 	for _, path := range []string{"/nodes/n01", "/nodes/none", "/nodes/", "/nodes", "/", "", "/images/compute@1",
 		"/nodes/../nodes/n01"} {
-		if _, err := nfs.Mount(path); err == nil {
+		if _, err := asNode(t, b.Cluster, "10.77.0.99").Mount(path); err == nil {
 			t.Errorf("a stranger mounts %q", path)
 		}
 	}
@@ -249,8 +248,7 @@ func TestUnknownAddressesAreRefused(t *testing.T) {
 		"/v1/status"} {
 		reply := exchange(t, dialFrom(t, b.Cluster, "10.77.0.99", "tcp", "10.77.0.1:80"),
 			[]byte("GET "+path+" HTTP/1.0\r\n\r\n"))
-		if !bytes.Contains(reply, []byte(" 403 ")) && !bytes.Contains(reply, []byte(" 404 ")) &&
-			!bytes.Contains(reply, []byte(" 405 ")) {
+		if len(reply) != 0 {
 			t.Errorf("GET %s from a stranger: %.100q", path, reply)
 		}
 	}
@@ -310,8 +308,9 @@ func TestUnusualNamesAreCapturedAndListedExactly(t *testing.T) {
 	if d := cmp.Diff(names, got); d != "" {
 		t.Errorf("the list differs (-want +got):\n%s", d)
 	}
+	client := asNode(t, b.Cluster, "10.77.0.11")
 	for _, name := range names[:20] {
-		if text := readFile(t, asNode(t, b.Cluster, "10.77.0.11"), "/nodes/n01", "srv/nasty/"+name); text != name {
+		if text := readFile(t, client, "/nodes/n01", "srv/nasty/"+name); text != name {
 			t.Errorf("%q reads %q", name, text)
 		}
 	}

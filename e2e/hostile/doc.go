@@ -1,4 +1,10 @@
-// Package hostile tests the server against a hostile node, over TCP and with a real replica. The node sends
-// random sequences of calls while its replica is switched, and tries to reach files outside of it. The package
-// has only tests.
+// Package hostile tests the server against hostile machines. The package has only tests.
+//
+//   - A node sends random sequences of calls over TCP while its replica is switched, and tries to reach files outside
+//     of it.
+//
+//   - Nodes and strangers attack all services of a server process at the same time, while other nodes work
+//     (TestAServerUnderAttackServesItsNodes). The attack lasts some seconds, or DIM_HOSTILE_TIME:
+//
+//     DIM_HOSTILE_TIME=10m go test -count=1 -timeout 15m -v -run UnderAttack ./e2e/hostile
 package hostile

@@ -42,6 +42,9 @@ const (
 	perNode, spare = 4, 1024
 	// quietTime is how long a connection must have been quiet to be closed in favour of another one.
 	quietTime = time.Second
+	// requestRate and requestBurst bound the HTTP requests of an address, in a second and at once. A boot takes about
+	// ten, and a node that runs calls again at each switch.
+	requestRate, requestBurst = 20, 200
 )
 
 // Door takes the connections of one service. It may be used by any number of goroutines.
@@ -50,6 +53,7 @@ type Door struct {
 	cluster func() *cluster.Cluster
 	log     *slog.Logger
 	open    bounds.Table[holder, net.Conn]
+	rate    bounds.Rate[holder] // of HTTP requests
 	refused atomic.Uint64
 }
 
@@ -64,7 +68,10 @@ type holder struct {
 
 // New returns the door of a service; cluster returns the description that holds now.
 func New(service string, cluster func() *cluster.Cluster, log *slog.Logger) *Door {
-	return &Door{name: service, cluster: cluster, log: log}
+	return &Door{
+		name: service, cluster: cluster, log: log,
+		rate: bounds.Rate[holder]{Every: time.Second / requestRate, Burst: requestBurst},
+	}
 }
 
 // limitOf returns how many connections an address may have, and all in a cluster of so many nodes.
@@ -86,6 +93,23 @@ func (d *Door) ConnState(c net.Conn, s http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		d.leave(c)
 	}
+}
+
+// Handler returns a handler that passes requests on to next, unless their address makes too many: then it ends the
+// connection. Programs on this machine may make any number.
+func (d *Door) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if peer, err := caller.OfRequest(r); err == nil {
+			who, _ := caller.Resolve(d.cluster(), peer)
+			h := holder{who.Peer.Remote.Addr(), who.Superuser}
+			if mine := who.Local && who.Node == nil; !mine && !d.rate.Allow(h, time.Now()) {
+				w.Header().Set("Connection", "close")
+				http.Error(w, "too many requests: try again in a second", http.StatusTooManyRequests)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // take adds c to the connections that are taken, and reports whether it is.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"testing"
 	"time"
@@ -57,15 +58,33 @@ func open(t *testing.T) (d *Door, addr string) {
 	return d, ln.Addr().String()
 }
 
-func dial(t *testing.T, from, to string) *net.TCPConn { return dialFrom(t, from+":0", to) }
-
-func dialFrom(t *testing.T, from, to string) *net.TCPConn {
+func dial(t *testing.T, from, to string) *net.TCPConn {
 	t.Helper()
-	local := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
-	c, err := (&net.Dialer{LocalAddr: local}).DialContext(t.Context(), "tcp", to)
+	c, err := dialFrom(t, from, 0, to)
 	testkit.Must(t, err)
+	return c
+}
+
+func dialFrom(t *testing.T, from string, port int, to string) (*net.TCPConn, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: port}}
+	c, err := d.DialContext(t.Context(), "tcp", to)
+	if err != nil {
+		return nil, err
+	}
 	t.Cleanup(func() { c.Close() })
-	return c.(*net.TCPConn)
+	return c.(*net.TCPConn), nil
+}
+
+// dialAsSuperuser connects from a port below 1024 that is free.
+func dialAsSuperuser(t *testing.T, from, to string) *net.TCPConn {
+	t.Helper()
+	for port := 1023; port > 700; port-- {
+		if c, err := dialFrom(t, from, port, to); err == nil {
+			return c
+		}
+	}
+	t.Fatal("no port below 1024 is free")
+	return nil
 }
 
 func (d *Door) count(addr string) int { return len(d.open.Of(holder{netip.MustParseAddr(addr), true})) }
@@ -148,6 +167,30 @@ func TestAServiceOfHTTPHasADoor(t *testing.T) {
 	testkit.Eventually(t, "all have left", func() bool { return d.count("127.0.0.11") == 0 })
 }
 
+func TestAnAddressMakesNoMoreRequestsThanItMay(t *testing.T) {
+	d := New("test", site, slog.New(slog.DiscardHandler))
+	h := d.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	ask := func(from string) int {
+		r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
+		r.RemoteAddr = from
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	began, served := time.Now(), 0
+	for range 2 * requestBurst {
+		if ask("127.0.0.11:2000") == http.StatusOK {
+			served++
+		}
+	}
+	most := requestBurst + 1 + int(time.Since(began)/(time.Second/requestRate))
+	if served < requestBurst || served > most {
+		t.Errorf("%d requests are served, want %d", served, requestBurst)
+	}
+	if code := ask("127.0.0.12:2000"); code != http.StatusOK {
+		t.Errorf("another node: %d", code)
+	}
+}
+
 func TestTheLimitGrowsWithTheDescription(t *testing.T) {
 	if n := limitOf(10_000).All; n < 20_000 {
 		t.Errorf("10,000 nodes have %d connections", n)
@@ -158,7 +201,7 @@ func TestAMachineThatRunsAnswers(t *testing.T) {
 	testkit.NeedRoot(t, "it calls from a privileged port")
 	d, addr := open(t)
 	loader := dial(t, "127.0.0.11", addr)
-	c := dialFrom(t, "127.0.0.11:1017", addr)
+	c := dialAsSuperuser(t, "127.0.0.11", addr)
 	testkit.Eventually(t, "both are taken", func() bool { return d.count("127.0.0.11") == 2 })
 	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.11")}
 	doors := []*Door{New("none", site, d.log), d}

@@ -1,5 +1,5 @@
 // Package bounds keeps what is in use, by who uses it, within a limit for each user and one for all of them:
-// connections by address, transfers by client, calls by user.
+// connections by address, transfers by client, calls by user. It bounds how often a user does something, too.
 //
 // It must not know what is counted, nor what happens to what is refused.
 package bounds

@@ -67,7 +67,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost, Closed: d.doors.closed,
 	}))
 	mux.Handle("/node/", d.push.Handler())
-	busy := &drained{handler: mux}
+	busy := &drained{handler: d.doors.http.Handler(mux)}
 	return &services{
 		doors: d.doors,
 		busy:  busy,

@@ -2,6 +2,7 @@ package oncrpc
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"net"
 	"runtime"
@@ -175,4 +176,34 @@ func TestAllSlowCallsTogetherAreBounded(t *testing.T) {
 	}
 	close(b.gate)
 	testkit.Eventually(t, "all run", func() bool { return b.ran.Load() == 5 })
+}
+
+func TestAConnectionWhoseCallsAreRefusedIsClosed(t *testing.T) {
+	t.Parallel()
+	for what, proc := range map[string]uint32{"denied": procDenied, "rejected": 99} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			_, _, addr := start(t, Options{})
+			c, answers := connect(t, addr), 0
+			for ; answers < 2*maxRefused; answers++ {
+				if _, err := c.Write(record(message(uint32(answers), proc))); err != nil {
+					break
+				}
+				mark := make([]byte, 4)
+				if _, err := io.ReadFull(c, mark); err != nil {
+					break
+				}
+				n := int64(binary.BigEndian.Uint32(mark) &^ lastFragment)
+				if _, err := io.CopyN(io.Discard, c, n); err != nil {
+					break
+				}
+			}
+			if answers < maxRefused || answers > maxRefused+2 {
+				t.Errorf("%d calls were answered, want %d", answers, maxRefused)
+			}
+			other := connect(t, addr)
+			send(t, other, record(message(1, proc)))
+			receive(t, other)
+		})
+	}
 }

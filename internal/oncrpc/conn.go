@@ -26,7 +26,12 @@ var (
 	errMessage = errors.New("not an RPC call")
 	errKilled  = errors.New("closed by the server")
 	errMemory  = errors.New("no memory for fragments")
+	errRefused = errors.New("its calls are refused")
 )
+
+// maxRefused is the number of calls of a connection that may be refused for who makes them or what they ask for. The
+// client of a person's mistake gives up sooner, and one that goes on would cost others the processor.
+const maxRefused = 128
 
 // conn is one connection.
 type conn struct {
@@ -41,6 +46,7 @@ type conn struct {
 	index    int          // in Server.conns, guarded by Server.mu
 	parked   atomic.Int64 // when it began to wait for bytes, 0 while it serves; see park
 	killed   atomic.Bool
+	refused  atomic.Int32 // calls that were rejected or denied
 	handover handover
 
 	// These belong to the reader.
@@ -286,6 +292,10 @@ func (c *conn) gather(fragment []byte, last bool) []byte {
 // serveBuffered serves the whole records in the buffer up to a Patient call, and sends the replies.
 func (c *conn) serveBuffered() {
 	for c.err == nil && c.in != nil {
+		if c.refused.Load() > maxRefused {
+			c.err = errRefused
+			break
+		}
 		rec := c.record()
 		if rec == nil {
 			break
@@ -328,12 +338,20 @@ func (c *conn) serve(rec []byte) {
 	switch {
 	case s.Serve == nil || s.Cost == Quick:
 		call.run(s)
+		c.noteRefusal(s, call)
 		c.addToBatch(s, call, len(rec))
 	case s.Cost == Patient:
 		c.patient, c.patientIn = s, len(rec)
 	default:
 		call.Reply.Truncate(call.start)
 		c.startSlow(rec)
+	}
+}
+
+// noteRefusal counts the call that has just ended if it was refused.
+func (c *conn) noteRefusal(s *slot, call *Call) {
+	if s.Serve == nil || call.denied {
+		c.refused.Add(1)
 	}
 }
 
@@ -429,6 +447,7 @@ func (c *conn) runSlow(rec []byte, own *buffer) {
 		call.run(s)
 	}
 	<-c.srv.slots
+	c.noteRefusal(s, call)
 	c.countCall(s, call, c.srv.now()-begin, len(rec))
 	c.out.send(call.take())
 	c.srv.putCall(call)

@@ -33,6 +33,7 @@
 //   - Buffers above 64 KiB count against Options.Memory. A connection that finds it used up waits. A connection with
 //     an unfinished record or an unsent reply is closed after Options.Stall.
 //   - Replies for repeated calls take at most 128 KiB for each client, and Options.Replies in all.
+//   - A connection is closed after 128 calls that were rejected or denied.
 //   - With Options.Conns connections open, a new one closes the one that has been idle longest.
 //
 // # Concurrency

@@ -37,6 +37,7 @@ func (c *conn) runPatient() (handedOver bool) {
 		c.srv.wakeWatcher()
 	}
 	call.run(s)
+	c.noteRefusal(s, call)
 	if c.handover.turn.CompareAndSwap(turn, turn+1) {
 		shared.release()
 		own.release()

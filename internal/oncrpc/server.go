@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -227,7 +228,9 @@ func (s *Server) remove(c *conn) {
 	s.conns = s.conns[:len(s.conns)-1]
 	s.mu.Unlock()
 	switch {
-	case errors.Is(c.err, errRecord) || errors.Is(c.err, errMessage) || errors.Is(c.err, errMemory):
+	case slices.ContainsFunc([]error{errRecord, errMessage, errMemory, errRefused}, func(err error) bool {
+		return errors.Is(c.err, err)
+	}):
 		s.count.broken.Add(1)
 		s.opt.Log.Debug("connection broken", "client", c.peer.Remote, "error", c.err)
 	case !errors.Is(c.err, io.EOF):
