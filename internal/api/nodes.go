@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -113,6 +114,11 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 		out.Problem = s.Error
 	case s.Trouble.Text != "":
 		out.Problem, out.Hint = s.Trouble.Text, s.Trouble.Hint
+	case out.Problem != "":
+	case s.Running && api.usedUp(n) != "":
+		out.Problem, out.Hint = api.usedUp(n), "remove files on the node, or raise its quota in the description"
+	case s.Ahead != 0:
+		out.Problem, out.Hint = clockText(s.Ahead), clockHint
 	case refusedNow(&s, time.Now()):
 		out.Problem, out.Hint = s.Refusal.Text, refusalHint
 	}
@@ -124,6 +130,39 @@ const (
 	refusalAge  = 10 * time.Minute
 	refusalHint = "dim node show has the last message; correct the description, or what sends it"
 )
+
+// usedUp says that a node's quota is used up, but for a part too small for most writes; "" if it is not.
+func (api *API) usedUp(n *cluster.Node) string {
+	served, ok := api.Serving.Node(n.Name)
+	if !ok || served.Replica == nil {
+		return ""
+	}
+	if rules := served.Replica.Rules(); rules.QuotaBytes == 0 && rules.QuotaFiles == 0 {
+		return ""
+	}
+	use, err := served.Replica.QuotaUse()
+	const part = 100 // the last hundredth counts as used up
+	switch {
+	case err != nil:
+		return ""
+	case use.BytesMax > 0 && use.Bytes >= use.BytesMax-use.BytesMax/part:
+		return fmt.Sprintf("its quota is used up: %d of %d bytes", use.Bytes, use.BytesMax)
+	case use.FilesMax > 0 && use.Files >= use.FilesMax-use.FilesMax/part:
+		return fmt.Sprintf("its quota is used up: %d of %d files", use.Files, use.FilesMax)
+	}
+	return ""
+}
+
+const clockHint = "make and find -mmin go by it, while files have the server's time: run chrony or " +
+	"systemd-timesyncd in the image. If all nodes are off, it is the server's clock"
+
+// clockText says by how much a node's clock is ahead.
+func clockText(ahead time.Duration) string {
+	if ahead < 0 {
+		return "its clock is " + (-ahead).String() + " behind this server's"
+	}
+	return "its clock is " + ahead.String() + " ahead of this server's"
+}
 
 // refusedNow reports whether the last thing that a node did was to ask in vain.
 func refusedNow(s *liveness.State, now time.Time) bool {

@@ -269,3 +269,32 @@ func TestWhatHasToBeRestarted(t *testing.T) {
 		t.Errorf("for nothing %q", got)
 	}
 }
+
+func TestWhatANodeAsksInVainIsAProblemUntilItBoots(t *testing.T) {
+	api, _ := newAPI(t, roots{})
+	const reason = "DHCP by eth0: it asks by BOOTP"
+	of := func() (list []problems.Problem) {
+		for _, p := range api.nodeProblems(t.Context()) {
+			if p.About == problems.Node("n01") {
+				list = append(list, p)
+			}
+		}
+		return list
+	}
+	api.Liveness.Refused("n01", boot.Refusal{Text: "TFTP: x", Expected: true})
+	if list := of(); len(list) != 0 {
+		t.Errorf("a file of another name: %+v", list)
+	}
+	api.Liveness.Refused("n01", boot.Refusal{Text: reason})
+	if list := of(); len(list) != 1 || list[0].Text != "off: "+reason || list[0].Hint == "" {
+		t.Errorf("%+v", list)
+	}
+	n := testkit.Value(api.Node(t.Context(), "n01"))(t)
+	if r := n.Details.Refused; r == nil || r.Text != reason || r.Count != 1 {
+		t.Errorf("node show has %+v", r)
+	}
+	api.Liveness.Report("n01", boot.Event{Stage: boot.StageDHCP})
+	if list := of(); len(list) != 0 {
+		t.Errorf("when it boots: %+v", list)
+	}
+}

@@ -83,3 +83,27 @@ func TestCallsAreCountedByClassAndByNode(t *testing.T) {
 		t.Errorf("durability of compute: %q", v.Durable)
 	}
 }
+
+func TestAQuotaThatIsUsedUpIsAProblem(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "127.0.0.79")
+	s.describe(`<group name="small" nodes="n01"><quota files="2"/></group>`)
+	s.start()
+	s.capture("compute")
+	fs := s.mount("127.0.0.11", "/nodes/n01")
+	about := func() (text string) {
+		for _, p := range s.status().Problems {
+			if p.About == "node n01" {
+				text += p.Text
+			}
+		}
+		return text
+	}
+	if got := about(); got != "" {
+		t.Errorf("before: %s", got)
+	}
+	write(t, fs, "etc", "own", "text") // the directory and the file
+	if got, want := about(), "running: its quota is used up: 2 of 2 files"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

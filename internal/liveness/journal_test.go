@@ -3,6 +3,7 @@ package liveness
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,7 +27,13 @@ func reopen(t *testing.T, path string, now func() time.Time) *Tracker {
 	return tr
 }
 
-func discardingTracker() *Tracker { return newTracker(slog.New(slog.DiscardHandler)) }
+// discardingTracker returns a Tracker that logs nothing and knows nothing of neighbors and clocks.
+func discardingTracker() *Tracker {
+	tr := newTracker(slog.New(slog.DiscardHandler))
+	tr.neighbors = func() (map[netip.Addr]neighbor, error) { return nil, nil }
+	tr.clocks = func([]netip.Addr) (map[netip.Addr]time.Duration, error) { return nil, nil }
+	return tr
+}
 
 func TestEventsOutliveTheServer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "boots.log")

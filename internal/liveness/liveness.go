@@ -80,6 +80,10 @@ type State struct {
 	LastCall time.Time // of NFS; zero: none since the server started
 	LastSeen time.Time // the last sign of life that the node gave by itself
 
+	// Ahead is by how much the node's clock was ahead of this server's when that was checked last, zero if it is not
+	// known. Less than clockTolerance is taken for zero.
+	Ahead time.Duration
+
 	Booting bool // it was given a kernel and does not run yet
 	Running bool // it works from its root, and is not silent
 	MayRun  bool // it has given a sign of life lately
@@ -101,6 +105,10 @@ type Tracker struct {
 	now     func() time.Time
 	ping    func([]netip.Addr) (up []netip.Addr, err error)
 	answers Connected
+	// neighbors returns the kernel's table of neighbors.
+	neighbors func() (map[netip.Addr]neighbor, error)
+	// clocks returns how far the clocks of machines are ahead of this one's, of those that tell.
+	clocks  func([]netip.Addr) (ahead map[netip.Addr]time.Duration, err error)
 	journal journal
 
 	mu      sync.Mutex
@@ -111,7 +119,7 @@ type Tracker struct {
 
 func newTracker(log *slog.Logger) *Tracker {
 	return &Tracker{
-		log: log, now: time.Now, ping: ping,
+		log: log, now: time.Now, ping: ping, neighbors: neighbors, clocks: clocks,
 		answers: func(context.Context, []netip.Addr, time.Time) bool { return false },
 		nodes:   map[cluster.NodeName]*record{}, changed: map[cluster.NodeName]bool{},
 	}

@@ -28,7 +28,19 @@ const (
 type probe struct {
 	sent     time.Time
 	answered time.Time
-	missed   int // in a row
+	missed   int      // in a row
+	neighbor neighbor // at the last one that was missed
+}
+
+// cause returns why a node is silent, as far as it is known.
+func (p *probe) cause() string {
+	switch p.neighbor {
+	case neighborAnswers:
+		return "made no call since, and answers ARP but no ping: a firewall of its own, or its kernel hangs"
+	case neighborSilent:
+		return "made no call since, and answers neither ping nor ARP: it is off, unplugged or has crashed"
+	}
+	return "made no call since, and answers no ping"
 }
 
 // silent reports whether a node that was last seen at that time has missed all its probes since.
@@ -52,6 +64,7 @@ func (t *Tracker) Probe(ctx context.Context, nodes func() []*cluster.Node) error
 	return periodic.Run(ctx, probeInterval, func(ctx context.Context) {
 		t.decideClaims(ctx, nodes())
 		t.countBooting()
+		t.checkClocks(nodes())
 		var batch map[netip.Addr]cluster.NodeName
 		if batch, from = t.quiet(nodes(), from); len(batch) == 0 {
 			return
@@ -107,9 +120,15 @@ func (t *Tracker) probe(batch map[netip.Addr]cluster.NodeName) error {
 	if err != nil {
 		return err // no probe was sent
 	}
+	var table map[netip.Addr]neighbor
+	if len(up) < len(batch) {
+		if table, err = t.neighbors(); err != nil {
+			t.log.Debug("neighbors not read", "error", err)
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, name := range batch {
+	for addr, name := range batch {
 		r := t.nodes[name]
 		if r == nil {
 			continue // forgotten meanwhile
@@ -118,7 +137,7 @@ func (t *Tracker) probe(batch map[netip.Addr]cluster.NodeName) error {
 		if p.sent.Before(r.lastSeen()) {
 			p.missed = 0 // what was missed before the node was seen again
 		}
-		p.sent = sent
+		p.sent, p.neighbor = sent, table[addr]
 		p.missed++
 	}
 	for _, addr := range up {

@@ -27,6 +27,7 @@ type record struct {
 	lastContact time.Time
 	probe       probe
 	refusal     Refusal
+	clock       clock
 
 	// repeats is how many boots in a row ended before the node ran, all of them waiting for the step repeated.
 	repeats  int
@@ -95,7 +96,10 @@ func (r *record) state(now time.Time, booting int) State {
 	s.Trouble = r.trouble(now, booting)
 	if r.started() && r.probe.silent(s.LastSeen) {
 		s.Running, s.Booting = false, false
-		s.Stage, s.Since, s.Detail = Silent, s.LastSeen, "made no call since, and answers no ping"
+		s.Stage, s.Since, s.Detail = Silent, s.LastSeen, r.probe.cause()
+	}
+	if s.Running {
+		s.Ahead = r.clock.ahead
 	}
 	return s
 }
