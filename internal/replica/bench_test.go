@@ -171,6 +171,41 @@ func BenchmarkLayerAttr(b *testing.B) {
 	}
 }
 
+// BenchmarkReadOfManyFiles reads more small files than the Set keeps open: those of the version, and those that a
+// node wrote.
+func BenchmarkReadOfManyFiles(b *testing.B) {
+	o := benchReplica(b)
+	o.WriteFile("own", "x")
+	const many = 16384
+	var version, own []vfs.Handle
+	for i := range many {
+		version = append(version, o.Handle(fmt.Sprintf("top%d/package%d/component%d/file-number-%d.txt",
+			i%8, i/8%30, i/240%30, i/7200*7919+i/240%30)))
+		path := fmt.Sprintf("top%d/package%d/component%d/own-%d", i%8, i/8%30, i/240%30, i)
+		o.WriteFile(path, "x")
+		own = append(own, o.Handle(path))
+	}
+	for name, handles := range map[string][]vfs.Handle{"version": version, "own": own} {
+		b.Run(name, func(b *testing.B) {
+			var a vfs.Attr
+			p := make([]byte, 4096)
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				h := handles[i%many]
+				_, _, err := o.Read(root, h, p, 0)
+				if err == nil {
+					err = o.Attr(h, &a)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
+	}
+}
+
 func BenchmarkReadDirPlus(b *testing.B) {
 	o := benchReplica(b)
 	dir := o.Handle("top3/package3/component3")

@@ -1,8 +1,11 @@
 package replica
 
 import (
+	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"dim/internal/image/fileid"
 	"dim/internal/replica/fds"
@@ -55,12 +58,27 @@ func (r *Replica) lingerObject(obj *object, bytes int64) {
 	if obj.kind != vfs.Regular || bytes > lingerBytes {
 		return
 	}
-	f, ok := r.set.files.Lookup(r.key(keyFile, uint64(obj.id)))
+	f, ok := r.openForWriting(obj)
 	if !ok {
 		return
 	}
 	obj.removed = true
 	r.set.lingering.add(&lingerer{key: lingerKey{r.tree, obj.id}, obj: obj, file: f, bytes: bytes})
+}
+
+// openForWriting returns the file of obj if it is open. A file without a name that is open for reading alone is opened
+// once more by the link in /proc.
+func (r *Replica) openForWriting(obj *object) (*fds.File, bool) {
+	f, ok := r.openFor(obj)
+	if !ok || f.Key().Kind == keyFile {
+		return f, ok
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(f.FD), unix.O_RDWR|unix.O_NOATIME|unix.O_CLOEXEC, 0)
+	if err != nil { // the disk is read-only
+		return f, true
+	}
+	f.Release()
+	return r.set.files.Put(r.key(keyFile, uint64(obj.id)), fd), true
 }
 
 // lingerShown keeps the version's file or the node file that shows at p and is about to be hidden.

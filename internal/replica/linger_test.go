@@ -53,6 +53,23 @@ func TestRemovedFilesCanBeReadForAWhile(t *testing.T) {
 	o.Want("etc/a", gone(vfs.ENOENT))
 }
 
+func TestARemovedFileThatWasOnlyReadCanBeWritten(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.Version(t, 1, v1), m)
+	o.WriteFile("etc/mine", "mine")
+	o.restart() // which closes the file that is open for writing
+	o.s.lingering.lasts = time.Hour
+	h := o.Handle("etc/mine")
+	if got := o.ReadAll(h); got != "mine" {
+		t.Fatalf("content %q", got)
+	}
+	o.RemoveAll("etc/mine")
+	_, err := o.Write(root, h, []byte("MINE"), 0, vfs.FileSync)
+	if err != nil || o.ReadAll(h) != "MINE" {
+		t.Errorf("write by its handle: %v, then %q", err, o.ReadAll(h))
+	}
+}
+
 func TestLingeringFilesAreBoundedAndExpire(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

@@ -63,7 +63,7 @@ type Options struct {
 	RetainFor      time.Duration // 0: a day
 	RetainSwitches int           // 0: 1024
 
-	OpenFiles int // how many files to keep open at most; 0: 4096, or a third of what the process may
+	OpenFiles int // how many files to keep open at most; 0: 16,384, or a third of what the process may
 
 	// Fault is for tests. It is called between the steps of a change. If it returns an error the change ends
 	// there, as in a crash.
@@ -203,7 +203,7 @@ func newSet(o Options) *Set {
 func openFiles(want int) int {
 	var limit unix.Rlimit
 	if want == 0 && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		want = int(min(limit.Cur/3, 4096))
+		want = int(min(limit.Cur/3, 16384))
 	}
 	return max(want, 64)
 }

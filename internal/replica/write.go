@@ -209,7 +209,9 @@ func (r *Replica) Commit(c *vfs.Cred, h vfs.Handle) (vfs.Change, error) {
 	s, err := r.mayWrite(c, h, &w)
 	var f *fds.File
 	if err == nil && s.obj != nil {
-		f, err = r.readable(s.obj)
+		if f, err = r.content(s.obj); err == unix.EROFS {
+			f, err = r.readable(s.obj)
+		}
 	}
 	r.mu.RUnlock()
 	if err == vfs.EROFS {

@@ -92,6 +92,7 @@ func (c *Cache) Lookup(k Key) (*File, bool) {
 		return nil, false
 	}
 	f.refs++
+	f.toFront()
 	return f, true
 }
 
@@ -160,6 +161,9 @@ func (c *Cache) Close() {
 		}
 	}
 }
+
+// Key returns what the file was opened for.
+func (f *File) Key() Key { return f.key }
 
 // Descriptor returns FD.
 func (f *File) Descriptor() int { return f.FD }
