@@ -27,7 +27,8 @@ func (a *app) clusterCheckCommand() *cobra.Command {
 		Short: "Report every problem of a description",
 		Long: `Reads a description and the files that it names, and reports every problem in
 them, one a line, with file, line and column. It needs no daemon. The exit
-code is 3 when there are problems.`,
+code is 3 when there are problems. Warnings are about what is valid, but
+probably not meant; they leave the exit code 0.`,
 		Example: "  dim cluster check /etc/dim/cluster.xml",
 		Args:    operands(1, 1),
 		RunE:    func(_ *cobra.Command, args []string) error { return a.clusterCheck(args[0]) },
@@ -43,18 +44,32 @@ func (a *app) clusterCheck(file string) error {
 		return err
 	}
 	if !bad {
-		return a.show([]cluster.Problem{}, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", file, overview(c)) })
+		warnings := append([]cluster.Problem{}, c.Warnings()...)
+		return a.show(warnings, func(w io.Writer) {
+			printProblems(w, warnings)
+			fmt.Fprintf(w, "%s: %s%s\n", file, overview(c), warned(len(warnings)))
+		})
 	}
-	err = a.show(problems.List, func(w io.Writer) {
-		for _, p := range problems.List {
-			fmt.Fprintln(w, p)
-		}
-	})
+	err = a.show(problems.List, func(w io.Writer) { printProblems(w, problems.List) })
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(a.err, "dim: cluster check %s: %s\n", file, plural(len(problems.List)+problems.More, "problem"))
 	return errProblems
+}
+
+func printProblems(w io.Writer, list []cluster.Problem) {
+	for _, p := range list {
+		fmt.Fprintln(w, p)
+	}
+}
+
+// warned is ", 2 warnings", or "" for none.
+func warned(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return ", " + plural(n, "warning")
 }
 
 // overview summarises a description in one line.

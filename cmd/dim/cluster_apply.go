@@ -48,6 +48,9 @@ func (a *app) clusterApply(ctx context.Context, file string, r control.ApplyRequ
 	if err != nil {
 		return err
 	}
+	for _, p := range c.Warnings() {
+		fmt.Fprintln(a.err, p)
+	}
 	d := sources(c)
 	d.Revision = r.Revision
 	r.Description = d

@@ -92,17 +92,20 @@ func (b *builder) inventory(it *item) {
 	r.TrimLeadingSpace = true
 	r.Comment = '#'
 	var columns []int
-	for {
+	for rows := 0; ; rows++ {
 		record, err := r.Read()
 		var pe *csv.ParseError
 		switch {
 		case err == io.EOF:
+			if rows <= 1 {
+				b.warnings.add(location{f, 0}, "the inventory is empty: no node has its MAC from it")
+			}
 			return
+		case errors.Is(err, csv.ErrFieldCount) && errors.As(err, &pe):
+			b.add(f.locate(pe.Line, pe.Column), "%d columns, and the first line has %d", len(record), r.FieldsPerRecord)
 		case errors.As(err, &pe):
 			b.add(f.locate(pe.Line, pe.Column), "%v", pe.Err)
-			if !errors.Is(pe.Err, csv.ErrFieldCount) {
-				return
-			}
+			return
 		case columns == nil:
 			if columns, ok = b.inventoryColumns(f, r, record); !ok {
 				return
@@ -116,6 +119,11 @@ func (b *builder) inventory(it *item) {
 // inventoryColumns finds the columns node, interface and mac in the first line.
 func (b *builder) inventoryColumns(f *file, r *csv.Reader, header []string) ([]int, bool) {
 	want := []string{"node", "interface", "mac"}
+	if len(header) == 1 && strings.ContainsAny(header[0], ";\t") {
+		b.add(location{f, 0}, "the columns are not separated by commas").
+			withHint("the first line names the columns: node,interface,mac")
+		return nil, false
+	}
 	ok := true
 	for i, name := range header {
 		if at := f.locate(r.FieldPos(i)); !slices.Contains(want, name) {
@@ -180,9 +188,40 @@ func (b *builder) checkNodes() {
 			b.add(at, "node %s has no server with the role \"image\"", n.Name)
 		}
 		b.checkReachable(at, n)
+		b.warnOfCards(at, n)
+		if _, ok := b.cluster.index.groups[string(n.Name)]; ok {
+			b.warnings.add(at, "node %s and a group have the same name", n.Name).
+				withHint("in node sets %s is the node and @%[1]s the group", n.Name)
+		}
 		if level, number, ok := splitPosition(string(n.Name)); ok && b.isPosition(level, number) {
 			b.add(at, "node %s has the name of a position in the taxonomy, which is ambiguous in node sets", n.Name)
 		}
+	}
+}
+
+// warnOfCards warns of cards that will not work as they are probably meant.
+func (b *builder) warnOfCards(at location, n *Node) {
+	known := false
+	on := map[*Network]*Interface{}
+	for _, card := range n.Interfaces {
+		known = known || card.MAC != nil
+		if parent, _, ok := strings.Cut(card.Name, "."); ok && n.Interface(parent) != nil &&
+			n.Interface(parent).Network == card.Network {
+			b.warnings.add(at, "node %s: interface %s has the name of a VLAN of %s, and is on its network",
+				n.Name, card.Name, parent).withHint("a VLAN is a <network> of its own")
+			continue
+		}
+		if other := on[card.Network]; other != nil && card.Network != nil {
+			b.warnings.add(at, "node %s: interfaces %s and %s are on one network, %q",
+				n.Name, other.Name, card.Name, card.Network.Name).
+				withHint("the kernel may answer for both through either; give one of them another network")
+			continue
+		}
+		on[card.Network] = card
+	}
+	if !known {
+		b.warnings.add(at, "node %s has no MAC: nothing is answered when it boots", n.Name).
+			withHint("write mac=\"…\" of <interface>, or an <inventory>; dim node unknown lists MACs that ask")
 	}
 }
 
@@ -196,7 +235,7 @@ func (b *builder) checkReachable(at location, n *Node) {
 	for _, s := range n.Servers {
 		if !slices.ContainsFunc(s.Interfaces, func(card *Interface) bool { return card.Network == boot }) {
 			b.add(at, "node %s cannot reach server %s: it has no card on network %q, which has no gateway",
-				n.Name, s.Name, boot.Name)
+				n.Name, s.Name, boot.Name).withHint("a node boots from its first <interface>")
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (b *builder) merges(items []*item) map[string]recordmerge.Format {
 		p, clean := cleanPath(v.text)
 		switch {
 		case !clean:
-			b.add(v.at, "path %q: want a clean absolute path of a file", shorten(v.text))
+			b.add(v.at, "path %q: must be a clean absolute path of a file", shorten(v.text))
 		case seen[p]:
 			b.add(v.at, "<merge path=%q> is given twice", v.text)
 		case by.text == noMerge:
@@ -89,7 +89,7 @@ func (b *builder) mount(im *Image, it *item) {
 	p, clean := cleanPath(v.text)
 	switch {
 	case !clean:
-		b.add(v.at, "path %q: want a clean absolute path", shorten(v.text))
+		b.add(v.at, "path %q: must be a clean absolute path", shorten(v.text))
 	case slices.Contains(im.Mounts, p):
 		b.add(v.at, "<mount path=%q> is given twice", v.text)
 	default:
@@ -107,7 +107,7 @@ func (b *builder) nodeFile(im *Image, it *item) {
 	f.Path, ok = cleanPath(v.text)
 	switch {
 	case !ok:
-		b.add(v.at, "path %q: want a clean absolute path of a file", shorten(v.text))
+		b.add(v.at, "path %q: must be a clean absolute path of a file", shorten(v.text))
 		return
 	case slices.ContainsFunc(im.Files, func(other *File) bool { return other.Path == f.Path }):
 		b.add(v.at, "a second <file path=%q> in image %q", v.text, im.Name)
@@ -140,7 +140,7 @@ func (b *builder) owner(v value) (uid, gid uint32) {
 	un, uErr := strconv.ParseUint(u, 10, 32)
 	gn, gErr := strconv.ParseUint(g, 10, 32)
 	if uErr != nil || gErr != nil || un == 1<<32-1 || gn == 1<<32-1 {
-		b.add(v.at, "owner=%q: want numbers below 4294967295", v.text)
+		b.add(v.at, "owner=%q: must be numbers below 4294967295", v.text)
 	}
 	return uint32(un), uint32(gn)
 }
@@ -210,7 +210,7 @@ func (b *builder) days(it *item, name string) time.Duration {
 	}
 	n, _ := strconv.Atoi(v.text)
 	if n > 36500 {
-		b.add(v.at, "%s=%q: want 1 to 36500", name, v.text)
+		b.add(v.at, "%s=%q: must be 1 to 36500", name, v.text)
 	}
 	return time.Duration(n) * 24 * time.Hour
 }

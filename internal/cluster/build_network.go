@@ -34,7 +34,7 @@ func (b *builder) network(it *item) {
 	if v, ok := it.get("mtu"); ok {
 		n.MTU, _ = strconv.Atoi(v.text)
 		if n.MTU < 576 || n.MTU > 65535 {
-			b.add(v.at, "mtu=%q: want 576 to 65535", v.text)
+			b.add(v.at, "mtu=%q: must be 576 to 65535", v.text)
 		}
 	}
 	v, _ := it.get("admin")
@@ -48,7 +48,7 @@ func (b *builder) network(it *item) {
 func (b *builder) subnet(v value, name string) netip.Prefix {
 	p, err := netip.ParsePrefix(v.text)
 	if err != nil || p.Bits() == 0 {
-		b.add(v.at, "subnet=%q: want an IPv4 subnet such as 10.77.0.0/24", v.text)
+		b.add(v.at, "subnet=%q: must be an IPv4 subnet such as 10.77.0.0/24", v.text)
 		return netip.Prefix{}
 	}
 	if p.Masked() != p {
@@ -102,7 +102,7 @@ func (b *builder) mac(at location, text string, c claim) net.HardwareAddr {
 	switch {
 	case err != nil || len(mac) != 6:
 		b.add(at, "%v: %q is not a hardware address", c, shorten(text)).
-			withHint("want six bytes, such as 52:54:00:4d:00:01")
+			withHint("%s", macHint(text))
 		return nil
 	case mac[0]&1 != 0 || slices.Max(mac) == 0:
 		b.add(at, "%v: hardware address %v is a multicast address or zero", c, mac)
@@ -114,6 +114,16 @@ func (b *builder) mac(at location, text string, c claim) net.HardwareAddr {
 	}
 	b.macs[string(mac)] = c
 	return mac
+}
+
+// macHint tells how to write a hardware address.
+func macHint(text string) string {
+	if len(text) > 3 && (text[:3] == "01-" || text[:3] == "01:") {
+		if mac, err := net.ParseMAC(text[3:]); err == nil && len(mac) == 6 {
+			return "write " + mac.String() + ": 01 is the type of the card, as in names of pxelinux files"
+		}
+	}
+	return "write six bytes, such as 52:54:00:4d:00:01"
 }
 
 // taxonomy makes the levels.

@@ -125,7 +125,7 @@ func (nb *nodeBuilder) choose() (limit int, ok bool) {
 		at = v
 	}
 	if limit < 1 || limit > free {
-		nb.add(at.at, "want 1 to %d nodes in all", nb.budget.nodes)
+		nb.add(at.at, "must be 1 to %d nodes in all", nb.budget.nodes)
 		return 0, false
 	}
 	return limit, true

@@ -25,7 +25,7 @@ func (b *builder) servers(it *item) {
 		v, ok := it.get("count")
 		count, _ = strconv.Atoi(v.text)
 		if ok && (count == 0 || count > maxServers-len(b.cluster.Servers)) {
-			b.add(v.at, "count=%q: want 1 to %d servers in all", v.text, maxServers)
+			b.add(v.at, "count=%q: must be 1 to %d servers in all", v.text, maxServers)
 			b.serversIncomplete = true
 			return
 		}
@@ -93,7 +93,7 @@ func (b *builder) ports(it *item) Ports {
 		}
 		n, err := strconv.ParseUint(v.text, 10, 16)
 		if err != nil {
-			b.add(v.at, "%s=%q: want 1 to 65535", name, v.text)
+			b.add(v.at, "%s=%q: must be 1 to 65535", name, v.text)
 			continue
 		}
 		*port = uint16(n)

@@ -76,6 +76,11 @@ func readDocument(r *report, f *file) *item {
 			errors.New("the encoding must be UTF-8")
 	}
 	rd := &reader{report: r, file: f, decoder: d, regexps: map[string]*regexp.Regexp{}}
+	if form := notXML(f.data); form != "" {
+		r.add(location{f, 0}, "a description is XML, and this looks like %s", form).
+			withHint("docs/quickstart.md has a first description; docs/reference/cluster.md lists the elements")
+		return nil
+	}
 	for {
 		start := int(d.InputOffset())
 		token, err := d.Token()
@@ -170,7 +175,12 @@ func (rd *reader) lookUp(name string, at location) *element {
 		}
 		names = append(names, c.name)
 	}
-	rd.add(at, "unknown element <%s> in <%s>", shorten(name), parent.element.name).suggest(name, slices.Values(names))
+	finding := rd.add(at, "unknown element <%s> in <%s>", shorten(name), parent.element.name)
+	if hint := elementHint(name); hint != "" {
+		finding.withHint("%s", hint)
+	} else {
+		finding.suggest(name, slices.Values(names))
+	}
 	return nil
 }
 
@@ -180,7 +190,7 @@ func (rd *reader) rootElement(name string, at location) *element {
 	case rd.root != nil:
 		rd.add(at, "a second root element <%s>", shorten(name))
 	case name != root.name:
-		rd.add(at, "the root element is <%s>, want <%s>", shorten(name), root.name)
+		rd.add(at, "the root element is <%s>, and must be <%s>", shorten(name), root.name)
 	default:
 		return root
 	}
@@ -269,7 +279,12 @@ func (rd *reader) attribute(it *item, v value, nameAt location) {
 		for _, a := range it.element.attributes {
 			names = append(names, a.name)
 		}
-		rd.add(nameAt, "unknown attribute %s of <%s>", v.name, it.element.name).suggest(v.name, slices.Values(names))
+		finding := rd.add(nameAt, "unknown attribute %s of <%s>", v.name, it.element.name)
+		if hint := attributeHint(v.name, it.element.name); hint != "" {
+			finding.withHint("%s", hint)
+		} else {
+			finding.suggest(v.name, slices.Values(names))
+		}
 	case it.has(v.name):
 		rd.add(nameAt, "attribute %s of <%s> is given twice", v.name, it.element.name)
 	default:
@@ -284,7 +299,7 @@ func (rd *reader) matches(a attribute, v value) bool {
 		if slices.Contains(a.kind.values, v.text) {
 			return true
 		}
-		rd.add(v.at, "%s=%q: want one of %s", a.name, shorten(v.text), strings.Join(a.kind.values, ", ")).
+		rd.add(v.at, "%s=%q: must be one of %s", a.name, shorten(v.text), strings.Join(a.kind.values, ", ")).
 			suggest(v.text, slices.Values(a.kind.values))
 		return false
 	}
@@ -296,7 +311,10 @@ func (rd *reader) matches(a attribute, v value) bool {
 	if re.MatchString(v.text) {
 		return true
 	}
-	rd.add(v.at, "%s=%q: want %s", a.name, shorten(v.text), a.kind.want)
+	finding := rd.add(v.at, "%s=%q: must be %s", a.name, shorten(v.text), a.kind.want)
+	if strings.Contains(v.text, "$") && a.kind.expression() {
+		finding.withHint("numbers are expressions in braces, such as {node} or {i:02}")
+	}
 	return false
 }
 

@@ -20,15 +20,15 @@ func mistakes() []mistake {
 		},
 		{
 			"malformed value", `arch="amd64" master="dir:/m"`, `arch="x86" master="dir:/m"`,
-			`c.xml:6:29: arch="x86": want one of amd64, arm64, ppc64le`,
+			`c.xml:6:29: arch="x86": must be one of amd64, arm64, ppc64le`,
 		},
 		{
 			"bad role", `roles="head image"`, `roles="head images"`,
-			`c.xml:5:28: roles="head images": want "head", "image" or both`,
+			`c.xml:5:28: roles="head images": must be "head", "image" or both`,
 		},
 		{
 			"bad port", `roles="head image"`, `roles="head image" nfs-port="70000"`,
-			`c.xml:5:50: nfs-port="70000": want 1 to 65535`,
+			`c.xml:5:50: nfs-port="70000": must be 1 to 65535`,
 		},
 		{
 			"no interface", `<interface network="boot" address="10.0.0.1"/>`, ``,
@@ -81,7 +81,7 @@ func mistakes() []mistake {
 		},
 		{
 			"no image role", `roles="head image"`, `roles="head"`,
-			`c.xml:10:73: node n11: server head does not have the role "image" (and 5 more like it)`,
+			`c.xml:10:73: node n11: server head does not have the role "image" (and 5 more of the same kind)`,
 		},
 		{"no head", `roles="head image"`, `roles="image"`, `c.xml:1:1: no server has the role "head"`},
 		{
@@ -93,7 +93,7 @@ func mistakes() []mistake {
 		{"bad pattern", `</image>`, `<shared path="/a/../b"/></image>`, `c.xml:8:15: parse pattern "/a/../b"`},
 		{
 			"bad path", `path="/etc/a"`, `path="/etc//a"`,
-			`c.xml:7:13: path "/etc//a": want a clean absolute path of a file`,
+			`c.xml:7:13: path "/etc//a": must be a clean absolute path of a file`,
 		},
 		{
 			"mount twice", `</image>`, `<mount path="/srv/x"/><mount path="/srv/x"/></image>`,
@@ -101,7 +101,7 @@ func mistakes() []mistake {
 		},
 		{
 			"mount that is not clean", `</image>`, `<mount path="/srv/../x"/></image>`,
-			`c.xml:8:14: path "/srv/../x": want a clean absolute path`,
+			`c.xml:8:14: path "/srv/../x": must be a clean absolute path`,
 		},
 		{
 			"file twice", `</image>`, `<file path="/etc/a">x</file></image>`,
@@ -113,7 +113,7 @@ func mistakes() []mistake {
 		},
 		{
 			"unclean path of a merge", `</image>`, `<merge path="/etc/../x" by="dpkg"/></image>`,
-			`want a clean absolute path of a file`,
+			`must be a clean absolute path of a file`,
 		},
 		{"unknown format", `</image>`, `<merge path="/etc/x" by="rpm"/></image>`, `by="rpm"`},
 		{
@@ -124,7 +124,7 @@ func mistakes() []mistake {
 		{"second kernel", `</image>`, `<kernel/><kernel/></image>`, `c.xml:8:10: a second <kernel> in <image>`},
 		{
 			"bad owner", `path="/etc/a"`, `path="/etc/a" owner="4294967295:0"`,
-			`c.xml:7:28: owner="4294967295:0": want numbers below 4294967295`,
+			`c.xml:7:28: owner="4294967295:0": must be numbers below 4294967295`,
 		},
 		{"template syntax", `{{.Node.Name}}`, `{{.Node.Name`, `template of /etc/a: unclosed action`},
 		{
@@ -149,7 +149,7 @@ func mistakes() []mistake {
 		},
 		{
 			"template outside", `>{{.Node.Name}}<`, ` template="../none.tmpl"><`,
-			`c.xml:7:31: file "../none.tmpl": want a path below the description's directory`,
+			`c.xml:7:31: file "../none.tmpl": must be a path below the description's directory`,
 		},
 		{"endless template", `{{.Node.Name}}`, `{{range 100000000000}}{{end}}`, `the template runs for too long`},
 		{
@@ -164,11 +164,11 @@ func mistakes() []mistake {
 		},
 		{
 			"unknown server", `servers="head"`, `servers="haed"`,
-			`c.xml:10:73: node n11: server "haed" is not defined (and 5 more like it) (did you mean "head"?)`,
+			`c.xml:10:73: node n11: server "haed" is not defined (and 5 more of the same kind) (did you mean "head"?)`,
 		},
 		{
 			"no servers", ` servers="head"`, ``,
-			`c.xml:10:1: node n11 has no server with the role "image" (and 5 more like it)`,
+			`c.xml:10:1: node n11 has no server with the role "image" (and 5 more of the same kind)`,
 		},
 		{
 			"position: level", `<group`,
@@ -200,11 +200,11 @@ func mistakes() []mistake {
 		{
 			"too many servers", `<image name="gpu"`,
 			`<servers name="x{i}" count="10000" roles="image"><interface network="boot" address="10.0.0.9"/>` +
-				`</servers><image name="gpu"`, `c.xml:9:29: count="10000": want 1 to 10000 servers in all`,
+				`</servers><image name="gpu"`, `c.xml:9:29: count="10000": must be 1 to 10000 servers in all`,
 		},
 		{
 			"subnet", `10.1.0.0/24`, `10.1.0.0/33`,
-			`c.xml:3:29: subnet="10.1.0.0/33": want an IPv4 subnet such as 10.77.0.0/24`,
+			`c.xml:3:29: subnet="10.1.0.0/33": must be an IPv4 subnet such as 10.77.0.0/24`,
 		},
 		{
 			"encoding", `<cluster name`, `<?xml version="1.0" encoding="latin1"?><cluster name`,
@@ -212,11 +212,11 @@ func mistakes() []mistake {
 		},
 		{
 			"no image", ` image="compute" servers`, ` servers`,
-			`c.xml:10:1: node n21 has no image, neither its own nor a group's (and 2 more like it)`,
+			`c.xml:10:1: node n21 has no image, neither its own nor a group's (and 2 more of the same kind)`,
 		},
 		{
 			"server twice", `servers="head"`, `servers="head head"`,
-			`c.xml:10:78: node n11: server head is listed twice (and 5 more like it)`,
+			`c.xml:10:78: node n11: server head is listed twice (and 5 more of the same kind)`,
 		},
 		{
 			"unknown level", `each="rack blade"`, `each="rack blades"`,
@@ -227,10 +227,10 @@ func mistakes() []mistake {
 			`c.xml:10:1: <nodes> needs exactly one of the attributes each and count`,
 		},
 		{"neither", `each="rack blade" `, ``, `c.xml:10:1: <nodes> needs exactly one of the attributes each and count`},
-		{"too many", `each="rack blade"`, `count="999999999"`, `c.xml:10:37: want 1 to 100000 nodes in all`},
+		{"too many", `each="rack blade"`, `count="999999999"`, `c.xml:10:37: must be 1 to 100000 nodes in all`},
 		{
 			"too many by levels", `from="1" to="3"`, `from="1" to="999999999"`,
-			`c.xml:10:36: want 1 to 100000 nodes in all`,
+			`c.xml:10:36: must be 1 to 100000 nodes in all`,
 		},
 		{
 			"unknown variable", `n{rack}{blade}`, `n{rack}{blode}`,
@@ -238,11 +238,11 @@ func mistakes() []mistake {
 		},
 		{
 			"division by zero", `n{rack}{blade}`, `n{rack}{blade/(rack-1)}`,
-			`c.xml:10:21: the expression divides by zero (and 2 more like it)`,
+			`c.xml:10:21: the expression divides by zero (and 2 more of the same kind)`,
 		},
 		{
 			"name twice", `n{rack}{blade}`, `n{blade}`,
-			`c.xml:10:14: node n1: the name is already used by node n1 at c.xml:10:14 (and 2 more like it)`,
+			`c.xml:10:14: node n1: the name is already used by node n1 at c.xml:10:14 (and 2 more of the same kind)`,
 		},
 		{
 			"name of a server", `n{rack}{blade}" each="rack blade"`, `Head" count="1"`,
@@ -255,11 +255,12 @@ func mistakes() []mistake {
 		{"bad name", `n{rack}{blade}`, `n.{rack}{blade}`, `c.xml:10:14: "n.11" is not a host name`},
 		{
 			"octet", `address="10.0.0.{rack*10+blade}"`, `address="10.0.0.{rack*100+blade*60}"`,
-			`c.xml:11:48: node n13: "10.0.0.280" is not an IPv4 address (and 3 more like it)`,
+			`c.xml:11:48: node n13: "10.0.0.280" is not an IPv4 address (and 3 more of the same kind)`,
 		},
 		{
 			"outside", `address="10.0.0.{rack*10+blade}"`, `address="10.0.{rack}.{blade}"`,
-			`c.xml:11:48: node n11: address 10.0.1.1 is outside network "boot" (10.0.0.0/24) (and 5 more like it)`,
+			`c.xml:11:48: node n11: address 10.0.1.1 is outside network "boot" (10.0.0.0/24) ` +
+				`(and 5 more of the same kind)`,
 		},
 		{
 			"broadcast", `10.0.0.{rack*10+blade}`, `10.0.0.{rack*126+blade}`,
@@ -279,7 +280,8 @@ func mistakes() []mistake {
 		},
 		{
 			"address twice", `10.0.0.{rack*10+blade}`, `10.0.0.{10+blade}`,
-			`c.xml:11:48: node n21: address 10.0.0.11 is already used by node n11 at c.xml:11:48 (and 2 more like it)`,
+			`c.xml:11:48: node n21: address 10.0.0.11 is already used by node n11 at c.xml:11:48 ` +
+				`(and 2 more of the same kind)`,
 		},
 		{
 			"no boot address", ` address="10.0.0.{rack*10+blade}"`, ``,
@@ -316,7 +318,7 @@ func mistakes() []mistake {
 			"inventory: twice", `macs.csv`, `bad.csv`,
 			`bad.csv:6:10: node n13: interface eth0 already has the hardware address 52:54:00:00:01:03`,
 		},
-		{"inventory: columns", `macs.csv`, `bad.csv`, `bad.csv:7:1: wrong number of fields`},
+		{"inventory: columns", `macs.csv`, `bad.csv`, `bad.csv:7:1: 2 columns, and the first line has 3`},
 		{"inventory: quote", `macs.csv`, `bad.csv`, `bad.csv:8:2: extraneous or missing " in quoted-field`},
 		{"inventory: header", `macs.csv`, `head.csv`, `head.csv:1:6: unknown column "iface"`},
 		{"inventory: column", `macs.csv`, `head.csv`, `head.csv:1:1: the column "interface" is missing`},

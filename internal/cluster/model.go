@@ -66,8 +66,9 @@ type Cluster struct {
 	Nodes    []*Node // in order of Index
 	Groups   []*Group
 
-	sources []SourceFile
-	index   *index // nil in a Cluster that was not made by Parse
+	sources  []SourceFile
+	warnings []Problem
+	index    *index // nil in a Cluster that was not made by Parse
 }
 
 // Network is one <network>.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strings"
 
 	"dim/internal/image/pathmatch"
 )
@@ -39,6 +40,7 @@ func parseLimited(src Source, budget limits) (*Cluster, error) {
 	if err := b.err(); err != nil {
 		return nil, err
 	}
+	b.cluster.warnings = b.warnings.list(Warning)
 	return b.cluster, nil
 }
 
@@ -49,6 +51,8 @@ type builder struct {
 	open    func(name string) ([]byte, error)
 	cluster *Cluster
 	opened  map[string]*file
+
+	warnings report
 
 	hosts     map[string]claim // by lower-case name: host names are case-insensitive
 	addresses map[netip.Addr]claim
@@ -128,7 +132,7 @@ func (b *builder) file(v value) (*file, bool) {
 	}
 	b.opened[v.text] = nil
 	if !isLocalPath(v.text) {
-		b.add(v.at, "file %q: want a path below the description's directory", shorten(v.text))
+		b.add(v.at, "file %q: must be a path below the description's directory", shorten(v.text))
 		return nil, false
 	}
 	if b.open == nil {
@@ -179,8 +183,12 @@ func (b *builder) expand(p pattern, v value, values []int64) (string, bool) {
 // claimHost records that c uses a host name. It reports a name that is malformed or already used.
 func (b *builder) claimHost(name string, c claim) bool {
 	if !validHost(name) {
-		b.add(c.at, "%q is not a host name", shorten(name)).
-			withHint("letters, digits, '_' and '-', at most 63; the first is a letter or a digit")
+		finding := b.add(c.at, "%q is not a host name", shorten(name))
+		if host, domain, ok := strings.Cut(name, "."); ok && validHost(host) {
+			finding.withHint("without the domain: %s, and <cluster domain=%q>", host, domain)
+		} else {
+			finding.withHint("letters, digits, '_' and '-', at most 63; the first is a letter or a digit")
+		}
 		return false
 	}
 	key := string(lowerBytes(name))

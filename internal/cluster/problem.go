@@ -18,11 +18,26 @@ type Problem struct {
 	Column  int    `json:"column"` // from 1, in bytes
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"` // what to do about it, if known
+
+	Severity Severity `json:"severity"`
 }
 
-// String returns "file:line:col: message (hint)".
+// Severity is how bad a problem is.
+type Severity string
+
+// A description with errors is refused. One with warnings is valid, but probably not what is meant.
+const (
+	severityError Severity = "error"
+	Warning       Severity = "warning"
+)
+
+// String returns "file:line:col: message (hint)", with "warning: " before the message of a warning.
 func (p Problem) String() string {
-	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+	message := p.Message
+	if p.Severity == Warning {
+		message = "warning: " + message
+	}
+	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, message)
 	if p.Hint != "" {
 		s += " (" + p.Hint + ")"
 	}
@@ -166,19 +181,25 @@ func (r *report) err() error {
 	if len(r.found) == 0 {
 		return nil
 	}
-	ps := &Problems{More: r.more}
+	return &Problems{More: r.more, List: r.list(severityError)}
+}
+
+// list returns the problems, each once, sorted by position.
+func (r *report) list(severity Severity) []Problem {
+	list := make([]Problem, 0, len(r.found))
 	for _, f := range r.found {
 		line, column := f.at.file.lineAndColumn(f.at.offset)
-		p := Problem{File: f.at.file.name, Line: line, Column: column, Message: f.message, Hint: f.hint}
-		if f.repeated > 0 {
-			p.Message += fmt.Sprintf(" (and %d more like it)", f.repeated)
+		p := Problem{
+			File: f.at.file.name, Line: line, Column: column, Message: f.message, Hint: f.hint, Severity: severity,
 		}
-		ps.List = append(ps.List, p)
+		if f.repeated > 0 {
+			p.Message += fmt.Sprintf(" (and %d more of the same kind)", f.repeated)
+		}
+		list = append(list, p)
 	}
-	slices.SortStableFunc(ps.List, func(a, b Problem) int {
+	slices.SortStableFunc(list, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
 			cmp.Compare(a.Message, b.Message))
 	})
-	ps.List = slices.Compact(ps.List)
-	return ps
+	return slices.Compact(list)
 }

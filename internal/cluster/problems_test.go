@@ -120,7 +120,7 @@ func TestServersThatNodesCannotReachAreReported(t *testing.T) {
 	}
 	err := parseTest(strings.Replace(away, ` gateway="10.0.0.254"`, "", 1))
 	want := `c.xml:10:1: node n11 cannot reach server head: it has no card on network "boot", which has no gateway ` +
-		`(and 5 more like it)`
+		`(and 5 more of the same kind) (a node boots from its first <interface>)`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -68,7 +68,7 @@ func kindSize() kind {
 func (b *builder) size(v value) uint64 {
 	n, ok := parseSize(v.text)
 	if !ok {
-		b.add(v.at, "%s=%q: want less than 8192T", v.name, v.text)
+		b.add(v.at, "%s=%q: must be less than 8192T", v.name, v.text)
 	}
 	return n
 }

@@ -1,6 +1,9 @@
 package cluster
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // This file is the vocabulary of descriptions. The parser's structural checks, the XSD and the reference page are all
 // made from this one table. The builder, in the build_ files, knows what the elements mean.
@@ -11,8 +14,11 @@ type kind struct {
 	name   string
 	regexp string
 	values []string // the allowed values; instead of regexp
-	want   string   // completes "want …"
+	want   string   // completes "must be …"
 }
+
+// expression reports whether values may contain expressions.
+func (k kind) expression() bool { return strings.HasPrefix(k.regexp, reExpression) }
 
 // attribute is one attribute of an element.
 type attribute struct {
@@ -48,7 +54,10 @@ func listOf(re string) string { return ` *` + re + `( +` + re + `)* *` }
 func enum(values ...string) kind { return kind{values: values, want: "one of"} }
 
 func kindName() kind {
-	return kind{name: "name", regexp: reWord, want: "a name: a letter, then letters, digits, '_', '.', '-', at most 64"}
+	return kind{
+		name: "name", regexp: reWord,
+		want: "a name that begins with a letter: letters, digits, '_', '.', '-', at most 64",
+	}
 }
 
 func kindHost() kind {

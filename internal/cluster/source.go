@@ -50,6 +50,9 @@ type SourceFile struct {
 // again.
 func (c *Cluster) Sources() []SourceFile { return c.sources }
 
+// Warnings returns what is valid in the description, but probably not meant, sorted by position.
+func (c *Cluster) Warnings() []Problem { return c.warnings }
+
 // Load parses the description in a file, and the files that it names. It returns mistakes in the description as
 // *Problems.
 func Load(path string) (*Cluster, error) {
