@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/net/ipv6"
 
+	"dim/internal/bounds"
 	"dim/internal/periodic"
 )
 
@@ -45,6 +46,13 @@ type Responder struct {
 	Log        *slog.Logger
 }
 
+// Advertisements to all machines of an interface: as many at once, and then one in this time. A forged solicitation
+// without a source address makes the server send one.
+const (
+	multicastBurst = 20
+	multicastEvery = 50 * time.Millisecond
+)
+
 // Serve answers solicitations that arrive on conn, a raw socket of "ip6:ipv6-icmp", until ctx ends. It does not
 // close conn. The error is nil if ctx ended.
 func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
@@ -64,6 +72,7 @@ func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, 1500)
+	multicasts := bounds.Rate[int]{Every: multicastEvery, Burst: multicastBurst}
 	for {
 		n, cm, from, err := p.ReadFrom(buf)
 		if ctx.Err() != nil {
@@ -80,6 +89,9 @@ func (r *Responder) Serve(ctx context.Context, conn net.PacketConn) error {
 		if err != nil {
 			r.Log.Debug("router solicitation ignored", "client", src, "error", err)
 			continue
+		}
+		if to.IsMulticast() && !multicasts.Allow(cm.IfIndex, time.Now()) {
+			continue // the machine has received the one before
 		}
 		out := &ipv6.ControlMessage{HopLimit: hopLimit, IfIndex: cm.IfIndex}
 		if _, err := p.WriteTo(advertisement(), out, &net.IPAddr{IP: to.AsSlice()}); err != nil {
