@@ -33,6 +33,8 @@ kinds are:
   removal     the node had removed an entry of the master
   opaque      a directory of the node hid that of the master
   attributes  the node had changed the owner or mode of a directory
+  merged      the node still has the file, merged with that of the master: this
+              is the one before; conflicts of the merge are listed at the end
 
 With --forget they are removed for good: those at or below PATH, those whose
 stamp begins with --from, those older than --older, or --all. The server removes

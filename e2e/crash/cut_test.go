@@ -17,6 +17,7 @@ import (
 
 	"dim/internal/capture"
 	"dim/internal/image"
+	"dim/internal/recordmerge"
 	"dim/internal/replica"
 	"dim/internal/store"
 	"dim/internal/testkit"
@@ -62,6 +63,7 @@ func newCluster(t *testing.T, dir string) *cluster {
 		for i := range switched {
 			testkit.Must(t, os.WriteFile(filepath.Join(master, fmt.Sprint("m/f", i)), []byte(v), 0o644))
 		}
+		testkit.Must(t, os.WriteFile(filepath.Join(master, "m/records"), []byte(masterRecords(v)), 0o644))
 		res, err := capture.Run(context.Background(), s,
 			capture.Options{Image: "compute", Dir: master, Reserve: number})
 		testkit.Must(t, err)
@@ -80,7 +82,8 @@ func (c *cluster) open(dir string, durability replica.Durability, version int) (
 }
 
 func (c *cluster) rules() replica.Rules {
-	return replica.Rules{Snapshots: c.keep}
+	merge := map[string]recordmerge.Format{"m/records": recordmerge.LineKey}
+	return replica.Rules{Snapshots: c.keep, Merge: merge}
 }
 
 func (c *cluster) to(set *replica.Set, r *replica.Replica, version int) error {

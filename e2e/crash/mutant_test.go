@@ -37,6 +37,10 @@ func TestBrokenCodeIsFound(t *testing.T) {
 		{"a new file has its name before it is whole", "replica/create.go", "	if err := unix.Linkat(file, ",
 			"	unix.Mknodat(fd, p.name, unix.S_IFREG|0o600, 0)\n	unix.Fsync(fd)\n" +
 				"	unix.Unlinkat(fd, p.name, 0)\n	if err := unix.Linkat(file, ", kill},
+		{"a merged file is put in two steps", "replica/merge.go",
+			"	if err = unix.Renameat(merged.FD, merged.Name, from, name); err != nil {",
+			"	unix.Unlinkat(from, name, 0)\n	unix.Nanosleep(&unix.Timespec{Nsec: 1e7}, nil)\n" +
+				"	if err = unix.Renameat(merged.FD, merged.Name, from, name); err != nil {", kill},
 		{"a switch is not announced", "replica/switch.go",
 			"if err := s.record(recordIntent, steps.at, list); err != nil {", "if err := error(nil); err != nil {",
 			power},

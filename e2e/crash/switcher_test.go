@@ -16,7 +16,11 @@ var versionNames = []string{"first version", "second version"}
 
 const switched = 5
 
-// switcher writes to the files in m and switches the replica, by turns. What it wrote is set aside by each switch.
+// masterRecords returns the content of m/records in a version. A switch merges this file.
+func masterRecords(version string) string { return "release " + version + "\nend\n" }
+
+// switcher writes to the files in m and switches the replica, by turns. What it wrote is set aside by each switch, but
+// for its records, which are merged.
 type switcher struct {
 	to func(version int) error // switches the replica
 
@@ -29,15 +33,23 @@ type switcher struct {
 type shown struct {
 	version int
 	own     map[int]string // what the node wrote to files of the version
+	records string         // what the node added to m/records
 	saved   int
 }
+
+// fileOfRecords returns the content of m/records.
+func (s shown) fileOfRecords() string { return masterRecords(versionNames[s.version]) + s.records }
 
 // to returns s after a switch.
 func (s shown) to(version int) shown {
 	if s.version == version {
 		return s
 	}
-	return shown{version: version, saved: s.saved + len(s.own)}
+	next := shown{version: version, records: s.records, saved: s.saved + len(s.own)}
+	if s.records != "" {
+		next.saved++ // the file before the merge
+	}
+	return next
 }
 
 func (s shown) String() string {
@@ -49,7 +61,7 @@ func (s shown) String() string {
 		}
 		fmt.Fprintf(&b, "f%d=%q ", i, text)
 	}
-	return fmt.Sprintf("%s%d set aside", b.String(), s.saved)
+	return fmt.Sprintf("%srecords=%q %d set aside", b.String(), s.fileOfRecords(), s.saved)
 }
 
 func newSwitcher(now shown, to func(version int) error) *switcher {
@@ -81,24 +93,28 @@ func (m *switcher) version(k int) int {
 	return m.states[k].version
 }
 
-// work writes to two files, replacing one of them, and switches.
+// work replaces two files, adds a record to another one, and switches.
 func (m *switcher) work(fs vfs.FS, more func() bool) error {
 	for i := 0; more(); i++ {
 		m.mu.Lock()
 		now := m.states[len(m.states)-1]
 		m.mu.Unlock()
-		next := shown{version: now.version, own: maps.Clone(now.own), saved: now.saved}
+		next := shown{version: now.version, own: maps.Clone(now.own), records: now.records, saved: now.saved}
 		if next.own == nil {
 			next.own = make(map[int]string)
 		}
 		var err error
-		switch i % 3 {
-		case 0, 1:
-			n := (i + i/3) % switched
+		switch i % 4 {
+		case 0, 2:
+			n := (i + i/4) % switched
 			next.own[n] = fmt.Sprintf("the node's %d", i)
 			m.begin(next)
-			err = m.replace(fs, n, next.own[n])
-		case 2:
+			err = m.replace(fs, fmt.Sprint("f", n), next.own[n])
+		case 1:
+			next.records += fmt.Sprintf("node%d\n", strings.Count(next.records, "\n"))
+			m.begin(next)
+			err = m.replace(fs, "records", next.fileOfRecords())
+		case 3:
 			next = now.to(1 - now.version)
 			m.begin(next)
 			err = m.to(next.version)
@@ -111,8 +127,8 @@ func (m *switcher) work(fs vfs.FS, more func() bool) error {
 	return nil
 }
 
-// replace replaces the content of file n in one step, as editors do.
-func (m *switcher) replace(fs vfs.FS, n int, content string) error {
+// replace replaces the content of a file in one step, as editors do.
+func (m *switcher) replace(fs vfs.FS, name, content string) error {
 	dir, err := find(fs, "m")
 	if err != nil {
 		return err
@@ -128,7 +144,7 @@ func (m *switcher) replace(fs vfs.FS, n int, content string) error {
 		_, err = fs.Commit(root, made.Handle)
 	}
 	if err == nil {
-		_, err = fs.Rename(root, dir, "new", dir, fmt.Sprint("f", n))
+		_, err = fs.Rename(root, dir, "new", dir, name)
 	}
 	return err
 }
@@ -170,6 +186,9 @@ func (m *switcher) observe(r *replica.Replica) (string, error) {
 		if e := all[fmt.Sprint("f", i)]; e != nil {
 			fmt.Fprintf(&b, "f%d=%q ", i, e.content)
 		}
+	}
+	if e := all["records"]; e != nil {
+		fmt.Fprintf(&b, "records=%q ", e.content)
 	}
 	return fmt.Sprintf("%s%d set aside", b.String(), len(saved)), nil
 }

@@ -166,13 +166,12 @@ func lostOf(list []*layer.SetAside) ownLost {
 
 // conflict adds a conflict of the file at a path: a package or account that is no longer as the node had it, or a note.
 func (l *ownLost) conflict(path string, c recordmerge.Conflict) {
-	format := recordmerge.Builtin()[path]
 	switch {
 	case c.Kind != recordmerge.Changed || c.Key == "":
 		l.notes = append(l.notes, fmt.Sprintf("/%s: %s", path, c))
-	case format == recordmerge.Dpkg:
+	case path == "var/lib/dpkg/status":
 		l.packages = append(l.packages, c.Key)
-	case format == recordmerge.Passwd || format == recordmerge.Group:
+	case path == "etc/passwd" || path == "etc/group":
 		l.accounts = append(l.accounts, c.Key)
 	default:
 		l.notes = append(l.notes, fmt.Sprintf("/%s: %s", path, c))

@@ -60,7 +60,11 @@ func isComment(key string) bool { return strings.HasPrefix(key, comment) }
 func lines(key func(line []byte) (string, error)) func([]byte) ([]record, error) {
 	return func(b []byte) ([]record, error) {
 		var list []record
-		for n, line := range splitLines(b) {
+		for n := 0; len(b) > 0 && n <= maxRecords; n++ {
+			var line []byte
+			if line, b, _ = bytes.Cut(b, []byte("\n")); len(line) > maxLine {
+				return nil, fmt.Errorf("line %d is too long", n+1)
+			}
 			if bytes.IndexByte(line, 0) >= 0 {
 				return nil, fmt.Errorf("line %d contains a zero byte", n+1)
 			}
@@ -233,7 +237,7 @@ func stanzas(b []byte) ([]record, error) {
 		return nil, fmt.Errorf("line %d contains a zero byte", bytes.Count(b[:i], []byte("\n"))+1)
 	}
 	var list []record
-	for n := 1; len(b) > 0; {
+	for n := 1; len(b) > 0 && len(list) <= maxRecords; {
 		if b[0] == '\n' {
 			b, n = b[1:], n+1
 			continue
@@ -307,6 +311,9 @@ func keyOfStatOverride(line []byte) (string, error) {
 
 // diversions reads triples of lines: a path, the path that it is diverted to, a package or a colon.
 func diversions(b []byte) ([]record, error) {
+	if bytes.Count(b, []byte("\n")) > 3*maxRecords {
+		return nil, errManyRecords
+	}
 	all := splitLines(b)
 	if len(all)%3 != 0 {
 		return nil, fmt.Errorf("has %d lines, not three for each diversion", len(all))

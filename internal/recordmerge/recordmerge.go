@@ -64,6 +64,14 @@ const MaxSize = 16 << 20
 // ErrTooLarge tells that a file is larger than MaxSize.
 var ErrTooLarge = errors.New("larger than 16 MiB")
 
+// maxRecords and maxLine bound what a merge costs: some 100 MB for a file of tiny records.
+const (
+	maxRecords = 100_000
+	maxLine    = 1 << 20
+)
+
+var errManyRecords = fmt.Errorf("it has more than %d records", maxRecords)
+
 // Kind is the kind of a Conflict.
 type Kind string
 
@@ -90,17 +98,17 @@ func (c Conflict) String() string {
 }
 
 // maxConflicts bounds the conflicts of one file that are reported one by one.
-const maxConflicts = 200
+const maxConflicts = 50
 
 // Result is a merged file.
 type Result struct {
 	Content   []byte
-	Conflicts []Conflict // at most 201; the last one then says how many there are besides
+	Conflicts []Conflict // at most 51; the last one then says how many there are besides
 }
 
 // Merge merges the node's file own, which was made from old, with new. old and new are empty if the version has no
 // such file. It returns an error if one of them does not parse or is too large, among them ErrTooLarge; the node's
-// file is then not to be merged.
+// file is then not to be merged. It takes at most some seconds.
 func Merge(f Format, old, own, new []byte) (*Result, error) {
 	s, ok := shapeOf(f)
 	if !ok {
@@ -118,6 +126,9 @@ func Merge(f Format, old, own, new []byte) (*Result, error) {
 			return nil, fmt.Errorf("%s file is %w", side.whose, ErrTooLarge)
 		}
 		records, err := s.parse(side.data)
+		if len(records) > maxRecords {
+			err = errManyRecords
+		}
 		if err == nil {
 			files[i], err = s.index(records)
 		}

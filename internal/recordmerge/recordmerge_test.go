@@ -203,6 +203,16 @@ func TestMergeRefusesWhatDoesNotParse(t *testing.T) {
 	if _, err := Merge(LineKey, nil, make([]byte, MaxSize+1), nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a large file: %v", err)
 	}
+	many := bytes.Repeat([]byte("\n"), MaxSize)
+	for _, f := range []Format{LineKey, Diversions} {
+		if _, err := Merge(f, nil, many, nil); !errors.Is(err, errManyRecords) {
+			t.Errorf("%s, many lines: %v", f, err)
+		}
+	}
+	long := append([]byte("root:x:0:"), bytes.Repeat([]byte(","), maxLine)...)
+	if _, err := Merge(Group, nil, long, nil); err == nil || err.Error() != "the node's file: line 1 is too long" {
+		t.Errorf("a long line: %v", err)
+	}
 }
 
 func TestConflictsAreBoundedAndPrintable(t *testing.T) {
@@ -215,7 +225,7 @@ func TestConflictsAreBoundedAndPrintable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Conflicts) != maxConflicts+1 || r.Conflicts[maxConflicts].Reason != "800 more conflicts" {
+	if len(r.Conflicts) != maxConflicts+1 || r.Conflicts[maxConflicts].Reason != "950 more conflicts" {
 		t.Errorf("%d conflicts, the last: %v", len(r.Conflicts), r.Conflicts[len(r.Conflicts)-1])
 	}
 	if k := r.Conflicts[0].Key; strings.ContainsRune(k, '\x1b') || len(k) > 2*maxShown {

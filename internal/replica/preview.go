@@ -30,11 +30,14 @@ func (s *Set) Preview(ctx context.Context, moves []Move) ([]layer.SetAside, erro
 // preview adds to list what setAside would move.
 func (t *transition) preview(list *[]layer.SetAside) error {
 	t.r.mu.Lock()
-	defer t.r.mu.Unlock()
 	hit, err := t.touches()
+	t.r.mu.Unlock()
 	if err != nil || !hit {
 		return err
 	}
+	t.mergeAhead()
+	t.r.mu.Lock()
+	defer t.r.mu.Unlock()
 	if !t.r.ready {
 		if err := t.r.prepare(); err != nil {
 			return err
