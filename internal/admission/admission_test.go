@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -192,8 +193,28 @@ func TestAnAddressMakesNoMoreRequestsThanItMay(t *testing.T) {
 }
 
 func TestTheLimitGrowsWithTheDescription(t *testing.T) {
-	if n := limitOf(10_000).All; n < 20_000 {
-		t.Errorf("10,000 nodes have %d connections", n)
+	now := &cluster.Cluster{Networks: site().Networks}
+	d := New("test", func() *cluster.Cluster { return now }, slog.New(slog.DiscardHandler))
+	taken := 0
+	connect := func(host int) {
+		if d.take(&end{remote: fmt.Sprintf("10.99.0.%d:2000", host)}) {
+			taken++
+		}
+	}
+	for host := range spare/perAddress + 20 {
+		for range perAddress {
+			connect(1 + host)
+		}
+	}
+	if taken != spare {
+		t.Errorf("without nodes %d connections, want %d", taken, spare)
+	}
+	now = site()
+	for host := range 100 {
+		connect(100 + host)
+	}
+	if want := spare + 2*perNode; taken != want {
+		t.Errorf("with two nodes %d connections, want %d", taken, want)
 	}
 }
 
