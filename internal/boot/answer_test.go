@@ -51,7 +51,8 @@ func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 			Client{Archs: []uint16{11}, VendorClass: "PXEClient:Arch:00011:UNDI:003000"},
 			"", false, map[uint8][]byte{}, "dhcp! there is no loader for PXE, UEFI arm64"},
 		{"unknown firmware", Client{Archs: []uint16{99}, VendorClass: "PXEClient:Arch:00099"},
-			"", false, map[uint8][]byte{}, "dhcp! there is no loader for unsupported firmware, unknown architecture"},
+			"", false, map[uint8][]byte{},
+			"dhcp! there is no loader for unsupported firmware, architecture 99 (option 93), which is not known here"},
 		{"dim-init", Client{VendorClass: "dim-init"}, "", false, map[uint8][]byte{224: []byte(
 			"BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 " +
 				"dim.server=10.77.0.1 dim.nfs=10.77.0.1:2049:/nodes/n01 dim.http=10.77.0.1:80 dim.if=eth0")}, ""},

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,8 +75,12 @@ func Loaders() []string {
 
 // identify tells which firmware a client is, and its class.
 func identify(c Client) (firmware, class) {
-	line := class{name: "unknown architecture"}
-	for _, arch := range append(slices.Clone(c.Archs), vendorArch(c.VendorClass)...) {
+	archs := append(slices.Clone(c.Archs), vendorArch(c.VendorClass)...)
+	line := class{name: "no architecture named"}
+	if len(archs) > 0 {
+		line.name = fmt.Sprintf("architecture %d (option 93), which is not known here", archs[0])
+	}
+	for _, arch := range archs {
 		if i := slices.IndexFunc(classes(), func(x class) bool { return x.arch == arch }); i >= 0 {
 			line = classes()[i]
 			break
