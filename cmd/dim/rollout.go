@@ -90,7 +90,11 @@ func rolloutFlags(cmd *cobra.Command, r *control.RolloutRequest, when string) {
 	f.Var((*seconds)(&r.Soak), "soak", "how long to wait after each ring, such as 10m")
 	f.StringVar(&r.Check, "check", "", "`COMMAND` that must succeed after each ring")
 	f.StringVar(&r.Hook, "hook", "", "`COMMAND` to run for each ring when it shows the version")
+	f.StringVar(&r.OnConflict, "on-conflict", "",
+		"`CHOICE` for nodes that have changed packages which the version changes too: stop (they are not moved; the "+
+			"default) or master (what they have of these packages is set aside)")
 	completeFlag(cmd, when, "now", "boot")
+	completeFlag(cmd, "on-conflict", "stop", "master")
 }
 
 // seconds is a flag whose value is a duration.

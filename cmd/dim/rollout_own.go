@@ -10,7 +10,13 @@ import (
 
 // printOwn prints what of the nodes' own a rollout has set aside, or would.
 func printOwn(w io.Writer, own []control.OwnChanges, planned bool) {
+	aside := false
 	for _, o := range own {
+		if o.Left != "" {
+			fmt.Fprintf(w, "%s: %s\n", o.Nodes, safe(o.Left))
+			continue
+		}
+		aside = true
 		whose := "its own"
 		if o.Count > 1 {
 			whose = "their own"
@@ -33,7 +39,7 @@ func printOwn(w io.Writer, own []control.OwnChanges, planned bool) {
 			fmt.Fprintf(w, "  and %s more\n", plural(more, "path"))
 		}
 	}
-	if len(own) > 0 && !planned {
+	if aside && !planned {
 		fmt.Fprintln(w, "dim node saved NODE lists all, dim node restore NODE PATH brings one back")
 	}
 }

@@ -22,9 +22,9 @@ import (
 	"dim/internal/driver"
 	"dim/internal/follow"
 	"dim/internal/image"
-	"dim/internal/layer"
 	"dim/internal/liveness"
 	"dim/internal/masters"
+	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/replica"
@@ -68,8 +68,10 @@ type Roots interface {
 	Shows(cluster.NodeName) (v image.Version, ok bool)
 	// Serves reports whether this server serves a node.
 	Serves(*cluster.Node) bool
-	// Preview returns what a switch of nodes to a version would set aside of what they have of their own.
-	Preview(context.Context, []*cluster.Node, image.Version) ([]layer.SetAside, error)
+	// Preview returns what a switch of nodes to a version would do to what they have of their own.
+	Preview(context.Context, []*cluster.Node, image.Version, pkgdb.OnConflict) (serving.Preview, error)
+	// Left returns why a node stays with what it shows because of its packages; "" if it does not.
+	Left(cluster.NodeName) string
 }
 
 var _ control.Backend = (*API)(nil)

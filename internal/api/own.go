@@ -14,6 +14,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/layer"
 	"dim/internal/layers"
+	"dim/internal/pkgdb"
 	"dim/internal/recordmerge"
 	"dim/internal/rollout"
 )
@@ -21,19 +22,62 @@ import (
 // addPreview adds to out what the moves of a dry run would set aside.
 func (api *API) addPreview(ctx context.Context, now *follow.Declared, out *control.Rollout, rings [][]move) error {
 	var list []layer.SetAside
+	left := map[cluster.NodeName]string{}
 	for _, m := range slices.Concat(rings...) {
 		v, ok := now.State.Resolve(m.to)
 		if !ok || m.from == m.to {
 			continue
 		}
-		more, err := api.Serving.Preview(ctx, m.nodes, v)
+		does, err := api.Serving.Preview(ctx, m.nodes, v, pkgdb.OnConflict(out.OnConflict))
 		if err != nil {
 			return err
 		}
-		list = append(list, more...)
+		list = append(list, does.Aside...)
+		maps.Copy(left, does.Left)
 	}
-	out.Own = ownChanges(list)
+	out.Own = slices.Concat(leftNodes(left), ownChanges(list))
 	return nil
+}
+
+// leftBy returns why nodes of the declared rings of a rollout stay because of their packages.
+func (api *API) leftBy(r *rollout.Rollout) map[cluster.NodeName]string {
+	left := map[cluster.NodeName]string{}
+	for _, ring := range r.Rings[:r.Ring+1] {
+		for _, name := range ring.Nodes {
+			if text := api.Serving.Left(cluster.NodeName(name)); text != "" {
+				left[cluster.NodeName(name)] = text
+			}
+		}
+	}
+	return left
+}
+
+// leftNodes groups the nodes that stay for the same reason, the largest groups first.
+func leftNodes(left map[cluster.NodeName]string) []control.OwnChanges {
+	nodes := map[string][]string{}
+	for node, text := range left {
+		nodes[text] = append(nodes[text], string(node))
+	}
+	var out []control.OwnChanges
+	for text, list := range nodes {
+		out = append(out, control.OwnChanges{
+			Nodes: nodeset.Fold(list), Count: len(list), Left: text,
+			First: []control.Path{}, Packages: []string{}, Accounts: []string{}, Notes: []string{},
+		})
+	}
+	slices.SortFunc(out, func(a, b control.OwnChanges) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Nodes, b.Nodes))
+	})
+	if len(out) > maxOwn {
+		var rest []string
+		for _, o := range out[maxOwn-1:] {
+			rest = append(rest, nodes[o.Left]...)
+		}
+		out = out[:maxOwn]
+		out[maxOwn-1].Nodes, out[maxOwn-1].Count = nodeset.Fold(rest), len(rest)
+		out[maxOwn-1].Left = "not moved for other such reasons; dim rollout status lists each node"
+	}
+	return out
 }
 
 // asideBy returns what the switches of a rollout, or of its undo, have set aside on the nodes that are served here.

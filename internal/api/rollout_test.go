@@ -22,8 +22,8 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
-	"dim/internal/layer"
 	"dim/internal/liveness"
+	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/rollout"
@@ -52,9 +52,12 @@ type roots map[cluster.NodeName]int
 
 func (r roots) Shows(n cluster.NodeName) (image.Version, bool) { v, ok := r[n]; return version(v), ok }
 func (r roots) Serves(n *cluster.Node) bool                    { return n.Name != "x1" }
-func (r roots) Preview(context.Context, []*cluster.Node, image.Version) ([]layer.SetAside, error) {
-	return nil, nil
+func (r roots) Preview(
+	context.Context, []*cluster.Node, image.Version, pkgdb.OnConflict,
+) (p serving.Preview, err error) {
+	return p, nil
 }
+func (r roots) Left(cluster.NodeName) string                    { return "" }
 func (r roots) Node(cluster.NodeName) (n serving.Node, ok bool) { return n, false }
 
 func version(number int) image.Version {

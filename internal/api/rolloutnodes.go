@@ -59,6 +59,8 @@ func (api *API) rolloutNode(now *follow.Declared, r *rollout.Rollout, ring int, 
 		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, has not reported", n.Servers[0].Name)
 	case served && !shows && state.Booting:
 		out.Verdict = "changes when its boot with " + out.Shows + " is over"
+	case !shows && api.Serving.Left(n.Name) != "":
+		out.Verdict = "not moved: node and master have changed packages"
 	case !shows:
 		out.Verdict = "not moved"
 		if !served {

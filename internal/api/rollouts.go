@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 
 	"dim/internal/control"
 	"dim/internal/driver"
@@ -66,7 +67,7 @@ func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, err
 	}
 	out := api.rollout(now, &r)
 	out.States = api.rolloutNodes(ctx, now, &r)
-	out.Own = ownChanges(api.asideBy(&r))
+	out.Own = slices.Concat(leftNodes(api.leftBy(&r)), ownChanges(api.asideBy(&r)))
 	return out, nil
 }
 
@@ -96,7 +97,7 @@ func (api *API) rollout(now *follow.Declared, r *rollout.Rollout) control.Rollou
 	out := control.Rollout{
 		ID: r.ID, Image: r.Image, Version: r.Version, When: string(r.When),
 		Nodes: r.Nodes().String(), Count: len(r.Nodes()), All: r.All,
-		Soak: r.Soak.Seconds(), Check: r.Check, Hook: r.Hook,
+		Soak: r.Soak.Seconds(), Check: r.Check, Hook: r.Hook, OnConflict: string(r.OnConflict),
 		State: string(r.State), Ring: r.Ring + 1, Phase: string(r.Phase), Since: r.Since, Reason: r.Reason,
 		Started: r.Started, Ended: r.Ended, Current: current.Number,
 	}

@@ -11,7 +11,10 @@ type RolloutRequest struct {
 	Soak    float64 `json:"soak_seconds"`
 	Check   string  `json:"check"`
 	Hook    string  `json:"hook"`
-	DryRun  bool    `json:"dry_run"`
+	// OnConflict tells what becomes of nodes that have changed packages which the version changes in another way:
+	// "stop", they are not moved, or "master", what they have of these packages is set aside. "" is "stop".
+	OnConflict string `json:"on_conflict,omitempty"`
+	DryRun     bool   `json:"dry_run"`
 }
 
 // Rollout is one rollout: what was asked for, and its progress.
@@ -27,6 +30,8 @@ type Rollout struct {
 	Soak    float64       `json:"soak_seconds"`
 	Check   string        `json:"check"`
 	Hook    string        `json:"hook"`
+	// OnConflict is that of the RolloutRequest.
+	OnConflict string `json:"on_conflict"`
 	// State is "running", "paused", "done", "undone", "stopped", "replaced" (by another rollout of its nodes),
 	// "planned" or "nothing to do". In a dry run it is the state that would follow.
 	State   string    `json:"state"`
@@ -56,6 +61,7 @@ type OwnChanges struct {
 	Packages []string `json:"packages"` // of the nodes' own that the package database no longer has as they had them
 	Accounts []string `json:"accounts"` // users and groups that are no longer as the nodes had them
 	Notes    []string `json:"notes"`    // what else a person must know, such as a number that two users have
+	Left     string   `json:"left"`     // why these nodes are not moved; "" if they are
 }
 
 // RolloutRing is one ring of a rollout.

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
+	"dim/internal/pkgdb"
 	"dim/internal/rollout"
 )
 
@@ -58,10 +60,13 @@ func (d *Driver) Check(now *follow.Declared, im *cluster.Image, r control.Rollou
 func manner(r control.RolloutRequest) (rollout.Rollout, error) {
 	out := rollout.Rollout{
 		When: rollout.When(r.When), Soak: time.Duration(r.Soak * float64(time.Second)), Check: r.Check, Hook: r.Hook,
+		OnConflict: pkgdb.OnConflict(cmp.Or(r.OnConflict, string(pkgdb.LeaveNode))),
 	}
 	switch {
 	case out.When != rollout.Now && out.When != rollout.Boot:
 		return out, control.Errorf(control.Invalid, "roll out: --when %q: must be now or boot", r.When)
+	case out.OnConflict != pkgdb.LeaveNode && out.OnConflict != pkgdb.MasterWins:
+		return out, control.Errorf(control.Invalid, "roll out: --on-conflict %q: must be stop or master", r.OnConflict)
 	case out.Soak < 0:
 		return out, control.Errorf(control.Invalid, "roll out: --soak must not be negative")
 	}
@@ -106,7 +111,7 @@ func nodesOf(now *follow.Declared, im *cluster.Image, set string) (nodes []strin
 // false. It returns when this server has adopted the declaration. The rollout has ended then if nothing is left to do
 // and all its nodes show the version.
 func (d *Driver) Begin(ctx context.Context, planned rollout.Rollout) (r rollout.Rollout, begun bool, err error) {
-	if !changes(d.Follow.Now(), &planned) {
+	if !d.changes(d.Follow.Now(), &planned) {
 		return planned, false, nil
 	}
 	shared, err := d.Follow.Change(ctx)
@@ -157,7 +162,7 @@ func (d *Driver) RollOut(ctx context.Context, req control.RolloutRequest) error 
 }
 
 // changes reports whether any node of r would follow something else.
-func changes(now *follow.Declared, r *rollout.Rollout) bool {
+func (d *Driver) changes(now *follow.Declared, r *rollout.Rollout) bool {
 	current, _ := now.State.Images[r.Image].Followed()
 	if r.All && current.Number != r.Version {
 		return true
@@ -166,6 +171,9 @@ func changes(now *follow.Declared, r *rollout.Rollout) bool {
 		n, ok := now.Cluster.Node(cluster.NodeName(name))
 		if !ok {
 			return false
+		}
+		if r.OnConflict == pkgdb.MasterWins && d.Roots.Left(n.Name) != "" {
+			return true
 		}
 		ref, next := now.Follows(n)
 		if r.When == rollout.Boot && next == r.Ref() {

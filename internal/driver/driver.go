@@ -44,6 +44,8 @@ type Roots interface {
 	Serves(*cluster.Node) bool
 	// Shows returns the version that a node's root shows; ok is false when the node has none here.
 	Shows(cluster.NodeName) (v image.Version, ok bool)
+	// Left returns why a node stays with what it shows because of its packages; "" if it does not.
+	Left(cluster.NodeName) string
 	// Booted returns the nodes that have booted into the version they were to change to at their next boot, with that
 	// version.
 	Booted() coord.Refs
@@ -300,6 +302,7 @@ func (d *Driver) report(n *cluster.Node) *rollout.Report {
 	if v, ok := d.Roots.Shows(n.Name); ok {
 		r.Shows = v.Ref()
 	}
+	r.Left = d.Roots.Left(n.Name) != ""
 	if r.Problem = d.Problems.Text(problems.Node(n.Name)); r.Problem == "" {
 		r.Problem = d.Problems.Text(problems.Of(problems.KindReplicas))
 	}

@@ -19,6 +19,7 @@ import (
 	"dim/internal/follow/followtest"
 	"dim/internal/image"
 	"dim/internal/liveness"
+	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/rollout"
 	"dim/internal/testkit"
@@ -48,6 +49,7 @@ const small = `<cluster name="small">
 type roots struct {
 	shows  map[cluster.NodeName]image.Version
 	booted coord.Refs
+	left   map[cluster.NodeName]string
 }
 
 func (r *roots) Serves(n *cluster.Node) bool { return n.Name != "x1" }
@@ -55,6 +57,8 @@ func (r *roots) Serves(n *cluster.Node) bool { return n.Name != "x1" }
 func (r *roots) Shows(n cluster.NodeName) (image.Version, bool) { v, ok := r.shows[n]; return v, ok }
 
 func (r *roots) Booted() coord.Refs { return r.booted }
+
+func (r *roots) Left(n cluster.NodeName) string { return r.left[n] }
 
 // newDriver returns a Driver of the server head that follows f.
 func newDriver(t *testing.T, f *follow.Follower) (*Driver, *roots) {
@@ -150,6 +154,8 @@ func TestARequestWithoutAVersionIsChecked(t *testing.T) {
 	}{
 		{control.RolloutRequest{When: "now"}, ""},
 		{control.RolloutRequest{When: "boot", Nodes: "n01", Rings: "1,rest"}, ""},
+		{control.RolloutRequest{When: "now", OnConflict: "master"}, ""},
+		{control.RolloutRequest{When: "now", OnConflict: "mine"}, control.Invalid},
 		{control.RolloutRequest{When: "never"}, control.Invalid},
 		{control.RolloutRequest{When: "now", Nodes: "n04"}, control.Invalid},
 		{control.RolloutRequest{When: "now", Rings: "1"}, control.Invalid},
@@ -196,10 +202,28 @@ func TestARolloutThatChangesNothingIsNotDeclared(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			now := declared(t)
 			now.State.Desired, now.State.Next = tt.desired, tt.next
-			if got := changes(now, tt.rollout); got != tt.want {
+			d, _ := newDriver(t, nil)
+			if got := d.changes(now, tt.rollout); got != tt.want {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+}
+
+func TestANodeThatStaysBecauseOfItsPackagesIsMovedByAnotherRollout(t *testing.T) {
+	d, r := newDriver(t, nil)
+	now := declared(t)
+	now.State.Desired = coord.Refs{"n01": ref(2)}
+	r.left = map[cluster.NodeName]string{"n01": "packages"}
+	again := &rollout.Rollout{
+		Image: "compute", Version: 2, When: rollout.Now, Rings: []rollout.Ring{{Nodes: rollout.Nodes{"n01"}}},
+		OnConflict: pkgdb.LeaveNode,
+	}
+	if d.changes(now, again) {
+		t.Error("it would stay again")
+	}
+	if again.OnConflict = pkgdb.MasterWins; !d.changes(now, again) {
+		t.Error("it is not moved")
 	}
 }
 

@@ -61,6 +61,9 @@ func Load(root fs.FS) *Database {
 	return d
 }
 
+// Root returns the file system that the databases were read from.
+func (d *Database) Root() fs.FS { return d.root }
+
 func compare(a, b Package) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch),
 		strings.Compare(a.Version, b.Version))
@@ -191,10 +194,7 @@ func (d *Database) Owners(paths map[string]bool) map[string]string {
 	owners := map[string]string{}
 	topLinks := d.topLinks()
 	note := func(pkg, path string) {
-		top, rest, _ := strings.Cut(path, "/")
-		if to, ok := topLinks[top]; ok {
-			path = to + "/" + rest
-		}
+		path = resolveTop(topLinks, path)
 		if paths[path] {
 			owners[path] = pkg
 		}

@@ -43,6 +43,7 @@ const (
 	KindRollout     Kind = "rollout"
 	KindReplicas    Kind = "replicas"
 	KindNode        Kind = "node"
+	KindPackages    Kind = "packages of" // nodes, a node set: they are not moved because of their packages
 	KindJournal     Kind = "journal of boots"
 	KindMounts      Kind = "file of mounts"
 	KindMachine     Kind = "machine" // one that is not in the description
@@ -52,7 +53,7 @@ const (
 func (k Kind) order() int {
 	return slices.Index([]Kind{
 		KindDescription, KindSharedState, KindServer, KindBoot, KindStore, KindDisk, KindImage, KindRollout,
-		KindReplicas, KindNode, KindJournal, KindMounts, KindMachine,
+		KindReplicas, KindPackages, KindNode, KindJournal, KindMounts, KindMachine,
 	}, k)
 }
 

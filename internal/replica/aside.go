@@ -34,9 +34,9 @@ func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 
 // walkAll treats what the layer has at all paths that differ.
 func (a *setAsideOp) walkAll() (err error) {
-	for _, c := range []*changes{a.t.changes, a.t.own} {
+	for _, c := range a.t.all() {
 		if c != nil && err == nil {
-			a.own = c == a.t.own
+			a.own, a.also = c == a.t.own, c == a.t.also
 			err = a.walk(c.tree, a.r.root)
 		}
 	}
@@ -54,6 +54,7 @@ type setAsideOp struct {
 	why  string // what made the change; kept in the saved area
 	made bool   // dir exists and has why
 	own  bool   // the changes are those of node files
+	also bool   // the changes are those of Move.Also
 	dry  bool   // only list is filled
 	list []layer.SetAside
 }

@@ -209,6 +209,9 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 		after = r.state.files
 	}
 	t.compareFiles(after)
+	if t.changes != nil {
+		t.addAlso(p.also)
+	}
 	return t, nil
 }
 

@@ -32,6 +32,11 @@ func (r *Replica) View(do func(root LayerEntry) error) error {
 // Disk returns the directory of all replicas and that of r in it; "" for a version served read-only.
 func (r *Replica) Disk() (layer.Dir, layer.Home) { return r.set.root, r.dir }
 
+// DiskOf is Disk of the replica of a node and an image, which need not be attached.
+func (s *Set) DiskOf(node, image string) (layer.Dir, layer.Home) {
+	return s.root, layer.Home(node + "/" + image)
+}
+
 // Name returns the node and the image of r.
 func (r *Replica) Name() (node, image string) { return r.node, r.image }
 

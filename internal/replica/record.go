@@ -23,6 +23,9 @@ func (s *Set) record(kind string, at int64, list []*transition) error {
 			for size := 0; len(who) < len(list) && size < recordMost; {
 				t := list[len(who)]
 				r := replicaRecord{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil}
+				if kind == recordIntent {
+					r.Also = t.further
+				}
 				who, size = append(who, r), size+r.size()
 			}
 			if err == nil {
@@ -52,6 +55,9 @@ func (r *replicaRecord) size() int {
 	n := len(r.Replica) + 64
 	for path, f := range r.Files {
 		n += len(path) + len(f) + 6
+	}
+	for _, path := range r.Also {
+		n += len(path) + 3
 	}
 	return n
 }

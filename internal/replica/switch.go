@@ -27,6 +27,10 @@ type Move struct {
 	Shared  pathmatch.List
 	Mounted []string // mount points of the node, without a leading slash; see Held
 
+	// Also are further paths, in walk order and without a leading slash: what the layer has there is set aside too if
+	// the version changes. A package of which the master changes a part is set aside as a whole.
+	Also []string
+
 	Durability Durability
 	Rules      Rules
 }
@@ -57,6 +61,8 @@ type transition struct {
 	files   map[string]string // the node files' fingerprints after it; nil: as before
 	changes *changes          // between the versions; nil: none
 	own     *changes          // of the node files; nil: none
+	also    *changes          // see Move.Also; nil: none
+	further []string          // the paths in also
 	hidden  map[string]bool   // paths at which node files hide what the versions do
 	err     error             // why it could not be done; nil: it was, or is still to be done
 }
@@ -159,6 +165,9 @@ func (s *Set) differences(ctx context.Context, m *Move) (*transition, error) {
 		t.compareFiles(r.state.files)
 	} else {
 		t.compareFiles(fingerprints(t.to.files))
+	}
+	if t.changes != nil {
+		t.addAlso(m.Also)
 	}
 	return t, nil
 }
@@ -293,6 +302,9 @@ func (t *transition) apply(with *batchStep) {
 	if t.own != nil && r.historyLoaded {
 		r.history.own = r.history.own.add(newSegment(t.own.delta, with.at), with.joins)
 	}
+	if t.also != nil {
+		r.renewed = with.at // directories have changed in which the versions are the same
+	}
 	r.history.forget(r.set.now().Add(-r.set.retain.age).UnixNano(), r.set.retain.switches)
 	r.view, r.keep, r.shared, r.rules = t.to, t.keep, t.shared, t.rules
 	r.ready = false
@@ -401,12 +413,17 @@ func parentPath(path string) string {
 	return ""
 }
 
+// all returns what is to be set aside, in this order. Some may be nil.
+func (t *transition) all() []*changes { return []*changes{t.changes, t.also, t.own} }
+
 // touches reports whether the layer has anything at the paths that differ, or hides one. If the layer was not
 // read yet only these paths are.
 func (t *transition) touches() (bool, error) {
 	r := t.r
 	if r.scanned {
-		return r.root != nil && (t.touchesDentry(t.changes, r.root) || t.touchesDentry(t.own, r.root)), nil
+		return r.root != nil && slices.ContainsFunc(t.all(), func(c *changes) bool {
+			return t.touchesDentry(c, r.root)
+		}), nil
 	}
 	fd, err := r.set.root.OpenDir(r.dir.Upper(""))
 	if err == unix.ENOENT {
@@ -416,7 +433,7 @@ func (t *transition) touches() (bool, error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	for _, c := range []*changes{t.changes, t.own} {
+	for _, c := range t.all() {
 		if c == nil {
 			continue
 		}

@@ -41,6 +41,7 @@ import (
 	"dim/internal/cluster/nodeset"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/pkgdb"
 )
 
 // Errors to branch on.
@@ -126,6 +127,8 @@ type Rollout struct {
 	Soak    time.Duration `json:"soak,omitempty"`
 	Check   string        `json:"check,omitempty"`
 	Hook    string        `json:"hook,omitempty"`
+
+	OnConflict pkgdb.OnConflict `json:"on_conflict,omitempty"` // "": pkgdb.LeaveNode
 
 	State   State     `json:"state"`
 	Ring    int       `json:"ring"` // index of the ring that was declared last

@@ -16,6 +16,7 @@ type Report struct {
 	At      time.Time // when the server told it; the zero time: it is true now
 	Shows   image.Ref // the version that the node's replica shows; the zero Ref: it has no replica yet
 	Problem string    // why the replica does not show what is declared
+	Left    bool      // it stays with what it shows because of its packages, as the rollout wants
 	Booting bool      // the replica keeps the version of the kernel that the node was given, until the node runs
 	Stage   string    // of the node's boot, for messages
 }
@@ -96,6 +97,7 @@ func (r *Rollout) switching(seen map[string]Seen, now time.Time) Step {
 		case s.unknown(ring.Declared):
 			unknown, servers[s.Server] = append(unknown, n), true
 		case s.Report.Shows == r.Ref():
+		case s.Report.Left:
 		default:
 			behind = append(behind, n)
 			if s.Report.Problem != "" && !s.Report.Booting {

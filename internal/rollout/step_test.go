@@ -172,3 +172,21 @@ func TestAStepOfARolloutThatWasChangedIsRefused(t *testing.T) {
 		t.Errorf("a step of a rollout that was paused: %v", err)
 	}
 }
+
+func TestNodesThatStayBecauseOfTheirPackagesHoldNothingUp(t *testing.T) {
+	r := Rollout{
+		Image: "compute", Version: 2, When: Now, State: Running, Phase: switching,
+		Rings: []Ring{{Nodes: Nodes{"n1", "n2"}}},
+	}
+	seen := map[string]Seen{
+		"n1": {Report: &Report{Shows: compute(1), Left: true}},
+		"n2": {Report: &Report{Shows: compute(1)}},
+	}
+	if step := r.Next(seen, time.Now()); step.Wait != "n2 to show compute@2" {
+		t.Errorf("got %+v", step)
+	}
+	seen["n2"] = Seen{Report: &Report{Shows: compute(2)}}
+	if step := r.Next(seen, time.Now()); step != (Step{}) {
+		t.Errorf("when the other one has moved: %+v", step)
+	}
+}

@@ -6,10 +6,13 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/follow"
 	"dim/internal/image"
+	"dim/internal/layers"
 	"dim/internal/meter"
 	"dim/internal/nodefile"
+	"dim/internal/pkgdb"
 	"dim/internal/push"
 	"dim/internal/replica"
+	"dim/internal/rollout"
 	"dim/internal/versionfs"
 )
 
@@ -23,6 +26,8 @@ type placement struct {
 	export *export       // nil: nothing has changed
 	spec   *replica.Spec // of a replica that is to be attached; nil: it is
 	move   *replica.Move // of one that is attached; it costs nothing when the replica shows the right thing already
+	left   string        // why the replica stays as it is because of the node's packages
+	again  bool          // it is attached as it was, and has to be placed again then
 }
 
 // place decides what has to be done for n to show v.
@@ -46,14 +51,40 @@ func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (placement, er
 	if old != nil {
 		x.noted = old.noted
 	}
-	if r, ok := s.Set.Find(treeOf(n)); ok {
-		x.fs = r
-		return placement{export: x, move: &replica.Move{
-			Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
-			Durability: spec.Durability, Mounted: s.mountedOn(n),
-		}}, nil
+	r, ok := s.Set.Find(treeOf(n))
+	if !ok {
+		was, behind := s.behindWithPackages(n, v)
+		if behind {
+			if spec, err = s.spec(p, n, n.Image, was); err != nil {
+				return placement{}, fmt.Errorf("render files of %s: %w", n.Name, err)
+			}
+		}
+		return placement{export: x, spec: &spec, again: behind}, nil
 	}
-	return placement{export: x, spec: &spec}, nil
+	x.fs = r
+	conflicts, err := s.packages(p, n, r, v)
+	if err != nil {
+		return placement{}, err
+	}
+	if len(conflicts.List) > 0 && p.onConflict(s, n) != pkgdb.MasterWins {
+		x.from = madeFrom{} // differs from every other, so the next run moves it again
+		return placement{export: x, left: leftText(&conflicts, v)}, nil
+	}
+	return placement{export: x, move: &replica.Move{
+		Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
+		Durability: spec.Durability, Mounted: s.mountedOn(n), Also: conflicts.Paths,
+	}}, nil
+}
+
+// behindWithPackages returns the version that the replica of n follows, which is not served yet. ok is false if that is
+// v, or if the node has changed no packages: then it can be switched while it is attached.
+func (s *Server) behindWithPackages(n *cluster.Node, v image.Version) (was image.Version, ok bool) {
+	was, known := s.Set.Followed(string(n.Name), string(n.Image.Name))
+	if !known || was.Digest == v.Digest {
+		return was, false
+	}
+	state, err := layers.PackageState(s.Set, string(n.Name), string(n.Image.Name))
+	return was, state != "" && err == nil
 }
 
 // formerReplica exports the replica that a node has of an image that is no longer its own: the node runs on it until it
@@ -107,6 +138,9 @@ type plan struct {
 	now   *follow.Declared
 	bases map[baseKey]*nodefile.Base
 	known map[image.Ref]error // whether the store has a version
+
+	packages map[image.Digest]*pkgdb.Database
+	rollouts []rollout.Rollout // the latest first; nil: not read yet
 }
 
 type baseKey struct {
@@ -115,7 +149,10 @@ type baseKey struct {
 }
 
 func newPlan(now *follow.Declared) *plan {
-	return &plan{now: now, bases: map[baseKey]*nodefile.Base{}, known: map[image.Ref]error{}}
+	return &plan{
+		now: now, bases: map[baseKey]*nodefile.Base{}, known: map[image.Ref]error{},
+		packages: map[image.Digest]*pkgdb.Database{},
+	}
 }
 
 // inStore returns nil when the store has version v.

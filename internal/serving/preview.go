@@ -7,13 +7,22 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/image"
 	"dim/internal/layer"
+	"dim/internal/pkgdb"
 	"dim/internal/replica"
 )
 
-// Preview returns what a switch of nodes to version v would set aside of what they have of their own. Nodes without a
-// root here are left out.
-func (s *Server) Preview(ctx context.Context, nodes []*cluster.Node, v image.Version) ([]layer.SetAside, error) {
+// Preview is what a switch of nodes would do to what they have of their own.
+type Preview struct {
+	Aside []layer.SetAside
+	Left  map[cluster.NodeName]string // why nodes would stay because of their packages
+}
+
+// Preview returns what a switch of nodes to version v would do. Nodes without a root here are left out.
+func (s *Server) Preview(
+	ctx context.Context, nodes []*cluster.Node, v image.Version, on pkgdb.OnConflict,
+) (out Preview, err error) {
 	p := newPlan(s.Declared.Now())
+	out.Left = map[cluster.NodeName]string{}
 	var moves []replica.Move
 	for _, n := range nodes {
 		r, ok := s.Set.Find(treeOf(n))
@@ -22,11 +31,21 @@ func (s *Server) Preview(ctx context.Context, nodes []*cluster.Node, v image.Ver
 		}
 		spec, err := s.spec(p, n, n.Image, v)
 		if err != nil {
-			return nil, fmt.Errorf("render files of %s: %w", n.Name, err)
+			return out, fmt.Errorf("render files of %s: %w", n.Name, err)
+		}
+		conflicts, err := s.packages(p, n, r, v)
+		if err != nil {
+			return out, err
+		}
+		if len(conflicts.List) > 0 && on != pkgdb.MasterWins {
+			out.Left[n.Name] = leftText(&conflicts, v)
+			continue
 		}
 		moves = append(moves, replica.Move{
 			Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
+			Also: conflicts.Paths,
 		})
 	}
-	return s.Set.Preview(ctx, moves)
+	out.Aside, err = s.Set.Preview(ctx, moves)
+	return out, err
 }

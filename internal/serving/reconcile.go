@@ -2,7 +2,9 @@ package serving
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"dim/internal/cluster"
 	"dim/internal/follow"
@@ -21,13 +23,17 @@ func (s *Server) Reconcile(ctx context.Context) {
 
 // Adopted does what Reconcile does, for a state that is being adopted.
 func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
-	r := &reconciliation{s: s, plan: newPlan(now), list: s.kept(now), failed: map[problems.Subject]error{}}
+	r := &reconciliation{
+		s: s, plan: newPlan(now), list: s.kept(now), failed: map[problems.Subject]error{},
+		left: map[cluster.NodeName]string{},
+	}
 	for _, n := range now.Cluster.Nodes {
 		if s.Serves(n) {
 			r.place(n)
 		}
 	}
 	r.apply(ctx)
+	r.keepLeft()
 	s.holding.Store(r.holding)
 	s.replace(r.list)
 	s.Push.Wake(r.moved...)
@@ -44,6 +50,8 @@ type reconciliation struct {
 	specs   []replica.Spec
 	moves   []replica.Move
 	moved   []cluster.NodeName
+	again   []*cluster.Node // of attach: those that are attached as they were, and are to be placed again
+	left    map[cluster.NodeName]string
 	failed  map[problems.Subject]error
 	holding bool
 }
@@ -62,7 +70,13 @@ func (r *reconciliation) place(n *cluster.Node) {
 	switch {
 	case err != nil:
 		r.failed[problems.Node(n.Name)] = err
+	case p.left != "":
+		r.list = append(r.list, p.export)
+		r.left[n.Name] = p.left
 	case p.spec != nil:
+		if p.again {
+			r.again = append(r.again, n)
+		}
 		r.attach, r.specs = append(r.attach, p.export), append(r.specs, *p.spec)
 	case p.export != nil:
 		r.list = append(r.list, p.export)
@@ -81,7 +95,14 @@ func (r *reconciliation) apply(ctx context.Context) {
 				continue
 			}
 			x.fs = all[i]
-			r.list = append(r.list, x)
+			if !slices.ContainsFunc(r.again, func(n *cluster.Node) bool { return n.Name == x.node }) {
+				r.list = append(r.list, x)
+			}
+		}
+		for _, n := range r.again {
+			if r.failed[problems.Node(n.Name)] == nil {
+				r.place(n)
+			}
 		}
 	}
 	if len(r.moves) == 0 {
@@ -189,14 +210,19 @@ func (s *Server) Begin(ctx context.Context, n *cluster.Node) {
 // pin makes a node's replica show v.
 func (s *Server) pin(ctx context.Context, now *follow.Declared, n *cluster.Node, v image.Version) error {
 	p, err := s.place(newPlan(now), n, v)
-	if err != nil || p.export == nil {
+	switch {
+	case err != nil || p.export == nil:
 		return err
-	}
-	if p.spec != nil {
+	case p.left != "":
+		return errors.New(p.left)
+	case p.spec != nil:
 		if p.export.fs, err = s.Set.Attach(*p.spec); err != nil {
 			return err
 		}
-	} else {
+		if p.again {
+			return s.pin(ctx, now, n, v)
+		}
+	default:
 		report := s.move(context.WithoutCancel(ctx), []replica.Move{*p.move})
 		if len(report.Held) > 0 {
 			return heldError(report.Held[0])
@@ -305,6 +331,7 @@ func (s *Server) report(failed map[problems.Subject]error) {
 	}
 	s.Problems.Remove(func(about problems.Subject) bool {
 		_, still := failed[about]
-		return !still && (about.Kind == problems.KindReplicas || about.Kind == problems.KindNode)
+		return !still && (about.Kind == problems.KindReplicas || about.Kind == problems.KindNode ||
+			about.Kind == problems.KindPackages)
 	})
 }

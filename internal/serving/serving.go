@@ -97,11 +97,18 @@ type Server struct {
 
 	// Guarded by Declared.Stable:
 	declared map[cluster.NodeName]bool // nodes that were declared once
+
+	left     atomic.Pointer[map[cluster.NodeName]string] // see Left
+	deciding sync.Mutex
+	decided  map[cluster.NodeName]packageDecision // of nodes that stay because of their packages; guarded by deciding
 }
 
 // New returns a Server that exports nothing before the first Reconcile.
 func New(o Options) *Server {
-	s := &Server{Options: o, started: time.Now(), declared: map[cluster.NodeName]bool{}}
+	s := &Server{
+		Options: o, started: time.Now(), declared: map[cluster.NodeName]bool{},
+		decided: map[cluster.NodeName]packageDecision{},
+	}
 	s.table.Store(&exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}})
 	return s
 }

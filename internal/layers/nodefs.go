@@ -1,0 +1,138 @@
+package layers
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/replica"
+	"dim/internal/vfs"
+)
+
+// nodeFS is what a node has as its root, without its node files: the layer below top over a version. It does not follow
+// symbolic links of the layer. It is valid as long as the replica is locked.
+type nodeFS struct {
+	top     replica.LayerEntry
+	version fs.FS
+}
+
+// at returns what the layer has at name. hidden reports that the version's entry does not show.
+func (n nodeFS) at(name string) (entry replica.LayerEntry, has, hidden bool) {
+	if name == "." {
+		return n.top, true, false
+	}
+	for end := range len(name) + 1 {
+		if end < len(name) && name[end] != '/' {
+			continue
+		}
+		next, ok := n.top.At(name[:end])
+		if !ok {
+			return entry, false, hidden
+		}
+		entry = next
+		last := end == len(name)
+		isDir := entry.Kind() == vfs.Directory
+		hidden = hidden || entry.Whiteout() || entry.Kind() != 0 && !isDir || isDir && entry.Opaque() && !last
+	}
+	return entry, entry.Kind() != 0, hidden
+}
+
+// Open implements fs.FS.
+func (n nodeFS) Open(name string) (fs.File, error) {
+	entry, has, hidden := n.at(name)
+	if !has || entry.Kind() == vfs.Directory {
+		if hidden || n.version == nil {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		return n.version.Open(name)
+	}
+	if entry.Kind() != vfs.Regular {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	at, release, err := entry.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOATIME | unix.O_CLOEXEC
+	fd, err := unix.Openat(at.FD, at.Name, flags, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// ReadDir implements fs.ReadDirFS.
+func (n nodeFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	entry, has, hidden := n.at(name)
+	if hidden && !has {
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrNotExist}
+	}
+	var list []fs.DirEntry
+	if !hidden && !(has && entry.Opaque()) {
+		below, err := fs.ReadDir(n.version, name)
+		if err != nil && !(has && errors.Is(err, fs.ErrNotExist)) {
+			return nil, err
+		}
+		list = below
+	}
+	if !has {
+		return list, nil
+	}
+	for own := range entry.Entries() {
+		base := baseName(own.Path())
+		if own.Whiteout() || own.Kind() != 0 {
+			list = slices.DeleteFunc(slices.Clone(list), func(e fs.DirEntry) bool { return e.Name() == base })
+		}
+		if own.Kind() != 0 {
+			list = append(list, nodeEntry{base, own.Kind()})
+		}
+	}
+	return list, nil
+}
+
+// ReadLink implements fs.ReadLinkFS.
+func (n nodeFS) ReadLink(name string) (string, error) {
+	entry, has, hidden := n.at(name)
+	if has && entry.Kind() == vfs.Symlink {
+		at, release, err := entry.Open()
+		if err != nil {
+			return "", err
+		}
+		defer release()
+		return at.Target()
+	}
+	if has || hidden {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+	}
+	return fs.ReadLink(n.version, name)
+}
+
+// Lstat implements fs.ReadLinkFS. Nobody asks for more than whether there is something.
+func (n nodeFS) Lstat(name string) (fs.FileInfo, error) { return fs.Stat(n, name) }
+
+// nodeEntry is an entry of a directory of the layer.
+type nodeEntry struct {
+	name string
+	kind vfs.Type
+}
+
+func (e nodeEntry) Name() string               { return e.name }
+func (e nodeEntry) IsDir() bool                { return e.kind == vfs.Directory }
+func (e nodeEntry) Info() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
+
+// Type implements fs.DirEntry. Types that nobody asks for are irregular.
+func (e nodeEntry) Type() fs.FileMode {
+	switch e.kind {
+	case vfs.Regular:
+		return 0
+	case vfs.Directory:
+		return fs.ModeDir
+	case vfs.Symlink:
+		return fs.ModeSymlink
+	}
+	return fs.ModeIrregular
+}

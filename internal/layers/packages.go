@@ -1,0 +1,145 @@
+package layers
+
+import (
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/image"
+	"dim/internal/pkgdb"
+	"dim/internal/replica"
+	"dim/internal/vfs"
+)
+
+// packageDatabases are the files that tell what is installed.
+var packageDatabases = []string{
+	"var/lib/dpkg/status", "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite",
+}
+
+// PackageState returns a text that is another one after a node has installed or removed packages; "" if its layer has
+// no database of packages. It does not read the layer, which need not be attached.
+func PackageState(s *replica.Set, node, image string) (string, error) {
+	root, home := s.DiskOf(node, image)
+	text := ""
+	for _, path := range packageDatabases {
+		var st unix.Stat_t
+		switch err := root.Stat(home.Upper(path), &st); {
+		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
+		case err != nil:
+			return "", err
+		case vfs.TypeOf(st.Mode) == vfs.Regular:
+			text += fmt.Sprintln(path, st.Ino, st.Size, st.Mtim, st.Ctim)
+		}
+	}
+	return text, nil
+}
+
+// PackageConflicts is what a node and the master have both changed of packages.
+type PackageConflicts struct {
+	List  []pkgdb.Conflict
+	Whole bool     // the database is replaced as a whole: List is all that the node has changed
+	Paths []string // what the layer has of these packages, in walk order
+}
+
+// PackageComparison says with what the packages of a node are compared.
+type PackageComparison struct {
+	Old    *pkgdb.Database // of the version that the node has changed
+	Next   *pkgdb.Database // of the one to which it goes
+	Merged bool            // a switch merges dpkg's database record by record
+}
+
+// PackageConflicts returns what the node and the master have both changed. Configuration files that somebody has
+// changed on the node are not in Paths: they are files of the node.
+func (l Layer) PackageConflicts(with PackageComparison) (out PackageConflicts, err error) {
+	err = l.r.View(func(root replica.LayerEntry) error {
+		c := packageComparer{PackageComparison: with, root: root, own: pkgdb.Load(nodeFS{root, with.Old.Root()})}
+		if out.Whole, err = c.replacesDatabase(); err != nil {
+			return err
+		}
+		find := pkgdb.Conflicts
+		if out.Whole {
+			find = pkgdb.Changed
+		}
+		out.List = find(with.Old.Packages, c.own.Packages, with.Next.Packages)
+		out.Paths, err = c.paths(out.List)
+		return err
+	})
+	return out, err
+}
+
+// packageComparer compares the packages of one node.
+type packageComparer struct {
+	PackageComparison
+	root replica.LayerEntry
+	own  *pkgdb.Database
+}
+
+// replacesDatabase reports whether the switch puts the master's database in the place of the node's.
+func (c *packageComparer) replacesDatabase() (bool, error) {
+	for _, path := range packageDatabases {
+		entry, ok := c.root.At(path)
+		if !ok || entry.Kind() != vfs.Regular || c.Merged && path == packageDatabases[0] {
+			continue
+		}
+		if same, err := sameFile(c.Old.Root(), c.Next.Root(), path); !same || err != nil {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// sameFile reports whether a file is the same in two versions.
+func sameFile(a, b fs.FS, path string) (bool, error) {
+	var sums [2]string
+	for i, from := range []fs.FS{a, b} {
+		content, err := fs.ReadFile(from, path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		sums[i] = string(content)
+	}
+	return sums[0] == sums[1], nil
+}
+
+// paths returns what the layer has of some packages.
+func (c *packageComparer) paths(list []pkgdb.Conflict) ([]string, error) {
+	paths := map[string]bool{}
+	for _, p := range list {
+		sums := c.own.Conffiles(p.Name, p.Arch)
+		for _, path := range slices.Concat(c.own.Files(p.Name, p.Arch), c.Old.Files(p.Name, p.Arch)) {
+			entry, ok := c.root.At(path)
+			switch {
+			case paths[path] || !ok || entry.Kind() == 0 && !entry.Whiteout():
+				continue
+			case entry.Kind() == vfs.Directory:
+				if _, err := fs.Stat(c.Next.Root(), path); err == nil {
+					continue // packages have directories in common
+				}
+			case entry.Kind() == vfs.Regular && sums[path] != "":
+				changed, err := changedSince(entry, sums[path])
+				if err != nil {
+					return nil, err
+				}
+				if changed {
+					continue
+				}
+			}
+			paths[path] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(paths), image.ComparePaths), nil
+}
+
+// changedSince reports whether the file at entry has another MD5 sum than it had.
+func changedSince(entry replica.LayerEntry, sum string) (bool, error) {
+	b, err := fs.ReadFile(nodeFS{entry, nil}, ".")
+	now := md5.Sum(b)
+	return hex.EncodeToString(now[:]) != strings.ToLower(sum), err
+}

@@ -1,0 +1,153 @@
+package serving
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dim/internal/cluster"
+	"dim/internal/cluster/nodeset"
+	"dim/internal/image"
+	"dim/internal/layers"
+	"dim/internal/pkgdb"
+	"dim/internal/problems"
+	"dim/internal/replica"
+	"dim/internal/rollout"
+	"dim/internal/versionfs"
+)
+
+// dpkgStatus is dpkg's database, without a leading slash.
+const dpkgStatus = "var/lib/dpkg/status"
+
+// packageDecision is what was found out about the packages of a node, which stays true as long as key does.
+type packageDecision struct {
+	key       string // the versions, and the state of the layer's package database
+	conflicts layers.PackageConflicts
+}
+
+// packages compares the packages that a node has changed with those of version v, to which its replica is to go. What
+// is returned is empty for a node that has changed none.
+func (s *Server) packages(
+	p *plan, n *cluster.Node, r *replica.Replica, v image.Version,
+) (none layers.PackageConflicts, err error) {
+	was := r.Version()
+	if was.Digest == v.Digest {
+		return none, nil
+	}
+	state, err := layers.PackageState(s.Set, string(n.Name), string(n.Image.Name))
+	if state == "" || err != nil {
+		return none, err
+	}
+	key := was.Digest.String() + v.Digest.String() + state
+	s.deciding.Lock()
+	known := s.decided[n.Name]
+	s.deciding.Unlock()
+	if known.key == key {
+		return known.conflicts, nil
+	}
+	old, err := p.packagesOf(s, was)
+	if err != nil {
+		return none, err
+	}
+	next, err := p.packagesOf(s, v)
+	if err != nil {
+		return none, err
+	}
+	conflicts, err := layers.Of(r).PackageConflicts(layers.PackageComparison{
+		Old: old, Next: next, Merged: n.Image.Merge[dpkgStatus] != "",
+	})
+	if err != nil {
+		return none, fmt.Errorf("compare the packages of %s: %w", n.Name, err)
+	}
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	s.decided[n.Name] = packageDecision{key, conflicts}
+	return conflicts, nil
+}
+
+// packagesOf returns the packages of a version. It reads them once.
+func (p *plan) packagesOf(s *Server, v image.Version) (*pkgdb.Database, error) {
+	if known, ok := p.packages[v.Digest]; ok {
+		return known, nil
+	}
+	if err := p.inStore(s, v); err != nil {
+		return nil, err
+	}
+	out := pkgdb.Load(versionfs.New(s.Store, v.Root))
+	p.packages[v.Digest] = out
+	return out, nil
+}
+
+// onConflict returns what becomes of node n if it has changed packages that its version changes too, as its latest
+// rollout says.
+func (p *plan) onConflict(s *Server, n *cluster.Node) pkgdb.OnConflict {
+	if p.rollouts == nil {
+		list, err := rollout.List(p.now.State)
+		if err != nil {
+			s.Log.Error("rollout cannot be read", "error", err)
+		}
+		p.rollouts = append([]rollout.Rollout{}, list...)
+	}
+	for i := range p.rollouts {
+		r := &p.rollouts[i]
+		if r.Image == string(n.Image.Name) && r.OnConflict != "" && slices.Contains(r.Nodes(), string(n.Name)) {
+			return r.OnConflict
+		}
+	}
+	return pkgdb.LeaveNode
+}
+
+// leftText tells why nodes stay: which packages they and version v have both changed.
+func leftText(c *layers.PackageConflicts, v image.Version) string {
+	const most = 5
+	var names []string
+	for i, p := range c.List {
+		if i == most {
+			names = append(names, fmt.Sprintf("%d more", len(c.List)-most))
+			break
+		}
+		names = append(names, fmt.Sprintf("%s (node: %s, master: %s)", p.Name, installed(p.Node), installed(p.Master)))
+	}
+	text := fmt.Sprintf("not moved to %s, because node and master have changed packages: %s", v.Ref(),
+		strings.Join(names, ", "))
+	if c.Whole {
+		text += "; the master's database would replace the node's as a whole"
+	}
+	return text + "; with --on-conflict master they are the master's"
+}
+
+func installed(version string) string {
+	if version == "" {
+		return "none"
+	}
+	return version
+}
+
+// Left returns why a node stays with what it shows because of its packages; "" if it does not.
+func (s *Server) Left(node cluster.NodeName) string {
+	if left := s.left.Load(); left != nil {
+		return (*left)[node]
+	}
+	return ""
+}
+
+// keepLeft notes the nodes that stay because of their packages, and makes problems of them: one for all nodes that stay
+// for the same reason.
+func (r *reconciliation) keepLeft() {
+	r.s.left.Store(&r.left)
+	byText := map[string][]string{}
+	for node, text := range r.left {
+		byText[text] = append(byText[text], string(node))
+	}
+	for text, nodes := range byText {
+		r.failed[problems.Subject{Kind: problems.KindPackages, Name: nodeset.Fold(nodes)}] = errors.New(text)
+	}
+	r.s.deciding.Lock()
+	defer r.s.deciding.Unlock()
+	for node := range r.s.decided {
+		if r.left[node] == "" {
+			delete(r.s.decided, node)
+		}
+	}
+}
