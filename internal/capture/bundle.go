@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -55,6 +57,7 @@ type bundle struct {
 	identity string // if it is that of the previous capture, nothing has changed; "": it is always read
 	layered  bool   // it consists of layers
 	unpack   func(context.Context, *archive.Unpacker) error
+	check    func(*draft.Tree) error // if not nil, says what is wrong with the whole
 }
 
 func (o *Options) captureBundle(ctx context.Context, s *store.Store, b bundle) (Result, error) {
@@ -103,14 +106,23 @@ func (o *Options) unpack(ctx context.Context, batch *store.Batch, b bundle, tota
 	defer reportOften(o.Progress, counted.progress)()
 	need := map[string]bool{}
 	for {
+		var odd []Problem
 		tree := draft.New(draft.Options{Exclude: o.Exclude, Follow: b.layered, Need: need})
-		u := &archive.Unpacker{Batch: batch, Tree: tree, Whiteouts: b.layered, Progress: counted.add}
+		u := &archive.Unpacker{Batch: batch, Tree: tree, Layer: b.layered, Progress: counted.add}
+		u.Warn = func(path, text string) { odd = append(odd, Problem{Path: path, Kind: Odd, Err: errors.New(text)}) }
 		if err := b.unpack(ctx, u); err != nil {
 			return outcome{}, err
 		}
+		if b.check != nil {
+			if err := b.check(tree); err != nil {
+				return outcome{}, err
+			}
+		}
 		missing := tree.Missing()
 		if len(missing) == 0 {
-			return storeDraft(ctx, batch, tree, Result{FilesRead: u.Files, BytesRead: u.Bytes})
+			r := Result{FilesRead: u.Files, BytesRead: u.Bytes}
+			r.Problems = append(oddSummary(odd), replacedLinks(tree)...)
+			return storeDraft(ctx, batch, tree, r)
 		}
 		known := len(need)
 		for _, path := range missing {
@@ -120,6 +132,30 @@ func (o *Options) unpack(ctx context.Context, batch *store.Batch, b bundle, tota
 			return outcome{}, fmt.Errorf("/%s: its content is missing", missing[0])
 		}
 	}
+}
+
+// oddSummary returns the first problem with each text, and how many more there are.
+func oddSummary(all []Problem) (list []Problem) {
+	count := map[string]int{}
+	for _, p := range all {
+		if count[p.Err.Error()]++; count[p.Err.Error()] == 1 {
+			list = append(list, p)
+		}
+	}
+	for i, p := range list {
+		if more := count[p.Err.Error()] - 1; more > 0 {
+			list[i].Err = fmt.Errorf("%w (and %d more)", p.Err, more)
+		}
+	}
+	return list
+}
+
+func replacedLinks(tree *draft.Tree) (list []Problem) {
+	links := tree.ReplacedLinks()
+	for _, path := range slices.Sorted(maps.Keys(links)) {
+		list = append(list, Problem{Path: path, Kind: Replaced, Err: fmt.Errorf("it was a link to %s", links[path])})
+	}
+	return list
 }
 
 // storeDraft adds the trees of a draft to a batch.

@@ -126,10 +126,12 @@ type ProblemKind string
 
 // The kinds of problems.
 const (
-	Vanished   ProblemKind = "vanished"       // not captured
-	Changing   ProblemKind = "changing"       // changed each time it was read; captured as it was read last
-	LeftOut    ProblemKind = "is left out"    // a mount point, which is captured empty
-	Unreadable ProblemKind = "cannot be read" // the capture fails
+	Vanished   ProblemKind = "vanished"        // not captured
+	Changing   ProblemKind = "changing"        // changed each time it was read; captured as it was read last
+	LeftOut    ProblemKind = "is left out"     // a mount point, which is captured empty
+	Unreadable ProblemKind = "cannot be read"  // the capture fails
+	Replaced   ProblemKind = "replaces a link" // a directory in the place of a link to one, in an archive or a layer
+	Odd        ProblemKind = "is odd"          // in an archive; Err says what
 
 	// The kinds of a HeldError. A dry run has them in Result.Problems.
 	Covered   ProblemKind = "is a mount point now"
@@ -148,6 +150,9 @@ func (p Problem) String() string {
 
 // errEmpty is returned for a master that is empty and was not before. Its disk is probably not mounted.
 var errEmpty = errors.New("the master is empty, and was not before: is its disk mounted?")
+
+// errNothing is the error of a first capture of nothing. An empty directory makes a version with a warning.
+var errNothing = errors.New("there is nothing in the master: is it the right one, and is its disk mounted?")
 
 // ErrChanging is returned if a file has changed while it was read; see Options.Settled.
 var ErrChanging = errors.New("a file changed while it was read")
@@ -325,6 +330,12 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 	}
 	if out.files == 0 && before.Files > 0 {
 		return r, errEmpty
+	}
+	if out.files == 0 && first {
+		if out.systems == nil {
+			return r, errNothing
+		}
+		r.Problems = append(r.Problems, Problem{Kind: Odd, Err: errNothing})
 	}
 	_, r.BytesNew = batch.Staged()
 	if err := batch.Commit(ctx); err != nil {

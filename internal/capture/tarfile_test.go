@@ -201,13 +201,13 @@ func TestAHostileTarIsRefused(t *testing.T) {
 		members []tar.Header
 		want    string
 	}{
-		"up":                  {[]tar.Header{file("a/../../f", "")}, "leads out of the archive"},
-		"link up":             {[]tar.Header{link("f", "../f")}, "leads out of the archive"},
+		"up":                  {[]tar.Header{file("a/../../f", "")}, "is not taken"},
+		"link up":             {[]tar.Header{link("f", "../f")}, "is not taken"},
 		"through a symlink":   {[]tar.Header{symlink("a", "/etc"), file("a/passwd", "")}, "/a is a symlink"},
 		"through a file":      {[]tar.Header{file("a", ""), file("a/b", "")}, "/a is a file"},
 		"link through":        {[]tar.Header{symlink("a", "/etc"), link("f", "a/passwd")}, "/a is a symlink"},
-		"link to nothing":     {[]tar.Header{link("f", "a")}, "is not there"},
-		"link to itself":      {[]tar.Header{link("f", "f")}, "is not there"},
+		"link to nothing":     {[]tar.Header{link("f", "a")}, "is not before it"},
+		"link to itself":      {[]tar.Header{link("f", "f")}, "is not before it"},
 		"link to a directory": {[]tar.Header{file("d/f", ""), link("f", "d")}, "is a directory"},
 		"root is a file":      {[]tar.Header{file("./.", "")}, "the root is a file"},
 		"a long name":         {[]tar.Header{file(strings.Repeat("n", 256), "")}, "is not a path"},

@@ -72,6 +72,17 @@ func parseACL(text string, access bool) ([]byte, error) {
 	return b, nil
 }
 
+// maskOf returns the mask of an ACL in the form of the kernel, and whether it has one.
+func maskOf(b []byte) (mask uint16, ok bool) {
+	const head, size = 4, 8
+	for i := head; i+size <= len(b); i += size {
+		if binary.LittleEndian.Uint16(b[i:]) == aclMask {
+			return binary.LittleEndian.Uint16(b[i+2:]) & 7, true
+		}
+	}
+	return 0, false
+}
+
 // parseACLEntry parses TAG:[ID]:PERMISSIONS[:ID].
 func parseACLEntry(line string) (e aclEntry, err error) {
 	f := strings.Split(line, ":")

@@ -42,6 +42,11 @@ type Reader struct {
 	src    *counter
 	tar    *tar.Reader
 	member *Member // the last one that Next returned
+	last   string  // the name of the last member
+	layer  bool    // an end mark is not necessary: the caller knows the digest of the whole
+
+	// warn, if not nil, is called for what is not kept: the path of a member, or "" for the archive, and what it is.
+	warn func(path, text string)
 }
 
 // NewReader returns a Reader of the uncompressed archive r. Reading ends with an error when ctx ends.
@@ -80,7 +85,7 @@ func (r *Reader) Next() (*Member, error) {
 	for {
 		if r.member != nil && !r.member.Sparse { // to skip the zeros of holes could take hours
 			if _, err := io.Copy(io.Discard, r.tar); err != nil {
-				return nil, err
+				return nil, r.failed(truncated(err))
 			}
 		}
 		before := (r.src.n + blockSize - 1) / blockSize * blockSize
@@ -89,8 +94,9 @@ func (r *Reader) Next() (*Member, error) {
 			return nil, r.end(before)
 		}
 		if err != nil {
-			return nil, err
+			return nil, r.failed(err)
 		}
+		r.last = h.Name
 		m, err := r.newMember(h)
 		if err != nil {
 			return nil, fmt.Errorf("member %q: %w", shortened(h.Name), err)
@@ -101,16 +107,66 @@ func (r *Reader) Next() (*Member, error) {
 	}
 }
 
+// failed adds to an error where it was found.
+func (r *Reader) failed(err error) error {
+	if r.last == "" {
+		return fmt.Errorf("before the first member: %w", err)
+	}
+	return fmt.Errorf("behind the header of member %q, before byte %d: %w", shortened(r.last), r.src.n, err)
+}
+
 // end checks that the archive ends with its end mark, blocks of zeros. archive/tar does not, so that an archive that is
 // cut off between two members would look complete.
 func (r *Reader) end(before int64) error {
-	if r.src.n-before < blockSize || r.src.zeros < blockSize {
-		return fmt.Errorf("the archive ends without its end mark: %w", io.ErrUnexpectedEOF)
+	marked := r.src.n-before >= blockSize && r.src.zeros >= blockSize
+	if !marked && !r.layer {
+		return r.failed(fmt.Errorf("the archive ends without its end mark, so it may be cut off; write it again, "+
+			"or append 1024 bytes of zeros if it is whole: %w", io.ErrUnexpectedEOF))
 	}
-	if _, err := io.Copy(io.Discard, r.src); err != nil { // a decompressor checks its sum at the end
+	if err := r.rest(); err != nil { // a decompressor checks its sum at the end
 		return err
 	}
 	return io.EOF
+}
+
+// rest reads the source to its end, and warns if there is a further archive.
+func (r *Reader) rest() error {
+	f := &furtherArchive{at: r.src.n, found: -1}
+	if _, err := io.Copy(f, r.src); err != nil {
+		return err
+	}
+	if f.found >= 0 {
+		r.warning("", fmt.Sprintf("a further archive begins at byte %d; its members are not captured", f.found))
+	}
+	return nil
+}
+
+// furtherArchive finds the first header of an archive in what is written to it.
+type furtherArchive struct {
+	at    int64 // offset of what is written next
+	block []byte
+	found int64 // offset; -1: none
+}
+
+func (f *furtherArchive) Write(p []byte) (int, error) {
+	for b := p; len(b) > 0; {
+		n := min(len(b), blockSize-int(f.at%blockSize))
+		f.block = append(f.block, b[:n]...)
+		b = b[n:]
+		if f.at += int64(n); f.at%blockSize == 0 {
+			if f.found < 0 && len(f.block) == blockSize && string(f.block[257:262]) == "ustar" {
+				f.found = f.at - blockSize
+			}
+			f.block = f.block[:0]
+		}
+	}
+	return len(p), nil
+}
+
+func (r *Reader) warning(path, text string) {
+	if r.warn != nil {
+		r.warn(path, text)
+	}
 }
 
 // newMember returns nil for a header that describes no object.
@@ -131,8 +187,13 @@ func (r *Reader) newMember(h *tar.Header) (*Member, error) {
 		m.Link, err = draft.Clean(h.Linkname)
 		return m, err
 	}
-	m.Entry, err = entry(h)
-	return m, err
+	if m.Entry, err = entry(h); err != nil {
+		return nil, err
+	}
+	if names := notUnderstood(h.PAXRecords); names != "" {
+		r.warning(m.Path, "extended attributes of a form that is not read: "+names)
+	}
+	return m, nil
 }
 
 // Type flags of GNU tar that archive/tar does not name (GNU tar manual, "Basic Tar Format").

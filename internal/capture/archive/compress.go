@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
-	"fmt"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
@@ -20,13 +20,13 @@ const maxWindow = 512 << 20
 // maxDictionary is the largest accepted dictionary of xz, twice that of xz -9.
 const maxDictionary = 128 << 20
 
-// Decompress returns the decompressed content of r. It recognizes the format by the first bytes; other content is
-// returned as it is. The caller closes the result, which does not close r.
+// Decompress returns the decompressed content of r. It recognizes the format by the first bytes; other content, also
+// none, is returned as it is. The caller closes the result, which does not close r.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 256<<10)
 	magic, err := b.Peek(6)
-	if err != nil && len(magic) == 0 {
-		return nil, fmt.Errorf("nothing is in it: %w", err)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):

@@ -2,9 +2,11 @@ package archive
 
 import (
 	"archive/tar"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -49,8 +51,14 @@ func entry(h *tar.Header) (image.Entry, error) {
 	default:
 		return e, fmt.Errorf("kind %q is not understood", h.Typeflag)
 	}
-	if err == nil {
-		e.Xattrs, err = xattrs(h.PAXRecords)
+	if err != nil {
+		return e, err
+	}
+	e.Xattrs, err = xattrs(h.PAXRecords)
+	for _, x := range e.Xattrs {
+		if mask, ok := maskOf(x.Value); ok && x.Name == nameACLAccess {
+			e.Mode = e.Mode&^0o070 | uint32(mask)<<3 // as the kernel shows it; some programs write the owning group's
+		}
 	}
 	return e, err
 }
@@ -74,6 +82,7 @@ func device(e *image.Entry, h *tar.Header) (err error) {
 // The keys of pax records (GNU tar, src/xheader.c).
 const (
 	keyXattr      = "SCHILY.xattr."
+	keyLibarchive = "LIBARCHIVE.xattr." // name with escapes as in URLs, value in base64 (libarchive)
 	keySELinux    = "RHT.security.selinux"
 	keyACLAccess  = "SCHILY.acl.access"
 	keyACLDefault = "SCHILY.acl.default"
@@ -88,17 +97,50 @@ func unescape(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(s, "%3D", "="), "%25", "%")
 }
 
+// xattr returns the xattr in a pax record, and whether there is one.
+func xattr(key, value string) (name string, content []byte, ok bool, err error) {
+	if escaped, ok := strings.CutPrefix(key, keyXattr); ok {
+		return unescape(escaped), []byte(value), true, nil
+	}
+	escaped, ok := strings.CutPrefix(key, keyLibarchive)
+	if !ok {
+		return "", nil, false, nil
+	}
+	if name, err = url.PathUnescape(escaped); err == nil {
+		content, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
+	}
+	if err != nil {
+		return "", nil, false, fmt.Errorf("%s: %w", shortened(key), err)
+	}
+	return name, content, true, nil
+}
+
+// notUnderstood returns the keys of pax records that seem to have xattrs and are not read.
+func notUnderstood(records map[string]string) string {
+	var list []string
+	for key := range records {
+		if strings.Contains(strings.ToLower(key), "xattr") &&
+			!strings.HasPrefix(key, keyXattr) && !strings.HasPrefix(key, keyLibarchive) {
+			list = append(list, shortened(key))
+		}
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}
+
 // xattrs returns the captured xattrs, sorted. An archive has ACLs as text, as the kernel's xattr, or both. If it has
 // both, the xattr is used, because the text may have names of users of the machine that made the archive.
 func xattrs(records map[string]string) ([]image.Xattr, error) {
 	values := map[string][]byte{}
 	for key, value := range records {
-		escaped, ok := strings.CutPrefix(key, keyXattr)
-		name := unescape(escaped)
+		name, content, ok, err := xattr(key, value)
+		if err != nil {
+			return nil, err
+		}
 		if !ok || !draft.CapturedXattr(name) {
 			continue
 		}
-		x := image.Xattr{Name: name, Value: []byte(value)}
+		x := image.Xattr{Name: name, Value: content}
 		if !x.Valid() {
 			return nil, fmt.Errorf("xattr %q of %d bytes is out of range", shortened(name), len(value))
 		}

@@ -102,7 +102,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, layered bool) {
 		s := &sink{trees: map[image.Digest]bool{}}
 		tree := draft.New(draft.Options{Follow: layered})
-		u := Unpacker{Batch: s, Tree: tree, Whiteouts: layered}
+		u := Unpacker{Batch: s, Tree: tree, Layer: layered}
 		ctx := context.Background()
 		if err := u.Unpack(ctx, bytes.NewReader(b)); err != nil {
 			return

@@ -59,17 +59,20 @@ func truncated(err error) error {
 
 // Unpacker adds the members of archives to a tree, and their content to a batch.
 type Unpacker struct {
-	Batch     Batch
-	Tree      *draft.Tree
-	Whiteouts bool                      // names that hide others have that effect (OCI image-spec, layer.md)
-	Progress  func(files, bytes uint64) // if not nil, called for each member
+	Batch    Batch
+	Tree     *draft.Tree
+	Layer    bool                      // the archive is a layer of an image; its digest is checked elsewhere
+	Warn     func(path, text string)   // if not nil, called for what is odd or not kept; path "": the archive
+	Progress func(files, bytes uint64) // if not nil, called for each member
 
 	Files, Bytes uint64 // regular files that were read
 }
 
-// Unpack adds an uncompressed archive.
+// Unpack adds an uncompressed archive. A layer obeys names that hide others (OCI image-spec, layer.md), and needs no
+// end mark, which some tools do not write.
 func (u *Unpacker) Unpack(ctx context.Context, r io.Reader) error {
 	in := NewReader(ctx, r)
+	in.layer, in.warn = u.Layer, u.Warn
 	for {
 		m, err := in.Next()
 		if errors.Is(err, io.EOF) {
@@ -94,7 +97,7 @@ const (
 
 func (u *Unpacker) add(ctx context.Context, m *Member) error {
 	last := path.Base(m.Path)
-	if u.Whiteouts && strings.HasPrefix(last, whiteout) {
+	if u.Layer && strings.HasPrefix(last, whiteout) {
 		if m.Entry.Size > 0 {
 			return errors.New("it hides another and has content")
 		}

@@ -25,6 +25,8 @@ package draft
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"dim/internal/image"
@@ -56,6 +58,8 @@ type Tree struct {
 	layer  int
 	names  int
 	memory int
+
+	replaced map[string]string // see ReplacedLinks
 }
 
 // node is an object. Its entry has no name, link or tree.
@@ -74,7 +78,7 @@ type name struct {
 
 // New returns a draft of an empty directory.
 func New(o Options) *Tree {
-	return &Tree{o: o, root: newNode("", implied())}
+	return &Tree{o: o, root: newNode("", implied()), replaced: map[string]string{}}
 }
 
 // implied returns the entry of a directory that has none of its own.
@@ -99,7 +103,7 @@ func Clean(s string) (string, error) {
 		switch {
 		case part == "" || part == ".":
 		case part == "..":
-			return "", fmt.Errorf("%q leads out of the archive", s)
+			return "", fmt.Errorf("%q has a component \"..\", which is not taken", s)
 		case !image.ValidEntryName(part):
 			return "", fmt.Errorf("%q is not a path", s)
 		default:
@@ -133,11 +137,38 @@ func (t *Tree) Put(path string, e image.Entry) error {
 	}
 	n := newNode(path, e)
 	n.noContent = noContent
-	if old, ok := dir.names[last]; ok && old.names != nil && n.names != nil {
+	old, ok := dir.names[last]
+	if ok && old.names != nil && n.names != nil {
 		n.names = old.names
+	}
+	delete(t.replaced, path)
+	if ok && old.entry.Type == image.Symlink && n.names != nil && t.leadsToDirectory(path) {
+		t.replaced[path] = old.entry.Target
 	}
 	return t.set(dir, last, n)
 }
+
+// leadsToDirectory reports whether the symlink at path leads to a directory.
+func (t *Tree) leadsToDirectory(path string) bool {
+	o := t.o
+	o.Follow = true
+	w := walk{t: &Tree{o: o, root: t.root}}
+	dir, err := w.parent(path + "/.")
+	return err == nil && dir != nil
+}
+
+// ReplacedLinks returns the targets of symlinks to directories that directories have replaced, by path. What the links
+// led to is not found at these paths any more.
+func (t *Tree) ReplacedLinks() map[string]string { return t.replaced }
+
+// Has reports whether there is an entry at path.
+func (t *Tree) Has(path string) bool {
+	n, err := t.lookup(path)
+	return err == nil && n != nil
+}
+
+// Top returns the names in the root, sorted.
+func (t *Tree) Top() []string { return slices.Sorted(maps.Keys(t.root.names)) }
 
 func xattrBytes(list []image.Xattr) (n int) {
 	for i := range list {
@@ -174,7 +205,8 @@ func (t *Tree) Link(path, to string) error {
 	case err != nil:
 		return fmt.Errorf("hard link to /%s: %w", to, err)
 	case n == nil:
-		return fmt.Errorf("hard link to /%s, which is not there", to)
+		return fmt.Errorf("hard link to /%s, which is not before it: make the archive of the whole tree, "+
+			"without --exclude and --delete, and leave out with an exclude rule", to)
 	case n.names != nil:
 		return fmt.Errorf("hard link to /%s, which is a directory", to)
 	case path == "":
@@ -244,9 +276,10 @@ func (t *Tree) Remove(path string) error {
 
 // Clear removes everything below path that earlier layers have added.
 func (t *Tree) Clear(path string) error {
-	n, err := t.lookup(path)
-	if err == nil && n != nil {
-		t.clear(n)
+	w := walk{t: t}
+	dir, err := w.parent(path + "/.") // path itself may be a symlink
+	if err == nil && dir != nil {
+		t.clear(dir)
 	}
 	return err
 }

@@ -16,12 +16,15 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -61,7 +64,7 @@ func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if config.Architecture != arch || config.OS != "linux" {
+	if architecture(config.Architecture) != arch || config.OS != "linux" {
 		return nil, fmt.Errorf("it is for %s/%s, not for linux/%s as the description says",
 			config.OS, config.Architecture, arch)
 	}
@@ -107,14 +110,19 @@ func (i *Image) unpack(ctx context.Context, n int, u *archive.Unpacker) error {
 	}
 	defer r.Close()
 	plain := &hashReader{r: r, h: sha256.New()}
-	if err := u.Unpack(ctx, plain); err != nil {
-		return err
+	unpacked := u.Unpack(ctx, plain)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
+	// A layer whose digest is wrong was damaged, whatever its content seems to be.
 	if _, err := io.Copy(io.Discard, packed); err != nil {
-		return err
+		return errors.Join(unpacked, err)
 	}
 	if err := packed.check("it", i.descs[n].Digest); err != nil {
-		return err
+		return errors.Join(err, unpacked)
+	}
+	if unpacked != nil {
+		return unpacked
 	}
 	return plain.check("what is in it", i.diffIDs[n])
 }
@@ -146,6 +154,8 @@ type search struct {
 	arch  string
 	ref   string // the name of the image in the index of a layout; "": any
 	found []found
+
+	others []found // images without a platform in the index that are for another one
 }
 
 type found struct {
@@ -154,17 +164,24 @@ type found struct {
 	ref  string
 }
 
-// refName is the annotation with the name of an image in the index of a layout (OCI image-spec, annotations.md).
-const refName = "org.opencontainers.image.ref.name"
+// The annotations with the name of an image in the index of a layout (OCI image-spec, annotations.md), and with its
+// whole name, as containerd and docker write it.
+const (
+	refName  = "org.opencontainers.image.ref.name"
+	fullName = "io.containerd.image.name"
+)
 
 // choose returns the one image in the index that is for the architecture.
 func choose(index v1.ImageIndex, arch, ref string) (*Image, error) {
 	c := &search{arch: arch, ref: ref}
-	if err := c.index(index, 0); err != nil {
+	if err := c.index(index, 0, ref == ""); err != nil {
 		return nil, err
 	}
 	switch len(c.found) {
 	case 0:
+		if len(c.others) == 1 {
+			return newImage(c.others[0].img, c.others[0].desc.Digest, arch) // says for what it is
+		}
 		if ref != "" {
 			return nil, fmt.Errorf("there is no image %q for linux/%s", ref, arch)
 		}
@@ -174,12 +191,22 @@ func choose(index v1.ImageIndex, arch, ref string) (*Image, error) {
 	}
 	names := ""
 	for _, f := range c.found {
+		if ref != "" {
+			names += " " + f.desc.Digest.String()
+			continue
+		}
 		names += fmt.Sprintf(" %q", f.ref)
+	}
+	if ref != "" {
+		return nil, fmt.Errorf("there are %d different images %q for linux/%s: remove all but one of%s",
+			len(c.found), ref, arch, names)
 	}
 	return nil, fmt.Errorf("there are %d images for linux/%s: name one of%s", len(c.found), arch, names)
 }
 
-func (c *search) index(index v1.ImageIndex, depth int) error {
+// index adds the images in an index. Named says that it has the name that is searched for, and so has all that is in
+// it.
+func (c *search) index(index v1.ImageIndex, depth int, named bool) error {
 	if depth > maxDepth {
 		return fmt.Errorf("more than %d indexes in each other", maxDepth)
 	}
@@ -187,34 +214,73 @@ func (c *search) index(index v1.ImageIndex, depth int) error {
 	if err != nil {
 		return err
 	}
-	for _, desc := range m.Manifests {
-		ref := desc.Annotations[refName]
-		p := desc.Platform
-		if depth == 0 && c.ref != "" && ref != c.ref {
-			continue
-		}
-		if p != nil && (p.Architecture != c.arch || p.OS != "linux") {
-			continue
-		}
-		switch {
-		case desc.MediaType.IsIndex():
-			below, err := index.ImageIndex(desc.Digest)
-			if err != nil {
-				return err
-			}
-			if got, err := below.Digest(); err != nil || got != desc.Digest {
-				return fmt.Errorf("an index has the digest %s, not %s", got, desc.Digest)
-			}
-			if err := c.index(below, depth+1); err != nil {
-				return err
-			}
-		case desc.MediaType.IsImage():
-			img, err := index.Image(desc.Digest)
-			if err != nil {
-				return err
-			}
-			c.found = append(c.found, found{img, desc, ref})
+	for i := range m.Manifests {
+		if err := c.manifest(index, &m.Manifests[i], depth, named); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// manifest adds what an entry of an index leads to.
+func (c *search) manifest(index v1.ImageIndex, desc *v1.Descriptor, depth int, named bool) error {
+	ref, full := desc.Annotations[refName], desc.Annotations[fullName]
+	named = named || ref == c.ref || full == c.ref
+	if p := desc.Platform; p != nil && (architecture(p.Architecture) != c.arch || p.OS != "linux" && p.OS != "") {
+		return nil
+	}
+	switch {
+	case desc.MediaType.IsIndex():
+		below, err := index.ImageIndex(desc.Digest)
+		if err != nil {
+			return err
+		}
+		if got, err := below.Digest(); err != nil || got != desc.Digest {
+			return fmt.Errorf("an index has the digest %s, not %s", got, desc.Digest)
+		}
+		return c.index(below, depth+1, named)
+	case desc.MediaType.IsImage() && named:
+		same := func(f found) bool { return f.desc.Digest == desc.Digest }
+		if slices.ContainsFunc(c.found, same) {
+			return nil
+		}
+		img, err := index.Image(desc.Digest)
+		if err != nil {
+			return err
+		}
+		f := found{img, *desc, cmp.Or(ref, full)}
+		if other, err := c.otherPlatform(f); other || err != nil {
+			return err
+		}
+		c.found = append(c.found, f)
+	}
+	return nil
+}
+
+// otherPlatform reports whether the configuration of an image without a platform in the index says that it is for
+// another one.
+func (c *search) otherPlatform(f found) (bool, error) {
+	if f.desc.Platform != nil {
+		return false, nil
+	}
+	config, err := f.img.ConfigFile()
+	if err != nil {
+		return false, err
+	}
+	if architecture(config.Architecture) == c.arch && config.OS == "linux" {
+		return false, nil
+	}
+	c.others = append(c.others, f)
+	return true, nil
+}
+
+// architecture returns the name that OCI has for an architecture. Some tools write that of uname.
+func architecture(name string) string {
+	switch name {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	}
+	return name
 }

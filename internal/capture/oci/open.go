@@ -18,12 +18,7 @@ import (
 
 // OpenLayout opens the image for arch in an OCI layout. Path is DIR or DIR:REF.
 func OpenLayout(path, arch string) (*Image, error) {
-	dir, ref := path, ""
-	if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
-		if i := strings.LastIndexByte(path, ':'); i > 0 {
-			dir, ref = path[:i], path[i+1:]
-		}
-	}
+	dir, ref := splitLayout(path)
 	l, err := layout.FromPath(dir)
 	if err != nil {
 		return nil, fmt.Errorf("no OCI layout: %w", err)
@@ -33,6 +28,24 @@ func OpenLayout(path, arch string) (*Image, error) {
 		return nil, err
 	}
 	return choose(index, arch, ref)
+}
+
+// splitLayout splits DIR or DIR:REF. Both may have colons: DIR is the shortest part that is a layout.
+func splitLayout(path string) (dir, ref string) {
+	for i := range path {
+		if path[i] == ':' && isLayout(path[:i]) {
+			return path[:i], path[i+1:]
+		}
+	}
+	if i := strings.LastIndexByte(path, ':'); i > 0 && !isLayout(path) {
+		return path[:i], path[i+1:]
+	}
+	return path, ""
+}
+
+func isLayout(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "oci-layout"))
+	return err == nil
 }
 
 // Plain tells which registries may be used without TLS.
