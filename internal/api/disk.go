@@ -2,14 +2,12 @@ package api
 
 import (
 	"context"
-	"errors"
 
 	"golang.org/x/sys/unix"
 
 	"dim/internal/control"
 	"dim/internal/image"
 	"dim/internal/problems"
-	"dim/internal/store"
 )
 
 // Disks returns the disk of the data directory.
@@ -24,7 +22,7 @@ func (api *API) Disks() []control.Disk {
 	}}
 }
 
-// StoreProblems is a problems.Source: newest versions whose root cannot be read, and a file system that the kernel has
+// StoreProblems is a problems.Source: images of which no version can be read, and a file system that the kernel has
 // made read-only.
 func (api *API) StoreProblems(context.Context) []problems.Problem {
 	var list []problems.Problem
@@ -46,9 +44,6 @@ func (api *API) StoreProblems(context.Context) []problems.Problem {
 	}
 	for _, name := range images {
 		v, err := api.Store.Resolve(image.Ref{Image: name})
-		if errors.Is(err, store.ErrNotFound) {
-			continue // it has no version
-		}
 		if err == nil {
 			_, err = api.Store.Tree(v.Root.Digest)
 		}

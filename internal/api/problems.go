@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/nodeset"
 	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/rollout"
@@ -91,19 +92,47 @@ func (api *API) rolloutProblems(context.Context) []problems.Problem {
 	return list
 }
 
-// nodeProblems lists the nodes whose boot fails, does not go on, or does not begin.
+// alike is how many nodes may have the same problem before it is listed once for all of them.
+const alike = 8
+
+// nodeProblems lists the nodes whose boot fails, does not go on, or does not begin, and those in trouble while they
+// run. A problem that many have alike is one, with the set of the nodes as its subject and the time of the first.
 func (api *API) nodeProblems(context.Context) []problems.Problem {
 	now := api.Follow.Now()
 	var list []problems.Problem
+	byText := map[string][]string{} // names of nodes
 	for _, n := range now.Cluster.Nodes {
 		about := problems.Node(n.Name)
 		if s := api.node(now, n); s.Problem != "" && api.Problems.Text(about) == "" {
-			list = append(list, problems.Problem{
-				About: about, Text: s.Stage + ": " + s.Problem, Since: s.Since, Hint: s.Hint,
-			})
+			p := problems.Problem{About: about, Text: s.Stage + ": " + s.Problem, Since: s.Since, Hint: s.Hint}
+			list = append(list, p)
+			byText[p.Text] = append(byText[p.Text], about.Name)
 		}
 	}
-	return list
+	return joined(list, byText)
+}
+
+// joined returns list with one problem in place of all that more than alike nodes have with the same text.
+func joined(list []problems.Problem, byText map[string][]string) []problems.Problem {
+	var out []problems.Problem
+	at := map[string]int{} // in out
+	for _, p := range list {
+		nodes := byText[p.Text]
+		if len(nodes) <= alike {
+			out = append(out, p)
+			continue
+		}
+		i, seen := at[p.Text]
+		switch {
+		case !seen:
+			at[p.Text] = len(out)
+			p.About = problems.Node(nodeset.Fold(nodes))
+			out = append(out, p)
+		case p.Since.Before(out[i].Since):
+			out[i].Since = p.Since
+		}
+	}
+	return out
 }
 
 // aloneProblems tells that this server follows no head: it is none itself, and its shared state is its own.

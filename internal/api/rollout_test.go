@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -299,5 +300,30 @@ func TestWhatANodeAsksInVainIsAProblemUntilItBoots(t *testing.T) {
 	api.Liveness.Report("n01", boot.Event{Stage: boot.StageDHCP})
 	if list := of(); len(list) != 0 {
 		t.Errorf("when it boots: %+v", list)
+	}
+}
+
+func TestAProblemThatManyNodesHaveIsListedOnce(t *testing.T) {
+	var list []problems.Problem
+	byText := map[string][]string{}
+	began := time.Unix(1e9, 0)
+	for i := range 20 {
+		p := problems.Problem{
+			About: problems.Node(fmt.Sprintf("n%02d", i)), Text: "loader: it does not start",
+			Since: began.Add(time.Duration(-i)),
+		}
+		if i >= 15 {
+			p.Text = "mount: no answer"
+		}
+		list = append(list, p)
+		byText[p.Text] = append(byText[p.Text], p.About.Name)
+	}
+	got := joined(list, byText)
+	if len(got) != 6 {
+		t.Fatalf("%d problems: %+v", len(got), got)
+	}
+	first := got[0]
+	if first.About.String() != "node n[00-14]" || !first.Since.Equal(began.Add(-14)) || got[1].About.Name != "n15" {
+		t.Errorf("%+v, then %+v", first, got[1])
 	}
 }

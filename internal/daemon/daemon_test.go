@@ -341,7 +341,7 @@ func TestTheStatusListsWhatIsNotInstalled(t *testing.T) {
 	}
 }
 
-func TestAVersionThatCannotBeReadIsAProblemOfHealth(t *testing.T) {
+func TestAnImageThatCannotBeReadIsAProblemOfHealth(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "127.0.0.78")
 	s.start()
@@ -350,11 +350,16 @@ func TestAVersionThatCannotBeReadIsAProblemOfHealth(t *testing.T) {
 	if status, text := s.get("127.0.0.1", "/healthz"); status != 200 {
 		t.Fatalf("before: %d %s", status, text)
 	}
-	for _, tree := range trees {
-		testkit.Must(t, os.WriteFile(tree, []byte("rot"), 0o600))
-	}
-	if status, text := s.get("127.0.0.1", "/healthz"); status != 503 || !strings.Contains(text, "failing\nstore: ") {
-		t.Errorf("%d %s", status, text)
+	for _, harm := range []func(tree string) error{
+		func(tree string) error { return os.WriteFile(tree, []byte("rot"), 0o600) }, os.Remove,
+	} {
+		for _, tree := range trees {
+			testkit.Must(t, harm(tree))
+		}
+		status, text := s.get("127.0.0.1", "/healthz")
+		if status != 503 || !strings.Contains(text, "failing\nstore: ") {
+			t.Errorf("%d %s", status, text)
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -180,7 +181,8 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 	if err != nil {
 		s.counters.malformed.Add(1)
 		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", err)
-		s.refuse(Refusal{MAC: clientOf(packet), Reason: err.Error()})
+		reason := strings.TrimPrefix(err.Error(), "parse dhcp message: ")
+		s.refuse(Refusal{MAC: clientOf(packet), Reason: reason})
 		return nil, to, false
 	}
 	r.Interface = card

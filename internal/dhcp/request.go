@@ -50,8 +50,20 @@ type Request struct {
 	packet *dhcpv4.DHCPv4
 }
 
+// cookie is the beginning of the options of DHCP (RFC 2131 section 3).
+const (
+	cookie   = "\x63\x82\x53\x63"
+	cookieAt = 236
+)
+
+// errBOOTP is the error of parse for messages of BOOTP, which have no options or no message type.
+var errBOOTP = errors.New("parse dhcp message: it asks by BOOTP, not by DHCP")
+
 // parse decodes a message of a client. Messages that are not DHCP over Ethernet are errors.
 func parse(b []byte) (*Request, error) {
+	if len(b) >= macEnd && (len(b) < cookieAt+len(cookie) || string(b[cookieAt:cookieAt+len(cookie)]) != cookie) {
+		return nil, errBOOTP
+	}
 	p, err := dhcpv4.FromBytes(b)
 	if err != nil {
 		return nil, fmt.Errorf("parse dhcp message: %w", err)
@@ -87,7 +99,7 @@ func parse(b []byte) (*Request, error) {
 		return r, nil
 	}
 	if r.kind == 0 {
-		return nil, errors.New("parse dhcp message: it asks by BOOTP, which has no message type")
+		return nil, errBOOTP
 	}
 	return nil, fmt.Errorf("parse dhcp message: clients do not send type %d", r.kind)
 }

@@ -31,7 +31,7 @@ func TestEveryMessageThatIsNotAnsweredHasAReason(t *testing.T) {
 			Stats{Port: 1}},
 		{"a relay with such a port", message(t, typeDiscover, relay), here, 1067, "a port that any user may use", false,
 			Stats{Port: 1}},
-		{"BOOTP", bootp, here, 68, "parse dhcp message", false, Stats{Malformed: 1}},
+		{"BOOTP", bootp, here, 68, "it asks by BOOTP", false, Stats{Malformed: 1}},
 		{"BOOTP with options", message(t, 0, nil), here, 68, "it asks by BOOTP", false, Stats{Malformed: 1}},
 		{"no Ethernet", message(t, typeDiscover, infiniband), here, 68, "", false, Stats{Malformed: 1}},
 		{"another interface", message(t, typeDiscover, nil), Interface{Name: "eth9"}, 68,
