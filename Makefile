@@ -3,7 +3,7 @@ export CGO_ENABLED = 0
 GOFLAGS_STATIC = -trimpath -ldflags "-s -w"
 ARCHES = amd64 arm64 ppc64le
 
-.PHONY: help build deps deps-test check test e2e long crash demo bench fuzz docs clean
+.PHONY: help build deps deps-test check test e2e long crash hostile demo bench fuzz docs clean
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -37,6 +37,9 @@ long: deps build ## what takes long: a thousand switches, real work, files of an
 
 crash: deps-test ## hundreds of kill -9, power cuts and full disks, and whether code broken on purpose is found (root)
 	DIM_CRASH_ROUNDS=300 DIM_CRASH_MUTANTS=1 go test -timeout 90m -count=1 -v ./e2e/crash
+
+hostile: ## hostile nodes and strangers attack a server for ten minutes, while 64 nodes work (root)
+	DIM_HOSTILE_TIME=10m go test -timeout 20m -count=1 -v -run UnderAttack ./e2e/hostile
 
 demo: deps build ## two diskless machines run an unmodified Debian from one server (root)
 	go run ./cmd/lab demo
