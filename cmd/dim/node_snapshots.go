@@ -97,6 +97,9 @@ func printRestoredSnapshot(w io.Writer, node string, done *control.RestoredSnaps
 			remark = "; the present entry is set aside"
 		}
 		fmt.Fprintf(w, "%s%s %s%s\n", would(dry, p.What+": "), safe(string(p.Path)), p.Kind, remark)
+		for _, c := range p.Conflicts {
+			fmt.Fprintf(w, "  conflict: %s\n", safe(c.String()))
+		}
 	}
 	switch {
 	case len(done.Paths) == 0:

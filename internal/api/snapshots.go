@@ -82,6 +82,7 @@ func (api *API) RestoreSnapshot(
 	for i, p := range done.Paths {
 		out.Paths[i] = control.RestoredPath{
 			Path: "/" + control.Path(p.Path), What: p.What, Kind: string(p.Kind), Displaced: p.Displaced,
+			Conflicts: p.Conflicts,
 		}
 	}
 	if !q.DryRun {

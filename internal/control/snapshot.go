@@ -1,6 +1,10 @@
 package control
 
-import "time"
+import (
+	"time"
+
+	"dim/internal/recordmerge"
+)
 
 // Snapshot is one snapshot of a node's layer. When Problem is set there is no snapshot: Problem is the reason why the
 // last one could not be taken.
@@ -46,4 +50,7 @@ type RestoredPath struct {
 	What      string `json:"what"`      // "restored", "set aside", "held back"
 	Kind      string `json:"kind"`      // see SavedEntry
 	Displaced bool   `json:"displaced"` // the entry that the node had there was set aside
+
+	// Conflicts are records of a merged file that are not as in the snapshot.
+	Conflicts []recordmerge.Conflict `json:"conflicts,omitempty"`
 }

@@ -11,6 +11,7 @@ import (
 	"dim/internal/image/fileid"
 	"dim/internal/image/treediff"
 	"dim/internal/layer"
+	"dim/internal/recordmerge"
 	"dim/internal/replica"
 	"dim/internal/vfs"
 )
@@ -42,6 +43,9 @@ type RestoredPath struct {
 	What      string // "restored", "set aside", "held back"
 	Kind      layer.AsideKind
 	Displaced bool // of what came back: the layer had something else there, which is set aside now
+
+	// Conflicts are records of the file in the snapshot that did not come back: the file was merged with the master's.
+	Conflicts []recordmerge.Conflict
 }
 
 // The snapshot's entry is in the layer again. The layer's entry, which the snapshot does not have, was set
@@ -146,7 +150,10 @@ func (r *snapshotRestore) note(p RestoredPath) {
 
 // choose decides about an entry of the snapshot.
 func (r *snapshotRestore) choose(e *layer.CopyEntry) (layer.Choice, error) {
-	how, held := r.rule(e)
+	how, held, merged, err := r.rule(e)
+	if merged || err != nil {
+		return how, err
+	}
 	for _, kind := range held {
 		r.note(RestoredPath{Path: e.At, What: wasHeldBack, Kind: kind})
 	}

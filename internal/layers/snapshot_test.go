@@ -15,7 +15,10 @@ import (
 	"dim/internal/image"
 	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
+	"dim/internal/recordmerge"
+	"dim/internal/replica/replicatest"
 	"dim/internal/vfs"
+	"dim/internal/vfs/vfstest"
 )
 
 // keepsSnapshots sets how many snapshots the rules keep.
@@ -222,6 +225,39 @@ func TestOwnerAndModeOfDirectoriesComeBack(t *testing.T) {
 		t.Error(diff)
 	}
 	checkClean(t, o)
+}
+
+// A file of records is merged by a restore as by a switch.
+func TestARestoreOverAnotherVersionMerges(t *testing.T) {
+	version := func(a, b string) []vfstest.Entry {
+		return []vfstest.Entry{replicatest.Dir("etc"), replicatest.File("etc/a", a), replicatest.File("etc/b", b)}
+	}
+	m := newMemory(t)
+	one, two := m.Version(t, 1, version("x 1\n", "x 1\n")), m.Version(t, 2, version("x 2\ny 2\n", "x 2\n"))
+	o := newSite(t, one, m)
+	o.keepsSnapshots(3)
+	o.spec.Rules.Merge = map[string]recordmerge.Format{"etc/a": recordmerge.LineKey, "etc/b": recordmerge.LineKey}
+	o.rules()
+	o.WriteFile("etc/a", "x 3\nmine 1\n")
+	o.WriteFile("etc/b", "x 3\n")
+	o.to(two)
+	want := o.Dump()
+	o.Want("etc/a", "x 2\nmine 1\ny 2\n")
+	if got := o.restoredPaths(RestoreSnapshotOptions{To: "compute@1"}); len(got) > 0 {
+		t.Errorf("a restore of what the switch has left: %q", got)
+	}
+	o.WriteFile("etc/a", "x 9\n")
+	done := o.restoreSnapshot("compute@1")
+	if len(done.Paths) != 1 || !done.Paths[0].Displaced || len(done.Paths[0].Conflicts) != 1 {
+		t.Errorf("restored: %+v", done.Paths)
+	}
+	if diff := cmp.Diff(want, o.Dump()); diff != "" {
+		t.Errorf("after the switch (-), restored (+):\n%s", diff)
+	}
+	o.Want("etc/a", "x 2\nmine 1\ny 2\n")
+	checkClean(t, o)
+	o.restart()
+	o.Want("etc/a", "x 2\nmine 1\ny 2\n")
 }
 
 func TestARestoreOverAnotherVersionKeepsToTheMaster(t *testing.T) {

@@ -10,14 +10,49 @@ import (
 // rule decides about an entry of the snapshot as a switch from the snapshot's version to the present one would:
 // where the master has changed what the node had too, the master wins. held is what of the entry does not come
 // back.
-func (r *snapshotRestore) rule(e *layer.CopyEntry) (how layer.Choice, held []layer.AsideKind) {
+//
+// merged tells that e is a file of records that is merged instead.
+func (r *snapshotRestore) rule(e *layer.CopyEntry) (
+	how layer.Choice, held []layer.AsideKind, merged bool, err error,
+) {
 	if r.out.Unknown {
-		return r.fit(e), nil
+		return r.fit(e), nil, false, nil
 	}
 	c, shows, changed := r.changed(e.At)
 	if !changed || r.e.HasNodeFile(e.At) || r.e.Kept(e.At) {
-		return how, nil
+		return how, nil, false, nil
 	}
+	if how, merged, err = r.merge(e, c); merged || err != nil {
+		return how, nil, merged, err
+	}
+	how, held = r.overruled(e, &c, shows)
+	return how, held, false, nil
+}
+
+// merge decides about an entry of the snapshot that a rule merges with the master's.
+func (r *snapshotRestore) merge(e *layer.CopyEntry, c treediff.Change) (how layer.Choice, merged bool, err error) {
+	if vfs.TypeOf(e.Stat.Mode) != vfs.Regular {
+		return how, false, nil
+	}
+	how, conflicts, merged, err := r.e.Merge(c, e.Entry)
+	if !merged || err != nil || how.Leave {
+		return how, merged, err
+	}
+	r.there[e.At] = false
+	if how.Link == nil {
+		now, ok := r.e.At(e.At)
+		r.note(RestoredPath{
+			Path: e.At, What: wasRestored, Kind: layer.AsideEntry, Conflicts: conflicts,
+			Displaced: ok && (now.Kind() != 0 || now.Whiteout()),
+		})
+	}
+	return how, true, nil
+}
+
+// overruled decides about an entry of the snapshot at whose path the master has changed c since.
+func (r *snapshotRestore) overruled(
+	e *layer.CopyEntry, c *treediff.Change, shows bool,
+) (how layer.Choice, held []layer.AsideKind) {
 	isDir := vfs.TypeOf(e.Stat.Mode) == vfs.Directory
 	removed := c.Old != nil && c.New == nil
 	switch {
@@ -49,7 +84,7 @@ func (r *snapshotRestore) rule(e *layer.CopyEntry) (how layer.Choice, held []lay
 		if !attributes {
 			return nil
 		}
-		return giveVersionAttrs(to, &c)
+		return giveVersionAttrs(to, c)
 	}
 	return how, held
 }
