@@ -52,6 +52,12 @@ func (o *site) upgrade() {
 	o.WriteFile("var/lib/dpkg/status", stanza("base", "1", "b")+stanza("own", "1", "")+stanza("tool", "2", "conf2"))
 }
 
+// touched returns seed with a later time of the list of files, which the master's package manager writes anew.
+func touched(seed []vfstest.Entry) []vfstest.Entry {
+	seed[11].Mtime.Sec++
+	return seed
+}
+
 // packagesOf returns the packages of a version that is made from seed.
 func packagesOf(seed []vfstest.Entry) *pkgdb.Database {
 	files := fstest.MapFS{}
@@ -72,7 +78,7 @@ func (o *site) moveTo(v image.Version, also []string) replica.Move {
 
 // The master has changed one of the two files of tool.
 var tool1, tool11 = withTool("1", map[string]string{"a": "a1", "b": "b1", "conf": "conf1"}),
-	withTool("1.1", map[string]string{"a": "a1.1", "b": "b1", "conf": "conf1"})
+	touched(withTool("1.1", map[string]string{"a": "a1.1", "b": "b1", "conf": "conf1"}))
 
 func TestAPackageIsTheMastersAsAWhole(t *testing.T) {
 	m := newMemory(t)

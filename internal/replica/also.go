@@ -1,21 +1,19 @@
 package replica
 
 import (
-	"slices"
-	"strings"
-
 	"dim/internal/replica/lower"
 	"dim/internal/vfs"
 )
 
-// addAlso adds further paths, those at which the versions do not differ, to what is set aside.
+// addAlso adds further paths to what is set aside. There nothing stays, also where the master has changed only times.
 func (t *transition) addAlso(paths []string) {
-	paths = slices.DeleteFunc(slices.Clone(paths), t.changes.differ)
 	if len(paths) == 0 {
 		return
 	}
 	t.further, t.also = paths, &changes{paths: len(paths), tree: &change{to: vfs.Directory}}
+	t.together = make(map[string]bool, len(paths))
 	for _, path := range paths {
+		t.together[path] = true
 		way := t.also.tree.way(path)
 		n := way[len(way)-1]
 		n.differs, n.to = true, 0
@@ -26,15 +24,4 @@ func (t *transition) addAlso(paths []string) {
 			}
 		}
 	}
-}
-
-// differ reports whether the versions differ at a path.
-func (c *changes) differ(path string) bool {
-	at := c.tree
-	for name := range strings.SplitSeq(path, "/") {
-		if at = at.kid(name); at == nil {
-			return false
-		}
-	}
-	return at.differs
 }

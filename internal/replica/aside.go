@@ -69,6 +69,9 @@ func (a *setAsideOp) walk(c *change, p *dentry) error {
 		return nil
 	}
 	if p.white || p.obj != nil && p.obj.kind != vfs.Directory {
+		if !a.also && a.t.together[path] {
+			return nil // it is treated as one of also
+		}
 		if stays, err := a.stays(c, p); stays || err != nil {
 			return err
 		}

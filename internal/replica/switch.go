@@ -51,20 +51,21 @@ type Report struct {
 
 // transition is a Move that is being done.
 type transition struct {
-	r       *Replica
-	to      *view
-	keep    pathmatch.List
-	shared  pathmatch.List
-	rules   Rules
-	from    *image.Version // what the replica follows before
-	version *image.Version
-	files   map[string]string // the node files' fingerprints after it; nil: as before
-	changes *changes          // between the versions; nil: none
-	own     *changes          // of the node files; nil: none
-	also    *changes          // see Move.Also; nil: none
-	further []string          // the paths in also
-	hidden  map[string]bool   // paths at which node files hide what the versions do
-	err     error             // why it could not be done; nil: it was, or is still to be done
+	r        *Replica
+	to       *view
+	keep     pathmatch.List
+	shared   pathmatch.List
+	rules    Rules
+	from     *image.Version // what the replica follows before
+	version  *image.Version
+	files    map[string]string // the node files' fingerprints after it; nil: as before
+	changes  *changes          // between the versions; nil: none
+	own      *changes          // of the node files; nil: none
+	also     *changes          // see Move.Also; nil: none
+	further  []string          // the paths in also, in walk order
+	together map[string]bool   // the same
+	hidden   map[string]bool   // paths at which node files hide what the versions do
+	err      error             // why it could not be done; nil: it was, or is still to be done
 }
 
 // Switch moves replicas to other versions or node files. Each goes from the one to the other in one step: no
@@ -414,7 +415,7 @@ func parentPath(path string) string {
 }
 
 // all returns what is to be set aside, in this order. Some may be nil.
-func (t *transition) all() []*changes { return []*changes{t.changes, t.also, t.own} }
+func (t *transition) all() []*changes { return []*changes{t.also, t.changes, t.own} }
 
 // touches reports whether the layer has anything at the paths that differ, or hides one. If the layer was not
 // read yet only these paths are.
