@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -48,8 +49,10 @@ reaches every machine within seconds, without a reboot.`,
 	}
 	root.PersistentFlags().StringVar(&a.data, "data", data, "data `directory` of the server (or DIM_DATA)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{about(cmd, err), cmd.CommandPath() + " --help lists the flags"}
+		return &usageError{about(cmd, plainFlagError(err)), cmd.CommandPath() + " --help lists the flags"}
 	})
+	root.Version = version()
+	root.SetVersionTemplate(versionLine() + "\n")
 	group(root)
 	root.AddCommand(
 		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(),
@@ -79,6 +82,16 @@ func group(cmd *cobra.Command) {
 
 // verb is a command's name without the program's.
 func verb(cmd *cobra.Command) string { return strings.TrimPrefix(cmd.CommandPath(), "dim ") }
+
+// plainFlagError leaves the words of Go's parsers out of an error about a flag.
+func plainFlagError(err error) error {
+	text := err.Error()
+	text = regexp.MustCompile(`strconv\.\w+: parsing ".*": invalid syntax`).ReplaceAllString(text, "not a number")
+	text = regexp.MustCompile(`strconv\.\w+: parsing ".*": `).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`time: (missing unit in|invalid|unknown unit .* in) duration ".*"`).
+		ReplaceAllString(text, "not a duration such as 30s, 10m or 2h")
+	return errors.New(text)
+}
 
 // about adds the command to an error of its command line.
 func about(cmd *cobra.Command, err error) error {

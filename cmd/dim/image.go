@@ -55,6 +55,9 @@ master as it is at and below PATH.
 		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Image = args[0]
+			if r.Show < 0 {
+				return &usageError{errors.New("image capture: --show must not be negative"), "--show 0 lists no path"}
+			}
 			if verbose {
 				r.Show = math.MaxInt
 			}
@@ -154,6 +157,7 @@ func printChange(w io.Writer, c control.Change) {
 func (a *app) imageLsCommand() *cobra.Command {
 	return a.names(&cobra.Command{
 		Use:     "ls",
+		Aliases: []string{"list"},
 		Short:   "List the images",
 		Example: "  dim image ls -o json | jq -r '.[].image'",
 		Args:    operands(0, 0),

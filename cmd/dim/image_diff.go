@@ -177,8 +177,9 @@ func (a *app) imageCompare(ctx context.Context, from, to string) error {
 }
 
 func countsText(n map[control.ChangeKind]int) string {
-	return fmt.Sprintf("%d added, %d changed, %d removed, %d with other attributes",
-		n[control.Added], n[control.Content], n[control.Removed], n[control.Attributes])
+	return fmt.Sprintf("%s added, %s modified, %s removed, %s metadata only",
+		count(uint64(n[control.Added])), count(uint64(n[control.Content])), count(uint64(n[control.Removed])),
+		count(uint64(n[control.Attributes])))
 }
 
 func printComparison(w io.Writer, c control.Comparison) {

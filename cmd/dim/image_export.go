@@ -38,6 +38,12 @@ The command reads the store directly, so it must run as root on the server.`,
   dim image export compute@12 /srv/compute-12 --format dir`,
 		Args: operands(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[1] == "-" && format != string(checkout.TarFormat) {
+				return &usageError{
+					fmt.Errorf("image export: only a tar archive can go to standard output, not %s", format),
+					"name a path; ./- is a file called -",
+				}
+			}
 			if dry {
 				return a.imageExportPlan(cmd.Context(), args[0], checkout.Format(format), args[1])
 			}

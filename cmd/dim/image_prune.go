@@ -191,6 +191,6 @@ func (a *app) imageUntag(ctx context.Context, ref string, dry bool) error {
 		return err
 	}
 	return a.show(v, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s (version %s)\n", ref, would(dry, "removed"), versionRef(v.Image, v.Number))
+		fmt.Fprintf(w, "tag %s %s (was %s)\n", ref, would(dry, "removed"), versionRef(v.Image, v.Number))
 	})
 }

@@ -151,7 +151,7 @@ func hint(err error) string {
 	_, badDescription := errors.AsType[*cluster.Problems](err)
 	switch {
 	case badDescription:
-		return "dim cluster check FILE reports the same problems without a server"
+		return "to check a file without applying it: dim cluster check FILE"
 	case errors.Is(err, pki.ErrNotInitialised):
 		return "make one with dim init, or name another with --data"
 	case errors.Is(err, fs.ErrPermission):

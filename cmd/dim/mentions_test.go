@@ -62,7 +62,7 @@ func TestAMissingCommandIsFound(t *testing.T) {
 		"dim is mounted there, and here dim does nothing":           nil,
 		"`dim does nothing":                     {"there is no command dim does"},
 		"see `dim nodes`":                       {"there is no command dim nodes"},
-		"hint: \"dim node list\" lists them":    {"there is no command dim node list"},
+		"hint: \"dim node lst\" lists them":     {"there is no command dim node lst"},
 		"in words for `dim node ls --unknown`.": {"dim node ls has no flag --unknown"},
 		"dim node ls 'n[01-04]' --frm":          {"dim node ls has no flag --frm"},
 	} {

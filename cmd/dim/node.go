@@ -24,8 +24,9 @@ func (a *app) nodeCommand() *cobra.Command {
 
 func (a *app) nodeLsCommand() *cobra.Command {
 	return a.names(&cobra.Command{
-		Use:   "ls [NODES…]",
-		Short: "List nodes with their stage and version",
+		Use:     "ls [NODES…]",
+		Aliases: []string{"list"},
+		Short:   "List nodes with their stage and version",
 		Long: `Lists the nodes of a node set, or all nodes: the stage of each and how long it
 has been in it, the version that its replica shows, and the time since its last
 NFS call.`,
@@ -120,16 +121,15 @@ func printNodeDetails(w io.Writer, d *control.NodeDetails, now time.Time) {
 	row(w, "position", strings.Join(position, ", "))
 	row(w, "groups", strings.Join(d.Groups, " "))
 	row(w, "servers", strings.Join(d.Servers, " "))
-	row(w, "quota use", quotaText(d.Quota))
+	row(w, "local changes", quotaText(d.Quota))
 	row(w, "set aside", d.Saved)
 	if s := d.Snapshots; s.Count > 0 {
 		row(w, "snapshots", fmt.Sprintf("%d, %s, not shared %s", s.Count, size(s.Bytes), size(s.Copied)))
 	}
 	row(w, "durability", d.Durable)
 	if u := d.Usage; u != nil {
-		row(w, "calls", fmt.Sprintf("%s since the server started, %s with an error, %s received, %s sent",
+		row(w, "NFS calls", fmt.Sprintf("%s since server start, %s failed, %s received, %s sent",
 			count(u.Calls), count(u.Errors), size(u.Received), size(u.Sent)))
-		row(w, "layer on disk", fmt.Sprintf("%s names, %s", count(u.Files), size(u.Layer)))
 	}
 	row(w, "node files", strings.Join(d.Files, " "))
 	row(w, "kernel arguments", d.Append)
@@ -145,16 +145,16 @@ func printNodeDetails(w io.Writer, d *control.NodeDetails, now time.Time) {
 	}
 }
 
-// quotaText is "1.2 MiB of 1.0 GiB, 12 files of 1,000".
+// quotaText is "1.2 MiB of 1.0 GiB, 12 of 1,000 files", or without a quota "1.2 MiB, 12 files".
 func quotaText(u control.QuotaUsage) string {
 	text := size(u.Bytes)
 	if u.BytesMax > 0 {
 		text += " of " + size(u.BytesMax)
 	}
-	text += ", " + plural(int(u.Files), "file")
 	if u.FilesMax > 0 {
-		text += " of " + count(u.FilesMax)
+		return text + ", " + count(u.Files) + " of " + plural(int(u.FilesMax), "file")
 	}
+	text += ", " + plural(int(u.Files), "file")
 	return text
 }
 

@@ -73,10 +73,12 @@ func (a *app) nodeRestore(ctx context.Context, node string, r control.RestoreReq
 
 func printRestored(w io.Writer, list []control.RestoredEntry, dry bool) {
 	for _, r := range list {
-		text := would(dry, "restored: ") + safe(string(r.Path))
+		done := "restored: "
+		if r.Saved.Kind == "removal" {
+			done = "removed again: " // what comes back is that the node had removed it
+		}
+		text := would(dry, done) + safe(string(r.Path))
 		switch r.Saved.Kind {
-		case "removal":
-			text += ", which the node had removed"
 		case "opaque":
 			text += ", which hides the master's"
 		case "attributes":

@@ -77,6 +77,7 @@ the image: nodes that are added to the description later start with it.`,
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list which nodes would move from which version to which")
 	cmd.Flags().BoolVar(&wait, "wait", false, "return when the rollout has ended or is paused (exit code 3)")
 	rolloutFlags(cmd, &r, "when")
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.AddCommand(a.rolloutLsCommand(), a.rolloutStatusCommand(), a.rolloutPauseCommand(), a.rolloutResumeCommand(),
 		a.rolloutUndoCommand(), a.rolloutStopCommand())
 	return cmd
@@ -110,6 +111,14 @@ func (s *seconds) Set(text string) error {
 
 func (a *app) rollout(cmd *cobra.Command, r control.RolloutRequest, wait bool) error {
 	if r.When == "" {
+		if r.Nodes == "" {
+			if like := cmd.SuggestionsFor(r.Version); len(like) > 0 {
+				return &usageError{
+					fmt.Errorf("rollout: unknown command %q", r.Version),
+					"did you mean " + strings.Join(like, " or ") + "?",
+				}
+			}
+		}
 		return &usageError{errors.New("rollout: --when is missing"), "--when now or --when boot"}
 	}
 	ctx := cmd.Context()
@@ -169,7 +178,8 @@ func printRollout(w io.Writer, r control.Rollout) {
 	ref := versionRef(r.Image, r.Version)
 	switch r.State {
 	case "nothing to do":
-		fmt.Fprintf(w, "nothing to do: %s of %s already on %s\n", count(uint64(r.Count)), plural(r.Count, "node"), ref)
+		fmt.Fprintf(w, "nothing to do: %s of %s already on %s\n",
+			count(uint64(r.Count)), plural(r.Count, "node"), ref)
 		return
 	case "planned":
 		printMoves(w, r)
@@ -245,6 +255,7 @@ func printMoveVerdict(w io.Writer, step string, v control.Verdict) {
 func (a *app) rolloutLsCommand() *cobra.Command {
 	return a.names(&cobra.Command{
 		Use:     "ls",
+		Aliases: []string{"list"},
 		Short:   "List the rollouts, the latest first",
 		Example: "  dim rollout ls\n  dim rollout ls -o json | jq '.[0].state'",
 		Args:    operands(0, 0),
@@ -437,7 +448,7 @@ func rolloutNumber(cmd *cobra.Command, args []string) (int, error) {
 	id, err := strconv.Atoi(args[0])
 	if err != nil || id < 1 {
 		return 0, &usageError{
-			fmt.Errorf("%s: %q is not the number of a rollout", verb(cmd), args[0]), "dim rollout ls lists them",
+			fmt.Errorf("%s: %q is not a rollout number", verb(cmd), args[0]), "dim rollout ls lists them",
 		}
 	}
 	return id, nil

@@ -16,11 +16,23 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  dim version -o json",
 		Args:    operands(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			v := map[string]string{"version": version(), "go": runtime.Version(), "arch": runtime.GOARCH}
-			return a.show(v, func(w io.Writer) { fmt.Fprintf(w, "dim %s, %s, %s\n", v["version"], v["go"], v["arch"]) })
+			v := programVersion{version(), runtime.Version(), runtime.GOARCH}
+			return a.show(v, func(w io.Writer) { fmt.Fprintln(w, versionLine()) })
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	})
+}
+
+// programVersion is what dim version prints as JSON.
+type programVersion struct {
+	Program string `json:"program"`
+	Go      string `json:"go"`
+	Arch    string `json:"arch"`
+}
+
+// versionLine is what dim version and dim --version print.
+func versionLine() string {
+	return fmt.Sprintf("dim %s, %s, %s", version(), runtime.Version(), runtime.GOARCH)
 }
 
 // version is the version that the Go toolchain recorded: a tag, or the commit.

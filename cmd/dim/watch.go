@@ -55,10 +55,22 @@ func (a *app) imageWatch(ctx context.Context, r control.WatchRequest) error {
 		return err
 	}
 	return a.show(done, func(w io.Writer) {
-		if r.DryRun {
-			fmt.Fprint(w, "dry run: ")
+		if !r.DryRun {
+			fmt.Fprintf(w, "%s: %s\n", done.Image, watchText(&done, time.Now()))
+			return
 		}
-		fmt.Fprintf(w, "%s: %s\n", done.Image, watchText(&done, time.Now()))
+		how := "by the kernel's notifications"
+		if done.Polling != "" {
+			how = "by scans every few seconds: " + safe(done.Polling)
+		}
+		if r.Off {
+			fmt.Fprintf(w, "would stop watching %s\n", done.Image)
+			return
+		}
+		if done.Rollout != "" {
+			how += "; nodes would follow " + done.Rollout
+		}
+		fmt.Fprintf(w, "would watch %s, %s\n", done.Image, how)
 	})
 }
 

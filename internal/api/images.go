@@ -103,7 +103,7 @@ func (api *API) Versions(_ context.Context, name string) ([]control.Version, err
 	_, declared := now.Cluster.Image(cluster.ImageName(name))
 	known := now.State.Images[name]
 	if known == nil && !declared {
-		return nil, control.Errorf(control.NotFound, "image %s: there is none of that name", name).
+		return nil, control.Errorf(control.NotFound, "no such image: %s", name).
 			WithHint("dim image ls lists the images")
 	}
 	list := []control.Version{}

@@ -50,7 +50,7 @@ func (api *API) Node(_ context.Context, name string) (control.Node, error) {
 }
 
 func noSuchNode(name string) error {
-	return control.Errorf(control.NotFound, "node %s: there is none of that name", name).
+	return control.Errorf(control.NotFound, "no such node: %s", name).
 		WithHint("dim node ls lists the nodes")
 }
 

@@ -54,13 +54,13 @@ func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, err
 			id = max(id, known)
 		}
 		if id == 0 {
-			return control.Rollout{}, control.Errorf(control.NotFound, "rollout: there was none yet").
+			return control.Rollout{}, control.Errorf(control.NotFound, "there was no rollout yet").
 				WithHint("dim rollout NODES NAME --when now begins one")
 		}
 	}
 	r, ok, err := rollout.Load(now.State, id)
 	if err == nil && !ok {
-		err = control.Errorf(control.NotFound, "rollout %d: there is none", id).WithHint("dim rollout ls lists them")
+		err = control.Errorf(control.NotFound, "no such rollout: %d", id).WithHint("dim rollout ls lists them")
 	}
 	if err != nil {
 		return control.Rollout{}, err

@@ -203,7 +203,7 @@ func (d *Driver) Decide(id int, in control.RolloutChange) (Decision, error) {
 	}[in.Do]
 	if decide == nil {
 		return nil, control.Errorf(control.Invalid,
-			"rollout %d: %q is not a change: want pause, resume, stop or undo", id, in.Do)
+			"rollout %d: %q must be pause, resume, stop or undo", id, in.Do)
 	}
 	if in.When != "" {
 		if _, err := manner(control.RolloutRequest{When: in.When}); err != nil {

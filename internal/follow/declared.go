@@ -50,7 +50,7 @@ func (d *Declared) Resolve(ref string) (image.Version, error) {
 	}
 	v, ok := d.State.Resolve(r)
 	if !ok {
-		return v, control.Errorf(control.NotFound, "version %s: there is none", ref).WithHint(d.versionsHint(r.Image))
+		return v, control.Errorf(control.NotFound, "no such version: %s", ref).WithHint(d.versionsHint(r.Image))
 	}
 	return v, nil
 }

@@ -27,7 +27,7 @@ func (s *Snapshot) ID() string { return layer.StampName(s.Stamp) }
 // not be attached.
 func Snapshots(set *replica.Set, node string) ([]Snapshot, error) {
 	if node == "" || node[0] == '.' || strings.ContainsAny(node, "/\x00") {
-		return nil, fmt.Errorf("list snapshots: %q is no name of a node", node)
+		return nil, fmt.Errorf("list snapshots: %q is not the name of a node", node)
 	}
 	root := set.Disk()
 	images, err := root.List(node)

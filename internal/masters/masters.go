@@ -130,7 +130,8 @@ func (m *Masters) options(im *cluster.Image) capture.Options {
 // apiError gives the errors of a capture the API's codes.
 func apiError(name string, err error) error {
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
-		return control.Errorf(control.Busy, "capture %s: it is being captured already, by %s", name, locked.Holder)
+		return control.Errorf(control.Busy, "%s is already being captured (%s)", name, locked.Holder).
+			WithHint("dim status shows how far it is; ^C where it was started ends it")
 	}
 	if held, ok := errors.AsType[*capture.HeldError](err); ok {
 		accept := ""

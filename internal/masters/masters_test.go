@@ -207,7 +207,8 @@ func TestErrorsOfACaptureGetTheCodesOfTheAPI(t *testing.T) {
 		code control.Code
 		hint string
 	}{
-		{"somebody captures it", &store.LockedError{Name: "compute", Holder: "pid 12"}, control.Busy, ""},
+		{"somebody captures it", &store.LockedError{Name: "compute", Holder: "pid 12"}, control.Busy,
+			"dim status shows how far it is; ^C where it was started ends it"},
 		{"its machine does not answer", &remote.Error{Hint: "is it on?"}, control.Unavailable, "is it on?"},
 		{"anything else", other, "", ""},
 		{"nothing", nil, "", ""},

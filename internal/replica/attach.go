@@ -113,7 +113,7 @@ func (a *attaching) flush() error {
 func checkDirNames(names ...string) error {
 	for _, n := range names {
 		if checkName(n) != nil || n[0] == '.' {
-			return fmt.Errorf("attach replica: %q is no name for a directory", n)
+			return fmt.Errorf("attach replica: %q is not a name for a directory", n)
 		}
 	}
 	return nil

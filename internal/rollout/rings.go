@@ -22,7 +22,10 @@ func Rings(text string, nodes []string) ([]Ring, error) {
 	if len(parts) > maxRings {
 		return nil, fmt.Errorf("divide into rings %q: more than %d", text, maxRings)
 	}
-	for _, part := range parts {
+	for i, part := range parts {
+		if i > 0 && strings.TrimSpace(parts[i-1]) == "rest" {
+			return nil, fmt.Errorf("divide into rings %q: rest must be the last", text)
+		}
 		n, err := ringSize(strings.TrimSpace(part), len(nodes), len(left))
 		if err != nil {
 			return nil, fmt.Errorf("divide into rings %q: %w", text, err)
@@ -46,13 +49,13 @@ func ringSize(part string, all, left int) (int, error) {
 	if text, ok := strings.CutSuffix(part, "%"); ok {
 		p, err := strconv.Atoi(text)
 		if err != nil || p < 1 || p > 100 {
-			return 0, fmt.Errorf("%q is no percentage", part)
+			return 0, fmt.Errorf("%q is not a percentage from 1 to 100", part)
 		}
 		return (all*p + 99) / 100, nil // rounded up: a ring is never empty
 	}
 	n, err := strconv.Atoi(part)
 	if err != nil || n < 1 {
-		return 0, fmt.Errorf("%q is neither a number of nodes, a percentage nor rest", part)
+		return 0, fmt.Errorf("%q must be a number of nodes, a percentage such as 10%%, or rest", part)
 	}
 	return n, nil
 }

@@ -18,7 +18,7 @@ func TestRingsDivideAllNodes(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "45", "rest": "45", "1,10%,rest": "1 5 39", "1, 10%, rest": "1 5 39", "50,rest": "45", "100%": "45",
 		"1,1,rest": "1 1 43", "10%,50%,100%": "5 23 17", "1": "", "10%": "", "0,rest": "", "-1,rest": "", "0%,rest": "",
-		"101%": "", "x,rest": "", ",rest": "", "1.5,rest": "",
+		"101%": "", "x,rest": "", "1,rest,1": "", ",rest": "", "1.5,rest": "",
 		strings.Repeat("1,", 200) + "rest": "",
 	} {
 		rings, err := Rings(text, nodes)

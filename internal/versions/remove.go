@@ -47,7 +47,7 @@ func (reg *Registry) Prune(ctx context.Context, r control.PruneRequest) (control
 	}
 	if _, captured := reg.Follow.Now().State.Images[r.Image].Newest(); r.Image != "" && !captured {
 		return control.PruneResult{}, control.Errorf(control.NotFound,
-			"prune %s: there is no image of that name that has versions", r.Image)
+			"prune: no image %s has versions", r.Image)
 	}
 	var kept []control.KeptVersion
 	pick := func(s coord.State) (drop []image.Ref, err error) {

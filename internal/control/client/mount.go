@@ -32,6 +32,10 @@ type MountRequest struct {
 // usable, detached. When the daemon ends first, that is an error.
 func (c *Client) Mount(ctx context.Context, r MountRequest, ready func(control.Mount)) error {
 	what, dir := r.What, r.Dir
+	if mounted(dir) {
+		return control.Errorf(control.Conflict, "mount %s: dim has a mount there already", dir).
+			WithHint("dim umount " + dir + ", or choose another directory; dim mount lists the mounts")
+	}
 	dev, err := mountFUSE(r)
 	if err != nil {
 		return err
