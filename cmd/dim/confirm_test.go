@@ -67,7 +67,9 @@ func listen(t *testing.T, data string, b control.Backend) {
 	ln := testkit.Value(net.Listen("unix", filepath.Join(data, "dim.sock")))(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, ln, b, slog.New(slog.DiscardHandler)) }()
+	calls := server.NewCalls(nil)
+	calls.Open(b)
+	go func() { done <- server.Serve(ctx, ln, calls, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		testkit.Must(t, <-done)

@@ -22,12 +22,26 @@ type Payloads struct {
 	Builder *Builder
 	Roots   Roots
 	Started func(cluster.NodeName, boot.Event) // makes durable that a node boots
+	Ready   <-chan struct{}                    // closed when the nodes have their roots
+}
+
+// await waits until the nodes have their roots.
+func (p Payloads) await(ctx context.Context) error {
+	select {
+	case <-p.Ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Begin implements delivery.Payloads. Until Started has returned the node does not count as booting, and a switch may
 // move its root while the payload is built. Then the payload is made again, of the version that the root is held at
 // now.
 func (p Payloads) Begin(ctx context.Context, n *cluster.Node, event boot.Event) (delivery.Payload, error) {
+	if err := p.await(ctx); err != nil {
+		return delivery.Payload{}, err
+	}
 	p.Roots.Begin(ctx, n)
 	for {
 		v, err := p.Roots.Boots(n)
@@ -47,6 +61,9 @@ func (p Payloads) Begin(ctx context.Context, n *cluster.Node, event boot.Event) 
 
 // Current implements delivery.Payloads.
 func (p Payloads) Current(ctx context.Context, n *cluster.Node) (delivery.Payload, error) {
+	if err := p.await(ctx); err != nil {
+		return delivery.Payload{}, err
+	}
 	v, err := p.Roots.Boots(n)
 	if err != nil {
 		return delivery.Payload{}, err

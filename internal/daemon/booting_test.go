@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -226,5 +227,22 @@ func TestANodeThatRunsIsNotMadeToBoot(t *testing.T) {
 	s.script("127.0.0.11")
 	if got := motdOf(s, "n01"); got != "2" {
 		t.Errorf("after its boot n01 reads %s", got)
+	}
+}
+
+// The server waits for an address that no interface has.
+func TestCommandsSayThatTheDaemonIsStarting(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "127.0.0.79")
+	s.describe(`<network name="lab" subnet="192.0.2.0/24"/>`, `address="127.0.0.79"/>`,
+		`address="127.0.0.79"/><interface network="lab" address="192.0.2.79"/>`)
+	s.launch()
+	testkit.Eventually(t, "a command says so", func() bool {
+		_, err := s.client().Status(t.Context())
+		e, ok := errors.AsType[*control.Error](err)
+		return ok && e.Code == control.Unavailable && strings.Contains(e.Message, "the daemon is starting")
+	})
+	if err := s.stop(); err != nil {
+		t.Errorf("the server ended: %v", err)
 	}
 }

@@ -5,8 +5,9 @@
 // # Start
 //
 // A server that restarts with nothing but its own disk serves its nodes, by the order of the start: the kept copy of
-// the declared state is read, the store and the replicas are opened, the sockets listen, the replicas are attached.
-// Only then the server looks for the shared state, for as long as it takes.
+// the declared state is read, the store and the replicas are opened, the sockets listen, DHCP, TFTP and HTTP are
+// answered, the replicas are attached. Only then nodes can mount them, and the server looks for the shared state, for
+// as long as it takes. The control socket answers from the beginning, with how far the start is.
 //
 // # Lock order across packages
 //
@@ -114,22 +115,42 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer d.close()
+	ln, release, err := listenControl(d.Data)
+	if err != nil {
+		return err
+	}
+	defer release()
 	d.assemble()
+	calls := server.NewCalls(d.serving.Starting)
+	g, all := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Serve(all, ln, calls, d.Log) })
+	g.Go(func() error { return d.start(all, calls) })
+	err = g.Wait()
+	if d.api != nil {
+		d.api.EndMounts()
+	}
+	if ctx.Err() != nil {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			d.Log.Warn("end", "error", err)
+		}
+		return nil
+	}
+	return err
+}
+
+// start finds out what holds, listens, and serves until one part ends.
+func (d *daemon) start(ctx context.Context, calls *server.Calls) error {
 	if err := d.follow.Load(); err != nil {
 		return err
 	}
 	me, _ := d.follow.Cluster().Server(d.server)
 	l, err := listenWithin(ctx, me, addressWait, d.Log)
-	if ctx.Err() != nil && err != nil {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
 	defer l.close()
 	d.complete(me, l)
-	d.serving.Reconcile(ctx)
-	return d.serve(ctx, me, l)
+	return d.serve(ctx, me, l, calls)
 }
 
 // open opens what is on disk.
@@ -232,17 +253,15 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 	}
 }
 
-// serve runs everything until one part ends.
-func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets) error {
-	ln, release, err := listenControl(d.Data)
-	if err != nil {
-		return err
-	}
-	defer release()
+// serve runs everything until one part ends. What nodes ask for before they have a root is answered at once. The roots
+// come next, and then all that needs them: calls of nodes for their roots wait until then.
+func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets, calls *server.Calls) error {
 	g, all := errgroup.WithContext(ctx)
+	services := d.newServices(me, l)
+	g.Go(func() error { return services.serve(all, l) })
+	d.serving.Reconcile(all)
 	for _, run := range []func(context.Context) error{
-		func(ctx context.Context) error { return d.newServices(me, l).serve(ctx, l) },
-		func(ctx context.Context) error { return server.Serve(ctx, ln, d.api, d.Log) },
+		func(ctx context.Context) error { return services.serveRoots(ctx, l) },
 		func(ctx context.Context) error {
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
@@ -250,18 +269,11 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets) erro
 	} {
 		g.Go(func() error { return run(all) })
 	}
+	calls.Open(d.api)
 	d.Log.Info("serving", "server", d.server, "cluster", d.follow.Cluster().Name, "count",
-		len(d.follow.Cluster().Nodes))
+		len(d.follow.Cluster().Nodes), "took", time.Since(d.started))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // fails where no systemd waits for it
-	err = g.Wait()
-	d.api.EndMounts()
-	if ctx.Err() != nil {
-		if err != nil && !errors.Is(err, context.Canceled) {
-			d.Log.Warn("end", "error", err)
-		}
-		return nil
-	}
-	return err
+	return g.Wait()
 }
 
 // close closes what was opened, also when that is only a part.

@@ -112,16 +112,7 @@ func (s *site) put(path, text string) {
 // start runs the server and waits until it answers.
 func (s *site) start() {
 	s.t.Helper()
-	c := Config{
-		Data: s.data, As: "head", Etcd: coord.Remote{Endpoints: s.etcd}, InitDir: s.data, Program: "test",
-		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
-	if s.given {
-		c.ClusterFile = s.file
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.ended = cancel, make(chan error, 1)
-	go func() { s.ended <- Run(ctx, c) }()
+	s.launch()
 	testkit.Eventually(s.t, "the server answers", func() bool {
 		select {
 		case err := <-s.ended:
@@ -133,6 +124,20 @@ func (s *site) start() {
 		e, ok := errors.AsType[*control.Error](err)
 		return err == nil || ok && e.Code == control.NotFound
 	})
+}
+
+// launch runs the server.
+func (s *site) launch() {
+	c := Config{
+		Data: s.data, As: "head", Etcd: coord.Remote{Endpoints: s.etcd}, InitDir: s.data, Program: "test",
+		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if s.given {
+		c.ClusterFile = s.file
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.ended = cancel, make(chan error, 1)
+	go func() { s.ended <- Run(ctx, c) }()
 }
 
 // stop ends the server, if it runs, and returns what Run returned.

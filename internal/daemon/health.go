@@ -22,7 +22,6 @@ func (d *daemon) problemSources(me *cluster.Server) []problems.Source {
 		d.api.StoreProblems,
 		func(context.Context) []problems.Problem { return d.bootProblems() },
 		func(context.Context) []problems.Problem { return d.diskProblems() },
-		func(context.Context) []problems.Problem { return d.damageProblems() },
 	}
 }
 
@@ -91,31 +90,6 @@ func (d *daemon) diskProblems() []problems.Problem {
 				Hint:  "a node that writes gets \"no space left on device\" when it is full",
 			})
 		}
-	}
-	return list
-}
-
-// damageProblems tells that the journal of switches was damaged when this process started, and which versions are
-// damaged. Replicas that are not served because of it are problems of their nodes.
-func (d *daemon) damageProblems() []problems.Problem {
-	var list []problems.Problem
-	if text := d.set.Damage(); text != "" {
-		list = append(list, problems.Problem{
-			About: problems.Of(problems.KindReplicas), Text: text, Since: d.started,
-			Hint: "check this server's disk and memory; the problem is shown until the next restart",
-		})
-	}
-	damaged, err := d.store.Damaged()
-	if err != nil {
-		return append(list, problems.Problem{
-			About: problems.Subject{Kind: problems.KindDisk, Name: d.store.Dir()}, Text: err.Error(),
-		})
-	}
-	for _, v := range damaged {
-		list = append(list, problems.Problem{
-			About: problems.Image(v.Ref.Image), Text: v.Err.Error(),
-			Hint: "dim image verify " + v.Ref.String() + "; if nothing needs it, dim image rm " + v.Ref.String(),
-		})
 	}
 	return list
 }

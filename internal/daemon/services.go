@@ -46,8 +46,10 @@ const (
 func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	loaders := delivery.LoadersIn(d.Loaders)
 	b := delivery.New(delivery.Options{
-		Policy:   &boot.Policy{Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has},
-		Payloads: bootfiles.Payloads{Builder: d.bootfiles, Roots: d.serving, Started: d.bootStarted},
+		Policy: &boot.Policy{Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has},
+		Payloads: bootfiles.Payloads{
+			Builder: d.bootfiles, Roots: d.serving, Started: d.bootStarted, Ready: d.serving.Ready(),
+		},
 		Progress: d.liveness, Loaders: loaders, Log: d.Log, FromDHCP: me.DHCP,
 	})
 	answers := &dhcp.Server{
@@ -66,7 +68,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 		Stages: d.api.Stages,
 		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost, Closed: d.doors.closed,
 	}))
-	mux.Handle("/node/", d.push.Handler())
+	mux.Handle("/node/", d.serving.WhenReady(d.push.Handler()))
 	busy := &drained{handler: d.doors.http.Handler(mux)}
 	return &services{
 		doors: d.doors,
@@ -83,10 +85,14 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	}
 }
 
-// serve serves on all sockets until ctx ends or one of them breaks.
+// serveRoots serves NFS until ctx ends or one of its sockets breaks. The kernel keeps earlier connections waiting.
+func (s *services) serveRoots(ctx context.Context, l *sockets) error {
+	return s.rpc.Serve(ctx, s.doors.nfs.Listener(newMultiListener(l.nfs)))
+}
+
+// serve serves all but the roots until ctx ends or a socket breaks.
 func (s *services) serve(ctx context.Context, l *sockets) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.rpc.Serve(ctx, s.doors.nfs.Listener(newMultiListener(l.nfs))) })
 	for _, ln := range l.http {
 		g.Go(func() error { return s.serveHTTP(ln) })
 	}

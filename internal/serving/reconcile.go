@@ -27,10 +27,12 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 		s: s, plan: newPlan(now), list: s.kept(now), failed: map[problems.Subject]error{},
 		left: map[cluster.NodeName]string{},
 	}
-	for _, n := range now.Cluster.Nodes {
+	s.first.all.Store(int64(len(now.Cluster.Nodes)))
+	for i, n := range now.Cluster.Nodes {
 		if s.Serves(n) {
 			r.place(n)
 		}
+		s.first.placed.Store(int64(i + 1))
 	}
 	r.apply(ctx)
 	r.keepLeft()
@@ -39,6 +41,7 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 	s.Push.Wake(r.moved...)
 	s.forget(now)
 	s.report(r.failed)
+	s.first.once.Do(func() { close(s.first.done) })
 }
 
 // reconciliation is one run of Reconcile.

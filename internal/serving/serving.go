@@ -34,6 +34,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,6 +91,12 @@ type Server struct {
 	table    atomic.Pointer[exportTable]
 	changing sync.Mutex // held by who replaces table
 
+	first struct { // the first Reconcile
+		placed, all atomic.Int64
+		done        chan struct{} // closed after it
+		once        sync.Once
+	}
+
 	unsettled atomic.Bool // a replica does not show what is declared; Run tries again
 	holding   atomic.Bool // a node in the middle of its boot keeps the version that it is to leave
 	called    atomic.Bool // a node has called since Run checked last; its boot may be over
@@ -109,8 +116,31 @@ func New(o Options) *Server {
 		Options: o, started: time.Now(), declared: map[cluster.NodeName]bool{},
 		decided: map[cluster.NodeName]packageDecision{},
 	}
+	s.first.done = make(chan struct{})
 	s.table.Store(&exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}})
 	return s
+}
+
+// Ready returns a channel that is closed after the first Reconcile: every node has its root by then, or a problem.
+func (s *Server) Ready() <-chan struct{} { return s.first.done }
+
+// WhenReady lets requests wait until Ready.
+func (s *Server) WhenReady(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-s.first.done:
+			h.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	})
+}
+
+// Starting tells in words how far the first Reconcile is.
+func (s *Server) Starting() string {
+	if all := s.first.all.Load(); all > 0 {
+		return fmt.Sprintf("%d of %d replicas are ready", s.first.placed.Load(), all)
+	}
+	return "it opens its sockets"
 }
 
 const (

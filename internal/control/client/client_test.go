@@ -107,7 +107,9 @@ func serve(t *testing.T, data string, b control.Backend) (c *Client, stop func()
 	ln := testkit.Value(net.Listen("unix", path))(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(ctx, ln, b, slog.New(slog.DiscardHandler)) }()
+	calls := server.NewCalls(nil)
+	calls.Open(b)
+	go func() { ended <- server.Serve(ctx, ln, calls, slog.New(slog.DiscardHandler)) }()
 	stopped := false
 	stop = func() {
 		if stopped {

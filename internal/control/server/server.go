@@ -21,18 +21,41 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"dim/internal/control"
 )
 
+// Calls are the API's calls. Before Open they are refused, because the daemon is starting.
+type Calls struct {
+	starting func() string
+	open     atomic.Pointer[http.ServeMux]
+}
+
+// NewCalls returns Calls that are refused. starting says what the daemon is doing, in words.
+func NewCalls(starting func() string) *Calls { return &Calls{starting: starting} }
+
+// Open lets b answer from now on.
+func (c *Calls) Open(b control.Backend) { c.open.Store(newMux(b)) }
+
+// ServeHTTP implements http.Handler.
+func (c *Calls) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if mux := c.open.Load(); mux != nil {
+		mux.ServeHTTP(w, r)
+		return
+	}
+	refuse(w, control.Errorf(control.Unavailable, "the daemon is starting: %s", c.starting()).
+		WithHint("try again in a moment; the daemon's log tells what it waits for"))
+}
+
 // Serve answers the API's requests on ln, a unix socket, until ctx ends, and closes ln. It cancels the calls that are
 // in progress then, and waits for them.
-func Serve(ctx context.Context, ln net.Listener, b control.Backend, log *slog.Logger) error {
+func Serve(ctx context.Context, ln net.Listener, calls *Calls, log *slog.Logger) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	s := &http.Server{
-		Handler:           superuserOnly(newMux(b)),
+		Handler:           superuserOnly(calls),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return base },

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -30,7 +31,7 @@ func serveAll(t *testing.T) (path string) {
 	ln := testkit.Value(net.Listen("unix", path))(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- Serve(ctx, ln, struct{ control.Backend }{}, slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- Serve(ctx, ln, NewCalls(nil), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -112,5 +113,21 @@ func TestWithoutNullsLeavesTheOriginalAlone(t *testing.T) {
 	out := withoutNulls(in).([]control.Image)
 	if out[0].Newest.Tags == nil || in[0].Newest.Tags != nil {
 		t.Errorf("out %v, in %v", out[0].Newest.Tags, in[0].Newest.Tags)
+	}
+}
+
+func TestCallsBeforeTheStartIsOverTellHowFarItIs(t *testing.T) {
+	calls := NewCalls(func() string { return "3 of 7 replicas are ready" })
+	ask := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		calls.ServeHTTP(w, httptest.NewRequest("GET", "/v1/none", nil))
+		return w
+	}
+	if w := ask(); w.Code != 503 || !strings.Contains(w.Body.String(), "starting: 3 of 7 replicas are ready") {
+		t.Errorf("before: %d %s", w.Code, w.Body)
+	}
+	calls.Open(struct{ control.Backend }{})
+	if w := ask(); w.Code != 404 {
+		t.Errorf("after: %d %s", w.Code, w.Body)
 	}
 }
