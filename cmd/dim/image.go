@@ -111,14 +111,29 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	if c.Verdict != nil {
 		printVerdict(w, *c.Verdict)
 	}
-	for _, text := range c.Warnings {
-		fmt.Fprintf(w, "warning: %s\n", safe(text))
-	}
+	printWarnings(w, c.Warnings)
 	switch {
 	case c.Rollout != nil:
 		printRollout(w, *c.Rollout)
 	case !c.DryRun && c.Current != v.Number:
 		fmt.Fprintf(w, "no node was moved; to move them: dim rollout '@*' %s --when now\n", versionRef(image, v.Number))
+	}
+}
+
+// printWarnings prints the section of a capture's warnings.
+func printWarnings(w io.Writer, list []control.Warning) {
+	if len(list) > 0 {
+		fmt.Fprintln(w, "Warnings")
+	}
+	for _, x := range list {
+		text := x.Text
+		if x.Path != "" {
+			text = x.Path + ": " + text
+		}
+		fmt.Fprintf(w, "  %s\n", safe(text))
+		if x.Hint != "" {
+			fmt.Fprintf(w, "    hint: %s\n", safe(x.Hint))
+		}
 	}
 }
 

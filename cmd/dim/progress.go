@@ -38,11 +38,6 @@ func newProgress(w io.Writer) *progress {
 }
 
 func (p *progress) show(at control.Progress) {
-	if at.Warning != "" {
-		p.end()
-		fmt.Fprintf(p.w, "warning: %s\n", safe(at.Warning))
-		return
-	}
 	now := time.Now()
 	interval := fileInterval
 	if p.width > 0 {

@@ -40,7 +40,6 @@ func (api *API) Capture(
 		out.Rollout = &begun
 	}
 	out.Seconds = time.Since(begin).Seconds()
-	out.Secrets = done.Secrets
 	api.explain(ctx, &out, &done)
 	return out, nil
 }
@@ -62,12 +61,18 @@ func (api *API) explain(ctx context.Context, out *control.CaptureResult, in *mas
 	}
 	v, err := api.Compare.Verdict(ctx, &in.Before, &in.Version)
 	if err != nil {
-		out.Warnings = append(out.Warnings, "what the change means is not known: "+err.Error())
+		out.Warnings = append(out.Warnings, control.Warning{
+			Kind: control.WarnOdd, Text: "what the change means is not known: " + err.Error(), Hint: "dim image verify",
+		})
 		return
 	}
 	shown := meant(v)
 	out.Verdict, out.Packages = &shown, packages(v.Packages)
-	out.Warnings = append(out.Warnings, unread(v)...)
+	for _, text := range unread(v) {
+		out.Warnings = append(out.Warnings, control.Warning{
+			Kind: control.WarnPackages, Text: text, Hint: "dim image diff lists the files that differ",
+		})
+	}
 }
 
 // captured returns a capture as the API shows it.
@@ -78,7 +83,7 @@ func (api *API) captured(r control.CaptureRequest, in *masters.Captured) control
 	}
 	out := control.CaptureResult{
 		Version: api.version(now, v), Unchanged: !in.Changed, DryRun: r.DryRun, Counts: map[control.ChangeKind]int{},
-		Changes: []control.Change{}, Warnings: []string{},
+		Changes: []control.Change{}, Warnings: []control.Warning{},
 	}
 	current, _ := now.State.Images[r.Image].Followed()
 	out.Current = current.Number
@@ -92,8 +97,6 @@ func (api *API) captured(r control.CaptureRequest, in *masters.Captured) control
 	if in.Changed && in.Changes == nil {
 		out.Counts[control.Added] = int(in.Added)
 	}
-	for _, p := range in.Problems {
-		out.Warnings = append(out.Warnings, p.String())
-	}
+	out.Warnings = append(out.Warnings, in.Warnings...)
 	return out
 }

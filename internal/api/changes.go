@@ -111,7 +111,7 @@ func packages(list []pkgdb.Change) []control.PackageChange {
 func unread(v verdict.Verdict) []string {
 	var list []string
 	for _, text := range v.Unread {
-		list = append(list, "packages are not compared: "+text)
+		list = append(list, "packages are compared as far as both databases could be read: "+text)
 	}
 	return list
 }

@@ -132,6 +132,7 @@ const (
 	Unreadable ProblemKind = "cannot be read"  // the capture fails
 	Replaced   ProblemKind = "replaces a link" // a directory in the place of a link to one, in an archive or a layer
 	Odd        ProblemKind = "is odd"          // in an archive; Err says what
+	Nothing    ProblemKind = "is empty"        // the whole master, at its first capture
 
 	// The kinds of a HeldError. A dry run has them in Result.Problems.
 	Covered   ProblemKind = "is a mount point now"
@@ -335,7 +336,7 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 		if out.systems == nil {
 			return r, errNothing
 		}
-		r.Problems = append(r.Problems, Problem{Kind: Odd, Err: errNothing})
+		r.Problems = append(r.Problems, Problem{Kind: Nothing, Err: errNothing})
 	}
 	_, r.BytesNew = batch.Staged()
 	if err := batch.Commit(ctx); err != nil {

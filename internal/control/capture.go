@@ -22,8 +22,7 @@ type Progress struct {
 	Files      uint64    `json:"files"` // done so far
 	FilesTotal uint64    `json:"files_total"`
 	Bytes      uint64    `json:"bytes"`
-	BytesTotal uint64    `json:"bytes_total"`       // 0 while it is not known
-	Warning    string    `json:"warning,omitempty"` // shown at once; then no counts are set
+	BytesTotal uint64    `json:"bytes_total"` // 0 while it is not known
 }
 
 // CaptureResult is the result of a capture.
@@ -33,21 +32,40 @@ type CaptureResult struct {
 	DryRun    bool               `json:"dry_run"`
 	Counts    map[ChangeKind]int `json:"counts"`   // changes by kind
 	Changes   []Change           `json:"changes"`  // the first CaptureRequest.Show of them
-	Warnings  []string           `json:"warnings"` // what was left out or read again
+	Warnings  []Warning          `json:"warnings"` // each once
 	Current   int                `json:"current"`  // the version that nodes without a version of their own follow
 	Rollout   *Rollout           `json:"rollout,omitempty"`
 	Seconds   float64            `json:"seconds"`
 
-	Secrets  []Secret        `json:"secrets"`           // secrets that the version before did not have
 	Packages []PackageChange `json:"packages"`          // that differ from the version before
 	Verdict  *Verdict        `json:"verdict,omitempty"` // what the change means for nodes; nil for a first version
 }
 
-// Secret is a file of a version that should belong to one machine only, but that every node would have.
-type Secret struct {
-	Path string `json:"path"`
-	Kind string `json:"kind"` // "SSH host key", "private key"
+// Warning says what nodes will not have of a master, or what in it is odd.
+type Warning struct {
+	Kind WarningKind `json:"kind"`
+	Path string      `json:"path,omitempty"` // with a leading slash; "": the whole
+	Text string      `json:"text"`
+	Hint string      `json:"hint,omitempty"` // what to do
 }
+
+// WarningKind classifies a Warning.
+type WarningKind string
+
+// The kinds of warnings.
+const (
+	WarnLeftOut      WarningKind = "left-out"     // a mount point, or an entry that vanished
+	WarnChanging     WarningKind = "changing"     // it changed while it was read
+	WarnHeld         WarningKind = "held"         // of a dry run: a capture would need a person's confirmation
+	WarnCapabilities WarningKind = "capabilities" // nodes do not have file capabilities
+	WarnSecret       WarningKind = "secret"       // it should be on one machine only
+	WarnMode         WarningKind = "mode"         // its mode or owner breaks nodes
+	WarnReplaced     WarningKind = "replaced"     // a directory has replaced a link to a directory
+	WarnKernels      WarningKind = "kernels"      // there are several, and it is not certain which is meant
+	WarnBoot         WarningKind = "boot"         // nodes may not come up
+	WarnPackages     WarningKind = "packages"     // a database of packages was not read
+	WarnOdd          WarningKind = "odd"          // anything else
+)
 
 // WatchRequest asks to watch the master of an image, or to stop watching it.
 type WatchRequest struct {

@@ -14,10 +14,10 @@ func CompareRelease(a, b string) int {
 	return cmp.Or(cmp.Compare(y.class, x.class), compareVersions(x.version, y.version), strings.Compare(a, b))
 }
 
-// doubtfulRelease reports whether it is a matter of opinion that the kernel chosen is better than other: they have
+// DoubtfulRelease reports whether it is a matter of opinion that the kernel chosen is better than other: they have
 // different flavours, or other is newer, be it only by the rules of dpkg. A kernel for debugging or rescue is never
 // meant.
-func doubtfulRelease(chosen, other string) bool {
+func DoubtfulRelease(chosen, other string) bool {
 	x, y := parseRelease(chosen), parseRelease(other)
 	if y.class == troubleClass {
 		return x.class == troubleClass && chosen != other

@@ -33,7 +33,7 @@ func TestTheBetterKernelIsChosen(t *testing.T) {
 		if c, back := CompareRelease(tt.better, tt.worse), CompareRelease(tt.worse, tt.better); c <= 0 || back >= 0 {
 			t.Errorf("%s is not better than %s: %d, %d", tt.better, tt.worse, c, back)
 		}
-		if got := doubtfulRelease(tt.better, tt.worse); got != tt.doubtful {
+		if got := DoubtfulRelease(tt.better, tt.worse); got != tt.doubtful {
 			t.Errorf("%s before %s is doubtful: %v", tt.better, tt.worse, got)
 		}
 	}

@@ -68,7 +68,7 @@ func New(o Options) *Masters {
 // Captured is what a capture has found.
 type Captured struct {
 	capture.Result
-	Secrets []control.Secret // that the version would give to every node
+	Warnings []control.Warning // each once
 }
 
 // Capture makes a version of an image's master, or only tells what would be in it. progress is called now and then,
@@ -90,11 +90,10 @@ func (m *Masters) Capture(
 	}
 	begin := time.Now()
 	defer m.setProgress(r.Image, nil)
-	scan := m.newSecretScan(im, func(text string) {
-		progress(control.Progress{Image: r.Image, Stage: "look", Started: begin, Warning: text})
-	})
+	scan := m.newSecretScan(im)
+	look := &reviewer{scan: scan}
 	o := m.options(im)
-	o.DryRun, o.Accept, o.Review = r.DryRun, r.Accept, scan.review
+	o.DryRun, o.Accept, o.Review = r.DryRun, r.Accept, look.review
 	o.Progress = func(p capture.Progress) {
 		now := control.Progress{
 			Image: r.Image, Stage: "read", Started: begin,
@@ -114,7 +113,7 @@ func (m *Masters) Capture(
 	if err == nil && !r.DryRun {
 		scan.save()
 	}
-	out.Secrets = scan.found
+	out.Warnings = look.warnings(out.Problems)
 	return out, err
 }
 

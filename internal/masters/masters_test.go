@@ -158,17 +158,15 @@ func TestASecretIsWarnedOfOnce(t *testing.T) {
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			put(step.path, step.text)
-			var warned, got []string
-			out, err := m.Capture(t.Context(), im, step.request, func(p control.Progress) {
-				if p.Warning != "" {
-					warned = append(warned, p.Warning[:strings.Index(p.Warning, ":")])
-				}
-			})
+			var got []string
+			out, err := m.Capture(t.Context(), im, step.request, func(control.Progress) {})
 			testkit.Must(t, err)
-			for _, s := range out.Secrets {
-				got = append(got, string(s.Path))
+			for _, w := range out.Warnings {
+				if w.Kind == control.WarnSecret {
+					got = append(got, w.Path)
+				}
 			}
-			if diff := cmp.Diff(step.want, got) + cmp.Diff(step.want, warned); diff != "" {
+			if diff := cmp.Diff(step.want, got); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -180,8 +178,8 @@ func TestASecretIsWarnedOfOnce(t *testing.T) {
 		put("root/id_ed25519", hostKey)
 		put("root/id_rsa", hostKey+"x\n")
 		out := testkit.Value(m.Capture(t.Context(), im, whole, func(control.Progress) {}))(t)
-		if !slices.ContainsFunc(out.Secrets, func(s control.Secret) bool { return s.Path == "/root/id_rsa" }) {
-			t.Errorf("got %+v", out.Secrets)
+		if !slices.ContainsFunc(out.Warnings, func(w control.Warning) bool { return w.Path == "/root/id_rsa" }) {
+			t.Errorf("got %+v", out.Warnings)
 		}
 	})
 	t.Run("a failed capture is a problem until one succeeds", func(t *testing.T) {

@@ -26,11 +26,10 @@ import (
 type secretScan struct {
 	m      *Masters
 	im     *cluster.Image
-	warn   func(text string)
 	hidden map[string]bool // paths at which every node has a file of its own
 	file   string
 	known  knownSecrets
-	found  []control.Secret
+	found  []control.Warning
 	fresh  []string // digests to be added to known
 }
 
@@ -45,10 +44,10 @@ const (
 	maxSecrets    = 10_000
 )
 
-func (m *Masters) newSecretScan(im *cluster.Image, warn func(text string)) *secretScan {
+func (m *Masters) newSecretScan(im *cluster.Image) *secretScan {
 	s := &secretScan{
-		m: m, im: im, warn: warn, file: filepath.Join(m.Notes, string(im.Name)+".secrets"),
-		known: knownSecrets{Format: secretsFormat}, hidden: map[string]bool{}, found: []control.Secret{},
+		m: m, im: im, file: filepath.Join(m.Notes, string(im.Name)+".secrets"),
+		known: knownSecrets{Format: secretsFormat}, hidden: map[string]bool{},
 	}
 	if !im.DisabledBuiltins[builtin.MachineID] {
 		s.hidden["etc/machine-id"], s.hidden["var/lib/dbus/machine-id"] = true, true
@@ -72,8 +71,11 @@ func (m *Masters) reviewWatched(ctx context.Context, r *capture.Result) {
 	if !ok {
 		return
 	}
-	s := m.newSecretScan(im, func(text string) { m.Log.Warn("secret in a master", "image", im.Name, "reason", text) })
+	s := m.newSecretScan(im)
 	s.review(ctx, r)
+	for _, w := range s.found {
+		m.Log.Warn("secret in a master", "image", im.Name, "reason", w.Path+": "+w.Text+"; "+w.Hint)
+	}
 	s.save()
 }
 
@@ -92,7 +94,9 @@ func (s *secretScan) review(ctx context.Context, r *capture.Result) {
 		}
 	}
 	if err != nil {
-		s.warn("secrets were not looked for: " + err.Error())
+		s.found = append(s.found, control.Warning{
+			Kind: control.WarnOdd, Text: "secrets were not looked for: " + err.Error(), Hint: "dim image verify",
+		})
 	}
 }
 
@@ -119,9 +123,11 @@ func (s *secretScan) examine(path string, e *image.Entry) error {
 		return nil
 	}
 	s.fresh = append(s.fresh, sum)
-	s.found = append(s.found, control.Secret{Path: "/" + path, Kind: kind})
-	s.warn(fmt.Sprintf("/%s: %s that every node of %s would have; "+
-		"an exclude rule keeps it out, a node file gives each node its own", path, kind, s.im.Name))
+	s.found = append(s.found, control.Warning{
+		Kind: control.WarnSecret, Path: "/" + path,
+		Text: fmt.Sprintf("%s that every node of %s would have", kind, s.im.Name),
+		Hint: "an exclude rule keeps it out, a node file gives each node its own",
+	})
 	return nil
 }
 

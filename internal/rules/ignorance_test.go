@@ -142,6 +142,7 @@ var family = map[[2]string]string{
 	{"internal/follow/followtest", "internal/follow"}:        "it opens a Follower",
 	{"internal/image/fileid", "internal/image"}:              "entries have ids",
 	{"internal/image/treediff", "internal/image"}:            "trees are compared",
+	{"internal/masters", "internal/masters/inspect"}:         "versions are looked at",
 	{"internal/replica", "internal/replica/commit"}:          "changes are made durable",
 	{"internal/replica", "internal/replica/fds"}:             "open files",
 	{"internal/replica", "internal/replica/lower"}:           "the version under a layer",

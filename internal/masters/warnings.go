@@ -1,0 +1,114 @@
+package masters
+
+import (
+	"context"
+	"slices"
+
+	"dim/internal/capture"
+	"dim/internal/control"
+	"dim/internal/image"
+	"dim/internal/image/treediff"
+	"dim/internal/masters/inspect"
+	"dim/internal/versionfs"
+)
+
+// reviewer looks at a version that is about to be made by hand.
+type reviewer struct {
+	scan  *secretScan
+	found []control.Warning
+}
+
+// review is capture.Options.Review.
+func (v *reviewer) review(ctx context.Context, r *capture.Result) {
+	v.scan.review(ctx, r)
+	trees := v.scan.m.Store
+	files := versionfs.New(trees, r.Version.Root)
+	for _, w := range inspect.Version(files, &r.Version.Root) {
+		if w.Kind != control.WarnKernels || v.scan.im.Kernel.Version == "" {
+			v.found = append(v.found, w)
+		}
+	}
+	var changes inspect.Changes
+	if r.Changes == nil {
+		v.found = append(v.found, inspect.Databases(files)...)
+		err := treediff.Walk(ctx, trees.Tree, &r.Version.Root, func(path string, e *image.Entry) error {
+			changes.Add(path, nil, e, files)
+			return nil
+		})
+		if err != nil {
+			v.found = append(v.found, control.Warning{
+				Kind: control.WarnOdd, Text: "capabilities were not looked for: " + err.Error(),
+				Hint: "dim image verify",
+			})
+		}
+	}
+	before := versionfs.New(trees, r.Before.Root)
+	for _, c := range r.Changes {
+		if c.New != nil {
+			changes.Add(c.Path, c.Old, c.New, before)
+		}
+	}
+	v.found = append(v.found, changes.Warnings()...)
+}
+
+// warnings returns all warnings of a capture, each once: what nodes will not have first.
+func (v *reviewer) warnings(problems []capture.Problem) []control.Warning {
+	list := []control.Warning{}
+	for _, p := range problems {
+		list = append(list, problemWarning(&p))
+	}
+	list = append(list, v.found...)
+	list = append(list, v.scan.found...)
+	slices.SortStableFunc(list, func(a, b control.Warning) int { return rank(a.Kind) - rank(b.Kind) })
+	var once []control.Warning
+	for _, w := range list {
+		// A capture and its review may say in two ways that a link was replaced.
+		same := func(o control.Warning) bool {
+			return o.Kind == w.Kind && o.Path == w.Path && (o.Text == w.Text || w.Kind == control.WarnReplaced)
+		}
+		if !slices.ContainsFunc(once, same) {
+			once = append(once, w)
+		}
+	}
+	return once
+}
+
+// rank orders warnings: what nodes will not have, then what breaks them, then the rest.
+func rank(k control.WarningKind) int {
+	return slices.Index([]control.WarningKind{
+		control.WarnHeld, control.WarnLeftOut, control.WarnCapabilities, control.WarnChanging, control.WarnBoot,
+		control.WarnReplaced, control.WarnMode, control.WarnKernels, control.WarnSecret, control.WarnPackages,
+		control.WarnOdd,
+	}, k)
+}
+
+// problemWarning returns the warning of a problem of a capture.
+func problemWarning(p *capture.Problem) control.Warning {
+	w := control.Warning{Kind: control.WarnOdd, Path: "/" + p.Path, Text: string(p.Kind)}
+	if p.Err != nil {
+		w.Text += ": " + p.Err.Error()
+	}
+	switch p.Kind {
+	case capture.LeftOut:
+		w.Kind, w.Hint = control.WarnLeftOut, "to capture it too, unmount it, or make the master a tar file"
+	case capture.Vanished:
+		w.Kind, w.Text = control.WarnLeftOut, "it vanished while the master was read"
+		w.Hint = "capture again when the master is quiet"
+	case capture.Changing:
+		w.Kind, w.Text = control.WarnChanging, "it changed each time it was read, and is captured as it was read last"
+		w.Hint = "capture again when the master is quiet, or leave it out by an exclude rule"
+	case capture.Covered, capture.Uncovered, capture.Emptied, capture.OtherDisk:
+		w.Kind, w.Hint = control.WarnHeld, "mount or unmount it as it was; if it is meant: --accept "+shellWord(w.Path)
+	case capture.Replaced:
+		w.Kind, w.Text = control.WarnReplaced, "a directory "+w.Text
+		w.Hint = "put the files where the link led to"
+	case capture.Odd:
+		w.Text, w.Hint = p.Err.Error(), "make the archive anew with GNU tar: --format=pax --xattrs --acls"
+		if p.Path == "" {
+			w.Path = ""
+		}
+	case capture.Nothing:
+		w.Text, w.Hint = p.Err.Error(), "dim image rm removes the version"
+	}
+	return w
+}
