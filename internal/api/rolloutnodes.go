@@ -60,7 +60,7 @@ func (api *API) rolloutNode(now *follow.Declared, r *rollout.Rollout, ring int, 
 	case served && !shows && state.Booting:
 		out.Verdict = "changes when its boot with " + out.Shows + " is over"
 	case !shows && api.Serving.Left(n.Name) != "":
-		out.Verdict = "not moved: node and master have changed packages"
+		out.Verdict = "not moved because of its packages"
 	case !shows:
 		out.Verdict = "not moved"
 		if !served {

@@ -23,18 +23,22 @@ var packageDatabases = []string{
 	"var/lib/dpkg/status", "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite",
 }
 
+// dpkgUpdates is the directory in which dpkg has files while it runs. It writes the database anew from them and from
+// what it has in memory.
+const dpkgUpdates = "var/lib/dpkg/updates"
+
 // PackageState returns a text that is another one after a node has installed or removed packages; "" if its layer has
 // no database of packages. It does not read the layer, which need not be attached.
 func PackageState(s *replica.Set, node, image string) (string, error) {
 	root, home := s.DiskOf(node, image)
 	text := ""
-	for _, path := range packageDatabases {
+	for _, path := range slices.Concat(packageDatabases, []string{dpkgUpdates}) {
 		var st unix.Stat_t
 		switch err := root.Stat(home.Upper(path), &st); {
 		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 		case err != nil:
 			return "", err
-		case vfs.TypeOf(st.Mode) == vfs.Regular:
+		case vfs.TypeOf(st.Mode) == vfs.Regular || path == dpkgUpdates:
 			text += fmt.Sprintln(path, st.Ino, st.Size, st.Mtim, st.Ctim)
 		}
 	}
@@ -43,6 +47,7 @@ func PackageState(s *replica.Set, node, image string) (string, error) {
 
 // PackageConflicts is what a node and the master have both changed of packages.
 type PackageConflicts struct {
+	Busy  bool // dpkg runs on the node, or was interrupted there, and the master has changed its database
 	List  []pkgdb.Conflict
 	Whole bool     // the database is replaced as a whole: List is all that the node has changed
 	Paths []string // what the layer has of these packages, in walk order
@@ -61,6 +66,9 @@ func (l Layer) PackageConflicts(with PackageComparison) (out PackageConflicts, e
 	err = l.r.View(func(root replica.LayerEntry) error {
 		c := packageComparer{PackageComparison: with, root: root, own: pkgdb.Load(nodeFS{root, with.Old.Root()})}
 		if out.Whole, err = c.replacesDatabase(); err != nil {
+			return err
+		}
+		if out.Busy, err = c.busy(); err != nil {
 			return err
 		}
 		find := pkgdb.Conflicts
@@ -90,6 +98,22 @@ func (c *packageComparer) replacesDatabase() (bool, error) {
 		}
 		if same, err := sameFile(c.Old.Root(), c.Next.Root(), path); !same || err != nil {
 			return true, err
+		}
+	}
+	return false, nil
+}
+
+// busy reports whether dpkg runs on the node while the master has another database. The database that dpkg writes at its
+// end would have nothing of the master's.
+func (c *packageComparer) busy() (bool, error) {
+	dir, ok := c.root.At(dpkgUpdates)
+	if !ok {
+		return false, nil
+	}
+	for entry := range dir.Entries() {
+		if entry.Kind() == vfs.Regular {
+			same, err := sameFile(c.Old.Root(), c.Next.Root(), packageDatabases[0])
+			return !same, err
 		}
 	}
 	return false, nil

@@ -66,7 +66,7 @@ func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (placement, er
 	if err != nil {
 		return placement{}, err
 	}
-	if len(conflicts.List) > 0 && p.onConflict(s, n) != pkgdb.MasterWins {
+	if stays(&conflicts, func() pkgdb.OnConflict { return p.onConflict(s, n) }) {
 		x.from = madeFrom{} // differs from every other, so the next run moves it again
 		return placement{export: x, left: leftText(&conflicts, v)}, nil
 	}

@@ -37,7 +37,7 @@ func (s *Server) Preview(
 		if err != nil {
 			return out, err
 		}
-		if len(conflicts.List) > 0 && on != pkgdb.MasterWins {
+		if stays(&conflicts, func() pkgdb.OnConflict { return on }) {
 			out.Left[n.Name] = leftText(&conflicts, v)
 			continue
 		}
