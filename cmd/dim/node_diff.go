@@ -17,7 +17,9 @@ func (a *app) nodeDiffCommand() *cobra.Command {
 		Short: "List the changes of a node, or why two nodes differ",
 		Long: `Lists the changes that NODE has made to its root, after a letter: A added, D
 removed, M other content, a only other attributes, which are then named. A file
-with the size and the time of the master's file counts as unchanged.
+with the size and the time of the master's file counts as unchanged. The packages
+that the node has installed, upgraded or removed come first; with -o json they
+are in dim node show.
 
 With a second node it lists why the two differ: their images and versions, the
 files that are rendered for each, and the changes of each.`,
@@ -40,7 +42,14 @@ func (a *app) nodeChanges(ctx context.Context, node string) error {
 	if err := a.client().NodeChanges(ctx, node, func(c control.Change) { list = append(list, c) }); err != nil {
 		return err
 	}
+	n, err := a.client().Node(ctx, node)
+	if err != nil {
+		return err
+	}
 	return a.show(list, func(w io.Writer) {
+		if n.Details != nil {
+			printPackages(w, n.Details.Packages)
+		}
 		for _, c := range list {
 			if c.What == "hides" {
 				c.What = "hides the master's"

@@ -12,8 +12,11 @@ import (
 	"dim/internal/follow"
 	"dim/internal/layers"
 	"dim/internal/liveness"
+	"dim/internal/pkgdb"
 	"dim/internal/problems"
+	"dim/internal/replica"
 	"dim/internal/serving"
+	"dim/internal/versionfs"
 )
 
 // Nodes implements control.Backend.
@@ -54,6 +57,22 @@ func noSuchNode(name string) error {
 		WithHint("dim node ls lists the nodes")
 }
 
+// ownPackages returns the packages that a node has changed.
+func (api *API) ownPackages(node string, r *replica.Replica) ([]control.PackageChange, error) {
+	list := []control.PackageChange{}
+	v := r.Version()
+	state, err := layers.PackageState(api.Set, node, v.Image)
+	if state == "" || err != nil {
+		return list, err
+	}
+	version := pkgdb.Load(versionfs.New(api.Store, v.Root))
+	found, err := layers.Of(r).PackageConflicts(layers.PackageComparison{Old: version, Next: version})
+	for _, p := range found.Own {
+		list = append(list, control.PackageChange{Name: p.Name, Arch: p.Arch, From: p.Old, To: p.Node})
+	}
+	return list, err
+}
+
 // addState adds what a node has of its own.
 func (api *API) addState(out *control.NodeDetails, name string, served *serving.Node) error {
 	saved, err := layers.Of(served.Replica).Saved()
@@ -61,6 +80,9 @@ func (api *API) addState(out *control.NodeDetails, name string, served *serving.
 		return err
 	}
 	out.Saved = len(saved)
+	if out.Packages, err = api.ownPackages(name, served.Replica); err != nil {
+		return err
+	}
 	if out.Usage, err = usage(served); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"dim/internal/cluster"
@@ -16,7 +17,8 @@ import (
 // addSources lets the list of problems ask for those that follow from what the API shows.
 func (api *API) addSources() {
 	for _, s := range []problems.Source{
-		api.imageProblems, api.rolloutProblems, api.nodeProblems, api.pushProblems, api.machineProblems,
+		api.imageProblems, api.rolloutProblems, api.lostProblems,
+		api.nodeProblems, api.pushProblems, api.machineProblems,
 		api.aloneProblems,
 	} {
 		api.Problems.Add(s)
@@ -94,6 +96,41 @@ func (api *API) rolloutProblems(context.Context) []problems.Problem {
 
 // alike is how many nodes may have the same problem before it is listed once for all of them.
 const alike = 8
+
+// lostFor is how long after the beginning of a rollout it is a problem that nodes have lost packages and accounts.
+const lostFor = 24 * time.Hour
+
+// lostProblems lists the nodes that have lost packages or accounts by the latest rollout. What was set aside and is
+// restored or forgotten is no longer among it.
+func (api *API) lostProblems(context.Context) []problems.Problem {
+	state, latest := api.Follow.Now().State, 0
+	for id := range state.Rollouts {
+		latest = max(latest, id)
+	}
+	r, ok, err := rollout.Load(state, latest)
+	if !ok || err != nil || time.Since(r.Started) > lostFor {
+		return nil
+	}
+	var list []problems.Problem
+	for _, own := range ownChanges(api.asideBy(&r)) {
+		var lost []string
+		if len(own.Packages) > 0 {
+			lost = append(lost, "packages: "+few(own.Packages))
+		}
+		if len(own.Accounts) > 0 {
+			lost = append(lost, "accounts: "+few(own.Accounts))
+		}
+		if len(lost) == 0 {
+			continue
+		}
+		list = append(list, problems.Problem{
+			About: problems.Subject{Kind: problems.KindRollout, Name: strconv.Itoa(r.ID)}, Since: r.Started,
+			Text: fmt.Sprintf("set aside on %s: %s", own.Nodes, strings.Join(lost, "; ")),
+			Hint: "dim node saved NODE lists them; restore what is needed, or forget it with --forget",
+		})
+	}
+	return list
+}
 
 // nodeProblems lists the nodes whose boot fails, does not go on, or does not begin, and those in trouble while they
 // run. A problem that many have alike is one, with the set of the nodes as its subject and the time of the first.

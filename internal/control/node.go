@@ -33,11 +33,13 @@ type NodeDetails struct {
 	Durable    string         `json:"durability"`
 	Usage      *NodeUsage     `json:"usage"` // null when this server does not serve the node
 	Saved      int            `json:"saved"` // entries set aside
-	Quota      QuotaUsage     `json:"holding"`
-	Snapshots  SnapshotUsage  `json:"snapshots"`
-	Stages     []Stage        `json:"stages"` // of its last boot, oldest first
-	Refused    *Refusal       `json:"refused,omitempty"`
-	Push       *Push          `json:"push,omitempty"` // nil when the node's resident process has not reported
+	// Packages are what the node has installed, upgraded and removed itself, in order of name.
+	Packages  []PackageChange `json:"packages"`
+	Quota     QuotaUsage      `json:"holding"`
+	Snapshots SnapshotUsage   `json:"snapshots"`
+	Stages    []Stage         `json:"stages"` // of its last boot, oldest first
+	Refused   *Refusal        `json:"refused,omitempty"`
+	Push      *Push           `json:"push,omitempty"` // nil when the node's resident process has not reported
 }
 
 // Interface is a network interface of a node.

@@ -49,8 +49,9 @@ func PackageState(s *replica.Set, node, image string) (string, error) {
 type PackageConflicts struct {
 	Busy  bool // dpkg runs on the node, or was interrupted there, and the master has changed its database
 	List  []pkgdb.Conflict
-	Whole bool     // the database is replaced as a whole: List is all that the node has changed
-	Paths []string // what the layer has of these packages, in walk order
+	Own   []pkgdb.Conflict // all that the node has changed, and not to what the master has now
+	Whole bool             // the database is replaced as a whole: List is all that the node has changed
+	Paths []string         // what the layer has of these packages, in walk order
 }
 
 // PackageComparison says with what the packages of a node are compared.
@@ -71,11 +72,10 @@ func (l Layer) PackageConflicts(with PackageComparison) (out PackageConflicts, e
 		if out.Busy, err = c.busy(); err != nil {
 			return err
 		}
-		find := pkgdb.Conflicts
-		if out.Whole {
-			find = pkgdb.Changed
+		out.Own = pkgdb.Changed(with.Old.Packages, c.own.Packages, with.Next.Packages)
+		if out.List = out.Own; !out.Whole {
+			out.List = pkgdb.Conflicts(with.Old.Packages, c.own.Packages, with.Next.Packages)
 		}
-		out.List = find(with.Old.Packages, c.own.Packages, with.Next.Packages)
 		out.Paths, err = c.paths(out.List)
 		return err
 	})
@@ -103,8 +103,8 @@ func (c *packageComparer) replacesDatabase() (bool, error) {
 	return false, nil
 }
 
-// busy reports whether dpkg runs on the node while the master has another database. The database that dpkg writes at its
-// end would have nothing of the master's.
+// busy reports whether dpkg runs on the node while the master has another database. The database that dpkg writes at
+// its end would have nothing of the master's.
 func (c *packageComparer) busy() (bool, error) {
 	dir, ok := c.root.At(dpkgUpdates)
 	if !ok {

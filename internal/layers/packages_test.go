@@ -99,6 +99,9 @@ func TestAPackageIsTheMastersAsAWhole(t *testing.T) {
 	}
 	want := PackageConflicts{
 		List: []pkgdb.Conflict{{Name: "tool", Arch: "all", Old: "1", Node: "2", Master: "1.1"}},
+		Own: []pkgdb.Conflict{
+			{Name: "own", Arch: "all", Node: "1"}, {Name: "tool", Arch: "all", Old: "1", Node: "2", Master: "1.1"},
+		},
 		Paths: []string{
 			"etc/tool.conf", "usr/lib/tool/a", "usr/lib/tool/b", "usr/lib/tool/new", "usr/lib/tool/new/c",
 			"var/lib/dpkg/info/tool.list",
@@ -109,7 +112,7 @@ func TestAPackageIsTheMastersAsAWhole(t *testing.T) {
 	}
 	o.WriteFile("etc/tool.conf", "edited by hand")
 	whole, err := o.PackageConflicts(PackageComparison{old, next, false})
-	want.Whole, want.List = true, append([]pkgdb.Conflict{{Name: "own", Arch: "all", Node: "1"}}, want.List...)
+	want.Whole, want.List = true, want.Own
 	want.Paths = []string{
 		"usr/lib/own", "usr/lib/tool/a", "usr/lib/tool/b", "usr/lib/tool/new", "usr/lib/tool/new/c",
 		"var/lib/dpkg/info/own.list", "var/lib/dpkg/info/tool.list",

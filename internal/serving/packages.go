@@ -106,8 +106,8 @@ func stays(c *layers.PackageConflicts, on func() pkgdb.OnConflict) bool {
 // leftText tells why nodes stay: which packages they and version v have both changed.
 func leftText(c *layers.PackageConflicts, v image.Version) string {
 	if c.Busy {
-		return fmt.Sprintf("not moved to %s, because dpkg runs there or was interrupted (/var/lib/dpkg/updates); it is "+
-			"moved when dpkg has ended, and dpkg --configure -a on the node completes an interrupted run", v.Ref())
+		return fmt.Sprintf("not moved to %s, because dpkg runs there or was interrupted (/var/lib/dpkg/updates); it "+
+			"is moved when dpkg has ended, and dpkg --configure -a on the node completes an interrupted run", v.Ref())
 	}
 	const most = 5
 	var names []string
