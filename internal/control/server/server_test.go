@@ -31,7 +31,9 @@ func serveAll(t *testing.T) (path string) {
 	ln := testkit.Value(net.Listen("unix", path))(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- Serve(ctx, ln, NewCalls(nil), slog.New(slog.DiscardHandler)) }()
+	calls := NewCalls(nil)
+	calls.Open(struct{ control.Backend }{})
+	go func() { ended <- Serve(ctx, ln, calls, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
