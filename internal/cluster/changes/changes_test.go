@@ -55,6 +55,10 @@ func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
 		want []string
 	}{
 		{"a comment changes nothing", []string{`<taxonomy>`, `<!-- x --><taxonomy>`}, []string{}},
+		{"files of records are merged, or not", []string{`</image>`,
+			`<merge path="/etc/x" by="dpkg"/><merge path="/etc/group" by="none"/>` +
+				`<merge path="/etc/passwd" by="passwd"/></image>`},
+			[]string{"image merge  → /etc/group by none, /etc/x by dpkg 1 compute"}},
 		{"a node is gone", []string{`to="4"`, `to="3"`},
 			[]string{"cluster taxonomy node 1-4 → node 1-3 1", "node removed 1 n04"}},
 		{"nodes are added", []string{`to="4"`, `to="6"`},

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"dim/internal/cluster"
+	"dim/internal/recordmerge"
 )
 
 func clusterObject(c *cluster.Cluster) object {
@@ -75,6 +76,7 @@ func imageObject(im *cluster.Image) object {
 		{name: "exclude", value: texts(im.Exclude)},
 		{name: "shared", value: texts(im.Shared)},
 		{name: "keep", value: texts(im.Keep)},
+		{name: "merge", value: merges(im.Merge)},
 		{name: "mounts", value: strings.Join(im.Mounts, " ")},
 		{name: "files", value: strings.Join(files, ", ")},
 		{name: "templates", value: templates.String(), opaque: true},
@@ -134,6 +136,28 @@ func texts[T fmt.Stringer](list []T) string {
 		out[i] = v.String()
 	}
 	return strings.Join(out, " ")
+}
+
+// merges returns what the <merge> elements of an image change of the files that are merged without them.
+func merges(files map[string]recordmerge.Format) string {
+	all := recordmerge.Builtin()
+	for path := range all {
+		if files[path] == "" {
+			all[path] = "none"
+		} else {
+			delete(all, path)
+		}
+	}
+	for path, by := range files {
+		if recordmerge.Builtin()[path] != by {
+			all[path] = by
+		}
+	}
+	var list []string
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, fmt.Sprintf("/%s by %s", path, all[path]))
+	}
+	return strings.Join(list, ", ")
 }
 
 func quota(q *cluster.Quota) string {

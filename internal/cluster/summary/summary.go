@@ -4,12 +4,14 @@ package summary
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/builtin"
 	"dim/internal/image/pathmatch"
+	"dim/internal/recordmerge"
 )
 
 // Cluster describes a cluster.
@@ -60,6 +62,11 @@ type card struct {
 	MAC     string `json:"mac,omitempty"`
 }
 
+type merge struct {
+	Path string             `json:"path"`
+	By   recordmerge.Format `json:"by"`
+}
+
 type img struct {
 	Name     string             `json:"name"`
 	Arch     string             `json:"arch"`
@@ -68,6 +75,7 @@ type img struct {
 	Exclude  []string           `json:"exclude"`
 	Shared   []string           `json:"shared"`
 	Keep     []string           `json:"keep"`
+	Merge    []merge            `json:"merge"` // those without a rule too
 	Durable  cluster.Durability `json:"durability"`
 	Files    []file             `json:"files"`
 	Builtins []string           `json:"builtins"` // those that are on
@@ -173,8 +181,11 @@ func imageOf(c *cluster.Cluster, im *cluster.Image) img {
 	s := img{
 		Name: string(im.Name), Arch: im.Arch, Master: im.Master, Push: im.Push,
 		Exclude: rules(im.Exclude), Shared: rules(im.Shared), Keep: rules(im.Keep), Durable: im.Durability,
-		Files: []file{}, Builtins: []string{},
+		Merge: []merge{}, Files: []file{}, Builtins: []string{},
 		Kernel: im.Kernel.Version, Append: im.Kernel.Append, Modules: im.Kernel.Modules,
+	}
+	for _, path := range slices.Sorted(maps.Keys(im.Merge)) {
+		s.Merge = append(s.Merge, merge{"/" + path, im.Merge[path]})
 	}
 	for _, f := range im.Files {
 		s.Files = append(s.Files, file{
