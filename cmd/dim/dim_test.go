@@ -317,3 +317,18 @@ problem  image login: never captured (since 1m)
 		t.Error(diff)
 	}
 }
+
+func TestARootsOwnChangeIsOneSlash(t *testing.T) {
+	for c, want := range map[control.Change]string{
+		{Path: "/", Kind: control.Attributes, Type: "directory", What: "time"}: "a / (time)\n",
+		{Path: "/etc", Kind: control.Added, Type: "directory"}:                 "A /etc/\n",
+		{
+			Path: "/lib", Kind: control.Content, Type: "directory", What: "symlink to usr/lib → directory",
+		}: "M /lib/ (symlink to usr/lib → directory)\n",
+	} {
+		var b strings.Builder
+		if printChange(&b, c); b.String() != want {
+			t.Errorf("got %q, want %q", b.String(), want)
+		}
+	}
+}

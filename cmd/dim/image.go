@@ -157,7 +157,7 @@ func printChange(w io.Writer, c control.Change) {
 		control.Added: "A", control.Removed: "D", control.Content: "M", control.Attributes: "a",
 	}[c.Kind]
 	path := safe(c.Path)
-	if c.Type == "directory" {
+	if c.Type == "directory" && path != "/" {
 		path += "/"
 	}
 	switch {

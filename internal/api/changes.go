@@ -24,11 +24,22 @@ func changed(c treediff.Change) control.Change {
 	case c.Old.Type != c.New.Type || c.Old.Type != image.Directory && c.Old.Digest != c.New.Digest ||
 		c.Old.Target != c.New.Target || c.Old.Major != c.New.Major || c.Old.Minor != c.New.Minor:
 		out.Kind, out.Was = control.Content, c.Old.Size
+		if c.Old.Type != c.New.Type {
+			out.What = typeText(c.Old) + " → " + typeText(c.New)
+		}
 	default:
 		out.Kind, out.What = control.Attributes, attributes(c.Old, c.New)
 	}
 	out.Type, out.Size = e.Type.String(), e.Size
 	return out
+}
+
+// typeText returns the type of an entry for people, with the target of a symlink.
+func typeText(e *image.Entry) string {
+	if e.Type == image.Symlink {
+		return "symlink to " + e.Target
+	}
+	return e.Type.String()
 }
 
 // attributes returns the names of the attributes in which two entries of one content differ.

@@ -12,7 +12,7 @@ type Change struct {
 	Type string     `json:"type"`           // of what is there now, or was there: "file", "directory", …
 	Size uint64     `json:"size"`           // bytes of content, for files
 	Was  uint64     `json:"was,omitempty"`  // size before
-	What string     `json:"what,omitempty"` // attributes that differ: "mode owner time xattr"
+	What string     `json:"what,omitempty"` // attributes that differ, "mode owner time xattr", or both types
 }
 
 // ChangeKind is the way in which a path differs.

@@ -50,6 +50,12 @@ func plain(s string) bool {
 // quote quotes s as one word of a shell command.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
+// quoteForAll quotes s as one word of a command of any login shell. In single quotes, fish and csh give a backslash a
+// meaning that other shells do not; so it is outside of them.
+func quoteForAll(s string) string {
+	return "'" + strings.NewReplacer(`\`, `'\\'`, `'`, `'\''`).Replace(s) + "'"
+}
+
 // glob returns a pattern for find -path that matches only s.
 func glob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)

@@ -54,16 +54,25 @@ type Session struct {
 	dir      string   // of the control socket
 	marker   string   // ends the output of a login shell
 	main     *command // keeps the connection open
+	login    time.Duration
 }
+
+// loginTime is how long a connection, and a login shell until it runs a command, may take. Somebody may have to touch a
+// hardware key.
+const loginTime = 2 * time.Minute
 
 // Open connects to a machine. If config is not empty, it is the configuration file of ssh. The caller closes the
 // session. The connection ends with this process at the latest.
 func Open(ctx context.Context, l Location, config string) (*Session, error) {
+	return open(ctx, l, config, loginTime)
+}
+
+func open(ctx context.Context, l Location, config string, login time.Duration) (*Session, error) {
 	dir, err := os.MkdirTemp("", "dim-ssh-")
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{location: l, dir: dir, marker: "dim-" + rand.Text()}
+	s := &Session{location: l, dir: dir, marker: "dim-" + rand.Text(), login: login}
 	s.args = l.args(config, filepath.Join(dir, "s"))
 	s.main, err = s.start(ctx, "yes", "exec cat >/dev/null", nil)
 	if err != nil {
@@ -114,7 +123,7 @@ type command struct {
 func (s *Session) start(ctx context.Context, master, script string, stdin io.Reader) (*command, error) {
 	full := fmt.Sprintf("LC_ALL=C; export LC_ALL; printf '%s\\0'; %s", s.marker, script)
 	args := append(s.args[:len(s.args):len(s.args)],
-		"-o", "ControlMaster="+master, "--", s.location.Host, "exec /bin/sh -c "+quote(full))
+		"-o", "ControlMaster="+master, "--", s.location.Host, "exec /bin/sh -c "+quoteForAll(full))
 	c := &command{cmd: exec.CommandContext(ctx, "ssh", args...)}
 	c.cmd.WaitDelay = 10 * time.Second
 	c.cmd.Stderr = &c.stderr
@@ -132,10 +141,36 @@ func (s *Session) start(ctx context.Context, master, script string, stdin io.Rea
 		return nil, &Error{fmt.Sprintf("run ssh: %v", err), "install the ssh client on this machine"}
 	}
 	c.out = bufio.NewReaderSize(out, 256<<10)
-	if err := skipTo(c.out, s.marker+"\x00"); err != nil {
-		return nil, c.failed(ctx, err)
+	return c, s.awaitMarker(ctx, c)
+}
+
+// loginHint is what to do if a login shell does not run commands.
+const loginHint = "start-up files of the shell, such as ~/.bashrc, must not read input or execute another program " +
+	"when there is no terminal: begin them with  [ -t 0 ] || return"
+
+// awaitMarker skips the output of the login shell. If the command does not begin, it is ended.
+func (s *Session) awaitMarker(ctx context.Context, c *command) error {
+	late := make(chan struct{})
+	timer := time.AfterFunc(s.login, func() {
+		close(late)
+		_ = c.cmd.Process.Kill()
+	})
+	err := skipTo(c.out, s.marker+"\x00")
+	if err == nil && timer.Stop() {
+		return nil
 	}
-	return c, nil
+	select {
+	case <-late:
+		_ = c.wait()
+		text := fmt.Sprintf("the login shell of %s has not run a command within %v", s.location.Host, s.login)
+		return &Error{text, loginHint}
+	default:
+	}
+	timer.Stop()
+	if errors.Is(err, io.EOF) && c.wait() == nil && c.status() == 0 && ctx.Err() == nil {
+		return &Error{"the login shell of " + s.location.Host + " has ended without running the command", loginHint}
+	}
+	return c.failed(ctx, err)
 }
 
 // maxLoginOutput bounds the output of a login shell before the marker.
@@ -154,7 +189,7 @@ func skipTo(r io.ByteReader, marker string) error {
 			return nil
 		}
 	}
-	return errors.New("the login shell prints text and does not run the command")
+	return &Error{"the login shell prints text and does not run the command", loginHint}
 }
 
 // wait waits for the end of the command. It returns errors of ssh; for the exit status of the script see status.

@@ -2,13 +2,19 @@ package remote
 
 import (
 	"bufio"
+	"errors"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 func TestLocationsAreParsedStrictly(t *testing.T) {
@@ -105,5 +111,55 @@ func TestTheOutputOfALoginShellIsSkipped(t *testing.T) {
 	if err := skipTo(bufio.NewReader(strings.NewReader(strings.Repeat("x", maxLoginOutput+1)+"mar\x00")),
 		"mar\x00"); err == nil {
 		t.Error("output without a marker is accepted")
+	}
+}
+
+func TestALoginShellThatDoesNotRunTheCommandIsReported(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ssh   string // in the place of ssh
+		login time.Duration
+		want  string
+	}{
+		"reads":    {"exec sleep 1000", 100 * time.Millisecond, "has not run a command within 100ms"},
+		"execs":    {"exit 0", time.Hour, "has ended without running the command"},
+		"prints":   {"exec yes", time.Hour, "prints text and does not run the command"},
+		"is no sh": {"echo 'fish: Unknown command' >&2; exit 127", time.Hour, "fish: Unknown command"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			testkit.Must(t, os.WriteFile(filepath.Join(dir, "ssh"), []byte("#!/bin/sh\n"+tt.ssh+"\n"), 0o755))
+			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			_, err := open(t.Context(), Location{Host: "golden", Dir: "/"}, "", tt.login)
+			e, ok := errors.AsType[*Error](err)
+			if !ok || !strings.Contains(e.Text, tt.want) || strings.Contains(e.Text, "login shell") != (e.Hint != "") {
+				t.Errorf("got %+v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestACommandIsOneWordForEveryLoginShell(t *testing.T) {
+	const text = `printf '%s\0' "$x" 'it'\''s' \( -path './a\[b\\' \) !` + "\n`$(false)` ~ *"
+	quoted := quoteForAll(text)
+	inside := false
+	for i := 0; i < len(quoted); i++ { // fish and csh give a backslash in quotes a meaning
+		switch c := quoted[i]; {
+		case c == '\'':
+			inside = !inside
+		case c == '\\' && inside:
+			t.Fatalf("%s has a backslash in quotes, at %d", quoted, i)
+		case c == '\\':
+			i++
+		}
+	}
+	for _, shell := range []string{"sh", "bash", "busybox sh", "zsh", "fish"} {
+		words := strings.Fields(shell)
+		if _, err := exec.LookPath(words[0]); err != nil {
+			continue
+		}
+		out, err := exec.Command(words[0], append(words[1:], "-c", "exec printf %s "+quoted)...).CombinedOutput()
+		if err != nil || string(out) != text {
+			t.Errorf("%s: %v, %q", shell, err, out)
+		}
 	}
 }
