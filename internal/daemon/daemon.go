@@ -43,6 +43,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/dhcp"
 	"dim/internal/driver"
+	"dim/internal/expiry"
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/liveness"
@@ -56,6 +57,7 @@ import (
 	"dim/internal/push"
 	"dim/internal/replica"
 	"dim/internal/serving"
+	"dim/internal/steadyclock"
 	"dim/internal/store"
 	"dim/internal/sysfile"
 	"dim/internal/versionfs"
@@ -89,7 +91,7 @@ type daemon struct {
 	problems problems.List
 
 	doors    doors
-	lock     *os.File
+	held     held
 	store    *store.Store
 	compare  *compare.Comparer
 	set      *replica.Set
@@ -105,6 +107,12 @@ type daemon struct {
 	driver    *driver.Driver
 	masters   *masters.Masters
 	api       *api.API
+}
+
+// held is what is open in the data directory besides the parts.
+type held struct {
+	lock  *os.File
+	clock *steadyclock.Clock
 }
 
 // Run serves until ctx ends, which is a success, or something breaks that a restart may repair. The error is
@@ -176,7 +184,7 @@ func open(c Config) (d *daemon, err error) {
 		http:    admission.New("http", d.declared, d.Log),
 		unknown: dhcp.NewMachines(maxMachines),
 	}
-	if d.lock, err = lockData(c.Data); err != nil {
+	if d.held.lock, err = lockData(c.Data); err != nil {
 		return nil, err
 	}
 	if err := d.openParts(layout(c.Data)); err != nil {
@@ -192,7 +200,13 @@ func (d *daemon) openParts(l layout) (err error) {
 	}
 	d.compare = compare.New(
 		d.store.Tree, func(root image.Entry) fs.FS { return versionfs.New(d.store, root) }, d.Log)
-	o := replica.Options{Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Log: d.Log}
+	if d.held.clock, err = steadyclock.Open(l.clock()); err != nil {
+		d.Log.Warn("the last known time is lost", "error", err)
+	}
+	d.saveClock()
+	o := replica.Options{
+		Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Expiry: d.held.clock.Now, Log: d.Log,
+	}
 	if d.set, err = replica.Open(o); err != nil {
 		return err
 	}
@@ -262,10 +276,11 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets, call
 	d.serving.Reconcile(all)
 	for _, run := range []func(context.Context) error{
 		func(ctx context.Context) error { return services.serveRoots(ctx, l) },
+		func(ctx context.Context) error { return expiry.Run(ctx, d.set, expireInterval, d.Log) },
 		func(ctx context.Context) error {
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
-		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.expireSaved, d.saveState, releaseMemory,
+		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.saveState, releaseMemory,
 	} {
 		g.Go(func() error { return run(all) })
 	}
@@ -294,7 +309,7 @@ func (d *daemon) close() {
 	if d.follow != nil {
 		errs = append(errs, d.follow.Close())
 	}
-	if err := errors.Join(append(errs, sysfile.Unlock(d.lock))...); err != nil {
+	if err := errors.Join(append(errs, sysfile.Unlock(d.held.lock))...); err != nil {
 		d.Log.Error("end", "error", err)
 	}
 }
@@ -309,4 +324,5 @@ func (l layout) boot() string     { return filepath.Join(string(l), "cache", "bo
 func (l layout) boots() string    { return filepath.Join(string(l), "cache", "boots.log") }
 func (l layout) mounts() string   { return filepath.Join(string(l), "cache", "mounts.json") }
 func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
+func (l layout) clock() string    { return filepath.Join(string(l), "clock.json") }
 func (l layout) state() string    { return filepath.Join(string(l), "state.json") }

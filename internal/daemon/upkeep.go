@@ -6,7 +6,6 @@ import (
 
 	"dim/internal/boot"
 	"dim/internal/cluster"
-	"dim/internal/layers"
 	"dim/internal/periodic"
 	"dim/internal/problems"
 )
@@ -24,6 +23,7 @@ func (d *daemon) saveState(ctx context.Context) error {
 	return periodic.Run(ctx, saveInterval, func(context.Context) {
 		d.saveBoots()
 		d.saveMounts()
+		d.saveClock()
 	})
 }
 
@@ -50,13 +50,9 @@ func (d *daemon) saveMounts() {
 	}
 }
 
-// expireSaved removes set-aside copies and snapshots that are too old, now and at intervals, until ctx ends.
-func (d *daemon) expireSaved(ctx context.Context) error {
-	expire := func(context.Context) {
-		if _, err := layers.Expire(d.set, d.Log); err != nil {
-			d.Log.Error("old set-aside copies cannot be removed", "error", err)
-		}
+// saveClock keeps the time.
+func (d *daemon) saveClock() {
+	if err := d.held.clock.Save(); err != nil {
+		d.Log.Warn("the time cannot be kept", "error", err)
 	}
-	expire(ctx)
-	return periodic.Run(ctx, expireInterval, expire)
 }

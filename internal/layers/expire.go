@@ -17,7 +17,7 @@ func Expire(set *replica.Set, log *slog.Logger) (count int, err error) {
 	var errs []error
 	all := set.Replicas()
 	for _, r := range all {
-		n, err := Of(r).expire(set.Now(), log)
+		n, err := Of(r).expire(set.Expiry(), log)
 		count += n
 		errs = append(errs, err, r.Sweep())
 	}

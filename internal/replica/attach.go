@@ -218,7 +218,7 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 // Versions returns the versions whose content replicas may still be asked for: those that they follow, and
 // those that they followed within the retention. The store must not remove them.
 func (s *Set) Versions() []image.Version {
-	since := s.now().Add(-s.retain.age).UnixNano()
+	since := s.retained()
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
 	used := make(map[image.Digest]image.Version)
@@ -266,7 +266,7 @@ type loadedHistory struct {
 // loadHistory builds the history of r from the journal and the trees. A step whose versions are no longer in
 // the store is left out, with all before it.
 func (s *Set) loadHistory(r *Replica) {
-	steps, floor := recent(r.state.steps, s.now().Add(-s.retain.age).UnixNano(), s.retain.switches)
+	steps, floor := recent(r.state.steps, s.retained(), s.retain.switches)
 	mem := loadedHistory{floor: floor}
 	if last := r.state.steps; last != nil {
 		s.mu.RLock()

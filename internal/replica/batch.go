@@ -37,7 +37,7 @@ func (s *Set) carryOut(list []*transition, report *Report) error {
 		errs = append(errs, s.switchBatch(part, report))
 	}
 	for _, t := range due {
-		_, err := t.r.retireSnapshots(s.now())
+		_, err := t.r.retireSnapshots(s.expiry())
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

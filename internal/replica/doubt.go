@@ -110,7 +110,7 @@ func (s *Set) endDoubt(r *Replica) error {
 		return err
 	}
 	if _, is := s.journal.doubtful(string(r.dir)); is {
-		since := s.now().Add(-s.retain.age).UnixNano()
+		since := s.retained()
 		if err := s.journal.renew(string(r.dir), s.journal.stamp(s.now()), since, s.retain.switches); err != nil {
 			return err
 		}

@@ -113,7 +113,7 @@ func (e *Edit) SnapshotFirst() {
 // now on may be older than what a client has seen.
 func (e *Edit) Renew() error {
 	r := e.r
-	since := r.set.now().Add(-r.set.retain.age).UnixNano()
+	since := r.set.retained()
 	if err := r.set.journal.renew(string(r.dir), e.at, since, r.set.retain.switches); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}

@@ -40,7 +40,7 @@ func (r *Replica) retireSnapshots(now time.Time) (count int, err error) {
 	}
 	defer unix.Close(dir)
 	for i, at := range stamps {
-		if !at.Before(r.rules.snapshotsBefore(now)) && (r.rules.Snapshots == 0 || i < r.rules.Snapshots) {
+		if !at.Before(r.rules.SnapshotsBefore(now)) && (r.rules.Snapshots == 0 || i < r.rules.Snapshots) {
 			continue
 		}
 		if at.UnixNano() == r.snaps.newest.Load() {
@@ -113,7 +113,7 @@ func (r *Replica) sweepArea(area, mark string) error {
 
 // ThinSnapshots removes the snapshots of r that its rules no longer keep.
 func (r *Replica) ThinSnapshots() error {
-	count, err := r.retireSnapshots(r.set.now())
+	count, err := r.retireSnapshots(r.set.expiry())
 	if count > 0 && err == nil {
 		err = r.sweepSnapshots()
 	}
@@ -127,6 +127,6 @@ func (r *Replica) ExpireSnapshots() (count int, err error) {
 	unfinished := r.retireUnfinished()
 	r.mu.RUnlock()
 	r.set.switching.Unlock()
-	count, err = r.retireSnapshots(r.set.now())
+	count, err = r.retireSnapshots(r.set.expiry())
 	return count, errors.Join(unfinished, err, r.sweepSnapshots())
 }

@@ -47,7 +47,8 @@ func (r *Rules) SavedBefore(now time.Time) time.Time {
 	return now.Add(-r.SavedFor)
 }
 
-func (r *Rules) snapshotsBefore(now time.Time) time.Time {
+// SnapshotsBefore returns the time before which snapshots are to be removed.
+func (r *Rules) SnapshotsBefore(now time.Time) time.Time {
 	if r.SnapshotsFor == 0 {
 		return now.Add(-snapshotsFor)
 	}

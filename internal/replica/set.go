@@ -57,7 +57,8 @@ type Options struct {
 	Compare    comparison // nil: the trees of Source are compared
 	Log        *slog.Logger
 	Now        func() time.Time
-	Durability Durability // of all replicas; a Spec may have less
+	Expiry     func() time.Time // the time by which old things are removed; nil: Now
+	Durability Durability       // of all replicas; a Spec may have less
 
 	// How long, and for how many switches, replaced content stays readable.
 	RetainFor      time.Duration // 0: a day
@@ -91,6 +92,7 @@ type Set struct {
 	compare  comparison
 	log      *slog.Logger
 	now      func() time.Time
+	expiry   func() time.Time
 	least    Durability
 	retain   retention
 	verifier atomic.Pointer[[8]byte]
@@ -196,6 +198,9 @@ func newSet(o Options) *Set {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	if s.expiry = o.Expiry; s.expiry == nil {
+		s.expiry = s.now
+	}
 	s.changeVerifier()
 	return s
 }
@@ -242,8 +247,11 @@ func (s *Set) Replicas() []*Replica {
 // Disk returns the directory of all replicas.
 func (s *Set) Disk() layer.Dir { return s.root }
 
-// Now returns the time by the clock of s.
-func (s *Set) Now() time.Time { return s.now() }
+// Expiry returns the time by which old things are removed.
+func (s *Set) Expiry() time.Time { return s.expiry() }
+
+// retained returns the stamp from which on replaced content stays readable.
+func (s *Set) retained() int64 { return s.expiry().Add(-s.retain.age).UnixNano() }
 
 // ReadOnly serves a bare version; every change is EROFS.
 func (s *Set) ReadOnly(v image.Version) (*Replica, error) {

@@ -306,7 +306,7 @@ func (t *transition) apply(with *batchStep) {
 	if t.also != nil {
 		r.renewed = with.at // directories have changed in which the versions are the same
 	}
-	r.history.forget(r.set.now().Add(-r.set.retain.age).UnixNano(), r.set.retain.switches)
+	r.history.forget(r.set.retained(), r.set.retain.switches)
 	r.view, r.keep, r.shared, r.rules = t.to, t.keep, t.shared, t.rules
 	r.ready = false
 }
@@ -336,7 +336,7 @@ func (s *Set) pruneIndexes() {
 
 // shortenJournal writes the journal anew if it has grown large.
 func (s *Set) shortenJournal() error {
-	return s.journal.rewrite(s.now().Add(-s.retain.age).UnixNano(), s.retain.switches)
+	return s.journal.rewrite(s.retained(), s.retain.switches)
 }
 
 // compareFiles finds what changes in the node files, by their fingerprints.

@@ -51,6 +51,8 @@ var layers = map[string]layer{
 
 	"internal/recordmerge": words, // three states of a file that consists of records
 
+	"internal/steadyclock": keeping, // the time by which old things are removed
+
 	"internal/store": keeping,
 	"internal/coord": keeping,
 	"internal/pki":   keeping,
@@ -93,6 +95,7 @@ var layers = map[string]layer{
 	"internal/bootfiles": parts, // what nodes boot
 	"internal/masters":   parts, // captures and watches
 	"internal/driver":    parts, // rollouts
+	"internal/expiry":    parts, // what is removed after its time
 
 	"internal/api":     answers,
 	"internal/metrics": answers,
