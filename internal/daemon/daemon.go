@@ -130,8 +130,13 @@ func Run(ctx context.Context, c Config) error {
 	defer release()
 	d.assemble()
 	calls := server.NewCalls(d.serving.Starting)
+	readers, gid := d.listenReaders()
+	calls.Readers = gid
 	g, all := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Serve(all, ln, calls, d.Log) })
+	if readers != nil {
+		g.Go(func() error { return server.Serve(all, readers, calls, d.Log) })
+	}
 	g.Go(func() error { return d.start(all, calls) })
 	err = g.Wait()
 	if d.api != nil {

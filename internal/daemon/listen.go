@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -285,4 +288,41 @@ func listenControl(data string) (net.Listener, func(), error) {
 		return nil, nil, err
 	}
 	return ln, release, nil
+}
+
+// readersGroup is the group whose members may read the status and the listings.
+const readersGroup = "dim"
+
+// listenReaders opens the socket for the members of readersGroup. Without it, or without the group, ln is nil: only
+// root can talk to the daemon then.
+func (d *daemon) listenReaders() (ln net.Listener, gid int) {
+	g, err := user.LookupGroup(readersGroup)
+	if err != nil {
+		return nil, 0
+	}
+	if gid, err = strconv.Atoi(g.Gid); err == nil {
+		ln, err = listenGroup(wire.ReadersPath(d.Data), gid)
+	}
+	if err != nil {
+		d.Log.Warn("members of the group cannot read the status", "kind", readersGroup, "error", err)
+		return nil, 0
+	}
+	return ln, gid
+}
+
+// listenGroup opens a unix socket that root and the members of a group can connect to.
+func listenGroup(path string, gid int) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	_ = os.Remove(path)
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := cmp.Or(os.Chown(path, -1, gid), os.Chmod(path, 0o660)); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
 }

@@ -47,7 +47,13 @@ func (c *Client) dial() (net.Conn, error) {
 		return nil, err
 	}
 	defer release()
-	return net.DialTimeout("unix", path, 5*time.Second)
+	conn, err := net.DialTimeout("unix", path, 5*time.Second)
+	if errors.Is(err, fs.ErrPermission) { // a member of the group of readers has a socket of its own
+		if reading, err := net.DialTimeout("unix", wire.ReadersPath(c.data), 5*time.Second); err == nil {
+			return reading, nil
+		}
+	}
+	return conn, err
 }
 
 // unreachable makes an error that explains why no daemon answers.
@@ -60,7 +66,7 @@ func (c *Client) unreachable(err error) error {
 			WithHint("start one with dim serve, or name its directory with --data")
 	case errors.Is(err, fs.ErrPermission):
 		return control.Errorf(control.Denied, "talk to the daemon on %s: permission denied", c.data).
-			WithHint("run as root")
+			WithHint("run as root; members of the group dim may read the status and the listings")
 	}
 	return fmt.Errorf("talk to the daemon on %s: %w", c.data, err)
 }

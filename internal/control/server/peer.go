@@ -6,21 +6,60 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"dim/internal/bounds"
-	"dim/internal/control"
 )
 
 // peerKey is the context key of a connection's peer credentials.
 type peerKey struct{}
 
+// peer is the process at the other end of a connection, as it was when it connected.
+type peer struct {
+	*unix.Ucred
+	groups []uint32 // supplementary ones
+}
+
 func withPeer(ctx context.Context, c net.Conn) context.Context {
-	if cred, err := peerOf(c); err == nil {
-		return context.WithValue(ctx, peerKey{}, cred)
+	cred, err := peerOf(c)
+	if err != nil {
+		return ctx
 	}
-	return ctx
+	return context.WithValue(ctx, peerKey{}, &peer{cred, groupsOf(c)})
+}
+
+// maxGroups is the most groups that a process has: NGROUPS_MAX of Linux.
+const maxGroups = 65536
+
+// groupsOf returns the supplementary groups of the process at the other end, none if the kernel does not tell.
+func groupsOf(c net.Conn) (groups []uint32) {
+	u, ok := unixOf(c)
+	if !ok {
+		return nil
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for n := 64; n <= maxGroups; n *= 4 {
+			list := make([]uint32, n)
+			size := uint32(4 * n)
+			_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+				uintptr(unsafe.Pointer(&list[0])), uintptr(unsafe.Pointer(&size)), 0)
+			if errno == unix.ERANGE {
+				continue
+			}
+			if errno == 0 {
+				groups = list[:size/4]
+			}
+			return
+		}
+	})
+	return groups
 }
 
 func peerOf(c net.Conn) (*unix.Ucred, error) {
@@ -95,15 +134,26 @@ func (c *conn) Close() error {
 	return c.UnixConn.Close()
 }
 
-// superuserOnly passes on the requests of root and of the user that the daemon itself runs as. The mode of the socket
-// demands the same, but a mode can be changed.
-func superuserOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cred, ok := r.Context().Value(peerKey{}).(*unix.Ucred)
-		if !ok || cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-			refuse(w, control.Errorf(control.Denied, "only root may talk to this daemon"))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// rights are what a peer may call.
+type rights int
+
+const (
+	none rights = iota
+	reading
+	everything
+)
+
+// rightsOf returns what the process at the other end of a request's connection may call. Root and the user that the
+// daemon itself runs as may call everything.
+func (c *Calls) rightsOf(r *http.Request) rights {
+	p, ok := r.Context().Value(peerKey{}).(*peer)
+	switch {
+	case !ok:
+		return none
+	case p.Uid == 0 || int(p.Uid) == os.Geteuid():
+		return everything
+	case c.Readers > 0 && (int(p.Gid) == c.Readers || slices.Contains(p.groups, uint32(c.Readers))):
+		return reading
+	}
+	return none
 }

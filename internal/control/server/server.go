@@ -7,9 +7,9 @@
 //
 // # Access
 //
-// Only the superuser may call, and the user that the daemon itself runs as. The listener makes the socket with mode
-// 0600; this package checks the peer credentials of each connection besides, because a mode can be changed. There is
-// no other authentication. The connections of each user are bounded, so that a program that leaves some open does not
+// The superuser may call everything, and the user that the daemon itself runs as. Members of one group may call what
+// readers.go lists, through a socket of their own. The modes of the sockets demand the same; this package checks the
+// peer credentials of each connection besides, because a mode can be changed. There is no other authentication. The connections of each user are bounded, so that a program that leaves some open does not
 // keep others from the daemon.
 //
 // This package must not know how anything is stored, served or booted: every answer comes from the Backend.
@@ -29,22 +29,49 @@ import (
 
 // Calls are the API's calls. Before Open they are refused, because the daemon is starting.
 type Calls struct {
+	// Readers is the id of the group whose members may call what changes nothing and has no secrets; 0: there is none.
+	// It is set before Serve.
+	Readers int
+
 	starting func() string
-	open     atomic.Pointer[http.ServeMux]
+	open     atomic.Pointer[muxes]
 }
+
+// muxes are the calls that root may make, and those that readers may.
+type muxes struct{ all, reading *http.ServeMux }
 
 // NewCalls returns Calls that are refused. starting says what the daemon is doing, in words.
 func NewCalls(starting func() string) *Calls { return &Calls{starting: starting} }
 
 // Open lets b answer from now on.
-func (c *Calls) Open(b control.Backend) { c.open.Store(newMux(b)) }
+func (c *Calls) Open(b control.Backend) { c.open.Store(&muxes{newMux(b), newReadersMux(b)}) }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements http.Handler. It is for those who may call everything.
 func (c *Calls) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if mux := c.open.Load(); mux != nil {
-		mux.ServeHTTP(w, r)
+	if open := c.open.Load(); open != nil {
+		open.all.ServeHTTP(w, r)
 		return
 	}
+	c.refuseEarly(w)
+}
+
+// forPeers passes on the calls that the process at the other end may make.
+func (c *Calls) forPeers() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		open := c.open.Load()
+		switch rights := c.rightsOf(r); {
+		case rights == none:
+			refuse(w, control.Errorf(control.Denied, "only root may talk to this daemon").
+				WithHint("run as root; members of the group dim may read the status and the listings"))
+		case rights == reading && open != nil:
+			open.reading.ServeHTTP(w, r)
+		default:
+			c.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (c *Calls) refuseEarly(w http.ResponseWriter) {
 	refuse(w, control.Errorf(control.Unavailable, "the daemon is starting: %s", c.starting()).
 		WithHint("try again in a moment; the daemon's log tells what it waits for"))
 }
@@ -55,7 +82,7 @@ func Serve(ctx context.Context, ln net.Listener, calls *Calls, log *slog.Logger)
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	s := &http.Server{
-		Handler:           superuserOnly(calls),
+		Handler:           calls.forPeers(),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return base },

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,25 @@ import (
 	"dim/internal/testkit"
 )
 
-// serveAll serves a Backend that is not called, on a socket that all users reach.
+// readersID is the group of readers.
+const readersID = 4711
+
+// secrets is a Backend whose answers have texts that readers must not see.
+type secrets struct{ control.Backend }
+
+func (secrets) Status(context.Context) (control.Status, error) {
+	return control.Status{Rollouts: []control.Rollout{{Hook: "secret"}}}, nil
+}
+
+func (secrets) Rollouts(context.Context) ([]control.Rollout, error) {
+	return []control.Rollout{{Check: "secret"}}, nil
+}
+
+func (secrets) Node(context.Context, string) (control.Node, error) {
+	return control.Node{Details: &control.NodeDetails{Append: "secret"}}, nil
+}
+
+// serveAll serves a Backend of which other users may call little, on a socket that all users reach.
 func serveAll(t *testing.T) (path string) {
 	t.Helper()
 	testkit.NeedRoot(t, "becomes another user")
@@ -32,7 +51,8 @@ func serveAll(t *testing.T) (path string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	calls := NewCalls(nil)
-	calls.Open(struct{ control.Backend }{})
+	calls.Readers = readersID
+	calls.Open(secrets{})
 	go func() { ended <- Serve(ctx, ln, calls, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
@@ -46,7 +66,7 @@ func serveAll(t *testing.T) (path string) {
 
 func TestAnotherUserIsRefused(t *testing.T) {
 	path := serveAll(t)
-	if got := <-asOther(path); !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
+	if got := <-asOther(path, nothing, 65534); !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
 		t.Errorf("another user got %q", got)
 	}
 }
@@ -65,7 +85,7 @@ func TestTheConnectionsOfAUserAreBounded(t *testing.T) {
 			t.Fatalf("a connection beyond the limit: %v", err)
 		}
 	}
-	if got := <-asOther(path); !strings.Contains(got, "403 Forbidden") {
+	if got := <-asOther(path, nothing, 65534); !strings.Contains(got, "403 Forbidden") {
 		t.Errorf("meanwhile another user got %q", got)
 	}
 	for _, c := range open {
@@ -74,22 +94,51 @@ func TestTheConnectionsOfAUserAreBounded(t *testing.T) {
 	testkit.Eventually(t, "there is room again", func() bool {
 		c := testkit.Value(net.Dial("unix", path))(t)
 		defer c.Close()
-		return strings.Contains(ask(c), "404 Not Found")
+		return strings.Contains(ask(c, nothing), "404 Not Found")
 	})
 }
 
-// asOther makes one request as another user.
-func asOther(path string) <-chan string {
+func TestMembersOfTheGroupOfReadersReadTheStatusAlone(t *testing.T) {
+	path := serveAll(t)
+	for _, tt := range []struct{ method, call, want string }{
+		{"GET", "status", `"hook":"(hidden)"`}, {"GET", "rollouts", `"check":"(hidden)"`},
+		{"GET", "nodes/n01", `"append":"(hidden)"`}, {"GET", "description", "403 Forbidden"},
+		{"GET", "nodes/n01/changes", "403 Forbidden"}, {"GET", "check", "403 Forbidden"},
+		{"POST", "rollouts", "403 Forbidden"}, {"PUT", "description", "403 Forbidden"},
+		{"DELETE", "versions/compute@1", "403 Forbidden"}, {"POST", "mounts", "403 Forbidden"},
+	} {
+		got := <-asOther(path, tt.method+" /v1/"+tt.call, readersID)
+		if !strings.Contains(got, tt.want) || strings.Contains(got, "secret") {
+			t.Errorf("%s %s: %s", tt.method, tt.call, got)
+		}
+	}
+	if got := <-asOther(path, "GET /v1/status", readersID+1); !strings.Contains(got, "403 Forbidden") {
+		t.Errorf("a member of another group got %q", got)
+	}
+}
+
+// nothing is a call that does not exist.
+const nothing = "GET /v1/nothing"
+
+// asOther makes one call as another user, who is a member of a group besides.
+func asOther(path, call string, group int) <-chan string {
 	answer := make(chan string)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread of another user ends with this goroutine
-		answer <- talkAs(65534, path)
+		answer <- talkAs(path, call, uint32(group))
 	}()
 	return answer
 }
 
-// talkAs changes the user of this thread and makes one request.
-func talkAs(uid uintptr, path string) string {
+// talkAs changes the user and the groups of this thread and makes one call.
+func talkAs(path, call string, group uint32) string {
+	const uid = 65534
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 1, uintptr(unsafe.Pointer(&group)), 0); errno != 0 {
+		return errno.Error()
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uid, uid, uid); errno != 0 {
+		return errno.Error()
+	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
 		return errno.Error()
 	}
@@ -98,12 +147,12 @@ func talkAs(uid uintptr, path string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	return ask(c)
+	return ask(c, call)
 }
 
-// ask makes a request of a path that does not exist.
-func ask(c net.Conn) string {
-	if _, err := io.WriteString(c, "GET /v1/nothing HTTP/1.0\r\n\r\n"); err != nil {
+// ask makes a call.
+func ask(c net.Conn, call string) string {
+	if _, err := io.WriteString(c, call+" HTTP/1.0\r\n\r\n"); err != nil {
 		return err.Error()
 	}
 	b, err := io.ReadAll(c)

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,4 +27,14 @@ func SocketPath(data string) (path string, release func(), err error) {
 		return "", nil, err
 	}
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketName), func() { d.Close() }, nil
+}
+
+// ReadersPath returns the path of the socket for members of the group of readers. It is not in the data directory,
+// which only root can enter: what lies there has the secrets of masters.
+func ReadersPath(data string) string {
+	if abs, err := filepath.Abs(data); err == nil {
+		data = abs
+	}
+	sum := sha256.Sum256([]byte(data))
+	return filepath.Join("/run/dim", hex.EncodeToString(sum[:8])+".sock")
 }

@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"dim/internal/control"
+)
+
+// readable are the calls that members of the group of readers may make: the status and the listings. The description
+// is not one of them, because templates may hold passwords, and neither are names of files.
+func readable() []string {
+	return []string{
+		"GET /v1/status", "GET /v1/images", "GET /v1/images/{image}/versions", "GET /v1/versions/{ref}",
+		"GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/machines", "GET /v1/rollouts", "GET /v1/rollouts/{id}",
+		"GET /v1/snapshots", "GET /v1/mounts",
+	}
+}
+
+// newReadersMux answers what readers may call and refuses everything else.
+func newReadersMux(b control.Backend) *http.ServeMux {
+	all := newMux(withoutSecrets{b})
+	mux := http.NewServeMux()
+	for _, call := range readable() {
+		mux.Handle(call, all)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		what := "change anything"
+		if r.Method == http.MethodGet {
+			what = "read that: it may have passwords, or names of files of users"
+		}
+		refuse(w, control.Errorf(control.Denied, "only root may %s", what).
+			WithHint("run as root; members of the group dim may only read the status and the listings"))
+	})
+	return mux
+}
+
+// withoutSecrets leaves out of what readers get what people may write passwords into: commands and kernel arguments.
+type withoutSecrets struct{ control.Backend }
+
+// hidden stands for a text that readers do not get.
+const hidden = "(hidden)"
+
+func hide(text *string) {
+	if *text != "" {
+		*text = hidden
+	}
+}
+
+func hideCommands(list []control.Rollout) {
+	for i := range list {
+		hide(&list[i].Hook)
+		hide(&list[i].Check)
+	}
+}
+
+// Status implements control.Backend.
+func (b withoutSecrets) Status(ctx context.Context) (control.Status, error) {
+	s, err := b.Backend.Status(ctx)
+	hideCommands(s.Rollouts)
+	return s, err
+}
+
+// Rollouts implements control.Backend.
+func (b withoutSecrets) Rollouts(ctx context.Context) ([]control.Rollout, error) {
+	list, err := b.Backend.Rollouts(ctx)
+	hideCommands(list)
+	return list, err
+}
+
+// RolloutStatus implements control.Backend.
+func (b withoutSecrets) RolloutStatus(ctx context.Context, id int) (control.Rollout, error) {
+	r, err := b.Backend.RolloutStatus(ctx, id)
+	hide(&r.Hook)
+	hide(&r.Check)
+	return r, err
+}
+
+// Node implements control.Backend.
+func (b withoutSecrets) Node(ctx context.Context, name string) (control.Node, error) {
+	n, err := b.Backend.Node(ctx, name)
+	if n.Details != nil {
+		hide(&n.Details.Append)
+	}
+	return n, err
+}
