@@ -40,6 +40,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/compare"
 	"dim/internal/control/server"
+	"dim/internal/control/wire"
 	"dim/internal/coord"
 	"dim/internal/dhcp"
 	"dim/internal/driver"
@@ -123,19 +124,20 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer d.close()
-	ln, release, err := listenControl(d.Data)
+	sockets, release, err := listenControl(d.Data)
+	defer release()
+	for _, ln := range sockets {
+		defer ln.Close()
+	}
 	if err != nil {
 		return err
 	}
-	defer release()
 	d.assemble()
 	calls := server.NewCalls(d.serving.Starting)
-	readers, gid := d.listenReaders()
-	calls.Readers = gid
 	g, all := errgroup.WithContext(ctx)
-	g.Go(func() error { return server.Serve(all, ln, calls, d.Log) })
-	if readers != nil {
-		g.Go(func() error { return server.Serve(all, readers, calls, d.Log) })
+	calls.Readers = wire.Readers()
+	for _, ln := range sockets {
+		g.Go(func() error { return server.Serve(all, ln, calls, d.Log) })
 	}
 	g.Go(func() error { return d.start(all, calls) })
 	err = g.Wait()

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,8 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -269,60 +266,17 @@ func (l *sockets) lost() map[string]uint64 {
 	return counts
 }
 
-// listenControl opens the socket of the control API, in place of one that a killed daemon left. No other daemon uses
-// it, because this one holds the lock of the data directory.
-func listenControl(data string) (net.Listener, func(), error) {
-	path, release, err := wire.SocketPath(data)
-	if err != nil {
-		return nil, nil, err
+// listenControl opens the sockets of the control API, in place of those that a killed daemon left. No other daemon uses
+// them, because this one holds the lock of the data directory.
+func listenControl(data string) (list []net.Listener, release func(), err error) {
+	sockets, release, err := wire.Sockets(data)
+	for _, s := range sockets {
+		_ = os.Remove(s.Path)
+		ln, lerr := net.Listen("unix", s.Path)
+		if lerr == nil {
+			list, lerr = append(list, ln), s.Protect()
+		}
+		err = errors.Join(err, lerr)
 	}
-	_ = os.Remove(path)
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		release()
-		return nil, nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		ln.Close()
-		release()
-		return nil, nil, err
-	}
-	return ln, release, nil
-}
-
-// readersGroup is the group whose members may read the status and the listings.
-const readersGroup = "dim"
-
-// listenReaders opens the socket for the members of readersGroup. Without it, or without the group, ln is nil: only
-// root can talk to the daemon then.
-func (d *daemon) listenReaders() (ln net.Listener, gid int) {
-	g, err := user.LookupGroup(readersGroup)
-	if err != nil {
-		return nil, 0
-	}
-	if gid, err = strconv.Atoi(g.Gid); err == nil {
-		ln, err = listenGroup(wire.ReadersPath(d.Data), gid)
-	}
-	if err != nil {
-		d.Log.Warn("members of the group cannot read the status", "kind", readersGroup, "error", err)
-		return nil, 0
-	}
-	return ln, gid
-}
-
-// listenGroup opens a unix socket that root and the members of a group can connect to.
-func listenGroup(path string, gid int) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	_ = os.Remove(path)
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := cmp.Or(os.Chown(path, -1, gid), os.Chmod(path, 0o660)); err != nil {
-		ln.Close()
-		return nil, err
-	}
-	return ln, nil
+	return list, release, err
 }

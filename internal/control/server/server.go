@@ -9,8 +9,8 @@
 //
 // The superuser may call everything, and the user that the daemon itself runs as. Members of one group may call what
 // readers.go lists, through a socket of their own. The modes of the sockets demand the same; this package checks the
-// peer credentials of each connection besides, because a mode can be changed. There is no other authentication. The connections of each user are bounded, so that a program that leaves some open does not
-// keep others from the daemon.
+// peer credentials of each connection besides, because a mode can be changed. There is no other authentication. The
+// connections of each user are bounded, so that a program that leaves some open does not keep others from the daemon.
 //
 // This package must not know how anything is stored, served or booted: every answer comes from the Backend.
 package server

@@ -66,7 +66,8 @@ func serveAll(t *testing.T) (path string) {
 
 func TestAnotherUserIsRefused(t *testing.T) {
 	path := serveAll(t)
-	if got := <-asOther(path, nothing, 65534); !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
+	got := <-asOther(path, nothing, 65534)
+	if !strings.Contains(got, "403 Forbidden") || !strings.Contains(got, `"denied"`) {
 		t.Errorf("another user got %q", got)
 	}
 }

@@ -1,11 +1,14 @@
 package wire
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 )
 
 // socketName is the name of the socket in the data directory.
@@ -37,4 +40,38 @@ func ReadersPath(data string) string {
 	}
 	sum := sha256.Sum256([]byte(data))
 	return filepath.Join("/run/dim", hex.EncodeToString(sum[:8])+".sock")
+}
+
+// Readers returns the id of the group of readers, called dim; 0: this machine has none.
+func Readers() int {
+	g, err := user.LookupGroup("dim")
+	if err != nil {
+		return 0
+	}
+	gid, _ := strconv.Atoi(g.Gid) // on Linux it is a number
+	return gid
+}
+
+// Socket is a socket of the daemon.
+type Socket struct {
+	Path string
+	mode os.FileMode
+	gid  int // that may use it besides root; -1: none
+}
+
+// Protect gives the socket, which is there, its group and mode.
+func (s Socket) Protect() error { return cmp.Or(os.Chown(s.Path, -1, s.gid), os.Chmod(s.Path, s.mode)) }
+
+// Sockets returns the sockets that a daemon opens: the one in the data directory and, if there is a group of readers
+// and /run can be written to, theirs. The caller calls release, also after an error, when the listeners are closed.
+func Sockets(data string) (list []Socket, release func(), err error) {
+	path, release, err := SocketPath(data)
+	if err != nil {
+		return nil, func() {}, err
+	}
+	list = append(list, Socket{path, 0o600, -1})
+	if gid, path := Readers(), ReadersPath(data); gid > 0 && os.MkdirAll(filepath.Dir(path), 0o755) == nil {
+		list = append(list, Socket{path, 0o660, gid})
+	}
+	return list, release, nil
 }
