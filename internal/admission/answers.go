@@ -50,9 +50,11 @@ func Answers(ctx context.Context, doors []*Door, addrs []netip.Addr, since time.
 				probe(c, probeEvery)
 			}
 		}
+		if ctx.Err() != nil { // only now: this goroutine may have waited for a processor
+			return false
+		}
 		select {
 		case <-ctx.Done():
-			return false
 		case <-time.After(answerPoll):
 		}
 	}
