@@ -1,10 +1,14 @@
 package layers
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"testing"
 	"testing/fstest"
 
@@ -14,6 +18,7 @@ import (
 	"dim/internal/pkgdb"
 	"dim/internal/replica"
 	"dim/internal/replica/replicatest"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
@@ -64,6 +69,9 @@ func packagesOf(seed []vfstest.Entry) *pkgdb.Database {
 	for _, e := range seed {
 		if e.Type == vfs.Regular {
 			files[e.Path] = &fstest.MapFile{Data: []byte(e.Content)}
+		}
+		if e.Type == vfs.Directory {
+			files[e.Path] = &fstest.MapFile{Mode: fs.ModeDir | 0o755}
 		}
 	}
 	return pkgdb.Load(files)
@@ -179,5 +187,38 @@ func TestAnInterruptedSwitchMovesAPackageAsAWhole(t *testing.T) {
 		o.Want("usr/lib/tool/b", "b1")
 		o.Want("usr/lib/tool/a", "a1.1")
 		o.Want("usr/lib/tool/new", gone(vfs.ENOENT))
+	}
+}
+
+// rpm's database is one file: what the node has installed is in conflict as soon as the master's is another one.
+func TestPackagesOfRpmAreInConflictAsAWhole(t *testing.T) {
+	packed := testkit.Value(os.Open("../pkgdb/testdata/rpmdb.sqlite.gz"))(t)
+	defer packed.Close()
+	database := testkit.Value(io.ReadAll(testkit.Value(gzip.NewReader(packed))(t)))(t)
+	const path = "usr/lib/sysimage/rpm/rpmdb.sqlite"
+	with := func(content string) []vfstest.Entry {
+		return []vfstest.Entry{
+			replicatest.Dir("usr"), replicatest.Dir("usr/lib"), replicatest.Dir("usr/lib/pkg50"),
+			replicatest.Dir("usr/lib/sysimage"), replicatest.Dir("usr/lib/sysimage/rpm"),
+			replicatest.File(path, content),
+		}
+	}
+	m := newMemory(t)
+	empty, same, other := packagesOf(with("")), packagesOf(with("")), packagesOf(with("another database"))
+	o := newSite(t, m.Version(t, 1, with("")), m)
+	o.WriteFile(path, string(database))
+	o.WriteFile("usr/lib/pkg50/f1", "of pkg50")
+	o.WriteFile("usr/lib/pkg50/mine", "of nobody")
+	got, err := o.PackageConflicts(PackageComparison{Old: empty, Next: same})
+	if err != nil || got.Whole || len(got.List) > 0 || len(got.Own) != 60 {
+		t.Errorf("the master has not changed its database: %v, %d conflicts, %d of the node's own, %v",
+			got.Whole, len(got.List), len(got.Own), err)
+	}
+	got, err = o.PackageConflicts(PackageComparison{Old: empty, Next: other})
+	if err != nil || !got.Whole || len(got.List) != 60 {
+		t.Errorf("the master has changed its database: %v, %d conflicts, %v", got.Whole, len(got.List), err)
+	}
+	if diff := cmp.Diff([]string{"usr/lib/pkg50/f1"}, got.Paths); diff != "" {
+		t.Errorf("what goes with the packages (-want +got):\n%s", diff)
 	}
 }

@@ -144,7 +144,11 @@ func (d *Database) addSums(pkg string, b []byte) {
 func parseStatus(b []byte) (list []Package) {
 	var s stanza
 	for line := range bytes.Lines(b) {
-		text := strings.TrimRight(string(line[:min(len(line), 1024)]), " \t\r\n")
+		line = bytes.TrimRight(line[:min(len(line), 1024)], " \t\r\n")
+		if len(line) > 0 && bytes.IndexByte([]byte("PpAaVvSs"), line[0]) < 0 {
+			continue // no field that counts: most lines of a file of a megabyte
+		}
+		text := string(line)
 		key, value, _ := strings.Cut(text, ":")
 		key = strings.ToLower(key)
 		if text == "" || key == "package" && s.Name != "" {
@@ -153,9 +157,7 @@ func parseStatus(b []byte) (list []Package) {
 			}
 			s = stanza{}
 		}
-		if text != "" && text[0] != ' ' && text[0] != '\t' { // otherwise it continues the field above
-			s.set(key, strings.TrimSpace(value))
-		}
+		s.set(key, strings.TrimSpace(value))
 	}
 	return s.appendTo(list)
 }

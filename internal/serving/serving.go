@@ -19,7 +19,7 @@
 // Lock order:
 //
 //  1. the lock of Declared.Stable
-//  2. Server.changing
+//  2. Server.changing or Server.deciding, never both
 //
 // A call of a node takes none of these locks. The exception is a call with a handle whose tree is not exported, which
 // was issued before the last restart.
