@@ -116,13 +116,13 @@ func volatile(path string, dirs ...string) bool {
 // accident. No version was made. Options.Accept with the paths makes it.
 type HeldError struct{ Problems []Problem }
 
-// Error returns a line for each path.
+// Error names the paths.
 func (e *HeldError) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
 		lines[i] = p.String()
 	}
-	return "no version is made: " + strings.Join(lines, "\n")
+	return "no version is made: " + strings.Join(lines, "; ")
 }
 
 // guard finds directories that look as if a file system had been mounted or unmounted by accident.
@@ -289,10 +289,14 @@ func (g *guard) emptiedDir(path string, old *image.Entry, before image.Tree) err
 }
 
 func sizeText(names, bytes uint64) string {
-	if names == 0 {
-		return fmt.Sprintf("%d bytes", bytes)
+	return fmt.Sprintf("%s, %s", plural(names, "name"), plural(bytes, "byte"))
+}
+
+func plural(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
 	}
-	return fmt.Sprintf("%d names, %d bytes", names, bytes)
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // count returns how much is at and below e.

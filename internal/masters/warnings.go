@@ -62,9 +62,11 @@ func (v *reviewer) warnings(problems []capture.Problem) []control.Warning {
 	slices.SortStableFunc(list, func(a, b control.Warning) int { return rank(a.Kind) - rank(b.Kind) })
 	var once []control.Warning
 	for _, w := range list {
-		// A capture and its review may say in two ways that a link was replaced.
+		// A capture and its review may say in two ways that a link was replaced. What holds a capture says that
+		// something is mounted.
 		same := func(o control.Warning) bool {
-			return o.Kind == w.Kind && o.Path == w.Path && (o.Text == w.Text || w.Kind == control.WarnReplaced)
+			return o.Path == w.Path && (o.Kind == w.Kind && (o.Text == w.Text || w.Kind == control.WarnReplaced) ||
+				o.Kind == control.WarnHeld && w.Kind == control.WarnLeftOut)
 		}
 		if !slices.ContainsFunc(once, same) {
 			once = append(once, w)
@@ -90,7 +92,8 @@ func problemWarning(p *capture.Problem) control.Warning {
 	}
 	switch p.Kind {
 	case capture.LeftOut:
-		w.Kind, w.Hint = control.WarnLeftOut, "to capture it too, unmount it, or make the master a tar file"
+		w.Kind, w.Text = control.WarnLeftOut, p.Err.Error()+"; what is in it is left out"
+		w.Hint = "to have it on nodes, copy it into the master itself, or make the master a tar file"
 	case capture.Vanished:
 		w.Kind, w.Text = control.WarnLeftOut, "it vanished while the master was read"
 		w.Hint = "capture again when the master is quiet"
@@ -103,9 +106,9 @@ func problemWarning(p *capture.Problem) control.Warning {
 		w.Kind, w.Text = control.WarnReplaced, "a directory "+w.Text
 		w.Hint = "put the files where the link led to"
 	case capture.Odd:
-		w.Text, w.Hint = p.Err.Error(), "make the archive anew with GNU tar: --format=pax --xattrs --acls"
+		w.Text, w.Hint = p.Err.Error(), "make the archive with GNU tar: --format=pax --xattrs --acls"
 		if p.Path == "" {
-			w.Path = ""
+			w.Path, w.Hint = "", "make one archive of all"
 		}
 	case capture.Nothing:
 		w.Text, w.Hint = p.Err.Error(), "dim image rm removes the version"
