@@ -31,11 +31,21 @@ type Member struct {
 	Linked bool   // it is a hard link
 	Sparse bool   // it has holes
 
-	r *tar.Reader
+	r    *tar.Reader
+	read uint64 // bytes of content that were read
+	// progress, if not nil, is called with the number of bytes that were read, holes included.
+	progress func(bytes uint64)
 }
 
 // Read reads the content of a regular file.
-func (m *Member) Read(p []byte) (int, error) { return m.r.Read(p) }
+func (m *Member) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.read += uint64(n)
+	if m.progress != nil {
+		m.progress(uint64(n))
+	}
+	return n, err
+}
 
 // Reader returns the members of an archive in their order.
 type Reader struct {

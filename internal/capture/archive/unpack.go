@@ -63,7 +63,7 @@ type Unpacker struct {
 	Tree     *draft.Tree
 	Layer    bool                      // the archive is a layer of an image; its digest is checked elsewhere
 	Warn     func(path, text string)   // if not nil, called for what is odd or not kept; path "": the archive
-	Progress func(files, bytes uint64) // if not nil, called for each member
+	Progress func(files, bytes uint64) // if not nil, called for each member, and while content is read
 
 	Files, Bytes uint64 // regular files that were read
 }
@@ -115,9 +115,10 @@ func (u *Unpacker) add(ctx context.Context, m *Member) error {
 		return u.Tree.Remove(image.JoinPath(dir, hidden))
 	}
 	if m.Linked {
-		u.progress(0)
+		u.progress(1, 0)
 		return u.Tree.Link(m.Path, m.Link)
 	}
+	m.progress = func(bytes uint64) { u.progress(0, bytes) }
 	if m.Entry.Type == image.Regular && u.Tree.Wanted(m.Path) {
 		if err := m.Store(ctx, u.Batch); err != nil {
 			return err
@@ -125,12 +126,12 @@ func (u *Unpacker) add(ctx context.Context, m *Member) error {
 		u.Files++
 		u.Bytes += m.Entry.Size
 	}
-	u.progress(m.Entry.Size)
+	u.progress(1, m.Entry.Size-m.read)
 	return u.Tree.Put(m.Path, m.Entry)
 }
 
-func (u *Unpacker) progress(bytes uint64) {
+func (u *Unpacker) progress(files, bytes uint64) {
 	if u.Progress != nil {
-		u.Progress(1, bytes)
+		u.Progress(files, bytes)
 	}
 }
