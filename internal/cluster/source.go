@@ -10,7 +10,7 @@ import (
 // Limits of a description, so that a hostile one cannot exhaust the machine. They are far above what a real cluster
 // needs.
 const (
-	maxSourceBytes = 32 << 20 // of one file
+	maxSourceBytes = 7 << 20 // of one file; the shared state takes all files of a description as one value of 10 MB
 	maxElements    = 500_000
 	maxNodes       = 100_000
 	maxServers     = 10_000

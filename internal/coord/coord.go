@@ -37,6 +37,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -54,6 +55,8 @@ var (
 	ErrUnavailable = errors.New("cluster state not available")
 	// ErrNotFound: there is no such version, tag or rollout.
 	ErrNotFound = errors.New("not found")
+	// ErrTooLarge: the change is larger than etcd takes at a time. A description takes a third more than its files.
+	ErrTooLarge = errors.New("too large")
 	// ErrEnded: the embedded etcd has stopped because of a fatal error, such as a full disk or damaged files. It cannot
 	// be started again in this process unless its directory is replaced.
 	ErrEnded = errors.New("etcd ended")
@@ -198,12 +201,31 @@ func (c *Coord) checkFormat(ctx context.Context) error {
 func (c *Coord) txn(
 	ctx context.Context, when []clientv3.Cmp, then []clientv3.Op, otherwise ...clientv3.Op,
 ) (*clientv3.TxnResponse, error) {
-	return guard(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+	size := 0
+	for _, op := range then {
+		size += len(op.KeyBytes()) + len(op.ValueBytes())
+	}
+	if size > maxChange {
+		return nil, fmt.Errorf("%w: %d bytes, and the shared state takes %d at most", ErrTooLarge, size, maxChange)
+	}
+	r, err := guard(ctx, c, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		call, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 		return c.client.Txn(call).If(when...).Then(then...).Else(otherwise...).Commit()
 	})
+	if errors.Is(err, rpctypes.ErrRequestTooLarge) {
+		err = fmt.Errorf("%w: %d bytes; this etcd takes less at a time: start it with --max-request-bytes %d",
+			ErrTooLarge, size, maxRequest)
+	}
+	return r, err
 }
+
+const (
+	// maxRequest is the size of the largest request to etcd in bytes. etcd recommends no larger one.
+	maxRequest = 10 << 20
+	// maxChange is the size of the largest change, without the conditions and headers of the request.
+	maxChange = maxRequest - 256<<10
+)
 
 // read reads a key, or the keys that opts select, within the timeout.
 func (c *Coord) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {

@@ -362,3 +362,15 @@ func TestOpenNeedsEitherADirectoryOrEndpoints(t *testing.T) {
 		}
 	}
 }
+
+func TestAChangeThatEtcdDoesNotTakeIsRefusedWithItsSize(t *testing.T) {
+	c := open(t, t.TempDir())
+	_, err := c.PutDescription(t.Context(), Description{Files: []File{{Name: "c.xml", Data: make([]byte, 8<<20)}}}, Any)
+	if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "too large: 11184975 bytes") {
+		t.Errorf("8 MB: %v", err)
+	}
+	_, err = c.PutDescription(t.Context(), Description{Files: []File{{Name: "c.xml", Data: make([]byte, 7<<20)}}}, Any)
+	if err != nil {
+		t.Errorf("7 MB: %v", err)
+	}
+}

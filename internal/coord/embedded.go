@@ -82,7 +82,7 @@ func (c *Coord) config(dir string) *embed.Config {
 	cfg.SnapshotCount = 1000
 	cfg.SnapshotCatchUpEntries = 500
 	cfg.QuotaBackendBytes = 512 << 20
-	cfg.MaxRequestBytes = 10 << 20 // a description with its templates and tables is one value
+	cfg.MaxRequestBytes = maxRequest
 	cfg.WarningApplyDuration = time.Second
 	cfg.WarningUnaryRequestDuration = 3 * time.Second
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(c.zapCore(),

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 
-	"dim/internal/cluster"
 	"dim/internal/coord"
 )
 
-// Load finds what holds from the start, without the shared state: the description of ClusterFile, or else the kept one,
-// and the kept state. A kept state that cannot be read is left aside when there is a description.
+// Load finds what holds from the start, without the shared state: the kept state, and the description of ClusterFile or
+// the kept one, whichever is later. A kept state that cannot be read is left aside when there is a description.
 func (f *Follower) Load() error {
 	kept, err := coord.LoadState(f.StateFile)
 	switch {
@@ -21,11 +20,7 @@ func (f *Follower) Load() error {
 	now := &Declared{State: kept}
 	switch {
 	case f.ClusterFile != "":
-		if now.Cluster, err = cluster.Load(f.ClusterFile); err != nil {
-			return err
-		}
-		now.Digest = Describe(now.Cluster).Digest
-		err = f.checkServer(now.Cluster)
+		err = f.loadGiven(now, kept.Description)
 	case kept.Description != nil:
 		now.Cluster, err = f.parse(kept.Description)
 		now.Digest = kept.Description.Digest

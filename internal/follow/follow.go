@@ -65,8 +65,9 @@ type Follower struct {
 
 	adopting sync.Mutex // held by who adopts a state
 
-	restoring  sync.Mutex  // guards applied, and lets one at a time put what the shared state lacks
-	applied    bool        // the description of ClusterFile was put, if there is one
+	restoring  sync.Mutex // guards applied, and lets one at a time put what the shared state lacks
+	applied    bool       // the description of ClusterFile was put, if there is one
+	given      given
 	incomplete atomic.Bool // the shared state may lack something that this server has
 
 	searched chan struct{} // closed when the shared state was found, or not, for the first time

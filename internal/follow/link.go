@@ -306,6 +306,7 @@ func (f *Follower) Problems(ctx context.Context) []problems.Problem {
 			About: problems.Of(problems.KindDescription), Text: now.Problem, Hint: "the server follows the one before",
 		})
 	}
+	list = append(list, f.givenProblems(ctx)...)
 	f.awaitSearch(ctx)
 	if err := f.recentCheck(ctx); err != nil {
 		f.mu.Lock()
@@ -322,7 +323,7 @@ func (f *Follower) Problems(ctx context.Context) []problems.Problem {
 func APIError(err error) error {
 	for target, code := range map[error]control.Code{
 		coord.ErrConflict: control.Conflict, coord.ErrUnavailable: control.Unavailable,
-		coord.ErrNotFound:   control.NotFound,
+		coord.ErrNotFound: control.NotFound, coord.ErrTooLarge: control.Invalid,
 		rollout.ErrConflict: control.Conflict, rollout.ErrState: control.Conflict,
 	} {
 		if errors.Is(err, target) {

@@ -45,7 +45,11 @@ func (f *Follower) Restore(ctx context.Context, c *coord.Coord) error {
 // have.
 func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coord.State) error {
 	now, lost := f.Now(), empty(s)
-	given := f.ClusterFile != "" && !f.applied
+	given := f.given.wins && !f.applied
+	if d := s.Description; given && d != nil && d.Digest != now.Digest && !f.given.modified.After(d.Applied) {
+		f.keepLater(d)
+		given = false
+	}
 	if (given || lost) && (s.Description == nil || s.Description.Digest != now.Digest) {
 		revision := coord.Any
 		if lost {

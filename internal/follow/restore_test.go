@@ -3,6 +3,7 @@ package follow
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,7 +63,9 @@ func TestTheDescriptionOfTheCommandLineIsAppliedOnce(t *testing.T) {
 	t.Parallel()
 	f, c := newFollower(t, larger()), openCoord(t)
 	testkit.Must(t, f.Load())
-	testkit.Value(c.PutDescription(t.Context(), *describe(t, small), 0))(t)
+	earlier := describe(t, small)
+	earlier.Applied = earlier.Applied.Add(-time.Hour)
+	testkit.Value(c.PutDescription(t.Context(), *earlier, 0))(t)
 	testkit.Must(t, f.Restore(t.Context(), c))
 	if got := snapshot(t, c).Description.Digest; got != describe(t, larger()).Digest {
 		t.Error("it was not applied")
@@ -71,6 +74,22 @@ func TestTheDescriptionOfTheCommandLineIsAppliedOnce(t *testing.T) {
 	testkit.Must(t, f.Restore(t.Context(), c))
 	if got := snapshot(t, c).Description.Digest; got != describe(t, small).Digest {
 		t.Error("it was applied again over one that came later")
+	}
+}
+
+func TestADescriptionThatWasAppliedAfterTheFileWasChangedStays(t *testing.T) {
+	t.Parallel()
+	f, c := newFollower(t, larger()), openCoord(t)
+	testkit.Must(t, f.Load())
+	later := describe(t, small)
+	later.Applied = later.Applied.Add(time.Hour)
+	testkit.Value(c.PutDescription(t.Context(), *later, 0))(t)
+	testkit.Must(t, f.Restore(t.Context(), c), f.Refresh(t.Context(), c))
+	if got := snapshot(t, c).Description.Digest; got != later.Digest {
+		t.Error("the file was applied over it")
+	}
+	if list := f.givenProblems(t.Context()); len(list) != 1 || !strings.Contains(list[0].Text, "was applied later") {
+		t.Errorf("problems: %v", list)
 	}
 }
 
