@@ -129,7 +129,7 @@ func TestTheQuickstartWorks(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"check": "cluster small, 1 server, 1 image, 4 nodes", "capture": "compute@1", "again": "compute@2",
-		"undo": "rollout 1: undone", "nodes": "n04 ", "look": "version",
+		"undo": "rollout 1 undone", "nodes": "n04 ", "look": "version",
 	} {
 		if text, _ := os.ReadFile(filepath.Join(out, name+".out")); !strings.Contains(string(text), want) {
 			t.Errorf("%s does not print %q", name, want)

@@ -88,7 +88,7 @@ expression evaluated. With FILE it needs no daemon. Without FILE it prints the
 applied description.`,
 		Example: `  dim cluster show
   dim cluster show examples/small.xml --nodes n[01-02]
-  dim cluster show cluster.xml -o json | jq -r '.nodes[].interfaces[].mac'`,
+  dim cluster show cluster.xml -o json | jq -r '.node_list[].interfaces[].mac'`,
 		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.clusterShow(cmd.Context(), args, string(set)) },
 
@@ -166,18 +166,18 @@ func printCluster(w io.Writer, c *cluster.Cluster, s summary.Cluster) {
 		for _, card := range v.Interfaces {
 			addresses = append(addresses, card.Address)
 		}
-		row(w, v.Name, join(c.Servers[i].Roles), strings.Join(addresses, " "), v.Nodes)
+		row(w, v.Name, join(c.Servers[i].Roles), strings.Join(addresses, " "), count(uint64(v.Nodes)))
 	}
 	fmt.Fprintln(w)
 	row(w, "IMAGE", "ARCH", "MASTER", "NODES")
 	for _, im := range s.Images {
-		row(w, im.Name, im.Arch, im.Master, im.Nodes)
+		row(w, im.Name, im.Arch, im.Master, cutSet(im.Nodes))
 	}
 	if len(s.Groups) > 0 {
 		fmt.Fprintln(w)
 		row(w, "GROUP", "NODES", "IMAGE")
 		for _, g := range s.Groups {
-			row(w, g.Name, g.Nodes, g.Image)
+			row(w, g.Name, cutSet(g.Nodes), g.Image)
 		}
 	}
 	fmt.Fprintln(w)

@@ -265,7 +265,7 @@ func printVersion(w io.Writer, v control.Version) {
 	if v.Watch != nil {
 		row(w, "watch", watchText(v.Watch, time.Now()))
 	}
-	row(w, "nodes", strings.Join(v.Nodes, " "))
+	row(w, "nodes", countedSet(v.Nodes))
 	if v.Problem != "" {
 		row(w, "problem", v.Problem)
 	}

@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"dim/internal/cluster/nodeset"
 	"dim/internal/image"
 )
 
@@ -67,12 +68,12 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// clock formats a time as date and time of day. The zero time is "".
+// clock formats a time as date, time of day and zone. The zero time is "".
 func clock(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	return t.Local().Format("2006-01-02 15:04:05 -0700")
 }
 
 // safe returns a text that a terminal can show. It is quoted when it contains control characters or invalid UTF-8.
@@ -95,6 +96,14 @@ func cutText(text string) string {
 		return text
 	}
 	return string([]rune(text)[:maxText-1]) + "…"
+}
+
+// countedSet is "4: n[01-04]", or "" for no names.
+func countedSet(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return count(uint64(len(names))) + ": " + cutSet(nodeset.Fold(names))
 }
 
 // cutSet shortens a node set that is longer than maxText: "n[01-04],r1,…". The cell beside it has the number of nodes.

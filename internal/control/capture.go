@@ -27,18 +27,18 @@ type Progress struct {
 
 // CaptureResult is the result of a capture.
 type CaptureResult struct {
-	Version   Version            `json:"version"`   // the new one; the newest when nothing changed, or in a dry run
+	Version   Version            `json:"captured"`  // the new one; the newest when nothing changed, or in a dry run
 	Unchanged bool               `json:"unchanged"` // the master equals the newest version: no version was made
 	DryRun    bool               `json:"dry_run"`
 	Counts    map[ChangeKind]int `json:"counts"`   // changes by kind
 	Changes   []Change           `json:"changes"`  // the first CaptureRequest.Show of them
 	Warnings  []Warning          `json:"warnings"` // each once
 	Current   int                `json:"current"`  // the version that nodes without a version of their own follow
-	Rollout   *Rollout           `json:"rollout,omitempty"`
+	Rollout   *Rollout           `json:"rollout_begun,omitempty"`
 	Seconds   float64            `json:"seconds"`
 
-	Packages []PackageChange `json:"packages"`          // that differ from the version before
-	Verdict  *Verdict        `json:"verdict,omitempty"` // what the change means for nodes; nil for a first version
+	Packages []PackageChange `json:"packages"`         // that differ from the version before
+	Verdict  *Verdict        `json:"effect,omitempty"` // what the change means for nodes; nil for a first version
 }
 
 // Warning says what nodes will not have of a master, or what in it is odd.
@@ -82,7 +82,7 @@ type Watch struct {
 	On       bool      `json:"on"`
 	Master   string    `json:"master"`
 	Server   string    `json:"server"` // the one that watches
-	Rollout  string    `json:"rollout"`
+	Rollout  string    `json:"when"`
 	Debounce float64   `json:"debounce_seconds"`
 	Declared time.Time `json:"declared,omitzero"`
 	// Only the server that watches sets the following fields.
@@ -91,7 +91,7 @@ type Watch struct {
 	Interval float64   `json:"interval_seconds"`  // between scans of the whole master
 	Walks    int       `json:"walks"`             // scans of the whole master so far
 	Lost     int       `json:"lost"`              // how often the kernel lost events
-	Versions int       `json:"versions"`          // made since then
+	Versions int       `json:"version_count"`     // made since then
 	Last     int       `json:"version"`           // the last one; 0: none yet
 	Made     time.Time `json:"made,omitzero"`     // when the last one was made
 	Problem  string    `json:"error,omitempty"`   // of the last capture

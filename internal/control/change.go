@@ -33,8 +33,8 @@ type Comparison struct {
 	To       string             `json:"to"`
 	Counts   map[ChangeKind]int `json:"counts"`
 	Packages []PackageChange    `json:"packages"`
-	Verdict  Verdict            `json:"verdict"`
-	Warnings []string           `json:"warnings"` // package databases that cannot be read
+	Verdict  Verdict            `json:"effect"`
+	Warnings []string           `json:"unread"` // package databases that cannot be read
 }
 
 // PackageChange is one package that differs between two versions.
@@ -47,7 +47,7 @@ type PackageChange struct {
 
 // Verdict is what a change of version means for a node that runs.
 type Verdict struct {
-	Data     int       `json:"data"`     // paths that take effect at once
+	Data     int       `json:"at_once"`  // paths that take effect at once
 	Load     int       `json:"load"`     // paths that take effect when a daemon has read them again
 	Programs int       `json:"programs"` // paths that take effect when the programs that use them start again
 	Boot     int       `json:"boot"`     // paths that take effect at the next boot
@@ -60,7 +60,7 @@ type Verdict struct {
 // Reload is a command that makes changes take effect on a node that runs.
 type Reload struct {
 	Command string `json:"command"`
-	Paths   int    `json:"paths"`
+	Paths   int    `json:"path_count"`
 }
 
 // Restart is a service that runs replaced code until it is restarted.
@@ -86,9 +86,9 @@ type NodeDiffSide struct {
 // NodeDiffPath is a path at which two nodes differ for another reason than their versions.
 type NodeDiffPath struct {
 	Path Path   `json:"path"`
-	Of   string `json:"of"` // "node file", "own"
-	A    string `json:"a"`  // what the first node has there: "added, 5 B", "removed", …; "": what its version has
-	B    string `json:"b"`
+	Of   string `json:"of"`   // "node file", "own"
+	A    string `json:"in_a"` // what the first node has there: "added, 5 B", "removed", …; "": what its version has
+	B    string `json:"in_b"`
 }
 
 // Path is a path on a node. In JSON, a path that is not valid UTF-8 is an object with two keys: "text" is the path

@@ -7,10 +7,10 @@ type Image struct {
 	Name     string   `json:"image"`
 	Arch     string   `json:"arch"`
 	Master   string   `json:"master"`
-	Versions int      `json:"versions"`        // how many there are
+	Versions int      `json:"version_count"`   // how many there are
 	Newest   *Version `json:"newest"`          // null when there is none
 	Current  int      `json:"current"`         // the version that nodes without a version of their own follow; 0: none
-	Nodes    int      `json:"nodes"`           // how many nodes are declared to run the image
+	Nodes    int      `json:"node_count"`      // how many nodes are declared to run the image
 	Use      []Use    `json:"use"`             // which versions they show, those of most nodes first
 	Durable  string   `json:"durability"`      // promise of replies to its nodes: "sync", "async-metadata", "async"
 	Watch    *Watch   `json:"watch,omitempty"` // how its master is watched; nil: not at all
@@ -36,7 +36,7 @@ type Version struct {
 	Bytes   uint64    `json:"bytes"`  // content, each hard-linked file once
 	Tags    []string  `json:"tags"`
 	Kernel  string    `json:"kernel"`          // release of the kernel that it boots; empty: it has none
-	Nodes   []string  `json:"nodes"`           // nodes whose replicas follow it now
+	Nodes   []string  `json:"node_names"`      // nodes whose replicas follow it now
 	Durable string    `json:"durability"`      // see Image
 	Problem string    `json:"error,omitempty"` // why it cannot boot
 	Watch   *Watch    `json:"watch,omitempty"` // how the master is watched, in answers about the newest version
@@ -65,15 +65,15 @@ type PruneResult struct {
 
 // KeptVersion is a version that a prune keeps.
 type KeptVersion struct {
-	Version string `json:"version"`
+	Version string `json:"ref"`
 	Why     string `json:"why"`
 }
 
 // VerifyResult is the result of reading every object of a version or of the store.
 type VerifyResult struct {
-	Ref      string   `json:"version"` // what was read: compute@12; empty: the whole store
+	Ref      string   `json:"ref"` // what was read: compute@12; empty: the whole store
 	Objects  uint64   `json:"objects"`
 	Bytes    uint64   `json:"bytes"`
-	Problems []string `json:"problems"`
+	Problems []string `json:"damage"`
 	Seconds  float64  `json:"seconds"`
 }

@@ -28,8 +28,8 @@ type NodeDetails struct {
 	Groups     []string       `json:"groups"`
 	Position   map[string]int `json:"position"` // in the taxonomy
 	Interfaces []Interface    `json:"interfaces"`
-	Files      []string       `json:"files"`  // paths of its node files
-	Append     string         `json:"append"` // its kernel command line
+	Files      []string       `json:"node_file_paths"` // paths of its node files
+	Append     string         `json:"append"`          // its kernel command line
 	Durable    string         `json:"durability"`
 	Usage      *NodeUsage     `json:"usage"` // null when this server does not serve the node
 	Saved      int            `json:"saved"` // entries set aside
@@ -84,14 +84,14 @@ type QuotaUsage struct {
 
 // Push is the last report of a node's resident process, which makes the node's kernel see switches at once.
 type Push struct {
-	State    string      `json:"state"` // one of the constants below
-	Reported time.Time   `json:"heard"` // when the report came
+	State    string      `json:"state"`    // one of the constants below
+	Reported time.Time   `json:"reported"` // when the report came
 	Memory   int         `json:"memory_kb"`
 	Mounts   []NodeMount `json:"mounts"` // on paths of the replica
 	Stale    []Process   `json:"stale"`  // processes that still use replaced files
 	// Restart lists what these processes are: units, or "NAME (pid PID)". It is complete when State is current and
 	// Omitted is 0.
-	Restart []string `json:"restart"`
+	Restart []string `json:"restart_units"`
 	Omitted int      `json:"omitted"` // mounts and processes for which the report had no room
 }
 

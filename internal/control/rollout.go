@@ -54,11 +54,12 @@ type Rollout struct {
 // OwnChanges is what a rollout sets aside on some nodes that lose the same packages and accounts. The lists are cut: of
 // thousands of nodes there are at most some dozens of OwnChanges, and the last one counts what the others leave out.
 type OwnChanges struct {
-	Nodes    string   `json:"nodes"` // node set
-	Count    int      `json:"count"`
-	Paths    int      `json:"paths"`    // entries set aside, on all of these nodes together
-	First    []Path   `json:"first"`    // some of the paths
-	Packages []string `json:"packages"` // of the nodes' own that the package database no longer has as they had them
+	Nodes string `json:"nodes"` // node set
+	Count int    `json:"count"`
+	Paths int    `json:"path_count"`  // entries set aside, on all of these nodes together
+	First []Path `json:"first_paths"` // some of the paths
+	// Packages are those of the nodes' own that the package database no longer has as they had them.
+	Packages []string `json:"package_names"`
 	Accounts []string `json:"accounts"` // users and groups that are no longer as the nodes had them
 	Notes    []string `json:"notes"`    // what else a person must know, such as a number that two users have
 	Left     string   `json:"left"`     // why these nodes are not moved; "" if they are
@@ -76,12 +77,12 @@ type RolloutRing struct {
 type RolloutMove struct {
 	Nodes string `json:"nodes"`
 	Count int    `json:"count"`
-	From  string `json:"from"`  // reference that they follow; "": none
-	To    string `json:"to"`    // reference that they would follow
-	Paths int    `json:"paths"` // number of paths at which the two differ
-	Boot  bool   `json:"boot"`  // they change when they boot
+	From  string `json:"from"`       // reference that they follow; "": none
+	To    string `json:"to"`         // reference that they would follow
+	Paths int    `json:"path_count"` // number of paths at which the two differ
+	Boot  bool   `json:"at_boot"`    // they change when they boot
 
-	Verdict *Verdict `json:"verdict,omitempty"` // what the change means for those that run, when they change at once
+	Verdict *Verdict `json:"effect,omitempty"` // what the change means for those that run, when they change at once
 }
 
 // RolloutNode is the progress of one node of a rollout.
@@ -95,11 +96,11 @@ type RolloutNode struct {
 	Verdict string `json:"verdict"`
 	// Restart lists the services that run replaced programs or libraries until they are restarted. It is exact when
 	// the node itself reported them; otherwise they are derived from packages and unit files.
-	Restart []string `json:"restart"`
+	Restart []string `json:"restart_units"`
 	Exact   bool     `json:"exact"`
 	Reboot  bool     `json:"reboot"` // a part takes effect at the next boot
 	// Reload lists the commands after which configuration takes effect that daemons have read before the switch.
-	Reload []string `json:"reload"`
+	Reload []string `json:"reload_units"`
 	// Old lists files of the node's own that are older than what they describe, with what to do.
 	Old []string `json:"old"`
 	// AsOf is the time of which the verdict is: what was done on the node since is not known. It is zero if the verdict

@@ -33,7 +33,7 @@ type RestoreRequest struct {
 
 // RestoredEntry is an entry that was brought back.
 type RestoredEntry struct {
-	Saved     SavedEntry `json:"saved"`
+	Saved     SavedEntry `json:"entry"`
 	Path      Path       `json:"path"`      // where it is now
 	Displaced bool       `json:"displaced"` // the entry that the node had there was set aside
 }

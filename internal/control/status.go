@@ -15,11 +15,11 @@ type Status struct {
 	Services  []Service      `json:"services"` // what listens
 	Disks     []Disk         `json:"disks"`    // where data is kept
 	Images    []Image        `json:"images"`
-	Servers   []Server       `json:"servers"`   // all of the description
-	Nodes     int            `json:"nodes"`     // how many are declared
-	Stages    map[string]int `json:"stages"`    // how many nodes are in each stage
-	Machines  []Machine      `json:"machines"`  // unknown ones that asked for a boot
-	Capturing []Progress     `json:"capturing"` // captures that run now
+	Servers   []Server       `json:"server_list"`  // all of the description
+	Nodes     int            `json:"node_count"`   // how many are declared
+	Stages    map[string]int `json:"stage_counts"` // how many nodes are in each stage
+	Machines  []Machine      `json:"machines"`     // unknown ones that asked for a boot
+	Capturing []Progress     `json:"capturing"`    // captures that run now
 	Mounts    []Mount        `json:"mounts"`
 	Rollouts  []Rollout      `json:"rollouts"` // those under way
 	Problems  []Problem      `json:"problems"` // empty when all is well
@@ -43,8 +43,8 @@ type Coord struct {
 // Server is a server of the description, as this one knows it.
 type Server struct {
 	Name  string `json:"server"`
-	Nodes int    `json:"nodes"` // how many nodes it serves, as their first server
-	Heard bool   `json:"heard"` // it is this server, or has reported to it
+	Nodes int    `json:"node_count"` // how many nodes it serves, as their first server
+	Heard bool   `json:"heard"`      // it is this server, or has reported to it
 }
 
 // Service is one thing that listens.

@@ -20,10 +20,10 @@ type Cluster struct {
 	Domain   string    `json:"domain"`
 	Networks []network `json:"networks"`
 	Levels   []level   `json:"taxonomy"`
-	Servers  []server  `json:"servers"`
+	Servers  []server  `json:"server_list"`
 	Images   []img     `json:"images"`
-	Groups   []group   `json:"groups"`
-	Nodes    []node    `json:"nodes"`
+	Groups   []group   `json:"group_list"`
+	Nodes    []node    `json:"node_list"`
 	// Revision is that of the applied description, set by the caller; 0: the description was read from a file.
 	Revision int64 `json:"description_revision,omitempty"`
 }
@@ -39,8 +39,8 @@ type network struct {
 
 type level struct {
 	Name string `json:"name"`
-	From int    `json:"from"`
-	To   int    `json:"to"`
+	From int    `json:"low"`
+	To   int    `json:"high"`
 }
 
 type server struct {
@@ -52,7 +52,7 @@ type server struct {
 	TFTP       uint16         `json:"tftp_port"`
 	API        uint16         `json:"api_port"`
 	DHCP       bool           `json:"dhcp"`
-	Nodes      int            `json:"nodes"` // those whose first server it is
+	Nodes      int            `json:"node_count"` // those whose first server it is
 }
 
 type card struct {
@@ -71,13 +71,13 @@ type img struct {
 	Name     string             `json:"name"`
 	Arch     string             `json:"arch"`
 	Master   string             `json:"master"`
-	Push     bool               `json:"push"`
+	Push     bool               `json:"push_enabled"`
 	Exclude  []string           `json:"exclude"`
 	Shared   []string           `json:"shared"`
 	Keep     []string           `json:"keep"`
 	Merge    []merge            `json:"merge"` // those without a rule too
 	Durable  cluster.Durability `json:"durability"`
-	Files    []file             `json:"files"`
+	Files    []file             `json:"node_files"`
 	Builtins []string           `json:"builtins"` // those that are on
 	Kernel   string             `json:"kernel_version,omitempty"`
 	Append   string             `json:"kernel_append,omitempty"`
