@@ -40,6 +40,11 @@ func (n nodeFS) at(name string) (entry replica.LayerEntry, has, hidden bool) {
 	return entry, entry.Kind() != 0, hidden
 }
 
+// nodeFileMax is the size in bytes of the largest file that is read for a node: nodes are not trusted.
+const nodeFileMax = 128 << 20
+
+var errTooLarge = errors.New("larger than 128 MiB")
+
 // Open implements fs.FS.
 func (n nodeFS) Open(name string) (fs.File, error) {
 	entry, has, hidden := n.at(name)
@@ -57,6 +62,13 @@ func (n nodeFS) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	defer release()
+	var st unix.Stat_t
+	if err := unix.Fstatat(at.FD, at.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	if st.Size > nodeFileMax {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errTooLarge}
+	}
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOATIME | unix.O_CLOEXEC
 	fd, err := unix.Openat(at.FD, at.Name, flags, 0)
 	if err != nil {

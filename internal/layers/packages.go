@@ -119,17 +119,32 @@ func (c *packageComparer) busy() (bool, error) {
 	return false, nil
 }
 
-// sameFile reports whether a file is the same in two versions.
+// sameFile reports whether a file is the same in two versions. It reads the file only if a version cannot tell its
+// digest.
 func sameFile(a, b fs.FS, path string) (bool, error) {
-	var sums [2]string
+	var sums [2]image.Digest
 	for i, from := range []fs.FS{a, b} {
-		content, err := fs.ReadFile(from, path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		var err error
+		if sums[i], err = digestOf(from, path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
-		sums[i] = string(content)
 	}
 	return sums[0] == sums[1], nil
+}
+
+// digestOf returns the digest of a file of a version.
+func digestOf(version fs.FS, path string) (image.Digest, error) {
+	if v, ok := version.(interface {
+		Entry(name string) (image.Entry, error)
+	}); ok {
+		e, err := v.Entry(path)
+		return e.Digest, err
+	}
+	b, err := fs.ReadFile(version, path)
+	if err != nil {
+		return image.Digest{}, err
+	}
+	return image.Sum(b), nil
 }
 
 // paths returns what the layer has of some packages.

@@ -222,3 +222,18 @@ func TestPackagesOfRpmAreInConflictAsAWhole(t *testing.T) {
 		t.Errorf("what goes with the packages (-want +got):\n%s", diff)
 	}
 }
+
+func TestADatabaseThatIsTooLargeIsNotRead(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.Version(t, 1, tool1), m)
+	o.upgrade()
+	size := vfs.SetAttr{Valid: vfs.SetSize, Size: nodeFileMax + 1} // a hole
+	if _, err := o.SetAttr(root, o.Handle("var/lib/dpkg/status"), &size); err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.PackageConflicts(PackageComparison{packagesOf(tool1), packagesOf(tool11), true})
+	want := []pkgdb.Conflict{{Name: "tool", Arch: "all", Old: "1", Master: "1.1"}} // as if nothing were installed
+	if diff := cmp.Diff(want, got.List); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
