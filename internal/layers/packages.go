@@ -18,10 +18,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// packageDatabases are the files that tell what is installed.
-var packageDatabases = []string{
-	"var/lib/dpkg/status", "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite",
-}
+// dpkgStatus is dpkg's database.
+const dpkgStatus = "var/lib/dpkg/status"
 
 // dpkgUpdates is the directory in which dpkg has files while it runs. It writes the database anew from them and from
 // what it has in memory.
@@ -32,7 +30,7 @@ const dpkgUpdates = "var/lib/dpkg/updates"
 func PackageState(s *replica.Set, node, image string) (string, error) {
 	root, home := s.DiskOf(node, image)
 	text := ""
-	for _, path := range slices.Concat(packageDatabases, []string{dpkgUpdates}) {
+	for _, path := range append(pkgdb.DatabaseFiles(), dpkgUpdates) {
 		var st unix.Stat_t
 		switch err := root.Stat(home.Upper(path), &st); {
 		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
@@ -91,9 +89,9 @@ type packageComparer struct {
 
 // replacesDatabase reports whether the switch puts the master's database in the place of the node's.
 func (c *packageComparer) replacesDatabase() (bool, error) {
-	for _, path := range packageDatabases {
+	for _, path := range pkgdb.DatabaseFiles() {
 		entry, ok := c.root.At(path)
-		if !ok || entry.Kind() != vfs.Regular || c.Merged && path == packageDatabases[0] {
+		if !ok || entry.Kind() != vfs.Regular || c.Merged && path == dpkgStatus {
 			continue
 		}
 		if same, err := sameFile(c.Old.Root(), c.Next.Root(), path); !same || err != nil {
@@ -112,7 +110,7 @@ func (c *packageComparer) busy() (bool, error) {
 	}
 	for entry := range dir.Entries() {
 		if entry.Kind() == vfs.Regular {
-			same, err := sameFile(c.Old.Root(), c.Next.Root(), packageDatabases[0])
+			same, err := sameFile(c.Old.Root(), c.Next.Root(), dpkgStatus)
 			return !same, err
 		}
 	}

@@ -19,6 +19,15 @@ type Conflict struct {
 	Master string
 }
 
+// DatabaseFiles returns the paths of the databases that Load can read, apart from those of images without dpkg.
+func DatabaseFiles() []string {
+	list := []string{dpkgStatus}
+	for _, dir := range rpmDirs {
+		list = append(list, dir+"/rpmdb.sqlite")
+	}
+	return list
+}
+
 // OnConflict tells what becomes of a node that has changed packages which its next version changes in another way.
 type OnConflict string
 

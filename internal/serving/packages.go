@@ -3,6 +3,7 @@ package serving
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -35,6 +36,9 @@ func (s *Server) packages(
 	if was.Digest == v.Digest {
 		return none, nil
 	}
+	if same, err := p.samePackages(s, was, v); same || err != nil {
+		return none, err
+	}
 	state, err := layers.PackageState(s.Set, string(n.Name), string(n.Image.Name))
 	if state == "" || err != nil {
 		return none, err
@@ -64,6 +68,31 @@ func (s *Server) packages(
 	defer s.deciding.Unlock()
 	s.decided[n.Name] = packageDecision{key, conflicts}
 	return conflicts, nil
+}
+
+// samePackages reports whether two versions have the same databases of packages. It compares them once.
+func (p *plan) samePackages(s *Server, a, b image.Version) (bool, error) {
+	pair := [2]image.Digest{a.Digest, b.Digest}
+	if same, ok := p.same[pair]; ok {
+		return same, nil
+	}
+	if err := errors.Join(p.inStore(s, a), p.inStore(s, b)); err != nil {
+		return false, err
+	}
+	x, y := versionfs.New(s.Store, a.Root), versionfs.New(s.Store, b.Root)
+	same := true
+	for _, path := range pkgdb.DatabaseFiles() {
+		var found [2]image.Entry
+		for i, version := range []*versionfs.FS{x, y} {
+			var err error
+			if found[i], err = version.Entry(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return false, err
+			}
+		}
+		same = same && found[0].Digest == found[1].Digest
+	}
+	p.same[pair] = same
+	return same, nil
 }
 
 // packagesOf returns the packages of a version. It reads them once.

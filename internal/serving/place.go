@@ -140,7 +140,8 @@ type plan struct {
 	known map[image.Ref]error // whether the store has a version
 
 	packages map[image.Digest]*pkgdb.Database
-	rollouts []rollout.Rollout // the latest first; nil: not read yet
+	same     map[[2]image.Digest]bool // pairs of versions, see samePackages
+	rollouts []rollout.Rollout        // the latest first; nil: not read yet
 }
 
 type baseKey struct {
@@ -151,7 +152,7 @@ type baseKey struct {
 func newPlan(now *follow.Declared) *plan {
 	return &plan{
 		now: now, bases: map[baseKey]*nodefile.Base{}, known: map[image.Ref]error{},
-		packages: map[image.Digest]*pkgdb.Database{},
+		packages: map[image.Digest]*pkgdb.Database{}, same: map[[2]image.Digest]bool{},
 	}
 }
 
