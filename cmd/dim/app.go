@@ -109,14 +109,17 @@ const anyNumber = math.MaxInt
 // not be taken for "all". The names of the operands are in cmd.Use.
 func operands(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		for i, arg := range args {
-			if strings.TrimSpace(arg) == "" {
-				return &usageError{
-					fmt.Errorf("%s: operand %d is empty", verb(cmd), i+1), "leave it out, or write '@*' for all nodes",
-				}
-			}
-		}
 		usage := "usage: " + cmd.UseLine()
+		for i, arg := range args {
+			if strings.TrimSpace(arg) != "" {
+				continue
+			}
+			hint := usage
+			if strings.Contains(cmd.Use, "[NODES…]") {
+				hint = "leave it out, or write '@*' for all nodes"
+			}
+			return &usageError{fmt.Errorf("%s: operand %d is empty", verb(cmd), i+1), hint}
+		}
 		switch {
 		case len(args) < least:
 			return &usageError{fmt.Errorf("%s: %s is missing", verb(cmd), missing(cmd, len(args))), usage}

@@ -65,7 +65,7 @@ master as it is at and below PATH.
 				r.Rollout = &rollout
 			} else if rollout != (control.RolloutRequest{}) {
 				return &usageError{
-					errors.New("image capture: --rings, --soak, --check and --hook need --rollout"),
+					errors.New("image capture: --rings, --soak, --check, --hook and --on-conflict need --rollout"),
 					"--rollout now or --rollout boot",
 				}
 			}

@@ -190,17 +190,18 @@ func printRollout(w io.Writer, r control.Rollout) {
 	printOwn(w, r.Own, false)
 }
 
-// rolloutLine is "1 done: 4 of 4 nodes on compute@2".
+// rolloutLine is "1 done: 4 of 4 nodes on compute@2", or "2 undone: 4 nodes, compute@2".
 func rolloutLine(r control.Rollout) string {
 	line := fmt.Sprintf("%d %s", r.ID, rolloutState(r))
 	if len(r.Rings) > 1 {
 		line += fmt.Sprintf(", ring %d of %d", r.Ring, len(r.Rings))
 	}
-	line += ": "
+	nodes, ref := plural(r.Count, "node"), versionRef(r.Image, r.Version)
 	if r.Shown != nil {
-		line += count(uint64(*r.Shown)) + " of "
+		line += fmt.Sprintf(": %s of %s on %s", count(uint64(*r.Shown)), nodes, ref)
+	} else { // how many show the version is not known, or it no longer holds
+		line += fmt.Sprintf(": %s, %s", nodes, ref)
 	}
-	line += fmt.Sprintf("%s on %s", plural(r.Count, "node"), versionRef(r.Image, r.Version))
 	if r.Reason != "" {
 		line += "; " + safe(r.Reason)
 	}
