@@ -77,7 +77,7 @@ func ownersOf(e *element, attribute string, owners []string) []string {
 // elementHint is for an element that another one does not have: where it belongs, or what it is called here.
 func elementHint(name string) string {
 	if parents := parentsOf(vocabulary(), strings.ToLower(name), nil); len(parents) > 0 && len(parents) <= 4 {
-		return fmt.Sprintf("<%s> belongs into %s", strings.ToLower(name), strings.Join(parents, ", "))
+		return fmt.Sprintf("<%s> belongs in %s", strings.ToLower(name), strings.Join(parents, ", "))
 	}
 	return foreignWords()[strings.ToLower(name)]
 }

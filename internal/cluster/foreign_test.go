@@ -42,7 +42,7 @@ func TestWordsOfOtherToolsGetAHint(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{
-		`<exclude path="/x"/>`: "(<exclude> belongs into <image>)", `<nic/>`: "(write <interface>)",
+		`<exclude path="/x"/>`: "(<exclude> belongs in <image>)", `<nic/>`: "(write <interface>)",
 		`<inteface/>`: `(did you mean "interface"?)`,
 	} {
 		if _, err := parseCards(good + in); err == nil || !strings.Contains(err.Error(), want) {

@@ -18,7 +18,7 @@ type SelectError struct {
 	Syntax  bool   // the text is not a node set; otherwise it names something that is not defined
 }
 
-// Error returns the message, with the hint in brackets.
+// Error returns the message, with the hint in parentheses.
 func (e *SelectError) Error() string {
 	if e.Hint == "" {
 		return e.Message

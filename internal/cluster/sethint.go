@@ -55,7 +55,7 @@ func setShapes() []setShape {
 		{`[~/^].*|.*(?:\.\*|\$|\\[dw]).*`, fixed(
 			"regular expressions are not supported: write a range such as n[01-04], a group such as @cell, or @*")},
 		{`.*[*?].*`, fixed("wild cards are not supported: write a range such as n[01-04], or @* for all nodes")},
-		{`.*[()].*`, fixed("brackets are not supported: operators are applied from left to right")},
+		{`.*[()].*`, fixed("parentheses are not supported: operators are applied from left to right")},
 	}
 }
 

@@ -33,7 +33,7 @@ func TestSetsOfOtherToolsGetAHint(t *testing.T) {
 		"compute@rack1": "write 'compute&@rack1'",
 		"@slurm:cell":   "write @cell", "group:cell": "write @cell",
 		"~n0.": "regular expressions", "/n0.*": "regular expressions", "n0.*": "regular expressions",
-		"n*": "wild cards", "n0?": "wild cards", "(n01,n02)": "brackets are not supported",
+		"n*": "wild cards", "n0?": "wild cards", "(n01,n02)": "parentheses are not supported",
 		"/etc/hosts.list": `write "$(cat /etc/hosts.list)"`, "^/tmp/hosts": `write "$(cat /tmp/hosts)"`,
 		"n01.small.example": "write n01: names are without the domain",
 		"10.77.0.11":        "10.77.0.11 is the address of n02", "10.9.9.9": "nodes are named",
