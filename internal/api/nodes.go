@@ -136,15 +136,26 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 		out.Problem = s.Error
 	case s.Trouble.Text != "":
 		out.Problem, out.Hint = s.Trouble.Text, s.Trouble.Hint
-	case out.Problem != "":
-	case s.Running && api.usedUp(n) != "":
-		out.Problem, out.Hint = api.usedUp(n), "remove files on the node, or raise its quota in the description"
-	case s.Ahead != 0:
-		out.Problem, out.Hint = clockText(s.Ahead), clockHint
-	case refusedNow(&s, time.Now()):
-		out.Problem, out.Hint = s.Refusal.Text, refusalHint
+	case out.Problem == "":
+		out.Problem, out.Hint = api.minorProblem(n, &s)
 	}
 	return out
+}
+
+// minorProblem returns what is wrong with a node whose boot and root are in order, and what to do; "" if nothing is.
+func (api *API) minorProblem(n *cluster.Node, s *liveness.State) (text, hint string) {
+	if s.Running {
+		if text = api.usedUp(n); text != "" {
+			return text, "remove files on the node, or raise its quota in the description"
+		}
+	}
+	switch {
+	case s.Ahead != 0:
+		return clockText(s.Ahead), clockHint
+	case refusedNow(s, time.Now()):
+		return s.Refusal.Text, refusalHint
+	}
+	return "", ""
 }
 
 const (

@@ -28,12 +28,12 @@ func (api *API) addPreview(ctx context.Context, now *follow.Declared, out *contr
 		if !ok || m.from == m.to {
 			continue
 		}
-		does, err := api.Serving.Preview(ctx, m.nodes, v, pkgdb.OnConflict(out.OnConflict))
+		preview, err := api.Serving.Preview(ctx, m.nodes, v, pkgdb.OnConflict(out.OnConflict))
 		if err != nil {
 			return err
 		}
-		list = append(list, does.Aside...)
-		maps.Copy(left, does.Left)
+		list = append(list, preview.Aside...)
+		maps.Copy(left, preview.Left)
 	}
 	out.Own = slices.Concat(leftNodes(left), ownChanges(list))
 	return nil
