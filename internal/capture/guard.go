@@ -36,16 +36,16 @@ func (o *Options) fileSystemsPath() string {
 
 // loadFileSystems returns the file systems at the last capture, or none.
 func (o *Options) loadFileSystems() *fileSystems {
-	l := &fileSystems{}
+	found := &fileSystems{}
 	if o.CacheDir == "" {
-		return l
+		return found
 	}
 	b, err := os.ReadFile(o.fileSystemsPath())
 	if err == nil {
-		err = json.Unmarshal(b, l)
+		err = json.Unmarshal(b, found)
 	}
-	if err == nil && l.Format == fileSystemsFormat {
-		return l
+	if err == nil && found.Format == fileSystemsFormat {
+		return found
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		o.Log.Warn("mount points of the previous capture are not known", "file", o.fileSystemsPath(), "error", err)
@@ -53,12 +53,15 @@ func (o *Options) loadFileSystems() *fileSystems {
 	return &fileSystems{}
 }
 
-// saveFileSystems keeps l for the next capture, unless last is the same.
-func (o *Options) saveFileSystems(l, last *fileSystems) {
-	if l == nil || o.CacheDir == "" || o.DryRun || l.Disk == last.Disk && maps.Equal(l.Mounts, last.Mounts) {
+// saveFileSystems keeps found for the next capture, unless last is the same.
+func (o *Options) saveFileSystems(found, last *fileSystems) {
+	if found == nil || o.CacheDir == "" || o.DryRun {
 		return
 	}
-	b, err := json.Marshal(l)
+	if found.Disk == last.Disk && maps.Equal(found.Mounts, last.Mounts) {
+		return
+	}
+	b, err := json.Marshal(found)
 	if err == nil {
 		err = durable.WriteFile(o.fileSystemsPath(), append(b, '\n'), 0o600)
 	}
@@ -69,10 +72,10 @@ func (o *Options) saveFileSystems(l, last *fileSystems) {
 
 // fileSystems returns the file systems of the master that was scanned.
 func (c *scan) fileSystems(made *notes) *fileSystems {
-	l := &fileSystems{Format: fileSystemsFormat, Disk: fmt.Sprintf("%x", c.fsid), Mounts: map[string]string{}}
+	found := &fileSystems{Format: fileSystemsFormat, Disk: fmt.Sprintf("%x", c.fsid), Mounts: map[string]string{}}
 	points := made.root.mountPoints("", nil)
 	if len(points) == 0 {
-		return l
+		return found
 	}
 	var kinds map[string]string
 	root, err := filepath.EvalSymlinks(c.o.Dir)
@@ -86,27 +89,36 @@ func (c *scan) fileSystems(made *notes) *fileSystems {
 		c.o.Log.Warn("kinds of mounted file systems are not known", "image", c.o.Image, "error", err)
 	}
 	for _, path := range points {
-		l.Mounts[path] = kinds[path]
-		if kinds[path] == "" { // or it was unmounted meanwhile
-			l.Mounts[path] = emptySubvolumeKind
+		found.Mounts[path] = kinds[path]
+		if kinds[path] == "" { // not in the table; perhaps it was unmounted meanwhile
+			found.Mounts[path] = emptySubvolumeKind
 		}
 	}
-	return l
+	return found
 }
 
-// leftOut returns a Problem for each mount point. The directories of the running system are left out from every master.
-func (l *fileSystems) leftOut() (list []Problem) {
-	for _, path := range slices.Sorted(maps.Keys(l.Mounts)) {
-		if !volatile(path, "proc", "sys", "dev", "run") {
-			err := errors.New(l.Mounts[path] + " is mounted there")
+var (
+	// runningDirs are the directories of a running system. They are left out from every master.
+	runningDirs = []string{"proc", "sys", "dev", "run"}
+	// mountingDirs are those on which programs mount something while somebody works in the master.
+	mountingDirs = []string{"tmp", "proc", "sys", "dev", "run"}
+	// emptiedDirs are those that programs empty.
+	emptiedDirs = []string{"tmp", "run", "var/tmp", "var/run", "var/cache", "var/lib/apt/lists"}
+)
+
+// leftOut returns a Problem for each mount point outside of runningDirs.
+func (f *fileSystems) leftOut() (list []Problem) {
+	for _, path := range slices.Sorted(maps.Keys(f.Mounts)) {
+		if !coveredBy(path, runningDirs...) {
+			err := errors.New(f.Mounts[path] + " is mounted there")
 			list = append(list, Problem{Path: path, Kind: LeftOut, Err: err})
 		}
 	}
 	return list
 }
 
-// volatile reports whether path is one of dirs or below one.
-func volatile(path string, dirs ...string) bool {
+// coveredBy reports whether path is one of dirs or below one.
+func coveredBy(path string, dirs ...string) bool {
 	return slices.ContainsFunc(dirs, func(dir string) bool {
 		return path == dir || strings.HasPrefix(path, dir+"/")
 	})
@@ -167,20 +179,20 @@ func (o *Options) accepted() (list []string) {
 }
 
 func (g *guard) hold(path string, kind ProblemKind, err error) {
-	if !volatile(path, g.o.accepted()...) {
+	if !coveredBy(path, g.o.accepted()...) {
 		g.held = append(g.held, Problem{Path: path, Kind: kind, Err: err})
 	}
 }
 
-// covered finds directories with content in the version before that are mount points now. What is mounted on the
-// directories of a running system while somebody works in the master is no accident.
+// covered finds directories with content in the version before that are mount points now. A mount on one of
+// mountingDirs is no accident.
 func (g *guard) covered() error {
 	for _, path := range slices.Sorted(maps.Keys(g.now.Mounts)) {
 		old, err := g.find(g.r.Before.Root, path)
 		if err != nil {
 			return err
 		}
-		if old == nil || volatile(path, "proc", "sys", "dev", "run", "tmp") {
+		if old == nil || coveredBy(path, mountingDirs...) {
 			continue
 		}
 		names, bytes, err := g.count(old)
@@ -198,7 +210,7 @@ func (g *guard) covered() error {
 // uncovered finds directories that were mount points at the last capture and now have content of their own.
 func (g *guard) uncovered() error {
 	for _, path := range slices.Sorted(maps.Keys(g.last.Mounts)) {
-		if _, still := g.now.Mounts[path]; still || volatile(path, "proc", "sys", "dev", "run", "tmp") {
+		if _, still := g.now.Mounts[path]; still || coveredBy(path, mountingDirs...) {
 			continue
 		}
 		now, err := g.find(g.r.Version.Root, path)
@@ -228,8 +240,7 @@ func (g *guard) uncovered() error {
 func (g *guard) emptied() error { return g.emptiedIn("", &g.r.Before.Root, &g.r.Version.Root) }
 
 func (g *guard) emptiedIn(path string, old, now *image.Entry) error {
-	if old.Digest == now.Digest ||
-		volatile(path, "tmp", "run", "var/tmp", "var/run", "var/cache", "var/lib/apt/lists") {
+	if old.Digest == now.Digest || coveredBy(path, emptiedDirs...) {
 		return nil
 	}
 	if _, mounted := g.now.Mounts[path]; mounted {
