@@ -14,13 +14,13 @@ func CompareRelease(a, b string) int {
 	return cmp.Or(cmp.Compare(y.class, x.class), compareVersions(x.version, y.version), strings.Compare(a, b))
 }
 
-// DoubtfulRelease reports whether it is a matter of opinion that the kernel chosen is better than other: they have
-// different flavours, or other is newer, be it only by the rules of dpkg. A kernel for debugging or rescue is never
-// meant.
+// DoubtfulRelease reports whether other may be the kernel that is meant, although chosen is the better one by
+// CompareRelease: they have different flavours, or other is newer by the rules of rpm or, if neither is of a
+// distribution with rpm, of dpkg. A kernel for debugging or rescue is never meant.
 func DoubtfulRelease(chosen, other string) bool {
 	x, y := parseRelease(chosen), parseRelease(other)
-	if y.class == troubleClass {
-		return x.class == troubleClass && chosen != other
+	if y.class == debugClass {
+		return x.class == debugClass && chosen != other
 	}
 	return x.flavour != y.flavour || compareVersions(x.version, y.version) < 0 ||
 		!ofRpm(chosen) && !ofRpm(other) && compareAsDpkg(x.version, y.version) < 0
@@ -40,7 +40,7 @@ type class int
 const (
 	plainClass class = iota
 	flavourClass
-	troubleClass
+	debugClass
 )
 
 // release is a parsed release: "6.1.0-57-cloud-amd64" has the version "6.1.0-57-amd64" and the flavour "cloud".
@@ -57,7 +57,7 @@ var (
 		"oracle", "ibm", "kvm", "kvmsmall", "virtual", "virt", "vanilla", "pae", "xen", "uek", "lpae", "raspi",
 		"rpi", "zfcpdump",
 	}
-	troubles = []string{"debug", "dbg", "rescue", "kdump", "trace"}
+	debugWords = []string{"debug", "dbg", "rescue", "kdump", "trace"}
 )
 
 func parseRelease(s string) (r release) {
@@ -70,8 +70,8 @@ func parseRelease(s string) (r release) {
 		part := s[:end]
 		word := strings.ToLower(strings.TrimRight(part, "0123456789"))
 		switch {
-		case slices.Contains(troubles, word):
-			r.class = troubleClass
+		case slices.Contains(debugWords, word):
+			r.class = debugClass
 		case slices.Contains(flavours, strings.ToLower(part)), word == "rt":
 			r.flavour += word + " "
 			r.class = max(r.class, flavourClass)

@@ -21,18 +21,18 @@ import (
 
 // The extended attributes of docs/formats/layer.md.
 const (
-	xattrID       = "trusted.dim.id"
-	xattrVerifier = "trusted.dim.verf"
-	xattrGroup    = "trusted.dim.group"     // a hard-link group is being copied up and does not have all its names yet
-	xattrSaved    = "trusted.dim.saved"     // below saved/ only: what the entry stands for, if not for itself
-	xattrWhy      = "trusted.dim.why"       // of saved/STAMP and snapshots/STAMP: what made it
-	xattrOver     = "trusted.dim.over"      // of snapshots/STAMP: the versions that the layer was over
-	xattrSize     = "trusted.dim.size"      // of snapshots/STAMP: entries, bytes, bytes that could not be shared
-	xattrOrigin   = "trusted.dim.of"        // of a file in a snapshot: inode and ctime of the layer's file
-	xattrMerged   = "trusted.dim.merged"    // of a file that a switch made by a merge: the stamp of the switch
-	xattrLost     = "trusted.dim.conflicts" // below saved/: of a file whose records were merged: the conflicts
-	xattrOpaque   = "trusted.overlay.opaque"
-	overlayXattrs = "trusted.overlay."
+	xattrID        = "trusted.dim.id"
+	xattrVerifier  = "trusted.dim.verf"
+	xattrGroup     = "trusted.dim.group"     // a hard-link group is being copied up and does not have all its names yet
+	xattrSaved     = "trusted.dim.saved"     // below saved/ only: what the entry stands for, if not for itself
+	xattrWhy       = "trusted.dim.why"       // of saved/STAMP and snapshots/STAMP: what made it
+	xattrOver      = "trusted.dim.over"      // of snapshots/STAMP: the versions that the layer was over
+	xattrSize      = "trusted.dim.size"      // of snapshots/STAMP: entries, bytes, bytes that could not be shared
+	xattrOrigin    = "trusted.dim.of"        // of a file in a snapshot: inode and ctime of the layer's file
+	xattrMerged    = "trusted.dim.merged"    // of a file that a switch made by a merge: the stamp of the switch
+	xattrConflicts = "trusted.dim.conflicts" // below saved/: of a file whose records were merged: the conflicts
+	xattrOpaque    = "trusted.overlay.opaque"
+	overlayXattrs  = "trusted.overlay."
 )
 
 // PathMax bounds the paths in a layer. It bounds how deep a node can nest directories, by mkdir and by rename, so that
@@ -279,7 +279,7 @@ func (e Entry) ReplaceXattrs(old, now []image.Xattr) error {
 // itself.
 func isNote(name string) bool {
 	switch name {
-	case xattrWhy, xattrSaved, xattrOver, xattrSize, xattrOrigin, xattrMerged, xattrLost:
+	case xattrWhy, xattrSaved, xattrOver, xattrSize, xattrOrigin, xattrMerged, xattrConflicts:
 		return true
 	}
 	return false

@@ -28,19 +28,19 @@ func (e Entry) SetConflicts(list []recordmerge.Conflict) error {
 			break
 		}
 	}
-	err := e.setXattr(xattrLost, text)
+	err := e.setXattr(xattrConflicts, text)
 	if err == unix.ENOSPC || err == unix.E2BIG || err == unix.ERANGE {
-		err = e.setXattr(xattrLost, []byte("[]"))
+		err = e.setXattr(xattrConflicts, []byte("[]"))
 	}
 	return err
 }
 
 // DropConflicts removes what SetConflicts has set: the file is in the layer again.
-func (e Entry) DropConflicts() error { return e.drop(xattrLost) }
+func (e Entry) DropConflicts() error { return e.drop(xattrConflicts) }
 
 // conflicts returns what SetConflicts has kept. merged is false if e has no such mark.
 func (e Entry) conflicts() (list []recordmerge.Conflict, merged bool) {
-	v, err := e.Xattr(xattrLost, make([]byte, 2*conflictsMax))
+	v, err := e.Xattr(xattrConflicts, make([]byte, 2*conflictsMax))
 	if err != nil {
 		return nil, false
 	}

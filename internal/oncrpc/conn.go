@@ -29,8 +29,8 @@ var (
 	errRefused = errors.New("its calls are refused")
 )
 
-// maxRefused is the number of calls of a connection that may be refused for who makes them or what they ask for. The
-// client of a person's mistake gives up sooner, and one that goes on would cost others the processor.
+// maxRefused is the number of calls of a connection that may be refused for who makes them or what they ask for. A
+// client that is configured wrongly gives up sooner. One that goes on would take processor time from others.
 const maxRefused = 128
 
 // conn is one connection.

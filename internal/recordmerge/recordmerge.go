@@ -169,7 +169,7 @@ func (s *shape) index(records []record) (*file, error) {
 			continue
 		}
 		if !s.repeats {
-			return nil, fmt.Errorf("%s stands there twice", shown(r.key))
+			return nil, fmt.Errorf("%s is there twice", shown(r.key))
 		}
 		if parts[i] == nil {
 			parts[i] = [][]byte{f.records[i].text}

@@ -178,7 +178,7 @@ func TestMergeRefusesWhatDoesNotParse(t *testing.T) {
 	}{
 		{Passwd, "", "the node's file is empty"},
 		{Passwd, "root:x:0:0:root:/root", "the node's file: line 1 has 6 fields, not 7"},
-		{Passwd, text(rootLine, rootLine), "the node's file: root stands there twice"},
+		{Passwd, text(rootLine, rootLine), "the node's file: root is there twice"},
 		{Passwd, "a:x:b:0:::\n", "the node's file: line 1 has no number in field 3"},
 		{Passwd, ":x:1:0:::\n", "the node's file: line 1 has no name"},
 		{Passwd, "a\x00b\n", "the node's file: line 1 contains a zero byte"},

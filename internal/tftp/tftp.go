@@ -233,7 +233,7 @@ func (s *Server) admit(ctx context.Context, client netip.AddrPort, packet []byte
 	return t, true
 }
 
-// add counts a transfer, in the place of a doubtful one if there is no other. The caller holds mu.
+// add counts a transfer. If there is no place, it takes that of one that was never acknowledged. The caller holds mu.
 func (s *Server) add(t *transfer) bool {
 	limit := bounds.Limit{Each: cmp.Or(s.MaxPerClient, 4), All: 512}
 	if s.MaxTransfers != nil {
