@@ -1,6 +1,6 @@
-// Package admission decides at accept which connections a service takes, and keeps those that it has.
+// Package admission decides at accept which connections of a service are admitted, and bounds their number.
 //
-// # Who is taken
+// # Who is admitted
 //
 // The declared nodes, the other servers, the hosts of admin networks, and this machine, as package caller tells them
 // apart. All others are closed at once, so that strangers cost no more than an accept. Machines that are not declared
@@ -8,10 +8,10 @@
 //
 // # Limits
 //
-// An address has a number of connections, and as many again for its ordinary users, who could use up those of its
-// superuser otherwise. A further connection takes the place of the one that was quiet longest, because a node that was
-// switched off leaves connections that nobody ends. The number in all grows with the description. The superuser of this
-// machine has no limit.
+// The superuser of an address may have some connections, and the ordinary users there together as many again: they must
+// not use up those of the superuser. A further connection takes the place of the one that was quiet longest, because a
+// node that was switched off leaves connections that nobody ends. The number in all grows with the description. The
+// superuser of this machine has no limit.
 //
 // # What it must not know
 //
@@ -47,8 +47,9 @@ const (
 	requestRate, requestBurst = 20, 200
 )
 
-// Door takes the connections of one service. It may be used by any number of goroutines.
-type Door struct {
+// Controller admits the connections of one service, and keeps those that it has admitted. It may be used by any number
+// of goroutines.
+type Controller struct {
 	name    string
 	cluster func() *cluster.Cluster
 	log     *slog.Logger
@@ -57,8 +58,8 @@ type Door struct {
 	refused atomic.Uint64
 }
 
-// Refused returns how many connections were not taken since the start.
-func (d *Door) Refused() uint64 { return d.refused.Load() }
+// Refused returns how many connections were not admitted since the start.
+func (a *Controller) Refused() uint64 { return a.refused.Load() }
 
 // holder is whose connections are counted together.
 type holder struct {
@@ -66,9 +67,9 @@ type holder struct {
 	superuser bool
 }
 
-// New returns the door of a service; cluster returns the description that holds now.
-func New(service string, cluster func() *cluster.Cluster, log *slog.Logger) *Door {
-	return &Door{
+// New returns the Controller of a service; cluster returns the description that holds now.
+func New(service string, cluster func() *cluster.Cluster, log *slog.Logger) *Controller {
+	return &Controller{
 		name: service, cluster: cluster, log: log,
 		rate: bounds.Rate[holder]{Every: time.Second / requestRate, Burst: requestBurst},
 	}
@@ -79,30 +80,30 @@ func limitOf(nodes int) bounds.Limit {
 	return bounds.Limit{Each: perAddress, All: spare + perNode*nodes}
 }
 
-// Listener returns a listener that accepts what d takes of ln. A connection is d's until it is closed.
-func (d *Door) Listener(ln net.Listener) net.Listener { return &listener{ln, d} }
+// Listener returns a listener that accepts the connections of ln that a admits. A connection counts until it is closed.
+func (a *Controller) Listener(ln net.Listener) net.Listener { return &listener{ln, a} }
 
-// ConnState is a hook of a http.Server that closes what d does not take. In the place of it a Listener would do, but
-// hides from net/http that its connections are TCP, and files would no longer be sent by the kernel.
-func (d *Door) ConnState(c net.Conn, s http.ConnState) {
+// ConnState is a hook of an http.Server. It closes connections that a does not admit. With a Listener instead, net/http
+// would not see that its connections are TCP, and the kernel would no longer send files by itself.
+func (a *Controller) ConnState(c net.Conn, s http.ConnState) {
 	switch s {
 	case http.StateNew:
-		if !d.take(c) {
+		if !a.admit(c) {
 			_ = c.Close()
 		}
 	case http.StateClosed, http.StateHijacked:
-		d.leave(c)
+		a.remove(c)
 	}
 }
 
 // Handler returns a handler that passes requests on to next, unless their address makes too many: then it ends the
 // connection. Programs on this machine may make any number.
-func (d *Door) Handler(next http.Handler) http.Handler {
+func (a *Controller) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if peer, err := caller.OfRequest(r); err == nil {
-			who, _ := caller.Resolve(d.cluster(), peer)
+			who, _ := caller.Resolve(a.cluster(), peer)
 			h := holder{who.Peer.Remote.Addr(), who.Superuser}
-			if mine := who.Local && who.Node == nil; !mine && !d.rate.Allow(h, time.Now()) {
+			if mine := who.Local && who.Node == nil; !mine && !a.rate.Allow(h, time.Now()) {
 				w.Header().Set("Connection", "close")
 				http.Error(w, "too many requests: try again in a second", http.StatusTooManyRequests)
 				return
@@ -112,17 +113,17 @@ func (d *Door) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// take adds c to the connections that are taken, and reports whether it is.
-func (d *Door) take(c net.Conn) (taken bool) {
+// admit adds c to the connections that are admitted, and reports whether it is.
+func (a *Controller) admit(c net.Conn) (admitted bool) {
 	defer func() {
-		if !taken {
-			d.refused.Add(1)
+		if !admitted {
+			a.refused.Add(1)
 		}
 	}()
-	cl := d.cluster()
+	cl := a.cluster()
 	who, err := caller.Resolve(cl, peerOf(c))
 	if err != nil {
-		d.log.Warn("connection refused", "kind", d.name, "client", who.Peer.Remote, "error", err)
+		a.log.Warn("connection refused", "kind", a.name, "client", who.Peer.Remote, "error", err)
 		return false
 	}
 	limit := limitOf(len(cl.Nodes))
@@ -130,26 +131,26 @@ func (d *Door) take(c net.Conn) (taken bool) {
 		limit = bounds.Limit{}
 	}
 	h := holder{who.Peer.Remote.Addr(), who.Superuser}
-	if d.open.Add(h, c, limit) {
+	if a.open.Add(h, c, limit) {
 		return true
 	}
-	if quiet := quietest(d.open.Of(h)); quiet != nil {
-		d.open.Remove(h, quiet)
+	if quiet := quietest(a.open.Of(h)); quiet != nil {
+		a.open.Remove(h, quiet)
 		_ = quiet.Close()
-		if d.open.Add(h, c, limit) {
+		if a.open.Add(h, c, limit) {
 			return true
 		}
 	}
-	d.log.Warn("connection refused", "kind", d.name, "client", who.Peer.Remote, "reason", "too many connections")
+	a.log.Warn("connection refused", "kind", a.name, "client", who.Peer.Remote, "reason", "too many connections")
 	return false
 }
 
-// leave removes a connection that has ended. It may have been counted for either user of its address: the description
+// remove removes a connection that has ended. It may have been counted for either user of its address: the description
 // may have changed.
-func (d *Door) leave(c net.Conn) {
+func (a *Controller) remove(c net.Conn) {
 	addr := peerOf(c).Remote.Addr().Unmap()
-	d.open.Remove(holder{addr, true}, c)
-	d.open.Remove(holder{addr, false}, c)
+	a.open.Remove(holder{addr, true}, c)
+	a.open.Remove(holder{addr, false}, c)
 }
 
 func peerOf(c net.Conn) caller.Peer {
@@ -204,10 +205,10 @@ func tcpOf(c net.Conn) (*net.TCPConn, bool) {
 	return tcp, ok
 }
 
-// listener accepts the connections that its door takes.
+// listener accepts the connections that by admits.
 type listener struct {
 	net.Listener
-	door *Door
+	by *Controller
 }
 
 // Accept implements net.Listener.
@@ -222,21 +223,21 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
-		if taken := (&conn{tcp, l.door}); l.door.take(taken) {
-			return taken, nil
+		if c := (&conn{tcp, l.by}); l.by.admit(c) {
+			return c, nil
 		}
 		_ = c.Close()
 	}
 }
 
-// conn is a connection that leaves its door when it is closed.
+// conn is an admitted connection. It no longer counts when it is closed.
 type conn struct {
 	*net.TCPConn
-	door *Door
+	by *Controller
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	c.door.leave(c)
+	c.by.remove(c)
 	return c.TCPConn.Close()
 }

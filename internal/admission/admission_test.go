@@ -32,8 +32,8 @@ func site() *cluster.Cluster {
 	}
 }
 
-// open is a door with a listener behind which a goroutine keeps what it accepts.
-func open(t *testing.T) (d *Door, addr string) {
+// open is a controller with a listener behind which a goroutine keeps what it accepts.
+func open(t *testing.T) (d *Controller, addr string) {
 	t.Helper()
 	d = New("test", site, slog.New(slog.DiscardHandler))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,7 +88,9 @@ func dialAsSuperuser(t *testing.T, from, to string) *net.TCPConn {
 	return nil
 }
 
-func (d *Door) count(addr string) int { return len(d.open.Of(holder{netip.MustParseAddr(addr), true})) }
+func (d *Controller) count(addr string) int {
+	return len(d.open.Of(holder{netip.MustParseAddr(addr), true}))
+}
 
 // end is a connection without a socket.
 type end struct {
@@ -108,10 +110,10 @@ func TestStrangersAreNotTaken(t *testing.T) {
 		"192.0.2.9:700": false, "10.98.0.7:4000": false,
 	} {
 		c := &end{remote: remote}
-		if got := d.take(c); got != want {
-			t.Errorf("%s is taken: %t", remote, got)
+		if got := d.admit(c); got != want {
+			t.Errorf("%s is admitted: %t", remote, got)
 		}
-		d.leave(c)
+		d.remove(c)
 		if len(d.open.Of(holder{netip.MustParseAddrPort(remote).Addr(), remote == "127.0.0.11:4000"})) != 0 {
 			t.Errorf("%s is still counted", remote)
 		}
@@ -130,7 +132,7 @@ func TestAnAddressHasItsConnectionsAndNoMore(t *testing.T) {
 		}
 	}
 	mine := dial(t, "127.0.0.12", addr)
-	testkit.Eventually(t, "another node is taken", func() bool { return d.count("127.0.0.12") == 1 })
+	testkit.Eventually(t, "another node is admitted", func() bool { return d.count("127.0.0.12") == 1 })
 	mine.Close()
 	testkit.Eventually(t, "its end is noticed", func() bool { return d.count("127.0.0.12") == 0 })
 }
@@ -140,8 +142,8 @@ func TestAConnectionThatNobodyEndsMakesRoom(t *testing.T) {
 	for range perAddress {
 		dial(t, "127.0.0.11", addr)
 	}
-	testkit.Eventually(t, "they are taken", func() bool { return d.count("127.0.0.11") == perAddress })
-	testkit.Eventually(t, "a new one is taken in the place of one that is quiet", func() bool {
+	testkit.Eventually(t, "they are admitted", func() bool { return d.count("127.0.0.11") == perAddress })
+	testkit.Eventually(t, "a new one is admitted in the place of one that is quiet", func() bool {
 		c := dial(t, "127.0.0.11", addr)
 		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		_, err := c.Read(make([]byte, 1))
@@ -150,7 +152,7 @@ func TestAConnectionThatNobodyEndsMakesRoom(t *testing.T) {
 	})
 }
 
-func TestAServiceOfHTTPHasADoor(t *testing.T) {
+func TestAServiceOfHTTPAdmitsToo(t *testing.T) {
 	d := New("test", site, slog.New(slog.DiscardHandler))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	testkit.Must(t, err)
@@ -195,10 +197,10 @@ func TestAnAddressMakesNoMoreRequestsThanItMay(t *testing.T) {
 func TestTheLimitGrowsWithTheDescription(t *testing.T) {
 	now := &cluster.Cluster{Networks: site().Networks}
 	d := New("test", func() *cluster.Cluster { return now }, slog.New(slog.DiscardHandler))
-	taken := 0
+	admitted := 0
 	connect := func(host int) {
-		if d.take(&end{remote: fmt.Sprintf("10.99.0.%d:2000", host)}) {
-			taken++
+		if d.admit(&end{remote: fmt.Sprintf("10.99.0.%d:2000", host)}) {
+			admitted++
 		}
 	}
 	for host := range spare/perAddress + 20 {
@@ -206,15 +208,15 @@ func TestTheLimitGrowsWithTheDescription(t *testing.T) {
 			connect(1 + host)
 		}
 	}
-	if taken != spare {
-		t.Errorf("without nodes %d connections, want %d", taken, spare)
+	if admitted != spare {
+		t.Errorf("without nodes %d connections, want %d", admitted, spare)
 	}
 	now = site()
 	for host := range 100 {
 		connect(100 + host)
 	}
-	if want := spare + 2*perNode; taken != want {
-		t.Errorf("with two nodes %d connections, want %d", taken, want)
+	if want := spare + 2*perNode; admitted != want {
+		t.Errorf("with two nodes %d connections, want %d", admitted, want)
 	}
 }
 
@@ -223,22 +225,22 @@ func TestAMachineThatRunsAnswers(t *testing.T) {
 	d, addr := open(t)
 	loader := dial(t, "127.0.0.11", addr)
 	c := dialAsSuperuser(t, "127.0.0.11", addr)
-	testkit.Eventually(t, "both are taken", func() bool { return d.count("127.0.0.11") == 2 })
+	testkit.Eventually(t, "both are admitted", func() bool { return d.count("127.0.0.11") == 2 })
 	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.11")}
-	doors := []*Door{New("none", site, d.log), d}
-	if !Answers(t.Context(), doors, addrs, time.Now()) {
+	controllers := []*Controller{New("none", site, d.log), d}
+	if !Answers(t.Context(), controllers, addrs, time.Now()) {
 		t.Error("a machine that runs does not answer")
 	}
 	mute(t, c)
-	if Answers(t.Context(), doors, addrs, time.Now()) {
+	if Answers(t.Context(), controllers, addrs, time.Now()) {
 		t.Error("a machine that is off answers")
 	}
 	c.Close()
 	testkit.Eventually(t, "it has left", func() bool { return d.count("127.0.0.11") == 1 })
-	if Answers(t.Context(), doors, addrs, time.Now()) {
+	if Answers(t.Context(), controllers, addrs, time.Now()) {
 		t.Errorf("the loader's connection from %s answers for the system", loader.LocalAddr())
 	}
-	if Answers(t.Context(), doors, []netip.Addr{netip.MustParseAddr("127.0.0.12")}, time.Now()) {
+	if Answers(t.Context(), controllers, []netip.Addr{netip.MustParseAddr("127.0.0.12")}, time.Now()) {
 		t.Error("a machine without connections answers")
 	}
 }

@@ -22,12 +22,13 @@ const (
 const keepAlive = 15 * time.Second
 
 // Answers reports whether a machine with one of the addresses has acknowledged something after the given time, on a
-// connection of the doors from a port below 1024, which firmware and loaders do not use. That proves that the kernel
-// which opened the connection still runs. Neither another machine nor an ordinary user can forge it.
+// connection that one of the controllers has admitted from a port below 1024, which firmware and loaders do not use.
+// That proves that the kernel which opened the connection still runs. Neither another machine nor an ordinary user can
+// forge it.
 //
 // The connections are probed by keep-alives (RFC 9293 section 3.8.4). Answers returns at once when there are none, and
 // otherwise blocks for at most 2.5 s.
-func Answers(ctx context.Context, doors []*Door, addrs []netip.Addr, since time.Time) bool {
+func Answers(ctx context.Context, controllers []*Controller, addrs []netip.Addr, since time.Time) bool {
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
 	probed := map[net.Conn]bool{}
@@ -37,7 +38,7 @@ func Answers(ctx context.Context, doors []*Door, addrs []netip.Addr, since time.
 		}
 	}()
 	for {
-		list := privileged(doors, addrs)
+		list := privileged(controllers, addrs)
 		if len(list) == 0 {
 			return false
 		}
@@ -61,10 +62,10 @@ func Answers(ctx context.Context, doors []*Door, addrs []netip.Addr, since time.
 }
 
 // privileged returns the connections of the addresses from ports below 1024.
-func privileged(doors []*Door, addrs []netip.Addr) (list []net.Conn) {
-	for _, d := range doors {
-		for _, a := range addrs {
-			for _, c := range d.open.Of(holder{a, true}) {
+func privileged(controllers []*Controller, addrs []netip.Addr) (list []net.Conn) {
+	for _, a := range controllers {
+		for _, addr := range addrs {
+			for _, c := range a.open.Of(holder{addr, true}) {
 				if peerOf(c).Remote.Port() < 1024 {
 					list = append(list, c)
 				}

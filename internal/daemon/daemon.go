@@ -91,7 +91,7 @@ type daemon struct {
 	started  time.Time
 	problems problems.List
 
-	doors    doors
+	clients  clients
 	held     held
 	store    *store.Store
 	compare  *compare.Comparer
@@ -186,7 +186,7 @@ func open(c Config) (d *daemon, err error) {
 		Server: d.server, StateFile: layout(c.Data).state(), CoordDir: layout(c.Data).coord(), Etcd: c.Etcd,
 		ClusterFile: c.ClusterFile, Log: d.Log,
 	})
-	d.doors = doors{
+	d.clients = clients{
 		nfs:     admission.New("nfs", d.declared, d.Log),
 		http:    admission.New("http", d.declared, d.Log),
 		unknown: dhcp.NewMachines(maxMachines),
@@ -217,7 +217,7 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.set, err = replica.Open(o); err != nil {
 		return err
 	}
-	d.liveness, err = liveness.Open(l.boots(), d.doors.answers, d.Log)
+	d.liveness, err = liveness.Open(l.boots(), d.clients.answers, d.Log)
 	return err
 }
 
@@ -239,7 +239,7 @@ func (d *daemon) assemble() {
 		Class: d.classes.Of, Problems: &d.problems, Log: d.Log,
 	})
 	d.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
-	// Their door bounds the connections.
+	// The admission controller bounds the connections.
 	d.rpc = oncrpc.NewServer(oncrpc.Options{Conns: math.MaxInt, Log: d.Log}, d.nfs.Programs()...)
 	d.bootfiles = bootfiles.New(bootfiles.Options{Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Log: d.Log})
 	d.driver = driver.New(driver.Options{
@@ -263,7 +263,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 		api.Parts{
 			Store: d.store, Set: d.set, Follow: d.follow, Registry: registry, Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
-			Unknown:  d.doors.unknown,
+			Unknown:  d.clients.unknown,
 			Problems: &d.problems, Log: d.Log,
 		})
 	d.follow.OnRestore(registry.PutPending)

@@ -32,7 +32,7 @@ type services struct {
 	http *http.Server
 	busy *drained // the handler of http
 
-	doors doors
+	clients clients
 }
 
 // Bounds of the HTTP service.
@@ -53,7 +53,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 		Progress: d.liveness, Loaders: loaders, Log: d.Log, FromDHCP: me.DHCP,
 	})
 	answers := &dhcp.Server{
-		Answer: answer(b), Refused: unanswered(b), Machines: d.doors.unknown, Addresses: addresses(me),
+		Answer: answer(b), Refused: unanswered(b), Machines: d.clients.unknown, Addresses: addresses(me),
 		Log: d.Log,
 	}
 	files := &tftp.Server{
@@ -66,20 +66,20 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
 		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes,
 		Stages: d.api.Stages,
-		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost, Closed: d.doors.closed,
+		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost, Closed: d.clients.closed,
 	}))
 	mux.Handle("/node/", d.serving.WhenReady(d.push.Handler()))
-	busy := &drained{handler: d.doors.http.Handler(mux)}
+	busy := &drained{handler: d.clients.http.Handler(mux)}
 	return &services{
-		doors: d.doors,
-		busy:  busy,
-		rpc:   d.rpc,
-		dhcp:  answers,
-		tftp:  files,
-		ra:    &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
+		clients: d.clients,
+		busy:    busy,
+		rpc:     d.rpc,
+		dhcp:    answers,
+		tftp:    files,
+		ra:      &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
-			ConnState: d.doors.http.ConnState,
+			ConnState: d.clients.http.ConnState,
 			ErrorLog:  slog.NewLogLogger(d.Log.Handler(), slog.LevelDebug), // errors of clients
 		},
 	}
@@ -87,7 +87,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 
 // serveRoots serves NFS until ctx ends or one of its sockets breaks. The kernel keeps earlier connections waiting.
 func (s *services) serveRoots(ctx context.Context, l *sockets) error {
-	return s.rpc.Serve(ctx, s.doors.nfs.Listener(newMultiListener(l.nfs)))
+	return s.rpc.Serve(ctx, s.clients.nfs.Listener(newMultiListener(l.nfs)))
 }
 
 // serve serves all but the roots until ctx ends or a socket breaks.

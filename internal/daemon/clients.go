@@ -14,20 +14,20 @@ import (
 // minTransfers is the number of TFTP transfers at a time, besides one for each node.
 const minTransfers = 64
 
-// doors are what this server has of machines that reach it.
-type doors struct {
-	nfs, http *admission.Door // their connections
-	unknown   *dhcp.Machines  // machines that are not in the description
+// clients is what this server keeps about the machines that reach it.
+type clients struct {
+	nfs, http *admission.Controller // their connections
+	unknown   *dhcp.Machines        // machines that are not in the description
 }
 
 // answers is liveness.Connected.
-func (d doors) answers(ctx context.Context, addrs []netip.Addr, since time.Time) bool {
-	return admission.Answers(ctx, []*admission.Door{d.nfs, d.http}, addrs, since)
+func (c clients) answers(ctx context.Context, addrs []netip.Addr, since time.Time) bool {
+	return admission.Answers(ctx, []*admission.Controller{c.nfs, c.http}, addrs, since)
 }
 
 // closed returns how many connections were closed at accept, by service.
-func (d doors) closed() map[string]uint64 {
-	return map[string]uint64{"nfs": d.nfs.Refused(), "http": d.http.Refused()}
+func (c clients) closed() map[string]uint64 {
+	return map[string]uint64{"nfs": c.nfs.Refused(), "http": c.http.Refused()}
 }
 
 // declared returns the description that holds now. It is empty before one is adopted.
