@@ -36,8 +36,10 @@ serves DHCP, TFTP, HTTP and NFS on the addresses of the description. GET
 /healthz on its HTTP port answers 200 when the server is ready, and 503 when it
 cannot serve nodes. Logs go to standard error.
 
-With --cluster it first applies the description in FILE, if that differs from
-the applied one. Without --cluster the applied description is used.
+With --cluster it applies the description in FILE, if one of its files was
+changed after the applied one was applied. If FILE cannot be used, the applied
+one holds, and dim status shows the problem. Without --cluster the applied
+description is used.
 
 Whoever can change an etcd given by --etcd decides what all nodes run.
 Therefore its URLs must be https, and one of --etcd-ca, --etcd-cert and

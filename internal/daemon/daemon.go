@@ -92,7 +92,7 @@ type daemon struct {
 	problems problems.List
 
 	clients  clients
-	held     held
+	files    files
 	store    *store.Store
 	compare  *compare.Comparer
 	set      *replica.Set
@@ -110,8 +110,8 @@ type daemon struct {
 	api       *api.API
 }
 
-// held is what is open in the data directory besides the parts.
-type held struct {
+// files are what is open in the data directory besides the parts.
+type files struct {
 	lock  *os.File
 	clock *steadyclock.Clock
 }
@@ -191,7 +191,7 @@ func open(c Config) (d *daemon, err error) {
 		http:    admission.New("http", d.declared, d.Log),
 		unknown: dhcp.NewMachines(maxMachines),
 	}
-	if d.held.lock, err = lockData(c.Data); err != nil {
+	if d.files.lock, err = lockData(c.Data); err != nil {
 		return nil, err
 	}
 	if err := d.openParts(layout(c.Data)); err != nil {
@@ -207,12 +207,12 @@ func (d *daemon) openParts(l layout) (err error) {
 	}
 	d.compare = compare.New(
 		d.store.Tree, func(root image.Entry) fs.FS { return versionfs.New(d.store, root) }, d.Log)
-	if d.held.clock, err = steadyclock.Open(l.clock()); err != nil {
+	if d.files.clock, err = steadyclock.Open(l.clock()); err != nil {
 		d.Log.Warn("the last known time is lost", "error", err)
 	}
 	d.saveClock()
 	o := replica.Options{
-		Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Expiry: d.held.clock.Now, Log: d.Log,
+		Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Expiry: d.files.clock.Now, Log: d.Log,
 	}
 	if d.set, err = replica.Open(o); err != nil {
 		return err
@@ -316,7 +316,7 @@ func (d *daemon) close() {
 	if d.follow != nil {
 		errs = append(errs, d.follow.Close())
 	}
-	if err := errors.Join(append(errs, sysfile.Unlock(d.held.lock))...); err != nil {
+	if err := errors.Join(append(errs, sysfile.Unlock(d.files.lock))...); err != nil {
 		d.Log.Error("end", "error", err)
 	}
 }

@@ -22,7 +22,7 @@ func (d *daemon) problemSources(me *cluster.Server) []problems.Source {
 		d.api.StoreProblems,
 		func(context.Context) []problems.Problem { return d.bootProblems() },
 		func(context.Context) []problems.Problem { return d.diskProblems() },
-		d.held.clock.Problems,
+		d.files.clock.Problems,
 	}
 }
 

@@ -52,7 +52,7 @@ func (d *daemon) saveMounts() {
 
 // saveClock keeps the time.
 func (d *daemon) saveClock() {
-	if err := d.held.clock.Save(); err != nil {
+	if err := d.files.clock.Save(); err != nil {
 		d.Log.Warn("the time cannot be kept", "error", err)
 	}
 }
