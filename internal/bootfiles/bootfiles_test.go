@@ -243,7 +243,9 @@ func TestABootBeginsInOrder(t *testing.T) {
 	var started boot.Event
 	var kernel []byte
 	meanwhile := func() {} // happens before the start is durable
-	p := Payloads{Builder: s.builder(), Roots: r, Started: func(n cluster.NodeName, e boot.Event) {
+	ready := make(chan struct{})
+	close(ready)
+	p := Payloads{Builder: s.builder(), Roots: r, Ready: ready, Started: func(n cluster.NodeName, e boot.Event) {
 		meanwhile()
 		started = e
 		r.note("durable start of " + string(n))
