@@ -34,11 +34,11 @@ func (a *app) root() *cobra.Command {
 		Long: `Dim captures an ordinary Linux installation as an image and serves it to
 diskless machines, each with a root of its own. A change in the installation
 reaches every machine within seconds, without a reboot.`,
-		Example: `  dim cluster check /etc/dim/cluster.xml              check the description
-  dim init                                            make /var/lib/dim
-  dim serve --cluster /etc/dim/cluster.xml --as head  run the server
-  dim image capture compute --rollout now             capture the master, move every node
-  dim status                                          show the state of everything`,
+		Example: `  dim cluster check /etc/dim/cluster.xml
+  dim init                                 make /var/lib/dim
+  dim serve --cluster /etc/dim/cluster.xml --as head
+  dim image capture compute --rollout now  capture the master, move every node
+  dim status                               show the state of everything`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -53,6 +53,8 @@ reaches every machine within seconds, without a reboot.`,
 	})
 	root.Version = version()
 	root.SetVersionTemplate(versionLine() + "\n")
+	// Cobra's own template has lines of any length.
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	group(root)
 	root.AddCommand(
 		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(),
@@ -209,9 +211,14 @@ func (a *app) show(v any, table func(w io.Writer)) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)
 	}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	table(w)
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(a.out, fit(b.String(), terminalWidth(a.out)))
+	return err
 }
 
 // row writes one line of a table. Empty cells are shown as "-".

@@ -13,7 +13,7 @@ func (a *app) completionCommand() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish"}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
-		Short: "Print a script that completes commands, nodes and images in a shell",
+		Short: "Print a script that completes commands and nodes in a shell",
 		Example: `  dim completion bash > /etc/bash_completion.d/dim
   dim completion zsh > /usr/local/share/zsh/site-functions/_dim
   dim completion fish > ~/.config/fish/completions/dim.fish`,

@@ -111,8 +111,9 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
 	}
+	_, badDescription := errors.AsType[*cluster.Problems](err)
 	switch {
-	case errors.Is(err, errProblems):
+	case errors.Is(err, errProblems), badDescription:
 		return exitProblems
 	case errors.Is(err, errInterrupted):
 		return exitInterrupted

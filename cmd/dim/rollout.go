@@ -60,7 +60,7 @@ ends while a command runs, it runs it again later.
 
 When all nodes of an image have moved, the version becomes the current one of
 the image: nodes that are added to the description later start with it.`,
-		Example: `  dim rollout '@*' compute --when now            all nodes, to the newest version
+		Example: `  dim rollout '@*' compute --when now            all, to the newest version
   dim rollout 'n[01-04]' compute@12 --when boot  some nodes, when they boot
   dim rollout '@*' compute --when now --rings 1,10%,rest --soak 10m \
       --check 'nodes-are-well "$DIM_NODES"'
@@ -287,7 +287,7 @@ func (a *app) rolloutStatusCommand() *cobra.Command {
 		Long: `Shows the progress of a rollout; without a number, of the latest one. The last
 column shows the verdict on each node: "current", or why it is not.`,
 		Example: `  dim rollout status
-  dim rollout status 7 -o json | jq '.nodes_now[] | select(.verdict != "current")'`,
+  dim rollout status 7 -o json | jq '.nodes_now[] | .node + " " + .verdict'`,
 		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := rolloutNumber(cmd, args)

@@ -47,7 +47,8 @@ Therefore its URLs must be https, and one of --etcd-ca, --etcd-cert and
 which every user of the machine reaches, http is enough with --etcd-user.`,
 		Example: `  dim serve --cluster /etc/dim/cluster.xml --as head
   dim serve --as head --etcd https://etcd1:2379,https://etcd2:2379 \
-    --etcd-ca /etc/dim/etcd-ca.pem --etcd-user dim --etcd-password-file /etc/dim/etcd-password`,
+    --etcd-ca /etc/dim/etcd-ca.pem --etcd-user dim \
+    --etcd-password-file /etc/dim/etcd-password`,
 		Args: operands(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd, f) },
 

@@ -120,3 +120,41 @@ func cutSet(set string) string {
 	}
 	return strings.TrimSuffix(cut, ",") + ",…"
 }
+
+// fit breaks lines that are wider than width, at a space if there is one in their second half. What follows is indented
+// to the second column of the table, or by four. A width below 40, such as 0 for what is no terminal, breaks nothing.
+func fit(text string, width int) string {
+	if width < 40 {
+		return text
+	}
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		rest := []rune(strings.TrimRight(line, " \n"))
+		indent := min(secondColumn(line), width/3)
+		for len(rest) > width {
+			at := width
+			for i := width; i > width/2; i-- {
+				if rest[i] == ' ' {
+					at = i
+					break
+				}
+			}
+			b.WriteString(strings.TrimRight(string(rest[:at]), " ") + "\n")
+			rest = []rune(strings.Repeat(" ", indent) + strings.TrimLeft(string(rest[at:]), " "))
+		}
+		b.WriteString(string(rest) + "\n")
+	}
+	return b.String()
+}
+
+// secondColumn returns the position of what follows the first gap of two blanks in a line, 4 if there is none.
+func secondColumn(line string) int {
+	left := strings.TrimLeft(line, " ")
+	start := len(line) - len(left)
+	gap := strings.Index(left, "  ")
+	if gap < 0 {
+		return 4
+	}
+	rest := strings.TrimLeft(left[gap:], " ")
+	return start + utf8.RuneCountInString(left[:len(left)-len(rest)])
+}

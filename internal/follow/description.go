@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/nodeset"
 	"dim/internal/coord"
 	"dim/internal/image"
 )
@@ -56,5 +56,5 @@ func (f *Follower) checkServer(c *cluster.Cluster) error {
 		names = append(names, string(s.Name))
 	}
 	return f.errorf("cluster %s has no server of that name; it has %s, and --as NAME says which this is",
-		c.Name, strings.Join(names, ", "))
+		c.Name, nodeset.Fold(names))
 }
