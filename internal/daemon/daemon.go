@@ -210,9 +210,9 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.files.clock, err = steadyclock.Open(l.clock()); err != nil {
 		d.Log.Warn("the last known time is lost", "error", err)
 	}
-	d.saveClock()
 	o := replica.Options{
-		Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Expiry: d.files.clock.Now, Log: d.Log,
+		Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Expiry: d.files.clock.Now,
+		Reserve: minFree, Log: d.Log,
 	}
 	if d.set, err = replica.Open(o); err != nil {
 		return err

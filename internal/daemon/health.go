@@ -10,7 +10,7 @@ import (
 	"dim/internal/problems"
 )
 
-// minFree is the part of a disk, in percent, that should be free.
+// minFree is the part of a disk, in percent, that should be free. Nodes cannot take it.
 const minFree = 5
 
 // problemSources returns what tells problems of this server itself. me is how it is described in the state that its
@@ -88,7 +88,7 @@ func (d *daemon) diskProblems() []problems.Problem {
 			list = append(list, problems.Problem{
 				About: problems.Subject{Kind: problems.KindDisk, Name: disk.Path},
 				Text:  fmt.Sprintf("%d of %d bytes free", disk.BytesFree, disk.Bytes),
-				Hint:  "a node that writes gets \"no space left on device\" when it is full",
+				Hint:  "a node that writes gets \"no space left on device\" now: the rest is for the server",
 			})
 		}
 	}

@@ -55,21 +55,25 @@ func (r *Replica) recount(o *object, st *unix.Stat_t) {
 	}
 }
 
-// room refuses n more bytes if the quota is exceeded by them. r is locked, at least for reading.
+// room refuses n more bytes if the quota is exceeded by them, or the disk's reserve is reached. r is locked, at least
+// for reading.
 func (r *Replica) room(n int64) error {
 	limit := r.rules.QuotaBytes
 	if limit > 0 && n > 0 && uint64(max(r.used.Load()+r.reserved.Load(), 0))+uint64(n) > limit {
 		return vfs.EDQUOT
 	}
-	return nil
+	if n <= 0 {
+		return nil
+	}
+	return r.set.mayTake(n)
 }
 
-// roomForOne refuses one more object if the quota is used up.
+// roomForOne refuses one more object if the quota is used up, or the disk's reserve is reached.
 func (r *Replica) roomForOne() error {
 	if limit := r.rules.QuotaFiles; limit > 0 && uint64(len(r.objects)) > limit { // the root does not count
 		return vfs.EDQUOT
 	}
-	return nil
+	return r.set.mayTake(quotaBlock)
 }
 
 // reserve keeps room for a write of n bytes at off to a file with the attributes was. The caller gives

@@ -281,6 +281,9 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 	}
 	soon := r.set.lingering.room() // it is freed when room is needed
 	fs.BytesFree, fs.BytesAvail = min(fs.BytesFree+soon, fs.Bytes), min(fs.BytesAvail+soon, fs.Bytes)
+	bytes, files := r.set.disk.reserve(&st)
+	fs.BytesFree, fs.BytesAvail = fs.BytesFree-min(bytes, fs.BytesFree), fs.BytesAvail-min(bytes, fs.BytesAvail)
+	fs.FilesFree, fs.FilesAvail = fs.FilesFree-min(files, fs.FilesFree), fs.FilesAvail-min(files, fs.FilesAvail)
 	use.statFS(&fs)
 	if s.gone != nil || s.obj != nil && (s.obj.aside != "" || s.obj.removed) {
 		fs.Bytes = 0

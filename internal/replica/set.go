@@ -64,6 +64,8 @@ type Options struct {
 	RetainFor      time.Duration // 0: a day
 	RetainSwitches int           // 0: 1024
 
+	Reserve uint64 // percent of the disk that nodes may not take; 0: none
+
 	OpenFiles int // how many files to keep open at most; 0: 16,384, or a third of what the process may
 
 	// Fault is for tests. It is called between the steps of a change. If it returns an error the change ends
@@ -104,6 +106,7 @@ type Set struct {
 	rendered rendered
 	merges   merges
 
+	disk      diskRoom
 	lingering lingering
 	indexes   indexes
 
@@ -187,6 +190,7 @@ func newSet(o Options) *Set {
 		historyLoaded: make(map[*step]loadedHistory), files: fds.New(openFiles(o.OpenFiles)),
 	}
 	s.indexes.source = o.Source
+	s.disk.percent = o.Reserve
 	if s.compare = o.Compare; s.compare == nil {
 		s.compare = compareTrees(o.Source)
 	}

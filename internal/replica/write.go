@@ -151,6 +151,9 @@ func (r *Replica) write(c *vfs.Cred, w *target, p []byte, off uint64) (vfs.Chang
 		return vfs.Change{}, err
 	}
 	kept, err := r.reserve(w, &before, off, len(p))
+	if sparse := before.Used < upward(before.Size); err == nil && (sparse || off+uint64(len(p)) > before.Size) {
+		err = r.set.mayTake(int64(len(p)))
+	}
 	if err == nil {
 		err = r.dropPrivileges(c, fd, before.Mode)
 	}
