@@ -260,7 +260,11 @@ func printVersion(w io.Writer, v control.Version) {
 	row(w, "files", count(v.Files))
 	row(w, "size", size(v.Bytes))
 	row(w, "tags", strings.Join(v.Tags, " "))
-	row(w, "kernel", v.Kernel)
+	kernel := v.Kernel
+	if len(v.OtherKernels) > 0 {
+		kernel += " (there is also " + strings.Join(v.OtherKernels, ", ") + ")"
+	}
+	row(w, "kernel", kernel)
 	row(w, "durability", v.Durable)
 	if v.Watch != nil {
 		row(w, "watch", watchText(v.Watch, time.Now()))

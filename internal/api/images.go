@@ -123,6 +123,9 @@ func (api *API) Version(_ context.Context, ref string) (control.Version, error) 
 		return control.Version{}, err
 	}
 	out := api.version(now, v)
+	if im, ok := now.Cluster.Image(cluster.ImageName(v.Image)); ok && im.Kernel.Version == "" {
+		out.OtherKernels = api.Masters.OtherKernels(&v)
+	}
 	if ref == v.Image {
 		out.Watch = api.watch(now, v.Image)
 	}

@@ -35,11 +35,15 @@ type Version struct {
 	Files   uint64    `json:"files"`  // names of all types
 	Bytes   uint64    `json:"bytes"`  // content, each hard-linked file once
 	Tags    []string  `json:"tags"`
-	Kernel  string    `json:"kernel"`          // release of the kernel that it boots; empty: it has none
-	Nodes   []string  `json:"node_names"`      // nodes whose replicas follow it now
-	Durable string    `json:"durability"`      // see Image
-	Problem string    `json:"error,omitempty"` // why it cannot boot
-	Watch   *Watch    `json:"watch,omitempty"` // how the master is watched, in answers about the newest version
+	Kernel  string    `json:"kernel"` // release of the kernel that it boots; empty: it has none
+	// OtherKernels are releases of kernels that could be meant as well, in answers about one version. It is empty if
+	// the description names one.
+	OtherKernels []string `json:"other_kernels,omitempty"`
+
+	Nodes   []string `json:"node_names"`      // nodes whose replicas follow it now
+	Durable string   `json:"durability"`      // see Image
+	Problem string   `json:"error,omitempty"` // why it cannot boot
+	Watch   *Watch   `json:"watch,omitempty"` // how the master is watched, in answers about the newest version
 }
 
 // RemoveRequest is how to remove a version.

@@ -51,6 +51,12 @@ func (v *reviewer) review(ctx context.Context, r *capture.Result) {
 	v.found = append(v.found, changes.Warnings()...)
 }
 
+// OtherKernels returns the releases of kernels of a version that could be meant instead of the one that nodes boot.
+func (m *Masters) OtherKernels(v *image.Version) []string {
+	_, others := inspect.Kernels(versionfs.New(m.Store, v.Root))
+	return others
+}
+
 // warnings returns all warnings of a capture, each once: what nodes will not have first.
 func (v *reviewer) warnings(problems []capture.Problem) []control.Warning {
 	list := []control.Warning{}

@@ -2,12 +2,16 @@ package masters
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/capture"
+	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/testkit"
 )
 
 func TestEachWarningIsGivenOnceAndSaysWhatToDo(t *testing.T) {
@@ -37,5 +41,27 @@ func TestEachWarningIsGivenOnceAndSaysWhatToDo(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestKernelsThatCouldBeMeantAreListed(t *testing.T) {
+	t.Parallel()
+	m, _, dir := newMasters(t)
+	im, _ := m.Follow.Cluster().Image(cluster.ImageName("compute"))
+	for _, release := range []string{"6.1.0-56-amd64", "6.1.0-57-amd64", "6.1.0-58-cloud-amd64"} {
+		modules := filepath.Join(dir, "usr/lib/modules", release)
+		testkit.Must(t, os.MkdirAll(modules, 0o755), os.MkdirAll(filepath.Join(dir, "boot"), 0o755),
+			os.WriteFile(filepath.Join(modules, "modules.dep"), nil, 0o644),
+			os.WriteFile(filepath.Join(dir, "boot/vmlinuz-"+release), nil, 0o644))
+	}
+	request := control.CaptureRequest{Image: "compute"}
+	out := testkit.Value(m.Capture(t.Context(), im, request, func(control.Progress) {}))(t)
+	want := []string{"6.1.0-58-cloud-amd64"}
+	if d := cmp.Diff(want, m.OtherKernels(&out.Version)); d != "" {
+		t.Error(d)
+	}
+	const text = "nodes boot kernel 6.1.0-57-amd64; there is also 6.1.0-58-cloud-amd64"
+	if len(out.Warnings) != 1 || out.Warnings[0].Text != text {
+		t.Errorf("warnings: %+v", out.Warnings)
 	}
 }

@@ -133,24 +133,30 @@ func interpreterOf(r io.ReaderAt) string {
 	return ""
 }
 
-// kernels says which kernel is taken if there are others that could be meant.
-func kernels(files Files) []control.Warning {
+// Kernels returns the kernel that is taken unless the description names one, and others that could be meant. It
+// returns nothing if the version has none or cannot be read.
+func Kernels(files initramfs.FS) (taken initramfs.Kernel, others []string) {
 	all, err := initramfs.Kernels(files)
-	if err != nil || len(all) < 2 {
-		return nil
+	if err != nil || len(all) == 0 {
+		return taken, nil
 	}
-	var others []string
 	for _, k := range all[1:] {
 		if kmod.DoubtfulRelease(all[0].Release, k.Release) && !slices.Contains(others, k.Release) {
 			others = append(others, k.Release)
 		}
 	}
+	return all[0], others
+}
+
+// kernels says which kernel is taken if there are others that could be meant.
+func kernels(files Files) []control.Warning {
+	taken, others := Kernels(files)
 	if len(others) == 0 {
 		return nil
 	}
 	return []control.Warning{{
-		Kind: control.WarnKernels, Path: "/" + all[0].Path,
-		Text: fmt.Sprintf("nodes boot kernel %s; there is also %s", all[0].Release, strings.Join(others, ", ")),
+		Kind: control.WarnKernels, Path: "/" + taken.Path,
+		Text: fmt.Sprintf("nodes boot kernel %s; there is also %s", taken.Release, strings.Join(others, ", ")),
 		Hint: `<kernel version="RELEASE"/> in the image's description chooses`,
 	}}
 }
