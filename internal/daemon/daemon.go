@@ -202,7 +202,7 @@ func open(c Config) (d *daemon, err error) {
 }
 
 func (d *daemon) openParts(l layout) (err error) {
-	if d.store, err = store.Open(l.store(), store.Options{}); err != nil {
+	if d.store, err = store.Open(l.store(), store.Options{Reserve: minFree}); err != nil {
 		return err
 	}
 	d.compare = compare.New(

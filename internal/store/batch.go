@@ -248,8 +248,11 @@ func (b *Batch) makeFanout(o object) (err error) {
 
 func fanout(o object) string { return o.kind + "/" + o.digest.String()[:2] }
 
-// create makes a file in the staging directory.
+// create makes a file in the staging directory, if the disk has room.
 func (b *Batch) create(name string) (fd int, err error) {
+	if err := b.room(); err != nil {
+		return -1, err
+	}
 	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC | unix.O_NOFOLLOW
 	err = sysfile.Retry(func() error {
 		fd, err = unix.Openat(int(b.dir.Fd()), name, flags, 0o400)

@@ -264,6 +264,7 @@ const (
 // hashes.
 type hashWriter struct {
 	ctx    context.Context
+	room   func() error // whether the disk has room for more; nil: nothing is written
 	dst    int
 	buf    []byte
 	hash   hash.Hash
@@ -274,7 +275,7 @@ type hashWriter struct {
 }
 
 func (b *Batch) newHashWriter(ctx context.Context, dst int) *hashWriter {
-	return &hashWriter{ctx: ctx, dst: dst, buf: b.newBuffer()[:], hash: newHash()}
+	return &hashWriter{ctx: ctx, room: b.room, dst: dst, buf: b.newBuffer()[:], hash: newHash()}
 }
 
 func (b *Batch) newBuffer() *[chunk]byte {
@@ -360,6 +361,11 @@ func (w *hashWriter) span(src int, end int64) error {
 func (w *hashWriter) add(p []byte) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
+	}
+	if w.room != nil {
+		if err := w.room(); err != nil {
+			return err
+		}
 	}
 	w.hash.Write(p)
 	if w.sparse {

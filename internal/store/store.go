@@ -53,6 +53,8 @@ var errCorrupt = errors.New("corrupt")
 type Options struct {
 	// Now is the clock that stamps versions; time.Now when nil.
 	Now func() time.Time
+	// Reserve is the part of the disk, in percent, of which batches take nothing; 0: none.
+	Reserve uint64
 
 	fault func(step string) error // for tests: called before each step at which a crash matters
 }
