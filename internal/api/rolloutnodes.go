@@ -147,11 +147,11 @@ func (api *API) outdated(node string, v *verdict.Verdict, declared time.Time) []
 	}
 	own := layers.Of(served.Replica)
 	var list []string
-	if v.Library && own.OlderFile("etc/ld.so.cache", declared) {
+	if v.Library && own.HasOlderFile("etc/ld.so.cache", declared) {
 		list = append(list, "its own /etc/ld.so.cache is older than the libraries: run ldconfig")
 	}
 	for _, p := range []string{"etc/.updated", "var/.updated"} {
-		if !v.Usr.IsZero() && own.OlderFile(p, v.Usr) {
+		if !v.Usr.IsZero() && own.HasOlderFile(p, v.Usr) {
 			list = append(list,
 				"its own /"+p+" is older than /usr: units with ConditionNeedsUpdate= run at the next boot")
 		}

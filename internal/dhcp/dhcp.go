@@ -103,7 +103,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		}
 		if err := send(p, out, to, card); err != nil {
 			s.counters.unsent.Add(1)
-			s.refuse(Refusal{MAC: clientOf(buf[:n]), Reason: "the answer could not be sent: " + err.Error()})
+			s.noteRefusal(Refusal{MAC: clientOf(buf[:n]), Reason: "the answer could not be sent: " + err.Error()})
 			s.Log.Warn("dhcp answer not sent", "address", to.addr, "interface", card.Name, "error", err)
 			continue
 		}
@@ -169,7 +169,7 @@ func interfaceOf(index int) Interface {
 // ignorePort counts a message from a source port that any user may use.
 func (s *Server) ignorePort(packet []byte, from net.Addr) {
 	s.counters.port.Add(1)
-	s.refuse(Refusal{
+	s.noteRefusal(Refusal{
 		MAC: clientOf(packet), Reason: "it comes from " + from.String() + ", a port that any user may use",
 		Expected: !relayed(packet),
 	})
@@ -182,21 +182,21 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 		s.counters.malformed.Add(1)
 		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", err)
 		reason := strings.TrimPrefix(err.Error(), "parse dhcp message: ")
-		s.refuse(Refusal{MAC: clientOf(packet), Reason: reason})
+		s.noteRefusal(Refusal{MAC: clientOf(packet), Reason: reason})
 		return nil, to, false
 	}
 	r.Interface = card
 	if s.Addresses != nil && !r.Relay.IsValid() && !card.carries(s.Addresses) {
 		s.counters.iface.Add(1)
 		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", "none of the server's addresses is there")
-		s.refuse(Refusal{
+		s.noteRefusal(Refusal{
 			MAC: r.MAC, Reason: "it arrives on " + card.Name + ", which has none of this server's addresses",
 		})
 		return nil, to, false
 	}
 	lease, err := s.Answer(r)
 	if err != nil {
-		s.unknown(r, err)
+		s.noteUnknown(r, err)
 		return nil, to, false
 	}
 	if s.Machines != nil {
@@ -205,38 +205,38 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 	t, ok := answerTo(r, &lease)
 	s.log(r, &lease, t)
 	if !ok {
-		s.unanswered(r, &lease)
+		s.noteUnanswered(r, &lease)
 		return nil, to, false
 	}
 	return encode(r, &lease, t), destinationOf(r, &lease, t), true
 }
 
-// unknown notes a message for which there is no lease.
-func (s *Server) unknown(r *Request, err error) {
+// noteUnknown notes a message for which there is no lease.
+func (s *Server) noteUnknown(r *Request, err error) {
 	if errors.Is(err, ErrNotMine) {
 		s.counters.other.Add(1)
-		s.refuse(Refusal{MAC: r.MAC, Reason: ErrNotMine.Error(), Expected: true})
+		s.noteRefusal(Refusal{MAC: r.MAC, Reason: ErrNotMine.Error(), Expected: true})
 		return
 	}
 	s.counters.unknown.Add(1)
-	if !s.refuse(Refusal{MAC: r.MAC, Reason: err.Error()}) && s.Machines != nil {
+	if !s.noteRefusal(Refusal{MAC: r.MAC, Reason: err.Error()}) && s.Machines != nil {
 		s.Machines.note(r, s.now(), err.Error())
 	}
 }
 
-// unanswered notes a message of a client that has a lease and gets no answer.
-func (s *Server) unanswered(r *Request, l *Lease) {
+// noteUnanswered notes a message of a client that has a lease and gets no answer.
+func (s *Server) noteUnanswered(r *Request, l *Lease) {
 	switch {
 	case r.kind != typeRequest:
 		s.counters.silent.Add(1)
 	case r.Server.IsValid() && r.Server != l.Server:
 		s.counters.other.Add(1)
-		s.refuse(Refusal{
+		s.noteRefusal(Refusal{
 			MAC: r.MAC, Reason: "it takes the offer of the DHCP server " + r.Server.String(), Server: r.Server,
 		})
 	default:
 		s.counters.silent.Add(1)
-		s.refuse(Refusal{MAC: r.MAC, Reason: "it asks for no address"})
+		s.noteRefusal(Refusal{MAC: r.MAC, Reason: "it asks for no address"})
 	}
 }
 

@@ -43,8 +43,8 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-// refuse tells Refused of a message that is not answered. It reports whether the client is known there.
-func (s *Server) refuse(r Refusal) (known bool) {
+// noteRefusal tells Refused of a message that is not answered. It reports whether the client is known there.
+func (s *Server) noteRefusal(r Refusal) (known bool) {
 	return s.Refused != nil && r.MAC != nil && s.Refused(r)
 }
 

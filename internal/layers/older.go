@@ -9,8 +9,8 @@ import (
 	"dim/internal/vfs"
 )
 
-// OlderFile reports whether the layer has a regular file of its own at a path that was last written before t.
-func (l Layer) OlderFile(path string, t time.Time) (older bool) {
+// HasOlderFile reports whether the layer has a regular file of its own at a path that was last written before t.
+func (l Layer) HasOlderFile(path string, t time.Time) (older bool) {
 	if l.none() {
 		return false
 	}

@@ -112,8 +112,8 @@ func (s *Server) requester(who caller.Caller) (requester, error) {
 	return requester{Target: t, superuser: who.Superuser}, err
 }
 
-// judge finds out whether it is the node's boot that asks for boot files.
-func (s *Server) judge(ctx context.Context, r *requester) {
+// findObserver sets observer: it finds out whether it is the node's boot that asks for boot files.
+func (s *Server) findObserver(ctx context.Context, r *requester) {
 	if r.observer {
 		return
 	}
@@ -158,9 +158,9 @@ func (s *Server) ofServer(addr netip.Addr) bool {
 	})
 }
 
-// refused notes a request for a boot file that is refused. Firmware asks for some names in vain before it asks for the
-// right one.
-func (s *Server) refused(r *requester, protocol string, err error) {
+// noteRefusal notes a request for a boot file that is refused. Firmware asks for some names in vain before it asks for
+// the right one.
+func (s *Server) noteRefusal(r *requester, protocol string, err error) {
 	if r.Node != nil && !r.observer {
 		text := printableText(protocol + ": " + err.Error())
 		s.Progress.Refused(r.Node.Name, boot.Refusal{Text: text, Expected: true})

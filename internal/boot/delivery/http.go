@@ -21,10 +21,10 @@ const maxReport = 4 << 10
 // nothing. This machine may name a node with ?node=NAME, to see what that one would get.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /boot/ipxe", s.node(s.judged(s.serveScript)))
-	mux.HandleFunc("GET /boot/loader/{name...}", s.node(s.judged(s.serveLoader)))
-	mux.HandleFunc("GET /boot/kernel/{digest}", s.node(s.judged(s.serveAsset("kernel"))))
-	mux.HandleFunc("GET /boot/initramfs/{digest}", s.node(s.judged(s.serveAsset("initramfs"))))
+	mux.HandleFunc("GET /boot/ipxe", s.node(s.bootFile(s.serveScript)))
+	mux.HandleFunc("GET /boot/loader/{name...}", s.node(s.bootFile(s.serveLoader)))
+	mux.HandleFunc("GET /boot/kernel/{digest}", s.node(s.bootFile(s.serveAsset("kernel"))))
+	mux.HandleFunc("GET /boot/initramfs/{digest}", s.node(s.bootFile(s.serveAsset("initramfs"))))
 	mux.HandleFunc("POST /boot/stage", s.node(s.takeReports))
 	mux.HandleFunc("/boot/", func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is nothing of that name here: "+printableText(r.URL.Path), http.StatusNotFound)
@@ -35,10 +35,10 @@ func (s *Server) Handler() http.Handler {
 // nodeHandler answers a request on behalf of a node.
 type nodeHandler func(http.ResponseWriter, *http.Request, *requester)
 
-// judged is for boot files: it finds out whether it is the node's boot that asks.
-func (s *Server) judged(next nodeHandler) nodeHandler {
+// bootFile makes a handler of boot files: it finds out first whether it is the node's boot that asks.
+func (s *Server) bootFile(next nodeHandler) nodeHandler {
 	return func(w http.ResponseWriter, r *http.Request, node *requester) {
-		s.judge(r.Context(), node)
+		s.findObserver(r.Context(), node)
 		next(w, r, node)
 	}
 }
@@ -48,7 +48,7 @@ func (s *Server) node(next nodeHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		node, err := s.caller(r)
 		if err != nil {
-			s.refused(&node, "HTTP", err)
+			s.noteRefusal(&node, "HTTP", err)
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
@@ -124,7 +124,7 @@ func (s *Server) serveAsset(kind string) nodeHandler {
 
 // refuse answers with what an error means to the caller; the cause goes to the log.
 func (s *Server) refuse(w http.ResponseWriter, node *requester, err error) {
-	s.refused(node, "HTTP", err)
+	s.noteRefusal(node, "HTTP", err)
 	if errors.Is(err, fs.ErrNotExist) {
 		http.Error(w, "there is no such file here (any more): fetch the boot script anew", http.StatusNotFound)
 		return

@@ -29,13 +29,13 @@ func (s *Server) OpenTFTP(ctx context.Context, client netip.AddrPort, name strin
 	who, _ := caller.Resolve(s.Policy.Cluster(), caller.Peer{Remote: client})
 	r, err := s.requester(who)
 	if err != nil {
-		s.refused(&r, "TFTP", err)
+		s.noteRefusal(&r, "TFTP", err)
 		return nil, fmt.Errorf("%w: %w", err, fs.ErrPermission)
 	}
-	s.judge(ctx, &r)
+	s.findObserver(ctx, &r)
 	f, err := s.open(ctx, &r, name)
 	if err != nil {
-		s.refused(&r, "TFTP", err)
+		s.noteRefusal(&r, "TFTP", err)
 	}
 	return f, err
 }

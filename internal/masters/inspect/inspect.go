@@ -35,9 +35,9 @@ func Version(files Files, root *image.Entry) (list []control.Warning) {
 			list = append(list, attributes(name, &e)...)
 		}
 	}
-	list = append(list, loader(files)...)
+	list = append(list, dynamicLinker(files)...)
 	list = append(list, kernels(files)...)
-	list = append(list, managers(files)...)
+	list = append(list, networkServices(files)...)
 	if _, err := files.Entry(".autorelabel"); err == nil {
 		list = append(list, control.Warning{
 			Kind: control.WarnBoot, Path: "/.autorelabel",
@@ -88,8 +88,8 @@ func attributes(name string, e *image.Entry) (list []control.Warning) {
 	return list
 }
 
-// loader checks that the image's init can be started.
-func loader(files Files) []control.Warning {
+// dynamicLinker checks that the dynamic linker of the image's init is there.
+func dynamicLinker(files Files) []control.Warning {
 	for _, name := range []string{"sbin/init", "usr/lib/systemd/systemd"} {
 		f, err := files.Open(name)
 		if err != nil {
@@ -161,9 +161,9 @@ func kernels(files Files) []control.Warning {
 	}}
 }
 
-// managers finds services that are enabled, configure network cards, and are not configured by a built-in node file.
-// They take the root of a node away.
-func managers(files Files) (list []control.Warning) {
+// networkServices finds services that are enabled, configure network cards, and are not configured by a built-in node
+// file. They cut a node off from its root.
+func networkServices(files Files) (list []control.Warning) {
 	wants, _ := fs.ReadDir(files, "etc/systemd/system")
 	for _, service := range []string{"connman", "wicked", "dhcpcd", "cloud-init"} {
 		enabled := slices.ContainsFunc(wants, func(dir fs.DirEntry) bool {
