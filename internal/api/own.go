@@ -213,7 +213,7 @@ func (l *ownLost) conflict(path string, c recordmerge.Conflict) {
 	switch {
 	case c.Kind != recordmerge.Changed || c.Key == "":
 		l.notes = append(l.notes, fmt.Sprintf("/%s: %s", path, c))
-	case path == "var/lib/dpkg/status":
+	case path == pkgdb.DpkgStatus:
 		l.packages = append(l.packages, c.Key)
 	case path == "etc/passwd" || path == "etc/group":
 		l.accounts = append(l.accounts, c.Key)
@@ -225,13 +225,12 @@ func (l *ownLost) conflict(path string, c recordmerge.Conflict) {
 // database returns what the file at a path is a database of; "" for other files. What a node has written into such a
 // file is lost to its programs if the file is set aside as a whole.
 func database(path string) string {
-	switch path {
-	case "var/lib/dpkg/status":
+	switch {
+	case path == pkgdb.DpkgStatus:
 		return "the database of packages"
-	case "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
-		"usr/lib/sysimage/rpm/Packages.db":
+	case pkgdb.IsRpmDatabase(path):
 		return "rpm's database of packages"
-	case "etc/passwd", "etc/group":
+	case path == "etc/passwd" || path == "etc/group":
 		return "the list of accounts"
 	}
 	return ""

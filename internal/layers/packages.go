@@ -18,9 +18,6 @@ import (
 	"dim/internal/vfs"
 )
 
-// dpkgStatus is dpkg's database.
-const dpkgStatus = "var/lib/dpkg/status"
-
 // dpkgUpdates is the directory in which dpkg has files while it runs. It writes the database anew from them and from
 // what it has in memory.
 const dpkgUpdates = "var/lib/dpkg/updates"
@@ -91,7 +88,7 @@ type packageComparer struct {
 func (c *packageComparer) replacesDatabase() (bool, error) {
 	for _, path := range pkgdb.DatabaseFiles() {
 		entry, ok := c.root.At(path)
-		if !ok || entry.Kind() != vfs.Regular || c.Merged && path == dpkgStatus {
+		if !ok || entry.Kind() != vfs.Regular || c.Merged && path == pkgdb.DpkgStatus {
 			continue
 		}
 		if same, err := sameFile(c.Old.Root(), c.Next.Root(), path); !same || err != nil {
@@ -110,7 +107,7 @@ func (c *packageComparer) busy() (bool, error) {
 	}
 	for entry := range dir.Entries() {
 		if entry.Kind() == vfs.Regular {
-			same, err := sameFile(c.Old.Root(), c.Next.Root(), dpkgStatus)
+			same, err := sameFile(c.Old.Root(), c.Next.Root(), pkgdb.DpkgStatus)
 			return !same, err
 		}
 	}

@@ -19,15 +19,6 @@ type Conflict struct {
 	Master string
 }
 
-// DatabaseFiles returns the paths of the databases that Load can read, apart from those of images without dpkg.
-func DatabaseFiles() []string {
-	list := []string{dpkgStatus}
-	for _, dir := range rpmDirs {
-		list = append(list, dir+"/rpmdb.sqlite")
-	}
-	return list
-}
-
 // OnConflict tells what becomes of a node that has changed packages which its next version changes in another way.
 type OnConflict string
 
@@ -123,7 +114,7 @@ func resolveTop(links map[string]string, path string) string {
 // it was installed.
 func (d *Database) Conffiles(name, arch string) map[string]string {
 	sums := map[string]string{}
-	b := d.read(dpkgStatus)
+	b := d.read(DpkgStatus)
 	for len(b) > 0 {
 		var text []byte
 		text, b, _ = bytes.Cut(b, []byte("\n\n"))

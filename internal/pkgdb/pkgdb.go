@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 )
@@ -44,12 +45,30 @@ const (
 	maxPackages = 1 << 17
 )
 
-// The paths of dpkg's database.
+// Directories of dpkg's database.
 const (
-	dpkgStatus  = "var/lib/dpkg/status"
 	dpkgStatusD = "var/lib/dpkg/status.d"
 	dpkgInfo    = "var/lib/dpkg/info"
 )
+
+// DpkgStatus is the path of dpkg's database.
+const DpkgStatus = "var/lib/dpkg/status"
+
+// DatabaseFiles returns the paths of the databases that Load can read, apart from those of images without dpkg.
+func DatabaseFiles() []string {
+	list := []string{DpkgStatus}
+	for _, dir := range rpmDirs {
+		list = append(list, dir+"/rpmdb.sqlite")
+	}
+	return list
+}
+
+// IsRpmDatabase reports whether rpm has its database in the file at a path, in a form that Load can read or in an older
+// one.
+func IsRpmDatabase(name string) bool {
+	return slices.Contains(rpmDirs, path.Dir(name)) &&
+		slices.Contains([]string{"rpmdb.sqlite", "Packages", "Packages.db"}, path.Base(name))
+}
 
 // Load reads the databases in root. A root without a database has no packages, which is not an error.
 func Load(root fs.FS) *Database {
@@ -104,7 +123,7 @@ func readFile(root fs.FS, name string) ([]byte, error) {
 }
 
 func (d *Database) loadDpkg() {
-	d.addStatus(dpkgStatus)
+	d.addStatus(DpkgStatus)
 	entries, _ := fs.ReadDir(d.root, dpkgStatusD) // most roots have no such directory
 	for _, e := range entries {
 		switch pkg, sums := strings.CutSuffix(e.Name(), ".md5sums"); {

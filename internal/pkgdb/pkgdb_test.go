@@ -296,3 +296,14 @@ func FuzzHeader(f *testing.F) {
 		}
 	})
 }
+
+func TestDatabasesOfRpmAreRecognized(t *testing.T) {
+	for name, want := range map[string]bool{
+		"usr/share/rpm/rpmdb.sqlite": true, "var/lib/rpm/Packages": true, "usr/lib/sysimage/rpm/Packages.db": true,
+		"var/lib/rpm/Group": false, "var/lib/dpkg/status": false, "rpmdb.sqlite": false,
+	} {
+		if got := IsRpmDatabase(name); got != want {
+			t.Errorf("%s: %t, want %t", name, got, want)
+		}
+	}
+}

@@ -18,9 +18,6 @@ import (
 	"dim/internal/versionfs"
 )
 
-// dpkgStatus is dpkg's database, without a leading slash.
-const dpkgStatus = "var/lib/dpkg/status"
-
 // packageDecision is what was found out about the packages of a node, which stays true as long as key does.
 type packageDecision struct {
 	key       string // the versions, and the state of the layer's package database
@@ -59,7 +56,7 @@ func (s *Server) packages(
 		return none, err
 	}
 	conflicts, err := layers.Of(r).PackageConflicts(layers.PackageComparison{
-		Old: old, Next: next, Merged: n.Image.Merge[dpkgStatus] != "",
+		Old: old, Next: next, Merged: n.Image.Merge[pkgdb.DpkgStatus] != "",
 	})
 	if err != nil {
 		return none, fmt.Errorf("compare the packages of %s: %w", n.Name, err)
