@@ -62,7 +62,7 @@ func checkRoot(tree *draft.Tree) error {
 		return errors.New("it is an archive of a container image as docker save makes it, not of a root: " +
 			"skopeo copy docker-archive:FILE oci:DIR, and let the master be oci:DIR")
 	case len(top) == 1 && tree.Has(top[0]+"/usr") && tree.Has(top[0]+"/etc"):
-		return fmt.Errorf("the root is in the directory %s of the archive: make it with tar -C %s .", top[0], top[0])
+		return fmt.Errorf("the root is in the directory %s of the archive: make it with \"tar -C %[1]s .\"", top[0])
 	}
 	return nil
 }
