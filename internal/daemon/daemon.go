@@ -255,8 +255,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 	})
 	d.masters = masters.New(masters.Options{
 		Server: d.server, Data: d.Data, Notes: layout(d.Data).notes(), Store: d.store, Follow: d.follow,
-		Versions: registry,
-		Compare:  d.compare, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
+		Versions: registry, Compare: d.compare, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
 	})
 	d.api = api.New(
 		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.services()},
@@ -266,6 +265,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 			Unknown:  d.clients.unknown,
 			Problems: &d.problems, Log: d.Log,
 		})
+	registry.Mend()
 	d.follow.OnRestore(registry.PutPending)
 	d.follow.Subscribe(d.serving.Adopted)
 	d.follow.Subscribe(d.masters.Adopted)

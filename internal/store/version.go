@@ -28,6 +28,14 @@ const versionFormat = 1
 // and kept by Hold since. The caller gives the number; numbers need not be consecutive. To add a version again is no
 // error, but another version of the same number is one. Tags are not taken from v.
 func (s *Store) AddVersion(v image.Version) (image.Version, error) {
+	return s.addVersion(v, func(err error) bool { return errors.Is(err, ErrNotFound) })
+}
+
+// MendVersion writes the record of v anew, which is Damaged. Its root must not be. It returns what AddVersion does.
+func (s *Store) MendVersion(v image.Version) (image.Version, error) { return s.addVersion(v, damaged) }
+
+// addVersion adds v if reading what has its number fails with an error that is one of lacks.
+func (s *Store) addVersion(v image.Version, lacks func(error) bool) (image.Version, error) {
 	if !image.ValidName(v.Image) {
 		return v, fmt.Errorf("add version: %q is not an image name", v.Image)
 	}
@@ -55,7 +63,7 @@ func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 	switch {
 	case err == nil && old.Digest != v.Digest:
 		return old, fmt.Errorf("add version %s: another version has this number", v.Ref())
-	case err == nil || !errors.Is(err, ErrNotFound):
+	case err == nil || !lacks(err):
 		return old, err
 	}
 	b, err := json.MarshalIndent(versionFile{versionFormat, v}, "", "  ")

@@ -105,6 +105,25 @@ func putCurrent(ctx context.Context, c *coord.Coord, kept *coord.Image, pending 
 	return c.Decide(ctx, func(coord.State) (coord.Change, error) { return change, nil })
 }
 
+// Mend writes the records of versions anew that are damaged in the store, from what this server knows of the shared
+// state. It is called at the start, before replicas are served.
+func (reg *Registry) Mend() {
+	damaged, err := reg.Store.Damaged()
+	if err != nil {
+		reg.Log.Error("damaged versions cannot be listed", "error", err)
+	}
+	for _, d := range damaged {
+		v, known := reg.Follow.Now().State.Resolve(d.Ref)
+		if !known {
+			continue
+		}
+		if _, err := reg.Store.MendVersion(v); err == nil { // else it stays a problem that is shown
+			reg.Log.Error("the record of a version was damaged; it was written anew from the shared state",
+				"version", d.Ref.String(), "error", d.Err)
+		}
+	}
+}
+
 // Settle makes store and shared state agree on the newest version of an image, with which a capture compares: it puts
 // versions that are pending, and removes from the store those that were removed from the shared state.
 func (reg *Registry) Settle(ctx context.Context, name string) error {
