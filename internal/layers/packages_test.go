@@ -80,7 +80,7 @@ func packagesOf(seed []vfstest.Entry) *pkgdb.Database {
 func (o *site) moveTo(v image.Version, also []string) replica.Move {
 	o.spec.Version = v
 	move := o.move()
-	move.Also = also
+	move.Extra = also
 	return move
 }
 

@@ -36,7 +36,7 @@ func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 func (a *setAsideOp) walkAll() (err error) {
 	for _, c := range a.t.all() {
 		if c != nil && err == nil {
-			a.own, a.also = c == a.t.own, c == a.t.also
+			a.own, a.extra = c == a.t.own, c == a.t.extra
 			err = a.walk(c.tree, a.r.root)
 		}
 	}
@@ -48,15 +48,15 @@ func savedDir(at int64) string { return layer.Home("").Saved(stampName(at)) }
 
 type setAsideOp struct {
 	op
-	t    *transition
-	at   int64
-	dir  string // where it goes, from the replica's directory
-	why  string // what made the change; kept in the saved area
-	made bool   // dir exists and has why
-	own  bool   // the changes are those of node files
-	also bool   // the changes are those of Move.Also
-	dry  bool   // only list is filled
-	list []layer.SetAside
+	t     *transition
+	at    int64
+	dir   string // where it goes, from the replica's directory
+	why   string // what made the change; kept in the saved area
+	made  bool   // dir exists and has why
+	own   bool   // the changes are those of node files
+	extra bool   // the changes are those of Move.Extra
+	dry   bool   // only list is filled
+	list  []layer.SetAside
 }
 
 // walk treats what the layer has at p and below. c is what changes at p and below.
@@ -69,8 +69,8 @@ func (a *setAsideOp) walk(c *change, p *dentry) error {
 		return nil
 	}
 	if p.white || p.obj != nil && p.obj.kind != vfs.Directory {
-		if !a.also && a.t.together[path] {
-			return nil // it is treated as one of also
+		if !a.extra && a.t.isExtra[path] {
+			return nil // it is treated with the extra paths
 		}
 		if stays, err := a.stays(c, p); stays || err != nil {
 			return err

@@ -210,7 +210,7 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 	}
 	t.compareFiles(after)
 	if t.changes != nil {
-		t.addAlso(p.also)
+		t.addExtra(p.extra)
 	}
 	return t, nil
 }

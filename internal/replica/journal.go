@@ -49,7 +49,7 @@ type step struct {
 	from, to *image.Version
 	files    map[string]string // after it; nil: as before it
 	prior    map[string]string // before it, when files is set
-	also     []string          // of a pending one: see Move.Also
+	extra    []string          // of a pending one: see Move.Extra
 }
 
 // The kinds of records.
@@ -78,7 +78,7 @@ type replicaRecord struct {
 	Made    int64             `json:"made,omitempty"`
 	Files   map[string]string `json:"files,omitempty"`
 	Same    bool              `json:"same,omitempty"` // the node files are the same as before
-	Also    []string          `json:"also,omitempty"` // of an intent: see Move.Also
+	Extra   []string          `json:"also,omitempty"` // of an intent: see Move.Extra
 }
 
 type stepRecord struct {
@@ -201,7 +201,7 @@ func (j *journal) replayOne(r *record, w *replicaRecord, to *image.Version, step
 	}
 	switch r.Kind {
 	case recordIntent:
-		st.pending = &step{before: st.steps, at: r.At, from: st.to, to: to, files: files, also: w.Also}
+		st.pending = &step{before: st.steps, at: r.At, from: st.to, to: to, files: files, extra: w.Extra}
 	case recordUndone:
 		st.pending = nil
 	case recordDone:
@@ -445,7 +445,7 @@ func (j *journal) writePending(log *durable.Log, dirs []string) error {
 		if p == nil {
 			continue
 		}
-		list := []replicaRecord{{Replica: dir, Files: p.files, Same: p.files == nil, Also: p.also}}
+		list := []replicaRecord{{Replica: dir, Files: p.files, Same: p.files == nil, Extra: p.extra}}
 		r := record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Replicas: list}
 		if err := appendRecord(log, &r); err != nil {
 			return err

@@ -19,7 +19,7 @@ import (
 //     programs of the machine.
 func (a *setAsideOp) stays(c *change, p *dentry) (bool, error) {
 	switch {
-	case a.own || a.also || !c.differs:
+	case a.own || a.extra || !c.differs:
 		return false, nil
 	case sameButTimes(c.old, c.new):
 		return true, nil

@@ -27,9 +27,9 @@ type Move struct {
 	Shared  pathmatch.List
 	Mounted []string // mount points of the node, without a leading slash; see Held
 
-	// Also are further paths, in walk order and without a leading slash: what the layer has there is set aside too if
+	// Extra are further paths, in walk order and without a leading slash: what the layer has there is set aside too if
 	// the version changes. A package of which the master changes a part is set aside as a whole.
-	Also []string
+	Extra []string
 
 	Durability Durability
 	Rules      Rules
@@ -51,21 +51,21 @@ type Report struct {
 
 // transition is a Move that is being done.
 type transition struct {
-	r        *Replica
-	to       *view
-	keep     pathmatch.List
-	shared   pathmatch.List
-	rules    Rules
-	from     *image.Version // what the replica follows before
-	version  *image.Version
-	files    map[string]string // the node files' fingerprints after it; nil: as before
-	changes  *changes          // between the versions; nil: none
-	own      *changes          // of the node files; nil: none
-	also     *changes          // see Move.Also; nil: none
-	further  []string          // the paths in also, in walk order
-	together map[string]bool   // the same
-	hidden   map[string]bool   // paths at which node files hide what the versions do
-	err      error             // why it could not be done; nil: it was, or is still to be done
+	r          *Replica
+	to         *view
+	keep       pathmatch.List
+	shared     pathmatch.List
+	rules      Rules
+	from       *image.Version // what the replica follows before
+	version    *image.Version
+	files      map[string]string // the node files' fingerprints after it; nil: as before
+	changes    *changes          // between the versions; nil: none
+	own        *changes          // of the node files; nil: none
+	extra      *changes          // see Move.Extra; nil: none
+	extraPaths []string          // the paths in extra, in walk order
+	isExtra    map[string]bool   // the same
+	hidden     map[string]bool   // paths at which node files hide what the versions do
+	err        error             // why it could not be done; nil: it was, or is still to be done
 }
 
 // Switch moves replicas to other versions or node files. Each goes from the one to the other in one step: no
@@ -168,7 +168,7 @@ func (s *Set) differences(ctx context.Context, m *Move) (*transition, error) {
 		t.compareFiles(fingerprints(t.to.files))
 	}
 	if t.changes != nil {
-		t.addAlso(m.Also)
+		t.addExtra(m.Extra)
 	}
 	return t, nil
 }
@@ -303,7 +303,7 @@ func (t *transition) apply(with *batchStep) {
 	if t.own != nil && r.historyLoaded {
 		r.history.own = r.history.own.add(newSegment(t.own.delta, with.at), with.joins)
 	}
-	if t.also != nil {
+	if t.extra != nil {
 		r.renewed = with.at // directories have changed in which the versions are the same
 	}
 	r.history.forget(r.set.retained(), r.set.retain.switches)
@@ -415,7 +415,7 @@ func parentPath(path string) string {
 }
 
 // all returns what is to be set aside, in this order. Some may be nil.
-func (t *transition) all() []*changes { return []*changes{t.also, t.changes, t.own} }
+func (t *transition) all() []*changes { return []*changes{t.extra, t.changes, t.own} }
 
 // touches reports whether the layer has anything at the paths that differ, or hides one. If the layer was not
 // read yet only these paths are.

@@ -72,7 +72,7 @@ func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (placement, er
 	}
 	return placement{export: x, move: &replica.Move{
 		Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
-		Durability: spec.Durability, Mounted: s.mountedOn(n), Also: conflicts.Paths,
+		Durability: spec.Durability, Mounted: s.mountedOn(n), Extra: conflicts.Paths,
 	}}, nil
 }
 

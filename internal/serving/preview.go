@@ -43,7 +43,7 @@ func (s *Server) Preview(
 		}
 		moves = append(moves, replica.Move{
 			Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
-			Also: conflicts.Paths,
+			Extra: conflicts.Paths,
 		})
 	}
 	out.Aside, err = s.Set.Preview(ctx, moves)
