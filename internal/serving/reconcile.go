@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"dim/internal/cluster"
 	"dim/internal/follow"
@@ -91,27 +90,39 @@ func (r *reconciliation) place(n *cluster.Node) {
 // the next run.
 func (r *reconciliation) apply(ctx context.Context) {
 	if len(r.specs) > 0 {
-		all, errs := r.s.Set.AttachAll(ctx, r.specs)
-		for i, x := range r.attach {
-			if errs[i] != nil {
-				r.failed[problems.Node(x.node)] = errs[i]
-				continue
-			}
-			x.fs = all[i]
-			if !slices.ContainsFunc(r.again, func(n *cluster.Node) bool { return n.Name == x.node }) {
-				r.list = append(r.list, x)
-			}
+		r.attachAll(ctx)
+	}
+	if len(r.moves) > 0 {
+		report := r.s.move(ctx, r.moves)
+		r.noteStaying(&report)
+	}
+}
+
+// attachAll attaches the replicas that are not served yet. Those that it attaches as they were are placed again then.
+func (r *reconciliation) attachAll(ctx context.Context) {
+	again := make(map[cluster.NodeName]bool, len(r.again))
+	for _, n := range r.again {
+		again[n.Name] = true
+	}
+	all, errs := r.s.Set.AttachAll(ctx, r.specs)
+	for i, x := range r.attach {
+		if errs[i] != nil {
+			r.failed[problems.Node(x.node)] = errs[i]
+			continue
 		}
-		for _, n := range r.again {
-			if r.failed[problems.Node(n.Name)] == nil {
-				r.place(n)
-			}
+		if x.fs = all[i]; !again[x.node] {
+			r.list = append(r.list, x)
 		}
 	}
-	if len(r.moves) == 0 {
-		return
+	for _, n := range r.again {
+		if r.failed[problems.Node(n.Name)] == nil {
+			r.place(n)
+		}
 	}
-	report := r.s.move(ctx, r.moves)
+}
+
+// noteStaying notes the replicas that were not switched.
+func (r *reconciliation) noteStaying(report *replica.Report) {
 	stay := map[cluster.NodeName]bool{}
 	for _, h := range report.Held {
 		stay[cluster.NodeName(h.Node)] = true

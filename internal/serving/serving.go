@@ -138,7 +138,7 @@ func (s *Server) WhenReady(h http.Handler) http.Handler {
 // Starting tells in words how far the first Reconcile is.
 func (s *Server) Starting() string {
 	if all := s.first.all.Load(); all > 0 {
-		return fmt.Sprintf("%d of %d replicas are ready", s.first.placed.Load(), all)
+		return fmt.Sprintf("%d of %d replicas are prepared", s.first.placed.Load(), all)
 	}
 	return "it opens its sockets"
 }

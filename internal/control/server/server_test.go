@@ -169,13 +169,13 @@ func TestWithoutNullsLeavesTheOriginalAlone(t *testing.T) {
 }
 
 func TestCallsBeforeTheStartIsOverTellHowFarItIs(t *testing.T) {
-	calls := NewCalls(func() string { return "3 of 7 replicas are ready" })
+	calls := NewCalls(func() string { return "3 of 7 replicas are prepared" })
 	ask := func() *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		calls.ServeHTTP(w, httptest.NewRequest("GET", "/v1/none", nil))
 		return w
 	}
-	if w := ask(); w.Code != 503 || !strings.Contains(w.Body.String(), "starting: 3 of 7 replicas are ready") {
+	if w := ask(); w.Code != 503 || !strings.Contains(w.Body.String(), "starting: 3 of 7 replicas are prepared") {
 		t.Errorf("before: %d %s", w.Code, w.Body)
 	}
 	calls.Open(struct{ control.Backend }{})
