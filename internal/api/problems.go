@@ -86,12 +86,22 @@ func (api *API) rolloutProblems(context.Context) []problems.Problem {
 		if r := &active[i]; r.State == rollout.Paused {
 			list = append(list, problems.Problem{
 				About: problems.Subject{Kind: problems.KindRollout, Name: strconv.Itoa(r.ID)},
-				Text:  "paused: " + r.Reason, Since: r.Since,
+				Text:  "paused: " + withoutOutput(r.Reason), Since: r.Since,
 				Hint: fmt.Sprintf("dim rollout status %d, then resume, undo or stop it", r.ID),
 			})
 		}
 	}
 	return list
+}
+
+// withoutOutput returns why a rollout is paused without what its hook or check has written. That may have secrets, and
+// problems are for all who may read /healthz.
+func withoutOutput(reason string) string {
+	command, rest, _ := strings.Cut(reason, ": ")
+	if status, _, found := strings.Cut(rest, ": "); found && (command == "hook" || command == "check") {
+		return command + ": " + status
+	}
+	return reason
 }
 
 // alike is how many nodes may have the same problem before it is listed once for all of them.

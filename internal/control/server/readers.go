@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"dim/internal/control"
 )
@@ -35,7 +36,8 @@ func newReadersMux(b control.Backend) *http.ServeMux {
 	return mux
 }
 
-// withoutSecrets leaves out of what readers get what people may write passwords into: commands and kernel arguments.
+// withoutSecrets leaves out of what readers get what people may write passwords into, which is commands with
+// their output, and kernel arguments.
 type withoutSecrets struct{ control.Backend }
 
 // hidden stands for a text that readers do not get.
@@ -49,8 +51,16 @@ func hide(text *string) {
 
 func hideCommands(list []control.Rollout) {
 	for i := range list {
-		hide(&list[i].Hook)
-		hide(&list[i].Check)
+		hideCommand(&list[i])
+	}
+}
+
+// hideCommand hides the hook and the check, and how one of them failed, which has a line of its output.
+func hideCommand(r *control.Rollout) {
+	hide(&r.Hook)
+	hide(&r.Check)
+	if command, _, ok := strings.Cut(r.Reason, ": "); ok && (command == "hook" || command == "check") {
+		r.Reason = command + ": " + hidden
 	}
 }
 
@@ -71,8 +81,7 @@ func (b withoutSecrets) Rollouts(ctx context.Context) ([]control.Rollout, error)
 // RolloutStatus implements control.Backend.
 func (b withoutSecrets) RolloutStatus(ctx context.Context, id int) (control.Rollout, error) {
 	r, err := b.Backend.RolloutStatus(ctx, id)
-	hide(&r.Hook)
-	hide(&r.Check)
+	hideCommand(&r)
 	return r, err
 }
 

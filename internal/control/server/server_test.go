@@ -33,7 +33,7 @@ func (secrets) Status(context.Context) (control.Status, error) {
 }
 
 func (secrets) Rollouts(context.Context) ([]control.Rollout, error) {
-	return []control.Rollout{{Check: "secret"}}, nil
+	return []control.Rollout{{Check: "secret", Reason: "check: exit status 1: secret"}}, nil
 }
 
 func (secrets) Node(context.Context, string) (control.Node, error) {
@@ -103,6 +103,7 @@ func TestMembersOfTheGroupOfReadersReadTheStatusAlone(t *testing.T) {
 	path := serveAll(t)
 	for _, tt := range []struct{ method, call, want string }{
 		{"GET", "status", `"hook":"(hidden)"`}, {"GET", "rollouts", `"check":"(hidden)"`},
+		{"GET", "rollouts", `"reason":"check: (hidden)"`},
 		{"GET", "nodes/n01", `"append":"(hidden)"`}, {"GET", "description", "403 Forbidden"},
 		{"GET", "nodes/n01/changes", "403 Forbidden"}, {"GET", "check", "403 Forbidden"},
 		{"POST", "rollouts", "403 Forbidden"}, {"PUT", "description", "403 Forbidden"},
