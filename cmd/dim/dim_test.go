@@ -276,6 +276,7 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 			{Name: "nfs", Address: "127.0.0.1:2049"},
 		},
 		Disks: []control.Disk{{Path: "/var/lib/dim", Bytes: 10 << 30, BytesFree: 4 << 30}},
+		Quota: &control.Quota{Bytes: 20 << 30, Files: 100000},
 		Images: []control.Image{
 			{Name: "compute", Nodes: 1204, Use: []control.Use{
 				{Version: 2, Count: 1200, Next: 3}, {Version: 2, Count: 3}, {Count: 1},
@@ -305,6 +306,7 @@ state    embedded etcd
 listens  http 10.0.0.1:80, nfs 10.0.0.1:2049 127.0.0.1:2049
 servers  3 of 4 never reported here (1,203 nodes): is[1-3]
 disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
+quota    20.0 GiB, 100,000 files for each node without another
 image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1
   nodes  1,203 on compute@2 (at their next boot 1,200 to compute@3), 1 without a version here
 image    login: not captured yet, 1 node

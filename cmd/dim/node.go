@@ -122,6 +122,9 @@ func printNodeDetails(w io.Writer, d *control.NodeDetails, now time.Time) {
 	row(w, "groups", strings.Join(d.Groups, " "))
 	row(w, "servers", strings.Join(d.Servers, " "))
 	row(w, "local changes", quotaText(d.Quota))
+	if d.QuotaOf != "" {
+		row(w, "quota", "of "+d.QuotaOf)
+	}
 	row(w, "set aside", d.Saved)
 	if s := d.Snapshots; s.Count > 0 {
 		row(w, "snapshots", fmt.Sprintf("%d, %s, not shared %s", s.Count, size(s.Bytes), size(s.Copied)))

@@ -56,6 +56,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 	for _, d := range s.Disks {
 		row(w, "disk", fmt.Sprintf("%s: %s of %s free", d.Path, size(d.BytesFree), size(d.Bytes)))
 	}
+	if q := s.Quota; q != nil {
+		row(w, "quota", quotaLimit(q)+" for each node without another")
+	}
 	for _, i := range s.Images {
 		row(w, "image", imageLine(i, now))
 		if len(i.Use) > 0 {
@@ -93,6 +96,21 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 			row(w, "  hint", p.Hint)
 		}
 	}
+}
+
+// quotaLimit is "1.0 GiB, 100,000 files", or less if there is no bound for one of them.
+func quotaLimit(q *control.Quota) string {
+	var parts []string
+	if q.Bytes > 0 {
+		parts = append(parts, size(q.Bytes))
+	}
+	if q.Files > 0 {
+		parts = append(parts, plural(int(q.Files), "file"))
+	}
+	if parts == nil {
+		return "no bound"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // listens groups the addresses by service: "nfs 10.0.0.1:2049 127.0.0.1:2049, http …".

@@ -211,6 +211,7 @@ func (api *API) details(n *cluster.Node) *control.NodeDetails {
 	out := &control.NodeDetails{
 		Servers: []string{}, Groups: []string{}, Position: n.Position, Files: []string{}, Append: n.Image.Kernel.Append,
 		Durable: string(n.Image.Durability), Stages: []control.Stage{}, Push: api.pushed(n),
+		QuotaOf: n.Quota(n.Image).Of,
 	}
 	for _, s := range n.Servers {
 		out.Servers = append(out.Servers, string(s.Name))

@@ -25,6 +25,9 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 		s.Applied.Time = now.State.Description.Applied
 	}
 	s.Servers = api.servers(now)
+	if q := now.Cluster.Quota; q != nil {
+		s.Quota = &control.Quota{Bytes: q.Bytes, Files: q.Files}
+	}
 	var err error
 	s.Coord = api.Follow.Health(ctx)
 	if s.Images, err = api.Images(ctx); err != nil {

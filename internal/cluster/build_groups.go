@@ -12,8 +12,8 @@ import (
 
 // group makes a <group>. Its node set may use the groups above it, which have been made already.
 func (b *builder) group(it *item) {
-	g := &Group{Image: b.imageOf(it), Quota: b.quota(it)}
 	name, ok := it.get("name")
+	g := &Group{Image: b.imageOf(it), Quota: b.quota(it, "group "+name.text)}
 	if !ok {
 		return
 	}

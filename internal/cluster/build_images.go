@@ -41,7 +41,7 @@ func (b *builder) image(it *item) {
 	for _, k := range it.all("kernel") {
 		im.Kernel = kernel(k)
 	}
-	im.Quota = b.quota(it)
+	im.Quota, im.defaultQuota = b.quota(it, "image "+string(im.Name)), b.cluster.Quota
 	for _, k := range it.all("saved") {
 		im.SavedFor = b.days(k, "days")
 		im.Snapshots = b.snapshots(k)

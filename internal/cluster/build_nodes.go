@@ -56,7 +56,7 @@ type nodeBuilder struct {
 
 // nodes makes the nodes of a <nodes> or <node>.
 func (b *builder) nodes(it *item) {
-	nb := &nodeBuilder{builder: b, item: it, image: b.imageOf(it), quota: b.quota(it)}
+	nb := &nodeBuilder{builder: b, item: it, image: b.imageOf(it), quota: b.quota(it, QuotaOfNode)}
 	limit, ok := nb.choose()
 	if !ok {
 		b.nodesIncomplete = true

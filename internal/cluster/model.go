@@ -65,6 +65,7 @@ type Cluster struct {
 	Images   []*Image
 	Nodes    []*Node // in order of Index
 	Groups   []*Group
+	Quota    *Quota // of nodes for which there is no other; nil: none
 
 	sources  []SourceFile
 	warnings []Problem
@@ -145,6 +146,8 @@ type Image struct {
 	Durability Durability    // default DurabilitySync
 	Quota      *Quota        // nil: none
 	Snapshots  *Snapshots    // nil: none are taken
+
+	defaultQuota *Quota // the cluster's; nil: none
 }
 
 // Durability is what a server guarantees about a change when it replies to the node.

@@ -93,6 +93,7 @@ func (b *builder) build(root *item) {
 	name, _ := root.get("name")
 	domain, _ := root.get("domain")
 	b.cluster.Name, b.cluster.Domain = name.text, domain.text
+	b.cluster.Quota = b.quota(root, "the cluster")
 	for _, it := range root.all("network") {
 		b.network(it)
 	}

@@ -6,10 +6,14 @@ import "strconv"
 type Quota struct {
 	Bytes uint64 // disk space
 	Files uint64 // files, directories and other objects
+	Of    string // what declares it: QuotaOfNode, "group big", "image compute", "the cluster"; "" if nothing does
 }
 
+// QuotaOfNode is Quota.Of of a quota in a node's own element.
+const QuotaOfNode = "the node"
+
 // Quota returns the quota of n on image im: its own, else that of the last of its groups that has one, else the
-// image's.
+// image's, else the cluster's. If there is none of these, nothing is bounded.
 func (n *Node) Quota(im *Image) Quota {
 	if n.quota != nil {
 		return *n.quota
@@ -21,6 +25,9 @@ func (n *Node) Quota(im *Image) Quota {
 	}
 	if im.Quota != nil {
 		return *im.Quota
+	}
+	if im.defaultQuota != nil {
+		return *im.defaultQuota
 	}
 	return Quota{}
 }
@@ -44,13 +51,13 @@ func quotaElement(owner string) *element {
 	}
 }
 
-// quota returns the <quota> of an item, nil if there is none.
-func (b *builder) quota(it *item) *Quota {
+// quota returns the <quota> of an item, nil if there is none. of is what it belongs to, as in Quota.Of.
+func (b *builder) quota(it *item, of string) *Quota {
 	all := it.all("quota")
 	if len(all) == 0 {
 		return nil
 	}
-	q, out := all[0], &Quota{}
+	q, out := all[0], &Quota{Of: of}
 	if v, ok := q.get("bytes"); ok {
 		out.Bytes = b.size(v)
 	}

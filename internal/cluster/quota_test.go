@@ -25,7 +25,9 @@ func TestNodeQuotaOverridesGroupQuotaOverridesImageQuota(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[NodeName]Quota{
-		"n1": {Bytes: 1 << 30}, "n2": {Bytes: 2 << 40, Files: 7}, "own": {Files: 10},
+		"n1":  {Bytes: 1 << 30, Of: "image compute"},
+		"n2":  {Bytes: 2 << 40, Files: 7, Of: "group big"},
+		"own": {Files: 10, Of: "the node"},
 	} {
 		n, _ := c.Node(name)
 		if got := n.Quota(n.Image); got != want {
@@ -34,6 +36,43 @@ func TestNodeQuotaOverridesGroupQuotaOverridesImageQuota(t *testing.T) {
 	}
 	if got := c.Images[0].SavedFor.Hours(); got != 7*24 {
 		t.Errorf("kept for %v hours", got)
+	}
+}
+
+func TestClusterQuotaHoldsWhereThereIsNoOther(t *testing.T) {
+	const ofCluster = `<cluster name="q"><quota bytes="3G" files="9"/>`
+	without := strings.Replace(quotaDescription, `<quota bytes="1G"/>`, "", 1)
+	for _, test := range []struct {
+		name, text string
+		n1, own    Quota
+	}{
+		{
+			name: "it is the only one", text: strings.Replace(without, `<cluster name="q">`, ofCluster, 1),
+			n1:  Quota{Bytes: 3 << 30, Files: 9, Of: "the cluster"},
+			own: Quota{Files: 10, Of: "the node"},
+		},
+		{
+			name: "the image has one", text: strings.Replace(quotaDescription, `<cluster name="q">`, ofCluster, 1),
+			n1:  Quota{Bytes: 1 << 30, Of: "image compute"},
+			own: Quota{Files: 10, Of: "the node"},
+		},
+		{name: "there is none", text: without, own: Quota{Files: 10, Of: "the node"}},
+	} {
+		c, err := Parse(Source{Name: "q.xml", XML: []byte(test.text)})
+		if err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		for name, want := range map[NodeName]Quota{"n1": test.n1, "own": test.own} {
+			n, _ := c.Node(name)
+			if got := n.Quota(n.Image); got != want {
+				t.Errorf("%s: %s has %+v, want %+v", test.name, name, got, want)
+			}
+		}
+		for _, w := range c.Warnings() {
+			if strings.Contains(w.Message, "quota") {
+				t.Errorf("%s: warning %v", test.name, w)
+			}
+		}
 	}
 }
 

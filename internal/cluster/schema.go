@@ -114,6 +114,7 @@ func vocabulary() *element {
 		children: slices.Concat(
 			[]*element{networkElement(), taxonomyElement(), serverElement(), serversElement(), imageElement()},
 			[]*element{nodesElement(), nodeElement(), groupElement(), inventoryElement()},
+			[]*element{quotaElement("each node that has none itself, through a group or through its image,")},
 		),
 	}
 }

@@ -36,6 +36,7 @@ type NodeDetails struct {
 	// Packages are what the node has installed, upgraded and removed itself, in order of name.
 	Packages  []PackageChange `json:"packages"`
 	Quota     QuotaUsage      `json:"holding"`
+	QuotaOf   string          `json:"quota_of,omitempty"` // what declares its quota: "image compute"; "": none does
 	Snapshots SnapshotUsage   `json:"snapshots"`
 	Stages    []Stage         `json:"stages"` // of its last boot, oldest first
 	Refused   *Refusal        `json:"refused,omitempty"`
@@ -72,6 +73,12 @@ type NodeUsage struct {
 	Sent     uint64 `json:"sent_bytes"`
 	Files    uint64 `json:"layer_files"` // names in its layer
 	Layer    uint64 `json:"layer_bytes"`
+}
+
+// Quota is what a description allows one node for its own changes to an image. 0 means that there is no bound.
+type Quota struct {
+	Bytes uint64 `json:"bytes"`
+	Files uint64 `json:"files"`
 }
 
 // QuotaUsage is the size of a node's layer beside its limits. A limit of 0 means that there is none.

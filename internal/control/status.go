@@ -23,6 +23,9 @@ type Status struct {
 	Mounts    []Mount        `json:"mounts"`
 	Rollouts  []Rollout      `json:"rollouts"` // those under way
 	Problems  []Problem      `json:"problems"` // empty when all is well
+
+	// Quota is that of the description for every node that has no other; nil: none.
+	Quota *Quota `json:"default_quota,omitempty"`
 }
 
 // Applied is which description is applied.

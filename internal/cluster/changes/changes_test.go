@@ -59,6 +59,10 @@ func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
 			`<merge path="/etc/x" by="dpkg"/><merge path="/etc/group" by="none"/>` +
 				`<merge path="/etc/passwd" by="passwd"/></image>`},
 			[]string{"image merge  → /etc/group by none, /etc/x by dpkg 1 compute"}},
+		{"the cluster has a quota", []string{`<taxonomy>`, `<quota bytes="1G"/><taxonomy>`},
+			[]string{"cluster quota  → 1073741824 bytes, 0 files 1"}},
+		{"nodes have a quota", []string{`</nodes>`, `<quota files="9"/></nodes>`},
+			[]string{"node quota  → 0 bytes, 9 files 4 n[01-04]"}},
 		{"a node is gone", []string{`to="4"`, `to="3"`},
 			[]string{"cluster taxonomy node 1-4 → node 1-3 1", "node removed 1 n04"}},
 		{"nodes are added", []string{`to="4"`, `to="6"`},

@@ -18,7 +18,7 @@ func clusterObject(c *cluster.Cluster) object {
 	}
 	return object{"", []attribute{
 		{name: "name", value: c.Name}, {name: "domain", value: c.Domain},
-		{name: "taxonomy", value: strings.Join(levels, ", ")},
+		{name: "taxonomy", value: strings.Join(levels, ", ")}, {name: "quota", value: quota(c.Quota)},
 	}}
 }
 
@@ -30,12 +30,15 @@ func nodeObject(n *cluster.Node) object {
 	for _, level := range slices.Sorted(maps.Keys(n.Position)) {
 		position = append(position, fmt.Sprintf("%s%d", level, n.Position[level]))
 	}
-	image := ""
+	image, own := "", ""
 	if n.Image != nil {
 		image = string(n.Image.Name)
+		if q := n.Quota(n.Image); q.Of == cluster.QuotaOfNode {
+			own = quota(&q)
+		}
 	}
 	return object{string(n.Name), append([]attribute{
-		{name: "image", value: image},
+		{name: "image", value: image}, {name: "quota", value: own},
 		{name: "servers", value: strings.Join(servers, " ")},
 		{name: "position", value: strings.Join(position, " ")},
 	}, cardAttributes(n.Interfaces)...)}
