@@ -166,6 +166,20 @@ func (s *nodeSet) Set(text string) error {
 	return nil
 }
 
+// filled is a flag that may be left out, but not be blank: a rollout without the check that an unset variable was to
+// hold is not what was meant.
+type filled string
+
+func (s *filled) String() string { return string(*s) }
+func (s *filled) Type() string   { return "string" }
+func (s *filled) Set(text string) error {
+	if strings.TrimSpace(text) == "" {
+		return errors.New("it is empty: leave the flag out, or give it a value")
+	}
+	*s = filled(text)
+	return nil
+}
+
 // listing adds the flag -o to cmd.
 func (a *app) listing(cmd *cobra.Command) *cobra.Command { return a.formats(cmd, "table", "json") }
 
