@@ -139,6 +139,7 @@ const (
 	Uncovered ProblemKind = "is no mount point any more"
 	Emptied   ProblemKind = "is empty now"
 	OtherDisk ProblemKind = "is on another file system than at the last capture"
+	Shrunk    ProblemKind = "has lost most of its names"
 )
 
 // String returns the problem as one line.

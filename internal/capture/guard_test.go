@@ -200,6 +200,30 @@ func TestAnotherDiskWithLittleOfTheMasterHoldsTheCapture(t *testing.T) {
 	}
 }
 
+func TestAMasterThatHasLostMostOfItsNamesHoldsTheCapture(t *testing.T) {
+	l := newLab(t)
+	for i := range 2 * largeNames {
+		l.write(fmt.Sprintf("usr/%d/x", i), "")
+		l.write(fmt.Sprintf("opt/%d/x", i), "")
+	}
+	l.write("etc/x", "")
+	l.capture()
+	run := func() (Result, error) { return Run(context.Background(), l.store, l.o) }
+	testkit.Must(t, os.RemoveAll(l.path("opt"))) // a directory that is gone is no mount point
+	if r, err := run(); err != nil || !r.Changed {
+		t.Errorf("half of the names: %v, %v", r.Changed, err)
+	}
+	testkit.Must(t, os.RemoveAll(l.path("usr")))
+	got := held(t, run)
+	if want := []string{": " + string(Shrunk)}; !slices.Equal(got, want) {
+		t.Errorf("held: %q, want %q", got, want)
+	}
+	l.o.Accept = []string{"/"}
+	if r, err := run(); err != nil || !r.Changed {
+		t.Errorf("accepted: %v, %v", r.Changed, err)
+	}
+}
+
 func TestEmptySubvolumesInASnapshotAreLeftOut(t *testing.T) {
 	x := unix.Statx_t{Mode: unix.S_IFDIR | 0o755, Ino: emptySubvolume}
 	for _, d := range []device{{}, {btrfs: true}} {
