@@ -287,7 +287,7 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 			{Name: "login", Nodes: 1},
 		},
 		Servers: []control.Server{
-			{Name: "head", Heard: true}, {Name: "is1", Nodes: 1200}, {Name: "is2", Nodes: 3}, {Name: "is3"},
+			{Name: "head", HasReported: true}, {Name: "is1", Nodes: 1200}, {Name: "is2", Nodes: 3}, {Name: "is3"},
 		},
 		Nodes: 1205, Stages: map[string]int{"off": 1, "running": 1203, "mount": 1},
 		Machines: []control.Machine{{MAC: "02:00:00:00:00:01", Last: now, Asked: "PXE"}},

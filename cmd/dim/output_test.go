@@ -115,8 +115,8 @@ func TestTheReferencePageOfTheOutputIsUpToDate(t *testing.T) {
 					texts = append(texts, text)
 				}
 			}
-			meaning := strings.ReplaceAll(strings.Join(texts, " / "), "|", "\\|")
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", key, kind, meaning)
+			all := strings.ReplaceAll(strings.Join(texts, " / "), "|", "\\|")
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", key, kind, all)
 		}
 	}
 	const page, begin = "../../docs/reference/output.md", "| key | type | meaning |\n|---|---|---|\n"
@@ -131,6 +131,16 @@ func TestTheReferencePageOfTheOutputIsUpToDate(t *testing.T) {
 	} else if diff := cmp.Diff(string(text), want); diff != "" {
 		t.Errorf("%s is out of date (make docs):\n%s", page, diff)
 	}
+}
+
+// meaning returns a field's comment as one line, without the name and the verb that Go's comments begin with.
+func meaning(field, comment string) string {
+	words := strings.Fields(comment)
+	verbs := []string{"is", "are", "has", "tells", "lists"}
+	if len(words) > 2 && words[0] == field && slices.Contains(verbs, words[1]) {
+		words = words[2:]
+	}
+	return strings.Join(words, " ")
 }
 
 // fieldComments returns the comment of each field of the types of the output, by "Struct.Field".
@@ -158,7 +168,7 @@ func fieldComments(t *testing.T) map[string]string {
 						if text == "" {
 							text = field.Doc.Text()
 						}
-						comments[spec.Name.Name+"."+name.Name] = strings.Join(strings.Fields(text), " ")
+						comments[spec.Name.Name+"."+name.Name] = meaning(name.Name, text)
 					}
 				}
 				return true

@@ -50,7 +50,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 	}
 	row(w, "state", state)
 	row(w, "listens", listens(s.Services))
-	if text := unheard(s.Servers); text != "" {
+	if text := unreported(s.Servers); text != "" {
 		row(w, "servers", text)
 	}
 	for _, d := range s.Disks {
@@ -166,12 +166,12 @@ func useText(i control.Image) string {
 	return strings.Join(parts, ", ")
 }
 
-// unheard tells which servers have not reported and how many nodes they serve; "" when all have.
-func unheard(servers []control.Server) string {
+// unreported tells which servers have not reported and how many nodes they serve; "" when all have.
+func unreported(servers []control.Server) string {
 	var names []string
 	nodes := 0
 	for _, s := range servers {
-		if !s.Heard {
+		if !s.HasReported {
 			names, nodes = append(names, s.Name), nodes+s.Nodes
 		}
 	}

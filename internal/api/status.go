@@ -54,7 +54,8 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 	return s, nil
 }
 
-// servers returns the servers of the description. Servers do not report to each other yet, so only this one is heard.
+// servers returns the servers of the description. Servers do not report to each other yet, so only this one has
+// reported.
 func (api *API) servers(now *follow.Declared) []control.Server {
 	nodes := map[cluster.ServerName]int{}
 	for _, n := range now.Cluster.Nodes {
@@ -62,7 +63,9 @@ func (api *API) servers(now *follow.Declared) []control.Server {
 	}
 	list := make([]control.Server, 0, len(now.Cluster.Servers))
 	for _, s := range now.Cluster.Servers {
-		list = append(list, control.Server{Name: string(s.Name), Nodes: nodes[s.Name], Heard: s.Name == api.Server})
+		list = append(list, control.Server{
+			Name: string(s.Name), Nodes: nodes[s.Name], HasReported: s.Name == api.Server,
+		})
 	}
 	return list
 }

@@ -31,7 +31,7 @@ type CaptureResult struct {
 	Unchanged bool               `json:"unchanged"` // the master equals the newest version: no version was made
 	DryRun    bool               `json:"dry_run"`
 	Counts    map[ChangeKind]int `json:"counts"`   // changes by kind
-	Changes   []Change           `json:"changes"`  // the first CaptureRequest.Show of them
+	Changes   []Change           `json:"changes"`  // the first of them, as many as the request asks for
 	Warnings  []Warning          `json:"warnings"` // each once
 	Current   int                `json:"current"`  // the version that nodes without a version of their own follow
 	Rollout   *Rollout           `json:"rollout_begun,omitempty"`

@@ -91,7 +91,7 @@ type QuotaUsage struct {
 
 // Push is the last report of a node's resident process, which makes the node's kernel see switches at once.
 type Push struct {
-	State    string      `json:"state"`    // one of the constants below
+	State    string      `json:"state"`    // "current", "behind" or "lost": see the constants below
 	Reported time.Time   `json:"reported"` // when the report came
 	Memory   int         `json:"memory_kb"`
 	Mounts   []NodeMount `json:"mounts"` // on paths of the replica

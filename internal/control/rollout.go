@@ -30,7 +30,7 @@ type Rollout struct {
 	Soak    float64       `json:"soak_seconds"`
 	Check   string        `json:"check"`
 	Hook    string        `json:"hook"`
-	// OnConflict is that of the RolloutRequest.
+	// OnConflict is "stop" or "master": what becomes of nodes that have changed packages which the version changes too.
 	OnConflict string `json:"on_conflict"`
 	// State is "running", "paused", "done", "undone", "stopped", "replaced" (by another rollout of its nodes),
 	// "planned" or "nothing to do". In a dry run it is the state that would follow.
@@ -100,7 +100,7 @@ type RolloutNode struct {
 	Exact   bool     `json:"exact"`
 	Reboot  bool     `json:"reboot"` // a part takes effect at the next boot
 	// Reload lists the commands after which configuration takes effect that daemons have read before the switch.
-	Reload []string `json:"reload_units"`
+	Reload []string `json:"reload_commands"`
 	// Old lists files of the node's own that are older than what they describe, with what to do.
 	Old []string `json:"old"`
 	// AsOf is the time of which the verdict is: what was done on the node since is not known. It is zero if the verdict

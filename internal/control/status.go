@@ -28,7 +28,7 @@ type Status struct {
 	Quota *Quota `json:"default_quota,omitempty"`
 }
 
-// Applied is which description is applied.
+// Applied tells which description is applied.
 type Applied struct {
 	Digest   string    `json:"digest"`
 	Revision int64     `json:"description_revision"` // 0: none yet
@@ -45,9 +45,9 @@ type Coord struct {
 
 // Server is a server of the description, as this one knows it.
 type Server struct {
-	Name  string `json:"server"`
-	Nodes int    `json:"node_count"` // how many nodes it serves, as their first server
-	Heard bool   `json:"heard"`      // it is this server, or has reported to it
+	Name        string `json:"server"`
+	Nodes       int    `json:"node_count"`   // how many nodes it serves, as their first server
+	HasReported bool   `json:"has_reported"` // it is this server, or has reported to it
 }
 
 // Service is one thing that listens.

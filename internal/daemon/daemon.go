@@ -265,7 +265,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 			Unknown:  d.clients.unknown,
 			Problems: &d.problems, Log: d.Log,
 		})
-	registry.Mend()
+	registry.RewriteDamaged()
 	d.follow.OnRestore(registry.PutPending)
 	d.follow.Subscribe(d.serving.Adopted)
 	d.follow.Subscribe(d.masters.Adopted)

@@ -31,8 +31,10 @@ func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 	return s.addVersion(v, func(err error) bool { return errors.Is(err, ErrNotFound) })
 }
 
-// MendVersion writes the record of v anew, which is Damaged. Its root must not be. It returns what AddVersion does.
-func (s *Store) MendVersion(v image.Version) (image.Version, error) { return s.addVersion(v, damaged) }
+// RewriteVersion writes the record of v anew, which is Damaged. Its root must not be. It returns what AddVersion does.
+func (s *Store) RewriteVersion(v image.Version) (image.Version, error) {
+	return s.addVersion(v, damaged)
+}
 
 // addVersion adds v if reading what has its number fails with an error that is one of lacks.
 func (s *Store) addVersion(v image.Version, lacks func(error) bool) (image.Version, error) {

@@ -105,9 +105,9 @@ func putCurrent(ctx context.Context, c *coord.Coord, kept *coord.Image, pending 
 	return c.Decide(ctx, func(coord.State) (coord.Change, error) { return change, nil })
 }
 
-// Mend writes the records of versions anew that are damaged in the store, from what this server knows of the shared
-// state. It is called at the start, before replicas are served.
-func (reg *Registry) Mend() {
+// RewriteDamaged writes the records of versions that are damaged in the store anew, from what this server knows of the
+// shared state. It is called at the start, before replicas are served.
+func (reg *Registry) RewriteDamaged() {
 	damaged, err := reg.Store.Damaged()
 	if err != nil {
 		reg.Log.Error("damaged versions cannot be listed", "error", err)
@@ -117,7 +117,7 @@ func (reg *Registry) Mend() {
 		if !known {
 			continue
 		}
-		if _, err := reg.Store.MendVersion(v); err == nil { // else it stays a problem that is shown
+		if _, err := reg.Store.RewriteVersion(v); err == nil { // else it stays a problem that is shown
 			reg.Log.Error("the record of a version was damaged; it was written anew from the shared state",
 				"version", d.Ref.String(), "error", d.Err)
 		}

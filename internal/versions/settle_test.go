@@ -103,7 +103,7 @@ func TestADamagedRecordOfAVersionIsMendedFromTheSharedState(t *testing.T) {
 	record := filepath.Join(s.Store.Dir(), "versions/compute/2.json")
 	for _, bytes := range []string{"", "\x00\x00", `{"format": 1, "image": "other"}`, `{"format":`} {
 		testkit.Must(t, os.WriteFile(record, []byte(bytes), 0o600))
-		s.Mend()
+		s.RewriteDamaged()
 		got, err := s.Store.Resolve(ref(2))
 		if err != nil || got.Digest != want.Digest || !got.Created.Equal(want.Created) || got.Files != want.Files {
 			t.Errorf("record %q: got %+v, %v; want %+v", bytes, got, err, want)
@@ -112,7 +112,7 @@ func TestADamagedRecordOfAVersionIsMendedFromTheSharedState(t *testing.T) {
 	t.Run("a version that the shared state does not know stays damaged", func(t *testing.T) {
 		s.store("three", func(context.Context) (int, error) { return 9, nil })
 		testkit.Must(t, os.WriteFile(filepath.Join(s.Store.Dir(), "versions/compute/9.json"), nil, 0o600))
-		s.Mend()
+		s.RewriteDamaged()
 		if damaged := testkit.Value(s.Store.Damaged())(t); len(damaged) != 1 || damaged[0].Ref != ref(9) {
 			t.Errorf("damaged are %v", damaged)
 		}
