@@ -123,7 +123,7 @@ func printNodeDetails(w io.Writer, d *control.NodeDetails, now time.Time) {
 	row(w, "servers", strings.Join(d.Servers, " "))
 	row(w, "local changes", quotaText(d.Quota))
 	if d.QuotaOf != "" {
-		row(w, "quota", "of "+d.QuotaOf)
+		row(w, "quota of", d.QuotaOf)
 	}
 	row(w, "set aside", d.Saved)
 	if s := d.Snapshots; s.Count > 0 {

@@ -167,6 +167,7 @@ func (o *Options) guard(
 			o.Log.Warn("mount points cannot be checked", "version", g.before, "error", err)
 		}
 	}
+	// What is held, or was accepted, explains the loss.
 	if len(g.held)+len(o.Accept) == 0 && r.Before.Files >= largeNames && 2*r.Version.Files < r.Before.Files {
 		g.hold("", Shrunk, fmt.Errorf("%s has %s, and now there are %d",
 			g.before, plural(r.Before.Files, "name"), r.Version.Files))

@@ -36,8 +36,8 @@ func newReadersMux(b control.Backend) *http.ServeMux {
 	return mux
 }
 
-// withoutSecrets leaves out of what readers get what people may write passwords into, which is commands with
-// their output, and kernel arguments.
+// withoutSecrets leaves out of what readers get what people may write passwords into, which is commands with their
+// output, and kernel arguments; and the names of files that nodes have changed.
 type withoutSecrets struct{ control.Backend }
 
 // hidden stands for a text that readers do not get.
@@ -49,39 +49,43 @@ func hide(text *string) {
 	}
 }
 
-func hideCommands(list []control.Rollout) {
+func hideAllSecrets(list []control.Rollout) {
 	for i := range list {
-		hideCommand(&list[i])
+		hideSecrets(&list[i])
 	}
 }
 
-// hideCommand hides the hook and the check, and how one of them failed, which has a line of its output.
-func hideCommand(r *control.Rollout) {
+// hideSecrets hides the hook and the check, and how one of them failed, which has a line of its output. It leaves out
+// the paths that were set aside.
+func hideSecrets(r *control.Rollout) {
 	hide(&r.Hook)
 	hide(&r.Check)
 	if command, _, ok := strings.Cut(r.Reason, ": "); ok && (command == "hook" || command == "check") {
 		r.Reason = command + ": " + hidden
+	}
+	for i := range r.Own {
+		r.Own[i].First = []control.Path{}
 	}
 }
 
 // Status implements control.Backend.
 func (b withoutSecrets) Status(ctx context.Context) (control.Status, error) {
 	s, err := b.Backend.Status(ctx)
-	hideCommands(s.Rollouts)
+	hideAllSecrets(s.Rollouts)
 	return s, err
 }
 
 // Rollouts implements control.Backend.
 func (b withoutSecrets) Rollouts(ctx context.Context) ([]control.Rollout, error) {
 	list, err := b.Backend.Rollouts(ctx)
-	hideCommands(list)
+	hideAllSecrets(list)
 	return list, err
 }
 
 // RolloutStatus implements control.Backend.
 func (b withoutSecrets) RolloutStatus(ctx context.Context, id int) (control.Rollout, error) {
 	r, err := b.Backend.RolloutStatus(ctx, id)
-	hideCommand(&r)
+	hideSecrets(&r)
 	return r, err
 }
 

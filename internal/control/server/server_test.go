@@ -33,7 +33,10 @@ func (secrets) Status(context.Context) (control.Status, error) {
 }
 
 func (secrets) Rollouts(context.Context) ([]control.Rollout, error) {
-	return []control.Rollout{{Check: "secret", Reason: "check: exit status 1: secret"}}, nil
+	return []control.Rollout{{
+		Check: "secret", Reason: "check: exit status 1: secret",
+		Own: []control.OwnChanges{{First: []control.Path{"/root/secret"}}},
+	}}, nil
 }
 
 func (secrets) Node(context.Context, string) (control.Node, error) {
