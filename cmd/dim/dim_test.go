@@ -80,20 +80,18 @@ func scriptReady(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Fatalf("the daemon does not answer: %v", err)
 }
 
-// scriptRolledOut waits until a rollout is in a state: rolledout 5 done.
+// scriptRolledOut waits until a rollout, which may not have begun yet, is in a state: rolledout 5 done.
 func scriptRolledOut(ts *testscript.TestScript, _ bool, args []string) {
 	c := client.New(ts.Getenv("DIM_DATA"))
 	id, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	var r control.Rollout
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		r, err = c.RolloutStatus(context.Background(), id)
-		ts.Check(err)
-		if r.State == args[1] {
+		if r, err = c.RolloutStatus(context.Background(), id); err == nil && r.State == args[1] {
 			return
 		}
 	}
-	ts.Fatalf("rollout %d is %s: %s", id, r.State, r.Reason)
+	ts.Fatalf("rollout %d is %s: %s %v", id, r.State, r.Reason, err)
 }
 
 // scriptWaitMounted waits until dim has mounted something at a directory.

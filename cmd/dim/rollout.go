@@ -75,7 +75,8 @@ the image: nodes that are added to the description later start with it.`,
 		ValidArgsFunction: complete(anyNumber, a.nodesAndReferences),
 	})
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list which nodes would move from which version to which")
-	cmd.Flags().BoolVar(&wait, "wait", false, "return when the rollout has ended or is paused (exit code 3)")
+	cmd.Flags().BoolVar(&wait, "wait", false,
+		"return when the rollout has ended or is paused (exit code 3 if it is not done)")
 	rolloutFlags(cmd, &r, "when")
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.AddCommand(a.rolloutLsCommand(), a.rolloutStatusCommand(), a.rolloutPauseCommand(), a.rolloutResumeCommand(),
@@ -143,8 +144,11 @@ func (a *app) rollout(cmd *cobra.Command, r control.RolloutRequest, wait bool) e
 	if err := a.show(done, func(w io.Writer) { printRollout(w, done) }); err != nil {
 		return err
 	}
-	if wait && done.State == "paused" {
-		return errProblems
+	switch done.State {
+	case "paused", "undone", "stopped", "replaced": // by somebody else: its nodes need not show the version
+		if wait {
+			return errProblems
+		}
 	}
 	return nil
 }
