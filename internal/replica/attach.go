@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"maps"
 	"slices"
 	"strconv"
 
@@ -89,8 +88,16 @@ func (a *attaching) begin(ctx context.Context, spec *Spec) (*Replica, error) {
 	var known bool
 	r.state, known = s.journal.state(string(r.dir), v, fingerprints(spec.Files), s.journal.stamp(s.now()))
 	if known {
-		r.recorded = !r.state.unwritten
 		err = a.compare(ctx, r, spec)
+		if err != nil && ctx.Err() == nil && !r.mayHaveLayer() {
+			// What it followed may have been removed. Nothing of the node is over it.
+			s.log.Warn("a replica without files of its own starts anew", "replica", r.dir, "error", err)
+			s.journal.forget(string(r.dir))
+			r.view = &view{index: index, files: spec.Files}
+			r.state, _ = s.journal.state(string(r.dir), v, fingerprints(spec.Files), s.journal.stamp(s.now()))
+			err = nil
+		}
+		r.recorded = !r.state.unwritten
 	} else if r.hasLayer() {
 		a.first = append(a.first, r)
 	}
@@ -125,6 +132,12 @@ func (r *Replica) hasLayer() bool {
 		unix.Close(fd)
 	}
 	return err == nil
+}
+
+// mayHaveLayer reports whether r has a layer. If the disk does not tell, it may have one.
+func (r *Replica) mayHaveLayer() bool {
+	there, err := r.set.root.Exists(r.dir.Upper(""))
+	return there || err != nil
 }
 
 // compare completes a switch that was interrupted, and notes what r is to be switched to.
@@ -213,29 +226,6 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 		t.addExtra(p.extra)
 	}
 	return t, nil
-}
-
-// Versions returns the versions whose content replicas may still be asked for: those that they follow, and
-// those that they followed within the retention. The store must not remove them.
-func (s *Set) Versions() []image.Version {
-	since := s.retained()
-	s.journal.mu.Lock()
-	defer s.journal.mu.Unlock()
-	used := make(map[image.Digest]image.Version)
-	seen := make(map[*step]bool)
-	for _, st := range s.journal.states {
-		used[st.to.Digest] = *st.to
-		if st.pending != nil {
-			used[st.pending.to.Digest] = *st.pending.to
-		}
-		n := 0
-		for p := st.steps; p != nil && !seen[p] && p.at >= since && n < s.retain.switches; p = p.before {
-			seen[p] = true
-			used[p.from.Digest] = *p.from
-			n++
-		}
-	}
-	return slices.Collect(maps.Values(used))
 }
 
 // fingerprints returns a fingerprint of each node file by path: its id, which depends on the content, and a

@@ -234,7 +234,7 @@ func (st *state) advance(s *step) {
 	}
 }
 
-// advance records that the switch s of a replica is done. Set.Versions may read the state at the same time.
+// advance records that the switch s of a replica is done. Set.Pinned may read the state at the same time.
 func (j *journal) advance(st *state, s *step) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -3,6 +3,7 @@ package versions
 import (
 	"fmt"
 
+	"dim/internal/cluster"
 	"dim/internal/coord"
 	"dim/internal/image"
 	"dim/internal/rollout"
@@ -40,13 +41,24 @@ func (reg *Registry) inUse(s coord.State) (inUse, error) {
 	if err := used.rollouts(s); err != nil {
 		return nil, err
 	}
-	for _, v := range reg.Replicas.Versions() {
-		used.note(v.Ref(), "a replica shows it, or showed it until lately")
+	pinned, why := reg.Replicas.Pinned(reg.declares)
+	for _, v := range pinned {
+		used.note(v.Ref(), why[v.Digest])
 	}
 	for ref, dir := range reg.Mounted() {
 		used.note(ref, "it is mounted at "+dir)
 	}
 	return used, nil
+}
+
+// declares reports whether the description has a node. Until there is one, it may have any.
+func (reg *Registry) declares(node string) bool {
+	now := reg.Follow.Now()
+	if now == nil || now.Cluster == nil {
+		return true
+	}
+	_, ok := now.Cluster.Node(cluster.NodeName(node))
+	return ok
 }
 
 // declared notes the version that a reference names.

@@ -169,7 +169,8 @@ func (reg *Registry) withdraw(ctx context.Context, shared *coord.Coord, pick pic
 // roots returns the digests of the versions that replicas here need, whatever the shared state says.
 func (reg *Registry) roots() []image.Digest {
 	var list []image.Digest
-	for _, v := range reg.Replicas.Versions() {
+	pinned, _ := reg.Replicas.Pinned(reg.declares)
+	for _, v := range pinned {
 		list = append(list, v.Digest)
 	}
 	return list

@@ -61,7 +61,7 @@ func TestWhyAVersionMustStay(t *testing.T) {
 			x.Next = coord.Refs{"n02": {Image: "compute", Tag: "next"}}
 		}, map[int]string{4: "node n02 is to run it"}},
 		{"a replica shows it", func(x *situation) { x.Replicas = &shown{followtest.Version("compute", 5)} },
-			map[int]string{5: "a replica shows it, or showed it until lately"}},
+			map[int]string{5: shownWhy}},
 		{"it is mounted", func(x *situation) {
 			x.Mounted = func() map[image.Ref]string { return map[image.Ref]string{ref(6): "/mnt"} }
 		}, map[int]string{6: "it is mounted at /mnt"}},

@@ -32,7 +32,15 @@ const small = `<cluster name="small">
 // shown are the versions that replicas need.
 type shown []image.Version
 
-func (s *shown) Versions() []image.Version { return *s }
+const shownWhy = "a replica shows it"
+
+func (s *shown) Pinned(func(string) bool) ([]image.Version, map[image.Digest]string) {
+	why := map[image.Digest]string{}
+	for _, v := range *s {
+		why[v.Digest] = shownWhy
+	}
+	return *s, why
+}
 
 // site is a Registry with what it is made of.
 type site struct {

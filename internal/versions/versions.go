@@ -38,8 +38,10 @@ type Options struct {
 }
 
 // Replicas knows which versions replicas need: those that they show, and those whose content they may still be asked
-// for.
-type Replicas interface{ Versions() []image.Version }
+// for, with the reason for each. declared reports whether the description has a node.
+type Replicas interface {
+	Pinned(declared func(node string) bool) ([]image.Version, map[image.Digest]string)
+}
 
 // Registry is the versions of this server.
 type Registry struct{ Options }
