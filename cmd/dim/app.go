@@ -166,17 +166,17 @@ func (s *nodeSet) Set(text string) error {
 	return nil
 }
 
-// filled is a flag that may be left out, but not be blank: a rollout without the check that an unset variable was to
+// nonBlank is a flag that may be left out, but not be blank: a rollout without the check that an unset variable was to
 // hold is not what was meant.
-type filled string
+type nonBlank string
 
-func (s *filled) String() string { return string(*s) }
-func (s *filled) Type() string   { return "string" }
-func (s *filled) Set(text string) error {
+func (s *nonBlank) String() string { return string(*s) }
+func (s *nonBlank) Type() string   { return "string" }
+func (s *nonBlank) Set(text string) error {
 	if strings.TrimSpace(text) == "" {
 		return errors.New("it is empty: leave the flag out, or give it a value")
 	}
-	*s = filled(text)
+	*s = nonBlank(text)
 	return nil
 }
 

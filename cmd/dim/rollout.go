@@ -88,10 +88,10 @@ the image: nodes that are added to the description later start with it.`,
 func rolloutFlags(cmd *cobra.Command, r *control.RolloutRequest, when string) {
 	f := cmd.Flags()
 	f.StringVar(&r.When, when, "", "`WHEN` nodes change: now or boot")
-	f.Var((*filled)(&r.Rings), "rings", "move in `RINGS`: numbers of nodes, percentages and rest, such as 1,10%,rest")
+	f.Var((*nonBlank)(&r.Rings), "rings", "move in `RINGS`: numbers of nodes, percentages and rest, such as 1,10%,rest")
 	f.Var((*seconds)(&r.Soak), "soak", "how long to wait after each ring, such as 10m")
-	f.Var((*filled)(&r.Check), "check", "`COMMAND` that must succeed after each ring")
-	f.Var((*filled)(&r.Hook), "hook", "`COMMAND` to run for each ring when it shows the version")
+	f.Var((*nonBlank)(&r.Check), "check", "`COMMAND` that must succeed after each ring")
+	f.Var((*nonBlank)(&r.Hook), "hook", "`COMMAND` to run for each ring when it shows the version")
 	f.StringVar(&r.OnConflict, "on-conflict", "",
 		"`CHOICE` for nodes that have changed packages which the version changes too: stop (they are not moved; the "+
 			"default) or master (what they have of these packages is set aside)")

@@ -104,8 +104,8 @@ func withoutOutput(reason string) string {
 	return reason
 }
 
-// alike is how many nodes may have the same problem before it is listed once for all of them.
-const alike = 8
+// listedEach is how many nodes with the same problem are listed one by one. More are listed as one node set.
+const listedEach = 8
 
 // lostFor is how long after the beginning of a rollout it is a problem that nodes have lost packages and accounts.
 const lostFor = 24 * time.Hour
@@ -143,7 +143,7 @@ func (api *API) lostProblems(context.Context) []problems.Problem {
 }
 
 // nodeProblems lists the nodes whose boot fails, does not go on, or does not begin, and those in trouble while they
-// run. A problem that many have alike is one, with the set of the nodes as its subject and the time of the first.
+// run. A problem that many have is one, with the set of the nodes as its subject and the time of the first.
 func (api *API) nodeProblems(context.Context) []problems.Problem {
 	now := api.Follow.Now()
 	var list []problems.Problem
@@ -156,16 +156,16 @@ func (api *API) nodeProblems(context.Context) []problems.Problem {
 			byText[p.Text] = append(byText[p.Text], about.Name)
 		}
 	}
-	return joined(list, byText)
+	return oneForAll(list, byText)
 }
 
-// joined returns list with one problem in place of all that more than alike nodes have with the same text.
-func joined(list []problems.Problem, byText map[string][]string) []problems.Problem {
+// oneForAll returns list with one problem in place of all that more than listedEach nodes have with the same text.
+func oneForAll(list []problems.Problem, byText map[string][]string) []problems.Problem {
 	var out []problems.Problem
 	at := map[string]int{} // in out
 	for _, p := range list {
 		nodes := byText[p.Text]
-		if len(nodes) <= alike {
+		if len(nodes) <= listedEach {
 			out = append(out, p)
 			continue
 		}

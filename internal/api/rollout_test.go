@@ -318,7 +318,7 @@ func TestAProblemThatManyNodesHaveIsListedOnce(t *testing.T) {
 		list = append(list, p)
 		byText[p.Text] = append(byText[p.Text], p.About.Name)
 	}
-	got := joined(list, byText)
+	got := oneForAll(list, byText)
 	if len(got) != 6 {
 		t.Fatalf("%d problems: %+v", len(got), got)
 	}
