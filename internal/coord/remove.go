@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -17,7 +19,8 @@ const mostRemoved = 100
 // RemoveVersions removes the versions that choose returns in one transaction, and returns them. If there are more
 // than a hundred, it removes the first hundred. If rollouts, references or images change in the meantime, it calls
 // choose again with the new state, so choose must be a pure function. Errors of choose are returned unwrapped, and
-// nothing is removed. choose must not return a version that has a tag.
+// nothing is removed. choose must not return a version that has a tag. A node that is to run a removed version, such as
+// one that the description no longer has, follows its image again.
 //
 // The numbers of removed versions are never given again.
 func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.Ref, error)) ([]image.Ref, error) {
@@ -35,12 +38,15 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 		for _, ref := range refs {
 			ops = append(ops, clientv3.OpDelete(c.imageKey(ref.Image, versionName(ref.Number))))
 		}
-		// A concurrent Decide only notices keys that were put, not keys that were deleted. So put one that it checks.
-		desired, err := json.Marshal(s.Desired)
-		if err != nil {
-			return nil, err
+		// A concurrent Decide only notices keys that were put, not keys that were deleted. So put some that it checks.
+		for key, follow := range map[string]Refs{"desired": s.Desired, "next": s.Next} {
+			maps.DeleteFunc(follow, func(_ string, ref image.Ref) bool { return slices.Contains(refs, ref) })
+			text, err := json.Marshal(follow)
+			if err != nil {
+				return nil, err
+			}
+			ops = append(ops, clientv3.OpPut(c.prefix+key, string(text)))
 		}
-		ops = append(ops, clientv3.OpPut(c.prefix+"desired", string(desired)))
 		r, err := c.txn(ctx, c.unchangedSince(s.Revision), ops)
 		if err != nil {
 			return nil, fmt.Errorf("remove versions: %w", err)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"dim/internal/image"
 	"dim/internal/testkit"
 )
@@ -75,6 +77,21 @@ func TestADecisionIsRepeatedWhenAVersionIsRemoved(t *testing.T) {
 	})
 	if !errors.Is(err, gone) || asked != 2 {
 		t.Errorf("asked %d times: %v", asked, err)
+	}
+}
+
+func TestANodeThatIsToRunARemovedVersionFollowsItsImage(t *testing.T) {
+	c := open(t, t.TempDir())
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
+	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 2)))
+	one, two := image.Ref{Image: "compute", Number: 1}, image.Ref{Image: "compute", Number: 2}
+	testkit.Must(t, c.Decide(t.Context(), func(State) (Change, error) {
+		return Change{Desired: Refs{"n01": one, "n02": two}, Next: Refs{"n02": one, "n03": two}}, nil
+	}))
+	testkit.Value(c.RemoveVersions(t.Context(), chooses(one)))(t)
+	s := testkit.Value(c.Snapshot(t.Context()))(t)
+	if diff := cmp.Diff([]Refs{{"n02": two}, {"n03": two}}, []Refs{s.Desired, s.Next}); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -193,7 +193,7 @@ func (reg *Registry) leftOver() ([]image.Ref, error) {
 	if err != nil {
 		return nil, err
 	}
-	used, err := reg.inUse(s)
+	used, err := reg.inUse(s, reg.declares)
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ func (u inUse) note(r image.Ref, why string) {
 }
 
 // inUse finds the versions of s that must stay, as far as this server knows. What is declared for nodes counts whether
-// they are served here or not.
-func (reg *Registry) inUse(s coord.State) (inUse, error) {
+// they are served here or not, if the description has them.
+func (reg *Registry) inUse(s coord.State, has func(node string) bool) (inUse, error) {
 	used := inUse{}
 	for name, im := range s.Images {
 		if v, ok := im.Followed(); ok {
@@ -35,13 +35,15 @@ func (reg *Registry) inUse(s coord.State) (inUse, error) {
 	}
 	for _, follow := range []coord.Refs{s.Desired, s.Next} {
 		for node, ref := range follow {
-			used.declared(s, ref, "node "+node+" is to run it")
+			if has(node) {
+				used.declared(s, ref, "node "+node+" is to run it")
+			}
 		}
 	}
 	if err := used.rollouts(s); err != nil {
 		return nil, err
 	}
-	pinned, why := reg.Replicas.Pinned(reg.declares)
+	pinned, why := reg.Replicas.Pinned(has)
 	for _, v := range pinned {
 		used.note(v.Ref(), why[v.Digest])
 	}

@@ -26,7 +26,7 @@ func (reg *Registry) Remove(ctx context.Context, ref string, how control.RemoveR
 			"remove %s: give its number, as in %s", ref, v.Ref())
 	}
 	pick := func(s coord.State) ([]image.Ref, error) {
-		used, err := reg.inUse(s)
+		used, err := reg.inUse(s, reg.declares)
 		if err != nil {
 			return nil, err
 		}
@@ -63,7 +63,7 @@ func (reg *Registry) Prune(ctx context.Context, r control.PruneRequest) (control
 func (reg *Registry) pick(
 	s coord.State, r control.PruneRequest,
 ) (drop []image.Ref, kept []control.KeptVersion, err error) {
-	used, err := reg.inUse(s)
+	used, err := reg.inUse(s, reg.declares)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -56,6 +56,9 @@ func TestWhyAVersionMustStay(t *testing.T) {
 			map[int]string{2: "it has the tag stable"}},
 		{"a node follows it", func(x *situation) { x.Desired = coord.Refs{"n02": ref(3)} },
 			map[int]string{3: "node n02 is to run it"}},
+		{"not a node that the description does not have", func(x *situation) {
+			x.Desired, x.Next = coord.Refs{"gone": ref(3)}, coord.Refs{"gone": ref(4)}
+		}, nil},
 		{"a node follows it from its next boot on, by a tag", func(x *situation) {
 			x.Images["compute"].Tags["next"] = 4
 			x.Next = coord.Refs{"n02": {Image: "compute", Tag: "next"}}
@@ -91,7 +94,7 @@ func TestWhyAVersionMustStay(t *testing.T) {
 			none := func() map[image.Ref]string { return nil }
 			x := &situation{tenVersions(), Options{Replicas: &shown{}, Mounted: none}, t}
 			tt.edit(x)
-			used, err := New(x.Options).inUse(x.State)
+			used, err := New(x.Options).inUse(x.State, func(node string) bool { return node != "gone" })
 			testkit.Must(t, err)
 			want := inUse{ref(1): "it is the current one of compute"}
 			for number, why := range tt.want {
