@@ -95,7 +95,7 @@ func (api *API) rolloutProblems(context.Context) []problems.Problem {
 }
 
 // withoutOutput returns why a rollout is paused without what its hook or check has written. That may have secrets, and
-// problems are for all who may read /healthz.
+// members of the group dim read the problems.
 func withoutOutput(reason string) string {
 	command, rest, _ := strings.Cut(reason, ": ")
 	if status, _, found := strings.Cut(rest, ": "); found && (command == "hook" || command == "check") {
