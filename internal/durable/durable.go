@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 )
 
 // WriteFile replaces the file at path. It writes data to a temporary file beside it, syncs that, renames it to path and
@@ -40,6 +42,26 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// CheckFormat checks that the file at path has the number of a format that this program knows, as text, and makes the
+// file if there is none. A damaged one is told from one of a newer program.
+func CheckFormat(path string, known int) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return WriteFile(path, fmt.Appendln(nil, known), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	switch {
+	case err != nil || n < 1:
+		return fmt.Errorf("%s is damaged: it contains %q; check the disk, then: echo %d > %s", path, b, known, path)
+	case n != known:
+		return fmt.Errorf("%s: format %d is not known, this program reads format %d: use a newer one", path, n, known)
+	}
+	return nil
 }
 
 const tempPrefix = ".tmp-"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -79,6 +80,25 @@ func TestALogOpensAfterEveryCut(t *testing.T) {
 		l.Close()
 		if len(got) != n+1 || got[n] != "after" {
 			t.Errorf("cut at %d: after an append: %q", cut, got)
+		}
+	}
+}
+
+func TestTheFormatOfADirectoryIsChecked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "format")
+	if err := CheckFormat(path, 1); err != nil {
+		t.Fatalf("a new one: %v", err)
+	}
+	for text, want := range map[string]string{
+		"1\n": "", "1": "", "2\n": "format 2 is not known, this program reads format 1: use a newer one",
+		"": "is damaged", "0": "is damaged", "q\n": "is damaged", "1J": "echo 1 > " + path, "\x00\x00": "is damaged",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := CheckFormat(path, 1)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
 		}
 	}
 }

@@ -146,7 +146,8 @@ func Check(data string) error {
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || n < 1 {
-		return fmt.Errorf("data directory %s: format %q is not a number", data, b)
+		return fmt.Errorf("data directory %s: format is damaged: it contains %q; check the disk, then: echo %d > %s",
+			data, b, format, filepath.Join(data, "format"))
 	}
 	if n > format {
 		return fmt.Errorf("data directory %s: format %d: %w", data, n, errNewerFormat)

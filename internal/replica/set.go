@@ -5,12 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,7 +130,7 @@ func Open(o Options) (*Set, error) {
 		return nil, fmt.Errorf("open replicas %s: %w", o.Dir, err)
 	}
 	s.path, s.root = o.Dir, layer.Dir(fd)
-	if err = s.checkFormat(); err == nil {
+	if err = durable.CheckFormat(filepath.Join(s.path, "format"), 1); err == nil {
 		s.commit, err = commit.Open(fd)
 	}
 	if err == nil {
@@ -158,20 +156,6 @@ func (s *Set) openJournal() (err error) {
 	s.log.Error("journal of switches was damaged", "error", s.Damage())
 	if err = s.shortenJournal(); err != nil {
 		_ = s.journal.log.Close()
-	}
-	return err
-}
-
-// checkFormat refuses a directory of another format, and marks a new one.
-func (s *Set) checkFormat() error {
-	const format = "1\n"
-	name := filepath.Join(s.path, "format")
-	b, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return durable.WriteFile(name, []byte(format), 0o600)
-	}
-	if err == nil && string(b) != format {
-		err = fmt.Errorf("format %q is not known, this program reads format 1", strings.TrimSpace(string(b)))
 	}
 	return err
 }

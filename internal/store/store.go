@@ -66,7 +66,7 @@ type Store struct {
 	o    Options
 }
 
-const format = "1\n"
+const format = 1
 
 // The directories of a store.
 const (
@@ -121,15 +121,7 @@ func (s *Store) checkFormat() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(s.path("format"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return durable.WriteFile(s.path("format"), []byte(format), 0o600)
-	}
-	if err == nil && string(b) != format {
-		err = fmt.Errorf("its format is %q, this program knows only %q: use a newer one",
-			strings.TrimSpace(string(b)), strings.TrimSpace(format))
-	}
-	return err
+	return durable.CheckFormat(s.path("format"), format)
 }
 
 // Close closes the store. Batches must have ended.
