@@ -49,6 +49,8 @@ func (api *API) rolloutNode(now *follow.Declared, r *rollout.Rollout, ring int, 
 	switch {
 	case r.UnderWay() && ring > r.Ring:
 		out.Verdict = fmt.Sprintf("waits for ring %d", ring+1)
+	case next == r.Ref() && !shows && api.Serving.Left(n.Name) != "":
+		out.Verdict = "not moved because of its packages"
 	case next == r.Ref() && !shows:
 		out.Verdict = "changes when it boots"
 	case !next.IsZero() && next != r.Ref():

@@ -159,7 +159,30 @@ func installed(version string) string {
 	return version
 }
 
-// Left returns why a node stays with what it shows because of its packages; "" if it does not.
+// placeNext notes a node that will not change to its next version when it boots, because of its packages. That dpkg
+// runs there now does not matter: it will have ended.
+func (r *reconciliation) placeNext(n *cluster.Node) {
+	_, next := r.plan.now.Follows(n)
+	v, ok := r.plan.now.State.Resolve(next)
+	if !ok {
+		return
+	}
+	root, attached := r.s.Set.Find(treeOf(n))
+	if !attached {
+		return
+	}
+	conflicts, err := r.s.packages(r.plan, n, root, v)
+	if err != nil {
+		r.failed[problems.Node(n.Name)] = err
+		return
+	}
+	conflicts.Busy = false
+	if stays(&conflicts, func() pkgdb.OnConflict { return r.plan.onConflict(r.s, n) }) {
+		r.left[n.Name] = leftText(&conflicts, v)
+	}
+}
+
+// Left returns why a node stays with what it shows because of its packages, also when it boots; "" if it does not.
 func (s *Server) Left(node cluster.NodeName) string {
 	if left := s.left.Load(); left != nil {
 		return (*left)[node]

@@ -2,7 +2,6 @@ package serving
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"dim/internal/cluster"
@@ -30,6 +29,7 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 	for i, n := range now.Cluster.Nodes {
 		if s.Serves(n) {
 			r.place(n)
+			r.placeNext(n)
 		}
 		s.first.placed.Store(int64(i + 1))
 	}
@@ -228,7 +228,8 @@ func (s *Server) pin(ctx context.Context, now *follow.Declared, n *cluster.Node,
 	case err != nil || p.export == nil:
 		return err
 	case p.left != "":
-		return errors.New(p.left)
+		s.Log.Warn("node boots its former version", "node", n.Name, "reason", p.left)
+		return nil
 	case p.spec != nil:
 		if p.export.fs, err = s.Set.Attach(*p.spec); err != nil {
 			return err
