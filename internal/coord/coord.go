@@ -140,7 +140,7 @@ func (c *Coord) openExternal(o Options) error {
 		return fmt.Errorf("open cluster state %s: %w", c.where, err)
 	}
 	if c.client, err = clientv3.New(config); err != nil {
-		return fmt.Errorf("open cluster state %s: %w: %w", c.where, ErrUnavailable, err)
+		return fmt.Errorf("open cluster state %s: %w", c.where, c.explain(context.Background(), err))
 	}
 	return nil
 }

@@ -69,6 +69,9 @@ func TestAUserOfEtcdIsUsed(t *testing.T) {
 		if (err == nil) != tt.works {
 			t.Errorf("with the password %q: %v", tt.password, err)
 		}
+		if errors.Is(err, ErrUnavailable) {
+			t.Errorf("with the password %q etcd is called unavailable: %v", tt.password, err)
+		}
 	}
 	c := testkit.Value(Open(t.Context(), Options{Remote: Remote{Endpoints: []string{endpoint}}}))(t)
 	defer c.Close()
