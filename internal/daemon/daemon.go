@@ -124,12 +124,13 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer d.close()
-	sockets, release, err := listenControl(d.Data)
+	paths, release, err := wire.Sockets(d.Data)
 	defer release()
+	sockets, lerr := listenControl(paths, d.Log)
 	for _, ln := range sockets {
 		defer ln.Close()
 	}
-	if err != nil {
+	if err = errors.Join(err, lerr); err != nil {
 		return err
 	}
 	d.assemble()

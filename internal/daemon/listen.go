@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"syscall"
@@ -266,17 +265,17 @@ func (l *sockets) lost() map[string]uint64 {
 	return counts
 }
 
-// listenControl opens the sockets of the control API, in place of those that a killed daemon left. No other daemon uses
-// them, because this one holds the lock of the data directory.
-func listenControl(data string) (list []net.Listener, release func(), err error) {
-	sockets, release, err := wire.Sockets(data)
+// listenControl opens the sockets of the control API. Those that exist are of a killed daemon: this one has the lock.
+func listenControl(sockets []wire.Socket, log *slog.Logger) (list []net.Listener, err error) {
 	for _, s := range sockets {
-		_ = os.Remove(s.Path)
-		ln, lerr := net.Listen("unix", s.Path)
-		if lerr == nil {
-			list, lerr = append(list, ln), s.Protect()
+		switch ln, lerr := s.Open(net.Listen); {
+		case lerr == nil:
+			list = append(list, ln)
+		case s.Optional:
+			log.Warn("members of the group dim cannot use dim status and the listings", "error", lerr)
+		default:
+			err = errors.Join(err, lerr)
 		}
-		err = errors.Join(err, lerr)
 	}
-	return list, release, err
+	return list, err
 }

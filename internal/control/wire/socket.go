@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -55,23 +56,43 @@ func Readers() int {
 // Socket is a socket of the daemon.
 type Socket struct {
 	Path string
+	// Optional: without it only the group of readers is refused.
+	Optional bool
+
 	mode os.FileMode
 	gid  int // that may use it besides root; -1: none
 }
 
-// Protect gives the socket, which is there, its group and mode.
-func (s Socket) Protect() error { return cmp.Or(os.Chown(s.Path, -1, s.gid), os.Chmod(s.Path, s.mode)) }
+// Open opens the socket with listen, which is net.Listen, in place of what is there, and gives it its group and mode.
+// The directory of an optional one is made.
+func (s Socket) Open(listen func(network, address string) (net.Listener, error)) (net.Listener, error) {
+	if s.Optional {
+		if err := os.MkdirAll(filepath.Dir(s.Path), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	_ = os.Remove(s.Path)
+	ln, err := listen("unix", s.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := cmp.Or(os.Chown(s.Path, -1, s.gid), os.Chmod(s.Path, s.mode)); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
 
-// Sockets returns the sockets that a daemon opens: the one in the data directory and, if there is a group of readers
-// and /run can be written to, theirs. The caller calls release, also after an error, when the listeners are closed.
+// Sockets returns the sockets that a daemon opens: the one in the data directory and, if there is a group of readers,
+// theirs. Its directory need not exist. The caller calls release, also after an error, when the listeners are closed.
 func Sockets(data string) (list []Socket, release func(), err error) {
 	path, release, err := SocketPath(data)
 	if err != nil {
 		return nil, func() {}, err
 	}
-	list = append(list, Socket{path, 0o600, -1})
-	if gid, path := Readers(), ReadersPath(data); gid > 0 && os.MkdirAll(filepath.Dir(path), 0o755) == nil {
-		list = append(list, Socket{path, 0o660, gid})
+	list = append(list, Socket{Path: path, mode: 0o600, gid: -1})
+	if gid := Readers(); gid > 0 {
+		list = append(list, Socket{Path: ReadersPath(data), Optional: true, mode: 0o660, gid: gid})
 	}
 	return list, release, nil
 }
