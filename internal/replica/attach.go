@@ -189,7 +189,7 @@ func (a *attaching) catchUp() map[*Replica]error {
 	for i := range report.Aside {
 		x := &report.Aside[i]
 		s.log.Info("a node's own copy was set aside", "node", x.Node, "image", x.Image, "path", "/"+x.Path,
-			"kind", string(x.Kind))
+			"kind", x.What())
 	}
 	for _, err := range report.Missed {
 		s.log.Warn("no snapshot was taken before a switch", "error", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -295,5 +296,18 @@ func TestNodesThatChangedAFileAlikeCostOneMerge(t *testing.T) {
 	}
 	if n := len(s.merges.known); n != 0 {
 		t.Errorf("%d results of merges are kept", n)
+	}
+}
+
+func TestAMergeOfAReplicaThatIsBehindIsLoggedAsOne(t *testing.T) {
+	m := newMemory(t)
+	o := newMergingSite(t, m.Version(t, 1, accounts(rootUser, "")), m)
+	o.WriteFile("etc/passwd", rootUser+nodesUser)
+	var log strings.Builder
+	o.opts.Log = slog.New(slog.NewTextHandler(&log, nil))
+	o.spec.Version = m.Version(t, 2, accounts(rootUser+bob, ""))
+	o.restart()
+	if got := log.String(); !strings.Contains(got, "path=/etc/passwd kind=merged") {
+		t.Errorf("logged: %s", got)
 	}
 }
