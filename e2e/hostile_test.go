@@ -315,8 +315,8 @@ func TestUnusualNamesAreCapturedAndListedExactly(t *testing.T) {
 		}
 	}
 	testkit.Must(t, os.RemoveAll(nasty))
-	if out := dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now"); strings.Contains(out, "\x1b") ||
-		strings.Contains(out, "\xff") {
+	out := dim(t, b.Cluster, "image", "capture", "compute", "--rollout", "now", "--accept", "/") // most names are gone
+	if strings.Contains(out, "\x1b") || strings.Contains(out, "\xff") {
 		t.Errorf("raw bytes of names are printed: %q", out)
 	}
 	b.checkServes(t)

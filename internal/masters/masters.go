@@ -138,7 +138,7 @@ func apiError(name string, err error) error {
 			accept += " --accept " + shellWord("/"+p.Path)
 		}
 		return control.Errorf(control.Held, "%v", err).WithHint(
-			"mount or unmount it as it was; if nodes are to get it so: dim image capture " + name + accept)
+			"put it back as it was; if nodes are to get it so: dim image capture " + name + accept)
 	}
 	if failed, ok := errors.AsType[*remote.Error](err); ok {
 		return control.Errorf(control.Unavailable, "%v", err).WithHint(failed.Hint)

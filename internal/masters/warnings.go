@@ -107,7 +107,7 @@ func problemWarning(p *capture.Problem) control.Warning {
 		w.Kind, w.Text = control.WarnChanging, "it changed each time it was read, and is captured as it was read last"
 		w.Hint = "capture again when the master is quiet, or leave it out by an exclude rule"
 	case capture.Covered, capture.Uncovered, capture.Emptied, capture.OtherDisk, capture.Shrunk:
-		w.Kind, w.Hint = control.WarnHeld, "mount or unmount it as it was; if it is meant: --accept "+shellWord(w.Path)
+		w.Kind, w.Hint = control.WarnHeld, "put it back as it was; if it is meant: --accept "+shellWord(w.Path)
 	case capture.Replaced:
 		w.Kind, w.Text = control.WarnReplaced, "a directory "+w.Text
 		w.Hint = "put the files where the link led to"
