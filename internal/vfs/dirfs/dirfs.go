@@ -159,6 +159,9 @@ func (f *FS) open(h vfs.Handle) (*object, error) {
 	case nil:
 	case unix.EINVAL:
 		return nil, vfs.EBADHANDLE
+	case unix.ENOMEM:
+		// ext4 returns it while another file with its inode number is being created (fs/ext4/inode.c, iget_locked).
+		return nil, vfs.ESTALE
 	default:
 		return nil, vfs.ErrnoOf(err)
 	}
