@@ -6,18 +6,17 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"dim/bench/cputime"
 )
 
 type options struct {
@@ -57,12 +56,12 @@ func run(o *options) error {
 	defer conn.Close()
 	l := load{options: o, conn: conn, to: &net.UDPAddr{IP: net.ParseIP(o.server), Port: 67}, mac: mac,
 		open: map[dhcpv4.TransactionID]*exchange{}}
-	before := cpuSeconds(o.pid)
+	before := cputime.Of(o.pid)
 	begin := time.Now()
 	if err := l.run(); err != nil {
 		return err
 	}
-	took, used := time.Since(begin), cpuSeconds(o.pid)-before
+	took, used := time.Since(begin), cputime.Of(o.pid)-before
 	limit, err := echo(2*o.exchanges, l.size)
 	if err != nil {
 		return err
@@ -229,22 +228,4 @@ func echo(n, size int) (time.Duration, error) {
 		}
 	}
 	return time.Since(begin), nil
-}
-
-// cpuSeconds returns the CPU time of a process, user and system, or 0.
-func cpuSeconds(pid int) float64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // proc(5): field 3 is the first of them
-	if len(f) < 13 {
-		return 0
-	}
-	user, err1 := strconv.ParseFloat(f[11], 64)
-	system, err2 := strconv.ParseFloat(f[12], 64)
-	if cmp.Or(err1, err2) != nil {
-		return 0
-	}
-	return (user + system) / 100
 }

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"math/bits"
-	"os"
-	"strconv"
 	"sync/atomic"
 	"time"
+
+	"dim/bench/cputime"
 )
 
 // meter counts calls, their latencies and bytes of one pass.
@@ -30,13 +29,13 @@ func (m *meter) begin(pid int) {
 	for i := range m.latency {
 		m.latency[i].Store(0)
 	}
-	m.cpu = cpuSeconds(pid)
+	m.cpu = cputime.Of(pid)
 	m.start = time.Now()
 }
 
 func (m *meter) end(pid int) {
 	m.wall = time.Since(m.start)
-	m.cpu = cpuSeconds(pid) - m.cpu
+	m.cpu = cputime.Of(pid) - m.cpu
 }
 
 // call measures one call.
@@ -92,20 +91,4 @@ func (m *meter) report(w io.Writer, name string, nodes int) {
 		}
 	}
 	fmt.Fprintln(w)
-}
-
-// cpuSeconds is the CPU time that a process used so far, in user and kernel mode.
-func cpuSeconds(pid int) float64 {
-	if pid == 0 {
-		return 0
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// The name in parentheses may hold spaces; utime and stime are fields 14 and 15 (proc(5)).
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	user, _ := strconv.Atoi(string(f[11]))
-	system, _ := strconv.Atoi(string(f[12]))
-	return float64(user+system) / 100
 }

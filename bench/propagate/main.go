@@ -26,12 +26,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"dim/bench/cputime"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/vfs"
 )
@@ -133,12 +133,12 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	if err := e.write(o.master); err != nil {
 		return err
 	}
-	server, asking := cpuSeconds(fmt.Sprint(o.pid)), cpuSeconds("self")
+	server, asking := cputime.Of(o.pid), cputime.Of(os.Getpid())
 	first, all, err := e.seen(trees)
 	if err != nil {
 		return err
 	}
-	server, asking = cpuSeconds(fmt.Sprint(o.pid))-server, cpuSeconds("self")-asking
+	server, asking = cputime.Of(o.pid)-server, cputime.Of(os.Getpid())-asking
 	for i := 0; i < len(trees); i += max(len(trees)/16, 1) {
 		if err := e.whole(trees[i], len(e.files) > 1 || i == 0); err != nil {
 			return fmt.Errorf("replica %d: %w", i, err)
@@ -157,22 +157,6 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 		o.nodes, peer.Seconds())
 	fmt.Printf("  ratio   %s dim/rsync: wall %.5f\n", e.what, all.Seconds()/peer.Seconds())
 	return nil
-}
-
-// cpuSeconds returns the CPU time that a process has used, or 0 if it is not known.
-func cpuSeconds(pid string) float64 {
-	stat, err := os.ReadFile("/proc/" + pid + "/stat")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseFloat(fields[11], 64)
-	system, _ := strconv.ParseFloat(fields[12], 64)
-	const hertz = 100 // USER_HZ, of every port of Linux that we run on
-	return (user + system) / hertz
 }
 
 // askers is how many replicas are read at a time.
