@@ -1,6 +1,6 @@
 // Package daemon assembles the program: it opens what a server needs, wires the parts to each other, runs and closes
 // them. It looks after this machine (sockets, free disk space, memory, what is installed) and decides nothing about
-// nodes. It is the only package that opens listening sockets. Only cmd imports it.
+// nodes. Only cmd imports it.
 //
 // # Start
 //
@@ -42,6 +42,7 @@ import (
 	"dim/internal/control/server"
 	"dim/internal/control/wire"
 	"dim/internal/coord"
+	"dim/internal/daemon/sockets"
 	"dim/internal/dhcp"
 	"dim/internal/driver"
 	"dim/internal/expiry"
@@ -80,6 +81,8 @@ type Config struct {
 const (
 	// maxMachines bounds how many unknown machines are kept.
 	maxMachines = 1000
+	// addressWait bounds the wait for an address of this server at the start.
+	addressWait = time.Minute
 	// maxLogLines bounds the lines of log of one message in a minute, besides one for each node.
 	maxLogLines = 500
 )
@@ -126,8 +129,8 @@ func Run(ctx context.Context, c Config) error {
 	defer d.close()
 	paths, release, err := wire.Sockets(d.Data)
 	defer release()
-	sockets, lerr := listenControl(paths, d.Log)
-	for _, ln := range sockets {
+	listeners, lerr := sockets.OpenControl(paths, d.Log)
+	for _, ln := range listeners {
 		defer ln.Close()
 	}
 	if err = errors.Join(err, lerr); err != nil {
@@ -137,7 +140,7 @@ func Run(ctx context.Context, c Config) error {
 	calls := server.NewCalls(d.serving.Starting)
 	g, all := errgroup.WithContext(ctx)
 	calls.Readers = wire.Readers()
-	for _, ln := range sockets {
+	for _, ln := range listeners {
 		g.Go(func() error { return server.Serve(all, ln, calls, d.Log) })
 	}
 	g.Go(func() error { return d.start(all, calls) })
@@ -160,11 +163,11 @@ func (d *daemon) start(ctx context.Context, calls *server.Calls) error {
 		return err
 	}
 	me, _ := d.follow.Cluster().Server(d.server)
-	l, err := listenWithin(ctx, me, addressWait, d.Log)
+	l, err := sockets.Open(ctx, me, addressWait, d.Log)
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer l.Close()
 	d.complete(me, l)
 	return d.serve(ctx, me, l, calls)
 }
@@ -249,7 +252,7 @@ func (d *daemon) assemble() {
 }
 
 // complete makes the parts that answer people, once it is known what listens.
-func (d *daemon) complete(me *cluster.Server, l *sockets) {
+func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	registry := versions.New(versions.Options{
 		Server: d.server, Store: d.store, Follow: d.follow, Replicas: d.set, Removed: d.serving.Drop, Log: d.Log,
 		Mounted: func() map[image.Ref]string { return d.api.MountedVersions() },
@@ -259,7 +262,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 		Versions: registry, Compare: d.compare, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
 	})
 	d.api = api.New(
-		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.services()},
+		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.Services()},
 		api.Parts{
 			Store: d.store, Set: d.set, Follow: d.follow, Registry: registry, Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
@@ -277,7 +280,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets) {
 
 // serve runs everything until one part ends. What nodes ask for before they have a root is answered at once. The roots
 // come next, and then all that needs them: calls of nodes for their roots wait until then.
-func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets, calls *server.Calls) error {
+func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, calls *server.Calls) error {
 	g, all := errgroup.WithContext(ctx)
 	services := d.newServices(me, l)
 	g.Go(func() error { return services.serve(all, l) })

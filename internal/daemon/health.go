@@ -7,6 +7,7 @@ import (
 
 	"dim/internal/boot/delivery"
 	"dim/internal/cluster"
+	"dim/internal/daemon/sockets"
 	"dim/internal/problems"
 )
 
@@ -35,7 +36,7 @@ func (d *daemon) serverProblems(listening *cluster.Server) []problems.Problem {
 			Text: "its addresses or ports in the description are others than those it listens on",
 		})
 	}
-	if on, err := interfacesWith(addresses(listening)); listening.DHCP && err == nil && len(on) == 0 {
+	if on, err := sockets.InterfacesWith(sockets.Addresses(listening)); listening.DHCP && err == nil && len(on) == 0 {
 		list = append(list, problems.Problem{
 			About: about, Text: "no interface has any of its addresses: DHCP answers nobody but relays",
 			Hint: "give an interface the address; nothing has to be restarted",
@@ -46,7 +47,7 @@ func (d *daemon) serverProblems(listening *cluster.Server) []problems.Problem {
 
 // sameSockets reports whether two descriptions of a server need the same sockets.
 func sameSockets(a, b *cluster.Server) bool {
-	return slices.Equal(addresses(a), addresses(b)) && a.Ports == b.Ports && a.DHCP == b.DHCP
+	return slices.Equal(sockets.Addresses(a), sockets.Addresses(b)) && a.Ports == b.Ports && a.DHCP == b.DHCP
 }
 
 // bootProblems lists the programs for nodes that are not installed on this server.

@@ -16,6 +16,7 @@ import (
 	"dim/internal/boot/delivery"
 	"dim/internal/bootfiles"
 	"dim/internal/cluster"
+	"dim/internal/daemon/sockets"
 	"dim/internal/dhcp"
 	"dim/internal/metrics"
 	"dim/internal/oncrpc"
@@ -40,10 +41,9 @@ const (
 	headerTimeout = 10 * time.Second
 	bodyTimeout   = 10 * time.Second // nodes send little
 	idleTimeout   = 2 * time.Minute
-	stuckTimeout  = time.Minute // for a client that acknowledges nothing of what is sent
 )
 
-func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
+func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 	loaders := delivery.LoadersIn(d.Loaders)
 	b := delivery.New(delivery.Options{
 		Policy: &boot.Policy{Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has},
@@ -53,11 +53,11 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 		Progress: d.liveness, Loaders: loaders, Log: d.Log, FromDHCP: me.DHCP,
 	})
 	answers := &dhcp.Server{
-		Answer: answer(b), Refused: unanswered(b), Machines: d.clients.unknown, Addresses: addresses(me),
+		Answer: answer(b), Refused: unanswered(b), Machines: d.clients.unknown, Addresses: sockets.Addresses(me),
 		Log: d.Log,
 	}
 	files := &tftp.Server{
-		Open: openTFTP(b), Known: d.known, ListenPacket: listenTransfer, Log: d.Log,
+		Open: openTFTP(b), Known: d.known, ListenPacket: sockets.OpenTransfer, Log: d.Log,
 		MaxTransfers: func() int { return minTransfers + d.nodes() },
 	}
 	mux := http.NewServeMux()
@@ -66,7 +66,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
 		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes,
 		Stages: d.api.Stages,
-		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.lost, Closed: d.clients.closed,
+		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.Lost, Closed: d.clients.closed,
 	}))
 	mux.Handle("/node/", d.serving.WhenReady(d.push.Handler()))
 	busy := &drained{handler: d.clients.http.Handler(mux)}
@@ -86,14 +86,14 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets) *services {
 }
 
 // serveRoots serves NFS until ctx ends or one of its sockets breaks. The kernel keeps earlier connections waiting.
-func (s *services) serveRoots(ctx context.Context, l *sockets) error {
-	return s.rpc.Serve(ctx, s.clients.nfs.Listener(newMultiListener(l.nfs)))
+func (s *services) serveRoots(ctx context.Context, l *sockets.Set) error {
+	return s.rpc.Serve(ctx, s.clients.nfs.Listener(sockets.Join(l.NFS)))
 }
 
 // serve serves all but the roots until ctx ends or a socket breaks.
-func (s *services) serve(ctx context.Context, l *sockets) error {
+func (s *services) serve(ctx context.Context, l *sockets.Set) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, ln := range l.http {
+	for _, ln := range l.HTTP {
 		g.Go(func() error { return s.serveHTTP(ln) })
 	}
 	g.Go(func() error {
@@ -102,14 +102,14 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 		s.busy.drain()
 		return err
 	})
-	for _, pc := range l.tftp {
+	for _, pc := range l.TFTP {
 		g.Go(func() error { return s.tftp.Serve(ctx, pc) })
 	}
-	if l.dhcp != nil {
-		g.Go(func() error { return s.dhcp.Serve(ctx, l.dhcp) })
+	if l.DHCP != nil {
+		g.Go(func() error { return s.dhcp.Serve(ctx, l.DHCP) })
 	}
-	if l.ra != nil {
-		g.Go(func() error { return s.ra.Serve(ctx, l.ra) })
+	if l.RA != nil {
+		g.Go(func() error { return s.ra.Serve(ctx, l.RA) })
 	}
 	return g.Wait()
 }
@@ -119,7 +119,7 @@ func (s *services) serve(ctx context.Context, l *sockets) error {
 func (d *daemon) bootInterfaces(me *cluster.Server) func() []int {
 	var last []int
 	return func() []int {
-		list, err := interfacesWith(addresses(me))
+		list, err := sockets.InterfacesWith(sockets.Addresses(me))
 		if err != nil {
 			d.Log.Debug("interfaces not read", "error", err)
 			return last

@@ -27,11 +27,11 @@ var forbidden = []struct {
 			"net.ListenPacket", "net.ListenMulticastUDP", "tls.Listen", "packet.Listen", "http.ListenAndServe*",
 		},
 		[]string{
-			"internal/daemon", "cmd", "bench", "e2e",
+			"internal/daemon/sockets", "cmd", "bench", "e2e",
 			"internal/lab",      // makes whole networks
 			"internal/nodeinit", // is a DHCP client on the node
 		},
-		"only daemon opens listening sockets",
+		"only daemon/sockets opens listening sockets",
 	},
 	{[]string{"icmp.ListenPacket"}, []string{"internal/liveness"}, "only liveness probes nodes"},
 }

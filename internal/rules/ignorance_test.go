@@ -139,6 +139,7 @@ var family = map[[2]string]string{
 	{"internal/control/server", "internal/control"}:          "the server speaks the API's words",
 	{"internal/control/server", "internal/control/wire"}:     "the server encodes streams",
 	{"internal/control/wire", "internal/control"}:            "streams carry the API's words",
+	{"internal/daemon", "internal/daemon/sockets"}:           "what listens",
 	{"internal/follow/followtest", "internal/follow"}:        "it opens a Follower",
 	{"internal/image/fileid", "internal/image"}:              "entries have ids",
 	{"internal/image/treediff", "internal/image"}:            "trees are compared",

@@ -1,4 +1,4 @@
-package daemon
+package sockets
 
 import (
 	"errors"
@@ -36,7 +36,7 @@ func TestAMultiListenerAcceptsAgainAfterTransientErrors(t *testing.T) {
 	}
 	first := list[0].Addr()
 	list[0] = &failingListener{list[0], []error{syscall.EMFILE, syscall.ECONNABORTED}}
-	j := newMultiListener(list)
+	j := Join(list)
 	for range 2 {
 		if _, err := j.Accept(); !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ECONNABORTED) {
 			t.Errorf("accept: %v", err)

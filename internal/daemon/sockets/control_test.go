@@ -1,4 +1,4 @@
-package daemon
+package sockets
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ func TestWithoutADirectoryForTheReadersSocketTheDaemonListensOnItsOwn(t *testing
 	own := wire.Socket{Path: filepath.Join(dir, "own.sock")}
 	readers := wire.Socket{Path: filepath.Join(file, "readers.sock"), Optional: true}
 	var log bytes.Buffer
-	list, err := listenControl([]wire.Socket{own, readers}, slog.New(slog.NewTextHandler(&log, nil)))
+	list, err := OpenControl([]wire.Socket{own, readers}, slog.New(slog.NewTextHandler(&log, nil)))
 	testkit.Must(t, err)
 	if len(list) != 1 || list[0].Addr().String() != own.Path {
 		t.Errorf("it listens on %v", list)
@@ -31,7 +31,7 @@ func TestWithoutADirectoryForTheReadersSocketTheDaemonListensOnItsOwn(t *testing
 	testkit.Must(t, list[0].Close())
 
 	readers.Path = filepath.Join(dir, "run/dim/readers.sock") // no such directory yet
-	list, err = listenControl([]wire.Socket{own, readers}, slog.New(slog.DiscardHandler))
+	list, err = OpenControl([]wire.Socket{own, readers}, slog.New(slog.DiscardHandler))
 	testkit.Must(t, err)
 	if len(list) != 2 {
 		t.Errorf("with a directory that can be made it listens on %v", list)
@@ -40,7 +40,7 @@ func TestWithoutADirectoryForTheReadersSocketTheDaemonListensOnItsOwn(t *testing
 		testkit.Must(t, ln.Close())
 	}
 	own.Path = filepath.Join(file, "own.sock")
-	if _, err = listenControl([]wire.Socket{own}, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err = OpenControl([]wire.Socket{own}, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a failure of its own socket is no error")
 	}
 }

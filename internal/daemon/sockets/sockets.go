@@ -1,4 +1,8 @@
-package daemon
+// Package sockets opens all that a server listens on: the sockets of its services and of the control API. It is a part
+// of package daemon, and the only package that opens listening sockets.
+//
+// It must not know what is spoken on them.
+package sockets
 
 import (
 	"context"
@@ -21,26 +25,27 @@ import (
 	"dim/internal/sysfile"
 )
 
-// sockets are all that this server listens on. close closes them.
-type sockets struct {
-	nfs, http []net.Listener
-	tftp      []net.PacketConn
-	dhcp, ra  net.PacketConn // nil: this server does not answer DHCP, or has no IPv6
+// Set is all that a server listens on, besides the control API. Close closes it.
+type Set struct {
+	NFS, HTTP []net.Listener
+	TFTP      []net.PacketConn
+	DHCP, RA  net.PacketConn // nil: this server does not answer DHCP, or has no IPv6
 }
 
-// Bounds of listenWithin.
+// Bounds of Open.
 const (
-	addressWait  = time.Minute
+	stuckTimeout = time.Minute // for a client of HTTP that acknowledges nothing of what is sent
 	addressRetry = 500 * time.Millisecond
 )
 
-// listenWithin is listen, but waits up to limit for the addresses of s that no interface has yet: an interface may get
-// its address long after the network counts as online. Any other failure ends the wait.
-func listenWithin(ctx context.Context, s *cluster.Server, limit time.Duration, log *slog.Logger) (*sockets, error) {
+// Open opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DHCP and router
+// solicitations on all interfaces. It waits up to limit for addresses of s that no interface has yet: an interface may
+// get its address long after the network counts as online. Any other failure ends the wait.
+func Open(ctx context.Context, s *cluster.Server, limit time.Duration, log *slog.Logger) (*Set, error) {
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for logged := false; ; logged = true {
-		l, err := listen(ctx, s)
+		l, err := open(ctx, s)
 		if err == nil || !onlyAddressesMissing(err) {
 			return l, err
 		}
@@ -55,7 +60,7 @@ func listenWithin(ctx context.Context, s *cluster.Server, limit time.Duration, l
 	}
 }
 
-// onlyAddressesMissing reports whether the causes of an error of listen are all that no interface has the address.
+// onlyAddressesMissing reports whether the causes of an error of open are all that no interface has the address.
 func onlyAddressesMissing(err error) bool {
 	joined, ok := errors.AsType[interface {
 		error
@@ -66,10 +71,9 @@ func onlyAddressesMissing(err error) bool {
 	})
 }
 
-// listen opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DHCP and router
-// solicitations on all interfaces. All failures are reported at once.
-func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
-	l := &sockets{}
+// open opens the sockets of server s. All failures are reported at once.
+func open(ctx context.Context, s *cluster.Server) (*Set, error) {
+	l := &Set{}
 	var errs []error
 	note := func(err error) bool {
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
@@ -87,50 +91,51 @@ func listen(ctx context.Context, s *cluster.Server) (*sockets, error) {
 		}
 	}
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	all := addresses(s)
+	all := Addresses(s)
 	if !slices.Contains(all, loopback) {
 		all = append(all, loopback)
 	}
 	for _, addr := range all {
-		tcp(&l.nfs, &net.ListenConfig{}, addr, s.Ports.NFS)
-		tcp(&l.http, &net.ListenConfig{Control: endStuck}, addr, s.Ports.HTTP)
+		tcp(&l.NFS, &net.ListenConfig{}, addr, s.Ports.NFS)
+		tcp(&l.HTTP, &net.ListenConfig{Control: endStuck}, addr, s.Ports.HTTP)
 	}
-	for _, addr := range addresses(s) {
+	for _, addr := range Addresses(s) {
 		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", netip.AddrPortFrom(addr, s.Ports.TFTP).String())
 		if note(err) {
-			l.tftp = append(l.tftp, pc)
+			l.TFTP = append(l.TFTP, pc)
 		}
 	}
 	if s.DHCP {
 		pc, err := listenDHCP(ctx)
 		if note(err) {
-			l.dhcp = pc
+			l.DHCP = pc
 		}
 		// Without IPv6 in this kernel loaders wait some seconds longer, and that is all.
 		if pc, err := net.ListenPacket("ip6:ipv6-icmp", "::"); err == nil {
-			l.ra = pc
+			l.RA = pc
 		}
 	}
 	if len(errs) > 0 {
-		l.close()
+		l.Close()
 		return nil, fmt.Errorf("listen as %s: %w", s.Name, errors.Join(errs...))
 	}
 	return l, nil
 }
 
-// close closes every socket; those that a server closed already do not mind.
-func (l *sockets) close() {
-	for _, ln := range append(l.nfs, l.http...) {
+// Close closes every socket; those that a server closed already do not mind.
+func (l *Set) Close() {
+	for _, ln := range append(l.NFS, l.HTTP...) {
 		_ = ln.Close()
 	}
-	for _, pc := range append(l.tftp, l.dhcp, l.ra) {
+	for _, pc := range append(l.TFTP, l.DHCP, l.RA) {
 		if pc != nil {
 			_ = pc.Close()
 		}
 	}
 }
 
-func addresses(s *cluster.Server) []netip.Addr {
+// Addresses returns the addresses of a server, in the order of the description.
+func Addresses(s *cluster.Server) []netip.Addr {
 	var list []netip.Addr
 	for _, card := range s.Interfaces {
 		list = append(list, card.Address)
@@ -138,8 +143,8 @@ func addresses(s *cluster.Server) []netip.Addr {
 	return list
 }
 
-// interfacesWith returns the indexes of the interfaces that have one of the addresses now.
-func interfacesWith(addrs []netip.Addr) ([]int, error) {
+// InterfacesWith returns the indexes of the interfaces that have one of the addresses now.
+func InterfacesWith(addrs []netip.Addr) ([]int, error) {
 	b, err := syscall.NetlinkRIB(syscall.RTM_GETADDR, syscall.AF_INET)
 	if err != nil {
 		return nil, fmt.Errorf("read addresses of interfaces: %w", err)
@@ -213,8 +218,8 @@ func listenDHCP(ctx context.Context) (net.PacketConn, error) {
 	return lc.ListenPacket(ctx, "udp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(67)))
 }
 
-// listenTransfer opens a socket for one TFTP transfer, on any port of the address that the request came to.
-func listenTransfer(local net.Addr) (net.PacketConn, error) {
+// OpenTransfer opens a socket for one TFTP transfer, on any port of the address that the request came to.
+func OpenTransfer(local net.Addr) (net.PacketConn, error) {
 	host, _, err := net.SplitHostPort(local.String())
 	if err != nil {
 		return nil, err
@@ -222,13 +227,13 @@ func listenTransfer(local net.Addr) (net.PacketConn, error) {
 	return net.ListenPacket("udp", net.JoinHostPort(host, "0"))
 }
 
-// services returns what listens, for `dim status`.
-func (l *sockets) services() []control.Service {
+// Services returns what listens, for `dim status`.
+func (l *Set) Services() []control.Service {
 	var list []control.Service
 	for _, s := range []struct {
 		name      string
 		listeners []net.Listener
-	}{{"nfs", l.nfs}, {"http", l.http}} {
+	}{{"nfs", l.NFS}, {"http", l.HTTP}} {
 		for _, ln := range s.listeners {
 			list = append(list, control.Service{Name: s.name, Address: ln.Addr().String()})
 		}
@@ -236,7 +241,7 @@ func (l *sockets) services() []control.Service {
 	for _, s := range []struct {
 		name  string
 		conns []net.PacketConn
-	}{{"tftp", l.tftp}, {"dhcp", []net.PacketConn{l.dhcp}}} {
+	}{{"tftp", l.TFTP}, {"dhcp", []net.PacketConn{l.DHCP}}} {
 		for _, pc := range s.conns {
 			if pc == nil {
 				continue
@@ -247,10 +252,10 @@ func (l *sockets) services() []control.Service {
 	return list
 }
 
-// lost returns how many messages the kernel has dropped of each service that has UDP sockets.
-func (l *sockets) lost() map[string]uint64 {
+// Lost returns how many messages the kernel has dropped of each service that has UDP sockets.
+func (l *Set) Lost() map[string]uint64 {
 	counts := map[string]uint64{}
-	for service, conns := range map[string][]net.PacketConn{"tftp": l.tftp, "dhcp": {l.dhcp}} {
+	for service, conns := range map[string][]net.PacketConn{"tftp": l.TFTP, "dhcp": {l.DHCP}} {
 		for _, pc := range conns {
 			conn, ok := pc.(syscall.Conn)
 			if !ok {
@@ -265,8 +270,9 @@ func (l *sockets) lost() map[string]uint64 {
 	return counts
 }
 
-// listenControl opens the sockets of the control API. Those that exist are of a killed daemon: this one has the lock.
-func listenControl(sockets []wire.Socket, log *slog.Logger) (list []net.Listener, err error) {
+// OpenControl opens the sockets of the control API. Those that exist are of a killed daemon: the
+// caller has the lock of the data directory.
+func OpenControl(sockets []wire.Socket, log *slog.Logger) (list []net.Listener, err error) {
 	for _, s := range sockets {
 		switch ln, lerr := s.Open(net.Listen); {
 		case lerr == nil:

@@ -1,4 +1,4 @@
-package daemon
+package sockets
 
 import (
 	"errors"
@@ -17,7 +17,8 @@ type multiListener struct {
 	wg    sync.WaitGroup
 }
 
-func newMultiListener(list []net.Listener) net.Listener {
+// Join returns a listener that accepts the connections of all listeners in list, at least one. Its Close closes them.
+func Join(list []net.Listener) net.Listener {
 	m := &multiListener{list: list, conns: make(chan net.Conn), errs: make(chan error), done: make(chan struct{})}
 	for _, ln := range list {
 		m.wg.Go(func() { m.accept(ln) })
