@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"dim/internal/lab"
+	"dim/internal/lab/netns"
 	"dim/internal/testkit"
 )
 
@@ -90,7 +90,7 @@ func TestTheQuickstartWorks(t *testing.T) {
 			t.Errorf("the page has no block %q", want)
 		}
 	}
-	net, err := lab.NewNet(fmt.Sprintf("dim-qs-%d", os.Getpid()), serverAddr)
+	net, err := netns.New(fmt.Sprintf("dim-qs-%d", os.Getpid()), serverAddr)
 	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if err := net.Close(); err != nil {

@@ -22,6 +22,7 @@ import (
 	"dim/internal/dhcp"
 	"dim/internal/initramfs"
 	"dim/internal/lab"
+	"dim/internal/lab/netns"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/vfs"
@@ -88,7 +89,7 @@ func buildInit(t *testing.T) []byte {
 
 // serveNode starts NFS, DHCP and a receiver of reports in the network. The first unanswered DHCP messages get no reply;
 // if there are any, NFS starts as many seconds after the first reply.
-func serveNode(t *testing.T, n *lab.Net, root string, unanswered int) {
+func serveNode(t *testing.T, n *netns.Net, root string, unanswered int) {
 	t.Helper()
 	answered := make(chan struct{})
 	once := sync.OnceFunc(func() { close(answered) })
@@ -149,7 +150,7 @@ func serveNode(t *testing.T, n *lab.Net, root string, unanswered int) {
 
 // setup is a network with servers, and the files from which guests boot.
 type setup struct {
-	net            *lab.Net
+	net            *netns.Net
 	ssh            *lab.SSH
 	root, work     string
 	kernel, initrd string
@@ -162,7 +163,7 @@ func newSetup(t *testing.T, unanswered int) *setup {
 		s.work = keep
 	}
 	var err error
-	if s.net, err = lab.NewNet("dimirfs0", netip.MustParsePrefix("10.78.0.1/24")); err != nil {
+	if s.net, err = netns.New("dimirfs0", netip.MustParsePrefix("10.78.0.1/24")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.net.Close() })

@@ -18,13 +18,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/lab"
+	"dim/internal/lab/netns"
 	"dim/internal/vfs"
 )
 
 // attackers are hostile nodes and strangers.
 type attackers struct {
-	net *lab.Net
+	net *netns.Net
 	big vfs.Handle // a large file of the hostile node n65
 }
 
@@ -38,7 +38,7 @@ func superuserPort(port int) service { return service{port, true} }
 func userPort(port int) service      { return service{port, false} }
 
 // dial connects from an address: from a port below 1024 as a superuser does, or from another one as any user does.
-func dial(ctx context.Context, n *lab.Net, from netip.Addr, s service) (conn net.Conn, err error) {
+func dial(ctx context.Context, n *netns.Net, from netip.Addr, s service) (conn net.Conn, err error) {
 	to := net.JoinHostPort(serverAt, strconv.Itoa(s.port))
 	err = n.Do(func() error {
 		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: from.AsSlice()}}

@@ -19,6 +19,7 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/lab"
+	"dim/internal/lab/netns"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/testkit"
 	"dim/internal/vfs"
@@ -120,7 +121,7 @@ func TestAttackers(t *testing.T) {
 	if !ok {
 		t.Fatal("not a handle")
 	}
-	a := &attackers{net: &lab.Net{Name: os.Getenv(netVariable)}, big: big}
+	a := &attackers{net: &netns.Net{Name: os.Getenv(netVariable)}, big: big}
 	length := testkit.Value(time.ParseDuration(os.Getenv(lengthVariable)))(t)
 	t.Logf("attacks: %v", a.attack(t.Context(), length))
 }

@@ -16,6 +16,7 @@ import (
 
 	"dim/e2e/agent"
 	"dim/internal/lab"
+	"dim/internal/lab/netns"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/testkit"
@@ -41,7 +42,7 @@ func TestARealNFSClientPasses(t *testing.T) {
 	testkit.NeedRoot(t, "the cases act as several users")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	net, err := lab.NewNet(fmt.Sprintf("dim-posix-%d", os.Getpid()), netip.MustParsePrefix("10.78.0.1/24"))
+	net, err := netns.New(fmt.Sprintf("dim-posix-%d", os.Getpid()), netip.MustParsePrefix("10.78.0.1/24"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func endGuest(t *testing.T, guest *lab.UML, umid string) {
 	guest.Kill()
 }
 
-func serveNFS(t *testing.T, net *lab.Net, opt dirfs.Options) {
+func serveNFS(t *testing.T, net *netns.Net, opt dirfs.Options) {
 	t.Helper()
 	fs, err := dirfs.Open(t.TempDir(), opt)
 	if err != nil {

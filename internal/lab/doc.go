@@ -16,9 +16,9 @@
 //
 // # Concurrency
 //
-// A Net may be used by several goroutines. So may a Guest, but only one of them may call WaitFor.
+// A Guest may be used by several goroutines, but only one of them may call WaitFor.
 //
 // # What it must not know
 //
-// Any other package of this project. It runs dim as a program.
+// Any other package of this project but its own netns. It runs dim as a program.
 package lab

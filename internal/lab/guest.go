@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"dim/internal/lab/netns"
 )
 
 // Firmware is the way in which a guest boots.
@@ -42,7 +44,7 @@ type NIC struct {
 // GuestSpec describes a machine to start.
 type GuestSpec struct {
 	Name     string // for messages
-	Net      *Net
+	Net      *netns.Net
 	Firmware Firmware
 	NICs     []NIC
 	MemMB    int      // 0: 1024

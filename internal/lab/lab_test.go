@@ -1,16 +1,12 @@
 package lab
 
 import (
-	"context"
 	"errors"
-	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"dim/internal/testkit"
 )
 
 func TestWaitForFindsEveryMatchOnceInOrder(t *testing.T) {
@@ -57,32 +53,4 @@ func TestWaitForFailsIfTheGuestHasEnded(t *testing.T) {
 	if _, err := s.WaitFor(t.Context(), regexp.MustCompile("login:")); !errors.Is(err, errGuestEnded) {
 		t.Errorf("WaitFor = %v, want errGuestEnded", err)
 	}
-}
-
-func TestNetIsANamespaceOfItsOwn(t *testing.T) {
-	testkit.NeedRoot(t, "it makes a network namespace")
-	n, err := NewNet("dimlabtest", netip.MustParsePrefix("10.99.0.1/24"))
-	if err != nil {
-		t.Skip("network namespaces are not supported here: ", err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if _, err := n.Tap("tap0"); err != nil {
-		t.Fatal(err)
-	}
-	ln, err := n.Listen("tcp", "10.99.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	c, err := n.DialContext(ctx, "tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
 }

@@ -10,16 +10,18 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"dim/internal/lab/netns"
 )
 
 // SSH runs commands on guests with one key.
 type SSH struct {
-	Net *Net
+	Net *netns.Net
 	Key string // path of the private key
 }
 
 // NewSSH makes a key pair in dir, unless there is one. It also returns the line for authorized_keys.
-func NewSSH(n *Net, dir string) (s *SSH, authorizedKey string, err error) {
+func NewSSH(n *netns.Net, dir string) (s *SSH, authorizedKey string, err error) {
 	key := filepath.Join(dir, "id_ed25519")
 	if _, err := os.Stat(key); errors.Is(err, os.ErrNotExist) {
 		out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", key).CombinedOutput()

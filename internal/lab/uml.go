@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"dim/internal/lab/netns"
 )
 
 // UMLSpec describes a User Mode Linux guest: a real Linux kernel, with a real NFS client, as an ordinary process. Its
@@ -19,7 +21,7 @@ import (
 // e2e/agentd).
 type UMLSpec struct {
 	Name string
-	Net  *Net
+	Net  *netns.Net
 	Dir  string            // an existing directory, for the guest's root and the log
 	Init string            // path of a static program
 	Put  map[string]string // further files for the guest's root: path in the root → path on this machine

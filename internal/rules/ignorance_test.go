@@ -141,6 +141,7 @@ var family = map[[2]string]string{
 	{"internal/control/wire", "internal/control"}:            "streams carry the API's words",
 	{"internal/daemon", "internal/daemon/sockets"}:           "what listens",
 	{"internal/follow/followtest", "internal/follow"}:        "it opens a Follower",
+	{"internal/lab", "internal/lab/netns"}:                   "machines run in networks",
 	{"internal/image/fileid", "internal/image"}:              "entries have ids",
 	{"internal/image/treediff", "internal/image"}:            "trees are compared",
 	{"internal/masters", "internal/masters/inspect"}:         "versions are looked at",

@@ -1,4 +1,6 @@
-package lab
+// Package netns makes networks of network namespaces for tests: a bridge, taps for guests, and hosts with cables that
+// can be cut. It needs root, and ip and tc (iproute2).
+package netns
 
 import (
 	"context"
@@ -23,9 +25,9 @@ type Net struct {
 	Bridge string // name of the bridge
 }
 
-// NewNet makes a namespace with a bridge that has the addresses addr, those of the servers. If there is a namespace of
+// New makes a namespace with a bridge that has the addresses addr, those of the servers. If there is a namespace of
 // that name, left by an earlier run, it is removed first.
-func NewNet(name string, addr ...netip.Prefix) (*Net, error) {
+func New(name string, addr ...netip.Prefix) (*Net, error) {
 	n := &Net{Name: name, Bridge: bridge}
 	if _, err := os.Stat(n.path()); err == nil {
 		if err := n.Close(); err != nil {
@@ -123,10 +125,16 @@ func (n *Net) path() string { return "/run/netns/" + n.Name }
 
 func (n *Net) ip(arg ...string) error { return ip(append([]string{"-n", n.Name}, arg...)...) }
 
-func ip(arg ...string) error {
-	out, err := exec.Command("ip", arg...).CombinedOutput()
+func (n *Net) tc(arg ...string) error {
+	return command("tc", append([]string{"-n", n.Name}, arg...)...)
+}
+
+func ip(arg ...string) error { return command("ip", arg...) }
+
+func command(name string, arg ...string) error {
+	out, err := exec.Command(name, arg...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("ip %s: %v: %s", strings.Join(arg, " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("%s %s: %v: %s", name, strings.Join(arg, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
