@@ -16,7 +16,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
-	"dim/bench/cputime"
+	"dim/internal/procstat"
 )
 
 type options struct {
@@ -56,12 +56,12 @@ func run(o *options) error {
 	defer conn.Close()
 	l := load{options: o, conn: conn, to: &net.UDPAddr{IP: net.ParseIP(o.server), Port: 67}, mac: mac,
 		open: map[dhcpv4.TransactionID]*exchange{}}
-	before := cputime.Of(o.pid)
+	before := procstat.CPUTime(o.pid)
 	begin := time.Now()
 	if err := l.run(); err != nil {
 		return err
 	}
-	took, used := time.Since(begin), cputime.Of(o.pid)-before
+	took, used := time.Since(begin), procstat.CPUTime(o.pid)-before
 	limit, err := echo(2*o.exchanges, l.size)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+
+	"dim/internal/bootload"
 )
 
 // limit makes the changes of mode names in the local directory o.local, in this process and without a server.
@@ -19,7 +21,9 @@ func limit(o *options, prepare, run func(*node) error) error {
 			return err
 		}
 		defer os.RemoveAll(dir)
-		nodes = append(nodes, &node{opt: o, number: i, meter: m})
+		n := newNode(o, i)
+		n.Meter = m.Meter
+		nodes = append(nodes, n)
 		o.dirs = append(o.dirs, dir)
 		if err := errors.Join(prepare(nodes[i]), syncDir(dir)); err != nil {
 			return err
@@ -34,7 +38,7 @@ func limit(o *options, prepare, run func(*node) error) error {
 
 // at is the path of a file in the node's directory.
 func (n *node) at(name string, i int) string {
-	return filepath.Join(n.opt.dirs[n.number], fmt.Sprintf("%s-%d", name, i))
+	return filepath.Join(n.opt.dirs[n.Number], fmt.Sprintf("%s-%d", name, i))
 }
 
 // victims makes the files that names renames and removes.
@@ -49,7 +53,7 @@ func (n *node) victims() error {
 
 // names makes the changes of mode names.
 func (n *node) names() error {
-	return n.parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
+	return n.Parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
 		err := n.change(func() error { return os.Rename(n.at("file", i), n.at("renamed", i)) })
 		if err != nil {
 			return err
@@ -60,12 +64,12 @@ func (n *node) names() error {
 
 // change makes one change of names.
 func (n *node) change(f func() error) error {
-	return n.meter.call(func() error { return errors.Join(f(), syncDir(n.opt.dirs[n.number])) })
+	return n.Call(func() error { return errors.Join(f(), syncDir(n.opt.dirs[n.Number])) })
 }
 
-// bootChanges makes the changes that a server makes for bootWrite.
+// bootChanges makes the changes that a server makes for the changes of a boot.
 func (n *node) bootChanges() error {
-	return n.parallel(bootCreates, func(i int, _ *rand.Rand) (err error) {
+	return n.Parallel(bootload.Creates, func(i int, _ *rand.Rand) (err error) {
 		var f *os.File
 		err = n.change(func() error {
 			f, err = os.OpenFile(n.at("boot", i), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
@@ -75,17 +79,17 @@ func (n *node) bootChanges() error {
 			return err
 		}
 		defer f.Close()
-		err = n.meter.call(func() error {
-			_, err := f.WriteAt(n.block[:], 0)
+		err = n.Call(func() error {
+			_, err := f.WriteAt(n.Block[:], 0)
 			return err
 		})
-		if err == nil && i < bootCommits {
-			err = n.meter.call(f.Sync)
+		if err == nil && i < bootload.Commits {
+			err = n.Call(f.Sync)
 		}
-		if err == nil && i < bootRenames {
+		if err == nil && i < bootload.Renames {
 			err = n.change(func() error { return os.Rename(n.at("boot", i), n.at("new", i)) })
 		}
-		if err == nil && i >= bootCreates-bootRemoves {
+		if err == nil && i >= bootload.Creates-bootload.Removes {
 			err = n.change(func() error { return os.Remove(n.at("boot", i)) })
 		}
 		return err

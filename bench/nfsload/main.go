@@ -18,7 +18,7 @@
 //	limit   the same without a server, in the directory -local: rename or unlink, then fsync of the directory
 //	sync    WRITE of 4 KiB, FILE_SYNC
 //	first   READDIRPLUS of the root
-//	boot    what a node does when it boots; see boot.go for the proportions
+//	boot    what a node does when it boots; see internal/bootload for the proportions
 //	changes its CREATE, WRITE, COMMIT, RENAME and REMOVE without a server, in the directory -local, each synced
 package main
 
@@ -29,6 +29,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"dim/internal/bootload"
 )
 
 // options are the command line.
@@ -49,7 +51,7 @@ type options struct {
 
 	wait    time.Duration
 	dirs    []string  // of modes limit and changes
-	buffers sync.Pool // two megabytes for each comparison under way
+	buffers sync.Pool // a megabyte for each comparison under way
 }
 
 func main() {
@@ -107,15 +109,15 @@ func run(o *options) error {
 	if err != nil {
 		return err
 	}
-	m := newMeter()
 	if mode.prepare != nil {
 		if err := each(nodes, func(n *node) error { return mode.prepare(n) }); err != nil {
 			return fmt.Errorf("prepare %s: %w", o.mode, err)
 		}
 	}
 	for pass := range max(mode.passes, 1) {
+		m := newMeter()
 		m.begin(o.pid)
-		err := each(nodes, func(n *node) error { n.meter = m; return mode.run(n) })
+		err := each(nodes, func(n *node) error { n.Meter = m.Meter; return mode.run(n) })
 		m.end(o.pid)
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.mode, err)
@@ -141,7 +143,7 @@ var modes = map[string]mode{
 	"names":  {prepare: (*node).makeVictims, run: (*node).renameAndRemove},
 	"sync":   {prepare: (*node).makeOwn, run: (*node).syncWrites},
 	"first":  {run: (*node).first},
-	"boot":   {prepare: (*node).makeOwn, run: (*node).boot},
+	"boot":   {prepare: (*node).makeOwn, run: func(n *node) error { return n.Boot(bootload.Sample(n.sample)) }},
 }
 
 // timeout ends a run that hangs.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"dim/internal/bootload"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/vfs"
 )
@@ -22,21 +23,27 @@ func (n *node) lookupSample() error {
 	files := n.sample
 	switch n.opt.mode {
 	case "large":
-		files = n.filter(func(f file) bool { return f.size > 1<<20 })
+		files = n.filter(func(f bootload.File) bool { return f.Size > 1<<20 })
 	case "small":
-		files = n.filter(func(f file) bool { return f.size <= 64<<10 })
+		files = n.filter(func(f bootload.File) bool { return f.Size <= 64<<10 })
 	}
 	n.sample = files[:min(len(files), sampleSize)]
 	if len(n.sample) == 0 {
 		return fmt.Errorf("the tree has no files for mode %s", n.opt.mode)
 	}
-	return n.parallel(len(n.sample), func(i int, _ *rand.Rand) error {
-		_, err := n.lookup(n.sample[i].path)
+	return n.Parallel(len(n.sample), func(i int, _ *rand.Rand) error {
+		_, err := n.Lookup(n.sample[i].Path)
 		return err
 	})
 }
 
-func (n *node) filter(keep func(file) bool) (files []file) {
+// handle returns the handle of a path that was looked up before.
+func (n *node) handle(path string) vfs.Handle {
+	h, _ := n.Lookup(path)
+	return h
+}
+
+func (n *node) filter(keep func(bootload.File) bool) (files []bootload.File) {
 	for _, f := range n.sample {
 		if keep(f) {
 			files = append(files, f)
@@ -46,25 +53,25 @@ func (n *node) filter(keep func(file) bool) (files []file) {
 }
 
 func (n *node) mix() error {
-	return n.parallel(n.share(n.opt.calls), func(i int, rng *rand.Rand) error {
-		path := n.sample[rng.IntN(len(n.sample))].path
-		h, dir := n.handles[path], n.tree.Root()
+	return n.Parallel(n.share(n.opt.calls), func(i int, rng *rand.Rand) error {
+		path := n.sample[rng.IntN(len(n.sample))].Path
+		h, dir := n.handle(path), n.Tree.Root()
 		if d := filepath.Dir(path); d != "." {
-			dir = n.handles[d]
+			dir = n.handle(d)
 		}
 		var a vfs.Attr
-		return n.meter.call(func() (err error) {
+		return n.Call(func() (err error) {
 			switch i / n.opt.inFlight % 3 {
 			case 0:
 				var found vfs.Handle
-				found, err = n.tree.Lookup(&n.cred, dir, filepath.Base(path), &a)
+				found, err = n.Tree.Lookup(&n.Cred, dir, filepath.Base(path), &a)
 				if err == nil && found != h {
 					err = fmt.Errorf("lookup %s: another handle than before", path)
 				}
 			case 1:
-				err = n.tree.Attr(h, &a)
+				err = n.Tree.Attr(h, &a)
 			default:
-				_, err = n.tree.Access(&n.cred, h, 0x3f, &a)
+				_, err = n.Tree.Access(&n.Cred, h, 0x3f, &a)
 			}
 			return err
 		})
@@ -77,7 +84,7 @@ func (n *node) walk() error {
 		dirs []vfs.Handle
 		err  error
 	}
-	todo := []vfs.Handle{n.tree.Root()}
+	todo := []vfs.Handle{n.Tree.Root()}
 	results := make(chan found)
 	for running := 0; len(todo) > 0 || running > 0; {
 		for len(todo) > 0 && running < n.opt.inFlight {
@@ -104,7 +111,7 @@ func (n *node) walk() error {
 
 // first makes the first call of a node that has mounted its root.
 func (n *node) first() error {
-	_, err := n.list(n.tree.Root())
+	_, err := n.list(n.Tree.Root())
 	return err
 }
 
@@ -113,9 +120,9 @@ func (n *node) list(h vfs.Handle) (dirs []vfs.Handle, err error) {
 	var cookie, verifier uint64
 	for eof := false; !eof; {
 		var page []vfs.DirEntry
-		err := n.meter.call(func() (err error) {
+		err := n.Call(func() (err error) {
 			p := nfsclient.Page{Cookie: cookie, Verifier: &verifier, Size: 64 << 10, Plus: vfs.WithAttr}
-			eof, err = n.tree.ReadDirPage(&n.cred, h, p, &page)
+			eof, err = n.Tree.ReadDirPage(&n.Cred, h, p, &page)
 			return err
 		})
 		if err != nil {
@@ -126,7 +133,7 @@ func (n *node) list(h vfs.Handle) (dirs []vfs.Handle, err error) {
 			if de.Name == "." || de.Name == ".." {
 				continue
 			}
-			n.meter.names.Add(1)
+			n.Meter.Names.Add(1)
 			if de.Attr.Type == vfs.Directory {
 				dirs = append(dirs, de.Handle)
 			}
@@ -135,15 +142,18 @@ func (n *node) list(h vfs.Handle) (dirs []vfs.Handle, err error) {
 	return dirs, nil
 }
 
+// errDone ends a parallel loop early.
+var errDone = errors.New("done")
+
 func (n *node) large() error {
 	var left atomic.Int64
 	left.Store(int64(n.share(n.opt.megabytes)) << 20)
-	err := n.parallel(1<<30, func(i int, _ *rand.Rand) error {
+	err := n.Parallel(1<<30, func(i int, _ *rand.Rand) error {
 		f := n.sample[i%len(n.sample)]
-		if left.Add(-f.size) < -f.size {
+		if left.Add(-f.Size) < -f.Size {
 			return errDone
 		}
-		return n.readAndCompare(f, n.handles[f.path], 1<<20)
+		return n.Read(f, n.handle(f.Path), 1<<20)
 	})
 	if errors.Is(err, errDone) && onlyDone(err) {
 		return nil
@@ -163,66 +173,42 @@ func onlyDone(err error) bool {
 }
 
 func (n *node) small() error {
-	return n.parallel(n.share(n.opt.calls)/3, func(i int, rng *rand.Rand) error {
+	return n.Parallel(n.share(n.opt.calls)/3, func(i int, rng *rand.Rand) error {
 		f := n.sample[rng.IntN(len(n.sample))]
-		h := n.handles[f.path]
-		dir, err := n.lookup(filepath.Dir(f.path))
+		h := n.handle(f.Path)
+		dir, err := n.Lookup(filepath.Dir(f.Path))
 		if err != nil {
 			return err
 		}
-		if err := n.touch(dir, f.path, h); err != nil {
+		if err := n.touch(dir, f.Path, h); err != nil {
 			return err
 		}
-		n.meter.names.Add(1)
-		return n.readAndCompare(f, h, 1<<20)
+		n.Meter.Names.Add(1)
+		return n.Read(f, h, 1<<20)
 	})
 }
 
 // touch makes the LOOKUP and GETATTR that come before a READ.
 func (n *node) touch(dir vfs.Handle, path string, h vfs.Handle) error {
 	var a vfs.Attr
-	err := n.meter.call(func() error {
-		_, err := n.tree.Lookup(&n.cred, dir, filepath.Base(path), &a)
+	err := n.Call(func() error {
+		_, err := n.Tree.Lookup(&n.Cred, dir, filepath.Base(path), &a)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return n.meter.call(func() error { return n.tree.Attr(h, &a) })
-}
-
-// create makes a file with 4 KiB in it.
-func (n *node) create(name string) (vfs.Handle, error) {
-	var made vfs.Made
-	err := n.meter.call(func() (err error) {
-		how := vfs.Create{Attr: vfs.SetAttr{Valid: vfs.SetMode, Mode: 0o644}}
-		made, err = n.tree.Create(&n.cred, n.own, name, &how)
-		return err
-	})
-	if err != nil {
-		return made.Handle, fmt.Errorf("create %s: %w", name, err)
-	}
-	return made.Handle, n.meter.call(func() error {
-		_, err := n.tree.Write(&n.cred, made.Handle, n.block[:], 0, vfs.Unstable)
-		return err
-	})
-}
-
-func (n *node) commit(h vfs.Handle) error {
-	return n.meter.call(func() error {
-		_, err := n.tree.Commit(&n.cred, h)
-		return err
-	})
+	return n.Call(func() error { return n.Tree.Attr(h, &a) })
 }
 
 func (n *node) createFiles() error {
-	return n.parallel(n.share(n.opt.calls)/3, func(i int, _ *rand.Rand) error {
-		h, err := n.create(fmt.Sprintf("file-%d", i))
+	return n.Parallel(n.share(n.opt.calls)/3, func(i int, _ *rand.Rand) error {
+		h, err := n.Create(fmt.Sprintf("file-%d", i))
 		if err != nil {
 			return err
 		}
-		n.meter.names.Add(1)
-		return n.commit(h)
+		n.Meter.Names.Add(1)
+		return n.Commit(h)
 	})
 }
 
@@ -230,44 +216,30 @@ func (n *node) makeVictims() error {
 	if err := n.makeOwn(); err != nil {
 		return err
 	}
-	return n.parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
-		_, err := n.tree.Create(&n.cred, n.own, fmt.Sprintf("file-%d", i), &vfs.Create{})
+	return n.Parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
+		_, err := n.Tree.Create(&n.Cred, n.Own, fmt.Sprintf("file-%d", i), &vfs.Create{})
 		return err
 	})
 }
 
 func (n *node) renameAndRemove() error {
-	return n.parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
+	return n.Parallel(n.share(n.opt.calls)/2, func(i int, _ *rand.Rand) error {
 		from, to := fmt.Sprintf("file-%d", i), fmt.Sprintf("renamed-%d", i)
-		if err := n.rename(from, to); err != nil {
+		if err := n.Rename(from, to); err != nil {
 			return err
 		}
-		return n.remove(to)
-	})
-}
-
-func (n *node) rename(from, to string) error {
-	return n.meter.call(func() error {
-		_, err := n.tree.Rename(&n.cred, n.own, from, n.own, to)
-		return err
-	})
-}
-
-func (n *node) remove(name string) error {
-	return n.meter.call(func() error {
-		_, err := n.tree.Remove(&n.cred, n.own, name)
-		return err
+		return n.Remove(to)
 	})
 }
 
 func (n *node) syncWrites() error {
-	made, err := n.tree.Create(&n.cred, n.own, "file", &vfs.Create{})
+	made, err := n.Tree.Create(&n.Cred, n.Own, "file", &vfs.Create{})
 	if err != nil {
 		return err
 	}
-	return n.parallel(n.share(n.opt.calls), func(i int, rng *rand.Rand) error {
-		return n.meter.call(func() error {
-			_, err := n.tree.Write(&n.cred, made.Handle, n.block[:], uint64(rng.IntN(1024))*4096, vfs.FileSync)
+	return n.Parallel(n.share(n.opt.calls), func(i int, rng *rand.Rand) error {
+		return n.Call(func() error {
+			_, err := n.Tree.Write(&n.Cred, made.Handle, n.Block[:], uint64(rng.IntN(1024))*4096, vfs.FileSync)
 			return err
 		})
 	})

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,34 +14,21 @@ import (
 	"sync"
 	"time"
 
+	"dim/internal/bootload"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/vfs"
 )
 
-// file is a regular file of the local copy.
-type file struct {
-	path string // relative
-	size int64
-}
-
 // node is one client with a connection of its own.
 type node struct {
+	bootload.Node
 	opt    *options
-	number int
-	sample []file
+	sample []bootload.File
 	client *nfsclient.Client
-	tree   *nfsclient.Tree
-	meter  *meter
-	own    vfs.Handle // its own directory
-	cred   vfs.Cred   // root's
-	block  [4096]byte // what it writes
-
-	mu      sync.Mutex
-	handles map[string]vfs.Handle
 }
 
 // chooseFiles lists the regular files of the local copy, in an order that depends on the seed alone.
-func chooseFiles(o *options) (files []file, err error) {
+func chooseFiles(o *options) (files []bootload.File, err error) {
 	if o.local == "" {
 		return nil, nil
 	}
@@ -54,19 +41,28 @@ func chooseFiles(o *options) (files []file, err error) {
 			return err
 		}
 		rel, err := filepath.Rel(o.local, path)
-		files = append(files, file{rel, info.Size()})
+		files = append(files, bootload.File{Path: rel, Size: info.Size()})
 		return err
 	})
-	rng := rand.New(rand.NewPCG(o.seed, 0))
-	rng.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
+	bootload.Shuffle(files, o.seed)
 	return files, err
 }
 
-func startNodes(o *options, sample []file) (nodes []*node, err error) {
+func newNode(o *options, number int) *node {
+	n := &node{opt: o}
+	n.Number, n.Seed, n.InFlight, n.Meter = number, o.seed, o.inFlight, new(bootload.Meter)
+	if !o.constant {
+		n.Check = o.compare
+	}
+	return n
+}
+
+func startNodes(o *options, sample []bootload.File) (nodes []*node, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	for i := range o.nodes {
-		n := &node{opt: o, number: i, sample: sample, handles: make(map[string]vfs.Handle), meter: newMeter()}
+		n := newNode(o, i)
+		n.sample = sample
 		path := o.export
 		if strings.Contains(path, "%") {
 			path = fmt.Sprintf(path, i)
@@ -82,7 +78,7 @@ func startNodes(o *options, sample []file) (nodes []*node, err error) {
 		if n.client, err = o.dial(ctx, i, o.addr); err != nil {
 			return nodes, err
 		}
-		n.tree = n.client.TreeAt(h)
+		n.Tree = n.client.TreeAt(h)
 		nodes = append(nodes, n)
 	}
 	return nodes, nil
@@ -131,114 +127,51 @@ func each(nodes []*node, f func(*node) error) error {
 	return errors.Join(errs...)
 }
 
-// parallel runs f for 0 <= i < n with as many at a time as the node has calls in flight.
-func (n *node) parallel(count int, f func(i int, rng *rand.Rand) error) error {
-	var wg sync.WaitGroup
-	errs := make([]error, n.opt.inFlight)
-	for w := range n.opt.inFlight {
-		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(n.opt.seed, uint64(n.number)<<16|uint64(w)))
-			for i := w; i < count && errs[w] == nil; i += n.opt.inFlight {
-				errs[w] = f(i, rng)
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
 // share is this node's part of all calls.
 func (n *node) share(total int) int { return max(total/n.opt.nodes, 1) }
 
-// lookup finds path by one LOOKUP for each component that it did not look up before.
-func (n *node) lookup(path string) (h vfs.Handle, err error) {
-	if path == "." || path == "" {
-		return n.tree.Root(), nil
-	}
-	n.mu.Lock()
-	h, known := n.handles[path]
-	n.mu.Unlock()
-	if known {
-		return h, nil
-	}
-	dir, err := n.lookup(filepath.Dir(path))
+// compare is bootload.Node.Check: it compares what is read with the local copy.
+func (o *options) compare(f bootload.File) (io.WriteCloser, error) {
+	local, err := os.Open(filepath.Join(o.local, f.Path))
 	if err != nil {
-		return h, err
+		return nil, err
 	}
-	var a vfs.Attr
-	err = n.meter.call(func() (err error) {
-		h, err = n.tree.Lookup(&n.cred, dir, filepath.Base(path), &a)
-		return err
-	})
-	if err != nil {
-		return h, fmt.Errorf("lookup %s: %w", path, err)
-	}
-	n.mu.Lock()
-	n.handles[path] = h
-	n.mu.Unlock()
-	return h, nil
+	return &comparison{opt: o, local: local}, nil
 }
 
-// readAndCompare reads a whole file in READs of at most chunk bytes and compares it with the local copy, unless the
-// answers are constant.
-func (n *node) readAndCompare(f file, h vfs.Handle, chunk int) error {
-	var local *os.File
-	if !n.opt.constant {
-		var err error
-		if local, err = os.Open(filepath.Join(n.opt.local, f.path)); err != nil {
-			return err
-		}
-		defer local.Close()
-	}
-	bufs, ok := n.opt.buffers.Get().(*[2][1 << 20]byte)
+// comparison compares what is written to it with a local file.
+type comparison struct {
+	opt   *options
+	local *os.File
+	at    int64
+}
+
+// Write implements io.Writer.
+func (c *comparison) Write(got []byte) (int, error) {
+	buf, ok := c.opt.buffers.Get().(*[1 << 20]byte)
 	if !ok {
-		bufs = new([2][1 << 20]byte)
+		buf = new([1 << 20]byte)
 	}
-	defer n.opt.buffers.Put(bufs)
-	for off := int64(0); off < f.size; {
-		p := bufs[0][:min(int64(chunk), f.size-off)]
-		var got int
-		err := n.meter.call(func() (err error) {
-			got, _, err = n.tree.ReadOnce(&n.cred, h, p, uint64(off))
-			return err
-		})
-		if err == nil && got == 0 {
-			err = fmt.Errorf("nothing at %d of %d", off, f.size)
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", f.path, err)
-		}
-		if err := compare(local, p[:got], bufs[1][:got], off); err != nil {
-			return fmt.Errorf("read %s: %w", f.path, err)
-		}
-		n.meter.read.Add(uint64(got))
-		off += int64(got)
-	}
-	return nil
-}
-
-// compare compares what was read with what stands at off in local, if there is one.
-func compare(local *os.File, got, want []byte, off int64) error {
-	if local == nil {
-		return nil
-	}
-	if _, err := local.ReadAt(want, off); err != nil {
-		return err
+	defer c.opt.buffers.Put(buf)
+	want := buf[:len(got)]
+	if _, err := c.local.ReadAt(want, c.at); err != nil {
+		return 0, err
 	}
 	if !bytes.Equal(got, want) {
-		return fmt.Errorf("bytes differ after %d", off)
+		return 0, fmt.Errorf("bytes differ after %d", c.at)
 	}
-	return nil
+	c.at += int64(len(got))
+	return len(got), nil
 }
+
+// Close implements io.Closer.
+func (c *comparison) Close() error { return c.local.Close() }
 
 // makeOwn makes the node's own directory.
 func (n *node) makeOwn() error {
-	parent, err := n.lookup(n.opt.scratch)
+	parent, err := n.Lookup(n.opt.scratch)
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("nfsload-%d-%d", n.number, time.Now().UnixNano())
-	made, err := n.tree.Mkdir(&n.cred, parent, name, &vfs.SetAttr{})
-	n.own = made.Handle
-	return err
+	return n.MakeOwn(parent, fmt.Sprintf("nfsload-%d-%d", n.Number, time.Now().UnixNano()))
 }

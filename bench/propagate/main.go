@@ -31,8 +31,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"dim/bench/cputime"
 	"dim/internal/nfs/nfsclient"
+	"dim/internal/procstat"
 	"dim/internal/vfs"
 )
 
@@ -133,12 +133,12 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	if err := e.write(o.master); err != nil {
 		return err
 	}
-	server, asking := cputime.Of(o.pid), cputime.Of(os.Getpid())
+	server, asking := procstat.CPUTime(o.pid), procstat.CPUTime(os.Getpid())
 	first, all, err := e.seen(trees)
 	if err != nil {
 		return err
 	}
-	server, asking = cputime.Of(o.pid)-server, cputime.Of(os.Getpid())-asking
+	server, asking = procstat.CPUTime(o.pid)-server, procstat.CPUTime(os.Getpid())-asking
 	for i := 0; i < len(trees); i += max(len(trees)/16, 1) {
 		if err := e.whole(trees[i], len(e.files) > 1 || i == 0); err != nil {
 			return fmt.Errorf("replica %d: %w", i, err)

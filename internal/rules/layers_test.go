@@ -32,6 +32,7 @@ var layers = map[string]layer{
 	"internal/caller":   words, // who is at the other end of a connection
 	"internal/meter":    words, // what the calls of a client cost
 	"internal/bounds":   words, // what is in use, within limits
+	"internal/procstat": words, // what a process and its machine have used
 	"internal/loglimit": words, // how often one cause is logged
 	"internal/vfs":      words,
 	"internal/durable":  words,
@@ -74,6 +75,8 @@ var layers = map[string]layer{
 	"internal/versionfs": deeds,
 	"internal/checkout":  deeds,
 	"internal/compare":   deeds,
+
+	"internal/bootload": protocol, // the calls of nodes that boot
 
 	"internal/oncrpc": protocol,
 	"internal/nfs":    protocol,
@@ -132,6 +135,7 @@ func TestEveryPackageHasALayer(t *testing.T) {
 // sideways has the allowed imports within one layer, with reasons.
 var sideways = map[[2]string]string{
 	{"internal/nfs", "internal/oncrpc"}:       "NFS is spoken over RPC",
+	{"internal/bootload", "internal/nfs"}:     "a node's calls are those of an NFS client",
 	{"internal/masters", "internal/versions"}: "a capture gets its number and is published there",
 	{"internal/layers", "internal/replica"}:   "what administrators do to a layer is done by an Edit of its replica",
 }
