@@ -154,8 +154,25 @@ func (api *API) minorProblem(n *cluster.Node, s *liveness.State) (text, hint str
 		return clockText(s.Ahead), clockHint
 	case refusedNow(s, time.Now()):
 		return s.Refusal.Text, refusalHint
+	case asksInVain(s, time.Now()):
+		return fmt.Sprintf("it asks this server for its boot, so %s, which serves it, seems not to answer; "+
+			"this one does not stand in for it, because it does not have the node's layer", n.Server().Name), hereHint
 	}
 	return "", ""
+}
+
+const (
+	// vainly is how many requests in a row a node makes before its own server can be said not to answer. A node that
+	// takes an offer shows it with the next message.
+	vainly   = 3
+	hereHint = "start that server; dim node show has how often the node asked here"
+)
+
+// asksInVain reports whether a node that another server serves asks here again and again, and takes no offer. The
+// requests are counted: not every client tells for how long it has been trying.
+func asksInVain(s *liveness.State, now time.Time) bool {
+	r := &s.Refusal
+	return r.NotMine && r.Count >= vainly && now.Sub(r.Last) < refusalAge
 }
 
 const (

@@ -303,6 +303,30 @@ func TestWhatANodeAsksInVainIsAProblemUntilItBoots(t *testing.T) {
 	}
 }
 
+func TestANodeWhoseServerSeemsNotToAnswerIsAProblemHere(t *testing.T) {
+	api, _ := newAPI(t, roots{})
+	refused := func(times int, notMine bool) string {
+		for range times {
+			api.Liveness.Refused("x1", boot.Refusal{Text: "DHCP", Expected: true, NotMine: notMine})
+		}
+		for _, p := range api.nodeProblems(t.Context()) {
+			if p.About == problems.Node("x1") {
+				return p.Text
+			}
+		}
+		return ""
+	}
+	if text := refused(vainly-1, true); text != "" {
+		t.Errorf("after %d requests: %s", vainly-1, text)
+	}
+	if text := refused(1, true); !strings.Contains(text, "second, which serves it, seems not to answer") {
+		t.Errorf("after %d requests: %q", vainly, text)
+	}
+	if text := refused(vainly, false); text != "" {
+		t.Errorf("when it takes an offer: %s", text)
+	}
+}
+
 func TestAProblemThatManyNodesHaveIsListedOnce(t *testing.T) {
 	var list []problems.Problem
 	byText := map[string][]string{}

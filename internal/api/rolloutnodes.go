@@ -58,7 +58,7 @@ func (api *API) rolloutNode(now *follow.Declared, r *rollout.Rollout, ring int, 
 	case next.IsZero() && ref != r.Ref():
 		out.Verdict = "follows " + ref.String()
 	case !api.Serving.Serves(n):
-		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, has not reported", n.Servers[0].Name)
+		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, has not reported", n.Server().Name)
 	case served && !shows && state.Booting:
 		out.Verdict = "changes when its boot with " + out.Shows + " is over"
 	case !shows && api.Serving.Left(n.Name) != "":

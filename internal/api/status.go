@@ -59,7 +59,7 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 func (api *API) servers(now *follow.Declared) []control.Server {
 	nodes := map[cluster.ServerName]int{}
 	for _, n := range now.Cluster.Nodes {
-		nodes[n.Servers[0].Name]++
+		nodes[n.Server().Name]++
 	}
 	list := make([]control.Server, 0, len(now.Cluster.Servers))
 	for _, s := range now.Cluster.Servers {

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"dim/internal/cluster"
 )
@@ -15,8 +14,6 @@ import (
 // Client is a DHCP client, as far as its message tells what matters here.
 type Client struct {
 	MAC         net.HardwareAddr
-	Secs        uint16         // how long it has been trying
-	Server      netip.Addr     // the server it turns to; zero: any
 	Relay       netip.Addr     // the relay's address on the client's network; zero: none
 	Link        string         // name of this server's card that received the message
 	Local       []netip.Prefix // addresses of that card
@@ -109,33 +106,7 @@ func (p *Policy) requester(c Client) (Target, error) {
 		return Target{}, fmt.Errorf("%s's card %s belongs on network %s (%s) but asks %w",
 			n.Name, card.Name, card.Network.Name, card.Network.Subnet, err)
 	}
-	t, err := p.Target(n, card)
-	if err != nil {
-		return t, err
-	}
-	standIn := p.StandIn
-	if standIn == 0 {
-		standIn = defaultStandIn
-	}
-	if c.Server != t.addr && c.trying() < time.Duration(t.rank)*standIn {
-		return t, fmt.Errorf("%s: %w", n.Name, ErrNotMine)
-	}
-	return t, nil
-}
-
-// trying returns how long the client has been trying in vain.
-//
-// iPXE puts other things into the field: four times the number of the try, plus 2 once it has an offer (net/udp/dhcp.c,
-// dhcp_tx: "(Ab)use the secs field"). Its tries come after 0, 1, 3 and 7 s.
-func (c Client) trying() time.Duration {
-	if !c.IPXE {
-		return time.Duration(c.Secs) * time.Second
-	}
-	try := min(int(c.Secs>>2), 8)
-	if c.Secs&2 != 0 || try == 0 {
-		return 0
-	}
-	return time.Duration(1<<(try-1)-1) * time.Second
+	return p.Target(n, card)
 }
 
 // checkNetwork checks that the client is on the network where it belongs: by the relay's address, else by the addresses

@@ -93,19 +93,10 @@ func TestWhichClientsAreAnswered(t *testing.T) {
 		client Client
 		want   string // an address, "" for ErrNotMine, or else the error
 	}{
-		{"the first server at once", "is1", Client{MAC: mac(1), Local: boot}, "10.77.0.11"},
-		{"the second server not at once", "is2", Client{MAC: mac(1), Local: boot, Secs: 2}, ""},
-		{"the second server when the first is silent", "is2", Client{MAC: mac(1), Local: boot, Secs: 4}, "10.77.0.11"},
-		{"the second server when iPXE asks first", "is2", Client{MAC: mac(1), Local: boot, Secs: 4, IPXE: true}, ""},
-		{"the second server when iPXE asks for the third time", "is2",
-			Client{MAC: mac(1), Local: boot, Secs: 12, IPXE: true}, "10.77.0.11"},
-		{"the second server when iPXE has an offer", "is2",
-			Client{MAC: mac(1), Local: boot, Secs: 12 | 2, IPXE: true}, ""},
-		{"the second server when the client chose it", "is2",
-			Client{MAC: mac(1), Local: boot, Server: addr("10.77.0.2")}, "10.77.0.11"},
-		{"the second server when the client chose the first", "is2",
-			Client{MAC: mac(1), Local: boot, Server: addr("10.77.0.1")}, ""},
-		{"a server that is none of the node's", "is1", Client{MAC: mac(2), Local: boot, Secs: 100}, ""},
+		{"the first server", "is1", Client{MAC: mac(1), Local: boot}, "10.77.0.11"},
+		{"the second server", "is2", Client{MAC: mac(1), Local: boot}, ""},
+		{"the second server by a relay", "is2", Client{MAC: mac(1), Relay: addr("10.77.0.250")}, ""},
+		{"a server that is none of the node's", "is1", Client{MAC: mac(2), Local: boot}, ""},
 		{"an unknown card", "is1", Client{MAC: mac(99), Local: boot}, "not in the cluster description"},
 		{"the second card on its network", "is1", Client{MAC: mac(0x81), Local: mpi, Link: "eth1"}, "10.78.0.11"},
 		{"the second card on the first network", "is1", Client{MAC: mac(0x81), Local: boot, Link: "eth0"},

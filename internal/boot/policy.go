@@ -16,9 +16,8 @@
 //
 // # Who is answered
 //
-// Only nodes of the description are answered, on the network where their card belongs. The first of a node's servers
-// answers at once. The others stand in: the server at index k answers a client that has been trying for k times
-// StandIn, or that has turned to this server already.
+// Only nodes of the description are answered, on the network where their card belongs, and only by the first of their
+// servers. Another one would serve a layer of its own: the node would find a root without what it wrote.
 //
 // What dim-init reads from the command line and reports is the contract of docs/reference/kernel-parameters.md.
 //
@@ -39,8 +38,8 @@ import (
 
 // Errors to branch on.
 var (
-	// ErrNotMine: the client is known, and another server is to answer it.
-	ErrNotMine = errors.New("another server answers this node")
+	// ErrNotMine: the client is known, and another server serves it.
+	ErrNotMine = errors.New("this server does not, because it does not have the node's layer")
 	// ErrUnknown: the client is no node of the description.
 	ErrUnknown = errors.New("not in the cluster description")
 )
@@ -82,10 +81,8 @@ type Event struct {
 type Refusal struct {
 	Text     string // what was asked, and why it was not answered
 	Expected bool   // it is no sign of a fault: firmware asks for files of several names, or another server answers
+	NotMine  bool   // another server serves the node, see ErrNotMine; the node has taken no offer of it yet
 }
-
-// defaultStandIn is met by the second request of PXE ROMs (at 4 s) and the third one of iPXE.
-const defaultStandIn = 3 * time.Second
 
 // Policy decides on behalf of one server. It may be used by any number of goroutines, and never blocks. A new
 // description holds from the next call on.
@@ -93,7 +90,6 @@ type Policy struct {
 	Server    cluster.ServerName      // this server
 	Cluster   func() *cluster.Cluster // the description that holds now
 	HasLoader func(name string) bool  // whether a loader of the table is installed
-	StandIn   time.Duration           // see the package comment; 0: 3 s
 }
 
 // Target is a node as this server boots it.
@@ -102,19 +98,16 @@ type Target struct {
 	card *cluster.Interface
 	self *cluster.Server
 	addr netip.Addr // this server's address on the card's network
-	rank int        // index of this server among the node's servers
 }
 
 // Target returns a node as this server boots it by a card; the error is ErrNotMine when it does not.
 func (p *Policy) Target(n *cluster.Node, card *cluster.Interface) (Target, error) {
-	t := Target{Node: n, card: card}
-	for i, s := range n.Servers {
-		if s.Name == p.Server {
-			t.self, t.rank, t.addr = s, i, s.On(card.Network)
-			return t, nil
-		}
+	s := n.Server()
+	t := Target{Node: n, card: card, self: s, addr: s.On(card.Network)}
+	if s.Name != p.Server {
+		return t, fmt.Errorf("%s serves %s: %w", s.Name, n.Name, ErrNotMine)
 	}
-	return t, fmt.Errorf("%s: %w", n.Name, ErrNotMine)
+	return t, nil
 }
 
 // url returns the URL of a path on this server.

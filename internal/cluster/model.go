@@ -188,7 +188,7 @@ type Node struct {
 	Index      int            // among all nodes, from 0
 	Position   map[string]int // number in the taxonomy, by the name of the level
 	Image      *Image
-	Servers    []*Server // in order of preference
+	Servers    []*Server // the first serves the node, see Server
 	Interfaces []*Interface
 	Groups     []*Group
 
@@ -202,6 +202,9 @@ type Group struct {
 	Image *Image // nil: the members keep their own
 	Quota *Quota // nil: none
 }
+
+// Server returns the server that answers the node's NFS, DHCP and boot: the first of its servers. No other one does.
+func (n *Node) Server() *Server { return n.Servers[0] }
 
 // Boot returns the interface from which the node boots: its first one.
 func (n *Node) Boot() *Interface { return n.Interfaces[0] }

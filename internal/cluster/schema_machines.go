@@ -66,7 +66,8 @@ func nodeAttributes() []attribute {
 		{
 			name: "servers", byDefault: "none; required of nodes with an image",
 			kind: kindExpression("hosts-expression", "names of servers, with expressions in braces"),
-			doc:  "The image servers of a node, in order of preference.",
+			doc: "The image servers of a node. The first one answers its DHCP, boots it and serves its root. " +
+				"The others do none of it.",
 		},
 	}
 }

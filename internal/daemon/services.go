@@ -167,12 +167,12 @@ func answer(b *delivery.Server) func(*dhcp.Request) (dhcp.Lease, error) {
 			archs[i] = uint16(a)
 		}
 		lease, err := b.DHCP(boot.Client{
-			MAC: r.MAC, Secs: r.Secs, Server: r.Server, Relay: r.Relay, Link: r.Interface.Name,
+			MAC: r.MAC, Relay: r.Relay, Link: r.Interface.Name,
 			Local: r.Interface.Addresses,
 			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE", Declined: r.Declined,
 		})
 		if errors.Is(err, boot.ErrNotMine) {
-			err = dhcp.ErrNotMine
+			err = &dhcp.NotMineError{Reason: err.Error()}
 		}
 		return dhcp.Lease(lease), err
 	}

@@ -45,13 +45,16 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// ErrNotMine is the error of Answer for a known client that another server answers.
-var ErrNotMine = errors.New("another server answers this client")
+// NotMineError is the error of Answer for a known client that another server answers.
+type NotMineError struct{ Reason string }
+
+// Error implements error.
+func (e *NotMineError) Error() string { return e.Reason }
 
 // Server answers clients. Answer and Log must be set.
 type Server struct {
 	// Answer returns what the client is given. After an error the client is not answered, and it is added to
-	// Machines with the text of the error unless that is ErrNotMine. Answer must not block.
+	// Machines with the text of the error unless that is a NotMineError. Answer must not block.
 	Answer func(*Request) (Lease, error)
 	// Refused, if not nil, is called for each message that is not answered. It must not block. It reports whether the
 	// client is known. Anybody can send a message with the MAC of another machine.
@@ -213,9 +216,14 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 
 // noteUnknown notes a message for which there is no lease.
 func (s *Server) noteUnknown(r *Request, err error) {
-	if errors.Is(err, ErrNotMine) {
+	if _, other := errors.AsType[*NotMineError](err); other {
 		s.counters.other.Add(1)
-		s.noteRefusal(Refusal{MAC: r.MAC, Reason: ErrNotMine.Error(), Expected: true})
+		switch {
+		case r.kind == typeDiscover:
+			s.noteRefusal(Refusal{MAC: r.MAC, Reason: err.Error(), Expected: true})
+		case r.kind == typeRequest && r.Server.IsValid():
+			s.noteRefusal(takesOther(r))
+		}
 		return
 	}
 	s.counters.unknown.Add(1)
@@ -231,12 +239,17 @@ func (s *Server) noteUnanswered(r *Request, l *Lease) {
 		s.counters.silent.Add(1)
 	case r.Server.IsValid() && r.Server != l.Server:
 		s.counters.other.Add(1)
-		s.noteRefusal(Refusal{
-			MAC: r.MAC, Reason: "it takes the offer of the DHCP server " + r.Server.String(), Server: r.Server,
-		})
+		s.noteRefusal(takesOther(r))
 	default:
 		s.counters.silent.Add(1)
 		s.noteRefusal(Refusal{MAC: r.MAC, Reason: "it asks for no address"})
+	}
+}
+
+// takesOther is the refusal of a client that takes the offer of another DHCP server.
+func takesOther(r *Request) Refusal {
+	return Refusal{
+		MAC: r.MAC, Reason: "it takes the offer of the DHCP server " + r.Server.String(), Server: r.Server,
 	}
 }
 

@@ -260,7 +260,7 @@ func TestParse(t *testing.T) {
 		t.Error(d)
 	}
 	if r.VendorClass != "PXEClient:Arch:00007:UNDI:003016" || r.UserClass != "iPXE" || !r.IPXE ||
-		r.HostName != "a.[2Jb" || r.Wanted.IsValid() || r.Secs != 4 {
+		r.HostName != "a.[2Jb" || r.Wanted.IsValid() {
 		t.Errorf("%+v", r)
 	}
 }
@@ -295,7 +295,7 @@ func TestTheListOfUnknownMachinesIsBounded(t *testing.T) {
 
 func TestClientsOfAnotherServerAreNeitherAnsweredNorListed(t *testing.T) {
 	s := newServer()
-	s.Answer = func(*Request) (Lease, error) { return Lease{}, ErrNotMine }
+	s.Answer = func(*Request) (Lease, error) { return Lease{}, &NotMineError{"is1 serves it"} }
 	if _, _, ok := s.handle(message(t, typeDiscover, nil), Interface{}); ok || len(s.Machines.List()) != 0 {
 		t.Errorf("answered: %v, listed: %v", ok, s.Machines.List())
 	}

@@ -32,7 +32,6 @@ type Arch uint16
 // Request is a message of a client. Addresses that it does not hold are zero.
 type Request struct {
 	MAC       net.HardwareAddr // six bytes, Ethernet
-	Secs      uint16           // seconds since the client began to ask
 	Client    netip.Addr       // ciaddr: the address that the client has
 	Wanted    netip.Addr       // option 50: the address that it asks for
 	Server    netip.Addr       // option 54: the server that it asks; zero: all
@@ -78,7 +77,6 @@ func parse(b []byte) (*Request, error) {
 	r := &Request{
 		kind:        messageType(p.MessageType()),
 		MAC:         slices.Clone(p.ClientHWAddr),
-		Secs:        p.NumSeconds,
 		Client:      addr(p.ClientIPAddr),
 		Wanted:      addr(p.RequestedIPAddress()),
 		Server:      addr(p.ServerIdentifier()),

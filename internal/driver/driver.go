@@ -253,7 +253,7 @@ func (d *Driver) seen(r *rollout.Rollout) map[string]rollout.Seen {
 			seen[name] = rollout.Seen{Gone: true}
 			continue
 		}
-		seen[name] = rollout.Seen{Server: string(n.Servers[0].Name), Report: d.report(n)}
+		seen[name] = rollout.Seen{Server: string(n.Server().Name), Report: d.report(n)}
 	}
 	if r.Soaked(time.Now()) {
 		d.probe(now, r, seen)

@@ -206,8 +206,9 @@ type Refusal struct {
 // maxRefusal bounds the text of a refusal, in bytes.
 const maxRefusal = 300
 
-// Refused notes what a node asked for and did not get. Only the last such thing is kept of each node.
-func (t *Tracker) Refused(node cluster.NodeName, what boot.Refusal) {
+// Refused notes what a node asked for and did not get. Only the last such thing is kept of each node. Refused reports
+// whether the one before was another.
+func (t *Tracker) Refused(node cluster.NodeName, what boot.Refusal) (first bool) {
 	what.Text = what.Text[:min(len(what.Text), maxRefusal)]
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -217,6 +218,7 @@ func (t *Tracker) Refused(node cluster.NodeName, what boot.Refusal) {
 		last.Count += r.refusal.Count
 	}
 	r.refusal = last
+	return last.Count == 1
 }
 
 // Seen notes that a node gave another sign of life at that time.

@@ -3,9 +3,11 @@ package nodeinit
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"dim/internal/kmod"
@@ -208,9 +210,33 @@ func (b *boot) mountRoot() {
 		if err := b.CheckServer(p.Root.Server); err != nil {
 			return fmt.Errorf("the NFS server does not answer: %w", err)
 		}
-		return b.Mount(p.mountSource(), p.mountData(cacheTime), p.ReadOnly)
+		err := b.Mount(p.mountSource(), p.mountData(cacheTime), p.ReadOnly)
+		if errors.Is(err, fs.ErrPermission) {
+			if why := b.refusal(); why != "" {
+				err = errors.New("the server does not let this node mount it: " + why)
+			}
+		}
+		return err
 	})
 	b.finish(stageMount, "the root is mounted from "+p.mountSource())
+}
+
+// refusal asks the server by HTTP why it does not serve the node; "" if it does not tell. The MOUNT protocol has a
+// number only.
+func (b *boot) refusal() string {
+	to := b.params.HTTP
+	answer, err := b.Call(to, postRequest(to, ""), time.Now().Add(requestTimeout))
+	head, text, _ := strings.Cut(answer, "\r\n\r\n")
+	if _, status, _ := strings.Cut(head, " "); err != nil || !strings.HasPrefix(status, "403 ") {
+		return ""
+	}
+	text, _, _ = strings.Cut(text, "\n")
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c >= 0x7f && c < 0xa0 {
+			return -1
+		}
+		return c
+	}, text[:min(len(text), maxDetail)])
 }
 
 // fetchState asks the server for the state of the replica, before the root is mounted and anything of it cached. A

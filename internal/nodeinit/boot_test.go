@@ -3,6 +3,8 @@ package nodeinit
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,6 +28,7 @@ type fake struct {
 	mounted string
 	init    string
 	state   string // with which the resident process was started
+	refusal string // the HTTP answer to a node that may not mount its root
 }
 
 var errTest = errors.New("not yet")
@@ -91,7 +94,10 @@ func (f *fake) Post(_ netip.AddrPort, request []byte, _ time.Time) error {
 	return nil
 }
 
-func (f *fake) Call(netip.AddrPort, []byte, time.Time) (string, error) {
+func (f *fake) Call(_ netip.AddrPort, request []byte, _ time.Time) (string, error) {
+	if strings.HasPrefix(string(request), "POST /boot/stage ") {
+		return f.refusal, f.try("call")
+	}
 	return "HTTP/1.0 200 OK\r\nDate: now\r\n\r\nnow compute:17\nend\n", f.try("call")
 }
 
@@ -103,7 +109,12 @@ func (f *fake) StartResident(_ netip.AddrPort, state string) error {
 func (f *fake) CheckServer(netip.AddrPort) error { return f.try("server") }
 func (f *fake) Mount(source, data string, _ bool) error {
 	f.mounted = source + " " + data
-	return f.try("mount")
+	if err := f.try("mount"); err != nil && f.refusal != "" {
+		return fmt.Errorf("the server does not let this node mount it (%w)", fs.ErrPermission)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 func (f *fake) FindInit(c []string) (string, error) { return c[0], f.try("find") }
 func (f *fake) WriteRunFiles([]runFile) error       { return f.try("files") }
@@ -198,6 +209,26 @@ func TestANodeThatLearnsOfSwitchesCachesLonger(t *testing.T) {
 			}
 			if lines := len(f.log); lines > 5 != (tt.fail != "") {
 				t.Errorf("%+v: log %q", tt, f.log)
+			}
+		})
+	}
+}
+
+func TestANodeShowsWhyItsServerDoesNotServeIt(t *testing.T) {
+	const why = "is2 serves n01: this server does not, because it does not have the node's layer"
+	for _, tt := range []struct{ answer, want string }{
+		{"HTTP/1.0 403 Forbidden\r\nDate: now\r\n\r\n" + why + "\nmore",
+			"does not let this node mount it: " + why + ";"},
+		{"HTTP/1.0 403 Forbidden\r\n\r\n\x1b[2Jbad", "does not let this node mount it: [2Jbad;"},
+		{"HTTP/1.0 204 No Content\r\n\r\n", "does not let this node mount it (permission denied);"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(t, full)
+			f.fail["mount"], f.refusal = 1, tt.answer
+			run(f, nil)
+			compare(t, "/sbin/init ", f.init)
+			if log := strings.Join(f.log, "\n"); !strings.Contains(log, tt.want) {
+				t.Errorf("no %q on the console:\n%s", tt.want, log)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"dim/internal/boot"
 	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/image"
@@ -50,12 +51,26 @@ func (a *access) Mount(_ context.Context, path string) (vfs.FS, error) {
 		case a.who.Root:
 			return nil, vfs.ENOENT
 		}
+		a.noteRefusal(cluster.NodeName(name))
 		return nil, vfs.EACCES // other callers do not learn whether there is such a node
 	}
 	if ref, ok := strings.CutPrefix(path, "/images/"); ok && a.mayReadVersions() {
 		return a.s.version(ref)
 	}
 	return nil, vfs.EACCES
+}
+
+// noteRefusal notes that a node mounts its root from a server that does not serve it. The words are those that the node
+// gets by HTTP when it asks for the reason, see package boot.
+func (a *access) noteRefusal(node cluster.NodeName) {
+	n := a.who.Node
+	if n == nil || n.Name != node || a.s.Serves(n) {
+		return
+	}
+	text := fmt.Sprintf("NFS: %s serves %s: %v", n.Server().Name, node, boot.ErrNotMine)
+	if a.s.Liveness.Refused(node, boot.Refusal{Text: text, Expected: true, NotMine: true}) {
+		a.s.Log.Info("node not answered", "node", node, "reason", text)
+	}
 }
 
 // Find implements nfs.Client.

@@ -206,15 +206,9 @@ func (s *Server) Boots(n *cluster.Node) (image.Version, error) {
 	return v, err
 }
 
-// Serves reports whether this server may have to serve n.
-func (s *Server) Serves(n *cluster.Node) bool {
-	for _, server := range n.Servers {
-		if server.Name == s.Server {
-			return true
-		}
-	}
-	return false
-}
+// Serves reports whether this server serves n: it is the first of n's servers. No other server does, because it would
+// serve a layer of its own.
+func (s *Server) Serves(n *cluster.Node) bool { return n.Server().Name == s.Server }
 
 // Booted returns the nodes that show already what they were to follow from their next boot on, because they have
 // booted, with what that is. It returns them until the declared state says that they follow it.

@@ -21,6 +21,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,8 +70,9 @@ type Payloads interface {
 type Progress interface {
 	// Report adds a step to a node's boot. An event without a time is of now.
 	Report(node cluster.NodeName, event boot.Event)
-	// Refused notes what a node asked for and did not get.
-	Refused(node cluster.NodeName, what boot.Refusal)
+	// Refused notes what a node asked for and did not get. It reports whether what the node asked for before was
+	// something else.
+	Refused(node cluster.NodeName, what boot.Refusal) (first bool)
 	// Stage returns the stage of a node's last event, "" when there is none.
 	Stage(node cluster.NodeName) boot.Stage
 	// Boots reports whether a node that asks for boot files boots. It may block for a few seconds when the node ran.
@@ -146,8 +148,10 @@ func (s *Server) Unanswered(client net.HardwareAddr, what boot.Refusal, other ne
 	if other.IsValid() && s.ofServer(other) {
 		what.Expected = true
 	}
+	_, err := s.Policy.Target(n, card)
+	what.NotMine = err != nil && !other.IsValid()
 	what.Text = printableText("DHCP by " + card.Name + ": " + what.Text)
-	s.Progress.Refused(n.Name, what)
+	s.refused(n.Name, what)
 	return true
 }
 
@@ -163,7 +167,14 @@ func (s *Server) ofServer(addr netip.Addr) bool {
 func (s *Server) noteRefusal(r *requester, protocol string, err error) {
 	if r.Node != nil && !r.observer {
 		text := printableText(protocol + ": " + err.Error())
-		s.Progress.Refused(r.Node.Name, boot.Refusal{Text: text, Expected: true})
+		s.refused(r.Node.Name, boot.Refusal{Text: text, Expected: true, NotMine: errors.Is(err, boot.ErrNotMine)})
+	}
+}
+
+// refused notes a refusal. That another server serves the node is logged once, however often the node asks here.
+func (s *Server) refused(node cluster.NodeName, what boot.Refusal) {
+	if first := s.Progress.Refused(node, what); first && what.NotMine {
+		s.Log.Info("node not answered", "node", node, "reason", what.Text)
 	}
 }
 

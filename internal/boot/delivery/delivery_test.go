@@ -63,8 +63,10 @@ func (p *progress) Report(node cluster.NodeName, e boot.Event) {
 	p.events[node] = append(p.events[node], e)
 }
 
-func (p *progress) Refused(node cluster.NodeName, what boot.Refusal) {
+func (p *progress) Refused(node cluster.NodeName, what boot.Refusal) bool {
+	first := p.refused[node] != what
 	p.refused[node] = what
+	return first
 }
 
 func (p *progress) Stage(node cluster.NodeName) boot.Stage {
@@ -182,7 +184,10 @@ func TestWhatANodeDoesNotGetLeavesAReason(t *testing.T) {
 		{"a file by HTTP", func() { f.call("GET", "/boot/loader/grubx64.efi", "10.77.0.11", "") },
 			"n01", boot.Refusal{Text: `HTTP: open loader "grubx64.efi": file does not exist`, Expected: true}},
 		{"a node of another server", func() { f.call("GET", "/boot/ipxe", "10.77.0.12", "") },
-			"n02", boot.Refusal{Text: "HTTP: n02: another server answers this node", Expected: true}},
+			"n02", boot.Refusal{
+				Text:     "HTTP: is2 serves n02: this server does not, because it does not have the node's layer",
+				Expected: true, NotMine: true,
+			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			clear(f.progress.refused)

@@ -168,6 +168,15 @@ func TestFilesAreServedOnlyToTheirNodes(t *testing.T) {
 	}
 }
 
+func TestANodeThatAsksTheWrongServerGetsTheReason(t *testing.T) {
+	f := newFixture(t, "is1")
+	w := f.call("POST", "/boot/stage", "10.77.0.12", "")
+	const want = "is2 serves n02: this server does not, because it does not have the node's layer\n"
+	if w.Code != http.StatusForbidden || w.Body.String() != want {
+		t.Errorf("status %d, %q", w.Code, w.Body)
+	}
+}
+
 func TestPartsOfAKernelAreServed(t *testing.T) {
 	f := newFixture(t, "is1")
 	w := f.call("GET", "/boot/kernel/"+image.Sum([]byte("a kernel")).String(), "10.77.0.11", "", "Range", "bytes=2-4")
