@@ -20,6 +20,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/dhcp"
 	"dim/internal/driver"
+	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/liveness"
@@ -47,6 +48,7 @@ type Parts struct {
 	Store     *store.Store
 	Set       *replica.Set
 	Follow    *follow.Follower
+	Fleet     *fleet.Fleet
 	Registry  *versions.Registry
 	Compare   *compare.Comparer
 	Masters   *masters.Masters

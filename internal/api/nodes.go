@@ -126,6 +126,10 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 	if !next.IsZero() {
 		out.Next = next.String()
 	}
+	if n.Servers[0].Name != api.Server {
+		api.addReport(&out, n)
+		return out
+	}
 	if v, ok := api.Serving.Shows(n.Name); ok {
 		out.Version = v.Number
 	}
@@ -141,6 +145,23 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 	}
 	return out
 }
+
+// addReport adds what the server that serves n reported last.
+func (api *API) addReport(out *control.Node, n *cluster.Node) {
+	said, _, ok := api.Fleet.Node(n)
+	if !ok {
+		out.Stage = stageUnknown
+		return
+	}
+	out.Version, out.Stage, out.Since, out.Text = said.Shows.Number, said.Stage, said.Since, said.Text
+	out.LastCall = said.LastCall
+	if out.Problem == "" {
+		out.Problem, out.Hint = said.Problem, said.Hint
+	}
+}
+
+// stageUnknown is the stage of a node whose server has not reported it.
+const stageUnknown = "unknown"
 
 // minorProblem returns what is wrong with a node whose boot and root are in order, and what to do; "" if nothing is.
 func (api *API) minorProblem(n *cluster.Node, s *liveness.State) (text, hint string) {
@@ -286,7 +307,18 @@ func (api *API) Machines(context.Context) ([]control.Machine, error) {
 func (api *API) Stages() map[string]int {
 	stages := map[string]int{}
 	for _, n := range api.Follow.Cluster().Nodes {
-		stages[string(api.Liveness.State(n.Name).Stage)]++
+		stages[api.stage(n)]++
 	}
 	return stages
+}
+
+// stage returns the stage of a node of any server.
+func (api *API) stage(n *cluster.Node) string {
+	if n.Servers[0].Name == api.Server {
+		return string(api.Liveness.State(n.Name).Stage)
+	}
+	if said, _, ok := api.Fleet.Node(n); ok {
+		return said.Stage
+	}
+	return stageUnknown
 }

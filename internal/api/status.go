@@ -54,8 +54,7 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 	return s, nil
 }
 
-// servers returns the servers of the description. Servers do not report to each other yet, so only this one has
-// reported.
+// servers returns the servers of the description, with what they reported.
 func (api *API) servers(now *follow.Declared) []control.Server {
 	nodes := map[cluster.ServerName]int{}
 	for _, n := range now.Cluster.Nodes {
@@ -63,8 +62,9 @@ func (api *API) servers(now *follow.Declared) []control.Server {
 	}
 	list := make([]control.Server, 0, len(now.Cluster.Servers))
 	for _, s := range now.Cluster.Servers {
+		heard, ok := api.Fleet.Server(s.Name)
 		list = append(list, control.Server{
-			Name: string(s.Name), Nodes: nodes[s.Name], HasReported: s.Name == api.Server,
+			Name: string(s.Name), Nodes: nodes[s.Name], HasReported: ok || s.Name == api.Server, Reported: heard.At,
 		})
 	}
 	return list

@@ -48,6 +48,8 @@ type Server struct {
 	Name        string `json:"server"`
 	Nodes       int    `json:"node_count"`   // how many nodes it serves, as their first server
 	HasReported bool   `json:"has_reported"` // it is this server, or has reported to it
+
+	Reported time.Time `json:"reported,omitzero"` // when its last report arrived
 }
 
 // Service is one thing that listens.

@@ -46,6 +46,7 @@ import (
 	"dim/internal/dhcp"
 	"dim/internal/driver"
 	"dim/internal/expiry"
+	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/liveness"
@@ -58,6 +59,7 @@ import (
 	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/replica"
+	"dim/internal/reporting"
 	"dim/internal/serving"
 	"dim/internal/steadyclock"
 	"dim/internal/store"
@@ -102,15 +104,27 @@ type daemon struct {
 	liveness *liveness.Tracker
 
 	follow    *follow.Follower
+	others    others
 	push      *push.Hub
 	serving   *serving.Server
-	classes   metrics.Classes
-	nfs       *nfs.Server
-	rpc       *oncrpc.Server
+	roots     roots
 	bootfiles *bootfiles.Builder
 	driver    *driver.Driver
 	masters   *masters.Masters
 	api       *api.API
+}
+
+// roots are how nodes reach their roots.
+type roots struct {
+	classes metrics.Classes
+	nfs     *nfs.Server
+	rpc     *oncrpc.Server
+}
+
+// others are what joins this server to the others.
+type others struct {
+	fleet    *fleet.Fleet
+	reporter *reporting.Reporter
 }
 
 // files are what is open in the data directory besides the parts.
@@ -185,6 +199,7 @@ func open(c Config) (d *daemon, err error) {
 		return nil, err
 	}
 	d = &daemon{Config: c, server: cluster.ServerName(c.As), started: time.Now()}
+	d.others.fleet = fleet.New()
 	d.Log = slog.New(loglimit.New(c.Log.Handler(), func() int { return maxLogLines + d.nodes() }))
 	d.follow = follow.New(follow.Options{
 		Server: d.server, StateFile: layout(c.Data).state(), CoordDir: layout(c.Data).coord(), Etcd: c.Etcd,
@@ -240,12 +255,16 @@ func (d *daemon) assemble() {
 	}
 	d.serving = serving.New(serving.Options{
 		Server: d.server, Declared: d.follow, Store: d.store, Set: d.set, Liveness: d.liveness, Push: d.push,
-		Class: d.classes.Of, Problems: &d.problems, Log: d.Log,
+		Class: d.roots.classes.Of, Problems: &d.problems, Log: d.Log,
 	})
-	d.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
+	d.roots.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
 	// The admission controller bounds the connections.
-	d.rpc = oncrpc.NewServer(oncrpc.Options{Conns: math.MaxInt, Log: d.Log}, d.nfs.Programs()...)
+	d.roots.rpc = oncrpc.NewServer(oncrpc.Options{Conns: math.MaxInt, Log: d.Log}, d.roots.nfs.Programs()...)
 	d.bootfiles = bootfiles.New(bootfiles.Options{Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Log: d.Log})
+	d.others.reporter = reporting.New(reporting.Options{
+		Server: d.server, Program: d.Program, Started: d.started, Follow: d.follow, Store: d.store, Roots: d.serving,
+		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet, Log: d.Log,
+	})
 	d.driver = driver.New(driver.Options{
 		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Problems: &d.problems, Log: d.Log,
 	})
@@ -264,7 +283,8 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	d.api = api.New(
 		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.Services()},
 		api.Parts{
-			Store: d.store, Set: d.set, Follow: d.follow, Registry: registry, Compare: d.compare, Masters: d.masters,
+			Store: d.store, Set: d.set, Follow: d.follow, Fleet: d.others.fleet, Registry: registry,
+			Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
 			Unknown:  d.clients.unknown,
 			Problems: &d.problems, Log: d.Log,
@@ -273,6 +293,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	d.follow.OnRestore(registry.PutPending)
 	d.follow.Subscribe(d.serving.Adopted)
 	d.follow.Subscribe(d.masters.Adopted)
+	d.follow.Subscribe(d.others.reporter.Adopted)
 	for _, s := range d.problemSources(me) {
 		d.problems.Add(s)
 	}
@@ -291,7 +312,8 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 		func(ctx context.Context) error {
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
-		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.saveState, releaseMemory,
+		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.others.reporter.Run,
+		d.saveState, releaseMemory,
 	} {
 		g.Go(func() error { return run(all) })
 	}

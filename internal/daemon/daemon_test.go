@@ -380,3 +380,19 @@ func TestTheHTTPServiceAnswersWhenItIsReady(t *testing.T) {
 		}
 	}
 }
+
+func TestANodeWhoseServerHasNotReportedIsUnknown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "127.0.0.2")
+	s.describe("", `servers="head"`, `servers="other"`, "<taxonomy>", `<server name="other" roles="image" dhcp="off">
+    <interface network="boot" address="127.0.0.3"/>
+  </server>
+  <taxonomy>`)
+	s.start()
+	n, err := s.client().Node(t.Context(), "n01")
+	testkit.Must(t, err)
+	st := s.status()
+	if n.Stage != "unknown" || st.Stages["unknown"] != 4 || st.Servers[1].HasReported || !st.Servers[0].HasReported {
+		t.Errorf("stage %q, stages %v, servers %+v", n.Stage, st.Stages, st.Servers)
+	}
+}

@@ -64,16 +64,16 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 	mux.Handle("GET /healthz", metrics.Health(d.follow.Cluster, d.problemSources(me)))
 	mux.Handle("/boot/", b.Handler())
 	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
-		Cluster: d.follow.Cluster, RPC: d.rpc, NFS: d.nfs, Classes: &d.classes, Flushes: d.set.Flushes,
-		Stages: d.api.Stages,
-		Disks:  d.api.Disks, DHCP: answers.Stats, TFTP: files.Stats, Lost: l.Lost, Closed: d.clients.closed,
+		Cluster: d.follow.Cluster, RPC: d.roots.rpc, NFS: d.roots.nfs, Classes: &d.roots.classes,
+		Flushes: d.set.Flushes, Stages: d.api.Stages, Disks: d.api.Disks,
+		DHCP: answers.Stats, TFTP: files.Stats, Lost: l.Lost, Closed: d.clients.closed,
 	}))
 	mux.Handle("/node/", d.serving.WhenReady(d.push.Handler()))
 	busy := &drained{handler: d.clients.http.Handler(mux)}
 	return &services{
 		clients: d.clients,
 		busy:    busy,
-		rpc:     d.rpc,
+		rpc:     d.roots.rpc,
 		dhcp:    answers,
 		tftp:    files,
 		ra:      &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},

@@ -90,6 +90,7 @@ var layers = map[string]layer{
 
 	"internal/follow":   known, // the declared state
 	"internal/liveness": known, // which nodes are up
+	"internal/fleet":    known, // what other servers hold and show
 
 	"internal/admission": known, // which connections are taken
 
@@ -99,6 +100,7 @@ var layers = map[string]layer{
 	"internal/masters":   parts, // captures and watches
 	"internal/driver":    parts, // rollouts
 	"internal/expiry":    parts, // what is removed after its time
+	"internal/reporting": parts, // what this server reports
 
 	"internal/api":     answers,
 	"internal/metrics": answers,

@@ -1,0 +1,122 @@
+// Package fleet answers what the servers of the cluster hold and what their nodes show, as each reported it last.
+//
+// # Concepts
+//
+// Every server reports at intervals, and soon after something changed. A Report is complete: it takes the place of the
+// one before. Who asks gets the last one with the time when it arrived. A server that has not reported is not known,
+// which is an answer of its own and never means "off" or "done".
+//
+// A node is reported by the server that serves it, the first one of its servers. What another server says of it does
+// not count.
+//
+// # Concurrency
+//
+// All methods may be called from any number of goroutines. A Report is never changed after Put.
+//
+// # What it must not know
+//
+// How reports are gathered, and what follows from them.
+package fleet
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/image"
+)
+
+// SilentAfter is how long after its last report a server counts as silent. It reports three times in that time.
+const SilentAfter = 15 * time.Second
+
+// Report is what a server says of itself and of the nodes that it serves.
+type Report struct {
+	Program  string    `json:"program"` // version of dim
+	Started  time.Time `json:"started"`
+	Sent     time.Time `json:"sent"`     // by the server's own clock
+	Store    string    `json:"store"`    // coord.State.Store of the declared state that it follows
+	Revision int64     `json:"revision"` // of that state
+	Versions []Version `json:"versions"` // those that it has or gets
+	Nodes    []Node    `json:"nodes"`    // those whose first server it is
+}
+
+// Version is a version that a server has, or gets.
+type Version struct {
+	Version image.Ref    `json:"version"`
+	Digest  image.Digest `json:"digest"`
+}
+
+// Node is what a server says of a node that it serves.
+type Node struct {
+	Name     cluster.NodeName `json:"node"`
+	Shows    image.Ref        `json:"shows"` // the version of its root; the zero Ref: it has no root
+	Stage    string           `json:"stage"` // of package boot or liveness
+	Since    time.Time        `json:"since"` // when the stage began
+	Began    time.Time        `json:"began"` // when its last boot began; zero: not known
+	LastCall time.Time        `json:"last_call"`
+	LastSeen time.Time        `json:"last_seen"`         // its last sign of life
+	Booting  bool             `json:"booting,omitempty"` // it was given a kernel and does not run yet
+	Running  bool             `json:"running,omitempty"` // it works from its root, and is not silent
+	Left     string           `json:"left,omitempty"`    // why it stays with the version that it shows
+	Text     string           `json:"text,omitempty"`    // more about the stage
+	Problem  string           `json:"problem,omitempty"`
+	Hint     string           `json:"hint,omitempty"` // what to do about the problem
+}
+
+// Heard is what a server reported last.
+type Heard struct {
+	*Report           // not to be changed
+	At      time.Time // when the report arrived
+
+	nodes map[cluster.NodeName]*Node
+}
+
+// Fleet keeps the last report of every server.
+type Fleet struct {
+	mu      sync.RWMutex
+	servers map[cluster.ServerName]Heard
+}
+
+// New returns a Fleet of which nothing is known.
+func New() *Fleet { return &Fleet{servers: map[cluster.ServerName]Heard{}} }
+
+// Put keeps a report of a server. It must not be changed any more.
+func (f *Fleet) Put(server cluster.ServerName, r *Report) {
+	h := Heard{Report: r, At: time.Now(), nodes: make(map[cluster.NodeName]*Node, len(r.Nodes))}
+	for i := range r.Nodes {
+		h.nodes[r.Nodes[i].Name] = &r.Nodes[i]
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.servers[server] = h
+}
+
+// Keep drops the reports of all servers for which declared returns false.
+func (f *Fleet) Keep(declared func(cluster.ServerName) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.servers, func(s cluster.ServerName, _ Heard) bool { return !declared(s) })
+}
+
+// Server returns the last report of a server; ok is false when it has not reported.
+func (f *Fleet) Server(name cluster.ServerName) (h Heard, ok bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	h, ok = f.servers[name]
+	return h, ok
+}
+
+// Node returns what the server that serves n reported of it last, and when that arrived. ok is false when that is not
+// known.
+func (f *Fleet) Node(n *cluster.Node) (node Node, at time.Time, ok bool) {
+	h, ok := f.Server(n.Servers[0].Name)
+	if !ok {
+		return node, at, false
+	}
+	found, ok := h.nodes[n.Name]
+	if !ok {
+		return node, at, false
+	}
+	return *found, h.At, true
+}
