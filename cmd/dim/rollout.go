@@ -94,9 +94,9 @@ func rolloutFlags(cmd *cobra.Command, r *control.RolloutRequest, when string) {
 	f.Var((*nonBlank)(&r.Hook), "hook", "`COMMAND` to run for each ring when it shows the version")
 	f.StringVar(&r.OnConflict, "on-conflict", "",
 		"`CHOICE` for nodes that have changed packages which the version changes too: stop (they are not moved; the "+
-			"default) or master (what they have of these packages is set aside)")
+			"default), master (what they have of these packages is set aside) or node (these packages stay theirs)")
 	completeFlag(cmd, when, "now", "boot")
-	completeFlag(cmd, "on-conflict", "stop", "master")
+	completeFlag(cmd, "on-conflict", "stop", "master", "node")
 }
 
 // seconds is a flag whose value is a duration.

@@ -12,8 +12,8 @@ import (
 func printOwn(w io.Writer, own []control.OwnChanges, planned bool) {
 	aside := false
 	for _, o := range own {
-		if o.Left != "" {
-			fmt.Fprintf(w, "%s: %s\n", o.Nodes, safe(o.Left))
+		if text := o.Left + o.Kept; text != "" {
+			fmt.Fprintf(w, "%s: %s\n", o.Nodes, safe(text))
 			continue
 		}
 		aside = true

@@ -60,17 +60,26 @@ func noSuchNode(name string) error {
 // ownPackages returns the packages that a node has changed.
 func (api *API) ownPackages(node string, r *replica.Replica) ([]control.PackageChange, error) {
 	list := []control.PackageChange{}
-	v := r.Version()
-	state, err := layers.PackageState(api.Set, node, v.Image)
-	if state == "" || err != nil {
-		return list, err
-	}
-	version := pkgdb.Load(versionfs.New(api.Store, v.Root))
-	found, err := layers.Of(r).PackageConflicts(layers.PackageComparison{Old: version, Next: version})
-	for _, p := range found.Own {
+	found, err := api.packagesOf(node, r, nil)
+	for _, p := range found {
 		list = append(list, control.PackageChange{Name: p.Name, Arch: p.Arch, From: p.Old, To: p.Node})
 	}
 	return list, err
+}
+
+// packagesOf returns the packages that a node has made different from its version, whose packages are read if version
+// is nil.
+func (api *API) packagesOf(node string, r *replica.Replica, version *pkgdb.Database) ([]pkgdb.Conflict, error) {
+	v := r.Version()
+	state, err := layers.PackageState(api.Set, node, v.Image)
+	if state == "" || err != nil {
+		return nil, err
+	}
+	if version == nil {
+		version = pkgdb.Load(versionfs.New(api.Store, v.Root))
+	}
+	found, err := layers.Of(r).PackageConflicts(layers.PackageComparison{Old: version, Next: version})
+	return found.Own, err
 }
 
 // addState adds what a node has of its own.

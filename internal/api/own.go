@@ -17,12 +17,13 @@ import (
 	"dim/internal/pkgdb"
 	"dim/internal/recordmerge"
 	"dim/internal/rollout"
+	"dim/internal/versionfs"
 )
 
 // addPreview adds to out what the moves of a dry run would set aside.
 func (api *API) addPreview(ctx context.Context, now *follow.Declared, out *control.Rollout, rings [][]move) error {
 	var list []layer.SetAside
-	left := map[cluster.NodeName]string{}
+	left, kept := map[cluster.NodeName]string{}, map[cluster.NodeName]string{}
 	for _, m := range slices.Concat(rings...) {
 		v, ok := now.State.Resolve(m.to)
 		if !ok || m.from == m.to {
@@ -34,8 +35,9 @@ func (api *API) addPreview(ctx context.Context, now *follow.Declared, out *contr
 		}
 		list = append(list, preview.Aside...)
 		maps.Copy(left, preview.Left)
+		maps.Copy(kept, preview.Kept)
 	}
-	out.Own = slices.Concat(leftNodes(left), ownChanges(list))
+	out.Own = slices.Concat(leftNodes(left), keptNodes(kept), ownChanges(list))
 	return nil
 }
 
@@ -52,30 +54,78 @@ func (api *API) leftBy(r *rollout.Rollout) map[cluster.NodeName]string {
 	return left
 }
 
+// keptBy returns which packages of their own the nodes have that show the version of a rollout with which such packages
+// stay.
+func (api *API) keptBy(r *rollout.Rollout) map[cluster.NodeName]string {
+	kept := map[cluster.NodeName]string{}
+	if r.OnConflict != pkgdb.NodeWins {
+		return kept
+	}
+	var version *pkgdb.Database
+	for _, name := range r.Nodes() {
+		node := cluster.NodeName(name)
+		served, ok := api.Serving.Node(node)
+		if !ok || served.Replica == nil || served.Replica.Version().Ref() != r.Ref() {
+			continue
+		}
+		if version == nil {
+			version = pkgdb.Load(versionfs.New(api.Store, served.Replica.Version().Root))
+		}
+		own, err := api.packagesOf(name, served.Replica, version)
+		if err != nil {
+			api.Log.Error("packages of a node cannot be read", "node", name, "error", err)
+		}
+		if len(own) > 0 {
+			kept[node] = "has packages of its own: " + pkgdb.Describe(own)
+		}
+	}
+	return kept
+}
+
 // leftNodes groups the nodes that stay for the same reason, the largest groups first.
 func leftNodes(left map[cluster.NodeName]string) []control.OwnChanges {
+	return sameText(left, func(o *control.OwnChanges, text string) {
+		if o.Left = text; text == "" {
+			o.Left = "not moved for other such reasons; dim rollout status lists each node"
+		}
+	})
+}
+
+// keptNodes groups the nodes whose same packages stay theirs, the largest groups first.
+func keptNodes(kept map[cluster.NodeName]string) []control.OwnChanges {
+	return sameText(kept, func(o *control.OwnChanges, text string) {
+		if o.Kept = text; text == "" {
+			o.Kept = "other packages stay the nodes'; dim node show NODE lists them"
+		}
+	})
+}
+
+// sameText groups the nodes that have the same text, the largest groups first. What is over maxOwn is one group, the
+// last, of which set is told no text.
+func sameText(texts map[cluster.NodeName]string, set func(*control.OwnChanges, string)) []control.OwnChanges {
 	nodes := map[string][]string{}
-	for node, text := range left {
+	for node, text := range texts {
 		nodes[text] = append(nodes[text], string(node))
 	}
-	var out []control.OwnChanges
-	for text, list := range nodes {
-		out = append(out, control.OwnChanges{
-			Nodes: nodeset.Fold(list), Count: len(list), Left: text,
-			First: []control.Path{}, Packages: []string{}, Accounts: []string{}, Notes: []string{},
-		})
-	}
-	slices.SortFunc(out, func(a, b control.OwnChanges) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Nodes, b.Nodes))
+	sorted := slices.SortedFunc(maps.Keys(nodes), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(nodes[b]), len(nodes[a])), strings.Compare(a, b))
 	})
-	if len(out) > maxOwn {
+	if len(sorted) > maxOwn {
 		var rest []string
-		for _, o := range out[maxOwn-1:] {
-			rest = append(rest, nodes[o.Left]...)
+		for _, text := range sorted[maxOwn-1:] {
+			rest = append(rest, nodes[text]...)
 		}
-		out = out[:maxOwn]
-		out[maxOwn-1].Nodes, out[maxOwn-1].Count = nodeset.Fold(rest), len(rest)
-		out[maxOwn-1].Left = "not moved for other such reasons; dim rollout status lists each node"
+		sorted = append(sorted[:maxOwn-1], "")
+		nodes[""] = rest
+	}
+	var out []control.OwnChanges
+	for _, text := range sorted {
+		o := control.OwnChanges{
+			Nodes: nodeset.Fold(nodes[text]), Count: len(nodes[text]),
+			First: []control.Path{}, Packages: []string{}, Accounts: []string{}, Notes: []string{},
+		}
+		set(&o, text)
+		out = append(out, o)
 	}
 	return out
 }

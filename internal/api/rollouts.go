@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/driver"
 	"dim/internal/follow"
@@ -66,8 +67,14 @@ func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, err
 		return control.Rollout{}, err
 	}
 	out := api.rollout(now, &r)
+	kept := api.keptBy(&r)
 	out.States = api.rolloutNodes(ctx, now, &r)
-	out.Own = slices.Concat(leftNodes(api.leftBy(&r)), ownChanges(api.asideBy(&r)))
+	for i := range out.States {
+		if text := kept[cluster.NodeName(out.States[i].Node)]; text != "" {
+			out.States[i].Verdict += "; " + text
+		}
+	}
+	out.Own = slices.Concat(leftNodes(api.leftBy(&r)), keptNodes(kept), ownChanges(api.asideBy(&r)))
 	return out, nil
 }
 

@@ -12,7 +12,8 @@ type RolloutRequest struct {
 	Check   string  `json:"check"`
 	Hook    string  `json:"hook"`
 	// OnConflict tells what becomes of nodes that have changed packages which the version changes in another way:
-	// "stop", they are not moved, or "master", what they have of these packages is set aside. "" is "stop".
+	// "stop", they are not moved, "master", what they have of these packages is set aside, or "node", these packages
+	// stay the node's. "" is "stop".
 	OnConflict string `json:"on_conflict,omitempty"`
 	DryRun     bool   `json:"dry_run"`
 }
@@ -30,7 +31,8 @@ type Rollout struct {
 	Soak    float64       `json:"soak_seconds"`
 	Check   string        `json:"check"`
 	Hook    string        `json:"hook"`
-	// OnConflict is "stop" or "master": what becomes of nodes that have changed packages which the version changes too.
+	// OnConflict is "stop", "master" or "node": what becomes of nodes that have changed packages which the version
+	// changes too.
 	OnConflict string `json:"on_conflict"`
 	// State is "running", "paused", "done", "undone", "stopped", "replaced" (by another rollout of its nodes),
 	// "planned" or "nothing to do". In a dry run it is the state that would follow.
@@ -63,6 +65,7 @@ type OwnChanges struct {
 	Accounts []string `json:"accounts"` // users and groups that are no longer as the nodes had them
 	Notes    []string `json:"notes"`    // what else a person must know, such as a number that two users have
 	Left     string   `json:"left"`     // why these nodes are not moved; "" if they are
+	Kept     string   `json:"kept"`     // which packages stay these nodes'; nothing else is said of the nodes then
 }
 
 // RolloutRing is one ring of a rollout.

@@ -65,8 +65,9 @@ func manner(r control.RolloutRequest) (rollout.Rollout, error) {
 	switch {
 	case out.When != rollout.Now && out.When != rollout.Boot:
 		return out, control.Errorf(control.Invalid, "roll out: --when %q: must be now or boot", r.When)
-	case out.OnConflict != pkgdb.LeaveNode && out.OnConflict != pkgdb.MasterWins:
-		return out, control.Errorf(control.Invalid, "roll out: --on-conflict %q: must be stop or master", r.OnConflict)
+	case !slices.Contains(pkgdb.Choices(), out.OnConflict):
+		return out, control.Errorf(control.Invalid, "roll out: --on-conflict %q: must be stop, master or node",
+			r.OnConflict)
 	case out.Soak < 0:
 		return out, control.Errorf(control.Invalid, "roll out: --soak must not be negative")
 	}
@@ -172,7 +173,7 @@ func (d *Driver) changes(now *follow.Declared, r *rollout.Rollout) bool {
 		if !ok {
 			return false
 		}
-		if r.OnConflict == pkgdb.MasterWins && d.Roots.Left(n.Name) != "" {
+		if r.OnConflict != pkgdb.LeaveNode && d.Roots.Left(n.Name) != "" {
 			return true
 		}
 		ref, next := now.Follows(n)

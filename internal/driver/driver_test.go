@@ -155,6 +155,7 @@ func TestARequestWithoutAVersionIsChecked(t *testing.T) {
 		{control.RolloutRequest{When: "now"}, ""},
 		{control.RolloutRequest{When: "boot", Nodes: "n01", Rings: "1,rest"}, ""},
 		{control.RolloutRequest{When: "now", OnConflict: "master"}, ""},
+		{control.RolloutRequest{When: "now", OnConflict: "node"}, ""},
 		{control.RolloutRequest{When: "now", OnConflict: "mine"}, control.Invalid},
 		{control.RolloutRequest{When: "never"}, control.Invalid},
 		{control.RolloutRequest{When: "now", Nodes: "n04"}, control.Invalid},

@@ -47,6 +47,7 @@ type PackageConflicts struct {
 	Own   []pkgdb.Conflict // all that the node has changed, and not to what the master has now
 	Whole bool             // the database is replaced as a whole: List is all that the node has changed
 	Paths []string         // what the layer has of these packages, in walk order
+	Files []string         // all files of these packages, the node's and those of both versions, in walk order
 }
 
 // PackageComparison says with what the packages of a node are compared.
@@ -71,6 +72,7 @@ func (l Layer) PackageConflicts(with PackageComparison) (out PackageConflicts, e
 		if out.List = out.Own; !out.Whole {
 			out.List = pkgdb.Conflicts(with.Old.Packages, c.own.Packages, with.Next.Packages)
 		}
+		out.Files = c.files(out.List)
 		out.Paths, err = c.paths(out.List)
 		return err
 	})
@@ -140,6 +142,19 @@ func digestOf(version fs.FS, path string) (image.Digest, error) {
 		return image.Digest{}, err
 	}
 	return image.Sum(b), nil
+}
+
+// files returns the paths of all files of some packages, in any of the three databases.
+func (c *packageComparer) files(list []pkgdb.Conflict) []string {
+	paths := map[string]bool{}
+	for _, p := range list {
+		for _, d := range []*pkgdb.Database{c.Old, c.own, c.Next} {
+			for _, path := range d.Files(p.Name, p.Arch) {
+				paths[path] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(paths), image.ComparePaths)
 }
 
 // paths returns what the layer has of some packages.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"testing"
 	"testing/fstest"
 
@@ -16,6 +17,7 @@ import (
 
 	"dim/internal/image"
 	"dim/internal/pkgdb"
+	"dim/internal/recordmerge"
 	"dim/internal/replica"
 	"dim/internal/replica/replicatest"
 	"dim/internal/testkit"
@@ -114,6 +116,10 @@ func TestAPackageIsTheMastersAsAWhole(t *testing.T) {
 			"etc/tool.conf", "usr/lib/tool/a", "usr/lib/tool/b", "usr/lib/tool/new", "usr/lib/tool/new/c",
 			"var/lib/dpkg/info/tool.list",
 		},
+		Files: []string{
+			"etc", "etc/tool.conf", "usr", "usr/lib", "usr/lib/tool", "usr/lib/tool/a", "usr/lib/tool/b",
+			"usr/lib/tool/new", "usr/lib/tool/new/c", "var/lib/dpkg/info/tool.list",
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("merged record by record (-want +got):\n%s", diff)
@@ -124,6 +130,10 @@ func TestAPackageIsTheMastersAsAWhole(t *testing.T) {
 	want.Paths = []string{
 		"usr/lib/own", "usr/lib/tool/a", "usr/lib/tool/b", "usr/lib/tool/new", "usr/lib/tool/new/c",
 		"var/lib/dpkg/info/own.list", "var/lib/dpkg/info/tool.list",
+	}
+	want.Files = []string{
+		"etc", "etc/tool.conf", "usr", "usr/lib", "usr/lib/own", "usr/lib/tool", "usr/lib/tool/a", "usr/lib/tool/b",
+		"usr/lib/tool/new", "usr/lib/tool/new/c", "var/lib/dpkg/info/own.list", "var/lib/dpkg/info/tool.list",
 	}
 	if diff := cmp.Diff(want, whole); diff != "" || err != nil {
 		t.Errorf("replaced as a whole: %v (-want +got):\n%s", err, diff)
@@ -187,6 +197,189 @@ func TestAnInterruptedSwitchMovesAPackageAsAWhole(t *testing.T) {
 		o.Want("usr/lib/tool/b", "b1")
 		o.Want("usr/lib/tool/a", "a1.1")
 		o.Want("usr/lib/tool/new", gone(vfs.ENOENT))
+	}
+}
+
+// keptTool returns versions of the package tool of which the master's second one changes a configuration file, adds two
+// files, one in a new directory, and removes a directory with a file.
+func keptTool() (one, two []vfstest.Entry) {
+	const list = "/.\n/etc\n/etc/tool.conf\n/usr\n/usr/lib\n/usr/lib/tool\n/usr/lib/tool/a\n"
+	version := func(number, conf, more string, files ...vfstest.Entry) []vfstest.Entry {
+		return slices.Concat([]vfstest.Entry{
+			replicatest.Dir("etc"), replicatest.File("etc/tool.conf", conf),
+			replicatest.Dir("usr"), replicatest.Dir("usr/lib"), replicatest.File("usr/lib/base", "base "+number),
+			replicatest.Dir("usr/lib/tool"), replicatest.File("usr/lib/tool/a", "a"+number),
+		}, files, []vfstest.Entry{
+			replicatest.Dir("var"), replicatest.Dir("var/lib"), replicatest.Dir("var/lib/dpkg"),
+			replicatest.Dir("var/lib/dpkg/info"), replicatest.File("var/lib/dpkg/info/tool.list", list+more),
+			replicatest.File("var/lib/dpkg/status", stanza("base", number, "b")+stanza("tool", number, conf)),
+		})
+	}
+	one = version("1", "conf1", "/usr/lib/tool/old\n/usr/lib/tool/old/o\n",
+		replicatest.Dir("usr/lib/tool/old"), replicatest.File("usr/lib/tool/old/o", "o1"))
+	two = version("1.1", "conf1.1", "/usr/lib/tool/b\n/usr/lib/tool/more\n/usr/lib/tool/more/c\n",
+		replicatest.File("usr/lib/tool/b", "b1.1"), replicatest.Dir("usr/lib/tool/more"),
+		replicatest.File("usr/lib/tool/more/c", "c1.1"))
+	return one, two
+}
+
+// The node upgrades one file of the package itself, and removes nothing.
+func (o *site) upgradeKept() {
+	o.WriteFile("usr/lib/tool/a", "a2")
+	o.WriteFile("var/lib/dpkg/info/tool.list", "/.\n/etc\n/etc/tool.conf\n/usr\n/usr/lib\n/usr/lib/tool\n"+
+		"/usr/lib/tool/a\n/usr/lib/tool/old\n/usr/lib/tool/old/o\n")
+	o.WriteFile("var/lib/dpkg/status", stanza("base", "1", "b")+stanza("tool", "2", "conf1"))
+}
+
+// newKeepingSite is newSite with the files that are merged without a rule.
+func newKeepingSite(t *testing.T, v image.Version, m *replicatest.Memory) *site {
+	t.Helper()
+	o := newSite(t, v, m)
+	o.spec.Rules.Merge = recordmerge.Builtin()
+	o.rules()
+	return o
+}
+
+// stayMove returns the move to v by which packages in conflict stay the node's.
+func (o *site) stayMove(v image.Version, old, next []vfstest.Entry) replica.Move {
+	o.t.Helper()
+	got, err := o.PackageConflicts(PackageComparison{packagesOf(old), packagesOf(next), true})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	move := o.moveTo(v, nil)
+	if len(got.List) > 0 {
+		move.Stay, move.StayPackages = got.Files, []string{got.List[0].Name}
+	}
+	return move
+}
+
+// wantKept checks that the package is as the node has it, over the version with the number.
+func (o *site) wantKept(number string) {
+	o.t.Helper()
+	for path, content := range map[string]string{
+		"usr/lib/tool/a": "a2", "usr/lib/tool/b": gone(vfs.ENOENT), "usr/lib/tool/more/c": gone(vfs.ENOENT),
+		"usr/lib/tool/old/o": "o1", "etc/tool.conf": "conf1", "usr/lib/base": "base " + number,
+		"var/lib/dpkg/status": stanza("base", number, "b") + stanza("tool", "2", "conf1"),
+	} {
+		o.Want(path, content)
+	}
+}
+
+func TestAPackageStaysTheNodesAsAWhole(t *testing.T) {
+	m := newMemory(t)
+	a, b := keptTool()
+	one, two := m.Version(t, 1, a), m.Version(t, 2, b)
+	o := newKeepingSite(t, one, m)
+	o.upgradeKept()
+	conf := o.Handle("etc/tool.conf")
+	dry := testkit.Value(o.s.Preview(t.Context(), []replica.Move{o.stayMove(two, a, b)}))(t)
+	if got := len(dry); got != 1 || dry[0].Path != "var/lib/dpkg/status" {
+		t.Errorf("a dry run would set aside %v", dry)
+	}
+	o.spec.Version = one
+	o.wantKept("1")
+	if _, err := o.s.Switch(t.Context(), []replica.Move{o.stayMove(two, a, b)}); err != nil {
+		t.Fatal(err)
+	}
+	o.wantKept("1.1")
+	if got := o.Handle("etc/tool.conf"); got != conf {
+		t.Error("a file that stays has got another handle")
+	}
+	if diff := cmp.Diff([]string{"var/lib/dpkg/status entry"}, savedOf(o)); diff != "" {
+		t.Errorf("set aside (-want +got):\n%s", diff)
+	}
+	o.restart()
+	o.wantKept("1.1")
+
+	// Back, and forth again: the next rollout decides again.
+	if _, err := o.s.Switch(t.Context(), []replica.Move{o.stayMove(one, b, a)}); err != nil {
+		t.Fatal(err)
+	}
+	o.wantKept("1")
+	got, err := o.PackageConflicts(PackageComparison{packagesOf(a), packagesOf(b), true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.s.Switch(t.Context(), []replica.Move{o.moveTo(two, got.Paths)}); err != nil {
+		t.Fatal(err)
+	}
+	for path, content := range map[string]string{
+		"usr/lib/tool/a": "a1.1", "usr/lib/tool/b": "b1.1", "usr/lib/tool/more/c": "c1.1",
+		"usr/lib/tool/old/o": gone(vfs.ENOENT), "etc/tool.conf": "conf1.1",
+		"var/lib/dpkg/status": stanza("base", "1.1", "b") + stanza("tool", "1.1", "conf1.1"),
+	} {
+		o.Want(path, content)
+	}
+	if found, err := o.Check(); err != nil || len(found.Problems) > 0 {
+		t.Errorf("the check finds %v, %v", found, err)
+	}
+}
+
+// A node that has removed a package with its directory does not get the master's new files of it.
+func TestARemovedPackageStaysRemoved(t *testing.T) {
+	m := newMemory(t)
+	a, b := keptTool()
+	one, two := m.Version(t, 1, a), m.Version(t, 2, b)
+	for _, foreign := range []bool{false, true} {
+		next, want := two, gone(vfs.ENOENT)
+		if foreign { // another package brings a file into the directory
+			b := slices.Insert(slices.Clone(b), 7, replicatest.File("usr/lib/tool/aa", "foreign"))
+			next, want = m.Version(t, 3, b), "foreign"
+		}
+		o := newKeepingSite(t, one, m)
+		o.RemoveAll("usr/lib/tool")
+		o.RemoveAll("etc/tool.conf")
+		o.RemoveAll("var/lib/dpkg/info/tool.list")
+		o.WriteFile("var/lib/dpkg/status", stanza("base", "1", "b"))
+		if _, err := o.s.Switch(t.Context(), []replica.Move{o.stayMove(next, a, b)}); err != nil {
+			t.Fatal(err)
+		}
+		for path, content := range map[string]string{
+			"usr/lib/tool/a": gone(vfs.ENOENT), "usr/lib/tool/b": gone(vfs.ENOENT), "usr/lib/tool/aa": want,
+			"usr/lib/tool/more/c": gone(vfs.ENOENT), "etc/tool.conf": gone(vfs.ENOENT), "usr/lib/base": "base 1.1",
+			"var/lib/dpkg/status": stanza("base", "1.1", "b"),
+		} {
+			o.Want(path, content)
+		}
+	}
+}
+
+// The server dies at each point of a switch in which a package stays the node's.
+func TestAnInterruptedSwitchLeavesAPackageTheNodes(t *testing.T) {
+	m := newMemory(t)
+	a, b := keptTool()
+	one, two := m.Version(t, 1, a), m.Version(t, 2, b)
+	for point := 1; ; point++ {
+		o := newKeepingSite(t, one, m)
+		o.upgradeKept()
+		move := o.stayMove(two, a, b)
+		left := point
+		o.fault = func(string) error {
+			if left--; left <= 0 {
+				return errCrash
+			}
+			return nil
+		}
+		_, err := o.s.Switch(context.Background(), []replica.Move{move})
+		if left > 0 {
+			if err != nil || point < 8 {
+				t.Errorf("%d points to crash at, %v", point, err)
+			}
+			return
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("point %d: %v", point, err)
+		}
+		o.resume = true // as the server attaches a node with packages of its own
+		o.restart()
+		if o.Version().Number == 1 {
+			o.wantKept("1")
+			if _, err := o.s.Switch(t.Context(), []replica.Move{o.stayMove(two, a, b)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.wantKept("1.1")
 	}
 }
 

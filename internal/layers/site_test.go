@@ -42,6 +42,8 @@ type site struct {
 	spec  replica.Spec
 	clock time.Duration            // how far the server's clock is ahead
 	fault func(point string) error // see replica.Options
+
+	resume bool // the replica is attached to the version that it followed last
 }
 
 func newSite(t testing.TB, v image.Version, m *replicatest.Memory) *site {
@@ -79,6 +81,9 @@ func (o *site) open() {
 
 func (o *site) attach() {
 	o.t.Helper()
+	if v, known := o.s.Followed(o.spec.Node, o.spec.Image); known && o.resume {
+		o.spec.Version = v
+	}
 	r, err := o.s.Attach(o.spec)
 	if err != nil {
 		o.t.Fatal(err)

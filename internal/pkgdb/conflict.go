@@ -3,6 +3,7 @@ package pkgdb
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -19,15 +20,40 @@ type Conflict struct {
 	Master string
 }
 
+// Describe names the first packages of a list, with the versions of node and master.
+func Describe(list []Conflict) string {
+	const most = 5
+	var names []string
+	for i, p := range list {
+		if i == most {
+			names = append(names, fmt.Sprintf("%d more", len(list)-most))
+			break
+		}
+		names = append(names, fmt.Sprintf("%s (node: %s, master: %s)", p.Name, installed(p.Node), installed(p.Master)))
+	}
+	return strings.Join(names, ", ")
+}
+
+func installed(version string) string {
+	if version == "" {
+		return "none"
+	}
+	return version
+}
+
 // OnConflict tells what becomes of a node that has changed packages which its next version changes in another way.
 type OnConflict string
 
 // The node stays with the version that it shows; or the packages are the master's, and what the node has of them is set
-// aside.
+// aside; or they stay the node's, and the rest is the master's.
 const (
 	LeaveNode  OnConflict = "stop"
 	MasterWins OnConflict = "master"
+	NodeWins   OnConflict = "node"
 )
+
+// Choices returns all that an OnConflict can be.
+func Choices() []OnConflict { return []OnConflict{LeaveNode, MasterWins, NodeWins} }
 
 // Conflicts returns the packages that node and master have made different from old and from each other, by name.
 func Conflicts(old, node, master []Package) []Conflict {

@@ -106,22 +106,32 @@ type Result struct {
 	Conflicts []Conflict // at most 51; the last one then says how many there are besides
 }
 
-// Merge merges the node's file own, which was made from old, with new. old and new are empty if the version has no
-// such file. It returns an error if one of them does not parse or is too large, among them ErrTooLarge; the node's
-// file is then not to be merged. It takes at most some seconds.
-func Merge(f Format, old, own, new []byte) (*Result, error) {
+// Files are the three states of a file. Old and New are empty if the version has no such file.
+type Files struct {
+	Old []byte // that the node has changed
+	Own []byte // of the node
+	New []byte // of the next version
+
+	// Mine are the keys of records that stay as they are in Own, or missing as there, whatever the master has changed.
+	// That is no conflict.
+	Mine []string
+}
+
+// Merge merges the node's file with the next version's. It returns an error if one of the files does not parse or is
+// too large, among them ErrTooLarge; the node's file is then not to be merged. It takes at most some seconds.
+func Merge(f Format, in Files) (*Result, error) {
 	s, ok := shapeOf(f)
 	if !ok {
 		return nil, fmt.Errorf("merge: unknown format %q", f)
 	}
-	if len(own) == 0 && len(old) > 0 {
+	if len(in.Own) == 0 && len(in.Old) > 0 {
 		return nil, errors.New("the node's file is empty")
 	}
 	var files [3]*file
 	for i, side := range []struct {
 		whose string
 		data  []byte
-	}{{"the earlier version's", old}, {"the node's", own}, {"the new version's", new}} {
+	}{{"the earlier version's", in.Old}, {"the node's", in.Own}, {"the new version's", in.New}} {
 		if len(side.data) > MaxSize {
 			return nil, fmt.Errorf("%s file is %w", side.whose, ErrTooLarge)
 		}
@@ -136,7 +146,10 @@ func Merge(f Format, old, own, new []byte) (*Result, error) {
 			return nil, fmt.Errorf("%s file: %w", side.whose, err)
 		}
 	}
-	m := merger{shape: s, old: files[0], own: files[1], new: files[2]}
+	m := merger{shape: s, old: files[0], own: files[1], new: files[2], mine: make(map[string]bool, len(in.Mine))}
+	for _, key := range in.Mine {
+		m.mine[key] = true
+	}
 	m.merge()
 	m.numbers()
 	return m.result(), nil
@@ -194,6 +207,7 @@ func (f *file) get(key string) (text []byte, ok bool) {
 type merger struct {
 	shape
 	old, own, new *file
+	mine          map[string]bool // see Files.Mine
 	merged        []record
 	conflicts     []Conflict
 	more          int // conflicts that are only counted
@@ -224,7 +238,7 @@ func (m *merger) additions() map[string][]record {
 		}
 		before, had := m.old.get(r.key)
 		switch {
-		case !had:
+		case !had || m.mine[r.key]:
 			added[after] = append(added[after], r)
 		case !bytes.Equal(before, r.text):
 			m.conflict(r.key, "changed on the node, removed in the master")
@@ -239,6 +253,8 @@ func (m *merger) choose(r record) (text []byte, stays bool) {
 	before, had := m.old.get(r.key)
 	mine, has := m.own.get(r.key)
 	switch {
+	case m.mine[r.key]:
+		return mine, has
 	case has && bytes.Equal(mine, r.text):
 		return r.text, true
 	case had && bytes.Equal(before, r.text): // only the node has changed it

@@ -30,7 +30,7 @@ const (
 func TestMerge(t *testing.T) {
 	for _, tt := range slices.Concat(accountCases(), otherCases()) {
 		t.Run(tt.name, func(t *testing.T) {
-			r, err := Merge(tt.format, []byte(tt.old), []byte(tt.own), []byte(tt.new))
+			r, err := Merge(tt.format, Files{Old: []byte(tt.old), Own: []byte(tt.own), New: []byte(tt.new)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,6 +45,28 @@ func TestMerge(t *testing.T) {
 				t.Errorf("conflicts %q, want %q", got, tt.conflicts)
 			}
 		})
+	}
+}
+
+// Of a package that is the node's as a whole, the record is as on the node, or missing as there.
+func TestRecordsThatStayTheNodes(t *testing.T) {
+	pkg := func(name, version string) string { return "Package: " + name + "\nVersion: " + version + "\n\n" }
+	in := Files{
+		Old:  []byte(pkg("dropped", "1") + pkg("other", "1") + pkg("removed", "1") + pkg("tool", "1")),
+		Own:  []byte(pkg("dropped", "2") + pkg("other", "2") + pkg("tool", "2")),
+		New:  []byte(pkg("other", "3") + pkg("removed", "3") + pkg("tool", "3")),
+		Mine: []string{"dropped", "removed", "tool"},
+	}
+	want := pkg("dropped", "2") + pkg("other", "3") + pkg("tool", "2")
+	for range 2 { // the second time with the result of the first
+		r, err := Merge(Dpkg, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, string(r.Content)); diff != "" {
+			t.Errorf("merged (-want +got):\n%s", diff)
+		}
+		in.Own = r.Content
 	}
 }
 
@@ -196,21 +218,22 @@ func TestMergeRefusesWhatDoesNotParse(t *testing.T) {
 		if tt.own == "" {
 			old = text(rootLine)
 		}
-		if _, err := Merge(tt.format, []byte(old), []byte(tt.own), nil); err == nil || err.Error() != tt.want {
+		_, err := Merge(tt.format, Files{Old: []byte(old), Own: []byte(tt.own)})
+		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s %q: %v, want %s", tt.format, tt.own, err, tt.want)
 		}
 	}
-	if _, err := Merge(LineKey, nil, make([]byte, MaxSize+1), nil); !errors.Is(err, ErrTooLarge) {
+	if _, err := Merge(LineKey, Files{Own: make([]byte, MaxSize+1)}); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a large file: %v", err)
 	}
 	many := bytes.Repeat([]byte("\n"), MaxSize)
 	for _, f := range []Format{LineKey, Diversions} {
-		if _, err := Merge(f, nil, many, nil); !errors.Is(err, errManyRecords) {
+		if _, err := Merge(f, Files{Own: many}); !errors.Is(err, errManyRecords) {
 			t.Errorf("%s, many lines: %v", f, err)
 		}
 	}
 	long := append([]byte("root:x:0:"), bytes.Repeat([]byte(","), maxLine)...)
-	if _, err := Merge(Group, nil, long, nil); err == nil || err.Error() != "the node's file: line 1 is too long" {
+	if _, err := Merge(Group, Files{Own: long}); err == nil || err.Error() != "the node's file: line 1 is too long" {
 		t.Errorf("a long line: %v", err)
 	}
 }
@@ -221,7 +244,7 @@ func TestConflictsAreBoundedAndPrintable(t *testing.T) {
 		fmt.Fprintf(&own, "\x1b%0100d n\n", i)
 		fmt.Fprintf(&new, "\x1b%0100d m\n", i)
 	}
-	r, err := Merge(LineKey, nil, []byte(own.String()), []byte(new.String()))
+	r, err := Merge(LineKey, Files{Own: []byte(own.String()), New: []byte(new.String())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,11 +262,11 @@ func TestAMergeThatIsUndoneGivesTheNodesRecordsBack(t *testing.T) {
 	for range 2000 {
 		old := randomGroups(rng, nil)
 		own, new := randomGroups(rng, old), randomGroups(rng, old)
-		r, err := Merge(Group, old, own, new)
+		r, err := Merge(Group, Files{Old: old, Own: own, New: new})
 		if err != nil || len(own) == 0 || len(r.Content) == 0 || len(r.Conflicts) > 0 {
 			continue
 		}
-		back, err := Merge(Group, new, r.Content, old)
+		back, err := Merge(Group, Files{Old: new, Own: r.Content, New: old})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -327,7 +350,7 @@ func FuzzMerge(f *testing.F) {
 	f.Add(byte(0), "# x\n\na=1\n", "a=1\n\n#y\n", "a 2\n")
 	f.Fuzz(func(t *testing.T, format byte, old, own, new string) {
 		kind := Formats()[int(format)%len(Formats())]
-		r, err := Merge(kind, []byte(old), []byte(own), []byte(new))
+		r, err := Merge(kind, Files{Old: []byte(old), Own: []byte(own), New: []byte(new)})
 		if err != nil {
 			return
 		}
@@ -338,7 +361,7 @@ func FuzzMerge(f *testing.F) {
 			t.Errorf("%d bytes of %d, %d and %d", len(r.Content), len(old), len(own), len(new))
 		}
 		if len(r.Content) > 0 || len(old) == 0 {
-			again, err := Merge(kind, []byte(old), r.Content, []byte(new))
+			again, err := Merge(kind, Files{Old: []byte(old), Own: r.Content, New: []byte(new)})
 			if err != nil {
 				t.Fatalf("the result does not merge: %v\n%q", err, r.Content)
 			}
@@ -346,7 +369,8 @@ func FuzzMerge(f *testing.F) {
 				t.Errorf("merged again: %q, was %q", again.Content, r.Content)
 			}
 		}
-		if same, err := Merge(kind, []byte(new), []byte(own), []byte(new)); err == nil && len(same.Conflicts) > 0 {
+		same, err := Merge(kind, Files{Old: []byte(new), Own: []byte(own), New: []byte(new)})
+		if err == nil && len(same.Conflicts) > 0 {
 			t.Errorf("a master that changed nothing conflicts: %v", same.Conflicts)
 		}
 	})
@@ -369,7 +393,7 @@ func BenchmarkMergeOfAPackageDatabase(b *testing.B) {
 	old, own, new := status(""), status("3"), status("7")
 	b.SetBytes(int64(len(old) + len(own) + len(new)))
 	for b.Loop() {
-		if _, err := Merge(Dpkg, old, own, new); err != nil {
+		if _, err := Merge(Dpkg, Files{Old: old, Own: own, New: new}); err != nil {
 			b.Fatal(err)
 		}
 	}

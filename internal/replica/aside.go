@@ -27,6 +27,9 @@ func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
 	defer a.release()
 	defer r.snaps.changed()
 	if err = a.walkAll(); err == nil {
+		err = a.keepStaying()
+	}
+	if err == nil {
 		err = a.flush()
 	}
 	return a.list, err
@@ -71,6 +74,9 @@ func (a *setAsideOp) walk(c *change, p *dentry) error {
 	if p.white || p.obj != nil && p.obj.kind != vfs.Directory {
 		if !a.extra && a.t.isExtra[path] {
 			return nil // it is treated with the extra paths
+		}
+		if !a.own && a.t.stay.keeps(path) {
+			return nil
 		}
 		if stays, err := a.stays(c, p); stays || err != nil {
 			return err

@@ -224,6 +224,7 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 	t.compareFiles(after)
 	if t.changes != nil {
 		t.addExtra(p.extra)
+		t.setStay(p.stay)
 	}
 	return t, nil
 }

@@ -50,6 +50,7 @@ type step struct {
 	files    map[string]string // after it; nil: as before it
 	prior    map[string]string // before it, when files is set
 	extra    []string          // of a pending one: see Move.Extra
+	stay     *stayPlan         // of a pending one: see Move.Stay
 }
 
 // The kinds of records.
@@ -79,6 +80,7 @@ type replicaRecord struct {
 	Files   map[string]string `json:"files,omitempty"`
 	Same    bool              `json:"same,omitempty"` // the node files are the same as before
 	Extra   []string          `json:"also,omitempty"` // of an intent: see Move.Extra
+	Stay    *stayPlan         `json:"stay,omitempty"` // of an intent: see Move.Stay
 }
 
 type stepRecord struct {
@@ -201,7 +203,7 @@ func (j *journal) replayOne(r *record, w *replicaRecord, to *image.Version, step
 	}
 	switch r.Kind {
 	case recordIntent:
-		st.pending = &step{before: st.steps, at: r.At, from: st.to, to: to, files: files, extra: w.Extra}
+		st.pending = &step{before: st.steps, at: r.At, from: st.to, to: to, files: files, extra: w.Extra, stay: w.Stay}
 	case recordUndone:
 		st.pending = nil
 	case recordDone:
@@ -445,7 +447,7 @@ func (j *journal) writePending(log *durable.Log, dirs []string) error {
 		if p == nil {
 			continue
 		}
-		list := []replicaRecord{{Replica: dir, Files: p.files, Same: p.files == nil, Extra: p.extra}}
+		list := []replicaRecord{{Replica: dir, Files: p.files, Same: p.files == nil, Extra: p.extra, Stay: p.stay}}
 		r := record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Replicas: list}
 		if err := appendRecord(log, &r); err != nil {
 			return err

@@ -39,7 +39,7 @@ func (a *setAsideOp) file(c *change, p *dentry) error {
 	if at.MergedAt() == stampName(a.at) {
 		return a.noteAgain(c, p)
 	}
-	m, err := a.r.set.mergedFile(format, c, at)
+	m, err := a.t.mergedFile(format, c, at)
 	var refused *notMergedError
 	if errors.As(err, &refused) {
 		return a.moveUnmerged(p, at, refused)
@@ -96,7 +96,7 @@ func (a *setAsideOp) noteAgain(c *change, p *dentry) error {
 		return err
 	}
 	a.note(path, layer.AsideEntry)
-	m, err := a.r.set.mergedFile(a.t.rules.Merge[path], c, layer.At(dir, p.name))
+	m, err := a.t.mergedFile(a.t.rules.Merge[path], c, layer.At(dir, p.name))
 	if err != nil {
 		a.noteMerged(nil)
 		return nil // the conflicts are not known any more
@@ -208,7 +208,7 @@ func (t *transition) mergeAhead() {
 		if err != nil {
 			continue // the layer has nothing there, or the switch reports the error
 		}
-		_, _ = t.r.set.mergedFile(format, c, layer.At(dir, c.name)) // an error is found again by the switch
+		_, _ = t.mergedFile(format, c, layer.At(dir, c.name)) // an error is found again by the switch
 		unix.Close(dir)
 	}
 }
@@ -244,20 +244,30 @@ func (m *mergedFile) spec(at int64) *objectSpec {
 	}
 }
 
-// mergedFile merges the layer's file own with what c changes. A *notMergedError tells that this is not possible.
-func (s *Set) mergedFile(f recordmerge.Format, c *change, own layer.Entry) (*mergedFile, error) {
+// mergedFile is Set.mergedFile with the records that stay the node's.
+func (t *transition) mergedFile(f recordmerge.Format, c *change, own layer.Entry) (*mergedFile, error) {
+	var mine []string
+	if f == recordmerge.Dpkg {
+		mine = t.stay.packages()
+	}
+	return t.r.set.mergedFile(f, c, own, mine)
+}
+
+// mergedFile merges the layer's file own with what c changes. The records with the keys in mine stay the node's. A
+// *notMergedError tells that this is not possible.
+func (s *Set) mergedFile(f recordmerge.Format, c *change, own layer.Entry, mine []string) (*mergedFile, error) {
 	for _, e := range []*image.Entry{c.old, c.new} {
 		if e != nil && e.Type != image.Regular {
 			return nil, &notMergedError{"the master has no regular file there"}
 		}
 	}
 	var st unix.Stat_t
-	mine, err := readOwn(own, &st)
+	content, err := readOwn(own, &st)
 	if err != nil {
 		return nil, err
 	}
 	m := &mergedFile{Attrs: layer.AttrsOf(&st)}
-	if m.result, err = s.mergedRecords(f, c, mine); err != nil {
+	if m.result, err = s.mergedRecords(f, c, content, mine); err != nil {
 		return nil, err
 	}
 	if c.new != nil {
@@ -318,6 +328,7 @@ func readOwn(own layer.Entry, st *unix.Stat_t) ([]byte, error) {
 type mergeKey struct {
 	format        recordmerge.Format
 	old, own, new image.Digest
+	mine          string
 }
 
 // mergeResult is a merge that was done, or refused.
@@ -342,9 +353,11 @@ func (m *merges) forget() {
 	m.known, m.size = nil, 0
 }
 
-// mergedRecords merges the records of the node's file.
-func (s *Set) mergedRecords(f recordmerge.Format, c *change, own []byte) (*recordmerge.Result, error) {
-	key := mergeKey{format: f, own: image.Sum(own), old: digestOf(c.old), new: digestOf(c.new)}
+// mergedRecords merges the records of the node's file. Those with the keys in mine stay the node's.
+func (s *Set) mergedRecords(f recordmerge.Format, c *change, own []byte, mine []string) (*recordmerge.Result, error) {
+	key := mergeKey{
+		format: f, own: image.Sum(own), old: digestOf(c.old), new: digestOf(c.new), mine: strings.Join(mine, "\n"),
+	}
 	s.merges.mu.Lock()
 	defer s.merges.mu.Unlock()
 	r, ok := s.merges.known[key]
@@ -360,7 +373,7 @@ func (s *Set) mergedRecords(f recordmerge.Format, c *change, own []byte) (*recor
 		return nil, err
 	}
 	size := 256
-	if r.Result, err = recordmerge.Merge(f, old, own, next); err != nil {
+	if r.Result, err = recordmerge.Merge(f, recordmerge.Files{Old: old, Own: own, New: next, Mine: mine}); err != nil {
 		r.err = &notMergedError{err.Error()}
 	} else {
 		size += len(r.Content) + 256*len(r.Conflicts)

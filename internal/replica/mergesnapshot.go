@@ -20,7 +20,7 @@ func (e *Edit) Merge(c treediff.Change, own layer.Entry) (
 	if format == "" || c.Old == nil && c.New == nil {
 		return how, nil, false, nil
 	}
-	m, err := e.r.set.mergedFile(format, &change{old: c.Old, new: c.New}, own)
+	m, err := e.r.set.mergedFile(format, &change{old: c.Old, new: c.New}, own, nil)
 	if _, refused := err.(*notMergedError); refused {
 		return how, nil, false, nil
 	}

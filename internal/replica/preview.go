@@ -43,6 +43,9 @@ func (t *transition) preview(list *[]layer.SetAside) error {
 			return err
 		}
 	}
+	if err := t.planStay(); err != nil {
+		return err
+	}
 	a := &setAsideOp{op: op{r: t.r}, t: t, why: t.why(), dry: true}
 	defer a.release()
 	err = a.walkAll()

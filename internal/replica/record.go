@@ -24,7 +24,7 @@ func (s *Set) record(kind string, at int64, list []*transition) error {
 				t := list[len(who)]
 				r := replicaRecord{Replica: string(t.r.dir), Files: t.files, Same: t.files == nil}
 				if kind == recordIntent {
-					r.Extra = t.extraPaths
+					r.Extra, r.Stay = t.extraPaths, t.stay
 				}
 				who, size = append(who, r), size+r.size()
 			}
@@ -56,8 +56,10 @@ func (r *replicaRecord) size() int {
 	for path, f := range r.Files {
 		n += len(path) + len(f) + 6
 	}
-	for _, path := range r.Extra {
-		n += len(path) + 3
+	for _, list := range [][]string{r.Extra, r.Stay.paths()} {
+		for _, path := range list {
+			n += len(path) + 3
+		}
 	}
 	return n
 }

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
-	"dim/internal/image/fileid"
 	"dim/internal/image/pathmatch"
 	"dim/internal/layer"
 	"dim/internal/replica/lower"
@@ -30,6 +29,12 @@ type Move struct {
 	// Extra are further paths, in walk order and without a leading slash: what the layer has there is set aside too if
 	// the version changes. A package of which the master changes a part is set aside as a whole.
 	Extra []string
+
+	// Stay are paths at which the replica goes on to show what it shows now, if the version changes: all files of
+	// packages that stay the node's. StayPackages are the names of these packages, whose records in dpkg's database
+	// stay, too.
+	Stay         []string // in walk order and without a leading slash
+	StayPackages []string
 
 	Durability Durability
 	Rules      Rules
@@ -64,6 +69,8 @@ type transition struct {
 	extra      *changes          // see Move.Extra; nil: none
 	extraPaths []string          // the paths in extra, in walk order
 	isExtra    map[string]bool   // the same
+	wanted     stayWish          // see Move.Stay
+	stay       *stayPlan         // what that means for the layer; nil: nothing
 	hidden     map[string]bool   // paths at which node files hide what the versions do
 	err        error             // why it could not be done; nil: it was, or is still to be done
 }
@@ -169,6 +176,7 @@ func (s *Set) differences(ctx context.Context, m *Move) (*transition, error) {
 	}
 	if t.changes != nil {
 		t.addExtra(m.Extra)
+		t.wanted = stayWish{m.Stay, m.StayPackages}
 	}
 	return t, nil
 }
@@ -260,12 +268,19 @@ func (s *Set) switchSlow(list []*transition, report *Report) error {
 
 // moveAside is switchSlow for replicas that are locked.
 func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) error {
+	var errs []error
+	list = slices.DeleteFunc(slices.Clone(list), func(t *transition) bool {
+		if t.err = t.planStay(); t.err != nil {
+			errs = append(errs, fmt.Errorf("switch %s: %w", t.r.dir, t.err))
+		}
+		return t.err != nil
+	})
 	if err := s.record(recordIntent, steps.at, list); err != nil {
 		failAll(list, err)
-		return err
+		return errors.Join(append(errs, err)...)
 	}
 	var done, undone []*transition
-	var errs []error
+	failed := len(errs)
 	for _, t := range list {
 		aside, err := t.setAside(steps.at)
 		report.Aside = append(report.Aside, aside...)
@@ -278,7 +293,7 @@ func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) er
 	}
 	errs = append(errs, s.record(recordUndone, steps.at, undone), s.record(recordDone, steps.at, done))
 	for i, t := range undone {
-		t.err = errors.Unwrap(errs[i])
+		t.err = errors.Unwrap(errs[failed+i])
 	}
 	report.Replicas += applyAll(done, steps)
 	return errors.Join(errs...)
@@ -303,7 +318,7 @@ func (t *transition) apply(with *batchStep) {
 	if t.own != nil && r.historyLoaded {
 		r.history.own = r.history.own.add(newSegment(t.own.delta, with.at), with.joins)
 	}
-	if t.extra != nil {
+	if t.extra != nil || t.stay != nil {
 		r.renewed = with.at // directories have changed in which the versions are the same
 	}
 	r.history.forget(r.set.retained(), r.set.retain.switches)
@@ -339,72 +354,6 @@ func (s *Set) shortenJournal() error {
 	return s.journal.rewrite(s.retained(), s.retain.switches)
 }
 
-// compareFiles finds what changes in the node files, by their fingerprints.
-func (t *transition) compareFiles(after map[string]string) {
-	before := t.r.state.files
-	t.hidden = make(map[string]bool, len(before)+len(after))
-	for _, m := range []map[string]string{before, after} {
-		for path := range m {
-			t.hidden[path] = true
-		}
-	}
-	paths := differing(before, after)
-	if len(paths) == 0 {
-		return
-	}
-	t.files = after
-	t.own = &changes{paths: len(paths), delta: filesDelta(before, after), tree: &change{to: vfs.Directory}}
-	for _, path := range paths {
-		_, stays := after[path]
-		t.nodeFile(path, stays)
-	}
-}
-
-// nodeFile adds the node file at path to what changes. stays is false if it is removed.
-func (t *transition) nodeFile(path string, stays bool) {
-	way := t.own.tree.way(path)
-	n := way[len(way)-1]
-	n.differs, n.to = true, 0
-	if stays {
-		n.to = vfs.Regular
-	}
-	if low, ok := t.to.index.Find(path); ok {
-		t.own.delta.touched[t.to.index.ID(low)] = struct{}{}
-		if !stays {
-			n.to = lower.TypeOf(t.to.index.Type(low))
-		}
-	}
-	for _, up := range way {
-		up.shows = up.shows || n.to != 0
-	}
-	t.keepNodeFile(t.r.view, path)
-}
-
-// keepNodeFile keeps the content of a node file that is replaced for processes that have it open. It is kept in
-// memory only.
-func (t *transition) keepNodeFile(old *view, path string) {
-	for i := range old.files.List {
-		f := &old.files.List[i]
-		if f.Path != path {
-			continue
-		}
-		id := fileid.OfNodeFile(path, f.Digest)
-		if _, stays := t.own.delta.touched[id]; stays {
-			return
-		}
-		b, err := t.r.set.nodeFileContent(&nodeFile{NodeFile: *f, id: id, content: old.files.Content})
-		if err != nil {
-			t.r.set.log.Warn("replaced node file is not kept", "replica", t.r.dir, "error", err)
-			return
-		}
-		digest := f.Digest
-		t.own.delta.gone[id] = &goneEntry{
-			id: id, kind: vfs.Regular, path: path, mode: f.Mode, uid: f.UID, gid: f.GID, mtime: vfs.Time(f.Mtime),
-			size: f.Size, origin: &digest, content: b,
-		}
-	}
-}
-
 func parentPath(path string) string {
 	for i := len(path) - 1; i >= 0; i-- {
 		if path[i] == '/' {
@@ -421,6 +370,9 @@ func (t *transition) all() []*changes { return []*changes{t.extra, t.changes, t.
 // read yet only these paths are.
 func (t *transition) touches() (bool, error) {
 	r := t.r
+	if len(t.wanted.paths) > 0 {
+		return true, nil
+	}
 	if r.scanned {
 		return r.root != nil && slices.ContainsFunc(t.all(), func(c *changes) bool {
 			return t.touchesDentry(c, r.root)

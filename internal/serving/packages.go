@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
@@ -124,9 +123,35 @@ func (p *plan) onConflict(s *Server, n *cluster.Node) pkgdb.OnConflict {
 	return pkgdb.LeaveNode
 }
 
-// stays reports whether a node stays with the version that it shows.
-func stays(c *layers.PackageConflicts, on func() pkgdb.OnConflict) bool {
-	return c.Busy || len(c.List) > 0 && on() != pkgdb.MasterWins
+// addPackages adds to move what becomes of the packages that node and master have both changed. left is not empty if
+// the node is not to be moved: it tells why.
+func addPackages(move *replica.Move, c *layers.PackageConflicts, on func() pkgdb.OnConflict) (left string) {
+	if left = leftBy(c, move.Version, on); left != "" || len(c.List) == 0 {
+		return left
+	}
+	if on() == pkgdb.MasterWins {
+		move.Extra = c.Paths
+		return ""
+	}
+	move.Stay = c.Files
+	for _, p := range c.List {
+		move.StayPackages = append(move.StayPackages, p.Name)
+	}
+	move.StayPackages = slices.Compact(move.StayPackages) // architectures of a package follow each other
+	return ""
+}
+
+// leftBy returns why a node stays with the version that it shows; "" if it does not.
+func leftBy(c *layers.PackageConflicts, v image.Version, on func() pkgdb.OnConflict) string {
+	if !c.Busy {
+		switch {
+		case len(c.List) == 0 || on() == pkgdb.MasterWins:
+			return ""
+		case on() == pkgdb.NodeWins && !c.Whole:
+			return ""
+		}
+	}
+	return leftText(c, v)
 }
 
 // leftText tells why nodes stay: which packages they and version v have both changed.
@@ -135,28 +160,21 @@ func leftText(c *layers.PackageConflicts, v image.Version) string {
 		return fmt.Sprintf("not moved to %s, because dpkg runs there or was interrupted (/var/lib/dpkg/updates); it "+
 			"is moved when dpkg has ended, and dpkg --configure -a on the node completes an interrupted run", v.Ref())
 	}
-	const most = 5
-	var names []string
-	for i, p := range c.List {
-		if i == most {
-			names = append(names, fmt.Sprintf("%d more", len(c.List)-most))
-			break
-		}
-		names = append(names, fmt.Sprintf("%s (node: %s, master: %s)", p.Name, installed(p.Node), installed(p.Master)))
-	}
 	text := fmt.Sprintf("not moved to %s, because node and master have changed packages: %s", v.Ref(),
-		strings.Join(names, ", "))
+		pkgdb.Describe(c.List))
 	if c.Whole {
-		text += "; the master's database would replace the node's as a whole"
+		return text + "; the master's database would replace the node's as a whole, so --on-conflict node is not " +
+			"possible; with --on-conflict master they are the master's"
 	}
-	return text + "; with --on-conflict master they are the master's"
+	return text + "; with --on-conflict master they are the master's, with --on-conflict node they stay the node's"
 }
 
-func installed(version string) string {
-	if version == "" {
-		return "none"
+// keptText tells which packages stay the node's; "" if none do.
+func keptText(c *layers.PackageConflicts, move *replica.Move) string {
+	if len(move.StayPackages) == 0 {
+		return ""
 	}
-	return version
+	return "these packages stay the node's: " + pkgdb.Describe(c.List)
 }
 
 // placeNext notes a node that will not change to its next version when it boots, because of its packages. That dpkg
@@ -177,8 +195,8 @@ func (r *reconciliation) placeNext(n *cluster.Node) {
 		return
 	}
 	conflicts.Busy = false
-	if stays(&conflicts, func() pkgdb.OnConflict { return r.plan.onConflict(r.s, n) }) {
-		r.left[n.Name] = leftText(&conflicts, v)
+	if left := leftBy(&conflicts, v, func() pkgdb.OnConflict { return r.plan.onConflict(r.s, n) }); left != "" {
+		r.left[n.Name] = left
 	}
 }
 

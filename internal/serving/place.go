@@ -66,14 +66,16 @@ func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (placement, er
 	if err != nil {
 		return placement{}, err
 	}
-	if stays(&conflicts, func() pkgdb.OnConflict { return p.onConflict(s, n) }) {
-		x.from = madeFrom{} // differs from every other, so the next run moves it again
-		return placement{export: x, left: leftText(&conflicts, v)}, nil
-	}
-	return placement{export: x, move: &replica.Move{
+	move := &replica.Move{
 		Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
-		Durability: spec.Durability, Mounted: s.mountedOn(n), Extra: conflicts.Paths,
-	}}, nil
+		Durability: spec.Durability, Mounted: s.mountedOn(n),
+	}
+	left := addPackages(move, &conflicts, func() pkgdb.OnConflict { return p.onConflict(s, n) })
+	if left != "" {
+		x.from = madeFrom{} // differs from every other, so the next run moves it again
+		return placement{export: x, left: left}, nil
+	}
+	return placement{export: x, move: move}, nil
 }
 
 // behindWithPackages returns the version that the replica of n follows, which is not served yet. ok is false if that is

@@ -15,6 +15,7 @@ import (
 type Preview struct {
 	Aside []layer.SetAside
 	Left  map[cluster.NodeName]string // why nodes would stay because of their packages
+	Kept  map[cluster.NodeName]string // which packages would stay the nodes'
 }
 
 // Preview returns what a switch of nodes to version v would do. Nodes without a root here are left out.
@@ -22,7 +23,7 @@ func (s *Server) Preview(
 	ctx context.Context, nodes []*cluster.Node, v image.Version, on pkgdb.OnConflict,
 ) (out Preview, err error) {
 	p := newPlan(s.Declared.Now())
-	out.Left = map[cluster.NodeName]string{}
+	out.Left, out.Kept = map[cluster.NodeName]string{}, map[cluster.NodeName]string{}
 	var moves []replica.Move
 	for _, n := range nodes {
 		r, ok := s.Set.Find(treeOf(n))
@@ -37,14 +38,17 @@ func (s *Server) Preview(
 		if err != nil {
 			return out, err
 		}
-		if stays(&conflicts, func() pkgdb.OnConflict { return on }) {
-			out.Left[n.Name] = leftText(&conflicts, v)
+		move := replica.Move{
+			Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
+		}
+		if left := addPackages(&move, &conflicts, func() pkgdb.OnConflict { return on }); left != "" {
+			out.Left[n.Name] = left
 			continue
 		}
-		moves = append(moves, replica.Move{
-			Replica: r, Version: v, Files: spec.Files, Keep: spec.Keep, Shared: spec.Shared, Rules: spec.Rules,
-			Extra: conflicts.Paths,
-		})
+		if kept := keptText(&conflicts, &move); kept != "" {
+			out.Kept[n.Name] = kept
+		}
+		moves = append(moves, move)
 	}
 	out.Aside, err = s.Set.Preview(ctx, moves)
 	return out, err
