@@ -25,6 +25,8 @@ and the files of the description that differ.
 It is refused (exit code 6) when
 
   - the description is of a cluster of another name, unless --force is given
+  - it gives nodes to a server that does not have their layers, unless
+    --leave-layers is given: they would start without what they have written
   - the applied description does not have the revision of --revision
   - somebody applies another description at the same time
 
@@ -39,6 +41,8 @@ dim status and dim cluster show print the revision of the applied description.`,
 	})
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list what would change")
 	cmd.Flags().Int64Var(&r.Revision, "revision", 0, "only if the applied description still has this `revision`")
+	cmd.Flags().BoolVar(&r.LeaveLayers, "leave-layers", false,
+		"let nodes start on their new server without their layers")
 	cmd.Flags().BoolVar(&r.Force, "force", false, "also if it is the description of another cluster")
 	return cmd
 }
@@ -60,6 +64,7 @@ func (a *app) clusterApply(ctx context.Context, file string, r control.ApplyRequ
 	}
 	return a.show(done, func(w io.Writer) {
 		printDescriptionChanges(w, done.Changes)
+		printLeftLayers(w, done.Left)
 		if r.DryRun {
 			fmt.Fprintf(w, "dry run: %s was not applied; revision %d is\n", file, done.Revision)
 			return
@@ -81,6 +86,21 @@ func printDescriptionChanges(w io.Writer, changes []control.DescriptionChange) {
 		if c.Note != "" {
 			fmt.Fprintf(w, "warning: %s %s\n", c.To, c.Note)
 		}
+	}
+}
+
+// printLeftLayers says which nodes start without their layers, and what the person who lets them has to do.
+func printLeftLayers(w io.Writer, list []control.LeftLayers) {
+	for i := range list {
+		l := &list[i]
+		fmt.Fprintf(w, "warning: %s (%s) start on %s without their layers, which stay on %s\n",
+			cutSet(l.Nodes), plural(l.Count, "node"), l.To, l.From)
+		if l.Gone {
+			fmt.Fprintf(w, "warning: %s is not in the description: make sure that it is off\n", l.From)
+		}
+	}
+	if len(list) > 0 {
+		fmt.Fprintln(w, "warning: nodes that run lose their root, so switch them off first; --leave-layers applies it")
 	}
 }
 

@@ -50,8 +50,10 @@ func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.Appl
 		now = api.Follow.Now()
 	}
 	applied := revision(now)
+	nodes := now.Left(c)
 	out := control.ApplyResult{
 		Cluster: c.Name, Revision: applied, DryRun: r.DryRun, Changes: changesTo(now, c, &r.Description),
+		Left: leftLayers(now, c, nodes),
 	}
 	if r.Revision != 0 && r.Revision != applied {
 		return out, control.Errorf(control.Conflict,
@@ -66,7 +68,10 @@ func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.Appl
 			"apply %s: it describes cluster %s, and this is a server of cluster %s", r.Main, c.Name, now.Cluster.Name).
 			WithHint("--dry-run lists what would change; --force applies it nevertheless")
 	}
-	out.Revision, err = shared.PutDescription(ctx, follow.Describe(c), applied)
+	if len(nodes) > 0 && !r.LeaveLayers {
+		return out, leftError(&r.Description, out.Left)
+	}
+	out.Revision, err = put(ctx, shared, now, c)
 	switch {
 	case errors.Is(err, coord.ErrConflict):
 		return out, control.Errorf(control.Conflict,
@@ -75,7 +80,55 @@ func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.Appl
 	case err != nil:
 		return out, follow.APIError(err)
 	}
+	if err := shared.Decide(ctx, follow.Leave(c, out.Revision, nodes)); err != nil {
+		return out, follow.APIError(err)
+	}
 	return out, api.Follow.Refresh(ctx, shared)
+}
+
+// put makes c the applied description in place of the one that is applied now. It notes first which servers have the
+// layers of the nodes, so that no other server serves them whenever this is interrupted.
+func put(ctx context.Context, shared *coord.Coord, now *follow.Declared, c *cluster.Cluster) (int64, error) {
+	if now.State.Description != nil {
+		if err := shared.Decide(ctx, follow.Claim(now.Cluster)); err != nil {
+			return 0, err
+		}
+	}
+	return shared.PutDescription(ctx, follow.Describe(c), revision(now))
+}
+
+// leftLayers groups nodes whose layers are not on the servers that c gives them to.
+func leftLayers(now *follow.Declared, c *cluster.Cluster, nodes []*cluster.Node) (list []control.LeftLayers) {
+	type move struct{ from, to cluster.ServerName }
+	groups := map[move][]*cluster.Node{}
+	var order []move
+	for _, n := range nodes {
+		m := move{now.LayerAt(n), n.Server().Name}
+		if groups[m] == nil {
+			order = append(order, m)
+		}
+		groups[m] = append(groups[m], n)
+	}
+	for _, m := range order {
+		_, known := c.Server(m.from)
+		list = append(list, control.LeftLayers{
+			Nodes: cluster.Fold(groups[m]), Count: len(groups[m]), From: string(m.from), To: string(m.to), Gone: !known,
+		})
+	}
+	return list
+}
+
+// leftError refuses a description that gives nodes to servers that do not have their layers.
+func leftError(in *control.Description, left []control.LeftLayers) error {
+	first := &left[0]
+	e := control.Errorf(control.Conflict,
+		"apply %s: %s would start on %s without their layers, which are on %s",
+		in.Main, first.Nodes, first.To, first.From).
+		WithHint("--dry-run lists these nodes; --leave-layers applies it nevertheless, and their layers stay there")
+	if more := len(left) - 1; more > 0 {
+		e.Message += fmt.Sprintf(" (and %d more such sets of nodes)", more)
+	}
+	return e
 }
 
 // parse returns the cluster that a description declares. It must have this server.

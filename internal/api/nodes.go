@@ -135,8 +135,12 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 	if !next.IsZero() {
 		out.Next = next.String()
 	}
-	if n.Servers[0].Name != api.Server {
+	if why, hint := now.Stranded(n); why != "" {
+		out.Problem, out.Hint = why, hint
+	}
+	if n.Server().Name != api.Server {
 		api.addReport(&out, n)
+		api.addForeign(&out, n)
 		return out
 	}
 	if v, ok := api.Serving.Shows(n.Name); ok {
@@ -169,6 +173,15 @@ func (api *API) addReport(out *control.Node, n *cluster.Node) {
 	}
 }
 
+// addForeign adds that a node of another server asks this one, and that it seems to have a reason.
+func (api *API) addForeign(out *control.Node, n *cluster.Node) {
+	if s := api.Liveness.State(n.Name); out.Problem == "" && asksInVain(&s, time.Now()) {
+		out.Hint = "start that server; dim node show has how often the node asked here"
+		out.Problem = fmt.Sprintf("it asks this server for its boot, so %s, which serves it, seems not to answer; "+
+			"this one does not stand in for it, because it does not have the node's layer", n.Server().Name)
+	}
+}
+
 // stageUnknown is the stage of a node whose server has not reported it.
 const stageUnknown = "unknown"
 
@@ -184,19 +197,13 @@ func (api *API) minorProblem(n *cluster.Node, s *liveness.State) (text, hint str
 		return clockText(s.Ahead), clockHint
 	case refusedNow(s, time.Now()):
 		return s.Refusal.Text, refusalHint
-	case asksInVain(s, time.Now()):
-		return fmt.Sprintf("it asks this server for its boot, so %s, which serves it, seems not to answer; "+
-			"this one does not stand in for it, because it does not have the node's layer", n.Server().Name), hereHint
 	}
 	return "", ""
 }
 
-const (
-	// vainly is how many requests in a row a node makes before its own server can be said not to answer. A node that
-	// takes an offer shows it with the next message.
-	vainly   = 3
-	hereHint = "start that server; dim node show has how often the node asked here"
-)
+// vainly is how many requests in a row a node makes before its own server can be said not to answer. A node that takes
+// an offer shows it with the next message.
+const vainly = 3
 
 // asksInVain reports whether a node that another server serves asks here again and again, and takes no offer. The
 // requests are counted: not every client tells for how long it has been trying.

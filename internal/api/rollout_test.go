@@ -20,6 +20,7 @@ import (
 	"dim/internal/compare"
 	"dim/internal/control"
 	"dim/internal/coord"
+	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
@@ -88,7 +89,7 @@ func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
 	testkit.Must(t, coord.SaveState(state, kept), f.Load())
 	return New(Info{Server: "head"}, Parts{
 		Serving: r, Liveness: tracker, Compare: compare.New(load, files, log), Push: push.New(push.Options{Log: log}),
-		Follow: f, Problems: new(problems.List), Log: log,
+		Follow: f, Fleet: fleet.New(), Problems: new(problems.List), Log: log,
 	}), now
 }
 

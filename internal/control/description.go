@@ -17,6 +17,8 @@ type ApplyRequest struct {
 	Description      // if its Revision is not 0, only when the applied description has that revision
 	DryRun      bool `json:"dry_run"` // only report what would change
 	Force       bool `json:"force"`   // also when it is the description of a cluster of another name
+	// LeaveLayers consents to ApplyResult.Left: these nodes start without what they have written.
+	LeaveLayers bool `json:"leave_layers,omitempty"`
 }
 
 // ApplyResult is what applying a description changed, or would change.
@@ -25,6 +27,18 @@ type ApplyResult struct {
 	Revision int64               `json:"description_revision"` // of the applied description: the old one in a dry run
 	DryRun   bool                `json:"dry_run"`
 	Changes  []DescriptionChange `json:"changes"`
+	// Left are the nodes that the description gives to a server that does not have their layers. It is applied only
+	// with ApplyRequest.LeaveLayers.
+	Left []LeftLayers `json:"layers_left,omitempty"`
+}
+
+// LeftLayers are nodes whose layers stay on one server, while another one is to serve them.
+type LeftLayers struct {
+	Nodes string `json:"nodes"` // node set
+	Count int    `json:"count"`
+	From  string `json:"from"`           // the server that has their layers
+	To    string `json:"to"`             // the server that the description gives them to
+	Gone  bool   `json:"gone,omitempty"` // the description does not have the server From: nobody can ask it to let go
 }
 
 // DescriptionChange is a change between two descriptions of some objects of one kind.

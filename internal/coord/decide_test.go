@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -102,4 +103,26 @@ func followed(t *testing.T, c *Coord) int {
 		t.Error("there is no version to follow")
 	}
 	return v.Number
+}
+
+func TestHoldersOfLayersAreDecidedAndPutBack(t *testing.T) {
+	c := open(t, t.TempDir())
+	decide := func(change Change) State {
+		t.Helper()
+		testkit.Must(t, c.Decide(t.Context(), func(State) (Change, error) { return change, nil }))
+		return testkit.Value(c.Snapshot(t.Context()))(t)
+	}
+	s := decide(Change{Layers: Holders{"n01": "is1", "n02": "is2"}, Leaving: Holders{"n01": "is2"}})
+	if d := cmp.Diff(Holders{"n01": "is1", "n02": "is2"}, s.Layers); d != "" || s.Leaving["n01"] != "is2" {
+		t.Errorf("%s; leaving %v", d, s.Leaving)
+	}
+	arrived := Change{Layers: Holders{"n01": "is2"}, Leaving: Holders{"n01": ""}}
+	after := decide(arrived)
+	if d := cmp.Diff(after.Layers, arrived.Onto(s).Layers); d != "" || len(after.Leaving) > 0 {
+		t.Errorf("%s; leaving %v", d, after.Leaving)
+	}
+	lost := after.Declarations()
+	if d := cmp.Diff(after.Layers, lost.Onto(State{}).Layers); d != "" {
+		t.Error(d)
+	}
 }

@@ -116,6 +116,10 @@ func (s *State) decodeKey(key string, e entry) error {
 		return json.Unmarshal(e.value, &s.Desired)
 	case key == "next":
 		return json.Unmarshal(e.value, &s.Next)
+	case key == "layers":
+		return json.Unmarshal(e.value, &s.Layers)
+	case key == "leaving":
+		return json.Unmarshal(e.value, &s.Leaving)
 	case strings.HasPrefix(key, "rollouts/"):
 		id, err := strconv.Atoi(strings.TrimPrefix(key, "rollouts/"))
 		s.Rollouts[id] = e.value

@@ -22,6 +22,11 @@ type State struct {
 	// Rollouts are the records of rollouts, by number. Package rollout defines their form.
 	Rollouts map[int]json.RawMessage `json:"rollouts"`
 	Watches  map[string]Watch        `json:"watches"` // by image
+	// Layers are the servers that have the layers of nodes. A node that is not in it has its layer on the server that
+	// the description names first. Leaving are the servers to which nodes go without their layer, as soon as the server
+	// that has it has confirmed that it no longer serves them.
+	Layers  Holders `json:"layers,omitempty"`
+	Leaving Holders `json:"leaving,omitempty"`
 }
 
 // Refs are references, by node.

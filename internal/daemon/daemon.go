@@ -266,7 +266,8 @@ func (d *daemon) assemble() {
 		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet, Log: d.Log,
 	})
 	d.driver = driver.New(driver.Options{
-		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Problems: &d.problems, Log: d.Log,
+		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Fleet: d.others.fleet,
+		Problems: &d.problems, Log: d.Log,
 	})
 }
 

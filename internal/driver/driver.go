@@ -24,6 +24,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/liveness"
@@ -57,6 +58,7 @@ type Options struct {
 	Follow   *follow.Follower
 	Liveness *liveness.Tracker
 	Roots    Roots
+	Fleet    *fleet.Fleet // what other servers reported
 	Problems *problems.List
 	Log      *slog.Logger
 }
@@ -94,6 +96,7 @@ func (d *Driver) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		d.promote(ctx)
+		d.release(ctx)
 		if now := d.Follow.Now(); now != last {
 			last, driven = now, d.driven(now)
 		}
@@ -129,18 +132,53 @@ func (d *Driver) promote(ctx context.Context) {
 	}
 }
 
-// driven returns the rollouts that are running and this server's to drive.
-func (d *Driver) driven(now *follow.Declared) []int {
-	if len(now.State.Rollouts) == 0 {
-		return nil
+// release lets nodes that go to another server without their layer be served there, once their former server has
+// adopted a description that no longer gives them to it.
+func (d *Driver) release(ctx context.Context) {
+	now := d.Follow.Now()
+	if len(now.State.Leaving) == 0 || !d.drives(now) {
+		return
 	}
+	decide := now.Release(func(s cluster.ServerName) bool { return d.letGo(now, s) })
+	if change, err := decide(now.State); err != nil || len(change.Layers) == 0 {
+		return
+	}
+	shared, err := d.Follow.Reachable(ctx)
+	if err != nil {
+		return
+	}
+	if err = shared.Decide(ctx, decide); err == nil {
+		err = d.Follow.Refresh(ctx, shared)
+	}
+	if err != nil {
+		d.Log.Warn("nodes cannot be given to their new servers", "error", err)
+	}
+}
+
+// letGo reports whether a server has adopted the description that now has, so that it serves nothing else. One that the
+// description does not have cannot be asked: who applied that has said that it is off.
+func (d *Driver) letGo(now *follow.Declared, server cluster.ServerName) bool {
+	if _, known := now.Cluster.Server(server); !known || server == d.Server {
+		return true
+	}
+	h, ok := d.Fleet.Server(server)
+	return ok && h.Store == now.State.Store && h.Revision >= now.State.Description.Revision
+}
+
+// drives reports whether this server is the one that carries out what is declared.
+func (d *Driver) drives(now *follow.Declared) bool {
 	for _, s := range now.Cluster.Servers {
 		if s.Has(cluster.RoleHead) {
-			if s.Name != d.Server {
-				return nil
-			}
-			break
+			return s.Name == d.Server
 		}
+	}
+	return true
+}
+
+// driven returns the rollouts that are running and this server's to drive.
+func (d *Driver) driven(now *follow.Declared) []int {
+	if len(now.State.Rollouts) == 0 || !d.drives(now) {
+		return nil
 	}
 	var ids []int
 	list, err := rollout.Active(now.State)

@@ -110,7 +110,7 @@ func (f *Fleet) Server(name cluster.ServerName) (h Heard, ok bool) {
 // Node returns what the server that serves n reported of it last, and when that arrived. ok is false when that is not
 // known.
 func (f *Fleet) Node(n *cluster.Node) (node Node, at time.Time, ok bool) {
-	h, ok := f.Server(n.Servers[0].Name)
+	h, ok := f.Server(n.Server().Name)
 	if !ok {
 		return node, at, false
 	}

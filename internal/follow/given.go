@@ -58,7 +58,12 @@ func (f *Follower) loadGiven(now *Declared, kept *coord.Description) error {
 	}
 	f.given.wins, f.given.holds = true, Describe(c).Digest
 	now.Cluster, now.Digest = c, f.given.holds
-	return nil
+	if before == nil {
+		return nil
+	}
+	claim, err := Claim(before)(now.State)
+	now.State = claim.Onto(now.State)
+	return err
 }
 
 // keepLater notes that d holds, because it was applied after the file was changed.

@@ -17,18 +17,19 @@ func (f *Follower) Restore(ctx context.Context, c *coord.Coord) error {
 		return err
 	}
 	now, lost := f.Now(), empty(s)
-	if err := f.restoreDescription(ctx, c, s); err != nil {
-		return err
-	}
 	lost = lost && now.State.Revision > 0
 	if lost {
 		f.Log.Warn("the shared state was empty; what was kept of it is put back",
 			"images", len(now.State.Images), "nodes", len(now.State.Desired))
-		// First, so that no node follows the versions one after the other as they come back.
+		// First, so that no node follows the versions one after the other as they come back, and no server serves a
+		// node whose layer is elsewhere.
 		err := c.Decide(ctx, func(coord.State) (coord.Change, error) { return now.State.Declarations(), nil })
 		if err != nil {
 			return err
 		}
+	}
+	if err := f.restoreDescription(ctx, c, s); err != nil {
+		return err
 	}
 	if f.restore != nil {
 		if err := f.restore(ctx, c, s, now.State); err != nil {
@@ -55,12 +56,28 @@ func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coo
 		if lost {
 			revision = 0
 		}
+		if err := f.claim(ctx, c, s.Description); err != nil {
+			return err
+		}
 		if _, err := c.PutDescription(ctx, *now.description(), revision); err != nil {
 			return err
 		}
 	}
 	f.applied = true
 	return nil
+}
+
+// claim notes which servers have the layers of the nodes of a description that another one is to replace.
+func (f *Follower) claim(ctx context.Context, c *coord.Coord, replaced *coord.Description) error {
+	if replaced == nil {
+		return nil
+	}
+	before, err := f.parse(replaced)
+	if err != nil {
+		f.Log.Warn("it is not known which servers had the layers of nodes", "error", err)
+		return nil
+	}
+	return c.Decide(ctx, Claim(before))
 }
 
 // RestoreLater notes that the shared state may lack something that this server has. Run puts it.

@@ -68,6 +68,9 @@ func (a *access) noteRefusal(node cluster.NodeName) {
 		return
 	}
 	text := fmt.Sprintf("NFS: %s serves %s: %v", n.Server().Name, node, boot.ErrNotMine)
+	if why, _ := a.s.Declared.Now().Stranded(n); why != "" {
+		text = "NFS: " + why
+	}
 	if a.s.Liveness.Refused(node, boot.Refusal{Text: text, Expected: true, NotMine: true}) {
 		a.s.Log.Info("node not answered", "node", node, "reason", text)
 	}

@@ -200,15 +200,18 @@ func (s *Server) Boots(n *cluster.Node) (image.Version, error) {
 		return image.Version{}, errors.New(text)
 	}
 	v, err := s.Declared.Now().Version(n)
+	if why, hint := s.Declared.Now().Stranded(n); why != "" {
+		return v, fmt.Errorf("%s; %s", why, hint)
+	}
 	if err == nil {
 		err = fmt.Errorf("serve as %s: node %s is not served here", s.Server, n.Name)
 	}
 	return v, err
 }
 
-// Serves reports whether this server serves n: it is the first of n's servers. No other server does, because it would
-// serve a layer of its own.
-func (s *Server) Serves(n *cluster.Node) bool { return n.Server().Name == s.Server }
+// Serves reports whether this server serves n: see follow.Declared.Serves. No other server does, because it would serve
+// a layer of its own.
+func (s *Server) Serves(n *cluster.Node) bool { return s.Declared.Now().Serves(s.Server, n) }
 
 // Booted returns the nodes that show already what they were to follow from their next boot on, because they have
 // booted, with what that is. It returns them until the declared state says that they follow it.
