@@ -55,7 +55,8 @@ which every user of the machine reaches, http is enough with --etcd-user.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().StringVar(&f.cluster, "cluster", "", "cluster description to apply: `FILE`")
-	cmd.Flags().StringVar(&f.as, "as", "", "name of this `SERVER` in the description (default: the host name)")
+	cmd.Flags().StringVar(&f.as, "as", "",
+		"name of this `SERVER` in the description (default: that of its certificate, or else the host name)")
 	cmd.Flags().StringSliceVar(&f.etcd.Endpoints, "etcd", nil,
 		"`URLS` of an existing etcd (default: an etcd in this process)")
 	cmd.Flags().StringVar(&f.etcd.CA, "etcd-ca", "", "`FILE` with the authorities that sign etcd's certificates")
@@ -78,12 +79,9 @@ func (a *app) serve(cmd *cobra.Command, f *serveFlags) error {
 	if err := f.etcd.Check(); err != nil {
 		return &usageError{fmt.Errorf("serve: etcd %w", err), etcdHint}
 	}
-	if f.as == "" {
-		f.as = hostName()
-	}
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	err := daemon.Run(cmd.Context(), daemon.Config{
-		Data: a.data, ClusterFile: f.cluster, As: f.as, Etcd: f.etcd, Loaders: f.loaders,
+		Data: a.data, ClusterFile: f.cluster, As: f.as, Host: hostName(), Etcd: f.etcd, Loaders: f.loaders,
 		Program: version(), Log: log,
 	})
 	if errors.Is(err, follow.ErrRestart) {

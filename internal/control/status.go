@@ -54,7 +54,7 @@ type Server struct {
 
 // Service is one thing that listens.
 type Service struct {
-	Name    string `json:"name"`    // "nfs", "http", "tftp", "dhcp"
+	Name    string `json:"name"`    // "nfs", "http", "api", "tftp", "dhcp"
 	Address string `json:"address"` // host:port
 }
 

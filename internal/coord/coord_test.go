@@ -88,6 +88,7 @@ func TestPutsSurviveARestart(t *testing.T) {
 		}},
 		Desired: Refs{"n01": ref(t, "compute@1")}, Next: Refs{"n03": ref(t, "compute@2")},
 		Rollouts: map[int]json.RawMessage{1: json.RawMessage(`{"a":1}`)}, Watches: map[string]Watch{"compute": watch},
+		Servers: map[string]Server{}, Revoked: map[string]Revocation{},
 	}
 	if diff := cmp.Diff(want, after); diff != "" {
 		t.Error(diff)

@@ -129,6 +129,16 @@ func (s *State) decodeKey(key string, e entry) error {
 		err := json.Unmarshal(e.value, &w)
 		s.Watches[strings.TrimPrefix(key, "watches/")] = w
 		return err
+	case strings.HasPrefix(key, "servers/"):
+		var v Server
+		err := json.Unmarshal(e.value, &v)
+		s.Servers[strings.TrimPrefix(key, "servers/")] = v
+		return err
+	case strings.HasPrefix(key, "revoked/"):
+		var v Revocation
+		err := json.Unmarshal(e.value, &v)
+		s.Revoked[strings.TrimPrefix(key, "revoked/")] = v
+		return err
 	case strings.HasPrefix(key, "images/"):
 		return s.decodeImageKey(strings.Split(key, "/"), e)
 	}
@@ -241,6 +251,12 @@ func (s *State) makeMaps() {
 	}
 	if s.Watches == nil {
 		s.Watches = map[string]Watch{}
+	}
+	if s.Servers == nil {
+		s.Servers = map[string]Server{}
+	}
+	if s.Revoked == nil {
+		s.Revoked = map[string]Revocation{}
 	}
 	if s.Rollouts == nil {
 		s.Rollouts = map[int]json.RawMessage{}

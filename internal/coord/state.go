@@ -27,6 +27,9 @@ type State struct {
 	// that has it has confirmed that it no longer serves them.
 	Layers  Holders `json:"layers,omitempty"`
 	Leaving Holders `json:"leaving,omitempty"`
+	// Servers are the servers that have joined, by name. Revoked are identities that have ended, by id.
+	Servers map[string]Server     `json:"servers"`
+	Revoked map[string]Revocation `json:"revoked"`
 }
 
 // Refs are references, by node.

@@ -25,15 +25,17 @@ func (c clients) answers(ctx context.Context, addrs []netip.Addr, since time.Tim
 	return admission.Answers(ctx, []*admission.Controller{c.nfs, c.http}, addrs, since)
 }
 
-// closed returns how many connections were closed at accept, by service.
-func (c clients) closed() map[string]uint64 {
-	return map[string]uint64{"nfs": c.nfs.Refused(), "http": c.http.Refused()}
+// closed returns how many connections were refused, by service.
+func (d *daemon) closed() map[string]uint64 {
+	return map[string]uint64{
+		"nfs": d.clients.nfs.Refused(), "http": d.clients.http.Refused(), "api": d.others.server.Refused(),
+	}
 }
 
 // declared returns the description that holds now. It is empty before one is adopted.
 func (d *daemon) declared() *cluster.Cluster {
-	if now := d.follow.Now(); now != nil {
-		return now.Cluster
+	if d.follow != nil && d.follow.Now() != nil {
+		return d.follow.Now().Cluster
 	}
 	return &cluster.Cluster{}
 }

@@ -21,6 +21,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -52,9 +53,11 @@ import (
 	"dim/internal/liveness"
 	"dim/internal/loglimit"
 	"dim/internal/masters"
+	"dim/internal/membership"
 	"dim/internal/metrics"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
+	"dim/internal/peer"
 	"dim/internal/pki"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -72,7 +75,8 @@ import (
 type Config struct {
 	Data        string       // data directory, made by `dim init`
 	ClusterFile string       // description to apply at the start; "": the one applied before
-	As          string       // name of this server in the description
+	As          string       // name of this server in the description; "": that of its certificate, or else Host
+	Host        string       // name of this machine
 	Etcd        coord.Remote // an existing etcd; the zero value: the embedded one
 	Loaders     string       // directory of the iPXE programs; "": /usr/lib/ipxe
 	InitDir     string       // directory of the dim-init programs; "": that of this program
@@ -123,8 +127,12 @@ type roots struct {
 
 // others are what joins this server to the others.
 type others struct {
-	fleet    *fleet.Fleet
-	reporter *reporting.Reporter
+	credentials *pki.Credentials
+	members     *membership.Membership
+	server      *peer.Server
+	client      *peer.Client
+	fleet       *fleet.Fleet
+	reporter    *reporting.Reporter
 }
 
 // files are what is open in the data directory besides the parts.
@@ -176,6 +184,9 @@ func (d *daemon) start(ctx context.Context, calls *server.Calls) error {
 	if err := d.follow.Load(); err != nil {
 		return err
 	}
+	if err := d.others.members.Begin(); err != nil {
+		return err
+	}
 	me, _ := d.follow.Cluster().Server(d.server)
 	l, err := sockets.Open(ctx, me, addressWait, d.Log)
 	if err != nil {
@@ -198,13 +209,9 @@ func open(c Config) (d *daemon, err error) {
 	if err := pki.Check(c.Data); err != nil {
 		return nil, err
 	}
-	d = &daemon{Config: c, server: cluster.ServerName(c.As), started: time.Now()}
+	d = &daemon{Config: c, started: time.Now()}
 	d.others.fleet = fleet.New()
 	d.Log = slog.New(loglimit.New(c.Log.Handler(), func() int { return maxLogLines + d.nodes() }))
-	d.follow = follow.New(follow.Options{
-		Server: d.server, StateFile: layout(c.Data).state(), CoordDir: layout(c.Data).coord(), Etcd: c.Etcd,
-		ClusterFile: c.ClusterFile, Log: d.Log,
-	})
 	d.clients = clients{
 		nfs:     admission.New("nfs", d.declared, d.Log),
 		http:    admission.New("http", d.declared, d.Log),
@@ -213,11 +220,35 @@ func open(c Config) (d *daemon, err error) {
 	if d.files.lock, err = lockData(c.Data); err != nil {
 		return nil, err
 	}
+	if err := d.openIdentity(layout(c.Data)); err != nil {
+		d.close()
+		return nil, err
+	}
 	if err := d.openParts(layout(c.Data)); err != nil {
 		d.close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// openIdentity finds out which server this is, and makes what depends on that alone.
+func (d *daemon) openIdentity(l layout) (err error) {
+	if d.others.credentials, err = pki.Open(d.Data); err != nil {
+		return err
+	}
+	d.server = cmp.Or(cluster.ServerName(d.As), d.others.credentials.Identity().Name, cluster.ServerName(d.Host))
+	d.follow = follow.New(follow.Options{
+		Server: d.server, StateFile: l.state(), CoordDir: l.coord(), Etcd: d.Etcd, ClusterFile: d.ClusterFile,
+		Log: d.Log,
+	})
+	d.others.members = membership.New(membership.Options{
+		Server: d.server, Credentials: d.others.credentials, Follow: d.follow, Log: d.Log,
+	})
+	o := peer.Options{
+		Credentials: d.others.credentials, Declared: d.declared, Refused: d.others.members.Refused, Log: d.Log,
+	}
+	d.others.server, d.others.client = peer.NewServer(o), peer.NewClient(o)
+	return nil
 }
 
 func (d *daemon) openParts(l layout) (err error) {
@@ -295,9 +326,18 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	d.follow.Subscribe(d.serving.Adopted)
 	d.follow.Subscribe(d.masters.Adopted)
 	d.follow.Subscribe(d.others.reporter.Adopted)
+	d.others.members.Handle(d.others.server)
+	d.follow.Subscribe(d.adopted)
 	for _, s := range d.problemSources(me) {
 		d.problems.Add(s)
 	}
+}
+
+// adopted is a subscriber of follow.Follower: others may be refused from now on.
+func (d *daemon) adopted(ctx context.Context, now *follow.Declared) {
+	d.others.members.Adopted(ctx, now)
+	d.others.server.Recheck()
+	d.others.client.Recheck()
 }
 
 // serve runs everything until one part ends. What nodes ask for before they have a root is answered at once. The roots
@@ -315,6 +355,7 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 		},
 		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.others.reporter.Run,
 		d.saveState, releaseMemory,
+		func(ctx context.Context) error { return d.others.members.Run(ctx, d.others.client) },
 	} {
 		g.Go(func() error { return run(all) })
 	}
@@ -328,6 +369,9 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 // close closes what was opened, also when that is only a part.
 func (d *daemon) close() {
 	var errs []error
+	if d.others.client != nil {
+		d.others.client.Close()
+	}
 	if d.bootfiles != nil {
 		d.bootfiles.Close()
 	}

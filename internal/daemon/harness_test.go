@@ -39,7 +39,7 @@ type site struct {
 	file   string // of the description
 	addr   string // of the server
 	master string
-	ports  [3]int // NFS, HTTP, TFTP
+	ports  [4]int // NFS, HTTP, TFTP, API
 	etcd   []string
 	given  bool // the description, on the command line
 
@@ -83,7 +83,8 @@ func newSiteIn(t *testing.T, dir, addr string) *site {
 
 const description = `<cluster name="small" domain="small.example">
   <network name="boot" subnet="127.0.0.0/8" insecure="yes"/>
-  <server name="head" roles="head image" dhcp="off" nfs-port="%d" http-port="%d" tftp-port="%d">
+  <server name="head" roles="head image" dhcp="off" nfs-port="%d" http-port="%d" tftp-port="%d"
+          api-port="%d">
     <interface network="boot" address="%s"/>
   </server>
   <taxonomy><level name="node" from="1" to="4"/></taxonomy>
@@ -98,7 +99,7 @@ const description = `<cluster name="small" domain="small.example">
 // describe writes the description, with more at its end; edits are pairs of what to replace and by what.
 func (s *site) describe(more string, edits ...string) {
 	s.t.Helper()
-	text := fmt.Sprintf(description, s.ports[0], s.ports[1], s.ports[2], s.addr, s.master, s.master, more)
+	text := fmt.Sprintf(description, s.ports[0], s.ports[1], s.ports[2], s.ports[3], s.addr, s.master, s.master, more)
 	testkit.Must(s.t, os.WriteFile(s.file, []byte(strings.NewReplacer(edits...).Replace(text)), 0o600))
 }
 

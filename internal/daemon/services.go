@@ -20,6 +20,7 @@ import (
 	"dim/internal/dhcp"
 	"dim/internal/metrics"
 	"dim/internal/oncrpc"
+	"dim/internal/peer"
 	"dim/internal/ra"
 	"dim/internal/tftp"
 )
@@ -34,6 +35,7 @@ type services struct {
 	busy *drained // the handler of http
 
 	clients clients
+	api     *peer.Server
 }
 
 // Bounds of the HTTP service.
@@ -66,12 +68,13 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 	mux.Handle("GET /metrics", metrics.Handler(metrics.Sources{
 		Cluster: d.follow.Cluster, RPC: d.roots.rpc, NFS: d.roots.nfs, Classes: &d.roots.classes,
 		Flushes: d.set.Flushes, Stages: d.api.Stages, Disks: d.api.Disks,
-		DHCP: answers.Stats, TFTP: files.Stats, Lost: l.Lost, Closed: d.clients.closed,
+		DHCP: answers.Stats, TFTP: files.Stats, Lost: l.Lost, Closed: d.closed,
 	}))
 	mux.Handle("/node/", d.serving.WhenReady(d.push.Handler()))
 	busy := &drained{handler: d.clients.http.Handler(mux)}
 	return &services{
 		clients: d.clients,
+		api:     d.others.server,
 		busy:    busy,
 		rpc:     d.roots.rpc,
 		dhcp:    answers,
@@ -102,6 +105,7 @@ func (s *services) serve(ctx context.Context, l *sockets.Set) error {
 		s.busy.drain()
 		return err
 	})
+	g.Go(func() error { return s.api.Serve(ctx, sockets.Join(l.API)) })
 	for _, pc := range l.TFTP {
 		g.Go(func() error { return s.tftp.Serve(ctx, pc) })
 	}

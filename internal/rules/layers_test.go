@@ -92,7 +92,11 @@ var layers = map[string]layer{
 	"internal/liveness": known, // which nodes are up
 	"internal/fleet":    known, // what other servers hold and show
 
+	"internal/peer": known, // the HTTP API between servers
+
 	"internal/admission": known, // which connections are taken
+
+	"internal/membership": parts, // which servers are in the cluster, and their certificates
 
 	"internal/versions":  parts, // numbers, publication and removal of versions
 	"internal/serving":   parts, // which root a caller gets

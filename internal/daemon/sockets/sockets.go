@@ -28,13 +28,14 @@ import (
 // Set is all that a server listens on, besides the control API. Close closes it.
 type Set struct {
 	NFS, HTTP []net.Listener
+	API       []net.Listener // for other servers
 	TFTP      []net.PacketConn
 	DHCP, RA  net.PacketConn // nil: this server does not answer DHCP, or has no IPv6
 }
 
 // Bounds of Open.
 const (
-	stuckTimeout = time.Minute // for a client of HTTP that acknowledges nothing of what is sent
+	stuckTimeout = time.Minute // for a client of HTTP, or a server, that acknowledges nothing of what is sent
 	addressRetry = 500 * time.Millisecond
 )
 
@@ -100,6 +101,7 @@ func open(ctx context.Context, s *cluster.Server) (*Set, error) {
 		tcp(&l.HTTP, &net.ListenConfig{Control: endStuck}, addr, s.Ports.HTTP)
 	}
 	for _, addr := range Addresses(s) {
+		tcp(&l.API, &net.ListenConfig{Control: endStuck}, addr, s.Ports.API)
 		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", netip.AddrPortFrom(addr, s.Ports.TFTP).String())
 		if note(err) {
 			l.TFTP = append(l.TFTP, pc)
@@ -124,7 +126,7 @@ func open(ctx context.Context, s *cluster.Server) (*Set, error) {
 
 // Close closes every socket; those that a server closed already do not mind.
 func (l *Set) Close() {
-	for _, ln := range append(l.NFS, l.HTTP...) {
+	for _, ln := range slices.Concat(l.NFS, l.HTTP, l.API) {
 		_ = ln.Close()
 	}
 	for _, pc := range append(l.TFTP, l.DHCP, l.RA) {
@@ -233,7 +235,7 @@ func (l *Set) Services() []control.Service {
 	for _, s := range []struct {
 		name      string
 		listeners []net.Listener
-	}{{"nfs", l.NFS}, {"http", l.HTTP}} {
+	}{{"nfs", l.NFS}, {"http", l.HTTP}, {"api", l.API}} {
 		for _, ln := range s.listeners {
 			list = append(list, control.Service{Name: s.name, Address: ln.Addr().String()})
 		}

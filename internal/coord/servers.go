@@ -1,0 +1,71 @@
+package coord
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Server is a server that belongs to the cluster: it has a certificate.
+type Server struct {
+	ID     string    `json:"id"`    // of its identity
+	Roles  []string  `json:"roles"` // that it may have, if the description gives them to it
+	Joined time.Time `json:"joined"`
+}
+
+// Revocation is the end of an identity.
+type Revocation struct {
+	Server string    `json:"server"` // its name
+	Time   time.Time `json:"time"`
+}
+
+// PutServer puts a server, in place of one of that name. The identity of that one is revoked if it is another one.
+func (c *Coord) PutServer(ctx context.Context, name string, s Server) error {
+	for range attempts {
+		done, err := c.putServer(ctx, name, s)
+		if err != nil {
+			return fmt.Errorf("put server %s: %w", name, err)
+		}
+		if done {
+			return nil
+		}
+	}
+	return fmt.Errorf("put server %s: %w", name, ErrConflict)
+}
+
+func (c *Coord) putServer(ctx context.Context, name string, s Server) (done bool, err error) {
+	key := c.serverKey(name)
+	r, err := c.read(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	value, err := json.Marshal(s)
+	if err != nil {
+		return false, err
+	}
+	revision := int64(0)
+	ops := []clientv3.Op{clientv3.OpPut(key, string(value))}
+	for _, kv := range r.Kvs {
+		var old Server
+		if err := json.Unmarshal(kv.Value, &old); err != nil {
+			return false, err
+		}
+		revision = kv.ModRevision
+		if old.ID != s.ID {
+			ops = append(ops, c.revoke(old.ID, name))
+		}
+	}
+	put, err := c.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)}, ops)
+	return err == nil && put.Succeeded, err
+}
+
+// revoke is the operation that ends an identity.
+func (c *Coord) revoke(id, server string) clientv3.Op {
+	value, _ := json.Marshal(Revocation{Server: server, Time: time.Now().UTC()}) // of texts and a time
+	return clientv3.OpPut(c.prefix+"revoked/"+id, string(value))
+}
+
+func (c *Coord) serverKey(name string) string { return c.prefix + "servers/" + name }

@@ -1,0 +1,38 @@
+package membership
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// post makes a call with a JSON body that answers with a JSON object.
+func post[T any](ctx context.Context, hc *http.Client, url string, in any) (answer T, err error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return answer, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(b))
+	if err != nil {
+		return answer, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := hc.Do(req)
+	if err != nil {
+		return answer, err
+	}
+	defer resp.Body.Close()
+	body := io.LimitReader(resp.Body, maxAnswer)
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(body, 500))
+		return answer, fmt.Errorf("%s answers %s: %s", url, resp.Status, strings.TrimSpace(string(text)))
+	}
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("%s: read the answer: %v", url, err)
+	}
+	return answer, nil
+}

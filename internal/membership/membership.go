@@ -1,0 +1,257 @@
+// Package membership decides which machines are servers of the cluster, and keeps this one's certificate valid.
+//
+// # Concepts
+//
+// A head certifies servers: it has the authority (package pki). Which server has which identity, and which identities
+// have ended, is in the shared state. Every server refuses identities that have ended as soon as it has adopted that
+// state.
+//
+// A server renews its certificate when half of its time is over: a head by its own authority, other servers by asking a
+// head. While that fails it is tried again and again. A certificate that has expired can be renewed for half a year.
+//
+// # Concurrency
+//
+// Begin is called first. The other methods may be called from any number of goroutines.
+//
+// # What it must not know
+//
+// What servers say to each other besides.
+package membership
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/follow"
+	"dim/internal/peer"
+	"dim/internal/pki"
+	"dim/internal/problems"
+)
+
+// Options of a Membership. All are needed.
+type Options struct {
+	Server      cluster.ServerName // this server
+	Credentials *pki.Credentials
+	Follow      *follow.Follower
+	Log         *slog.Logger
+}
+
+// Membership is this server's part in who belongs to the cluster.
+type Membership struct {
+	Options
+
+	wake chan struct{} // capacity 1: a state was adopted
+
+	mu  sync.Mutex
+	err error // why the certificate could not be renewed; nil: it was, or need not be
+}
+
+// New returns a Membership.
+func New(o Options) *Membership { return &Membership{Options: o, wake: make(chan struct{}, 1)} }
+
+// renewInterval is the interval between checks whether the certificate is due, and between tries to renew it.
+const renewInterval = time.Minute
+
+// Begin decides whether this machine may be the server that it was told to be, and gives a head its name. The error is
+// a control.Error that tells a person what to do.
+func (m *Membership) Begin() error {
+	me, _ := m.Follow.Cluster().Server(m.Server)
+	id := m.Credentials.Identity()
+	if m.Credentials.Authority() == nil {
+		if id.Name != m.Server {
+			return control.Errorf(control.Invalid, "serve as %s: this machine has joined as %s", m.Server, id.Name).
+				WithHint("leave --as out")
+		}
+		return nil
+	}
+	first := firstHead(m.Follow.Cluster())
+	if first.Name != me.Name && (id.Name != me.Name || !me.Has(cluster.RoleHead)) {
+		return control.Errorf(control.Invalid,
+			"serve as %s: this machine has not joined the cluster, whose head is %s", me.Name, first.Name).
+			WithHint(fmt.Sprintf("on %s: dim token --for %s; then here the command that it prints", first.Name,
+				me.Name))
+	}
+	return m.Credentials.Assume(me.Name, me.Roles, time.Now())
+}
+
+// firstHead returns the head that may begin a cluster. All others join it.
+func firstHead(c *cluster.Cluster) *cluster.Server {
+	i := slices.IndexFunc(c.Servers, func(s *cluster.Server) bool { return s.Has(cluster.RoleHead) })
+	return c.Servers[i] // every description has one
+}
+
+// Refused returns why a server of the cluster is refused now, or nil.
+func (m *Membership) Refused(id peer.Identity) error {
+	if _, ok := m.Follow.Now().State.Revoked[id.ID]; ok {
+		return fmt.Errorf("the identity of server %s was revoked", id.Name)
+	}
+	return nil
+}
+
+// Handle adds what this server answers to others. It does nothing if it does not certify servers.
+func (m *Membership) Handle(s *peer.Server) {
+	if m.Credentials.Authority() != nil {
+		s.Handle("POST "+renewPath, peer.Renewing, http.HandlerFunc(m.renew))
+	}
+}
+
+const renewPath = "/peer/v1/renew"
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 64 << 10
+
+// certifyRequest asks for a certificate. certified answers it.
+type certifyRequest struct {
+	Request []byte `json:"request"` // PKCS #10, DER
+}
+
+type certified struct {
+	Chain string `json:"chain"` // certificates in PEM: the server's, and that of the authority for servers
+}
+
+// renew certifies a server again.
+func (m *Membership) renew(w http.ResponseWriter, r *http.Request) {
+	id, _ := peer.From(r.Context())
+	var in certifyRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAnswer)).Decode(&in); err != nil {
+		http.Error(w, fmt.Sprintf("read request: %v", err), http.StatusBadRequest)
+		return
+	}
+	key, err := pki.ParseRequest(in.Request)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	id.Roles = m.rolesOf(id)
+	chain, err := m.Credentials.Authority().Certify(key, id, time.Now())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	m.Log.Info("certificate renewed", "server", id.Name)
+	_ = json.NewEncoder(w).Encode(certified{string(chain)})
+}
+
+// rolesOf returns the roles that a server may have and that the description gives to it.
+func (m *Membership) rolesOf(id peer.Identity) (roles []cluster.Role) {
+	now := m.Follow.Now()
+	joined, ok := now.State.Servers[string(id.Name)]
+	if !ok || joined.ID != id.ID {
+		return id.Roles
+	}
+	s, _ := now.Cluster.Server(id.Name)
+	for _, r := range joined.Roles {
+		if role := cluster.Role(r); s.Has(role) {
+			roles = append(roles, role)
+		}
+	}
+	return roles
+}
+
+// Run keeps the certificate of this server valid, and enters a head into the shared state, until ctx ends.
+func (m *Membership) Run(ctx context.Context, c *peer.Client) error {
+	tick := time.NewTicker(renewInterval)
+	defer tick.Stop()
+	for {
+		m.keep(ctx, c)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-m.wake:
+		}
+	}
+}
+
+// Adopted is a subscriber of follow.Follower.
+func (m *Membership) Adopted(context.Context, *follow.Declared) {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Membership) keep(ctx context.Context, c *peer.Client) {
+	err := m.enter(ctx)
+	if m.Credentials.Due(time.Now()) {
+		err = errors.Join(err, m.renewOwn(ctx, c))
+	}
+	m.mu.Lock()
+	before := m.err
+	m.err = err
+	m.mu.Unlock()
+	if err != nil && ctx.Err() == nil && (before == nil || before.Error() != err.Error()) {
+		m.Log.Warn("certificate of this server", "error", err)
+	}
+}
+
+// enter puts a head with an authority into the shared state.
+func (m *Membership) enter(ctx context.Context) error {
+	id := m.Credentials.Identity()
+	if m.Credentials.Authority() == nil || m.Follow.Now().State.Servers[string(m.Server)].ID == id.ID {
+		return nil
+	}
+	shared, err := m.Follow.Reachable(ctx)
+	if err != nil {
+		return nil // which is a problem of its own
+	}
+	s := coord.Server{ID: id.ID, Joined: time.Now().UTC().Truncate(time.Second)}
+	for _, r := range id.Roles {
+		s.Roles = append(s.Roles, string(r))
+	}
+	return shared.PutServer(ctx, string(m.Server), s)
+}
+
+// renewOwn renews the certificate of this server.
+func (m *Membership) renewOwn(ctx context.Context, c *peer.Client) error {
+	me, ok := m.Follow.Cluster().Server(m.Server)
+	if ok && m.Credentials.Authority() != nil {
+		return m.Credentials.Assume(m.Server, me.Roles, time.Now())
+	}
+	request, err := m.Credentials.Request()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range m.Follow.Cluster().Servers {
+		if !s.Has(cluster.RoleHead) || s.Name == m.Server {
+			continue
+		}
+		hc, base := c.To(s.Name)
+		answer, err := post[certified](ctx, hc, base+renewPath, certifyRequest{request})
+		if err == nil {
+			err = m.Credentials.Install([]byte(answer.Chain))
+		}
+		if err == nil {
+			c.Close() // further connections show the new certificate
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("renew the certificate of %s: %w", m.Server, errors.Join(errs...))
+}
+
+// Problems is a problems.Source: the certificate cannot be renewed.
+func (m *Membership) Problems(context.Context) []problems.Problem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		return nil
+	}
+	return []problems.Problem{{
+		About: problems.Subject{Kind: problems.KindServer, Name: string(m.Server)},
+		Text: fmt.Sprintf("its certificate, valid until %s: %v",
+			m.Credentials.Expires().Local().Format(time.DateTime), m.err),
+		Hint: "without a valid certificate it only serves what it has; check the clocks, and the network to the heads",
+	}}
+}
