@@ -6,16 +6,17 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sync/errgroup"
 
+	"dim/internal/bootload"
 	"dim/internal/procstat"
 )
 
@@ -53,143 +54,45 @@ func run(o *options) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	l := load{options: o, conn: conn, to: &net.UDPAddr{IP: net.ParseIP(o.server), Port: 67}, mac: mac,
-		open: map[dhcpv4.TransactionID]*exchange{}}
+	server, err := netip.ParseAddr(o.server)
+	if err != nil {
+		return err
+	}
+	relay := bootload.NewRelay(conn, netip.AddrPortFrom(server, 67))
+	defer relay.Close()
 	before := procstat.CPUTime(o.pid)
 	begin := time.Now()
-	if err := l.run(); err != nil {
+	if err := o.ask(relay, mac); err != nil {
 		return err
 	}
 	took, used := time.Since(begin), procstat.CPUTime(o.pid)-before
-	limit, err := echo(2*o.exchanges, l.size)
+	size := int(relay.Size.Load())
+	limit, err := echo(2*o.exchanges, size)
 	if err != nil {
 		return err
 	}
 	rate, most := float64(o.exchanges)/took.Seconds(), float64(o.exchanges)/limit.Seconds()
 	fmt.Printf("%d exchanges, %d at once, wall %.2fs, server cpu %.2fs, %d sent again\n",
-		o.exchanges, o.window, took.Seconds(), used, l.again)
+		o.exchanges, o.window, took.Seconds(), used, relay.Again.Load())
 	fmt.Printf("%.0f exchanges/s; limit, %d datagrams of %d bytes echoed: %.0f/s; ratio limit/server %.1f\n",
-		rate, 2*o.exchanges, l.size, most, most/rate)
+		rate, 2*o.exchanges, size, most, most/rate)
 	return nil
 }
 
-// exchange is one machine's way to an address.
-type exchange struct {
-	mac    net.HardwareAddr
-	last   []byte // the message that waits for an answer
-	sentAt time.Time
-}
-
-// load keeps a number of exchanges open until all are done.
-type load struct {
-	*options
-	conn  *net.UDPConn
-	to    *net.UDPAddr
-	mac   net.HardwareAddr
-	open  map[dhcpv4.TransactionID]*exchange
-	begun int
-	done  int
-	again int
-	size  int // bytes of the largest message
-}
-
-// resend is the time after which a message without an answer is sent again.
-const resend = time.Second
-
-func (l *load) run() error {
-	buf := make([]byte, 2048)
-	for progress := time.Now(); l.done < l.exchanges; {
-		for l.begun < l.exchanges && len(l.open) < l.window {
-			if err := l.discover(); err != nil {
-				return err
-			}
-		}
-		l.conn.SetReadDeadline(time.Now().Add(resend / 4))
-		n, err := l.conn.Read(buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if time.Since(progress) > 20*resend {
-				return fmt.Errorf("no answer for %v after %d exchanges", 20*resend, l.done)
-			}
-			if err := l.repeat(); err != nil {
-				return err
-			}
-			continue
-		}
-		if err == nil {
-			progress = time.Now()
-			err = l.answer(buf[:n])
-		}
-		if err != nil {
+// ask lets the machines ask, o.window of them at a time.
+func (o *options) ask(relay *bootload.Relay, first net.HardwareAddr) error {
+	var g errgroup.Group
+	g.SetLimit(o.window)
+	for i := range o.exchanges {
+		n := i % o.machines
+		mac := append(net.HardwareAddr{}, first...)
+		mac[4], mac[5] = mac[4]+byte(n>>8), mac[5]+byte(n) // as bench/run describes them
+		g.Go(func() error {
+			_, err := relay.Boot(context.Background(), mac)
 			return err
-		}
+		})
 	}
-	return nil
-}
-
-func (l *load) discover() error {
-	n := l.begun % l.machines
-	l.begun++
-	mac := append(net.HardwareAddr{}, l.mac...)
-	mac[4], mac[5] = mac[4]+byte(n>>8), mac[5]+byte(n) // as bench/run describes them
-	m, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithRelay(net.ParseIP(l.relay)),
-		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003016")),
-		dhcpv4.WithGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 7}))
-	if err != nil {
-		return err
-	}
-	for l.open[m.TransactionID] != nil {
-		m.TransactionID[0] = byte(rand.Uint32())
-	}
-	l.open[m.TransactionID] = &exchange{mac: mac}
-	return l.send(m)
-}
-
-func (l *load) send(m *dhcpv4.DHCPv4) error {
-	b := m.ToBytes()
-	l.size = max(l.size, len(b))
-	x := l.open[m.TransactionID]
-	x.last, x.sentAt = b, time.Now()
-	_, err := l.conn.WriteTo(b, l.to)
-	return err
-}
-
-func (l *load) repeat() error {
-	for _, x := range l.open {
-		if time.Since(x.sentAt) < resend {
-			continue
-		}
-		l.again++
-		x.sentAt = time.Now()
-		if _, err := l.conn.WriteTo(x.last, l.to); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *load) answer(b []byte) error {
-	m, err := dhcpv4.FromBytes(b)
-	if err != nil {
-		return err
-	}
-	l.size = max(l.size, len(b))
-	x := l.open[m.TransactionID]
-	switch {
-	case x == nil: // the answer to a message that was sent twice
-		return nil
-	case m.MessageType() == dhcpv4.MessageTypeOffer:
-		r, err := dhcpv4.NewRequestFromOffer(m, dhcpv4.WithRelay(net.ParseIP(l.relay)))
-		if err != nil {
-			return err
-		}
-		return l.send(r)
-	case m.MessageType() == dhcpv4.MessageTypeAck:
-		delete(l.open, m.TransactionID)
-		l.done++
-		return nil
-	}
-	return fmt.Errorf("the answer for %v is %v", x.mac, m.MessageType())
+	return g.Wait()
 }
 
 // echo returns how long it takes to send n datagrams of so many bytes to a loop that sends them back, one after the

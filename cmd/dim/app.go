@@ -58,7 +58,8 @@ reaches every machine within seconds, without a reboot.`,
 	group(root)
 	root.AddCommand(
 		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(),
-		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.completionCommand(), a.versionCommand(),
+		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.benchCommand(),
+		a.completionCommand(), a.versionCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "Meaning of the exit codes", Long: exitCodes},
 	)
 	return root

@@ -19,6 +19,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/cluster/summary"
 	"dim/internal/control"
+	"dim/internal/storm"
 	"dim/internal/testkit"
 )
 
@@ -29,7 +30,7 @@ func outputs() []any {
 		control.Version{}, control.PruneResult{}, control.VerifyResult{}, control.Comparison{}, control.NodeDiff{},
 		control.Rollout{}, control.Node{}, control.Machine{}, control.CheckResult{}, control.SavedEntry{},
 		control.RestoredEntry{}, control.Snapshot{}, control.RestoredSnapshot{}, control.Mount{}, control.Change{},
-		cluster.Problem{}, summary.Cluster{}, programVersion{},
+		control.Storm{}, storm.Result{}, cluster.Problem{}, summary.Cluster{}, programVersion{},
 	}
 }
 
@@ -148,7 +149,8 @@ func fieldComments(t *testing.T) map[string]string {
 	t.Helper()
 	comments := map[string]string{}
 	for _, dir := range []string{
-		"../../internal/control", "../../internal/cluster", "../../internal/cluster/summary", ".",
+		"../../internal/control", "../../internal/cluster", "../../internal/cluster/summary",
+		"../../internal/storm", "../../internal/capacity", ".",
 	} {
 		paths := testkit.Value(filepath.Glob(dir + "/*.go"))(t)
 		for _, path := range paths {

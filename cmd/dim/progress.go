@@ -42,7 +42,10 @@ func terminalWidth(w io.Writer) int {
 	return 80
 }
 
-func (p *progress) show(at control.Progress) {
+func (p *progress) show(at control.Progress) { p.line(progressLine(at, time.Now())) }
+
+// line shows a line, if it is time for one.
+func (p *progress) line(line string) {
 	now := time.Now()
 	interval := fileInterval
 	if p.width > 0 {
@@ -52,7 +55,6 @@ func (p *progress) show(at control.Progress) {
 		return
 	}
 	p.last, p.shown = now, true
-	line := progressLine(at, now)
 	if p.width == 0 {
 		fmt.Fprintln(p.w, line)
 		return

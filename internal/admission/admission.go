@@ -11,7 +11,7 @@
 // The superuser of an address may have some connections, and the ordinary users there together as many again: they must
 // not use up those of the superuser. A further connection takes the place of the one that was quiet longest, because a
 // node that was switched off leaves connections that nobody ends. The number in all grows with the description. The
-// superuser of this machine has no limit.
+// superuser of this machine has no limit, and its connections do not count: a load test has one for each node.
 //
 // # What it must not know
 //
@@ -54,7 +54,8 @@ type Controller struct {
 	cluster func() *cluster.Cluster
 	log     *slog.Logger
 	open    bounds.Table[holder, net.Conn]
-	rate    bounds.Rate[holder] // of HTTP requests
+	own     bounds.Table[holder, net.Conn] // of the superuser of this machine, which take nobody's place
+	rate    bounds.Rate[holder]            // of HTTP requests
 	refused atomic.Uint64
 }
 
@@ -126,11 +127,14 @@ func (a *Controller) admit(c net.Conn) (admitted bool) {
 		a.log.Warn("connection refused", "kind", a.name, "client", who.Peer.Remote, "error", err)
 		return false
 	}
+	h := holder{who.Peer.Remote.Addr(), who.Superuser}
+	if who.Root && who.Node == nil {
+		return a.own.Add(h, c, bounds.Limit{})
+	}
 	limit := limitOf(len(cl.Nodes))
 	if who.Root {
 		limit = bounds.Limit{}
 	}
-	h := holder{who.Peer.Remote.Addr(), who.Superuser}
 	if a.open.Add(h, c, limit) {
 		return true
 	}
@@ -151,6 +155,7 @@ func (a *Controller) remove(c net.Conn) {
 	addr := peerOf(c).Remote.Addr().Unmap()
 	a.open.Remove(holder{addr, true}, c)
 	a.open.Remove(holder{addr, false}, c)
+	a.own.Remove(holder{addr, true}, c)
 }
 
 func peerOf(c net.Conn) caller.Peer {

@@ -258,3 +258,26 @@ func mute(t *testing.T, c *net.TCPConn) {
 	}))
 	testkit.Must(t, set)
 }
+
+// A load test has a connection for each simulated node, and takes none of those that nodes may have.
+func TestConnectionsOfThisMachinesSuperuserTakeNobodysPlace(t *testing.T) {
+	now := &cluster.Cluster{Networks: site().Networks}
+	d := New("test", func() *cluster.Cluster { return now }, slog.New(slog.DiscardHandler))
+	var own []net.Conn
+	for i := range 2 * spare {
+		c := &end{remote: fmt.Sprintf("127.83.%d.%d:1000", i/250, 1+i%250)}
+		if !d.admit(c) {
+			t.Fatalf("connection %d of the superuser is not admitted", i)
+		}
+		own = append(own, c)
+	}
+	if !d.admit(&end{remote: "10.99.0.1:2000"}) {
+		t.Error("a host of an admin network is not admitted")
+	}
+	for _, c := range own {
+		d.remove(c)
+		if n := len(d.own.Of(holder{peerOf(c).Remote.Addr(), true})); n != 0 {
+			t.Fatalf("after its end %d connections are counted", n)
+		}
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/liveness"
+	"dim/internal/loadtest"
 	"dim/internal/masters"
 	"dim/internal/pkgdb"
 	"dim/internal/problems"
@@ -57,6 +58,7 @@ type Parts struct {
 	BootFiles *bootfiles.Builder
 	Liveness  *liveness.Tracker
 	Push      *push.Hub
+	Storms    *loadtest.Host
 	Unknown   *dhcp.Machines // machines that are not in the description
 	Problems  *problems.List
 	Log       *slog.Logger

@@ -86,11 +86,11 @@ func (api *API) EndMounts() {
 	}
 }
 
-// MountedVersions returns the versions that are mounted, with a directory of each.
+// MountedVersions returns the versions that are mounted, with words that tell where.
 func (api *API) MountedVersions() map[image.Ref]string {
 	list := map[image.Ref]string{}
 	for _, m := range api.mounts.all() {
-		list[m.version.Ref()] = m.Dir
+		list[m.version.Ref()] = "it is mounted at " + m.Dir
 	}
 	return list
 }

@@ -17,6 +17,7 @@ type Backend interface {
 	SavedBackend
 	SnapshotBackend
 	MountBackend
+	StormBackend
 }
 
 // StatusBackend reports on the whole daemon.
@@ -144,4 +145,15 @@ type MountBackend interface {
 	Mount(ctx context.Context, m Mount, fd int) (done <-chan struct{}, err error)
 	// Mounts lists the mounts.
 	Mounts(ctx context.Context) ([]Mount, error)
+}
+
+// StormBackend lends roots to load tests.
+type StormBackend interface {
+	// BeginStorm makes roots for simulated nodes, which are removed when the load test ends. A second load test at the
+	// same time is Busy. One that is not heard of for half a minute (StormUsage) ends by itself.
+	BeginStorm(ctx context.Context, r StormRequest) (Storm, error)
+	// StormUsage returns what the server and its machine have used so far. NotFound: the load test has ended.
+	StormUsage(ctx context.Context, id string) (StormUsage, error)
+	// EndStorm removes the roots of a load test, and returns what was used until just before that.
+	EndStorm(ctx context.Context, id string) (StormUsage, error)
 }

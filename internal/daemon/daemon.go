@@ -51,6 +51,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/liveness"
+	"dim/internal/loadtest"
 	"dim/internal/loglimit"
 	"dim/internal/masters"
 	"dim/internal/membership"
@@ -306,7 +307,11 @@ func (d *daemon) assemble() {
 func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	registry := versions.New(versions.Options{
 		Server: d.server, Store: d.store, Follow: d.follow, Replicas: d.set, Removed: d.serving.Drop, Log: d.Log,
-		Mounted: func() map[image.Ref]string { return d.api.MountedVersions() },
+		Used: d.inUse,
+	})
+	storms := loadtest.New(loadtest.Options{
+		Server: d.server, Dir: layout(d.Data).loadtest(), Prefix: serving.LentPrefix, Store: d.store, Roots: d.serving,
+		Declared: d.follow, Log: d.Log,
 	})
 	d.masters = masters.New(masters.Options{
 		Server: d.server, Data: d.Data, Notes: layout(d.Data).notes(), Store: d.store, Follow: d.follow,
@@ -318,7 +323,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 			Store: d.store, Set: d.set, Follow: d.follow, Fleet: d.others.fleet, Registry: registry,
 			Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
-			Unknown:  d.clients.unknown,
+			Unknown: d.clients.unknown, Storms: storms,
 			Problems: &d.problems, Log: d.Log,
 		})
 	registry.RewriteDamaged()
@@ -353,7 +358,7 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 		func(ctx context.Context) error {
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
-		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.others.reporter.Run,
+		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.others.reporter.Run, d.api.Storms.Run,
 		d.saveState, releaseMemory,
 		func(ctx context.Context) error { return d.others.members.Run(ctx, d.others.client) },
 	} {
@@ -402,5 +407,6 @@ func (l layout) boot() string     { return filepath.Join(string(l), "cache", "bo
 func (l layout) boots() string    { return filepath.Join(string(l), "cache", "boots.log") }
 func (l layout) mounts() string   { return filepath.Join(string(l), "cache", "mounts.json") }
 func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
+func (l layout) loadtest() string { return filepath.Join(string(l), "loadtest") }
 func (l layout) clock() string    { return filepath.Join(string(l), "clock.json") }
 func (l layout) state() string    { return filepath.Join(string(l), "state.json") }

@@ -18,6 +18,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/daemon/sockets"
 	"dim/internal/dhcp"
+	"dim/internal/loadtest"
 	"dim/internal/metrics"
 	"dim/internal/oncrpc"
 	"dim/internal/peer"
@@ -55,11 +56,12 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 		Progress: d.liveness, Loaders: loaders, Log: d.Log, FromDHCP: me.DHCP,
 	})
 	answers := &dhcp.Server{
-		Answer: answer(b), Refused: unanswered(b), Machines: d.clients.unknown, Addresses: sockets.Addresses(me),
-		Log: d.Log,
+		Answer: answer(b, d.api.Storms), Refused: unanswered(b), Machines: d.clients.unknown,
+		Addresses: sockets.Addresses(me),
+		Log:       d.Log,
 	}
 	files := &tftp.Server{
-		Open: openTFTP(b), Known: d.known, ListenPacket: sockets.OpenTransfer, Log: d.Log,
+		Open: openTFTP(b, d.api.Storms), Known: d.known, ListenPacket: sockets.OpenTransfer, Log: d.Log,
 		MaxTransfers: func() int { return minTransfers + d.nodes() },
 	}
 	mux := http.NewServeMux()
@@ -164,17 +166,21 @@ func (s *services) serveHTTP(ln net.Listener) error {
 }
 
 // answer lets package delivery answer what package dhcp asks; neither knows the other.
-func answer(b *delivery.Server) func(*dhcp.Request) (dhcp.Lease, error) {
+func answer(b *delivery.Server, storms *loadtest.Host) func(*dhcp.Request) (dhcp.Lease, error) {
 	return func(r *dhcp.Request) (dhcp.Lease, error) {
 		archs := make([]uint16, len(r.Archs))
 		for i, a := range r.Archs {
 			archs[i] = uint16(a)
 		}
-		lease, err := b.DHCP(boot.Client{
+		c := boot.Client{
 			MAC: r.MAC, Relay: r.Relay, Link: r.Interface.Name,
 			Local: r.Interface.Addresses,
 			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE", Declined: r.Declined,
-		})
+		}
+		lease, simulated, err := storms.DHCP(b.Policy, c)
+		if !simulated {
+			lease, err = b.DHCP(c)
+		}
 		if errors.Is(err, boot.ErrNotMine) {
 			err = &dhcp.NotMineError{Reason: err.Error()}
 		}
@@ -189,9 +195,15 @@ func unanswered(b *delivery.Server) func(dhcp.Refusal) (known bool) {
 	}
 }
 
-func openTFTP(b *delivery.Server) func(context.Context, netip.AddrPort, string) (tftp.File, error) {
+func openTFTP(
+	b *delivery.Server, storms *loadtest.Host,
+) func(context.Context, netip.AddrPort, string) (tftp.File, error) {
 	return func(ctx context.Context, client netip.AddrPort, name string) (tftp.File, error) {
-		f, err := b.OpenTFTP(ctx, client, name)
+		open := func() (*delivery.Loaded, error) { return b.OpenTFTP(ctx, client, name) }
+		if storms.Admits(client) {
+			open = func() (*delivery.Loaded, error) { return b.OpenLoader(name) }
+		}
+		f, err := open()
 		if err != nil {
 			return nil, err // not f: a nil *delivery.Loaded is not a nil tftp.File
 		}

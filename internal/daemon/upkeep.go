@@ -6,6 +6,7 @@ import (
 
 	"dim/internal/boot"
 	"dim/internal/cluster"
+	"dim/internal/image"
 	"dim/internal/periodic"
 	"dim/internal/problems"
 )
@@ -55,4 +56,13 @@ func (d *daemon) saveClock() {
 	if err := d.files.clock.Save(); err != nil {
 		d.Log.Warn("the time cannot be kept", "error", err)
 	}
+}
+
+// inUse returns the versions that somebody uses besides nodes, with how.
+func (d *daemon) inUse() map[image.Ref]string {
+	list := d.api.MountedVersions()
+	if v, ok := d.api.Storms.Version(); ok {
+		list[v] = "a load test boots it"
+	}
+	return list
 }

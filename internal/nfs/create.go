@@ -136,6 +136,9 @@ func (c *call) sameTree(h vfs.Handle) status {
 	if err != nil {
 		return c.refusal(err)
 	}
+	if x.Done != nil {
+		x.Done() // of the same tree, which is in use by this call, or of none that it uses
+	}
 	if x.FS != c.fs {
 		return errXDev
 	}

@@ -42,6 +42,7 @@ type Client interface {
 type Export struct {
 	FS    vfs.FS       // comparable, as a pointer is
 	Meter *meter.Meter // counts the calls; nil: nothing does
+	Done  func()       // called when the call no longer uses FS; nil: nobody waits for that
 }
 
 // Options are the server's choices. The zero value works.

@@ -83,6 +83,7 @@ type call struct {
 	srv    *Server
 	client Client
 	fs     vfs.FS
+	done   func() // Export.Done of fs
 	h      vfs.Handle
 	cred   vfs.Cred
 	attr   vfs.Attr
@@ -101,6 +102,9 @@ func (s *Server) serve(f procedure) func(*oncrpc.Call) {
 			return
 		}
 		f(c)
+		if c.done != nil {
+			c.done()
+		}
 	}
 }
 
@@ -118,7 +122,7 @@ func (s *Server) begin(rpc *oncrpc.Call) *call {
 		c.slow = c.logSlow
 		rpc.Local = c
 	}
-	c.Call, c.srv, c.client, c.fs = rpc, s, client, nil
+	c.Call, c.srv, c.client, c.fs, c.done = rpc, s, client, nil, nil
 	c.Slow = c.slow
 	c.cred = vfs.Cred{UID: rpc.Cred.UID, GID: rpc.Cred.GID, Groups: rpc.Cred.Groups}
 	if rpc.Cred.Flavor == oncrpc.AuthNone {
@@ -136,7 +140,7 @@ func (c *call) find() status {
 	if err != nil {
 		return c.refusal(err)
 	}
-	c.fs, c.Meter = x.FS, x.Meter
+	c.fs, c.Meter, c.done = x.FS, x.Meter, x.Done
 	return ok
 }
 

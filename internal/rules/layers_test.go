@@ -33,6 +33,7 @@ var layers = map[string]layer{
 	"internal/meter":    words, // what the calls of a client cost
 	"internal/bounds":   words, // what is in use, within limits
 	"internal/procstat": words, // what a process and its machine have used
+	"internal/capacity": words, // what limits servers, and how many are needed
 	"internal/loglimit": words, // how often one cause is logged
 	"internal/vfs":      words,
 	"internal/durable":  words,
@@ -105,6 +106,8 @@ var layers = map[string]layer{
 	"internal/driver":    parts, // rollouts
 	"internal/expiry":    parts, // what is removed after its time
 	"internal/reporting": parts, // what this server reports
+	"internal/loadtest":  parts, // roots for load tests
+	"internal/storm":     parts, // the load test itself
 
 	"internal/api":     answers,
 	"internal/metrics": answers,

@@ -18,7 +18,8 @@ import (
 
 // access is what one caller may use, as long as the description does not change. A node is known by its addresses, and
 // reaches its own replicas alone. The superuser of this machine (loopback, from a privileged port) reaches all. Hosts
-// of admin networks that are no nodes reach versions.
+// of admin networks that are no nodes reach versions. Roots that are lent to a load test are reached by those who make
+// it.
 type access struct {
 	s   *Server
 	of  *cluster.Cluster // the description that who comes from
@@ -53,6 +54,9 @@ func (a *access) Mount(_ context.Context, path string) (vfs.FS, error) {
 		}
 		a.noteRefusal(cluster.NodeName(name))
 		return nil, vfs.EACCES // other callers do not learn whether there is such a node
+	}
+	if strings.HasPrefix(path, LentPrefix) {
+		return a.mountLent(path)
 	}
 	if ref, ok := strings.CutPrefix(path, "/images/"); ok && a.mayReadVersions() {
 		return a.s.version(ref)
@@ -92,11 +96,17 @@ func (a *access) Find(h vfs.Handle) (nfs.Export, error) {
 	case !a.mayUse(x):
 		return nfs.Export{}, vfs.EACCES
 	}
+	if x.lent != nil {
+		return x.lent.export(x)
+	}
 	a.s.noteCall(x)
 	return nfs.Export{FS: x.fs, Meter: x.meter}, nil
 }
 
 func (a *access) mayUse(x *export) bool {
+	if x.lent != nil {
+		return x.lent.admits(a.who)
+	}
 	if x.node == "" {
 		return a.mayReadVersions()
 	}

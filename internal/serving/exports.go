@@ -16,12 +16,14 @@ import (
 type exportTable struct {
 	trees map[replica.Tree]*export
 	nodes map[cluster.NodeName]*export // present replicas
+	lent  *loan                        // what a load test has; nil: there is none
 }
 
 // export is one tree with the node that may use it.
 type export struct {
 	fs     *replica.Replica
-	node   cluster.NodeName // "" for a version
+	node   cluster.NodeName // "" for a version, and for what is lent
+	lent   *loan            // nil: it is not lent
 	from   madeFrom
 	paths  []string // of its node files
 	former bool     // of an image that the node no longer has, but may run on until it boots
@@ -84,19 +86,22 @@ func (s *Server) add(x *export) {
 
 func (s *Server) addLocked(x *export) {
 	old := s.table.Load()
-	t := &exportTable{trees: maps.Clone(old.trees), nodes: old.nodes}
+	t := &exportTable{trees: maps.Clone(old.trees), nodes: old.nodes, lent: old.lent}
 	t.trees[x.fs.Tree()] = x
 	s.table.Store(t)
 }
 
-// replace makes list all that is exported, besides the versions. Of several exports with one tree the last counts.
+// replace makes list all that is exported, besides the versions and what is lent. Of several exports with one tree the
+// last counts.
 func (s *Server) replace(list []*export) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	old := s.table.Load()
 	t := &exportTable{
 		trees: make(map[replica.Tree]*export, len(list)), nodes: make(map[cluster.NodeName]*export, len(list)),
+		lent: old.lent,
 	}
-	for tree, x := range s.table.Load().trees {
+	for tree, x := range old.trees {
 		if x.node == "" {
 			t.trees[tree] = x
 		}
@@ -115,10 +120,10 @@ func (s *Server) Drop(r image.Ref) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	old := s.table.Load()
-	t := &exportTable{trees: maps.Clone(old.trees), nodes: old.nodes}
+	t := &exportTable{trees: maps.Clone(old.trees), nodes: old.nodes, lent: old.lent}
 	maps.DeleteFunc(t.trees, func(_ replica.Tree, x *export) bool {
 		v := x.fs.Version()
-		return x.node == "" && v.Image == r.Image && v.Number == r.Number
+		return x.node == "" && x.lent == nil && v.Image == r.Image && v.Number == r.Number
 	})
 	s.table.Store(t)
 }

@@ -300,6 +300,9 @@ func (h heldError) Error() string {
 func (s *Server) kept(now *follow.Declared) []*export {
 	var list []*export
 	for _, x := range s.table.Load().trees {
+		if x.lent != nil {
+			continue // replace keeps those that are lent then
+		}
 		if x.node == "" {
 			list = append(list, x)
 			continue

@@ -47,8 +47,8 @@ func (reg *Registry) inUse(s coord.State, has func(node string) bool) (inUse, er
 	for _, v := range pinned {
 		used.note(v.Ref(), why[v.Digest])
 	}
-	for ref, dir := range reg.Mounted() {
-		used.note(ref, "it is mounted at "+dir)
+	for ref, why := range reg.Used() {
+		used.note(ref, why)
 	}
 	return used, nil
 }

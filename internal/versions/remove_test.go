@@ -66,7 +66,7 @@ func TestWhyAVersionMustStay(t *testing.T) {
 		{"a replica shows it", func(x *situation) { x.Replicas = &shown{followtest.Version("compute", 5)} },
 			map[int]string{5: shownWhy}},
 		{"it is mounted", func(x *situation) {
-			x.Mounted = func() map[image.Ref]string { return map[image.Ref]string{ref(6): "/mnt"} }
+			x.Used = func() map[image.Ref]string { return map[image.Ref]string{ref(6): "it is mounted at /mnt"} }
 		}, map[int]string{6: "it is mounted at /mnt"}},
 		{"a rollout that is under way", func(x *situation) {
 			x.Desired = coord.Refs{"n01": ref(7)}
@@ -92,7 +92,7 @@ func TestWhyAVersionMustStay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			none := func() map[image.Ref]string { return nil }
-			x := &situation{tenVersions(), Options{Replicas: &shown{}, Mounted: none}, t}
+			x := &situation{tenVersions(), Options{Replicas: &shown{}, Used: none}, t}
 			tt.edit(x)
 			used, err := New(x.Options).inUse(x.State, func(node string) bool { return node != "gone" })
 			testkit.Must(t, err)

@@ -69,7 +69,7 @@ func newAlone(t *testing.T) *site {
 	t.Cleanup(func() { testkit.Must(t, st.Close()) })
 	s.Registry = New(Options{
 		Server: "head", Store: st, Replicas: &s.shown,
-		Mounted: func() map[image.Ref]string { return s.mounted },
+		Used:    func() map[image.Ref]string { return s.mounted },
 		Removed: func(r image.Ref) { s.gone = append(s.gone, r) },
 		Log:     slog.New(slog.DiscardHandler),
 	})

@@ -32,7 +32,7 @@ type Options struct {
 	Store    *store.Store
 	Follow   *follow.Follower
 	Replicas Replicas
-	Mounted  func() map[image.Ref]string // versions that are mounted, with a directory of each
+	Used     func() map[image.Ref]string // versions that somebody uses besides nodes: "it is mounted at /mnt"
 	Removed  func(image.Ref)             // called inside follow.Exclusive for each version that was removed
 	Log      *slog.Logger
 }

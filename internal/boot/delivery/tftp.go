@@ -66,11 +66,19 @@ func (s *Server) open(ctx context.Context, r *requester, name string) (*Loaded, 
 		}
 		return &Loaded{f, f, a.Size}, nil
 	}
+	f, err := s.OpenLoader(name)
+	if err == nil {
+		s.report(r, boot.Event{Stage: boot.StageLoader, Detail: name + " by TFTP"})
+	}
+	return f, err
+}
+
+// OpenLoader opens a loader, in nobody's name. The error may be fs.ErrNotExist.
+func (s *Server) OpenLoader(name string) (*Loaded, error) {
 	f, fi, err := s.Loaders.open(name)
 	if err != nil {
 		return nil, err
 	}
-	s.report(r, boot.Event{Stage: boot.StageLoader, Detail: name + " by TFTP"})
 	return &Loaded{f, f, fi.Size()}, nil
 }
 

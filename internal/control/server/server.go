@@ -121,6 +121,7 @@ func newMux(b control.Backend) *http.ServeMux {
 	handleSaved(mux, b)
 	handleSnapshots(mux, b)
 	handleMounts(mux, b)
+	handleStorms(mux, b)
 	mux.Handle("/", answer(func(r *http.Request) (struct{}, error) {
 		return struct{}{}, control.Errorf(control.NotFound, "%s %s: no such call", r.Method, r.URL.Path).
 			WithHint("the daemon is of another version than this program: restart it")
