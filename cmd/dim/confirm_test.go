@@ -61,6 +61,39 @@ func TestAllNodesAreMovedOnlyAfterAYes(t *testing.T) {
 	}
 }
 
+// leftover is a daemon with files of a removed node.
+type leftover struct {
+	control.Backend // calls that no test makes
+	removed         *int
+}
+
+func (b leftover) RemoveLayers(_ context.Context, r control.RemoveLayersRequest) ([]control.RemovedLayer, error) {
+	if !r.DryRun {
+		*b.removed++
+	}
+	return []control.RemovedLayer{{Node: "n99", Image: "compute", Entries: 12, Bytes: 4096}}, nil
+}
+
+func TestFilesOfRemovedNodesGoOnlyAfterAYes(t *testing.T) {
+	data := t.TempDir()
+	removed := 0
+	listen(t, data, leftover{removed: &removed})
+	for _, tt := range []struct {
+		answer string
+		code   int
+	}{{"n\n", exitFailed}, {"\n", exitFailed}, {"y\n", exitOK}} {
+		removed = 0
+		keyboard, terminal := openTerminal(t)
+		testkit.Value(keyboard.WriteString(tt.answer))(t)
+		var out, errs bytes.Buffer
+		code := run([]string{"--data", data, "node", "rm", "n99"}, terminal, &out, &errs)
+		const plan = "would be removed: compute of n99, 12 paths, 4.0 KiB\nRemove them for good? [y/N] "
+		if code != tt.code || (removed == 1) != (code == exitOK) || !strings.HasPrefix(errs.String(), plan) {
+			t.Errorf("answer %q: exit code %d, removed %d times, printed %q", tt.answer, code, removed, errs.String())
+		}
+	}
+}
+
 // listen serves b as the daemon of a data directory until the test ends.
 func listen(t *testing.T, data string, b control.Backend) {
 	t.Helper()

@@ -18,7 +18,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	group(cmd)
 	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand(), a.nodeDiffCommand(),
 		a.nodeResetCommand(), a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeSnapshotsCommand(),
-		a.nodeLayersCommand(), a.nodeCheckCommand())
+		a.nodeLayersCommand(), a.nodeCheckCommand(), a.nodeAcceptCommand(), a.nodeRmCommand())
 	return cmd
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -167,14 +166,12 @@ func (a *app) confirmAll(cmd *cobra.Command, r control.RolloutRequest) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "Move all %s of image %s to %s? [y/N] ",
-		plural(plan.Count, "node"), plan.Image, versionRef(plan.Image, plan.Version))
-	answer, _ := bufio.NewReader(in).ReadString('\n') // at the end of the input it is ""
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
+	question := fmt.Sprintf("Move all %s of image %s to %s?", plural(plan.Count, "node"), plan.Image,
+		versionRef(plan.Image, plan.Version))
+	if yes, _ := a.confirm(cmd, question); !yes {
+		return errors.New("rollout: no node was moved")
 	}
-	return errors.New("rollout: no node was moved")
+	return nil
 }
 
 // printRollout prints what a rollout did, does, or would do.

@@ -76,6 +76,8 @@ type Roots interface {
 	Preview(context.Context, []*cluster.Node, image.Version, pkgdb.OnConflict) (serving.Preview, error)
 	// Left returns why a node stays with what it shows because of its packages; "" if it does not.
 	Left(cluster.NodeName) string
+	// Reconcile tries again what could not be served.
+	Reconcile(context.Context)
 }
 
 var _ control.Backend = (*API)(nil)

@@ -60,6 +60,7 @@ func (r roots) Preview(
 	return p, nil
 }
 func (r roots) Left(cluster.NodeName) string                    { return "" }
+func (r roots) Reconcile(context.Context)                       {}
 func (r roots) Node(cluster.NodeName) (n serving.Node, ok bool) { return n, false }
 
 func version(number int) image.Version {

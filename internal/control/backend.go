@@ -125,6 +125,11 @@ type SavedBackend interface {
 	Reset(ctx context.Context, node string, r ResetRequest) ([]SavedEntry, error)
 	// Forget removes set-aside entries for good.
 	Forget(ctx context.Context, node string, r ForgetRequest) ([]SavedEntry, error)
+	// RemoveLayers removes all files of nodes that the description no longer has. A declared node is a Conflict.
+	RemoveLayers(ctx context.Context, r RemoveLayersRequest) ([]RemovedLayer, error)
+	// Accept serves a node with files that were in doubt since the journal of switches was damaged. A node whose files
+	// are not in doubt is a Conflict.
+	Accept(ctx context.Context, node string, r AcceptRequest) (AcceptedLayer, error)
 }
 
 // SnapshotBackend lists and restores snapshots of the layers of nodes.

@@ -52,3 +52,32 @@ type ResetRequest struct {
 	DryRun bool   `json:"dry_run,omitempty"`
 	Force  bool   `json:"force,omitempty"` // also when the node may be running
 }
+
+// RemoveLayersRequest says whose files to remove for good, of nodes that the description no longer has.
+type RemoveLayersRequest struct {
+	Nodes  string `json:"nodes"` // a node set of names; "" is all such nodes, and only for a dry run
+	DryRun bool   `json:"dry_run,omitempty"`
+}
+
+// RemovedLayer is what a node that the description no longer has has left over one image.
+type RemovedLayer struct {
+	Node    string `json:"node"`
+	Image   string `json:"image"`
+	Entries int    `json:"entries"` // of its own, set aside and in snapshots
+	Bytes   uint64 `json:"bytes"`   // that they take on the disk
+}
+
+// AcceptRequest asks to serve a node with files of which it is not known over which version they are.
+type AcceptRequest struct {
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
+// AcceptedLayer is a layer that counts as one over a version from now on.
+type AcceptedLayer struct {
+	Node    string `json:"node"`
+	Image   string `json:"image"`
+	Version string `json:"version"` // NAME@N, over which the files count
+	Entries int    `json:"entries"` // of the node's own, set aside and in snapshots
+	Bytes   uint64 `json:"bytes"`   // that they take on the disk
+	Copy    string `json:"copy"`    // path of the damaged journal as it was
+}

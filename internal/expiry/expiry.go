@@ -22,6 +22,9 @@ func Run(ctx context.Context, set *replica.Set, interval time.Duration, log *slo
 			log.Warn("what was to be removed is still there", "replica", home(r), "error", err)
 		}
 	}
+	if err := set.SweepRemoved(); err != nil {
+		log.Warn("what was to be removed is still there", "error", err)
+	}
 	announce(set, interval, log)
 	return periodic.Run(ctx, interval, func(context.Context) {
 		if _, err := layers.Expire(set, log); err != nil {

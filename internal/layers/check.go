@@ -31,6 +31,9 @@ type Problem struct {
 	Repairable bool // it is left by a crash, and the next use of the layer repairs it
 }
 
+// leftByCrash is what is wrong with an entry whose name begins with "#".
+const leftByCrash = "was left by a crash, or is being made or removed"
+
 // problemsMax bounds what is listed of one replica.
 const problemsMax = 1000
 
@@ -72,6 +75,10 @@ func CheckDir(dir string) ([]Checked, error) {
 	for _, node := range nodes {
 		if slices.Contains([]string{"format", "sync", journal, journal + ".new"}, node) ||
 			strings.HasPrefix(node, journal+".damaged-") {
+			continue
+		}
+		if strings.HasPrefix(node, "#") {
+			list[0].Problems = append(list[0].Problems, Problem{Path: node, Text: leftByCrash, Repairable: true})
 			continue
 		}
 		images, err := root.List(node)
@@ -307,7 +314,7 @@ func (c *checker) stamped(area string, check func(dir string)) {
 	}
 	for _, name := range names {
 		if strings.HasPrefix(name, "#") {
-			c.problem(area+"/"+name, true, "was left by a crash, or is being made or removed")
+			c.problem(area+"/"+name, true, leftByCrash)
 			c.linksIn(area, name)
 			continue
 		}

@@ -104,6 +104,9 @@ func (a *attaching) begin(ctx context.Context, spec *Spec) (*Replica, error) {
 	if err == nil {
 		err = s.endDoubt(r)
 	}
+	if err != nil { // compare may have noted it
+		a.list = slices.DeleteFunc(a.list, func(t *transition) bool { return t.r == r })
+	}
 	r.history.made = r.state.made
 	return r, err
 }

@@ -47,11 +47,12 @@
 //
 // Lock order:
 //
-//  1. Set.switching
-//  2. object.write
-//  3. Replica.mu; several at a time only by the holder of Set.switching
-//  4. journal.mu, Set.mu, indexes.mu, rendered.mu or lingering.mu, never two of these at a time
-//  5. the locks of package fds
+//  1. Set.removing
+//  2. Set.switching
+//  3. object.write
+//  4. Replica.mu; several at a time only by the holder of Set.switching
+//  5. journal.mu, Set.mu, indexes.mu, rendered.mu or lingering.mu, never two of these at a time
+//  6. the locks of package fds
 //
 // Replica.sweeping is taken alone.
 //

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/durable"
+	"dim/internal/layer"
 )
 
 // unnamed is the value of journal.damaged while the name of the copy is not known.
@@ -97,8 +98,35 @@ func (s *Set) settleDoubt(r *Replica) error {
 	}
 	if !marked {
 		return fmt.Errorf("%s was damaged (a copy is %s), so it is not known which version the node's files in %s "+
-			"belong to: to serve the node with them, touch %[3]s/%s; to serve it without them, move %[3]s away",
-			s.journal.path, copy, dir, acceptMark)
+			"belong to: dim node accept %s serves the node with them; to serve it without them, move %[3]s away",
+			s.journal.path, copy, dir, r.node)
+	}
+	return nil
+}
+
+// Doubt returns the copy of the damaged journal because of which a node's layer is in doubt, and is not served.
+func (s *Set) Doubt(node, image string) (copy string, is bool) {
+	home := layer.Home(node + "/" + image)
+	if copy, is = s.journal.doubtful(string(home)); !is {
+		return "", false
+	}
+	there, err := s.root.Exists(home.Upper(""))
+	return copy, there || err != nil
+}
+
+// Accept makes a layer that is in doubt count as one over the version that the journal has. The next Attach serves it.
+func (s *Set) Accept(node, image string) error {
+	dir, err := s.root.OpenDir(node + "/" + image)
+	if err != nil {
+		return fmt.Errorf("accept the layer of %s/%s: %w", node, image, err)
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat(dir, acceptMark, unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		err = errors.Join(unix.Close(fd), layer.Dir(dir).Fsync())
+	}
+	if err != nil {
+		return fmt.Errorf("accept the layer of %s/%s: %w", node, image, err)
 	}
 	return nil
 }

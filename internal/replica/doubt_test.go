@@ -86,10 +86,12 @@ func (o *several) damage(kind, with string) []byte {
 
 func (o *several) wantRefused(i int) {
 	o.t.Helper()
-	dir := filepath.Join(o.opts.Dir, fmt.Sprintf("n%02d/compute", i+1))
-	err := o.errs[i]
-	if err == nil || !strings.Contains(err.Error(), "touch "+dir+"/accept") {
-		o.t.Errorf("n%02d: %v", i+1, err)
+	node := fmt.Sprintf("n%02d", i+1)
+	if err := o.errs[i]; err == nil || !strings.Contains(err.Error(), "dim node accept "+node+" ") {
+		o.t.Errorf("%s: %v", node, err)
+	}
+	if copy, is := o.s.Doubt(node, "compute"); !is || !strings.Contains(copy, ".damaged-") {
+		o.t.Errorf("%s: the doubt is %t, %q", node, is, copy)
 	}
 }
 
@@ -124,8 +126,11 @@ func TestDamageToTheJournalRefusesThoseReplicasAloneThatItMayConcern(t *testing.
 	})
 	t.Run("until its layer is accepted", func(t *testing.T) {
 		mark := filepath.Join(o.opts.Dir, "n02/compute/accept")
-		testkit.Must(t, os.WriteFile(mark, nil, 0o600))
+		testkit.Must(t, o.s.Accept("n02", "compute"))
 		o.attach(two)
+		if _, is := o.s.Doubt("n02", "compute"); is {
+			t.Error("the layer is still in doubt")
+		}
 		o.shell(1).Want("etc/a", "a2")
 		if _, err := os.Stat(mark); !os.IsNotExist(err) {
 			t.Errorf("the mark: %v", err)
@@ -134,6 +139,29 @@ func TestDamageToTheJournalRefusesThoseReplicasAloneThatItMayConcern(t *testing.
 		o.open(two)
 		o.shell(1).Want("etc/a", "a2")
 	})
+}
+
+// A mark that cannot be removed leaves the replica unserved, and as it was.
+func TestAReplicaWhoseDoubtCannotBeEndedIsNotSwitched(t *testing.T) {
+	m := newMemory(t)
+	one, two := m.Version(t, 1, v1), m.Version(t, 2, append(slices.Clip(v1), f("zz", "new")))
+	o := newSeveral(t, m, one)
+	o.switchTo(1, two)       // it moves nothing of the layer, so the record is the only one
+	o.damage("done", "KiNd") // n02 counts as at version 1 again
+	mark := filepath.Join(o.opts.Dir, "n02/compute/accept")
+	testkit.Must(t, os.Mkdir(mark, 0o700))
+	o.open(two)
+	if o.errs[1] == nil {
+		t.Error("n02 is served")
+	}
+	if v, _ := o.s.Followed("n02", "compute"); v.Number != 1 {
+		t.Errorf("n02, which is not served, was switched to version %d", v.Number)
+	}
+	testkit.Must(t, os.Remove(mark))
+	o.reopen(Spec{Node: "n02", Image: "compute", Version: two})
+	if v, _ := o.s.Followed("n02", "compute"); o.errs[0] != nil || v.Number != 2 {
+		t.Errorf("n02 follows version %d, %v", v.Number, o.errs[0])
+	}
 }
 
 func TestAReplicaIsServedWithoutALayerThatIsInDoubt(t *testing.T) {

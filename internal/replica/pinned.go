@@ -3,7 +3,6 @@ package replica
 import (
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -80,10 +79,9 @@ func (s *Set) whyPinned(declared func(node string) bool) map[string]string {
 		switch {
 		case there || err != nil:
 			whys[dir] = fmt.Sprintf("files of node %s are over it, which the description no longer has: "+
-				"to give them up, move %s away and restart dim serve", node, filepath.Join(s.path, dir))
+				"dim node rm %[1]s gives them up", node)
 		case attached[dir]:
-			whys[dir] = fmt.Sprintf("node %s showed it, which the description no longer has: "+
-				"after a restart of dim serve it need not stay", node)
+			whys[dir] = shown // Detach comes when the description without the node is adopted
 		default:
 			whys[dir] = ""
 		}

@@ -37,6 +37,7 @@ type Replica struct {
 	view          *view
 	state         *state
 	attached      bool // the view is that of state
+	detached      bool // no call may use it any more
 	recorded      bool // state is in the journal
 	historyLoaded bool // history has that of state
 	ready         bool // the dentries are those of the view and the layer

@@ -14,6 +14,9 @@ import (
 
 // prepare makes the dentries of r from the view and the layer. The layer is read from the disk the first time.
 func (r *Replica) prepare() error {
+	if r.detached {
+		return vfs.ESTALE
+	}
 	if !r.historyLoaded {
 		r.set.loadHistory(r)
 		r.historyLoaded = true

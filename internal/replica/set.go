@@ -111,7 +111,8 @@ type Set struct {
 	journal *journal
 	fault   func(point string) error // see Options.Fault
 
-	switching sync.Mutex // held while replicas are attached or switched
+	removing  sync.Mutex // held while directories of replicas are removed; taken before switching
+	switching sync.Mutex // held while replicas are attached, detached or switched
 
 	mu            sync.RWMutex
 	replicas      map[Tree]*Replica

@@ -67,6 +67,7 @@ var layers = map[string]layer{
 	"internal/watch":     deeds,
 	"internal/replica":   deeds, // what a node calls
 	"internal/layers":    deeds, // what administrators do to layers
+	"internal/leftover":  deeds, // what removed nodes have left
 	"internal/rollout":   deeds,
 	"internal/boot":      deeds,
 	"internal/push":      deeds,
@@ -146,6 +147,7 @@ var sideways = map[[2]string]string{
 	{"internal/nfs", "internal/oncrpc"}:       "NFS is spoken over RPC",
 	{"internal/bootload", "internal/nfs"}:     "a node's calls are those of an NFS client",
 	{"internal/masters", "internal/versions"}: "a capture gets its number and is published there",
+	{"internal/leftover", "internal/replica"}: "what removed nodes have left is beside the layers of the others",
 	{"internal/layers", "internal/replica"}:   "what administrators do to a layer is done by an Edit of its replica",
 }
 

@@ -316,14 +316,22 @@ func (s *Server) kept(now *follow.Declared) []*export {
 	return list
 }
 
-// forget drops what is known of nodes that are no longer declared.
+// forget drops what is known of nodes that are no longer declared, and ends the service of their replicas.
 func (s *Server) forget(now *follow.Declared) {
+	gone := false
 	for name := range s.declared {
 		if _, ok := now.Cluster.Node(name); !ok {
 			s.Liveness.Forget(name)
 			s.Push.Forget(name)
 			delete(s.declared, name)
+			gone = true
 		}
+	}
+	if gone {
+		s.Set.Detach(func(node string) bool {
+			_, ok := now.Cluster.Node(cluster.NodeName(node))
+			return ok
+		})
 	}
 	for _, n := range now.Cluster.Nodes {
 		s.declared[n.Name] = true

@@ -48,6 +48,16 @@ func (c *Client) Reset(ctx context.Context, node string, r control.ResetRequest)
 	return call[[]control.SavedEntry](ctx, c, http.MethodPost, nodePath(node, "reset"), r)
 }
 
+// RemoveLayers removes all files of nodes that the description no longer has.
+func (c *Client) RemoveLayers(ctx context.Context, r control.RemoveLayersRequest) ([]control.RemovedLayer, error) {
+	return call[[]control.RemovedLayer](ctx, c, http.MethodPost, "/v1/layers/remove", r)
+}
+
+// Accept serves a node with files that were in doubt.
+func (c *Client) Accept(ctx context.Context, node string, r control.AcceptRequest) (control.AcceptedLayer, error) {
+	return call[control.AcceptedLayer](ctx, c, http.MethodPost, nodePath(node, "accept"), r)
+}
+
 // Snapshots lists the snapshots of the layers of a set of nodes.
 func (c *Client) Snapshots(ctx context.Context, set string) ([]control.Snapshot, error) {
 	return call[[]control.Snapshot](ctx, c, http.MethodGet, "/v1/snapshots?"+nodeSet(set), nil)

@@ -28,6 +28,8 @@ func handleSaved(mux *http.ServeMux, b control.SavedBackend) {
 	mux.Handle("POST /v1/nodes/{node}/restore", answer(withNode(b.Restore)))
 	mux.Handle("POST /v1/nodes/{node}/forget", answer(withNode(b.Forget)))
 	mux.Handle("POST /v1/nodes/{node}/reset", answer(withNode(b.Reset)))
+	mux.Handle("POST /v1/nodes/{node}/accept", answer(withNode(b.Accept)))
+	mux.Handle("POST /v1/layers/remove", answer(withBody(b.RemoveLayers)))
 }
 
 func handleSnapshots(mux *http.ServeMux, b control.SnapshotBackend) {

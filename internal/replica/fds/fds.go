@@ -146,6 +146,24 @@ func (c *Cache) Drop(k Key) {
 	}
 }
 
+// DropAll drops the files whose keys match.
+func (c *Cache) DropAll(match func(Key) bool) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		var keys []Key
+		s.mu.Lock()
+		for k := range s.files {
+			if match(k) {
+				keys = append(keys, k)
+			}
+		}
+		s.mu.Unlock()
+		for _, k := range keys {
+			c.Drop(k)
+		}
+	}
+}
+
 // Close drops all files.
 func (c *Cache) Close() {
 	for i := range c.shards {
