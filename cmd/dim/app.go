@@ -59,7 +59,7 @@ reaches every machine within seconds, without a reboot.`,
 	root.AddCommand(
 		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(),
 		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.benchCommand(),
-		a.completionCommand(), a.versionCommand(),
+		a.completionCommand(), a.versionCommand(), a.readerCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "Meaning of the exit codes", Long: exitCodes},
 	)
 	return root

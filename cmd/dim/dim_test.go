@@ -174,7 +174,7 @@ func document(b *bytes.Buffer, cmd *cobra.Command) {
 func TestEveryCommandHasExamplesAndCompletion(t *testing.T) {
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
-		leaf := !cmd.HasSubCommands() && cmd.Runnable() && cmd.Name() != "help"
+		leaf := !cmd.HasSubCommands() && cmd.Runnable() && cmd.Name() != "help" && !cmd.Hidden
 		if leaf && cmd.Example == "" {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}

@@ -10,9 +10,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dim/internal/confine"
 	"dim/internal/coord"
 	"dim/internal/daemon"
 	"dim/internal/follow"
+	"dim/internal/masters"
 )
 
 // etcdHint says how an etcd is given.
@@ -71,6 +73,22 @@ which every user of the machine reaches, http is enough with --etcd-user.`,
 	return cmd
 }
 
+// readerVerb is the command by which the server starts processes that read what masters consist of.
+const readerVerb = "confined"
+
+func (a *app) readerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: readerVerb, Short: "Read what masters consist of, for the server", Hidden: true, Args: operands(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if confine.Main(cmd.Context(), cmd.InOrStdin(), a.out, masters.Tasks()) != exitOK {
+				return errors.New("the server is gone")
+			}
+			return nil
+		},
+	}
+}
+
 func (a *app) serve(cmd *cobra.Command, f *serveFlags) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
@@ -82,7 +100,7 @@ func (a *app) serve(cmd *cobra.Command, f *serveFlags) error {
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	err := daemon.Run(cmd.Context(), daemon.Config{
 		Data: a.data, ClusterFile: f.cluster, As: f.as, Host: hostName(), Etcd: f.etcd, Loaders: f.loaders,
-		Program: version(), Log: log,
+		Program: version(), Reader: confine.Program{Argv: []string{"dim", readerVerb}}, Log: log,
 	})
 	if errors.Is(err, follow.ErrRestart) {
 		log.Info("restarting", "reason", err)

@@ -13,9 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"dim/internal/capture/archive"
-	"dim/internal/capture/draft"
 	"dim/internal/capture/oci"
+	"dim/internal/capture/unpack"
 	"dim/internal/durable"
 	"dim/internal/image"
 	"dim/internal/store"
@@ -55,9 +54,8 @@ func (o *Options) captureByKind(ctx context.Context, s *store.Store) (Result, er
 // bundle is a master that is read completely or not at all.
 type bundle struct {
 	identity string // if it is that of the previous capture, nothing has changed; "": it is always read
-	layered  bool   // it consists of layers
-	unpack   func(context.Context, *archive.Unpacker) error
-	check    func(*draft.Tree) error // if not nil, says what is wrong with the whole
+	source   unpack.Source
+	after    func() error // if not nil, says whether what was read can be used
 }
 
 func (o *Options) captureBundle(ctx context.Context, s *store.Store, b bundle) (Result, error) {
@@ -99,73 +97,41 @@ func (o *Options) excludeSum() string {
 	return image.Sum([]byte(strings.Join(texts, "\x00"))).Short()
 }
 
-// unpack adds the trees of a bundle to a batch. A hard link may refer to an excluded file whose content was skipped.
-// That is known only at the end; then the bundle is read once more.
-func (o *Options) unpack(ctx context.Context, batch *store.Batch, b bundle, total Progress) (outcome, error) {
+// unpack adds the trees of a bundle to a batch.
+func (o *Options) unpack(ctx context.Context, batch *store.Batch, b bundle, total Progress) (out outcome, err error) {
 	counted := &meter{total: total}
 	defer reportOften(o.Progress, counted.progress)()
-	need := map[string]bool{}
-	for {
-		var odd []Problem
-		tree := draft.New(draft.Options{Exclude: o.Exclude, Follow: b.layered, Need: need})
-		u := &archive.Unpacker{Batch: batch, Tree: tree, Layer: b.layered, Progress: counted.add}
-		u.Warn = func(path, text string) { odd = append(odd, Problem{Path: path, Kind: Odd, Err: errors.New(text)}) }
-		if err := b.unpack(ctx, u); err != nil {
-			return outcome{}, err
-		}
-		if b.check != nil {
-			if err := b.check(tree); err != nil {
-				return outcome{}, err
-			}
-		}
-		missing := tree.Missing()
-		if len(missing) == 0 {
-			r := Result{FilesRead: u.Files, BytesRead: u.Bytes}
-			r.Problems = append(oddSummary(odd), replacedLinks(tree)...)
-			return storeDraft(ctx, batch, tree, r)
-		}
-		known := len(need)
-		for _, path := range missing {
-			need[path] = true
-		}
-		if len(need) == known {
-			return outcome{}, fmt.Errorf("/%s: its content is missing", missing[0])
-		}
+	b.source.Exclude = o.Exclude
+	r, err := unpack.Run(ctx, o.Reader, b.source, batch, counted.set)
+	if err == nil && b.after != nil {
+		err = b.after()
 	}
+	if err != nil {
+		return out, err
+	}
+	out = outcome{root: r.Root, files: r.Files, bytes: r.Bytes}
+	out.FilesRead, out.BytesRead = r.FilesRead, r.BytesRead
+	out.Problems = append(oddProblems(r.Odd), replacedLinks(r.Replaced)...)
+	out.digest, err = batch.PutRoot(r.Root)
+	return out, err
 }
 
-// oddSummary returns the first problem with each text, and how many more there are.
-func oddSummary(all []Problem) (list []Problem) {
-	count := map[string]int{}
-	for _, p := range all {
-		if count[p.Err.Error()]++; count[p.Err.Error()] == 1 {
-			list = append(list, p)
+func oddProblems(all []unpack.Oddity) (list []Problem) {
+	for _, odd := range all {
+		err := errors.New(odd.Text)
+		if odd.More > 0 {
+			err = fmt.Errorf("%w (and %d more)", err, odd.More)
 		}
-	}
-	for i, p := range list {
-		if more := count[p.Err.Error()] - 1; more > 0 {
-			list[i].Err = fmt.Errorf("%w (and %d more)", p.Err, more)
-		}
+		list = append(list, Problem{Path: odd.Path, Kind: Odd, Err: err})
 	}
 	return list
 }
 
-func replacedLinks(tree *draft.Tree) (list []Problem) {
-	links := tree.ReplacedLinks()
+func replacedLinks(links map[string]string) (list []Problem) {
 	for _, path := range slices.Sorted(maps.Keys(links)) {
 		list = append(list, Problem{Path: path, Kind: Replaced, Err: fmt.Errorf("it was a link to %s", links[path])})
 	}
 	return list
-}
-
-// storeDraft adds the trees of a draft to a batch.
-func storeDraft(ctx context.Context, batch *store.Batch, tree *draft.Tree, r Result) (outcome, error) {
-	sum, err := tree.Store(ctx, batch)
-	if err != nil {
-		return outcome{}, err
-	}
-	digest, err := batch.PutRoot(sum.Root)
-	return outcome{Result: r, root: sum.Root, digest: digest, files: sum.Files, bytes: sum.Bytes}, err
 }
 
 // meter counts the progress of a capture.
@@ -177,6 +143,11 @@ type meter struct {
 func (m *meter) add(files, bytes uint64) {
 	m.files.Add(files)
 	m.bytes.Add(bytes)
+}
+
+func (m *meter) set(files, bytes uint64) {
+	m.files.Store(files)
+	m.bytes.Store(bytes)
 }
 
 func (m *meter) progress() Progress {

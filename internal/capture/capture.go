@@ -52,6 +52,7 @@ import (
 	"strings"
 	"time"
 
+	"dim/internal/confine"
 	"dim/internal/image"
 	"dim/internal/image/pathmatch"
 	"dim/internal/image/treediff"
@@ -69,6 +70,9 @@ type Options struct {
 	Own      []string       // further directories of DIM that are not captured, besides the store
 	// Accept has paths, with or without a leading slash, at and below which a HeldError must not hold the capture.
 	Accept []string
+
+	// Reader reads masters that consist of archives, in a process of its own. It must run unpack.Task.
+	Reader confine.Program
 
 	// SSHConfig is the configuration file of ssh, if it is not empty.
 	SSHConfig string

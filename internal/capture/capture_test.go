@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"dim/internal/capture/unpack"
+	"dim/internal/confine"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
 	"dim/internal/store"
@@ -22,6 +24,16 @@ type lab struct {
 	o     Options
 }
 
+const readerName = "dim-reader"
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == readerName {
+		tasks := map[string]confine.Task{unpack.TaskName: unpack.Task}
+		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, tasks))
+	}
+	os.Exit(m.Run())
+}
+
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	s, err := store.Open(filepath.Join(t.TempDir(), "store"), store.Options{})
@@ -29,7 +41,10 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return &lab{t, s, Options{Image: "test", Dir: t.TempDir(), CacheDir: t.TempDir(), Reserve: testkit.Counter()}}
+	return &lab{t, s, Options{
+		Image: "test", Dir: t.TempDir(), CacheDir: t.TempDir(), Reserve: testkit.Counter(),
+		Reader: confine.Program{Argv: []string{readerName}},
+	}}
 }
 
 func (l *lab) path(name string) string { return filepath.Join(l.o.Dir, name) }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"dim/internal/capture/oci"
+	"dim/internal/capture/unpack"
 	"dim/internal/store"
 )
 
@@ -30,5 +31,9 @@ func (o *Options) captureRegistry(
 
 // captureImage captures a container image. It does not read the layers if the manifest is that of the previous capture.
 func (o *Options) captureImage(ctx context.Context, s *store.Store, img *oci.Image) (Result, error) {
-	return o.captureBundle(ctx, s, bundle{identity: "oci " + img.Digest, layered: true, unpack: img.Unpack})
+	b := bundle{identity: "oci " + img.Digest}
+	for _, l := range img.Layers() {
+		b.source.Layers = append(b.source.Layers, unpack.Layer{DiffID: l.DiffID, Open: l.Open})
+	}
+	return o.captureBundle(ctx, s, b)
 }

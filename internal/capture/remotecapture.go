@@ -362,3 +362,13 @@ func below(path string, set map[string]bool) bool {
 	}
 	return false
 }
+
+// storeDraft adds the trees of a draft to a batch.
+func storeDraft(ctx context.Context, batch *store.Batch, tree *draft.Tree, r Result) (outcome, error) {
+	sum, err := tree.Store(ctx, batch)
+	if err != nil {
+		return outcome{}, err
+	}
+	digest, err := batch.PutRoot(sum.Root)
+	return outcome{Result: r, root: sum.Root, digest: digest, files: sum.Files, bytes: sum.Bytes}, err
+}

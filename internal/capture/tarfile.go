@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/capture/archive"
-	"dim/internal/capture/draft"
+	"dim/internal/capture/unpack"
 	"dim/internal/store"
 )
 
@@ -28,19 +26,8 @@ func (o *Options) captureTar(ctx context.Context, s *store.Store, path string) (
 	}
 	return o.captureBundle(ctx, s, bundle{
 		identity: before.identity(o.Now()),
-		check:    checkRoot,
-		unpack: func(ctx context.Context, u *archive.Unpacker) error {
-			if _, err := f.Seek(0, 0); err != nil {
-				return err
-			}
-			r, err := archive.Open(f)
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			if err := u.Unpack(ctx, r); err != nil {
-				return err
-			}
+		source:   unpack.Source{File: f},
+		after: func() error {
 			after, err := statFile(f)
 			if err == nil && after != before {
 				err = errors.New("it changed while it was read")
@@ -48,23 +35,6 @@ func (o *Options) captureTar(ctx context.Context, s *store.Store, path string) (
 			return err
 		},
 	})
-}
-
-// checkRoot returns an error if a tree is no root but what people have handed over instead.
-func checkRoot(tree *draft.Tree) error {
-	top := tree.Top()
-	has := func(name string) bool { return slices.Contains(top, name) }
-	switch {
-	case has("oci-layout") && has("index.json"):
-		return errors.New("it is an archive of an OCI layout, not of a root: unpack it into a directory " +
-			"(tar -C DIR -xf FILE), and let the master be oci:DIR")
-	case has("manifest.json") && !has("usr") && !has("etc"):
-		return errors.New("it is an archive of a container image as docker save makes it, not of a root: " +
-			"skopeo copy docker-archive:FILE oci:DIR, and let the master be oci:DIR")
-	case len(top) == 1 && tree.Has(top[0]+"/usr") && tree.Has(top[0]+"/etc"):
-		return fmt.Errorf("the root is in the directory %s of the archive: make it with \"tar -C %[1]s .\"", top[0])
-	}
-	return nil
 }
 
 func statFile(f *os.File) (stamp, error) {

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/capture"
+	"dim/internal/capture/unpack"
+	"dim/internal/confine"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
 	"dim/internal/store"
@@ -31,6 +33,16 @@ type lab struct {
 	reserve func(context.Context) (int, error)
 }
 
+const readerName = "dim-reader"
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == readerName {
+		tasks := map[string]confine.Task{unpack.TaskName: unpack.Task}
+		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, tasks))
+	}
+	os.Exit(m.Run())
+}
+
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	testkit.NeedRoot(t, "owners, devices and trusted xattrs")
@@ -42,7 +54,7 @@ func newLab(t *testing.T) *lab {
 
 func (l *lab) capture(o capture.Options) image.Version {
 	l.t.Helper()
-	o.Image, o.Reserve = "test", l.reserve
+	o.Image, o.Reserve, o.Reader = "test", l.reserve, confine.Program{Argv: []string{readerName}}
 	r, err := capture.Run(l.t.Context(), l.store, o)
 	testkit.Must(l.t, err)
 	if len(r.Problems) > 0 {

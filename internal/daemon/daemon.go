@@ -40,6 +40,7 @@ import (
 	"dim/internal/bootfiles"
 	"dim/internal/cluster"
 	"dim/internal/compare"
+	"dim/internal/confine"
 	"dim/internal/control/server"
 	"dim/internal/control/wire"
 	"dim/internal/coord"
@@ -74,14 +75,15 @@ import (
 
 // Config tells Run what to be.
 type Config struct {
-	Data        string       // data directory, made by `dim init`
-	ClusterFile string       // description to apply at the start; "": the one applied before
-	As          string       // name of this server in the description; "": that of its certificate, or else Host
-	Host        string       // name of this machine
-	Etcd        coord.Remote // an existing etcd; the zero value: the embedded one
-	Loaders     string       // directory of the iPXE programs; "": /usr/lib/ipxe
-	InitDir     string       // directory of the dim-init programs; "": that of this program
-	Program     string       // this program's version, for `dim status`
+	Data        string          // data directory, made by `dim init`
+	ClusterFile string          // description to apply at the start; "": the one applied before
+	As          string          // name of this server in the description; "": that of its certificate, or else Host
+	Host        string          // name of this machine
+	Etcd        coord.Remote    // an existing etcd; the zero value: the embedded one
+	Loaders     string          // directory of the iPXE programs; "": /usr/lib/ipxe
+	InitDir     string          // directory of the dim-init programs; "": that of this program
+	Program     string          // this program's version, for `dim status`
+	Reader      confine.Program // this program as a process that reads untrusted bytes: it runs masters.Tasks
 	Log         *slog.Logger
 }
 
@@ -314,8 +316,8 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 		Declared: d.follow, Log: d.Log,
 	})
 	d.masters = masters.New(masters.Options{
-		Server: d.server, Data: d.Data, Notes: layout(d.Data).notes(), Store: d.store, Follow: d.follow,
-		Versions: registry, Compare: d.compare, RollOut: d.driver.RollOut, Problems: &d.problems, Log: d.Log,
+		Server: d.server, Data: d.Data, Notes: layout(d.Data).notes(), Store: d.store, Reader: d.Reader, Log: d.Log,
+		Follow: d.follow, Versions: registry, Compare: d.compare, RollOut: d.driver.RollOut, Problems: &d.problems,
 	})
 	d.api = api.New(
 		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.Services()},
@@ -323,8 +325,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 			Store: d.store, Set: d.set, Follow: d.follow, Fleet: d.others.fleet, Registry: registry,
 			Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
-			Unknown: d.clients.unknown, Storms: storms,
-			Problems: &d.problems, Log: d.Log,
+			Unknown: d.clients.unknown, Storms: storms, Problems: &d.problems, Log: d.Log,
 		})
 	registry.RewriteDamaged()
 	d.follow.OnRestore(registry.PutPending)

@@ -24,8 +24,10 @@ import (
 
 	"dim/internal/capture"
 	"dim/internal/capture/remote"
+	"dim/internal/capture/unpack"
 	"dim/internal/cluster"
 	"dim/internal/compare"
+	"dim/internal/confine"
 	"dim/internal/control"
 	"dim/internal/follow"
 	"dim/internal/problems"
@@ -39,12 +41,18 @@ type Options struct {
 	Data     string             // the data directory; it never becomes part of a version
 	Notes    string             // directory of what captures keep for the next one
 	Store    *store.Store
+	Reader   confine.Program // reads what masters consist of; it must run Tasks
 	Follow   *follow.Follower
 	Versions *versions.Registry
 	Compare  *compare.Comparer
 	RollOut  func(context.Context, control.RolloutRequest) error // lets nodes follow a version of a watched master
 	Problems *problems.List
 	Log      *slog.Logger
+}
+
+// Tasks are what processes do that read what masters consist of.
+func Tasks() map[string]confine.Task {
+	return map[string]confine.Task{unpack.TaskName: unpack.Task}
 }
 
 // Masters captures and watches masters.
@@ -121,7 +129,8 @@ func (m *Masters) Capture(
 func (m *Masters) options(im *cluster.Image) capture.Options {
 	name := string(im.Name)
 	return capture.Options{
-		Image: name, Master: im.Master, Arch: im.Arch, Exclude: im.Exclude, CacheDir: m.Notes, Own: []string{m.Data},
+		Image: name, Master: im.Master, Arch: im.Arch, Exclude: im.Exclude, Reader: m.Reader,
+		CacheDir: m.Notes, Own: []string{m.Data},
 		Reserve: func(ctx context.Context) (int, error) { return m.Versions.Reserve(ctx, name) }, Log: m.Log,
 	}
 }

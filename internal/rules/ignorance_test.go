@@ -117,14 +117,16 @@ func importPathTo(p *types.Package, other string) []string {
 // that there are, with reasons.
 var family = map[[2]string]string{
 	{"internal/boot/delivery", "internal/boot"}:              "what is decided is served",
-	{"internal/capture", "internal/capture/archive"}:         "an image from an archive",
+	{"internal/capture", "internal/capture/archive"}:         "entries that come through ssh",
 	{"internal/capture", "internal/capture/draft"}:           "trees in the making",
 	{"internal/capture", "internal/capture/mounts"}:          "what is mounted is left out",
 	{"internal/capture", "internal/capture/oci"}:             "an image from OCI layers",
 	{"internal/capture", "internal/capture/remote"}:          "the other end of a capture through ssh",
+	{"internal/capture", "internal/capture/unpack"}:          "an image from archives",
+	{"internal/capture/unpack", "internal/capture/archive"}:  "what the reader reads",
+	{"internal/capture/unpack", "internal/capture/draft"}:    "what it makes of it",
 	{"internal/capture/archive", "internal/capture/draft"}:   "an archive becomes a tree",
 	{"internal/capture/mounts", "internal/capture/draft"}:    "mount points are paths",
-	{"internal/capture/oci", "internal/capture/archive"}:     "a layer is an archive",
 	{"internal/capture/remote", "internal/capture/archive"}:  "entries travel as an archive",
 	{"internal/capture/remote", "internal/capture/draft"}:    "entries become a tree",
 	{"internal/capture/remote", "internal/capture/mounts"}:   "what is mounted is not listed",

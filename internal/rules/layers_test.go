@@ -55,6 +55,8 @@ var layers = map[string]layer{
 
 	"internal/steadyclock": keeping, // the time by which old things are removed
 
+	"internal/confine": keeping, // a process that reads untrusted bytes
+
 	"internal/store": keeping,
 	"internal/coord": keeping,
 	"internal/pki":   keeping,

@@ -64,6 +64,7 @@ type Unpacker struct {
 	Layer    bool                      // the archive is a layer of an image; its digest is checked elsewhere
 	Warn     func(path, text string)   // if not nil, called for what is odd or not kept; path "": the archive
 	Progress func(files, bytes uint64) // if not nil, called for each member, and while content is read
+	Note     func(path string)         // if not nil, called with the path of each member before it is added
 
 	Files, Bytes uint64 // regular files that were read
 }
@@ -96,6 +97,9 @@ const (
 )
 
 func (u *Unpacker) add(ctx context.Context, m *Member) error {
+	if u.Note != nil {
+		u.Note(m.Path)
+	}
 	last := path.Base(m.Path)
 	if u.Layer && strings.HasPrefix(last, whiteout) {
 		if m.Entry.Size > 0 {

@@ -2,14 +2,15 @@
 //
 // # How
 //
-// go-containerregistry talks to registries and parses manifests. Package archive applies the layers, from the lowest to
-// the highest. It keeps hard links between layers, which mutate.Extract of the library breaks, and it obeys whiteouts.
+// go-containerregistry talks to registries and parses manifests, which are JSON. Package unpack
+// applies the layers, in another process. It keeps hard links between layers, which mutate.Extract of the library
+// breaks, and it obeys whiteouts.
 //
 // # Invariants
 //
 // Every byte is verified: manifests and the configuration against the digests that name them, each layer against the
-// manifest, and its decompressed content against the configuration. Registries are used with TLS only, unless they are
-// on this machine or the caller declares one as plain.
+// manifest. Whoever decompresses a layer verifies its content against Layer.DiffID, which the configuration has.
+// Registries are used with TLS only, unless they are on this machine or the caller declares one as plain.
 //
 // The settings for a container (command, environment, ports) have no meaning for a machine and are not read.
 package oci
@@ -17,7 +18,6 @@ package oci
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -27,8 +27,6 @@ import (
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"dim/internal/capture/archive"
 )
 
 // Image is one image for one architecture.
@@ -39,6 +37,9 @@ type Image struct {
 	descs   []v1.Descriptor
 	diffIDs []v1.Hash
 }
+
+// maxManifest bounds the manifests and configurations that are parsed, in bytes.
+const maxManifest = 8 << 20
 
 // newImage checks an image's manifest and configuration.
 func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
@@ -52,6 +53,9 @@ func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
 	m, err := img.Manifest()
 	if err != nil {
 		return nil, err
+	}
+	if m.Config.Size > maxManifest {
+		return nil, fmt.Errorf("a configuration of %d bytes is too large", m.Config.Size)
 	}
 	raw, err := img.RawConfigFile()
 	if err != nil {
@@ -80,70 +84,51 @@ func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
 			return nil, fmt.Errorf("layer %d is of the kind %q: it is not an image of a file system",
 				i+1, m.Layers[i].MediaType)
 		}
+		if sum := config.RootFS.DiffIDs[i]; sum.Algorithm != "sha256" {
+			return nil, fmt.Errorf("layer %d has a digest of the kind %q", i+1, sum.Algorithm)
+		}
 	}
 	return &Image{Digest: digest.String(), layers: layers, descs: m.Layers, diffIDs: config.RootFS.DiffIDs}, nil
 }
 
-// Unpack applies the layers. It may be called more than once.
-func (i *Image) Unpack(ctx context.Context, u *archive.Unpacker) error {
-	for n := range i.layers {
-		if n > 0 {
-			u.Tree.NextLayer()
+// Layer is one layer.
+type Layer struct {
+	DiffID string // the digest of its decompressed archive, in hexadecimal
+	// Open returns its archive. Reading to the end returns an error if the digest is not the one in the manifest.
+	Open func() (io.ReadCloser, error)
+}
+
+// Layers returns the layers, from the lowest to the highest.
+func (i *Image) Layers() []Layer {
+	list := make([]Layer, len(i.layers))
+	for n, l := range i.layers {
+		list[n] = Layer{DiffID: i.diffIDs[n].Hex, Open: func() (io.ReadCloser, error) {
+			blob, err := l.Compressed()
+			if err != nil {
+				return nil, err
+			}
+			return &verified{blob, sha256.New(), i.descs[n].Digest}, nil
+		}}
+	}
+	return list
+}
+
+// verified is a blob that is verified while it is read.
+type verified struct {
+	io.ReadCloser
+	hash hash.Hash
+	want v1.Hash
+}
+
+func (v *verified) Read(p []byte) (int, error) {
+	n, err := v.ReadCloser.Read(p)
+	v.hash.Write(p[:n])
+	if errors.Is(err, io.EOF) {
+		if got := hex.EncodeToString(v.hash.Sum(nil)); v.want.Algorithm != "sha256" || got != v.want.Hex {
+			return n, fmt.Errorf("it has the digest sha256:%s, not %s", got, v.want)
 		}
-		if err := i.unpack(ctx, n, u); err != nil {
-			return fmt.Errorf("layer %d of %d: %w", n+1, len(i.layers), err)
-		}
 	}
-	return nil
-}
-
-func (i *Image) unpack(ctx context.Context, n int, u *archive.Unpacker) error {
-	blob, err := i.layers[n].Compressed()
-	if err != nil {
-		return err
-	}
-	defer blob.Close()
-	packed := &hashReader{r: blob, h: sha256.New()}
-	r, err := archive.Decompress(packed)
-	if err != nil {
-		return fmt.Errorf("decompress: %w", err)
-	}
-	defer r.Close()
-	plain := &hashReader{r: r, h: sha256.New()}
-	unpacked := u.Unpack(ctx, plain)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	// A layer whose digest is wrong was damaged, whatever its content seems to be.
-	if _, err := io.Copy(io.Discard, packed); err != nil {
-		return errors.Join(unpacked, err)
-	}
-	if err := packed.check("it", i.descs[n].Digest); err != nil {
-		return errors.Join(err, unpacked)
-	}
-	if unpacked != nil {
-		return unpacked
-	}
-	return plain.check("what is in it", i.diffIDs[n])
-}
-
-// hashReader hashes the bytes that are read.
-type hashReader struct {
-	r io.Reader
-	h hash.Hash
-}
-
-func (s *hashReader) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.h.Write(p[:n])
 	return n, err
-}
-
-func (s *hashReader) check(what string, want v1.Hash) error {
-	if got := hex.EncodeToString(s.h.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
-		return fmt.Errorf("%s has the digest sha256:%s, not %s", what, got, want)
-	}
-	return nil
 }
 
 // maxDepth is the largest depth of indexes in indexes.
@@ -226,6 +211,9 @@ func (c *search) index(index v1.ImageIndex, depth int, named bool) error {
 func (c *search) manifest(index v1.ImageIndex, desc *v1.Descriptor, depth int, named bool) error {
 	ref, full := desc.Annotations[refName], desc.Annotations[fullName]
 	named = named || ref == c.ref || full == c.ref
+	if desc.Size > maxManifest {
+		return fmt.Errorf("a manifest of %d bytes is too large", desc.Size)
+	}
 	if p := desc.Platform; p != nil && (architecture(p.Architecture) != c.arch || p.OS != "linux" && p.OS != "") {
 		return nil
 	}
