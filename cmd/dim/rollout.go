@@ -44,8 +44,14 @@ the others. The next ring follows when all of this holds for a ring:
   - the check succeeds
 
 If one of these fails, the rollout is paused, and dim rollout status shows the
-reason. The server carries the rollout out, also across a restart. This command
-returns when the first ring has begun; with --wait, when the rollout has ended.
+reason. Some nodes may fail: as many as --max-failed says for a ring. They follow
+the version too, and show it when they can. Before the first ring the rollout
+waits until the servers of its nodes have the version, for ten minutes at most,
+and for a minute for servers that do not report; not with --no-wait.
+
+The server carries the rollout out, also across a restart. This command returns
+when the first ring has begun or waits for servers; with --wait, when the
+rollout has ended.
 
 A rollout is done when all its nodes show the version: with --when boot, when
 the last of them has booted. Until then another rollout may take nodes over from
@@ -91,6 +97,9 @@ func rolloutFlags(cmd *cobra.Command, r *control.RolloutRequest, when string) {
 	f.Var((*seconds)(&r.Soak), "soak", "how long to wait after each ring, such as 10m")
 	f.Var((*nonBlank)(&r.Check), "check", "`COMMAND` that must succeed after each ring")
 	f.Var((*nonBlank)(&r.Hook), "hook", "`COMMAND` to run for each ring when it shows the version")
+	f.Var((*nonBlank)(&r.MaxFailed), "max-failed",
+		"`COUNT` of nodes, or percentage, of a ring that may fail without stopping the rollout (default 1%)")
+	f.BoolVar(&r.NoWait, "no-wait", false, "do not wait until the servers have the version")
 	f.StringVar(&r.OnConflict, "on-conflict", "",
 		"`CHOICE` for nodes that have changed packages which the version changes too: stop (they are not moved; the "+
 			"default), master (what they have of these packages is set aside) or node (these packages stay theirs)")
@@ -326,9 +335,22 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 		if ring.Shown != nil {
 			nodes = count(uint64(*ring.Shown)) + " of " + nodes
 		}
+		if ring.Without != "" {
+			mark = ", without " + cutSet(ring.Without) + mark
+		}
 		row(w, fmt.Sprintf("ring %d", i+1), fmt.Sprintf("%s: %s%s", nodes, cutSet(ring.Nodes), mark))
 	}
+	if r.Skipped != "" {
+		row(w, "not waited for", r.Skipped)
+	}
 	printOwn(w, r.Own, false)
+	if len(r.Behind) > 0 {
+		fmt.Fprintln(w)
+		row(w, "SERVER", "BEHIND", "NODES", "WHY")
+		for _, b := range r.Behind {
+			row(w, b.Server, count(uint64(b.Count)), cutSet(b.Nodes), safe(b.Why))
+		}
+	}
 	fmt.Fprintln(w)
 	row(w, "NODE", "RING", "SHOWS", "STAGE", "VERDICT")
 	unknown := false

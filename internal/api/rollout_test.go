@@ -124,8 +124,8 @@ func TestHowFarANodeOfARolloutIs(t *testing.T) {
 		{"all switches failed", "n01", 1, 0, state{desired: 2, all: "no room"}, "not moved: no room"},
 		{"its own reason counts", "n01", 1, 0, state{desired: 2, problem: "a mount", all: "x"}, "not moved: a mount"},
 		{"it is not switched yet", "n01", 1, 0, state{desired: 2}, "not moved"},
-		{"it has no root yet", "n01", 0, 0, state{desired: 2}, "not served here"},
-		{"it cannot be served", "n01", 0, 0, state{desired: 2, problem: "no file"}, "not served here: no file"},
+		{"it has no root yet", "n01", 0, 0, state{desired: 2}, "not served"},
+		{"it cannot be served", "n01", 0, 0, state{desired: 2, problem: "no file"}, "not served: no file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := roots{}

@@ -1,14 +1,19 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
+	"dim/internal/fleet"
 	"dim/internal/follow"
+	"dim/internal/image"
 	"dim/internal/layers"
 	"dim/internal/liveness"
 	"dim/internal/problems"
@@ -38,18 +43,21 @@ func (api *API) rolloutNode(now *follow.Declared, r *rollout.Rollout, ring int, 
 		out.Verdict = "no longer in the description"
 		return out
 	}
-	state := api.Liveness.State(n.Name)
-	out.Stage = string(state.Stage)
-	v, served := api.Serving.Shows(n.Name)
+	out.Server = string(n.Server().Name)
+	seen := api.observed(now, name)
+	out.Stage = seen.stage
+	served := !seen.shows.IsZero()
 	if served {
-		out.Shows = v.Ref().String()
+		out.Shows = seen.shows.String()
 	}
-	shows := served && v.Ref() == r.Ref()
+	shows := seen.shows == r.Ref()
 	ref, next := now.Follows(n)
 	switch {
+	case r.UnderWay() && r.Prefetching():
+		out.Verdict = "waits until the servers have the version"
 	case r.UnderWay() && ring > r.Ring:
 		out.Verdict = fmt.Sprintf("waits for ring %d", ring+1)
-	case next == r.Ref() && !shows && api.Serving.Left(n.Name) != "":
+	case next == r.Ref() && !shows && seen.left:
 		out.Verdict = "not moved because of its packages"
 	case next == r.Ref() && !shows:
 		out.Verdict = "changes when it boots"
@@ -57,24 +65,93 @@ func (api *API) rolloutNode(now *follow.Declared, r *rollout.Rollout, ring int, 
 		out.Verdict = "changes to " + next.String() + " when it boots"
 	case next.IsZero() && ref != r.Ref():
 		out.Verdict = "follows " + ref.String()
-	case !api.Serving.Serves(n):
-		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, has not reported", n.Server().Name)
-	case served && !shows && state.Booting:
+	case !seen.known:
+		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, has not reported", out.Server)
+	case !shows && seen.silent:
+		out.Verdict = fmt.Sprintf("unknown: %s, which serves it, is silent", out.Server)
+	case served && !shows && seen.booting:
 		out.Verdict = "changes when its boot with " + out.Shows + " is over"
-	case !shows && api.Serving.Left(n.Name) != "":
+	case !shows && seen.left:
 		out.Verdict = "not moved because of its packages"
 	case !shows:
 		out.Verdict = "not moved"
 		if !served {
-			out.Verdict = "not served here"
+			out.Verdict = "not served"
 		}
-		if why := api.Problems.Text(problems.Node(name)); why != "" {
-			out.Verdict += ": " + why
-		} else if why := api.Problems.Text(problems.Of(problems.KindReplicas)); why != "" {
-			out.Verdict += ": " + why
+		if seen.problem != "" {
+			out.Verdict += ": " + seen.problem
 		}
 	default:
 		out.Verdict = current
+	}
+	return out
+}
+
+// observation is what is known of a node, by this server or by the last report of the one that serves it.
+type observation struct {
+	known   bool
+	silent  bool // the other server has not reported lately
+	shows   image.Ref
+	stage   string
+	began   time.Time // when its last boot began; zero: not known
+	booting bool
+	left    bool // it stays because of its packages
+	problem string
+}
+
+func (api *API) observed(now *follow.Declared, name string) observation {
+	n, ok := now.Cluster.Node(cluster.NodeName(name))
+	if !ok {
+		return observation{}
+	}
+	if why, _ := now.Stranded(n); why != "" {
+		return observation{known: true, problem: why, stage: api.stage(n)}
+	}
+	if n.Server().Name != api.Server {
+		said, at, ok := api.Fleet.Node(n)
+		if !ok {
+			return observation{stage: stageUnknown}
+		}
+		return observation{
+			known: true, silent: !fleet.Fresh(at), shows: said.Shows, stage: said.Stage, began: said.Began,
+			booting: said.Booting, left: said.Left != "", problem: said.Problem,
+		}
+	}
+	state := api.Liveness.State(n.Name)
+	out := observation{
+		known: true, stage: string(state.Stage), began: state.Began, booting: state.Booting,
+		left:    api.Serving.Left(n.Name) != "",
+		problem: api.Problems.Text(problems.Node(n.Name)),
+	}
+	out.problem = cmp.Or(out.problem, api.Problems.Text(problems.Of(problems.KindReplicas)))
+	if v, ok := api.Serving.Shows(n.Name); ok {
+		out.shows = v.Ref()
+	}
+	return out
+}
+
+// stragglers groups the nodes of a rollout that do not show its version by their server and the reason.
+func stragglers(r *rollout.Rollout, list []control.RolloutNode) []control.Stragglers {
+	type group struct{ server, why string }
+	nodes := map[group][]string{}
+	var order []group
+	for i := range list {
+		n := &list[i]
+		if n.Shows == r.Ref().String() || r.Prefetching() || n.Ring > r.Ring+1 || n.Server == "" {
+			continue
+		}
+		g := group{n.Server, n.Verdict}
+		if nodes[g] == nil {
+			order = append(order, g)
+		}
+		nodes[g] = append(nodes[g], n.Node)
+	}
+	slices.SortStableFunc(order, func(a, b group) int { return strings.Compare(a.server, b.server) })
+	out := make([]control.Stragglers, len(order))
+	for i, g := range order {
+		out[i] = control.Stragglers{
+			Server: g.server, Nodes: nodeset.Fold(nodes[g]), Count: len(nodes[g]), Why: g.why,
+		}
 	}
 	return out
 }
@@ -99,10 +176,10 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 		return
 	}
 	declared := r.Rings[out.Ring-1].Declared
-	s := api.Liveness.State(cluster.NodeName(out.Node))
-	if s.Stage != liveness.Off && !s.Began.After(declared) && r.When != rollout.Boot {
+	s := api.observed(now, out.Node)
+	if s.stage != string(liveness.Off) && !s.began.After(declared) && r.When != rollout.Boot {
 		api.judgeRunning(out, &v, declared)
-		if s.Stage == liveness.Silent && out.Verdict != current {
+		if s.stage == string(liveness.Silent) && out.Verdict != current {
 			out.Verdict = "if it still runs, " + out.Verdict
 		}
 	}

@@ -69,6 +69,7 @@ func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, err
 	out := api.rollout(now, &r)
 	kept := api.keptBy(&r)
 	out.States = api.rolloutNodes(ctx, now, &r)
+	out.Behind = stragglers(&r, out.States)
 	for i := range out.States {
 		if text := kept[cluster.NodeName(out.States[i].Node)]; text != "" {
 			out.States[i].Verdict += "; " + text
@@ -105,6 +106,7 @@ func (api *API) rollout(now *follow.Declared, r *rollout.Rollout) control.Rollou
 		ID: r.ID, Image: r.Image, Version: r.Version, When: string(r.When),
 		Nodes: r.Nodes().String(), Count: len(r.Nodes()), All: r.All,
 		Soak: r.Soak.Seconds(), Check: r.Check, Hook: r.Hook, OnConflict: string(r.OnConflict),
+		MaxFailed: r.MaxFailed, Skipped: r.Skipped,
 		State: string(r.State), Ring: r.Ring + 1, Phase: string(r.Phase), Since: r.Since, Reason: r.Reason,
 		Started: r.Started, Ended: r.Ended, Current: current.Number,
 	}
@@ -112,7 +114,9 @@ func (api *API) rollout(now *follow.Declared, r *rollout.Rollout) control.Rollou
 		out.Reason = api.Driver.Waits(r.ID)
 	}
 	for _, ring := range r.Rings {
-		shown := control.RolloutRing{Nodes: ring.Nodes.String(), Count: len(ring.Nodes)}
+		shown := control.RolloutRing{
+			Nodes: ring.Nodes.String(), Count: len(ring.Nodes), Without: ring.Without.String(),
+		}
 		if r.UnderWay() {
 			n := api.Driver.ShownOf(ring.Nodes, r.Ref())
 			shown.Shown = &n

@@ -15,7 +15,11 @@ type RolloutRequest struct {
 	// "stop", they are not moved, "master", what they have of these packages is set aside, or "node", these packages
 	// stay the node's. "" is "stop".
 	OnConflict string `json:"on_conflict,omitempty"`
-	DryRun     bool   `json:"dry_run"`
+	// MaxFailed is how many nodes of a ring may fail before the rollout stops: a number, or a percentage. "" is 1%.
+	MaxFailed string `json:"max_failed,omitempty"`
+	// NoWait declares the first ring at once, also if servers do not have the version yet.
+	NoWait bool `json:"no_wait,omitempty"`
+	DryRun bool `json:"dry_run"`
 }
 
 // Rollout is one rollout: what was asked for, and its progress.
@@ -38,7 +42,7 @@ type Rollout struct {
 	// "planned" or "nothing to do". In a dry run it is the state that would follow.
 	State   string    `json:"state"`
 	Ring    int       `json:"ring"`  // the current one, from 1
-	Phase   string    `json:"phase"` // of the current ring: "switching", "hook", "gate"
+	Phase   string    `json:"phase"` // of the current ring: "prefetch" (before the first), "switching", "hook", "gate"
 	Since   time.Time `json:"since,omitzero"`
 	Reason  string    `json:"reason"` // why it is paused, or what it waits for
 	Started time.Time `json:"started,omitzero"`
@@ -51,6 +55,18 @@ type Rollout struct {
 	Own []OwnChanges `json:"own,omitempty"`
 
 	States []RolloutNode `json:"nodes_now,omitempty"` // of each node, in answers about one rollout
+
+	MaxFailed string       `json:"max_failed,omitempty"`   // how many nodes of a ring may fail; "": 1%
+	Skipped   string       `json:"skipped,omitempty"`      // servers without the version that it has not waited for
+	Behind    []Stragglers `json:"nodes_behind,omitempty"` // in answers about one rollout
+}
+
+// Stragglers are nodes of one server that a rollout has declared the version for, and that do not show it.
+type Stragglers struct {
+	Server string `json:"server"`
+	Nodes  string `json:"nodes"` // node set
+	Count  int    `json:"count"`
+	Why    string `json:"why"`
 }
 
 // OwnChanges is what a rollout sets aside on some nodes that lose the same packages and accounts. The lists are cut: of
@@ -70,10 +86,12 @@ type OwnChanges struct {
 
 // RolloutRing is one ring of a rollout.
 type RolloutRing struct {
-	Nodes string        `json:"nodes"` // node set
-	Count int           `json:"count"`
-	Shown *int          `json:"shown"`           // how many show the version now; nil: the rollout has ended
-	Moves []RolloutMove `json:"moves,omitempty"` // only of a dry run
+	Nodes string `json:"nodes"` // node set
+	Count int    `json:"count"`
+	Shown *int   `json:"shown"` // how many show the version now; nil: the rollout has ended
+	// Without are the nodes that had failed when the rollout went on, a node set.
+	Without string        `json:"without,omitempty"`
+	Moves   []RolloutMove `json:"moves,omitempty"` // only of a dry run
 }
 
 // RolloutMove is what a dry run reports of nodes that follow the same version now.
@@ -90,10 +108,12 @@ type RolloutMove struct {
 
 // RolloutNode is the progress of one node of a rollout.
 type RolloutNode struct {
-	Node  string `json:"node"`
-	Ring  int    `json:"ring"`  // from 1
-	Shows string `json:"shows"` // version that its replica shows; "": it has none here
-	Stage string `json:"stage"`
+	Node string `json:"node"`
+	Ring int    `json:"ring"` // from 1
+	// Server is the one that serves the node; "" if the description no longer has the node.
+	Server string `json:"server,omitempty"`
+	Shows  string `json:"shows"` // version that its replica shows; "": it has none here
+	Stage  string `json:"stage"`
 	// Verdict is where the node is in the rollout: "current", "stale until …", "waits for ring 2", "changes when it
 	// boots" or "not moved: …".
 	Verdict string `json:"verdict"`

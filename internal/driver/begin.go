@@ -38,7 +38,23 @@ func (d *Driver) Plan(now *follow.Declared, r control.RolloutRequest) (rollout.R
 		return out, control.Errorf(control.Invalid, "%v", err)
 	}
 	out.All = all
+	if !r.NoWait && len(d.others(now, nodes)) > 0 {
+		out.Prefetch()
+	}
 	return out, nil
+}
+
+// others returns the servers, other than this one, that serve some nodes.
+func (d *Driver) others(now *follow.Declared, nodes []string) (list []string) {
+	known := map[cluster.ServerName]bool{d.Server: true}
+	for _, name := range nodes {
+		n, ok := now.Cluster.Node(cluster.NodeName(name))
+		if ok && !known[n.Server().Name] {
+			known[n.Server().Name] = true
+			list = append(list, string(n.Server().Name))
+		}
+	}
+	return list
 }
 
 // Check returns an error unless a request that names no version yet could be planned for an image.
@@ -59,9 +75,11 @@ func (d *Driver) Check(now *follow.Declared, im *cluster.Image, r control.Rollou
 // manner returns a rollout with how a request wants nodes to move, not which nodes nor to which version.
 func manner(r control.RolloutRequest) (rollout.Rollout, error) {
 	out := rollout.Rollout{
-		When: rollout.When(r.When), Soak: time.Duration(r.Soak * float64(time.Second)), Check: r.Check, Hook: r.Hook,
+		When:       rollout.When(r.When),
 		OnConflict: pkgdb.OnConflict(cmp.Or(r.OnConflict, string(pkgdb.LeaveNode))),
 	}
+	out.Soak, out.Check, out.Hook = time.Duration(r.Soak*float64(time.Second)), r.Check, r.Hook
+	out.MaxFailed = r.MaxFailed
 	switch {
 	case out.When != rollout.Now && out.When != rollout.Boot:
 		return out, control.Errorf(control.Invalid, "roll out: --when %q: must be now or boot", r.When)
@@ -70,6 +88,9 @@ func manner(r control.RolloutRequest) (rollout.Rollout, error) {
 			r.OnConflict)
 	case out.Soak < 0:
 		return out, control.Errorf(control.Invalid, "roll out: --soak must not be negative")
+	}
+	if err := out.CheckBudget(); err != nil {
+		return out, control.Errorf(control.Invalid, "roll out: --max-failed %v", err)
 	}
 	return out, nil
 }

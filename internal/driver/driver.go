@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -41,8 +42,6 @@ const (
 
 // Roots knows what the nodes of this server show. serving.Server implements it.
 type Roots interface {
-	// Serves reports whether this server serves a node.
-	Serves(*cluster.Node) bool
 	// Shows returns the version that a node's root shows; ok is false when the node has none here.
 	Shows(cluster.NodeName) (v image.Version, ok bool)
 	// Left returns why a node stays with what it shows because of its packages; "" if it does not.
@@ -115,7 +114,7 @@ func (d *Driver) Run(ctx context.Context) error {
 // promote tells the shared state which nodes have booted what they were to follow from their next boot on. Until it
 // knows, they go on showing it.
 func (d *Driver) promote(ctx context.Context) {
-	booted := d.Roots.Booted()
+	booted := d.booted()
 	if len(booted) == 0 {
 		return
 	}
@@ -130,6 +129,25 @@ func (d *Driver) promote(ctx context.Context) {
 	if err != nil {
 		d.Log.Warn("the shared state does not know yet what nodes have booted", "error", err)
 	}
+}
+
+// booted returns the nodes, of this and of other servers, that have booted what they were to follow from their next
+// boot on.
+func (d *Driver) booted() coord.Refs {
+	booted := coord.Refs{}
+	maps.Copy(booted, d.Roots.Booted())
+	now := d.Follow.Now()
+	for name := range now.State.Next {
+		n, ok := now.Cluster.Node(cluster.NodeName(name))
+		if !ok || n.Server().Name == d.Server {
+			continue
+		}
+		_, next := now.Follows(n)
+		if said, _, ok := d.Fleet.Node(n); ok && !next.IsZero() && said.Shows == next {
+			booted[name] = next
+		}
+	}
+	return booted
 }
 
 // release lets nodes that go to another server without their layer be served there, once their former server has
@@ -201,7 +219,7 @@ func (d *Driver) drive(ctx context.Context, id int) {
 		if err != nil || !ok || r.State != rollout.Running {
 			return
 		}
-		step := r.Next(d.seen(&r), time.Now())
+		step := d.next(&r)
 		d.setWait(id, step.Wait)
 		pause := interval
 		switch {
@@ -229,6 +247,20 @@ func (d *Driver) drive(ctx context.Context, id int) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// next returns what a rollout needs next.
+func (d *Driver) next(r *rollout.Rollout) rollout.Step {
+	if !r.Prefetching() {
+		return r.Next(d.seen(r), time.Now())
+	}
+	now := d.Follow.Now()
+	v, _ := now.State.Resolve(r.Ref())
+	known := func(server string) (heard, has bool) {
+		h, ok := d.Fleet.Server(cluster.ServerName(server))
+		return ok && fleet.Fresh(h.At), ok && h.Has(v.Ref(), v.Digest)
+	}
+	return r.Prefetched(d.others(now, r.Nodes()), known, time.Now())
 }
 
 // setWait notes what a rollout waits for; "" is nothing.
@@ -262,6 +294,11 @@ func (d *Driver) advance(ctx context.Context, r *rollout.Rollout, step rollout.S
 	switch {
 	case err == nil && step.Pause != "":
 		d.Log.Warn("rollout is paused", "rollout", r.ID, "reason", step.Pause)
+	case err == nil && r.Prefetching():
+		d.Log.Info("rollout goes on", "rollout", r.ID, "ring", 1, "stage", "switching")
+		if step.Skip != "" {
+			d.Log.Warn("rollout does not wait for servers to have its version", "rollout", r.ID, "server", step.Skip)
+		}
 	case err == nil && step.Enter == "" && r.Ring == len(r.Rings)-1:
 		d.Log.Info("rollout has ended", "rollout", r.ID, "version", r.Ref(), "count", step.Shown)
 	case err == nil:
@@ -273,12 +310,23 @@ func (d *Driver) advance(ctx context.Context, r *rollout.Rollout, step rollout.S
 // running returns those of the nodes that work from their root now.
 func (d *Driver) running(nodes []string) []string {
 	var list []string
-	for _, n := range nodes {
-		if d.Liveness.State(cluster.NodeName(n)).Running {
-			list = append(list, n)
+	now := d.Follow.Now()
+	for _, name := range nodes {
+		n, ok := now.Cluster.Node(cluster.NodeName(name))
+		if ok && d.runs(n) {
+			list = append(list, name)
 		}
 	}
 	return list
+}
+
+// runs reports whether a node works from its root now, by the last report of its server.
+func (d *Driver) runs(n *cluster.Node) bool {
+	if n.Server().Name == d.Server {
+		return d.Liveness.State(n.Name).Running
+	}
+	said, at, ok := d.Fleet.Node(n)
+	return ok && said.Running && fleet.Fresh(at)
 }
 
 // seen returns what is known of the nodes of r's present ring.
@@ -321,19 +369,34 @@ func (d *Driver) Shown(r *rollout.Rollout) int {
 // ShownOf returns how many of some nodes show a version.
 func (d *Driver) ShownOf(nodes []string, ref image.Ref) int {
 	shown := 0
+	now := d.Follow.Now()
 	for _, name := range nodes {
-		if v, ok := d.Roots.Shows(cluster.NodeName(name)); ok && v.Ref() == ref {
+		n, ok := now.Cluster.Node(cluster.NodeName(name))
+		if !ok {
+			continue
+		}
+		if r := d.report(n); r != nil && r.Shows == ref {
 			shown++
 		}
 	}
 	return shown
 }
 
-// report returns what a server of n reported last, nil when none of its servers has reported. Only the nodes of this
-// server are known.
+// report returns what the server that serves n reported of it last, nil when nothing is known. What another server
+// reported of a node that did not show the version yet is not known any more when the server is silent.
 func (d *Driver) report(n *cluster.Node) *rollout.Report {
-	if !d.Roots.Serves(n) {
-		return nil
+	if why, _ := d.Follow.Now().Stranded(n); why != "" {
+		return &rollout.Report{Problem: why}
+	}
+	if n.Server().Name != d.Server {
+		said, at, ok := d.Fleet.Node(n)
+		if !ok {
+			return nil
+		}
+		return &rollout.Report{
+			At: at, Shows: said.Shows, Problem: said.Problem, Left: said.Left != "", Booting: said.Booting,
+			Stage: said.Stage, Silent: !fleet.Fresh(at),
+		}
 	}
 	state := d.Liveness.State(n.Name)
 	r := &rollout.Report{Booting: state.Booting, Stage: string(state.Stage)}
@@ -356,11 +419,12 @@ func (d *Driver) probe(now *follow.Declared, r *rollout.Rollout, seen map[string
 		if !ok || s.Gone {
 			continue
 		}
-		if s.Report == nil {
-			ran = append(ran, n)
+		if n.Server().Name != d.Server {
+			s.Answers = d.runs(n)
+			seen[name] = s
 			continue
 		}
-		switch boot.Stage(s.Report.Stage) { // another server may report it
+		switch boot.Stage(s.Report.Stage) {
 		case boot.StageRunning, liveness.Silent, liveness.Off:
 			ran = append(ran, n)
 		}
@@ -395,7 +459,9 @@ func (d *Driver) command(ctx context.Context, r *rollout.Rollout, step rollout.S
 			case err != nil:
 				return rollout.Step{Pause: fmt.Sprintf("%s: %v", step.Command, err)}, true
 			}
-			return r.After(), true
+			next := r.After()
+			next.Without = step.Without
+			return next, true
 		case <-tick.C:
 			now, _, err := rollout.Load(d.Follow.Now().State, r.ID)
 			if err != nil || now.State != r.State || !now.Since.Equal(r.Since) {

@@ -15,6 +15,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/coord"
+	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/follow/followtest"
 	"dim/internal/image"
@@ -68,7 +69,8 @@ func newDriver(t *testing.T, f *follow.Follower) (*Driver, *roots) {
 	t.Cleanup(func() { testkit.Must(t, tracker.Close()) })
 	r := &roots{shows: map[cluster.NodeName]image.Version{}}
 	return New(Options{
-		Server: "head", Follow: f, Liveness: tracker, Roots: r, Problems: new(problems.List), Log: log,
+		Server: "head", Follow: f, Liveness: tracker, Roots: r, Fleet: fleet.New(), Problems: new(problems.List),
+		Log: log,
 	}), r
 }
 
@@ -282,8 +284,9 @@ func TestTheFirstHeadDrivesRunningRollouts(t *testing.T) {
 	now := declared(t)
 	add := func(id int, state rollout.State, nodes ...string) {
 		r := rollout.Rollout{
-			Image: "compute", Version: 2, When: rollout.Now, Check: "true", Rings: []rollout.Ring{{Nodes: nodes}},
+			Image: "compute", Version: 2, When: rollout.Now, Rings: []rollout.Ring{{Nodes: nodes}},
 		}
+		r.Check = "true"
 		_, c, err := r.Declare(now.State, nil, time.Now())
 		testkit.Must(t, err)
 		now.State = c.Onto(now.State)
@@ -323,9 +326,10 @@ func TestWhatIsSeenOfTheNodesOfARing(t *testing.T) {
 	d.Liveness.Report("n02", boot.Event{Stage: boot.StageKernel})
 	d.Problems.Set(problems.Node("n02"), errors.New("a mount is in the way"))
 	r := &rollout.Rollout{
-		ID: 1, Image: "compute", Version: 2, Soak: time.Hour, Since: time.Now(), Phase: "gate",
+		ID: 1, Image: "compute", Version: 2, Since: time.Now(), Phase: "gate",
 		Rings: []rollout.Ring{{Nodes: rollout.Nodes{"n01", "n02", "n03", "n04", "n05", "n09", "x1"}}},
 	}
+	r.Soak = time.Hour
 	want := map[string]rollout.Seen{
 		"n01": {Server: "head", Report: &rollout.Report{Shows: ref(2), Stage: "running"}},
 		"n02": {Server: "head", Report: &rollout.Report{

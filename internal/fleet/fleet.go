@@ -20,6 +20,7 @@ package fleet
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,6 +71,14 @@ type Heard struct {
 	At      time.Time // when the report arrived
 
 	nodes map[cluster.NodeName]*Node
+}
+
+// Fresh reports whether a report that arrived at that time is still one of a server that is not silent.
+func Fresh(at time.Time) bool { return time.Since(at) < SilentAfter }
+
+// Has reports whether the server has a version whole.
+func (h *Heard) Has(ref image.Ref, digest image.Digest) bool {
+	return slices.Contains(h.Versions, Version{ref, digest})
 }
 
 // Fleet keeps the last report of every server.

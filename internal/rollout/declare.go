@@ -55,7 +55,7 @@ func (d *decision) setCurrent(ref image.Ref) {
 }
 
 // Declare begins a rollout with its first ring. The caller sets what a person decides: Image, Version, When, Rings
-// without Ran, All, Soak, Check and Hook. ran are the nodes that are up now.
+// without Ran, All, OnConflict, Soak, Check, Hook and MaxFailed. ran are the nodes that are up now.
 //
 // The error is ErrConflict when a rollout that has something left to do has a node in common with this one, and
 // coord.ErrNotFound when there is no such version.
@@ -79,7 +79,11 @@ func (r Rollout) Declare(s coord.State, ran []string, now time.Time) (Rollout, c
 	r.Current = d.current(r.Image).Number
 	r.Before = before(s, r.Nodes())
 	r.Started = now
-	r.declareRing(d, 0, ran, now)
+	if r.Prefetching() {
+		r.State, r.Since = Running, now
+	} else {
+		r.declareRing(d, 0, ran, now)
+	}
 	change := d.change
 	if err := r.put(&change); err != nil {
 		return r, change, err
@@ -93,14 +97,15 @@ func (r Rollout) Declare(s coord.State, ran []string, now time.Time) (Rollout, c
 }
 
 // takeOver ends the rollouts whose nodes all are in r. The error is ErrConflict when one that has something left to do
-// has a node in common with r.
+// has a node in common with r. One that has declared nothing yet, because servers get its version, is no conflict if
+// all its nodes are in r.
 func (r *Rollout) takeOver(d *decision, active []Rollout, now time.Time) error {
 	for i := range active {
 		other := &active[i]
 		common := intersection(other.Nodes(), r.Nodes())
 		switch {
 		case len(common) == 0:
-		case !other.OnlyWaits():
+		case !other.OnlyWaits() && !(other.Prefetching() && len(common) == len(other.Nodes())):
 			return conflictError(fmt.Sprintf("roll out %s: rollout %d (%s) is still %s on %s",
 				r.Ref(), other.ID, other.Ref(), other.State, common))
 		case len(common) == len(other.Nodes()):

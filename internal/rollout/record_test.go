@@ -16,7 +16,7 @@ func TestARecordIsReadAsItWasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(made, s.load(t, 1)); diff != "" {
+	if diff := cmp.Diff(made, s.load(t, 1), cmp.AllowUnexported(Rollout{})); diff != "" {
 		t.Error(diff)
 	}
 	if text := string(s.state.Rollouts[1]); !strings.Contains(text, `"nodes":"n[2-3]"`) {

@@ -7,11 +7,14 @@
 // and sometimes another reference from its next boot on (Next). A Rollout is the record of one move. Its nodes are in
 // rings, one after the other. A ring goes through phases:
 //
+//   - prefetch, before the first ring is declared: the servers of the nodes get the version;
 //   - switching: the version is declared for the ring's nodes, until all of them show it;
 //   - hook: the hook runs, if there is one;
 //   - gate: the soak time passes, the nodes that ran before the switch answer, and the check succeeds.
 //
-// Then the next ring is declared. A failure pauses the rollout, and a person decides how it goes on.
+// Then the next ring is declared. A rollout goes on without nodes that fail, as many as its budget has for a ring: they
+// follow the version, too, and show it when they can. More failures pause it, and a person decides how it goes on.
+// Nodes of a server that does not report count as failed after a while, but do not pause it: it waits.
 //
 // A rollout over all nodes of an image makes its version the current one together with its last ring. Nodes that are
 // added to the description later start with that version.
@@ -92,9 +95,10 @@ type Phase string
 
 // The phases, in order. The package comment describes them.
 const (
-	switching Phase = "switching"
-	hooking   Phase = "hook"
-	gating    Phase = "gate"
+	prefetching Phase = "prefetch"
+	switching   Phase = "switching"
+	hooking     Phase = "hook"
+	gating      Phase = "gate"
 )
 
 // Nodes are names of nodes. Their JSON form is one short text, a node set.
@@ -118,15 +122,13 @@ func (n *Nodes) UnmarshalJSON(b []byte) error {
 
 // Rollout is the record of one rollout; docs/formats/coord.md has its form.
 type Rollout struct {
-	ID      int           `json:"id"`
-	Image   string        `json:"image"`
-	Version int           `json:"version"`
-	When    When          `json:"when"`
-	Rings   []Ring        `json:"rings"`
-	All     bool          `json:"all"` // its nodes are all nodes of the image: the version becomes the current one
-	Soak    time.Duration `json:"soak,omitempty"`
-	Check   string        `json:"check,omitempty"`
-	Hook    string        `json:"hook,omitempty"`
+	ID      int    `json:"id"`
+	Image   string `json:"image"`
+	Version int    `json:"version"`
+	When    When   `json:"when"`
+	Rings   []Ring `json:"rings"`
+	All     bool   `json:"all"` // its nodes are all nodes of the image: the version becomes the current one
+	conditions
 
 	OnConflict pkgdb.OnConflict `json:"on_conflict,omitempty"` // "": pkgdb.LeaveNode
 
@@ -139,13 +141,24 @@ type Rollout struct {
 	Ended   time.Time `json:"ended,omitzero"`
 	Shown   *int      `json:"shown,omitempty"` // number of nodes that showed the version at its end; nil: not known
 
+	Skipped string `json:"skipped,omitempty"` // the servers that it did not wait for before its first ring
+
 	Before  []Before `json:"before"`  // the references of its nodes before the rollout
 	Current int      `json:"current"` // the image's current version before the rollout
+}
+
+// conditions are what a ring has to meet before the next one is declared.
+type conditions struct {
+	Soak      time.Duration `json:"soak,omitempty"`
+	Check     string        `json:"check,omitempty"`
+	Hook      string        `json:"hook,omitempty"`
+	MaxFailed string        `json:"max_failed,omitempty"` // see CheckBudget
 }
 
 // Ring is a part of a rollout's nodes.
 type Ring struct {
 	Nodes    Nodes     `json:"nodes"`
+	Without  Nodes     `json:"without,omitempty"` // the nodes that had failed when the rollout went on
 	Ran      Nodes     `json:"ran,omitempty"`     // the nodes that were up when the ring was declared
 	Declared time.Time `json:"declared,omitzero"` // zero: the ring is not declared yet
 }
@@ -162,7 +175,7 @@ func (r *Rollout) UnderWay() bool { return r.State == Running || r.State == Paus
 
 // OnlyWaits reports whether nothing is left to do but to wait until the nodes show the version.
 func (r *Rollout) OnlyWaits() bool {
-	return r.UnderWay() && r.Ring == len(r.Rings)-1 && r.Hook == "" && r.Check == ""
+	return r.UnderWay() && !r.Prefetching() && r.Ring == len(r.Rings)-1 && r.Hook == "" && r.Check == ""
 }
 
 // Ref returns the reference that the nodes follow.
@@ -183,6 +196,9 @@ func (r *Rollout) Nodes() Nodes {
 // declared returns the nodes of the rings that were declared.
 func (r *Rollout) declared() Nodes {
 	var all Nodes
+	if r.Prefetching() {
+		return nil
+	}
 	for _, ring := range r.Rings[:r.Ring+1] {
 		all = append(all, ring.Nodes...)
 	}

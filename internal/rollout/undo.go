@@ -45,7 +45,7 @@ func Undo(s coord.State, id int, when When, now time.Time) (coord.Change, error)
 }
 
 // madeCurrent reports whether the rollout has made its version the current one.
-func (r *Rollout) madeCurrent() bool { return r.All && r.Ring == len(r.Rings)-1 }
+func (r *Rollout) madeCurrent() bool { return r.All && !r.Prefetching() && r.Ring == len(r.Rings)-1 }
 
 // movedSince returns the nodes that no longer follow what the rollout declared for them. A rollout for the next boot
 // that was stopped left those that had not booted as they were.

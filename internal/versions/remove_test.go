@@ -37,9 +37,10 @@ type situation struct {
 func (x *situation) rollOut(version int, check string) {
 	x.t.Helper()
 	r := rollout.Rollout{
-		Image: "compute", Version: version, When: rollout.Now, Check: check,
+		Image: "compute", Version: version, When: rollout.Now,
 		Rings: []rollout.Ring{{Nodes: rollout.Nodes{"n01"}}},
 	}
+	r.Check = check
 	_, c, err := r.Declare(x.State, nil, time.Now())
 	testkit.Must(x.t, err)
 	x.State = c.Onto(x.State)
