@@ -44,11 +44,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 	row(w, "server", fmt.Sprintf("%s, pid %d, up %s, dim %s", s.Server, s.PID, ago(s.Started, now), s.Program))
 	row(w, "cluster",
 		fmt.Sprintf("%s, description revision %d applied %s ago", s.Cluster, s.Revision, ago(s.Applied.Time, now)))
-	state := s.Coord.Kind + " etcd"
-	if !s.Coord.OK {
-		state = s.Coord.Kind + " etcd: " + s.Coord.Error
-	}
-	row(w, "state", state)
+	row(w, "state", stateText(s.Coord))
 	row(w, "listens", listens(s.Services))
 	if text := unreported(s.Servers); text != "" {
 		row(w, "servers", text)
@@ -96,6 +92,19 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 			row(w, "  hint", p.Hint)
 		}
 	}
+}
+
+// stateText tells where the declared state comes from, and why it does not.
+func stateText(c control.Coord) string {
+	switch {
+	case c.Kind != "head" && c.OK:
+		return c.Kind + " etcd"
+	case c.Kind != "head":
+		return c.Kind + " etcd: " + c.Error
+	case c.OK:
+		return fmt.Sprintf("revision %d, from head %s", c.Revision, c.Head)
+	}
+	return fmt.Sprintf("revision %d, as it was declared last: no head can be followed", c.Revision)
 }
 
 // quotaLimit is "1.0 GiB, 100,000 files", or less if there is no bound for one of them.

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -19,7 +18,6 @@ func (api *API) addSources() {
 	for _, s := range []problems.Source{
 		api.imageProblems, api.rolloutProblems, api.lostProblems,
 		api.nodeProblems, api.pushProblems, api.machineProblems,
-		api.aloneProblems,
 	} {
 		api.Problems.Add(s)
 	}
@@ -180,19 +178,6 @@ func oneForAll(list []problems.Problem, byText map[string][]string) []problems.P
 		}
 	}
 	return out
-}
-
-// aloneProblems tells that this server follows no head: it is none itself, and its shared state is its own.
-func (api *API) aloneProblems(context.Context) []problems.Problem {
-	s, ok := api.Follow.Cluster().Server(api.Server)
-	if !ok || s.Has(cluster.RoleHead) || len(api.Follow.Etcd.Endpoints) > 0 {
-		return nil
-	}
-	return []problems.Problem{{
-		About: problems.Of(problems.KindSharedState),
-		Text:  "this image server has an etcd of its own: it follows no head, and no head knows of it",
-		Hint:  "dim serve --etcd URLS --etcd-ca FILE, those of the heads' etcd",
-	}}
 }
 
 // machineProblems lists the machines that ask for a boot and are not in the description.

@@ -13,6 +13,10 @@ import (
 
 // Rollout implements control.Backend.
 func (api *API) Rollout(ctx context.Context, r control.RolloutRequest) (control.Rollout, error) {
+	if !api.Follow.IsHead() {
+		_, err := api.Follow.Change(ctx)
+		return control.Rollout{}, err
+	}
 	now := api.Follow.Now()
 	planned, err := api.Driver.Plan(now, r)
 	if err != nil {

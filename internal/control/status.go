@@ -37,7 +37,8 @@ type Applied struct {
 
 // Coord is the state of the cluster's shared state.
 type Coord struct {
-	Kind     string `json:"kind"` // "embedded" or "external"
+	Kind     string `json:"kind"`           // "embedded" or "external" etcd; "head": this server follows a head
+	Head     string `json:"head,omitempty"` // the head that this server follows
 	OK       bool   `json:"ok"`
 	Revision int64  `json:"revision"` // counts all changes of the shared state
 	Error    string `json:"error,omitempty"`

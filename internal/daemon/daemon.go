@@ -242,7 +242,7 @@ func (d *daemon) openIdentity(l layout) (err error) {
 	d.server = cmp.Or(cluster.ServerName(d.As), d.others.credentials.Identity().Name, cluster.ServerName(d.Host))
 	d.follow = follow.New(follow.Options{
 		Server: d.server, StateFile: l.state(), CoordDir: l.coord(), Etcd: d.Etcd, ClusterFile: d.ClusterFile,
-		Log: d.Log,
+		Heads: d.heads, Log: d.Log,
 	})
 	d.others.members = membership.New(membership.Options{
 		Server: d.server, Credentials: d.others.credentials, Follow: d.follow, Log: d.Log,
@@ -297,7 +297,8 @@ func (d *daemon) assemble() {
 	d.bootfiles = bootfiles.New(bootfiles.Options{Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Log: d.Log})
 	d.others.reporter = reporting.New(reporting.Options{
 		Server: d.server, Program: d.Program, Started: d.started, Follow: d.follow, Store: d.store, Roots: d.serving,
-		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet, Log: d.Log,
+		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet,
+		Heads: d.heads, Log: d.Log,
 	})
 	d.driver = driver.New(driver.Options{
 		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Fleet: d.others.fleet,
@@ -330,8 +331,11 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	registry.RewriteDamaged()
 	d.follow.OnRestore(registry.PutPending)
 	d.follow.Subscribe(d.serving.Adopted)
-	d.follow.Subscribe(d.masters.Adopted)
 	d.follow.Subscribe(d.others.reporter.Adopted)
+	if d.follow.IsHead() {
+		d.follow.Subscribe(d.masters.Adopted)
+		d.lead()
+	}
 	d.others.members.Handle(d.others.server)
 	d.follow.Subscribe(d.adopted)
 	for _, s := range d.problemSources(me) {
@@ -353,16 +357,19 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 	services := d.newServices(me, l)
 	g.Go(func() error { return services.serve(all, l) })
 	d.serving.Reconcile(all)
-	for _, run := range []func(context.Context) error{
+	parts := []func(context.Context) error{
 		func(ctx context.Context) error { return services.serveRoots(ctx, l) },
 		func(ctx context.Context) error { return expiry.Run(ctx, d.set, expireInterval, d.Log) },
 		func(ctx context.Context) error {
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
-		d.follow.Run, d.serving.Run, d.driver.Run, d.masters.Run, d.others.reporter.Run, d.api.Storms.Run,
-		d.saveState, releaseMemory,
+		d.follow.Run, d.serving.Run, d.others.reporter.Run, d.api.Storms.Run, d.saveState, releaseMemory,
 		func(ctx context.Context) error { return d.others.members.Run(ctx, d.others.client) },
-	} {
+	}
+	if d.follow.IsHead() {
+		parts = append(parts, d.driver.Run, d.masters.Run)
+	}
+	for _, run := range parts {
 		g.Go(func() error { return run(all) })
 	}
 	calls.Open(d.api)

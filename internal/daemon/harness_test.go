@@ -35,6 +35,7 @@ var superuser = &vfs.Cred{}
 // site is one server of a test: its data directory, its description and, while it runs, the way to end it.
 type site struct {
 	t      *testing.T
+	name   string // of the server
 	data   string
 	file   string // of the description
 	addr   string // of the server
@@ -59,7 +60,7 @@ func newSiteIn(t *testing.T, dir, addr string) *site {
 	t.Helper()
 	testkit.NeedRoot(t, "it captures owners, and keeps trusted extended attributes")
 	s := &site{
-		t: t, data: filepath.Join(dir, "data"), file: filepath.Join(dir, "cluster.xml"), addr: addr,
+		t: t, name: "head", data: filepath.Join(dir, "data"), file: filepath.Join(dir, "cluster.xml"), addr: addr,
 		master: filepath.Join(dir, "master"),
 		given:  true, log: &lockedBuffer{},
 	}
@@ -130,7 +131,7 @@ func (s *site) start() {
 // launch runs the server.
 func (s *site) launch() {
 	c := Config{
-		Data: s.data, As: "head", Etcd: coord.Remote{Endpoints: s.etcd}, InitDir: s.data, Program: "test",
+		Data: s.data, As: s.name, Etcd: coord.Remote{Endpoints: s.etcd}, InitDir: s.data, Program: "test",
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if s.given {

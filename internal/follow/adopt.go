@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"dim/internal/cluster"
 	"dim/internal/coord"
 )
 
@@ -19,7 +20,7 @@ func (f *Follower) Load() error {
 	}
 	now := &Declared{State: kept}
 	switch {
-	case f.ClusterFile != "":
+	case f.ClusterFile != "" && !f.followsHeads(kept.Description):
 		err = f.loadGiven(now, kept.Description)
 	case kept.Description != nil:
 		now.Cluster, err = f.parse(kept.Description)
@@ -27,10 +28,16 @@ func (f *Follower) Load() error {
 	default:
 		err = f.errorf("no cluster description has been applied: give one with --cluster FILE")
 	}
-	if err == nil {
-		f.current.Store(now)
+	if err != nil {
+		return err
 	}
-	return err
+	if me, _ := now.Cluster.Server(f.Server); !me.Has(cluster.RoleHead) {
+		if err := f.followHeads(); err != nil {
+			return err
+		}
+	}
+	f.current.Store(now)
+	return nil
 }
 
 // Refresh adopts the state as it is in c now. Whoever changed something there calls it, so that the change is in force
@@ -81,7 +88,7 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 	}
 	if empty(s) && !empty(old.State) {
 		f.Log.Error("the shared state is empty; what was kept of it will be put back")
-		f.incomplete.Store(true)
+		f.incomplete.Store(f.heads == nil)
 		return nil
 	}
 	now := &Declared{State: s, Cluster: old.Cluster, Digest: old.Digest}
@@ -109,11 +116,17 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 func (f *Follower) acceptOlder(s coord.State) {
 	f.adopting.Lock()
 	defer f.adopting.Unlock()
-	now := *f.Now()
+	now := f.Now()
 	if s.Store != now.State.Store || s.Revision >= now.State.Revision {
 		return
 	}
 	f.Log.Warn("the shared state is older than what was kept of it", "from", now.State.Revision, "to", s.Revision)
-	now.State.Revision = 0
-	f.current.Store(&now)
+	f.acceptAny(now)
+}
+
+// acceptAny lets any state be adopted after now. It is called with adopting held.
+func (f *Follower) acceptAny(now *Declared) {
+	next := *now
+	next.State.Revision = 0
+	f.current.Store(&next)
 }

@@ -1,11 +1,14 @@
-// Package follow keeps the declared state as this server knows it: from the shared state, which it follows, and from
-// the copy of it that is kept on disk.
+// Package follow keeps the declared state as this server knows it: from the shared state or, on an image server, from a
+// head, and from the copy of it that is kept on disk.
 //
 // # Concepts
 //
 // The shared state (package coord) holds what is declared for the whole cluster. A Follower takes its states in order,
 // and adopts each: it keeps the state on disk, parses the description if that changed, and calls those who subscribed.
 // Now returns what was adopted last, as one value that is never changed but replaced, so readers take no lock.
+//
+// An image server that is no head has no access to the shared state. It gets the same states, with what is declared for
+// its own nodes, from any head (package stream). Change refuses there and says where the change can be made.
 //
 // # Without the shared state
 //
@@ -42,16 +45,18 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/follow/stream"
 	"dim/internal/periodic"
 )
 
-// Options of a Follower. Server, StateFile, CoordDir and Log are needed.
+// Options of a Follower. Server, StateFile, CoordDir and Log are needed, and Heads on an image server.
 type Options struct {
-	Server      cluster.ServerName // this server
-	StateFile   string             // the copy of the state
-	CoordDir    string             // of the embedded etcd; its parent is the data directory
-	Etcd        coord.Remote       // an existing etcd; the zero value: the embedded one
-	ClusterFile string             // a description to apply at the start; "": the one that was applied last
+	Server      cluster.ServerName   // this server
+	StateFile   string               // the copy of the state
+	CoordDir    string               // of the embedded etcd; its parent is the data directory
+	Etcd        coord.Remote         // an existing etcd; the zero value: the embedded one
+	ClusterFile string               // a description to apply at the start; "": the one that was applied last
+	Heads       func() []stream.Head // that an image server may follow now
 	Log         *slog.Logger
 }
 
@@ -71,6 +76,8 @@ type Follower struct {
 	incomplete atomic.Bool // the shared state may lack something that this server has
 
 	searched chan struct{} // closed when the shared state was found, or not, for the first time
+
+	heads *stream.Client // of an image server that is no head; nil: this is a head
 
 	mu      sync.Mutex // guards what follows
 	coord   *coord.Coord
@@ -113,6 +120,10 @@ const restoreInterval = 10 * time.Second
 // Run finds the shared state and adopts what it says, until ctx ends. It returns an error only to be restarted:
 // ErrRestart.
 func (f *Follower) Run(ctx context.Context) error {
+	if f.heads != nil {
+		f.heads.Run(ctx, f.Now().State)
+		return nil
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.follow(ctx) })
 	g.Go(func() error {

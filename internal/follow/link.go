@@ -206,6 +206,11 @@ func (f *Follower) setHealth(err error) {
 		f.changed = time.Now()
 	}
 	f.err, f.checked = err, time.Time{}
+	f.endSearch()
+}
+
+// endSearch notes that the shared state was found, or not. It is called with mu held.
+func (f *Follower) endSearch() {
 	select {
 	case <-f.searched:
 	default:
@@ -219,6 +224,9 @@ func (f *Follower) Searched() <-chan struct{} { return f.searched }
 // Change returns the shared state for a change. Right after the start it waits for the first search. The error is a
 // control.Error with a hint, or ctx's.
 func (f *Follower) Change(ctx context.Context) (*coord.Coord, error) {
+	if f.heads != nil {
+		return nil, f.elsewhere()
+	}
 	select {
 	case <-f.searched:
 	case <-ctx.Done():
@@ -233,6 +241,9 @@ func (f *Follower) Change(ctx context.Context) (*coord.Coord, error) {
 
 // Reachable returns the shared state if it can be changed now.
 func (f *Follower) Reachable(ctx context.Context) (*coord.Coord, error) {
+	if f.heads != nil {
+		return nil, f.elsewhere()
+	}
 	f.mu.Lock()
 	c, err := f.coord, f.err
 	f.mu.Unlock()
@@ -262,6 +273,9 @@ func (f *Follower) hint(err error) string {
 // search.
 func (f *Follower) Health(ctx context.Context) control.Coord {
 	f.awaitSearch(ctx)
+	if f.heads != nil {
+		return f.headHealth()
+	}
 	c := control.Coord{Kind: "embedded", Revision: f.Now().State.Revision}
 	if len(f.Etcd.Endpoints) > 0 {
 		c.Kind = "external"
@@ -308,6 +322,9 @@ func (f *Follower) Problems(ctx context.Context) []problems.Problem {
 	}
 	list = append(list, f.givenProblems(ctx)...)
 	f.awaitSearch(ctx)
+	if f.heads != nil {
+		return append(list, f.headProblems()...)
+	}
 	if err := f.recentCheck(ctx); err != nil {
 		f.mu.Lock()
 		since := f.changed

@@ -1,4 +1,7 @@
-// Package reporting gathers what this server has to report of itself and of the nodes that it serves.
+// Package reporting tells heads what this server holds and what its nodes show: at intervals, and soon after something
+// changed. It tells every head, so that each answers for all servers.
+//
+// A head that cannot be reached misses reports, which are complete: the next one makes up for all.
 //
 // # What it must not know
 //
@@ -6,13 +9,22 @@
 package reporting
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/fleet"
 	"dim/internal/follow"
+	"dim/internal/follow/stream"
 	"dim/internal/image"
 	"dim/internal/liveness"
 	"dim/internal/periodic"
@@ -20,8 +32,14 @@ import (
 	"dim/internal/store"
 )
 
-// interval is the interval between reports.
-const interval = fleet.SilentAfter / 3
+const (
+	// interval is the interval between reports while nothing changes.
+	interval = fleet.SilentAfter / 3
+	// checkInterval is the interval between checks whether something has changed.
+	checkInterval = 500 * time.Millisecond
+	// sendTimeout bounds the time that a head takes for a report.
+	sendTimeout = 10 * time.Second
+)
 
 // Roots knows what the nodes of this server show. serving.Server implements it.
 type Roots interface {
@@ -41,15 +59,24 @@ type Options struct {
 	Liveness *liveness.Tracker
 	Roots    Roots
 	Problems *problems.List
-	Fleet    *fleet.Fleet // where this server's own reports are kept
+	Fleet    *fleet.Fleet         // where this server's own reports are kept
+	Heads    func() []stream.Head // the other heads
 	Log      *slog.Logger
 }
 
 // Reporter reports.
-type Reporter struct{ Options }
+type Reporter struct {
+	Options
+
+	mu      sync.Mutex
+	sending map[cluster.ServerName]bool // heads that take a report now
+	missed  map[cluster.ServerName]bool // heads that have not taken the last one
+}
 
 // New returns a Reporter.
-func New(o Options) *Reporter { return &Reporter{o} }
+func New(o Options) *Reporter {
+	return &Reporter{Options: o, sending: map[cluster.ServerName]bool{}, missed: map[cluster.ServerName]bool{}}
+}
 
 // Adopted drops what servers reported that are no longer declared. follow.Follower calls it.
 func (r *Reporter) Adopted(_ context.Context, now *follow.Declared) {
@@ -59,11 +86,91 @@ func (r *Reporter) Adopted(_ context.Context, now *follow.Declared) {
 	})
 }
 
-// Run reports at intervals until ctx ends.
+// Run reports until ctx ends.
 func (r *Reporter) Run(ctx context.Context) error {
-	report := func(context.Context) { r.Fleet.Put(r.Server, r.report()) }
+	var senders sync.WaitGroup
+	defer senders.Wait()
+	var last *fleet.Report
+	report := func(ctx context.Context) {
+		heads := r.Heads()
+		old := last == nil || time.Since(last.Sent) >= interval
+		if !old && len(heads) == 0 {
+			return
+		}
+		next := r.report()
+		if !old && same(last, next) && !r.missedBy(heads) {
+			return
+		}
+		last = next
+		r.Fleet.Put(r.Server, next)
+		for _, h := range heads {
+			if r.begin(h.Name) {
+				senders.Go(func() { r.end(h.Name, send(ctx, h, next)) })
+			}
+		}
+	}
 	report(ctx)
-	return periodic.Run(ctx, interval, report)
+	return periodic.Run(ctx, checkInterval, report)
+}
+
+// same reports whether two reports say the same but for the times of calls.
+func same(a, b *fleet.Report) bool {
+	return a.Store == b.Store && a.Revision == b.Revision && slices.Equal(a.Versions, b.Versions) &&
+		slices.EqualFunc(a.Nodes, b.Nodes, func(a, b fleet.Node) bool {
+			a.LastCall, a.LastSeen = b.LastCall, b.LastSeen
+			return a == b
+		})
+}
+
+// missedBy reports whether one of some heads, which was busy with an earlier report, has not got the last one.
+func (r *Reporter) missedBy(heads []stream.Head) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(heads, func(h stream.Head) bool { return r.missed[h.Name] && !r.sending[h.Name] })
+}
+
+// begin reports whether a head can be sent a report now.
+func (r *Reporter) begin(head cluster.ServerName) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	busy := r.sending[head]
+	r.sending[head], r.missed[head] = true, busy
+	return !busy
+}
+
+// end notes that a head has taken a report, or why it has not. What it missed is sent with the next one.
+func (r *Reporter) end(head cluster.ServerName, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sending[head] = false
+	if err != nil {
+		r.missed[head] = false
+		r.Log.Debug("head has not taken the report", "server", string(head), "error", err)
+	}
+}
+
+// send sends a report to a head.
+func send(ctx context.Context, h stream.Head, report *fleet.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	body, err := json.Marshal(report)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+fleet.Path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := h.Client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+	if resp.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
+	}
+	return nil
 }
 
 // report returns what there is to report now.

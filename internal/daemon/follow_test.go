@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/pki"
+	"dim/internal/testkit"
+)
+
+// newImageServer makes the server is1, which serves the nodes of head and has joined its cluster. It knows head's
+// description from the start.
+func newImageServer(t *testing.T, head *site, addr string) *site {
+	t.Helper()
+	s := newSite(t, addr)
+	s.name, s.file = "is1", head.file
+	head.describe("", `servers="head"`, `servers="is1"`, "<taxonomy>", fmt.Sprintf(
+		`<server name="is1" roles="image" dhcp="off" nfs-port="%d" http-port="%d" tftp-port="%d" api-port="%d">
+    <interface network="boot" address="%s"/>
+  </server>
+  <taxonomy>`, s.ports[0], s.ports[1], s.ports[2], s.ports[3], addr))
+	ca := filepath.Join(s.data, "ca")
+	testkit.Must(t, os.RemoveAll(ca), os.CopyFS(ca, os.DirFS(filepath.Join(head.data, "ca"))))
+	c := testkit.Value(pki.Open(s.data))(t)
+	testkit.Must(t, c.Assume("is1", []cluster.Role{cluster.RoleImage}, time.Now()))
+	for _, part := range []string{"servers", "nodes", "key.pem"} {
+		testkit.Must(t, os.RemoveAll(filepath.Join(ca, part)))
+	}
+	return s
+}
+
+// copyVersions copies the versions of a head to an image server that does not run.
+func copyVersions(t *testing.T, head, s *site) {
+	t.Helper()
+	store := filepath.Join(s.data, "store")
+	testkit.Must(t, os.RemoveAll(store), os.CopyFS(store, os.DirFS(filepath.Join(head.data, "store"))))
+}
+
+func TestAnImageServerFollowsAHeadAndServesWithoutIt(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	s := newImageServer(t, head, "127.0.0.3")
+	head.start()
+	head.capture("compute")
+	copyVersions(t, head, s)
+	s.start()
+	follows := func(revision int64) {
+		t.Helper()
+		testkit.Eventually(t, "it follows the head", func() bool {
+			c := s.status().Coord
+			return c.OK && c.Kind == "head" && c.Head == "head" && c.Revision >= revision
+		})
+	}
+	follows(head.status().Coord.Revision)
+	tree := func() string { return read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd") }
+	testkit.Eventually(t, "n01 shows the head's version", func() bool {
+		n, err := s.client().Node(t.Context(), "n01")
+		return err == nil && n.Version == 1
+	})
+	if got := tree(); got != "one\n" {
+		t.Errorf("n01 reads %q", got)
+	}
+	testkit.Eventually(t, "the head knows what n01 shows", func() bool {
+		n, err := head.client().Node(t.Context(), "n01")
+		return err == nil && n.Version == 1 && n.Stage != "unknown"
+	})
+
+	t.Run("what is declared is not changed there", func(t *testing.T) {
+		for what, change := range map[string]func() error{
+			"apply": s.apply,
+			"tag":   func() error { _, err := s.client().Tag(t.Context(), "compute@1", "x"); return err },
+			"capture": func() error {
+				r := control.CaptureRequest{Image: "compute"}
+				_, err := s.client().Capture(t.Context(), r, func(control.Progress) {})
+				return err
+			},
+			"rollout": func() error {
+				r := control.RolloutRequest{Nodes: "n01", Version: "compute@1", When: "now"}
+				_, err := s.client().Rollout(t.Context(), r)
+				return err
+			},
+		} {
+			err := change()
+			e, ok := errors.AsType[*control.Error](err)
+			if !ok || e.Code != control.Unavailable || !strings.Contains(e.Message, "image server is1") ||
+				e.Hint != "run the command on head (127.0.0.2)" {
+				t.Errorf("%s: %#v", what, err)
+			}
+		}
+	})
+
+	testkit.Must(t, head.stop())
+	testkit.Eventually(t, "the status shows that no head answers", func() bool {
+		p := s.problem("shared state")
+		return strings.Contains(p.Text, "no head can be followed: head head") && !p.Since.IsZero()
+	})
+	write(t, s.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "mine\n")
+	testkit.Must(t, s.stop())
+	s.given = false
+	s.start()
+	if got := tree() + read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/own"); got != "one\nmine\n" {
+		t.Errorf("after a restart without the head n01 reads %q", got)
+	}
+	if p := s.problem("shared state"); !strings.Contains(p.Hint, "served what was declared last") {
+		t.Errorf("the status shows %+v", p)
+	}
+
+	head.start()
+	testkit.Must(t, head.tag("compute@1", "later"))
+	testkit.Eventually(t, "it follows the head again", func() bool {
+		_, err := s.client().Version(t.Context(), "compute@later")
+		return err == nil
+	})
+	follows(head.status().Coord.Revision)
+}
+
+// tag gives a version a tag.
+func (s *site) tag(ref, tag string) error {
+	_, err := s.client().Tag(s.t.Context(), ref, tag)
+	return err
+}

@@ -1,0 +1,122 @@
+package follow
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/follow/stream"
+	"dim/internal/problems"
+)
+
+// followsHeads reports whether this server is no head by a kept description. Then a description of the command line
+// does not count.
+func (f *Follower) followsHeads(kept *coord.Description) bool {
+	if kept == nil {
+		return false
+	}
+	c, err := f.parse(kept)
+	if err != nil {
+		return false
+	}
+	me, _ := c.Server(f.Server)
+	return !me.Has(cluster.RoleHead)
+}
+
+// IsHead reports whether this server is a head: what is declared can be changed here. It holds from Load on.
+func (f *Follower) IsHead() bool { return f.heads == nil }
+
+// followHeads makes heads the source of the state.
+func (f *Follower) followHeads() error {
+	if len(f.Etcd.Endpoints) > 0 {
+		return f.errorf("an image server follows the heads and uses no etcd: leave --etcd out")
+	}
+	f.heads = stream.NewClient(stream.ClientOptions{
+		Heads: f.Heads, Adopt: f.adoptFromHead, Log: f.Log,
+		Tried: func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.endSearch()
+		},
+	})
+	return nil
+}
+
+// adoptFromHead adopts a state that a head has sent. With replace it takes the place of any other.
+func (f *Follower) adoptFromHead(ctx context.Context, s coord.State, replace bool) error {
+	f.adopting.Lock()
+	defer f.adopting.Unlock()
+	if replace {
+		f.acceptAny(f.Now())
+	}
+	return f.adoptLocked(ctx, s)
+}
+
+// Confirm returns nil if Now returns what the shared state says now. It may adopt a state.
+func (f *Follower) Confirm(ctx context.Context) error {
+	c, err := f.Reachable(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := c.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.adopt(ctx, s); err != nil {
+		return err
+	}
+	if now := f.Now().State; now.Store != s.Store || now.Revision < s.Revision {
+		return fmt.Errorf("this server follows revision %d, and the shared state has %d", now.Revision, s.Revision)
+	}
+	return nil
+}
+
+// elsewhere refuses a change on an image server.
+func (f *Follower) elsewhere() error {
+	var heads []string
+	for _, s := range f.Cluster().Servers {
+		if s.Has(cluster.RoleHead) {
+			heads = append(heads, fmt.Sprintf("%s (%s)", s.Name, s.Interfaces[0].Address))
+		}
+	}
+	return control.Errorf(control.Unavailable, "this is the image server %s: what is declared is changed on a head",
+		f.Server).WithHint("run the command on " + strings.Join(heads, " or "))
+}
+
+// headHealth returns the state of the connection to a head.
+func (f *Follower) headHealth() control.Coord {
+	s := f.heads.Status()
+	c := control.Coord{Kind: "head", Head: string(s.Head), OK: s.Err == nil, Revision: f.Now().State.Revision}
+	if s.Err != nil {
+		c.Error = s.Err.Error()
+	}
+	return c
+}
+
+// clockTolerance is how far the clocks of two servers may differ.
+const clockTolerance = 2 * time.Second
+
+// headProblems lists what is wrong between this image server and its head.
+func (f *Follower) headProblems() []problems.Problem {
+	s := f.heads.Status()
+	var list []problems.Problem
+	if s.Err != nil {
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindSharedState), Since: s.Since,
+			Text: "no head can be followed: " + strings.ReplaceAll(s.Err.Error(), "\n", "; "),
+			Hint: "nodes are served what was declared last; look at the head, and at the network to it",
+		})
+	}
+	if s.Ahead.Abs() > clockTolerance {
+		list = append(list, problems.Problem{
+			About: problems.Subject{Kind: problems.KindServer, Name: string(f.Server)},
+			Text:  fmt.Sprintf("its clock is off: that of head %s is %v ahead", s.Head, s.Ahead.Round(time.Second)),
+			Hint:  "run chrony or systemd-timesyncd on both",
+		})
+	}
+	return list
+}

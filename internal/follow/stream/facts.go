@@ -1,0 +1,265 @@
+package stream
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"dim/internal/coord"
+	"dim/internal/image"
+)
+
+// facts are a state in small parts, in JSON, by key. docs/formats/peer.md has the keys: a field of a coord.State whose
+// value is an object has a key for each of its members, such as "desired/n01", every other field one key. Values are in
+// the form that json.Marshal writes.
+type facts map[string]json.RawMessage
+
+// Parts of keys.
+const (
+	keyDescription = "description"
+	keyRevision    = "description_revision"
+	fieldImages    = "images"
+	fieldVersions  = "versions" // of all images: "versions/compute/12"
+	fieldDesired   = "desired"
+	fieldNext      = "next"
+	fieldRollouts  = "rollouts"
+)
+
+// unsent are the fields of a state that no image server needs, and those that each message has in another form.
+var unsent = [...]string{"watches", "store", "revision", keyDescription}
+
+// factsOf returns the facts of a state. Commands of rollouts are not among them: only heads run these.
+func factsOf(s coord.State) (facts, error) {
+	f := facts{}
+	if d := s.Description; d != nil {
+		var err error
+		if f[keyDescription], err = json.Marshal(d); err != nil {
+			return nil, err
+		}
+		f[keyRevision] = fmt.Append(nil, d.Revision)
+		s.Description = nil
+	}
+	fields, err := members(s)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range fields {
+		if slices.Contains(unsent[:], name) {
+			continue
+		}
+		if err := f.addField(name, value); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return f, nil
+}
+
+// members returns the members of the JSON object that v is encoded as; none if it is encoded as null.
+func members(v any) (m map[string]json.RawMessage, err error) {
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	return m, err
+}
+
+// addField adds the value of a field of a state.
+func (f facts) addField(name string, value json.RawMessage) error {
+	if value[0] != '{' {
+		if string(value) != "null" {
+			f[name] = value
+		}
+		return nil
+	}
+	all, err := members(value)
+	for key, v := range all {
+		switch name {
+		case fieldImages:
+			err = f.addImage(key, v)
+		case fieldRollouts:
+			f[name+"/"+key], err = without(v, "hook", "check")
+		default:
+			f[name+"/"+key] = v
+		}
+		if err != nil {
+			break
+		}
+	}
+	return err
+}
+
+// addImage adds an image and its versions.
+func (f facts) addImage(name string, value json.RawMessage) (err error) {
+	var im struct {
+		Versions []json.RawMessage `json:"versions"`
+	}
+	if err := json.Unmarshal(value, &im); err != nil {
+		return err
+	}
+	for _, v := range im.Versions {
+		var which struct {
+			Number int `json:"version"`
+		}
+		if err := json.Unmarshal(v, &which); err != nil {
+			return err
+		}
+		f[fmt.Sprintf("%s/%s/%d", fieldVersions, name, which.Number)] = v
+	}
+	f[fieldImages+"/"+name], err = without(value, "versions", "reserved")
+	return err
+}
+
+// without returns a JSON object without some members.
+func without(object json.RawMessage, names ...string) (json.RawMessage, error) {
+	m, err := members(object)
+	for _, name := range names {
+		delete(m, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(m)
+}
+
+// state returns the state that f is the facts of.
+func (f facts) state() (s coord.State, err error) {
+	fields := map[string]any{}
+	objects := map[string]map[string]any{}
+	for _, name := range []string{fieldImages, fieldDesired, fieldNext, fieldRollouts, "watches"} {
+		objects[name] = map[string]any{}
+	}
+	versions := map[string][]json.RawMessage{}
+	for key, value := range f {
+		field, member, isMember := strings.Cut(key, "/")
+		name, _, _ := strings.Cut(member, "/")
+		switch {
+		case key == keyRevision:
+		case !isMember:
+			fields[key] = value
+		case field == fieldVersions:
+			versions[name] = append(versions[name], value)
+		default:
+			if objects[field] == nil {
+				objects[field] = map[string]any{}
+			}
+			objects[field][member] = value
+		}
+	}
+	for name, list := range versions {
+		value, ok := objects[fieldImages][name].(json.RawMessage)
+		if !ok {
+			return s, fmt.Errorf("versions of the image %q, which is not there", name)
+		}
+		im, err := members(value)
+		if err != nil || im == nil {
+			return s, fmt.Errorf("image %q: %v", name, err)
+		}
+		if im["versions"], err = json.Marshal(list); err != nil {
+			return s, err
+		}
+		objects[fieldImages][name] = im
+	}
+	for name, object := range objects {
+		fields[name] = object
+	}
+	b, err := json.Marshal(fields)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, err
+	}
+	return s, f.complete(&s)
+}
+
+// complete sets what a state does not have in its JSON form, and refuses a state that has holes.
+func (f facts) complete(s *coord.State) error {
+	for name, im := range s.Images {
+		if im == nil {
+			return fmt.Errorf("image %q is null", name)
+		}
+	}
+	if s.Description == nil {
+		return nil
+	}
+	return json.Unmarshal(f[keyRevision], &s.Description.Revision)
+}
+
+// digest returns what proves that two servers have the same facts.
+func (f facts) digest() image.Digest {
+	h := sha256.New()
+	var size [8]byte
+	write := func(b []byte) {
+		binary.BigEndian.PutUint64(size[:], uint64(len(b)))
+		h.Write(size[:])
+		h.Write(b)
+	}
+	for _, key := range slices.Sorted(maps.Keys(f)) {
+		write([]byte(key))
+		write(f[key])
+	}
+	return image.Digest(h.Sum(nil))
+}
+
+// own reports whether a fact is about one node. A server gets those of its own nodes only.
+func own(key string) bool {
+	return strings.HasPrefix(key, fieldDesired+"/") || strings.HasPrefix(key, fieldNext+"/")
+}
+
+// split returns the facts that all servers get, and those about nodes.
+func (f facts) split() (common, ofNodes facts) {
+	common, ofNodes = facts{}, facts{}
+	for key, value := range f {
+		if own(key) {
+			ofNodes[key] = value
+		} else {
+			common[key] = value
+		}
+	}
+	return common, ofNodes
+}
+
+// ofNodes returns the facts about some nodes.
+func (f facts) ofNodes(nodes []string) facts {
+	some := facts{}
+	for _, field := range []string{fieldDesired, fieldNext} {
+		for _, node := range nodes {
+			if value, ok := f[field+"/"+node]; ok {
+				some[field+"/"+node] = value
+			}
+		}
+	}
+	return some
+}
+
+// difference returns what changes f to next.
+func (f facts) difference(next facts) (set facts, removed []string) {
+	set = facts{}
+	for key, value := range next {
+		if old, ok := f[key]; !ok || string(old) != string(value) {
+			set[key] = value
+		}
+	}
+	for key := range f {
+		if _, ok := next[key]; !ok {
+			removed = append(removed, key)
+		}
+	}
+	slices.Sort(removed)
+	return set, removed
+}
+
+// with returns f after a change.
+func (f facts) with(set facts, removed []string) facts {
+	next := make(facts, len(f)+len(set))
+	maps.Copy(next, f)
+	for _, key := range removed {
+		delete(next, key)
+	}
+	maps.Copy(next, set)
+	return next
+}

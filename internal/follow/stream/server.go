@@ -1,0 +1,267 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/coord"
+	"dim/internal/image"
+)
+
+const (
+	// beatInterval is the interval between messages that only tell the time.
+	beatInterval = 2 * time.Second
+	// writeTimeout bounds the time in which a server takes a message.
+	writeTimeout = 30 * time.Second
+	// kept is how many states are kept, so that a server that was cut off for a moment gets a difference.
+	kept = 16
+)
+
+// Path is the path of the stream on a head.
+const Path = "/peer/v1/state"
+
+// ServerOptions are the options of a Server. All are needed.
+type ServerOptions struct {
+	// Caller returns which server makes a request. The error says why that is not known.
+	Caller func(context.Context) (cluster.ServerName, error)
+	// Confirm returns nil when the state that was given to Adopt last is what the shared state says now.
+	Confirm func(context.Context) error
+	Log     *slog.Logger
+}
+
+// Server gives the declared state of a head to image servers. Its methods may be called from any number of goroutines.
+type Server struct {
+	ServerOptions
+
+	mu      sync.Mutex
+	states  []*adopted    // the latest last
+	changed chan struct{} // closed when another is added
+}
+
+// adopted is a state that a head has adopted. It is never changed.
+type adopted struct {
+	store    string
+	revision int64
+	common   *common
+	nodes    facts                            // about all nodes
+	of       map[cluster.ServerName][]string  // the nodes of each server
+	changes  func(from *common) commonChanges // memoized
+}
+
+// commonChanges are what changes the facts that all servers get.
+type commonChanges struct {
+	set     facts
+	removed []string
+}
+
+// NewServer returns a Server that has no state before Adopt.
+func NewServer(o ServerOptions) *Server {
+	return &Server{ServerOptions: o, changed: make(chan struct{})}
+}
+
+// Adopt makes s with its description c the state that servers get from now on.
+func (s *Server) Adopt(state coord.State, c *cluster.Cluster) {
+	if state.Revision == 0 {
+		return // nothing was ever declared
+	}
+	p, err := positionOf(state)
+	if err != nil {
+		s.Log.Error("declared state is not sent to image servers", "error", err)
+		return
+	}
+	a := &adopted{store: p.store, revision: p.revision, common: p.common, nodes: p.nodes, of: nodesOf(c)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.last(); last != nil && last.common.digest == a.common.digest {
+		a.common = last.common // which is compared by its address
+	}
+	a.changes = changesTo(a.common)
+	s.states = append(s.states[max(0, len(s.states)-kept+1):len(s.states):len(s.states)], a)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// last returns the latest state, nil before the first one. It is called with mu held.
+func (s *Server) last() *adopted {
+	if len(s.states) == 0 {
+		return nil
+	}
+	return s.states[len(s.states)-1]
+}
+
+// nodesOf returns the nodes of each server.
+func nodesOf(c *cluster.Cluster) map[cluster.ServerName][]string {
+	of := map[cluster.ServerName][]string{}
+	for _, n := range c.Nodes {
+		for _, server := range n.Servers {
+			of[server.Name] = append(of[server.Name], string(n.Name))
+		}
+	}
+	return of
+}
+
+// changesTo returns a function that returns what changes facts to those of c, and computes it once for each.
+func changesTo(c *common) func(from *common) commonChanges {
+	var mu sync.Mutex
+	known := map[*common]commonChanges{}
+	return func(from *common) commonChanges {
+		mu.Lock()
+		defer mu.Unlock()
+		d, ok := known[from]
+		if !ok && from != c {
+			d.set, d.removed = from.facts.difference(c.facts)
+			known[from] = d
+		}
+		return d
+	}
+}
+
+// now returns the latest state, and what is closed when there is another.
+func (s *Server) now() (*adopted, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last(), s.changed
+}
+
+// position returns the position of a server that has adopted a.
+func (a *adopted) position(server cluster.ServerName) position {
+	return position{a.store, a.revision, a.common, a.nodes.ofNodes(a.of[server])}
+}
+
+// find returns the position of a server that says what it has; the zero position if it has nothing that is known here.
+func (s *Server) find(server cluster.ServerName, r *http.Request) position {
+	q := r.URL.Query()
+	revision, err := strconv.ParseInt(q.Get("revision"), 10, 64)
+	if err != nil || revision <= 0 {
+		return position{}
+	}
+	p := position{store: q.Get("store"), revision: revision}
+	s.mu.Lock()
+	states := s.states
+	s.mu.Unlock()
+	var digest image.Digest
+	if digest.UnmarshalText([]byte(q.Get("digest"))) != nil {
+		return p
+	}
+	for _, a := range states {
+		if a.store != p.store || a.revision != p.revision {
+			continue
+		}
+		if at := a.position(server); at.digest() == digest {
+			return at
+		}
+	}
+	return p
+}
+
+// ServeHTTP implements http.Handler: it sends the state, and each later one, until the request ends. The query
+// parameters store, revision and digest say which state the server has.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	server, err := s.Caller(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	has := s.find(server, r)
+	if err := s.await(r.Context(), &has); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := &lines{w: w, control: http.NewResponseController(w)}
+	if err := s.send(r.Context(), out, server, has); err != nil && r.Context().Err() == nil {
+		s.Log.Debug("stream of the declared state ended", "server", string(server), "error", err)
+	}
+}
+
+// await returns nil when this head has a state for a server that has p.
+func (s *Server) await(ctx context.Context, p *position) error {
+	now, _ := s.now()
+	if now == nil {
+		return fmt.Errorf("this head has no declared state yet")
+	}
+	if p.leadsTo(now.store, now.revision) {
+		return nil
+	}
+	if err := s.Confirm(ctx); err != nil {
+		return fmt.Errorf("this head has revision %d, and cannot tell whether it is the latest: %w", now.revision, err)
+	}
+	return nil
+}
+
+// send sends states and the time until ctx ends or the server takes no more.
+func (s *Server) send(ctx context.Context, out *lines, server cluster.ServerName, has position) error {
+	beat := time.NewTicker(beatInterval)
+	defer beat.Stop()
+	for {
+		now, changed := s.now()
+		m := &message{}
+		if next := now.position(server); has.common == nil || has.store != next.store || has.revision != next.revision {
+			if err := s.await(ctx, &has); err != nil {
+				return err
+			}
+			if latest, _ := s.now(); latest != now {
+				continue
+			}
+			m = has.messageTo(&next, now)
+			has = next
+		}
+		if err := out.write(m); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-beat.C:
+		}
+	}
+}
+
+// messageTo returns the message that leads to next, which a server has when it has adopted to.
+func (p *position) messageTo(next *position, to *adopted) *message {
+	m := &message{
+		Store: next.store, Revision: next.revision, Digest: next.digest(),
+		Earlier: !p.leadsTo(next.store, next.revision),
+	}
+	if p.common == nil || m.Earlier || p.store == "" {
+		m.Set = next.common.facts.with(next.nodes, nil)
+		return m
+	}
+	m.From = p.revision
+	all := to.changes(p.common)
+	set, removed := p.nodes.difference(next.nodes)
+	m.Set, m.Removed = all.set.with(set, nil), append(removed, all.removed...)
+	return m
+}
+
+// lines writes messages.
+type lines struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (l *lines) write(m *message) error {
+	m.Time = time.Now()
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(b) >= maxMessage {
+		return fmt.Errorf("the state has %d bytes, and image servers take %d at most", len(b), maxMessage)
+	}
+	if err := l.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := l.w.Write(append(b, '\n')); err != nil {
+		return err
+	}
+	return l.control.Flush()
+}
