@@ -58,7 +58,7 @@ reaches every machine within seconds, without a reboot.`,
 	group(root)
 	root.AddCommand(
 		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(),
-		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.benchCommand(),
+		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.benchCommand(), a.backupCommand(), a.restoreCommand(),
 		a.completionCommand(), a.versionCommand(), a.readerCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "Meaning of the exit codes", Long: exitCodes},
 	)

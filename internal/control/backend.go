@@ -18,6 +18,7 @@ type Backend interface {
 	SnapshotBackend
 	MountBackend
 	StormBackend
+	BackupBackend
 }
 
 // StatusBackend reports on the whole daemon.
@@ -161,4 +162,12 @@ type StormBackend interface {
 	StormUsage(ctx context.Context, id string) (StormUsage, error)
 	// EndStorm removes the roots of a load test, and returns what was used until just before that.
 	EndStorm(ctx context.Context, id string) (StormUsage, error)
+}
+
+// BackupBackend lets a backup be made while the daemon runs.
+type BackupBackend interface {
+	// BackupState brings the copy of the declared state on disk up to date, and returns what a backup needs besides it.
+	BackupState(ctx context.Context) (BackupState, error)
+	// Stage makes a copy of what a replica has on disk, calls staged with it, and removes the copy when ctx ends.
+	Stage(ctx context.Context, r StageRequest, staged func(Staged)) error
 }

@@ -8,6 +8,7 @@ import (
 
 	"dim/internal/api"
 	"dim/internal/control"
+	"dim/internal/pki"
 )
 
 // CheckReplicas checks the replicas in a data directory on which no daemon runs, and keeps one from starting meanwhile.
@@ -16,7 +17,7 @@ func CheckReplicas(data, set string) ([]control.CheckResult, error) {
 	if _, err := os.Stat(filepath.Join(data, "lock")); errors.Is(err, fs.ErrNotExist) {
 		return nil, control.Errorf(control.Unavailable, "no daemon has run on %s", data)
 	}
-	lock, err := lockData(data)
+	lock, err := pki.Lock(data)
 	if err != nil {
 		return nil, err
 	}

@@ -220,7 +220,7 @@ func open(c Config) (d *daemon, err error) {
 		http:    admission.New("http", d.declared, d.Log),
 		unknown: dhcp.NewMachines(maxMachines),
 	}
-	if d.files.lock, err = lockData(c.Data); err != nil {
+	if d.files.lock, err = pki.Lock(c.Data); err != nil {
 		return nil, err
 	}
 	if err := d.openIdentity(layout(c.Data)); err != nil {

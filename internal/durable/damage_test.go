@@ -86,7 +86,7 @@ func TestTheEndOfALog(t *testing.T) {
 	half := len(whole) / 2
 	lastZero := slices.Clone(whole)
 	clear(lastZero[half:])
-	big := append(slices.Clone(whole), encodeRecord(bytes.Repeat([]byte{'x'}, 3*zeroBlock))...)
+	big := append(slices.Clone(whole), EncodeRecord(bytes.Repeat([]byte{'x'}, 3*zeroBlock))...)
 	clear(big[len(whole)+zeroBlock : len(whole)+2*zeroBlock+1])
 	lastDamaged := slices.Clone(whole)
 	copy(lastDamaged[len(whole)-4:], "????")

@@ -67,7 +67,7 @@ func (l *Log) replay(each func(Record) error) error {
 			}
 		}
 		if r.repaired {
-			if _, err := l.f.WriteAt(encodeRecord(r.Data), r.At); err != nil {
+			if _, err := l.f.WriteAt(EncodeRecord(r.Data), r.At); err != nil {
 				return err
 			}
 		}
@@ -209,7 +209,8 @@ func noRecord(err error) error {
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
-func encodeRecord(data []byte) []byte {
+// EncodeRecord returns a record as a log has it. A file that consists of such records is a log.
+func EncodeRecord(data []byte) []byte {
 	b := make([]byte, recordHeader, recordHeader+len(data))
 	binary.BigEndian.PutUint32(b[:4], uint32(len(data)))
 	binary.BigEndian.PutUint32(b[4:], checksum(data))
@@ -222,7 +223,7 @@ func (l *Log) Append(record []byte) error {
 	if len(record) == 0 || len(record) > maxRecord {
 		return fmt.Errorf("append to %s: a record has 1 to %d bytes, not %d", l.f.Name(), maxRecord, len(record))
 	}
-	buf := encodeRecord(record)
+	buf := EncodeRecord(record)
 
 	l.mu.Lock()
 	defer l.mu.Unlock()

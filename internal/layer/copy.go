@@ -24,6 +24,8 @@ type Copy struct {
 	Limit    uint64                             // bytes that may be copied where they cannot be shared; 0: no bound
 	Choose   func(e *CopyEntry) (Choice, error) // nil: everything is copied as it is
 	Fault    func(point string) error           // see replica.Options
+	Notes    bool                               // what describes entries of the saved area is copied too
+	Pool     string                             // a directory that FillPool has filled; "": there is none
 
 	Files  uint64 // entries in the copy but its top, of all types
 	Bytes  uint64 // blocks of its files, each hard-linked one once
@@ -45,6 +47,7 @@ type Choice struct {
 	Link    func(dir int, name string) error // makes a hard link of a file with the same content; nil: there is none
 	Adapt   func(e Entry) error              // changes the copy; nil: nothing is to be changed
 	NoEmpty bool                             // a directory: it is not wanted if nothing is in it
+	Hollow  bool                             // a regular file: the copy has its size, and is one hole
 }
 
 // errTooLarge tells that more would have to be copied than may be.
@@ -176,7 +179,10 @@ func (c *Copy) entry(e *CopyEntry, to int) (how Choice, enter bool, err error) {
 			return how, false, err
 		}
 	}
-	if err := c.make(e, to); err != nil {
+	if linked, err := c.linkPooled(e, to); linked || err != nil {
+		return how, false, err
+	}
+	if err := c.make(e, At(to, e.Name), how); err != nil {
 		return how, false, err
 	}
 	return how, false, c.setAttributes(e, to, e.Name, how)
@@ -205,34 +211,38 @@ func (c *Copy) linkFirst(first string, to int, name string) error {
 }
 
 // make makes an entry that is no directory, with its content.
-func (c *Copy) make(e *CopyEntry, to int) error {
+func (c *Copy) make(e *CopyEntry, to Entry, how Choice) error {
 	switch kind := vfs.TypeOf(e.Stat.Mode); kind {
 	case vfs.Regular:
-		return c.file(e, to)
+		return c.file(e, to, how)
 	case vfs.Symlink:
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(e.FD, e.Name, buf)
 		if err != nil {
 			return err
 		}
-		return unix.Symlinkat(string(buf[:n]), to, e.Name)
+		return unix.Symlinkat(string(buf[:n]), to.FD, to.Name)
 	default:
-		return unix.Mknodat(to, e.Name, kind.Bits()|0o600, int(e.Stat.Rdev))
+		return unix.Mknodat(to.FD, to.Name, kind.Bits()|0o600, int(e.Stat.Rdev))
 	}
 }
 
-func (c *Copy) file(e *CopyEntry, to int) error {
+func (c *Copy) file(e *CopyEntry, to Entry, how Choice) error {
 	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOATIME | unix.O_CLOEXEC
 	in, err := unix.Openat(e.FD, e.Name, unix.O_RDONLY|flags, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(in)
-	out, err := unix.Openat(to, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|flags, 0o600)
+	out, err := unix.Openat(to.FD, to.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|flags, 0o600)
 	if err != nil {
 		return err
 	}
-	err = c.content(in, out, &e.Stat)
+	if how.Hollow {
+		err = unix.Ftruncate(out, e.Stat.Size)
+	} else {
+		err = c.content(in, out, &e.Stat)
+	}
 	if e := unix.Close(out); err == nil {
 		err = e
 	}
@@ -295,8 +305,11 @@ func (c *Copy) setAttributes(e *CopyEntry, to int, name string, how Choice) erro
 		}
 	}
 	if !IsWhiteout(&e.Stat) {
-		at := At(to, name)
-		if err := e.copyXattrs(at); err != nil {
+		at, without := At(to, name), isNote
+		if c.Notes {
+			without = func(name string) bool { return name == xattrOrigin }
+		}
+		if err := e.copyXattrs(at, without); err != nil {
 			return err
 		}
 		if how.Adapt != nil {

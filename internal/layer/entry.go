@@ -285,14 +285,14 @@ func isNote(name string) bool {
 	return false
 }
 
-// copyXattrs gives to the extended attributes of e that describe the entry itself.
-func (e Entry) copyXattrs(to Entry) error {
+// copyXattrs gives to the extended attributes of e, except those for which without returns true.
+func (e Entry) copyXattrs(to Entry, without func(name string) bool) error {
 	names, err := e.xattrs()
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if isNote(name) {
+		if without(name) {
 			continue
 		}
 		value, err := e.value(name)

@@ -73,7 +73,7 @@ func CheckDir(dir string) ([]Checked, error) {
 	}
 	list := []Checked{whole}
 	for _, node := range nodes {
-		if slices.Contains([]string{"format", "sync", journal, journal + ".new"}, node) ||
+		if slices.Contains([]string{"format", "sync", ".staged", journal, journal + ".new"}, node) ||
 			strings.HasPrefix(node, journal+".damaged-") {
 			continue
 		}

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/durable"
 	"dim/internal/layer"
 )
 
@@ -44,20 +43,20 @@ func (j *journal) doubtOne(dir string) {
 	}
 }
 
-// writeDoubt writes that records were lost, and of which replicas they may have been. It is called when log has the
-// states of all replicas.
-func (j *journal) writeDoubt(log *durable.Log) error {
+// writeDoubt writes that records were lost, and of which replicas they may have been. It is called when w has the
+// states of its replicas.
+func (j *journal) writeDoubt(w *stateWriter) error {
 	if j.damaged == "" {
 		return nil
 	}
 	r := record{Kind: recordDamaged, Copy: j.damaged}
-	for dir, st := range j.states {
+	for dir, st := range w.states {
 		if st.doubtful {
 			r.Replicas = append(r.Replicas, replicaRecord{Replica: dir})
 		}
 	}
 	slices.SortFunc(r.Replicas, func(a, b replicaRecord) int { return strings.Compare(a.Replica, b.Replica) })
-	return appendRecord(log, &r)
+	return appendRecord(w.log, &r)
 }
 
 // doubtful reports whether records were lost that may have told over which version the layer of a replica is. A replica

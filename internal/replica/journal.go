@@ -306,7 +306,7 @@ func (j *journal) append(r *record, v *image.Version) error {
 	return appendRecord(j.log, r)
 }
 
-func (j *journal) name(log *durable.Log, named map[image.Digest]*image.Version, v *image.Version) error {
+func (j *journal) name(log appender, named map[image.Digest]*image.Version, v *image.Version) error {
 	if named[v.Digest] != nil {
 		return nil
 	}
@@ -321,7 +321,7 @@ func (j *journal) name(log *durable.Log, named map[image.Digest]*image.Version, 
 	return nil
 }
 
-func appendRecord(log *durable.Log, r *record) error {
+func appendRecord(log appender, r *record) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -383,8 +383,8 @@ func (j *journal) rewrite(since int64, most int) error {
 	if err != nil {
 		return err
 	}
-	named := make(map[image.Digest]*image.Version)
-	if err := j.writeStates(log, named, since, most); err != nil {
+	w := stateWriter{log: log, named: make(map[image.Digest]*image.Version), states: j.states, since: since, most: most}
+	if err := j.writeStates(&w); err != nil {
 		log.Close()
 		return err
 	}
@@ -393,23 +393,35 @@ func (j *journal) rewrite(since int64, most int) error {
 		return err
 	}
 	j.log.Close()
-	j.log, j.versions, j.limit = log, named, max(journalMin, 4*log.Size())
+	j.log, j.versions, j.limit = log, w.named, max(journalMin, 4*log.Size())
 	return durable.SyncDir(filepath.Dir(j.path))
 }
 
+// appender takes the records of a journal: a log on disk, or memory.
+type appender interface{ Append(record []byte) error }
+
+// stateWriter is where the states of replicas go, without what was before.
+type stateWriter struct {
+	log    appender
+	named  map[image.Digest]*image.Version // that are in log
+	states map[string]*state               // by the replica's directory
+	since  int64                           // steps that are older are left out
+	most   int                             // how many steps of each replica are kept
+}
+
 // writeStates writes one record for all replicas that follow one version and have the same history.
-func (j *journal) writeStates(log *durable.Log, named map[image.Digest]*image.Version, since int64, most int) error {
+func (j *journal) writeStates(w *stateWriter) error {
 	type kind struct {
 		to    *image.Version
 		steps *step
 	}
 	groups := make(map[kind][]string)
-	for dir, st := range j.states {
+	for dir, st := range w.states {
 		k := kind{st.to, st.steps}
 		groups[k] = append(groups[k], dir)
 	}
 	for k, dirs := range groups {
-		steps, floor := recent(k.steps, since, most)
+		steps, floor := recent(k.steps, w.since, w.most)
 		r := record{Kind: recordState, To: &k.to.Digest}
 		names := []*image.Version{k.to}
 		for _, s := range steps {
@@ -418,38 +430,38 @@ func (j *journal) writeStates(log *durable.Log, named map[image.Digest]*image.Ve
 		}
 		var who []replicaRecord
 		for _, dir := range dirs {
-			st := j.states[dir]
+			st := w.states[dir]
 			who = append(who, replicaRecord{Replica: dir, Made: max(st.made, floor), Files: st.files})
 			if st.pending != nil {
 				names = append(names, st.pending.to)
 			}
 		}
 		for _, v := range names {
-			if err := j.name(log, named, v); err != nil {
+			if err := j.name(w.log, w.named, v); err != nil {
 				return err
 			}
 		}
 		for _, r.Replicas = range records(who) {
-			if err := appendRecord(log, &r); err != nil {
+			if err := appendRecord(w.log, &r); err != nil {
 				return err
 			}
 		}
-		if err := j.writePending(log, dirs); err != nil {
+		if err := writePending(w, dirs); err != nil {
 			return err
 		}
 	}
-	return j.writeDoubt(log)
+	return j.writeDoubt(w)
 }
 
-func (j *journal) writePending(log *durable.Log, dirs []string) error {
+func writePending(w *stateWriter, dirs []string) error {
 	for _, dir := range dirs {
-		p := j.states[dir].pending
+		p := w.states[dir].pending
 		if p == nil {
 			continue
 		}
 		list := []replicaRecord{{Replica: dir, Files: p.files, Same: p.files == nil, Extra: p.extra, Stay: p.stay}}
 		r := record{Kind: recordIntent, At: p.at, To: &p.to.Digest, Replicas: list}
-		if err := appendRecord(log, &r); err != nil {
+		if err := appendRecord(w.log, &r); err != nil {
 			return err
 		}
 	}

@@ -135,7 +135,10 @@ func Open(o Options) (*Set, error) {
 		s.commit, err = commit.Open(fd)
 	}
 	if err == nil {
-		if err = s.openJournal(); err != nil {
+		if err = s.unstageAll(); err == nil {
+			err = s.openJournal()
+		}
+		if err != nil {
 			s.commit.Close()
 		}
 	}

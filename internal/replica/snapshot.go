@@ -99,15 +99,8 @@ func (r *Replica) nothingToKeep() bool {
 const roomLeast = 1 << 30
 
 func (s *Set) checkRoom() error {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(s.root), &fs); err != nil {
-		return err
-	}
-	free, least := fs.Bavail*uint64(fs.Bsize), min(roomLeast, fs.Blocks/20*uint64(fs.Bsize))
-	if free < least {
-		return fmt.Errorf("%w: %d MB free, less than %d MB", errNoRoom, free>>20, least>>20)
-	}
-	return nil
+	_, err := s.spareRoom()
+	return err
 }
 
 // copy makes the copy under its temporary name, with its description.
@@ -149,10 +142,12 @@ func (e *Edit) SnapshotCost() (uint64, error) {
 
 // SharesBlocks reports whether files of the disk can share blocks. It returns false if that cannot be
 // determined.
-func (e *Edit) SharesBlocks() bool {
+func (e *Edit) SharesBlocks() bool { return e.r.set.sharesBlocks() }
+
+func (s *Set) sharesBlocks() bool {
 	var fds [2]int
 	for i := range fds {
-		fd, err := unix.Openat(int(e.r.set.root), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		fd, err := unix.Openat(int(s.root), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return false
 		}

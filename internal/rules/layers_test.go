@@ -49,6 +49,7 @@ var layers = map[string]layer{
 	"internal/periodic": words, // a function at intervals
 	"internal/rootpath": words, // symbolic links within a root
 	"internal/xzlimit":  words, // how much memory an xz file wants
+	"internal/pax":      words, // the headers of tar archives
 	"internal/control":  words, // what can be asked of the daemon
 
 	"internal/recordmerge": words, // three states of a file that consists of records
@@ -78,6 +79,7 @@ var layers = map[string]layer{
 	"internal/nodefile":  deeds,
 	"internal/versionfs": deeds,
 	"internal/checkout":  deeds,
+	"internal/backup":    deeds,
 	"internal/compare":   deeds,
 
 	"internal/bootload": protocol, // the calls of nodes that boot
@@ -95,6 +97,8 @@ var layers = map[string]layer{
 	"internal/follow":   known, // the declared state
 	"internal/liveness": known, // which nodes are up
 	"internal/fleet":    known, // what other servers hold and show
+
+	"internal/backup/stopped": known, // a data directory on which no daemon runs
 
 	"internal/peer": known, // the HTTP API between servers
 

@@ -122,6 +122,7 @@ func newMux(b control.Backend) *http.ServeMux {
 	handleSnapshots(mux, b)
 	handleMounts(mux, b)
 	handleStorms(mux, b)
+	handleBackup(mux, b)
 	mux.Handle("/", answer(func(r *http.Request) (struct{}, error) {
 		return struct{}{}, control.Errorf(control.NotFound, "%s %s: no such call", r.Method, r.URL.Path).
 			WithHint("the daemon is of another version than this program: restart it")

@@ -9,6 +9,7 @@ import "dim/internal/control"
 type Line struct {
 	Progress *control.Progress `json:"progress,omitempty"`
 	Change   *control.Change   `json:"change,omitempty"`
+	Staged   *control.Staged   `json:"staged,omitempty"`
 	Result   any               `json:"result,omitempty"`
 	Error    *control.Error    `json:"error,omitempty"`
 }

@@ -1,4 +1,4 @@
-package daemon
+package pki
 
 import (
 	"fmt"
@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockData keeps a second daemon off a data directory. The lock ends with the process.
-func lockData(dir string) (*os.File, error) {
+// Lock keeps daemons off a data directory, and others that need it to rest. It ends with the process, or by
+// sysfile.Unlock.
+func Lock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/backup"
+	"dim/internal/control"
+)
+
+// fromBackupFlags are the flags of `dim restore`.
+type fromBackupFlags struct {
+	node       string
+	dry, force bool
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	f := &fromBackupFlags{}
+	cmd := a.listing(&cobra.Command{
+		Use:   "restore DIR|-",
+		Short: "Make a data directory, or a node's layer, from a backup",
+		Long: `Makes the data directory, which must not exist or be empty, from a backup: DIR,
+or the latest in DIR, or an archive from standard input. The backup is verified
+on its way, and the data directory can be served only if all of it was right.
+After that dim serve goes on as the server that was backed up: nodes keep their
+files, and those that run keep their open files.
+
+The server that was backed up must not run any more: two servers must not serve
+the same nodes.
+
+With --node only the layer of one node is restored, while this server runs. What
+the node has now is kept as a snapshot, and what the layer replaces is set
+aside, as by dim node restore.`,
+		Example: `  dim restore /mnt/backup/head --dry-run
+  dim restore /mnt/backup/head
+  dim restore /mnt/backup/head/20260102T150405.000000000Z --data /srv/dim
+  age -d -i key.txt head.tar.age | dim restore -
+  dim restore /mnt/backup/head --node n07`,
+		Args: operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.node != "" {
+				return a.restoreNode(cmd.Context(), args[0], f)
+			}
+			return a.restore(cmd.Context(), args[0], cmd.InOrStdin(), f)
+		},
+		ValidArgsFunction: completeDirs,
+	})
+	cmd.Flags().StringVar(&f.node, "node", "", "restore only the layer of this `NODE`, on the running server")
+	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "only report what the backup has, or what would change on the node")
+	cmd.Flags().BoolVar(&f.force, "force", false, "with --node: also if the node may be running")
+	_ = cmd.RegisterFlagCompletionFunc("node", complete(anyNumber, a.nodeNames))
+	return cmd
+}
+
+func (a *app) restore(ctx context.Context, from string, stdin io.Reader, f *fromBackupFlags) error {
+	if f.dry && from != "-" {
+		s, err := backup.OpenStored(from)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return a.showInfo(s.Info)
+	}
+	p := newProgress(a.err)
+	r := reading(from, stdin, p)
+	if f.dry {
+		info, err := r.Verify(ctx)
+		p.end()
+		if err != nil {
+			return err
+		}
+		return a.showInfo(info)
+	}
+	info, err := r.Restore(ctx, a.data)
+	p.end()
+	if err != nil {
+		return err
+	}
+	if err := a.showInfo(info); err != nil && !errors.Is(err, errProblems) {
+		return err
+	}
+	if a.format != "json" {
+		fmt.Fprintf(a.out, "\n%s is restored; start it with: dim serve --data %[1]s --as %s\n", a.data,
+			orHost(info.Server))
+	}
+	if !info.Complete {
+		return errProblems
+	}
+	return nil
+}
+
+func orHost(server string) string {
+	if server == "" {
+		return "NAME"
+	}
+	return server
+}
+
+// restoreNode restores the layer of one node.
+func (a *app) restoreNode(ctx context.Context, from string, f *fromBackupFlags) error {
+	if from == "-" {
+		return &usageError{
+			errors.New("restore: --node needs a backup in a directory"),
+			"extract it: tar --xattrs --xattrs-include='*' -xpf FILE -C DIR",
+		}
+	}
+	n, err := a.client().Node(ctx, f.node)
+	if err != nil {
+		return err
+	}
+	s, err := backup.OpenStored(from)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	layer, err := s.ImportLayer(ctx, a.data, f.node, n.Image)
+	if errors.Is(err, backup.ErrNoLayer) {
+		return control.Errorf(control.NotFound, "%v", err).
+			WithHint("dim restore " + from + " --dry-run lists its layers")
+	}
+	if err != nil {
+		return err
+	}
+	done, err := a.client().RestoreSnapshot(ctx, f.node, control.RestoreSnapshotRequest{
+		To: layer.Stamp, DryRun: f.dry, Force: f.force,
+	})
+	if err != nil || f.dry {
+		err = errors.Join(err, layer.Remove())
+	}
+	if err != nil {
+		return err
+	}
+	return a.show(done, func(w io.Writer) { printRestoredSnapshot(w, f.node, &done, f.dry) })
+}
