@@ -112,6 +112,7 @@ type daemon struct {
 
 	follow    *follow.Follower
 	others    others
+	content   content
 	push      *push.Hub
 	serving   *serving.Server
 	roots     roots
@@ -295,10 +296,11 @@ func (d *daemon) assemble() {
 	// The admission controller bounds the connections.
 	d.roots.rpc = oncrpc.NewServer(oncrpc.Options{Conns: math.MaxInt, Log: d.Log}, d.roots.nfs.Programs()...)
 	d.bootfiles = bootfiles.New(bootfiles.Options{Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Log: d.Log})
+	d.assembleContent()
 	d.others.reporter = reporting.New(reporting.Options{
 		Server: d.server, Program: d.Program, Started: d.started, Follow: d.follow, Store: d.store, Roots: d.serving,
 		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet,
-		Heads: d.heads, Log: d.Log,
+		Heads: d.heads, Arriving: d.content.keeper.Arriving, Log: d.Log,
 	})
 	d.driver = driver.New(driver.Options{
 		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Fleet: d.others.fleet,
@@ -331,6 +333,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	registry.RewriteDamaged()
 	d.follow.OnRestore(registry.PutPending)
 	d.follow.Subscribe(d.serving.Adopted)
+	d.follow.Subscribe(d.content.keeper.Adopted)
 	d.follow.Subscribe(d.others.reporter.Adopted)
 	if d.follow.IsHead() {
 		d.follow.Subscribe(d.masters.Adopted)
@@ -363,7 +366,8 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 		func(ctx context.Context) error {
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
-		d.follow.Run, d.serving.Run, d.others.reporter.Run, d.api.Storms.Run, d.saveState, releaseMemory,
+		d.follow.Run, d.serving.Run, d.content.keeper.Run, d.others.reporter.Run, d.api.Storms.Run, d.saveState,
+		releaseMemory,
 		func(ctx context.Context) error { return d.others.members.Run(ctx, d.others.client) },
 	}
 	if d.follow.IsHead() {

@@ -36,20 +36,12 @@ func newImageServer(t *testing.T, head *site, addr string) *site {
 	return s
 }
 
-// copyVersions copies the versions of a head to an image server that does not run.
-func copyVersions(t *testing.T, head, s *site) {
-	t.Helper()
-	store := filepath.Join(s.data, "store")
-	testkit.Must(t, os.RemoveAll(store), os.CopyFS(store, os.DirFS(filepath.Join(head.data, "store"))))
-}
-
 func TestAnImageServerFollowsAHeadAndServesWithoutIt(t *testing.T) {
 	t.Parallel()
 	head := newSite(t, "127.0.0.2")
 	s := newImageServer(t, head, "127.0.0.3")
 	head.start()
 	head.capture("compute")
-	copyVersions(t, head, s)
 	s.start()
 	follows := func(revision int64) {
 		t.Helper()

@@ -19,6 +19,7 @@
 package fleet
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -46,6 +47,27 @@ type Report struct {
 type Version struct {
 	Version image.Ref    `json:"version"`
 	Digest  image.Digest `json:"digest"`
+	Missing *Missing     `json:"missing,omitempty"` // nil: the server has all of it
+}
+
+// Missing is what a server lacks of a version.
+type Missing struct {
+	Files   int           `json:"files"`             // at most, while it is not known yet
+	Bytes   uint64        `json:"bytes"`             // the same
+	Rate    float64       `json:"rate"`              // bytes a second; 0: nothing arrives now
+	Left    time.Duration `json:"left"`              // until all is here, in nanoseconds; 0: not known
+	Problem string        `json:"problem,omitempty"` // why it did not come
+}
+
+// String returns m in a few words.
+func (m *Missing) String() string {
+	switch {
+	case m.Problem != "":
+		return m.Problem
+	case m.Rate == 0:
+		return fmt.Sprintf("%d MB to go at most", m.Bytes/1e6)
+	}
+	return fmt.Sprintf("%d MB to go, %v at %.1f MB/s", m.Bytes/1e6, m.Left.Round(time.Second), m.Rate/1e6)
 }
 
 // Node is what a server says of a node that it serves.
@@ -78,7 +100,7 @@ func Fresh(at time.Time) bool { return time.Since(at) < SilentAfter }
 
 // Has reports whether the server has a version whole.
 func (h *Heard) Has(ref image.Ref, digest image.Digest) bool {
-	return slices.Contains(h.Versions, Version{ref, digest})
+	return slices.Contains(h.Versions, Version{Version: ref, Digest: digest})
 }
 
 // Fleet keeps the last report of every server.
@@ -114,6 +136,20 @@ func (f *Fleet) Server(name cluster.ServerName) (h Heard, ok bool) {
 	defer f.mu.RUnlock()
 	h, ok = f.servers[name]
 	return h, ok
+}
+
+// Holders returns the servers that reported that they have all of a version, by name.
+func (f *Fleet) Holders(d image.Digest) []cluster.ServerName {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var list []cluster.ServerName
+	for name, h := range f.servers {
+		if slices.ContainsFunc(h.Versions, func(v Version) bool { return v.Digest == d && v.Missing == nil }) {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // Node returns what the server that serves n reported of it last, and when that arrived. ok is false when that is not

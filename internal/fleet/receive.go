@@ -61,6 +61,11 @@ func (r *Report) check() error {
 			*text = (*text)[:min(len(*text), maxText)]
 		}
 	}
+	for i := range r.Versions {
+		if m := r.Versions[i].Missing; m != nil {
+			m.Problem = m.Problem[:min(len(m.Problem), maxText)]
+		}
+	}
 	r.Program, r.Store = r.Program[:min(len(r.Program), maxText)], r.Store[:min(len(r.Store), maxText)]
 	return nil
 }

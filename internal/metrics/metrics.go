@@ -18,6 +18,7 @@ import (
 	"dim/internal/meter"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
+	"dim/internal/replicate"
 	"dim/internal/tftp"
 )
 
@@ -43,8 +44,9 @@ type Sources struct {
 	Disks   func() []control.Disk
 	DHCP    func() dhcp.Stats
 	TFTP    func() tftp.Stats
-	Lost    func() map[string]uint64 // messages that the kernel dropped, by service
-	Closed  func() map[string]uint64 // connections that were closed at accept, by service
+	Lost    func() map[string]uint64           // messages that the kernel dropped, by service
+	Closed  func() map[string]uint64           // connections that were closed at accept, by service
+	Pulled  func() map[string]replicate.Counts // from other servers, by their names
 }
 
 // Handler serves the metrics to programs on this machine and to hosts of admin networks.
@@ -140,7 +142,20 @@ func (c collector) collectBoots(out chan<- prometheus.Metric) {
 	})
 	each(describe("connections_refused_total", "Connections that were closed at accept, by service.", "service"),
 		c.Closed())
+	c.collectPulled(out)
 	each(describe("receive_drops_total", "Messages for which the kernel had no room, by service.", "service"), c.Lost())
+}
+
+// collectPulled makes the metrics of what came from other servers.
+func (c collector) collectPulled(out chan<- prometheus.Metric) {
+	bytes := describe("pull_bytes_total", "Bytes of versions that were received from other servers.", "server")
+	bad := describe("pull_failures_total", "Answers of other servers that failed, by reason.", "server", "reason")
+	for server, n := range c.Pulled() {
+		out <- counter(bytes, n.Bytes, server)
+		out <- counter(bad, n.Failed, server, "failed")
+		out <- counter(bad, n.Slow, server, "slow")
+		out <- counter(bad, n.Refused, server, "refused")
+	}
 }
 
 // collectCalls makes the metrics of one class's calls.

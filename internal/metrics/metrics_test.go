@@ -21,6 +21,7 @@ import (
 	"dim/internal/meter"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
+	"dim/internal/replicate"
 	"dim/internal/testkit"
 	"dim/internal/tftp"
 )
@@ -91,6 +92,9 @@ func get(t *testing.T, from string) (status int, text string) {
 		TFTP:   func() tftp.Stats { return tftp.Stats{Done: 30, Failed: 31, Refused: 32, Dropped: 33, Malformed: 34} },
 		Lost:   func() map[string]uint64 { return map[string]uint64{"dhcp": 40, "tftp": 41} },
 		Closed: func() map[string]uint64 { return map[string]uint64{"nfs": 50, "http": 51} },
+		Pulled: func() map[string]replicate.Counts {
+			return map[string]replicate.Counts{"head": {Bytes: 60, Failed: 61, Slow: 62, Refused: 63}}
+		},
 	})
 	local := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}
 	r := httptest.NewRequest("GET", "/metrics", nil)
@@ -152,6 +156,9 @@ func TestWhatIsCountedIsShown(t *testing.T) {
 		`dim_tftp_requests_total{result="done"} 30`, `dim_tftp_requests_total{result="failed"} 31`,
 		`dim_tftp_requests_total{result="refused"} 32`, `dim_tftp_requests_total{result="dropped"} 33`,
 		`dim_tftp_requests_total{result="malformed"} 34`,
+		`dim_pull_bytes_total{server="head"} 60`, `dim_pull_failures_total{reason="failed",server="head"} 61`,
+		`dim_pull_failures_total{reason="slow",server="head"} 62`,
+		`dim_pull_failures_total{reason="refused",server="head"} 63`,
 		`dim_receive_drops_total{service="dhcp"} 40`, `dim_receive_drops_total{service="tftp"} 41`,
 		"go_goroutines ", "process_cpu_seconds_total ",
 	} {

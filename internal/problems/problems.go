@@ -40,6 +40,7 @@ const (
 	KindStore       Kind = "store" // where versions and replicas are
 	KindDisk        Kind = "disk"
 	KindImage       Kind = "image"
+	KindVersion     Kind = "version"
 	KindRollout     Kind = "rollout"
 	KindReplicas    Kind = "replicas"
 	KindNode        Kind = "node"
@@ -52,7 +53,8 @@ const (
 // order ranks the kinds for List.All.
 func (k Kind) order() int {
 	return slices.Index([]Kind{
-		KindDescription, KindSharedState, KindServer, KindBoot, KindStore, KindDisk, KindImage, KindRollout,
+		KindDescription, KindSharedState, KindServer, KindBoot, KindStore, KindDisk, KindImage, KindVersion,
+		KindRollout,
 		KindReplicas, KindPackages, KindNode, KindJournal, KindMounts, KindMachine,
 	}, k)
 }

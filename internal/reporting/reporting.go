@@ -58,6 +58,7 @@ type Options struct {
 	Store    *store.Store
 	Liveness *liveness.Tracker
 	Roots    Roots
+	Arriving func() []fleet.Version // versions that the store gets
 	Problems *problems.List
 	Fleet    *fleet.Fleet         // where this server's own reports are kept
 	Heads    func() []stream.Head // the other heads
@@ -208,9 +209,9 @@ func (r *Reporter) node(n *cluster.Node) fleet.Node {
 	return out
 }
 
-// versions returns the versions of the store.
+// versions returns the versions of the store, and those that it gets.
 func (r *Reporter) versions() []fleet.Version {
-	var list []fleet.Version
+	list := r.Arriving()
 	images, err := r.Store.Images()
 	for _, name := range images {
 		var held []image.Version

@@ -69,6 +69,7 @@ var layers = map[string]layer{
 	"internal/capture":   deeds,
 	"internal/watch":     deeds,
 	"internal/replica":   deeds, // what a node calls
+	"internal/replicate": deeds, // versions of other servers
 	"internal/layers":    deeds, // what administrators do to layers
 	"internal/leftover":  deeds, // what removed nodes have left
 	"internal/rollout":   deeds,
@@ -107,6 +108,7 @@ var layers = map[string]layer{
 	"internal/membership": parts, // which servers are in the cluster, and their certificates
 
 	"internal/versions":  parts, // numbers, publication and removal of versions
+	"internal/holdings":  parts, // which versions the store has
 	"internal/serving":   parts, // which root a caller gets
 	"internal/bootfiles": parts, // what nodes boot
 	"internal/masters":   parts, // captures and watches

@@ -14,6 +14,7 @@ import (
 	"dim/internal/problems"
 	"dim/internal/replica"
 	"dim/internal/rollout"
+	"dim/internal/store"
 	"dim/internal/versionfs"
 )
 
@@ -186,7 +187,7 @@ func (r *reconciliation) placeNext(n *cluster.Node) {
 		return
 	}
 	root, attached := r.s.Set.Find(treeOf(n))
-	if !attached {
+	if !attached || errors.Is(r.plan.inStore(r.s, v), store.ErrNotFound) {
 		return
 	}
 	conflicts, err := r.s.packages(r.plan, n, root, v)

@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"errors"
 	"fmt"
 
 	"dim/internal/cluster"
@@ -13,6 +14,7 @@ import (
 	"dim/internal/push"
 	"dim/internal/replica"
 	"dim/internal/rollout"
+	"dim/internal/store"
 	"dim/internal/versionfs"
 )
 
@@ -163,7 +165,11 @@ func (p *plan) inStore(s *Server, v image.Version) error {
 	ref := image.Ref{Image: v.Image, Number: v.Number}
 	err, asked := p.known[ref]
 	if !asked {
-		_, err = s.Store.Resolve(ref)
+		var here image.Version
+		here, err = s.Store.Resolve(ref)
+		if errors.Is(err, store.ErrNotFound) || err == nil && here.Digest != v.Digest {
+			err = fmt.Errorf("%s has not arrived at this server yet: %w", ref, store.ErrNotFound)
+		}
 		p.known[ref] = err
 	}
 	return err

@@ -2,7 +2,9 @@ package serving
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"dim/internal/cluster"
 	"dim/internal/follow"
@@ -10,6 +12,7 @@ import (
 	"dim/internal/problems"
 	"dim/internal/recordmerge"
 	"dim/internal/replica"
+	"dim/internal/store"
 )
 
 // Reconcile makes every replica of this server's nodes show what is declared: those that are not served yet are
@@ -68,7 +71,7 @@ func (r *reconciliation) place(n *cluster.Node) {
 		}
 		return // a node without a version needs nothing
 	}
-	p, err := r.s.place(r.plan, n, v)
+	p, err := r.s.place(r.plan, n, r.s.whole(r.plan, n, v))
 	switch {
 	case err != nil:
 		r.failed[problems.Node(n.Name)] = err
@@ -84,6 +87,31 @@ func (r *reconciliation) place(n *cluster.Node) {
 		r.list = append(r.list, p.export)
 		r.moves, r.moved = append(r.moves, *p.move), append(r.moved, n.Name)
 	}
+}
+
+// whole returns v, or what n showed before if v has not arrived yet: a version is shown when the store has all of it.
+// If what n showed is not known or not here either, that is the current version of the image, or the newest one here.
+func (s *Server) whole(p *plan, n *cluster.Node, v image.Version) image.Version {
+	if x := s.node(n.Name); x != nil && x.from.number == v.Number && x.from.version == v.Digest {
+		return v
+	}
+	if err := p.inStore(s, v); !errors.Is(err, store.ErrNotFound) {
+		return v
+	}
+	im := p.now.State.Images[v.Image]
+	was, known := s.Set.Followed(string(n.Name), string(n.Image.Name))
+	if !known {
+		was, known = im.Followed()
+	}
+	if known && p.inStore(s, was) == nil {
+		return was
+	}
+	for _, w := range slices.Backward(im.Versions) {
+		if p.inStore(s, w) == nil {
+			return w
+		}
+	}
+	return v
 }
 
 // apply attaches and switches the replicas. Those that stay as they are, for a mount or an error, are tried again with
@@ -202,7 +230,7 @@ func (s *Server) Begin(ctx context.Context, n *cluster.Node) {
 		ref = next
 	}
 	v, ok := before.State.Resolve(ref)
-	if shows, served := s.Shows(n.Name); !ok || !served || same(shows, v) {
+	if shows, served := s.Shows(n.Name); !ok || !served || same(shows, v) || newPlan(before).inStore(s, v) != nil {
 		return
 	}
 	s.Declared.Stable(func(now *follow.Declared) {

@@ -228,13 +228,13 @@ func TestProblemsAreSetAndCleared(t *testing.T) {
 	})
 	s.reconcile()
 	for name, part := range map[cluster.NodeName]string{
-		"n01": "there is no compute@9", "n02": "compute@7", "n03": "", "x1": "",
+		"n01": "there is no compute@9", "n02": "", "n03": "", "x1": "",
 	} {
 		if got := s.problem(name); !strings.Contains(got, part) || (got == "") != (part == "") {
 			t.Errorf("%s: %q, want %q", name, got, part)
 		}
 	}
-	if got := [...]int{s.shows("n01"), s.shows("n02"), s.shows("n03"), s.shows("x1")}; got != [...]int{0, 0, 1, 0} {
+	if got := [...]int{s.shows("n01"), s.shows("n02"), s.shows("n03"), s.shows("x1")}; got != [...]int{0, 1, 1, 0} {
 		t.Errorf("n01, n02, n03 and x1 show %v", got)
 	}
 	if _, err := s.Boots(s.named("n01")); err == nil || err.Error() != s.problem("n01") {
@@ -246,6 +246,36 @@ func TestProblemsAreSetAndCleared(t *testing.T) {
 	s.declare(1, nil)
 	if s.reconcile(); len(s.Problems.All(t.Context())) > 0 || s.unsettled.Load() {
 		t.Errorf("when all is well: %v", s.Problems.All(t.Context()))
+	}
+}
+
+func TestAVersionIsShownWhenAllOfItIsHere(t *testing.T) {
+	s := newSite(t, described(""))
+	s.declare(1, nil)
+	s.reconcile()
+	coming := s.compute[1]
+	coming.Number = 8
+	s.declare(1, func(now *coord.State) {
+		now.Images["compute"].Versions = append(slices.Clone(s.compute), coming)
+		now.Desired["n01"], now.Next["n02"] = ref(8), ref(8)
+	})
+	for _, when := range []string{"at once", "after a restart"} {
+		s.reconcile()
+		s.Begin(t.Context(), s.named("n02"))
+		if s.shows("n01") != 1 || s.shows("n02") != 1 {
+			t.Errorf("%s: n01 shows %d, n02 %d; version 8 has not arrived", when, s.shows("n01"), s.shows("n02"))
+		}
+		if all := s.Problems.All(t.Context()); len(all) > 0 {
+			t.Errorf("%s: %v", when, all)
+		}
+		s.close()
+		s.open(s.Store)
+	}
+	testkit.Value(s.Store.AddVersion(coming))(t)
+	s.reconcile()
+	s.Begin(t.Context(), s.named("n02"))
+	if s.shows("n01") != 8 || s.shows("n02") != 8 {
+		t.Errorf("n01 shows %d, n02 %d", s.shows("n01"), s.shows("n02"))
 	}
 }
 

@@ -126,6 +126,14 @@ func (b *Batch) PutBytes(content []byte) (image.Digest, error) {
 	return d, b.put(object{blobsDir, d}, content)
 }
 
+// PutNamed stores content as the blob d. If it has another digest, the error is ErrMismatch, and nothing is stored.
+func (b *Batch) PutNamed(d image.Digest, content []byte) error {
+	if got := image.Sum(content); got != d {
+		return fmt.Errorf("put blob %s: %w: its digest is %s", d, ErrMismatch, got)
+	}
+	return b.put(object{blobsDir, d}, content)
+}
+
 // PutTree stores a directory's tree.
 func (b *Batch) PutTree(t image.Tree) (image.Digest, error) {
 	enc, err := t.Encode()

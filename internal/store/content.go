@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"io/fs"
@@ -34,7 +35,27 @@ func (b *Batch) PutSparse(ctx context.Context, r io.Reader) (Content, error) {
 	return b.putStream(ctx, r, true)
 }
 
+// PutExpected stores all that r returns as the blob want, of which Data only tells whether the file is known to have
+// holes. If r returns something else, the error is ErrMismatch, and nothing is stored. After an error of r the batch is
+// as it was before.
+func (b *Batch) PutExpected(ctx context.Context, want Content, r io.Reader) error {
+	_, err := b.putChecked(ctx, r, want.Data != nil, func(c Content) error {
+		if c.Digest != want.Digest || c.Size != want.Size {
+			return fmt.Errorf("put blob %s: %w: its digest is %s", want.Digest, ErrMismatch, c.Digest)
+		}
+		return nil
+	})
+	return err
+}
+
 func (b *Batch) putStream(ctx context.Context, r io.Reader, sparse bool) (Content, error) {
+	return b.putChecked(ctx, r, sparse, func(Content) error { return nil })
+}
+
+// putChecked stores all that r returns as a blob, unless check refuses it.
+func (b *Batch) putChecked(
+	ctx context.Context, r io.Reader, sparse bool, check func(Content) error,
+) (Content, error) {
 	fd, name, err := b.createTemp()
 	if err != nil {
 		return Content{}, b.fail(err)
@@ -59,6 +80,9 @@ func (b *Batch) putStream(ctx context.Context, r io.Reader, sparse bool) (Conten
 		return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
 	}
 	c := w.content()
+	if err := check(c); err != nil {
+		return Content{}, errors.Join(err, b.unlink(name))
+	}
 	b.written(c.Size)
 	return c, b.adopt(name, c)
 }

@@ -16,6 +16,9 @@ func (s *Store) has(o object) bool {
 	return unix.Faccessat(int(s.root.Fd()), objectPath(o.kind, o.digest), unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
+// HasBlob reports whether the store has a blob. It does not read it.
+func (s *Store) HasBlob(d image.Digest) bool { return s.has(object{blobsDir, d}) }
+
 // OpenBlob opens a blob for reading. Its bytes were verified when they were stored, and are by Check. Errors may be
 // ErrNotFound.
 func (s *Store) OpenBlob(d image.Digest) (*os.File, error) {

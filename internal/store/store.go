@@ -46,6 +46,9 @@ import (
 // ErrNotFound is wrapped by errors about blobs, trees, images and versions that are not in the store.
 var ErrNotFound = errors.New("not found")
 
+// ErrMismatch is wrapped by errors about content that has another digest than it was announced with.
+var ErrMismatch = errors.New("wrong content")
+
 // errCorrupt is wrapped by errors about files whose bytes are damaged.
 var errCorrupt = errors.New("corrupt")
 

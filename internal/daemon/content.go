@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"net/http"
+
+	"dim/internal/cluster"
+	"dim/internal/holdings"
+	"dim/internal/image"
+	"dim/internal/peer"
+	"dim/internal/replicate"
+)
+
+// content is how versions come to this server and go to others.
+type content struct {
+	handler *replicate.Handler
+	puller  *replicate.Puller
+	keeper  *holdings.Keeper
+}
+
+func (d *daemon) assembleContent() {
+	d.content.handler = replicate.NewHandler(replicate.HandlerOptions{
+		Store: d.store, Log: d.Log,
+		Holders: func(digest image.Digest) (names []string) {
+			for _, name := range d.others.fleet.Holders(digest) {
+				names = append(names, string(name))
+			}
+			return names
+		},
+	})
+	d.content.handler.Register(func(pattern string, h http.Handler) {
+		d.others.server.Handle(pattern, peer.Servers, h)
+	})
+	d.content.puller = replicate.New(replicate.Options{Store: d.store, Named: d.source, Log: d.Log})
+	d.content.keeper = holdings.New(holdings.Options{
+		Server: d.server, Declared: d.follow, Store: d.store, Replicas: d.set, Log: d.Log,
+		Puller:  d.content.puller,
+		Sources: d.sources, Asked: d.content.handler.Asked, Arrived: d.serving.Reconcile, Removed: d.serving.Drop,
+		Serves:  d.serving.Serves,
+		Mounted: func() map[image.Ref]string { return d.api.MountedVersions() },
+	})
+}
+
+// sources returns the other heads, which may have any version.
+func (d *daemon) sources() (list []replicate.Source) {
+	for _, s := range d.follow.Cluster().Servers {
+		if s.Has(cluster.RoleHead) {
+			if source, ok := d.source(string(s.Name)); ok {
+				list = append(list, source)
+			}
+		}
+	}
+	return list
+}
+
+// source returns another server by its name.
+func (d *daemon) source(name string) (s replicate.Source, ok bool) {
+	if _, ok := d.follow.Cluster().Server(cluster.ServerName(name)); !ok || name == string(d.server) {
+		return s, false
+	}
+	client, base := d.others.client.To(cluster.ServerName(name))
+	return replicate.Source{Name: name, URL: base, HTTP: client}, true
+}

@@ -1,0 +1,245 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"dim/internal/store"
+)
+
+const (
+	// streams is how many answers of one source are read at the same time.
+	streams = 2
+	// jobBytes is from how many bytes on small blobs are asked for together.
+	jobBytes = 4 << 20
+	// batchBytes is after how many bytes what has arrived is made durable.
+	batchBytes = 256 << 20
+	// busyWait is for how long a source is not asked that is busy.
+	busyWait = 500 * time.Millisecond
+)
+
+// job is what is asked for in one request: one large file, or small blobs.
+type job struct {
+	needs []*need
+	large bool
+	alone bool           // one source has to deliver all of a file, so that a wrong one can be told
+	plain bool           // a file is not to come as a difference
+	not   map[*peer]bool // sources that do not have it
+}
+
+// begin makes the jobs.
+func (p *pull) begin(needs []*need) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	small, n := &job{}, uint64(0)
+	for _, x := range needs {
+		p.all.files, p.all.bytes = p.all.files+1, p.all.bytes+x.size
+		if x.size > large {
+			p.jobs = append(p.jobs, &job{needs: []*need{x}, large: true})
+			continue
+		}
+		small.needs, n = append(small.needs, x), n+x.size
+		if n >= jobBytes || len(small.needs) == maxBlobs {
+			p.jobs = append(p.jobs, small)
+			small, n = &job{}, 0
+		}
+	}
+	if len(small.needs) > 0 {
+		p.jobs = append(p.jobs, small)
+	}
+	// The largest files come first, because one of them at the end would be waited for alone.
+	slices.SortStableFunc(p.jobs, func(a, b *job) int {
+		switch {
+		case a.large && b.large:
+			return int(min(b.needs[0].size, 1<<40)) - int(min(a.needs[0].size, 1<<40))
+		case a.large:
+			return -1
+		case b.large:
+			return 1
+		}
+		return 0
+	})
+	p.left, p.planned, p.started = p.all, true, time.Now()
+}
+
+// work works on jobs with one source until none is left that it may do.
+func (p *pull) work(ctx context.Context, s *peer) {
+	for {
+		j := p.take(s)
+		if j == nil {
+			return
+		}
+		var rest *job
+		var err error
+		if j.large {
+			rest, err = p.largeJob(ctx, s, j)
+		} else {
+			rest, err = p.smallJob(ctx, s, j)
+		}
+		p.done(ctx, s, rest, err)
+		if errors.Is(err, errBusy) {
+			select {
+			case <-time.After(busyWait):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// take returns a job for a source; nil if none will come.
+func (p *pull) take(s *peer) *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if p.err != nil || s.out || len(p.jobs) == 0 && p.working == 0 {
+			return nil
+		}
+		if i := slices.IndexFunc(p.jobs, func(j *job) bool { return !j.not[s] }); i >= 0 {
+			j := p.jobs[i]
+			p.jobs = slices.Delete(p.jobs, i, i+1)
+			p.working++
+			return j
+		}
+		p.changed.Wait()
+	}
+}
+
+// done ends the work on a job, of which rest is left (nil: nothing), because of err.
+func (p *pull) done(ctx context.Context, s *peer, rest *job, err error) {
+	if err != nil {
+		p.judge(ctx, s, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.changed.Broadcast()
+	p.working--
+	if rest != nil && len(rest.needs) > 0 {
+		p.jobs = append(p.jobs, rest)
+	}
+	for _, j := range p.jobs {
+		if p.err == nil && !slices.ContainsFunc(p.peers, func(s *peer) bool { return !s.out && !j.not[s] }) {
+			if err == nil {
+				err = errAbsent
+			}
+			p.err = fmt.Errorf("no server is left that has blob %s: %w", j.needs[0].digest.Short(), err)
+		}
+	}
+}
+
+// judge decides what follows for a source from an error.
+func (p *pull) judge(ctx context.Context, s *peer, err error) {
+	switch {
+	case isLocal(err):
+		p.fail(err)
+		return
+	case ctx.Err() != nil, errors.Is(err, errBusy), errors.Is(err, errAbsent):
+		return
+	case errors.Is(err, errRefused), errors.Is(err, store.ErrMismatch):
+		p.o.ledger.ban(s.Name)
+		p.o.log.Error("a server sent what no honest server sends; it is not asked for a while",
+			"server", s.Name, "version", p.v.Ref().String(), "error", err)
+		p.drop(s)
+		return
+	case errors.Is(err, errSlow):
+		p.o.ledger.count(s.Name, func(c *Counts) { c.Slow++ })
+	default:
+		p.o.ledger.count(s.Name, func(c *Counts) { c.Failed++ })
+	}
+	p.mu.Lock()
+	s.failed++
+	out := s.failed >= patience && !s.out
+	p.mu.Unlock()
+	if out {
+		p.o.log.Warn("a server does not deliver; the others are asked", "server", s.Name, "error", err)
+		p.drop(s)
+	}
+}
+
+func (p *pull) drop(s *peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.out = true
+	p.changed.Broadcast()
+}
+
+// fail ends the pull.
+func (p *pull) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+	}
+	p.changed.Broadcast()
+}
+
+// got counts what has arrived, or, if n is negative, what has to come again.
+func (p *pull) got(files int, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left.files -= files
+	p.left.bytes = uint64(int64(p.left.bytes) - n)
+}
+
+// localError is an error of this server's store or disk: no source is at fault.
+type localError struct{ error }
+
+func (e *localError) Unwrap() error { return e.error }
+
+func isLocal(err error) bool {
+	_, ok := errors.AsType[*localError](err)
+	return ok
+}
+
+// sharedBatch is a batch that several jobs put to.
+type sharedBatch struct {
+	*store.Batch
+	users sync.WaitGroup
+}
+
+func (p *pull) newBatch() (*sharedBatch, error) {
+	b, err := p.o.store.Begin()
+	if err != nil {
+		return nil, &localError{err}
+	}
+	return &sharedBatch{Batch: b}, nil
+}
+
+// use returns the batch of small blobs. Its users must be told when they are done.
+func (p *pull) use() (*sharedBatch, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.batch == nil {
+		b, err := p.newBatch()
+		if err != nil {
+			return nil, err
+		}
+		p.batch = b
+	}
+	p.batch.users.Add(1)
+	return p.batch, nil
+}
+
+// swap replaces the batch of small blobs.
+func (p *pull) swap(b *sharedBatch) *sharedBatch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.batch
+	p.batch = b
+	return old
+}
+
+// commit makes a batch durable; nil is none.
+func (p *pull) commit(ctx context.Context, b *sharedBatch) error {
+	if b == nil {
+		return nil
+	}
+	b.users.Wait()
+	if err := b.Commit(ctx); err != nil {
+		return &localError{err}
+	}
+	return nil
+}

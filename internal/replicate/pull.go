@@ -1,0 +1,319 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dim/internal/image"
+	"dim/internal/image/treediff"
+	"dim/internal/store"
+)
+
+// Options of a Puller.
+type Options struct {
+	Store *store.Store
+	Named func(name string) (Source, bool) // the server with a name, if this server may ask it; nil: none is asked
+	Rate  float64                          // bytes a second that may be received; 0: any
+	Log   *slog.Logger
+}
+
+// Puller brings versions into a store.
+type Puller struct {
+	store  *store.Store
+	named  func(string) (Source, bool)
+	log    *slog.Logger
+	limit  limiter
+	ledger *ledger
+
+	pulling sync.Mutex // held by Pull
+
+	mu  sync.Mutex
+	now *pull // nil: none
+}
+
+// New returns a Puller.
+func New(o Options) *Puller {
+	return &Puller{store: o.Store, named: o.Named, log: o.Log, limit: limiter{rate: o.Rate}, ledger: newLedger()}
+}
+
+// Progress is how far a pull is.
+type Progress struct {
+	Version image.Ref
+	Files   int    // that are missing, with equal ones counted once
+	Bytes   uint64 // that are missing in them
+	Rate    float64
+	Left    time.Duration // until nothing is missing, at that rate in bytes a second; 0: not known
+}
+
+// Progress returns how far the pull is that is under way. It returns false if there is none, or if it does not know yet
+// what is missing.
+func (p *Puller) Progress() (Progress, bool) {
+	p.mu.Lock()
+	now := p.now
+	p.mu.Unlock()
+	if now == nil {
+		return Progress{}, false
+	}
+	return now.progress()
+}
+
+// Counts returns what has been received from each source since the start.
+func (p *Puller) Counts() map[string]Counts { return p.ledger.all() }
+
+// Pull brings a version into the store. It asks the first of the sources for the trees, and all of them, and those that
+// they name, for the content. What was stored stays there when Pull fails or ctx ends; the next Pull asks for the rest.
+func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) error {
+	p.pulling.Lock()
+	defer p.pulling.Unlock()
+	hold, err := p.store.Hold()
+	if err != nil {
+		return err
+	}
+	defer hold.Unlock()
+	peers := p.ledger.usable(sources)
+	if len(peers) == 0 {
+		return fmt.Errorf("pull %s: there is no server to ask", v.Ref())
+	}
+	q := &pull{o: p, v: v, peers: peers, trees: map[image.Digest]image.Tree{}, started: time.Now()}
+	q.changed = sync.NewCond(&q.mu)
+	p.show(q)
+	defer p.show(nil)
+	if err := q.run(ctx); err != nil {
+		return fmt.Errorf("pull %s: %w", v.Ref(), err)
+	}
+	p.log.Info("version pulled", "version", v.Ref().String(), "count", q.all.files, "bytes", q.all.bytes,
+		"took", time.Since(q.started))
+	return nil
+}
+
+func (p *Puller) show(q *pull) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now = q
+}
+
+// need is a blob that is missing.
+type need struct {
+	digest image.Digest
+	size   uint64
+	sparse bool
+	before image.Digest // the blob that its path has in an earlier version; zero: none
+}
+
+type amount struct {
+	files int
+	bytes uint64
+}
+
+// pull is one call of Pull.
+type pull struct {
+	o     *Puller
+	v     image.Version
+	peers []*peer
+
+	bases []image.Digest // roots of versions of the image that are in the store, the newest first
+	base  *image.Entry   // the root of the first; nil: none
+	root  *image.Entry   // nil: not here yet
+	trees map[image.Digest]image.Tree
+
+	mu      sync.Mutex // guards what follows, and all of peers
+	changed *sync.Cond // something of jobs, working, peers or err
+	jobs    []*job     // that nobody works on
+	working int        // on jobs
+	err     error      // ends the pull
+	batch   *sharedBatch
+
+	all, left amount
+	started   time.Time // of the pull, then of the transfer of content
+	planned   bool      // all is known
+}
+
+func (p *pull) progress() (Progress, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := Progress{Version: p.v.Ref(), Files: p.left.files, Bytes: p.left.bytes}
+	if took := time.Since(p.started).Seconds(); took > 0 {
+		out.Rate = float64(p.all.bytes-min(p.left.bytes, p.all.bytes)) / took
+	}
+	if out.Rate > 0 {
+		out.Left = time.Duration(float64(out.Bytes) / out.Rate * float64(time.Second))
+	}
+	return out, p.planned
+}
+
+// run brings the trees, then the blobs, then stores the trees and the version.
+func (p *pull) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go p.watchUntil(ctx)
+	if err := p.findBases(); err != nil {
+		return err
+	}
+	needs, err := p.list(ctx)
+	if err != nil {
+		return err
+	}
+	p.begin(needs)
+	if err := p.transfer(ctx); err != nil {
+		if kerr := p.keep(ctx); kerr != nil && !isLocal(err) {
+			return errors.Join(err, kerr)
+		}
+		return err
+	}
+	return p.finish(ctx)
+}
+
+func (p *pull) watchUntil(ctx context.Context) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			p.watch()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// findBases finds the versions of the image that are in the store.
+func (p *pull) findBases() error {
+	list, err := p.o.store.Versions(p.v.Image)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	for _, v := range slices.Backward(list) {
+		if p.base == nil {
+			p.base = &v.Root
+		}
+		if len(p.bases) < maxBases {
+			p.bases = append(p.bases, v.Digest)
+		}
+	}
+	return nil
+}
+
+// list brings the trees and returns the blobs that are missing.
+func (p *pull) list(ctx context.Context) ([]*need, error) {
+	for {
+		needs, missing, err := p.plan(ctx)
+		if err != nil || len(missing) == 0 {
+			return needs, err
+		}
+		err = p.fetchTrees(ctx, missing)
+		switch {
+		case err == nil:
+		case p.base != nil && ctx.Err() == nil:
+			p.forgetBases() // one may be damaged
+		default:
+			return nil, err
+		}
+	}
+}
+
+func (p *pull) forgetBases() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.base, p.bases, p.err = nil, nil, nil
+}
+
+// plan returns the blobs that the store lacks, and the trees that neither it nor the pull has, without which there may
+// be more of both. It does not trust that the store has what a tree leads to, unless a version does: a crash may have
+// come between two trees.
+func (p *pull) plan(ctx context.Context) (needs []*need, missing []image.Digest, err error) {
+	if p.root == nil {
+		root, err := p.o.store.Root(p.v.Digest)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, []image.Digest{p.v.Digest}, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		p.root = &root
+	}
+	load := func(d image.Digest) (image.Tree, error) {
+		t, ok := p.trees[d]
+		if ok {
+			return t, nil
+		}
+		t, err := p.o.store.Tree(d)
+		if errors.Is(err, store.ErrNotFound) {
+			missing = append(missing, d)
+			return nil, nil
+		}
+		return t, err
+	}
+	seen := map[image.Digest]bool{}
+	err = treediff.Diff(ctx, load, p.base, p.root, func(c treediff.Change) error {
+		if c.New == nil || c.New.Type != image.Regular || seen[c.New.Digest] {
+			return nil
+		}
+		seen[c.New.Digest] = true
+		if p.o.store.HasBlob(c.New.Digest) {
+			return nil
+		}
+		n := &need{digest: c.New.Digest, size: c.New.Size, sparse: c.New.Data != nil}
+		if c.Old != nil && c.Old.Type == image.Regular {
+			n.before = c.Old.Digest
+		}
+		needs = append(needs, n)
+		return nil
+	})
+	return needs, missing, err
+}
+
+// transfer lets all sources work on the jobs until none is left.
+func (p *pull) transfer(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { p.fail(ctx.Err()) })
+	defer stop()
+	var g errgroup.Group
+	for _, s := range p.peers {
+		for range streams {
+			g.Go(func() error { p.work(ctx, s); return nil })
+		}
+	}
+	_ = g.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// keep stores what has arrived of a pull that has failed.
+func (p *pull) keep(ctx context.Context) error {
+	return p.commit(context.WithoutCancel(ctx), p.swap(nil))
+}
+
+// finish stores the trees, then the version.
+func (p *pull) finish(ctx context.Context) error {
+	b := p.swap(nil)
+	if b == nil {
+		var err error
+		if b, err = p.newBatch(); err != nil {
+			return err
+		}
+	}
+	err := func() error {
+		for _, t := range p.trees {
+			if _, err := b.PutTree(t); err != nil {
+				return err
+			}
+		}
+		_, err := b.PutRoot(*p.root)
+		return err
+	}()
+	if err != nil {
+		return errors.Join(err, b.Abort())
+	}
+	if err := p.commit(ctx, b); err != nil {
+		return err
+	}
+	_, err = p.o.store.AddVersion(p.v)
+	return err
+}
