@@ -56,9 +56,9 @@ type Rollout struct {
 
 	States []RolloutNode `json:"nodes_now,omitempty"` // of each node, in answers about one rollout
 
-	MaxFailed string       `json:"max_failed,omitempty"`   // how many nodes of a ring may fail; "": 1%
-	Skipped   string       `json:"skipped,omitempty"`      // servers without the version that it has not waited for
-	Behind    []Stragglers `json:"nodes_behind,omitempty"` // in answers about one rollout
+	MaxFailed string       `json:"max_failed,omitempty"`      // how many nodes of a ring may fail; "": 1%
+	Skipped   string       `json:"servers_skipped,omitempty"` // servers without the version that it has not waited for
+	Behind    []Stragglers `json:"nodes_behind,omitempty"`    // in answers about one rollout
 }
 
 // Stragglers are nodes of one server that a rollout has declared the version for, and that do not show it.
