@@ -70,6 +70,10 @@ func printChecks(w io.Writer, list []control.CheckResult) {
 			if p.Repairable {
 				word = "repairable"
 			}
+			if c.Image == "" { // their server does not answer
+				fmt.Fprintf(w, "%s: %s: %s\n", word, c.Node, safe(p.Text))
+				continue
+			}
 			fmt.Fprintf(w, "%s: %s/%s/%s %s\n", word, c.Node, c.Image, safe(string(p.Path)), safe(p.Text))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,13 @@ dim node restore NODE --to STAMP restores one.`,
 			if err != nil {
 				return err
 			}
-			return a.show(list, func(w io.Writer) { printSnapshots(w, list) })
+			if err := a.show(list, func(w io.Writer) { printSnapshots(w, list) }); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(list, func(s control.Snapshot) bool { return s.Image == "" }) {
+				return errProblems // a server does not answer
+			}
+			return nil
 		},
 		ValidArgsFunction: complete(anyNumber, a.nodeNames),
 	})
@@ -59,7 +66,10 @@ func printSnapshots(w io.Writer, list []control.Snapshot) {
 		}
 	}
 	for _, s := range list {
-		if s.Problem != "" {
+		switch {
+		case s.Image == "": // their server does not answer
+			fmt.Fprintf(w, "problem: %s: %s\n", s.Node, safe(s.Problem))
+		case s.Problem != "":
 			fmt.Fprintf(w, "problem: %s/%s: the last snapshot was not taken: %s\n", s.Node, s.Image, safe(s.Problem))
 		}
 	}

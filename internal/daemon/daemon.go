@@ -50,6 +50,7 @@ import (
 	"dim/internal/expiry"
 	"dim/internal/fleet"
 	"dim/internal/follow"
+	"dim/internal/forward"
 	"dim/internal/image"
 	"dim/internal/liveness"
 	"dim/internal/loadtest"
@@ -340,6 +341,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 		d.lead()
 	}
 	d.others.members.Handle(d.others.server)
+	forward.Handle(d.others.server, d.api, d.Log)
 	d.follow.Subscribe(d.adopted)
 	for _, s := range d.problemSources(me) {
 		d.problems.Add(s)
@@ -376,7 +378,7 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 	for _, run := range parts {
 		g.Go(func() error { return run(all) })
 	}
-	calls.Open(d.api)
+	calls.Open(forward.New(d.api, forward.Options{Server: d.server, Follow: d.follow, Peers: d.others.client}))
 	d.Log.Info("serving", "server", d.server, "cluster", d.follow.Cluster().Name, "count",
 		len(d.follow.Cluster().Nodes), "took", time.Since(d.started))
 	_, _ = sd.SdNotify(false, sd.SdNotifyReady) // fails where no systemd waits for it

@@ -120,6 +120,7 @@ var layers = map[string]layer{
 
 	"internal/api":     answers,
 	"internal/metrics": answers,
+	"internal/forward": answers, // what other servers are asked for a head
 
 	"internal/daemon": assembly,
 	"internal/lab":    assembly,

@@ -27,18 +27,26 @@ import (
 // them. They may be called concurrently. Every failure of the daemon is a *control.Error, with code Unavailable when
 // no daemon answers.
 type Client struct {
-	data string
-	http *http.Client
+	data  string
+	http  *http.Client
+	base  string // what paths are appended to
+	other string // name of the other server that is called; "": the daemon on data
 }
 
 // New returns a client of the daemon that runs on the data directory. It does not connect yet.
 func New(data string) *Client {
-	c := &Client{data: data}
+	c := &Client{data: data, base: "http://dim"}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return c.dial() },
 		DisableKeepAlives: true, // few calls in one process: an idle connection would only delay the daemon's end
 	}}
 	return c
+}
+
+// At returns a client of the daemon on another server, by what calls it: a client of HTTP, and the URL that paths are
+// appended to. The server's name is for messages.
+func At(hc *http.Client, base, server string) *Client {
+	return &Client{http: hc, base: base, other: server}
 }
 
 func (c *Client) dial() (net.Conn, error) {
@@ -59,7 +67,11 @@ func (c *Client) dial() (net.Conn, error) {
 // unreachable makes an error that explains why no daemon answers.
 func (c *Client) unreachable(err error) error {
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled):
+		return err
+	case c.other != "":
+		return control.Errorf(control.Unavailable, "server %s does not answer: %v", c.other, err)
+	case errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return control.Errorf(control.Unavailable, "no daemon runs on %s", c.data).
