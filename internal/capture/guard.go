@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"dim/internal/capture/mounts"
 	"dim/internal/durable"
@@ -89,12 +92,35 @@ func (c *scan) fileSystems(made *notes) *fileSystems {
 		c.o.Log.Warn("kinds of mounted file systems are not known", "image", c.o.Image, "error", err)
 	}
 	for _, path := range points {
-		found.Mounts[path] = kinds[path]
-		if kinds[path] == "" { // not in the table; perhaps it was unmounted meanwhile
-			found.Mounts[path] = emptySubvolumeKind
-		}
+		found.Mounts[path] = cmp.Or(kinds[path], c.kindOutsideTable(path))
 	}
 	return found
+}
+
+// unmountedKind is the kind of a file system of which nothing is known: it is not in the table of mounts any more.
+const unmountedKind = "something"
+
+// kindOutsideTable returns what was found at a path instead of a directory of the master, if the table of mounts does
+// not have it.
+func (c *scan) kindOutsideTable(path string) string {
+	var x unix.Statx_t
+	name := filepath.Join(c.o.Dir, path)
+	err := unix.Statx(unix.AT_FDCWD, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, statxMask, &x)
+	if err == nil && c.dev.btrfs && x.Ino == emptySubvolume && !c.dev.otherMount(&x) {
+		return emptySubvolumeKind
+	}
+	return unmountedKind
+}
+
+// mountText says what is at a mount point, of which the kind is given.
+func mountText(kind string) string {
+	switch kind {
+	case emptySubvolumeKind:
+		return "in the place of a btrfs subvolume a snapshot has an empty directory"
+	case unmountedKind:
+		return "something was mounted there when the capture began"
+	}
+	return kind + " is mounted there"
 }
 
 var (
@@ -110,7 +136,7 @@ var (
 func (f *fileSystems) leftOut() (list []Problem) {
 	for _, path := range slices.Sorted(maps.Keys(f.Mounts)) {
 		if !coveredBy(path, runningDirs...) {
-			err := errors.New(f.Mounts[path] + " is mounted there")
+			err := errors.New(mountText(f.Mounts[path]))
 			list = append(list, Problem{Path: path, Kind: LeftOut, Err: err})
 		}
 	}
@@ -205,8 +231,8 @@ func (g *guard) covered() error {
 			return err
 		}
 		if names > 0 || bytes > 0 {
-			g.hold(path, Covered, fmt.Errorf("%s is mounted there, so nodes would lose what %s has there: %s",
-				g.now.Mounts[path], g.before, sizeText(names, bytes)))
+			g.hold(path, Covered, fmt.Errorf("%s, so nodes would lose what %s has there: %s",
+				mountText(g.now.Mounts[path]), g.before, sizeText(names, bytes)))
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/capture/remote"
+	"dim/internal/disktest"
 	"dim/internal/image/pathmatch"
 	"dim/internal/testkit"
 )
@@ -222,6 +225,51 @@ func TestAMasterThatHasLostMostOfItsNamesHoldsTheCapture(t *testing.T) {
 	if r, err := run(); err != nil || !r.Changed {
 		t.Errorf("accepted: %v, %v", r.Changed, err)
 	}
+}
+
+func TestSubvolumesOfBtrfs(t *testing.T) {
+	disk := disktest.New(t, "mkfs.btrfs", "-q")
+	btrfs := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("btrfs", append([]string{"subvolume"}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("btrfs subvolume %q: %v: %s", args, err, out)
+		}
+	}
+	l := newLab(t)
+	l.o.Dir = filepath.Join(disk.Dir, "master")
+	btrfs("create", l.o.Dir)
+	l.write("etc/x", "1")
+	btrfs("create", l.path("home"))
+	l.write("home/x", "2")
+	r := l.capture()
+	if got := l.entries(r.Version); got["home/x"] == nil {
+		t.Errorf("what is in a subvolume is not captured: %v", got)
+	}
+	if len(r.Problems) > 0 {
+		t.Errorf("problems %v", r.Problems)
+	}
+
+	snapshot := filepath.Join(disk.Dir, "snapshot")
+	btrfs("snapshot", l.o.Dir, snapshot)
+	s := newLab(t)
+	s.o.Dir = snapshot
+	r = s.capture()
+	want := []string{"/home: is left out: in the place of a btrfs subvolume a snapshot has an empty directory"}
+	if got := texts(r); !slices.Equal(got, want) {
+		t.Errorf("a snapshot: %q, want %q", got, want)
+	}
+
+	t.Run("a mount point that is no mount point any more", func(t *testing.T) {
+		c := scan{o: &Options{Dir: l.o.Dir}, dev: device{btrfs: true}}
+		var x unix.Statx_t
+		testkit.Must(t, unix.Statx(unix.AT_FDCWD, l.o.Dir, 0, statxMask, &x))
+		c.dev.mount = x.Mnt_id
+		for path, want := range map[string]string{"etc": unmountedKind, "home": unmountedKind, "gone": unmountedKind} {
+			if got := c.kindOutsideTable(path); got != want {
+				t.Errorf("%s: %s, want %s", path, got, want)
+			}
+		}
+	})
 }
 
 func TestEmptySubvolumesInASnapshotAreLeftOut(t *testing.T) {
