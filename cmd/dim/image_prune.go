@@ -90,7 +90,9 @@ func (a *app) imageVerifyCommand() *cobra.Command {
 		Use:   "verify [NAME[@VERSION]]",
 		Short: "Check every byte of a version, or of the store",
 		Long: `Reads the content of a version, or of the whole store, and compares it with its
-digests. It changes nothing. The exit code is 3 when there are problems.`,
+digests. A record of a version that is damaged or missing is written anew if
+the shared state has it; else nothing is changed. The exit code is 3 when there
+are problems.`,
 		Example: `  dim image verify compute@12
   dim image verify        the whole store`,
 		Args: operands(0, 1),

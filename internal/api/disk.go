@@ -45,6 +45,10 @@ func (api *API) StoreProblems(context.Context) []problems.Problem {
 			Hint: "check this server's disk and memory; the problem is shown until the next restart",
 		})
 	}
+	for _, text := range api.Set.LostDirs() {
+		add(text, "nodes get an input/output error there; move the damaged file out of the store, capture the master "+
+			"again, which puts it back if the master has not changed there, and restart the server")
+	}
 	damaged, err := api.Store.Damaged()
 	if err != nil {
 		add(err.Error(), "check the disk and its mount")

@@ -176,6 +176,7 @@ func (api *API) Verify(ctx context.Context, ref string, progress func(control.Pr
 			}
 		},
 	}
+	out.Problems = append(out.Problems, api.Registry.RewriteRecords(ctx)...)
 	var err error
 	if ref == "" {
 		err = api.Store.Check(ctx, h)

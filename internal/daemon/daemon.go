@@ -331,7 +331,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
 			Unknown: d.clients.unknown, Storms: storms, Problems: &d.problems, Log: d.Log,
 		})
-	registry.RewriteDamaged()
+	registry.RewriteRecords(context.Background())
 	d.follow.OnRestore(registry.PutPending)
 	d.follow.Subscribe(d.serving.Adopted)
 	d.follow.Subscribe(d.content.keeper.Adopted)

@@ -210,6 +210,21 @@ func (r *Replica) child(d vnode, name string) (vnode, bool) {
 	return vnode{}, false
 }
 
+// lost reports whether what the version has in directory d could not be read. All calls about names in it end in EIO.
+func (r *Replica) lost(d vnode) bool {
+	dir := d.low
+	switch {
+	case d.gone != nil:
+		return false
+	case d.at != nil:
+		if !d.at.merges() {
+			return false
+		}
+		dir = d.at.low
+	}
+	return r.view.index.Lost(dir)
+}
+
 // parent returns the directory that s is in. The root is its own parent.
 func (r *Replica) parent(s vnode) vnode {
 	var up *dentry

@@ -149,6 +149,17 @@ func (s *Set) endDoubt(r *Replica) error {
 	return nil
 }
 
+// LostDirs returns a text for each version in use of which a directory could not be read.
+func (s *Set) LostDirs() (list []string) {
+	for _, x := range s.indexes.loaded() {
+		if err := x.Damage(); err != nil {
+			list = append(list, err.Error())
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
 // Damage tells what was wrong with the journal when s was opened; "" if nothing was.
 func (s *Set) Damage() string {
 	copy := s.journal.foundDamaged

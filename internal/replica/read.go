@@ -66,6 +66,9 @@ func (r *Replica) resolveDir(h vfs.Handle) (vnode, error) {
 	if err == nil && r.kind(s) != vfs.Directory {
 		err = vfs.ENOTDIR
 	}
+	if err == nil && r.lost(s) {
+		err = vfs.EIO
+	}
 	return s, err
 }
 

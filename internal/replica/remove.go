@@ -102,8 +102,11 @@ func (r *Replica) mayRemove(d *parentDir, s vnode, kind vfs.Type) error {
 	return nil
 }
 
-// empty reports whether directory s shows no entries.
+// empty reports whether directory s shows no entries. What is lost may have had some.
 func (r *Replica) empty(s vnode) bool {
+	if r.lost(s) {
+		return false
+	}
 	m := r.merge(s, 0)
 	_, _, _, some := m.next()
 	return !some

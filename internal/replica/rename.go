@@ -218,6 +218,9 @@ type subtreeSize struct {
 // measure adds up what is in directory d and comes from the version or a node file. It refuses what may not be
 // moved.
 func (r *Replica) measure(d vnode, t *subtreeSize) error {
+	if r.lost(d) {
+		return vfs.EIO
+	}
 	m := r.merge(d, 0)
 	for {
 		name, s, _, ok := m.next()

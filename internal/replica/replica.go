@@ -143,6 +143,9 @@ func (r *Replica) resolve(h vfs.Handle) (vnode, error) {
 	}
 	id, origin := parseHandle(&h)
 	s, ok := r.byID(id)
+	if !ok && r.view.index.Damage() != nil { // it may be in a directory that is lost
+		return vnode{}, vfs.EIO
+	}
 	if !ok {
 		return vnode{}, vfs.ESTALE
 	}

@@ -344,6 +344,18 @@ func (c *indexes) get(v image.Version) (*lower.Index, error) {
 	return l.index, l.err
 }
 
+// loaded returns the indexes that are in memory.
+func (c *indexes) loaded() (list []*lower.Index) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.all {
+		if l.index != nil {
+			list = append(list, l.index)
+		}
+	}
+	return list
+}
+
 // prune drops the indexes that no view uses.
 func (c *indexes) prune(used map[*lower.Index]bool) {
 	c.mu.Lock()

@@ -83,6 +83,17 @@ func (s *Store) CheckVersion(ctx context.Context, v image.Version, o CheckObserv
 	return ctx.Err()
 }
 
+// CheckPresence is CheckVersion without reading the blobs: it checks that they are there and have their size.
+func (s *Store) CheckPresence(ctx context.Context, v image.Version, o CheckObserver) error {
+	c := checker{Store: s, ctx: ctx, observer: o, seen: map[image.Digest]bool{}}
+	root, err := s.Root(v.Digest)
+	if err != nil {
+		c.problem(v.Ref().String(), err)
+		return nil
+	}
+	return c.tree(v.Ref().String(), "", root.Digest)
+}
+
 func (c *checker) problem(path string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

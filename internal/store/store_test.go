@@ -337,6 +337,14 @@ func TestADamagedVersionLeavesTheOthersAlone(t *testing.T) {
 	if _, err := s.Garbage(t.Context(), nil, nil); err == nil {
 		t.Error("what a damaged version leads to may be removed")
 	}
+	text := testkit.Value(os.ReadFile(path(3)))(t)
+	testkit.Must(t, os.WriteFile(path(3), bytes.Replace(text, []byte(`"format": 1`), []byte(`"format": 9`), 1), 0o600))
+	if left, err := s.Versions("x"); err != nil || len(left) != 1 || left[0].Number != 1 {
+		t.Errorf("besides one in a later format: versions %v, %v", left, err)
+	}
+	if _, err := s.RewriteVersion(versions[1]); err == nil {
+		t.Error("a record in a later format was overwritten")
+	}
 }
 
 // BenchmarkLoadVersion loads 7,100 trees of 90,000 names in all, by as many goroutines as there are processors.

@@ -33,7 +33,7 @@ func (s *Store) AddVersion(v image.Version) (image.Version, error) {
 
 // RewriteVersion writes the record of v anew, which is Damaged. Its root must not be. It returns what AddVersion does.
 func (s *Store) RewriteVersion(v image.Version) (image.Version, error) {
-	return s.addVersion(v, damaged)
+	return s.addVersion(v, func(err error) bool { return damaged(err) && !errors.Is(err, errNewer) })
 }
 
 // addVersion adds v if reading what has its number fails with an error that is one of lacks.
@@ -138,8 +138,7 @@ func (s *Store) readVersionFile(name string, number int) (image.Version, error) 
 		return image.Version{}, fmt.Errorf("version %s: %w: %v", ref, errCorrupt, err)
 	}
 	if f.Format > versionFormat {
-		return image.Version{}, fmt.Errorf("version %s: its format %d is newer than this program knows (%d)",
-			ref, f.Format, versionFormat)
+		return image.Version{}, fmt.Errorf("version %s: its %w: %d, not %d", ref, errNewer, f.Format, versionFormat)
 	}
 	if f.Image != name || f.Number != number {
 		return image.Version{}, fmt.Errorf("version %s: %w: it says that it is %s", ref, errCorrupt, f.Ref())
@@ -187,8 +186,18 @@ func (s *Store) Versions(name string) ([]image.Version, error) {
 	return list, nil
 }
 
+// errNewer is the error of a record in a format of a later program. It is not overwritten.
+var errNewer = errors.New("format is newer than this program knows")
+
 // damaged reports whether an error of readVersion is of this version alone.
-func damaged(err error) bool { return errors.Is(err, errCorrupt) || errors.Is(err, ErrNotFound) }
+func damaged(err error) bool {
+	for _, e := range []error{errCorrupt, ErrNotFound, errNewer, unix.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
 
 // Damaged is a version of which the store has lost something that it needs to know about it.
 type Damaged struct {

@@ -105,23 +105,53 @@ func putCurrent(ctx context.Context, c *coord.Coord, kept *coord.Image, pending 
 	return c.Decide(ctx, func(coord.State) (coord.Change, error) { return change, nil })
 }
 
-// RewriteDamaged writes the records of versions that are damaged in the store anew, from what this server knows of the
-// shared state. It is called at the start, before replicas are served.
-func (reg *Registry) RewriteDamaged() {
+// RewriteRecords writes the records of versions that are damaged in the store, or missing although the content is
+// there, anew from what this server knows of the shared state. It returns a text for each that says what it did. It is
+// called at the start, before replicas are served.
+func (reg *Registry) RewriteRecords(ctx context.Context) (done []string) {
+	state := reg.Follow.Now().State
+	rewrite := func(r image.Ref, reason error) {
+		v, known := state.Resolve(r)
+		if !known {
+			return
+		}
+		if _, err := reg.Store.RewriteVersion(v); err != nil {
+			return // it stays a problem that is shown
+		}
+		reg.Log.Error("record of a version was written anew from the shared state", "version", r.String(),
+			"error", reason)
+		done = append(done, fmt.Sprintf("versions/%s/%d.json: %v; it was written anew from the shared state",
+			r.Image, r.Number, reason))
+	}
 	damaged, err := reg.Store.Damaged()
 	if err != nil {
 		reg.Log.Error("damaged versions cannot be listed", "error", err)
 	}
 	for _, d := range damaged {
-		v, known := reg.Follow.Now().State.Resolve(d.Ref)
-		if !known {
-			continue
-		}
-		if _, err := reg.Store.RewriteVersion(v); err == nil { // else it stays a problem that is shown
-			reg.Log.Error("the record of a version was damaged; it was written anew from the shared state",
-				"version", d.Ref.String(), "error", d.Err)
+		rewrite(d.Ref, d.Err)
+	}
+	for _, im := range state.Images {
+		for _, v := range im.Versions {
+			if reg.lacksRecord(ctx, v) {
+				rewrite(v.Ref(), errors.New("it was missing"))
+			}
 		}
 	}
+	return done
+}
+
+// lacksRecord reports whether the store has all content of v and no record of it. Another server may have the content,
+// or this one a part of it; that is no damage.
+func (reg *Registry) lacksRecord(ctx context.Context, v image.Version) bool {
+	if _, err := reg.Store.Resolve(v.Ref()); !errors.Is(err, store.ErrNotFound) {
+		return false
+	}
+	if _, err := reg.Store.Root(v.Digest); err != nil {
+		return false
+	}
+	whole := true
+	err := reg.Store.CheckPresence(ctx, v, store.CheckObserver{Problem: func(store.Problem) { whole = false }})
+	return err == nil && whole
 }
 
 // Settle makes store and shared state agree on the newest version of an image, with which a capture compares: it puts

@@ -103,16 +103,34 @@ func TestADamagedRecordOfAVersionIsMendedFromTheSharedState(t *testing.T) {
 	record := filepath.Join(s.Store.Dir(), "versions/compute/2.json")
 	for _, bytes := range []string{"", "\x00\x00", `{"format": 1, "image": "other"}`, `{"format":`} {
 		testkit.Must(t, os.WriteFile(record, []byte(bytes), 0o600))
-		s.RewriteDamaged()
+		s.RewriteRecords(t.Context())
 		got, err := s.Store.Resolve(ref(2))
 		if err != nil || got.Digest != want.Digest || !got.Created.Equal(want.Created) || got.Files != want.Files {
 			t.Errorf("record %q: got %+v, %v; want %+v", bytes, got, err, want)
 		}
 	}
+	t.Run("a record that was removed", func(t *testing.T) {
+		testkit.Must(t, os.Remove(record))
+		want := []string{"versions/compute/2.json: it was missing; it was written anew from the shared state"}
+		if got := s.RewriteRecords(t.Context()); !slices.Equal(got, want) {
+			t.Errorf("done: %q", got)
+		}
+		testkit.Value(s.Store.Resolve(ref(2)))(t)
+	})
+	t.Run("not if content is missing", func(t *testing.T) {
+		v := testkit.Value(s.Store.Resolve(ref(2)))(t)
+		tree := filepath.Join(s.Store.Dir(), "trees", v.Root.Digest.String()[:2], v.Root.Digest.String())
+		testkit.Must(t, os.Remove(record), os.Rename(tree, tree+".away"))
+		if got := s.RewriteRecords(t.Context()); len(got) > 0 {
+			t.Errorf("done: %q", got)
+		}
+		testkit.Must(t, os.Rename(tree+".away", tree))
+		s.RewriteRecords(t.Context())
+	})
 	t.Run("a version that the shared state does not know stays damaged", func(t *testing.T) {
 		s.store("three", func(context.Context) (int, error) { return 9, nil })
 		testkit.Must(t, os.WriteFile(filepath.Join(s.Store.Dir(), "versions/compute/9.json"), nil, 0o600))
-		s.RewriteDamaged()
+		s.RewriteRecords(t.Context())
 		if damaged := testkit.Value(s.Store.Damaged())(t); len(damaged) != 1 || damaged[0].Ref != ref(9) {
 			t.Errorf("damaged are %v", damaged)
 		}

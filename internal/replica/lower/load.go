@@ -3,10 +3,12 @@ package lower
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"dim/internal/image"
@@ -16,9 +18,10 @@ import (
 // Loader returns the tree with digest d. It may use the memory of room. The tree is valid until the next call.
 type Loader func(d image.Digest, room image.Tree) (image.Tree, error)
 
-// Load makes the index of version v, whose trees load returns. Subtrees at the same path in base, which may be
-// nil, are copied from it without loading or hashing anything. So a version that differs little is loaded in
-// milliseconds.
+// Load makes the index of version v, whose trees load returns. A directory whose tree cannot be read is lost: see Lost.
+// Load returns an error if that is the root, or if the tree may be readable at another time. Subtrees at the same path
+// in base, which may be nil, are copied from it without loading or hashing anything. So a version that differs little
+// is loaded in milliseconds.
 func Load(v image.Version, load Loader, base *Index) (*Index, error) {
 	expect := min(v.Files, 1<<20) + 1
 	b := builder{load: load, base: base, sorts: make(map[sortKey]uint32), names: newNames(expect)}
@@ -86,7 +89,7 @@ func (b *builder) run() error {
 		if b.base != nil {
 			from = b.from[at]
 		}
-		if from != None && b.base.IsDir(from) && *b.base.Digest(from) == *b.x.Digest(at) {
+		if from != None && b.base.IsDir(from) && !b.base.Lost(from) && *b.base.Digest(from) == *b.x.Digest(at) {
 			b.copyListing(at, from)
 		} else if err := b.listing(at, from); err != nil {
 			return err
@@ -98,8 +101,16 @@ func (b *builder) run() error {
 // listing loads the tree of directory dir, which is from in the base or None, and appends its entries.
 func (b *builder) listing(dir, from Ref) error {
 	tree, err := b.load(*b.x.Digest(dir), b.room)
-	if err != nil {
+	if err != nil && (dir == Root || passes(err)) {
 		return err
+	}
+	if err != nil {
+		if b.x.lost == nil {
+			b.x.lost = make(map[Ref]error)
+		}
+		b.x.lost[dir] = err
+		b.x.rows[dir].setChildren(Ref(len(b.x.rows)), 0)
+		return nil
 	}
 	b.room = tree
 	b.order = b.order[:0]
@@ -118,6 +129,16 @@ func (b *builder) listing(dir, from Ref) error {
 		}
 	}
 	return nil
+}
+
+// passes reports whether a tree may be readable at another time although nobody repairs the disk.
+func passes(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // counterpart finds the entry with the given name in the base's directory dir.

@@ -16,7 +16,10 @@
 package lower
 
 import (
+	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"unsafe"
 
 	"dim/internal/image"
@@ -44,6 +47,7 @@ type Index struct {
 	slots   []Ref // hash table by id, open addressing
 	groups  map[fileid.ID][]Ref
 	extras  map[Ref]extra
+	lost    map[Ref]error
 }
 
 // row is one entry: 48 bytes.
@@ -104,6 +108,26 @@ func next(i, size int) int {
 
 // upper is the part of a Hash that rows hold.
 func upper(hash uint64) uint32 { return uint32(hash >> 30) }
+
+// Lost reports whether the tree of directory dir could not be read. The index then has nothing that is in it.
+func (x *Index) Lost(dir Ref) bool {
+	_, lost := x.lost[dir]
+	return lost
+}
+
+// Damage returns an error that names the first directory that is lost and says why, or nil if none is.
+func (x *Index) Damage() error {
+	if len(x.lost) == 0 {
+		return nil
+	}
+	first := slices.Min(slices.Collect(maps.Keys(x.lost)))
+	more := ""
+	if n := len(x.lost) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %d more directories)", n)
+	}
+	return fmt.Errorf("%s: what is in /%s is lost%s: %w",
+		x.Version.Ref(), x.appendPath(nil, first), more, x.lost[first])
+}
 
 // Len returns the number of entries, the root included.
 func (x *Index) Len() int { return len(x.rows) }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -271,6 +273,49 @@ func TestLoadReportsAMissingTree(t *testing.T) {
 	delete(s, v.Root.Digest)
 	if _, err := Load(v, s.load, nil); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestADirectoryWhoseTreeIsMissingIsLostAlone(t *testing.T) {
+	s := trees{}
+	v := s.sample(3, "text")
+	whole, err := Load(v, s.load, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, _ := whole.Find("d001")
+	digest := *whole.Digest(at)
+	kept := s[digest]
+	delete(s, digest)
+	x, err := Load(v, s.load, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, ok := x.Find("d001")
+	if !ok || !x.Lost(at) || x.Lost(Root) {
+		t.Errorf("d001: there %v, lost %v; root lost %v", ok, x.Lost(at), x.Lost(Root))
+	}
+	if _, ok := x.Find("d002/e"); !ok {
+		t.Error("d002/e is not found")
+	}
+	if err := x.Damage(); err == nil || !strings.Contains(err.Error(), "what is in /d001 is lost: no such tree") {
+		t.Errorf("damage: %v", err)
+	}
+	s[digest] = kept
+	again, err := Load(v, s.load, x)
+	if err != nil || again.Damage() != nil {
+		t.Errorf("after a repair: %v, %v", err, again.Damage())
+	}
+	if _, ok := again.Find("d001/a"); !ok {
+		t.Error("d001/a is not found after a repair")
+	}
+	if _, err := Load(v, func(d image.Digest, room image.Tree) (image.Tree, error) {
+		if d == digest {
+			return nil, syscall.EMFILE
+		}
+		return s.load(d, room)
+	}, nil); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("too many open files: %v", err)
 	}
 }
 
