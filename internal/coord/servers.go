@@ -62,6 +62,31 @@ func (c *Coord) putServer(ctx context.Context, name string, s Server) (done bool
 	return err == nil && put.Succeeded, err
 }
 
+// PutMembers puts the servers and the revocations of a state that was lost. Those that the present state has stay as
+// they are.
+func (c *Coord) PutMembers(ctx context.Context, lost State) error {
+	put := func(key string, v any) error {
+		value, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		absent := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)}
+		_, err = c.txn(ctx, absent, []clientv3.Op{clientv3.OpPut(key, string(value))})
+		return err
+	}
+	for id, r := range lost.Revoked { // first: what has ended must not count again
+		if err := put(c.prefix+"revoked/"+id, r); err != nil {
+			return fmt.Errorf("put revocation of %s: %w", r.Server, err)
+		}
+	}
+	for name, s := range lost.Servers {
+		if err := put(c.serverKey(name), s); err != nil {
+			return fmt.Errorf("put server %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // revoke is the operation that ends an identity.
 func (c *Coord) revoke(id, server string) clientv3.Op {
 	value, _ := json.Marshal(Revocation{Server: server, Time: time.Now().UTC()}) // of texts and a time

@@ -21,6 +21,9 @@ func (f *Follower) Restore(ctx context.Context, c *coord.Coord) error {
 	if lost {
 		f.Log.Warn("the shared state was empty; what was kept of it is put back",
 			"images", len(now.State.Images), "nodes", len(now.State.Desired))
+		if err := c.PutMembers(ctx, now.State); err != nil {
+			return err
+		}
 		// First, so that no node follows the versions one after the other as they come back, and no server serves a
 		// node whose layer is elsewhere.
 		err := c.Decide(ctx, func(coord.State) (coord.Change, error) { return now.State.Declarations(), nil })

@@ -21,6 +21,8 @@ func TestAStateThatWasLostIsPutBack(t *testing.T) {
 		Watches: map[string]coord.Watch{"compute": {Server: "head", Rollout: "now", Debounce: time.Second}},
 	}
 	kept.Images["compute"].Tags = map[string]int{"stable": 2, "gone": 9}
+	kept.Servers = map[string]coord.Server{"head": {ID: "a", Roles: []string{"head"}, Joined: time.Unix(1, 0).UTC()}}
+	kept.Revoked = map[string]coord.Revocation{"b": {Server: "old", Time: time.Unix(2, 0).UTC()}}
 	f, c := loaded(t, kept), openCoord(t)
 	calls := 0
 	f.OnRestore(func(ctx context.Context, c *coord.Coord, s, had coord.State) error {
@@ -42,7 +44,8 @@ func TestAStateThatWasLostIsPutBack(t *testing.T) {
 	}
 	for _, diff := range []string{
 		cmp.Diff(kept.Desired, got.State.Desired), cmp.Diff(kept.Next, got.State.Next),
-		cmp.Diff(kept.Watches, got.State.Watches),
+		cmp.Diff(kept.Watches, got.State.Watches), cmp.Diff(kept.Servers, got.State.Servers),
+		cmp.Diff(kept.Revoked, got.State.Revoked),
 		cmp.Diff(map[string]int{"stable": 2}, got.State.Images["compute"].Tags),
 		cmp.Diff(1, got.State.Images["compute"].Current), cmp.Diff(2, len(got.State.Images["compute"].Versions)),
 	} {
