@@ -306,6 +306,25 @@ func TestASecondBackupCostsWhatHasChanged(t *testing.T) {
 	testkit.Must(t, err)
 }
 
+// Files that are missing in the backup before are copied again, or the backup says that it lacks them: of a file that
+// the backup before should have, the server has sent no content.
+func TestADamagedBackupBeforeIsNoticed(t *testing.T) {
+	s := newSite(t, disktest.Memory(t))
+	dir := filepath.Join(t.TempDir(), "backup")
+	first, _ := s.backup(dir)
+	testkit.Must(t, removeOne(filepath.Join(first, "data/store/blobs/*/*")))
+	testkit.Must(t, os.Remove(filepath.Join(first, "data", upper, "holes")))
+	second, info, err := Make(t.Context(), dir, s.options())
+	testkit.Must(t, err)
+	if info.Complete || len(info.Problems) != 1 || !strings.Contains(info.Problems[0], "upper/holes") {
+		t.Errorf("complete: %v, problems: %q", info.Complete, info.Problems)
+	}
+	_, err = Restoration{From: second}.Verify(t.Context())
+	testkit.Must(t, err)
+	third, _ := s.backup(dir)
+	sameLayers(t, s.data, filepath.Join(third, "data"))
+}
+
 func TestDamageIsFound(t *testing.T) {
 	for what, damage := range map[string]func(in func(string) string) error{
 		"content": func(in func(string) string) error { return overwrite(in("etc/motd")) },

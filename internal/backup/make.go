@@ -58,7 +58,7 @@ type maker struct {
 	data   layer.Dir
 	began  time.Time
 	part   string
-	shown  control.Progress
+	total  uint64 // bytes that will be written, as far as it is known
 
 	staged   map[string]bool // replicas that are in the backup
 	segments []byte          // the journal of each of them at its moment
@@ -152,6 +152,11 @@ func (o Options) make(ctx context.Context, manifest io.Writer, s sink, f *former
 	}
 	m.data = layer.Dir(fd)
 	defer unix.Close(fd)
+	if parts, err := o.plan(ctx, f); err == nil { // what changes meanwhile is not worth a failure
+		for _, p := range parts {
+			m.total += p.New
+		}
+	}
 	if err := m.all(); err != nil {
 		return nil, err
 	}
@@ -207,6 +212,9 @@ func (m *maker) emit(e *entry, c content) error {
 	}
 	old := m.former.content(e)
 	if old != nil {
+		if e.origin == nil { // a staged file has no content
+			old.instead = c
+		}
 		c = old
 	}
 	err := m.out.add(e, c)
@@ -218,10 +226,10 @@ func (m *maker) emit(e *entry, c content) error {
 }
 
 func (m *maker) progress() {
-	m.shown = control.Progress{
-		Image: "backup", Stage: m.part, Started: m.began, Files: m.info.Entries, Bytes: m.info.Bytes,
-	}
-	m.Progress(m.shown)
+	m.Progress(control.Progress{
+		Image: "backup", Stage: m.part, Started: m.began, Files: m.info.Entries, Bytes: m.info.Written,
+		BytesTotal: m.total,
+	})
 }
 
 // emitDir emits a directory of the data directory, without what is in it.

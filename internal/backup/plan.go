@@ -29,6 +29,10 @@ func Plan(ctx context.Context, dir string, o Options) ([]Part, error) {
 		f = loadFormer(dir)
 		defer f.close()
 	}
+	return o.plan(ctx, f)
+}
+
+func (o *Options) plan(ctx context.Context, f *former) ([]Part, error) {
 	parts := []Part{{Name: partLayers}, {Name: "state"}, {Name: partStore}}
 	now := time.Now()
 	err := filepath.WalkDir(o.Data, func(path string, d fs.DirEntry, err error) error {

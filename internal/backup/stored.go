@@ -117,7 +117,8 @@ type storedContent struct {
 	size   uint64
 	digest image.Digest
 
-	copyOnly bool // its attributes are others than those that are wanted
+	copyOnly bool    // its attributes are others than those that are wanted
+	instead  content // the same content, if it cannot be shared; nil: there is none
 }
 
 // at opens the directory that the file is in.
@@ -141,30 +142,41 @@ func (c *storedContent) link(dir int, name string) error {
 func (c *storedContent) use(do func(*fileContent) error) error {
 	dir, name, err := c.at()
 	if err != nil {
-		return &readError{err}
+		return c.lost(err)
 	}
 	defer unix.Close(dir)
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &readError{err}
+		return c.lost(err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return &readError{err}
+		return c.lost(err)
 	}
 	if uint64(st.Size) != c.size || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return &readError{fmt.Errorf("%s is no file of %d bytes", c.path, c.size)}
+		return c.lost(fmt.Errorf("it is no file of %d bytes", c.size))
 	}
 	return do(&fileContent{fd: fd, size: c.size})
 }
 
+// lost is the error of a backup that is damaged. A missing file of it is none that has vanished from the server.
+func (c *storedContent) lost(err error) error {
+	return &readError{fmt.Errorf("read %s of a backup: %v", c.path, err)}
+}
+
 func (c *storedContent) extents() (list []image.Extent, err error) {
+	if c.instead != nil {
+		return c.instead.extents()
+	}
 	err = c.use(func(f *fileContent) error { list, err = f.extents(); return err })
 	return list, err
 }
 
 func (c *storedContent) each(write func(b []byte, off uint64) error) error {
+	if c.instead != nil {
+		return c.instead.each(write)
+	}
 	return c.use(func(f *fileContent) error { return f.each(write) })
 }
 
