@@ -17,7 +17,7 @@ import (
 func (a *app) clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "The cluster description"}
 	group(cmd)
-	cmd.AddCommand(a.clusterCheckCommand(), a.clusterShowCommand(), a.clusterApplyCommand())
+	cmd.AddCommand(a.clusterCheckCommand(), a.clusterShowCommand(), a.clusterApplyCommand(), a.clusterExportCommand())
 	return cmd
 }
 
@@ -136,7 +136,13 @@ func (a *app) description(ctx context.Context, args []string) (c *cluster.Cluste
 	if err != nil {
 		return nil, 0, err
 	}
-	c, err = cluster.Parse(cluster.Source{
+	c, err = parseApplied(&d)
+	return c, d.Revision, err
+}
+
+// parseApplied parses the applied description.
+func parseApplied(d *control.Description) (*cluster.Cluster, error) {
+	return cluster.Parse(cluster.Source{
 		Name: d.Main, XML: d.Files[d.Main],
 		Open: func(name string) ([]byte, error) {
 			if b, ok := d.Files[name]; ok {
@@ -145,7 +151,6 @@ func (a *app) description(ctx context.Context, args []string) (c *cluster.Cluste
 			return nil, fmt.Errorf("%s was not applied with %s", name, d.Main)
 		},
 	})
-	return c, d.Revision, err
 }
 
 func printCluster(w io.Writer, c *cluster.Cluster, s summary.Cluster) {

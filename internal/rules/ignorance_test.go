@@ -134,6 +134,8 @@ var family = map[[2]string]string{
 	{"internal/cluster", "internal/cluster/nodeset"}:         "groups are node sets",
 	{"internal/cluster/changes", "internal/cluster"}:         "descriptions are compared",
 	{"internal/cluster/changes", "internal/cluster/nodeset"}: "names are folded",
+	{"internal/cluster/export", "internal/cluster"}:          "a cluster is exported",
+	{"internal/cluster/export", "internal/cluster/nodeset"}:  "names are folded",
 	{"internal/cluster/summary", "internal/cluster"}:         "a summary describes a cluster",
 	{"internal/cluster/summary", "internal/cluster/builtin"}: "it lists the built-in files that are on",
 	{"internal/control/client", "internal/control"}:          "the client speaks the API's words",

@@ -7,6 +7,7 @@ package testkit
 import (
 	"context"
 	"os"
+	"os/exec"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,5 +61,13 @@ func NeedRoot(t testing.TB, why string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: " + why)
+	}
+}
+
+// NeedProgram skips the test where a program is not installed.
+func NeedProgram(t testing.TB, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skip(err)
 	}
 }
