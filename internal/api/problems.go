@@ -133,11 +133,29 @@ func (api *API) lostProblems(context.Context) []problems.Problem {
 		}
 		list = append(list, problems.Problem{
 			About: problems.Subject{Kind: problems.KindRollout, Name: strconv.Itoa(r.ID)}, Since: r.Started,
-			Text: fmt.Sprintf("set aside on %s: %s", own.Nodes, strings.Join(lost, "; ")),
+			Text: fmt.Sprintf("set aside on %s: %s", cutSet(own.Nodes, own.Count), strings.Join(lost, "; ")),
 			Hint: "dim node saved NODE lists them; restore what is needed, or forget it with --forget",
 		})
 	}
 	return list
+}
+
+// cutSet returns the first part of a long node set of count nodes, and how many nodes the rest has.
+func cutSet(set string, count int) string {
+	const most = 60
+	if len(set) <= most || count == 1 {
+		return set
+	}
+	if i := strings.LastIndexByte(set[:most], ','); i > 0 {
+		cut := set[:i]
+		if strings.Count(cut, "[") > strings.Count(cut, "]") {
+			cut += "]"
+		}
+		if names, err := nodeset.Expand(cut, nodeset.Options{}); err == nil {
+			return fmt.Sprintf("%s and %d more", cut, count-len(names))
+		}
+	}
+	return fmt.Sprintf("%d nodes", count)
 }
 
 // nodeProblems lists the nodes whose boot fails, does not go on, or does not begin, and those in trouble while they

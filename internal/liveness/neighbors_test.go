@@ -2,44 +2,17 @@ package liveness
 
 import (
 	"net/netip"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"dim/internal/cluster"
 	"dim/internal/testkit"
 )
 
-// inNetwork calls do in a network namespace of its own, after commands of ip.
-func inNetwork(t *testing.T, commands []string, do func()) {
-	t.Helper()
-	testkit.NeedRoot(t, "it makes a network namespace")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // the thread ends with the goroutine, because it is in another namespace
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("make a network namespace: %v", err)
-			return
-		}
-		for _, c := range commands {
-			if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
-				t.Errorf("ip %s: %v: %s", c, err, out)
-				return
-			}
-		}
-		do()
-	}()
-	<-done
-}
-
 func TestTheTableOfNeighborsIsRead(t *testing.T) {
-	inNetwork(t, []string{
+	testkit.InNetwork(t, []string{
 		"link add eth0 type veth peer name eth1", "link set eth0 up", "addr add 10.77.0.1/24 dev eth0",
 		"neigh add 10.77.0.11 dev eth0 lladdr 52:54:00:00:00:01 nud reachable",
 		"neigh add 10.77.0.12 dev eth0 lladdr 52:54:00:00:00:02 nud stale",

@@ -11,28 +11,34 @@ import (
 	"dim/internal/image"
 	"dim/internal/image/fileid"
 	"dim/internal/layer"
+	"dim/internal/replica/commit"
 	"dim/internal/vfs"
 )
 
-// setAside moves what the layer, which is locked, holds at the paths that differ to the saved area. It may be
-// interrupted anywhere and done again: what is done is not found a second time.
-func (t *transition) setAside(at int64) (list []layer.SetAside, err error) {
-	r := t.r
-	if !r.ready {
-		if err := r.prepare(); err != nil {
-			return nil, err
-		}
+// run moves what the layer, which is locked and prepared, holds at the paths that differ to the saved area. It may be
+// interrupted anywhere and done again: what is done is not found a second time. What it has done is durable after a
+// flush.
+func (a *setAsideOp) run() error {
+	defer a.r.snaps.changed()
+	if err := a.walkAll(); err != nil {
+		return err
 	}
-	a := &setAsideOp{op: op{r: r}, t: t, at: at, dir: savedDir(at), why: t.why()}
-	defer a.release()
-	defer r.snaps.changed()
-	if err = a.walkAll(); err == nil {
-		err = a.keepStaying()
+	return a.keepStaying()
+}
+
+// flushAll makes durable what ops have done. It takes one flush of the file system, or a sync of each directory if
+// there is only one op and the file system has no ordered log.
+func (s *Set) flushAll(ops []*setAsideOp) error {
+	var c commit.Changes
+	for _, a := range ops {
+		slices.Reverse(a.dirty) // as in op.flush
+		c.Names = append(c.Names, a.dirty...)
+		c.Others = c.Others || a.others || a.several
 	}
-	if err == nil {
-		err = a.flush()
+	if len(c.Names) == 0 && !c.Others {
+		return nil
 	}
-	return a.list, err
+	return s.sync(c)
 }
 
 // walkAll treats what the layer has at all paths that differ.
@@ -59,7 +65,11 @@ type setAsideOp struct {
 	own   bool   // the changes are those of node files
 	extra bool   // the changes are those of Move.Extra
 	dry   bool   // only list is filled
-	list  []layer.SetAside
+
+	several bool // flushAll makes the changes of several ops durable
+	list    []layer.SetAside
+
+	pending map[string]*pendingMerge // by path: merged files that have no name yet
 }
 
 // walk treats what the layer has at p and below. c is what changes at p and below.
@@ -155,7 +165,7 @@ func (a *setAsideOp) quietly(dir int, do func() error) error {
 func (a *setAsideOp) saved(p string) (int, error) {
 	dir := a.r.dir.Join(a.dir)
 	if !a.made {
-		fd, err := a.r.set.makePath(dir)
+		fd, err := a.makePath(dir)
 		if err != nil {
 			return -1, err
 		}
@@ -168,13 +178,21 @@ func (a *setAsideOp) saved(p string) (int, error) {
 	if p != "" {
 		dir += "/" + p
 	}
-	fd, err := a.r.set.makePath(dir)
+	fd, err := a.makePath(dir)
 	if err != nil {
 		return -1, err
 	}
 	f := a.r.set.files.Put(a.r.asideKey(strings.TrimPrefix(dir, string(a.r.dir)+"/")), fd)
 	a.sync(f)
 	return f.FD, nil
+}
+
+// makePath makes the directory path below the set's. One of several ops leaves it to flushAll to make it durable.
+func (a *setAsideOp) makePath(path string) (int, error) {
+	if a.several {
+		return a.r.set.root.MakePath(path, func(int) error { return nil })
+	}
+	return a.r.set.makePath(path)
 }
 
 // move moves what the layer has at p, with all that is below, to the saved area.

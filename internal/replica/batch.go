@@ -121,7 +121,11 @@ func (s *Set) switchBatch(list []*transition, report *Report) error {
 	slow, err := s.switchQuick(list, report)
 	report.Took = max(report.Took, s.now().Sub(started))
 	errs := []error{err}
-	for part := range slices.Chunk(slow, 64) {
+	together := 64
+	if !list[0].r.attached { // nobody waits for these: all are being attached
+		together = 512
+	}
+	for part := range slices.Chunk(slow, together) {
 		errs = append(errs, s.switchSlow(part, report))
 	}
 	return errors.Join(errs...)

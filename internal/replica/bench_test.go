@@ -2,15 +2,20 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"dim/internal/image"
+	"dim/internal/recordmerge"
 	"dim/internal/replica/lower"
 	"dim/internal/replica/replicatest"
+	"dim/internal/testkit"
 	"dim/internal/vfs"
 	"dim/internal/vfs/vfstest"
 )
@@ -283,4 +288,49 @@ func benchSwitch(b *testing.B, paths int) {
 		b.ReportMetric(float64(rep.Took.Microseconds())/1000, "ms-locked")
 	}
 	os.RemoveAll(s.path)
+}
+
+// BenchmarkStartBehind is the start of a server whose 2,500 replicas follow an earlier version. Of each replica one
+// file is merged, and one is set aside.
+func BenchmarkStartBehind(b *testing.B) {
+	const replicas = 2500
+	testkit.NeedRoot(b, needsRoot)
+	m := newMemory(b)
+	one := m.Version(b, 1, []vfstest.Entry{d("etc"), f("etc/motd", "1"), f("etc/passwd", rootUser)})
+	two := m.Version(b, 2, []vfstest.Entry{d("etc"), f("etc/motd", "2"), f("etc/passwd", rootUser+alice)})
+	dir := b.TempDir()
+	specs := make([]Spec, replicas)
+	for i := range specs {
+		specs[i] = Spec{Node: fmt.Sprint("n", i), Image: "compute", Version: one}
+		specs[i].Rules.Merge = recordmerge.Builtin()
+	}
+	open := func(durability Durability) *Set {
+		return testkit.Value(Open(Options{Dir: dir + "/r", Source: m, Durability: durability}))(b)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		testkit.Must(b, os.RemoveAll(dir+"/r"))
+		s := open(Relaxed)
+		all, _ := s.AttachAll(b.Context(), specs)
+		for _, r := range all {
+			o := replicatest.NewShell(b, r)
+			o.WriteFile("etc/motd", "mine")
+			o.WriteFile("etc/passwd", rootUser+nodesUser)
+		}
+		testkit.Must(b, s.Close())
+		for i := range specs {
+			specs[i].Version = two
+		}
+		unix.Sync()
+		s = open(Synced)
+		b.StartTimer()
+		_, errs := s.AttachAll(b.Context(), specs)
+		b.StopTimer()
+		testkit.Must(b, errors.Join(errs...))
+		testkit.Must(b, s.Close())
+		for i := range specs {
+			specs[i].Version = one
+		}
+		b.StartTimer()
+	}
 }

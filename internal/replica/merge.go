@@ -138,34 +138,30 @@ func (a *setAsideOp) replace(p *dentry, m *mergedFile) error {
 		return err
 	}
 	a.sync(from)
-	work, err := a.work()
-	if err != nil {
-		return err
-	}
-	spec := m.spec(a.at)
-	tmp, fd, err := a.r.createPending(work, spec)
-	if err != nil {
-		return fmt.Errorf("merge %s: %w", path, err)
-	}
-	defer unix.Close(fd)
-	err = layer.At(fd, "").SetMergedAt(stampName(a.at))
-	if err == nil && a.r.durability() != Relaxed {
-		err = a.r.set.commit.Stage(fd)
+	n := a.takePending(path, m)
+	if n == nil {
+		if n, err = a.pendingMerge(m); err != nil {
+			return fmt.Errorf("merge %s: %w", path, err)
+		}
+		if a.r.durability() != Relaxed {
+			err = a.r.set.commit.Stage(n.fd)
+		}
 	}
 	if err == nil {
-		err = a.quietly(from.FD, func() error { return a.swap(from.FD, p.name, to, layer.At(work, tmp)) })
+		err = a.quietly(from.FD, func() error { return a.swap(from.FD, p.name, to, layer.At(n.work, n.tmp)) })
 	}
 	if err != nil {
-		unix.Unlinkat(work, tmp, 0)
+		n.discard()
 		return fmt.Errorf("merge %s: %w", path, err)
 	}
+	defer unix.Close(n.fd)
 	a.note(path, layer.AsideEntry)
 	up, name := p.up, p.name
 	a.r.moved(p, a.dir)
-	obj := spec.object()
+	obj := n.spec.object()
 	a.r.attach(a.r.need(up, name, lower.Hash(name)), obj)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(n.fd, &st); err != nil {
 		return err
 	}
 	a.r.count(obj, layer.Occupied(&st))

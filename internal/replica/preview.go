@@ -38,12 +38,7 @@ func (t *transition) preview(list *[]layer.SetAside) error {
 	t.mergeAhead()
 	t.r.mu.Lock()
 	defer t.r.mu.Unlock()
-	if !t.r.ready {
-		if err := t.r.prepare(); err != nil {
-			return err
-		}
-	}
-	if err := t.planStay(); err != nil {
+	if err := t.planAside(); err != nil {
 		return err
 	}
 	a := &setAsideOp{op: op{r: t.r}, t: t, why: t.why(), dry: true}

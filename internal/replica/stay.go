@@ -62,11 +62,6 @@ func (t *transition) planStay() error {
 	if len(t.wanted.paths) == 0 || t.stay != nil {
 		return nil
 	}
-	if !t.r.ready {
-		if err := t.r.prepare(); err != nil {
-			return err
-		}
-	}
 	wanted := make(map[string]bool, len(t.wanted.paths))
 	for _, path := range t.wanted.paths {
 		wanted[path] = true

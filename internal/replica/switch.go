@@ -272,34 +272,75 @@ func (s *Set) switchSlow(list []*transition, report *Report) error {
 // moveAside is switchSlow for replicas that are locked.
 func (s *Set) moveAside(list []*transition, steps *batchStep, report *Report) error {
 	var errs []error
-	list = slices.DeleteFunc(slices.Clone(list), func(t *transition) bool {
-		if t.err = t.planStay(); t.err != nil {
+	ready := slices.DeleteFunc(slices.Clone(list), func(t *transition) bool {
+		if t.err = t.planAside(); t.err != nil {
 			errs = append(errs, fmt.Errorf("switch %s: %w", t.r.dir, t.err))
 		}
 		return t.err != nil
 	})
-	if err := s.record(recordIntent, steps.at, list); err != nil {
-		failAll(list, err)
+	if err := s.record(recordIntent, steps.at, ready); err != nil {
+		failAll(ready, err)
 		return errors.Join(append(errs, err)...)
 	}
-	var done, undone []*transition
-	failed := len(errs)
-	for _, t := range list {
-		aside, err := t.setAside(steps.at)
-		report.Aside = append(report.Aside, aside...)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("switch %s: %w", t.r.dir, err))
-			undone = append(undone, t)
-			continue
-		}
-		done = append(done, t)
+	done, undone := s.setAllAside(ready, steps, report)
+	for _, t := range undone {
+		errs = append(errs, fmt.Errorf("switch %s: %w", t.r.dir, t.err))
+	}
+	why := make([]error, len(undone))
+	for i, t := range undone {
+		why[i] = t.err
 	}
 	errs = append(errs, s.record(recordUndone, steps.at, undone), s.record(recordDone, steps.at, done))
 	for i, t := range undone {
-		t.err = errors.Unwrap(errs[failed+i])
+		t.err = why[i]
 	}
 	report.Replicas += applyAll(done, steps)
 	return errors.Join(errs...)
+}
+
+// planAside reads the layer, if it was not read yet, and decides what stays in it.
+func (t *transition) planAside() error {
+	if !t.r.ready {
+		if err := t.r.prepare(); err != nil {
+			return err
+		}
+	}
+	return t.planStay()
+}
+
+// setAllAside sets aside what all replicas in list hold at paths that differ, and makes that durable together.
+func (s *Set) setAllAside(list []*transition, steps *batchStep, report *Report) (done, undone []*transition) {
+	ops := make([]*setAsideOp, len(list))
+	for i, t := range list {
+		ops[i] = &setAsideOp{
+			op: op{r: t.r}, t: t, at: steps.at, dir: savedDir(steps.at), why: t.why(), several: len(list) > 1,
+		}
+		t.err = ops[i].stageMerges()
+	}
+	err := s.stageAll(ops)
+	for i, t := range list {
+		if t.err == nil && err == nil {
+			t.err = ops[i].run()
+		}
+		report.Aside = append(report.Aside, ops[i].list...)
+		ops[i].discardPending()
+		if t.err == nil {
+			done = append(done, t)
+			continue
+		}
+		undone = append(undone, t)
+	}
+	if err == nil {
+		err = s.flushAll(ops)
+	}
+	for _, a := range ops {
+		a.release()
+	}
+	if err != nil {
+		failAll(done, err)
+		return nil, list
+	}
+	return done, undone
 }
 
 // failAll notes why none of list could be done.

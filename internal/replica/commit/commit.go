@@ -120,6 +120,24 @@ func (g *Group) Stage(fd int) error {
 	return f.WriteOut()
 }
 
+// StageAll is Stage for several files, which then reach the disk together.
+func (g *Group) StageAll(fds []int) error {
+	if g.mark < 0 && len(fds) > 1 {
+		return g.syncAll()
+	}
+	for _, fd := range fds { // WriteOut waits for each
+		if err := unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE); err != nil {
+			return err
+		}
+	}
+	for _, fd := range fds {
+		if err := g.Stage(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // flushLog changes the mark and syncs it.
 func (g *Group) flushLog() error {
 	at := max(g.stamp.Load()+1, time.Now().UnixNano())
