@@ -62,7 +62,34 @@ reaches every machine within seconds, without a reboot.`,
 		a.completionCommand(), a.versionCommand(), a.readerCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "Meaning of the exit codes", Long: exitCodes},
 	)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.RunE = helpFor
+	}
 	return root
+}
+
+// helpFor prints the help for a command. Cobra's own takes any words for a command.
+func helpFor(cmd *cobra.Command, args []string) error {
+	named, rest, err := cmd.Root().Find(args)
+	if err != nil {
+		return &usageError{err, cmd.Root().CommandPath() + " --help lists the commands"}
+	}
+	if len(rest) > 0 {
+		return unknownCommand(named, rest)
+	}
+	return named.Help()
+}
+
+// unknownCommand returns the error of operands of cmd that begin with a command which there is not.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	e := &usageError{
+		about(cmd, fmt.Errorf("unknown command %q", args[0])), cmd.CommandPath() + " --help lists the commands",
+	}
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		e.hint = "did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return e
 }
 
 // group makes cmd a command that only has subcommands.
@@ -73,13 +100,7 @@ func group(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		e := &usageError{
-			about(cmd, fmt.Errorf("unknown command %q", args[0])), cmd.CommandPath() + " --help lists the commands",
-		}
-		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-			e.hint = "did you mean " + strings.Join(like, " or ") + "?"
-		}
-		return e
+		return unknownCommand(cmd, args)
 	}
 }
 

@@ -22,7 +22,7 @@ it names. The daemon follows it from then on. The output lists what changes:
 nodes, images, servers, networks and groups that are added, removed or changed,
 and the files of the description that differ.
 
-It is refused (exit code 6) when
+It is refused (exit code 6, also of a dry run) when
 
   - the description is of a cluster of another name, unless --force is given
   - it gives nodes to a server that does not have their layers, unless
@@ -62,7 +62,7 @@ func (a *app) clusterApply(ctx context.Context, file string, r control.ApplyRequ
 	if err != nil {
 		return err
 	}
-	return a.show(done, func(w io.Writer) {
+	err = a.show(done, func(w io.Writer) {
 		printDescriptionChanges(w, done.Changes)
 		printLeftLayers(w, done.Left)
 		if r.DryRun {
@@ -71,6 +71,10 @@ func (a *app) clusterApply(ctx context.Context, file string, r control.ApplyRequ
 		}
 		fmt.Fprintf(w, "%s is applied, revision %d: %s\n", file, done.Revision, overview(c))
 	})
+	if err == nil && done.Refused != "" {
+		return control.Errorf(control.Conflict, "%s", done.Refused).WithHint(done.Hint)
+	}
+	return err
 }
 
 func printDescriptionChanges(w io.Writer, changes []control.DescriptionChange) {

@@ -241,6 +241,43 @@ func TestControlCharactersAreQuoted(t *testing.T) {
 	}
 }
 
+func TestMessagesShowNoControlCharacters(t *testing.T) {
+	for _, tt := range []struct{ message, arg, want string }{
+		{"open /nowhere: not there\nhint", "/nowhere", "open /nowhere: not there\nhint"},
+		{"open a\x1b[2Jb: not there", "a\x1b[2Jb", `open "a\x1b[2Jb": not there`},
+		{"node n01\ndim: all is well: not there", "n01\ndim: all is well", `node "n01\ndim: all is well": not there`},
+		{"a file \x1b]0;x\a of the master", "", `a file \x1b]0;x\a of the master`},
+		{"bad\xffbyte, größe", "", `bad\xffbyte, größe`},
+	} {
+		if got := showable(tt.message, []string{tt.arg}); got != tt.want {
+			t.Errorf("%q: got %s, want %s", tt.message, got, tt.want)
+		}
+	}
+	var b strings.Builder
+	if code := run([]string{"cluster", "check", "/no\x1b[31mwhere"}, nil, io.Discard, &b); code != exitNotFound ||
+		strings.Contains(b.String(), "\x1b") {
+		t.Errorf("exit code %d: %q", code, b.String())
+	}
+}
+
+func TestHelpForACommandThatThereIsNot(t *testing.T) {
+	for line, want := range map[string]string{
+		"help nosuch":        "dim: unknown command \"nosuch\"\nhint: dim --help lists the commands\n",
+		"help node nosuch":   "dim: node: unknown command \"nosuch\"\nhint: dim node --help lists the commands\n",
+		"help statu":         "dim: unknown command \"statu\"\nhint: did you mean status?\n",
+		"help status":        "",
+		"help node":          "",
+		"help rollout pause": "",
+		"help":               "",
+	} {
+		var b strings.Builder
+		code := run(strings.Fields(line), nil, io.Discard, &b)
+		if b.String() != want || (code == exitUsage) != (want != "") {
+			t.Errorf("%s: exit code %d, %q", line, code, b.String())
+		}
+	}
+}
+
 func TestProgressShowsRateAndTimeLeft(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {

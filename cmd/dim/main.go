@@ -37,7 +37,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errInterrupted
 	}
-	report(stderr, err)
+	report(stderr, err, args)
 	return exitCode(err)
 }
 
@@ -60,7 +60,7 @@ const exitCodes = `Exit codes
   2    the command or its operands are invalid
   3    the command found problems: dim status, dim cluster check and others
   4    no daemon answers, or it cannot do that now (no quorum)
-  5    there is no such image, version, node or mount
+  5    there is no such image, version, node, server or mount
   6    it conflicts with another change, the same operation is in progress, or a
        person must confirm it
   130  interrupted`
@@ -123,19 +123,19 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// report prints an error, its details and its hint.
-func report(w io.Writer, err error) {
+// report prints an error, its details and its hint. Operands in it that a terminal must not show raw are quoted.
+func report(w io.Writer, err error, args []string) {
 	if err == nil || errors.Is(err, errProblems) {
 		return
 	}
-	fmt.Fprintln(w, "dim:", err)
+	fmt.Fprintln(w, "dim:", showable(err.Error(), args))
 	if e, ok := errors.AsType[*control.Error](err); ok {
 		for _, d := range e.Details {
-			fmt.Fprintln(w, " ", d)
+			fmt.Fprintln(w, " ", showable(d, args))
 		}
 	}
 	if h := hint(err); h != "" {
-		fmt.Fprintln(w, "hint:", h)
+		fmt.Fprintln(w, "hint:", showable(h, args))
 	}
 }
 

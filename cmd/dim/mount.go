@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -56,6 +57,10 @@ func (a *app) mount(ctx context.Context, r client.MountRequest, dir string) erro
 	var err error
 	if r.Dir, err = realPath(dir); err != nil {
 		return err
+	}
+	if names, err := os.ReadDir(r.Dir); err == nil && len(names) > 0 {
+		fmt.Fprintf(a.err, "warning: %s is not empty (%s): what is in it is hidden until the mount ends\n",
+			safe(dir), plural(len(names), "name"))
 	}
 	return a.client().Mount(ctx, r, func(m control.Mount) {
 		fmt.Fprintf(a.out, "%s is at %s until ^C or dim umount %s\n", m.What, m.Dir, dir)

@@ -84,6 +84,29 @@ func safe(name string) string {
 	return strconv.Quote(name)
 }
 
+// showable returns a message that a terminal can show. Args, the command line, are quoted in it as safe quotes them;
+// other control characters are escaped one by one. Messages may have several lines.
+func showable(message string, args []string) string {
+	for _, arg := range args {
+		if safe(arg) != arg {
+			message = strings.ReplaceAll(message, arg, safe(arg))
+		}
+	}
+	var b strings.Builder
+	for i, r := range message {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(message[i:], string(utf8.RuneError)):
+			fmt.Fprintf(&b, `\x%02x`, message[i])
+		case r == '\n' || r == '\t' || unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
+}
+
 // short returns the beginning of a digest, enough to recognise it.
 func short(digest string) string { return digest[:min(12, len(digest))] }
 

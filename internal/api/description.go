@@ -60,16 +60,15 @@ func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.Appl
 			"apply %s: the applied description has revision %d, not %d", r.Main, applied, r.Revision).
 			WithHint("dim cluster show prints the applied one; dim cluster apply FILE --dry-run lists the differences")
 	}
+	refusal := refuse(now, c, &r, out.Left)
 	if r.DryRun {
+		if refusal != nil {
+			out.Refused, out.Hint = refusal.Message, refusal.Hint
+		}
 		return out, nil
 	}
-	if c.Name != now.Cluster.Name && !r.Force {
-		return out, control.Errorf(control.Conflict,
-			"apply %s: it describes cluster %s, and this is a server of cluster %s", r.Main, c.Name, now.Cluster.Name).
-			WithHint("--dry-run lists what would change; --force applies it nevertheless")
-	}
-	if len(nodes) > 0 && !r.LeaveLayers {
-		return out, leftError(&r.Description, out.Left)
+	if refusal != nil {
+		return out, refusal
 	}
 	out.Revision, err = put(ctx, shared, now, c)
 	switch {
@@ -84,6 +83,21 @@ func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.Appl
 		return out, follow.APIError(err)
 	}
 	return out, api.Follow.Refresh(ctx, shared)
+}
+
+// refuse returns why a person must consent before c is applied; nil: nobody must.
+func refuse(
+	now *follow.Declared, c *cluster.Cluster, r *control.ApplyRequest, left []control.LeftLayers,
+) *control.Error {
+	if c.Name != now.Cluster.Name && !r.Force {
+		return control.Errorf(control.Conflict,
+			"apply %s: it describes cluster %s, and this is a server of cluster %s", r.Main, c.Name, now.Cluster.Name).
+			WithHint("--dry-run lists what would change; --force applies it nevertheless")
+	}
+	if len(left) > 0 && !r.LeaveLayers {
+		return leftError(&r.Description, left)
+	}
+	return nil
 }
 
 // put makes c the applied description in place of the one that is applied now. It notes first which servers have the
@@ -119,7 +133,7 @@ func leftLayers(now *follow.Declared, c *cluster.Cluster, nodes []*cluster.Node)
 }
 
 // leftError refuses a description that gives nodes to servers that do not have their layers.
-func leftError(in *control.Description, left []control.LeftLayers) error {
+func leftError(in *control.Description, left []control.LeftLayers) *control.Error {
 	first := &left[0]
 	e := control.Errorf(control.Conflict,
 		"apply %s: %s would start on %s without their layers, which are on %s",

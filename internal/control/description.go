@@ -30,6 +30,9 @@ type ApplyResult struct {
 	// Left are the nodes that the description gives to a server that does not have their layers. It is applied only
 	// with ApplyRequest.LeaveLayers.
 	Left []LeftLayers `json:"layers_left,omitempty"`
+	// Refused says why the description would not be applied, and Hint what to do. Only a dry run has them.
+	Refused string `json:"refused_because,omitempty"`
+	Hint    string `json:"hint,omitempty"`
 }
 
 // LeftLayers are nodes whose layers stay on one server, while another one is to serve them.

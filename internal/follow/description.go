@@ -8,6 +8,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
+	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
 )
@@ -55,6 +56,6 @@ func (f *Follower) checkServer(c *cluster.Cluster) error {
 	for _, s := range c.Servers {
 		names = append(names, string(s.Name))
 	}
-	return f.errorf("cluster %s has no server of that name; it has %s, and --as NAME says which this is",
-		c.Name, nodeset.Fold(names))
+	return control.Errorf(control.NotFound, "serve as %s: cluster %s has no server of that name; it has %s",
+		f.Server, c.Name, nodeset.Fold(names)).WithHint("--as NAME says which server this is")
 }
