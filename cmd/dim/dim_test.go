@@ -322,7 +322,24 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 			{Name: "login", Nodes: 1},
 		},
 		Servers: []control.Server{
-			{Name: "head", HasReported: true}, {Name: "is1", Nodes: 1200}, {Name: "is2", Nodes: 3}, {Name: "is3"},
+			{Name: "head", HasReported: true, Observed: &control.Observed{Up: true, Started: now.Add(-time.Hour)}},
+			{
+				Name: "is1", Nodes: 1200, HasReported: true, Reported: now, Observed: &control.Observed{
+					Up: true, Started: now.Add(-time.Minute), Stages: map[string]int{"running": 1199, "off": 1},
+					Shows: map[string]int{"compute@2": 1200},
+					Versions: []control.HeldVersion{
+						{Version: "compute@2"},
+						{Version: "compute@3", Missing: &control.Missing{Bytes: 3 << 30, Left: 40}},
+					},
+				},
+			},
+			{
+				Name: "is2", Nodes: 3, HasReported: true, Reported: now.Add(-time.Minute), Observed: &control.Observed{
+					Stages: map[string]int{"off": 3}, Shows: map[string]int{"": 2, "compute@1": 1},
+					Problems: make([]control.Problem, 2),
+				},
+			},
+			{Name: "is3", Nodes: 2},
 		},
 		Nodes: 1205, Stages: map[string]int{"off": 1, "running": 1203, "mount": 1},
 		Machines: []control.Machine{{MAC: "02:00:00:00:00:01", Last: now, Asked: "PXE"}},
@@ -339,7 +356,11 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 cluster  small, description revision 5 applied 2m ago
 state    embedded etcd
 listens  http 10.0.0.1:80, nfs 10.0.0.1:2049 127.0.0.1:2049
-servers  3 of 4 never reported here (1,203 nodes): is[1-3]
+servers  4: 2 up, 1 silent (is2), 1 never reported (is3)
+  each   head: up 1h, nodes 0
+  each   is1: up 1m, nodes 1,200: 1,199 running, 1 off; they show compute@2; gets compute@3: 3.0 GiB to go, 40s
+  each   is2: silent for 1m, nodes 3: 3 off; they show 2 nothing, 1 compute@1; 2 problems
+  each   is3: never reported, 2 nodes
 disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
 quota    20.0 GiB, 100,000 files for each node without another
 image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1

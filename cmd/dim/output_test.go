@@ -109,9 +109,9 @@ func TestTheReferencePageOfTheOutputIsUpToDate(t *testing.T) {
 	comments := fieldComments(t)
 	var b strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		for kind, where := range keys[key] {
+		for _, kind := range slices.Sorted(maps.Keys(keys[key])) {
 			var texts []string
-			for _, field := range where {
+			for _, field := range keys[key][kind] {
 				if text := comments[field]; text != "" && !slices.Contains(texts, text) {
 					texts = append(texts, text)
 				}

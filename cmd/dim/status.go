@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 )
 
@@ -46,8 +45,8 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 		fmt.Sprintf("%s, description revision %d applied %s ago", s.Cluster, s.Revision, ago(s.Applied.Time, now)))
 	row(w, "state", stateText(s.Coord))
 	row(w, "listens", listens(s.Services))
-	if text := unreported(s.Servers); text != "" {
-		row(w, "servers", text)
+	if s.Coord.Kind != "head" && len(s.Servers) > 1 {
+		printServers(w, s.Servers, now)
 	}
 	for _, d := range s.Disks {
 		row(w, "disk", fmt.Sprintf("%s: %s of %s free", d.Path, size(d.BytesFree), size(d.Bytes)))
@@ -173,22 +172,6 @@ func useText(i control.Image) string {
 		}
 	}
 	return strings.Join(parts, ", ")
-}
-
-// unreported tells which servers have not reported and how many nodes they serve; "" when all have.
-func unreported(servers []control.Server) string {
-	var names []string
-	nodes := 0
-	for _, s := range servers {
-		if !s.HasReported {
-			names, nodes = append(names, s.Name), nodes+s.Nodes
-		}
-	}
-	if len(names) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%s of %s never reported here (%s): %s", count(uint64(len(names))),
-		count(uint64(len(servers))), plural(nodes, "node"), cutSet(nodeset.Fold(names)))
 }
 
 // durability is ", durability async" for an image whose nodes get replies before their changes are on the disk.

@@ -17,7 +17,7 @@ import (
 func (api *API) addSources() {
 	for _, s := range []problems.Source{
 		api.imageProblems, api.rolloutProblems, api.lostProblems,
-		api.nodeProblems, api.pushProblems, api.machineProblems,
+		api.otherServerProblems, api.nodeProblems, api.pushProblems, api.machineProblems,
 	} {
 		api.Problems.Add(s)
 	}

@@ -65,6 +65,7 @@ func (api *API) servers(now *follow.Declared) []control.Server {
 		heard, ok := api.Fleet.Server(s.Name)
 		list = append(list, control.Server{
 			Name: string(s.Name), Nodes: nodes[s.Name], HasReported: ok || s.Name == api.Server, Reported: heard.At,
+			Observed: api.reported(s),
 		})
 	}
 	return list

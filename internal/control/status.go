@@ -50,7 +50,8 @@ type Server struct {
 	Nodes       int    `json:"node_count"`   // how many nodes it serves, as their first server
 	HasReported bool   `json:"has_reported"` // it is this server, or has reported to it
 
-	Reported time.Time `json:"reported,omitzero"` // when its last report arrived
+	Reported time.Time `json:"reported,omitzero"`  // when its last report arrived
+	Observed *Observed `json:"observed,omitempty"` // what it reported last
 }
 
 // Service is one thing that listens.

@@ -64,30 +64,13 @@ func TestAnImageServerFollowsAHeadAndServesWithoutIt(t *testing.T) {
 		return err == nil && n.Version == 1 && n.Stage != "unknown"
 	})
 
-	t.Run("what is declared is not changed there", func(t *testing.T) {
-		for what, change := range map[string]func() error{
-			"apply": s.apply,
-			"tag":   func() error { _, err := s.client().Tag(t.Context(), "compute@1", "x"); return err },
-			"capture": func() error {
-				r := control.CaptureRequest{Image: "compute"}
-				_, err := s.client().Capture(t.Context(), r, func(control.Progress) {})
-				return err
-			},
-			"rollout": func() error {
-				r := control.RolloutRequest{Nodes: "n01", Version: "compute@1", When: "now"}
-				_, err := s.client().Rollout(t.Context(), r)
-				return err
-			},
-		} {
-			err := change()
-			e, ok := errors.AsType[*control.Error](err)
-			if !ok || e.Code != control.Unavailable || !strings.Contains(e.Message, "image server is1") ||
-				e.Hint != "run the command on head (127.0.0.2)" {
-				t.Errorf("%s: %#v", what, err)
-			}
-		}
+	testkit.Eventually(t, "the head's status shows the image server", func() bool {
+		st := head.status()
+		o := st.Servers[1].Observed
+		return o != nil && o.Up && o.Revision == st.Coord.Revision && o.Shows["compute@1"] == 4
 	})
 
+	t.Run("what is declared is not changed there", func(t *testing.T) { checkRefused(t, s) })
 	testkit.Must(t, head.stop())
 	testkit.Eventually(t, "the status shows that no head answers", func() bool {
 		p := s.problem("shared state")
@@ -111,6 +94,31 @@ func TestAnImageServerFollowsAHeadAndServesWithoutIt(t *testing.T) {
 		return err == nil
 	})
 	follows(head.status().Coord.Revision)
+}
+
+// checkRefused checks that changes of what is declared are refused on an image server.
+func checkRefused(t *testing.T, s *site) {
+	for what, change := range map[string]func() error{
+		"apply": s.apply,
+		"tag":   func() error { _, err := s.client().Tag(t.Context(), "compute@1", "x"); return err },
+		"capture": func() error {
+			r := control.CaptureRequest{Image: "compute"}
+			_, err := s.client().Capture(t.Context(), r, func(control.Progress) {})
+			return err
+		},
+		"rollout": func() error {
+			r := control.RolloutRequest{Nodes: "n01", Version: "compute@1", When: "now"}
+			_, err := s.client().Rollout(t.Context(), r)
+			return err
+		},
+	} {
+		err := change()
+		e, ok := errors.AsType[*control.Error](err)
+		if !ok || e.Code != control.Unavailable || !strings.Contains(e.Message, "image server is1") ||
+			e.Hint != "run the command on head (127.0.0.2)" {
+			t.Errorf("%s: %#v", what, err)
+		}
+	}
 }
 
 // tag gives a version a tag.

@@ -41,6 +41,15 @@ type Report struct {
 	Revision int64     `json:"revision"` // of that state
 	Versions []Version `json:"versions"` // those that it has or gets
 	Nodes    []Node    `json:"nodes"`    // those whose first server it is
+	Problems []Problem `json:"problems"` // but for those of nodes
+}
+
+// Problem is what is wrong with a server, as it says itself.
+type Problem struct {
+	About string    `json:"about"`
+	Text  string    `json:"text"`
+	Hint  string    `json:"hint,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Version is a version that a server has, or gets.
@@ -94,6 +103,9 @@ type Heard struct {
 
 	nodes map[cluster.NodeName]*Node
 }
+
+// Ahead returns by how much the server's clock is ahead of this one's, less the time that the report took.
+func (h *Heard) Ahead() time.Duration { return h.Sent.Sub(h.At) }
 
 // Fresh reports whether a report that arrived at that time is still one of a server that is not silent.
 func Fresh(at time.Time) bool { return time.Since(at) < SilentAfter }

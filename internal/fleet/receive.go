@@ -15,9 +15,10 @@ const Path = "/peer/v1/report"
 const (
 	// maxReport bounds a report, in bytes. That of a server with 10,000 nodes has 4 MB.
 	maxReport = 16 << 20
-	// maxNodes and maxVersions bound what is kept of a report.
+	// maxNodes, maxVersions and maxProblems bound what is kept of a report.
 	maxNodes    = 20_000
 	maxVersions = 10_000
+	maxProblems = 100
 	// maxText bounds each text of a report, in bytes.
 	maxText = 1000
 )
@@ -64,6 +65,13 @@ func (r *Report) check() error {
 	for i := range r.Versions {
 		if m := r.Versions[i].Missing; m != nil {
 			m.Problem = m.Problem[:min(len(m.Problem), maxText)]
+		}
+	}
+	r.Problems = r.Problems[:min(len(r.Problems), maxProblems)]
+	for i := range r.Problems {
+		p := &r.Problems[i]
+		for _, text := range []*string{&p.About, &p.Text, &p.Hint} {
+			*text = (*text)[:min(len(*text), maxText)]
 		}
 	}
 	r.Program, r.Store = r.Program[:min(len(r.Program), maxText)], r.Store[:min(len(r.Store), maxText)]

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dim/internal/cluster"
@@ -69,6 +70,8 @@ type Options struct {
 type Reporter struct {
 	Options
 
+	wrong atomic.Pointer[[]fleet.Problem] // what is wrong with this server
+
 	mu      sync.Mutex
 	sending map[cluster.ServerName]bool // heads that take a report now
 	missed  map[cluster.ServerName]bool // heads that have not taken the last one
@@ -76,7 +79,9 @@ type Reporter struct {
 
 // New returns a Reporter.
 func New(o Options) *Reporter {
-	return &Reporter{Options: o, sending: map[cluster.ServerName]bool{}, missed: map[cluster.ServerName]bool{}}
+	r := &Reporter{Options: o, sending: map[cluster.ServerName]bool{}, missed: map[cluster.ServerName]bool{}}
+	r.wrong.Store(&[]fleet.Problem{})
+	return r
 }
 
 // Adopted drops what servers reported that are no longer declared. follow.Follower calls it.
@@ -91,6 +96,7 @@ func (r *Reporter) Adopted(_ context.Context, now *follow.Declared) {
 func (r *Reporter) Run(ctx context.Context) error {
 	var senders sync.WaitGroup
 	defer senders.Wait()
+	senders.Go(func() { r.watchProblems(ctx) })
 	var last *fleet.Report
 	report := func(ctx context.Context) {
 		heads := r.Heads()
@@ -114,9 +120,28 @@ func (r *Reporter) Run(ctx context.Context) error {
 	return periodic.Run(ctx, checkInterval, report)
 }
 
+// watchProblems finds out at intervals what is wrong with this server, until ctx ends. It takes a while at times.
+func (r *Reporter) watchProblems(ctx context.Context) {
+	_ = periodic.Run(ctx, interval, func(ctx context.Context) {
+		if len(r.Heads()) == 0 {
+			return // nobody asks for it
+		}
+		list := []fleet.Problem{}
+		for _, p := range r.Problems.All(ctx) {
+			ofOther := p.About.Kind == problems.KindServer && p.About.Name != string(r.Server)
+			if ofOther || p.About.Kind == problems.KindNode || p.About.Kind == problems.KindMachine {
+				continue
+			}
+			list = append(list, fleet.Problem{About: p.About.String(), Text: p.Text, Hint: p.Hint, Since: p.Since})
+		}
+		r.wrong.Store(&list)
+	})
+}
+
 // same reports whether two reports say the same but for the times of calls.
 func same(a, b *fleet.Report) bool {
 	return a.Store == b.Store && a.Revision == b.Revision && slices.Equal(a.Versions, b.Versions) &&
+		slices.Equal(a.Problems, b.Problems) &&
 		slices.EqualFunc(a.Nodes, b.Nodes, func(a, b fleet.Node) bool {
 			a.LastCall, a.LastSeen = b.LastCall, b.LastSeen
 			return a == b
@@ -179,7 +204,7 @@ func (r *Reporter) report() *fleet.Report {
 	now := r.Follow.Now()
 	out := &fleet.Report{
 		Program: r.Program, Started: r.Started, Sent: time.Now(), Store: now.State.Store, Revision: now.State.Revision,
-		Versions: r.versions(),
+		Versions: r.versions(), Problems: *r.wrong.Load(),
 	}
 	for _, n := range now.Cluster.Nodes {
 		if n.Servers[0].Name == r.Server {
