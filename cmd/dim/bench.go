@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/capacity"
+	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 	"dim/internal/storm"
 )
@@ -24,12 +25,16 @@ func (a *app) benchCommand() *cobra.Command {
 	return cmd
 }
 
+// maxStormServers bounds the servers of one load test.
+const maxStormServers = 256
+
 // stormFlags are the flags of `dim bench storm` that are no storm.Options.
 type stormFlags struct {
-	dryRun bool
-	plan   int
-	within time.Duration
-	link   float64 // Gbit/s
+	servers string
+	dryRun  bool
+	plan    int
+	within  time.Duration
+	link    float64 // Gbit/s
 }
 
 func (a *app) stormCommand() *cobra.Command {
@@ -40,7 +45,9 @@ func (a *app) stormCommand() *cobra.Command {
 		Short: "Let N simulated nodes boot, and tell what limits the server",
 		Long: `Lets N simulated nodes boot from the server on this machine, while it serves
 its real nodes, and shows what that took and which resource is the limit. With
---plan it also tells how many such servers a number of nodes needs.
+--plan it also tells how many such servers a number of nodes needs. On a head,
+--servers takes other servers, among which the nodes are divided as the real
+ones are.
 
 Each simulated node gets the boot files and makes the 10,300 calls of a real
 boot: it reads 140 MB, lists 100 directories and makes 300 files. All bytes that
@@ -52,7 +59,7 @@ are not touched. Real nodes get slower meanwhile: --rate lets the simulated ones
 begin one after the other, and --time ends the test. ^C ends it, too. The roots
 are removed in any case.
 
-The server measures its CPU time, network and disk itself. The program that
+Each server measures its CPU time, network and disk itself. The program that
 makes the load uses this machine's processors, too: the output has its share,
 and says so when it is the limit.
 
@@ -60,7 +67,8 @@ The exit code is 3 if a node failed or a byte was wrong.`,
 		Example: `  dim bench storm 64
   dim bench storm 64 --dry-run             what it would do
   dim bench storm 16 --rate 2 --time 2m    gently, on a cluster in use
-  dim bench storm 64 --plan 10000 --within 5m`,
+  dim bench storm 64 --plan 10000 --within 5m
+  dim bench storm 200 --servers 'is[01-04]'`,
 		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.Atoi(args[0])
@@ -76,6 +84,8 @@ The exit code is 3 if a node failed or a byte was wrong.`,
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&o.Version, "version", "", "`VERSION` to boot, NAME[@VERSION] (default: what most nodes follow)")
+	flags.StringVar(&f.servers, "servers", "",
+		"`SERVERS` to boot from, such as is[01-04] (default: the one on this machine); on a head")
 	flags.Float64Var(&o.Rate, "rate", 0, "how many nodes begin in a second (default: all at once)")
 	flags.DurationVar(&o.Limit, "time", 10*time.Minute, "end the test after this time")
 	flags.Uint64Var(&o.Seed, "seed", 1, "of the choice of files; the same seed makes the same load")
@@ -101,12 +111,18 @@ func (a *app) storm(cmd *cobra.Command, o storm.Options, f stormFlags) error {
 	if f.plan < 0 || f.within <= 0 || f.link <= 0 || o.Rate < 0 || o.Limit < 0 {
 		return &usageError{errors.New("bench storm: a flag has a value below zero"), "--help lists the flags"}
 	}
+	if f.servers != "" {
+		var err error
+		if o.Servers, err = nodeset.Expand(f.servers, nodeset.Options{Limit: maxStormServers}); err != nil {
+			return &usageError{fmt.Errorf("bench storm: --servers: %w", err), "such as --servers 'is[01-04],is07'"}
+		}
+	}
 	if f.dryRun {
-		s, err := storm.Plan(cmd.Context(), a.client(), o)
+		list, err := storm.Plan(cmd.Context(), a.client(), o)
 		if err != nil {
 			return err
 		}
-		return a.show(s, func(w io.Writer) { printStormPlan(w, s, o) })
+		return a.show(list, func(w io.Writer) { printStormPlan(w, list, o) })
 	}
 	p := newProgress(a.err)
 	o.Progress = func(at storm.Progress) { p.line(stormLine(at)) }
@@ -137,15 +153,13 @@ func stormLine(at storm.Progress) string {
 	return line + fmt.Sprintf(", %s, %s", size(at.Bytes), at.Took.Round(time.Second))
 }
 
-func printStormPlan(w io.Writer, s control.Storm, o storm.Options) {
-	row(w, "server", s.Server+", which serves "+plural(s.Declared, "node"))
-	row(w, "version", s.Ref)
-	row(w, "nodes", fmt.Sprintf("%s, %s", plural(s.Nodes, "simulated node"), pace(o)))
-	row(w, "disk", "up to "+size(s.Bytes)+" for their layers, which are removed at the end")
-	row(w, "address", s.Address)
-	if s.As != "" {
-		row(w, "boot files", "as those of "+s.As)
+func printStormPlan(w io.Writer, list []control.Storm, o storm.Options) {
+	row(w, "SERVER", "REAL NODES", "SIMULATED", "VERSION", "ADDRESS", "BOOT FILES OF", "DISK, AT MOST")
+	for i := range list {
+		s := &list[i]
+		row(w, s.Server, s.Declared, s.Nodes, s.Ref, s.Address, s.As, size(s.Bytes))
 	}
+	fmt.Fprintln(w, "the simulated nodes boot "+pace(o))
 	fmt.Fprintln(w, "nothing was done")
 }
 

@@ -42,6 +42,8 @@ const (
 	perNode, spare = 4, 1024
 	// quietTime is how long a connection must have been quiet to be closed in favour of another one.
 	quietTime = time.Second
+	// ofLoadTest is the number of connections of a load test from another server.
+	ofLoadTest = 1024
 	// requestRate and requestBurst bound the HTTP requests of an address, in a second and at once. A boot takes about
 	// ten, and a node that runs calls again at each switch.
 	requestRate, requestBurst = 20, 200
@@ -50,11 +52,15 @@ const (
 // Controller admits the connections of one service, and keeps those that it has admitted. It may be used by any number
 // of goroutines.
 type Controller struct {
+	// Apart reports whether the connections and requests of a caller are bounded by themselves, because it makes a load
+	// test. It must be fast, and is set before the first connection. nil: those of nobody are.
+	Apart func(caller.Caller) bool
+
 	name    string
 	cluster func() *cluster.Cluster
 	log     *slog.Logger
 	open    bounds.Table[holder, net.Conn]
-	own     bounds.Table[holder, net.Conn] // of the superuser of this machine, which take nobody's place
+	own     bounds.Table[holder, net.Conn] // of this machine's superuser and of a load test, which take nobody's place
 	rate    bounds.Rate[holder]            // of HTTP requests
 	refused atomic.Uint64
 }
@@ -104,7 +110,7 @@ func (a *Controller) Handler(next http.Handler) http.Handler {
 		if peer, err := caller.OfRequest(r); err == nil {
 			who, _ := caller.Resolve(a.cluster(), peer)
 			h := holder{who.Peer.Remote.Addr(), who.Superuser}
-			if mine := who.Local && who.Node == nil; !mine && !a.rate.Allow(h, time.Now()) {
+			if mine := who.Local && who.Node == nil || a.apart(who); !mine && !a.rate.Allow(h, time.Now()) {
 				w.Header().Set("Connection", "close")
 				http.Error(w, "too many requests: try again in a second", http.StatusTooManyRequests)
 				return
@@ -128,8 +134,11 @@ func (a *Controller) admit(c net.Conn) (admitted bool) {
 		return false
 	}
 	h := holder{who.Peer.Remote.Addr(), who.Superuser}
-	if who.Root && who.Node == nil {
+	switch {
+	case who.Root && who.Node == nil:
 		return a.own.Add(h, c, bounds.Limit{})
+	case a.apart(who):
+		return a.own.Add(h, c, bounds.Limit{Each: ofLoadTest})
 	}
 	limit := limitOf(len(cl.Nodes))
 	if who.Root {
@@ -148,6 +157,8 @@ func (a *Controller) admit(c net.Conn) (admitted bool) {
 	a.log.Warn("connection refused", "kind", a.name, "client", who.Peer.Remote, "reason", "too many connections")
 	return false
 }
+
+func (a *Controller) apart(who caller.Caller) bool { return a.Apart != nil && a.Apart(who) }
 
 // remove removes a connection that has ended. It may have been counted for either user of its address: the description
 // may have changed.

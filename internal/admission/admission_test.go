@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/testkit"
 )
@@ -271,13 +272,23 @@ func TestConnectionsOfThisMachinesSuperuserTakeNobodysPlace(t *testing.T) {
 		}
 		own = append(own, c)
 	}
+	d.Apart = func(who caller.Caller) bool { return who.Peer.Remote.Addr() == netip.MustParseAddr("10.99.0.2") }
+	for i := range 2 * ofLoadTest {
+		c := &end{remote: fmt.Sprintf("10.99.0.2:%d", 1+i%1000)}
+		if d.admit(c) != (i < ofLoadTest) {
+			t.Fatalf("connection %d of a load test from another server: %t", i, i >= ofLoadTest)
+		}
+		own = append(own, c)
+	}
 	if !d.admit(&end{remote: "10.99.0.1:2000"}) {
 		t.Error("a host of an admin network is not admitted")
 	}
 	for _, c := range own {
 		d.remove(c)
-		if n := len(d.own.Of(holder{peerOf(c).Remote.Addr(), true})); n != 0 {
-			t.Fatalf("after its end %d connections are counted", n)
+	}
+	for _, from := range []string{"127.83.0.1", "10.99.0.2"} {
+		if n := len(d.own.Of(holder{netip.MustParseAddr(from), true})); n != 0 {
+			t.Errorf("after their end %d connections of %s are counted", n, from)
 		}
 	}
 }

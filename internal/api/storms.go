@@ -4,11 +4,13 @@ import (
 	"context"
 
 	"dim/internal/control"
+	"dim/internal/peer"
 )
 
-// BeginStorm implements control.Backend.
+// BeginStorm implements control.Backend. It is a head that makes the load if a head asks.
 func (api *API) BeginStorm(ctx context.Context, r control.StormRequest) (control.Storm, error) {
-	return api.Storms.Begin(ctx, r)
+	maker, _ := peer.From(ctx)
+	return api.Storms.Begin(ctx, r, maker.Name)
 }
 
 // StormUsage implements control.Backend.

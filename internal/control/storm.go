@@ -2,6 +2,7 @@ package control
 
 // StormRequest asks a server to lend roots to a load test.
 type StormRequest struct {
+	Server  string `json:"server"`     // that lends the roots; "": the one that is asked
 	Nodes   int    `json:"node_count"` // how many simulated nodes, each of which gets a root of its own
 	Version string `json:"version"`    // NAME, NAME@NUMBER or NAME@TAG; "": what most of the server's nodes follow
 	Seed    uint64 `json:"seed"`       // of the choice of the files that a boot reads
@@ -10,8 +11,9 @@ type StormRequest struct {
 
 // Storm is a load test as a server has prepared it, or in a dry run would prepare it.
 type Storm struct {
-	ID       string `json:"storm"` // "" in a dry run
+	ID       string `json:"storm"` // "" in a dry run; it leads to the server
 	Server   string `json:"server"`
+	Remote   bool   `json:"is_remote"`      // it is another server than the one that was asked
 	Ref      string `json:"reference"`      // the version that the simulated nodes boot
 	Nodes    int    `json:"node_count"`     // how many roots there are
 	Declared int    `json:"declared_nodes"` // how many nodes the server serves, as their first server

@@ -342,6 +342,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	}
 	d.others.members.Handle(d.others.server)
 	forward.Handle(d.others.server, d.api, d.Log)
+	d.clients.nfs.Apart, d.clients.http.Apart = storms.Makes, storms.Makes
 	d.follow.Subscribe(d.adopted)
 	for _, s := range d.problemSources(me) {
 		d.problems.Add(s)

@@ -69,7 +69,8 @@ func TestALoadTestDoesNotTouchRealNodes(t *testing.T) {
 	before, declared := layersOf(t, s.data), s.status()
 
 	planned, err := storm.Plan(t.Context(), s.client(), storm.Options{Nodes: 3})
-	if err != nil || planned.ID != "" || planned.Ref != "compute@1" || planned.As != "n01" || planned.Declared != 4 {
+	if err != nil || len(planned) != 1 || planned[0].ID != "" || planned[0].Ref != "compute@1" ||
+		planned[0].As != "n01" || planned[0].Declared != 4 {
 		t.Errorf("a dry run: %+v, %v", planned, err)
 	}
 	r, err := s.storm(t.Context(), stormNodes)
@@ -204,5 +205,50 @@ func TestWrongBytesAreNoticed(t *testing.T) {
 	got := fmt.Sprint(r.Servers[0].Errors)
 	if r.Wrong != 1 || r.Failed != 1 || !strings.Contains(got, "read usr/lib/right: wrong bytes") {
 		t.Errorf("%d files, %s", r.Wrong, got)
+	}
+}
+
+// The head asks an image server for roots, and its own superuser makes the load.
+func TestALoadTestTakesOtherServers(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	other := newImageServer(t, head, "127.0.0.3")
+	head.start()
+	head.capture("compute")
+	other.start()
+	testkit.Eventually(t, "the image server has the version", func() bool {
+		n, err := other.client().Node(t.Context(), "n01")
+		return err == nil && n.Version == 1
+	})
+	o := storm.Options{
+		Nodes: 5, Seed: 1, Version: "compute", Servers: []string{"head", "is1"}, Listen: net.ListenPacket,
+	}
+	planned, err := storm.Plan(t.Context(), head.client(), o)
+	testkit.Must(t, err)
+	if planned[0].Nodes+planned[1].Nodes != 5 || planned[1].Server != "is1" || planned[1].As != "n01" ||
+		!planned[1].Remote || planned[0].Remote {
+		t.Errorf("%+v", planned)
+	}
+	r, err := storm.Run(t.Context(), head.client(), o)
+	testkit.Must(t, err)
+	for i, s := range r.Servers {
+		if s.Server != o.Servers[i] || s.Nodes != planned[i].Nodes || s.Lost != "" || s.CPU <= 0 || s.Calls == 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if left := other.scratch(); len(left) != 0 {
+		t.Errorf("the load test has left %v", left)
+	}
+	o.Servers = []string{"head", "is9"}
+	_, err = storm.Run(t.Context(), head.client(), o)
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.NotFound {
+		t.Errorf("a server that there is not: %v", err)
+	}
+	testkit.Must(t, other.stop())
+	o.Servers = []string{"head", "is1"}
+	_, err = storm.Run(t.Context(), head.client(), o)
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Unavailable ||
+		!strings.HasPrefix(e.Message, "is1: ") {
+		t.Errorf("a server that is off: %v", err)
 	}
 }

@@ -4,7 +4,8 @@
 //
 // A session is one load test. Each of its simulated nodes has a root: a version and a layer of its own, like that of a
 // real node. The layers are in a scratch directory. Roots of a session belong to no node of the description and are in
-// no declared state. Only the superuser of this machine reaches them.
+// no declared state. Only the superuser of this machine reaches them, or of
+// the head that makes the load.
 //
 // A session ends when its maker ends it, when the maker has not been heard of for a while, or with the daemon. Then
 // its directory is removed. What a killed daemon has left is removed by the next one.
@@ -97,8 +98,9 @@ type Host struct {
 type session struct {
 	control.Storm
 	version image.Version
-	dhcp    bool             // this server answers DHCP
-	mac     net.HardwareAddr // of node 0
+	dhcp    bool               // this server answers DHCP
+	mac     net.HardwareAddr   // of node 0
+	maker   cluster.ServerName // that makes the load; "": this machine does
 	dir     string
 	set     *replica.Set
 	end     func() // of the loan
@@ -139,12 +141,15 @@ func (h *Host) remove(dir string) {
 	}
 }
 
-// Begin begins a session. The errors are control.Errors.
-func (h *Host) Begin(ctx context.Context, r control.StormRequest) (control.Storm, error) {
+// Begin begins a session whose load another server makes, or this machine if maker is "". The errors are
+// control.Errors.
+func (h *Host) Begin(ctx context.Context, r control.StormRequest, maker cluster.ServerName) (control.Storm, error) {
 	s, err := h.plan(r)
 	if err != nil || r.DryRun {
 		return s.Storm, err
 	}
+	s.maker = maker
+	s.dhcp = s.dhcp && maker == "" // to act as a relay on another server would take the answers of its own relays
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -290,8 +295,20 @@ func (h *Host) lend(ctx context.Context, s *session) (err error) {
 	if s.dhcp {
 		s.MAC = s.mac.String()
 	}
-	s.end = h.Roots.Lend(s.Paths, roots, func(who caller.Caller) bool { return who.Root && who.Node == nil })
+	s.end = h.Roots.Lend(s.Paths, roots, s.admits)
 	return nil
+}
+
+// admits reports whether who makes the load of s.
+func (s *session) admits(who caller.Caller) bool {
+	remote := s.maker != "" && who.Superuser && who.Server != nil && who.Server.Name == s.maker
+	return who.Node == nil && (who.Root || remote)
+}
+
+// Makes reports whether another server that calls makes the load of a session.
+func (h *Host) Makes(who caller.Caller) bool {
+	s := h.active.Load()
+	return s != nil && s.maker != "" && !who.Root && s.admits(who)
 }
 
 // Usage returns what this server has used so far, and prolongs a session.

@@ -68,7 +68,7 @@ func (b *bootSource) close() {
 // openDHCP lets simulated node 0 ask for its address and its loader.
 func (b *bootSource) openDHCP(ctx context.Context, t *target) (err error) {
 	if t.MAC == "" {
-		b.skip("DHCP and TFTP", "the server answers no DHCP, or no node of its has the image")
+		b.skip("DHCP and TFTP", "the server answers no DHCP, is another machine, or no node of its has the image")
 		return nil
 	}
 	if b.mac, err = net.ParseMAC(t.MAC); err != nil {
@@ -155,7 +155,7 @@ func (c *counted) Write(p []byte) (int, error) {
 // listen opens a UDP socket of a node, on a port that only the superuser has.
 func (t *target) listen(number int) (net.PacketConn, error) {
 	for from := lastPort; ; from-- {
-		conn, err := t.opt.Listen("udp4", netip.AddrPortFrom(source(number), uint16(from)).String())
+		conn, err := t.opt.Listen("udp4", netip.AddrPortFrom(t.source(number), uint16(from)).String())
 		if !errors.Is(err, syscall.EADDRINUSE) || from == firstPort {
 			return conn, err
 		}
@@ -193,9 +193,18 @@ func (t *target) bootNode(ctx context.Context, number int) error {
 	return n.Boot(t.sample)
 }
 
-// source returns the address from which a node calls: each has one of its own, all on loopback, because only the
-// superuser of the server's machine may use the roots.
-func source(number int) netip.Addr {
+// onLoopback reports whether the server is on this machine.
+func (t *target) onLoopback() bool {
+	addr, err := netip.ParseAddr(t.Address)
+	return !t.Remote || err == nil && addr.IsLoopback()
+}
+
+// source returns the address from which a node calls. On the server's own machine each has one on loopback. Elsewhere
+// all have that of this machine in the network of the server.
+func (t *target) source(number int) netip.Addr {
+	if !t.onLoopback() {
+		return netip.IPv4Unspecified()
+	}
 	return netip.AddrFrom4([4]byte{127, 83, byte(number / 250), byte(1 + number%250)})
 }
 
@@ -204,15 +213,26 @@ const firstPort, lastPort = 600, 1023
 
 // dial connects a node to a port of the server, from a port that only the superuser has.
 func (t *target) dial(ctx context.Context, number int, port uint16) (net.Conn, error) {
-	to := netip.MustParseAddrPort(net.JoinHostPort(t.Address, fmt.Sprint(port))).String()
-	for from := lastPort; ; from-- {
-		local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(source(number), uint16(from)))
-		conn, err := (&net.Dialer{LocalAddr: local}).DialContext(ctx, "tcp", to)
+	to, tries := net.JoinHostPort(t.Address, fmt.Sprint(port)), 0
+	for from := lastPort - number%(lastPort-firstPort); ; from-- {
+		if from < firstPort {
+			from = lastPort
+		}
+		local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.source(number), uint16(from)))
+		conn, err := (&net.Dialer{LocalAddr: local, Control: shareAddress}).DialContext(ctx, "tcp", to)
 		used := errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)
-		if !used || from == firstPort {
+		if tries++; !used || tries > lastPort-firstPort {
 			return conn, err
 		}
 	}
+}
+
+// shareAddress lets a socket have a local address that another one has or had a moment ago. Their other ends differ.
+func shareAddress(_, _ string, c syscall.RawConn) (err error) {
+	cerr := c.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	})
+	return errors.Join(cerr, err)
 }
 
 // httpTimeout bounds the wait for the head of an answer. An initramfs is made when the first node asks for it.

@@ -11,6 +11,7 @@
 package storm
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -33,6 +34,7 @@ import (
 // Options say what load to make. Nodes and Listen are needed.
 type Options struct {
 	Nodes   int
+	Servers []string      // from which the nodes boot; none: from this machine's
 	Version string        // NAME[@NUMBER|@TAG]; "": what most nodes of a server follow
 	Rate    float64       // nodes that begin to boot in a second; 0: all at once
 	Limit   time.Duration // after which what still runs is ended; 0: none
@@ -90,46 +92,167 @@ type Server struct {
 // inFlight is the number of calls that a node has in flight. A Linux client has up to 64.
 const inFlight = 8
 
-// Plan returns what a load test would do, without doing anything.
-func Plan(ctx context.Context, b control.StormBackend, o Options) (control.Storm, error) {
-	return b.BeginStorm(ctx, control.StormRequest{Nodes: o.Nodes, Version: o.Version, Seed: o.Seed, DryRun: true})
+// maxRemote is the most nodes that boot from another machine: each needs a port that only the superuser has.
+const maxRemote = 400
+
+// Plan returns what a load test would do, for each server, without doing anything. The nodes are divided as the real
+// ones are.
+func Plan(ctx context.Context, b control.StormBackend, o Options) (list []control.Storm, err error) {
+	servers := o.Servers
+	if len(servers) == 0 {
+		servers = []string{""}
+	}
+	if o.Nodes < len(servers) {
+		return nil, control.Errorf(control.Invalid, "storm: %d nodes cannot boot from %d servers", o.Nodes,
+			len(servers))
+	}
+	var declared []int
+	for _, name := range servers {
+		s, err := b.BeginStorm(ctx, o.request(name, 1, true))
+		if err != nil {
+			return nil, about(name, err)
+		}
+		declared = append(declared, s.Declared)
+	}
+	for i, n := range divide(o.Nodes, declared) {
+		s, err := b.BeginStorm(ctx, o.request(servers[i], n, true))
+		if err != nil {
+			return nil, about(servers[i], err)
+		}
+		if t := (&target{Storm: s}); !t.onLoopback() && n > maxRemote {
+			return nil, control.Errorf(control.Invalid, "storm: %d nodes for %s: from another machine %d at most", n,
+				s.Server, maxRemote).WithHint("take fewer nodes, or run the test on that server")
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func (o *Options) request(server string, nodes int, dry bool) control.StormRequest {
+	return control.StormRequest{Server: server, Nodes: nodes, Version: o.Version, Seed: o.Seed, DryRun: dry}
+}
+
+// about adds the server to an error of it.
+func about(server string, err error) error {
+	e, ok := errors.AsType[*control.Error](err)
+	if server == "" || !ok {
+		return err
+	}
+	c := *e
+	c.Message = server + ": " + c.Message
+	return &c
+}
+
+// divide divides n nodes, at least one each, in proportion to weights.
+func divide(n int, weights []int) []int {
+	shares, left, sum := make([]int, len(weights)), n, 0
+	for _, w := range weights {
+		sum += max(w, 1)
+	}
+	for i, w := range weights {
+		rest := len(weights) - i - 1
+		share := int(math.Round(float64(left) * float64(max(w, 1)) / float64(sum)))
+		shares[i] = max(1, min(share, left-rest))
+		left -= shares[i]
+		sum -= max(w, 1)
+	}
+	return shares
 }
 
 // Run makes the load and returns what was measured. The error is that of ctx if that ended, else of a server that does
 // not lend roots. That nodes failed is no error. Whatever it returns, nothing of the load test is left on the servers.
 func Run(ctx context.Context, b control.StormBackend, o Options) (*Result, error) {
-	// What has begun on the server must be known here, to be ended.
-	s, err := b.BeginStorm(context.WithoutCancel(ctx), control.StormRequest{
-		Nodes: o.Nodes, Version: o.Version, Seed: o.Seed,
-	})
+	planned, err := Plan(ctx, b, o)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{Storm: s, backend: b, opt: &o}
-	if err := t.prepare(ctx); err != nil {
-		t.finish(ctx)
-		return nil, err
+	var targets []*target
+	defer func() { finish(ctx, targets) }()
+	for _, p := range planned {
+		// What has begun on the server must be known here, to be ended.
+		server := p.Server
+		if len(o.Servers) == 0 {
+			server = ""
+		}
+		s, err := b.BeginStorm(context.WithoutCancel(ctx), o.request(server, p.Nodes, false))
+		if err != nil {
+			return nil, about(server, err)
+		}
+		t := &target{Storm: s, backend: b, opt: &o}
+		targets = append(targets, t)
+		if err := t.prepare(ctx); err != nil {
+			return nil, cmp.Or(ctx.Err(), err)
+		}
 	}
 	limited, cancel := ctx, context.CancelFunc(func() {})
 	if o.Limit > 0 {
 		limited, cancel = context.WithTimeoutCause(ctx, o.Limit, errLate)
 	}
 	defer cancel()
+	r := &Result{Nodes: o.Nodes, Ref: planned[0].Ref, Maker: Maker{CPUs: runtime.NumCPU()}}
 	before, own := busy(), procstat.CPUTime(os.Getpid())
 	began := time.Now()
-	t.run(limited)
-	took := time.Since(began)
-	r := &Result{Nodes: o.Nodes, Ref: s.Ref, Took: took.Seconds(), Maker: Maker{
-		CPUs: runtime.NumCPU(), CPU: procstat.CPUTime(os.Getpid()) - own,
-	}}
-	r.Maker.Share = (busy() - before) / (took.Seconds() * float64(r.Maker.CPUs))
-	t.finish(ctx)
+	runAll(limited, targets)
+	r.Took = time.Since(began).Seconds()
+	r.Maker.CPU = procstat.CPUTime(os.Getpid()) - own
+	r.Maker.Share = (busy() - before) / (r.Took * float64(r.Maker.CPUs))
+	finish(ctx, targets)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	r.Servers = append(r.Servers, t.result(took, r.Maker.CPU))
+	for _, t := range targets {
+		r.Servers = append(r.Servers, t.result(r.Maker.CPU))
+	}
 	r.judge()
 	return r, nil
+}
+
+// runAll lets the nodes of all targets boot.
+func runAll(ctx context.Context, targets []*target) {
+	polled, stop := context.WithCancel(ctx)
+	var polls, nodes sync.WaitGroup
+	for _, t := range targets {
+		polls.Go(func() { t.poll(polled) })
+	}
+	polls.Go(func() { show(polled, targets) })
+	for _, t := range targets {
+		nodes.Go(func() { t.run(ctx) })
+	}
+	nodes.Wait()
+	stop()
+	polls.Wait()
+}
+
+// show tells how far the load test is.
+func show(ctx context.Context, targets []*target) {
+	opt, began := targets[0].opt, time.Now()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for opt.Progress != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p := Progress{Nodes: opt.Nodes, Took: time.Since(began)}
+		for _, t := range targets {
+			done, failed := int(t.done.Load()), int(t.failed.Load())
+			p.Done += done
+			p.Failed += failed
+			p.Booting += int(t.begun.Load()) - done - failed
+			p.Bytes += t.meter.Read.Load() + t.payload.Load()
+		}
+		opt.Progress(p)
+	}
+}
+
+// finish ends the load test on all servers, once.
+func finish(ctx context.Context, targets []*target) {
+	var all sync.WaitGroup
+	for _, t := range targets {
+		all.Go(func() { t.ended.Do(func() { t.finish(ctx) }) })
+	}
+	all.Wait()
 }
 
 var errLate = errors.New("the time of the load test was over")
@@ -171,6 +294,8 @@ type target struct {
 	boot    bootSource
 	meter   bootload.Meter
 	payload atomic.Uint64 // bytes of boot files
+	took    time.Duration // until no node booted any more
+	ended   sync.Once
 
 	begun, done, failed, wrong atomic.Int64
 
@@ -200,14 +325,13 @@ func (t *target) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// pollInterval is the interval between looks at what the server uses, which also keep the load test alive there.
+// pollInterval is the interval between looks at what a server uses, and between two calls of Progress.
 const pollInterval = time.Second
 
-// run lets all nodes boot, and returns when none boots any more.
+// run lets all nodes of a target boot, and returns when none boots any more.
 func (t *target) run(ctx context.Context) {
-	polled, stop := context.WithCancel(ctx)
-	var poll, nodes sync.WaitGroup
-	poll.Go(func() { t.poll(polled) })
+	began := time.Now()
+	var nodes sync.WaitGroup
 	pace := time.NewTicker(t.gap())
 	defer pace.Stop()
 	for i := range t.Nodes {
@@ -223,16 +347,18 @@ func (t *target) run(ctx context.Context) {
 		nodes.Go(func() { t.node(ctx, i) })
 	}
 	nodes.Wait()
-	stop()
-	poll.Wait()
+	t.took = time.Since(began)
+	u, err := t.backend.StormUsage(context.WithoutCancel(ctx), t.ID) // others may go on for longer
+	t.used(u, err)
 }
 
-// gap is the time between two nodes.
+// gap is the time between two nodes of a target. All targets together have the rate that was asked for.
 func (t *target) gap() time.Duration {
 	if t.opt.Rate <= 0 {
 		return time.Hour
 	}
-	return max(time.Duration(float64(time.Second)/t.opt.Rate), 1)
+	rate := t.opt.Rate * float64(t.Nodes) / float64(t.opt.Nodes)
+	return max(time.Duration(float64(time.Second)/rate), 1)
 }
 
 func (t *target) node(ctx context.Context, number int) {
@@ -284,8 +410,8 @@ func parts(err error) (list []error) {
 	return []error{err}
 }
 
+// poll reads what the server uses, for its memory, and to keep the load test alive there.
 func (t *target) poll(ctx context.Context) {
-	began := time.Now()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
@@ -299,13 +425,6 @@ func (t *target) poll(ctx context.Context) {
 			return
 		}
 		t.used(u, err)
-		if t.opt.Progress != nil {
-			done, failed := int(t.done.Load()), int(t.failed.Load())
-			t.opt.Progress(Progress{
-				Nodes: t.Nodes, Booting: int(t.begun.Load()) - done - failed, Done: done, Failed: failed,
-				Bytes: t.meter.Read.Load() + t.payload.Load(), Took: time.Since(began),
-			})
-		}
 	}
 }
 
@@ -326,16 +445,23 @@ func (t *target) finish(ctx context.Context) {
 	t.boot.close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	t.used(t.backend.EndStorm(ctx, t.ID))
+	if _, err := t.backend.EndStorm(ctx, t.ID); err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.lost = cmp.Or(t.lost, err.Error())
+	}
 }
 
-func (t *target) result(took time.Duration, maker float64) Server {
+func (t *target) result(maker float64) Server {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.onLoopback() {
+		maker = 0 // it is on another machine
+	}
 	u, v := &t.first, &t.last
 	s := Server{
 		Use: capacity.Use{
-			Server: t.Server, Nodes: int(t.done.Load()), Seconds: took.Seconds(), CPUs: t.Machine.CPUs,
+			Server: t.Server, Nodes: int(t.done.Load()), Seconds: t.took.Seconds(), CPUs: t.Machine.CPUs,
 			CPU: v.CPU - u.CPU, Machine: v.Machine - u.Machine, Maker: maker,
 			Payload: t.meter.Read.Load() + t.payload.Load(), Sent: v.Sent - u.Sent, Link: t.Machine.Link,
 			Read: v.DiskRead - u.DiskRead, Written: v.DiskWritten - u.DiskWritten, DiskBusy: v.DiskBusy - u.DiskBusy,

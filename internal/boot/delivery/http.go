@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"slices"
 	"time"
 
 	"dim/internal/boot"
@@ -18,7 +19,7 @@ import (
 const maxReport = 4 << 10
 
 // Handler returns the HTTP service, all under /boot/. A caller is the node whose address it calls from, and others get
-// nothing. This machine may name a node with ?node=NAME, to see what that one would get.
+// nothing. This machine and the heads may name a node with ?node=NAME, to see what that one would get.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /boot/ipxe", s.node(s.bootFile(s.serveScript)))
@@ -64,7 +65,7 @@ func (s *Server) caller(r *http.Request) (requester, error) {
 	}
 	who, _ := caller.Resolve(s.Policy.Cluster(), peer)
 	node, err := s.requester(who)
-	if err == nil || !who.Local {
+	if err == nil || !who.Local && !s.isHead(who) {
 		return node, err
 	}
 	n, ok := s.Policy.Cluster().Node(cluster.NodeName(r.URL.Query().Get("node")))
@@ -73,6 +74,11 @@ func (s *Server) caller(r *http.Request) (requester, error) {
 	}
 	t, err := s.Policy.Target(n, n.Boot())
 	return requester{Target: t, observer: true, superuser: who.Superuser}, err
+}
+
+// isHead reports whether the superuser of another head calls.
+func (s *Server) isHead(who caller.Caller) bool {
+	return who.Superuser && who.Server != nil && slices.Contains(who.Server.Roles, cluster.RoleHead)
 }
 
 // serveScript serves the boot script. There is always one: for a node that cannot boot, one that says why.

@@ -148,6 +148,8 @@ func TestFilesAreServedOnlyToTheirNodes(t *testing.T) {
 		{"another server's node", "GET", kernel, "10.77.0.12", 403, "", ""},
 		{"loopback without a name", "GET", kernel, "127.0.0.1", 403, "", ""},
 		{"loopback with a name", "GET", kernel + "?node=n01", "127.0.0.1", 200, "a kernel", ""},
+		{"a head with a name", "GET", kernel + "?node=n01", "10.77.0.1", 200, "a kernel", ""},
+		{"an image server with a name", "GET", kernel + "?node=n01", "10.77.0.2", 403, "", ""},
 		{"a node that names another one", "GET", "/boot/ipxe?node=n01", "10.77.0.99", 403, "", ""},
 		{"something else", "GET", "/boot/nothing", "10.77.0.11", 404, "", ""},
 	}

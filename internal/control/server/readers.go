@@ -18,17 +18,19 @@ func readable() []string {
 	}
 }
 
-// forwarded are the calls about nodes that heads make to other servers.
+// forwarded are the calls about nodes and load tests that heads make to other servers.
 func forwarded() []string {
 	const node = "/v1/nodes/{node}"
 	return []string{
 		"GET " + node, "GET " + node + "/changes", "GET " + node + "/diff/{other}", "GET " + node + "/saved",
 		"POST " + node + "/restore", "POST " + node + "/forget", "POST " + node + "/reset", "POST " + node + "/accept",
 		"POST " + node + "/restore-snapshot", "GET /v1/snapshots", "GET /v1/check", "GET /v1/rollouts/{id}",
+		"POST /v1/storms", "GET /v1/storms/{id}", "DELETE /v1/storms/{id}",
 	}
 }
 
-// NodeCalls returns a handler of the calls about nodes that heads make to other servers. It does not check who calls.
+// NodeCalls returns a handler of the calls about nodes and load tests that heads make to other servers. It does not
+// check who calls.
 func NodeCalls(b control.Backend) http.Handler {
 	all := newMux(b)
 	mux := http.NewServeMux()
