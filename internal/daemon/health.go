@@ -38,6 +38,11 @@ func (d *daemon) serverProblems(listening *cluster.Server) []problems.Problem {
 			Text: "its addresses or ports in the description are others than those it listens on",
 		})
 	}
+	if me, ok := d.follow.Cluster().Server(d.server); ok && me.Has(cluster.RoleHead) != d.follow.IsHead() {
+		list = append(list, problems.Problem{
+			About: about, Hint: "restart it", Text: "its roles in the description are others than those it runs with",
+		})
+	}
 	if on, err := sockets.InterfacesWith(sockets.Addresses(listening)); listening.DHCP && err == nil && len(on) == 0 {
 		list = append(list, problems.Problem{
 			About: about, Text: "no interface has any of its addresses: DHCP answers nobody but relays",

@@ -25,7 +25,9 @@ func (d *daemon) heads() []stream.Head {
 
 // lead lets other servers follow this head and report to it.
 func (d *daemon) lead() {
-	states := stream.NewServer(stream.ServerOptions{Caller: calling, Confirm: d.follow.Confirm, Log: d.Log})
+	states := stream.NewServer(stream.ServerOptions{
+		Caller: calling, Confirm: d.follow.Confirm, Answers: d.follow.Answers, Log: d.Log,
+	})
 	adopt := func(_ context.Context, now *follow.Declared) { states.Adopt(now.State, now.Cluster) }
 	d.follow.Subscribe(adopt)
 	adopt(context.Background(), d.follow.Now())

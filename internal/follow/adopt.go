@@ -88,7 +88,7 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 	}
 	if empty(s) && !empty(old.State) {
 		f.Log.Error("the shared state is empty; what was kept of it will be put back")
-		f.incomplete.Store(f.heads == nil)
+		f.incomplete.Store(true)
 		return nil
 	}
 	now := &Declared{State: s, Cluster: old.Cluster, Digest: old.Digest}

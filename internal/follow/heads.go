@@ -2,6 +2,7 @@ package follow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -50,6 +51,9 @@ func (f *Follower) followHeads() error {
 func (f *Follower) adoptFromHead(ctx context.Context, s coord.State, replace bool) error {
 	f.adopting.Lock()
 	defer f.adopting.Unlock()
+	if old := f.Now(); empty(s) && !empty(old.State) {
+		return errors.New("it has lost what was declared")
+	}
 	if replace {
 		f.acceptAny(f.Now())
 	}
@@ -73,6 +77,17 @@ func (f *Follower) Confirm(ctx context.Context) error {
 		return fmt.Errorf("this server follows revision %d, and the shared state has %d", now.Revision, s.Revision)
 	}
 	return nil
+}
+
+// Answers returns nil if the shared state answers.
+func (f *Follower) Answers(ctx context.Context) error {
+	f.mu.Lock()
+	c, err := f.coord, f.err
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return c.Answers(ctx)
 }
 
 // elsewhere refuses a change on an image server.
@@ -109,6 +124,13 @@ func (f *Follower) headProblems() []problems.Problem {
 			About: problems.Of(problems.KindSharedState), Since: s.Since,
 			Text: "no head can be followed: " + strings.ReplaceAll(s.Err.Error(), "\n", "; "),
 			Hint: "nodes are served what was declared last; look at the head, and at the network to it",
+		})
+	}
+	if s.Alone != "" {
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindSharedState), Since: s.Since,
+			Text: fmt.Sprintf("head %s has lost the shared state: %s", s.Head, s.Alone),
+			Hint: "nothing can be declared until it is back; dim status on the head says what to do",
 		})
 	}
 	if s.Ahead.Abs() > clockTolerance {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -27,6 +28,8 @@ const (
 	// firstPause and lastPause bound the pause between tries to reach a head.
 	firstPause = 250 * time.Millisecond
 	lastPause  = 15 * time.Second
+	// aloneFor is how long a head that has lost the shared state is followed before the others are asked again.
+	aloneFor = 30 * time.Second
 )
 
 // Head is a head as an image server reaches it.
@@ -60,6 +63,7 @@ type Status struct {
 	Since time.Time          // when that became so
 	Err   error              // why it follows none
 	Ahead time.Duration      // by how much the head's clock was ahead of this server's
+	Alone string             // why the head cannot tell whether its state is the latest one; "": it is
 }
 
 // NewClient returns a Client that follows no head before Run.
@@ -100,33 +104,64 @@ func (c *Client) Run(ctx context.Context, has coord.State) {
 	}
 }
 
+// errAlone ends the stream of a head that has lost the shared state, while there are other heads.
+var errAlone = errors.New("it has lost the shared state")
+
 // tryAll follows one head after the other, in any order, until all have failed. It returns whether it has followed one.
+// A head that has lost the shared state is followed only if there is no better one.
 func (c *Client) tryAll(ctx context.Context, at *position) (followed bool) {
 	heads := c.Heads()
 	rand.Shuffle(len(heads), func(i, k int) { heads[i], heads[k] = heads[k], heads[i] })
-	var errs []error
-	if len(heads) == 0 {
-		errs = append(errs, errors.New("the description has no head that this server can ask"))
+	t := trial{client: c, at: at}
+	switch len(heads) {
+	case 0:
+		t.errs = append(t.errs, errors.New("the description has no head that this server can ask"))
+	case 1:
+		t.run(ctx, heads, math.MaxInt64)
+	default:
+		t.run(ctx, t.run(ctx, heads, 0), aloneFor)
 	}
-	for _, h := range heads {
-		err := c.follow(ctx, h, at)
-		if ctx.Err() != nil {
-			return followed
-		}
-		errs = append(errs, fmt.Errorf("head %s: %w", h.Name, err))
-		if c.Status().Head == h.Name {
-			followed, errs = true, errs[len(errs)-1:]
-			c.Log.Warn("head is not followed any more", "server", string(h.Name), "error", err)
-			c.setStatus(func(s *Status) { *s = Status{Since: time.Now(), Err: errs[0]} })
-		}
+	if ctx.Err() == nil {
+		c.setStatus(func(s *Status) { s.Err = errors.Join(t.errs...) })
+		c.Tried()
 	}
-	c.setStatus(func(s *Status) { s.Err = errors.Join(errs...) })
-	c.Tried()
-	return followed
+	return t.followed
 }
 
-// follow follows a head until it fails.
-func (c *Client) follow(ctx context.Context, h Head, at *position) error {
+// trial is one round of tries to follow heads.
+type trial struct {
+	client   *Client
+	at       *position
+	followed bool
+	errs     []error
+}
+
+// run follows one head after the other until all have failed, and returns those that had no shared state for longer
+// than patience.
+func (t *trial) run(ctx context.Context, heads []Head, patience time.Duration) (alone []Head) {
+	c := t.client
+	for _, h := range heads {
+		err := c.follow(ctx, h, t.at, patience)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errAlone) {
+			alone = append(alone, h)
+		}
+		err = fmt.Errorf("head %s: %w", h.Name, err)
+		t.errs = append(t.errs, err)
+		if c.Status().Head == h.Name {
+			t.followed, t.errs = true, []error{err}
+			c.Log.Warn("head is not followed any more", "server", string(h.Name), "error", err)
+			c.setStatus(func(s *Status) { *s = Status{Since: time.Now(), Err: err} })
+		}
+	}
+	return alone
+}
+
+// follow follows a head until it fails, or until it has had no shared state for longer than patience.
+func (c *Client) follow(ctx context.Context, h Head, at *position, patience time.Duration) error {
+	begin := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	alive := time.AfterFunc(c.deadAfter, func() { cancel(fmt.Errorf("it has sent nothing for %v", c.deadAfter)) })
@@ -143,6 +178,9 @@ func (c *Client) follow(ctx context.Context, h Head, at *position) error {
 		})
 		m, err := readMessage(lines)
 		late.Stop()
+		if err == nil && m.Alone != "" && time.Since(begin) > patience {
+			err = fmt.Errorf("%w: %s", errAlone, m.Alone)
+		}
 		if err == nil {
 			err = c.take(ctx, h, at, m)
 		}
@@ -219,7 +257,7 @@ func (c *Client) take(ctx context.Context, h Head, at *position, m *message) err
 			*s = Status{Head: h.Name, Since: time.Now()}
 			c.Log.Info("follows head", "server", string(h.Name))
 		}
-		s.Ahead = time.Until(m.Time)
+		s.Ahead, s.Alone = time.Until(m.Time), m.Alone
 	})
 	c.Tried()
 	return nil

@@ -29,6 +29,8 @@ type message struct {
 	// Earlier is whether the state may be older than what the receiver has: it is what the shared state says now, after
 	// it was put back from a copy or was made anew.
 	Earlier bool `json:"earlier,omitempty"`
+	// Alone is why the head cannot tell whether its state is the latest one; "": it is.
+	Alone string `json:"alone,omitempty"`
 }
 
 // position is a state as one end of the stream has it.

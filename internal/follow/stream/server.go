@@ -33,6 +33,8 @@ type ServerOptions struct {
 	Caller func(context.Context) (cluster.ServerName, error)
 	// Confirm returns nil when the state that was given to Adopt last is what the shared state says now.
 	Confirm func(context.Context) error
+	// Answers returns nil when the shared state answers.
+	Answers func(context.Context) error
 	Log     *slog.Logger
 }
 
@@ -43,6 +45,10 @@ type Server struct {
 	mu      sync.Mutex
 	states  []*adopted    // the latest last
 	changed chan struct{} // closed when another is added
+
+	asking sync.Mutex // held by who asks whether the shared state answers
+	asked  time.Time
+	alone  string // what it was, in words; "": it answered
 }
 
 // adopted is a state that a head has adopted. It is never changed.
@@ -213,6 +219,7 @@ func (s *Server) send(ctx context.Context, out *lines, server cluster.ServerName
 			m = has.messageTo(&next, now)
 			has = next
 		}
+		m.Alone = s.isAlone(ctx)
 		if err := out.write(m); err != nil {
 			return err
 		}
@@ -223,6 +230,23 @@ func (s *Server) send(ctx context.Context, out *lines, server cluster.ServerName
 		case <-beat.C:
 		}
 	}
+}
+
+// isAlone returns why the shared state does not answer, as it was found at most a beat ago; "" if it does.
+func (s *Server) isAlone(ctx context.Context) string {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	if time.Since(s.asked) < beatInterval {
+		return s.alone
+	}
+	ctx, cancel := context.WithTimeout(ctx, beatInterval)
+	defer cancel()
+	s.alone = ""
+	if err := s.Answers(ctx); err != nil {
+		s.alone = err.Error()
+	}
+	s.asked = time.Now()
+	return s.alone
 }
 
 // messageTo returns the message that leads to next, which a server has when it has adopted to.

@@ -69,6 +69,7 @@ type head struct {
 	stream  *Server
 	web     *httptest.Server
 	confirm error // what Confirm returns
+	answers error // what Answers returns
 }
 
 func newHead(t *testing.T) *head {
@@ -76,6 +77,7 @@ func newHead(t *testing.T) *head {
 	h.stream = NewServer(ServerOptions{
 		Caller:  func(context.Context) (cluster.ServerName, error) { return "is1", nil },
 		Confirm: func(context.Context) error { return h.confirm },
+		Answers: func(context.Context) error { return h.answers },
 		Log:     slog.New(slog.DiscardHandler),
 	})
 	h.web = serve(t, h.stream)
@@ -417,9 +419,30 @@ func TestAHeadThatIsSilentIsLeft(t *testing.T) {
 	f.deadAfter = 50 * time.Millisecond
 	at, err := positionOf(state(5))
 	testkit.Must(t, err)
-	err = f.follow(t.Context(), Head{Name: "silent", Client: http.DefaultClient, URL: silent.URL}, &at)
+	err = f.follow(t.Context(), Head{Name: "silent", Client: http.DefaultClient, URL: silent.URL}, &at, 0)
 	if err == nil || err.Error() != "it has sent nothing for 50ms" {
 		t.Errorf("it ends with %v", err)
+	}
+}
+
+func TestAHeadWithoutTheSharedStateIsFollowedOnlyWhenThereIsNoOther(t *testing.T) {
+	t.Parallel()
+	var heads []*httptest.Server
+	for revision := range 3 {
+		h := newHead(t)
+		h.stream.Adopt(state(6+int64(revision)), nodes(4))
+		if revision < 2 {
+			h.answers = errors.New("no quorum")
+		}
+		heads = append(heads, h.web)
+	}
+	if got := follow(t, state(5), heads...).next(t); got.Revision != 8 {
+		t.Errorf("of three it follows the one with revision %d", got.Revision)
+	}
+	for n := range 2 {
+		f := follow(t, state(5), heads[:n+1]...)
+		f.next(t)
+		testkit.Eventually(t, "the status says so", func() bool { return f.Status().Alone == "no quorum" })
 	}
 }
 
