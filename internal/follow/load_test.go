@@ -41,7 +41,7 @@ func TestLoadFindsWhatHoldsWithoutTheSharedState(t *testing.T) {
 		},
 		{
 			name: "a description without this server", given: foreign(),
-			err: "serve as head: cluster small has no server of that name; it has away, and --as NAME says",
+			err: "serve as head: cluster small has no server of that name; it has away",
 		},
 		{name: "a state without this server", state: described(foreign()), err: "it has away"},
 		{name: "a description with an error", given: "<cluster/>", err: "cluster.xml:1"},
