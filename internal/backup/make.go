@@ -239,7 +239,7 @@ func (m *maker) emitDir(path, as string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	e, err := readEntry(layer.At(fd, "."), as)
+	e, err := readDir(layer.Dir(fd), as)
 	if err != nil {
 		return err
 	}

@@ -164,7 +164,7 @@ func (s *Stored) compare(e *entry, inodes map[string]layer.Inode) error {
 	if st.Nlink > 1 && e.kind != dirKind {
 		inodes[e.path] = ino
 	}
-	have, err := readEntry(at, e.path)
+	have, err := readEntry(at, e.path, &st)
 	if err != nil {
 		return fmt.Errorf("%s: %w", e.path, err)
 	}

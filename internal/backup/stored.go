@@ -130,6 +130,9 @@ func (c *storedContent) at() (dir int, name string, err error) {
 
 // link makes another name of the file.
 func (c *storedContent) link(dir int, name string) error {
+	if len(c.path) < unix.PathMax {
+		return unix.Linkat(int(c.root), c.path, dir, name, 0)
+	}
 	from, old, err := c.at()
 	if err != nil {
 		return err

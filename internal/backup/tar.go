@@ -142,9 +142,13 @@ type fixedContent struct {
 }
 
 func (f *fixedContent) each(write func([]byte, uint64) error) error {
-	file, ok := f.content.(*fileContent)
+	named, ok := f.content.(*namedContent)
 	if !ok {
 		return f.content.each(write)
+	}
+	file, err := named.open()
+	if err != nil {
+		return err
 	}
 	return file.eachOf(f.data, write)
 }

@@ -70,7 +70,7 @@ func (t *tree) full(path string) string {
 
 // level emits an open directory and its entries, and returns the directories in it.
 func (t *tree) level(dir layer.Dir, path string) (below []string, err error) {
-	e, err := readEntry(layer.At(int(dir), "."), t.full(path))
+	e, err := readDir(dir, t.full(path))
 	if err != nil {
 		return nil, t.unreadable(path, err)
 	}
@@ -115,18 +115,14 @@ func (t *tree) one(dir layer.Dir, path string) (isDir bool, err error) {
 	if first, ok := t.links[ino]; ok && st.Nlink > 1 {
 		return false, t.emit(&entry{path: t.full(path), kind: fileKind, hardLink: first}, nil)
 	}
-	e, err := readEntry(at, t.full(path))
+	e, err := readEntry(at, t.full(path), &st)
 	if err != nil {
 		return false, t.unreadable(path, err)
 	}
 	var c content
 	if e.kind == fileKind {
-		fd, err := unix.Openat(at.FD, at.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOATIME|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return false, t.unreadable(path, err)
-		}
-		f := &fileContent{fd: fd, size: e.size}
-		defer unix.Close(fd)
+		f := &namedContent{at: at, size: e.size}
+		defer f.close()
 		c = f
 	}
 	err = t.emit(e, c)
@@ -157,12 +153,17 @@ func kindOf(mode uint32) kind {
 	return fileKind
 }
 
-// readEntry reads all of an entry but its content.
-func readEntry(at layer.Entry, path string) (*entry, error) {
+// readDir reads an open directory as an entry.
+func readDir(dir layer.Dir, path string) (*entry, error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(at.FD, at.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstat(int(dir), &st); err != nil {
 		return nil, err
 	}
+	return readEntry(layer.At(int(dir), "."), path, &st)
+}
+
+// readEntry reads all of an entry with the status st but its content.
+func readEntry(at layer.Entry, path string, st *unix.Stat_t) (*entry, error) {
 	e := &entry{
 		path: path, kind: kindOf(st.Mode), mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid,
 		mtime: image.Time{Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec)},
@@ -231,6 +232,48 @@ func grown(read func([]byte) (int, error)) ([]byte, error) {
 		return buf[:n], nil
 	}
 	return nil, unix.E2BIG
+}
+
+// namedContent is the content of a file that is opened when it is needed.
+type namedContent struct {
+	at   layer.Entry
+	size uint64
+	file *fileContent
+}
+
+func (c *namedContent) open() (*fileContent, error) {
+	if c.file != nil {
+		return c.file, nil
+	}
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOATIME | unix.O_CLOEXEC
+	fd, err := unix.Openat(c.at.FD, c.at.Name, flags, 0)
+	if err != nil {
+		return nil, &readError{err}
+	}
+	c.file = &fileContent{fd: fd, size: c.size}
+	return c.file, nil
+}
+
+func (c *namedContent) close() {
+	if c.file != nil {
+		unix.Close(c.file.fd)
+	}
+}
+
+func (c *namedContent) extents() ([]image.Extent, error) {
+	f, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	return f.extents()
+}
+
+func (c *namedContent) each(write func(b []byte, off uint64) error) error {
+	f, err := c.open()
+	if err != nil {
+		return err
+	}
+	return f.each(write)
 }
 
 // fileContent is the content of an open file.
