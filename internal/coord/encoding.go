@@ -112,6 +112,8 @@ func (s *State) decodeKey(key string, e entry) error {
 		err := json.Unmarshal(e.value, s.Description)
 		s.Description.Revision = e.revision
 		return err
+	case key == restoringKey:
+		s.Restoring = true
 	case key == "desired":
 		return json.Unmarshal(e.value, &s.Desired)
 	case key == "next":

@@ -62,6 +62,26 @@ func (c *Coord) putServer(ctx context.Context, name string, s Server) (done bool
 	return err == nil && put.Succeeded, err
 }
 
+// BeginRestore notes that a state that was lost is being put back: until EndRestore it is not whole, also after a crash.
+// See State.Restoring.
+func (c *Coord) BeginRestore(ctx context.Context) error {
+	return c.noteRestore(ctx, clientv3.OpPut(c.prefix+restoringKey, ""))
+}
+
+// EndRestore notes that the state is whole.
+func (c *Coord) EndRestore(ctx context.Context) error {
+	return c.noteRestore(ctx, clientv3.OpDelete(c.prefix+restoringKey))
+}
+
+const restoringKey = "restoring"
+
+func (c *Coord) noteRestore(ctx context.Context, op clientv3.Op) error {
+	if _, err := c.txn(ctx, nil, []clientv3.Op{op}); err != nil {
+		return fmt.Errorf("note that a lost state is put back: %w", err)
+	}
+	return nil
+}
+
 // PutMembers puts the servers and the revocations of a state that was lost. Those that the present state has stay as
 // they are.
 func (c *Coord) PutMembers(ctx context.Context, lost State) error {

@@ -13,6 +13,7 @@ type State struct {
 	// Store identifies the etcd cluster. Revisions of two clusters cannot be compared.
 	Store       string            `json:"store"`
 	Revision    int64             `json:"revision"`
+	Restoring   bool              `json:"-"`           // a state that was lost is being put back; this is a part of it
 	Description *Description      `json:"description"` // nil: none applied yet
 	Images      map[string]*Image `json:"images"`      // by name; images that a number was given for
 	// Desired are the references of nodes that do not follow the current version of their image. Next are references

@@ -91,6 +91,10 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 		f.incomplete.Store(true)
 		return nil
 	}
+	if s.Restoring && old.State.Revision > 0 {
+		f.incomplete.Store(f.heads == nil)
+		return nil
+	}
 	now := &Declared{State: s, Cluster: old.Cluster, Digest: old.Digest}
 	if s.Description != nil && s.Description.Digest != old.Digest {
 		if c, err := f.parse(s.Description); err == nil {

@@ -16,11 +16,17 @@ func (f *Follower) Restore(ctx context.Context, c *coord.Coord) error {
 	if err != nil {
 		return err
 	}
-	now, lost := f.Now(), empty(s)
+	now, lost := f.Now(), empty(s) || s.Restoring
+	if s.Restoring && now.State.Revision == 0 { // what was kept is lost too
+		return c.EndRestore(ctx)
+	}
 	lost = lost && now.State.Revision > 0
 	if lost {
 		f.Log.Warn("the shared state was empty; what was kept of it is put back",
 			"images", len(now.State.Images), "nodes", len(now.State.Desired))
+		if err := c.BeginRestore(ctx); err != nil {
+			return err
+		}
 		if err := c.PutMembers(ctx, now.State); err != nil {
 			return err
 		}
@@ -40,7 +46,10 @@ func (f *Follower) Restore(ctx context.Context, c *coord.Coord) error {
 		}
 	}
 	if lost {
-		return errors.Join(putTags(ctx, c, now.State), putWatches(ctx, c, now.State))
+		if err := errors.Join(putTags(ctx, c, now.State), putWatches(ctx, c, now.State)); err != nil {
+			return err
+		}
+		return c.EndRestore(ctx)
 	}
 	return nil
 }

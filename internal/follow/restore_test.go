@@ -13,6 +13,35 @@ import (
 	"dim/internal/testkit"
 )
 
+// A server that is killed while it puts a lost state back goes on with that when it starts again.
+func TestAStateThatIsPutBackInPartIsNotAdopted(t *testing.T) {
+	t.Parallel()
+	kept := coord.State{
+		Store: "lost", Revision: 7, Images: images(2),
+		Watches: map[string]coord.Watch{"compute": {Server: "head"}},
+	}
+	kept.Images["compute"].Tags = map[string]int{"stable": 2}
+	f, c := loaded(t, kept), openCoord(t)
+	killed := errors.New("killed")
+	put := func(context.Context, *coord.Coord, coord.State, coord.State) error { return killed }
+	f.OnRestore(func(ctx context.Context, c *coord.Coord, s, had coord.State) error { return put(ctx, c, s, had) })
+	if err := f.Restore(t.Context(), c); !errors.Is(err, killed) {
+		t.Fatal(err)
+	}
+	testkit.Must(t, f.Refresh(t.Context(), c))
+	if now := f.Now().State; now.Store != "lost" || len(now.Watches) != 1 {
+		t.Errorf("a part of a state was adopted: %+v", now)
+	}
+	put = func(ctx context.Context, c *coord.Coord, _, _ coord.State) error {
+		return errors.Join(c.PutVersion(ctx, version(1)), c.PutVersion(ctx, version(2)))
+	}
+	testkit.Must(t, f.Restore(t.Context(), c), f.Refresh(t.Context(), c))
+	now := f.Now().State
+	if now.Restoring || now.Store == "lost" || len(now.Watches) != 1 || now.Images["compute"].Tags["stable"] != 2 {
+		t.Errorf("what came back is %+v", now)
+	}
+}
+
 func TestAStateThatWasLostIsPutBack(t *testing.T) {
 	t.Parallel()
 	kept := coord.State{

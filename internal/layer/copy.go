@@ -31,7 +31,8 @@ type Copy struct {
 	Bytes  uint64 // blocks of its files, each hard-linked one once
 	Copied uint64 // of these, what could not be shared; if nothing is made, what the disk would copy if it cannot share
 
-	links map[Inode]string // the first path of the copy of each file with several names
+	recent uint64           // see FillPool
+	links  map[Inode]string // the first path of the copy of each file with several names
 }
 
 // CopyEntry is one entry of the layer that is copied.

@@ -20,14 +20,17 @@ func (e *CopyEntry) Origin(now time.Time) (o [16]byte, ok bool) {
 }
 
 // FillPool copies files of the layer to the directory Pool, which exists, while the layer is in use. Run takes from it
-// what has not changed since. Entries that vanish meanwhile are left out, and so are files that change.
-func (c *Copy) FillPool() error {
+// what has not changed since. Entries that vanish meanwhile are left out, and so are files that change. FillPool returns
+// the bytes of the files that changed too recently to be recognized.
+func (c *Copy) FillPool() (recent uint64, err error) {
 	pool, err := c.Root.OpenDir(c.Pool)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unix.Close(pool)
-	return c.fill(pool, "")
+	c.recent = 0
+	err = c.fill(pool, "")
+	return c.recent, err
 }
 
 func (c *Copy) fill(pool int, path string) error {
@@ -89,6 +92,9 @@ func vanished(err error) error {
 func (c *Copy) fillFile(pool int, e *CopyEntry, how Choice) error {
 	origin, ok := e.Origin(time.Now())
 	name, now := hex.EncodeToString(origin[:]), *e
+	if !ok {
+		c.recent += uint64(Occupied(&e.Stat))
+	}
 	if !ok || unix.Fstatat(pool, name, &now.Stat, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		return nil
 	}

@@ -170,17 +170,26 @@ func (c *staging) describe(at int64, journal []byte, to *image.Version) error {
 	return nil
 }
 
-// largePass is how many bytes a pass over a layer copies if another one is worth it: meanwhile files have changed.
-const largePass = 256 << 20
+const (
+	// largePass is how many bytes a pass over a layer copies if another one is worth it: meanwhile files have changed.
+	largePass = 256 << 20
+	// largeRecent is how many bytes of files that have just changed are worth to wait until they can be recognized.
+	largeRecent = 16 << 20
+	// recognized is the time after which a file is recognized by its ctime, see layer.CopyEntry.
+	recognized = 1100 * time.Millisecond
+)
 
 // fillPool copies what has not changed for a second, while the replica is in use.
 func (c *staging) fillPool() error {
 	for range 3 {
 		before := c.copy.Copied
-		if err := c.copy.FillPool(); err != nil {
+		recent, err := c.copy.FillPool()
+		if err != nil {
 			return err
 		}
-		if c.copy.Copied-before < largePass {
+		if recent >= largeRecent {
+			time.Sleep(recognized)
+		} else if c.copy.Copied-before < largePass {
 			break
 		}
 	}
