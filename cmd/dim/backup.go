@@ -15,6 +15,7 @@ import (
 	"dim/internal/backup"
 	"dim/internal/backup/stopped"
 	"dim/internal/control"
+	"dim/internal/pki"
 )
 
 // backupFlags are the flags of `dim backup`.
@@ -113,8 +114,11 @@ func (a *app) backupSource(ctx context.Context) (s backup.Source, release func()
 	_, err = c.BackupState(ctx)
 	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.Unavailable {
 		at, serr := stopped.Open(a.data)
-		if serr != nil {
+		if errors.Is(serr, pki.ErrNotInitialised) {
 			return nil, nil, serr
+		}
+		if serr != nil { // it starts, or another backup is being made
+			return nil, nil, control.Errorf(control.Unavailable, "%v; %v", err, serr).WithHint(e.Hint)
 		}
 		return at, func() { _ = at.Close() }, nil
 	}

@@ -58,6 +58,7 @@ type maker struct {
 	data   layer.Dir
 	began  time.Time
 	part   string
+	hollow bool   // files that the former backup has come without content
 	total  uint64 // bytes that will be written, as far as it is known
 
 	staged   map[string]bool // replicas that are in the backup
@@ -212,7 +213,7 @@ func (m *maker) emit(e *entry, c content) error {
 	}
 	old := m.former.content(e)
 	if old != nil {
-		if e.origin == nil { // a staged file has no content
+		if !m.hollow {
 			old.instead = c
 		}
 		c = old
@@ -278,7 +279,7 @@ func (m *maker) layers() error {
 	}
 	// Replicas that appear meanwhile are taken too, but not for ever.
 	for range 3 {
-		fresh := slices.DeleteFunc(state.Replicas, func(r string) bool { return m.staged[r] })
+		fresh := slices.DeleteFunc(slices.Clone(state.Replicas), func(r string) bool { return m.staged[r] })
 		for _, r := range fresh {
 			if err := m.layer(r); err != nil {
 				return err
@@ -303,7 +304,7 @@ func (m *maker) layers() error {
 // layer emits what one replica has on disk. If it cannot be had, the backup lacks it.
 func (m *maker) layer(replica string) error {
 	m.staged[replica] = true
-	s, release, err := m.Source.Stage(m.ctx, control.StageRequest{Replica: replica, Known: m.former.known()})
+	s, release, err := m.Source.Stage(m.ctx, control.StageRequest{Replica: replica, Known: m.former.known(replica)})
 	if err != nil {
 		if m.ctx.Err() == nil {
 			m.problem("replicas/"+replica, err)
@@ -328,8 +329,12 @@ func (m *maker) layer(replica string) error {
 	before := *m.info
 	t := tree{
 		root: layer.Dir(fd), prefix: at + "/" + name, skip: notKept, emit: m.emit, failed: m.problem,
+		origins: s.InPlace,
 	}
-	if err := t.walk("."); err != nil {
+	m.hollow = !s.InPlace
+	err = t.walk(".")
+	m.hollow = false
+	if err != nil {
 		return err
 	}
 	m.segments = append(m.segments, s.Journal...)

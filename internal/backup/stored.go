@@ -185,9 +185,10 @@ func (c *storedContent) each(write func(b []byte, off uint64) error) error {
 
 // former is what a former backup offers to the next one.
 type former struct {
-	root    layer.Dir
-	origins map[origin]*entry
-	objects map[string]*entry // of the store, by path
+	root     layer.Dir
+	origins  map[origin]*entry
+	objects  map[string]*entry // of the store, by path
+	perLayer map[string][]byte // the origins of each replica, one after the other
 }
 
 // loadFormer reads the latest backup in a directory that can be read; nil: there is none.
@@ -201,12 +202,16 @@ func loadFormer(dir string) *former {
 		if err != nil {
 			continue
 		}
-		f := &former{root: s.root, origins: map[origin]*entry{}, objects: map[string]*entry{}}
+		f := &former{
+			root: s.root, origins: map[origin]*entry{}, objects: map[string]*entry{}, perLayer: map[string][]byte{},
+		}
 		err = s.entries(func(e *entry) error {
 			switch {
 			case e.kind != fileKind || e.hardLink != "":
 			case e.origin != nil:
 				f.origins[*e.origin] = e
+				replica := replicaOf(e.path)
+				f.perLayer[replica] = append(f.perLayer[replica], e.origin[:]...)
 			case strings.HasPrefix(e.path, storeDir+"/trees/"), strings.HasPrefix(e.path, storeDir+"/blobs/"):
 				f.objects[e.path] = e
 			}
@@ -246,17 +251,19 @@ func (f *former) content(e *entry) *storedContent {
 	return &storedContent{root: f.root, path: old.path, size: old.size, digest: old.digest, copyOnly: !same}
 }
 
-// known returns the origins that the former backup has, for control.StageRequest. There are at most knownMax.
-func (f *former) known() []byte {
-	if f == nil || len(f.origins) > knownMax {
+// known returns the origins of the files of a replica's layer that the former backup has, for control.StageRequest.
+func (f *former) known(replica string) []byte {
+	if f == nil || len(f.perLayer[replica]) > knownMax {
 		return nil
 	}
-	b := make([]byte, 0, len(f.origins)*len(origin{}))
-	for o := range f.origins {
-		b = append(b, o[:]...)
-	}
-	return b
+	return f.perLayer[replica]
 }
 
-// knownMax bounds a request: 40 MB in base64.
-const knownMax = 2_000_000
+// knownMax bounds what is sent: two million files, 43 MB in base64.
+const knownMax = 2_000_000 * len(origin{})
+
+// replicaOf returns NODE/IMAGE of a path in a backup's layers.
+func replicaOf(path string) string {
+	parts := strings.SplitN(strings.TrimPrefix(path, layersDir+"/"), "/", 3)
+	return strings.Join(parts[:min(2, len(parts))], "/")
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,8 @@ type tree struct {
 	emit   func(e *entry, c content) error
 	failed func(path string, err error) // an entry cannot be read
 
-	links map[layer.Inode]string // the first path of each file with several names
+	origins bool                   // files are those of the layer itself, and their origin is computed
+	links   map[layer.Inode]string // the first path of each file with several names
 }
 
 // readError is a failure to read what is backed up.
@@ -121,6 +123,9 @@ func (t *tree) one(dir layer.Dir, path string) (isDir bool, err error) {
 	}
 	var c content
 	if e.kind == fileKind {
+		if o, ok := (&layer.CopyEntry{Stat: st}).Origin(time.Now()); ok && t.origins {
+			e.origin = (*origin)(&o)
+		}
 		f := &namedContent{at: at, size: e.size}
 		defer f.close()
 		c = f

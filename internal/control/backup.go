@@ -17,8 +17,9 @@ type Staged struct {
 	Image   string    `json:"image,omitempty"`
 	Version int       `json:"version,omitempty"` // that the layer is over; 0: not known
 	Digest  string    `json:"digest,omitempty"`
-	Journal []byte    `json:"journal"`      // records for switches.log
-	Held    float64   `json:"held_seconds"` // how long calls of the node waited
+	InPlace bool      `json:"in_place,omitempty"` // it is no copy: nothing changes what the replica has
+	Journal []byte    `json:"journal"`            // records for switches.log
+	Held    float64   `json:"held_seconds"`       // how long calls of the node waited
 }
 
 // BackupState is what a server declares, knows and serves, as a backup keeps it.

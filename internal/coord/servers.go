@@ -62,8 +62,8 @@ func (c *Coord) putServer(ctx context.Context, name string, s Server) (done bool
 	return err == nil && put.Succeeded, err
 }
 
-// BeginRestore notes that a state that was lost is being put back: until EndRestore it is not whole, also after a crash.
-// See State.Restoring.
+// BeginRestore notes that a state that was lost is being put back: it is not whole until EndRestore, also after a
+// crash. See State.Restoring.
 func (c *Coord) BeginRestore(ctx context.Context) error {
 	return c.noteRestore(ctx, clientv3.OpPut(c.prefix+restoringKey, ""))
 }

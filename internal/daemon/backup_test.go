@@ -306,8 +306,14 @@ func TestAStoppedServerIsBackedUp(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "backup")
 	_, info, err := backup.Make(t.Context(), dir, backup.Options{Data: s.data, Source: source})
 	testkit.Must(t, err)
+	_, second, err := backup.Make(t.Context(), dir, backup.Options{Data: s.data, Source: source})
+	testkit.Must(t, err)
 	testkit.Must(t, source.Close())
-	if !info.Complete || info.Cluster != "small" || len(info.Layers) != 1 || info.Layers[0].Version != 1 {
+	if second.Written >= info.Written {
+		t.Errorf("the first backup has written %d bytes, the second %d", info.Written, second.Written)
+	}
+	if !info.Complete || info.Cluster != "small" || info.Server != "head" || len(info.Layers) != 1 ||
+		info.Layers[0].Version != 1 {
 		t.Errorf("the backup is %+v", info)
 	}
 	next := s.successor(filepath.Join(t.TempDir(), "data"))

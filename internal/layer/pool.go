@@ -20,8 +20,8 @@ func (e *CopyEntry) Origin(now time.Time) (o [16]byte, ok bool) {
 }
 
 // FillPool copies files of the layer to the directory Pool, which exists, while the layer is in use. Run takes from it
-// what has not changed since. Entries that vanish meanwhile are left out, and so are files that change. FillPool returns
-// the bytes of the files that changed too recently to be recognized.
+// what has not changed since. Entries that vanish meanwhile are left out, and so are files that change. FillPool
+// returns the bytes of the files that changed too recently to be recognized.
 func (c *Copy) FillPool() (recent uint64, err error) {
 	pool, err := c.Root.OpenDir(c.Pool)
 	if err != nil {

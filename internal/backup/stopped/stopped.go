@@ -5,11 +5,14 @@ package stopped
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"dim/internal/cluster"
@@ -73,6 +76,7 @@ func (s *Source) BackupState(ctx context.Context) (out control.BackupState, err 
 	if err != nil {
 		out.Missing = err.Error()
 	}
+	out.Server = s.server()
 	if state.Description != nil && len(state.Description.Files) > 0 {
 		out.Cluster = name(state.Description)
 	}
@@ -83,6 +87,24 @@ func (s *Source) BackupState(ctx context.Context) (out control.BackupState, err 
 		s.known = &out
 	}
 	return out, err
+}
+
+// server returns the name of the server, which its certificate has (docs/formats/data.md); "" if it was never started.
+func (s *Source) server() string {
+	text, err := os.ReadFile(s.in("identity/cert.pem"))
+	block, _ := pem.Decode(text)
+	if err != nil || block == nil {
+		return ""
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || len(cert.URIs) != 1 {
+		return ""
+	}
+	parts := strings.Split(cert.URIs[0].Path, "/") // "", the id, the name, the roles
+	if len(parts) < 3 {
+		return ""
+	}
+	return parts[2]
 }
 
 // state returns the newest declared state that the data directory has.
@@ -129,7 +151,7 @@ func name(d *coord.Description) string {
 
 // Stage implements backup.Source. Nothing changes, so there is nothing to copy.
 func (s *Source) Stage(_ context.Context, r control.StageRequest) (control.Staged, func(), error) {
-	out := control.Staged{Path: r.Replica, Time: time.Now()}
+	out := control.Staged{Path: r.Replica, Time: time.Now(), InPlace: true}
 	dir, image := filepath.Split(r.Replica)
 	if v, ok := s.set.Followed(filepath.Clean(dir), image); ok {
 		out.Image, out.Version, out.Digest = v.Image, v.Number, v.Digest.String()
