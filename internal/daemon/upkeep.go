@@ -58,11 +58,14 @@ func (d *daemon) saveClock() {
 	}
 }
 
-// inUse returns the versions that somebody uses besides nodes, with how.
+// inUse returns the versions that somebody uses besides nodes of this server, with how.
 func (d *daemon) inUse() map[image.Ref]string {
 	list := d.api.MountedVersions()
 	if v, ok := d.api.Storms.Version(); ok {
 		list[v] = "a load test boots it"
+	}
+	for ref, node := range d.others.fleet.ShownElsewhere(d.server) {
+		list[ref] = "node " + string(node) + " shows it"
 	}
 	return list
 }

@@ -39,11 +39,6 @@ type Report struct {
 	Sent     time.Time `json:"sent"`     // by the server's own clock
 	Store    string    `json:"store"`    // coord.State.Store of the declared state that it follows
 	Revision int64     `json:"revision"` // of that state
-	// Kept is the revision of the last state that all of the server has adopted, and that is on its disk: nothing
-	// older holds there any more, also after a restart. 0: none. Description is the one that it follows by that state.
-	Kept        int64        `json:"kept"`
-	Description image.Digest `json:"description"`
-
 	Versions []Version `json:"versions"` // those that it has or gets
 	Nodes    []Node    `json:"nodes"`    // those whose first server it is
 	Problems []Problem `json:"problems"` // but for those of nodes
@@ -167,6 +162,21 @@ func (f *Fleet) Holders(d image.Digest) []cluster.ServerName {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// ShownElsewhere returns the versions that nodes of other servers show, by their last reports, with one node of each.
+func (f *Fleet) ShownElsewhere(here cluster.ServerName) map[image.Ref]cluster.NodeName {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	shown := map[image.Ref]cluster.NodeName{}
+	for server, h := range f.servers {
+		for i := range h.Nodes {
+			if n := &h.Nodes[i]; server != here && !n.Shows.IsZero() {
+				shown[n.Shows] = n.Name
+			}
+		}
+	}
+	return shown
 }
 
 // Node returns what the server that serves n reported of it last, and when that arrived. ok is false when that is not

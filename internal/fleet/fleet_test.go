@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/image"
@@ -33,5 +35,33 @@ func TestANodeIsWhatTheServerThatServesItReports(t *testing.T) {
 	check("when its server is not declared any more", 0)
 	if _, ok := f.Server("is2"); !ok {
 		t.Error("the report of a declared server is gone")
+	}
+}
+
+func TestWhatServersHoldAndShow(t *testing.T) {
+	f := New()
+	ref := func(number int) image.Ref { return image.Ref{Image: "compute", Number: number} }
+	whole := Version{Version: ref(1), Digest: image.Sum(nil)}
+	part := whole
+	part.Missing = &Missing{Files: 2, Bytes: 120e6, Rate: 40e6, Left: 3 * time.Second}
+	f.Put("is1", &Report{Versions: []Version{whole}, Nodes: []Node{{Name: "n01", Shows: ref(1)}, {Name: "n02"}}})
+	f.Put("is2", &Report{Versions: []Version{part}, Nodes: []Node{{Name: "n03", Shows: ref(2)}}})
+	if got := f.Holders(whole.Digest); !slices.Equal(got, []cluster.ServerName{"is1"}) {
+		t.Errorf("holders are %v", got)
+	}
+	if got := f.ShownElsewhere("is2"); len(got) != 1 || got[ref(1)] != "n01" {
+		t.Errorf("elsewhere is shown %v", got)
+	}
+	for _, c := range []struct {
+		m    *Missing
+		want string
+	}{
+		{part.Missing, "120 MB to go, 3s at 40.0 MB/s"},
+		{&Missing{Bytes: 7e6}, "7 MB to go at most"},
+		{&Missing{Bytes: 7e6, Problem: "no server answers"}, "no server answers"},
+	} {
+		if got := c.m.String(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
 	}
 }

@@ -65,7 +65,6 @@ type Follower struct {
 	Options
 
 	current     atomic.Pointer[Declared]
-	settled     atomic.Pointer[Declared]
 	subscribers []func(context.Context, *Declared)
 	restore     RestoreFunc
 

@@ -50,7 +50,7 @@ type Options struct {
 	Sources  func() []replicate.Source // that may have any version
 	Asked    func() []image.Digest     // versions that other servers are fetching from here
 	Replicas Replicas
-	Mounted  func() map[image.Ref]string // versions that are mounted here, with a directory of each
+	Used     func() map[image.Ref]string // versions that somebody uses besides nodes: "it is mounted at /mnt"
 	Arrived  func(context.Context)       // called when the store has one more version
 	Removed  func(image.Ref)             // called inside Declared.Stable for each version that was removed
 	Serves   func(n *cluster.Node) bool  // whether this server serves a node

@@ -93,7 +93,7 @@ func newSite(t *testing.T, name cluster.ServerName, around func(http.Handler) ht
 			return []replicate.Source{{Name: "head", URL: ts.URL, HTTP: ts.Client()}}
 		},
 		Asked:   func() []image.Digest { return nil },
-		Mounted: func() map[image.Ref]string { return nil },
+		Used:    func() map[image.Ref]string { return nil },
 		Arrived: func(context.Context) { s.arrived <- struct{}{} },
 		Removed: func(image.Ref) {},
 		Serves:  func(n *cluster.Node) bool { return n.Server().Name == name },

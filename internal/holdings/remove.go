@@ -82,7 +82,7 @@ func (k *Keeper) needed(now *follow.Declared) map[image.Digest]bool {
 			}
 		}
 	}
-	for ref := range k.Mounted() {
+	for ref := range k.Used() {
 		if v, ok := now.State.Resolve(ref); ok {
 			keep[v.Digest] = true
 		}

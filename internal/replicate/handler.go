@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -39,6 +40,7 @@ type Handler struct {
 	busy    chan struct{} // an element for each answer that is being sent
 
 	encoders sync.Pool // of *zstd.Encoder
+	shared   sharedAnswers
 
 	computing singleflight.Group // of differences
 	mu        sync.Mutex
@@ -87,23 +89,32 @@ func (h *Handler) noteAsked(d image.Digest) {
 
 // Register calls handle with the pattern and the handler of each request.
 func (h *Handler) Register(handle func(pattern string, h http.Handler)) {
-	handle("POST "+treesPath, h.answer(maxBases, h.name, h.trees))
-	handle("POST "+blobsPath, h.answer(maxBlobs, nil, h.blobs))
-	handle("POST "+filePath, h.answer(maxBases, nil, h.file))
+	handle("POST "+treesPath, h.answers(procedure{maxList: maxBases, answer: h.trees, head: h.name}))
+	handle("POST "+blobsPath, h.answers(procedure{maxList: maxBlobs, answer: h.blobs,
+		shares: func(request) bool { return true }}))
+	handle("POST "+filePath, h.answers(procedure{maxList: maxBases, answer: h.file, shares: h.sharesFile}))
 }
 
 // answerFunc writes the answer to a request. Nothing is written after its error, so that the asker sees an answer that
 // is cut short.
 type answerFunc func(ctx context.Context, r request, w *writer) error
 
-func (h *Handler) answer(maxList int, head func(r request, header http.Header), f answerFunc) http.Handler {
+// procedure is how requests of one kind are answered.
+type procedure struct {
+	maxList int // bounds the digests of a request
+	answer  answerFunc
+	head    func(r request, header http.Header) // writes header fields; nil: none
+	shares  func(r request) bool                // whether the answer is small enough to be shared; nil: it never is
+}
+
+func (h *Handler) answers(p procedure) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 		if err != nil {
 			http.Error(w, "the request is too large or was cut short", http.StatusBadRequest)
 			return
 		}
-		asked, err := parseRequest(body, maxList)
+		asked, err := parseRequest(body, p.maxList)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
@@ -116,34 +127,63 @@ func (h *Handler) answer(maxList int, head func(r request, header http.Header), 
 			http.Error(w, "this server sends as much as it can already", http.StatusServiceUnavailable)
 			return
 		}
-		if head != nil {
-			head(asked, w.Header())
+		if p.head != nil {
+			p.head(asked, w.Header())
 		}
-		h.send(r.Context(), w, func(w *writer) error { return f(r.Context(), asked, w) })
+		w.Header().Set("Content-Type", "application/zstd")
+		to := &timed{w: w, c: http.NewResponseController(w)}
+		if p.shares != nil && p.shares(asked) {
+			err = h.sendShared(r, body, to, func(ctx context.Context, w *writer) error {
+				return p.answer(ctx, asked, w)
+			})
+		} else {
+			_, err = h.pack(to, func(w *writer) error { return p.answer(r.Context(), asked, w) })
+		}
+		if err != nil && r.Context().Err() == nil {
+			h.log.Warn("an answer to another server was cut short", "error", err)
+		}
 	})
 }
 
-// send sends what fill writes.
-func (h *Handler) send(ctx context.Context, to http.ResponseWriter, fill func(w *writer) error) {
-	to.Header().Set("Content-Type", "application/zstd")
-	z, err := h.encoder(&timed{w: to, c: http.NewResponseController(to)})
+// pack packs what fill writes. It reports whether something was absent.
+func (h *Handler) pack(to io.Writer, fill func(w *writer) error) (absent bool, err error) {
+	z, err := h.encoder(to)
 	if err != nil {
-		http.Error(to, err.Error(), http.StatusInternalServerError)
-		return
+		return false, err
 	}
+	defer h.encoders.Put(z)
 	w := &writer{w: bufio.NewWriterSize(z, 64<<10)}
-	err = fill(w)
+	if err := fill(w); err != nil {
+		return false, err
+	}
+	w.kind(kindEnd)
+	return w.absent, errors.Join(w.err, w.w.Flush(), z.Close())
+}
+
+// sendShared sends the answer to a request with a body, which may be one that was made for another asker.
+func (h *Handler) sendShared(
+	r *http.Request, body []byte, to io.Writer, fill func(ctx context.Context, w *writer) error,
+) error {
+	b, err := h.shared.get(r.Context(), image.Sum(append([]byte(r.URL.Path), body...)),
+		func(ctx context.Context, to *bytes.Buffer) (keep bool, err error) {
+			absent, err := h.pack(to, func(w *writer) error { return fill(ctx, w) })
+			return !absent, err
+		})
 	if err == nil {
-		w.kind(kindEnd)
-		err = errors.Join(w.err, w.w.Flush(), z.Close())
+		_, err = to.Write(b)
 	}
-	if err == nil {
-		h.encoders.Put(z)
-		return
+	return err
+}
+
+// sharesFile reports whether the answer about a file is small enough to be shared.
+func (h *Handler) sharesFile(r request) bool {
+	f, err := h.store.OpenBlob(r.of)
+	if err != nil {
+		return false
 	}
-	if ctx.Err() == nil {
-		h.log.Warn("an answer to another server was cut short", "error", err)
-	}
+	defer f.Close()
+	n, err := size(f)
+	return err == nil && n <= sharedFile
 }
 
 func (h *Handler) encoder(w io.Writer) (*zstd.Encoder, error) {

@@ -3,8 +3,11 @@ package replicate
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -175,5 +178,47 @@ func TestPullGoesOnAfterItFailed(t *testing.T) {
 	wantWhole(t, to, v)
 	if sent.Load() > 24<<20 {
 		t.Errorf("%d MB of 36 sent after 20 had arrived", sent.Load()>>20)
+	}
+}
+
+// TestAnswersAreSharedByAllAskers asks for a blob that arrives between two requests, and twice for one that is there.
+func TestAnswersAreSharedByAllAskers(t *testing.T) {
+	s := newStore(t)
+	h := NewHandler(HandlerOptions{Store: s, Log: slog.New(slog.DiscardHandler)})
+	mux := http.NewServeMux()
+	h.Register(mux.Handle)
+	content := noise(1, 5000)
+	ask := func() []byte {
+		body := (&request{list: []image.Digest{image.Sum(content)}}).encode()
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodPost, blobsPath, bytes.NewReader(body)))
+		d := testkit.Value(newReader(w.Body))(t)
+		defer d.close()
+		got, err := readBlob(d, &need{size: 5000}, nil)
+		if errors.Is(err, errAbsent) {
+			return nil
+		}
+		testkit.Must(t, err, d.end())
+		return got
+	}
+	if got := ask(); got != nil {
+		t.Errorf("a store without blobs answers with %d bytes", len(got))
+	}
+	addVersion(t, s, 1, files{"f": content})
+	for range 2 {
+		if !bytes.Equal(ask(), content) {
+			t.Error("the answer is not the blob")
+		}
+	}
+	if len(h.shared.kept) != 1 {
+		t.Errorf("%d answers are kept", len(h.shared.kept))
+	}
+	hex := image.Sum(content).String()
+	testkit.Must(t, os.Remove(filepath.Join(s.Dir(), "blobs", hex[:2], hex)))
+	if !bytes.Equal(ask(), content) {
+		t.Error("the answer is not shared")
+	}
+	if h.shared.forgetAll(); ask() != nil {
+		t.Error("the answer is not forgotten")
 	}
 }

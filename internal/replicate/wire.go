@@ -67,11 +67,13 @@ const (
 
 // writer encodes the records of an answer. After an error its methods do nothing.
 type writer struct {
-	w   *bufio.Writer
-	err error
+	w      *bufio.Writer
+	err    error
+	absent bool // a record says that something is absent
 }
 
 func (w *writer) kind(k byte, numbers ...uint64) {
+	w.absent = w.absent || k == kindAbsent
 	var room [1 + 2*binary.MaxVarintLen64]byte
 	b := append(room[:0], k)
 	for _, n := range numbers {
