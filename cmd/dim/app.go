@@ -57,6 +57,7 @@ reaches every machine within seconds, without a reboot.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	group(root)
 	root.AddCommand(
+		a.tokenCommand(), a.joinCommand(), a.serverCommand(),
 		a.initCommand(), a.serveCommand(), a.clusterCommand(), a.imageCommand(), a.rolloutCommand(), a.nodeCommand(),
 		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.benchCommand(), a.backupCommand(), a.restoreCommand(),
 		a.completionCommand(), a.versionCommand(), a.readerCommand(),

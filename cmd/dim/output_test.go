@@ -29,6 +29,7 @@ func outputs() []any {
 		control.Status{}, control.ApplyResult{}, control.Image{}, control.CaptureResult{}, control.Watch{},
 		control.Version{}, control.PruneResult{}, control.VerifyResult{}, control.Comparison{}, control.NodeDiff{},
 		control.Rollout{}, control.Node{}, control.Machine{}, control.CheckResult{}, control.SavedEntry{},
+		control.Token{}, control.ServerChanged{},
 		control.RestoredEntry{}, control.Snapshot{}, control.RestoredSnapshot{}, control.Mount{}, control.Change{},
 		control.Storm{}, storm.Result{}, cluster.Problem{}, summary.Cluster{}, programVersion{},
 	}

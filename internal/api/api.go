@@ -26,6 +26,7 @@ import (
 	"dim/internal/liveness"
 	"dim/internal/loadtest"
 	"dim/internal/masters"
+	"dim/internal/membership"
 	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -54,6 +55,7 @@ type Parts struct {
 	Compare   *compare.Comparer
 	Masters   *masters.Masters
 	Driver    *driver.Driver
+	Members   *membership.Membership
 	Serving   Roots
 	BootFiles *bootfiles.Builder
 	Liveness  *liveness.Tracker

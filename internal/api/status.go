@@ -6,9 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dim/internal/cluster"
 	"dim/internal/control"
-	"dim/internal/follow"
 	"dim/internal/rollout"
 )
 
@@ -52,21 +50,4 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 		})
 	}
 	return s, nil
-}
-
-// servers returns the servers of the description, with what they reported.
-func (api *API) servers(now *follow.Declared) []control.Server {
-	nodes := map[cluster.ServerName]int{}
-	for _, n := range now.Cluster.Nodes {
-		nodes[n.Server().Name]++
-	}
-	list := make([]control.Server, 0, len(now.Cluster.Servers))
-	for _, s := range now.Cluster.Servers {
-		heard, ok := api.Fleet.Server(s.Name)
-		list = append(list, control.Server{
-			Name: string(s.Name), Nodes: nodes[s.Name], HasReported: ok || s.Name == api.Server, Reported: heard.At,
-			Observed: api.reported(s),
-		})
-	}
-	return list
 }

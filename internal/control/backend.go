@@ -7,6 +7,7 @@ import "context"
 // keeps its code; every other error is reported as Internal.
 type Backend interface {
 	StatusBackend
+	ServerBackend
 	DescriptionBackend
 	ImageBackend
 	VersionBackend
@@ -25,6 +26,17 @@ type Backend interface {
 type StatusBackend interface {
 	// Status returns everything that `dim status` shows.
 	Status(ctx context.Context) (Status, error)
+}
+
+// ServerBackend holds which machines are servers of the cluster.
+type ServerBackend interface {
+	// Servers lists the servers of the description.
+	Servers(ctx context.Context) ([]Server, error)
+	// ChangeServer removes, drains or undrains a server, or only reports what that would do. A server that has not
+	// joined is NotFound.
+	ChangeServer(ctx context.Context, name string, change ServerChange) (ServerChanged, error)
+	// NewToken makes a token with which one machine can join. Only a head with the authority can.
+	NewToken(ctx context.Context, r TokenRequest) (Token, error)
 }
 
 // DescriptionBackend holds the cluster description.

@@ -44,16 +44,6 @@ type Coord struct {
 	Error    string `json:"error,omitempty"`
 }
 
-// Server is a server of the description, as this one knows it.
-type Server struct {
-	Name        string `json:"server"`
-	Nodes       int    `json:"node_count"`   // how many nodes it serves, as their first server
-	HasReported bool   `json:"has_reported"` // it is this server, or has reported to it
-
-	Reported time.Time `json:"reported,omitzero"`  // when its last report arrived
-	Observed *Observed `json:"observed,omitempty"` // what it reported last
-}
-
 // Service is one thing that listens.
 type Service struct {
 	Name    string `json:"name"`    // "nfs", "http", "api", "tftp", "dhcp"

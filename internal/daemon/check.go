@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -8,8 +9,25 @@ import (
 
 	"dim/internal/api"
 	"dim/internal/control"
+	"dim/internal/membership"
+	"dim/internal/peer"
 	"dim/internal/pki"
 )
+
+// Join makes a machine a server of a cluster, and keeps a daemon from its data directory meanwhile. It returns who the
+// machine is then, and a warning if there is one.
+func Join(ctx context.Context, j membership.Join) (who peer.Identity, warning string, err error) {
+	if err := os.MkdirAll(j.Data, 0o700); err != nil {
+		return who, "", err
+	}
+	lock, err := pki.Lock(j.Data)
+	if err != nil {
+		return who, "", err
+	}
+	defer lock.Close()
+	j.StateFile = layout(j.Data).state()
+	return j.Run(ctx)
+}
 
 // CheckReplicas checks the replicas in a data directory on which no daemon runs, and keeps one from starting meanwhile.
 // set is a node set of names alone, or empty for all.

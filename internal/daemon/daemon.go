@@ -328,7 +328,8 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 		api.Parts{
 			Store: d.store, Set: d.set, Follow: d.follow, Fleet: d.others.fleet, Registry: registry,
 			Compare: d.compare, Masters: d.masters,
-			Driver: d.driver, Serving: d.serving, BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
+			Driver: d.driver, Members: d.others.members, Serving: d.serving,
+			BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
 			Unknown: d.clients.unknown, Storms: storms, Problems: &d.problems, Log: d.Log,
 		})
 	registry.RewriteRecords(context.Background())

@@ -4,11 +4,26 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+
+	"dim/internal/control"
+	"dim/internal/control/wire"
 )
+
+// refuse answers a call with an error.
+func refuse(w http.ResponseWriter, err error) {
+	e, ok := errors.AsType[*control.Error](err)
+	if !ok {
+		e = control.Errorf(control.Internal, "%v", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusForbidden)
+	_ = json.NewEncoder(w).Encode(wire.Line{Error: e})
+}
 
 // post makes a call with a JSON body that answers with a JSON object.
 func post[T any](ctx context.Context, hc *http.Client, url string, in any) (answer T, err error) {
@@ -28,6 +43,11 @@ func post[T any](ctx context.Context, hc *http.Client, url string, in any) (answ
 	defer resp.Body.Close()
 	body := io.LimitReader(resp.Body, maxAnswer)
 	if resp.StatusCode != http.StatusOK {
+		var refused wire.Line
+		if resp.Header.Get("Content-Type") == "application/json" &&
+			json.NewDecoder(io.LimitReader(body, maxJoin)).Decode(&refused) == nil && refused.Error != nil {
+			return answer, refused.Error
+		}
 		text, _ := io.ReadAll(io.LimitReader(body, 500))
 		return answer, fmt.Errorf("%s answers %s: %s", url, resp.Status, strings.TrimSpace(string(text)))
 	}

@@ -25,10 +25,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	"dim/internal/bounds"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/coord"
@@ -50,14 +52,20 @@ type Options struct {
 type Membership struct {
 	Options
 
-	wake chan struct{} // capacity 1: a state was adopted
+	wake     chan struct{} // capacity 1: a state was adopted
+	attempts bounds.Rate[netip.Addr]
 
 	mu  sync.Mutex
 	err error // why the certificate could not be renewed; nil: it was, or need not be
 }
 
 // New returns a Membership.
-func New(o Options) *Membership { return &Membership{Options: o, wake: make(chan struct{}, 1)} }
+func New(o Options) *Membership {
+	return &Membership{
+		Options: o, wake: make(chan struct{}, 1),
+		attempts: bounds.Rate[netip.Addr]{Every: joinEvery, Burst: joinBurst},
+	}
+}
 
 // renewInterval is the interval between checks whether the certificate is due, and between tries to renew it.
 const renewInterval = time.Minute
@@ -102,13 +110,14 @@ func (m *Membership) Refused(id peer.Identity) error {
 func (m *Membership) Handle(s *peer.Server) {
 	if m.Credentials.Authority() != nil {
 		s.Handle("POST "+renewPath, peer.Renewing, http.HandlerFunc(m.renew))
+		s.Handle("POST "+joinPath, peer.Anyone, http.HandlerFunc(m.join))
 	}
 }
 
 const renewPath = "/peer/v1/renew"
 
-// maxAnswer bounds what is read of an answer, in bytes.
-const maxAnswer = 64 << 10
+// maxAnswer bounds what is read of an answer, in bytes. The description is the most of it.
+const maxAnswer = 32 << 20
 
 // certifyRequest asks for a certificate. certified answers it.
 type certifyRequest struct {
@@ -123,19 +132,19 @@ type certified struct {
 func (m *Membership) renew(w http.ResponseWriter, r *http.Request) {
 	id, _ := peer.From(r.Context())
 	var in certifyRequest
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAnswer)).Decode(&in); err != nil {
-		http.Error(w, fmt.Sprintf("read request: %v", err), http.StatusBadRequest)
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJoin)).Decode(&in); err != nil {
+		refuse(w, control.Errorf(control.Invalid, "read request: %v", err))
 		return
 	}
 	key, err := pki.ParseRequest(in.Request)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		refuse(w, control.Errorf(control.Invalid, "%v", err))
 		return
 	}
 	id.Roles = m.rolesOf(id)
 	chain, err := m.Credentials.Authority().Certify(key, id, time.Now())
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		refuse(w, err)
 		return
 	}
 	m.Log.Info("certificate renewed", "server", id.Name)

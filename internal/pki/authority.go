@@ -171,14 +171,14 @@ func certify(t *x509.Certificate, key *ecdsa.PublicKey, by *pair) (*x509.Certifi
 	return x509.ParseCertificate(der)
 }
 
-// digest identifies a root: the digest of its public key. A new certificate for the same key has the same digest.
-func digest(root *x509.Certificate) [sha256.Size]byte {
+// Digest identifies a root: the digest of its public key. A new certificate for the same key has the same digest.
+func Digest(root *x509.Certificate) [sha256.Size]byte {
 	return sha256.Sum256(root.RawSubjectPublicKeyInfo)
 }
 
 // clusterOf returns the id of a root's cluster.
 func clusterOf(root *x509.Certificate) string {
-	d := digest(root)
+	d := Digest(root)
 	return hex.EncodeToString(d[:10])
 }
 

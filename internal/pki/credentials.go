@@ -31,7 +31,6 @@ var ErrOutdated = errors.New("the certificate is not valid at this time")
 type Credentials struct {
 	dir       string // of the identity
 	root      *x509.Certificate
-	roots     *x509.CertPool
 	authority *Authority // nil: this server does not certify others
 	key       *ecdsa.PrivateKey
 
@@ -45,9 +44,12 @@ type held struct {
 	id   Identity
 }
 
-// Open reads the keys of a data directory. It brings a directory of an earlier format to this program's first. The
-// caller keeps other processes from the directory.
+// Open reads the keys of a data directory. It brings a directory of an earlier format to this program's first, and
+// completes a join that was interrupted. The caller keeps other processes from the directory.
 func Open(data string) (*Credentials, error) {
+	if err := completeJoin(data); err != nil {
+		return nil, fmt.Errorf("complete the join of %s: %w", data, err)
+	}
 	n, err := formatOf(data)
 	if err == nil && n < format {
 		err = upgrade(data, time.Now())
@@ -59,8 +61,6 @@ func Open(data string) (*Credentials, error) {
 	if c.root, err = loadCertificate(filepath.Join(data, "ca", certFile)); err != nil {
 		return nil, fmt.Errorf("load authority: %w", err)
 	}
-	c.roots = x509.NewCertPool()
-	c.roots.AddCert(c.root)
 	if c.authority, err = loadAuthority(data, c.root); err != nil {
 		return nil, err
 	}
@@ -104,6 +104,9 @@ func (c *Credentials) Expires() time.Time { return c.held.Load().cert.Leaf.NotAf
 
 // Certificate returns the certificate to show to others, with its key.
 func (c *Credentials) Certificate() *tls.Certificate { return &c.held.Load().cert }
+
+// Root returns the certificate of the cluster's root.
+func (c *Credentials) Root() *x509.Certificate { return c.root }
 
 // Authority returns the authority that certifies servers, nil if this server does not have it.
 func (c *Credentials) Authority() *Authority { return c.authority }
@@ -188,19 +191,18 @@ const maxChain = 3
 // Verify returns which server of this cluster the certificates are of, the server's own first. use is what it uses them
 // for: to serve or to call. If all is right but the time, it returns who it is, and ErrOutdated.
 func (c *Credentials) Verify(certs []*x509.Certificate, use x509.ExtKeyUsage) (Identity, error) {
-	return verify(certs, use, c.root, c.roots)
+	return verify(certs, use, c.root)
 }
 
-func verify(
-	certs []*x509.Certificate, use x509.ExtKeyUsage, root *x509.Certificate, roots *x509.CertPool,
-) (Identity, error) {
+func verify(certs []*x509.Certificate, use x509.ExtKeyUsage, root *x509.Certificate) (Identity, error) {
 	if len(certs) == 0 || len(certs) > maxChain {
 		return Identity{}, fmt.Errorf("%d certificates, want 1 to %d", len(certs), maxChain)
 	}
 	leaf, o := certs[0], x509.VerifyOptions{
-		Roots: roots, Intermediates: x509.NewCertPool(), DNSName: serverName, KeyUsages: []x509.ExtKeyUsage{use},
-		CurrentTime: time.Now(),
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: serverName,
+		KeyUsages: []x509.ExtKeyUsage{use}, CurrentTime: time.Now(),
 	}
+	o.Roots.AddCert(root)
 	for _, cert := range certs[1:] {
 		o.Intermediates.AddCert(cert)
 	}
@@ -259,8 +261,8 @@ func loadCertificate(path string) (*x509.Certificate, error) {
 	return certs[0], nil
 }
 
-// newID returns a random id of a server.
-func newID() string { return strings.ToLower(rand.Text()) }
+// NewID returns a random id of a server.
+func NewID() string { return strings.ToLower(rand.Text()) }
 
 // makeIdentity makes the identity of a server that has no name yet. No other server accepts it.
 func makeIdentity(data string, now time.Time) error {
@@ -269,7 +271,7 @@ func makeIdentity(data string, now time.Time) error {
 		return err
 	}
 	t := &x509.Certificate{
-		Subject: pkix.Name{CommonName: newID()}, NotBefore: now.Add(-clockSkew), NotAfter: now.Add(identityLife),
+		Subject: pkix.Name{CommonName: NewID()}, NotBefore: now.Add(-clockSkew), NotAfter: now.Add(identityLife),
 	}
 	cert, err := certify(t, &key.PublicKey, &pair{key: key, cert: t})
 	if err != nil {

@@ -17,7 +17,7 @@
 // # Invariants
 //
 // DATA/format is written last, so a directory that has it is complete. An Init that was interrupted can be run again,
-// and so can an upgrade from format 1. Only the superuser can enter the directory (0700):
+// and so can an upgrade from format 1 and the completion of a join. Only the superuser can enter the directory (0700):
 // layers contain setuid programs that nodes wrote.
 //
 // It must not know what is kept in the directories that it makes, nor how certificates travel.
@@ -36,11 +36,15 @@ import (
 	"dim/internal/durable"
 )
 
-// ErrNotInitialised means that a directory is not a data directory.
-var ErrNotInitialised = errors.New("not initialised")
+// Errors to branch on.
+var (
+	// ErrNotInitialised means that a directory is not a data directory.
+	ErrNotInitialised = errors.New("not initialised")
+	// ErrInitialised means that a directory has an identity already.
+	ErrInitialised = errors.New("already initialised")
+)
 
 var (
-	errInitialised = errors.New("already initialised")
 	errNotEmpty    = errors.New("not empty, and not a data directory")
 	errNewerFormat = errors.New("made by a newer dim")
 )
@@ -69,7 +73,7 @@ func Init(data string) (id string, err error) {
 func initialise(data string, now time.Time) error {
 	if err := Check(data); !errors.Is(err, ErrNotInitialised) {
 		if err == nil || errors.Is(err, errNewerFormat) {
-			return errInitialised
+			return ErrInitialised
 		}
 		return err
 	}
@@ -101,7 +105,7 @@ func makeDirs(data string) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	ours := map[string]bool{"lost+found": true, "lock": true}
+	ours := map[string]bool{"lost+found": true, "lock": true, joiningDir: true}
 	for _, part := range parts() {
 		ours[part] = true
 	}

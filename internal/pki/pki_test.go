@@ -38,11 +38,11 @@ func TestInitChangesNothingThatExists(t *testing.T) {
 	testkit.Value(Init(data))(t)
 	key := filepath.Join(data, "ca", keyFile)
 	before := testkit.Value(os.ReadFile(key))(t)
-	if _, err := Init(data); !errors.Is(err, errInitialised) {
+	if _, err := Init(data); !errors.Is(err, ErrInitialised) {
 		t.Errorf("second Init: %v", err)
 	}
 	testkit.Must(t, os.WriteFile(filepath.Join(data, "format"), []byte("3\n"), 0o600))
-	if _, err := Init(data); !errors.Is(err, errInitialised) {
+	if _, err := Init(data); !errors.Is(err, ErrInitialised) {
 		t.Errorf("Init over a newer format: %v", err)
 	}
 	if _, err := Open(data); !errors.Is(err, errNewerFormat) {

@@ -14,7 +14,7 @@ func readable() []string {
 	return []string{
 		"GET /v1/status", "GET /v1/images", "GET /v1/images/{image}/versions", "GET /v1/versions/{ref}",
 		"GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/machines", "GET /v1/rollouts", "GET /v1/rollouts/{id}",
-		"GET /v1/snapshots", "GET /v1/mounts",
+		"GET /v1/snapshots", "GET /v1/mounts", "GET /v1/servers",
 	}
 }
 

@@ -111,6 +111,7 @@ func Serve(ctx context.Context, ln net.Listener, calls *Calls, log *slog.Logger)
 func newMux(b control.Backend) *http.ServeMux {
 	mux := http.NewServeMux()
 	handleStatus(mux, b)
+	handleServers(mux, b)
 	handleDescription(mux, b)
 	handleImages(mux, b)
 	handleVersions(mux, b)
@@ -132,6 +133,18 @@ func newMux(b control.Backend) *http.ServeMux {
 
 func handleStatus(mux *http.ServeMux, b control.StatusBackend) {
 	mux.Handle("GET /v1/status", answer(func(r *http.Request) (control.Status, error) { return b.Status(r.Context()) }))
+}
+
+func handleServers(mux *http.ServeMux, b control.ServerBackend) {
+	mux.Handle("GET /v1/servers", answer(func(r *http.Request) ([]control.Server, error) {
+		return b.Servers(r.Context())
+	}))
+	mux.Handle("POST /v1/servers/{server}", answer(func(r *http.Request) (control.ServerChanged, error) {
+		return withBody(func(ctx context.Context, change control.ServerChange) (control.ServerChanged, error) {
+			return b.ChangeServer(ctx, r.PathValue("server"), change)
+		})(r)
+	}))
+	mux.Handle("POST /v1/tokens", answer(withBody(b.NewToken)))
 }
 
 func handleDescription(mux *http.ServeMux, b control.DescriptionBackend) {

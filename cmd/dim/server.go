@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dim/internal/control"
+)
+
+func (a *app) serverCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "server", Short: "The servers of the cluster"}
+	group(cmd)
+	cmd.AddCommand(a.serverLsCommand(), a.serverShowCommand(),
+		a.serverChangeCommand("rm", "remove", &cobra.Command{
+			Short: "Remove a server: its certificate is refused from now on",
+			Long: `Ends the identity of a server that has joined. All servers refuse it within
+seconds, and close the connections that it has open. It cannot join again
+without a new token. The description is not changed.`,
+			Example: `  dim server rm is07 --dry-run
+  dim server rm is07`,
+		}),
+		a.serverChangeCommand("drain", "drain", &cobra.Command{
+			Short: "Let a server boot no more nodes",
+			Long: `Lets a server answer no more boots, so that it can be serviced. Its nodes that
+run are served on. dim server undrain ends it.`,
+			Example: `  dim server drain is07`,
+		}),
+		a.serverChangeCommand("undrain", "undrain", &cobra.Command{
+			Short:   "Let a server boot nodes again",
+			Example: `  dim server undrain is07`,
+		}))
+	return cmd
+}
+
+func (a *app) serverLsCommand() *cobra.Command {
+	return a.names(&cobra.Command{
+		Use:     "ls",
+		Short:   "List the servers",
+		Long:    `Lists the servers of the description: which of them have joined, and what they reported.`,
+		Example: `  dim server ls`,
+		Args:    operands(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := a.client().Servers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return showList(a, list, func(s control.Server) string { return s.Name }, func(w io.Writer) {
+				row(w, "SERVER", "ROLES", "ADDRESS", "NODES", "STATE", "REPORTED")
+				for i := range list {
+					s := &list[i]
+					row(w, s.Name, strings.Join(s.Roles, " "), s.Address, count(uint64(s.Nodes)), serverState(s),
+						ago(s.Reported, time.Now()))
+				}
+			})
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	})
+}
+
+// serverState is "not joined", "joined" or "drained".
+func serverState(s *control.Server) string {
+	switch {
+	case s.ID == "":
+		return "not joined"
+	case !s.Drained.IsZero():
+		return "drained"
+	}
+	return "joined"
+}
+
+func (a *app) serverShowCommand() *cobra.Command {
+	return a.listing(&cobra.Command{
+		Use:     "show SERVER",
+		Short:   "Show one server",
+		Example: `  dim server show is07`,
+		Args:    operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := a.client().Servers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(list, func(s control.Server) bool { return s.Name == args[0] })
+			if i < 0 {
+				return control.Errorf(control.NotFound, "no such server: %s", args[0]).
+					WithHint("dim server ls lists them")
+			}
+			s := &list[i]
+			return a.show(s, func(w io.Writer) {
+				row(w, "server", s.Name)
+				row(w, "roles", strings.Join(s.Roles, " "))
+				row(w, "address", s.Address)
+				row(w, "nodes", count(uint64(s.Nodes)))
+				row(w, "state", serverState(s))
+				row(w, "identity", s.ID)
+				row(w, "joined", clock(s.Joined))
+				row(w, "drained", clock(s.Drained))
+				row(w, "reported", clock(s.Reported))
+			})
+		},
+		ValidArgsFunction: complete(1, a.serverNames),
+	})
+}
+
+// serverChangeCommand completes a command that changes a server.
+func (a *app) serverChangeCommand(name, do string, cmd *cobra.Command) *cobra.Command {
+	r := control.ServerChange{Do: do}
+	cmd.Use, cmd.Args, cmd.ValidArgsFunction = name+" SERVER", operands(1, 1), complete(1, a.serverNames)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		done, err := a.client().ChangeServer(cmd.Context(), args[0], r)
+		if err != nil {
+			return err
+		}
+		return a.show(done, func(w io.Writer) {
+			past := map[string]string{"remove": "removed", "drain": "drained", "undrain": "undrained"}[do]
+			fmt.Fprintf(w, "%sserver %s\n", would(done.DryRun, past+": "), done.Server.Name)
+			if done.Note != "" {
+				fmt.Fprintln(w, done.Note)
+			}
+		})
+	}
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only show what would be done")
+	return a.listing(cmd)
+}
+
+func (a *app) serverNames(ctx context.Context) (names []string) {
+	list, _ := a.client().Servers(ctx)
+	for i := range list {
+		names = append(names, cobra.CompletionWithDesc(list[i].Name, serverState(&list[i])))
+	}
+	return names
+}

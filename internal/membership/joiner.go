@@ -1,0 +1,146 @@
+package membership
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/peer"
+	"dim/internal/pki"
+)
+
+// Join is a machine that is to become a server of a cluster.
+type Join struct {
+	Data      string             // its data directory, which is made if there is none
+	StateFile string             // in it: where the description is kept
+	URL       string             // of a head
+	Token     string             // that a head has made
+	Name      cluster.ServerName // of the server that it is to be
+	Existing  pki.Existing       // what becomes of the identity that the data directory has
+}
+
+const (
+	// connectTimeout bounds the connection to the head, and answerTimeout the whole call.
+	connectTimeout = 10 * time.Second
+	answerTimeout  = 2 * time.Minute
+	// clockDifference is how far the clocks of a new server and the head may differ without a warning.
+	clockDifference = 5 * time.Minute
+)
+
+// Run makes the machine a server of the cluster, and returns who it is then. The key is made here and never leaves the
+// machine. An interrupted Run can be repeated, with a new token if the one before was used up. The caller keeps other
+// processes from the data directory. The error is one of pki.BeginJoin or a control.Error.
+func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err error) {
+	t, err := parseToken(j.Token)
+	if err != nil {
+		return who, "", control.Errorf(control.Invalid, "%v", err)
+	}
+	address, err := j.address()
+	if err != nil {
+		return who, "", err
+	}
+	local, err := pki.BeginJoin(j.Data, j.Existing)
+	if err != nil {
+		return who, "", err
+	}
+	request, err := local.Request()
+	if err != nil {
+		return who, "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	hc, check := stranger(t)
+	in := joinRequest{
+		Secret: t.secret[:], Name: j.Name, Request: request, Replace: j.Existing == pki.ReplaceIdentity,
+	}
+	answer, err := post[joined](ctx, hc, "https://"+address+joinPath, in)
+	if err != nil {
+		return who, "", fmt.Errorf("join: %w", err)
+	}
+	err = local.Complete(answer.Root, []byte(answer.Chain), func(id peer.Identity) error {
+		if who = id; id.Name != j.Name {
+			return fmt.Errorf("join: the head has certified this machine as %s", id.Name)
+		}
+		return j.keepDescription(answer.Description)
+	})
+	return who, check.warning(), err
+}
+
+// address returns the host and port of the URL.
+func (j Join) address() (string, error) {
+	u, err := url.Parse(j.URL)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
+		return "", control.Errorf(control.Invalid, "%q is not the URL of a head, such as https://10.0.0.1:7117", j.URL).
+			WithHint("copy the whole line that dim token printed")
+	}
+	port := u.Port()
+	if port == "" {
+		port = "7117"
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
+}
+
+// keepDescription keeps the description of the cluster, with which the server starts.
+func (j Join) keepDescription(d coord.Description) error {
+	s, err := coord.LoadState(j.StateFile)
+	if err != nil {
+		s = coord.State{}
+	}
+	s.Description, s.Revision = &d, 0
+	return coord.SaveState(j.StateFile, s)
+}
+
+// clockCheck compares the clock of the head with this machine's.
+type clockCheck struct{ behind time.Duration }
+
+func (c *clockCheck) warning() string {
+	if c.behind.Abs() < clockDifference {
+		return ""
+	}
+	side := "behind"
+	if c.behind < 0 {
+		side = "ahead of"
+	}
+	return fmt.Sprintf("the clock of this machine is %v %s the head's: certificates need right clocks",
+		c.behind.Abs().Round(time.Second), side)
+}
+
+// stranger returns a client that has no certificate yet, and talks only to a head of the cluster that a token is from.
+func stranger(t token) (*http.Client, *clockCheck) {
+	check := &clockCheck{}
+	transport := &http.Transport{
+		DialContext: (&net.Dialer{Timeout: connectTimeout}).DialContext, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS13,
+			InsecureSkipVerify: true, // VerifyConnection does it, by the digest in the token
+			VerifyConnection: func(cs tls.ConnectionState) error {
+				return pki.VerifyHead(cs.PeerCertificates, t.root)
+			},
+		},
+	}
+	return &http.Client{Transport: dated{transport, check}}, check
+}
+
+// dated is a transport that notes the date of an answer.
+type dated struct {
+	http.RoundTripper
+	check *clockCheck
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d dated) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := d.RoundTripper.RoundTrip(r)
+	if err == nil {
+		if at, perr := http.ParseTime(resp.Header.Get("Date")); perr == nil {
+			d.check.behind = time.Until(at)
+		}
+	}
+	return resp, err
+}

@@ -1,0 +1,191 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"dim/internal/cluster"
+	"dim/internal/durable"
+)
+
+// joiningDir has the key of a server that is joining, and then its certificates. readyFile is written last: from then
+// on the join is complete, and Open puts everything in its place.
+const (
+	joiningDir = "joining"
+	rootFile   = "root.pem"
+	readyFile  = "ready"
+)
+
+// Joining is a server that is about to join a cluster.
+type Joining struct {
+	data string
+	key  *ecdsa.PrivateKey
+}
+
+// BeginJoin makes the key of a server that is to join a cluster, and its data directory if there is none. A join that
+// was interrupted goes on with the same key. The caller keeps other processes from the directory.
+//
+// The error is ErrInitialised if the directory has an identity already and may is KeepIdentity.
+func BeginJoin(data string, may Existing) (*Joining, error) {
+	if err := completeJoin(data); err != nil {
+		return nil, err
+	}
+	switch err := Check(data); {
+	case err == nil && may != ReplaceIdentity:
+		return nil, fmt.Errorf("join with %s: %w", data, ErrInitialised)
+	case errors.Is(err, ErrNotInitialised):
+		if err := makeDirs(data); err != nil {
+			return nil, fmt.Errorf("join with %s: %w", data, err)
+		}
+	case err != nil:
+		return nil, err
+	}
+	dir := filepath.Join(data, joiningDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if key, err := loadKey(dir); err == nil {
+		return &Joining{data, key}, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return &Joining{data, key}, saveKey(dir, key)
+}
+
+// Existing says what becomes of an identity that a data directory has.
+type Existing int
+
+// What becomes of an existing identity.
+const (
+	KeepIdentity    Existing = iota // it is an error
+	ReplaceIdentity                 // a join replaces it, and its authority if it has one
+)
+
+// Request returns a request to certify the key, in DER (PKCS #10).
+func (j *Joining) Request() ([]byte, error) { return newRequest(j.key, "") }
+
+// Complete stores what a head has answered: the certificate of the root, in DER, and the chain of certificates for the
+// key, in PEM. prepare is called with who the server is then, before anything is replaced. A crash at any moment leaves
+// the identity before or the new one.
+func (j *Joining) Complete(root, chain []byte, prepare func(Identity) error) error {
+	rootCert, err := x509.ParseCertificate(root)
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	certs := decode(chain)
+	id, err := verify(certs, x509.ExtKeyUsageServerAuth, rootCert)
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if key, ok := certs[0].PublicKey.(*ecdsa.PublicKey); !ok || !key.Equal(&j.key.PublicKey) {
+		return errors.New("join: the certificate is for another key")
+	}
+	if err := prepare(id); err != nil {
+		return err
+	}
+	dir := filepath.Join(j.data, joiningDir)
+	for _, f := range []struct {
+		name string
+		text []byte
+	}{{rootFile, encode(rootCert)}, {certFile, chain}, {readyFile, []byte("1\n")}} {
+		if err := durable.WriteFile(filepath.Join(dir, f.name), f.text, 0o600); err != nil {
+			return err
+		}
+	}
+	return completeJoin(j.data)
+}
+
+// completeJoin puts the files of a complete join in their places. It does nothing if there is none.
+func completeJoin(data string) error {
+	dir := filepath.Join(data, joiningDir)
+	if _, err := os.Stat(filepath.Join(dir, readyFile)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil
+		}
+		return err
+	}
+	for _, name := range []string{"ca/servers", "ca/nodes", "ca/" + keyFile} {
+		if err := os.RemoveAll(filepath.Join(data, name)); err != nil {
+			return err
+		}
+	}
+	for _, move := range [][2]string{
+		{rootFile, "ca/" + certFile}, {keyFile, "identity/" + keyFile}, {certFile, "identity/" + certFile},
+	} {
+		text, err := os.ReadFile(filepath.Join(dir, move[0]))
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(filepath.Join(data, move[1]), text, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := writeFormat(data); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, readyFile)); err != nil {
+		return err
+	}
+	if err := durable.SyncDir(dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// VerifyHead checks that certificates, which a stranger shows, are of a head of the cluster whose root has the digest.
+// They must contain the root.
+func VerifyHead(certs []*x509.Certificate, digest [sha256.Size]byte) error {
+	for _, cert := range certs {
+		if Digest(cert) != digest {
+			continue
+		}
+		id, err := verify(certs, x509.ExtKeyUsageServerAuth, cert)
+		if err == nil && !id.Is(cluster.RoleHead) {
+			err = fmt.Errorf("it is server %s, which is no head", id.Name)
+		}
+		return err
+	}
+	return errors.New("it is not a head of the cluster that the token is from")
+}
+
+// KeyDigest identifies a public key in the shared state.
+func KeyDigest(key *ecdsa.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func loadKey(dir string) (*ecdsa.PrivateKey, error) {
+	text, err := os.ReadFile(filepath.Join(dir, keyFile))
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("no key")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	ec, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("not an ECDSA key")
+	}
+	return ec, nil
+}
