@@ -265,6 +265,7 @@ func (o *Options) attempt(ctx context.Context, s *store.Store, old *notes, touch
 	}
 	defer batch.Abort()
 	c := newScan(s, o, batch, old)
+	batch.OnHashed(func(bytes uint64) { c.seenBytes.Add(bytes) })
 	c.touched = touched
 	stop := c.reportProgress()
 	root, err := c.scan(ctx)

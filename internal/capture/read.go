@@ -148,7 +148,6 @@ func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 	it.entry.Size, it.entry.Digest, it.entry.Data = c.Size, c.Digest, c.Data
 	w.filesRead.Add(1)
 	w.bytesRead.Add(it.entry.Size)
-	w.seenBytes.Add(it.entry.Size)
 	if err := statxFD(fd, &x); err != nil {
 		return after, readErr(err)
 	}

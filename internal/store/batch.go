@@ -33,6 +33,7 @@ type Batch struct {
 	syncing  sync.WaitGroup // for the goroutines that write back
 
 	buffers sync.Pool   // of *[chunk]byte
+	hashed  func(bytes uint64)
 	noClone atomic.Bool // a clone has failed: the source is on another file system, or this one cannot clone
 
 	mu     sync.Mutex
@@ -73,6 +74,10 @@ func (b *Batch) has(o object) bool {
 
 var errEnded = errors.New("batch has ended")
 
+// OnHashed lets f be called while PutFile hashes files, with the number of bytes that it has hashed since the last
+// call, holes included. It is called before the first Put. F is called by many goroutines.
+func (b *Batch) OnHashed(f func(bytes uint64)) { b.hashed = f }
+
 // Begin starts a batch.
 func (s *Store) Begin() (*Batch, error) {
 	prune, err := s.lock(pruneLock, unix.LOCK_SH)
@@ -84,7 +89,7 @@ func (s *Store) Begin() (*Batch, error) {
 		prune.Unlock()
 		return nil, fmt.Errorf("begin batch: %w", err)
 	}
-	return &Batch{s: s, prune: prune, dir: dir, staged: map[object]struct{}{}}, nil
+	return &Batch{s: s, prune: prune, dir: dir, staged: map[object]struct{}{}, hashed: func(uint64) {}}, nil
 }
 
 // makeStaging makes a staging directory and locks it. Between the two, removeAbandoned of another process may remove

@@ -126,6 +126,7 @@ func (b *Batch) putWhole(src int, st *unix.Stat_t, path string) (Content, error)
 	if err != nil {
 		return Content{}, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
+	b.hashed(uint64(n))
 	c := Content{Digest: image.Sum(w[:n]), Size: uint64(n)}
 	return c, b.putWith(object{blobsDir, c.Digest}, uint64(n), func(fd int) error {
 		if share {
@@ -292,6 +293,8 @@ type hashWriter struct {
 	dst    int
 	buf    []byte
 	hash   hash.Hash
+	zeros  *zeros             // nil: there are no holes
+	hashed func(bytes uint64) // nil: nobody counts
 	off    int64
 	sparse bool // blocks of zeros become holes
 	holes  bool
@@ -299,7 +302,9 @@ type hashWriter struct {
 }
 
 func (b *Batch) newHashWriter(ctx context.Context, dst int) *hashWriter {
-	return &hashWriter{ctx: ctx, room: b.room, dst: dst, buf: b.newBuffer()[:], hash: newHash()}
+	return &hashWriter{
+		ctx: ctx, room: b.room, dst: dst, buf: b.newBuffer()[:], hash: newHash(), zeros: &b.s.zeros, hashed: b.hashed,
+	}
 }
 
 func (b *Batch) newBuffer() *[chunk]byte {
@@ -377,6 +382,7 @@ func (w *hashWriter) span(src int, end int64) error {
 		if err := w.add(w.buf[:n]); err != nil {
 			return err
 		}
+		w.hashed(uint64(n))
 	}
 	return nil
 }
@@ -438,14 +444,21 @@ func (w *hashWriter) hole(end int64) error {
 	if end > w.off {
 		w.holes = true
 	}
+	first := w.off == 0
+	if first {
+		w.off = w.zeros.resume(w.hash, end)
+		w.hashed(uint64(w.off))
+	}
 	for w.off < end {
 		if err := w.ctx.Err(); err != nil {
 			return err
 		}
 		n := min(end-w.off, chunk)
-		clear(w.buf[:n])
-		w.hash.Write(w.buf[:n])
-		w.off += n
+		w.hash.Write(w.zeros.chunk[:n])
+		w.hashed(uint64(n))
+		if w.off += n; first {
+			w.zeros.keep(w.hash, w.off)
+		}
 	}
 	return nil
 }

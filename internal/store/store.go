@@ -67,6 +67,8 @@ type Store struct {
 	dir  string
 	root *os.File // dir, open: short paths relative to it save much time with a hundred thousand files
 	o    Options
+
+	zeros zeros
 }
 
 const format = 1
