@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dim/internal/bootfiles"
 	"dim/internal/confine"
 	"dim/internal/coord"
 	"dim/internal/daemon"
@@ -81,7 +82,9 @@ func (a *app) readerCommand() *cobra.Command {
 		Use: readerVerb, Short: "Read what masters consist of, for the server", Hidden: true, Args: operands(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if confine.Main(cmd.Context(), cmd.InOrStdin(), a.out, masters.Tasks()) != exitOK {
+			tasks := masters.Tasks()
+			tasks[bootfiles.TaskName] = bootfiles.Task()
+			if confine.Main(cmd.Context(), cmd.InOrStdin(), a.out, tasks) != exitOK {
 				return errors.New("the server is gone")
 			}
 			return nil

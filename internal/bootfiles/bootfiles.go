@@ -18,11 +18,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
 	"dim/internal/boot/delivery"
 	"dim/internal/cluster"
+	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/durable"
 	"dim/internal/image"
 	"dim/internal/initramfs"
@@ -35,7 +38,35 @@ type Options struct {
 	Dir     string // of the kept initramfs files; made when it is not there
 	InitDir string // where the dim-init programs are
 	Store   *store.Store
+	Reader  confine.Program // reads versions; it must run Task
 	Log     *slog.Logger
+}
+
+// TaskName is the name of Task for package confine.
+const TaskName = "initramfs"
+
+// buildRequest is what Task builds. The first file system is the version, the second one has the program.
+type buildRequest struct {
+	Release string   `json:"release,omitempty"`
+	Modules []string `json:"modules,omitempty"`
+	Program string   `json:"program"`
+}
+
+// Task builds an initramfs in a process of its own, because it unpacks and parses what comes from a master.
+func Task() confine.Task {
+	return readfs.Handle(func(ctx context.Context, c *confine.Child, root func(int) readfs.FS) (any, error) {
+		var q buildRequest
+		if err := c.Request(&q); err != nil {
+			return nil, err
+		}
+		program, err := fs.ReadFile(root(1), q.Program)
+		if err != nil {
+			return nil, err
+		}
+		return initramfs.Build(ctx, initramfs.Spec{
+			Image: root(0), Release: q.Release, Modules: q.Modules, Init: program,
+		})
+	})
 }
 
 // Builder builds boot files.
@@ -170,7 +201,7 @@ func (b *Builder) made(ctx context.Context, v image.Version, im *cluster.Image) 
 		return asset{}, "", err
 	}
 	path := filepath.Join(b.Dir, key)
-	wait := b.flight.DoChan(key, func() (any, error) { return b.build(b.life, spec, path) })
+	wait := b.flight.DoChan(key, func() (any, error) { return b.build(b.life, v, im, path) })
 	select {
 	case r := <-wait:
 		if r.Err != nil {
@@ -183,14 +214,34 @@ func (b *Builder) made(ctx context.Context, v image.Version, im *cluster.Image) 
 	}
 }
 
-func (b *Builder) build(ctx context.Context, spec initramfs.Spec, path string) (asset, error) {
+// run builds the initramfs of a version in another process.
+func (b *Builder) run(ctx context.Context, v image.Version, im *cluster.Image) (r initramfs.Result, err error) {
+	programs, err := os.OpenRoot(b.InitDir)
+	if err != nil {
+		return r, err
+	}
+	defer programs.Close()
+	dir, ok := programs.FS().(readfs.FS)
+	if !ok {
+		return r, errors.ErrUnsupported
+	}
+	call := readfs.Call{
+		Program: b.Reader, Task: TaskName, Roots: []readfs.FS{versionfs.New(b.Store, v.Root), dir}, Most: 1 << 30,
+		Request: buildRequest{im.Kernel.Version, im.Kernel.Modules, "dim-init-" + im.Arch},
+		Limits:  confine.Limits{Memory: 2 << 30, CPU: 10 * time.Minute, Silence: 10 * time.Minute},
+	}
+	err = call.Do(ctx, &r)
+	return r, err
+}
+
+func (b *Builder) build(ctx context.Context, v image.Version, im *cluster.Image, path string) (asset, error) {
 	var kept asset
 	if text, err := os.ReadFile(path + ".json"); err == nil && json.Unmarshal(text, &kept) == nil {
 		if fi, err := os.Stat(path); err == nil && fi.Size() == kept.Size {
 			return kept, nil
 		}
 	}
-	r, err := initramfs.Build(ctx, spec)
+	r, err := b.run(ctx, v, im)
 	if err != nil {
 		return asset{}, err
 	}

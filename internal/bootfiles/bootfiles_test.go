@@ -17,6 +17,7 @@ import (
 	"dim/internal/boot/delivery"
 	"dim/internal/capture"
 	"dim/internal/cluster"
+	"dim/internal/confine"
 	"dim/internal/image"
 	"dim/internal/initramfs"
 	"dim/internal/store"
@@ -35,6 +36,16 @@ type site struct {
 	log     bytes.Buffer // what Builders logged
 }
 
+const readerName = "dim-reader"
+
+// TestMain runs the processes that the tests let read.
+func TestMain(m *testing.M) {
+	if os.Args[0] == readerName {
+		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, map[string]confine.Task{TaskName: Task()}))
+	}
+	os.Exit(m.Run())
+}
+
 func newSite(t *testing.T) *site {
 	t.Helper()
 	testkit.NeedRoot(t, "it captures owners")
@@ -44,6 +55,7 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { testkit.Must(t, s.store.Close()) })
 	s.options = Options{
 		Dir: filepath.Join(dir, "boot"), InitDir: dir, Store: s.store, Log: slog.New(slog.NewTextHandler(&s.log, nil)),
+		Reader: confine.Program{Argv: []string{readerName}},
 	}
 	testkit.Must(t, os.WriteFile(filepath.Join(dir, "dim-init-amd64"), []byte("an init"), 0o600))
 	s.version = s.bootable("a kernel")

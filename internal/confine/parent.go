@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is a child. Receive and Close are for one goroutine. SendFrom is for one, which may be another.
+// Process is a child. Receive and Close are for one goroutine. Send and SendFrom are for one, which may be another.
 type Process struct {
 	ctx    context.Context
 	limits Limits
@@ -64,7 +64,7 @@ func (p Program) Start(ctx context.Context, l Limits, task string, request any, 
 		return nil, fmt.Errorf("start a process to read it: %w", err)
 	}
 	c.stop = context.AfterFunc(ctx, c.kill)
-	if err := c.send(kindTask, text); err != nil {
+	if err := c.Send(kindTask, text); err != nil {
 		err = c.explain()
 		return nil, errors.Join(err, c.Close())
 	}
@@ -152,7 +152,8 @@ func (s *source) Read(p []byte) (int, error) {
 	}
 }
 
-func (c *Process) send(kind Kind, parts ...[]byte) error {
+// Send sends a frame to the child.
+func (c *Process) Send(kind Kind, parts ...[]byte) error {
 	if err := writeFrame(c.in, kind, parts...); err != nil {
 		return err
 	}
@@ -169,12 +170,12 @@ func (c *Process) SendFrom(r io.Reader, kind, last Kind) error {
 		n, err := r.Read(buf)
 		c.feeding.Store(false)
 		if n > 0 {
-			if err := c.send(kind, buf[:n]); err != nil {
+			if err := c.Send(kind, buf[:n]); err != nil {
 				return err
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return c.send(last)
+			return c.Send(last)
 		}
 		if err != nil {
 			return errors.Join(err, c.inFile.Close())

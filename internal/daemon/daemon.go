@@ -296,7 +296,9 @@ func (d *daemon) assemble() {
 	d.roots.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
 	// The admission controller bounds the connections.
 	d.roots.rpc = oncrpc.NewServer(oncrpc.Options{Conns: math.MaxInt, Log: d.Log}, d.roots.nfs.Programs()...)
-	d.bootfiles = bootfiles.New(bootfiles.Options{Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Log: d.Log})
+	d.bootfiles = bootfiles.New(bootfiles.Options{
+		Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Reader: d.Reader, Log: d.Log,
+	})
 	d.assembleContent()
 	d.others.reporter = reporting.New(reporting.Options{
 		Server: d.server, Program: d.Program, Started: d.started, Follow: d.follow, Store: d.store, Roots: d.serving,

@@ -20,9 +20,12 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/bootfiles"
+	"dim/internal/confine"
 	"dim/internal/control"
 	"dim/internal/control/client"
 	"dim/internal/coord"
+	"dim/internal/masters"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/pki"
 	"dim/internal/testkit"
@@ -132,7 +135,8 @@ func (s *site) start() {
 func (s *site) launch() {
 	c := Config{
 		Data: s.data, As: s.name, Etcd: coord.Remote{Endpoints: s.etcd}, InitDir: s.data, Program: "test",
-		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Reader: confine.Program{Argv: []string{readerName}},
+		Log:    slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if s.given {
 		c.ClusterFile = s.file
@@ -292,9 +296,16 @@ func freePort(t *testing.T, addr string) int {
 	return 0
 }
 
-// TestMain lets more tests run at once than there are processors, because they mostly wait for disks and timers. The
-// flag -parallel counts more.
+const readerName = "dim-reader"
+
+// TestMain runs the processes that the servers let read. It lets more tests run at once than there are processors,
+// because they mostly wait for disks and timers. The flag -parallel counts more.
 func TestMain(m *testing.M) {
+	if os.Args[0] == readerName {
+		tasks := masters.Tasks()
+		tasks[bootfiles.TaskName] = bootfiles.Task()
+		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, tasks))
+	}
 	lastPort.Store(rand.Uint32N(portCount))
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)

@@ -28,6 +28,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/compare"
 	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/control"
 	"dim/internal/follow"
 	"dim/internal/problems"
@@ -52,7 +53,7 @@ type Options struct {
 
 // Tasks are what processes do that read what masters consist of.
 func Tasks() map[string]confine.Task {
-	return map[string]confine.Task{unpack.TaskName: unpack.Task}
+	return map[string]confine.Task{unpack.TaskName: unpack.Task, inspectTask: readfs.Handle(inspectFiles)}
 }
 
 // Masters captures and watches masters.

@@ -15,6 +15,7 @@ import (
 
 	"dim/internal/capture/remote"
 	"dim/internal/compare"
+	"dim/internal/confine"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
@@ -37,6 +38,16 @@ const small = `<cluster name="small">
 </cluster>
 `
 
+const readerName = "dim-reader"
+
+// TestMain runs the processes that the tests let read.
+func TestMain(m *testing.M) {
+	if os.Args[0] == readerName {
+		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, Tasks()))
+	}
+	os.Exit(m.Run())
+}
+
 // newMasters returns a Masters of a server that has the master dir of the image compute, and the shared state.
 func newMasters(t *testing.T) (m *Masters, c *coord.Coord, dir string) {
 	t.Helper()
@@ -53,6 +64,7 @@ func newMasters(t *testing.T) (m *Masters, c *coord.Coord, dir string) {
 	registry.Follow = f
 	return New(Options{
 		Server: "head", Data: data, Notes: filepath.Join(data, "notes"), Store: st, Follow: f, Versions: registry,
+		Reader:   confine.Program{Argv: []string{readerName}},
 		Compare:  compare.New(st.Tree, func(root image.Entry) fs.FS { return versionfs.New(st, root) }, log),
 		RollOut:  func(context.Context, control.RolloutRequest) error { return nil },
 		Problems: new(problems.List), Log: log,

@@ -3,8 +3,11 @@ package masters
 import (
 	"context"
 	"slices"
+	"time"
 
 	"dim/internal/capture"
+	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/control"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
@@ -23,14 +26,13 @@ func (v *reviewer) review(ctx context.Context, r *capture.Result) {
 	v.scan.review(ctx, r)
 	trees := v.scan.m.Store
 	files := versionfs.New(trees, r.Version.Root)
-	for _, w := range inspect.Version(files, &r.Version.Root) {
+	for _, w := range append(inspect.Attributes(files, &r.Version.Root), v.inspect(ctx, files, r.Changes == nil)...) {
 		if w.Kind != control.WarnKernels || v.scan.im.Kernel.Version == "" {
 			v.found = append(v.found, w)
 		}
 	}
 	var changes inspect.Changes
 	if r.Changes == nil {
-		v.found = append(v.found, inspect.Databases(files)...)
 		err := treediff.Walk(ctx, trees.Tree, &r.Version.Root, func(path string, e *image.Entry) error {
 			changes.Add(path, nil, e, files)
 			return nil
@@ -49,6 +51,37 @@ func (v *reviewer) review(ctx context.Context, r *capture.Result) {
 		}
 	}
 	v.found = append(v.found, changes.Warnings()...)
+}
+
+// inspectTask is the task of a process that inspects a version; its request says whether the databases of packages are
+// read too.
+const inspectTask = "inspect"
+
+func inspectFiles(_ context.Context, c *confine.Child, root func(int) readfs.FS) (any, error) {
+	var databases bool
+	if err := c.Request(&databases); err != nil {
+		return nil, err
+	}
+	list := inspect.Version(root(0))
+	if databases {
+		list = append(list, inspect.Databases(root(0))...)
+	}
+	return list, nil
+}
+
+// inspect returns what is odd in the files of a version.
+func (v *reviewer) inspect(ctx context.Context, files *versionfs.FS, databases bool) (list []control.Warning) {
+	call := readfs.Call{
+		Program: v.scan.m.Reader, Task: inspectTask, Request: databases, Roots: []readfs.FS{files}, Most: 1 << 20,
+		Limits: confine.Limits{Memory: 1 << 30, CPU: 2 * time.Minute, Silence: 2 * time.Minute},
+	}
+	if err := call.Do(ctx, &list); err != nil {
+		return []control.Warning{{
+			Kind: control.WarnOdd, Text: "nothing was looked for in the files: " + err.Error(),
+			Hint: "look at the file that is named: no node may be able to read it",
+		}}
+	}
+	return list
 }
 
 // OtherKernels returns the releases of kernels of a version that could be meant instead of the one that nodes boot.

@@ -123,6 +123,7 @@ var family = map[[2]string]string{
 	{"internal/capture", "internal/capture/oci"}:             "an image from OCI layers",
 	{"internal/capture", "internal/capture/remote"}:          "the other end of a capture through ssh",
 	{"internal/capture", "internal/capture/unpack"}:          "an image from archives",
+	{"internal/confine/readfs", "internal/confine"}:          "what such a process may read",
 	{"internal/capture/unpack", "internal/capture/archive"}:  "what the reader reads",
 	{"internal/capture/unpack", "internal/capture/draft"}:    "what it makes of it",
 	{"internal/capture/archive", "internal/capture/draft"}:   "an archive becomes a tree",

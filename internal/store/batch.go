@@ -32,7 +32,7 @@ type Batch struct {
 	unsynced atomic.Int64   // bytes written since the last writeback was started
 	syncing  sync.WaitGroup // for the goroutines that write back
 
-	buffers sync.Pool   // of *[chunk]byte
+	buffers sync.Pool // of *[chunk]byte
 	hashed  func(bytes uint64)
 	noClone atomic.Bool // a clone has failed: the source is on another file system, or this one cannot clone
 

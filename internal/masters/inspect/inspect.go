@@ -21,24 +21,25 @@ import (
 	"dim/internal/pkgdb"
 )
 
-// Files are the files of a version: a *versionfs.FS.
-type Files interface {
-	initramfs.FS
+// Attributes returns what is odd about the owners and modes of the directories at the top of a version.
+func Attributes(files interface {
 	Entry(name string) (image.Entry, error)
-}
-
-// Version returns what is odd in a whole version.
-func Version(files Files, root *image.Entry) (list []control.Warning) {
+}, root *image.Entry) (list []control.Warning) {
 	list = append(list, attributes("", root)...)
 	for _, name := range []string{"etc", "usr"} {
 		if e, err := files.Entry(name); err == nil {
 			list = append(list, attributes(name, &e)...)
 		}
 	}
+	return list
+}
+
+// Version returns what is odd in the files of a whole version. It parses them, so it is for a process of its own.
+func Version(files initramfs.FS) (list []control.Warning) {
 	list = append(list, dynamicLinker(files)...)
 	list = append(list, kernels(files)...)
 	list = append(list, networkServices(files)...)
-	if _, err := files.Entry(".autorelabel"); err == nil {
+	if _, err := files.Lstat(".autorelabel"); err == nil {
 		list = append(list, control.Warning{
 			Kind: control.WarnBoot, Path: "/.autorelabel",
 			Text: "each node would set SELinux labels, which its root cannot keep, and boot again, at every boot",
@@ -56,7 +57,7 @@ func Version(files Files, root *image.Entry) (list []control.Warning) {
 	return list
 }
 
-// Databases returns the package databases of a version that cannot be read.
+// Databases returns the package databases of a version that cannot be read. It parses them, as Version does.
 func Databases(files fs.FS) (list []control.Warning) {
 	for _, text := range pkgdb.Load(files).Unread {
 		list = append(list, control.Warning{
@@ -89,7 +90,7 @@ func attributes(name string, e *image.Entry) (list []control.Warning) {
 }
 
 // dynamicLinker checks that the dynamic linker of the image's init is there.
-func dynamicLinker(files Files) []control.Warning {
+func dynamicLinker(files initramfs.FS) []control.Warning {
 	for _, name := range []string{"sbin/init", "usr/lib/systemd/systemd"} {
 		f, err := files.Open(name)
 		if err != nil {
@@ -149,7 +150,7 @@ func Kernels(files initramfs.FS) (taken initramfs.Kernel, others []string) {
 }
 
 // kernels says which kernel is taken if there are others that could be meant.
-func kernels(files Files) []control.Warning {
+func kernels(files initramfs.FS) []control.Warning {
 	taken, others := Kernels(files)
 	if len(others) == 0 {
 		return nil
@@ -163,11 +164,11 @@ func kernels(files Files) []control.Warning {
 
 // networkServices finds services that are enabled, configure network cards, and are not configured by a built-in node
 // file. They cut a node off from its root.
-func networkServices(files Files) (list []control.Warning) {
+func networkServices(files initramfs.FS) (list []control.Warning) {
 	wants, _ := fs.ReadDir(files, "etc/systemd/system")
 	for _, service := range []string{"connman", "wicked", "dhcpcd", "cloud-init"} {
 		enabled := slices.ContainsFunc(wants, func(dir fs.DirEntry) bool {
-			_, err := files.Entry("etc/systemd/system/" + dir.Name() + "/" + service + ".service")
+			_, err := files.Lstat("etc/systemd/system/" + dir.Name() + "/" + service + ".service")
 			return strings.HasSuffix(dir.Name(), ".wants") && err == nil
 		})
 		if enabled {

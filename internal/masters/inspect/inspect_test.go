@@ -101,7 +101,7 @@ func TestWhatBreaksNodesIsFound(t *testing.T) {
 	} {
 		f, r := sound(), root
 		tt.change(f, &r)
-		if d := cmp.Diff(tt.want, kinds(t, Version(f, &r))); d != "" {
+		if d := cmp.Diff(tt.want, kinds(t, append(Attributes(f, &r), Version(f)...))); d != "" {
 			t.Errorf("%s: %s", name, d)
 		}
 	}
