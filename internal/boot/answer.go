@@ -130,6 +130,9 @@ func (p *Policy) addBoot(l *Lease, c Client, t *Target) Event {
 	firmware, class := identify(c)
 	detail := firmware.String()
 	l.Options = map[uint8][]byte{}
+	if err := p.Closed(); err != nil && firmware != ordinary && firmware != dimInit {
+		return Event{Stage: StageDHCP, Error: err.Error()}
+	}
 	switch firmware {
 	case ordinary:
 		return Event{}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"dim/internal/cluster"
+	"dim/internal/testkit"
 )
 
 var cmpAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
@@ -119,6 +120,26 @@ func TestWhichClientsAreAnswered(t *testing.T) {
 				t.Errorf("%q, want %q (%v)", got, tt.want, err)
 			}
 		})
+	}
+}
+
+func TestAServerThatIsDrainedBootsNothing(t *testing.T) {
+	p := newPolicy(t, "is1")
+	p.Closed = func() error { return errors.New("server is1 was drained") }
+	for name, tt := range map[string]struct {
+		client Client
+		boots  bool
+	}{
+		"firmware":     {Client{VendorClass: "PXEClient:Arch:00000:UNDI:002001", Archs: []uint16{0}}, true},
+		"iPXE":         {Client{IPXE: true}, true},
+		"dim-init":     {Client{VendorClass: "dim-init"}, false},
+		"a running OS": {Client{VendorClass: "dhcpcd"}, false},
+	} {
+		tt.client.MAC = mac(1)
+		a := testkit.Value(p.DHCP(tt.client))(t)
+		if !a.Lease.Address.IsValid() || a.Lease.BootFile != "" || (a.Event.Error != "") != tt.boots {
+			t.Errorf("%s: %+v", name, a)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ func newPolicy(t testing.TB, server cluster.ServerName) *Policy {
 		HasLoader: func(name string) bool {
 			return slices.Contains([]string{"undionly.kpxe", "snponly.efi", "ipxe.efi"}, name)
 		},
+		Closed: func() error { return nil },
 	}
 }
 

@@ -90,6 +90,7 @@ type Policy struct {
 	Server    cluster.ServerName      // this server
 	Cluster   func() *cluster.Cluster // the description that holds now
 	HasLoader func(name string) bool  // whether a loader of the table is installed
+	Closed    func() error            // why no node may begin to boot now; nil: they may
 }
 
 // Target is a node as this server boots it.

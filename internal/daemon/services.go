@@ -49,7 +49,9 @@ const (
 func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 	loaders := delivery.LoadersIn(d.Loaders)
 	b := delivery.New(delivery.Options{
-		Policy: &boot.Policy{Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has},
+		Policy: &boot.Policy{
+			Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has, Closed: d.others.members.Drained,
+		},
 		Payloads: bootfiles.Payloads{
 			Builder: d.bootfiles, Roots: d.serving, Started: d.bootStarted, Ready: d.serving.Ready(),
 		},

@@ -80,6 +80,10 @@ func (m *Membership) Begin() error {
 			return control.Errorf(control.Invalid, "serve as %s: this machine has joined as %s", m.Server, id.Name).
 				WithHint("leave --as out")
 		}
+		if me.Has(cluster.RoleHead) && len(m.Follow.Etcd.Endpoints) == 0 {
+			return control.Errorf(control.Invalid, "serve as %s: a head that has joined needs the other heads' state",
+				m.Server).WithHint("run an etcd for all heads, and give it to each of them with --etcd")
+		}
 		return nil
 	}
 	first := firstHead(m.Follow.Cluster())
@@ -102,6 +106,15 @@ func firstHead(c *cluster.Cluster) *cluster.Server {
 func (m *Membership) Refused(id peer.Identity) error {
 	if _, ok := m.Follow.Now().State.Revoked[id.ID]; ok {
 		return fmt.Errorf("the identity of server %s was revoked", id.Name)
+	}
+	return nil
+}
+
+// Drained returns why this server boots no nodes now, or nil.
+func (m *Membership) Drained() error {
+	if since := m.Follow.Now().State.Servers[string(m.Server)].Drained; !since.IsZero() {
+		return fmt.Errorf("server %s was drained at %s: dim server undrain %[1]s lets nodes boot", m.Server,
+			since.Local().Format(time.DateTime))
 	}
 	return nil
 }
@@ -206,9 +219,12 @@ func (m *Membership) keep(ctx context.Context, c *peer.Client) {
 
 // enter puts a head with an authority into the shared state.
 func (m *Membership) enter(ctx context.Context) error {
-	id := m.Credentials.Identity()
-	if m.Credentials.Authority() == nil || m.Follow.Now().State.Servers[string(m.Server)].ID == id.ID {
+	id, now := m.Credentials.Identity(), m.Follow.Now().State
+	if m.Credentials.Authority() == nil || now.Servers[string(m.Server)].ID == id.ID {
 		return nil
+	}
+	if _, ended := now.Revoked[id.ID]; ended {
+		return errors.New("another head has removed this server: let it join again")
 	}
 	shared, err := m.Follow.Reachable(ctx)
 	if err != nil {

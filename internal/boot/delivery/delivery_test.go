@@ -98,7 +98,8 @@ func newFixture(t testing.TB, server cluster.ServerName) *fixture {
 	}
 	loaders := LoadersIn(newLoaders(t))
 	f.Server = New(Options{
-		Policy:   &boot.Policy{Server: server, Cluster: func() *cluster.Cluster { return c }, HasLoader: loaders.Has},
+		Policy: &boot.Policy{Server: server, Cluster: func() *cluster.Cluster { return c }, HasLoader: loaders.Has,
+			Closed: func() error { return nil }},
 		Payloads: f.payloads, Progress: kept, Loaders: loaders, Log: slog.New(slog.DiscardHandler),
 	})
 	return f
