@@ -26,6 +26,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,10 +39,11 @@ import (
 
 type options struct {
 	addr, export   string
+	list           string
 	from           netip.Addr
 	master, copies string
 	nodes, sample  int
-	pid            int
+	pids           []int // of servers
 	megabytes      int
 }
 
@@ -53,10 +55,13 @@ func main() {
 	flag.StringVar(&from, "from", "10.77.1.0", "source address of node 0; the others have those that follow")
 	flag.StringVar(&o.master, "master", "", "the watched master")
 	flag.StringVar(&o.copies, "copies", "", "where the peer keeps its copies")
+	flag.StringVar(&o.list, "list", "",
+		"file with a line for each replica: the server's NFS port, the node's address, what to mount; "+
+			"in place of -addr, -export, -from and -nodes")
 	flag.IntVar(&o.nodes, "nodes", 2560, "how many replicas")
 	flag.IntVar(&o.sample, "sample", 4, "how many copies the peer has")
 	flag.IntVar(&o.megabytes, "megabytes", 400, "size of the large file")
-	flag.IntVar(&o.pid, "pid", 0, "the server's process, for its CPU time")
+	flag.Func("pid", "the server's process, for its CPU time; may be given several times", o.addProcess)
 	flag.Parse()
 	var err error
 	if o.from, err = netip.ParseAddr(from); err == nil {
@@ -66,6 +71,20 @@ func main() {
 		fmt.Fprintf(os.Stderr, "propagate: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+func (o *options) addProcess(s string) error {
+	pid, err := strconv.Atoi(s)
+	o.pids = append(o.pids, pid)
+	return err
+}
+
+// cpu returns the CPU time that the servers have used so far.
+func (o *options) cpu() (sum float64) {
+	for _, pid := range o.pids {
+		sum += procstat.CPUTime(pid)
+	}
+	return sum
 }
 
 // edit is a change of the master, and how to recognise it in a replica.
@@ -91,22 +110,50 @@ func run(o *options) error {
 	return nil
 }
 
+// node is one replica: where it is served, and who may mount it.
+type node struct {
+	server string // host:port
+	addr   string
+	path   string
+}
+
+// replicas returns the replicas of -list, or those that the other flags name.
+func (o *options) replicas() (list []node, err error) {
+	if o.list == "" {
+		for i, addr := 0, o.from; i < o.nodes; i, addr = i+1, addr.Next() {
+			list = append(list, node{o.addr, addr.String(), fmt.Sprintf(o.export, i)})
+		}
+		return list, nil
+	}
+	text, err := os.ReadFile(o.list)
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			return nil, fmt.Errorf("read %s: %q has not three words", o.list, line)
+		}
+		list = append(list, node{f[0], f[1], f[2]})
+	}
+	o.nodes = len(list)
+	return list, err
+}
+
 func mount(o *options) ([]*nfsclient.Tree, error) {
+	list, err := o.replicas()
+	if err != nil {
+		return nil, err
+	}
 	var trees []*nfsclient.Tree
-	addr := o.from
-	for i := range o.nodes {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: addr.AsSlice()}, Timeout: time.Minute}
-		conn, err := d.Dial("tcp", o.addr)
+	for _, n := range list {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(n.addr)}, Timeout: time.Minute}
+		conn, err := d.Dial("tcp", n.server)
 		if err != nil {
 			return nil, err
 		}
-		path := fmt.Sprintf(o.export, i)
-		t, err := nfsclient.NewClient(conn).Tree(path)
+		t, err := nfsclient.NewClient(conn).Tree(n.path)
 		if err != nil {
-			return nil, fmt.Errorf("mount %s from %s: %w", path, addr, err)
+			return nil, fmt.Errorf("mount %s from %s: %w", n.path, n.addr, err)
 		}
 		trees = append(trees, t)
-		addr = addr.Next()
 	}
 	return trees, nil
 }
@@ -124,6 +171,9 @@ func edits(o *options) []edit {
 	line := edit{what: "one line",
 		files: map[string][]byte{"etc/motd.propagate": fmt.Appendf(nil, "edited at %v\n", time.Now())},
 		last:  "etc/motd.propagate"}
+	if o.megabytes == 0 {
+		return []edit{line, pack}
+	}
 	return []edit{line, pack,
 		{what: fmt.Sprintf("a file of %d MB", o.megabytes), files: map[string][]byte{"opt/propagate": large},
 			last: "opt/propagate"}}
@@ -133,12 +183,12 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	if err := e.write(o.master); err != nil {
 		return err
 	}
-	server, asking := procstat.CPUTime(o.pid), procstat.CPUTime(os.Getpid())
+	server, asking := o.cpu(), procstat.CPUTime(os.Getpid())
 	first, all, err := e.seen(trees)
 	if err != nil {
 		return err
 	}
-	server, asking = procstat.CPUTime(o.pid)-server, procstat.CPUTime(os.Getpid())-asking
+	server, asking = o.cpu()-server, procstat.CPUTime(os.Getpid())-asking
 	for i := 0; i < len(trees); i += max(len(trees)/16, 1) {
 		if err := e.whole(trees[i], len(e.files) > 1 || i == 0); err != nil {
 			return fmt.Errorf("replica %d: %w", i, err)
@@ -152,7 +202,7 @@ func (o *options) propagate(trees []*nfsclient.Tree, e *edit) error {
 	peer := time.Duration(float64(sample) / float64(o.sample) * float64(o.nodes))
 	fmt.Printf("%s, %d replicas: the first after %.3fs, the last after %.3fs\n", e.what, len(trees), first.Seconds(),
 		all.Seconds())
-	fmt.Printf("  until then the server used %.2f s of CPU time, and who asks %.2f s\n", server, asking)
+	fmt.Printf("  until then %d servers used %.2f s of CPU time, and who asks %.2f s\n", len(o.pids), server, asking)
 	fmt.Printf("  rsync to %d copies %.3fs; for %d that would be %.0fs (extrapolated)\n", o.sample, sample.Seconds(),
 		o.nodes, peer.Seconds())
 	fmt.Printf("  ratio   %s dim/rsync: wall %.5f\n", e.what, all.Seconds()/peer.Seconds())
