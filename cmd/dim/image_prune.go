@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -86,14 +87,19 @@ func printPruned(w io.Writer, p control.PruneResult) {
 }
 
 func (a *app) imageVerifyCommand() *cobra.Command {
-	return a.listing(&cobra.Command{
+	var all bool
+	cmd := a.listing(&cobra.Command{
 		Use:   "verify [NAME[@VERSION]]",
 		Short: "Check every byte of a version, or of the store",
 		Long: `Reads the content of a version, or of the whole store, and compares it with its
 digests. A record of a version that is damaged or missing is written anew if
 the shared state has it; else nothing is changed. The exit code is 3 when there
-are problems.`,
+are problems.
+
+With --all every server that has the version, or has nodes that follow it, reads
+its own copy, and what the nodes show is compared with it, by digest.`,
 		Example: `  dim image verify compute@12
+  dim image verify compute@12 --all
   dim image verify        the whole store`,
 		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,10 +107,49 @@ are problems.`,
 			if len(args) > 0 {
 				ref = args[0]
 			}
+			if all && ref == "" {
+				return &usageError{errors.New("verify: --all needs a version"), "dim image ls lists the images"}
+			}
+			if all {
+				return a.imageVerifyAll(cmd.Context(), ref)
+			}
 			return a.imageVerify(cmd.Context(), ref)
 		},
 		ValidArgsFunction: complete(1, a.references),
 	})
+	cmd.Flags().BoolVar(&all, "all", false, "on all servers, and what all nodes show")
+	return cmd
+}
+
+func (a *app) imageVerifyAll(ctx context.Context, ref string) error {
+	p := newProgress(a.err)
+	done, err := a.client().VerifyAll(ctx, ref, p.show)
+	p.end()
+	if err != nil {
+		return err
+	}
+	wrong := len(done.Differ) > 0
+	err = a.show(done, func(w io.Writer) {
+		for _, s := range done.Servers {
+			fmt.Fprintf(w, "%s: %s objects, %s read: %s\n", s.Server, count(s.Objects), size(s.Bytes),
+				plural(len(s.Problems), "problem"))
+			for _, text := range s.Problems {
+				fmt.Fprintf(w, "  %s\n", safe(text))
+			}
+		}
+		fmt.Fprintf(w, "%s, digest %s: %s of %s show it\n", done.Ref, done.Digest, count(uint64(done.Equal)),
+			plural(done.Equal+len(done.Differ), "node"))
+		for _, n := range done.Differ {
+			fmt.Fprintf(w, "  %s: %s\n", n.Node, safe(n.Text))
+		}
+	})
+	for _, s := range done.Servers {
+		wrong = wrong || len(s.Problems) > 0
+	}
+	if err == nil && wrong {
+		err = errProblems
+	}
+	return err
 }
 
 func (a *app) imageVerify(ctx context.Context, ref string) error {

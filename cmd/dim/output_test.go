@@ -27,7 +27,8 @@ import (
 func outputs() []any {
 	return []any{
 		control.Status{}, control.ApplyResult{}, control.Image{}, control.CaptureResult{}, control.Watch{},
-		control.Version{}, control.PruneResult{}, control.VerifyResult{}, control.Comparison{}, control.NodeDiff{},
+		control.Version{}, control.PruneResult{}, control.VerifyResult{}, control.VerifyAllResult{},
+		control.Comparison{}, control.NodeDiff{},
 		control.Rollout{}, control.Node{}, control.Machine{}, control.CheckResult{}, control.SavedEntry{},
 		control.Token{}, control.ServerChanged{},
 		control.RestoredEntry{}, control.Snapshot{}, control.RestoredSnapshot{}, control.Mount{}, control.Change{},

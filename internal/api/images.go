@@ -185,7 +185,7 @@ func (api *API) Verify(ctx context.Context, ref string, progress func(control.Pr
 		if rerr != nil {
 			return out, rerr
 		}
-		out.Ref = v.Ref().String()
+		out.Ref, out.Digest = v.Ref().String(), v.Digest.String()
 		err = api.Store.CheckVersion(ctx, v, h)
 	}
 	out.Seconds = time.Since(begin).Seconds()

@@ -144,7 +144,7 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 		return out
 	}
 	if v, ok := api.Serving.Shows(n.Name); ok {
-		out.Version = v.Number
+		out.Version, out.Digest = v.Number, v.Digest.String()
 	}
 	s := api.Liveness.State(n.Name)
 	out.Stage, out.Since, out.Text, out.LastCall = string(s.Stage), s.Since, s.Detail, s.LastCall
@@ -167,6 +167,9 @@ func (api *API) addReport(out *control.Node, n *cluster.Node) {
 		return
 	}
 	out.Version, out.Stage, out.Since, out.Text = said.Shows.Number, said.Stage, said.Since, said.Text
+	if !said.Digest.IsZero() {
+		out.Digest = said.Digest.String()
+	}
 	out.LastCall = said.LastCall
 	if out.Problem == "" {
 		out.Problem, out.Hint = said.Problem, said.Hint

@@ -86,6 +86,9 @@ type StoreBackend interface {
 	// Verify reads every object that a version refers to, or every object of the store when ref is "". It reports those
 	// whose content does not have their digest.
 	Verify(ctx context.Context, ref string, progress func(Progress)) (VerifyResult, error)
+	// VerifyAll verifies a version on every server that has it or should have it, and compares what the nodes that
+	// follow it show. Only a head does that.
+	VerifyAll(ctx context.Context, ref string, progress func(Progress)) (VerifyAllResult, error)
 }
 
 // DiffBackend compares versions and nodes.

@@ -78,6 +78,30 @@ type VerifyResult struct {
 	Ref      string   `json:"ref"` // what was read: compute@12; empty: the whole store
 	Objects  uint64   `json:"objects"`
 	Bytes    uint64   `json:"bytes"`
+	Digest   string   `json:"digest,omitempty"` // of the version
 	Problems []string `json:"damage"`
 	Seconds  float64  `json:"seconds"`
+}
+
+// VerifyAllResult tells whether all servers and nodes have a version as it is declared.
+type VerifyAllResult struct {
+	Ref     string           `json:"ref"`
+	Digest  string           `json:"digest"`
+	Servers []ServerVerified `json:"verified"`    // those whose nodes follow it, and those that have it besides
+	Equal   int              `json:"equal_count"` // nodes that follow it and show it
+	Differ  []NodeDiffers    `json:"differing"`   // nodes that follow it and do not show it, or nobody knows
+}
+
+// ServerVerified is what a server has of a version.
+type ServerVerified struct {
+	Server   string   `json:"server"`
+	Objects  uint64   `json:"objects"`
+	Bytes    uint64   `json:"bytes"`
+	Problems []string `json:"damage"` // empty: it has all of it
+}
+
+// NodeDiffers is a node that does not show what it follows.
+type NodeDiffers struct {
+	Node string `json:"node"`
+	Text string `json:"text"` // what is known of it
 }

@@ -10,6 +10,7 @@ type Node struct {
 	Version  int       `json:"version"`        // that its replica shows; 0: none yet
 	Wanted   string    `json:"wanted"`         // reference that it follows
 	Next     string    `json:"next,omitempty"` // reference that it follows from its next boot on
+	Digest   string    `json:"shown_digest"`   // of the version that it shows; "": none
 	Stage    string    `json:"stage"`          // "off": nothing is known of it; "silent": it has stopped answering
 	Since    time.Time `json:"since,omitzero"`
 	Text     string    `json:"text,omitempty"` // last message of the node about its stage, such as an error

@@ -11,6 +11,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/image"
 	"dim/internal/pki"
 	"dim/internal/testkit"
 )
@@ -94,6 +95,28 @@ func TestAnImageServerFollowsAHeadAndServesWithoutIt(t *testing.T) {
 		return err == nil
 	})
 	follows(head.status().Coord.Revision)
+	t.Run("all servers are verified", func(t *testing.T) { checkVerified(t, head, s) })
+}
+
+// checkVerified checks that the head finds what differs on the image server.
+func checkVerified(t *testing.T, head, s *site) {
+	verify := func() control.VerifyAllResult {
+		return testkit.Value(head.client().VerifyAll(t.Context(), "compute", func(control.Progress) {}))(t)
+	}
+	testkit.Eventually(t, "is1 has reported again", func() bool { return verify().Equal == 4 })
+	if got := verify(); len(got.Differ) > 0 || len(got.Servers) != 2 || len(got.Servers[1].Problems) > 0 ||
+		got.Servers[0].Objects == 0 || got.Servers[0].Objects != got.Servers[1].Objects {
+		t.Errorf("it finds %+v", got)
+	}
+	sum := image.Sum([]byte("one\n")).String()
+	testkit.Must(t, os.WriteFile(filepath.Join(s.data, "store", "blobs", sum[:2], sum), []byte("two\n"), 0o600))
+	if got := verify(); len(got.Servers[0].Problems) > 0 || len(got.Servers[1].Problems) != 1 {
+		t.Errorf("with a damaged blob on is1 it finds %+v", got)
+	}
+	_, err := s.client().VerifyAll(t.Context(), "compute", func(control.Progress) {})
+	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Unavailable {
+		t.Errorf("on the image server: %v", err)
+	}
 }
 
 // checkRefused checks that changes of what is declared are refused on an image server.

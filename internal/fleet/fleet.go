@@ -82,10 +82,11 @@ func (m *Missing) String() string {
 // Node is what a server says of a node that it serves.
 type Node struct {
 	Name     cluster.NodeName `json:"node"`
-	Shows    image.Ref        `json:"shows"` // the version of its root; the zero Ref: it has no root
-	Stage    string           `json:"stage"` // of package boot or liveness
-	Since    time.Time        `json:"since"` // when the stage began
-	Began    time.Time        `json:"began"` // when its last boot began; zero: not known
+	Shows    image.Ref        `json:"shows"`           // the version of its root; the zero Ref: it has no root
+	Digest   image.Digest     `json:"digest,omitzero"` // of that version
+	Stage    string           `json:"stage"`           // of package boot or liveness
+	Since    time.Time        `json:"since"`           // when the stage began
+	Began    time.Time        `json:"began"`           // when its last boot began; zero: not known
 	LastCall time.Time        `json:"last_call"`
 	LastSeen time.Time        `json:"last_seen"`         // its last sign of life
 	Booting  bool             `json:"booting,omitempty"` // it was given a kernel and does not run yet

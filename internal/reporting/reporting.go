@@ -224,7 +224,7 @@ func (r *Reporter) node(n *cluster.Node) fleet.Node {
 		out.Problem, out.Hint = s.Trouble.Text, s.Trouble.Hint
 	}
 	if v, ok := r.Roots.Shows(n.Name); ok {
-		out.Shows = v.Ref()
+		out.Shows, out.Digest = v.Ref(), v.Digest
 	}
 	for _, about := range []problems.Subject{problems.Node(n.Name), problems.Of(problems.KindReplicas)} {
 		if out.Problem == "" {

@@ -70,6 +70,14 @@ func (c *Client) Verify(
 	return stream[control.VerifyResult](ctx, c, q, onProgress(progress))
 }
 
+// VerifyAll verifies a version on all servers, and compares what their nodes show.
+func (c *Client) VerifyAll(
+	ctx context.Context, ref string, progress func(control.Progress),
+) (control.VerifyAllResult, error) {
+	q := request{http.MethodPost, "/v1/verify-all?" + url.Values{"ref": {ref}}.Encode(), nil}
+	return stream[control.VerifyAllResult](ctx, c, q, onProgress(progress))
+}
+
 // Diff calls each for every change from one version to another, and returns a summary.
 func (c *Client) Diff(ctx context.Context, from, to string, each func(control.Change)) (control.Comparison, error) {
 	q := request{http.MethodGet, "/v1/diff?" + url.Values{"from": {from}, "to": {to}}.Encode(), nil}

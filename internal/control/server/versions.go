@@ -51,4 +51,9 @@ func handleStore(mux *http.ServeMux, b control.StoreBackend) {
 		done, err := b.Verify(r.Context(), r.URL.Query().Get("ref"), out.progress)
 		out.end(done, err)
 	})
+	mux.HandleFunc("POST /v1/verify-all", func(w http.ResponseWriter, r *http.Request) {
+		out := newLines(w)
+		done, err := b.VerifyAll(r.Context(), r.URL.Query().Get("ref"), out.progress)
+		out.end(done, err)
+	})
 }
