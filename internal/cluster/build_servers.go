@@ -42,6 +42,10 @@ func (b *builder) servers(it *item) {
 	}
 	ports := b.ports(it)
 	dhcp, _ := it.get("dhcp")
+	rate := uint64(0)
+	if v, ok := it.get("pull-rate"); ok {
+		rate = b.size(v)
+	}
 	cards := b.cardPatterns(it, variables)
 	for i := range count {
 		values := []int64{int64(i + 1)}
@@ -50,7 +54,7 @@ func (b *builder) servers(it *item) {
 			b.serversIncomplete = true
 			return
 		}
-		s := &Server{Name: ServerName(text), Roles: roles, Ports: ports, DHCP: dhcp.text != "off"}
+		s := &Server{Name: ServerName(text), Roles: roles, Ports: ports, DHCP: dhcp.text != "off", PullRate: rate}
 		c := claim{server: s, at: name.at}
 		if !b.claimHost(text, c) {
 			b.serversIncomplete = true

@@ -95,7 +95,8 @@ type Server struct {
 	Roles      []Role
 	Interfaces []*Interface
 	Ports      Ports
-	DHCP       bool // false: dhcp="off"
+	DHCP       bool   // false: dhcp="off"
+	PullRate   uint64 // bytes of versions that it receives in a second, at most; 0: no bound
 }
 
 // Role is a task of a server.

@@ -86,3 +86,16 @@ func TestWrongQuotasAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAServerReceivesAtItsRate(t *testing.T) {
+	for text, want := range map[string]uint64{"": 0, ` pull-rate="2M"`: 2 << 20} {
+		c, err := Parse(Source{Name: "q.xml", XML: []byte(strings.Replace(quotaDescription, ` roles="head image"`,
+			` roles="head image"`+text, 1))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Servers[0].PullRate; got != want {
+			t.Errorf("%s: %d, want %d", text, got, want)
+		}
+	}
+}

@@ -15,7 +15,12 @@ func serverAttributes() []attribute {
 		{name: "tftp-port", kind: kindPort(), byDefault: "69", doc: "UDP port of TFTP."},
 		{
 			name: "api-port", kind: kindPort(), byDefault: "7117",
-			doc: "TCP port reserved for calls between servers. No server listens on it yet.",
+			doc: "TCP port of calls between servers.",
+		},
+		{
+			name: "pull-rate", kind: kindSize(), byDefault: "no bound",
+			doc: "How many bytes of versions the server receives from other servers in a second, at most; K, M, G " +
+				"and T are powers of 1024.",
 		},
 		{name: "dhcp", kind: enum("on", "off"), byDefault: "on", doc: "Whether an image server answers DHCP."},
 	}

@@ -30,7 +30,7 @@ func (d *daemon) assembleContent() {
 	d.content.handler.Register(func(pattern string, h http.Handler) {
 		d.others.server.Handle(pattern, peer.Servers, h)
 	})
-	d.content.puller = replicate.New(replicate.Options{Store: d.store, Named: d.source, Log: d.Log})
+	d.content.puller = replicate.New(replicate.Options{Store: d.store, Named: d.source, Rate: d.pullRate, Log: d.Log})
 	d.content.keeper = holdings.New(holdings.Options{
 		Server: d.server, Declared: d.follow, Store: d.store, Replicas: d.set, Log: d.Log,
 		Puller:  d.content.puller,
@@ -50,6 +50,14 @@ func (d *daemon) sources() (list []replicate.Source) {
 		}
 	}
 	return list
+}
+
+// pullRate returns how many bytes of versions this server may receive in a second.
+func (d *daemon) pullRate() uint64 {
+	if me, ok := d.follow.Cluster().Server(d.server); ok {
+		return me.PullRate
+	}
+	return 0
 }
 
 // source returns another server by its name.

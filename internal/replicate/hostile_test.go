@@ -366,7 +366,7 @@ func TestADamagedBaseIsNoSourcesFault(t *testing.T) {
 
 func TestTheRateIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := limiter{rate: 1 << 20}
+		l := limiter{rate: func() uint64 { return 1 << 20 }}
 		began := time.Now()
 		for range 64 {
 			testkit.Must(t, l.wait(t.Context(), 16<<10))

@@ -20,7 +20,7 @@ import (
 type Options struct {
 	Store *store.Store
 	Named func(name string) (Source, bool) // the server with a name, if this server may ask it; nil: none is asked
-	Rate  float64                          // bytes a second that may be received; 0: any
+	Rate  func() uint64                    // bytes a second that may be received now; 0: any. nil: any
 	Log   *slog.Logger
 }
 
@@ -40,6 +40,9 @@ type Puller struct {
 
 // New returns a Puller.
 func New(o Options) *Puller {
+	if o.Rate == nil {
+		o.Rate = func() uint64 { return 0 }
+	}
 	return &Puller{store: o.Store, named: o.Named, log: o.Log, limit: limiter{rate: o.Rate}, ledger: newLedger()}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -94,12 +95,32 @@ func blocks(t *testing.T, f *os.File) int64 {
 
 // cutter breaks a connection after so many bytes of all answers together, and counts what it lets through.
 type cutter struct {
+	mu   sync.Mutex
 	left int64
 	sent int64
+	cut  bool
 }
 
 func (c *cutter) around(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&cutWriter{w, c}, r) })
+}
+
+// pass returns how many of n bytes are let through.
+func (c *cutter) pass(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.cut && int64(n) > c.left {
+		n, c.cut = int(c.left), true
+	}
+	c.left -= int64(n)
+	c.sent += int64(n)
+	return n
+}
+
+func (c *cutter) isCut() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut
 }
 
 type cutWriter struct {
@@ -110,16 +131,13 @@ type cutWriter struct {
 func (w *cutWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *cutWriter) Write(p []byte) (int, error) {
-	if int64(len(p)) > w.c.left {
-		n, _ := w.ResponseWriter.Write(p[:w.c.left])
-		w.c.sent += int64(n)
-		w.c.left = 1 << 40
-		_ = http.NewResponseController(w.ResponseWriter).Flush()
-		panic(http.ErrAbortHandler)
+	n := w.c.pass(len(p))
+	if n == len(p) {
+		return w.ResponseWriter.Write(p)
 	}
-	w.c.left -= int64(len(p))
-	w.c.sent += int64(len(p))
-	return w.ResponseWriter.Write(p)
+	_, _ = w.ResponseWriter.Write(p[:n])
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	panic(http.ErrAbortHandler)
 }
 
 func TestPullGoesOnAfterACutAtAnyByte(t *testing.T) {
@@ -160,7 +178,7 @@ func TestPullGoesOnAfterItFailed(t *testing.T) {
 	src, _ := server(t, from, func(h http.Handler) http.Handler {
 		h = c.around(h)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if c.left == 1<<40 { // after the cut
+			if c.isCut() {
 				http.Error(w, "gone", http.StatusInternalServerError)
 				return
 			}

@@ -159,7 +159,7 @@ func (a *answer) open(path string, r request) error {
 
 // read reads what arrives.
 func (a *answer) read(b []byte) (int, error) {
-	n, err := a.body.Read(b[:min(len(b), 64<<10)])
+	n, err := a.body.Read(b[:min(len(b), a.pull.o.limit.piece())])
 	a.pull.o.ledger.count(a.from.Name, func(c *Counts) { c.Bytes += uint64(n) })
 	if n > 0 {
 		if err := a.pull.o.limit.wait(a.ctx, n); err != nil {
@@ -283,17 +283,26 @@ func (p *pull) watch() {
 	}
 }
 
-// limiter bounds a rate in bytes a second; the zero value does not.
+// limiter bounds a rate.
 type limiter struct {
-	rate float64
+	rate func() uint64 // in bytes a second; 0: any. It may change at any time
 
 	mu   sync.Mutex
 	free time.Time // when all that was taken is within the rate
 }
 
+// piece returns how many bytes are to be read at once, so that a low rate does not look like a source that stalls.
+func (l *limiter) piece() int {
+	if rate := l.rate(); rate > 0 {
+		return int(min(max(rate/8, 512), 64<<10))
+	}
+	return 64 << 10
+}
+
 // wait waits until n more bytes are within the rate.
 func (l *limiter) wait(ctx context.Context, n int) error {
-	if l.rate <= 0 {
+	rate := l.rate()
+	if rate == 0 {
 		return nil
 	}
 	l.mu.Lock()
@@ -301,7 +310,7 @@ func (l *limiter) wait(ctx context.Context, n int) error {
 	if l.free.Before(now) {
 		l.free = now
 	}
-	l.free = l.free.Add(time.Duration(float64(n) / l.rate * float64(time.Second)))
+	l.free = l.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
 	left := l.free.Sub(now)
 	l.mu.Unlock()
 	if left < 10*time.Millisecond {

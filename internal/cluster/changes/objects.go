@@ -104,6 +104,7 @@ func serverObject(s *cluster.Server) object {
 		{name: "ports", value: fmt.Sprintf("nfs %d, http %d, tftp %d, api %d",
 			s.Ports.NFS, s.Ports.HTTP, s.Ports.TFTP, s.Ports.API)},
 		{name: "dhcp", value: fmt.Sprint(s.DHCP)},
+		{name: "pull-rate", value: fmt.Sprint(s.PullRate)},
 	}, cardAttributes(s.Interfaces)...)}
 }
 
