@@ -16,14 +16,17 @@ import (
 // BackupState implements control.Backend. It brings the state that is kept on disk up to date.
 func (api *API) BackupState(ctx context.Context) (control.BackupState, error) {
 	out := control.BackupState{Server: string(api.Server)}
-	c, err := api.Follow.Reachable(ctx)
-	if err == nil {
-		err = api.Follow.Refresh(ctx, c)
-	}
-	if err != nil {
-		out.Missing = err.Error()
-	}
 	out.Cluster = api.Follow.Cluster().Name
+	if api.Follow.IsHead() { // what an image server has is a copy
+		c, err := api.Follow.Reachable(ctx)
+		if err == nil {
+			err = api.Follow.Refresh(ctx, c)
+		}
+		if err != nil {
+			out.Missing = err.Error()
+		}
+	}
+	var err error
 	if out.Replicas, err = api.Set.Homes(); err != nil {
 		return out, err
 	}

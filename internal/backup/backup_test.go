@@ -386,22 +386,28 @@ func TestABackupOfDamagedContentSaysSo(t *testing.T) {
 	}
 }
 
-// A full disk leaves the backup before as it was, and none that looks like one.
+// fillDisk leaves a disk a few MB, until free is called.
+func fillDisk(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	var st unix.Statfs_t
+	testkit.Must(t, unix.Statfs(dir, &st))
+	filler := filepath.Join(dir, "filler")
+	f, err := os.Create(filler)
+	testkit.Must(t, err)
+	defer f.Close()
+	testkit.Must(t, unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-(8<<20)))
+	return func() { testkit.Must(t, os.Remove(filler)) }
+}
+
+// A full disk leaves the backup before as it was, and none that looks like one; nor a restored directory that counts.
 func TestAFullDiskLeavesTheBackupBefore(t *testing.T) {
 	s := newSite(t, disktest.Memory(t))
 	disk := disktest.New(t, "mkfs.ext4", "-q")
 	dir := filepath.Join(disk.Dir, "backup")
 	first, _ := s.backup(dir)
-	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	f, err := os.Create(s.at(upper + "/big"))
-	testkit.Must(t, err)
-	for range 420 {
-		_, err = f.Write(big)
-		testkit.Must(t, err)
-	}
-	testkit.Must(t, f.Close())
-	_, _, err = Make(t.Context(), dir, s.options())
-	if !errors.Is(err, unix.ENOSPC) {
+	s.put(upper+"/big", strings.Repeat("0123456789abcdef", 2<<20))
+	free := fillDisk(t, disk.Dir)
+	if _, _, err := Make(t.Context(), dir, s.options()); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("a backup to a full disk: %v", err)
 	}
 	names, err := os.ReadDir(dir)
@@ -413,8 +419,20 @@ func TestAFullDiskLeavesTheBackupBefore(t *testing.T) {
 	}
 	_, err = Restoration{From: dir}.Verify(t.Context())
 	testkit.Must(t, err)
-	testkit.Must(t, os.Remove(s.at(upper+"/big")))
+	free()
 	s.backup(dir)
+	free = fillDisk(t, disk.Dir)
+	to := filepath.Join(disk.Dir, "data")
+	if _, err := (Restoration{From: dir}).Restore(t.Context(), to); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("a restore to a full disk: %v", err)
+	}
+	if err := pki.Check(to); !errors.Is(err, pki.ErrNotInitialised) {
+		t.Errorf("the directory counts as initialised: %v", err)
+	}
+	free()
+	_, err = Restoration{From: dir}.Restore(t.Context(), to)
+	testkit.Must(t, err)
+	sameLayers(t, s.data, to)
 }
 
 // The digest of a file does not depend on which of its zeros are holes.

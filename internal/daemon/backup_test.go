@@ -416,3 +416,31 @@ func TestASwitchDuringABackupIsMadeAgain(t *testing.T) {
 		t.Errorf("set aside: %+v", saved)
 	}
 }
+
+// An image server and its head are each replaced by a machine with a backup of it. Then they work together as before.
+func TestServersOfAClusterAreRestored(t *testing.T) {
+	t.Parallel()
+	head, is1 := newPair(t)
+	write(t, is1.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "mine")
+	base := t.TempDir()
+	for _, s := range []*site{head, is1} {
+		s.backupTo(filepath.Join(base, s.name))
+	}
+	testkit.Must(t, is1.stop())
+	testkit.Must(t, head.stop())
+	var next [2]*site
+	for i, s := range []*site{head, is1} {
+		next[i] = s.successor(filepath.Join(base, s.name+"-data"))
+		_, err := backup.Restoration{From: filepath.Join(base, s.name)}.Restore(t.Context(), next[i].data)
+		testkit.Must(t, err)
+		next[i].start()
+	}
+	if got := read(t, next[1].mount("127.0.0.11", "/nodes/n01"), "etc/own"); got != "mine" {
+		t.Errorf("the node's file is %q", got)
+	}
+	testkit.Eventually(t, "the new head can change the state", func() bool { return next[0].status().Coord.OK })
+	head.put("etc/motd", "two\n")
+	next[0].capture("compute")
+	testkit.Eventually(t, "the node is switched", func() bool { return next[1].node().Version == 2 })
+	testkit.Eventually(t, "the new head knows that", func() bool { return next[0].node().Version == 2 })
+}

@@ -125,7 +125,9 @@ func (s *Source) state(ctx context.Context) (state coord.State, err error) {
 	if err != nil {
 		return state, err
 	}
-	if now.Store == state.Store && now.Revision == state.Revision || now.Description == nil {
+	// What was kept of another etcd is newer: this one was used before.
+	newer := now.Store == state.Store && now.Revision > state.Revision || state.Revision == 0
+	if !newer || now.Restoring {
 		return state, nil
 	}
 	return now, coord.SaveState(file, now)
