@@ -19,11 +19,11 @@ type hasher struct {
 	size uint64
 	at   uint64 // up to here all is hashed, but what is in part
 	part []byte // of a block, only when blocks of zeros are left out
-	zero []byte // a block of zeros
+	zero []byte // made when it is needed
 }
 
 func newHasher(size uint64) *hasher {
-	return &hasher{h: sha256.New(), size: size, zero: make([]byte, 64<<10)}
+	return &hasher{h: sha256.New(), size: size}
 }
 
 var errGrown = errors.New("it has other bytes than its size says")
@@ -53,6 +53,9 @@ func (w *hasher) write(b []byte, off uint64) error {
 
 // zeros hashes n zeros.
 func (w *hasher) zeros(n uint64) {
+	if n > 0 && w.zero == nil {
+		w.zero = make([]byte, 64<<10)
+	}
 	for n > 0 {
 		part := min(n, uint64(len(w.zero)))
 		w.h.Write(w.zero[:part])
@@ -78,7 +81,7 @@ func (w *hasher) skip(n uint64) {
 
 // flush hashes the block that ends at w.at, with its offset, unless it is zeros.
 func (w *hasher) flush() {
-	if len(w.part) > 0 && !bytes.Equal(w.part, w.zero[:len(w.part)]) {
+	if bytes.ContainsFunc(w.part, func(r rune) bool { return r != 0 }) {
 		var off [8]byte
 		binary.BigEndian.PutUint64(off[:], w.at-uint64(len(w.part)))
 		w.h.Write(off[:])

@@ -420,7 +420,12 @@ func TestASwitchDuringABackupIsMadeAgain(t *testing.T) {
 // An image server and its head are each replaced by a machine with a backup of it. Then they work together as before.
 func TestServersOfAClusterAreRestored(t *testing.T) {
 	t.Parallel()
-	head, is1 := newPair(t)
+	head := newSite(t, "127.0.0.2")
+	is1 := newImageServer(t, head, "127.0.0.3")
+	head.start()
+	is1.start()
+	head.capture("compute")
+	testkit.Eventually(t, "n01 shows the head's version", func() bool { return is1.node().Version == 1 })
 	write(t, is1.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "mine")
 	base := t.TempDir()
 	for _, s := range []*site{head, is1} {
