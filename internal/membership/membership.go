@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -266,17 +267,24 @@ func (m *Membership) renewOwn(ctx context.Context, c *peer.Client) error {
 	return fmt.Errorf("renew the certificate of %s: %w", m.Server, errors.Join(errs...))
 }
 
-// Problems is a problems.Source: the certificate cannot be renewed.
-func (m *Membership) Problems(context.Context) []problems.Problem {
+// Problems is a problems.Source: the certificate cannot be renewed, or the keys on the disk are damaged.
+func (m *Membership) Problems(context.Context) (list []problems.Problem) {
+	about := problems.Subject{Kind: problems.KindServer, Name: string(m.Server)}
+	if err := m.Credentials.Damage(); err != nil {
+		list = append(list, problems.Problem{
+			About: about, Text: strings.ReplaceAll(err.Error(), "\n", "; "),
+			Hint: "put it back from a backup before this server is restarted: it cannot start so",
+		})
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.err == nil {
-		return nil
+	if m.err != nil {
+		list = append(list, problems.Problem{
+			About: about, Text: fmt.Sprintf("its certificate, valid until %s: %v",
+				m.Credentials.Expires().Local().Format(time.DateTime), m.err),
+			Hint: "without a valid certificate it only serves what it has; check the clocks, and the network to " +
+				"the heads",
+		})
 	}
-	return []problems.Problem{{
-		About: problems.Subject{Kind: problems.KindServer, Name: string(m.Server)},
-		Text: fmt.Sprintf("its certificate, valid until %s: %v",
-			m.Credentials.Expires().Local().Format(time.DateTime), m.err),
-		Hint: "without a valid certificate it only serves what it has; check the clocks, and the network to the heads",
-	}}
+	return list
 }

@@ -111,6 +111,26 @@ func (c *Credentials) Root() *x509.Certificate { return c.root }
 // Authority returns the authority that certifies servers, nil if this server does not have it.
 func (c *Credentials) Authority() *Authority { return c.authority }
 
+// Damage returns what is wrong with the keys and certificates on the disk, of which this server holds copies until it
+// ends; nil: nothing is.
+func (c *Credentials) Damage() error {
+	ca := filepath.Join(filepath.Dir(c.dir), "ca")
+	root, err := loadCertificate(filepath.Join(ca, certFile))
+	if err == nil && !root.Equal(c.root) {
+		err = fmt.Errorf("%s has another certificate than when the server started", ca)
+	}
+	all := []error{err}
+	pairs := []string{c.dir}
+	if c.authority != nil {
+		pairs = append(pairs, filepath.Join(ca, "servers"), filepath.Join(ca, "nodes"))
+	}
+	for _, dir := range pairs {
+		_, err := loadPair(dir)
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
 // Due reports whether it is time to renew the certificate: half of its time is over, or it is not valid yet because a
 // clock was wrong.
 func (c *Credentials) Due(now time.Time) bool {

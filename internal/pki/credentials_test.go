@@ -256,3 +256,22 @@ func FuzzParseRequest(f *testing.F) {
 		}
 	})
 }
+
+func TestDamageOnTheDiskIsTold(t *testing.T) {
+	data, c := newHead(t)
+	testkit.Must(t, c.Damage())
+	for _, name := range []string{"ca/cert.pem", "ca/servers/cert.pem", "ca/nodes/key.pem", "identity/key.pem"} {
+		path := filepath.Join(data, name)
+		text := testkit.Value(os.ReadFile(path))(t)
+		damaged := []byte(strings.Replace(string(text), "M", "!", 1))
+		testkit.Must(t, os.WriteFile(path, damaged, 0o600))
+		if err := c.Damage(); err == nil || !strings.Contains(err.Error(), filepath.Dir(path)) {
+			t.Errorf("%s damaged: %v", name, err)
+		}
+		testkit.Must(t, os.Remove(path))
+		if err := c.Damage(); err == nil || !strings.Contains(err.Error(), filepath.Dir(path)) {
+			t.Errorf("%s missing: %v", name, err)
+		}
+		testkit.Must(t, os.WriteFile(path, text, 0o600), c.Damage())
+	}
+}
