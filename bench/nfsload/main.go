@@ -13,6 +13,7 @@
 //	walk    every directory by READDIRPLUS, twice: names a second for the first and for the second time
 //	large   files above 1 MiB, whole, in READs of 1 MiB
 //	small   files up to 64 KiB, whole: LOOKUP, GETATTR, READ
+//	own     the same for files that the node wrote before
 //	create  CREATE, WRITE of 4 KiB, COMMIT, in a directory of the node's own
 //	names   RENAME and REMOVE of files made before
 //	limit   the same without a server, in the directory -local: rename or unlink, then fsync of the directory
@@ -64,13 +65,14 @@ func main() {
 	flag.StringVar(&o.local, "local", "", "a local copy of the tree, to compare with and to choose files from")
 	flag.StringVar(&o.scratch, "scratch", "",
 		"directory of the export below which nodes make directories of their own; empty is the root")
-	flag.StringVar(&o.mode, "mode", "mix", "mix, walk, large, small, create, names, limit, sync, first, boot, changes")
+	flag.StringVar(&o.mode, "mode", "mix",
+		"mix, walk, large, small, own, create, names, limit, sync, first, boot, changes")
 	flag.BoolVar(&o.constant, "constant", false,
 		"the server's answers are constant: count what is read, and compare nothing")
 	flag.IntVar(&o.pid, "pid", 0, "the server's process, to read its CPU time")
 	flag.IntVar(&o.nodes, "nodes", 4, "how many nodes at once")
 	flag.IntVar(&o.inFlight, "in-flight", 8, "calls in flight per node")
-	flag.IntVar(&o.calls, "calls", 100000, "calls in all (mix, small, create, names, sync)")
+	flag.IntVar(&o.calls, "calls", 100000, "calls in all (mix, small, own, create, names, sync)")
 	flag.IntVar(&o.megabytes, "megabytes", 2000, "bytes to read in all (large)")
 	flag.DurationVar(&o.wait, "wait", 0, "for how long to try to mount, when the server does not answer yet")
 	flag.Uint64Var(&o.seed, "seed", 1, "of all random choices")
@@ -139,6 +141,7 @@ var modes = map[string]mode{
 	"walk":   {passes: 2, run: (*node).walk},
 	"large":  {prepare: (*node).lookupSample, run: (*node).large},
 	"small":  {prepare: (*node).lookupSample, run: (*node).small},
+	"own":    {prepare: (*node).writeOwn, run: (*node).readOwn},
 	"create": {prepare: (*node).makeOwn, run: (*node).createFiles},
 	"names":  {prepare: (*node).makeVictims, run: (*node).renameAndRemove},
 	"sync":   {prepare: (*node).makeOwn, run: (*node).syncWrites},

@@ -201,6 +201,37 @@ func (n *node) touch(dir vfs.Handle, path string, h vfs.Handle) error {
 	return n.Call(func() error { return n.Tree.Attr(h, &a) })
 }
 
+// writeOwn writes as many small files as the sample has, for mode own.
+func (n *node) writeOwn() error {
+	if err := n.makeOwn(); err != nil {
+		return err
+	}
+	n.own = make([]vfs.Handle, sampleSize)
+	return n.Parallel(sampleSize, func(i int, _ *rand.Rand) (err error) {
+		n.own[i], err = n.Create(fmt.Sprintf("file-%d", i))
+		return err
+	})
+}
+
+// readOwn reads files back that the node wrote, with the calls that mode small makes.
+func (n *node) readOwn() error {
+	return n.Parallel(n.share(n.opt.calls)/3, func(_ int, rng *rand.Rand) error {
+		i := rng.IntN(len(n.own))
+		if err := n.touch(n.Own, fmt.Sprintf("file-%d", i), n.own[i]); err != nil {
+			return err
+		}
+		n.Meter.Names.Add(1)
+		return n.Call(func() error {
+			p := make([]byte, len(n.Block))
+			got, _, err := n.Tree.Read(&n.Cred, n.own[i], p, 0)
+			if err == nil && got != len(n.Block) {
+				err = fmt.Errorf("read %d bytes of file-%d", got, i)
+			}
+			return err
+		})
+	})
+}
+
 func (n *node) createFiles() error {
 	return n.Parallel(n.share(n.opt.calls)/3, func(i int, _ *rand.Rand) error {
 		h, err := n.Create(fmt.Sprintf("file-%d", i))

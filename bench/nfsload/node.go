@@ -25,6 +25,7 @@ type node struct {
 	opt    *options
 	sample []bootload.File
 	client *nfsclient.Client
+	own    []vfs.Handle // of mode own
 }
 
 // chooseFiles lists the regular files of the local copy, in an order that depends on the seed alone.

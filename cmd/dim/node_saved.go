@@ -160,6 +160,19 @@ func printSaved(w io.Writer, list []control.SavedEntry) {
 			fmt.Fprintf(w, "conflict in %s, %s: %s\n", safe(string(s.Path)), s.Stamp, safe(c.String()))
 		}
 	}
+	if first := firstExpiry(list); !first.IsZero() {
+		fmt.Fprintln(w, "the first are removed at", clock(first))
+	}
+}
+
+// firstExpiry returns when the server removes the first entries of a list.
+func firstExpiry(list []control.SavedEntry) (first time.Time) {
+	for _, s := range list {
+		if first.IsZero() || s.Expires.Before(first) {
+			first = s.Expires
+		}
+	}
+	return first
 }
 
 // whyText is "compute@1 → compute@2" for a switch.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
@@ -79,22 +80,22 @@ func (api *API) Saved(_ context.Context, node string) ([]control.SavedEntry, err
 		return nil, err
 	}
 	list, err := layers.Of(r).Saved()
-	return savedList(list), err
+	return savedList(layers.Of(r), list), err
 }
 
-func savedList(list []layer.SetAside) []control.SavedEntry {
+func savedList(of layers.Layer, list []layer.SetAside) []control.SavedEntry {
 	out := make([]control.SavedEntry, len(list))
 	for i := range list {
-		out[i] = saved(&list[i])
+		out[i] = saved(of, &list[i])
 	}
 	return out
 }
 
-func saved(a *layer.SetAside) control.SavedEntry {
+func saved(of layers.Layer, a *layer.SetAside) control.SavedEntry {
 	return control.SavedEntry{
 		Path: "/" + control.Path(a.Path), Stamp: a.ID(), Time: a.Stamp.UTC(), Kind: a.What(),
 		Type: typeName(a.Type), Size: a.Size, Entries: a.Entries, Why: a.Why, Image: a.Image,
-		Conflicts: a.Conflicts,
+		Conflicts: a.Conflicts, Expires: of.Expires(a.Stamp).UTC().Truncate(time.Second),
 	}
 }
 
@@ -124,7 +125,9 @@ func (api *API) Restore(_ context.Context, node string, q control.RestoreRequest
 	})
 	out := make([]control.RestoredEntry, len(list))
 	for i, b := range list {
-		out[i] = control.RestoredEntry{Saved: saved(&b.Saved), Path: "/" + control.Path(b.Path), Displaced: b.Displaced}
+		out[i] = control.RestoredEntry{
+			Saved: saved(layers.Of(r), &b.Saved), Path: "/" + control.Path(b.Path), Displaced: b.Displaced,
+		}
 		if !q.DryRun {
 			api.Log.Info("a set-aside copy came back", "node", node, "path", "/"+b.Path, "stamp", b.Saved.ID())
 		}
@@ -148,7 +151,7 @@ func (api *API) Forget(_ context.Context, node string, q control.ForgetRequest) 
 	if err == nil && !q.DryRun && len(list) > 0 {
 		api.Log.Info("set-aside copies removed", "node", node, "count", len(list))
 	}
-	return savedList(list), err
+	return savedList(layers.Of(r), list), err
 }
 
 // NodeChanges implements control.Backend.
@@ -196,7 +199,7 @@ func (api *API) Reset(_ context.Context, node string, q control.ResetRequest) ([
 		api.Log.Info("a node's own files were set aside", "node", node, "count", len(list), "stamp", list[0].ID())
 	}
 	api.Push.Wake(cluster.NodeName(node))
-	return savedList(list), err
+	return savedList(layers.Of(r), list), err
 }
 
 // CheckReplicas checks the replicas in a directory that no daemon has open. set is a node set of names alone, or empty

@@ -17,6 +17,7 @@ type SavedEntry struct {
 	Entries int       `json:"entries"` // in a directory
 	Why     string    `json:"why"`     // "switch compute@1 compute@2", "reset", "restore"
 	Image   string    `json:"image"`
+	Expires time.Time `json:"expires"` // when the server removes it
 
 	// Conflicts are the records of a merged file that are not in the node's file now, and numbers that two names have
 	// there.

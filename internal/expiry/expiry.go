@@ -44,8 +44,11 @@ func announce(set *replica.Set, interval time.Duration, log *slog.Logger) {
 	at := set.Expiry().Add(interval)
 	for _, r := range set.Replicas() {
 		rules := r.Rules()
-		saved := early(set, home(r).Saved(), rules.SavedBefore(at))
-		snapshots := early(set, home(r).Snapshots(), rules.SnapshotsBefore(at))
+		due, err := layers.Of(r).Due(interval)
+		if err != nil {
+			log.Warn("set-aside copies cannot be listed", "replica", home(r), "error", err)
+		}
+		saved, snapshots := len(due), early(set, home(r).Snapshots(), rules.SnapshotsBefore(at))
 		if saved+snapshots > 0 {
 			log.Info("set-aside copies and snapshots will be removed after their time", "replica", home(r),
 				"aside", saved, "snapshots", snapshots, "stamp", at.UTC().Format(time.RFC3339))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,7 @@ const (
 	xattrID        = "trusted.dim.id"
 	xattrVerifier  = "trusted.dim.verf"
 	xattrGroup     = "trusted.dim.group"     // a hard-link group is being copied up and does not have all its names yet
+	xattrAge       = "trusted.dim.age"       // of a directory of saved/ whose stamp is in the future
 	xattrSaved     = "trusted.dim.saved"     // below saved/ only: what the entry stands for, if not for itself
 	xattrWhy       = "trusted.dim.why"       // of saved/STAMP and snapshots/STAMP: what made it
 	xattrOver      = "trusted.dim.over"      // of snapshots/STAMP: the versions that the layer was over
@@ -200,6 +202,23 @@ func (e Entry) DropPartOfGroup() error {
 		return err
 	}
 	return nil
+}
+
+// CountedAge returns the age of the directory e of the saved area as it was counted, and when it was counted; zero if
+// it was not.
+func (e Entry) CountedAge() (at time.Time, age time.Duration) {
+	b, err := e.Xattr(xattrAge, make([]byte, 16))
+	if err != nil || len(b) != 16 {
+		return at, 0
+	}
+	age = time.Duration(binary.BigEndian.Uint64(b[8:]))
+	return time.Unix(0, int64(binary.BigEndian.Uint64(b))), age
+}
+
+// SetCountedAge records the age of the directory e of the saved area at a time.
+func (e Entry) SetCountedAge(at time.Time, age time.Duration) error {
+	b := binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))
+	return e.setXattr(xattrAge, binary.BigEndian.AppendUint64(b, uint64(age)))
 }
 
 // HasSavedMark reports whether the entry e of the saved area does not stand for itself.

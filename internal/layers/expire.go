@@ -3,6 +3,7 @@ package layers
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ func Expire(set *replica.Set, log *slog.Logger) (count int, err error) {
 	var errs []error
 	all := set.Replicas()
 	for _, r := range all {
-		n, err := Of(r).expire(set.Expiry(), log)
+		n, err := Of(r).expire(log)
 		count += n
 		errs = append(errs, err, r.Sweep())
 	}
@@ -31,28 +32,39 @@ func Expire(set *replica.Set, log *slog.Logger) (count int, err error) {
 	return count, errors.Join(errs...)
 }
 
-func (l Layer) expire(now time.Time, log *slog.Logger) (int, error) {
-	rules := l.r.Rules()
-	before := rules.SavedBefore(now)
+func (l Layer) expire(log *slog.Logger) (int, error) {
 	stamps, err := l.root.Stamps(l.home.Saved())
-	if err != nil || len(stamps) == 0 || !stamps[len(stamps)-1].Before(before) {
+	if err != nil || len(stamps) == 0 {
 		return 0, err
 	}
-	list, err := l.Forget(ForgetOptions{Before: before, Dry: true})
+	if err := l.countAges(stamps, l.r.Expiry()); err != nil {
+		return 0, err
+	}
+	due, err := l.Due(0)
+	if err != nil || len(due) == 0 {
+		return 0, err
+	}
+	saved, err := l.Saved()
 	if err != nil {
 		return 0, err
 	}
-	if err := l.forgetStamps(stamps, before); err != nil {
+	if err := l.forgetStamps(due); err != nil {
 		return 0, err
 	}
-	if len(list) > 0 {
-		log.Info("set-aside copies removed after their time", "replica", l.home, "entries", len(list))
+	count := 0
+	for i := range saved {
+		if slices.ContainsFunc(due, saved[i].Stamp.Equal) {
+			count++
+		}
 	}
-	return len(list), nil
+	if count > 0 {
+		log.Info("set-aside copies removed after their time", "replica", l.home, "entries", count)
+	}
+	return count, nil
 }
 
-// forgetStamps removes all that was set aside at a stamp before a time.
-func (l Layer) forgetStamps(stamps []time.Time, before time.Time) error {
+// forgetStamps removes all that was set aside at some stamps.
+func (l Layer) forgetStamps(stamps []time.Time) error {
 	f, err := l.forget()
 	if err != nil {
 		return err
@@ -63,9 +75,6 @@ func (l Layer) forgetStamps(stamps []time.Time, before time.Time) error {
 	}
 	defer unix.Close(area)
 	for _, at := range stamps {
-		if !at.Before(before) {
-			continue
-		}
 		if err := l.r.Fault("in expire"); err != nil {
 			return f.end(err)
 		}

@@ -280,6 +280,27 @@ func TestExpireRemovesWhatWasSetAsideLongAgo(t *testing.T) {
 	o.Want("etc/a", "a2")
 }
 
+// What was set aside while the clock was years ahead is removed after its time by the right clock, not years later.
+func TestExpireCountsTheAgeOfStampsInTheFuture(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.Version(t, 1, v1), m)
+	o.spec.Rules.SavedFor = 3 * 24 * time.Hour
+	o.clock = 3 * 365 * 24 * time.Hour
+	o.WriteFile("etc/a", "mine")
+	o.to(m.Version(t, 2, v2))
+	at := o.stamps()[0]
+	for i, want := range []int{0, 0, 0, 1, 0} { // the clock is right; it is a year ahead; it is right again
+		o.clock = []time.Duration{0, 365 * 24, 365*24 + 1, 365*24 + 41, 0}[i] * time.Hour
+		if n, err := o.expire(); n != want || err != nil {
+			t.Fatalf("expiry %d: %d gone, %v; want %d", i, n, err, want)
+		}
+		if left := o.Expires(at).Sub(o.opts.Now()); i == 2 && (left < 22*time.Hour || left > 24*time.Hour) {
+			t.Errorf("after 49 counted hours of 72 it is removed in %v", left)
+		}
+	}
+	o.Want("etc/a", "a2")
+}
+
 func TestDiffListsWhatTheNodeHasChanged(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

@@ -64,7 +64,7 @@ type Options struct {
 
 	Reserve uint64 // percent of the disk that nodes may not take; 0: none
 
-	OpenFiles int // how many files to keep open at most; 0: 16,384, or a third of what the process may
+	OpenFiles int // how many files to keep open at most; 0: as the process and the memory allow
 
 	// Fault is for tests. It is called between the steps of a change. If it returns an error the change ends
 	// there, as in a crash.
@@ -197,10 +197,22 @@ func newSet(o Options) *Set {
 	return s
 }
 
+// Bounds of how many files are kept open if Options does not say. The kernel holds about 2 KiB for each.
+const (
+	openFilesLeast = 16 << 10
+	openFilesMost  = 128 << 10
+	memoryPerFile  = 64 << 10 // so that they take 3 percent of the memory
+)
+
+// openFiles returns how many files to keep open: want, or as many as the process may have and the memory allows. A file
+// of a node that is not kept open costs three times as much to read: its path is looked up for the attributes and again
+// for the content.
 func openFiles(want int) int {
 	var limit unix.Rlimit
-	if want == 0 && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		want = int(min(limit.Cur/3, 16384))
+	var memory unix.Sysinfo_t
+	if want == 0 && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && unix.Sysinfo(&memory) == nil {
+		files := uint64(memory.Totalram) * uint64(memory.Unit) / memoryPerFile
+		want = int(min(limit.Cur/3, max(openFilesLeast, min(files, openFilesMost))))
 	}
 	return max(want, 64)
 }
@@ -241,6 +253,9 @@ func (s *Set) Disk() layer.Dir { return s.root }
 
 // Expiry returns the time by which old things are removed.
 func (s *Set) Expiry() time.Time { return s.expiry() }
+
+// Expiry returns the time by which old things are removed.
+func (r *Replica) Expiry() time.Time { return r.set.expiry() }
 
 // retained returns the stamp from which on replaced content stays readable.
 func (s *Set) retained() int64 { return s.expiry().Add(-s.retain.age).UnixNano() }
