@@ -18,7 +18,7 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
   <interface name="eth0" network="boot" address="127.0.0.20" mac="52:54:00:4d:01:01"/></node></cluster>`)
 	s.start()
 	makeVersions(s, 2)
-	rollOut(s, control.RolloutRequest{Version: "compute", When: "now", Hook: "true"})
+	rollOut(s, control.RolloutRequest{Version: "compute", When: "now", Hook: "true", NoWait: true})
 	var r control.Rollout
 	testkit.Eventually(t, "the rollout waits for the other server", func() bool {
 		var err error
@@ -42,7 +42,7 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 	rollOut(s, control.RolloutRequest{Nodes: "n[01-04]", Version: "compute@2", When: "now", Hook: "true"})
 	awaitRollout(s, 2, "done")
 	if _, err := s.client().Rollout(t.Context(),
-		control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest"}); err != nil {
+		control.RolloutRequest{Version: "compute", When: "now", Rings: "1,rest", NoWait: true}); err != nil {
 		t.Error(err)
 	}
 	testkit.Eventually(t, "the last ring waits for the other server, too", func() bool {

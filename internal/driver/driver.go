@@ -1,8 +1,8 @@
 // Package driver begins rollouts, changes them, and carries them out.
 //
 // Package rollout decides what follows from what; a Driver gathers the facts (what nodes show, which are up, what a
-// person asks for), runs hooks and checks, and puts the decisions into the shared state. Of several heads the first of
-// the description drives the rollouts.
+// person asks for), runs hooks and checks, and puts the decisions into the shared state. Of several heads, the one
+// that has a lock in the shared state drives the rollouts.
 //
 // # Concurrency
 //
@@ -81,23 +81,38 @@ func (d *Driver) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+	for ctx.Err() == nil {
+		term := d.term(ctx)
+		d.serve(term)
+		term.release()
+	}
+	return nil
+}
+
+// serve drives rollouts until the term ends, or until there are other heads than at its beginning.
+func (d *Driver) serve(t term) {
+	ctx, cancel := context.WithCancel(t.Context)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	var runners sync.WaitGroup
 	defer runners.Wait()
+	defer cancel()
 	var running sync.Map // numbers of rollouts
 	var last *follow.Declared
 	var driven []int
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 		d.promote(ctx)
 		d.release(ctx)
 		if now := d.Follow.Now(); now != last {
 			last, driven = now, d.driven(now)
+			if alone := len(d.heads()) == 1; alone != t.alone {
+				return
+			}
 		}
 		for _, id := range driven {
 			if _, runs := running.LoadOrStore(id, true); runs {
@@ -154,7 +169,7 @@ func (d *Driver) booted() coord.Refs {
 // adopted a description that no longer gives them to it.
 func (d *Driver) release(ctx context.Context) {
 	now := d.Follow.Now()
-	if len(now.State.Leaving) == 0 || !d.drives(now) {
+	if len(now.State.Leaving) == 0 {
 		return
 	}
 	decide := now.Release(func(s cluster.ServerName) bool { return d.letGo(now, s) })
@@ -183,19 +198,9 @@ func (d *Driver) letGo(now *follow.Declared, server cluster.ServerName) bool {
 	return ok && h.Store == now.State.Store && h.Revision >= now.State.Description.Revision
 }
 
-// drives reports whether this server is the one that carries out what is declared.
-func (d *Driver) drives(now *follow.Declared) bool {
-	for _, s := range now.Cluster.Servers {
-		if s.Has(cluster.RoleHead) {
-			return s.Name == d.Server
-		}
-	}
-	return true
-}
-
-// driven returns the rollouts that are running and this server's to drive.
+// driven returns the rollouts that are running.
 func (d *Driver) driven(now *follow.Declared) []int {
-	if len(now.State.Rollouts) == 0 || !d.drives(now) {
+	if len(now.State.Rollouts) == 0 {
 		return nil
 	}
 	var ids []int

@@ -92,3 +92,31 @@ func TestALayerIsLetGoByWhoHasAdoptedTheDescription(t *testing.T) {
 		check("second", r.Store == "a" && r.Revision == 7)
 	}
 }
+
+func TestOneHeadDrivesAtATime(t *testing.T) {
+	t.Parallel()
+	f, _ := followtest.Open(t, small)
+	first, _ := newDriver(t, f)
+	second, _ := newDriver(t, f)
+	second.Server = "second"
+	one := first.term(t.Context())
+	began := make(chan term)
+	go func() { began <- second.term(t.Context()) }()
+	if one.Err() != nil || one.alone {
+		t.Errorf("the first: %v, alone %v", one.Err(), one.alone)
+	}
+	one.release()
+	two := <-began
+	defer two.release()
+	if one.Err() == nil || two.Err() != nil {
+		t.Errorf("the first has ended: %v; the second: %v", one.Err(), two.Err())
+	}
+}
+
+func TestTheOnlyHeadNeedsNoLock(t *testing.T) {
+	f := followtest.Unavailable(t, strings.Replace(small, `"second" roles="head image"`, `"second" roles="image"`, 1))
+	d, _ := newDriver(t, f)
+	if got := d.term(t.Context()); !got.alone || got.Err() != nil {
+		t.Errorf("alone %v, %v", got.alone, got.Err())
+	}
+}
