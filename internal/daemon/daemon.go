@@ -241,6 +241,9 @@ func (d *daemon) openIdentity(l layout) (err error) {
 	if d.others.credentials, err = pki.Open(d.Data); err != nil {
 		return err
 	}
+	if _, err := os.Stat(d.ClusterFile); d.others.credentials.Authority() == nil && errors.Is(err, fs.ErrNotExist) {
+		d.ClusterFile = "" // a server that has joined gets the description from the heads
+	}
 	d.server = cmp.Or(cluster.ServerName(d.As), d.others.credentials.Identity().Name, cluster.ServerName(d.Host))
 	d.follow = follow.New(follow.Options{
 		Server: d.server, StateFile: l.state(), CoordDir: l.coord(), Etcd: d.Etcd, ClusterFile: d.ClusterFile,

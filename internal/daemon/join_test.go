@@ -3,6 +3,9 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +86,13 @@ func TestAServerJoinsAndIsRemoved(t *testing.T) {
 	if s := head.server("is1"); s.ID != who.ID || s.Joined.IsZero() {
 		t.Errorf("the head says %+v", s)
 	}
+	is1.given, is1.file = true, filepath.Join(is1.data, "none.xml")
+	is1.start() // as the unit does: without --as, and with a file that only the head has
+	if p := is1.problem("description"); p.Text != "" {
+		t.Errorf("a problem: %+v", p)
+	}
+	testkit.Must(t, is1.stop())
+	is1.given = false
 	is1.start() // with neither --as nor --cluster
 	if st := is1.status(); st.Server != "is1" || st.Cluster != "small" {
 		t.Errorf("it serves as %s of %s", st.Server, st.Cluster)
@@ -319,4 +329,40 @@ func TestAHeadIsLost(t *testing.T) {
 		t.Errorf("%v, and the head has %+v", err, head.server("is1"))
 	}
 	is1.start()
+}
+
+// TestARemovedServerIsRefusedByAll checks it with the certificate of the removed server, on another image server.
+func TestARemovedServerIsRefusedByAll(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	sites := withServers(t, head, "127.0.0.3", "127.0.0.4")
+	is1, is2 := sites[0], sites[1]
+	head.start()
+	testkit.Value(is1.join(head.token(control.TokenRequest{}), "is1", pki.KeepIdentity))(t)
+	testkit.Value(is2.join(head.token(control.TokenRequest{}), "is2", pki.KeepIdentity))(t)
+	is2.start()
+	described := testkit.Value(cluster.Load(head.file))(t)
+	client := peer.NewClient(peer.Options{
+		Credentials: testkit.Value(pki.Open(is1.data))(t), Declared: func() *cluster.Cluster { return described },
+		Refused: func(peer.Identity) error { return nil }, Log: slog.New(slog.DiscardHandler),
+	})
+	defer client.Close()
+	status := func(server cluster.ServerName) (int, string) {
+		hc, base := client.To(server)
+		resp := testkit.Value(hc.Post(base+"/peer/v1/trees", "application/json", strings.NewReader("{}")))(t)
+		defer resp.Body.Close()
+		return resp.StatusCode, string(testkit.Value(io.ReadAll(io.LimitReader(resp.Body, 1000)))(t))
+	}
+	for _, server := range []cluster.ServerName{"head", "is2"} {
+		if code, text := status(server); code == http.StatusForbidden || code == http.StatusUnauthorized {
+			t.Errorf("%s refuses a server of the cluster: %s", server, text)
+		}
+	}
+	testkit.Value(head.client().ChangeServer(t.Context(), "is1", control.ServerChange{Do: "remove"}))(t)
+	for _, server := range []cluster.ServerName{"head", "is2"} {
+		testkit.Eventually(t, string(server)+" refuses it", func() bool {
+			code, text := status(server)
+			return code == http.StatusForbidden && strings.Contains(text, "was revoked")
+		})
+	}
 }
