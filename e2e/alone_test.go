@@ -32,22 +32,28 @@ func dialFrom(t *testing.T, c *lab.Cluster, from, network, to string) net.Conn {
 	t.Helper()
 	var conn net.Conn
 	testkit.Must(t, c.Net.Do(func() (err error) {
-		d := net.Dialer{Timeout: 10 * time.Second}
 		if network == "udp" {
-			d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
+			d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
 			conn, err = d.DialContext(t.Context(), network, to)
 			return err
 		}
-		for port := 1023; port > 700; port-- { // as root does: the server refuses the ports of others
-			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from), Port: port}
-			conn, err = d.DialContext(t.Context(), network, to)
-			if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-				break
-			}
-		}
+		conn, err = dialPrivileged(t.Context(), netip.MustParseAddr(from), to)
 		return err
 	}))
 	return conn
+}
+
+// dialPrivileged connects by TCP from a port below 1024, as root does: the server refuses the ports of others.
+func dialPrivileged(ctx context.Context, from netip.Addr, to string) (conn net.Conn, err error) {
+	d := net.Dialer{Timeout: 10 * time.Second}
+	for port := uint16(1023); port > 700; port-- {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, port))
+		conn, err = d.DialContext(ctx, "tcp", to)
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
+	}
+	return conn, err
 }
 
 // addresses adds the addresses of two nodes, and one that the description does not name, to the network.
@@ -61,25 +67,34 @@ func addresses(t *testing.T, c *lab.Cluster) {
 // readFile reads a small file of a replica.
 func readFile(t *testing.T, cl *nfsclient.Client, export, path string) string {
 	t.Helper()
-	tree, err := cl.Tree(export)
-	testkit.Must(t, err)
-	h := lookUp(t, tree, path)
+	return testkit.Value(readPath(testkit.Value(cl.Tree(export))(t), path))(t)
+}
+
+// readPath reads a small file of a mounted tree.
+func readPath(tree *nfsclient.Tree, path string) (string, error) {
+	h, err := findPath(tree, path)
+	if err != nil {
+		return "", err
+	}
 	buf := make([]byte, 4096)
 	n, _, err := tree.Read(&vfs.Cred{}, h, buf, 0)
-	testkit.Must(t, err)
-	return string(buf[:n])
+	return string(buf[:n]), err
 }
 
 func lookUp(t *testing.T, tree *nfsclient.Tree, path string) vfs.Handle {
 	t.Helper()
-	h := tree.Root()
+	return testkit.Value(findPath(tree, path))(t)
+}
+
+func findPath(tree *nfsclient.Tree, path string) (h vfs.Handle, err error) {
+	h = tree.Root()
 	for name := range strings.SplitSeq(path, "/") {
-		var err error
 		var a vfs.Attr
-		h, err = tree.Lookup(&vfs.Cred{}, h, name, &a)
-		testkit.Must(t, err)
+		if h, err = tree.Lookup(&vfs.Cred{}, h, name, &a); err != nil {
+			return h, err
+		}
 	}
-	return h
+	return h, nil
 }
 
 // dimExit runs dim and returns its output, with errors, and its exit code.
