@@ -157,7 +157,9 @@ func (s *dirSink) file(e *entry, c content, dir int, name string) (written uint6
 		}
 		return sysfile.WriteAt(fd, b, int64(off))
 	})
-	e.digest = h.sum()
+	if err == nil {
+		e.digest = h.sum()
+	}
 	return written, err
 }
 

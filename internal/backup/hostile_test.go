@@ -119,6 +119,15 @@ func FuzzStream(f *testing.F) {
 	}
 	f.Add(b.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
+		for r := tar.NewReader(bytes.NewReader(b)); ; {
+			h, err := r.Next()
+			if err != nil {
+				break
+			}
+			if h.Size > 1<<20 {
+				t.Skip("zeros without end take long, and are no mistake")
+			}
+		}
 		_, _ = Restoration{Stream: io.LimitReader(bytes.NewReader(b), 1<<20)}.Verify(t.Context())
 	})
 }

@@ -115,7 +115,9 @@ func (s *tarSink) file(e *entry, c content, h *pax.Header) (written uint64, err 
 	if err == nil {
 		_, err = s.w.Write(make([]byte, pax.Padding(total)))
 	}
-	e.digest = sum.sum()
+	if err == nil {
+		e.digest = sum.sum()
+	}
 	return written, err
 }
 
