@@ -51,11 +51,11 @@ func (a *app) serverLsCommand() *cobra.Command {
 				return err
 			}
 			return showList(a, list, func(s control.Server) string { return s.Name }, func(w io.Writer) {
-				row(w, "SERVER", "ROLES", "ADDRESS", "NODES", "STATE", "REPORTED")
+				row(w, "SERVER", "ROLES", "ADDRESS", "NODES", "STATE", "REPORTED", "OBSERVED")
 				for i := range list {
 					s := &list[i]
 					row(w, s.Name, strings.Join(s.Roles, " "), s.Address, count(uint64(s.Nodes)), serverState(s),
-						ago(s.Reported, time.Now()))
+						ago(s.Reported, time.Now()), serverUp(s))
 				}
 			})
 		},
@@ -101,6 +101,7 @@ func (a *app) serverShowCommand() *cobra.Command {
 				row(w, "joined", clock(s.Joined))
 				row(w, "drained", clock(s.Drained))
 				row(w, "reported", clock(s.Reported))
+				printObserved(w, s, time.Now())
 			})
 		},
 		ValidArgsFunction: complete(1, a.serverNames),

@@ -89,6 +89,30 @@ func serverLine(s *control.Server, now time.Time) string {
 	return line
 }
 
+// printObserved shows what a server reported of itself.
+func printObserved(w io.Writer, s *control.Server, now time.Time) {
+	row(w, "observed", serverLine(s, now))
+	o := s.Observed
+	if o == nil {
+		return
+	}
+	row(w, "program", "dim "+safe(o.Program))
+	row(w, "follows", fmt.Sprintf("revision %d of the declared state", o.Revision))
+	var has []string
+	for _, v := range o.Versions {
+		if v.Missing == nil {
+			has = append(has, v.Version)
+		}
+	}
+	row(w, "has", strings.Join(has, ", "))
+	for _, p := range o.Problems {
+		row(w, "problem", safe(p.About+": "+p.Text))
+		if p.Hint != "" {
+			row(w, "  hint", safe(p.Hint))
+		}
+	}
+}
+
 // missingText is "412.0 MiB to go, 40s".
 func missingText(m *control.Missing) string {
 	text := size(m.Bytes) + " to go"
