@@ -115,12 +115,19 @@ func Judge(servers []Use, makerShare float64) Verdict {
 		return v
 	}
 	v.Text = fmt.Sprintf("%s is the limit: %s, %s in use", v.Server, v.Resource, percent(v.Share))
+	v.Hint = relief(servers, worst, v.Resource)
 	if v.Resource == CPU {
 		v.Text += " (" + worst.users() + ")"
+		if worst.rest() > worst.Machine/2 {
+			v.Hint = "most of it is for other programs of " + v.Server +
+				": the times are too long, see what else runs there"
+		}
 	}
-	v.Hint = relief(servers, worst, v.Resource)
 	return v
 }
+
+// rest is the CPU time of what is neither the server nor the load maker.
+func (u *Use) rest() float64 { return max(0, u.Machine-u.CPU-u.Maker) }
 
 // users says who used the processors of a server.
 func (u *Use) users() string {
@@ -129,7 +136,7 @@ func (u *Use) users() string {
 	if u.Maker > 0 {
 		text += ", the load maker " + percent(u.Maker/all)
 	}
-	return text + ", the rest " + percent(max(0, u.Machine-u.CPU-u.Maker)/all)
+	return text + ", the rest " + percent(u.rest()/all)
 }
 
 // relief says how the load of the server worst can be lowered.
@@ -149,7 +156,8 @@ func relief(servers []Use, worst *Use, r Resource) string {
 	return fmt.Sprintf("add a server: with %d each would boot %d of the %d nodes", more, (nodes+more-1)/more, nodes)
 }
 
-func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
+// percent shows a share. The kernel counts in ticks, so that the share of a short time may be above 1.
+func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*min(share, 1)) }
 
 // Goal is what a plan is for.
 type Goal struct {

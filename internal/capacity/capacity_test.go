@@ -19,6 +19,8 @@ func TestTheLimitIsNamed(t *testing.T) {
 	network.Sent = 11 * gigabit // bytes, in 10 s: 8.8 Gbit/s
 	disk := server("is03", 50, 10)
 	disk.DiskBusy = 9.5
+	busy := server("is04", 50, 6)
+	busy.Machine = 41
 	for _, tt := range []struct {
 		name    string
 		servers []Use
@@ -37,6 +39,8 @@ func TestTheLimitIsNamed(t *testing.T) {
 			"add a server: with 3 each would boot 34 of the 100 nodes"},
 		{"network", []Use{server("is01", 50, 10), network}, 0.1, "is02 is the limit: network, 88 % in use", "move 25"},
 		{"disk", []Use{server("is01", 50, 10), disk}, 0.1, "is03 is the limit: disk, 95 % in use", "move 25"},
+		{"other programs", []Use{busy}, 0.1,
+			"is04 is the limit: CPU, 100 % in use (the server 15 %, the rest 88 %)", "see what else runs there"},
 		{"none", []Use{server("is01", 50, 10)}, 0.1,
 			"no server was at its limit: the busiest was is01, with 25 % of its CPU in use", "take more nodes"},
 		{"the load maker on the same machine", []Use{shared}, 0.95,
