@@ -18,9 +18,9 @@ func TestWhatCannotBeServedIsAProblemAndIsTriedAgain(t *testing.T) {
 	s.start()
 	declareState(t, s)
 	testkit.Must(t, s.stop())
-	versions := filepath.Join(s.data, "store", "versions")
-	testkit.Must(t, os.Rename(versions, versions+".away"))
-	testkit.Must(t, os.Mkdir(versions, 0o700))
+	trees := filepath.Join(s.data, "store", "trees")
+	testkit.Must(t, os.Rename(trees, trees+".away"))
+	testkit.Must(t, os.Mkdir(trees, 0o700))
 	s.start()
 	if p := s.problem("node n01"); !strings.Contains(p.Text, "serve n01: ") {
 		t.Errorf("the status shows: %+v", p)
@@ -28,8 +28,8 @@ func TestWhatCannotBeServedIsAProblemAndIsTriedAgain(t *testing.T) {
 	if _, err := s.nfs("127.0.0.11", 0).Mount("/nodes/n01"); !errors.Is(err, vfs.EACCES) {
 		t.Errorf("mount: %v", err)
 	}
-	testkit.Must(t, os.Remove(versions))
-	testkit.Must(t, os.Rename(versions+".away", versions))
+	testkit.Must(t, os.Remove(trees))
+	testkit.Must(t, os.Rename(trees+".away", trees))
 	testkit.Eventually(t, "it is served", func() bool { return s.problem("node n01").About == "" })
 	if got := read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/own"); got != "mine\n" {
 		t.Errorf("n01 reads %q", got)
