@@ -188,14 +188,14 @@ func (d *Driver) release(ctx context.Context) {
 	}
 }
 
-// letGo reports whether a server has adopted the description that now has, so that it serves nothing else. One that the
-// description does not have cannot be asked: who applied that has said that it is off.
+// letGo reports whether a server follows the description that now has, for good, so that it serves nothing else. One
+// that the description does not have cannot be asked: who applied that has said that it is off.
 func (d *Driver) letGo(now *follow.Declared, server cluster.ServerName) bool {
 	if _, known := now.Cluster.Server(server); !known || server == d.Server {
 		return true
 	}
 	h, ok := d.Fleet.Server(server)
-	return ok && h.Store == now.State.Store && h.Revision >= now.State.Description.Revision
+	return ok && h.Store == now.State.Store && h.Kept >= now.State.Description.Revision && h.Description == now.Digest
 }
 
 // driven returns the rollouts that are running.

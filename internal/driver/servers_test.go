@@ -87,9 +87,19 @@ func TestALayerIsLetGoByWhoHasAdoptedTheDescription(t *testing.T) {
 	check("head", true)
 	check("removed", true)
 	check("second", false)
-	for _, r := range []fleet.Report{{Store: "a", Revision: 6}, {Store: "b", Revision: 9}, {Store: "a", Revision: 7}} {
-		d.Fleet.Put("second", &r)
-		check("second", r.Store == "a" && r.Revision == 7)
+	now.Digest = image.Sum([]byte("the new description"))
+	for _, tt := range []struct {
+		report fleet.Report
+		want   bool
+	}{
+		{fleet.Report{Store: "a", Revision: 6, Kept: 6, Description: now.Digest}, false}, // the same one, earlier
+		{fleet.Report{Store: "b", Revision: 9, Kept: 9, Description: now.Digest}, false}, // of another state
+		{fleet.Report{Store: "a", Revision: 7, Kept: 6, Description: now.Digest}, false}, // a restart would undo it
+		{fleet.Report{Store: "a", Revision: 7, Kept: 7}, false},                          // it cannot follow it
+		{fleet.Report{Store: "a", Revision: 7, Kept: 7, Description: now.Digest}, true},
+	} {
+		d.Fleet.Put("second", &tt.report)
+		check("second", tt.want)
 	}
 }
 

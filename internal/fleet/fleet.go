@@ -39,6 +39,11 @@ type Report struct {
 	Sent     time.Time `json:"sent"`     // by the server's own clock
 	Store    string    `json:"store"`    // coord.State.Store of the declared state that it follows
 	Revision int64     `json:"revision"` // of that state
+	// Kept is the revision of the last state that all of the server has adopted, and that is on its disk: nothing
+	// older holds there any more, also after a restart. 0: none. Description is the one that it follows by that state.
+	Kept        int64        `json:"kept"`
+	Description image.Digest `json:"description"`
+
 	Versions []Version `json:"versions"` // those that it has or gets
 	Nodes    []Node    `json:"nodes"`    // those whose first server it is
 	Problems []Problem `json:"problems"` // but for those of nodes

@@ -104,15 +104,23 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 			f.Log.Error("description not followed", "error", err)
 		}
 	}
-	if err := coord.SaveState(f.StateFile, now.kept(old)); err != nil {
+	err := coord.SaveState(f.StateFile, now.kept(old))
+	if err != nil {
 		f.Log.Error("declared state not kept", "error", err) // on a full disk: a restart reads an older one
 	}
 	f.current.Store(now)
 	for _, adopted := range f.subscribers {
 		adopted(ctx, now)
 	}
+	if err == nil {
+		f.settled.Store(now)
+	}
 	return nil
 }
+
+// Settled returns the last state that all who subscribed have adopted, and that is on disk, so that nothing older holds
+// on this server any more, also after a restart; nil if there is none since the start.
+func (f *Follower) Settled() *Declared { return f.settled.Load() }
 
 // acceptOlder lets s be adopted although it is older than what was kept: somebody has put back an older copy of the
 // shared state. While the state is followed this looks the same as an answer that is late, so it is checked only right

@@ -65,6 +65,7 @@ type Follower struct {
 	Options
 
 	current     atomic.Pointer[Declared]
+	settled     atomic.Pointer[Declared]
 	subscribers []func(context.Context, *Declared)
 	restore     RestoreFunc
 

@@ -206,6 +206,9 @@ func (r *Reporter) report() *fleet.Report {
 		Program: r.Program, Started: r.Started, Sent: time.Now(), Store: now.State.Store, Revision: now.State.Revision,
 		Versions: r.versions(), Problems: *r.wrong.Load(),
 	}
+	if settled := r.Follow.Settled(); settled != nil {
+		out.Kept, out.Description = settled.State.Revision, settled.Digest
+	}
 	for _, n := range now.Cluster.Nodes {
 		if n.Servers[0].Name == r.Server {
 			out.Nodes = append(out.Nodes, r.node(n))
