@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/testkit"
 )
 
 func testOptions() Options {
@@ -284,9 +288,10 @@ func TestFoldLastFoldsTheLastNumberOnly(t *testing.T) {
 
 // Slurm's own program reads what FoldLast writes.
 func TestScontrolReadsFoldLast(t *testing.T) {
-	if _, err := exec.LookPath("scontrol"); err != nil {
-		t.Skip("needs scontrol of Slurm")
-	}
+	testkit.NeedProgram(t, "scontrol")
+	conf := filepath.Join(t.TempDir(), "slurm.conf") // scontrol does not start without one
+	testkit.Must(t, os.WriteFile(conf, []byte("ClusterName=x\nSlurmctldHost=localhost\n"), 0o600))
+	t.Setenv("SLURM_CONF", conf)
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		var names []string
