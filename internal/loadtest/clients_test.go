@@ -27,7 +27,7 @@ func TestSimulatedNodesAreAnsweredByDHCPWhileALoadTestLasts(t *testing.T) {
 	c := testkit.Value(cluster.Parse(cluster.Source{Name: "cluster.xml", XML: []byte(description)}))(t)
 	policy := &boot.Policy{
 		Server: "head", Cluster: func() *cluster.Cluster { return c },
-		HasLoader: func(name string) bool { return name == "snponly.efi" },
+		HasLoader: func(name string) bool { return name == "snponly.efi" }, Closed: func() error { return nil },
 	}
 	relay := netip.MustParseAddr("127.83.255.254")
 	first := net.HardwareAddr{2, 0x53, 1, 2, 0, 0}
