@@ -78,10 +78,10 @@ type OwnChanges struct {
 	First []Path `json:"first_paths"` // some of the paths
 	// Packages are those of the nodes' own that the package database no longer has as they had them.
 	Packages []string `json:"package_names"`
-	Accounts []string `json:"accounts"` // users and groups that are no longer as the nodes had them
-	Notes    []string `json:"notes"`    // what else a person must know, such as a number that two users have
-	Left     string   `json:"left"`     // why these nodes are not moved; "" if they are
-	Kept     string   `json:"kept"`     // which packages stay these nodes'; nothing else is said of the nodes then
+	Accounts []string `json:"accounts"`      // users and groups that are no longer as the nodes had them
+	Notes    []string `json:"notes"`         // what else a person must know, such as a number that two users have
+	Left     string   `json:"left"`          // why these nodes are not moved; "" if they are
+	Kept     string   `json:"kept_packages"` // which packages stay these nodes'; nothing else is said of the nodes then
 }
 
 // RolloutRing is one ring of a rollout.
