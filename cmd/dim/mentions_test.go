@@ -63,6 +63,7 @@ func TestAMissingCommandIsFound(t *testing.T) {
 		"`dim does nothing":                     {"there is no command dim does"},
 		"see `dim nodes`":                       {"there is no command dim nodes"},
 		"hint: \"dim node lst\" lists them":     {"there is no command dim node lst"},
+		"dim node --help lists the commands":    nil,
 		"in words for `dim node ls --unknown`.": {"dim node ls has no flag --unknown"},
 		"dim node ls 'n[01-04]' --frm":          {"dim node ls has no flag --frm"},
 	} {
@@ -106,7 +107,10 @@ func mentionProblem(cmd *cobra.Command, words []string) string {
 		switch {
 		case strings.HasPrefix(w, "--"):
 			flag, _, _ := strings.Cut(strings.TrimPrefix(w, "--"), "=")
-			if flag != "help" && cmd.Flag(flag) == nil && cmd.InheritedFlags().Lookup(flag) == nil {
+			if flag == "help" {
+				return "" // what follows is the rest of a sentence
+			}
+			if cmd.Flag(flag) == nil && cmd.InheritedFlags().Lookup(flag) == nil {
 				return fmt.Sprintf("%s has no flag --%s", cmd.CommandPath(), flag)
 			}
 		case err == nil && sub != cmd && !operands:
