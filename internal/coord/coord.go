@@ -28,6 +28,7 @@
 package coord
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,8 @@ type Options struct {
 	Prefix  string        // of all keys; "" means "/dim/". Each cluster on an etcd needs its own
 	Timeout time.Duration // of each call; 0 means 5 s
 	Log     *slog.Logger  // nil: no logs
+
+	quota int64 // of the embedded etcd's database in tests; 0: quota
 }
 
 // Coord is an open cluster state.
@@ -81,6 +84,7 @@ type Coord struct {
 	where   string      // directory or endpoints, for messages
 	prefix  string
 	timeout time.Duration
+	quota   int64 // of the embedded etcd's database, in bytes
 	log     *slog.Logger
 	level   zap.AtomicLevel // of etcd's log
 	end     *end
@@ -91,7 +95,8 @@ type Coord struct {
 // serves. With Remote, Open does not wait for an answer: each later call returns ErrUnavailable if there is none. Only
 // with a user it does, for Timeout at most, and returns ErrUnavailable itself.
 func Open(ctx context.Context, o Options) (*Coord, error) {
-	c := &Coord{prefix: o.Prefix, timeout: o.Timeout, log: o.Log, level: zap.NewAtomicLevelAt(zap.WarnLevel)}
+	c := &Coord{prefix: o.Prefix, timeout: o.Timeout, quota: cmp.Or(o.quota, quota), log: o.Log,
+		level: zap.NewAtomicLevelAt(zap.WarnLevel)}
 	c.end = &end{ended: make(chan struct{})}
 	c.closing = sync.OnceValue(c.close)
 	if c.prefix == "" {
@@ -114,6 +119,9 @@ func Open(ctx context.Context, o Options) (*Coord, error) {
 	}
 	if err := c.openEmbedded(ctx, o.Dir); err != nil {
 		return nil, fmt.Errorf("open cluster state %s: %w", o.Dir, err)
+	}
+	if err := c.upkeep(ctx); err != nil {
+		c.log.Warn("etcd's database cannot be made smaller", "error", err)
 	}
 	if err := c.checkFormat(ctx); err != nil {
 		c.Close()
@@ -272,6 +280,11 @@ func (c *Coord) explain(ctx context.Context, err error) error {
 		return ctx.Err()
 	case c.end.cause() != nil:
 		return fmt.Errorf("%w: %w", ErrUnavailable, c.end.cause())
+	case errors.Is(err, rpctypes.ErrNoSpace) && c.member != nil:
+		return fmt.Errorf("%w: etcd's database is full; old revisions are being removed from it", ErrUnavailable)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("%w: the database of %s is full: compact and defragment it, then etcdctl alarm disarm",
+			ErrUnavailable, c.where)
 	case errors.Is(err, context.DeadlineExceeded), code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("%w: no answer from %s within %v", ErrUnavailable, c.where, c.timeout)
 	case code(err) == codes.Unavailable, errors.Is(err, context.Canceled), code(err) == codes.Canceled:

@@ -64,6 +64,7 @@ func (c *Coord) openEmbedded(ctx context.Context, dir string) error {
 }
 
 const (
+	maxOps       = 4096 // of a transaction: a state that was lost is declared again in one
 	startTimeout = time.Minute
 	abortTimeout = 5 * time.Second // for a start after its context has ended
 )
@@ -81,8 +82,9 @@ func (c *Coord) config(dir string) *embed.Config {
 	cfg.AutoCompactionRetention = "1000"
 	cfg.SnapshotCount = 1000
 	cfg.SnapshotCatchUpEntries = 500
-	cfg.QuotaBackendBytes = 512 << 20
+	cfg.QuotaBackendBytes = c.quota
 	cfg.MaxRequestBytes = maxRequest
+	cfg.MaxTxnOps = maxOps
 	cfg.WarningApplyDuration = time.Second
 	cfg.WarningUnaryRequestDuration = 3 * time.Second
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(c.zapCore(),

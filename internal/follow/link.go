@@ -68,6 +68,12 @@ func (f *Follower) followOnce(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	kept := make(chan error, 1)
+	go func() { kept <- c.Maintain(ctx) }()
+	defer func() {
+		cancel()
+		<-kept
+	}()
 	watched := make(chan error, 1)
 	go func() {
 		watched <- c.Watch(ctx, coord.State{}, func(s coord.State) error { return f.adopt(ctx, s) })
