@@ -65,13 +65,16 @@ type Options struct {
 // Driver drives rollouts.
 type Driver struct {
 	Options
+	started time.Time
 
 	mu    sync.Mutex
 	waits map[int]string // what rollouts wait for, by number
 }
 
 // New returns a Driver.
-func New(o Options) *Driver { return &Driver{Options: o, waits: map[int]string{}} }
+func New(o Options) *Driver {
+	return &Driver{Options: o, started: time.Now(), waits: map[int]string{}}
+}
 
 // Run drives rollouts until ctx ends. It also tells the shared state which nodes have booted what they were to follow
 // from then on.
@@ -261,9 +264,12 @@ func (d *Driver) next(r *rollout.Rollout) rollout.Step {
 	}
 	now := d.Follow.Now()
 	v, _ := now.State.Resolve(r.Ref())
-	known := func(server string) (heard, has bool) {
+	known := func(server string) (has bool, silent time.Time) {
 		h, ok := d.Fleet.Server(cluster.ServerName(server))
-		return ok && fleet.Fresh(h.At), ok && h.Has(v.Ref(), v.Digest)
+		if !ok {
+			return false, d.started.Add(fleet.SilentAfter)
+		}
+		return h.Has(v.Ref(), v.Digest), h.At.Add(fleet.SilentAfter)
 	}
 	return r.Prefetched(d.others(now, r.Nodes()), known, time.Now())
 }

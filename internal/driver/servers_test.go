@@ -42,7 +42,7 @@ func TestNodesOfAnotherServerAreAsItReports(t *testing.T) {
 		}
 		return step
 	}
-	if got := step(); !strings.HasPrefix(got.Wait, "second to report, ") {
+	if got := step(); !strings.HasPrefix(got.Wait, "second to have compute@2, ") {
 		t.Errorf("before it has reported: %+v", got)
 	}
 	report(1)
