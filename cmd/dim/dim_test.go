@@ -364,7 +364,7 @@ servers  4: 2 up, 1 silent (is2), 1 never reported (is3)
 disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
 quota    20.0 GiB, 100,000 files for each node without another
 image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1
-  nodes  1,203 on compute@2 (at their next boot 1,200 to compute@3), 1 without a version here
+  nodes  1,203 on compute@2 (at their next boot 1,200 to compute@3), 1 without a version, or not known
 image    login: not captured yet, 1 node
 nodes    1,205: 1,203 running, 1 mount, 1 off
 unknown  02:00:00:00:00:01, 0s ago, PXE

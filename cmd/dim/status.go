@@ -164,7 +164,7 @@ func useText(i control.Image) string {
 	for k, version := range order {
 		where := "on " + versionRef(i.Name, version)
 		if version == 0 {
-			where = "without a version here"
+			where = "without a version, or not known"
 		}
 		parts[k] = count(uint64(on[version])) + " " + where
 		if len(next[version]) > 0 {

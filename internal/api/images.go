@@ -58,8 +58,8 @@ func (api *API) use(now *follow.Declared, name cluster.ImageName) (nodes int, li
 		}
 		nodes++
 		var u control.Use
-		if v, ok := api.Serving.Shows(n.Name); ok && v.Image == string(name) {
-			u.Version = v.Number
+		if shows := api.shows(n); shows.Image == string(name) {
+			u.Version = shows.Number
 		}
 		_, next := now.Follows(n)
 		u.Next = next.Number
@@ -75,6 +75,20 @@ func (api *API) use(now *follow.Declared, name cluster.ImageName) (nodes int, li
 	return nodes, list
 }
 
+// shows returns the version that a node's root shows, as far as its server has reported; the zero Ref is none, or not
+// known.
+func (api *API) shows(n *cluster.Node) image.Ref {
+	if n.Server().Name != api.Server {
+		said, _, _ := api.Fleet.Node(n)
+		return said.Shows
+	}
+	v, ok := api.Serving.Shows(n.Name)
+	if !ok {
+		return image.Ref{}
+	}
+	return v.Ref()
+}
+
 // version returns v as the API shows it.
 func (api *API) version(now *follow.Declared, v image.Version) control.Version {
 	out := control.Version{
@@ -82,7 +96,7 @@ func (api *API) version(now *follow.Declared, v image.Version) control.Version {
 		Parent: v.Parent, Files: v.Files, Bytes: v.Bytes, Tags: append([]string{}, v.Tags...), Nodes: []string{},
 	}
 	for _, n := range now.Cluster.Nodes {
-		if shows, ok := api.Serving.Shows(n.Name); ok && shows.Ref() == v.Ref() {
+		if api.shows(n) == v.Ref() {
 			out.Nodes = append(out.Nodes, string(n.Name))
 		}
 	}

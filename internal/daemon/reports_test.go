@@ -24,7 +24,7 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 		var err error
 		r, err = s.client().RolloutStatus(t.Context(), 1)
 		testkit.Must(t, err)
-		return r.Reason == "unknown: far is served by is2, which has not reported"
+		return r.Reason == "unknown: far is served by is2, which has not reported since"
 	})
 	if node := r.States[0]; r.State != "running" || r.Phase != "switching" || *r.Shown != 4 || node.Node != "far" ||
 		node.Verdict != "unknown: is2, which serves it, has not reported" {

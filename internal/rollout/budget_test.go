@@ -90,7 +90,7 @@ func TestANodeOfASilentServerIsUnknownUnlessItHasMoved(t *testing.T) {
 		"n1": {Server: "is2", Report: &Report{At: at, Shows: compute(2), Silent: true}},
 		"n2": {Server: "is2", Report: &Report{At: at, Shows: compute(1), Silent: true}},
 	}
-	const want = "unknown: n2 is served by is2, which has not reported"
+	const want = "unknown: n2 is served by is2, which has not reported since"
 	if step := r.Next(seen, start.Add(time.Hour)); step.Wait != want {
 		t.Errorf("got %+v", step)
 	}

@@ -177,7 +177,7 @@ func unknownText(nodes, servers Nodes) string {
 	if len(servers) > 1 {
 		has = "have"
 	}
-	return fmt.Sprintf("unknown: %s %s served by %s, which %s not reported", nodes, is, servers, has)
+	return fmt.Sprintf("unknown: %s %s served by %s, which %s not reported since", nodes, is, servers, has)
 }
 
 func (r *Rollout) gating(seen map[string]Seen, now time.Time) Step {

@@ -76,19 +76,19 @@ func TestANodeOfAServerThatHasNotReportedIsWaitedFor(t *testing.T) {
 	}{
 		"its server has not reported": {
 			map[string]Seen{"n2": {Server: "is2"}, "n3": shows(2, start)},
-			Step{Wait: "unknown: n2 is served by is2, which has not reported"},
+			Step{Wait: "unknown: n2 is served by is2, which has not reported since"},
 		},
 		"two servers have not reported": {
 			map[string]Seen{"n2": {Server: "is2"}, "n3": {Server: "is3"}},
-			Step{Wait: "unknown: n[2-3] are served by is[2-3], which have not reported"},
+			Step{Wait: "unknown: n[2-3] are served by is[2-3], which have not reported since"},
 		},
 		"its server reported before the ring was declared": {
 			map[string]Seen{"n2": shows(2, start.Add(-time.Second)), "n3": shows(2, start)},
-			Step{Wait: "unknown: n2 is served by is2, which has not reported"},
+			Step{Wait: "unknown: n2 is served by is2, which has not reported since"},
 		},
 		"another node of the ring is behind": {
 			map[string]Seen{"n2": shows(1, start), "n3": {Server: "is2"}},
-			Step{Wait: "n2 to show compute@2; unknown: n3 is served by is2, which has not reported"},
+			Step{Wait: "n2 to show compute@2; unknown: n3 is served by is2, which has not reported since"},
 		},
 		"it has no replica yet": {
 			map[string]Seen{"n2": {Report: &Report{}}, "n3": shows(2, start)},
