@@ -44,9 +44,9 @@ type Report struct {
 	Kept        int64        `json:"kept"`
 	Description image.Digest `json:"description"`
 
-	Versions []Version `json:"versions"` // those that it has or gets
-	Nodes    []Node    `json:"nodes"`    // those whose first server it is
-	Problems []Problem `json:"problems"` // but for those of nodes
+	Versions versionList `json:"versions"` // those that it has or gets
+	Nodes    nodeList    `json:"nodes"`    // those whose first server it is
+	Problems problemList `json:"problems"` // but for those of nodes
 }
 
 // Problem is what is wrong with a server, as it says itself.

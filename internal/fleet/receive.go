@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"dim/internal/cluster"
 )
@@ -28,6 +29,29 @@ type Receiver struct {
 	Fleet *Fleet
 	// Caller returns which server makes a request. The error says why that is not known.
 	Caller func(context.Context) (cluster.ServerName, error)
+
+	mu       sync.Mutex
+	arriving map[cluster.ServerName]bool // servers of which a report arrives now
+}
+
+// begin reports whether a report of a server may arrive now: one at a time, since each takes memory.
+func (x *Receiver) begin(server cluster.ServerName) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.arriving[server] {
+		return false
+	}
+	if x.arriving == nil {
+		x.arriving = map[cluster.ServerName]bool{}
+	}
+	x.arriving[server] = true
+	return true
+}
+
+func (x *Receiver) end(server cluster.ServerName) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.arriving, server)
 }
 
 // ServeHTTP implements http.Handler.
@@ -37,43 +61,41 @@ func (x *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
+	if !x.begin(server) {
+		http.Error(w, "another report of "+string(server)+" is still arriving", http.StatusTooManyRequests)
+		return
+	}
+	defer x.end(server)
 	var report Report
 	err = json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport)).Decode(&report)
-	if err == nil {
-		err = report.check()
-	}
 	if err != nil {
 		http.Error(w, fmt.Sprintf("read report: %v", err), http.StatusBadRequest)
 		return
 	}
+	report.check()
 	x.Fleet.Put(server, &report)
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// check returns what is wrong with a report, and cuts texts that are too long.
-func (r *Report) check() error {
-	if len(r.Nodes) > maxNodes || len(r.Versions) > maxVersions {
-		return fmt.Errorf("%d nodes and %d versions; at most %d and %d", len(r.Nodes), len(r.Versions), maxNodes,
-			maxVersions)
-	}
+// check makes all texts of a report such that they can be shown, and its numbers such that they can be true.
+func (r *Report) check() {
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
+		n.Name = cluster.NodeName(plain(string(n.Name)))
 		for _, text := range []*string{&n.Stage, &n.Left, &n.Text, &n.Problem, &n.Hint} {
-			*text = (*text)[:min(len(*text), maxText)]
+			*text = plain(*text)
 		}
 	}
 	for i := range r.Versions {
 		if m := r.Versions[i].Missing; m != nil {
-			m.Problem = m.Problem[:min(len(m.Problem), maxText)]
+			m.check()
 		}
 	}
-	r.Problems = r.Problems[:min(len(r.Problems), maxProblems)]
 	for i := range r.Problems {
 		p := &r.Problems[i]
 		for _, text := range []*string{&p.About, &p.Text, &p.Hint} {
-			*text = (*text)[:min(len(*text), maxText)]
+			*text = plain(*text)
 		}
 	}
-	r.Program, r.Store = r.Program[:min(len(r.Program), maxText)], r.Store[:min(len(r.Store), maxText)]
-	return nil
+	r.Program, r.Store = plain(r.Program), plain(r.Store)
 }

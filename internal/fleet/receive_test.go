@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -33,6 +35,10 @@ func TestAReportIsTakenWhenItIsOne(t *testing.T) {
 		{"no JSON", `<html>`, nil, 400},
 		{"a version that is none", `{"nodes":[{"shows":"@"}]}`, nil, 400},
 		{"too many nodes", string(many), nil, 400},
+		{"too many versions", `{"versions":[{}` + strings.Repeat(",{}", maxVersions) + `]}`, nil, 400},
+		{"more problems than are kept", `{"problems":[{}` + strings.Repeat(",{}", maxProblems) + `]}`, nil, 204},
+		{"no list", `{"nodes":{}}`, nil, 400},
+		{"no list at all", `{"nodes":null}`, nil, 204},
 		{"too many bytes", `{"program":"` + strings.Repeat("x", maxReport) + `"}`, nil, 400},
 	}
 	for _, tt := range tests {
@@ -45,6 +51,70 @@ func TestAReportIsTakenWhenItIsOne(t *testing.T) {
 				t.Errorf("it is kept: %v", kept)
 			}
 		})
+	}
+}
+
+// An element of two bytes takes hundreds of bytes of memory when it is decoded.
+func TestAReportTakesLittleMemory(t *testing.T) {
+	body := `{"nodes":[{}` + strings.Repeat(",{}", maxReport/4) + `]}`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if got := post(New(), body, nil); got != 400 {
+		t.Errorf("the answer is %d, want 400", got)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 16*maxReport {
+		t.Errorf("a report of %d MB took %d MB", len(body)>>20, took>>20)
+	}
+}
+
+// The texts of a report appear in tables on terminals.
+func TestTheTextsOfAReportCanBeShown(t *testing.T) {
+	const bad = `"\u001b[2J\r\nproblem  \u0007\u202egone"`
+	f := New()
+	got := post(f, `{"program":`+bad+`,"store":`+bad+`,"versions":[{"missing":{"bytes":18446744073709551615,`+
+		`"left":-1,"files":-1,"rate":-1,"problem":`+bad+`}}],"problems":[{"about":`+bad+`,"text":`+bad+`}],`+
+		`"nodes":[{"node":`+bad+`,"stage":`+bad+`,"text":`+bad+`,"left":`+bad+`,"hint":`+bad+
+		`,"problem":`+bad+`}]}`, nil)
+	h, _ := f.Server("is1")
+	if got != 204 {
+		t.Fatalf("the answer is %d, want 204", got)
+	}
+	n, p, m := h.Nodes[0], h.Problems[0], h.Versions[0].Missing
+	for _, text := range []string{
+		h.Program, h.Store, string(n.Name), n.Stage, n.Text, n.Left, n.Hint, n.Problem, p.About, p.Text, m.Problem,
+	} {
+		if text != " [2J  problem    gone" {
+			t.Errorf("a text of a report is %q", text)
+		}
+	}
+	if m.Files != 0 || m.Left != 0 || m.Rate != 0 || m.Bytes != maxBytes {
+		t.Errorf("a server lacks %+v", m)
+	}
+}
+
+// One server could otherwise fill the memory with reports that never end.
+func TestOneReportOfAServerArrivesAtATime(t *testing.T) {
+	x := &Receiver{Fleet: New(), Caller: func(context.Context) (cluster.ServerName, error) { return "is1", nil }}
+	r, w := io.Pipe()
+	first := make(chan int)
+	go func() {
+		rec := httptest.NewRecorder()
+		x.ServeHTTP(rec, httptest.NewRequest(http.MethodPost, Path, r))
+		first <- rec.Code
+	}()
+	testkit.Value(w.Write([]byte("{")))(t)
+	second := httptest.NewRecorder()
+	x.ServeHTTP(second, httptest.NewRequest(http.MethodPost, Path, strings.NewReader("{}")))
+	testkit.Value(w.Write([]byte("}")))(t)
+	testkit.Must(t, w.Close())
+	if a := <-first; a != http.StatusNoContent || second.Code != http.StatusTooManyRequests {
+		t.Errorf("the answers are %d and %d, want 204 and 429", a, second.Code)
+	}
+	third := httptest.NewRecorder()
+	x.ServeHTTP(third, httptest.NewRequest(http.MethodPost, Path, strings.NewReader("{}")))
+	if third.Code != http.StatusNoContent {
+		t.Errorf("a later report is answered with %d, want 204", third.Code)
 	}
 }
 
