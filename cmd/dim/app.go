@@ -258,13 +258,14 @@ func (a *app) show(v any, table func(w io.Writer)) error {
 	return err
 }
 
-// row writes one line of a table. Empty cells are shown as "-".
+// row writes one line of a table. Empty cells are shown as "-", and control characters escaped: what is shown may come
+// from a node or another server.
 func row(w io.Writer, cells ...any) {
 	for i, c := range cells {
 		if i > 0 {
 			fmt.Fprint(w, "\t")
 		}
-		text := fmt.Sprint(c)
+		text := strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(showable(fmt.Sprint(c), nil))
 		if text == "" {
 			text = "-"
 		}

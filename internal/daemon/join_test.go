@@ -168,7 +168,7 @@ func TestAJoinIsRefused(t *testing.T) {
 	stranger.URL = head.token(control.TokenRequest{}).URL
 	damaged := head.token(control.TokenRequest{})
 	damaged.Token = damaged.Token[:len(damaged.Token)-1]
-	headToken := head.token(control.TokenRequest{Roles: []string{"head", "none"}})
+	headToken := head.token(control.TokenRequest{Roles: []string{"head", "head"}})
 	for _, tt := range []struct {
 		what  string
 		token control.Token
@@ -193,7 +193,11 @@ func TestAJoinIsRefused(t *testing.T) {
 	if err := pki.Check(is2.data); !errors.Is(err, pki.ErrNotInitialised) {
 		t.Errorf("a directory that has not joined: %v", err)
 	}
-	_, err := is1.join(head.token(control.TokenRequest{}), "is1", pki.KeepIdentity)
+	_, err := head.client().NewToken(t.Context(), control.TokenRequest{Roles: []string{"image", "king"}})
+	if err == nil || !strings.Contains(err.Error(), `"king" is not a role`) {
+		t.Errorf("a token for a role that does not exist: %v", err)
+	}
+	_, err = is1.join(head.token(control.TokenRequest{}), "is1", pki.KeepIdentity)
 	if !errors.Is(err, pki.ErrInitialised) {
 		t.Errorf("a machine that has joined: %v", err)
 	}

@@ -57,7 +57,15 @@ func (m *Membership) NewToken(ctx context.Context, r control.TokenRequest) (cont
 	if r.Valid < 0 || r.Valid > longestValid {
 		return none, control.Errorf(control.Invalid, "a token is valid for %v at most, not %v", longestValid, r.Valid)
 	}
-	t := coord.Token{Roles: r.Roles, For: r.For, Expires: time.Now().Add(r.Valid).UTC().Truncate(time.Second)}
+	for _, role := range r.Roles {
+		if role != string(cluster.RoleHead) && role != string(cluster.RoleImage) {
+			return none, control.Errorf(control.Invalid, "%q is not a role", role).WithHint("roles: head, image")
+		}
+	}
+	slices.Sort(r.Roles)
+	t := coord.Token{
+		Roles: slices.Compact(r.Roles), For: r.For, Expires: time.Now().Add(r.Valid).UTC().Truncate(time.Second),
+	}
 	var server *cluster.Server
 	if r.For != "" {
 		var ok bool

@@ -1,15 +1,19 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -239,6 +243,27 @@ func TestWithoutADaemonCallsAreUnavailable(t *testing.T) {
 	ln.Close() // as kill -9 leaves it
 	if _, err = New(data).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no daemon runs") {
 		t.Errorf("stale socket: %v", err)
+	}
+}
+
+// The answers of other servers must not fill the memory.
+func TestAnEndlessAnswerOfAnotherServerIsRefused(t *testing.T) {
+	block := bytes.Repeat([]byte("x"), 1<<20)
+	var sent atomic.Int64
+	endless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, err := w.Write([]byte(`{"node":"`))
+		for ; err == nil && sent.Load() < 256<<20; sent.Add(int64(len(block))) {
+			_, err = w.Write(block)
+		}
+	}))
+	defer endless.Close()
+	c := At(endless.Client(), endless.URL, "is07")
+	if _, err := c.Node(t.Context(), "n01"); err == nil || !strings.Contains(err.Error(), "more than 16 MiB") {
+		t.Errorf("one value: %v", err)
+	}
+	err := c.NodeChanges(t.Context(), "n01", func(control.Change) {})
+	if err == nil || !strings.Contains(err.Error(), "more than 16 MiB") {
+		t.Errorf("lines: %v", err)
 	}
 }
 
