@@ -168,15 +168,20 @@ func ParseRequest(der []byte) (*ecdsa.PublicKey, error) {
 	return key, nil
 }
 
+// Says reports whether the certificate, valid now or not, has a name and roles.
+func (c *Credentials) Says(name cluster.ServerName, roles []cluster.Role) bool {
+	id := c.Identity()
+	return id.Name == name && slices.Equal(id.Roles, slices.Sorted(slices.Values(roles)))
+}
+
 // Assume makes this server's own authority certify it by a name and roles, unless its certificate says that already and
 // is not due. Only a server with an authority may call it.
 func (c *Credentials) Assume(name cluster.ServerName, roles []cluster.Role, now time.Time) error {
-	roles = slices.Sorted(slices.Values(roles))
-	id := c.Identity()
-	if id.Name == name && slices.Equal(id.Roles, roles) && !c.Due(now) {
+	if c.Says(name, roles) && !c.Due(now) {
 		return nil
 	}
-	id.Name, id.Roles = name, roles
+	id := c.Identity()
+	id.Name, id.Roles = name, slices.Sorted(slices.Values(roles))
 	chain, err := c.authority.Certify(&c.key.PublicKey, id, now)
 	if err != nil {
 		return err

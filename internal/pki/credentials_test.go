@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -273,5 +274,26 @@ func TestDamageOnTheDiskIsTold(t *testing.T) {
 			t.Errorf("%s missing: %v", name, err)
 		}
 		testkit.Must(t, os.WriteFile(path, text, 0o600), c.Damage())
+	}
+}
+
+// A machine whose clock lost its battery cannot renew its certificate, and still is who it was.
+func TestAClockFromBeforeTheAuthorityKeepsTheIdentity(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	testkit.Value(Init(data))(t)
+	c := testkit.Value(Open(data))(t)
+	roles := []cluster.Role{cluster.RoleImage, cluster.RoleHead}
+	testkit.Must(t, c.Assume("head", roles, time.Now()))
+	synctest.Test(t, func(t *testing.T) { // in which it is the year 2000
+		if err := c.Assume("head", roles, time.Now()); err == nil {
+			t.Error("the certificate was renewed to a time at which its authority is not valid")
+		}
+	})
+	again := testkit.Value(Open(data))(t)
+	if !c.Says("head", roles) || !again.Says("head", roles) || !again.Expires().After(time.Now()) {
+		t.Errorf("the certificate is of %+v, and on the disk of %+v", c.Identity(), again.Identity())
+	}
+	if c.Says("is1", roles) || c.Says("head", roles[:1]) {
+		t.Error("the certificate says what it does not say")
 	}
 }
