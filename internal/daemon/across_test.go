@@ -20,7 +20,11 @@ func newPair(t *testing.T) (head, is1 *site) {
 	head.start()
 	is1.start()
 	head.capture("compute")
-	testkit.Eventually(t, "the head knows that n01 shows compute@1", func() bool { return head.node().Version == 1 })
+	testkit.Eventually(t, "is1 has reported that n01 shows compute@1", func() bool {
+		list, err := head.client().Nodes(t.Context(), "n01") // by the reports, and Node would ask is1
+		testkit.Must(t, err)
+		return list[0].Version == 1
+	})
 	return head, is1
 }
 

@@ -194,8 +194,13 @@ func (d *Driver) release(ctx context.Context) {
 // letGo reports whether a server follows the description that now has, for good, so that it serves nothing else. One
 // that the description does not have cannot be asked: who applied that has said that it is off.
 func (d *Driver) letGo(now *follow.Declared, server cluster.ServerName) bool {
-	if _, known := now.Cluster.Server(server); !known || server == d.Server {
+	if _, known := now.Cluster.Server(server); !known {
 		return true
+	}
+	if server == d.Server {
+		s := d.Follow.Settled()
+		return s != nil && s.State.Store == now.State.Store && s.Digest == now.Digest &&
+			s.State.Revision >= now.State.Description.Revision
 	}
 	h, ok := d.Fleet.Server(server)
 	return ok && h.Store == now.State.Store && h.Kept >= now.State.Description.Revision && h.Description == now.Digest

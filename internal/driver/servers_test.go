@@ -8,7 +8,6 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/control"
-	"dim/internal/coord"
 	"dim/internal/fleet"
 	"dim/internal/follow/followtest"
 	"dim/internal/image"
@@ -75,32 +74,41 @@ func TestNodesOfAnotherServerAreAsItReports(t *testing.T) {
 }
 
 func TestALayerIsLetGoByWhoHasAdoptedTheDescription(t *testing.T) {
-	d := New(Options{Server: "head", Fleet: fleet.New()})
-	now := declared(t)
-	now.State.Store, now.State.Description = "a", &coord.Description{Revision: 7}
+	t.Parallel()
+	f, _ := followtest.Open(t, small)
+	d := New(Options{Server: "head", Fleet: fleet.New(), Follow: f})
+	testkit.Eventually(t, "the description is adopted", func() bool {
+		now := f.Now()
+		return now.State.Description != nil && d.letGo(now, "head")
+	})
+	now := *f.Now()
+	store, rev, digest := now.State.Store, now.State.Description.Revision, now.Digest
 	check := func(server cluster.ServerName, want bool) {
 		t.Helper()
-		if got := d.letGo(now, server); got != want {
+		if got := d.letGo(&now, server); got != want {
 			t.Errorf("%s: %v, want %v", server, got, want)
 		}
 	}
 	check("head", true)
 	check("removed", true)
 	check("second", false)
-	now.Digest = image.Sum([]byte("the new description"))
 	for _, tt := range []struct {
 		report fleet.Report
 		want   bool
 	}{
-		{fleet.Report{Store: "a", Revision: 6, Kept: 6, Description: now.Digest}, false}, // the same one, earlier
-		{fleet.Report{Store: "b", Revision: 9, Kept: 9, Description: now.Digest}, false}, // of another state
-		{fleet.Report{Store: "a", Revision: 7, Kept: 6, Description: now.Digest}, false}, // a restart would undo it
-		{fleet.Report{Store: "a", Revision: 7, Kept: 7}, false},                          // it cannot follow it
-		{fleet.Report{Store: "a", Revision: 7, Kept: 7, Description: now.Digest}, true},
+		{fleet.Report{Store: store, Revision: rev - 1, Kept: rev - 1, Description: digest}, false}, // earlier
+		{fleet.Report{Store: "b", Revision: rev + 2, Kept: rev + 2, Description: digest}, false},   // elsewhere
+		{fleet.Report{Store: store, Revision: rev, Kept: rev - 1, Description: digest}, false},     // not on disk
+		{fleet.Report{Store: store, Revision: rev, Kept: rev}, false},                              // not read
+		{fleet.Report{Store: store, Revision: rev, Kept: rev, Description: digest}, true},
 	} {
 		d.Fleet.Put("second", &tt.report)
 		check("second", tt.want)
 	}
+	next := *now.State.Description
+	next.Revision = now.State.Revision + 1
+	now.State.Description, now.Digest = &next, image.Sum([]byte("the next description"))
+	check("head", false) // it has not adopted it yet
 }
 
 func TestOneHeadDrivesAtATime(t *testing.T) {

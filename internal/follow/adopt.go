@@ -119,7 +119,7 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 }
 
 // Settled returns the last state that all who subscribed have adopted, and that is on disk, so that nothing older holds
-// on this server any more, also after a restart; nil if there is none since the start.
+// on this server any more, also after a restart; nil if there is none since Run was called.
 func (f *Follower) Settled() *Declared { return f.settled.Load() }
 
 // acceptOlder lets s be adopted although it is older than what was kept: somebody has put back an older copy of the

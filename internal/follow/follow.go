@@ -119,8 +119,11 @@ func (f *Follower) Cluster() *cluster.Cluster { return f.current.Load().Cluster 
 const restoreInterval = 10 * time.Second
 
 // Run finds the shared state and adopts what it says, until ctx ends. It returns an error only to be restarted:
-// ErrRestart.
+// ErrRestart. Whoever uses the state that Load has found must have adopted it before.
 func (f *Follower) Run(ctx context.Context) error {
+	if now := f.Now(); now.State.Description != nil && now.State.Description.Digest == now.Digest {
+		f.settled.CompareAndSwap(nil, now) // the source may not send it again
+	}
 	if f.heads != nil {
 		f.heads.Run(ctx, f.Now().State)
 		return nil

@@ -1,6 +1,8 @@
 package follow
 
 import (
+	"context"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,6 +60,30 @@ func TestAnImageServerAdoptsWhatHeadsSend(t *testing.T) {
 	if now := again.Now(); now.State.Store != "b" || now.State.Revision != 1 {
 		t.Errorf("after a restart: revision %d of %s", now.State.Revision, now.State.Store)
 	}
+}
+
+func TestAStateIsSettledWhileItIsOnDisk(t *testing.T) {
+	f := onImageServer(t, coord.State{Store: "a", Revision: 5})
+	testkit.Must(t, f.Load())
+	if f.Settled() != nil {
+		t.Error("a state is settled before anybody can have adopted it")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	testkit.Must(t, f.Run(ended))
+	check := func(what string, want int64) {
+		t.Helper()
+		if now := f.Settled(); now == nil || now.State.Revision != want {
+			t.Errorf("%s: settled is %+v", what, now)
+		}
+	}
+	check("after a restart", 5)
+	next := coord.State{Store: "a", Revision: 6, Description: f.Now().State.Description}
+	testkit.Must(t, f.adopt(t.Context(), next))
+	check("a later state", 6)
+	f.StateFile, next.Revision = filepath.Join(f.StateFile, "below a file"), 7
+	testkit.Must(t, f.adopt(t.Context(), next))
+	check("one that is not on disk", 6)
 }
 
 func TestAnImageServerUsesNeitherADescriptionOfTheCommandLineNorAnEtcd(t *testing.T) {
