@@ -79,10 +79,13 @@ func (m *Missing) String() string {
 	case m.Problem != "":
 		return m.Problem
 	case m.Rate == 0:
-		return fmt.Sprintf("%d MB to go at most", m.Bytes/1e6)
+		return mebibytes(float64(m.Bytes)) + " to go at most"
 	}
-	return fmt.Sprintf("%d MB to go, %v at %.1f MB/s", m.Bytes/1e6, m.Left.Round(time.Second), m.Rate/1e6)
+	return fmt.Sprintf("%s to go, %v at %s/s", mebibytes(float64(m.Bytes)), m.Left.Round(time.Second),
+		mebibytes(m.Rate))
 }
+
+func mebibytes(n float64) string { return fmt.Sprintf("%.1f MiB", n/(1<<20)) }
 
 // Node is what a server says of a node that it serves.
 type Node struct {

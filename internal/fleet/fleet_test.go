@@ -56,8 +56,8 @@ func TestWhatServersHoldAndShow(t *testing.T) {
 		m    *Missing
 		want string
 	}{
-		{part.Missing, "120 MB to go, 3s at 40.0 MB/s"},
-		{&Missing{Bytes: 7e6}, "7 MB to go at most"},
+		{part.Missing, "114.4 MiB to go, 3s at 38.1 MiB/s"},
+		{&Missing{Bytes: 7e6}, "6.7 MiB to go at most"},
 		{&Missing{Bytes: 7e6, Problem: "no server answers"}, "no server answers"},
 	} {
 		if got := c.m.String(); got != c.want {

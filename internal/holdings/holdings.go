@@ -318,6 +318,17 @@ func (k *Keeper) Arriving() []fleet.Version {
 	return list
 }
 
+// waiting tells a person who waits for a version.
+func (w *want) waiting() string {
+	switch w.nodes {
+	case 0:
+		return "nodes need it soon"
+	case 1:
+		return "1 node waits for it and shows the version before"
+	}
+	return fmt.Sprintf("%d nodes wait for it and show the version before", w.nodes)
+}
+
 // late is for how long nodes wait for a version before that is a problem.
 const late = 10 * time.Second
 
@@ -335,7 +346,7 @@ func (k *Keeper) Problems(context.Context) []problems.Problem {
 		}
 		p := problems.Problem{
 			About: problems.Subject{Kind: problems.KindVersion, Name: w.version.Ref().String()}, Since: since,
-			Text: fmt.Sprintf("%d nodes wait for it and show the version before: %s", w.nodes, arriving[i].Missing),
+			Text: fmt.Sprintf("%s: %s", w.waiting(), arriving[i].Missing),
 		}
 		if err != nil {
 			p.Hint = "dim server ls tells which servers are up; it is tried again by itself"
