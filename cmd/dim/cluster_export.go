@@ -76,8 +76,11 @@ func (a *app) clusterExport(ctx context.Context, args []string, format, dir stri
 		for _, f := range formats {
 			names = append(names, f.Name)
 		}
-		return &usageError{fmt.Errorf("--format %q: there is no such format", format),
-			"formats are " + strings.Join(names, ", ")}
+		hint := "formats are " + strings.Join(names, ", ")
+		if format == "" {
+			return &usageError{errors.New("cluster export: --format is missing"), hint}
+		}
+		return &usageError{fmt.Errorf("cluster export: there is no format %q", format), hint}
 	}
 	c, changed, err := a.dated(ctx, args)
 	if err != nil {

@@ -360,7 +360,7 @@ servers  4: 2 up, 1 silent (is2), 1 never reported (is3)
   each   head: up 1h, nodes 0
   each   is1: up 1m, nodes 1,200: 1,199 running, 1 off; they show compute@2; gets compute@3: 3.0 GiB to go, 40s
   each   is2: silent for 1m, nodes 3: 3 off; they show 2 nothing, 1 compute@1; 2 problems
-  each   is3: never reported, 2 nodes
+  each   is3: never reported, nodes 2
 disk     /var/lib/dim: 4.0 GiB of 10.0 GiB free
 quota    20.0 GiB, 100,000 files for each node without another
 image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1

@@ -154,7 +154,7 @@ func hint(err error) string {
 	case badDescription:
 		return "to check a file without applying it: dim cluster check FILE"
 	case errors.Is(err, pki.ErrNotInitialised):
-		return "make one with dim init, or name another with --data"
+		return "make one with dim init, or with dim join for a server that joins a cluster; or name another with --data"
 	case errors.Is(err, fs.ErrPermission):
 		return "run as root"
 	}

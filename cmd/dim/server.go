@@ -40,9 +40,11 @@ run are served on. dim server undrain ends it.`,
 
 func (a *app) serverLsCommand() *cobra.Command {
 	return a.names(&cobra.Command{
-		Use:     "ls",
-		Short:   "List the servers",
-		Long:    `Lists the servers of the description: which of them have joined, and what they reported.`,
+		Use:   "ls",
+		Short: "List the servers",
+		Long: `Lists the servers of the description: which of them have joined, and what they
+reported. Servers report to heads: on an image server all others have never
+reported.`,
 		Example: `  dim server ls`,
 		Args:    operands(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

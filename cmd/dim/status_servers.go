@@ -68,7 +68,7 @@ func serverUp(s *control.Server) string {
 func serverLine(s *control.Server, now time.Time) string {
 	o := s.Observed
 	if o == nil {
-		return fmt.Sprintf("%s, %s", serverUp(s), plural(s.Nodes, "node"))
+		return fmt.Sprintf("%s, nodes %s", serverUp(s), count(uint64(s.Nodes)))
 	}
 	line := "up " + ago(o.Started, now)
 	if !o.Up {

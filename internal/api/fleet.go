@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"dim/internal/cluster"
@@ -48,7 +49,7 @@ const clockTolerance = 2 * time.Second
 
 // fault is one thing that may be wrong with a server.
 type fault struct {
-	hint string
+	hint string // SERVER in it stands for the name
 	find func(name cluster.ServerName, h fleet.Heard, known bool) (text string, since time.Time)
 	many string // what is said of many servers
 }
@@ -137,7 +138,7 @@ func (api *API) faulty(now *follow.Declared, f fault) []problems.Problem {
 		nodes += nodesOf(now.Cluster, s)
 		list = append(list, problems.Problem{
 			About: problems.Subject{Kind: problems.KindServer, Name: string(s.Name)}, Text: text, Since: since,
-			Hint: f.hint,
+			Hint: strings.ReplaceAll(f.hint, "SERVER", string(s.Name)),
 		})
 	}
 	if len(list) <= listedEach {

@@ -9,8 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/cluster"
+	"dim/internal/control"
 	"dim/internal/fleet"
 	"dim/internal/follow/followtest"
+	"dim/internal/image"
 )
 
 // manyServers is a description with a head and image servers, of which the first has two nodes.
@@ -64,6 +66,22 @@ func TestServersThatDoNotReportAreProblems(t *testing.T) {
 	check("when the last one reports with a wrong clock",
 		"server is10: its clock is 1h0m0s behind this server's",
 		"server is10: it reports 2 problems, first disk /: full")
+}
+
+func TestNodesOfOtherServersShowWhatWasReported(t *testing.T) {
+	t.Parallel()
+	follower, _ := followtest.Open(t, manyServers(1))
+	api := &API{Info: Info{Server: "head"}, Parts: Parts{Follow: follower, Fleet: fleet.New()}}
+	check := func(when string, want ...control.Use) {
+		t.Helper()
+		if _, got := api.use(follower.Now(), "compute"); !cmp.Equal(got, want) {
+			t.Errorf("%s: %+v; want %+v", when, got, want)
+		}
+	}
+	check("before the first report", control.Use{Count: 2})
+	shows := image.Ref{Image: "compute", Number: 2}
+	api.Fleet.Put("is01", &fleet.Report{Nodes: []fleet.Node{{Name: "n01", Shows: shows}}})
+	check("after it", control.Use{Version: 2, Count: 1}, control.Use{Count: 1})
 }
 
 func TestAServerThatStoppedReportingIsAProblem(t *testing.T) {

@@ -297,7 +297,7 @@ var errNotEmpty = errors.New("it is not empty")
 func newTarget(data string) (*target, error) {
 	if err := pki.Check(data); !errors.Is(err, pki.ErrNotInitialised) {
 		if err == nil {
-			err = errors.New("it is initialised already: a backup is restored to a new directory")
+			err = errors.New("it is initialised already: a backup is restored to a new directory, named by --data")
 		}
 		return nil, err
 	}

@@ -25,7 +25,7 @@ type Stored struct {
 }
 
 // errNone means that a directory has no backup.
-var errNone = errors.New("it has no backup")
+var errNone = errors.New("it has no backup: name the directory that dim backup was given, or a backup in it")
 
 // incomplete begins the name of a backup that is being made. Any other name is a time, as in layer.StampName.
 const incomplete = "incomplete-"

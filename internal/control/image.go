@@ -19,7 +19,7 @@ type Image struct {
 
 // Use is how many nodes show a version of an image.
 type Use struct {
-	Version int `json:"version"`                // 0: none, or another server serves them
+	Version int `json:"version"`                // 0: none, or it is not known
 	Next    int `json:"next_version,omitempty"` // that they change to at their next boot; 0: they do not
 	Count   int `json:"count"`
 }

@@ -123,7 +123,8 @@ func (f *Follower) headProblems() []problems.Problem {
 		list = append(list, problems.Problem{
 			About: problems.Of(problems.KindSharedState), Since: s.Since,
 			Text: "no head can be followed: " + strings.ReplaceAll(s.Err.Error(), "\n", "; "),
-			Hint: "nodes are served what was declared last; look at the head, and at the network to it",
+			Hint: "nodes are served what was declared last; look at the head, and at the network to it; " +
+				"a server that was removed has to join again, with --replace",
 		})
 	}
 	if s.Alone != "" {

@@ -48,14 +48,18 @@ const (
 func (m *Membership) NewToken(ctx context.Context, r control.TokenRequest) (control.Token, error) {
 	var none control.Token
 	if m.Credentials.Authority() == nil {
-		return none, control.Errorf(control.Invalid, "server %s does not certify servers", m.Server).
-			WithHint("run dim token on a head that has the authority: dim server ls")
+		return none, control.Errorf(control.Invalid, "server %s does not have the authority for servers", m.Server).
+			WithHint("run dim token on " + string(firstHead(m.Follow.Cluster()).Name))
 	}
 	if r.Valid == 0 {
 		r.Valid = defaultValid
 	}
 	if r.Valid < 0 || r.Valid > longestValid {
-		return none, control.Errorf(control.Invalid, "a token is valid for %v at most, not %v", longestValid, r.Valid)
+		return none, control.Errorf(control.Invalid, "a token is valid for a week at most, not for %v", r.Valid).
+			WithHint("--valid 168h is a week")
+	}
+	if err := known(r.Roles); err != nil {
+		return none, err
 	}
 	for _, role := range r.Roles {
 		if role != string(cluster.RoleHead) && role != string(cluster.RoleImage) {
@@ -112,6 +116,17 @@ func (m *Membership) url(server *cluster.Server) string {
 func notDeclared(name cluster.ServerName) error {
 	return control.Errorf(control.NotFound, "server %s is not in the description", name).
 		WithHint("add it to the description: dim cluster apply FILE")
+}
+
+// known returns an error if one of some roles does not exist.
+func known(roles []string) error {
+	for _, r := range roles {
+		if role := cluster.Role(r); role != cluster.RoleHead && role != cluster.RoleImage {
+			return control.Errorf(control.Invalid, "there is no role %q", r).
+				WithHint("the roles are head and image")
+		}
+	}
+	return nil
 }
 
 // allowed returns an error unless the roles are all that the description gives to a server.
@@ -173,7 +188,8 @@ func (m *Membership) admit(ctx context.Context, in joinRequest) (answer joined, 
 	}
 	now := m.Follow.Now()
 	if now.State.Description == nil {
-		return answer, control.Errorf(control.Unavailable, "no description has been applied yet")
+		return answer, control.Errorf(control.Unavailable, "this head has no applied description yet").
+			WithHint("on the head: dim cluster apply FILE")
 	}
 	shared, err := m.Follow.Change(ctx)
 	if err != nil {
@@ -212,7 +228,8 @@ func (m *Membership) accept(t coord.Token, old *coord.Server, in *joinRequest, k
 		return nil, control.Errorf(control.Denied, "the token has expired at %s", t.Expires.Format(time.RFC3339)).
 			WithHint("on a head: dim token")
 	case t.For != "" && t.For != string(in.Name):
-		return nil, control.Errorf(control.Denied, "the token is for %s, not for %s", t.For, in.Name)
+		return nil, control.Errorf(control.Denied, "the token is for %s, not for %s", t.For, in.Name).
+			WithHint("--as " + t.For + ", or on a head: dim token --for " + string(in.Name))
 	case !ok:
 		return nil, notDeclared(in.Name)
 	case in.Name == m.Server:

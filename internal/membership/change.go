@@ -18,7 +18,7 @@ func (m *Membership) Change(
 ) (note string, err error) {
 	if r.Do == "remove" && name == m.Server {
 		return "", control.Errorf(control.Invalid, "server %s is this one: it cannot remove itself", name).
-			WithHint("run dim server rm on another head")
+			WithHint("run dim server rm on a head")
 	}
 	shared, err := m.Follow.Change(ctx)
 	if err != nil {
@@ -29,7 +29,7 @@ func (m *Membership) Change(
 	switch r.Do {
 	case "remove":
 		if declared {
-			note = "it gets no more changes, but serves its nodes from its disk until it is switched off"
+			note = "switch it off, and take it out of the description: until then it serves its nodes from its disk"
 		}
 		do = func() error { return shared.RemoveServer(ctx, string(name)) }
 	case "drain":
@@ -45,7 +45,8 @@ func (m *Membership) Change(
 	}
 	if err := do(); err != nil {
 		if errors.Is(err, coord.ErrNotFound) {
-			return "", control.Errorf(control.NotFound, "server %s has not joined", name)
+			return "", control.Errorf(control.NotFound, "server %s has not joined", name).
+				WithHint("dim server ls lists those that have")
 		}
 		return "", follow.APIError(err)
 	}

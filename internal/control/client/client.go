@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -70,7 +71,7 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case c.other != "":
-		return control.Errorf(control.Unavailable, "server %s does not answer: %v", c.other, err)
+		return control.Errorf(control.Unavailable, "server %s does not answer: %v", c.other, cause(err))
 	case errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
@@ -81,4 +82,12 @@ func (c *Client) unreachable(err error) error {
 			WithHint("run as root; members of the group dim may read the status and the listings")
 	}
 	return fmt.Errorf("talk to the daemon on %s: %w", c.data, err)
+}
+
+// cause returns why a call failed, without its method and URL.
+func cause(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
 }
