@@ -49,6 +49,9 @@ func (a *app) nodeChanges(ctx context.Context, node string) error {
 	return a.show(list, func(w io.Writer) {
 		if n.Details != nil {
 			printPackages(w, n.Details.Packages)
+			if text := n.Details.PackagesUnread; text != "" {
+				fmt.Fprintln(w, text)
+			}
 		}
 		for _, c := range list {
 			if c.What == "hides" {

@@ -10,12 +10,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"dim/internal/bootfiles"
 	"dim/internal/confine"
 	"dim/internal/coord"
 	"dim/internal/daemon"
 	"dim/internal/follow"
-	"dim/internal/masters"
 )
 
 // etcdHint says how an etcd is given.
@@ -82,9 +80,7 @@ func (a *app) readerCommand() *cobra.Command {
 		Use: readerVerb, Short: "Read what masters consist of, for the server", Hidden: true, Args: operands(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tasks := masters.Tasks()
-			tasks[bootfiles.TaskName] = bootfiles.Task()
-			if confine.Main(cmd.Context(), cmd.InOrStdin(), a.out, tasks) != exitOK {
+			if confine.Main(cmd.Context(), cmd.InOrStdin(), a.out, daemon.Tasks()) != exitOK {
 				return errors.New("the server is gone")
 			}
 			return nil

@@ -23,6 +23,7 @@ import (
 	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/image"
+	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
 	"dim/internal/loadtest"
 	"dim/internal/masters"
@@ -58,6 +59,7 @@ type Parts struct {
 	Members   *membership.Membership
 	Serving   Roots
 	BootFiles *bootfiles.Builder
+	Packages  *pkgread.Reader
 	Liveness  *liveness.Tracker
 	Push      *push.Hub
 	Storms    *loadtest.Host

@@ -11,8 +11,8 @@ import (
 	"dim/internal/control"
 	"dim/internal/follow"
 	"dim/internal/layers"
+	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
-	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/replica"
 	"dim/internal/serving"
@@ -57,29 +57,29 @@ func noSuchNode(name string) error {
 		WithHint("dim node ls lists the nodes")
 }
 
-// ownPackages returns the packages that a node has changed.
-func (api *API) ownPackages(node string, r *replica.Replica) ([]control.PackageChange, error) {
-	list := []control.PackageChange{}
-	found, err := api.packagesOf(node, r, nil)
-	for _, p := range found {
-		list = append(list, control.PackageChange{Name: p.Name, Arch: p.Arch, From: p.Old, To: p.Node})
+// addPackages adds the packages that a node has changed.
+func (api *API) addPackages(out *control.NodeDetails, node string, r *replica.Replica) error {
+	out.Packages = []control.PackageChange{}
+	found, err := api.packagesOf(node, r)
+	out.PackagesUnread = found.Unread
+	for _, p := range found.Own {
+		out.Packages = append(out.Packages,
+			control.PackageChange{Name: p.Name, Arch: p.Arch, From: p.Old, To: p.Node})
 	}
-	return list, err
+	return err
 }
 
-// packagesOf returns the packages that a node has made different from its version, whose packages are read if version
-// is nil.
-func (api *API) packagesOf(node string, r *replica.Replica, version *pkgdb.Database) ([]pkgdb.Conflict, error) {
+// packagesOf returns the packages that a node has made different from its version.
+func (api *API) packagesOf(node string, r *replica.Replica) (none layers.PackageConflicts, err error) {
 	v := r.Version()
 	state, err := layers.PackageState(api.Set, node, v.Image)
 	if state == "" || err != nil {
-		return nil, err
+		return none, err
 	}
-	if version == nil {
-		version = pkgdb.Load(versionfs.New(api.Store, v.Root))
-	}
-	found, err := layers.Of(r).PackageConflicts(layers.PackageComparison{Old: version, Next: version})
-	return found.Own, err
+	version := pkgread.Version{Digest: v.Digest, Files: versionfs.New(api.Store, v.Root)}
+	return layers.Of(r).PackageConflicts(layers.PackageComparison{
+		Reader: api.Packages, Pair: pkgread.Pair{Old: version, Next: version},
+	})
 }
 
 // addState adds what a node has of its own.
@@ -89,7 +89,7 @@ func (api *API) addState(out *control.NodeDetails, name string, served *serving.
 		return err
 	}
 	out.Saved = len(saved)
-	if out.Packages, err = api.ownPackages(name, served.Replica); err != nil {
+	if err := api.addPackages(out, name, served.Replica); err != nil {
 		return err
 	}
 	if out.Usage, err = usage(served); err != nil {

@@ -17,7 +17,6 @@ import (
 	"dim/internal/pkgdb"
 	"dim/internal/recordmerge"
 	"dim/internal/rollout"
-	"dim/internal/versionfs"
 )
 
 // addPreview adds to out what the moves of a dry run would set aside.
@@ -61,22 +60,20 @@ func (api *API) keptBy(r *rollout.Rollout) map[cluster.NodeName]string {
 	if r.OnConflict != pkgdb.NodeWins {
 		return kept
 	}
-	var version *pkgdb.Database
 	for _, name := range r.Nodes() {
 		node := cluster.NodeName(name)
 		served, ok := api.Serving.Node(node)
 		if !ok || served.Replica == nil || served.Replica.Version().Ref() != r.Ref() {
 			continue
 		}
-		if version == nil {
-			version = pkgdb.Load(versionfs.New(api.Store, served.Replica.Version().Root))
-		}
-		own, err := api.packagesOf(name, served.Replica, version)
-		if err != nil {
+		found, err := api.packagesOf(name, served.Replica)
+		switch {
+		case err != nil:
 			api.Log.Error("packages of a node cannot be read", "node", name, "error", err)
-		}
-		if len(own) > 0 {
-			kept[node] = "has packages of its own: " + pkgdb.Describe(own)
+		case found.Unread != "":
+			kept[node] = found.Unread
+		case len(found.Own) > 0:
+			kept[node] = "has packages of its own: " + pkgdb.Describe(found.Own)
 		}
 	}
 	return kept

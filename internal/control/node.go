@@ -35,13 +35,15 @@ type NodeDetails struct {
 	Usage      *NodeUsage     `json:"usage"` // null when this server does not serve the node
 	Saved      int            `json:"saved"` // entries set aside
 	// Packages are what the node has installed, upgraded and removed itself, in order of name.
-	Packages  []PackageChange `json:"packages"`
-	Quota     QuotaUsage      `json:"holding"`
-	QuotaOf   string          `json:"quota_of,omitempty"` // what declares its quota: "image compute"; "": none does
-	Snapshots SnapshotUsage   `json:"snapshots"`
-	Stages    []Stage         `json:"stages"` // of its last boot, oldest first
-	Refused   *Refusal        `json:"refused,omitempty"`
-	Push      *Push           `json:"push,omitempty"` // nil when the node's resident process has not reported
+	Packages []PackageChange `json:"packages"`
+	// PackagesUnread tells why the node's package database cannot be read; then nothing is known of its packages.
+	PackagesUnread string        `json:"packages_unread,omitempty"`
+	Quota          QuotaUsage    `json:"holding"`
+	QuotaOf        string        `json:"quota_of,omitempty"` // what declares its quota: "image compute"; "": none does
+	Snapshots      SnapshotUsage `json:"snapshots"`
+	Stages         []Stage       `json:"stages"` // of its last boot, oldest first
+	Refused        *Refusal      `json:"refused,omitempty"`
+	Push           *Push         `json:"push,omitempty"` // nil when the node's resident process has not reported
 }
 
 // Interface is a network interface of a node.

@@ -52,6 +52,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/forward"
 	"dim/internal/image"
+	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
 	"dim/internal/loadtest"
 	"dim/internal/loglimit"
@@ -84,8 +85,16 @@ type Config struct {
 	Loaders     string          // directory of the iPXE programs; "": /usr/lib/ipxe
 	InitDir     string          // directory of the dim-init programs; "": that of this program
 	Program     string          // this program's version, for `dim status`
-	Reader      confine.Program // this program as a process that reads untrusted bytes: it runs masters.Tasks
+	Reader      confine.Program // this program as a process that reads untrusted bytes: it runs Tasks
 	Log         *slog.Logger
+}
+
+// Tasks are what a Config.Reader runs.
+func Tasks() map[string]confine.Task {
+	tasks := masters.Tasks()
+	tasks[bootfiles.TaskName] = bootfiles.Task()
+	tasks[pkgread.TaskName] = pkgread.Task()
+	return tasks
 }
 
 const (
@@ -128,6 +137,8 @@ type roots struct {
 	classes metrics.Classes
 	nfs     *nfs.Server
 	rpc     *oncrpc.Server
+
+	packages *pkgread.Reader
 }
 
 // others are what joins this server to the others.
@@ -292,9 +303,10 @@ func (d *daemon) assemble() {
 	if err := d.push.Load(l.mounts()); err != nil {
 		d.Log.Warn("what nodes have mounted is not known until they call", "error", err)
 	}
+	d.roots.packages = pkgread.New(d.Reader)
 	d.serving = serving.New(serving.Options{
 		Server: d.server, Declared: d.follow, Store: d.store, Set: d.set, Liveness: d.liveness, Push: d.push,
-		Class: d.roots.classes.Of, Problems: &d.problems, Log: d.Log,
+		Class: d.roots.classes.Of, Packages: d.roots.packages, Problems: &d.problems, Log: d.Log,
 	})
 	d.roots.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
 	// The admission controller bounds the connections.
@@ -334,7 +346,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 			Store: d.store, Set: d.set, Follow: d.follow, Fleet: d.others.fleet, Registry: registry,
 			Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Members: d.others.members, Serving: d.serving,
-			BootFiles: d.bootfiles, Liveness: d.liveness, Push: d.push,
+			BootFiles: d.bootfiles, Packages: d.roots.packages, Liveness: d.liveness, Push: d.push,
 			Unknown: d.clients.unknown, Storms: storms, Problems: &d.problems, Log: d.Log,
 		})
 	registry.RewriteRecords(context.Background())
@@ -400,6 +412,9 @@ func (d *daemon) close() {
 	}
 	if d.bootfiles != nil {
 		d.bootfiles.Close()
+	}
+	if d.roots.packages != nil {
+		d.roots.packages.Close()
 	}
 	if d.liveness != nil {
 		errs = append(errs, d.liveness.Close())

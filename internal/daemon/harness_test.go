@@ -20,12 +20,10 @@ import (
 	"testing"
 	"time"
 
-	"dim/internal/bootfiles"
 	"dim/internal/confine"
 	"dim/internal/control"
 	"dim/internal/control/client"
 	"dim/internal/coord"
-	"dim/internal/masters"
 	"dim/internal/nfs/nfsclient"
 	"dim/internal/pki"
 	"dim/internal/testkit"
@@ -302,9 +300,7 @@ const readerName = "dim-reader"
 // because they mostly wait for disks and timers. The flag -parallel counts more.
 func TestMain(m *testing.M) {
 	if os.Args[0] == readerName {
-		tasks := masters.Tasks()
-		tasks[bootfiles.TaskName] = bootfiles.Task()
-		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, tasks))
+		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, Tasks()))
 	}
 	lastPort.Store(rand.Uint32N(portCount))
 	if err := flag.Set("test.parallel", "6"); err != nil {

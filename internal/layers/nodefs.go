@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,7 +45,13 @@ func (n nodeFS) at(name string) (entry replica.LayerEntry, has, hidden bool) {
 // nodeFileMax is the size in bytes of the largest file that is read for a node: nodes are not trusted.
 const nodeFileMax = 128 << 20
 
-var errTooLarge = errors.New("larger than 128 MiB")
+// nodeDirMax is how many entries of the layer the largest directory has that is listed for a node.
+const nodeDirMax = 1 << 17
+
+var (
+	errTooLarge = errors.New("larger than 128 MiB")
+	errTooMany  = errors.New("more than 131072 entries")
+)
 
 // Open implements fs.FS.
 func (n nodeFS) Open(name string) (fs.File, error) {
@@ -94,16 +102,19 @@ func (n nodeFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	if !has {
 		return list, nil
 	}
+	covered, mine := map[string]bool{}, []fs.DirEntry{}
 	for own := range entry.Entries() {
 		base := baseName(own.Path())
-		if own.Whiteout() || own.Kind() != 0 {
-			list = slices.DeleteFunc(slices.Clone(list), func(e fs.DirEntry) bool { return e.Name() == base })
-		}
+		covered[base] = own.Whiteout() || own.Kind() != 0
 		if own.Kind() != 0 {
-			list = append(list, nodeEntry{base, own.Kind()})
+			mine = append(mine, nodeEntry{name: base, kind: own.Kind()})
+		}
+		if len(covered) > nodeDirMax {
+			return nil, &fs.PathError{Op: "readdir", Path: name, Err: errTooMany}
 		}
 	}
-	return list, nil
+	list = slices.DeleteFunc(slices.Clone(list), func(e fs.DirEntry) bool { return covered[e.Name()] })
+	return append(list, mine...), nil
 }
 
 // ReadLink implements fs.ReadLinkFS.
@@ -123,18 +134,53 @@ func (n nodeFS) ReadLink(name string) (string, error) {
 	return fs.ReadLink(n.version, name)
 }
 
-// Lstat implements fs.ReadLinkFS. Nobody asks for more than whether there is something.
-func (n nodeFS) Lstat(name string) (fs.FileInfo, error) { return fs.Stat(n, name) }
+// Lstat implements fs.ReadLinkFS.
+func (n nodeFS) Lstat(name string) (fs.FileInfo, error) {
+	entry, has, hidden := n.at(name)
+	switch {
+	case has:
+		return n.stat(name, entry)
+	case hidden:
+		return nil, &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrNotExist}
+	}
+	return fs.Lstat(n.version, name)
+}
+
+// Stat implements fs.StatFS. A symbolic link of the layer is told as what it is.
+func (n nodeFS) Stat(name string) (fs.FileInfo, error) {
+	if _, has, hidden := n.at(name); has || hidden {
+		return n.Lstat(name)
+	}
+	return fs.Stat(n.version, name)
+}
+
+// stat returns what is known of the layer's entry at name.
+func (n nodeFS) stat(name string, entry replica.LayerEntry) (fs.FileInfo, error) {
+	var st unix.Stat_t
+	if err := entry.Stat(&st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	e := nodeEntry{path.Base(name), entry.Kind(), 0}
+	if e.kind == vfs.Regular {
+		e.size = st.Size
+	}
+	return e, nil
+}
 
 // nodeEntry is an entry of a directory of the layer.
 type nodeEntry struct {
 	name string
 	kind vfs.Type
+	size int64
 }
 
 func (e nodeEntry) Name() string               { return e.name }
 func (e nodeEntry) IsDir() bool                { return e.kind == vfs.Directory }
-func (e nodeEntry) Info() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
+func (e nodeEntry) Info() (fs.FileInfo, error) { return e, nil }
+func (e nodeEntry) Size() int64                { return e.size }
+func (e nodeEntry) Mode() fs.FileMode          { return e.Type() }
+func (e nodeEntry) ModTime() time.Time         { return time.Time{} }
+func (e nodeEntry) Sys() any                   { return nil }
 
 // Type implements fs.DirEntry. Types that nobody asks for are irregular.
 func (e nodeEntry) Type() fs.FileMode {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/image"
+	"dim/internal/layers/pkgread"
 	"dim/internal/pkgdb"
 	"dim/internal/replica"
 	"dim/internal/vfs"
@@ -42,38 +44,46 @@ func PackageState(s *replica.Set, node, image string) (string, error) {
 
 // PackageConflicts is what a node and the master have both changed of packages.
 type PackageConflicts struct {
-	Busy  bool // dpkg runs on the node, or was interrupted there, and the master has changed its database
-	List  []pkgdb.Conflict
-	Own   []pkgdb.Conflict // all that the node has changed, and not to what the master has now
-	Whole bool             // the database is replaced as a whole: List is all that the node has changed
-	Paths []string         // what the layer has of these packages, in walk order
-	Files []string         // all files of these packages, the node's and those of both versions, in walk order
+	// Unread tells why the package database cannot be read; "": it can. Then there are no conflicts, and Paths are
+	// what the layer has of the databases.
+	Unread string
+	Busy   bool // dpkg runs on the node, or was interrupted there, and the master has changed its database
+	List   []pkgdb.Conflict
+	Own    []pkgdb.Conflict // all that the node has changed, and not to what the master has now
+	Whole  bool             // the database is replaced as a whole: List is all that the node has changed
+	Paths  []string         // what the layer has of these packages, in walk order
+	Files  []string         // all files of these packages, the node's and those of both versions, in walk order
 }
 
 // PackageComparison says with what the packages of a node are compared.
 type PackageComparison struct {
-	Old    *pkgdb.Database // of the version that the node has changed
-	Next   *pkgdb.Database // of the one to which it goes
-	Merged bool            // a switch merges dpkg's database record by record
+	pkgread.Pair
+	Reader *pkgread.Reader
+	Merged bool // a switch merges dpkg's database record by record
 }
 
 // PackageConflicts returns what the node and the master have both changed. Configuration files that somebody has
-// changed on the node are not in Paths: they are files of the node.
+// changed on the node are not in Paths: they are files of the node. That the databases cannot be read is no error.
 func (l Layer) PackageConflicts(with PackageComparison) (out PackageConflicts, err error) {
 	err = l.r.View(func(root replica.LayerEntry) error {
-		c := packageComparer{PackageComparison: with, root: root, own: pkgdb.Load(nodeFS{root, with.Old.Root()})}
+		c := packageComparer{PackageComparison: with, root: root}
 		if out.Whole, err = c.replacesDatabase(); err != nil {
 			return err
 		}
 		if out.Busy, err = c.busy(); err != nil {
 			return err
 		}
-		out.Own = pkgdb.Changed(with.Old.Packages, c.own.Packages, with.Next.Packages)
-		if out.List = out.Own; !out.Whole {
-			out.List = pkgdb.Conflicts(with.Old.Packages, c.own.Packages, with.Next.Packages)
+		with.Whole = out.Whole
+		answer, err := with.Reader.Compare(&with.Pair, nodeFS{root, with.Old.Files})
+		if err != nil {
+			out.Unread, out.Paths = "package database cannot be read: "+err.Error(), c.databases()
+			return nil
 		}
-		out.Files = c.files(out.List)
-		out.Paths, err = c.paths(out.List)
+		out.Own, out.List = answer.Own, answer.List
+		for _, path := range answer.Files {
+			out.Files = append(out.Files, string(path))
+		}
+		out.Paths, err = c.paths(answer.Paths)
 		return err
 	})
 	return out, err
@@ -83,7 +93,17 @@ func (l Layer) PackageConflicts(with PackageComparison) (out PackageConflicts, e
 type packageComparer struct {
 	PackageComparison
 	root replica.LayerEntry
-	own  *pkgdb.Database
+}
+
+// databases returns what the layer has of package databases.
+func (c *packageComparer) databases() (list []string) {
+	for _, path := range pkgdb.DatabaseFiles() {
+		if entry, ok := c.root.At(path); ok && (entry.Kind() != 0 || entry.Whiteout()) {
+			list = append(list, path)
+		}
+	}
+	slices.SortFunc(list, image.ComparePaths)
+	return list
 }
 
 // replacesDatabase reports whether the switch puts the master's database in the place of the node's.
@@ -93,7 +113,7 @@ func (c *packageComparer) replacesDatabase() (bool, error) {
 		if !ok || entry.Kind() != vfs.Regular || c.Merged && path == pkgdb.DpkgStatus {
 			continue
 		}
-		if same, err := sameFile(c.Old.Root(), c.Next.Root(), path); !same || err != nil {
+		if same, err := sameFile(c.Old.Files, c.Next.Files, path); !same || err != nil {
 			return true, err
 		}
 	}
@@ -109,7 +129,7 @@ func (c *packageComparer) busy() (bool, error) {
 	}
 	for entry := range dir.Entries() {
 		if entry.Kind() == vfs.Regular {
-			same, err := sameFile(c.Old.Root(), c.Next.Root(), pkgdb.DpkgStatus)
+			same, err := sameFile(c.Old.Files, c.Next.Files, pkgdb.DpkgStatus)
 			return !same, err
 		}
 	}
@@ -144,51 +164,47 @@ func digestOf(version fs.FS, path string) (image.Digest, error) {
 	return image.Sum(b), nil
 }
 
-// files returns the paths of all files of some packages, in any of the three databases.
-func (c *packageComparer) files(list []pkgdb.Conflict) []string {
+// paths returns what the layer has of files of packages.
+func (c *packageComparer) paths(list []pkgread.File) ([]string, error) {
 	paths := map[string]bool{}
 	for _, p := range list {
-		for _, d := range []*pkgdb.Database{c.Old, c.own, c.Next} {
-			for _, path := range d.Files(p.Name, p.Arch) {
-				paths[path] = true
+		path := string(p.Path)
+		entry, ok := c.root.At(path)
+		switch {
+		case paths[path] || !ok || entry.Kind() == 0 && !entry.Whiteout():
+			continue
+		case entry.Kind() == vfs.Directory:
+			if _, err := fs.Stat(c.Next.Files, path); err == nil {
+				continue // packages have directories in common
 			}
-		}
-	}
-	return slices.SortedFunc(maps.Keys(paths), image.ComparePaths)
-}
-
-// paths returns what the layer has of some packages.
-func (c *packageComparer) paths(list []pkgdb.Conflict) ([]string, error) {
-	paths := map[string]bool{}
-	for _, p := range list {
-		sums := c.own.Conffiles(p.Name, p.Arch)
-		for _, path := range slices.Concat(c.own.Files(p.Name, p.Arch), c.Old.Files(p.Name, p.Arch)) {
-			entry, ok := c.root.At(path)
-			switch {
-			case paths[path] || !ok || entry.Kind() == 0 && !entry.Whiteout():
+		case entry.Kind() == vfs.Regular && p.Sum != "":
+			changed, err := changedSince(entry, p.Sum)
+			if err != nil {
+				return nil, err
+			}
+			if changed {
 				continue
-			case entry.Kind() == vfs.Directory:
-				if _, err := fs.Stat(c.Next.Root(), path); err == nil {
-					continue // packages have directories in common
-				}
-			case entry.Kind() == vfs.Regular && sums[path] != "":
-				changed, err := changedSince(entry, sums[path])
-				if err != nil {
-					return nil, err
-				}
-				if changed {
-					continue
-				}
 			}
-			paths[path] = true
 		}
+		paths[path] = true
 	}
 	return slices.SortedFunc(maps.Keys(paths), image.ComparePaths), nil
 }
 
+// maxConffile is the size in bytes of the largest configuration file whose sum is made. A larger one was changed.
+const maxConffile = 16 << 20
+
 // changedSince reports whether the file at entry has another MD5 sum than it had.
 func changedSince(entry replica.LayerEntry, sum string) (bool, error) {
-	b, err := fs.ReadFile(nodeFS{entry, nil}, ".")
-	now := md5.Sum(b)
-	return hex.EncodeToString(now[:]) != strings.ToLower(sum), err
+	f, err := nodeFS{entry, nil}.Open(".")
+	if errors.Is(err, errTooLarge) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	now := md5.New()
+	n, err := io.Copy(now, io.LimitReader(f, maxConffile+1))
+	return n > maxConffile || hex.EncodeToString(now.Sum(nil)) != strings.ToLower(sum), err
 }

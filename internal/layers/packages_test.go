@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/image"
+	"dim/internal/layers/pkgread"
 	"dim/internal/pkgdb"
 	"dim/internal/recordmerge"
 	"dim/internal/replica"
@@ -66,7 +67,7 @@ func touched(seed []vfstest.Entry) []vfstest.Entry {
 }
 
 // packagesOf returns the packages of a version that is made from seed.
-func packagesOf(seed []vfstest.Entry) *pkgdb.Database {
+func packagesOf(seed []vfstest.Entry) pkgread.Version {
 	files := fstest.MapFS{}
 	for _, e := range seed {
 		if e.Type == vfs.Regular {
@@ -76,7 +77,7 @@ func packagesOf(seed []vfstest.Entry) *pkgdb.Database {
 			files[e.Path] = &fstest.MapFile{Mode: fs.ModeDir | 0o755}
 		}
 	}
-	return pkgdb.Load(files)
+	return pkgread.Version{Digest: image.Sum(fmt.Append(nil, seed)), Files: files}
 }
 
 func (o *site) moveTo(v image.Version, also []string) replica.Move {
@@ -103,7 +104,7 @@ func TestAPackageIsTheMastersAsAWhole(t *testing.T) {
 	if first == "" || err != nil {
 		t.Errorf("after an upgrade the state is %q, %v", first, err)
 	}
-	got, err := o.PackageConflicts(PackageComparison{old, next, true})
+	got, err := o.PackageConflicts(o.comparison(old, next, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func TestAPackageIsTheMastersAsAWhole(t *testing.T) {
 		t.Errorf("merged record by record (-want +got):\n%s", diff)
 	}
 	o.WriteFile("etc/tool.conf", "edited by hand")
-	whole, err := o.PackageConflicts(PackageComparison{old, next, false})
+	whole, err := o.PackageConflicts(o.comparison(old, next, false))
 	want.Whole, want.List = true, want.Own
 	want.Paths = []string{
 		"usr/lib/own", "usr/lib/tool/a", "usr/lib/tool/b", "usr/lib/tool/new", "usr/lib/tool/new/c",
@@ -165,7 +166,7 @@ func TestAnInterruptedSwitchMovesAPackageAsAWhole(t *testing.T) {
 	for point := 1; ; point++ {
 		o := newSite(t, one, m)
 		o.upgrade()
-		conflicts, err := o.PackageConflicts(PackageComparison{old, next, true})
+		conflicts, err := o.PackageConflicts(o.comparison(old, next, true))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +189,7 @@ func TestAnInterruptedSwitchMovesAPackageAsAWhole(t *testing.T) {
 		}
 		o.spec.Version = one
 		o.restart() // it completes a switch that was begun, and goes back to one
-		if conflicts, err = o.PackageConflicts(PackageComparison{old, next, true}); err != nil {
+		if conflicts, err = o.PackageConflicts(o.comparison(old, next, true)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := o.s.Switch(t.Context(), []replica.Move{o.moveTo(two, conflicts.Paths)}); err != nil {
@@ -243,7 +244,7 @@ func newKeepingSite(t *testing.T, v image.Version, m *replicatest.Memory) *site 
 // stayMove returns the move to v by which packages in conflict stay the node's.
 func (o *site) stayMove(v image.Version, old, next []vfstest.Entry) replica.Move {
 	o.t.Helper()
-	got, err := o.PackageConflicts(PackageComparison{packagesOf(old), packagesOf(next), true})
+	got, err := o.PackageConflicts(o.comparison(packagesOf(old), packagesOf(next), true))
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -297,7 +298,7 @@ func TestAPackageStaysTheNodesAsAWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.wantKept("1")
-	got, err := o.PackageConflicts(PackageComparison{packagesOf(a), packagesOf(b), true})
+	got, err := o.PackageConflicts(o.comparison(packagesOf(a), packagesOf(b), true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,12 +403,12 @@ func TestPackagesOfRpmAreInConflictAsAWhole(t *testing.T) {
 	o.WriteFile(path, string(database))
 	o.WriteFile("usr/lib/pkg50/f1", "of pkg50")
 	o.WriteFile("usr/lib/pkg50/mine", "of nobody")
-	got, err := o.PackageConflicts(PackageComparison{Old: empty, Next: same})
+	got, err := o.PackageConflicts(o.comparison(empty, same, false))
 	if err != nil || got.Whole || len(got.List) > 0 || len(got.Own) != 60 {
 		t.Errorf("the master has not changed its database: %v, %d conflicts, %d of the node's own, %v",
 			got.Whole, len(got.List), len(got.Own), err)
 	}
-	got, err = o.PackageConflicts(PackageComparison{Old: empty, Next: other})
+	got, err = o.PackageConflicts(o.comparison(empty, other, false))
 	if err != nil || !got.Whole || len(got.List) != 60 {
 		t.Errorf("the master has changed its database: %v, %d conflicts, %v", got.Whole, len(got.List), err)
 	}
@@ -424,7 +425,7 @@ func TestADatabaseThatIsTooLargeIsNotRead(t *testing.T) {
 	if _, err := o.SetAttr(root, o.Handle("var/lib/dpkg/status"), &size); err != nil {
 		t.Fatal(err)
 	}
-	got, err := o.PackageConflicts(PackageComparison{packagesOf(tool1), packagesOf(tool11), true})
+	got, err := o.PackageConflicts(o.comparison(packagesOf(tool1), packagesOf(tool11), true))
 	want := []pkgdb.Conflict{{Name: "tool", Arch: "all", Old: "1", Master: "1.1"}} // as if nothing were installed
 	if diff := cmp.Diff(want, got.List); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)

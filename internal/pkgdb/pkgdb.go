@@ -80,9 +80,6 @@ func Load(root fs.FS) *Database {
 	return d
 }
 
-// Root returns the file system that the databases were read from.
-func (d *Database) Root() fs.FS { return d.root }
-
 func compare(a, b Package) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch),
 		strings.Compare(a.Version, b.Version))

@@ -120,6 +120,7 @@ var family = map[[2]string]string{
 	{"internal/capture", "internal/capture/archive"}:         "entries that come through ssh",
 	{"internal/capture", "internal/capture/draft"}:           "trees in the making",
 	{"internal/capture", "internal/capture/mounts"}:          "what is mounted is left out",
+	{"internal/layers", "internal/layers/pkgread"}:           "packages that nodes have changed",
 	{"internal/capture", "internal/capture/oci"}:             "an image from OCI layers",
 	{"internal/capture", "internal/capture/remote"}:          "the other end of a capture through ssh",
 	{"internal/capture", "internal/capture/unpack"}:          "an image from archives",

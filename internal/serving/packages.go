@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
 	"dim/internal/image"
 	"dim/internal/layers"
+	"dim/internal/layers/pkgread"
 	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/replica"
@@ -22,7 +24,11 @@ import (
 type packageDecision struct {
 	key       string // the versions, and the state of the layer's package database
 	conflicts layers.PackageConflicts
+	until     time.Time // when a database that cannot be read is read again; zero: when key changes
 }
+
+// unreadFor is how long a package database that cannot be read is not read again, whatever the node does to it.
+const unreadFor = time.Minute
 
 // packages compares the packages that a node has changed with those of version v, to which its replica is to go. What
 // is returned is empty for a node that has changed none.
@@ -44,26 +50,30 @@ func (s *Server) packages(
 	s.deciding.Lock()
 	known := s.decided[n.Name]
 	s.deciding.Unlock()
-	if known.key == key {
+	if time.Now().Before(known.until) || known.until.IsZero() && known.key == key {
 		return known.conflicts, nil
 	}
-	old, err := p.packagesOf(s, was)
-	if err != nil {
+	if err := errors.Join(p.inStore(s, was), p.inStore(s, v)); err != nil {
 		return none, err
 	}
-	next, err := p.packagesOf(s, v)
-	if err != nil {
-		return none, err
+	version := func(v image.Version) pkgread.Version {
+		return pkgread.Version{Digest: v.Digest, Files: versionfs.New(s.Store, v.Root)}
 	}
 	conflicts, err := layers.Of(r).PackageConflicts(layers.PackageComparison{
-		Old: old, Next: next, Merged: n.Image.Merge[pkgdb.DpkgStatus] != "",
+		Reader: s.Packages, Pair: pkgread.Pair{Old: version(was), Next: version(v)},
+		Merged: n.Image.Merge[pkgdb.DpkgStatus] != "",
 	})
 	if err != nil {
 		return none, fmt.Errorf("compare the packages of %s: %w", n.Name, err)
 	}
+	decision := packageDecision{key: key, conflicts: conflicts}
+	if conflicts.Unread != "" {
+		s.Log.Warn("package database cannot be read", "node", n.Name, "error", conflicts.Unread)
+		decision.until = time.Now().Add(unreadFor)
+	}
 	s.deciding.Lock()
 	defer s.deciding.Unlock()
-	s.decided[n.Name] = packageDecision{key, conflicts}
+	s.decided[n.Name] = decision
 	return conflicts, nil
 }
 
@@ -92,19 +102,6 @@ func (p *plan) samePackages(s *Server, a, b image.Version) (bool, error) {
 	return same, nil
 }
 
-// packagesOf returns the packages of a version. It reads them once.
-func (p *plan) packagesOf(s *Server, v image.Version) (*pkgdb.Database, error) {
-	if known, ok := p.packages[v.Digest]; ok {
-		return known, nil
-	}
-	if err := p.inStore(s, v); err != nil {
-		return nil, err
-	}
-	out := pkgdb.Load(versionfs.New(s.Store, v.Root))
-	p.packages[v.Digest] = out
-	return out, nil
-}
-
 // onConflict returns what becomes of node n if it has changed packages that its version changes too, as its latest
 // rollout says.
 func (p *plan) onConflict(s *Server, n *cluster.Node) pkgdb.OnConflict {
@@ -127,7 +124,7 @@ func (p *plan) onConflict(s *Server, n *cluster.Node) pkgdb.OnConflict {
 // addPackages adds to move what becomes of the packages that node and master have both changed. left is not empty if
 // the node is not to be moved: it tells why.
 func addPackages(move *replica.Move, c *layers.PackageConflicts, on func() pkgdb.OnConflict) (left string) {
-	if left = leftBy(c, move.Version, on); left != "" || len(c.List) == 0 {
+	if left = leftBy(c, move.Version, on); left != "" || len(c.List) == 0 && c.Unread == "" {
 		return left
 	}
 	if on() == pkgdb.MasterWins {
@@ -146,9 +143,9 @@ func addPackages(move *replica.Move, c *layers.PackageConflicts, on func() pkgdb
 func leftBy(c *layers.PackageConflicts, v image.Version, on func() pkgdb.OnConflict) string {
 	if !c.Busy {
 		switch {
-		case len(c.List) == 0 || on() == pkgdb.MasterWins:
+		case len(c.List) == 0 && c.Unread == "" || on() == pkgdb.MasterWins:
 			return ""
-		case on() == pkgdb.NodeWins && !c.Whole:
+		case on() == pkgdb.NodeWins && !c.Whole && c.Unread == "":
 			return ""
 		}
 	}
@@ -160,6 +157,10 @@ func leftText(c *layers.PackageConflicts, v image.Version) string {
 	if c.Busy {
 		return fmt.Sprintf("not moved to %s, because dpkg runs there or was interrupted (/var/lib/dpkg/updates); it "+
 			"is moved when dpkg has ended, and dpkg --configure -a on the node completes an interrupted run", v.Ref())
+	}
+	if c.Unread != "" {
+		return fmt.Sprintf("not moved to %s, because its %s; with --on-conflict master the node gets the master's, "+
+			"and its own is set aside", v.Ref(), c.Unread)
 	}
 	text := fmt.Sprintf("not moved to %s, because node and master have changed packages: %s", v.Ref(),
 		pkgdb.Describe(c.List))

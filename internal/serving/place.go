@@ -143,7 +143,6 @@ type plan struct {
 	bases map[baseKey]*nodefile.Base
 	known map[image.Ref]error // whether the store has a version
 
-	packages map[image.Digest]*pkgdb.Database
 	same     map[[2]image.Digest]bool // pairs of versions, see samePackages
 	rollouts []rollout.Rollout        // the latest first; nil: not read yet
 }
@@ -156,7 +155,7 @@ type baseKey struct {
 func newPlan(now *follow.Declared) *plan {
 	return &plan{
 		now: now, bases: map[baseKey]*nodefile.Base{}, known: map[image.Ref]error{},
-		packages: map[image.Digest]*pkgdb.Database{}, same: map[[2]image.Digest]bool{},
+		same: map[[2]image.Digest]bool{},
 	}
 }
 

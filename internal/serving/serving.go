@@ -43,6 +43,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/follow"
 	"dim/internal/image"
+	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
 	"dim/internal/meter"
 	"dim/internal/periodic"
@@ -78,6 +79,7 @@ type Options struct {
 	Set      *replica.Set
 	Liveness *liveness.Tracker
 	Push     Push
+	Packages *pkgread.Reader
 	Class    func(*cluster.Node, *cluster.Image) meter.Class // in which the calls of a node are counted
 	Problems *problems.List
 	Log      *slog.Logger

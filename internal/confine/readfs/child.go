@@ -15,22 +15,31 @@ import (
 // JSON.
 func Handle(do func(ctx context.Context, c *confine.Child, root func(int) FS) (any, error)) confine.Task {
 	return func(ctx context.Context, c *confine.Child) error {
-		roots := map[int]FS{}
-		result, err := do(ctx, c, func(index int) FS {
-			if roots[index] == nil {
-				roots[index] = &remote{child: c, index: byte(index), known: map[string]known{}}
-			}
-			return roots[index]
-		})
+		result, err := do(ctx, c, rootsOf(c))
 		if err != nil {
 			return err
 		}
-		text, err := encode(result)
-		for ; err == nil && len(text) > 0; text = text[min(len(text), confine.MaxPayload):] {
-			err = c.Send(kindResult, text[:min(len(text), confine.MaxPayload)])
-		}
-		return err
+		return sendResult(c, result)
 	}
+}
+
+// rootsOf returns a function that returns the parent's file systems by their index.
+func rootsOf(c *confine.Child) func(int) FS {
+	roots := map[int]FS{}
+	return func(index int) FS {
+		if roots[index] == nil {
+			roots[index] = &remote{child: c, index: byte(index), known: map[string]known{}}
+		}
+		return roots[index]
+	}
+}
+
+func sendResult(c *confine.Child, result any) error {
+	text, err := encode(result)
+	for ; err == nil && len(text) > 0; text = text[min(len(text), confine.MaxPayload):] {
+		err = c.Send(kindResult, text[:min(len(text), confine.MaxPayload)])
+	}
+	return err
 }
 
 // remote is a file system of the parent, for one goroutine.

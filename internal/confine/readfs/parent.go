@@ -61,7 +61,7 @@ func (s *server) serve(most int64) (result []byte, err error) {
 	for {
 		kind, payload, err := s.process.Receive()
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), err == nil && kind == kindDone:
 			return result, nil
 		case err != nil:
 			return nil, err
@@ -70,6 +70,8 @@ func (s *server) serve(most int64) (result []byte, err error) {
 				return nil, fmt.Errorf("the result of the process that reads it is larger than %d bytes", most)
 			}
 			result = append(result, payload...)
+		case kind == kindRefused:
+			return nil, &refusal{string(payload)}
 		case kind == kindAsk:
 			q, err := parseQuestion(payload)
 			if err != nil {

@@ -4,6 +4,10 @@
 // it was given, such as a version. The child can read all of these file systems, and nothing else. It keeps what it
 // was told of names, because it ends soon.
 //
+// A Session asks one child many times, so that reading something of thousands of nodes does not start thousands of
+// processes. What one request has brought to the child can make all later answers wrong. It cannot make them dangerous,
+// because no answer is trusted.
+//
 // What the child asks for and returns is not trusted: frames are bounded by package confine, and the result by the
 // caller.
 package readfs
@@ -21,12 +25,15 @@ import (
 
 // The frames. Those of other packages must be below.
 const (
-	kindAsk    confine.Kind = 200 + iota // a question
-	kindResult                           // a part of the result
-	kindPart                             // of the parent: a part of an answer
-	kindAnswer                           // of the parent: an answer, or the rest of one
-	kindAbsent                           // of the parent: there is no such name
-	kindError                            // of the parent: a text
+	kindAsk     confine.Kind = 200 + iota // a question
+	kindResult                            // a part of the result
+	kindPart                              // of the parent: a part of an answer
+	kindAnswer                            // of the parent: an answer, or the rest of one
+	kindAbsent                            // of the parent: there is no such name
+	kindError                             // of the parent: a text
+	kindRequest                           // of the parent: a request of a session
+	kindDone                              // the result of a request is complete
+	kindRefused                           // a request has failed; a text
 )
 
 // op is what a question asks for.
