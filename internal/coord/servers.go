@@ -99,6 +99,16 @@ func (c *Coord) PutServer(ctx context.Context, name string, s Server) error {
 	return c.changeServer(ctx, name, func(*Server) (*Server, error) { return &s, nil })
 }
 
+// AddServer puts a server if there is none of that name. The error is ErrConflict if there is one.
+func (c *Coord) AddServer(ctx context.Context, name string, s Server) error {
+	return c.changeServer(ctx, name, func(old *Server) (*Server, error) {
+		if old != nil {
+			return nil, fmt.Errorf("server %s: %w", name, ErrConflict)
+		}
+		return &s, nil
+	})
+}
+
 // RemoveServer removes a server and revokes its identity. The error is ErrNotFound if it has not joined.
 func (c *Coord) RemoveServer(ctx context.Context, name string) error {
 	return c.changeServer(ctx, name, func(old *Server) (*Server, error) {

@@ -302,6 +302,28 @@ func TestACertificateIsRenewed(t *testing.T) {
 	}
 }
 
+// A head that has lost what was declared lists the servers that call it again: they can be removed then, and no other
+// machine takes the name of one beside it.
+func TestServersAreListedAgainAfterTheSharedStateIsLost(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	is1 := withServers(t, head, "127.0.0.3")[0]
+	head.start()
+	who := testkit.Value(is1.join(head.token(control.TokenRequest{}), "is1", pki.KeepIdentity))(t)
+	testkit.Must(t, head.stop(), os.RemoveAll(filepath.Join(head.data, "coord")),
+		os.Remove(filepath.Join(head.data, "state.json")))
+	head.start()
+	is1.start()
+	testkit.Eventually(t, "the head lists is1", func() bool { return head.server("is1").ID == who.ID })
+	testkit.Value(head.client().ChangeServer(t.Context(), "is1", control.ServerChange{Do: "remove"}))(t)
+	testkit.Eventually(t, "is1 is refused", func() bool {
+		return strings.Contains(is1.problem("shared state").Text, "the identity of server is1 was revoked")
+	})
+	if s := head.server("is1"); s.ID != "" {
+		t.Errorf("is1 was removed, and the head has %+v", s)
+	}
+}
+
 // TestAHeadIsLost replaces the machine of a head, once with a copy of its authority and once with nothing.
 func TestAHeadIsLost(t *testing.T) {
 	t.Parallel()

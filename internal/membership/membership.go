@@ -56,8 +56,9 @@ type Membership struct {
 	wake     chan struct{} // capacity 1: a state was adopted
 	attempts bounds.Rate[netip.Addr]
 
-	mu  sync.Mutex
-	err error // why the certificate could not be renewed; nil: it was, or need not be
+	mu       sync.Mutex
+	unlisted map[cluster.ServerName]peer.Identity // with valid certificates, that the shared state lacks
+	err      error                                // why the certificate could not be renewed; nil: all is well
 }
 
 // New returns a Membership.
@@ -109,10 +110,61 @@ func firstHead(c *cluster.Cluster) *cluster.Server {
 
 // Refused returns why a server of the cluster is refused now, or nil.
 func (m *Membership) Refused(id peer.Identity) error {
-	if _, ok := m.Follow.Now().State.Revoked[id.ID]; ok {
+	now := m.Follow.Now().State
+	if _, ok := now.Revoked[id.ID]; ok {
 		return fmt.Errorf("the identity of server %s was revoked", id.Name)
 	}
+	if _, ok := now.Servers[string(id.Name)]; !ok && id.Name != m.Server && m.Credentials.Authority() != nil {
+		m.noteUnlisted(id)
+	}
 	return nil
+}
+
+// noteUnlisted notes a server that the shared state does not have: that was lost, or is put back from a copy that is
+// older than the server. Run enters it again: otherwise nobody could remove it, and another machine could join in its
+// name beside it.
+func (m *Membership) noteUnlisted(id peer.Identity) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.unlisted == nil {
+		m.unlisted = map[cluster.ServerName]peer.Identity{}
+	}
+	if _, ok := m.unlisted[id.Name]; !ok {
+		m.unlisted[id.Name] = id
+		m.wakeUp()
+	}
+}
+
+// enterUnlisted puts the servers that were noted into the shared state.
+func (m *Membership) enterUnlisted(ctx context.Context) error {
+	m.mu.Lock()
+	list := m.unlisted
+	m.unlisted = nil
+	m.mu.Unlock()
+	var errs []error
+	for name, id := range list {
+		shared, err := m.Follow.Reachable(ctx)
+		if err != nil {
+			return nil // it is noted again when it calls again
+		}
+		key := string(name)
+		if err := shared.AddServer(ctx, key, listed(id)); err != nil && !errors.Is(err, coord.ErrConflict) {
+			errs = append(errs, err)
+			continue
+		}
+		m.Log.Warn("a server that the shared state did not have was entered again", "server", name)
+		errs = append(errs, m.Follow.Refresh(ctx, shared))
+	}
+	return errors.Join(errs...)
+}
+
+// listed returns what the shared state has of a server.
+func listed(id peer.Identity) coord.Server {
+	s := coord.Server{ID: id.ID, Joined: time.Now().UTC().Truncate(time.Second)}
+	for _, r := range id.Roles {
+		s.Roles = append(s.Roles, string(r))
+	}
+	return s
 }
 
 // Drained returns why this server boots no nodes now, or nil.
@@ -201,7 +253,10 @@ func (m *Membership) Run(ctx context.Context, c *peer.Client) error {
 }
 
 // Adopted is a subscriber of follow.Follower.
-func (m *Membership) Adopted(context.Context, *follow.Declared) {
+func (m *Membership) Adopted(context.Context, *follow.Declared) { m.wakeUp() }
+
+// wakeUp lets Run look at once.
+func (m *Membership) wakeUp() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -209,7 +264,7 @@ func (m *Membership) Adopted(context.Context, *follow.Declared) {
 }
 
 func (m *Membership) keep(ctx context.Context, c *peer.Client) {
-	err := m.enter(ctx)
+	err := errors.Join(m.enter(ctx), m.enterUnlisted(ctx))
 	if m.Credentials.Due(time.Now()) {
 		err = errors.Join(err, m.renewOwn(ctx, c))
 	}
@@ -235,11 +290,7 @@ func (m *Membership) enter(ctx context.Context) error {
 	if err != nil {
 		return nil // which is a problem of its own
 	}
-	s := coord.Server{ID: id.ID, Joined: time.Now().UTC().Truncate(time.Second)}
-	for _, r := range id.Roles {
-		s.Roles = append(s.Roles, string(r))
-	}
-	return shared.PutServer(ctx, string(m.Server), s)
+	return shared.PutServer(ctx, string(m.Server), listed(id))
 }
 
 // renewOwn renews the certificate of this server.
