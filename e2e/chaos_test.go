@@ -24,7 +24,7 @@ const chaosTime = 3 * time.Minute
 // and no acknowledged version is lost, no node ever sees a part of a version, and in the end all nodes show the last
 // version.
 func TestNothingIsLostInChaos(t *testing.T) {
-	l := newLevels(t)
+	l := newSmallLevels(t)
 	d := chaosTime
 	if s := os.Getenv("DIM_CHAOS_TIME"); s != "" {
 		d = testkit.Value(time.ParseDuration(s))(t)

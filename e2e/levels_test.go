@@ -47,26 +47,25 @@ const twoLevels = `<cluster name="levels">
 </cluster>
 `
 
-// newLevels makes the networks and starts the servers, which join the head.
-func newLevels(t *testing.T) *levels {
+// newLevels makes the networks and starts the servers, which join the head. Each has a disk of a size such as "600m".
+func newLevels(t *testing.T, master, description, disk string) *levels {
 	t.Helper()
-	needLab(t)
 	dir := t.TempDir()
-	l := &levels{t: t, hosts: map[string]*netns.Host{}, servers: map[string]*lab.Server{}, disks: map[string]string{},
-		master: filepath.Join(dir, "master")}
-	tree(t, l.master, map[string]string{"etc/motd": "one\n", "etc/counter": "0\n", "usr/bin/tool": "#!/bin/sh\n"})
+	l := &levels{
+		t: t, hosts: map[string]*netns.Host{}, servers: map[string]*lab.Server{}, disks: map[string]string{},
+		master: master,
+	}
 	xml := filepath.Join(dir, "cluster.xml")
-	testkit.Must(t, os.WriteFile(xml, []byte(twoLevels), 0o600))
+	testkit.Must(t, os.WriteFile(xml, []byte(description), 0o600))
 	l.net = testkit.Value(netns.New(fmt.Sprintf("dim-lv-%d", os.Getpid())))(t)
 	t.Cleanup(func() { testkit.Must(t, l.net.Close()) })
-	l.nodes = l.host("nodes", "10.77.0.11/24", "10.77.0.12/24", "10.77.0.13/24", "10.77.0.14/24")
 	bin := testkit.Value(filepath.Abs("../bin"))(t)
 	for i, name := range []string{"head", "is01", "is02"} {
 		addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, 0, byte(1 + i)}), 24)
 		spec := lab.ServerSpec{
 			Net: l.host(name, addr.String()).Net, Dir: filepath.Join(dir, name), Bin: bin, Address: addr.Addr(),
 		}
-		testkit.Must(t, os.MkdirAll(spec.Dir, 0o700), unix.Mount("disk", spec.Dir, "tmpfs", 0, "size=600m"))
+		testkit.Must(t, os.MkdirAll(spec.Dir, 0o700), unix.Mount("disk", spec.Dir, "tmpfs", 0, "size="+disk))
 		t.Cleanup(func() { testkit.Must(t, unix.Unmount(spec.Dir, unix.MNT_DETACH)) })
 		l.disks[name] = spec.Dir
 		if name == "head" {
@@ -74,6 +73,17 @@ func newLevels(t *testing.T) *levels {
 		}
 		l.server(name, spec)
 	}
+	return l
+}
+
+// newSmallLevels is newLevels with a small master, and a network with the addresses of all nodes.
+func newSmallLevels(t *testing.T) *levels {
+	t.Helper()
+	needLab(t)
+	master := filepath.Join(t.TempDir(), "master")
+	tree(t, master, map[string]string{"etc/motd": "one\n", "etc/counter": "0\n", "usr/bin/tool": "#!/bin/sh\n"})
+	l := newLevels(t, master, twoLevels, "600m")
+	l.nodes = l.host("nodes", "10.77.0.11/24", "10.77.0.12/24", "10.77.0.13/24", "10.77.0.14/24")
 	return l
 }
 
@@ -204,7 +214,7 @@ func (l *levels) await(path, text string, nodes ...string) {
 	for _, node := range nodes {
 		var got string
 		var err error
-		ok := within(2*time.Minute, func() bool {
+		ok := within(time.Minute, func() bool {
 			got, err = l.read(node, path)
 			return err == nil && got == text
 		})
@@ -226,7 +236,7 @@ func within(d time.Duration, ok func() bool) bool {
 // The main job with two levels: servers join, a captured image reaches the nodes of both, and so does each change.
 // With the head dead an image server serves, takes writes and restarts.
 func TestTwoLevels(t *testing.T) {
-	l := newLevels(t)
+	l := newSmallLevels(t)
 	all := []string{"n01", "n02", "n03", "n04"}
 	l.dim("head", "image", "capture", "compute", "--rollout", "now")
 	l.await("etc/motd", "one\n", all...)
@@ -235,6 +245,9 @@ func TestTwoLevels(t *testing.T) {
 	t.Log(l.dim("head", "image", "capture", "compute", "--rollout", "now"))
 	l.await("etc/motd", "two\n", all...)
 	t.Log(l.status())
+	testkit.Eventually(t, "the head knows what the nodes show", func() bool {
+		return strings.Contains(l.status(), "4 on compute@2")
+	})
 	t.Log(l.dim("head", "server", "ls"))
 	t.Log(l.dim("head", "node", "ls"))
 
