@@ -190,6 +190,8 @@ func loop(path string) (*os.File, error) {
 // cut returns a file with the content that the disk would have after a power cut now: all flushed writes, and
 // some of the later ones, the last of them in part.
 func (d *disk) cut(r *rand.Rand) *os.File {
+	// Each cut has its own file: a process with mounts of its own may keep the last one mounted, which writes to it.
+	_ = os.Remove(filepath.Join(d.base, "cut"))
 	after := d.file("cut")
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -37,8 +39,7 @@ func testTasks() map[string]Task {
 		"refuse": func(context.Context, *Child) error { return errors.New("it is \x1b[31mnot\x1b[0m good") },
 		"crash": func(_ context.Context, c *Child) error {
 			c.SetNote("usr/bin/true\x1b[2J")
-			var none map[string]int
-			none["x"] = 1
+			maps.Clone(map[string]int(nil))["x"] = 1
 			return nil
 		},
 		"gorge": func(_ context.Context, c *Child) error {
@@ -46,10 +47,11 @@ func testTasks() map[string]Task {
 			var all [][]byte
 			for {
 				all = append(all, bytes.Repeat([]byte{1}, 16<<20))
+				runtime.KeepAlive(all)
 			}
 		},
 		"spin": func(context.Context, *Child) error {
-			for {
+			for n := 0; ; n++ {
 			}
 		},
 		"hang": func(_ context.Context, c *Child) error {
