@@ -58,9 +58,6 @@ func (m *Membership) NewToken(ctx context.Context, r control.TokenRequest) (cont
 		return none, control.Errorf(control.Invalid, "a token is valid for a week at most, not for %v", r.Valid).
 			WithHint("--valid 168h is a week")
 	}
-	if err := known(r.Roles); err != nil {
-		return none, err
-	}
 	for _, role := range r.Roles {
 		if role != string(cluster.RoleHead) && role != string(cluster.RoleImage) {
 			return none, control.Errorf(control.Invalid, "%q is not a role", role).WithHint("roles: head, image")
@@ -116,17 +113,6 @@ func (m *Membership) url(server *cluster.Server) string {
 func notDeclared(name cluster.ServerName) error {
 	return control.Errorf(control.NotFound, "server %s is not in the description", name).
 		WithHint("add it to the description: dim cluster apply FILE")
-}
-
-// known returns an error if one of some roles does not exist.
-func known(roles []string) error {
-	for _, r := range roles {
-		if role := cluster.Role(r); role != cluster.RoleHead && role != cluster.RoleImage {
-			return control.Errorf(control.Invalid, "there is no role %q", r).
-				WithHint("the roles are head and image")
-		}
-	}
-	return nil
 }
 
 // allowed returns an error unless the roles are all that the description gives to a server.
