@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -102,13 +103,21 @@ func (api *API) version(now *follow.Declared, v image.Version) control.Version {
 	}
 	if im, ok := now.Cluster.Image(cluster.ImageName(v.Image)); ok {
 		out.Durable = string(im.Durability)
-		release, err := api.BootFiles.Release(v, im)
-		if err != nil {
-			out.Problem = err.Error()
-		}
-		out.Kernel = release
+		api.addKernel(&out, v, im)
 	}
 	return out
+}
+
+// addKernel adds which kernel a version boots, or why it cannot. A server without the version does not know it.
+func (api *API) addKernel(out *control.Version, v image.Version, im *cluster.Image) {
+	if _, err := api.Store.Resolve(v.Ref()); errors.Is(err, store.ErrNotFound) {
+		return
+	}
+	release, err := api.BootFiles.Release(v, im)
+	if err != nil {
+		out.Problem = err.Error()
+	}
+	out.Kernel = release
 }
 
 // Versions implements control.Backend.

@@ -56,4 +56,9 @@ func TestVersionsComeToAnImageServer(t *testing.T) {
 			t.Errorf("version %s came, which no node needs", number)
 		}
 	}
+	for _, v := range testkit.Value(s.client().Versions(t.Context(), "compute"))(t) {
+		if v.Number == 6 && v.Problem != "" || v.Number == 9 && v.Problem == "" { // the master has no kernel
+			t.Errorf("version %d has the problem %q", v.Number, v.Problem)
+		}
+	}
 }
