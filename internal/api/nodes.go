@@ -9,6 +9,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/layers"
 	"dim/internal/layers/pkgread"
@@ -161,12 +162,16 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 
 // addReport adds what the server that serves n reported last.
 func (api *API) addReport(out *control.Node, n *cluster.Node) {
-	said, _, ok := api.Fleet.Node(n)
+	said, at, ok := api.Fleet.Node(n)
 	if !ok {
 		out.Stage = stageUnknown
 		return
 	}
 	out.Version, out.Stage, out.Since, out.Text = said.Shows.Number, said.Stage, said.Since, said.Text
+	if !fleet.Fresh(at) {
+		out.Text = fmt.Sprintf("as of %s; its server, %s, is silent since", at.Local().Format(time.TimeOnly),
+			n.Server().Name)
+	}
 	if !said.Digest.IsZero() {
 		out.Digest = said.Digest.String()
 	}

@@ -66,7 +66,7 @@ func Handle(s *peer.Server, local control.Backend, log *slog.Logger) {
 	s.Handle(path+"/", peer.Heads, http.StripPrefix(path, http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) {
 			if id, ok := peer.From(r.Context()); ok && r.Method != http.MethodGet {
-				log.Info("a head asks for a change", "server", id.Name, "path", r.URL.Path)
+				log.Info("command of a head", "server", id.Name, "path", r.URL.Path)
 			}
 			h.ServeHTTP(w, r)
 		})))
