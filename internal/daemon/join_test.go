@@ -125,7 +125,7 @@ func TestAHeadThatJoinedNeedsTheSharedState(t *testing.T) {
 	tok := head.token(control.TokenRequest{For: "is1", Roles: []string{"head", "image"}})
 	testkit.Value(is1.join(tok, "is1", pki.KeepIdentity))(t)
 	is1.launch()
-	if err := <-is1.ended; err == nil || !strings.Contains(err.Error(), "needs the etcd of the other heads") {
+	if err := <-is1.ended; err == nil || !strings.Contains(err.Error(), "needs the etcd of the others") {
 		t.Errorf("it ended with %v", err)
 	}
 	is1.cancel = nil

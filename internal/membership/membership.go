@@ -83,7 +83,7 @@ func (m *Membership) Begin() error {
 				WithHint("leave --as out")
 		}
 		if me.Has(cluster.RoleHead) && len(m.Follow.Etcd.Endpoints) == 0 {
-			return control.Errorf(control.Invalid, "serve as %s: a head that has joined needs the etcd of the other heads",
+			return control.Errorf(control.Invalid, "serve as %s: a head that has joined needs the etcd of the others",
 				m.Server).WithHint("run an etcd for all heads, and give it to each of them with --etcd")
 		}
 		return nil
