@@ -3,7 +3,12 @@ package oci
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"dim/internal/testkit"
 )
 
 func TestRequestsWithoutTLSAreRefusedUnlessLocalOrDeclared(t *testing.T) {
@@ -25,3 +30,14 @@ func TestRequestsWithoutTLSAreRefusedUnlessLocalOrDeclared(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestALayoutWithAHugeIndexIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	testkit.Must(t,
+		os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion": "1.0.0"}`), 0o644),
+		os.WriteFile(filepath.Join(dir, "index.json"), nil, 0o644),
+		os.Truncate(filepath.Join(dir, "index.json"), 1<<40))
+	if _, err := OpenLayout(dir, "amd64"); err == nil || !strings.Contains(err.Error(), "is too large") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -23,6 +23,13 @@ func OpenLayout(path, arch string) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no OCI layout: %w", err)
 	}
+	st, err := os.Stat(filepath.Join(dir, "index.json"))
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > maxManifest {
+		return nil, fmt.Errorf("an index of %d bytes is too large", st.Size())
+	}
 	index, err := l.ImageIndex()
 	if err != nil {
 		return nil, err
