@@ -3,12 +3,14 @@ package backup
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"dim/internal/image"
 	"dim/internal/pki"
@@ -71,6 +73,32 @@ func TestAHostileStreamStaysInside(t *testing.T) {
 				t.Errorf("%s was written", list[0].Name())
 			}
 		})
+	}
+}
+
+// hole is content that is one hole.
+type hole struct{}
+
+func (hole) extents() ([]image.Extent, error) { return nil, nil }
+
+func (hole) each(func([]byte, uint64) error) error { return nil }
+
+func TestARestoreCanBeEndedInsideAFile(t *testing.T) {
+	testkit.NeedRoot(t, "it restores owners")
+	var b bytes.Buffer
+	s := newTarSink(&b, func(string, error) {})
+	for _, e := range []*entry{
+		{path: "data", kind: dirKind, mode: 0o700},
+		{path: "data/x", kind: fileKind, mode: 0o600, size: 1 << 43}, // takes minutes to read
+	} {
+		testkit.Value(s.add(e, hole{}))(t)
+	}
+	testkit.Must(t, s.end())
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := Restoration{Stream: &b}.Restore(ctx, filepath.Join(t.TempDir(), "data"))
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -223,10 +223,8 @@ func (r Restoration) stream(ctx context.Context, s sink) (*Info, error) {
 	}
 	var info *Info
 	var listed image.Digest
-	err = readTar(r.Stream, func(m *member) error {
+	err = readTar(ctx, r.Stream, func(m *member) error {
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case info != nil:
 			return errors.New("it comes after the end of the backup")
 		case m.e != nil:

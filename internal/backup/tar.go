@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -187,8 +188,8 @@ type member struct {
 	size int64
 }
 
-// readTar calls each with every member.
-func readTar(from io.Reader, each func(m *member) error) error {
+// readTar calls each with every member, until ctx ends.
+func readTar(ctx context.Context, from io.Reader, each func(m *member) error) error {
 	r := tar.NewReader(bufio.NewReaderSize(from, 1<<20))
 	for {
 		h, err := r.Next()
@@ -198,7 +199,7 @@ func readTar(from io.Reader, each func(m *member) error) error {
 		if err != nil {
 			return fmt.Errorf("read stream: %w", err)
 		}
-		m, err := parseMember(h, r)
+		m, err := parseMember(h, &untilEnd{ctx, r})
 		if err == nil {
 			err = each(m)
 		}
@@ -208,7 +209,7 @@ func readTar(from io.Reader, each func(m *member) error) error {
 	}
 }
 
-func parseMember(h *tar.Header, r *tar.Reader) (*member, error) {
+func parseMember(h *tar.Header, r io.Reader) (*member, error) {
 	name := strings.TrimSuffix(strings.TrimPrefix(h.Name, "./"), "/")
 	m := &member{name: name, from: r, size: h.Size}
 	if name == manifestName || name == infoName {
@@ -259,6 +260,20 @@ func parseMember(h *tar.Header, r *tar.Reader) (*member, error) {
 	}
 	slices.SortFunc(e.xattrs, func(a, b image.Xattr) int { return strings.Compare(a.Name, b.Name) })
 	return m, e.check()
+}
+
+// untilEnd reads until ctx ends. A member that is one hole of a TiB takes minutes.
+type untilEnd struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (u *untilEnd) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(p)
 }
 
 // tarContent is the content of a member, which can be read once.
