@@ -1,4 +1,5 @@
-// Package dhcp answers DHCPv4 (RFC 2131, 2132, 3046, 4578) for machines whose addresses are fixed.
+// Package dhcp answers DHCPv4 (RFC 2131, 2132, 3011, 3046, 3527, 4578, 5107, 8357) and BOOTP (RFC 951, 1542) for
+// machines whose addresses are fixed.
 //
 // # Concepts
 //
@@ -11,6 +12,12 @@
 // A machine that Answer does not know gets no answer, so that another DHCP server may serve the same network. It is
 // added to Machines, unless Refused knows it. Refused is told of every message that is not answered. A DHCPNAK is sent
 // only to a client that this server answers, and that asks for an address other than its own.
+//
+// # Source ports
+//
+// Clients send from port 68 and relays from port 67, which only the superuser of a machine can use. A client that sends
+// from a port of any user is not answered. A relay may send from such a port (RFC 8357, and some do without it); it is
+// for Answer to decide who may be a relay.
 //
 // # Destinations
 //
@@ -95,12 +102,12 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			continue
 		}
 		s.counters.received.Add(1)
-		if a, ok := from.(*net.UDPAddr); !ok || a.Port >= firstOrdinaryPort {
-			s.ignorePort(buf[:n], from) // clients send from port 68, relays from 67; any user may send from this port
-			continue
-		}
 		card := cards.get(cm.IfIndex, time.Now())
-		out, to, ok := s.handle(buf[:n], card)
+		at := arrival{Interface: card, unicast: card.has(cm.Dst) || slices.Contains(s.Addresses, addr(cm.Dst))}
+		if a, ok := from.(*net.UDPAddr); ok {
+			at.port = uint16(a.Port)
+		}
+		out, to, ok := s.handle(buf[:n], at)
 		if !ok {
 			continue
 		}
@@ -119,6 +126,12 @@ type Interface struct {
 	Name      string
 	Index     int
 	Addresses []netip.Prefix // its IPv4 addresses with their networks
+}
+
+// has reports whether ip is an address of the interface.
+func (i *Interface) has(ip net.IP) bool {
+	a := addr(ip)
+	return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
 // carries reports whether the interface has one of the addresses.
@@ -169,32 +182,17 @@ func interfaceOf(index int) Interface {
 	return l
 }
 
-// ignorePort counts a message from a source port that any user may use.
-func (s *Server) ignorePort(packet []byte, from net.Addr) {
-	s.counters.port.Add(1)
-	s.noteRefusal(Refusal{
-		MAC: clientOf(packet), Reason: "it comes from " + from.String() + ", a port that any user may use",
-		Expected: !relayed(packet),
-	})
-}
-
 // handle returns the answer to a message and its destination. If there is no answer, ok is false.
-func (s *Server) handle(packet []byte, card Interface) (out []byte, to destination, ok bool) {
-	r, err := parse(packet)
+func (s *Server) handle(packet []byte, from arrival) (out []byte, to destination, ok bool) {
+	r, err := parse(packet, from)
 	if err != nil {
 		s.counters.malformed.Add(1)
-		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", err)
+		s.Log.Debug("dhcp message ignored", "interface", from.Name, "error", err)
 		reason := strings.TrimPrefix(err.Error(), "parse dhcp message: ")
 		s.noteRefusal(Refusal{MAC: clientOf(packet), Reason: reason})
 		return nil, to, false
 	}
-	r.Interface = card
-	if s.Addresses != nil && !r.Relay.IsValid() && !card.carries(s.Addresses) {
-		s.counters.iface.Add(1)
-		s.Log.Debug("dhcp message ignored", "interface", card.Name, "error", "none of the server's addresses is there")
-		s.noteRefusal(Refusal{
-			MAC: r.MAC, Reason: "it arrives on " + card.Name + ", which has none of this server's addresses",
-		})
+	if s.ignored(r, from) {
 		return nil, to, false
 	}
 	lease, err := s.Answer(r)
@@ -214,12 +212,32 @@ func (s *Server) handle(packet []byte, card Interface) (out []byte, to destinati
 	return encode(r, &lease, t), destinationOf(r, &lease, t), true
 }
 
+// ignored reports whether a message is ignored whoever sent it, and notes it.
+func (s *Server) ignored(r *Request, from arrival) bool {
+	switch {
+	case r.Unprivileged && !r.Relay.IsValid():
+		s.counters.port.Add(1)
+		s.noteRefusal(Refusal{
+			MAC: r.MAC, Reason: fmt.Sprintf("it comes from port %d, which any user may use", from.port), Expected: true,
+		})
+	case s.Addresses != nil && !r.Relay.IsValid() && !from.unicast && !from.carries(s.Addresses):
+		s.counters.iface.Add(1)
+		s.Log.Debug("dhcp message ignored", "interface", from.Name, "error", "none of the server's addresses is there")
+		s.noteRefusal(Refusal{
+			MAC: r.MAC, Reason: "it arrives on " + from.Name + ", which has none of this server's addresses",
+		})
+	default:
+		return false
+	}
+	return true
+}
+
 // noteUnknown notes a message for which there is no lease.
 func (s *Server) noteUnknown(r *Request, err error) {
 	if _, other := errors.AsType[*NotMineError](err); other {
 		s.counters.other.Add(1)
 		switch {
-		case r.kind == typeDiscover:
+		case r.kind == typeDiscover || r.BOOTP:
 			s.noteRefusal(Refusal{MAC: r.MAC, Reason: err.Error(), Expected: true})
 		case r.kind == typeRequest && r.Server.IsValid():
 			s.noteRefusal(takesOther(r))
@@ -237,7 +255,7 @@ func (s *Server) noteUnanswered(r *Request, l *Lease) {
 	switch {
 	case r.kind != typeRequest:
 		s.counters.silent.Add(1)
-	case r.Server.IsValid() && r.Server != l.Server:
+	case r.takesOther(l):
 		s.counters.other.Add(1)
 		s.noteRefusal(takesOther(r))
 	default:
@@ -262,7 +280,7 @@ func (s *Server) log(r *Request, l *Lease, t messageType) {
 	switch {
 	case r.Declined:
 		client().Warn("dhcp address declined: another machine uses it")
-	case t == typeACK && r.kind == typeRequest:
+	case t == typeACK && r.kind == typeRequest || r.BOOTP:
 		client().Info("dhcp address given", "file", l.BootFile)
 	case t == typeNAK:
 		client().Warn("dhcp request refused", "reason", "it asks for "+r.requested().String())

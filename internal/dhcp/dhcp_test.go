@@ -121,7 +121,7 @@ func TestTypeAndDestinationOfAnswers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			out, to, ok := newServer().handle(tt.in, Interface{Name: "eth0"})
+			out, to, ok := newServer().handle(tt.in, arrival{Interface: Interface{Name: "eth0"}})
 			if ok != (tt.want != 0) {
 				t.Fatalf("answered: %v", ok)
 			}
@@ -173,7 +173,7 @@ func TestMessagesAreAnsweredOnInterfacesWithTheServersAddress(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer()
 			s.Addresses = []netip.Addr{server}
-			if _, _, ok := s.handle(tt.in, tt.card); ok != tt.want {
+			if _, _, ok := s.handle(tt.in, arrival{Interface: tt.card}); ok != tt.want {
 				t.Errorf("answered: %v", ok)
 			}
 		})
@@ -189,7 +189,7 @@ func TestAnswerReceivesADecline(t *testing.T) {
 			}
 			return lease(), nil
 		}
-		s.handle(message(t, typ, nil, option(50, mine.AsSlice()), option(54, server.AsSlice())), Interface{})
+		s.handle(message(t, typ, nil, option(50, mine.AsSlice()), option(54, server.AsSlice())), arrival{})
 	}
 }
 
@@ -197,7 +197,7 @@ func TestAnAnswerHasTheLease(t *testing.T) {
 	relayed := func(m *layers.DHCPv4) { m.RelayAgentIP, m.Flags = relay.AsSlice(), 0x8000 }
 	ask := message(t, typeRequest, relayed, option(50, mine.AsSlice()),
 		option(61, []byte{1, 2, 3}), option(82, []byte{1, 2, 'a', 'b'}), option(97, []byte("\x00uuid")))
-	out, _, ok := newServer().handle(ask, Interface{})
+	out, _, ok := newServer().handle(ask, arrival{})
 	if !ok {
 		t.Fatal("no answer")
 	}
@@ -219,7 +219,7 @@ func TestAnAnswerHasTheLease(t *testing.T) {
 
 func TestTheAnswerToInformHasNoAddressAndNoLeaseTime(t *testing.T) {
 	inform := message(t, typeInform, func(m *layers.DHCPv4) { m.ClientIP = mine.AsSlice() })
-	out, _, _ := newServer().handle(inform, Interface{})
+	out, _, _ := newServer().handle(inform, arrival{})
 	m, options := decode(t, out)
 	if !m.YourClientIP.Equal(net.IPv4zero) || options[51] != "" || options[12] != "n01" {
 		t.Errorf("%+v", m)
@@ -235,12 +235,12 @@ func TestTheBootFileIsAnOptionIfItIsLongOrAskedFor(t *testing.T) {
 	l := lease()
 	s.Answer = func(*Request) (Lease, error) { return l, nil }
 	l.BootFile = long
-	out, _, _ := s.handle(message(t, typeDiscover, nil), Interface{})
+	out, _, _ := s.handle(message(t, typeDiscover, nil), arrival{})
 	if m, options := decode(t, out); options[67] != long || m.File[0] != 0 {
 		t.Errorf("option 67 %q, file %q", options[67], m.File)
 	}
 	l.BootFile = "ipxe.efi"
-	out, _, _ = s.handle(message(t, typeDiscover, nil, option(55, []byte{1, 66, 67})), Interface{})
+	out, _, _ = s.handle(message(t, typeDiscover, nil, option(55, []byte{1, 66, 67})), arrival{})
 	m, options := decode(t, out)
 	if options[67] != "ipxe.efi" || options[66] != "10.77.0.1" || string(m.File[:8]) != "ipxe.efi" {
 		t.Errorf("options 66 %q, 67 %q, file %q", options[66], options[67], m.File)
@@ -252,7 +252,7 @@ func TestParse(t *testing.T) {
 		option(93, []byte{0, 7}), option(60, []byte("PXEClient:Arch:00007:UNDI:003016")),
 		option(77, []byte("\x04iPXE")),
 		option(12, []byte("a\x1b[2Jb")), option(50, []byte{1, 2, 3}))
-	r, err := parse(b)
+	r, err := parse(b, arrival{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestTheListOfUnknownMachinesIsBounded(t *testing.T) {
 		unknown := func(m *layers.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, byte(i)} }
 		for range 2 {
 			m := message(t, typeDiscover, unknown, option(60, []byte("PXEClient")))
-			s.handle(m, Interface{Name: "eth1"})
+			s.handle(m, arrival{Interface: Interface{Name: "eth1"}})
 		}
 	}
 	list := s.Machines.List()
@@ -287,7 +287,7 @@ func TestTheListOfUnknownMachinesIsBounded(t *testing.T) {
 		t.Error(d)
 	}
 	s.Answer = func(*Request) (Lease, error) { return lease(), nil }
-	s.handle(message(t, typeDiscover, func(m *layers.DHCPv4) { m.ClientHWAddr = list[0].MAC }), Interface{})
+	s.handle(message(t, typeDiscover, func(m *layers.DHCPv4) { m.ClientHWAddr = list[0].MAC }), arrival{})
 	if n := len(s.Machines.List()); n != 9 {
 		t.Errorf("a machine that is known now is still listed: %d", n)
 	}
@@ -296,7 +296,7 @@ func TestTheListOfUnknownMachinesIsBounded(t *testing.T) {
 func TestClientsOfAnotherServerAreNeitherAnsweredNorListed(t *testing.T) {
 	s := newServer()
 	s.Answer = func(*Request) (Lease, error) { return Lease{}, &NotMineError{"is1 serves it"} }
-	if _, _, ok := s.handle(message(t, typeDiscover, nil), Interface{}); ok || len(s.Machines.List()) != 0 {
+	if _, _, ok := s.handle(message(t, typeDiscover, nil), arrival{}); ok || len(s.Machines.List()) != 0 {
 		t.Errorf("answered: %v, listed: %v", ok, s.Machines.List())
 	}
 }
@@ -308,12 +308,15 @@ func FuzzHandle(f *testing.F) {
 		option(50, mine.AsSlice()), option(54, server.AsSlice()), option(82, make([]byte, 255))))
 	f.Add(message(f, typeInform, func(m *layers.DHCPv4) { m.ClientIP = mine.AsSlice() },
 		option(77, []byte("\x04iPXE")), option(93, []byte{0})))
+	f.Add(message(f, typeDiscover, func(m *layers.DHCPv4) { m.RelayAgentIP = relay.AsSlice() },
+		option(82, []byte{5, 4, 10, 77, 0, 0, 11, 4, 10, 77, 0, 254, 19, 0}), option(118, []byte{10, 77, 0, 0})))
+	f.Add(make([]byte, 236))
 	f.Add(make([]byte, 240))
 	f.Add([]byte{1, 1, 6})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newServer()
 		s.Answer = func(*Request) (Lease, error) { return lease(), nil }
-		out, to, ok := s.handle(b, Interface{})
+		out, to, ok := s.handle(b, arrival{})
 		if !ok {
 			return
 		}

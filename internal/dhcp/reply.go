@@ -2,8 +2,10 @@ package dhcp
 
 import (
 	"encoding/binary"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -35,13 +37,16 @@ const (
 
 // answerTo returns the type of the answer to r from a client that is given l. It returns false if there is no answer.
 func answerTo(r *Request, l *Lease) (messageType, bool) {
+	if r.BOOTP {
+		return typeNone, true
+	}
 	switch r.kind {
 	case typeDiscover:
 		return typeOffer, true
 	case typeInform:
 		return typeACK, true
 	case typeRequest:
-		if r.Server.IsValid() && r.Server != l.Server {
+		if r.takesOther(l) {
 			return 0, false // the client took the offer of another server
 		}
 		switch r.requested() {
@@ -53,6 +58,19 @@ func answerTo(r *Request, l *Lease) (messageType, bool) {
 		return typeNAK, true
 	}
 	return 0, false // DHCPDECLINE and DHCPRELEASE have no answer
+}
+
+// takesOther reports whether the client takes the offer of another server.
+func (r *Request) takesOther(l *Lease) bool {
+	return r.Server.IsValid() && r.Server != l.Server && r.Server != r.relay.server
+}
+
+// serverID returns the identifier of this server for the client.
+func (r *Request) serverID(l *Lease) netip.Addr {
+	if r.relay.server.IsValid() {
+		return r.relay.server
+	}
+	return l.Server
 }
 
 // destination says where an answer is sent.
@@ -68,6 +86,9 @@ func destinationOf(r *Request, l *Lease, t messageType) destination {
 	switch {
 	case r.Relay.IsValid():
 		d.addr, d.routed = netip.AddrPortFrom(r.Relay, serverPort), true
+		if r.relay.ownPort {
+			d.addr = netip.AddrPortFrom(r.Relay, r.relay.fromPort)
+		}
 	case r.Client == l.Address && t != typeNAK: // any other ciaddr could be the address of another machine
 		d.addr, d.routed = netip.AddrPortFrom(r.Client, clientPort), true
 	default:
@@ -88,10 +109,13 @@ func encode(r *Request, l *Lease, t messageType) []byte {
 		ClientHWAddr:  q.ClientHWAddr,
 		Options:       dhcpv4.Options{},
 	}
+	if r.BOOTP {
+		return encodeBOOTP(p, r, l)
+	}
 	p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageType(t)))
-	p.UpdateOption(dhcpv4.OptServerIdentifier(l.Server.AsSlice()))
-	// RFC 6842: the client identifier; RFC 3046: the relay's option; RFC 4578: the machine identifier.
-	for _, code := range []uint8{61, 82, 97} {
+	p.UpdateOption(dhcpv4.OptServerIdentifier(r.serverID(l).AsSlice()))
+	// RFC 6842: the client identifier; RFC 3046: the relay's option; RFC 4578: the machine identifier; RFC 3011.
+	for _, code := range []uint8{61, optRelayInfo, 97, optSubnetSelection} {
 		if v, ok := q.Options[code]; ok {
 			p.Options[code] = v
 		}
@@ -108,10 +132,43 @@ func encode(r *Request, l *Lease, t messageType) []byte {
 		p.YourIPAddr = l.Address.AsSlice()
 		p.UpdateOption(dhcpv4.OptIPAddressLeaseTime(infinite))
 	}
+	l.fill(p, r)
+	return p.ToBytes()
+}
+
+// fill adds all that a client is given but its address.
+func (l *Lease) fill(p *dhcpv4.DHCPv4, r *Request) {
 	l.network(p)
 	l.boot(p, r)
 	for code, v := range l.Options {
 		p.Options[code] = v
+	}
+}
+
+// bootpRoom is the space for options in an answer of BOOTP: a client need not take more than 300 bytes, of which 64 are
+// for the cookie, the options and their end (RFC 951 section 3, RFC 1542 section 2.1).
+const bootpRoom = 64 - len(cookie) - 1
+
+// encodeBOOTP returns the answer p to a request of BOOTP, with the options for which there is room. What the relay sent
+// does not count, because the relay takes it out.
+func encodeBOOTP(p *dhcpv4.DHCPv4, r *Request, l *Lease) []byte {
+	p.ClientIPAddr = r.packet.ClientIPAddr
+	p.YourIPAddr = l.Address.AsSlice()
+	l.fill(p, r)
+	all, room := p.Options, bootpRoom
+	p.Options = dhcpv4.Options{}
+	first := []uint8{uint8(dhcpv4.OptionSubnetMask), uint8(dhcpv4.OptionRouter)}
+	further := append(slices.Sorted(maps.Keys(l.Options)), slices.Sorted(maps.Keys(all))...)
+	for _, code := range append(first, further...) {
+		v, given := all[code]
+		if _, done := p.Options[code]; !given || done || 2+len(v) > room {
+			continue
+		}
+		p.Options[code] = v
+		room -= 2 + len(v)
+	}
+	if v, ok := r.packet.Options[optRelayInfo]; ok {
+		p.Options[optRelayInfo] = v
 	}
 	return p.ToBytes()
 }

@@ -1,7 +1,7 @@
 package dhcp
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,6 +16,7 @@ import (
 type messageType uint8
 
 const (
+	typeNone     messageType = 0 // of BOOTP
 	typeDiscover messageType = 1
 	typeOffer    messageType = 2
 	typeRequest  messageType = 3
@@ -35,35 +36,79 @@ type Request struct {
 	Client    netip.Addr       // ciaddr: the address that the client has
 	Wanted    netip.Addr       // option 50: the address that it asks for
 	Server    netip.Addr       // option 54: the server that it asks; zero: all
-	Relay     netip.Addr       // giaddr: the address of the relay on the network of the client
+	Relay     netip.Addr       // giaddr: the address of the relay to which the answer goes
+	Network   netip.Addr       // an address on the network of the client; zero: it is on the network of Interface
 	Declined  bool             // DHCPDECLINE: it refuses its address, because another machine uses it
 	Interface Interface        // on which the message arrived
+
+	BOOTP        bool // it is a request of BOOTP, which knows neither message types nor lease times
+	Unprivileged bool // any user of the relay's machine can send from the source port of the message
 
 	Archs       []Arch
 	VendorClass string // option 60, printable part
 	UserClass   string // option 77, printable part
 	IPXE        bool   // the client is iPXE: it sent option 175, which others do not, or that user class
+	WantsConfig bool   // it requests option 209, the name of its pxelinux configuration (RFC 5071)
 	HostName    string // option 12, printable part
 
 	kind   messageType
+	relay  relayInfo
 	packet *dhcpv4.DHCPv4
 }
 
-// cookie is the beginning of the options of DHCP (RFC 2131 section 3).
+// Options and suboptions that say where a client is and where its answer goes.
+const (
+	optRelayInfo       = 82  // RFC 3046
+	optSubnetSelection = 118 // RFC 3011
+	optConfigFile      = 209 // RFC 5071
+	optEnd             = 255
+
+	subLinkSelection  = 5  // RFC 3527
+	subServerOverride = 11 // RFC 5107
+	subRelayPort      = 19 // RFC 8357
+)
+
+// relayInfo is what a relay says in option 82, as far as it matters here.
+type relayInfo struct {
+	link     netip.Addr // an address on the network of the client; zero: giaddr is one
+	server   netip.Addr // the server identifier that the client gets: messages to the server pass the relay; zero: none
+	ownPort  bool       // the relay receives answers on its source port
+	fromPort uint16     // the source port of the message
+}
+
+// parseRelayInfo decodes option 82. What is malformed or not known is left out: it is echoed all the same.
+func parseRelayInfo(b []byte) (info relayInfo) {
+	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
+		code, value := b[0], b[2:2+int(b[1])]
+		b = b[2+len(value):]
+		switch code {
+		case subLinkSelection:
+			info.link = addr(value)
+		case subServerOverride:
+			info.server = addr(value)
+		case subRelayPort:
+			info.ownPort = true
+		}
+	}
+	return info
+}
+
+// The options of DHCP begin behind the fixed part of a message, with a cookie (RFC 2131 section 3).
 const (
 	cookie   = "\x63\x82\x53\x63"
 	cookieAt = 236
 )
 
-// errBOOTP is the error of parse for messages of BOOTP, which have no options or no message type.
-var errBOOTP = errors.New("parse dhcp message: it asks by BOOTP, not by DHCP")
+// arrival is how a message arrived.
+type arrival struct {
+	Interface
+	port    uint16 // its source port
+	unicast bool   // it was sent to an address of this server
+}
 
-// parse decodes a message of a client. Messages that are not DHCP over Ethernet are errors.
-func parse(b []byte) (*Request, error) {
-	if len(b) >= macEnd && (len(b) < cookieAt+len(cookie) || string(b[cookieAt:cookieAt+len(cookie)]) != cookie) {
-		return nil, errBOOTP
-	}
-	p, err := dhcpv4.FromBytes(b)
+// parse decodes a message of a client. Messages that are neither DHCP nor BOOTP over Ethernet are errors.
+func parse(b []byte, from arrival) (*Request, error) {
+	p, err := dhcpv4.FromBytes(withOptions(b))
 	if err != nil {
 		return nil, fmt.Errorf("parse dhcp message: %w", err)
 	}
@@ -74,32 +119,88 @@ func parse(b []byte) (*Request, error) {
 		return nil, fmt.Errorf("parse dhcp message: hardware type %d with an address of %d bytes is not Ethernet",
 			p.HWType, len(p.ClientHWAddr))
 	}
-	r := &Request{
-		kind:        messageType(p.MessageType()),
-		MAC:         slices.Clone(p.ClientHWAddr),
-		Client:      addr(p.ClientIPAddr),
-		Wanted:      addr(p.RequestedIPAddress()),
-		Server:      addr(p.ServerIdentifier()),
-		Relay:       addr(p.GatewayIPAddr),
-		VendorClass: printable(p.Options[uint8(dhcpv4.OptionClassIdentifier)]),
-		UserClass:   printable(userClass(p.Options[uint8(dhcpv4.OptionUserClassInformation)])),
-		HostName:    printable(p.Options[uint8(dhcpv4.OptionHostName)]),
-		packet:      p,
-	}
-	r.Declined = r.kind == typeDecline
-	_, r.IPXE = p.Options[175]
-	r.IPXE = r.IPXE || r.UserClass == "iPXE"
-	for _, a := range p.ClientArch() {
-		r.Archs = append(r.Archs, Arch(a))
-	}
+	r := newRequest(p, from)
+	_, typed := p.Options[uint8(dhcpv4.OptionDHCPMessageType)]
+	r.BOOTP = !typed
 	switch r.kind {
 	case typeDiscover, typeRequest, typeDecline, typeRelease, typeInform:
 		return r, nil
 	}
-	if r.kind == 0 {
-		return nil, errBOOTP
+	if r.BOOTP {
+		return r, nil
 	}
 	return nil, fmt.Errorf("parse dhcp message: clients do not send type %d", r.kind)
+}
+
+// withOptions returns a message with options: BOOTP as it was first defined (RFC 951) has none, and some firmware
+// leaves out their end.
+func withOptions(b []byte) []byte {
+	switch {
+	case len(b) < cookieAt: // malformed
+		return b
+	case len(b) < cookieAt+len(cookie) || string(b[cookieAt:cookieAt+len(cookie)]) != cookie:
+		return append(slices.Concat(b[:cookieAt], []byte(cookie)), optEnd)
+	}
+	return append(slices.Clip(b), optEnd)
+}
+
+// newRequest returns the request in a decoded message.
+func newRequest(p *dhcpv4.DHCPv4, from arrival) *Request {
+	r := &Request{
+		kind:         messageType(p.MessageType()),
+		MAC:          slices.Clone(p.ClientHWAddr),
+		Client:       addr(p.ClientIPAddr),
+		Wanted:       addr(p.RequestedIPAddress()),
+		Server:       addr(p.ServerIdentifier()),
+		Relay:        addr(p.GatewayIPAddr),
+		Interface:    from.Interface,
+		Unprivileged: from.port >= firstOrdinaryPort,
+		Archs:        parseArchs(p.Options[uint8(dhcpv4.OptionClientSystemArchitectureType)]),
+		VendorClass:  printable(p.Options[uint8(dhcpv4.OptionClassIdentifier)]),
+		UserClass:    printable(userClass(p.Options[uint8(dhcpv4.OptionUserClassInformation)])),
+		HostName:     printable(p.Options[uint8(dhcpv4.OptionHostName)]),
+		packet:       p,
+	}
+	r.Declined = r.kind == typeDecline
+	_, r.IPXE = p.Options[175]
+	r.IPXE = r.IPXE || r.UserClass == "iPXE"
+	r.WantsConfig = r.wantsOption(optConfigFile)
+	if r.Relay.IsValid() {
+		r.relay = parseRelayInfo(p.Options[optRelayInfo])
+		r.relay.fromPort = from.port
+	}
+	r.Network = r.network(from.unicast)
+	return r
+}
+
+// network returns an address on the client's network, zero if it is on that of the interface: what the relay says of
+// the link (RFC 3527), else what the client selects (RFC 3011), else the relay's address, else the address from which
+// the client sends to this server alone.
+func (r *Request) network(unicast bool) netip.Addr {
+	selected := addr(r.packet.Options[optSubnetSelection])
+	switch {
+	case r.relay.link.IsValid():
+		return r.relay.link
+	case selected.IsValid():
+		return selected
+	case r.Relay.IsValid():
+		return r.Relay
+	case unicast:
+		return r.Client
+	}
+	return netip.Addr{}
+}
+
+// parseArchs decodes option 93. Some firmware sends one byte for each value, or an odd number of them.
+func parseArchs(b []byte) []Arch {
+	if len(b) == 1 {
+		return []Arch{Arch(b[0])}
+	}
+	var list []Arch
+	for ; len(b) >= 2; b = b[2:] {
+		list = append(list, Arch(binary.BigEndian.Uint16(b)))
+	}
+	return list
 }
 
 // wantsOption reports whether the client asked for an option with option 55.
@@ -136,8 +237,8 @@ func printable(b []byte) string {
 }
 
 // addr converts an address. 0.0.0.0, and any that is not four bytes long, is the zero Addr.
-func addr(ip net.IP) netip.Addr {
-	a, ok := netip.AddrFromSlice(ip.To4())
+func addr(ip []byte) netip.Addr {
+	a, ok := netip.AddrFromSlice(net.IP(ip).To4())
 	if !ok || a.IsUnspecified() {
 		return netip.Addr{}
 	}

@@ -20,7 +20,7 @@ type Stats struct {
 	Received, Answered uint64
 
 	Port      uint64 // from a source port that any user may use
-	Malformed uint64 // no DHCP message of an Ethernet client
+	Malformed uint64 // no DHCP or BOOTP message of an Ethernet client
 	Interface uint64 // on an interface that has none of the server's addresses
 	Unknown   uint64 // Answer returned an error
 	Other     uint64 // for another server
@@ -50,8 +50,8 @@ func (s *Server) noteRefusal(r Refusal) (known bool) {
 
 // Fields of the fixed part of a message (RFC 2131 section 2).
 const (
-	opAt, hlenAt, relayAt, macAt = 0, 2, 24, 28
-	macEnd                       = macAt + 6
+	opAt, hlenAt, macAt = 0, 2, 28
+	macEnd              = macAt + 6
 )
 
 // clientOf returns the MAC of the client that sent a message, nil if there is none. The message may be malformed.
@@ -60,9 +60,4 @@ func clientOf(packet []byte) net.HardwareAddr {
 		return nil
 	}
 	return net.HardwareAddr(packet[macAt:macEnd:macEnd])
-}
-
-// relayed reports whether a message has the address of a relay.
-func relayed(packet []byte) bool {
-	return len(packet) >= relayAt+4 && [4]byte(packet[relayAt:]) != [4]byte{}
 }

@@ -21,18 +21,18 @@ func TestEveryMessageThatIsNotAnsweredHasAReason(t *testing.T) {
 		name     string
 		packet   []byte
 		card     Interface
-		from     int
+		from     uint16
 		reason   string // "": Refused is not told
 		expected bool
 		want     Stats
 	}{
 		{"answered", message(t, typeDiscover, nil), here, 68, "", false, Stats{}},
-		{"a port of any user", message(t, typeDiscover, nil), here, 1024, "a port that any user may use", true,
+		{"a port of any user", message(t, typeDiscover, nil), here, 1024, "port 1024, which any user may use", true,
 			Stats{Port: 1}},
-		{"a relay with such a port", message(t, typeDiscover, relay), here, 1067, "a port that any user may use", false,
-			Stats{Port: 1}},
-		{"BOOTP", bootp, here, 68, "it asks by BOOTP", false, Stats{Malformed: 1}},
-		{"BOOTP with options", message(t, 0, nil), here, 68, "it asks by BOOTP", false, Stats{Malformed: 1}},
+		{"a relay with such a port", message(t, typeDiscover, relay), here, 1067, "", false, Stats{}},
+		{"BOOTP", bootp, here, 68, "", false, Stats{}},
+		{"a type that no client sends", message(t, typeOffer, nil), here, 68, "clients do not send type 2", false,
+			Stats{Malformed: 1}},
 		{"no Ethernet", message(t, typeDiscover, infiniband), here, 68, "", false, Stats{Malformed: 1}},
 		{"another interface", message(t, typeDiscover, nil), Interface{Name: "eth9"}, 68,
 			"it arrives on eth9, which has none", false, Stats{Interface: 1}},
@@ -49,11 +49,7 @@ func TestEveryMessageThatIsNotAnsweredHasAReason(t *testing.T) {
 			s.Addresses = []netip.Addr{server}
 			var got []Refusal
 			s.Refused = func(r Refusal) bool { got = append(got, r); return false }
-			if tt.from >= firstOrdinaryPort {
-				s.ignorePort(tt.packet, &net.UDPAddr{Port: tt.from})
-			} else {
-				s.handle(tt.packet, tt.card)
-			}
+			s.handle(tt.packet, arrival{Interface: tt.card, port: tt.from})
 			if d := cmp.Diff(tt.want, s.Stats()); d != "" {
 				t.Errorf("counters: %s", d)
 			}
@@ -71,7 +67,7 @@ func TestKnownClientsAreNotUnknownMachines(t *testing.T) {
 	s.Refused = func(r Refusal) bool { return r.MAC[5] == 7 }
 	for _, last := range []byte{7, 8} {
 		set := func(m *layers.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, last} }
-		s.handle(message(t, typeDiscover, set), Interface{})
+		s.handle(message(t, typeDiscover, set), arrival{})
 	}
 	if list := s.Machines.List(); len(list) != 1 || list[0].MAC[5] != 8 {
 		t.Errorf("listed: %+v", list)
