@@ -51,6 +51,7 @@ bench: build ## the figures of docs/figures.md, each against a peer in the same 
 docs: ## write the generated pages of docs/reference again
 	go test ./cmd/dim -run Reference -update
 	go test ./internal/cluster -run 'Reference|XSD' -update
+	go test ./internal/boot -run TheTableOfFirmware -update
 
 fuzz: ## five seconds of every fuzz test
 	dist/fuzz 5s

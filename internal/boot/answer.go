@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -14,13 +15,19 @@ import (
 // Client is a DHCP client, as far as its message tells what matters here.
 type Client struct {
 	MAC         net.HardwareAddr
-	Relay       netip.Addr     // the relay's address on the client's network; zero: none
+	Relay       netip.Addr     // the relay's address; zero: none
+	Network     netip.Addr     // an address on the client's network; zero: the relay's, or those of the card
 	Link        string         // name of this server's card that received the message
 	Local       []netip.Prefix // addresses of that card
 	Archs       []uint16       // option 93
 	VendorClass string         // option 60
 	IPXE        bool           // it is iPXE
+	WantsConfig bool           // it requests option 209
+	BOOTP       bool           // it asks by BOOTP
 	Declined    bool           // it refuses its address, because another machine uses it
+
+	// Unprivileged: the message comes from a port of the relay's machine that any user may use.
+	Unprivileged bool
 }
 
 // Answer is what a DHCP client gets.
@@ -87,7 +94,7 @@ func (p *Policy) DHCP(c Client) (Answer, error) {
 // otherCard returns the step of a boot that a client is in that asks by a card from which its node does not boot. iPXE
 // and firmware with a pxelinux configuration ask by each card, one after the other, so that it is no failure of theirs.
 func otherCard(c Client, t *Target) Event {
-	switch firmware, _ := identify(c); firmware {
+	switch firmware, _ := identify(&c, t.Node.Image); firmware {
 	case pxe, httpBoot, unsupported:
 		return Event{Stage: StageDHCP, Error: fmt.Sprintf(
 			"its firmware boots from %s, but the node boots from %s: set the boot order, or list that card first",
@@ -102,6 +109,9 @@ func (p *Policy) requester(c Client) (Target, error) {
 	if !ok {
 		return Target{}, ErrUnknown
 	}
+	if err := p.checkRelay(c); err != nil {
+		return Target{}, fmt.Errorf("%s asks by %w", n.Name, err)
+	}
 	if err := checkNetwork(c, card.Network.Subnet); err != nil {
 		return Target{}, fmt.Errorf("%s's card %s belongs on network %s (%s) but asks %w",
 			n.Name, card.Name, card.Network.Name, card.Network.Subnet, err)
@@ -109,14 +119,30 @@ func (p *Policy) requester(c Client) (Target, error) {
 	return p.Target(n, card)
 }
 
-// checkNetwork checks that the client is on the network where it belongs: by the relay's address, else by the addresses
-// of the card that received the message. The error says where the client is.
-func checkNetwork(c Client, subnet netip.Prefix) error {
-	if c.Relay.IsValid() {
-		if !subnet.Contains(c.Relay) {
-			return errors.New("by the relay " + c.Relay.String())
-		}
+// checkRelay checks that the message is not one of a user of a node, who could pretend to be the relay of another node.
+func (p *Policy) checkRelay(c Client) error {
+	if !c.Unprivileged {
 		return nil
+	}
+	if n, _, ok := p.Cluster().NodeByAddress(c.Relay); ok {
+		return fmt.Errorf("the relay %s, which is %s, from a port that any user may use", c.Relay, n.Name)
+	}
+	return nil
+}
+
+// checkNetwork checks that the client is on the network where it belongs: by what it or its relay says, else by the
+// addresses of the card that received the message. The error says where the client is.
+func checkNetwork(c Client, subnet netip.Prefix) error {
+	if at := cmp.Or(c.Network, c.Relay); at.IsValid() {
+		switch {
+		case subnet.Contains(at):
+			return nil
+		case at == c.Relay:
+			return errors.New("by the relay " + at.String())
+		case c.Relay.IsValid():
+			return fmt.Errorf("from the network of %s by the relay %s", at, c.Relay)
+		}
+		return errors.New("from the network of " + at.String())
 	}
 	inSubnet := func(l netip.Prefix) bool { return subnet.Contains(l.Addr()) }
 	if len(c.Local) > 0 && !slices.ContainsFunc(c.Local, inSubnet) {
@@ -127,45 +153,60 @@ func checkNetwork(c Client, subnet netip.Prefix) error {
 
 // addBoot adds what the client boots, and returns the step of the boot that this is.
 func (p *Policy) addBoot(l *Lease, c Client, t *Target) Event {
-	firmware, class := identify(c)
-	detail := firmware.String()
+	firmware, class := identify(&c, t.Node.Image)
 	l.Options = map[uint8][]byte{}
-	if err := p.Closed(); err != nil && firmware != ordinary && firmware != dimInit {
-		return Event{Stage: StageDHCP, Error: err.Error()}
-	}
 	switch firmware {
 	case ordinary:
 		return Event{}
 	case dimInit:
 		l.Options[optWords] = []byte(strings.Join(t.words(), " "))
 		return Event{}
+	}
+	if text := p.obstacle(firmware, &class, t); text != "" {
+		if firmware == silent {
+			return Event{}
+		}
+		return Event{Stage: StageDHCP, Error: text}
+	}
+	detail := firmware.String()
+	switch firmware {
 	case ipxe:
 		l.BootFile = t.url("/boot/ipxe")
 		// no-pxedhcp=1: do not wait (some 3 s) for the offer of a proxy DHCP server.
 		l.Options[optIPXE] = []byte{0xb0, 1, 1}
-	case pxelinux:
+	case pxelinux, silent:
 		// SLOF and U-Boot take it by TFTP from siaddr, petitboot likewise.
 		l.NextServer = t.addr
 		l.Options[optConfigFile] = []byte(configName)
 		l.Options[optPathPrefix] = []byte("/")
 		detail = class.name
-	case pxe, httpBoot, unsupported:
+	case pxe, httpBoot:
 		detail += ", " + class.name
 		p.addLoader(l, firmware, class, t)
-		if l.BootFile == "" {
-			return Event{Stage: StageDHCP, Error: "there is no loader for " + detail}
-		}
+	}
+	if firmware == silent {
+		return Event{} // it may be the client of an operating system; TFTP will tell
 	}
 	return Event{Stage: StageDHCP, Detail: detail}
 }
 
-// addLoader adds the loader for firmware that boots by PXE or UEFI HTTP, if there is one.
-func (p *Policy) addLoader(l *Lease, f firmware, c class, t *Target) {
-	i := slices.IndexFunc(c.loaders, p.HasLoader)
-	if i < 0 {
-		return
+// obstacle returns why firmware of a class cannot boot a node now, "" if it can.
+func (p *Policy) obstacle(f firmware, x *class, t *Target) string {
+	if err := p.Closed(); err != nil {
+		return err.Error()
 	}
-	name := c.loaders[i]
+	if text := x.mismatch(t.Node.Image); text != "" {
+		return text
+	}
+	if f == unsupported || (f == pxe || f == httpBoot) && !slices.ContainsFunc(x.loaders, p.HasLoader) {
+		return x.noLoader(f)
+	}
+	return ""
+}
+
+// addLoader adds the loader for firmware that boots by PXE or UEFI HTTP.
+func (p *Policy) addLoader(l *Lease, f firmware, c class, t *Target) {
+	name := c.loaders[max(0, slices.IndexFunc(c.loaders, p.HasLoader))]
 	switch f {
 	case pxe:
 		l.NextServer = t.addr

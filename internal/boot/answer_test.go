@@ -15,62 +15,110 @@ import (
 
 var cmpAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
-// The options are those that the named firmware sends.
-func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
+// firmwareCase is a client and what it gets. The options are those that the named firmware sends.
+type firmwareCase struct {
+	name    string
+	node    byte
+	client  Client
+	file    string
+	tftp    bool
+	options map[uint8][]byte
+	event   string
+}
+
+func firmwareOfPCs() []firmwareCase {
 	pxeOptions := map[uint8][]byte{60: []byte("PXEClient"), 43: {6, 1, 8, 255}}
 	httpOptions := map[uint8][]byte{60: []byte("HTTPClient")}
-	tests := []struct {
-		name    string
-		client  Client
-		file    string
-		tftp    bool
-		options map[uint8][]byte
-		event   string
-	}{
-		{"PXE ROM of a BIOS", Client{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
+	return []firmwareCase{
+		{"PXE ROM of a BIOS", 1, Client{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
 			"undionly.kpxe", true, pxeOptions, "dhcp PXE, BIOS"},
-		{"an old ROM that sends no option 93", Client{VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
+		{"an old ROM that sends no option 93", 1, Client{VendorClass: "PXEClient:Arch:00000:UNDI:002001"},
 			"undionly.kpxe", true, pxeOptions, "dhcp PXE, BIOS"},
-		{"OVMF, PXE", Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003016"},
+		{"OVMF, PXE", 1, Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003016"},
 			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
-		{"UEFI that sends EBC", Client{Archs: []uint16{9}, VendorClass: "PXEClient:Arch:00009:UNDI:003016"},
+		{"UEFI that sends EBC", 1, Client{Archs: []uint16{9}, VendorClass: "PXEClient:Arch:00009:UNDI:003016"},
 			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
-		{"OVMF, HTTP Boot", Client{Archs: []uint16{16}, VendorClass: "HTTPClient:Arch:00016:UNDI:003001"},
+		{"UEFI that names two architectures", 1, Client{Archs: []uint16{16, 7}, VendorClass: "PXEClient"},
+			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
+		{"UEFI with the bytes of option 93 exchanged", 1, Client{Archs: []uint16{0x0700}, VendorClass: "PXEClient"},
+			"snponly.efi", true, pxeOptions, "dhcp PXE, UEFI x86_64"},
+		{"OVMF, HTTP Boot", 1, Client{Archs: []uint16{16}, VendorClass: "HTTPClient:Arch:00016:UNDI:003001"},
 			"http://10.77.0.1/boot/loader/ipxe.efi", false, httpOptions, "dhcp UEFI HTTP Boot, UEFI x86_64 HTTP"},
-		{"iPXE as a BIOS option ROM",
+		{"HTTP Boot with the architecture of PXE", 1,
+			Client{Archs: []uint16{7}, VendorClass: "HTTPClient:Arch:00016"},
+			"http://10.77.0.1/boot/loader/ipxe.efi", false, httpOptions, "dhcp UEFI HTTP Boot, UEFI x86_64 HTTP"},
+		{"HTTP Boot that names only the architecture of PXE", 1,
+			Client{Archs: []uint16{7}, VendorClass: "HTTPClient"},
+			"http://10.77.0.1/boot/loader/ipxe.efi", false, httpOptions, "dhcp UEFI HTTP Boot, UEFI x86_64 HTTP"},
+		{"iPXE as a BIOS option ROM", 1,
 			Client{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001", IPXE: true},
 			"http://10.77.0.1/boot/ipxe", false, map[uint8][]byte{175: {0xb0, 1, 1}}, "dhcp iPXE"},
-		{"iPXE under UEFI", Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003010", IPXE: true},
+		{"iPXE under UEFI", 1, Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007:UNDI:003010", IPXE: true},
 			"http://10.77.0.1/boot/ipxe", false, map[uint8][]byte{175: {0xb0, 1, 1}}, "dhcp iPXE"},
-		{"SLOF requesting", Client{Archs: []uint16{12}}, "", true,
-			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp Open Firmware"},
-		{"petitboot on OPAL", Client{Archs: []uint16{14}}, "", true,
-			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp OPAL"},
-		{"U-Boot on arm64", Client{Archs: []uint16{22}, VendorClass: "U-Boot.armv8"}, "", true,
-			map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}, "dhcp U-Boot arm64"},
-		{"arm64 UEFI, when no loader is installed",
-			Client{Archs: []uint16{11}, VendorClass: "PXEClient:Arch:00011:UNDI:003000"},
-			"", false, map[uint8][]byte{}, "dhcp! there is no loader for PXE, UEFI arm64"},
-		{"unknown firmware", Client{Archs: []uint16{99}, VendorClass: "PXEClient:Arch:00099"},
-			"", false, map[uint8][]byte{},
-			"dhcp! there is no loader for unsupported firmware, architecture 99 (option 93), which is not known here"},
-		{"dim-init", Client{VendorClass: "dim-init"}, "", false, map[uint8][]byte{224: []byte(
+	}
+}
+
+func otherFirmware() []firmwareCase {
+	config := map[uint8][]byte{209: []byte("pxelinux.cfg/default"), 210: []byte("/")}
+	none := map[uint8][]byte{}
+	return []firmwareCase{
+		{"SLOF requesting", 3, Client{Archs: []uint16{12}}, "", true, config, "dhcp Open Firmware"},
+		{"SLOF discovering, or dhclient of a running node", 3, Client{}, "", true, config, ""},
+		{"firmware of PowerVM asking by BOOTP", 3, Client{BOOTP: true}, "", true, config, ""},
+		{"petitboot on OPAL", 3, Client{Archs: []uint16{14}}, "", true, config, "dhcp OPAL"},
+		{"petitboot that names nothing", 3, Client{VendorClass: "udhcp 1.31.1", WantsConfig: true}, "", true, config,
+			"dhcp Open Firmware"},
+		{"dhcpcd of a running node", 3, Client{VendorClass: "dhcpcd-9.4.1"}, "", false, none, ""},
+		{"U-Boot on arm64", 4, Client{Archs: []uint16{22}, VendorClass: "U-Boot.armv8"}, "", true, config,
+			"dhcp U-Boot arm64"},
+		{"U-Boot that names no architecture", 4, Client{VendorClass: "U-Boot"}, "", true, config, "dhcp U-Boot arm64"},
+		{"U-Boot on a node of another processor", 1,
+			Client{Archs: []uint16{22}, VendorClass: "U-Boot.armv8"}, "", false, none,
+			"dhcp! its firmware is U-Boot arm64 (arm64), and its image compute is for amd64: " +
+				"give it another image, or correct its MAC"},
+		{"a PC as a node of another processor", 3, Client{Archs: []uint16{7}, VendorClass: "PXEClient:Arch:00007"}, "",
+			false, none, "dhcp! its firmware is UEFI x86_64 (amd64), and its image power is for ppc64le: " +
+				"give it another image, or correct its MAC"},
+		{"a Raspberry Pi, which calls itself a BIOS", 5,
+			Client{Archs: []uint16{0}, VendorClass: "PXEClient:Arch:00000:UNDI:002001"}, "", false, none,
+			"dhcp! there is no loader for Raspberry Pi: install UEFI firmware or U-Boot on its SD card or flash"},
+		{"U-Boot of a Raspberry Pi", 5, Client{Archs: []uint16{22}, VendorClass: "U-Boot.armv8"}, "", true, config,
+			"dhcp U-Boot arm64"},
+		{"arm64 UEFI, when no loader is installed", 4,
+			Client{Archs: []uint16{11}, VendorClass: "PXEClient:Arch:00011:UNDI:003000"}, "", false, none,
+			"dhcp! there is no loader for PXE, UEFI arm64: install one of arm64-efi/snponly.efi, ipxe-arm64.efi, " +
+				"arm64-efi/ipxe.efi, see dim serve --loaders"},
+		{"a processor without images", 1, Client{Archs: []uint16{39}, VendorClass: "PXEClient:Arch:00039"}, "", false,
+			none, "dhcp! there is no loader for UEFI LoongArch, 64 bits: " +
+				"no image of this cluster can run on its processor"},
+		{"unknown firmware", 1, Client{Archs: []uint16{99}, VendorClass: "PXEClient:Arch:00099"}, "", false, none,
+			"dhcp! there is no loader for architecture 99 (option 93), which is not known here: " +
+				"update the firmware, or boot the node by PXE or UEFI HTTP"},
+		{"firmware that names no architecture", 1, Client{VendorClass: "PXEClient"}, "", false, none,
+			"dhcp! there is no loader for firmware that names no architecture: " +
+				"update the firmware, or boot the node by PXE or UEFI HTTP"},
+		{"dim-init", 1, Client{VendorClass: "dim-init"}, "", false, map[uint8][]byte{224: []byte(
 			"BOOTIF=01-52-54-00-4d-00-01 dim.node=n01 " +
 				"dim.server=10.77.0.1 dim.nfs=10.77.0.1:2049:/nodes/n01 dim.http=10.77.0.1:80 dim.if=eth0")}, ""},
-		{"dhclient of a running node, or SLOF discovering", Client{}, "", false, map[uint8][]byte{}, ""},
+		{"dhclient of a running node", 1, Client{}, "", false, none, ""},
+		{"BOOTP of a PC", 1, Client{BOOTP: true}, "", false, none, ""},
 	}
-	for _, tt := range tests {
+}
+
+func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
+	for _, tt := range append(firmwareOfPCs(), otherFirmware()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPolicy(t, "is1")
-			tt.client.MAC = mac(1)
+			n := p.Cluster().Nodes[tt.node-1]
+			tt.client.MAC = n.Boot().MAC
 			got, err := p.DHCP(tt.client)
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := Lease{
-				Address: addr("10.77.0.11"), Subnet: netip.MustParsePrefix("10.77.0.0/24"), Server: addr("10.77.0.1"),
+				Address: n.Address(), Subnet: netip.MustParsePrefix("10.77.0.0/24"), Server: addr("10.77.0.1"),
 				Router: addr("10.77.0.254"), DNS: []netip.Addr{addr("10.77.0.253")},
-				HostName: "n01", Domain: "test.example", MTU: 9000, BootFile: tt.file, Options: tt.options,
+				HostName: string(n.Name), Domain: "test.example", MTU: 9000, BootFile: tt.file, Options: tt.options,
 			}
 			if tt.tftp {
 				want.NextServer = addr("10.77.0.1")
@@ -78,7 +126,7 @@ func TestFirmwareGetsWhatItCanLoad(t *testing.T) {
 			if d := cmp.Diff(want, got.Lease, cmpAddrs); d != "" {
 				t.Error(d)
 			}
-			if e := eventText(got.Event); e != tt.event || got.Node != "n01" {
+			if e := eventText(got.Event); e != tt.event || got.Node != n.Name {
 				t.Errorf("event %q of %s, want %q", e, got.Node, tt.event)
 			}
 		})
@@ -105,6 +153,19 @@ func TestWhichClientsAreAnswered(t *testing.T) {
 		{"by a relay", "is1", Client{MAC: mac(1), Local: mpi, Relay: addr("10.77.0.250")}, "10.77.0.11"},
 		{"by a relay of another network", "is1", Client{MAC: mac(1), Local: boot, Relay: addr("10.79.0.250")},
 			"n01's card eth0 belongs on network boot (10.77.0.0/24) but asks by the relay 10.79.0.250"},
+		{"by a relay elsewhere, on the link that it names", "is1",
+			Client{MAC: mac(1), Local: mpi, Relay: addr("192.0.2.1"), Network: addr("10.77.0.0")}, "10.77.0.11"},
+		{"by a relay that names another link", "is1",
+			Client{MAC: mac(1), Local: boot, Relay: addr("10.77.0.250"), Network: addr("10.79.0.0")},
+			"n01's card eth0 belongs on network boot (10.77.0.0/24) but asks from the network of 10.79.0.0 by the " +
+				"relay 10.77.0.250"},
+		{"renewing from behind a router", "is1", Client{MAC: mac(1), Local: mpi, Network: addr("10.77.0.11")},
+			"10.77.0.11"},
+		{"by a relay with a port of any user", "is1",
+			Client{MAC: mac(1), Relay: addr("10.77.0.250"), Unprivileged: true}, "10.77.0.11"},
+		{"by a user of a node who pretends to be a relay", "is1",
+			Client{MAC: mac(1), Relay: addr("10.77.0.12"), Unprivileged: true},
+			"n01 asks by the relay 10.77.0.12, which is n02, from a port that any user may use"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -176,9 +176,10 @@ func answer(b *delivery.Server, storms *loadtest.Host) func(*dhcp.Request) (dhcp
 			archs[i] = uint16(a)
 		}
 		c := boot.Client{
-			MAC: r.MAC, Relay: r.Relay, Link: r.Interface.Name,
+			MAC: r.MAC, Relay: r.Relay, Network: r.Network, Link: r.Interface.Name,
 			Local: r.Interface.Addresses,
-			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE || r.UserClass == "iPXE", Declined: r.Declined,
+			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE, WantsConfig: r.WantsConfig, BOOTP: r.BOOTP,
+			Declined: r.Declined, Unprivileged: r.Unprivileged,
 		}
 		lease, simulated, err := storms.DHCP(b.Policy, c)
 		if !simulated {
