@@ -1,0 +1,113 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"dim/internal/testkit"
+)
+
+// background starts a program, which ends with the test.
+func background(t *testing.T, name string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	log := filepath.Join(t.TempDir(), "log")
+	f := testkit.Value(os.Create(log))(t)
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	testkit.Must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if text, err := os.ReadFile(log); t.Failed() && err == nil {
+			t.Logf("%s wrote:\n%s", name, text)
+		}
+	})
+}
+
+// udhcpc asks for an address in a network namespace, and returns what the server gave as words of a shell,
+// such as "siaddr='10.77.0.1'".
+func udhcpc(t *testing.T, namespace string, args ...string) string {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "script")
+	testkit.Must(t, os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] && set\n"), 0o755))
+	args = append([]string{"netns", "exec", namespace, "busybox", "udhcpc", "-f", "-q", "-n", "-t", "30", "-T", "1",
+		"-s", script, "-i", "cli"}, args...)
+	out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("udhcpc: %v\n%s", err, out)
+	}
+	return string(out)
+}
+
+// behindRelay makes the network boot2, 10.79.0.0/24, behind a router that is connected to the server. The interface cli
+// in the namespace of the result has the MAC of n04's card there.
+func behindRelay(t *testing.T) (router, far string) {
+	t.Helper()
+	router, far = fmt.Sprintf("dim-router-%d", os.Getpid()), fmt.Sprintf("dim-far-%d", os.Getpid())
+	for _, ns := range []string{router, far} {
+		ip(t, "netns add "+ns)
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+		ip(t, "-n "+ns+" link set lo up")
+	}
+	ip(t, "link add p1 type veth peer name outer netns "+router)
+	ip(t, "link set p1 master br0 up")
+	ip(t, "-n "+router+" link add inner type veth peer name cli netns "+far)
+	ip(t, "-n "+router+" addr add 10.77.0.254/24 dev outer")
+	ip(t, "-n "+router+" addr add 10.79.0.254/24 dev inner")
+	ip(t, "-n "+router+" link set outer up")
+	ip(t, "-n "+router+" link set inner up")
+	ip(t, "-n "+far+" link set cli address 52:54:00:4f:00:04 up")
+	ip(t, "route add 10.79.0.0/24 via 10.77.0.254")
+	return router, far
+}
+
+func TestANodeBehindARelayIsServed(t *testing.T) {
+	testkit.NeedProgram(t, "dhcrelay")
+	testkit.NeedProgram(t, "busybox")
+	if !inNetwork(t) {
+		return
+	}
+	s := newNetworkSite(t)
+	s.describe(`<network name="boot2" subnet="10.79.0.0/24" gateway="10.79.0.254"/>
+  <image name="power" arch="ppc64le" master="dir:/power"/>
+  <node name="far" image="power" servers="head">
+    <interface name="eth0" network="boot2" address="10.79.0.14" mac="52:54:00:4f:00:04"/>
+  </node>
+`, `dhcp="off" `, "", "127.0.0.0/8", "10.77.0.0/24", `"127.0.0.{`, `"10.77.0.{`)
+	s.start()
+	router, far := behindRelay(t)
+	for name, relay := range map[string][]string{
+		"plain": {"-id", "inner", "-iu", "outer"},
+		// -a adds option 82. The relay drops answers that do not have it.
+		"option 82": {"-a", "-m", "discard", "-id", "inner", "-iu", "outer"},
+		// The relay is known by its outer address, and names the link: -U adds suboption 5.
+		"link selection": {"-a", "-id", "inner", "-iu", "outer", "-U", "outer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append(append([]string{"netns", "exec", router, "dhcrelay", "-4", "-d"}, relay...), "10.77.0.1")
+			background(t, "ip", args...)
+			got := udhcpc(t, far, "-x", "0x5d:000c", "-O", "209", "-O", "210")
+			for _, want := range []string{
+				"ip='10.79.0.14'", "serverid='10.77.0.1'", "router='10.79.0.254'", "siaddr='10.77.0.1'",
+				"hostname='far'",
+			} {
+				if !strings.Contains(got, want) {
+					t.Errorf("the client was not given %s:\n%s", want, got)
+				}
+			}
+		})
+	}
+	testkit.Eventually(t, "the boot is shown", func() bool {
+		n, err := s.client().Node(t.Context(), "far")
+		return err == nil && n.Stage == "dhcp"
+	})
+}
