@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"dim/internal/boot"
@@ -314,12 +315,8 @@ func stage(e boot.Event) control.Stage {
 func (api *API) Machines(context.Context) ([]control.Machine, error) {
 	list := []control.Machine{}
 	for _, m := range api.Unknown.List() {
-		asked := m.VendorClass
-		for _, part := range []string{m.UserClass, m.HostName, m.Reason} {
-			if part != "" {
-				asked += ", " + part
-			}
-		}
+		said := []string{m.VendorClass, m.UserClass, m.HostName, m.Reason}
+		asked := strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), ", ")
 		list = append(list, control.Machine{
 			MAC: m.MAC.String(), First: m.First, Last: m.Last, Count: m.Count, Asked: asked,
 		})
