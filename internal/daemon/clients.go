@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"dim/internal/admission"
 	"dim/internal/caller"
 	"dim/internal/cluster"
+	"dim/internal/daemon/sockets"
 	"dim/internal/dhcp"
 )
 
@@ -42,6 +44,16 @@ func (d *daemon) declared() *cluster.Cluster {
 
 // nodes returns the number of declared nodes, with which the bounds of the services grow.
 func (d *daemon) nodes() int { return len(d.declared().Nodes) }
+
+// mtu returns the size of the largest packet that reaches a machine in one piece, by the description of its network and
+// by the route to it.
+func (d *daemon) mtu(client netip.Addr) int {
+	size := sockets.PathMTU(client)
+	if _, card, ok := d.declared().NodeByAddress(client); ok && card.Network.MTU > 0 {
+		return min(cmp.Or(size, card.Network.MTU), card.Network.MTU)
+	}
+	return size
+}
 
 // known reports whether a client of TFTP may ask for files at all.
 func (d *daemon) known(client netip.AddrPort) bool {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,8 +65,8 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 		Log:       d.Log,
 	}
 	files := &tftp.Server{
-		Open: openTFTP(b, d.api.Storms), Known: d.known, ListenPacket: sockets.OpenTransfer, Log: d.Log,
-		MaxTransfers: func() int { return minTransfers + d.nodes() },
+		Open: openTFTP(b, d.api.Storms), Known: d.known, ListenPacket: sockets.OpenTransfer, MTU: d.mtu,
+		MaxTransfers: func() int { return minTransfers + d.nodes() }, Log: d.Log,
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", metrics.Health(d.follow.Cluster, d.problemSources(me)))
@@ -76,7 +78,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 		Pulled: d.content.puller.Counts,
 	}))
 	mux.Handle("/node/", d.serving.WhenReady(d.push.Handler()))
-	busy := &drained{handler: d.clients.http.Handler(mux)}
+	busy := &drained{handler: d.clients.http.Handler(withCleanPath(mux))}
 	return &services{
 		clients: d.clients,
 		api:     d.others.server,
@@ -136,6 +138,17 @@ func (d *daemon) bootInterfaces(me *cluster.Server) func() []int {
 		last = list
 		return list
 	}
+}
+
+// withCleanPath removes double slashes and dots from the paths of requests. ServeMux would redirect such a request, and
+// firmware does not follow.
+func withCleanPath(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if clean := path.Clean(r.URL.Path); clean != r.URL.Path && strings.HasPrefix(clean, "/boot/") {
+			r.URL.Path, r.URL.RawPath = clean, ""
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // drained is a handler that can be waited for; http.Server.Close does not. It waits for the bodies of requests, wanted

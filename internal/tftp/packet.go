@@ -80,6 +80,8 @@ func parseRequest(b []byte) (request, error) {
 	return r, nil
 }
 
+const minBlockSize = 8 // RFC 2348
+
 // setOption sets an option if its value is in the range that its RFC gives, and a time-out if it is not too long.
 func (r *request) setOption(key, value string) {
 	n, err := strconv.Atoi(value)
@@ -87,7 +89,7 @@ func (r *request) setOption(key, value string) {
 		return
 	}
 	switch {
-	case key == "blksize" && n >= 8 && n <= 65464: // RFC 2348
+	case key == "blksize" && n >= minBlockSize && n <= 65464: // RFC 2348
 		r.blockSize = n
 	case key == "timeout" && n >= 1 && n <= int(maxWait/time.Second): // RFC 2349 has up to 255
 		r.timeout = n

@@ -70,12 +70,15 @@ type Server struct {
 	// ListenPacket opens the socket for one transfer, on any port of the address in local, which is the address of the
 	// socket on which the request arrived.
 	ListenPacket func(local net.Addr) (net.PacketConn, error)
+	// MTU returns the size of the largest packet that reaches a client in one piece, because firmware does not
+	// reassemble fragments; 0: not known. nil: it is not known of any client.
+	MTU func(client netip.Addr) int
 	// Log gets an Info line for a transfer that succeeded, and a Warn line for one that failed.
 	Log *slog.Logger
 
 	MaxTransfers func() int    // at a time; default 512
 	MaxPerClient int           // at a time to one address; default 4
-	MaxBlockSize int           // default 1468, which fits an Ethernet frame; firmware does not reassemble fragments
+	MaxBlockSize int           // default 1468, which fits an Ethernet frame
 	MaxWindow    int           // default 32
 	Timeout      time.Duration // before the first retransmission, then doubled; default 1 s
 	Retries      int           // retransmissions without progress after which a transfer fails; default 5
@@ -151,7 +154,7 @@ func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []b
 	if !ok {
 		return
 	}
-	t.request = l.limit(r)
+	t.request = l.limit(r, client.Addr())
 	l.running.Go(func() {
 		defer l.finish(t)
 		l.transfer(t, l.conn.LocalAddr())
@@ -287,9 +290,17 @@ func (s *Server) remove(t *transfer) {
 	}
 }
 
-// limit reduces the options of a request to the limits of the server.
-func (s *Server) limit(r request) request {
+// headers is the size of what a block has before it in its packet: the headers of IPv4, UDP and TFTP.
+const headers = 20 + 8 + 4
+
+// limit reduces the options of a request to the limits of the server, and of the way to the client.
+func (s *Server) limit(r request, client netip.Addr) request {
 	r.blockSize = min(r.blockSize, cmp.Or(s.MaxBlockSize, 1468))
+	if s.MTU != nil {
+		if n := s.MTU(client); n > headers {
+			r.blockSize = min(r.blockSize, max(n-headers, minBlockSize))
+		}
+	}
 	r.window = min(r.window, cmp.Or(s.MaxWindow, 32))
 	return r
 }

@@ -136,6 +136,33 @@ func TestOptionsAreGrantedWithinLimits(t *testing.T) {
 	}
 }
 
+func TestBlocksFitTheWayToTheClient(t *testing.T) {
+	for _, tt := range []struct {
+		mtu  int // 0: not known
+		asks string
+		want string
+	}{
+		{0, "1468", "1468"}, {1400, "1468", "1368"}, {1400, "1024", "1024"}, {9000, "65464", "1468"},
+		{576, "1428", "544"},
+		{20, "1468", "1468"}, {33, "1468", "8"},
+	} {
+		content := pattern(5000)
+		ts := serve(t, map[string][]byte{"f": content}, func(s *Server) {
+			s.MTU = func(client netip.Addr) int {
+				if !client.IsLoopback() {
+					t.Errorf("asked for the way to %v", client)
+				}
+				return tt.mtu
+			}
+		})
+		c := newClient(t, ts.addr, "blksize", tt.asks)
+		got, err := c.get("f")
+		if err != nil || !bytes.Equal(got, content) || c.oack["blksize"] != tt.want {
+			t.Errorf("MTU %d: blocks of %s, want %s; %d bytes, %v", tt.mtu, c.oack["blksize"], tt.want, len(got), err)
+		}
+	}
+}
+
 func TestBlockNumbersRollOver(t *testing.T) {
 	want := pattern(65536*8 + 2005)
 	ts := serve(t, map[string][]byte{"big": want}, func(s *Server) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"dim/internal/boot"
@@ -36,9 +37,11 @@ func (s *Server) Handler() http.Handler {
 // nodeHandler answers a request on behalf of a node.
 type nodeHandler func(http.ResponseWriter, *http.Request, *requester)
 
-// bootFile makes a handler of boot files: it finds out first whether it is the node's boot that asks.
+// bootFile makes a handler of boot files: it finds out first whether it is the node's boot that asks. HEAD fetches
+// nothing: firmware asks for the size before it fetches a file.
 func (s *Server) bootFile(next nodeHandler) nodeHandler {
 	return func(w http.ResponseWriter, r *http.Request, node *requester) {
+		node.observer = node.observer || r.Method == http.MethodHead
 		s.findObserver(r.Context(), node)
 		next(w, r, node)
 	}
@@ -92,6 +95,7 @@ func (s *Server) serveScript(w http.ResponseWriter, r *http.Request, node *reque
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(script)))
 	io.WriteString(w, script)
 }
 

@@ -229,6 +229,28 @@ func OpenTransfer(local net.Addr) (net.PacketConn, error) {
 	return net.ListenPacket("udp", net.JoinHostPort(host, "0"))
 }
 
+// PathMTU returns the size of the largest packet that the kernel sends to an address in one piece; 0: not known.
+func PathMTU(to netip.Addr) int {
+	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 9))) // sends nothing
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	size := 0
+	err = withSocket(raw, func(fd int) (err error) {
+		size, err = unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU)
+		return err
+	})
+	if err != nil {
+		return 0
+	}
+	return size
+}
+
 // Services returns what listens, for `dim status`.
 func (l *Set) Services() []control.Service {
 	var list []control.Service
