@@ -71,7 +71,7 @@ func (b leftover) RemoveLayers(_ context.Context, r control.RemoveLayersRequest)
 	if !r.DryRun {
 		*b.removed++
 	}
-	return []control.RemovedLayer{{Node: "n99", Image: "compute", Entries: 12, Bytes: 4096}}, nil
+	return []control.RemovedLayer{{Server: "head", Node: "n99", Image: "compute", Entries: 12, Bytes: 4096}}, nil
 }
 
 func TestFilesOfRemovedNodesGoOnlyAfterAYes(t *testing.T) {
@@ -87,7 +87,7 @@ func TestFilesOfRemovedNodesGoOnlyAfterAYes(t *testing.T) {
 		testkit.Value(keyboard.WriteString(tt.answer))(t)
 		var out, errs bytes.Buffer
 		code := run([]string{"--data", data, "node", "rm", "n99"}, terminal, &out, &errs)
-		const plan = "would be removed: compute of n99, 12 paths, 4.0 KiB\nRemove them for good? [y/N] "
+		const plan = "would be removed: compute of n99 on head, 12 paths, 4.0 KiB\nRemove them for good? [y/N] "
 		if code != tt.code || (removed == 1) != (code == exitOK) || !strings.HasPrefix(errs.String(), plan) {
 			t.Errorf("answer %q: exit code %d, removed %d times, printed %q", tt.answer, code, removed, errs.String())
 		}

@@ -27,7 +27,8 @@ again. As long as they are there, the versions below them cannot be pruned.
 This command removes them for good. On a terminal it lists what it will remove,
 and asks; elsewhere it needs --yes. With --dry-run it only lists. Without NODES,
 --dry-run lists the files of all such nodes. Nodes of the description are
-refused.`,
+refused. On a head it asks all servers; those that do not answer are named, and
+the exit code is 4 then.`,
 		Example: `  dim node rm --dry-run
   dim node rm 'n[90-99]'
   dim node rm n99 --yes`,
@@ -47,7 +48,9 @@ func (a *app) leftNodes(ctx context.Context) []string {
 	var names []string
 	list, _ := a.client().RemoveLayers(ctx, control.RemoveLayersRequest{DryRun: true}) // without a daemon: nothing
 	for _, l := range list {
-		names = append(names, l.Node)
+		if l.Node != "" {
+			names = append(names, l.Node)
+		}
 	}
 	return names
 }
@@ -76,13 +79,26 @@ func (a *app) nodeRm(cmd *cobra.Command, r control.RemoveLayersRequest, yes bool
 	if err != nil {
 		return err
 	}
-	return a.show(list, func(w io.Writer) { printRemovedLayers(w, list, r.DryRun) })
+	if err := a.show(list, func(w io.Writer) { printRemovedLayers(w, list, r.DryRun) }); err != nil {
+		return err
+	}
+	for _, l := range list {
+		if l.Problem != "" {
+			return control.Errorf(control.Unavailable, "node rm: %s has not answered", l.Server).
+				WithHint("run the command again when it does; dim status tells how it is")
+		}
+	}
+	return nil
 }
 
 func printRemovedLayers(w io.Writer, list []control.RemovedLayer, dry bool) {
 	total := uint64(0)
 	for _, l := range list {
-		fmt.Fprintf(w, "%s%s of %s, %s, %s\n", would(dry, "removed: "), l.Image, l.Node,
+		if l.Problem != "" {
+			fmt.Fprintf(w, "not known: what is left on %s: %s\n", l.Server, safe(l.Problem))
+			continue
+		}
+		fmt.Fprintf(w, "%s%s of %s on %s, %s, %s\n", would(dry, "removed: "), l.Image, l.Node, l.Server,
 			plural(l.Entries, "path"), size(l.Bytes))
 		total += l.Bytes
 	}

@@ -16,6 +16,10 @@ func printOwn(w io.Writer, own []control.OwnChanges, planned bool) {
 			fmt.Fprintf(w, "%s: %s\n", o.Nodes, safe(text))
 			continue
 		}
+		if o.Unknown != "" {
+			fmt.Fprintf(w, "%s: what they have of their own is not known: %s\n", o.Nodes, safe(o.Unknown))
+			continue
+		}
 		aside = true
 		whose := "its own"
 		if o.Count > 1 {

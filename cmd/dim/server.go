@@ -43,8 +43,8 @@ func (a *app) serverLsCommand() *cobra.Command {
 		Use:   "ls",
 		Short: "List the servers",
 		Long: `Lists the servers of the description: which of them have joined, and what they
-reported. Servers report to heads: on an image server all others have never
-reported.`,
+reported. Servers report to heads: an image server does not know how the others
+are, and names the heads that do.`,
 		Example: `  dim server ls`,
 		Args:    operands(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

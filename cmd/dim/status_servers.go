@@ -29,17 +29,21 @@ func printServers(w io.Writer, servers []control.Server, now time.Time) {
 // serverCounts is "40: 38 up, 1 silent (is07), 1 never reported (is40)".
 func serverCounts(servers []control.Server) string {
 	names := map[string][]string{}
+	elsewhere := ""
 	for i := range servers {
 		names[serverUp(&servers[i])] = append(names[serverUp(&servers[i])], servers[i].Name)
+		if len(servers[i].KnownTo) > 0 {
+			elsewhere = serverUp(&servers[i])
+		}
 	}
 	parts := []string{}
-	for _, state := range []string{serverIsUp, serverIsSilent, serverIsUnknown} {
+	for _, state := range []string{serverIsUp, serverIsSilent, serverIsUnknown, elsewhere} {
 		list := names[state]
 		if len(list) == 0 {
 			continue
 		}
 		part := count(uint64(len(list))) + " " + state
-		if state != serverIsUp {
+		if state != serverIsUp && state != elsewhere {
 			part += " (" + cutSet(nodeset.Fold(list)) + ")"
 		}
 		parts = append(parts, part)
@@ -56,6 +60,8 @@ const (
 
 func serverUp(s *control.Server) string {
 	switch {
+	case len(s.KnownTo) > 0:
+		return "known to " + strings.Join(s.KnownTo, ", ")
 	case !s.HasReported:
 		return serverIsUnknown
 	case s.Observed != nil && !s.Observed.Up:

@@ -16,7 +16,7 @@ import (
 
 // reported returns what a server reported last; nil when it has not reported.
 func (api *API) reported(s *cluster.Server) *control.Observed {
-	h, ok := api.Fleet.Server(s.Name)
+	h, ok := api.Fleet.Last(s.Name)
 	if !ok {
 		return nil
 	}
@@ -73,7 +73,7 @@ func (api *API) faults() []fault {
 				"if it runs, it serves its nodes what was declared last",
 			many: "do not report any more",
 			find: func(_ cluster.ServerName, h fleet.Heard, known bool) (string, time.Time) {
-				if !known || fleet.Fresh(h.At) {
+				if !known || fleet.Fresh(h.At) || h.FromDisk && time.Since(api.Started) < fleet.SilentAfter {
 					return "", time.Time{}
 				}
 				return "it does not report any more", h.At
@@ -129,7 +129,7 @@ func (api *API) faulty(now *follow.Declared, f fault) []problems.Problem {
 		if s.Name == api.Server {
 			continue
 		}
-		h, known := api.Fleet.Server(s.Name)
+		h, known := api.Fleet.Last(s.Name)
 		text, since := f.find(s.Name, h, known)
 		if text == "" {
 			continue

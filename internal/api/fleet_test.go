@@ -13,6 +13,7 @@ import (
 	"dim/internal/fleet"
 	"dim/internal/follow/followtest"
 	"dim/internal/image"
+	"dim/internal/testkit"
 )
 
 // manyServers is a description with a head and image servers, of which the first has two nodes.
@@ -37,7 +38,7 @@ func TestServersThatDoNotReportAreProblems(t *testing.T) {
 	follower, _ := followtest.Open(t, manyServers(10))
 	api := &API{
 		Info:  Info{Server: "head", Started: time.Now()},
-		Parts: Parts{Follow: follower, Fleet: fleet.New()},
+		Parts: Parts{Follow: follower, Fleet: testkit.Value(fleet.Open(t.TempDir()))(t)},
 	}
 	check := func(when string, want ...string) {
 		t.Helper()
@@ -71,7 +72,9 @@ func TestServersThatDoNotReportAreProblems(t *testing.T) {
 func TestNodesOfOtherServersShowWhatWasReported(t *testing.T) {
 	t.Parallel()
 	follower, _ := followtest.Open(t, manyServers(1))
-	api := &API{Info: Info{Server: "head"}, Parts: Parts{Follow: follower, Fleet: fleet.New()}}
+	api := &API{
+		Info: Info{Server: "head"}, Parts: Parts{Follow: follower, Fleet: testkit.Value(fleet.Open(t.TempDir()))(t)},
+	}
 	check := func(when string, want ...control.Use) {
 		t.Helper()
 		if _, got := api.use(follower.Now(), "compute"); !cmp.Equal(got, want) {

@@ -80,7 +80,7 @@ func (api *API) use(now *follow.Declared, name cluster.ImageName) (nodes int, li
 // known.
 func (api *API) shows(n *cluster.Node) image.Ref {
 	if n.Server().Name != api.Server {
-		said, _, _ := api.Fleet.Node(n)
+		said, _, _ := api.Fleet.LastNode(n)
 		return said.Shows
 	}
 	v, ok := api.Serving.Shows(n.Name)

@@ -39,7 +39,7 @@ func (api *API) RemoveLayers(_ context.Context, q control.RemoveLayersRequest) (
 		return nil, err
 	}
 	if len(list) == 0 && q.Nodes != "" {
-		return nil, control.Errorf(control.NotFound, "no files of %s are left here", q.Nodes).
+		return nil, control.Errorf(control.NotFound, "no files of %s are left", q.Nodes).
 			WithHint("dim node rm --dry-run lists the nodes of which files are left")
 	}
 	out := []control.RemovedLayer{}
@@ -50,7 +50,9 @@ func (api *API) RemoveLayers(_ context.Context, q control.RemoveLayersRequest) (
 			}
 			api.Log.Info("files of a removed node are gone", "node", l.Node, "image", l.Image, "bytes", l.Bytes)
 		}
-		out = append(out, control.RemovedLayer(l))
+		out = append(out, control.RemovedLayer{
+			Server: string(api.Server), Node: l.Node, Image: l.Image, Entries: l.Entries, Bytes: l.Bytes,
+		})
 	}
 	return out, nil
 }

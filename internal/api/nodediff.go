@@ -1,89 +1,69 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"dim/internal/control"
 	"dim/internal/image"
 	"dim/internal/layers"
+	"dim/internal/nodediff"
 	"dim/internal/replica"
 	"dim/internal/vfs"
 )
 
 // NodeDiff implements control.Backend.
-func (api *API) NodeDiff(_ context.Context, a, b string) (control.NodeDiff, error) {
-	var out control.NodeDiff
-	ra, err := api.replicaOf(a)
+func (api *API) NodeDiff(ctx context.Context, a, b string) (control.NodeDiff, error) {
+	sideA, err := api.NodeSide(ctx, a)
 	if err != nil {
-		return out, err
+		return control.NodeDiff{}, err
 	}
-	rb, err := api.replicaOf(b)
+	sideB, err := api.NodeSide(ctx, b)
 	if err != nil {
-		return out, err
+		return control.NodeDiff{}, err
 	}
-	out.A, out.B = side(a, ra), side(b, rb)
-	out.Paths = differingFiles(ra.NodeFiles(), rb.NodeFiles())
-	ownA, err := layers.Of(ra).Diff("")
-	if err != nil {
-		return out, err
+	contents := func(node string) nodediff.Contents {
+		return func(paths []control.Path) ([]string, error) { return api.contents(ctx, node, paths) }
 	}
-	ownB, err := layers.Of(rb).Diff("")
-	if err != nil {
-		return out, err
-	}
-	out.Paths = append(out.Paths, differingOwn(ra, rb, ownA, ownB)...)
-	return out, nil
+	return nodediff.Of(sideA, sideB, contents(a), contents(b))
 }
 
-func side(node string, r *replica.Replica) control.NodeDiffSide {
+// NodeSide implements control.Backend.
+func (api *API) NodeSide(_ context.Context, node string) (out control.NodeSide, err error) {
+	r, err := api.replicaOf(node)
+	if err != nil {
+		return out, err
+	}
 	v := r.Version()
-	return control.NodeDiffSide{Node: node, Image: v.Image, Version: v.Number}
+	out.NodeDiffSide = control.NodeDiffSide{Node: node, Image: v.Image, Version: v.Number}
+	own, err := layers.Of(r).Diff("")
+	out.Has = append(renderedOf(r.NodeFiles()), ownOf(own)...)
+	return out, err
 }
 
-// differingFiles compares what was rendered for two nodes.
-func differingFiles(a, b []replica.NodeFile) []control.NodeDiffPath {
-	text := func(f *replica.NodeFile) string {
-		return fmt.Sprintf("%s, %d bytes, mode %04o, owner %d:%d", f.Digest.Short(), f.Size, f.Mode, f.UID, f.GID)
+// renderedOf returns what was rendered for a node.
+func renderedOf(files []replica.NodeFile) (list []control.NodeHas) {
+	for i := range files {
+		f := &files[i]
+		list = append(list, control.NodeHas{
+			Path: "/" + control.Path(f.Path), Of: control.OfNodeFile,
+			Text: fmt.Sprintf("%s, %d bytes, mode %04o, owner %d:%d", f.Digest.Short(), f.Size, f.Mode, f.UID, f.GID),
+		})
 	}
-	path := func(f *replica.NodeFile) string { return f.Path }
-	return join(a, b, path, func(x, y *replica.NodeFile) (control.NodeDiffPath, bool) {
-		out := control.NodeDiffPath{Of: "node file"}
-		if x != nil {
-			out.A = text(x)
-		}
-		if y != nil {
-			out.B = text(y)
-		}
-		return out, out.A != out.B
-	})
+	return list
 }
 
-// differingOwn compares what two nodes have of their own. Files of one size and one content are the same whenever they
-// were written.
-func differingOwn(ra, rb *replica.Replica, a, b []layers.Difference) []control.NodeDiffPath {
-	path := func(o *layers.Difference) string { return o.Path }
-	return join(a, b, path, func(x, y *layers.Difference) (control.NodeDiffPath, bool) {
-		out := control.NodeDiffPath{Of: "own"}
-		if x != nil {
-			out.A = ownText(x)
-		}
-		if y != nil {
-			out.B = ownText(y)
-		}
-		switch {
-		case out.A != out.B:
-			return out, true
-		case x.Type == vfs.Regular && x.Kind != layers.Removed && !sameContent(ra, rb, x.Path, x.Size):
-			out.A += ", other content"
-			out.B += ", other content"
-			return out, true
-		}
-		return out, false
-	})
+// ownOf returns what a node has of its own. Files of one size and one content are the same whenever they were written.
+func ownOf(own []layers.Difference) (list []control.NodeHas) {
+	for i := range own {
+		o := &own[i]
+		list = append(list, control.NodeHas{
+			Path: "/" + control.Path(o.Path), Of: control.OfOwn, Text: ownText(o),
+			HasContent: o.Type == vfs.Regular && o.Kind != layers.Removed,
+		})
+	}
+	return list
 }
 
 func ownText(o *layers.Difference) string {
@@ -101,72 +81,54 @@ func ownText(o *layers.Difference) string {
 	return text + fmt.Sprintf(", mode %04o, owner %d:%d", o.Mode, o.UID, o.GID)
 }
 
-// join compares two lists in order of path, entry by entry; one of the two is nil where only the other list has the
-// path.
-func join[T any](
-	a, b []T, path func(*T) string, compare func(x, y *T) (control.NodeDiffPath, bool),
-) []control.NodeDiffPath {
-	byPath := func(x, y T) int { return image.ComparePaths(path(&x), path(&y)) }
-	slices.SortFunc(a, byPath)
-	slices.SortFunc(b, byPath)
-	var out []control.NodeDiffPath
-	for len(a) > 0 || len(b) > 0 {
-		var x, y *T
-		order := 0
-		switch {
-		case len(b) == 0:
-			order = -1
-		case len(a) == 0:
-			order = 1
-		default:
-			order = image.ComparePaths(path(&a[0]), path(&b[0]))
-		}
-		if order <= 0 {
-			x, a = &a[0], a[1:]
-		}
-		if order >= 0 {
-			y, b = &b[0], b[1:]
-		}
-		diff, differs := compare(x, y)
-		if !differs {
-			continue
-		}
-		at := x
-		if at == nil {
-			at = y
-		}
-		diff.Path = "/" + control.Path(path(at))
-		out = append(out, diff)
+// NodeContents implements control.Backend.
+func (api *API) NodeContents(ctx context.Context, node string, q control.ContentsRequest) ([]string, error) {
+	if len(q.Paths) > control.MaxContents {
+		return nil, control.Errorf(control.Invalid, "read files of %s: %d paths; %d at most", node, len(q.Paths),
+			control.MaxContents)
 	}
-	return out
+	return api.contents(ctx, node, q.Paths)
 }
 
-// compareMax bounds how much of two files is read to tell whether they are the same.
+func (api *API) contents(ctx context.Context, node string, paths []control.Path) ([]string, error) {
+	r, err := api.replicaOf(node)
+	if err != nil {
+		return nil, err
+	}
+	digests := make([]string, len(paths))
+	for i, path := range paths {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if content, ok := readSmall(r, strings.TrimPrefix(string(path), "/")); ok {
+			digests[i] = image.Sum(content).String()
+		}
+	}
+	return digests, nil
+}
+
+// compareMax bounds how much of a file is read to tell whether it is the same as another one.
 const compareMax = 16 << 20
 
-// sameContent compares the bytes of a file of two replicas. Larger files than compareMax are taken for different.
-func sameContent(a, b *replica.Replica, path string, size uint64) bool {
-	if size > compareMax {
-		return false
-	}
-	x, err := readFile(a, path, size)
-	if err != nil {
-		return false
-	}
-	y, err := readFile(b, path, size)
-	return err == nil && bytes.Equal(x, y)
-}
-
-func readFile(r *replica.Replica, path string, size uint64) ([]byte, error) {
+// readSmall returns the content of a regular file of a replica. ok is false if there is none, or if it is too large.
+func readSmall(r *replica.Replica, path string) (content []byte, ok bool) {
 	who, h := &vfs.Cred{}, r.Root()
 	var a vfs.Attr
 	for name := range strings.SplitSeq(path, "/") {
 		var err error
 		if h, err = r.Lookup(who, h, name, &a); err != nil {
-			return nil, err
+			return nil, false
 		}
 	}
-	buf := make([]byte, size)
-	n, _, err := r.Read(who, h, buf, 0)
-	return buf[:n], err
+	if a.Type != vfs.Regular || a.Size > compareMax {
+		return nil, false
+	}
+	buf := make([]byte, a.Size)
+	for done := 0; done < len(buf); {
+		n, eof, err := r.Read(who, h, buf[done:], uint64(done))
+		if done += n; err != nil || n == 0 || eof && done < len(buf) {
+			return nil, false
+		}
+	}
+	return buf, true
 }

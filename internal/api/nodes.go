@@ -163,7 +163,7 @@ func (api *API) node(now *follow.Declared, n *cluster.Node) control.Node {
 
 // addReport adds what the server that serves n reported last.
 func (api *API) addReport(out *control.Node, n *cluster.Node) {
-	said, at, ok := api.Fleet.Node(n)
+	said, at, ok := api.Fleet.LastNode(n)
 	if !ok {
 		out.Stage = stageUnknown
 		return
@@ -338,7 +338,7 @@ func (api *API) stage(n *cluster.Node) string {
 	if n.Servers[0].Name == api.Server {
 		return string(api.Liveness.State(n.Name).Stage)
 	}
-	if said, _, ok := api.Fleet.Node(n); ok {
+	if said, _, ok := api.Fleet.LastNode(n); ok {
 		return said.Stage
 	}
 	return stageUnknown

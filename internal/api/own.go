@@ -19,25 +19,55 @@ import (
 	"dim/internal/rollout"
 )
 
-// addPreview adds to out what the moves of a dry run would set aside.
-func (api *API) addPreview(ctx context.Context, now *follow.Declared, out *control.Rollout, rings [][]move) error {
+// addPreview adds to out what the moves of a dry run would set aside on nodes that are served here.
+func (api *API) addPreview(
+	ctx context.Context, now *follow.Declared, out *control.Rollout, rings [][]move,
+) (err error) {
+	moves := slices.DeleteFunc(slices.Concat(rings...), func(m move) bool { return m.from == m.to })
+	out.Own, err = api.preview(ctx, now, moves, pkgdb.OnConflict(out.OnConflict))
+	return err
+}
+
+func (api *API) preview(
+	ctx context.Context, now *follow.Declared, moves []move, on pkgdb.OnConflict,
+) ([]control.OwnChanges, error) {
 	var list []layer.SetAside
 	left, kept := map[cluster.NodeName]string{}, map[cluster.NodeName]string{}
-	for _, m := range slices.Concat(rings...) {
+	for _, m := range moves {
 		v, ok := now.State.Resolve(m.to)
-		if !ok || m.from == m.to {
+		if !ok {
 			continue
 		}
-		preview, err := api.Serving.Preview(ctx, m.nodes, v, pkgdb.OnConflict(out.OnConflict))
+		preview, err := api.Serving.Preview(ctx, m.nodes, v, on)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		list = append(list, preview.Aside...)
 		maps.Copy(left, preview.Left)
 		maps.Copy(kept, preview.Kept)
 	}
-	out.Own = slices.Concat(leftNodes(left), keptNodes(kept), ownChanges(list))
-	return nil
+	return slices.Concat(leftNodes(left), keptNodes(kept), ownChanges(list)), nil
+}
+
+// PreviewOwn implements control.Backend.
+func (api *API) PreviewOwn(ctx context.Context, q control.PreviewRequest) ([]control.OwnChanges, error) {
+	now := api.Follow.Now()
+	var moves []move
+	for _, m := range q.Moves {
+		nodes, err := now.Select(m.Nodes)
+		if err != nil {
+			return nil, err
+		}
+		v, err := now.Resolve(m.To)
+		if err != nil {
+			return nil, err
+		}
+		if here, err := api.Store.Resolve(v.Ref()); err != nil || here.Digest != v.Digest {
+			return nil, control.Errorf(control.NotFound, "%s has not arrived at %s yet", v.Ref(), api.Server)
+		}
+		moves = append(moves, move{to: v.Ref(), nodes: nodes})
+	}
+	return api.preview(ctx, now, moves, pkgdb.OnConflict(q.OnConflict))
 }
 
 // leftBy returns why nodes of the declared rings of a rollout stay because of their packages.

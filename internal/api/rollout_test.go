@@ -90,7 +90,7 @@ func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
 	testkit.Must(t, coord.SaveState(state, kept), f.Load())
 	return New(Info{Server: "head"}, Parts{
 		Serving: r, Liveness: tracker, Compare: compare.New(load, files, log), Push: push.New(push.Options{Log: log}),
-		Follow: f, Fleet: fleet.New(), Problems: new(problems.List), Log: log,
+		Follow: f, Fleet: testkit.Value(fleet.Open(t.TempDir()))(t), Problems: new(problems.List), Log: log,
 	}), now
 }
 

@@ -21,15 +21,26 @@ func (api *API) servers(now *follow.Declared) []control.Server {
 	for _, n := range now.Cluster.Nodes {
 		nodes[n.Server().Name]++
 	}
+	var heads []string // where servers report to, if not here
+	if !api.Follow.IsHead() {
+		for _, s := range now.Cluster.Servers {
+			if s.Has(cluster.RoleHead) {
+				heads = append(heads, string(s.Name))
+			}
+		}
+	}
 	list := make([]control.Server, 0, len(now.Cluster.Servers))
 	for _, s := range now.Cluster.Servers {
-		heard, ok := api.Fleet.Server(s.Name)
+		heard, ok := api.Fleet.Last(s.Name)
 		joined := now.State.Servers[string(s.Name)]
 		made := control.Server{
 			Name: string(s.Name), Nodes: nodes[s.Name], HasReported: ok || s.Name == api.Server, Reported: heard.At,
 			Observed: api.reported(s),
 			Address:  netip.AddrPortFrom(s.Address(), s.Ports.API).String(),
 			ID:       joined.ID, Joined: joined.Joined, Drained: joined.Drained,
+		}
+		if s.Name != api.Server {
+			made.KnownTo = heads
 		}
 		for _, r := range s.Roles {
 			made.Roles = append(made.Roles, string(r))

@@ -100,6 +100,11 @@ type DiffBackend interface {
 	NodeChanges(ctx context.Context, node string, yield func(Change) bool) error
 	// NodeDiff reports why two nodes show different roots.
 	NodeDiff(ctx context.Context, a, b string) (NodeDiff, error)
+	// NodeSide returns what a node of this server has besides its version.
+	NodeSide(ctx context.Context, node string) (NodeSide, error)
+	// NodeContents returns the digests of files that a node of this server has, in the order of the request. "" stands
+	// for what is not a regular file, cannot be read, or is too large to be compared.
+	NodeContents(ctx context.Context, node string, r ContentsRequest) ([]string, error)
 }
 
 // RolloutBackend moves nodes to other versions.
@@ -112,6 +117,9 @@ type RolloutBackend interface {
 	Rollouts(ctx context.Context) ([]Rollout, error)
 	// RolloutStatus returns one rollout with its nodes; 0 is the latest.
 	RolloutStatus(ctx context.Context, id int) (Rollout, error)
+	// PreviewOwn returns what moves would set aside on nodes that this server serves. A version that it does not have
+	// yet is NotFound.
+	PreviewOwn(ctx context.Context, r PreviewRequest) ([]OwnChanges, error)
 	// ChangeRollout pauses, resumes, undoes or stops a rollout. To undo it is a Conflict when its nodes have been moved
 	// since.
 	ChangeRollout(ctx context.Context, id int, change RolloutChange) (Rollout, error)
@@ -141,7 +149,8 @@ type SavedBackend interface {
 	Reset(ctx context.Context, node string, r ResetRequest) ([]SavedEntry, error)
 	// Forget removes set-aside entries for good.
 	Forget(ctx context.Context, node string, r ForgetRequest) ([]SavedEntry, error)
-	// RemoveLayers removes all files of nodes that the description no longer has. A declared node is a Conflict.
+	// RemoveLayers removes all files of nodes that the description no longer has, on all servers. A declared node is a
+	// Conflict. A server that does not answer is a RemovedLayer with a Problem and no node.
 	RemoveLayers(ctx context.Context, r RemoveLayersRequest) ([]RemovedLayer, error)
 	// Accept serves a node with files that were in doubt since the journal of switches was damaged. A node whose files
 	// are not in doubt is a Conflict.

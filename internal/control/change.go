@@ -86,10 +86,38 @@ type NodeDiffSide struct {
 // NodeDiffPath is a path at which two nodes differ for another reason than their versions.
 type NodeDiffPath struct {
 	Path Path   `json:"path"`
-	Of   string `json:"of"`   // "node file", "own"
+	Of   string `json:"of"`   // "node file": it was rendered for the node; "own": the node has written it
 	A    string `json:"in_a"` // what the first node has there: "added, 5 B", "removed", …; "": what its version has
 	B    string `json:"in_b"`
 }
+
+// NodeSide is what a node has besides its version, as it is compared with another node.
+type NodeSide struct {
+	NodeDiffSide
+	Has []NodeHas `json:"has"` // in no order
+}
+
+// NodeHas is what a node has at one path for another reason than its version.
+type NodeHas struct {
+	Path       Path   `json:"path"`
+	Of         string `json:"of"`          // see NodeDiffPath
+	Text       string `json:"text"`        // see NodeDiffPath.A
+	HasContent bool   `json:"has_content"` // two that are the same in all else may differ in their content
+}
+
+// The values of NodeHas.Of and NodeDiffPath.Of.
+const (
+	OfNodeFile = "node file"
+	OfOwn      = "own"
+)
+
+// ContentsRequest asks for the contents of files that a node has written.
+type ContentsRequest struct {
+	Paths []Path `json:"paths"` // MaxContents at most
+}
+
+// MaxContents is how many files one ContentsRequest may name.
+const MaxContents = 100
 
 // Path is a path on a node. In JSON, a path that is not valid UTF-8 is an object with two keys: "text" is the path
 // with U+FFFD for each invalid byte, and "bytes" is the path in base64.

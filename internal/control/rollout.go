@@ -51,7 +51,7 @@ type Rollout struct {
 	Current int       `json:"current"` // the version that nodes without a version of their own follow
 
 	// Own is what nodes have of their own at paths that change: in a dry run what would be set aside, in answers about
-	// one rollout what was. Nodes of other servers are not in it.
+	// one rollout what was.
 	Own []OwnChanges `json:"own,omitempty"`
 
 	States []RolloutNode `json:"nodes_now,omitempty"` // of each node, in answers about one rollout
@@ -69,6 +69,18 @@ type Stragglers struct {
 	Why    string `json:"why"`
 }
 
+// PreviewRequest asks what moves of nodes would set aside.
+type PreviewRequest struct {
+	Moves      []PreviewMove `json:"moves"`
+	OnConflict string        `json:"on_conflict"` // see RolloutRequest
+}
+
+// PreviewMove is a move of nodes to a version.
+type PreviewMove struct {
+	Nodes string `json:"nodes"` // node set
+	To    string `json:"to"`    // NAME@NUMBER
+}
+
 // OwnChanges is what a rollout sets aside on some nodes that lose the same packages and accounts. The lists are cut: of
 // thousands of nodes there are at most some dozens of OwnChanges, and the last one counts what the others leave out.
 type OwnChanges struct {
@@ -82,6 +94,8 @@ type OwnChanges struct {
 	Notes    []string `json:"notes"`         // what else a person must know, such as a number that two users have
 	Left     string   `json:"left"`          // why these nodes are not moved; "" if they are
 	Kept     string   `json:"kept_packages"` // which packages stay these nodes'; nothing else is said of the nodes then
+	// Unknown is why it is not known what these nodes have of their own; nothing else is said of the nodes then.
+	Unknown string `json:"not_known_because,omitempty"`
 }
 
 // RolloutRing is one ring of a rollout.

@@ -62,6 +62,8 @@ type RemoveLayersRequest struct {
 
 // RemovedLayer is what a node that the description no longer has has left over one image.
 type RemovedLayer struct {
+	Server  string `json:"server"`
+	Problem string `json:"problem,omitempty"` // why it is not known what the server has; then nothing else is set
 	Node    string `json:"node"`
 	Image   string `json:"image"`
 	Entries int    `json:"entries"` // of its own, set aside and in snapshots

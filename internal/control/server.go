@@ -8,6 +8,9 @@ type Server struct {
 	Nodes       int    `json:"node_count"`   // how many nodes it serves, as their first server
 	HasReported bool   `json:"has_reported"` // it is this server, or has reported to it
 
+	// KnownTo are the heads, which know how the server is: on an image server, which gets no reports, for all others.
+	KnownTo []string `json:"known_to,omitempty"`
+
 	Reported time.Time `json:"reported,omitzero"`  // when its last report arrived
 	Observed *Observed `json:"observed,omitempty"` // what it reported last
 

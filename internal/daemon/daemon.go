@@ -226,7 +226,6 @@ func open(c Config) (d *daemon, err error) {
 		return nil, err
 	}
 	d = &daemon{Config: c, started: time.Now()}
-	d.others.fleet = fleet.New()
 	d.Log = slog.New(loglimit.New(c.Log.Handler(), func() int { return maxLogLines + d.nodes() }))
 	d.clients = clients{
 		nfs:     admission.New("nfs", d.declared, d.Log),
@@ -271,6 +270,9 @@ func (d *daemon) openIdentity(l layout) (err error) {
 }
 
 func (d *daemon) openParts(l layout) (err error) {
+	if d.others.fleet, err = fleet.Open(l.reports()); err != nil {
+		d.Log.Warn("last reports of other servers are lost", "error", err)
+	}
 	if d.store, err = store.Open(l.store(), store.Options{Reserve: minFree}); err != nil {
 		return err
 	}
@@ -442,6 +444,7 @@ func (l layout) coord() string    { return filepath.Join(string(l), "coord") }
 func (l layout) boot() string     { return filepath.Join(string(l), "cache", "boot") }
 func (l layout) boots() string    { return filepath.Join(string(l), "cache", "boots.log") }
 func (l layout) mounts() string   { return filepath.Join(string(l), "cache", "mounts.json") }
+func (l layout) reports() string  { return filepath.Join(string(l), "cache", "reports") }
 func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
 func (l layout) loadtest() string { return filepath.Join(string(l), "loadtest") }
 func (l layout) clock() string    { return filepath.Join(string(l), "clock.json") }

@@ -6,6 +6,7 @@ import (
 
 	"dim/internal/boot"
 	"dim/internal/cluster"
+	"dim/internal/fleet"
 	"dim/internal/image"
 	"dim/internal/periodic"
 	"dim/internal/problems"
@@ -21,7 +22,9 @@ const (
 // saveState saves what nodes do and what they have mounted, until ctx ends.
 func (d *daemon) saveState(ctx context.Context) error {
 	defer d.saveMounts()
+	defer d.saveReports(fleet.All)
 	return periodic.Run(ctx, saveInterval, func(context.Context) {
+		d.saveReports(fleet.Due)
 		d.saveBoots()
 		d.saveMounts()
 		d.saveClock()
@@ -48,6 +51,16 @@ func (d *daemon) saveMounts() {
 	err := d.push.Save(layout(d.Data).mounts())
 	if d.problems.Set(problems.Of(problems.KindMounts), err) && err != nil {
 		d.Log.Error("mounts of nodes cannot be saved", "error", err)
+	}
+}
+
+// saveReports saves what other servers have reported, on a head.
+func (d *daemon) saveReports(which fleet.Extent) {
+	if !d.follow.IsHead() {
+		return
+	}
+	if err := d.others.fleet.Save(d.server, which); err != nil {
+		d.Log.Warn("last reports of other servers cannot be kept", "error", err)
 	}
 }
 

@@ -69,7 +69,8 @@ func newDriver(t *testing.T, f *follow.Follower) (*Driver, *roots) {
 	t.Cleanup(func() { testkit.Must(t, tracker.Close()) })
 	r := &roots{shows: map[cluster.NodeName]image.Version{}}
 	return New(Options{
-		Server: "head", Follow: f, Liveness: tracker, Roots: r, Fleet: fleet.New(), Problems: new(problems.List),
+		Server: "head", Follow: f, Liveness: tracker, Roots: r,
+		Fleet: testkit.Value(fleet.Open(t.TempDir()))(t), Problems: new(problems.List),
 		Log: log,
 	}), r
 }

@@ -76,7 +76,7 @@ func TestNodesOfAnotherServerAreAsItReports(t *testing.T) {
 func TestALayerIsLetGoByWhoHasAdoptedTheDescription(t *testing.T) {
 	t.Parallel()
 	f, _ := followtest.Open(t, small)
-	d := New(Options{Server: "head", Fleet: fleet.New(), Follow: f})
+	d := New(Options{Server: "head", Fleet: testkit.Value(fleet.Open(t.TempDir()))(t), Follow: f})
 	testkit.Eventually(t, "the description is adopted", func() bool {
 		now := f.Now()
 		return now.State.Description != nil && d.letGo(now, "head")

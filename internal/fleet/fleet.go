@@ -109,6 +109,8 @@ type Node struct {
 type Heard struct {
 	*Report           // not to be changed
 	At      time.Time // when the report arrived
+	// FromDisk is whether it arrived before this server was started.
+	FromDisk bool
 
 	nodes map[cluster.NodeName]*Node
 }
@@ -126,32 +128,50 @@ func (h *Heard) Has(ref image.Ref, digest image.Digest) bool {
 
 // Fleet keeps the last report of every server.
 type Fleet struct {
+	dir string // where Save keeps reports; "": nowhere
+
+	saving sync.Mutex // taken before mu
+	saved  map[cluster.ServerName]Heard
+
 	mu      sync.RWMutex
 	servers map[cluster.ServerName]Heard
+	kept    map[cluster.ServerName]Heard // that were on disk at the start
 }
 
-// New returns a Fleet of which nothing is known.
-func New() *Fleet { return &Fleet{servers: map[cluster.ServerName]Heard{}} }
+// newFleet returns a Fleet of which nothing is known.
+func newFleet() *Fleet {
+	return &Fleet{
+		saved: map[cluster.ServerName]Heard{}, servers: map[cluster.ServerName]Heard{},
+		kept: map[cluster.ServerName]Heard{},
+	}
+}
 
 // Put keeps a report of a server. It must not be changed any more.
 func (f *Fleet) Put(server cluster.ServerName, r *Report) {
-	h := Heard{Report: r, At: time.Now(), nodes: make(map[cluster.NodeName]*Node, len(r.Nodes))}
-	for i := range r.Nodes {
-		h.nodes[r.Nodes[i].Name] = &r.Nodes[i]
-	}
+	h := newHeard(r, time.Now())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.servers[server] = h
+}
+
+func newHeard(r *Report, at time.Time) Heard {
+	h := Heard{Report: r, At: at, nodes: make(map[cluster.NodeName]*Node, len(r.Nodes))}
+	for i := range r.Nodes {
+		h.nodes[r.Nodes[i].Name] = &r.Nodes[i]
+	}
+	return h
 }
 
 // Keep drops the reports of all servers for which declared returns false.
 func (f *Fleet) Keep(declared func(cluster.ServerName) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	maps.DeleteFunc(f.servers, func(s cluster.ServerName, _ Heard) bool { return !declared(s) })
+	gone := func(s cluster.ServerName, _ Heard) bool { return !declared(s) }
+	maps.DeleteFunc(f.servers, gone)
+	maps.DeleteFunc(f.kept, gone)
 }
 
-// Server returns the last report of a server; ok is false when it has not reported.
+// Server returns the last report of a server; ok is false when it has not reported since this one was started.
 func (f *Fleet) Server(name cluster.ServerName) (h Heard, ok bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -178,7 +198,9 @@ func (f *Fleet) ShownElsewhere(here cluster.ServerName) map[image.Ref]cluster.No
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	shown := map[image.Ref]cluster.NodeName{}
-	for server, h := range f.servers {
+	last := maps.Clone(f.kept)
+	maps.Copy(last, f.servers)
+	for server, h := range last {
 		for i := range h.Nodes {
 			if n := &h.Nodes[i]; server != here && !n.Shows.IsZero() {
 				shown[n.Shows] = n.Name
@@ -189,13 +211,17 @@ func (f *Fleet) ShownElsewhere(here cluster.ServerName) map[image.Ref]cluster.No
 }
 
 // Node returns what the server that serves n reported of it last, and when that arrived. ok is false when that is not
-// known.
+// known, or was before this server was started.
 func (f *Fleet) Node(n *cluster.Node) (node Node, at time.Time, ok bool) {
 	h, ok := f.Server(n.Server().Name)
 	if !ok {
 		return node, at, false
 	}
-	found, ok := h.nodes[n.Name]
+	return h.node(n.Name)
+}
+
+func (h *Heard) node(name cluster.NodeName) (node Node, at time.Time, ok bool) {
+	found, ok := h.nodes[name]
 	if !ok {
 		return node, at, false
 	}

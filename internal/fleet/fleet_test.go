@@ -10,7 +10,7 @@ import (
 )
 
 func TestANodeIsWhatTheServerThatServesItReports(t *testing.T) {
-	f := New()
+	f := newFleet()
 	is1, is2 := &cluster.Server{Name: "is1"}, &cluster.Server{Name: "is2"}
 	n := &cluster.Node{Name: "n01", Servers: []*cluster.Server{is1, is2}}
 	report := func(number int) *Report {
@@ -39,7 +39,7 @@ func TestANodeIsWhatTheServerThatServesItReports(t *testing.T) {
 }
 
 func TestWhatServersHoldAndShow(t *testing.T) {
-	f := New()
+	f := newFleet()
 	ref := func(number int) image.Ref { return image.Ref{Image: "compute", Number: number} }
 	whole := Version{Version: ref(1), Digest: image.Sum(nil)}
 	part := whole

@@ -43,7 +43,7 @@ func TestAReportIsTakenWhenItIsOne(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := New()
+			f := newFleet()
 			if got := post(f, tt.body, tt.caller); got != tt.want {
 				t.Errorf("the answer is %d, want %d", got, tt.want)
 			}
@@ -59,7 +59,7 @@ func TestAReportTakesLittleMemory(t *testing.T) {
 	body := `{"nodes":[{}` + strings.Repeat(",{}", maxReport/4) + `]}`
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if got := post(New(), body, nil); got != 400 {
+	if got := post(newFleet(), body, nil); got != 400 {
 		t.Errorf("the answer is %d, want 400", got)
 	}
 	runtime.ReadMemStats(&after)
@@ -71,7 +71,7 @@ func TestAReportTakesLittleMemory(t *testing.T) {
 // The texts of a report appear in tables on terminals.
 func TestTheTextsOfAReportCanBeShown(t *testing.T) {
 	const bad = `"\u001b[2J\r\nproblem  \u0007\u202egone"`
-	f := New()
+	f := newFleet()
 	got := post(f, `{"program":`+bad+`,"store":`+bad+`,"versions":[{"missing":{"bytes":18446744073709551615,`+
 		`"left":-1,"files":-1,"rate":-1,"problem":`+bad+`}}],"problems":[{"about":`+bad+`,"text":`+bad+`}],`+
 		`"nodes":[{"node":`+bad+`,"stage":`+bad+`,"text":`+bad+`,"left":`+bad+`,"hint":`+bad+
@@ -95,7 +95,7 @@ func TestTheTextsOfAReportCanBeShown(t *testing.T) {
 
 // One server could otherwise fill the memory with reports that never end.
 func TestOneReportOfAServerArrivesAtATime(t *testing.T) {
-	x := &Receiver{Fleet: New(), Caller: func(context.Context) (cluster.ServerName, error) { return "is1", nil }}
+	x := &Receiver{Fleet: newFleet(), Caller: func(context.Context) (cluster.ServerName, error) { return "is1", nil }}
 	r, w := io.Pipe()
 	first := make(chan int)
 	go func() {
@@ -121,7 +121,7 @@ func TestOneReportOfAServerArrivesAtATime(t *testing.T) {
 func FuzzReport(f *testing.F) {
 	f.Add(`{"nodes":[{"node":"n01","shows":"compute@2","since":"2026-01-01T00:00:00Z","problem":"x"}],"versions":[{}]}`)
 	f.Fuzz(func(t *testing.T, body string) {
-		all := New()
+		all := newFleet()
 		post(all, body, nil)
 		h, ok := all.Server("is1")
 		if !ok {

@@ -81,12 +81,17 @@ func (b *Backend) at(s cluster.ServerName) *client.Client {
 // serverOf returns the other server that serves a node; ok is false if this one answers.
 func (b *Backend) serverOf(node string) (s cluster.ServerName, ok bool) {
 	now := b.Follow.Now()
-	me, _ := now.Cluster.Server(b.Server)
 	n, known := now.Cluster.Node(cluster.NodeName(node))
-	if !known || n.Server().Name == b.Server || me == nil || !me.Has(cluster.RoleHead) {
+	if !known || n.Server().Name == b.Server || !b.isHead() {
 		return "", false
 	}
 	return n.Server().Name, true
+}
+
+// isHead reports whether this server is a head: only heads forward.
+func (b *Backend) isHead() bool {
+	me, ok := b.Follow.Now().Cluster.Server(b.Server)
+	return ok && me.Has(cluster.RoleHead)
 }
 
 // ask makes a call about one node where the node is served.
@@ -185,20 +190,6 @@ func (b *Backend) NodeChanges(ctx context.Context, node string, yield func(contr
 		return nil
 	}
 	return err
-}
-
-// NodeDiff implements control.Backend.
-func (b *Backend) NodeDiff(ctx context.Context, x, y string) (control.NodeDiff, error) {
-	sx, _ := b.serverOf(x)
-	sy, _ := b.serverOf(y)
-	if sx != sy {
-		return control.NodeDiff{}, control.Errorf(control.Invalid,
-			"compare %s and %s: they are nodes of two servers, %s and %s", x, y,
-			cmp.Or(sx, b.Server), cmp.Or(sy, b.Server)).
-			WithHint("dim node diff NODE lists what a node of any server has of its own")
-	}
-	return ask(b, x, func() (control.NodeDiff, error) { return b.Backend.NodeDiff(ctx, x, y) },
-		func(c *client.Client) (control.NodeDiff, error) { return c.NodeDiff(ctx, x, y) })
 }
 
 // share are the nodes of one other server that a call is about.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"dim/internal/cluster"
 	"dim/internal/control"
@@ -75,6 +76,56 @@ func (d *daemon) NodeDiff(_ context.Context, a, b string) (control.NodeDiff, err
 	return control.NodeDiff{}, errors.New(d.name + " compares " + a + " and " + b)
 }
 
+func (d *daemon) NodeSide(_ context.Context, node string) (control.NodeSide, error) {
+	own := func(path control.Path, text string) control.NodeHas {
+		return control.NodeHas{Path: path, Of: control.OfOwn, Text: text, HasContent: true}
+	}
+	return control.NodeSide{
+		NodeDiffSide: control.NodeDiffSide{Node: node},
+		Has:          []control.NodeHas{own("/who", d.name), own("/same", "file"), own("/other", "file")},
+	}, nil
+}
+
+func (d *daemon) NodeContents(_ context.Context, _ string, r control.ContentsRequest) (list []string, err error) {
+	for _, path := range r.Paths {
+		digest := "the same"
+		if path == "/other" {
+			digest = d.name
+		}
+		list = append(list, digest)
+	}
+	return list, nil
+}
+
+func (d *daemon) RemoveLayers(
+	_ context.Context, r control.RemoveLayersRequest,
+) ([]control.RemovedLayer, error) {
+	if r.Nodes == "on"+d.name || r.Nodes == "" {
+		return []control.RemovedLayer{{Server: d.name, Node: "on" + d.name}}, nil
+	}
+	return nil, control.Errorf(control.NotFound, "no files of %s are left", r.Nodes)
+}
+
+func (d *daemon) Rollout(context.Context, control.RolloutRequest) (control.Rollout, error) {
+	return control.Rollout{
+		OnConflict: "master",
+		Rings: []control.RolloutRing{
+			{Moves: []control.RolloutMove{{Nodes: "n[1-2]", From: "compute@1", To: "compute@2"}}},
+			{Moves: []control.RolloutMove{
+				{Nodes: "n3", From: "compute@1", To: "compute@2"}, {Nodes: "n4", From: "compute@1", To: "compute@2"},
+			}},
+		},
+		Own: []control.OwnChanges{{Nodes: "n1", Count: 1, Paths: 1}},
+	}, nil
+}
+
+func (d *daemon) PreviewOwn(_ context.Context, r control.PreviewRequest) (list []control.OwnChanges, err error) {
+	for _, m := range r.Moves {
+		list = append(list, control.OwnChanges{Nodes: m.Nodes, Count: 1, Paths: 2})
+	}
+	return append(list, control.OwnChanges{Nodes: "n2", Count: 1, Notes: []string{r.OnConflict}}), nil
+}
+
 func (d *daemon) RolloutStatus(_ context.Context, id int) (control.Rollout, error) {
 	r := control.Rollout{ID: id, Own: []control.OwnChanges{{Nodes: d.name}}}
 	for node, server := range map[string]string{"n1": "head", "n2": "is2", "n4": "is3"} {
@@ -131,8 +182,16 @@ func TestACallAboutANodeIsAnsweredByItsServer(t *testing.T) {
 	if _, err := b.NodeDiff(t.Context(), "n2", "n3"); err == nil || err.Error() != "is2 compares n2 and n3" {
 		t.Errorf("two nodes of one server: %v", err)
 	}
-	if _, err := b.NodeDiff(t.Context(), "n1", "n3"); !isCode(err, control.Invalid) {
-		t.Errorf("nodes of two servers: %v", err)
+	d := testkit.Value(b.NodeDiff(t.Context(), "n1", "n3"))(t)
+	want := []control.NodeDiffPath{
+		{Path: "/other", Of: "own", A: "file, other content", B: "file, other content"},
+		{Path: "/who", Of: "own", A: "head", B: "is2"},
+	}
+	if diff := cmp.Diff(want, d.Paths); diff != "" || d.A.Node != "n1" || d.B.Node != "n3" {
+		t.Errorf("nodes of two servers: %+v\n%s", d, diff)
+	}
+	if _, err := b.NodeDiff(t.Context(), "n1", "n4"); !isCode(err, control.Unavailable) {
+		t.Errorf("a node of a server that does not answer: %v", err)
 	}
 }
 
@@ -188,7 +247,7 @@ func TestTheServersKnowBetterHowFarTheirNodesAre(t *testing.T) {
 	for _, o := range r.Own {
 		own = append(own, o.Nodes)
 	}
-	if slices.Sort(own); !slices.Equal(own, []string{"head", "is2"}) {
+	if !slices.Equal(own, []string{"head,is2"}) { // they have set aside the same
 		t.Errorf("set aside on %v", own)
 	}
 }
@@ -205,5 +264,38 @@ func TestOnlyCallsAboutNodesAreAnsweredForOthers(t *testing.T) {
 		if w.Code != http.StatusNotFound && w.Code != http.StatusMethodNotAllowed {
 			t.Errorf("%s: %d", call, w.Code)
 		}
+	}
+}
+
+func TestWhatRemovedNodesHaveLeftIsAskedOfAllServers(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	list := testkit.Value(b.RemoveLayers(t.Context(), control.RemoveLayersRequest{DryRun: true}))(t)
+	if len(list) != 3 || list[0].Node != "onhead" || list[1].Server != "is2" || list[1].Node != "onis2" ||
+		list[2].Server != "is3" || list[2].Problem == "" || list[2].Node != "" {
+		t.Errorf("all: %+v", list)
+	}
+	list = testkit.Value(b.RemoveLayers(t.Context(), control.RemoveLayersRequest{Nodes: "onis2"}))(t)
+	if len(list) != 2 || list[0].Node != "onis2" || list[1].Problem == "" {
+		t.Errorf("of a node of is2: %+v", list)
+	}
+}
+
+func TestADryRunTellsWhatNodesOfOtherServersLose(t *testing.T) {
+	t.Parallel()
+	r := testkit.Value(newBackend(t).Rollout(t.Context(), control.RolloutRequest{DryRun: true}))(t)
+	for i := range r.Own {
+		o := &r.Own[i]
+		if (o.Unknown != "") != (o.Nodes == "n4") {
+			t.Errorf("not known: %+v", *o)
+		}
+		o.Unknown = ""
+	}
+	want := []control.OwnChanges{
+		{Nodes: "n[1-3]", Count: 3, Paths: 5}, {Nodes: "n2", Count: 1, Notes: []string{"master"}},
+		{Nodes: "n4", Count: 1},
+	}
+	if diff := cmp.Diff(want, r.Own, cmpopts.EquateEmpty()); diff != "" {
+		t.Error(diff)
 	}
 }

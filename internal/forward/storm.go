@@ -21,7 +21,7 @@ func (b *Backend) BeginStorm(ctx context.Context, r control.StormRequest) (contr
 		return control.Storm{}, control.Errorf(control.NotFound, "storm: there is no server %s", r.Server).
 			WithHint("dim status lists the servers")
 	}
-	if me, ok := now.Server(b.Server); !ok || !me.Has(cluster.RoleHead) {
+	if !b.isHead() {
 		return control.Storm{}, control.Errorf(control.Unavailable, "storm: %s is not a head", b.Server).
 			WithHint("run the command on a head, or on " + r.Server + " without --servers")
 	}

@@ -105,7 +105,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 			return
 		}
 		next := r.report()
-		if !old && same(last, next) && !r.missedBy(heads) {
+		if !old && last.Same(next) && !r.missedBy(heads) {
 			return
 		}
 		last = next
@@ -136,16 +136,6 @@ func (r *Reporter) watchProblems(ctx context.Context) {
 		}
 		r.wrong.Store(&list)
 	})
-}
-
-// same reports whether two reports say the same but for the times of calls.
-func same(a, b *fleet.Report) bool {
-	return a.Store == b.Store && a.Revision == b.Revision && slices.Equal(a.Versions, b.Versions) &&
-		slices.Equal(a.Problems, b.Problems) &&
-		slices.EqualFunc(a.Nodes, b.Nodes, func(a, b fleet.Node) bool {
-			a.LastCall, a.LastSeen = b.LastCall, b.LastSeen
-			return a == b
-		})
 }
 
 // missedBy reports whether one of some heads, which was busy with an earlier report, has not got the last one.

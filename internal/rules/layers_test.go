@@ -42,6 +42,7 @@ var layers = map[string]layer{
 	"internal/verdict":  words, // what a change means for what runs
 	"internal/secrets":  words, // what a master should not give away
 	"internal/textdiff": words,
+	"internal/nodediff": words, // what two nodes have, compared
 	"internal/disktest": words, // disks of tests; no program imports it
 	"internal/problems": words,
 	"internal/testkit":  words, // helpers of tests; no program imports it

@@ -33,6 +33,11 @@ func (c *Client) Rollouts(ctx context.Context) ([]control.Rollout, error) {
 	return call[[]control.Rollout](ctx, c, http.MethodGet, "/v1/rollouts", nil)
 }
 
+// PreviewOwn returns what moves would set aside on nodes that the server serves.
+func (c *Client) PreviewOwn(ctx context.Context, r control.PreviewRequest) ([]control.OwnChanges, error) {
+	return call[[]control.OwnChanges](ctx, c, http.MethodPost, "/v1/rollouts/preview", r)
+}
+
 // RolloutStatus returns one rollout with its nodes; 0 is the latest.
 func (c *Client) RolloutStatus(ctx context.Context, id int) (control.Rollout, error) {
 	return call[control.Rollout](ctx, c, http.MethodGet, rolloutPath(id), nil)

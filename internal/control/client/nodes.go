@@ -81,6 +81,16 @@ func (c *Client) NodeDiff(ctx context.Context, a, b string) (control.NodeDiff, e
 	return call[control.NodeDiff](ctx, c, http.MethodGet, nodePath(a, "diff/"+url.PathEscape(b)), nil)
 }
 
+// NodeSide returns what a node has besides its version.
+func (c *Client) NodeSide(ctx context.Context, node string) (control.NodeSide, error) {
+	return call[control.NodeSide](ctx, c, http.MethodGet, nodePath(node, "side"), nil)
+}
+
+// NodeContents returns the digests of files that a node has.
+func (c *Client) NodeContents(ctx context.Context, node string, r control.ContentsRequest) ([]string, error) {
+	return call[[]string](ctx, c, http.MethodPost, nodePath(node, "contents"), r)
+}
+
 func nodePath(node, call string) string { return "/v1/nodes/" + url.PathEscape(node) + "/" + call }
 
 func nodeSet(set string) string { return url.Values{"set": {set}}.Encode() }

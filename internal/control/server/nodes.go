@@ -53,4 +53,8 @@ func handleDiffs(mux *http.ServeMux, b control.DiffBackend) {
 	mux.Handle("GET /v1/nodes/{node}/diff/{other}", answer(func(r *http.Request) (control.NodeDiff, error) {
 		return b.NodeDiff(r.Context(), r.PathValue("node"), r.PathValue("other"))
 	}))
+	mux.Handle("GET /v1/nodes/{node}/side", answer(func(r *http.Request) (control.NodeSide, error) {
+		return b.NodeSide(r.Context(), r.PathValue("node"))
+	}))
+	mux.Handle("POST /v1/nodes/{node}/contents", answer(withNode(b.NodeContents)))
 }

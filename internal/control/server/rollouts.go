@@ -13,6 +13,7 @@ func handleRollouts(mux *http.ServeMux, b control.RolloutBackend) {
 		return b.Rollouts(r.Context())
 	}))
 	mux.Handle("POST /v1/rollouts", answer(withBody(b.Rollout)))
+	mux.Handle("POST /v1/rollouts/preview", answer(withBody(b.PreviewOwn)))
 	mux.Handle("GET /v1/rollouts/{id}", answer(func(r *http.Request) (control.Rollout, error) {
 		id, err := rolloutID(r)
 		if err != nil {
