@@ -18,8 +18,11 @@ type content struct {
 }
 
 func (d *daemon) assembleContent() {
+	d.content.puller = replicate.New(replicate.Options{
+		Store: d.store, Name: string(d.server), Named: d.source, Rate: d.pullRate, Log: d.Log,
+	})
 	d.content.handler = replicate.NewHandler(replicate.HandlerOptions{
-		Store: d.store, Log: d.Log,
+		Store: d.store, Puller: d.content.puller, Log: d.Log, Getters: d.getters,
 		Holders: func(digest image.Digest) (names []string) {
 			for _, name := range d.others.fleet.Holders(digest) {
 				names = append(names, string(name))
@@ -30,7 +33,6 @@ func (d *daemon) assembleContent() {
 	d.content.handler.Register(func(pattern string, h http.Handler) {
 		d.others.server.Handle(pattern, peer.Servers, h)
 	})
-	d.content.puller = replicate.New(replicate.Options{Store: d.store, Named: d.source, Rate: d.pullRate, Log: d.Log})
 	d.content.keeper = holdings.New(holdings.Options{
 		Server: d.server, Declared: d.follow, Store: d.store, Replicas: d.set, Log: d.Log,
 		Puller:  d.content.puller,
@@ -50,6 +52,18 @@ func (d *daemon) sources() (list []replicate.Source) {
 		}
 	}
 	return list
+}
+
+// getters returns the servers with which the one that makes a request exchanges parts of a version.
+func (d *daemon) getters(r *http.Request, version image.Digest) (names []string) {
+	asker, ok := peer.From(r.Context())
+	if !ok {
+		return nil
+	}
+	for _, name := range holdings.Getters(d.follow.Now(), d.others.fleet, version, cluster.ServerName(asker.Name)) {
+		names = append(names, string(name))
+	}
+	return names
 }
 
 // pullRate returns how many bytes of versions this server may receive in a second.

@@ -23,22 +23,21 @@ func (p *pull) largeJob(ctx context.Context, s *peer, j *job) (rest *job, err er
 			return j, &localError{err}
 		}
 	}
-	b, err := p.newBatch()
-	if err != nil {
-		return j, err
-	}
-	err = b.PutExpected(ctx, store.Content{Digest: n.digest, Size: n.size, Data: extents(n.sparse)}, f)
-	if err == nil {
-		if err = p.commit(ctx, b); err == nil {
-			p.got(1, 0)
-			return nil, nil
+	err = p.put(ctx, func(b *store.Batch) error {
+		err := b.PutExpected(ctx, store.Content{Digest: n.digest, Size: n.size, Data: extents(n.sparse)}, f)
+		if err == nil {
+			p.here(n, b)
 		}
+		return err
+	})
+	if err == nil {
+		f.whole.relay(filePath, request{of: n.digest})
+		p.got(1, 0)
+		p.tell()
+		return nil, nil
 	}
 	p.got(0, -int64(f.off))
 	rest, err = f.failed(err)
-	if aerr := b.Abort(); aerr != nil {
-		return rest, &localError{aerr}
-	}
 	if f.from == s {
 		return rest, err
 	}
@@ -68,6 +67,7 @@ type fileReader struct {
 
 	usedBase bool
 	a        *answer // nil: none yet
+	whole    *answer // that had the whole file; nil: none
 	based    bool    // the answer is a difference to base
 	err      error   // of the last source
 	off      uint64
@@ -98,6 +98,9 @@ func (f *fileReader) ended() error {
 		return io.EOF
 	}
 	err := f.a.finish()
+	if len(f.asked) == 1 && f.base == nil {
+		f.whole = f.a
+	}
 	f.close()
 	if errors.Is(err, errRefused) {
 		f.err = err
@@ -229,7 +232,7 @@ func (f *fileReader) another() *peer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.peers {
-		if !s.out && !f.asked[s] && !f.job.not[s] {
+		if !s.out && !s.partial && !f.asked[s] && !f.job.not[s] {
 			return s
 		}
 	}

@@ -27,20 +27,26 @@ import (
 // HandlerOptions are what a Handler needs.
 type HandlerOptions struct {
 	Store   *store.Store
+	Puller  *Puller                     // what it brings is offered while it arrives; nil: nothing is
 	Holders func(image.Digest) []string // servers that are known to have a version with that digest; nil: none
+	// Getters returns the servers with which the one that makes a request is to exchange parts of a version: those
+	// that are getting it too, as far as is known. Nil: none.
+	Getters func(*http.Request, image.Digest) []string
 	Log     *slog.Logger
 }
 
 // Handler answers other servers from the store of this one.
 type Handler struct {
 	store   *store.Store
+	puller  *Puller // nil: none
 	holders func(image.Digest) []string
+	getters func(*http.Request, image.Digest) []string
 	log     *slog.Logger
 	gear    *gear
 	busy    chan struct{} // an element for each answer that is being sent
 
 	encoders sync.Pool // of *zstd.Encoder
-	shared   sharedAnswers
+	shared   *sharedAnswers
 
 	computing singleflight.Group // of differences
 	mu        sync.Mutex
@@ -67,10 +73,18 @@ func NewHandler(o HandlerOptions) *Handler {
 	if o.Holders == nil {
 		o.Holders = func(image.Digest) []string { return nil }
 	}
-	return &Handler{
-		store: o.Store, holders: o.Holders, log: o.Log, gear: newGear(), busy: make(chan struct{}, maxAnswers),
+	if o.Getters == nil {
+		o.Getters = func(*http.Request, image.Digest) []string { return nil }
+	}
+	h := &Handler{
+		store: o.Store, puller: o.Puller, holders: o.Holders, getters: o.Getters, log: o.Log, gear: newGear(),
+		busy: make(chan struct{}, maxAnswers), shared: new(sharedAnswers),
 		known: map[[2]image.Digest][]op{}, asked: map[image.Digest]time.Time{},
 	}
+	if o.Puller != nil {
+		h.shared = o.Puller.packed
+	}
+	return h
 }
 
 // Asked returns the digests of the versions that other servers may be fetching from here.
@@ -91,8 +105,9 @@ func (h *Handler) noteAsked(d image.Digest) {
 func (h *Handler) Register(handle func(pattern string, h http.Handler)) {
 	handle("POST "+treesPath, h.answers(procedure{maxList: maxBases, answer: h.trees, head: h.name}))
 	handle("POST "+blobsPath, h.answers(procedure{maxList: maxBlobs, answer: h.blobs,
-		shares: func(request) bool { return true }}))
-	handle("POST "+filePath, h.answers(procedure{maxList: maxBases, answer: h.file, shares: h.sharesFile}))
+		names: func(r request) []image.Digest { return r.list }, shares: func(request) bool { return true }}))
+	handle("POST "+filePath, h.answers(procedure{maxList: maxBases, answer: h.file,
+		names: func(r request) []image.Digest { return []image.Digest{r.of} }, shares: h.sharesFile}))
 }
 
 // answerFunc writes the answer to a request. Nothing is written after its error, so that the asker sees an answer that
@@ -103,8 +118,10 @@ type answerFunc func(ctx context.Context, r request, w *writer) error
 type procedure struct {
 	maxList int // bounds the digests of a request
 	answer  answerFunc
-	head    func(r request, header http.Header) // writes header fields; nil: none
-	shares  func(r request) bool                // whether the answer is small enough to be shared; nil: it never is
+	// head writes header fields; nil: none.
+	head   func(r *http.Request, of image.Digest, header http.Header)
+	names  func(r request) []image.Digest // the blobs that a request is for; nil: none
+	shares func(r request) bool           // whether the answer is small enough to be shared; nil: it never is
 }
 
 func (h *Handler) answers(p procedure) http.Handler {
@@ -128,16 +145,22 @@ func (h *Handler) answers(p procedure) http.Handler {
 			return
 		}
 		if p.head != nil {
-			p.head(asked, w.Header())
+			p.head(r, asked.of, w.Header())
 		}
 		w.Header().Set("Content-Type", "application/zstd")
 		to := &timed{w: w, c: http.NewResponseController(w)}
+		if p.names != nil {
+			err = h.await(r, p.names(asked), to)
+		}
+		if err != nil {
+			return // the asker has gone
+		}
 		if p.shares != nil && p.shares(asked) {
 			err = h.sendShared(r, body, to, func(ctx context.Context, w *writer) error {
 				return p.answer(ctx, asked, w)
 			})
 		} else {
-			_, err = h.pack(to, func(w *writer) error { return p.answer(r.Context(), asked, w) })
+			_, err = h.packAll(to, func(w *writer) error { return p.answer(r.Context(), asked, w) })
 		}
 		if err != nil && r.Context().Err() == nil {
 			h.log.Warn("an answer to another server was cut short", "error", err)
@@ -145,7 +168,18 @@ func (h *Handler) answers(p procedure) http.Handler {
 	})
 }
 
-// pack packs what fill writes. It reports whether something was absent.
+// packAll packs what fill writes, and the end of the answer. It reports whether something was absent.
+func (h *Handler) packAll(to io.Writer, fill func(w *writer) error) (absent bool, err error) {
+	return h.pack(to, func(w *writer) error {
+		if err := fill(w); err != nil {
+			return err
+		}
+		w.kind(kindEnd)
+		return w.err
+	})
+}
+
+// pack packs what fill writes as one frame. It reports whether something was absent.
 func (h *Handler) pack(to io.Writer, fill func(w *writer) error) (absent bool, err error) {
 	z, err := h.encoder(to)
 	if err != nil {
@@ -156,7 +190,6 @@ func (h *Handler) pack(to io.Writer, fill func(w *writer) error) (absent bool, e
 	if err := fill(w); err != nil {
 		return false, err
 	}
-	w.kind(kindEnd)
 	return w.absent, errors.Join(w.err, w.w.Flush(), z.Close())
 }
 
@@ -166,7 +199,7 @@ func (h *Handler) sendShared(
 ) error {
 	b, err := h.shared.get(r.Context(), image.Sum(append([]byte(r.URL.Path), body...)),
 		func(ctx context.Context, to *bytes.Buffer) (keep bool, err error) {
-			absent, err := h.pack(to, func(w *writer) error { return fill(ctx, w) })
+			absent, err := h.packAll(to, func(w *writer) error { return fill(ctx, w) })
 			return !absent, err
 		})
 	if err == nil {
@@ -177,7 +210,7 @@ func (h *Handler) sendShared(
 
 // sharesFile reports whether the answer about a file is small enough to be shared.
 func (h *Handler) sharesFile(r request) bool {
-	f, err := h.store.OpenBlob(r.of)
+	f, err := h.open(r.of)
 	if err != nil {
 		return false
 	}
@@ -206,9 +239,21 @@ func (t *timed) Write(p []byte) (int, error) {
 	return t.w.Write(p)
 }
 
-// name names servers that have the version that is asked for: a few of them, others to each asker.
-func (h *Handler) name(r request, header http.Header) {
-	list := h.holders(r.of)
+// open opens a blob that this server has, or that has just arrived.
+func (h *Handler) open(d image.Digest) (*os.File, error) {
+	if h.puller == nil {
+		return h.store.OpenBlob(d)
+	}
+	return h.puller.openBlob(d)
+}
+
+// name names servers that have the version that is asked for: a few of them, others to each asker. It also names those
+// that are getting it.
+func (h *Handler) name(r *http.Request, of image.Digest, header http.Header) {
+	if getters := h.getters(r, of); len(getters) > 0 {
+		header.Set(gettersHeader, strings.Join(getters[:min(len(getters), maxGetters)], ","))
+	}
+	list := h.holders(of)
 	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	if len(list) > 0 {
 		header.Set(holdersHeader, strings.Join(list[:min(len(list), maxHolders)], ","))
@@ -339,7 +384,7 @@ func (h *Handler) blobs(ctx context.Context, r request, w *writer) error {
 }
 
 func (h *Handler) blob(d image.Digest, w *writer) error {
-	f, err := h.store.OpenBlob(d)
+	f, err := h.open(d)
 	if errors.Is(err, store.ErrNotFound) {
 		w.kind(kindAbsent)
 		return nil
@@ -363,7 +408,7 @@ func (h *Handler) blob(d image.Digest, w *writer) error {
 
 // file sends a file from an offset on, as its difference to the first base that this store has.
 func (h *Handler) file(ctx context.Context, r request, w *writer) error {
-	of, err := h.store.OpenBlob(r.of)
+	of, err := h.open(r.of)
 	if errors.Is(err, store.ErrNotFound) {
 		w.kind(kindAbsent)
 		return nil

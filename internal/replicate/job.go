@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"dim/internal/image"
 	"dim/internal/store"
 )
 
@@ -26,6 +28,7 @@ const (
 type job struct {
 	needs []*need
 	large bool
+	owner *peer          // a partial source that is to be asked; nil: one with the whole version is
 	alone bool           // one source has to deliver all of a file, so that a wrong one can be told
 	plain bool           // a file is not to come as a difference
 	not   map[*peer]bool // sources that do not have it
@@ -33,29 +36,36 @@ type job struct {
 
 // begin makes the jobs.
 func (p *pull) begin(needs []*need) {
+	owners := p.owners(needs)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	small, n := &job{}, uint64(0)
+	p.needed = make(map[image.Digest]*need, len(needs))
+	small := map[*peer]*jobMaker{}
 	for _, x := range needs {
+		p.needed[x.digest] = x
 		p.all.files, p.all.bytes = p.all.files+1, p.all.bytes+x.size
+		owner := owners[x]
 		if x.size > large {
-			p.jobs = append(p.jobs, &job{needs: []*need{x}, large: true})
+			p.jobs = append(p.jobs, &job{needs: []*need{x}, large: true, owner: owner})
 			continue
 		}
-		small.needs, n = append(small.needs, x), n+x.size
-		if n >= jobBytes || len(small.needs) == maxBlobs {
-			p.jobs = append(p.jobs, small)
-			small, n = &job{}, 0
+		if small[owner] == nil {
+			small[owner] = &jobMaker{job: &job{owner: owner}}
+		}
+		if full := small[owner].add(x); full != nil {
+			p.jobs = append(p.jobs, full)
 		}
 	}
-	if len(small.needs) > 0 {
-		p.jobs = append(p.jobs, small)
+	for _, m := range small {
+		if len(m.job.needs) > 0 {
+			p.jobs = append(p.jobs, m.job)
+		}
 	}
 	// The largest files come first, because one of them at the end would be waited for alone.
 	slices.SortStableFunc(p.jobs, func(a, b *job) int {
 		switch {
 		case a.large && b.large:
-			return int(min(b.needs[0].size, 1<<40)) - int(min(a.needs[0].size, 1<<40))
+			return cmp.Compare(b.needs[0].size, a.needs[0].size)
 		case a.large:
 			return -1
 		case b.large:
@@ -64,6 +74,23 @@ func (p *pull) begin(needs []*need) {
 		return 0
 	})
 	p.left, p.planned, p.started = p.all, true, time.Now()
+}
+
+// jobMaker gathers small blobs for a job.
+type jobMaker struct {
+	job   *job
+	bytes uint64
+}
+
+// add adds a blob. It returns the job if that is full.
+func (m *jobMaker) add(x *need) *job {
+	m.job.needs, m.bytes = append(m.job.needs, x), m.bytes+x.size
+	if m.bytes < jobBytes && len(m.job.needs) < maxBlobs {
+		return nil
+	}
+	full := m.job
+	m.job, m.bytes = &job{owner: full.owner}, 0
+	return full
 }
 
 // work works on jobs with one source until none is left that it may do.
@@ -98,7 +125,7 @@ func (p *pull) take(s *peer) *job {
 		if p.err != nil || s.out || len(p.jobs) == 0 && p.working == 0 {
 			return nil
 		}
-		if i := slices.IndexFunc(p.jobs, func(j *job) bool { return !j.not[s] }); i >= 0 {
+		if i := slices.IndexFunc(p.jobs, func(j *job) bool { return p.may(s, j) }); i >= 0 {
 			j := p.jobs[i]
 			p.jobs = slices.Delete(p.jobs, i, i+1)
 			p.working++
@@ -118,10 +145,11 @@ func (p *pull) done(ctx context.Context, s *peer, rest *job, err error) {
 	defer p.changed.Broadcast()
 	p.working--
 	if rest != nil && len(rest.needs) > 0 {
+		rest.owner = nil
 		p.jobs = append(p.jobs, rest)
 	}
 	for _, j := range p.jobs {
-		if p.err == nil && !slices.ContainsFunc(p.peers, func(s *peer) bool { return !s.out && !j.not[s] }) {
+		if p.err == nil && !slices.ContainsFunc(p.peers, func(s *peer) bool { return p.may(s, j) }) {
 			if err == nil {
 				err = errAbsent
 			}
@@ -163,6 +191,11 @@ func (p *pull) drop(s *peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.out = true
+	for _, j := range p.jobs {
+		if j.owner == s {
+			j.owner = nil
+		}
+	}
 	p.changed.Broadcast()
 }
 
@@ -201,14 +234,40 @@ type sharedBatch struct {
 }
 
 func (p *pull) newBatch() (*sharedBatch, error) {
-	b, err := p.o.store.Begin()
+	b, err := p.o.store.BeginResumable()
 	if err != nil {
 		return nil, &localError{err}
 	}
 	return &sharedBatch{Batch: b}, nil
 }
 
-// use returns the batch of small blobs. Its users must be told when they are done.
+// put lets add put blobs into the batch that all jobs share, and commits that when it is full.
+func (p *pull) put(ctx context.Context, add func(b *store.Batch) error) error {
+	b, err := p.use()
+	if err != nil {
+		return err
+	}
+	err = add(b.Batch)
+	_, bytes := b.Staged()
+	b.users.Done()
+	if bytes < batchBytes || !p.retire(b) {
+		return err
+	}
+	return errors.Join(err, p.commit(ctx, b))
+}
+
+// retire replaces a full batch. It returns false if another job has done that.
+func (p *pull) retire(b *sharedBatch) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.batch != b {
+		return false
+	}
+	p.batch = nil
+	return true
+}
+
+// use returns the batch that jobs put to. Its users must be told when they are done.
 func (p *pull) use() (*sharedBatch, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +282,7 @@ func (p *pull) use() (*sharedBatch, error) {
 	return p.batch, nil
 }
 
-// swap replaces the batch of small blobs.
+// swap replaces the batch that jobs put to.
 func (p *pull) swap(b *sharedBatch) *sharedBatch {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 // Options of a Puller.
 type Options struct {
 	Store *store.Store
+	Name  string                           // of this server
 	Named func(name string) (Source, bool) // the server with a name, if this server may ask it; nil: none is asked
 	Rate  func() uint64                    // bytes a second that may be received now; 0: any. nil: any
 	Log   *slog.Logger
@@ -27,10 +28,12 @@ type Options struct {
 // Puller brings versions into a store.
 type Puller struct {
 	store  *store.Store
+	name   string
 	named  func(string) (Source, bool)
 	log    *slog.Logger
 	limit  limiter
 	ledger *ledger
+	packed *sharedAnswers // packed answers that have arrived and that other servers may ask for
 
 	pulling sync.Mutex // held by Pull
 
@@ -43,7 +46,10 @@ func New(o Options) *Puller {
 	if o.Rate == nil {
 		o.Rate = func() uint64 { return 0 }
 	}
-	return &Puller{store: o.Store, named: o.Named, log: o.Log, limit: limiter{rate: o.Rate}, ledger: newLedger()}
+	return &Puller{
+		store: o.Store, name: o.Name, named: o.Named, log: o.Log, limit: limiter{rate: o.Rate}, ledger: newLedger(),
+		packed: new(sharedAnswers),
+	}
 }
 
 // Progress is how far a pull is.
@@ -84,7 +90,9 @@ func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) er
 	if len(peers) == 0 {
 		return fmt.Errorf("pull %s: there is no server to ask", v.Ref())
 	}
-	q := &pull{o: p, v: v, peers: peers, trees: map[image.Digest]image.Tree{}, started: time.Now()}
+	q := &pull{
+		o: p, v: v, peers: peers, trees: map[image.Digest]image.Tree{}, started: time.Now(), news: make(chan struct{}),
+	}
 	q.changed = sync.NewCond(&q.mu)
 	p.show(q)
 	defer p.show(nil)
@@ -108,6 +116,8 @@ type need struct {
 	size   uint64
 	sparse bool
 	before image.Digest // the blob that its path has in an earlier version; zero: none
+
+	batch *store.Batch // that it has arrived in; nil: it has not. Guarded by pull.mu
 }
 
 type amount struct {
@@ -126,12 +136,16 @@ type pull struct {
 	root  *image.Entry   // nil: not here yet
 	trees map[image.Digest]image.Tree
 
+	exchanging bool // parts are exchanged with other servers; set before planned is
+
 	mu      sync.Mutex // guards what follows, and all of peers
 	changed *sync.Cond // something of jobs, working, peers or err
 	jobs    []*job     // that nobody works on
 	working int        // on jobs
 	err     error      // ends the pull
 	batch   *sharedBatch
+	needed  map[image.Digest]*need // all that was missing at the beginning
+	news    chan struct{}          // closed and replaced when blobs have arrived
 
 	all, left amount
 	started   time.Time // of the pull, then of the transfer of content
@@ -156,6 +170,9 @@ func (p *pull) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go p.watchUntil(ctx)
+	if err := p.resume(ctx); err != nil {
+		return err
+	}
 	if err := p.findBases(); err != nil {
 		return err
 	}
@@ -163,6 +180,7 @@ func (p *pull) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.findGetters(ctx, needs)
 	p.begin(needs)
 	if err := p.transfer(ctx); err != nil {
 		if kerr := p.keep(ctx); kerr != nil && !isLocal(err) {
@@ -184,6 +202,15 @@ func (p *pull) watchUntil(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// resume stores what a killed process has left of a pull.
+func (p *pull) resume(ctx context.Context) error {
+	blobs, bytes, err := p.o.store.Resume(ctx)
+	if blobs > 0 {
+		p.o.log.Info("parts of an interrupted pull stored", "count", blobs, "bytes", bytes)
+	}
+	return err
 }
 
 // findBases finds the versions of the image that are in the store.

@@ -9,6 +9,9 @@
 //  2. the blobs that are named in those trees and are not in the store. Many small blobs travel in one answer. A file
 //     of more than 1 MiB travels as its difference to the file that had its path before, if both sides have that.
 //
+// Servers that get a version at the same time exchange its parts: see exchange.go. So a source is either one that has
+// the whole version, or a partial one.
+//
 // docs/formats/peer.md is the specification of both.
 //
 // # Invariants
@@ -19,7 +22,8 @@
 //
 // # Interruptions
 //
-// Blobs are stored in batches, so what has arrived stays when a pull ends early, and is not asked for again. When a
+// Blobs are stored in batches, so what has arrived stays when a pull ends early, and is not asked for again. That also
+// holds when the process is killed: the next pull stores the blobs that were not committed (store.Resume). When a
 // connection breaks in the middle of a large file or of a listing, the next request asks for the rest, from any source.
 //
 // # Concurrency

@@ -9,28 +9,13 @@ import (
 
 // smallJob asks a source for small blobs. It returns those that are left, with the error if they are for that.
 func (p *pull) smallJob(ctx context.Context, s *peer, j *job) (rest *job, err error) {
-	b, err := p.use()
-	if err != nil {
-		return j, err
-	}
-	rest, err = p.smallBlobs(ctx, s, j, b.Batch)
-	_, bytes := b.Staged()
-	b.users.Done()
-	if bytes < batchBytes || !p.retire(b) {
-		return rest, err
-	}
-	return rest, errors.Join(err, p.commit(ctx, b))
-}
-
-// retire replaces a full batch. It returns false if another job has done that.
-func (p *pull) retire(b *sharedBatch) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.batch != b {
-		return false
-	}
-	p.batch = nil
-	return true
+	rest = j
+	err = p.put(ctx, func(b *store.Batch) (err error) {
+		rest, err = p.smallBlobs(ctx, s, j, b)
+		return err
+	})
+	p.tell()
+	return rest, err
 }
 
 func (p *pull) smallBlobs(ctx context.Context, s *peer, j *job, b *store.Batch) (rest *job, err error) {
@@ -56,10 +41,12 @@ func (p *pull) smallBlobs(ctx context.Context, s *peer, j *job, b *store.Batch) 
 		if err != nil {
 			return &job{needs: append(absent, j.needs[i:]...), not: j.not}, a.cause(err)
 		}
+		p.here(n, b)
 		p.got(1, int64(n.size))
 	}
 	err = a.cause(a.finish())
 	if len(absent) == 0 {
+		a.relay(blobsPath, r)
 		return nil, err
 	}
 	return &job{needs: absent, not: with(j.not, s)}, err

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -102,11 +100,12 @@ func (l *ledger) usable(list []Source) []*peer {
 // peer is a source within one pull. Its fields are guarded by pull.mu.
 type peer struct {
 	Source
-	out    bool // it is not asked any more
-	failed int  // in a row
-	bytes  uint64
-	took   time.Duration
-	active map[*answer]struct{}
+	partial bool // it is getting the version itself; set before the peer is used
+	out     bool // it is not asked any more
+	failed  int  // in a row
+	bytes   uint64
+	took    time.Duration
+	active  map[*answer]struct{}
 }
 
 // answer is the answer to a request, while it is read.
@@ -120,6 +119,10 @@ type answer struct {
 	started time.Time
 	last    time.Time // when bytes arrived; guarded by pull.mu
 	got     uint64    // guarded by pull.mu
+	waits   pending
+
+	kept  *bytes.Buffer // what arrives, packed, for other servers; nil: it is not kept
+	ended bool          // all has arrived
 }
 
 // ask sends a request to a source. The answer must be closed.
@@ -139,6 +142,7 @@ func (a *answer) open(path string, r request) error {
 	if err != nil {
 		return err
 	}
+	a.pull.parts(a.from, req)
 	resp, err := a.from.HTTP.Do(req)
 	if err != nil {
 		return err
@@ -147,13 +151,19 @@ func (a *answer) open(path string, r request) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		a.pull.name(resp.Header.Get(holdersHeader))
+		a.pull.getters(resp.Header.Get(gettersHeader))
 	case http.StatusServiceUnavailable:
 		return errBusy
 	default:
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
 	}
-	a.reader, err = newReader(readerFunc(a.read))
+	if a.pull.exchanging && !a.from.partial && path != treesPath {
+		a.kept = new(bytes.Buffer)
+	}
+	if a.reader, err = newReader(readerFunc(a.read)); err == nil && a.from.partial {
+		a.reader.waits = a
+	}
 	return err
 }
 
@@ -166,6 +176,10 @@ func (a *answer) read(b []byte) (int, error) {
 			return n, err
 		}
 	}
+	if a.kept != nil {
+		a.keep(b[:n])
+	}
+	a.ended = a.ended || errors.Is(err, io.EOF)
 	a.pull.arrived(a, n)
 	return n, err
 }
@@ -180,7 +194,7 @@ func (a *answer) finish() error {
 }
 
 func (a *answer) drain() {
-	_, _ = io.CopyN(io.Discard, a.body, 4<<10)
+	_, _ = io.CopyN(io.Discard, readerFunc(a.read), 4<<10)
 	a.pull.mu.Lock()
 	defer a.pull.mu.Unlock()
 	a.from.failed = 0
@@ -207,22 +221,8 @@ func (a *answer) close() {
 
 // name adds sources that a source has named.
 func (p *pull) name(names string) {
-	if p.o.named == nil || names == "" || len(names) > 4<<10 {
-		return
-	}
-	var list []Source
-	for _, name := range strings.SplitN(names, ",", maxHolders+1) {
-		if s, ok := p.o.named(name); ok {
-			list = append(list, s)
-		}
-	}
-	more := p.o.ledger.usable(list)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range more {
-		if !p.planned && !slices.ContainsFunc(p.peers, func(known *peer) bool { return known.Name == s.Name }) {
-			p.peers = append(p.peers, s)
-		}
+	for _, s := range p.named(names, maxHolders) {
+		p.addPeer(s)
 	}
 }
 
@@ -275,6 +275,9 @@ func (p *pull) watch() {
 		}
 		for a := range s.active {
 			quiet := time.Since(a.last)
+			if since := a.waits.since; !since.IsZero() && quiet < hesitant {
+				quiet = time.Since(since)
+			}
 			slow := others && (quiet > hesitant || time.Since(a.started) > hesitant && s.rate()*unfair < best)
 			if slow || quiet > stalled {
 				a.cancel(errSlow)

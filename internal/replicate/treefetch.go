@@ -20,7 +20,7 @@ func (p *pull) fetchTrees(ctx context.Context, wanted []image.Digest) error {
 	err := errAbsent
 	for range patience {
 		for _, s := range p.sources() {
-			if p.isOut(s) {
+			if p.isOut(s) || s.partial {
 				continue
 			}
 			if err = x.from(ctx, s); err == nil {

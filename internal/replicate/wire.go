@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -62,6 +63,7 @@ const (
 	kindLiteral = 'l' // bytes that follow
 	kindZeros   = 'z' // zeros
 	kindAbsent  = 'a' // the source does not have what was asked for
+	kindPending = 'p' // the source is getting what was asked for; how many bytes of the version it has got
 	kindEnd     = 'e' // the answer is complete
 )
 
@@ -113,6 +115,16 @@ type reader struct {
 	z   *zstd.Decoder
 	b   *bufio.Reader
 	out uint64 // bytes unpacked
+
+	waits waiter // nil: the source has no reason to let this server wait
+}
+
+// waiter is told of the records that let this server wait.
+type waiter interface {
+	// pend is called for each of them. Its error ends the answer.
+	pend(progress uint64) error
+	// resumed is called when another record follows.
+	resumed()
 }
 
 // packing bounds the bytes that an answer may have more than what it unpacks to. An honest encoder adds a header, and
@@ -167,10 +179,24 @@ func (d *reader) readUnpacked(p []byte) (int, error) {
 func (d *reader) close() { d.z.Close() }
 
 // kind reads the kind of the next record. The end of the answer comes as io.ErrUnexpectedEOF: a complete answer has a
-// last record.
+// last record. It skips the records that let this server wait.
 func (d *reader) kind() (byte, error) {
-	k, err := d.b.ReadByte()
-	return k, early(err)
+	for waited := false; ; waited = true {
+		k, err := d.b.ReadByte()
+		if err != nil || k != kindPending || d.waits == nil {
+			if waited && err == nil {
+				d.waits.resumed()
+			}
+			return k, early(err)
+		}
+		n, err := d.number(math.MaxInt64)
+		if err == nil {
+			err = d.waits.pend(n)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
 }
 
 func early(err error) error {

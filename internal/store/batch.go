@@ -79,12 +79,14 @@ var errEnded = errors.New("batch has ended")
 func (b *Batch) OnHashed(f func(bytes uint64)) { b.hashed = f }
 
 // Begin starts a batch.
-func (s *Store) Begin() (*Batch, error) {
+func (s *Store) Begin() (*Batch, error) { return s.begin("") }
+
+func (s *Store) begin(prefix string) (*Batch, error) {
 	prune, err := s.lock(pruneLock, unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := s.makeStaging()
+	dir, err := s.makeStaging(prefix)
 	if err != nil {
 		prune.Unlock()
 		return nil, fmt.Errorf("begin batch: %w", err)
@@ -92,11 +94,11 @@ func (s *Store) Begin() (*Batch, error) {
 	return &Batch{s: s, prune: prune, dir: dir, staged: map[object]struct{}{}, hashed: func(uint64) {}}, nil
 }
 
-// makeStaging makes a staging directory and locks it. Between the two, removeAbandoned of another process may remove
-// the directory; then it tries again.
-func (s *Store) makeStaging() (*os.File, error) {
+// makeStaging makes a staging directory whose name has a prefix, and locks it. Between the two, removeAbandoned of
+// another process may remove the directory; then it tries again.
+func (s *Store) makeStaging(prefix string) (*os.File, error) {
 	for range 100 {
-		name, err := os.MkdirTemp(s.path(stagingDir), "")
+		name, err := os.MkdirTemp(s.path(stagingDir), prefix+"*")
 		if err != nil {
 			return nil, err
 		}
@@ -357,7 +359,7 @@ func (b *Batch) syncObjects() error {
 	}
 	var g errgroup.Group
 	for o := range b.staged {
-		g.Go(func() error { return syncFile(b.dir.Name() + "/" + objectPath(o.kind, o.digest)) })
+		g.Go(func() error { return syncFile(b.stagedPath(o)) })
 	}
 	return g.Wait()
 }

@@ -78,13 +78,16 @@ func holder(f *os.File) string {
 	return "another process"
 }
 
-// removeAbandoned removes the staging directories that no batch has locked.
-func (s *Store) removeAbandoned() error {
+// removeAbandoned removes the staging directories that no batch has locked, but for those that keep returns true for.
+func (s *Store) removeAbandoned(keep func(name string) bool) error {
 	names, err := os.ReadDir(s.path(stagingDir))
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
+		if keep(name.Name()) {
+			continue
+		}
 		if err := removeUnlocked(s.path(stagingDir, name.Name())); err != nil {
 			return err
 		}
@@ -93,19 +96,29 @@ func (s *Store) removeAbandoned() error {
 }
 
 func removeUnlocked(dir string) error {
-	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	f, err := openUnlocked(dir)
+	if f == nil {
 		return err
 	}
 	defer f.Close()
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil
-		}
-		return err
-	}
 	return os.RemoveAll(dir)
+}
+
+// openUnlocked opens and locks a staging directory. It returns nil if a batch has locked it, or if it is gone.
+func openUnlocked(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return f, nil
 }

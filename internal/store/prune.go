@@ -68,7 +68,8 @@ func (s *Store) Garbage(ctx context.Context, without []image.Ref, roots []image.
 	return m.rest()
 }
 
-// Sweep removes the objects that neither a version nor one of roots leads to. While a batch or a Hold is open, the
+// Sweep removes the objects that neither a version nor one of roots leads to, and the batches that processes have left
+// behind. While a batch or a Hold is open, the
 // error is a *LockedError, at once, and nothing is removed. If ctx or the process ends in the middle, a later Sweep
 // removes the rest: at any time the store has all objects that its trees lead to.
 func (s *Store) Sweep(ctx context.Context, roots []image.Digest) (Garbage, error) {
@@ -80,6 +81,9 @@ func (s *Store) Sweep(ctx context.Context, roots []image.Digest) (Garbage, error
 		return Garbage{}, err
 	}
 	defer lock.Unlock()
+	if err := s.removeAbandoned(func(string) bool { return false }); err != nil {
+		return Garbage{}, err
+	}
 	g, err := s.Garbage(ctx, nil, roots)
 	if err != nil || g.Objects == 0 {
 		return g, err

@@ -83,7 +83,7 @@ const (
 )
 
 // Open opens the store in dir, and creates it if there is none. It removes the unfinished batches of processes that
-// have ended.
+// have ended, but for resumable ones.
 func Open(dir string, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -119,7 +119,7 @@ func (s *Store) prepare() error {
 			return err
 		}
 	}
-	return s.removeAbandoned()
+	return s.removeAbandoned(isResumable)
 }
 
 func (s *Store) checkFormat() error {
