@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -17,7 +19,7 @@ import (
 func (api *API) addSources() {
 	for _, s := range []problems.Source{
 		api.imageProblems, api.rolloutProblems, api.lostProblems,
-		api.otherServerProblems, api.nodeProblems, api.pushProblems, api.machineProblems,
+		api.otherServerProblems, api.nodeProblems, api.pushProblems, api.dhcpProblems, api.machineProblems,
 	} {
 		api.Problems.Add(s)
 	}
@@ -213,6 +215,35 @@ func (api *API) machineProblems(ctx context.Context) []problems.Problem {
 			About: problems.Subject{Kind: problems.KindMachine, Name: m.MAC},
 			Text:  "asks for a boot and is not answered: " + m.Asked, Since: m.First,
 			Hint: "if it is a node, write its MAC into the description",
+		})
+	}
+	return list
+}
+
+// dhcpProblems lists the DHCP servers that answer on the networks of this server and are not of the cluster.
+func (api *API) dhcpProblems(context.Context) []problems.Problem {
+	c := api.Follow.Cluster()
+	var list []problems.Problem
+	for _, x := range api.Unknown.Servers() {
+		i := slices.IndexFunc(c.Networks, func(n *cluster.Network) bool { return n.Subnet.Contains(x.Network) })
+		if time.Since(x.Last) > unknownFor || c.HasServerAt(x.Address) || i >= 0 && c.Networks[i].Proxy {
+			continue
+		}
+		client, did := x.MAC.String(), "refuses a request of "
+		if n, _, ok := c.NodeByMAC(x.MAC); ok {
+			client = "node " + string(n.Name)
+		}
+		if x.Offered.IsValid() {
+			did = "gives " + x.Offered.String() + " to "
+		}
+		text := did + client
+		if i >= 0 {
+			text += " on network " + c.Networks[i].Name
+		}
+		list = append(list, problems.Problem{
+			About: problems.Subject{Kind: problems.KindDHCP, Name: x.Address.String()}, Text: text, Since: x.First,
+			Hint: `switch it off on that network, or let it ignore the nodes; if it is to give their addresses, ` +
+				`declare dhcp="proxy" of the network`,
 		})
 	}
 	return list

@@ -24,6 +24,7 @@ type Client struct {
 	IPXE        bool           // it is iPXE
 	WantsConfig bool           // it requests option 209
 	BOOTP       bool           // it asks by BOOTP
+	Taken       netip.Addr     // the address that it takes from another DHCP server; zero: none
 	Declined    bool           // it refuses its address, because another machine uses it
 
 	// Unprivileged: the message comes from a port of the relay's machine that any user may use.
@@ -50,6 +51,8 @@ type Lease struct {
 	NextServer netip.Addr
 	BootFile   string
 	Options    map[uint8][]byte
+
+	Proxy bool // another DHCP server gives the address
 }
 
 // DHCP options that boot decisions set.
@@ -79,10 +82,14 @@ func (p *Policy) DHCP(c Client) (Answer, error) {
 		HostName: string(t.Node.Name),
 		Domain:   p.Cluster().Domain,
 		MTU:      network.MTU,
+		Proxy:    network.Proxy,
 	}}
 	switch {
 	case c.Declined:
 		a.Event = Event{Stage: StageDHCP, Error: "another machine uses " + t.card.Address.String()}
+	case network.Proxy && c.Taken.IsValid() && c.Taken != t.card.Address:
+		a.Event = Event{Stage: StageDHCP, Error: fmt.Sprintf("the DHCP server of network %s gives %s the address %s: "+
+			"declare it, or let that server give it %s", network.Name, t.card.Name, c.Taken, t.card.Address)}
 	case t.card == t.Node.Boot():
 		a.Event = p.addBoot(&a.Lease, c, &t)
 	default:
@@ -172,6 +179,12 @@ func (p *Policy) addBoot(l *Lease, c Client, t *Target) Event {
 	switch firmware {
 	case ipxe:
 		l.BootFile = t.url("/boot/ipxe")
+		if l.Proxy {
+			// iPXE recognizes the offer of a proxy by its class. It ignores a boot file without a next server.
+			l.Options[optVendorClass] = []byte("PXEClient")
+			l.NextServer = t.addr
+			break
+		}
 		// no-pxedhcp=1: do not wait (some 3 s) for the offer of a proxy DHCP server.
 		l.Options[optIPXE] = []byte{0xb0, 1, 1}
 	case pxelinux, silent:
@@ -197,6 +210,10 @@ func (p *Policy) obstacle(f firmware, x *class, t *Target) string {
 	}
 	if text := x.mismatch(t.Node.Image); text != "" {
 		return text
+	}
+	if f == pxelinux && t.card.Network.Proxy {
+		return fmt.Sprintf("%s takes no boot file from a proxy: let the DHCP server of network %s name %s as its "+
+			"next server, and the configuration %s with option 209", x.name, t.card.Network.Name, t.addr, configName)
 	}
 	if f == unsupported || (f == pxe || f == httpBoot) && !slices.ContainsFunc(x.loaders, p.HasLoader) {
 		return x.noLoader(f)

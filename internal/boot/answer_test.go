@@ -250,3 +250,43 @@ func eventText(e Event) string {
 	}
 	return strings.TrimSpace(string(e.Stage) + " " + e.Detail)
 }
+
+func TestBesideAnotherDHCPServerOnlyABootFileIsGiven(t *testing.T) {
+	const pxeClass = "PXEClient:Arch:00007:UNDI:003016"
+	tests := []struct {
+		name    string
+		node    byte
+		client  Client
+		file    string
+		options map[uint8][]byte
+		event   string
+	}{
+		{"firmware", 1, Client{Archs: []uint16{7}, VendorClass: pxeClass}, "snponly.efi",
+			map[uint8][]byte{60: []byte("PXEClient"), 43: {6, 1, 8, 255}}, "dhcp PXE, UEFI x86_64"},
+		{"firmware that takes the declared address", 1,
+			Client{Archs: []uint16{7}, VendorClass: pxeClass, Taken: addr("10.77.0.11")}, "snponly.efi",
+			map[uint8][]byte{60: []byte("PXEClient"), 43: {6, 1, 8, 255}}, "dhcp PXE, UEFI x86_64"},
+		{"firmware that takes another address", 1,
+			Client{Archs: []uint16{7}, VendorClass: pxeClass, Taken: addr("10.77.0.99")}, "", nil,
+			"dhcp! the DHCP server of network boot gives eth0 the address 10.77.0.99: " +
+				"declare it, or let that server give it 10.77.0.11"},
+		{"iPXE", 1, Client{IPXE: true}, "http://10.77.0.1/boot/ipxe",
+			map[uint8][]byte{60: []byte("PXEClient")}, "dhcp iPXE"},
+		{"SLOF", 3, Client{Archs: []uint16{12}}, "", map[uint8][]byte{},
+			"dhcp! Open Firmware takes no boot file from a proxy: let the DHCP server of network boot name 10.77.0.1 " +
+				"as its next server, and the configuration pxelinux.cfg/default with option 209"},
+		{"the client of an operating system", 1, Client{}, "", map[uint8][]byte{}, ""},
+	}
+	for _, tt := range tests {
+		p := newPolicy(t, "is1")
+		p.Cluster().Networks[0].Proxy = true
+		tt.client.MAC = p.Cluster().Nodes[tt.node-1].Boot().MAC
+		a := testkit.Value(p.DHCP(tt.client))(t)
+		if !a.Lease.Proxy || a.Lease.BootFile != tt.file || eventText(a.Event) != tt.event {
+			t.Errorf("%s: file %q, event %q, %+v", tt.name, a.Lease.BootFile, eventText(a.Event), a.Lease)
+		}
+		if d := cmp.Diff(tt.options, a.Lease.Options); d != "" {
+			t.Errorf("%s: options: %s", tt.name, d)
+		}
+	}
+}

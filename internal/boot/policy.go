@@ -114,6 +114,9 @@ func (p *Policy) Target(n *cluster.Node, card *cluster.Interface) (Target, error
 // url returns the URL of a path on this server.
 func (t *Target) url(path string) string { return "http://" + t.http() + path }
 
+// Proxied reports whether another DHCP server gives the node its address.
+func (t *Target) Proxied() bool { return t.card.Network.Proxy }
+
 // http returns host and port of this server's HTTP service, without the port if it is the usual one.
 func (t *Target) http() string {
 	if t.self.Ports.HTTP == 80 {

@@ -37,7 +37,9 @@ func (b *builder) network(it *item) {
 			b.add(v.at, "mtu=%q: must be 576 to 65535", v.text)
 		}
 	}
-	v, _ := it.get("admin")
+	v, _ := it.get("dhcp")
+	n.Proxy = v.text == "proxy"
+	v, _ = it.get("admin")
 	n.Admin = v.text == "yes"
 	v, _ = it.get("insecure")
 	n.Insecure = v.text == "yes"

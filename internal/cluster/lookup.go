@@ -124,6 +124,13 @@ func (n *Node) Interface(name string) *Interface {
 	return nil
 }
 
+// HasServerAt reports whether a server of the cluster has that address.
+func (c *Cluster) HasServerAt(a netip.Addr) bool {
+	return slices.ContainsFunc(c.Servers, func(s *Server) bool {
+		return slices.ContainsFunc(s.Interfaces, func(card *Interface) bool { return card.Address == a })
+	})
+}
+
 // Has reports whether the server has the role.
 func (s *Server) Has(role Role) bool { return slices.Contains(s.Roles, role) }
 

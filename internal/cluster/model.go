@@ -79,6 +79,7 @@ type Network struct {
 	Gateway  netip.Addr // zero: none
 	DNS      []netip.Addr
 	MTU      int  // 0: the default
+	Proxy    bool // another DHCP server gives nodes their addresses; servers of the cluster only add what they boot
 	Admin    bool // hosts on it may mount /images/NAME@V read-only
 	Insecure bool // NFS calls from ports of 1024 and above are accepted, too
 }

@@ -145,6 +145,11 @@ func networkElement() *element {
 				doc: "The largest packet in bytes, 576 to 65535.",
 			},
 			{
+				name: "dhcp", kind: enum("serve", "proxy"), byDefault: "serve",
+				doc: "`serve`: image servers give nodes their addresses. `proxy`: another DHCP server of the site " +
+					"gives each node its declared address, and image servers tell firmware only what to boot.",
+			},
+			{
 				name: "admin", kind: enum("yes", "no"), byDefault: "no",
 				doc: "Whether hosts on this network may mount `/images/NAME@V` read-only and read the server's " +
 					"metrics. Nodes may not, whatever network they are on.",

@@ -111,3 +111,73 @@ func TestANodeBehindARelayIsServed(t *testing.T) {
 		return err == nil && n.Stage == "dhcp"
 	})
 }
+
+// machineAt makes a namespace with the interface cli, which is connected to the server's bridge.
+func machineAt(t *testing.T, name string, commands ...string) string {
+	t.Helper()
+	ns := fmt.Sprintf("dim-%s-%d", name, os.Getpid())
+	ip(t, "netns add "+ns)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+	ip(t, "link add p-"+name+" type veth peer name cli netns "+ns)
+	ip(t, "link set p-"+name+" master br0 up")
+	for _, c := range commands {
+		ip(t, "-n "+ns+" "+c)
+	}
+	ip(t, "-n "+ns+" link set lo up")
+	ip(t, "-n "+ns+" link set cli up")
+	return ns
+}
+
+// startDNSMasq starts a DHCP server in a namespace.
+func startDNSMasq(t *testing.T, ns string, args ...string) {
+	t.Helper()
+	background(t, "ip", append([]string{"netns", "exec", ns, "dnsmasq", "--conf-file=/dev/null", "--keep-in-foreground",
+		"--port=0", "--interface=cli", "--bind-interfaces", "--no-ping", "--leasefile-ro", "--user=root", "--pid-file=",
+		"--log-facility=-", "--log-dhcp"}, args...)...)
+}
+
+func TestAnotherDHCPServerIsAProblem(t *testing.T) {
+	testkit.NeedProgram(t, "dnsmasq")
+	testkit.NeedProgram(t, "busybox")
+	if !inNetwork(t) {
+		return
+	}
+	s := newNetworkSite(t)
+	s.start()
+	other := machineAt(t, "other", "addr add 10.77.0.66/24 dev cli")
+	startDNSMasq(t, other, "--dhcp-range=10.77.0.200,10.77.0.210")
+	problem := func() string {
+		for _, p := range s.status().Problems {
+			if strings.HasPrefix(p.About, "DHCP server 10.77.0.66") {
+				return p.Text
+			}
+		}
+		return ""
+	}
+	// Only the other server has an address for this machine. It requests it in a broadcast that names the server.
+	stranger := machineAt(t, "stranger", "link set cli address 02:00:00:00:00:09")
+	if got := udhcpc(t, stranger); !strings.Contains(got, "serverid='10.77.0.66'") {
+		t.Errorf("the stranger was given:\n%s", got)
+	}
+	testkit.Eventually(t, "the server is a problem", func() bool {
+		text := problem()
+		return strings.HasPrefix(text, "gives 10.77.0.2") &&
+			strings.HasSuffix(text, " to 02:00:00:00:00:09 on network boot")
+	})
+	// The node takes either offer. It wants answers by broadcast, which this server hears.
+	node := machineAt(t, "node", "link set cli address 52:54:00:4d:00:01")
+	testkit.Eventually(t, "the problem names the node", func() bool {
+		udhcpc(t, node, "-B")
+		return strings.HasSuffix(problem(), " to node n01 on network boot")
+	})
+	s.describe("", `dhcp="off" `, "", `insecure="yes"`, `dhcp="proxy"`, "127.0.0.0/8", "10.77.0.0/24",
+		`"127.0.0.{`, `"10.77.0.{`)
+	testkit.Must(t, s.stop())
+	s.start()
+	if got := udhcpc(t, node, "-B"); !strings.Contains(got, "serverid='10.77.0.66'") {
+		t.Errorf("beside the other server the node was given:\n%s", got)
+	}
+	if text := problem(); text != "" {
+		t.Errorf("a server that gives the addresses is a problem: %s", text)
+	}
+}

@@ -118,6 +118,8 @@ func (s *services) serve(ctx context.Context, l *sockets.Set) error {
 	}
 	if l.DHCP != nil {
 		g.Go(func() error { return s.dhcp.Serve(ctx, l.DHCP) })
+		g.Go(func() error { return s.dhcp.ServeBoot(ctx, l.Boot) })
+		g.Go(func() error { return s.dhcp.Listen(ctx, l.Answers) })
 	}
 	if l.RA != nil {
 		g.Go(func() error { return s.ra.Serve(ctx, l.RA) })
@@ -192,7 +194,7 @@ func answer(b *delivery.Server, storms *loadtest.Host) func(*dhcp.Request) (dhcp
 			MAC: r.MAC, Relay: r.Relay, Network: r.Network, Link: r.Interface.Name,
 			Local: r.Interface.Addresses,
 			Archs: archs, VendorClass: r.VendorClass, IPXE: r.IPXE, WantsConfig: r.WantsConfig, BOOTP: r.BOOTP,
-			Declined: r.Declined, Unprivileged: r.Unprivileged,
+			Declined: r.Declined, Taken: r.Taken(), Unprivileged: r.Unprivileged,
 		}
 		lease, simulated, err := storms.DHCP(b.Policy, c)
 		if !simulated {

@@ -81,6 +81,15 @@ type Server struct {
 // Serve answers messages that arrive on conn, a UDP socket on port 67 of the unspecified address, until ctx ends.
 // It does not close conn. The error is nil if ctx ended.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
+	return s.serve(ctx, conn, serverPort)
+}
+
+// ServeBoot is Serve for a socket on port 4011, on which clients ask for nothing but their boot file.
+func (s *Server) ServeBoot(ctx context.Context, conn net.PacketConn) error {
+	return s.serve(ctx, conn, bootPort)
+}
+
+func (s *Server) serve(ctx context.Context, conn net.PacketConn, port int) error {
 	p := ipv4.NewPacketConn(conn)
 	if err := p.SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true); err != nil {
 		return fmt.Errorf("serve dhcp: %w", err)
@@ -103,9 +112,10 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		}
 		s.counters.received.Add(1)
 		card := cards.get(cm.IfIndex, time.Now())
-		at := arrival{Interface: card, unicast: card.has(cm.Dst) || slices.Contains(s.Addresses, addr(cm.Dst))}
+		at := arrival{Interface: card, bootPort: port == bootPort}
+		at.unicast = card.has(cm.Dst) || slices.Contains(s.Addresses, addr(cm.Dst))
 		if a, ok := from.(*net.UDPAddr); ok {
-			at.port = uint16(a.Port)
+			at.from = netip.AddrPortFrom(addr(a.IP), uint16(a.Port))
 		}
 		out, to, ok := s.handle(buf[:n], at)
 		if !ok {
@@ -196,6 +206,9 @@ func (s *Server) handle(packet []byte, from arrival) (out []byte, to destination
 		return nil, to, false
 	}
 	lease, err := s.Answer(r)
+	if !lease.Proxy {
+		s.heardIn(r)
+	}
 	if err != nil {
 		s.noteUnknown(r, err)
 		return nil, to, false
@@ -218,7 +231,8 @@ func (s *Server) ignored(r *Request, from arrival) bool {
 	case r.Unprivileged && !r.Relay.IsValid():
 		s.counters.port.Add(1)
 		s.noteRefusal(Refusal{
-			MAC: r.MAC, Reason: fmt.Sprintf("it comes from port %d, which any user may use", from.port), Expected: true,
+			MAC: r.MAC, Expected: true,
+			Reason: fmt.Sprintf("it comes from port %d, which any user may use", from.from.Port()),
 		})
 	case s.Addresses != nil && !r.Relay.IsValid() && !from.unicast && !from.carries(s.Addresses):
 		s.counters.iface.Add(1)
@@ -253,7 +267,7 @@ func (s *Server) noteUnknown(r *Request, err error) {
 // noteUnanswered notes a message of a client that has a lease and gets no answer.
 func (s *Server) noteUnanswered(r *Request, l *Lease) {
 	switch {
-	case r.kind != typeRequest:
+	case r.kind != typeRequest || l.Proxy:
 		s.counters.silent.Add(1)
 	case r.takesOther(l):
 		s.counters.other.Add(1)
@@ -280,6 +294,7 @@ func (s *Server) log(r *Request, l *Lease, t messageType) {
 	switch {
 	case r.Declined:
 		client().Warn("dhcp address declined: another machine uses it")
+	case r.at.bootPort || l.Proxy:
 	case t == typeACK && r.kind == typeRequest || r.BOOTP:
 		client().Info("dhcp address given", "file", l.BootFile)
 	case t == typeNAK:

@@ -62,6 +62,9 @@ func message(t testing.TB, typ messageType, set func(*layers.DHCPv4), options ..
 	return buf.Bytes()
 }
 
+// port returns a source of messages of which only the port matters.
+func port(n uint16) netip.AddrPort { return netip.AddrPortFrom(netip.Addr{}, n) }
+
 func option(code uint8, data []byte) layers.DHCPOption {
 	return layers.NewDHCPOption(layers.DHCPOpt(code), data)
 }

@@ -25,14 +25,16 @@ type Machine struct {
 	Interface   string // the name of the interface on which its message arrived
 }
 
-// Machines is a list of unknown clients. It keeps a bounded number of them: a new one displaces the one whose last
-// message is oldest. It may be used by any number of goroutines.
+// Machines is a list of unknown clients, and one of other DHCP servers. It keeps a bounded number of them: a new client
+// displaces the one whose last message is oldest. It may be used by any number of goroutines.
 type Machines struct {
 	max int
 
 	mu    sync.Mutex
 	order *list.List // of *Machine: the one with the latest message is in front
 	byMAC map[string]*list.Element
+
+	servers []OtherServer // the one that was heard last is at the end
 }
 
 // NewMachines returns a Machines that keeps up to limit clients.

@@ -32,35 +32,35 @@ func relays(t *testing.T) []relayCase {
 	}
 	want, from := option(50, mine.AsSlice()), func(a netip.Addr) layers.DHCPOption { return option(54, a.AsSlice()) }
 	return []relayCase{
-		{"on the client's network", message(t, typeDiscover, by(relay)), arrival{port: 67}, relay,
+		{"on the client's network", message(t, typeDiscover, by(relay)), arrival{from: port(67)}, relay,
 			typeOffer, "10.77.0.254:67", server},
-		{"from port 68", message(t, typeDiscover, by(relay)), arrival{port: 68}, relay,
+		{"from port 68", message(t, typeDiscover, by(relay)), arrival{from: port(68)}, relay,
 			typeOffer, "10.77.0.254:67", server},
-		{"from a port of any user", message(t, typeDiscover, by(relay)), arrival{port: 40000}, relay,
+		{"from a port of any user", message(t, typeDiscover, by(relay)), arrival{from: port(40000)}, relay,
 			typeOffer, "10.77.0.254:67", server},
-		{"RFC 8357: on its own port", message(t, typeDiscover, by(relay), suboption(19)), arrival{port: 1067}, relay,
-			typeOffer, "10.77.0.254:1067", server},
+		{"RFC 8357: on its own port", message(t, typeDiscover, by(relay), suboption(19)),
+			arrival{from: port(1067)}, relay, typeOffer, "10.77.0.254:1067", server},
 		{"RFC 8357: a suboption with a value", message(t, typeDiscover, by(relay), suboption(19, 4, 0x2b)),
-			arrival{port: 1067}, relay, typeOffer, "10.77.0.254:1067", server},
+			arrival{from: port(1067)}, relay, typeOffer, "10.77.0.254:1067", server},
 		{"RFC 3527: elsewhere, naming the link", message(t, typeDiscover, by(elsewhere),
-			suboption(5, 10, 77, 0, 0)), arrival{port: 67}, own, typeOffer, "192.0.2.1:67", server},
+			suboption(5, 10, 77, 0, 0)), arrival{from: port(67)}, own, typeOffer, "192.0.2.1:67", server},
 		{"RFC 3011: elsewhere, the client naming its subnet", message(t, typeDiscover, by(elsewhere),
-			option(118, own.AsSlice())), arrival{port: 67}, own, typeOffer, "192.0.2.1:67", server},
+			option(118, own.AsSlice())), arrival{from: port(67)}, own, typeOffer, "192.0.2.1:67", server},
 		{"RFC 3527: the link comes before the subnet of the client", message(t, typeDiscover, by(elsewhere),
-			option(118, []byte{10, 99, 0, 0}), suboption(5, 10, 77, 0, 0)), arrival{port: 67}, own,
+			option(118, []byte{10, 99, 0, 0}), suboption(5, 10, 77, 0, 0)), arrival{from: port(67)}, own,
 			typeOffer, "192.0.2.1:67", server},
 		{"RFC 5107: an offer in its name", message(t, typeDiscover, by(relay), suboption(11, 10, 77, 0, 254)),
-			arrival{port: 67}, relay, typeOffer, "10.77.0.254:67", relay},
+			arrival{from: port(67)}, relay, typeOffer, "10.77.0.254:67", relay},
 		{"RFC 5107: its offer is taken", message(t, typeRequest, by(relay), want, from(relay),
-			suboption(11, 10, 77, 0, 254)), arrival{port: 67}, relay, typeACK, "10.77.0.254:67", relay},
+			suboption(11, 10, 77, 0, 254)), arrival{from: port(67)}, relay, typeACK, "10.77.0.254:67", relay},
 		{"RFC 5107: another offer is taken", message(t, typeRequest, by(relay), want, from(other),
-			suboption(11, 10, 77, 0, 254)), arrival{port: 67}, relay, 0, "", server},
+			suboption(11, 10, 77, 0, 254)), arrival{from: port(67)}, relay, 0, "", server},
 		{"a suboption that is cut off", message(t, typeDiscover, by(relay), option(82, []byte{1, 9, 'x'})),
-			arrival{port: 67}, relay, typeOffer, "10.77.0.254:67", server},
+			arrival{from: port(67)}, relay, typeOffer, "10.77.0.254:67", server},
 		{"a client that names a link itself", message(t, typeDiscover, nil, suboption(5, 10, 77, 0, 0)),
-			arrival{port: 68}, netip.Addr{}, typeOffer, "255.255.255.255:68", server},
+			arrival{from: port(68)}, netip.Addr{}, typeOffer, "255.255.255.255:68", server},
 		{"renewing past the relay", message(t, typeRequest, func(m *layers.DHCPv4) { m.ClientIP = mine.AsSlice() }),
-			arrival{port: 68, unicast: true}, mine, typeACK, "10.77.0.11:68", server},
+			arrival{from: port(68), unicast: true}, mine, typeACK, "10.77.0.11:68", server},
 	}
 }
 
@@ -124,7 +124,7 @@ func TestBOOTPIsAnswered(t *testing.T) {
 		"with options without an end": {bare, "255.255.255.255:68"},
 		"by a relay":                  {relayed, "10.77.0.254:67"},
 	} {
-		out, to, ok := s.handle(tt.in, arrival{port: clientPort})
+		out, to, ok := s.handle(tt.in, arrival{from: port(clientPort)})
 		if !ok || to.addr.String() != tt.to {
 			t.Errorf("%s: answered %v, to %v", name, ok, to.addr)
 			continue

@@ -24,11 +24,15 @@ type Lease struct {
 	NextServer netip.Addr // siaddr: the server of the boot file, if BootFile is not a URL
 	BootFile   string
 	Options    map[uint8][]byte // further options, which take precedence over the fields above
+
+	// Proxy: another server gives the address, and this one only adds what the client boots (PXE 2.1 section 2.2).
+	Proxy bool
 }
 
 const (
 	serverPort = 67
 	clientPort = 68
+	bootPort   = 4011 // on which clients ask the proxy alone, once they have an address (PXE 2.1 section 2.2.3)
 	// firstOrdinaryPort is the first port that any user of a machine may use.
 	firstOrdinaryPort = 1024
 	// infinite is the lease time of a lease that does not end (RFC 2131 section 3.3).
@@ -37,7 +41,12 @@ const (
 
 // answerTo returns the type of the answer to r from a client that is given l. It returns false if there is no answer.
 func answerTo(r *Request, l *Lease) (messageType, bool) {
-	if r.BOOTP {
+	switch {
+	case r.at.bootPort:
+		return typeACK, l.BootFile != "" && (r.kind == typeRequest || r.kind == typeInform)
+	case l.Proxy:
+		return typeOffer, l.BootFile != "" && r.kind == typeDiscover
+	case r.BOOTP:
 		return typeNone, true
 	}
 	switch r.kind {
@@ -84,10 +93,12 @@ type destination struct {
 func destinationOf(r *Request, l *Lease, t messageType) destination {
 	d := destination{from: l.Server}
 	switch {
+	case r.at.bootPort && r.at.from.Addr().IsValid():
+		d.addr, d.routed = r.at.from, true
 	case r.Relay.IsValid():
 		d.addr, d.routed = netip.AddrPortFrom(r.Relay, serverPort), true
 		if r.relay.ownPort {
-			d.addr = netip.AddrPortFrom(r.Relay, r.relay.fromPort)
+			d.addr = netip.AddrPortFrom(r.Relay, r.at.from.Port())
 		}
 	case r.Client == l.Address && t != typeNAK: // any other ciaddr could be the address of another machine
 		d.addr, d.routed = netip.AddrPortFrom(r.Client, clientPort), true
@@ -120,6 +131,12 @@ func encode(r *Request, l *Lease, t messageType) []byte {
 			p.Options[code] = v
 		}
 	}
+	if l.Proxy || r.at.bootPort {
+		l.boot(p, r)
+		l.options(p)
+		addBootItem(p, q)
+		return p.ToBytes()
+	}
 	if t == typeNAK {
 		p.SetBroadcast() // RFC 2131 section 4.3.2: a relay must broadcast it
 		p.UpdateOption(dhcpv4.OptMessage("that address is not yours: it is " + l.Address.String()))
@@ -140,8 +157,27 @@ func encode(r *Request, l *Lease, t messageType) []byte {
 func (l *Lease) fill(p *dhcpv4.DHCPv4, r *Request) {
 	l.network(p)
 	l.boot(p, r)
+	l.options(p)
+}
+
+// options adds the further options.
+func (l *Lease) options(p *dhcpv4.DHCPv4) {
 	for code, v := range l.Options {
 		p.Options[code] = v
+	}
+}
+
+// addBootItem repeats the item of the boot menu that a client names: it must be in the answer (PXE 2.1 section 2.2.4).
+func addBootItem(p, q *dhcpv4.DHCPv4) {
+	const vendor, item, length = uint8(dhcpv4.OptionVendorSpecificInformation), 71, 4
+	asked, given := q.Options[vendor], p.Options[vendor]
+	for len(asked) >= 2 && len(asked) >= 2+int(asked[1]) {
+		if asked[0] == item && asked[1] == length && len(given) > 0 {
+			end := len(given) - 1 // its end mark
+			p.Options[vendor] = slices.Concat(given[:end], asked[:2+length], given[end:])
+			return
+		}
+		asked = asked[2+int(asked[1]):]
 	}
 }
 

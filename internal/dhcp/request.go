@@ -53,6 +53,7 @@ type Request struct {
 
 	kind   messageType
 	relay  relayInfo
+	at     arrival
 	packet *dhcpv4.DHCPv4
 }
 
@@ -70,10 +71,9 @@ const (
 
 // relayInfo is what a relay says in option 82, as far as it matters here.
 type relayInfo struct {
-	link     netip.Addr // an address on the network of the client; zero: giaddr is one
-	server   netip.Addr // the server identifier that the client gets: messages to the server pass the relay; zero: none
-	ownPort  bool       // the relay receives answers on its source port
-	fromPort uint16     // the source port of the message
+	link    netip.Addr // an address on the network of the client; zero: giaddr is one
+	server  netip.Addr // the server identifier that the client gets: messages to the server pass the relay; zero: none
+	ownPort bool       // the relay receives answers on its source port
 }
 
 // parseRelayInfo decodes option 82. What is malformed or not known is left out: it is echoed all the same.
@@ -102,8 +102,9 @@ const (
 // arrival is how a message arrived.
 type arrival struct {
 	Interface
-	port    uint16 // its source port
-	unicast bool   // it was sent to an address of this server
+	from     netip.AddrPort // its source
+	unicast  bool           // it was sent to an address of this server
+	bootPort bool           // on bootPort, not on serverPort
 }
 
 // parse decodes a message of a client. Messages that are neither DHCP nor BOOTP over Ethernet are errors.
@@ -154,12 +155,13 @@ func newRequest(p *dhcpv4.DHCPv4, from arrival) *Request {
 		Server:       addr(p.ServerIdentifier()),
 		Relay:        addr(p.GatewayIPAddr),
 		Interface:    from.Interface,
-		Unprivileged: from.port >= firstOrdinaryPort,
+		Unprivileged: from.from.Port() >= firstOrdinaryPort && !from.bootPort,
 		Archs:        parseArchs(p.Options[uint8(dhcpv4.OptionClientSystemArchitectureType)]),
 		VendorClass:  printable(p.Options[uint8(dhcpv4.OptionClassIdentifier)]),
 		UserClass:    printable(userClass(p.Options[uint8(dhcpv4.OptionUserClassInformation)])),
 		HostName:     printable(p.Options[uint8(dhcpv4.OptionHostName)]),
 		packet:       p,
+		at:           from,
 	}
 	r.Declined = r.kind == typeDecline
 	_, r.IPXE = p.Options[175]
@@ -167,7 +169,6 @@ func newRequest(p *dhcpv4.DHCPv4, from arrival) *Request {
 	r.WantsConfig = r.wantsOption(optConfigFile)
 	if r.Relay.IsValid() {
 		r.relay = parseRelayInfo(p.Options[optRelayInfo])
-		r.relay.fromPort = from.port
 	}
 	r.Network = r.network(from.unicast)
 	return r
@@ -185,8 +186,10 @@ func (r *Request) network(unicast bool) netip.Addr {
 		return selected
 	case r.Relay.IsValid():
 		return r.Relay
-	case unicast:
+	case unicast && r.Client.IsValid():
 		return r.Client
+	case unicast:
+		return r.at.from.Addr()
 	}
 	return netip.Addr{}
 }
@@ -215,6 +218,18 @@ func (r *Request) requested() netip.Addr {
 		return r.Wanted
 	}
 	return r.Client
+}
+
+// Taken returns the address that the client takes from another server than the one that it names here; it is zero if it
+// takes none. On port 4011 it is the address that the client has.
+func (r *Request) Taken() netip.Addr {
+	switch {
+	case r.at.bootPort:
+		return r.Client
+	case r.kind == typeRequest:
+		return r.requested()
+	}
+	return netip.Addr{}
 }
 
 // userClass removes the length byte of RFC 3004, which iPXE and others leave out.

@@ -49,7 +49,7 @@ func TestEveryMessageThatIsNotAnsweredHasAReason(t *testing.T) {
 			s.Addresses = []netip.Addr{server}
 			var got []Refusal
 			s.Refused = func(r Refusal) bool { got = append(got, r); return false }
-			s.handle(tt.packet, arrival{Interface: tt.card, port: tt.from})
+			s.handle(tt.packet, arrival{Interface: tt.card, from: port(tt.from)})
 			if d := cmp.Diff(tt.want, s.Stats()); d != "" {
 				t.Errorf("counters: %s", d)
 			}

@@ -39,6 +39,7 @@ type NIC struct {
 	Tap   string // see Net.Tap
 	MAC   string // "52:54:00:…"
 	Model string // QEMU's device; "": virtio-net-pci
+	NoROM bool   // the firmware's own network client boots, not the iPXE in the ROM of QEMU's card
 }
 
 // GuestSpec describes a machine to start.
@@ -209,7 +210,7 @@ func (s *GuestSpec) nicArgs(i int, nic NIC) []string {
 		model = "virtio-net-pci"
 	}
 	dev := model + ",netdev=" + id + ",mac=" + nic.MAC
-	if s.Firmware == Direct || s.Firmware == UEFIHTTP {
+	if s.Firmware == Direct || s.Firmware == UEFIHTTP || nic.NoROM {
 		// Otherwise the card's iPXE ROM boots instead of the loader or of OVMF's own HTTP client.
 		dev += ",romfile="
 	}

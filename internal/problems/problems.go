@@ -47,7 +47,8 @@ const (
 	KindPackages    Kind = "packages of" // nodes, a node set: they are not moved because of their packages
 	KindJournal     Kind = "journal of boots"
 	KindMounts      Kind = "file of mounts"
-	KindMachine     Kind = "machine" // one that is not in the description
+	KindDHCP        Kind = "DHCP server" // one that is not of the cluster
+	KindMachine     Kind = "machine"     // one that is not in the description
 )
 
 // order ranks the kinds for List.All.
@@ -55,7 +56,7 @@ func (k Kind) order() int {
 	return slices.Index([]Kind{
 		KindDescription, KindSharedState, KindServer, KindBoot, KindStore, KindDisk, KindImage, KindVersion,
 		KindRollout,
-		KindReplicas, KindPackages, KindNode, KindJournal, KindMounts, KindMachine,
+		KindReplicas, KindPackages, KindNode, KindJournal, KindMounts, KindDHCP, KindMachine,
 	}, k)
 }
 

@@ -27,7 +27,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"dim/internal/boot"
@@ -119,7 +118,7 @@ func (s *Server) findObserver(ctx context.Context, r *requester) {
 	if r.observer {
 		return
 	}
-	if !s.FromDHCP && s.Progress.Stage(r.Node.Name) == boot.StageRunning {
+	if (!s.FromDHCP || r.Proxied()) && s.Progress.Stage(r.Node.Name) == boot.StageRunning {
 		s.Progress.Report(r.Node.Name, boot.Event{Stage: boot.StageDHCP, Detail: "answered by another server"})
 	}
 	r.observer = !s.Progress.Boots(ctx, r.Node)
@@ -145,7 +144,7 @@ func (s *Server) Unanswered(client net.HardwareAddr, what boot.Refusal, other ne
 	if !ok {
 		return false
 	}
-	if other.IsValid() && s.ofServer(other) {
+	if other.IsValid() && s.Policy.Cluster().HasServerAt(other) {
 		what.Expected = true
 	}
 	_, err := s.Policy.Target(n, card)
@@ -153,13 +152,6 @@ func (s *Server) Unanswered(client net.HardwareAddr, what boot.Refusal, other ne
 	what.Text = printableText("DHCP by " + card.Name + ": " + what.Text)
 	s.refused(n.Name, what)
 	return true
-}
-
-// ofServer reports whether a server of the description has an address.
-func (s *Server) ofServer(addr netip.Addr) bool {
-	return slices.ContainsFunc(s.Policy.Cluster().Servers, func(x *cluster.Server) bool {
-		return slices.ContainsFunc(x.Interfaces, func(i *cluster.Interface) bool { return i.Address == addr })
-	})
 }
 
 // noteRefusal notes a request for a boot file that is refused. Firmware asks for some names in vain before it asks for

@@ -118,6 +118,7 @@ func networkObject(n *cluster.Network) object {
 		{name: "gateway", value: gateway},
 		{name: "dns", value: texts(n.DNS)},
 		{name: "mtu", value: fmt.Sprint(n.MTU)},
+		{name: "proxy", value: fmt.Sprint(n.Proxy)},
 		{name: "admin", value: fmt.Sprint(n.Admin)},
 		{name: "insecure", value: fmt.Sprint(n.Insecure)},
 	}}

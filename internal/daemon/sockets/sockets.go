@@ -31,6 +31,8 @@ type Set struct {
 	API       []net.Listener // for other servers
 	TFTP      []net.PacketConn
 	DHCP, RA  net.PacketConn // nil: this server does not answer DHCP, or has no IPv6
+	Boot      net.PacketConn // nil: this server does not answer DHCP; port 4011, for proxies of DHCP
+	Answers   net.PacketConn // nil: this server does not answer DHCP; receives the answers of other DHCP servers
 }
 
 // Bounds of Open.
@@ -108,9 +110,15 @@ func open(ctx context.Context, s *cluster.Server) (*Set, error) {
 		}
 	}
 	if s.DHCP {
-		pc, err := listenDHCP(ctx)
+		pc, err := listenDHCP(ctx, 67)
 		if note(err) {
 			l.DHCP = pc
+		}
+		if pc, err = listenDHCP(ctx, 4011); note(err) {
+			l.Boot = pc
+		}
+		if pc, err = listenAnswers(ctx); note(err) {
+			l.Answers = pc
 		}
 		// Without IPv6 in this kernel loaders wait some seconds longer, and that is all.
 		if pc, err := net.ListenPacket("ip6:ipv6-icmp", "::"); err == nil {
@@ -129,7 +137,7 @@ func (l *Set) Close() {
 	for _, ln := range slices.Concat(l.NFS, l.HTTP, l.API) {
 		_ = ln.Close()
 	}
-	for _, pc := range append(l.TFTP, l.DHCP, l.RA) {
+	for _, pc := range append(l.TFTP, l.DHCP, l.Boot, l.Answers, l.RA) {
 		if pc != nil {
 			_ = pc.Close()
 		}
@@ -207,7 +215,7 @@ func setReceiveBuffer(fd, size int) error {
 // listenDHCP opens a DHCP server's socket. It is bound to no interface, because a bridge, bond or VLAN that is deleted
 // and made again is another interface, and a socket that was bound to the old one would receive nothing more. Several
 // servers of one machine may have such a socket: each receives all broadcasts.
-func listenDHCP(ctx context.Context) (net.PacketConn, error) {
+func listenDHCP(ctx context.Context, port int) (net.PacketConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return withSocket(c, func(fd int) error {
 			return errors.Join(
@@ -217,7 +225,26 @@ func listenDHCP(ctx context.Context) (net.PacketConn, error) {
 			)
 		})
 	}}
-	return lc.ListenPacket(ctx, "udp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(67)))
+	return lc.ListenPacket(ctx, "udp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
+}
+
+// listenAnswers opens a socket that receives a copy of each packet of UDP from port 67 that arrives here. Clients of
+// DHCP are answered on a port of theirs, so that no ordinary socket could receive what is broadcast to them.
+func listenAnswers(ctx context.Context) (net.PacketConn, error) {
+	fromServers := []unix.SockFilter{
+		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: 0}, // X = length of the header of IP
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_IND, K: 0},  // A = source port
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 67, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return withSocket(c, func(fd int) error {
+			return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+				&unix.SockFprog{Len: uint16(len(fromServers)), Filter: &fromServers[0]})
+		})
+	}}
+	return lc.ListenPacket(ctx, "ip4:udp", "0.0.0.0")
 }
 
 // OpenTransfer opens a socket for one TFTP transfer, on any port of the address that the request came to.
@@ -279,7 +306,7 @@ func (l *Set) Services() []control.Service {
 // Lost returns how many messages the kernel has dropped of each service that has UDP sockets.
 func (l *Set) Lost() map[string]uint64 {
 	counts := map[string]uint64{}
-	for service, conns := range map[string][]net.PacketConn{"tftp": l.TFTP, "dhcp": {l.DHCP}} {
+	for service, conns := range map[string][]net.PacketConn{"tftp": l.TFTP, "dhcp": {l.DHCP, l.Boot}} {
 		for _, pc := range conns {
 			conn, ok := pc.(syscall.Conn)
 			if !ok {
