@@ -19,6 +19,7 @@ import (
 type machine struct {
 	name, mac string
 	firmware  lab.Firmware
+	noROM     bool // see lab.NIC
 	guest     *lab.Guest
 }
 
@@ -121,7 +122,7 @@ func (m *machine) start(t *testing.T, c *lab.Cluster, work string) {
 		}
 	}
 	g, err := lab.StartGuest(context.WithoutCancel(t.Context()), lab.GuestSpec{
-		Name: m.name, Net: c.Net, Firmware: m.firmware, NICs: []lab.NIC{{Tap: m.name, MAC: m.mac}},
+		Name: m.name, Net: c.Net, Firmware: m.firmware, NICs: []lab.NIC{{Tap: m.name, MAC: m.mac, NoROM: m.noROM}},
 		Log: filepath.Join(work, m.name+".log"),
 	})
 	if err != nil {
