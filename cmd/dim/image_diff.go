@@ -206,6 +206,9 @@ func printPackages(w io.Writer, list []control.PackageChange) {
 
 // printVerdict prints what a change means for nodes that run. It prints nothing when all of it takes effect at once.
 func printVerdict(w io.Writer, v control.Verdict) {
+	if v.Unknown != "" {
+		fmt.Fprintf(w, "warning: packages, and services that run replaced code, are not known: %s\n", safe(v.Unknown))
+	}
 	if v.Programs > 0 {
 		fmt.Fprintf(w, "at the next start: %s of programs and libraries\n", plural(v.Programs, "path"))
 	}

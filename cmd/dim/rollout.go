@@ -255,7 +255,7 @@ func printMoves(w io.Writer, r control.Rollout) {
 
 // printMoveVerdict prints what the move from one version to another means for nodes that run.
 func printMoveVerdict(w io.Writer, step string, v control.Verdict) {
-	if v.Programs == 0 && len(v.Restart) == 0 && len(v.Reload) == 0 && !v.Init && !v.Reboot {
+	if v.Unknown == "" && v.Programs == 0 && len(v.Restart) == 0 && len(v.Reload) == 0 && !v.Init && !v.Reboot {
 		fmt.Fprintf(w, "%s: takes effect at once; no service needs a restart\n", step)
 		return
 	}

@@ -99,6 +99,7 @@ func (api *API) Diff(
 func meant(v verdict.Verdict) control.Verdict {
 	out := control.Verdict{
 		Data: v.Data, Load: v.Load, Programs: v.Programs, Boot: v.Boot, Init: v.Init, Reboot: v.Reboot(),
+		Unknown: v.Unknown,
 	}
 	for _, r := range v.Reload {
 		out.Reload = append(out.Reload, control.Reload{Command: r.Command, Paths: r.Paths})

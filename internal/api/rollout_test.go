@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +19,8 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/compare"
+	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/fleet"
@@ -63,6 +66,20 @@ func (r roots) Left(cluster.NodeName) string                    { return "" }
 func (r roots) Reconcile(context.Context)                       {}
 func (r roots) Node(cluster.NodeName) (n serving.Node, ok bool) { return n, false }
 
+const readerName = "dim-reader"
+
+// reader is this program as a process that reads untrusted bytes.
+var reader = confine.Program{Argv: []string{readerName}}
+
+// TestMain runs the processes that the tests let read.
+func TestMain(m *testing.M) {
+	if os.Args[0] == readerName {
+		tasks := map[string]confine.Task{compare.TaskName: compare.Task()}
+		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, tasks))
+	}
+	os.Exit(m.Run())
+}
+
 func version(number int) image.Version {
 	return image.Version{Image: "compute", Number: number, Digest: image.Sum([]byte{byte(number)})}
 }
@@ -77,7 +94,7 @@ func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
 	tracker := testkit.Value(liveness.Open(filepath.Join(t.TempDir(), "boots.log"), nil, log))(t)
 	t.Cleanup(func() { testkit.Must(t, tracker.Close()) })
 	load := func(image.Digest) (image.Tree, error) { return nil, fs.ErrNotExist }
-	files := func(image.Entry) fs.FS { return fstest.MapFS{} }
+	files := func(image.Entry) readfs.FS { return fstest.MapFS{} }
 	c := testkit.Value(cluster.Parse(cluster.Source{Name: "cluster.xml", XML: []byte(small)}))(t)
 	now := &follow.Declared{Cluster: c, State: coord.State{Images: map[string]*coord.Image{
 		"compute": {Last: 3, Current: 1, Versions: []image.Version{version(1), version(2), version(3)}},
@@ -89,8 +106,9 @@ func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
 	kept.Description = &d
 	testkit.Must(t, coord.SaveState(state, kept), f.Load())
 	return New(Info{Server: "head"}, Parts{
-		Serving: r, Liveness: tracker, Compare: compare.New(load, files, log), Push: push.New(push.Options{Log: log}),
-		Follow: f, Fleet: testkit.Value(fleet.Open(t.TempDir()))(t), Problems: new(problems.List), Log: log,
+		Serving: r, Liveness: tracker, Compare: compare.New(load, files, reader, log),
+		Push: push.New(push.Options{Log: log}), Follow: f, Fleet: testkit.Value(fleet.Open(t.TempDir()))(t),
+		Problems: new(problems.List), Log: log,
 	}), now
 }
 
@@ -170,7 +188,7 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 		}
 		root := fstest.MapFS{"usr/lib/systemd/systemd": {}, unit: {Data: []byte("ExecStart=/usr/sbin/cron\n")}}
 		root["etc/systemd/system/multi-user.target.wants/cron.service"] = root[unit]
-		api.Compare = compare.New(nil, func(image.Entry) fs.FS { return root }, api.Log)
+		api.Compare = compare.New(nil, func(image.Entry) readfs.FS { return root }, reader, api.Log)
 		api.Compare.Keep(&from, &to, []treediff.Change{{Path: path, Old: file("1"), New: file("2")}})
 		return &rollout.Rollout{
 			ID: 1, Image: "compute", Version: 2, State: rollout.Running, When: when, Current: 1,
@@ -215,6 +233,13 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 	got = states(move(rollout.Now, "usr/lib/systemd/system/x.timer"))
 	if got.Verdict != "current, effective after systemctl daemon-reload" || !got.AsOf.Equal(declared) {
 		t.Errorf("a timer: %s, as of %v", got.Verdict, got.AsOf)
+	}
+	unread := move(rollout.Now, data)
+	api.Compare = compare.New(nil, func(image.Entry) readfs.FS { return nil }, confine.Program{}, api.Log)
+	from, to := version(1), version(2)
+	api.Compare.Keep(&from, &to, nil)
+	if got := verdict(unread); got != "current, but what it runs is not known: no program is known that can read it" {
+		t.Errorf("a version whose files cannot be read: %s", got)
 	}
 	api.Liveness.Report("n01", boot.Event{Stage: boot.StageDHCP})
 	api.Liveness.Report("n01", boot.Event{Stage: boot.StageHandover})

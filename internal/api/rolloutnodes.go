@@ -159,6 +159,9 @@ func stragglers(r *rollout.Rollout, list []control.RolloutNode) []control.Stragg
 // current is the verdict of a node that uses nothing of another version.
 const current = "current"
 
+// notKnown is what a verdict says before the reason for which it is incomplete.
+const notKnown = ", but what it runs is not known: "
+
 // judge adds what a node that shows the version still runs of the previous one: nothing when it was off or has booted
 // since.
 func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Rollout, out *control.RolloutNode) {
@@ -172,7 +175,7 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 	}
 	v, err := api.Compare.Verdict(ctx, &from, &to)
 	if err != nil {
-		out.Verdict += ", but what it runs is not known: " + err.Error()
+		out.Verdict += notKnown + err.Error()
 		return
 	}
 	declared := r.Rings[out.Ring-1].Declared
@@ -212,6 +215,9 @@ func (api *API) judgeRunning(out *control.RolloutNode, v *verdict.Verdict, decla
 	}
 	if len(out.Reload) > 0 {
 		out.Verdict += ", effective after " + few(out.Reload)
+	}
+	if v.Unknown != "" && !exact {
+		out.Verdict += notKnown + v.Unknown
 	}
 	if restarts && !exact || len(out.Reload) > 0 {
 		out.AsOf = declared // whether it was done since is not known

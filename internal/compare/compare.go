@@ -11,12 +11,13 @@ package compare
 
 import (
 	"context"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
+	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
 	"dim/internal/verdict"
@@ -27,17 +28,26 @@ const (
 	maxPairs    = 16
 	maxChanges  = 200_000
 	maxVerdicts = 256
+	failureLife = 10 * time.Minute
 )
 
 // Comparer compares versions and keeps the last results.
 type Comparer struct {
-	load  treediff.Loader
-	files func(root image.Entry) fs.FS
-	log   *slog.Logger
+	load   treediff.Loader
+	files  func(root image.Entry) readfs.FS
+	reader confine.Program
+	log    *slog.Logger
+	judges chan struct{} // as many values as processes look at files; its capacity is their limit
 
 	mu       sync.Mutex
 	kept     []comparison // the last used one last
-	verdicts map[pair]verdict.Verdict
+	verdicts map[pair]judgement
+}
+
+// judgement is a verdict and when it was reached.
+type judgement struct {
+	verdict.Verdict
+	at time.Time
 }
 
 type pair [2]image.Digest
@@ -47,9 +57,14 @@ type comparison struct {
 	changes []treediff.Change
 }
 
-// New returns a Comparer. Load returns trees, and files a version as package verdict reads it.
-func New(load treediff.Loader, files func(root image.Entry) fs.FS, log *slog.Logger) *Comparer {
-	return &Comparer{load: load, files: files, log: log, verdicts: map[pair]verdict.Verdict{}}
+// New returns a Comparer. Load returns trees, and files the files of a version. Reader must run Task.
+func New(
+	load treediff.Loader, files func(root image.Entry) readfs.FS, reader confine.Program, log *slog.Logger,
+) *Comparer {
+	return &Comparer{
+		load: load, files: files, reader: reader, log: log, judges: make(chan struct{}, maxJudges),
+		verdicts: map[pair]judgement{},
+	}
 }
 
 // Changes returns all paths at which two versions differ, in walk order. The caller must not change them.
@@ -102,29 +117,64 @@ func (c *Comparer) Keep(from, to *image.Version, changes []treediff.Change) {
 	c.kept = slices.Delete(c.kept, 0, first)
 }
 
-// Verdict tells what a change between two versions means for a machine that runs the first.
+// Verdict tells what a change between two versions means for a machine that runs the first. The programs and package
+// databases of the versions, which are a master's bytes, are read by a process of its own. If that fails, the verdict
+// has what follows from the changed paths, and says why in Unknown.
 func (c *Comparer) Verdict(ctx context.Context, from, to *image.Version) (verdict.Verdict, error) {
 	p := pair{from.Digest, to.Digest}
-	c.mu.Lock()
-	v, ok := c.verdicts[p]
-	c.mu.Unlock()
-	if ok {
+	if v, ok := c.judged(p); ok {
 		return v, nil
 	}
 	changes, err := c.Changes(ctx, from, to)
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
-	judge := verdict.New(c.files(from.Root), c.files(to.Root))
+	col := verdict.New()
 	for _, change := range changes {
-		judge.Add(change)
+		col.Add(change)
 	}
-	v = judge.Verdict()
+	select {
+	case c.judges <- struct{}{}:
+	case <-ctx.Done():
+		return verdict.Verdict{}, ctx.Err()
+	}
+	defer func() { <-c.judges }()
+	if v, ok := c.judged(p); ok { // while this call waited
+		return v, nil
+	}
+	v, err := c.judge(ctx, col, from, to)
+	if ctx.Err() != nil {
+		return verdict.Verdict{}, ctx.Err()
+	}
+	if err != nil {
+		c.log.Warn("the files of a version cannot be looked at",
+			"from", from.Ref().String(), "to", to.Ref().String(), "error", err)
+		v = col.VerdictWithout(err.Error())
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.verdicts) >= maxVerdicts {
 		clear(c.verdicts)
 	}
-	c.verdicts[p] = v
+	c.verdicts[p] = judgement{v, time.Now()}
 	return v, nil
+}
+
+// judged returns the verdict that is kept for two versions.
+func (c *Comparer) judged(p pair) (verdict.Verdict, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	j, ok := c.verdicts[p]
+	return j.Verdict, ok && (j.Unknown == "" || time.Since(j.at) < failureLife)
+}
+
+// judge returns the verdict of the changes that were collected.
+func (c *Comparer) judge(
+	ctx context.Context, col *verdict.Collector, from, to *image.Version,
+) (verdict.Verdict, error) {
+	found, err := c.find(ctx, c.files(from.Root), c.files(to.Root), col.Replaced())
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	return col.Verdict(found)
 }

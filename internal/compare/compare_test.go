@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"testing"
 	"testing/fstest"
 
+	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
 	"dim/internal/testkit"
@@ -44,8 +45,12 @@ func (s *source) version(t *testing.T, n int, text string) *image.Version {
 
 func newSource() *source { return &source{trees: map[image.Digest]image.Tree{}} }
 
-func newComparer(s *source) *Comparer {
-	return New(s.Tree, func(image.Entry) fs.FS { return fstest.MapFS{} }, slog.New(slog.DiscardHandler))
+func newComparer(s *source) *Comparer { return newComparerOf(s, fstest.MapFS{}) }
+
+// newComparerOf returns a Comparer of versions that have the same files.
+func newComparerOf(s *source, files fstest.MapFS) *Comparer {
+	reader := confine.Program{Argv: []string{readerName}}
+	return New(s.Tree, func(image.Entry) readfs.FS { return files }, reader, slog.New(slog.DiscardHandler))
 }
 
 func (c *Comparer) count(t *testing.T, from, to *image.Version) int {

@@ -55,6 +55,9 @@ type Verdict struct {
 	Reload   []Reload  `json:"reload"`   // commands after which changes take effect
 	Init     bool      `json:"init"`     // the init process runs replaced programs or libraries
 	Reboot   bool      `json:"reboot"`   // a part takes effect at the next boot
+	// Unknown is why programs and package databases were not looked at: restart, init and the packages that differ are
+	// then not known. It is empty if they were.
+	Unknown string `json:"not_known_because,omitempty"`
 }
 
 // Reload is a command that makes changes take effect on a node that runs.

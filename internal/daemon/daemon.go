@@ -41,6 +41,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/compare"
 	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/control/server"
 	"dim/internal/control/wire"
 	"dim/internal/coord"
@@ -94,6 +95,7 @@ func Tasks() map[string]confine.Task {
 	tasks := masters.Tasks()
 	tasks[bootfiles.TaskName] = bootfiles.Task()
 	tasks[pkgread.TaskName] = pkgread.Task()
+	tasks[compare.TaskName] = compare.Task()
 	return tasks
 }
 
@@ -276,8 +278,8 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.store, err = store.Open(l.store(), store.Options{Reserve: minFree}); err != nil {
 		return err
 	}
-	d.compare = compare.New(
-		d.store.Tree, func(root image.Entry) fs.FS { return versionfs.New(d.store, root) }, d.Log)
+	files := func(root image.Entry) readfs.FS { return versionfs.New(d.store, root) }
+	d.compare = compare.New(d.store.Tree, files, d.Reader, d.Log)
 	if d.files.clock, err = steadyclock.Open(l.clock()); err != nil {
 		d.Log.Warn("the last known time is lost", "error", err)
 	}

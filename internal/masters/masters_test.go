@@ -3,7 +3,6 @@ package masters
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"dim/internal/capture/remote"
 	"dim/internal/compare"
 	"dim/internal/confine"
+	"dim/internal/confine/readfs"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
@@ -62,10 +62,12 @@ func newMasters(t *testing.T) (m *Masters, c *coord.Coord, dir string) {
 		f.OnRestore(registry.PutPending)
 	})
 	registry.Follow = f
+	reader := confine.Program{Argv: []string{readerName}}
+	files := func(root image.Entry) readfs.FS { return versionfs.New(st, root) }
 	return New(Options{
 		Server: "head", Data: data, Notes: filepath.Join(data, "notes"), Store: st, Follow: f, Versions: registry,
-		Reader:   confine.Program{Argv: []string{readerName}},
-		Compare:  compare.New(st.Tree, func(root image.Entry) fs.FS { return versionfs.New(st, root) }, log),
+		Reader:   reader,
+		Compare:  compare.New(st.Tree, files, reader, log),
 		RollOut:  func(context.Context, control.RolloutRequest) error { return nil },
 		Problems: new(problems.List), Log: log,
 	}), c, dir

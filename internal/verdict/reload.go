@@ -76,22 +76,30 @@ func unitFile(p string) bool {
 	return false
 }
 
-// reloads returns what has to be done on a machine with the old version, and how many paths of the counts need nothing,
-// because what would read them is not there.
-func (col *Collector) reloads() (list []Reload, idle int) {
-	t := tree{col.old}
+// readers reports for each of reloadRules whether a version has what reads its paths.
+func readers(t tree) []bool {
+	list := make([]bool, len(reloadRules))
 	for i, r := range reloadRules {
-		n := col.reload[i]
-		if n == 0 {
-			continue
-		}
-		if _, _, ok := t.resolve(r.program); !ok {
-			if _, _, ok = t.resolve(strings.TrimPrefix(r.program, "usr/")); !ok {
-				idle += n - col.services[i]
-				continue
+		for _, p := range []string{r.program, strings.TrimPrefix(r.program, "usr/")} {
+			if _, _, ok := t.resolve(p); ok {
+				list[i] = true
 			}
 		}
-		list = append(list, Reload{r.command, n})
+	}
+	return list
+}
+
+// reloads returns what has to be done on a machine with the old version, and how many paths of the counts need nothing,
+// because what would read them is not there.
+func (col *Collector) reloads(readers []bool) (list []Reload, idle int) {
+	for i, r := range reloadRules {
+		switch n := col.reload[i]; {
+		case n == 0:
+		case readers[i]:
+			list = append(list, Reload{r.command, n})
+		default:
+			idle += n - col.services[i]
+		}
 	}
 	return list, idle
 }

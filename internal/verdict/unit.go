@@ -74,7 +74,7 @@ func (t tree) services() []unit {
 	}
 	byName := map[string]unit{} // a name and its alias are one service
 	for name := range wanted {
-		if u, ok := t.unit(name); ok {
+		if u, ok := t.unit(name); ok && validUnit(u.name) {
 			byName[u.name] = u
 		}
 	}

@@ -13,6 +13,9 @@
 //
 // A service needs a restart if any of these files changed.
 //
+// A Collector decides what follows from the changes alone. Find reads the files, whose bytes are a master's; it may run
+// in another process, because its Findings are checked.
+//
 // # Limits
 //
 // The package does not find libraries that a program loads itself (dlopen) if they are not in the service's package,
@@ -23,7 +26,7 @@
 package verdict
 
 import (
-	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -118,14 +121,9 @@ type Verdict struct {
 	Init     bool // the init process runs replaced code, until `systemctl daemon-reexec` or the next boot
 	Packages []pkgdb.Change
 	Unread   []string // package databases that could not be read, see pkgdb.Database
-}
-
-// library reports whether a path is a shared library where the dynamic loader looks for it.
-func library(p string) bool {
-	p = strings.TrimPrefix(p, "usr/")
-	name := path.Base(p)
-	return (strings.HasPrefix(p, "lib/") || strings.HasPrefix(p, "lib64/") || strings.HasPrefix(p, "local/lib/")) &&
-		(strings.HasSuffix(name, ".so") || strings.Contains(name, ".so."))
+	// Unknown is why the files were not looked at: Restart, Init and Packages then lack what they would have told, and
+	// Reload has all that might be necessary. It is empty if they were.
+	Unknown string
 }
 
 // Reboot reports whether some changes need a reboot.
@@ -133,26 +131,22 @@ func (v *Verdict) Reboot() bool { return v.Boot > 0 }
 
 // Service is a service that runs replaced code until it is restarted.
 type Service struct {
-	Unit    string
-	Because []string // packages with changed files; for files that are in no package, paths with a leading slash
+	Unit    string   `json:"unit"`
+	Because []string `json:"because"` // packages with changed files; paths with a leading slash for files in none
 }
 
 // Collector collects the changes between two versions.
 type Collector struct {
-	old, new fs.FS
 	verdict  Verdict
 	replaced map[string]bool // changed paths of programs and units in the old version
 	reload   []int           // number of changed paths by index of reloadRules
 	services []int           // number of those that are units of services
 }
 
-// New returns a Collector of changes from old to new, the versions' file systems. These implement fs.ReadLinkFS, and
-// their files implement io.ReaderAt.
-func New(old, new fs.FS) *Collector {
+// New returns a Collector without changes.
+func New() *Collector {
 	n := len(reloadRules)
-	return &Collector{
-		old: old, new: new, replaced: map[string]bool{}, reload: make([]int, n), services: make([]int, n),
-	}
+	return &Collector{replaced: map[string]bool{}, reload: make([]int, n), services: make([]int, n)}
 }
 
 // Add records one change.
@@ -183,69 +177,39 @@ func (col *Collector) Add(c treediff.Change) {
 	}
 }
 
-// Verdict returns the meaning of all changes that were added. It reads the package databases of both versions and, if a
-// program changed, the programs of the old version's services.
-func (col *Collector) Verdict() Verdict {
+// library reports whether a path is a shared library where the dynamic loader looks for it.
+func library(p string) bool {
+	p = strings.TrimPrefix(p, "usr/")
+	name := path.Base(p)
+	return (strings.HasPrefix(p, "lib/") || strings.HasPrefix(p, "lib64/") || strings.HasPrefix(p, "local/lib/")) &&
+		(strings.HasSuffix(name, ".so") || strings.Contains(name, ".so."))
+}
+
+// Replaced returns the paths of programs and units that Find asks for, in no order.
+func (col *Collector) Replaced() []string { return slices.Collect(maps.Keys(col.replaced)) }
+
+// Verdict returns the meaning of all changes that were added, given what Find has found. It returns an error if Find
+// cannot have found that.
+func (col *Collector) Verdict(f *Findings) (Verdict, error) {
+	if err := f.check(); err != nil {
+		return Verdict{}, err
+	}
 	v := col.verdict
 	var idle int
-	v.Reload, idle = col.reloads()
+	v.Reload, idle = col.reloads(f.Readers)
 	v.Data, v.Load = v.Data+idle, v.Load-idle
-	before, after := pkgdb.Load(col.old), pkgdb.Load(col.new)
-	v.Packages, v.Unread = pkgdb.Compare(before, after)
-	if len(col.replaced) == 0 {
-		return v
+	v.Packages, v.Unread, v.Restart, v.Init = f.Packages, f.Unread, f.Restart, f.Init
+	return v, nil
+}
+
+// VerdictWithout returns what the changes mean if the files cannot be looked at.
+func (col *Collector) VerdictWithout(why string) Verdict {
+	v := col.verdict
+	all := make([]bool, len(reloadRules))
+	for i := range all {
+		all[i] = true
 	}
-	l := newLinker(tree{col.old})
-	units := l.tree.services()
-	relevant := make(map[string]bool, len(col.replaced)+len(units))
-	for p := range col.replaced {
-		relevant[p] = true
-	}
-	for _, u := range units {
-		relevant[u.file] = true
-	}
-	owners := before.Owners(relevant)
-	changed := map[string][]string{} // by package
-	for p := range col.replaced {
-		if pkg := owners[p]; pkg != "" && unitOf(p) == "" {
-			changed[pkg] = append(changed[pkg], p)
-		}
-	}
-	for _, u := range units {
-		if reasons := col.reasons(l, u, owners, changed); len(reasons) > 0 {
-			v.Restart = append(v.Restart, Service{Unit: u.name, Because: reasons})
-		}
-	}
-	v.Init = slices.ContainsFunc(l.files("sbin/init"), func(p string) bool { return col.replaced[p] })
+	v.Reload, _ = col.reloads(all)
+	v.Unknown = why
 	return v
-}
-
-// reasons returns the packages and paths because of which a service runs replaced code.
-func (col *Collector) reasons(l *linker, u unit, owners map[string]string, changed map[string][]string) []string {
-	var list []string
-	for p := range col.replaced {
-		if unitOf(p) == u.base() {
-			list = append(list, ownerOf(p, owners))
-		}
-	}
-	for _, program := range u.programs {
-		for _, p := range l.files(program) {
-			if col.replaced[p] {
-				list = append(list, ownerOf(p, owners))
-			}
-		}
-	}
-	if pkg := owners[u.file]; pkg != "" && len(changed[pkg]) > 0 {
-		list = append(list, pkg)
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
-// ownerOf returns the package that a path belongs to, or the path with a leading slash.
-func ownerOf(p string, owners map[string]string) string {
-	if pkg := owners[p]; pkg != "" {
-		return pkg
-	}
-	return "/" + p
 }

@@ -208,6 +208,16 @@ func host(t *testing.T) (root, string) {
 	return r, lib
 }
 
+// judged returns the verdict of a change from one root to another.
+func judged(t *testing.T, col *Collector, old, new root) Verdict {
+	t.Helper()
+	v, err := col.Verdict(Find(os.DirFS(old.dir), os.DirFS(new.dir), col.Replaced()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 func TestServicesThatNeedARestart(t *testing.T) {
 	r, lib := host(t)
 	after := newRoot(t)
@@ -236,9 +246,9 @@ func TestServicesThatNeedARestart(t *testing.T) {
 		{"a program that no service runs", "usr/bin/unused", Verdict{Programs: 1, Packages: upgrade}},
 		{"a kernel", "boot/vmlinuz-6.1", Verdict{Boot: 1, Packages: upgrade}},
 	} {
-		j := New(os.DirFS(r.dir), os.DirFS(after.dir))
+		j := New()
 		j.Add(treediff.Change{Path: c.path, Old: file(0o755, "1"), New: file(0o755, "2")})
-		if diff := cmp.Diff(c.want, j.Verdict()); diff != "" {
+		if diff := cmp.Diff(c.want, judged(t, j, r, after)); diff != "" {
 			t.Errorf("%s: %s", c.name, diff)
 		}
 	}
@@ -251,14 +261,14 @@ func TestReplacedLibraryOfInit(t *testing.T) {
 	r.write("usr/lib/systemd/systemd", string(sleep))
 	r.write("usr/sbin/.keep", "")
 	r.check(os.Symlink("../lib/systemd/systemd", filepath.Join(r.dir, "usr/sbin/init")))
-	j := New(os.DirFS(r.dir), os.DirFS(r.dir))
+	j := New()
 	j.Add(treediff.Change{Path: lib, Old: file(0o644, "1"), New: file(0o644, "2")})
-	if v := j.Verdict(); !v.Init || v.Reboot() {
+	if v := judged(t, j, r, r); !v.Init || v.Reboot() {
 		t.Errorf("%+v", v)
 	}
-	j = New(os.DirFS(r.dir), os.DirFS(r.dir))
+	j = New()
 	j.Add(treediff.Change{Path: "usr/bin/sleep", Old: file(0o755, "1"), New: file(0o755, "2")})
-	if v := j.Verdict(); v.Init {
+	if v := judged(t, j, r, r); v.Init {
 		t.Errorf("%+v", v)
 	}
 }
@@ -317,7 +327,7 @@ func TestWhatHasToBeReadAgain(t *testing.T) {
 	for _, program := range []string{"usr/lib/systemd/systemd", "usr/bin/dbus-daemon", "usr/bin/udevadm"} {
 		r.write(program, "")
 	}
-	col := New(os.DirFS(r.dir), os.DirFS(r.dir))
+	col := New()
 	a, b := file(0o644, "a"), file(0o644, "b")
 	for _, p := range []string{
 		"usr/lib/systemd/system/x.service", "usr/lib/systemd/system/x.timer", "usr/share/dbus-1/system.d/x.conf",
@@ -325,7 +335,7 @@ func TestWhatHasToBeReadAgain(t *testing.T) {
 	} {
 		col.Add(treediff.Change{Path: p, Old: a, New: b})
 	}
-	v := col.Verdict()
+	v := judged(t, col, r, r)
 	want := []Reload{{"systemctl daemon-reload", 2}, {"systemctl reload dbus", 1}}
 	if d := cmp.Diff(want, v.Reload); d != "" {
 		t.Error(d)
@@ -335,7 +345,43 @@ func TestWhatHasToBeReadAgain(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	col.Add(treediff.Change{Path: "usr/lib/x86_64-linux-gnu/libx.so.1", New: a})
-	if !col.Verdict().Library {
+	if !judged(t, col, r, r).Library {
 		t.Error("a new library is none")
+	}
+	v = col.VerdictWithout("it is not known")
+	want = append(want, Reload{"systemctl reload apparmor", 1})
+	if d := cmp.Diff(want, v.Reload); d != "" || v.Data != 1 || v.Load != 3 || v.Unknown == "" {
+		t.Errorf("without a look at the files: %s %+v", d, v)
+	}
+}
+
+func TestFindingsThatCannotBeAreRefused(t *testing.T) {
+	full := make([]bool, len(reloadRules))
+	for _, c := range []struct {
+		name string
+		in   Findings
+		good bool
+	}{
+		{"all", Findings{Readers: full, Restart: []Service{{Unit: `getty@tty1\x2d.service`}}}, true},
+		{"nothing", Findings{}, false},
+		{"a command", Findings{Readers: full, Restart: []Service{{Unit: "x.service;reboot"}}}, false},
+		{"an option", Findings{Readers: full, Restart: []Service{{Unit: "--now"}}}, false},
+		{"no name", Findings{Readers: full, Restart: []Service{{Unit: ""}}}, false},
+		{"a long name", Findings{Readers: full, Restart: []Service{{Unit: strings.Repeat("x", 256)}}}, false},
+	} {
+		if _, err := New().Verdict(&c.in); (err == nil) != c.good {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+func TestAServiceWhoseNameSystemdRefusesIsNone(t *testing.T) {
+	r, _ := host(t)
+	r.write("usr/lib/systemd/system/a;b.service", "[Service]\nExecStart=/usr/bin/bus\n")
+	r.write("etc/systemd/system/multi-user.target.wants/a;b.service", "")
+	col := New()
+	col.Add(treediff.Change{Path: "usr/bin/bus", Old: file(0o755, "1"), New: file(0o755, "2")})
+	if v := judged(t, col, r, r); len(v.Restart) != 1 || v.Restart[0].Unit != "bus.service" {
+		t.Errorf("%+v", v.Restart)
 	}
 }
