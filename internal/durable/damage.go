@@ -7,20 +7,32 @@ import (
 	"math/bits"
 )
 
-// zeroBlock is the least number of zero bytes in a record's place that count as a block that was never written.
-const zeroBlock = 512
+// sectorSize is what a disk writes as a whole, or not at all, when the power goes. Larger sectors are multiples of it.
+const sectorSize = 512
 
-// incomplete reports whether a crash during an append can have left b at the end of a file: b is shorter than its
-// length says, or a block of it was never written.
-func incomplete(b []byte) bool {
+// incomplete reports whether a crash during an append can have left b, which is at an offset, at the end of a file: b
+// is shorter than its length says, or some of its sectors were never written. These have zeros: the file ended before
+// them, and the file system may have made its new size durable before its content.
+//
+// A sector that has only the first bytes of a length does not count if the length is right. Its zeros may be those of
+// the record.
+func incomplete(b []byte, at int64) bool {
 	if len(b) < recordHeader {
 		return true
 	}
-	n := binary.BigEndian.Uint32(b)
-	if n <= maxRecord && int(n) > len(b)-recordHeader {
+	n := int64(binary.BigEndian.Uint32(b))
+	if n <= maxRecord && n > int64(len(b)-recordHeader) {
 		return true
 	}
-	return len(bytes.Trim(b, "\x00")) == 0 || bytes.Contains(b, make([]byte, zeroBlock))
+	right := n == int64(len(b)-recordHeader)
+	for from := 0; from < len(b); {
+		size := min(sectorSize-int((at+int64(from))%sectorSize), len(b)-from)
+		if len(bytes.Trim(b[from:from+size], "\x00")) == 0 && !(right && from+size < 4) {
+			return true
+		}
+		from += size
+	}
+	return false
 }
 
 // maxRepair is the size in bytes of the largest record that is put right. In larger ones other damage could be taken

@@ -86,8 +86,8 @@ func TestTheEndOfALog(t *testing.T) {
 	half := len(whole) / 2
 	lastZero := slices.Clone(whole)
 	clear(lastZero[half:])
-	big := append(slices.Clone(whole), EncodeRecord(bytes.Repeat([]byte{'x'}, 3*zeroBlock))...)
-	clear(big[len(whole)+zeroBlock : len(whole)+2*zeroBlock+1])
+	big := append(slices.Clone(whole), EncodeRecord(bytes.Repeat([]byte{'x'}, 3*sectorSize))...)
+	clear(big[2*sectorSize : 3*sectorSize])
 	lastDamaged := slices.Clone(whole)
 	copy(lastDamaged[len(whole)-4:], "????")
 	for name, c := range map[string]struct {
@@ -118,6 +118,52 @@ func TestTheEndOfALog(t *testing.T) {
 				t.Errorf("after an append: %q", got)
 			}
 		})
+	}
+}
+
+// TestAnAppendThatLostSomeSectorsIsNoDamage has a power cut lose any of the sectors of the last record. The size of the
+// file is the new one: another file's sync may have made it durable first.
+func TestAnAppendThatLostSomeSectorsIsNoDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for near := range 24 { // where the last record begins, from a sector's boundary
+		first := EncodeRecord(bytes.Repeat([]byte{'a'}, 2*sectorSize-16+near-recordHeader))
+		for _, size := range []int{3, 40, 255, 256, 300, sectorSize, 3 * sectorSize} {
+			last := EncodeRecord(bytes.Repeat([]byte{'b'}, size))
+			from, to := len(first)/sectorSize, (len(first)+len(last)-1)/sectorSize
+			for lost := 1; lost < 1<<(to-from+1); lost++ {
+				file := append(slices.Clone(first), last...)
+				for i := len(first); i < len(file); i++ {
+					if lost>>(i/sectorSize-from)&1 != 0 {
+						file[i] = 0
+					}
+				}
+				checkEnd(t, path, file, first, last)
+				if t.Failed() {
+					t.Fatalf("a record of %d bytes at %d, lost sectors %b", size, len(first), lost)
+				}
+			}
+		}
+	}
+}
+
+// checkEnd checks that a file has the first record, no damage, and nothing else but perhaps the last record: nothing of
+// it is lost if all that is lost is zeros, or one bit.
+func checkEnd(t *testing.T, path string, file, first, last []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]byte{first[recordHeader:], last[recordHeader:]}
+	count := 0
+	_, err := ReadLog(path, func(r Record) error {
+		if count >= len(want) || !bytes.Equal(r.Data, want[count]) {
+			t.Errorf("%d bytes at %d are no record that was appended", len(r.Data), r.At)
+		}
+		count++
+		return nil
+	})
+	if err != nil || count == 0 {
+		t.Errorf("%d records, %v", count, err)
 	}
 }
 

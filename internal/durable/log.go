@@ -172,7 +172,7 @@ func scanDamage(f *os.File, at int64, each func(scanned) error) (length int64, e
 		return recordHeader + int64(len(data)), err
 	}
 	next := nextRecord(rest)
-	if next == len(rest) && incomplete(rest) {
+	if next == len(rest) && incomplete(rest, at) {
 		return 0, nil
 	}
 	return int64(next), each(scanned{Record: Record{At: at, Data: rest[:next], Damaged: true}})
