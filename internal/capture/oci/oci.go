@@ -38,11 +38,8 @@ type Image struct {
 	diffIDs []v1.Hash
 }
 
-// maxManifest bounds the manifests and configurations that are parsed, in bytes.
-const maxManifest = 8 << 20
-
 // newImage checks an image's manifest and configuration.
-func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
+func newImage(from source, img v1.Image, want v1.Hash, arch string) (*Image, error) {
 	digest, err := img.Digest()
 	if err != nil {
 		return nil, err
@@ -54,8 +51,8 @@ func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Config.Size > maxManifest {
-		return nil, fmt.Errorf("a configuration of %d bytes is too large", m.Config.Size)
+	if err := from.check("a configuration", &m.Config); err != nil {
+		return nil, err
 	}
 	raw, err := img.RawConfigFile()
 	if err != nil {
@@ -84,6 +81,9 @@ func newImage(img v1.Image, want v1.Hash, arch string) (*Image, error) {
 			return nil, fmt.Errorf("layer %d is of the kind %q: it is not an image of a file system",
 				i+1, m.Layers[i].MediaType)
 		}
+		if m.Layers[i].Size < 0 {
+			return nil, fmt.Errorf("layer %d has the size %d", i+1, m.Layers[i].Size)
+		}
 		if sum := config.RootFS.DiffIDs[i]; sum.Algorithm != "sha256" {
 			return nil, fmt.Errorf("layer %d has a digest of the kind %q", i+1, sum.Algorithm)
 		}
@@ -107,7 +107,7 @@ func (i *Image) Layers() []Layer {
 			if err != nil {
 				return nil, err
 			}
-			return &verified{blob, sha256.New(), i.descs[n].Digest}, nil
+			return &verified{blob, sha256.New(), i.descs[n].Digest, i.descs[n].Size}, nil
 		}}
 	}
 	return list
@@ -118,10 +118,14 @@ type verified struct {
 	io.ReadCloser
 	hash hash.Hash
 	want v1.Hash
+	left int64 // bytes that may come
 }
 
 func (v *verified) Read(p []byte) (int, error) {
 	n, err := v.ReadCloser.Read(p)
+	if v.left -= int64(n); v.left < 0 {
+		return 0, fmt.Errorf("%s is larger than its manifest states", v.want)
+	}
 	v.hash.Write(p[:n])
 	if errors.Is(err, io.EOF) {
 		if got := hex.EncodeToString(v.hash.Sum(nil)); v.want.Algorithm != "sha256" || got != v.want.Hex {
@@ -136,6 +140,7 @@ const maxDepth = 4
 
 // search finds the images for an architecture in an index.
 type search struct {
+	from  source
 	arch  string
 	ref   string // the name of the image in the index of a layout; "": any
 	found []found
@@ -157,22 +162,22 @@ const (
 )
 
 // choose returns the one image in the index that is for the architecture.
-func choose(index v1.ImageIndex, arch, ref string) (*Image, error) {
-	c := &search{arch: arch, ref: ref}
+func choose(from source, index v1.ImageIndex, arch, ref string) (*Image, error) {
+	c := &search{from: from, arch: arch, ref: ref}
 	if err := c.index(index, 0, ref == ""); err != nil {
 		return nil, err
 	}
 	switch len(c.found) {
 	case 0:
 		if len(c.others) == 1 {
-			return newImage(c.others[0].img, c.others[0].desc.Digest, arch) // says for what it is
+			return newImage(from, c.others[0].img, c.others[0].desc.Digest, arch) // says for what it is
 		}
 		if ref != "" {
 			return nil, fmt.Errorf("there is no image %q for linux/%s", ref, arch)
 		}
 		return nil, fmt.Errorf("there is no image for linux/%s", arch)
 	case 1:
-		return newImage(c.found[0].img, c.found[0].desc.Digest, arch)
+		return newImage(from, c.found[0].img, c.found[0].desc.Digest, arch)
 	}
 	names := ""
 	for _, f := range c.found {
@@ -211,14 +216,14 @@ func (c *search) index(index v1.ImageIndex, depth int, named bool) error {
 func (c *search) manifest(index v1.ImageIndex, desc *v1.Descriptor, depth int, named bool) error {
 	ref, full := desc.Annotations[refName], desc.Annotations[fullName]
 	named = named || ref == c.ref || full == c.ref
-	if desc.Size > maxManifest {
-		return fmt.Errorf("a manifest of %d bytes is too large", desc.Size)
-	}
 	if p := desc.Platform; p != nil && (architecture(p.Architecture) != c.arch || p.OS != "linux" && p.OS != "") {
 		return nil
 	}
 	switch {
 	case desc.MediaType.IsIndex():
+		if err := c.from.check("an index", desc); err != nil {
+			return err
+		}
 		below, err := index.ImageIndex(desc.Digest)
 		if err != nil {
 			return err
@@ -231,6 +236,9 @@ func (c *search) manifest(index v1.ImageIndex, desc *v1.Descriptor, depth int, n
 		same := func(f found) bool { return f.desc.Digest == desc.Digest }
 		if slices.ContainsFunc(c.found, same) {
 			return nil
+		}
+		if err := c.from.check("a manifest", desc); err != nil {
+			return err
 		}
 		img, err := index.Image(desc.Digest)
 		if err != nil {
@@ -250,6 +258,13 @@ func (c *search) manifest(index v1.ImageIndex, desc *v1.Descriptor, depth int, n
 func (c *search) otherPlatform(f found) (bool, error) {
 	if f.desc.Platform != nil {
 		return false, nil
+	}
+	m, err := f.img.Manifest()
+	if err == nil {
+		err = c.from.check("a configuration", &m.Config)
+	}
+	if err != nil {
+		return false, err
 	}
 	config, err := f.img.ConfigFile()
 	if err != nil {
