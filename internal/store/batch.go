@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,9 @@ import (
 
 // Batch adds objects to the store. Others can read them once Commit has returned nil, not before. All objects of a
 // batch are synced together, so many objects cost little more than a few.
+//
+// An object that the store has is read and compared, because its bytes may have been damaged since they were stored.
+// Commit replaces it if they were, see Damaged.
 //
 // A Batch ends with Commit or Abort. Abort after Commit does nothing.
 type Batch struct {
@@ -36,11 +40,13 @@ type Batch struct {
 	hashed  func(bytes uint64)
 	noClone atomic.Bool // a clone has failed: the source is on another file system, or this one cannot clone
 
-	mu     sync.Mutex
-	staged map[object]struct{}
-	bytes  uint64
-	err    error // the first failure; Commit returns it
-	ended  bool
+	mu      sync.Mutex
+	staged  map[object]struct{}
+	sound   map[object]struct{} // in the store, and not damaged
+	damaged []Problem           // of the store's objects that are staged again
+	bytes   uint64
+	err     error // the first failure; Commit returns it
+	ended   bool
 }
 
 type object struct {
@@ -91,7 +97,8 @@ func (s *Store) begin(prefix string) (*Batch, error) {
 		prune.Unlock()
 		return nil, fmt.Errorf("begin batch: %w", err)
 	}
-	return &Batch{s: s, prune: prune, dir: dir, staged: map[object]struct{}{}, hashed: func(uint64) {}}, nil
+	return &Batch{s: s, prune: prune, dir: dir, staged: map[object]struct{}{}, sound: map[object]struct{}{},
+		hashed: func(uint64) {}}, nil
 }
 
 // makeStaging makes a staging directory whose name has a prefix, and locks it. Between the two, removeAbandoned of
@@ -170,7 +177,7 @@ func (b *Batch) put(o object, content []byte) error {
 
 // putWith stores an object of size bytes, which fill writes, unless the store or the batch has it.
 func (b *Batch) putWith(o object, size uint64, fill func(fd int) error) error {
-	fresh, err := b.claim(o)
+	fresh, err := b.claim(context.Background(), o, size)
 	if err != nil || !fresh {
 		return err
 	}
@@ -214,9 +221,37 @@ func (b *Batch) written(n uint64) {
 	})
 }
 
-// claim reports whether the caller has to write o: it is neither in the store nor, by an earlier claim, in the batch.
-func (b *Batch) claim(o object) (bool, error) {
+// claim reports whether the caller has to write o, which has size bytes: it is neither in the store nor, by an earlier
+// claim, in the batch, or the one in the store is damaged.
+func (b *Batch) claim(ctx context.Context, o object, size uint64) (bool, error) {
 	have := b.has(o)
+	if done, err := b.done(o); done || err != nil {
+		return false, err
+	}
+	var damage error
+	if have {
+		if damage = b.verify(ctx, o, size); ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.staged[o]; ok {
+		return false, nil
+	}
+	if have && damage == nil {
+		b.sound[o] = struct{}{}
+		return false, nil
+	}
+	if damage != nil {
+		b.damaged = append(b.damaged, Problem{objectPath(o.kind, o.digest), damage})
+	}
+	b.staged[o] = struct{}{}
+	return true, nil
+}
+
+// done reports whether a claim of o has been decided before.
+func (b *Batch) done(o object) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.err != nil {
@@ -225,11 +260,42 @@ func (b *Batch) claim(o object) (bool, error) {
 	if b.ended {
 		return false, errEnded
 	}
-	if _, ok := b.staged[o]; ok || have {
-		return false, nil
+	_, staged := b.staged[o]
+	_, sound := b.sound[o]
+	return staged || sound, nil
+}
+
+// verify returns the damage of an object in the store, which should have size bytes; nil: there is none.
+func (b *Batch) verify(ctx context.Context, o object, size uint64) error {
+	f, err := os.OpenFile(b.s.path(objectPath(o.kind, o.digest)), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
 	}
-	b.staged[o] = struct{}{}
-	return true, nil
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular() || uint64(st.Size()) != size:
+		return fmt.Errorf("%w: %d bytes, not %d", errCorrupt, st.Size(), size)
+	}
+	w := b.newHashWriter(ctx, -1)
+	w.room, w.hashed = nil, func(uint64) {}
+	defer b.buffers.Put((*[chunk]byte)(w.buf))
+	if err := w.file(int(f.Fd())); err != nil {
+		return err
+	}
+	if got := w.content().Digest; got != o.digest {
+		return fmt.Errorf("%w: its digest is %s", errCorrupt, got)
+	}
+	return nil
+}
+
+// Damaged returns the objects of the store whose bytes were damaged, and which Commit replaces or has replaced.
+func (b *Batch) Damaged() []Problem {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.damaged)
 }
 
 func (b *Batch) fail(err error) error {

@@ -84,7 +84,7 @@ func (b *Batch) putChecked(
 		return Content{}, errors.Join(err, b.unlink(name))
 	}
 	b.written(c.Size)
-	return c, b.adopt(name, c)
+	return c, b.adopt(ctx, name, c)
 }
 
 // PutFile stores the content of src, a descriptor of a regular file, as a blob. Holes stay holes. If the file system
@@ -113,7 +113,7 @@ func (b *Batch) PutFile(ctx context.Context, src int, path string) (Content, err
 	if err != nil {
 		return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
 	}
-	return c, b.adopt(name, c)
+	return c, b.adopt(ctx, name, c)
 }
 
 // putWhole stores a file that fits into a buffer. Its digest is known before the blob is made, so that the blob needs
@@ -253,9 +253,9 @@ func (b *Batch) clone(dst, src int) (bool, error) {
 }
 
 // adopt gives a temporary file the name of its blob, or removes it if the store or the batch has the blob.
-func (b *Batch) adopt(name string, c Content) error {
+func (b *Batch) adopt(ctx context.Context, name string, c Content) error {
 	o := object{blobsDir, c.Digest}
-	fresh, err := b.claim(o)
+	fresh, err := b.claim(ctx, o, c.Size)
 	if err != nil || !fresh {
 		return errors.Join(err, b.unlink(name))
 	}

@@ -69,8 +69,8 @@ func (b *Batch) takeOver(ctx context.Context, dir string) error {
 		if err != nil {
 			continue
 		}
-		if size, whole := b.verify(path, d); whole {
-			if err := b.move(path, object{blobsDir, d}, size); err != nil {
+		if size, whole := b.isWhole(path, d); whole {
+			if err := b.move(ctx, path, object{blobsDir, d}, size); err != nil {
 				return err
 			}
 		}
@@ -78,8 +78,8 @@ func (b *Batch) takeOver(ctx context.Context, dir string) error {
 	return nil
 }
 
-// verify reads a file and reports whether it has the digest d. What cannot be read has not.
-func (b *Batch) verify(path string, d image.Digest) (size uint64, whole bool) {
+// isWhole reads a file and reports whether it has the digest d. What cannot be read has not.
+func (b *Batch) isWhole(path string, d image.Digest) (size uint64, whole bool) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return 0, false
@@ -95,8 +95,8 @@ func (b *Batch) verify(path string, d image.Digest) (size uint64, whole bool) {
 }
 
 // move moves a file into the batch as the object o, unless the store or the batch has that.
-func (b *Batch) move(path string, o object, size uint64) error {
-	fresh, err := b.claim(o)
+func (b *Batch) move(ctx context.Context, path string, o object, size uint64) error {
+	fresh, err := b.claim(ctx, o, size)
 	if err != nil || !fresh {
 		return err
 	}

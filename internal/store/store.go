@@ -10,7 +10,8 @@
 //
 // Every byte that is stored is hashed by the Batch that stores it, so a file named by a digest has that digest. No
 // object has its name before all of it is on the disk: a batch writes into a directory of its own, syncs, and then
-// renames. A version is written when everything that it leads to is durable. Objects never change.
+// renames. A version is written when everything that it leads to is durable. Objects never change, but a batch that
+// gets the right bytes of an object which the disk or a person has damaged replaces it.
 //
 // # Concurrency
 //
