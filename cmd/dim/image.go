@@ -48,6 +48,10 @@ A capture is held if a directory looks as if a file system had been mounted or
 unmounted by accident: nodes would lose what is in it. --accept PATH takes the
 master as it is at and below PATH.
 
+What dim image verify finds damaged is put right from the master: a capture
+compares all that it reads with what the store has, and replaces it there if it
+is damaged. --reread reads all files, not only those that changed.
+
 ^C stops the capture. The next one does not read again what was stored.`,
 		Example: `  dim image capture compute
   dim image capture compute --rollout now    also move all nodes of the image
@@ -77,6 +81,7 @@ master as it is at and below PATH.
 	cmd.Flags().IntVar(&r.Show, "show", 20, "list at most `N` changed paths")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every changed path")
 	cmd.Flags().StringArrayVar(&r.Accept, "accept", nil, "take the directory `PATH` as it is, even if it is held")
+	cmd.Flags().BoolVar(&r.Reread, "reread", false, "read all files, and put right what is damaged in the store")
 	rolloutFlags(cmd, &rollout, "rollout")
 	return cmd
 }

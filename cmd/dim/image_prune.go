@@ -93,8 +93,9 @@ func (a *app) imageVerifyCommand() *cobra.Command {
 		Short: "Check every byte of a version, or of the store",
 		Long: `Reads the content of a version, or of the whole store, and compares it with its
 digests. A record of a version that is damaged or missing is written anew if
-the shared state has it; else nothing is changed. The exit code is 3 when there
-are problems.
+the shared state has it; else nothing is changed. What is damaged is put right
+from the master by dim image capture NAME --reread. The exit code is 3 when
+there are problems.
 
 With --all every server that has the version, or has nodes that follow it, reads
 its own copy, and what the nodes show is compared with it, by digest.`,

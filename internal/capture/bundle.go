@@ -171,7 +171,7 @@ func (o *Options) bundleNotePath() string {
 
 // loadBundleNote returns the note of the last capture, or the zero bundleNote.
 func (o *Options) loadBundleNote() (n bundleNote) {
-	if o.CacheDir == "" {
+	if o.CacheDir == "" || o.Reread {
 		return n
 	}
 	b, err := os.ReadFile(o.bundleNotePath())

@@ -80,6 +80,10 @@ type Options struct {
 	// DryRun makes no version. New content is stored nevertheless. The next capture uses it, or a prune removes it.
 	DryRun bool
 
+	// Reread reads everything, also what has not changed since the last capture. So all that the store has of the
+	// master is compared with it, and replaced where it is damaged.
+	Reread bool
+
 	// Reserve returns the number of the new version. It is called just before the version is written, when everything
 	// that the version leads to is in the store. It is not called in a dry run, nor if nothing has changed.
 	Reserve func(context.Context) (int, error)
@@ -137,6 +141,7 @@ const (
 	Replaced   ProblemKind = "replaces a link" // a directory in the place of a link to one, in an archive or a layer
 	Odd        ProblemKind = "is odd"          // in an archive; Err says what
 	Nothing    ProblemKind = "is empty"        // the whole master, at its first capture
+	Damaged    ProblemKind = "was damaged"     // an object of the store, which Err names; it has been replaced
 
 	// The kinds of a HeldError. A dry run has them in Result.Problems.
 	Covered   ProblemKind = "is a mount point now"
@@ -320,6 +325,9 @@ type outcome struct {
 // conclude makes the version, unless it is the same as the newest or this is a dry run.
 func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Batch, out outcome) (Result, error) {
 	r := out.Result
+	if err := o.commit(ctx, batch, &r); err != nil {
+		return r, err
+	}
 	before, err := s.Resolve(image.Ref{Image: o.Image})
 	first := errors.Is(err, store.ErrNotFound)
 	if err != nil && !first {
@@ -343,10 +351,6 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 			return r, errNothing
 		}
 		r.Problems = append(r.Problems, Problem{Kind: Nothing, Err: errNothing})
-	}
-	_, r.BytesNew = batch.Staged()
-	if err := batch.Commit(ctx); err != nil {
-		return r, err
 	}
 	r.Changed = true
 	r.Version = image.Version{
@@ -375,6 +379,29 @@ func (o *Options) conclude(ctx context.Context, s *store.Store, batch *store.Bat
 	}
 	o.saveFileSystems(out.systems, last)
 	return r, nil
+}
+
+// maxDamaged bounds the damaged objects that a result names.
+const maxDamaged = 20
+
+// commit commits the batch, also if no version follows: it may have what the store had lost. It reports what it has
+// replaced there.
+func (o *Options) commit(ctx context.Context, batch *store.Batch, r *Result) error {
+	_, r.BytesNew = batch.Staged()
+	if err := batch.Commit(ctx); err != nil {
+		return err
+	}
+	damaged := batch.Damaged()
+	for _, p := range damaged[:min(len(damaged), maxDamaged)] {
+		r.Problems = append(r.Problems, Problem{Kind: Damaged, Err: errors.New(p.String())})
+	}
+	if more := len(damaged) - maxDamaged; more > 0 {
+		r.Problems = append(r.Problems, Problem{Kind: Damaged, Err: fmt.Errorf("and %d more", more)})
+	}
+	for _, p := range damaged {
+		o.Log.Error("damaged object of the store replaced", "image", o.Image, "reason", p.String())
+	}
+	return nil
 }
 
 // compare finds what differs from the version before. On an error Changes is nil.

@@ -123,7 +123,7 @@ func (o *Options) notesPath() string {
 
 // loadNotes returns the notes of the previous capture, or nil if there are no usable ones.
 func loadNotes(s *store.Store, o *Options) *notes {
-	if o.CacheDir == "" {
+	if o.CacheDir == "" || o.Reread {
 		return nil
 	}
 	b, err := os.ReadFile(o.notesPath())

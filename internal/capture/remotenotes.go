@@ -49,7 +49,7 @@ func (o *Options) remoteNotesPath() string {
 // are empty.
 func (o *Options) loadRemoteNotes(ctx context.Context, s *store.Store) *remoteNotes {
 	none := &remoteNotes{}
-	if o.CacheDir == "" {
+	if o.CacheDir == "" || o.Reread {
 		return none
 	}
 	b, err := os.ReadFile(o.remoteNotesPath())

@@ -10,6 +10,8 @@ type CaptureRequest struct {
 	// Accept has directories of the master that hold a capture, because they look as if a file system had been mounted
 	// or unmounted by accident. At and below them the capture takes the master as it is.
 	Accept []string `json:"accept,omitempty"`
+	// Reread reads the whole master, also what has not changed, and replaces what is damaged in the store.
+	Reread bool `json:"reread,omitempty"`
 	// Rollout, if not nil, starts a rollout of the captured version. Its field Version is ignored.
 	Rollout *RolloutRequest `json:"rollout,omitempty"`
 }

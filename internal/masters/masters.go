@@ -102,7 +102,7 @@ func (m *Masters) Capture(
 	scan := m.newSecretScan(im)
 	look := &reviewer{scan: scan}
 	o := m.options(im)
-	o.DryRun, o.Accept, o.Review = r.DryRun, r.Accept, look.review
+	o.DryRun, o.Accept, o.Reread, o.Review = r.DryRun, r.Accept, r.Reread, look.review
 	o.Progress = func(p capture.Progress) {
 		now := control.Progress{
 			Image: r.Image, Stage: "read", Started: begin,

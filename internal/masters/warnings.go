@@ -149,6 +149,9 @@ func problemWarning(p *capture.Problem) control.Warning {
 		if p.Path == "" {
 			w.Path, w.Hint = "", "make one archive of all"
 		}
+	case capture.Damaged:
+		w.Path, w.Text = "", "an object of the store was damaged and has been replaced: "+p.Err.Error()
+		w.Hint = "look at the disk and the memory of this server; dim image verify finds what else is damaged"
 	case capture.Nothing:
 		w.Text, w.Hint = p.Err.Error(), "dim image rm removes the version"
 	}
