@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -350,7 +351,14 @@ func FuzzMerge(f *testing.F) {
 	f.Add(byte(0), "# x\n\na=1\n", "a=1\n\n#y\n", "a 2\n")
 	f.Fuzz(func(t *testing.T, format byte, old, own, new string) {
 		kind := Formats()[int(format)%len(Formats())]
-		r, err := Merge(kind, Files{Old: []byte(old), Own: []byte(own), New: []byte(new)})
+		files := Files{Old: []byte(old), Own: []byte(own), New: []byte(new)}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r, err := Merge(kind, files)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(1<<20+1000*(len(old)+len(own)+len(new))) {
+			t.Errorf("%d bytes were allocated for %d", took, len(old)+len(own)+len(new))
+		}
 		if err != nil {
 			return
 		}
