@@ -56,7 +56,8 @@ func TestANodeWithALongCacheIsNotifiedOfSwitches(t *testing.T) {
 	master := smallMaster(t)
 	busybox, err := os.ReadFile("/bin/busybox")
 	testkit.Must(t, err)
-	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/turn": "a file\n", "opt/away/x": "x\n"})
+	tree(t, master, map[string]string{"opt/busybox": string(busybox), "opt/turn": "a file\n", "opt/away/x": "x\n",
+		"usr/lib/systemd/systemd": "", "usr/bin/dbus-daemon": ""})
 	c := startCluster(t, t.TempDir(), master)
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")
 	put := map[string]string{"bin/@dim-push": build(t, "dim/cmd/dim-init"), "bin/busybox": "/bin/busybox"}
@@ -64,6 +65,7 @@ func TestANodeWithALongCacheIsNotifiedOfSwitches(t *testing.T) {
 	for name, g := range map[string]guest{"n01": s.pushNode, "n02": s.pollNode} {
 		g.mount("/nodes/"+name, "/mnt/push", longCache)
 	}
+	s.pushNode.busybox("mkdir", "-p", "/run/systemd") // as dim-init does
 	s.pushNode.startResident("/mnt/push")
 	testkit.Eventually(t, "n01 is notified", func() bool {
 		_, p := pushed(t, c, "n01")
@@ -77,6 +79,7 @@ func TestANodeWithALongCacheIsNotifiedOfSwitches(t *testing.T) {
 		s.testChanges(t, busybox)
 	})
 	t.Run("the server knows which processes use replaced files", func(t *testing.T) { s.testStale(t, proc) })
+	t.Run("the server knows whether units were read again, and a person confirms the rest", s.testUnits)
 	t.Run("no user of the node can speak for it", s.testUser)
 	t.Run("a restart of the server costs nothing", func(t *testing.T) {
 		restart(t, c)
@@ -150,6 +153,44 @@ func (s *pushSite) testStale(t *testing.T, proc int) {
 	})
 }
 
+// testUnits replaces a unit and a policy of D-Bus, and does on the node what systemd does at a daemon-reload.
+func (s *pushSite) testUnits(t *testing.T) {
+	verdict := func(want string) {
+		t.Helper()
+		testkit.Eventually(t, "the verdict is "+want, func() bool {
+			var r control.Rollout
+			testkit.Must(t, json.Unmarshal([]byte(dim(t, s.Cluster, "rollout", "status", "-o", "json")), &r))
+			return r.States[0].Node == "n01" && r.States[0].Verdict == want
+		})
+	}
+	tree(t, s.master, map[string]string{"usr/lib/systemd/system/x.timer": "[Timer]\n",
+		"usr/share/dbus-1/system.d/x.conf": "x\n"})
+	dim(t, s.Cluster, "image", "capture", "compute", "--rollout", "now")
+	verdict("current, effective after systemctl daemon-reload, systemctl reload dbus")
+	s.pushNode.busybox("mkdir", "/run/systemd/generator")
+	verdict("current, effective after systemctl reload dbus")
+	if _, p := pushed(t, s.Cluster, "n01"); p.UnitsRead != "yes" {
+		t.Errorf("units read: %q", p.UnitsRead)
+	}
+	var list []control.ConfirmedNode
+	testkit.Must(t, json.Unmarshal([]byte(dim(t, s.Cluster, "node", "confirm", "n01", "-o", "json")), &list))
+	if len(list) != 1 || !slices.Equal(list[0].Reload, []string{"systemctl reload dbus"}) || len(list[0].Restart) > 0 {
+		t.Errorf("confirmed: %+v", list)
+	}
+	verdict("current")
+}
+
+// busybox runs a command on the node.
+func (g guest) busybox(args ...string) {
+	g.t.Helper()
+	var out agent.Output
+	testkit.Must(g.t, g.call("Run",
+		agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
+	if out.Exit != 0 {
+		g.t.Fatalf("%v: %s", args, out.Text)
+	}
+}
+
 // testUser has an ordinary user report a mount on the path that changes next, and a boot.
 func (s *pushSite) testUser(t *testing.T) {
 	for path, says := range map[string]string{
@@ -172,28 +213,20 @@ func (s *pushSite) testUser(t *testing.T) {
 }
 
 func (s *pushSite) testMount(t *testing.T) {
-	mount := func(args ...string) {
-		var out agent.Output
-		testkit.Must(t, s.pushNode.call("Run",
-			agent.RunArgs{Argv: append([]string{"/bin/busybox"}, args...), Timeout: time.Minute}, &out))
-		if out.Exit != 0 {
-			t.Fatalf("%v: %s", args, out.Text)
-		}
-	}
 	s.pushNode.write("/tmp/over", "mounted\n")
-	mount("mount", "-o", "bind", "/tmp/over", "/mnt/push/etc/motd")
+	s.pushNode.busybox("mount", "-o", "bind", "/tmp/over", "/mnt/push/etc/motd")
 	testkit.Eventually(t, "the server knows of the mount", func() bool {
 		_, p := pushed(t, s.Cluster, "n01")
 		return slices.ContainsFunc(p.Mounts, func(m control.NodeMount) bool { return m.Path == "/etc/motd" })
 	})
 	s.motd(t, "four\n")
-	if n, _ := pushed(t, s.Cluster, "n01"); n.Version != 3 ||
+	if n, _ := pushed(t, s.Cluster, "n01"); n.Version != 4 ||
 		!strings.Contains(n.Problem, "a mount there is on /etc/motd") {
 		t.Errorf("n01 shows version %d, problem %q", n.Version, n.Problem)
 	}
 	if got := s.pushNode.read("/mnt/push/etc/motd"); got != "mounted\n" {
 		t.Errorf("under the mount: %q", got)
 	}
-	mount("umount", "/mnt/push/etc/motd")
+	s.pushNode.busybox("umount", "/mnt/push/etc/motd")
 	testkit.Eventually(t, "the change shows", func() bool { return s.pushNode.read("/mnt/push/etc/motd") == "four\n" })
 }

@@ -18,7 +18,8 @@ func (a *app) nodeCommand() *cobra.Command {
 	group(cmd)
 	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand(), a.nodeDiffCommand(),
 		a.nodeResetCommand(), a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeSnapshotsCommand(),
-		a.nodeLayersCommand(), a.nodeCheckCommand(), a.nodeAcceptCommand(), a.nodeRmCommand())
+		a.nodeLayersCommand(), a.nodeCheckCommand(), a.nodeConfirmCommand(), a.nodeAcceptCommand(),
+		a.nodeRmCommand())
 	return cmd
 }
 

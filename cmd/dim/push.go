@@ -24,6 +24,9 @@ func printPush(w io.Writer, p *control.Push, now time.Time) {
 	if len(p.Restart) > 0 {
 		row(w, "restart", safe(strings.Join(p.Restart, " ")))
 	}
+	if p.UnitsRead == "no" {
+		row(w, "units", "changed since systemd has read them: systemctl daemon-reload")
+	}
 	for _, s := range p.Stale {
 		text := fmt.Sprintf("%s (pid %d): %s", s.Name, s.PID, s.Path)
 		if s.More > 0 {

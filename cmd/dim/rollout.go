@@ -360,12 +360,16 @@ func printRolloutStatus(w io.Writer, r control.Rollout, now time.Time) {
 			verdict += " (as of " + clock(n.AsOf) + ")"
 			unknown = true
 		}
+		if !n.Confirmed.IsZero() {
+			verdict += " (confirmed " + clock(n.Confirmed) + ")"
+		}
 		row(w, n.Node, n.Ring, n.Shows, n.Stage, verdict)
 	}
 	if unknown {
 		fmt.Fprintln(w, "\nWhat was done on a node since that time is not known. On the node,")
 		fmt.Fprintln(w, "  systemctl show -p ExecMainStartTimestamp UNIT")
 		fmt.Fprintln(w, "tells when a service was started. With push=\"on\", nodes report restarts themselves.")
+		fmt.Fprintln(w, "When all is done on a node: dim node confirm NODE")
 	}
 }
 

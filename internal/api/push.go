@@ -9,6 +9,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/push"
 	"dim/internal/replica"
+	"dim/internal/verdict"
 )
 
 // pushed returns what is known of the resident process on n; nil when it has not called.
@@ -26,6 +27,7 @@ func (api *API) pushed(n *cluster.Node) *control.Push {
 		r, ok := api.Set.Find(replica.ReplicaTree(string(n.Name), said.Image))
 		if ok && r.ChangedDirs(said.Stamp).Stamp == said.Stamp {
 			out.State = control.PushCurrent
+			out.UnitsRead = unitsRead(r, said.Units)
 		}
 	}
 	for _, m := range said.Mounts {
@@ -37,6 +39,24 @@ func (api *API) pushed(n *cluster.Node) *control.Push {
 		})
 	}
 	return out
+}
+
+// unitsRead returns whether units have been read since a switch last changed any. stamp is that of the switch up to
+// which they have been read; 0: not known. The answer is "" if that is longer ago than the history of switches.
+func unitsRead(r *replica.Replica, stamp int64) string {
+	if stamp == 0 {
+		return ""
+	}
+	changed := r.ChangedDirs(stamp)
+	if changed.All {
+		return ""
+	}
+	for dir := range changed.Dirs {
+		if verdict.UnitDir(dir) {
+			return "no"
+		}
+	}
+	return "yes"
 }
 
 // restartOf returns what has to be restarted so that nothing uses replaced files: units, and processes that belong to
@@ -57,18 +77,4 @@ func restartOf(stale []push.Process) []string {
 	}
 	slices.Sort(what)
 	return what
-}
-
-// restarts returns what has to be restarted on a node, as its resident process reported. It is exact when the process
-// has examined all others since the last switch.
-func (api *API) restarts(node string) (what []string, exact bool) {
-	n, ok := api.Follow.Cluster().Node(cluster.NodeName(node))
-	if !ok {
-		return nil, false
-	}
-	p := api.pushed(n)
-	if p == nil || p.State != control.PushCurrent || p.Omitted > 0 {
-		return nil, false
-	}
-	return p.Restart, true
 }

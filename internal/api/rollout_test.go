@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -230,10 +231,16 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 		!got.AsOf.Equal(declared) {
 		t.Errorf("a unit: %s, as of %v", got.Verdict, got.AsOf)
 	}
-	got = states(move(rollout.Now, "usr/lib/systemd/system/x.timer"))
+	const timer = "usr/lib/systemd/system/x.timer"
+	got = states(move(rollout.Now, timer))
 	if got.Verdict != "current, effective after systemctl daemon-reload" || !got.AsOf.Equal(declared) {
 		t.Errorf("a timer: %s, as of %v", got.Verdict, got.AsOf)
 	}
+	checkConfirmed(t, declared, func(path, confirmed string) control.RolloutNode {
+		r := move(rollout.Now, path)
+		testkit.Must(t, json.Unmarshal([]byte(confirmed), &r))
+		return states(r)
+	})
 	unread := move(rollout.Now, data)
 	api.Compare = compare.New(nil, func(image.Entry) readfs.FS { return nil }, confine.Program{}, api.Log)
 	from, to := version(1), version(2)
@@ -246,6 +253,30 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 	api.Liveness.Called("n01", time.Now())
 	if got := verdict(move(rollout.Now, kernel)); got != "current" {
 		t.Errorf("a node that has booted since is %s", got)
+	}
+}
+
+// checkConfirmed checks verdicts about nodes that a person has confirmed. states returns that of n01 after a switch
+// that has changed a path, of a rollout with these fields in JSON.
+func checkConfirmed(t *testing.T, declared time.Time, states func(path, fields string) control.RolloutNode) {
+	t.Helper()
+	const dir = "usr/lib/systemd/system/"
+	for _, tt := range []struct {
+		name, path string
+		at         time.Time
+		want       string
+	}{
+		{"before the switch", dir + "cron.service", declared.Add(-time.Second),
+			"stale until restart of cron.service, effective after systemctl daemon-reload"},
+		{"a service", dir + "cron.service", declared.Add(time.Minute), current},
+		{"a timer", dir + "x.timer", declared.Add(time.Minute), current},
+		{"a kernel", "boot/vmlinuz-6.1.0-1-amd64", declared.Add(time.Minute), "stale until reboot"},
+	} {
+		got := states(tt.path, fmt.Sprintf(`{"confirmed":[{"nodes":"n01","at":%q}]}`, tt.at.Format(time.RFC3339Nano)))
+		done := tt.want == current
+		if got.Verdict != tt.want || got.Confirmed.Equal(tt.at) != done || done && !got.AsOf.IsZero() {
+			t.Errorf("%s: %s, confirmed %v, as of %v; want %s", tt.name, got.Verdict, got.Confirmed, got.AsOf, tt.want)
+		}
 	}
 }
 

@@ -181,7 +181,11 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 	declared := r.Rings[out.Ring-1].Declared
 	s := api.observed(now, out.Node)
 	if s.stage != string(liveness.Off) && !s.began.After(declared) && r.When != rollout.Boot {
-		api.judgeRunning(out, &v, declared)
+		confirmed := r.ConfirmedAt(out.Node)
+		if !confirmed.After(declared) {
+			confirmed = time.Time{}
+		}
+		api.judgeRunning(out, &v, declared, confirmed)
 		if s.stage == string(liveness.Silent) && out.Verdict != current {
 			out.Verdict = "if it still runs, " + out.Verdict
 		}
@@ -191,37 +195,64 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 	}
 }
 
-// judgeRunning is judge for a node that has run since before the switch.
-func (api *API) judgeRunning(out *control.RolloutNode, v *verdict.Verdict, declared time.Time) {
-	restart, exact := api.restarts(out.Node)
-	if out.Restart = restart; !exact {
+// judgeRunning is judge for a node that has run since before the switch. confirmed is when a person confirmed that what
+// the node does not report was done; the zero time: nobody has since the switch.
+func (api *API) judgeRunning(out *control.RolloutNode, v *verdict.Verdict, declared, confirmed time.Time) {
+	p := api.report(out.Node)
+	exact := p != nil && p.Omitted == 0
+	unknown := v.Init || len(v.Restart) > 0
+	if out.Exact, out.Reboot = exact, v.Reboot(); exact {
+		out.Restart, unknown = p.Restart, false
+	} else if confirmed.IsZero() {
 		for _, s := range v.Restart {
 			out.Restart = append(out.Restart, s.Unit)
 		}
 	}
 	for _, r := range v.Reload {
-		out.Reload = append(out.Reload, r.Command)
+		reported := r.Command == verdict.DaemonReload && p != nil && p.UnitsRead != ""
+		unknown = unknown || !reported
+		if reported && p.UnitsRead == "no" || !reported && confirmed.IsZero() {
+			out.Reload = append(out.Reload, r.Command)
+		}
 	}
-	out.Exact, out.Reboot = exact, v.Reboot()
-	restarts := len(out.Restart) > 0 || v.Init && !exact
+	switch {
+	case unknown && confirmed.IsZero() && !out.Reboot:
+		out.AsOf = declared
+	case unknown:
+		out.Confirmed = confirmed
+	}
+	runningVerdict(out, v.Init && !exact && confirmed.IsZero())
+	if v.Unknown != "" && !exact && !out.Reboot {
+		out.Verdict += notKnown + v.Unknown
+	}
+}
+
+// runningVerdict sets the verdict of a node from what has to be done on it. init: its init process is to be restarted.
+func runningVerdict(out *control.RolloutNode, init bool) {
 	switch {
 	case out.Reboot:
 		out.Verdict = "stale until reboot"
 		return
-	case v.Init && len(out.Restart) == 0 && !exact:
-		out.Verdict = "stale until restart of init"
-	case restarts:
+	case len(out.Restart) > 0:
 		out.Verdict = "stale until restart of " + few(out.Restart)
+	case init:
+		out.Verdict = "stale until restart of init"
 	}
 	if len(out.Reload) > 0 {
 		out.Verdict += ", effective after " + few(out.Reload)
 	}
-	if v.Unknown != "" && !exact {
-		out.Verdict += notKnown + v.Unknown
+}
+
+// report returns the last report of a node's resident process, nil if it does not show the node as it is now.
+func (api *API) report(node string) *control.Push {
+	n, ok := api.Follow.Cluster().Node(cluster.NodeName(node))
+	if !ok {
+		return nil
 	}
-	if restarts && !exact || len(out.Reload) > 0 {
-		out.AsOf = declared // whether it was done since is not known
+	if p := api.pushed(n); p != nil && p.State == control.PushCurrent {
+		return p
 	}
+	return nil
 }
 
 // outdated lists the files of a node's own that are older than what they describe. They outlive a reboot.

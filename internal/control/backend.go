@@ -123,6 +123,9 @@ type RolloutBackend interface {
 	// ChangeRollout pauses, resumes, undoes or stops a rollout. To undo it is a Conflict when its nodes have been moved
 	// since.
 	ChangeRollout(ctx context.Context, id int, change RolloutChange) (Rollout, error)
+	// ConfirmNodes records that what nodes do not report was done on them since their last rollouts, or only reports
+	// what that would be.
+	ConfirmNodes(ctx context.Context, r ConfirmRequest) ([]ConfirmedNode, error)
 }
 
 // NodeBackend reports on nodes.

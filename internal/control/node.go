@@ -103,6 +103,9 @@ type Push struct {
 	// Omitted is 0.
 	Restart []string `json:"restart_units"`
 	Omitted int      `json:"omitted"` // mounts and processes for which the report had no room
+	// UnitsRead is "yes" if the node's systemd has read its units since a switch last changed any, "no" if not, and ""
+	// if that is not known.
+	UnitsRead string `json:"units_read"`
 }
 
 // The states of Push.

@@ -143,6 +143,25 @@ type RolloutNode struct {
 	// AsOf is the time of which the verdict is: what was done on the node since is not known. It is zero if the verdict
 	// is of now.
 	AsOf time.Time `json:"as_of,omitzero"`
+	// Confirmed is when a person confirmed that everything was done that the node does not report. Restart and Reload
+	// do not list it then.
+	Confirmed time.Time `json:"confirmed,omitzero"`
+}
+
+// ConfirmRequest confirms that everything was done on some nodes that takes the changes of their last rollouts into
+// effect, as far as the nodes do not report it themselves.
+type ConfirmRequest struct {
+	Nodes  string `json:"nodes"` // node set
+	DryRun bool   `json:"dry_run"`
+}
+
+// ConfirmedNode is a node of a ConfirmRequest.
+type ConfirmedNode struct {
+	Node    string   `json:"node"`
+	Rollout int      `json:"rollout"` // the latest one that has moved the node; 0: none has
+	Restart []string `json:"restart_units"`
+	Reload  []string `json:"reload_commands"`
+	Verdict string   `json:"verdict"` // without what is confirmed
 }
 
 // RolloutChange asks to change a rollout.

@@ -248,6 +248,19 @@ func (d *Driver) Apply(ctx context.Context, id int, what string, decide Decision
 	return d.Follow.Refresh(ctx, shared)
 }
 
+// Confirm puts a confirmation of some nodes, and returns when this server has adopted it.
+func (d *Driver) Confirm(ctx context.Context, nodes []string, decide Decision) error {
+	shared, err := d.Follow.Change(ctx)
+	if err != nil {
+		return err
+	}
+	if err := shared.Decide(ctx, decide); err != nil {
+		return APIError(err)
+	}
+	d.Log.Info("nodes confirmed", "count", len(nodes))
+	return d.Follow.Refresh(ctx, shared)
+}
+
 // APIError makes an error of a decision one of the API, with a hint what a person can do about a rollout that is in the
 // way.
 func APIError(err error) error {

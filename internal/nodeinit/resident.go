@@ -38,11 +38,13 @@ type staleProcess struct {
 
 // status is what the resident process reports.
 type status struct {
-	boot   string // the kernel's boot id
-	seen   string // the state of the replica for which the node has looked, from an answer
-	memory int    // in kB
-	mounts []mountPoint
-	stale  []staleProcess
+	boot string // the kernel's boot id
+	seen string // the state of the replica for which the node has looked, from an answer
+	// unitsOf is the state of the replica, or an earlier one, of which the service manager has read its units.
+	unitsOf string
+	memory  int // in kB
+	mounts  []mountPoint
+	stale   []staleProcess
 }
 
 // encode writes a status as JSON objects, one a line. It leaves out, and counts, mounts and processes that exceed the
@@ -67,8 +69,8 @@ func (s *status) encode() string {
 		add(p, fmt.Sprintf(`{"stale":"%s","pid":%d,"name":%s,"unit":%s,"more":%d}`+"\n",
 			p, x.pid, quoteJSON(x.name), quoteJSON(x.unit), x.more))
 	}
-	return fmt.Sprintf(`{"boot":%s,"seen":%s,"memory":%d,"left":%d}`+"\n",
-		quoteJSON(s.boot), quoteJSON(s.seen), s.memory, left) + b.String()
+	return fmt.Sprintf(`{"boot":%s,"seen":%s,"units":%s,"memory":%d,"left":%d}`+"\n",
+		quoteJSON(s.boot), quoteJSON(s.seen), quoteJSON(s.unitsOf), s.memory, left) + b.String()
 }
 
 // escapePath writes all but plain ASCII characters as %XX, so that a path needs no quoting in JSON.

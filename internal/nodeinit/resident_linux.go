@@ -25,15 +25,16 @@ const (
 
 // resident is the process that stays on the node when its init has started.
 //
-// Its root and working directory are those of the initramfs, which is empty by then, and its program has no name any
-// more. Therefore it needs nothing of the replica, and a switch replaces nothing under it. It reaches the replica
-// through its own mount of the same file system, on which nothing else is mounted.
+// Its root is that of the initramfs, which is empty by then, its working directory is /proc, and its program has no
+// name any more. Therefore it needs nothing of the replica, and a switch replaces nothing under it. It reaches the
+// replica through its own mount of the same file system, on which nothing else is mounted.
 type resident struct {
 	server    netip.AddrPort
 	root      int    // the replica's root
 	proc      int    // /proc
 	mountinfo int    // of process 1
 	device    device // of the replica
+	units     unitWatch
 	scratch   []byte
 	status
 }
@@ -46,7 +47,9 @@ type device struct{ decimal, hex string }
 //  1. the server's address,
 //  2. the state of the replica for which the node has looked,
 //  3. the directory on which the replica is mounted,
-//  4. /proc.
+//  4. /proc,
+//  5. the state of the replica of which the service manager has read its units. Without it, the manager does not run
+//     yet, and will read those of 2 or of a later state.
 //
 // A directory may be given as "#" and the number of an open file. When it is ready, the process prints that.
 func RunResident(args []string) (err error) {
@@ -66,10 +69,15 @@ func RunResident(args []string) (err error) {
 }
 
 func newResident(args []string) (*resident, error) {
-	if len(args) != 4 {
-		return nil, fmt.Errorf("want 4 arguments, not %d", len(args))
+	if len(args) != 4 && len(args) != 5 {
+		return nil, fmt.Errorf("want 4 or 5 arguments, not %d", len(args))
 	}
-	r := &resident{status: status{seen: args[1]}, scratch: make([]byte, 16<<10)}
+	r := &resident{
+		status: status{seen: args[1], unitsOf: args[1]}, units: newUnitWatch(), scratch: make([]byte, 16<<10),
+	}
+	if len(args) == 5 {
+		r.unitsOf = args[4]
+	}
 	var err error
 	if r.server, err = netip.ParseAddrPort(args[0]); err != nil {
 		return nil, err
@@ -79,6 +87,9 @@ func newResident(args []string) (*resident, error) {
 	}
 	if r.proc, err = openDir(args[3], 0); err != nil {
 		return nil, fmt.Errorf("open %s: %w", args[3], err)
+	}
+	if err = unix.Fchdir(r.proc); err != nil {
+		return nil, fmt.Errorf("change the working directory to %s: %w", args[3], err)
 	}
 	if r.mountinfo, err = unix.Openat(r.proc, "1/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open the table of mounts: %w", err)
@@ -122,12 +133,10 @@ func (r *resident) restart(fault any) error {
 			return err
 		}
 	}
-	if err := unix.Fchdir(r.proc); err != nil {
-		return err
-	}
 	time.Sleep(restartDelay)
 	err := syscall.Exec("self/exe", []string{
 		ResidentName, r.server.String(), r.seen, fmt.Sprintf("#%d", r.root), fmt.Sprintf("#%d", r.proc),
+		r.unitsOf,
 	}, os.Environ())
 	return fmt.Errorf("restart after %v: %w", fault, err)
 }
@@ -141,6 +150,7 @@ func (r *resident) run() {
 	r.updateStale()
 	for {
 		r.updateMounts()
+		r.units.find()
 		if r.call() != nil {
 			time.Sleep(pause.next())
 			continue
@@ -176,13 +186,20 @@ func (r *resident) await(s *stream, deadline time.Time) (changed bool, err error
 		}
 		ready := []unix.PollFd{
 			{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(r.mountinfo), Events: unix.POLLPRI},
+			{Fd: int32(r.units.fd), Events: unix.POLLIN},
 		}
 		n, err := unix.Poll(ready, int(wait.Milliseconds())+1)
+		unitsOf := r.unitsOf
+		if n > 0 && ready[2].Revents != 0 && r.units.reads(r.scratch) {
+			r.unitsOf = r.seen
+		}
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil || n > 0 && ready[0].Revents != 0:
 			return false, err
-		case n > 0:
+		case r.unitsOf != unitsOf:
+			return true, nil
+		case n > 0 && ready[1].Revents != 0:
 			time.Sleep(mountsDelay)
 			if r.updateMounts() {
 				return true, nil
@@ -226,6 +243,8 @@ func (r *resident) readAnswer(s *stream) error {
 	if !a.ended {
 		return errMalformed
 	}
+	// What systemd has begun to read before this moment may be older than the new state.
+	r.units.reads(r.scratch)
 	r.seen = a.now
 	if revalidated {
 		r.updateStale()

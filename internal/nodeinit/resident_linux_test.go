@@ -3,6 +3,7 @@ package nodeinit
 import (
 	"bufio"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -33,13 +34,24 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	case "own-init":
 		fmt.Println("own init runs")
+		makeGenerators()
 		if err := unix.Mount("over", "/etc", "tmpfs", 0, ""); err != nil {
 			fmt.Println(err)
 		}
-		_, _ = os.Stdin.Read(make([]byte, 1)) // until the test ends it
-		os.Exit(0)
+		for _, err := os.Stdin.Read(make([]byte, 1)); err == nil; _, err = os.Stdin.Read(make([]byte, 1)) {
+			makeGenerators()
+		}
+		os.Exit(0) // the test has closed the pipe
 	}
 	os.Exit(m.Run())
+}
+
+// makeGenerators does what systemd does before it reads its units.
+func makeGenerators() {
+	const dir = "/run/systemd/generator"
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		fmt.Println(err)
+	}
 }
 
 // runTestNode is process 1 in namespaces of its own. It makes dir, which has the test program as /init, its root in
@@ -179,8 +191,12 @@ func TestTheResidentProcessOutlivesTheHandover(t *testing.T) {
 		t.Errorf("the initramfs was not emptied: %v", err)
 	}
 	call.answer <- "now compute:8\nlook /\nlook /etc\nlook /gone\nend\n"
-	if call = h.call(t); !strings.Contains(call.body, `"seen":"compute:8"`) {
+	if call = h.call(t); !strings.Contains(call.body, `"seen":"compute:8","units":"compute:7"`) {
 		t.Errorf("after the answer: %s", call.body)
+	}
+	testkit.Value(hold.Write([]byte{1}))(t) // systemctl daemon-reload
+	if call = h.call(t); !strings.Contains(call.body, `"seen":"compute:8","units":"compute:8"`) {
+		t.Errorf("after the units were read again: %s", call.body)
 	}
 	call.answer <- "" // another process of the node has called
 	if call = h.call(t); !strings.Contains(call.body, `"seen":"compute:8"`) {

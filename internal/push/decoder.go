@@ -25,6 +25,7 @@ type object struct {
 	// The first object.
 	Boot   string `json:"boot"`
 	Seen   string `json:"seen"`
+	Units  string `json:"units"`
 	Memory int    `json:"memory"`
 	Left   int    `json:"left"`
 
@@ -66,7 +67,13 @@ func decode(body io.Reader) (Status, error) {
 // setHeader takes the first object of a call.
 func (s *Status) setHeader(x *object) (err error) {
 	s.Boot, s.Memory, s.Omitted = printable(x.Boot), bound(x.Memory), bound(x.Left)
-	s.Image, s.Stamp, err = parseSeen(x.Seen)
+	if s.Image, s.Stamp, err = parseSeen(x.Seen); err != nil {
+		return err
+	}
+	image, units, err := parseSeen(x.Units)
+	if image == s.Image && units <= s.Stamp {
+		s.Units = units
+	}
 	return err
 }
 
@@ -93,17 +100,17 @@ func (s *Status) addEntry(x *object) error {
 	return nil
 }
 
-// parseSeen reads IMAGE:STAMP, or nothing.
+// parseSeen reads IMAGE:STAMP, the value of seen or units, or nothing.
 func parseSeen(s string) (image string, stamp int64, err error) {
 	if s == "" {
 		return "", 0, nil
 	}
 	i := strings.LastIndexByte(s, ':')
 	if i <= 0 || len(s) > maxWord {
-		return "", 0, fmt.Errorf("seen is %q, want IMAGE:STAMP", printable(s))
+		return "", 0, fmt.Errorf("%q is not IMAGE:STAMP", printable(s))
 	}
 	if stamp, err = strconv.ParseInt(s[i+1:], 10, 64); err != nil || stamp < 0 {
-		return "", 0, fmt.Errorf("seen is %q, want IMAGE:STAMP", printable(s))
+		return "", 0, fmt.Errorf("%q is not IMAGE:STAMP", printable(s))
 	}
 	return s[:i], stamp, nil
 }

@@ -70,6 +70,7 @@ type Status struct {
 	Boot    string // id of the boot in which the process runs
 	Image   string // of the replica that is the node's root
 	Stamp   int64  // of the switch up to which the node has looked
+	Units   int64  // of the switch up to which its service manager has read its units; 0: not known
 	Called  time.Time
 	Waiting bool // a call of the process waits now
 	Memory  int  // of the process, in kB

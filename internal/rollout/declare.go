@@ -140,11 +140,22 @@ func before(s coord.State, nodes []string) []Before {
 
 // intersection returns the names of b that are in a.
 func intersection(a, b []string) Nodes {
-	in := make(map[string]bool, len(a))
-	for _, n := range a {
+	in := asSet(a)
+	return slices.DeleteFunc(slices.Clone(b), func(n string) bool { return !in[n] })
+}
+
+// subtract returns the elements of a that are not in b.
+func subtract(a, b []string) Nodes {
+	in := asSet(b)
+	return slices.DeleteFunc(slices.Clone(a), func(n string) bool { return in[n] })
+}
+
+func asSet(list []string) map[string]bool {
+	in := make(map[string]bool, len(list))
+	for _, n := range list {
 		in[n] = true
 	}
-	return slices.DeleteFunc(slices.Clone(b), func(n string) bool { return !in[n] })
+	return in
 }
 
 // declareRing makes the nodes of a ring follow the version.

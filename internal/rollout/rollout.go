@@ -143,6 +143,8 @@ type Rollout struct {
 
 	Skipped string `json:"skipped,omitempty"` // the servers that it did not wait for before its first ring
 
+	Confirmed []confirmation `json:"confirmed,omitempty"` // the latest one of each node
+
 	Before  []Before `json:"before"`  // the references of its nodes before the rollout
 	Current int      `json:"current"` // the image's current version before the rollout
 }

@@ -11,6 +11,15 @@ type Reload struct {
 	Paths   int    // number of changed paths that it makes effective
 }
 
+// DaemonReload is the command of a Reload by which systemd reads its units again.
+const DaemonReload = "systemctl daemon-reload"
+
+// UnitDir reports whether systemd looks for its units, or for links between them, in a directory, given without a
+// leading slash.
+func UnitDir(dir string) bool {
+	return slices.ContainsFunc(unitDirs, func(at string) bool { return dir == at || strings.HasPrefix(dir, at+"/") })
+}
+
 // reloadRule says which paths are read again by a command.
 type reloadRule struct {
 	command string
@@ -21,7 +30,7 @@ type reloadRule struct {
 // reloadRules are the configurations that a daemon reads at its start, or a program once at boot. A path that ends in a
 // slash stands for all below it. Units have a rule of their own.
 var reloadRules = []reloadRule{
-	{command: "systemctl daemon-reload", program: "usr/lib/systemd/systemd"},
+	{command: DaemonReload, program: "usr/lib/systemd/systemd"},
 	{"systemctl reload dbus", "usr/bin/dbus-daemon", []string{"etc/dbus-1/", "usr/share/dbus-1/"}},
 	{"udevadm control --reload", "usr/bin/udevadm",
 		[]string{"etc/udev/rules.d/", "usr/lib/udev/rules.d/", "lib/udev/rules.d/"}},

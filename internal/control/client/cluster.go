@@ -48,4 +48,9 @@ func (c *Client) ChangeRollout(ctx context.Context, id int, change control.Rollo
 	return call[control.Rollout](ctx, c, http.MethodPost, rolloutPath(id), change)
 }
 
+// ConfirmNodes confirms what was done on nodes.
+func (c *Client) ConfirmNodes(ctx context.Context, r control.ConfirmRequest) ([]control.ConfirmedNode, error) {
+	return call[[]control.ConfirmedNode](ctx, c, http.MethodPost, "/v1/confirm", r)
+}
+
 func rolloutPath(id int) string { return fmt.Sprintf("/v1/rollouts/%d", id) }

@@ -30,6 +30,7 @@ func handleRollouts(mux *http.ServeMux, b control.RolloutBackend) {
 			return b.ChangeRollout(ctx, id, change)
 		})(r)
 	}))
+	mux.Handle("POST /v1/confirm", answer(withBody(b.ConfirmNodes)))
 }
 
 func rolloutID(r *http.Request) (int, error) {
