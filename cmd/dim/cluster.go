@@ -12,6 +12,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/cluster/summary"
 	"dim/internal/control"
+	"dim/internal/follow"
 )
 
 func (a *app) clusterCommand() *cobra.Command {
@@ -105,25 +106,13 @@ func (a *app) clusterShow(ctx context.Context, args []string, set string) error 
 	}
 	nodes := c.Nodes
 	if set != "" {
-		if nodes, err = c.Select(set); err != nil {
-			return setError(err)
+		if nodes, err = follow.Select(c, set); err != nil {
+			return err
 		}
 	}
 	s := summary.Of(c, nodes)
 	s.Revision = revision
 	return a.show(s, func(w io.Writer) { printCluster(w, c, s) })
-}
-
-// setError returns an error of a node set with its hint and exit code.
-func setError(err error) error {
-	e, ok := errors.AsType[*cluster.SelectError](err)
-	switch {
-	case !ok:
-		return err
-	case e.Syntax:
-		return &usageError{errors.New(e.Message), e.Hint}
-	}
-	return control.Errorf(control.NotFound, "%s", e.Message).WithHint(e.Hint)
 }
 
 // description loads the file that args name; without one, the applied description, which has a revision.

@@ -67,29 +67,23 @@ func (d *Declared) versionsHint(name string) string {
 	return "dim image ls lists the images"
 }
 
+// Select is Select with d's description.
+func (d *Declared) Select(set string) ([]*cluster.Node, error) { return Select(d.Cluster, set) }
+
 // Select returns the nodes of a node set, at least one. The error is a control.Error; it tells a text that is not a
 // node set from one that names what does not exist.
-func (d *Declared) Select(set string) ([]*cluster.Node, error) {
-	nodes, err := d.Cluster.Select(set)
-	if err == nil && len(nodes) == 0 {
+func Select(c *cluster.Cluster, set string) ([]*cluster.Node, error) {
+	nodes, err := c.Select(set)
+	e, failed := errors.AsType[*cluster.SelectError](err)
+	switch {
+	case failed && e.Syntax:
+		return nil, control.Errorf(control.Invalid, "%s", e.Message).WithHint(e.Hint)
+	case failed:
+		return nil, control.Errorf(control.NotFound, "%s", e.Message).WithHint(e.Hint)
+	case err == nil && len(nodes) == 0:
 		return nil, control.Errorf(control.NotFound, "no node is in %q", set).WithHint("@* is all nodes")
 	}
-	if err == nil {
-		return nodes, nil
-	}
-	return nil, setError(err)
-}
-
-// setError returns an error of Cluster.Select as one of the API.
-func setError(err error) error {
-	e, ok := errors.AsType[*cluster.SelectError](err)
-	switch {
-	case !ok:
-		return err
-	case e.Syntax:
-		return control.Errorf(control.Invalid, "%s", e.Message).WithHint(e.Hint)
-	}
-	return control.Errorf(control.NotFound, "%s", e.Message).WithHint(e.Hint)
+	return nodes, err
 }
 
 // kept is what a restart is to find: the state with the description that is followed. A description that cannot be

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dim/internal/diskroom"
 	"dim/internal/image"
 	"dim/internal/layer"
 	"dim/internal/replica/fds"
@@ -284,7 +285,7 @@ func (r *Replica) StatFS(h vfs.Handle) (vfs.StatFS, error) {
 	}
 	soon := r.set.lingering.room() // it is freed when room is needed
 	fs.BytesFree, fs.BytesAvail = min(fs.BytesFree+soon, fs.Bytes), min(fs.BytesAvail+soon, fs.Bytes)
-	bytes, files := r.set.disk.reserve(&st)
+	bytes, files := diskroom.Reserve(fs.Bytes, fs.Files, r.set.disk.percent)
 	fs.BytesFree, fs.BytesAvail = fs.BytesFree-min(bytes, fs.BytesFree), fs.BytesAvail-min(bytes, fs.BytesAvail)
 	fs.FilesFree, fs.FilesAvail = fs.FilesFree-min(files, fs.FilesFree), fs.FilesAvail-min(files, fs.FilesAvail)
 	use.statFS(&fs)

@@ -28,7 +28,7 @@ func TestABatchStopsAtTheReserve(t *testing.T) {
 	b := begin(t, s)
 	noise := rand.NewChaCha8([32]byte{})
 	_, err := b.PutBlob(t.Context(), io.LimitReader(noise, 390<<20))
-	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "less than the reserve of 50 %") {
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "MB are free, and the reserve is ") {
 		t.Errorf("390 MB: %v", err)
 	}
 	if left := free(); left < 100 {
