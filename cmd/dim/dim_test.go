@@ -311,7 +311,10 @@ func TestStatusFitsOnOneScreen(t *testing.T) {
 			{Name: "nfs", Address: "127.0.0.1:2049"},
 		},
 		Disks: []control.Disk{{Path: "/var/lib/dim", Bytes: 10 << 30, BytesFree: 4 << 30}},
-		Quota: &control.Quota{Bytes: 20 << 30, Files: 100000},
+		Kept: control.Kept{
+			Quota:   &control.Quota{Bytes: 20 << 30, Files: 100000},
+			Expires: []control.Removal{{Node: "n01", Image: "compute", Snapshot: true, Stamp: "S1", Expires: now}},
+		},
 		Images: []control.Image{
 			{Name: "compute", Nodes: 1204, Use: []control.Use{
 				{Version: 2, Count: 1200, Next: 3}, {Version: 2, Count: 3}, {Count: 1},
@@ -368,6 +371,7 @@ image    compute@3, 1h old, 90,000 files, 2.0 GiB, kernel 6.1
 image    login: not captured yet, 1 node
 nodes    1,205: 1,203 running, 1 mount, 1 off
 unknown  02:00:00:00:00:01, 0s ago, PXE
+expires  snapshot of n01 (compute) at S1, 2026-11-22 12:00:00 +0000
 problem  image login: never captured (since 1m)
   hint   dim image capture login
 `

@@ -78,6 +78,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 	for _, m := range s.Machines {
 		row(w, "unknown", fmt.Sprintf("%s, %s ago, %s", m.MAC, ago(m.Last, now), safe(m.Asked)))
 	}
+	if len(s.Expires) > 0 {
+		row(w, "expires", removalText(s.Expires[0]))
+	}
 	if len(s.Problems) == 0 {
 		row(w, "problems", "none")
 	}
@@ -91,6 +94,15 @@ func printStatus(w io.Writer, s control.Status, now time.Time) {
 			row(w, "  hint", p.Hint)
 		}
 	}
+}
+
+// removalText is "what was set aside of n01 (compute) at 20261130T060740.458087810Z, 2027-02-28 06:07:40 UTC".
+func removalText(r control.Removal) string {
+	what := "what was set aside of"
+	if r.Snapshot {
+		what = "snapshot of"
+	}
+	return fmt.Sprintf("%s %s (%s) at %s, %s", what, r.Node, r.Image, r.Stamp, clock(r.Expires))
 }
 
 // stateText tells where the declared state comes from, and why it does not.

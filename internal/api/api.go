@@ -20,6 +20,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/dhcp"
 	"dim/internal/driver"
+	"dim/internal/expiry"
 	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/image"
@@ -62,6 +63,7 @@ type Parts struct {
 	Packages  *pkgread.Reader
 	Liveness  *liveness.Tracker
 	Push      *push.Hub
+	Expiry    *expiry.Schedule
 	Storms    *loadtest.Host
 	Unknown   *dhcp.Machines // machines that are not in the description
 	Problems  *problems.List

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dim/internal/control"
+	"dim/internal/layer"
 	"dim/internal/rollout"
 )
 
@@ -44,10 +45,22 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 	for i := range active {
 		s.Rollouts = append(s.Rollouts, api.rollout(now, &active[i]))
 	}
+	s.Expires = api.removals()
 	for _, p := range api.Problems.All(ctx) {
 		s.Problems = append(s.Problems, control.Problem{
 			About: p.About.String(), Text: p.Text, Hint: p.Hint, Since: p.Since.Round(time.Second),
 		})
 	}
 	return s, nil
+}
+
+// removals returns what is removed next after its time.
+func (api *API) removals() []control.Removal {
+	list := []control.Removal{}
+	for _, r := range api.Expiry.Next() {
+		list = append(list, control.Removal{
+			Node: r.Node, Image: r.Image, Snapshot: r.Snapshot, Stamp: layer.StampName(r.Stamp), Expires: r.Expires,
+		})
+	}
+	return list
 }

@@ -24,8 +24,24 @@ type Status struct {
 	Rollouts  []Rollout      `json:"rollouts"` // those under way
 	Problems  []Problem      `json:"problems"` // empty when all is well
 
+	Kept
+}
+
+// Kept is what is kept of nodes on this server.
+type Kept struct {
 	// Quota is that of the description for every node that has no other; nil: none.
 	Quota *Quota `json:"default_quota,omitempty"`
+	// Expires are the ten removals that come first, the earliest first.
+	Expires []Removal `json:"expires_next"`
+}
+
+// Removal is a snapshot, or what a switch or a command has set aside, which a server removes after its time.
+type Removal struct {
+	Node     string    `json:"node"`
+	Image    string    `json:"image"`
+	Snapshot bool      `json:"snapshot"` // it is a snapshot; otherwise it was set aside
+	Stamp    string    `json:"stamp"`
+	Expires  time.Time `json:"expires"`
 }
 
 // Applied tells which description is applied.

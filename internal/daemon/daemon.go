@@ -351,7 +351,8 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 			Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Members: d.others.members, Serving: d.serving,
 			BootFiles: d.bootfiles, Packages: d.roots.packages, Liveness: d.liveness, Push: d.push,
-			Unknown: d.clients.unknown, Storms: storms, Problems: &d.problems, Log: d.Log,
+			Unknown: d.clients.unknown, Storms: storms, Expiry: expiry.NewSchedule(d.set),
+			Problems: &d.problems, Log: d.Log,
 		})
 	registry.RewriteRecords(context.Background())
 	d.follow.OnRestore(registry.PutPending)

@@ -43,26 +43,23 @@ func home(r *replica.Replica) layer.Home {
 func announce(set *replica.Set, interval time.Duration, log *slog.Logger) {
 	at := set.Expiry().Add(interval)
 	for _, r := range set.Replicas() {
-		rules := r.Rules()
-		due, err := layers.Of(r).Due(interval)
+		list, err := removals(set, r)
 		if err != nil {
 			log.Warn("set-aside copies cannot be listed", "replica", home(r), "error", err)
 		}
-		saved, snapshots := len(due), early(set, home(r).Snapshots(), rules.SnapshotsBefore(at))
+		saved, snapshots := 0, 0
+		for _, x := range list {
+			switch {
+			case !x.Expires.Before(at):
+			case x.Snapshot:
+				snapshots++
+			default:
+				saved++
+			}
+		}
 		if saved+snapshots > 0 {
 			log.Info("set-aside copies and snapshots will be removed after their time", "replica", home(r),
 				"aside", saved, "snapshots", snapshots, "stamp", at.UTC().Format(time.RFC3339))
 		}
 	}
-}
-
-// early returns how many stamps in a directory are before a time; none if it cannot be read.
-func early(set *replica.Set, dir string, before time.Time) (count int) {
-	stamps, _ := set.Disk().Stamps(dir)
-	for _, at := range stamps {
-		if at.Before(before) {
-			count++
-		}
-	}
-	return count
 }

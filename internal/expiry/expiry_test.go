@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"dim/internal/layer"
 	"dim/internal/replica"
 	"dim/internal/replica/replicatest"
@@ -30,8 +33,19 @@ func TestNothingIsRemovedBeforeItIsTold(t *testing.T) {
 		testkit.Value(set.Attach(replica.Spec{
 			Node: "n01", Image: "compute", Version: one, Rules: replica.Rules{SavedFor: time.Hour},
 		}))(t)
-		old := filepath.Join(dir, "n01/compute/saved", layer.StampName(time.Now().Add(-2*time.Hour)))
-		testkit.Must(t, os.MkdirAll(filepath.Join(old, "etc"), 0o700))
+		now := time.Now()
+		old := filepath.Join(dir, "n01/compute/saved", layer.StampName(now.Add(-2*time.Hour)))
+		snapshot := filepath.Join(dir, "n01/compute/snapshots", layer.StampName(now.Add(-time.Hour)))
+		testkit.Must(t, os.MkdirAll(filepath.Join(old, "etc"), 0o700), os.MkdirAll(snapshot, 0o700))
+		schedule := NewSchedule(set)
+		next := func(want ...Removal) {
+			t.Helper()
+			if diff := cmp.Diff(want, schedule.Next(), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("next: %s", diff)
+			}
+		}
+		taken := Removal{"n01", "compute", true, now.Add(-time.Hour).UTC(), now.Add(30*24*time.Hour - time.Hour).UTC()}
+		next(Removal{"n01", "compute", false, now.Add(-2 * time.Hour).UTC(), now.Add(-time.Hour)}, taken)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- Run(ctx, set, time.Minute, slog.New(slog.NewTextHandler(&log, nil))) }()
@@ -44,6 +58,7 @@ func TestNothingIsRemovedBeforeItIsTold(t *testing.T) {
 		if _, err := os.Stat(old); !os.IsNotExist(err) {
 			t.Errorf("after an interval: %v", err)
 		}
+		next(taken)
 		cancel()
 		testkit.Must(t, <-ended)
 		if !strings.Contains(log.String(), "will be removed after their time") {

@@ -61,8 +61,8 @@ func (l Layer) Expires(at time.Time) time.Time {
 	return now.Add(now.Sub(rules.SavedBefore(now)) - l.age(at, now))
 }
 
-// Due returns the stamps of what is removed if an expiry comes after a time, the latest first.
-func (l Layer) Due(after time.Duration) ([]time.Time, error) {
+// due returns the stamps of what is removed if an expiry comes after a time, the latest first.
+func (l Layer) due(after time.Duration) ([]time.Time, error) {
 	now, rules := l.r.Expiry(), l.r.Rules()
 	stamps, err := l.root.Stamps(l.home.Saved())
 	var due []time.Time

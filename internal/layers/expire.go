@@ -40,7 +40,7 @@ func (l Layer) expire(log *slog.Logger) (int, error) {
 	if err := l.countAges(stamps, l.r.Expiry()); err != nil {
 		return 0, err
 	}
-	due, err := l.Due(0)
+	due, err := l.due(0)
 	if err != nil || len(due) == 0 {
 		return 0, err
 	}
