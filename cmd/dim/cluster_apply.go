@@ -66,7 +66,7 @@ func (a *app) clusterApply(ctx context.Context, file string, r control.ApplyRequ
 		printDescriptionChanges(w, done.Changes)
 		printLeftLayers(w, done.Left)
 		if r.DryRun {
-			fmt.Fprintf(w, "dry run: %s was not applied; revision %d is\n", file, done.Revision)
+			fmt.Fprintf(w, "dry run: %s was not applied; revision %d stays\n", file, done.Revision)
 			return
 		}
 		fmt.Fprintf(w, "%s is applied, revision %d: %s\n", file, done.Revision, overview(c))
