@@ -86,9 +86,9 @@ func (c *cluster) rules() replica.Rules {
 	return replica.Rules{Snapshots: c.keep, Merge: merge}
 }
 
-func (c *cluster) to(set *replica.Set, r *replica.Replica, version int) error {
+func (c *cluster) to(set *replica.Set, r *replica.Replica, m move) error {
 	rep, err := set.Switch(context.Background(),
-		[]replica.Move{{Replica: r, Version: c.versions[version], Rules: c.rules()}})
+		[]replica.Move{{Replica: r, Version: c.versions[m.version], Rules: c.rules(), Stay: m.stayPaths()}})
 	for _, m := range rep.Missed {
 		err = errors.Join(err, m)
 	}
@@ -125,7 +125,7 @@ func cutThePower(t *testing.T, durability replica.Durability, mkfs []string) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	all := newWorkers(t, r, seed)
-	m := newSwitcher(shown{}, func(version int) error { return c.to(set, r, version) })
+	m := newSwitcher(shown{}, func(to move) error { return c.to(set, r, to) })
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	more := func() bool { return !stop.Load() }

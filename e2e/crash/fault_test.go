@@ -29,7 +29,7 @@ func TestADiskThatFailsLosesNothingAcknowledged(t *testing.T) {
 	t.Logf("seed %d", seed)
 	all := newWorkers(t, r, seed)
 	verifier := r.Verifier()
-	m := newSwitcher(shown{}, func(int) error { return nil })
+	m := newSwitcher(shown{}, func(move) error { return nil })
 	var wg sync.WaitGroup
 	for _, w := range all {
 		wg.Go(func() {
@@ -102,7 +102,7 @@ func TestADiskThatTheKernelStopsLosesNothingAcknowledged(t *testing.T) {
 	testkit.Must(t, os.WriteFile(trigger, []byte("test"), 0))
 	wg.Wait()
 	refusesChanges(t, r, own.Handle)
-	if err := c.to(set, r, 1); err == nil || r.Version().Digest != c.versions[0].Digest {
+	if err := c.to(set, r, move{version: 1}); err == nil || r.Version().Digest != c.versions[0].Digest {
 		t.Errorf("a switch: %v, the node has version %d", err, r.Version().Number)
 	}
 	for _, w := range all {

@@ -52,7 +52,7 @@ func (e export) Find(vfs.Handle) (nfs.Export, error)           { return nfs.Expo
 func (e export) Paths() []string                               { return []string{"/"} }
 
 // serve serves NFS until its input ends. It prints its address first. Then it reads commands, one a line, and
-// prints each when it is done: the number of a version to switch to, or the stamp of a snapshot to restore.
+// prints each when it is done: a move, or the stamp of a snapshot to restore.
 func serve(dir, version, keep string) error {
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
 	if err != nil {
@@ -81,8 +81,8 @@ func serve(dir, version, keep string) error {
 	go srv.Serve(context.Background(), ln)
 	fmt.Println(ln.Addr())
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		if v, err = strconv.Atoi(in.Text()); err == nil {
-			err = c.to(set, r, v)
+		if to, bad := parseMove(in.Text()); bad == nil {
+			err = c.to(set, r, to)
 		} else {
 			_, err = layers.Of(r).RestoreSnapshot(layers.RestoreSnapshotOptions{To: in.Text()})
 		}
@@ -127,7 +127,7 @@ func (s *server) kill() {
 }
 
 // to switches the server's replica.
-func (s *server) to(version int) error { return s.do(strconv.Itoa(version)) }
+func (s *server) to(m move) error { return s.do(m.String()) }
 
 // do sends a command to the server and waits until it is done.
 func (s *server) do(what string) error {

@@ -44,6 +44,8 @@ func TestBrokenCodeIsFound(t *testing.T) {
 		{"a switch is not announced", "replica/switch.go",
 			"if err := s.record(recordIntent, steps.at, list); err != nil {", "if err := error(nil); err != nil {",
 			power},
+		{"what stays is not in the journal", "replica/record.go", "r.Extra, r.Stay = t.extraPaths, t.stay",
+			"r.Extra = t.extraPaths", kill},
 		{"a snapshot has its name before it is whole", "replica/snapshot.go", `halfMade     = "#new-"`,
 			`halfMade     = ""`, shots},
 		{"a layer is put back in two steps", "replica/sift.go",

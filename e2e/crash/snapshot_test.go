@@ -83,13 +83,13 @@ func TestSnapshotsAreWholeAfterKills(t *testing.T) {
 	for i := 0; i < rounds(3) && !t.Failed(); i++ {
 		s := c.startServer(t, dir, now.version)
 		begun := make(chan struct{}, 1)
-		m := newSwitcher(now, func(version int) error {
+		m := newSwitcher(now, func(to move) error {
 			return k.during(all, func() error {
 				select {
 				case begun <- struct{}{}:
 				default:
 				}
-				return s.to(version)
+				return s.to(to)
 			})
 		})
 		killUnderLoad(t, s, all, m, func() { k.inASwitch(begun, random) })

@@ -3,6 +3,8 @@ package crash
 import (
 	"fmt"
 	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -16,13 +18,48 @@ var versionNames = []string{"first version", "second version"}
 
 const switched = 5
 
+// packaged are the numbers of the files in m that are of one package. In every second switch that package stays the
+// node's, as with dim rollout --on-conflict node.
+var packaged = []int{3, 4}
+
+// move is a switch of the replica.
+type move struct {
+	version int
+	stay    bool // the package stays the node's
+}
+
+// String returns the form in which parseMove reads it.
+func (m move) String() string {
+	if m.stay {
+		return fmt.Sprint(m.version, "+stay")
+	}
+	return strconv.Itoa(m.version)
+}
+
+// parseMove is the inverse of move.String.
+func parseMove(text string) (m move, err error) {
+	text, m.stay = strings.CutSuffix(text, "+stay")
+	m.version, err = strconv.Atoi(text)
+	return m, err
+}
+
+// stayPaths are the paths of the package.
+func (m move) stayPaths() (paths []string) {
+	if m.stay {
+		for _, i := range packaged {
+			paths = append(paths, fmt.Sprint("m/f", i))
+		}
+	}
+	return paths
+}
+
 // masterRecords returns the content of m/records in a version. A switch merges this file.
 func masterRecords(version string) string { return "release " + version + "\nend\n" }
 
 // switcher writes to the files in m and switches the replica, by turns. What it wrote is set aside by each switch, but
-// for its records, which are merged.
+// for its records, which are merged, and for what is of a package that stays.
 type switcher struct {
-	to func(version int) error // switches the replica
+	to func(move) error // switches the replica
 
 	mu     sync.Mutex
 	states []shown
@@ -32,7 +69,7 @@ type switcher struct {
 // shown is the content of m, and the number of entries set aside until now.
 type shown struct {
 	version int
-	own     map[int]string // what the node wrote to files of the version
+	own     map[int]string // the files that the layer has: what the node wrote, and what has stayed
 	records string         // what the node added to m/records
 	saved   int
 }
@@ -41,11 +78,24 @@ type shown struct {
 func (s shown) fileOfRecords() string { return masterRecords(versionNames[s.version]) + s.records }
 
 // to returns s after a switch.
-func (s shown) to(version int) shown {
-	if s.version == version {
+func (s shown) to(m move) shown {
+	if s.version == m.version {
 		return s
 	}
-	next := shown{version: version, records: s.records, saved: s.saved + len(s.own)}
+	next := shown{version: m.version, own: map[int]string{}, records: s.records, saved: s.saved}
+	for i := range switched {
+		text, own := s.own[i]
+		switch {
+		case m.stay && slices.Contains(packaged, i):
+			if next.own[i] = text; !own {
+				next.own[i] = versionNames[s.version]
+			}
+		case own && text == versionNames[m.version]: // equal files are no conflict
+			next.own[i] = text
+		case own:
+			next.saved++
+		}
+	}
 	if s.records != "" {
 		next.saved++ // the file before the merge
 	}
@@ -64,7 +114,7 @@ func (s shown) String() string {
 	return fmt.Sprintf("%srecords=%q %d set aside", b.String(), s.fileOfRecords(), s.saved)
 }
 
-func newSwitcher(now shown, to func(version int) error) *switcher {
+func newSwitcher(now shown, to func(move) error) *switcher {
 	return &switcher{to: to, states: []shown{now}}
 }
 
@@ -115,9 +165,10 @@ func (m *switcher) work(fs vfs.FS, more func() bool) error {
 			m.begin(next)
 			err = m.replace(fs, "records", next.fileOfRecords())
 		case 3:
-			next = now.to(1 - now.version)
+			to := move{version: 1 - now.version, stay: i%8 == 3}
+			next = now.to(to)
 			m.begin(next)
-			err = m.to(next.version)
+			err = m.to(to)
 		}
 		if err != nil {
 			return fmt.Errorf("change %d of m: %w", i, err)
@@ -160,7 +211,7 @@ func (m *switcher) check(r *replica.Replica, version, low, high int) (shown, err
 	defer m.mu.Unlock()
 	var could []string
 	for k := low; k <= high; k++ {
-		s := m.states[k].to(version)
+		s := m.states[k].to(move{version: version})
 		if could = append(could, s.String()); s.String() == is {
 			return s, nil
 		}
