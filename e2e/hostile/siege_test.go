@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,14 +51,46 @@ type siege struct {
 	data string
 	big  vfs.Handle // a large file of the hostile node n65
 
-	phase atomic.Int32 // 0: before, 1: during, 2: after
-	mu    sync.Mutex
-	calls [3][]time.Duration
-	peak  [3]int64 // of the server's memory
+	mu     sync.Mutex
+	at     phase
+	phases [phaseCount]figures
 }
+
+// phase is a part of the test.
+type phase int
+
+const (
+	calmBefore    phase = iota
+	otherAttacked       // the attackers attack another server: the control
+	attacked            // they attack the server of the nodes
+	calmAfter
+	phaseCount int = iota
+)
+
+func (p phase) String() string { return [...]string{"before", "control", "attack", "after"}[p] }
+
+// figures are what was measured in one phase.
+type figures struct {
+	calls  []time.Duration
+	peak   int64         // of the server's memory
+	length time.Duration // of the attackers' work
+	cpu    time.Duration // that the attackers used
+}
+
+// part returns the time that so many percent of the calls took at most. The calls are sorted.
+func (f *figures) part(percent int) time.Duration {
+	return f.calls[(len(f.calls)-1)*percent/100].Round(10 * time.Microsecond)
+}
+
+// controlTime is the length of each of the two controls.
+func controlTime(attack time.Duration) time.Duration { return min(attack/2, 2*time.Minute) }
 
 // TestAServerUnderAttackServesItsNodes lets hostile nodes and strangers attack all services, while nodes work. The
 // attack lasts DIM_HOSTILE_TIME, by default some seconds. The figures are logged.
+//
+// The attackers use the same processors as the server, so what nodes see during an attack is not the server's doing
+// alone. Therefore the same attackers also attack a second server, which has no nodes at work: that is the control. It
+// comes before and after the attack, because other programs may use the machine, too.
 func TestAServerUnderAttackServesItsNodes(t *testing.T) {
 	if os.Getenv("DIM_E2E") == "" && os.Getenv("DIM_HOSTILE_TIME") == "" {
 		t.Skip("whole-system test: run `make e2e`, or set DIM_HOSTILE_TIME to the length of the attack, such as 10m")
@@ -69,7 +100,8 @@ func TestAServerUnderAttackServesItsNodes(t *testing.T) {
 	if text := os.Getenv("DIM_HOSTILE_TIME"); text != "" {
 		length = testkit.Value(time.ParseDuration(text))(t)
 	}
-	s := startSiege(t)
+	bin := buildServer(t)
+	s, other := startSiege(t, bin, "siege"), startSiege(t, bin, "sink")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for i := 1; i <= liveNodes; i++ {
@@ -78,14 +110,36 @@ func TestAServerUnderAttackServesItsNodes(t *testing.T) {
 	}
 	wg.Go(func() { s.watchMemory(ctx) })
 	time.Sleep(restTime)
-	s.phase.Store(1)
-	done := s.attackers(t, length)
-	s.phase.Store(2)
+	s.enter(otherAttacked)
+	s.measure(t, other, controlTime(length))
+	s.enter(attacked)
+	done := s.measure(t, s, length)
+	s.enter(otherAttacked)
+	s.measure(t, other, controlTime(length))
+	s.enter(calmAfter)
 	time.Sleep(restTime)
 	cancel()
 	wg.Wait()
 	s.report(t, length, done)
 	s.check(t)
+}
+
+// enter begins a phase.
+func (s *siege) enter(p phase) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = p
+}
+
+// measure lets the attackers attack a server.
+func (s *siege) measure(t *testing.T, victim *siege, length time.Duration) (done string) {
+	t.Helper()
+	done, cpu := victim.attackers(t, length)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phases[s.at].length += length
+	s.phases[s.at].cpu += cpu
+	return done
 }
 
 // Variables of the environment by which the process of the attackers gets what it needs.
@@ -97,7 +151,7 @@ const (
 
 // attackers runs the attack in a process of its own with a low priority: attackers have processors of their own, and
 // the figures are to be those of the server.
-func (s *siege) attackers(t *testing.T, length time.Duration) (done string) {
+func (s *siege) attackers(t *testing.T, length time.Duration) (done string, cpu time.Duration) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "nice", "-n", "19",
 		os.Args[0], "-test.run=^TestAttackers$", "-test.v", "-test.timeout=0")
@@ -109,7 +163,7 @@ func (s *siege) attackers(t *testing.T, length time.Duration) (done string) {
 	}
 	_, done, _ = strings.Cut(string(out), "attacks: ")
 	done, _, _ = strings.Cut(done, "\n")
-	return done
+	return done, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 }
 
 // TestAttackers is the process of the attackers.
@@ -126,23 +180,31 @@ func TestAttackers(t *testing.T) {
 	t.Logf("attacks: %v", a.attack(t.Context(), length))
 }
 
-func startSiege(t *testing.T) *siege {
+// buildServer builds dim, and returns the directory with it.
+func buildServer(t *testing.T) (bin string) {
 	t.Helper()
-	dir := t.TempDir()
-	bin, master, xml := filepath.Join(dir, "bin"), filepath.Join(dir, "master"), filepath.Join(dir, "cluster.xml")
-	testkit.Must(t, os.MkdirAll(filepath.Join(master, "etc"), 0o755), os.MkdirAll(filepath.Join(master, "srv"), 0o755),
-		os.WriteFile(filepath.Join(master, "etc/motd"), []byte("hello\n"), 0o644),
-		os.WriteFile(filepath.Join(master, "srv/big"), make([]byte, 8<<20), 0o644),
-		os.WriteFile(xml, []byte(siegeDescription), 0o644))
+	bin = t.TempDir()
 	build := exec.Command("go", "build", "-o", filepath.Join(bin, "dim"), "dim/cmd/dim")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build dim: %v\n%s", err, out)
 	}
+	return bin
+}
+
+// startSiege starts a server in a network namespace of its own, with the addresses of all nodes and strangers.
+func startSiege(t *testing.T, bin, name string) *siege {
+	t.Helper()
+	dir := t.TempDir()
+	master, xml := filepath.Join(dir, "master"), filepath.Join(dir, "cluster.xml")
+	testkit.Must(t, os.MkdirAll(filepath.Join(master, "etc"), 0o755), os.MkdirAll(filepath.Join(master, "srv"), 0o755),
+		os.WriteFile(filepath.Join(master, "etc/motd"), []byte("hello\n"), 0o644),
+		os.WriteFile(filepath.Join(master, "srv/big"), make([]byte, 8<<20), 0o644),
+		os.WriteFile(xml, []byte(siegeDescription), 0o644))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := lab.Up(ctx, lab.ClusterSpec{
-		Name: fmt.Sprint("dim-siege-", os.Getpid()), Dir: filepath.Join(dir, "lab"), Bin: bin, Master: master,
+		Name: fmt.Sprint("dim-", name, "-", os.Getpid()), Dir: filepath.Join(dir, "lab"), Bin: bin, Master: master,
 		MasterAt: "/srv/master", Description: xml, Server: "head", Address: netip.MustParsePrefix("10.77.0.1/24"),
 	})
 	testkit.Must(t, err)
@@ -239,7 +301,8 @@ func (s *siege) work(ctx context.Context, t *testing.T, n *liveNode) {
 				return
 			}
 			s.mu.Lock()
-			s.calls[s.phase.Load()] = append(s.calls[s.phase.Load()], time.Since(began))
+			now := &s.phases[s.at]
+			now.calls = append(now.calls, time.Since(began))
 			s.mu.Unlock()
 		}
 		select {
@@ -254,8 +317,7 @@ func (s *siege) watchMemory(ctx context.Context) {
 	for ctx.Err() == nil {
 		used := s.memory()
 		s.mu.Lock()
-		at := s.phase.Load()
-		s.peak[at] = max(s.peak[at], used)
+		s.phases[s.at].peak = max(s.phases[s.at].peak, used)
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -280,17 +342,20 @@ func (s *siege) memory() int64 {
 func (s *siege) report(t *testing.T, took time.Duration, done string) {
 	t.Helper()
 	t.Logf("the attack took %v: %s", took, done)
-	for at, phase := range []string{"before", "during", "after"} {
-		list := s.calls[at]
-		if len(list) == 0 {
-			t.Errorf("%s: no calls", phase)
-			continue
+	for at := range phase(phaseCount) {
+		f := &s.phases[at]
+		if len(f.calls) == 0 {
+			t.Fatalf("%v: no calls", at)
 		}
-		slices.Sort(list)
-		part := func(percent int) time.Duration { return list[(len(list)-1)*percent/100].Round(10 * time.Microsecond) }
-		t.Logf("%-6s %8d calls, p50 %v, p99 %v, max %v; memory at most %d MB",
-			phase, len(list), part(50), part(99), part(100), s.peak[at]>>20)
+		slices.Sort(f.calls)
+		t.Logf("%-7v %8d calls, p50 %v, p99 %v, max %v; memory at most %d MB; the attackers used %.2f processors",
+			at, len(f.calls), f.part(50), f.part(99), f.part(100), f.peak>>20,
+			f.cpu.Seconds()/max(f.length, time.Second).Seconds())
 	}
+	ratio := func(percent int) float64 {
+		return s.phases[attacked].part(percent).Seconds() / s.phases[otherAttacked].part(percent).Seconds()
+	}
+	t.Logf("attack to control: p50 %.2f, p99 %.2f", ratio(50), ratio(99))
 	t.Logf("at the end the memory is %d MB, and the log has %d kB", s.memory()>>20, s.logSize()>>10)
 }
 
@@ -305,8 +370,8 @@ func (s *siege) logSize() int64 {
 // check checks that the server is unharmed, and believes that the nodes run.
 func (s *siege) check(t *testing.T) {
 	t.Helper()
-	if s.peak[1] > peakMemory {
-		t.Errorf("the server used %d MB", s.peak[1]>>20)
+	if peak := s.phases[attacked].peak; peak > peakMemory {
+		t.Errorf("the server used %d MB", peak>>20)
 	}
 	var nodes []control.Node
 	testkit.Must(t, s.DimJSON(t.Context(), &nodes, "node", "ls"))
