@@ -18,7 +18,8 @@ import (
 func (a *app) clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "The cluster description"}
 	group(cmd)
-	cmd.AddCommand(a.clusterCheckCommand(), a.clusterShowCommand(), a.clusterApplyCommand(), a.clusterExportCommand())
+	cmd.AddCommand(a.clusterCheckCommand(), a.clusterShowCommand(), a.clusterPlanCommand(), a.clusterApplyCommand(),
+		a.clusterLogCommand(), a.clusterDiffCommand(), a.clusterUndoCommand(), a.clusterExportCommand())
 	return cmd
 }
 
@@ -81,26 +82,37 @@ func overview(c *cluster.Cluster) string {
 
 func (a *app) clusterShowCommand() *cobra.Command {
 	var set nodeSet
+	var text textOptions
 	cmd := a.listing(&cobra.Command{
 		Use:   "show [FILE]",
 		Short: "Print the servers, images, groups and nodes of a description",
 		Long: `Prints the servers, images, groups and nodes of a description, with every
 expression evaluated. With FILE it needs no daemon. Without FILE it prints the
-applied description.`,
+applied description, or with --revision an earlier one.
+
+With --text it prints the description itself, as it was applied, and with --dir
+it writes all files of it into a directory.`,
 		Example: `  dim cluster show
+  dim cluster show --dir cluster           get the files of what is applied
   dim cluster show examples/small.xml --nodes n[01-02]
   dim cluster show cluster.xml -o json | jq -r '.node_list[].interfaces[].mac'`,
 		Args: operands(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.clusterShow(cmd.Context(), args, string(set)) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if text.asked() {
+				return a.clusterText(cmd.Context(), args, text)
+			}
+			return a.clusterShow(cmd.Context(), args, string(set), text.revision)
+		},
 
 		ValidArgsFunction: completeXML,
 	})
+	text.flags(cmd)
 	cmd.Flags().Var(&set, "nodes", "only these nodes: a node `set` such as n[01-04],@cell")
 	return cmd
 }
 
-func (a *app) clusterShow(ctx context.Context, args []string, set string) error {
-	c, revision, err := a.description(ctx, args)
+func (a *app) clusterShow(ctx context.Context, args []string, set string, revision int64) error {
+	c, revision, err := a.description(ctx, args, revision)
 	if err != nil {
 		return err
 	}
@@ -115,13 +127,13 @@ func (a *app) clusterShow(ctx context.Context, args []string, set string) error 
 	return a.show(s, func(w io.Writer) { printCluster(w, c, s) })
 }
 
-// description loads the file that args name; without one, the applied description, which has a revision.
-func (a *app) description(ctx context.Context, args []string) (c *cluster.Cluster, revision int64, err error) {
+// description loads the file that args name; without one, the description with a revision, 0 for the applied one.
+func (a *app) description(ctx context.Context, args []string, at int64) (c *cluster.Cluster, revision int64, err error) {
 	if len(args) > 0 {
 		c, err = cluster.Load(args[0])
 		return c, 0, err
 	}
-	d, err := a.client().Description(ctx)
+	d, err := a.client().Description(ctx, at)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
 	"path/filepath"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -18,58 +21,116 @@ func (a *app) clusterApplyCommand() *cobra.Command {
 		Use:   "apply FILE",
 		Short: "Apply a description",
 		Long: `Checks a description and sends it to the daemon, together with the files that
-it names. The daemon follows it from then on. The output lists what changes:
-nodes, images, servers, networks and groups that are added, removed or changed,
-and the files of the description that differ.
+it names. The daemon follows it from then on. The output lists what changes, as
+dim cluster plan does.
 
-It is refused (exit code 6, also of a dry run) when
+On a terminal it shows this list and asks if something would be lost:
+
+  - nodes are removed. Those that run lose their root. What they have written is
+    kept until dim node rm
+  - nodes get a server that does not have their layers, so that they start
+    without what they have written (--leave-layers)
+  - the file was not made from the description that is applied now, and takes
+    back what somebody else has changed
+
+Elsewhere it is refused (exit code 6, also of a dry run) without --yes. It is
+also refused when
 
   - the description is of a cluster of another name, unless --force is given
-  - it gives nodes to a server that does not have their layers, unless
-    --leave-layers is given: they would start without what they have written
   - the applied description does not have the revision of --revision
   - somebody applies another description at the same time
 
-dim status and dim cluster show print the revision of the applied description.`,
+What is applied is kept: dim cluster log lists it, dim cluster undo goes back.`,
 		Example: `  dim cluster apply /etc/dim/cluster.xml --dry-run
-  dim cluster apply /etc/dim/cluster.xml
+  dim cluster apply /etc/dim/cluster.xml -m 'rack 3'
   dim cluster apply /etc/dim/cluster.xml --revision 46`,
 		Args: operands(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.clusterApply(cmd.Context(), args[0], r) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.clusterApply(cmd, args[0], r) },
 
 		ValidArgsFunction: completeXML,
 	})
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list what would change")
 	cmd.Flags().Int64Var(&r.Revision, "revision", 0, "only if the applied description still has this `revision`")
-	cmd.Flags().BoolVar(&r.LeaveLayers, "leave-layers", false,
-		"let nodes start on their new server without their layers")
 	cmd.Flags().BoolVar(&r.Force, "force", false, "also if it is the description of another cluster")
+	consentFlags(cmd, &r)
 	return cmd
 }
 
-func (a *app) clusterApply(ctx context.Context, file string, r control.ApplyRequest) error {
-	c, err := cluster.Load(file)
+// consentFlags adds the flags of all commands that apply a description.
+func consentFlags(cmd *cobra.Command, r *control.ApplyRequest) {
+	cmd.Flags().BoolVar(&r.LeaveLayers, "leave-layers", false,
+		"let nodes start on their new server without their layers")
+	cmd.Flags().BoolVarP(&r.Yes, "yes", "y", false, "remove nodes, and take back changes of others, without a question")
+	cmd.Flags().StringVarP(&r.Message, "message", "m", "", "why, for dim cluster log")
+}
+
+func (a *app) clusterApply(cmd *cobra.Command, file string, r control.ApplyRequest) error {
+	c, err := a.load(file, &r)
 	if err != nil {
 		return err
+	}
+	return a.apply(cmd, c, &r)
+}
+
+// load loads the description in a file, and makes it that of a request.
+func (a *app) load(file string, r *control.ApplyRequest) (*cluster.Cluster, error) {
+	c, err := cluster.Load(file)
+	if err != nil {
+		return nil, err
 	}
 	for _, p := range c.Warnings() {
 		fmt.Fprintln(a.err, p)
 	}
 	d := sources(c)
 	d.Revision = r.Revision
-	r.Description = d
-	done, err := a.client().Apply(ctx, r)
+	r.Description, r.By, r.From = d, person(), place(file)
+	return c, nil
+}
+
+// person returns who runs this program: with sudo, the user behind it.
+func person() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}
+
+// place returns where a file is, "HOST:PATH".
+func place(file string) string {
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return ""
+	}
+	host, _ := os.Hostname()
+	return host + ":" + path
+}
+
+// apply applies a description, after a question on a terminal if a person must consent, and prints what has changed.
+func (a *app) apply(cmd *cobra.Command, c *cluster.Cluster, r *control.ApplyRequest) error {
+	done, err := a.client().Apply(cmd.Context(), *r)
+	if e, ok := errors.AsType[*control.Error](err); ok && e.Code == control.Held {
+		sure, aerr := a.askToApply(cmd, r)
+		if aerr != nil {
+			return aerr
+		}
+		if !sure {
+			return err
+		}
+		done, err = a.client().Apply(cmd.Context(), *r)
+	}
 	if err != nil {
 		return err
 	}
 	err = a.show(done, func(w io.Writer) {
-		printDescriptionChanges(w, done.Changes)
-		printLeftLayers(w, done.Left)
+		printPlan(w, &done)
 		if r.DryRun {
-			fmt.Fprintf(w, "dry run: %s was not applied; revision %d stays\n", file, done.Revision)
+			fmt.Fprintf(w, "dry run: %s was not applied; revision %d stays\n", r.Main, done.Revision)
 			return
 		}
-		fmt.Fprintf(w, "%s is applied, revision %d: %s\n", file, done.Revision, overview(c))
+		fmt.Fprintf(w, "%s is applied, revision %d: %s\n", r.Main, done.Revision, overview(c))
 	})
 	if err == nil && done.Refused != "" {
 		return control.Errorf(control.Conflict, "%s", done.Refused).WithHint(done.Hint)
@@ -77,54 +138,34 @@ func (a *app) clusterApply(ctx context.Context, file string, r control.ApplyRequ
 	return err
 }
 
-func printDescriptionChanges(w io.Writer, changes []control.DescriptionChange) {
-	if len(changes) == 0 {
-		fmt.Fprintln(w, "nothing changes")
-		return
-	}
-	row(w, "WHAT", "CHANGE", "COUNT", "NAMES")
-	for _, c := range changes {
-		row(w, c.Subject, descriptionChange(c), count(uint64(c.Count)), cutSet(c.Names))
-	}
-	for _, c := range changes {
-		if c.Note != "" {
-			fmt.Fprintf(w, "warning: %s %s\n", c.To, c.Note)
-		}
-	}
-}
+// errNotApplied is the error of a person who does not consent.
+var errNotApplied = errors.New("nothing was applied")
 
-// printLeftLayers says which nodes start without their layers, and what the person who lets them has to do.
-func printLeftLayers(w io.Writer, list []control.LeftLayers) {
-	for i := range list {
-		l := &list[i]
-		fmt.Fprintf(w, "warning: %s (%s) start on %s without their layers, which stay on %s\n",
-			cutSet(l.Nodes), plural(l.Count, "node"), l.To, l.From)
-		if l.Gone {
-			fmt.Fprintf(w, "warning: %s is not in the description: make sure that it is off\n", l.From)
-		}
+// askToApply shows a plan on the terminal and asks whether it is to be applied. sure is false if nobody can be asked.
+// What the person has seen is all that r applies then.
+func (a *app) askToApply(cmd *cobra.Command, r *control.ApplyRequest) (sure bool, err error) {
+	if !a.hasTerminal(cmd) {
+		return false, nil
 	}
-	if len(list) > 0 {
-		fmt.Fprintln(w, "warning: nodes that run lose their root, so switch them off first; --leave-layers applies it")
+	plan := *r
+	plan.DryRun = true
+	planned, err := a.client().Apply(cmd.Context(), plan)
+	if err != nil {
+		return false, err
 	}
-}
-
-// descriptionChange is "added", "image compute → login" or "address".
-func descriptionChange(c control.DescriptionChange) string {
-	switch {
-	case c.Attribute == "":
-		return string(c.Kind)
-	case c.From == "" && c.To == "":
-		return c.Attribute
+	w := tabwriter.NewWriter(a.err, 0, 0, 2, ' ', 0)
+	printPlan(w, &planned)
+	for _, text := range planned.Asks {
+		fmt.Fprintln(w, "confirm:", text)
 	}
-	return fmt.Sprintf("%s %s → %s", c.Attribute, cutText(quoted(c.From)), cutText(quoted(c.To)))
-}
-
-// quoted returns a value for a terminal: "nothing" for an attribute that has no value.
-func quoted(value string) string {
-	if value == "" {
-		return "nothing"
+	if err := w.Flush(); err != nil {
+		return false, err
 	}
-	return safe(value)
+	if sure, _ = a.confirm(cmd, "Apply it nevertheless?"); !sure {
+		return false, errNotApplied
+	}
+	r.Yes, r.LeaveLayers, r.Revision = true, true, planned.Revision
+	return true, nil
 }
 
 // sources returns the files that c was loaded from, as the API wants them.

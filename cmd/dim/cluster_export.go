@@ -102,7 +102,7 @@ func (a *app) clusterExport(ctx context.Context, args []string, format, dir stri
 // dated is description, and when the description was changed last.
 func (a *app) dated(ctx context.Context, args []string) (c *cluster.Cluster, changed time.Time, err error) {
 	if len(args) == 0 {
-		d, err := a.client().Description(ctx)
+		d, err := a.client().Description(ctx, 0)
 		if err != nil {
 			return nil, changed, err
 		}

@@ -112,17 +112,22 @@ func printRemovedLayers(w io.Writer, list []control.RemovedLayer, dry bool) {
 
 // confirm asks a question on the terminal. asked is false if there is none.
 func (a *app) confirm(cmd *cobra.Command, question string) (yes, asked bool) {
-	in, ok := cmd.InOrStdin().(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
+	if !a.hasTerminal(cmd) {
 		return false, false
 	}
 	fmt.Fprintf(a.err, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(in).ReadString('\n') // at the end of the input it is ""
+	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n') // at the end of the input it is ""
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return true, true
 	}
 	return false, true
+}
+
+// hasTerminal reports whether a person can be asked.
+func (a *app) hasTerminal(cmd *cobra.Command) bool {
+	in, ok := cmd.InOrStdin().(*os.File)
+	return ok && term.IsTerminal(int(in.Fd()))
 }
 
 func (a *app) nodeAcceptCommand() *cobra.Command {

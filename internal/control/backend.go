@@ -41,12 +41,15 @@ type ServerBackend interface {
 
 // DescriptionBackend holds the cluster description.
 type DescriptionBackend interface {
-	// Description returns the applied cluster description; NotFound when there is none yet.
-	Description(ctx context.Context) (Description, error)
+	// Description returns the cluster description with a revision, 0 for the applied one; NotFound when there is none,
+	// or when it is not kept.
+	Description(ctx context.Context, revision int64) (Description, error)
+	// Descriptions lists the descriptions that were applied, the latest first.
+	Descriptions(ctx context.Context) ([]AppliedDescription, error)
 	// Apply makes a description the applied one, or only reports what that would change. It is a Conflict, and nothing
 	// is changed, when the applied description has another revision than r demands, was applied in the meantime, or
-	// has another cluster's name and r does not say Force. A description with problems is Invalid, with all of them
-	// in Error.Details.
+	// has another cluster's name and r does not say Force. It is Held when a person must consent (ApplyResult.Asks). A
+	// description with problems is Invalid, with all of them in Error.Details.
 	Apply(ctx context.Context, r ApplyRequest) (ApplyResult, error)
 }
 

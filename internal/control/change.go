@@ -25,6 +25,7 @@ const (
 	Content    ChangeKind = "content"    // other bytes, target, device or type
 	Attributes ChangeKind = "attributes" // only mode, owner, times or xattrs
 	Changed    ChangeKind = "changed"    // an attribute of an object of a description
+	Renamed    ChangeKind = "renamed"    // a node of a description
 )
 
 // Comparison is the summary of the differences between two versions.

@@ -107,7 +107,7 @@ func (s *State) decodeKey(key string, e entry) error {
 	switch {
 	case key == "format" && string(e.value) != format:
 		return fmt.Errorf("format %s: %w", e.value, ErrNewerFormat)
-	case key == "description":
+	case key == descriptionKey:
 		s.Description = &Description{}
 		err := json.Unmarshal(e.value, s.Description)
 		s.Description.Revision = e.revision

@@ -58,6 +58,15 @@ type Description struct {
 	Digest   image.Digest `json:"digest"`
 	Applied  time.Time    `json:"applied"`
 	Revision int64        `json:"-"` // of the last PutDescription
+	Origin
+}
+
+// Origin is who applied a description, and what it changed.
+type Origin struct {
+	By      string `json:"by,omitempty"`      // the person
+	From    string `json:"from,omitempty"`    // the file, "HOST:PATH"; "": it is no file, or not known
+	Message string `json:"message,omitempty"` // what the person says about it
+	Summary string `json:"summary,omitempty"` // what it changed, in a line
 }
 
 // File is one file of a description.

@@ -101,9 +101,13 @@ type view struct {
 	keys     map[string]entry
 }
 
-// view reads all keys.
+// view reads all keys, but not those of the history, which are read when a person asks for them.
 func (c *Coord) view(ctx context.Context) (*view, error) {
-	r, err := c.read(ctx, c.prefix, clientv3.WithPrefix())
+	history := c.prefix + historyKey
+	r, err := c.txn(ctx, nil, []clientv3.Op{
+		clientv3.OpGet(c.prefix, clientv3.WithRange(history)),
+		clientv3.OpGet(clientv3.GetPrefixRangeEnd(history), clientv3.WithRange(clientv3.GetPrefixRangeEnd(c.prefix))),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +115,12 @@ func (c *Coord) view(ctx context.Context) (*view, error) {
 		prefix:   c.prefix,
 		store:    fmt.Sprintf("%x", r.Header.ClusterId),
 		revision: r.Header.Revision,
-		keys:     make(map[string]entry, len(r.Kvs)),
+		keys:     map[string]entry{},
 	}
-	for _, kv := range r.Kvs {
-		v.keys[strings.TrimPrefix(string(kv.Key), c.prefix)] = entry{kv.Value, kv.ModRevision}
+	for _, part := range r.Responses {
+		for _, kv := range part.GetResponseRange().Kvs {
+			v.keys[strings.TrimPrefix(string(kv.Key), c.prefix)] = entry{kv.Value, kv.ModRevision}
+		}
 	}
 	return v, nil
 }
@@ -122,11 +128,13 @@ func (c *Coord) view(ctx context.Context) (*view, error) {
 func (v *view) apply(e *clientv3.Event) {
 	key := strings.TrimPrefix(string(e.Kv.Key), v.prefix)
 	v.revision = e.Kv.ModRevision
-	if e.Type == mvccpb.DELETE {
+	switch {
+	case strings.HasPrefix(key, historyKey):
+	case e.Type == mvccpb.DELETE:
 		delete(v.keys, key)
-		return
+	default:
+		v.keys[key] = entry{e.Kv.Value, e.Kv.ModRevision}
 	}
-	v.keys[key] = entry{e.Kv.Value, e.Kv.ModRevision}
 }
 
 func (v *view) state() (State, error) { return decode(v.store, v.revision, v.keys) }

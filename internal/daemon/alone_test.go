@@ -86,7 +86,7 @@ func TestAServerWhoseStateIsDamagedServesAndRecovers(t *testing.T) {
 	checkRecovered(t, s)
 	testkit.Must(t, s.stop())
 	s.start()
-	if d, err := s.client().Description(t.Context()); err != nil || d.Main != "cluster.xml" {
+	if d, err := s.client().Description(t.Context(), 0); err != nil || d.Main != "cluster.xml" {
 		t.Errorf("the description in the end: %q, %v", d.Main, err)
 	}
 }

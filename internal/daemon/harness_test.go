@@ -123,7 +123,7 @@ func (s *site) start() {
 			s.t.Fatalf("the server ended: %v", err)
 		default:
 		}
-		_, err := s.client().Description(s.t.Context())
+		_, err := s.client().Description(s.t.Context(), 0)
 		e, ok := errors.AsType[*control.Error](err)
 		return err == nil || ok && e.Code == control.NotFound
 	})
@@ -179,9 +179,9 @@ func (s *site) captureWith(r control.CaptureRequest) control.CaptureResult {
 func (s *site) apply() error {
 	text, err := os.ReadFile(s.file)
 	testkit.Must(s.t, err)
-	_, err = s.client().Apply(s.t.Context(), control.ApplyRequest{Description: control.Description{
-		Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text},
-	}})
+	_, err = s.client().Apply(s.t.Context(), control.ApplyRequest{
+		Description: control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text}}, Yes: true,
+	})
 	return err
 }
 

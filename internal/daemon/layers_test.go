@@ -22,6 +22,7 @@ func (s *site) applyWith(r control.ApplyRequest) (control.ApplyResult, error) {
 	s.t.Helper()
 	text, err := os.ReadFile(s.file)
 	testkit.Must(s.t, err)
+	r.Yes = true
 	r.Description = control.Description{Main: "cluster.xml", Files: map[string][]byte{"cluster.xml": text}}
 	return s.client().Apply(s.t.Context(), r)
 }
@@ -52,7 +53,7 @@ func (s *site) checkRefused(want control.LeftLayers) {
 	}
 	_, err = s.applyWith(control.ApplyRequest{})
 	e, ok := errors.AsType[*control.Error](err)
-	if !ok || e.Code != control.Conflict || !strings.Contains(e.Message, want.Nodes) {
+	if !ok || e.Code != control.Held || !strings.Contains(e.Message, want.Nodes) {
 		s.t.Errorf("applied without consent: %v", err)
 	}
 	_, err = s.applyWith(control.ApplyRequest{LeaveLayers: true})

@@ -329,15 +329,15 @@ func (d *Driver) running(nodes []string) []string {
 	now := d.Follow.Now()
 	for _, name := range nodes {
 		n, ok := now.Cluster.Node(cluster.NodeName(name))
-		if ok && d.runs(n) {
+		if ok && d.Runs(n) {
 			list = append(list, name)
 		}
 	}
 	return list
 }
 
-// runs reports whether a node works from its root now, by the last report of its server.
-func (d *Driver) runs(n *cluster.Node) bool {
+// Runs reports whether a node works from its root now, by the last report of its server.
+func (d *Driver) Runs(n *cluster.Node) bool {
 	if n.Server().Name == d.Server {
 		return d.Liveness.State(n.Name).Running
 	}
@@ -436,7 +436,7 @@ func (d *Driver) probe(now *follow.Declared, r *rollout.Rollout, seen map[string
 			continue
 		}
 		if n.Server().Name != d.Server {
-			s.Answers = d.runs(n)
+			s.Answers = d.Runs(n)
 			seen[name] = s
 			continue
 		}

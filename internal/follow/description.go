@@ -28,10 +28,19 @@ func Describe(c *cluster.Cluster) coord.Description {
 
 // parse parses a description of the shared state, which must have this server.
 func (f *Follower) parse(d *coord.Description) (*cluster.Cluster, error) {
+	c, err := Parse(d)
+	if err != nil {
+		return nil, err
+	}
+	return c, f.checkServer(c)
+}
+
+// Parse parses a description of the shared state.
+func Parse(d *coord.Description) (*cluster.Cluster, error) {
 	if len(d.Files) == 0 {
 		return nil, errors.New("parse description: it has no files")
 	}
-	c, err := cluster.Parse(cluster.Source{
+	return cluster.Parse(cluster.Source{
 		Name: d.Files[0].Name, XML: d.Files[0].Data,
 		Open: func(name string) ([]byte, error) {
 			i := slices.IndexFunc(d.Files, func(f coord.File) bool { return f.Name == name })
@@ -41,10 +50,6 @@ func (f *Follower) parse(d *coord.Description) (*cluster.Cluster, error) {
 			return d.Files[i].Data, nil
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
-	return c, f.checkServer(c)
 }
 
 // checkServer returns an error unless a description has this server.

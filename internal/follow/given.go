@@ -102,3 +102,13 @@ func (f *Follower) givenProblems(context.Context) []problems.Problem {
 		About: problems.Of(problems.KindDescription), Text: f.given.problem, Hint: f.given.hint,
 	}}
 }
+
+// givenOrigin is the origin of the description of ClusterFile.
+func (f *Follower) givenOrigin() coord.Origin {
+	o := coord.Origin{By: "dim serve --cluster"}
+	if path, err := filepath.Abs(f.ClusterFile); err == nil {
+		host, _ := os.Hostname()
+		o.From = host + ":" + path
+	}
+	return o
+}

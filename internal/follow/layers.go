@@ -73,20 +73,25 @@ func Claim(c *cluster.Cluster) func(coord.State) (coord.Change, error) {
 	}
 }
 
-// Leave returns the decision that nodes go to the servers that the description with a revision gives them to without
-// their layers. What was decided so for an earlier description, and does not fit this one, ends.
-func Leave(c *cluster.Cluster, revision int64, nodes []*cluster.Node) func(coord.State) (coord.Change, error) {
+// Replace returns the decision that is made together with putting next in place of before: it notes which servers have
+// the layers of the nodes, as Claim, and lets the nodes of leaving go to their servers without their layers. What was
+// decided so for an earlier description, and does not fit next, ends.
+func Replace(
+	before, next *cluster.Cluster, leaving []*cluster.Node,
+) func(coord.State) (coord.Change, error) {
 	return func(s coord.State) (change coord.Change, err error) {
-		if s.Description == nil || s.Description.Revision != revision {
-			return change, nil // somebody has applied another one since
+		if before != nil && s.Description != nil {
+			if change, err = Claim(before)(s); err != nil {
+				return change, err
+			}
 		}
 		change.Leaving = coord.Holders{}
 		for name, server := range s.Leaving {
-			if n, ok := c.Node(cluster.NodeName(name)); !ok || string(n.Server().Name) != server {
+			if n, ok := next.Node(cluster.NodeName(name)); !ok || string(n.Server().Name) != server {
 				change.Leaving[name] = ""
 			}
 		}
-		for _, n := range nodes {
+		for _, n := range leaving {
 			change.Leaving[string(n.Name)] = string(n.Server().Name)
 		}
 		return change, nil

@@ -40,10 +40,7 @@ func TestLayersStayUntilTheirServerHasLetThemGo(t *testing.T) {
 	if s := decided(t, state, Claim(b)); cmp.Diff(state.Layers, s.Layers) != "" {
 		t.Errorf("what is noted is noted anew: %v", s.Layers)
 	}
-	if s := decided(t, state, Leave(b, 4, b.Nodes)); len(s.Leaving) > 0 {
-		t.Errorf("consent to an earlier description: %v", s.Leaving)
-	}
-	d.State = decided(t, state, Leave(b, 5, b.Nodes))
+	d.State = decided(t, state, Replace(a, b, b.Nodes))
 	if d.Serves("is2", n) || len(d.Left(b)) > 0 {
 		t.Errorf("before the server has let it go, is2 serves it: %v; left %d", d.Serves("is2", n), len(d.Left(b)))
 	}
@@ -55,7 +52,7 @@ func TestLayersStayUntilTheirServerHasLetThemGo(t *testing.T) {
 	if !d.Serves("is2", n) || len(d.State.Leaving) > 0 {
 		t.Errorf("the layer is at %s, leaving %v", d.LayerAt(n), d.State.Leaving)
 	}
-	if s := decided(t, d.State, Leave(a, 5, nil)); len(s.Leaving) > 0 || s.Layers["n01"] != "is2" {
+	if s := decided(t, d.State, Replace(b, a, nil)); len(s.Leaving) > 0 || s.Layers["n01"] != "is2" {
 		t.Errorf("back without consent: %v", s)
 	}
 }
@@ -63,8 +60,8 @@ func TestLayersStayUntilTheirServerHasLetThemGo(t *testing.T) {
 func TestConsentEndsWithItsDescription(t *testing.T) {
 	a, b := twoServers(t, "head"), twoServers(t, "is2")
 	s := decided(t, coord.State{Description: &coord.Description{Revision: 5}}, Claim(a))
-	s = decided(t, s, Leave(b, 5, b.Nodes))
-	if s = decided(t, s, Leave(a, 5, nil)); len(s.Leaving) > 0 {
+	s = decided(t, s, Replace(a, b, b.Nodes))
+	if s = decided(t, s, Replace(b, a, nil)); len(s.Leaving) > 0 {
 		t.Errorf("the nodes are the first server's again, and leave: %v", s.Leaving)
 	}
 }

@@ -71,7 +71,11 @@ func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coo
 		if err := f.claim(ctx, c, s.Description); err != nil {
 			return err
 		}
-		if _, err := c.PutDescription(ctx, *now.description(), revision); err != nil {
+		d := *now.description()
+		if given {
+			d.Origin = f.givenOrigin()
+		}
+		if _, err := c.PutDescription(ctx, d, revision); err != nil {
 			return err
 		}
 	}

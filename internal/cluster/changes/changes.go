@@ -22,12 +22,21 @@ import (
 const maxValues = 4
 
 // Compare returns the changes from one description to another, kind by kind: the cluster itself, nodes, images,
-// servers, networks, groups. The list is empty when both declare the same.
-func Compare(old, new *cluster.Cluster) []control.DescriptionChange {
+// servers, networks, groups. The list is empty when both declare the same. renames are the nodes of old that have
+// another name in new, see Renames.
+func Compare(old, new *cluster.Cluster, renames []control.Rename) []control.DescriptionChange {
 	a, b := kinds(old), kinds(new)
+	before := make(map[string]string, len(renames))
+	for _, r := range renames {
+		before[r.To] = r.From
+	}
 	var list []control.DescriptionChange
 	for i := range a {
-		list = append(list, compare(a[i].subject, a[i].objects, b[i].objects)...)
+		c := comparison{subject: a[i].subject, old: a[i].objects, new: b[i].objects}
+		if c.subject == subjectNode {
+			c.before = before
+		}
+		list = append(list, c.changes()...)
 	}
 	return list
 }
@@ -38,10 +47,12 @@ type kind struct {
 	objects []object
 }
 
+const subjectNode = "node"
+
 func kinds(c *cluster.Cluster) []kind {
 	return []kind{
 		{"cluster", []object{clusterObject(c)}},
-		{"node", objects(c.Nodes, nodeObject)},
+		{subjectNode, objects(c.Nodes, nodeObject)},
 		{"image", objects(c.Images, imageObject)},
 		{"server", objects(c.Servers, serverObject)},
 		{"network", objects(c.Networks, networkObject)},
@@ -58,6 +69,7 @@ type object struct {
 // attribute is one property. The value of an opaque attribute, such as the text of a template, is not for messages.
 type attribute struct {
 	name, value string
+	effect      control.Effect
 	opaque      bool
 }
 
@@ -69,40 +81,55 @@ func objects[T any](list []T, describe func(T) object) []object {
 	return out
 }
 
-// compare returns the changes of all objects of one kind.
-func compare(subject string, old, new []object) []control.DescriptionChange {
-	was := make(map[string]object, len(old))
-	for _, o := range old {
+// comparison compares all objects of one kind.
+type comparison struct {
+	subject  string
+	old, new []object
+	before   map[string]string // names in old of those that have another one in new
+}
+
+func (c *comparison) changes() []control.DescriptionChange {
+	was := make(map[string]object, len(c.old))
+	for _, o := range c.old {
 		was[o.name] = o
 	}
-	var added, removed []string
-	changed := gathered{at: map[control.DescriptionChange]int{}, of: map[string]int{}}
-	for _, o := range new {
-		before, ok := was[o.name]
+	var added, removed, renamed, former []string
+	changed := gathered{at: map[control.DescriptionChange]int{}, of: map[string]int{}, effects: map[string]control.Effect{}}
+	for _, o := range c.new {
+		name := o.name
+		if from, ok := c.before[name]; ok {
+			renamed, former, name = append(renamed, name), append(former, from), from
+		}
+		before, ok := was[name]
 		if !ok {
 			added = append(added, o.name)
 			continue
 		}
-		delete(was, o.name)
-		changed.add(subject, before, o)
+		delete(was, name)
+		changed.add(c.subject, before, o)
 	}
-	for _, o := range old {
+	for _, o := range c.old {
 		if _, left := was[o.name]; left {
 			removed = append(removed, o.name)
 		}
 	}
-	var list []control.DescriptionChange
-	for _, side := range []struct {
-		kind  control.ChangeKind
-		names []string
-	}{{control.Removed, removed}, {control.Added, added}} {
-		if len(side.names) > 0 {
-			list = append(list, control.DescriptionChange{
-				Subject: subject, Kind: side.kind, Names: nodeset.Fold(side.names), Count: len(side.names),
-			})
-		}
+	list := append(c.whole(control.Removed, removed), c.whole(control.Added, added)...)
+	for _, change := range c.whole(control.Renamed, renamed) {
+		change.From, change.To = nodeset.Fold(former), change.Names
+		list = append(list, change)
 	}
 	return append(list, changed.folded()...)
+}
+
+// whole returns the change of whole objects, as a list; none without names.
+func (c *comparison) whole(kind control.ChangeKind, names []string) []control.DescriptionChange {
+	if len(names) == 0 {
+		return nil
+	}
+	return []control.DescriptionChange{{
+		Subject: c.subject, Kind: kind, Names: nodeset.Fold(names), Count: len(names),
+		Effect: effectOfWhole(c.subject, kind),
+	}}
 }
 
 // gathered collects changes of attributes. Objects with the same change share one entry.
@@ -111,6 +138,8 @@ type gathered struct {
 	sets [][]string                        // the names of each change
 	at   map[control.DescriptionChange]int // by the change without names
 	of   map[string]int                    // number of changes of an attribute
+
+	effects map[string]control.Effect // by attribute
 }
 
 func (c *gathered) add(subject string, before, after object) {
@@ -119,7 +148,9 @@ func (c *gathered) add(subject string, before, after object) {
 		if a.value == b.value {
 			continue
 		}
-		change := control.DescriptionChange{Subject: subject, Kind: control.Changed, Attribute: a.name}
+		change := control.DescriptionChange{
+			Subject: subject, Kind: control.Changed, Attribute: a.name, Effect: a.effect,
+		}
 		if !a.opaque {
 			change.From, change.To = b.value, a.value
 		}
@@ -129,6 +160,7 @@ func (c *gathered) add(subject string, before, after object) {
 			c.at[change] = at
 			c.list, c.sets = append(c.list, change), append(c.sets, nil)
 			c.of[a.name]++
+			c.effects[a.name] = a.effect
 		}
 		c.sets[at] = append(c.sets[at], after.name)
 	}
@@ -149,7 +181,7 @@ func (c *gathered) folded() []control.DescriptionChange {
 	for name, names := range many {
 		list = append(list, control.DescriptionChange{
 			Subject: c.list[0].Subject, Kind: control.Changed, Attribute: name, Names: nodeset.Fold(names),
-			Count: len(names),
+			Count: len(names), Effect: c.effects[name],
 		})
 	}
 	slices.SortFunc(list, func(a, b control.DescriptionChange) int {

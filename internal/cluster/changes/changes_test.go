@@ -83,7 +83,7 @@ func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
 				"server ports nfs 2049, http 80, tftp 69, api 7117 → nfs 99, http 80, tftp 69, api 7117 1 i2"}},
 		{"a group", []string{`nodes="n01"`, `nodes="n[01-02]"`}, []string{"group nodes n01 → n[01-02] 1 first"}},
 	} {
-		got := lines(Compare(parse(t, text), parse(t, strings.NewReplacer(tt.edit...).Replace(text))))
+		got := lines(Compare(parse(t, text), parse(t, strings.NewReplacer(tt.edit...).Replace(text)), nil))
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s:\n%s", tt.name, diff)
 		}
@@ -92,7 +92,7 @@ func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
 
 func TestManyValuesOfAnAttributeAreOneChange(t *testing.T) {
 	large := strings.Replace(text, `to="4"`, `to="200"`, 1)
-	got := lines(Compare(parse(t, large), parse(t, strings.Replace(large, `1.{10+node}`, `2.{30+node}`, 1))))
+	got := lines(Compare(parse(t, large), parse(t, strings.Replace(large, `1.{10+node}`, `2.{30+node}`, 1)), nil))
 	if diff := cmp.Diff([]string{"node address 200 n[01-99,100-200]"}, got); diff != "" {
 		t.Error(diff)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"dim/internal/cluster"
+	"dim/internal/control"
 	"dim/internal/recordmerge"
 )
 
@@ -17,8 +18,8 @@ func clusterObject(c *cluster.Cluster) object {
 		levels = append(levels, fmt.Sprintf("%s %d-%d", l.Name, l.From, l.To))
 	}
 	return object{"", []attribute{
-		{name: "name", value: c.Name}, {name: "domain", value: c.Domain},
-		{name: "taxonomy", value: strings.Join(levels, ", ")}, {name: "quota", value: quota(c.Quota)},
+		{name: "name", value: c.Name}, {name: "domain", effect: control.EffectNow, value: c.Domain},
+		{name: "taxonomy", value: strings.Join(levels, ", ")}, {name: "quota", effect: control.EffectNow, value: quota(c.Quota)},
 	}}
 }
 
@@ -38,13 +39,14 @@ func nodeObject(n *cluster.Node) object {
 		}
 	}
 	return object{string(n.Name), append([]attribute{
-		{name: "image", value: image}, {name: "quota", value: own},
-		{name: "servers", value: strings.Join(servers, " ")},
-		{name: "position", value: strings.Join(position, " ")},
-	}, cardAttributes(n.Interfaces)...)}
+		{name: "image", effect: control.EffectBoot, value: image}, {name: "quota", effect: control.EffectNow, value: own},
+		{name: "servers", effect: control.EffectReboot, value: strings.Join(servers, " ")},
+		{name: "position", effect: control.EffectNow, value: strings.Join(position, " ")},
+	}, cardAttributes(n.Interfaces, control.EffectReboot)...)}
 }
 
-func cardAttributes(cards []*cluster.Interface) []attribute {
+// cardAttributes returns the attributes of the cards of a machine. effect is that of another address.
+func cardAttributes(cards []*cluster.Interface, effect control.Effect) []attribute {
 	var names, addresses, macs []string
 	for _, card := range cards {
 		network := ""
@@ -56,10 +58,29 @@ func cardAttributes(cards []*cluster.Interface) []attribute {
 		macs = append(macs, cmp.Or(card.MAC.String(), "none"))
 	}
 	return []attribute{
-		{name: "interfaces", value: strings.Join(names, ", ")},
-		{name: "address", value: strings.Join(addresses, " ")},
-		{name: "mac", value: strings.Join(macs, " ")},
+		{name: "interfaces", effect: later(effect), value: strings.Join(names, ", ")},
+		{name: "address", effect: effect, value: strings.Join(addresses, " ")},
+		{name: "mac", effect: later(effect), value: strings.Join(macs, " ")},
 	}
+}
+
+// later is the effect of what a machine keeps until it boots, while another address takes its root at once.
+func later(effect control.Effect) control.Effect {
+	if effect == control.EffectReboot {
+		return control.EffectBoot
+	}
+	return effect
+}
+
+// effectOfWhole returns when it takes effect that objects are added, removed or renamed.
+func effectOfWhole(subject string, kind control.ChangeKind) control.Effect {
+	switch {
+	case subject == "image" && kind == control.Added:
+		return control.EffectCapture
+	case kind == control.Renamed:
+		return control.EffectReboot
+	}
+	return control.EffectNow
 }
 
 func imageObject(im *cluster.Image) object {
@@ -73,24 +94,24 @@ func imageObject(im *cluster.Image) object {
 		return !im.DisabledBuiltins[name]
 	})
 	return object{string(im.Name), []attribute{
-		{name: "master", value: im.Master},
-		{name: "arch", value: im.Arch},
-		{name: "push", value: fmt.Sprint(im.Push)},
-		{name: "exclude", value: texts(im.Exclude)},
-		{name: "shared", value: texts(im.Shared)},
-		{name: "keep", value: texts(im.Keep)},
-		{name: "merge", value: merges(im.Merge)},
-		{name: "mounts", value: strings.Join(im.Mounts, " ")},
-		{name: "files", value: strings.Join(files, ", ")},
-		{name: "templates", value: templates.String(), opaque: true},
-		{name: "builtins off", value: strings.Join(disabled, " ")},
-		{name: "kernel", value: im.Kernel.Version},
-		{name: "kernel arguments", value: im.Kernel.Append},
-		{name: "kernel modules", value: strings.Join(im.Kernel.Modules, " ")},
-		{name: "saved for", value: im.SavedFor.String()},
-		{name: "durability", value: string(im.Durability)},
-		{name: "quota", value: quota(im.Quota)},
-		{name: "snapshots", value: snapshots(im.Snapshots)},
+		{name: "master", effect: control.EffectCapture, value: im.Master},
+		{name: "arch", effect: control.EffectBoot, value: im.Arch},
+		{name: "push", effect: control.EffectBoot, value: fmt.Sprint(im.Push)},
+		{name: "exclude", effect: control.EffectCapture, value: texts(im.Exclude)},
+		{name: "shared", effect: control.EffectNow, value: texts(im.Shared)},
+		{name: "keep", effect: control.EffectNow, value: texts(im.Keep)},
+		{name: "merge", effect: control.EffectNow, value: merges(im.Merge)},
+		{name: "mounts", effect: control.EffectNow, value: strings.Join(im.Mounts, " ")},
+		{name: "files", effect: control.EffectNow, value: strings.Join(files, ", ")},
+		{name: "templates", effect: control.EffectNow, value: templates.String(), opaque: true},
+		{name: "builtins off", effect: control.EffectNow, value: strings.Join(disabled, " ")},
+		{name: "kernel", effect: control.EffectBoot, value: im.Kernel.Version},
+		{name: "kernel arguments", effect: control.EffectBoot, value: im.Kernel.Append},
+		{name: "kernel modules", effect: control.EffectBoot, value: strings.Join(im.Kernel.Modules, " ")},
+		{name: "saved for", effect: control.EffectNow, value: im.SavedFor.String()},
+		{name: "durability", effect: control.EffectNow, value: string(im.Durability)},
+		{name: "quota", effect: control.EffectNow, value: quota(im.Quota)},
+		{name: "snapshots", effect: control.EffectNow, value: snapshots(im.Snapshots)},
 	}}
 }
 
@@ -100,12 +121,12 @@ func serverObject(s *cluster.Server) object {
 		roles[i] = string(r)
 	}
 	return object{string(s.Name), append([]attribute{
-		{name: "roles", value: strings.Join(roles, " ")},
-		{name: "ports", value: fmt.Sprintf("nfs %d, http %d, tftp %d, api %d",
+		{name: "roles", effect: control.EffectRestart, value: strings.Join(roles, " ")},
+		{name: "ports", effect: control.EffectRestart, value: fmt.Sprintf("nfs %d, http %d, tftp %d, api %d",
 			s.Ports.NFS, s.Ports.HTTP, s.Ports.TFTP, s.Ports.API)},
-		{name: "dhcp", value: fmt.Sprint(s.DHCP)},
-		{name: "pull-rate", value: fmt.Sprint(s.PullRate)},
-	}, cardAttributes(s.Interfaces)...)}
+		{name: "dhcp", effect: control.EffectRestart, value: fmt.Sprint(s.DHCP)},
+		{name: "pull-rate", effect: control.EffectNow, value: fmt.Sprint(s.PullRate)},
+	}, cardAttributes(s.Interfaces, control.EffectRestart)...)}
 }
 
 func networkObject(n *cluster.Network) object {
@@ -114,13 +135,13 @@ func networkObject(n *cluster.Network) object {
 		gateway = n.Gateway.String()
 	}
 	return object{n.Name, []attribute{
-		{name: "subnet", value: n.Subnet.String()},
-		{name: "gateway", value: gateway},
-		{name: "dns", value: texts(n.DNS)},
-		{name: "mtu", value: fmt.Sprint(n.MTU)},
-		{name: "proxy", value: fmt.Sprint(n.Proxy)},
-		{name: "admin", value: fmt.Sprint(n.Admin)},
-		{name: "insecure", value: fmt.Sprint(n.Insecure)},
+		{name: "subnet", effect: control.EffectReboot, value: n.Subnet.String()},
+		{name: "gateway", effect: control.EffectBoot, value: gateway},
+		{name: "dns", effect: control.EffectBoot, value: texts(n.DNS)},
+		{name: "mtu", effect: control.EffectBoot, value: fmt.Sprint(n.MTU)},
+		{name: "proxy", effect: control.EffectNow, value: fmt.Sprint(n.Proxy)},
+		{name: "admin", effect: control.EffectNow, value: fmt.Sprint(n.Admin)},
+		{name: "insecure", effect: control.EffectNow, value: fmt.Sprint(n.Insecure)},
 	}}
 }
 
@@ -130,8 +151,8 @@ func groupObject(g *cluster.Group) object {
 		image = string(g.Image.Name)
 	}
 	return object{g.Name, []attribute{
-		{name: "nodes", value: cluster.Fold(g.Nodes)}, {name: "image", value: image},
-		{name: "quota", value: quota(g.Quota)},
+		{name: "nodes", effect: control.EffectNow, value: cluster.Fold(g.Nodes)}, {name: "image", value: image},
+		{name: "quota", effect: control.EffectNow, value: quota(g.Quota)},
 	}}
 }
 

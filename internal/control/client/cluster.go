@@ -13,9 +13,18 @@ func (c *Client) Status(ctx context.Context) (control.Status, error) {
 	return call[control.Status](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
-// Description returns the applied cluster description.
-func (c *Client) Description(ctx context.Context) (control.Description, error) {
-	return call[control.Description](ctx, c, http.MethodGet, "/v1/description", nil)
+// Description returns the cluster description with a revision; 0: the applied one.
+func (c *Client) Description(ctx context.Context, revision int64) (control.Description, error) {
+	path := "/v1/description"
+	if revision != 0 {
+		path += fmt.Sprintf("?revision=%d", revision)
+	}
+	return call[control.Description](ctx, c, http.MethodGet, path, nil)
+}
+
+// Descriptions lists the descriptions that were applied, the latest first.
+func (c *Client) Descriptions(ctx context.Context) ([]control.AppliedDescription, error) {
+	return call[[]control.AppliedDescription](ctx, c, http.MethodGet, "/v1/descriptions", nil)
 }
 
 // Apply makes a description the applied one.

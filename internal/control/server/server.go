@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -149,7 +150,27 @@ func handleServers(mux *http.ServeMux, b control.ServerBackend) {
 
 func handleDescription(mux *http.ServeMux, b control.DescriptionBackend) {
 	mux.Handle("GET /v1/description", answer(func(r *http.Request) (control.Description, error) {
-		return b.Description(r.Context())
+		revision, err := revisionOf(r)
+		if err != nil {
+			return control.Description{}, err
+		}
+		return b.Description(r.Context(), revision)
+	}))
+	mux.Handle("GET /v1/descriptions", answer(func(r *http.Request) ([]control.AppliedDescription, error) {
+		return b.Descriptions(r.Context())
 	}))
 	mux.Handle("PUT /v1/description", answer(withBody(b.Apply)))
+}
+
+// revisionOf returns the revision that a request is about; 0: none is given.
+func revisionOf(r *http.Request) (int64, error) {
+	text := r.URL.Query().Get("revision")
+	if text == "" {
+		return 0, nil
+	}
+	revision, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || revision <= 0 {
+		return 0, control.Errorf(control.Invalid, "%q is not a revision", text)
+	}
+	return revision, nil
 }

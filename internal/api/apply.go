@@ -1,0 +1,270 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dim/internal/cluster"
+	"dim/internal/cluster/changes"
+	"dim/internal/control"
+	"dim/internal/coord"
+	"dim/internal/follow"
+)
+
+// Apply implements control.Backend.
+func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.ApplyResult, error) {
+	c, err := api.parse(&r.Description)
+	if err != nil {
+		return control.ApplyResult{}, err
+	}
+	shared, err := api.Follow.Change(ctx)
+	if err == nil {
+		err = api.Follow.Refresh(ctx, shared) // another server may have applied one a moment ago
+	}
+	if err != nil && !r.DryRun {
+		return control.ApplyResult{}, err
+	}
+	p := application{api: api, request: &r, now: api.Follow.Now(), next: c, shared: shared}
+	if r.Revision != 0 && r.Revision != revision(p.now) {
+		return control.ApplyResult{}, control.Errorf(control.Conflict,
+			"apply %s: the applied description has revision %d, not %d", r.Main, revision(p.now), r.Revision).
+			WithHint(fmt.Sprintf("dim cluster log lists who has applied what; dim cluster diff %d lists what changed",
+				r.Revision))
+	}
+	out, refusal, err := p.plan(ctx)
+	switch {
+	case err != nil:
+		return out, err
+	case r.DryRun && refusal != nil:
+		out.Refused, out.Hint = refusal.Message, refusal.Hint
+		return out, nil
+	case r.DryRun:
+		return out, nil
+	case refusal != nil:
+		return out, refusal
+	}
+	if out.Revision, err = p.put(ctx, &out); err != nil {
+		return out, err
+	}
+	return out, api.Follow.Refresh(ctx, shared)
+}
+
+// application is one call of Apply.
+type application struct {
+	api     *API
+	request *control.ApplyRequest
+	now     *follow.Declared
+	next    *cluster.Cluster
+	shared  *coord.Coord // nil in a dry run without the shared state
+	left    []*cluster.Node
+}
+
+// plan returns what applying the description does, and why it is refused.
+func (p *application) plan(ctx context.Context) (out control.ApplyResult, refusal *control.Error, err error) {
+	p.left = p.now.Left(p.next)
+	out = control.ApplyResult{
+		Cluster: p.next.Name, Revision: revision(p.now), DryRun: p.request.DryRun,
+		Renames: changes.Renames(p.now.Cluster, p.next), Left: leftLayers(p.now, p.next, p.left),
+	}
+	out.Changes = p.changes(out.Renames)
+	if err := p.takenBack(ctx, &out); err != nil {
+		return out, nil, err
+	}
+	return out, p.refuse(&out), nil
+}
+
+// refuse returns why a person must consent before the description is applied; nil: nobody must.
+func (p *application) refuse(out *control.ApplyResult) *control.Error {
+	r := p.request
+	if p.next.Name != p.now.Cluster.Name && !r.Force {
+		return control.Errorf(control.Conflict,
+			"apply %s: it describes cluster %s, and this is a server of cluster %s", r.Main, p.next.Name,
+			p.now.Cluster.Name).WithHint("--dry-run lists what would change; --force applies it nevertheless")
+	}
+	var refusal *control.Error
+	if len(out.Left) > 0 && !r.LeaveLayers {
+		refusal = leftError(&r.Description, out.Left)
+		out.Asks = append(out.Asks, refusal.Message)
+	}
+	if r.Yes {
+		return refusal
+	}
+	for i := range out.Changes {
+		if c := &out.Changes[i]; c.Subject == "node" && c.Kind == control.Removed {
+			out.Asks = append(out.Asks, removalText(c))
+		}
+	}
+	if len(out.TakenBack) > 0 {
+		out.Asks = append(out.Asks, takenBackText(out))
+	}
+	if refusal == nil && len(out.Asks) > 0 {
+		refusal = control.Errorf(control.Held, "apply %s: %s", r.Main, strings.Join(out.Asks, "; ")).
+			WithHint("dim cluster plan FILE lists it; --yes applies it")
+	}
+	return refusal
+}
+
+// removalText says what becomes of nodes that are removed.
+func removalText(c *control.DescriptionChange) string {
+	text := fmt.Sprintf("%s %s removed", cutSet(c.Names, c.Count), isAre(c.Count))
+	switch {
+	case c.Up == 1:
+		text += ", of which 1 runs now and would lose its root"
+	case c.Up > 1:
+		text += fmt.Sprintf(", of which %d run now and would lose their roots", c.Up)
+	}
+	return text
+}
+
+func isAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+// takenBackText says whose changes a description takes back.
+func takenBackText(out *control.ApplyResult) string {
+	var who []string
+	for _, a := range out.Since {
+		text := fmt.Sprintf("revision %d", a.Revision)
+		if a.By != "" {
+			text += " by " + a.By
+		}
+		who = append(who, text)
+	}
+	return "it takes back changes of " + strings.Join(who, ", ") + ", which it was not made from"
+}
+
+// put makes the description the applied one, in one transaction with what it decides about the layers of nodes: no
+// server serves a node whose layer another one has, whenever this is interrupted.
+func (p *application) put(ctx context.Context, out *control.ApplyResult) (int64, error) {
+	d := follow.Describe(p.next)
+	d.Origin = coord.Origin{
+		By: p.request.By, From: p.request.From, Message: p.request.Message, Summary: changes.Summary(out.Changes),
+	}
+	got, err := p.shared.Apply(ctx, d, revision(p.now), follow.Replace(p.now.Cluster, p.next, p.left))
+	if errors.Is(err, coord.ErrConflict) {
+		return got, control.Errorf(control.Conflict,
+			"apply %s: somebody has applied another description in the meantime", p.request.Main).
+			WithHint("dim cluster plan FILE lists the differences to that one")
+	}
+	return got, follow.APIError(err)
+}
+
+// leftLayers groups nodes whose layers are not on the servers that c gives them to.
+func leftLayers(now *follow.Declared, c *cluster.Cluster, nodes []*cluster.Node) (list []control.LeftLayers) {
+	type move struct{ from, to cluster.ServerName }
+	groups := map[move][]*cluster.Node{}
+	var order []move
+	for _, n := range nodes {
+		m := move{now.LayerAt(n), n.Server().Name}
+		if groups[m] == nil {
+			order = append(order, m)
+		}
+		groups[m] = append(groups[m], n)
+	}
+	for _, m := range order {
+		_, known := c.Server(m.from)
+		list = append(list, control.LeftLayers{
+			Nodes: cluster.Fold(groups[m]), Count: len(groups[m]), From: string(m.from), To: string(m.to), Gone: !known,
+		})
+	}
+	return list
+}
+
+// leftError refuses a description that gives nodes to servers that do not have their layers.
+func leftError(in *control.Description, left []control.LeftLayers) *control.Error {
+	first := &left[0]
+	e := control.Errorf(control.Held,
+		"apply %s: %s would start on %s without their layers, which are on %s",
+		in.Main, first.Nodes, first.To, first.From).
+		WithHint("--dry-run lists these nodes; --leave-layers applies it nevertheless, and their layers stay there")
+	if more := len(left) - 1; more > 0 {
+		e.Message += fmt.Sprintf(" (and %d more such sets of nodes)", more)
+	}
+	return e
+}
+
+// parse returns the cluster that a description declares. It must have this server.
+func (api *API) parse(in *control.Description) (*cluster.Cluster, error) {
+	c, err := cluster.Parse(cluster.Source{
+		Name: in.Main, XML: in.Files[in.Main],
+		Open: func(name string) ([]byte, error) {
+			if data, ok := in.Files[name]; ok {
+				return data, nil
+			}
+			return nil, fmt.Errorf("%s did not come with the description", name)
+		},
+	})
+	if err != nil {
+		return nil, invalid(err)
+	}
+	if _, ok := c.Server(api.Server); !ok {
+		return nil, control.Errorf(control.Invalid,
+			"apply %s: it has no server %s, which is the one that runs here", in.Main, api.Server)
+	}
+	return c, nil
+}
+
+// revision returns the revision of the applied description; 0: none is applied yet.
+func revision(now *follow.Declared) int64 {
+	if now.State.Description == nil {
+		return 0
+	}
+	return now.State.Description.Revision
+}
+
+// changes returns what applying the description changes, with its files that differ.
+func (p *application) changes(renames []control.Rename) []control.DescriptionChange {
+	now := p.now
+	list := changes.Compare(now.Cluster, p.next, renames)
+	for i, change := range list {
+		list[i].Up = p.api.up(now, &change)
+		if change.Subject == "cluster" && change.Attribute == "name" {
+			list[i].Note = "is another cluster: it is applied only with --force"
+		}
+		if change.Subject == "node" && change.Attribute == "image" && change.To != "" {
+			if _, captured := now.State.Images[change.To].Newest(); !captured {
+				list[i].Note = "has no version yet: these nodes cannot boot until it is captured"
+			}
+		}
+	}
+	return append(list, changedFiles(now.Cluster, &p.request.Description)...)
+}
+
+// changedFiles returns the files of the description in that differ from those that old was parsed from. The main file
+// is the same one, whatever it is called.
+func changedFiles(old *cluster.Cluster, in *control.Description) (list []control.DescriptionChange) {
+	names := map[control.ChangeKind][]string{}
+	was := map[string]bool{}
+	for i, f := range old.Sources() {
+		if i == 0 {
+			f.Name = in.Main
+		}
+		was[f.Name] = true
+		if data, ok := in.Files[f.Name]; !ok {
+			names[control.Removed] = append(names[control.Removed], f.Name)
+		} else if !bytes.Equal(data, f.Data) {
+			names[control.Changed] = append(names[control.Changed], f.Name)
+		}
+	}
+	for name := range in.Files {
+		if !was[name] {
+			names[control.Added] = append(names[control.Added], name)
+		}
+	}
+	for _, kind := range []control.ChangeKind{control.Removed, control.Added, control.Changed} {
+		if n := len(names[kind]); n > 0 {
+			slices.Sort(names[kind])
+			list = append(list, control.DescriptionChange{
+				Subject: "file", Kind: kind, Names: strings.Join(names[kind], " "), Count: n,
+			})
+		}
+	}
+	return list
+}
