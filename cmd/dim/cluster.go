@@ -128,7 +128,9 @@ func (a *app) clusterShow(ctx context.Context, args []string, set string, revisi
 }
 
 // description loads the file that args name; without one, the description with a revision, 0 for the applied one.
-func (a *app) description(ctx context.Context, args []string, at int64) (c *cluster.Cluster, revision int64, err error) {
+func (a *app) description(
+	ctx context.Context, args []string, at int64,
+) (c *cluster.Cluster, revision int64, err error) {
 	if len(args) > 0 {
 		c, err = cluster.Load(args[0])
 		return c, 0, err

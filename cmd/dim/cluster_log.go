@@ -233,7 +233,9 @@ func (o *textOptions) asked() bool { return o.text || o.dir != "" }
 // clusterText prints or writes the files of an applied description.
 func (a *app) clusterText(ctx context.Context, args []string, o textOptions) error {
 	if len(args) > 0 {
-		return &usageError{errors.New("cluster show: --text and --dir are about applied descriptions"), "leave FILE out"}
+		return &usageError{
+			errors.New("cluster show: --text and --dir are about applied descriptions"), "leave FILE out",
+		}
 	}
 	d, err := a.client().Description(ctx, o.revision)
 	if err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
+	"dim/internal/rollout"
 )
 
 // Apply implements control.Backend.
@@ -60,15 +62,16 @@ type application struct {
 	now     *follow.Declared
 	next    *cluster.Cluster
 	shared  *coord.Coord // nil in a dry run without the shared state
-	left    []*cluster.Node
+	left    []follow.Left
 }
 
 // plan returns what applying the description does, and why it is refused.
 func (p *application) plan(ctx context.Context) (out control.ApplyResult, refusal *control.Error, err error) {
-	p.left = p.now.Left(p.next)
+	renames := changes.Renames(p.now.Cluster, p.next)
+	p.left = p.now.Left(p.next, renames)
 	out = control.ApplyResult{
-		Cluster: p.next.Name, Revision: revision(p.now), DryRun: p.request.DryRun,
-		Renames: changes.Renames(p.now.Cluster, p.next), Left: leftLayers(p.now, p.next, p.left),
+		Cluster: p.next.Name, Revision: revision(p.now), DryRun: p.request.DryRun, Renames: renames,
+		Left: leftLayers(p.next, p.left),
 	}
 	out.Changes = p.changes(out.Renames)
 	if err := p.takenBack(ctx, &out); err != nil {
@@ -85,7 +88,10 @@ func (p *application) refuse(out *control.ApplyResult) *control.Error {
 			"apply %s: it describes cluster %s, and this is a server of cluster %s", r.Main, p.next.Name,
 			p.now.Cluster.Name).WithHint("--dry-run lists what would change; --force applies it nevertheless")
 	}
-	var refusal *control.Error
+	refusal := inRollout(p.now, out.Renames)
+	if refusal != nil {
+		return refusal
+	}
 	if len(out.Left) > 0 && !r.LeaveLayers {
 		refusal = leftError(&r.Description, out.Left)
 		out.Asks = append(out.Asks, refusal.Message)
@@ -106,6 +112,30 @@ func (p *application) refuse(out *control.ApplyResult) *control.Error {
 			WithHint("dim cluster plan FILE lists it; --yes applies it")
 	}
 	return refusal
+}
+
+// inRollout refuses to rename nodes that a rollout is moving by their names.
+func inRollout(now *follow.Declared, renames []control.Rename) *control.Error {
+	if len(renames) == 0 {
+		return nil
+	}
+	active, err := rollout.Active(now.State)
+	if err != nil {
+		return control.Errorf(control.Internal, "%v", err)
+	}
+	for i := range active {
+		moved := map[string]bool{}
+		for _, node := range active[i].Nodes() {
+			moved[node] = true
+		}
+		for _, r := range renames {
+			if moved[r.From] {
+				return control.Errorf(control.Conflict, "rename %s to %s: rollout %d is moving it", r.From, r.To,
+					active[i].ID).WithHint(fmt.Sprintf("wait for it, or: dim rollout stop %d", active[i].ID))
+			}
+		}
+	}
+	return nil
 }
 
 // removalText says what becomes of nodes that are removed.
@@ -144,10 +174,12 @@ func takenBackText(out *control.ApplyResult) string {
 // server serves a node whose layer another one has, whenever this is interrupted.
 func (p *application) put(ctx context.Context, out *control.ApplyResult) (int64, error) {
 	d := follow.Describe(p.next)
-	d.Origin = coord.Origin{
-		By: p.request.By, From: p.request.From, Message: p.request.Message, Summary: changes.Summary(out.Changes),
+	d.By, d.From, d.Message = p.request.By, p.request.From, p.request.Message
+	d.Summary = changes.Summary(out.Changes)
+	r := follow.Replacement{
+		Before: p.now.Cluster, Next: p.next, Leaving: p.left, Renames: out.Renames, ID: rand.Text(),
 	}
-	got, err := p.shared.Apply(ctx, d, revision(p.now), follow.Replace(p.now.Cluster, p.next, p.left))
+	got, err := p.shared.Apply(ctx, d, revision(p.now), r.Decide)
 	if errors.Is(err, coord.ErrConflict) {
 		return got, control.Errorf(control.Conflict,
 			"apply %s: somebody has applied another description in the meantime", p.request.Main).
@@ -157,16 +189,16 @@ func (p *application) put(ctx context.Context, out *control.ApplyResult) (int64,
 }
 
 // leftLayers groups nodes whose layers are not on the servers that c gives them to.
-func leftLayers(now *follow.Declared, c *cluster.Cluster, nodes []*cluster.Node) (list []control.LeftLayers) {
+func leftLayers(c *cluster.Cluster, nodes []follow.Left) (list []control.LeftLayers) {
 	type move struct{ from, to cluster.ServerName }
 	groups := map[move][]*cluster.Node{}
 	var order []move
-	for _, n := range nodes {
-		m := move{now.LayerAt(n), n.Server().Name}
+	for _, l := range nodes {
+		m := move{l.At, l.Node.Server().Name}
 		if groups[m] == nil {
 			order = append(order, m)
 		}
-		groups[m] = append(groups[m], n)
+		groups[m] = append(groups[m], l.Node)
 	}
 	for _, m := range order {
 		_, known := c.Server(m.from)

@@ -38,7 +38,11 @@ func (p *application) takenBack(ctx context.Context, out *control.ApplyResult) e
 	if base == nil || err != nil {
 		return err
 	}
-	out.TakenBack = changes.TakenBack(base, p.now.Cluster, p.next, guessed)
+	if guessed {
+		out.TakenBack = changes.Reverted(base, p.now.Cluster, p.next)
+	} else {
+		out.TakenBack = changes.TakenBack(base, p.now.Cluster, p.next)
+	}
 	if len(out.TakenBack) > 0 {
 		out.Since = appliedList(history)[:at]
 	}
@@ -56,7 +60,7 @@ func (p *application) base(ctx context.Context, revision int64) (*cluster.Cluste
 	}
 	c, err := follow.Parse(&d)
 	if err != nil {
-		p.api.Log.Warn("an earlier description cannot be read", "revision", revision, "error", err)
+		p.api.Log.Warn("an earlier description cannot be read", "from", revision, "error", err)
 		return nil, nil
 	}
 	return c, nil

@@ -113,7 +113,7 @@ func TestASavedStateIsLoadedUnchanged(t *testing.T) {
 	if empty.Revision != 0 || empty.Images == nil {
 		t.Errorf("without a file the state is %+v", empty)
 	}
-	testkit.Value(c.PutDescription(t.Context(), Description{Files: []File{{"c.xml", []byte("x")}}}, Any))(t)
+	testkit.Value(c.PutDescription(t.Context(), Description{Files: []File{{"c.xml", []byte("x")}}}, -1))(t)
 	testkit.Must(t, c.PutVersion(t.Context(), someVersion("compute", 1)))
 	testkit.Must(t, c.PutTag(t.Context(), "compute", "stable", 1))
 	testkit.Must(t, c.PutWatch(t.Context(), "compute", &Watch{Server: "head", Debounce: time.Second}))
@@ -366,11 +366,11 @@ func TestOpenNeedsEitherADirectoryOrEndpoints(t *testing.T) {
 
 func TestAChangeThatEtcdDoesNotTakeIsRefusedWithItsSize(t *testing.T) {
 	c := open(t, t.TempDir())
-	_, err := c.PutDescription(t.Context(), Description{Files: []File{{Name: "c.xml", Data: make([]byte, 8<<20)}}}, Any)
+	_, err := c.PutDescription(t.Context(), Description{Files: []File{{Name: "c.xml", Data: make([]byte, 8<<20)}}}, -1)
 	if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "too large: 11184975 bytes") {
 		t.Errorf("8 MB: %v", err)
 	}
-	_, err = c.PutDescription(t.Context(), Description{Files: []File{{Name: "c.xml", Data: make([]byte, 7<<20)}}}, Any)
+	_, err = c.PutDescription(t.Context(), Description{Files: []File{{Name: "c.xml", Data: make([]byte, 7<<20)}}}, -1)
 	if err != nil {
 		t.Errorf("7 MB: %v", err)
 	}

@@ -76,7 +76,7 @@ func TestAFullDiskIsAnErrorNotACrash(t *testing.T) {
 		d := Description{Files: []File{{"c.xml", make([]byte, 1<<20)}}}
 		var err error
 		for range 100 {
-			if _, err = c.PutDescription(t.Context(), d, Any); err != nil {
+			if _, err = c.PutDescription(t.Context(), d, -1); err != nil {
 				break
 			}
 		}

@@ -21,13 +21,15 @@ type Change struct {
 	Last     map[string]int          // image → number that was given; one below the known number changes nothing
 	Rollouts map[int]json.RawMessage // by number; nil: the record is removed
 
-	Layers, Leaving Holders // "": the node is removed
+	Layers, Leaving Holders             // "": the node is removed
+	Renaming        map[string]Renaming // by the new name; the zero Renaming: it is complete
 }
 
 // Onto returns s with the change. It does not modify s.
 func (c *Change) Onto(s State) State {
 	s.Desired, s.Next = merged(s.Desired, c.Desired), merged(s.Next, c.Next)
 	s.Layers, s.Leaving = s.Layers.with(c.Layers), s.Leaving.with(c.Leaving)
+	s.Renaming = withRenaming(s.Renaming, c.Renaming)
 	s.Images, s.Rollouts = maps.Clone(s.Images), maps.Clone(s.Rollouts)
 	for name, number := range c.Current {
 		if im, ok := s.Images[name]; ok {
@@ -56,6 +58,7 @@ func (s State) Declarations() Change {
 	c := Change{
 		Desired: maps.Clone(s.Desired), Next: maps.Clone(s.Next), Current: map[string]int{},
 		Rollouts: map[int]json.RawMessage{}, Layers: maps.Clone(s.Layers), Leaving: maps.Clone(s.Leaving),
+		Renaming: maps.Clone(s.Renaming),
 	}
 	maps.Copy(c.Rollouts, s.Rollouts)
 	for name, im := range s.Images {
@@ -101,7 +104,7 @@ func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) 
 // unchangedSince is the condition that nothing that decisions depend on was put since revision.
 func (c *Coord) unchangedSince(revision int64) []clientv3.Cmp {
 	var when []clientv3.Cmp
-	for _, key := range []string{"desired", "next", "rollouts/", "images/", "layers", "leaving"} {
+	for _, key := range []string{"desired", "next", "rollouts/", "images/", "layers", "leaving", "renaming"} {
 		when = append(when, clientv3.Compare(clientv3.ModRevision(c.prefix+key), "<", revision+1).WithPrefix())
 	}
 	return when
@@ -128,6 +131,9 @@ func (c *Coord) ops(s *State, change *Change) ([]clientv3.Op, error) {
 	}
 	if len(change.Leaving) > 0 {
 		put("leaving", s.Leaving.with(change.Leaving))
+	}
+	if len(change.Renaming) > 0 {
+		put("renaming", withRenaming(s.Renaming, change.Renaming))
 	}
 	for name, number := range change.Current {
 		ops = append(ops, clientv3.OpPut(c.imageKey(name, "current"), strconv.Itoa(number)))

@@ -122,6 +122,8 @@ func (s *State) decodeKey(key string, e entry) error {
 		return json.Unmarshal(e.value, &s.Layers)
 	case key == "leaving":
 		return json.Unmarshal(e.value, &s.Leaving)
+	case key == "renaming":
+		return json.Unmarshal(e.value, &s.Renaming)
 	case strings.HasPrefix(key, "rollouts/"):
 		id, err := strconv.Atoi(strings.TrimPrefix(key, "rollouts/"))
 		s.Rollouts[id] = e.value

@@ -15,9 +15,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Any is a revision for changes that do not depend on an earlier read.
-const Any int64 = -1
-
 // Keys of descriptions that were replaced, below historyKey: what is listed of them, and their files, by revision.
 const (
 	descriptionKey = "description"
@@ -37,7 +34,7 @@ const (
 )
 
 // PutDescription makes d the applied description and returns its revision. ifRevision is the revision of the
-// description that it replaces: 0 for none, Any for whichever there is. If there is another one, the error is
+// description that it replaces: 0 for none, -1 for whichever there is. If there is another one, the error is
 // ErrConflict.
 func (c *Coord) PutDescription(ctx context.Context, d Description, ifRevision int64) (int64, error) {
 	return c.Apply(ctx, d, ifRevision, func(State) (Change, error) { return Change{}, nil })
@@ -76,7 +73,7 @@ func (c *Coord) tryApply(
 		return 0, fmt.Errorf("put description: %w", err)
 	}
 	replaced := v.keys[descriptionKey]
-	if ifRevision != Any && ifRevision != replaced.revision {
+	if ifRevision >= 0 && ifRevision != replaced.revision {
 		return 0, fmt.Errorf("put description: %w", ErrConflict)
 	}
 	change, err := decide(s)

@@ -17,7 +17,7 @@ import (
 func someDescription(text string) Description {
 	return Description{
 		Files: []File{{"c.xml", []byte(text)}}, Digest: image.Sum([]byte(text)),
-		Origin: Origin{By: "ada", Message: text, Summary: "summary of " + text},
+		By: "ada", Message: text, Summary: "summary of " + text,
 	}
 }
 
@@ -84,12 +84,12 @@ func TestALargeDescriptionIsListedWithoutItsFiles(t *testing.T) {
 func TestADescriptionAndWhatIsDecidedWithItArePutTogether(t *testing.T) {
 	c := open(t, t.TempDir())
 	refuse := errors.New("refused")
-	_, err := c.Apply(t.Context(), someDescription("one"), Any, func(State) (Change, error) { return Change{}, refuse })
+	_, err := c.Apply(t.Context(), someDescription("one"), -1, func(State) (Change, error) { return Change{}, refuse })
 	if s := testkit.Value(c.Snapshot(t.Context()))(t); err != refuse || s.Description != nil {
 		t.Errorf("refused: %v, %+v", err, s.Description)
 	}
 	calls := 0
-	_, err = c.Apply(t.Context(), someDescription("one"), Any, func(s State) (Change, error) {
+	_, err = c.Apply(t.Context(), someDescription("one"), -1, func(s State) (Change, error) {
 		if calls++; calls == 1 { // somebody else decides meanwhile
 			testkit.Must(t, c.Decide(t.Context(), func(State) (Change, error) {
 				return Change{Layers: Holders{"n02": "b"}}, nil

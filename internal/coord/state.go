@@ -28,6 +28,9 @@ type State struct {
 	// that has it has confirmed that it no longer serves them.
 	Layers  Holders `json:"layers,omitempty"`
 	Leaving Holders `json:"leaving,omitempty"`
+	// Renaming are nodes that have another name than before, by their new name, until the server that has their layer
+	// has confirmed that the layer has the new name, too.
+	Renaming map[string]Renaming `json:"renaming,omitempty"`
 	// Servers are the servers that have joined, by name. Revoked are identities that have ended, by id.
 	Servers map[string]Server     `json:"servers"`
 	Revoked map[string]Revocation `json:"revoked"`
@@ -58,12 +61,8 @@ type Description struct {
 	Digest   image.Digest `json:"digest"`
 	Applied  time.Time    `json:"applied"`
 	Revision int64        `json:"-"` // of the last PutDescription
-	Origin
-}
 
-// Origin is who applied a description, and what it changed.
-type Origin struct {
-	By      string `json:"by,omitempty"`      // the person
+	By      string `json:"by,omitempty"`      // who applied it
 	From    string `json:"from,omitempty"`    // the file, "HOST:PATH"; "": it is no file, or not known
 	Message string `json:"message,omitempty"` // what the person says about it
 	Summary string `json:"summary,omitempty"` // what it changed, in a line

@@ -17,7 +17,7 @@ func TestADatabaseThatIsFullGetsRoomAgain(t *testing.T) {
 	large := Description{Files: []File{{Name: "cluster.xml", Data: bytes.Repeat([]byte("x"), 500_000)}}}
 	fill := func() (err error) {
 		for range 100 {
-			if _, err = c.PutDescription(t.Context(), large, Any); err != nil {
+			if _, err = c.PutDescription(t.Context(), large, -1); err != nil {
 				break
 			}
 		}
@@ -31,7 +31,7 @@ func TestADatabaseThatIsFullGetsRoomAgain(t *testing.T) {
 		t.Errorf("a check says %v", err)
 	}
 	testkit.Must(t, c.upkeep(t.Context()), c.Check(t.Context()))
-	testkit.Value(c.PutDescription(t.Context(), large, Any))(t)
+	testkit.Value(c.PutDescription(t.Context(), large, -1))(t)
 	if s := testkit.Value(c.Snapshot(t.Context()))(t); len(s.Description.Files) != 1 {
 		t.Errorf("the state is %+v", s)
 	}
@@ -44,5 +44,5 @@ func TestADatabaseThatIsFullGetsRoomAgain(t *testing.T) {
 	}
 	testkit.Must(t, c.Close())
 	c = testkit.Value(Open(t.Context(), o))(t) // a restart makes room, too
-	testkit.Value(c.PutDescription(t.Context(), large, Any))(t)
+	testkit.Value(c.PutDescription(t.Context(), large, -1))(t)
 }

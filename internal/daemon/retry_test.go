@@ -76,7 +76,7 @@ func TestADescriptionThatCannotBeFollowedDoesNotKeepTheServerFromStarting(t *tes
 			c, err := coord.Open(t.Context(), coord.Options{Dir: filepath.Join(s.data, "coord")})
 			testkit.Must(t, err)
 			_, err = c.PutDescription(t.Context(),
-				coord.Description{Files: []coord.File{{Name: "cluster.xml", Data: []byte(text)}}}, coord.Any)
+				coord.Description{Files: []coord.File{{Name: "cluster.xml", Data: []byte(text)}}}, -1)
 			testkit.Must(t, err)
 			testkit.Must(t, c.Close())
 			s.given = false

@@ -49,6 +49,8 @@ type Roots interface {
 	// Booted returns the nodes that have booted into the version they were to change to at their next boot, with that
 	// version.
 	Booted() coord.Refs
+	// Renaming reports whether layers of this server still have former names of nodes.
+	Renaming() bool
 }
 
 // Options of a Driver. All are needed.
@@ -111,6 +113,7 @@ func (d *Driver) serve(t term) {
 		}
 		d.promote(ctx)
 		d.release(ctx)
+		d.renamed(ctx)
 		if now := d.Follow.Now(); now != last {
 			last, driven = now, d.driven(now)
 			if alone := len(d.heads()) == 1; alone != t.alone {
@@ -166,44 +169,6 @@ func (d *Driver) booted() coord.Refs {
 		}
 	}
 	return booted
-}
-
-// release lets nodes that go to another server without their layer be served there, once their former server has
-// adopted a description that no longer gives them to it.
-func (d *Driver) release(ctx context.Context) {
-	now := d.Follow.Now()
-	if len(now.State.Leaving) == 0 {
-		return
-	}
-	decide := now.Release(func(s cluster.ServerName) bool { return d.letGo(now, s) })
-	if change, err := decide(now.State); err != nil || len(change.Layers) == 0 {
-		return
-	}
-	shared, err := d.Follow.Reachable(ctx)
-	if err != nil {
-		return
-	}
-	if err = shared.Decide(ctx, decide); err == nil {
-		err = d.Follow.Refresh(ctx, shared)
-	}
-	if err != nil {
-		d.Log.Warn("nodes cannot be given to their new servers", "error", err)
-	}
-}
-
-// letGo reports whether a server follows the description that now has, for good, so that it serves nothing else. One
-// that the description does not have cannot be asked: who applied that has said that it is off.
-func (d *Driver) letGo(now *follow.Declared, server cluster.ServerName) bool {
-	if _, known := now.Cluster.Server(server); !known {
-		return true
-	}
-	if server == d.Server {
-		s := d.Follow.Settled()
-		return s != nil && s.State.Store == now.State.Store && s.Digest == now.Digest &&
-			s.State.Revision >= now.State.Description.Revision
-	}
-	h, ok := d.Fleet.Server(server)
-	return ok && h.Store == now.State.Store && h.Kept >= now.State.Description.Revision && h.Description == now.Digest
 }
 
 // driven returns the rollouts that are running.

@@ -50,7 +50,9 @@ const small = `<cluster name="small">
 type roots struct {
 	shows  map[cluster.NodeName]image.Version
 	booted coord.Refs
-	left   map[cluster.NodeName]string
+
+	renaming bool
+	left     map[cluster.NodeName]string
 }
 
 func (r *roots) Serves(n *cluster.Node) bool { return n.Name != "x1" }
@@ -58,6 +60,8 @@ func (r *roots) Serves(n *cluster.Node) bool { return n.Name != "x1" }
 func (r *roots) Shows(n cluster.NodeName) (image.Version, bool) { v, ok := r.shows[n]; return v, ok }
 
 func (r *roots) Booted() coord.Refs { return r.booted }
+
+func (r *roots) Renaming() bool { return r.renaming }
 
 func (r *roots) Left(n cluster.NodeName) string { return r.left[n] }
 

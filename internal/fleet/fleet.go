@@ -43,6 +43,7 @@ type Report struct {
 	// older holds there any more, also after a restart. 0: none. Description is the one that it follows by that state.
 	Kept        int64        `json:"kept"`
 	Description image.Digest `json:"description"`
+	Renaming    bool         `json:"renaming,omitempty"` // layers still have former names of nodes
 
 	Versions versionList `json:"versions"` // those that it has or gets
 	Nodes    nodeList    `json:"nodes"`    // those whose first server it is

@@ -111,7 +111,7 @@ func TestAFollowerFindsTheSharedStateAndAdoptsItsChanges(t *testing.T) {
 	if now := <-adopted; now.State.Description == nil || now.Digest != describe(t, small).Digest {
 		t.Errorf("the first state has the description %+v", now.State.Description)
 	}
-	testkit.Value(c.PutDescription(t.Context(), *describe(t, larger()), coord.Any))(t)
+	testkit.Value(c.PutDescription(t.Context(), *describe(t, larger()), -1))(t)
 	for now := range adopted {
 		if len(now.Cluster.Nodes) == 5 {
 			break

@@ -61,7 +61,7 @@ func (f *Follower) loadGiven(now *Declared, kept *coord.Description) error {
 	if before == nil {
 		return nil
 	}
-	claim, err := Claim(before)(now.State)
+	claim, err := claims(before)(now.State)
 	now.State = claim.Onto(now.State)
 	return err
 }
@@ -103,12 +103,11 @@ func (f *Follower) givenProblems(context.Context) []problems.Problem {
 	}}
 }
 
-// givenOrigin is the origin of the description of ClusterFile.
-func (f *Follower) givenOrigin() coord.Origin {
-	o := coord.Origin{By: "dim serve --cluster"}
+// setOrigin says in d that it comes from ClusterFile.
+func (f *Follower) setOrigin(d *coord.Description) {
+	d.By = "dim serve --cluster"
 	if path, err := filepath.Abs(f.ClusterFile); err == nil {
 		host, _ := os.Hostname()
-		o.From = host + ":" + path
+		d.From = host + ":" + path
 	}
-	return o
 }

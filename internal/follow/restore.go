@@ -64,16 +64,16 @@ func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coo
 		given = false
 	}
 	if (given || lost) && (s.Description == nil || s.Description.Digest != now.Digest) {
-		revision := coord.Any
-		if lost {
-			revision = 0
+		revision := int64(0)
+		if !lost && s.Description != nil {
+			revision = s.Description.Revision
 		}
 		if err := f.claim(ctx, c, s.Description); err != nil {
 			return err
 		}
 		d := *now.description()
 		if given {
-			d.Origin = f.givenOrigin()
+			f.setOrigin(&d)
 		}
 		if _, err := c.PutDescription(ctx, d, revision); err != nil {
 			return err
@@ -93,7 +93,7 @@ func (f *Follower) claim(ctx context.Context, c *coord.Coord, replaced *coord.De
 		f.Log.Warn("it is not known which servers had the layers of nodes", "error", err)
 		return nil
 	}
-	return c.Decide(ctx, Claim(before))
+	return c.Decide(ctx, claims(before))
 }
 
 // RestoreLater notes that the shared state may lack something that this server has. Run puts it.

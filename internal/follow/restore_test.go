@@ -102,7 +102,7 @@ func TestTheDescriptionOfTheCommandLineIsAppliedOnce(t *testing.T) {
 	if got := snapshot(t, c).Description.Digest; got != describe(t, larger()).Digest {
 		t.Error("it was not applied")
 	}
-	testkit.Value(c.PutDescription(t.Context(), *describe(t, small), coord.Any))(t)
+	testkit.Value(c.PutDescription(t.Context(), *describe(t, small), -1))(t)
 	testkit.Must(t, f.Restore(t.Context(), c))
 	if got := snapshot(t, c).Description.Digest; got != describe(t, small).Digest {
 		t.Error("it was applied again over one that came later")

@@ -138,6 +138,11 @@ func Open(o Options) (*Set, error) {
 		if err = s.unstageAll(); err == nil {
 			err = s.openJournal()
 		}
+		if err == nil {
+			if err = s.resumeRename(); err != nil {
+				_ = s.journal.log.Close()
+			}
+		}
 		if err != nil {
 			s.commit.Close()
 		}

@@ -48,6 +48,8 @@ type Roots interface {
 	Shows(cluster.NodeName) (v image.Version, ok bool)
 	// Left returns why a node stays with what it shows because of its packages; "" if it does not.
 	Left(cluster.NodeName) string
+	// Renaming reports whether layers of this server still have former names of nodes.
+	Renaming() bool
 }
 
 // Options of a Reporter. All are needed.
@@ -196,9 +198,10 @@ func (r *Reporter) report() *fleet.Report {
 		Program: r.Program, Started: r.Started, Sent: time.Now(), Store: now.State.Store, Revision: now.State.Revision,
 		Versions: r.versions(), Problems: *r.wrong.Load(),
 	}
-	if settled := r.Follow.Settled(); settled != nil {
+	if settled := r.Follow.Settled(); settled != nil { // before Renaming, which is of that state or a later one
 		out.Kept, out.Description = settled.State.Revision, settled.Digest
 	}
+	out.Renaming = r.Roots.Renaming()
 	for _, n := range now.Cluster.Nodes {
 		if n.Servers[0].Name == r.Server {
 			out.Nodes = append(out.Nodes, r.node(n))

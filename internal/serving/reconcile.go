@@ -29,8 +29,9 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 		left: map[cluster.NodeName]string{},
 	}
 	s.first.all.Store(int64(len(now.Cluster.Nodes)))
+	waiting := r.rename()
 	for i, n := range now.Cluster.Nodes {
-		if s.Serves(n) {
+		if s.Serves(n) && !waiting[n.Name] {
 			r.place(n)
 			r.placeNext(n)
 		}

@@ -107,6 +107,8 @@ type Server struct {
 	// Guarded by Declared.Stable:
 	declared map[cluster.NodeName]bool // nodes that were declared once
 
+	renaming atomic.Bool // see Renaming
+
 	left     atomic.Pointer[map[cluster.NodeName]string] // see Left
 	deciding sync.Mutex
 	decided  map[cluster.NodeName]packageDecision // of nodes that stay because of their packages; guarded by deciding

@@ -94,7 +94,9 @@ func (c *comparison) changes() []control.DescriptionChange {
 		was[o.name] = o
 	}
 	var added, removed, renamed, former []string
-	changed := gathered{at: map[control.DescriptionChange]int{}, of: map[string]int{}, effects: map[string]control.Effect{}}
+	changed := gathered{
+		at: map[control.DescriptionChange]int{}, of: map[string]int{}, effects: map[string]control.Effect{},
+	}
 	for _, o := range c.new {
 		name := o.name
 		if from, ok := c.before[name]; ok {

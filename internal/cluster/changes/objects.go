@@ -18,8 +18,10 @@ func clusterObject(c *cluster.Cluster) object {
 		levels = append(levels, fmt.Sprintf("%s %d-%d", l.Name, l.From, l.To))
 	}
 	return object{"", []attribute{
-		{name: "name", value: c.Name}, {name: "domain", effect: control.EffectNow, value: c.Domain},
-		{name: "taxonomy", value: strings.Join(levels, ", ")}, {name: "quota", effect: control.EffectNow, value: quota(c.Quota)},
+		{name: "name", value: c.Name},
+		{name: "domain", effect: control.EffectNow, value: c.Domain},
+		{name: "taxonomy", value: strings.Join(levels, ", ")},
+		{name: "quota", effect: control.EffectNow, value: quota(c.Quota)},
 	}}
 }
 
@@ -39,7 +41,8 @@ func nodeObject(n *cluster.Node) object {
 		}
 	}
 	return object{string(n.Name), append([]attribute{
-		{name: "image", effect: control.EffectBoot, value: image}, {name: "quota", effect: control.EffectNow, value: own},
+		{name: "image", effect: control.EffectBoot, value: image},
+		{name: "quota", effect: control.EffectNow, value: own},
 		{name: "servers", effect: control.EffectReboot, value: strings.Join(servers, " ")},
 		{name: "position", effect: control.EffectNow, value: strings.Join(position, " ")},
 	}, cardAttributes(n.Interfaces, control.EffectReboot)...)}

@@ -6,8 +6,18 @@ import (
 )
 
 // TakenBack returns what next changes of that which present has changed since base: next was made from base, by a
-// person who did not know present. With exactly, only what next makes again as it was in base is returned.
-func TakenBack(base, present, next *cluster.Cluster, exactly bool) []control.DescriptionChange {
+// person who did not know present.
+func TakenBack(base, present, next *cluster.Cluster) []control.DescriptionChange {
+	return takenBack(base, present, next, false)
+}
+
+// Reverted returns what next makes again as it was in base, of that which present has changed since.
+func Reverted(base, present, next *cluster.Cluster) []control.DescriptionChange {
+	return takenBack(base, present, next, true)
+}
+
+// takenBack is Reverted if exactly is true, else TakenBack.
+func takenBack(base, present, next *cluster.Cluster, exactly bool) []control.DescriptionChange {
 	var list []control.DescriptionChange
 	a, b, c := kinds(base), kinds(present), kinds(next)
 	for i := range a {

@@ -34,7 +34,7 @@ func TestWhatOthersHaveChangedSinceIsTakenBack(t *testing.T) {
 			[]string{"cluster taxonomy node 1-3 → node 1-4 1", "node added 1 n04"}},
 		{"nodes are removed that were there", nil, fewer, false, []string{}},
 	} {
-		got := TakenBack(parse(t, text), parse(t, edit(tt.present...)), parse(t, edit(tt.next...)), tt.exactly)
+		got := takenBack(parse(t, text), parse(t, edit(tt.present...)), parse(t, edit(tt.next...)), tt.exactly)
 		if diff := cmp.Diff(tt.want, lines(got)); diff != "" {
 			t.Errorf("%s:\n%s", tt.name, diff)
 		}
