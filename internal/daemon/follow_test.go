@@ -75,7 +75,7 @@ func TestAnImageServerFollowsAHeadAndServesWithoutIt(t *testing.T) {
 	testkit.Must(t, head.stop())
 	testkit.Eventually(t, "the status shows that no head answers", func() bool {
 		p := s.problem("shared state")
-		return strings.Contains(p.Text, "no head can be followed: head head") && !p.Since.IsZero()
+		return strings.Contains(p.Text, "no head can be followed: server head") && !p.Since.IsZero()
 	})
 	write(t, s.mount("127.0.0.11", "/nodes/n01"), "etc", "own", "mine\n")
 	testkit.Must(t, s.stop())

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/backup"
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/membership"
@@ -292,7 +293,9 @@ func TestACertificateIsRenewed(t *testing.T) {
 	testkit.Value(head.client().ChangeServer(t.Context(), "is1", control.ServerChange{Do: "remove"}))(t)
 	is1.start()
 	testkit.Eventually(t, "a server that was removed is told so", func() bool {
-		return strings.Contains(is1.problem("server is1").Text, "the identity of server is1 was revoked")
+		p := is1.problem("shared state")
+		return strings.Contains(p.Text, "this server was removed from the cluster at") &&
+			strings.Contains(p.Hint, "dim token --for is1")
 	})
 	testkit.Must(t, head.stop())
 	head.age(head, time.Now().Add(-200*day))
@@ -317,8 +320,14 @@ func TestServersAreListedAgainAfterTheSharedStateIsLost(t *testing.T) {
 	testkit.Eventually(t, "the head lists is1", func() bool { return head.server("is1").ID == who.ID })
 	testkit.Value(head.client().ChangeServer(t.Context(), "is1", control.ServerChange{Do: "remove"}))(t)
 	testkit.Eventually(t, "is1 is refused", func() bool {
-		return strings.Contains(is1.problem("shared state").Text, "the identity of server is1 was revoked")
+		return strings.Contains(is1.problem("shared state").Text, "this server was removed from the cluster at")
 	})
+	refused := func() int { return strings.Count(head.log.String(), `level=WARN msg="request of a server refused"`) }
+	calls := func() int { return strings.Count(head.log.String(), `msg="request of a server refused"`) }
+	testkit.Eventually(t, "is1 has called again and again", func() bool { return calls() > 3 })
+	if n := refused(); n != 1 {
+		t.Errorf("the head has logged %d warnings of a server that was removed", n)
+	}
 	if s := head.server("is1"); s.ID != "" {
 		t.Errorf("is1 was removed, and the head has %+v", s)
 	}
@@ -394,4 +403,53 @@ func TestARemovedServerIsRefusedByAll(t *testing.T) {
 			return code == http.StatusForbidden && strings.Contains(text, "was revoked")
 		})
 	}
+}
+
+// The backup of a head is older than a join in place of another machine and than the removal of a server. Of the first
+// the head is told by the machine that calls, of the second by the servers that know better.
+func TestAHeadFromAnOldBackupFindsWhoHasJoinedSince(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	sites := withServers(t, head, "127.0.0.3", "127.0.0.4", "127.0.0.5")
+	is1, is2, is3 := sites[0], sites[1], sites[2]
+	head.start()
+	join := func(s *site, name string, existing pki.Existing) peer.Identity {
+		return testkit.Value(s.join(head.token(control.TokenRequest{For: name}), name, existing))(t)
+	}
+	old := join(is1, "is1", pki.KeepIdentity)
+	join(is2, "is2", pki.KeepIdentity)
+	join(is3, "is3", pki.KeepIdentity)
+	backupDir := filepath.Join(t.TempDir(), "backup")
+	head.backupTo(backupDir)
+	who := join(is1, "is1", pki.ReplaceIdentity)
+	is2.start()
+	testkit.Value(head.client().ChangeServer(t.Context(), "is3", control.ServerChange{Do: "remove"}))(t)
+	testkit.Eventually(t, "is2 knows that is3 was removed", func() bool { return is2.server("is3").ID == "" })
+
+	testkit.Must(t, head.stop())
+	next := head.successor(filepath.Join(t.TempDir(), "data"))
+	testkit.Value(backup.Restoration{From: backupDir}.Restore(t.Context(), next.data))(t)
+	next.start()
+	is1.start()
+	testkit.Eventually(t, "the head tells of the machine that it does not know", func() bool {
+		p := next.problem("server is1")
+		return strings.Contains(p.Text, "two machines have joined as is1") && strings.Contains(p.Hint, "dim server rm is1")
+	})
+	if p := is1.problem("shared state"); !strings.Contains(p.Text, "another machine is is1 by the shared state") {
+		t.Errorf("is1 says %+v", p)
+	}
+	testkit.Eventually(t, "is2 tells of the server that counts again", func() bool {
+		p := is2.problem("shared state")
+		return strings.Contains(p.Text, "server is3 was removed at") && strings.Contains(p.Hint, "dim server rm is3")
+	})
+	if id := next.server("is1").ID; id != old.ID {
+		t.Errorf("the head has let %s in", id)
+	}
+	for _, name := range []string{"is1", "is3"} {
+		testkit.Value(next.client().ChangeServer(t.Context(), name, control.ServerChange{Do: "remove"}))(t)
+	}
+	testkit.Eventually(t, "the machine that joined last is let in", func() bool {
+		return next.server("is1").ID == who.ID && is1.status().Coord.OK
+	})
+	testkit.Eventually(t, "is2 has no problem with is3", func() bool { return is2.problem("shared state").Text == "" })
 }

@@ -85,6 +85,8 @@ type Follower struct {
 	err     error     // why the shared state is not available
 	changed time.Time // when err became nil, or not nil
 
+	revived map[string]coord.Revocation // of servers that count again, by identity
+
 	checked  time.Time // when checkErr was found
 	checkErr error
 }
@@ -95,7 +97,7 @@ type RestoreFunc func(ctx context.Context, c *coord.Coord, s, kept coord.State) 
 
 // New returns a Follower of the shared state.
 func New(o Options) *Follower {
-	f := &Follower{Options: o, searched: make(chan struct{})}
+	f := &Follower{Options: o, searched: make(chan struct{}), revived: map[string]coord.Revocation{}}
 	f.err = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(o.Etcd.Endpoints, ", "), o.CoordDir))
 	return f
 }

@@ -11,6 +11,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow/stream"
+	"dim/internal/pki"
 	"dim/internal/problems"
 )
 
@@ -55,9 +56,44 @@ func (f *Follower) adoptFromHead(ctx context.Context, s coord.State, replace boo
 		return errors.New("it has lost what was declared")
 	}
 	if replace {
+		f.noteRevived(f.Now().State, s)
 		f.acceptAny(f.Now())
 	}
 	return f.adoptLocked(ctx, s)
+}
+
+// noteRevived notes the servers of next whose identities have ended by the state before. That is so after the shared
+// state was put back from a copy that is older than their removal.
+func (f *Follower) noteRevived(before, next coord.State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, s := range next.Servers {
+		r, ended := before.Revoked[s.ID]
+		if _, still := next.Revoked[s.ID]; ended && !still {
+			f.Log.Warn("a server that was removed is one of the cluster again", "server", name)
+			f.revived[s.ID] = r
+		}
+	}
+}
+
+// revivedProblems lists the servers that were removed, and count again.
+func (f *Follower) revivedProblems() (list []problems.Problem) {
+	now := f.Now().State
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, r := range f.revived {
+		if now.Servers[r.Server].ID != id {
+			delete(f.revived, id)
+			continue
+		}
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindSharedState), Since: r.Time,
+			Text: fmt.Sprintf("server %s was removed at %s, and counts as a server of the cluster again: "+
+				"the heads have lost what was declared since", r.Server, r.Time.Local().Format(time.DateTime)),
+			Hint: fmt.Sprintf("on a head: dim server rm %s removes it again", r.Server),
+		})
+	}
+	return list
 }
 
 // Confirm returns nil if Now returns what the shared state says now. It may adopt a state.
@@ -118,13 +154,20 @@ const clockTolerance = 2 * time.Second
 // headProblems lists what is wrong between this image server and its head.
 func (f *Follower) headProblems() []problems.Problem {
 	s := f.heads.Status()
-	var list []problems.Problem
-	if s.Err != nil {
+	list := f.revivedProblems()
+	switch ended, ok := errors.AsType[*pki.RevokedError](s.Err); {
+	case ok:
+		list = append(list, problems.Problem{
+			About: problems.Of(problems.KindSharedState), Since: ended.Time,
+			Text: "this server was removed from the cluster at " + ended.Time.Local().Format(time.DateTime),
+			Hint: fmt.Sprintf("it still serves its nodes what was declared last: switch it off; or let it join "+
+				"again: on a head dim token --for %s, then here the command that it prints, with --replace", f.Server),
+		})
+	case s.Err != nil:
 		list = append(list, problems.Problem{
 			About: problems.Of(problems.KindSharedState), Since: s.Since,
 			Text: "no head can be followed: " + strings.ReplaceAll(s.Err.Error(), "\n", "; "),
-			Hint: "nodes are served what was declared last; look at the head, and at the network to it; " +
-				"a server that was removed has to join again, with --replace",
+			Hint: "nodes are served what was declared last; look at the head, and at the network to it",
 		})
 	}
 	if s.Alone != "" {

@@ -58,7 +58,8 @@ type Membership struct {
 
 	mu       sync.Mutex
 	unlisted map[cluster.ServerName]peer.Identity // with valid certificates, that the shared state lacks
-	err      error                                // why the certificate could not be renewed; nil: all is well
+	rivals   map[cluster.ServerName]rival
+	err      error // why the certificate could not be renewed; nil: all is well
 }
 
 // New returns a Membership.
@@ -66,6 +67,7 @@ func New(o Options) *Membership {
 	return &Membership{
 		Options: o, wake: make(chan struct{}, 1),
 		attempts: bounds.Rate[netip.Addr]{Every: joinEvery, Burst: joinBurst},
+		rivals:   map[cluster.ServerName]rival{},
 	}
 }
 
@@ -111,11 +113,19 @@ func firstHead(c *cluster.Cluster) *cluster.Server {
 // Refused returns why a server of the cluster is refused now, or nil.
 func (m *Membership) Refused(id peer.Identity) error {
 	now := m.Follow.Now().State
-	if _, ok := now.Revoked[id.ID]; ok {
-		return fmt.Errorf("the identity of server %s was revoked", id.Name)
+	if r, ok := now.Revoked[id.ID]; ok {
+		return &pki.RevokedError{Name: id.Name, Time: r.Time}
 	}
-	if _, ok := now.Servers[string(id.Name)]; !ok && id.Name != m.Server && m.Credentials.Authority() != nil {
+	if id.Name == m.Server || m.Credentials.Authority() == nil {
+		return nil
+	}
+	switch listed, ok := now.Servers[string(id.Name)]; {
+	case !ok:
 		m.noteUnlisted(id)
+	case listed.ID != id.ID:
+		m.noteRival(id)
+		return fmt.Errorf("another machine is %s by the shared state: the one that joined at %s", id.Name,
+			listed.Joined.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -331,6 +341,7 @@ func (m *Membership) Problems(context.Context) (list []problems.Problem) {
 			Hint: "put it back from a backup before this server is restarted: it cannot start so",
 		})
 	}
+	list = append(list, m.rivalProblems()...)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {

@@ -54,11 +54,12 @@ type Server struct {
 
 	mu   sync.Mutex
 	open map[*conn]bool
+	told map[string]refusal // that was logged last, by identity
 }
 
 // NewServer returns a Server without handlers.
 func NewServer(o Options) *Server {
-	return &Server{Options: o, mux: http.NewServeMux(), open: map[*conn]bool{}}
+	return &Server{Options: o, mux: http.NewServeMux(), open: map[*conn]bool{}, told: map[string]refusal{}}
 }
 
 // Refused returns how many connections and requests were refused since the start.
@@ -120,9 +121,48 @@ func (s *Server) admit(c *conn, allow Allow) (status int, err error) {
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
 	s.refused.Add(1)
-	s.Log.Warn("request of a server refused", "client", r.RemoteAddr, "path", r.URL.Path, "error", err)
+	level := slog.LevelWarn
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok && !s.isNew(c.id.Load(), err) {
+		level = slog.LevelDebug
+	}
+	s.Log.Log(r.Context(), level, "request of a server refused", "client", r.RemoteAddr, "path", r.URL.Path, "error", err)
+	if ended, ok := errors.AsType[*pki.RevokedError](err); ok {
+		ended.Tell(w.Header())
+	}
 	w.Header().Set("Connection", "close")
 	http.Error(w, err.Error(), status)
+}
+
+// refusal is why a server was refused.
+type refusal struct {
+	text string
+	at   time.Time
+}
+
+const (
+	// toldAgain is how long after a line of log about a refusal of a server the next one follows, if the reason is the
+	// same: a server that was removed goes on to call.
+	toldAgain = time.Hour
+	// mostTold bounds the servers for which that is known.
+	mostTold = 1000
+)
+
+// isNew reports whether a refusal is to be logged: of a server not for the same reason again.
+func (s *Server) isNew(id *Identity, err error) bool {
+	if id == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := refusal{err.Error(), time.Now()}
+	if last := s.told[id.ID]; last.text == now.text && now.at.Sub(last.at) < toldAgain {
+		return false
+	}
+	if len(s.told) >= mostTold {
+		clear(s.told)
+	}
+	s.told[id.ID] = now
+	return true
 }
 
 // body is the body of a request. Its deadline ends with it: it would end the connection while the answer is sent.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 
@@ -137,28 +136,4 @@ func readError(resp *http.Response) error {
 		return control.Errorf(control.Internal, "the daemon answered %s", resp.Status)
 	}
 	return l.Error
-}
-
-// maxLine bounds a line of what another server answers, in bytes: it may be in the wrong hands. A thousand nodes take
-// half a megabyte.
-const maxLine = 16 << 20
-
-// lines is a body whose lines are bounded.
-type lines struct {
-	io.ReadCloser
-	length int // of the line that is being read
-}
-
-// Read implements io.Reader.
-func (l *lines) Read(p []byte) (int, error) {
-	n, err := l.ReadCloser.Read(p)
-	if i := bytes.LastIndexByte(p[:n], '\n'); i >= 0 {
-		l.length = n - i - 1
-	} else {
-		l.length += n
-	}
-	if l.length > maxLine {
-		return 0, fmt.Errorf("a line of the answer has more than %d MiB", maxLine>>20)
-	}
-	return n, err
 }

@@ -18,6 +18,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/pki"
 )
 
 const (
@@ -148,7 +149,7 @@ func (t *trial) run(ctx context.Context, heads []Head, patience time.Duration) (
 		if errors.Is(err, errAlone) {
 			alone = append(alone, h)
 		}
-		err = fmt.Errorf("head %s: %w", h.Name, err)
+		err = fmt.Errorf("server %s: %w", h.Name, err)
 		t.errs = append(t.errs, err)
 		if c.Status().Head == h.Name {
 			t.followed, t.errs = true, []error{err}
@@ -233,10 +234,25 @@ func (c *Client) open(ctx context.Context, h Head, at *position) (io.ReadCloser,
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-		return nil, fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
+		return nil, refusal(resp)
 	}
 	return resp.Body, nil
+}
+
+// refusal returns why a head has not sent its stream. The error is a pki.RevokedError if this server was removed.
+func refusal(resp *http.Response) error {
+	if ended := pki.ToldRevoked(resp.Header); ended != nil {
+		return ended
+	}
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+	text := strings.TrimSpace(string(b))
+	switch resp.StatusCode {
+	case http.StatusForbidden, http.StatusUnauthorized:
+		return fmt.Errorf("it refuses this server: %s", text)
+	case http.StatusServiceUnavailable:
+		return errors.New(text)
+	}
+	return fmt.Errorf("it answers %s: %s", resp.Status, text)
 }
 
 // take adopts the state of a message.
