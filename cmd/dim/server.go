@@ -34,6 +34,16 @@ run are served on. dim server undrain ends it.`,
 		a.serverChangeCommand("undrain", "undrain", &cobra.Command{
 			Short:   "Let a server boot nodes again",
 			Example: `  dim server undrain is07`,
+		}),
+		a.serverChangeCommand("accept-older", "accept-older", &cobra.Command{
+			Short: "Let a server go on with an older disk",
+			Long: `An image server whose disk is older than the one that the cluster knows, such as
+one that was restored from a backup, serves no nodes: they would lose what they
+have written since. dim status tells that. This command lets it go on with the
+disk that it has; what the disk lacks is lost then. If there is a newer disk, put
+that one in instead.`,
+			Example: `  dim server accept-older is07 --dry-run
+  dim server accept-older is07`,
 		}))
 	return cmd
 }
@@ -120,7 +130,9 @@ func (a *app) serverChangeCommand(name, do string, cmd *cobra.Command) *cobra.Co
 			return err
 		}
 		return a.show(done, func(w io.Writer) {
-			past := map[string]string{"remove": "removed", "drain": "drained", "undrain": "undrained"}[do]
+			past := map[string]string{
+				"remove": "removed", "drain": "drained", "undrain": "undrained", "accept-older": "accepted the disk of",
+			}[do]
 			fmt.Fprintf(w, "%sserver %s\n", would(done.DryRun, past+": "), done.Server.Name)
 			if done.Note != "" {
 				fmt.Fprintln(w, done.Note)

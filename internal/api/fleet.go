@@ -80,6 +80,19 @@ func (api *API) faults() []fault {
 			},
 		},
 		{
+			hint: "switch off the machine that is a copy of the other; if it is to be a server of its own: " +
+				"dim token --for NAME, here, then on the copy the command that it prints, with --replace",
+			many: "are two machines each",
+			find: func(name cluster.ServerName, _ fleet.Heard, _ bool) (string, time.Time) {
+				twins, ok := api.Fleet.Twins(name)
+				if !ok {
+					return "", time.Time{}
+				}
+				return fmt.Sprintf("two machines report as it: %s, and %s, whose reports are refused", twins.Older,
+					twins.Younger), twins.Since
+			},
+		},
+		{
 			hint: "run chrony or systemd-timesyncd on both",
 			many: "have a clock that differs from this server's",
 			find: func(_ cluster.ServerName, h fleet.Heard, known bool) (string, time.Time) {

@@ -32,8 +32,8 @@ type StatusBackend interface {
 type ServerBackend interface {
 	// Servers lists the servers of the description.
 	Servers(ctx context.Context) ([]Server, error)
-	// ChangeServer removes, drains or undrains a server, or only reports what that would do. A server that has not
-	// joined is NotFound.
+	// ChangeServer removes, drains or undrains a server, or accepts its disk, or only reports what that would do. A
+	// server that has not joined is NotFound.
 	ChangeServer(ctx context.Context, name string, change ServerChange) (ServerChanged, error)
 	// NewToken makes a token with which one machine can join. Only a head with the authority can.
 	NewToken(ctx context.Context, r TokenRequest) (Token, error)

@@ -39,7 +39,7 @@ type Token struct {
 
 // ServerChange changes what a server is in the cluster.
 type ServerChange struct {
-	Do     string `json:"do"` // "remove", "drain", "undrain"
+	Do     string `json:"do"` // "remove", "drain", "undrain", "accept-older"
 	DryRun bool   `json:"dry_run"`
 }
 

@@ -16,6 +16,7 @@ type Server struct {
 	Key     string    `json:"key,omitempty"` // digest of its public key; "": a head that certified itself
 	Joined  time.Time `json:"joined"`
 	Drained time.Time `json:"drained,omitzero"` // since when it boots no nodes; zero: it does
+	Mark    string    `json:"mark,omitempty"`   // the last one of its disk: package diskmark; "": any disk is right
 }
 
 // Revocation is the end of an identity.
@@ -132,6 +133,34 @@ func (c *Coord) DrainServer(ctx context.Context, name string, since time.Time) e
 	})
 }
 
+// MarkServer puts the mark of a server's disk in the place of the one before. The error is ErrConflict if the server
+// has another one, and ErrNotFound if it has not joined.
+func (c *Coord) MarkServer(ctx context.Context, name, mark, before string) error {
+	return c.changeServer(ctx, name, func(old *Server) (*Server, error) {
+		switch {
+		case old == nil:
+			return nil, fmt.Errorf("server %s: %w", name, ErrNotFound)
+		case old.Mark != before && old.Mark != mark:
+			return nil, fmt.Errorf("mark the disk of server %s: %w", name, ErrConflict)
+		}
+		changed := *old
+		changed.Mark = mark
+		return &changed, nil
+	})
+}
+
+// AcceptDisk lets any disk of a server be the right one. The error is ErrNotFound if the server has not joined.
+func (c *Coord) AcceptDisk(ctx context.Context, name string) error {
+	return c.changeServer(ctx, name, func(old *Server) (*Server, error) {
+		if old == nil {
+			return nil, fmt.Errorf("server %s: %w", name, ErrNotFound)
+		}
+		changed := *old
+		changed.Mark = ""
+		return &changed, nil
+	})
+}
+
 // changeServer puts what change makes of the server of a name, nil for none.
 func (c *Coord) changeServer(ctx context.Context, name string, change func(old *Server) (*Server, error)) error {
 	for range attempts {
@@ -229,6 +258,7 @@ func (c *Coord) PutMembers(ctx context.Context, lost State) error {
 		}
 	}
 	for name, s := range lost.Servers {
+		s.Mark = "" // the state that was lost may have had a later one
 		if err := put(c.serverKey(name), s); err != nil {
 			return fmt.Errorf("put server %s: %w", name, err)
 		}

@@ -94,6 +94,18 @@ func TestAServerThatIsReplacedOrRemovedIsRevoked(t *testing.T) {
 	if s := state(); !s.Servers["is07"].Drained.Equal(since) || s.Servers["is07"].ID != "b" {
 		t.Errorf("drained: %+v", s.Servers)
 	}
+	testkit.Must(t, c.MarkServer(t.Context(), "is07", "one", ""), c.MarkServer(t.Context(), "is07", "one", ""),
+		c.MarkServer(t.Context(), "is07", "two", "one"))
+	if err := c.MarkServer(t.Context(), "is07", "copy", "one"); !errors.Is(err, ErrConflict) {
+		t.Errorf("the mark of an old disk: %v", err)
+	}
+	if err := c.MarkServer(t.Context(), "is09", "one", ""); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the mark of a server that has not joined: %v", err)
+	}
+	if s := state(); s.Servers["is07"].Mark != "two" || !s.Servers["is07"].Drained.Equal(since) {
+		t.Errorf("marked: %+v", s.Servers)
+	}
+	testkit.Must(t, c.AcceptDisk(t.Context(), "is07"), c.MarkServer(t.Context(), "is07", "copy", ""))
 	testkit.Must(t, c.RemoveServer(t.Context(), "is07"))
 	if s := state(); s.Revoked["b"].Server != "is07" || len(s.Servers) != 0 || len(s.Revoked) != 2 {
 		t.Errorf("removed: %+v %+v", s.Servers, s.Revoked)

@@ -47,6 +47,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/daemon/sockets"
 	"dim/internal/dhcp"
+	"dim/internal/diskmark"
 	"dim/internal/driver"
 	"dim/internal/expiry"
 	"dim/internal/fleet"
@@ -63,6 +64,7 @@ import (
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/peer"
+	"dim/internal/periodic"
 	"dim/internal/pki"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -157,6 +159,7 @@ type others struct {
 type files struct {
 	lock  *os.File
 	clock *steadyclock.Clock
+	disk  *diskmark.Disk
 }
 
 // Run serves until ctx ends, which is a success, or something breaks that a restart may repair. The error is
@@ -275,6 +278,9 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.others.fleet, err = fleet.Open(l.reports()); err != nil {
 		d.Log.Warn("last reports of other servers are lost", "error", err)
 	}
+	if d.files.disk, err = diskmark.Open(l.disk()); err != nil {
+		d.Log.Error("the marks of this disk are lost", "error", err)
+	}
 	if d.store, err = store.Open(l.store(), store.Options{Reserve: minFree}); err != nil {
 		return err
 	}
@@ -310,7 +316,7 @@ func (d *daemon) assemble() {
 	d.roots.packages = pkgread.New(d.Reader)
 	d.serving = serving.New(serving.Options{
 		Server: d.server, Declared: d.follow, Store: d.store, Set: d.set, Liveness: d.liveness, Push: d.push,
-		Class: d.roots.classes.Of, Packages: d.roots.packages, Problems: &d.problems, Log: d.Log,
+		Class: d.roots.classes.Of, Closed: d.files.disk.Old, Packages: d.roots.packages, Problems: &d.problems, Log: d.Log,
 	})
 	d.roots.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
 	// The admission controller bounds the connections.
@@ -322,7 +328,7 @@ func (d *daemon) assemble() {
 	d.others.reporter = reporting.New(reporting.Options{
 		Server: d.server, Program: d.Program, Started: d.started, Follow: d.follow, Store: d.store, Roots: d.serving,
 		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet,
-		Heads: d.heads, Arriving: d.content.keeper.Arriving, Log: d.Log,
+		Heads: d.heads, Arriving: d.content.keeper.Arriving, Disk: d.files.disk, Log: d.Log,
 	})
 	d.driver = driver.New(driver.Options{
 		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Fleet: d.others.fleet,
@@ -356,6 +362,9 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 		})
 	registry.RewriteRecords(context.Background())
 	d.follow.OnRestore(registry.PutPending)
+	d.follow.Subscribe(d.checkDisk)
+	d.checkDisk(context.Background(), d.follow.Now())
+	d.markDisk(context.Background())
 	d.follow.Subscribe(d.serving.Adopted)
 	d.follow.Subscribe(d.content.keeper.Adopted)
 	d.follow.Subscribe(d.others.reporter.Adopted)
@@ -395,6 +404,7 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 		d.follow.Run, d.serving.Run, d.content.keeper.Run, d.others.reporter.Run, d.api.Storms.Run, d.saveState,
 		releaseMemory,
 		func(ctx context.Context) error { return d.others.members.Run(ctx, d.others.client) },
+		func(ctx context.Context) error { return periodic.Run(ctx, markInterval, d.markDisk) },
 	}
 	if d.follow.IsHead() {
 		parts = append(parts, d.driver.Run, d.masters.Run)
@@ -447,6 +457,7 @@ func (l layout) coord() string    { return filepath.Join(string(l), "coord") }
 func (l layout) boot() string     { return filepath.Join(string(l), "cache", "boot") }
 func (l layout) boots() string    { return filepath.Join(string(l), "cache", "boots.log") }
 func (l layout) mounts() string   { return filepath.Join(string(l), "cache", "mounts.json") }
+func (l layout) disk() string     { return filepath.Join(string(l), "disk.json") }
 func (l layout) reports() string  { return filepath.Join(string(l), "cache", "reports") }
 func (l layout) notes() string    { return filepath.Join(string(l), "cache", "capture") }
 func (l layout) loadtest() string { return filepath.Join(string(l), "loadtest") }

@@ -25,6 +25,8 @@ func (d *daemon) problemSources(me *cluster.Server) []problems.Source {
 		func(context.Context) []problems.Problem { return d.diskProblems() },
 		d.files.clock.Problems,
 		d.others.members.Problems,
+		d.others.reporter.Twin,
+		d.markProblems,
 		d.content.keeper.Problems,
 	}
 }

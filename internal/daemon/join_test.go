@@ -423,6 +423,7 @@ func TestAHeadFromAnOldBackupFindsWhoHasJoinedSince(t *testing.T) {
 	head.backupTo(backupDir)
 	who := join(is1, "is1", pki.ReplaceIdentity)
 	is2.start()
+	testkit.Eventually(t, "is2 knows that is3 has joined", func() bool { return is2.server("is3").ID != "" })
 	testkit.Value(head.client().ChangeServer(t.Context(), "is3", control.ServerChange{Do: "remove"}))(t)
 	testkit.Eventually(t, "is2 knows that is3 was removed", func() bool { return is2.server("is3").ID == "" })
 

@@ -32,7 +32,9 @@ func (d *daemon) lead() {
 	d.follow.Subscribe(adopt)
 	adopt(context.Background(), d.follow.Now())
 	d.others.server.Handle("GET "+stream.Path, peer.Servers, states)
-	d.others.server.Handle("POST "+fleet.Path, peer.Servers, &fleet.Receiver{Fleet: d.others.fleet, Caller: calling})
+	d.others.server.Handle("POST "+fleet.Path, peer.Servers, &fleet.Receiver{
+		Fleet: d.others.fleet, Caller: calling, Marked: d.others.members.Marked,
+	})
 }
 
 // calling returns which server makes a request.

@@ -52,7 +52,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 	loaders := delivery.LoadersIn(d.Loaders)
 	b := delivery.New(delivery.Options{
 		Policy: &boot.Policy{
-			Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has, Closed: d.others.members.Drained,
+			Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has, Closed: d.bootsNone,
 		},
 		Payloads: bootfiles.Payloads{
 			Builder: d.bootfiles, Roots: d.serving, Started: d.bootStarted, Ready: d.serving.Ready(),

@@ -36,6 +36,7 @@ const SilentAfter = 15 * time.Second
 type Report struct {
 	Program  string    `json:"program"` // version of dim
 	Started  time.Time `json:"started"`
+	Start    string    `json:"start"`    // a random text of the process that reports
 	Sent     time.Time `json:"sent"`     // by the server's own clock
 	Store    string    `json:"store"`    // coord.State.Store of the declared state that it follows
 	Revision int64     `json:"revision"` // of that state
@@ -44,6 +45,11 @@ type Report struct {
 	Kept        int64        `json:"kept"`
 	Description image.Digest `json:"description"`
 	Renaming    bool         `json:"renaming,omitempty"` // layers still have former names of nodes
+
+	// Mark is the mark of its disk, and MarkBefore the one that the shared state has, as far as the server knows:
+	// package diskmark. A head has none.
+	Mark       string `json:"mark,omitempty"`
+	MarkBefore string `json:"mark_before,omitempty"`
 
 	Versions versionList `json:"versions"` // those that it has or gets
 	Nodes    nodeList    `json:"nodes"`    // those whose first server it is
@@ -137,13 +143,16 @@ type Fleet struct {
 	mu      sync.RWMutex
 	servers map[cluster.ServerName]Heard
 	kept    map[cluster.ServerName]Heard // that were on disk at the start
+	origins map[cluster.ServerName][]*origin
+	twins   map[cluster.ServerName]foundTwins
 }
 
 // newFleet returns a Fleet of which nothing is known.
 func newFleet() *Fleet {
 	return &Fleet{
 		saved: map[cluster.ServerName]Heard{}, servers: map[cluster.ServerName]Heard{},
-		kept: map[cluster.ServerName]Heard{},
+		kept: map[cluster.ServerName]Heard{}, origins: map[cluster.ServerName][]*origin{},
+		twins: map[cluster.ServerName]foundTwins{},
 	}
 }
 

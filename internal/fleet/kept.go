@@ -181,6 +181,7 @@ func (f *Fleet) LastNode(n *cluster.Node) (node Node, at time.Time, ok bool) {
 // Same reports whether two reports say the same but for the times of calls.
 func (r *Report) Same(b *Report) bool {
 	return r.Store == b.Store && r.Revision == b.Revision && r.Renaming == b.Renaming &&
+		r.Mark == b.Mark && r.MarkBefore == b.MarkBefore &&
 		slices.Equal(r.Versions, b.Versions) && slices.Equal(r.Problems, b.Problems) &&
 		slices.EqualFunc(r.Nodes, b.Nodes, func(a, b Node) bool {
 			a.LastCall, a.LastSeen = b.LastCall, b.LastSeen

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"dim/internal/cluster"
 )
@@ -29,6 +30,8 @@ type Receiver struct {
 	Fleet *Fleet
 	// Caller returns which server makes a request. The error says why that is not known.
 	Caller func(context.Context) (cluster.ServerName, error)
+	// Marked is called with the mark of a server's disk if no other machine has reported as that server lately.
+	Marked func(server cluster.ServerName, mark, before string)
 
 	mu       sync.Mutex
 	arriving map[cluster.ServerName]bool // servers of which a report arrives now
@@ -73,7 +76,15 @@ func (x *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	report.check()
+	alone, err := x.Fleet.arrived(server, &report, r.RemoteAddr, time.Now())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
 	x.Fleet.Put(server, &report)
+	if alone && report.Mark != "" {
+		x.Marked(server, report.Mark, report.MarkBefore)
+	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -97,5 +108,7 @@ func (r *Report) check() {
 			*text = plain(*text)
 		}
 	}
-	r.Program, r.Store = plain(r.Program), plain(r.Store)
+	for _, text := range []*string{&r.Program, &r.Store, &r.Start, &r.Mark, &r.MarkBefore} {
+		*text = plain(*text)
+	}
 }

@@ -17,7 +17,10 @@ import (
 
 // post posts a report of is1 and returns the status of the answer.
 func post(f *Fleet, body string, caller error) int {
-	x := &Receiver{Fleet: f, Caller: func(context.Context) (cluster.ServerName, error) { return "is1", caller }}
+	x := &Receiver{
+		Fleet: f, Caller: func(context.Context) (cluster.ServerName, error) { return "is1", caller },
+		Marked: func(cluster.ServerName, string, string) {},
+	}
 	w := httptest.NewRecorder()
 	x.ServeHTTP(w, httptest.NewRequest(http.MethodPost, Path, strings.NewReader(body)))
 	return w.Code

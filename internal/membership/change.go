@@ -11,7 +11,7 @@ import (
 	"dim/internal/follow"
 )
 
-// Change removes, drains or undrains a server that has joined, or only checks that this can be done. It returns what a
+// Change removes, drains or undrains a server that has joined, or accepts its disk, or only checks that this can be done. It returns what a
 // person should know about it. The error is a control.Error. The change is in force here when Change returns.
 func (m *Membership) Change(
 	ctx context.Context, name cluster.ServerName, r control.ServerChange,
@@ -37,6 +37,9 @@ func (m *Membership) Change(
 		do = func() error { return shared.DrainServer(ctx, string(name), time.Now().UTC().Truncate(time.Second)) }
 	case "undrain":
 		do = func() error { return shared.DrainServer(ctx, string(name), time.Time{}) }
+	case "accept-older":
+		note = "what the nodes of " + string(name) + " have written since the disk was copied is lost"
+		do = func() error { return shared.AcceptDisk(ctx, string(name)) }
 	default:
 		return "", control.Errorf(control.Invalid, "change server %s: %q is not a change", name, r.Do)
 	}

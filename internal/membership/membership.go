@@ -59,6 +59,7 @@ type Membership struct {
 	mu       sync.Mutex
 	unlisted map[cluster.ServerName]peer.Identity // with valid certificates, that the shared state lacks
 	rivals   map[cluster.ServerName]rival
+	marks    map[cluster.ServerName]mark
 	err      error // why the certificate could not be renewed; nil: all is well
 }
 
@@ -67,7 +68,7 @@ func New(o Options) *Membership {
 	return &Membership{
 		Options: o, wake: make(chan struct{}, 1),
 		attempts: bounds.Rate[netip.Addr]{Every: joinEvery, Burst: joinBurst},
-		rivals:   map[cluster.ServerName]rival{},
+		rivals:   map[cluster.ServerName]rival{}, marks: map[cluster.ServerName]mark{},
 	}
 }
 
@@ -274,7 +275,7 @@ func (m *Membership) wakeUp() {
 }
 
 func (m *Membership) keep(ctx context.Context, c *peer.Client) {
-	err := errors.Join(m.enter(ctx), m.enterUnlisted(ctx))
+	err := errors.Join(m.enter(ctx), m.enterUnlisted(ctx), m.recordMarks(ctx))
 	if m.Credentials.Due(time.Now()) {
 		err = errors.Join(err, m.renewOwn(ctx, c))
 	}

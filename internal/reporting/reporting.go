@@ -11,7 +11,9 @@ package reporting
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +25,7 @@ import (
 	"time"
 
 	"dim/internal/cluster"
+	"dim/internal/diskmark"
 	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/follow/stream"
@@ -65,23 +68,35 @@ type Options struct {
 	Problems *problems.List
 	Fleet    *fleet.Fleet         // where this server's own reports are kept
 	Heads    func() []stream.Head // the other heads
+	Disk     *diskmark.Disk
 	Log      *slog.Logger
 }
 
 // Reporter reports.
 type Reporter struct {
 	Options
+	start string // Report.Start
 
 	wrong atomic.Pointer[[]fleet.Problem] // what is wrong with this server
 
 	mu      sync.Mutex
 	sending map[cluster.ServerName]bool // heads that take a report now
 	missed  map[cluster.ServerName]bool // heads that have not taken the last one
+	twins   map[cluster.ServerName]twin // heads that refuse reports, because another machine sends some, too
+}
+
+// twin is what a head says of another machine that reports as this server.
+type twin struct {
+	text string
+	at   time.Time
 }
 
 // New returns a Reporter.
 func New(o Options) *Reporter {
-	r := &Reporter{Options: o, sending: map[cluster.ServerName]bool{}, missed: map[cluster.ServerName]bool{}}
+	r := &Reporter{
+		Options: o, start: rand.Text(), sending: map[cluster.ServerName]bool{}, missed: map[cluster.ServerName]bool{},
+		twins: map[cluster.ServerName]twin{},
+	}
 	r.wrong.Store(&[]fleet.Problem{})
 	return r
 }
@@ -161,10 +176,39 @@ func (r *Reporter) end(head cluster.ServerName, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sending[head] = false
+	if e, ok := errors.AsType[*twinError](err); ok {
+		r.twins[head] = twin{e.text, time.Now()}
+	} else if err == nil {
+		delete(r.twins, head)
+	}
 	if err != nil {
 		r.missed[head] = false
 		r.Log.Debug("head has not taken the report", "server", string(head), "error", err)
 	}
+}
+
+// twinError is a report that was refused because another machine reports as this server.
+type twinError struct{ text string }
+
+func (e *twinError) Error() string { return e.text }
+
+// Twin is a problems.Source: another machine reports as this server.
+func (r *Reporter) Twin(context.Context) (list []problems.Problem) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for head, t := range r.twins {
+		if !fleet.Fresh(t.at) {
+			continue // the head does not answer any more, or the other machine has ended
+		}
+		list = append(list, problems.Problem{
+			About: problems.Subject{Kind: problems.KindServer, Name: string(r.Server)},
+			Text:  fmt.Sprintf("head %s refuses its reports: %s", head, t.text),
+			Hint: "switch off the machine that is a copy; if it is to be a server of its own: on a head " +
+				"dim token --for NAME, then on the copy the command that it prints, with --replace",
+		})
+		break
+	}
+	return list
 }
 
 // send sends a report to a head.
@@ -185,6 +229,9 @@ func send(ctx context.Context, h stream.Head, report *fleet.Report) error {
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+	if resp.StatusCode == http.StatusConflict {
+		return &twinError{strings.TrimSpace(string(text))}
+	}
 	if resp.StatusCode != http.StatusNoContent {
 		return fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
@@ -197,6 +244,10 @@ func (r *Reporter) report() *fleet.Report {
 	out := &fleet.Report{
 		Program: r.Program, Started: r.Started, Sent: time.Now(), Store: now.State.Store, Revision: now.State.Revision,
 		Versions: r.versions(), Problems: *r.wrong.Load(),
+	}
+	out.Start = r.start
+	if !r.Follow.IsHead() {
+		out.Mark, out.MarkBefore = r.Disk.Present()
 	}
 	if settled := r.Follow.Settled(); settled != nil { // before Renaming, which is of that state or a later one
 		out.Kept, out.Description = settled.State.Revision, settled.Digest

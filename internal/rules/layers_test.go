@@ -58,6 +58,8 @@ var layers = map[string]layer{
 
 	"internal/steadyclock": keeping, // the time by which old things are removed
 
+	"internal/diskmark": keeping, // what tells an old copy of a disk
+
 	"internal/confine": keeping, // a process that reads untrusted bytes
 
 	"internal/store": keeping,

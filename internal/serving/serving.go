@@ -81,6 +81,7 @@ type Options struct {
 	Push     Push
 	Packages *pkgread.Reader
 	Class    func(*cluster.Node, *cluster.Image) meter.Class // in which the calls of a node are counted
+	Closed   func() bool                                     // whether this server serves no nodes now
 	Problems *problems.List
 	Log      *slog.Logger
 }
@@ -215,7 +216,9 @@ func (s *Server) Boots(n *cluster.Node) (image.Version, error) {
 
 // Serves reports whether this server serves n: see follow.Declared.Serves. No other server does, because it would serve
 // a layer of its own.
-func (s *Server) Serves(n *cluster.Node) bool { return s.Declared.Now().Serves(s.Server, n) }
+func (s *Server) Serves(n *cluster.Node) bool {
+	return !s.Closed() && s.Declared.Now().Serves(s.Server, n)
+}
 
 // Booted returns the nodes that show already what they were to follow from their next boot on, because they have
 // booted, with what that is. It returns them until the declared state says that they follow it.

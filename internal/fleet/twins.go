@@ -1,0 +1,82 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"dim/internal/cluster"
+)
+
+// Two machines can have the identity of one server: the disk of one was copied. Their reports come by turns, which those
+// of one machine do not, also if it is restarted.
+
+// maxOrigins bounds the processes that are known of one server.
+const maxOrigins = 4
+
+// origin is a process that reports as a server.
+type origin struct {
+	start       string    // Report.Start
+	started     time.Time // by its own clock
+	address     string    // that its last report came from
+	first, last time.Time // reports
+}
+
+// Twins are two machines that report as one server.
+type Twins struct {
+	Older, Younger string    // "10.0.0.5:40312, started 2026-11-30 06:13:50"
+	Since          time.Time // when that was found
+}
+
+// arrived notes that a process reports as a server. alone is false if another one has reported lately: then it is not
+// known yet whether that one has ended. The error is that the process is the younger of two.
+func (f *Fleet) arrived(server cluster.ServerName, r *Report, address string, now time.Time) (alone bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := slices.DeleteFunc(f.origins[server], func(o *origin) bool { return now.Sub(o.last) > SilentAfter })
+	i := slices.IndexFunc(list, func(o *origin) bool { return o.start == r.Start })
+	if i < 0 {
+		list = append(list[max(0, len(list)-maxOrigins+1):], &origin{start: r.Start, started: r.Started, first: now})
+		i = len(list) - 1
+	}
+	me := list[i]
+	me.last, me.address = now, address
+	f.origins[server] = list
+	for _, other := range list {
+		if other == me || !me.last.After(other.first) || !other.last.After(me.first) {
+			continue
+		}
+		older, younger := other, me
+		if me.started.Before(other.started) {
+			older, younger = me, other
+		}
+		twins, known := f.twins[server]
+		if !known || now.Sub(twins.last) > SilentAfter {
+			twins.Since = now
+		}
+		twins.Older, twins.Younger, twins.last = older.String(), younger.String(), now
+		f.twins[server] = twins
+		if younger == me {
+			return false, fmt.Errorf("another machine reports as %s: %s", server, older)
+		}
+	}
+	return len(list) == 1, nil
+}
+
+func (o *origin) String() string {
+	return fmt.Sprintf("%s, started %s", o.address, o.started.Local().Format(time.DateTime))
+}
+
+// foundTwins are Twins with the time of the last report of one of them.
+type foundTwins struct {
+	Twins
+	last time.Time
+}
+
+// Twins returns the machines that report as one server; ok is false if one machine does.
+func (f *Fleet) Twins(server cluster.ServerName) (t Twins, ok bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	found, ok := f.twins[server]
+	return found.Twins, ok && Fresh(found.last)
+}

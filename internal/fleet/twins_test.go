@@ -1,0 +1,49 @@
+package fleet
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTwoMachinesThatReportAsOneServerAreFound(t *testing.T) {
+	f := newFleet()
+	begin := time.Now()
+	arrive := func(start string, after time.Duration) (alone bool, err error) {
+		started := map[string]time.Time{"a": begin, "b": begin.Add(time.Minute), "c": begin.Add(2 * time.Minute)}
+		return f.arrived("is1", &Report{Start: start, Started: started[start]}, "address of "+start, begin.Add(after))
+	}
+	steps := []struct {
+		start        string
+		after        time.Duration
+		alone, taken bool
+	}{
+		{"a", 0, true, true},
+		{"a", 5 * time.Second, true, true},
+		{"b", 6 * time.Second, false, true}, // as after a restart
+		{"a", 10 * time.Second, false, true},
+		{"b", 11 * time.Second, false, false},
+		{"a", 15 * time.Second, false, true},
+		{"b", 16 * time.Second, false, false},
+		{"b", 35 * time.Second, true, true}, // the other one has ended
+		{"c", 36 * time.Second, false, true},
+		{"c", 52 * time.Second, true, true}, // b was restarted as c
+	}
+	for _, s := range steps {
+		alone, err := arrive(s.start, s.after)
+		if alone != s.alone || (err == nil) != s.taken {
+			t.Errorf("%s after %v: alone %v, %v", s.start, s.after, alone, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "address of a, started") {
+			t.Errorf("%s after %v: %v", s.start, s.after, err)
+		}
+	}
+	twins, ok := f.Twins("is1")
+	if !ok || !strings.HasPrefix(twins.Older, "address of a") || !strings.HasPrefix(twins.Younger, "address of b") ||
+		!twins.Since.Equal(begin.Add(10*time.Second)) {
+		t.Errorf("the twins are %+v, %v", twins, ok)
+	}
+	if _, ok := f.Twins("is2"); ok {
+		t.Error("another server has twins")
+	}
+}
