@@ -44,9 +44,6 @@ func (api *API) reported(s *cluster.Server) *control.Observed {
 	return out
 }
 
-// clockTolerance is how far the clocks of two servers may differ.
-const clockTolerance = 2 * time.Second
-
 // fault is one thing that may be wrong with a server.
 type fault struct {
 	hint string // SERVER in it stands for the name
@@ -96,7 +93,7 @@ func (api *API) faults() []fault {
 			hint: "run chrony or systemd-timesyncd on both",
 			many: "have a clock that differs from this server's",
 			find: func(_ cluster.ServerName, h fleet.Heard, known bool) (string, time.Time) {
-				if !known || h.Ahead().Abs() < clockTolerance {
+				if !known || h.Ahead().Abs() < follow.ClockTolerance {
 					return "", time.Time{}
 				}
 				return clockText(h.Ahead().Round(time.Second)), time.Time{}

@@ -170,13 +170,16 @@ func TestAJoinIsRefused(t *testing.T) {
 	damaged := head.token(control.TokenRequest{})
 	damaged.Token = damaged.Token[:len(damaged.Token)-1]
 	headToken := head.token(control.TokenRequest{Roles: []string{"head", "head"}})
+	silent := head.token(control.TokenRequest{})
+	silent.URL = "https://127.0.0.2:1"
 	for _, tt := range []struct {
 		what  string
 		token control.Token
 		name  string
 		want  string
 	}{
-		{"used", used, "is2", "the token was used already"},
+		{"used", used, "is2", "join " + used.URL + ": the token was used already"},
+		{"for a head that is off", silent, "is2", "join https://127.0.0.2:1: dial tcp 127.0.0.2:1: connect: "},
 		{"late", late, "is2", "has expired"},
 		{"for another server", forOther, "is2", "the token is for is1"},
 		{"of another cluster", stranger, "is2", "not a head of the cluster that the token is from"},

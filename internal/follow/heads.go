@@ -148,8 +148,8 @@ func (f *Follower) headHealth() control.Coord {
 	return c
 }
 
-// clockTolerance is how far the clocks of two servers may differ.
-const clockTolerance = 2 * time.Second
+// ClockTolerance is how far the clocks of two servers may differ.
+const ClockTolerance = 2 * time.Second
 
 // headProblems lists what is wrong between this image server and its head.
 func (f *Follower) headProblems() []problems.Problem {
@@ -177,7 +177,7 @@ func (f *Follower) headProblems() []problems.Problem {
 			Hint: "nothing can be declared until it is back; dim status on the head says what to do",
 		})
 	}
-	if s.Ahead.Abs() > clockTolerance {
+	if s.Ahead.Abs() > ClockTolerance {
 		list = append(list, problems.Problem{
 			About: problems.Subject{Kind: problems.KindServer, Name: string(f.Server)},
 			Text:  fmt.Sprintf("its clock is off: that of head %s is %v ahead", s.Head, s.Ahead.Round(time.Second)),

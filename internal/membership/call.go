@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"dim/internal/control"
@@ -26,17 +27,20 @@ func refuse(w http.ResponseWriter, err error) {
 }
 
 // post makes a call with a JSON body that answers with a JSON object.
-func post[T any](ctx context.Context, hc *http.Client, url string, in any) (answer T, err error) {
+func post[T any](ctx context.Context, hc *http.Client, to string, in any) (answer T, err error) {
 	b, err := json.Marshal(in)
 	if err != nil {
 		return answer, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(b))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(b))
 	if err != nil {
 		return answer, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := hc.Do(req)
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // the caller names the server
+	}
 	if err != nil {
 		return answer, err
 	}
@@ -49,10 +53,10 @@ func post[T any](ctx context.Context, hc *http.Client, url string, in any) (answ
 			return answer, refused.Error
 		}
 		text, _ := io.ReadAll(io.LimitReader(body, 500))
-		return answer, fmt.Errorf("%s answers %s: %s", url, resp.Status, strings.TrimSpace(string(text)))
+		return answer, fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
 	if err := json.NewDecoder(body).Decode(&answer); err != nil {
-		return answer, fmt.Errorf("%s: read the answer: %v", url, err)
+		return answer, fmt.Errorf("read the answer: %v", err)
 	}
 	return answer, nil
 }

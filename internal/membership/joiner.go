@@ -62,7 +62,7 @@ func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err e
 	}
 	answer, err := post[joined](ctx, hc, "https://"+address+joinPath, in)
 	if err != nil {
-		return who, "", fmt.Errorf("join: %w", err)
+		return who, "", fmt.Errorf("join %s: %w", j.URL, err)
 	}
 	err = local.Complete(answer.Root, []byte(answer.Chain), func(id peer.Identity) error {
 		if who = id; id.Name != j.Name {

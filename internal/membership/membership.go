@@ -328,7 +328,7 @@ func (m *Membership) renewOwn(ctx context.Context, c *peer.Client) error {
 			c.Close() // further connections show the new certificate
 			return nil
 		}
-		errs = append(errs, err)
+		errs = append(errs, fmt.Errorf("server %s: %w", s.Name, err))
 	}
 	return fmt.Errorf("renew the certificate of %s: %w", m.Server, errors.Join(errs...))
 }

@@ -61,12 +61,12 @@ func (o *Options) checked(id Identity) (Identity, error) {
 	return id, nil
 }
 
-// caller is who made a request.
-type caller struct{}
+// identityKey is the key of the Identity of who made a request, in its context.
+type identityKey struct{}
 
 // From returns who made the request whose context ctx is; ok is false if it was made without a certificate.
 func From(ctx context.Context) (id Identity, ok bool) {
-	id, ok = ctx.Value(caller{}).(Identity)
+	id, ok = ctx.Value(identityKey{}).(Identity)
 	return id, ok
 }
 

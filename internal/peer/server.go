@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"dim/internal/bounds"
-	callers "dim/internal/caller"
+	"dim/internal/caller"
 	"dim/internal/cluster"
 	"dim/internal/pki"
 )
@@ -91,7 +91,7 @@ func (s *Server) Handle(pattern string, allow Allow, h http.Handler) {
 		ctx := r.Context()
 		if id := c.id.Load(); id != nil {
 			if id, err := s.checked(*id); err == nil {
-				ctx = context.WithValue(ctx, caller{}, id)
+				ctx = context.WithValue(ctx, identityKey{}, id)
 			}
 		}
 		h.ServeHTTP(w, r.WithContext(ctx))
@@ -307,7 +307,7 @@ func (s *Server) accept(c *conn) error {
 		return fmt.Errorf("%q is no address", c.RemoteAddr())
 	}
 	local, _ := netip.ParseAddrPort(c.LocalAddr().String())
-	who, err := callers.Resolve(s.Declared(), callers.Peer{Remote: remote, Local: local})
+	who, err := caller.Resolve(s.Declared(), caller.Peer{Remote: remote, Local: local})
 	if err == nil && who.Node != nil && who.Server == nil {
 		return fmt.Errorf("%s is a node", who.Node.Name)
 	}

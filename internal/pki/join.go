@@ -35,13 +35,13 @@ type Joining struct {
 // BeginJoin makes the key of a server that is to join a cluster, and its data directory if there is none. A join that
 // was interrupted goes on with the same key. The caller keeps other processes from the directory.
 //
-// The error is ErrInitialised if the directory has an identity already and may is KeepIdentity.
-func BeginJoin(data string, may Existing) (*Joining, error) {
+// The error is ErrInitialised if the directory has an identity already and existing is KeepIdentity.
+func BeginJoin(data string, existing Existing) (*Joining, error) {
 	if err := completeJoin(data); err != nil {
 		return nil, err
 	}
 	switch err := Check(data); {
-	case err == nil && may != ReplaceIdentity:
+	case err == nil && existing != ReplaceIdentity:
 		return nil, fmt.Errorf("join with %s: %w", data, ErrInitialised)
 	case errors.Is(err, ErrNotInitialised):
 		if err := makeDirs(data); err != nil {

@@ -167,12 +167,31 @@ func (p *plan) inStore(s *Server, v image.Version) error {
 		var here image.Version
 		here, err = s.Store.Resolve(ref)
 		if errors.Is(err, store.ErrNotFound) || err == nil && here.Digest != v.Digest {
-			err = fmt.Errorf("%s has not arrived at this server yet: %w", ref, store.ErrNotFound)
+			err = s.lacks(ref)
 		}
 		p.known[ref] = err
 	}
 	return err
 }
+
+// lacks returns the error that the store has no version of a reference. An image server gets versions from others; a
+// head that lacks one has lost it.
+func (s *Server) lacks(ref image.Ref) error {
+	if me, ok := s.Declared.Now().Cluster.Server(s.Server); ok && !me.Has(cluster.RoleHead) {
+		return &awaitedError{ref}
+	}
+	return fmt.Errorf("%s is not in the store of this server: %w", ref, store.ErrNotFound)
+}
+
+// awaitedError is a version that has not arrived at this server yet. It is a store.ErrNotFound.
+type awaitedError struct{ ref image.Ref }
+
+func (e *awaitedError) Error() string {
+	return fmt.Sprintf("%s has not arrived at this server yet", e.ref)
+}
+
+// Unwrap lets errors.Is find the cause.
+func (e *awaitedError) Unwrap() error { return store.ErrNotFound }
 
 // spec returns what n's replica of im is to show over version v.
 func (s *Server) spec(p *plan, n *cluster.Node, im *cluster.Image, v image.Version) (replica.Spec, error) {

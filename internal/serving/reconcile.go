@@ -370,6 +370,15 @@ func (s *Server) forget(now *follow.Declared) {
 // maxLogged bounds the lines of log when the same happens to all nodes.
 const maxLogged = 5
 
+// logFailure logs why something is not served as declared. A version that is on its way is no error.
+func (s *Server) logFailure(about problems.Subject, err error) {
+	if waits, ok := errors.AsType[*awaitedError](err); ok {
+		s.Log.Info("waits for a version", "reason", about.String(), "version", waits.ref.String())
+		return
+	}
+	s.Log.Error("not served as declared", "reason", about.String(), "error", err)
+}
+
 // report stores what failed, in place of what failed before, and logs what is new.
 func (s *Server) report(failed map[problems.Subject]error) {
 	s.unsettled.Store(len(failed) > 0)
@@ -377,12 +386,12 @@ func (s *Server) report(failed map[problems.Subject]error) {
 	for about, err := range failed {
 		if s.Problems.Set(about, err) {
 			if fresh++; fresh <= maxLogged {
-				s.Log.Error("not served as declared", "reason", about.String(), "error", err)
+				s.logFailure(about, err)
 			}
 		}
 	}
 	if fresh > maxLogged {
-		s.Log.Error("more is not served as declared", "count", fresh-maxLogged)
+		s.Log.Warn("more is not served as declared", "count", fresh-maxLogged)
 	}
 	s.Problems.Remove(func(about problems.Subject) bool {
 		_, still := failed[about]

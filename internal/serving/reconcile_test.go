@@ -1,7 +1,10 @@
 package serving
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +17,11 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/image"
 	"dim/internal/liveness"
+	"dim/internal/problems"
 	"dim/internal/push"
+	"dim/internal/store"
 	"dim/internal/testkit"
 )
 
@@ -276,6 +282,43 @@ func TestAVersionIsShownWhenAllOfItIsHere(t *testing.T) {
 	s.Begin(t.Context(), s.named("n02"))
 	if s.shows("n01") != 8 || s.shows("n02") != 8 {
 		t.Errorf("n01 shows %d, n02 %d", s.shows("n01"), s.shows("n02"))
+	}
+}
+
+// A head has all versions; an image server gets them.
+func TestAVersionThatIsOnItsWayIsNoError(t *testing.T) {
+	me := newSite(t, described(""))
+	for roles, want := range map[string]string{
+		"head image": "level=ERROR", "image": `level=INFO msg="waits for a version"`,
+	} {
+		var log bytes.Buffer
+		me.Log = slog.New(slog.NewTextHandler(&log, nil))
+		server, _ := me.Declared.Now().Cluster.Server("head")
+		server.Roles = nil
+		for role := range strings.FieldsSeq(roles) {
+			server.Roles = append(server.Roles, cluster.Role(role))
+		}
+		err := fmt.Errorf("serve n01: %w", me.lacks(image.Ref{Image: "compute", Number: 9}))
+		if !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: %v is of another kind", roles, err)
+		}
+		if me.logFailure(problems.Node("n01"), err); !strings.Contains(log.String(), want) ||
+			!strings.Contains(log.String(), "compute@9") {
+			t.Errorf("%s: the log has %s", roles, &log)
+		}
+	}
+}
+
+func TestAServerThatIsClosedServesNoNodes(t *testing.T) {
+	s := newSite(t, described(""))
+	s.declare(1, nil)
+	s.reconcile()
+	for _, closed := range []bool{true, false} {
+		s.closed = closed
+		s.reconcile()
+		if _, served := s.Node("n01"); served == closed || s.Serves(s.named("n01")) == closed {
+			t.Errorf("closed %v: n01 is served: %v", closed, served)
+		}
 	}
 }
 

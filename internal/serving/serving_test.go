@@ -83,6 +83,7 @@ type site struct {
 	nodes    *nodes
 	compute  []image.Version // numbers 1 and up
 	close    func()          // ends the Server
+	closed   bool            // it serves no nodes
 }
 
 // newSite returns the site of a description. Its store has three versions of the image compute, and declared is none.
@@ -113,6 +114,7 @@ func (s *site) open(st *store.Store) {
 	s.Server = New(Options{
 		Server: "head", Declared: s.declared, Store: st, Set: set, Liveness: tracker, Push: s.nodes,
 		Class:    func(*cluster.Node, *cluster.Image) meter.Class { return 1 },
+		Closed:   func() bool { return s.closed },
 		Problems: new(problems.List), Log: log,
 	})
 }

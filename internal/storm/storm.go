@@ -21,6 +21,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,10 +133,10 @@ func (o *Options) request(server string, nodes int, dry bool) control.StormReque
 	return control.StormRequest{Server: server, Nodes: nodes, Version: o.Version, Seed: o.Seed, DryRun: dry}
 }
 
-// about adds the server to an error of it.
+// about adds the server to an error of it that does not name it.
 func about(server string, err error) error {
 	e, ok := errors.AsType[*control.Error](err)
-	if server == "" || !ok {
+	if server == "" || !ok || slices.Contains(strings.Fields(e.Message), server) {
 		return err
 	}
 	c := *e

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"dim/internal/control"
 )
 
 func TestNodesAreDividedAsTheRealOnesAre(t *testing.T) {
@@ -41,5 +43,17 @@ func TestQuantilesOfFewBoots(t *testing.T) {
 	}
 	if got := quantile(nil, 0.5); got != 0 {
 		t.Errorf("of none: %v", got)
+	}
+}
+
+func TestAnErrorOfAServerNamesItOnce(t *testing.T) {
+	for _, tt := range []struct{ server, message, want string }{
+		{"is1", "it has no version", "is1: it has no version"},
+		{"is1", "server is1 does not answer: no route", "server is1 does not answer: no route"},
+		{"", "it has no version", "it has no version"},
+	} {
+		if got := about(tt.server, control.Errorf(control.Unavailable, "%s", tt.message)); got.Error() != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
 	}
 }
