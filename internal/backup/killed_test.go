@@ -2,10 +2,12 @@ package backup
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -91,5 +93,44 @@ func TestAKilledProcessLeavesNothingHalf(t *testing.T) {
 	sameLayers(t, s.data, to)
 	if _, err := os.Lstat(filepath.Join(to, restoring)); err == nil {
 		t.Error("the mark of an unfinished restore is left")
+	}
+}
+
+// A backup that is killed at any of the calls that put it on disk, and give it its name, is whole or is none.
+func TestABackupThatIsKilledInItsLastStepsIsWholeOrNone(t *testing.T) {
+	testkit.NeedRoot(t, "it traces a process")
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Fatal("strace is needed: dist/deps test")
+	}
+	s := newSite(t, disktest.Memory(t))
+	dir := filepath.Join(disktest.Memory(t), "backup")
+	s.backup(dir)
+	const calls = "fsync,fdatasync,syncfs,rename,renameat,renameat2"
+	kills := 0
+	for nth := 1; nth <= 6; nth++ {
+		cmd := exec.Command(strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace="+calls,
+			"-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, nth), os.Args[0], "-test.run=^TestChild$")
+		cmd.Env = append(os.Environ(), childDoes+"=make", childAfter+"=-1", "DIM_TEST_DATA="+s.data,
+			"DIM_TEST_DIR="+dir)
+		out, err := cmd.CombinedOutput()
+		if e, ok := errors.AsType[*exec.ExitError](err); ok && e.Sys().(syscall.WaitStatus).Signaled() {
+			kills++
+		} else if !strings.Contains(string(out), "it was not killed: <nil>") {
+			t.Fatalf("a child that was not killed at call %d: %v\n%s", nth, err, out)
+		}
+		for _, name := range testkit.Value(List(dir))(t) {
+			if _, err := (Restoration{From: filepath.Join(dir, name)}).Verify(t.Context()); err != nil {
+				t.Errorf("after a kill at call %d, backup %s: %v", nth, name, err)
+			}
+		}
+	}
+	if kills < 3 {
+		t.Errorf("only %d of 6 children were killed", kills)
+	}
+	before := len(testkit.Value(List(dir))(t))
+	s.backup(dir)
+	if after := len(testkit.Value(List(dir))(t)); after != before+1 {
+		t.Errorf("after the next one there are %d backups, and were %d", after, before)
 	}
 }

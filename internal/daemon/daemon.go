@@ -64,7 +64,6 @@ import (
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
 	"dim/internal/peer"
-	"dim/internal/periodic"
 	"dim/internal/pki"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -152,6 +151,7 @@ type others struct {
 	server      *peer.Server
 	client      *peer.Client
 	fleet       *fleet.Fleet
+	disk        *membership.DiskGuard
 	reporter    *reporting.Reporter
 }
 
@@ -159,7 +159,6 @@ type others struct {
 type files struct {
 	lock  *os.File
 	clock *steadyclock.Clock
-	disk  *diskmark.Disk
 }
 
 // Run serves until ctx ends, which is a success, or something breaks that a restart may repair. The error is
@@ -278,9 +277,11 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.others.fleet, err = fleet.Open(l.reports()); err != nil {
 		d.Log.Warn("last reports of other servers are lost", "error", err)
 	}
-	if d.files.disk, err = diskmark.Open(l.disk()); err != nil {
+	disk, err := diskmark.Open(l.disk())
+	if err != nil {
 		d.Log.Error("the marks of this disk are lost", "error", err)
 	}
+	d.others.disk = &membership.DiskGuard{Server: d.server, Disk: disk, Follow: d.follow, Log: d.Log}
 	if d.store, err = store.Open(l.store(), store.Options{Reserve: minFree}); err != nil {
 		return err
 	}
@@ -316,7 +317,8 @@ func (d *daemon) assemble() {
 	d.roots.packages = pkgread.New(d.Reader)
 	d.serving = serving.New(serving.Options{
 		Server: d.server, Declared: d.follow, Store: d.store, Set: d.set, Liveness: d.liveness, Push: d.push,
-		Class: d.roots.classes.Of, Closed: d.files.disk.Old, Packages: d.roots.packages, Problems: &d.problems, Log: d.Log,
+		Class: d.roots.classes.Of, Closed: d.others.disk.Disk.Old, Packages: d.roots.packages,
+		Problems: &d.problems, Log: d.Log,
 	})
 	d.roots.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
 	// The admission controller bounds the connections.
@@ -328,7 +330,7 @@ func (d *daemon) assemble() {
 	d.others.reporter = reporting.New(reporting.Options{
 		Server: d.server, Program: d.Program, Started: d.started, Follow: d.follow, Store: d.store, Roots: d.serving,
 		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet,
-		Heads: d.heads, Arriving: d.content.keeper.Arriving, Disk: d.files.disk, Log: d.Log,
+		Heads: d.heads, Arriving: d.content.keeper.Arriving, Disk: d.others.disk.Disk, Log: d.Log,
 	})
 	d.driver = driver.New(driver.Options{
 		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Fleet: d.others.fleet,
@@ -362,9 +364,8 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 		})
 	registry.RewriteRecords(context.Background())
 	d.follow.OnRestore(registry.PutPending)
-	d.follow.Subscribe(d.checkDisk)
-	d.checkDisk(context.Background(), d.follow.Now())
-	d.markDisk(context.Background())
+	d.follow.Subscribe(d.others.disk.Adopted)
+	d.others.disk.Begin(context.Background())
 	d.follow.Subscribe(d.serving.Adopted)
 	d.follow.Subscribe(d.content.keeper.Adopted)
 	d.follow.Subscribe(d.others.reporter.Adopted)
@@ -401,10 +402,9 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 		func(ctx context.Context) error {
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
-		d.follow.Run, d.serving.Run, d.content.keeper.Run, d.others.reporter.Run, d.api.Storms.Run, d.saveState,
-		releaseMemory,
+		d.follow.Run, d.serving.Run, d.content.keeper.Run, d.others.reporter.Run, d.others.disk.Run, d.api.Storms.Run,
+		d.saveState, releaseMemory,
 		func(ctx context.Context) error { return d.others.members.Run(ctx, d.others.client) },
-		func(ctx context.Context) error { return periodic.Run(ctx, markInterval, d.markDisk) },
 	}
 	if d.follow.IsHead() {
 		parts = append(parts, d.driver.Run, d.masters.Run)

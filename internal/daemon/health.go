@@ -26,7 +26,7 @@ func (d *daemon) problemSources(me *cluster.Server) []problems.Source {
 		d.files.clock.Problems,
 		d.others.members.Problems,
 		d.others.reporter.Twin,
-		d.markProblems,
+		d.others.disk.Problems,
 		d.content.keeper.Problems,
 	}
 }

@@ -437,7 +437,8 @@ func TestAHeadFromAnOldBackupFindsWhoHasJoinedSince(t *testing.T) {
 	is1.start()
 	testkit.Eventually(t, "the head tells of the machine that it does not know", func() bool {
 		p := next.problem("server is1")
-		return strings.Contains(p.Text, "two machines have joined as is1") && strings.Contains(p.Hint, "dim server rm is1")
+		return strings.Contains(p.Text, "two machines have joined as is1") &&
+			strings.Contains(p.Hint, "dim server rm is1")
 	})
 	if p := is1.problem("shared state"); !strings.Contains(p.Text, "another machine is is1 by the shared state") {
 		t.Errorf("is1 says %+v", p)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -52,7 +53,9 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 	loaders := delivery.LoadersIn(d.Loaders)
 	b := delivery.New(delivery.Options{
 		Policy: &boot.Policy{
-			Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has, Closed: d.bootsNone,
+			Server: d.server, Cluster: d.follow.Cluster, HasLoader: loaders.Has, Closed: func() error {
+				return cmp.Or(d.others.disk.Closed(), d.others.members.Drained())
+			},
 		},
 		Payloads: bootfiles.Payloads{
 			Builder: d.bootfiles, Roots: d.serving, Started: d.bootStarted, Ready: d.serving.Ready(),

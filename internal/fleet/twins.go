@@ -8,8 +8,8 @@ import (
 	"dim/internal/cluster"
 )
 
-// Two machines can have the identity of one server: the disk of one was copied. Their reports come by turns, which those
-// of one machine do not, also if it is restarted.
+// Two machines can have the identity of one server: the disk of one was copied. Their reports come by turns, which
+// those of one machine do not, also if it is restarted.
 
 // maxOrigins bounds the processes that are known of one server.
 const maxOrigins = 4

@@ -11,8 +11,9 @@ import (
 	"dim/internal/follow"
 )
 
-// Change removes, drains or undrains a server that has joined, or accepts its disk, or only checks that this can be done. It returns what a
-// person should know about it. The error is a control.Error. The change is in force here when Change returns.
+// Change removes, drains or undrains a server that has joined, or accepts its disk, or only checks that this can be
+// done. It returns what a person should know about it. The error is a control.Error. The change is in force here when
+// Change returns.
 func (m *Membership) Change(
 	ctx context.Context, name cluster.ServerName, r control.ServerChange,
 ) (note string, err error) {

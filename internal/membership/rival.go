@@ -43,8 +43,8 @@ func (m *Membership) rivalProblems() (list []problems.Problem) {
 		}
 		list = append(list, problems.Problem{
 			About: problems.Subject{Kind: problems.KindServer, Name: string(name)}, Since: r.first,
-			Text: fmt.Sprintf("two machines have joined as %s: the one of %s counts, and the other one is refused", name,
-				listed.Joined.Local().Format(time.DateTime)),
+			Text: fmt.Sprintf("two machines have joined as %s: the one of %s counts, and the other one is refused",
+				name, listed.Joined.Local().Format(time.DateTime)),
 			Hint: fmt.Sprintf("if this head was restored from a backup, the other one has joined after it: "+
 				"dim server rm %s ends the identity of the machine that counts, and the other one is let in; "+
 				"else switch the other one off", name),

@@ -125,7 +125,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err 
 	if c, ok := r.Context().Value(connKey{}).(*conn); ok && !s.isNew(c.id.Load(), err) {
 		level = slog.LevelDebug
 	}
-	s.Log.Log(r.Context(), level, "request of a server refused", "client", r.RemoteAddr, "path", r.URL.Path, "error", err)
+	s.Log.Log(r.Context(), level, "request of a server refused", "client", r.RemoteAddr, "path", r.URL.Path,
+		"error", err)
 	if ended, ok := errors.AsType[*pki.RevokedError](err); ok {
 		ended.Tell(w.Header())
 	}
