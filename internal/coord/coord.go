@@ -3,7 +3,7 @@
 //
 // # Concepts
 //
-// The state is in etcd: an embedded one with a single member in this process, or an existing one with given
+// The state is in etcd: a member of a cluster of heads in this process (package member), or an existing one with given
 // endpoints. The code is the same for both. A State is the whole state at one revision. Snapshot returns it, and
 // Watch delivers each new one. A daemon keeps the last State on its own disk (SaveState), so that it can serve
 // without etcd.
@@ -33,19 +33,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"dim/internal/sysfile"
+	"dim/internal/coord/member"
 )
 
 // Errors to branch on.
@@ -58,9 +56,6 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrTooLarge: the change is larger than etcd takes at a time. A description takes a third more than its files.
 	ErrTooLarge = errors.New("too large")
-	// ErrEnded: the embedded etcd has stopped because of a fatal error, such as a full disk or damaged files. It cannot
-	// be started again in this process unless its directory is replaced.
-	ErrEnded = errors.New("etcd ended")
 	// ErrNewerFormat: a newer version of the program wrote the state.
 	ErrNewerFormat = errors.New("written by a newer dim")
 )
@@ -68,6 +63,8 @@ var (
 // Options are the options of Open. Exactly one of Dir and Remote must be set.
 type Options struct {
 	Dir     string        // data directory of an embedded etcd
+	Name    string        // of its member; "": "head"
+	Peers   *member.Peers // of its member; nil: it is the only one
 	Remote  Remote        // an existing etcd
 	Prefix  string        // of all keys; "" means "/dim/". Each cluster on an etcd needs its own
 	Timeout time.Duration // of each call; 0 means 5 s
@@ -79,15 +76,12 @@ type Options struct {
 // Coord is an open cluster state.
 type Coord struct {
 	client  *clientv3.Client
-	member  *embed.Etcd // nil: an existing etcd
-	lock    *os.File    // of the embedded etcd's directory
-	where   string      // directory or endpoints, for messages
+	member  *member.Member // nil: an existing etcd
+	where   string         // directory or endpoints, for messages
 	prefix  string
 	timeout time.Duration
 	quota   int64 // of the embedded etcd's database, in bytes
 	log     *slog.Logger
-	level   zap.AtomicLevel // of etcd's log
-	end     *end
 	closing func() error // close, called once
 }
 
@@ -95,9 +89,7 @@ type Coord struct {
 // serves. With Remote, Open does not wait for an answer: each later call returns ErrUnavailable if there is none. Only
 // with a user it does, for Timeout at most, and returns ErrUnavailable itself.
 func Open(ctx context.Context, o Options) (*Coord, error) {
-	c := &Coord{prefix: o.Prefix, timeout: o.Timeout, quota: cmp.Or(o.quota, quota), log: o.Log,
-		level: zap.NewAtomicLevelAt(zap.WarnLevel)}
-	c.end = &end{ended: make(chan struct{})}
+	c := &Coord{prefix: o.Prefix, timeout: o.Timeout, quota: cmp.Or(o.quota, quota), log: o.Log}
 	c.closing = sync.OnceValue(c.close)
 	if c.prefix == "" {
 		c.prefix = "/dim/"
@@ -117,18 +109,43 @@ func Open(ctx context.Context, o Options) (*Coord, error) {
 		}
 		return c, nil
 	}
-	if err := c.openEmbedded(ctx, o.Dir); err != nil {
+	if err := c.openEmbedded(ctx, o); err != nil {
 		return nil, fmt.Errorf("open cluster state %s: %w", o.Dir, err)
+	}
+	return c, nil
+}
+
+const maxOps = 4096 // of a transaction: a state that was lost is declared again in one
+
+// openEmbedded starts the member of this process.
+func (c *Coord) openEmbedded(ctx context.Context, o Options) (err error) {
+	c.where = o.Dir
+	c.member, err = member.Start(ctx, member.Options{
+		Dir: o.Dir, Name: cmp.Or(o.Name, "head"), Quota: c.quota, MaxRequest: maxRequest, MaxOps: maxOps,
+		Peers: o.Peers, Log: c.log,
+	})
+	if errors.Is(err, member.ErrNoQuorum) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err != nil {
+		return err
+	}
+	c.client = c.member.Client()
+	if o.Peers != nil { // others may have to answer, which may take long
+		return nil
 	}
 	if err := c.upkeep(ctx); err != nil {
 		c.log.Warn("etcd's database cannot be made smaller", "error", err)
 	}
 	if err := c.checkFormat(ctx); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("open cluster state %s: %w", o.Dir, err)
+		return err
 	}
-	return c, nil
+	return nil
 }
+
+// Member returns the member of this process, nil if there is none.
+func (c *Coord) Member() *member.Member { return c.member }
 
 func (c *Coord) openExternal(o Options) error {
 	c.where = strings.Join(o.Remote.Endpoints, ",")
@@ -136,7 +153,7 @@ func (c *Coord) openExternal(o Options) error {
 		Endpoints:            o.Remote.Endpoints,
 		Username:             o.Remote.User,
 		DialTimeout:          c.timeout,
-		Logger:               zap.New(c.zapCore()),
+		Logger:               zap.New(member.LogCore(c.log, zap.WarnLevel)),
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
 	}
@@ -160,25 +177,31 @@ func (c *Coord) close() error {
 	if c.member == nil {
 		return c.client.Close()
 	}
-	defer sysfile.Unlock(c.lock)
 	_, err := guard(context.Background(), c, func(context.Context) (struct{}, error) {
-		err := c.client.Close()
-		c.member.Close()
-		if errors.Is(err, context.Canceled) { // always returned by the in-process client
-			err = nil
-		}
-		return struct{}{}, err
+		return struct{}{}, c.member.Close()
 	})
-	if c.end.cause() != nil { // already returned by other calls
+	if errors.Is(c.cause(), member.ErrEnded) { // already returned by other calls
 		return nil
 	}
 	return err
 }
 
-// Ended returns a channel that is closed when the embedded etcd has stopped because of a fatal error, such as a full
-// disk. Completed puts are safe. All calls return ErrUnavailable from then on. A new process may be able to start etcd
-// again.
-func (c *Coord) Ended() <-chan struct{} { return c.end.ended }
+// Ended returns a channel that is closed when the embedded etcd has stopped by itself, such as because of a full disk.
+// Completed puts are safe. All calls return ErrUnavailable from then on, with member.ErrEnded or member.ErrRemoved.
+func (c *Coord) Ended() <-chan struct{} {
+	if c.member == nil {
+		return nil
+	}
+	return c.member.Ended()
+}
+
+// cause returns why the embedded etcd has stopped by itself; nil: it has not.
+func (c *Coord) cause() error {
+	if c.member == nil {
+		return nil
+	}
+	return c.member.Cause()
+}
 
 // Check returns nil if the state can be read and changed.
 func (c *Coord) Check(ctx context.Context) error {
@@ -265,9 +288,9 @@ func guard[T any](ctx context.Context, c *Coord, call func(context.Context) (T, 
 	select {
 	case r := <-done:
 		return r.value, c.explain(ctx, r.err)
-	case <-c.end.ended:
+	case <-c.Ended():
 		var none T
-		return none, c.explain(ctx, c.end.cause())
+		return none, c.explain(ctx, c.cause())
 	}
 }
 
@@ -278,8 +301,8 @@ func (c *Coord) explain(ctx context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case c.end.cause() != nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, c.end.cause())
+	case c.cause() != nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, c.cause())
 	case errors.Is(err, rpctypes.ErrNoSpace) && c.member != nil:
 		return fmt.Errorf("%w: etcd's database is full; old revisions are being removed from it", ErrUnavailable)
 	case errors.Is(err, rpctypes.ErrNoSpace):

@@ -44,7 +44,7 @@ func (c *Coord) Lock(ctx context.Context, name string) (held context.Context, re
 		defer cancel()
 		select {
 		case <-session.Done():
-		case <-c.end.ended:
+		case <-c.Ended():
 		case <-held.Done():
 		}
 	}()

@@ -20,10 +20,10 @@ func TestTheDatabaseStaysOnDisk(t *testing.T) {
 		t.Skip("needs a temporary directory on a disk: a tmpfs is always in memory")
 	}
 	testkit.Must(t, open(t, dir).Close())
-	info := testkit.Value(os.Stat(dir + database))(t)
+	info := testkit.Value(os.Stat(dir + "/member/snap/db"))(t)
 	c := open(t, dir)
 	testkit.Must(t, c.Check(t.Context()))
-	resident, size := mapped(t, dir+database), info.Size()>>10
+	resident, size := mapped(t, dir+"/member/snap/db"), info.Size()>>10
 	t.Logf("%d of %d kB are resident", resident, size)
 	if size < 8<<10 || resident > size/4 {
 		t.Errorf("%d of %d kB are resident, want few of many", resident, size)

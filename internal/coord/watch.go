@@ -75,8 +75,8 @@ func (c *Coord) watchOnce(ctx context.Context, since *State, each func(State) er
 		var more bool
 		select {
 		case r, more = <-changes:
-		case <-c.end.ended:
-			return true, c.explain(ctx, c.end.cause())
+		case <-c.Ended():
+			return true, c.explain(ctx, c.cause())
 		}
 		if !more {
 			return true, fmt.Errorf("%w: the watch ended", ErrUnavailable)

@@ -12,6 +12,7 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/coord"
+	"dim/internal/coord/member"
 	"dim/internal/problems"
 	"dim/internal/rollout"
 )
@@ -45,7 +46,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		dir := inode(f.CoordDir) // before anybody sees the error, and may replace the directory
 		f.setHealth(err)
 		f.Log.Error("shared state not available; serving what was declared last", "error", err)
-		if errors.Is(err, coord.ErrEnded) {
+		if errors.Is(err, member.ErrEnded) {
 			if err := f.awaitRestart(ctx, err, dir); err != nil {
 				return err
 			}
@@ -85,7 +86,7 @@ func (f *Follower) followOnce(ctx context.Context) error {
 		cancel()
 		<-watched
 		if err = c.Check(context.WithoutCancel(ctx)); err == nil { // it tells why
-			err = coord.ErrEnded
+			err = member.ErrEnded
 		}
 		return err
 	}
@@ -268,7 +269,7 @@ func (f *Follower) hint(err error) string {
 	case f.space() < spaceNeeded:
 		return served + fmt.Sprintf(": it needs %d MB free on the disk of %s, and comes back by itself",
 			spaceNeeded>>20, f.data())
-	case errors.Is(err, coord.ErrEnded), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENOTDIR):
+	case errors.Is(err, member.ErrEnded), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENOTDIR):
 		return served + fmt.Sprintf(
 			"; if it is damaged: mv %s %[1]s.damaged, and it is made anew from what this server knows", f.CoordDir)
 	}

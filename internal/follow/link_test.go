@@ -15,6 +15,7 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/coord"
+	"dim/internal/coord/member"
 	"dim/internal/problems"
 	"dim/internal/rollout"
 	"dim/internal/testkit"
@@ -48,16 +49,16 @@ func TestTheHintFitsTheReason(t *testing.T) {
 		want string // "" is neither room nor damage
 	}{
 		{name: "it does not answer", err: coord.ErrUnavailable},
-		{name: "etcd has ended", err: fmt.Errorf("%w: %w", coord.ErrUnavailable, coord.ErrEnded), want: damaged},
+		{name: "etcd has ended", err: fmt.Errorf("%w: %w", coord.ErrUnavailable, member.ErrEnded), want: damaged},
 		{name: "its directory may not be read", err: fs.ErrPermission, want: damaged},
 		{name: "its directory is a file", err: unix.ENOTDIR, want: damaged},
-		{name: "a newer program wrote it", err: fmt.Errorf("%w: %w", coord.ErrNewerFormat, coord.ErrEnded)},
+		{name: "a newer program wrote it", err: fmt.Errorf("%w: %w", coord.ErrNewerFormat, member.ErrEnded)},
 		{
-			name: "the disk is full", err: coord.ErrEnded, want: room,
+			name: "the disk is full", err: member.ErrEnded, want: room,
 			edit: func(f *Follower) { f.CoordDir = "/proc/self/coord" }, // a disk without room
 		},
 		{
-			name: "an external etcd has ended", err: coord.ErrEnded,
+			name: "an external etcd has ended", err: member.ErrEnded,
 			edit: func(f *Follower) { f.Etcd.Endpoints = []string{"http://127.0.0.1:1"} },
 		},
 	} {

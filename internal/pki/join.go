@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +22,7 @@ import (
 const (
 	joiningDir = "joining"
 	rootFile   = "root.pem"
+	shareFile  = "authorities.json" // of a head
 	readyFile  = "ready"
 )
 
@@ -76,15 +76,21 @@ const (
 // Request returns a request to certify the key, in DER (PKCS #10).
 func (j *Joining) Request() ([]byte, error) { return newRequest(j.key, "") }
 
-// Complete stores what a head has answered: the certificate of the root, in DER, and the chain of certificates for the
-// key, in PEM. prepare is called with who the server is then, before anything is replaced. A crash at any moment leaves
-// the identity before or the new one.
-func (j *Joining) Complete(root, chain []byte, prepare func(Identity) error) error {
-	rootCert, err := x509.ParseCertificate(root)
+// Answer is what a head answers to a server that joins.
+type Answer struct {
+	Root      []byte // the certificate of the root, in DER
+	Chain     []byte // the chain of certificates for the server's key, in PEM
+	Authority []byte // what ShareAuthority has returned there, for a head; nil: the server is to be none
+}
+
+// Complete stores what a head has answered. prepare is called with who the server is then, before anything is replaced.
+// A crash at any moment leaves the identity before or the new one.
+func (j *Joining) Complete(a Answer, prepare func(Identity) error) error {
+	rootCert, err := x509.ParseCertificate(a.Root)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	certs := decode(chain)
+	certs := decode(a.Chain)
 	id, err := verify(certs, x509.ExtKeyUsageServerAuth, rootCert)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
@@ -92,14 +98,32 @@ func (j *Joining) Complete(root, chain []byte, prepare func(Identity) error) err
 	if key, ok := certs[0].PublicKey.(*ecdsa.PublicKey); !ok || !key.Equal(&j.key.PublicKey) {
 		return errors.New("join: the certificate is for another key")
 	}
+	if a.Authority != nil {
+		if _, err := parseAuthority(a.Authority, rootCert); err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+	}
 	if err := prepare(id); err != nil {
 		return err
 	}
+	return j.keep(encode(rootCert), a)
+}
+
+// keep writes the files of the join, and puts them in their places.
+func (j *Joining) keep(root []byte, a Answer) error {
 	dir := filepath.Join(j.data, joiningDir)
+	share := filepath.Join(dir, shareFile)
+	if a.Authority == nil {
+		if err := os.RemoveAll(share); err != nil {
+			return err
+		}
+	} else if err := durable.WriteFile(share, a.Authority, 0o600); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		name string
 		text []byte
-	}{{rootFile, encode(rootCert)}, {certFile, chain}, {readyFile, []byte("1\n")}} {
+	}{{rootFile, root}, {certFile, a.Chain}, {readyFile, []byte("1\n")}} {
 		if err := durable.WriteFile(filepath.Join(dir, f.name), f.text, 0o600); err != nil {
 			return err
 		}
@@ -116,7 +140,7 @@ func completeJoin(data string) error {
 		}
 		return err
 	}
-	for _, name := range []string{"ca/servers", "ca/nodes", "ca/" + keyFile} {
+	for _, name := range []string{"ca/servers", "ca/nodes", "ca/" + keyFile, "identity/etcd"} {
 		if err := os.RemoveAll(filepath.Join(data, name)); err != nil {
 			return err
 		}
@@ -131,6 +155,13 @@ func completeJoin(data string) error {
 		if err := durable.WriteFile(filepath.Join(data, move[1]), text, 0o600); err != nil {
 			return err
 		}
+	}
+	root, err := loadCertificate(filepath.Join(dir, rootFile))
+	if err != nil {
+		return err
+	}
+	if err := installAuthority(data, filepath.Join(dir, shareFile), root); err != nil {
+		return err
 	}
 	if err := writeFormat(data); err != nil {
 		return err
@@ -168,24 +199,4 @@ func KeyDigest(key *ecdsa.PublicKey) (string, error) {
 	}
 	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:]), nil
-}
-
-func loadKey(dir string) (*ecdsa.PrivateKey, error) {
-	text, err := os.ReadFile(filepath.Join(dir, keyFile))
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errors.New("no key")
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	ec, ok := key.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, errors.New("not an ECDSA key")
-	}
-	return ec, nil
 }

@@ -31,13 +31,13 @@ func TestAJoinIsInterrupted(t *testing.T) {
 		dir := filepath.Join(data, joiningDir)
 		key := testkit.Value(os.ReadFile(filepath.Join(dir, keyFile)))(t)
 		stop := errors.New("stop")
-		if err := j.Complete(root, chain, func(Identity) error { return stop }); err != stop {
+		if err := j.Complete(Answer{Root: root, Chain: chain}, func(Identity) error { return stop }); err != stop {
 			t.Errorf("an error before the end: %v", err)
 		}
 		if id := testkit.Value(Open(data))(t).Identity(); id.ID != old.Identity().ID {
 			t.Errorf("before the end of the join it is %+v", id)
 		}
-		testkit.Must(t, j.Complete(root, chain, accept), os.MkdirAll(dir, 0o700))
+		testkit.Must(t, j.Complete(Answer{Root: root, Chain: chain}, accept), os.MkdirAll(dir, 0o700))
 		for name, text := range map[string][]byte{
 			keyFile: key, certFile: chain, rootFile: encode(head.Root()), readyFile: nil,
 		} {
@@ -65,12 +65,12 @@ func TestAJoinGoesOnWithItsKey(t *testing.T) {
 	}
 	second := testkit.Value(BeginJoin(data, KeepIdentity))(t)
 	root, chain := answer(t, head, first, "is07")
-	testkit.Must(t, second.Complete(root, chain, accept))
+	testkit.Must(t, second.Complete(Answer{Root: root, Chain: chain}, accept))
 	if _, err := BeginJoin(data, KeepIdentity); !errors.Is(err, ErrInitialised) {
 		t.Errorf("another join: %v", err)
 	}
 	third := testkit.Value(BeginJoin(data, ReplaceIdentity))(t)
-	if err := third.Complete(root, chain, accept); err == nil {
+	if err := third.Complete(Answer{Root: root, Chain: chain}, accept); err == nil {
 		t.Error("a certificate for another key completes a join")
 	}
 }
