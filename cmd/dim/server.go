@@ -75,15 +75,19 @@ are, and names the heads that do.`,
 	})
 }
 
-// serverState is "not joined", "joined" or "drained".
+// serverState is "not joined", "joined" or "drained", of a head with its part in the shared state: "joined, leads".
 func serverState(s *control.Server) string {
+	state := "joined"
 	switch {
 	case s.ID == "":
 		return "not joined"
 	case !s.Drained.IsZero():
-		return "drained"
+		state = "drained"
 	}
-	return "joined"
+	if s.Member != "" {
+		state += ", " + s.Member
+	}
+	return state
 }
 
 func (a *app) serverShowCommand() *cobra.Command {

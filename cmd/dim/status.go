@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -109,13 +110,33 @@ func removalText(r control.Removal) string {
 func stateText(c control.Coord) string {
 	switch {
 	case c.Kind != "head" && c.OK:
-		return c.Kind + " etcd"
+		return c.Kind + " etcd" + membersText(c.Members)
 	case c.Kind != "head":
-		return c.Kind + " etcd: " + c.Error
+		return c.Kind + " etcd" + membersText(c.Members) + ": " + c.Error
 	case c.OK:
 		return fmt.Sprintf("revision %d, from head %s", c.Revision, c.Head)
 	}
 	return fmt.Sprintf("revision %d, as it was declared last: no head can be followed", c.Revision)
+}
+
+// membersText is " of 3 heads: head (leads), head2, head3 (catches up)".
+func membersText(list []control.Member) string {
+	if len(list) == 0 {
+		return ""
+	}
+	var parts []string
+	for _, m := range list {
+		name := cmp.Or(m.Server, "one that was added and has not come yet")
+		switch {
+		case m.Leads:
+			name += " (leads)"
+		case !m.Votes:
+			name += " (catches up)"
+		}
+		parts = append(parts, name)
+	}
+	slices.Sort(parts)
+	return " of " + plural(len(list), "head") + ": " + strings.Join(parts, ", ")
 }
 
 // quotaLimit is "1.0 GiB, 100,000 files", or less if there is no bound for one of them.

@@ -89,6 +89,9 @@ func serverLine(s *control.Server, now time.Time) string {
 			line += "; gets " + v.Version + ": " + missingText(v.Missing)
 		}
 	}
+	if s.Behind > 0 {
+		line += "; " + plural(int(s.Behind), "change") + " behind"
+	}
 	if n := len(o.Problems); n > 0 {
 		line += "; " + plural(n, "problem")
 	}

@@ -29,6 +29,7 @@ func (api *API) servers(now *follow.Declared) []control.Server {
 			}
 		}
 	}
+	members := api.Follow.Members()
 	list := make([]control.Server, 0, len(now.Cluster.Servers))
 	for _, s := range now.Cluster.Servers {
 		heard, ok := api.Fleet.Last(s.Name)
@@ -37,7 +38,10 @@ func (api *API) servers(now *follow.Declared) []control.Server {
 			Name: string(s.Name), Nodes: nodes[s.Name], HasReported: ok || s.Name == api.Server, Reported: heard.At,
 			Observed: api.reported(s),
 			Address:  netip.AddrPortFrom(s.Address(), s.Ports.API).String(),
-			ID:       joined.ID, Joined: joined.Joined, Drained: joined.Drained,
+			ID:       joined.ID, Joined: joined.Joined, Drained: joined.Drained, Member: memberRole(members, s.Name),
+		}
+		if ok && heard.Store == now.State.Store {
+			made.Behind = max(0, now.State.Revision-heard.Revision)
 		}
 		if s.Name != api.Server {
 			made.KnownTo = heads
@@ -48,6 +52,20 @@ func (api *API) servers(now *follow.Declared) []control.Server {
 		list = append(list, made)
 	}
 	return list
+}
+
+// memberRole returns what a server is in the shared state.
+func memberRole(members []control.Member, name cluster.ServerName) string {
+	i := slices.IndexFunc(members, func(m control.Member) bool { return m.Server == string(name) })
+	switch {
+	case i < 0:
+		return ""
+	case members[i].Leads:
+		return "leads"
+	case members[i].Votes:
+		return "votes"
+	}
+	return "catches up"
 }
 
 // NewToken implements control.Backend.

@@ -86,9 +86,10 @@ func (b *builder) roles(it *item) []Role {
 
 // ports returns the ports of a <server> or <servers>.
 func (b *builder) ports(it *item) Ports {
-	p := Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117}
+	p := Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117, Etcd: 7118}
 	attributes := map[string]*uint16{
 		"nfs-port": &p.NFS, "http-port": &p.HTTP, "tftp-port": &p.TFTP, "api-port": &p.API,
+		"etcd-port": &p.Etcd,
 	}
 	for name, port := range attributes {
 		v, ok := it.get(name)
@@ -140,6 +141,9 @@ func (b *builder) addListeners(it *item, s *Server) {
 	wanted := []listener{
 		{attribute: "http-port", protocol: "TCP", port: s.Ports.HTTP},
 		{attribute: "api-port", protocol: "TCP", port: s.Ports.API},
+	}
+	if s.Has(RoleHead) {
+		wanted = append(wanted, listener{attribute: "etcd-port", protocol: "TCP", port: s.Ports.Etcd})
 	}
 	if s.Has(RoleImage) {
 		wanted = append(wanted,

@@ -115,6 +115,7 @@ type Ports struct {
 	HTTP uint16 // http-port, default 80 (boot files, /healthz)
 	TFTP uint16 // tftp-port, default 69
 	API  uint16 // api-port, default 7117 (between machines, mutual TLS)
+	Etcd uint16 // etcd-port, default 7118 (between heads, mutual TLS)
 }
 
 // Interface is one network card of a node or server.

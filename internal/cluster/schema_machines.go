@@ -18,6 +18,10 @@ func serverAttributes() []attribute {
 			doc: "TCP port of calls between servers.",
 		},
 		{
+			name: "etcd-port", kind: kindPort(), byDefault: "7118",
+			doc: "TCP port on which a head takes part in the shared state, if there are several heads.",
+		},
+		{
 			name: "pull-rate", kind: kindSize(), byDefault: "no bound",
 			doc: "How many bytes of versions the server receives from other servers in a second, at most; K, M, G " +
 				"and T are powers of 1024.",

@@ -19,6 +19,11 @@ type Server struct {
 	ID      string    `json:"identity"`         // of its certificate; "": it has not joined
 	Joined  time.Time `json:"joined,omitzero"`  // when it got that identity
 	Drained time.Time `json:"drained,omitzero"` // since when it boots no nodes
+
+	// Member is what it is in the shared state: "leads", "votes" or "catches up". "": it takes no part, or this server
+	// does not know.
+	Member string `json:"member,omitempty"`
+	Behind int64  `json:"revisions_behind,omitempty"` // changes of the shared state that it had not adopted when it reported
 }
 
 // TokenRequest asks for a token with which one machine can join the cluster.

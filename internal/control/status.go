@@ -58,6 +58,15 @@ type Coord struct {
 	OK       bool   `json:"ok"`
 	Revision int64  `json:"revision"` // counts all changes of the shared state
 	Error    string `json:"error,omitempty"`
+
+	Members []Member `json:"members,omitempty"` // heads that take part in an embedded etcd; none: this one alone
+}
+
+// Member is a head that takes part in the shared state.
+type Member struct {
+	Server string `json:"head"`  // its name; "": it was added and has not come yet
+	Leads  bool   `json:"leads"` // all changes go through it
+	Votes  bool   `json:"votes"` // false: it has not caught up with the others yet
 }
 
 // Service is one thing that listens.

@@ -217,18 +217,18 @@ func (c *Coord) Answers(ctx context.Context) error {
 	return err
 }
 
-// format is the version of the keys and values in docs/formats/coord.md.
-const format = "1"
+// Format is the version of the keys and values in docs/formats/coord.md.
+const Format = "1"
 
 // checkFormat refuses a state that a newer program wrote. It writes the format into a new state.
 func (c *Coord) checkFormat(ctx context.Context) error {
 	key := c.prefix + "format"
 	r, err := c.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
-		[]clientv3.Op{clientv3.OpPut(key, format)}, clientv3.OpGet(key))
+		[]clientv3.Op{clientv3.OpPut(key, Format)}, clientv3.OpGet(key))
 	if err != nil || r.Succeeded {
 		return err
 	}
-	if got := string(r.Responses[0].GetResponseRange().Kvs[0].Value); got != format {
+	if got := string(r.Responses[0].GetResponseRange().Kvs[0].Value); got != Format {
 		return fmt.Errorf("format %s: %w", got, ErrNewerFormat)
 	}
 	return nil
@@ -308,12 +308,43 @@ func (c *Coord) explain(ctx context.Context, err error) error {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%w: the database of %s is full: compact and defragment it, then etcdctl alarm disarm",
 			ErrUnavailable, c.where)
+	case transient(err) && c.quorum() != nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, c.quorum())
 	case errors.Is(err, context.DeadlineExceeded), code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("%w: no answer from %s within %v", ErrUnavailable, c.where, c.timeout)
-	case code(err) == codes.Unavailable, errors.Is(err, context.Canceled), code(err) == codes.Canceled:
+	case transient(err):
 		return fmt.Errorf("%w: %s: %v", ErrUnavailable, c.where, err)
 	}
 	return err
+}
+
+// transient reports whether a call that failed with err may succeed later.
+func transient(err error) bool {
+	switch code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return true
+	}
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// quorum returns member.ErrNoQuorum with the heads that are needed, if this process is one of several members and knows
+// no leader now.
+func (c *Coord) quorum() error {
+	if c.member == nil {
+		return nil
+	}
+	s := c.member.Status()
+	var votes []string
+	for _, p := range s.Members {
+		if !p.Learner {
+			votes = append(votes, p.Name)
+		}
+	}
+	if s.Leader != 0 || len(votes) < 2 {
+		return nil
+	}
+	return fmt.Errorf("%w: %d of the heads %s have to be up and reach each other", member.ErrNoQuorum,
+		len(votes)/2+1, strings.Join(votes, ", "))
 }
 
 // code returns the gRPC code of err. Errors of etcd have it in the method Code.

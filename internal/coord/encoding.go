@@ -105,7 +105,7 @@ func decode(store string, revision int64, keys map[string]entry) (State, error) 
 
 func (s *State) decodeKey(key string, e entry) error {
 	switch {
-	case key == "format" && string(e.value) != format:
+	case key == "format" && string(e.value) != Format:
 		return fmt.Errorf("format %s: %w", e.value, ErrNewerFormat)
 	case key == descriptionKey:
 		s.Description = &Description{}

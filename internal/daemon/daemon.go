@@ -45,6 +45,7 @@ import (
 	"dim/internal/control/server"
 	"dim/internal/control/wire"
 	"dim/internal/coord"
+	"dim/internal/coord/member"
 	"dim/internal/daemon/sockets"
 	"dim/internal/dhcp"
 	"dim/internal/diskmark"
@@ -262,6 +263,9 @@ func (d *daemon) openIdentity(l layout) (err error) {
 	d.follow = follow.New(follow.Options{
 		Server: d.server, StateFile: l.state(), CoordDir: l.coord(), Etcd: d.Etcd, ClusterFile: d.ClusterFile,
 		Heads: d.heads, Log: d.Log,
+		Peers: func(now *follow.Declared) (*member.Peers, error) {
+			return d.others.members.Peers(now, d.others.client)
+		},
 	})
 	d.others.members = membership.New(membership.Options{
 		Server: d.server, Credentials: d.others.credentials, Follow: d.follow, Log: d.Log,

@@ -114,24 +114,6 @@ func TestAServerJoinsAndIsRemoved(t *testing.T) {
 	}
 }
 
-// TestAHeadThatJoinedNeedsTheSharedState: with an etcd of its own it would be a second truth.
-func TestAHeadThatJoinedNeedsTheSharedState(t *testing.T) {
-	t.Parallel()
-	head := newSite(t, "127.0.0.2")
-	is1 := withServers(t, head, "127.0.0.3")[0]
-	text := strings.Replace(string(testkit.Value(os.ReadFile(head.file))(t)), `name="is1" roles="image"`,
-		`name="is1" roles="head image"`, 1)
-	testkit.Must(t, os.WriteFile(head.file, []byte(text), 0o600))
-	head.start()
-	tok := head.token(control.TokenRequest{For: "is1", Roles: []string{"head", "image"}})
-	testkit.Value(is1.join(tok, "is1", pki.KeepIdentity))(t)
-	is1.launch()
-	if err := <-is1.ended; err == nil || !strings.Contains(err.Error(), "needs the etcd of the others") {
-		t.Errorf("it ended with %v", err)
-	}
-	is1.cancel = nil
-}
-
 func TestAServerIsDrained(t *testing.T) {
 	t.Parallel()
 	head := newSite(t, "127.0.0.2")

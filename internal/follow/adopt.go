@@ -3,6 +3,8 @@ package follow
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 
 	"dim/internal/cluster"
 	"dim/internal/coord"
@@ -19,6 +21,9 @@ func (f *Follower) Load() error {
 		f.Log.Error("kept state cannot be read; starting without it", "error", err)
 	}
 	now := &Declared{State: kept}
+	if _, err := os.Stat(f.ClusterFile); errors.Is(err, fs.ErrNotExist) && f.joinedHeads(kept) {
+		f.ClusterFile = "" // a head that has joined gets the description from the others
+	}
 	switch {
 	case f.ClusterFile != "" && !f.followsHeads(kept.Description):
 		err = f.loadGiven(now, kept.Description)

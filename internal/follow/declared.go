@@ -3,6 +3,7 @@ package follow
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"dim/internal/cluster"
 	"dim/internal/control"
@@ -21,6 +22,21 @@ type Declared struct {
 // Follows returns what n's replica follows now, and from the node's next boot on (the zero Ref: the same).
 func (d *Declared) Follows(n *cluster.Node) (now, next image.Ref) {
 	return d.State.Follows(string(n.Name), string(n.Image.Name))
+}
+
+// OtherHeads returns the heads that have joined, but for one, in order of name. One that the description has no more
+// takes part until it is removed.
+func (d *Declared) OtherHeads(except cluster.ServerName) (list []cluster.ServerName) {
+	for name, joined := range d.State.Servers {
+		server := cluster.ServerName(name)
+		s, declared := d.Cluster.Server(server)
+		if server != except && slices.Contains(joined.Roles, string(cluster.RoleHead)) &&
+			(!declared || s.Has(cluster.RoleHead)) {
+			list = append(list, server)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // Version returns the version that n follows now.

@@ -7,6 +7,10 @@
 // and adopts each: it keeps the state on disk, parses the description if that changed, and calls those who subscribed.
 // Now returns what was adopted last, as one value that is never changed but replaced, so readers take no lock.
 //
+// Several heads form one etcd cluster. The embedded etcd listens for others only if there are other heads. When the
+// first one is declared, it is started again, which takes less than a second. A head that the others have removed leaves
+// its directory aside, and asks to be added again; heads whose identity has ended are refused.
+//
 // An image server that is no head has no access to the shared state. It gets the same states, with what is declared for
 // its own nodes, from any head (package stream). Change refuses there and says where the change can be made.
 //
@@ -45,6 +49,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/coord/member"
 	"dim/internal/follow/stream"
 	"dim/internal/periodic"
 )
@@ -56,9 +61,14 @@ type Options struct {
 	CoordDir    string               // of the embedded etcd; its parent is the data directory
 	Etcd        coord.Remote         // an existing etcd; the zero value: the embedded one
 	ClusterFile string               // a description to apply at the start; "": the one that was applied last
+	Peers       PeersFunc            // of the embedded etcd; nil: it has none
 	Heads       func() []stream.Head // that an image server may follow now
 	Log         *slog.Logger
 }
+
+// PeersFunc returns how the embedded etcd of this head and those of other heads reach each other, nil if there are no
+// other heads.
+type PeersFunc func(now *Declared) (*member.Peers, error)
 
 // Follower follows the shared state.
 type Follower struct {
@@ -82,8 +92,10 @@ type Follower struct {
 
 	mu      sync.Mutex // guards what follows
 	coord   *coord.Coord
-	err     error     // why the shared state is not available
-	changed time.Time // when err became nil, or not nil
+	peers   bool          // the embedded etcd listens for other heads
+	reopens chan struct{} // closed when the shared state was opened again; nil: it is not being opened
+	err     error         // why the shared state is not available
+	changed time.Time     // when err became nil, or not nil
 
 	revived map[string]coord.Revocation // of servers that count again, by identity
 

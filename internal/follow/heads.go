@@ -29,6 +29,15 @@ func (f *Follower) followsHeads(kept *coord.Description) bool {
 	return !me.Has(cluster.RoleHead)
 }
 
+// joinedHeads reports whether a kept state has other heads.
+func (f *Follower) joinedHeads(kept coord.State) bool {
+	if kept.Description == nil {
+		return false
+	}
+	c, err := f.parse(kept.Description)
+	return err == nil && len((&Declared{State: kept, Cluster: c}).OtherHeads(f.Server)) > 0
+}
+
 // IsHead reports whether this server is a head: what is declared can be changed here. It holds from Load on.
 func (f *Follower) IsHead() bool { return f.heads == nil }
 
@@ -117,9 +126,7 @@ func (f *Follower) Confirm(ctx context.Context) error {
 
 // Answers returns nil if the shared state answers.
 func (f *Follower) Answers(ctx context.Context) error {
-	f.mu.Lock()
-	c, err := f.coord, f.err
-	f.mu.Unlock()
+	c, err := f.opened(ctx)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +31,10 @@ const (
 	restartCheck = time.Second
 	// restartAfter is how long after its end an etcd is started again, if its end had another reason than a full disk.
 	restartAfter = time.Minute
+	// peersPause is the time between the declaration of another head and the restart of the embedded etcd.
+	peersPause = time.Second
+	// reopenedWithin bounds the wait of changes for that restart.
+	reopenedWithin = 10 * time.Second
 	// spaceNeeded is what an embedded etcd needs free on its disk, in bytes. It allocates 64 MB at a time.
 	spaceNeeded = 160 << 20
 	// searchedWithin bounds Health's wait for the first search.
@@ -43,9 +49,21 @@ func (f *Follower) follow(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errNewPeers) {
+			f.Log.Info("the embedded etcd is started again: other heads may join from now on")
+			f.mu.Lock()
+			f.reopens = make(chan struct{})
+			f.mu.Unlock()
+			f.drop()
+			continue
+		}
 		dir := inode(f.CoordDir) // before anybody sees the error, and may replace the directory
 		f.setHealth(err)
 		f.Log.Error("shared state not available; serving what was declared last", "error", err)
+		if errors.Is(err, member.ErrRemoved) {
+			f.leave(err)
+			pause = firstPause
+		}
 		if errors.Is(err, member.ErrEnded) {
 			if err := f.awaitRestart(ctx, err, dir); err != nil {
 				return err
@@ -76,12 +94,24 @@ func (f *Follower) followOnce(ctx context.Context) error {
 		<-kept
 	}()
 	watched := make(chan error, 1)
+	alone := make(chan struct{}) // closed when that ends
 	go func() {
-		watched <- c.Watch(ctx, coord.State{}, func(s coord.State) error { return f.adopt(ctx, s) })
+		once := sync.OnceFunc(func() { close(alone) })
+		watched <- c.Watch(ctx, coord.State{}, func(s coord.State) error {
+			err := f.adopt(ctx, s)
+			if err == nil && f.lacksPeers() {
+				once()
+			}
+			return err
+		})
 	}()
 	select {
 	case err = <-watched:
 		return err
+	case <-newPeers(ctx, alone):
+		cancel()
+		<-watched
+		return errNewPeers
 	case <-c.Ended():
 		cancel()
 		<-watched
@@ -99,13 +129,15 @@ func (f *Follower) open(ctx context.Context) (*coord.Coord, error) {
 		var err error
 		o := coord.Options{Remote: f.Etcd, Log: f.Log}
 		if len(o.Remote.Endpoints) == 0 {
-			o.Dir = f.CoordDir
+			if err := f.embedded(&o); err != nil {
+				return nil, err
+			}
 		}
 		if c, err = coord.Open(ctx, o); err != nil {
 			return nil, err
 		}
 		f.mu.Lock()
-		f.coord = c // from now on Close closes it
+		f.coord, f.peers = c, o.Peers != nil // from now on Close closes it
 		f.mu.Unlock()
 	}
 	s, err := c.Snapshot(ctx)
@@ -136,18 +168,114 @@ func (f *Follower) awaitRestart(ctx context.Context, cause error, dir uint64) er
 		}
 		switch e.remedy(time.Now(), inode(f.CoordDir), f.space()) {
 		case reopen:
-			f.mu.Lock()
-			c := f.coord
-			f.coord = nil
-			f.mu.Unlock()
-			if c != nil {
-				_ = c.Close() // its error is the cause, which was logged
-			}
+			f.reopen(cause)
 			return nil
 		case restart:
 			return f.errorf("%w: %v", ErrRestart, cause)
 		}
 	}
+}
+
+// errNewPeers ends the watch of an embedded etcd that has to listen for other heads from now on.
+var errNewPeers = errors.New("the embedded etcd is started again, to let other heads join")
+
+// lacksPeers reports whether there are other heads, and the embedded etcd does not listen for them.
+func (f *Follower) lacksPeers() bool {
+	f.mu.Lock()
+	listens := f.peers
+	f.mu.Unlock()
+	if listens || f.Peers == nil || len(f.Etcd.Endpoints) > 0 {
+		return false
+	}
+	p, err := f.Peers(f.Now())
+	return err == nil && p != nil
+}
+
+// newPeers returns a channel that fires some time after alone was closed, so that the change that declared another head
+// comes to its end first.
+func newPeers(ctx context.Context, alone <-chan struct{}) <-chan struct{} {
+	fires := make(chan struct{})
+	go func() {
+		select {
+		case <-alone:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(peersPause):
+			close(fires)
+		case <-ctx.Done():
+		}
+	}()
+	return fires
+}
+
+// embedded completes the options of an embedded etcd.
+func (f *Follower) embedded(o *coord.Options) (err error) {
+	o.Dir, o.Name = f.CoordDir, string(f.Server)
+	if f.Peers == nil {
+		return nil
+	}
+	if o.Peers, err = f.Peers(f.Now()); err != nil || o.Peers == nil || o.Peers.Join == nil {
+		return err
+	}
+	if !member.Exists(o.Dir) && f.space() < spaceNeeded {
+		return fmt.Errorf("%w: take part in it: the disk of %s has %d MB free", coord.ErrUnavailable, f.data(),
+			f.space()>>20)
+	}
+	return nil
+}
+
+// reopen closes the shared state, so that it is opened again. Calls return the error until then.
+func (f *Follower) reopen(why error) {
+	f.setHealth(why)
+	f.drop()
+}
+
+// drop closes the shared state.
+func (f *Follower) drop() {
+	f.mu.Lock()
+	c := f.coord
+	f.coord = nil
+	f.mu.Unlock()
+	if c != nil {
+		_ = c.Close() // its error is the cause, which was logged
+	}
+}
+
+// leave sets the directory of an etcd aside that the other heads have removed.
+func (f *Follower) leave(why error) {
+	f.reopen(why)
+	aside := f.CoordDir + ".removed"
+	err := os.RemoveAll(aside)
+	if err == nil {
+		err = os.Rename(f.CoordDir, aside)
+	}
+	if err != nil {
+		f.Log.Error("the directory of the embedded etcd cannot be set aside", "error", err)
+	}
+}
+
+// Members returns the heads that take part in the embedded etcd, nil if this head is alone.
+func (f *Follower) Members() (list []control.Member) {
+	s, ok := f.Embedded()
+	if !ok || len(s.Members) < 2 {
+		return nil
+	}
+	for _, p := range s.Members {
+		list = append(list, control.Member{Server: p.Name, Leads: p.ID == s.Leader, Votes: !p.Learner})
+	}
+	return list
+}
+
+// Embedded returns what the embedded etcd knows of its cluster; ok is false if there is no embedded etcd, or it does not
+// run.
+func (f *Follower) Embedded() (s member.Status, ok bool) {
+	c := f.shared()
+	if c == nil || c.Member() == nil {
+		return s, false
+	}
+	return c.Member().Status(), true
 }
 
 // ending is what is known of the end of an embedded etcd in this process.
@@ -213,6 +341,10 @@ func (f *Follower) setHealth(err error) {
 		f.changed = time.Now()
 	}
 	f.err, f.checked = err, time.Time{}
+	if f.reopens != nil {
+		close(f.reopens)
+		f.reopens = nil
+	}
 	f.endSearch()
 }
 
@@ -251,13 +383,32 @@ func (f *Follower) Reachable(ctx context.Context) (*coord.Coord, error) {
 	if f.heads != nil {
 		return nil, f.elsewhere()
 	}
-	f.mu.Lock()
-	c, err := f.coord, f.err
-	f.mu.Unlock()
+	c, err := f.opened(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return c, c.Check(ctx)
+}
+
+// opened returns the shared state if it is open. It waits for one that is being opened again.
+func (f *Follower) opened(ctx context.Context) (*coord.Coord, error) {
+	f.mu.Lock()
+	reopens := f.reopens
+	f.mu.Unlock()
+	if reopens != nil {
+		select {
+		case <-reopens:
+		case <-time.After(reopenedWithin):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil && f.coord == nil {
+		return nil, errNewPeers
+	}
+	return f.coord, f.err
 }
 
 // hint tells a person what an error of the shared state means.
@@ -269,6 +420,11 @@ func (f *Follower) hint(err error) string {
 	case f.space() < spaceNeeded:
 		return served + fmt.Sprintf(": it needs %d MB free on the disk of %s, and comes back by itself",
 			spaceNeeded>>20, f.data())
+	case errors.Is(err, member.ErrRemoved):
+		return served + "; it asks the other heads to be added again; if it was removed with dim server rm, let it join again"
+	case errors.Is(err, member.ErrNoQuorum):
+		return served + "; start the other heads, or look at the network between them; " +
+			"if they are lost for ever: dim server recover"
 	case errors.Is(err, member.ErrEnded), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENOTDIR):
 		return served + fmt.Sprintf(
 			"; if it is damaged: mv %s %[1]s.damaged, and it is made anew from what this server knows", f.CoordDir)
@@ -287,6 +443,7 @@ func (f *Follower) Health(ctx context.Context) control.Coord {
 	if len(f.Etcd.Endpoints) > 0 {
 		c.Kind = "external"
 	}
+	c.Members = f.Members()
 	err := f.recentCheck(ctx)
 	if c.OK = err == nil; err != nil {
 		c.Error = err.Error()

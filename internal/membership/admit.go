@@ -33,6 +33,9 @@ type joined struct {
 	certified
 	Root        []byte            `json:"root"` // certificate, in DER
 	Description coord.Description `json:"description"`
+
+	Head  bool                    `json:"head,omitempty"`  // the server is to be a head
+	Heads map[string]coord.Server `json:"heads,omitempty"` // that have joined, by name
 }
 
 const (
@@ -49,7 +52,7 @@ func (m *Membership) NewToken(ctx context.Context, r control.TokenRequest) (cont
 	var none control.Token
 	if m.Credentials.Authority() == nil {
 		return none, control.Errorf(control.Invalid, "server %s does not have the authority for servers", m.Server).
-			WithHint("run dim token on " + string(firstHead(m.Follow.Cluster()).Name))
+			WithHint("run dim token on a head")
 	}
 	if r.Valid == 0 {
 		r.Valid = defaultValid
@@ -202,7 +205,10 @@ func (m *Membership) admit(ctx context.Context, in joinRequest) (answer joined, 
 	if err != nil {
 		return answer, err
 	}
-	return joined{certified{string(chain)}, m.Credentials.Root().Raw, *now.State.Description}, nil
+	return joined{
+		certified: certified{string(chain)}, Root: m.Credentials.Root().Raw, Description: *now.State.Description,
+		Head: id.Is(cluster.RoleHead), Heads: m.joinedHeads(),
+	}, nil
 }
 
 // accept decides whether a machine may join. A machine with the key of the one that has joined is that one: its join

@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"dim/internal/cluster"
@@ -32,7 +33,16 @@ func (m *Membership) Change(
 		if declared {
 			note = "switch it off, and take it out of the description: until then it serves its nodes from its disk"
 		}
-		do = func() error { return shared.RemoveServer(ctx, string(name)) }
+		if effect := m.effectOfRemoval(name); effect != "" {
+			note = strings.TrimPrefix(note+"; "+effect, "; ")
+		}
+		do = func() error {
+			// A head that was removed only here would ask to be added again.
+			if err := m.removeMember(ctx, name); err != nil {
+				return err
+			}
+			return shared.RemoveServer(ctx, string(name))
+		}
 	case "drain":
 		note = "its nodes that run are served on; those that boot wait until dim server undrain " + string(name)
 		do = func() error { return shared.DrainServer(ctx, string(name), time.Now().UTC().Truncate(time.Second)) }

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -56,7 +57,7 @@ func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err e
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	hc, check := stranger(t)
+	hc, check := stranger(t, nil)
 	in := joinRequest{
 		Secret: t.secret[:], Name: j.Name, Request: request, Replace: j.Existing == pki.ReplaceIdentity,
 	}
@@ -64,11 +65,17 @@ func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err e
 	if err != nil {
 		return who, "", fmt.Errorf("join %s: %w", j.URL, err)
 	}
-	err = local.Complete(answer.Root, []byte(answer.Chain), func(id peer.Identity) error {
+	complete := pki.Answer{Root: answer.Root, Chain: []byte(answer.Chain)}
+	if answer.Head {
+		if complete.Authority, err = j.authority(ctx, t, local, complete.Chain, address); err != nil {
+			return who, "", fmt.Errorf("join: %w", err)
+		}
+	}
+	err = local.Complete(complete, func(id peer.Identity) error {
 		if who = id; id.Name != j.Name {
 			return fmt.Errorf("join: the head has certified this machine as %s", id.Name)
 		}
-		return j.keepDescription(answer.Description)
+		return j.keepDeclared(&answer)
 	})
 	return who, check.warning(), err
 }
@@ -87,13 +94,26 @@ func (j Join) address() (string, error) {
 	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
-// keepDescription keeps the description of the cluster, with which the server starts.
-func (j Join) keepDescription(d coord.Description) error {
+// authority asks the head for what certifies servers. This machine proves by its new certificate that it is a head.
+func (j Join) authority(
+	ctx context.Context, t token, local *pki.Joining, chain []byte, address string,
+) ([]byte, error) {
+	own, err := local.Certificate(chain)
+	if err != nil {
+		return nil, err
+	}
+	hc, _ := stranger(t, own)
+	answer, err := post[shared](ctx, hc, "https://"+address+authorityPath, struct{}{})
+	return answer.Authority, err
+}
+
+// keepDeclared keeps the description of the cluster, with which the server starts, and which heads it has.
+func (j Join) keepDeclared(answer *joined) error {
 	s, err := coord.LoadState(j.StateFile)
 	if err != nil {
 		s = coord.State{}
 	}
-	s.Description, s.Revision = &d, 0
+	s.Description, s.Revision, s.Servers = &answer.Description, 0, answer.Heads
 	return coord.SaveState(j.StateFile, s)
 }
 
@@ -112,13 +132,17 @@ func (c *clockCheck) warning() string {
 		c.behind.Abs().Round(time.Second), side)
 }
 
-// stranger returns a client that has no certificate yet, and talks only to a head of the cluster that a token is from.
-func stranger(t token) (*http.Client, *clockCheck) {
+// stranger returns a client that talks only to a head of the cluster that a token is from. own is its certificate; nil:
+// it has none yet.
+func stranger(t token, own *tls.Certificate) (*http.Client, *clockCheck) {
 	check := &clockCheck{}
 	transport := &http.Transport{
 		DialContext: (&net.Dialer{Timeout: connectTimeout}).DialContext, DisableKeepAlives: true,
 		TLSClientConfig: &tls.Config{
-			MinVersion:         tls.VersionTLS13,
+			MinVersion: tls.VersionTLS13,
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return cmp.Or(own, &tls.Certificate{}), nil
+			},
 			InsecureSkipVerify: true, // VerifyConnection does it, by the digest in the token
 			VerifyConnection: func(cs tls.ConnectionState) error {
 				return pki.VerifyHead(cs.PeerCertificates, t.root)

@@ -2,7 +2,7 @@
 //
 // # Concepts
 //
-// A head certifies servers: it has the authority (package pki). Which server has which identity, and which identities
+// Every head certifies servers: it has the authority (package pki), which another head sends to it when it joins. Which server has which identity, and which identities
 // have ended, is in the shared state. Every server refuses identities that have ended as soon as it has adopted that
 // state.
 //
@@ -54,6 +54,7 @@ type Membership struct {
 	Options
 
 	wake     chan struct{} // capacity 1: a state was adopted
+	heads    heads
 	attempts bounds.Rate[netip.Addr]
 
 	mu       sync.Mutex
@@ -86,8 +87,9 @@ func (m *Membership) Begin() error {
 				WithHint("leave --as out")
 		}
 		if me.Has(cluster.RoleHead) && len(m.Follow.Etcd.Endpoints) == 0 {
-			return control.Errorf(control.Invalid, "serve as %s: a head that has joined needs the etcd of the others",
-				m.Server).WithHint("run an etcd for all heads, and give it to each of them with --etcd")
+			return control.Errorf(control.Invalid, "serve as %s: this machine has joined, but not as a head", m.Server).
+				WithHint(fmt.Sprintf("on a head: dim token --for %s --roles %s; then here the command that it prints, "+
+					"with --replace", m.Server, rolesText(me)))
 		}
 		return nil
 	}
@@ -192,6 +194,8 @@ func (m *Membership) Handle(s *peer.Server) {
 	if m.Credentials.Authority() != nil {
 		s.Handle("POST "+renewPath, peer.Renewing, http.HandlerFunc(m.renew))
 		s.Handle("POST "+joinPath, peer.Anyone, http.HandlerFunc(m.join))
+		s.Handle("POST "+authorityPath, peer.Heads, http.HandlerFunc(m.shareAuthority))
+		s.Handle("POST "+memberPath, peer.Heads, http.HandlerFunc(m.addMember))
 	}
 }
 
@@ -275,7 +279,7 @@ func (m *Membership) wakeUp() {
 }
 
 func (m *Membership) keep(ctx context.Context, c *peer.Client) {
-	err := errors.Join(m.enter(ctx), m.enterUnlisted(ctx), m.recordMarks(ctx))
+	err := errors.Join(m.enter(ctx), m.enterUnlisted(ctx), m.recordMarks(ctx), m.keepMembers(ctx))
 	if m.Credentials.Due(time.Now()) {
 		err = errors.Join(err, m.renewOwn(ctx, c))
 	}
@@ -335,6 +339,7 @@ func (m *Membership) renewOwn(ctx context.Context, c *peer.Client) error {
 
 // Problems is a problems.Source: the certificate cannot be renewed, or the keys on the disk are damaged.
 func (m *Membership) Problems(context.Context) (list []problems.Problem) {
+	list = m.memberProblems()
 	about := problems.Subject{Kind: problems.KindServer, Name: string(m.Server)}
 	if err := m.Credentials.Damage(); err != nil {
 		list = append(list, problems.Problem{

@@ -125,8 +125,8 @@ func serverObject(s *cluster.Server) object {
 	}
 	return object{string(s.Name), append([]attribute{
 		{name: "roles", effect: control.EffectRestart, value: strings.Join(roles, " ")},
-		{name: "ports", effect: control.EffectRestart, value: fmt.Sprintf("nfs %d, http %d, tftp %d, api %d",
-			s.Ports.NFS, s.Ports.HTTP, s.Ports.TFTP, s.Ports.API)},
+		{name: "ports", effect: control.EffectRestart, value: fmt.Sprintf("nfs %d, http %d, tftp %d, api %d, etcd %d",
+			s.Ports.NFS, s.Ports.HTTP, s.Ports.TFTP, s.Ports.API, s.Ports.Etcd)},
 		{name: "dhcp", effect: control.EffectRestart, value: fmt.Sprint(s.DHCP)},
 		{name: "pull-rate", effect: control.EffectNow, value: fmt.Sprint(s.PullRate)},
 	}, cardAttributes(s.Interfaces, control.EffectRestart)...)}

@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"dim/internal/cluster"
+	"dim/internal/control"
+	"dim/internal/pki"
+	"dim/internal/testkit"
+)
+
+// withHeads adds the heads head2, head3, … of loopback to the description of a head, and returns sites for them that
+// have not joined.
+func withHeads(t *testing.T, head *site, addrs ...string) []*site {
+	t.Helper()
+	var list []*site
+	var text strings.Builder
+	for i, addr := range addrs {
+		s := newSite(t, addr)
+		testkit.Must(t, os.RemoveAll(s.data))
+		s.name, s.given = "", false
+		list = append(list, s)
+		fmt.Fprintf(&text, `<server name="head%d" roles="head" dhcp="off" nfs-port="%d" http-port="%d" tftp-port="%d"
+  api-port="%d" etcd-port="%d"><interface network="boot" address="%s"/></server>`, i+2, s.ports[0], s.ports[1],
+			s.ports[2], s.ports[3], freePort(t, addr), addr)
+	}
+	head.describe("", `roles="head image"`, fmt.Sprintf(`roles="head image" etcd-port="%d"`, freePort(t, head.addr)),
+		"<taxonomy>", text.String()+"<taxonomy>")
+	return list
+}
+
+// joinAsHead lets s join as a head with a token of by, and starts it until it votes on the shared state.
+func (s *site) joinAsHead(by *site, name string) {
+	s.t.Helper()
+	tok := by.token(control.TokenRequest{For: name, Roles: []string{"head"}})
+	who := testkit.Value(s.join(tok, name, pki.KeepIdentity))(s.t)
+	if !who.Is(cluster.RoleHead) {
+		s.t.Errorf("it joined as %+v", who)
+	}
+	s.start()
+	s.votes(by, name)
+}
+
+// votes waits until the head by says that another one votes.
+func (s *site) votes(by *site, name string) {
+	s.t.Helper()
+	testkit.Eventually(s.t, name+" votes", func() bool {
+		st, err := s.client().Status(s.t.Context())
+		return err == nil && st.Coord.OK && by.voter(name)
+	})
+}
+
+// voter reports whether a head says that a head votes on the shared state.
+func (s *site) voter(name string) bool {
+	for _, m := range s.status().Coord.Members {
+		if m.Server == name {
+			return m.Votes
+		}
+	}
+	return false
+}
+
+func TestThreeHeadsAreOneCluster(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	head.start() // alone at first
+	head.capture("compute")
+	heads := withHeads(t, head, "127.0.0.3", "127.0.0.4")
+	head2, head3 := heads[0], heads[1]
+	testkit.Must(t, head.apply())
+	head2.joinAsHead(head, "head2")
+	head3.joinAsHead(head2, "head3") // the second head certifies, too
+	testkit.Eventually(t, "all have the version that was captured before they joined", func() bool {
+		return len(head.server("head2").Observed.Versions) == 1 && len(head.server("head3").Observed.Versions) == 1
+	})
+	testkit.Must(t, head.stop())
+	testkit.Eventually(t, "the others go on", func() bool { return head2.tag("compute@1", "later") == nil })
+	is1 := head3.token(control.TokenRequest{Roles: []string{"image"}})
+	if !strings.Contains(is1.URL, "127.0.0.4") {
+		t.Errorf("a token of head3 is for %s", is1.URL)
+	}
+	head.start()
+	testkit.Eventually(t, "the first one has what it missed", func() bool {
+		_, err := head.client().Version(t.Context(), "compute@later")
+		return err == nil
+	})
+
+	// head3 is lost for ever, and its machine replaced.
+	testkit.Must(t, head3.stop(), os.RemoveAll(head3.data))
+	testkit.Eventually(t, "head3 is removed", func() bool {
+		_, err := head2.client().ChangeServer(t.Context(), "head3", control.ServerChange{Do: "remove"})
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
+	head3.joinAsHead(head, "head3")
+	if n := len(head.status().Coord.Members); n != 3 {
+		t.Errorf("there are %d members: %+v", n, head.status().Coord.Members)
+	}
+}
