@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -11,12 +12,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/control"
+	"dim/internal/daemon"
 )
 
 func (a *app) serverCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "server", Short: "The servers of the cluster"}
 	group(cmd)
-	cmd.AddCommand(a.serverLsCommand(), a.serverShowCommand(),
+	cmd.AddCommand(a.serverLsCommand(), a.serverShowCommand(), a.serverRecoverCommand(),
 		a.serverChangeCommand("rm", "remove", &cobra.Command{
 			Short: "Remove a server: its certificate is refused from now on",
 			Long: `Ends the identity of a server that has joined. All servers refuse it within
@@ -122,6 +124,53 @@ func (a *app) serverShowCommand() *cobra.Command {
 		},
 		ValidArgsFunction: complete(1, a.serverNames),
 	})
+}
+
+func (a *app) serverRecoverCommand() *cobra.Command {
+	var yes bool
+	cmd := a.listing(&cobra.Command{
+		Use:   "recover",
+		Short: "Let this head go on without the others, which are lost for ever",
+		Long: `If most of the heads are lost, nothing can be declared any more. This command
+makes the head on this machine, whose server must not run, the only one. Without
+--yes it shows what it would do.
+
+The identities of the other heads end: all servers refuse them, and they have to
+join again with --replace. The shared state is made anew from what this head has
+kept of it. A change that was made in the last moments, and that only the lost
+heads have seen, is lost, and so are tokens. Captured versions that only they
+have are lost, too.
+
+If another head has a later revision, run it there.`,
+		Example: `  systemctl stop dim
+  dim server recover
+  dim server recover --yes
+  systemctl start dim`,
+		Args: operands(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			done, err := daemon.Recover(a.data, func(control.Recovery) bool { return yes })
+			if err != nil {
+				return err
+			}
+			return a.show(done, func(w io.Writer) { printRecovery(w, &done) })
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	})
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	return cmd
+}
+
+func printRecovery(w io.Writer, r *control.Recovery) {
+	heads := cmp.Or(strings.Join(r.Heads, ", "), "none")
+	fmt.Fprintf(w, "head %s %s, from revision %d of the declared state, kept at %s\n", r.Server,
+		map[bool]string{true: "is the only one now", false: "would be the only one"}[r.Done], r.Revision, clock(r.Kept))
+	fmt.Fprintf(w, "heads that %s refused, and have to join again with --replace: %s\n",
+		map[bool]string{true: "are", false: "would be"}[r.Done], heads)
+	if r.Done {
+		fmt.Fprintln(w, "start it: systemctl start dim, or dim serve")
+		return
+	}
+	fmt.Fprintln(w, "nothing was changed; with --yes it is done")
 }
 
 // serverChangeCommand completes a command that changes a server.

@@ -42,6 +42,15 @@ type Token struct {
 	Expires time.Time `json:"deadline"` // until when it can be used
 }
 
+// Recovery is what a head does to go on without the others, which are lost for ever.
+type Recovery struct {
+	Server   string    `json:"server"`        // this head
+	Heads    []string  `json:"removed_heads"` // heads whose identities end
+	Revision int64     `json:"revision"`      // of the declared state that this head has kept
+	Kept     time.Time `json:"kept"`          // when it kept that
+	Done     bool      `json:"recovered"`     // false: this is a plan
+}
+
 // ServerChange changes what a server is in the cluster.
 type ServerChange struct {
 	Do     string `json:"do"` // "remove", "drain", "undrain", "accept-older"

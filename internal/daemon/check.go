@@ -9,6 +9,7 @@ import (
 
 	"dim/internal/api"
 	"dim/internal/control"
+	"dim/internal/follow"
 	"dim/internal/membership"
 	"dim/internal/peer"
 	"dim/internal/pki"
@@ -27,6 +28,33 @@ func Join(ctx context.Context, j membership.Join) (who peer.Identity, warning st
 	defer lock.Close()
 	j.StateFile = layout(j.Data).state()
 	return j.Run(ctx)
+}
+
+// Recover makes a head on whose data directory no daemon runs go on without the other heads, if apply returns true for
+// the plan.
+func Recover(data string, apply func(control.Recovery) bool) (control.Recovery, error) {
+	var none control.Recovery
+	if err := pki.Check(data); err != nil {
+		return none, err
+	}
+	lock, err := pki.Lock(data)
+	if err != nil {
+		return none, err
+	}
+	defer lock.Close()
+	own, err := pki.Open(data)
+	if err != nil {
+		return none, err
+	}
+	r, err := follow.PlanRecovery(own.Identity().Name, layout(data).state(), layout(data).coord())
+	if err != nil || !apply(r.Plan) {
+		if r == nil {
+			return none, err
+		}
+		return r.Plan, err
+	}
+	err = r.Apply()
+	return r.Plan, err
 }
 
 // CheckReplicas checks the replicas in a data directory on which no daemon runs, and keeps one from starting meanwhile.

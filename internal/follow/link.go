@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -246,12 +245,7 @@ func (f *Follower) drop() {
 // leave sets the directory of an etcd aside that the other heads have removed.
 func (f *Follower) leave(why error) {
 	f.reopen(why)
-	aside := f.CoordDir + ".removed"
-	err := os.RemoveAll(aside)
-	if err == nil {
-		err = os.Rename(f.CoordDir, aside)
-	}
-	if err != nil {
+	if err := setAside(f.CoordDir, ".removed"); err != nil {
 		f.Log.Error("the directory of the embedded etcd cannot be set aside", "error", err)
 	}
 }
