@@ -48,7 +48,8 @@ const twoLevels = `<cluster name="levels">
 `
 
 // newLevels makes the networks and starts the servers, which join the head. Each has a disk of a size such as "600m".
-func newLevels(t *testing.T, master, description, disk string) *levels {
+// The servers are the head, is01, is02, and more, with the addresses 10.77.0.1 and so on.
+func newLevels(t *testing.T, master, description, disk string, more ...string) *levels {
 	t.Helper()
 	dir := t.TempDir()
 	l := &levels{
@@ -60,7 +61,7 @@ func newLevels(t *testing.T, master, description, disk string) *levels {
 	l.net = testkit.Value(netns.New(fmt.Sprintf("dim-lv-%d", os.Getpid())))(t)
 	t.Cleanup(func() { testkit.Must(t, l.net.Close()) })
 	bin := testkit.Value(filepath.Abs("../bin"))(t)
-	for i, name := range []string{"head", "is01", "is02"} {
+	for i, name := range append([]string{"head", "is01", "is02"}, more...) {
 		addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, 0, byte(1 + i)}), 24)
 		spec := lab.ServerSpec{
 			Net: l.host(name, addr.String()).Net, Dir: filepath.Join(dir, name), Bin: bin, Address: addr.Addr(),
@@ -112,9 +113,12 @@ func (l *levels) server(name string, spec lab.ServerSpec) {
 			l.t.Logf("the log of %s:\n%s", name, log[max(0, len(log)-6000):])
 		}
 	})
-	if name == "head" {
+	switch {
+	case name == "head":
 		l.dim(name, "init")
-	} else {
+	case strings.HasPrefix(name, "head"):
+		l.joinBy("head", name, "head")
+	default:
 		l.join(name)
 	}
 	l.start(name)
@@ -123,8 +127,14 @@ func (l *levels) server(name string, spec lab.ServerSpec) {
 // join lets a server join the head with a token of its own.
 func (l *levels) join(name string) {
 	l.t.Helper()
+	l.joinBy("head", name, "image")
+}
+
+// joinBy lets a server with a role join by a head.
+func (l *levels) joinBy(head, name, role string) {
+	l.t.Helper()
 	var token struct{ URL, Token string }
-	testkit.Must(l.t, l.servers["head"].DimJSON(l.t.Context(), &token, "token", "--for", name))
+	testkit.Must(l.t, l.servers[head].DimJSON(l.t.Context(), &token, "token", "--for", name, "--roles", role))
 	l.dim(name, "join", token.URL, token.Token, "--as", name)
 }
 
