@@ -102,3 +102,56 @@ func TestThreeHeadsAreOneCluster(t *testing.T) {
 		t.Errorf("there are %d members: %+v", n, head.status().Coord.Members)
 	}
 }
+
+// TestALostQuorumIsRecovered: with one of two heads nothing can be declared, nodes are served, and a person can let the
+// one go on alone.
+func TestALostQuorumIsRecovered(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	head2 := withHeads(t, head, "127.0.0.3")[0]
+	head.start()
+	head.capture("compute")
+	head2.joinAsHead(head, "head2")
+	testkit.Must(t, head.tag("compute@1", "before"), head2.stop())
+	testkit.Eventually(t, "the head says that the quorum is lost", func() bool {
+		p := head.problem("shared state")
+		return strings.Contains(p.Text, "no quorum") && strings.Contains(p.Hint, "dim server recover")
+	})
+	if err := head.tag("compute@1", "without"); err == nil {
+		t.Error("one of two heads takes a change")
+	}
+	if got := read(t, head.mount("127.0.0.11", "/nodes/n01"), "etc/motd"); got != "one\n" {
+		t.Errorf("without a quorum n01 reads %q", got)
+	}
+	if _, err := Recover(head.data, func(control.Recovery) bool { return true }); err == nil {
+		t.Error("a running head is recovered")
+	}
+	testkit.Must(t, head.stop())
+
+	plan := testkit.Value(Recover(head.data, func(control.Recovery) bool { return false }))(t)
+	if plan.Done || len(plan.Heads) != 1 || plan.Heads[0] != "head2" || plan.Revision == 0 {
+		t.Errorf("the plan is %+v", plan)
+	}
+	if done := testkit.Value(Recover(head.data, func(control.Recovery) bool { return true }))(t); !done.Done {
+		t.Errorf("it did %+v", done)
+	}
+	if _, err := Recover(head.data, func(control.Recovery) bool { return true }); err == nil {
+		t.Error("there is nothing left to recover, and it is no error")
+	}
+	head.start()
+	testkit.Eventually(t, "it takes changes again", func() bool { return head.tag("compute@1", "after") == nil })
+	v := testkit.Value(head.client().Version(t.Context(), "compute@1"))(t)
+	if strings.Join(v.Tags, " ") != "after before" {
+		t.Errorf("the tags are %q", v.Tags)
+	}
+
+	head2.start() // it was not dead, and is refused
+	testkit.Eventually(t, "the other one is refused", func() bool {
+		return strings.Contains(head.log.String(), "the identity of server head2 was revoked")
+	})
+	testkit.Must(t, head2.stop())
+	tok := head.token(control.TokenRequest{For: "head2", Roles: []string{"head"}})
+	testkit.Value(head2.join(tok, "head2", pki.ReplaceIdentity))(t)
+	head2.start()
+	head2.votes(head, "head2")
+}
