@@ -91,6 +91,14 @@ func (i *Image) Newest() (v image.Version, ok bool) {
 	return i.Versions[len(i.Versions)-1], true
 }
 
+// All returns the versions of the image, by number. There may be no image.
+func (i *Image) All() []image.Version {
+	if i == nil {
+		return nil
+	}
+	return i.Versions
+}
+
 // Followed returns the version that nodes without a reference of their own follow: the current one. If none is
 // declared, as in states that were made before there were rollouts, it is the newest.
 func (i *Image) Followed() (v image.Version, ok bool) { return i.Version(i.current()) }

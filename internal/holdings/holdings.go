@@ -6,7 +6,7 @@
 // A version is wanted if nodes of this server are to show it, now or from their next boot on, if a rollout of their
 // image leads to it, or if it is the newest of their image: that is brought before anybody needs it. What is most
 // urgent comes first, and interrupts what is less urgent. Nodes show a version when the store has all of it. A head
-// wants the newest version of every image.
+// wants all versions of every image, so that none is lost with another head.
 //
 // A server that is no head removes what it does not need: versions that are not wanted, not among the last of an image,
 // not shown by a replica, not mounted, and not asked for by other servers. Heads remove nothing by themselves: package
@@ -134,7 +134,7 @@ type urgency int
 const (
 	forNow   urgency = iota // nodes are to show it
 	forNext                 // nodes are to show it when they boot, or when a rollout comes to them
-	forLater                // it is the newest
+	forLater                // it is the newest, or this is a head
 )
 
 // want is a version that is wanted.
@@ -177,6 +177,9 @@ func (k *Keeper) wants(now *follow.Declared) []want {
 	if me, ok := now.Cluster.Server(k.Server); ok && me.Has(cluster.RoleHead) {
 		for _, im := range now.Cluster.Images { // content that one head alone has is lost with it
 			images[string(im.Name)] = true
+			for _, v := range now.State.Images[string(im.Name)].All() {
+				note(v.Ref(), forLater)
+			}
 		}
 	}
 	rollouts, err := rollout.List(now.State)
@@ -199,7 +202,7 @@ func (k *Keeper) wants(now *follow.Declared) []want {
 	}
 	slices.SortFunc(list, func(a, b want) int {
 		return cmp.Or(cmp.Compare(a.urgency, b.urgency), cmp.Compare(b.nodes, a.nodes),
-			cmp.Compare(a.version.Image, b.version.Image), cmp.Compare(a.version.Number, b.version.Number))
+			cmp.Compare(a.version.Image, b.version.Image), cmp.Compare(b.version.Number, a.version.Number))
 	})
 	return list
 }

@@ -192,15 +192,15 @@ func TestAServerHasWhatItsNodesNeed(t *testing.T) {
 	s.wantHeld("when the shared state was lost", "compute@4", "compute@6")
 }
 
-func TestAHeadHasTheNewestOfEveryImageAndRemovesNothing(t *testing.T) {
+func TestAHeadHasAllVersionsAndRemovesNothing(t *testing.T) {
 	s := newSite(t, "head", nil)
 	s.declare("compute", 1, 1, 2)
 	s.declare("spare", 3, 3)
 	s.settle()
-	s.wantHeld("at first", "compute@2", "spare@3")
+	s.wantHeld("at first", "compute@1", "compute@2", "spare@3")
 	s.declare("compute", 7, 4, 5, 6, 7)
 	s.settle()
-	s.wantHeld("later", "compute@2", "compute@7", "spare@3")
+	s.wantHeld("later", "compute@1", "compute@2", "compute@4", "compute@5", "compute@6", "compute@7", "spare@3")
 }
 
 // TestTheMostUrgentVersionComesFirst lets a version that nodes are to show be declared while the newest one arrives.
