@@ -23,7 +23,7 @@ type Server struct {
 	// Member is what it is in the shared state: "leads", "votes" or "catches up". "": it takes no part, or this server
 	// does not know.
 	Member string `json:"member,omitempty"`
-	Behind int64  `json:"revisions_behind,omitempty"` // changes of the shared state that it had not adopted when it reported
+	Behind int64  `json:"revisions_behind,omitempty"` // changes of the shared state that it had not adopted yet
 }
 
 // TokenRequest asks for a token with which one machine can join the cluster.

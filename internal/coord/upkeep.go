@@ -24,9 +24,9 @@ const (
 )
 
 // Maintain keeps the database of an embedded etcd small until ctx ends, and makes its member a voting one as soon as it
-// has caught up. etcd itself removes old revisions by their number, and each one of a large description has megabytes. A
-// database that is full takes no more puts; Maintain makes room, and ends etcd's alarm. What becomes of an existing etcd
-// is its administrators' business.
+// has caught up. etcd itself removes old revisions by their number, and each one of a large description has megabytes.
+// A database that is full takes no more puts; Maintain makes room, and ends etcd's alarm. What becomes of an existing
+// etcd is its administrators' business.
 func (c *Coord) Maintain(ctx context.Context) error {
 	if c.member == nil {
 		return nil

@@ -8,7 +8,7 @@
 // Now returns what was adopted last, as one value that is never changed but replaced, so readers take no lock.
 //
 // Several heads form one etcd cluster. The embedded etcd listens for others only if there are other heads. When the
-// first one is declared, it is started again, which takes less than a second. A head that the others have removed leaves
+// first one is declared, it is started again, which takes less than a second. A head that the others have removed sets
 // its directory aside, and asks to be added again; heads whose identity has ended are refused.
 //
 // An image server that is no head has no access to the shared state. It gets the same states, with what is declared for

@@ -54,8 +54,8 @@ func PlanRecovery(server cluster.ServerName, stateFile, coordDir string) (*Recov
 	return r, nil
 }
 
-// Apply ends the identities of the other heads, and sets the directory of the embedded etcd aside. The next start makes
-// a new one from what this head has kept. After a crash it can be called again.
+// Apply ends the identities of the other heads, and sets the directory of the embedded etcd aside. The next start
+// makes a new one from what this head has kept. After a crash it can be called again.
 func (r *Recovery) Apply() error {
 	s := r.state
 	s.Servers, s.Revoked = maps.Clone(s.Servers), maps.Clone(s.Revoked)
@@ -73,7 +73,7 @@ func (r *Recovery) Apply() error {
 	return nil
 }
 
-// setAside renames a directory by an end of its name, in place of one that has the end. It is no error if there is none.
+// setAside renames a directory by an end of its name, in place of one that has the end. There may be no directory.
 func setAside(dir, end string) error {
 	if err := os.RemoveAll(dir + end); err != nil {
 		return err

@@ -339,7 +339,8 @@ func (m *Membership) memberProblems() (list []problems.Problem) {
 		if learning && time.Since(since) > learnerNoted {
 			list = append(list, problems.Problem{
 				About: about, Since: since,
-				Text: fmt.Sprintf("it does not catch up with the shared state; it is removed from it after %v", learnerTime),
+				Text: fmt.Sprintf("it does not catch up with the shared state; it is removed from it after %v",
+					learnerTime),
 				Hint: "does dim serve run there, and do the heads reach each other's etcd-port (7118)?",
 			})
 		}
@@ -353,7 +354,8 @@ func (m *Membership) memberProblems() (list []problems.Problem) {
 	for name, at := range m.heads.late {
 		list = append(list, problems.Problem{
 			About: problems.Subject{Kind: problems.KindServer, Name: string(name)}, Since: at,
-			Text: fmt.Sprintf("it did not catch up with the shared state within %v, and was removed from it", learnerTime),
+			Text: fmt.Sprintf("it did not catch up with the shared state within %v, and was removed from it",
+				learnerTime),
 			Hint: "it asks again by itself; look at its disk, and at the network to it",
 		})
 	}

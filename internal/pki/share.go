@@ -145,8 +145,7 @@ func parseAuthority(text []byte, root *x509.Certificate) (map[string]*pair, erro
 	return made, nil
 }
 
-// installAuthority puts the authorities that a head has sent, and that are in a file, below ca. It does nothing if there
-// is no such file.
+// installAuthority puts the authorities that a head has sent, and that are in a file, below ca. There may be no file.
 func installAuthority(data, file string, root *x509.Certificate) error {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -140,6 +140,7 @@ var family = map[[2]string]string{
 	{"internal/cluster/export", "internal/cluster/nodeset"}:  "names are folded",
 	{"internal/cluster/summary", "internal/cluster"}:         "a summary describes a cluster",
 	{"internal/cluster/summary", "internal/cluster/builtin"}: "it lists the built-in files that are on",
+	{"internal/coord", "internal/coord/member"}:              "the embedded etcd is a member of a cluster",
 	{"internal/control/client", "internal/control"}:          "the client speaks the API's words",
 	{"internal/control/client", "internal/control/wire"}:     "the client decodes streams",
 	{"internal/control/server", "internal/control"}:          "the server speaks the API's words",

@@ -80,7 +80,8 @@ func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
 		{"a master and a port",
 			[]string{`/srv/compute`, `/srv/c2`, `"i2" roles="image"`, `"i2" roles="image" nfs-port="99"`},
 			[]string{"image master dir:/srv/compute → dir:/srv/c2 1 compute",
-				"server ports nfs 2049, http 80, tftp 69, api 7117, etcd 7118 → nfs 99, http 80, tftp 69, api 7117, etcd 7118 1 i2"}},
+				"server ports nfs 2049, http 80, tftp 69, api 7117, etcd 7118 → " +
+					"nfs 99, http 80, tftp 69, api 7117, etcd 7118 1 i2"}},
 		{"a group", []string{`nodes="n01"`, `nodes="n[01-02]"`}, []string{"group nodes n01 → n[01-02] 1 first"}},
 	} {
 		got := lines(Compare(parse(t, text), parse(t, strings.NewReplacer(tt.edit...).Replace(text)), nil))

@@ -12,8 +12,8 @@
 //
 // # Invariants
 //
-// A directory without a member begins a cluster only if Peers.Join is nil. A start that was interrupted can be repeated:
-// who was added and has no directory yet is removed and added again.
+// A directory without a member begins a cluster only if Peers.Join is nil. A start that was interrupted can be
+// repeated: who was added and has no directory yet is removed and added again.
 //
 // # Concurrency
 //
@@ -134,8 +134,8 @@ type Status struct {
 // Leads reports whether this member is the leader.
 func (s *Status) Leads() bool { return s.ID == s.Leader }
 
-// Self returns this member; ok is false if it is none of the cluster.
-func (s *Status) Self() (p Peer, ok bool) {
+// self returns this member; ok is false if it is none of the cluster.
+func (s *Status) self() (p Peer, ok bool) {
 	for _, p := range s.Members {
 		if p.ID == s.ID {
 			return p, true
@@ -177,7 +177,7 @@ func (m *Member) Defragment() error {
 func (m *Member) Add(ctx context.Context, name string, addrs []netip.AddrPort) (initial string, err error) {
 	urls := peerURLs(addrs)
 	s := m.Status()
-	if self, ok := s.Self(); !ok || m.o.Peers == nil || !sameURLs(self.URLs, peerURLs(m.o.Peers.Addresses)) {
+	if self, ok := s.self(); !ok || m.o.Peers == nil || !sameURLs(self.URLs, peerURLs(m.o.Peers.Addresses)) {
 		return "", fmt.Errorf("add member %s: %w: this one does not listen for others yet", name, ErrNotReady)
 	}
 	for _, p := range s.Members {
@@ -229,7 +229,7 @@ func (m *Member) removeID(ctx context.Context, id uint64) error {
 // later.
 func (m *Member) Settle(ctx context.Context) error {
 	s := m.Status()
-	self, ok := s.Self()
+	self, ok := s.self()
 	if !ok || m.o.Peers == nil {
 		return nil
 	}

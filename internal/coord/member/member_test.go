@@ -83,7 +83,7 @@ func (h *host) votes() {
 		defer cancel()
 		err := h.m.Settle(ctx)
 		s := h.m.Status()
-		self, ok := s.Self()
+		self, ok := s.self()
 		return err == nil && ok && !self.Learner && s.Leader != 0
 	})
 }
