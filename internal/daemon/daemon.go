@@ -54,6 +54,7 @@ import (
 	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/forward"
+	"dim/internal/heap"
 	"dim/internal/image"
 	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
@@ -407,7 +408,7 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
 		},
 		d.follow.Run, d.serving.Run, d.content.keeper.Run, d.others.reporter.Run, d.others.disk.Run, d.api.Storms.Run,
-		d.saveState, releaseMemory,
+		d.saveState, heap.Release,
 		func(ctx context.Context) error { return d.others.members.Run(ctx, d.others.client) },
 	}
 	if d.follow.IsHead() {

@@ -99,8 +99,13 @@ type Follower struct {
 
 	revived map[string]coord.Revocation // of servers that count again, by identity
 
-	checked  time.Time // when checkErr was found
-	checkErr error
+	checked checkResult
+}
+
+// checkResult is the result of the last check whether the shared state can be changed.
+type checkResult struct {
+	at  time.Time
+	err error
 }
 
 // RestoreFunc puts to c what this server has and the shared state s lacks; kept is the state that this server adopted

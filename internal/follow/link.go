@@ -254,7 +254,7 @@ func (f *Follower) setHealth(err error) {
 	if (err == nil) != (f.err == nil) {
 		f.changed = time.Now()
 	}
-	f.err, f.checked = err, time.Time{}
+	f.err, f.checked = err, checkResult{}
 	if f.reopens != nil {
 		close(f.reopens)
 		f.reopens = nil
@@ -369,7 +369,7 @@ func (f *Follower) Health(ctx context.Context) control.Coord {
 // twice, and each check is a write.
 func (f *Follower) recentCheck(ctx context.Context) error {
 	f.mu.Lock()
-	at, err := f.checked, f.checkErr
+	at, err := f.checked.at, f.checked.err
 	f.mu.Unlock()
 	if time.Since(at) < time.Second {
 		return err
@@ -377,7 +377,7 @@ func (f *Follower) recentCheck(ctx context.Context) error {
 	_, err = f.Reachable(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.checked, f.checkErr = time.Now(), err
+	f.checked = checkResult{time.Now(), err}
 	return err
 }
 

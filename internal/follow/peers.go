@@ -81,8 +81,8 @@ func (f *Follower) Members() (list []control.Member) {
 	return list
 }
 
-// Embedded returns what the embedded etcd knows of its cluster; ok is false if there is no embedded etcd, or it does not
-// run.
+// Embedded returns what the embedded etcd knows of its cluster; ok is false if there is no embedded etcd, or it does
+// not run.
 func (f *Follower) Embedded() (s member.Status, ok bool) {
 	c := f.shared()
 	if c == nil || c.Member() == nil {

@@ -3,8 +3,8 @@
 // # Concepts
 //
 // Every head certifies servers: it has the authority (package pki), which another head sends to it when it joins. Which
-// server has which identity, and which identities have ended, is in the shared state. Every server refuses identities that have ended as soon as it has adopted that
-// state.
+// server has which identity, and which identities have ended, is in the shared state. Every server refuses identities
+// that have ended as soon as it has adopted that state.
 //
 // A server renews its certificate when half of its time is over: a head by its own authority, other servers by asking a
 // head. While that fails it is tried again and again. A certificate that has expired can be renewed for half a year.

@@ -48,6 +48,7 @@ var layers = map[string]layer{
 	"internal/testkit":  words, // helpers of tests; no program imports it
 	"internal/sysfile":  words, // system calls on file descriptors
 	"internal/diskroom": words, // how much of a disk may be taken
+	"internal/heap":     words, // memory for the system
 	"internal/periodic": words, // a function at intervals
 	"internal/rootpath": words, // symbolic links within a root
 	"internal/xzlimit":  words, // how much memory an xz file wants

@@ -1,4 +1,4 @@
-package daemon
+package heap
 
 import (
 	"slices"
@@ -6,7 +6,7 @@ import (
 )
 
 func TestMemoryIsReleasedWhenTheServerIsIdle(t *testing.T) {
-	var m memoryUse
+	var m use
 	var now uint64
 	var released []int
 	for i, mb := range []uint64{

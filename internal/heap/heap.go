@@ -1,4 +1,5 @@
-package daemon
+// Package heap returns memory that a server no longer needs to the system.
+package heap
 
 import (
 	"context"
@@ -10,8 +11,8 @@ import (
 )
 
 const (
-	// memoryInterval is the interval between checks whether there is memory to release.
-	memoryInterval = 5 * time.Second
+	// interval is the interval between checks whether there is memory to release.
+	interval = 5 * time.Second
 	// idleAllocation is the most that is allocated within one interval while nothing is under way, in bytes.
 	idleAllocation = 1 << 20
 	// releaseMinimum is what must have been allocated since the last release, in bytes. A release takes a garbage
@@ -19,26 +20,26 @@ const (
 	releaseMinimum = 8 << 20
 )
 
-// releaseMemory returns memory to the system after something that needed much of it: reading a version, a capture, a
-// boot of many nodes. The Go runtime alone keeps twice the live heap of its last collection, which may have run at the
-// peak. While allocation goes on nothing is released, so a busy server does not pay for it.
-func releaseMemory(ctx context.Context) error {
-	var m memoryUse
-	return periodic.Run(ctx, memoryInterval, func(context.Context) {
+// Release runs until ctx ends, and returns memory to the system after something that needed much of it: reading a
+// version, a capture, a boot of many nodes. The Go runtime alone keeps twice the live heap of its last collection,
+// which may have run at the peak. While allocation goes on nothing is released, so a busy server does not pay for it.
+func Release(ctx context.Context) error {
+	var m use
+	return periodic.Run(ctx, interval, func(context.Context) {
 		if m.releaseNow(allocatedBytes()) {
 			debug.FreeOSMemory()
 		}
 	})
 }
 
-// memoryUse is what this process had allocated since its start, in bytes.
-type memoryUse struct {
+// use is what this process had allocated since its start, in bytes.
+type use struct {
 	checked  uint64 // at the last check
 	released uint64 // at the last release
 }
 
 // releaseNow reports whether to release memory, given the bytes allocated until now.
-func (m *memoryUse) releaseNow(allocated uint64) bool {
+func (m *use) releaseNow(allocated uint64) bool {
 	idle := allocated-m.checked <= idleAllocation
 	m.checked = allocated
 	if !idle || allocated-m.released < releaseMinimum {
