@@ -5,8 +5,9 @@
 // changes what it had before. What they do before they transfer (casync make, ostree commit; a capture) is not counted.
 // The peers' tools end before all is on the disk, so the time until that is printed too.
 //
-// Time runs from the moment at which the head has the version until the last server has it. Bytes are those that the
-// network interfaces of the servers sent and received, headers included. CPU time is that of both ends.
+// Time runs from the moment at which the head has the version until the last server has it. Bytes are those that head
+// and servers received, headers included; those that the head sent are printed, too, because servers also send to each
+// other. CPU time is that of both ends.
 //
 //	replicate -dim bin/dim -master /srv/master -dir /var/tmp/x
 //
@@ -29,6 +30,7 @@ type options struct {
 	dim, master, dir string
 	servers          int
 	megabytes        int
+	quick            bool
 }
 
 func main() {
@@ -38,6 +40,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where to work")
 	flag.IntVar(&o.servers, "servers", 4, "how many image servers")
 	flag.IntVar(&o.megabytes, "megabytes", 400, "size of the large file")
+	flag.BoolVar(&o.quick, "quick", false, "compare with rsync alone")
 	serve := flag.String("serve", "", "only serve this directory over HTTP, at the address that is the argument")
 	flag.Parse()
 	var err error
@@ -129,7 +132,10 @@ func run(o *options) error {
 	}
 	r := newRsync(n, o)
 	defer r.close()
-	tools := []tool{d, r, newCasync(n, o), newOstree(n, o)}
+	tools := []tool{d, r}
+	if !o.quick {
+		tools = append(tools, newCasync(n, o), newOstree(n, o))
+	}
 	web, err := n.start(n.head, os.Args[0], "-serve", o.dir, n.address(0)+":8000")
 	if err != nil {
 		return err
@@ -175,8 +181,8 @@ func compare(n *network, what string, tools []tool) {
 			fmt.Printf("  %-7s failed: %v\n", t.name(), err)
 			continue
 		}
-		fmt.Printf("  %-7s %8.3f s, on the disk after %8.3f s, %12d bytes, CPU %7.2f s\n", t.name(), r.took.Seconds(),
-			r.durable.Seconds(), r.bytes, r.cpu.Seconds())
+		fmt.Printf("  %-7s %8.3f s, on the disk after %8.3f s, %12d bytes, %12d from the head, CPU %7.2f s\n",
+			t.name(), r.took.Seconds(), r.durable.Seconds(), r.bytes, r.head, r.cpu.Seconds())
 		if i == 0 {
 			ours = r
 			continue
@@ -190,7 +196,8 @@ func compare(n *network, what string, tools []tool) {
 type result struct {
 	took, cpu time.Duration
 	durable   time.Duration // until the file system was synced; only dim and ostree do that themselves
-	bytes     uint64
+	bytes     uint64        // received by all
+	head      uint64        // sent by the head
 }
 
 func measure(n *network, t tool) (r result, err error) {
@@ -200,15 +207,15 @@ func measure(n *network, t tool) (r result, err error) {
 	if err := n.sync(); err != nil {
 		return r, err
 	}
-	before, err := n.bytes()
+	all, head, err := n.bytes()
 	if err != nil {
 		return r, err
 	}
 	if r.took, r.cpu, err = t.transfer(); err != nil {
 		return r, err
 	}
-	after, err := n.bytes()
-	r.bytes = after - before
+	r.bytes, r.head, err = n.bytes()
+	r.bytes, r.head = r.bytes-all, r.head-head
 	begin := time.Now()
 	err = errors.Join(err, n.sync())
 	r.durable = r.took + time.Since(begin)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,24 +89,31 @@ func (n *network) close() {
 // address returns the address of the head, 0, or of a server.
 func (n *network) address(i int) string { return fmt.Sprintf("10.88.0.%d", i+1) }
 
-// bytes returns how many bytes the servers have sent and received.
-func (n *network) bytes() (sum uint64, err error) {
+// bytes returns how many bytes head and servers have received together, and how many the head has sent.
+func (n *network) bytes() (all, head uint64, err error) {
+	all, head, err = counters(n.head, "br0")
 	for _, ns := range n.servers {
-		out, err := exec.Command("ip", "-n", ns, "-s", "-j", "link", "show", "eth0").Output()
-		if err != nil {
-			return 0, err
-		}
-		var links []struct {
-			Stats64 struct {
-				Rx, Tx struct{ Bytes uint64 }
-			} `json:"stats64"`
-		}
-		if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
-			return 0, fmt.Errorf("counters of %s: %v: %s", ns, err, out)
-		}
-		sum += links[0].Stats64.Rx.Bytes + links[0].Stats64.Tx.Bytes
+		received, _, cerr := counters(ns, "eth0")
+		all, err = all+received, errors.Join(err, cerr)
 	}
-	return sum, nil
+	return all, head, err
+}
+
+// counters returns how many bytes the programs of a namespace have received and sent over a link.
+func counters(ns, link string) (received, sent uint64, err error) {
+	out, err := exec.Command("ip", "-n", ns, "-s", "-j", "link", "show", link).Output()
+	if err != nil {
+		return 0, 0, err
+	}
+	var links []struct {
+		Stats64 struct {
+			Rx, Tx struct{ Bytes uint64 }
+		} `json:"stats64"`
+	}
+	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
+		return 0, 0, fmt.Errorf("counters of %s: %v: %s", ns, err, out)
+	}
+	return links[0].Stats64.Rx.Bytes, links[0].Stats64.Tx.Bytes, nil
 }
 
 func command(ns string, args ...string) *exec.Cmd {
