@@ -39,7 +39,7 @@ crash: deps-test ## hundreds of kill -9, power cuts and full disks, and whether 
 	DIM_CRASH_ROUNDS=300 DIM_CRASH_MUTANTS=1 go test -timeout 90m -count=1 -v ./e2e/crash
 
 hostile: ## hostile nodes and strangers attack a server for ten minutes, while 64 nodes work (root)
-	DIM_HOSTILE_TIME=10m go test -timeout 20m -count=1 -v -run UnderAttack ./e2e/hostile
+	DIM_HOSTILE_TIME=10m go test -timeout 30m -count=1 -v -run UnderAttack ./e2e/hostile
 
 demo: deps build ## two diskless machines run an unmodified Debian from one server (root)
 	go run ./cmd/lab demo

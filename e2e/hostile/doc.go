@@ -4,7 +4,8 @@
 //     of it.
 //
 //   - Nodes and strangers attack all services of a server process at the same time, while other nodes work
-//     (TestAServerUnderAttackServesItsNodes). The attack lasts some seconds, or DIM_HOSTILE_TIME:
+//     (TestAServerUnderAttackServesItsNodes). The attack lasts some seconds, or DIM_HOSTILE_TIME. Before and after it,
+//     the same attackers attack a server without nodes at work: that is the control.
 //
-//     DIM_HOSTILE_TIME=10m go test -count=1 -timeout 15m -v -run UnderAttack ./e2e/hostile
+//     DIM_HOSTILE_TIME=10m go test -count=1 -timeout 30m -v -run UnderAttack ./e2e/hostile
 package hostile
