@@ -128,7 +128,10 @@ func (a *app) rollout(cmd *cobra.Command, r control.RolloutRequest, wait bool) e
 				}
 			}
 		}
-		return &usageError{errors.New("rollout: --when is missing"), "--when now or --when boot"}
+		return &usageError{
+			errors.New("rollout: --when is missing"),
+			"--when now or --when boot; " + cmd.CommandPath() + " --help lists the commands",
+		}
 	}
 	ctx := cmd.Context()
 	if r.Nodes == "" && !r.DryRun {

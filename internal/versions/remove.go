@@ -32,11 +32,23 @@ func (reg *Registry) Remove(ctx context.Context, ref string, how control.RemoveR
 		}
 		if why := used[v.Ref()]; why != "" {
 			return nil, control.Errorf(control.Conflict, "remove %s: %s", v.Ref(), why).
-				WithHint("dim image show " + v.Ref().String() + " tells its tags and nodes")
+				WithHint(removable(s, v))
 		}
 		return []image.Ref{v.Ref()}, nil
 	}
 	return reg.remove(ctx, pick, how)
+}
+
+// removable tells how a version that is in use can become one that is not.
+func removable(s coord.State, v image.Version) string {
+	im := s.Images[v.Image]
+	if current, ok := im.Followed(); ok && current.Number == v.Number {
+		return fmt.Sprintf("move the nodes to another version first: dim rollout '@*' %s@NUMBER --when now", v.Image)
+	}
+	if now, ok := im.Version(v.Number); ok && len(now.Tags) > 0 {
+		return fmt.Sprintf("dim image tag --delete %s@%s", v.Image, now.Tags[0])
+	}
+	return "dim image show " + v.Ref().String() + " tells its nodes"
 }
 
 // Prune removes old versions that are not in use; control.VersionsBackend has the details.

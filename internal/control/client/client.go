@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"syscall"
 	"time"
 
@@ -74,6 +75,12 @@ func (c *Client) unreachable(err error) error {
 		return control.Errorf(control.Unavailable, "server %s does not answer: %v", c.other, cause(err))
 	case errors.Is(err, context.DeadlineExceeded):
 		return err
+	case c.data == "":
+		return control.Errorf(control.Invalid, "the name of the data directory is empty").
+			WithHint("name it with --data, or in DIM_DATA")
+	case errors.Is(err, fs.ErrNotExist) && missing(c.data):
+		return control.Errorf(control.Unavailable, "no data directory %s", c.data).
+			WithHint("name another one with --data, or make it with dim init")
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return control.Errorf(control.Unavailable, "no daemon runs on %s", c.data).
 			WithHint("start one with dim serve, or name its directory with --data")
@@ -82,6 +89,11 @@ func (c *Client) unreachable(err error) error {
 			WithHint("run as root; members of the group dim may read the status and the listings")
 	}
 	return fmt.Errorf("talk to the daemon on %s: %w", c.data, err)
+}
+
+func missing(dir string) bool {
+	_, err := os.Stat(dir)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // cause returns why a call failed, without its method and URL.
