@@ -26,7 +26,7 @@ in their verdicts. The next rollout has a verdict of its own.
 
 With --dry-run it lists what would be confirmed: what to do on the nodes before.`,
 		Example: `  dim node confirm n01 --dry-run
-  ssh n01 'systemctl daemon-reload && systemctl restart cron' && dim node confirm n01
+  ssh n01 systemctl reload dbus && dim node confirm n01
   dim node confirm 'n[01-64]'`,
 		Args: operands(1, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
