@@ -167,3 +167,30 @@ func TestOption93IsReadAsFirmwareSendsIt(t *testing.T) {
 		}
 	}
 }
+
+func TestAClientOnInfiniBandIsKnownByTheGUIDOfItsPort(t *testing.T) {
+	over := func(m *layers.DHCPv4) { m.HardwareType, m.HardwareLen, m.Flags, m.ClientHWAddr = 32, 0, 0x8000, nil }
+	guid := "\x00\x02\xc9\x03\x00\x4d\x00\x01"
+	// The identifiers are that of Mellanox's firmware, and RFC 4361's with a DUID of the 20 bytes of the address.
+	for _, id := range []string{
+		"\xff\x00\x00\x00\x00\x00\x02\x00\x00\x02\xc9\x00" + guid,
+		"\xff\x4d\x00\x01\x00\x00\x03\x00\x20\x80\x00\x02\x08\xfe\x80\x00\x00\x00\x00\x00\x00" + guid,
+	} {
+		s := newServer()
+		m := message(t, typeDiscover, over, option(61, []byte(id)))
+		if _, _, ok := s.handle(m, arrival{}); ok || len(s.Machines.List()) != 1 ||
+			string(s.Machines.List()[0].MAC) != guid {
+			t.Errorf("answered: %v, listed: %+v", ok, s.Machines.List())
+		}
+		s.Answer = func(r *Request) (Lease, error) { return lease(), nil }
+		out, to, ok := s.handle(m, arrival{})
+		if !ok || to.addr.String() != "255.255.255.255:68" {
+			t.Fatalf("answered: %v, to %v", ok, to.addr)
+		}
+		answer, options := decode(t, out)
+		if answer.HardwareType != 32 || answer.HardwareLen != 0 || answer.Flags != 0x8000 || options[61] != id ||
+			!answer.YourClientIP.Equal(mine.AsSlice()) {
+			t.Errorf("%+v % x", answer, options)
+		}
+	}
+}

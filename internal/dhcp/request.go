@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -32,7 +33,7 @@ type Arch uint16
 
 // Request is a message of a client. Addresses that it does not hold are zero.
 type Request struct {
-	MAC       net.HardwareAddr // six bytes, Ethernet
+	MAC       net.HardwareAddr // six bytes; of InfiniBand the eight bytes of the port's GUID
 	Client    netip.Addr       // ciaddr: the address that the client has
 	Wanted    netip.Addr       // option 50: the address that it asks for
 	Server    netip.Addr       // option 54: the server that it asks; zero: all
@@ -107,7 +108,8 @@ type arrival struct {
 	bootPort bool           // on bootPort, not on serverPort
 }
 
-// parse decodes a message of a client. Messages that are neither DHCP nor BOOTP over Ethernet are errors.
+// parse decodes a message of a client. Messages that are neither DHCP nor BOOTP are errors, and so are those of other
+// hardware than Ethernet and InfiniBand.
 func parse(b []byte, from arrival) (*Request, error) {
 	p, err := dhcpv4.FromBytes(withOptions(b))
 	if err != nil {
@@ -116,11 +118,12 @@ func parse(b []byte, from arrival) (*Request, error) {
 	if p.OpCode != dhcpv4.OpcodeBootRequest {
 		return nil, fmt.Errorf("parse dhcp message: operation %d", p.OpCode)
 	}
-	if p.HWType != iana.HWTypeEthernet || len(p.ClientHWAddr) != 6 {
-		return nil, fmt.Errorf("parse dhcp message: hardware type %d with an address of %d bytes is not Ethernet",
-			p.HWType, len(p.ClientHWAddr))
+	mac, err := hardwareAddress(p)
+	if err != nil {
+		return nil, err
 	}
 	r := newRequest(p, from)
+	r.MAC = mac
 	_, typed := p.Options[uint8(dhcpv4.OptionDHCPMessageType)]
 	r.BOOTP = !typed
 	switch r.kind {
@@ -131,6 +134,24 @@ func parse(b []byte, from arrival) (*Request, error) {
 		return r, nil
 	}
 	return nil, fmt.Errorf("parse dhcp message: clients do not send type %d", r.kind)
+}
+
+// hardwareAddress returns the hardware address of a client. The one of InfiniBand has 20 bytes, which do not fit into
+// the message. Its last eight are the GUID of the port, and they are also the last of the client identifier, which such
+// a client must send (RFC 4390 section 2.1, RFC 4361 section 6.1).
+func hardwareAddress(p *dhcpv4.DHCPv4) (net.HardwareAddr, error) {
+	const identifier, guid = uint8(dhcpv4.OptionClientIdentifier), 8
+	id := p.Options[identifier]
+	switch {
+	case p.HWType == iana.HWTypeEthernet && len(p.ClientHWAddr) == 6:
+		return slices.Clone(p.ClientHWAddr), nil
+	case p.HWType == iana.HWTypeInfiniband && len(id) > guid && id[0] == 255:
+		return net.HardwareAddr(id[len(id)-guid:]), nil
+	case p.HWType == iana.HWTypeInfiniband:
+		return nil, errors.New("parse dhcp message: a client on InfiniBand sends no identifier by RFC 4390")
+	}
+	return nil, fmt.Errorf("parse dhcp message: hardware type %d with an address of %d bytes is neither Ethernet nor "+
+		"InfiniBand", p.HWType, len(p.ClientHWAddr))
 }
 
 // withOptions returns a message with options: BOOTP as it was first defined (RFC 951) has none, and some firmware
@@ -149,7 +170,6 @@ func withOptions(b []byte) []byte {
 func newRequest(p *dhcpv4.DHCPv4, from arrival) *Request {
 	r := &Request{
 		kind:         messageType(p.MessageType()),
-		MAC:          slices.Clone(p.ClientHWAddr),
 		Client:       addr(p.ClientIPAddr),
 		Wanted:       addr(p.RequestedIPAddress()),
 		Server:       addr(p.ServerIdentifier()),

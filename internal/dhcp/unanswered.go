@@ -20,7 +20,7 @@ type Stats struct {
 	Received, Answered uint64
 
 	Port      uint64 // from a source port that any user may use
-	Malformed uint64 // no DHCP or BOOTP message of an Ethernet client
+	Malformed uint64 // no DHCP or BOOTP message of a client on Ethernet or InfiniBand
 	Interface uint64 // on an interface that has none of the server's addresses
 	Unknown   uint64 // Answer returned an error
 	Other     uint64 // for another server
