@@ -181,3 +181,23 @@ func TestAnotherDHCPServerIsAProblem(t *testing.T) {
 		t.Errorf("a server that gives the addresses is a problem: %s", text)
 	}
 }
+
+// perfdhcp is ISC's load generator: it asks as a relay, and judges the answers itself.
+func TestPerfDHCPGetsAnAnswerToEachMessage(t *testing.T) {
+	testkit.NeedProgram(t, "perfdhcp")
+	if !inNetwork(t) {
+		return
+	}
+	s := newNetworkSite(t)
+	s.describe("", `dhcp="off" `, "", "127.0.0.0/8", "10.77.0.0/16", `from="1" to="4"`, `from="1" to="100"`,
+		"{node:02}", "{node:04}", "127.0.0.{10+node}", "10.77.1.{node}", "52:54:00:4d:00:{node:02x}",
+		"52:54:00:4e:00:{node-1:02x}")
+	s.start()
+	far := machineAt(t, "load", "addr add 10.77.0.253/16 dev cli")
+	args := strings.Fields("netns exec " + far + " perfdhcp -4 -l cli -b mac=52:54:00:4e:00:00 -R 100 -r 50 -n 100 " +
+		"-d 20 -W 1000000 10.77.0.1")
+	out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput()
+	if err != nil || strings.Count(string(out), "drops: 0\n") != 2 {
+		t.Errorf("perfdhcp: %v\n%s", err, out)
+	}
+}
