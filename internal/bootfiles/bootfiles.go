@@ -29,16 +29,15 @@ import (
 	"dim/internal/durable"
 	"dim/internal/image"
 	"dim/internal/initramfs"
-	"dim/internal/store"
 	"dim/internal/versionfs"
 )
 
 // Options of a Builder. All are needed.
 type Options struct {
-	Dir     string // of the kept initramfs files; made when it is not there
-	InitDir string // where the dim-init programs are
-	Store   *store.Store
-	Reader  confine.Program // reads versions; it must run Task
+	Dir     string           // of the kept initramfs files; made when it is not there
+	InitDir string           // where the dim-init programs are
+	Store   versionfs.Source // may have to wait for what it opens
+	Reader  confine.Program  // reads versions; it must run Task
 	Log     *slog.Logger
 }
 

@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"context"
 	"net/http"
+	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/holdings"
@@ -17,10 +19,22 @@ type content struct {
 	keeper  *holdings.Keeper
 }
 
-func (d *daemon) assembleContent() {
+const (
+	// readWait is for how long a READ of a node waits for a file that has not arrived.
+	readWait = 2 * time.Second
+	// bootWait is for how long the kernel and the files for the initramfs are waited for.
+	bootWait = time.Minute
+)
+
+func (d *daemon) assemblePuller() {
 	d.content.puller = replicate.New(replicate.Options{
 		Store: d.store, Name: string(d.server), Named: d.source, Rate: d.pullRate, Log: d.Log,
+		Early:  func(v image.Version) bool { return d.serving.Waits(v) },
+		Listed: func(ctx context.Context) { d.serving.Reconcile(ctx) },
 	})
+}
+
+func (d *daemon) assembleContent() {
 	d.content.handler = replicate.NewHandler(replicate.HandlerOptions{
 		Store: d.store, Puller: d.content.puller, Log: d.Log, Getters: d.getters,
 		Holders: func(digest image.Digest) (names []string) {

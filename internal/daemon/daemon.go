@@ -290,14 +290,15 @@ func (d *daemon) openParts(l layout) (err error) {
 	if d.store, err = store.Open(l.store(), store.Options{Reserve: minFree}); err != nil {
 		return err
 	}
+	d.assemblePuller()
 	files := func(root image.Entry) readfs.FS { return versionfs.New(d.store, root) }
 	d.compare = compare.New(d.store.Tree, files, d.Reader, d.Log)
 	if d.files.clock, err = steadyclock.Open(l.clock()); err != nil {
 		d.Log.Warn("the last known time is lost", "error", err)
 	}
 	o := replica.Options{
-		Dir: l.replicas(), Source: d.store, Compare: d.compare.Changes, Expiry: d.files.clock.Now,
-		Reserve: minFree, Log: d.Log,
+		Dir: l.replicas(), Source: d.content.puller.Content(0), Compare: d.compare.Changes, Expiry: d.files.clock.Now,
+		Reserve: minFree, Log: d.Log, Await: d.content.puller.Content(readWait).OpenBlob,
 	}
 	if d.set, err = replica.Open(o); err != nil {
 		return err
@@ -324,12 +325,13 @@ func (d *daemon) assemble() {
 		Server: d.server, Declared: d.follow, Store: d.store, Set: d.set, Liveness: d.liveness, Push: d.push,
 		Class: d.roots.classes.Of, Closed: d.others.disk.Disk.Old, Packages: d.roots.packages,
 		Problems: &d.problems, Log: d.Log,
+		Content: d.content.puller.Content(0), Partial: d.content.puller.Partial,
 	})
 	d.roots.nfs = nfs.New(d.serving, nfs.Options{Log: d.Log})
 	// The admission controller bounds the connections.
 	d.roots.rpc = oncrpc.NewServer(oncrpc.Options{Conns: math.MaxInt, Log: d.Log}, d.roots.nfs.Programs()...)
 	d.bootfiles = bootfiles.New(bootfiles.Options{
-		Dir: l.boot(), InitDir: d.InitDir, Store: d.store, Reader: d.Reader, Log: d.Log,
+		Dir: l.boot(), InitDir: d.InitDir, Store: d.content.puller.Content(bootWait), Reader: d.Reader, Log: d.Log,
 	})
 	d.assembleContent()
 	d.others.reporter = reporting.New(reporting.Options{
@@ -347,7 +349,7 @@ func (d *daemon) assemble() {
 func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	registry := versions.New(versions.Options{
 		Server: d.server, Store: d.store, Follow: d.follow, Replicas: d.set, Removed: d.serving.Drop, Log: d.Log,
-		Used: d.inUse,
+		Used: d.inUse, Arriving: d.content.keeper.Roots,
 	})
 	storms := loadtest.New(loadtest.Options{
 		Server: d.server, Dir: layout(d.Data).loadtest(), Prefix: serving.LentPrefix, Store: d.store, Roots: d.serving,

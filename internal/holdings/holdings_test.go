@@ -1,6 +1,7 @@
 package holdings
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -263,5 +265,47 @@ func TestAVersionThatDoesNotComeIsAProblem(t *testing.T) {
 	}
 	if _, err := s.mine.Resolve(image.Ref{Image: "compute", Number: 1}); !errors.Is(err, store.ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// TestAPruneKeepsWhatHasArrived removes objects while a version is half here. What has arrived does not come again.
+func TestAPruneKeepsWhatHasArrived(t *testing.T) {
+	var fail, served atomic.Bool
+	s := newSite(t, "is1", func(honest http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/file") && fail.Load() {
+				http.Error(w, "no", http.StatusInternalServerError)
+				return
+			}
+			served.CompareAndSwap(false, strings.HasSuffix(r.URL.Path, "/blobs"))
+			honest.ServeHTTP(w, r)
+		})
+	})
+	b := testkit.Value(s.head.Begin())(t)
+	small, large := []byte("a small file"), bytes.Repeat([]byte("large"), 1<<20)
+	file := func(name string, content []byte) image.Entry {
+		d := testkit.Value(b.PutBytes(content))(t)
+		return image.Entry{Name: name, Type: image.Regular, Nlink: 1, Digest: d, Size: uint64(len(content))}
+	}
+	tree := testkit.Value(b.PutTree(image.Tree{file("a", small), file("b", large)}))(t)
+	root := testkit.Value(b.PutRoot(image.Entry{Type: image.Directory, Mode: 0o755, Digest: tree}))(t)
+	testkit.Must(t, b.Commit(t.Context()))
+	v := testkit.Value(s.head.AddVersion(image.Version{Image: "compute", Number: 1, Digest: root}))(t)
+	s.edit(func(now *coord.State) {
+		now.Images["compute"] = &coord.Image{Last: 1, Current: 1, Versions: []image.Version{v}}
+	})
+	fail.Store(true)
+	if err := s.keeper.bring(t.Context()); err == nil {
+		t.Fatal("the version came")
+	}
+	if !s.mine.HasBlob(image.Sum(small)) || !served.Swap(false) {
+		t.Fatal("no part of the version came")
+	}
+	testkit.Value(s.mine.Sweep(t.Context(), s.keeper.roots()))(t)
+	fail.Store(false)
+	s.settle()
+	s.wantHeld("after another try", "compute@1")
+	if served.Load() {
+		t.Error("the small file came again")
 	}
 }

@@ -22,6 +22,7 @@ func (k *Keeper) removeUnneeded(ctx context.Context) error {
 	if err != nil || removed == 0 {
 		return err
 	}
+	k.Puller.ForgetPartial() // all that is wanted is whole
 	g, err := k.Store.Sweep(ctx, k.roots())
 	if _, locked := errors.AsType[*store.LockedError](err); locked {
 		return nil // what is left goes with the next one
@@ -30,6 +31,16 @@ func (k *Keeper) removeUnneeded(ctx context.Context) error {
 		k.Log.Info("objects removed", "objects", g.Objects, "bytes", g.Bytes)
 	}
 	return err
+}
+
+// Roots returns the digests of the versions that are wanted and not whole yet.
+func (k *Keeper) Roots() (list []image.Digest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, w := range k.missing {
+		list = append(list, w.version.Digest)
+	}
+	return list
 }
 
 // removeVersions removes the records of versions that are not needed. No replica can move to one meanwhile, because no
@@ -93,9 +104,9 @@ func (k *Keeper) needed(now *follow.Declared) map[image.Digest]bool {
 	return keep
 }
 
-// roots returns the roots of the versions that replicas here need, or that other servers fetch.
+// roots returns the roots of the versions that replicas here need, that other servers fetch, or that are arriving.
 func (k *Keeper) roots() []image.Digest {
-	list := k.Asked()
+	list := append(k.Asked(), k.Roots()...)
 	now := k.Declared.Now()
 	pinned, _ := k.Replicas.Pinned(func(node string) bool {
 		_, ok := now.Cluster.Node(cluster.NodeName(node))

@@ -31,6 +31,7 @@ const (
 	errNotSupp     status = 10004
 	errTooSmall    status = 10005
 	errBadType     status = 10007
+	errJukebox     status = 10008
 )
 
 // statusOf turns an error into an nfsstat3. No other function does.
@@ -75,6 +76,8 @@ func statusOf(err error) status {
 		return errBadHandle
 	case vfs.EAGAIN:
 		return errNotSync
+	case vfs.ELATER:
+		return errJukebox
 	case vfs.EOPNOTSUPP:
 		return errNotSupp
 	}

@@ -2,6 +2,8 @@ package replica
 
 import (
 	"encoding/binary"
+	"errors"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -128,9 +130,20 @@ func (r *Replica) openFile(o *object, how int) (int, error) {
 }
 
 // blob returns the open blob d.
-func (s *Set) blob(d *image.Digest) (*fds.File, error) {
+func (s *Set) blob(d *image.Digest) (*fds.File, error) { return s.blobFrom(d, s.source.OpenBlob) }
+
+// awaitBlob is blob for a reader that holds no lock: it waits for a blob that is on its way.
+func (s *Set) awaitBlob(d *image.Digest) (*fds.File, error) {
+	f, err := s.blob(d)
+	if s.await == nil || !errors.Is(err, vfs.ELATER) {
+		return f, err
+	}
+	return s.blobFrom(d, s.await)
+}
+
+func (s *Set) blobFrom(d *image.Digest, open func(image.Digest) (*os.File, error)) (*fds.File, error) {
 	return s.files.Get(fds.Key{Kind: keyBlob, ID: *d}, func() (int, error) {
-		f, err := s.source.OpenBlob(*d)
+		f, err := open(*d)
 		if err != nil {
 			return -1, err
 		}

@@ -192,7 +192,7 @@ func (r *Replica) body(c *vfs.Cred, h vfs.Handle) (b body, err error) {
 	}
 	r.mu.RUnlock()
 	if err == nil && digest != nil && b.bytes == nil && b.size > 0 {
-		b.file, err = r.set.blob(digest)
+		b.file, err = r.set.awaitBlob(digest)
 	}
 	return b, err
 }

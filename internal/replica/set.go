@@ -50,8 +50,11 @@ type comparison = func(ctx context.Context, from, to *image.Version) ([]treediff
 
 // Options of a Set. Dir and Source are needed.
 type Options struct {
-	Dir        string // where the layers are; made if it does not exist
-	Source     Source
+	Dir    string // where the layers are; made if it does not exist
+	Source Source
+	// Await opens a blob that Source answers with vfs.ELATER, for a reader that may wait. No lock is held meanwhile.
+	// Nil: readers do not wait either.
+	Await      func(image.Digest) (*os.File, error)
 	Compare    comparison // nil: the trees of Source are compared
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -89,6 +92,7 @@ type Set struct {
 	path     string
 	root     layer.Dir // open directory; -1 when there is none
 	source   Source
+	await    func(image.Digest) (*os.File, error) // nil: readers do not wait
 	compare  comparison
 	log      *slog.Logger
 	now      func() time.Time
@@ -178,7 +182,8 @@ func (s *Set) failAt(point string) error {
 
 func newSet(o Options) *Set {
 	s := &Set{
-		root: -1, source: o.Source, log: o.Log, now: o.Now, fault: o.Fault, least: o.Durability, retain: retainFor(&o),
+		root: -1, source: o.Source, await: o.Await,
+		log: o.Log, now: o.Now, fault: o.Fault, least: o.Durability, retain: retainFor(&o),
 		replicas: make(map[Tree]*Replica), compared: make(map[[2]image.Digest]*changes),
 		historyLoaded: make(map[*step]loadedHistory), files: fds.New(openFiles(o.OpenFiles)),
 	}

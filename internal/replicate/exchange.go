@@ -189,11 +189,15 @@ func (p *Puller) expect(version image.Digest, blobs []image.Digest) (e expectati
 	return e
 }
 
-// here notes that a blob has arrived in a batch.
-func (p *pull) here(n *need, b *store.Batch) {
+// here notes that a blob has arrived in a batch. It returns false if it had arrived before.
+func (p *pull) here(n *need, b *store.Batch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if n.batch != nil {
+		return false
+	}
 	n.batch = b
+	return true
 }
 
 // tell wakes those who wait for blobs.

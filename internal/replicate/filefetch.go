@@ -23,7 +23,7 @@ func (p *pull) largeJob(ctx context.Context, s *peer, j *job) (rest *job, err er
 			return j, &localError{err}
 		}
 	}
-	err = p.put(ctx, func(b *store.Batch) error {
+	err = p.put(ctx, j, func(b *store.Batch) error {
 		err := b.PutExpected(ctx, store.Content{Digest: n.digest, Size: n.size, Data: extents(n.sparse)}, f)
 		if err == nil {
 			p.here(n, b)

@@ -26,12 +26,13 @@ const (
 
 // job is what is asked for in one request: one large file, or small blobs.
 type job struct {
-	needs []*need
-	large bool
-	owner *peer          // a partial source that is to be asked; nil: one with the whole version is
-	alone bool           // one source has to deliver all of a file, so that a wrong one can be told
-	plain bool           // a file is not to come as a difference
-	not   map[*peer]bool // sources that do not have it
+	needs  []*need
+	large  bool
+	owner  *peer          // a partial source that is to be asked; nil: one with the whole version is
+	urgent bool           // somebody waits for it: it is brought by its own worker, and is in the store at once
+	alone  bool           // one source has to deliver all of a file, so that a wrong one can be told
+	plain  bool           // a file is not to come as a difference
+	not    map[*peer]bool // sources that do not have it
 }
 
 // begin makes the jobs.
@@ -94,9 +95,9 @@ func (m *jobMaker) add(x *need) *job {
 }
 
 // work works on jobs with one source until none is left that it may do.
-func (p *pull) work(ctx context.Context, s *peer) {
+func (p *pull) work(ctx context.Context, s *peer, urgent urgency) {
 	for {
-		j := p.take(s)
+		j := p.take(s, urgent)
 		if j == nil {
 			return
 		}
@@ -117,17 +118,30 @@ func (p *pull) work(ctx context.Context, s *peer) {
 	}
 }
 
+// urgency is which jobs a worker takes.
+type urgency bool
+
+const (
+	anyJob     urgency = false
+	urgentOnly urgency = true
+)
+
 // take returns a job for a source; nil if none will come.
-func (p *pull) take(s *peer) *job {
+func (p *pull) take(s *peer, urgent urgency) *job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
 		if p.err != nil || s.out || len(p.jobs) == 0 && p.working == 0 {
 			return nil
 		}
-		if i := slices.IndexFunc(p.jobs, func(j *job) bool { return p.may(s, j) }); i >= 0 {
+		fits := func(j *job) bool { return p.may(s, j) && (urgent == anyJob || j.urgent) }
+		if i := slices.IndexFunc(p.jobs, fits); i >= 0 {
 			j := p.jobs[i]
 			p.jobs = slices.Delete(p.jobs, i, i+1)
+			if j.trim(); len(j.needs) == 0 {
+				p.changed.Broadcast() // it may have been the last one
+				continue
+			}
 			p.working++
 			return j
 		}
@@ -214,7 +228,7 @@ func (p *pull) got(files int, n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.left.files -= files
-	p.left.bytes = uint64(int64(p.left.bytes) - n)
+	p.left.bytes = uint64(max(0, int64(p.left.bytes)-n)) // what was urgent may come twice
 }
 
 // localError is an error of this server's store or disk: no source is at fault.
@@ -241,8 +255,16 @@ func (p *pull) newBatch() (*sharedBatch, error) {
 	return &sharedBatch{Batch: b}, nil
 }
 
-// put lets add put blobs into the batch that all jobs share, and commits that when it is full.
-func (p *pull) put(ctx context.Context, add func(b *store.Batch) error) error {
+// put lets add put the blobs of a job into the batch that all jobs share, and commits that when it is full. An urgent
+// job has a batch of its own, which is committed at once.
+func (p *pull) put(ctx context.Context, j *job, add func(b *store.Batch) error) error {
+	if j.urgent {
+		b, err := p.newBatch()
+		if err != nil {
+			return err
+		}
+		return errors.Join(add(b.Batch), p.commit(ctx, b))
+	}
 	b, err := p.use()
 	if err != nil {
 		return err

@@ -22,23 +22,31 @@ type Options struct {
 	Name  string                           // of this server
 	Named func(name string) (Source, bool) // the server with a name, if this server may ask it; nil: none is asked
 	Rate  func() uint64                    // bytes a second that may be received now; 0: any. nil: any
-	Log   *slog.Logger
+	// Early reports whether a version is to be served while it arrives: see Content. Listed is called when it can be.
+	// Nil: no version is.
+	Early  func(image.Version) bool
+	Listed func(context.Context)
+	Log    *slog.Logger
 }
 
 // Puller brings versions into a store.
 type Puller struct {
-	store  *store.Store
-	name   string
-	named  func(string) (Source, bool)
-	log    *slog.Logger
-	limit  limiter
-	ledger *ledger
-	packed *sharedAnswers // packed answers that have arrived and that other servers may ask for
+	store   *store.Store
+	name    string
+	named   func(string) (Source, bool)
+	log     *slog.Logger
+	limit   limiter
+	ledger  *ledger
+	early   func(image.Version) bool
+	listed  func(context.Context)
+	waiting chan struct{}  // an element for each call that waits for a blob
+	packed  *sharedAnswers // packed answers that have arrived and that other servers may ask for
 
 	pulling sync.Mutex // held by Pull
 
-	mu  sync.Mutex
-	now *pull // nil: none
+	mu      sync.Mutex
+	now     *pull                  // nil: none
+	partial map[image.Digest]*pull // the last pull of each version that is served while it arrives
 }
 
 // New returns a Puller.
@@ -46,7 +54,11 @@ func New(o Options) *Puller {
 	if o.Rate == nil {
 		o.Rate = func() uint64 { return 0 }
 	}
+	if o.Early == nil {
+		o.Early, o.Listed = func(image.Version) bool { return false }, func(context.Context) {}
+	}
 	return &Puller{
+		early: o.Early, listed: o.Listed, partial: map[image.Digest]*pull{}, waiting: make(chan struct{}, maxWaiting),
 		store: o.Store, name: o.Name, named: o.Named, log: o.Log, limit: limiter{rate: o.Rate}, ledger: newLedger(),
 		packed: new(sharedAnswers),
 	}
@@ -99,9 +111,17 @@ func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) er
 	if err := q.run(ctx); err != nil {
 		return fmt.Errorf("pull %s: %w", v.Ref(), err)
 	}
+	p.whole(v)
 	p.log.Info("version pulled", "version", v.Ref().String(), "count", q.all.files, "bytes", q.all.bytes,
 		"took", time.Since(q.started))
 	return nil
+}
+
+// whole notes that the store has a version.
+func (p *Puller) whole(v image.Version) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.partial, v.Digest)
 }
 
 func (p *Puller) show(q *pull) {
@@ -117,7 +137,9 @@ type need struct {
 	sparse bool
 	before image.Digest // the blob that its path has in an earlier version; zero: none
 
-	batch *store.Batch // that it has arrived in; nil: it has not. Guarded by pull.mu
+	// Guarded by pull.mu:
+	batch  *store.Batch // that it has arrived in; nil: it has not
+	urgent bool         // there is an urgent job for it
 }
 
 type amount struct {
@@ -306,18 +328,33 @@ func (p *pull) transfer(ctx context.Context) error {
 	var g errgroup.Group
 	for _, s := range p.peers {
 		for range streams {
-			g.Go(func() error { p.work(ctx, s); return nil })
+			g.Go(func() error { p.work(ctx, s, anyJob); return nil })
+		}
+		if !s.partial {
+			g.Go(func() error { p.work(ctx, s, urgentOnly); return nil })
 		}
 	}
+	early, end := context.WithCancel(ctx)
+	var serving errgroup.Group
+	serving.Go(func() error { return p.serveEarly(early) })
 	_ = g.Wait()
+	end()
+	if err := serving.Wait(); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+		p.fail(err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
 }
 
-// keep stores what has arrived of a pull that has failed.
+// keep stores what has arrived of a pull that has failed, with the trees: they tell a removal of objects what belongs
+// to the version.
 func (p *pull) keep(ctx context.Context) error {
-	return p.commit(context.WithoutCancel(ctx), p.swap(nil))
+	err := p.commit(context.WithoutCancel(ctx), p.swap(nil))
+	if err != nil {
+		return err
+	}
+	return p.storeTrees(context.WithoutCancel(ctx))
 }
 
 // finish stores the trees, then the version.
@@ -329,21 +366,12 @@ func (p *pull) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	err := func() error {
-		for _, t := range p.trees {
-			if _, err := b.PutTree(t); err != nil {
-				return err
-			}
-		}
-		_, err := b.PutRoot(*p.root)
-		return err
-	}()
-	if err != nil {
+	if err := p.putTrees(b.Batch); err != nil {
 		return errors.Join(err, b.Abort())
 	}
 	if err := p.commit(ctx, b); err != nil {
 		return err
 	}
-	_, err = p.o.store.AddVersion(p.v)
+	_, err := p.o.store.AddVersion(p.v)
 	return err
 }

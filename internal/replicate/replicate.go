@@ -18,7 +18,8 @@
 //
 // A name is a digest, so a source cannot deliver anything but what was asked for. What does not have the digest that it
 // was asked for is not stored. The trees of a version are stored after all its blobs, and the version itself last: the
-// store never has a version of which something is missing.
+// store never has a version of which something is missing. If a version is to be served while it arrives, its trees
+// are stored first, and a blob that somebody opens comes before all others: see demand.go.
 //
 // # Interruptions
 //

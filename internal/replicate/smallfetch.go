@@ -10,7 +10,7 @@ import (
 // smallJob asks a source for small blobs. It returns those that are left, with the error if they are for that.
 func (p *pull) smallJob(ctx context.Context, s *peer, j *job) (rest *job, err error) {
 	rest = j
-	err = p.put(ctx, func(b *store.Batch) (err error) {
+	err = p.put(ctx, j, func(b *store.Batch) (err error) {
 		rest, err = p.smallBlobs(ctx, s, j, b)
 		return err
 	})
@@ -41,8 +41,9 @@ func (p *pull) smallBlobs(ctx context.Context, s *peer, j *job, b *store.Batch) 
 		if err != nil {
 			return &job{needs: append(absent, j.needs[i:]...), not: j.not}, a.cause(err)
 		}
-		p.here(n, b)
-		p.got(1, int64(n.size))
+		if p.here(n, b) {
+			p.got(1, int64(n.size))
+		}
 	}
 	err = a.cause(a.finish())
 	if len(absent) == 0 {

@@ -39,7 +39,7 @@ func (s *Server) place(p *plan, n *cluster.Node, v image.Version) (placement, er
 	if old != nil && old.from == from {
 		return placement{}, nil // a state that changed elsewhere costs nothing here
 	}
-	if err := p.inStore(s, v); err != nil {
+	if err := p.inStore(s, v); err != nil && !s.Partial(v) {
 		return placement{}, fmt.Errorf("serve %s: %w", n.Name, err)
 	}
 	spec, err := s.spec(p, n, n.Image, v)
@@ -213,7 +213,7 @@ func (p *plan) files(s *Server, n *cluster.Node, im *cluster.Image, v image.Vers
 		if in := p.now.State.Description; in != nil && in.Digest == p.now.Digest {
 			stamp.Sec = in.Applied.Unix()
 		}
-		if base, err = nodefile.Prepare(p.now.Cluster, im, versionfs.New(s.Store, v.Root), stamp); err != nil {
+		if base, err = nodefile.Prepare(p.now.Cluster, im, versionfs.New(s.Content, v.Root), stamp); err != nil {
 			return replica.NodeFiles{}, err
 		}
 		p.bases[key] = base

@@ -322,6 +322,32 @@ func TestAServerThatIsClosedServesNoNodes(t *testing.T) {
 	}
 }
 
+// TestAVersionThatArrivesIsShownIfThereIsNoOther has a first version that is not whole, and then a second one.
+func TestAVersionThatArrivesIsShownIfThereIsNoOther(t *testing.T) {
+	s := newSite(t, described(""))
+	first, second := s.compute[0], s.compute[1]
+	testkit.Must(t, s.Store.RemoveVersion(first.Ref()), s.Store.RemoveVersion(second.Ref()),
+		s.Store.RemoveVersion(s.compute[2].Ref()))
+	s.declare(1, nil)
+	s.reconcile()
+	if _, ok := s.Shows("n01"); ok || !s.Waits(first) || s.Waits(second) {
+		t.Errorf("n01 has a root: %v; a node waits for version 1: %v, for 2: %v", ok, s.Waits(first), s.Waits(second))
+	}
+	s.partial = map[image.Digest]bool{first.Digest: true}
+	s.reconcile()
+	if s.shows("n01") != 1 || s.Waits(first) {
+		t.Errorf("n01 shows %d, and a node waits: %v", s.shows("n01"), s.Waits(first))
+	}
+	s.partial = nil
+	testkit.Value(s.Store.AddVersion(first))(t)
+	s.declare(2, nil)
+	s.partial = map[image.Digest]bool{second.Digest: true}
+	s.reconcile()
+	if s.shows("n01") != 1 || s.Waits(second) {
+		t.Errorf("n01 shows %d before all of version 2 is here, and a node waits: %v", s.shows("n01"), s.Waits(second))
+	}
+}
+
 func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	s := newSite(t, described(""))
 	s.declare(1, nil)

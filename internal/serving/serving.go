@@ -11,6 +11,9 @@
 // it was given (Begin pins it) until it runs; a replica whose node has a mount in the way of the switch stays until the
 // mount is gone. What could not be done is a problem, and Run tries it again.
 //
+// A version is shown when the store has all of it. If there is no other version that a node could show, it shows one
+// whose trees are here while its content arrives.
+//
 // # Concurrency
 //
 // All methods may be called from any number of goroutines. Decisions are serialized by Declared.Stable: no state is
@@ -51,6 +54,7 @@ import (
 	"dim/internal/push"
 	"dim/internal/replica"
 	"dim/internal/store"
+	"dim/internal/versionfs"
 )
 
 // Declared is the declared state. follow.Follower implements it.
@@ -76,6 +80,8 @@ type Options struct {
 	Server   cluster.ServerName // this server
 	Declared Declared
 	Store    *store.Store
+	Content  versionfs.Source         // the store, and what has arrived of versions that are not whole
+	Partial  func(image.Version) bool // whether a version can be served that is not whole
 	Set      *replica.Set
 	Liveness *liveness.Tracker
 	Push     Push
@@ -218,6 +224,21 @@ func (s *Server) Boots(n *cluster.Node) (image.Version, error) {
 // a layer of its own.
 func (s *Server) Serves(n *cluster.Node) bool {
 	return !s.Closed() && s.Declared.Now().Serves(s.Server, n)
+}
+
+// Waits reports whether a node of this server has no root here because its version is not whole, and there is no other
+// version that it could show.
+func (s *Server) Waits(v image.Version) bool {
+	now := s.Declared.Now()
+	for _, n := range now.Cluster.Nodes {
+		if string(n.Image.Name) != v.Image || !s.Serves(n) || s.node(n.Name) != nil {
+			continue
+		}
+		if w, err := now.Version(n); err == nil && same(v, w) {
+			return true
+		}
+	}
+	return false
 }
 
 // Booted returns the nodes that show already what they were to follow from their next boot on, because they have

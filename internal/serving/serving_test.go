@@ -81,9 +81,10 @@ type site struct {
 	dir      string
 	declared *fixed
 	nodes    *nodes
-	compute  []image.Version // numbers 1 and up
-	close    func()          // ends the Server
-	closed   bool            // it serves no nodes
+	compute  []image.Version       // numbers 1 and up
+	close    func()                // ends the Server
+	closed   bool                  // it serves no nodes
+	partial  map[image.Digest]bool // versions that can be served although they are not whole
 }
 
 // newSite returns the site of a description. Its store has three versions of the image compute, and declared is none.
@@ -112,7 +113,8 @@ func (s *site) open(st *store.Store) {
 	s.close = sync.OnceFunc(func() { testkit.Must(s.t, tracker.Close(), set.Close()) })
 	s.t.Cleanup(s.close)
 	s.Server = New(Options{
-		Server: "head", Declared: s.declared, Store: st, Set: set, Liveness: tracker, Push: s.nodes,
+		Server: "head", Declared: s.declared, Store: st, Content: st, Set: set, Liveness: tracker, Push: s.nodes,
+		Partial:  func(v image.Version) bool { return s.partial[v.Digest] },
 		Class:    func(*cluster.Node, *cluster.Image) meter.Class { return 1 },
 		Closed:   func() bool { return s.closed },
 		Problems: new(problems.List), Log: log,

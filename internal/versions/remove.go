@@ -178,9 +178,10 @@ func (reg *Registry) withdraw(ctx context.Context, shared *coord.Coord, pick pic
 	return all, err
 }
 
-// roots returns the digests of the versions that replicas here need, whatever the shared state says.
+// roots returns the digests of the versions that replicas here need, whatever the shared state says, and of those that
+// are arriving.
 func (reg *Registry) roots() []image.Digest {
-	var list []image.Digest
+	list := reg.Arriving()
 	pinned, _ := reg.Replicas.Pinned(reg.declares)
 	for _, v := range pinned {
 		list = append(list, v.Digest)

@@ -68,7 +68,8 @@ func newAlone(t *testing.T) *site {
 	st := testkit.Value(store.Open(filepath.Join(t.TempDir(), "store"), store.Options{}))(t)
 	t.Cleanup(func() { testkit.Must(t, st.Close()) })
 	s.Registry = New(Options{
-		Server: "head", Store: st, Replicas: &s.shown,
+		Arriving: func() []image.Digest { return nil },
+		Server:   "head", Store: st, Replicas: &s.shown,
 		Used:    func() map[image.Ref]string { return s.mounted },
 		Removed: func(r image.Ref) { s.gone = append(s.gone, r) },
 		Log:     slog.New(slog.DiscardHandler),

@@ -31,6 +31,7 @@ type Options struct {
 	Server   cluster.ServerName // this server
 	Store    *store.Store
 	Follow   *follow.Follower
+	Arriving func() []image.Digest // versions of which the store has a part
 	Replicas Replicas
 	Used     func() map[image.Ref]string // versions that somebody uses besides nodes: "it is mounted at /mnt"
 	Removed  func(image.Ref)             // called inside follow.Exclusive for each version that was removed

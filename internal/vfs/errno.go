@@ -29,6 +29,7 @@ const (
 	EBADHANDLE   = Errno(syscall.EBADF) // bytes that never were a handle of this FS
 	EOPNOTSUPP   = Errno(syscall.EOPNOTSUPP)
 	ENODATA      = Errno(syscall.ENODATA)
+	ELATER       = Errno(syscall.ETIMEDOUT) // what is asked for is on its way; the same call succeeds later
 )
 
 // Error returns the C library's text for e.

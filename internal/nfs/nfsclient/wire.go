@@ -24,6 +24,8 @@ func errnoOf(st uint32) error {
 		return vfs.EAGAIN
 	case 10004:
 		return vfs.EOPNOTSUPP
+	case 10008:
+		return vfs.ELATER
 	case 10005, 10007: // TOOSMALL, BADTYPE
 		return vfs.EINVAL
 	}
