@@ -241,18 +241,31 @@ func TestWhatANodeThatShowsTheVersionStillRuns(t *testing.T) {
 		testkit.Must(t, json.Unmarshal([]byte(confirmed), &r))
 		return states(r)
 	})
-	unread := move(rollout.Now, data)
-	api.Compare = compare.New(nil, func(image.Entry) readfs.FS { return nil }, confine.Program{}, api.Log)
-	from, to := version(1), version(2)
-	api.Compare.Keep(&from, &to, nil)
-	if got := verdict(unread); got != "current, but what it runs is not known: no program is known that can read it" {
-		t.Errorf("a version whose files cannot be read: %s", got)
-	}
+	checkUnread(t, api, move(rollout.Now, data), states)
 	api.Liveness.Report("n01", boot.Event{Stage: boot.StageDHCP})
 	api.Liveness.Report("n01", boot.Event{Stage: boot.StageHandover})
 	api.Liveness.Called("n01", time.Now())
 	if got := verdict(move(rollout.Now, kernel)); got != "current" {
 		t.Errorf("a node that has booted since is %s", got)
+	}
+}
+
+// checkUnread checks the verdict of a rollout to a version whose files cannot be read. states returns that of n01.
+func checkUnread(t *testing.T, api *API, r *rollout.Rollout, states func(*rollout.Rollout) control.RolloutNode) {
+	t.Helper()
+	api.Compare = compare.New(nil, func(image.Entry) readfs.FS { return nil }, confine.Program{}, api.Log)
+	from, to := version(1), version(2)
+	api.Compare.Keep(&from, &to, nil)
+	declared := r.Rings[0].Declared
+	const want = "current, but what it runs is not known: no program is known that can read it"
+	if got := states(r); got.Verdict != want || !got.AsOf.Equal(declared) {
+		t.Errorf("not confirmed: %s, as of %v", got.Verdict, got.AsOf)
+	}
+	at := declared.Add(time.Minute)
+	confirmed := fmt.Sprintf(`{"confirmed":[{"nodes":"n01","at":%q}]}`, at.Format(time.RFC3339Nano))
+	testkit.Must(t, json.Unmarshal([]byte(confirmed), &r))
+	if got := states(r); got.Verdict != current || !got.Confirmed.Equal(at) {
+		t.Errorf("confirmed: %s, confirmed %v", got.Verdict, got.Confirmed)
 	}
 }
 

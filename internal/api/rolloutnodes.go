@@ -200,7 +200,7 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 func (api *API) judgeRunning(out *control.RolloutNode, v *verdict.Verdict, declared, confirmed time.Time) {
 	p := api.report(out.Node)
 	exact := p != nil && p.Omitted == 0
-	unknown := v.Init || len(v.Restart) > 0
+	unknown := v.Init || len(v.Restart) > 0 || v.Unknown != ""
 	if out.Exact, out.Reboot = exact, v.Reboot(); exact {
 		out.Restart, unknown = p.Restart, false
 	} else if confirmed.IsZero() {
@@ -222,7 +222,7 @@ func (api *API) judgeRunning(out *control.RolloutNode, v *verdict.Verdict, decla
 		out.Confirmed = confirmed
 	}
 	runningVerdict(out, v.Init && !exact && confirmed.IsZero())
-	if v.Unknown != "" && !exact && !out.Reboot {
+	if v.Unknown != "" && !exact && confirmed.IsZero() && !out.Reboot {
 		out.Verdict += notKnown + v.Unknown
 	}
 }
