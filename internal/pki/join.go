@@ -140,6 +140,9 @@ func completeJoin(data string) error {
 		}
 		return err
 	}
+	if err := setStateAside(data); err != nil {
+		return err
+	}
 	for _, name := range []string{"ca/servers", "ca/nodes", "ca/" + keyFile, "identity/etcd"} {
 		if err := os.RemoveAll(filepath.Join(data, name)); err != nil {
 			return err
@@ -173,6 +176,23 @@ func completeJoin(data string) error {
 		return err
 	}
 	return os.RemoveAll(dir)
+}
+
+// setStateAside renames the directory of the embedded etcd, if it has one: with a new identity a head takes part in the
+// shared state as a new member.
+func setStateAside(data string) error {
+	coord := filepath.Join(data, "coord")
+	if _, err := os.Stat(filepath.Join(coord, "member")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	aside := coord + ".replaced"
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(coord, aside); err != nil {
+		return err
+	}
+	return os.Mkdir(coord, 0o700)
 }
 
 // VerifyHead checks that certificates, which a stranger shows, are of a head of the cluster whose root has the digest.
