@@ -19,7 +19,8 @@ func (a *app) clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "The cluster description"}
 	group(cmd)
 	cmd.AddCommand(a.clusterCheckCommand(), a.clusterShowCommand(), a.clusterPlanCommand(), a.clusterApplyCommand(),
-		a.clusterLogCommand(), a.clusterDiffCommand(), a.clusterUndoCommand(), a.clusterExportCommand())
+		a.clusterEditCommand(), a.clusterLogCommand(), a.clusterDiffCommand(), a.clusterUndoCommand(),
+		a.clusterInitCommand(), a.clusterExportCommand())
 	return cmd
 }
 

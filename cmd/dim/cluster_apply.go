@@ -161,7 +161,11 @@ func (a *app) askToApply(cmd *cobra.Command, r *control.ApplyRequest) (sure bool
 	if err := w.Flush(); err != nil {
 		return false, err
 	}
-	if sure, _ = a.confirm(cmd, "Apply it nevertheless?"); !sure {
+	question := "Apply it?"
+	if len(planned.Asks) > 0 {
+		question = "Apply it nevertheless?"
+	}
+	if sure, _ = a.confirm(cmd, question); !sure {
 		return false, errNotApplied
 	}
 	r.Yes, r.LeaveLayers, r.Revision = true, true, planned.Revision
