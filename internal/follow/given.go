@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/changes"
+	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
 	"dim/internal/problems"
@@ -56,6 +58,10 @@ func (f *Follower) loadGiven(now *Declared, kept *coord.Description) error {
 		f.keepLater(kept)
 		return nil
 	}
+	if renames := renames(before, c); len(renames) > 0 {
+		f.keepNames(kept, renames)
+		return nil
+	}
 	f.given.wins, f.given.holds = true, Describe(c).Digest
 	now.Cluster, now.Digest = c, f.given.holds
 	if before == nil {
@@ -66,15 +72,58 @@ func (f *Follower) loadGiven(now *Declared, kept *coord.Description) error {
 	return err
 }
 
+// renames returns the nodes that c has under another name than before; before may be nil.
+func renames(before, c *cluster.Cluster) []control.Rename {
+	if before == nil {
+		return nil
+	}
+	return changes.Renames(before, c)
+}
+
 // keepLater notes that d holds, because it was applied after the file was changed.
 func (f *Follower) keepLater(d *coord.Description) {
+	f.keep(d, "another description was applied later, at "+d.Applied.Local().Format(time.DateTime))
+}
+
+// keepNames notes that d holds, because the file gives nodes other names. Only an apply moves what is declared for
+// them, and their layers, to the new names.
+func (f *Follower) keepNames(d *coord.Description, renames []control.Rename) {
+	text := fmt.Sprintf("it renames %s to %s", renames[0].From, renames[0].To)
+	if more := len(renames) - 1; more > 0 {
+		text += fmt.Sprintf(" and %d other nodes", more)
+	}
+	f.keep(d, text+", whose files get the new names only with dim cluster apply")
+}
+
+// keep notes that d holds instead of the file, and why.
+func (f *Follower) keep(d *coord.Description, why string) {
 	f.given.mu.Lock()
 	defer f.given.mu.Unlock()
 	f.given.wins, f.given.holds = false, d.Digest
-	f.given.problem = fmt.Sprintf("%s is not used: another description was applied later, at %s", f.ClusterFile,
-		d.Applied.Local().Format(time.DateTime))
+	f.given.problem = fmt.Sprintf("%s is not used: %s", f.ClusterFile, why)
 	f.given.hint = "dim cluster apply " + f.ClusterFile + " applies it; with --dry-run it lists the differences"
-	f.Log.Warn("the description that was applied later holds", "file", f.ClusterFile)
+	f.Log.Warn("the description of the command line is not used", "file", f.ClusterFile, "reason", why)
+}
+
+// keepInstead reports whether d, which the shared state has, holds instead of the file, and notes why.
+func (f *Follower) keepInstead(d *coord.Description) bool {
+	now := f.Now()
+	if d == nil || d.Digest == now.Digest {
+		return false
+	}
+	if !f.given.modified.After(d.Applied) {
+		f.keepLater(d)
+		return true
+	}
+	before, err := f.parse(d)
+	if err != nil {
+		return false // a description that cannot be used is replaced
+	}
+	list := renames(before, now.Cluster)
+	if len(list) > 0 {
+		f.keepNames(d, list)
+	}
+	return len(list) > 0
 }
 
 // modified returns when one of the files of a description was changed last.

@@ -26,6 +26,9 @@ func TestTheLaterOfFileAndAppliedDescriptionHolds(t *testing.T) {
 		"the file has no such server": {
 			strings.ReplaceAll(small, `"head"`, `"x"`), applied.Add(time.Minute), "", "is not used",
 		},
+		"the file renames a node": {
+			strings.Replace(other, `name="n{`, `name="r{`, 1), applied.Add(time.Minute), "", "it renames n",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFollower(t, tt.file)

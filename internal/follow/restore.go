@@ -58,11 +58,7 @@ func (f *Follower) Restore(ctx context.Context, c *coord.Coord) error {
 // have.
 func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coord.State) error {
 	now, lost := f.Now(), empty(s)
-	given := f.given.wins && !f.applied
-	if d := s.Description; given && d != nil && d.Digest != now.Digest && !f.given.modified.After(d.Applied) {
-		f.keepLater(d)
-		given = false
-	}
+	given := f.given.wins && !f.applied && !f.keepInstead(s.Description)
 	if (given || lost) && (s.Description == nil || s.Description.Digest != now.Digest) {
 		revision := int64(0)
 		if !lost && s.Description != nil {

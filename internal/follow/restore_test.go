@@ -125,6 +125,24 @@ func TestADescriptionThatWasAppliedAfterTheFileWasChangedStays(t *testing.T) {
 	}
 }
 
+// The shared state has had another description since this server kept one, and the file would rename its nodes.
+func TestAFileThatRenamesNodesIsNotApplied(t *testing.T) {
+	t.Parallel()
+	f, c := newFollower(t, larger()), openCoord(t)
+	testkit.Must(t, f.Load())
+	other := describe(t, strings.Replace(small, `name="n{`, `name="r{`, 1))
+	other.Applied = other.Applied.Add(-time.Hour)
+	testkit.Value(c.PutDescription(t.Context(), *other, 0))(t)
+	testkit.Must(t, f.Restore(t.Context(), c), f.Refresh(t.Context(), c))
+	if got := snapshot(t, c).Description.Digest; got != other.Digest || f.Now().Digest != got {
+		t.Error("the file was applied")
+	}
+	const text = "it renames r01 to n01 and 3 other nodes"
+	if list := f.givenProblems(t.Context()); len(list) != 1 || !strings.Contains(list[0].Text, text) {
+		t.Errorf("problems: %v", list)
+	}
+}
+
 func TestWhatCouldNotBeRestoredIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	f := loaded(t, coord.State{})
