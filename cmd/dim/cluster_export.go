@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,8 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dim/internal/boot/dhcpconf"
 	"dim/internal/cluster"
 	"dim/internal/cluster/export"
+	"dim/internal/cluster/summary"
 	"dim/internal/control"
 	"dim/internal/durable"
 )
@@ -26,7 +29,8 @@ func (a *app) clusterExportCommand() *cobra.Command {
 		Use:   "export --format FORMAT [FILE]",
 		Short: "Write the cluster in a format of another program",
 		Long: `Writes names, addresses and groups of a description in the format of a file of
-another program. With FILE it needs no daemon. Without FILE it exports the
+another program, or the configuration of another DHCP server, with the boot
+files of the nodes. With FILE it needs no daemon. Without FILE it exports the
 applied description. The formats are:
 
 ` + exportFormats() + `
@@ -36,7 +40,8 @@ change of the description. Files that have not changed are left as they are,
 and those that have are listed.`,
 		Example: `  dim cluster export --format hosts
   dim cluster export --format slurm cluster.xml > /etc/slurm/nodes.conf
-  dim cluster export --format bind --dir /etc/bind/dim`,
+  dim cluster export --format bind --dir /etc/bind/dim
+  dim cluster export --format kea > /etc/kea/kea-dhcp4.conf`,
 		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.clusterExport(cmd.Context(), args, format, dir)
@@ -49,7 +54,7 @@ and those that have are listed.`,
 	_ = cmd.MarkFlagDirname("dir")
 	_ = cmd.RegisterFlagCompletionFunc("format",
 		func(*cobra.Command, []string, string) (list []string, _ cobra.ShellCompDirective) {
-			for _, f := range export.Formats() {
+			for _, f := range allFormats() {
 				list = append(list, f.Name+"\t"+f.About)
 			}
 			return list, cobra.ShellCompDirectiveNoFileComp
@@ -57,11 +62,27 @@ and those that have are listed.`,
 	return cmd
 }
 
+// allFormats returns the formats of all packages, by name.
+func allFormats() []export.Format {
+	list := append(export.Formats(), dhcpconf.Formats()...)
+	list = append(list, export.Format{
+		Name: "json", About: "all of it, as dim cluster show -o json", Files: exportJSON,
+	})
+	slices.SortFunc(list, func(a, b export.Format) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// exportJSON writes the expanded cluster. docs/reference/output.md lists its keys.
+func exportJSON(c *cluster.Cluster, _ uint32) ([]export.File, error) {
+	b, err := json.MarshalIndent(summary.Of(c, c.Nodes), "", "  ")
+	return []export.File{{Name: "cluster.json", Data: append(b, '\n')}}, err
+}
+
 // exportFormats is a table of the formats.
 func exportFormats() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	for _, f := range export.Formats() {
+	for _, f := range allFormats() {
 		fmt.Fprintf(w, "  %s\t%s\n", f.Name, f.About)
 	}
 	w.Flush()
@@ -69,7 +90,7 @@ func exportFormats() string {
 }
 
 func (a *app) clusterExport(ctx context.Context, args []string, format, dir string) error {
-	formats := export.Formats()
+	formats := allFormats()
 	i := slices.IndexFunc(formats, func(f export.Format) bool { return f.Name == format })
 	if i < 0 {
 		var names []string

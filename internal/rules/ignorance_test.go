@@ -117,6 +117,7 @@ func importPathTo(p *types.Package, other string) []string {
 // that there are, with reasons.
 var family = map[[2]string]string{
 	{"internal/boot/delivery", "internal/boot"}:              "what is decided is served",
+	{"internal/boot/dhcpconf", "internal/boot"}:              "other servers decide alike",
 	{"internal/capture", "internal/capture/archive"}:         "entries that come through ssh",
 	{"internal/capture", "internal/capture/draft"}:           "trees in the making",
 	{"internal/capture", "internal/capture/mounts"}:          "what is mounted is left out",

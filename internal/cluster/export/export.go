@@ -16,12 +16,13 @@ import (
 	"dim/internal/cluster/nodeset"
 )
 
-// Format is a file format.
+// Format is a file format. Other packages have formats, too.
 type Format struct {
 	Name  string // of --format
 	About string // what it is for, in a few words
 
-	files func(*source) ([]File, error)
+	// Files returns a cluster in the format. serial is the serial number of zones: it must grow with each change.
+	Files func(c *cluster.Cluster, serial uint32) ([]File, error)
 }
 
 // File is one file of an export.
@@ -30,11 +31,11 @@ type File struct {
 	Data []byte
 }
 
-// Formats returns all formats, by name.
+// Formats returns the formats of this package, by name.
 func Formats() []Format {
 	return []Format{
 		{"ansible", "an Ansible inventory", one("hosts.yaml", ansible)},
-		{"bind", "zones of a name server, forward and reverse", bind},
+		{"bind", "zones of a name server, forward and reverse", several(bind)},
 		{"clustershell", "groups of ClusterShell, for groups.d", one("dim.yaml", clusterShell)},
 		{"ethers", "hardware addresses, as in /etc/ethers", one("ethers", ethers)},
 		{"genders", "attributes of nodes for genders and pdsh", one("genders", genders)},
@@ -45,11 +46,6 @@ func Formats() []Format {
 	}
 }
 
-// Files returns a cluster in a format. serial is the serial number of zones: it must grow with each change.
-func (f *Format) Files(c *cluster.Cluster, serial uint32) ([]File, error) {
-	return f.files(&source{c, serial})
-}
-
 // source is what is exported.
 type source struct {
 	*cluster.Cluster
@@ -57,8 +53,13 @@ type source struct {
 }
 
 // one makes the only file of a format.
-func one(name string, write func(*writer)) func(*source) ([]File, error) {
-	return func(s *source) ([]File, error) { return []File{s.file(name, write)}, nil }
+func one(name string, write func(*writer)) func(*cluster.Cluster, uint32) ([]File, error) {
+	return several(func(s *source) ([]File, error) { return []File{s.file(name, write)}, nil })
+}
+
+// several makes the files of a format.
+func several(write func(*source) ([]File, error)) func(*cluster.Cluster, uint32) ([]File, error) {
+	return func(c *cluster.Cluster, serial uint32) ([]File, error) { return write(&source{c, serial}) }
 }
 
 func (s *source) file(name string, write func(*writer)) File {

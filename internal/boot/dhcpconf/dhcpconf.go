@@ -1,0 +1,189 @@
+// Package dhcpconf writes the configurations of other DHCP servers: Kea, ISC dhcpd and dnsmasq. With them a node gets
+// the address and the boot file that DIM's own DHCP would give it.
+//
+// # Concepts
+//
+// A host is a card of a node whose hardware address is known. A pool is the nodes that boot alike: those of one
+// server, one network and one processor. The classes of a pool are those of boot.ClientClasses, so that both kinds of
+// servers decide by one table.
+//
+// # What differs from our own answers
+//
+//   - Option 224, the second copy of dim-init's words, is not sent: the words are on the kernel command line, too.
+//   - Of several values of option 93 the first one counts, and its bytes are not exchanged.
+//   - Firmware that cannot boot a node gets no boot file, as from ours, but nobody says why.
+//
+// # What it must not know
+//
+// How images are stored, and which loaders are installed.
+package dhcpconf
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"dim/internal/boot"
+	"dim/internal/cluster"
+	"dim/internal/cluster/export"
+)
+
+// Formats returns the formats, by name.
+func Formats() []export.Format {
+	return []export.Format{
+		format("dnsmasq", "DHCP by dnsmasq, to include in dnsmasq.conf", "dim.conf", dnsmasq),
+		format("isc-dhcp", "DHCP by ISC dhcpd, to include in dhcpd.conf", "dim.conf", iscDHCP),
+		format("kea", "DHCP by Kea, as kea-dhcp4.conf", "kea-dhcp4.conf", kea),
+	}
+}
+
+func format(name, about, file string, write func(*config) []byte) export.Format {
+	return export.Format{Name: name, About: about, Files: func(c *cluster.Cluster, _ uint32) ([]export.File, error) {
+		return []export.File{{Name: file, Data: write(newConfig(c))}}, nil
+	}}
+}
+
+// config is what another DHCP server has to know.
+type config struct {
+	*cluster.Cluster
+	networks []*network
+	pools    []*pool
+}
+
+// network is a network of the description with IPv4 addresses, and the cards on it.
+type network struct {
+	*cluster.Network
+	id    int // from 1
+	hosts []host
+	pools []*pool // of its hosts
+}
+
+// host is a card of a node.
+type host struct {
+	node *cluster.Node
+	card *cluster.Interface
+	pool *pool // nil: the node does not boot from this card
+}
+
+// name is unique among all hosts.
+func (h *host) name() string {
+	if h.pool != nil {
+		return string(h.node.Name)
+	}
+	return string(h.node.Name) + "-" + h.card.Name
+}
+
+// mac returns the hardware address.
+func (h *host) mac() net.HardwareAddr { return h.card.MAC }
+
+// pool is nodes that boot alike.
+type pool struct {
+	name    string // unique: "dim-1"
+	about   string
+	classes []class
+}
+
+// class is a class of clients in a pool.
+type class struct {
+	boot.ClientClass
+	name string // unique: "dim-1-ipxe"
+}
+
+// poolKey is what the classes of a node depend on.
+type poolKey struct {
+	server  cluster.ServerName
+	network string
+	arch    string
+}
+
+func newConfig(c *cluster.Cluster) *config {
+	conf := &config{Cluster: c}
+	at := map[string]*network{}
+	for _, n := range c.Networks {
+		if n.Subnet.Addr().Is4() {
+			at[n.Name] = &network{Network: n, id: len(conf.networks) + 1}
+			conf.networks = append(conf.networks, at[n.Name])
+		}
+	}
+	pools := map[poolKey]*pool{}
+	for _, n := range c.Nodes {
+		for i, card := range n.Interfaces {
+			network := at[card.Network.Name]
+			if network == nil || len(card.MAC) != 6 || !card.Address.Is4() {
+				continue
+			}
+			h := host{node: n, card: card}
+			if i == 0 {
+				h.pool = conf.poolOf(n, pools)
+				if !slices.Contains(network.pools, h.pool) {
+					network.pools = append(network.pools, h.pool)
+				}
+			}
+			network.hosts = append(network.hosts, h)
+		}
+	}
+	return conf
+}
+
+// poolOf returns the pool of a node. It makes the pool if the node is the first one in it.
+func (c *config) poolOf(n *cluster.Node, pools map[poolKey]*pool) *pool {
+	key := poolKey{n.Server().Name, n.Boot().Network.Name, n.Image.Arch}
+	if p := pools[key]; p != nil {
+		return p
+	}
+	p := &pool{
+		name:  fmt.Sprintf("dim-%d", len(c.pools)+1),
+		about: fmt.Sprintf("nodes of server %s on network %s, %s", key.server, key.network, key.arch),
+	}
+	for _, x := range boot.ClientClasses(n) {
+		p.classes = append(p.classes, class{x, p.name + "-" + label(x.Name)})
+	}
+	pools[key], c.pools = p, append(c.pools, p)
+	return p
+}
+
+// label makes a name for programs out of one for people.
+func label(name string) string {
+	words := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
+	return strings.Join(words, "-")
+}
+
+// header says where a file comes from.
+const header = "Nodes of cluster %s, written by dim cluster export."
+
+// text is a configuration in lines.
+type text struct{ bytes.Buffer }
+
+func (t *text) printf(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) }
+
+// hexBytes writes bytes in hexadecimal with a separator.
+func hexBytes(b []byte, separator string) string {
+	words := make([]string, len(b))
+	for i, x := range b {
+		words[i] = fmt.Sprintf("%02x", x)
+	}
+	return strings.Join(words, separator)
+}
+
+// list joins addresses with commas.
+func list(addrs []netip.Addr) string {
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
+	}
+	return strings.Join(words, ", ")
+}
+
+// saidByVendor returns how option 60 begins if a ROM that sends no option 93 names an architecture in it, "" if the
+// class is none of such ROMs.
+func (x *class) saidByVendor(arch uint16) string {
+	if x.Vendor == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:Arch:%05d", x.Vendor, arch)
+}
