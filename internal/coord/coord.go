@@ -264,12 +264,18 @@ const (
 	maxChange = maxRequest - 256<<10
 )
 
-// read reads a key, or the keys that opts select, within the timeout.
+// read reads a key, or the keys that opts select, within the timeout. A read that a change of the leader interrupts is
+// repeated: the removal of the head that leads is followed by one.
 func (c *Coord) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	return guard(ctx, c, func(ctx context.Context) (*clientv3.GetResponse, error) {
 		call, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		return c.client.Get(call, key, opts...)
+		for {
+			r, err := c.client.Get(call, key, opts...)
+			if !errors.Is(err, rpctypes.ErrLeaderChanged) || call.Err() != nil {
+				return r, err
+			}
+		}
 	})
 }
 

@@ -101,6 +101,29 @@ func TestThreeHeadsAreOneCluster(t *testing.T) {
 	if n := len(head.status().Coord.Members); n != 3 {
 		t.Errorf("there are %d members: %+v", n, head.status().Coord.Members)
 	}
+	removeLeader(t, map[string]*site{"head": head, "head2": head2, "head3": head3})
+}
+
+// removeLeader removes the head that leads, which no change of the leader may interrupt.
+func removeLeader(t *testing.T, heads map[string]*site) {
+	t.Helper()
+	testkit.Eventually(t, "the leader is removed", func() bool {
+		for _, m := range heads["head"].status().Coord.Members {
+			if !m.Leads {
+				continue
+			}
+			by := heads["head"]
+			if m.Server == "head" {
+				by = heads["head2"]
+			}
+			_, err := by.client().ChangeServer(t.Context(), m.Server, control.ServerChange{Do: "remove"})
+			if err != nil && !strings.Contains(err.Error(), "came up seconds ago") {
+				t.Fatalf("remove the leader %s: %v", m.Server, err)
+			}
+			return err == nil
+		}
+		return false
+	})
 }
 
 // TestALostQuorumIsRecovered: with one of two heads nothing can be declared, nodes are served, and a person can let the
