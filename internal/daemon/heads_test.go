@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -171,6 +172,12 @@ func TestALostQuorumIsRecovered(t *testing.T) {
 	head2.start() // it was not dead, and is refused
 	testkit.Eventually(t, "the other one is refused", func() bool {
 		return strings.Contains(head.log.String(), "the identity of server head2 was revoked")
+	})
+	testkit.Eventually(t, "and says so", func() bool {
+		return slices.ContainsFunc(head2.status().Problems, func(p control.Problem) bool {
+			return strings.Contains(p.Text, "head head goes on without this one, whose identity ended at") &&
+				strings.Contains(p.Hint, "on head dim token --for head2 --roles head")
+		})
 	})
 	testkit.Must(t, head2.stop())
 	tok := head.token(control.TokenRequest{For: "head2", Roles: []string{"head"}})

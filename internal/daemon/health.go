@@ -25,7 +25,7 @@ func (d *daemon) problemSources(me *cluster.Server) []problems.Source {
 		func(context.Context) []problems.Problem { return d.diskProblems() },
 		d.files.clock.Problems,
 		d.others.members.Problems,
-		d.others.reporter.Twin,
+		d.others.reporter.Refused,
 		d.others.disk.Problems,
 		d.content.keeper.Problems,
 	}

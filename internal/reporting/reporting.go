@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,6 +33,7 @@ import (
 	"dim/internal/image"
 	"dim/internal/liveness"
 	"dim/internal/periodic"
+	"dim/internal/pki"
 	"dim/internal/problems"
 	"dim/internal/store"
 )
@@ -79,23 +81,23 @@ type Reporter struct {
 
 	wrong atomic.Pointer[[]fleet.Problem] // what is wrong with this server
 
-	mu      sync.Mutex
-	sending map[cluster.ServerName]bool // heads that take a report now
-	missed  map[cluster.ServerName]bool // heads that have not taken the last one
-	twins   map[cluster.ServerName]twin // heads that refuse reports, because another machine sends some, too
+	mu       sync.Mutex
+	sending  map[cluster.ServerName]bool    // heads that take a report now
+	missed   map[cluster.ServerName]bool    // heads that have not taken the last one
+	refusals map[cluster.ServerName]refusal // of heads that refuse the reports
 }
 
-// twin is what a head says of another machine that reports as this server.
-type twin struct {
-	text string
-	at   time.Time
+// refusal is why a head refuses the reports.
+type refusal struct {
+	*refusedError
+	at time.Time
 }
 
 // New returns a Reporter.
 func New(o Options) *Reporter {
 	r := &Reporter{
 		Options: o, start: rand.Text(), sending: map[cluster.ServerName]bool{}, missed: map[cluster.ServerName]bool{},
-		twins: map[cluster.ServerName]twin{},
+		refusals: map[cluster.ServerName]refusal{},
 	}
 	r.wrong.Store(&[]fleet.Problem{})
 	return r
@@ -176,10 +178,10 @@ func (r *Reporter) end(head cluster.ServerName, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sending[head] = false
-	if e, ok := errors.AsType[*twinError](err); ok {
-		r.twins[head] = twin{e.text, time.Now()}
+	if e, ok := errors.AsType[*refusedError](err); ok {
+		r.refusals[head] = refusal{e, time.Now()}
 	} else if err == nil {
-		delete(r.twins, head)
+		delete(r.refusals, head)
 	}
 	if err != nil {
 		r.missed[head] = false
@@ -187,28 +189,48 @@ func (r *Reporter) end(head cluster.ServerName, err error) {
 	}
 }
 
-// twinError is a report that was refused because another machine reports as this server.
-type twinError struct{ text string }
+// refusedError is a report that was refused, because another machine reports as this server, or because the identity of
+// this server has ended.
+type refusedError struct {
+	text  string
+	ended *pki.RevokedError // nil: another machine reports
+}
 
-func (e *twinError) Error() string { return e.text }
+func (e *refusedError) Error() string { return e.text }
 
-// Twin is a problems.Source: another machine reports as this server.
-func (r *Reporter) Twin(context.Context) (list []problems.Problem) {
+// Refused is a problems.Source: heads refuse the reports. A server that is no head learns in other ways that its
+// identity has ended.
+func (r *Reporter) Refused(context.Context) (list []problems.Problem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for head, t := range r.twins {
-		if !fleet.Fresh(t.at) {
+	for _, head := range slices.Sorted(maps.Keys(r.refusals)) {
+		e := r.refusals[head]
+		if !fleet.Fresh(e.at) || e.ended != nil && !r.Follow.IsHead() {
 			continue // the head does not answer any more, or the other machine has ended
 		}
-		list = append(list, problems.Problem{
+		p := problems.Problem{
 			About: problems.Subject{Kind: problems.KindServer, Name: string(r.Server)},
-			Text:  fmt.Sprintf("head %s refuses its reports: %s", head, t.text),
+			Text:  fmt.Sprintf("head %s refuses its reports: %s", head, e.text),
 			Hint: "switch off the machine that is a copy; if it is to be a server of its own: on a head " +
 				"dim token --for NAME, then on the copy the command that it prints, with --replace",
-		})
-		break
+		}
+		if e.ended != nil {
+			p = endedProblem(r.Server, head, e.ended)
+		}
+		return append(list, p)
 	}
 	return list
+}
+
+// endedProblem is that a head has ended the identity of this one, which was away: dim server recover was run there.
+func endedProblem(me, head cluster.ServerName, ended *pki.RevokedError) problems.Problem {
+	return problems.Problem{
+		About: problems.Of(problems.KindSharedState), Since: ended.Time,
+		Text: fmt.Sprintf("head %s goes on without this one, whose identity ended at %s: what is declared here does "+
+			"not reach the servers that follow %s", head, ended.Time.Local().Format(time.DateTime), head),
+		Hint: fmt.Sprintf("declare nothing here; stop this head and let it join again: on %s dim token --for %s "+
+			"--roles head, then here the command that it prints, with --replace", head, me),
+	}
 }
 
 // send sends a report to a head.
@@ -229,8 +251,9 @@ func send(ctx context.Context, h stream.Head, report *fleet.Report) error {
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-	if resp.StatusCode == http.StatusConflict {
-		return &twinError{strings.TrimSpace(string(text))}
+	ended := pki.ToldRevoked(resp.Header)
+	if resp.StatusCode == http.StatusConflict || ended != nil {
+		return &refusedError{strings.TrimSpace(string(text)), ended}
 	}
 	if resp.StatusCode != http.StatusNoContent {
 		return fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
