@@ -16,7 +16,8 @@ import (
 // A version can be served before all of it is here: its trees are stored first (Options.Early), and then a blob that is
 // opened comes before all others. So the store has trees without their blobs as long as the version is not whole.
 
-// maxWaiting bounds the calls that wait for blobs at the same time. They would take the threads of a server otherwise.
+// maxWaiting bounds the calls that wait for blobs at the same time. Without a bound they would take all threads of the
+// server.
 const maxWaiting = 256
 
 // earlyInterval is the interval between checks whether the version that is being pulled is to be served already.
@@ -29,8 +30,8 @@ type Content struct {
 	wait   time.Duration
 }
 
-// Content returns the content of the store and of versions that are not whole yet. Its OpenBlob waits for so long for
-// a blob that has not arrived.
+// Content returns the content of the store and of versions that are not whole yet. wait is how long its OpenBlob waits
+// for a blob that has not arrived.
 func (p *Puller) Content(wait time.Duration) *Content { return &Content{p.store, p, wait} }
 
 // OpenBlob opens a blob. One that has not arrived, of a version that is not whole yet, is brought before all others. If
@@ -79,7 +80,7 @@ func (p *Puller) openArriving(d image.Digest, wait time.Duration, absent error) 
 }
 
 // lacking returns a pull of a version that is served and lacks a blob, the one that is under way if there is one.
-// News is closed when something arrives.
+// news is closed when something arrives.
 func (p *Puller) lacking(d image.Digest) (q *pull, news <-chan struct{}) {
 	p.mu.Lock()
 	list := []*pull{p.now}
@@ -109,7 +110,7 @@ func (p *Puller) Partial(v image.Version) bool {
 	return p.partial[v.Digest] != nil
 }
 
-// ForgetPartial ends that versions can be served that are not whole. It is called when none of them is needed.
+// ForgetPartial makes Partial false for all versions. It is called when no version is needed that is not whole.
 func (p *Puller) ForgetPartial() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,7 +164,7 @@ func (p *pull) putTrees(b *store.Batch) error {
 	return nil
 }
 
-// demand lets a blob come before all others.
+// demand adds a job that brings a blob before all others.
 func (p *pull) demand(d image.Digest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -176,7 +177,7 @@ func (p *pull) demand(d image.Digest) {
 	p.changed.Broadcast()
 }
 
-// trim removes from a job what has arrived, and what an urgent job brings.
+// trim removes from a job the blobs that have arrived, and those that an urgent job brings.
 func (j *job) trim() {
 	j.needs = slices.DeleteFunc(j.needs, func(n *need) bool { return n.batch != nil || n.urgent && !j.urgent })
 }

@@ -25,16 +25,18 @@ import (
 // servers on a fast network the source still sends several copies before the others have something to offer.
 
 const (
-	// exchangeFrom is the size, in bytes, of what is missing from which on parts are exchanged.
+	// exchangeFrom is the least number of missing bytes for which servers exchange parts.
 	exchangeFrom = 4 << 20
 	// maxGetters bounds the servers that exchange parts with each other.
 	maxGetters = 16
-	// notBegun is for how long a server lets an asker wait for parts of a version that it does not get yet.
+	// notBegun is how long a server lets an asker wait for parts of a version whose pull it has not begun.
 	notBegun = 3 * time.Second
 	// pendingInterval is the interval between the records that let an asker wait.
 	pendingInterval = time.Second
 	// maxPending bounds those records in an answer.
 	maxPending = 600
+	// noTrees is the position in an answer with trees from which on it has none: the asker wants only the header.
+	noTrees = 1 << 62
 )
 
 const (
@@ -59,12 +61,17 @@ func owner(group []string, d image.Digest) (name string) {
 	return name
 }
 
-// owners returns which server each blob is to be asked for; nil for one that this server owns.
-func (p *pull) owners(needs []*need) map[*need]*peer {
+// worthExchanging reports whether so much is missing that servers exchange its parts.
+func worthExchanging(needs []*need) bool {
 	total := uint64(0)
 	for _, n := range needs {
 		total += n.size
 	}
+	return total >= exchangeFrom
+}
+
+// owners returns which server each blob is to be asked for; nil for one that this server owns.
+func (p *pull) owners(needs []*need) map[*need]*peer {
 	group := []string{p.o.name}
 	byName := map[string]*peer{}
 	for _, s := range p.peers {
@@ -73,7 +80,7 @@ func (p *pull) owners(needs []*need) map[*need]*peer {
 			byName[s.Name] = s
 		}
 	}
-	if total < exchangeFrom || len(group) == 1 {
+	if len(group) == 1 || !worthExchanging(needs) {
 		return nil
 	}
 	p.exchanging = true
@@ -87,8 +94,8 @@ func (p *pull) owners(needs []*need) map[*need]*peer {
 	return owners
 }
 
-// may reports whether a source may be asked for a job.
-func (p *pull) may(s *peer, j *job) bool {
+// mayAsk reports whether a source may be asked for a job.
+func (p *pull) mayAsk(s *peer, j *job) bool {
 	switch {
 	case s.out || j.not[s]:
 		return false
@@ -98,26 +105,22 @@ func (p *pull) may(s *peer, j *job) bool {
 	return !s.partial
 }
 
-// getters adds the servers that a source has named as getting the version.
-func (p *pull) getters(names string) {
+// addGetters adds the servers that a source has named as getting the version.
+func (p *pull) addGetters(names string) {
 	for _, s := range p.named(names, maxGetters) {
 		s.partial = true
 		p.addPeer(s)
 	}
 }
 
-// findGetters asks a source who is getting the version. The answer with trees tells that, but it is not asked for when
-// all trees are here already.
+// findGetters asks a source which servers are getting the version. The answer with trees has them in its header, but
+// this server does not ask for trees if it has them all.
 func (p *pull) findGetters(ctx context.Context, needs []*need) {
-	total := uint64(0)
-	for _, n := range needs {
-		total += n.size
-	}
-	if len(p.trees) > 0 || total < exchangeFrom {
+	if len(p.trees) > 0 || !worthExchanging(needs) {
 		return
 	}
 	for _, s := range p.sources() {
-		a, err := p.ask(ctx, s, treesPath, request{of: p.v.Digest, from: 1 << 62})
+		a, err := p.ask(ctx, s, treesPath, request{of: p.v.Digest, from: noTrees})
 		if err == nil {
 			a.close()
 			return
@@ -125,9 +128,7 @@ func (p *pull) findGetters(ctx context.Context, needs []*need) {
 	}
 }
 
-// Parts of the version that is being pulled, for Handler.
-
-// OpenBlob opens a blob of the store, or one that has arrived and is not in the store yet. Errors may be
+// openBlob opens a blob of the store, or one that has arrived and is not in the store yet. Errors may be
 // store.ErrNotFound.
 func (p *Puller) openBlob(d image.Digest) (*os.File, error) {
 	f, err := p.store.OpenBlob(d)
@@ -189,8 +190,8 @@ func (p *Puller) expect(version image.Digest, blobs []image.Digest) (e expectati
 	return e
 }
 
-// here notes that a blob has arrived in a batch. It returns false if it had arrived before.
-func (p *pull) here(n *need, b *store.Batch) bool {
+// noteArrived notes that a blob has arrived in a batch. It returns false if it had arrived before.
+func (p *pull) noteArrived(n *need, b *store.Batch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n.batch != nil {
@@ -200,16 +201,16 @@ func (p *pull) here(n *need, b *store.Batch) bool {
 	return true
 }
 
-// tell wakes those who wait for blobs.
-func (p *pull) tell() {
+// wakeWaiting wakes those who wait for blobs.
+func (p *pull) wakeWaiting() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(p.news)
 	p.news = make(chan struct{})
 }
 
-// await returns when this server has the blobs that are asked for, or they are not coming. Until then it lets the asker
-// wait.
+// await returns when this server has the blobs that are asked for, or when they are not coming. Meanwhile it sends the
+// records that let the asker wait.
 func (h *Handler) await(r *http.Request, blobs []image.Digest, to *timed) error {
 	version, err := image.ParseDigest(r.Header.Get(partsHeader))
 	if err != nil || h.puller == nil {
@@ -249,8 +250,8 @@ type pending struct {
 	since    time.Time // when it made progress; zero: the answer is under way
 }
 
-// pend notes a record that lets this server wait.
-func (a *answer) pend(progress uint64) error {
+// noteProgress notes a record that lets this server wait.
+func (a *answer) noteProgress(progress uint64) error {
 	a.pull.mu.Lock()
 	defer a.pull.mu.Unlock()
 	w := &a.waits
@@ -271,8 +272,8 @@ func (a *answer) resumed() {
 	a.waits.since = time.Time{}
 }
 
-// parts sets the header of a request to a source that may not have all yet.
-func (p *pull) parts(s *peer, r *http.Request) {
+// setPartsHeader sets the header of a request to a source that may not have all yet.
+func (p *pull) setPartsHeader(s *peer, r *http.Request) {
 	if s.partial {
 		r.Header.Set(partsHeader, p.v.Digest.String())
 	}

@@ -26,14 +26,14 @@ func (p *pull) largeJob(ctx context.Context, s *peer, j *job) (rest *job, err er
 	err = p.put(ctx, j, func(b *store.Batch) error {
 		err := b.PutExpected(ctx, store.Content{Digest: n.digest, Size: n.size, Data: extents(n.sparse)}, f)
 		if err == nil {
-			p.here(n, b)
+			p.noteArrived(n, b)
 		}
 		return err
 	})
 	if err == nil {
 		f.whole.relay(filePath, request{of: n.digest})
 		p.got(1, 0)
-		p.tell()
+		p.wakeWaiting()
 		return nil, nil
 	}
 	p.got(0, -int64(f.off))

@@ -134,7 +134,7 @@ func (p *pull) take(s *peer, urgent urgency) *job {
 		if p.err != nil || s.out || len(p.jobs) == 0 && p.working == 0 {
 			return nil
 		}
-		fits := func(j *job) bool { return p.may(s, j) && (urgent == anyJob || j.urgent) }
+		fits := func(j *job) bool { return p.mayAsk(s, j) && (urgent == anyJob || j.urgent) }
 		if i := slices.IndexFunc(p.jobs, fits); i >= 0 {
 			j := p.jobs[i]
 			p.jobs = slices.Delete(p.jobs, i, i+1)
@@ -163,7 +163,7 @@ func (p *pull) done(ctx context.Context, s *peer, rest *job, err error) {
 		p.jobs = append(p.jobs, rest)
 	}
 	for _, j := range p.jobs {
-		if p.err == nil && !slices.ContainsFunc(p.peers, func(s *peer) bool { return p.may(s, j) }) {
+		if p.err == nil && !slices.ContainsFunc(p.peers, func(s *peer) bool { return p.mayAsk(s, j) }) {
 			if err == nil {
 				err = errAbsent
 			}

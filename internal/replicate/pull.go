@@ -111,14 +111,14 @@ func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) er
 	if err := q.run(ctx); err != nil {
 		return fmt.Errorf("pull %s: %w", v.Ref(), err)
 	}
-	p.whole(v)
+	p.noteWhole(v)
 	p.log.Info("version pulled", "version", v.Ref().String(), "count", q.all.files, "bytes", q.all.bytes,
 		"took", time.Since(q.started))
 	return nil
 }
 
-// whole notes that the store has a version.
-func (p *Puller) whole(v image.Version) {
+// noteWhole notes that the store has a version.
+func (p *Puller) noteWhole(v image.Version) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.partial, v.Digest)

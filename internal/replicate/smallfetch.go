@@ -14,7 +14,7 @@ func (p *pull) smallJob(ctx context.Context, s *peer, j *job) (rest *job, err er
 		rest, err = p.smallBlobs(ctx, s, j, b)
 		return err
 	})
-	p.tell()
+	p.wakeWaiting()
 	return rest, err
 }
 
@@ -41,7 +41,7 @@ func (p *pull) smallBlobs(ctx context.Context, s *peer, j *job, b *store.Batch) 
 		if err != nil {
 			return &job{needs: append(absent, j.needs[i:]...), not: j.not}, a.cause(err)
 		}
-		if p.here(n, b) {
+		if p.noteArrived(n, b) {
 			p.got(1, int64(n.size))
 		}
 	}

@@ -142,7 +142,7 @@ func (a *answer) open(path string, r request) error {
 	if err != nil {
 		return err
 	}
-	a.pull.parts(a.from, req)
+	a.pull.setPartsHeader(a.from, req)
 	resp, err := a.from.HTTP.Do(req)
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (a *answer) open(path string, r request) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		a.pull.name(resp.Header.Get(holdersHeader))
-		a.pull.getters(resp.Header.Get(gettersHeader))
+		a.pull.addGetters(resp.Header.Get(gettersHeader))
 	case http.StatusServiceUnavailable:
 		return errBusy
 	default:

@@ -121,8 +121,8 @@ type reader struct {
 
 // waiter is told of the records that let this server wait.
 type waiter interface {
-	// pend is called for each of them. Its error ends the answer.
-	pend(progress uint64) error
+	// noteProgress is called for each of them. Its error ends the answer.
+	noteProgress(progress uint64) error
 	// resumed is called when another record follows.
 	resumed()
 }
@@ -191,7 +191,7 @@ func (d *reader) kind() (byte, error) {
 		}
 		n, err := d.number(math.MaxInt64)
 		if err == nil {
-			err = d.waits.pend(n)
+			err = d.waits.noteProgress(n)
 		}
 		if err != nil {
 			return 0, err
