@@ -349,7 +349,7 @@ func (d *daemon) assemble() {
 func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	registry := versions.New(versions.Options{
 		Server: d.server, Store: d.store, Follow: d.follow, Replicas: d.set, Removed: d.serving.Drop, Log: d.Log,
-		Used: d.inUse, Arriving: d.content.keeper.Roots,
+		Used: d.inUse, Arriving: d.content.keeper.ArrivingRoots,
 	})
 	storms := loadtest.New(loadtest.Options{
 		Server: d.server, Dir: layout(d.Data).loadtest(), Prefix: serving.LentPrefix, Store: d.store, Roots: d.serving,

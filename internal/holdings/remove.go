@@ -33,8 +33,8 @@ func (k *Keeper) removeUnneeded(ctx context.Context) error {
 	return err
 }
 
-// Roots returns the digests of the versions that are wanted and not whole yet.
-func (k *Keeper) Roots() (list []image.Digest) {
+// ArrivingRoots returns the digests of the versions that are wanted and not whole yet.
+func (k *Keeper) ArrivingRoots() (list []image.Digest) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, w := range k.missing {
@@ -106,7 +106,7 @@ func (k *Keeper) needed(now *follow.Declared) map[image.Digest]bool {
 
 // roots returns the roots of the versions that replicas here need, that other servers fetch, or that are arriving.
 func (k *Keeper) roots() []image.Digest {
-	list := append(k.Asked(), k.Roots()...)
+	list := append(k.Asked(), k.ArrivingRoots()...)
 	now := k.Declared.Now()
 	pinned, _ := k.Replicas.Pinned(func(node string) bool {
 		_, ok := now.Cluster.Node(cluster.NodeName(node))
