@@ -1,4 +1,4 @@
-// Package diskroom tells how much of a file system may be taken: all that is free but a reserve.
+// Package diskroom computes how much of a file system may be used: what is free, less a reserve.
 //
 // It must not know what the reserve is for.
 package diskroom
@@ -38,8 +38,8 @@ func Reserve(size, inodes, percent uint64) (bytes, files uint64) {
 	return max(size/100*percent, min(least, size/8)), inodes / 100 * percent
 }
 
-// Takes returns why n more bytes and one more inode cannot be taken; "" if they can.
-func (r *Room) Takes(n uint64) (why string) {
+// Lacks returns why n more bytes and one more inode cannot be taken; "" if they can.
+func (r *Room) Lacks(n uint64) (why string) {
 	switch {
 	case r.Free < r.Reserve || r.Free-r.Reserve < n:
 		return fmt.Sprintf("%d MB are free, and the reserve is %d MB", r.Free>>20, r.Reserve>>20)

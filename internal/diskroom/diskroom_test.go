@@ -25,7 +25,7 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-func TestTakes(t *testing.T) {
+func TestLacks(t *testing.T) {
 	for _, c := range []struct {
 		room Room
 		n    uint64
@@ -38,7 +38,7 @@ func TestTakes(t *testing.T) {
 		{Room{Inodes: 100, FreeInodes: 6, LeastInodes: 5}, 0, ""},
 		{Room{}, 0, ""}, // no count of inodes
 	} {
-		if got := c.room.Takes(c.n); got != c.want {
+		if got := c.room.Lacks(c.n); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.room, got, c.want)
 		}
 	}

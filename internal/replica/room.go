@@ -16,7 +16,7 @@ type diskRoom struct {
 	looked  atomic.Int64 // when left was found, in nanoseconds since 1970; 0: never
 }
 
-// lookInterval is how long what a look at the disk has found is used. Others may fill the disk meanwhile.
+// lookInterval is how long the result of a look at the disk is used. Other programs may fill the disk meanwhile.
 const lookInterval = time.Second
 
 // mayTake returns ENOSPC if nodes may not take n more bytes, or one more object, of the disk. Removed files that are
@@ -42,7 +42,7 @@ func (s *Set) look(n int64) error {
 	if err != nil {
 		return err
 	}
-	if room.Takes(uint64(max(n, 1))) != "" {
+	if room.Lacks(uint64(max(n, 1))) != "" {
 		d.looked.Store(0)
 		return vfs.ENOSPC
 	}

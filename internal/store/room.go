@@ -17,7 +17,7 @@ func (b *Batch) room() error {
 	if err != nil {
 		return err
 	}
-	if why := room.Takes(0); why != "" {
+	if why := room.Lacks(0); why != "" {
 		return fmt.Errorf("%w: disk of %s: %s", unix.ENOSPC, b.s.dir, why)
 	}
 	return nil
