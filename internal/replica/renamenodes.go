@@ -16,7 +16,7 @@ import (
 	"dim/internal/durable"
 )
 
-// renamesFile has the changes of names that were begun last: docs/formats/layer.md.
+// renamesFile has the ids of the last changes of names, and the one that is not complete: docs/formats/layer.md.
 const renamesFile = "renames.json"
 
 // renames is the form of renamesFile.
@@ -36,14 +36,14 @@ type move struct {
 
 const (
 	renamesFormat = 1
-	// renamesDone is how many changes that are complete are remembered.
+	// renamesDone is how many ids of complete changes are kept.
 	renamesDone = 100
 )
 
-// RenameNodes gives the directories of nodes, with all that is in them, and what the journal has of them, the new names
-// of the nodes. former has their former names, by the new ones, and id identifies this change among all. A change that
-// is complete is not made again, so RenameNodes may be called with it until it is no longer needed. What an earlier
-// node of a new name has left here gets the name NAME.before-ID. No replica of the nodes may be attached.
+// RenameNodes renames the directories of nodes, and their states in the journal, to the new names of the nodes. former
+// has their former names, by the new ones. id identifies this change among all: a change that is complete is not made
+// again. Files that an earlier node with one of the new names has left get the name NAME.before-ID. No replica of the
+// nodes may be attached.
 //
 // A change that was interrupted is completed by the next call or the next Open.
 func (s *Set) RenameNodes(id string, former map[string]string) error {
@@ -99,21 +99,20 @@ func (s *Set) completeRename(f *renames) error {
 	if f.ID == "" {
 		return nil
 	}
-	var aside, moved []move
+	var aside []move
 	for _, m := range f.Moves {
-		moved = append(moved, m)
 		if m.Aside == "" {
 			continue
 		}
-		if done, err := s.root.Exists(m.Aside); err != nil || done {
-			if err != nil {
-				return err
-			}
-			continue
+		done, err := s.root.Exists(m.Aside)
+		if err != nil {
+			return err
 		}
-		aside = append(aside, move{From: m.To, To: m.Aside})
+		if !done {
+			aside = append(aside, move{From: m.To, To: m.Aside})
+		}
 	}
-	for _, part := range [][]move{aside, moved} {
+	for _, part := range [][]move{aside, f.Moves} {
 		if err := s.moveNodes(part); err != nil {
 			return err
 		}
