@@ -20,7 +20,7 @@ func (a *app) clusterCommand() *cobra.Command {
 	group(cmd)
 	cmd.AddCommand(a.clusterCheckCommand(), a.clusterShowCommand(), a.clusterPlanCommand(), a.clusterApplyCommand(),
 		a.clusterEditCommand(), a.clusterLogCommand(), a.clusterDiffCommand(), a.clusterUndoCommand(),
-		a.clusterInitCommand(), a.clusterExportCommand())
+		a.clusterInitCommand(), a.clusterExportCommand(), a.clusterImportCommand())
 	return cmd
 }
 

@@ -33,7 +33,7 @@ func outputs() []any {
 		control.Node{}, control.Machine{}, control.CheckResult{}, control.SavedEntry{},
 		control.Token{}, control.ServerChanged{}, control.AppliedDescription{}, fileDiff{},
 		control.RestoredEntry{}, control.Snapshot{}, control.RestoredSnapshot{}, control.Mount{}, control.Change{},
-		control.Storm{}, storm.Result{}, cluster.Problem{}, summary.Cluster{}, programVersion{},
+		control.Storm{}, storm.Result{}, cluster.Problem{}, summary.Cluster{}, programVersion{}, importReport{},
 	}
 }
 

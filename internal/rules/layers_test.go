@@ -88,6 +88,8 @@ var layers = map[string]layer{
 	"internal/backup":    deeds,
 	"internal/compare":   deeds,
 
+	"internal/migrate": deeds, // descriptions made of other programs' files
+
 	"internal/bootload": protocol, // the calls of nodes that boot
 
 	"internal/oncrpc": protocol,

@@ -1,0 +1,136 @@
+// Package migrate reads the files in which other programs describe a cluster: Warewulf, ISC dhcpd, hosts and ethers. It
+// makes a description of them.
+//
+// A reader takes what it understands and adds a note, with the place, for everything that it leaves out. It returns an
+// error only if a file cannot be read as the format at all.
+//
+// It must not know what a store is, and runs no program.
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"dim/internal/migrate/describe"
+)
+
+// MaxFile is the size in bytes up to which a file is read.
+const MaxFile = 16 << 20
+
+// File is one file of the input.
+type File struct {
+	Name string // for messages
+	Data []byte
+}
+
+// Format is what a program's files look like.
+type Format struct {
+	Name  string
+	About string // which files it takes
+	read  func(*reader, File) error
+	done  func(*reader)
+}
+
+// Formats returns the formats, by name.
+func Formats() []Format {
+	return []Format{
+		{"hosts+ethers", "/etc/hosts and /etc/ethers", (*reader).hostsOrEthers, (*reader).hostsDone},
+		{"isc-dhcp", "dhcpd.conf of ISC dhcpd", (*reader).dhcpd, (*reader).dhcpdDone},
+		{"warewulf", "nodes.conf and warewulf.conf of Warewulf 4", (*reader).warewulf, (*reader).warewulfDone},
+	}
+}
+
+// Options is what the files do not say.
+type Options struct {
+	Name      string // of the cluster
+	Arch      string // of the images; "": amd64
+	Server    describe.Server
+	Networks  []describe.Network
+	Inventory string // name of a file for hardware addresses that follow no rule; "": none
+}
+
+// Describe makes a description of files in one format. The error has every file that cannot be read as the format. If
+// the files can be read, but no description can be made of them, the result has the notes.
+func (f *Format) Describe(files []File, o Options) (*describe.Result, error) {
+	r := &reader{site: &describe.Site{Name: o.Name, Arch: o.Arch, Server: o.Server, Networks: o.Networks}}
+	var problems []error
+	for _, file := range files {
+		if len(file.Data) > MaxFile {
+			problems = append(problems, fmt.Errorf("read %s: larger than %d MiB", file.Name, MaxFile>>20))
+			continue
+		}
+		r.file = file.Name
+		if err := f.read(r, file); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return &describe.Result{}, err
+	}
+	f.done(r)
+	return describe.Describe(r.site, o.Inventory)
+}
+
+// reader reads the files of one format.
+type reader struct {
+	site *describe.Site
+	file string // that is being read
+
+	hosts     []hostLine
+	ethers    []etherLine
+	warewulfs warewulfState
+}
+
+func (r *reader) at(line int) describe.Place { return describe.Place{File: r.file, Line: line} }
+
+func (r *reader) note(line int, format string, args ...any) { r.site.Note(r.at(line), format, args...) }
+
+// parseMAC parses a hardware address in any of its spellings, such as 0:1:2:a:b:c in ethers.
+func parseMAC(text string) (net.HardwareAddr, bool) {
+	parts := strings.FieldsFunc(text, func(c rune) bool { return c == ':' || c == '-' })
+	if len(parts) == 6 {
+		for i, p := range parts {
+			if len(p) == 1 {
+				parts[i] = "0" + p
+			}
+		}
+		text = strings.Join(parts, ":")
+	}
+	mac, err := net.ParseMAC(text)
+	return mac, err == nil
+}
+
+// addNetwork adds a network unless there is one with that subnet, in which case it adds what that one lacks.
+func (r *reader) addNetwork(n describe.Network) {
+	if len(r.site.Networks) > describe.MaxNetworks {
+		return // describe reports it
+	}
+	for i := range r.site.Networks {
+		if k := &r.site.Networks[i]; k.Subnet == n.Subnet {
+			if !k.Gateway.IsValid() {
+				k.Gateway = n.Gateway
+			}
+			if len(k.DNS) == 0 {
+				k.DNS = n.DNS
+			}
+			return
+		}
+	}
+	if n.Name == "" {
+		n.Name = fmt.Sprintf("net%d", len(r.site.Networks)+1)
+	}
+	r.site.Networks = append(r.site.Networks, n)
+}
+
+// subnet returns the network of an address with a mask such as 255.255.255.0.
+func subnet(a netip.Addr, mask string) (netip.Prefix, bool) {
+	m := net.ParseIP(mask).To4()
+	if m == nil || !a.Is4() {
+		return netip.Prefix{}, false
+	}
+	ones, bits := net.IPMask(m).Size()
+	return netip.PrefixFrom(a, ones).Masked(), bits == 32
+}
