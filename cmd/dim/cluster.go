@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/learned"
 	"dim/internal/cluster/summary"
 	"dim/internal/control"
 	"dim/internal/follow"
@@ -147,7 +148,7 @@ func (a *app) description(
 // parseApplied parses the applied description.
 func parseApplied(d *control.Description) (*cluster.Cluster, error) {
 	return cluster.Parse(cluster.Source{
-		Name: d.Main, XML: d.Files[d.Main],
+		Name: d.Main, XML: d.Files[d.Main], Learned: d.Files[learned.File],
 		Open: func(name string) ([]byte, error) {
 			if b, ok := d.Files[name]; ok {
 				return b, nil

@@ -210,7 +210,7 @@ func (a *app) clusterUndo(cmd *cobra.Command, to int64, r control.ApplyRequest) 
 	if err != nil {
 		return err
 	}
-	r.Revision, r.By = list[0].Revision, person()
+	r.Revision, r.By, r.Learned = list[0].Revision, person(), true
 	return a.apply(cmd, c, &r)
 }
 

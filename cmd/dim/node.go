@@ -19,7 +19,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeUnknownCommand(), a.nodeDiffCommand(),
 		a.nodeResetCommand(), a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeSnapshotsCommand(),
 		a.nodeLayersCommand(), a.nodeCheckCommand(), a.nodeConfirmCommand(), a.nodeAcceptCommand(),
-		a.nodeRmCommand())
+		a.nodeRmCommand(), a.nodeLearnCommand(), a.nodeRebindCommand())
 	return cmd
 }
 
@@ -164,8 +164,11 @@ func quotaText(u control.QuotaUsage) string {
 
 func (a *app) nodeUnknownCommand() *cobra.Command {
 	return a.names(&cobra.Command{
-		Use:     "unknown",
-		Short:   "List machines that ask for a boot and are not in the description",
+		Use:   "unknown",
+		Short: "List machines that ask for a boot and are not in the description",
+		Long: `Lists the machines that ask for an address or a boot, and that no node's MAC
+belongs to, the last one first. On a head these are the machines of all servers.
+dim node learn makes nodes of them.`,
 		Example: "  dim node unknown -o json | jq -r '.[].mac'",
 		Args:    operands(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -181,8 +184,8 @@ func (a *app) nodeUnknownCommand() *cobra.Command {
 }
 
 func printMachines(w io.Writer, machines []control.Machine, now time.Time) {
-	row(w, "MAC", "LAST", "TIMES", "ASKED")
+	row(w, "MAC", "LAST", "TIMES", "NETWORK", "SWITCH PORT", "UUID", "ASKED")
 	for _, m := range machines {
-		row(w, m.MAC, ago(m.Last, now), m.Count, safe(m.Asked))
+		row(w, m.MAC, ago(m.Last, now), m.Count, m.Network, safe(m.Port), m.UUID, safe(m.Asked))
 	}
 }

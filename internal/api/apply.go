@@ -6,11 +6,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/changes"
+	"dim/internal/cluster/learned"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
@@ -19,18 +21,17 @@ import (
 
 // Apply implements control.Backend.
 func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.ApplyResult, error) {
-	c, err := api.parse(&r.Description)
-	if err != nil {
-		return control.ApplyResult{}, err
-	}
 	shared, err := api.Follow.Change(ctx)
 	if err == nil {
 		err = api.Follow.Refresh(ctx, shared) // another server may have applied one a moment ago
 	}
+	p := application{api: api, request: &r, now: api.Follow.Now(), shared: shared}
+	if perr := p.parse(); perr != nil {
+		return control.ApplyResult{}, perr
+	}
 	if err != nil && !r.DryRun {
 		return control.ApplyResult{}, err
 	}
-	p := application{api: api, request: &r, now: api.Follow.Now(), next: c, shared: shared}
 	if r.Revision != 0 && r.Revision != revision(p.now) {
 		return control.ApplyResult{}, control.Errorf(control.Conflict,
 			"apply %s: the applied description has revision %d, not %d", r.Main, revision(p.now), r.Revision).
@@ -63,6 +64,33 @@ type application struct {
 	next    *cluster.Cluster
 	shared  *coord.Coord // nil in a dry run without the shared state
 	left    []follow.Left
+	ended   []string // which learned hardware addresses the description ends, and why
+}
+
+// parse parses the description, with the hardware addresses that were learned and still hold.
+func (p *application) parse() (err error) {
+	in := &p.request.Description
+	in.Files = maps.Clone(in.Files)
+	if !p.request.Learned {
+		setLearned(in, follow.Learned(p.now.State.Description))
+	}
+	if p.next, err = p.api.parse(in); err != nil {
+		return err
+	}
+	if p.ended = p.next.Unlearned(); len(p.ended) > 0 {
+		setLearned(in, learned.Format(p.next.Learned()))
+		p.next, err = p.api.parse(in)
+	}
+	return err
+}
+
+// setLearned gives a description a list of learned hardware addresses; nil: none.
+func setLearned(d *control.Description, list []byte) {
+	if list == nil {
+		delete(d.Files, learned.File)
+		return
+	}
+	d.Files[learned.File] = list
 }
 
 // plan returns what applying the description does, and why it is refused.
@@ -104,6 +132,7 @@ func (p *application) refuse(out *control.ApplyResult) *control.Error {
 			out.Asks = append(out.Asks, removalText(c))
 		}
 	}
+	out.Asks = append(out.Asks, p.ended...)
 	if len(out.TakenBack) > 0 {
 		out.Asks = append(out.Asks, takenBackText(out))
 	}
@@ -225,7 +254,7 @@ func leftError(in *control.Description, left []control.LeftLayers) *control.Erro
 // parse returns the cluster that a description declares. It must have this server.
 func (api *API) parse(in *control.Description) (*cluster.Cluster, error) {
 	c, err := cluster.Parse(cluster.Source{
-		Name: in.Main, XML: in.Files[in.Main],
+		Name: in.Main, XML: in.Files[in.Main], Learned: in.Files[learned.File],
 		Open: func(name string) ([]byte, error) {
 			if data, ok := in.Files[name]; ok {
 				return data, nil

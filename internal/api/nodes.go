@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"dim/internal/boot"
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/dhcp"
 	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/layers"
@@ -314,14 +316,45 @@ func stage(e boot.Event) control.Stage {
 // Machines implements control.Backend.
 func (api *API) Machines(context.Context) ([]control.Machine, error) {
 	list := []control.Machine{}
+	c := api.Follow.Cluster()
 	for _, m := range api.Unknown.List() {
+		if _, _, known := c.NodeByMAC(m.MAC); known { // since it asked
+			continue
+		}
 		said := []string{m.VendorClass, m.UserClass, m.HostName, m.Reason}
 		asked := strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), ", ")
 		list = append(list, control.Machine{
 			MAC: m.MAC.String(), First: m.First, Last: m.Last, Count: m.Count, Asked: asked,
+			Archs: archs(m.Archs), UUID: m.UUID, Port: m.Port, Network: networkOf(c, &m), Server: string(api.Server),
 		})
 	}
 	return list, nil
+}
+
+func archs(list []dhcp.Arch) []int {
+	out := make([]int, len(list))
+	for i, a := range list {
+		out[i] = int(a)
+	}
+	return out
+}
+
+// networkOf returns the name of the network on which a machine asks; "" if none, or more than one, can be it.
+func networkOf(c *cluster.Cluster, m *dhcp.Machine) (name string) {
+	for _, n := range c.Networks {
+		on := func(p netip.Prefix) bool { return n.Subnet.Contains(p.Addr()) }
+		here := n.Subnet.Contains(m.Network)
+		if !m.Network.IsValid() {
+			here = slices.ContainsFunc(m.Interface.Addresses, on)
+		}
+		switch {
+		case here && name != "":
+			return ""
+		case here:
+			name = n.Name
+		}
+	}
+	return name
 }
 
 // Stages returns how many declared nodes are in each stage.

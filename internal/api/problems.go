@@ -214,7 +214,7 @@ func (api *API) machineProblems(ctx context.Context) []problems.Problem {
 		list = append(list, problems.Problem{
 			About: problems.Subject{Kind: problems.KindMachine, Name: m.MAC},
 			Text:  "asks for a boot and is not answered: " + m.Asked, Since: m.First,
-			Hint: "if it is a node, write its MAC into the description",
+			Hint: "if it is a node: dim node learn NODE --mac " + m.MAC + ", or write its MAC into the description",
 		})
 	}
 	return list

@@ -221,7 +221,7 @@ func (b *builder) warnOfCards(at location, n *Node) {
 	}
 	if !known {
 		b.warnings.add(at, "node %s has no MAC: nothing is answered when it boots", n.Name).
-			withHint("write mac=\"…\" of <interface>, or an <inventory>; dim node unknown lists MACs that ask")
+			withHint("write mac=\"…\" of <interface>, or an <inventory>; or dim node learn, when the machine has asked")
 	}
 }
 

@@ -44,6 +44,7 @@ import (
 	"text/template"
 	"time"
 
+	"dim/internal/cluster/learned"
 	"dim/internal/image/pathmatch"
 	"dim/internal/recordmerge"
 )
@@ -67,9 +68,11 @@ type Cluster struct {
 	Groups   []*Group
 	Quota    *Quota // of nodes for which there is no other; nil: none
 
-	sources  []SourceFile
-	warnings []Problem
-	index    *index // nil in a Cluster that was not made by Parse
+	sources   []SourceFile
+	learned   []learned.Fact
+	unlearned []string
+	warnings  []Problem
+	index     *index // nil in a Cluster that was not made by Parse
 }
 
 // Network is one <network>.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"dim/internal/cluster/learned"
 	"dim/internal/image/pathmatch"
 )
 
@@ -35,7 +36,7 @@ func parseLimited(src Source, budget limits) (*Cluster, error) {
 		return nil, b.err()
 	}
 	if root := readDocument(b.report, f); root != nil {
-		b.build(root)
+		b.build(root, src.Learned)
 	}
 	if err := b.err(); err != nil {
 		return nil, err
@@ -89,7 +90,7 @@ func (b *builder) addSource(name string, data []byte) *file {
 
 // build goes through the document by kinds of elements, not from top to bottom, so that an element may refer to a
 // later one.
-func (b *builder) build(root *item) {
+func (b *builder) build(root *item, facts []byte) {
 	name, _ := root.get("name")
 	domain, _ := root.get("domain")
 	b.cluster.Name, b.cluster.Domain = name.text, domain.text
@@ -119,6 +120,7 @@ func (b *builder) build(root *item) {
 	for _, it := range root.all("inventory") {
 		b.inventory(it)
 	}
+	b.learn(facts)
 	b.checkNodes()
 	b.checkTemplates()
 }
@@ -132,6 +134,10 @@ func (b *builder) file(v value) (*file, bool) {
 		b.opened = map[string]*file{}
 	}
 	b.opened[v.text] = nil
+	if v.text == learned.File {
+		b.add(v.at, "file %q: the list of learned MACs has this name", v.text).withHint("give the file another name")
+		return nil, false
+	}
 	if !isLocalPath(v.text) {
 		b.add(v.at, "file %q: must be a path below the description's directory", shorten(v.text))
 		return nil, false

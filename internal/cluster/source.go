@@ -38,6 +38,10 @@ type Source struct {
 	// Open returns the content of a file that the description names. The name is a slash-separated path relative to
 	// the main file's directory, and never leads out of it. Nil: there are no other files.
 	Open func(name string) ([]byte, error)
+
+	// Learned is the list of learned hardware addresses, in the form of package learned. It is one of Sources, with
+	// the name learned.File.
+	Learned []byte
 }
 
 // SourceFile is one file of a description.

@@ -51,6 +51,10 @@ type DescriptionBackend interface {
 	// has another cluster's name and r does not say Force. It is Held when a person must consent (ApplyResult.Asks). A
 	// description with problems is Invalid, with all of them in Error.Details.
 	Apply(ctx context.Context, r ApplyRequest) (ApplyResult, error)
+	// Learn binds machines to nodes, or only reports what it would bind. It is a new entry in the history of the
+	// description. It is a Conflict, and nothing is changed, when a machine is a node already, or is not on the network
+	// of the node.
+	Learn(ctx context.Context, r LearnRequest) (LearnResult, error)
 }
 
 // ImageBackend lists images and makes versions of them.

@@ -37,6 +37,9 @@ type ApplyRequest struct {
 	Force  bool `json:"force"`   // also when it is the description of a cluster of another name
 	// Yes consents to the removal of nodes and to ApplyResult.TakenBack.
 	Yes bool `json:"yes,omitempty"`
+	// Learned: the description has its own list of learned hardware addresses, or none. Otherwise it gets the list of
+	// the applied description.
+	Learned bool `json:"with_learned,omitempty"`
 	// LeaveLayers consents to ApplyResult.Left: these nodes start without what they have written.
 	LeaveLayers bool `json:"leave_layers,omitempty"`
 }

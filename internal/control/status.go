@@ -99,6 +99,12 @@ type Machine struct {
 	Last  time.Time `json:"last"`
 	Count int       `json:"count"`
 	Asked string    `json:"asked"` // what it said it is: "PXE, x86_64 UEFI, 10.0.0.1"
+
+	Archs   []int  `json:"architectures,omitempty"` // of its firmware, by RFC 4578
+	UUID    string `json:"uuid,omitempty"`          // of its firmware, by RFC 4578
+	Port    string `json:"switch_port,omitempty"`   // what a relay or a switch says in option 82
+	Network string `json:"network,omitempty"`       // of the description, on which it asks; "": not known
+	Server  string `json:"server"`                  // that it asked
 }
 
 // Mount is a tree shown as a local directory.

@@ -273,7 +273,9 @@ func TestTheListOfUnknownMachinesIsBounded(t *testing.T) {
 	for i := range 30 {
 		unknown := func(m *layers.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, byte(i)} }
 		for range 2 {
-			m := message(t, typeDiscover, unknown, option(60, []byte("PXEClient")))
+			m := message(t, typeDiscover, unknown, option(60, []byte("PXEClient")),
+				option(97, []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10")),
+				option(82, []byte("\x01\x05ge-01\x02\x02\x00\x1f")))
 			s.handle(m, arrival{Interface: Interface{Name: "eth1"}})
 		}
 	}
@@ -284,7 +286,8 @@ func TestTheListOfUnknownMachinesIsBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	want := Machine{
 		MAC: net.HardwareAddr{2, 0, 0, 0, 0, 29}, First: now, Last: now, Count: 2, Reason: "not in the description",
-		VendorClass: "PXEClient", Interface: "eth1",
+		VendorClass: "PXEClient", Interface: Interface{Name: "eth1"},
+		UUID: "01020304-0506-0708-090a-0b0c0d0e0f10", Port: "ge-01 of 001f",
 	}
 	if d := cmp.Diff(want, list[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Error(d)

@@ -22,7 +22,10 @@ type Machine struct {
 	Archs       []Arch
 	Wanted      netip.Addr // the address that it asked for
 	Relay       netip.Addr
-	Interface   string // the name of the interface on which its message arrived
+	Network     netip.Addr // an address on its network; zero: that of Interface
+	UUID        string     // option 97; "": it sends none
+	Port        string     // the circuit and the remote identifier of option 82
+	Interface   Interface  // on which its message arrived
 }
 
 // Machines is a list of unknown clients, and one of other DHCP servers. It keeps a bounded number of them: a new client
@@ -53,7 +56,8 @@ func (m *Machines) note(r *Request, now time.Time, reason string) {
 	}
 	m.order.MoveToFront(e)
 	x := e.Value.(*Machine)
-	x.Last, x.Reason, x.Wanted, x.Relay, x.Interface = now, reason, r.Wanted, r.Relay, r.Interface.Name
+	x.Last, x.Reason, x.Wanted, x.Relay, x.Interface = now, reason, r.Wanted, r.Relay, r.Interface
+	x.Network, x.UUID, x.Port = r.Network, r.uuid(), r.relay.port
 	x.VendorClass, x.UserClass, x.HostName, x.Archs = r.VendorClass, r.UserClass, r.HostName, r.Archs
 	x.Count++
 	for m.order.Len() > m.max {

@@ -65,6 +65,8 @@ const (
 	optConfigFile      = 209 // RFC 5071
 	optEnd             = 255
 
+	subCircuitID      = 1  // RFC 3046
+	subRemoteID       = 2  // RFC 3046
 	subLinkSelection  = 5  // RFC 3527
 	subServerOverride = 11 // RFC 5107
 	subRelayPort      = 19 // RFC 8357
@@ -75,14 +77,20 @@ type relayInfo struct {
 	link    netip.Addr // an address on the network of the client; zero: giaddr is one
 	server  netip.Addr // the server identifier that the client gets: messages to the server pass the relay; zero: none
 	ownPort bool       // the relay receives answers on its source port
+	port    string     // the circuit identifier and the remote identifier: the port of a switch, and the switch
 }
 
 // parseRelayInfo decodes option 82. What is malformed or not known is left out: it is echoed all the same.
 func parseRelayInfo(b []byte) (info relayInfo) {
+	var circuit, remote string
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		code, value := b[0], b[2:2+int(b[1])]
 		b = b[2+len(value):]
 		switch code {
+		case subCircuitID:
+			circuit = identifier(value)
+		case subRemoteID:
+			remote = identifier(value)
 		case subLinkSelection:
 			info.link = addr(value)
 		case subServerOverride:
@@ -91,7 +99,28 @@ func parseRelayInfo(b []byte) (info relayInfo) {
 			info.ownPort = true
 		}
 	}
+	info.port = strings.Join(slices.DeleteFunc([]string{circuit, remote}, isEmpty), " of ")
 	return info
+}
+
+func isEmpty(s string) bool { return s == "" }
+
+// identifier returns an identifier of a relay or a switch: most are texts, the others are shown as hexadecimal digits.
+func identifier(b []byte) string {
+	if text := printable(b); text == string(b) {
+		return text
+	}
+	return fmt.Sprintf("%x", b)
+}
+
+// uuid returns the identifier of the client's machine, "" if it sends none. It is option 97 (RFC 4578 section 2.3): a
+// type, which is 0, and 16 bytes. Firmware such as EDK II sends them in the order of the text, not in that of SMBIOS.
+func (r *Request) uuid() string {
+	b := r.packet.Options[uint8(dhcpv4.OptionClientMachineIdentifier)]
+	if len(b) != 17 || b[0] != 0 {
+		return ""
+	}
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[1:5], b[5:7], b[7:9], b[9:11], b[11:])
 }
 
 // The options of DHCP begin behind the fixed part of a message, with a cookie (RFC 2131 section 3).
@@ -187,8 +216,9 @@ func newRequest(p *dhcpv4.DHCPv4, from arrival) *Request {
 	_, r.IPXE = p.Options[175]
 	r.IPXE = r.IPXE || r.UserClass == "iPXE"
 	r.WantsConfig = r.wantsOption(optConfigFile)
-	if r.Relay.IsValid() {
-		r.relay = parseRelayInfo(p.Options[optRelayInfo])
+	r.relay = parseRelayInfo(p.Options[optRelayInfo])
+	if !r.Relay.IsValid() { // a switch that snoops adds the option without being a relay
+		r.relay = relayInfo{port: r.relay.port}
 	}
 	r.Network = r.network(from.unicast)
 	return r

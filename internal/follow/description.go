@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/learned"
 	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 	"dim/internal/coord"
@@ -16,13 +17,42 @@ import (
 // Describe returns the description that c was parsed from, as the shared state keeps it.
 func Describe(c *cluster.Cluster) coord.Description {
 	d := coord.Description{Applied: time.Now().UTC()}
-	var all []byte
 	for _, f := range c.Sources() {
 		d.Files = append(d.Files, coord.File{Name: f.Name, Data: f.Data})
+	}
+	d.Digest = digest(d.Files)
+	return d
+}
+
+func digest(files []coord.File) image.Digest {
+	var all []byte
+	for _, f := range files {
 		sum := image.Sum(f.Data)
 		all = append(append(append(all, f.Name...), 0), sum[:]...)
 	}
-	d.Digest = image.Sum(all)
+	return image.Sum(all)
+}
+
+// Learned returns the list of learned hardware addresses of a description, nil if it has none. There may be no
+// description.
+func Learned(d *coord.Description) []byte {
+	if d == nil {
+		return nil
+	}
+	for _, f := range d.Files[min(1, len(d.Files)):] {
+		if f.Name == learned.File {
+			return f.Data
+		}
+	}
+	return nil
+}
+
+// withLearned returns d with the learned hardware addresses of another description, unless it has its own.
+func withLearned(d coord.Description, of *coord.Description) coord.Description {
+	if data := Learned(of); data != nil && Learned(&d) == nil {
+		d.Files = append(slices.Clip(d.Files), coord.File{Name: learned.File, Data: data})
+		d.Digest = digest(d.Files)
+	}
 	return d
 }
 
@@ -41,7 +71,7 @@ func Parse(d *coord.Description) (*cluster.Cluster, error) {
 		return nil, errors.New("parse description: it has no files")
 	}
 	return cluster.Parse(cluster.Source{
-		Name: d.Files[0].Name, XML: d.Files[0].Data,
+		Name: d.Files[0].Name, XML: d.Files[0].Data, Learned: Learned(d),
 		Open: func(name string) ([]byte, error) {
 			i := slices.IndexFunc(d.Files, func(f coord.File) bool { return f.Name == name })
 			if i < 0 {

@@ -54,6 +54,10 @@ func (f *Follower) loadGiven(now *Declared, kept *coord.Description) error {
 		return nil
 	}
 	f.given.modified = modified(f.ClusterFile, c)
+	d := withLearned(Describe(c), kept)
+	if with, lerr := Parse(&d); lerr == nil {
+		c = with
+	}
 	if before != nil && Describe(c).Digest != kept.Digest && !f.given.modified.After(kept.Applied) {
 		f.keepLater(kept)
 		return nil

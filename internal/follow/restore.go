@@ -67,7 +67,7 @@ func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coo
 		if err := f.claim(ctx, c, s.Description); err != nil {
 			return err
 		}
-		d := *now.description()
+		d := withLearned(*now.description(), s.Description)
 		if given {
 			f.setOrigin(&d)
 		}

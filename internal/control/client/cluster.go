@@ -32,6 +32,11 @@ func (c *Client) Apply(ctx context.Context, r control.ApplyRequest) (control.App
 	return call[control.ApplyResult](ctx, c, http.MethodPut, "/v1/description", r)
 }
 
+// Learn binds machines to nodes.
+func (c *Client) Learn(ctx context.Context, r control.LearnRequest) (control.LearnResult, error) {
+	return call[control.LearnResult](ctx, c, http.MethodPost, "/v1/learn", r)
+}
+
 // Rollout begins a rollout.
 func (c *Client) Rollout(ctx context.Context, r control.RolloutRequest) (control.Rollout, error) {
 	return call[control.Rollout](ctx, c, http.MethodPost, "/v1/rollouts", r)

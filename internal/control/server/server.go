@@ -160,6 +160,7 @@ func handleDescription(mux *http.ServeMux, b control.DescriptionBackend) {
 		return b.Descriptions(r.Context())
 	}))
 	mux.Handle("PUT /v1/description", answer(withBody(b.Apply)))
+	mux.Handle("POST /v1/learn", answer(withBody(b.Learn)))
 }
 
 // revisionOf returns the revision that a request is about; 0: none is given.
