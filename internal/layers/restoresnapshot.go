@@ -100,6 +100,8 @@ type snapshotRestore struct {
 	out     RestoredSnapshot
 	there   map[string]bool // paths in the layer as it will be; whether they are directories
 	planned bool            // out is complete
+
+	names map[layer.Inode]int // of the files of the snapshot that have several links, in this snapshot alone
 }
 
 func (l Layer) snapshotRestore(e *replica.Edit, to string) (*snapshotRestore, error) {
@@ -111,7 +113,8 @@ func (l Layer) snapshotRestore(e *replica.Edit, to string) (*snapshotRestore, er
 	if err != nil {
 		return nil, err
 	}
-	r := &snapshotRestore{Layer: l, e: e, from: l.home.Snapshots(one.ID()), there: make(map[string]bool)}
+	r := &snapshotRestore{Layer: l, e: e, from: l.home.Snapshots(one.ID()), there: make(map[string]bool),
+		names: make(map[layer.Inode]int)}
 	r.out.Snapshot = *one
 	known := false
 	if n := len(one.Over); n > 0 {
@@ -123,6 +126,9 @@ func (l Layer) snapshotRestore(e *replica.Edit, to string) (*snapshotRestore, er
 
 // plan walks over the snapshot and then over the layer, and changes nothing.
 func (r *snapshotRestore) plan() error {
+	if err := r.countNames(); err != nil {
+		return err
+	}
 	c := layer.Copy{Root: r.root, From: r.from, Choose: r.choose, Fault: r.r.Fault}
 	if err := c.Run(); err != nil {
 		return err
@@ -141,6 +147,21 @@ func (r *snapshotRestore) plan() error {
 	r.planned = true
 	return nil
 }
+
+// countNames finds the files that have several names in the snapshot. Their links say nothing about that, because
+// snapshots share the files that are the same in them.
+func (r *snapshotRestore) countNames() error {
+	c := layer.Copy{Root: r.root, From: r.from, Fault: r.r.Fault}
+	c.Choose = func(e *layer.CopyEntry) (how layer.Choice, err error) {
+		if vfs.TypeOf(e.Stat.Mode) != vfs.Directory && e.Stat.Nlink > 1 {
+			r.names[inodeOf(&e.Stat)]++
+		}
+		return how, nil
+	}
+	return c.Run()
+}
+
+func inodeOf(st *unix.Stat_t) layer.Inode { return layer.Inode{Dev: st.Dev, Ino: st.Ino} }
 
 func (r *snapshotRestore) note(p RestoredPath) {
 	if !r.planned {
@@ -290,7 +311,7 @@ func (r *snapshotRestore) same(e *layer.CopyEntry) (bool, error) {
 		return false, err
 	}
 	was := &e.Stat
-	if (!hasID || id != now.ID()) && (st.Nlink > 1 || was.Nlink > 1) {
+	if (!hasID || id != now.ID()) && (st.Nlink > 1 || r.names[inodeOf(was)] > 1) {
 		return false, nil // which names are one file could change
 	}
 	if e.CopyOf(&st) {
