@@ -143,7 +143,8 @@ func (b *builder) addListeners(it *item, s *Server) {
 		{attribute: "api-port", protocol: "TCP", port: s.Ports.API},
 	}
 	if s.Has(RoleHead) {
-		wanted = append(wanted, listener{attribute: "etcd-port", protocol: "TCP", port: s.Ports.Etcd})
+		etcd := []listener{{attribute: "etcd-port", protocol: "TCP", port: s.Ports.Etcd}}
+		b.etcd = append(b.etcd, func() { b.listen(it, s, etcd) })
 	}
 	if s.Has(RoleImage) {
 		wanted = append(wanted,
@@ -153,6 +154,11 @@ func (b *builder) addListeners(it *item, s *Server) {
 			wanted = append(wanted, listener{attribute: "dhcp", protocol: "UDP", port: 67})
 		}
 	}
+	b.listen(it, s, wanted)
+}
+
+// listen notes what a server listens on.
+func (b *builder) listen(it *item, s *Server, wanted []listener) {
 	for _, card := range s.Interfaces {
 		if !card.Address.IsValid() {
 			continue
@@ -182,8 +188,13 @@ func (b *builder) checkListener(a netip.Addr, w listener) {
 	}
 }
 
-// checkServers reports roles that no server has.
+// checkServers reports roles that no server has, and ports of several heads that are used twice.
 func (b *builder) checkServers(root *item) {
+	if len(b.etcd) > 1 {
+		for _, note := range b.etcd {
+			note()
+		}
+	}
 	if b.serversIncomplete {
 		return
 	}

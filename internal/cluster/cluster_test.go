@@ -39,7 +39,7 @@ func TestSmallExampleIsRead(t *testing.T) {
 	want := []any{
 		"small", "small.example", 4, 2, 3, "10.77.0.13", "52:54:00:4d:00:03", "eth0",
 		"head",
-		Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117},
+		Ports{NFS: 2049, HTTP: 80, TFTP: 69, API: 7117, Etcd: 7118},
 		true, "10.77.0.1",
 		"compute", "amd64", "dir:/srv/dim/masters/compute", 3, 1, 2, "console=ttyS0",
 		"etc/hostname", uint32(0o644), "{{.Node.Name}}\n", "hosts.tmpl",

@@ -60,6 +60,7 @@ type builder struct {
 	macs      map[string]claim
 	origins   map[*Node]*item // the element that made the node
 	listeners map[netip.Addr][]listener
+	etcd      []func() // note what heads listen on for other heads
 
 	budget            limits // its cards and members are counted down
 	nodesIncomplete   bool   // some nodes could not be made, so that an unknown node name need not be a mistake

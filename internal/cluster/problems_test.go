@@ -102,6 +102,11 @@ func TestServersMayShareAnAddressButNoPort(t *testing.T) {
 		t.Error(err)
 	}
 	err := parseTest(strings.Replace(valid, `<image name="gpu"`, fmt.Sprintf(second, ""), 1))
+	heads := strings.Replace(ok, `"image"`, `"head"`, 1)
+	if err := parseTest(strings.Replace(valid, `<image name="gpu"`, heads, 1)); err == nil ||
+		!strings.Contains(err.Error(), "etcd-port: TCP port 7118 on 10.0.0.1 is already used by api-port of server") {
+		t.Errorf("two heads: %v", err)
+	}
 	for _, want := range []string{
 		"server two: http-port: TCP port 80 on 10.0.0.1 is already used by http-port of server head", "api-port",
 		"nfs-port", "tftp-port", "dhcp: UDP port 67",

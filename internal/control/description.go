@@ -15,7 +15,7 @@ type Description struct {
 // AppliedDescription is an entry of the history of descriptions.
 type AppliedDescription struct {
 	Revision int64     `json:"description_revision"`
-	Current  bool      `json:"current"` // it is the applied one
+	Current  bool      `json:"is_applied"` // nothing was applied since
 	Time     time.Time `json:"applied"`
 	Origin
 	Summary string `json:"summary,omitempty"` // what it changed, in a line
@@ -54,7 +54,7 @@ type ApplyResult struct {
 	// TakenBack are changes of others that the description takes back: its file was not made from what is applied now,
 	// but from an earlier description, Base. It is applied only with ApplyRequest.Yes.
 	TakenBack []DescriptionChange  `json:"taken_back,omitempty"`
-	Since     []AppliedDescription `json:"since,omitempty"` // who has applied what after Base, the latest first
+	Since     []AppliedDescription `json:"applied_since,omitempty"` // who has applied what after Base, the latest first
 	// Left are the nodes that the description gives to a server that does not have their layers. It is applied only
 	// with ApplyRequest.LeaveLayers.
 	Left []LeftLayers `json:"layers_left,omitempty"`
@@ -91,8 +91,8 @@ type DescriptionChange struct {
 	From      string     `json:"from,omitempty"`
 	To        string     `json:"to,omitempty"`
 	Note      string     `json:"note,omitempty"` // what a person should know about it
-	Effect    Effect     `json:"effect,omitempty"`
-	Up        int        `json:"up,omitempty"` // of the nodes that it is about: those that run now
+	Effect    Effect     `json:"takes_effect,omitempty"`
+	Up        int        `json:"up_count,omitempty"` // of the nodes that it is about: those that run now
 }
 
 // Effect is when a change of a description takes effect.

@@ -248,7 +248,7 @@ func TestALoadTestTakesOtherServers(t *testing.T) {
 	o.Servers = []string{"head", "is1"}
 	_, err = storm.Run(t.Context(), head.client(), o)
 	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Unavailable ||
-		!strings.HasPrefix(e.Message, "is1: ") {
+		!strings.HasPrefix(e.Message, "server is1 does not answer: ") {
 		t.Errorf("a server that is off: %v", err)
 	}
 }
