@@ -9,7 +9,8 @@
 //
 // # What differs from our own answers
 //
-//   - Option 224, the second copy of dim-init's words, is not sent: the words are on the kernel command line, too.
+//   - Option 224, the second copy of dim-init's words, is not sent. Only a kernel that SLOF loads needs it, because it
+//     gets no command line.
 //   - Of several values of option 93 the first one counts, and its bytes are not exchanged.
 //   - Firmware that cannot boot a node gets no boot file, as from ours, but nobody says why.
 //
