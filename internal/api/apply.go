@@ -16,7 +16,6 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
-	"dim/internal/rollout"
 )
 
 // Apply implements control.Backend.
@@ -148,7 +147,7 @@ func inRollout(now *follow.Declared, renames []control.Rename) *control.Error {
 	if len(renames) == 0 {
 		return nil
 	}
-	active, err := rollout.Active(now.State)
+	active, err := now.Rollouts().Active()
 	if err != nil {
 		return control.Errorf(control.Internal, "%v", err)
 	}

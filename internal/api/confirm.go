@@ -38,9 +38,7 @@ func (api *API) ConfirmNodes(ctx context.Context, r control.ConfirmRequest) ([]c
 	if err != nil {
 		return nil, err
 	}
-	after := *before
-	after.State = change.Onto(before.State)
-	return api.confirmed(ctx, before, &after, nodes, at)
+	return api.confirmed(ctx, before, before.With(change.Onto(before.State)), nodes, at)
 }
 
 // confirmed compares what was known of nodes before a confirmation with what is known after it.
@@ -48,7 +46,7 @@ func (api *API) confirmed(
 	ctx context.Context, before, after *follow.Declared, nodes []*cluster.Node, at time.Time,
 ) ([]control.ConfirmedNode, error) {
 	list := make([]control.ConfirmedNode, len(nodes))
-	now, err := rollout.List(after.State)
+	now, err := after.Rollouts().List()
 	if err != nil {
 		return nil, err
 	}

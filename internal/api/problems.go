@@ -77,13 +77,13 @@ func (api *API) imageProblems(ctx context.Context) []problems.Problem {
 }
 
 func (api *API) rolloutProblems(context.Context) []problems.Problem {
-	active, err := rollout.Active(api.Follow.Now().State)
+	all, err := api.Follow.Now().Rollouts().Outlines()
 	if err != nil {
 		return []problems.Problem{{About: problems.Subject{Kind: problems.KindRollout}, Text: err.Error()}}
 	}
 	var list []problems.Problem
-	for i := range active {
-		if r := &active[i]; r.State == rollout.Paused {
+	for i := range all {
+		if r := &all[i]; r.State == rollout.Paused {
 			list = append(list, problems.Problem{
 				About: problems.Subject{Kind: problems.KindRollout, Name: strconv.Itoa(r.ID)},
 				Text:  "paused: " + withoutOutput(r.Reason), Since: r.Since,
@@ -113,12 +113,13 @@ const lostFor = 24 * time.Hour
 // lostProblems lists the nodes that have lost packages or accounts by the latest rollout. What was set aside and is
 // restored or forgotten is no longer among it.
 func (api *API) lostProblems(context.Context) []problems.Problem {
-	state, latest := api.Follow.Now().State, 0
-	for id := range state.Rollouts {
-		latest = max(latest, id)
+	rollouts := api.Follow.Now().Rollouts()
+	all, _ := rollouts.Outlines() // rolloutProblems has the error
+	if len(all) == 0 || time.Since(all[0].Started) > lostFor {
+		return nil
 	}
-	r, ok, err := rollout.Load(state, latest)
-	if !ok || err != nil || time.Since(r.Started) > lostFor {
+	r, _, err := rollouts.Load(all[0].ID)
+	if err != nil {
 		return nil
 	}
 	var list []problems.Problem

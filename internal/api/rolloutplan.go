@@ -28,13 +28,12 @@ func (api *API) planned(ctx context.Context, now *follow.Declared, r rollout.Rol
 func (api *API) plannedChange(
 	ctx context.Context, now *follow.Declared, id int, c *coord.Change,
 ) (control.Rollout, error) {
-	after := *now
-	after.State = c.Onto(now.State)
-	r, ok, err := rollout.Load(after.State, id)
+	after := now.With(c.Onto(now.State))
+	r, ok, err := after.Rollouts().Load(id)
 	if err != nil || !ok {
 		return control.Rollout{}, err
 	}
-	out := api.rollout(&after, &r)
+	out := api.rollout(after, &r)
 	if r.State == rollout.Running {
 		out.Reason = ""
 	}

@@ -40,7 +40,7 @@ func (api *API) Rollout(ctx context.Context, r control.RolloutRequest) (control.
 // Rollouts implements control.Backend.
 func (api *API) Rollouts(context.Context) ([]control.Rollout, error) {
 	now := api.Follow.Now()
-	all, err := rollout.List(now.State)
+	all, err := now.Rollouts().List()
 	if err != nil {
 		api.Log.Error("rollout cannot be read", "error", err)
 	}
@@ -63,7 +63,7 @@ func (api *API) RolloutStatus(ctx context.Context, id int) (control.Rollout, err
 				WithHint("dim rollout NODES NAME --when now begins one")
 		}
 	}
-	r, ok, err := rollout.Load(now.State, id)
+	r, ok, err := now.Rollouts().Load(id)
 	if err == nil && !ok {
 		err = control.Errorf(control.NotFound, "no such rollout: %d", id).WithHint("dim rollout ls lists them")
 	}

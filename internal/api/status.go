@@ -8,7 +8,6 @@ import (
 
 	"dim/internal/control"
 	"dim/internal/layer"
-	"dim/internal/rollout"
 )
 
 // Status implements control.Backend.
@@ -38,7 +37,7 @@ func (api *API) Status(ctx context.Context) (control.Status, error) {
 	if s.Mounts, err = api.Mounts(ctx); err != nil {
 		return s, err
 	}
-	active, err := rollout.Active(now.State)
+	active, err := now.Rollouts().Active()
 	if err != nil {
 		return s, err
 	}

@@ -15,6 +15,7 @@ type index struct {
 	macs       map[string]nodeInterface // by the bytes of the MAC
 	addresses  map[netip.Addr]nodeInterface
 	byPosition map[position][]*Node
+	served     map[ServerName][]*Node // by the first of their servers
 }
 
 // nodeInterface is one interface of one node.
@@ -34,6 +35,9 @@ func (c *Cluster) Node(name NodeName) (*Node, bool) {
 	n, ok := c.lookups().nodes[name]
 	return n, ok
 }
+
+// NodesOf returns the nodes whose first server a server is, in order of Index. The caller must not change them.
+func (c *Cluster) NodesOf(server ServerName) []*Node { return c.lookups().served[server] }
 
 // Server returns the server of that name.
 func (c *Cluster) Server(name ServerName) (*Server, bool) {
@@ -79,9 +83,14 @@ func newIndex(c *Cluster) *index {
 		macs:       make(map[string]nodeInterface, len(c.Nodes)),
 		addresses:  make(map[netip.Addr]nodeInterface, len(c.Nodes)),
 		byPosition: map[position][]*Node{},
+		served:     map[ServerName][]*Node{},
 	}
 	for _, n := range c.Nodes {
 		setFirst(ix.nodes, n.Name, n)
+		if len(n.Servers) > 0 {
+			first := n.Server().Name
+			ix.served[first] = append(ix.served[first], n)
+		}
 		for level, number := range n.Position {
 			at := position{level, number}
 			ix.byPosition[at] = append(ix.byPosition[at], n)

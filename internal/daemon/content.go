@@ -51,8 +51,7 @@ func (d *daemon) assembleContent() {
 		Server: d.server, Declared: d.follow, Store: d.store, Replicas: d.set, Log: d.Log,
 		Puller:  d.content.puller,
 		Sources: d.sources, Asked: d.content.handler.Asked, Arrived: d.serving.Reconcile, Removed: d.serving.Drop,
-		Serves: d.serving.Serves,
-		Used:   d.inUse,
+		Used: d.inUse,
 	})
 }
 

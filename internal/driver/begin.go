@@ -160,7 +160,7 @@ func (d *Driver) Begin(ctx context.Context, planned rollout.Rollout) (r rollout.
 
 // end ends a rollout if all its nodes show the version and nothing else is left to do.
 func (d *Driver) end(ctx context.Context, id int) error {
-	r, ok, err := rollout.Load(d.Follow.Now().State, id)
+	r, ok, err := d.Follow.Now().Rollouts().Load(id)
 	if err != nil || !ok || r.State != rollout.Running || !r.OnlyWaits() {
 		return err
 	}

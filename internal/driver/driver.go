@@ -177,7 +177,7 @@ func (d *Driver) driven(now *follow.Declared) []int {
 		return nil
 	}
 	var ids []int
-	list, err := rollout.Active(now.State)
+	list, err := now.Rollouts().Active()
 	if err != nil {
 		d.Log.Error("rollout cannot be read", "error", err)
 	}
@@ -193,7 +193,7 @@ func (d *Driver) driven(now *follow.Declared) []int {
 func (d *Driver) drive(ctx context.Context, id int) {
 	defer d.setWait(id, "")
 	for ctx.Err() == nil {
-		r, ok, err := rollout.Load(d.Follow.Now().State, id)
+		r, ok, err := d.Follow.Now().Rollouts().Load(id)
 		if err != nil || !ok || r.State != rollout.Running {
 			return
 		}
@@ -444,7 +444,7 @@ func (d *Driver) command(ctx context.Context, r *rollout.Rollout, step rollout.S
 			next.Without = step.Without
 			return next, true
 		case <-tick.C:
-			now, _, err := rollout.Load(d.Follow.Now().State, r.ID)
+			now, _, err := d.Follow.Now().Rollouts().Load(r.ID)
 			if err != nil || now.State != r.State || !now.Since.Equal(r.Since) {
 				cancel() // the loop waits for the command's end
 			}

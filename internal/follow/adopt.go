@@ -8,6 +8,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/coord"
+	"dim/internal/rollout"
 )
 
 // Load finds what holds from the start, without the shared state: the kept state, and the description of ClusterFile or
@@ -20,7 +21,7 @@ func (f *Follower) Load() error {
 	case err != nil:
 		f.Log.Error("kept state cannot be read; starting without it", "error", err)
 	}
-	now := &Declared{State: kept}
+	now := &Declared{State: kept, rollouts: new(rollout.Records).Of(kept)}
 	if _, err := os.Stat(f.ClusterFile); errors.Is(err, fs.ErrNotExist) && f.joinedHeads(kept) {
 		f.ClusterFile = "" // a head that has joined gets the description from the others
 	}
@@ -100,7 +101,7 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 		f.incomplete.Store(f.heads == nil)
 		return nil
 	}
-	now := &Declared{State: s, Cluster: old.Cluster, Digest: old.Digest}
+	now := &Declared{State: s, Cluster: old.Cluster, Digest: old.Digest, rollouts: old.Rollouts().Of(s)}
 	if s.Description != nil && s.Description.Digest != old.Digest {
 		if c, err := f.parse(s.Description); err == nil {
 			now.Cluster, now.Digest = c, s.Description.Digest

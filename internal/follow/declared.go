@@ -9,6 +9,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/rollout"
 )
 
 // Declared is the declared state as this server understands it. It is never changed, only replaced.
@@ -17,6 +18,30 @@ type Declared struct {
 	Cluster *cluster.Cluster
 	Digest  image.Digest // of the description that Cluster was parsed from
 	Problem string       // why the description in State is not the one followed; "": it is
+
+	rollouts *rollout.Records // nil: see Rollouts
+}
+
+// Rollouts returns the rollouts of d.State.
+func (d *Declared) Rollouts() *rollout.Records {
+	if d.rollouts == nil {
+		return new(rollout.Records).Of(d.State) // the zero Records has nothing to take over
+	}
+	return d.rollouts
+}
+
+// With returns what is declared if a change of the state leads to s. The description stays.
+func (d *Declared) With(s coord.State) *Declared {
+	return &Declared{State: s, Cluster: d.Cluster, Digest: d.Digest, Problem: d.Problem, rollouts: d.Rollouts().Of(s)}
+}
+
+// NodesOf returns the nodes whose roots a server serves; see Serves.
+func (d *Declared) NodesOf(server cluster.ServerName) []*cluster.Node {
+	first := d.Cluster.NodesOf(server)
+	if len(d.State.Layers) == 0 {
+		return first
+	}
+	return slices.DeleteFunc(slices.Clone(first), func(n *cluster.Node) bool { return !d.Serves(server, n) })
 }
 
 // Follows returns what n's replica follows now, and from the node's next boot on (the zero Ref: the same).

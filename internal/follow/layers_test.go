@@ -60,6 +60,24 @@ func TestLayersStayUntilTheirServerHasLetThemGo(t *testing.T) {
 	}
 }
 
+func TestTheNodesOfAServerAreThoseThatItServes(t *testing.T) {
+	a := twoServers(t, "head")
+	d := &Declared{Cluster: a}
+	if got := d.NodesOf("head"); len(got) != len(a.Nodes) || len(d.NodesOf("is2")) > 0 {
+		t.Errorf("head serves %d nodes, is2 %d", len(got), len(d.NodesOf("is2")))
+	}
+	d.State.Layers = coord.Holders{"n01": "is2"}
+	for _, n := range d.NodesOf("head") {
+		if n.Name == "n01" || !d.Serves("head", n) {
+			t.Errorf("head serves %s", n.Name)
+		}
+	}
+	if got := d.NodesOf("head"); len(got) != len(a.Nodes)-1 || len(a.NodesOf("head")) != len(a.Nodes) {
+		t.Errorf("without the one whose layer is elsewhere, head serves %d nodes of %d", len(got),
+			len(a.NodesOf("head")))
+	}
+}
+
 func TestConsentEndsWithItsDescription(t *testing.T) {
 	a, b := twoServers(t, "head"), twoServers(t, "is2")
 	s := decided(t, coord.State{Description: &coord.Description{Revision: 5}}, claims(a))

@@ -38,7 +38,6 @@ import (
 	"dim/internal/image"
 	"dim/internal/problems"
 	"dim/internal/replicate"
-	"dim/internal/rollout"
 	"dim/internal/store"
 )
 
@@ -54,7 +53,6 @@ type Options struct {
 	Used     func() map[image.Ref]string // versions that somebody uses besides nodes: "it is mounted at /mnt"
 	Arrived  func(context.Context)       // called when the store has one more version
 	Removed  func(image.Ref)             // called inside Declared.Stable for each version that was removed
-	Serves   func(n *cluster.Node) bool  // whether this server serves a node
 	Log      *slog.Logger
 }
 
@@ -164,10 +162,7 @@ func (k *Keeper) wants(now *follow.Declared) []want {
 		}
 	}
 	images := map[string]bool{}
-	for _, n := range now.Cluster.Nodes {
-		if !k.Serves(n) {
-			continue
-		}
+	for _, n := range now.NodesOf(k.Server) {
 		images[string(n.Image.Name)] = true
 		ref, next := now.Follows(n)
 		note(ref, forNow)
@@ -183,7 +178,7 @@ func (k *Keeper) wants(now *follow.Declared) []want {
 			}
 		}
 	}
-	rollouts, err := rollout.List(now.State)
+	rollouts, err := now.Rollouts().Outlines()
 	if err != nil {
 		k.Log.Warn("a rollout cannot be read, so its version is not brought before its nodes follow it", "error", err)
 	}

@@ -98,7 +98,6 @@ func newSite(t *testing.T, name cluster.ServerName, around func(http.Handler) ht
 		Used:    func() map[image.Ref]string { return nil },
 		Arrived: func(context.Context) { s.arrived <- struct{}{} },
 		Removed: func(image.Ref) {},
-		Serves:  func(n *cluster.Node) bool { return n.Server().Name == name },
 	})
 	return s
 }

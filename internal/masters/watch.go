@@ -230,6 +230,6 @@ func (x *watched) neverRolledOut(v image.Version) bool {
 	if v.Created.Before(x.of.declared.Declared) {
 		return false
 	}
-	list, err := rollout.List(x.m.Follow.Now().State)
-	return err == nil && !slices.ContainsFunc(list, func(r rollout.Rollout) bool { return r.Ref() == v.Ref() })
+	list, err := x.m.Follow.Now().Rollouts().Outlines()
+	return err == nil && !slices.ContainsFunc(list, func(r rollout.Outline) bool { return r.Ref() == v.Ref() })
 }

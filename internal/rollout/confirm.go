@@ -28,7 +28,7 @@ func (r *Rollout) ConfirmedAt(node string) time.Time {
 // still follow. It returns no change if there is no such rollout.
 func (n Nodes) Confirm(s coord.State, at time.Time) (coord.Change, error) {
 	var change coord.Change
-	all, err := List(s)
+	all, err := new(Records).Of(s).List()
 	if err != nil {
 		return change, err
 	}

@@ -63,7 +63,7 @@ func (r Rollout) Declare(s coord.State, ran []string, now time.Time) (Rollout, c
 	if _, ok := s.Images[r.Image].Version(r.Version); !ok { // it may have been removed a moment ago
 		return r, coord.Change{}, fmt.Errorf("roll out %s: %w", r.Ref(), coord.ErrNotFound)
 	}
-	active, err := Active(s)
+	active, err := new(Records).Of(s).Active()
 	if err != nil {
 		return r, coord.Change{}, err
 	}

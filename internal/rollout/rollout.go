@@ -231,48 +231,19 @@ func Load(s coord.State, id int) (r Rollout, ok bool, err error) {
 	if !ok {
 		return r, false, nil
 	}
+	r, err = parse(id, value)
+	return r, true, err
+}
+
+// parse returns the rollout of a record.
+func parse(id int, value json.RawMessage) (r Rollout, err error) {
 	if err := json.Unmarshal(value, &r); err != nil {
-		return r, true, fmt.Errorf("read rollout %d: %w", id, err)
+		return r, fmt.Errorf("read rollout %d: %w", id, err)
 	}
 	if r.Ring < 0 || r.Ring >= len(r.Rings) {
-		return r, true, fmt.Errorf("read rollout %d: it has no ring %d", id, r.Ring)
+		return r, fmt.Errorf("read rollout %d: it has no ring %d", id, r.Ring)
 	}
-	return r, true, nil
-}
-
-// List returns all rollouts, the latest first. The error tells which ones cannot be read; they are left out.
-func List(s coord.State) ([]Rollout, error) {
-	return list(s, func(json.RawMessage) bool { return true })
-}
-
-// Active returns the rollouts that are under way, the latest first, with the same error as List. Of the others it
-// reads the state alone.
-func Active(s coord.State) ([]Rollout, error) {
-	return list(s, func(value json.RawMessage) bool {
-		var r struct {
-			State State `json:"state"`
-		}
-		return json.Unmarshal(value, &r) != nil || r.State == Running || r.State == Paused
-	})
-}
-
-// list returns the rollouts that want selects.
-func list(s coord.State, want func(json.RawMessage) bool) ([]Rollout, error) {
-	var list []Rollout
-	var errs []error
-	for id, value := range s.Rollouts {
-		if !want(value) {
-			continue
-		}
-		r, _, err := Load(s, id)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		list = append(list, r)
-	}
-	slices.SortFunc(list, func(a, b Rollout) int { return b.ID - a.ID })
-	return list, errors.Join(errs...)
+	return r, nil
 }
 
 // put adds the record to a change.

@@ -15,7 +15,6 @@ import (
 	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/replica"
-	"dim/internal/rollout"
 	"dim/internal/store"
 	"dim/internal/versionfs"
 )
@@ -105,15 +104,12 @@ func (p *plan) samePackages(s *Server, a, b image.Version) (bool, error) {
 // onConflict returns what becomes of node n if it has changed packages that its version changes too, as its latest
 // rollout says.
 func (p *plan) onConflict(s *Server, n *cluster.Node) pkgdb.OnConflict {
-	if p.rollouts == nil {
-		list, err := rollout.List(p.now.State)
-		if err != nil {
-			s.Log.Error("rollout cannot be read", "error", err)
-		}
-		p.rollouts = append([]rollout.Rollout{}, list...)
+	rollouts, err := p.now.Rollouts().List()
+	if err != nil {
+		s.Log.Error("rollout cannot be read", "error", err)
 	}
-	for i := range p.rollouts {
-		r := &p.rollouts[i]
+	for i := range rollouts {
+		r := &rollouts[i]
 		if r.Image == string(n.Image.Name) && r.OnConflict != "" && slices.Contains(r.Nodes(), string(n.Name)) {
 			return r.OnConflict
 		}

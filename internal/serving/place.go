@@ -13,7 +13,6 @@ import (
 	"dim/internal/pkgdb"
 	"dim/internal/push"
 	"dim/internal/replica"
-	"dim/internal/rollout"
 	"dim/internal/store"
 	"dim/internal/versionfs"
 )
@@ -143,8 +142,7 @@ type plan struct {
 	bases map[baseKey]*nodefile.Base
 	known map[image.Ref]error // whether the store has a version
 
-	same     map[[2]image.Digest]bool // pairs of versions, see samePackages
-	rollouts []rollout.Rollout        // the latest first; nil: not read yet
+	same map[[2]image.Digest]bool // pairs of versions, see samePackages
 }
 
 type baseKey struct {

@@ -28,10 +28,11 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 		s: s, plan: newPlan(now), list: s.kept(now), failed: map[problems.Subject]error{},
 		left: map[cluster.NodeName]string{},
 	}
-	s.first.all.Store(int64(len(now.Cluster.Nodes)))
+	mine := now.NodesOf(s.Server)
+	s.first.all.Store(int64(len(mine)))
 	waiting := r.rename()
-	for i, n := range now.Cluster.Nodes {
-		if s.Serves(n) && !waiting[n.Name] {
+	for i, n := range mine {
+		if !waiting[n.Name] {
 			r.place(n)
 			r.placeNext(n)
 		}
@@ -336,7 +337,7 @@ func (s *Server) kept(now *follow.Declared) []*export {
 			list = append(list, x)
 			continue
 		}
-		if n, ok := now.Cluster.Node(x.node); ok && s.Serves(n) {
+		if n, ok := now.Cluster.Node(x.node); ok && now.Serves(s.Server, n) {
 			y := *x
 			y.former = x.fs.Tree() != treeOf(n)
 			list = append(list, &y)
@@ -345,8 +346,12 @@ func (s *Server) kept(now *follow.Declared) []*export {
 	return list
 }
 
-// forget drops what is known of nodes that are no longer declared, and ends the service of their replicas.
+// forget drops what is known of nodes that another description declared, and ends the service of their replicas.
 func (s *Server) forget(now *follow.Declared) {
+	if s.described == now.Cluster {
+		return
+	}
+	s.described = now.Cluster
 	gone := false
 	for name := range s.declared {
 		if _, ok := now.Cluster.Node(name); !ok {

@@ -112,7 +112,8 @@ type Server struct {
 	booted    atomic.Bool // Booted may have nodes to return
 
 	// Guarded by Declared.Stable:
-	declared map[cluster.NodeName]bool // nodes that were declared once
+	declared  map[cluster.NodeName]bool // nodes that were declared once
+	described *cluster.Cluster          // by which forget has found them
 
 	renaming atomic.Bool // see Renaming
 

@@ -73,7 +73,7 @@ func (u inUse) declared(s coord.State, r image.Ref, why string) {
 // rollouts notes the versions of rollouts that are under way or the last of their image, and those that an undo of them
 // leads back to.
 func (u inUse) rollouts(s coord.State) error {
-	list, err := rollout.List(s)
+	list, err := new(rollout.Records).Of(s).List()
 	if err != nil {
 		return err
 	}
