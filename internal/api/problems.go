@@ -10,6 +10,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/nodeset"
+	"dim/internal/control"
 	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/rollout"
@@ -18,10 +19,14 @@ import (
 // addSources lets the list of problems ask for those that follow from what the API shows.
 func (api *API) addSources() {
 	for _, s := range []problems.Source{
-		api.imageProblems, api.rolloutProblems, api.lostProblems,
-		api.otherServerProblems, api.nodeProblems, api.pushProblems, api.dhcpProblems, api.machineProblems,
+		api.imageProblems, api.rolloutProblems, api.lostProblems, api.dhcpProblems,
 	} {
 		api.Problems.Add(s)
+	}
+	for _, s := range []problems.Source{
+		api.otherServerProblems, api.nodeProblems, api.pushProblems, api.machineProblems,
+	} {
+		api.Problems.AddOthers(s)
 	}
 }
 
@@ -54,22 +59,25 @@ func (api *API) pushProblems(context.Context) []problems.Problem {
 const unknownFor = time.Hour
 
 // imageProblems lists the images that nodes cannot boot.
-func (api *API) imageProblems(ctx context.Context) []problems.Problem {
-	images, err := api.Images(ctx)
-	if err != nil {
-		return nil
-	}
+func (api *API) imageProblems(context.Context) []problems.Problem {
+	now := api.Follow.Now()
 	var list []problems.Problem
-	for _, im := range images {
-		switch {
-		case im.Nodes == 0:
-		case im.Newest == nil:
+	for _, im := range now.Cluster.Images {
+		if !slices.ContainsFunc(now.Cluster.Nodes, func(n *cluster.Node) bool { return n.Image == im }) {
+			continue
+		}
+		newest, ok := now.State.Images[string(im.Name)].Newest()
+		if !ok {
 			list = append(list, problems.Problem{
-				About: problems.Image(im.Name), Text: "it has no version yet", Hint: "dim image capture " + im.Name,
+				About: problems.Image(im.Name), Text: "it has no version yet",
+				Hint: "dim image capture " + string(im.Name),
 			})
-		case im.Newest.Problem != "":
+			continue
+		}
+		var kernel control.Version
+		if api.addKernel(&kernel, newest, im); kernel.Problem != "" {
 			list = append(list, problems.Problem{
-				About: problems.Image(im.Name), Text: "its newest version cannot boot: " + im.Newest.Problem,
+				About: problems.Image(im.Name), Text: "its newest version cannot boot: " + kernel.Problem,
 			})
 		}
 	}

@@ -50,9 +50,15 @@ func (d *daemon) assembleContent() {
 	d.content.keeper = holdings.New(holdings.Options{
 		Server: d.server, Declared: d.follow, Store: d.store, Replicas: d.set, Log: d.Log,
 		Puller:  d.content.puller,
-		Sources: d.sources, Asked: d.content.handler.Asked, Arrived: d.serving.Reconcile, Removed: d.serving.Drop,
+		Sources: d.sources, Asked: d.content.handler.Asked, Arrived: d.arrived, Removed: d.serving.Drop,
 		Used: d.inUse,
 	})
+}
+
+// arrived shows nodes a version that the store has got, and reports it.
+func (d *daemon) arrived(ctx context.Context) {
+	d.serving.Reconcile(ctx)
+	d.others.reporter.Arrived()
 }
 
 // sources returns the other heads, which may have any version.

@@ -378,6 +378,7 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 	d.follow.Subscribe(d.others.reporter.Adopted)
 	if d.follow.IsHead() {
 		d.follow.Subscribe(d.masters.Adopted)
+		d.follow.Subscribe(d.driver.Adopted)
 		d.lead()
 	}
 	d.others.members.Handle(d.others.server)

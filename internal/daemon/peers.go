@@ -32,9 +32,9 @@ func (d *daemon) lead() {
 	d.follow.Subscribe(adopt)
 	adopt(context.Background(), d.follow.Now())
 	d.others.server.Handle("GET "+stream.Path, peer.Servers, states)
-	d.others.server.Handle("POST "+fleet.Path, peer.Servers, &fleet.Receiver{
-		Fleet: d.others.fleet, Caller: calling, Marked: d.others.members.Marked,
-	})
+	reports := &fleet.Receiver{Fleet: d.others.fleet, Caller: calling, Marked: d.others.members.Marked}
+	d.others.server.Handle("POST "+fleet.Path, peer.Servers, reports)
+	d.others.server.Handle("POST "+fleet.ChangesPath, peer.Servers, reports)
 }
 
 // calling returns which server makes a request.

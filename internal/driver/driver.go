@@ -34,8 +34,10 @@ import (
 )
 
 const (
-	// interval is the interval between checks whether a rollout can go on.
+	// interval is the interval between checks whether a rollout can go on. Reports of other servers let it be checked
+	// sooner, checkGap after the check before: the servers of a rollout report one after the other.
 	interval = 250 * time.Millisecond
+	checkGap = 50 * time.Millisecond
 	// retryInterval is the pause after a failure.
 	retryInterval = 2 * time.Second
 )
@@ -68,6 +70,7 @@ type Options struct {
 type Driver struct {
 	Options
 	started time.Time
+	wake    chan struct{} // capacity 1: a state was adopted
 
 	mu    sync.Mutex
 	waits map[int]string // what rollouts wait for, by number
@@ -75,7 +78,15 @@ type Driver struct {
 
 // New returns a Driver.
 func New(o Options) *Driver {
-	return &Driver{Options: o, started: time.Now(), waits: map[int]string{}}
+	return &Driver{Options: o, started: time.Now(), wake: make(chan struct{}, 1), waits: map[int]string{}}
+}
+
+// Adopted lets Run see what a new state needs. follow.Follower calls it.
+func (d *Driver) Adopted(context.Context, *follow.Declared) {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Run drives rollouts until ctx ends. It also tells the shared state which nodes have booted what they were to follow
@@ -110,6 +121,7 @@ func (d *Driver) serve(t term) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-d.wake:
 		}
 		d.promote(ctx)
 		d.release(ctx)
@@ -193,6 +205,7 @@ func (d *Driver) driven(now *follow.Declared) []int {
 func (d *Driver) drive(ctx context.Context, id int) {
 	defer d.setWait(id, "")
 	for ctx.Err() == nil {
+		reported := d.Fleet.Changed()
 		r, ok, err := d.Follow.Now().Rollouts().Load(id)
 		if err != nil || !ok || r.State != rollout.Running {
 			return
@@ -220,10 +233,25 @@ func (d *Driver) drive(ctx context.Context, id int) {
 		if r.When == rollout.Boot || time.Since(r.Since) > time.Minute {
 			pause = retryInterval // it may wait for days
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
+		if pause > interval {
+			reported = nil
 		}
+		await(ctx, pause, reported)
+	}
+}
+
+// await returns after a pause, or soon after something was reported, or when ctx ends.
+func await(ctx context.Context, pause time.Duration, reported <-chan struct{}) {
+	end := time.After(pause)
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(checkGap):
+	}
+	select {
+	case <-ctx.Done():
+	case <-end:
+	case <-reported:
 	}
 }
 

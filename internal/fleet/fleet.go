@@ -2,9 +2,9 @@
 //
 // # Concepts
 //
-// Every server reports at intervals, and soon after something changed. A Report is complete: it takes the place of the
-// one before. Who asks gets the last one with the time when it arrived. A server that has not reported is not known,
-// which is an answer of its own and never means "off" or "done".
+// Every server reports at intervals, and when something changed. A Report is complete, or has only the nodes that have
+// changed since an earlier one: it takes the place of the one before. Who asks gets the last one with the time when it
+// arrived. A server that has not reported is not known, which is an answer of its own and never means "off" or "done".
 //
 // A node is reported by the server that serves it, the first one of its servers. What another server says of it does
 // not count.
@@ -50,6 +50,8 @@ type Report struct {
 	// package diskmark. A head has none.
 	Mark       string `json:"mark,omitempty"`
 	MarkBefore string `json:"mark_before,omitempty"`
+	// Base is Sent of an earlier report. Nodes are those that have changed since then. Zero: Nodes are all.
+	Base time.Time `json:"base,omitzero"`
 
 	Versions versionList `json:"versions"` // those that it has or gets
 	Nodes    nodeList    `json:"nodes"`    // those whose first server it is
@@ -145,6 +147,7 @@ type Fleet struct {
 	kept    map[cluster.ServerName]Heard // that were on disk at the start
 	origins map[cluster.ServerName][]*origin
 	twins   map[cluster.ServerName]foundTwins
+	changed chan struct{} // closed when a report is kept
 }
 
 // newFleet returns a Fleet of which nothing is known.
@@ -152,16 +155,49 @@ func newFleet() *Fleet {
 	return &Fleet{
 		saved: map[cluster.ServerName]Heard{}, servers: map[cluster.ServerName]Heard{},
 		kept: map[cluster.ServerName]Heard{}, origins: map[cluster.ServerName][]*origin{},
-		twins: map[cluster.ServerName]foundTwins{},
+		twins: map[cluster.ServerName]foundTwins{}, changed: make(chan struct{}),
 	}
 }
 
-// Put keeps a report of a server. It must not be changed any more.
-func (f *Fleet) Put(server cluster.ServerName, r *Report) {
-	h := newHeard(r, time.Now())
+// Put keeps a report of a server. It must not be changed any more. ok is false, and nothing is kept, if it is based on
+// another report than the last one of the server.
+func (f *Fleet) Put(server cluster.ServerName, r *Report) (ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !r.Base.IsZero() {
+		last, known := f.servers[server]
+		if !known || !last.Sent.Equal(r.Base) || !last.Started.Equal(r.Started) {
+			return false
+		}
+		r.complete(last)
+	}
+	h := newHeard(r, time.Now())
 	f.servers[server] = h
+	close(f.changed)
+	f.changed = make(chan struct{})
+	return true
+}
+
+// complete adds the nodes of the report before that have not changed since.
+func (r *Report) complete(before Heard) {
+	changed := make(map[cluster.NodeName]*Node, len(r.Nodes))
+	for i := range r.Nodes {
+		changed[r.Nodes[i].Name] = &r.Nodes[i]
+	}
+	all := slices.Clone(before.Nodes)
+	for i := range all {
+		if n := changed[all[i].Name]; n != nil {
+			all[i] = *n
+		}
+	}
+	r.Nodes, r.Base = all, time.Time{}
+}
+
+// Changed returns a channel that is closed when the next report is kept.
+func (f *Fleet) Changed() <-chan struct{} {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.changed
 }
 
 func newHeard(r *Report, at time.Time) Heard {

@@ -11,8 +11,12 @@ import (
 	"dim/internal/cluster"
 )
 
-// Path is the path on a head that reports are posted to.
-const Path = "/peer/v1/report"
+// Path is the path on a head that reports are posted to. Those that are based on an earlier one are posted to
+// ChangesPath, which heads of earlier programs do not have.
+const (
+	Path        = "/peer/v1/report"
+	ChangesPath = "/peer/v1/report/changes"
+)
 
 const (
 	// maxReport bounds a report, in bytes. That of a server with 10,000 nodes has 4 MB.
@@ -81,7 +85,11 @@ func (x *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
 	}
-	x.Fleet.Put(server, &report)
+	if !x.Fleet.Put(server, &report) {
+		const text = "the report that this one is based on is not known here: send a whole one"
+		http.Error(w, text, http.StatusPreconditionFailed)
+		return
+	}
 	if alone && report.Mark != "" {
 		x.Marked(server, report.Mark, report.MarkBefore)
 	}

@@ -137,3 +137,35 @@ func FuzzReport(f *testing.F) {
 		}
 	})
 }
+
+func TestAReportOfChangesCompletesTheOneBefore(t *testing.T) {
+	f := newFleet()
+	const at = `"started":"2026-01-01T00:00:00Z","sent":"2026-01-01T00:00:0`
+	changes := `{` + at + `2Z","base":"2026-01-01T00:00:01Z","nodes":[{"node":"n02","shows":"compute@2"}]}`
+	if got := post(f, changes, nil); got != 412 {
+		t.Errorf("the first report is based on another one: the answer is %d, want 412", got)
+	}
+	reported := f.Changed()
+	if got := post(f, `{`+at+`1Z","nodes":[{"node":"n01"},{"node":"n02"},{"node":"n03"}]}`, nil); got != 204 {
+		t.Fatalf("the answer is %d", got)
+	}
+	select {
+	case <-reported:
+	default:
+		t.Error("nobody was told of the report")
+	}
+	before, _ := f.Server("is1")
+	if got := post(f, changes, nil); got != 204 {
+		t.Fatalf("the answer is %d", got)
+	}
+	h, _ := f.Server("is1")
+	if len(h.Nodes) != 3 || h.nodes["n02"].Shows.Number != 2 || h.nodes["n03"] == nil || !h.Base.IsZero() {
+		t.Errorf("the nodes are %+v", h.Nodes)
+	}
+	if before.nodes["n02"].Shows.Number != 0 {
+		t.Error("the report before was changed")
+	}
+	if got := post(f, changes, nil); got != 412 {
+		t.Errorf("a report that is based on the one before the last: the answer is %d, want 412", got)
+	}
+}

@@ -99,6 +99,7 @@ type List struct {
 	mu      sync.Mutex
 	set     map[Subject]Problem
 	sources []Source
+	others  []Source // those of AddOthers
 }
 
 // Add lets All ask a source.
@@ -106,6 +107,13 @@ func (l *List) Add(s Source) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sources = append(l.sources, s)
+}
+
+// AddOthers lets All, and not Own, ask a source: one of problems of nodes, other machines and other servers.
+func (l *List) AddOthers(s Source) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.others = append(l.others, s)
 }
 
 // Set stores that something failed for a subject, in place of what failed before; a nil err removes it. The hint of a
@@ -154,8 +162,23 @@ func (l *List) Remove(gone func(Subject) bool) {
 // by name.
 func (l *List) All(ctx context.Context) []Problem {
 	l.mu.Lock()
-	list := slices.Collect(maps.Values(l.set))
+	sources := slices.Concat(l.sources, l.others)
+	l.mu.Unlock()
+	return l.ask(ctx, sources)
+}
+
+// Own is All without what the sources of AddOthers tell. It costs what this server has, and no visit of each node.
+func (l *List) Own(ctx context.Context) []Problem {
+	l.mu.Lock()
 	sources := slices.Clone(l.sources)
+	l.mu.Unlock()
+	return l.ask(ctx, sources)
+}
+
+// ask returns what was set and what sources tell.
+func (l *List) ask(ctx context.Context, sources []Source) []Problem {
+	l.mu.Lock()
+	list := slices.Collect(maps.Values(l.set))
 	l.mu.Unlock()
 	for _, s := range sources {
 		list = append(list, s(ctx)...)

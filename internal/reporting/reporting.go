@@ -1,7 +1,8 @@
-// Package reporting tells heads what this server holds and what its nodes show: at intervals, and soon after something
+// Package reporting tells heads what this server holds and what its nodes show: at intervals, and when something has
 // changed. It tells every head, so that each answers for all servers.
 //
-// A head that cannot be reached misses reports, which are complete: the next one makes up for all.
+// A head gets a whole report first, and then those that name the one before and have only the nodes that have changed
+// since. A head that has missed one gets a whole one again.
 //
 // # What it must not know
 //
@@ -10,6 +11,7 @@ package reporting
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -41,8 +43,10 @@ import (
 const (
 	// interval is the interval between reports while nothing changes.
 	interval = fleet.SilentAfter / 3
-	// checkInterval is the interval between checks whether something has changed.
-	checkInterval = 500 * time.Millisecond
+	// checkInterval is the interval between checks whether something has changed that nobody told of.
+	checkInterval = time.Second
+	// problemInterval is the interval between searches for what is wrong with this server, which read the disk.
+	problemInterval = fleet.SilentAfter
 	// sendTimeout bounds the time that a head takes for a report.
 	sendTimeout = 10 * time.Second
 )
@@ -80,11 +84,20 @@ type Reporter struct {
 	start string // Report.Start
 
 	wrong atomic.Pointer[[]fleet.Problem] // what is wrong with this server
+	stale atomic.Bool                     // the store may have other versions than held
+	wake  chan struct{}                   // capacity 1: something has changed
+	held  []fleet.Version                 // used by Run alone
 
 	mu       sync.Mutex
-	sending  map[cluster.ServerName]bool    // heads that take a report now
-	missed   map[cluster.ServerName]bool    // heads that have not taken the last one
+	heads    map[cluster.ServerName]*recipient
 	refusals map[cluster.ServerName]refusal // of heads that refuse the reports
+}
+
+// recipient is what is known of a head.
+type recipient struct {
+	sending bool          // it takes a report now
+	missed  bool          // it was busy when the last report was made
+	took    *fleet.Report // its last one; nil: none, or that is not known
 }
 
 // refusal is why a head refuses the reports.
@@ -96,19 +109,35 @@ type refusal struct {
 // New returns a Reporter.
 func New(o Options) *Reporter {
 	r := &Reporter{
-		Options: o, start: rand.Text(), sending: map[cluster.ServerName]bool{}, missed: map[cluster.ServerName]bool{},
+		Options: o, start: rand.Text(), wake: make(chan struct{}, 1), heads: map[cluster.ServerName]*recipient{},
 		refusals: map[cluster.ServerName]refusal{},
 	}
+	r.stale.Store(true)
 	r.wrong.Store(&[]fleet.Problem{})
 	return r
 }
 
-// Adopted drops what servers reported that are no longer declared. follow.Follower calls it.
+// Adopted drops what servers reported that are no longer declared, and lets Run report what has changed here.
+// follow.Follower calls it, after those that change something.
 func (r *Reporter) Adopted(_ context.Context, now *follow.Declared) {
 	r.Fleet.Keep(func(s cluster.ServerName) bool {
 		_, ok := now.Cluster.Server(s)
 		return ok
 	})
+	r.report()
+}
+
+// Arrived lets Run report that the store has another version.
+func (r *Reporter) Arrived() {
+	r.stale.Store(true)
+	r.report()
+}
+
+func (r *Reporter) report() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Run reports until ctx ends.
@@ -116,37 +145,45 @@ func (r *Reporter) Run(ctx context.Context) error {
 	var senders sync.WaitGroup
 	defer senders.Wait()
 	senders.Go(func() { r.watchProblems(ctx) })
+	tick := time.NewTicker(checkInterval)
+	defer tick.Stop()
 	var last *fleet.Report
-	report := func(ctx context.Context) {
+	for {
 		heads := r.Heads()
-		old := last == nil || time.Since(last.Sent) >= interval
-		if !old && len(heads) == 0 {
-			return
-		}
-		next := r.report()
-		if !old && last.Same(next) && !r.missedBy(heads) {
-			return
-		}
-		last = next
-		r.Fleet.Put(r.Server, next)
-		for _, h := range heads {
-			if r.begin(h.Name) {
-				senders.Go(func() { r.end(h.Name, send(ctx, h, next)) })
+		if old := last == nil || time.Since(last.Sent) >= interval; old || len(heads) > 0 {
+			next := r.gather(old)
+			if old || !last.Same(next) || r.missedBy(heads) {
+				last = next
+				r.send(ctx, &senders, heads, next)
 			}
 		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-r.wake:
+		}
 	}
-	report(ctx)
-	return periodic.Run(ctx, checkInterval, report)
+}
+
+// send keeps a report and sends it to heads.
+func (r *Reporter) send(ctx context.Context, senders *sync.WaitGroup, heads []stream.Head, report *fleet.Report) {
+	r.Fleet.Put(r.Server, report)
+	for _, h := range heads {
+		if before, free := r.begin(h.Name); free {
+			senders.Go(func() { r.end(h.Name, report, deliver(ctx, h, report, before)) })
+		}
+	}
 }
 
 // watchProblems finds out at intervals what is wrong with this server, until ctx ends. It takes a while at times.
 func (r *Reporter) watchProblems(ctx context.Context) {
-	_ = periodic.Run(ctx, interval, func(ctx context.Context) {
+	look := func(ctx context.Context) {
 		if len(r.Heads()) == 0 {
 			return // nobody asks for it
 		}
 		list := []fleet.Problem{}
-		for _, p := range r.Problems.All(ctx) {
+		for _, p := range r.Problems.Own(ctx) {
 			ofOther := p.About.Kind == problems.KindServer && p.About.Name != string(r.Server)
 			if ofOther || p.About.Kind == problems.KindNode || p.About.Kind == problems.KindMachine {
 				continue
@@ -154,37 +191,54 @@ func (r *Reporter) watchProblems(ctx context.Context) {
 			list = append(list, fleet.Problem{About: p.About.String(), Text: p.Text, Hint: p.Hint, Since: p.Since})
 		}
 		r.wrong.Store(&list)
-	})
+	}
+	look(ctx)
+	_ = periodic.Run(ctx, problemInterval, look)
 }
 
 // missedBy reports whether one of some heads, which was busy with an earlier report, has not got the last one.
 func (r *Reporter) missedBy(heads []stream.Head) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.ContainsFunc(heads, func(h stream.Head) bool { return r.missed[h.Name] && !r.sending[h.Name] })
+	return slices.ContainsFunc(heads, func(h stream.Head) bool {
+		to := r.heads[h.Name]
+		return to != nil && to.missed && !to.sending
+	})
 }
 
-// begin reports whether a head can be sent a report now.
-func (r *Reporter) begin(head cluster.ServerName) bool {
+// begin returns whether a head can be sent a report now, and the one that it took last.
+func (r *Reporter) begin(head cluster.ServerName) (before *fleet.Report, free bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	busy := r.sending[head]
-	r.sending[head], r.missed[head] = true, busy
-	return !busy
+	to := r.heads[head]
+	if to == nil {
+		to = new(recipient)
+		r.heads[head] = to
+	}
+	free = !to.sending
+	to.sending, to.missed = true, !free
+	return to.took, free
 }
 
 // end notes that a head has taken a report, or why it has not. What it missed is sent with the next one.
-func (r *Reporter) end(head cluster.ServerName, err error) {
+func (r *Reporter) end(head cluster.ServerName, report *fleet.Report, err error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sending[head] = false
+	to := r.heads[head]
+	to.sending, to.took = false, report
+	if err != nil {
+		to.missed, to.took = false, nil
+	}
 	if e, ok := errors.AsType[*refusedError](err); ok {
 		r.refusals[head] = refusal{e, time.Now()}
 	} else if err == nil {
 		delete(r.refusals, head)
 	}
+	again := to.missed
+	r.mu.Unlock()
+	if again {
+		r.report()
+	}
 	if err != nil {
-		r.missed[head] = false
 		r.Log.Debug("head has not taken the report", "server", string(head), "error", err)
 	}
 }
@@ -233,15 +287,46 @@ func endedProblem(me, head cluster.ServerName, ended *pki.RevokedError) problems
 	}
 }
 
-// send sends a report to a head.
-func send(ctx context.Context, h stream.Head, report *fleet.Report) error {
+// errBase is the error of post if the head has another report than the one that this one is based on.
+var errBase = errors.New("it does not know the report that this one is based on")
+
+// deliver sends a report to a head that took another one before: what has changed since, or all.
+func deliver(ctx context.Context, h stream.Head, report, before *fleet.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
+	if changes := since(before, report); changes != nil {
+		if err := post(ctx, h, fleet.ChangesPath, changes); !errors.Is(err, errBase) {
+			return err
+		}
+	}
+	return post(ctx, h, fleet.Path, report)
+}
+
+// since returns a report with the nodes that have changed since another one; nil if it cannot be based on that.
+func since(before, report *fleet.Report) *fleet.Report {
+	if before == nil || len(before.Nodes) != len(report.Nodes) {
+		return nil
+	}
+	changes := *report
+	changes.Base, changes.Nodes = before.Sent, nil
+	for i, n := range report.Nodes {
+		switch old := before.Nodes[i]; {
+		case old.Name != n.Name:
+			return nil
+		case old != n:
+			changes.Nodes = append(changes.Nodes, n)
+		}
+	}
+	return &changes
+}
+
+// post posts a report to a head.
+func post(ctx context.Context, h stream.Head, path string, report *fleet.Report) error {
 	body, err := json.Marshal(report)
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+fleet.Path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -255,18 +340,23 @@ func send(ctx context.Context, h stream.Head, report *fleet.Report) error {
 	if resp.StatusCode == http.StatusConflict || ended != nil {
 		return &refusedError{strings.TrimSpace(string(text)), ended}
 	}
-	if resp.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
+	switch resp.StatusCode {
+	case http.StatusNoContent:
+		return nil
+	case http.StatusPreconditionFailed, http.StatusNotFound:
+		if path == fleet.ChangesPath {
+			return errBase
+		}
 	}
-	return nil
+	return fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
 }
 
-// report returns what there is to report now.
-func (r *Reporter) report() *fleet.Report {
+// gather returns what there is to report now. With look the versions of the store are read anew.
+func (r *Reporter) gather(look bool) *fleet.Report {
 	now := r.Follow.Now()
 	out := &fleet.Report{
 		Program: r.Program, Started: r.Started, Sent: time.Now(), Store: now.State.Store, Revision: now.State.Revision,
-		Versions: r.versions(), Problems: *r.wrong.Load(),
+		Versions: r.versions(look), Problems: *r.wrong.Load(),
 	}
 	out.Start = r.start
 	if !r.Follow.IsHead() {
@@ -276,15 +366,17 @@ func (r *Reporter) report() *fleet.Report {
 		out.Kept, out.Description = settled.State.Revision, settled.Digest
 	}
 	out.Renaming = r.Roots.Renaming()
-	for _, n := range now.Cluster.Nodes {
-		if n.Servers[0].Name == r.Server {
-			out.Nodes = append(out.Nodes, r.node(n))
-		}
+	mine := now.Cluster.NodesOf(r.Server)
+	out.Nodes = make([]fleet.Node, 0, len(mine))
+	all := r.Problems.Text(problems.Of(problems.KindReplicas))
+	for _, n := range mine {
+		out.Nodes = append(out.Nodes, r.node(n, all))
 	}
 	return out
 }
 
-func (r *Reporter) node(n *cluster.Node) fleet.Node {
+// node returns what there is to report of a node. all is what is wrong with all replicas.
+func (r *Reporter) node(n *cluster.Node, all string) fleet.Node {
 	s := r.Liveness.State(n.Name)
 	out := fleet.Node{
 		Name: n.Name, Stage: string(s.Stage), Since: s.Since, Began: s.Began, Text: s.Detail, Booting: s.Booting,
@@ -296,17 +388,22 @@ func (r *Reporter) node(n *cluster.Node) fleet.Node {
 	if v, ok := r.Roots.Shows(n.Name); ok {
 		out.Shows, out.Digest = v.Ref(), v.Digest
 	}
-	for _, about := range []problems.Subject{problems.Node(n.Name), problems.Of(problems.KindReplicas)} {
-		if out.Problem == "" {
-			out.Problem = r.Problems.Text(about)
-		}
+	if out.Problem == "" {
+		out.Problem = cmp.Or(r.Problems.Text(problems.Node(n.Name)), all)
 	}
 	return out
 }
 
 // versions returns the versions of the store, and those that it gets.
-func (r *Reporter) versions() []fleet.Version {
-	list := r.Arriving()
+func (r *Reporter) versions(look bool) []fleet.Version {
+	if r.stale.Swap(false) || look {
+		r.held = r.look()
+	}
+	return slices.Concat(r.Arriving(), r.held)
+}
+
+// look reads the versions of the store.
+func (r *Reporter) look() (list []fleet.Version) {
 	images, err := r.Store.Images()
 	for _, name := range images {
 		var held []image.Version

@@ -1,0 +1,110 @@
+package reporting
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"dim/internal/cluster"
+	"dim/internal/fleet"
+	"dim/internal/follow/stream"
+	"dim/internal/testkit"
+)
+
+// head is a head that counts the nodes in the reports that it takes.
+type head struct {
+	fleet *fleet.Fleet
+	nodes []int // in each report
+}
+
+// serve returns the head as servers reach it.
+func (h *head) serve(t *testing.T) stream.Head {
+	x := &fleet.Receiver{
+		Fleet: h.fleet, Caller: func(context.Context) (cluster.ServerName, error) { return "is1", nil },
+	}
+	mux := http.NewServeMux()
+	mux.Handle("POST "+fleet.Path, x)
+	mux.Handle("POST "+fleet.ChangesPath, x)
+	ts := httptest.NewServer(mux)
+	t.Cleanup(ts.Close)
+	return stream.Head{Name: "head", Client: &http.Client{Transport: h}, URL: ts.URL}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (h *head) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	var report fleet.Report
+	if err := json.NewDecoder(body).Decode(&report); err != nil {
+		return nil, err
+	}
+	h.nodes = append(h.nodes, len(report.Nodes))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func TestAReportHasTheNodesThatHaveChanged(t *testing.T) {
+	h := &head{fleet: testkit.Value(fleet.Open(t.TempDir()))(t)}
+	to := h.serve(t)
+	started := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	report := func(second int, stages ...string) *fleet.Report {
+		r := &fleet.Report{Started: started, Sent: started.Add(time.Duration(second) * time.Second)}
+		for i, stage := range stages {
+			r.Nodes = append(r.Nodes, fleet.Node{Name: cluster.NodeName(rune('a' + i)), Stage: stage})
+		}
+		return r
+	}
+	first := report(1, "off", "off", "off")
+	second := report(2, "off", "running", "off")
+	third := report(3, "off", "running", "off")
+	fourth := report(4, "off", "running", "off", "off")
+	for _, step := range []struct {
+		name   string
+		report *fleet.Report
+		before *fleet.Report
+		nodes  []int
+	}{
+		{"the first report", first, nil, []int{3}},
+		{"one node has changed", second, first, []int{1}},
+		{"nothing has changed", third, second, []int{0}},
+		{"the head has another report than the server believes", second, first, []int{1, 3}},
+		{"the description has another node", fourth, second, []int{4}},
+	} {
+		h.nodes = nil
+		testkit.Must(t, deliver(t.Context(), to, step.report, step.before))
+		if !slices.Equal(h.nodes, step.nodes) {
+			t.Errorf("%s: reports with %v nodes, want %v", step.name, h.nodes, step.nodes)
+		}
+		heard, _ := h.fleet.Server("is1")
+		if len(heard.Nodes) != len(step.report.Nodes) {
+			t.Fatalf("%s: the head has %d nodes", step.name, len(heard.Nodes))
+		}
+		for i, n := range step.report.Nodes {
+			if heard.Nodes[i] != n {
+				t.Errorf("%s: the head has %+v, want %+v", step.name, heard.Nodes[i], n)
+			}
+		}
+	}
+}
+
+func TestAHeadOfAnEarlierProgramGetsWholeReports(t *testing.T) {
+	paths := []string{}
+	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if paths = append(paths, r.URL.Path); r.URL.Path != fleet.Path {
+			http.NotFound(w, r)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer ts.Close()
+	r := &fleet.Report{Sent: time.Now()}
+	testkit.Must(t, deliver(t.Context(), stream.Head{Name: "head", Client: ts.Client(), URL: ts.URL}, r, r))
+	if len(paths) != 2 || paths[1] != fleet.Path {
+		t.Errorf("posted to %v", paths)
+	}
+}
