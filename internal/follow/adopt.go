@@ -110,15 +110,26 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 			f.Log.Error("description not followed", "error", err)
 		}
 	}
-	err := coord.SaveState(f.StateFile, now.kept(old))
-	if err != nil {
-		f.Log.Error("declared state not kept", "error", err) // on a full disk: a restart reads an older one
+	x := otherContent
+	if f.heads != nil { // a head keeps what it may have to put back into a shared state that was lost
+		x = now.extent(old)
+	}
+	if x == sameContent {
+		f.settled.CompareAndSwap(old, now)
+		f.current.Store(now)
+		return nil
+	}
+	kept := false
+	if x == moreRecords {
+		f.keepSoon(now, old)
+	} else {
+		f.unkept.now, kept = nil, f.write(now.kept(old)) == nil
 	}
 	f.current.Store(now)
 	for _, adopted := range f.subscribers {
 		adopted(ctx, now)
 	}
-	if err == nil {
+	if kept {
 		f.settled.Store(now)
 	}
 	return nil

@@ -80,6 +80,7 @@ type Follower struct {
 	restore     RestoreFunc
 
 	adopting sync.Mutex // held by who adopts a state
+	unkept   unkept     // guarded by adopting
 
 	restoring  sync.Mutex // guards applied, and lets one at a time put what the shared state lacks
 	applied    bool       // the description of ClusterFile was put, if there is one
@@ -114,7 +115,10 @@ type RestoreFunc func(ctx context.Context, c *coord.Coord, s, kept coord.State) 
 
 // New returns a Follower of the shared state.
 func New(o Options) *Follower {
-	f := &Follower{Options: o, searched: make(chan struct{}), revived: map[string]coord.Revocation{}}
+	f := &Follower{
+		Options: o, searched: make(chan struct{}), unkept: unkept{wake: make(chan struct{}, 1)},
+		revived: map[string]coord.Revocation{},
+	}
 	f.err = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(o.Etcd.Endpoints, ", "), o.CoordDir))
 	return f
 }
@@ -143,11 +147,15 @@ func (f *Follower) Run(ctx context.Context) error {
 	if now := f.Now(); now.State.Description != nil && now.State.Description.Digest == now.Digest {
 		f.settled.CompareAndSwap(nil, now) // the source may not send it again
 	}
-	if f.heads != nil {
-		f.heads.Run(ctx, f.Now().State)
-		return nil
-	}
 	g, ctx := errgroup.WithContext(ctx)
+	if f.heads != nil {
+		g.Go(func() error {
+			f.heads.Run(ctx, f.Now().State)
+			return nil
+		})
+		g.Go(func() error { return f.keepUnkept(ctx) })
+		return g.Wait()
+	}
 	g.Go(func() error { return f.follow(ctx) })
 	g.Go(func() error {
 		return periodic.Run(ctx, restoreInterval, func(ctx context.Context) {

@@ -2,6 +2,7 @@ package follow
 
 import (
 	"context"
+	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -78,12 +79,69 @@ func TestAStateIsSettledWhileItIsOnDisk(t *testing.T) {
 		}
 	}
 	check("after a restart", 5)
-	next := coord.State{Store: "a", Revision: 6, Description: f.Now().State.Description}
-	testkit.Must(t, f.adopt(t.Context(), next))
+	next := f.Now().State
+	adopt := func(desired int) {
+		t.Helper()
+		next.Revision++
+		next.Desired = coord.Refs{"n01": {Image: "compute", Number: desired}}
+		testkit.Must(t, f.adopt(t.Context(), next))
+	}
+	adopt(1)
 	check("a later state", 6)
-	f.StateFile, next.Revision = filepath.Join(f.StateFile, "below a file"), 7
-	testkit.Must(t, f.adopt(t.Context(), next))
-	check("one that is not on disk", 6)
+	adopt(1)
+	check("one that says the same", 7)
+	f.StateFile = filepath.Join(f.StateFile, "below a file")
+	adopt(2)
+	check("one that is not on disk", 7)
+}
+
+func TestAnImageServerKeepsAStateAtOnceIfNodesFollowSomethingElse(t *testing.T) {
+	record := func(text string) map[int]json.RawMessage { return map[int]json.RawMessage{1: json.RawMessage(text)} }
+	current := func(number, versions int) map[string]*coord.Image {
+		list := images(versions)
+		list["compute"].Current = number
+		return list
+	}
+	tests := []struct {
+		name       string
+		change     func(*coord.State)
+		told, kept int // calls of a subscriber, and writes, until Run ends
+		atOnce     int // writes before that
+	}{
+		{"nothing but the revision", func(*coord.State) {}, 0, 0, 0},
+		{"a rollout goes on", func(s *coord.State) { s.Rollouts = record(`{"id":1}`) }, 1, 1, 0},
+		{"a version is captured", func(s *coord.State) { s.Images = current(1, 2) }, 1, 1, 0},
+		{"nodes follow another version", func(s *coord.State) { s.Images = current(2, 1) }, 1, 1, 1},
+		{"a node follows another version", func(s *coord.State) {
+			s.Desired = coord.Refs{"n01": {Image: "compute", Number: 1}}
+		}, 1, 1, 1},
+		{"a layer moves", func(s *coord.State) { s.Layers = coord.Holders{"n01": "is1"} }, 1, 1, 1},
+		{"a server is refused", func(s *coord.State) {
+			s.Revoked = map[string]coord.Revocation{"id": {Server: "is2"}}
+		}, 1, 1, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := onImageServer(t, coord.State{Store: "a", Revision: 5, Images: current(1, 1)})
+			testkit.Must(t, f.Load())
+			told := 0
+			f.Subscribe(func(context.Context, *Declared) { told++ })
+			onDisk := func() int { return int(testkit.Value(coord.LoadState(f.StateFile))(t).Revision) - 5 }
+			next := f.Now().State
+			next.Revision++
+			tt.change(&next)
+			testkit.Must(t, f.adopt(t.Context(), next))
+			if got := f.Now().State.Revision; got != 6 || told != tt.told || onDisk() != tt.atOnce {
+				t.Errorf("revision %d, told %d times, on disk %d", got, told, onDisk())
+			}
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			testkit.Must(t, f.Run(ended))
+			if onDisk() != tt.kept {
+				t.Errorf("after its end revision %d is on disk", 5+onDisk())
+			}
+		})
+	}
 }
 
 func TestAnImageServerUsesNeitherADescriptionOfTheCommandLineNorAnEtcd(t *testing.T) {

@@ -90,37 +90,46 @@ func (b *Base) addHosts() error {
 	if err != nil {
 		return err
 	}
-	h := &hostsFile{cluster: b.cluster, names: map[string]bool{}}
-	for _, s := range b.cluster.Servers {
+	r, err := b.replacement(builtin.Hosts, "etc/hosts", b.machines.withOthers(master))
+	b.common = append(b.common, r)
+	return err
+}
+
+// Machines are the lines of /etc/hosts about the machines of a cluster. They are the same for all versions of all
+// images, and thousands. They are not changed after NewMachines.
+type Machines struct {
+	cluster *cluster.Cluster
+	text    bytes.Buffer
+	names   map[string]bool
+}
+
+// NewMachines returns the machines of a cluster.
+func NewMachines(c *cluster.Cluster) *Machines {
+	h := &Machines{cluster: c, names: map[string]bool{}}
+	for _, s := range c.Servers {
 		h.names[string(s.Name)] = true
 	}
-	for _, n := range b.cluster.Nodes {
+	for _, n := range c.Nodes {
 		h.names[string(n.Name)] = true
 	}
 	h.text.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
 		"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	h.text.WriteString("\n# Servers\n")
-	for _, s := range b.cluster.Servers {
+	for _, s := range c.Servers {
 		h.addMachine(string(s.Name), s.Interfaces)
 	}
 	h.text.WriteString("\n# Nodes\n")
-	for _, n := range b.cluster.Nodes {
+	for _, n := range c.Nodes {
 		h.addMachine(string(n.Name), n.Interfaces)
 	}
-	h.addOthers(master)
-	r, err := b.replacement(builtin.Hosts, "etc/hosts", h.text.Bytes())
-	b.common = append(b.common, r)
-	return err
+	return h
 }
 
-type hostsFile struct {
-	cluster *cluster.Cluster
-	text    bytes.Buffer
-	names   map[string]bool // of the cluster's machines
-}
+// Of reports whether the machines are those of c.
+func (h *Machines) Of(c *cluster.Cluster) bool { return h.cluster == c }
 
 // addMachine adds the addresses of a machine. The first card has the machine's name, further ones NAME-NETWORK.
-func (h *hostsFile) addMachine(machine string, cards []*cluster.Interface) {
+func (h *Machines) addMachine(machine string, cards []*cluster.Interface) {
 	for i, card := range cards {
 		if !card.Address.IsValid() {
 			continue
@@ -142,9 +151,10 @@ func (h *hostsFile) addMachine(machine string, cards []*cluster.Interface) {
 	}
 }
 
-// addOthers copies the lines of the master's file about other machines: not the loopback, not the master itself
-// (Debian's installer calls it 127.0.1.1), not a machine of the cluster.
-func (h *hostsFile) addOthers(master []byte) {
+// withOthers returns /etc/hosts with the lines of the master's file about other machines: not the loopback, not the
+// master itself (Debian's installer calls it 127.0.1.1), not a machine of the cluster.
+func (h *Machines) withOthers(master []byte) []byte {
+	text := bytes.NewBuffer(slices.Clone(h.text.Bytes()))
 	heading := "\n# From the master\n"
 	for line := range strings.Lines(string(master)) {
 		entry, _, _ := strings.Cut(line, "#")
@@ -159,12 +169,13 @@ func (h *hostsFile) addOthers(master []byte) {
 		if _, _, ours := h.cluster.NodeByAddress(a); ours || slices.ContainsFunc(fields[1:], h.isOurs) {
 			continue
 		}
-		h.text.WriteString(heading + strings.TrimRight(line, "\r\n") + "\n")
+		text.WriteString(heading + strings.TrimRight(line, "\r\n") + "\n")
 		heading = ""
 	}
+	return text.Bytes()
 }
 
 // isOurs reports whether a name is of a machine of the cluster, with its domain or without.
-func (h *hostsFile) isOurs(name string) bool {
+func (h *Machines) isOurs(name string) bool {
 	return h.names[strings.TrimSuffix(name, "."+h.cluster.Domain)]
 }

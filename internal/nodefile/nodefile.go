@@ -104,10 +104,11 @@ func (s *Set) Content(path string) ([]byte, error) {
 
 // Base is what the node files of all nodes of one version have in common.
 type Base struct {
-	cluster *cluster.Cluster
-	image   *cluster.Image
-	lower   Reader
-	stamp   image.Time
+	cluster  *cluster.Cluster
+	machines *Machines
+	image    *cluster.Image
+	lower    Reader
+	stamp    image.Time
 
 	version features
 	common  []rendered // built-ins that are the same for all nodes
@@ -134,8 +135,11 @@ type rendered struct {
 
 // Prepare reads a version of image im. The files' modification time is stamp, which must be the same on every server
 // and should not be in the future.
-func Prepare(c *cluster.Cluster, im *cluster.Image, lower Reader, stamp image.Time) (*Base, error) {
-	b := &Base{cluster: c, image: im, lower: lower, stamp: stamp, templates: map[*cluster.File]rendered{}}
+func Prepare(m *Machines, im *cluster.Image, lower Reader, stamp image.Time) (*Base, error) {
+	b := &Base{
+		cluster: m.cluster, machines: m, image: im, lower: lower, stamp: stamp,
+		templates: map[*cluster.File]rendered{},
+	}
 	steps := []struct {
 		name string
 		make func() error

@@ -94,7 +94,7 @@ func render(t testing.TB, imageName cluster.ImageName, lower Reader, node cluste
 	c := parse(t)
 	im, _ := c.Image(imageName)
 	n, _ := c.Node(node)
-	b, err := Prepare(c, im, lower, image.Time{Sec: 1_700_000_000, Nsec: 5})
+	b, err := Prepare(NewMachines(c), im, lower, image.Time{Sec: 1_700_000_000, Nsec: 5})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestTemplatesComeBeforeBuiltins(t *testing.T) {
 func TestContentThatAllNodesShareIsKeptOnce(t *testing.T) {
 	c := parse(t)
 	im, _ := c.Image("own")
-	b, err := Prepare(c, im, masters(t)["debian"], image.Time{})
+	b, err := Prepare(NewMachines(c), im, masters(t)["debian"], image.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestAVersionThatCannotBeReadIsAnError(t *testing.T) {
 	c := parse(t)
 	im, _ := c.Image("plain")
 	for _, path := range []string{"etc/fstab", "etc/hosts", "etc/network/interfaces", "etc/NetworkManager"} {
-		_, err := Prepare(c, im, version{path: "broken"}, image.Time{})
+		_, err := Prepare(NewMachines(c), im, version{path: "broken"}, image.Time{})
 		if err == nil || !strings.Contains(err.Error(), "input/output error") {
 			t.Errorf("%s: got %v", path, err)
 		}
@@ -357,7 +357,7 @@ func BenchmarkNode(b *testing.B) {
 		b.Fatal(err)
 	}
 	im, _ := c.Image("compute")
-	base, err := Prepare(c, im, masters(b)["debian"], image.Time{})
+	base, err := Prepare(NewMachines(c), im, masters(b)["debian"], image.Time{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -211,7 +211,8 @@ func (p *plan) files(s *Server, n *cluster.Node, im *cluster.Image, v image.Vers
 		if in := p.now.State.Description; in != nil && in.Digest == p.now.Digest {
 			stamp.Sec = in.Applied.Unix()
 		}
-		if base, err = nodefile.Prepare(p.now.Cluster, im, versionfs.New(s.Content, v.Root), stamp); err != nil {
+		machines := s.machinesOf(p.now.Cluster)
+		if base, err = nodefile.Prepare(machines, im, versionfs.New(s.Content, v.Root), stamp); err != nil {
 			return replica.NodeFiles{}, err
 		}
 		p.bases[key] = base
@@ -227,6 +228,16 @@ func (p *plan) files(s *Server, n *cluster.Node, im *cluster.Image, v image.Vers
 		})
 	}
 	return files, nil
+}
+
+// machinesOf returns the machines of c. It makes them once for each description.
+func (s *Server) machinesOf(c *cluster.Cluster) *nodefile.Machines {
+	m := s.machines.Load()
+	if m == nil || !m.Of(c) {
+		m = nodefile.NewMachines(c)
+		s.machines.Store(m)
+	}
+	return m
 }
 
 // rulesOf is what the description says of the state of n's replica of im.

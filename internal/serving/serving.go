@@ -49,6 +49,7 @@ import (
 	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
 	"dim/internal/meter"
+	"dim/internal/nodefile"
 	"dim/internal/periodic"
 	"dim/internal/problems"
 	"dim/internal/push"
@@ -105,6 +106,8 @@ type Server struct {
 		done        chan struct{} // closed after it
 		once        sync.Once
 	}
+
+	machines atomic.Pointer[nodefile.Machines] // see machinesOf
 
 	unsettled atomic.Bool // a replica does not show what is declared; Run tries again
 	holding   atomic.Bool // a node in the middle of its boot keeps the version that it is to leave

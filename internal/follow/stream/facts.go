@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dim/internal/coord"
@@ -26,7 +27,11 @@ const (
 	fieldVersions  = "versions" // of all images: "versions/compute/12"
 	fieldDesired   = "desired"
 	fieldNext      = "next"
+	fieldLayers    = "layers"
+	fieldLeaving   = "leaving"
 	fieldRollouts  = "rollouts"
+	fieldServers   = "servers"
+	fieldRevoked   = "revoked"
 )
 
 // unsent are the fields of a state that no image server needs, and those that each message has in another form.
@@ -109,7 +114,7 @@ func (f facts) addImage(name string, value json.RawMessage) (err error) {
 		}
 		f[fmt.Sprintf("%s/%s/%d", fieldVersions, name, which.Number)] = v
 	}
-	f[fieldImages+"/"+name], err = without(value, "versions", "reserved")
+	f[fieldImages+"/"+name], err = without(value, "versions", "reserved", "last")
 	return err
 }
 
@@ -129,7 +134,9 @@ func without(object json.RawMessage, names ...string) (json.RawMessage, error) {
 func (f facts) state() (s coord.State, err error) {
 	fields := map[string]any{}
 	objects := map[string]map[string]any{}
-	for _, name := range []string{fieldImages, fieldDesired, fieldNext, fieldRollouts, "watches"} {
+	for _, name := range []string{
+		fieldImages, fieldDesired, fieldNext, fieldRollouts, fieldServers, fieldRevoked, "watches",
+	} {
 		objects[name] = map[string]any{}
 	}
 	versions := map[string][]json.RawMessage{}
@@ -182,11 +189,105 @@ func (f facts) complete(s *coord.State) error {
 		if im == nil {
 			return fmt.Errorf("image %q is null", name)
 		}
+		newest, _ := im.Newest()
+		im.Last = max(im.Last, newest.Number) // only heads give numbers
 	}
 	if s.Description == nil {
 		return nil
 	}
 	return json.Unmarshal(f[keyRevision], &s.Description.Revision)
+}
+
+// changed returns the state that f is the facts of, given the state s before a change that led to f. It reads what the
+// change is about: the parts of s that it leaves as they are are not read again, and are the same in both states.
+func (f facts) changed(s coord.State, set facts, removed []string) (coord.State, error) {
+	part, gone := facts{}, map[string][]string{} // members that are gone, by field
+	for key, value := range set {
+		f.touch(part, key)
+		if field, _, _ := strings.Cut(key, "/"); field != fieldVersions && field != fieldImages {
+			part[key] = value
+		}
+	}
+	for _, key := range removed {
+		f.touch(part, key)
+		field, member, _ := strings.Cut(key, "/")
+		gone[field] = append(gone[field], member)
+	}
+	read, err := part.state()
+	if err != nil {
+		return s, err
+	}
+	if read.Description != nil || gone[keyDescription] != nil {
+		s.Description = read.Description
+	}
+	s.Images = changedMembers(s.Images, read.Images, gone[fieldImages])
+	s.Desired = changedMembers(s.Desired, read.Desired, gone[fieldDesired])
+	s.Next = changedMembers(s.Next, read.Next, gone[fieldNext])
+	s.Layers = changedMembers(s.Layers, read.Layers, gone[fieldLayers])
+	s.Leaving = changedMembers(s.Leaving, read.Leaving, gone[fieldLeaving])
+	s.Renaming = changedMembers(s.Renaming, read.Renaming, gone["renaming"])
+	s.Servers = changedMembers(s.Servers, read.Servers, gone[fieldServers])
+	s.Revoked = changedMembers(s.Revoked, read.Revoked, gone[fieldRevoked])
+	s.Rollouts, err = changedRollouts(s.Rollouts, read.Rollouts, gone[fieldRollouts])
+	return s, err
+}
+
+// touch adds to part what has to be read together with a fact that has changed: all facts of an image, or both of the
+// description.
+func (f facts) touch(part facts, key string) {
+	field, member, _ := strings.Cut(key, "/")
+	name, _, _ := strings.Cut(member, "/")
+	switch field {
+	case keyDescription, keyRevision:
+		for _, both := range []string{keyDescription, keyRevision} {
+			if value, ok := f[both]; ok {
+				part[both] = value
+			}
+		}
+	case fieldImages, fieldVersions:
+		if _, done := part[fieldImages+"/"+name]; done {
+			return
+		}
+		for other, value := range f {
+			if other == fieldImages+"/"+name || strings.HasPrefix(other, fieldVersions+"/"+name+"/") {
+				part[other] = value
+			}
+		}
+	}
+}
+
+// changedMembers returns a map after a change; the same map if there is none.
+func changedMembers[M ~map[K]V, K ~string, V any](m, set M, gone []string) M {
+	if len(set) == 0 && len(gone) == 0 {
+		return m
+	}
+	next := make(M, len(m)+len(set))
+	maps.Copy(next, m)
+	for _, key := range gone {
+		delete(next, K(key))
+	}
+	maps.Copy(next, set)
+	return next
+}
+
+// changedRollouts is changedMembers for records, whose keys are numbers.
+func changedRollouts(m, set map[int]json.RawMessage, gone []string) (map[int]json.RawMessage, error) {
+	if len(set) == 0 && len(gone) == 0 {
+		return m, nil
+	}
+	next := maps.Clone(m)
+	if next == nil {
+		next = map[int]json.RawMessage{}
+	}
+	for _, key := range gone {
+		id, err := strconv.Atoi(key)
+		if err != nil {
+			return m, fmt.Errorf("rollout %q: %w", key, err)
+		}
+		delete(next, id)
+	}
+	maps.Copy(next, set)
+	return next, nil
 }
 
 // digest returns what proves that two servers have the same facts.
@@ -205,9 +306,13 @@ func (f facts) digest() image.Digest {
 	return image.Digest(h.Sum(nil))
 }
 
-// own reports whether a fact is about one node. A server gets those of its own nodes only.
+// ofNode are the fields whose facts are about one node each. A server gets those of its own nodes only.
+var ofNode = [...]string{fieldDesired, fieldNext, fieldLayers, fieldLeaving}
+
+// own reports whether a fact is about one node.
 func own(key string) bool {
-	return strings.HasPrefix(key, fieldDesired+"/") || strings.HasPrefix(key, fieldNext+"/")
+	field, _, _ := strings.Cut(key, "/")
+	return slices.Contains(ofNode[:], field)
 }
 
 // split returns the facts that all servers get, and those about nodes.
@@ -226,7 +331,7 @@ func (f facts) split() (common, ofNodes facts) {
 // ofNodes returns the facts about some nodes.
 func (f facts) ofNodes(nodes []string) facts {
 	some := facts{}
-	for _, field := range []string{fieldDesired, fieldNext} {
+	for _, field := range ofNode {
 		for _, node := range nodes {
 			if value, ok := f[field+"/"+node]; ok {
 				some[field+"/"+node] = value

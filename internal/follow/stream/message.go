@@ -2,10 +2,13 @@ package stream
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"dim/internal/coord"
@@ -33,12 +36,23 @@ type message struct {
 	Alone string `json:"alone,omitempty"`
 }
 
+// ofAll reports whether a fact that all servers get has changed.
+func (m *message) ofAll() bool {
+	for key := range m.Set {
+		if !own(key) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(m.Removed, func(key string) bool { return !own(key) })
+}
+
 // position is a state as one end of the stream has it.
 type position struct {
 	store    string
 	revision int64
 	common   *common
-	nodes    facts // about nodes; of a server: its own
+	nodes    facts       // about nodes; of a server: its own
+	state    coord.State // that the facts say, at the receiver
 }
 
 // common are the facts that all servers get. They are never changed.
@@ -53,7 +67,7 @@ func newCommon(f facts) *common { return &common{f, f.digest()} }
 func positionOf(s coord.State) (position, error) {
 	f, err := factsOf(s)
 	all, nodes := f.split()
-	return position{s.Store, s.Revision, newCommon(all), nodes}, err
+	return position{s.Store, s.Revision, newCommon(all), nodes, s}, err
 }
 
 // digest proves that both ends have the same state.
@@ -74,6 +88,12 @@ var (
 	errOlder      = errors.New("the head offers an older state")
 )
 
+// says reports whether next is p or a later state of the same shared state that says the same.
+func (p *position) says(next *position) bool {
+	return p.common != nil && p.common == next.common && p.store == next.store && p.revision <= next.revision &&
+		maps.EqualFunc(p.nodes, next.nodes, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) })
+}
+
 // apply returns the state after a message that has one, and what the shared state says then.
 func (p position) apply(m *message) (next position, s coord.State, err error) {
 	if m.Revision <= 0 || m.From < 0 || !m.Earlier && !p.leadsTo(m.Store, m.Revision) {
@@ -88,14 +108,23 @@ func (p position) apply(m *message) (next position, s coord.State, err error) {
 	}
 	after := before.with(m.Set, m.Removed)
 	all, nodes := after.split()
-	next = position{m.Store, m.Revision, newCommon(all), nodes}
+	next = position{store: m.Store, revision: m.Revision, common: p.common, nodes: nodes}
+	if m.From == 0 || m.ofAll() {
+		next.common = newCommon(all)
+	}
 	if next.digest() != m.Digest {
 		return p, s, errDigest
 	}
-	if s, err = after.state(); err != nil {
+	if m.From > 0 {
+		s, err = after.changed(p.state, m.Set, m.Removed)
+	} else {
+		s, err = after.state()
+	}
+	if err != nil {
 		return p, s, err
 	}
 	s.Store, s.Revision = m.Store, m.Revision
+	next.state = s
 	return next, s, nil
 }
 

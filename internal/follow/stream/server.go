@@ -82,7 +82,7 @@ func (s *Server) Adopt(state coord.State, c *cluster.Cluster) {
 		s.Log.Error("declared state is not sent to image servers", "error", err)
 		return
 	}
-	a := &adopted{store: p.store, revision: p.revision, common: p.common, nodes: p.nodes, of: nodesOf(c)}
+	a := &adopted{store: p.store, revision: p.revision, common: p.common, nodes: p.nodes, of: nodesOf(c, state)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last := s.last(); last != nil && last.common.digest == a.common.digest {
@@ -102,12 +102,19 @@ func (s *Server) last() *adopted {
 	return s.states[len(s.states)-1]
 }
 
-// nodesOf returns the nodes of each server.
-func nodesOf(c *cluster.Cluster) map[cluster.ServerName][]string {
+// nodesOf returns the nodes of each server: those that the description gives it, and those whose layer it has.
+func nodesOf(c *cluster.Cluster, s coord.State) map[cluster.ServerName][]string {
 	of := map[cluster.ServerName][]string{}
 	for _, n := range c.Nodes {
+		at := cluster.ServerName(s.Layers[string(n.Name)])
 		for _, server := range n.Servers {
 			of[server.Name] = append(of[server.Name], string(n.Name))
+			if server.Name == at {
+				at = ""
+			}
+		}
+		if at != "" {
+			of[at] = append(of[at], string(n.Name))
 		}
 	}
 	return of
@@ -138,7 +145,9 @@ func (s *Server) now() (*adopted, <-chan struct{}) {
 
 // position returns the position of a server that has adopted a.
 func (a *adopted) position(server cluster.ServerName) position {
-	return position{a.store, a.revision, a.common, a.nodes.ofNodes(a.of[server])}
+	return position{
+		store: a.store, revision: a.revision, common: a.common, nodes: a.nodes.ofNodes(a.of[server]),
+	}
 }
 
 // find returns the position of a server that says what it has; the zero position if it has nothing that is known here.
@@ -202,32 +211,38 @@ func (s *Server) await(ctx context.Context, p *position) error {
 	return nil
 }
 
-// send sends states and the time until ctx ends or the server takes no more.
+// send sends states and the time until ctx ends or the server takes no more. A state in which nothing has changed for
+// the server is sent with the next time: only its revision is new.
 func (s *Server) send(ctx context.Context, out *lines, server cluster.ServerName, has position) error {
 	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
-	for {
+	for due := true; ; {
 		now, changed := s.now()
-		m := &message{}
-		if next := now.position(server); has.common == nil || has.store != next.store || has.revision != next.revision {
-			if err := s.await(ctx, &has); err != nil {
+		next := now.position(server)
+		if due || !has.says(&next) {
+			m := &message{}
+			if has.common == nil || has.store != next.store || has.revision != next.revision {
+				if err := s.await(ctx, &has); err != nil {
+					return err
+				}
+				if latest, _ := s.now(); latest != now {
+					continue
+				}
+				m = has.messageTo(&next, now)
+				has = next
+			}
+			m.Alone = s.isAlone(ctx)
+			if err := out.write(m); err != nil {
 				return err
 			}
-			if latest, _ := s.now(); latest != now {
-				continue
-			}
-			m = has.messageTo(&next, now)
-			has = next
-		}
-		m.Alone = s.isAlone(ctx)
-		if err := out.write(m); err != nil {
-			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+			due = false
 		case <-beat.C:
+			due = true
 		}
 	}
 }

@@ -57,6 +57,7 @@ func state(revision int64) coord.State {
 		Images:  map[string]*coord.Image{"compute": {Last: int(revision), Current: 1, Tags: map[string]int{}}},
 		Desired: coord.Refs{}, Next: coord.Refs{}, Rollouts: map[int]json.RawMessage{},
 		Watches: map[string]coord.Watch{},
+		Servers: map[string]coord.Server{}, Revoked: map[string]coord.Revocation{},
 	}
 	for i := range int(revision) {
 		s.Images["compute"].Versions = append(s.Images["compute"].Versions, version(i+1))
@@ -221,11 +222,20 @@ func TestAnImageServerHasWhatIsDeclaredForItsNodes(t *testing.T) {
 	f := follow(t, coord.State{}, h.web)
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
-		if diff := cmp.Diff(of(s, c), f.next(t)); diff != "" {
+		got := f.next(t)
+		for got.Revision < s.Revision { // the time was due when nothing had changed for this server
+			got = f.next(t)
+		}
+		if diff := cmp.Diff(of(s, c), got); diff != "" {
 			t.Fatalf("revision %d (-want +got):\n%s", s.Revision, diff)
 		}
-		s = changed(random, s)
-		h.stream.Adopt(s, c)
+		for unchanged := true; unchanged; {
+			before := of(s, c)
+			s = changed(random, s)
+			h.stream.Adopt(s, c)
+			before.Revision = s.Revision
+			unchanged = cmp.Equal(before, of(s, c))
+		}
 	}
 }
 
@@ -458,42 +468,4 @@ func TestAHeadTellsTheTimeWhileNothingChanges(t *testing.T) {
 	if first.Revision != 6 || beat.Store != "" || !beat.Time.After(first.Time) {
 		t.Errorf("the messages are %+v and %+v", first, beat)
 	}
-}
-
-func FuzzMessage(f *testing.F) {
-	has, err := positionOf(state(2))
-	testkit.Must(f, err)
-	next, err := positionOf(state(3))
-	testkit.Must(f, err)
-	to := &adopted{common: next.common, changes: changesTo(next.common)}
-	for _, m := range []*message{has.messageTo(&next, to), (&position{}).messageTo(&next, to), {}} {
-		f.Add([]byte(testkit.Value(json.Marshal(m))(f)))
-	}
-	f.Fuzz(func(t *testing.T, line []byte) {
-		m, err := parseMessage(line)
-		if err != nil {
-			return
-		}
-		m.Digest = after(has, m).digest() // otherwise nothing comes further
-		got, s, err := has.apply(m)
-		if err != nil {
-			return
-		}
-		if s.Store != m.Store || s.Revision != m.Revision || got.revision != m.Revision {
-			t.Errorf("a message to revision %d leads to %d", m.Revision, s.Revision)
-		}
-		if _, err := positionOf(s); err != nil {
-			t.Errorf("the state after the message cannot be sent: %v", err)
-		}
-	})
-}
-
-// after returns the position after a message, whatever its digest.
-func after(p position, m *message) *position {
-	before := facts{}
-	if m.From > 0 {
-		before = p.common.facts.with(p.nodes, nil)
-	}
-	all, own := before.with(m.Set, m.Removed).split()
-	return &position{m.Store, m.Revision, newCommon(all), own}
 }
