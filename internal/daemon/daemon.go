@@ -408,7 +408,7 @@ func (d *daemon) serve(ctx context.Context, me *cluster.Server, l *sockets.Set, 
 		func(ctx context.Context) error { return services.serveRoots(ctx, l) },
 		func(ctx context.Context) error { return expiry.Run(ctx, d.set, expireInterval, d.Log) },
 		func(ctx context.Context) error {
-			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().Nodes })
+			return d.liveness.Probe(ctx, func() []*cluster.Node { return d.follow.Cluster().NodesOf(d.server) })
 		},
 		d.follow.Run, d.serving.Run, d.content.keeper.Run, d.others.reporter.Run, d.others.disk.Run, d.api.Storms.Run,
 		d.saveState, heap.Release,

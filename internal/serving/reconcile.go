@@ -45,6 +45,9 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 	s.Push.Wake(r.moved...)
 	s.forget(now)
 	s.report(r.failed)
+	if s.holding.Load() || s.unsettled.Load() {
+		s.await()
+	}
 	s.first.once.Do(func() { close(s.first.done) })
 }
 
@@ -242,6 +245,7 @@ func (s *Server) Begin(ctx context.Context, n *cluster.Node) {
 		if err := s.pin(ctx, now, n, v); err != nil {
 			s.Problems.Set(problems.Node(n.Name), err)
 			s.unsettled.Store(true)
+			s.await()
 			return
 		}
 		if boots {

@@ -50,7 +50,6 @@ import (
 	"dim/internal/liveness"
 	"dim/internal/meter"
 	"dim/internal/nodefile"
-	"dim/internal/periodic"
 	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/replica"
@@ -109,10 +108,11 @@ type Server struct {
 
 	machines atomic.Pointer[nodefile.Machines] // see machinesOf
 
-	unsettled atomic.Bool // a replica does not show what is declared; Run tries again
-	holding   atomic.Bool // a node in the middle of its boot keeps the version that it is to leave
-	called    atomic.Bool // a node has called since Run checked last; its boot may be over
-	booted    atomic.Bool // Booted may have nodes to return
+	unsettled atomic.Bool   // a replica does not show what is declared; Run tries again
+	holding   atomic.Bool   // a node in the middle of its boot keeps the version that it is to leave
+	called    atomic.Bool   // a node has called since Run checked last; its boot may be over
+	booted    atomic.Bool   // Booted may have nodes to return
+	waiting   chan struct{} // capacity 1: holding or unsettled may have become true
 
 	// Guarded by Declared.Stable:
 	declared  map[cluster.NodeName]bool // nodes that were declared once
@@ -129,7 +129,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		Options: o, started: time.Now(), declared: map[cluster.NodeName]bool{},
-		decided: map[cluster.NodeName]packageDecision{},
+		decided: map[cluster.NodeName]packageDecision{}, waiting: make(chan struct{}, 1),
 	}
 	s.first.done = make(chan struct{})
 	s.table.Store(&exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}})
@@ -166,18 +166,43 @@ const (
 )
 
 // Run switches replicas that had to wait, until ctx ends: at the next call of any node those that waited for the end of
-// a boot, and at intervals all that could not be switched.
+// a boot, and at intervals all that could not be switched. While nothing waits it does nothing.
 func (s *Server) Run(ctx context.Context) error {
-	last := time.Now()
-	return periodic.Run(ctx, bootInterval, func(ctx context.Context) {
-		retry := time.Since(last) >= retryInterval
-		if retry {
-			last = time.Now()
+	retry := time.Now().Add(retryInterval)
+	for {
+		var due <-chan time.Time
+		switch {
+		case s.holding.Load():
+			due = time.After(bootInterval)
+		case s.unsettled.Load():
+			due = time.After(time.Until(retry))
 		}
-		if called := s.called.Swap(false); s.holding.Load() && (called || retry) || s.unsettled.Load() && retry {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.waiting:
+			if due == nil {
+				retry = time.Now().Add(retryInterval)
+			}
+			continue
+		case <-due:
+		}
+		again := !time.Now().Before(retry)
+		if again {
+			retry = time.Now().Add(retryInterval)
+		}
+		if called := s.called.Swap(false); again || called && s.holding.Load() {
 			s.Reconcile(ctx)
 		}
-	})
+	}
+}
+
+// await lets Run see that something waits.
+func (s *Server) await() {
+	select {
+	case s.waiting <- struct{}{}:
+	default:
+	}
 }
 
 // Node is what is served to a node now.
