@@ -28,7 +28,7 @@ const (
 	maxPairs    = 16
 	maxChanges  = 200_000
 	maxVerdicts = 256
-	failureLife = 10 * time.Minute
+	failureLife = 10 * time.Minute // of a verdict without a look at the files
 )
 
 // Comparer compares versions and keeps the last results.
@@ -37,15 +37,15 @@ type Comparer struct {
 	files  func(root image.Entry) readfs.FS
 	reader confine.Program
 	log    *slog.Logger
-	judges chan struct{} // as many values as processes look at files; its capacity is their limit
+	tasks  chan struct{} // an element for each process that looks at files
 
 	mu       sync.Mutex
 	kept     []comparison // the last used one last
-	verdicts map[pair]judgement
+	verdicts map[pair]keptVerdict
 }
 
-// judgement is a verdict and when it was reached.
-type judgement struct {
+// keptVerdict is a verdict and when it was made.
+type keptVerdict struct {
 	verdict.Verdict
 	at time.Time
 }
@@ -62,8 +62,8 @@ func New(
 	load treediff.Loader, files func(root image.Entry) readfs.FS, reader confine.Program, log *slog.Logger,
 ) *Comparer {
 	return &Comparer{
-		load: load, files: files, reader: reader, log: log, judges: make(chan struct{}, maxJudges),
-		verdicts: map[pair]judgement{},
+		load: load, files: files, reader: reader, log: log, tasks: make(chan struct{}, maxTasks),
+		verdicts: map[pair]keptVerdict{},
 	}
 }
 
@@ -122,7 +122,7 @@ func (c *Comparer) Keep(from, to *image.Version, changes []treediff.Change) {
 // has what follows from the changed paths, and says why in Unknown.
 func (c *Comparer) Verdict(ctx context.Context, from, to *image.Version) (verdict.Verdict, error) {
 	p := pair{from.Digest, to.Digest}
-	if v, ok := c.judged(p); ok {
+	if v, ok := c.keptVerdict(p); ok {
 		return v, nil
 	}
 	changes, err := c.Changes(ctx, from, to)
@@ -134,15 +134,15 @@ func (c *Comparer) Verdict(ctx context.Context, from, to *image.Version) (verdic
 		col.Add(change)
 	}
 	select {
-	case c.judges <- struct{}{}:
+	case c.tasks <- struct{}{}:
 	case <-ctx.Done():
 		return verdict.Verdict{}, ctx.Err()
 	}
-	defer func() { <-c.judges }()
-	if v, ok := c.judged(p); ok { // while this call waited
+	defer func() { <-c.tasks }()
+	if v, ok := c.keptVerdict(p); ok { // while this call waited
 		return v, nil
 	}
-	v, err := c.judge(ctx, col, from, to)
+	v, err := c.makeVerdict(ctx, col, from, to)
 	if ctx.Err() != nil {
 		return verdict.Verdict{}, ctx.Err()
 	}
@@ -156,20 +156,20 @@ func (c *Comparer) Verdict(ctx context.Context, from, to *image.Version) (verdic
 	if len(c.verdicts) >= maxVerdicts {
 		clear(c.verdicts)
 	}
-	c.verdicts[p] = judgement{v, time.Now()}
+	c.verdicts[p] = keptVerdict{v, time.Now()}
 	return v, nil
 }
 
-// judged returns the verdict that is kept for two versions.
-func (c *Comparer) judged(p pair) (verdict.Verdict, bool) {
+// keptVerdict returns the verdict that is kept for two versions.
+func (c *Comparer) keptVerdict(p pair) (verdict.Verdict, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	j, ok := c.verdicts[p]
-	return j.Verdict, ok && (j.Unknown == "" || time.Since(j.at) < failureLife)
+	k, ok := c.verdicts[p]
+	return k.Verdict, ok && (k.Unknown == "" || time.Since(k.at) < failureLife)
 }
 
-// judge returns the verdict of the changes that were collected.
-func (c *Comparer) judge(
+// makeVerdict returns the verdict of the changes that were collected.
+func (c *Comparer) makeVerdict(
 	ctx context.Context, col *verdict.Collector, from, to *image.Version,
 ) (verdict.Verdict, error) {
 	found, err := c.find(ctx, c.files(from.Root), c.files(to.Root), col.Replaced())

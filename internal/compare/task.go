@@ -18,14 +18,14 @@ const TaskName = "verdict"
 
 // Bounds of the processes that look at the files of versions.
 const (
-	maxJudges   = 2        // processes at one time
+	maxTasks    = 2        // processes at one time
 	maxReplaced = 32 << 20 // bytes of replaced paths
 	partSize    = 512 << 10
 	maxFindings = 16 << 20 // bytes of JSON
 )
 
-// judgeLimits bound a process that looks at the files of two versions.
-func judgeLimits() confine.Limits {
+// taskLimits bound a process that looks at the files of two versions.
+func taskLimits() confine.Limits {
 	return confine.Limits{Memory: 1 << 30, CPU: 2 * time.Minute, Silence: 2 * time.Minute}
 }
 
@@ -41,7 +41,7 @@ func (c *Comparer) find(ctx context.Context, before, after readfs.FS, replaced [
 	if err != nil {
 		return nil, err
 	}
-	call := readfs.Call{Program: c.reader, Task: TaskName, Limits: judgeLimits(), Most: maxFindings}
+	call := readfs.Call{Program: c.reader, Task: TaskName, Limits: taskLimits(), Most: maxFindings}
 	s, err := call.Open(ctx)
 	if err != nil {
 		return nil, err

@@ -122,7 +122,7 @@ func TestManyQuestionsStartFewProcesses(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if opened > 2*maxJudges { // two versions each
+	if opened > 2*maxTasks { // two versions each
 		t.Errorf("%d versions were opened", opened)
 	}
 }

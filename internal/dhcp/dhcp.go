@@ -207,7 +207,7 @@ func (s *Server) handle(packet []byte, from arrival) (out []byte, to destination
 	}
 	lease, err := s.Answer(r)
 	if !lease.Proxy {
-		s.heardIn(r)
+		s.noteTaken(r)
 	}
 	if err != nil {
 		s.noteUnknown(r, err)

@@ -37,7 +37,7 @@ type Machines struct {
 	order *list.List // of *Machine: the one with the latest message is in front
 	byMAC map[string]*list.Element
 
-	servers []OtherServer // the one that was heard last is at the end
+	servers []OtherServer // the one with the latest message is at the end
 }
 
 // NewMachines returns a Machines that keeps up to limit clients.

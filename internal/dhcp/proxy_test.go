@@ -94,7 +94,7 @@ func TestOtherServersAreListed(t *testing.T) {
 		m := message(t, typ, func(m *layers.DHCPv4) { m.Operation = layers.DHCPOpReply; set(m) },
 			option(54, id.AsSlice()))
 		if x, ok := parseAnswer(append([]byte{0, 67, 0, 68, 0, 0, 0, 0}, m...)); ok {
-			s.heard(x)
+			s.noteOther(x)
 		}
 	}
 	gives := func(m *layers.DHCPv4) { m.YourClientIP = mine.AsSlice() }

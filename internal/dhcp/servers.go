@@ -12,7 +12,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// OtherServer is another DHCP server that was heard on the networks of this one.
+// OtherServer is another DHCP server whose messages arrive on the networks of this one.
 type OtherServer struct {
 	Address     netip.Addr // its identifier, by which clients call it
 	First, Last time.Time
@@ -43,15 +43,15 @@ func (m *Machines) noteServer(x OtherServer) (first bool) {
 	return false
 }
 
-// Servers returns the other DHCP servers, the one that was heard last at the end.
+// Servers returns the other DHCP servers, the one with the latest message at the end.
 func (m *Machines) Servers() []OtherServer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.servers)
 }
 
-// heard notes what another server did for a client.
-func (s *Server) heard(x OtherServer) {
+// noteOther notes what another server did for a client.
+func (s *Server) noteOther(x OtherServer) {
 	if s.Machines == nil || slices.Contains(s.Addresses, x.Address) {
 		return
 	}
@@ -61,8 +61,8 @@ func (s *Server) heard(x OtherServer) {
 	}
 }
 
-// heardIn notes the server whose offer the client takes that sent r.
-func (s *Server) heardIn(r *Request) {
+// noteTaken notes the other server whose offer the client takes that sent r.
+func (s *Server) noteTaken(r *Request) {
 	if r.kind != typeRequest || !r.Server.IsValid() || r.Server == r.relay.server {
 		return
 	}
@@ -72,7 +72,7 @@ func (s *Server) heardIn(r *Request) {
 			network = p.Addr()
 		}
 	}
-	s.heard(OtherServer{Address: r.Server, MAC: r.MAC, Offered: r.requested(), Network: network})
+	s.noteOther(OtherServer{Address: r.Server, MAC: r.MAC, Offered: r.requested(), Network: network})
 }
 
 // Listen notes the other servers whose answers arrive on conn, until ctx ends: a socket for IP packets of UDP, which
@@ -90,7 +90,7 @@ func (s *Server) Listen(ctx context.Context, conn net.PacketConn) error {
 			return fmt.Errorf("read answers of dhcp servers: %w", err)
 		}
 		if x, ok := parseAnswer(buf[:n]); ok {
-			s.heard(x)
+			s.noteOther(x)
 		}
 	}
 }

@@ -87,12 +87,12 @@ func decodeKept(r io.Reader) (h Heard, err error) {
 	return h, nil
 }
 
-// Save writes the reports of other servers than this one that have changed, each at most twice a minute, and removes
-// those of servers that Keep has dropped. With all it writes each that is not on disk as it is.
-func (f *Fleet) Save(this cluster.ServerName, all Extent) error {
+// Save writes the reports of other servers than this one, as far as what asks for it, and removes those of servers that
+// Keep has dropped.
+func (f *Fleet) Save(this cluster.ServerName, what Extent) error {
 	f.saving.Lock()
 	defer f.saving.Unlock()
-	due, gone := f.unsaved(this, all)
+	due, gone := f.unsaved(this, what)
 	var errs []error
 	for _, name := range gone {
 		if err := os.Remove(f.keptPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -121,13 +121,13 @@ type Extent int
 
 // What Save writes.
 const (
-	Due Extent = iota // those that have changed some time ago
+	Due Extent = iota // those that have changed, each at most twice a minute
 	All               // all that are not on disk as they are
 )
 
 // unsaved returns the reports to write, and the servers whose files are to be removed. It is called with saving held.
 func (f *Fleet) unsaved(
-	this cluster.ServerName, all Extent,
+	this cluster.ServerName, what Extent,
 ) (due map[cluster.ServerName]Heard, gone []cluster.ServerName) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -138,7 +138,7 @@ func (f *Fleet) unsaved(
 		if name == this || !filepath.IsLocal(string(name)) || known && saved.Report == h.Report {
 			continue
 		}
-		if all == All || !known || passed > mostKept || passed > leastKept && !h.Same(saved.Report) {
+		if what == All || !known || passed > mostKept || passed > leastKept && !h.Same(saved.Report) {
 			due[name] = h
 		}
 	}

@@ -80,7 +80,7 @@ func (x *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	report.check()
-	alone, err := x.Fleet.arrived(server, &report, r.RemoteAddr, time.Now())
+	alone, err := x.Fleet.noteOrigin(server, &report, r.RemoteAddr, time.Now())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return

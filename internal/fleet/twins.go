@@ -28,9 +28,11 @@ type Twins struct {
 	Since          time.Time // when that was found
 }
 
-// arrived notes that a process reports as a server. alone is false if another one has reported lately: then it is not
+// noteOrigin notes that a process reports as a server. alone is false if another process has reported lately: it is not
 // known yet whether that one has ended. The error is that the process is the younger of two.
-func (f *Fleet) arrived(server cluster.ServerName, r *Report, address string, now time.Time) (alone bool, err error) {
+func (f *Fleet) noteOrigin(
+	server cluster.ServerName, r *Report, address string, now time.Time,
+) (alone bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := slices.DeleteFunc(f.origins[server], func(o *origin) bool { return now.Sub(o.last) > SilentAfter })

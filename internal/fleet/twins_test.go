@@ -11,7 +11,8 @@ func TestTwoMachinesThatReportAsOneServerAreFound(t *testing.T) {
 	begin := time.Now()
 	arrive := func(start string, after time.Duration) (alone bool, err error) {
 		started := map[string]time.Time{"a": begin, "b": begin.Add(time.Minute), "c": begin.Add(2 * time.Minute)}
-		return f.arrived("is1", &Report{Start: start, Started: started[start]}, "address of "+start, begin.Add(after))
+		r := &Report{Start: start, Started: started[start]}
+		return f.noteOrigin("is1", r, "address of "+start, begin.Add(after))
 	}
 	steps := []struct {
 		start        string
