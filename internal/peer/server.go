@@ -52,14 +52,14 @@ type Server struct {
 	known   bounds.Table[string, *conn] // by id
 	refused atomic.Uint64
 
-	mu   sync.Mutex
-	open map[*conn]bool
-	told map[string]refusal // that was logged last, by identity
+	mu     sync.Mutex
+	open   map[*conn]bool
+	logged map[string]refusal // the last one, by identity
 }
 
 // NewServer returns a Server without handlers.
 func NewServer(o Options) *Server {
-	return &Server{Options: o, mux: http.NewServeMux(), open: map[*conn]bool{}, told: map[string]refusal{}}
+	return &Server{Options: o, mux: http.NewServeMux(), open: map[*conn]bool{}, logged: map[string]refusal{}}
 }
 
 // Refused returns how many connections and requests were refused since the start.
@@ -128,7 +128,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err 
 	s.Log.Log(r.Context(), level, "request of a server refused", "client", r.RemoteAddr, "path", r.URL.Path,
 		"error", err)
 	if ended, ok := errors.AsType[*pki.RevokedError](err); ok {
-		ended.Tell(w.Header())
+		ended.SetHeader(w.Header())
 	}
 	w.Header().Set("Connection", "close")
 	http.Error(w, err.Error(), status)
@@ -141,11 +141,11 @@ type refusal struct {
 }
 
 const (
-	// toldAgain is how long after a line of log about a refusal of a server the next one follows, if the reason is the
-	// same: a server that was removed goes on to call.
-	toldAgain = time.Hour
-	// mostTold bounds the servers for which that is known.
-	mostTold = 1000
+	// logInterval is the interval between lines of the log about refusals of one server for the same reason. A server
+	// that was removed continues to call.
+	logInterval = time.Hour
+	// maxLogged bounds Server.logged.
+	maxLogged = 1000
 )
 
 // isNew reports whether a refusal is to be logged: of a server not for the same reason again.
@@ -156,13 +156,13 @@ func (s *Server) isNew(id *Identity, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := refusal{err.Error(), time.Now()}
-	if last := s.told[id.ID]; last.text == now.text && now.at.Sub(last.at) < toldAgain {
+	if last := s.logged[id.ID]; last.text == now.text && now.at.Sub(last.at) < logInterval {
 		return false
 	}
-	if len(s.told) >= mostTold {
-		clear(s.told)
+	if len(s.logged) >= maxLogged {
+		clear(s.logged)
 	}
-	s.told[id.ID] = now
+	s.logged[id.ID] = now
 	return true
 }
 

@@ -16,22 +16,28 @@ type RevokedError struct {
 
 // Error implements error.
 func (e *RevokedError) Error() string {
-	return fmt.Sprintf("the identity of server %s was revoked at %s", e.Name, e.Time.UTC().Format(time.RFC3339))
+	at := ""
+	if !e.Time.IsZero() {
+		at = " at " + e.Time.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("the identity of server %s was revoked%s", e.Name, at)
 }
 
 // revokedHeader is the header of an answer that tells a server when its identity has ended, in the form of RFC 3339.
 const revokedHeader = "Dim-Revoked"
 
-// Tell adds to the header of an answer that the identity of the caller has ended.
-func (e *RevokedError) Tell(h http.Header) { h.Set(revokedHeader, e.Time.UTC().Format(time.RFC3339)) }
+// SetHeader adds to the header of an answer that the identity of the caller has ended.
+func (e *RevokedError) SetHeader(h http.Header) {
+	h.Set(revokedHeader, e.Time.UTC().Format(time.RFC3339))
+}
 
-// ToldRevoked returns the RevokedError that an answer tells, nil if it tells none.
-func ToldRevoked(h http.Header) *RevokedError {
+// RevokedIn returns the RevokedError in the header of an answer, nil if there is none. It has no Name.
+func RevokedIn(h http.Header) *RevokedError {
 	at := h.Get(revokedHeader)
 	if at == "" {
 		return nil
 	}
 	e := &RevokedError{}
-	e.Time, _ = time.Parse(time.RFC3339, at) // of a text that is none the time is not known
+	e.Time, _ = time.Parse(time.RFC3339, at) // zero if the text is no time
 	return e
 }

@@ -145,7 +145,8 @@ func parseAuthority(text []byte, root *x509.Certificate) (map[string]*pair, erro
 	return made, nil
 }
 
-// installAuthority puts the authorities that a head has sent, and that are in a file, below ca. There may be no file.
+// installAuthority reads the authorities that a head has sent from a file, and writes them below ca. There may be no
+// file.
 func installAuthority(data, file string, root *x509.Certificate) error {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -184,7 +185,7 @@ func (j *Joining) Certificate(chain []byte) (*tls.Certificate, error) {
 	return made, nil
 }
 
-// loadKey reads a key.
+// loadKey reads the ECDSA key in a directory.
 func loadKey(dir string) (*ecdsa.PrivateKey, error) {
 	text, err := os.ReadFile(filepath.Join(dir, keyFile))
 	if err != nil {

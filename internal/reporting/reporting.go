@@ -336,7 +336,7 @@ func post(ctx context.Context, h stream.Head, path string, report *fleet.Report)
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-	ended := pki.ToldRevoked(resp.Header)
+	ended := pki.RevokedIn(resp.Header)
 	if resp.StatusCode == http.StatusConflict || ended != nil {
 		return &refusedError{strings.TrimSpace(string(text)), ended}
 	}
