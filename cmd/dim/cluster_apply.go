@@ -72,7 +72,7 @@ func (a *app) clusterApply(cmd *cobra.Command, file string, r control.ApplyReque
 	return a.apply(cmd, c, &r)
 }
 
-// load loads the description in a file, and makes it that of a request.
+// load loads the description in a file, and puts it into a request.
 func (a *app) load(file string, r *control.ApplyRequest) (*cluster.Cluster, error) {
 	c, err := cluster.Load(file)
 	if err != nil {
@@ -83,7 +83,7 @@ func (a *app) load(file string, r *control.ApplyRequest) (*cluster.Cluster, erro
 	}
 	d := sources(c)
 	d.Revision = r.Revision
-	r.Description, r.By, r.From = d, person(), place(file)
+	r.Description, r.By, r.From = d, person(), hostPath(file)
 	return c, nil
 }
 
@@ -98,8 +98,8 @@ func person() string {
 	return ""
 }
 
-// place returns where a file is, "HOST:PATH".
-func place(file string) string {
+// hostPath returns where a file is, "HOST:PATH".
+func hostPath(file string) string {
 	path, err := filepath.Abs(file)
 	if err != nil {
 		return ""

@@ -85,7 +85,7 @@ func (a *app) nodeRm(cmd *cobra.Command, r control.RemoveLayersRequest, yes bool
 	for _, l := range list {
 		if l.Problem != "" {
 			return control.Errorf(control.Unavailable, "node rm: %s has not answered", l.Server).
-				WithHint("run the command again when it does; dim status tells how it is")
+				WithHint("run the command again when that server is up; dim status lists its problems")
 		}
 	}
 	return nil

@@ -161,16 +161,15 @@ If another head has a later revision, run it there.`,
 }
 
 func printRecovery(w io.Writer, r *control.Recovery) {
-	heads := cmp.Or(strings.Join(r.Heads, ", "), "none")
-	fmt.Fprintf(w, "head %s %s, from revision %d of the declared state, kept at %s\n", r.Server,
-		map[bool]string{true: "is the only one now", false: "would be the only one"}[r.Done], r.Revision, clock(r.Kept))
-	fmt.Fprintf(w, "heads that %s refused, and have to join again with --replace: %s\n",
-		map[bool]string{true: "are", false: "would be"}[r.Done], heads)
+	only, are, last := "would be the only one", "would be", "nothing was changed; with --yes it is done"
 	if r.Done {
-		fmt.Fprintln(w, "start it: systemctl start dim, or dim serve")
-		return
+		only, are, last = "is the only one now", "are", "start it: systemctl start dim, or dim serve"
 	}
-	fmt.Fprintln(w, "nothing was changed; with --yes it is done")
+	fmt.Fprintf(w, "head %s %s, from revision %d of the declared state, kept at %s\n", r.Server, only, r.Revision,
+		clock(r.Kept))
+	fmt.Fprintf(w, "heads that %s refused, and have to join again with --replace: %s\n", are,
+		cmp.Or(strings.Join(r.Heads, ", "), "none"))
+	fmt.Fprintln(w, last)
 }
 
 // serverChangeCommand completes a command that changes a server.

@@ -126,7 +126,7 @@ func membersText(list []control.Member) string {
 	}
 	var parts []string
 	for _, m := range list {
-		name := cmp.Or(m.Server, "one that was added and has not come yet")
+		name := cmp.Or(m.Server, "one that has not started yet")
 		switch {
 		case m.Leads:
 			name += " (leads)"

@@ -13,6 +13,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/cluster/changes"
 	"dim/internal/cluster/learned"
+	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
@@ -107,7 +108,8 @@ func (p *application) plan(ctx context.Context) (out control.ApplyResult, refusa
 	return out, p.refuse(&out), nil
 }
 
-// refuse returns why a person must consent before the description is applied; nil: nobody must.
+// refuse returns why the description is not applied; nil: it is. It adds to out.Asks the reasons to which a person can
+// consent.
 func (p *application) refuse(out *control.ApplyResult) *control.Error {
 	r := p.request
 	if p.next.Name != p.now.Cluster.Name && !r.Force {
@@ -166,7 +168,7 @@ func inRollout(now *follow.Declared, renames []control.Rename) *control.Error {
 	return nil
 }
 
-// removalText says what becomes of nodes that are removed.
+// removalText says which nodes are removed, and how many of them run.
 func removalText(c *control.DescriptionChange) string {
 	text := fmt.Sprintf("%s %s removed", cutSet(c.Names, c.Count), isAre(c.Count))
 	switch {
@@ -295,6 +297,27 @@ func (p *application) changes(renames []control.Rename) []control.DescriptionCha
 		}
 	}
 	return append(list, changedFiles(now.Cluster, &p.request.Description)...)
+}
+
+// up returns how many of the nodes that a change is about run now.
+func (api *API) up(now *follow.Declared, change *control.DescriptionChange) (count int) {
+	if change.Subject != "node" || change.Kind == control.Added {
+		return 0
+	}
+	names := change.Names
+	if change.Kind == control.Renamed {
+		names = change.From
+	}
+	list, err := nodeset.Expand(names, nodeset.Options{})
+	if err != nil {
+		return 0
+	}
+	for _, name := range list {
+		if n, ok := now.Cluster.Node(cluster.NodeName(name)); ok && api.Driver.Runs(n) {
+			count++
+		}
+	}
+	return count
 }
 
 // changedFiles returns the files of the description in that differ from those that old was parsed from. The main file

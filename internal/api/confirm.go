@@ -65,16 +65,16 @@ func (api *API) confirmed(
 		if k >= 0 {
 			old, is := api.judged(ctx, before, &was[k], out.Node), api.judged(ctx, after, &now[k], out.Node)
 			out.Rollout, out.Verdict = now[k].ID, is.Verdict
-			out.Restart = append(out.Restart, missing(old.Restart, is.Restart)...)
-			out.Reload = append(out.Reload, missing(old.Reload, is.Reload)...)
+			out.Restart = append(out.Restart, without(old.Restart, is.Restart)...)
+			out.Reload = append(out.Reload, without(old.Reload, is.Reload)...)
 		}
 		list[i] = out
 	}
 	return list, nil
 }
 
-// missing returns the elements of a that are not in b.
-func missing(a, b []string) []string {
+// without returns the elements of a that are not in b.
+func without(a, b []string) []string {
 	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) })
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/changes"
-	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
@@ -64,25 +63,4 @@ func (p *application) base(ctx context.Context, revision int64) (*cluster.Cluste
 		return nil, nil
 	}
 	return c, nil
-}
-
-// up returns how many of the nodes that a change is about run now.
-func (api *API) up(now *follow.Declared, change *control.DescriptionChange) (count int) {
-	if change.Subject != "node" || change.Kind == control.Added {
-		return 0
-	}
-	names := change.Names
-	if change.Kind == control.Renamed {
-		names = change.From
-	}
-	list, err := nodeset.Expand(names, nodeset.Options{})
-	if err != nil {
-		return 0
-	}
-	for _, name := range list {
-		if n, ok := now.Cluster.Node(cluster.NodeName(name)); ok && api.Driver.Runs(n) {
-			count++
-		}
-	}
-	return count
 }

@@ -64,7 +64,7 @@ type Coord struct {
 
 // Member is a head that takes part in the shared state.
 type Member struct {
-	Server string `json:"head"`  // its name; "": it was added and has not come yet
+	Server string `json:"head"`  // its name; "": it was added and has not started yet
 	Leads  bool   `json:"leads"` // all changes go through it
 	Votes  bool   `json:"votes"` // false: it has not caught up with the others yet
 }

@@ -113,8 +113,7 @@ func memberAddresses(s *cluster.Server) (list []netip.AddrPort) {
 	return list
 }
 
-// askToTakePart asks one head after the other to add this one to the shared state, and returns what member.Peers.Join
-// has to.
+// askToTakePart asks one head after the other to add this one to the shared state. It is a member.Peers.Join.
 func (m *Membership) askToTakePart(ctx context.Context, c *peer.Client, heads []cluster.ServerName) (string, error) {
 	var errs []error
 	for _, name := range heads {
@@ -201,8 +200,8 @@ func memberOf(s member.Status, name cluster.ServerName) (p member.Peer, ok bool)
 // it.
 func (m *Membership) effectOfRemoval(name cluster.ServerName) string {
 	s, ok := m.Follow.Embedded()
-	p, member := memberOf(s, name)
-	if !ok || !member || p.Learner {
+	p, found := memberOf(s, name)
+	if !ok || !found || p.Learner {
 		return ""
 	}
 	votes := -1

@@ -7,8 +7,8 @@ import (
 	"dim/internal/coord"
 )
 
-// confirmation is a person's word that everything that had to be restarted or read again on some nodes was, after a
-// rollout.
+// confirmation records that a person has confirmed, after a rollout, that everything was restarted or read again that
+// had to be on some nodes.
 type confirmation struct {
 	Nodes Nodes     `json:"nodes"`
 	At    time.Time `json:"at"`
@@ -49,7 +49,7 @@ func (n Nodes) Confirm(s coord.State, at time.Time) (coord.Change, error) {
 	return change, nil
 }
 
-// confirm takes the place of earlier confirmations of the same nodes.
+// confirm adds a confirmation, which replaces earlier ones of the same nodes.
 func (r *Rollout) confirm(nodes Nodes, at time.Time) {
 	list := []confirmation{{Nodes: nodes, At: at}}
 	for _, c := range r.Confirmed {
