@@ -42,8 +42,8 @@ const (
 
 // RenameNodes renames the directories of nodes, and their states in the journal, to the new names of the nodes. former
 // has their former names, by the new ones. id identifies this change among all: a change that is complete is not made
-// again. Files that an earlier node with one of the new names has left get the name NAME.before-ID. No replica of the
-// nodes may be attached.
+// again. Files that an earlier node with one of the new names has left get the name NAME.before-ID. It fails if a
+// replica of the nodes is attached and the change is not complete.
 //
 // A change that was interrupted is completed by the next call or the next Open.
 func (s *Set) RenameNodes(id string, former map[string]string) error {

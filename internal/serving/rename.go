@@ -2,6 +2,7 @@ package serving
 
 import (
 	"fmt"
+	"slices"
 
 	"dim/internal/cluster"
 	"dim/internal/problems"
@@ -33,6 +34,10 @@ func (r *reconciliation) rename() (waiting map[cluster.NodeName]bool) {
 	}
 	for id, names := range changes {
 		err := r.s.Set.RenameNodes(id, names)
+		if err != nil { // of a change that is complete there is none
+			r.endEarlier(names)
+			err = r.s.Set.RenameNodes(id, names)
+		}
 		for to, from := range names {
 			if err != nil {
 				waiting[cluster.NodeName(to)] = true
@@ -42,4 +47,12 @@ func (r *reconciliation) rename() (waiting map[cluster.NodeName]bool) {
 	}
 	r.s.renaming.Store(len(waiting) > 0)
 	return waiting
+}
+
+// endEarlier ends the service of earlier nodes that had the new names. This server has not heard of their removal: a
+// later description took its place before that.
+func (r *reconciliation) endEarlier(names map[string]string) {
+	r.list = slices.DeleteFunc(r.list, func(x *export) bool { return names[string(x.node)] != "" })
+	r.s.replace(r.list)
+	r.s.Set.Detach(func(node string) bool { return names[node] == "" })
 }
