@@ -29,8 +29,8 @@ type importFlags struct {
 type importReport struct {
 	Nodes int             `json:"node_count"`
 	Ruled int             `json:"nodes_by_rule"` // nodes in <nodes> elements
-	Files []string        `json:"files"`         // that were written
-	Notes []describe.Note `json:"notes"`
+	Files []string        `json:"written"`       // that were written
+	Notes []describe.Note `json:"not_carried_over"`
 }
 
 func (a *app) clusterImportCommand() *cobra.Command {

@@ -82,8 +82,7 @@ type Follower struct {
 	adopting sync.Mutex // held by who adopts a state
 	unkept   unkept     // guarded by adopting
 
-	restoring  sync.Mutex // guards applied, and lets one at a time put what the shared state lacks
-	applied    bool       // the description of ClusterFile was put, if there is one
+	restoring  sync.Mutex // guards given.put, and lets one at a time put what the shared state lacks
 	given      given
 	incomplete atomic.Bool // the shared state may lack something that this server has
 

@@ -19,6 +19,7 @@ import (
 // given is the description of ClusterFile as it was when Load read it.
 type given struct {
 	mu       sync.Mutex   // taken last
+	put      bool         // it was put into the shared state; guarded by Follower.restoring
 	wins     bool         // it holds, unless the shared state has a later one
 	modified time.Time    // when one of its files was changed last
 	holds    image.Digest // the description that holds instead

@@ -58,7 +58,7 @@ func (f *Follower) Restore(ctx context.Context, c *coord.Coord) error {
 // have.
 func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coord.State) error {
 	now, lost := f.Now(), empty(s)
-	given := f.given.wins && !f.applied && !f.keepInstead(s.Description)
+	given := f.given.wins && !f.given.put && !f.keepInstead(s.Description)
 	if (given || lost) && (s.Description == nil || s.Description.Digest != now.Digest) {
 		revision := int64(0)
 		if !lost && s.Description != nil {
@@ -75,7 +75,7 @@ func (f *Follower) restoreDescription(ctx context.Context, c *coord.Coord, s coo
 			return err
 		}
 	}
-	f.applied = true
+	f.given.put = true
 	return nil
 }
 
