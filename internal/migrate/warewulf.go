@@ -323,7 +323,7 @@ func warewulfKeys() map[string]string {
 		file  = "write a <file> in <image> for each file of an overlay, or put it into the master"
 		power = "power is not managed here"
 		disk  = "nodes have no local disks here; mount them in the master's fstab"
-		boots = "dim boots the master's own init from the network"
+		boots = "a node boots the master's own init from the network"
 	)
 	return map[string]string{
 		"comment": "", "profiles": "", "image name": "", "container name": "", "kernel": "", "kernel args": "",
