@@ -61,14 +61,19 @@ func (f *Follower) followHeads() error {
 func (f *Follower) adoptFromHead(ctx context.Context, s coord.State, replace bool) error {
 	f.adopting.Lock()
 	defer f.adopting.Unlock()
-	if old := f.Now(); empty(s) && !empty(old.State) {
+	old := f.Now()
+	if empty(s) && !empty(old.State) {
 		return errors.New("it has lost what was declared")
 	}
-	if replace {
-		f.noteRevived(f.Now().State, s)
-		f.acceptAny(f.Now())
+	if !replace {
+		return f.adoptLocked(ctx, s)
 	}
-	return f.adoptLocked(ctx, s)
+	f.acceptAny(old)
+	if err := f.adoptLocked(ctx, s); err != nil {
+		return err
+	}
+	f.noteRevived(old.State, f.Now().State) // now: who counts by the state before is dropped from the list
+	return nil
 }
 
 // noteRevived notes the servers of next whose identities have ended by the state before. That is so after the shared

@@ -28,7 +28,10 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 		s: s, plan: newPlan(now), list: s.kept(now), failed: map[problems.Subject]error{},
 		left: map[cluster.NodeName]string{},
 	}
-	mine := now.NodesOf(s.Server)
+	var mine []*cluster.Node
+	if !s.Closed() {
+		mine = now.NodesOf(s.Server)
+	}
 	s.first.all.Store(int64(len(mine)))
 	waiting := r.rename()
 	for i, n := range mine {
@@ -341,7 +344,7 @@ func (s *Server) kept(now *follow.Declared) []*export {
 			list = append(list, x)
 			continue
 		}
-		if n, ok := now.Cluster.Node(x.node); ok && now.Serves(s.Server, n) {
+		if n, ok := now.Cluster.Node(x.node); ok && s.serves(now, n) {
 			y := *x
 			y.former = x.fs.Tree() != treeOf(n)
 			list = append(list, &y)

@@ -252,7 +252,12 @@ func (s *Server) Boots(n *cluster.Node) (image.Version, error) {
 // Serves reports whether this server serves n: see follow.Declared.Serves. No other server does, because it would serve
 // a layer of its own.
 func (s *Server) Serves(n *cluster.Node) bool {
-	return !s.Closed() && s.Declared.Now().Serves(s.Server, n)
+	return s.serves(s.Declared.Now(), n)
+}
+
+// serves reports whether this server serves n by the state now.
+func (s *Server) serves(now *follow.Declared, n *cluster.Node) bool {
+	return !s.Closed() && now.Serves(s.Server, n)
 }
 
 // Waits reports whether a node of this server has no root here because its version is not whole, and there is no other
