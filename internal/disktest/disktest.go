@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // size is the size of a disk. mkfs.xfs refuses less than 300 MB. The file is sparse.
@@ -65,6 +67,36 @@ func (d *Disk) Mount() {
 
 // Unmount unmounts the disk. It fails while a file on it is open.
 func (d *Disk) Unmount() error { return syscall.Unmount(d.Dir, 0) }
+
+// Remount unmounts the disk and mounts it anew from what is on it. In between it waits until no mount namespace has a
+// copy of the mount any more: another process that has just begun one may. As long as there is one, the kernel would
+// give the new mount the file system that it has in memory.
+func (d *Disk) Remount() {
+	d.t.Helper()
+	if err := d.Unmount(); err != nil {
+		d.t.Fatalf("unmount: %v", err)
+	}
+	for deadline := time.Now().Add(time.Minute); d.attached(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			d.t.Fatal("a mount namespace still has a copy of the mount")
+		}
+	}
+	d.Mount()
+}
+
+// attached reports whether a loop device has the file of the disk. The kernel detaches it when nothing uses it.
+func (d *Disk) attached() bool {
+	devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, name := range devices {
+		if file, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(file)) == d.file {
+			return true
+		}
+	}
+	return false
+}
 
 // Memory returns a temporary directory, in memory if possible. Tests that sync thousands of times use it if they do not
 // test the disk itself.

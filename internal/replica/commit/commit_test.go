@@ -83,10 +83,7 @@ func TestAcknowledgedChangesSurviveACut(t *testing.T) {
 		t.Run(fs.name, func(t *testing.T) {
 			d := disktest.New(t, fs.mkfs...)
 			done := workUntilCut(t, d)
-			if err := d.Unmount(); err != nil {
-				t.Fatalf("unmount: %v", err)
-			}
-			d.Mount()
+			d.Remount()
 			for _, w := range done {
 				w.check(t)
 			}
