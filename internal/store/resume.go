@@ -25,7 +25,7 @@ func (s *Store) BeginResumable() (*Batch, error) { return s.begin(resumable) }
 // and takes it only if it has the digest of its name: a process may have been killed in the middle of a file, and a
 // power cut may have taken any bytes. It returns how many it stored and their bytes.
 func (s *Store) Resume(ctx context.Context) (blobs int, bytes uint64, err error) {
-	dirs, err := filepath.Glob(s.path(stagingDir, resumable+"*"))
+	dirs, err := fs.Glob(os.DirFS(s.path(stagingDir)), resumable+"*")
 	if err != nil || len(dirs) == 0 {
 		return 0, 0, err
 	}
@@ -34,7 +34,7 @@ func (s *Store) Resume(ctx context.Context) (blobs int, bytes uint64, err error)
 		return 0, 0, err
 	}
 	for _, dir := range dirs {
-		if err := b.resume(ctx, dir); err != nil {
+		if err := b.resume(ctx, s.path(stagingDir, dir)); err != nil {
 			return 0, 0, errors.Join(fmt.Errorf("resume batch %s: %w", dir, err), b.Abort())
 		}
 	}
@@ -57,11 +57,12 @@ func (b *Batch) resume(ctx context.Context, dir string) error {
 
 // takeOver moves the whole blobs of a staging directory into b.
 func (b *Batch) takeOver(ctx context.Context, dir string) error {
-	paths, err := filepath.Glob(dir + "/" + blobsDir + "/??/*")
+	paths, err := fs.Glob(os.DirFS(dir), blobsDir+"/??/*")
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
+		path = filepath.Join(dir, path)
 		if err := ctx.Err(); err != nil {
 			return err
 		}

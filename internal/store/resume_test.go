@@ -13,7 +13,8 @@ import (
 
 // TestAKilledBatchIsResumed kills a batch with three blobs, of which one was not written to its end and one is damaged.
 func TestAKilledBatchIsResumed(t *testing.T) {
-	dir := t.TempDir()
+	dir := t.TempDir() + "/[a]*" // which is no pattern
+	testkit.Must(t, os.Mkdir(dir, 0o700))
 	s := testkit.Value(Open(dir, Options{}))(t)
 	killed := testkit.Value(s.BeginResumable())(t)
 	var content [][]byte
