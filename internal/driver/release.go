@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"dim/internal/cluster"
+	"dim/internal/coord"
 	"dim/internal/follow"
 )
 
@@ -18,16 +19,22 @@ func (d *Driver) release(ctx context.Context) {
 	if change, err := decide(now.State); err != nil || len(change.Layers) == 0 {
 		return
 	}
-	shared, err := d.Follow.Reachable(ctx)
-	if err != nil {
-		return
-	}
-	if err = shared.Decide(ctx, decide); err == nil {
-		err = d.Follow.Refresh(ctx, shared)
-	}
-	if err != nil {
+	if err := d.decide(ctx, decide); err != nil {
 		d.Log.Warn("nodes cannot be given to their new servers", "error", err)
 	}
+}
+
+// decide puts a decision into the shared state and adopts it. If that is not available, the decision has to be made
+// again later.
+func (d *Driver) decide(ctx context.Context, decision func(coord.State) (coord.Change, error)) error {
+	shared, err := d.Follow.Reachable(ctx)
+	if err != nil {
+		return nil // which is a problem of its own
+	}
+	if err := shared.Decide(ctx, decision); err != nil {
+		return err
+	}
+	return d.Follow.Refresh(ctx, shared)
 }
 
 // renamed tells the shared state which nodes have their layers by their new names.
@@ -40,14 +47,7 @@ func (d *Driver) renamed(ctx context.Context) {
 	if change, err := decide(now.State); err != nil || len(change.Renaming) == 0 {
 		return
 	}
-	shared, err := d.Follow.Reachable(ctx)
-	if err != nil {
-		return
-	}
-	if err = shared.Decide(ctx, decide); err == nil {
-		err = d.Follow.Refresh(ctx, shared)
-	}
-	if err != nil {
+	if err := d.decide(ctx, decide); err != nil {
 		d.Log.Warn("the shared state does not know yet which nodes are renamed", "error", err)
 	}
 }
