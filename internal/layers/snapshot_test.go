@@ -302,6 +302,23 @@ func TestARestoreOverAnotherVersionKeepsToTheMaster(t *testing.T) {
 	checkClean(t, o)
 }
 
+// A switch leaves what the node has as the new version does. So does a restore: the file is the node's own afterwards.
+func TestARestoreKeepsWhatTheMasterHasToo(t *testing.T) {
+	m := newMemory(t)
+	older, newer := replicatest.File("f", "older"), replicatest.File("f", "newer")
+	one, two := m.Version(t, 1, []vfstest.Entry{older}), m.Version(t, 2, []vfstest.Entry{newer})
+	o := newSite(t, one, m)
+	o.keepsSnapshots(3)
+	o.WriteFile("f", "newer")
+	o.to(two)
+	o.WriteFile("later", "own")
+	if diff := cmp.Diff([]string{"later set aside entry"},
+		o.restoredPaths(RestoreSnapshotOptions{To: "compute@1"})); diff != "" {
+		t.Error(diff)
+	}
+	checkClean(t, o)
+}
+
 // checkClean checks that the replica's directory has the form that the format requires.
 func checkClean(t *testing.T, o *site) {
 	t.Helper()

@@ -25,6 +25,11 @@ func (r *snapshotRestore) rule(e *layer.CopyEntry) (
 	if how, merged, err = r.merge(e, c); merged || err != nil {
 		return how, nil, merged, err
 	}
+	if vfs.TypeOf(e.Stat.Mode) != vfs.Directory {
+		if stays, err := r.e.Stays(c, e); stays || err != nil {
+			return how, nil, false, err
+		}
+	}
 	how, held = r.overruled(e, &c, shows)
 	return how, held, false, nil
 }
