@@ -21,6 +21,8 @@
 //     is dropped, and the client repeats it.
 //   - A forged source address gets a few small packets, since only an OACK or the first window is sent before the first
 //     ACK, which must arrive within 10 s.
+//   - Few transfers are started at a time, so that a burst of requests leaves the processors to other services. A
+//     transfer that another one displaces before costs nothing.
 //   - A client may ask for retransmissions after up to 8 s. The option is ignored when it asks for more.
 //   - Retransmissions end after a few without progress, and a transfer ends after a time that its size gives.
 //   - Block numbers roll over to 0, as all loaders that load more than 65,535 blocks expect.
@@ -45,6 +47,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -86,6 +89,7 @@ type Server struct {
 	counters counters
 
 	mu        sync.Mutex
+	starting  chan struct{} // has an element for each transfer that is being started
 	transfers map[netip.AddrPort]*transfer
 	perClient bounds.Table[netip.Addr, *transfer]
 }
@@ -154,15 +158,41 @@ func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []b
 	if !ok {
 		return
 	}
-	t.request = l.limit(r, client.Addr())
+	t.request = r
 	l.running.Go(func() {
 		defer l.finish(t)
-		l.transfer(t, l.conn.LocalAddr())
+		if started, ok := l.begin(t.ctx); ok {
+			defer started()
+			t.started = started
+			l.transfer(t, l.conn.LocalAddr())
+		}
 	})
+}
+
+// begin waits until few other transfers are being started. It returns false if ctx ends before. started must be called
+// when the transfer waits for its client. It may be called several times.
+func (s *Server) begin(ctx context.Context) (started func(), ok bool) {
+	s.mu.Lock()
+	if s.starting == nil {
+		s.starting = make(chan struct{}, max(2, runtime.GOMAXPROCS(0)/2))
+	}
+	s.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return nil, false
+	case s.starting <- struct{}{}:
+	}
+	started = sync.OnceFunc(func() { <-s.starting })
+	if ctx.Err() != nil { // both were possible
+		started()
+		return nil, false
+	}
+	return started, true
 }
 
 // transfer opens and sends the file of t.
 func (s *Server) transfer(t *transfer, local net.Addr) {
+	t.request = s.limit(t.request, t.client.Addr())
 	log := s.Log.With("client", t.client, "file", t.request.name)
 	own, err := s.ListenPacket(local)
 	if err != nil {

@@ -32,6 +32,7 @@ type transfer struct {
 	request      request
 	timeout      time.Duration
 	retries      int
+	started      func() // the first packet is sent: others can be started
 	conn         net.PacketConn
 	until        time.Time   // when the transfer ends if it is not acknowledged before
 	acknowledged atomic.Bool // the client has acknowledged a packet
@@ -85,6 +86,7 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 		if err := write(); err != nil {
 			return 0, err
 		}
+		t.started()
 		deadline := time.Now().Add(wait)
 		if !t.acknowledged.Load() && deadline.After(t.until) {
 			deadline, try = t.until, t.retries
