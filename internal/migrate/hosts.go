@@ -213,3 +213,58 @@ func (r *reader) addEthers(nodes map[string]int, known map[string]bool) {
 		r.addCard(i, e.card)
 	}
 }
+
+// isHostLine reports whether a line is one of hosts(5) or ethers(5): an address and a name.
+func isHostLine(line string) bool {
+	f := strings.Fields(line)
+	if len(f) < 2 || strings.Contains(f[1], "=") {
+		return false
+	}
+	_, err := netip.ParseAddr(f[0])
+	_, isMAC := parseMAC(f[0])
+	return err == nil || isMAC
+}
+
+// hostIndex is what hosts and ethers say of names, for formats that may leave that to them.
+type hostIndex struct {
+	addresses map[string]describe.Card
+	macs      map[string]describe.Card
+}
+
+func (r *reader) index() hostIndex {
+	x := hostIndex{map[string]describe.Card{}, map[string]describe.Card{}}
+	byAddress := map[string]string{}
+	for _, h := range r.hosts {
+		if _, ok := x.addresses[h.name]; !ok {
+			x.addresses[h.name] = describe.Card{Address: h.address, Place: h.at}
+		}
+		byAddress[h.address.String()] = h.name
+	}
+	for _, e := range r.ethers {
+		if named := byAddress[e.name]; named != "" {
+			e.name = named
+		}
+		x.macs[e.name] = e.card
+	}
+	return x
+}
+
+// complete adds to the cards of a node the addresses that they lack. The names of cards but the first are NODE-CARD.
+func (x hostIndex) complete(n *describe.Node) {
+	if len(n.Cards) == 0 {
+		n.Cards = []describe.Card{{Place: n.Place}}
+	}
+	short, _, _ := strings.Cut(n.Name, ".")
+	for i := range n.Cards {
+		c, name := &n.Cards[i], short
+		if i > 0 {
+			name += "-" + c.Name
+		}
+		if a := x.addresses[name]; !c.Address.IsValid() && a.Address.IsValid() {
+			c.Address, c.Place = a.Address, a.Place
+		}
+		if len(c.MAC) == 0 {
+			c.MAC = x.macs[name].MAC
+		}
+	}
+}

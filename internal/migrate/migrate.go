@@ -40,6 +40,7 @@ func Formats() []Format {
 		{"hosts+ethers", "/etc/hosts and /etc/ethers", (*reader).hostsOrEthers, (*reader).hostsDone},
 		{"isc-dhcp", "dhcpd.conf of ISC dhcpd", (*reader).dhcpd, (*reader).dhcpdDone},
 		{"warewulf", "nodes.conf and warewulf.conf of Warewulf 4", (*reader).warewulf, (*reader).warewulfDone},
+		{"xcat", "tables of xCAT (tabdump), or stanzas (lsdef -z)", (*reader).xcat, (*reader).xcatDone},
 	}
 }
 
@@ -55,7 +56,10 @@ type Options struct {
 // Describe makes a description of files in one format. The error has every file that cannot be read as the format. If
 // the files can be read, but no description can be made of them, the result has the notes.
 func (f *Format) Describe(files []File, o Options) (*describe.Result, error) {
-	r := &reader{site: &describe.Site{Name: o.Name, Arch: o.Arch, Server: o.Server, Networks: o.Networks}}
+	r := &reader{
+		site:  &describe.Site{Name: o.Name, Arch: o.Arch, Server: o.Server, Networks: o.Networks},
+		xcats: newXCATState(),
+	}
 	var problems []error
 	for _, file := range files {
 		if len(file.Data) > MaxFile {
@@ -82,11 +86,17 @@ type reader struct {
 	hosts     []hostLine
 	ethers    []etherLine
 	warewulfs warewulfState
+	xcats     *xcatState
 }
 
 func (r *reader) at(line int) describe.Place { return describe.Place{File: r.file, Line: line} }
 
 func (r *reader) note(line int, format string, args ...any) { r.site.Note(r.at(line), format, args...) }
+
+// leave notes that something is not carried over, and why.
+func (r *reader) leave(at describe.Place, why, format string, args ...any) {
+	r.site.Note(at, "%s is not carried over: %s", fmt.Sprintf(format, args...), why)
+}
 
 // parseMAC parses a hardware address in any of its spellings, such as 0:1:2:a:b:c in ethers.
 func parseMAC(text string) (net.HardwareAddr, bool) {
@@ -115,6 +125,9 @@ func (r *reader) addNetwork(n describe.Network) {
 			}
 			if len(k.DNS) == 0 {
 				k.DNS = n.DNS
+			}
+			if k.MTU == 0 {
+				k.MTU = n.MTU
 			}
 			return
 		}

@@ -149,6 +149,7 @@ var family = map[[2]string]string{
 	{"internal/control/server", "internal/control/wire"}:     "the server encodes streams",
 	{"internal/control/wire", "internal/control"}:            "streams carry the API's words",
 	{"internal/migrate", "internal/migrate/describe"}:        "what the readers read is described",
+	{"internal/migrate", "internal/migrate/xcatvalue"}:       "tables of xCAT have expressions",
 	{"internal/follow", "internal/follow/stream"}:            "an image server gets the state from a head",
 	{"internal/daemon", "internal/daemon/sockets"}:           "what listens",
 	{"internal/follow/followtest", "internal/follow"}:        "it opens a Follower",

@@ -111,6 +111,10 @@ func (s *settle) networks() {
 			s.Note(n.Place, "the gateway %s is not carried over: it is not an address of %s", n.Gateway, n.Subnet)
 			n.Gateway = netip.Addr{}
 		}
+		if n.MTU != 0 && (n.MTU < 576 || n.MTU > 65535) {
+			s.Note(n.Place, "the MTU %d is not carried over: it is not from 576 to 65535", n.MTU)
+			n.MTU = 0
+		}
 		n.DNS = slices.DeleteFunc(n.DNS, func(a netip.Addr) bool { return !a.Is4() })
 		n.Name = unique(word(n.Name, "net"), names)
 		kept = append(kept, n)

@@ -43,6 +43,7 @@ type Network struct {
 	Subnet  netip.Prefix
 	Gateway netip.Addr
 	DNS     []netip.Addr
+	MTU     int // in bytes; 0: not known
 	Place   Place
 }
 
@@ -56,7 +57,8 @@ type Server struct {
 // Image is a root that nodes boot.
 type Image struct {
 	Name   string
-	Master string // "dir:/PATH"
+	Master string // "dir:/PATH"; "": not known
+	Arch   string // "": that of the site
 }
 
 // Node is one node.

@@ -2,11 +2,13 @@ package describe
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/xml"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dim/internal/cluster"
@@ -69,7 +71,7 @@ type writer struct {
 
 // image is an image with its kernel arguments.
 type image struct {
-	name, from, append, master string
+	name, arch, append, master string
 }
 
 func (w *writer) printf(format string, args ...any) { fmt.Fprintf(&w.text, format, args...) }
@@ -90,9 +92,9 @@ func attributes(pairs ...string) string {
 
 // chooseImages makes an image for each image and kernel arguments that nodes have, and gives the nodes its name.
 func (w *writer) chooseImages() {
-	masters := map[string]string{}
+	known := map[string]Image{}
 	for _, im := range w.Images {
-		masters[im.Name] = im.Master
+		known[im.Name] = im
 	}
 	type key struct{ name, append string }
 	names, taken := map[key]string{}, map[string]int{}
@@ -103,7 +105,7 @@ func (w *writer) chooseImages() {
 		if names[k] == "" {
 			base := word(n.Image, "compute")
 			names[k] = unique(base, taken)
-			master := masters[n.Image]
+			master, arch := known[n.Image].Master, cmp.Or(known[n.Image].Arch, w.Arch, "amd64")
 			if master == "" {
 				master = "dir:/srv/dim/masters/" + base
 				w.Note(Place{}, "the root of image %s is not in the input: put one into %s",
@@ -112,7 +114,7 @@ func (w *writer) chooseImages() {
 			if names[k] != base {
 				w.Note(n.Place, "image %s is %s with other kernel arguments: they belong to an image", names[k], base)
 			}
-			w.images = append(w.images, image{names[k], n.Image, n.Append, master})
+			w.images = append(w.images, image{names[k], arch, n.Append, master})
 		}
 		n.Image = names[k]
 	}
@@ -193,12 +195,15 @@ func levelNames(f *family) []string {
 // head writes everything that stands before the nodes.
 func (w *writer) head(servers []Card) {
 	for _, k := range w.Networks {
-		gateway := ""
+		gateway, mtu := "", ""
 		if k.Gateway.IsValid() {
 			gateway = k.Gateway.String()
 		}
+		if k.MTU > 0 {
+			mtu = strconv.Itoa(k.MTU)
+		}
 		w.printf("  <network%s/>\n", attributes("name", k.Name, "subnet", k.Subnet.String(), "gateway", gateway,
-			"dns", joinAddresses(k.DNS)))
+			"mtu", mtu, "dns", joinAddresses(k.DNS)))
 	}
 	if len(w.levels) > 0 {
 		w.printf("  <taxonomy>\n")
@@ -217,12 +222,8 @@ func (w *writer) head(servers []Card) {
 		w.printf("    <interface%s/>\n", attributes("network", c.Name, "address", c.Address.String()))
 	}
 	w.printf("  </server>\n")
-	arch := w.Arch
-	if arch == "" {
-		arch = "amd64"
-	}
 	for _, im := range w.images {
-		w.printf("  <image%s", attributes("name", im.name, "arch", arch, "master", im.master))
+		w.printf("  <image%s", attributes("name", im.name, "arch", im.arch, "master", im.master))
 		if im.append == "" {
 			w.printf("/>\n")
 			continue
