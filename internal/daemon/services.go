@@ -78,7 +78,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 		Cluster: d.follow.Cluster, RPC: d.roots.rpc, NFS: d.roots.nfs, Classes: &d.roots.classes,
 		Flushes: d.set.Flushes, Stages: d.api.Stages, Disks: d.api.Disks,
 		DHCP: answers.Stats, TFTP: files.Stats, Lost: l.Lost, Closed: d.closed,
-		Pulled: d.content.puller.Counts,
+		Pulled: d.content.puller.Counts, Problems: d.problems.Own,
 	}))
 	mux.Handle("/node/", d.serving.WhenReady(d.push.Handler()))
 	busy := &drained{handler: d.clients.http.Handler(withCleanPath(mux))}

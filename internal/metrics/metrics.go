@@ -5,7 +5,9 @@
 package metrics
 
 import (
+	"context"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,6 +20,7 @@ import (
 	"dim/internal/meter"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
+	"dim/internal/problems"
 	"dim/internal/replicate"
 	"dim/internal/tftp"
 )
@@ -47,7 +50,12 @@ type Sources struct {
 	Lost    func() map[string]uint64           // messages that the kernel dropped, by service
 	Closed  func() map[string]uint64           // connections that were closed at accept, by service
 	Pulled  func() map[string]replicate.Counts // from other servers, by their names
+
+	Problems func(context.Context) []problems.Problem // of this server itself
 }
+
+// problemsTimeout bounds the search for problems. A disk that hangs takes longer; its problem is told then.
+const problemsTimeout = 2 * time.Second
 
 // Handler serves the metrics to programs on this machine and to hosts of admin networks.
 func Handler(s Sources) http.Handler {
@@ -90,6 +98,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	out <- gauge(describe("nfs_buffer_bytes", "Memory of large buffers in use."), float64(s.Memory))
 	c.collectCounters(out, &s)
 	c.collectBoots(out)
+	c.collectProblems(out)
 	nodes := describe("nodes", "Declared nodes by the stage that they are in.", "stage")
 	for stage, n := range c.Stages() {
 		out <- gauge(nodes, float64(n), stage)
@@ -98,6 +107,19 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		out <- gauge(describe("disk_free_bytes", "Free space on the disk of the data directory."),
 			float64(disk.BytesFree))
 		out <- gauge(describe("disk_bytes", "Size of the disk of the data directory."), float64(disk.Bytes))
+	}
+}
+
+func (c collector) collectProblems(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), problemsTimeout)
+	defer cancel()
+	counts := make(map[problems.Kind]int)
+	for _, p := range c.Problems(ctx) {
+		counts[p.About.Kind]++
+	}
+	desc := describe("problems", "Problems of this server itself, by what they are about.", "kind")
+	for _, kind := range problems.Kinds() {
+		out <- gauge(desc, float64(counts[kind]), string(kind))
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"dim/internal/meter"
 	"dim/internal/nfs"
 	"dim/internal/oncrpc"
+	"dim/internal/problems"
 	"dim/internal/replicate"
 	"dim/internal/testkit"
 	"dim/internal/tftp"
@@ -95,6 +96,9 @@ func get(t *testing.T, from string) (status int, text string) {
 		Pulled: func() map[string]replicate.Counts {
 			return map[string]replicate.Counts{"head": {Bytes: 60, Failed: 61, Slow: 62, Refused: 63}}
 		},
+		Problems: func(context.Context) []problems.Problem {
+			return []problems.Problem{{About: problems.Image("a")}, {About: problems.Image("b")}}
+		},
 	})
 	local := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}
 	r := httptest.NewRequest("GET", "/metrics", nil)
@@ -147,6 +151,7 @@ func TestWhatIsCountedIsShown(t *testing.T) {
 		`dim_nfs_refused_total{reason="port"} 10`, `dim_nfs_refused_total{reason="export"} 11`,
 		"dim_sync_waits_total 12", "dim_sync_flushes_total 13", "dim_sync_failures_total 14",
 		`dim_nodes{stage="running"} 1`, `dim_nodes{stage="off"} 2`,
+		`dim_problems{kind="image"} 2`, `dim_problems{kind="shared state"} 0`,
 		"dim_disk_free_bytes 15", "dim_disk_bytes 16",
 		"dim_dhcp_messages_total 20", "dim_dhcp_answers_total 21",
 		`dim_dhcp_ignored_total{reason="port"} 22`, `dim_dhcp_ignored_total{reason="malformed"} 23`,

@@ -53,11 +53,15 @@ const (
 
 // order ranks the kinds for List.All.
 func (k Kind) order() int {
-	return slices.Index([]Kind{
+	return slices.Index(Kinds(), k)
+}
+
+// Kinds returns all kinds, in the order in which people read them.
+func Kinds() []Kind {
+	return []Kind{
 		KindDescription, KindSharedState, KindServer, KindBoot, KindStore, KindDisk, KindImage, KindVersion,
-		KindRollout,
-		KindReplicas, KindPackages, KindNode, KindJournal, KindMounts, KindDHCP, KindMachine,
-	}, k)
+		KindRollout, KindReplicas, KindPackages, KindNode, KindJournal, KindMounts, KindDHCP, KindMachine,
+	}
 }
 
 // Subject is what a problem is about.
