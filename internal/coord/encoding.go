@@ -114,6 +114,8 @@ func (s *State) decodeKey(key string, e entry) error {
 		return err
 	case key == restoringKey:
 		s.Restoring = true
+	case key == supersededKey:
+		return json.Unmarshal(e.value, &s.Superseded)
 	case key == "desired":
 		return json.Unmarshal(e.value, &s.Desired)
 	case key == "next":

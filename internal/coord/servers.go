@@ -240,6 +240,23 @@ func (c *Coord) noteRestore(ctx context.Context, op clientv3.Op) error {
 	return nil
 }
 
+const supersededKey = "superseded"
+
+// Supersede notes that another head goes on without the heads of this state: State.Superseded. What was noted first
+// stays.
+func (c *Coord) Supersede(ctx context.Context, by Revocation) error {
+	value, err := json.Marshal(by)
+	if err != nil {
+		return err
+	}
+	key := c.prefix + supersededKey
+	absent := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)}
+	if _, err := c.txn(ctx, absent, []clientv3.Op{clientv3.OpPut(key, string(value))}); err != nil {
+		return fmt.Errorf("note that head %s goes on without this one: %w", by.Server, err)
+	}
+	return nil
+}
+
 // PutMembers puts the servers and the revocations of a state that was lost. Those that the present state has stay as
 // they are.
 func (c *Coord) PutMembers(ctx context.Context, lost State) error {

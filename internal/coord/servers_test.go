@@ -143,3 +143,12 @@ func TestAStateHasNoTokens(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestAStateIsSupersededOnce(t *testing.T) {
+	c := open(t, t.TempDir())
+	first := Revocation{Server: "head", Time: time.Now().UTC().Truncate(time.Second)}
+	testkit.Must(t, c.Supersede(t.Context(), first), c.Supersede(t.Context(), Revocation{Server: "head3"}))
+	if s := testkit.Value(c.Snapshot(t.Context()))(t); s.Superseded != first {
+		t.Errorf("it is superseded by %+v", s.Superseded)
+	}
+}

@@ -34,6 +34,9 @@ type State struct {
 	// Servers are the servers that have joined, by name. Revoked are identities that have ended, by id.
 	Servers map[string]Server     `json:"servers"`
 	Revoked map[string]Revocation `json:"revoked"`
+	// Superseded is the head that goes on without the heads of this state, and since when; zero: none is known. What is
+	// put into the state after that is lost when these heads join that one again.
+	Superseded Revocation `json:"superseded,omitzero"`
 }
 
 // Refs are references, by node.

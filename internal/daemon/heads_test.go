@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -176,6 +177,7 @@ func TestALostQuorumIsRecovered(t *testing.T) {
 	testkit.Eventually(t, "and says so", func() bool {
 		return slices.ContainsFunc(head2.status().Problems, func(p control.Problem) bool {
 			return strings.Contains(p.Text, "head head goes on without this one, whose identity ended at") &&
+				!strings.Contains(p.Hint, "dim server recover") &&
 				strings.Contains(p.Hint, "on head dim token --for head2 --roles head")
 		})
 	})
@@ -184,4 +186,49 @@ func TestALostQuorumIsRecovered(t *testing.T) {
 	testkit.Value(head2.join(tok, "head2", pki.ReplaceIdentity))(t)
 	head2.start()
 	head2.votes(head, "head2")
+}
+
+// TestHeadsThatAnotherOneGoesOnWithoutTakeNoChanges: dim server recover was run on a head that was only cut off from
+// two others, which have a quorum.
+func TestHeadsThatAnotherOneGoesOnWithoutTakeNoChanges(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	heads := withHeads(t, head, "127.0.0.3", "127.0.0.4")
+	head2, head3 := heads[0], heads[1]
+	head.start()
+	head.capture("compute")
+	head2.joinAsHead(head, "head2")
+	head3.joinAsHead(head, "head3")
+	testkit.Must(t, head.stop())
+	testkit.Value(Recover(head.data, func(control.Recovery) bool { return true }))(t)
+	testkit.Eventually(t, "the others take changes while they cannot know", func() bool {
+		return head2.tag("compute@1", "lost") == nil
+	})
+	head.start()
+	refused := func(s *site) func() bool {
+		return func() bool {
+			e, ok := errors.AsType[*control.Error](s.tag("compute@1", "refused"))
+			return ok && e.Code == control.Unavailable && strings.Contains(e.Hint, "dim server recover") &&
+				strings.Contains(e.Message, "head head goes on without this one, whose identity ended at")
+		}
+	}
+	testkit.Eventually(t, "head2 refuses changes", refused(head2))
+	testkit.Eventually(t, "head3 refuses changes", refused(head3))
+	testkit.Must(t, head.tag("compute@1", "counts"), head.stop(), head2.stop(), head3.stop())
+	head2.start() // without the one that could tell
+	head3.start()
+	testkit.Eventually(t, "head2 knows it after a restart", refused(head2))
+	testkit.Eventually(t, "head3 knows it after a restart", refused(head3))
+
+	testkit.Must(t, head3.stop(), head2.stop())
+	testkit.Value(Recover(head2.data, func(control.Recovery) bool { return true }))(t)
+	head2.start()
+	testkit.Eventually(t, "it can go on instead", func() bool { return head2.tag("compute@1", "later") == nil })
+	tok := head2.token(control.TokenRequest{For: "head3", Roles: []string{"head"}})
+	testkit.Value(head3.join(tok, "head3", pki.ReplaceIdentity))(t)
+	head3.start()
+	head3.votes(head2, "head3")
+	testkit.Eventually(t, "a head that has joined again takes changes", func() bool {
+		return head3.tag("compute@1", "joined") == nil
+	})
 }

@@ -29,6 +29,7 @@ func (d *Declared) extent(old *Declared) extent {
 		!maps.Equal(a.Desired, b.Desired), !maps.Equal(a.Next, b.Next),
 		!maps.Equal(a.Layers, b.Layers), !maps.Equal(a.Leaving, b.Leaving), !maps.Equal(a.Renaming, b.Renaming),
 		!reflect.DeepEqual(a.Servers, b.Servers), !maps.Equal(a.Revoked, b.Revoked),
+		a.Superseded != b.Superseded,
 		!maps.Equal(a.Watches, b.Watches):
 		return otherContent
 	}

@@ -19,6 +19,7 @@ func TestEveryFieldOfAStateIsComparedBeforeItIsKept(t *testing.T) {
 		Layers: coord.Holders{"n01": "is1"}, Leaving: coord.Holders{"n01": "is1"},
 		Renaming: map[string]coord.Renaming{"n01": {From: "n02"}},
 		Servers:  map[string]coord.Server{"is1": {ID: "a"}}, Revoked: map[string]coord.Revocation{"a": {}},
+		Superseded: coord.Revocation{Server: "head2"},
 	}
 	of := reflect.TypeFor[coord.State]()
 	for i := range of.NumField() {

@@ -97,9 +97,15 @@ type Follower struct {
 	err     error         // why the shared state is not available
 	changed time.Time     // when err became nil, or not nil
 
-	revived map[string]coord.Revocation // of servers that count again, by identity
+	identities identities
 
 	checked checkResult
+}
+
+// identities is what this server has noticed about identities that have ended.
+type identities struct {
+	readmitted map[string]coord.Revocation // of servers that count again, by identity
+	ended      coord.Revocation            // of this server, by another head: what Superseded was told last
 }
 
 // checkResult is the result of the last check whether the shared state can be changed.
@@ -116,7 +122,7 @@ type RestoreFunc func(ctx context.Context, c *coord.Coord, s, kept coord.State) 
 func New(o Options) *Follower {
 	f := &Follower{
 		Options: o, searched: make(chan struct{}), unkept: unkept{wake: make(chan struct{}, 1)},
-		revived: map[string]coord.Revocation{},
+		identities: identities{readmitted: map[string]coord.Revocation{}},
 	}
 	f.err = fmt.Errorf("not found yet: %s", cmp.Or(strings.Join(o.Etcd.Endpoints, ", "), o.CoordDir))
 	return f

@@ -72,38 +72,38 @@ func (f *Follower) adoptFromHead(ctx context.Context, s coord.State, replace boo
 	if err := f.adoptLocked(ctx, s); err != nil {
 		return err
 	}
-	f.noteRevived(old.State, f.Now().State) // now: who counts by the state before is dropped from the list
+	f.noteReadmitted(old.State, f.Now().State) // now: who counts by the state before is dropped from the list
 	return nil
 }
 
-// noteRevived notes the servers of next whose identities have ended by the state before. That is so after the shared
+// noteReadmitted notes the servers of next whose identities have ended by the state before. That is so after the shared
 // state was put back from a copy that is older than their removal.
-func (f *Follower) noteRevived(before, next coord.State) {
+func (f *Follower) noteReadmitted(before, next coord.State) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, s := range next.Servers {
 		r, ended := before.Revoked[s.ID]
 		if _, still := next.Revoked[s.ID]; ended && !still {
 			f.Log.Warn("a server that was removed is one of the cluster again", "server", name)
-			f.revived[s.ID] = r
+			f.identities.readmitted[s.ID] = r
 		}
 	}
 }
 
-// revivedProblems lists the servers that were removed, and count again.
-func (f *Follower) revivedProblems() (list []problems.Problem) {
+// readmittedProblems lists the servers that were removed, and count again.
+func (f *Follower) readmittedProblems() (list []problems.Problem) {
 	now := f.Now().State
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for id, r := range f.revived {
+	for id, r := range f.identities.readmitted {
 		if now.Servers[r.Server].ID != id {
-			delete(f.revived, id)
+			delete(f.identities.readmitted, id)
 			continue
 		}
 		list = append(list, problems.Problem{
 			About: problems.Of(problems.KindSharedState), Since: r.Time,
-			Text: fmt.Sprintf("server %s was removed at %s, and counts as a server of the cluster again: "+
-				"the heads have lost what was declared since", r.Server, r.Time.Local().Format(time.DateTime)),
+			Text: fmt.Sprintf("server %s was removed%s, and counts as a server of the cluster again: "+
+				"the heads have lost what was declared since", r.Server, atTime(" at ", r.Time)),
 			Hint: fmt.Sprintf("on a head: dim server rm %s removes it again", r.Server),
 		})
 	}
@@ -131,6 +131,9 @@ func (f *Follower) Confirm(ctx context.Context) error {
 
 // Answers returns nil if the shared state answers.
 func (f *Follower) Answers(ctx context.Context) error {
+	if err := f.superseded(); err != nil {
+		return err
+	}
 	c, err := f.opened(ctx)
 	if err != nil {
 		return err
@@ -166,12 +169,12 @@ const ClockTolerance = 2 * time.Second
 // headProblems lists what is wrong between this image server and its head.
 func (f *Follower) headProblems() []problems.Problem {
 	s := f.heads.Status()
-	list := f.revivedProblems()
-	switch ended, ok := errors.AsType[*pki.RevokedError](s.Err); {
+	list := f.readmittedProblems()
+	switch ended, ok := errors.AsType[*pki.EndedError](s.Err); {
 	case ok:
 		list = append(list, problems.Problem{
 			About: problems.Of(problems.KindSharedState), Since: ended.Time,
-			Text: "this server was removed from the cluster at " + ended.Time.Local().Format(time.DateTime),
+			Text: "this server was removed from the cluster" + atTime(" at ", ended.Time),
 			Hint: fmt.Sprintf("it still serves its nodes what was declared last: switch it off; or let it join "+
 				"again: on a head dim token --for %s, then here the command that it prints, with --replace", f.Server),
 		})
@@ -185,8 +188,8 @@ func (f *Follower) headProblems() []problems.Problem {
 	if s.Alone != "" {
 		list = append(list, problems.Problem{
 			About: problems.Of(problems.KindSharedState), Since: s.Since,
-			Text: fmt.Sprintf("head %s has lost the shared state: %s", s.Head, s.Alone),
-			Hint: "nothing can be declared until it is back; dim status on the head says what to do",
+			Text: fmt.Sprintf("head %s takes no changes: %s", s.Head, s.Alone),
+			Hint: "nodes are served what was declared last; dim status on the head says what to do",
 		})
 	}
 	if s.Ahead.Abs() > ClockTolerance {

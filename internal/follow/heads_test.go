@@ -3,12 +3,14 @@ package follow
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"dim/internal/coord"
 	"dim/internal/follow/stream"
+	"dim/internal/pki"
 	"dim/internal/testkit"
 )
 
@@ -156,3 +158,44 @@ func TestAnImageServerUsesNeitherADescriptionOfTheCommandLineNorAnEtcd(t *testin
 		t.Errorf("with an etcd: %v", err)
 	}
 }
+
+// headThatRefuses answers that the identity of whoever calls has ended.
+type headThatRefuses struct{ header http.Header }
+
+func (h headThatRefuses) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusForbidden, Header: h.header, Body: http.NoBody}, nil
+}
+
+func TestAServerTellsThatItWasRemovedFromThatAHeadWas(t *testing.T) {
+	header := http.Header{}
+	(&pki.RevokedError{}).SetHeader(header)
+	for _, tt := range []struct {
+		name string
+		head http.RoundTripper
+		want string
+	}{
+		{"it was removed", headThatRefuses{header}, "this server was removed from the cluster"},
+		{"the head was removed", roundTrip(func() error { return &pki.RevokedError{Name: "head"} }),
+			"no head can be followed: server head: the identity of server head was revoked"},
+	} {
+		f := onImageServer(t, coord.State{Store: "a", Revision: 5})
+		f.Heads = func() []stream.Head {
+			return []stream.Head{{Name: "head", Client: &http.Client{Transport: tt.head}, URL: "https://head"}}
+		}
+		testkit.Must(t, f.Load())
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- f.Run(ctx) }()
+		<-f.Searched()
+		if list := f.headProblems(); len(list) != 1 || list[0].Text != tt.want {
+			t.Errorf("%s: %+v, want %q", tt.name, list, tt.want)
+		}
+		cancel()
+		testkit.Must(t, <-ended)
+	}
+}
+
+// roundTrip fails.
+type roundTrip func() error
+
+func (f roundTrip) RoundTrip(*http.Request) (*http.Response, error) { return nil, f() }

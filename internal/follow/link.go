@@ -297,6 +297,9 @@ func (f *Follower) Reachable(ctx context.Context) (*coord.Coord, error) {
 	if f.heads != nil {
 		return nil, f.elsewhere()
 	}
+	if err := f.superseded(); err != nil {
+		return nil, err
+	}
 	c, err := f.opened(ctx)
 	if err != nil {
 		return nil, err
@@ -328,6 +331,9 @@ func (f *Follower) opened(ctx context.Context) (*coord.Coord, error) {
 // hint tells a person what an error of the shared state means.
 func (f *Follower) hint(err error) string {
 	const served = "nodes are served what was declared last; changes wait until the shared state is back"
+	if e, ok := errors.AsType[*supersededError](err); ok {
+		return e.hint(f.Server)
+	}
 	switch {
 	case len(f.Etcd.Endpoints) > 0 || errors.Is(err, coord.ErrNewerFormat):
 		return served

@@ -58,6 +58,7 @@ func PlanRecovery(server cluster.ServerName, stateFile, coordDir string) (*Recov
 // makes a new one from what this head has kept. After a crash it can be called again.
 func (r *Recovery) Apply() error {
 	s := r.state
+	s.Superseded = coord.Revocation{}
 	s.Servers, s.Revoked = maps.Clone(s.Servers), maps.Clone(s.Revoked)
 	for _, name := range r.Plan.Heads {
 		s.Revoked[s.Servers[name].ID] = coord.Revocation{Server: name, Time: time.Now().UTC()}

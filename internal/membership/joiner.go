@@ -114,6 +114,7 @@ func (j Join) keepDeclared(answer *joined) error {
 		s = coord.State{}
 	}
 	s.Description, s.Revision, s.Servers = &answer.Description, 0, answer.Heads
+	s.Superseded = coord.Revocation{}
 	return coord.SaveState(j.StateFile, s)
 }
 

@@ -31,13 +31,27 @@ func (e *RevokedError) SetHeader(h http.Header) {
 	h.Set(revokedHeader, e.Time.UTC().Format(time.RFC3339))
 }
 
-// RevokedIn returns the RevokedError in the header of an answer, nil if there is none. It has no Name.
-func RevokedIn(h http.Header) *RevokedError {
+// EndedError is why another server refuses this one: by what that server knows, the identity of this one has ended.
+type EndedError struct {
+	Time time.Time // when it has ended; zero: not known
+}
+
+// Error implements error.
+func (e *EndedError) Error() string {
+	at := ""
+	if !e.Time.IsZero() {
+		at = " at " + e.Time.UTC().Format(time.RFC3339)
+	}
+	return "by what it knows, the identity of this server has ended" + at
+}
+
+// EndedIn returns the EndedError in the header of an answer, nil if there is none.
+func EndedIn(h http.Header) *EndedError {
 	at := h.Get(revokedHeader)
 	if at == "" {
 		return nil
 	}
-	e := &RevokedError{}
+	e := &EndedError{}
 	e.Time, _ = time.Parse(time.RFC3339, at) // zero if the text is no time
 	return e
 }

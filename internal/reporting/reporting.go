@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"dim/internal/cluster"
+	"dim/internal/coord"
 	"dim/internal/diskmark"
 	"dim/internal/fleet"
 	"dim/internal/follow"
@@ -171,7 +172,13 @@ func (r *Reporter) send(ctx context.Context, senders *sync.WaitGroup, heads []st
 	r.Fleet.Put(r.Server, report)
 	for _, h := range heads {
 		if before, free := r.begin(h.Name); free {
-			senders.Go(func() { r.end(h.Name, report, deliver(ctx, h, report, before)) })
+			senders.Go(func() {
+				err := deliver(ctx, h, report, before)
+				r.end(h.Name, report, err)
+				if r.Follow.IsHead() {
+					r.noteEnded(ctx, h.Name, err)
+				}
+			})
 		}
 	}
 }
@@ -243,48 +250,43 @@ func (r *Reporter) end(head cluster.ServerName, report *fleet.Report, err error)
 	}
 }
 
-// refusedError is a report that was refused, because another machine reports as this server, or because the identity of
-// this server has ended.
-type refusedError struct {
-	text  string
-	ended *pki.RevokedError // nil: another machine reports
+// noteEnded notes whether a head has ended the identity of this one. A server that is no head learns that by the state
+// that it follows.
+func (r *Reporter) noteEnded(ctx context.Context, head cluster.ServerName, err error) {
+	ended, ok := errors.AsType[*pki.EndedError](err)
+	switch {
+	case err == nil:
+		r.Follow.Accepted(head)
+	case ok:
+		err := r.Follow.Superseded(ctx, coord.Revocation{Server: string(head), Time: ended.Time})
+		if err != nil {
+			r.Log.Debug("other heads are not told that the identity of this one has ended", "error", err)
+		}
+	}
 }
+
+// refusedError is a report that was refused, because another machine reports as this server.
+type refusedError struct{ text string }
 
 func (e *refusedError) Error() string { return e.text }
 
-// Refused is a problems.Source: heads refuse the reports. A server that is no head learns in other ways that its
-// identity has ended.
+// Refused is a problems.Source: heads refuse the reports.
 func (r *Reporter) Refused(context.Context) (list []problems.Problem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, head := range slices.Sorted(maps.Keys(r.refusals)) {
 		e := r.refusals[head]
-		if !fleet.Fresh(e.at) || e.ended != nil && !r.Follow.IsHead() {
+		if !fleet.Fresh(e.at) {
 			continue // the head does not answer any more, or the other machine has ended
 		}
-		p := problems.Problem{
+		return append(list, problems.Problem{
 			About: problems.Subject{Kind: problems.KindServer, Name: string(r.Server)},
 			Text:  fmt.Sprintf("head %s refuses its reports: %s", head, e.text),
 			Hint: "switch off the machine that is a copy; if it is to be a server of its own: on a head " +
 				"dim token --for NAME, then on the copy the command that it prints, with --replace",
-		}
-		if e.ended != nil {
-			p = endedProblem(r.Server, head, e.ended)
-		}
-		return append(list, p)
+		})
 	}
 	return list
-}
-
-// endedProblem is that a head has ended the identity of this one, which was away: dim server recover was run there.
-func endedProblem(me, head cluster.ServerName, ended *pki.RevokedError) problems.Problem {
-	return problems.Problem{
-		About: problems.Of(problems.KindSharedState), Since: ended.Time,
-		Text: fmt.Sprintf("head %s goes on without this one, whose identity ended at %s: what is declared here does "+
-			"not reach the servers that follow %s", head, ended.Time.Local().Format(time.DateTime), head),
-		Hint: fmt.Sprintf("declare nothing here; stop this head and let it join again: on %s dim token --for %s "+
-			"--roles head, then here the command that it prints, with --replace", head, me),
-	}
 }
 
 // errBase is the error of post if the head has another report than the one that this one is based on.
@@ -336,11 +338,12 @@ func post(ctx context.Context, h stream.Head, path string, report *fleet.Report)
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-	ended := pki.RevokedIn(resp.Header)
-	if resp.StatusCode == http.StatusConflict || ended != nil {
-		return &refusedError{strings.TrimSpace(string(text)), ended}
+	if ended := pki.EndedIn(resp.Header); ended != nil {
+		return ended
 	}
 	switch resp.StatusCode {
+	case http.StatusConflict:
+		return &refusedError{strings.TrimSpace(string(text))}
 	case http.StatusNoContent:
 		return nil
 	case http.StatusPreconditionFailed, http.StatusNotFound:

@@ -239,9 +239,9 @@ func (c *Client) open(ctx context.Context, h Head, at *position) (io.ReadCloser,
 	return resp.Body, nil
 }
 
-// refusal returns why a head has not sent its stream. The error is a pki.RevokedError if this server was removed.
+// refusal returns why a head has not sent its stream. The error is a pki.EndedError if this server was removed.
 func refusal(resp *http.Response) error {
-	if ended := pki.RevokedIn(resp.Header); ended != nil {
+	if ended := pki.EndedIn(resp.Header); ended != nil {
 		return ended
 	}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 500))

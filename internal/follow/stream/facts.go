@@ -35,7 +35,7 @@ const (
 )
 
 // unsent are the fields of a state that no image server needs, and those that each message has in another form.
-var unsent = [...]string{"watches", "store", "revision", keyDescription}
+var unsent = [...]string{"watches", "superseded", "store", "revision", keyDescription}
 
 // factsOf returns the facts of a state. Commands of rollouts are not among them: only heads run these.
 func factsOf(s coord.State) (facts, error) {
