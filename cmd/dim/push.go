@@ -20,7 +20,9 @@ func printPush(w io.Writer, p *control.Push, now time.Time) {
 	for _, m := range p.Mounts {
 		mounts = append(mounts, m.Path)
 	}
-	row(w, "mounts", safe(strings.Join(mounts, " ")))
+	if len(mounts) > 0 {
+		row(w, "mounts", safe(strings.Join(mounts, " ")))
+	}
 	if len(p.Restart) > 0 {
 		row(w, "restart", safe(strings.Join(p.Restart, " ")))
 	}

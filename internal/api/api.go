@@ -33,6 +33,7 @@ import (
 	"dim/internal/problems"
 	"dim/internal/push"
 	"dim/internal/replica"
+	"dim/internal/reporting"
 	"dim/internal/serving"
 	"dim/internal/store"
 	"dim/internal/versions"
@@ -63,6 +64,7 @@ type Parts struct {
 	Packages  *pkgread.Reader
 	Liveness  *liveness.Tracker
 	Push      *push.Hub
+	Residents *reporting.Residents
 	Expiry    *expiry.Schedule
 	Storms    *loadtest.Host
 	Unknown   *dhcp.Machines // machines that are not in the description

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -32,6 +31,7 @@ import (
 	"dim/internal/pkgdb"
 	"dim/internal/problems"
 	"dim/internal/push"
+	"dim/internal/reporting"
 	"dim/internal/rollout"
 	"dim/internal/serving"
 	"dim/internal/testkit"
@@ -106,10 +106,11 @@ func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
 	kept := now.State
 	kept.Description = &d
 	testkit.Must(t, coord.SaveState(state, kept), f.Load())
+	hub := push.New(push.Options{Log: log})
 	return New(Info{Server: "head"}, Parts{
 		Serving: r, Liveness: tracker, Compare: compare.New(load, files, reader, log),
-		Push: push.New(push.Options{Log: log}), Follow: f, Fleet: testkit.Value(fleet.Open(t.TempDir()))(t),
-		Problems: new(problems.List), Log: log,
+		Push: hub, Residents: &reporting.Residents{Push: hub}, Follow: f,
+		Fleet: testkit.Value(fleet.Open(t.TempDir()))(t), Problems: new(problems.List), Log: log,
 	}), now
 }
 
@@ -329,19 +330,6 @@ func TestALongListIsCut(t *testing.T) {
 		if got := few(strings.Fields(list)); got != want {
 			t.Errorf("%q becomes %q, want %q", list, got, want)
 		}
-	}
-}
-
-func TestWhatHasToBeRestarted(t *testing.T) {
-	got := restartOf([]push.Process{
-		{PID: 7, Name: "sshd", Unit: "sshd.service"}, {PID: 8, Name: "sshd", Unit: "sshd.service"},
-		{PID: 1, Name: "systemd", Unit: "init.scope"}, {PID: 9, Name: "tool"},
-	})
-	if want := []string{"init", "sshd.service", "tool (pid 9)"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if got := restartOf(nil); got == nil || len(got) > 0 {
-		t.Errorf("for nothing %q", got)
 	}
 }
 

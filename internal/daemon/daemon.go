@@ -336,8 +336,9 @@ func (d *daemon) assemble() {
 	d.assembleContent()
 	d.others.reporter = reporting.New(reporting.Options{
 		Server: d.server, Program: d.Program, Started: d.started, Follow: d.follow, Store: d.store, Roots: d.serving,
-		Liveness: d.liveness, Problems: &d.problems, Fleet: d.others.fleet,
-		Heads: d.heads, Arriving: d.content.keeper.Arriving, Disk: d.others.disk.Disk, Log: d.Log,
+		Residents: &reporting.Residents{Push: d.push, Set: d.set}, Liveness: d.liveness, Problems: &d.problems,
+		Fleet: d.others.fleet, Heads: d.heads, Arriving: d.content.keeper.Arriving, Disk: d.others.disk.Disk,
+		Log: d.Log,
 	})
 	d.driver = driver.New(driver.Options{
 		Server: d.server, Follow: d.follow, Liveness: d.liveness, Roots: d.serving, Fleet: d.others.fleet,
@@ -366,8 +367,8 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 			Compare: d.compare, Masters: d.masters,
 			Driver: d.driver, Members: d.others.members, Serving: d.serving,
 			BootFiles: d.bootfiles, Packages: d.roots.packages, Liveness: d.liveness, Push: d.push,
-			Unknown: d.clients.unknown, Storms: storms, Expiry: expiry.NewSchedule(d.set),
-			Problems: &d.problems, Log: d.Log,
+			Residents: d.others.reporter.Residents, Unknown: d.clients.unknown, Storms: storms,
+			Expiry: expiry.NewSchedule(d.set), Problems: &d.problems, Log: d.Log,
 		})
 	registry.RewriteRecords(context.Background())
 	d.follow.OnRestore(registry.PutPending)

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,4 +54,63 @@ func TestARolloutWaitsForNodesOfServersThatHaveNotReported(t *testing.T) {
 	})
 	rollOut(s, control.RolloutRequest{Version: "compute@1", When: "now"})
 	awaitRollout(s, 3, "replaced")
+}
+
+// A head shows what has to be restarted on nodes of other servers, also when those are gone.
+func TestAHeadKnowsWhatNodesOfAnotherServerHaveToRestart(t *testing.T) {
+	t.Parallel()
+	head := newSite(t, "127.0.0.2")
+	head.put("usr/lib/systemd/systemd", "systemd\n")
+	s := newImageServer(t, head, "127.0.0.3")
+	head.start()
+	head.capture("compute")
+	s.start()
+	shows := func(version int) {
+		t.Helper()
+		testkit.Eventually(t, fmt.Sprintf("n01 shows version %d", version), func() bool {
+			n, err := s.client().Node(t.Context(), "n01")
+			return err == nil && n.Version == version
+		})
+	}
+	shows(1)
+	read(t, s.mount("127.0.0.11", "/nodes/n01"), "etc/motd")
+	before := s.hear("")
+	head.put("usr/lib/systemd/system/tool.service", "[Service]\n")
+	head.capture("compute")
+	shows(2)
+	check := func(when, verdict, state, units string, restart ...string) {
+		t.Helper()
+		var r control.Rollout
+		var n control.Node
+		testkit.Eventually(t, when+" the head knows it", func() bool {
+			var err error
+			r, err = head.client().RolloutStatus(t.Context(), 1)
+			testkit.Must(t, err)
+			n, err = head.client().Node(t.Context(), "n01")
+			testkit.Must(t, err)
+			return r.States[0].Verdict == verdict && n.Details.Push != nil && n.Details.Push.State == state
+		})
+		if p := n.Details.Push; p.UnitsRead != units || !slices.Equal(p.Restart, restart) {
+			t.Errorf("%s the node is shown with %+v", when, p)
+		}
+	}
+	s.hear(fmt.Sprintf(`,"units":%q}{"stale":"/usr/bin/tool","pid":7,"name":"tool","unit":"tool.service"`, before))
+	const stale = "stale until restart of tool.service, effective after systemctl daemon-reload"
+	check("after the rollout", stale, control.PushCurrent, "no", "tool.service")
+	testkit.Must(t, s.stop())
+	check("without its server", stale, control.PushCurrent, "no", "tool.service")
+	s.start()
+	now := s.hear("")
+	s.hear(fmt.Sprintf(`,"units":%q`, now))
+	check("after both were done", "current", control.PushCurrent, "yes")
+}
+
+// hear makes the call of n01's resident process that it makes when it has looked at every change, without its end. It
+// returns up to which switch that is. more follows in the call.
+func (s *site) hear(more string) string {
+	s.t.Helper()
+	_, answer := s.nodeCall("127.0.0.11", `{}`)
+	seen := position(s.t, answer)
+	go s.nodeCall("127.0.0.11", fmt.Sprintf(`{"boot":"b","seen":%q`, seen)+more+"}")
+	return seen
 }

@@ -111,7 +111,8 @@ type Node struct {
 	Left     string           `json:"left,omitempty"`    // why it stays with the version that it shows
 	Text     string           `json:"text,omitempty"`    // more about the stage
 	Problem  string           `json:"problem,omitempty"`
-	Hint     string           `json:"hint,omitempty"` // what to do about the problem
+	Hint     string           `json:"hint,omitempty"`    // what to do about the problem
+	Resident Resident         `json:"resident,omitzero"` // zero: its resident process has not called
 }
 
 // Heard is what a server reported last.

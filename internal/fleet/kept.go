@@ -185,6 +185,7 @@ func (r *Report) Same(b *Report) bool {
 		slices.Equal(r.Versions, b.Versions) && slices.Equal(r.Problems, b.Problems) &&
 		slices.EqualFunc(r.Nodes, b.Nodes, func(a, b Node) bool {
 			a.LastCall, a.LastSeen = b.LastCall, b.LastSeen
+			a.Resident.Reported, a.Resident.Memory = b.Resident.Reported, b.Resident.Memory
 			return a == b
 		})
 }

@@ -104,6 +104,7 @@ func (r *Report) check() {
 		for _, text := range []*string{&n.Stage, &n.Left, &n.Text, &n.Problem, &n.Hint} {
 			*text = plain(*text)
 		}
+		n.Resident.check()
 	}
 	for i := range r.Versions {
 		if m := r.Versions[i].Missing; m != nil {

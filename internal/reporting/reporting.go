@@ -64,19 +64,20 @@ type Roots interface {
 
 // Options of a Reporter. All are needed.
 type Options struct {
-	Server   cluster.ServerName // this server
-	Program  string             // its version
-	Started  time.Time
-	Follow   *follow.Follower
-	Store    *store.Store
-	Liveness *liveness.Tracker
-	Roots    Roots
-	Arriving func() []fleet.Version // versions that the store gets
-	Problems *problems.List
-	Fleet    *fleet.Fleet         // where this server's own reports are kept
-	Heads    func() []stream.Head // the other heads
-	Disk     *diskmark.Disk
-	Log      *slog.Logger
+	Server    cluster.ServerName // this server
+	Program   string             // its version
+	Started   time.Time
+	Follow    *follow.Follower
+	Store     *store.Store
+	Liveness  *liveness.Tracker
+	Roots     Roots
+	Residents *Residents
+	Arriving  func() []fleet.Version // versions that the store gets
+	Problems  *problems.List
+	Fleet     *fleet.Fleet         // where this server's own reports are kept
+	Heads     func() []stream.Head // the other heads
+	Disk      *diskmark.Disk
+	Log       *slog.Logger
 }
 
 // Reporter reports.
@@ -384,6 +385,7 @@ func (r *Reporter) node(n *cluster.Node, all string) fleet.Node {
 	out := fleet.Node{
 		Name: n.Name, Stage: string(s.Stage), Since: s.Since, Began: s.Began, Text: s.Detail, Booting: s.Booting,
 		Running: s.Running, LastCall: s.LastCall, LastSeen: s.LastSeen, Left: r.Roots.Left(n.Name), Problem: s.Error,
+		Resident: r.Residents.of(n.Name),
 	}
 	if out.Problem == "" {
 		out.Problem, out.Hint = s.Trouble.Text, s.Trouble.Hint
