@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"dim/internal/cluster/inventory"
 	"dim/internal/control"
 )
 
@@ -261,8 +261,8 @@ func printBound(w io.Writer, r *control.LearnResult) {
 
 // parseMAC returns a MAC as the API writes it.
 func parseMAC(text string) (string, error) {
-	mac, err := net.ParseMAC(text)
-	if err != nil || len(mac) != 6 {
+	mac, ok := inventory.ParseMAC(text)
+	if !ok {
 		return "", &usageError{fmt.Errorf("%q is not a MAC", text), "write six bytes, such as 52:54:00:4d:00:01"}
 	}
 	return mac.String(), nil

@@ -1,12 +1,13 @@
 package cluster
 
 import (
-	"encoding/csv"
 	"errors"
-	"io"
+	"iter"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"dim/internal/cluster/inventory"
 	"dim/internal/cluster/nodeset"
 )
 
@@ -77,7 +78,7 @@ func (b *builder) nodeSet(set value) []*Node {
 	return nodes
 }
 
-// inventory reads a CSV file of hardware addresses.
+// inventory reads a list of hardware addresses.
 func (b *builder) inventory(it *item) {
 	v, ok := it.get("file")
 	if !ok {
@@ -87,92 +88,80 @@ func (b *builder) inventory(it *item) {
 	if !ok {
 		return
 	}
-	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(string(f.data), "\ufeff")))
-	r.ReuseRecord = true
-	r.TrimLeadingSpace = true
-	r.Comment = '#'
-	var columns []int
-	for rows := 0; ; rows++ {
-		record, err := r.Read()
-		var pe *csv.ParseError
-		switch {
-		case err == io.EOF:
-			if rows <= 1 {
-				b.warnings.add(location{f, 0}, "the inventory is empty: no node has its MAC from it")
-			}
-			return
-		case errors.Is(err, csv.ErrFieldCount) && errors.As(err, &pe):
-			b.add(f.locate(pe.Line, pe.Column), "%d columns, and the first line has %d", len(record), r.FieldsPerRecord)
-		case errors.As(err, &pe):
-			b.add(f.locate(pe.Line, pe.Column), "%v", pe.Err)
-			return
-		case columns == nil:
-			if columns, ok = b.inventoryColumns(f, r, record); !ok {
-				return
-			}
-		default:
-			b.inventoryRow(f, r, record, columns)
+	rows, problems := inventory.Parse(f.data, func(name string) bool {
+		n, _ := b.listedCard(name)
+		return n != nil
+	})
+	for _, p := range problems {
+		found := b.add(f.locate(p.Line, p.Column), "%s", p.Message)
+		if p.Hint != "" {
+			found.withHint("%s", p.Hint)
 		}
+	}
+	for i := range rows {
+		b.inventoryRow(f, &rows[i])
+	}
+	if len(rows)+len(problems) == 0 {
+		b.warnings.add(location{f, 0}, "the inventory is empty: no node has its MAC from it")
 	}
 }
 
-// inventoryColumns finds the columns node, interface and mac in the first line.
-func (b *builder) inventoryColumns(f *file, r *csv.Reader, header []string) ([]int, bool) {
-	want := []string{"node", "interface", "mac"}
-	if len(header) == 1 && strings.ContainsAny(header[0], ";\t") {
-		b.add(location{f, 0}, "the columns are not separated by commas").
-			withHint("the first line names the columns: node,interface,mac")
-		return nil, false
+// listedCard returns the node and the card that an inventory calls by a name: that of the node, with or without the
+// cluster's domain, NODE-CARD, or an address. Without a card in the name it is the one from which the node boots.
+func (b *builder) listedCard(name string) (*Node, *Interface) {
+	if a, err := netip.ParseAddr(name); err == nil {
+		at := b.cluster.index.addresses[a.Unmap()]
+		return at.node, at.card
 	}
-	ok := true
-	for i, name := range header {
-		if at := f.locate(r.FieldPos(i)); !slices.Contains(want, name) {
-			b.add(at, "unknown column %q", shorten(name)).suggest(name, slices.Values(want))
-			ok = false
-		} else if slices.Contains(header[:i], name) {
-			b.add(at, "a second column %q", name)
-			ok = false
+	for _, name := range []string{name, strings.TrimSuffix(name, "."+b.cluster.Domain)} {
+		if n, ok := b.cluster.Node(NodeName(name)); ok && len(n.Interfaces) > 0 {
+			return n, n.Boot()
+		}
+		for i := range len(name) {
+			if name[i] != '-' {
+				continue
+			}
+			if n, ok := b.cluster.Node(NodeName(name[:i])); ok && n.Interface(name[i+1:]) != nil {
+				return n, n.Interface(name[i+1:])
+			}
 		}
 	}
-	columns := make([]int, len(want))
-	for i, name := range want {
-		if columns[i] = slices.Index(header, name); columns[i] < 0 {
-			b.add(location{f, 0}, "the column %q is missing", name).
-				withHint("the first line names the columns: node,interface,mac")
-			ok = false
-		}
-	}
-	return columns, ok
+	return nil, nil
 }
 
 // inventoryRow sets the hardware address of one interface.
-func (b *builder) inventoryRow(f *file, r *csv.Reader, record []string, columns []int) {
-	at := func(column int) location { return f.locate(r.FieldPos(columns[column])) }
-	name, card, mac := record[columns[0]], record[columns[1]], record[columns[2]]
-	n, ok := b.cluster.Node(NodeName(name))
-	if !ok {
+func (b *builder) inventoryRow(f *file, r *inventory.Row) {
+	at := func(x inventory.Field) location { return f.locate(x.Line, x.Column) }
+	n, c := b.listedCard(r.Node.Text)
+	if n == nil {
 		if !b.nodesIncomplete {
-			b.add(at(0), "node %q is not defined", shorten(name)).suggest(name, b.cluster.nodeNames())
+			b.add(at(r.Node), "node %q is not defined", shorten(r.Node.Text)).suggest(r.Node.Text, b.cluster.nodeNames())
 		}
 		return
 	}
-	c := n.Interface(card)
-	if c == nil {
-		b.add(at(1), "node %s has no interface %q", n.Name, shorten(card)).suggest(card, func(yield func(string) bool) {
-			for _, c := range n.Interfaces {
-				if !yield(c.Name) {
-					return
-				}
-			}
-		})
-		return
+	if card := r.Interface.Text; card != "" {
+		if c = n.Interface(card); c == nil {
+			b.add(at(r.Interface), "node %s has no interface %q", n.Name, shorten(card)).suggest(card, n.cardNames())
+			return
+		}
 	}
 	if c.MAC != nil {
-		b.add(at(2), "node %s: interface %s already has the hardware address %v", n.Name, c.Name, c.MAC)
+		b.add(at(r.MAC), "node %s: interface %s already has the hardware address %v", n.Name, c.Name, c.MAC)
 		return
 	}
-	if c.MAC = b.mac(at(2), mac, claim{node: n, at: at(2)}); c.MAC != nil {
+	if c.MAC = b.mac(at(r.MAC), r.MAC.Text, claim{node: n, at: at(r.MAC)}); c.MAC != nil {
 		b.cluster.index.macs[string(c.MAC)] = nodeInterface{n, c}
+	}
+}
+
+// cardNames yields the names of the node's interfaces.
+func (n *Node) cardNames() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, c := range n.Interfaces {
+			if !yield(c.Name) {
+				return
+			}
+		}
 	}
 }
 

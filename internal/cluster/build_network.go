@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"dim/internal/cluster/inventory"
 )
 
 // network makes a <network>.
@@ -100,9 +102,9 @@ func broadcast(p netip.Prefix) netip.Addr {
 
 // mac parses a hardware address and records that c uses it.
 func (b *builder) mac(at location, text string, c claim) net.HardwareAddr {
-	mac, err := net.ParseMAC(text)
+	mac, ok := inventory.ParseMAC(text)
 	switch {
-	case err != nil || len(mac) != 6:
+	case !ok:
 		b.add(at, "%v: %q is not a hardware address", c, shorten(text)).
 			withHint("%s", macHint(text))
 		return nil

@@ -320,8 +320,7 @@ func mistakes() []mistake {
 		},
 		{"inventory: columns", `macs.csv`, `bad.csv`, `bad.csv:7:1: 2 columns, and the first line has 3`},
 		{"inventory: quote", `macs.csv`, `bad.csv`, `bad.csv:8:2: extraneous or missing " in quoted-field`},
-		{"inventory: header", `macs.csv`, `head.csv`, `head.csv:1:6: unknown column "iface"`},
-		{"inventory: column", `macs.csv`, `head.csv`, `head.csv:1:1: the column "interface" is missing`},
+		{"inventory: header", `macs.csv`, `head.csv`, `head.csv:1:16: columns "mac" and "mac" mean the same`},
 		{"no such inventory", `macs.csv`, `none.csv`, `c.xml:15:18: open none.csv: file does not exist`},
 	}
 }

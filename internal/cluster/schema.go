@@ -206,8 +206,8 @@ func groupElement() *element {
 func inventoryElement() *element {
 	return &element{
 		name: "inventory", maxCount: 16,
-		doc: "A CSV file of hardware addresses. Its first line names the columns `node`, `interface` and `mac`, in " +
-			"any order.",
+		doc: "A file of hardware addresses: a table whose first line names the columns `node`, `interface` and " +
+			"`mac`, one without such a line, `/etc/ethers`, or a `mac` table of xCAT. See the guide of new machines.",
 		attributes: []attribute{
 			{name: "file", kind: kindFile(), required: true, doc: "The file's name, relative to the description."},
 		},

@@ -134,6 +134,7 @@ var family = map[[2]string]string{
 	{"internal/capture/remote", "internal/capture/draft"}:    "entries become a tree",
 	{"internal/capture/remote", "internal/capture/mounts"}:   "what is mounted is not listed",
 	{"internal/cluster", "internal/cluster/builtin"}:         "the names are part of the vocabulary",
+	{"internal/cluster", "internal/cluster/inventory"}:       "inventories are lists of hardware addresses",
 	{"internal/cluster", "internal/cluster/learned"}:         "learned addresses override stated ones",
 	{"internal/cluster", "internal/cluster/nodeset"}:         "groups are node sets",
 	{"internal/cluster/changes", "internal/cluster"}:         "descriptions are compared",
