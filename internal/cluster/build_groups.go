@@ -61,7 +61,10 @@ func (b *builder) nodeSet(set value) []*Node {
 	if err != nil {
 		var se *nodeset.SyntaxError
 		if errors.As(err, &se) {
-			b.add(set.at.plus(se.Offset), "node set: %s", se.Reason)
+			found := b.add(set.at.plus(se.Offset), "node set: %s", se.Reason)
+			if hint := b.cluster.setHint(set.text); hint != "" {
+				found.withHint("%s", hint)
+			}
 		}
 		return nil
 	}
@@ -71,7 +74,12 @@ func (b *builder) nodeSet(set value) []*Node {
 		if ok {
 			nodes = append(nodes, n)
 		} else if !b.nodesIncomplete {
-			b.add(set.at, "node %q is not defined", shorten(name)).suggest(name, b.cluster.nodeNames())
+			found := b.add(set.at, "node %q is not defined", shorten(name))
+			if hint := b.cluster.setHint(set.text); hint != "" {
+				found.withHint("%s", hint)
+			} else {
+				found.suggest(name, b.cluster.nodeNames())
+			}
 		}
 	}
 	slices.SortFunc(nodes, byIndex)

@@ -297,6 +297,8 @@ func mistakes() []mistake {
 		{"unknown node", `n1[1-3]`, `n1[1-4]`, `c.xml:14:24: node "n14" is not defined (did you mean "n11"?)`},
 		{"bad node set", `n1[1-3]`, `n1[1-3`, `c.xml:14:26: node set: "[" without "]"`},
 		{"unknown group", `n1[1-3]`, `@h`, `c.xml:14:24: node set: group "h" is not defined`},
+		{"a set of another tool", `n1[1-3]`, `n11-n13`, `c.xml:14:24: node "n11-n13" is not defined (write n[11-13])`},
+		{"a set with a semicolon", `n1[1-3]`, `n11;n12`, `c.xml:14:27: node set: unexpected ';' (write 'n11,n12'`},
 		{"second group", `<inventory`, `<group name="g" nodes="n11"/><inventory`, `c.xml:15:14: a second group "g"`},
 		{
 			"two images", `<inventory`, `<group name="h" nodes="n11" image="compute"/><inventory`,

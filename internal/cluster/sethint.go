@@ -38,6 +38,10 @@ func setShapes() []setShape {
 	}
 	return []setShape{
 		{`@?(?i:all|everything|\*|%all)`, write("@* for all nodes")},
+		{`[,;\s]*([^,;\s].*?)\s*[,;]+\s*`, write("'%s' without a separator at its end", 1)},
+		{`[,;\s]+([^,;\s].*)`, write("'%s' without a separator before it", 1)},
+		{`(.*[^,\s])\s*,(?:\s*,)+\s*(.*)`, write("'%s,%s' with one comma", 1, 2)},
+		{`@?(?i:all|everything)\s*[,!\s]\s*-?([A-Za-z@][\w\[\],.-]*)`, write("'@*!%s' for all others", 1)},
 		{name + number + `\s*[-:]\s*` + name + number, sameName},
 		{name + number + `\+` + number, nextNodes},
 		{name + `\{` + number + `\.\.` + number + `\}`, write("%s[%s-%s]", 1, 2, 3)},

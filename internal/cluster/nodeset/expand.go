@@ -8,6 +8,14 @@
 //
 // They have no precedence and are applied from left to right.
 //
+// # Differences from ClusterShell
+//
+//   - n2[8-12] is refused. It may mean n28 to n212, as in ClusterShell, or n28, n29, n210, n211 and n212.
+//   - n1[9,10] is n19 and n110. ClusterShell 1.9 reads n[19-110].
+//   - A name may have ranges on both sides of a number: n[1-2]5[6-7].
+//   - White space between names is a union. In ClusterShell it belongs to a name.
+//   - Names consist of ASCII letters, digits, "-", "_" and ".". Numbers have at most nine digits and are not negative.
+//
 // Every expansion is bounded, so that an untrusted set cannot exhaust memory. The package must not know what a node is:
 // its caller resolves groups and names.
 package nodeset
@@ -216,7 +224,7 @@ func (p *parser) pattern(group bool) ([][]string, error) {
 				return nil, p.errorf(p.pos,
 					"a range directly after a range: there must be a name or a separator between them")
 			}
-			values, err := p.ranges()
+			values, err := p.ranges(dims)
 			if err != nil {
 				return nil, err
 			}
@@ -260,9 +268,13 @@ func nameByte(c byte) bool {
 	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
 }
 
-// ranges parses "[1-4,07,10-20/5]".
-func (p *parser) ranges() ([]string, error) {
+// ranges parses "[1-4,07,10-20/5]". before is what stands in front of it.
+func (p *parser) ranges(before [][]string) ([]string, error) {
 	open := p.pos
+	prefix := ""
+	if len(before) > 0 {
+		prefix = before[len(before)-1][0] // a literal: there are no two ranges side by side
+	}
 	end := strings.IndexByte(p.text[open:], ']')
 	if end < 0 {
 		return nil, p.errorf(open, "\"[\" without \"]\"")
@@ -278,6 +290,9 @@ func (p *parser) ranges() ([]string, error) {
 		if len(values)+r.count() > p.left {
 			return nil, p.errorf(p.pos, "more than %d names", p.options.Limit)
 		}
+		if err := r.after(prefix); err != nil {
+			return nil, p.errorf(p.pos, "%v", err)
+		}
 		values = r.append(values)
 		p.work += r.count()
 		p.pos += len(part) + 1
@@ -291,6 +306,9 @@ type span struct{ lo, hi, step, width int }
 
 func parseRange(s string) (span, error) {
 	bounds, step, stepped := strings.Cut(strings.TrimSpace(s), "/")
+	if strings.HasPrefix(bounds, "-") {
+		return span{}, fmt.Errorf("range %q begins with a minus sign: numbers are not negative", s)
+	}
 	lo, hi, isRange := strings.Cut(bounds, "-")
 	lo, hi, step = strings.TrimSpace(lo), strings.TrimSpace(hi), strings.TrimSpace(step)
 	if !isRange {
@@ -322,6 +340,35 @@ func parseRange(s string) (span, error) {
 		r.width = len(lo)
 	}
 	return r, nil
+}
+
+// after refuses a range that has two meanings behind a prefix that ends with a digit, because its numbers have several
+// widths.
+func (r span) after(prefix string) error {
+	lo, hi := pad(r.lo, r.width), pad(r.hi, r.width)
+	name := strings.TrimRight(prefix, "0123456789")
+	number := prefix[len(name):]
+	if number == "" || r.step > 1 || len(lo) == len(hi) {
+		return nil
+	}
+	var parts []string // each of numbers of one width
+	for at := r.lo; at <= r.hi; {
+		last := r.hi
+		if width := len(strconv.Itoa(at)); width < len(hi) {
+			last, _ = strconv.Atoi(strings.Repeat("9", width))
+		}
+		part := strconv.Itoa(at)
+		if last > at {
+			part += "-" + strconv.Itoa(last)
+		}
+		parts = append(parts, part)
+		at = last + 1
+	}
+	meant := fmt.Sprintf("%s[%s]", prefix, strings.Join(parts, ","))
+	if !padded(number + lo) {
+		meant += fmt.Sprintf(" or %s[%[2]s%[3]s-%[2]s%[4]s]", name, number, lo, hi)
+	}
+	return fmt.Errorf("range %s-%s after a digit may have two meanings: write %s", lo, hi, meant)
 }
 
 func number(s string) (int, error) {
