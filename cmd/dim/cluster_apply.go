@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -40,10 +41,15 @@ also refused when
   - the applied description does not have the revision of --revision
   - somebody applies another description at the same time
 
+A node whose name changes keeps what it has written, and its version. It is known
+by its MAC. If the description does not state that, because it was learned, or if
+the MAC changes as well, --rename names the node.
+
 What is applied is kept: dim cluster log lists it, dim cluster undo goes back.`,
 		Example: `  dim cluster apply /etc/dim/cluster.xml --dry-run
   dim cluster apply /etc/dim/cluster.xml -m 'rack 3'
-  dim cluster apply /etc/dim/cluster.xml --revision 46`,
+  dim cluster apply /etc/dim/cluster.xml --revision 46
+  dim cluster apply /etc/dim/cluster.xml --rename n07=gpu1`,
 		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.clusterApply(cmd, args[0], r) },
 
@@ -52,6 +58,7 @@ What is applied is kept: dim cluster log lists it, dim cluster undo goes back.`,
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only list what would change")
 	cmd.Flags().Int64Var(&r.Revision, "revision", 0, "only if the applied description still has this `revision`")
 	cmd.Flags().BoolVar(&r.Force, "force", false, "also if it is the description of another cluster")
+	renameFlag(cmd, &r)
 	consentFlags(cmd, &r)
 	return cmd
 }
@@ -62,6 +69,30 @@ func consentFlags(cmd *cobra.Command, r *control.ApplyRequest) {
 		"let nodes start on their new server without their layers")
 	cmd.Flags().BoolVarP(&r.Yes, "yes", "y", false, "remove nodes, and take back changes of others, without a question")
 	cmd.Flags().StringVarP(&r.Message, "message", "m", "", "why, for dim cluster log")
+}
+
+// renameFlag adds the flag that names renamed nodes.
+func renameFlag(cmd *cobra.Command, r *control.ApplyRequest) {
+	cmd.Flags().Var(&renames{&r.Renames}, "rename", "the node OLD is called NEW in it; may be repeated")
+}
+
+// renames is the value of --rename.
+type renames struct{ list *[]control.Rename }
+
+// String implements pflag.Value.
+func (v *renames) String() string { return "" }
+
+// Type implements pflag.Value.
+func (v *renames) Type() string { return "OLD=NEW" }
+
+// Set implements pflag.Value.
+func (v *renames) Set(text string) error {
+	from, to, ok := strings.Cut(text, "=")
+	if !ok || from == "" || to == "" || strings.ContainsAny(text, "[],@ ") {
+		return errors.New("must be OLD=NEW, two names of nodes")
+	}
+	*v.list = append(*v.list, control.Rename{From: from, To: to})
+	return nil
 }
 
 func (a *app) clusterApply(cmd *cobra.Command, file string, r control.ApplyRequest) error {

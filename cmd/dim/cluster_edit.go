@@ -42,6 +42,7 @@ gets the files of what is applied.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	})
 	cmd.Flags().StringVar(&name, "file", "", "edit this `file` of the description instead of its XML file")
+	renameFlag(cmd, &r)
 	consentFlags(cmd, &r)
 	return cmd
 }

@@ -28,7 +28,7 @@ The last column tells when a change takes effect:
   server restart     when the server is restarted
 
 A node is renamed if a node of another name is gone that has the same hardware
-address: what it has written follows it.
+address, or if --rename says so: what it has written follows it.
 
 The exit code is 0, or with --exit-code 3 if something would change.`,
 		Example: `  dim cluster plan /etc/dim/cluster.xml
@@ -39,6 +39,7 @@ The exit code is 0, or with --exit-code 3 if something would change.`,
 		ValidArgsFunction: completeXML,
 	})
 	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 3 if something would change")
+	renameFlag(cmd, &r)
 	cmd.Flags().Int64Var(&r.Revision, "revision", 0, "only if the applied description still has this `revision`")
 	return cmd
 }

@@ -72,9 +72,16 @@ func (p *application) parse() (err error) {
 	in := &p.request.Description
 	in.Files = maps.Clone(in.Files)
 	if !p.request.Learned {
-		setLearned(in, follow.Learned(p.now.State.Description))
+		list, err := renameLearned(follow.Learned(p.now.State.Description), p.request.Renames)
+		if err != nil {
+			return err
+		}
+		setLearned(in, list)
 	}
 	if p.next, err = p.api.parse(in); err != nil {
+		return err
+	}
+	if err := checkRenames(p.now.Cluster, p.next, p.request.Renames); err != nil {
 		return err
 	}
 	if p.ended = p.next.Unlearned(); len(p.ended) > 0 {
@@ -95,7 +102,7 @@ func setLearned(d *control.Description, list []byte) {
 
 // plan returns what applying the description does, and why it is refused.
 func (p *application) plan(ctx context.Context) (out control.ApplyResult, refusal *control.Error, err error) {
-	renames := changes.Renames(p.now.Cluster, p.next)
+	renames := withRenames(p.request.Renames, changes.Renames(p.now.Cluster, p.next))
 	p.left = p.now.Left(p.next, renames)
 	out = control.ApplyResult{
 		Cluster: p.next.Name, Revision: revision(p.now), DryRun: p.request.DryRun, Renames: renames,

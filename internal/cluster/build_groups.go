@@ -143,7 +143,8 @@ func (b *builder) inventoryRow(f *file, r *inventory.Row) {
 	n, c := b.listedCard(r.Node.Text)
 	if n == nil {
 		if !b.nodesIncomplete {
-			b.add(at(r.Node), "node %q is not defined", shorten(r.Node.Text)).suggest(r.Node.Text, b.cluster.nodeNames())
+			name := r.Node.Text
+			b.add(at(r.Node), "node %q is not defined", shorten(name)).suggest(name, b.cluster.nodeNames())
 		}
 		return
 	}

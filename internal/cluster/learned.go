@@ -52,6 +52,9 @@ func (b *builder) learn(data []byte) {
 func (b *builder) learnedCard(fact *learned.Fact) (ni nodeInterface, ok bool) {
 	n, ok := b.cluster.Node(NodeName(fact.Node))
 	if !ok {
+		if _, stated := b.macs[string(fact.MAC)]; stated { // the node has another name now
+			return ni, false
+		}
 		b.unlearn(fact, "the node is not in the description")
 		return ni, false
 	}

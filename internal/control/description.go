@@ -40,6 +40,9 @@ type ApplyRequest struct {
 	// Learned: the description has its own list of learned hardware addresses, or none. Otherwise it gets the list of
 	// the applied description.
 	Learned bool `json:"with_learned,omitempty"`
+	// Renames are nodes of the applied description that this one has under other names. Nodes whose MAC both
+	// descriptions state need not be among them.
+	Renames []Rename `json:"renames,omitempty"`
 	// LeaveLayers consents to ApplyResult.Left: these nodes start without what they have written.
 	LeaveLayers bool `json:"leave_layers,omitempty"`
 }

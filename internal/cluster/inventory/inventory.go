@@ -249,8 +249,9 @@ func (p *parser) first(fields []Field) bool {
 func (p *parser) header(fields []Field) bool {
 	c := &columns{-1, -1, -1, -1, len(fields)}
 	ok := true
+	named := map[string]*int{"node": &c.node, "interface": &c.card, "mac": &c.mac, "disable": &c.disable}
 	for i, f := range fields {
-		at := map[string]*int{"node": &c.node, "interface": &c.card, "mac": &c.mac, "disable": &c.disable}[columnOf(f.Text)]
+		at := named[columnOf(f.Text)]
 		switch {
 		case at == nil:
 		case *at >= 0:

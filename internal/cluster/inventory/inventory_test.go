@@ -54,8 +54,8 @@ func TestListsAreReadAsPeopleHaveThem(t *testing.T) {
 		{"a separator for a spreadsheet", "sep=;\r\nname;hwaddr\r\nn01;" + first + "\r\nn02;" + second, two},
 		{"tabs", "MAC\tnode\tlocation\n" + first + "\tn01\track 1, below\n" + second + "\tn02\t\n", two},
 		{"tabs without names", "n01\t\t5254.004d.0001\tDell, 2019\nn02\t5254.004d.0002\n", two},
-		{"more columns", "Rack,Serial,Node,NIC,Bought,MAC\n1,A1,n01,eth0,2019,5254004D0001\n1,A2,n02,eth0,,5254004D0002\n",
-			cards},
+		{"more columns", "Rack,Serial,Node,NIC,Bought,MAC\n1,A1,n01,eth0,2019,5254004D0001\n" +
+			"1,A2,n02,eth0,,5254004D0002\n", cards},
 		{"more columns without names", "1,A1,n01," + first + ",Dell\n1,A2,n02," + second + ",\"Dell, new\"\n", two},
 		{"an interface without names", "n01,eth0," + first + "\nn02,eth0," + second + "\n", cards},
 		{"an empty interface", "node,interface,mac\nn01,," + first + "\nn02,," + second + "\n", two},
@@ -82,12 +82,15 @@ func TestAllProblemsAreReportedWithTheirPlaces(t *testing.T) {
 		{"no MAC and no names", "n01,eth0\n", "1:1 the first line has no hardware address and does not name the columns"},
 		{"no MAC in a column", "node;nic\n", "1:1 the column \"mac\" is missing"},
 		{"two columns", "node;mac;hwaddr\n", "1:10 columns \"mac\" and \"hwaddr\" mean the same"},
-		{"several lines", "n01," + "52:54:00:4d:00:01\nn02,52:54:00:zz:00:02\n\nn03,eth0\n52:54:00:4d:00:03\n\"\n",
+		{"several lines", "n01,52:54:00:4d:00:01\nn02,52:54:00:zz:00:02\n\n" +
+			"n03,eth0\n52:54:00:4d:00:03\n\"\n",
 			"2:5 the line has no hardware address: \"52:54:00:zz:00:02\" is none; " +
 				"4:5 the line has no hardware address: \"eth0\" is none; 5:1 the line names no node; " +
 				"6:3 extraneous or missing \" in quoted-field"},
-		{"a byte order mark", "\ufeffn01,52:54:00:4d:00:01\nn02,52\n", "2:5 the line has no hardware address: \"52\" is none"},
-		{"a line after sep=", "sep=;\nn01;52:54:00:4d:00:01\nn02;5\n", "3:5 the line has no hardware address: \"5\" is none"},
+		{"a byte order mark", "\ufeffn01,52:54:00:4d:00:01\nn02,52\n",
+			"2:5 the line has no hardware address: \"52\" is none"},
+		{"a line after sep=", "sep=;\nn01;52:54:00:4d:00:01\nn02;5\n",
+			"3:5 the line has no hardware address: \"5\" is none"},
 		{"cards in xCAT", "node,mac\nn01,52:54:00:4d:00:01|52:54:00:4d:00:02\n",
 			"2:5 \"52:54:00:4d:00:02\" does not say which card it is"},
 	} {
@@ -106,7 +109,8 @@ func TestAllProblemsAreReportedWithTheirPlaces(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"node,interface,mac\nn01,eth0,52:54:00:4d:00:01\n", "52:54:0:4d:0:1\tn01 # x\n", "\ufeffa;b\r\n",
-		"#node,interface,mac\n\"n01\",,\"52:54:00:4d:00:01!n01|52:54:00:4d:00:02!n01-ib0\"\n", "sep=;\nn01;5254004d0001\n",
+		"#node,interface,mac\n\"n01\",,\"52:54:00:4d:00:01!n01|52:54:00:4d:00:02!n01-ib0\"\n",
+		"sep=;\nn01;5254004d0001\n",
 	} {
 		f.Add([]byte(text))
 	}

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"slices"
+
+	"dim/internal/cluster"
+	"dim/internal/cluster/learned"
+	"dim/internal/control"
+)
+
+// renameLearned gives what was learned of nodes to their new names.
+func renameLearned(list []byte, renames []control.Rename) ([]byte, error) {
+	if len(renames) == 0 {
+		return list, nil
+	}
+	facts, err := learned.Parse(list)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]string, len(renames))
+	for _, r := range renames {
+		names[r.From] = r.To
+	}
+	for i := range facts {
+		if to, ok := names[facts[i].Node]; ok {
+			facts[i].Node = to
+		}
+	}
+	return learned.Format(facts), nil
+}
+
+// checkRenames refuses renames that the two descriptions contradict.
+func checkRenames(old, next *cluster.Cluster, renames []control.Rename) error {
+	from, to := map[string]bool{}, map[string]bool{}
+	for _, r := range renames {
+		_, was := old.Node(cluster.NodeName(r.From))
+		_, stays := next.Node(cluster.NodeName(r.From))
+		_, comes := next.Node(cluster.NodeName(r.To))
+		_, known := old.Node(cluster.NodeName(r.To))
+		cause := ""
+		switch {
+		case !was:
+			cause = "the applied description has no node " + r.From
+		case stays:
+			cause = "the new description still has the node " + r.From
+		case !comes:
+			cause = "the new description has no node " + r.To
+		case known:
+			cause = "the applied description has a node " + r.To + " already"
+		case from[r.From]:
+			cause = r.From + " is renamed twice"
+		case to[r.To]:
+			cause = "two nodes are renamed to " + r.To
+		}
+		if cause != "" {
+			return control.Errorf(control.Invalid, "rename %s to %s: %s", r.From, r.To, cause).
+				WithHint("the new description must have the new name, in place of the old one")
+		}
+		from[r.From], to[r.To] = true, true
+	}
+	return nil
+}
+
+// withRenames returns stated renames, and those of found that are about other nodes.
+func withRenames(stated, found []control.Rename) []control.Rename {
+	list := slices.Clone(stated)
+	for _, f := range found {
+		about := func(s control.Rename) bool { return s.From == f.From || s.To == f.To }
+		if !slices.ContainsFunc(stated, about) {
+			list = append(list, f)
+		}
+	}
+	return list
+}
