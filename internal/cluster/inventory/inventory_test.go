@@ -62,8 +62,8 @@ func TestListsAreReadAsPeopleHaveThem(t *testing.T) {
 		{"ethers", "# rack 1\n52:54:0:4d:0:1\tn01\n\n 52:54:0:4d:0:2   n02  # the \"new\" one\n", two},
 		{"xCAT", "#node,interface,mac,comments,disable\n\"n01\",,\"" + first + "\",,\n\"n02\",,\"" + second +
 			"\",,\n\"n03\",,\"52:54:00:4d:00:03\",,\"1\"\n", two},
-		{"several cards in xCAT", "#node,interface,mac\nn01,eth0," + first + "!n01|02:00:00:00:00:01!n01-ib0\n" +
-			"n02,eth0," + second + "|02:00:00:00:00:02!*NOIP*\n",
+		{"several cards in xCAT", "#node,interface,mac\n" +
+			"n01,eth0," + first + "!n01|02:00:00:00:00:01!n01-ib0\nn02,eth0," + second + "|02:00:00:00:00:02!*NOIP*\n",
 			[]string{"n01 eth0 " + first, "n01-ib0 02:00:00:00:00:01", "n02 eth0 " + second}},
 		{"nodes without a MAC yet", "node,mac\nn01," + first + "\nn02," + second + "\nn03,\n,\n", two},
 		{"a comment that looks like columns", "node,mac\nn01," + first + "\n#node,mac\nn02," + second + "\n", two},
@@ -79,7 +79,8 @@ func TestListsAreReadAsPeopleHaveThem(t *testing.T) {
 func TestAllProblemsAreReportedWithTheirPlaces(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"UTF-16", "\xff\xfen\x00", "1:1 the file is in UTF-16"},
-		{"no MAC and no names", "n01,eth0\n", "1:1 the first line has no hardware address and does not name the columns"},
+		{"no MAC and no names", "n01,eth0\n",
+			"1:1 the first line has no hardware address and does not name the columns"},
 		{"no MAC in a column", "node;nic\n", "1:1 the column \"mac\" is missing"},
 		{"two columns", "node;mac;hwaddr\n", "1:10 columns \"mac\" and \"hwaddr\" mean the same"},
 		{"several lines", "n01,52:54:00:4d:00:01\nn02,52:54:00:zz:00:02\n\n" +

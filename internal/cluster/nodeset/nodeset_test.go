@@ -212,7 +212,8 @@ func severalWidths(text string) bool {
 }
 
 // compareWithClusterShell compares Expand with Debian's ClusterShell, and lets ClusterShell parse the output of Fold
-// and of FoldLast. The test is skipped if ClusterShell is not installed. It returns how many sets have rules of their own.
+// and of FoldLast. The test is skipped if ClusterShell is not installed. It returns how many sets have rules of their
+// own.
 func compareWithClusterShell(t *testing.T, texts []string) (differ int) {
 	t.Helper()
 	var sets, folds []string
