@@ -22,6 +22,9 @@ func (api *API) BackupState(ctx context.Context) (control.BackupState, error) {
 		if err == nil {
 			err = api.Follow.Refresh(ctx, c)
 		}
+		if err == nil {
+			err = api.Follow.Keep()
+		}
 		if err != nil {
 			out.Missing = err.Error()
 		}

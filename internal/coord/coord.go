@@ -83,6 +83,7 @@ type Coord struct {
 	quota   int64 // of the embedded etcd's database, in bytes
 	log     *slog.Logger
 	closing func() error // close, called once
+	mirror  mirror
 }
 
 // Open opens the cluster's state. Close releases it. With Dir, Open starts an embedded etcd and returns when that

@@ -74,11 +74,7 @@ func (s State) Declarations() Change {
 // concurrent decisions one sees the result of the other. Errors of decide are returned unwrapped, and change nothing.
 func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) error {
 	for range attempts {
-		v, err := c.view(ctx)
-		if err != nil {
-			return fmt.Errorf("decide: %w", err)
-		}
-		s, err := v.state()
+		s, _, err := c.present(ctx)
 		if err != nil {
 			return fmt.Errorf("decide: %w", err)
 		}
@@ -90,7 +86,7 @@ func (c *Coord) Decide(ctx context.Context, decide func(State) (Change, error)) 
 		if err != nil || len(ops) == 0 {
 			return err
 		}
-		r, err := c.txn(ctx, c.unchangedSince(v.revision), ops)
+		r, err := c.txn(ctx, c.unchangedSince(s.Revision), ops)
 		if err != nil {
 			return fmt.Errorf("decide: %w", err)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -82,113 +83,184 @@ func (i *Image) complete() {
 	}
 }
 
-// entry is the value of a key and the revision of its last change.
-type entry struct {
-	value    []byte
-	revision int64
+// decoder makes the State after changes of some keys. What they are not about is the same value in both States.
+type decoder struct {
+	State
+	copied map[string]bool   // fields whose map is not that of the State before any more
+	images map[string]*Image // that have changed
 }
 
-// decode returns the State of all keys. Their names are without the prefix. Unknown keys are ignored.
-func decode(store string, revision int64, keys map[string]entry) (State, error) {
-	s := State{Store: store, Revision: revision}
-	s.makeMaps()
-	for key, e := range keys {
-		if err := s.decodeKey(key, e); err != nil {
-			return State{}, fmt.Errorf("read cluster state: key %s: %w", key, err)
+// key takes over the value of a key, or that the key is not there any more. Keys are without the prefix. Unknown ones
+// are ignored.
+func (d *decoder) key(key string, e entry, there bool) (err error) {
+	field, name, _ := strings.Cut(key, "/")
+	switch field {
+	case "format":
+		if there && string(e.value) != Format {
+			return fmt.Errorf("format %s: %w", e.value, ErrNewerFormat)
 		}
-	}
-	for _, i := range s.Images {
-		i.complete()
-	}
-	return s, nil
-}
-
-func (s *State) decodeKey(key string, e entry) error {
-	switch {
-	case key == "format" && string(e.value) != Format:
-		return fmt.Errorf("format %s: %w", e.value, ErrNewerFormat)
-	case key == descriptionKey:
-		s.Description = &Description{}
-		err := json.Unmarshal(e.value, s.Description)
-		s.Description.Revision = e.revision
-		return err
-	case key == restoringKey:
-		s.Restoring = true
-	case key == supersededKey:
-		return json.Unmarshal(e.value, &s.Superseded)
-	case key == "desired":
-		return json.Unmarshal(e.value, &s.Desired)
-	case key == "next":
-		return json.Unmarshal(e.value, &s.Next)
-	case key == "layers":
-		return json.Unmarshal(e.value, &s.Layers)
-	case key == "leaving":
-		return json.Unmarshal(e.value, &s.Leaving)
-	case key == "renaming":
-		return json.Unmarshal(e.value, &s.Renaming)
-	case strings.HasPrefix(key, "rollouts/"):
-		id, err := strconv.Atoi(strings.TrimPrefix(key, "rollouts/"))
-		s.Rollouts[id] = e.value
-		return err
-	case strings.HasPrefix(key, "watches/"):
-		var w Watch
-		err := json.Unmarshal(e.value, &w)
-		s.Watches[strings.TrimPrefix(key, "watches/")] = w
-		return err
-	case strings.HasPrefix(key, "servers/"):
-		var v Server
-		err := json.Unmarshal(e.value, &v)
-		s.Servers[strings.TrimPrefix(key, "servers/")] = v
-		return err
-	case strings.HasPrefix(key, "revoked/"):
-		var v Revocation
-		err := json.Unmarshal(e.value, &v)
-		s.Revoked[strings.TrimPrefix(key, "revoked/")] = v
-		return err
-	case strings.HasPrefix(key, "images/"):
-		return s.decodeImageKey(strings.Split(key, "/"), e)
-	}
-	return nil
-}
-
-// decodeImageKey decodes a key of an image: images/NAME/last, images/NAME/current, images/NAME/versions/NUMBER,
-// images/NAME/tags/TAG or images/NAME/reserved/NUMBER.
-func (s *State) decodeImageKey(part []string, e entry) error {
-	i := s.Images[part[1]]
-	if i == nil {
-		i = &Image{Tags: map[string]int{}}
-		s.Images[part[1]] = i
-	}
-	var err error
-	switch {
-	case len(part) == 3 && part[2] == "last":
-		i.Last, err = strconv.Atoi(string(e.value))
-	case len(part) == 3 && part[2] == "current":
-		i.Current, err = strconv.Atoi(string(e.value))
-	case len(part) == 4 && part[2] == "tags":
-		i.Tags[part[3]], err = strconv.Atoi(string(e.value))
-	case len(part) == 4 && part[2] == "versions":
-		var v version
-		err = json.Unmarshal(e.value, &v)
-		i.Versions = append(i.Versions, v.decoded())
-	case len(part) == 4 && part[2] == "reserved":
-		err = i.decodeReservation(part[3], e.value)
+	case descriptionKey:
+		if d.Description = nil; there {
+			d.Description = &Description{Revision: e.revision}
+			return json.Unmarshal(e.value, d.Description)
+		}
+	case restoringKey:
+		d.Restoring = there
+	case supersededKey:
+		d.Superseded, err = decodeValue(Revocation{}, e, there)
+	case "desired":
+		d.Desired, err = decodeValue(Refs{}, e, there)
+	case "next":
+		d.Next, err = decodeValue(Refs{}, e, there)
+	case "layers":
+		d.Layers, err = decodeValue[Holders](nil, e, there)
+	case "leaving":
+		d.Leaving, err = decodeValue[Holders](nil, e, there)
+	case "renaming":
+		d.Renaming, err = decodeValue[map[string]Renaming](nil, e, there)
+	case "rollouts":
+		d.Rollouts = ownMap(d, field, d.Rollouts)
+		var id int
+		id, err = strconv.Atoi(name)
+		if delete(d.Rollouts, id); there {
+			d.Rollouts[id] = e.value
+		}
+	case "watches":
+		d.Watches = ownMap(d, field, d.Watches)
+		err = decodeMember(d.Watches, name, e, there)
+	case "servers":
+		d.Servers = ownMap(d, field, d.Servers)
+		err = decodeMember(d.Servers, name, e, there)
+	case "revoked":
+		d.Revoked = ownMap(d, field, d.Revoked)
+		err = decodeMember(d.Revoked, name, e, there)
+	case "images":
+		err = d.imageKey(strings.Split(name, "/"), e, there)
 	}
 	return err
 }
 
-func (i *Image) decodeReservation(name string, value []byte) error {
+// decodeValue returns the value of a key that is a field of State, or none if the key is not there.
+func decodeValue[V any](none V, e entry, there bool) (V, error) {
+	if !there {
+		return none, nil
+	}
+	var v V
+	err := json.Unmarshal(e.value, &v)
+	return v, err
+}
+
+// ownMap returns a map of a field of d that may be changed.
+func ownMap[M ~map[K]V, K comparable, V any](d *decoder, field string, m M) M {
+	if d.copied[field] {
+		return m
+	}
+	d.copied[field] = true
+	return maps.Clone(m)
+}
+
+// decodeMember takes over the value of a key that is a member of a field.
+func decodeMember[K comparable, V any](m map[K]V, name K, e entry, there bool) error {
+	if delete(m, name); !there {
+		return nil
+	}
+	v, err := decodeValue(*new(V), e, true)
+	m[name] = v
+	return err
+}
+
+// imageKey takes over a key of an image, given its parts behind "images/": NAME/last, NAME/current,
+// NAME/versions/NUMBER, NAME/tags/TAG or NAME/reserved/NUMBER.
+func (d *decoder) imageKey(part []string, e entry, there bool) (err error) {
+	switch {
+	case len(part) == 2 && part[1] == "last":
+		d.image(part[0]).Last, err = decodeNumber(e, there)
+	case len(part) == 2 && part[1] == "current":
+		d.image(part[0]).Current, err = decodeNumber(e, there)
+	case len(part) == 3 && part[1] == "tags":
+		i := d.image(part[0])
+		if delete(i.Tags, part[2]); there {
+			i.Tags[part[2]], err = decodeNumber(e, true)
+		}
+	case len(part) == 3 && part[1] == "versions":
+		err = d.image(part[0]).decodeVersion(part[2], e, there)
+	case len(part) == 3 && part[1] == "reserved":
+		err = d.image(part[0]).decodeReservation(part[2], e, there)
+	}
+	return err
+}
+
+func decodeNumber(e entry, there bool) (int, error) {
+	if !there {
+		return 0, nil
+	}
+	return strconv.Atoi(string(e.value))
+}
+
+// image returns an image of d that may be changed.
+func (d *decoder) image(name string) *Image {
+	if i := d.images[name]; i != nil {
+		return i
+	}
+	i := new(Image)
+	if before := d.Images[name]; before != nil {
+		*i = *before
+	}
+	i.Versions, i.Tags, i.Reserved = slices.Clone(i.Versions), maps.Clone(i.Tags), maps.Clone(i.Reserved)
+	if i.Tags == nil {
+		i.Tags = map[string]int{}
+	}
+	d.images[name] = i
+	return i
+}
+
+func (i *Image) decodeVersion(name string, e entry, there bool) error {
 	number, err := strconv.Atoi(name)
 	if err != nil {
 		return err
 	}
-	var r Reservation
+	i.Versions = slices.DeleteFunc(i.Versions, func(v image.Version) bool { return v.Number == number })
+	if !there {
+		if len(i.Versions) == 0 {
+			i.Versions = nil
+		}
+		return nil
+	}
+	v, err := decodeValue(version{}, e, true)
+	i.Versions = append(i.Versions, v.decoded())
+	return err
+}
+
+func (i *Image) decodeReservation(name string, e entry, there bool) error {
+	number, err := strconv.Atoi(name)
+	if err != nil {
+		return err
+	}
 	if i.Reserved == nil {
 		i.Reserved = map[int]Reservation{}
 	}
-	err = json.Unmarshal(value, &r)
-	i.Reserved[number] = r
+	if err = decodeMember(i.Reserved, number, e, there); len(i.Reserved) == 0 {
+		i.Reserved = nil
+	}
 	return err
+}
+
+// completeImages adds the images that have changed. One of which no key is left is removed.
+func (d *decoder) completeImages() {
+	if len(d.images) > 0 {
+		d.Images = ownMap(d, "images", d.Images)
+	}
+	for name, i := range d.images {
+		i.complete()
+		if d.Images[name] = i; i.empty() {
+			delete(d.Images, name)
+		}
+	}
+}
+
+// empty reports whether nothing was ever put for an image.
+func (i *Image) empty() bool {
+	return i.Last == 0 && i.Current == 0 && len(i.Versions) == 0 && len(i.Tags) == 0 && len(i.Reserved) == 0
 }
 
 // stateFile is the form of a State on disk.
@@ -206,7 +278,7 @@ func SaveState(path string, s State) error {
 	if s.Description != nil {
 		f.DescriptionRevision = s.Description.Revision
 	}
-	b, err := json.MarshalIndent(f, "", " ")
+	b, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
@@ -234,7 +306,7 @@ func LoadState(path string) (State, error) {
 		s.Description.Revision = f.DescriptionRevision
 	}
 	s.makeMaps()
-	for id, value := range s.Rollouts { // remove the indentation of SaveState
+	for id, value := range s.Rollouts { // earlier programs wrote the file with indentation
 		var b bytes.Buffer
 		if err := json.Compact(&b, value); err != nil {
 			return State{}, fmt.Errorf("load cluster state %s: rollout %d: %v", path, id, err)

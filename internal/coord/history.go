@@ -50,11 +50,11 @@ func (c *Coord) Apply(
 		return 0, err
 	}
 	for range attempts {
-		v, err := c.view(ctx)
+		s, _, err := c.present(ctx)
 		if err != nil {
 			return 0, fmt.Errorf("put description: %w", err)
 		}
-		revision, err := c.tryApply(ctx, v, value, ifRevision, decide)
+		revision, err := c.tryApply(ctx, &s, value, ifRevision, decide)
 		if !errors.Is(err, errAgain) {
 			return revision, err
 		}
@@ -66,21 +66,20 @@ func (c *Coord) Apply(
 var errAgain = errors.New("the state has changed")
 
 func (c *Coord) tryApply(
-	ctx context.Context, v *view, value []byte, ifRevision int64, decide func(State) (Change, error),
+	ctx context.Context, s *State, value []byte, ifRevision int64, decide func(State) (Change, error),
 ) (int64, error) {
-	s, err := v.state()
-	if err != nil {
-		return 0, fmt.Errorf("put description: %w", err)
+	replaced := int64(0)
+	if s.Description != nil {
+		replaced = s.Description.Revision
 	}
-	replaced := v.keys[descriptionKey]
-	if ifRevision >= 0 && ifRevision != replaced.revision {
+	if ifRevision >= 0 && ifRevision != replaced {
 		return 0, fmt.Errorf("put description: %w", ErrConflict)
 	}
-	change, err := decide(s)
+	change, err := decide(*s)
 	if err != nil {
 		return 0, err
 	}
-	ops, err := c.ops(&s, &change)
+	ops, err := c.ops(s, &change)
 	if err != nil {
 		return 0, err
 	}
@@ -90,7 +89,7 @@ func (c *Coord) tryApply(
 	}
 	key := c.prefix + descriptionKey
 	ops = append(append(ops, kept...), clientv3.OpPut(key, string(value)))
-	when := append(c.unchangedSince(v.revision), clientv3.Compare(clientv3.ModRevision(key), "=", replaced.revision))
+	when := append(c.unchangedSince(s.Revision), clientv3.Compare(clientv3.ModRevision(key), "=", replaced))
 	r, err := c.txn(ctx, when, ops)
 	switch {
 	case err != nil:

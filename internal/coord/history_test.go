@@ -58,8 +58,8 @@ func TestTheHistoryIsBoundedAndNotPartOfTheState(t *testing.T) {
 		t.Errorf("%d are kept, from %s to %s", len(list), list[0].Message, list[len(list)-1].Message)
 	}
 	testkit.Value(c.DescriptionAt(t.Context(), list[keptDescriptions].Revision))(t)
-	v := testkit.Value(c.view(t.Context()))(t)
-	for key := range v.keys {
+	testkit.Value(c.Snapshot(t.Context()))(t)
+	for key := range c.mirror.keys {
 		if bytes.HasPrefix([]byte(key), []byte(historyKey)) {
 			t.Errorf("the state has %s", key)
 		}

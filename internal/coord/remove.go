@@ -40,6 +40,7 @@ func (c *Coord) RemoveVersions(ctx context.Context, choose func(State) ([]image.
 		}
 		// A concurrent Decide only notices keys that were put, not keys that were deleted. So put some that it checks.
 		for key, follow := range map[string]Refs{"desired": s.Desired, "next": s.Next} {
+			follow = maps.Clone(follow)
 			maps.DeleteFunc(follow, func(_ string, ref image.Ref) bool { return slices.Contains(refs, ref) })
 			text, err := json.Marshal(follow)
 			if err != nil {

@@ -110,9 +110,9 @@ func (f *Follower) adoptLocked(ctx context.Context, s coord.State) error {
 			f.Log.Error("description not followed", "error", err)
 		}
 	}
-	x := otherContent
-	if f.heads != nil { // a head keeps what it may have to put back into a shared state that was lost
-		x = now.extent(old)
+	x := now.extent(old)
+	if f.heads == nil { // a head keeps all that it may have to put back into a shared state that was lost
+		x = max(x, moreRecords)
 	}
 	if x == sameContent {
 		f.settled.CompareAndSwap(old, now)

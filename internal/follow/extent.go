@@ -20,7 +20,8 @@ const (
 	otherContent               // anything else
 )
 
-// extent returns how much d changes of old. What a change was not about is the same value in both: package stream.
+// extent returns how much d changes of old. What a change was not about is the same value in both: packages coord and
+// stream.
 func (d *Declared) extent(old *Declared) extent {
 	a, b := &old.State, &d.State
 	switch {

@@ -153,12 +153,12 @@ func (f *Follower) Run(ctx context.Context) error {
 		f.settled.CompareAndSwap(nil, now) // the source may not send it again
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.keepUnkept(ctx) })
 	if f.heads != nil {
 		g.Go(func() error {
 			f.heads.Run(ctx, f.Now().State)
 			return nil
 		})
-		g.Go(func() error { return f.keepUnkept(ctx) })
 		return g.Wait()
 	}
 	g.Go(func() error { return f.follow(ctx) })

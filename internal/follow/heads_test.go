@@ -199,3 +199,25 @@ func TestAServerTellsThatItWasRemovedFromThatAHeadWas(t *testing.T) {
 type roundTrip func() error
 
 func (f roundTrip) RoundTrip(*http.Request) (*http.Response, error) { return nil, f() }
+// A number that is reserved changes nothing for any node, so a head does not write its whole state for it at once.
+func TestAHeadKeepsAStateLaterIfNodesFollowTheSame(t *testing.T) {
+	t.Parallel()
+	f, c := loaded(t, coord.State{}), openCoord(t)
+	testkit.Value(c.PutDescription(t.Context(), *describe(t, small), -1))(t)
+	testkit.Must(t, c.PutVersion(t.Context(), version(1)), f.Refresh(t.Context(), c))
+	reserved := func() int {
+		kept := testkit.Value(coord.LoadState(f.StateFile))(t)
+		return len(kept.Images["compute"].Reserved)
+	}
+	testkit.Value(c.ReserveVersion(t.Context(), "compute", "head"))(t)
+	testkit.Must(t, f.Refresh(t.Context(), c)) // Run would keep it soon
+	if n := reserved(); n != 0 {
+		t.Errorf("%d reservations are on disk", n)
+	}
+	for range 2 { // the second time there is nothing to keep
+		testkit.Must(t, f.Keep())
+		if n := reserved(); n != 1 {
+			t.Errorf("after Keep %d reservations are on disk", n)
+		}
+	}
+}

@@ -7,7 +7,7 @@ import (
 	"dim/internal/coord"
 )
 
-// keepWithin is how long after its adoption a state is on the disk of an image server, if nodes follow the same by it.
+// keepWithin is how long after its adoption a state is on disk, if nodes follow the same by it.
 const keepWithin = 2 * time.Second
 
 // unkept is a state that is not on disk yet.
@@ -48,18 +48,24 @@ func (f *Follower) keepUnkept(ctx context.Context) error {
 			case <-time.After(keepWithin):
 			}
 		}
-		if f.keepNow(); ctx.Err() != nil {
+		if _ = f.Keep(); ctx.Err() != nil {
 			return nil
 		}
 	}
 }
 
-func (f *Follower) keepNow() {
+// Keep writes the state that was adopted last to the disk, unless it is there. An error was logged.
+func (f *Follower) Keep() error {
 	f.adopting.Lock()
 	defer f.adopting.Unlock()
 	now, kept := f.unkept.now, f.unkept.kept
 	f.unkept.now, f.unkept.kept = nil, coord.State{}
-	if now != nil && f.write(kept) == nil {
+	if now == nil {
+		return nil
+	}
+	err := f.write(kept)
+	if err == nil {
 		f.settled.Store(now)
 	}
+	return err
 }

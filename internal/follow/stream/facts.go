@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -35,33 +36,7 @@ const (
 )
 
 // unsent are the fields of a state that no image server needs, and those that each message has in another form.
-var unsent = [...]string{"watches", "superseded", "store", "revision", keyDescription}
-
-// factsOf returns the facts of a state. Commands of rollouts are not among them: only heads run these.
-func factsOf(s coord.State) (facts, error) {
-	f := facts{}
-	if d := s.Description; d != nil {
-		var err error
-		if f[keyDescription], err = json.Marshal(d); err != nil {
-			return nil, err
-		}
-		f[keyRevision] = fmt.Append(nil, d.Revision)
-		s.Description = nil
-	}
-	fields, err := members(s)
-	if err != nil {
-		return nil, err
-	}
-	for name, value := range fields {
-		if slices.Contains(unsent[:], name) {
-			continue
-		}
-		if err := f.addField(name, value); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return f, nil
-}
+var unsent = [...]string{"watches", "superseded", "store", "revision"}
 
 // members returns the members of the JSON object that v is encoded as; none if it is encoded as null.
 func members(v any) (m map[string]json.RawMessage, err error) {
@@ -70,52 +45,6 @@ func members(v any) (m map[string]json.RawMessage, err error) {
 		err = json.Unmarshal(b, &m)
 	}
 	return m, err
-}
-
-// addField adds the value of a field of a state.
-func (f facts) addField(name string, value json.RawMessage) error {
-	if value[0] != '{' {
-		if string(value) != "null" {
-			f[name] = value
-		}
-		return nil
-	}
-	all, err := members(value)
-	for key, v := range all {
-		switch name {
-		case fieldImages:
-			err = f.addImage(key, v)
-		case fieldRollouts:
-			f[name+"/"+key], err = without(v, "hook", "check")
-		default:
-			f[name+"/"+key] = v
-		}
-		if err != nil {
-			break
-		}
-	}
-	return err
-}
-
-// addImage adds an image and its versions.
-func (f facts) addImage(name string, value json.RawMessage) (err error) {
-	var im struct {
-		Versions []json.RawMessage `json:"versions"`
-	}
-	if err := json.Unmarshal(value, &im); err != nil {
-		return err
-	}
-	for _, v := range im.Versions {
-		var which struct {
-			Number int `json:"version"`
-		}
-		if err := json.Unmarshal(v, &which); err != nil {
-			return err
-		}
-		f[fmt.Sprintf("%s/%s/%d", fieldVersions, name, which.Number)] = v
-	}
-	f[fieldImages+"/"+name], err = without(value, "versions", "reserved", "last")
-	return err
 }
 
 // without returns a JSON object without some members.
@@ -356,6 +285,11 @@ func (f facts) difference(next facts) (set facts, removed []string) {
 	}
 	slices.Sort(removed)
 	return set, removed
+}
+
+// equal reports whether two sets of facts are the same.
+func (f facts) equal(other facts) bool {
+	return maps.EqualFunc(f, other, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) })
 }
 
 // with returns f after a change.

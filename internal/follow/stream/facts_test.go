@@ -3,6 +3,7 @@ package stream
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -119,5 +120,46 @@ func TestWhatAChangeIsNotAboutIsNotReadAgain(t *testing.T) {
 	if got.Description != before.Description || got.Images["compute"] != before.Images["compute"] ||
 		!same(got.Desired, before.Desired) || !same(got.Servers, before.Servers) {
 		t.Error("what has not changed was read again")
+	}
+}
+
+func TestFactsAreMadeAgainOfWhatHasChanged(t *testing.T) {
+	var m maker
+	s := state(1)
+	s.Description, s.Servers = &coord.Description{Revision: 3}, map[string]coord.Server{"is1": {ID: "a"}}
+	s.Images["gpu"] = &coord.Image{Current: 1}
+	ref := image.Ref{Image: "compute", Number: 1}
+	testkit.Value(m.position(s))(t)
+	for _, step := range []struct {
+		name   string
+		change func(*coord.State)
+		made   int
+	}{
+		{"nothing", func(*coord.State) {}, 0},
+		{"one of two images", func(s *coord.State) {
+			im := *s.Images["compute"]
+			im.Versions = append(slices.Clip(im.Versions), image.Version{Image: "compute", Number: 9})
+			s.Images = map[string]*coord.Image{"compute": &im, "gpu": s.Images["gpu"]}
+		}, 1},
+		{"what nodes follow", func(s *coord.State) { s.Desired = coord.Refs{"n0001": ref} }, 1},
+		{"that no node has one of its own any more", func(s *coord.State) { s.Desired = coord.Refs{} }, 1},
+		{"a server and a rollout", func(s *coord.State) {
+			s.Servers = map[string]coord.Server{"is1": {ID: "b"}}
+			s.Rollouts = map[int]json.RawMessage{1: json.RawMessage(`{"id":1,"hook":"x"}`)}
+		}, 2},
+		{"the description and an image are gone", func(s *coord.State) {
+			s.Description, s.Images = nil, map[string]*coord.Image{"gpu": s.Images["gpu"]}
+		}, 1},
+	} {
+		before := m.made
+		s.Revision++
+		step.change(&s)
+		got, want := testkit.Value(m.position(s))(t), testkit.Value(positionOf(s))(t)
+		if m.made-before != step.made {
+			t.Errorf("%s: %d fields and images were read, want %d", step.name, m.made-before, step.made)
+		}
+		if got.digest() != want.digest() || !got.common.facts.equal(want.common.facts) || got.revision != s.Revision {
+			t.Errorf("%s: %v, want %v", step.name, got, want)
+		}
 	}
 }

@@ -2,12 +2,10 @@ package stream
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"time"
 
@@ -65,9 +63,7 @@ func newCommon(f facts) *common { return &common{f, f.digest()} }
 
 // positionOf returns the position of an end that has a state.
 func positionOf(s coord.State) (position, error) {
-	f, err := factsOf(s)
-	all, nodes := f.split()
-	return position{s.Store, s.Revision, newCommon(all), nodes, s}, err
+	return new(maker).position(s)
 }
 
 // digest proves that both ends have the same state.
@@ -91,7 +87,7 @@ var (
 // says reports whether next is p or a later state of the same shared state that says the same.
 func (p *position) says(next *position) bool {
 	return p.common != nil && p.common == next.common && p.store == next.store && p.revision <= next.revision &&
-		maps.EqualFunc(p.nodes, next.nodes, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) })
+		p.nodes.equal(next.nodes)
 }
 
 // apply returns the state after a message that has one, and what the shared state says then.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -42,6 +43,10 @@ type ServerOptions struct {
 type Server struct {
 	ServerOptions
 
+	adopting sync.Mutex // guards maker and of; taken before mu
+	maker    maker
+	of       nodesByServer
+
 	mu      sync.Mutex
 	states  []*adopted    // the latest last
 	changed chan struct{} // closed when another is added
@@ -77,18 +82,20 @@ func (s *Server) Adopt(state coord.State, c *cluster.Cluster) {
 	if state.Revision == 0 {
 		return // nothing was ever declared
 	}
-	p, err := positionOf(state)
+	s.adopting.Lock()
+	defer s.adopting.Unlock()
+	p, err := s.maker.position(state)
 	if err != nil {
 		s.Log.Error("declared state is not sent to image servers", "error", err)
 		return
 	}
-	a := &adopted{store: p.store, revision: p.revision, common: p.common, nodes: p.nodes, of: nodesOf(c, state)}
+	s.of.update(c, state.Layers)
+	a := &adopted{
+		store: p.store, revision: p.revision, common: p.common, nodes: p.nodes, of: s.of.nodes,
+		changes: changesTo(p.common),
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if last := s.last(); last != nil && last.common.digest == a.common.digest {
-		a.common = last.common // which is compared by its address
-	}
-	a.changes = changesTo(a.common)
 	s.states = append(s.states[max(0, len(s.states)-kept+1):len(s.states):len(s.states)], a)
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -102,22 +109,31 @@ func (s *Server) last() *adopted {
 	return s.states[len(s.states)-1]
 }
 
-// nodesOf returns the nodes of each server: those that the description gives it, and those whose layer it has.
-func nodesOf(c *cluster.Cluster, s coord.State) map[cluster.ServerName][]string {
-	of := map[cluster.ServerName][]string{}
+// nodesByServer are the nodes of each server: those that the description gives it, and those whose layer it has.
+type nodesByServer struct {
+	cluster *cluster.Cluster
+	layers  coord.Holders
+	nodes   map[cluster.ServerName][]string // never changed, but replaced
+}
+
+// update finds the nodes by a description and the servers that have layers.
+func (b *nodesByServer) update(c *cluster.Cluster, layers coord.Holders) {
+	if b.cluster == c && maps.Equal(b.layers, layers) {
+		return
+	}
+	b.cluster, b.layers, b.nodes = c, layers, map[cluster.ServerName][]string{}
 	for _, n := range c.Nodes {
-		at := cluster.ServerName(s.Layers[string(n.Name)])
+		at := cluster.ServerName(layers[string(n.Name)])
 		for _, server := range n.Servers {
-			of[server.Name] = append(of[server.Name], string(n.Name))
+			b.nodes[server.Name] = append(b.nodes[server.Name], string(n.Name))
 			if server.Name == at {
 				at = ""
 			}
 		}
 		if at != "" {
-			of[at] = append(of[at], string(n.Name))
+			b.nodes[at] = append(b.nodes[at], string(n.Name))
 		}
 	}
-	return of
 }
 
 // changesTo returns a function that returns what changes facts to those of c, and computes it once for each.
