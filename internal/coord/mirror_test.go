@@ -82,6 +82,7 @@ func changeAnything(t *testing.T, c *Coord, random *rand.Rand, i int) {
 		}))(t)
 	case 5:
 		testkit.Value(c.PutDescription(ctx, someDescription(fmt.Sprint(i)), -1))(t)
+		testkit.Must(t, c.Supersede(ctx, Revocation{Server: fmt.Sprint(i)}))
 	case 6:
 		var w *Watch
 		if random.IntN(2) == 0 {

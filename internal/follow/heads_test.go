@@ -199,6 +199,7 @@ func TestAServerTellsThatItWasRemovedFromThatAHeadWas(t *testing.T) {
 type roundTrip func() error
 
 func (f roundTrip) RoundTrip(*http.Request) (*http.Response, error) { return nil, f() }
+
 // A number that is reserved changes nothing for any node, so a head does not write its whole state for it at once.
 func TestAHeadKeepsAStateLaterIfNodesFollowTheSame(t *testing.T) {
 	t.Parallel()
