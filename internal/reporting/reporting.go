@@ -147,7 +147,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	var senders sync.WaitGroup
 	defer senders.Wait()
 	senders.Go(func() { r.watchProblems(ctx) })
-	tick := time.NewTicker(checkInterval)
+	tick := time.NewTimer(periodic.Next(checkInterval))
 	defer tick.Stop()
 	var last *fleet.Report
 	for {
@@ -163,6 +163,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			tick.Reset(periodic.Next(checkInterval))
 		case <-r.wake:
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/coord"
 	"dim/internal/image"
+	"dim/internal/periodic"
 )
 
 const (
@@ -230,7 +231,7 @@ func (s *Server) await(ctx context.Context, p *position) error {
 // send sends states and the time until ctx ends or the server takes no more. A state in which nothing has changed for
 // the server is sent with the next time: only its revision is new.
 func (s *Server) send(ctx context.Context, out *lines, server cluster.ServerName, has position) error {
-	beat := time.NewTicker(beatInterval)
+	beat := time.NewTimer(periodic.Next(beatInterval)) // all servers get the time at the same moment
 	defer beat.Stop()
 	for due := true; ; {
 		now, changed := s.now()
@@ -259,6 +260,7 @@ func (s *Server) send(ctx context.Context, out *lines, server cluster.ServerName
 			due = false
 		case <-beat.C:
 			due = true
+			beat.Reset(periodic.Next(beatInterval))
 		}
 	}
 }
