@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"dim/internal/migrate/describe"
@@ -39,7 +40,12 @@ func Formats() []Format {
 	return []Format{
 		{"hosts+ethers", "/etc/hosts and /etc/ethers", (*reader).hostsOrEthers, (*reader).hostsDone},
 		{"isc-dhcp", "dhcpd.conf of ISC dhcpd", (*reader).dhcpd, (*reader).dhcpdDone},
+		{"openhpc", "input.local or recipe.sh of OpenHPC", (*reader).openhpc, (*reader).openhpcDone},
 		{"warewulf", "nodes.conf and warewulf.conf of Warewulf 4", (*reader).warewulf, (*reader).warewulfDone},
+		{
+			"warewulf3", "what wwsh of Warewulf 3 prints: node print, provision print, vnfs list",
+			(*reader).warewulf3, (*reader).warewulf3Done,
+		},
 		{"xcat", "tables of xCAT (tabdump), or stanzas (lsdef -z)", (*reader).xcat, (*reader).xcatDone},
 	}
 }
@@ -58,7 +64,8 @@ type Options struct {
 func (f *Format) Describe(files []File, o Options) (*describe.Result, error) {
 	r := &reader{
 		site:  &describe.Site{Name: o.Name, Arch: o.Arch, Server: o.Server, Networks: o.Networks},
-		xcats: newXCATState(),
+		xcats: newXCATState(), warewulf3s: newWarewulf3State(),
+		openhpcs: openhpcState{map[string]openhpcValue{}},
 	}
 	var problems []error
 	for _, file := range files {
@@ -87,6 +94,9 @@ type reader struct {
 	ethers    []etherLine
 	warewulfs warewulfState
 	xcats     *xcatState
+
+	warewulf3s *warewulf3State
+	openhpcs   openhpcState
 }
 
 func (r *reader) at(line int) describe.Place { return describe.Place{File: r.file, Line: line} }
@@ -111,6 +121,15 @@ func parseMAC(text string) (net.HardwareAddr, bool) {
 	}
 	mac, err := net.ParseMAC(text)
 	return mac, err == nil
+}
+
+// wholeNumber returns a number of at most nine digits; anything else is 0.
+func wholeNumber(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 999_999_999 {
+		return 0
+	}
+	return n
 }
 
 // addNetwork adds a network unless there is one with that subnet, in which case it adds what that one lacks.

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"dim/internal/cluster/nodeset"
@@ -65,7 +64,7 @@ func (r *reader) xcatNetworks() {
 		}
 		n := describe.Network{Name: name, Subnet: k, Place: at}
 		n.Gateway, _ = netip.ParseAddr(o["gateway"].text) // <xcatmaster> is none
-		n.MTU, _ = strconv.Atoi(o["mtu"].text)
+		n.MTU = wholeNumber(o["mtu"].text)
 		dns := o["nameservers"]
 		if dns.text == "" {
 			dns = r.xcats.site["nameservers"]
