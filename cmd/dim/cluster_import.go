@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,8 +22,9 @@ import (
 
 // importFlags are the flags of cluster import.
 type importFlags struct {
-	file, name, arch, server string
-	networks                 []string
+	file, name, arch, server, only string
+
+	networks []string
 }
 
 // importReport is what cluster import prints with -o json.
@@ -48,12 +50,17 @@ FILE, which must not exist. Hardware addresses that follow no rule are then
 written into FILE-macs.csv (without .xml); without --file they are in the
 description, node by node.
 
+A PATH may be a directory, for the files in it. With --only SET, only the nodes
+of a set are carried over, such as n[01-32] or the group @rack1.
+
 Whatever is not carried over, and whatever the description needs that is not in
 the input, is reported on standard error with its file and line, or with --file
 on standard output. The description always passes dim cluster check.`,
 		Example: `  dim cluster import warewulf /etc/warewulf/*.conf --file cluster.xml
   dim cluster import hosts+ethers /etc/hosts /etc/ethers --server head=10.0.0.1
-  dim cluster import isc-dhcp /etc/dhcp/dhcpd.conf --file cluster.xml -o json`,
+  dim cluster import isc-dhcp /etc/dhcp/dhcpd.conf --file cluster.xml -o json
+  dim cluster import xcat /tmp/xcat --only @rack1 --file rack1.xml
+  dim cluster import ansible /etc/ansible /etc/hosts --file cluster.xml`,
 		Args: operands(2, anyNumber),
 		RunE: func(_ *cobra.Command, args []string) error { return a.clusterImport(args[0], args[1:], &flags) },
 
@@ -65,6 +72,7 @@ on standard output. The description always passes dim cluster check.`,
 	f.StringVar(&flags.arch, "arch", "amd64", "the `architecture` of the nodes: amd64, arm64 or ppc64le")
 	f.StringVar(&flags.server, "server", "", "the head, which serves the nodes: `NAME[=ADDRESS]`")
 	f.StringArrayVar(&flags.networks, "network", nil, "a network: `NAME=SUBNET`; can be given several times")
+	f.StringVar(&flags.only, "only", "", "carry over only the nodes of this `SET`")
 	completeFlag(cmd, "arch", "amd64", "arm64", "ppc64le")
 	return cmd
 }
@@ -113,7 +121,7 @@ func (a *app) clusterImport(format string, paths []string, flags *importFlags) e
 	if err != nil {
 		return err
 	}
-	files, err := readInputs(paths)
+	files, err := readInputs(paths, formats[i].Wants)
 	if err != nil {
 		return err
 	}
@@ -132,7 +140,7 @@ func (a *app) clusterImport(format string, paths []string, flags *importFlags) e
 
 // options makes options of flags.
 func (f *importFlags) options() (o migrate.Options, err error) {
-	o = migrate.Options{Name: f.name, Arch: f.arch}
+	o = migrate.Options{Name: f.name, Arch: f.arch, Only: f.only}
 	if !slices.Contains([]string{"amd64", "arm64", "ppc64le"}, f.arch) {
 		return o, &usageError{
 			fmt.Errorf("cluster import: unknown architecture %q", f.arch), "--arch amd64, --arch arm64, --arch ppc64le",
@@ -164,15 +172,33 @@ func (f *importFlags) options() (o migrate.Options, err error) {
 	return o, nil
 }
 
-// readInputs reads the files. The error names all that cannot be read.
-func readInputs(paths []string) (files []migrate.File, err error) {
+// maxInputs is the number of files below a directory above which it is not one that a person has made for this.
+const maxInputs = 20_000
+
+// readInputs reads the files, and those below directories that are wanted. The error names all that cannot be read.
+func readInputs(paths []string, wants func(path string) bool) (files []migrate.File, err error) {
 	var problems []error
-	for _, path := range paths {
-		data, err := readInput(path)
-		if err != nil {
-			problems = append(problems, err)
-		}
-		files = append(files, migrate.File{Name: path, Data: data})
+	for _, root := range paths {
+		walk := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				problems = append(problems, err)
+				return nil
+			case e.IsDir() && path != root && strings.HasPrefix(e.Name(), "."):
+				return filepath.SkipDir
+			case e.IsDir(), path != root && (!e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") || !wants(path)):
+				return nil
+			case len(files) == maxInputs:
+				return fmt.Errorf("read %s: more than %d files: give those of the cluster", root, maxInputs)
+			}
+			data, err := readInput(path)
+			if err != nil {
+				problems = append(problems, err)
+			}
+			files = append(files, migrate.File{Name: path, Data: data})
+			return nil
+		})
+		problems = append(problems, walk)
 	}
 	return files, errors.Join(problems...)
 }

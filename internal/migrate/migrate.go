@@ -12,9 +12,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"dim/internal/cluster/nodeset"
 	"dim/internal/migrate/describe"
 )
 
@@ -38,6 +41,10 @@ type Format struct {
 // Formats returns the formats, by name.
 func Formats() []Format {
 	return []Format{
+		{
+			"ansible", "an inventory (INI or YAML), host_vars and group_vars, /etc/hosts", (*reader).ansible,
+			(*reader).ansibleDone,
+		},
 		{"hosts+ethers", "/etc/hosts and /etc/ethers", (*reader).hostsOrEthers, (*reader).hostsDone},
 		{"isc-dhcp", "dhcpd.conf of ISC dhcpd", (*reader).dhcpd, (*reader).dhcpdDone},
 		{"openhpc", "input.local or recipe.sh of OpenHPC", (*reader).openhpc, (*reader).openhpcDone},
@@ -50,6 +57,24 @@ func Formats() []Format {
 	}
 }
 
+// Wants reports whether a file that was found in a directory may be one of the format.
+func (f *Format) Wants(path string) bool {
+	base := filepath.Base(path)
+	switch ext := filepath.Ext(base); f.Name {
+	case "xcat":
+		return ext == ".csv" || ext == ".stanza" || base == "hosts" || base == "ethers"
+	case "ansible":
+		other := []string{"roles", "playbooks", "tasks", "handlers", "templates", "files", "library", "collections"}
+		for part := range strings.SplitSeq(filepath.ToSlash(filepath.Dir(path)), "/") {
+			if slices.Contains(other, part) {
+				return false
+			}
+		}
+		return slices.Contains([]string{"", ".yml", ".yaml", ".json", ".ini"}, ext)
+	}
+	return true
+}
+
 // Options is what the files do not say.
 type Options struct {
 	Name      string // of the cluster
@@ -57,6 +82,7 @@ type Options struct {
 	Server    describe.Server
 	Networks  []describe.Network
 	Inventory string // name of a file for hardware addresses that follow no rule; "": none
+	Only      string // a set of the nodes to carry over, such as "@rack1"; "": all
 }
 
 // Describe makes a description of files in one format. The error has every file that cannot be read as the format. If
@@ -64,7 +90,7 @@ type Options struct {
 func (f *Format) Describe(files []File, o Options) (*describe.Result, error) {
 	r := &reader{
 		site:  &describe.Site{Name: o.Name, Arch: o.Arch, Server: o.Server, Networks: o.Networks},
-		xcats: newXCATState(), warewulf3s: newWarewulf3State(),
+		xcats: newXCATState(), warewulf3s: newWarewulf3State(), ansibles: newAnsibleState(),
 		openhpcs: openhpcState{map[string]openhpcValue{}},
 	}
 	var problems []error
@@ -82,7 +108,39 @@ func (f *Format) Describe(files []File, o Options) (*describe.Result, error) {
 		return &describe.Result{}, err
 	}
 	f.done(r)
+	if err := r.keepOnly(o.Only); err != nil {
+		return &describe.Result{Notes: r.site.Notes}, err
+	}
 	return describe.Describe(r.site, o.Inventory)
+}
+
+// keepOnly leaves out nodes that are not in a set.
+func (r *reader) keepOnly(set string) error {
+	if set == "" {
+		return nil
+	}
+	groups := map[string][]string{}
+	for _, n := range r.site.Nodes {
+		groups["*"] = append(groups["*"], n.Name)
+		for _, g := range n.Groups {
+			groups[g] = append(groups[g], n.Name)
+		}
+	}
+	names, err := nodeset.Expand(set, nodeset.Options{Group: func(name string) ([]string, error) {
+		if groups[name] == nil {
+			return nil, fmt.Errorf("the input has no group %q", name)
+		}
+		return groups[name], nil
+	}})
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{}
+	for _, name := range names {
+		wanted[name] = true
+	}
+	r.site.Nodes = slices.DeleteFunc(r.site.Nodes, func(n describe.Node) bool { return !wanted[n.Name] })
+	return nil
 }
 
 // reader reads the files of one format.
@@ -95,6 +153,7 @@ type reader struct {
 	warewulfs warewulfState
 	xcats     *xcatState
 
+	ansibles   *ansibleState
 	warewulf3s *warewulf3State
 	openhpcs   openhpcState
 }

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,14 +26,19 @@ func formatNamed(t testing.TB, name string) *Format {
 	return nil
 }
 
-// imported describes the files of a directory of testdata, named DIR/FILE in notes.
+// imported describes the files below a directory of testdata.
 func imported(t testing.TB, format, dir string) *describe.Result {
 	t.Helper()
 	var files []File
-	for _, e := range testkit.Value(os.ReadDir(filepath.Join("testdata", dir)))(t) {
-		data := testkit.Value(os.ReadFile(filepath.Join("testdata", dir, e.Name())))(t)
-		files = append(files, File{e.Name(), data})
-	}
+	root := os.DirFS(filepath.Join("testdata", dir))
+	testkit.Must(t, fs.WalkDir(root, ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(root, path)
+		files = append(files, File{path, data})
+		return err
+	}))
 	return testkit.Value(formatNamed(t, format).Describe(files, Options{Name: "c", Inventory: "macs.csv"}))(t)
 }
 

@@ -24,11 +24,8 @@ type openhpcValue struct {
 	at   describe.Place
 }
 
-// maxVariable is the length in bytes up to which a value is read, and maxComputes the number of nodes.
-const (
-	maxVariable = 4096
-	maxComputes = 100_000
-)
+// maxVariable is the length in bytes up to which a value is read.
+const maxVariable = 4096
 
 var (
 	assignment = regexp.MustCompile(`^(?:export\s+|local\s+|declare\s+(?:-\w+\s+)*)?([A-Za-z_]\w*)(?:\[(\d{1,6})\])?=`)
@@ -110,26 +107,32 @@ func (r *reader) openhpcDone() {
 	}
 	text, at := r.openhpcGet("num_computes")
 	count, _ := strconv.Atoi(text)
-	for i := 0; i < maxComputes; i++ {
+	elements := r.openhpcElements()
+	for _, i := range elements {
 		element := func(array string) (string, describe.Place) {
 			return r.openhpcGet(array + "[" + strconv.Itoa(i) + "]")
 		}
 		name, place := element("c_name")
-		address, addressPlace := element("c_ip")
-		if name == "" && address == "" {
-			if count > i {
-				r.site.Note(at, "num_computes is %d, but only %d nodes have a name or an address", count, i)
-			}
-			break
-		}
-		if name == "" {
+		if _, addressPlace := element("c_ip"); name == "" {
 			name, place = prefix+strconv.Itoa(i+1), addressPlace
-		}
-		if text != "" && i == count {
-			r.site.Note(place, "the node %s and what follows are more than num_computes, which is %d", name, count)
 		}
 		r.openhpcNode(describe.Node{Name: name, Place: place}, element)
 	}
+	if text != "" && count != len(elements) {
+		r.site.Note(at, "num_computes is %d, but %d nodes have a name or an address", count, len(elements))
+	}
+}
+
+// openhpcElements returns the numbers of the nodes that have a name or an address.
+func (r *reader) openhpcElements() (list []int) {
+	for name := range r.openhpcs.variables {
+		array, index, found := strings.Cut(strings.TrimSuffix(name, "]"), "[")
+		if found && (array == "c_name" || array == "c_ip") {
+			list = append(list, wholeNumber(index))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // openhpcSite takes what is not about one node.

@@ -189,10 +189,14 @@ func (b *box) hardwareAddress(terms []term, card int) string {
 			return ""
 		}
 	}
-	return b.octets(terms, notation{6, ":", ":02x"}, func(m *member) (v int64) {
+	value := func(m *member) (v int64) {
 		for _, octet := range m.Cards[card].MAC {
 			v = v<<8 | int64(octet)
 		}
 		return v
-	})
+	}
+	if m := b.members; len(m) == 2 && value(m[1])-value(m[0]) != 1 {
+		return "" // any two are on a line
+	}
+	return b.octets(terms, notation{6, ":", ":02x"}, value)
 }

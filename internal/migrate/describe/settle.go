@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"dim/internal/cluster/nodeset"
 )
 
 // settle removes from a site what a description cannot express, with a note for each.
@@ -65,7 +67,22 @@ func (s *settle) run() error {
 		return fmt.Errorf("the input has no node that can be carried over")
 	}
 	s.server()
+	s.unknownMACs()
 	return nil
+}
+
+// unknownMACs notes the nodes whose boot card has no hardware address.
+func (s *settle) unknownMACs() {
+	var names []string
+	for _, n := range s.Nodes {
+		if len(n.Cards[0].MAC) == 0 {
+			names = append(names, n.Name)
+		}
+	}
+	if len(names) > 0 {
+		s.Note(Place{}, "no hardware address is in the input for %s: add them to an <inventory>, or see dim node learn",
+			nodeset.Fold(names))
+	}
 }
 
 // word makes a name for an image, a group or a network of any text.
