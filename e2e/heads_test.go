@@ -185,8 +185,26 @@ func (h *heads) replace(head, by string) {
 		return err == nil
 	})
 	h.joinBy(by, head, "head")
+	h.interrupt(head, by)
 	h.start(head)
 	h.together()
+}
+
+// interrupt kills a head that is to take part in the shared state, and the one by which it joined, at any moments until
+// it has its vote and after that.
+func (h *heads) interrupt(head, by string) {
+	h.t.Helper()
+	for range 5 {
+		h.start(head)
+		pause(h.t.Context(), rand.N(1500*time.Millisecond))
+		if rand.IntN(2) == 0 {
+			h.servers[by].Kill()
+			h.servers[head].Kill()
+			h.start(by)
+			continue
+		}
+		h.servers[head].Kill()
+	}
 }
 
 // Three heads lose their leader in the middle of a rollout, cables and a machine, while they are changed: nothing that

@@ -302,6 +302,9 @@ func TestMain(m *testing.M) {
 	if os.Args[0] == readerName {
 		os.Exit(confine.Main(context.Background(), os.Stdin, os.Stdout, Tasks()))
 	}
+	if os.Getenv(joinerName) != "" {
+		os.Exit(joinAsChild(os.Args[1:]))
+	}
 	lastPort.Store(rand.Uint32N(portCount))
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)

@@ -36,7 +36,8 @@ const (
 )
 
 // Run makes the machine a server of the cluster, and returns who it is then. The key is made here and never leaves the
-// machine. An interrupted Run can be repeated, with a new token if the one before was used up. The caller keeps other
+// machine. An interrupted Run can be repeated, with a new token if the one before was used up. It does
+// nothing on a machine that has joined with this token. The caller keeps other
 // processes from the data directory. The error is one of pki.BeginJoin or a control.Error.
 func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err error) {
 	t, err := parseToken(j.Token)
@@ -46,6 +47,10 @@ func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err e
 	address, err := j.address()
 	if err != nil {
 		return who, "", err
+	}
+	used := digestOf(t.secret[:])
+	if c, err := pki.Open(j.Data); err == nil && c.JoinedWith(used) { // Open completes a join
+		return c.Identity(), "", nil
 	}
 	local, err := pki.BeginJoin(j.Data, j.Existing)
 	if err != nil {
@@ -65,7 +70,7 @@ func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err e
 	if err != nil {
 		return who, "", fmt.Errorf("join %s: %w", j.URL, err)
 	}
-	complete := pki.Answer{Root: answer.Root, Chain: []byte(answer.Chain)}
+	complete := pki.Answer{Root: answer.Root, Chain: []byte(answer.Chain), Token: used}
 	if answer.Head {
 		if complete.Authority, err = j.authority(ctx, t, local, complete.Chain, address); err != nil {
 			return who, "", fmt.Errorf("join: %w", err)

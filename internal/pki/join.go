@@ -23,8 +23,15 @@ const (
 	joiningDir = "joining"
 	rootFile   = "root.pem"
 	shareFile  = "authorities.json" // of a head
+	tokenFile  = "token"
 	readyFile  = "ready"
 )
+
+// JoinedWith reports whether this server has joined with a token, which is named by what Answer.Token was.
+func (c *Credentials) JoinedWith(token string) bool {
+	used, err := os.ReadFile(filepath.Join(c.dir, tokenFile))
+	return err == nil && string(used) == token+"\n"
+}
 
 // Joining is a server that is about to join a cluster.
 type Joining struct {
@@ -81,6 +88,7 @@ type Answer struct {
 	Root      []byte // the certificate of the root, in DER
 	Chain     []byte // the chain of certificates for the server's key, in PEM
 	Authority []byte // what ShareAuthority has returned there, for a head; nil: the server is to be none
+	Token     string // a name of the token with which the server joins, not its secret
 }
 
 // Complete stores what a head has answered. prepare is called with who the server is then, before anything is replaced.
@@ -123,7 +131,7 @@ func (j *Joining) keep(root []byte, a Answer) error {
 	for _, f := range []struct {
 		name string
 		text []byte
-	}{{rootFile, root}, {certFile, a.Chain}, {readyFile, []byte("1\n")}} {
+	}{{rootFile, root}, {certFile, a.Chain}, {tokenFile, []byte(a.Token + "\n")}, {readyFile, []byte("1\n")}} {
 		if err := durable.WriteFile(filepath.Join(dir, f.name), f.text, 0o600); err != nil {
 			return err
 		}
@@ -133,7 +141,10 @@ func (j *Joining) keep(root []byte, a Answer) error {
 
 // completeJoin puts the files of a complete join in their places. It does nothing if there is none.
 func completeJoin(data string) error {
-	dir := filepath.Join(data, joiningDir)
+	dir, done := filepath.Join(data, joiningDir), filepath.Join(data, ".tmp-joined")
+	if err := os.RemoveAll(done); err != nil {
+		return err
+	}
 	if _, err := os.Stat(filepath.Join(dir, readyFile)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return nil
@@ -150,8 +161,12 @@ func completeJoin(data string) error {
 	}
 	for _, move := range [][2]string{
 		{rootFile, "ca/" + certFile}, {keyFile, "identity/" + keyFile}, {certFile, "identity/" + certFile},
+		{tokenFile, "identity/" + tokenFile},
 	} {
 		text, err := os.ReadFile(filepath.Join(dir, move[0]))
+		if move[0] == tokenFile && errors.Is(err, fs.ErrNotExist) {
+			continue // an earlier program began the join
+		}
 		if err != nil {
 			return err
 		}
@@ -169,13 +184,18 @@ func completeJoin(data string) error {
 	if err := writeFormat(data); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, readyFile)); err != nil {
+	for _, part := range []string{".", "ca", "ca/servers", "ca/nodes", "identity"} {
+		if err := durable.RemoveTemps(filepath.Join(data, part)); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(dir, done); err != nil {
 		return err
 	}
-	if err := durable.SyncDir(dir); err != nil {
+	if err := durable.SyncDir(data); err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return os.RemoveAll(done)
 }
 
 // setStateAside renames the directory of the embedded etcd, if it has one: with a new identity a head takes part in the

@@ -100,23 +100,35 @@ func writeFormat(data string) error {
 	return durable.WriteFile(filepath.Join(data, "format"), []byte(strconv.Itoa(format)+"\n"), 0o600)
 }
 
-// makeDirs makes data and its directories, for the superuser alone.
-func makeDirs(data string) error {
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return err
+// checkEmpty returns an error if data has files that no data directory in the making has. A join that was interrupted
+// may have left any.
+func checkEmpty(data string) error {
+	if _, err := os.Stat(filepath.Join(data, joiningDir)); err == nil {
+		return nil
 	}
-	ours := map[string]bool{"lost+found": true, "lock": true, joiningDir: true}
+	ours := map[string]bool{"lost+found": true, "lock": true}
 	for _, part := range parts() {
 		ours[part] = true
 	}
 	there, err := os.ReadDir(data)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for _, e := range there {
 		if !ours[e.Name()] && !strings.HasPrefix(e.Name(), ".tmp-") {
 			return fmt.Errorf("%w: it contains %s", errNotEmpty, e.Name())
 		}
+	}
+	return nil
+}
+
+// makeDirs makes data and its directories, for the superuser alone.
+func makeDirs(data string) error {
+	if err := checkEmpty(data); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
 	}
 	if err := os.Chmod(data, 0o700); err != nil {
 		return err
