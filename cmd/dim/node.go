@@ -139,7 +139,7 @@ func printNodeDetails(w io.Writer, d *control.NodeDetails, now time.Time) {
 	row(w, "kernel arguments", d.Append)
 	printPush(w, d.Push, now)
 	for _, i := range d.Interfaces {
-		row(w, "interface", fmt.Sprintf("%s on %s, %s, %s", i.Name, i.Network, i.Address, i.MAC))
+		row(w, "interface", interfaceText(&i))
 	}
 	if r := d.Refused; r != nil {
 		row(w, "not answered", fmt.Sprintf("%s  %s (%s)", clock(r.Last), safe(r.Text), plural(r.Count, "time")))
@@ -188,4 +188,27 @@ func printMachines(w io.Writer, machines []control.Machine, now time.Time) {
 	for _, m := range machines {
 		row(w, m.MAC, ago(m.Last, now), m.Count, m.Network, safe(m.Port), m.UUID, safe(m.Asked))
 	}
+}
+
+// interfaceText describes an interface of a node: "eth0 on boot, 10.77.0.11, 52:54:00:4d:00:01".
+func interfaceText(i *control.Interface) string {
+	facts := []string{i.Name}
+	if i.Network != "" {
+		facts[0] += " on " + i.Network
+	}
+	switch below := strings.Join(i.Below, ", "); {
+	case i.VLAN != 0:
+		facts = append(facts, fmt.Sprintf("VLAN %d of %s", i.VLAN, below))
+	case i.Bond != "":
+		facts = append(facts, fmt.Sprintf("bond (%s) of %s", i.Bond, below))
+	}
+	for _, fact := range []string{i.Address, i.Address6, i.MAC} {
+		if fact != "" {
+			facts = append(facts, fact)
+		}
+	}
+	if i.MTU != 0 {
+		facts = append(facts, fmt.Sprintf("MTU %d", i.MTU))
+	}
+	return strings.Join(facts, ", ")
 }

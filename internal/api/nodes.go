@@ -271,6 +271,26 @@ func refusedNow(s *liveness.State, now time.Time) bool {
 	return len(s.Events) == 0 || s.Events[len(s.Events)-1].Last.Before(r.Last)
 }
 
+// interfaceOf returns what the API shows of a card.
+func interfaceOf(card *cluster.Interface) control.Interface {
+	out := control.Interface{
+		Name: card.Name, MAC: card.MAC.String(), MTU: card.MTU, VLAN: card.VLAN, Bond: card.Bond,
+	}
+	if card.Network != nil {
+		out.Network = card.Network.Name
+	}
+	if card.Address.IsValid() {
+		out.Address = card.Address.String()
+	}
+	if card.Address6.IsValid() {
+		out.Address6 = card.Address6.String()
+	}
+	for _, below := range card.On {
+		out.Below = append(out.Below, below.Name)
+	}
+	return out
+}
+
 // details returns what the API shows of one node besides.
 func (api *API) details(n *cluster.Node) *control.NodeDetails {
 	out := &control.NodeDetails{
@@ -285,9 +305,7 @@ func (api *API) details(n *cluster.Node) *control.NodeDetails {
 		out.Groups = append(out.Groups, g.Name)
 	}
 	for _, card := range n.Interfaces {
-		out.Interfaces = append(out.Interfaces, control.Interface{
-			Name: card.Name, Network: card.Network.Name, Address: card.Address.String(), MAC: card.MAC.String(),
-		})
+		out.Interfaces = append(out.Interfaces, interfaceOf(card))
 	}
 	if served, ok := api.Serving.Node(n.Name); ok {
 		for _, p := range served.NodeFiles {

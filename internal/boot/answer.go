@@ -77,11 +77,11 @@ func (p *Policy) DHCP(c Client) (Answer, error) {
 		Address:  t.card.Address,
 		Subnet:   network.Subnet,
 		Server:   t.addr,
-		Router:   network.Gateway,
-		DNS:      slices.Clone(network.DNS),
+		Router:   t.card.Gateway,
+		DNS:      ipv4(t.Node.DNS),
 		HostName: string(t.Node.Name),
 		Domain:   p.Cluster().Domain,
-		MTU:      network.MTU,
+		MTU:      t.card.MTU,
 		Proxy:    network.Proxy,
 	}}
 	switch {
@@ -96,6 +96,16 @@ func (p *Policy) DHCP(c Client) (Answer, error) {
 		a.Event = otherCard(c, &t)
 	}
 	return a, nil
+}
+
+// ipv4 returns the IPv4 addresses of a list: DHCP has no others.
+func ipv4(list []netip.Addr) (own []netip.Addr) {
+	for _, a := range list {
+		if a.Is4() {
+			own = append(own, a)
+		}
+	}
+	return own
 }
 
 // otherCard returns the step of a boot that a client is in that asks by a card from which its node does not boot. iPXE
@@ -115,6 +125,9 @@ func (p *Policy) requester(c Client) (Target, error) {
 	n, card, ok := p.Cluster().NodeByMAC(c.MAC)
 	if !ok {
 		return Target{}, ErrUnknown
+	}
+	if !card.Address.IsValid() {
+		return Target{}, fmt.Errorf("%s's card %s has no address in the description", n.Name, card.Name)
 	}
 	if err := p.checkRelay(c); err != nil {
 		return Target{}, fmt.Errorf("%s asks by %w", n.Name, err)

@@ -30,6 +30,12 @@ func (t *Target) words() []string {
 	if t.card.Name != "" {
 		w = append(w, "dim.if="+t.card.Name)
 	}
+	if t.card.Address6.IsValid() {
+		w = append(w, fmt.Sprintf("dim.ip6=%v/%d", t.card.Address6, t.card.Network.Subnet6.Bits()))
+	}
+	if t.card.Gateway6.IsValid() {
+		w = append(w, "dim.gw6="+t.card.Gateway6.String())
+	}
 	if t.Node.Image.Push {
 		w = append(w, "dim.push")
 	}

@@ -159,7 +159,7 @@ func (b *builder) inventoryRow(f *file, r *inventory.Row) {
 		return
 	}
 	if c.MAC = b.mac(at(r.MAC), r.MAC.Text, claim{node: n, at: at(r.MAC)}); c.MAC != nil {
-		b.cluster.index.macs[string(c.MAC)] = nodeInterface{n, c}
+		b.cluster.index.macs[hardwareKey(c.MAC)] = nodeInterface{n, c}
 	}
 }
 
@@ -186,6 +186,7 @@ func (b *builder) checkNodes() {
 			b.add(at, "node %s has no server with the role \"image\"", n.Name)
 		}
 		b.checkReachable(at, n)
+		b.checkHardware(at, n)
 		b.warnOfCards(at, n)
 		if _, ok := b.cluster.index.groups[string(n.Name)]; ok {
 			b.warnings.add(at, "node %s and a group have the same name", n.Name).
@@ -197,36 +198,10 @@ func (b *builder) checkNodes() {
 	}
 }
 
-// warnOfCards warns of cards that will not work as they are probably meant.
-func (b *builder) warnOfCards(at location, n *Node) {
-	known := false
-	on := map[*Network]*Interface{}
-	for _, card := range n.Interfaces {
-		known = known || card.MAC != nil
-		if parent, _, ok := strings.Cut(card.Name, "."); ok && n.Interface(parent) != nil &&
-			n.Interface(parent).Network == card.Network {
-			b.warnings.add(at, "node %s: interface %s has the name of a VLAN of %s, and is on its network",
-				n.Name, card.Name, parent).withHint("a VLAN is a <network> of its own")
-			continue
-		}
-		if other := on[card.Network]; other != nil && card.Network != nil {
-			b.warnings.add(at, "node %s: interfaces %s and %s are on one network, %q",
-				n.Name, other.Name, card.Name, card.Network.Name).
-				withHint("the kernel may answer for both through either; give one of them another network")
-			continue
-		}
-		on[card.Network] = card
-	}
-	if !known {
-		b.warnings.add(at, "node %s has no MAC: nothing is answered when it boots", n.Name).
-			withHint("write mac=\"…\" of <interface>, or an <inventory>; or dim node learn, when the machine has asked")
-	}
-}
-
 // checkReachable reports servers that the node cannot reach while it boots: they are on other networks, and there is no
 // router.
 func (b *builder) checkReachable(at location, n *Node) {
-	if len(n.Interfaces) == 0 || n.Boot().Network == nil || n.Boot().Network.Gateway.IsValid() {
+	if len(n.Interfaces) == 0 || n.Boot().Network == nil || n.Boot().Gateway.IsValid() {
 		return
 	}
 	boot := n.Boot().Network

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"dim/internal/cluster/inventory"
 )
@@ -26,19 +25,13 @@ func (b *builder) network(it *item) {
 	if v, ok := it.get("gateway"); ok {
 		n.Gateway, _ = b.addressIn(v.at, v.text, n, "gateway")
 	}
-	if v, ok := it.get("dns"); ok {
-		for _, text := range strings.Fields(v.text) {
-			if a, ok := b.addressIn(v.at, text, nil, "dns"); ok {
-				n.DNS = append(n.DNS, a)
-			}
-		}
+	if v, ok := it.get("subnet6"); ok {
+		n.Subnet6 = b.subnet6(v, n.Name)
 	}
-	if v, ok := it.get("mtu"); ok {
-		n.MTU, _ = strconv.Atoi(v.text)
-		if n.MTU < 576 || n.MTU > 65535 {
-			b.add(v.at, "mtu=%q: must be 576 to 65535", v.text)
-		}
+	if v, ok := it.get("gateway6"); ok {
+		n.Gateway6, _ = b.address6In(v.at, v.text, n, "gateway6")
 	}
+	n.DNS, n.MTU = b.dns(it), b.mtu(it)
 	v, _ := it.get("dhcp")
 	n.Proxy = v.text == "proxy"
 	v, _ = it.get("admin")
@@ -55,13 +48,28 @@ func (b *builder) subnet(v value, name string) netip.Prefix {
 		b.add(v.at, "subnet=%q: must be an IPv4 subnet such as 10.77.0.0/24", v.text)
 		return netip.Prefix{}
 	}
+	return b.ownSubnet(v, name, p, func(n *Network) netip.Prefix { return n.Subnet })
+}
+
+// subnet6 parses the IPv6 subnet of the network with that name.
+func (b *builder) subnet6(v value, name string) netip.Prefix {
+	p, err := netip.ParsePrefix(v.text)
+	if err != nil || p.Bits() == 0 || !p.Addr().Is6() || p.Addr().Is4In6() {
+		b.add(v.at, "subnet6=%q: must be an IPv6 subnet such as 2001:db8:0:77::/64", v.text)
+		return netip.Prefix{}
+	}
+	return b.ownSubnet(v, name, p, func(n *Network) netip.Prefix { return n.Subnet6 })
+}
+
+// ownSubnet checks that a subnet is well-formed and does not overlap those of other networks.
+func (b *builder) ownSubnet(v value, name string, p netip.Prefix, of func(*Network) netip.Prefix) netip.Prefix {
 	if p.Masked() != p {
-		b.add(v.at, "subnet=%q has bits set beyond its prefix", v.text).withHint("did you mean %q?", p.Masked())
+		b.add(v.at, "%s=%q has bits set beyond its prefix", v.name, v.text).withHint("did you mean %q?", p.Masked())
 		return p.Masked()
 	}
 	for _, other := range b.cluster.Networks {
-		if other.Subnet.IsValid() && other.Subnet.Overlaps(p) {
-			b.add(v.at, "network %q (%v) overlaps network %q (%v)", name, p, other.Name, other.Subnet)
+		if has := of(other); has.IsValid() && has.Overlaps(p) {
+			b.add(v.at, "network %q (%v) overlaps network %q (%v)", name, p, other.Name, has)
 		}
 	}
 	return p
@@ -72,7 +80,10 @@ func (b *builder) subnet(v value, name string) netip.Prefix {
 func (b *builder) addressIn(at location, text string, n *Network, subject string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || !a.Is4() {
-		b.add(at, "%s: %q is not an IPv4 address", subject, shorten(text))
+		finding := b.add(at, "%s: %q is not an IPv4 address", subject, shorten(text))
+		if err == nil {
+			finding.withHint("nodes boot by IPv4; an IPv6 address is in addition: address6")
+		}
 		return netip.Addr{}, false
 	}
 	if n == nil || !n.Subnet.IsValid() {
@@ -91,6 +102,25 @@ func (b *builder) addressIn(at location, text string, n *Network, subject string
 	return netip.Addr{}, false
 }
 
+// address6In is addressIn for IPv6.
+func (b *builder) address6In(at location, text string, n *Network, subject string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(text)
+	switch {
+	case err != nil || !a.Is6() || a.Is4In6() || a.Zone() != "":
+		b.add(at, "%s: %q is not an IPv6 address", subject, shorten(text))
+	case !n.Subnet6.IsValid():
+		b.add(at, "%s: network %q has no IPv6 addresses", subject, n.Name).
+			withHint("write subnet6=\"…/64\" of <network name=%q>", n.Name)
+	case !n.Subnet6.Contains(a):
+		b.add(at, "%s: address %v is outside network %q (%v)", subject, a, n.Name, n.Subnet6)
+	case n.Subnet6.Bits() < 127 && a == n.Subnet6.Addr():
+		b.add(at, "%s: address %v is that of all routers of network %q (%v)", subject, a, n.Name, n.Subnet6)
+	default:
+		return a, true
+	}
+	return netip.Addr{}, false
+}
+
 // broadcast returns the last address of an IPv4 subnet.
 func broadcast(p netip.Prefix) netip.Addr {
 	a := p.Addr().As4()
@@ -103,20 +133,23 @@ func broadcast(p netip.Prefix) netip.Addr {
 // mac parses a hardware address and records that c uses it.
 func (b *builder) mac(at location, text string, c claim) net.HardwareAddr {
 	mac, ok := inventory.ParseMAC(text)
+	if long, err := net.ParseMAC(text); err == nil && !ok { // of InfiniBand: 20 bytes, or the eight of a GUID
+		mac, ok = long, true
+	}
 	switch {
 	case !ok:
 		b.add(at, "%v: %q is not a hardware address", c, shorten(text)).
 			withHint("%s", macHint(text))
 		return nil
-	case mac[0]&1 != 0 || slices.Max(mac) == 0:
+	case len(mac) == 6 && mac[0]&1 != 0 || slices.Max(mac) == 0:
 		b.add(at, "%v: hardware address %v is a multicast address or zero", c, mac)
 		return nil
 	}
-	if other, taken := b.macs[string(mac)]; taken {
+	if other, taken := b.macs[hardwareKey(mac)]; taken {
 		b.add(at, "%v: hardware address %v is already used by %v at %v", c, mac, other, other.at)
 		return nil
 	}
-	b.macs[string(mac)] = c
+	b.macs[hardwareKey(mac)] = c
 	return mac
 }
 
@@ -127,7 +160,7 @@ func macHint(text string) string {
 			return "write " + mac.String() + ": 01 is the type of the card, as in names of pxelinux files"
 		}
 	}
-	return "write six bytes, such as 52:54:00:4d:00:01"
+	return "write six bytes, such as 52:54:00:4d:00:01, or eight or 20 of InfiniBand"
 }
 
 // taxonomy makes the levels.

@@ -2,41 +2,11 @@ package cluster
 
 import (
 	"iter"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 )
-
-// cardPattern is an <interface> whose attributes are parsed. It is expanded for each node or server.
-type cardPattern struct {
-	item                   *item
-	name                   string
-	network                *Network
-	address, mac           pattern // nil: absent, or reported as malformed
-	addressValue, macValue value
-}
-
-// cardPatterns parses the <interface> elements of an item.
-func (b *builder) cardPatterns(it *item, variables []string) []*cardPattern {
-	var cards []*cardPattern
-	for _, ci := range it.all("interface") {
-		cp := &cardPattern{item: ci, network: b.networkOf(ci)}
-		name, _ := ci.get("name")
-		cp.name = name.text
-		if cp.name != "" && slices.ContainsFunc(cards, func(other *cardPattern) bool { return other.name == cp.name }) {
-			b.add(name.at, "a second interface %q", cp.name)
-		}
-		var ok bool
-		if cp.addressValue, ok = ci.get("address"); ok {
-			cp.address, _ = b.compile(cp.addressValue, variables)
-		}
-		if cp.macValue, ok = ci.get("mac"); ok {
-			cp.mac, _ = b.compile(cp.macValue, variables)
-		}
-		cards = append(cards, cp)
-	}
-	return cards
-}
 
 // nodeBuilder makes the nodes of one <nodes> or <node>.
 type nodeBuilder struct {
@@ -51,12 +21,13 @@ type nodeBuilder struct {
 	serverPatterns []pattern // of the names of the servers
 	serverOffsets  []int     // of each of them in serversValue
 	cards          []*cardPattern
+	dns            []netip.Addr
 	values         []int64 // of the variables: the levels, index and i
 }
 
 // nodes makes the nodes of a <nodes> or <node>.
 func (b *builder) nodes(it *item) {
-	nb := &nodeBuilder{builder: b, item: it, image: b.imageOf(it), quota: b.quota(it, QuotaOfNode)}
+	nb := &nodeBuilder{builder: b, item: it, image: b.imageOf(it), quota: b.quota(it, QuotaOfNode), dns: b.dns(it)}
 	limit, ok := nb.choose()
 	if !ok {
 		b.nodesIncomplete = true
@@ -74,9 +45,7 @@ func (b *builder) nodes(it *item) {
 	}
 	nb.compileServers(variables)
 	nb.cards = b.cardPatterns(it, variables)
-	if len(nb.cards) > 0 && !nb.cards[0].item.has("address") {
-		b.add(nb.cards[0].item.at, "the first interface has no address: the node boots from it")
-	}
+	b.checkForms(nb.cards)
 	if !ok {
 		b.nodesIncomplete = true
 		return
@@ -259,7 +228,11 @@ func (nb *nodeBuilder) node() {
 	for _, cp := range nb.cards {
 		nb.nodeCard(n, cp)
 	}
-	n.quota = nb.quota
+	n.stack(nb.cards)
+	n.quota, n.DNS = nb.quota, nb.dns
+	if len(n.DNS) == 0 && len(n.Interfaces) > 0 && n.Boot().Network != nil {
+		n.DNS = n.Boot().Network.DNS
+	}
 	nb.origins[n] = nb.item
 	nb.cluster.Nodes = append(nb.cluster.Nodes, n)
 }
@@ -297,49 +270,4 @@ func (b *builder) serverNames() iter.Seq[string] {
 			}
 		}
 	}
-}
-
-// nodeCard adds an interface to n.
-func (nb *nodeBuilder) nodeCard(n *Node, cp *cardPattern) {
-	if nb.tooManyCards(cp) {
-		return
-	}
-	card := &Interface{Name: cp.name, Network: cp.network}
-	n.Interfaces = append(n.Interfaces, card)
-	if cp.mac != nil {
-		if text, ok := nb.expand(cp.mac, cp.macValue, nb.values); ok {
-			card.MAC = nb.mac(cp.macValue.at, text, claim{node: n, at: cp.macValue.at})
-		}
-	}
-	if cp.address == nil {
-		return
-	}
-	text, ok := nb.expand(cp.address, cp.addressValue, nb.values)
-	if !ok {
-		return
-	}
-	c := claim{node: n, at: cp.addressValue.at}
-	a, ok := nb.addressIn(c.at, text, cp.network, "node "+string(n.Name))
-	if !ok {
-		return
-	}
-	card.Address = a
-	if other, taken := nb.addresses[a]; taken {
-		nb.add(c.at, "%v: address %v is already used by %v at %v", c, a, other, other.at)
-		return
-	}
-	if cp.network != nil && a == cp.network.Gateway {
-		nb.add(c.at, "%v: address %v is the gateway of network %q", c, a, cp.network.Name)
-	}
-	nb.addresses[a] = c
-}
-
-// tooManyCards counts an interface and reports whether there are too many.
-func (b *builder) tooManyCards(cp *cardPattern) bool {
-	if b.budget.cards == 0 {
-		b.add(cp.item.at, "too many network cards in all")
-		return true
-	}
-	b.budget.cards--
-	return false
 }

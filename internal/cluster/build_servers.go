@@ -113,18 +113,18 @@ func (b *builder) serverCard(s *Server, cp *cardPattern, values []int64) {
 	}
 	c := claim{server: s, at: cp.item.at}
 	card := &Interface{Name: cp.name, Network: cp.network}
-	if cp.address != nil {
-		if text, ok := b.expand(cp.address, cp.addressValue, values); ok {
-			card.Address, _ = b.addressIn(cp.addressValue.at, text, cp.network, c.String())
+	if p := cp.address.pattern; p != nil {
+		if text, ok := b.expand(p, cp.address.value, values); ok {
+			card.Address, _ = b.addressIn(cp.address.value.at, text, cp.network, c.String())
 		}
 	}
-	if cp.mac != nil {
-		if text, ok := b.expand(cp.mac, cp.macValue, values); ok {
-			card.MAC = b.mac(cp.macValue.at, text, claim{server: s, at: cp.macValue.at})
+	if p := cp.mac.pattern; p != nil {
+		if text, ok := b.expand(p, cp.mac.value, values); ok {
+			card.MAC = b.mac(cp.mac.value.at, text, claim{server: s, at: cp.mac.value.at})
 		}
 	}
 	if card.Address.IsValid() {
-		c.at = cp.addressValue.at
+		c.at = cp.address.value.at
 		if other, taken := b.addresses[card.Address]; taken && other.server == s {
 			b.add(c.at, "%v: two cards have address %v", c, card.Address)
 		}

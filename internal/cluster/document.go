@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"regexp"
 	"slices"
@@ -312,10 +313,27 @@ func (rd *reader) matches(a attribute, v value) bool {
 		return true
 	}
 	finding := rd.add(v.at, "%s=%q: must be %s", a.name, shorten(v.text), a.kind.want)
-	if strings.Contains(v.text, "$") && a.kind.expression() {
-		finding.withHint("numbers are expressions in braces, such as {node} or {i:02}")
+	if hint := formHint(a, v.text); hint != "" {
+		finding.withHint("%s", hint)
 	}
 	return false
+}
+
+// formHint says what to write in place of a value that does not have the form of its attribute; "" if that is not
+// known.
+func formHint(a attribute, text string) string {
+	host, domain, dotted := strings.Cut(text, ".")
+	switch {
+	case strings.Contains(text, "$") && a.kind.expression():
+		return "numbers are expressions in braces, such as {node} or {i:02}"
+	case a.kind.name == kindHost().name && dotted && validHost(host):
+		return fmt.Sprintf("without the domain: %s, and <cluster domain=%q>", host, domain)
+	case a.kind.name == kindCard().name && strings.Contains(text, ":"):
+		return "a second address of a card has no place here, but a VLAN on it has: vlan and on of <interface>"
+	case a.name == "subnet" && strings.Contains(text, ":"):
+		return "nodes boot by IPv4: write the IPv4 subnet here, and this one as subnet6"
+	}
+	return ""
 }
 
 // isSchemaReference reports whether the attribute name is one by which an editor finds the XSD: xmlns:xsi or

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ func foreignWords() map[string]string {
 		kernel  = `write <kernel version="…" append="…"> in <image>`
 		host    = "write <node> or <nodes>"
 	)
-	return map[string]string{
+	words := map[string]string{
 		"hwaddr": mac, "hwaddress": mac, "macaddr": mac, "macaddress": mac, "hardware": mac, "ethernet": mac,
 		"ip": address, "ipaddr": address, "ipaddress": address, "fixed-address": address, "ip4": address,
 		"netmask": subnet, "mask": subnet, "prefix": subnet, "cidr": subnet, "broadcast": subnet, "net": subnet,
@@ -38,11 +39,37 @@ func foreignWords() map[string]string {
 		"onboot":  "every interface with an address is configured; the first one boots",
 		"primary": "the first <interface> is the one that boots",
 		"default": "the first <interface> is the one that boots",
-		"vlan":    "a VLAN is a <network> of its own; the interface has the name of the card, such as eth0.902",
 		"bmc":     "power is not managed here; keep this address with your power tool",
 		"ipmi":    "power is not managed here; keep this address with your power tool",
 		"server":  `write servers="…" of <nodes> or <node>`, "nfsserver": `write servers="…" of <nodes> or <node>`,
 		"xcatmaster": `write servers="…" of <nodes> or <node>`,
+	}
+	maps.Copy(words, foreignCardWords())
+	return words
+}
+
+// foreignCardWords are those about network cards that are more than a name and an address.
+func foreignCardWords() map[string]string {
+	const (
+		vlan = `write vlan="902" and on="eth0" of <interface>`
+		bond = `write bond="active-backup" and on="eth1 eth2" of <interface>`
+		kind = `write type="infiniband", vlan="902" or bond="active-backup" of <interface>`
+		on   = `write on="eth0" of <interface>: the interfaces that a VLAN or a bond is on`
+		ipv6 = `write address6="…" of <interface>, and subnet6="…/64" of <network>`
+		nics = "write an <interface> for each card"
+		file = `write a <file path="…"> in <image>`
+	)
+	return map[string]string{
+		"vlanid": vlan, "vlantag": vlan, "tag": vlan, "bondmode": bond, "bonding": bond, "team": bond,
+		"nictypes": kind, "devtype": kind, "nicdevices": on, "parentdevice": on, "parent": on, "rawdevice": on,
+		"vlanrawdevice": on, "slaves": on, "bondslaves": on, "ports": on, "members": on,
+		"ip6": ipv6, "ip6addr": ipv6, "ipaddr6": ipv6, "ipv6": ipv6, "ipv6addr": ipv6,
+		"prefix6": ipv6, "ipv6prefix": ipv6,
+		"gw": `write gateway="…" of <interface> or <network>`, "nicips": nics, "nicnetworks": nics, "nics": nics,
+		"nichostnamesuffixes": "the name of a further card is that of the node, with - and the name of the <interface>",
+		"nicaliases":          "a second name has no place here: " + file + " for /etc/hosts",
+		"niccustomscripts":    file,
+		"bridge":              "a bridge has no place here: declare its card without an address, and " + file,
 	}
 }
 

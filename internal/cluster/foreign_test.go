@@ -26,14 +26,17 @@ func parseCards(interfaces string, edit ...string) (*Cluster, error) {
 
 func TestWordsOfOtherToolsGetAHint(t *testing.T) {
 	for in, want := range map[string]string{
-		`mtu="9000"`:          "(mtu belongs to <network>)",
-		`gateway="10.0.0.1"`:  "(gateway belongs to <network>)",
+		`subnet="10.0.0.0/8"`: "(subnet belongs to <network>)",
 		`netmask="255.0.0.0"`: `(the subnet and its length are in <network subnet=`,
 		`hwaddr="x"`:          `(write mac="…")`,
 		`ipaddr="10.0.0.1"`:   `(write address="…")`,
 		`adress="10.0.0.1"`:   `(did you mean "address"?)`,
 		`container="rocky"`:   `(write image="…" of <nodes>, <node> or <group>`,
 		`domain="x"`:          "(domain belongs to <cluster>)",
+		`ip6addr="x"`:         `(write address6="…" of <interface>, and subnet6="…/64" of <network>)`,
+		`slaves="eth1"`:       `(write on="eth0" of <interface>: the interfaces`,
+		`vlan_id="902"`:       `(write vlan="902" and on="eth0")`,
+		`nicaliases="x"`:      "(a second name has no place here",
 		`primary="true"`:      "(the first <interface> is the one that boots)",
 	} {
 		_, err := parseCards(strings.Replace(good, "/>", " "+in+"/>", 1))
@@ -78,7 +81,7 @@ func TestAFileThatIsNotXMLIsToldBySight(t *testing.T) {
 
 func TestWhatIsValidButNotMeantIsAWarning(t *testing.T) {
 	second := strings.NewReplacer("eth0", "eth1", "0.11", "0.12", "00:01", "00:02").Replace(good)
-	vlan := strings.Replace(second, "eth1", "eth0.902", 1)
+	named := strings.Replace(second, "eth1", "eth0.902", 1)
 	ib := strings.NewReplacer("boot", "ib", "10.77", "10.78")
 	noMAC := strings.Replace(good, ` mac="52:54:00:4d:00:01"`, "", 1)
 	for _, tt := range []struct {
@@ -87,9 +90,10 @@ func TestWhatIsValidButNotMeantIsAWarning(t *testing.T) {
 	}{
 		{"all is well", good, "", nil},
 		{"cards on two networks", good + ib.Replace(second), "", nil},
-		{"a VLAN on a network of its own", good + ib.Replace(vlan), "", nil},
+		{"a VLAN that is declared", good + ib.Replace(strings.Replace(named, "mac=\"52:54:00:4d:00:02\"",
+			`vlan="902" on="eth0"`, 1)), "", nil},
 		{"two cards on one network", good + second, `interfaces eth0 and eth1 are on one network, "boot"`, nil},
-		{"a VLAN on its parent's network", good + vlan, "interface eth0.902 has the name of a VLAN of eth0", nil},
+		{"a VLAN by its name only", good + named, "interface eth0.902 has the name of a VLAN of eth0", nil},
 		{"no MAC", noMAC, "node n01 has no MAC: nothing is answered when it boots", nil},
 		{"an empty inventory", good, "the inventory is empty",
 			[]string{`<group`, `<inventory file="macs.csv"/><group`}},

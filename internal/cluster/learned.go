@@ -29,21 +29,21 @@ func (b *builder) learn(data []byte) {
 	var facts []learned.Fact
 	for _, fact := range list {
 		if ni, ok := b.learnedCard(&fact); ok {
-			delete(b.macs, string(ni.card.MAC))
-			delete(b.cluster.index.macs, string(ni.card.MAC))
+			delete(b.macs, hardwareKey(ni.card.MAC))
+			delete(b.cluster.index.macs, hardwareKey(ni.card.MAC))
 			cards, facts = append(cards, ni), append(facts, fact)
 		}
 	}
 	for i, ni := range cards {
 		fact := facts[i]
-		if other, taken := b.macs[string(fact.MAC)]; taken {
+		if other, taken := b.macs[hardwareKey(fact.MAC)]; taken {
 			b.unlearn(&fact, "it is now the one of %v", other)
 			b.restate(ni)
 			continue
 		}
 		ni.card.MAC = fact.MAC
-		b.macs[string(fact.MAC)] = claim{node: ni.node, at: at}
-		b.cluster.index.macs[string(fact.MAC)] = ni
+		b.macs[hardwareKey(fact.MAC)] = claim{node: ni.node, at: at}
+		b.cluster.index.macs[hardwareKey(fact.MAC)] = ni
 		b.cluster.learned = append(b.cluster.learned, fact)
 	}
 }
@@ -52,7 +52,7 @@ func (b *builder) learn(data []byte) {
 func (b *builder) learnedCard(fact *learned.Fact) (ni nodeInterface, ok bool) {
 	n, ok := b.cluster.Node(NodeName(fact.Node))
 	if !ok {
-		if _, stated := b.macs[string(fact.MAC)]; stated { // the node has another name now
+		if _, stated := b.macs[hardwareKey(fact.MAC)]; stated { // the node has another name now
 			return ni, false
 		}
 		b.unlearn(fact, "the node is not in the description")
@@ -79,10 +79,10 @@ func (b *builder) unlearn(fact *learned.Fact, format string, args ...any) {
 
 // restate lets a card have the hardware address of the description, unless another card has learned it.
 func (b *builder) restate(ni nodeInterface) {
-	if _, taken := b.macs[string(ni.card.MAC)]; taken || ni.card.MAC == nil {
+	if _, taken := b.macs[hardwareKey(ni.card.MAC)]; taken || ni.card.MAC == nil {
 		ni.card.MAC = nil
 		return
 	}
-	b.macs[string(ni.card.MAC)] = claim{node: ni.node, at: b.origins[ni.node].at}
-	b.cluster.index.macs[string(ni.card.MAC)] = ni
+	b.macs[hardwareKey(ni.card.MAC)] = claim{node: ni.node, at: b.origins[ni.node].at}
+	b.cluster.index.macs[hardwareKey(ni.card.MAC)] = ni
 }

@@ -51,9 +51,10 @@ func (c *Cluster) Image(name ImageName) (*Image, bool) {
 	return im, ok
 }
 
-// NodeByMAC returns the node that has an interface with that hardware address, and the interface.
+// NodeByMAC returns the node that has an interface with that hardware address, and the interface. Of an InfiniBand
+// address only the GUID of the port counts.
 func (c *Cluster) NodeByMAC(mac net.HardwareAddr) (*Node, *Interface, bool) {
-	ni, ok := c.lookups().macs[string(mac)]
+	ni, ok := c.lookups().macs[hardwareKey(mac)]
 	return ni.node, ni.card, ok
 }
 
@@ -97,7 +98,7 @@ func newIndex(c *Cluster) *index {
 		}
 		for _, card := range n.Interfaces {
 			if card.MAC != nil {
-				setFirst(ix.macs, string(card.MAC), nodeInterface{n, card})
+				setFirst(ix.macs, hardwareKey(card.MAC), nodeInterface{n, card})
 			}
 			if card.Address.IsValid() {
 				setFirst(ix.addresses, card.Address, nodeInterface{n, card})

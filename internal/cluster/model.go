@@ -79,12 +79,14 @@ type Cluster struct {
 type Network struct {
 	Name     string
 	Subnet   netip.Prefix
-	Gateway  netip.Addr // zero: none
-	DNS      []netip.Addr
-	MTU      int  // 0: the default
-	Proxy    bool // another DHCP server gives nodes their addresses; servers of the cluster only add what they boot
-	Admin    bool // hosts on it may mount /images/NAME@V read-only
-	Insecure bool // NFS calls from ports of 1024 and above are accepted, too
+	Gateway  netip.Addr   // zero: none
+	Subnet6  netip.Prefix // zero: none
+	Gateway6 netip.Addr   // zero: none
+	DNS      []netip.Addr // of both families
+	MTU      int          // 0: the default
+	Proxy    bool         // another DHCP server gives nodes their addresses; our servers only add what they boot
+	Admin    bool         // hosts on it may mount /images/NAME@V read-only
+	Insecure bool         // NFS calls from ports of 1024 and above are accepted, too
 }
 
 // Level is one <level> of the taxonomy. The outermost level comes first.
@@ -121,12 +123,22 @@ type Ports struct {
 	Etcd uint16 // etcd-port, default 7118 (between heads, mutual TLS)
 }
 
-// Interface is one network card of a node or server.
+// Interface is one network card of a node or server, or of a node a VLAN or a bond. A server's has only Name, Network,
+// Address and MAC.
 type Interface struct {
-	Name    string // "eth0"; may be empty for servers
-	Network *Network
-	Address netip.Addr
-	MAC     net.HardwareAddr // nil: not known
+	Name     string   // "eth0"; may be empty for servers
+	Network  *Network // nil: it has no address, but others may be on it
+	Address  netip.Addr
+	Address6 netip.Addr       // in addition; zero: none
+	MAC      net.HardwareAddr // six bytes, of InfiniBand 20 or the port's GUID of eight; nil: not known
+	MTU      int              // its own or its network's; 0: the default
+	Gateway  netip.Addr       // its own, or of a boot card its network's; zero: none
+	Gateway6 netip.Addr       // the same for IPv6
+
+	InfiniBand bool
+	VLAN       int          // 0: it is none
+	Bond       string       // the mode; "": it is none
+	On         []*Interface // of a VLAN the interface that carries it, of a bond its cards
 }
 
 // Image is one <image>.
@@ -197,6 +209,7 @@ type Node struct {
 	Servers    []*Server // the first serves the node, see Server
 	Interfaces []*Interface
 	Groups     []*Group
+	DNS        []netip.Addr // its own name servers, or those of its boot network
 
 	quota *Quota // of the node's own element; nil: none
 }

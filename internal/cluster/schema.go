@@ -44,7 +44,9 @@ type element struct {
 const (
 	reWord       = `[A-Za-z][A-Za-z0-9_.-]{0,63}`
 	reHost       = `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`
+	reCard       = `[A-Za-z][A-Za-z0-9_.-]{0,14}`
 	reIPv4       = `[0-9]{1,3}(\.[0-9]{1,3}){3}`
+	reIPv6       = `[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*`
 	reExpression = `[A-Za-z0-9_.:{}()+*/% -]`
 )
 
@@ -78,7 +80,7 @@ func kindFile() kind {
 
 func kindCard() kind {
 	return kind{
-		name: "card", regexp: `[A-Za-z][A-Za-z0-9_.-]{0,14}`, want: "the name of a network card, at most 15 characters",
+		name: "card", regexp: reCard, want: "the name of a network card, at most 15 characters",
 	}
 }
 
@@ -92,6 +94,19 @@ func kindHostExpression() kind {
 
 func kindAddressExpression() kind {
 	return kindExpression("address-expression", "an IPv4 address, with expressions in braces")
+}
+
+func kindAddress6Expression() kind {
+	return kindExpression("address6-expression", "an IPv6 address, with expressions in braces")
+}
+
+// kindAddresses is for addresses of both families.
+func kindAddresses() kind {
+	return kind{name: "addresses", regexp: listOf("(" + reIPv4 + "|" + reIPv6 + ")"), want: "IPv4 or IPv6 addresses"}
+}
+
+func kindMTU() kind {
+	return kind{name: "mtu", regexp: `[0-9]{3,5}`, want: "a number from 576 to 65535"}
 }
 
 func kindMACExpression() kind {
@@ -122,26 +137,11 @@ func vocabulary() *element {
 func networkElement() *element {
 	return &element{
 		name: "network", required: true, maxCount: 256,
-		doc: "An IPv4 network. Nodes boot from the network of their first card.",
-		attributes: []attribute{
-			{name: "name", kind: kindName(), required: true, doc: "Its name."},
+		doc: "An IPv4 network, which may have IPv6 addresses, too. Nodes boot from the network of their first card, " +
+			"by IPv4.",
+		attributes: append(networkAddresses(), []attribute{
 			{
-				name: "subnet", required: true,
-				kind: kind{name: "subnet", regexp: reIPv4 + `/[0-9]{1,2}`, want: "a subnet such as 10.77.0.0/24"},
-				doc:  "Its addresses. Networks must not overlap.",
-			},
-			{
-				name: "gateway", byDefault: "none",
-				kind: kind{name: "address", regexp: reIPv4, want: "an IPv4 address"},
-				doc:  "The router, which may be a server.",
-			},
-			{
-				name: "dns", byDefault: "none",
-				kind: kind{name: "addresses", regexp: listOf(reIPv4), want: "IPv4 addresses"},
-				doc:  "Name servers, in order of preference.",
-			},
-			{
-				name: "mtu", kind: kindNumber(), byDefault: "the card's own",
+				name: "mtu", kind: kindMTU(), byDefault: "the card's own",
 				doc: "The largest packet in bytes, 576 to 65535.",
 			},
 			{
@@ -159,6 +159,38 @@ func networkElement() *element {
 				doc: "Whether NFS calls and reports from source ports of 1024 and above are accepted, too. Any user " +
 					"of a host can send from such ports, and can then act as root on what the host may mount.",
 			},
+		}...),
+	}
+}
+
+func networkAddresses() []attribute {
+	return []attribute{
+		{name: "name", kind: kindName(), required: true, doc: "Its name."},
+		{
+			name: "subnet", required: true,
+			kind: kind{name: "subnet", regexp: reIPv4 + `/[0-9]{1,2}`, want: "a subnet such as 10.77.0.0/24"},
+			doc:  "Its addresses. Networks must not overlap.",
+		},
+		{
+			name: "gateway", byDefault: "none",
+			kind: kind{name: "address", regexp: reIPv4, want: "an IPv4 address"},
+			doc: "The router, which may be a server. The nodes that boot from the network have their default " +
+				"route by it.",
+		},
+		{
+			name: "subnet6", byDefault: "none",
+			kind: kind{name: "subnet6", regexp: reIPv6 + `/[0-9]{1,3}`, want: "a subnet such as 2001:db8:0:77::/64"},
+			doc:  "Its IPv6 addresses. Networks must not overlap.",
+		},
+		{
+			name: "gateway6", byDefault: "none",
+			kind: kind{name: "address6", regexp: reIPv6, want: "an IPv6 address"},
+			doc: "The router for IPv6. The nodes that boot from the network and have an IPv6 address there have " +
+				"their IPv6 default route by it.",
+		},
+		{
+			name: "dns", byDefault: "none", kind: kindAddresses(),
+			doc: "Name servers of the nodes that boot from the network, in order of preference.",
 		},
 	}
 }

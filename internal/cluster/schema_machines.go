@@ -1,5 +1,7 @@
 package cluster
 
+import "slices"
+
 func serverAttributes() []attribute {
 	return []attribute{
 		{
@@ -78,29 +80,83 @@ func nodeAttributes() []attribute {
 			doc: "The image servers of a node. The first one answers its DHCP, boots it and serves its root. " +
 				"The others do none of it.",
 		},
+		{name: "dns", kind: kindAddresses(), byDefault: "those of the boot network", doc: "Name servers of a node."},
 	}
 }
 
 func nodeCards() []*element {
 	return []*element{{
 		name: "interface", required: true, maxCount: maxCardsEach,
-		doc: "A network card of the node. The node boots from the first one, which must have an address.",
-		attributes: []attribute{
+		doc: "A network card of the node, a VLAN on one, or a bond of several. The node boots from the first one, " +
+			"which must be a card with an address. See [network cards](../guide/cards.md).",
+		attributes: slices.Concat([]attribute{
 			{
 				name: "name", kind: kindCard(), required: true,
-				doc: "The card's name. The boot card gets it early in the boot.",
+				doc: "Its name. The boot card gets it early in the boot.",
 			},
-			{name: "network", kind: kindName(), required: true, doc: "The network that it is on."},
 			{
-				name: "address", kind: kindAddressExpression(), byDefault: "none; required of the first card",
-				doc: "Its address.",
+				name: "network", kind: kindName(), byDefault: "none; required if it has an address",
+				doc: "The network that it is on.",
 			},
 			{
 				name: "mac", kind: kindMACExpression(), byDefault: "from the inventory, or not known",
-				doc: "Its hardware address.",
+				doc: "Its hardware address: six bytes, of InfiniBand 20 bytes or the eight of the port's GUID.",
 			},
-		},
+		}, cardAddresses(), cardForms()),
 	}}
+}
+
+func cardAddresses() []attribute {
+	return []attribute{
+		{
+			name: "address", kind: kindAddressExpression(), byDefault: "none; required of the first card",
+			doc: "Its address.",
+		},
+		{
+			name: "address6", kind: kindAddress6Expression(), byDefault: "none",
+			doc: "An IPv6 address in addition.",
+		},
+		{
+			name: "gateway", byDefault: "of the boot card: its network's; of others: none",
+			kind: kindExpression("gateway-expression", "an IPv4 address, with expressions in braces, or none"),
+			doc: "The router for what the node sends from this address. The default route is by the first " +
+				"interface that has one. `none`: the boot card has none.",
+		},
+		{
+			name: "gateway6", byDefault: "of the boot card: its network's; of others: none",
+			kind: kindExpression("gateway6-expression", "an IPv6 address, with expressions in braces, or none"),
+			doc:  "The same for IPv6.",
+		},
+		{
+			name: "mtu", kind: kindMTU(), byDefault: "its network's",
+			doc: "The largest packet in bytes, 576 to 65535.",
+		},
+	}
+}
+
+// cardForms are the attributes of interfaces that are no Ethernet cards.
+func cardForms() []attribute {
+	return []attribute{
+		{
+			name: "type", kind: enum("ethernet", "infiniband"), byDefault: "what the hardware address is of",
+			doc: "What kind of card it is. `infiniband`: IP over InfiniBand.",
+		},
+		{
+			name: "vlan", kind: kind{name: "vlan", regexp: `[1-9][0-9]{0,3}`, want: "a number from 1 to 4094"},
+			byDefault: "it is no VLAN", doc: "The number of the VLAN, 1 to 4094.",
+		},
+		{
+			name: "bond", byDefault: "it is no bond",
+			kind: enum("active-backup", "802.3ad", "balance-rr", "balance-xor", "broadcast", "balance-tlb",
+				"balance-alb"),
+			doc: "The mode of the bond.",
+		},
+		{
+			name: "on", kind: kind{name: "cards", regexp: listOf(reCard), want: "names of interfaces"},
+			byDefault: "none; required of VLANs and bonds",
+			doc:       "Of a VLAN the interface that carries it, of a bond its cards.",
+		},
+	}
 }
 
 func nodesElement() *element {

@@ -48,10 +48,15 @@ type NodeDetails struct {
 
 // Interface is a network interface of a node.
 type Interface struct {
-	Name    string `json:"name"`
-	Network string `json:"network"`
-	Address string `json:"address"`
-	MAC     string `json:"mac"`
+	Name     string   `json:"name"`
+	Network  string   `json:"network"` // "": none, others are on it
+	Address  string   `json:"address"`
+	Address6 string   `json:"address6,omitempty"`
+	MAC      string   `json:"mac"`
+	MTU      int      `json:"mtu,omitempty"` // 0: the default
+	VLAN     int      `json:"vlan,omitempty"`
+	Bond     string   `json:"bond,omitempty"`  // its mode
+	Below    []string `json:"below,omitempty"` // the interfaces that a VLAN or a bond is on
 }
 
 // Refusal is the last message of a node that was not answered, or its last request that was refused.

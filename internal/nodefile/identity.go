@@ -43,12 +43,11 @@ func (b *Base) machineID(n *cluster.Node) ([]rendered, error) {
 	return files, nil
 }
 
-// resolvConf returns /etc/resolv.conf if the boot network has DNS servers. If the version has a link to
+// resolvConf returns /etc/resolv.conf if the node has name servers. If the version has a link to
 // systemd-resolved's file, it returns configuration of resolved instead. A link to NetworkManager's file is replaced,
 // because NetworkManager is configured to leave DNS alone. Other links stay.
 func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
-	network := n.Boot().Network
-	if network == nil || len(network.DNS) == 0 {
+	if len(n.DNS) == 0 {
 		return nil, nil
 	}
 	e, linked, err := b.entry("etc/resolv.conf")
@@ -60,7 +59,7 @@ func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 		const path = "etc/systemd/resolved.conf.d/00-dim-boot.conf"
 		text := fmt.Sprintf("# The card that the root comes through is not networkd's.\n"+
 			"[Resolve]\nDNS=%s\nDomains=%s\n",
-			addresses(network.DNS), b.cluster.Domain)
+			addresses(n.DNS), b.cluster.Domain)
 		return []rendered{b.file(builtin.ResolvConf, path, []byte(text))}, nil
 	case linked && !(b.version.networkManager && strings.Contains(e.Target, "NetworkManager/")):
 		return nil, nil
@@ -69,7 +68,7 @@ func (b *Base) resolvConf(n *cluster.Node) ([]rendered, error) {
 	if b.cluster.Domain != "" {
 		fmt.Fprintf(&text, "search %s\n", b.cluster.Domain)
 	}
-	for _, a := range network.DNS {
+	for _, a := range n.DNS {
 		fmt.Fprintf(&text, "nameserver %v\n", a)
 	}
 	return []rendered{b.file(builtin.ResolvConf, "etc/resolv.conf", text.Bytes())}, nil
@@ -98,14 +97,15 @@ func (b *Base) addHosts() error {
 // Machines are the lines of /etc/hosts about the machines of a cluster. They are the same for all versions of all
 // images, and thousands. They are not changed after NewMachines.
 type Machines struct {
-	cluster *cluster.Cluster
-	text    bytes.Buffer
-	names   map[string]bool
+	cluster   *cluster.Cluster
+	text      bytes.Buffer
+	names     map[string]bool
+	addresses map[netip.Addr]bool
 }
 
 // NewMachines returns the machines of a cluster.
 func NewMachines(c *cluster.Cluster) *Machines {
-	h := &Machines{cluster: c, names: map[string]bool{}}
+	h := &Machines{cluster: c, names: map[string]bool{}, addresses: map[netip.Addr]bool{}}
 	for _, s := range c.Servers {
 		h.names[string(s.Name)] = true
 	}
@@ -131,7 +131,7 @@ func (h *Machines) Of(c *cluster.Cluster) bool { return h.cluster == c }
 // addMachine adds the addresses of a machine. The first card has the machine's name, further ones NAME-NETWORK.
 func (h *Machines) addMachine(machine string, cards []*cluster.Interface) {
 	for i, card := range cards {
-		if !card.Address.IsValid() {
+		if !card.Address.IsValid() && !card.Address6.IsValid() {
 			continue
 		}
 		name := machine
@@ -142,12 +142,18 @@ func (h *Machines) addMachine(machine string, cards []*cluster.Interface) {
 			}
 			h.names[name] = true
 		}
-		h.text.WriteString(card.Address.String())
-		h.text.WriteByte('\t')
-		if h.cluster.Domain != "" {
-			h.text.WriteString(name + "." + h.cluster.Domain + " ")
+		for _, a := range []netip.Addr{card.Address, card.Address6} {
+			if !a.IsValid() {
+				continue
+			}
+			h.addresses[a] = true
+			h.text.WriteString(a.String())
+			h.text.WriteByte('\t')
+			if h.cluster.Domain != "" {
+				h.text.WriteString(name + "." + h.cluster.Domain + " ")
+			}
+			h.text.WriteString(name + "\n")
 		}
-		h.text.WriteString(name + "\n")
 	}
 }
 
@@ -166,7 +172,8 @@ func (h *Machines) withOthers(master []byte) []byte {
 		if err != nil || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalMulticast() {
 			continue
 		}
-		if _, _, ours := h.cluster.NodeByAddress(a); ours || slices.ContainsFunc(fields[1:], h.isOurs) {
+		_, _, ours := h.cluster.NodeByAddress(a)
+		if ours || h.addresses[a] || slices.ContainsFunc(fields[1:], h.isOurs) {
 			continue
 		}
 		text.WriteString(heading + strings.TrimRight(line, "\r\n") + "\n")

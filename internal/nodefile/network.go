@@ -1,247 +1,170 @@
 package nodefile
 
 import (
-	"bytes"
 	"fmt"
-	"strings"
+	"net/netip"
 
 	"dim/internal/cluster"
-	"dim/internal/cluster/builtin"
 )
 
 // The root is mounted over the boot card. dim-init has configured the card before the distribution starts, and the card
 // must stay as it is until the machine is off: a program that takes it down, or gives it another address or name, stops
 // the node.
 
-func (b *Base) findIfupdown() error {
-	var err error
-	b.version.interfaces, b.version.ifupdown, err = b.read("etc/network/interfaces")
-	if err != nil || !b.version.ifupdown {
-		return err
-	}
-	r, err := b.replacement("", "etc/network/interfaces", nil)
-	b.version.interfacesFile = r.File
-	return err
+// link is an interface of a node with what depends on its other interfaces.
+type link struct {
+	*cluster.Interface
+	addresses []netip.Prefix
+	bond      *cluster.Interface   // that it is in; nil: none
+	vlans     []*cluster.Interface // on it
+
+	default4, default6 bool // the default route of the node is by its gateway
+	table              int  // of the routes for what is sent from its addresses; 0: the main one
 }
 
-// interfaces returns /etc/network/interfaces for ifupdown (Debian, Alpine): the master's loopback, the boot card
-// unconfigured, and the node's other cards with their declared addresses. The rest of the master's file, including its
-// sources, is about the master's cards, or about bridges and bonds on the boot card; it becomes comments.
-func (b *Base) interfaces(n *cluster.Node) ([]rendered, error) {
-	if !b.version.ifupdown {
-		return nil, nil
-	}
-	loopback, rest := splitInterfaces(string(b.version.interfaces))
-	var text bytes.Buffer
-	fmt.Fprintf(&text, "# interfaces(5) of node %s, made from the cluster description.\n\n", n.Name)
-	text.WriteString(loopback)
-	fmt.Fprintf(&text, "\n# The root comes through %s: it is up, and nothing may take it down.\n"+
-		"iface %[1]s inet manual\n", n.Boot().Name)
-	for _, card := range n.Interfaces[1:] {
-		if !card.Address.IsValid() {
-			continue
-		}
-		// Not auto: networking.service would fail if the card is missing.
-		fmt.Fprintf(&text, "\nallow-hotplug %s\niface %[1]s inet static\n\taddress %s\n", card.Name, prefix(card))
-		if card.Network.MTU > 0 {
-			fmt.Fprintf(&text, "\tmtu %d\n", card.Network.MTU)
-		}
-	}
-	if rest != "" {
-		text.WriteString("\n# Left out on nodes, from the master's file:\n" + rest)
-	}
-	r := b.file(builtin.Ifupdown, "etc/network/interfaces", text.Bytes())
-	own := &b.version.interfacesFile
-	r.Mode, r.UID, r.GID = own.Mode, own.UID, own.GID
-	return []rendered{r}, nil
-}
+// firstTable is the number of the routing table of a node's second interface. Those of further ones follow. The kernel
+// itself uses 253 to 255.
+const firstTable = 1001
 
-func prefix(card *cluster.Interface) string {
-	return fmt.Sprintf("%v/%d", card.Address, card.Network.Subnet.Bits())
-}
+// rulePriority is that of the rules that choose these tables. Rules of higher priority have lower numbers; that of the
+// main table is 32766.
+const rulePriority = 1000
 
-// splitInterfaces splits an interfaces(5) file into the stanzas of the loopback and, as comments, everything else. It
-// drops comments.
-func splitInterfaces(own string) (loopback, rest string) {
-	var kept, out strings.Builder
-	up, configured := false, false
-	keeping := false
-	for line := range logicalLines(own) {
-		fields := strings.Fields(strings.ReplaceAll(line, "\\\n", " "))
-		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
-			continue
+// linksOf returns the interfaces of a node: the boot card, the other cards, bonds, and VLANs, each after what it is on.
+//
+// An interface has a routing table of its own if it has a gateway, or if an earlier one is on its network. What is sent
+// from its addresses then leaves by it. By the main table it would leave by the earlier one, where switches and the
+// other side may drop it.
+func linksOf(n *cluster.Node) []link {
+	all := make([]link, len(n.Interfaces))
+	seen := map[*cluster.Network]bool{}
+	var has4, has6 bool
+	for i, card := range n.Interfaces {
+		l := &all[i]
+		l.Interface = card
+		if card.Address.IsValid() {
+			l.addresses = append(l.addresses, netip.PrefixFrom(card.Address, card.Network.Subnet.Bits()))
 		}
-		if startsStanza(fields[0]) {
-			keeping = false
-			switch {
-			case fields[0] == "iface" && len(fields) > 1 && fields[1] == "lo":
-				keeping = true
-				configured = configured || len(fields) > 2 && fields[2] == "inet"
-			case len(fields) == 2 && fields[1] == "lo" && (fields[0] == "auto" || fields[0] == "allow-auto"):
-				keeping, up = true, true
-			}
+		if card.Address6.IsValid() {
+			l.addresses = append(l.addresses, netip.PrefixFrom(card.Address6, card.Network.Subnet6.Bits()))
 		}
-		if keeping {
-			kept.WriteString(line)
-		} else {
-			for physical := range strings.Lines(line) {
-				out.WriteString("#   " + strings.TrimRight(physical, "\\\n") + "\n")
+		l.default4, l.default6 = card.Gateway.IsValid() && !has4, card.Gateway6.IsValid() && !has6
+		has4, has6 = has4 || card.Gateway.IsValid(), has6 || card.Gateway6.IsValid()
+		if i > 0 && len(l.addresses) > 0 && (card.Gateway.IsValid() || card.Gateway6.IsValid() || seen[card.Network]) {
+			l.table = firstTable + i - 1
+		}
+		if len(l.addresses) > 0 {
+			seen[card.Network] = true
+		}
+		for j, other := range n.Interfaces {
+			for _, below := range other.On {
+				switch {
+				case below != card:
+				case other.Bond != "":
+					l.bond = n.Interfaces[j]
+				default:
+					l.vlans = append(l.vlans, other)
+				}
 			}
 		}
 	}
-	loopback = kept.String()
-	if !configured {
-		loopback = "iface lo inet loopback\n" + loopback
-	}
-	if !up {
-		loopback = "auto lo\n" + loopback
-	}
-	return loopback, out.String()
+	return sorted(all)
 }
 
-// logicalLines yields lines with their line ends. It yields a line that ends in a backslash together with the next one.
-func logicalLines(text string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		var whole string
-		for line := range strings.Lines(text) {
-			line = strings.TrimRight(line, "\r\n")
-			whole += line
-			if strings.HasSuffix(line, `\`) && !strings.HasPrefix(strings.TrimSpace(whole), "#") {
-				whole += "\n"
-				continue
+// sorted returns links, each after what it is on.
+func sorted(all []link) []link {
+	list := make([]link, 0, len(all))
+	for _, wanted := range []func(*link) bool{
+		func(l *link) bool { return l.VLAN == 0 && l.Bond == "" },
+		func(l *link) bool { return l.Bond != "" },
+		func(l *link) bool { return l.VLAN != 0 },
+	} {
+		for _, l := range all {
+			if wanted(&l) {
+				list = append(list, l)
 			}
-			if !yield(whole + "\n") {
-				return
-			}
-			whole = ""
-		}
-		if whole != "" {
-			yield(whole)
 		}
 	}
+	return list
 }
 
-// startsStanza reports whether a word at the beginning of a line of interfaces(5) starts a stanza. Other words are
-// options of the stanza above.
-func startsStanza(word string) bool {
-	switch word {
-	case "iface", "mapping", "auto", "source", "source-directory", "template", "rename", "no-auto-down", "no-scripts":
-		return true
+// bondMonitor is the interval in milliseconds at which a bond checks the links of its cards. The kernel's default is
+// never (Documentation/networking/bonding.rst, miimon).
+const bondMonitor = 100
+
+// connected reports whether an InfiniBand card must be in connected mode: a datagram has up to 4,092 bytes (RFC 4391
+// section 7, RFC 4755).
+func (l *link) connected() bool { return l.MTU > 4092 }
+
+// create returns the commands of ip(8) that make a VLAN or a bond.
+func (l *link) create() (list []string) {
+	switch {
+	case l.VLAN != 0:
+		below := l.On[0].Name
+		list = append(list, fmt.Sprintf("ip link set %s up", below),
+			fmt.Sprintf("ip link add link %s name %s type vlan id %d", below, l.Name, l.VLAN))
+	case l.Bond != "":
+		list = append(list, fmt.Sprintf("ip link add %s type bond mode %s miimon %d", l.Name, l.Bond, bondMonitor))
+		for _, card := range l.On {
+			// A card that is up cannot be put into a bond.
+			list = append(list, fmt.Sprintf("ip link set %s down", card.Name),
+				fmt.Sprintf("ip link set %s master %s", card.Name, l.Name))
+		}
 	}
-	return strings.HasPrefix(word, "allow-")
+	return list
 }
 
-func (b *Base) findNetworkManager() (err error) {
-	b.version.networkManager, err = b.has("etc/NetworkManager")
-	return err
+// own returns the addresses that have a routing table of their own.
+func (l *link) own() (list []netip.Addr) {
+	for _, a := range l.addresses {
+		if l.table != 0 {
+			list = append(list, a.Addr())
+		}
+	}
+	return list
 }
 
-// networkManager returns configuration that makes NetworkManager leave the boot card alone. It must leave resolv.conf
-// alone, too: since it does not manage the card, it knows no name servers, and would empty the file. Each other card of
-// the node gets a connection.
-func (b *Base) networkManager(n *cluster.Node) ([]rendered, error) {
-	if !b.version.networkManager {
-		return nil, nil
+// gateway returns the router for packets from an address; zero: none.
+func (l *link) gateway(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return l.Gateway
 	}
-	match := "interface-name:" + n.Boot().Name
-	if mac := n.Boot().MAC; mac != nil {
-		match = "mac:" + mac.String()
+	return l.Gateway6
+}
+
+// isDefault reports whether the node's default route for the family of an address is by the gateway of l.
+func (l *link) isDefault(a netip.Addr) bool {
+	if a.Is4() {
+		return l.default4
 	}
-	// One of the two settings is enough. The first has no effect if another file sets the same key, and versions before
-	// 1.12 do not know the second.
-	text := fmt.Sprintf("# The root of node %s comes through %s.\n[main]\ndns=none\n\n"+
-		"[keyfile]\nunmanaged-devices+=%s\n\n[device-dim-boot]\nmatch-device=%[3]s\nmanaged=0\n",
-		n.Name, n.Boot().Name, match)
-	files := []rendered{b.file(builtin.NetworkManager, "etc/NetworkManager/conf.d/00-dim-boot.conf", []byte(text))}
-	for _, card := range n.Interfaces[1:] {
-		if !card.Address.IsValid() {
+	return l.default6
+}
+
+// family returns the option of ip(8) for the family of an address.
+func family(a netip.Addr) string {
+	if a.Is6() {
+		return "-6 "
+	}
+	return ""
+}
+
+// routes returns the commands of ip(8) that set the routes of l beyond those to its networks.
+func (l *link) routes() (list []string) {
+	for _, p := range l.addresses {
+		ip, gateway := "ip "+family(p.Addr()), l.gateway(p.Addr())
+		if l.isDefault(p.Addr()) {
+			list = append(list, fmt.Sprintf("%sroute replace default via %v dev %s", ip, gateway, l.Name))
+		}
+		if l.table == 0 {
 			continue
 		}
-		path := "etc/NetworkManager/system-connections/dim-" + card.Name + ".nmconnection"
-		r := b.file(builtin.NetworkManager, path, connection(card))
-		r.Mode = 0o600 // NetworkManager ignores connections that others may read
-		files = append(files, r)
-	}
-	return files, nil
-}
-
-func connection(card *cluster.Interface) []byte {
-	var text bytes.Buffer
-	fmt.Fprintf(&text, "[connection]\nid=dim-%s\ntype=ethernet\n", card.Name)
-	if card.MAC == nil {
-		fmt.Fprintf(&text, "interface-name=%s\n", card.Name)
-	}
-	text.WriteString("\n[ethernet]\n")
-	if card.MAC != nil {
-		fmt.Fprintf(&text, "mac-address=%s\n", strings.ToUpper(card.MAC.String()))
-	}
-	if card.Network.MTU > 0 {
-		fmt.Fprintf(&text, "mtu=%d\n", card.Network.MTU)
-	}
-	fmt.Fprintf(&text, "\n[ipv4]\nmethod=manual\naddress1=%s\nnever-default=true\n\n[ipv6]\nmethod=link-local\n",
-		prefix(card))
-	return text.Bytes()
-}
-
-func (b *Base) findNetworkd() error {
-	var err error
-	b.version.networkd, err = b.has("usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd",
-		"usr/lib/systemd/systemd-udevd", "lib/systemd/systemd-udevd")
-	if err != nil {
-		return err
-	}
-	b.version.waitOnline, err = b.has("usr/lib/systemd/system/"+waitOnline, "lib/systemd/system/"+waitOnline)
-	return err
-}
-
-// waitOnline waits until the cards that networkd manages are up. If there are none, it fails after two minutes.
-const waitOnline = "systemd-networkd-wait-online.service"
-
-// networkd returns configuration that makes systemd-networkd leave the boot card alone, and udev keep the name that
-// dim-init gave it. Each other card of the node gets its address and, if its hardware address is known, its declared
-// name.
-func (b *Base) networkd(n *cluster.Node) ([]rendered, error) {
-	if !b.version.networkd {
-		return nil, nil
-	}
-	boot := n.Boot()
-	files := []rendered{
-		b.systemdNetwork("00-dim-boot.network", matchCard(boot, "Name")+"\n[Link]\nUnmanaged=yes\n"),
-		b.systemdNetwork("00-dim-boot.link",
-			matchCard(boot, "OriginalName")+"\n[Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"),
-	}
-	if b.version.waitOnline {
-		text := "# The root comes over the network: it is online.\n[Service]\nExecStart=\nExecStart=/bin/true\n"
-		path := "etc/systemd/system/" + waitOnline + ".d/00-dim-boot.conf"
-		files = append(files, b.file(builtin.Networkd, path, []byte(text)))
-	}
-	for _, card := range n.Interfaces[1:] {
-		if card.MAC != nil {
-			files = append(files, b.systemdNetwork("10-dim-"+card.Name+".link",
-				matchCard(card, "OriginalName")+"\n[Link]\nName="+card.Name+"\nMACAddressPolicy=none\n"))
+		list = append(list, fmt.Sprintf("%sroute replace %v dev %s table %d", ip, p.Masked(), l.Name, l.table))
+		if gateway.IsValid() {
+			list = append(list,
+				fmt.Sprintf("%sroute replace default via %v dev %s table %d", ip, gateway, l.Name, l.table))
 		}
-		if !card.Address.IsValid() {
-			continue
-		}
-		text := matchCard(card, "Name") + "\n"
-		if card.Network.MTU > 0 {
-			text += fmt.Sprintf("[Link]\nMTUBytes=%d\n\n", card.Network.MTU)
-		}
-		text += "[Network]\nAddress=" + prefix(card) + "\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"
-		files = append(files, b.systemdNetwork("10-dim-"+card.Name+".network", text))
+		list = append(list,
+			fmt.Sprintf("%srule add from %v lookup %d priority %d", ip, p.Addr(), l.table, rulePriority))
 	}
-	return files, nil
-}
-
-func (b *Base) systemdNetwork(name, text string) rendered {
-	return b.file(builtin.Networkd, "etc/systemd/network/"+name, []byte(text))
-}
-
-// matchCard returns a [Match] section: by hardware address if it is known, else by name. The type excludes VLANs and
-// bridges, which have the hardware address of the card below them.
-func matchCard(card *cluster.Interface, nameKey string) string {
-	if card.MAC == nil {
-		return fmt.Sprintf("[Match]\n%s=%s\n", nameKey, card.Name)
-	}
-	return fmt.Sprintf("[Match]\nMACAddress=%v\nType=ether\n", card.MAC)
+	return list
 }

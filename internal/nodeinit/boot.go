@@ -31,6 +31,8 @@ type machine interface {
 	OpenPacketConn(name string) (packetConn, error)
 	// Configure gives a card the lease's address and routes and, unless it is 0, the MTU.
 	Configure(name string, l lease, mtu int) error
+	// AddIPv6 gives a card an IPv6 address and, unless it is zero, the default route by a router.
+	AddIPv6(name string, address netip.Prefix, router netip.Addr) error
 	SetHostName(name string) error
 	// Post sends a request and waits for the beginning of the answer.
 	Post(to netip.AddrPort, request []byte, deadline time.Time) error

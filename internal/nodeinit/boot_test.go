@@ -83,8 +83,9 @@ func (f *fake) OpenPacketConn(string) (packetConn, error) {
 	return w, f.try("packetconn")
 }
 
-func (f *fake) Configure(string, lease, int) error { return f.try("configure") }
-func (f *fake) SetHostName(string) error           { return f.try("hostname") }
+func (f *fake) AddIPv6(string, netip.Prefix, netip.Addr) error { return f.try("add IPv6") }
+func (f *fake) Configure(string, lease, int) error             { return f.try("configure") }
+func (f *fake) SetHostName(string) error                       { return f.try("hostname") }
 func (f *fake) Post(_ netip.AddrPort, request []byte, _ time.Time) error {
 	if err := f.try("post"); err != nil {
 		return err

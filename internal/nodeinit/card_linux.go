@@ -58,8 +58,18 @@ func newRequest(name string) *ifreq {
 
 // call does one ioctl on a new socket. Not netlink: five calls are needed, and a netlink library would make the program
 // half again as large.
-func call(request uintptr, arg unsafe.Pointer) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+func call(request uintptr, arg unsafe.Pointer) error { return callFamily(unix.AF_INET, request, arg) }
+
+// call6 is call for IPv6. What is there already is no error.
+func call6(request uintptr, arg unsafe.Pointer) error {
+	if err := callFamily(unix.AF_INET6, request, arg); !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+func callFamily(family int, request uintptr, arg unsafe.Pointer) error {
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -137,6 +147,43 @@ func (k *kernel) Configure(name string, l lease, mtu int) error {
 	}
 	if err := call(unix.SIOCADDRT, unsafe.Pointer(&route)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("set route by %s: %w", l.Router, err)
+	}
+	return nil
+}
+
+// in6ifreq is struct in6_ifreq of linux/ipv6.h.
+type in6ifreq struct {
+	addr   [16]byte
+	length uint32
+	index  int32
+}
+
+// in6rtmsg is struct in6_rtmsg of linux/ipv6_route.h on 64-bit machines.
+type in6rtmsg struct {
+	dst, src, gateway    [16]byte
+	kind                 uint32
+	dstLength, srcLength uint16
+	metric               uint32
+	info                 uint64
+	flags                uint32
+	index                int32
+}
+
+func (k *kernel) AddIPv6(name string, address netip.Prefix, router netip.Addr) error {
+	card, err := net.InterfaceByName(name)
+	if err != nil {
+		return err
+	}
+	a := in6ifreq{addr: address.Addr().As16(), length: uint32(address.Bits()), index: int32(card.Index)}
+	if err := call6(unix.SIOCSIFADDR, unsafe.Pointer(&a)); err != nil {
+		return fmt.Errorf("set address %s: %w", address, err)
+	}
+	if !router.IsValid() {
+		return nil
+	}
+	r := in6rtmsg{gateway: router.As16(), metric: 1, flags: unix.RTF_UP | unix.RTF_GATEWAY, index: int32(card.Index)}
+	if err := call6(unix.SIOCADDRT, unsafe.Pointer(&r)); err != nil {
+		return fmt.Errorf("set route by %s: %w", router, err)
 	}
 	return nil
 }

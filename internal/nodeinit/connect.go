@@ -29,6 +29,11 @@ func (b *boot) connect(cards []card) (string, lease) {
 		}
 		return b.Configure(c.name, l, mtu)
 	})
+	if b.params.IPv6.IsValid() {
+		if err := b.AddIPv6(c.name, b.params.IPv6, b.params.Router6); err != nil {
+			b.logf("cannot set the IPv6 address: %v; going on without it", err)
+		}
+	}
 	if err := b.SetHostName(hostName(l, &b.params)); err != nil {
 		b.logf("cannot set the host name: %v; going on without it", err)
 	}

@@ -21,7 +21,9 @@ type params struct {
 	Server    netip.Addr
 	Root      export
 	HTTP      netip.AddrPort
-	Interface string // the boot card's declared name
+	Interface string       // the boot card's declared name
+	IPv6      netip.Prefix // of the boot card, in addition; zero: none
+	Router6   netip.Addr   // zero: none
 
 	Init     string
 	ReadOnly bool
@@ -63,6 +65,10 @@ func (p *params) set(key, value string) (err error) {
 		err = assign(&p.HTTP, value, netip.ParseAddrPort)
 	case "dim.if":
 		err = assign(&p.Interface, value, parseInterface)
+	case "dim.ip6":
+		err = assign(&p.IPv6, value, parseIPv6)
+	case "dim.gw6":
+		err = assign(&p.Router6, value, netip.ParseAddr)
 	case "dim.mount":
 		p.Mount = value
 	case "dim.mtu":
@@ -117,6 +123,12 @@ func (p *params) fill(other params) {
 	}
 	if p.Interface == "" {
 		p.Interface = other.Interface
+	}
+	if !p.IPv6.IsValid() {
+		p.IPv6 = other.IPv6
+	}
+	if !p.Router6.IsValid() {
+		p.Router6 = other.Router6
 	}
 	p.Push = p.Push || other.Push
 }
@@ -213,6 +225,15 @@ func parseInterface(s string) (string, error) {
 		return "", fmt.Errorf("not a name for a network card")
 	}
 	return s, nil
+}
+
+// parseIPv6 reads ADDR/BITS.
+func parseIPv6(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err == nil && (!p.Addr().Is6() || p.Addr().Is4In6()) {
+		err = fmt.Errorf("not an IPv6 address")
+	}
+	return p, err
 }
 
 func parseMTU(s string) (int, error) {

@@ -39,9 +39,11 @@ func TestParseParams(t *testing.T) {
 
 func TestTheLastOfSeveralWordsCounts(t *testing.T) {
 	got, _ := parseParams(full + ` dim.node=n02 ro rw ro init="/opt/my init" dim.mount=actimeo=30,rsize=8192 ` +
-		`dim.mtu=9000 dim.debug dim.push virtio-net.napi_tx=0 modprobe.blacklist=tg3,bnx2 -- dim.node=n03`)
+		`dim.mtu=9000 dim.debug dim.push virtio-net.napi_tx=0 modprobe.blacklist=tg3,bnx2 ` +
+		`dim.ip6=2001:db8::1/64 dim.gw6=2001:db8::fe -- dim.node=n03`)
 	want := fullParams()
 	want.Node, want.ReadOnly, want.Init, want.MTU, want.Debug = "n02", true, "/opt/my init", 9000, true
+	want.IPv6, want.Router6 = netip.MustParsePrefix("2001:db8::1/64"), netip.MustParseAddr("2001:db8::fe")
 	want.Mount, want.Push = "actimeo=30,rsize=8192", true
 	want.ModuleOptions = map[string][]string{"virtio_net": {"napi_tx=0"}}
 	want.Blacklist = []string{"tg3", "bnx2"}
@@ -52,6 +54,7 @@ func TestAnInvalidWordIsAProblemAndIgnored(t *testing.T) {
 	for _, word := range []string{
 		"BOOTIF=01-52-54", "dim.server=head", "dim.nfs=10.77.0.1:/nodes/n01", "dim.nfs=10.77.0.1:2049:nodes",
 		"dim.nfs=10.77.0.1:2049:/a,b", "dim.http=80", "dim.if=a/b", "dim.if=sixteenletterslong", "dim.mtu=12",
+		"dim.ip6=10.77.0.1/24", "dim.ip6=2001:db8::1", "dim.gw6=router",
 	} {
 		p, problems := parseParams(word)
 		if len(problems) != 1 || !strings.Contains(problems[0], word) {

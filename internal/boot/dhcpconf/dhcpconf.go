@@ -77,6 +77,27 @@ func (h *host) name() string {
 	return string(h.node.Name) + "-" + h.card.Name
 }
 
+// setting is an option that a host gets in place of its network's: by number, and by name as Kea and dhcpd have it.
+type setting struct {
+	code        uint8
+	name, value string
+}
+
+// settings returns the options of a host that differ from those of its network.
+func (h *host) settings() (list []setting) {
+	n := h.card.Network
+	if h.pool != nil && h.card.Gateway != n.Gateway && h.card.Gateway.IsValid() {
+		list = append(list, setting{3, "routers", h.card.Gateway.String()})
+	}
+	if own := ipv4(h.node.DNS); h.pool != nil && len(own) > 0 && !slices.Equal(own, ipv4(n.DNS)) {
+		list = append(list, setting{6, "domain-name-servers", join(own)})
+	}
+	if h.card.MTU != n.MTU && h.card.MTU != 0 {
+		list = append(list, setting{26, "interface-mtu", fmt.Sprint(h.card.MTU)})
+	}
+	return list
+}
+
 // mac returns the hardware address.
 func (h *host) mac() net.HardwareAddr { return h.card.MAC }
 
@@ -112,10 +133,10 @@ func newConfig(c *cluster.Cluster) *config {
 	pools := map[poolKey]*pool{}
 	for _, n := range c.Nodes {
 		for i, card := range n.Interfaces {
-			network := at[card.Network.Name]
-			if network == nil || len(card.MAC) != 6 || !card.Address.Is4() {
+			if len(card.MAC) != 6 || !card.Address.Is4() {
 				continue
 			}
+			network := at[card.Network.Name]
 			h := host{node: n, card: card}
 			if i == 0 {
 				h.pool = conf.poolOf(n, pools)
@@ -171,8 +192,18 @@ func hexBytes(b []byte, separator string) string {
 	return strings.Join(words, separator)
 }
 
-// list joins addresses with commas.
-func list(addrs []netip.Addr) string {
+// ipv4 returns the IPv4 addresses of a list: DHCP has no others.
+func ipv4(addrs []netip.Addr) (own []netip.Addr) {
+	for _, a := range addrs {
+		if a.Is4() {
+			own = append(own, a)
+		}
+	}
+	return own
+}
+
+// join joins addresses with commas.
+func join(addrs []netip.Addr) string {
 	words := make([]string, len(addrs))
 	for i, a := range addrs {
 		words[i] = a.String()

@@ -41,6 +41,13 @@ func dnsmasq(c *config) []byte {
 			if h.pool != nil {
 				tag = ",set:" + h.pool.name
 			}
+			own := h.settings()
+			if len(own) > 0 {
+				tag += ",set:dim-host-" + h.name()
+			}
+			for _, o := range own {
+				t.printf("dhcp-option=tag:dim-host-%s,%d,%s", h.name(), o.code, o.value)
+			}
 			t.printf("dhcp-host=%s%s,%s,%s,infinite", h.mac(), tag, h.card.Address, h.node.Name)
 		}
 	}
@@ -64,7 +71,7 @@ func (t *text) dnsmasqNetwork(n *network) {
 		gateway = n.Gateway.String()
 	}
 	option("router", gateway)
-	option("dns-server", list(n.DNS))
+	option("dns-server", join(ipv4(n.DNS)))
 	if n.MTU != 0 {
 		option("mtu", fmt.Sprint(n.MTU))
 	}

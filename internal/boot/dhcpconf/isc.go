@@ -58,8 +58,8 @@ func (t *text) iscSubnet(n *network) {
 	if n.Gateway.IsValid() {
 		t.printf("  option routers %s;", n.Gateway)
 	}
-	if len(n.DNS) > 0 {
-		t.printf("  option domain-name-servers %s;", list(n.DNS))
+	if dns := ipv4(n.DNS); len(dns) > 0 {
+		t.printf("  option domain-name-servers %s;", join(dns))
 	}
 	if n.MTU != 0 {
 		t.printf("  option interface-mtu %d;", n.MTU)
@@ -143,6 +143,10 @@ func iscTest(x *class) string {
 }
 
 func (t *text) iscHost(h *host, indent string) {
-	t.printf("%shost %s { hardware ethernet %s; fixed-address %s; option host-name %q; }",
-		indent, h.name(), h.mac(), h.card.Address, h.node.Name)
+	own := ""
+	for _, o := range h.settings() {
+		own += fmt.Sprintf(" option %s %s;", o.name, o.value)
+	}
+	t.printf("%shost %s { hardware ethernet %s; fixed-address %s; option host-name %q;%s }",
+		indent, h.name(), h.mac(), h.card.Address, h.node.Name, own)
 }

@@ -159,8 +159,8 @@ func keaSubnetOf(n *network) keaSubnet {
 	if n.Gateway.IsValid() {
 		s.Options = append(s.Options, keaNamed("routers", n.Gateway.String()))
 	}
-	if len(n.DNS) > 0 {
-		s.Options = append(s.Options, keaNamed("domain-name-servers", list(n.DNS)))
+	if dns := ipv4(n.DNS); len(dns) > 0 {
+		s.Options = append(s.Options, keaNamed("domain-name-servers", join(dns)))
 	}
 	if n.MTU != 0 {
 		s.Options = append(s.Options, keaNamed("interface-mtu", fmt.Sprint(n.MTU)))
@@ -169,6 +169,9 @@ func keaSubnetOf(n *network) keaSubnet {
 		r := keaReservation{
 			MAC: h.mac().String(), Address: h.card.Address.String(),
 			Options: []keaOption{keaNamed("host-name", string(h.node.Name))},
+		}
+		for _, o := range h.settings() {
+			r.Options = append(r.Options, keaNamed(o.name, o.value))
 		}
 		if h.pool != nil {
 			r.Classes = []string{h.pool.name}

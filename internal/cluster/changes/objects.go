@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -45,19 +46,24 @@ func nodeObject(n *cluster.Node) object {
 		{name: "quota", effect: control.EffectNow, value: own},
 		{name: "servers", effect: control.EffectReboot, value: strings.Join(servers, " ")},
 		{name: "position", effect: control.EffectNow, value: strings.Join(position, " ")},
-	}, cardAttributes(n.Interfaces, control.EffectReboot)...)}
+		{name: "dns", effect: control.EffectBoot, value: ownDNS(n)},
+	}, append(routeAttributes(n.Interfaces), cardAttributes(n.Interfaces, control.EffectReboot)...)...)}
+}
+
+// ownDNS returns the name servers of a node that its boot network does not have.
+func ownDNS(n *cluster.Node) string {
+	if network := n.Boot().Network; network != nil && slices.Equal(n.DNS, network.DNS) {
+		return ""
+	}
+	return texts(n.DNS)
 }
 
 // cardAttributes returns the attributes of the cards of a machine. effect is that of another address.
 func cardAttributes(cards []*cluster.Interface, effect control.Effect) []attribute {
 	var names, addresses, macs []string
 	for _, card := range cards {
-		network := ""
-		if card.Network != nil {
-			network = card.Network.Name
-		}
-		names = append(names, strings.TrimLeft(card.Name+" on "+network, " "))
-		addresses = append(addresses, card.Address.String())
+		names = append(names, form(card))
+		addresses = append(addresses, address(card.Address))
 		macs = append(macs, cmp.Or(card.MAC.String(), "none"))
 	}
 	return []attribute{
@@ -65,6 +71,61 @@ func cardAttributes(cards []*cluster.Interface, effect control.Effect) []attribu
 		{name: "address", effect: effect, value: strings.Join(addresses, " ")},
 		{name: "mac", effect: later(effect), value: strings.Join(macs, " ")},
 	}
+}
+
+// routeAttributes returns what the cards of a node have besides. What a card has from its network changes with the
+// network.
+func routeAttributes(cards []*cluster.Interface) []attribute {
+	var addresses6, gateways, gateways6, mtus []string
+	for i, card := range cards {
+		of := card.Network
+		if of == nil {
+			of = &cluster.Network{}
+		}
+		if card.Address6.IsValid() {
+			addresses6 = append(addresses6, card.Name+" "+card.Address6.String())
+		}
+		if i > 0 && card.Gateway.IsValid() || i == 0 && card.Gateway != of.Gateway {
+			gateways = append(gateways, card.Name+" "+address(card.Gateway))
+		}
+		if i > 0 && card.Gateway6.IsValid() || i == 0 && card.Address6.IsValid() && card.Gateway6 != of.Gateway6 {
+			gateways6 = append(gateways6, card.Name+" "+address(card.Gateway6))
+		}
+		if card.MTU != of.MTU {
+			mtus = append(mtus, fmt.Sprint(card.Name, " ", card.MTU))
+		}
+	}
+	return []attribute{
+		{name: "address6", effect: control.EffectBoot, value: strings.Join(addresses6, ", ")},
+		{name: "gateway", effect: control.EffectBoot, value: strings.Join(gateways, ", ")},
+		{name: "gateway6", effect: control.EffectBoot, value: strings.Join(gateways6, ", ")},
+		{name: "mtu", effect: control.EffectBoot, value: strings.Join(mtus, ", ")},
+	}
+}
+
+// form says what an interface is: "eth0 on boot", "stor VLAN 902 of eth0 on storage".
+func form(card *cluster.Interface) string {
+	text := card.Name
+	if card.VLAN != 0 {
+		text += fmt.Sprint(" VLAN ", card.VLAN)
+	}
+	if card.Bond != "" {
+		text += " bond " + card.Bond
+	}
+	for i, below := range card.On {
+		text += []string{" of ", " "}[min(i, 1)] + below.Name
+	}
+	if card.Network != nil {
+		text += " on " + card.Network.Name
+	}
+	return strings.TrimLeft(text, " ")
+}
+
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return "none"
+	}
+	return a.String()
 }
 
 // later is the effect of what a machine keeps until it boots, while another address takes its root at once.
@@ -133,19 +194,24 @@ func serverObject(s *cluster.Server) object {
 }
 
 func networkObject(n *cluster.Network) object {
-	gateway := ""
-	if n.Gateway.IsValid() {
-		gateway = n.Gateway.String()
-	}
 	return object{n.Name, []attribute{
 		{name: "subnet", effect: control.EffectReboot, value: n.Subnet.String()},
-		{name: "gateway", effect: control.EffectBoot, value: gateway},
+		{name: "gateway", effect: control.EffectBoot, value: address(n.Gateway)},
+		{name: "subnet6", effect: control.EffectBoot, value: subnet6(n)},
+		{name: "gateway6", effect: control.EffectBoot, value: address(n.Gateway6)},
 		{name: "dns", effect: control.EffectBoot, value: texts(n.DNS)},
 		{name: "mtu", effect: control.EffectBoot, value: fmt.Sprint(n.MTU)},
 		{name: "proxy", effect: control.EffectNow, value: fmt.Sprint(n.Proxy)},
 		{name: "admin", effect: control.EffectNow, value: fmt.Sprint(n.Admin)},
 		{name: "insecure", effect: control.EffectNow, value: fmt.Sprint(n.Insecure)},
 	}}
+}
+
+func subnet6(n *cluster.Network) string {
+	if !n.Subnet6.IsValid() {
+		return ""
+	}
+	return n.Subnet6.String()
 }
 
 func groupObject(g *cluster.Group) object {

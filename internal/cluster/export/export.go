@@ -109,8 +109,11 @@ func (m *machine) cardName(i int) string {
 func (s *source) names(each func(name string, at netip.Addr)) {
 	for _, m := range s.machines() {
 		for i, card := range m.cards {
-			if name := m.cardName(i); name != "" && card.Address.IsValid() {
-				each(name, card.Address)
+			name := m.cardName(i)
+			for _, at := range []netip.Addr{card.Address, card.Address6} {
+				if name != "" && at.IsValid() {
+					each(name, at)
+				}
 			}
 		}
 	}

@@ -26,7 +26,7 @@ func ethers(w *writer) {
 	w.header("#")
 	for _, m := range w.machines() {
 		for i, card := range m.cards {
-			if name := m.cardName(i); name != "" && len(card.MAC) > 0 {
+			if name := m.cardName(i); name != "" && len(card.MAC) == 6 {
 				w.printf("%s %s\n", card.MAC, name)
 			}
 		}

@@ -32,7 +32,7 @@ const (
 // Fact is the hardware address of one card of a node.
 type Fact struct {
 	Node, Interface string
-	MAC             net.HardwareAddr
+	MAC             net.HardwareAddr // six bytes; of InfiniBand 20, or the GUID of the port
 	Stated          net.HardwareAddr // by the description, when MAC was learned; nil: none
 }
 
@@ -61,22 +61,14 @@ func Parse(data []byte) ([]Fact, error) {
 			return nil, fmt.Errorf("parse %s: after line %d: %v", File, line-1, err)
 		}
 		f := Fact{Node: record[0], Interface: record[1]}
-		if f.MAC, err = address(record[2]); err == nil && record[3] != "" {
-			f.Stated, err = address(record[3])
+		if f.MAC, err = net.ParseMAC(record[2]); err == nil && record[3] != "" {
+			f.Stated, err = net.ParseMAC(record[3])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("parse %s: line %d: %v", File, line, err)
 		}
 		list = append(list, f)
 	}
-}
-
-func address(text string) (net.HardwareAddr, error) {
-	mac, err := net.ParseMAC(text)
-	if err == nil && len(mac) != 6 {
-		err = fmt.Errorf("address %s: not of six bytes", text)
-	}
-	return mac, err
 }
 
 // Format encodes a list, nil if it is empty. It is the inverse of Parse.

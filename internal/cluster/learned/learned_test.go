@@ -46,7 +46,7 @@ func TestMalformedListsAreRefusedWithTheirLine(t *testing.T) {
 		{"another header", "node,mac\n", "newer version"},
 		{"a column is missing", sample + "n03,eth0,52:54:00:4d:00:03\n", "after line 3"},
 		{"no address", sample + "n03,eth0,,\n", "line 4"},
-		{"eight bytes", sample + "n03,eth0,02:00:5e:10:00:00:00:01,\n", "not of six bytes"},
+		{"five bytes", sample + "n03,eth0,02:00:5e:10:00,\n", "line 4"},
 	} {
 		if _, err := Parse([]byte(tt.data)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)

@@ -29,12 +29,14 @@ type Cluster struct {
 }
 
 type network struct {
-	Name    string   `json:"name"`
-	Subnet  string   `json:"subnet"`
-	Gateway string   `json:"gateway,omitempty"`
-	DNS     []string `json:"dns,omitempty"`
-	MTU     int      `json:"mtu,omitempty"`
-	Admin   bool     `json:"admin"`
+	Name     string   `json:"name"`
+	Subnet   string   `json:"subnet"`
+	Gateway  string   `json:"gateway,omitempty"`
+	Subnet6  string   `json:"subnet6,omitempty"`
+	Gateway6 string   `json:"gateway6,omitempty"`
+	DNS      []string `json:"dns,omitempty"`
+	MTU      int      `json:"mtu,omitempty"`
+	Admin    bool     `json:"admin"`
 }
 
 type level struct {
@@ -56,10 +58,17 @@ type server struct {
 }
 
 type card struct {
-	Name    string `json:"name,omitempty"`
-	Network string `json:"network"`
-	Address string `json:"address,omitempty"`
-	MAC     string `json:"mac,omitempty"`
+	Name     string   `json:"name,omitempty"`
+	Network  string   `json:"network"` // "": none, others are on it
+	Address  string   `json:"address,omitempty"`
+	Address6 string   `json:"address6,omitempty"`
+	Gateway  string   `json:"gateway,omitempty"`
+	Gateway6 string   `json:"gateway6,omitempty"`
+	MAC      string   `json:"mac,omitempty"`
+	MTU      int      `json:"mtu,omitempty"`
+	VLAN     int      `json:"vlan,omitempty"`
+	Bond     string   `json:"bond,omitempty"`  // its mode
+	Below    []string `json:"below,omitempty"` // the interfaces that a VLAN or a bond is on
 }
 
 type merge struct {
@@ -108,6 +117,7 @@ type node struct {
 	Image      string         `json:"image"`
 	Servers    []string       `json:"servers"`
 	Interfaces []card         `json:"interfaces"`
+	DNS        []string       `json:"dns,omitempty"`
 	Groups     []string       `json:"groups"`
 }
 
@@ -121,8 +131,11 @@ func Of(c *cluster.Cluster, nodes []*cluster.Node) Cluster {
 	for _, n := range c.Networks {
 		s.Networks = append(s.Networks, network{
 			Name: n.Name, Subnet: n.Subnet.String(), Gateway: addressText(n.Gateway), DNS: texts(n.DNS), MTU: n.MTU,
-			Admin: n.Admin,
+			Admin: n.Admin, Gateway6: addressText(n.Gateway6),
 		})
+		if n.Subnet6.IsValid() {
+			s.Networks[len(s.Networks)-1].Subnet6 = n.Subnet6.String()
+		}
 	}
 	for _, l := range c.Levels {
 		s.Levels = append(s.Levels, level(l))
@@ -146,6 +159,7 @@ func Of(c *cluster.Cluster, nodes []*cluster.Node) Cluster {
 func nodeOf(n *cluster.Node) node {
 	s := node{
 		Name: string(n.Name), Index: n.Index, Position: n.Position,
+		DNS:     texts(n.DNS),
 		Servers: make([]string, len(n.Servers)), Interfaces: cards(n.Interfaces), Groups: make([]string, len(n.Groups)),
 	}
 	if n.Image != nil {
@@ -213,7 +227,13 @@ func rules(patterns pathmatch.List) []string {
 func cards(interfaces []*cluster.Interface) []card {
 	list := make([]card, len(interfaces))
 	for i, c := range interfaces {
-		list[i] = card{Name: c.Name, Address: addressText(c.Address), MAC: c.MAC.String()}
+		list[i] = card{
+			Name: c.Name, Address: addressText(c.Address), Address6: addressText(c.Address6), MAC: c.MAC.String(),
+			Gateway: addressText(c.Gateway), Gateway6: addressText(c.Gateway6), MTU: c.MTU, VLAN: c.VLAN, Bond: c.Bond,
+		}
+		for _, below := range c.On {
+			list[i].Below = append(list[i].Below, below.Name)
+		}
 		if c.Network != nil {
 			list[i].Network = c.Network.Name
 		}
