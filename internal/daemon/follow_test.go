@@ -21,20 +21,26 @@ import (
 func newImageServer(t *testing.T, head *site, addr string) *site {
 	t.Helper()
 	s := newSite(t, addr)
-	s.name, s.file = "is1", head.file
+	s.assume(head, "is1")
 	head.describe("", `servers="head"`, `servers="is1"`, "<taxonomy>", fmt.Sprintf(
 		`<server name="is1" roles="image" dhcp="off" nfs-port="%d" http-port="%d" tftp-port="%d" api-port="%d">
     <interface network="boot" address="%s"/>
   </server>
   <taxonomy>`, s.ports[0], s.ports[1], s.ports[2], s.ports[3], addr))
-	ca := filepath.Join(s.data, "ca")
-	testkit.Must(t, os.RemoveAll(ca), os.CopyFS(ca, os.DirFS(filepath.Join(head.data, "ca"))))
-	c := testkit.Value(pki.Open(s.data))(t)
-	testkit.Must(t, c.Assume("is1", []cluster.Role{cluster.RoleImage}, time.Now()))
-	for _, part := range []string{"servers", "nodes", "key.pem"} {
-		testkit.Must(t, os.RemoveAll(filepath.Join(ca, part)))
-	}
 	return s
+}
+
+// assume makes s an image server of the cluster of head, with its description and an identity that head has signed.
+func (s *site) assume(head *site, name string) {
+	s.t.Helper()
+	s.name, s.file = name, head.file
+	ca := filepath.Join(s.data, "ca")
+	testkit.Must(s.t, os.RemoveAll(ca), os.CopyFS(ca, os.DirFS(filepath.Join(head.data, "ca"))))
+	c := testkit.Value(pki.Open(s.data))(s.t)
+	testkit.Must(s.t, c.Assume(cluster.ServerName(name), []cluster.Role{cluster.RoleImage}, time.Now()))
+	for _, part := range []string{"servers", "nodes", "key.pem"} {
+		testkit.Must(s.t, os.RemoveAll(filepath.Join(ca, part)))
+	}
 }
 
 func TestAnImageServerFollowsAHeadAndServesWithoutIt(t *testing.T) {
