@@ -20,7 +20,7 @@ func (a *app) imageCommand() *cobra.Command {
 	group(cmd)
 	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(),
 		a.imageDiffCommand(), a.imageTagCommand(), a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(),
-		a.imageExportCommand(), a.imageWatchCommand())
+		a.imageExportCommand(), a.imageImportCommand(), a.imageWatchCommand())
 	return cmd
 }
 

@@ -27,7 +27,7 @@ func TestXCATTables(t *testing.T) {
 		"networks.csv:2: dynamicrange of mgt is not carried over, nor of others: only declared nodes get addresses",
 		"networks.csv:4: the network v6 is not carried over: it is not an IPv4 subnet",
 		"nodelist.csv:10: the nodes pdu1,sw1 are not carried over: xCAT boots only what is of type osi, or",
-		"linuximage.csv:2: exlist of rocky9-compute is not carried over, nor of others: write an <exclude>",
+		"linuximage.csv:2: exlist of rocky9-compute is not carried over, nor of others: dim image import xcat",
 		`noderes.csv:3: servicenode of rack2 is not carried over, nor of others: write servers="…"`,
 		"nodehm.csv:2: mgt of compute is not carried over, nor of others: power is not managed here",
 	})

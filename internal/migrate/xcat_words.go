@@ -45,7 +45,7 @@ func xcatAttributes() map[string]string {
 		"dynamicrange": "only declared nodes get addresses", "staticrange": "addresses are declared",
 		"staticrangeincrement": "addresses are declared", "nodehostname": "names are declared",
 		"ddnsdomain": "there is no dynamic DNS here", "rack": place, "chassis": place, "slot": place, "unit": place,
-		"exlist":  "write an <exclude> in <image> for each path",
+		"exlist":  "dim image import xcat makes <exclude> elements of it",
 		"pkglist": master, "pkgdir": master, "otherpkglist": master, "otherpkgdir": master, "template": master,
 		"postinstall": master, "synclists": "write a <file> in <image>, or put the file into the master",
 		"partitionfile": "nodes have no local disks here", "permission": self, "kerneldir": self,

@@ -1,0 +1,190 @@
+package chroots
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// maxList is the size in bytes up to which a list of exclusions is read, maxIncludes the number of lists that one
+// includes, and maxLines the number of their lines.
+const (
+	maxList     = 1 << 20
+	maxIncludes = 32
+	maxLines    = 2000
+)
+
+func readList(f io.Reader, name string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(f, maxList+1))
+	if err == nil && len(data) > maxList {
+		err = fmt.Errorf("read %s: larger than %d MiB", name, maxList>>20)
+	}
+	return data, err
+}
+
+// warewulfExcludes reads etc/warewulf/excludes of a chroot: patterns of the shell, each on a line.
+func warewulfExcludes(r *Root, root fs.FS, _ []string) {
+	const name = "etc/warewulf/excludes"
+	f, err := root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var data []byte
+	if err == nil {
+		data, err = readList(f, name)
+		f.Close()
+	}
+	if err != nil {
+		r.note("", 0, "the exclusions of %s are not carried over: %v", r.Path, err)
+		return
+	}
+	n := 0
+	for line := range bytes.Lines(data) {
+		n++
+		if text := strings.TrimSpace(string(line)); text != "" && text[0] != '#' {
+			r.exclude(text, filepath.Join(r.Path, name), n)
+		}
+	}
+}
+
+// xcatExcludes reads the .exlist of a root. lists are such files, or directories in which packimage looks for them.
+func xcatExcludes(r *Root, _ fs.FS, lists []string) {
+	found := false
+	for _, l := range lists {
+		if isDir(l) {
+			if l = xcatList(r.Path, l); l == "" || found {
+				continue
+			}
+		}
+		found = true
+		list := exlist{root: r}
+		list.read(l, 0)
+		list.apply()
+	}
+	if !found {
+		r.note("", 0, "%s has no .exlist: nothing is excluded that packimage leaves out", r.Path)
+	}
+}
+
+// xcatList returns the list of a root in DIR/DISTRIBUTION, by the order in which xCAT looks for it: the most special
+// name first.
+func xcatList(root, dir string) string {
+	version, arch, profile, ok := xcatParts(root)
+	if !ok {
+		return ""
+	}
+	short, _, _ := strings.Cut(version, ".")
+	for _, name := range []string{
+		profile + "." + version + "." + arch, profile + "." + version, profile + "." + short + "." + arch,
+		profile + "." + short, profile + "." + arch, profile,
+	} {
+		if found, _ := filepath.Glob(filepath.Join(dir, "*", quoted(name)+".exlist")); len(found) > 0 {
+			return found[0]
+		}
+	}
+	return ""
+}
+
+var special = regexp.MustCompile(`[*?\[\\]`)
+
+func quoted(name string) string { return special.ReplaceAllString(name, `\$0`) }
+
+// exlist is a list of what packimage leaves out: patterns of find -path, one on a line. "+" takes into the image what
+// another line leaves out, and #INCLUDE:FILE# stands for the lines of a file.
+type exlist struct {
+	root     *Root
+	lines    []exlistLine
+	includes int
+}
+
+// exlistLine is a pattern and its place.
+type exlistLine struct {
+	pattern string
+	keep    bool
+	file    string
+	line    int
+}
+
+var include = regexp.MustCompile(`^\s*#INCLUDE:([^#\n]+)#`)
+
+func (x *exlist) read(file string, depth int) {
+	if x.includes++; x.includes > maxIncludes || depth > 8 {
+		x.root.note(file, 0, "the list is not carried over: lists include more than %d lists", maxIncludes)
+		return
+	}
+	f, err := os.Open(file)
+	var data []byte
+	if err == nil {
+		data, err = readList(f, file)
+		f.Close()
+	}
+	if err != nil {
+		x.root.note("", 0, "a list of exclusions is not carried over: %v", err)
+		return
+	}
+	n := 0
+	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+		n++
+		if m := include.FindStringSubmatch(s.Text()); m != nil {
+			other := strings.TrimSpace(m[1])
+			if !filepath.IsAbs(other) {
+				other = filepath.Join(filepath.Dir(file), other)
+			}
+			x.read(other, depth+1)
+			continue
+		}
+		text, _, _ := strings.Cut(s.Text(), "#")
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		if len(x.lines) == maxLines {
+			x.root.note(file, n, "this line and what follows are not carried over: there are more than %d", maxLines)
+			return
+		}
+		pattern, keep := strings.CutPrefix(text, "+")
+		pattern = strings.TrimPrefix(strings.TrimPrefix(pattern, "-"), ".")
+		x.lines = append(x.lines, exlistLine{pattern, keep, file, n})
+	}
+}
+
+// apply adds the patterns, but for those in which something else is kept: a rule here has no exceptions.
+func (x *exlist) apply() {
+	for _, l := range x.lines {
+		if l.keep {
+			continue
+		}
+		kept := ""
+		for _, k := range x.lines {
+			if k.keep && kept == "" && covers(l.pattern, k.pattern) {
+				kept = k.pattern
+			}
+		}
+		if kept != "" {
+			x.root.note(l.file, l.line, "%s is not excluded: %s in it is kept, and a rule has no exceptions",
+				l.pattern, kept)
+			continue
+		}
+		x.root.exclude(l.pattern, l.file, l.line)
+	}
+}
+
+// covers reports whether a pattern matches a name, which may be a pattern itself, or something that it is in.
+func covers(pattern, name string) bool {
+	for ; len(name) > 1; name = path.Dir(name) {
+		if ok, err := path.Match(pattern, strings.TrimRight(name, "*")); err == nil && ok {
+			return true
+		}
+		if ok, err := path.Match(pattern, name); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
