@@ -375,17 +375,18 @@ func (j *journal) rewrite(since int64, most int) error {
 	if j.log.Size() < j.limit {
 		return nil
 	}
+	var records recordBuffer // one write and one sync: there may be a record for each replica
+	named := make(map[image.Digest]*image.Version)
+	err := j.writeStates(&stateWriter{log: &records, named: named, states: j.states, since: since, most: most})
+	if err != nil {
+		return err
+	}
 	tmp := j.path + ".new"
-	if err := os.Remove(tmp); err != nil && !os.IsNotExist(err) {
+	if err := durable.WriteFile(tmp, records, 0o600); err != nil {
 		return err
 	}
 	log, err := durable.OpenLog(tmp, func(durable.Record) error { return nil })
 	if err != nil {
-		return err
-	}
-	w := stateWriter{log: log, named: make(map[image.Digest]*image.Version), states: j.states, since: since, most: most}
-	if err := j.writeStates(&w); err != nil {
-		log.Close()
 		return err
 	}
 	if err := os.Rename(tmp, j.path); err != nil {
@@ -393,7 +394,7 @@ func (j *journal) rewrite(since int64, most int) error {
 		return err
 	}
 	j.log.Close()
-	j.log, j.versions, j.limit = log, w.named, max(journalMin, 4*log.Size())
+	j.log, j.versions, j.limit = log, named, max(journalMin, 4*log.Size())
 	return durable.SyncDir(filepath.Dir(j.path))
 }
 
