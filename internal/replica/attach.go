@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -232,17 +233,42 @@ func (s *Set) resume(ctx context.Context, r *Replica, p *step) (*transition, err
 	return t, nil
 }
 
-// fingerprints returns a fingerprint of each node file by path: its id, which depends on the content, and a
-// checksum of the attributes.
+// fingerprints returns a fingerprint of each node file by path: its id, which depends on the content, a checksum of the
+// attributes, and the modification time.
 func fingerprints(files NodeFiles) map[string]string {
 	m := make(map[string]string, len(files.List))
 	for i := range files.List {
 		f := &files.List[i]
-		id := fileid.OfNodeFile(f.Path, f.Digest)
-		attrs := fmt.Sprint(f.Mode, f.UID, f.GID, f.Mtime)
-		m[f.Path] = fmt.Sprintf("%016x%08x", uint64(id), crc32.ChecksumIEEE([]byte(attrs)))
+		m[f.Path] = fmt.Sprintf("%s/%d.%d", f.sameness(), f.Mtime.Sec, f.Mtime.Nsec)
 	}
 	return m
+}
+
+// sameness is the part of f's fingerprint that does not depend on the modification time.
+func (f *NodeFile) sameness() string {
+	attrs := crc32.ChecksumIEEE(fmt.Append(nil, f.Mode, f.UID, f.GID))
+	return fmt.Sprintf("%016x%08x", uint64(fileid.OfNodeFile(f.Path, f.Digest)), attrs)
+}
+
+// keepTimes returns files in which those that are as they were, except for the modification time, have the one that
+// they had. All files are rendered with a new time when the description changes, and only those that really differ must
+// cost a switch. was has their fingerprints.
+func keepTimes(files NodeFiles, was map[string]string) NodeFiles {
+	files.List = slices.Clone(files.List)
+	for i := range files.List {
+		f := &files.List[i]
+		same, mtime, _ := strings.Cut(was[f.Path], "/")
+		if same != f.sameness() {
+			continue
+		}
+		seconds, nanoseconds, _ := strings.Cut(mtime, ".")
+		sec, err := strconv.ParseInt(seconds, 10, 64)
+		nsec, err2 := strconv.ParseUint(nanoseconds, 10, 32)
+		if err == nil && err2 == nil {
+			f.Mtime = image.Time{Sec: sec, Nsec: uint32(nsec)}
+		}
+	}
+	return files
 }
 
 func fingerprintID(f string) fileid.ID {

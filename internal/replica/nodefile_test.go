@@ -108,6 +108,47 @@ func TestChangedNodeFilesAreASwitch(t *testing.T) {
 	}
 }
 
+func TestANodeFileThatIsRenderedAgainTheSameKeepsItsTimeAndCostsNoSwitch(t *testing.T) {
+	m := newMemory(t)
+	o := newSite(t, m.Version(t, 1, v1), m)
+	renderedAt := func(sec int64, contents map[string]string) NodeFiles {
+		list := files(contents)
+		for i := range list.List {
+			list.List[i].Mtime.Sec = sec
+		}
+		return list
+	}
+	o.toFiles(renderedAt(10, map[string]string{"etc/a": "one", "opt/host": "n01"}))
+	etc, opt, size := o.Stat("etc").Ctime, o.Stat("opt").Ctime, o.s.journal.log.Size()
+	check := func(when string, a int64) {
+		t.Helper()
+		if got := o.Stat("etc/a").Mtime.Sec; got != a {
+			t.Errorf("%s: etc/a has the time %d, want %d", when, got, a)
+		}
+		if got := o.Stat("opt/host").Mtime.Sec; got != 10 {
+			t.Errorf("%s: opt/host has the time %d, want 10", when, got)
+		}
+		if o.Stat("opt").Ctime != opt {
+			t.Errorf("%s: the ctime of opt has changed", when)
+		}
+	}
+	rep := o.toFiles(renderedAt(20, map[string]string{"etc/a": "one", "opt/host": "n01"}))
+	check("rendered again", 10)
+	if rep.Replicas != 0 || o.Stat("etc").Ctime != etc || o.s.journal.log.Size() != size {
+		t.Errorf("files that are the same were switched: %d replicas", rep.Replicas)
+	}
+	o.toFiles(renderedAt(30, map[string]string{"etc/a": "two", "opt/host": "n01"}))
+	check("one has changed", 30)
+	etc, size = o.Stat("etc").Ctime, o.s.journal.log.Size()
+	o.s.Close()
+	o.spec.Files = renderedAt(40, map[string]string{"etc/a": "two", "opt/host": "n01"})
+	o.open()
+	check("after a restart", 30)
+	if o.Stat("etc").Ctime != etc || o.s.journal.log.Size() != size {
+		t.Error("the restart has switched files that are the same")
+	}
+}
+
 func TestSharedPathsAreReadOnlyForRootToo(t *testing.T) {
 	m := newMemory(t)
 	o := newSite(t, m.Version(t, 1, v1), m)

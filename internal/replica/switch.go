@@ -163,6 +163,7 @@ func (s *Set) differences(ctx context.Context, m *Move) (*transition, error) {
 	if r.attached && m.Version.Digest != r.state.to.Digest && index.Damage() != nil {
 		return nil, index.Damage()
 	}
+	m.Files = keepTimes(m.Files, r.state.files)
 	t := &transition{
 		r: r, to: &view{index: index, files: m.Files}, keep: m.Keep, shared: m.Shared, rules: m.Rules,
 		from: r.state.to, version: s.journal.version(m.Version),

@@ -367,6 +367,51 @@ func TestNodesThatAreGoneAreForgotten(t *testing.T) {
 	}
 }
 
+func TestOneMoreNodeSwitchesOnlyReplicasWhoseFilesDiffer(t *testing.T) {
+	const more = `<node name="y1" image="compute" servers="head">` +
+		`<interface name="eth0" network="boot" address="10.0.0.98" mac="52:54:00:4d:00:98"/></node>`
+	for _, tt := range []struct {
+		name, builtin string
+		switched      bool // every node's /etc/hosts has the new node
+	}{
+		{"hosts", "", true},
+		{"no hosts", `<builtin name="hosts" enabled="no"/>`, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text := strings.Replace(described("%s"), `<mount path="/scratch"/>`, tt.builtin, 1)
+			s := newSite(t, fmt.Sprintf(text, ""))
+			s.declare(1, nil)
+			s.reconcile()
+			before := testkit.Value(s.ChangedDirs("n01", "", 0))(t)
+			s.describe(fmt.Sprintf(text, more))
+			s.declared.now.State.Description.Applied = s.declared.now.State.Description.Applied.Add(time.Hour)
+			s.reconcile()
+			after := testkit.Value(s.ChangedDirs("n01", "", before.Stamp))(t)
+			if dirs := slices.Collect(after.Dirs); (len(dirs) > 0) != tt.switched {
+				t.Errorf("changed directories of n01: %q", dirs)
+			}
+			if s.shows("y1") != 1 {
+				t.Errorf("y1 is not served: %s", s.problem("y1"))
+			}
+			records := s.switches()
+			for range 3 { // a description that says the same costs no switch
+				s.describe(fmt.Sprintf(text, more+"<!-- again -->"))
+				s.declared.now.State.Description.Applied = s.declared.now.State.Description.Applied.Add(2 * time.Hour)
+				s.reconcile()
+			}
+			if got := s.switches(); got != records {
+				t.Errorf("the journal has grown from %d to %d bytes", records, got)
+			}
+		})
+	}
+}
+
+// switches returns the size of the journal of switches.
+func (s *site) switches() int64 {
+	s.t.Helper()
+	return testkit.Value(os.Stat(filepath.Join(s.dir, "replicas", "switches.log")))(s.t).Size()
+}
+
 func TestANodeThatCannotBeServedLeavesTheOthersAlone(t *testing.T) {
 	s := newSite(t, described(""))
 	s.declare(1, nil)
