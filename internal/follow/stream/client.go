@@ -217,7 +217,7 @@ func (w *watched) Read(p []byte) (int, error) {
 
 // open asks a head for its stream.
 func (c *Client) open(ctx context.Context, h Head, at *position) (io.ReadCloser, error) {
-	q := url.Values{"store": {at.store}, "revision": {strconv.FormatInt(at.revision, 10)}}
+	q := url.Values{"store": {at.store}, "revision": {strconv.FormatInt(at.revision, 10)}, editsParameter: {"1"}}
 	if at.common != nil {
 		q.Set("digest", at.digest().String())
 	}

@@ -33,6 +33,7 @@ func (m *maker) position(s coord.State) (position, error) {
 		all := m.union(func(field string) bool { return !own(field) })
 		if p.common == nil || !p.common.facts.equal(all) {
 			p.common = newCommon(all)
+			p.common.description = s.Description
 		}
 	}
 	if nodes || p.nodes == nil {

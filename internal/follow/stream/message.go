@@ -21,12 +21,14 @@ const maxMessage = 32 << 20
 type message struct {
 	Time time.Time `json:"time"` // by the head's clock
 
-	Store    string       `json:"store,omitempty"`    // coord.State.Store; "": the message only tells the time
-	Revision int64        `json:"revision,omitempty"` // of the state after the change
-	From     int64        `json:"from,omitempty"`     // revision of the state that is changed; 0: Set is all there is
-	Set      facts        `json:"set,omitempty"`
-	Removed  []string     `json:"removed,omitempty"` // keys
-	Digest   image.Digest `json:"digest,omitzero"`   // of all facts after the change
+	Store    string   `json:"store,omitempty"`    // coord.State.Store; "": the message only tells the time
+	Revision int64    `json:"revision,omitempty"` // of the state after the change
+	From     int64    `json:"from,omitempty"`     // revision of the state that is changed; 0: Set is all there is
+	Set      facts    `json:"set,omitempty"`
+	Removed  []string `json:"removed,omitempty"` // keys
+	// Edit changes the description, in place of a whole one in Set. A server that understands it asks for it.
+	Edit   *descriptionEdit `json:"edit,omitempty"`
+	Digest image.Digest     `json:"digest,omitzero"` // of all facts after the change
 	// Earlier is whether the state may be older than what the receiver has: it is what the shared state says now, after
 	// it was put back from a copy or was made anew.
 	Earlier bool `json:"earlier,omitempty"`
@@ -36,6 +38,9 @@ type message struct {
 
 // ofAll reports whether a fact that all servers get has changed.
 func (m *message) ofAll() bool {
+	if m.Edit != nil {
+		return true
+	}
 	for key := range m.Set {
 		if !own(key) {
 			return true
@@ -55,11 +60,12 @@ type position struct {
 
 // common are the facts that all servers get. They are never changed.
 type common struct {
-	facts  facts
-	digest image.Digest
+	facts       facts
+	digest      image.Digest
+	description *coord.Description // of a head; nil: there is none
 }
 
-func newCommon(f facts) *common { return &common{f, f.digest()} }
+func newCommon(f facts) *common { return &common{facts: f, digest: f.digest()} }
 
 // positionOf returns the position of an end that has a state.
 func positionOf(s coord.State) (position, error) {
@@ -101,6 +107,9 @@ func (p position) apply(m *message) (next position, s coord.State, err error) {
 			return p, s, errOutOfOrder
 		}
 		before = p.common.facts.with(p.nodes, nil)
+		if err := m.complete(p.state.Description); err != nil {
+			return p, s, err
+		}
 	}
 	after := before.with(m.Set, m.Removed)
 	all, nodes := after.split()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"dim/internal/coord"
 	"dim/internal/testkit"
 )
 
@@ -13,12 +14,23 @@ func FuzzMessage(f *testing.F) {
 	next, err := positionOf(state(3))
 	testkit.Must(f, err)
 	to := &adopted{common: next.common, changes: changesTo(next.common)}
-	for _, m := range []*message{has.messageTo(&next, to), (&position{}).messageTo(&next, to), {}} {
+	other := state(3)
+	other.Description.Files = []coord.File{{Name: "cluster.xml", Data: []byte("<cluster></cluster>")}}
+	edited, err := positionOf(other)
+	testkit.Must(f, err)
+	toEdited := &adopted{common: edited.common, changes: changesTo(edited.common)}
+	for _, m := range []*message{
+		has.messageTo(&next, to, &lines{}), (&position{}).messageTo(&next, to, &lines{}), {},
+		has.messageTo(&edited, toEdited, &lines{edits: true}),
+	} {
 		f.Add([]byte(testkit.Value(json.Marshal(m))(f)))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		m, err := parseMessage(line)
 		if err != nil {
+			return
+		}
+		if m.From > 0 && m.complete(has.state.Description) != nil {
 			return
 		}
 		m.Digest = after(has, m).digest() // otherwise nothing comes further

@@ -29,6 +29,9 @@ const (
 // Path is the path of the stream on a head.
 const Path = "/peer/v1/state"
 
+// editsParameter is the query parameter of servers that take changes of descriptions.
+const editsParameter = "edits"
+
 // ServerOptions are the options of a Server. All are needed.
 type ServerOptions struct {
 	// Caller returns which server makes a request. The error says why that is not known.
@@ -71,6 +74,7 @@ type adopted struct {
 type commonChanges struct {
 	set     facts
 	removed []string
+	edit    *descriptionEdit // in place of the description in set; nil: there is none, or it is the same
 }
 
 // NewServer returns a Server that has no state before Adopt.
@@ -147,6 +151,9 @@ func changesTo(c *common) func(from *common) commonChanges {
 		d, ok := known[from]
 		if !ok && from != c {
 			d.set, d.removed = from.facts.difference(c.facts)
+			if d.set[keyDescription] != nil {
+				d.edit = newEdit(from.description, c.description)
+			}
 			known[from] = d
 		}
 		return d
@@ -207,7 +214,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	out := &lines{w: w, control: http.NewResponseController(w)}
+	out := &lines{w: w, control: http.NewResponseController(w), edits: r.URL.Query().Has(editsParameter)}
 	if err := s.send(r.Context(), out, server, has); err != nil && r.Context().Err() == nil {
 		s.Log.Debug("stream of the declared state ended", "server", string(server), "error", err)
 	}
@@ -245,7 +252,7 @@ func (s *Server) send(ctx context.Context, out *lines, server cluster.ServerName
 				if latest, _ := s.now(); latest != now {
 					continue
 				}
-				m = has.messageTo(&next, now)
+				m = has.messageTo(&next, now, out)
 				has = next
 			}
 			m.Alone = s.isAlone(ctx)
@@ -283,7 +290,7 @@ func (s *Server) isAlone(ctx context.Context) string {
 }
 
 // messageTo returns the message that leads to next, which a server has when it has adopted to.
-func (p *position) messageTo(next *position, to *adopted) *message {
+func (p *position) messageTo(next *position, to *adopted, out *lines) *message {
 	m := &message{
 		Store: next.store, Revision: next.revision, Digest: next.digest(),
 		Earlier: !p.leadsTo(next.store, next.revision),
@@ -296,6 +303,10 @@ func (p *position) messageTo(next *position, to *adopted) *message {
 	all := to.changes(p.common)
 	set, removed := p.nodes.difference(next.nodes)
 	m.Set, m.Removed = all.set.with(set, nil), append(removed, all.removed...)
+	if out.edits && all.edit != nil {
+		m.Edit = all.edit
+		delete(m.Set, keyDescription)
+	}
 	return m
 }
 
@@ -303,6 +314,7 @@ func (p *position) messageTo(next *position, to *adopted) *message {
 type lines struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	edits   bool // the server takes changes of descriptions
 }
 
 func (l *lines) write(m *message) error {
