@@ -216,6 +216,7 @@ func (p *application) put(ctx context.Context, out *control.ApplyResult) (int64,
 	r := follow.Replacement{
 		Before: p.now.Cluster, Next: p.next, Leaving: p.left, Renames: out.Renames, ID: rand.Text(),
 	}
+	p.api.Follow.Expect(d.Digest, p.next)
 	got, err := p.shared.Apply(ctx, d, revision(p.now), r.Decide)
 	if errors.Is(err, coord.ErrConflict) {
 		return got, control.Errorf(control.Conflict,

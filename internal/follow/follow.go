@@ -74,8 +74,7 @@ type PeersFunc func(now *Declared) (*member.Peers, error)
 type Follower struct {
 	Options
 
-	current     atomic.Pointer[Declared]
-	settled     atomic.Pointer[Declared]
+	states
 	subscribers []func(context.Context, *Declared)
 	restore     RestoreFunc
 
@@ -106,6 +105,13 @@ type Follower struct {
 type identities struct {
 	readmitted map[string]coord.Revocation // of servers that count again, by identity
 	ended      coord.Revocation            // of this server, by another head: what Superseded was told last
+}
+
+// states are the declared states that a Follower knows.
+type states struct {
+	current  atomic.Pointer[Declared]
+	settled  atomic.Pointer[Declared]
+	expected atomic.Pointer[expected] // see Expect
 }
 
 // checkResult is the result of the last check whether the shared state can be changed.
