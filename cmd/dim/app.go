@@ -261,17 +261,22 @@ func (a *app) show(v any, table func(w io.Writer)) error {
 // row writes one line of a table. Empty cells are shown as "-", and control characters escaped: what is shown may come
 // from a node or another server.
 func row(w io.Writer, cells ...any) {
+	var line strings.Builder
 	for i, c := range cells {
 		if i > 0 {
-			fmt.Fprint(w, "\t")
+			line.WriteByte('\t')
 		}
-		text := strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(showable(fmt.Sprint(c), nil))
+		text := showable(fmt.Sprint(c), nil)
+		if strings.ContainsAny(text, "\n\t") {
+			text = strings.ReplaceAll(strings.ReplaceAll(text, "\n", `\n`), "\t", `\t`)
+		}
 		if text == "" {
 			text = "-"
 		}
-		fmt.Fprint(w, text)
+		line.WriteString(text)
 	}
-	fmt.Fprintln(w)
+	line.WriteByte('\n')
+	_, _ = io.WriteString(w, line.String()) // a tabwriter keeps it, and reports errors when it is flushed
 }
 
 func (a *app) client() *client.Client { return client.New(a.data) }
