@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"dim/internal/image"
 	"dim/internal/testkit"
@@ -78,6 +79,35 @@ func TestALargeDescriptionIsListedWithoutItsFiles(t *testing.T) {
 	}
 	if _, err := c.DescriptionAt(t.Context(), revision); !errors.Is(err, ErrNotFound) {
 		t.Errorf("its files: %v", err)
+	}
+}
+
+func TestOneMoreNodeOf10000IsThreeKeys(t *testing.T) {
+	c := open(t, t.TempDir())
+	var inventory []byte
+	for i := range 10_000 {
+		inventory = fmt.Appendf(inventory, "n%05d,eth0,52:54:00:00:%02x:%02x\n", i, i>>8, i&255)
+	}
+	description := func(inventory []byte) Description {
+		d := someDescription("<cluster/>")
+		d.Files, d.Digest = append(d.Files, File{"macs.csv", inventory}), image.Sum(inventory)
+		return d
+	}
+	apply := func(inventory []byte, last int64) int64 {
+		none := func(State) (Change, error) { return Change{}, nil }
+		return testkit.Value(c.Apply(t.Context(), description(inventory), last, none))(t)
+	}
+	first := apply(inventory, 0)
+	second := apply(append(inventory, "n10000,eth0,52:54:00:01:00:00\n"...), first)
+	r, err := c.read(t.Context(), c.prefix, clientv3.WithPrefix(), clientv3.WithMinModRev(first+1))
+	testkit.Must(t, err)
+	bytes := 0
+	for _, kv := range r.Kvs {
+		bytes += len(kv.Value)
+	}
+	if second != first+1 || len(r.Kvs) != 3 || bytes > 2*len(inventory) {
+		t.Errorf("revisions %d and %d, %d keys with %d bytes; the inventory has %d", first, second, len(r.Kvs), bytes,
+			len(inventory))
 	}
 }
 
