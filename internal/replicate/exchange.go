@@ -247,7 +247,31 @@ func (h *Handler) hasAll(blobs []image.Digest) bool {
 type pending struct {
 	records  int
 	progress uint64
+	began    time.Time // when it let this server wait first; zero: it has not, or what was waited for has come
 	since    time.Time // when it made progress; zero: the answer is under way
+}
+
+const (
+	// waitAtMost and waitTimes bound how long a server lets this one wait for what it is getting: waitAtMost more than
+	// waitTimes what a source with the whole version would take. One that only pretends to make progress would delay a
+	// pull by maxPending records otherwise.
+	waitAtMost = 30 * time.Second
+	waitTimes  = 4
+)
+
+// tooLong reports whether a server has let this one wait for too long. rate is what arrives from the best source that
+// has the whole version, in bytes a second; 0: not known.
+func (w *pending) tooLong(size uint64, rate float64) bool {
+	most := waitAtMost
+	switch {
+	case w.began.IsZero():
+		return false
+	case rate > 0:
+		most += waitTimes * time.Duration(float64(size)/rate*float64(time.Second))
+	default:
+		most *= waitTimes
+	}
+	return time.Since(w.began) > most
 }
 
 // noteProgress notes a record that lets this server wait.
@@ -257,6 +281,9 @@ func (a *answer) noteProgress(progress uint64) error {
 	w := &a.waits
 	if w.records++; w.records > maxPending {
 		return refusef("%d times that it is getting what was asked for", w.records)
+	}
+	if w.began.IsZero() {
+		w.began = time.Now()
 	}
 	if progress > w.progress || w.since.IsZero() {
 		// What comes later is not late because of this, and its rate begins to count now.
@@ -269,7 +296,7 @@ func (a *answer) noteProgress(progress uint64) error {
 func (a *answer) resumed() {
 	a.pull.mu.Lock()
 	defer a.pull.mu.Unlock()
-	a.waits.since = time.Time{}
+	a.waits.since, a.waits.began = time.Time{}, time.Time{}
 }
 
 // setPartsHeader sets the header of a request to a source that may not have all yet.

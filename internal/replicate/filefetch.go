@@ -24,7 +24,7 @@ func (p *pull) largeJob(ctx context.Context, s *peer, j *job) (rest *job, err er
 		}
 	}
 	err = p.put(ctx, j, func(b *store.Batch) error {
-		err := b.PutExpected(ctx, store.Content{Digest: n.digest, Size: n.size, Data: extents(n.sparse)}, f)
+		err := f.storeIn(b)
 		if err == nil {
 			p.noteArrived(n, b)
 		}
@@ -43,6 +43,19 @@ func (p *pull) largeJob(ctx context.Context, s *peer, j *job) (rest *job, err er
 	}
 	p.judge(ctx, f.from, err)
 	return rest, nil
+}
+
+// storeIn stores the file. It goes on with what an earlier try has left of it, unless one source has to deliver all.
+func (f *fileReader) storeIn(b *store.Batch) error {
+	want := store.Content{Digest: f.need.digest, Size: f.need.size, Data: extents(f.need.sparse)}
+	if f.job.alone {
+		return b.PutExpected(f.ctx, want, f)
+	}
+	return b.PutPart(f.ctx, want, func(from uint64) io.Reader {
+		f.off, f.resumed = from, from
+		f.got(0, int64(from))
+		return f
+	})
 }
 
 // extents is not nil for a file with holes: where they are, PutExpected finds out.
@@ -71,7 +84,8 @@ type fileReader struct {
 	based    bool    // the answer is a difference to base
 	err      error   // of the last source
 	off      uint64
-	op       op // what is left of the operation that is being read
+	resumed  uint64 // bytes that an earlier try has left
+	op       op     // what is left of the operation that is being read
 }
 
 // Read implements io.Reader. The whole file is followed by io.EOF.
@@ -161,6 +175,7 @@ func (f *fileReader) open() error {
 		return err
 	}
 	f.a, f.op = a, op{}
+	a.expects(f.need.size - f.off)
 	base, err := a.base()
 	if err != nil {
 		return a.cause(err)
@@ -246,6 +261,8 @@ func (f *fileReader) failed(err error) (*job, error) {
 		return f.job, f.err
 	case !errors.Is(err, store.ErrMismatch):
 		return f.job, &localError{err}
+	case f.resumed > 0:
+		return f.job, fmt.Errorf("a file of which a part was here did not fit: %v", err)
 	case f.usedBase:
 		f.job.plain = true // the base may be damaged on this server's disk
 		return f.job, fmt.Errorf("a difference did not fit: %v", err)

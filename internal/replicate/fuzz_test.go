@@ -53,10 +53,12 @@ func FuzzPacked(f *testing.F) {
 // unpacked is an answer whose records are b.
 func unpacked(p *pull, b []byte) *answer {
 	z, _ := zstd.NewReader(nil)
-	return &answer{
+	a := &answer{
 		reader: &reader{b: bufio.NewReader(bytes.NewReader(b)), z: z}, pull: p, from: p.peers[0],
 		body: io.NopCloser(bytes.NewReader(nil)), ctx: context.Background(), cancel: func(error) {},
 	}
+	a.reader.waits = a
+	return a
 }
 
 func FuzzAnswers(f *testing.F) {
@@ -81,6 +83,15 @@ func FuzzAnswers(f *testing.F) {
 	seed(1, h.blobs, request{list: []image.Digest{now, image.Sum([]byte("gone"))}})
 	seed(2, h.file, request{of: now})
 	seed(2, h.file, request{of: now, list: []image.Digest{old}})
+	late := func(then answerFunc) answerFunc { // by a server that is getting the version itself
+		return func(ctx context.Context, r request, w *writer) error {
+			w.kind(kindPending, 5)
+			w.kind(kindPending, 1<<20)
+			return then(ctx, r, w)
+		}
+	}
+	seed(1, late(h.blobs), request{list: []image.Digest{now}})
+	seed(2, late(h.file), request{of: now})
 	baseFile := testkit.Value(from.OpenBlob(old))(f)
 	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
 		p := &pull{

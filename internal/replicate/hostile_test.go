@@ -3,6 +3,7 @@ package replicate
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -375,4 +377,45 @@ func TestTheRateIsBounded(t *testing.T) {
 			t.Errorf("a second's bytes took %v", took)
 		}
 	})
+}
+
+// A server that is said to get a version tells of a little progress every second, and never delivers.
+func TestAServerThatPretendsToMakeProgressIsLeft(t *testing.T) {
+	to := newStore(t)
+	for _, c := range []struct {
+		name     string
+		whole    peer
+		size     uint64
+		from, to time.Duration
+	}{
+		{"a fast source has the whole version", peer{bytes: 100 << 20, took: 10 * time.Second}, 4 << 20,
+			30 * time.Second, 34 * time.Second},
+		{"a slow one has it", peer{bytes: 1 << 20, took: 10 * time.Second}, 4 << 20,
+			190 * time.Second, 194 * time.Second},
+		{"nothing has come from the other source", peer{}, 4 << 20, 120 * time.Second, 124 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			owner := &peer{Source: Source{Name: "is2"}, partial: true}
+			p := &pull{o: newPuller(to), peers: []*peer{&c.whole, owner}}
+			p.changed = sync.NewCond(&p.mu)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			a := &answer{pull: p, from: owner, ctx: ctx, cancel: cancel, started: time.Now(), last: time.Now()}
+			p.enter(a)
+			a.expects(c.size)
+			began := time.Now()
+			for i := uint64(1); ctx.Err() == nil; i++ {
+				time.Sleep(time.Second)
+				testkit.Must(t, a.noteProgress(i))
+				p.arrived(a, 2)
+				p.watch()
+			}
+			if took := time.Since(began); took < c.from || took > c.to {
+				t.Errorf("%s: it was left after %v", c.name, took)
+			}
+			p.judge(t.Context(), owner, a.cause(ctx.Err()))
+			if counts := p.o.Counts()["is2"]; !owner.out || counts.Slow != 1 || counts.Refused != 0 {
+				t.Errorf("%s: out %v, %+v", c.name, owner.out, counts)
+			}
+		})
+	}
 }

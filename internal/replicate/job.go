@@ -188,6 +188,12 @@ func (p *pull) judge(ctx context.Context, s *peer, err error) {
 		return
 	case errors.Is(err, errSlow):
 		p.o.ledger.count(s.Name, func(c *Counts) { c.Slow++ })
+		if errors.Is(err, errLate) {
+			p.o.log.Warn("a server lets this one wait; it is not waited for any more", "server", s.Name,
+				"version", p.v.Ref().String())
+			p.drop(s)
+			return
+		}
 	default:
 		p.o.ledger.count(s.Name, func(c *Counts) { c.Failed++ })
 	}

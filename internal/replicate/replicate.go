@@ -24,8 +24,9 @@
 // # Interruptions
 //
 // Blobs are stored in batches, so what has arrived stays when a pull ends early, and is not asked for again. That also
-// holds when the process is killed: the next pull stores the blobs that were not committed (store.Resume). When a
-// connection breaks in the middle of a large file or of a listing, the next request asks for the rest, from any source.
+// holds when the process is killed: the next pull stores the blobs that were not committed (store.Resume), and asks for
+// what is left of a large file (store.Batch.PutPart). When a connection breaks in the middle of a large file or of a
+// listing, the next request asks for the rest, from any source.
 //
 // # Concurrency
 //

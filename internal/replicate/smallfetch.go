@@ -19,15 +19,16 @@ func (p *pull) smallJob(ctx context.Context, s *peer, j *job) (rest *job, err er
 }
 
 func (p *pull) smallBlobs(ctx context.Context, s *peer, j *job, b *store.Batch) (rest *job, err error) {
-	r := request{}
+	r, bytes := request{}, uint64(0)
 	for _, n := range j.needs {
-		r.list = append(r.list, n.digest)
+		r.list, bytes = append(r.list, n.digest), bytes+n.size
 	}
 	a, err := p.ask(ctx, s, blobsPath, r)
 	if err != nil {
 		return j, err
 	}
 	defer a.close()
+	a.expects(bytes)
 	var absent []*need
 	var buf []byte
 	for i, n := range j.needs {

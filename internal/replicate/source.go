@@ -41,6 +41,7 @@ const (
 
 var (
 	errSlow = errors.New("another source is faster")
+	errLate = fmt.Errorf("%w: this one lets the others wait for what it is getting", errSlow)
 	errBusy = errors.New("the server sends as much as it can already")
 )
 
@@ -120,6 +121,7 @@ type answer struct {
 	last    time.Time // when bytes arrived; guarded by pull.mu
 	got     uint64    // guarded by pull.mu
 	waits   pending
+	size    uint64 // bytes that were asked for; guarded by pull.mu
 
 	kept  *bytes.Buffer // what arrives, packed, for other servers; nil: it is not kept
 	ended bool          // all has arrived
@@ -226,6 +228,13 @@ func (p *pull) name(names string) {
 	}
 }
 
+// expects notes how many bytes an answer is to bring.
+func (a *answer) expects(bytes uint64) {
+	a.pull.mu.Lock()
+	defer a.pull.mu.Unlock()
+	a.size = bytes
+}
+
 func (p *pull) enter(a *answer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -266,6 +275,12 @@ func (s *peer) rate() float64 {
 func (p *pull) watch() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	whole := 0.0 // the best rate of a source that has the whole version
+	for _, s := range p.peers {
+		if !s.partial && !s.out {
+			whole = max(whole, s.rate())
+		}
+	}
 	for _, s := range p.peers {
 		best, others := 0.0, false
 		for _, other := range p.peers {
@@ -274,6 +289,10 @@ func (p *pull) watch() {
 			}
 		}
 		for a := range s.active {
+			if a.waits.tooLong(a.size, whole) {
+				a.cancel(errLate)
+				continue
+			}
 			quiet := time.Since(a.last)
 			if since := a.waits.since; !since.IsZero() && quiet < hesitant {
 				quiet = time.Since(since)

@@ -68,10 +68,10 @@ func (s *Store) Garbage(ctx context.Context, without []image.Ref, roots []image.
 	return m.rest()
 }
 
-// Sweep removes the objects that neither a version nor one of roots leads to, and the batches that processes have left
-// behind. While a batch or a Hold is open, the
-// error is a *LockedError, at once, and nothing is removed. If ctx or the process ends in the middle, a later Sweep
-// removes the rest: at any time the store has all objects that its trees lead to.
+// Sweep removes the objects that neither a version nor one of roots leads to, and the batches and parts that processes
+// have left behind. While a batch or a Hold is open, the error is a *LockedError, at once, and nothing is removed. If
+// ctx or the process ends in the middle, a later Sweep removes the rest: at any time the store has all objects that its
+// trees lead to.
 func (s *Store) Sweep(ctx context.Context, roots []image.Digest) (Garbage, error) {
 	lock, err := s.lock(pruneLock, unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {

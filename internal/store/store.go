@@ -120,7 +120,7 @@ func (s *Store) prepare() error {
 			return err
 		}
 	}
-	return s.removeAbandoned(isResumable)
+	return s.removeAbandoned(func(name string) bool { return isResumable(name) || name == filepath.Base(partsDir) })
 }
 
 func (s *Store) checkFormat() error {
