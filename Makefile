@@ -3,13 +3,16 @@ export CGO_ENABLED = 0
 GOFLAGS_STATIC = -trimpath -ldflags "-s -w"
 ARCHES = amd64 arm64 ppc64le
 
-.PHONY: help build deps deps-test check test e2e long crash hostile demo bench fuzz docs clean
+.PHONY: help build packages deps deps-test check test e2e long crash hostile demo bench fuzz docs clean
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 build: ## bin/dim, and bin/dim-init-ARCH for every node architecture
 	go build $(GOFLAGS_STATIC) -o bin/dim ./cmd/dim
 	for a in $(ARCHES); do GOARCH=$$a go build $(GOFLAGS_STATIC) -o bin/dim-init-$$a ./cmd/dim-init || exit 1; done
+
+packages: ## bin/packages: deb and rpm for servers of each architecture
+	dist/packages
 
 deps: ## install (Debian, root) what the demo and the end-to-end tests run
 	dist/deps lab

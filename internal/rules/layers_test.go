@@ -217,7 +217,7 @@ func importProblem(f *file, path string) string {
 // testOnly are modules for tests. The programs must not contain them.
 var testOnly = []string{
 	"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "github.com/google/gopacket",
-	"github.com/buildbarn/go-xdr", "go.uber.org/goleak", "testing",
+	"github.com/buildbarn/go-xdr", "go.uber.org/goleak", "github.com/cpuguy83/go-md2man", "testing",
 }
 
 // testImporters are packages of other modules that import such a module, with reasons.
