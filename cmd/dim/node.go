@@ -23,42 +23,6 @@ func (a *app) nodeCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) nodeLsCommand() *cobra.Command {
-	return a.names(&cobra.Command{
-		Use:     "ls [NODES…]",
-		Aliases: []string{"list"},
-		Short:   "List nodes with their stage and version",
-		Long: `Lists the nodes of a node set, or all nodes: the stage of each and how long it
-has been in it, the version that its replica shows, and the time since its last
-NFS call.`,
-		Example: `  dim node ls
-  dim node ls 'n[01-04],@cell'
-  dim node ls @cell -o name > hosts
-  dim node ls -o json | jq -r '.[] | select(.stage != "running") | .node'`,
-		Args: operands(0, anyNumber),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			nodes, err := a.client().Nodes(cmd.Context(), joined(args))
-			if err != nil {
-				return err
-			}
-			return showList(a, nodes, func(n control.Node) string { return n.Name },
-				func(w io.Writer) { printNodes(w, nodes, time.Now()) })
-		},
-		ValidArgsFunction: complete(anyNumber, a.nodeNames),
-	})
-}
-
-func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
-	row(w, "NODE", "STAGE", "SINCE", "VERSION", "ADDRESS", "LAST CALL", "REMARK")
-	for _, n := range nodes {
-		remark := n.Problem
-		if remark == "" {
-			remark = n.Text
-		}
-		row(w, n.Name, n.Stage, ago(n.Since, now), shownVersion(n), n.Address, ago(n.LastCall, now), safe(remark))
-	}
-}
-
 // shownVersion returns the version that a node's replica shows, and the one that it should or will show, if that is
 // another.
 func shownVersion(n control.Node) string {
