@@ -47,7 +47,8 @@ func (b *Base) networkManager(n *cluster.Node) ([]rendered, error) {
 		r.Mode = 0o600 // NetworkManager ignores connections that others may read
 		files = append(files, r)
 	}
-	if text := vlansOfBoot(all); text != "" {
+	// Where there is ifupdown, it makes them: NetworkManager leaves alone what is in /etc/network/interfaces.
+	if text := vlansOfBoot(all); text != "" && !b.version.ifupdown {
 		path := "etc/systemd/system/NetworkManager.service.d/00-dim-boot.conf"
 		files = append(files, b.file(builtin.NetworkManager, path, []byte(text)))
 	}

@@ -63,8 +63,12 @@ func cardAttributes(cards []*cluster.Interface, effect control.Effect) []attribu
 	var names, addresses, macs []string
 	for _, card := range cards {
 		names = append(names, form(card))
-		addresses = append(addresses, address(card.Address))
-		macs = append(macs, cmp.Or(card.MAC.String(), "none"))
+		if card.Network != nil {
+			addresses = append(addresses, address(card.Address))
+		}
+		if card.VLAN == 0 && card.Bond == "" { // others have the address of a card that they are on
+			macs = append(macs, cmp.Or(card.MAC.String(), "none"))
+		}
 	}
 	return []attribute{
 		{name: "interfaces", effect: later(effect), value: strings.Join(names, ", ")},
