@@ -27,6 +27,7 @@ type options struct {
 	exchanges     int
 	window        int
 	pid           int
+	await         bool
 }
 
 func main() {
@@ -38,6 +39,7 @@ func main() {
 	flag.IntVar(&o.exchanges, "exchanges", 20000, "exchanges in all")
 	flag.IntVar(&o.window, "window", 64, "exchanges at once")
 	flag.IntVar(&o.pid, "pid", 0, "process of the server, to read its CPU time")
+	flag.BoolVar(&o.await, "await", false, "only wait until machine 0 has an address")
 	flag.Parse()
 	if err := run(&o); err != nil {
 		fmt.Fprintln(os.Stderr, "dhcp:", err)
@@ -60,6 +62,9 @@ func run(o *options) error {
 	}
 	relay := bootload.NewRelay(conn, netip.AddrPortFrom(server, 67))
 	defer relay.Close()
+	if o.await {
+		return await(relay, mac)
+	}
 	before := procstat.CPUTime(o.pid)
 	begin := time.Now()
 	if err := o.ask(relay, mac); err != nil {
@@ -77,6 +82,19 @@ func run(o *options) error {
 	fmt.Printf("%.0f exchanges/s; limit, %d datagrams of %d bytes echoed: %.0f/s; ratio limit/server %.1f\n",
 		rate, 2*o.exchanges, size, most, most/rate)
 	return nil
+}
+
+// await asks again and again until a server that is being started answers, a minute at most.
+func await(relay *bootload.Relay, mac net.HardwareAddr) (err error) {
+	for begin := time.Now(); time.Since(begin) < time.Minute; {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		_, err = relay.Boot(ctx, mac)
+		cancel()
+		if err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // ask lets the machines ask, o.window of them at a time.
