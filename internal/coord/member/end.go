@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"go.uber.org/zap/zapcore"
+
+	"dim/internal/bounds"
 )
 
 // end records why etcd cannot go on. When that is because of damaged data or a full disk, etcd logs a fatal line and
@@ -48,16 +51,25 @@ func (x *end) cause() error {
 	return x.err
 }
 
+const (
+	// repeatEvery and repeatBurst bound the lines of etcd with the same message. It repeats some several times a second
+	// as long as another member is away.
+	repeatEvery = 10 * time.Minute
+	repeatBurst = 3
+)
+
 // zapToSlog is a zap core that writes to slog. It leaves out etcd's lines of level info: a hundred at each start.
 type zapToSlog struct {
 	zapcore.LevelEnabler
-	log    *slog.Logger
-	fields []zapcore.Field
+	log     *slog.Logger
+	repeats *bounds.Rate[string] // of lines, by message
+	fields  []zapcore.Field
 }
 
-// LogCore returns a core of zap that writes what level enables to log.
+// LogCore returns a core of zap that writes what level enables to log. It writes few lines with the same message.
 func LogCore(log *slog.Logger, level zapcore.LevelEnabler) zapcore.Core {
-	return zapToSlog{LevelEnabler: level, log: log}
+	repeats := &bounds.Rate[string]{Every: repeatEvery, Burst: repeatBurst}
+	return zapToSlog{LevelEnabler: level, log: log, repeats: repeats}
 }
 
 // With implements zapcore.Core.
@@ -76,6 +88,9 @@ func (z zapToSlog) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 
 // Write implements zapcore.Core.
 func (z zapToSlog) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if !z.repeats.Allow(e.Message, time.Now()) {
+		return nil
+	}
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range append(z.fields[:len(z.fields):len(z.fields)], fields...) {
 		f.AddTo(enc)

@@ -9,8 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"dim/internal/cluster"
 	"dim/internal/pki"
@@ -247,5 +250,17 @@ func TestStrangersAreNoMembers(t *testing.T) {
 			t.Errorf("%s: it has joined", what)
 			b.stop()
 		}
+	}
+}
+
+func TestRepeatedLinesOfEtcdAreLeftOut(t *testing.T) {
+	var b strings.Builder
+	log := zap.New(LogCore(slog.New(slog.NewTextHandler(&b, nil)), zap.WarnLevel))
+	for range 100 {
+		log.Warn("peer is away")
+	}
+	log.Error("another")
+	if n := strings.Count(b.String(), "peer is away"); n != repeatBurst || !strings.Contains(b.String(), "another") {
+		t.Errorf("%d lines:\n%s", n, &b)
 	}
 }
