@@ -145,7 +145,10 @@ func (h *heads) killLeader(round int) {
 	h.t.Helper()
 	text := fmt.Sprintf("round %d\n", round)
 	tree(h.t, h.master, map[string]string{"etc/motd": text})
-	h.dim("head", "image", "capture", "compute")
+	by := headNames()[rand.IntN(3)] // head has the master
+	if out := h.dim(by, "image", "capture", "compute"); strings.Contains(out, "captured on head,") != (by != "head") {
+		h.t.Errorf("a capture by %s: %s", by, out)
+	}
 	h.dim("head", "rollout", "@*", "compute", "--when", "now", "--rings", "1,2,rest", "--soak", "2s")
 	leader := h.leader()
 	h.t.Log("kill the leader ", leader)

@@ -100,6 +100,9 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	v := c.Version
 	changes := countsText(c.Counts)
 	took := fmt.Sprintf("%.1f s", c.Seconds)
+	if c.Server != "" {
+		fmt.Fprintf(w, "captured on %s, which has the master\n", c.Server)
+	}
 	switch {
 	case c.Unchanged && v.Number == 0:
 		fmt.Fprintf(w, "%s: nothing to capture (%s)\n", image, took)

@@ -101,7 +101,7 @@ func exitCode(err error) int {
 			return exitUsage
 		case control.Unavailable:
 			return exitUnavailable
-		case control.NotFound:
+		case control.NotFound, control.Elsewhere:
 			return exitNotFound
 		case control.Conflict, control.Busy, control.Held:
 			return exitConflict

@@ -53,7 +53,12 @@ func (api *API) Apply(ctx context.Context, r control.ApplyRequest) (control.Appl
 	if out.Revision, err = p.put(ctx, &out); err != nil {
 		return out, err
 	}
-	return out, api.Follow.Refresh(ctx, shared)
+	if err := api.Follow.Refresh(ctx, shared); err != nil {
+		return out, control.Errorf(control.Unavailable,
+			"apply %s: it is applied as revision %d, and this server does not follow it yet: %v", r.Main, out.Revision,
+			err)
+	}
+	return out, nil
 }
 
 // application is one call of Apply.
@@ -222,6 +227,11 @@ func (p *application) put(ctx context.Context, out *control.ApplyResult) (int64,
 		return got, control.Errorf(control.Conflict,
 			"apply %s: somebody has applied another description in the meantime", p.request.Main).
 			WithHint("dim cluster plan FILE lists the differences to that one")
+	}
+	if errors.Is(err, coord.ErrUnavailable) || ctx.Err() != nil {
+		return got, control.Errorf(control.Unavailable, "apply %s: it may be applied or not: %v", p.request.Main, err).
+			WithHint("when dim status shows that the shared state answers, dim cluster log shows whether it is " +
+				"applied; to apply it again does no harm")
 	}
 	return got, follow.APIError(err)
 }

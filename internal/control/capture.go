@@ -32,10 +32,11 @@ type CaptureResult struct {
 	Version   Version            `json:"captured"`  // the new one; the newest when nothing changed, or in a dry run
 	Unchanged bool               `json:"unchanged"` // the master equals the newest version: no version was made
 	DryRun    bool               `json:"dry_run"`
-	Counts    map[ChangeKind]int `json:"counts"`   // changes by kind
-	Changes   []Change           `json:"changes"`  // the first of them, as many as the request asks for
-	Warnings  []Warning          `json:"warnings"` // each once
-	Current   int                `json:"current"`  // the version that nodes without a version of their own follow
+	Server    string             `json:"server,omitempty"` // other head with the master; "": the asked one
+	Counts    map[ChangeKind]int `json:"counts"`           // changes by kind
+	Changes   []Change           `json:"changes"`          // the first of them, as many as the request asks for
+	Warnings  []Warning          `json:"warnings"`         // each once
+	Current   int                `json:"current"`          // that nodes without a version of their own follow
 	Rollout   *Rollout           `json:"rollout_begun,omitempty"`
 	Seconds   float64            `json:"seconds"`
 

@@ -23,6 +23,7 @@ const (
 	Unavailable Code = "unavailable" // cannot be done now: no quorum, no daemon
 	Held        Code = "held"        // it needs a person's confirmation
 	Denied      Code = "denied"      // the caller is not the superuser
+	Elsewhere   Code = "elsewhere"   // what it needs is not on this server
 )
 
 // Error returns the message.

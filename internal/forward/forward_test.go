@@ -252,11 +252,11 @@ func TestTheServersKnowBetterHowFarTheirNodesAre(t *testing.T) {
 	}
 }
 
-func TestOnlyCallsAboutNodesAreAnsweredForOthers(t *testing.T) {
+func TestOnlyCallsThatHeadsForwardAreAnsweredForOthers(t *testing.T) {
 	t.Parallel()
 	h := server.NodeCalls(&daemon{name: "is2"})
 	for _, call := range []string{
-		"GET /v1/description", "POST /v1/description", "POST /v1/captures", "POST /v1/prune",
+		"GET /v1/description", "POST /v1/description", "POST /v1/tags", "POST /v1/prune",
 	} {
 		method, target, _ := strings.Cut(call, " ")
 		w := httptest.NewRecorder()

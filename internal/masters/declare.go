@@ -46,6 +46,9 @@ func (m *Masters) Watch(ctx context.Context, r control.WatchRequest) (control.Wa
 	if err := checkWatch(im, &w); err != nil {
 		return control.Watch{}, err
 	}
+	if err := m.here("watch", im); err != nil {
+		return control.Watch{}, err
+	}
 	if r.DryRun {
 		out := m.describe(r.Image, w)
 		if err := watch.Check(strings.TrimPrefix(im.Master, "dir:")); err != nil {

@@ -15,8 +15,10 @@ package masters
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -89,6 +91,9 @@ func (m *Masters) Capture(
 	if _, err := m.Follow.Change(ctx); err != nil {
 		return out, err
 	}
+	if err := m.here("capture", im); err != nil {
+		return out, err
+	}
 	release, err := m.exclusive(ctx, r.Image)
 	if err != nil {
 		return out, err
@@ -124,6 +129,23 @@ func (m *Masters) Capture(
 	}
 	out.Warnings = look.warnings(out.Problems)
 	return out, err
+}
+
+// here returns an error with the code Elsewhere if the master of an image is a path that this server does not have, and
+// there are other heads, which may have it.
+func (m *Masters) here(what string, im *cluster.Image) error {
+	kind, path, _ := strings.Cut(im.Master, ":")
+	if !slices.Contains([]string{"dir", "tar", "oci"}, kind) || len(m.Follow.Now().OtherHeads(m.Server)) == 0 {
+		return nil
+	}
+	if name := strings.LastIndexByte(path, ':'); kind == "oci" && name > strings.LastIndexByte(path, '/') {
+		path = path[:name]
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return control.Errorf(control.Elsewhere, "%s %s: its master %s is not on %s", what, im.Name, im.Master, m.Server).
+		WithHint("run the command on the head that has it")
 }
 
 // options returns what all captures of an image have in common.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dim/internal/capture/remote"
+	"dim/internal/cluster"
 	"dim/internal/compare"
 	"dim/internal/confine"
 	"dim/internal/confine/readfs"
@@ -35,6 +36,7 @@ const small = `<cluster name="small">
     <keep path="/var/lib"/><file path="/etc/own.key">rendered</file>
   </image>
   <image name="archive" arch="amd64" master="tar:/master.tar"/>
+  <image name="layout" arch="amd64" master="oci:/layout:v1"/>
 </cluster>
 `
 
@@ -246,5 +248,36 @@ func TestCapturesThatRunAreListedByImage(t *testing.T) {
 	m.setProgress("compute", nil)
 	if got := m.Capturing(); len(got) != 1 || got[0].Image != "other" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAMasterThatAnotherHeadMayHaveIsElsewhere(t *testing.T) {
+	m, c, dir := newMasters(t)
+	testkit.Must(t, os.RemoveAll(dir))
+	try := func(name string) error {
+		im, _ := m.Follow.Cluster().Image(cluster.ImageName(name))
+		_, err := m.Capture(t.Context(), im, control.CaptureRequest{Image: name}, func(control.Progress) {})
+		return err
+	}
+	elsewhere := func(err error) bool {
+		e, ok := errors.AsType[*control.Error](err)
+		return ok && e.Code == control.Elsewhere
+	}
+	if err := try("compute"); err == nil || elsewhere(err) {
+		t.Errorf("the only head: %v", err)
+	}
+	testkit.Must(t, c.PutServer(t.Context(), "head2", coord.Server{ID: "a", Roles: []string{"head"}}),
+		m.Follow.Refresh(t.Context(), c))
+	for _, name := range []string{"compute", "archive", "layout"} {
+		if err := try(name); !elsewhere(err) {
+			t.Errorf("capture %s: %v", name, err)
+		}
+	}
+	if _, err := m.Watch(t.Context(), control.WatchRequest{Image: "compute"}); !elsewhere(err) {
+		t.Errorf("watch: %v", err)
+	}
+	testkit.Must(t, os.Mkdir(dir, 0o755))
+	if err := try("compute"); err != nil {
+		t.Errorf("a master that is here: %v", err)
 	}
 }

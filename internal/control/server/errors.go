@@ -19,7 +19,7 @@ func asError(err error) *control.Error {
 
 func httpStatus(c control.Code) int {
 	switch c {
-	case control.NotFound:
+	case control.NotFound, control.Elsewhere:
 		return http.StatusNotFound
 	case control.Invalid:
 		return http.StatusBadRequest

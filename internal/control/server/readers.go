@@ -18,7 +18,7 @@ func readable() []string {
 	}
 }
 
-// forwarded are the calls about nodes and load tests that heads make to other servers.
+// forwarded are the calls about nodes, masters and load tests that heads make to other servers.
 func forwarded() []string {
 	const node = "/v1/nodes/{node}"
 	return []string{
@@ -27,12 +27,12 @@ func forwarded() []string {
 		"POST " + node + "/accept", "POST " + node + "/restore-snapshot", "GET /v1/snapshots", "GET /v1/check",
 		"GET /v1/machines", "GET /v1/rollouts/{id}", "GET " + node + "/side", "POST " + node + "/contents",
 		"POST /v1/layers/remove", "POST /v1/rollouts/preview", "POST /v1/verify", "POST /v1/storms",
-		"GET /v1/storms/{id}", "DELETE /v1/storms/{id}",
+		"GET /v1/storms/{id}", "DELETE /v1/storms/{id}", "POST /v1/captures", "POST /v1/watches",
 	}
 }
 
-// NodeCalls returns a handler of the calls about nodes and load tests that heads make to other servers. It does not
-// check who calls.
+// NodeCalls returns a handler of the calls about nodes, masters and load tests that heads make to other servers. It
+// does not check who calls.
 func NodeCalls(b control.Backend) http.Handler {
 	all := newMux(b)
 	mux := http.NewServeMux()
