@@ -42,6 +42,10 @@ func (b *builder) servers(it *item) {
 	}
 	ports := b.ports(it)
 	dhcp, _ := it.get("dhcp")
+	dns, _ := it.get("dns")
+	if dns.text == "on" && b.cluster.Domain == "" {
+		b.add(dns.at, "dns=\"on\": the cluster has no domain").withHint("write domain=\"…\" of <cluster>")
+	}
 	rate := uint64(0)
 	if v, ok := it.get("pull-rate"); ok {
 		rate = b.size(v)
@@ -54,7 +58,10 @@ func (b *builder) servers(it *item) {
 			b.serversIncomplete = true
 			return
 		}
-		s := &Server{Name: ServerName(text), Roles: roles, Ports: ports, DHCP: dhcp.text != "off", PullRate: rate}
+		s := &Server{
+			Name: ServerName(text), Roles: roles, Ports: ports, DHCP: dhcp.text != "off", DNS: dns.text == "on",
+			PullRate: rate,
+		}
 		c := claim{server: s, at: name.at}
 		if !b.claimHost(text, c) {
 			b.serversIncomplete = true
@@ -141,6 +148,11 @@ func (b *builder) addListeners(it *item, s *Server) {
 	wanted := []listener{
 		{attribute: "http-port", protocol: "TCP", port: s.Ports.HTTP},
 		{attribute: "api-port", protocol: "TCP", port: s.Ports.API},
+	}
+	if s.DNS {
+		wanted = append(wanted,
+			listener{attribute: "dns", protocol: "TCP", port: 53},
+			listener{attribute: "dns", protocol: "UDP", port: 53})
 	}
 	if s.Has(RoleHead) {
 		etcd := []listener{{attribute: "etcd-port", protocol: "TCP", port: s.Ports.Etcd}}

@@ -102,6 +102,7 @@ type Server struct {
 	Interfaces []*Interface
 	Ports      Ports
 	DHCP       bool   // false: dhcp="off"
+	DNS        bool   // it answers questions about names of the cluster
 	PullRate   uint64 // bytes of versions that it receives in a second, at most; 0: no bound
 }
 

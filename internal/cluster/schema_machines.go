@@ -29,6 +29,11 @@ func serverAttributes() []attribute {
 				"and T are powers of 1024.",
 		},
 		{name: "dhcp", kind: enum("on", "off"), byDefault: "on", doc: "Whether an image server answers DHCP."},
+		{
+			name: "dns", kind: enum("on", "off"), byDefault: "off",
+			doc: "Whether the server answers DNS for the names of the cluster, on port 53 of its addresses. The " +
+				"cluster needs a `domain`.",
+		},
 	}
 }
 

@@ -21,12 +21,14 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/daemon/sockets"
 	"dim/internal/dhcp"
+	"dim/internal/dns"
 	"dim/internal/loadtest"
 	"dim/internal/metrics"
 	"dim/internal/oncrpc"
 	"dim/internal/peer"
 	"dim/internal/ra"
 	"dim/internal/tftp"
+	"dim/internal/zones"
 )
 
 // services are the protocols of this server, ready to serve.
@@ -35,6 +37,7 @@ type services struct {
 	dhcp *dhcp.Server
 	tftp *tftp.Server
 	ra   *ra.Responder
+	dns  *dns.Server
 	http *http.Server
 	busy *drained // the handler of http
 
@@ -89,6 +92,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 		rpc:     d.roots.rpc,
 		dhcp:    answers,
 		tftp:    files,
+		dns:     &dns.Server{Zones: (&zones.Source{Now: d.follow.Now, Log: d.Log}).Zones, Log: d.Log},
 		ra:      &ra.Responder{Interfaces: d.bootInterfaces(me), Log: d.Log},
 		http: &http.Server{
 			Handler: busy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
@@ -118,6 +122,12 @@ func (s *services) serve(ctx context.Context, l *sockets.Set) error {
 	g.Go(func() error { return s.api.Serve(ctx, sockets.Join(l.API)) })
 	for _, pc := range l.TFTP {
 		g.Go(func() error { return s.tftp.Serve(ctx, pc) })
+	}
+	for _, pc := range l.DNS {
+		g.Go(func() error { return s.dns.Serve(ctx, pc) })
+	}
+	for _, ln := range l.DNSTCP {
+		g.Go(func() error { return s.dns.ServeTCP(ctx, ln) })
 	}
 	if l.DHCP != nil {
 		g.Go(func() error { return s.dhcp.Serve(ctx, l.DHCP) })

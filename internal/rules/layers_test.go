@@ -98,6 +98,7 @@ var layers = map[string]layer{
 	"internal/tftp":   protocol,
 	"internal/fuse":   protocol,
 	"internal/ra":     protocol,
+	"internal/dns":    protocol,
 
 	"internal/control/server": protocol,
 	"internal/control/client": protocol,
@@ -127,6 +128,7 @@ var layers = map[string]layer{
 
 	"internal/api":     answers,
 	"internal/metrics": answers,
+	"internal/zones":   answers, // names of the cluster, for DNS
 	"internal/forward": answers, // what other servers are asked for a head
 
 	"internal/daemon": assembly,

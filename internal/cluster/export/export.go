@@ -9,6 +9,7 @@ package export
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"net/netip"
 	"strings"
 
@@ -105,14 +106,17 @@ func (m *machine) cardName(i int) string {
 	return m.name + "-" + m.cards[i].Name
 }
 
-// names calls each with the name of every card that has an address.
-func (s *source) names(each func(name string, at netip.Addr)) {
+// Names yields the name of every card that has an address, without the cluster's domain, and its address.
+func Names(c *cluster.Cluster) iter.Seq2[string, netip.Addr] { return (&source{Cluster: c}).names }
+
+// names calls each with the name of every card that has an address, until it returns false.
+func (s *source) names(each func(name string, at netip.Addr) bool) {
 	for _, m := range s.machines() {
 		for i, card := range m.cards {
 			name := m.cardName(i)
 			for _, at := range []netip.Addr{card.Address, card.Address6} {
-				if name != "" && at.IsValid() {
-					each(name, at)
+				if name != "" && at.IsValid() && !each(name, at) {
+					return
 				}
 			}
 		}

@@ -13,12 +13,12 @@ import (
 func hosts(w *writer) {
 	w.header("#")
 	w.printf("127.0.0.1 localhost\n")
-	w.names(func(name string, at netip.Addr) {
+	for name, at := range w.names {
 		if full := w.full(name); full != name {
 			name = full + " " + name
 		}
 		w.printf("%s %s\n", at, name)
-	})
+	}
 }
 
 // ethers writes ethers(5), with the cards whose hardware address is known.
@@ -60,19 +60,19 @@ func bind(s *source) ([]File, error) {
 	}
 	var zones []zone
 	forward := zone{name: s.Domain}
-	s.names(func(name string, at netip.Addr) {
+	for name, at := range s.names {
 		kind := "A"
 		if at.Is6() {
 			kind = "AAAA"
 		}
 		forward.add("%s %s %s", name, kind, at)
-		origin, rest := reverse(at)
+		origin, rest := Reverse(at)
 		i := slices.IndexFunc(zones, func(z zone) bool { return z.name == origin })
 		if i < 0 {
 			i, zones = len(zones), append(zones, zone{name: origin})
 		}
 		zones[i].add("%s PTR %s.%s.", rest, name, s.Domain)
-	})
+	}
 	zones = append([]zone{forward}, zones...)
 	files := []File{s.file("named.conf.dim", func(w *writer) {
 		w.header("//")
@@ -103,9 +103,9 @@ func (z *zone) add(format string, args ...any) {
 	z.records = append(z.records, fmt.Sprintf(format, args...))
 }
 
-// reverse returns the zone with the pointer of an address, and its name in the zone. There is a zone for each 256 IPv4
+// Reverse returns the zone with the pointer of an address, and its name in the zone. There is a zone for each 256 IPv4
 // addresses, and for each /64 of IPv6 addresses (RFC 3596 section 2.5).
-func reverse(at netip.Addr) (origin, rest string) {
+func Reverse(at netip.Addr) (origin, rest string) {
 	var labels []string
 	suffix, own := "in-addr.arpa", 1
 	if at.Is4() {

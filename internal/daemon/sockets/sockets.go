@@ -30,6 +30,8 @@ type Set struct {
 	NFS, HTTP []net.Listener
 	API       []net.Listener // for other servers
 	TFTP      []net.PacketConn
+	DNS       []net.PacketConn // none: this server does not answer DNS
+	DNSTCP    []net.Listener
 	DHCP, RA  net.PacketConn // nil: this server does not answer DHCP, or has no IPv6
 	Boot      net.PacketConn // nil: this server does not answer DHCP; port 4011, for proxies of DHCP
 	Answers   net.PacketConn // nil: this server does not answer DHCP; receives the answers of other DHCP servers
@@ -39,6 +41,7 @@ type Set struct {
 const (
 	stuckTimeout = time.Minute // for a client of HTTP, or a server, that acknowledges nothing of what is sent
 	addressRetry = 500 * time.Millisecond
+	dnsPort      = 53
 )
 
 // Open opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DHCP and router
@@ -109,6 +112,15 @@ func open(ctx context.Context, s *cluster.Server) (*Set, error) {
 			l.TFTP = append(l.TFTP, pc)
 		}
 	}
+	if s.DNS {
+		for _, addr := range Addresses(s) {
+			tcp(&l.DNSTCP, &net.ListenConfig{Control: endStuck}, addr, dnsPort)
+			pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", netip.AddrPortFrom(addr, dnsPort).String())
+			if note(err) {
+				l.DNS = append(l.DNS, pc)
+			}
+		}
+	}
 	if s.DHCP {
 		pc, err := listenDHCP(ctx, 67)
 		if note(err) {
@@ -134,10 +146,10 @@ func open(ctx context.Context, s *cluster.Server) (*Set, error) {
 
 // Close closes every socket; those that a server closed already do not mind.
 func (l *Set) Close() {
-	for _, ln := range slices.Concat(l.NFS, l.HTTP, l.API) {
+	for _, ln := range slices.Concat(l.NFS, l.HTTP, l.API, l.DNSTCP) {
 		_ = ln.Close()
 	}
-	for _, pc := range append(l.TFTP, l.DHCP, l.Boot, l.Answers, l.RA) {
+	for _, pc := range append(slices.Concat(l.TFTP, l.DNS), l.DHCP, l.Boot, l.Answers, l.RA) {
 		if pc != nil {
 			_ = pc.Close()
 		}
@@ -284,7 +296,7 @@ func (l *Set) Services() []control.Service {
 	for _, s := range []struct {
 		name      string
 		listeners []net.Listener
-	}{{"nfs", l.NFS}, {"http", l.HTTP}, {"api", l.API}} {
+	}{{"nfs", l.NFS}, {"http", l.HTTP}, {"api", l.API}, {"dns", l.DNSTCP}} {
 		for _, ln := range s.listeners {
 			list = append(list, control.Service{Name: s.name, Address: ln.Addr().String()})
 		}
@@ -292,7 +304,7 @@ func (l *Set) Services() []control.Service {
 	for _, s := range []struct {
 		name  string
 		conns []net.PacketConn
-	}{{"tftp", l.TFTP}, {"dhcp", []net.PacketConn{l.DHCP}}} {
+	}{{"tftp", l.TFTP}, {"dns", l.DNS}, {"dhcp", []net.PacketConn{l.DHCP}}} {
 		for _, pc := range s.conns {
 			if pc == nil {
 				continue
@@ -306,7 +318,7 @@ func (l *Set) Services() []control.Service {
 // Lost returns how many messages the kernel has dropped of each service that has UDP sockets.
 func (l *Set) Lost() map[string]uint64 {
 	counts := map[string]uint64{}
-	for service, conns := range map[string][]net.PacketConn{"tftp": l.TFTP, "dhcp": {l.DHCP, l.Boot}} {
+	for service, conns := range map[string][]net.PacketConn{"tftp": l.TFTP, "dns": l.DNS, "dhcp": {l.DHCP, l.Boot}} {
 		for _, pc := range conns {
 			conn, ok := pc.(syscall.Conn)
 			if !ok {
