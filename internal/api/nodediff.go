@@ -100,7 +100,7 @@ func (api *API) contents(ctx context.Context, node string, paths []control.Path)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if content, ok := readSmall(r, strings.TrimPrefix(string(path), "/")); ok {
+		if content, ok := readSmall(r, strings.TrimPrefix(string(path), "/"), compareMax); ok {
 			digests[i] = image.Sum(content).String()
 		}
 	}
@@ -110,8 +110,9 @@ func (api *API) contents(ctx context.Context, node string, paths []control.Path)
 // compareMax bounds how much of a file is read to tell whether it is the same as another one.
 const compareMax = 16 << 20
 
-// readSmall returns the content of a regular file of a replica. ok is false if there is none, or if it is too large.
-func readSmall(r *replica.Replica, path string) (content []byte, ok bool) {
+// readSmall returns the content of a regular file of a replica. ok is false if there is none, or if it has more than
+// limit bytes.
+func readSmall(r *replica.Replica, path string, limit uint64) (content []byte, ok bool) {
 	who, h := &vfs.Cred{}, r.Root()
 	var a vfs.Attr
 	for name := range strings.SplitSeq(path, "/") {
@@ -120,7 +121,7 @@ func readSmall(r *replica.Replica, path string) (content []byte, ok bool) {
 			return nil, false
 		}
 	}
-	if a.Type != vfs.Regular || a.Size > compareMax {
+	if a.Type != vfs.Regular || a.Size > limit {
 		return nil, false
 	}
 	buf := make([]byte, a.Size)

@@ -143,6 +143,9 @@ type NodeBackend interface {
 	Node(ctx context.Context, name string) (Node, error)
 	// Machines lists the machines that asked for a boot and are not in the description.
 	Machines(ctx context.Context) ([]Machine, error)
+	// HostKeys lists the public keys of the ssh servers of all nodes, as their roots have them: from the version, or
+	// what the node has written. A head asks all servers; one that does not answer is a HostKey with a Problem.
+	HostKeys(ctx context.Context) ([]HostKey, error)
 	// Check compares what is on the disk of each node of a set ("" is all) with what the format demands and with what
 	// is served.
 	Check(ctx context.Context, set string) ([]CheckResult, error)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -95,6 +96,22 @@ func (d *daemon) NodeContents(_ context.Context, _ string, r control.ContentsReq
 		list = append(list, digest)
 	}
 	return list, nil
+}
+
+// Machines: one that only this server has heard of, and one that all servers have. The head heard of it last.
+func (d *daemon) Machines(context.Context) ([]control.Machine, error) {
+	at := time.Unix(1_700_000_000, 0)
+	own := control.Machine{MAC: "52:54:00:aa:00:01", First: at, Last: at, Server: d.name}
+	shared := control.Machine{MAC: "52:54:00:aa:00:02", First: at, Last: at.Add(time.Minute), Server: d.name}
+	if d.name == "head" {
+		own.MAC = "52:54:00:aa:00:09"
+		shared.First, shared.Last = at.Add(time.Second), at.Add(time.Hour)
+	}
+	return []control.Machine{own, shared}, nil
+}
+
+func (d *daemon) HostKeys(context.Context) ([]control.HostKey, error) {
+	return []control.HostKey{{Node: "on" + d.name}}, nil
 }
 
 func (d *daemon) RemoveLayers(
@@ -278,6 +295,27 @@ func TestWhatRemovedNodesHaveLeftIsAskedOfAllServers(t *testing.T) {
 	list = testkit.Value(b.RemoveLayers(t.Context(), control.RemoveLayersRequest{Nodes: "onis2"}))(t)
 	if len(list) != 2 || list[0].Node != "onis2" || list[1].Problem == "" {
 		t.Errorf("of a node of is2: %+v", list)
+	}
+}
+
+func TestAMachineThatSeveralServersHaveHeardOfIsListedOnce(t *testing.T) {
+	t.Parallel()
+	list := testkit.Value(newBackend(t).Machines(t.Context()))(t)
+	var got []string
+	for _, m := range list {
+		got = append(got, m.MAC[15:]+" "+m.Server+" "+m.Last.Sub(time.Unix(1_700_000_000, 0)).String())
+	}
+	if want := []string{"02 is2 1h0m0s", "01 is2 0s", "09 head 0s"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestHostKeysAreAskedOfAllServersWithNodes(t *testing.T) {
+	t.Parallel()
+	list := testkit.Value(newBackend(t).HostKeys(t.Context()))(t)
+	if len(list) != 3 || list[0].Node != "onhead" || list[1].Node != "onis2" || list[2].Node != "" ||
+		!strings.HasPrefix(list[2].Problem, "server is3: ") {
+		t.Errorf("got %+v", list)
 	}
 }
 

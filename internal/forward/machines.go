@@ -30,6 +30,11 @@ func (b *Backend) Machines(ctx context.Context) ([]control.Machine, error) {
 	slices.SortStableFunc(list, func(x, y control.Machine) int {
 		return cmp.Or(cmp.Compare(x.MAC, y.MAC), x.First.Compare(y.First))
 	})
+	for i := len(list) - 1; i > 0; i-- { // the entry that is kept has the last request of all
+		if a, b := &list[i-1], &list[i]; a.MAC == b.MAC && b.Last.After(a.Last) {
+			a.Last = b.Last
+		}
+	}
 	list = slices.CompactFunc(list, func(x, y control.Machine) bool { return x.MAC == y.MAC })
 	list = slices.DeleteFunc(list, func(m control.Machine) bool { return m.MAC == "" })
 	slices.SortStableFunc(list, func(x, y control.Machine) int { return y.Last.Compare(x.Last) })

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"dim/internal/cluster"
 )
 
 // hosts writes hosts(5).
@@ -46,6 +48,46 @@ func sshConfig(w *writer) {
 		}
 		w.printf("Host %s\n  HostName %s\n  HostKeyAlias %s\n", names, m.cards[0].Address, m.name)
 	}
+}
+
+// HostKey is a public key of the ssh server of a node, in the words of known_hosts.
+type HostKey struct{ Node, Type, Key string }
+
+// KnownHosts returns ssh's list of known hosts (sshd(8)). Each node has all its names and addresses.
+func KnownHosts(c *cluster.Cluster, keys []HostKey) []byte {
+	s := &source{Cluster: c}
+	names := map[string]string{}
+	for _, m := range s.machines() {
+		names[m.name] = strings.Join(s.allNames(&m), ",")
+	}
+	w := &writer{source: s}
+	w.header("#")
+	for _, k := range keys {
+		if hosts := names[k.Node]; hosts != "" {
+			w.printf("%s %s %s\n", hosts, k.Type, k.Key)
+		}
+	}
+	return w.Bytes()
+}
+
+// allNames returns the names and addresses of all cards of a machine.
+func (s *source) allNames(m *machine) (list []string) {
+	for i, card := range m.cards {
+		name := m.cardName(i)
+		if name == "" || !card.Address.IsValid() {
+			continue
+		}
+		list = append(list, name)
+		if full := s.full(name); full != name {
+			list = append(list, full)
+		}
+		for _, at := range []netip.Addr{card.Address, card.Address6} {
+			if at.IsValid() {
+				list = append(list, at.String())
+			}
+		}
+	}
+	return list
 }
 
 // timers are those of a zone that a secondary server follows (RFC 1912 section 2.2), and the time to live of all

@@ -18,6 +18,11 @@ func (c *Client) Node(ctx context.Context, name string) (control.Node, error) {
 	return call[control.Node](ctx, c, http.MethodGet, "/v1/nodes/"+url.PathEscape(name), nil)
 }
 
+// HostKeys lists the public keys of the ssh servers of all nodes.
+func (c *Client) HostKeys(ctx context.Context) ([]control.HostKey, error) {
+	return call[[]control.HostKey](ctx, c, http.MethodGet, "/v1/host-keys", nil)
+}
+
 // Machines lists the machines that are not in the description.
 func (c *Client) Machines(ctx context.Context) ([]control.Machine, error) {
 	return call[[]control.Machine](ctx, c, http.MethodGet, "/v1/machines", nil)

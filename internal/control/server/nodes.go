@@ -16,6 +16,9 @@ func handleNodes(mux *http.ServeMux, b control.NodeBackend) {
 	mux.Handle("GET /v1/machines", answer(func(r *http.Request) ([]control.Machine, error) {
 		return b.Machines(r.Context())
 	}))
+	mux.Handle("GET /v1/host-keys", answer(func(r *http.Request) ([]control.HostKey, error) {
+		return b.HostKeys(r.Context())
+	}))
 	mux.Handle("GET /v1/check", answer(func(r *http.Request) ([]control.CheckResult, error) {
 		return b.Check(r.Context(), r.URL.Query().Get("set"))
 	}))

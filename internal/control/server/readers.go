@@ -25,6 +25,7 @@ func forwarded() []string {
 		"GET " + node, "GET " + node + "/changes", "GET " + node + "/diff/{other}", "GET " + node + "/saved",
 		"POST " + node + "/restore", "POST " + node + "/forget", "POST " + node + "/reset",
 		"POST " + node + "/accept", "POST " + node + "/restore-snapshot", "GET /v1/snapshots", "GET /v1/check",
+		"GET /v1/host-keys",
 		"GET /v1/machines", "GET /v1/rollouts/{id}", "GET " + node + "/side", "POST " + node + "/contents",
 		"POST /v1/layers/remove", "POST /v1/rollouts/preview", "POST /v1/verify", "POST /v1/storms",
 		"GET /v1/storms/{id}", "DELETE /v1/storms/{id}", "POST /v1/captures", "POST /v1/watches",
