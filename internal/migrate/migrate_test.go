@@ -71,13 +71,14 @@ func TestWarewulf(t *testing.T) {
 		`<nodes name="n{node:02}" each="node" image="rocky-9" servers="head">`,
 		`<interface name="eth0" network="net1" address="10.0.1.{node}"/>`,
 		`<interface name="ib0" network="net2" address="10.1.0.{node}"/>`,
-		`<group name="gpu" nodes="g1"/>`,
+		`<group name="gpu" nodes="g1"/>`, `address="10.4.0.3" vlan="9" on="eth0"/>`,
 	}, []string{
 		`nodes.conf:9: "runtime overlay" of profile default is not carried over`,
 		`nodes.conf:36: "ipmi" of node n03 is not carried over: power is not managed here`,
 		`nodes.conf:41: "mystery" of node g1 is not carried over: there is nothing like it here`,
 		`warewulf.conf:5: the range of addresses is not carried over`,
 		"the node g2 is not carried over: no address of it is known",
+		"nodes.conf:50: card gone.9 of node v1 is not carried over as a VLAN",
 	})
 }
 

@@ -225,7 +225,7 @@ func (r *reader) openhpcNode(n describe.Node, element func(string) (string, desc
 	n.Cards = []describe.Card{boot}
 	if r.openhpcIPoIB() {
 		if a, at := address("c_ipoib"); a.IsValid() {
-			n.Cards = append(n.Cards, describe.Card{Name: "ib0", Address: a, Place: at})
+			n.Cards = append(n.Cards, describe.Card{Name: "ib0", Address: a, Place: at, InfiniBand: true})
 		}
 	}
 	r.site.Nodes = append(r.site.Nodes, n)

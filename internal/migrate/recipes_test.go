@@ -13,7 +13,7 @@ func TestOpenHPC(t *testing.T) {
 		`<image name="rocky8.8" arch="amd64" master="dir:/opt/ohpc/admin/images/rocky8.8">`,
 		`<kernel append="acpi_pad.disable=1 quiet"/>`,
 		`<interface name="eno1" network="net1" address="172.16.1.{node}"`,
-		`<interface name="ib0" network="net2" address="192.168.1.`,
+		`<interface name="ib0" network="net2" address="192.168.1.{node}" type="infiniband"/>`,
 	}, []string{
 		"input.local:9: ntp_server is not carried over: configure it in the master",
 		"input.local:10: bmc_username is not carried over: power is not managed here",

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -264,6 +265,18 @@ func (r *reader) warewulfCard(node string, bodies []*yaml.Node) describe.Card {
 		return found
 	}
 	c := describe.Card{Name: text(get("device")), Place: r.at(bodies[0].Line)}
+	c.InfiniBand = strings.EqualFold(text(get("type")), "infiniband")
+	if strings.EqualFold(text(get("type")), "vlan") {
+		tag := func(key string) (t string) {
+			for _, body := range bodies {
+				if t == "" {
+					t = text(value(value(body, "tags"), key))
+				}
+			}
+			return t
+		}
+		c.On, c.VLAN = vlanOf(c.Name, tag("parent_device"), tag("vlan_id"))
+	}
 	if at := get("hwaddr"); at != nil {
 		mac, ok := parseMAC(at.Value)
 		if !ok {
@@ -288,6 +301,26 @@ func (r *reader) warewulfCard(node string, bodies []*yaml.Node) describe.Card {
 	return c
 }
 
+// vlanOf returns the card and the number of a VLAN. A name such as eth0.902 has both.
+func vlanOf(name, parent, number string) (on string, vlan int) {
+	if first, last, found := strings.Cut(name, "."); found {
+		parent, number = cmp.Or(parent, first), cmp.Or(number, last)
+	}
+	return parent, wholeNumber(number)
+}
+
+// carriedTypes reports whether a type of network device is carried over.
+func carriedTypes(kind string) bool {
+	return slices.Contains([]string{"ethernet", "infiniband", "vlan"}, strings.ToLower(kind))
+}
+
+// onlyVLAN reports whether the tags of a network device are those of a VLAN.
+func onlyVLAN(tags *yaml.Node) bool {
+	only := tags.Kind == yaml.MappingNode
+	each(tags, func(key, _ *yaml.Node) { only = only && (key.Value == "vlan_id" || key.Value == "parent_device") })
+	return only
+}
+
 // leftOut adds notes about the keys of a node or profile that are not carried over.
 func (r *reader) leftOut(e entry, kind string) {
 	why := warewulfKeys()
@@ -307,6 +340,9 @@ func (r *reader) leftOut(e entry, kind string) {
 	each(value(e.body, "network devices"), func(_, device *yaml.Node) {
 		each(device, func(key, v *yaml.Node) {
 			reason, known := why["device "+key.Value]
+			if key.Value == "type" && carriedTypes(text(v)) || key.Value == "tags" && onlyVLAN(v) {
+				reason = ""
+			}
 			if !known {
 				reason = "there is nothing like it here"
 			}
@@ -338,7 +374,7 @@ func warewulfKeys() map[string]string {
 		"device onboot": "", "device primary": "", "device default": "",
 		"device mtu":        "write mtu=\"…\" of <network>",
 		"device type":       "cards of this type are configured in the master",
-		"device tags":       "configure routes, bonds and VLANs in the master",
+		"device tags":       "configure routes and bonds in the master; vlan_id and parent_device are carried over",
 		"device ipaddr6":    "only IPv4 addresses can be declared",
 		"device prefixlen6": "only IPv4 addresses can be declared",
 		"device gateway6":   "only IPv4 addresses can be declared",

@@ -267,7 +267,7 @@ func (r *reader) xcatNICs(node string, cards *[]describe.Card) {
 			r.leave(at, "a card has one", "a further address of card %s of node %s", name, node)
 		}
 	}
-	types := r.xcatPerNIC(node, "nictypes")
+	types, below := r.xcatPerNIC(node, "nictypes"), r.xcatPerNIC(node, "nicdevices")
 	addresses := r.xcatPerNIC(node, "nicips")
 	for _, nic := range addresses.order {
 		c := addresses.byName[nic]
@@ -275,11 +275,17 @@ func (r *reader) xcatNICs(node string, cards *[]describe.Card) {
 		case "bmc":
 			r.leave(c.at, "power is not managed here", "the card %s of node %s", nic, node)
 			continue
-		case "", "ethernet", "infiniband", "omnipath":
+		case "", "ethernet", "infiniband", "omnipath", "vlan":
 		default:
 			r.leave(c.at, "configure it in the master", "the type %s of card %s of node %s", kind, nic, node)
 		}
 		add(nic, c.text, c.at)
+		if k := &(*cards)[len(*cards)-1]; k.Name == nic {
+			kind := strings.ToLower(types.byName[nic].text)
+			if k.InfiniBand = kind == "infiniband"; kind == "vlan" {
+				k.On, k.VLAN = vlanOf(nic, below.byName[nic].text, "")
+			}
+		}
 	}
 	c := r.xcatValue(node, "otherinterfaces")
 	for part := range strings.SplitSeq(c.text, ",") {

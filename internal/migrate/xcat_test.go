@@ -14,7 +14,7 @@ func TestXCATTables(t *testing.T) {
 		`master="dir:/install/netboot/rocky9.4/x86_64/login/rootimg"`,
 		`<nodes name="a{rack:02}n{node:02}" each="rack node" image="rocky9-compute" servers="head">`,
 		`<interface name="eno1" network="mgt" address="10.3.{rack}.{10+node}"/>`,
-		`<interface name="ib0" network="ipoib" address="10.4.{rack}.{10+node}"/>`,
+		`<interface name="ib0" network="ipoib" address="10.4.{rack}.{10+node}" type="infiniband"/>`,
 		`<interface name="ib0" network="ipoib" address="10.4.200.1" mac="02:00:00:00:03:02"/>`,
 		`<group name="rack1" nodes="a01n[01-03]"/>`,
 	}, []string{
@@ -39,10 +39,12 @@ func TestXCATStanzas(t *testing.T) {
 		`<server name="xm" roles="head image">`,
 		`arch="ppc64le" master="dir:/install/netboot/rhels9.2.0/ppc64le/compute/rootimg"`,
 		`<interface name="enp1s0" network="mgt" address="10.3.0.{10+node}" mac="02:00:00:00:01:{node:02x}"/>`,
-		`<interface name="ib0" network="net2" address="10.4.0.{10+node}"/>`, `<group name="compute" nodes="p[1-2]"/>`,
+		`<interface name="ib0" network="net2" address="10.4.0.{10+node}" type="infiniband"/>`,
+		`<interface name="enp1s0.902" network="net3" address="10.6.0.{10+node}" vlan="902" on="enp1s0"/>`,
+		`<group name="compute" nodes="p[1-2]"/>`,
 	}, []string{
-		"cluster.stanza:22: postscripts of p1 is not carried over, nor of others: put what",
-		"cluster.stanza:55: objects of type policy are not carried over",
+		"cluster.stanza:24: postscripts of p1 is not carried over, nor of others: put what",
+		"cluster.stanza:62: objects of type policy are not carried over",
 	})
 }
 

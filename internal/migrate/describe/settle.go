@@ -163,7 +163,7 @@ func (s *settle) nodes() {
 	for _, n := range s.Nodes {
 		if s.host(&n) {
 			s.cards(&n)
-			if at := slices.IndexFunc(n.Cards, func(c Card) bool { return c.Address.IsValid() }); at < 0 {
+			if at := bootCard(n.Cards); at < 0 {
 				s.Note(n.Place, "the node %s is not carried over: no address of it is known", n.Name)
 				continue
 			} else if at > 0 {
@@ -171,10 +171,49 @@ func (s *settle) nodes() {
 				boot := n.Cards[at]
 				n.Cards = slices.Insert(slices.Delete(n.Cards, at, at+1), 0, boot)
 			}
+			s.forms(&n)
 			kept = append(kept, n)
 		}
 	}
 	s.Nodes = kept
+}
+
+// bootCard returns the first card that a node can boot from, or else the first one with an address, or -1.
+func bootCard(cards []Card) int {
+	plain := func(c Card) bool { return c.Address.IsValid() && c.VLAN == 0 && !c.InfiniBand }
+	if at := slices.IndexFunc(cards, plain); at >= 0 {
+		return at
+	}
+	return slices.IndexFunc(cards, func(c Card) bool { return c.Address.IsValid() })
+}
+
+// forms keeps VLANs and InfiniBand where a description can have them.
+func (s *settle) forms(n *Node) {
+	for i := range n.Cards {
+		c := &n.Cards[i]
+		if c.InfiniBand && (i == 0 || len(c.MAC) > 0) {
+			s.Note(c.Place, "card %s of node %s is not carried over as InfiniBand: nodes boot from Ethernet, and its "+
+				"hardware address is one of Ethernet", c.Name, n.Name)
+			c.InfiniBand = false
+		}
+	}
+	taken := map[string]bool{}
+	for i := range n.Cards {
+		c := &n.Cards[i]
+		if c.VLAN == 0 {
+			continue
+		}
+		below := slices.IndexFunc(n.Cards, func(o Card) bool { return o.Name == c.On })
+		key := fmt.Sprint(c.On, " ", c.VLAN)
+		if i == 0 || below < 0 || below == i || n.Cards[below].VLAN != 0 || n.Cards[below].InfiniBand || taken[key] ||
+			c.VLAN < 0 || c.VLAN > 4094 || !c.Address.IsValid() {
+			s.Note(c.Place, "card %s of node %s is not carried over as a VLAN: that needs an address, a number, and a "+
+				"card that carries it", c.Name, n.Name)
+			c.VLAN, c.On = 0, ""
+			continue
+		}
+		taken[key], c.MAC = true, nil
+	}
 }
 
 // host checks the name of a node. A domain that is the cluster's is cut off.
@@ -259,7 +298,7 @@ func (s *settle) cardMAC(n *Node, c *Card) {
 	switch {
 	case len(c.MAC) == 0:
 	case len(c.MAC) != 6:
-		drop("only addresses of six bytes can be declared")
+		drop("only addresses of six bytes are carried over")
 	case c.MAC[0]&1 != 0 || slices.Max(c.MAC) == 0:
 		drop("it is a multicast address or zero")
 	case s.macs[string(c.MAC)]:

@@ -77,6 +77,10 @@ type Card struct {
 	Address netip.Addr // zero: none
 	MAC     net.HardwareAddr
 	Place   Place
+
+	InfiniBand bool
+	VLAN       int    // 0: it is none
+	On         string // of a VLAN the card that carries it
 }
 
 // Place is where something stands in the input.

@@ -161,12 +161,23 @@ func (w *writer) signature(n *Node) string {
 	var b strings.Builder
 	b.WriteString(n.Image)
 	for _, c := range n.Cards {
-		fmt.Fprintf(&b, " %s %s %t", c.Name, w.networkOf(c), w.inventory == "" && len(c.MAC) > 0)
+		fmt.Fprintf(&b, " %s %s %t %v", c.Name, w.networkOf(c), w.inventory == "" && len(c.MAC) > 0, c.form())
 		if !c.Address.IsValid() {
 			b.WriteString(" none")
 		}
 	}
 	return b.String()
+}
+
+// form returns the attributes of a card that is InfiniBand or a VLAN.
+func (c *Card) form() []string {
+	switch {
+	case c.InfiniBand:
+		return []string{"type", "infiniband"}
+	case c.VLAN != 0:
+		return []string{"vlan", strconv.Itoa(c.VLAN), "on", c.On}
+	}
+	return nil
 }
 
 // networkOf returns the network of a card: one without an address is on the first one.
@@ -279,7 +290,7 @@ func (w *writer) nodes(b *box, levels []string) {
 		if c.Address.IsValid() {
 			pairs[5] = b.address(terms, i)
 		}
-		w.printf("    <interface%s/>\n", attributes(pairs...))
+		w.printf("    <interface%s/>\n", attributes(append(pairs, c.form()...)...))
 		if pairs[7] == "" {
 			w.listMACs(b, i)
 		}
@@ -304,8 +315,8 @@ func (w *writer) node(m *member) {
 		if c.Address.IsValid() {
 			address = c.Address.String()
 		}
-		w.printf("    <interface%s/>\n",
-			attributes("name", c.Name, "network", w.networkOf(c), "address", address, "mac", c.MAC.String()))
+		pairs := []string{"name", c.Name, "network", w.networkOf(c), "address", address, "mac", c.MAC.String()}
+		w.printf("    <interface%s/>\n", attributes(append(pairs, c.form()...)...))
 	}
 	w.printf("  </node>\n")
 }
@@ -354,7 +365,8 @@ func (w *writer) verify(r *Result) error {
 		}
 		for i, card := range want.Cards {
 			has := got.Interfaces[i]
-			if has.Name != card.Name || has.Address != card.Address || !bytes.Equal(has.MAC, card.MAC) {
+			if has.Name != card.Name || has.Address != card.Address || has.VLAN != card.VLAN ||
+				has.InfiniBand != card.InfiniBand || !bytes.Equal(has.MAC, card.MAC) {
 				return fmt.Errorf("compare the description: node %s, card %s differs", want.Name, card.Name)
 			}
 		}
