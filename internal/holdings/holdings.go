@@ -5,9 +5,9 @@
 //
 // A version is wanted if nodes of this server are to show it, now or from their next boot on, if a rollout of their
 // image leads to it, or if it is the newest of their image: that is brought before anybody needs it. What is most
-// urgent comes first, and interrupts what is less urgent. Nodes show a version when the store has all of it. If they
-// have no other one to show, they show it while it arrives. A head wants all versions of every image, so that none is
-// lost with another head.
+// urgent comes first, and interrupts what is less urgent. Nodes show a version when the store has all of it. Those that
+// boot with it, and those that have no other one to show, show it while it arrives. A head wants all versions of every
+// image, so that none is lost with another head.
 //
 // A server that is no head removes what it does not need: versions that are not wanted, not among the last of an image,
 // not shown by a replica, not mounted, and not asked for by other servers. Objects of a version that is arriving stay.

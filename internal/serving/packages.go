@@ -82,8 +82,10 @@ func (p *plan) samePackages(s *Server, a, b image.Version) (bool, error) {
 	if same, ok := p.same[pair]; ok {
 		return same, nil
 	}
-	if err := errors.Join(p.inStore(s, a), p.inStore(s, b)); err != nil {
-		return false, err
+	for _, v := range []image.Version{a, b} {
+		if err := p.inStore(s, v); err != nil && !s.Partial(v) {
+			return false, err
+		}
 	}
 	x, y := versionfs.New(s.Store, a.Root), versionfs.New(s.Store, b.Root)
 	same := true

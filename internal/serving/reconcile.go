@@ -46,6 +46,7 @@ func (s *Server) Adopted(ctx context.Context, now *follow.Declared) {
 	s.holding.Store(r.holding)
 	s.replace(r.list)
 	s.Push.Wake(r.moved...)
+	s.arriving.reconciled()
 	s.forget(now)
 	s.report(r.failed)
 	if s.holding.Load() || s.unsettled.Load() {
@@ -78,6 +79,9 @@ func (r *reconciliation) place(n *cluster.Node) {
 			r.failed[problems.Node(n.Name)] = err
 		}
 		return // a node without a version needs nothing
+	}
+	if err := r.s.late(r.plan, n); err != nil {
+		r.failed[problems.Node(n.Name)] = err
 	}
 	p, err := r.s.place(r.plan, n, r.s.whole(r.plan, n, v))
 	switch {
@@ -228,31 +232,31 @@ func (s *Server) target(now *follow.Declared, n *cluster.Node) (v image.Version,
 }
 
 // Begin switches the root of a node that begins to boot to the version that the node follows from this boot on,
-// because its kernel will be of that version. The root stays there once the boot is reported to Liveness; before that a
-// switch may still move it.
+// because its kernel will be of that version. It waits a while for one that has not arrived. The root stays there once
+// the boot is reported to Liveness; before that a switch may still move it.
 func (s *Server) Begin(ctx context.Context, n *cluster.Node) {
-	before := s.Declared.Now()
-	ref, next := before.Follows(n)
-	boots := !next.IsZero()
-	if boots {
-		ref = next
+	s.arriving.dropLate(n.Name)
+	b, ok := s.nextBoot(n)
+	if ok && !s.servable(&b) {
+		s.awaitVersion(ctx, n, &b)
+		b, ok = s.nextBoot(n) // another state may have been adopted meanwhile
 	}
-	v, ok := before.State.Resolve(ref)
-	if shows, served := s.Shows(n.Name); !ok || !served || same(shows, v) || newPlan(before).inStore(s, v) != nil {
+	if !ok || !s.servable(&b) {
 		return
 	}
 	s.Declared.Stable(func(now *follow.Declared) {
-		if now != before {
+		if now != b.now {
 			return // it was decided anew just now; the node boots what its replica shows
 		}
-		if err := s.pin(ctx, now, n, v); err != nil {
+		if err := s.pin(ctx, now, n, b.version); err != nil {
 			s.Problems.Set(problems.Node(n.Name), err)
 			s.unsettled.Store(true)
 			s.await()
 			return
 		}
-		if boots {
-			s.Log.Info("node boots the version that it was to change to", "node", n.Name, "version", v.Ref().String())
+		if b.changes {
+			s.Log.Info("node boots the version that it was to change to", "node", n.Name,
+				"version", b.version.Ref().String())
 			s.booted.Store(true)
 		}
 	})

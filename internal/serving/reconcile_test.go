@@ -266,13 +266,14 @@ func TestAVersionIsShownWhenAllOfItIsHere(t *testing.T) {
 		now.Desired["n01"], now.Next["n02"] = ref(8), ref(8)
 	})
 	for _, when := range []string{"at once", "after a restart"} {
+		s.arriving.wait = time.Millisecond
 		s.reconcile()
+		if all := s.Problems.All(t.Context()); len(all) > 0 {
+			t.Errorf("%s: %v", when, all)
+		}
 		s.Begin(t.Context(), s.named("n02"))
 		if s.shows("n01") != 1 || s.shows("n02") != 1 {
 			t.Errorf("%s: n01 shows %d, n02 %d; version 8 has not arrived", when, s.shows("n01"), s.shows("n02"))
-		}
-		if all := s.Problems.All(t.Context()); len(all) > 0 {
-			t.Errorf("%s: %v", when, all)
 		}
 		s.close()
 		s.open(s.Store)
@@ -333,15 +334,15 @@ func TestAVersionThatArrivesIsShownIfThereIsNoOther(t *testing.T) {
 	if _, ok := s.Shows("n01"); ok || !s.Waits(first) || s.Waits(second) {
 		t.Errorf("n01 has a root: %v; a node waits for version 1: %v, for 2: %v", ok, s.Waits(first), s.Waits(second))
 	}
-	s.partial = map[image.Digest]bool{first.Digest: true}
+	s.partial.Store(&first)
 	s.reconcile()
 	if s.shows("n01") != 1 || s.Waits(first) {
 		t.Errorf("n01 shows %d, and a node waits: %v", s.shows("n01"), s.Waits(first))
 	}
-	s.partial = nil
+	s.partial.Store(nil)
 	testkit.Value(s.Store.AddVersion(first))(t)
 	s.declare(2, nil)
-	s.partial = map[image.Digest]bool{second.Digest: true}
+	s.partial.Store(&second)
 	s.reconcile()
 	if s.shows("n01") != 1 || s.Waits(second) {
 		t.Errorf("n01 shows %d before all of version 2 is here, and a node waits: %v", s.shows("n01"), s.Waits(second))

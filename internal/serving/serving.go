@@ -11,8 +11,8 @@
 // it was given (Begin pins it) until it runs; a replica whose node has a mount in the way of the switch stays until the
 // mount is gone. What could not be done is a problem, and Run tries it again.
 //
-// A version is shown when the store has all of it. If there is no other version that a node could show, it shows one
-// whose trees are here while its content arrives.
+// A version is shown when the store has all of it. A node that boots with a version, and one that has no other version
+// to show, get it when its trees are here, while its content arrives.
 //
 // # Concurrency
 //
@@ -22,7 +22,7 @@
 // Lock order:
 //
 //  1. the lock of Declared.Stable
-//  2. Server.changing or Server.deciding, never both
+//  2. Server.changing, Server.deciding or arrivals.mu, never two of them
 //
 // A call of a node takes none of these locks. The exception is a call with a handle whose tree is not exported, which
 // was issued before the last restart.
@@ -119,6 +119,7 @@ type Server struct {
 	described *cluster.Cluster          // by which forget has found them
 
 	renaming atomic.Bool // see Renaming
+	arriving arrivals
 
 	left     atomic.Pointer[map[cluster.NodeName]string] // see Left
 	deciding sync.Mutex
@@ -129,7 +130,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		Options: o, started: time.Now(), declared: map[cluster.NodeName]bool{},
-		decided: map[cluster.NodeName]packageDecision{}, waiting: make(chan struct{}, 1),
+		decided: map[cluster.NodeName]packageDecision{}, waiting: make(chan struct{}, 1), arriving: newArrivals(),
 	}
 	s.first.done = make(chan struct{})
 	s.table.Store(&exportTable{trees: map[replica.Tree]*export{}, nodes: map[cluster.NodeName]*export{}})
@@ -260,9 +261,12 @@ func (s *Server) serves(now *follow.Declared, n *cluster.Node) bool {
 	return !s.Closed() && now.Serves(s.Server, n)
 }
 
-// Waits reports whether a node of this server has no root here because its version is not whole, and there is no other
-// version that it could show.
+// Waits reports whether a node of this server waits for a version that is not whole: it boots with it, or it has no
+// root here, because there is no other version that it could show.
 func (s *Server) Waits(v image.Version) bool {
+	if s.arriving.isWanted(v) {
+		return true
+	}
 	now := s.Declared.Now()
 	for _, n := range now.Cluster.Nodes {
 		if string(n.Image.Name) != v.Image || !s.Serves(n) || s.node(n.Name) != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"dim/internal/capture"
@@ -81,10 +82,10 @@ type site struct {
 	dir      string
 	declared *fixed
 	nodes    *nodes
-	compute  []image.Version       // numbers 1 and up
-	close    func()                // ends the Server
-	closed   bool                  // it serves no nodes
-	partial  map[image.Digest]bool // versions that can be served although they are not whole
+	compute  []image.Version               // numbers 1 and up
+	close    func()                        // ends the Server
+	closed   bool                          // it serves no nodes
+	partial  atomic.Pointer[image.Version] // can be served although it is not whole
 }
 
 // newSite returns the site of a description. Its store has three versions of the image compute, and declared is none.
@@ -114,7 +115,10 @@ func (s *site) open(st *store.Store) {
 	s.t.Cleanup(s.close)
 	s.Server = New(Options{
 		Server: "head", Declared: s.declared, Store: st, Content: st, Set: set, Liveness: tracker, Push: s.nodes,
-		Partial:  func(v image.Version) bool { return s.partial[v.Digest] },
+		Partial: func(v image.Version) bool {
+			p := s.partial.Load()
+			return p != nil && same(*p, v)
+		},
 		Class:    func(*cluster.Node, *cluster.Image) meter.Class { return 1 },
 		Closed:   func() bool { return s.closed },
 		Problems: new(problems.List), Log: log,
