@@ -104,7 +104,11 @@ func (l *link) create() (list []string) {
 		list = append(list, fmt.Sprintf("ip link set %s up", below),
 			fmt.Sprintf("ip link add link %s name %s type vlan id %d", below, l.Name, l.VLAN))
 	case l.Bond != "":
-		list = append(list, fmt.Sprintf("ip link add %s type bond mode %s miimon %d", l.Name, l.Bond, bondMonitor))
+		// Without max_bonds=0 the module makes a bond0 in another mode.
+		for _, verb := range []string{"add", "set"} {
+			list = append(list,
+				fmt.Sprintf("ip link %s %s type bond mode %s miimon %d", verb, l.Name, l.Bond, bondMonitor))
+		}
 		for _, card := range l.On {
 			// A card that is up cannot be put into a bond.
 			list = append(list, fmt.Sprintf("ip link set %s down", card.Name),

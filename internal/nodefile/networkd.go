@@ -72,6 +72,8 @@ func bootNetwork(l *link) string {
 	if len(l.vlans) == 0 {
 		return match + "\n[Link]\nUnmanaged=yes\n"
 	}
+	// The VLANs have the hardware address of the card, and without udev its type, too.
+	match += "Kind=!vlan\n"
 	return match + "\n[Network]\nKeepConfiguration=yes\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n" + vlansOn(l)
 }
 
