@@ -4,8 +4,9 @@
 //
 // A mark is a random text. The disk of a server has the marks that it was given, and the shared state has the last one
 // of each server. A disk on which that one is not is older than the last one that the server had, or is of another
-// machine. A disk gets a new mark at each start and at intervals, but not before the shared state has the mark before:
-// so the disk has that one in any case, whatever was lost on the way.
+// machine. A disk gets a new mark at each start, at intervals, and when a head finds another machine with the same
+// mark, but not before the shared state has the mark before: so the disk has that one in any case, whatever was lost on
+// the way.
 //
 // A copy is not recognized if it was made after the last mark. The marks are a list, because the shared state may be
 // put back from an older copy.

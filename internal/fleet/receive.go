@@ -18,6 +18,10 @@ const (
 	ChangesPath = "/peer/v1/report/changes"
 )
 
+// RenewHeader is in the answer to a server as which another machine reports, too. The server gives its disk a new mark
+// then, which the disk of the other machine does not have.
+const RenewHeader = "Dim-Renew-Mark"
+
 const (
 	// maxReport bounds a report, in bytes. That of a server with 10,000 nodes has 4 MB.
 	maxReport = 16 << 20
@@ -34,7 +38,7 @@ type Receiver struct {
 	Fleet *Fleet
 	// Caller returns which server makes a request. The error says why that is not known.
 	Caller func(context.Context) (cluster.ServerName, error)
-	// Marked is called with the mark of a server's disk if no other machine has reported as that server lately.
+	// Marked is called with the mark of a server's disk, but not if it is in doubt which of two machines reports it.
 	Marked func(server cluster.ServerName, mark, before string)
 
 	mu       sync.Mutex
@@ -80,7 +84,7 @@ func (x *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	report.check()
-	alone, err := x.Fleet.noteOrigin(server, &report, r.RemoteAddr, time.Now())
+	is, err := x.Fleet.noteOrigin(server, &report, r.RemoteAddr, time.Now())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
@@ -90,8 +94,11 @@ func (x *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, text, http.StatusPreconditionFailed)
 		return
 	}
-	if alone && report.Mark != "" {
+	if is != inDoubt && report.Mark != "" {
 		x.Marked(server, report.Mark, report.MarkBefore)
+	}
+	if is == copied {
+		w.Header().Set(RenewHeader, "1")
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

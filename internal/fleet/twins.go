@@ -19,6 +19,7 @@ type origin struct {
 	start       string    // Report.Start
 	started     time.Time // by its own clock
 	address     string    // that its last report came from
+	marks       [2]string // of its disk: Report.Mark and Report.MarkBefore
 	first, last time.Time // reports
 }
 
@@ -28,11 +29,21 @@ type Twins struct {
 	Since          time.Time // when that was found
 }
 
-// noteOrigin notes that a process reports as a server. alone is false if another process has reported lately: it is not
-// known yet whether that one has ended. The error is that the process is the younger of two.
+// standing is what a process is that reports as a server.
+type standing int
+
+const (
+	inDoubt standing = iota // another process has reported lately, which may have ended
+	alone                   // no other one reports
+	older                   // the older one of two
+	copied                  // the same, and the other one has a disk with the mark of this one's
+)
+
+// noteOrigin notes that a process reports as a server, and returns what it is. The error is that the process is the
+// younger one of several.
 func (f *Fleet) noteOrigin(
 	server cluster.ServerName, r *Report, address string, now time.Time,
-) (alone bool, err error) {
+) (is standing, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := slices.DeleteFunc(f.origins[server], func(o *origin) bool { return now.Sub(o.last) > SilentAfter })
@@ -42,27 +53,33 @@ func (f *Fleet) noteOrigin(
 		i = len(list) - 1
 	}
 	me := list[i]
-	me.last, me.address = now, address
+	me.last, me.address, me.marks = now, address, [2]string{r.Mark, r.MarkBefore}
 	f.origins[server] = list
 	for _, other := range list {
 		if other == me || !me.last.After(other.first) || !other.last.After(me.first) {
 			continue
 		}
-		older, younger := other, me
+		first, second := other, me
 		if me.started.Before(other.started) {
-			older, younger = me, other
+			first, second = me, other
 		}
 		twins, known := f.twins[server]
 		if !known || now.Sub(twins.last) > SilentAfter {
 			twins.Since = now
 		}
-		twins.Older, twins.Younger, twins.last = older.String(), younger.String(), now
+		twins.Older, twins.Younger, twins.last = first.String(), second.String(), now
 		f.twins[server] = twins
-		if younger == me {
-			return false, fmt.Errorf("another machine reports as %s: %s", server, older)
+		if second == me {
+			return inDoubt, fmt.Errorf("another machine reports as %s: %s", server, first)
+		}
+		if is = older; r.Mark != "" && slices.Contains(other.marks[:], r.Mark) {
+			is = copied
 		}
 	}
-	return len(list) == 1, nil
+	if len(list) == 1 {
+		is = alone
+	}
+	return is, nil
 }
 
 func (o *origin) String() string {

@@ -9,31 +9,32 @@ import (
 func TestTwoMachinesThatReportAsOneServerAreFound(t *testing.T) {
 	f := newFleet()
 	begin := time.Now()
-	arrive := func(start string, after time.Duration) (alone bool, err error) {
+	arrive := func(start string, after time.Duration) (standing, error) {
 		started := map[string]time.Time{"a": begin, "b": begin.Add(time.Minute), "c": begin.Add(2 * time.Minute)}
-		r := &Report{Start: start, Started: started[start]}
+		r := &Report{Start: start, Started: started[start], Mark: "mark"}
 		return f.noteOrigin("is1", r, "address of "+start, begin.Add(after))
 	}
 	steps := []struct {
-		start        string
-		after        time.Duration
-		alone, taken bool
+		start string
+		after time.Duration
+		is    standing
+		taken bool
 	}{
-		{"a", 0, true, true},
-		{"a", 5 * time.Second, true, true},
-		{"b", 6 * time.Second, false, true}, // as after a restart
-		{"a", 10 * time.Second, false, true},
-		{"b", 11 * time.Second, false, false},
-		{"a", 15 * time.Second, false, true},
-		{"b", 16 * time.Second, false, false},
-		{"b", 35 * time.Second, true, true}, // the other one has ended
-		{"c", 36 * time.Second, false, true},
-		{"c", 52 * time.Second, true, true}, // b was restarted as c
+		{"a", 0, alone, true},
+		{"a", 5 * time.Second, alone, true},
+		{"b", 6 * time.Second, inDoubt, true}, // as after a restart
+		{"a", 10 * time.Second, copied, true},
+		{"b", 11 * time.Second, inDoubt, false},
+		{"a", 15 * time.Second, copied, true},
+		{"b", 16 * time.Second, inDoubt, false},
+		{"b", 35 * time.Second, alone, true}, // the other one has ended
+		{"c", 36 * time.Second, inDoubt, true},
+		{"c", 52 * time.Second, alone, true}, // b was restarted as c
 	}
 	for _, s := range steps {
-		alone, err := arrive(s.start, s.after)
-		if alone != s.alone || (err == nil) != s.taken {
-			t.Errorf("%s after %v: alone %v, %v", s.start, s.after, alone, err)
+		is, err := arrive(s.start, s.after)
+		if is != s.is || (err == nil) != s.taken {
+			t.Errorf("%s after %v: %v, %v", s.start, s.after, is, err)
 		}
 		if err != nil && !strings.Contains(err.Error(), "address of a, started") {
 			t.Errorf("%s after %v: %v", s.start, s.after, err)

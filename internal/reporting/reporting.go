@@ -175,7 +175,7 @@ func (r *Reporter) send(ctx context.Context, senders *sync.WaitGroup, heads []st
 	for _, h := range heads {
 		if before, free := r.begin(h.Name); free {
 			senders.Go(func() {
-				err := deliver(ctx, h, report, before)
+				err := r.deliver(ctx, h, report, before)
 				r.end(h.Name, report, err)
 				if r.Follow.IsHead() {
 					r.noteEnded(ctx, h.Name, err)
@@ -295,15 +295,15 @@ func (r *Reporter) Refused(context.Context) (list []problems.Problem) {
 var errBase = errors.New("it does not know the report that this one is based on")
 
 // deliver sends a report to a head that took another one before: what has changed since, or all.
-func deliver(ctx context.Context, h stream.Head, report, before *fleet.Report) error {
+func (r *Reporter) deliver(ctx context.Context, h stream.Head, report, before *fleet.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	if changes := since(before, report); changes != nil {
-		if err := post(ctx, h, fleet.ChangesPath, changes); !errors.Is(err, errBase) {
+		if err := r.post(ctx, h, fleet.ChangesPath, changes); !errors.Is(err, errBase) {
 			return err
 		}
 	}
-	return post(ctx, h, fleet.Path, report)
+	return r.post(ctx, h, fleet.Path, report)
 }
 
 // since returns a report with the nodes that have changed since another one; nil if it cannot be based on that.
@@ -325,16 +325,16 @@ func since(before, report *fleet.Report) *fleet.Report {
 }
 
 // post posts a report to a head.
-func post(ctx context.Context, h stream.Head, path string, report *fleet.Report) error {
+func (r *Reporter) post(ctx context.Context, h stream.Head, path string, report *fleet.Report) error {
 	body, err := json.Marshal(report)
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	resp, err := h.Client.Do(r)
+	resp, err := h.Client.Do(request)
 	if err != nil {
 		return err
 	}
@@ -347,6 +347,9 @@ func post(ctx context.Context, h stream.Head, path string, report *fleet.Report)
 	case http.StatusConflict:
 		return &refusedError{strings.TrimSpace(string(text))}
 	case http.StatusNoContent:
+		if resp.Header.Get(fleet.RenewHeader) != "" && !r.Follow.IsHead() {
+			return r.Disk.Renew()
+		}
 		return nil
 	case http.StatusPreconditionFailed, http.StatusNotFound:
 		if path == fleet.ChangesPath {

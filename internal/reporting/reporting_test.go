@@ -76,7 +76,7 @@ func TestAReportHasTheNodesThatHaveChanged(t *testing.T) {
 		{"the description has another node", fourth, second, []int{4}},
 	} {
 		h.nodes = nil
-		testkit.Must(t, deliver(t.Context(), to, step.report, step.before))
+		testkit.Must(t, new(Reporter).deliver(t.Context(), to, step.report, step.before))
 		if !slices.Equal(h.nodes, step.nodes) {
 			t.Errorf("%s: reports with %v nodes, want %v", step.name, h.nodes, step.nodes)
 		}
@@ -103,7 +103,8 @@ func TestAHeadOfAnEarlierProgramGetsWholeReports(t *testing.T) {
 	}))
 	defer ts.Close()
 	r := &fleet.Report{Sent: time.Now()}
-	testkit.Must(t, deliver(t.Context(), stream.Head{Name: "head", Client: ts.Client(), URL: ts.URL}, r, r))
+	to := stream.Head{Name: "head", Client: ts.Client(), URL: ts.URL}
+	testkit.Must(t, new(Reporter).deliver(t.Context(), to, r, r))
 	if len(paths) != 2 || paths[1] != fleet.Path {
 		t.Errorf("posted to %v", paths)
 	}

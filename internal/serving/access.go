@@ -91,6 +91,8 @@ func (a *access) Find(h vfs.Handle) (nfs.Export, error) {
 		x = a.notExported(tree)
 	}
 	switch {
+	case x == nil && a.s.Closed():
+		return nfs.Export{}, vfs.ELATER // its programs wait until a person has decided about the disk
 	case x == nil:
 		return nfs.Export{}, vfs.ESTALE
 	case !a.mayUse(x):

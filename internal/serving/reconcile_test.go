@@ -23,6 +23,7 @@ import (
 	"dim/internal/push"
 	"dim/internal/store"
 	"dim/internal/testkit"
+	"dim/internal/vfs"
 )
 
 func TestTheVersionThatAReplicaIsToShow(t *testing.T) {
@@ -314,9 +315,13 @@ func TestAServerThatIsClosedServesNoNodes(t *testing.T) {
 	s := newSite(t, described(""))
 	s.declare(1, nil)
 	s.reconcile()
-	for _, closed := range []bool{true, false} {
+	root := s.node("n01").fs.Root()
+	for closed, want := range map[bool]error{true: vfs.ELATER, false: nil} {
 		s.closed = closed
 		s.reconcile()
+		if _, err := testkit.Value(s.client("10.0.0.11:700"))(t).Find(root); !errors.Is(err, want) {
+			t.Errorf("closed %v: a call of n01, which runs: %v, want %v", closed, err, want)
+		}
 		if _, served := s.Node("n01"); served == closed || s.Serves(s.named("n01")) == closed {
 			t.Errorf("closed %v: n01 is served: %v", closed, served)
 		}
