@@ -230,6 +230,9 @@ func (a *app) formats(cmd *cobra.Command, formats ...string) *cobra.Command {
 
 // showList prints a list in the format that -o selects: as JSON, as the names of its elements, or with table.
 func showList[T any](a *app, list []T, name func(T) string, table func(w io.Writer)) error {
+	if list == nil {
+		list = []T{} // in JSON: []
+	}
 	if a.format != "name" {
 		return a.show(list, table)
 	}
@@ -256,6 +259,15 @@ func (a *app) show(v any, table func(w io.Writer)) error {
 	}
 	_, err := io.WriteString(a.out, fit(b.String(), terminalWidth(a.out)))
 	return err
+}
+
+// heading writes the first line of a table. Instead of one of an empty table it writes none.
+func heading(w io.Writer, rows int, none string, cells ...any) {
+	if rows == 0 {
+		fmt.Fprintln(w, none)
+		return
+	}
+	row(w, cells...)
 }
 
 // row writes one line of a table. Empty cells are shown as "-", and control characters escaped: what is shown may come

@@ -163,8 +163,8 @@ func (a *app) showBackup(m *backupMade, stream bool) error {
 
 // backupHas says in a line what a backup has.
 func backupHas(i *backup.Info) string {
-	text := fmt.Sprintf("%s, %s of images, %s files of %s", plural(len(i.Layers), "layer"),
-		plural(len(i.Versions), "version"), count(i.Files), size(i.Bytes))
+	text := fmt.Sprintf("%s, %s of images, %s of %s", plural(len(i.Layers), "layer"),
+		plural(len(i.Versions), "version"), plural(int(i.Files), "file"), size(i.Bytes))
 	if len(i.LeftOut) > 0 {
 		text += ", without " + strings.Join(i.LeftOut, " and ")
 	}
@@ -284,7 +284,8 @@ func (a *app) backupList(dir string) error {
 		s.Close()
 	}
 	return showList(a, list, func(b listedBackup) string { return b.Name }, func(w io.Writer) {
-		row(w, "NAME", "SERVER", "LAYERS", "VERSIONS", "FILES", "SIZE", "WRITTEN", "COMPLETE")
+		heading(w, len(list), "no backups",
+			"NAME", "SERVER", "LAYERS", "VERSIONS", "FILES", "SIZE", "WRITTEN", "COMPLETE")
 		for _, b := range list {
 			row(w, b.Name, b.Server, len(b.Layers), len(b.Versions), count(b.Files), size(b.Bytes), size(b.Written),
 				map[bool]string{true: "yes", false: "NO"}[b.Complete])

@@ -37,7 +37,7 @@ last hundred before it are kept.`,
 				return err
 			}
 			return a.show(list, func(w io.Writer) {
-				row(w, "REVISION", "APPLIED", "BY", "CHANGES", "MESSAGE")
+				heading(w, len(list), "no descriptions", "REVISION", "APPLIED", "BY", "CHANGES", "MESSAGE")
 				for _, d := range list {
 					row(w, d.Revision, clock(d.Time), d.By, d.Summary, d.Message)
 				}

@@ -111,8 +111,8 @@ func printCaptured(w io.Writer, image string, c control.CaptureResult) {
 	case c.DryRun:
 		fmt.Fprintf(w, "%s: would be a new version: %s (%s)\n", image, changes, took)
 	default:
-		fmt.Fprintf(w, "%s: %s files, %s: %s (%s)\n",
-			versionRef(image, v.Number), count(v.Files), size(v.Bytes), changes, took)
+		fmt.Fprintf(w, "%s: %s, %s: %s (%s)\n",
+			versionRef(image, v.Number), plural(int(v.Files), "file"), size(v.Bytes), changes, took)
 	}
 	printCapturedChanges(w, c)
 	printPackages(w, c.Packages)
@@ -197,7 +197,8 @@ func (a *app) imageLsCommand() *cobra.Command {
 }
 
 func printImages(w io.Writer, images []control.Image, now time.Time) {
-	row(w, "IMAGE", "NEWEST", "CURRENT", "AGE", "FILES", "SIZE", "VERSIONS", "NODES", "MASTER")
+	heading(w, len(images), "no images",
+		"IMAGE", "NEWEST", "CURRENT", "AGE", "FILES", "SIZE", "VERSIONS", "NODES", "MASTER")
 	for _, i := range images {
 		newest, age, files, bytes := "", "", "", ""
 		if v := i.Newest; v != nil {
@@ -231,7 +232,7 @@ func (a *app) imageLogCommand() *cobra.Command {
 }
 
 func printVersions(w io.Writer, versions []control.Version) {
-	row(w, "VERSION", "CREATED", "FILES", "SIZE", "DIGEST", "NODES", "TAGS")
+	heading(w, len(versions), "no versions", "VERSION", "CREATED", "FILES", "SIZE", "DIGEST", "NODES", "TAGS")
 	for _, v := range versions {
 		row(w, versionRef(v.Image, v.Number), clock(v.Created), count(v.Files), size(v.Bytes),
 			short(v.Digest), count(uint64(len(v.Nodes))), strings.Join(v.Tags, " "))

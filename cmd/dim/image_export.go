@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -83,14 +81,22 @@ func (a *app) imageExport(ctx context.Context, ref string, format checkout.Forma
 			return checkout.Tar(ctx, s, root, a.out)
 		}
 		err = checkout.Export(ctx, s, root, format, dest)
-		if errors.Is(err, checkout.ErrNoTool) {
-			return &hintError{err, "apt-get install erofs-utils, or the like"}
-		}
 		if err == nil {
 			fmt.Fprintf(a.out, "%s is in %s\n", versionRef(v.Image, v.Number), dest)
 		}
-		return err
+		return exportHint(err, dest)
 	})
+}
+
+// exportHint adds what to do about an error of an export.
+func exportHint(err error, dest string) error {
+	switch {
+	case errors.Is(err, checkout.ErrNoTool):
+		return &hintError{err, "apt-get install erofs-utils, or the like"}
+	case errors.Is(err, checkout.ErrNoDirectory):
+		return &hintError{err, "mkdir -p " + quoted(filepath.Dir(dest))}
+	}
+	return err
 }
 
 // imageExportPlan reports what an export would write, or why it would fail.
@@ -99,11 +105,10 @@ func (a *app) imageExportPlan(ctx context.Context, ref string, format checkout.F
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(dest); dest != "-" && !errors.Is(err, fs.ErrNotExist) {
-		if err == nil {
-			err = fs.ErrExist
+	if dest != "-" {
+		if err := checkout.CheckFree(dest); err != nil {
+			return exportHint(fmt.Errorf("export to %s: %w", dest, err), dest)
 		}
-		return fmt.Errorf("export %s: %s: %w", ref, dest, err)
 	}
 	_, err = fmt.Fprintf(a.out, "would be written: %s, %s of %s, as %s to %s\n",
 		versionRef(v.Image, v.Number), plural(int(v.Files), "file"), size(v.Bytes), format, dest)

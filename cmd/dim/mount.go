@@ -73,7 +73,7 @@ func (a *app) mounts(ctx context.Context) error {
 		return err
 	}
 	return a.show(mounts, func(w io.Writer) {
-		row(w, "MOUNTED", "AT", "AGE")
+		heading(w, len(mounts), "no mounts", "MOUNTED", "AT", "AGE")
 		for _, m := range mounts {
 			row(w, m.What, safe(m.Dir), ago(m.Started, time.Now()))
 		}

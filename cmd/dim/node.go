@@ -148,7 +148,7 @@ dim node learn makes nodes of them.`,
 }
 
 func printMachines(w io.Writer, machines []control.Machine, now time.Time) {
-	row(w, "MAC", "LAST", "TIMES", "NETWORK", "SWITCH PORT", "UUID", "ASKED")
+	heading(w, len(machines), "no machines", "MAC", "LAST", "TIMES", "NETWORK", "SWITCH PORT", "UUID", "ASKED")
 	for _, m := range machines {
 		row(w, m.MAC, ago(m.Last, now), m.Count, m.Network, safe(m.Port), m.UUID, safe(m.Asked))
 	}

@@ -60,7 +60,7 @@ func hasProblem(c control.CheckResult) bool {
 }
 
 func printChecks(w io.Writer, list []control.CheckResult) {
-	row(w, "NODE", "IMAGE", "ENTRIES", "SIZE", "SAVED", "PROBLEMS")
+	heading(w, len(list), "no replicas", "NODE", "IMAGE", "ENTRIES", "SIZE", "SAVED", "PROBLEMS")
 	for _, c := range list {
 		row(w, c.Node, c.Image, count(uint64(c.Entries)), size(c.Bytes), count(uint64(c.Saved)), len(c.Problems))
 	}

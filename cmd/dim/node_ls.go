@@ -105,7 +105,7 @@ func (f *nodeFilter) choose(nodes []control.Node) []control.Node {
 }
 
 func printNodes(w io.Writer, nodes []control.Node, now time.Time) {
-	row(w, "NODE", "STAGE", "SINCE", "VERSION", "ADDRESS", "LAST CALL", "REMARK")
+	heading(w, len(nodes), "no nodes", "NODE", "STAGE", "SINCE", "VERSION", "ADDRESS", "LAST CALL", "REMARK")
 	for _, n := range nodes {
 		row(w, n.Name, n.Stage, ago(n.Since, now), shownVersion(n), n.Address, ago(n.LastCall, now), remark(n))
 	}

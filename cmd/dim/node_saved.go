@@ -151,7 +151,7 @@ func atOrBelow(path, dir string) bool {
 }
 
 func printSaved(w io.Writer, list []control.SavedEntry) {
-	row(w, "STAMP", "BY", "KIND", "TYPE", "SIZE", "PATH")
+	heading(w, len(list), "nothing is set aside", "STAMP", "BY", "KIND", "TYPE", "SIZE", "PATH")
 	for _, s := range list {
 		row(w, s.Stamp, whyText(s.Why), s.Kind, s.Type, savedSize(s), safe(string(s.Path)))
 	}

@@ -286,7 +286,8 @@ func (a *app) rolloutLsCommand() *cobra.Command {
 }
 
 func printRollouts(w io.Writer, list []control.Rollout, now time.Time) {
-	row(w, "ROLLOUT", "VERSION", "WHEN", "STATE", "AGE", "RING", "ON IT", "NODES", "REASON")
+	heading(w, len(list), "no rollouts",
+		"ROLLOUT", "VERSION", "WHEN", "STATE", "AGE", "RING", "ON IT", "NODES", "REASON")
 	for _, r := range list {
 		row(w, r.ID, versionRef(r.Image, r.Version), r.When, rolloutState(r), ago(r.Started, now),
 			fmt.Sprintf("%d/%d", r.Ring, len(r.Rings)), shownOf(r.Shown, r.Count), cutSet(r.Nodes), safe(r.Reason))

@@ -65,7 +65,8 @@ are, and names the heads that do.`,
 				return err
 			}
 			return showList(a, list, func(s control.Server) string { return s.Name }, func(w io.Writer) {
-				row(w, "SERVER", "ROLES", "ADDRESS", "NODES", "STATE", "REPORTED", "OBSERVED")
+				heading(w, len(list), "no servers",
+					"SERVER", "ROLES", "ADDRESS", "NODES", "STATE", "REPORTED", "OBSERVED")
 				for i := range list {
 					s := &list[i]
 					row(w, s.Name, strings.Join(s.Roles, " "), s.Address, count(uint64(s.Nodes)), serverState(s),

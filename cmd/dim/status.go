@@ -172,8 +172,8 @@ func imageLine(i control.Image, now time.Time) string {
 		return fmt.Sprintf("%s: not captured yet, %s%s", i.Name, plural(i.Nodes, "node"), durability(i))
 	}
 	v := i.Newest
-	line := fmt.Sprintf("%s, %s old, %s files, %s",
-		versionRef(i.Name, v.Number), ago(v.Created, now), count(v.Files), size(v.Bytes))
+	line := fmt.Sprintf("%s, %s old, %s, %s",
+		versionRef(i.Name, v.Number), ago(v.Created, now), plural(int(v.Files), "file"), size(v.Bytes))
 	if v.Kernel != "" {
 		line += ", kernel " + v.Kernel
 	}

@@ -10,43 +10,19 @@ import (
 
 	"dim/internal/cluster/nodeset"
 	"dim/internal/image"
+	"dim/internal/quantity"
 )
 
-// size formats a number of bytes: "1.9 GiB".
-func size(n uint64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, units := float64(n), "KMGTPE"
-	i := -1
-	for v >= 1023.95 && i+1 < len(units) || i < 0 {
-		v /= 1024
-		i++
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[i])
-}
+func size(n uint64) string { return quantity.Size(n) }
 
-// count formats a number in groups of three digits: "90,000".
-func count(n uint64) string {
-	s := strconv.FormatUint(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func count(n uint64) string { return quantity.Count(n) }
 
 // versionRef returns the reference to a version: "compute@12".
 func versionRef(name string, number int) string {
 	return image.Ref{Image: name, Number: number}.String()
 }
 
-// plural returns "1 node", "4 nodes".
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return count(uint64(n)) + " " + what + "s"
-}
+func plural(n int, what string) string { return quantity.Plural(n, what) }
 
 // ago formats the time since t in one unit: "8s", "5m", "3h", "12d". The zero time is "".
 func ago(t, now time.Time) string {

@@ -3,12 +3,12 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"dim/internal/cluster"
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/follow"
+	"dim/internal/quantity"
 )
 
 // Description implements control.Backend.
@@ -79,7 +79,7 @@ func appliedList(history []coord.Description) []control.AppliedDescription {
 func invalid(err error) error {
 	e := control.Errorf(control.Invalid, "%v", err)
 	if ps, ok := errors.AsType[*cluster.Problems](err); ok {
-		e.Message = fmt.Sprintf("the description has %d problems", len(ps.List)+ps.More)
+		e.Message = "the description has " + quantity.Plural(len(ps.List)+ps.More, "problem")
 		for _, p := range ps.List {
 			e.Details = append(e.Details, p.String())
 		}

@@ -12,6 +12,7 @@ import (
 	"dim/internal/fleet"
 	"dim/internal/follow"
 	"dim/internal/problems"
+	"dim/internal/quantity"
 )
 
 // reported returns what a server reported last; nil when it has not reported.
@@ -156,7 +157,7 @@ func (api *API) faulty(now *follow.Declared, f fault) []problems.Problem {
 	}
 	return []problems.Problem{{
 		About: problems.Subject{Kind: problems.KindServer, Name: nodeset.Fold(names)}, Hint: f.hint,
-		Text: fmt.Sprintf("%d servers of %d nodes %s", len(names), nodes, f.many),
+		Text: fmt.Sprintf("%s of %s %s", quantity.Plural(len(names), "server"), quantity.Plural(nodes, "node"), f.many),
 	}}
 }
 

@@ -18,6 +18,7 @@ import (
 	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
 	"dim/internal/problems"
+	"dim/internal/quantity"
 	"dim/internal/replica"
 	"dim/internal/serving"
 	"dim/internal/versionfs"
@@ -244,9 +245,10 @@ func (api *API) usedUp(n *cluster.Node) string {
 	case err != nil:
 		return ""
 	case use.BytesMax > 0 && use.Bytes >= use.BytesMax-use.BytesMax/part:
-		return fmt.Sprintf("its quota is used up: %d of %d bytes", use.Bytes, use.BytesMax)
+		return fmt.Sprintf("its quota is used up: %s of %s", quantity.Size(use.Bytes), quantity.Size(use.BytesMax))
 	case use.FilesMax > 0 && use.Files >= use.FilesMax-use.FilesMax/part:
-		return fmt.Sprintf("its quota is used up: %d of %d files", use.Files, use.FilesMax)
+		return fmt.Sprintf("its quota is used up: %s of %s files",
+			quantity.Count(use.Files), quantity.Count(use.FilesMax))
 	}
 	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/problems"
 	"dim/internal/push"
+	"dim/internal/quantity"
 	"dim/internal/rollout"
 )
 
@@ -163,10 +164,10 @@ func cutSet(set string, count int) string {
 			cut += "]"
 		}
 		if names, err := nodeset.Expand(cut, nodeset.Options{}); err == nil {
-			return fmt.Sprintf("%s and %d more", cut, count-len(names))
+			return fmt.Sprintf("%s and %s more", cut, quantity.Count(count-len(names)))
 		}
 	}
-	return fmt.Sprintf("%d nodes", count)
+	return quantity.Plural(count, "node")
 }
 
 // nodeProblems lists the nodes whose boot fails, does not go on, or does not begin, and those in trouble while they

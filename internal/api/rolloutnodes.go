@@ -17,6 +17,7 @@ import (
 	"dim/internal/layers"
 	"dim/internal/liveness"
 	"dim/internal/problems"
+	"dim/internal/quantity"
 	"dim/internal/rollout"
 	"dim/internal/verdict"
 )
@@ -281,5 +282,5 @@ func few(names []string) string {
 	if len(names) <= most {
 		return strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	return strings.Join(names[:most], ", ") + " and " + quantity.Count(len(names)-most) + " more"
 }

@@ -56,6 +56,7 @@ import (
 	"dim/internal/image"
 	"dim/internal/image/pathmatch"
 	"dim/internal/image/treediff"
+	"dim/internal/quantity"
 	"dim/internal/store"
 )
 
@@ -396,7 +397,7 @@ func (o *Options) commit(ctx context.Context, batch *store.Batch, r *Result) err
 		r.Problems = append(r.Problems, Problem{Kind: Damaged, Err: errors.New(p.String())})
 	}
 	if more := len(damaged) - maxDamaged; more > 0 {
-		r.Problems = append(r.Problems, Problem{Kind: Damaged, Err: fmt.Errorf("and %d more", more)})
+		r.Problems = append(r.Problems, Problem{Kind: Damaged, Err: fmt.Errorf("and %s more", quantity.Count(more))})
 	}
 	for _, p := range damaged {
 		o.Log.Error("damaged object of the store replaced", "image", o.Image, "reason", p.String())

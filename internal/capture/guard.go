@@ -19,6 +19,7 @@ import (
 	"dim/internal/durable"
 	"dim/internal/image"
 	"dim/internal/image/treediff"
+	"dim/internal/quantity"
 	"dim/internal/store"
 )
 
@@ -186,7 +187,8 @@ func (o *Options) guard(
 	}
 	g := &guard{ctx: ctx, store: s, o: o, r: r, last: last, now: now, before: r.Before.Ref().String()}
 	if last.Disk != "" && last.Disk != now.Disk && 2*r.Removed > r.Before.Files {
-		g.hold("", OtherDisk, fmt.Errorf("%d of the %d names of %s are gone", r.Removed, r.Before.Files, g.before))
+		g.hold("", OtherDisk, fmt.Errorf("%s of the %s names of %s are gone",
+			quantity.Count(r.Removed), quantity.Count(r.Before.Files), g.before))
 	}
 	for _, check := range []func() error{g.covered, g.uncovered, g.emptied} {
 		if err := check(); err != nil {

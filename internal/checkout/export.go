@@ -25,6 +25,9 @@ const (
 	EROFSFormat Format = "erofs"
 )
 
+// ErrNoDirectory means that the directory of what is to be written does not exist.
+var ErrNoDirectory = errors.New("no such directory")
+
 // ErrNoTool means that the program for a format is not installed.
 var ErrNoTool = errors.New("not installed")
 
@@ -35,8 +38,8 @@ const mkfs = "mkfs.erofs"
 // and renames that when it is complete and on disk. If the process ends before, the ".part" remains and has to be
 // removed before the next export to dest.
 func Export(ctx context.Context, from Source, root image.Entry, format Format, dest string) error {
-	if err := checkFree(dest); err != nil {
-		return fmt.Errorf("export: %w", err)
+	if err := CheckFree(dest); err != nil {
+		return fmt.Errorf("export to %s: %w", dest, err)
 	}
 	part := filepath.Clean(dest) + ".part"
 	var err error
@@ -81,7 +84,7 @@ func erofs(ctx context.Context, from Source, root image.Entry, file string) (err
 	if err != nil {
 		return fmt.Errorf("%s: %w", mkfs, ErrNoTool)
 	}
-	if err := checkFree(file); err != nil {
+	if err := CheckFree(file); err != nil {
 		return err
 	}
 	dir := file + ".tree"
@@ -103,14 +106,18 @@ func erofs(ctx context.Context, from Source, root image.Entry, file string) (err
 	return syncFile(file)
 }
 
-// checkFree returns an error that is fs.ErrExist if there is a file at path.
-func checkFree(path string) error {
+// CheckFree returns why Export cannot make a file at path: there is one, which is fs.ErrExist, or its directory is
+// missing, which is ErrNoDirectory.
+func CheckFree(path string) error {
 	_, err := os.Lstat(path)
 	if err == nil {
 		return fmt.Errorf("%s: %w", path, fs.ErrExist)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err = os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", filepath.Dir(path), ErrNoDirectory)
 	}
 	return err
 }

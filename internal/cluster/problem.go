@@ -6,6 +6,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"dim/internal/quantity"
 )
 
 // maxProblems bounds the list; nobody reads more.
@@ -61,7 +63,7 @@ func (ps *Problems) Error() string {
 		b.WriteString(p.String())
 	}
 	if ps.More > 0 {
-		fmt.Fprintf(&b, "\nand %d more problems", ps.More)
+		b.WriteString("\nand " + quantity.Plural(ps.More, "more problem"))
 	}
 	return b.String()
 }
@@ -193,7 +195,7 @@ func (r *report) list(severity Severity) []Problem {
 			File: f.at.file.name, Line: line, Column: column, Message: f.message, Hint: f.hint, Severity: severity,
 		}
 		if f.repeated > 0 {
-			p.Message += fmt.Sprintf(" (and %d more of the same kind)", f.repeated)
+			p.Message += fmt.Sprintf(" (and %s more of the same kind)", quantity.Count(f.repeated))
 		}
 		list = append(list, p)
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dim/internal/periodic"
+	"dim/internal/quantity"
 )
 
 const (
@@ -89,7 +90,7 @@ func (c *Coord) makeRoom(ctx context.Context, alarms []*etcdserverpb.AlarmMember
 		}
 	}
 	if size, used := c.member.Size(); size >= c.quota {
-		return fmt.Errorf("%d of %d bytes are in use", used, c.quota)
+		return fmt.Errorf("%s of %s are in use", quantity.Size(uint64(used)), quantity.Size(uint64(c.quota)))
 	}
 	for _, a := range alarms {
 		if a.Alarm == etcdserverpb.AlarmType_NOSPACE {

@@ -9,6 +9,7 @@ import (
 	"dim/internal/cluster"
 	"dim/internal/daemon/sockets"
 	"dim/internal/problems"
+	"dim/internal/quantity"
 )
 
 // minFree is the part of a disk, in percent, that should be free. Nodes cannot take it.
@@ -97,7 +98,7 @@ func (d *daemon) diskProblems() []problems.Problem {
 		if disk.BytesFree*100 < disk.Bytes*minFree {
 			list = append(list, problems.Problem{
 				About: problems.Subject{Kind: problems.KindDisk, Name: disk.Path},
-				Text:  fmt.Sprintf("%d of %d bytes free", disk.BytesFree, disk.Bytes),
+				Text:  fmt.Sprintf("%s of %s free", quantity.Size(disk.BytesFree), quantity.Size(disk.Bytes)),
 				Hint:  "a node that writes gets \"no space left on device\" now: the rest is for the server",
 			})
 		}

@@ -27,6 +27,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/image"
+	"dim/internal/quantity"
 )
 
 // SilentAfter is how long after its last report a server counts as silent. It reports three times in that time.
@@ -88,13 +89,11 @@ func (m *Missing) String() string {
 	case m.Problem != "":
 		return m.Problem
 	case m.Rate == 0:
-		return mebibytes(float64(m.Bytes)) + " to go at most"
+		return quantity.Size(m.Bytes) + " to go at most"
 	}
-	return fmt.Sprintf("%s to go, %v at %s/s", mebibytes(float64(m.Bytes)), m.Left.Round(time.Second),
-		mebibytes(m.Rate))
+	return fmt.Sprintf("%s to go, %v at %s/s", quantity.Size(m.Bytes), m.Left.Round(time.Second),
+		quantity.Size(uint64(m.Rate)))
 }
-
-func mebibytes(n float64) string { return fmt.Sprintf("%.1f MiB", n/(1<<20)) }
 
 // Node is what a server says of a node that it serves.
 type Node struct {

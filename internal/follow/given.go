@@ -14,6 +14,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/image"
 	"dim/internal/problems"
+	"dim/internal/quantity"
 )
 
 // given is the description of ClusterFile as it was when Load read it.
@@ -95,7 +96,7 @@ func (f *Follower) keepLater(d *coord.Description) {
 func (f *Follower) keepNames(d *coord.Description, renames []control.Rename) {
 	text := fmt.Sprintf("it renames %s to %s", renames[0].From, renames[0].To)
 	if more := len(renames) - 1; more > 0 {
-		text += fmt.Sprintf(" and %d other nodes", more)
+		text += " and " + quantity.Plural(more, "other node")
 	}
 	f.keep(d, text+", whose files get the new names only with dim cluster apply")
 }

@@ -37,6 +37,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/problems"
+	"dim/internal/quantity"
 	"dim/internal/replicate"
 	"dim/internal/store"
 )
@@ -325,7 +326,7 @@ func (w *want) waiting() string {
 	case 1:
 		return "1 node waits for it and shows the version before"
 	}
-	return fmt.Sprintf("%d nodes wait for it and show the version before", w.nodes)
+	return quantity.Count(w.nodes) + " nodes wait for it and show the version before"
 }
 
 // late is for how long nodes wait for a version before that is a problem.

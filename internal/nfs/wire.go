@@ -108,16 +108,18 @@ func decodeTime(d *oncrpc.Decoder) vfs.Time {
 	return t
 }
 
-// putTime writes an nfstime3, whose seconds are unsigned 32 bits.
+// putTime writes an nfstime3, whose seconds are unsigned 32 bits. A time outside them becomes the bound, without a
+// fraction, as in Linux (fs/inode.c: timestamp_truncate): a fraction would make an earlier time a later one.
 func putTime(p []byte, t *vfs.Time) {
-	sec := uint32(t.Sec)
-	if t.Sec < 0 {
-		sec = 0
-	} else if t.Sec > math.MaxUint32 {
-		sec = math.MaxUint32
+	sec, nsec := uint32(t.Sec), t.Nsec
+	switch {
+	case t.Sec < 0:
+		sec, nsec = 0, 0
+	case t.Sec > math.MaxUint32:
+		sec, nsec = math.MaxUint32, 0
 	}
 	binary.BigEndian.PutUint32(p, sec)
-	binary.BigEndian.PutUint32(p[4:], t.Nsec)
+	binary.BigEndian.PutUint32(p[4:], nsec)
 }
 
 // putAttr writes a fattr3 into the attrSize bytes of p.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"dim/internal/quantity"
 )
 
 // maxRings bounds the number of rings that a request can ask for.
@@ -36,8 +38,8 @@ func Rings(text string, nodes []string) ([]Ring, error) {
 		}
 	}
 	if len(left) > 0 {
-		return nil, fmt.Errorf("divide into rings %q: %d of %d nodes are in none; end it with rest",
-			text, len(left), len(nodes))
+		return nil, fmt.Errorf("divide into rings %q: %s of %s nodes are in none; end it with rest",
+			text, quantity.Count(len(left)), quantity.Count(len(nodes)))
 	}
 	return rings, nil
 }

@@ -28,6 +28,7 @@ const (
 // ("internal/cluster/nodeset" below "internal/cluster") has the same layer, unless it is in the table itself.
 var layers = map[string]layer{
 	"internal/image":    words,
+	"internal/quantity": words, // how numbers and sizes are written
 	"internal/cluster":  words,
 	"internal/caller":   words, // who is at the other end of a connection
 	"internal/meter":    words, // what the calls of a client cost

@@ -10,6 +10,7 @@ import (
 	"dim/internal/follow"
 	"dim/internal/image"
 	"dim/internal/problems"
+	"dim/internal/quantity"
 	"dim/internal/recordmerge"
 	"dim/internal/replica"
 	"dim/internal/store"
@@ -323,7 +324,7 @@ func (s *Server) move(ctx context.Context, moves []replica.Move) replica.Report 
 func conflictText(list []recordmerge.Conflict) string {
 	text := list[0].String()
 	if n := len(list) - 1; n > 0 {
-		text += fmt.Sprintf(" (and %d more like it)", n)
+		text += fmt.Sprintf(" (and %s more like it)", quantity.Count(n))
 	}
 	return text
 }

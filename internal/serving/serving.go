@@ -52,6 +52,7 @@ import (
 	"dim/internal/nodefile"
 	"dim/internal/problems"
 	"dim/internal/push"
+	"dim/internal/quantity"
 	"dim/internal/replica"
 	"dim/internal/store"
 	"dim/internal/versionfs"
@@ -154,7 +155,7 @@ func (s *Server) WhenReady(h http.Handler) http.Handler {
 // Starting tells in words how far the first Reconcile is.
 func (s *Server) Starting() string {
 	if all := s.first.all.Load(); all > 0 {
-		return fmt.Sprintf("%d of %d replicas are prepared", s.first.placed.Load(), all)
+		return fmt.Sprintf("%s of %s replicas are prepared", quantity.Count(s.first.placed.Load()), quantity.Count(all))
 	}
 	return "it opens its sockets"
 }

@@ -60,9 +60,9 @@ func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
 				`<merge path="/etc/passwd" by="passwd"/></image>`},
 			[]string{"image merge  → /etc/group by none, /etc/x by dpkg 1 compute"}},
 		{"the cluster has a quota", []string{`<taxonomy>`, `<quota bytes="1G"/><taxonomy>`},
-			[]string{"cluster quota  → 1073741824 bytes, 0 files 1"}},
+			[]string{"cluster quota  → 1.0 GiB, 0 files 1"}},
 		{"nodes have a quota", []string{`</nodes>`, `<quota files="9"/></nodes>`},
-			[]string{"node quota  → 0 bytes, 9 files 4 n[01-04]"}},
+			[]string{"node quota  → 0 B, 9 files 4 n[01-04]"}},
 		{"nodes have a VLAN", []string{`</nodes>`,
 			`<interface name="stor" vlan="9" on="eth0" network="boot" address="10.77.2.{node}" mtu="1400"/></nodes>`},
 			[]string{

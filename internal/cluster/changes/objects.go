@@ -10,6 +10,7 @@ import (
 
 	"dim/internal/cluster"
 	"dim/internal/control"
+	"dim/internal/quantity"
 	"dim/internal/recordmerge"
 )
 
@@ -263,7 +264,7 @@ func quota(q *cluster.Quota) string {
 	if q == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d bytes, %d files", q.Bytes, q.Files)
+	return fmt.Sprintf("%s, %s files", quantity.Size(q.Bytes), quantity.Count(q.Files))
 }
 
 func snapshots(s *cluster.Snapshots) string {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"dim/internal/control"
+	"dim/internal/quantity"
 )
 
 // maxSummary bounds a summary, in bytes.
@@ -18,9 +19,9 @@ func Summary(list []control.DescriptionChange) string {
 		switch name := c.Subject + " " + c.Names; {
 		case c.Subject == "file":
 		case c.Kind != control.Changed:
-			whole = append(whole, fmt.Sprintf("%d %s%s %s", c.Count, c.Subject, plural(c.Count), c.Kind))
+			whole = append(whole, quantity.Plural(c.Count, string(c.Subject))+" "+string(c.Kind))
 		case c.Count > 1:
-			parts = append(parts, fmt.Sprintf("%s of %d %ss", c.Attribute, c.Count, c.Subject))
+			parts = append(parts, fmt.Sprintf("%s of %s", c.Attribute, quantity.Plural(c.Count, string(c.Subject))))
 		default:
 			parts = append(parts, fmt.Sprintf("%s: %s", strings.TrimSpace(name), c.Attribute))
 		}
@@ -36,11 +37,4 @@ func Summary(list []control.DescriptionChange) string {
 		}
 	}
 	return strings.TrimSuffix(text, "; ")
-}
-
-func plural(n int) string {
-	if n == 1 {
-		return ""
-	}
-	return "s"
 }

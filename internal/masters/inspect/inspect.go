@@ -19,6 +19,7 @@ import (
 	"dim/internal/initramfs"
 	"dim/internal/kmod"
 	"dim/internal/pkgdb"
+	"dim/internal/quantity"
 )
 
 // Attributes returns what is odd about the owners and modes of the directories at the top of a version.
@@ -223,7 +224,7 @@ func (c *Changes) Warnings() []control.Warning {
 	if n := len(c.capable); n > 0 {
 		text := strings.Join(c.capable[:min(n, maxNamed)], ", ")
 		if n > maxNamed {
-			text += fmt.Sprintf(" and %d more", n-maxNamed)
+			text += " and " + quantity.Count(n-maxNamed) + " more"
 		}
 		list = append(list, control.Warning{
 			Kind: control.WarnCapabilities, Path: c.capable[0],

@@ -24,6 +24,7 @@ import (
 
 	"dim/internal/image"
 	"dim/internal/image/fileid"
+	"dim/internal/quantity"
 	"dim/internal/vfs"
 )
 
@@ -123,7 +124,7 @@ func (x *Index) Damage() error {
 	first := slices.Min(slices.Collect(maps.Keys(x.lost)))
 	more := ""
 	if n := len(x.lost) - 1; n > 0 {
-		more = fmt.Sprintf(" (and %d more directories)", n)
+		more = fmt.Sprintf(" (and %s more directories)", quantity.Count(n))
 	}
 	return fmt.Errorf("%s: what is in /%s is lost%s: %w",
 		x.Version.Ref(), x.appendPath(nil, first), more, x.lost[first])
