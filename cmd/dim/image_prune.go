@@ -93,9 +93,9 @@ func (a *app) imageVerifyCommand() *cobra.Command {
 		Short: "Check every byte of a version, or of the store",
 		Long: `Reads the content of a version, or of the whole store, and compares it with its
 digests. A record of a version that is damaged or missing is written anew if
-the shared state has it; else nothing is changed. What is damaged is put right
-from the master by dim image capture NAME --reread. The exit code is 3 when
-there are problems.
+the shared state has it. What is damaged is fetched again from another server
+and replaced. If no other server has it, dim image capture NAME --reread puts
+it right from the master. The exit code is 3 when there are problems left.
 
 With --all every server that has the version, or has nodes that follow it, reads
 its own copy, and what the nodes show is compared with it, by digest.`,
@@ -137,6 +137,9 @@ func (a *app) imageVerifyAll(ctx context.Context, ref string) error {
 			for _, text := range s.Problems {
 				fmt.Fprintf(w, "  %s\n", safe(text))
 			}
+			for _, text := range s.Replaced {
+				fmt.Fprintf(w, "  replaced: %s\n", safe(text))
+			}
 		}
 		fmt.Fprintf(w, "%s, digest %s: %s of %s show it\n", done.Ref, done.Digest, count(uint64(done.Equal)),
 			plural(done.Equal+len(done.Differ), "node"))
@@ -163,6 +166,9 @@ func (a *app) imageVerify(ctx context.Context, ref string) error {
 	err = a.show(done, func(w io.Writer) {
 		for _, text := range done.Problems {
 			fmt.Fprintln(w, safe(text))
+		}
+		for _, text := range done.Replaced {
+			fmt.Fprintf(w, "replaced: %s\n", safe(text))
 		}
 		fmt.Fprintf(w, "%s objects, %s read: %s (%.1f s)\n",
 			count(done.Objects), size(done.Bytes), plural(len(done.Problems), "problem"), done.Seconds)

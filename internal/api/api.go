@@ -23,6 +23,7 @@ import (
 	"dim/internal/expiry"
 	"dim/internal/fleet"
 	"dim/internal/follow"
+	"dim/internal/holdings"
 	"dim/internal/image"
 	"dim/internal/layers/pkgread"
 	"dim/internal/liveness"
@@ -31,7 +32,6 @@ import (
 	"dim/internal/membership"
 	"dim/internal/pkgdb"
 	"dim/internal/problems"
-	"dim/internal/push"
 	"dim/internal/replica"
 	"dim/internal/reporting"
 	"dim/internal/serving"
@@ -63,8 +63,8 @@ type Parts struct {
 	BootFiles *bootfiles.Builder
 	Packages  *pkgread.Reader
 	Liveness  *liveness.Tracker
-	Push      *push.Hub
 	Residents *reporting.Residents
+	Holdings  *holdings.Keeper
 	Expiry    *expiry.Schedule
 	Storms    *loadtest.Host
 	Unknown   *dhcp.Machines // machines that are not in the description

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"dim/internal/cluster"
 	"dim/internal/control"
@@ -177,45 +176,6 @@ func (api *API) RemoveVersion(ctx context.Context, ref string, r control.RemoveR
 // Prune implements control.Backend.
 func (api *API) Prune(ctx context.Context, r control.PruneRequest) (control.PruneResult, error) {
 	return api.Registry.Prune(ctx, r)
-}
-
-// progressInterval is the least time between two reports of how far a long call is.
-const progressInterval = 200 * time.Millisecond
-
-// Verify implements control.Backend.
-func (api *API) Verify(ctx context.Context, ref string, progress func(control.Progress)) (control.VerifyResult, error) {
-	begin := time.Now()
-	out := control.VerifyResult{Problems: []string{}}
-	reported := begin
-	h := store.CheckObserver{
-		Problem: func(p store.Problem) { out.Problems = append(out.Problems, p.String()) },
-		Progress: func(c store.CheckProgress) {
-			out.Objects, out.Bytes = c.Objects, c.Bytes
-			if now := time.Now(); now.Sub(reported) >= progressInterval {
-				reported = now
-				progress(control.Progress{
-					Image: "store", Stage: "verify", Started: begin, Files: c.Objects, Bytes: c.Bytes,
-				})
-			}
-		},
-	}
-	out.Problems = append(out.Problems, api.Registry.RewriteRecords(ctx)...)
-	var err error
-	if ref == "" {
-		err = api.Store.Check(ctx, h)
-	} else {
-		v, rerr := api.Follow.Now().Resolve(ref)
-		if rerr != nil {
-			return out, rerr
-		}
-		out.Ref, out.Digest = v.Ref().String(), v.Digest.String()
-		err = api.Store.CheckVersion(ctx, v, h)
-	}
-	out.Seconds = time.Since(begin).Seconds()
-	for _, text := range out.Problems {
-		api.Log.Error("verify found a problem", "reason", text)
-	}
-	return out, err
 }
 
 // Tag implements control.Backend.

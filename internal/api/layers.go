@@ -135,7 +135,7 @@ func (api *API) Restore(_ context.Context, node string, q control.RestoreRequest
 	if errors.Is(err, layers.ErrNotSaved) {
 		return nil, control.Errorf(control.NotFound, "%v", err).WithHint("dim node saved " + node + " lists what is")
 	}
-	api.Push.Wake(cluster.NodeName(node))
+	api.Residents.Push.Wake(cluster.NodeName(node))
 	return out, err
 }
 
@@ -198,7 +198,7 @@ func (api *API) Reset(_ context.Context, node string, q control.ResetRequest) ([
 	if err == nil && !q.DryRun && len(list) > 0 {
 		api.Log.Info("a node's own files were set aside", "node", node, "count", len(list), "stamp", list[0].ID())
 	}
-	api.Push.Wake(cluster.NodeName(node))
+	api.Residents.Push.Wake(cluster.NodeName(node))
 	return savedList(layers.Of(r), list), err
 }
 

@@ -37,7 +37,7 @@ func (api *API) pushProblems(context.Context) []problems.Problem {
 	var list []problems.Problem
 	now := time.Now()
 	for _, n := range api.Follow.Cluster().Nodes {
-		said, ok := api.Push.Status(n.Name)
+		said, ok := api.Residents.Push.Status(n.Name)
 		state := api.Liveness.State(n.Name)
 		if !ok || said.Connected(now) || state.BootedSince(said.Called) {
 			continue

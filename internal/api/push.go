@@ -12,7 +12,7 @@ func (api *API) pushed(n *cluster.Node) *control.Push {
 	if n.Server().Name != api.Server {
 		return api.pushedThere(n)
 	}
-	said, ok := api.Push.Status(n.Name)
+	said, ok := api.Residents.Push.Status(n.Name)
 	if !ok {
 		return nil
 	}

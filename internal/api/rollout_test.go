@@ -109,7 +109,7 @@ func newAPI(t *testing.T, r roots) (*API, *follow.Declared) {
 	hub := push.New(push.Options{Log: log})
 	return New(Info{Server: "head"}, Parts{
 		Serving: r, Liveness: tracker, Compare: compare.New(load, files, reader, log),
-		Push: hub, Residents: &reporting.Residents{Push: hub}, Follow: f,
+		Residents: &reporting.Residents{Push: hub}, Follow: f,
 		Fleet: testkit.Value(fleet.Open(t.TempDir()))(t), Problems: new(problems.List), Log: log,
 	}), now
 }

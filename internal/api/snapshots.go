@@ -88,7 +88,7 @@ func (api *API) RestoreSnapshot(
 	if !q.DryRun {
 		api.Log.Info("a node's layer was restored",
 			"node", node, "stamp", out.Snapshot.Stamp, "paths", len(out.Paths))
-		api.Push.Wake(cluster.NodeName(node))
+		api.Residents.Push.Wake(cluster.NodeName(node))
 	}
 	return out, err
 }

@@ -46,7 +46,7 @@ func (api *API) VerifyAll(
 			if err != nil {
 				return out, err
 			}
-			s.Objects, s.Bytes, s.Problems = done.Objects, done.Bytes, done.Problems
+			s.Objects, s.Bytes, s.Problems, s.Replaced = done.Objects, done.Bytes, done.Problems, done.Replaced
 		}
 	}
 	return out, nil
@@ -62,7 +62,8 @@ func (api *API) holders(
 			return held.Digest == v.Digest && held.Missing == nil
 		})
 		if needed[s.Name] || has {
-			list = append(list, control.ServerVerified{Server: string(s.Name), Problems: []string{}})
+			none := []string{}
+			list = append(list, control.ServerVerified{Server: string(s.Name), Problems: none, Replaced: none})
 		}
 	}
 	return list

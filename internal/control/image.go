@@ -79,7 +79,8 @@ type VerifyResult struct {
 	Objects  uint64   `json:"objects"`
 	Bytes    uint64   `json:"bytes"`
 	Digest   string   `json:"digest,omitempty"` // of the version
-	Problems []string `json:"damage"`
+	Problems []string `json:"damage"`           // what is damaged now
+	Replaced []string `json:"replaced"`         // what was damaged and has been brought anew from another server
 	Seconds  float64  `json:"seconds"`
 }
 
@@ -97,7 +98,8 @@ type ServerVerified struct {
 	Server   string   `json:"server"`
 	Objects  uint64   `json:"objects"`
 	Bytes    uint64   `json:"bytes"`
-	Problems []string `json:"damage"` // empty: it has all of it
+	Problems []string `json:"damage"`   // empty: it has all of it
+	Replaced []string `json:"replaced"` // what was damaged and has been brought anew from another server
 }
 
 // NodeDiffers is a node that does not show what it follows.

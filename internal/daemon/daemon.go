@@ -364,11 +364,10 @@ func (d *daemon) complete(me *cluster.Server, l *sockets.Set) {
 		api.Info{Server: d.server, Program: d.Program, Data: d.Data, Started: d.started, Services: l.Services()},
 		api.Parts{
 			Store: d.store, Set: d.set, Follow: d.follow, Fleet: d.others.fleet, Registry: registry,
-			Compare: d.compare, Masters: d.masters,
-			Driver: d.driver, Members: d.others.members, Serving: d.serving,
-			BootFiles: d.bootfiles, Packages: d.roots.packages, Liveness: d.liveness, Push: d.push,
-			Residents: d.others.reporter.Residents, Unknown: d.clients.unknown, Storms: storms,
-			Expiry: expiry.NewSchedule(d.set), Problems: &d.problems, Log: d.Log,
+			Compare: d.compare, Masters: d.masters, Driver: d.driver, Members: d.others.members, Serving: d.serving,
+			BootFiles: d.bootfiles, Packages: d.roots.packages, Liveness: d.liveness,
+			Residents: d.others.reporter.Residents, Holdings: d.content.keeper, Unknown: d.clients.unknown,
+			Storms: storms, Expiry: expiry.NewSchedule(d.set), Problems: &d.problems, Log: d.Log,
 		})
 	registry.RewriteRecords(context.Background())
 	d.follow.OnRestore(registry.PutPending)

@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,14 +116,47 @@ func checkVerified(t *testing.T, head, s *site) {
 		got.Servers[0].Objects == 0 || got.Servers[0].Objects != got.Servers[1].Objects {
 		t.Errorf("it finds %+v", got)
 	}
-	sum := image.Sum([]byte("one\n")).String()
-	testkit.Must(t, os.WriteFile(filepath.Join(s.data, "store", "blobs", sum[:2], sum), []byte("two\n"), 0o600))
-	if got := verify(); len(got.Servers[0].Problems) > 0 || len(got.Servers[1].Problems) != 1 {
+	blob := s.object("blobs", image.Sum([]byte("one\n")))
+	testkit.Must(t, os.WriteFile(blob, []byte("two\n"), 0o600))
+	if got := verify(); len(got.Servers[0].Replaced) > 0 || len(got.Servers[1].Problems) > 0 ||
+		len(got.Servers[1].Replaced) != 1 {
 		t.Errorf("with a damaged blob on is1 it finds %+v", got)
 	}
+	if got := string(testkit.Value(os.ReadFile(blob))(t)); got != "one\n" {
+		t.Errorf("is1 has %q then", got)
+	}
+	checkTreesAreReplaced(t, s)
 	_, err := s.client().VerifyAll(t.Context(), "compute", func(control.Progress) {})
 	if e, ok := errors.AsType[*control.Error](err); !ok || e.Code != control.Unavailable {
 		t.Errorf("on the image server: %v", err)
+	}
+}
+
+// object returns the path of an object of the store.
+func (s *site) object(kind string, d image.Digest) string {
+	sum := d.String()
+	return filepath.Join(s.data, "store", kind, sum[:2], sum)
+}
+
+// checkTreesAreReplaced flips a byte of each tree of s, the root among them, which another server has whole.
+func checkTreesAreReplaced(t *testing.T, s *site) {
+	t.Helper()
+	trees := testkit.Value(filepath.Glob(filepath.Join(s.data, "store", "trees", "*", "*")))(t)
+	whole := map[string][]byte{}
+	for _, file := range trees {
+		b := testkit.Value(os.ReadFile(file))(t)
+		whole[file] = slices.Clone(b)
+		b[len(b)/2] ^= 1
+		testkit.Must(t, os.WriteFile(file, b, 0o600))
+	}
+	got := testkit.Value(s.client().Verify(t.Context(), "", func(control.Progress) {}))(t)
+	if len(trees) < 2 || len(got.Problems) > 0 || len(got.Replaced) < len(trees) {
+		t.Errorf("with %d damaged trees it finds %+v", len(trees), got)
+	}
+	for file, b := range whole {
+		if !bytes.Equal(b, testkit.Value(os.ReadFile(file))(t)) {
+			t.Errorf("%s is still damaged", file)
+		}
 	}
 }
 

@@ -47,6 +47,7 @@ func (b *Backend) verifyAt(ctx context.Context, s *control.ServerVerified, all *
 	done, err := b.at(cluster.ServerName(s.Server)).Verify(ctx, all.Ref, func(control.Progress) {})
 	s.Objects, s.Bytes = done.Objects, done.Bytes
 	s.Problems = append(s.Problems, done.Problems...)
+	s.Replaced = append(s.Replaced, done.Replaced...)
 	switch {
 	case err != nil:
 		s.Problems = append(s.Problems, err.Error())

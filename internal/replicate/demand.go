@@ -119,6 +119,9 @@ func (p *Puller) ForgetPartial() {
 
 // serveEarly stores the trees as soon as the version is to be served.
 func (p *pull) serveEarly(ctx context.Context) error {
+	if p.damaged != nil {
+		return nil // it is served
+	}
 	t := time.NewTicker(earlyInterval)
 	defer t.Stop()
 	for !p.o.early(p.v) {

@@ -95,7 +95,7 @@ func FuzzAnswers(f *testing.F) {
 	baseFile := testkit.Value(from.OpenBlob(old))(f)
 	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
 		p := &pull{
-			o: newPuller(to), v: v, peers: []*peer{{}}, trees: map[image.Digest]image.Tree{},
+			o: newPuller(to), goal: goal{v: v}, peers: []*peer{{}}, trees: map[image.Digest]image.Tree{},
 			bases: []image.Digest{base.Digest},
 		}
 		n := &need{digest: now, size: uint64(len(content)), before: old}

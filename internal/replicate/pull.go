@@ -91,6 +91,20 @@ func (p *Puller) Counts() map[string]Counts { return p.ledger.all() }
 // Pull brings a version into the store. It asks the first of the sources for the trees, and all of them, and those that
 // they name, for the content. What was stored stays there when Pull fails or ctx ends; the next Pull asks for the rest.
 func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) error {
+	return p.pull(ctx, v, nil, sources)
+}
+
+// Repair brings objects of a version that the store has, but damaged, and replaces them. Objects that do not belong to
+// the version stay.
+func (p *Puller) Repair(
+	ctx context.Context, v image.Version, damaged map[image.Digest]bool, sources []Source,
+) error {
+	return p.pull(ctx, v, damaged, sources)
+}
+
+func (p *Puller) pull(
+	ctx context.Context, v image.Version, damaged map[image.Digest]bool, sources []Source,
+) error {
 	p.pulling.Lock()
 	defer p.pulling.Unlock()
 	hold, err := p.store.Hold()
@@ -103,7 +117,8 @@ func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) er
 		return fmt.Errorf("pull %s: there is no server to ask", v.Ref())
 	}
 	q := &pull{
-		o: p, v: v, peers: peers, trees: map[image.Digest]image.Tree{}, started: time.Now(), news: make(chan struct{}),
+		goal: goal{v, damaged}, o: p, peers: peers, trees: map[image.Digest]image.Tree{}, started: time.Now(),
+		news: make(chan struct{}),
 	}
 	q.changed = sync.NewCond(&q.mu)
 	p.show(q)
@@ -147,10 +162,16 @@ type amount struct {
 	bytes uint64
 }
 
-// pull is one call of Pull.
+// goal is what a pull brings.
+type goal struct {
+	v       image.Version
+	damaged map[image.Digest]bool // objects that are brought although the store has them; nil: none
+}
+
+// pull is one call of Pull or Repair.
 type pull struct {
+	goal
 	o     *Puller
-	v     image.Version
 	peers []*peer
 
 	bases []image.Digest // roots of versions of the image that are in the store, the newest first
@@ -235,8 +256,11 @@ func (p *pull) resume(ctx context.Context) error {
 	return err
 }
 
-// findBases finds the versions of the image that are in the store.
+// findBases finds the versions of the image that are in the store: what they have is not brought.
 func (p *pull) findBases() error {
+	if p.damaged != nil {
+		return nil // what is damaged can be in them too
+	}
 	list, err := p.o.store.Versions(p.v.Image)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
@@ -282,7 +306,7 @@ func (p *pull) forgetBases() {
 func (p *pull) plan(ctx context.Context) (needs []*need, missing []image.Digest, err error) {
 	if p.root == nil {
 		root, err := p.o.store.Root(p.v.Digest)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) || p.damaged[p.v.Digest] {
 			return nil, []image.Digest{p.v.Digest}, nil
 		}
 		if err != nil {
@@ -296,7 +320,7 @@ func (p *pull) plan(ctx context.Context) (needs []*need, missing []image.Digest,
 			return t, nil
 		}
 		t, err := p.o.store.Tree(d)
-		if errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) || p.damaged[d] {
 			missing = append(missing, d)
 			return nil, nil
 		}
@@ -308,7 +332,7 @@ func (p *pull) plan(ctx context.Context) (needs []*need, missing []image.Digest,
 			return nil
 		}
 		seen[c.New.Digest] = true
-		if p.o.store.HasBlob(c.New.Digest) {
+		if p.o.store.HasBlob(c.New.Digest) && !p.damaged[c.New.Digest] {
 			return nil
 		}
 		n := &need{digest: c.New.Digest, size: c.New.Size, sparse: c.New.Data != nil}
@@ -369,7 +393,7 @@ func (p *pull) finish(ctx context.Context) error {
 	if err := p.putTrees(b.Batch); err != nil {
 		return errors.Join(err, b.Abort())
 	}
-	if err := p.commit(ctx, b); err != nil {
+	if err := p.commit(ctx, b); err != nil || p.damaged != nil {
 		return err
 	}
 	_, err := p.o.store.AddVersion(p.v)

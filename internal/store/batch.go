@@ -244,7 +244,7 @@ func (b *Batch) claim(ctx context.Context, o object, size uint64) (bool, error) 
 		return false, nil
 	}
 	if damage != nil {
-		b.damaged = append(b.damaged, Problem{objectPath(o.kind, o.digest), damage})
+		b.damaged = append(b.damaged, Problem{objectPath(o.kind, o.digest), damage, o.digest})
 	}
 	b.staged[o] = struct{}{}
 	return true, nil

@@ -22,6 +22,8 @@ import (
 type Problem struct {
 	Path string // in the store
 	Err  error  // ErrNotFound, an error of the file system, or damage
+	// Object is the object that is damaged or missing; zero: it is none.
+	Object image.Digest
 }
 
 // String returns the problem in a line.
@@ -72,7 +74,7 @@ func (s *Store) CheckVersion(ctx context.Context, v image.Version, o CheckObserv
 	name := v.Ref().String()
 	root, err := s.Root(v.Digest)
 	if err != nil {
-		c.problem(name, err)
+		c.objectProblem(v.Digest, name, err)
 	} else {
 		c.checked(0)
 		g.Go(func() error { return c.tree(name, "", root.Digest) })
@@ -88,16 +90,19 @@ func (s *Store) CheckPresence(ctx context.Context, v image.Version, o CheckObser
 	c := checker{Store: s, ctx: ctx, observer: o, seen: map[image.Digest]bool{}}
 	root, err := s.Root(v.Digest)
 	if err != nil {
-		c.problem(v.Ref().String(), err)
+		c.objectProblem(v.Digest, v.Ref().String(), err)
 		return nil
 	}
 	return c.tree(v.Ref().String(), "", root.Digest)
 }
 
-func (c *checker) problem(path string, err error) {
+func (c *checker) problem(path string, err error) { c.objectProblem(image.Digest{}, path, err) }
+
+// objectProblem reports a problem of an object.
+func (c *checker) objectProblem(object image.Digest, path string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.observer.Problem(Problem{path, err})
+	c.observer.Problem(Problem{path, err, object})
 }
 
 // checked counts an object that was read.
@@ -146,7 +151,7 @@ func (c *checker) object(ctx context.Context, kind, fan string, e fs.DirEntry) e
 	f, err := os.OpenFile(c.path(name), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) { // removed meanwhile
-			c.problem(name, err)
+			c.objectProblem(d, name, err)
 		}
 		return nil
 	}
@@ -157,9 +162,9 @@ func (c *checker) object(ctx context.Context, kind, fan string, e fs.DirEntry) e
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		c.problem(name, err)
+		c.objectProblem(d, name, err)
 	case got != d:
-		c.problem(name, fmt.Errorf("%w: its digest is %s", errCorrupt, got))
+		c.objectProblem(d, name, fmt.Errorf("%w: its digest is %s", errCorrupt, got))
 	}
 	return nil
 }
@@ -199,7 +204,7 @@ func (c *checker) tree(version, dir string, d image.Digest) error {
 	c.seen[d] = true
 	t, err := c.Tree(d)
 	if err != nil {
-		c.problem(version, fmt.Errorf("/%s: %w", dir, err))
+		c.objectProblem(d, version, fmt.Errorf("/%s: %w", dir, err))
 		return nil
 	}
 	if c.blobs != nil {
@@ -217,11 +222,12 @@ func (c *checker) tree(version, dir string, d image.Digest) error {
 			st, err := os.Lstat(c.blobPath(e.Digest))
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				c.problem(version, fmt.Errorf("/%s: blob %s: %w", at, e.Digest, ErrNotFound))
+				c.objectProblem(e.Digest, version, fmt.Errorf("/%s: blob %s: %w", at, e.Digest, ErrNotFound))
 			case err != nil:
-				c.problem(version, fmt.Errorf("/%s: %w", at, err))
+				c.objectProblem(e.Digest, version, fmt.Errorf("/%s: %w", at, err))
 			case uint64(st.Size()) != e.Size:
-				c.problem(version, fmt.Errorf("/%s: %w: blob of %d bytes, not %d", at, errCorrupt, st.Size(), e.Size))
+				err = fmt.Errorf("/%s: %w: blob of %d bytes, not %d", at, errCorrupt, st.Size(), e.Size)
+				c.objectProblem(e.Digest, version, err)
 			case c.blobs != nil && !c.begun[e.Digest]:
 				c.begun[e.Digest] = true
 				c.blobs.Go(func() error {
