@@ -55,7 +55,9 @@ installed is taken (see ` + "`dim serve --loaders`" + `).
 - Firmware that sends neither code nor vendor class, such as that of PowerVM and SLOF, is served by
   the image of its node: a ppc64le or arm64 node gets the address of the TFTP server and the name of
   a pxelinux configuration. So is a client that requests option 209, or calls itself U-Boot.
-- The kernel arguments of the description do not reach a kernel that SLOF loads.
+- The kernel arguments of the description do not reach a kernel that SLOF loads. SLOF does not start
+  a kernel whose virtual and physical addresses differ, such as Debian's ` + "`vmlinux`" + `: in the
+  master, give the headers of the ELF file equal ones, from 0x08000000 on.
 - The boot ROM of a Raspberry Pi says that it is a BIOS. It is recognized by its MAC.
 
 | code | firmware | arch of its image | gets |
