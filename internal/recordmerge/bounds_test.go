@@ -89,36 +89,46 @@ func worst(size, records int) map[string]func(side byte) (Format, []byte) {
 }
 
 // TestNoFilesTakeMuchMemory merges the worst files that are known. The collector is made to run often, so that what the
-// runtime has got from the kernel is hardly more than what was in use at one time.
+// runtime has got from the kernel is hardly more than what was in use at one time. On a machine with much else to do it
+// comes late, and more is in use: then the merge is done again, since what it needs is the least of several times.
 func TestNoFilesTakeMuchMemory(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(20))
 	p := part
 	if os.Getenv("DIM_LONG") != "" {
 		p = 1
 	}
-	var before, after runtime.MemStats
 	for name, side := range worst(MaxSize/p, maxRecords/p) {
 		t.Run(name, func(t *testing.T) {
 			format, old := side(0)
 			_, own := side(1)
 			_, next := side(2)
-			debug.FreeOSMemory()
-			runtime.ReadMemStats(&before)
-			r, err := Merge(format, Files{Old: old, Own: own, New: next})
-			runtime.ReadMemStats(&after)
-			if err != nil {
-				t.Fatalf("these files do not merge, and show nothing: %v", err)
-			}
-			peak := after.HeapSys - after.HeapReleased
-			t.Logf("%d + %d + %d bytes, result %d: %d MiB allocated, heap of %d MiB", len(old), len(own), len(next),
-				len(r.Content), (after.TotalAlloc-before.TotalAlloc)>>20, peak>>20)
 			most := uint64(maxPeak)
 			if p > 1 {
 				most = maxPeak/uint64(p) + lineCost
 			}
-			if peak > most {
-				t.Errorf("more than %d MiB", most>>20)
+			for range 5 {
+				if peakOfMerge(t, format, Files{Old: old, Own: own, New: next}) <= most {
+					return
+				}
 			}
+			t.Errorf("each time more than %d MiB", most>>20)
 		})
 	}
+}
+
+// peakOfMerge returns the most bytes of heap that a merge took.
+func peakOfMerge(t *testing.T, format Format, f Files) uint64 {
+	t.Helper()
+	var before, after runtime.MemStats
+	debug.FreeOSMemory()
+	runtime.ReadMemStats(&before)
+	r, err := Merge(format, f)
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		t.Fatalf("these files do not merge, and show nothing: %v", err)
+	}
+	peak := after.HeapSys - after.HeapReleased
+	t.Logf("%d + %d + %d bytes, result %d: %d MiB allocated, heap of %d MiB", len(f.Old), len(f.Own), len(f.New),
+		len(r.Content), (after.TotalAlloc-before.TotalAlloc)>>20, peak>>20)
+	return peak
 }
