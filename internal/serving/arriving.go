@@ -130,7 +130,7 @@ func (s *Server) awaitVersion(ctx context.Context, n *cluster.Node, b *nextBoot)
 			return
 		case <-timeout.C:
 			s.arriving.setLate(n.Name, b.version)
-			s.Problems.Set(problems.Node(n.Name), s.lateError(b.version))
+			s.Problems.Set(problems.Node(n.Name), s.lateError(b.version, b.changes))
 			s.Log.Warn("node boots an older version: its own has not arrived", "node", n.Name,
 				"version", b.version.Ref().String())
 			return
@@ -138,9 +138,14 @@ func (s *Server) awaitVersion(ctx context.Context, n *cluster.Node, b *nextBoot)
 	}
 }
 
-func (s *Server) lateError(v image.Version) error {
-	return fmt.Errorf("it booted an older version, because %s had not arrived at this server after %v; "+
-		"its replica follows when that is here", v.Ref(), s.arriving.wait)
+// lateError is the problem of a node that booted an older version than v. atBoot: it follows v from its next boot on.
+func (s *Server) lateError(v image.Version, atBoot bool) error {
+	then := "its root changes when that is here"
+	if atBoot {
+		then = "it changes at its next boot"
+	}
+	return fmt.Errorf("it booted an older version, because %s had not arrived at this server after %v; %s",
+		v.Ref(), s.arriving.wait, then)
 }
 
 // late returns the problem of a node that has booted an older version than it was to boot, as long as that one is not
@@ -153,7 +158,7 @@ func (s *Server) late(p *plan, n *cluster.Node) error {
 	now, next := p.now.Follows(n)
 	for _, ref := range []image.Ref{now, next} {
 		if w, known := p.now.State.Resolve(ref); known && same(v, w) && p.inStore(s, v) != nil {
-			return s.lateError(v)
+			return s.lateError(v, ref == next)
 		}
 	}
 	s.arriving.dropLate(n.Name)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"dim/internal/coord"
 	"dim/internal/testkit"
 )
 
@@ -75,5 +76,25 @@ func TestABootThatIsNotAskedForAnyMoreDoesNotWait(t *testing.T) {
 	s.arriving.setLate("n01", s.compute[1])
 	if s.reconcile(); s.problem("n01") != "" {
 		t.Errorf("its problem: %q", s.problem("n01"))
+	}
+}
+
+func TestANodeThatWasToChangeAtItsBootChangesAtTheNextOne(t *testing.T) {
+	s := missing(t)
+	s.declare(1, func(now *coord.State) { now.Next["n01"] = ref(2) })
+	s.arriving.wait = time.Millisecond
+	s.Begin(t.Context(), s.named("n01"))
+	for range 2 {
+		if s.shows("n01") != 1 || !strings.Contains(s.problem("n01"), "at its next boot") {
+			t.Errorf("n01 shows %d; its problem: %q", s.shows("n01"), s.problem("n01"))
+		}
+		s.reconcile()
+	}
+	testkit.Value(s.Store.AddVersion(s.compute[1]))(t)
+	if s.reconcile(); s.shows("n01") != 1 || s.problem("n01") != "" {
+		t.Errorf("when the version is here n01 shows %d; its problem: %q", s.shows("n01"), s.problem("n01"))
+	}
+	if s.Begin(t.Context(), s.named("n01")); s.shows("n01") != 2 {
+		t.Errorf("after the next boot n01 shows %d", s.shows("n01"))
 	}
 }
