@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"dim/internal/backup"
 	"dim/internal/control"
+	"dim/internal/daemon"
 )
 
 // fromBackupFlags are the flags of `dim restore`.
@@ -27,7 +29,8 @@ func (a *app) restoreCommand() *cobra.Command {
 or the latest in DIR, or an archive from standard input. The backup is verified
 on its way, and the data directory can be served only if all of it was right.
 After that dim serve goes on as the server that was backed up: nodes keep their
-files, and those that run keep their open files.
+files, and those that run keep their open files. If the cluster has other heads,
+the output names them and says what to do with them.
 
 The server that was backed up must not run any more: two servers must not serve
 the same nodes.
@@ -83,14 +86,43 @@ func (a *app) restore(ctx context.Context, from string, stdin io.Reader, f *from
 	if err := a.showInfo(info); err != nil && !errors.Is(err, errProblems) {
 		return err
 	}
-	if a.format != "json" {
-		fmt.Fprintf(a.out, "\n%s is restored; start it with: dim serve --data %[1]s --as %s\n", a.data,
-			orHost(info.Server))
+	out := a.out
+	if a.format == "json" {
+		out = a.err
 	}
+	printRestoredData(out, a.data, orHost(info.Server), otherHeads(a.data))
 	if !info.Complete {
 		return errProblems
 	}
 	return nil
+}
+
+// printRestoredData tells what is to be done with a data directory that was restored.
+func printRestoredData(w io.Writer, data, server string, others []string) {
+	if len(others) == 0 {
+		fmt.Fprintf(w, "\n%s is restored; start it with: dim serve --data %[1]s --as %s\n", data, server)
+		return
+	}
+	fmt.Fprintf(w, `
+%s is restored; its cluster has other heads: %s
+if one of them runs or can be started: remove %[1]s, and join that head
+  there:  dim token --for %[3]s --roles head    (head,image if it is an image server too)
+  here:   the line that it prints, with --replace
+if all of them are lost for ever: let this one go on alone, and the others join it again
+  here:   dim server recover --yes --data %[1]s
+          dim serve --data %[1]s --as %[3]s
+          dim token --for %[4]s --roles head
+  there:  the line that it prints, with --replace
+`, data, strings.Join(others, ", "), server, others[0])
+}
+
+// otherHeads returns the other heads of the cluster whose head has a data directory; none for an image server.
+func otherHeads(data string) []string {
+	plan, err := daemon.Recover(data, func(control.Recovery) bool { return false })
+	if err != nil {
+		return nil // there is nothing to recover: it is no head, or the only one
+	}
+	return plan.Heads
 }
 
 func orHost(server string) string {
