@@ -30,7 +30,7 @@ func (api *API) reported(s *cluster.Server) *control.Observed {
 		held := control.HeldVersion{Version: v.Version.String(), Digest: v.Digest.String()}
 		if m := v.Missing; m != nil {
 			held.Missing = &control.Missing{
-				Files: m.Files, Bytes: m.Bytes, Left: m.Left.Seconds(), Problem: m.Problem,
+				Files: m.Files, Bytes: m.Bytes, Left: m.TimeLeft.Seconds(), Problem: m.Problem,
 			}
 		}
 		out.Versions = append(out.Versions, held)
@@ -82,12 +82,12 @@ func (api *API) faults() []fault {
 				"dim token --for NAME, here, then on the copy the command that it prints, with --replace",
 			many: "are two machines each",
 			find: func(name cluster.ServerName, _ fleet.Heard, _ bool) (string, time.Time) {
-				twins, ok := api.Fleet.Twins(name)
+				d, ok := api.Fleet.Duplicate(name)
 				if !ok {
 					return "", time.Time{}
 				}
-				return fmt.Sprintf("two machines report as it: %s, and %s, whose reports are refused", twins.Older,
-					twins.Younger), twins.Since
+				return fmt.Sprintf("two machines report as it: %s, and %s, whose reports are refused", d.Older,
+					d.Younger), d.Since
 			},
 		},
 		{

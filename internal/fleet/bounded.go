@@ -86,6 +86,6 @@ const (
 // check makes m say something that can be true.
 func (m *Missing) check() {
 	m.Files, m.Bytes = max(m.Files, 0), min(m.Bytes, maxBytes)
-	m.Rate, m.Left = max(m.Rate, 0), min(max(m.Left, 0), maxLeft)
+	m.Rate, m.TimeLeft = max(m.Rate, 0), min(max(m.TimeLeft, 0), maxLeft)
 	m.Problem = plain(m.Problem)
 }

@@ -23,8 +23,8 @@ type origin struct {
 	first, last time.Time // reports
 }
 
-// Twins are two machines that report as one server.
-type Twins struct {
+// Duplicate is a server as which two machines report.
+type Duplicate struct {
 	Older, Younger string    // "10.0.0.5:40312, started 2026-11-30 06:13:50"
 	Since          time.Time // when that was found
 }
@@ -63,12 +63,12 @@ func (f *Fleet) noteOrigin(
 		if me.started.Before(other.started) {
 			first, second = me, other
 		}
-		twins, known := f.twins[server]
-		if !known || now.Sub(twins.last) > SilentAfter {
-			twins.Since = now
+		found, known := f.duplicates[server]
+		if !known || now.Sub(found.last) > SilentAfter {
+			found.Since = now
 		}
-		twins.Older, twins.Younger, twins.last = first.String(), second.String(), now
-		f.twins[server] = twins
+		found.Older, found.Younger, found.last = first.String(), second.String(), now
+		f.duplicates[server] = found
 		if second == me {
 			return inDoubt, fmt.Errorf("another machine reports as %s: %s", server, first)
 		}
@@ -86,16 +86,16 @@ func (o *origin) String() string {
 	return fmt.Sprintf("%s, started %s", o.address, o.started.Local().Format(time.DateTime))
 }
 
-// foundTwins are Twins with the time of the last report of one of them.
-type foundTwins struct {
-	Twins
+// foundDuplicate is a Duplicate with the time of the last report of one of them.
+type foundDuplicate struct {
+	Duplicate
 	last time.Time
 }
 
-// Twins returns the machines that report as one server; ok is false if one machine does.
-func (f *Fleet) Twins(server cluster.ServerName) (t Twins, ok bool) {
+// Duplicate returns the two machines that report as a server; ok is false if one machine does.
+func (f *Fleet) Duplicate(server cluster.ServerName) (d Duplicate, ok bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	found, ok := f.twins[server]
-	return found.Twins, ok && Fresh(found.last)
+	found, ok := f.duplicates[server]
+	return found.Duplicate, ok && Fresh(found.last)
 }

@@ -40,12 +40,12 @@ func TestTwoMachinesThatReportAsOneServerAreFound(t *testing.T) {
 			t.Errorf("%s after %v: %v", s.start, s.after, err)
 		}
 	}
-	twins, ok := f.Twins("is1")
-	if !ok || !strings.HasPrefix(twins.Older, "address of a") || !strings.HasPrefix(twins.Younger, "address of b") ||
-		!twins.Since.Equal(begin.Add(10*time.Second)) {
-		t.Errorf("the twins are %+v, %v", twins, ok)
+	found, ok := f.Duplicate("is1")
+	if !ok || !strings.HasPrefix(found.Older, "address of a") || !strings.HasPrefix(found.Younger, "address of b") ||
+		!found.Since.Equal(begin.Add(10*time.Second)) {
+		t.Errorf("the duplicate is %+v, %v", found, ok)
 	}
-	if _, ok := f.Twins("is2"); ok {
-		t.Error("another server has twins")
+	if _, ok := f.Duplicate("is2"); ok {
+		t.Error("another server is a duplicate")
 	}
 }

@@ -76,11 +76,11 @@ type Version struct {
 
 // Missing is what a server lacks of a version.
 type Missing struct {
-	Files   int           `json:"files"`             // at most, while it is not known yet
-	Bytes   uint64        `json:"bytes"`             // the same
-	Rate    float64       `json:"rate"`              // bytes a second; 0: nothing arrives now
-	Left    time.Duration `json:"left"`              // until all is here, in nanoseconds; 0: not known
-	Problem string        `json:"problem,omitempty"` // why it did not come
+	Files    int           `json:"files"`             // at most, while it is not known yet
+	Bytes    uint64        `json:"bytes"`             // the same
+	Rate     float64       `json:"rate"`              // bytes a second; 0: nothing arrives now
+	TimeLeft time.Duration `json:"left"`              // until all is here, in nanoseconds; 0: not known
+	Problem  string        `json:"problem,omitempty"` // why it did not come
 }
 
 // String returns m in a few words.
@@ -91,7 +91,7 @@ func (m *Missing) String() string {
 	case m.Rate == 0:
 		return quantity.Size(m.Bytes) + " to go at most"
 	}
-	return fmt.Sprintf("%s to go, %v at %s/s", quantity.Size(m.Bytes), m.Left.Round(time.Second),
+	return fmt.Sprintf("%s to go, %v at %s/s", quantity.Size(m.Bytes), m.TimeLeft.Round(time.Second),
 		quantity.Size(uint64(m.Rate)))
 }
 
@@ -142,12 +142,12 @@ type Fleet struct {
 	saving sync.Mutex // taken before mu
 	saved  map[cluster.ServerName]Heard
 
-	mu      sync.RWMutex
-	servers map[cluster.ServerName]Heard
-	kept    map[cluster.ServerName]Heard // that were on disk at the start
-	origins map[cluster.ServerName][]*origin
-	twins   map[cluster.ServerName]foundTwins
-	changed chan struct{} // closed when a report is kept
+	mu         sync.RWMutex
+	servers    map[cluster.ServerName]Heard
+	kept       map[cluster.ServerName]Heard // that were on disk at the start
+	origins    map[cluster.ServerName][]*origin
+	duplicates map[cluster.ServerName]foundDuplicate
+	changed    chan struct{} // closed when a report is kept
 }
 
 // newFleet returns a Fleet of which nothing is known.
@@ -155,7 +155,7 @@ func newFleet() *Fleet {
 	return &Fleet{
 		saved: map[cluster.ServerName]Heard{}, servers: map[cluster.ServerName]Heard{},
 		kept: map[cluster.ServerName]Heard{}, origins: map[cluster.ServerName][]*origin{},
-		twins: map[cluster.ServerName]foundTwins{}, changed: make(chan struct{}),
+		duplicates: map[cluster.ServerName]foundDuplicate{}, changed: make(chan struct{}),
 	}
 }
 

@@ -43,7 +43,7 @@ func TestWhatServersHoldAndShow(t *testing.T) {
 	ref := func(number int) image.Ref { return image.Ref{Image: "compute", Number: number} }
 	whole := Version{Version: ref(1), Digest: image.Sum(nil)}
 	part := whole
-	part.Missing = &Missing{Files: 2, Bytes: 120e6, Rate: 40e6, Left: 3 * time.Second}
+	part.Missing = &Missing{Files: 2, Bytes: 120e6, Rate: 40e6, TimeLeft: 3 * time.Second}
 	f.Put("is1", &Report{Versions: []Version{whole}, Nodes: []Node{{Name: "n01", Shows: ref(1)}, {Name: "n02"}}})
 	f.Put("is2", &Report{Versions: []Version{part}, Nodes: []Node{{Name: "n03", Shows: ref(2)}}})
 	if got := f.Holders(whole.Digest); !slices.Equal(got, []cluster.ServerName{"is1"}) {

@@ -91,7 +91,7 @@ func TestTheTextsOfAReportCanBeShown(t *testing.T) {
 			t.Errorf("a text of a report is %q", text)
 		}
 	}
-	if m.Files != 0 || m.Left != 0 || m.Rate != 0 || m.Bytes != maxBytes {
+	if m.Files != 0 || m.TimeLeft != 0 || m.Rate != 0 || m.Bytes != maxBytes {
 		t.Errorf("a server lacks %+v", m)
 	}
 }

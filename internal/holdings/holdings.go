@@ -308,7 +308,9 @@ func (k *Keeper) Arriving() []fleet.Version {
 	for _, w := range k.missing {
 		m := &fleet.Missing{Files: int(w.version.Files), Bytes: w.version.Bytes}
 		if known && progress.Version == w.version.Ref() {
-			m = &fleet.Missing{Files: progress.Files, Bytes: progress.Bytes, Rate: progress.Rate, Left: progress.Left}
+			m = &fleet.Missing{
+				Files: progress.Files, Bytes: progress.Bytes, Rate: progress.Rate, TimeLeft: progress.Left,
+			}
 		}
 		if err := k.failed[w.version.Digest]; err != nil {
 			m.Problem = err.Error()

@@ -8,37 +8,37 @@ import (
 	"dim/internal/problems"
 )
 
-// rivalSilence is how long after its last call a rival is no problem any more.
-const rivalSilence = 2 * time.Minute
+// duplicateSilence is how long after its last call a duplicate is no problem any more.
+const duplicateSilence = 2 * time.Minute
 
-// rival is a machine with a valid certificate of a server for which the shared state has another machine. That is so
-// after the shared state was put back from a copy that is older than a join in place of another machine.
-type rival struct {
+// duplicate is a machine with a valid certificate of a server for which the shared state has another machine. There is
+// one after the shared state was put back from a copy that is older than a join in place of another machine.
+type duplicate struct {
 	id          string
 	first, last time.Time // calls
 }
 
-func (m *Membership) noteRival(id peer.Identity) {
+func (m *Membership) noteDuplicate(id peer.Identity) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	r, known := m.rivals[id.Name]
-	if !known || r.id != id.ID || now.Sub(r.last) > rivalSilence {
-		r = rival{id: id.ID, first: now}
+	r, known := m.duplicates[id.Name]
+	if !known || r.id != id.ID || now.Sub(r.last) > duplicateSilence {
+		r = duplicate{id: id.ID, first: now}
 	}
 	r.last = now
-	m.rivals[id.Name] = r
+	m.duplicates[id.Name] = r
 }
 
-// rivalProblems lists the servers as which another machine calls.
-func (m *Membership) rivalProblems() (list []problems.Problem) {
+// duplicateProblems lists the servers as which another machine calls.
+func (m *Membership) duplicateProblems() (list []problems.Problem) {
 	now := m.Follow.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name, r := range m.rivals {
+	for name, r := range m.duplicates {
 		listed, ok := now.State.Servers[string(name)]
-		if !ok || listed.ID == r.id || time.Since(r.last) > rivalSilence {
-			delete(m.rivals, name)
+		if !ok || listed.ID == r.id || time.Since(r.last) > duplicateSilence {
+			delete(m.duplicates, name)
 			continue
 		}
 		list = append(list, problems.Problem{

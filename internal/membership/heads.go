@@ -293,6 +293,14 @@ func (m *Membership) headAt(p member.Peer) cluster.ServerName {
 	return cluster.ServerName(p.Name)
 }
 
+// etcdPort names the port at which the embedded etcd of a head listens.
+func (m *Membership) etcdPort(head cluster.ServerName) string {
+	if s, ok := m.Follow.Cluster().Server(head); ok {
+		return fmt.Sprintf("its etcd-port (%d)", s.Ports.Etcd)
+	}
+	return "its etcd-port"
+}
+
 // note keeps since when members have no vote, and returns those that have had none for too long.
 func (h *heads) note(s *member.Status, now time.Time) map[uint64]bool {
 	h.mu.Lock()
@@ -340,7 +348,8 @@ func (m *Membership) memberProblems() (list []problems.Problem) {
 				About: about, Since: since,
 				Text: fmt.Sprintf("it does not catch up with the shared state; it is removed from it after %v",
 					learnerTime),
-				Hint: "does dim serve run there, and do the heads reach each other's etcd-port (7118)?",
+				Hint: "does dim serve run there, do the other heads reach " + m.etcdPort(m.headAt(p)) +
+					", and does it reach theirs?",
 			})
 		}
 		if _, declared := m.Follow.Cluster().Server(cluster.ServerName(p.Name)); p.Name != "" && !declared {

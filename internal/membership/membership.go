@@ -57,19 +57,19 @@ type Membership struct {
 	heads    heads
 	attempts bounds.Rate[netip.Addr]
 
-	mu       sync.Mutex
-	unlisted map[cluster.ServerName]peer.Identity // with valid certificates, that the shared state lacks
-	rivals   map[cluster.ServerName]rival
-	marks    map[cluster.ServerName]mark
-	err      error // why the certificate could not be renewed; nil: all is well
+	mu         sync.Mutex
+	unlisted   map[cluster.ServerName]peer.Identity // with valid certificates, that the shared state lacks
+	duplicates map[cluster.ServerName]duplicate
+	marks      map[cluster.ServerName]mark
+	err        error // why the certificate could not be renewed; nil: all is well
 }
 
 // New returns a Membership.
 func New(o Options) *Membership {
 	return &Membership{
 		Options: o, wake: make(chan struct{}, 1),
-		attempts: bounds.Rate[netip.Addr]{Every: joinEvery, Burst: joinBurst},
-		rivals:   map[cluster.ServerName]rival{}, marks: map[cluster.ServerName]mark{},
+		attempts:   bounds.Rate[netip.Addr]{Every: joinEvery, Burst: joinBurst},
+		duplicates: map[cluster.ServerName]duplicate{}, marks: map[cluster.ServerName]mark{},
 	}
 }
 
@@ -126,7 +126,7 @@ func (m *Membership) Refused(id peer.Identity) error {
 	case !ok:
 		m.noteUnlisted(id)
 	case listed.ID != id.ID:
-		m.noteRival(id)
+		m.noteDuplicate(id)
 		return fmt.Errorf("another machine is %s by the shared state: the one that joined at %s", id.Name,
 			listed.Joined.UTC().Format(time.RFC3339))
 	}
@@ -347,7 +347,7 @@ func (m *Membership) Problems(context.Context) (list []problems.Problem) {
 			Hint: "put it back from a backup before this server is restarted: it cannot start so",
 		})
 	}
-	list = append(list, m.rivalProblems()...)
+	list = append(list, m.duplicateProblems()...)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
