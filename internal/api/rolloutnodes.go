@@ -186,7 +186,7 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 		if !confirmed.After(declared) {
 			confirmed = time.Time{}
 		}
-		api.judgeRunning(out, &v, declared, confirmed)
+		judgeRunning(out, &v, evidence{api.report(out.Node), declared, confirmed})
 		if s.stage == string(liveness.Silent) && out.Verdict != current {
 			out.Verdict = "if it still runs, " + out.Verdict
 		}
@@ -196,35 +196,71 @@ func (api *API) judge(ctx context.Context, now *follow.Declared, r *rollout.Roll
 	}
 }
 
-// judgeRunning is judge for a node that has run since before the switch. confirmed is when a person confirmed that what
-// the node does not report was done; the zero time: nobody has since the switch.
-func (api *API) judgeRunning(out *control.RolloutNode, v *verdict.Verdict, declared, confirmed time.Time) {
-	p := api.report(out.Node)
-	exact := p != nil && p.Omitted == 0
-	unknown := v.Init || len(v.Restart) > 0 || v.Unknown != ""
-	if out.Exact, out.Reboot = exact, v.Reboot(); exact {
-		out.Restart, unknown = p.Restart, false
-	} else if confirmed.IsZero() {
+// source is where a part of the verdict of a node that has run since before the switch comes from.
+//
+//	source       the part names                  the verdict has the time
+//	byDeduction  all that the versions differ in of the switch, unless the node has to reboot anyway
+//	byPerson     nothing                         of the confirmation
+//	byReport     what the node says              none: it is of now
+type source int
+
+const (
+	byDeduction source = iota
+	byPerson
+	byReport
+)
+
+// sourceOf returns the source of a part that the node's resident process reports or does not report.
+func sourceOf(reported bool, confirmed time.Time) source {
+	switch {
+	case reported:
+		return byReport
+	case !confirmed.IsZero():
+		return byPerson
+	}
+	return byDeduction
+}
+
+// evidence is what is known of a node that has run since before a switch.
+type evidence struct {
+	report    *control.Push // of its resident process; nil: there is none
+	declared  time.Time     // when the switch was
+	confirmed time.Time     // when a person confirmed that what it does not report was done; zero: nobody has since
+}
+
+// judgeRunning is judge for a node that has run since before the switch.
+func judgeRunning(out *control.RolloutNode, v *verdict.Verdict, e evidence) {
+	var used [byReport + 1]bool
+	p := e.report
+	programs := sourceOf(p != nil && p.Omitted == 0, e.confirmed)
+	used[programs] = v.Init || len(v.Restart) > 0 || v.Unknown != ""
+	out.Exact, out.Reboot = programs == byReport, v.Reboot()
+	init, unknown := false, ""
+	switch programs {
+	case byReport:
+		out.Restart = p.Restart
+	case byDeduction:
+		init, unknown = v.Init, v.Unknown
 		for _, s := range v.Restart {
 			out.Restart = append(out.Restart, s.Unit)
 		}
 	}
 	for _, r := range v.Reload {
-		reported := r.Command == verdict.DaemonReload && p != nil && p.UnitsRead != ""
-		unknown = unknown || !reported
-		if reported && p.UnitsRead == "no" || !reported && confirmed.IsZero() {
+		from := sourceOf(r.Command == verdict.DaemonReload && p != nil && p.UnitsRead != "", e.confirmed)
+		used[from] = true
+		if from == byDeduction || from == byReport && p.UnitsRead == "no" {
 			out.Reload = append(out.Reload, r.Command)
 		}
 	}
-	switch {
-	case unknown && confirmed.IsZero() && !out.Reboot:
-		out.AsOf = declared
-	case unknown:
-		out.Confirmed = confirmed
+	if used[byDeduction] && !out.Reboot {
+		out.AsOf = e.declared
 	}
-	runningVerdict(out, v.Init && !exact && confirmed.IsZero())
-	if v.Unknown != "" && !exact && confirmed.IsZero() && !out.Reboot {
-		out.Verdict += notKnown + v.Unknown
+	if used[byPerson] {
+		out.Confirmed = e.confirmed
+	}
+	runningVerdict(out, init)
+	if unknown != "" && !out.Reboot {
+		out.Verdict += notKnown + unknown
 	}
 }
 
