@@ -198,7 +198,7 @@ func (o *Options) guard(
 	// What is held, or was accepted, explains the loss.
 	if len(g.held)+len(o.Accept) == 0 && r.Before.Files >= largeNames && 2*r.Version.Files < r.Before.Files {
 		g.hold("", Shrunk, fmt.Errorf("%s has %s, and now there are %d",
-			g.before, plural(r.Before.Files, "name"), r.Version.Files))
+			g.before, quantity.Plural(int(r.Before.Files), "name"), r.Version.Files))
 	}
 	return g.held
 }
@@ -333,14 +333,7 @@ func (g *guard) emptiedDir(path string, old *image.Entry, before image.Tree) err
 }
 
 func sizeText(names, bytes uint64) string {
-	return fmt.Sprintf("%s, %s", plural(names, "name"), plural(bytes, "byte"))
-}
-
-func plural(n uint64, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return quantity.Plural(int(names), "name") + ", " + quantity.Size(bytes)
 }
 
 // count returns how much is at and below e.
