@@ -114,7 +114,7 @@ func (a *app) load(file string, r *control.ApplyRequest) (*cluster.Cluster, erro
 	}
 	d := sources(c)
 	d.Revision = r.Revision
-	r.Description, r.By, r.From = d, person(), hostPath(file)
+	r.Description, r.By, r.From = d, person(), control.HostPath(file)
 	return c, nil
 }
 
@@ -127,16 +127,6 @@ func person() string {
 		return u.Username
 	}
 	return ""
-}
-
-// hostPath returns where a file is, "HOST:PATH".
-func hostPath(file string) string {
-	path, err := filepath.Abs(file)
-	if err != nil {
-		return ""
-	}
-	host, _ := os.Hostname()
-	return host + ":" + path
 }
 
 // apply applies a description, after a question on a terminal if a person must consent, and prints what has changed.

@@ -1,6 +1,10 @@
 package control
 
-import "time"
+import (
+	"os"
+	"path/filepath"
+	"time"
+)
 
 // Description is a cluster description as it was applied: the XML file and the files that it names.
 type Description struct {
@@ -27,6 +31,16 @@ type Origin struct {
 	By      string `json:"by,omitempty"`      // the person
 	From    string `json:"from,omitempty"`    // the file, "HOST:PATH"; "": it is no file
 	Message string `json:"message,omitempty"` // why
+}
+
+// HostPath returns where a file of this machine is, "HOST:PATH", as Origin.From has it; "" if that is not known.
+func HostPath(file string) string {
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return ""
+	}
+	host, _ := os.Hostname()
+	return host + ":" + path
 }
 
 // ApplyRequest asks to apply a description.

@@ -160,9 +160,5 @@ func (f *Follower) givenProblems(context.Context) []problems.Problem {
 
 // setOrigin says in d that it comes from ClusterFile.
 func (f *Follower) setOrigin(d *coord.Description) {
-	d.By = "dim serve --cluster"
-	if path, err := filepath.Abs(f.ClusterFile); err == nil {
-		host, _ := os.Hostname()
-		d.From = host + ":" + path
-	}
+	d.By, d.From = "dim serve --cluster", control.HostPath(f.ClusterFile)
 }
