@@ -117,16 +117,11 @@ func (a *app) imageExportPlan(ctx context.Context, ref string, format checkout.F
 
 // withStore calls use with the store of the data directory. Nothing is removed from the store meanwhile.
 func (a *app) withStore(use func(*store.Store) error) error {
-	s, err := store.Open(filepath.Join(a.data, "store"), store.Options{})
+	s, release, err := store.OpenHeld(filepath.Join(a.data, "store"))
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	hold, err := s.Hold()
-	if err != nil {
-		return err
-	}
-	defer hold.Unlock()
+	defer release()
 	return use(s)
 }
 

@@ -171,16 +171,11 @@ func (o Options) make(ctx context.Context, manifest io.Writer, s sink, f *former
 // that a layer or the state refers to. Nothing is removed from the store meanwhile.
 func (m *maker) all() error {
 	if !m.NoStore {
-		s, err := store.Open(filepath.Join(m.Data, "store"), store.Options{})
+		_, release, err := store.OpenHeld(filepath.Join(m.Data, "store"))
 		if err != nil {
 			return err
 		}
-		defer s.Close()
-		hold, err := s.Hold()
-		if err != nil {
-			return err
-		}
-		defer hold.Unlock()
+		defer release()
 	}
 	versions, err := m.versions()
 	if err != nil {

@@ -22,6 +22,21 @@ import (
 // waits while Sweep removes objects.
 func (s *Store) Hold() (*Lock, error) { return s.lock(pruneLock, unix.LOCK_SH) }
 
+// OpenHeld opens a store from which nothing is removed until release, which closes it.
+func OpenHeld(dir string) (s *Store, release func(), err error) {
+	if s, err = Open(dir, Options{}); err != nil {
+		return nil, nil, err
+	}
+	hold, err := s.Hold()
+	if err != nil {
+		return nil, nil, errors.Join(err, s.Close())
+	}
+	return s, func() {
+		hold.Unlock()
+		_ = s.Close()
+	}, nil
+}
+
 // RemoveVersion removes a version. The objects that it leads to stay until Sweep. Errors may be ErrNotFound.
 func (s *Store) RemoveVersion(r image.Ref) error {
 	if !image.ValidName(r.Image) || r.Number <= 0 {
