@@ -20,6 +20,11 @@ func addressWords() []string {
 	}
 }
 
+// address6Words are variables that only IPv6 addresses are in.
+func address6Words() []string {
+	return []string{"ip6", "ipv6", "ipaddr6", "ip6_address", "ipv6_address", "address6"}
+}
+
 func macWords() []string {
 	return []string{"mac", "mac_address", "macaddress", "macaddr", "hwaddr", "hwaddress", "pxe_mac"}
 }
@@ -157,6 +162,11 @@ func (h *ansibleHost) node() describe.Node {
 		boot.Address, boot.Place = a, at
 		break
 	}
+	if address, at := h.text(address6Words()...); address != "" {
+		prefix, _ := h.text("prefix6", "ipv6_prefix")
+		gateway, _ := h.text("gateway6")
+		boot.Address6 = h.address6(address, prefix, gateway, at)
+	}
 	if mac, at := h.text(macWords()...); mac != "" {
 		var ok bool
 		if boot.MAC, ok = parseMAC(mac); !ok {
@@ -166,6 +176,21 @@ func (h *ansibleHost) node() describe.Node {
 	n.Cards = h.cards(boot)
 	h.countIgnored(h.object)
 	return n
+}
+
+// address6 returns an IPv6 address, and adds its subnet if its length is known.
+func (h *ansibleHost) address6(address, prefix, gateway string, at describe.Place) netip.Addr {
+	a, k, ok := addressAndNetwork(address, prefix)
+	if !a.Is6() {
+		h.leave(at, "it is not one of IPv6", "the address %q of %s", address, h.name)
+		return netip.Addr{}
+	}
+	if ok {
+		n := describe.Network{Subnet: k, Place: at}
+		n.Gateway, _ = netip.ParseAddr(gateway)
+		h.addNetwork(n)
+	}
+	return a
 }
 
 // inNetwork reports whether an address is in a network that is known already, such as one of the variable networks.
@@ -208,6 +233,9 @@ func (h *ansibleHost) cards(boot describe.Card) []describe.Card {
 	if !first.Address.IsValid() {
 		first.Address = boot.Address
 	}
+	if !first.Address6.IsValid() {
+		first.Address6 = boot.Address6
+	}
 	return slices.Insert(slices.Delete(list, at, at+1), 0, first)
 }
 
@@ -234,6 +262,9 @@ func (h *ansibleHost) card(name string, body *yaml.Node, at describe.Place) desc
 			h.addNetwork(describe.Network{Subnet: k, Place: at})
 		}
 	}
+	if t := get(address6Words()); t != "" {
+		c.Address6 = h.address6(t, get([]string{"prefix6", "ipv6_prefix"}), get([]string{"gateway6"}), at)
+	}
 	if t := get(macWords()); t != "" {
 		mac, ok := parseMAC(t)
 		if c.MAC = mac; !ok {
@@ -245,7 +276,7 @@ func (h *ansibleHost) card(name string, body *yaml.Node, at describe.Place) desc
 
 // countIgnored counts the variables of a host that are not carried over.
 func (h *ansibleHost) countIgnored(o *ansibleObject) {
-	known := slices.Concat(addressWords(), macWords(), cardWords())
+	known := slices.Concat(addressWords(), address6Words(), macWords(), cardWords())
 	for _, vars := range []map[string]ansibleValue{o.files, o.inline} {
 		for key := range vars {
 			if len(h.ansibles.ignored) < 1000 && !strings.HasPrefix(key, "ansible_") &&
@@ -276,7 +307,7 @@ func (r *reader) ansibleNetworks() {
 		_, k, ok := addressAndNetwork(subnet, mask)
 		at := describe.Place{File: v.at.File, Line: key.Line}
 		if !ok {
-			r.leave(at, "it is not an IPv4 subnet", "the network %s", key.Value)
+			r.leave(at, "it is not a subnet", "the network %s", key.Value)
 			return
 		}
 		n := describe.Network{Name: key.Value, Subnet: k, Place: at, MTU: wholeNumber(get("mtu"))}

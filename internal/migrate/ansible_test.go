@@ -11,18 +11,19 @@ func TestAnsible(t *testing.T) {
 	r := imported(t, "ansible", "ansible")
 	expect(t, r, []string{
 		`domain="ans.example"`,
-		`<network name="net-admin" subnet="10.8.0.0/16" gateway="10.8.255.254" mtu="9000"/>`,
+		`<network name="net-admin" subnet="10.8.0.0/16" gateway="10.8.255.254" `,
+		`subnet6="fd00:8::/64" gateway6="fd00:8::fe" mtu="9000"/>`,
 		`<nodes name="n{node:02}" each="node" `, `<interface name="eth0" network="net2" address="10.9.1.{node}"/>`,
-		`<node name="login" `, `address="10.8.0.1" mac="aa:bb:cc:00:00:01"`,
+		`<node name="login" `, `address="10.8.0.1" mac="aa:bb:cc:00:00:01" address6="fd00:8::1"`,
 		`<interface name="eno1" network="net-admin" address="10.8.1.1" mac="02:00:00:00:08:01"/>`,
-		`<interface name="ib0" network="net3" address="10.7.0.1"/>`,
+		`<interface name="ib0" network="net3" address="10.7.0.1" type="infiniband"/>`,
 		`<interface name="eth9" network="net-admin" address="10.8.4.11" mac="02:00:00:00:09:01"/>`,
 		`<group name="nodes" nodes="gpu[1,3,5],n[01-04]"/>`, `<group name="gpu" nodes="gpu[1,3,5]"/>`,
 	}, []string{
 		"inventory.ini:2: the host head is not carried over: it is this machine",
 		"inventory.ini:9: ansible_host=10.9.0.{{ number }} of stor-a is not carried over: the template is more",
-		"site.yml:16: ansible_host=10.8.2.{{ inventory_hostname | regex_replace('big', '') }} of big2 is",
-		"site.yml:20: the network bad is not carried over: it is not an IPv4 subnet",
+		"site.yml:18: ansible_host=10.8.2.{{ inventory_hostname | regex_replace('big', '') }} of big2 is",
+		"site.yml:22: the network bad is not carried over: it is not a subnet",
 		"the node stor-a is not carried over: no address of it is known",
 		"no hardware address is in the input for n04: add them to an <inventory>",
 	})

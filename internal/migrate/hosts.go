@@ -54,10 +54,6 @@ func (r *reader) hostLine(n int, a netip.Addr, names []string) {
 	if a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
 		return
 	}
-	if !a.Is4() {
-		r.note(n, "the address %s of %s is not carried over: only IPv4 addresses can be declared", a, names[0])
-		return
-	}
 	first := r.short(names[0])
 	for _, alias := range names[1:] {
 		if r.short(alias) != first {
@@ -106,9 +102,17 @@ func (r *reader) hostsDone() {
 			nodes[name] = i
 			r.site.Nodes = append(r.site.Nodes, describe.Node{Name: name, Place: h.at})
 		}
-		r.addCard(i, describe.Card{Name: card, Address: h.address, Place: h.at})
+		r.addCard(i, h.card(card))
 	}
 	r.addEthers(nodes, known)
+}
+
+// card makes a card of that name with the address of the line.
+func (h *hostLine) card(name string) describe.Card {
+	if h.address.Is6() {
+		return describe.Card{Name: name, Address6: h.address, Place: h.at}
+	}
+	return describe.Card{Name: name, Address: h.address, Place: h.at}
 }
 
 // hostNames returns the names of hosts, and the shapes of the names of nodes.
@@ -135,7 +139,7 @@ func (r *reader) hostNames() (known, shapes map[string]bool) {
 
 // otherHost is for a host that is not a node. It may be the server.
 func (r *reader) otherHost(h hostLine) {
-	if h.name == r.site.Server.Name && !r.site.Server.Address.IsValid() {
+	if h.name == r.site.Server.Name && !r.site.Server.Address.IsValid() && h.address.Is4() {
 		r.site.Server.Address, r.site.Server.Place = h.address, h.at
 		return
 	}
@@ -164,23 +168,29 @@ func isPower(card string) bool {
 	return slices.Contains([]string{"bmc", "ipmi", "ilo", "drac", "idrac", "imm", "xcc", "sp"}, strings.ToLower(card))
 }
 
-// addCard adds a card to a node. A second address of one card is left out.
+// addCard adds a card to a node. A second address of one family and card is left out.
 func (r *reader) addCard(node int, c describe.Card) {
 	const another = "its card has another one"
 	n := &r.site.Nodes[node]
 	for i := range n.Cards {
-		if n.Cards[i].Name != c.Name {
+		k := &n.Cards[i]
+		if k.Name != c.Name {
 			continue
 		}
-		if c.Address.IsValid() {
+		switch {
+		case c.Address.IsValid() && k.Address.IsValid():
 			r.site.Note(c.Place, "the address %s of node %s is not carried over: %s", c.Address, n.Name, another)
-			return
-		}
-		if n.Cards[i].MAC != nil {
+		case c.Address.IsValid():
+			k.Address, k.Place = c.Address, c.Place
+		case c.Address6.IsValid() && k.Address6.IsValid():
+			r.site.Note(c.Place, "the address %s of node %s is not carried over: %s", c.Address6, n.Name, another)
+		case c.Address6.IsValid():
+			k.Address6 = c.Address6
+		case k.MAC != nil:
 			r.site.Note(c.Place, "the hardware address %s of node %s is not carried over: %s", c.MAC, n.Name, another)
-			return
+		default:
+			k.MAC = c.MAC
 		}
-		n.Cards[i].MAC = c.MAC
 		return
 	}
 	if c.Name == "" { // the card with the machine's name is the first one
@@ -235,9 +245,14 @@ func (r *reader) index() hostIndex {
 	x := hostIndex{map[string]describe.Card{}, map[string]describe.Card{}}
 	byAddress := map[string]string{}
 	for _, h := range r.hosts {
-		if _, ok := x.addresses[h.name]; !ok {
-			x.addresses[h.name] = describe.Card{Address: h.address, Place: h.at}
+		c := x.addresses[h.name]
+		if a := &c.Address; h.address.Is4() && !a.IsValid() {
+			*a, c.Place = h.address, h.at
 		}
+		if h.address.Is6() && !c.Address6.IsValid() {
+			c.Address6 = h.address
+		}
+		x.addresses[h.name] = c
 		byAddress[h.address.String()] = h.name
 	}
 	for _, e := range r.ethers {
@@ -262,6 +277,9 @@ func (x hostIndex) complete(n *describe.Node) {
 		}
 		if a := x.addresses[name]; !c.Address.IsValid() && a.Address.IsValid() {
 			c.Address, c.Place = a.Address, a.Place
+		}
+		if a := x.addresses[name].Address6; !c.Address6.IsValid() && !c.Address.Is6() {
+			c.Address6 = a
 		}
 		if len(c.MAC) == 0 {
 			c.MAC = x.macs[name].MAC

@@ -193,8 +193,12 @@ func wholeNumber(text string) int {
 
 // addNetwork adds a network unless there is one with that subnet, in which case it adds what that one lacks.
 func (r *reader) addNetwork(n describe.Network) {
-	if len(r.site.Networks) > describe.MaxNetworks {
+	if len(r.site.Networks)+len(r.site.Subnets6) > describe.MaxNetworks {
 		return // describe reports it
+	}
+	if n.Subnet.Addr().Is6() {
+		r.addSubnet6(describe.Subnet6{Prefix: n.Subnet, Gateway: n.Gateway, Place: n.Place})
+		return
 	}
 	for i := range r.site.Networks {
 		if k := &r.site.Networks[i]; k.Subnet == n.Subnet {
@@ -216,8 +220,20 @@ func (r *reader) addNetwork(n describe.Network) {
 	r.site.Networks = append(r.site.Networks, n)
 }
 
-// subnet returns the network of an address with a mask such as 255.255.255.0.
+// addSubnet6 adds an IPv6 subnet, unless it is known.
+func (r *reader) addSubnet6(n describe.Subnet6) {
+	known := func(k describe.Subnet6) bool { return k.Prefix == n.Prefix }
+	if n.Prefix.Bits() > 0 && !slices.ContainsFunc(r.site.Subnets6, known) {
+		r.site.Subnets6 = append(r.site.Subnets6, n)
+	}
+}
+
+// subnet returns the network of an address with a mask such as 255.255.255.0, or with the length of an IPv6 prefix.
 func subnet(a netip.Addr, mask string) (netip.Prefix, bool) {
+	if a.Is6() {
+		p := netip.PrefixFrom(a.WithZone(""), wholeNumber(mask)).Masked()
+		return p, p.IsValid() && p.Bits() > 0
+	}
 	m := net.ParseIP(mask).To4()
 	if m == nil || !a.Is4() {
 		return netip.Prefix{}, false

@@ -65,12 +65,15 @@ func expect(t *testing.T, r *describe.Result, xml, notes []string) {
 
 func TestWarewulf(t *testing.T) {
 	expect(t, imported(t, "warewulf", "warewulf"), []string{
-		`subnet="10.0.0.0/22" gateway="10.0.0.254"`, `<interface network="net1" address="10.0.0.1"/>`,
+		`subnet="10.0.0.0/22" gateway="10.0.0.254" subnet6="fd00:0:0:1::/64" gateway6="fd00:0:0:1::fe"`,
+		`<interface network="net1" address="10.0.0.1"/>`,
 		`<image name="rocky-9" arch="amd64" master="dir:/var/lib/warewulf/chroots/rocky-9/rootfs">`,
 		`<kernel append="quiet crashkernel=no"/>`, `<kernel append="console=ttyS1"/>`,
 		`<nodes name="n{node:02}" each="node" image="rocky-9" servers="head">`,
 		`<interface name="eth0" network="net1" address="10.0.1.{node}"/>`,
-		`<interface name="ib0" network="net2" address="10.1.0.{node}"/>`,
+		`<interface name="ib0" network="net2" address="10.1.0.{node}" type="infiniband"/>`,
+		`address="10.0.1.101" address6="fd00:0:0:1::101"/>`,
+		`mac="80:00:00:68:fe:80:00:00:00:00:00:00:00:02:c9:03:00:4d:00:01" type="infiniband"/>`,
 		`<group name="gpu" nodes="g1"/>`, `address="10.4.0.3" vlan="9" on="eth0"/>`,
 	}, []string{
 		`nodes.conf:9: "runtime overlay" of profile default is not carried over`,
@@ -78,7 +81,7 @@ func TestWarewulf(t *testing.T) {
 		`nodes.conf:41: "mystery" of node g1 is not carried over: there is nothing like it here`,
 		`warewulf.conf:5: the range of addresses is not carried over`,
 		"the node g2 is not carried over: no address of it is known",
-		"nodes.conf:50: card gone.9 of node v1 is not carried over as a VLAN",
+		"nodes.conf:51: card gone.9 of node v1 is not carried over as a VLAN",
 	})
 }
 
@@ -86,12 +89,13 @@ func TestHostsAndEthers(t *testing.T) {
 	r := imported(t, "hosts+ethers", "hosts")
 	expect(t, r, []string{
 		`domain="lab.example"`, `<nodes name="r{rack}n{node:02}" each="rack node"`,
-		`address="10.5.{rack}.{node}" mac="52:54:00:00:{rack:02x}:{node:02x}"`,
-		`<interface name="ib0" network="net2" address="10.6.{rack}.{node}"/>`,
+		`address="10.5.{rack}.{node}" mac="52:54:00:00:{rack:02x}:{node:02x}" address6="fd00::{rack}:{node}"`,
+		`<interface name="ib0" network="net2" address="10.6.{rack}.{node}" type="infiniband"/>`,
 	}, []string{
+		"hosts:13: the host storage is not carried over", "check fd00::/64, and add its gateway6",
 		"hosts:3: the host storage is not carried over", "hosts:4: the name s2 of storage is not carried over",
-		"hosts:5: the address fd00::1 of", "hosts:6: the line is not carried over",
-		"hosts:7: the host r1n01-bmc is not carried over: power is not managed here",
+		"hosts:14: the line is not carried over",
+		"hosts:15: the host r1n01-bmc is not carried over: power is not managed here",
 		"ethers:7: the hardware address of gone is not carried over",
 	})
 	sameExport(t, r, "hosts", filepath.Join("testdata", "hosts", "hosts"), "r")
@@ -111,7 +115,7 @@ func sameExport(t *testing.T, r *describe.Result, format, path, prefix string) {
 				continue
 			}
 			name, _, _ := strings.Cut(f[1], ".")
-			if strings.HasPrefix(name, prefix) && !strings.HasSuffix(name, "-bmc") && !strings.Contains(f[0], "::") {
+			if strings.HasPrefix(name, prefix) && !strings.HasSuffix(name, "-bmc") {
 				set[strings.ToLower(f[0])+" "+name] = true
 			}
 		}

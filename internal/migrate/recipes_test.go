@@ -29,7 +29,7 @@ func TestWarewulf3(t *testing.T) {
 		`<image name="rocky8" arch="amd64" master="dir:/opt/ohpc/admin/images/rocky8.8">`,
 		`<kernel append="net.ifnames=0 quiet console=tty0 console=ttyS1,115200"/>`,
 		`<interface name="eth0" network="net1" address="10.1.1.10" mac="00:0c:29:00:00:10"/>`,
-		`<interface name="ib0" network="net2" address="10.2.1.10"/>`,
+		`<interface name="ib0" network="net2" address="10.2.1.10" mac="00:02:c9:03:00:4d:00:07" type="infiniband"/>`,
 		`<interface name="eth0" network="net1" address="10.1.1.12" mac="00:0c:29:00:00:12"/>`,
 		`<interface name="eth0" network="net1" address="10.1.2.1" mac="00:0c:29:00:00:20"/>`,
 		`<group name="compute" nodes="n[0000-0001]"/>`,

@@ -156,7 +156,7 @@ func (r *reader) warewulfServer(root *yaml.Node) {
 // addressAndNetwork parses an address with a mask, or with a length such as 10.0.0.1/22.
 func addressAndNetwork(address, mask string) (a netip.Addr, k netip.Prefix, ok bool) {
 	if p, err := netip.ParsePrefix(address); err == nil {
-		return p.Addr(), p.Masked(), p.Addr().Is4()
+		return p.Addr(), p.Masked(), true
 	}
 	a, err := netip.ParseAddr(address)
 	if err != nil {
@@ -284,6 +284,7 @@ func (r *reader) warewulfCard(node string, bodies []*yaml.Node) describe.Card {
 		}
 		c.MAC, c.Place = mac, r.at(at.Line)
 	}
+	c.Address6 = r.warewulfAddress6(node, get)
 	at := get("ipaddr")
 	if at == nil {
 		return c
@@ -299,6 +300,25 @@ func (r *reader) warewulfCard(node string, bodies []*yaml.Node) describe.Card {
 		r.addNetwork(network)
 	}
 	return c
+}
+
+// warewulfAddress6 returns the IPv6 address of a network device, and adds its subnet.
+func (r *reader) warewulfAddress6(node string, get func(...string) *yaml.Node) (a netip.Addr) {
+	at := get("ipaddr6")
+	if at == nil {
+		return a
+	}
+	a, k, ok := addressAndNetwork(at.Value, text(get("prefixlen6")))
+	if !a.Is6() {
+		r.note(at.Line, "the address %q of node %s is not carried over: it is not one of IPv6", at.Value, node)
+		return netip.Addr{}
+	}
+	if ok {
+		network := describe.Network{Subnet: k, Place: r.at(at.Line)}
+		network.Gateway, _ = netip.ParseAddr(text(get("gateway6")))
+		r.addNetwork(network)
+	}
+	return a
 }
 
 // vlanOf returns the card and the number of a VLAN. A name such as eth0.902 has both.
@@ -372,11 +392,9 @@ func warewulfKeys() map[string]string {
 		"init":      boots, "root": boots, "ipxe template": boots, "asset key": "there is no such check here",
 		"device device": "", "device hwaddr": "", "device ipaddr": "", "device netmask": "", "device gateway": "",
 		"device onboot": "", "device primary": "", "device default": "",
-		"device mtu":        "write mtu=\"…\" of <network>",
-		"device type":       "cards of this type are configured in the master",
-		"device tags":       "configure routes and bonds in the master; vlan_id and parent_device are carried over",
-		"device ipaddr6":    "only IPv4 addresses can be declared",
-		"device prefixlen6": "only IPv4 addresses can be declared",
-		"device gateway6":   "only IPv4 addresses can be declared",
+		"device mtu":     "write mtu=\"…\" of <network>",
+		"device type":    "cards of this type are configured in the master",
+		"device tags":    "configure routes and bonds in the master; vlan_id and parent_device are carried over",
+		"device ipaddr6": "", "device prefixlen6": "", "device gateway6": "",
 	}
 }

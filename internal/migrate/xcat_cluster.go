@@ -59,7 +59,7 @@ func (r *reader) xcatNetworks() {
 		a, _ := netip.ParseAddr(o["net"].text)
 		k, ok := subnet(a, strings.TrimPrefix(o["mask"].text, "/"))
 		if !ok {
-			r.leave(at, "it is not an IPv4 subnet", "the network %s", name)
+			r.leave(at, "it is not a subnet", "the network %s", name)
 			continue
 		}
 		n := describe.Network{Name: name, Subnet: k, Place: at}
@@ -218,15 +218,10 @@ func (r *reader) xcatCards(n *describe.Node) {
 		}
 	}
 	if c := r.xcatValue(n.Name, "ip"); c.text != "" {
-		first, _, more := strings.Cut(c.text, "|")
 		boot.Place = c.at
-		if a, err := netip.ParseAddr(first); err == nil {
-			boot.Address = a
-		} else {
-			r.leave(c.at, "it is not one", "the address %s of node %s", first, n.Name)
-		}
-		if more {
-			r.leave(c.at, "a card has one", "a further address of node %s", n.Name)
+		var problem string
+		if boot.Address, boot.Address6, problem = xcatAddresses(c.text); problem != "" {
+			r.leave(c.at, problem, "an address in %q of node %s", c.text, n.Name)
 		}
 	}
 	cards := []describe.Card{boot}
@@ -235,36 +230,63 @@ func (r *reader) xcatCards(n *describe.Node) {
 	n.Cards = cards
 }
 
+// xcatAddresses returns the first address of each family in "A|B", and why another one is left out.
+func xcatAddresses(text string) (a, a6 netip.Addr, problem string) {
+	for part := range strings.SplitSeq(text, "|") {
+		next, err := netip.ParseAddr(strings.TrimSpace(part))
+		switch {
+		case err != nil:
+			problem = "it is not one"
+		case next.Is6() && !a6.IsValid():
+			a6 = next
+		case next.Is4() && !a.IsValid():
+			a = next
+		default:
+			problem = "a card has one of IPv4 and one of IPv6"
+		}
+	}
+	return a, a6, problem
+}
+
 // addressOf adds an address to the card of that name. The boot card takes one that is its own, or the first one if its
 // name or its address is not known.
-func addressOf(cards *[]describe.Card, name string, a netip.Addr, at describe.Place) bool {
+func addressOf(cards *[]describe.Card, add describe.Card) bool {
 	for i := range *cards {
 		c := &(*cards)[i]
-		if c.Name == name || i == 0 && c.Name == "" && c.Address == a {
-			c.Name = name
-			if c.Address.IsValid() && c.Address != a {
+		if c.Name == add.Name || i == 0 && c.Name == "" && c.Address == add.Address {
+			c.Name = add.Name
+			if !c.Address6.IsValid() {
+				c.Address6 = add.Address6
+			}
+			switch {
+			case !add.Address.IsValid():
+				return c.Address6 == add.Address6
+			case c.Address.IsValid() && c.Address != add.Address:
 				return false
 			}
-			c.Address, c.Place = a, at
+			c.Address, c.Place = add.Address, add.Place
 			return true
 		}
 	}
-	*cards = append(*cards, describe.Card{Name: name, Address: a, Place: at})
+	if add.Address.IsValid() || add.Address6.IsValid() {
+		*cards = append(*cards, add)
+	}
 	return true
 }
 
 // xcatNICs adds the addresses of nicips and otherinterfaces.
 func (r *reader) xcatNICs(node string, cards *[]describe.Card) {
 	add := func(name, address string, at describe.Place) {
-		first, _, more := strings.Cut(address, "|")
-		a, err := netip.ParseAddr(first)
-		switch {
-		case isPower(name):
+		if isPower(name) {
 			r.leave(at, "power is not managed here", "the card %s of node %s", name, node)
-		case err != nil:
-			r.leave(at, "it is not one", "the address %q of card %s of node %s", first, name, node)
-		case !addressOf(cards, name, a, at) || more:
-			r.leave(at, "a card has one", "a further address of card %s of node %s", name, node)
+			return
+		}
+		a, a6, problem := xcatAddresses(address)
+		if problem != "" {
+			r.leave(at, problem, "an address in %q of card %s of node %s", address, name, node)
+		}
+		if !addressOf(cards, describe.Card{Name: name, Address: a, Address6: a6, Place: at}) {
+			r.leave(at, "its card has another one", "the address %s of card %s of node %s", address, name, node)
 		}
 	}
 	types, below := r.xcatPerNIC(node, "nictypes"), r.xcatPerNIC(node, "nicdevices")

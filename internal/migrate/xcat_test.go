@@ -6,7 +6,8 @@ import (
 
 func TestXCATTables(t *testing.T) {
 	expect(t, imported(t, "xcat", "xcat"), []string{
-		`domain="lab.example"`, `<network name="mgt" subnet="10.3.0.0/16" dns="10.3.0.2 10.3.0.3"/>`,
+		`domain="lab.example"`,
+		`<network name="mgt" subnet="10.3.0.0/16" subnet6="fd00:3::/64" gateway6="fd00:3::ffff" `,
 		`<network name="ipoib" subnet="10.4.0.0/16" mtu="2044" dns="10.3.0.2 10.3.0.3"/>`,
 		`<interface network="mgt" address="10.3.0.1"/>`,
 		`<image name="rocky9-compute" arch="amd64" master="dir:/install/netboot/rocky9.4/x86_64/compute/rootimg">`,
@@ -15,6 +16,7 @@ func TestXCATTables(t *testing.T) {
 		`<nodes name="a{rack:02}n{node:02}" each="rack node" image="rocky9-compute" servers="head">`,
 		`<interface name="eno1" network="mgt" address="10.3.{rack}.{10+node}"/>`,
 		`<interface name="ib0" network="ipoib" address="10.4.{rack}.{10+node}" type="infiniband"/>`,
+		`address="10.3.200.1" mac="02:00:00:00:03:01" address6="fd00:3::c8:1"`,
 		`<interface name="ib0" network="ipoib" address="10.4.200.1" mac="02:00:00:00:03:02"/>`,
 		`<group name="rack1" nodes="a01n[01-03]"/>`,
 	}, []string{
@@ -25,7 +27,8 @@ func TestXCATTables(t *testing.T) {
 		"hosts.csv:3: the interface web of node login1 is not carried over: its name is not that of the node",
 		"hosts.csv:3: the card bmc of node login1 is not carried over: power is not managed here",
 		"networks.csv:2: dynamicrange of mgt is not carried over, nor of others: only declared nodes get addresses",
-		"networks.csv:4: the network v6 is not carried over: it is not an IPv4 subnet",
+		"networks.csv:5: the IPv6 subnet fd00:9::/64 is not carried over: no card has an address in it",
+		`hosts.csv:3: an address in "10.3.200.1|fd00:3::c8:1|10.3.200.3" of node login1 is not carried over: a card`,
 		"nodelist.csv:10: the nodes pdu1,sw1 are not carried over: xCAT boots only what is of type osi, or",
 		"linuximage.csv:2: exlist of rocky9-compute is not carried over, nor of others: dim image import xcat",
 		`noderes.csv:3: servicenode of rack2 is not carried over, nor of others: write servers="…"`,

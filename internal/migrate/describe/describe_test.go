@@ -73,6 +73,26 @@ func TestRulesAreFound(t *testing.T) {
 	}
 }
 
+func TestIPv6AddressesFollowRules(t *testing.T) {
+	for name, tt := range map[string]struct{ format, want string }{
+		"decimal digits":      {"fd00::7:%d", `address6="fd00::7:{node}"`},
+		"hexadecimal numbers": {"fd00:0:0:7::%x", `address6="fd00:0:0:7::{node:x}"`},
+		"letters before":      {"fd00::a:%x", `address6="fd00::a:{node:x}"`},
+	} {
+		s := &Site{Networks: []Network{{Name: "boot", Subnet: netip.MustParsePrefix("10.0.0.0/8")}}}
+		for i := range 30 {
+			s.Nodes = append(s.Nodes, Node{Name: fmt.Sprintf("n%d", i+1), Cards: []Card{{
+				Address:  netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}),
+				Address6: netip.MustParseAddr(fmt.Sprintf(tt.format, i+1)),
+			}}})
+		}
+		r := testkit.Value(Describe(s, "macs.csv"))(t)
+		if !strings.Contains(string(r.XML), tt.want) || r.Rules != 1 || r.Ruled != 30 {
+			t.Errorf("%s: no %s in\n%s", name, tt.want, r.XML)
+		}
+	}
+}
+
 func TestHardwareAddressesWithoutARuleAreListed(t *testing.T) {
 	const lines = "n1 10.0.0.1 02:00:00:00:00:07\nn2 10.0.0.2 02:00:00:00:77:01\nn3 10.0.0.3 02:00:00:01:00:02\n"
 	r := testkit.Value(Describe(site(t, lines), "macs.csv"))(t)
@@ -83,6 +103,30 @@ func TestHardwareAddressesWithoutARuleAreListed(t *testing.T) {
 	if r.Inventory != nil || strings.Count(string(r.XML), "<node ") != 3 {
 		t.Errorf("without an inventory:\n%s", r.XML)
 	}
+}
+
+// furtherCard draws a card that is possibly InfiniBand or a VLAN, with addresses of both families, of one or of none.
+func furtherCard(t *rapid.T, i int) Card {
+	c := Card{
+		Name:       rapid.SampledFrom([]string{"ib0", "eth1", "ib0.5"}).Draw(t, "card"),
+		MAC:        make(net.HardwareAddr, rapid.SampledFrom([]int{0, 6, 7, 8, 20}).Draw(t, "length")),
+		InfiniBand: rapid.Bool().Draw(t, "InfiniBand"),
+		VLAN:       rapid.SampledFrom([]int{0, 0, 9}).Draw(t, "VLAN"),
+		On:         "eth0",
+	}
+	if len(c.MAC) > 0 {
+		c.MAC[len(c.MAC)-1] = byte(i)
+	}
+	if rapid.Bool().Draw(t, "IPv4") {
+		c.Address = netip.AddrFrom4([4]byte{11, 0, 0, byte(i + 1)})
+	}
+	if rapid.Bool().Draw(t, "IPv6") {
+		c.Address6 = rapid.SampledFrom([]netip.Addr{
+			netip.MustParseAddr("fd00:1::7"), netip.MustParseAddr("fd00::"), netip.MustParseAddr("fe80::1%eth0"),
+			netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)}), netip.MustParseAddr("::ffff:1.2.3.4"),
+		}).Draw(t, "further address")
+	}
+	return c
 }
 
 // TestEverySiteIsDescribed relies on verify, which compares the parsed description with the site.
@@ -105,7 +149,14 @@ func TestEverySiteIsDescribed(t *testing.T) {
 				if rapid.Bool().Draw(t, "known") {
 					card.MAC = net.HardwareAddr{2, byte(len(s.Nodes)), 0, 0, byte(at), byte(i)}
 				}
-				s.Nodes = append(s.Nodes, Node{Name: name, Groups: []string{shape}, Cards: []Card{card}})
+				if rapid.IntRange(0, 2).Draw(t, "v6") > 0 {
+					a6 := netip.MustParseAddr("fd00::1:0").As16()
+					at6 := rapid.SampledFrom([]int{at, i % 10, i + 1}).Draw(t, "last")
+					a6[14], a6[15] = byte(at6>>8), byte(at6)
+					card.Address6 = netip.AddrFrom16(a6)
+				}
+				cards := []Card{card, furtherCard(t, i)}
+				s.Nodes = append(s.Nodes, Node{Name: name, Groups: []string{shape}, Cards: cards})
 			}
 		}
 		inventory := rapid.SampledFrom([]string{"", "macs.csv"}).Draw(t, "inventory")

@@ -12,6 +12,7 @@ import (
 type family struct {
 	literals []string
 	widths   []int // to which a number is padded with zeros; 0: none
+	decimal  bool  // the last hextets of all IPv6 addresses are read as decimal numbers
 	members  []*member
 }
 
@@ -19,7 +20,7 @@ type family struct {
 type member struct {
 	*Node
 	numbers   []int
-	values    []int64 // the addresses of its cards
+	values    []int64 // the addresses of its cards, then their IPv6 addresses
 	signature string  // equal for nodes that one <nodes> element can have
 }
 
@@ -62,9 +63,6 @@ func families(nodes []*Node, signature func(*Node) string) []*family {
 				}
 			}
 		}
-		for _, card := range n.Cards {
-			m.values = append(m.values, addressValue(card))
-		}
 		key := strings.Join(literals, "\x00") + fmt.Sprint(widths)
 		f := byKey[key]
 		if f == nil {
@@ -74,6 +72,7 @@ func families(nodes []*Node, signature func(*Node) string) []*family {
 		f.members = append(f.members, m)
 	}
 	for _, f := range list {
+		f.setValues()
 		slices.SortFunc(f.members, func(a, b *member) int { return slices.Compare(a.numbers, b.numbers) })
 	}
 	return list

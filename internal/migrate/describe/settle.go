@@ -3,6 +3,7 @@ package describe
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -22,12 +23,14 @@ type settle struct {
 const label = `[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?` // of a domain
 
 var (
-	hostName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
-	cardName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,14}$`)
-	wordName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,63}$`)
-	domainName  = regexp.MustCompile(`^` + label + `(\.` + label + `){0,6}$`)
-	notInName   = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
-	badArgument = regexp.MustCompile(`[^\x20-\x7e]`)
+	hostName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+	cardName   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,14}$`)
+	wordName   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,63}$`)
+	domainName = regexp.MustCompile(`^` + label + `(\.` + label + `){0,6}$`)
+	notInName  = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
+	// infinibandName is a name that the kernel or udev gives a card of InfiniBand: ib0, ibp94s0, ibs1.
+	infinibandName = regexp.MustCompile(`^ib[ps]?[0-9][a-z0-9]*$`)
+	badArgument    = regexp.MustCompile(`[^\x20-\x7e]`)
 )
 
 // maxNodes and maxCards are limits of package cluster.
@@ -158,7 +161,9 @@ func last(p netip.Prefix) netip.Addr {
 
 // nodes keeps the nodes that a description can have.
 func (s *settle) nodes() {
+	s.splitFamilies()
 	s.deriveNetworks()
+	s.subnets6()
 	var kept []Node
 	for _, n := range s.Nodes {
 		if s.host(&n) {
@@ -189,14 +194,6 @@ func bootCard(cards []Card) int {
 
 // forms keeps VLANs and InfiniBand where a description can have them.
 func (s *settle) forms(n *Node) {
-	for i := range n.Cards {
-		c := &n.Cards[i]
-		if c.InfiniBand && (i == 0 || len(c.MAC) > 0) {
-			s.Note(c.Place, "card %s of node %s is not carried over as InfiniBand: nodes boot from Ethernet, and its "+
-				"hardware address is one of Ethernet", c.Name, n.Name)
-			c.InfiniBand = false
-		}
-	}
 	taken := map[string]bool{}
 	for i := range n.Cards {
 		c := &n.Cards[i]
@@ -209,10 +206,23 @@ func (s *settle) forms(n *Node) {
 			c.VLAN < 0 || c.VLAN > 4094 || !c.Address.IsValid() {
 			s.Note(c.Place, "card %s of node %s is not carried over as a VLAN: that needs an address, a number, and a "+
 				"card that carries it", c.Name, n.Name)
-			c.VLAN, c.On = 0, ""
+			c.VLAN, c.On, c.InfiniBand = 0, "", len(c.MAC) > 6
 			continue
 		}
 		taken[key], c.MAC = true, nil
+	}
+	for i := range n.Cards {
+		c := &n.Cards[i]
+		if c.InfiniBand && (i == 0 || len(c.MAC) == 6) {
+			why := "its hardware address is one of Ethernet"
+			if i == 0 {
+				why = "nodes boot from Ethernet"
+			}
+			s.Note(c.Place, "card %s of node %s is not carried over as InfiniBand: %s", c.Name, n.Name, why)
+			if c.InfiniBand = false; len(c.MAC) != 6 {
+				c.MAC = nil
+			}
+		}
 	}
 }
 
@@ -250,8 +260,9 @@ func (s *settle) cards(n *Node) {
 			break
 		}
 		s.cardAddress(n, &c)
+		s.cardAddress6(n, &c)
 		s.cardMAC(n, &c)
-		if !c.Address.IsValid() && len(c.MAC) == 0 {
+		if !c.Address.IsValid() && !c.Address6.IsValid() && len(c.MAC) == 0 {
 			continue
 		}
 		if !cardName.MatchString(c.Name) || names[c.Name] {
@@ -264,6 +275,8 @@ func (s *settle) cards(n *Node) {
 			}
 		}
 		names[c.Name] = true
+		named := len(c.MAC) == 0 && infinibandName.MatchString(c.Name)
+		c.InfiniBand = c.VLAN == 0 && (c.InfiniBand || named || len(c.MAC) > 6)
 		kept = append(kept, c)
 	}
 	n.Cards = kept
@@ -279,8 +292,6 @@ func (s *settle) cardAddress(n *Node, c *Card) {
 	}
 	at := slices.IndexFunc(s.Networks, func(k Network) bool { return k.Subnet.Contains(c.Address) })
 	switch {
-	case !c.Address.Is4():
-		drop("only IPv4 addresses can be declared")
 	case s.addresses[c.Address]:
 		drop("it is already used")
 	case at < 0 || !usable(c.Address, s.Networks[at].Subnet):
@@ -297,16 +308,19 @@ func (s *settle) cardMAC(n *Node, c *Card) {
 	}
 	switch {
 	case len(c.MAC) == 0:
-	case len(c.MAC) != 6:
-		drop("only addresses of six bytes are carried over")
-	case c.MAC[0]&1 != 0 || slices.Max(c.MAC) == 0:
+	case !slices.Contains([]int{6, 8, 20}, len(c.MAC)):
+		drop("it is neither one of Ethernet nor one of InfiniBand")
+	case len(c.MAC) == 6 && c.MAC[0]&1 != 0 || slices.Max(c.MAC) == 0:
 		drop("it is a multicast address or zero")
-	case s.macs[string(c.MAC)]:
+	case s.macs[portOf(c.MAC)]:
 		drop("it is already used")
 	default:
-		s.macs[string(c.MAC)] = true
+		s.macs[portOf(c.MAC)] = true
 	}
 }
+
+// portOf returns what is unique of a hardware address: the GUID of an InfiniBand port is in its last eight bytes.
+func portOf(mac net.HardwareAddr) string { return string(mac[max(0, len(mac)-8):]) }
 
 // deriveNetworks adds networks for the addresses that are in none: a /24 for each, or one /16 if there are several.
 func (s *settle) deriveNetworks() {

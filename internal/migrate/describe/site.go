@@ -30,7 +30,8 @@ type Site struct {
 	Name     string
 	Domain   string
 	Networks []Network
-	Server   Server // the head, which also serves the nodes
+	Subnets6 []Subnet6 // of IPv6; those of the networks follow from the addresses of cards
+	Server   Server    // the head, which also serves the nodes
 	Images   []Image
 	Nodes    []Node // at most 100,000
 	Arch     string // of the images; "": amd64
@@ -44,6 +45,15 @@ type Network struct {
 	Gateway netip.Addr
 	DNS     []netip.Addr
 	MTU     int // in bytes; 0: not known
+	Place   Place
+
+	v6 Subnet6 // zero: none
+}
+
+// Subnet6 is an IPv6 subnet. Other programs do not always say which network has it.
+type Subnet6 struct {
+	Prefix  netip.Prefix
+	Gateway netip.Addr
 	Place   Place
 }
 
@@ -74,10 +84,11 @@ type Node struct {
 // Card is a network card of a node.
 type Card struct {
 	Name    string     // "": eth0, eth1, …
-	Address netip.Addr // zero: none
+	Address netip.Addr // of either family; zero: none
 	MAC     net.HardwareAddr
 	Place   Place
 
+	Address6   netip.Addr // beside an IPv4 address; zero: none
 	InfiniBand bool
 	VLAN       int    // 0: it is none
 	On         string // of a VLAN the card that carries it

@@ -129,24 +129,23 @@ func (w *writer) chooseBoxes() {
 	for _, f := range families(nodes, w.signature) {
 		w.boxes = append(w.boxes, f.boxes()...)
 	}
-	if w.inventory == "" {
-		w.boxes = slices.Collect(func(yield func(*box) bool) { w.withoutInventory(yield) })
-	}
+	w.boxes = slices.Collect(func(yield func(*box) bool) { w.onlyRuled(yield) })
 	slices.SortStableFunc(w.boxes, func(a, b *box) int { return len(b.members) - len(a.members) })
 	if b := w.boxes[0]; len(b.members) > 1 {
 		w.levels = levelNames(b.family)
 	}
 }
 
-// withoutInventory splits boxes in which hardware addresses follow no rule.
-func (w *writer) withoutInventory(yield func(*box) bool) {
+// onlyRuled splits boxes in which IPv6 addresses follow no rule, or hardware addresses if there is no inventory.
+func (w *writer) onlyRuled(yield func(*box) bool) {
 	for _, b := range w.boxes {
 		terms, _ := b.variables(nil)
 		ruled := true
 		for i, c := range b.members[0].Cards {
-			ruled = ruled && (len(c.MAC) == 0 || b.hardwareAddress(terms, i) != "")
+			ruled = ruled && (len(c.MAC) == 0 || w.inventory != "" || b.hardwareAddress(terms, i) != "") &&
+				(!c.Address6.IsValid() || b.address6(terms, i) != "")
 		}
-		if ruled {
+		if ruled || len(b.members) == 1 {
 			yield(b)
 			continue
 		}
@@ -165,6 +164,9 @@ func (w *writer) signature(n *Node) string {
 		if !c.Address.IsValid() {
 			b.WriteString(" none")
 		}
+		if c.Address6.IsValid() {
+			b.WriteString(netip.PrefixFrom(c.Address6, 64).Masked().String())
+		}
 	}
 	return b.String()
 }
@@ -182,10 +184,8 @@ func (c *Card) form() []string {
 
 // networkOf returns the network of a card: one without an address is on the first one.
 func (w *writer) networkOf(c Card) string {
-	for _, k := range w.Networks {
-		if k.Subnet.Contains(c.Address) {
-			return k.Name
-		}
+	if k := w.network(&c); k != nil {
+		return k.Name
 	}
 	return w.Networks[0].Name
 }
@@ -206,15 +206,15 @@ func levelNames(f *family) []string {
 // head writes everything that stands before the nodes.
 func (w *writer) head(servers []Card) {
 	for _, k := range w.Networks {
-		gateway, mtu := "", ""
-		if k.Gateway.IsValid() {
-			gateway = k.Gateway.String()
+		mtu, subnet6 := "", ""
+		if k.v6.Prefix.IsValid() {
+			subnet6 = k.v6.Prefix.String()
 		}
 		if k.MTU > 0 {
 			mtu = strconv.Itoa(k.MTU)
 		}
-		w.printf("  <network%s/>\n", attributes("name", k.Name, "subnet", k.Subnet.String(), "gateway", gateway,
-			"mtu", mtu, "dns", joinAddresses(k.DNS)))
+		w.printf("  <network%s/>\n", attributes("name", k.Name, "subnet", k.Subnet.String(), "gateway",
+			orNone(k.Gateway), "subnet6", subnet6, "gateway6", orNone(k.v6.Gateway), "mtu", mtu, "dns", joinAddresses(k.DNS)))
 	}
 	if len(w.levels) > 0 {
 		w.printf("  <taxonomy>\n")
@@ -241,6 +241,14 @@ func (w *writer) head(servers []Card) {
 		}
 		w.printf(">\n    <kernel%s/>\n  </image>\n", attributes("append", im.append))
 	}
+}
+
+// orNone returns an address as a text, "" if there is none.
+func orNone(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func joinAddresses(list []netip.Addr) string {
@@ -290,6 +298,7 @@ func (w *writer) nodes(b *box, levels []string) {
 		if c.Address.IsValid() {
 			pairs[5] = b.address(terms, i)
 		}
+		pairs = append(pairs, "address6", b.address6(terms, i))
 		w.printf("    <interface%s/>\n", attributes(append(pairs, c.form()...)...))
 		if pairs[7] == "" {
 			w.listMACs(b, i)
@@ -311,11 +320,8 @@ func (w *writer) listMACs(b *box, card int) {
 func (w *writer) node(m *member) {
 	w.printf("  <node%s>\n", attributes("name", m.Name, "image", m.Image, "servers", w.Server.Name))
 	for _, c := range m.Cards {
-		address := ""
-		if c.Address.IsValid() {
-			address = c.Address.String()
-		}
-		pairs := []string{"name", c.Name, "network", w.networkOf(c), "address", address, "mac", c.MAC.String()}
+		pairs := []string{"name", c.Name, "network", w.networkOf(c), "address", orNone(c.Address),
+			"mac", c.MAC.String(), "address6", orNone(c.Address6)}
 		w.printf("    <interface%s/>\n", attributes(append(pairs, c.form()...)...))
 	}
 	w.printf("  </node>\n")
@@ -366,7 +372,7 @@ func (w *writer) verify(r *Result) error {
 		for i, card := range want.Cards {
 			has := got.Interfaces[i]
 			if has.Name != card.Name || has.Address != card.Address || has.VLAN != card.VLAN ||
-				has.InfiniBand != card.InfiniBand || !bytes.Equal(has.MAC, card.MAC) {
+				has.Address6 != card.Address6 || has.InfiniBand != card.InfiniBand || !bytes.Equal(has.MAC, card.MAC) {
 				return fmt.Errorf("compare the description: node %s, card %s differs", want.Name, card.Name)
 			}
 		}
