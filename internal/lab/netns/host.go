@@ -44,10 +44,16 @@ func (n *Net) NewHost(name string, addr ...netip.Prefix) (*Host, error) {
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
-			return nil, errors.Join(err, h.Close())
+			return nil, errors.Join(err, h.Net.Close()) // the cable is possibly that of another host
 		}
 	}
 	return h, nil
+}
+
+// Close removes the host. Its name is free at once: the cable is removed first, because the kernel removes the cards of
+// a namespace only some time after the namespace.
+func (h *Host) Close() error {
+	return errors.Join(h.of.ip("link", "del", h.port), h.Net.Close())
 }
 
 // Cut lets no packet pass in one direction. The sender does not notice.

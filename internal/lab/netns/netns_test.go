@@ -2,8 +2,10 @@ package netns
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -12,7 +14,7 @@ import (
 
 func TestNetIsANamespaceOfItsOwn(t *testing.T) {
 	testkit.NeedRoot(t, "it makes a network namespace")
-	n, err := New("dimlabtest", netip.MustParsePrefix("10.99.0.1/24"))
+	n, err := New(fmt.Sprintf("dim-netns-%d", os.Getpid()), netip.MustParsePrefix("10.99.0.1/24"))
 	if err != nil {
 		t.Skip("network namespaces are not supported here: ", err)
 	}
@@ -40,7 +42,7 @@ func TestNetIsANamespaceOfItsOwn(t *testing.T) {
 
 func TestACableCanBeCutAndSlowed(t *testing.T) {
 	testkit.NeedRoot(t, "it makes network namespaces")
-	n, err := New("dimlabhosts")
+	n, err := New(fmt.Sprintf("dim-hosts-%d", os.Getpid()))
 	if err != nil {
 		t.Skip("network namespaces are not supported here: ", err)
 	}
@@ -73,6 +75,23 @@ func TestACableCanBeCutAndSlowed(t *testing.T) {
 	}
 	testkit.Must(t, a.Slow(FromHost, "10mbit"))
 	testkit.Eventually(t, "a packet passes the slow cable", func() bool { return arrives(from, to, 1000) })
+}
+
+// A server that has just been stopped is followed by another one with the name of its host.
+func TestTheNameOfAHostIsFreeWhenItIsClosed(t *testing.T) {
+	testkit.NeedRoot(t, "it makes network namespaces")
+	n, err := New(fmt.Sprintf("dim-names-%d", os.Getpid()))
+	if err != nil {
+		t.Skip("network namespaces are not supported here: ", err)
+	}
+	t.Cleanup(func() { testkit.Must(t, n.Close()) })
+	for range 10 {
+		h := testkit.Value(n.NewHost("a"))(t)
+		// A socket keeps the namespace and its card beyond Close.
+		conn := testkit.Value(h.ListenPacket("udp", ":7000"))(t)
+		testkit.Must(t, h.Close())
+		defer conn.Close()
+	}
 }
 
 // arrives sends a packet and reports whether it is received.
