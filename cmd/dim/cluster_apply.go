@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dim/internal/cluster"
+	"dim/internal/cluster/learned"
 	"dim/internal/control"
 )
 
@@ -96,7 +98,7 @@ func (v *renames) Set(text string) error {
 }
 
 func (a *app) clusterApply(cmd *cobra.Command, file string, r control.ApplyRequest) error {
-	c, err := a.load(file, &r)
+	c, err := a.load(cmd.Context(), file, &r)
 	if err != nil {
 		return err
 	}
@@ -104,18 +106,39 @@ func (a *app) clusterApply(cmd *cobra.Command, file string, r control.ApplyReque
 }
 
 // load loads the description in a file, and puts it into a request.
-func (a *app) load(file string, r *control.ApplyRequest) (*cluster.Cluster, error) {
+func (a *app) load(ctx context.Context, file string, r *control.ApplyRequest) (*cluster.Cluster, error) {
 	c, err := cluster.Load(file)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range c.Warnings() {
+	for _, p := range a.warnings(ctx, file, c) {
 		fmt.Fprintln(a.err, p)
 	}
 	d := sources(c)
 	d.Revision = r.Revision
 	r.Description, r.By, r.From = d, person(), control.HostPath(file)
 	return c, nil
+}
+
+// warnings returns the warnings of the description in a file. What the cluster has learned of its nodes needs none: it
+// holds after an apply. If the daemon does not answer, the request that follows reports that.
+func (a *app) warnings(ctx context.Context, file string, c *cluster.Cluster) []cluster.Problem {
+	if len(c.Warnings()) == 0 {
+		return nil
+	}
+	applied, err := a.client().Description(ctx, 0)
+	list := applied.Files[learned.File]
+	if err != nil || len(list) == 0 {
+		return c.Warnings()
+	}
+	d := sources(c)
+	d.Files[file], d.Files[learned.File] = d.Files[d.Main], list
+	d.Main = file // as warnings name it
+	with, err := parseApplied(&d)
+	if err != nil {
+		return c.Warnings()
+	}
+	return with.Warnings()
 }
 
 // person returns who runs this program: with sudo, the user behind it.

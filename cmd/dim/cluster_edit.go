@@ -110,7 +110,7 @@ func (a *app) editUntilValid(cmd *cobra.Command, e edited, r *control.ApplyReque
 		if err := a.runEditor(cmd, filepath.Join(e.dir, e.name)); err != nil {
 			return err
 		}
-		c, err := a.load(filepath.Join(e.dir, e.from.Main), r)
+		c, err := a.load(cmd.Context(), filepath.Join(e.dir, e.from.Main), r)
 		if err == nil {
 			if same(r.Files, e.from.Files) {
 				return errNotEdited

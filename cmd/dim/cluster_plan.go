@@ -46,7 +46,7 @@ The exit code is 0, or with --exit-code 3 if something would change.`,
 
 func (a *app) clusterPlan(cmd *cobra.Command, file string, r control.ApplyRequest, exitCode bool) error {
 	r.DryRun = true
-	if _, err := a.load(file, &r); err != nil {
+	if _, err := a.load(cmd.Context(), file, &r); err != nil {
 		return err
 	}
 	planned, err := a.client().Apply(cmd.Context(), r)
