@@ -131,6 +131,11 @@ func (a *app) clusterExport(ctx context.Context, args []string, format, dir stri
 	if format == knownHosts && len(args) > 0 {
 		return &usageError{fmt.Errorf("--format %s takes no FILE", format), "the keys are those of the running cluster"}
 	}
+	if dir != "" {
+		if err := needDirectory("cluster export --dir", dir); err != nil {
+			return err
+		}
+	}
 	c, changed, err := a.dated(ctx, args)
 	if err != nil {
 		return err
@@ -150,6 +155,19 @@ func (a *app) clusterExport(ctx context.Context, args []string, format, dir stri
 		return &usageError{fmt.Errorf("--format %s makes %d files", format, len(files)), "--dir DIRECTORY gets them"}
 	}
 	_, err = a.out.Write(files[0].Data)
+	return err
+}
+
+// needDirectory reports that files cannot be written into a directory because there is none. Without it the error would
+// be about a temporary file.
+func needDirectory(verb, dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return &usageError{fmt.Errorf("%s %s: no such directory", verb, dir), "make it first: mkdir -p " + dir}
+	case err == nil && !info.IsDir():
+		return &usageError{fmt.Errorf("%s %s: it is not a directory", verb, dir), ""}
+	}
 	return err
 }
 

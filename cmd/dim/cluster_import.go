@@ -117,6 +117,11 @@ func (a *app) clusterImport(format string, paths []string, flags *importFlags) e
 			"add --file FILE",
 		}
 	}
+	if flags.file != "" {
+		if err := needDirectory("cluster import: write into", filepath.Dir(flags.file)); err != nil {
+			return err
+		}
+	}
 	o, err := flags.options()
 	if err != nil {
 		return err

@@ -42,6 +42,11 @@ The command reads the store directly, so it must run as root on the server.`,
 					"name a path; ./- is a file called -",
 				}
 			}
+			if args[1] != "-" {
+				if err := needDirectory("image export: write into", filepath.Dir(args[1])); err != nil {
+					return err
+				}
+			}
 			if dry {
 				return a.imageExportPlan(cmd.Context(), args[0], checkout.Format(format), args[1])
 			}
