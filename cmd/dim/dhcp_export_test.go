@@ -66,6 +66,7 @@ func discoveries() []discovery {
 		{name: "iPXE, second server", node: 1, user: "iPXE"},
 		{name: "a node that runs", vendor: "dhcpcd-9.4.1", silent: true},
 		{name: "dim-init", vendor: "dim-init", silent: true},
+		{name: "dim-init that SLOF loaded", node: 2, vendor: "dim-init", silent: true},
 	}
 }
 
@@ -76,6 +77,9 @@ func (m *discovery) discover(t *testing.T, mac net.HardwareAddr, xid uint32) []b
 	wanted := []byte{1, 3, 6, 12, 15, 26}
 	if !m.silent {
 		wanted = append(wanted, 43, 60, 66, 67, 175)
+	}
+	if m.vendor == "dim-init" {
+		wanted = append(wanted, 224)
 	}
 	d.Options[55] = wanted
 	if m.vendor != "" {
@@ -194,7 +198,6 @@ func startOurs(t *testing.T, h *netns.Host, c *cluster.Cluster) (stop func()) {
 			client.Archs = append(client.Archs, uint16(a))
 		}
 		a, err := p.DHCP(client)
-		delete(a.Lease.Options, 224)
 		return dhcp.Lease(a.Lease), err
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -9,8 +9,7 @@
 //
 // # What differs from our own answers
 //
-//   - Option 224, the second copy of dim-init's words, is not sent. Only a kernel that SLOF loads needs it, because it
-//     gets no command line.
+//   - Option 224, the words for dim-init, is sent to every client that requests it. Ours sends it to dim-init.
 //   - Of several values of option 93 the first one counts, and its bytes are not exchanged.
 //   - Firmware that cannot boot a node gets no boot file, as from ours, but nobody says why.
 //
@@ -67,6 +66,8 @@ type host struct {
 	node *cluster.Node
 	card *cluster.Interface
 	pool *pool // nil: the node does not boot from this card
+
+	words string // for dim-init
 }
 
 // name is unique among all hosts.
@@ -77,23 +78,33 @@ func (h *host) name() string {
 	return string(h.node.Name) + "-" + h.card.Name
 }
 
-// setting is an option that a host gets in place of its network's: by number, and by name as Kea and dhcpd have it.
+// setting is an option of a host: by number, and by name as Kea and dhcpd have it.
 type setting struct {
 	code        uint8
 	name, value string
+	text        bool // it is a text, and only sent if the client requests it
 }
 
-// settings returns the options of a host that differ from those of its network.
+// The option with the words for dim-init. A kernel that SLOF loads gets no command line, so that it has them from here.
+const (
+	wordsCode = 224
+	wordsName = "dim-words"
+)
+
+// settings returns the options of a host that differ from those of its network, and its words.
 func (h *host) settings() (list []setting) {
 	n := h.card.Network
 	if h.pool != nil && h.card.Gateway != n.Gateway && h.card.Gateway.IsValid() {
-		list = append(list, setting{3, "routers", h.card.Gateway.String()})
+		list = append(list, setting{code: 3, name: "routers", value: h.card.Gateway.String()})
 	}
 	if own := ipv4(h.node.DNS); h.pool != nil && len(own) > 0 && !slices.Equal(own, ipv4(n.DNS)) {
-		list = append(list, setting{6, "domain-name-servers", join(own)})
+		list = append(list, setting{code: 6, name: "domain-name-servers", value: join(own)})
 	}
 	if h.card.MTU != n.MTU && h.card.MTU != 0 {
-		list = append(list, setting{26, "interface-mtu", fmt.Sprint(h.card.MTU)})
+		list = append(list, setting{code: 26, name: "interface-mtu", value: fmt.Sprint(h.card.MTU)})
+	}
+	if h.words != "" {
+		list = append(list, setting{wordsCode, wordsName, h.words, true})
 	}
 	return list
 }
@@ -139,7 +150,7 @@ func newConfig(c *cluster.Cluster) *config {
 			network := at[card.Network.Name]
 			h := host{node: n, card: card}
 			if i == 0 {
-				h.pool = conf.poolOf(n, pools)
+				h.pool, h.words = conf.poolOf(n, pools), wordsOf(c, n)
 				if !slices.Contains(network.pools, h.pool) {
 					network.pools = append(network.pools, h.pool)
 				}
@@ -148,6 +159,19 @@ func newConfig(c *cluster.Cluster) *config {
 		}
 	}
 	return conf
+}
+
+// wordsOf returns the words that dim-init gets from our own DHCP, "" if it gets none.
+func wordsOf(c *cluster.Cluster, n *cluster.Node) string {
+	p := boot.Policy{
+		Server: n.Server().Name, Cluster: func() *cluster.Cluster { return c },
+		HasLoader: func(string) bool { return true }, Closed: func() error { return nil },
+	}
+	a, err := p.DHCP(boot.Client{MAC: n.Boot().MAC, VendorClass: "dim-init"})
+	if err != nil {
+		return ""
+	}
+	return string(a.Lease.Options[wordsCode])
 }
 
 // poolOf returns the pool of a node. It makes the pool if the node is the first one in it.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -14,6 +15,7 @@ const iscStart = `option dim-arch code 93 = string;
 option dim-ipxe code 175 = string;
 option dim-config code 209 = string;
 option dim-prefix code 210 = string;
+option dim-words code 224 = text;
 authoritative;
 default-lease-time 31536000;
 max-lease-time 31536000;`
@@ -145,6 +147,9 @@ func iscTest(x *class) string {
 func (t *text) iscHost(h *host, indent string) {
 	own := ""
 	for _, o := range h.settings() {
+		if o.text {
+			o.value = strconv.Quote(o.value)
+		}
 		own += fmt.Sprintf(" option %s %s;", o.name, o.value)
 	}
 	t.printf("%shost %s { hardware ethernet %s; fixed-address %s; option host-name %q;%s }",

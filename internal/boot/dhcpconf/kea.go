@@ -21,6 +21,7 @@ type (
 		MaxLifetime     uint32         `json:"max-valid-lifetime"`
 		DeclinedSeconds int            `json:"decline-probation-period"`
 		Options         []keaOption    `json:"option-data"`
+		Defs            []keaDef       `json:"option-def"`
 		Classes         []keaClass     `json:"client-classes"`
 		Subnets         []keaSubnet    `json:"subnet4"`
 	}
@@ -79,6 +80,7 @@ func kea(c *config) []byte {
 		Leases:        map[string]any{"type": "memfile", "persist": false},
 		Authoritative: true, Identifiers: []string{"hw-address"},
 		ValidLifetime: infinite, MaxLifetime: infinite, DeclinedSeconds: 60,
+		Defs:    []keaDef{{wordsName, wordsCode, "string"}},
 		Options: []keaOption{}, Classes: []keaClass{}, Subnets: []keaSubnet{},
 	}
 	if c.Domain != "" {
@@ -171,7 +173,7 @@ func keaSubnetOf(n *network) keaSubnet {
 			Options: []keaOption{keaNamed("host-name", string(h.node.Name))},
 		}
 		for _, o := range h.settings() {
-			r.Options = append(r.Options, keaNamed(o.name, o.value))
+			r.Options = append(r.Options, keaOption{Name: o.name, Data: o.value, Always: !o.text})
 		}
 		if h.pool != nil {
 			r.Classes = []string{h.pool.name}
