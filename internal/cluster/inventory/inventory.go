@@ -8,7 +8,8 @@
 // hardware address and the name of the node in any column, and a column between the two, if there is one, is the
 // interface. Lines that begin with # are comments, except a first line that names the columns, as xCAT writes it.
 //
-// A hardware address may be a list as in xCAT: MAC!NAME|MAC!NAME. A MAC whose name is *NOIP* has no name.
+// A hardware address may be a list as in xCAT: MAC!NAME|MAC!NAME. A MAC whose name is *NOIP* is left out: its card has
+// no address and no name.
 //
 // # What it must not know
 //
@@ -261,8 +262,8 @@ func (p *parser) header(fields []Field) bool {
 			*at = i
 		}
 	}
-	for name, at := range map[string]int{"node": c.node, "mac": c.mac} {
-		if at < 0 {
+	for _, name := range []string{"node", "mac"} {
+		if *named[name] < 0 {
 			p.add(fields[0], fmt.Sprintf("the column %q is missing", name), columnsHint)
 			ok = false
 		}

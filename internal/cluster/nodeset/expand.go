@@ -290,7 +290,7 @@ func (p *parser) ranges(before [][]string) ([]string, error) {
 		if len(values)+r.count() > p.left {
 			return nil, p.errorf(p.pos, "more than %d names", p.options.Limit)
 		}
-		if err := r.after(prefix); err != nil {
+		if err := r.checkAfter(prefix); err != nil {
 			return nil, p.errorf(p.pos, "%v", err)
 		}
 		values = r.append(values)
@@ -342,9 +342,9 @@ func parseRange(s string) (span, error) {
 	return r, nil
 }
 
-// after refuses a range that has two meanings behind a prefix that ends with a digit, because its numbers have several
-// widths.
-func (r span) after(prefix string) error {
+// checkAfter refuses a range whose numbers have several widths behind a prefix that ends with a digit, because it may
+// have two meanings.
+func (r span) checkAfter(prefix string) error {
 	lo, hi := pad(r.lo, r.width), pad(r.hi, r.width)
 	name := strings.TrimRight(prefix, "0123456789")
 	number := prefix[len(name):]
