@@ -38,7 +38,7 @@ func (s *Source) Zones() *dns.Zones {
 		if d := now.State.Description; d != nil {
 			serial = uint32(d.Applied.Unix())
 		}
-		z, err := of(now.Cluster, serial)
+		z, err := zonesOf(now.Cluster, serial)
 		if err != nil {
 			s.Log.Warn("names are not in the zones", "error", err)
 		}
@@ -47,9 +47,9 @@ func (s *Source) Zones() *dns.Zones {
 	return s.made
 }
 
-// of returns the zones of a cluster: that of its domain, and one for the addresses of each network. Names that are too
-// long for DNS are left out; the error tells which.
-func of(c *cluster.Cluster, serial uint32) (*dns.Zones, error) {
+// zonesOf returns the zones of a cluster: that of its domain, and the reverse zones of its addresses (export.Reverse);
+// nil if no server answers DNS. Names that are too long for DNS are left out; the error tells the first of them.
+func zonesOf(c *cluster.Cluster, serial uint32) (*dns.Zones, error) {
 	if c.Domain == "" {
 		return nil, nil
 	}

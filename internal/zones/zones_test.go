@@ -193,7 +193,7 @@ func TestNamesThatAreTooLongAreLeftOut(t *testing.T) {
 			Name: name, Interfaces: []*cluster.Interface{{Name: "eth0", Address: netip.MustParseAddr("10.0.0.1")}},
 		})
 	}
-	z, err := of(c, 1)
+	z, err := zonesOf(c, 1)
 	if z == nil || err == nil || !strings.Contains(err.Error(), "nnnn") {
 		t.Errorf("%v, %v", z, err)
 	}
