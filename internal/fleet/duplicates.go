@@ -36,7 +36,7 @@ const (
 	inDoubt standing = iota // another process has reported lately, which may have ended
 	alone                   // no other one reports
 	older                   // the older one of two
-	copied                  // the same, and the other one has a disk with the mark of this one's
+	copied                  // the older one of two, and the other one's disk has the mark of this one's
 )
 
 // noteOrigin notes that a process reports as a server, and returns what it is. The error is that the process is the
@@ -72,7 +72,7 @@ func (f *Fleet) noteOrigin(
 		if second == me {
 			return inDoubt, fmt.Errorf("another machine reports as %s: %s", server, first)
 		}
-		if is = older; r.Mark != "" && slices.Contains(other.marks[:], r.Mark) {
+		if is = max(is, older); r.Mark != "" && slices.Contains(other.marks[:], r.Mark) {
 			is = copied
 		}
 	}

@@ -49,3 +49,27 @@ func TestTwoMachinesThatReportAsOneServerAreFound(t *testing.T) {
 		t.Error("another server is a duplicate")
 	}
 }
+
+// Three machines report as one server. One of the others has the mark of the oldest one's disk.
+func TestAnyOtherMachineMayHaveACopyOfTheDisk(t *testing.T) {
+	begin := time.Now()
+	for _, tt := range []struct {
+		first, second string // marks of the disks of the younger machines
+		want          standing
+	}{
+		{"mark", "other", copied}, {"other", "mark", copied}, {"other", "another", older}, {"", "other", older},
+	} {
+		f := newFleet()
+		arrive := func(start, mark string, started, after time.Duration) standing {
+			r := &Report{Start: start, Started: begin.Add(started), Mark: mark}
+			is, _ := f.noteOrigin("is1", r, start, begin.Add(after))
+			return is
+		}
+		arrive("a", "mark", 0, 0)
+		arrive("b", tt.first, time.Minute, time.Second)
+		arrive("c", tt.second, 2*time.Minute, 2*time.Second)
+		if is := arrive("a", "mark", 0, 3*time.Second); is != tt.want {
+			t.Errorf("the others have the marks %q and %q: %v, want %v", tt.first, tt.second, is, tt.want)
+		}
+	}
+}

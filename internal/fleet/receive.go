@@ -18,8 +18,8 @@ const (
 	ChangesPath = "/peer/v1/report/changes"
 )
 
-// RenewHeader is in the answer to a server as which another machine reports, too. The server gives its disk a new mark
-// then, which the disk of the other machine does not have.
+// RenewHeader is in the answer to a server if another machine reports as that server, and has a disk with the same
+// mark. The server then gives its disk a new mark, which the disk of the other machine does not have.
 const RenewHeader = "Dim-Renew-Mark"
 
 const (
