@@ -83,7 +83,7 @@ func (i *Image) complete() {
 	}
 }
 
-// decoder makes the State after changes of some keys. What they are not about is the same value in both States.
+// decoder makes the State after changes of some keys. The other fields keep the values of the State before.
 type decoder struct {
 	State
 	copied map[string]bool   // fields whose map is not that of the State before any more
@@ -258,7 +258,7 @@ func (d *decoder) completeImages() {
 	}
 }
 
-// empty reports whether nothing was ever put for an image.
+// empty reports whether no key of an image is left.
 func (i *Image) empty() bool {
 	return i.Last == 0 && i.Current == 0 && len(i.Versions) == 0 && len(i.Tags) == 0 && len(i.Reserved) == 0
 }

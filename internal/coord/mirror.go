@@ -11,9 +11,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// mirror has all keys at one revision, but for those of the history, which are read when a person asks for them, and
-// the State that they say. Reads and watches bring it forward by what has changed, so that a revision costs what has
-// changed in it: a description of thousands of nodes is not decoded again because a number was reserved.
+// mirror has all keys at one revision, and the State that they say. Keys of the history are not among them: they are
+// read when a person asks for them. Reads and watches bring the mirror forward: they transfer and decode only values
+// that have changed, so that a description of thousands of nodes is not decoded again because a number was reserved. A
+// read also transfers the names of all keys, because it finds keys that were deleted by their absence.
 type mirror struct {
 	mu         sync.Mutex
 	generation int // grows whenever all has to be read again

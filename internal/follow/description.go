@@ -56,8 +56,8 @@ func withLearned(d coord.Description, of *coord.Description) coord.Description {
 	return d
 }
 
-// Expect keeps c, which has this server, until it is adopted: the description that Describe makes of it is not parsed
-// once more then.
+// Expect keeps c, the parsed form of the description with a digest, so that this description is not parsed again when
+// it is adopted next. c must have this server.
 func (f *Follower) Expect(d image.Digest, c *cluster.Cluster) { f.expected.Store(&expected{d, c}) }
 
 // expected is a parsed description that may be adopted next.

@@ -104,7 +104,7 @@ type Follower struct {
 // identities is what this server has noticed about identities that have ended.
 type identities struct {
 	readmitted map[string]coord.Revocation // of servers that count again, by identity
-	ended      coord.Revocation            // of this server, by another head: what Superseded was told last
+	ended      coord.Revocation            // of this server, by another head: see NoteSuperseded
 }
 
 // states are the declared states that a Follower knows.

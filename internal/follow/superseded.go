@@ -32,9 +32,9 @@ func (e *supersededError) hint(me cluster.ServerName) string {
 	return hint
 }
 
-// Superseded notes that another head has ended the identity of this one, so that nothing can be declared here any more.
-// It tells the other heads of the shared state if that has a quorum; if not, the caller calls it again.
-func (f *Follower) Superseded(ctx context.Context, by coord.Revocation) error {
+// NoteSuperseded notes that another head has ended the identity of this one, so that nothing can be declared here any
+// more. It tells the other heads of the shared state if that has a quorum; if not, the caller calls it again.
+func (f *Follower) NoteSuperseded(ctx context.Context, by coord.Revocation) error {
 	f.mu.Lock()
 	f.identities.ended = by
 	f.mu.Unlock()
@@ -59,8 +59,8 @@ func (f *Follower) Superseded(ctx context.Context, by coord.Revocation) error {
 	return f.Refresh(ctx, c)
 }
 
-// Accepted notes that another head accepts the identity of this one.
-func (f *Follower) Accepted(by cluster.ServerName) {
+// NoteAccepted notes that another head accepts the identity of this one.
+func (f *Follower) NoteAccepted(by cluster.ServerName) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.identities.ended.Server == string(by) {

@@ -36,9 +36,9 @@ const (
 )
 
 // Run makes the machine a server of the cluster, and returns who it is then. The key is made here and never leaves the
-// machine. An interrupted Run can be repeated, with a new token if the one before was used up. It does
-// nothing on a machine that has joined with this token. The caller keeps other
-// processes from the data directory. The error is one of pki.BeginJoin or a control.Error.
+// machine. An interrupted Run can be repeated, with a new token if the one before was used up. It does nothing on a
+// machine that has joined with this token. The caller keeps other processes from the data directory. The error is one
+// of pki.BeginJoin or a control.Error.
 func (j Join) Run(ctx context.Context) (who peer.Identity, warning string, err error) {
 	t, err := parseToken(j.Token)
 	if err != nil {

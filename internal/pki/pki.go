@@ -100,8 +100,8 @@ func writeFormat(data string) error {
 	return durable.WriteFile(filepath.Join(data, "format"), []byte(strconv.Itoa(format)+"\n"), 0o600)
 }
 
-// checkEmpty returns an error if data has files that no data directory in the making has. A join that was interrupted
-// may have left any.
+// checkEmpty returns an error if data has files that do not belong to a data directory. An interrupted join may have
+// left any files: then there is no error.
 func checkEmpty(data string) error {
 	if _, err := os.Stat(filepath.Join(data, joiningDir)); err == nil {
 		return nil

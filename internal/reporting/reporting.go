@@ -258,9 +258,9 @@ func (r *Reporter) noteEnded(ctx context.Context, head cluster.ServerName, err e
 	ended, ok := errors.AsType[*pki.EndedError](err)
 	switch {
 	case err == nil:
-		r.Follow.Accepted(head)
+		r.Follow.NoteAccepted(head)
 	case ok:
-		err := r.Follow.Superseded(ctx, coord.Revocation{Server: string(head), Time: ended.Time})
+		err := r.Follow.NoteSuperseded(ctx, coord.Revocation{Server: string(head), Time: ended.Time})
 		if err != nil {
 			r.Log.Debug("other heads are not told that the identity of this one has ended", "error", err)
 		}

@@ -8,8 +8,8 @@ import (
 	"dim/internal/coord"
 )
 
-// descriptionEdit changes a description. One more node in an inventory of 10,000 is some hundred bytes of it, and the
-// inventory is the greater part of a megabyte.
+// descriptionEdit changes a description. With one more node in an inventory of 10,000 it has some hundred bytes, while
+// the inventory has the greater part of a megabyte.
 type descriptionEdit struct {
 	// Description is the one after the change. The data of each file is only what stands between the bytes that Kept
 	// counts.
@@ -17,13 +17,14 @@ type descriptionEdit struct {
 	Kept        []keptBytes       `json:"kept"` // for each file of Description
 }
 
-// keptBytes is how many bytes a file begins and ends with of the file of the same name before the change.
+// keptBytes are the numbers of bytes at the beginning and at the end of a file that the file of the same name had there
+// before the change.
 type keptBytes struct {
 	First int `json:"first"`
 	Last  int `json:"last"`
 }
 
-// newEdit returns what changes a description to another. There may be none of either; then there is no edit.
+// newEdit returns what changes a description to another; nil if either is nil.
 func newEdit(from, to *coord.Description) *descriptionEdit {
 	if from == nil || to == nil {
 		return nil
@@ -57,7 +58,8 @@ func fileOf(d *coord.Description, name string) []byte {
 
 var errEdit = errors.New("the change of the description does not fit the description that is here")
 
-// onto returns the description that e makes of another. There may be none.
+// onto returns the description that e makes of another. The error is errEdit if e does not fit that one, or if it is
+// nil.
 func (e *descriptionEdit) onto(from *coord.Description) (coord.Description, error) {
 	d := e.Description
 	if from == nil || len(e.Kept) != len(d.Files) {
