@@ -86,7 +86,7 @@ func writeOptions(text *bytes.Buffer, l *link) {
 	for _, command := range l.create() {
 		fmt.Fprintf(text, "\tpre-up %s || true\n", command)
 	}
-	if l.InfiniBand && l.connected() && l.Bond == "" {
+	if l.connected() {
 		fmt.Fprintf(text, "\tpre-up echo connected > /sys/class/net/%s/mode || true\n", l.Name)
 	}
 	if l.MTU > 0 {

@@ -18,7 +18,7 @@ type link struct {
 	bond      *cluster.Interface   // that it is in; nil: none
 	vlans     []*cluster.Interface // on it
 
-	default4, default6 bool // the default route of the node is by its gateway
+	default4, default6 bool // the node's default route goes through its gateway
 	table              int  // of the routes for what is sent from its addresses; 0: the main one
 }
 
@@ -92,9 +92,15 @@ func sorted(all []link) []link {
 // never (Documentation/networking/bonding.rst, miimon).
 const bondMonitor = 100
 
-// connected reports whether an InfiniBand card must be in connected mode: a datagram has up to 4,092 bytes (RFC 4391
-// section 7, RFC 4755).
-func (l *link) connected() bool { return l.MTU > 4092 }
+// connected reports whether l is an InfiniBand card that must be in connected mode: a datagram has up to 4,092 bytes
+// (RFC 4391 section 7, RFC 4755).
+func (l *link) connected() bool { return l.InfiniBand && l.Bond == "" && l.MTU > 4092 }
+
+// isUnused reports whether there is nothing to configure of l: it has no address, and is neither a bond, nor in one,
+// nor carries a VLAN.
+func (l *link) isUnused() bool {
+	return len(l.addresses) == 0 && l.bond == nil && l.Bond == "" && len(l.vlans) == 0
+}
 
 // create returns the commands of ip(8) that make a VLAN or a bond.
 func (l *link) create() (list []string) {
@@ -136,7 +142,7 @@ func (l *link) gateway(a netip.Addr) netip.Addr {
 	return l.Gateway6
 }
 
-// isDefault reports whether the node's default route for the family of an address is by the gateway of l.
+// isDefault reports whether the node's default route for the family of an address goes through the gateway of l.
 func (l *link) isDefault(a netip.Addr) bool {
 	if a.Is4() {
 		return l.default4

@@ -97,10 +97,10 @@ func netdev(l *link) string {
 	return ""
 }
 
-// networkOf returns the file about an interface other than the boot card (systemd.network(5)); "" if nothing is known
-// of it.
+// networkOf returns the file about an interface other than the boot card (systemd.network(5)); "" if there is nothing
+// to configure.
 func networkOf(l *link) string {
-	if len(l.addresses) == 0 && l.bond == nil && l.Bond == "" && len(l.vlans) == 0 {
+	if l.isUnused() {
 		return ""
 	}
 	text := "[Match]\nName=" + l.Name + "\n\n"
@@ -110,7 +110,7 @@ func networkOf(l *link) string {
 	if l.MTU > 0 {
 		text += fmt.Sprintf("[Link]\nMTUBytes=%d\n\n", l.MTU)
 	}
-	if l.InfiniBand && l.connected() && l.Bond == "" {
+	if l.connected() {
 		text += "[IPoIB]\nMode=connected\n\n"
 	}
 	text += "[Network]\n"

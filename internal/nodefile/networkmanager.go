@@ -36,7 +36,7 @@ func (b *Base) networkManager(n *cluster.Node) ([]rendered, error) {
 	files := []rendered{b.file(builtin.NetworkManager, "etc/NetworkManager/conf.d/00-dim-boot.conf", []byte(text))}
 	all := linksOf(n)
 	for _, l := range all[1:] {
-		if len(l.addresses) == 0 && l.bond == nil && l.Bond == "" && len(l.vlans) == 0 {
+		if l.isUnused() {
 			continue
 		}
 		if l.VLAN != 0 && l.On[0] == n.Boot() {
