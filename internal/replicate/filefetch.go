@@ -254,20 +254,22 @@ func (f *fileReader) another() *peer {
 	return nil
 }
 
-// failed returns the job that is left after an error of PutExpected, and what the last source is to be judged by.
+// failed returns the job that is left after an error of storeIn, and what the last source is to be judged by. If it
+// cannot be told which source was wrong, the next one has to deliver all.
 func (f *fileReader) failed(err error) (*job, error) {
 	switch {
 	case f.err != nil:
 		return f.job, f.err
 	case !errors.Is(err, store.ErrMismatch):
 		return f.job, &localError{err}
-	case f.resumed > 0:
+	case f.resumed > 0: // the part came from servers that are not known any more, or was damaged
+		f.job.alone = true
 		return f.job, fmt.Errorf("a file of which a part was here did not fit: %v", err)
 	case f.usedBase:
 		f.job.plain = true // the base may be damaged on this server's disk
 		return f.job, fmt.Errorf("a difference did not fit: %v", err)
 	case len(f.asked) > 1:
-		f.job.alone = true // the next source has to deliver all
+		f.job.alone = true
 		return f.job, fmt.Errorf("several servers delivered parts: %v", err)
 	}
 	return f.job, err

@@ -189,7 +189,7 @@ func (p *pull) judge(ctx context.Context, s *peer, err error) {
 	case errors.Is(err, errSlow):
 		p.o.ledger.count(s.Name, func(c *Counts) { c.Slow++ })
 		if errors.Is(err, errLate) {
-			p.o.log.Warn("a server lets this one wait; it is not waited for any more", "server", s.Name,
+			p.o.log.Warn("a server has let this one wait for too long; the others are asked", "server", s.Name,
 				"version", p.v.Ref().String())
 			p.drop(s)
 			return

@@ -41,7 +41,7 @@ const (
 
 var (
 	errSlow = errors.New("another source is faster")
-	errLate = fmt.Errorf("%w: this one lets the others wait for what it is getting", errSlow)
+	errLate = fmt.Errorf("%w: this one has not got in time what it was asked for", errSlow)
 	errBusy = errors.New("the server sends as much as it can already")
 )
 

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// partsDir has the parts: the beginnings of large blobs that have not all arrived, in files DIGEST.BYTES. So many
-	// bytes of the file are on the disk; what follows them may be anything after a crash.
+	// partsDir has the parts: the beginnings of large blobs that have not all arrived, in files DIGEST.BYTES. The first
+	// BYTES bytes of a file are on the disk; what follows them may be anything after a crash.
 	partsDir = stagingDir + "/parts"
 	// partFrom is the size, in bytes, of the smallest blob of which a part is kept.
 	partFrom = 16 << 20
@@ -43,6 +43,9 @@ func (b *Batch) PutPart(ctx context.Context, want Content, content func(from uin
 	w := b.newHashWriter(ctx, int(p.file.Fd()))
 	defer b.buffers.Put((*[chunk]byte)(w.buf))
 	if err := p.resume(w); err != nil {
+		if ctx.Err() != nil {
+			return err // nothing is wrong with the part
+		}
 		return errors.Join(err, p.remove())
 	}
 	w.sparse = want.Data != nil
@@ -88,7 +91,13 @@ func (s *Store) openPart(want Content) (*part, error) {
 			p.path, p.synced = path, n
 		}
 	}
-	if p.file, err = os.OpenFile(p.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600); err != nil {
+	flags := os.O_RDWR | unix.O_NOFOLLOW
+	if p.synced == 0 {
+		flags |= os.O_CREATE
+	}
+	if p.file, err = os.OpenFile(p.path, flags, 0o600); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // somebody else has renamed it just now
+	} else if err != nil {
 		return nil, err
 	}
 	if err := flock(p.file, unix.LOCK_EX|unix.LOCK_NB); err != nil || !p.isThere() {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -107,6 +108,14 @@ func TestAPartIsUsedAsFarAsItIsOnDisk(t *testing.T) {
 		t.Errorf("from %d: %v", from, err)
 	}
 	leave(5, content[:5])
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b := testkit.Value(s.BeginResumable())(t)
+	err := b.PutPart(ctx, want, func(uint64) io.Reader { return nil })
+	if !errors.Is(err, context.Canceled) || len(parts(t, s)) != 1 {
+		t.Errorf("a put that is cancelled: %v; %v is left", err, parts(t, s))
+	}
+	testkit.Must(t, b.Abort())
 	testkit.Value(s.Sweep(t.Context(), nil))(t)
 	if len(parts(t, s)) != 0 {
 		t.Errorf("Sweep has left %v", parts(t, s))
