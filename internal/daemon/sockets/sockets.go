@@ -44,9 +44,9 @@ const (
 	dnsPort      = 53
 )
 
-// Open opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DHCP and router
-// solicitations on all interfaces. It waits up to limit for addresses of s that no interface has yet: an interface may
-// get its address long after the network counts as online. Any other failure ends the wait.
+// Open opens the sockets of server s: TCP and TFTP on each of its addresses and on loopback, DNS on its addresses, DHCP
+// and router solicitations on all interfaces. It waits up to limit for addresses of s that no interface has yet: an
+// interface may get its address long after the network counts as online. Any other failure ends the wait.
 func Open(ctx context.Context, s *cluster.Server, limit time.Duration, log *slog.Logger) (*Set, error) {
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
