@@ -177,7 +177,7 @@ func (f *importFlags) options() (o migrate.Options, err error) {
 	return o, nil
 }
 
-// maxInputs is the number of files below a directory above which it is not one that a person has made for this.
+// maxInputs bounds the number of files that are read. A directory with more is hardly one of descriptions of a cluster.
 const maxInputs = 20_000
 
 // readInputs reads the files, and those below directories that are wanted. The error names all that cannot be read.

@@ -90,7 +90,13 @@ func (a *app) imageImport(program string, paths []string, flags *imageImportFlag
 	programs := chroots.Programs()
 	i := slices.IndexFunc(programs, func(p chroots.Program) bool { return p.Name == program })
 	if i < 0 {
-		return &usageError{fmt.Errorf("image import: there is no program %q", program), "programs are warewulf, xcat"}
+		var names []string
+		for _, p := range programs {
+			names = append(names, p.Name)
+		}
+		return &usageError{
+			fmt.Errorf("image import: there is no program %q", program), "programs are " + strings.Join(names, ", "),
+		}
 	}
 	if flags.dry && flags.file == "" {
 		return &usageError{errors.New("image import: without --file nothing is written"), "leave --dry-run out"}

@@ -24,7 +24,8 @@ type nodeFilter struct {
 	fold    bool // equal nodes are one line
 }
 
-// nodeOrders returns the values of --sort. What needs attention comes first.
+// nodeOrders returns the values of --sort. Nodes that changed last come first by "since", and those that have made no
+// call for longest by "last-call".
 func nodeOrders() map[string]func(a, b control.Node) int {
 	return map[string]func(a, b control.Node) int{
 		"name":      func(control.Node, control.Node) int { return 0 }, // the order of the answer
@@ -34,6 +35,14 @@ func nodeOrders() map[string]func(a, b control.Node) int {
 		"version": func(a, b control.Node) int {
 			return cmp.Or(strings.Compare(a.Image, b.Image), cmp.Compare(a.Version, b.Version))
 		},
+	}
+}
+
+// nodeStages returns the stages that a node can be in: those of packages boot and liveness, and "unknown".
+func nodeStages() []string {
+	return []string{
+		"off", "dhcp", "loader", "script", "kernel", "initramfs", "link", "address", "mount", "handover", "running",
+		"silent", "unknown",
 	}
 }
 
@@ -56,6 +65,12 @@ line.`,
   dim node ls -o json | jq -r '.[] | select(.stage != "running") | .node'`,
 		Args: operands(0, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, stage := range f.stages {
+				if !slices.Contains(nodeStages(), stage) {
+					return &usageError{fmt.Errorf("node ls: there is no stage %q", stage),
+						"stages: " + strings.Join(nodeStages(), ", ")}
+				}
+			}
 			if nodeOrders()[f.sort] == nil {
 				return &usageError{fmt.Errorf("node ls: --sort %s is not known", f.sort),
 					"orders: name, stage, since, last-call, version"}
@@ -81,8 +96,7 @@ line.`,
 	flags.BoolVar(&f.problem, "problem", false, "only nodes with a problem")
 	flags.StringVar(&f.sort, "sort", "name", "`order`: name, stage, since, last-call or version")
 	flags.BoolVar(&f.fold, "fold", false, "one line for nodes that are alike")
-	completeFlag(cmd, "stage", "off", "loader", "script", "kernel", "initramfs", "link", "address", "mount", "handover",
-		"running", "silent", "unknown")
+	completeFlag(cmd, "stage", nodeStages()...)
 	completeFlag(cmd, "sort", slices.Sorted(maps.Keys(nodeOrders()))...)
 	_ = cmd.RegisterFlagCompletionFunc("version", complete(1, a.references))
 	return cmd

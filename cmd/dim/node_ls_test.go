@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,15 @@ func TestNodesAreChosenAndOrdered(t *testing.T) {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestAStageThatNoNodeCanBeInIsRefused(t *testing.T) {
+	var errs strings.Builder
+	code := run([]string{"--data", t.TempDir(), "node", "ls", "--stage", "off,runing"}, nil, io.Discard, &errs)
+	if code != exitUsage || !strings.Contains(errs.String(), `there is no stage "runing"`) ||
+		!strings.Contains(errs.String(), "off, dhcp, ") {
+		t.Errorf("exit code %d, printed %s", code, &errs)
 	}
 }
 
