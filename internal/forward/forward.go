@@ -1,10 +1,12 @@
-// Package forward answers the control API on a head for nodes of all servers: it asks the server that serves a node.
+// Package forward answers the control API on a head for nodes of all servers and masters of all heads: it asks the
+// server that serves a node, or the head that has a master.
 //
 // # Concepts
 //
 // A Backend answers what concerns one node by the server of that node, and what concerns many by their servers, all at
 // the same time. A server that does not answer is named in the answer, with its nodes; the others are in it all the
-// same. All other calls are the local server's.
+// same. A capture or a watch is made by the first head that has the master, this one before others. All other calls are
+// the local server's.
 //
 // Only heads forward, and every server answers heads alone, by its own Backend, so that no call goes around.
 //
