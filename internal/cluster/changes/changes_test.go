@@ -2,6 +2,7 @@ package changes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,6 +105,17 @@ func TestChangesAreThoseOfTheDeclaredObjects(t *testing.T) {
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s:\n%s", tt.name, diff)
 		}
+	}
+}
+
+// A size is shown in a unit that does not round it, so that two sizes are never the same by mistake.
+func TestAQuotaThatIsALittleLargerIsAChange(t *testing.T) {
+	with := func(size string) *cluster.Cluster {
+		return parse(t, strings.Replace(text, "<taxonomy>", `<quota bytes="`+size+`"/><taxonomy>`, 1))
+	}
+	got := lines(Compare(with("10G"), with("10241M"), nil))
+	if want := "cluster quota 10.0 GiB, 0 files → 10,738,466,816 bytes, 0 files 1"; !slices.Equal(got, []string{want}) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

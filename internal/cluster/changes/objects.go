@@ -264,7 +264,20 @@ func quota(q *cluster.Quota) string {
 	if q == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s, %s files", quantity.Size(q.Bytes), quantity.Count(q.Files))
+	return fmt.Sprintf("%s, %s files", exactSize(q.Bytes), quantity.Count(q.Files))
+}
+
+// exactSize returns a number of bytes, in a larger unit if it is a whole number of them: values are compared as they are
+// shown, so none may be rounded.
+func exactSize(n uint64) string {
+	unit := uint64(1)
+	for n/1024 >= unit {
+		unit <<= 10
+	}
+	if n%unit == 0 {
+		return quantity.Size(n)
+	}
+	return quantity.Count(n) + " bytes"
 }
 
 func snapshots(s *cluster.Snapshots) string {
