@@ -133,7 +133,7 @@ type alike struct{ stage, version, remark string }
 
 // printFolded prints a line for nodes that are alike, in the order of the first of each.
 func printFolded(w io.Writer, nodes []control.Node) {
-	row(w, "NODES", "COUNT", "STAGE", "VERSION", "REMARK")
+	heading(w, len(nodes), "no nodes", "NODES", "COUNT", "STAGE", "VERSION", "REMARK")
 	var order []alike
 	names := make(map[alike][]string)
 	for _, n := range nodes {
