@@ -112,9 +112,9 @@ func (s *Server) servable(b *nextBoot) bool {
 	return newPlan(b.now).inStore(s, b.version) == nil || s.Partial(b.version)
 }
 
-// awaitVersion waits until the version that a node is to boot can be served, for the time arrivals.wait at most. The trees
-// of the version are brought first, and then what the node asks for: see Waits. If the trees do not arrive in time, the
-// node boots the version that it has, which is a problem until the other one is here.
+// awaitVersion waits until the version that a node is to boot can be served, for the time arrivals.wait at most. The
+// trees of the version are brought first, and then what the node asks for: see Waits. If the trees do not arrive in
+// time, the node boots the version that it has, which is a problem until the other one is here.
 func (s *Server) awaitVersion(ctx context.Context, n *cluster.Node, b *nextBoot) {
 	defer s.arriving.want(b.version)()
 	timeout := time.NewTimer(s.arriving.wait)

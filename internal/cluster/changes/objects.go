@@ -267,8 +267,8 @@ func quota(q *cluster.Quota) string {
 	return fmt.Sprintf("%s, %s files", exactSize(q.Bytes), quantity.Count(q.Files))
 }
 
-// exactSize returns a number of bytes, in a larger unit if it is a whole number of them: values are compared as they are
-// shown, so none may be rounded.
+// exactSize returns a number of bytes, in a larger unit if it is a whole number of them: values are compared as they
+// are shown, so none may be rounded.
 func exactSize(n uint64) string {
 	unit := uint64(1)
 	for n/1024 >= unit {

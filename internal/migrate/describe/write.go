@@ -214,7 +214,8 @@ func (w *writer) head(servers []Card) {
 			mtu = strconv.Itoa(k.MTU)
 		}
 		w.printf("  <network%s/>\n", attributes("name", k.Name, "subnet", k.Subnet.String(), "gateway",
-			orNone(k.Gateway), "subnet6", subnet6, "gateway6", orNone(k.v6.Gateway), "mtu", mtu, "dns", joinAddresses(k.DNS)))
+			orNone(k.Gateway), "subnet6", subnet6, "gateway6", orNone(k.v6.Gateway),
+			"mtu", mtu, "dns", joinAddresses(k.DNS)))
 	}
 	if len(w.levels) > 0 {
 		w.printf("  <taxonomy>\n")
