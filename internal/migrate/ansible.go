@@ -41,8 +41,8 @@ type ansibleValue struct {
 	at   describe.Place
 }
 
-// maxHosts is the number of hosts up to which an inventory is read, and maxSteps the parts of YAML, aliases counted
-// each time.
+// maxHosts is the number of hosts up to which an inventory is read, and maxSteps the number of parts of YAML. The parts
+// that an alias stands for are counted each time.
 const (
 	maxHosts = 100_000
 	maxSteps = 1_000_000
@@ -254,18 +254,19 @@ func (r *reader) ansibleINI(text string) error {
 // ansibleLine reads a line of a section: [NAME], [NAME:children] or [NAME:vars].
 func (r *reader) ansibleLine(section, kind, line string, n int) error {
 	g := r.ansibleObject(r.ansibles.groups, section, n)
-	words, err := splitWords(line)
-	if err != nil || len(words) == 0 {
-		return err
-	}
-	switch kind {
-	case "vars":
+	if kind == "vars" {
 		key, v, found := strings.Cut(line, "=")
 		if !found {
 			return fmt.Errorf("%.40q is not a line name=value", line)
 		}
 		r.ansibleInline(g, strings.TrimSpace(key), strings.Trim(strings.TrimSpace(v), `"'`), n)
 		return nil
+	}
+	words, err := splitWords(line)
+	if err != nil || len(words) == 0 {
+		return err
+	}
+	switch kind {
 	case "children":
 		g.children = append(g.children, words[0])
 		return nil

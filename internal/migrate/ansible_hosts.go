@@ -29,6 +29,11 @@ func macWords() []string {
 	return []string{"mac", "mac_address", "macaddress", "macaddr", "hwaddr", "hwaddress", "pxe_mac"}
 }
 
+// maskWords, gatewayWords: of the network of the address.
+func maskWords() []string { return []string{"netmask", "prefix"} }
+
+func gatewayWords() []string { return []string{"gateway", "gateway4"} }
+
 func cardWords() []string { return []string{"network_interfaces", "interfaces", "nics"} }
 
 func nameWords() []string { return []string{"interface", "name", "device", "ifname"} }
@@ -145,7 +150,7 @@ func (h *ansibleHost) node() describe.Node {
 		if address == "" {
 			continue
 		}
-		mask, _ := h.text("netmask", "prefix")
+		mask, _ := h.text(maskWords()...)
 		a, k, inNetwork := addressAndNetwork(address, mask)
 		if !a.IsValid() {
 			if strings.Contains(address, "{{") {
@@ -155,7 +160,7 @@ func (h *ansibleHost) node() describe.Node {
 		}
 		if inNetwork && !h.inNetwork(a) {
 			network := describe.Network{Subnet: k, Place: at}
-			gateway, _ := h.text("gateway", "gateway4")
+			gateway, _ := h.text(gatewayWords()...)
 			network.Gateway, _ = netip.ParseAddr(gateway)
 			h.addNetwork(network)
 		}
@@ -254,7 +259,7 @@ func (h *ansibleHost) card(name string, body *yaml.Node, at describe.Place) desc
 		c.Name = given
 	}
 	if t := get(addressWords()); t != "" {
-		a, k, inNetwork := addressAndNetwork(t, get([]string{"netmask", "prefix"}))
+		a, k, inNetwork := addressAndNetwork(t, get(maskWords()))
 		if c.Address = a; !a.IsValid() {
 			h.leave(at, "it is not one", "the address %q of %s", t, h.name)
 		}
@@ -276,7 +281,7 @@ func (h *ansibleHost) card(name string, body *yaml.Node, at describe.Place) desc
 
 // countIgnored counts the variables of a host that are not carried over.
 func (h *ansibleHost) countIgnored(o *ansibleObject) {
-	known := slices.Concat(addressWords(), address6Words(), macWords(), cardWords())
+	known := slices.Concat(addressWords(), address6Words(), macWords(), cardWords(), maskWords(), gatewayWords())
 	for _, vars := range []map[string]ansibleValue{o.files, o.inline} {
 		for key := range vars {
 			if len(h.ansibles.ignored) < 1000 && !strings.HasPrefix(key, "ansible_") &&
@@ -311,7 +316,7 @@ func (r *reader) ansibleNetworks() {
 			return
 		}
 		n := describe.Network{Name: key.Value, Subnet: k, Place: at, MTU: wholeNumber(get("mtu"))}
-		n.Gateway, _ = netip.ParseAddr(get("gateway", "gateway4"))
+		n.Gateway, _ = netip.ParseAddr(get(gatewayWords()...))
 		r.addNetwork(n)
 	})
 }

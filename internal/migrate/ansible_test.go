@@ -1,10 +1,13 @@
 package migrate
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/migrate/describe"
 )
 
 func TestAnsible(t *testing.T) {
@@ -32,6 +35,16 @@ func TestAnsible(t *testing.T) {
 	}
 	if !strings.Contains(string(r.Inventory), "n03,eth0,02:00:00:00:01:03") {
 		t.Errorf("the inventory has not what ethers has:\n%s", r.Inventory)
+	}
+}
+
+func TestAnApostropheInAVariableOfAGroupIsNoQuote(t *testing.T) {
+	const text = "[a]\nn[1:2] prefix=24\n[a:vars]\nmotd=it's here\nprefix=16\n[b]\nn1 ip=10.0.0.1\nn2 ip=10.0.0.2\n"
+	r, err := formatNamed(t, "ansible").Describe([]File{{"f", []byte(text)}}, Options{Server: describe.Server{
+		Name: "head", Address: netip.MustParseAddr("10.0.0.9"),
+	}})
+	if err != nil || !strings.Contains(string(r.XML), `subnet="10.0.0.0/24"`) {
+		t.Errorf("%v\n%+v", err, r)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package migrate reads the files in which other programs describe a cluster: Warewulf, ISC dhcpd, hosts and ethers. It
-// makes a description of them.
+// Package migrate reads the files in which other programs describe a cluster: Ansible, OpenHPC, Warewulf, xCAT, ISC
+// dhcpd, hosts and ethers. It makes a description of them.
 //
 // A reader takes what it understands and adds a note, with the place, for everything that it leaves out. It returns an
 // error only if a file cannot be read as the format at all.

@@ -394,7 +394,7 @@ func warewulfKeys() map[string]string {
 		"device onboot": "", "device primary": "", "device default": "",
 		"device mtu":     "write mtu=\"…\" of <network>",
 		"device type":    "cards of this type are configured in the master",
-		"device tags":    "configure routes and bonds in the master; vlan_id and parent_device are carried over",
+		"device tags":    "write gateway=\"…\" or bond=\"…\" of <interface>; a VLAN's tags are carried over",
 		"device ipaddr6": "", "device prefixlen6": "", "device gateway6": "",
 	}
 }

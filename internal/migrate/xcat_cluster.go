@@ -77,7 +77,7 @@ func (r *reader) xcatNetworks() {
 	}
 }
 
-// isSeparator reports whether a byte separates the elements of a list in a table.
+// isSeparator reports whether a character separates the elements of a list in a table.
 func isSeparator(c rune) bool { return c == ',' || c == ' ' || c == ';' }
 
 // xcatMaster takes the management node, by its address or its name, for the server.
@@ -293,7 +293,8 @@ func (r *reader) xcatNICs(node string, cards *[]describe.Card) {
 	addresses := r.xcatPerNIC(node, "nicips")
 	for _, nic := range addresses.order {
 		c := addresses.byName[nic]
-		switch kind := strings.ToLower(types.byName[nic].text); kind {
+		kind := strings.ToLower(types.byName[nic].text)
+		switch kind {
 		case "bmc":
 			r.leave(c.at, "power is not managed here", "the card %s of node %s", nic, node)
 			continue
@@ -302,8 +303,8 @@ func (r *reader) xcatNICs(node string, cards *[]describe.Card) {
 			r.leave(c.at, "configure it in the master", "the type %s of card %s of node %s", kind, nic, node)
 		}
 		add(nic, c.text, c.at)
-		if k := &(*cards)[len(*cards)-1]; k.Name == nic {
-			kind := strings.ToLower(types.byName[nic].text)
+		if i := slices.IndexFunc(*cards, func(k describe.Card) bool { return k.Name == nic }); i >= 0 {
+			k := &(*cards)[i]
 			if k.InfiniBand = kind == "infiniband"; kind == "vlan" {
 				k.On, k.VLAN = vlanOf(nic, below.byName[nic].text, "")
 			}

@@ -131,8 +131,8 @@ func checkDir(dir string) error {
 
 // find returns the directories at or below dir that look like a root. There is none in another one.
 func find(dir string, depth int) (found []string) {
-	for _, etc := range []string{"usr/bin", "bin"} {
-		if isDir(filepath.Join(dir, "etc")) && isDir(filepath.Join(dir, etc)) {
+	for _, bin := range []string{"usr/bin", "bin"} {
+		if isDir(filepath.Join(dir, "etc")) && isDir(filepath.Join(dir, bin)) {
 			return []string{dir}
 		}
 	}

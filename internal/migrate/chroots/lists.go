@@ -1,7 +1,6 @@
 package chroots
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -74,7 +73,7 @@ func xcatExcludes(r *Root, _ fs.FS, lists []string) {
 	}
 }
 
-// xcatList returns the list of a root in DIR/DISTRIBUTION, by the order in which xCAT looks for it: the most special
+// xcatList returns the list of a root in DIR/DISTRIBUTION, by the order in which xCAT looks for it: the most specific
 // name first.
 func xcatList(root, dir string) string {
 	version, arch, profile, ok := xcatParts(root)
@@ -131,9 +130,9 @@ func (x *exlist) read(file string, depth int) {
 		return
 	}
 	n := 0
-	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+	for line := range strings.Lines(string(data)) {
 		n++
-		if m := include.FindStringSubmatch(s.Text()); m != nil {
+		if m := include.FindStringSubmatch(line); m != nil {
 			other := strings.TrimSpace(m[1])
 			if !filepath.IsAbs(other) {
 				other = filepath.Join(filepath.Dir(file), other)
@@ -141,7 +140,7 @@ func (x *exlist) read(file string, depth int) {
 			x.read(other, depth+1)
 			continue
 		}
-		text, _, _ := strings.Cut(s.Text(), "#")
+		text, _, _ := strings.Cut(line, "#")
 		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}
