@@ -1,11 +1,13 @@
 package api
 
 import (
+	"fmt"
 	"slices"
 
 	"dim/internal/cluster"
 	"dim/internal/cluster/learned"
 	"dim/internal/control"
+	"dim/internal/quantity"
 )
 
 // renameLearned gives what was learned of nodes to their new names.
@@ -29,9 +31,10 @@ func renameLearned(list []byte, renames []control.Rename) ([]byte, error) {
 	return learned.Format(facts), nil
 }
 
-// checkRenames refuses renames that the two descriptions contradict.
+// checkRenames refuses renames that the two descriptions contradict. The error has all of them.
 func checkRenames(old, next *cluster.Cluster, renames []control.Rename) error {
 	from, to := map[string]bool{}, map[string]bool{}
+	var wrong []string
 	for _, r := range renames {
 		_, was := old.Node(cluster.NodeName(r.From))
 		_, stays := next.Node(cluster.NodeName(r.From))
@@ -53,12 +56,19 @@ func checkRenames(old, next *cluster.Cluster, renames []control.Rename) error {
 			cause = "two nodes are renamed to " + r.To
 		}
 		if cause != "" {
-			return control.Errorf(control.Invalid, "rename %s to %s: %s", r.From, r.To, cause).
-				WithHint("the new description must have the new name, in place of the old one")
+			wrong = append(wrong, fmt.Sprintf("rename %s to %s: %s", r.From, r.To, cause))
 		}
 		from[r.From], to[r.To] = true, true
 	}
-	return nil
+	if len(wrong) == 0 {
+		return nil
+	}
+	e := control.Errorf(control.Invalid, "%s", wrong[0])
+	if len(wrong) > 1 {
+		e = control.Errorf(control.Invalid, "%s do not fit the descriptions", quantity.Plural(len(wrong), "rename"))
+		e.Details = wrong
+	}
+	return e.WithHint("the new description must have the new name, in place of the old one")
 }
 
 // withRenames returns stated renames, and those of found that are about other nodes.
