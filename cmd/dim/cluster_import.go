@@ -177,12 +177,17 @@ func (f *importFlags) options() (o migrate.Options, err error) {
 	return o, nil
 }
 
-// maxInputs bounds the number of files that are read. A directory with more is hardly one of descriptions of a cluster.
-const maxInputs = 20_000
+// maxInputs bounds the number of files that are read: a directory with more is hardly one of descriptions of a cluster.
+// maxInputBytes bounds what is read of all of them.
+const (
+	maxInputs     = 20_000
+	maxInputBytes = 256 << 20
+)
 
 // readInputs reads the files, and those below directories that are wanted. The error names all that cannot be read.
 func readInputs(paths []string, wants func(path string) bool) (files []migrate.File, err error) {
 	var problems []error
+	total := 0
 	for _, root := range paths {
 		walk := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 			switch {
@@ -197,6 +202,9 @@ func readInputs(paths []string, wants func(path string) bool) (files []migrate.F
 				return fmt.Errorf("read %s: more than %d files: give those of the cluster", root, maxInputs)
 			}
 			data, err := readInput(path)
+			if total += len(data); total > maxInputBytes {
+				return fmt.Errorf("read %s: more than %d MiB: give the files of the cluster", root, maxInputBytes>>20)
+			}
 			if err != nil {
 				problems = append(problems, err)
 			}

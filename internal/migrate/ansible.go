@@ -44,8 +44,9 @@ type ansibleValue struct {
 // maxHosts is the number of hosts up to which an inventory is read, and maxSteps the number of parts of YAML. The parts
 // that an alias stands for are counted each time.
 const (
-	maxHosts = 100_000
-	maxSteps = 1_000_000
+	maxHosts    = 100_000
+	maxSteps    = 1_000_000
+	maxHostName = 255 // bytes, with its ranges: each of the hosts has so many
 )
 
 var errTooManyHosts = fmt.Errorf("more than %d hosts", maxHosts)
@@ -329,6 +330,9 @@ var hostRange = regexp.MustCompile(`\[([0-9]{1,9}|[A-Za-z]):([0-9]{1,9}|[A-Za-z]
 
 // expandHosts expands the ranges in a name, such as n[01:64] or rack[a:f]n[1:9:2]. A port after the name is cut off.
 func expandHosts(pattern string) (names []string, err error) {
+	if len(pattern) > maxHostName {
+		return nil, fmt.Errorf("%.40q… is longer than %d bytes", pattern, maxHostName)
+	}
 	names = []string{""}
 	if i := strings.LastIndexByte(pattern, ':'); i > strings.LastIndexByte(pattern, ']') {
 		if _, err := netip.ParseAddr(pattern); err != nil {
@@ -405,8 +409,12 @@ func (r *reader) ansibleParents() map[string][]string {
 	}
 	of := map[string][]string{}
 	for _, name := range names {
+		hosts := r.ansibles.groups[name].hosts
+		if len(hosts) == 0 {
+			continue
+		}
 		above := ancestors(name, parents)
-		for _, host := range r.ansibles.groups[name].hosts {
+		for _, host := range hosts {
 			for _, g := range above {
 				if len(of[host]) < maxKeys && !slices.Contains(of[host], g) {
 					of[host] = append(of[host], g)

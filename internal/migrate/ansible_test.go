@@ -50,15 +50,16 @@ func TestAnApostropheInAVariableOfAGroupIsNoQuote(t *testing.T) {
 
 func TestRangesOfHosts(t *testing.T) {
 	for pattern, want := range map[string]string{
-		"n[01:03]":        "n01 n02 n03",
-		"n[1:7:3].x:22":   "n1.x n4.x n7.x",
-		"r[a:b]n[1:2]":    "ran1 ran2 rbn1 rbn2",
-		"n[098:101]":      "n098 n099 n100 n101",
-		"10.0.0.1":        "10.0.0.1",
-		"n[5:1]":          "the range [5:1] is empty or too large",
-		"n[0:999999]":     "the range [0:999999] is empty or too large",
-		"n[1:999][1:999]": "the range [1:999] is empty or too large",
-		"n[1-3]":          `"n[1-3]" has a range that is not such as [01:64]`,
+		"n[01:03]":                          "n01 n02 n03",
+		"n[1:7:3].x:22":                     "n1.x n4.x n7.x",
+		"r[a:b]n[1:2]":                      "ran1 ran2 rbn1 rbn2",
+		"n[098:101]":                        "n098 n099 n100 n101",
+		"10.0.0.1":                          "10.0.0.1",
+		"n[5:1]":                            "the range [5:1] is empty or too large",
+		"n[0:999999]":                       "the range [0:999999] is empty or too large",
+		"n[1:999][1:999]":                   "the range [1:999] is empty or too large",
+		"n[1:9]" + strings.Repeat("x", 999): `"n[1:9]xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… is longer than 255 bytes`,
+		"n[1-3]":                            `"n[1-3]" has a range that is not such as [01:64]`,
 	} {
 		names, err := expandHosts(pattern)
 		got := strings.Join(names, " ")

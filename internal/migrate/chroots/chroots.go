@@ -64,7 +64,7 @@ type Program struct {
 	Paths []string // where it keeps them
 
 	name     func(dir string) string
-	excludes func(r *Root, root fs.FS, lists []string)
+	excludes func(r *Root, root *os.Root, lists []string)
 	own      []string // what it puts into a root for itself
 }
 
@@ -111,6 +111,10 @@ func (p *Program) Find(paths, lists []string) (roots []Root, err error) {
 			problems = append(problems, fmt.Errorf("find roots in %s: no directory in it has an installed system", top))
 		}
 		for _, dir := range found {
+			if !printable(dir) {
+				problems = append(problems, fmt.Errorf("find roots in %s: %q cannot be written as XML: rename it", top, dir))
+				continue
+			}
 			if !slices.ContainsFunc(roots, func(r Root) bool { return r.Path == dir }) {
 				r := Root{Name: imageName(p.name(dir)), Path: dir}
 				problems = append(problems, p.inspect(&r, lists))
@@ -213,7 +217,7 @@ func (p *Program) inspect(r *Root, lists []string) error {
 	defer dir.Close()
 	root := dir.FS()
 	r.Arch = architecture(dir)
-	p.excludes(r, root, lists)
+	p.excludes(r, dir, lists)
 	for _, pattern := range p.own {
 		if there, _ := fs.Glob(root, pattern); len(there) > 0 { // the patterns are our own
 			r.exclude("/"+pattern, "", 0)
@@ -243,7 +247,7 @@ func anyExists(dir *os.Root, names ...string) bool {
 // architecture returns our name of the architecture of a root's programs.
 func architecture(dir *os.Root) string {
 	for _, name := range []string{"usr/bin/bash", "bin/bash", "usr/bin/ls", "bin/ls", "bin/busybox"} {
-		f, err := dir.Open(name)
+		f, err := openRegular(dir, name)
 		if err != nil {
 			continue
 		}
@@ -281,7 +285,7 @@ func (r *Root) exclude(pattern, file string, line int) {
 		})
 	}
 	switch _, err := path.Match(pattern, "/"); {
-	case err != nil || strings.ContainsAny(pattern, "\x00\n\\"):
+	case err != nil || strings.ContainsRune(pattern, '\\') || !printable(pattern):
 		r.note(file, line, "%q is not excluded: it is not a pattern that can be used here", pattern)
 	case pattern == "/" || first == "*" || first == "**":
 		r.note(file, line, "%q is not excluded: it covers the whole root", pattern)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"dim/internal/cluster"
 	"dim/internal/testkit"
@@ -128,6 +129,41 @@ func TestNoRoots(t *testing.T) {
 	}
 }
 
+// What cannot be read as a file is not waited for, whoever made the root.
+func TestAFIFOInARootIsNotWaitedFor(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{"x/etc/warewulf/a": "", "x/usr/bin/a": "", "x/bin/a": ""})
+	for _, name := range []string{"x/etc/warewulf/excludes", "x/usr/bin/bash", "list"} {
+		testkit.Must(t, unix.Mkfifo(filepath.Join(dir, name), 0o600))
+	}
+	x := exlist{root: &Root{Path: filepath.Join(dir, "x")}}
+	x.read(filepath.Join(dir, "list"), 0)
+	if got := notes(x.root); !strings.Contains(got, "list: it is not a regular file") {
+		t.Error(got)
+	}
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "x/bin/ls"), []byte(program(elf.EM_AARCH64)), 0o755))
+	roots := testkit.Value(named(t, "warewulf").Find([]string{dir}, nil))(t)
+	if len(roots) != 1 || roots[0].Arch != "arm64" {
+		t.Fatalf("%+v", roots)
+	}
+	if got := notes(&roots[0]); !strings.Contains(got, "excludes: it is not a regular file") {
+		t.Error(got)
+	}
+}
+
+// XML has no control characters: written anyhow, they would be another path.
+func TestControlCharactersAreNotWritten(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{"x/bin/ls": "", "x/etc/warewulf/excludes": "/a\x1bb\n/c\xffd\n/e\n"})
+	roots := testkit.Value(named(t, "warewulf").Find([]string{dir}, nil))(t)
+	if d := cmp.Diff([]string{"/e"}, roots[0].Excludes); d != "" || len(roots[0].Notes) < 2 {
+		t.Error(d, notes(&roots[0]))
+	}
+	write(t, dir, map[string]string{"y\x1b[m/bin/ls": "", "y\x1b[m/etc/a": ""})
+	_, err := named(t, "warewulf").Find([]string{dir}, nil)
+	if err == nil || !strings.Contains(err.Error(), `y\x1b[m" cannot be written as XML`) {
+		t.Error(err)
+	}
+}
+
 const description = `<cluster name="c">
   <network name="boot" subnet="10.0.0.0/24"/>
   <server name="head" roles="head image"><interface network="boot" address="10.0.0.1"/></server>
@@ -178,7 +214,9 @@ func FuzzLists(f *testing.F) {
 		dir := write(t, t.TempDir(), map[string]string{"list": text, "root/etc/warewulf/excludes": text})
 		r := Root{Name: "x", Path: filepath.Join(dir, "root")}
 		xcatExcludes(&r, nil, []string{filepath.Join(dir, "list")})
-		warewulfExcludes(&r, os.DirFS(r.Path), nil)
+		root := testkit.Value(os.OpenRoot(r.Path))(t)
+		warewulfExcludes(&r, root, nil)
+		testkit.Must(t, root.Close())
 		xml := strings.ReplaceAll(description, "</cluster>", r.XML()+"</cluster>")
 		if _, err := cluster.Parse(cluster.Source{Name: "f", XML: []byte(xml)}); err != nil {
 			t.Error(err)

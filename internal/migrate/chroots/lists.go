@@ -11,6 +11,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxList is the size in bytes up to which a list of exclusions is read, maxIncludes the number of lists that one
@@ -21,6 +25,42 @@ const (
 	maxLines    = 2000
 )
 
+// openRegular opens a regular file of a root, whose other files are not opened, or do not make it wait: a FIFO would
+// wait for a writer.
+func openRegular(root *os.Root, name string) (*os.File, error) {
+	info, err := root.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return regular(root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0))
+}
+
+var errNotRegular = errors.New("it is not a regular file")
+
+// regular returns a file that was opened without waiting, if it is a regular one. It closes any other.
+func regular(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "read", Path: f.Name(), Err: errNotRegular}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// printable reports whether a text has no control characters, which XML does not have either.
+func printable(text string) bool {
+	return utf8.ValidString(text) && strings.IndexFunc(text, unicode.IsControl) < 0
+}
+
 func readList(f io.Reader, name string) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, maxList+1))
 	if err == nil && len(data) > maxList {
@@ -30,9 +70,9 @@ func readList(f io.Reader, name string) ([]byte, error) {
 }
 
 // warewulfExcludes reads etc/warewulf/excludes of a chroot: patterns of the shell, each on a line.
-func warewulfExcludes(r *Root, root fs.FS, _ []string) {
+func warewulfExcludes(r *Root, root *os.Root, _ []string) {
 	const name = "etc/warewulf/excludes"
-	f, err := root.Open(name)
+	f, err := openRegular(root, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -55,7 +95,7 @@ func warewulfExcludes(r *Root, root fs.FS, _ []string) {
 }
 
 // xcatExcludes reads the .exlist of a root. lists are such files, or directories in which packimage looks for them.
-func xcatExcludes(r *Root, _ fs.FS, lists []string) {
+func xcatExcludes(r *Root, _ *os.Root, lists []string) {
 	found := false
 	for _, l := range lists {
 		if isDir(l) {
@@ -119,7 +159,7 @@ func (x *exlist) read(file string, depth int) {
 		x.root.note(file, 0, "the list is not carried over: lists include more than %d lists", maxIncludes)
 		return
 	}
-	f, err := os.Open(file)
+	f, err := regular(os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0))
 	var data []byte
 	if err == nil {
 		data, err = readList(f, file)
