@@ -6,7 +6,7 @@
 //   - An answer over UDP has at most 1,232 bytes, and at most 512 for a client without EDNS (RFC 6891). A longer one is
 //     cut, and the client asks again over TCP.
 //   - Memory is bounded: a question over UDP is answered before the next one is read, and at most 64 connections are
-//     open.
+//     open, of which one address has at most 8.
 //
 // # What it does not do
 //
@@ -24,13 +24,17 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
+
+	"dim/internal/bounds"
 )
 
 // Bounds of connections.
 const (
 	maxConnections = 64
+	perAddress     = 8
 	idleTimeout    = 10 * time.Second
 	maxQuestion    = 4096  // bytes
 	maxAnswer      = 65535 // bytes, over TCP
@@ -75,7 +79,7 @@ func (s *Server) ServeTCP(ctx context.Context, ln net.Listener) error {
 	defer open.Wait()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
-	free := make(chan struct{}, maxConnections) // holds one element for each connection
+	var held bounds.Table[netip.Addr, net.Conn] // by the address of the client
 	for {
 		conn, err := ln.Accept()
 		switch {
@@ -94,19 +98,24 @@ func (s *Server) ServeTCP(ctx context.Context, ln net.Listener) error {
 			}
 			continue
 		}
-		select {
-		case free <- struct{}{}:
-		default:
+		from := clientOf(conn)
+		if !held.Add(from, conn, bounds.Limit{Each: perAddress, All: maxConnections}) {
 			_ = conn.Close()
 			continue
 		}
 		open.Go(func() {
-			defer func() { <-free }()
+			defer held.Remove(from, conn)
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 			defer conn.Close()
 			s.serveConn(conn)
 		})
 	}
+}
+
+// clientOf returns the address of the other end of a connection; the zero address if it is no IP address.
+func clientOf(conn net.Conn) netip.Addr {
+	at, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+	return at.Addr().Unmap().WithZone("")
 }
 
 // serveConn answers the questions of one connection (RFC 7766).

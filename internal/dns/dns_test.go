@@ -160,14 +160,17 @@ func TestConnections(t *testing.T) {
 		t.Errorf("a question of 65,535 bytes: %v", err)
 	}
 	refused := 0
-	for range maxConnections + 8 { // each stays open
+	for range perAddress + 4 { // each stays open
 		if exchange(dial()) != nil {
 			refused++
 		}
 	}
-	if refused < 8 {
-		t.Errorf("%d connections were refused", refused)
+	if refused < 4 {
+		t.Errorf("%d connections of one address were refused", refused)
 	}
+	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	second := testkit.Value(other.Dial("tcp", ln.Addr().String()))(t)
+	testkit.Must(t, second.SetDeadline(time.Now().Add(time.Minute)), exchange(second))
 	cancel()
 	testkit.Must(t, <-ended)
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
