@@ -73,7 +73,30 @@ func TestPackagesAreReproducibleAndInstalled(t *testing.T) {
 			s.works()
 			s.refusesOlder(deb)
 			s.chroot("dpkg", "-r", "dim")
+			s.refusesAfterRemoval(deb)
 		})
+	}
+}
+
+// dpkg calls the script with install if the package was removed: what the newer version has written is still there.
+func TestAnOlderPackageIsRefused(t *testing.T) {
+	if _, err := exec.LookPath("dpkg"); err != nil {
+		t.Skip("needs dpkg")
+	}
+	script := string(testkit.Value(os.ReadFile("../../dist/package/preinstall"))(t))
+	for _, tt := range []struct {
+		args    string
+		refused string
+	}{
+		{"install", ""}, {"1", ""}, {"upgrade 0.9", ""}, {"install 0.9 1.0", ""}, {"upgrade 1.0", ""},
+		{"upgrade 1.1", "version 1.1 is installed"}, {"install 1.1 1.0", "version 1.1 was installed"},
+	} {
+		cmd := exec.Command("sh", append([]string{"-s"}, strings.Fields(tt.args)...)...)
+		cmd.Stdin = strings.NewReader(strings.ReplaceAll(script, "@VERSION@", "1.0"))
+		out, err := cmd.CombinedOutput()
+		if (err != nil) != (tt.refused != "") || !strings.Contains(string(out), tt.refused) {
+			t.Errorf("%s: %v\n%s", tt.args, err, out)
+		}
 	}
 }
 
@@ -113,6 +136,14 @@ func (s system) works() {
 	unit := s.chroot("cat", "/usr/lib/systemd/system/dim.service")
 	if !strings.Contains(unit, "ExecStart=/usr/sbin/dim serve") {
 		s.t.Errorf("unit: %s", unit)
+	}
+}
+
+func (s system) refusesAfterRemoval(deb string) {
+	s.t.Helper()
+	out, err := exec.Command("chroot", s.root, "dpkg", "-i", s.put(deb)).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "dim: version "+later+" was installed") {
+		s.t.Errorf("an older package after the removal: %v\n%s", err, out)
 	}
 }
 
