@@ -162,12 +162,25 @@ func (b *builder) checkHardware(at location, n *Node) {
 	}
 }
 
+// warnOfName warns of a card whose name in DNS and hosts(5) is that of another machine.
+func (b *builder) warnOfName(at location, n *Node, card *Interface) {
+	if card == n.Interfaces[0] || card.Name == "" || !card.Address.IsValid() && !card.Address6.IsValid() {
+		return
+	}
+	name := string(n.Name) + "-" + card.Name
+	if other, taken := b.hosts[string(lowerBytes(name))]; taken {
+		b.warnings.add(at, "node %s: its card %s has the name %s, as %v at %v has", n.Name, card.Name, name, other, other.at).
+			withHint("that name has the addresses of both: give the card or the machine another name")
+	}
+}
+
 // warnOfCards warns of cards that will not work as they are probably meant.
 func (b *builder) warnOfCards(at location, n *Node) {
 	known := false
 	on := map[*Network]*Interface{}
 	for _, card := range n.Interfaces {
 		known = known || card.MAC != nil
+		b.warnOfName(at, n, card)
 		if parent, number, ok := strings.Cut(card.Name, "."); ok && card.VLAN == 0 && n.Interface(parent) != nil {
 			b.warnings.add(at, "node %s: interface %s has the name of a VLAN of %s, and is declared as a card",
 				n.Name, card.Name, parent).withHint("write vlan=%q on=%q", number, parent)

@@ -57,6 +57,20 @@ func TestCardsOfRealNodes(t *testing.T) {
 	}
 }
 
+// The name of a card is the node's name and the card's, which another machine may have.
+func TestACardWithTheNameOfAMachineIsWarnedOf(t *testing.T) {
+	for server, want := range map[string]int{"n01-eth1": 1, "N01-ETH1": 1, "head2": 0} {
+		card := changed(vlan, "stor", "eth1", ` vlan="902" on="eth0"`, "")
+		c, err := parseCards(good+card, `name="head"`, `name="`+server+`"`, `servers="head"`, `servers="`+server+`"`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(c.Warnings()); n != want {
+			t.Errorf("%s: warnings: %v", server, c.Warnings())
+		}
+	}
+}
+
 // The subnet manager may give a port another queue pair number and another prefix. Its GUID stays.
 func TestAnInfiniBandCardIsKnownByItsGUID(t *testing.T) {
 	long := "80:00:02:08:fe:80:00:00:00:00:00:00:" + guid
