@@ -89,17 +89,14 @@ func (a *app) imageExport(ctx context.Context, ref string, format checkout.Forma
 		if err == nil {
 			fmt.Fprintf(a.out, "%s is in %s\n", versionRef(v.Image, v.Number), dest)
 		}
-		return exportHint(err, dest)
+		return exportHint(err)
 	})
 }
 
 // exportHint adds what to do about an error of an export.
-func exportHint(err error, dest string) error {
-	switch {
-	case errors.Is(err, checkout.ErrNoTool):
+func exportHint(err error) error {
+	if errors.Is(err, checkout.ErrNoTool) {
 		return &hintError{err, "apt-get install erofs-utils, or the like"}
-	case errors.Is(err, checkout.ErrNoDirectory):
-		return &hintError{err, "mkdir -p " + quoted(filepath.Dir(dest))}
 	}
 	return err
 }
@@ -112,7 +109,7 @@ func (a *app) imageExportPlan(ctx context.Context, ref string, format checkout.F
 	}
 	if dest != "-" {
 		if err := checkout.CheckFree(dest); err != nil {
-			return exportHint(fmt.Errorf("export to %s: %w", dest, err), dest)
+			return fmt.Errorf("export to %s: %w", dest, err)
 		}
 	}
 	_, err = fmt.Fprintf(a.out, "would be written: %s, %s of %s, as %s to %s\n",

@@ -25,8 +25,8 @@ const (
 	EROFSFormat Format = "erofs"
 )
 
-// ErrNoDirectory means that the directory of what is to be written does not exist.
-var ErrNoDirectory = errors.New("no such directory")
+// errNoDirectory means that the directory of what is to be written does not exist.
+var errNoDirectory = errors.New("no such directory")
 
 // ErrNoTool means that the program for a format is not installed.
 var ErrNoTool = errors.New("not installed")
@@ -107,7 +107,7 @@ func erofs(ctx context.Context, from Source, root image.Entry, file string) (err
 }
 
 // CheckFree returns why Export cannot make a file at path: there is one, which is fs.ErrExist, or its directory is
-// missing, which is ErrNoDirectory.
+// missing, which is errNoDirectory.
 func CheckFree(path string) error {
 	_, err := os.Lstat(path)
 	if err == nil {
@@ -117,7 +117,7 @@ func CheckFree(path string) error {
 		return err
 	}
 	if _, err = os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", filepath.Dir(path), ErrNoDirectory)
+		return fmt.Errorf("%s: %w", filepath.Dir(path), errNoDirectory)
 	}
 	return err
 }

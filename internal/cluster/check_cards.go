@@ -169,7 +169,8 @@ func (b *builder) warnOfName(at location, n *Node, card *Interface) {
 	}
 	name := string(n.Name) + "-" + card.Name
 	if other, taken := b.hosts[string(lowerBytes(name))]; taken {
-		b.warnings.add(at, "node %s: its card %s has the name %s, as %v at %v has", n.Name, card.Name, name, other, other.at).
+		b.warnings.add(at, "node %s: its card %s has the name %s, as %v at %v has",
+			n.Name, card.Name, name, other, other.at).
 			withHint("that name has the addresses of both: give the card or the machine another name")
 	}
 }

@@ -112,7 +112,8 @@ func (p *Program) Find(paths, lists []string) (roots []Root, err error) {
 		}
 		for _, dir := range found {
 			if !printable(dir) {
-				problems = append(problems, fmt.Errorf("find roots in %s: %q cannot be written as XML: rename it", top, dir))
+				problems = append(problems,
+					fmt.Errorf("find roots in %s: %q cannot be written as XML: rename it", top, dir))
 				continue
 			}
 			if !slices.ContainsFunc(roots, func(r Root) bool { return r.Path == dir }) {
