@@ -433,8 +433,10 @@ func (r *reader) ansibleParents() map[string][]string {
 
 // ancestors returns a group and the groups that it is in, at most maxKeys.
 func ancestors(name string, parents map[string][]string) (above []string) {
+	seen := map[string]bool{}
 	for list := []string{name}; len(list) > 0 && len(above) < maxKeys; list = list[1:] {
-		if !slices.Contains(above, list[0]) {
+		if !seen[list[0]] {
+			seen[list[0]] = true
 			above = append(above, list[0])
 			list = append(list, parents[list[0]]...)
 		}
