@@ -56,7 +56,8 @@ func (f *Follower) follow(ctx context.Context) error {
 			f.drop()
 			continue
 		}
-		dir := inode(f.CoordDir) // before anybody sees the error, and may replace the directory
+		// Before anybody sees the error, and replaces the directory or makes room.
+		e := ending{at: time.Now(), dir: inode(f.CoordDir), full: f.space() < spaceNeeded, ran: f.shared() != nil}
 		f.setHealth(err)
 		f.Log.Error("shared state not available; serving what was declared last", "error", err)
 		if errors.Is(err, member.ErrRemoved) {
@@ -64,7 +65,7 @@ func (f *Follower) follow(ctx context.Context) error {
 			pause = firstPause
 		}
 		if errors.Is(err, member.ErrEnded) {
-			if err := f.awaitRestart(ctx, err, dir); err != nil {
+			if err := f.awaitRestart(ctx, err, &e); err != nil {
 				return err
 			}
 			pause = firstPause
@@ -156,9 +157,7 @@ func (f *Follower) open(ctx context.Context) (*coord.Coord, error) {
 
 // awaitRestart waits until an embedded etcd that ended in this process can be started again. When this process can
 // start it, awaitRestart closes what is left of it and returns nil; when a new process must, the error is ErrRestart.
-// dir is what inode returned when etcd had ended.
-func (f *Follower) awaitRestart(ctx context.Context, cause error, dir uint64) error {
-	e := ending{at: time.Now(), dir: dir, full: f.space() < spaceNeeded, ran: f.shared() != nil}
+func (f *Follower) awaitRestart(ctx context.Context, cause error, e *ending) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -195,7 +194,7 @@ func (f *Follower) drop() {
 // ending is what is known of the end of an embedded etcd in this process.
 type ending struct {
 	at   time.Time
-	dir  uint64 // what inode returned for its directory
+	dir  uint64 // what inode returned for its directory when it had ended
 	full bool   // the disk was full
 	ran  bool   // it had been open; one that never started is damaged, and would not start in a new process either
 }
