@@ -57,14 +57,12 @@ func (b *builder) nodeSet(set value) []*Node {
 	options := b.cluster.nodesetOptions()
 	options.Budget = &b.budget.members
 	options.Limit = 2 * b.budget.nodes
+	hint := func() string { return b.cluster.setHint(set.text) }
 	names, err := nodeset.Expand(set.text, options)
 	if err != nil {
 		var se *nodeset.SyntaxError
 		if errors.As(err, &se) {
-			found := b.add(set.at.plus(se.Offset), "node set: %s", se.Reason)
-			if hint := b.cluster.setHint(set.text); hint != "" {
-				found.withHint("%s", hint)
-			}
+			b.add(set.at.plus(se.Offset), "node set: %s", se.Reason).advise(hint, "", nil)
 		}
 		return nil
 	}
@@ -74,12 +72,7 @@ func (b *builder) nodeSet(set value) []*Node {
 		if ok {
 			nodes = append(nodes, n)
 		} else if !b.nodesIncomplete {
-			found := b.add(set.at, "node %q is not defined", shorten(name))
-			if hint := b.cluster.setHint(set.text); hint != "" {
-				found.withHint("%s", hint)
-			} else {
-				found.suggest(name, b.cluster.nodeNames())
-			}
+			b.add(set.at, "node %q is not defined", shorten(name)).advise(hint, name, b.cluster.nodeNames())
 		}
 	}
 	slices.SortFunc(nodes, byIndex)

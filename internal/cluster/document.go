@@ -176,12 +176,8 @@ func (rd *reader) lookUp(name string, at location) *element {
 		}
 		names = append(names, c.name)
 	}
-	finding := rd.add(at, "unknown element <%s> in <%s>", shorten(name), parent.element.name)
-	if hint := elementHint(name); hint != "" {
-		finding.withHint("%s", hint)
-	} else {
-		finding.suggest(name, slices.Values(names))
-	}
+	rd.add(at, "unknown element <%s> in <%s>", shorten(name), parent.element.name).
+		advise(func() string { return elementHint(name) }, name, slices.Values(names))
 	return nil
 }
 
@@ -280,12 +276,8 @@ func (rd *reader) attribute(it *item, v value, nameAt location) {
 		for _, a := range it.element.attributes {
 			names = append(names, a.name)
 		}
-		finding := rd.add(nameAt, "unknown attribute %s of <%s>", v.name, it.element.name)
-		if hint := attributeHint(v.name, it.element.name); hint != "" {
-			finding.withHint("%s", hint)
-		} else {
-			finding.suggest(v.name, slices.Values(names))
-		}
+		rd.add(nameAt, "unknown attribute %s of <%s>", v.name, it.element.name).
+			advise(func() string { return attributeHint(v.name, it.element.name) }, v.name, slices.Values(names))
 	case it.has(v.name):
 		rd.add(nameAt, "attribute %s of <%s> is given twice", v.name, it.element.name)
 	default:

@@ -178,6 +178,17 @@ func (f *finding) suggest(name string, candidates iter.Seq[string]) {
 	}
 }
 
+// advise adds the hint that a function returns; if it is empty, suggest does it, unless candidates is nil. The function
+// is not called for a problem that is not listed.
+func (f *finding) advise(hint func() string, name string, candidates iter.Seq[string]) {
+	if f == nil {
+		return
+	}
+	if f.hint = hint(); f.hint == "" && candidates != nil {
+		f.suggest(name, candidates)
+	}
+}
+
 // err returns the problems as *Problems, or nil if there are none.
 func (r *report) err() error {
 	if len(r.found) == 0 {
