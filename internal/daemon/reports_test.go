@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dim/internal/control"
 	"dim/internal/testkit"
@@ -97,12 +98,30 @@ func TestAHeadKnowsWhatNodesOfAnotherServerHaveToRestart(t *testing.T) {
 	s.hear(fmt.Sprintf(`,"units":%q}{"stale":"/usr/bin/tool","pid":7,"name":"tool","unit":"tool.service"`, before))
 	const stale = "stale until restart of tool.service, effective after systemctl daemon-reload"
 	check("after the rollout", stale, control.PushCurrent, "no", "tool.service")
+	awaitReports(t, head, 2) // the head asked the server until now; the second report was made after that
 	testkit.Must(t, s.stop())
 	check("without its server", stale, control.PushCurrent, "no", "tool.service")
 	s.start()
 	now := s.hear("")
 	s.hear(fmt.Sprintf(`,"units":%q`, now))
 	check("after both were done", "current", control.PushCurrent, "yes")
+}
+
+// awaitReports waits until a number of reports of is1 have arrived at a head from now on.
+func awaitReports(t *testing.T, head *site, number int) {
+	t.Helper()
+	last := time.Now()
+	testkit.Eventually(t, "reports arrive", func() bool {
+		list, err := head.client().Servers(t.Context())
+		testkit.Must(t, err)
+		for _, one := range list {
+			if one.Name == "is1" && one.Reported.After(last) {
+				last = one.Reported
+				number--
+			}
+		}
+		return number <= 0
+	})
 }
 
 // hear makes the call of n01's resident process that it makes when it has looked at every change, without its end. It
