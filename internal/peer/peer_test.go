@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -296,12 +297,58 @@ func TestConnectionsOfStrangersAreBounded(t *testing.T) {
 		}
 	}()
 	before := n.head.server.Refused()
-	for range perServer + 1 {
+	for range perServer + atOnce*len(n.declared().Servers) + 1 {
 		open = append(open, testkit.Value(net.Dial("tcp", n.head.addr))(t))
 	}
 	testkit.Eventually(t, "one is refused", func() bool { return n.head.server.Refused() > before })
 	if code, got := call(t, n.is.client, "is1", "servers"); code != 200 {
 		t.Errorf("another server: %d %q", code, got)
+	}
+}
+
+// distant is a connection from an address, which is accepted and nothing more.
+type distant struct {
+	net.Conn
+	from net.Addr
+}
+
+func (d *distant) RemoteAddr() net.Addr { return d.from }
+
+func (d *distant) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 20} }
+
+func TestAllServersMayConnectAtOnceFromOneAddress(t *testing.T) {
+	n := newNetwork(t)
+	for _, tt := range []struct {
+		servers  int
+		from     string
+		accepted int
+	}{
+		{3, "192.0.2.1", 20}, {40, "192.0.2.1", 168}, {40, "127.0.0.2", 224},
+	} {
+		c := *n.declared()
+		c.Servers = slices.Repeat(n.declared().Servers[:1], tt.servers)
+		s := NewServer(Options{Declared: func() *cluster.Cluster { return &c }})
+		accepted := 0
+		for s.accept(&conn{Conn: &distant{from: &net.TCPAddr{IP: net.ParseIP(tt.from), Port: 1}}, s: s}) == nil {
+			accepted++
+		}
+		if accepted != tt.accepted {
+			t.Errorf("%d servers at %s: %d connections accepted, want %d", tt.servers, tt.from, accepted, tt.accepted)
+		}
+	}
+}
+
+func TestAConnectionIsUsedAgain(t *testing.T) {
+	n := newNetwork(t)
+	for range 20 {
+		if code, got := call(t, n.is.client, "head", "servers"); code != 200 {
+			t.Fatalf("%d %q", code, got)
+		}
+	}
+	n.head.server.mu.Lock()
+	defer n.head.server.mu.Unlock()
+	if open := len(n.head.server.open); open != 1 {
+		t.Errorf("20 requests one after the other, and %d connections are open", open)
 	}
 }
 

@@ -31,6 +31,9 @@ const (
 	perServer     = 64       // connections of one server
 	perStranger   = 8        // connections of an address that have not proved who they are
 	strangers     = 256      // the same, of all addresses that are of no server
+	// atOnce are connections that a server opens at the same time: for the state, a report, and two for content. All
+	// servers may do so at once, and may share an address: behind a router that translates addresses, or on one host.
+	atOnce = 4
 )
 
 // Allow is who may call a handler.
@@ -313,9 +316,10 @@ func (s *Server) accept(c *conn) error {
 		return fmt.Errorf("%s is a node", who.Node.Name)
 	}
 	c.from = remote.Addr().Unmap()
-	limit := bounds.Limit{Each: perStranger, All: strangers}
+	burst := atOnce * len(s.Declared().Servers)
+	limit := bounds.Limit{Each: perStranger + burst, All: strangers + burst}
 	if err == nil && (who.Local || who.Server != nil) {
-		limit = bounds.Limit{Each: perServer}
+		limit = bounds.Limit{Each: perServer + burst}
 	}
 	if !s.unknown.Add(c.from, c, limit) {
 		return errors.New("too many connections without a certificate")
