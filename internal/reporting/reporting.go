@@ -13,13 +13,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -50,6 +51,8 @@ const (
 	problemInterval = fleet.SilentAfter
 	// sendTimeout bounds the time that a head takes for a report.
 	sendTimeout = 10 * time.Second
+	// firstRetry is the pause after a report that a head has not taken. It doubles with each, up to interval.
+	firstRetry = 250 * time.Millisecond
 )
 
 // Roots knows what the nodes of this server show. serving.Server implements it.
@@ -98,7 +101,9 @@ type Reporter struct {
 // recipient is what is known of a head.
 type recipient struct {
 	sending bool          // it takes a report now
-	missed  bool          // it was busy when the last report was made
+	missed  bool          // it has not got the last one
+	pause   time.Duration // the pause that the last failure was followed by; 0: the last report was taken
+	retry   time.Time     // when what it missed is sent
 	took    *fleet.Report // its last one; nil: none, or that is not known
 }
 
@@ -111,7 +116,7 @@ type refusal struct {
 // New returns a Reporter.
 func New(o Options) *Reporter {
 	r := &Reporter{
-		Options: o, start: rand.Text(), wake: make(chan struct{}, 1), heads: map[cluster.ServerName]*recipient{},
+		Options: o, start: cryptorand.Text(), wake: make(chan struct{}, 1), heads: map[cluster.ServerName]*recipient{},
 		refusals: map[cluster.ServerName]refusal{},
 	}
 	r.stale.Store(true)
@@ -205,13 +210,14 @@ func (r *Reporter) watchProblems(ctx context.Context) {
 	_ = periodic.Run(ctx, problemInterval, look)
 }
 
-// missedBy reports whether one of some heads, which was busy with an earlier report, has not got the last one.
+// missedBy reports whether one of some heads has not got the last report and is to get it now: it was busy with an
+// earlier one, or it has failed to take it.
 func (r *Reporter) missedBy(heads []stream.Head) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.ContainsFunc(heads, func(h stream.Head) bool {
 		to := r.heads[h.Name]
-		return to != nil && to.missed && !to.sending
+		return to != nil && to.missed && !to.sending && !time.Now().Before(to.retry)
 	})
 }
 
@@ -229,27 +235,42 @@ func (r *Reporter) begin(head cluster.ServerName) (before *fleet.Report, free bo
 	return to.took, free
 }
 
-// end notes that a head has taken a report, or why it has not. What it missed is sent with the next one.
+// end notes that a head has taken a report, or why it has not. What it missed is sent with the next one: at once if it
+// was busy, and after a pause if it has failed.
 func (r *Reporter) end(head cluster.ServerName, report *fleet.Report, err error) {
 	r.mu.Lock()
 	to := r.heads[head]
 	to.sending, to.took = false, report
-	if err != nil {
-		to.missed, to.took = false, nil
+	if err == nil {
+		to.pause, to.retry = 0, time.Time{}
+		delete(r.refusals, head)
+	} else {
+		to.noteFailure(err)
 	}
 	if e, ok := errors.AsType[*refusedError](err); ok {
 		r.refusals[head] = refusal{e, time.Now()}
-	} else if err == nil {
-		delete(r.refusals, head)
 	}
-	again := to.missed
+	again, wait := to.missed, time.Until(to.retry)
 	r.mu.Unlock()
 	if again {
-		r.report()
+		time.AfterFunc(wait, r.report)
 	}
 	if err != nil {
 		r.Log.Debug("head has not taken the report", "server", string(head), "error", err)
 	}
+}
+
+// noteFailure notes that the head has not taken a report. It is called with Reporter.mu held. A head that refuses this
+// server gets no report before the next interval.
+func (to *recipient) noteFailure(err error) {
+	to.missed, to.took = true, nil
+	to.pause = min(max(firstRetry, 2*to.pause), interval)
+	_, refused := errors.AsType[*refusedError](err)
+	if _, ended := errors.AsType[*pki.EndedError](err); refused || ended {
+		to.pause = interval
+	}
+	// All servers try again after a head was started.
+	to.retry = time.Now().Add(to.pause/2 + rand.N(to.pause/2))
 }
 
 // noteEnded notes whether a head has ended the identity of this one. A server that is no head learns that by the state

@@ -3,10 +3,13 @@ package reporting
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dim/internal/cluster"
@@ -108,4 +111,55 @@ func TestAHeadOfAnEarlierProgramGetsWholeReports(t *testing.T) {
 	if len(paths) != 2 || paths[1] != fleet.Path {
 		t.Errorf("posted to %v", paths)
 	}
+}
+
+func TestAReportThatFailedIsSentAgainBeforeTheInterval(t *testing.T) {
+	heads := []stream.Head{{Name: "head"}}
+	retries := func(err error, failures int) (pauses []time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			r := New(Options{Log: slog.New(slog.DiscardHandler)})
+			for range failures {
+				if _, free := r.begin("head"); !free {
+					t.Fatal("the head is busy")
+				}
+				began := time.Now()
+				r.end("head", new(fleet.Report), err)
+				if r.missedBy(heads) {
+					t.Error("the report is sent again without a pause")
+				}
+				<-r.wake
+				if !r.missedBy(heads) {
+					t.Error("nothing is sent after the pause")
+				}
+				pauses = append(pauses, time.Since(began))
+			}
+			r.begin("head")
+			if r.end("head", new(fleet.Report), nil); r.missedBy(heads) || r.heads["head"].pause != 0 {
+				t.Error("after a report that was taken there is still something to send")
+			}
+		})
+		return pauses
+	}
+	pauses := retries(errors.New("connection reset"), 10)
+	if pauses[0] > firstRetry || pauses[1] < firstRetry || pauses[9] < interval/2 || pauses[9] > interval {
+		t.Errorf("pauses of %v", pauses)
+	}
+	if pauses := retries(&refusedError{"another machine reports as is1"}, 1); pauses[0] < interval/2 {
+		t.Errorf("a server that is refused reports again after %v", pauses[0])
+	}
+}
+
+func TestAHeadThatWasBusyGetsTheNextReportAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(Options{Log: slog.New(slog.DiscardHandler)})
+		r.begin("head")
+		if _, free := r.begin("head"); free {
+			t.Fatal("the head is not busy")
+		}
+		began := time.Now()
+		r.end("head", new(fleet.Report), nil)
+		if <-r.wake; time.Since(began) > 0 || !r.missedBy([]stream.Head{{Name: "head"}}) {
+			t.Errorf("sent again after %v", time.Since(began))
+		}
+	})
 }
