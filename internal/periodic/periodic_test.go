@@ -2,6 +2,7 @@ package periodic
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 func TestAFunctionRunsAtIntervalsUntilTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(next(time.Second, phase()))
 		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
 		defer cancel()
 		begin, calls := time.Now(), []time.Duration{}
@@ -53,9 +55,29 @@ func TestFunctionsRunAtTheSameMoments(t *testing.T) {
 
 func TestAMomentThatIsVeryNearIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(time.Second - time.Millisecond)
+		time.Sleep(next(time.Second, phase()) - time.Millisecond)
 		if d := Next(time.Second); d != time.Second+time.Millisecond {
 			t.Errorf("the next moment is in %v", d)
 		}
 	})
+}
+
+func TestProcessesHaveTheirOwnMoments(t *testing.T) {
+	const parts = 10
+	busy := map[time.Duration]int{} // servers, by the tenth of a second in which their moment is
+	synctest.Test(t, func(t *testing.T) {
+		for i := range 40 {
+			first := next(5*time.Second, phaseOf(fmt.Sprintf("is%02d", i), 700)) // as after the start of equal machines
+			busy[first/(5*time.Second/parts)]++
+		}
+		for pid := range 40 {
+			first := next(5*time.Second, phaseOf("lab", 4000+pid))
+			busy[first/(5*time.Second/parts)]++
+		}
+	})
+	for at, n := range busy {
+		if n > 80/parts*3 {
+			t.Errorf("%d of 80 processes have their moment in part %d of %d", n, at, parts)
+		}
+	}
 }
