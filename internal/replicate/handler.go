@@ -78,7 +78,7 @@ func NewHandler(o HandlerOptions) *Handler {
 	}
 	h := &Handler{
 		store: o.Store, puller: o.Puller, holders: o.Holders, getters: o.Getters, log: o.Log, gear: newGear(),
-		busy: make(chan struct{}, maxAnswers), shared: new(sharedAnswers),
+		busy: make(chan struct{}, maxAnswers), shared: newSharedAnswers(),
 		known: map[[2]image.Digest][]op{}, asked: map[image.Digest]time.Time{},
 	}
 	if o.Puller != nil {

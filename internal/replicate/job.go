@@ -16,8 +16,9 @@ import (
 const (
 	// streams is how many answers of one source are read at the same time.
 	streams = 2
-	// jobBytes is from how many bytes on small blobs are asked for together.
-	jobBytes = 4 << 20
+	// jobBytes is from how many bytes on small blobs are asked for together. The source has so much in memory for each
+	// asker, and repetitions are found within the window anyway.
+	jobBytes = window
 	// batchBytes is after how many bytes what has arrived is made durable.
 	batchBytes = 256 << 20
 	// busyWait is for how long a source is not asked that is busy.

@@ -60,7 +60,7 @@ func New(o Options) *Puller {
 	return &Puller{
 		early: o.Early, listed: o.Listed, partial: map[image.Digest]*pull{}, waiting: make(chan struct{}, maxWaiting),
 		store: o.Store, name: o.Name, named: o.Named, log: o.Log, limit: limiter{rate: o.Rate}, ledger: newLedger(),
-		packed: new(sharedAnswers),
+		packed: newSharedAnswers(),
 	}
 }
 

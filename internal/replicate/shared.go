@@ -3,6 +3,7 @@ package replicate
 import (
 	"bytes"
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ const (
 	// sharedFile is the size, in bytes, of the largest file whose answer is shared.
 	sharedFile = 8 << 20
 	// maxShared bounds the answers that are kept, in bytes.
-	maxShared = 64 << 20
+	maxShared = 32 << 20
 	// sharedFor is for how long they are kept after the last one was made.
 	sharedFor = 30 * time.Second
 )
@@ -24,12 +25,18 @@ const (
 // same time, and packing costs most of an answer.
 type sharedAnswers struct {
 	packing singleflight.Group
+	turns   chan struct{} // an element for each answer that is being packed: more at a time would only take memory
+	buffers sync.Pool     // of *bytes.Buffer
 
 	mu     sync.Mutex
 	kept   map[image.Digest][]byte // by the digest of path and body
 	recent []image.Digest          // the keys of kept, the oldest first
 	bytes  int                     // of all kept
 	forget *time.Timer             // drops all; nil: nothing was kept yet
+}
+
+func newSharedAnswers() *sharedAnswers {
+	return &sharedAnswers{turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // get returns the answer to a request, which pack makes if nobody has asked for it lately.
@@ -43,18 +50,33 @@ func (s *sharedAnswers) get(
 		if b, ok := s.lookup(key); ok {
 			return b, nil
 		}
-		var to bytes.Buffer
 		// Others may wait for the answer when the first asker has gone.
-		keep, err := pack(context.WithoutCancel(ctx), &to)
+		b, keep, err := s.pack(context.WithoutCancel(ctx), pack)
 		if keep && err == nil {
-			s.keep(key, to.Bytes())
+			s.keep(key, b)
 		}
-		return to.Bytes(), err
+		return b, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return got.([]byte), nil
+}
+
+// pack returns what pack writes, in its turn.
+func (s *sharedAnswers) pack(
+	ctx context.Context, pack func(ctx context.Context, to *bytes.Buffer) (keep bool, err error),
+) (b []byte, keep bool, err error) {
+	s.turns <- struct{}{}
+	defer func() { <-s.turns }()
+	to, ok := s.buffers.Get().(*bytes.Buffer)
+	if !ok {
+		to = new(bytes.Buffer)
+	}
+	defer s.buffers.Put(to)
+	to.Reset()
+	keep, err = pack(ctx, to)
+	return bytes.Clone(to.Bytes()), keep, err // the buffer has up to twice its bytes
 }
 
 func (s *sharedAnswers) lookup(key image.Digest) ([]byte, bool) {
