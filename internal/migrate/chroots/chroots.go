@@ -90,10 +90,10 @@ func Programs() []Program {
 	}
 }
 
-// maxDepth is the number of directories between a path and the roots below it.
+// maxDepth is the number of levels below a path that are searched: genimage puts roots into OS/ARCH/PROFILE/rootimg.
 const maxDepth = 4
 
-// Find returns the roots at or below paths, by their paths. lists are directories and files of exclusion lists, for
+// Find returns the roots at or below paths, sorted by their paths. lists are directories and files of exclusion lists, for
 // programs that keep them outside of roots. The error has every path that cannot be read or has no root below it.
 func (p *Program) Find(paths, lists []string) (roots []Root, err error) {
 	var problems []error
@@ -106,8 +106,9 @@ func (p *Program) Find(paths, lists []string) (roots []Root, err error) {
 			problems = append(problems, err)
 			continue
 		}
-		found := find(top, maxDepth)
-		if len(found) == 0 {
+		found, err := find(top, maxDepth)
+		problems = append(problems, err)
+		if len(found) == 0 && err == nil {
 			problems = append(problems, fmt.Errorf("find roots in %s: no directory in it has an installed system", top))
 		}
 		for _, dir := range found {
@@ -123,6 +124,7 @@ func (p *Program) Find(paths, lists []string) (roots []Root, err error) {
 			}
 		}
 	}
+	slices.SortFunc(roots, func(a, b Root) int { return strings.Compare(a.Path, b.Path) })
 	return distinct(roots), errors.Join(problems...)
 }
 
@@ -134,26 +136,27 @@ func checkDir(dir string) error {
 	return err
 }
 
-// find returns the directories at or below dir that look like a root. There is none in another one.
-func find(dir string, depth int) (found []string) {
+// find returns the directories that look like a root: dir, or those down to depth levels below it. It does not search
+// in a root that it has found, and follows no symbolic links below dir. The error has the directories that cannot be
+// read.
+func find(dir string, depth int) (found []string, err error) {
 	for _, bin := range []string{"usr/bin", "bin"} {
 		if isDir(filepath.Join(dir, "etc")) && isDir(filepath.Join(dir, bin)) {
-			return []string{dir}
+			return []string{dir}, nil
 		}
 	}
 	if depth == 0 {
-		return nil
+		return nil, nil
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
+	problems := []error{err}
 	for _, e := range entries {
 		if e.IsDir() {
-			found = append(found, find(filepath.Join(dir, e.Name()), depth-1)...)
+			more, err := find(filepath.Join(dir, e.Name()), depth-1)
+			found, problems = append(found, more...), append(problems, err)
 		}
 	}
-	return found
+	return found, errors.Join(problems...)
 }
 
 func isDir(name string) bool {

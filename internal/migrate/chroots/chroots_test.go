@@ -119,6 +119,22 @@ func TestRootsOfXCAT(t *testing.T) {
 	}
 }
 
+func TestWhereRootsAreSearched(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{
+		"a/b/c/four/etc/hosts": "", "a/b/c/four/bin/ls": "", "a/b/c/d/five/etc/hosts": "", "a/b/c/d/five/bin/ls": "",
+		"a/one/etc/hosts": "", "a/one/bin/ls": "", "a/one/srv/inner/etc/hosts": "", "a/one/srv/inner/bin/ls": "",
+	})
+	testkit.Must(t, os.Symlink("one", filepath.Join(dir, "a/link")))
+	roots := testkit.Value(named(t, "warewulf").Find([]string{filepath.Join(dir, "a/one"), dir}, nil))(t)
+	var got []string
+	for _, r := range roots {
+		got = append(got, strings.TrimPrefix(r.Path, dir))
+	}
+	if d := cmp.Diff([]string{"/a/b/c/four", "/a/one"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestNoRoots(t *testing.T) {
 	dir := t.TempDir()
 	_, err := named(t, "xcat").Find([]string{dir, filepath.Join(dir, "none")}, nil)
