@@ -46,7 +46,8 @@ func sum(t *testing.T, file string) string {
 	return fmt.Sprintf("%x", sha256.Sum256(testkit.Value(os.ReadFile(file))(t)))
 }
 
-// Two builds of a commit are equal. The deb is installed, upgraded, not downgraded, and removed, in Debian 12 and 13.
+// Two builds of a commit are equal. The deb is installed, upgraded, not downgraded, and removed, in Debian 12 and 13,
+// the rpm in a Debian 12 with rpm.
 func TestPackagesAreReproducibleAndInstalled(t *testing.T) {
 	if os.Getenv("DIM_PACKAGES") == "" {
 		t.Skip("builds the packages three times: set DIM_PACKAGES=1")
@@ -61,7 +62,8 @@ func TestPackagesAreReproducibleAndInstalled(t *testing.T) {
 			t.Errorf("two builds of %s differ", filepath.Base(two[0]))
 		}
 	}
-	newer, _ := build(t, clone, later)
+	newer, newerRPM := build(t, clone, later)
+	t.Run("rpm", func(t *testing.T) { installedByRPM(t, rpm, newerRPM) })
 	for _, release := range []string{"bookworm", "trixie"} {
 		t.Run(release, func(t *testing.T) {
 			root := filepath.Join(t.TempDir(), "root")
@@ -76,6 +78,32 @@ func TestPackagesAreReproducibleAndInstalled(t *testing.T) {
 			s.refusesAfterRemoval(deb)
 		})
 	}
+}
+
+// installedByRPM shows that rpm takes the package and runs its scripts. What it does not show is that a distribution of
+// rpm has what the package requires.
+func installedByRPM(t *testing.T, rpm, newer string) {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "root")
+	run(t, exec.Command("mmdebstrap", "--variant=minbase", "--include=rpm", "bookworm", root))
+	s := system{t, root}
+	s.chroot("rpm", "--nodeps", "-i", s.put(rpm))
+	s.works()
+	s.chroot("rpm", "--nodeps", "-U", s.put(newer))
+	s.works()
+	s.chroot("rpm", "--nodeps", "-V", "dim") // each file as it was packed
+	older := s.put(rpm)
+	if out, err := exec.Command("chroot", root, "rpm", "--nodeps", "-U", older).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "is already installed") {
+		t.Errorf("an older package: %v\n%s", err, out)
+	}
+	if got := s.chroot("rpm", "-q", "--queryformat", "%{VERSION}", "dim"); got != later {
+		t.Errorf("after the refusal version %s is installed", got)
+	}
+	testkit.Must(t, os.WriteFile(filepath.Join(root, "etc/dim/cluster.xml"), []byte("own\n"), 0o644))
+	s.chroot("rpm", "-e", "dim")
+	s.chroot("test", "!", "-e", "/usr/sbin/dim")
+	s.chroot("test", "-s", "/etc/dim/cluster.xml")
 }
 
 // dpkg calls the script with install if the package was removed: what the newer version has written is still there.
@@ -112,10 +140,11 @@ func (s system) chroot(args ...string) string {
 }
 
 // put copies a package into the system.
-func (s system) put(deb string) string {
+func (s system) put(file string) string {
 	s.t.Helper()
-	testkit.Must(s.t, os.WriteFile(filepath.Join(s.root, "dim.deb"), testkit.Value(os.ReadFile(deb))(s.t), 0o644))
-	return "/dim.deb"
+	to := "/dim" + filepath.Ext(file)
+	testkit.Must(s.t, os.WriteFile(s.root+to, testkit.Value(os.ReadFile(file))(s.t), 0o644))
+	return to
 }
 
 func (s system) install(deb string) {
