@@ -25,11 +25,12 @@ const maxValues = 4
 // servers, networks, groups. The list is empty when both declare the same. renames are the nodes of old that have
 // another name in new, see Renames.
 func Compare(old, new *cluster.Cluster, renames []control.Rename) []control.DescriptionChange {
-	a, b := kinds(old), kinds(new)
 	before := make(map[string]string, len(renames))
 	for _, r := range renames {
 		before[r.To] = r.From
 	}
+	nodes, newNodes := differing(old, new, renames)
+	a, b := kinds(old, nodes), kinds(new, newNodes)
 	var list []control.DescriptionChange
 	for i := range a {
 		c := comparison{subject: a[i].subject, old: a[i].objects, new: b[i].objects}
@@ -49,10 +50,11 @@ type kind struct {
 
 const subjectNode = "node"
 
-func kinds(c *cluster.Cluster) []kind {
+// kinds returns the objects of c, of its nodes those of a list.
+func kinds(c *cluster.Cluster, nodes []*cluster.Node) []kind {
 	return []kind{
 		{"cluster", []object{clusterObject(c)}},
-		{subjectNode, objects(c.Nodes, nodeObject)},
+		{subjectNode, objects(nodes, nodeObject)},
 		{"image", objects(c.Images, imageObject)},
 		{"server", objects(c.Servers, serverObject)},
 		{"network", objects(c.Networks, networkObject)},

@@ -19,7 +19,8 @@ func Reverted(base, present, next *cluster.Cluster) []control.DescriptionChange 
 // takenBack is Reverted if exactly is true, else TakenBack.
 func takenBack(base, present, next *cluster.Cluster, exactly bool) []control.DescriptionChange {
 	var list []control.DescriptionChange
-	a, b, c := kinds(base), kinds(present), kinds(next)
+	nodes, nextNodes := differing(present, next, nil) // what is the same now and then is not taken back
+	a, b, c := kinds(base, base.Nodes), kinds(present, nodes), kinds(next, nextNodes)
 	for i := range a {
 		was, wanted := byName(a[i].objects), byName(c[i].objects)
 		now := byName(b[i].objects)

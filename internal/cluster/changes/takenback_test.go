@@ -81,7 +81,8 @@ func clean(list []string) (out []string) {
 
 func TestEveryAttributeSaysWhenItTakesEffect(t *testing.T) {
 	silent := map[string]bool{"cluster name": true, "cluster taxonomy": true, "group image": true}
-	for _, k := range kinds(parse(t, text)) {
+	c := parse(t, text)
+	for _, k := range kinds(c, c.Nodes) {
 		for _, o := range k.objects {
 			for _, a := range o.attributes {
 				if name := k.subject + " " + a.name; (a.effect == "") != silent[name] {
