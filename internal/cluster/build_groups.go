@@ -99,6 +99,7 @@ func (b *builder) inventory(it *item) {
 			found.withHint("%s", p.Hint)
 		}
 	}
+	b.macs = withRoom(b.macs, len(rows))
 	for i := range rows {
 		b.inventoryRow(f, &rows[i])
 	}
@@ -110,9 +111,11 @@ func (b *builder) inventory(it *item) {
 // listedCard returns the node and the card that an inventory calls by a name: that of the node, with or without the
 // cluster's domain, NODE-CARD, or an address. Without a card in the name it is the one from which the node boots.
 func (b *builder) listedCard(name string) (*Node, *Interface) {
-	if a, err := netip.ParseAddr(name); err == nil {
-		at := b.cluster.index.addresses[a.Unmap()]
-		return at.node, at.card
+	if strings.ContainsAny(name, ".:") {
+		if a, err := netip.ParseAddr(name); err == nil {
+			at := b.cluster.index.addresses[a.Unmap()]
+			return at.node, at.card
+		}
 	}
 	for _, name := range []string{name, strings.TrimSuffix(name, "."+b.cluster.Domain)} {
 		if n, ok := b.cluster.Node(NodeName(name)); ok && len(n.Interfaces) > 0 {

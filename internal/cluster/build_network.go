@@ -133,8 +133,9 @@ func broadcast(p netip.Prefix) netip.Addr {
 // mac parses a hardware address and records that c uses it.
 func (b *builder) mac(at location, text string, c claim) net.HardwareAddr {
 	mac, ok := inventory.ParseMAC(text)
-	if long, err := net.ParseMAC(text); err == nil && !ok { // of InfiniBand: 20 bytes, or the eight of a GUID
-		mac, ok = long, true
+	if !ok { // of InfiniBand: 20 bytes, or the eight of a GUID
+		long, err := net.ParseMAC(text)
+		mac, ok = long, err == nil
 	}
 	switch {
 	case !ok:

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -50,6 +51,8 @@ func (b *builder) nodes(it *item) {
 		b.nodesIncomplete = true
 		return
 	}
+	b.hosts = withRoom(b.hosts, limit)
+	b.addresses = withRoom(b.addresses, min(limit*len(nb.cards), b.budget.cards))
 	for i := range limit {
 		nb.values[len(nb.levels)], nb.values[len(nb.levels)+1] = int64(len(b.cluster.Nodes)), int64(i+1)
 		nb.node()
@@ -57,6 +60,16 @@ func (b *builder) nodes(it *item) {
 			break
 		}
 	}
+}
+
+// withRoom returns m with room for n more entries. A map that grows entry by entry is copied again and again.
+func withRoom[K comparable, V any](m map[K]V, n int) map[K]V {
+	if n <= len(m) {
+		return m
+	}
+	larger := make(map[K]V, len(m)+n)
+	maps.Copy(larger, m)
+	return larger
 }
 
 // choose sets the levels to run over and returns the largest possible number of nodes. It is not ok if the attributes
@@ -225,6 +238,7 @@ func (nb *nodeBuilder) node() {
 		}
 	}
 	nb.nodeServers(n)
+	n.Interfaces = slices.Grow(n.Interfaces, min(len(nb.cards), nb.budget.cards))
 	for _, cp := range nb.cards {
 		nb.nodeCard(n, cp)
 	}

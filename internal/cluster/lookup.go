@@ -76,13 +76,17 @@ func (c *Cluster) lookups() *index {
 
 // newIndex builds the maps of c. If several values have the same key, the first one is kept.
 func newIndex(c *Cluster) *index {
+	cards := 0
+	for _, n := range c.Nodes {
+		cards += len(n.Interfaces)
+	}
 	ix := &index{
 		nodes:      make(map[NodeName]*Node, len(c.Nodes)),
 		servers:    make(map[ServerName]*Server, len(c.Servers)),
 		images:     make(map[ImageName]*Image, len(c.Images)),
 		groups:     make(map[string]*Group, len(c.Groups)),
-		macs:       make(map[string]nodeInterface, len(c.Nodes)),
-		addresses:  make(map[netip.Addr]nodeInterface, len(c.Nodes)),
+		macs:       make(map[string]nodeInterface, cards),
+		addresses:  make(map[netip.Addr]nodeInterface, cards),
 		byPosition: map[position][]*Node{},
 		served:     map[ServerName][]*Node{},
 	}

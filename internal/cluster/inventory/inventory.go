@@ -62,10 +62,11 @@ type parser struct {
 	problems []Problem
 
 	reader *csv.Reader
-	spaces bool // columns are separated by spaces
-	begun  bool // a line has been read that is no comment
-	skip   int  // lines before those that reader reads
-	shift  int  // bytes before the first line that reader reads
+	fields []Field // of the line at hand
+	spaces bool    // columns are separated by spaces
+	begun  bool    // a line has been read that is no comment
+	skip   int     // lines before those that reader reads
+	shift  int     // bytes before the first line that reader reads
 
 	columns *columns // as the first line names them; nil: it does not
 }
@@ -121,11 +122,16 @@ func (p *parser) start(data []byte) {
 	}
 	r := csv.NewReader(bytes.NewReader(data))
 	r.FieldsPerRecord = -1
+	r.ReuseRecord = true // its texts are kept, the slice is not
 	r.TrimLeadingSpace = true
 	r.LazyQuotes = p.spaces
 	r.Comma = rune(separator)
 	p.reader = r
+	p.rows = make([]Row, 0, min(bytes.Count(data, []byte("\n"))+1, len(data)/shortestLine))
 }
+
+// shortestLine is fewer bytes than a line with a name and a hardware address has.
+const shortestLine = 14
 
 // firstLine returns the first line that is no comment, or is one that names the columns.
 func firstLine(data []byte) string {
@@ -164,21 +170,22 @@ func isNamedComment(fields []string) bool {
 		slices.ContainsFunc(fields, func(f string) bool { return columnOf(f) == "mac" })
 }
 
-// record returns the fields of the next line; none if it is empty or a comment.
+// record returns the fields of the next line, until the next call; none if it is empty or a comment.
 func (p *parser) record() ([]Field, error) {
 	record, err := p.reader.Read()
 	if err != nil {
 		return nil, err
 	}
-	fields := make([]Field, len(record))
+	fields := p.fields[:0]
 	for i, text := range record {
-		fields[i] = p.place(p.reader.FieldPos(i))
+		fields = append(fields, p.place(p.reader.FieldPos(i)))
 		fields[i].Text = strings.TrimSpace(text)
 		if p.spaces && i > 0 && strings.HasPrefix(text, "#") {
 			fields = fields[:i]
 			break
 		}
 	}
+	p.fields = fields
 	if !slices.ContainsFunc(fields, func(f Field) bool { return f.Text != "" }) || p.begun && isComment(fields) {
 		return nil, nil
 	}
