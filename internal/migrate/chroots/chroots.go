@@ -93,8 +93,8 @@ func Programs() []Program {
 // maxDepth is the number of levels below a path that are searched: genimage puts roots into OS/ARCH/PROFILE/rootimg.
 const maxDepth = 4
 
-// Find returns the roots at or below paths, sorted by their paths. lists are directories and files of exclusion lists, for
-// programs that keep them outside of roots. The error has every path that cannot be read or has no root below it.
+// Find returns the roots at or below paths, sorted by their paths. lists are directories and files of exclusion lists,
+// for programs that keep them outside of roots. The error has every path that cannot be read or has no root below it.
 func (p *Program) Find(paths, lists []string) (roots []Root, err error) {
 	var problems []error
 	for _, given := range paths {
