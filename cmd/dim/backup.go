@@ -225,6 +225,9 @@ func (a *app) showInfo(i *backup.Info) error {
 	err := a.show(i, func(w io.Writer) {
 		row(w, "cluster", i.Cluster)
 		row(w, "server", i.Server)
+		if len(i.Heads) > 0 {
+			row(w, "heads", "also "+safe(strings.Join(i.Heads, ", ")))
+		}
 		row(w, "made", i.Ended.Local().Format(time.DateTime)+" by dim "+i.Program)
 		row(w, "has", backupHas(i))
 		row(w, "images", strings.Join(i.Versions, " "))

@@ -11,7 +11,6 @@ import (
 
 	"dim/internal/backup"
 	"dim/internal/control"
-	"dim/internal/daemon"
 )
 
 // fromBackupFlags are the flags of `dim restore`.
@@ -66,7 +65,7 @@ func (a *app) restore(ctx context.Context, from string, stdin io.Reader, f *from
 			return err
 		}
 		defer s.Close()
-		return a.showInfo(s.Info)
+		return a.showRestorable(s.Info)
 	}
 	p := newProgress(a.err)
 	r := reading(from, stdin, p)
@@ -76,7 +75,7 @@ func (a *app) restore(ctx context.Context, from string, stdin io.Reader, f *from
 		if err != nil {
 			return err
 		}
-		return a.showInfo(info)
+		return a.showRestorable(info)
 	}
 	info, err := r.Restore(ctx, a.data)
 	p.end()
@@ -86,15 +85,35 @@ func (a *app) restore(ctx context.Context, from string, stdin io.Reader, f *from
 	if err := a.showInfo(info); err != nil && !errors.Is(err, errProblems) {
 		return err
 	}
-	out := a.out
-	if a.format == "json" {
-		out = a.err
-	}
-	printRestoredData(out, a.data, orHost(info.Server), otherHeads(a.data))
+	printRestoredData(a.notes(), a.data, orHost(info.Server), info.Heads)
 	if !info.Complete {
 		return errProblems
 	}
 	return nil
+}
+
+// showRestorable prints what a backup has, and whether it is to be restored if there are other heads.
+func (a *app) showRestorable(info *backup.Info) error {
+	err := a.showInfo(info)
+	if len(info.Heads) == 0 || err != nil && !errors.Is(err, errProblems) {
+		return err
+	}
+	fmt.Fprintf(a.notes(), `
+the cluster has other heads: %s
+if one of them runs or can be started: do not restore, but join it
+  there:  dim token --for %s --roles head    (head,image if it is an image server too)
+  here:   the line that it prints, with --replace
+if all of them are lost for ever: restore; the output says what to do then
+`, safe(strings.Join(info.Heads, ", ")), safe(orHost(info.Server)))
+	return err
+}
+
+// notes returns where notes for a person are printed: not among what a program reads.
+func (a *app) notes() io.Writer {
+	if a.format == "json" {
+		return a.err
+	}
+	return a.out
 }
 
 // printRestoredData tells what is to be done with a data directory that was restored.
@@ -113,16 +132,7 @@ if all of them are lost for ever: let this one go on alone, and the others join 
           dim serve --data %[1]s --as %[3]s
           dim token --for %[4]s --roles head
   there:  the line that it prints, with --replace
-`, data, strings.Join(others, ", "), server, others[0])
-}
-
-// otherHeads returns the other heads of the cluster whose head has a data directory; none for an image server.
-func otherHeads(data string) []string {
-	plan, err := daemon.Recover(data, func(control.Recovery) bool { return false })
-	if err != nil {
-		return nil // there is nothing to recover: it is no head, or the only one
-	}
-	return plan.Heads
+`, data, safe(strings.Join(others, ", ")), safe(server), safe(others[0]))
 }
 
 func orHost(server string) string {

@@ -184,9 +184,10 @@ func (a *app) serverChangeCommand(name, do string, cmd *cobra.Command) *cobra.Co
 		}
 		return a.show(done, func(w io.Writer) {
 			past := map[string]string{
-				"remove": "removed", "drain": "drained", "undrain": "undrained", "accept-older": "accepted the disk of",
+				"remove": "removed", "drain": "drained", "undrain": "undrained", "accept-older": "accepted",
 			}[do]
-			fmt.Fprintf(w, "%sserver %s\n", would(done.DryRun, past+": "), done.Server.Name)
+			what := map[bool]string{true: "the disk of "}[do == "accept-older"]
+			fmt.Fprintf(w, "%s%sserver %s\n", would(done.DryRun, past+": "), what, done.Server.Name)
 			if done.Note != "" {
 				fmt.Fprintln(w, done.Note)
 			}

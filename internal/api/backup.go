@@ -15,7 +15,7 @@ import (
 
 // BackupState implements control.Backend. It brings the state that is kept on disk up to date.
 func (api *API) BackupState(ctx context.Context) (control.BackupState, error) {
-	out := control.BackupState{Server: string(api.Server)}
+	out := control.BackupState{Server: string(api.Server), Heads: []string{}}
 	out.Cluster = api.Follow.Cluster().Name
 	if api.Follow.IsHead() { // what an image server has is a copy
 		c, err := api.Follow.Reachable(ctx)
@@ -27,6 +27,9 @@ func (api *API) BackupState(ctx context.Context) (control.BackupState, error) {
 		}
 		if err != nil {
 			out.Missing = err.Error()
+		}
+		for _, name := range api.Follow.Now().OtherHeads(api.Server) {
+			out.Heads = append(out.Heads, string(name))
 		}
 	}
 	var err error

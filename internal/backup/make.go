@@ -264,7 +264,7 @@ func (m *maker) layers() error {
 	if err != nil {
 		return err
 	}
-	m.info.Cluster, m.info.Server = state.Cluster, state.Server
+	m.info.Cluster, m.info.Server, m.info.Heads = state.Cluster, state.Server, state.Heads
 	if m.NoLayers {
 		m.info.LeftOut = append(m.info.LeftOut, partLayers)
 		return nil

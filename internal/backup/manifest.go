@@ -20,6 +20,7 @@ type Info struct {
 	Format   int       `json:"format"`
 	Cluster  string    `json:"cluster"`
 	Server   string    `json:"server"`
+	Heads    []string  `json:"heads"`   // the other heads of the cluster, if the server is a head
 	Program  string    `json:"program"` // version of the program that made it
 	Began    time.Time `json:"began"`
 	Ended    time.Time `json:"ended"`
@@ -56,7 +57,7 @@ const format = 1
 const infoMax = 256 << 20
 
 func (i *Info) encode() ([]byte, error) {
-	for _, list := range []*[]string{&i.Problems, &i.LeftOut, &i.Versions} {
+	for _, list := range []*[]string{&i.Heads, &i.Problems, &i.LeftOut, &i.Versions} {
 		if *list == nil {
 			*list = []string{}
 		}

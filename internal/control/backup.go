@@ -26,6 +26,7 @@ type Staged struct {
 type BackupState struct {
 	Cluster  string   `json:"cluster"`
 	Server   string   `json:"server"`
+	Heads    []string `json:"heads"`             // the other heads, if the server is a head
 	Replicas []string `json:"replicas"`          // NODE/IMAGE of those that have something on disk
 	Journal  []byte   `json:"journal"`           // records for switches.log: all replicas as they are now
 	Missing  string   `json:"missing,omitempty"` // why the state on disk may not be the newest; "": it is

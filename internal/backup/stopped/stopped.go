@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,6 +78,7 @@ func (s *Source) BackupState(ctx context.Context) (out control.BackupState, err 
 		out.Missing = err.Error()
 	}
 	out.Server = s.server()
+	out.Heads = otherHeads(state.Servers, out.Server)
 	if state.Description != nil && len(state.Description.Files) > 0 {
 		out.Cluster = name(state.Description)
 	}
@@ -87,6 +89,21 @@ func (s *Source) BackupState(ctx context.Context) (out control.BackupState, err 
 		s.known = &out
 	}
 	return out, err
+}
+
+// otherHeads returns the heads other than a server that is a head itself.
+func otherHeads(servers map[string]coord.Server, server string) []string {
+	isHead := func(name string) bool { return slices.Contains(servers[name].Roles, string(cluster.RoleHead)) }
+	list := []string{}
+	if !isHead(server) {
+		return list
+	}
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		if name != server && isHead(name) {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // server returns the name of the server, which its certificate has (docs/formats/data.md); "" if it was never started.
