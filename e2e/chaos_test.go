@@ -152,9 +152,14 @@ func (c *chaos) kill(ctx context.Context, name string) string {
 	return fmt.Sprint("killed, off for ", off)
 }
 
+// directions returns one direction of a cable, or both.
+func (c *chaos) directions() []netns.Direction {
+	return [][]netns.Direction{{netns.FromHost}, {netns.ToHost}, {netns.FromHost, netns.ToHost}}[c.random.IntN(3)]
+}
+
 // cut cuts a cable in one direction or in both for some time.
 func (c *chaos) cut(ctx context.Context, name string) string {
-	which := [][]netns.Direction{{netns.FromHost}, {netns.ToHost}, {netns.FromHost, netns.ToHost}}[c.random.IntN(3)]
+	which := c.directions()
 	for _, d := range which {
 		testkit.Must(c.t, c.hosts[name].Cut(d))
 	}
@@ -164,13 +169,16 @@ func (c *chaos) cut(ctx context.Context, name string) string {
 	return fmt.Sprint("cable cut in directions ", which, " for ", off)
 }
 
-// slow makes a cable slow for some time.
+// slow makes a cable slow in one direction or in both for some time.
 func (c *chaos) slow(ctx context.Context, name string) string {
-	testkit.Must(c.t, c.hosts[name].Slow(netns.ToHost, "200kbit"), c.hosts[name].Slow(netns.FromHost, "200kbit"))
+	which := c.directions()
+	for _, d := range which {
+		testkit.Must(c.t, c.hosts[name].Slow(d, "200kbit"))
+	}
 	long := c.anyTime()
 	pause(ctx, long)
 	testkit.Must(c.t, c.hosts[name].Mend())
-	return fmt.Sprint("cable slow for ", long)
+	return fmt.Sprint("cable slow in directions ", which, " for ", long)
 }
 
 // fill fills the disk of a server for some time.
