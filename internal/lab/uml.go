@@ -27,6 +27,9 @@ type UMLSpec struct {
 	Put  map[string]string // further files for the guest's root: path in the root → path on this machine
 	Addr netip.Prefix
 	MB   int // memory in MB; 0: 512
+
+	// hardware addresses of its cards vec0, vec1 and so on, on one network; without any it has vec0 with a random one
+	MACs []string
 }
 
 // UML is a running User Mode Linux guest. Agent calls its init.
@@ -42,16 +45,17 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 	if err := umlRoot(root, s); err != nil {
 		return nil, fmt.Errorf("start guest %s: %w", s.Name, err)
 	}
-	tap, err := s.Net.Tap(s.Name)
+	cards, err := s.cards()
 	if err != nil {
 		return nil, err
 	}
 	// ctx bounds the boot, not the lifetime.
 	cmd := s.Net.Command(context.WithoutCancel(ctx), "env", "TMPDIR=/dev/shm",
 		"linux.uml", fmt.Sprintf("mem=%dM", cmp.Or(s.MB, 512)), "umid="+s.Net.Name+s.Name,
-		"rootfstype=hostfs", "rootflags="+root, "rw", "init=/init", "vec0:transport=tap,ifname="+tap+",depth=128,gro=1",
+		"rootfstype=hostfs", "rootflags="+root, "rw", "init=/init",
 		"con=null", "con0=null,fd:1", "con1=null", "ssl=null", "quiet",
 		"agent.if=vec0", "agent.addr="+s.Addr.String(), "agent.modules=/modules")
+	cmd.Args = append(cmd.Args, cards...)
 	log, err := os.Create(filepath.Join(s.Dir, s.Name+".log"))
 	if err != nil {
 		return nil, err
@@ -79,6 +83,26 @@ func StartUML(ctx context.Context, s UMLSpec) (*UML, error) {
 	}
 	u.Agent = rpc.NewClient(conn)
 	return u, nil
+}
+
+// cards makes the taps of the guest's cards, and returns the parameters of its kernel about them.
+func (s *UMLSpec) cards() (params []string, err error) {
+	for i := range max(1, len(s.MACs)) {
+		name := s.Name
+		if i > 0 {
+			name += fmt.Sprint("-", i)
+		}
+		tap, err := s.Net.Tap(name)
+		if err != nil {
+			return nil, err
+		}
+		card := fmt.Sprintf("vec%d:transport=tap,ifname=%s,depth=128,gro=1", i, tap)
+		if i < len(s.MACs) {
+			card += ",mac=" + s.MACs[i]
+		}
+		params = append(params, card)
+	}
+	return params, nil
 }
 
 // Kill ends the guest as a power cut does, and waits until it has ended.
