@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -156,7 +155,7 @@ func (c *checker) object(ctx context.Context, kind, fan string, e fs.DirEntry) e
 		return nil
 	}
 	defer f.Close()
-	got, n, err := hashAll(ctx, f)
+	got, n, err := c.hash(ctx, f)
 	c.checked(n)
 	switch {
 	case ctx.Err() != nil:
@@ -239,19 +238,11 @@ func (c *checker) tree(version, dir string, d image.Digest) error {
 	return nil
 }
 
-// hashAll returns the digest and the length of all that r returns.
-func hashAll(ctx context.Context, r io.Reader) (d image.Digest, size uint64, err error) {
-	w := hashWriter{ctx: ctx, dst: -1, buf: make([]byte, 128<<10), hash: newHash()}
-	for {
-		n, err := r.Read(w.buf)
-		if aerr := w.add(w.buf[:n]); aerr != nil {
-			return d, uint64(w.off), aerr
-		}
-		if errors.Is(err, io.EOF) {
-			return w.content().Digest, uint64(w.off), nil
-		}
-		if err != nil {
-			return d, uint64(w.off), err
-		}
+// hash returns the digest and the length of the content of f.
+func (s *Store) hash(ctx context.Context, f *os.File) (d image.Digest, size uint64, err error) {
+	w := hashWriter{
+		ctx: ctx, dst: -1, buf: make([]byte, 128<<10), hash: newHash(), zeros: &s.zeros, hashed: func(uint64) {},
 	}
+	err = w.file(int(f.Fd()))
+	return w.content().Digest, uint64(w.off), err
 }

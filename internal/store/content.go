@@ -30,7 +30,9 @@ func (b *Batch) PutBlob(ctx context.Context, r io.Reader) (Content, error) {
 	return b.putStream(ctx, r, false)
 }
 
-// PutSparse is PutBlob for a file that is known to have holes: all blocks of zeros become holes.
+// PutSparse is PutBlob for a file that is known to have holes: all blocks of zeros become holes. If r has
+// the method SkipZeros(unit int64) (int64, error), which skips zeros that come next, as many whole units of bytes as
+// there are, and returns their number, these are not read.
 func (b *Batch) PutSparse(ctx context.Context, r io.Reader) (Content, error) {
 	return b.putStream(ctx, r, true)
 }
@@ -65,15 +67,16 @@ func (b *Batch) putChecked(
 	w.sparse = sparse
 	defer b.buffers.Put((*[chunk]byte)(w.buf))
 	for {
-		n, rerr := io.ReadFull(r, w.buf)
+		n, rerr := w.next(r)
+		ended := errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF)
+		if rerr != nil && !ended {
+			return Content{}, errors.Join(rerr, b.unlink(name))
+		}
 		if err := w.add(w.buf[:n]); err != nil {
 			return Content{}, b.fail(&fs.PathError{Op: "write", Path: name, Err: err})
 		}
-		if errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF) {
+		if ended {
 			break
-		}
-		if rerr != nil {
-			return Content{}, errors.Join(rerr, b.unlink(name))
 		}
 	}
 	if err := w.end(); err != nil {
@@ -293,10 +296,11 @@ type hashWriter struct {
 	dst    int
 	buf    []byte
 	hash   hash.Hash
-	zeros  *zeros             // nil: there are no holes
-	hashed func(bytes uint64) // nil: nobody counts
+	zeros  *zeros
+	hashed func(bytes uint64)
 	off    int64
-	sparse bool // blocks of zeros become holes
+	zero   int64 // bytes before off that are zeros, and are hashed when something else follows
+	sparse bool  // blocks of zeros become holes
 	holes  bool
 	data   []image.Extent
 }
@@ -338,16 +342,17 @@ func (w *hashWriter) file(src int) error {
 			start, err = st.Size, nil
 		}
 		if err != nil { // the file system does not report holes
-			return w.span(src, st.Size)
+			start = w.off
 		}
-		if err := w.hole(min(start, st.Size)); err != nil || w.off >= st.Size {
-			return errors.Join(err, w.end())
+		if w.hole(min(start, st.Size)); w.off >= st.Size {
+			break
 		}
-		end, err := unix.Seek(src, w.off, unix.SEEK_HOLE)
-		if err != nil {
-			end = st.Size
+		before, end := w.off, st.Size
+		if err == nil {
+			if hole, err := unix.Seek(src, w.off, unix.SEEK_HOLE); err == nil {
+				end = hole
+			}
 		}
-		before := w.off
 		if err := w.span(src, min(end, st.Size)); err != nil {
 			return err
 		}
@@ -358,10 +363,10 @@ func (w *hashWriter) file(src int) error {
 	return w.end()
 }
 
-// end sets the size of dst, which a hole at the end has not extended.
+// end hashes a hole at the end, and sets the size of dst, which the hole has not extended.
 func (w *hashWriter) end() error {
-	if w.dst < 0 {
-		return nil
+	if err := w.hashZeros(); err != nil || w.dst < 0 {
+		return err
 	}
 	return unix.Ftruncate(w.dst, w.off)
 }
@@ -396,6 +401,13 @@ func (w *hashWriter) add(p []byte) error {
 		if err := w.room(); err != nil {
 			return err
 		}
+	}
+	if w.sparse && len(p) == chunk && isZero(p) {
+		w.hole(w.off + chunk)
+		return nil
+	}
+	if err := w.hashZeros(); err != nil {
+		return err
 	}
 	w.hash.Write(p)
 	if w.sparse {
@@ -437,30 +449,6 @@ func (w *hashWriter) extent(off, n uint64) {
 		return
 	}
 	w.data = append(w.data, image.Extent{Offset: off, Length: n})
-}
-
-// hole adds zeros up to end.
-func (w *hashWriter) hole(end int64) error {
-	if end > w.off {
-		w.holes = true
-	}
-	first := w.off == 0
-	if first {
-		w.off = w.zeros.resume(w.hash, end)
-		w.hashed(uint64(w.off))
-	}
-	for w.off < end {
-		if err := w.ctx.Err(); err != nil {
-			return err
-		}
-		n := min(end-w.off, chunk)
-		w.hash.Write(w.zeros.chunk[:n])
-		w.hashed(uint64(n))
-		if w.off += n; first {
-			w.zeros.keep(w.hash, w.off)
-		}
-	}
-	return nil
 }
 
 // isZero compares p with itself moved by one byte: memcmp finds out fast whether all bytes are the same.

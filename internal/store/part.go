@@ -41,6 +41,7 @@ func (b *Batch) PutPart(ctx context.Context, want Content, content func(from uin
 	}
 	defer p.file.Close()
 	w := b.newHashWriter(ctx, int(p.file.Fd()))
+	w.sparse = want.Data != nil
 	defer b.buffers.Put((*[chunk]byte)(w.buf))
 	if err := p.resume(w); err != nil {
 		if ctx.Err() != nil {
@@ -48,7 +49,6 @@ func (b *Batch) PutPart(ctx context.Context, want Content, content func(from uin
 		}
 		return errors.Join(err, p.remove())
 	}
-	w.sparse = want.Data != nil
 	if err := p.fill(w, content(uint64(w.off))); err != nil {
 		return err
 	}
@@ -128,6 +128,13 @@ func (p *part) resume(w *hashWriter) error {
 		n, err := p.file.ReadAt(w.buf[:min(int64(len(w.buf)), p.synced-w.off)], w.off)
 		if n == 0 {
 			return fmt.Errorf("read %s: %w", p.path, err)
+		}
+		if w.sparse && n == chunk && isZero(w.buf) {
+			w.hole(w.off + chunk)
+			continue
+		}
+		if err := w.hashZeros(); err != nil {
+			return err
 		}
 		w.hash.Write(w.buf[:n])
 		w.off += int64(n)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -86,13 +85,8 @@ func (b *Batch) isWhole(path string, d image.Digest) (size uint64, whole bool) {
 		return 0, false
 	}
 	defer f.Close()
-	buf := b.newBuffer()
-	defer b.buffers.Put(buf)
-	h := newHash()
-	n, err := io.CopyBuffer(h, struct{ io.Reader }{f}, buf[:])
-	var got image.Digest
-	h.Sum(got[:0])
-	return uint64(n), err == nil && got == d
+	got, size, err := b.s.hash(context.Background(), f)
+	return size, err == nil && got == d
 }
 
 // move moves a file into the batch as the object o, unless the store or the batch has that.

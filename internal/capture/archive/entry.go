@@ -14,7 +14,7 @@ import (
 	"dim/internal/image"
 )
 
-// maxFile is the size of the largest file of ext4; the zeros of a hole are hashed like other bytes.
+// maxFile is the size of the largest file of ext4, in bytes.
 const maxFile = 16 << 40
 
 func entry(h *tar.Header) (image.Entry, error) {

@@ -243,21 +243,25 @@ func (t *task) put(ctx context.Context, r io.Reader, sparse byte) (c store.Conte
 		return c, err
 	}
 	buf := make([]byte, 256<<10)
-	for zeros := make([]byte, len(buf)); ; {
+	zeros, run := make([]byte, len(buf)), uint64(0)
+	for ended := false; !ended; {
 		n, rerr := io.ReadFull(r, buf)
+		ended = errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF)
 		c.Size += uint64(n)
 		if n > 0 && bytes.Equal(buf[:n], zeros[:n]) {
-			err = t.child.Send(kindZeros, binary.BigEndian.AppendUint64(nil, uint64(n)))
-		} else if n > 0 {
-			err = t.child.Send(kindData, buf[:n])
+			run, n = run+uint64(n), 0
+		}
+		if run > 0 && (n > 0 || ended) {
+			err = t.child.Send(kindZeros, binary.BigEndian.AppendUint64(nil, run))
+			run = 0
+		}
+		if n > 0 {
+			err = errors.Join(err, t.child.Send(kindData, buf[:n]))
 		}
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return c, err
 		}
-		if errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF) {
-			break
-		}
-		if rerr != nil {
+		if rerr != nil && !ended {
 			return c, rerr
 		}
 	}

@@ -225,13 +225,36 @@ type parts struct {
 	in    *intake
 	data  []byte
 	zeros uint64 // that come before what is received next
+	size  uint64 // so far, with these
+	ended bool
+}
+
+// SkipZeros skips zeros that come next, as many whole units of bytes as there are, and returns their number.
+func (p *parts) SkipZeros(unit int64) (n int64, err error) {
+	if err := p.fill(); err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	skipped := p.zeros - p.zeros%uint64(unit)
+	p.zeros -= skipped
+	return int64(skipped), nil
+}
+
+// fill waits until there is something to read.
+func (p *parts) fill() error {
+	for len(p.data) == 0 && p.zeros == 0 && !p.ended {
+		if err := p.next(); err != nil {
+			return err
+		}
+	}
+	if len(p.data) == 0 && p.zeros == 0 {
+		return io.EOF
+	}
+	return nil
 }
 
 func (p *parts) Read(b []byte) (n int, err error) {
-	for len(p.data) == 0 && p.zeros == 0 {
-		if err := p.next(); err != nil {
-			return 0, err
-		}
+	if err := p.fill(); err != nil {
+		return 0, err
 	}
 	if p.zeros > 0 {
 		n = int(min(uint64(len(b)), p.zeros))
@@ -255,14 +278,24 @@ func (p *parts) next() error {
 		return p.in.tell(payload)
 	case kind == kindData:
 		p.data = payload
-		return nil
+		return p.count(uint64(len(payload)))
 	case kind == kindZeros && len(payload) == 8:
 		p.zeros = binary.BigEndian.Uint64(payload)
-		return nil
+		return p.count(p.zeros)
 	case kind == kindContent:
-		return io.EOF
+		p.ended = true
+		return nil
 	}
 	return errForm
+}
+
+// count adds n bytes to the size of the content.
+func (p *parts) count(n uint64) error {
+	if n > maxContent-p.size {
+		return errForm
+	}
+	p.size += n
+	return nil
 }
 
 func (in *intake) putTree() error {

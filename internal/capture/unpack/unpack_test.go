@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -241,6 +242,7 @@ func TestWhatABrokenReaderSendsIsRefused(t *testing.T) {
 		}}
 		return frame(kindTree, testkit.Value(tree.Encode())(t)...)
 	}
+	many := frame(kindZeros, binary.BigEndian.AppendUint64(nil, maxContent)...)
 	for name, frames := range map[string][][]byte{
 		"a number that was not sent":  {frame(kindSmall, 'x'), entry(1, 1)},
 		"another size":                {frame(kindSmall, 'x'), entry(0, 2)},
@@ -253,6 +255,7 @@ func TestWhatABrokenReaderSendsIsRefused(t *testing.T) {
 		"progress that is none":       {frame(kindProgress, 'x')},
 		"a kind that there is not":    {frame(99)},
 		"zeros without a number":      {frame(kindBegin, 0), frame(kindZeros, 1)},
+		"zeros without an end":        {frame(kindBegin, 1), many, many},
 	} {
 		l := newLab(t)
 		batch := testkit.Value(l.store.Begin())(t)
