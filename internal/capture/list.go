@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ func (w *worker) list(d *dir) error {
 		}
 		d.fd = fd
 	}
-	l := lister{worker: w, d: d, same: d.note != nil}
+	l := lister{worker: w, d: d, same: d.note != nil, room: image.MaxPath - d.pathLen()}
 	if d.note != nil {
 		l.old, l.reliableBefore = d.note.entries, d.note.reliableBefore()
 	}
@@ -67,6 +68,7 @@ type lister struct {
 	old   []note
 	index map[string]int // of old, made when it is needed
 	bytes uint64
+	room  int // for a name, in bytes, before the path is too long
 
 	reliableBefore time.Time // see dirNote
 }
@@ -121,6 +123,9 @@ func (l *lister) name(e *dirent) error {
 		return nil
 	case !l.d.match.Idle() && l.d.match.Covers(string(e.name)):
 		return nil
+	}
+	if len(e.name) > l.room {
+		return fmt.Errorf("the path of %.20q in it is longer than %d bytes", e.name, image.MaxPath)
 	}
 	var x unix.Statx_t
 	if err := statx(l.d.fd, e.cstr, statxFlags, &x); err != nil {

@@ -112,6 +112,14 @@ func (d *dir) path() string {
 	return image.JoinPath(d.parent.path(), d.name)
 }
 
+// pathLen returns the length of what the paths of the names in d begin with, in bytes.
+func (d *dir) pathLen() (n int) {
+	for ; d.parent != nil; d = d.parent {
+		n += len(d.name) + 1
+	}
+	return n
+}
+
 // clockGrain is longer than two changes with the same ctime can be apart on any file system, even if the clock of a
 // file server is a little behind.
 const clockGrain = 2 * time.Second

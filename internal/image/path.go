@@ -1,5 +1,9 @@
 package image
 
+// MaxPath is the length of the longest path that is captured, in bytes, without a leading slash. Linux opens a path of
+// up to 4,095 bytes at once, and a longer one in parts.
+const MaxPath = 16<<10 - 1
+
 // JoinPath returns the path of name in the directory at dir.
 func JoinPath(dir, name string) string {
 	if dir == "" {

@@ -48,7 +48,6 @@ const (
 	maxNames  = 4 << 20
 	maxMemory = 1 << 30 // bytes of names, targets and xattrs
 	maxLinks  = 40      // symlinks in the resolution of one path, as in Linux (namei.h, MAXSYMLINKS)
-	maxPath   = 4095
 )
 
 // Tree is a tree that is being built.
@@ -95,8 +94,9 @@ func newNode(path string, e image.Entry) *node {
 // Clean returns the path of a name in an archive: slash-separated, from the root, no leading slash; "" is the root. A
 // name with ".." is an error.
 func Clean(s string) (string, error) {
-	if len(s) > maxPath {
-		return "", fmt.Errorf("a name of %d bytes is too long", len(s))
+	const margin = 2 // for a "./" in front
+	if len(s) > image.MaxPath+margin {
+		return "", tooLong(len(s))
 	}
 	var parts []string
 	for part := range strings.SplitSeq(s, "/") {
@@ -110,7 +110,15 @@ func Clean(s string) (string, error) {
 			parts = append(parts, part)
 		}
 	}
-	return strings.Join(parts, "/"), nil
+	path := strings.Join(parts, "/")
+	if len(path) > image.MaxPath {
+		return "", tooLong(len(path))
+	}
+	return path, nil
+}
+
+func tooLong(n int) error {
+	return fmt.Errorf("a name of %d bytes is too long: at most %d", n, image.MaxPath)
 }
 
 // Put adds an entry. A directory that replaces a directory keeps its content; any other entry replaces everything at

@@ -59,7 +59,7 @@ func (w *walk) enter(part string) (target string, err error) {
 	at := image.JoinPath(strings.Join(w.names, "/"), part)
 	switch {
 	case n == nil && w.make:
-		if !image.ValidEntryName(part) || len(at) > maxPath {
+		if !image.ValidEntryName(part) || len(at) > image.MaxPath {
 			return "", fmt.Errorf("%q is not a path", shortened(at))
 		}
 		n = newNode(at, implied())
