@@ -20,6 +20,7 @@ const minTransfers = 64
 type clients struct {
 	nfs, http *admission.Controller // their connections
 	unknown   *dhcp.Machines        // machines that are not in the description
+	mtus      *sockets.PathMTUs     // of the ways to clients of TFTP
 }
 
 // answers is liveness.Connected.
@@ -48,7 +49,7 @@ func (d *daemon) nodes() int { return len(d.declared().Nodes) }
 // mtu returns the size of the largest packet that reaches a machine in one piece, by the description of its network and
 // by the route to it.
 func (d *daemon) mtu(client netip.Addr) int {
-	size := sockets.PathMTU(client)
+	size := d.clients.mtus.To(client, time.Now())
 	if _, card, ok := d.declared().NodeByAddress(client); ok && card.Network.MTU > 0 {
 		return min(cmp.Or(size, card.Network.MTU), card.Network.MTU)
 	}

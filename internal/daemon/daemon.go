@@ -234,6 +234,7 @@ func open(c Config) (d *daemon, err error) {
 	d = &daemon{Config: c, started: time.Now()}
 	d.Log = slog.New(loglimit.New(c.Log.Handler(), func() int { return maxLogLines + d.nodes() }))
 	d.clients = clients{
+		mtus:    &sockets.PathMTUs{},
 		nfs:     admission.New("nfs", d.declared, d.Log),
 		http:    admission.New("http", d.declared, d.Log),
 		unknown: dhcp.NewMachines(maxMachines),

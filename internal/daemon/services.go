@@ -71,7 +71,7 @@ func (d *daemon) newServices(me *cluster.Server, l *sockets.Set) *services {
 		Log:       d.Log,
 	}
 	files := &tftp.Server{
-		Open: openTFTP(b, d.api.Storms), Known: d.known, ListenPacket: sockets.OpenTransfer, MTU: d.mtu,
+		Open: openTFTP(b, d.api.Storms), Known: d.known, ListenPacket: sockets.OpenTransfers, MTU: d.mtu,
 		MaxTransfers: func() int { return minTransfers + d.nodes() }, Log: d.Log,
 	}
 	mux := http.NewServeMux()

@@ -2,9 +2,12 @@ package tftp
 
 import (
 	"context"
+	"encoding/binary"
+	"net"
 	"runtime"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // Transfers are started up to a bound. One that waits for its client leaves its place to the next one.
@@ -42,4 +45,40 @@ func TestFewTransfersAreStartedAtATime(t *testing.T) {
 			t.Errorf("after the end of the server %d were started, want %d", started, bound+1)
 		}
 	})
+}
+
+// Transfers that follow each other use different ports, and a packet to another port than that of the transfer is
+// ignored.
+func TestTransfersOfAClientUseDifferentPorts(t *testing.T) {
+	want := pattern(700)
+	ts := serve(t, map[string][]byte{"f": want}, func(s *Server) { s.Timeout = time.Minute })
+	c := newClient(t, ts.addr)
+	before := first(t, c, c.request(opRead, "f", "octet"))
+	now := first(t, c, append(c.request(opRead, "f", "octet"), 0))
+	if before.String() == now.String() {
+		t.Fatalf("both are sent from %v", now)
+	}
+	answer := func(to net.Addr) (block uint16, n int) {
+		c.conn.WriteTo(ack(1), to)
+		c.conn.SetReadDeadline(time.Now().Add(time.Minute))
+		buf := make([]byte, 600)
+		n, from, err := c.conn.ReadFrom(buf)
+		if err != nil || from.String() != now.String() {
+			t.Fatalf("%d bytes from %v: %v", n, from, err)
+		}
+		return binary.BigEndian.Uint16(buf[2:]), n - 4
+	}
+	c.conn.WriteTo(ack(1), before) // of the transfer that the second request has replaced
+	if block, n := answer(now); block != 2 || n != 700-512 {
+		t.Errorf("block %d of %d bytes follows block 1", block, n)
+	}
+	ts.mu.Lock()
+	ports := map[net.PacketConn]bool{}
+	for _, tr := range ts.transfers {
+		ports[tr.conn] = true
+	}
+	ts.mu.Unlock()
+	if len(ports) != 1 {
+		t.Errorf("%d transfers are left", len(ports))
+	}
 }

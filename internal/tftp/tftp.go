@@ -3,9 +3,14 @@
 //
 // # Concepts
 //
-// Requests arrive on the socket given to Serve. Each transfer has a goroutine, and as the protocol demands, a
-// socket of its own, from the function ListenPacket. The function Open decides what a name means. It gets names
-// unchanged, with leading slashes, dots, and whatever else firmware sends.
+// Requests arrive on the socket given to Serve. Each transfer has a goroutine. The protocol lets the server choose a
+// port for each transfer (RFC 1350 section 4). Here transfers share a few ports, which the function ListenPacket opens:
+// a socket for each would cost more than the rest of the answer to a request, and anybody may send requests. Transfers
+// of one client that follow each other use different ports, so that a late packet of one is not taken for one of the
+// next.
+//
+// The function Open decides what a name means. It gets names unchanged, with leading slashes, dots, and whatever else
+// firmware sends.
 //
 // # Firmware
 //
@@ -51,6 +56,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"dim/internal/bounds"
 )
 
@@ -70,8 +77,8 @@ type Server struct {
 	Open func(ctx context.Context, client netip.AddrPort, name string) (File, error)
 	// Known reports whether a client may request anything.
 	Known func(client netip.AddrPort) bool
-	// ListenPacket opens the socket for one transfer, on any port of the address in local, which is the address of the
-	// socket on which the request arrived.
+	// ListenPacket opens a socket for transfers, on any port of the address in local, which is the address of the
+	// socket on which requests arrive. Serve closes it.
 	ListenPacket func(local net.Addr) (net.PacketConn, error)
 	// MTU returns the size of the largest packet that reaches a client in one piece, because firmware does not
 	// reassemble fragments; 0: not known. nil: it is not known of any client.
@@ -100,13 +107,32 @@ type Server struct {
 // conn should be bound to one address rather than to all, because clients accept answers only from the address that
 // they asked.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
-	ctx, cancel := context.WithCancel(ctx)
 	l := listener{Server: s, conn: conn}
-	defer l.running.Wait()
-	defer cancel()
+	defer l.close()
+	for range portCount {
+		port, err := s.ListenPacket(conn.LocalAddr())
+		if err != nil {
+			return fmt.Errorf("open a port for tftp transfers: %w", err)
+		}
+		l.ports = append(l.ports, port)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, port := range l.ports {
+		g.Go(func() error { return read(ctx, port, l.answered(port)) })
+	}
+	g.Go(func() error {
+		return read(ctx, conn, func(client netip.AddrPort, packet []byte) { l.handle(ctx, client, packet) })
+	})
+	return g.Wait()
+}
+
+// portCount is the number of ports that the transfers share.
+const portCount = 16
+
+// read calls f for each packet, until ctx ends or a read fails. The error is nil if ctx ended.
+func read(ctx context.Context, conn net.PacketConn, f func(from netip.AddrPort, packet []byte)) error {
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-
 	buf := make([]byte, 2048) // RFC 2347: a request has at most 512 bytes
 	for {
 		n, from, err := conn.ReadFrom(buf)
@@ -114,10 +140,10 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read tftp requests: %w", err)
+			return fmt.Errorf("read tftp packets: %w", err)
 		}
 		if client, ok := addrPort(from); ok {
-			l.handle(ctx, client, bytes.Clone(buf[:n]))
+			f(client, buf[:n])
 		}
 	}
 }
@@ -126,7 +152,37 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 type listener struct {
 	*Server
 	conn    net.PacketConn
+	ports   []net.PacketConn // of the transfers
+	next    int              // the port of the next transfer; only handle uses it
 	running sync.WaitGroup
+}
+
+// close waits for the transfers, whose context has ended, and closes their ports.
+func (l *listener) close() {
+	l.running.Wait()
+	for _, port := range l.ports {
+		port.Close()
+	}
+}
+
+// answered returns a function that gives a packet, which has arrived on a port, to its transfer.
+func (l *listener) answered(port net.PacketConn) func(client netip.AddrPort, packet []byte) {
+	return func(client netip.AddrPort, packet []byte) {
+		l.mu.Lock()
+		t := l.transfers[client]
+		l.mu.Unlock()
+		if t == nil || t.conn != port {
+			return // RFC 1350 section 4 wants an ERROR, which would go to a forged address
+		}
+		a, err := parseAnswer(packet)
+		if err != nil {
+			return
+		}
+		select {
+		case t.answers <- a:
+		default: // as if the network had lost it
+		}
+	}
 }
 
 // handle starts the transfer that packet requests, or sends an ERROR.
@@ -154,7 +210,8 @@ func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []b
 		refuse(codeIllegal, "only octet mode is served")
 		return
 	}
-	t, ok := l.admit(ctx, client, packet)
+	l.next = (l.next + 1) % len(l.ports)
+	t, ok := l.admit(ctx, client, packet, l.ports[l.next])
 	if !ok {
 		return
 	}
@@ -164,7 +221,7 @@ func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []b
 		if started, ok := l.begin(t.ctx); ok {
 			defer started()
 			t.started = started
-			l.transfer(t, l.conn.LocalAddr())
+			l.transfer(t)
 		}
 	})
 }
@@ -191,18 +248,9 @@ func (s *Server) begin(ctx context.Context) (started func(), ok bool) {
 }
 
 // transfer opens and sends the file of t.
-func (s *Server) transfer(t *transfer, local net.Addr) {
+func (s *Server) transfer(t *transfer) {
 	t.request = s.limit(t.request, t.client.Addr())
 	log := s.Log.With("client", t.client, "file", t.request.name)
-	own, err := s.ListenPacket(local)
-	if err != nil {
-		s.counters.failed.Add(1)
-		log.Warn("tftp transfer not started", "error", err)
-		return
-	}
-	defer own.Close()
-	t.conn = own
-
 	file, err := s.Open(t.ctx, t.client, t.request.name)
 	if err != nil {
 		s.counters.refused.Add(1)
@@ -239,9 +287,11 @@ func openError(err error) []byte {
 	return appendError(nil, codeUndefined, "the server cannot read the file")
 }
 
-// admit adds a transfer for the request to the table. It returns false if the request repeats one that is being
-// served, or a limit is reached.
-func (s *Server) admit(ctx context.Context, client netip.AddrPort, packet []byte) (*transfer, bool) {
+// admit adds a transfer for the request to the table, on a port. It returns false if the request repeats one that is
+// being served, or a limit is reached.
+func (s *Server) admit(
+	ctx context.Context, client netip.AddrPort, packet []byte, port net.PacketConn,
+) (*transfer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.transfers == nil {
@@ -254,7 +304,8 @@ func (s *Server) admit(ctx context.Context, client netip.AddrPort, packet []byte
 		s.displace(old)
 	}
 	t := &transfer{
-		client: client, packet: packet, timeout: cmp.Or(s.Timeout, time.Second), retries: cmp.Or(s.Retries, 5),
+		client: client, packet: bytes.Clone(packet), conn: port, answers: make(chan answer, maxAnswers),
+		timeout: cmp.Or(s.Timeout, time.Second), retries: cmp.Or(s.Retries, 5),
 	}
 	if !s.add(t) {
 		s.counters.dropped.Add(1)

@@ -319,7 +319,7 @@ func TestANewRequestFromAPortReplacesTheOldTransfer(t *testing.T) {
 func TestARepeatedRequestStartsNoSecondTransfer(t *testing.T) {
 	s := &Server{Log: slog.New(slog.DiscardHandler)}
 	from := netip.MustParseAddrPort("127.0.0.1:2070")
-	ask := func(packet string) (*transfer, bool) { return s.admit(context.Background(), from, []byte(packet)) }
+	ask := func(packet string) (*transfer, bool) { return s.admit(context.Background(), from, []byte(packet), nil) }
 	first, ok := ask("a")
 	if !ok {
 		t.Fatal("the first request is not admitted")

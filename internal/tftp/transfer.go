@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,9 @@ const (
 	maxWait = 8 * time.Second
 	// firstWait bounds the time until the first ACK, which proves that the client's address is not forged.
 	firstWait = 10 * time.Second
+	// maxAnswers bounds the answers of a client that wait. A client sends one after each window, and perhaps one for
+	// each packet after one that was lost; a further one is not missed.
+	maxAnswers = 8
 	// minRate is the number of bytes a second below which a transfer does not end in time; minTime is for all others.
 	minRate, minTime = 16 << 10, 5 * time.Minute
 )
@@ -34,6 +38,7 @@ type transfer struct {
 	retries      int
 	started      func() // the first packet is sent: others can be started
 	conn         net.PacketConn
+	answers      chan answer // of the client; the capacity is maxAnswers
 	until        time.Time   // when the transfer ends if it is not acknowledged before
 	acknowledged atomic.Bool // the client has acknowledged a packet
 	resentAfter  int64       // the block after which a window was sent again because of a second ACK; -1: none
@@ -52,8 +57,6 @@ func (t *transfer) send(file File) error {
 	t.ctx, cancel = context.WithTimeout(t.ctx, minTime+time.Duration(file.Size()/minRate)*time.Second)
 	defer cancel()
 	t.until = time.Now().Add(firstWait)
-	stop := context.AfterFunc(t.ctx, func() { t.conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	if t.request.options() {
 		oack := appendOACK(nil, t.request, file.Size())
 		if _, err := t.exchange(0, 0, func() error { return t.write(oack) }); err != nil {
@@ -96,10 +99,7 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 			t.acknowledged.Store(true)
 			return n, nil
 		}
-		if t.ctx.Err() != nil {
-			return 0, t.ctx.Err()
-		}
-		if e, ok := err.(net.Error); !ok || !e.Timeout() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, err
 		}
 		wait = min(2*wait, maxWait)
@@ -107,7 +107,7 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 	return 0, errors.New("no answer")
 }
 
-// await reads until an ACK of a block in (acked, end] arrives, for exchange.
+// await waits until an ACK of a block in (acked, end] arrives, for exchange.
 //
 // An ACK of block acked itself means that the first block of a window was lost (RFC 7440 section 4). Then await
 // returns acked, and the window is sent again from there. It does so once only, because some clients send such an
@@ -115,24 +115,16 @@ func (t *transfer) exchange(acked, end int64, write func() error) (int64, error)
 // time-out sends the block again: otherwise all further blocks would be sent twice (the Sorcerer's Apprentice
 // Syndrome, RFC 1123 section 4.2.3.1).
 func (t *transfer) await(acked, end int64, deadline time.Time) (int64, error) {
-	if err := t.conn.SetReadDeadline(deadline); err != nil {
-		return 0, err
-	}
-	if t.ctx.Err() != nil { // the line above may have replaced the deadline that the end of ctx set
-		return 0, t.ctx.Err()
-	}
-	var buf [516]byte
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
 	for {
-		n, from, err := t.conn.ReadFrom(buf[:])
-		if err != nil {
-			return 0, err
-		}
-		if client, ok := addrPort(from); !ok || client != t.client {
-			continue // RFC 1350 section 4 wants an ERROR, which would go to a forged address
-		}
-		a, err := parseAnswer(buf[:n])
-		if err != nil {
-			continue
+		var a answer
+		select {
+		case <-t.ctx.Done():
+			return 0, t.ctx.Err()
+		case <-timer.C:
+			return 0, os.ErrDeadlineExceeded
+		case a = <-t.answers:
 		}
 		if a.op == opError {
 			return 0, &clientError{fmt.Sprintf("%q (code %d)", a.message, a.block)}

@@ -259,35 +259,13 @@ func listenAnswers(ctx context.Context) (net.PacketConn, error) {
 	return lc.ListenPacket(ctx, "ip4:udp", "0.0.0.0")
 }
 
-// OpenTransfer opens a socket for one TFTP transfer, on any port of the address that the request came to.
-func OpenTransfer(local net.Addr) (net.PacketConn, error) {
+// OpenTransfers opens a socket for TFTP transfers, on any port of the address to which requests come.
+func OpenTransfers(local net.Addr) (net.PacketConn, error) {
 	host, _, err := net.SplitHostPort(local.String())
 	if err != nil {
 		return nil, err
 	}
 	return net.ListenPacket("udp", net.JoinHostPort(host, "0"))
-}
-
-// PathMTU returns the size of the largest packet that the kernel sends to an address in one piece; 0: not known.
-func PathMTU(to netip.Addr) int {
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 9))) // sends nothing
-	if err != nil {
-		return 0
-	}
-	defer conn.Close()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	size := 0
-	err = withSocket(raw, func(fd int) (err error) {
-		size, err = unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU)
-		return err
-	})
-	if err != nil {
-		return 0
-	}
-	return size
 }
 
 // Services returns what listens, for `dim status`.
