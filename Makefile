@@ -36,7 +36,7 @@ e2e: deps build ## real kernels boot and mount (root): User Mode Linux and QEMU
 
 long: deps build ## what takes long: a thousand switches, real work, files of any origin, the suites of others (root)
 	DIM_LAB_MASTER=$$(go run ./cmd/lab master .lab/network-manager network-manager) && export DIM_LAB_MASTER && \
-	DIM_E2E=1 go test -timeout 30m -count=1 -v -run CardsAreAsTheyAreDeclared ./e2e
+	DIM_E2E=1 DIM_LONG=1 go test -timeout 60m -count=1 -v -run 'CardsAre|ImportedClusterBoots' ./e2e
 	DIM_E2E=1 DIM_LONG=1 go test -p 1 -timeout 120m -count=1 -v \
 		-run 'UnderLoad|RealWork|SuitesOfOthers|AnyOrigin' ./e2e/
 
