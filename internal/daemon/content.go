@@ -55,8 +55,10 @@ func (d *daemon) assembleContent() {
 	})
 }
 
-// arrived shows nodes a version that the store has got, and reports it.
+// arrived reports a version that the store has got, and shows it to nodes. A rollout waits for the first report, and
+// Reconcile may wait for the disk.
 func (d *daemon) arrived(ctx context.Context) {
+	d.others.reporter.Arrived()
 	d.serving.Reconcile(ctx)
 	d.others.reporter.Arrived()
 }
