@@ -34,9 +34,11 @@ import (
 
 const (
 	// interval is the interval between checks whether a rollout can go on. Reports of other servers let it be checked
-	// sooner, checkGap after the check before: the servers of a rollout report one after the other.
-	interval = 250 * time.Millisecond
-	checkGap = 50 * time.Millisecond
+	// sooner, checkGap after the check before: the servers of a rollout report one after the other. If a check of
+	// thousands of nodes takes longer than usual, the gap is checkShare times as long as that, up to interval.
+	interval   = 250 * time.Millisecond
+	checkGap   = 50 * time.Millisecond
+	checkShare = 4
 	// retryInterval is the pause after a failure.
 	retryInterval = 2 * time.Second
 )
@@ -165,7 +167,7 @@ func (d *Driver) driven(now *follow.Declared) []int {
 func (d *Driver) drive(ctx context.Context, id int) {
 	defer d.setWait(id, "")
 	for ctx.Err() == nil {
-		reported := d.Fleet.Changed()
+		began, reported := time.Now(), d.Fleet.Changed()
 		r, ok, err := d.Follow.Now().Rollouts().Load(id)
 		if err != nil || !ok || r.State != rollout.Running {
 			return
@@ -196,17 +198,20 @@ func (d *Driver) drive(ctx context.Context, id int) {
 		if pause > interval {
 			reported = nil
 		}
-		await(ctx, pause, reported)
+		await(ctx, pause, gapAfter(time.Since(began)), reported)
 	}
 }
 
-// await returns after a pause, or soon after something was reported, or when ctx ends.
-func await(ctx context.Context, pause time.Duration, reported <-chan struct{}) {
+// gapAfter returns the least time until the next check, after one that took some time.
+func gapAfter(took time.Duration) time.Duration { return min(max(checkGap, checkShare*took), interval) }
+
+// await returns after a pause, or when something was reported and a gap has passed, or when ctx ends.
+func await(ctx context.Context, pause, gap time.Duration, reported <-chan struct{}) {
 	end := time.After(pause)
 	select {
 	case <-ctx.Done():
 		return
-	case <-time.After(checkGap):
+	case <-time.After(gap):
 	}
 	select {
 	case <-ctx.Done():

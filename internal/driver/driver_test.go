@@ -445,3 +445,16 @@ func TestARolloutSaysWhatItWaitsFor(t *testing.T) {
 		t.Error("it waits for ever")
 	}
 }
+
+func TestChecksTakeAPartOfTheTime(t *testing.T) {
+	for _, tt := range []struct{ took, want time.Duration }{
+		{0, checkGap},
+		{time.Millisecond, checkGap},
+		{20 * time.Millisecond, checkShare * 20 * time.Millisecond},
+		{time.Second, interval},
+	} {
+		if got := gapAfter(tt.took); got != tt.want {
+			t.Errorf("after a check of %v the next one comes in %v, want %v", tt.took, got, tt.want)
+		}
+	}
+}
