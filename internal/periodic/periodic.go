@@ -14,7 +14,8 @@ import (
 // while f runs is skipped. All that runs at the same interval in a process runs at the same moments, see Next, so that
 // an idle process is awake as seldom as possible. The first call comes after half an interval to one and a half.
 func Run(ctx context.Context, interval time.Duration, f func(context.Context)) error {
-	first := Next(interval)
+	phase := phase()
+	first := next(interval, phase)
 	if first < interval/2 {
 		first += interval
 	}
@@ -26,7 +27,7 @@ func Run(ctx context.Context, interval time.Duration, f func(context.Context)) e
 			return nil
 		case <-timer.C:
 			f(ctx)
-			timer.Reset(Next(interval))
+			timer.Reset(next(interval, phase))
 		}
 	}
 }

@@ -122,6 +122,7 @@ func (p *pull) findGetters(ctx context.Context, needs []*need) {
 	for _, s := range p.sources() {
 		a, err := p.ask(ctx, s, treesPath, request{of: p.v.Digest, from: noTrees})
 		if err == nil {
+			a.drain() // so that the connection is used again
 			a.close()
 			return
 		}
