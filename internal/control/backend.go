@@ -141,6 +141,8 @@ type NodeBackend interface {
 	Nodes(ctx context.Context, set string) ([]Node, error)
 	// Node returns one node with its details.
 	Node(ctx context.Context, name string) (Node, error)
+	// NodeBoots returns the last boots of a node of this server, compared with those of its neighbors.
+	NodeBoots(ctx context.Context, node string) (NodeBoots, error)
 	// Machines lists the machines that asked for a boot and are not in the description.
 	Machines(ctx context.Context) ([]Machine, error)
 	// HostKeys lists the public keys of the ssh servers of all nodes, as their roots have them: from the version, or

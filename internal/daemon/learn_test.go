@@ -72,3 +72,38 @@ func TestAMachineThatAsksBecomesANode(t *testing.T) {
 		t.Errorf("the machine in its place was given\n%s", got)
 	}
 }
+
+// A real client of DHCP asks from a MAC that is almost that of n04, and then from n04's.
+func TestTheMACFromWhichANodeAsksIsNamed(t *testing.T) {
+	testkit.NeedProgram(t, "busybox")
+	if !inNetwork(t) {
+		return
+	}
+	s := newNetworkSite(t)
+	s.start()
+	const wrong = "52:54:00:4d:00:05"
+	ns := machineAt(t, "why", "link set cli address "+wrong)
+	_ = exec.CommandContext(t.Context(), "ip", "netns", "exec", ns, "busybox", "udhcpc", "-f", "-q", "-n",
+		"-t", "2", "-T", "1", "-s", "/bin/true", "-i", "cli").Run() // in vain
+	s.unknownMachine(wrong)
+	why := testkit.Value(s.client().NodeBoots(t.Context(), "n04"))(t)
+	want := "a machine asks by DHCP from 52:54:00:4d:00:05, which is not in the description; " +
+		"closest is eth0 of n04, 52:54:00:4d:00:04"
+	if why.Finding != want || why.Well || len(why.Boots) != 0 {
+		t.Errorf("%+v", why)
+	}
+	other := testkit.Value(s.client().NodeBoots(t.Context(), "n03"))(t)
+	if strings.Contains(other.Finding, wrong) {
+		t.Errorf("n03: %+v", other)
+	}
+	ip(t, "-n "+ns+" link set cli down")
+	ip(t, "-n "+ns+" link set cli address 52:54:00:4d:00:04")
+	ip(t, "-n "+ns+" link set cli up")
+	if got := udhcpc(t, ns, "-V", "PXEClient:Arch:00000:UNDI:002001"); !strings.Contains(got, "ip='10.77.0.14'") {
+		t.Errorf("the machine was given\n%s", got)
+	}
+	why = testkit.Value(s.client().NodeBoots(t.Context(), "n04"))(t)
+	if strings.Contains(why.Finding, wrong) || len(why.Boots) != 1 || why.Boots[0].Ran || why.Boots[0].Steps[0].Stage != "dhcp" {
+		t.Errorf("%+v", why)
+	}
+}

@@ -133,6 +133,14 @@ func (b *Backend) Node(ctx context.Context, name string) (control.Node, error) {
 	return reported, lerr
 }
 
+// NodeBoots implements control.Backend.
+func (b *Backend) NodeBoots(ctx context.Context, node string) (control.NodeBoots, error) {
+	look, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	return ask(b, node, func() (control.NodeBoots, error) { return b.Backend.NodeBoots(ctx, node) },
+		func(c *client.Client) (control.NodeBoots, error) { return c.NodeBoots(look, node) })
+}
+
 // Saved implements control.Backend.
 func (b *Backend) Saved(ctx context.Context, node string) ([]control.SavedEntry, error) {
 	return ask(b, node, func() ([]control.SavedEntry, error) { return b.Backend.Saved(ctx, node) },

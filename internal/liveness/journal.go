@@ -29,7 +29,8 @@ type journal struct {
 // journalMin is the size in bytes below which a journal is never written anew.
 const journalMin = 1 << 20
 
-// entry is one node in a record of the journal; without events nothing is known of it any more.
+// entry is one node in a record of the journal; without events nothing is known of it any more. Events that begin at
+// another time than those of the node's entry before are another boot.
 type entry struct {
 	Node   cluster.NodeName `json:"node"`
 	Events []boot.Event     `json:"events,omitempty"`
@@ -70,9 +71,13 @@ func (t *Tracker) open(path string) error {
 			return err
 		}
 		for _, x := range entries {
-			delete(nodes, x.Node)
-			if usable(x.Events, t.now()) {
+			switch r := nodes[x.Node]; {
+			case !usable(x.Events, t.now()):
+				delete(nodes, x.Node)
+			case r == nil:
 				nodes[x.Node] = &record{events: x.Events}
+			default:
+				r.replay(x.Events)
 			}
 		}
 		return nil
@@ -193,18 +198,26 @@ func appendEntries(log *durable.Log, entries []entry) error {
 	return nil
 }
 
-// all returns the entries of all nodes that have events, sorted by name.
+// all returns the entries of all nodes that have events, sorted by name, those of each node in the order of its boots.
 func (t *Tracker) all() []entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	list := make([]entry, 0, len(t.nodes))
 	for node, r := range t.nodes {
 		if len(r.events) > 0 {
-			list = append(list, entry{node, r.events})
+			list = r.appendEntries(list, node, len(r.earlier))
 		}
 	}
-	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	slices.SortStableFunc(list, func(a, b entry) int { return strings.Compare(string(a.Node), string(b.Node)) })
 	return list
+}
+
+// appendEntries appends entries of some of the earlier boots, the last ones, and of the last boot.
+func (r *record) appendEntries(list []entry, node cluster.NodeName, earlier int) []entry {
+	for _, events := range r.earlier[len(r.earlier)-earlier:] {
+		list = append(list, entry{node, events})
+	}
+	return append(list, entry{node, r.events})
 }
 
 // takeChanged returns the entries of the nodes whose events changed since the last call.
@@ -213,11 +226,13 @@ func (t *Tracker) takeChanged() []entry {
 	defer t.mu.Unlock()
 	list := make([]entry, 0, len(t.changed))
 	for node := range t.changed {
-		x := entry{Node: node}
-		if r := t.nodes[node]; r != nil {
-			x.Events = r.events
+		r := t.nodes[node]
+		if r == nil {
+			list = append(list, entry{Node: node})
+			continue
 		}
-		list = append(list, x)
+		list = r.appendEntries(list, node, r.unsaved)
+		r.unsaved = 0
 	}
 	clear(t.changed)
 	return list
@@ -229,5 +244,8 @@ func (t *Tracker) markChanged(entries []entry) {
 	defer t.mu.Unlock()
 	for _, x := range entries {
 		t.changed[x.Node] = true
+		if r := t.nodes[x.Node]; r != nil {
+			r.unsaved = len(r.earlier) // boots that the journal has already do no harm
+		}
 	}
 }

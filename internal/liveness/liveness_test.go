@@ -62,8 +62,12 @@ func testBoot(t *testing.T) {
 	if s := tr.State("n02"); s.Stage != boot.StageRunning {
 		t.Errorf("a node that was running before the server: %q", s.Stage)
 	}
-	if all := tr.all(); len(all) != 2 || all[0].Node != "n01" || all[1].Node != "n02" {
-		t.Errorf("nodes %v", all)
+	var all []string
+	for _, x := range tr.all() {
+		all = append(all, fmt.Sprint(x.Node, " ", len(x.Events)))
+	}
+	if d := cmp.Diff([]string{"n01 6", "n01 1", "n01 4", "n02 1"}, all); d != "" {
+		t.Errorf("boots: %s", d)
 	}
 	tr.Forget("n02")
 	if s := tr.State("n02"); s.Stage != Off || s.Running || s.MayRun {

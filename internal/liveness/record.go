@@ -13,6 +13,8 @@ const (
 	maxEvents = 40
 	// sameBoot is how long a second DHCP request belongs to the same boot: the loader asks soon after the firmware.
 	sameBoot = 5 * time.Minute
+	// maxEarlier bounds the boots that are kept of each node besides the last one.
+	maxEarlier = 3
 	// reportLost is how long after the last report an NFS call shows that a node runs although it never reported the
 	// handover: reports are sent once, and may be lost.
 	reportLost = time.Minute
@@ -22,7 +24,11 @@ const (
 type record struct {
 	// events are the last boot, sorted by time except that the first one stays first. A slice that was handed out is
 	// never changed: each change makes a new one.
-	events      []boot.Event
+	events []boot.Event
+	// earlier are the boots before that, oldest first. unsaved is how many of them, the last ones, the journal lacks.
+	earlier [][]boot.Event
+	unsaved int
+
 	lastCall    time.Time
 	lastContact time.Time
 	probe       probe

@@ -146,8 +146,10 @@ func (r *record) hasLoader() bool { return r.last().Detail == boot.DetailIPXE }
 // beforeHandover reports whether a stage comes before the node's own init.
 func beforeHandover(s boot.Stage) bool { return s != boot.StageHandover && s != boot.StageRunning }
 
-// endBoot notes how the boot ends in whose place another one begins.
+// endBoot notes how the boot ends in whose place another one begins, and keeps it as an earlier one.
 func (r *record) endBoot() {
+	r.keepEarlier(r.events)
+	r.unsaved = min(r.unsaved+1, len(r.earlier))
 	switch s, _ := r.next(); r.last().Stage {
 	case boot.StageRunning:
 		r.repeats, r.repeated = 0, step{}

@@ -125,7 +125,7 @@ func (f *fake) HandOver(init string, args []string) error {
 }
 
 func newFake(t *testing.T, cmdline string) *fake {
-	c := card{name: "eth1", mac: testMAC(), carrier: true}
+	c := card{name: "eth1", mac: testMAC(), carrier: true, speed: 1000}
 	return &fake{t: t, cmdline: cmdline, cards: []card{c}, fail: make(map[string]int)}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -37,8 +38,10 @@ func (k *kernel) Cards() ([]card, error) {
 		if err != nil {
 			continue
 		}
-		// Reading carrier of a card that is down fails.
-		cards = append(cards, card{name: e.Name(), mac: mac, carrier: readLine(at+"/carrier") == "1"})
+		// Reading carrier and speed of a card that is down fails.
+		speed, _ := strconv.Atoi(readLine(at + "/speed"))
+		cards = append(cards,
+			card{name: e.Name(), mac: mac, carrier: readLine(at+"/carrier") == "1", speed: speed})
 	}
 	slices.SortFunc(cards, func(a, b card) int { return strings.Compare(a.name, b.name) })
 	return cards, nil

@@ -96,7 +96,7 @@ func (b *boot) awaitLink(cards []card) {
 		now, err := b.Cards()
 		if err == nil {
 			if c, ok := linked(now, cards); ok {
-				b.finish(stageLink, fmt.Sprintf("the boot card %s (%s) has a link", c.name, c.mac))
+				b.finish(stageLink, c.linkText())
 				return
 			}
 		}

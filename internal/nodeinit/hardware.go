@@ -15,6 +15,16 @@ type card struct {
 	name    string
 	mac     net.HardwareAddr
 	carrier bool
+	speed   int // in Mbit/s; 0: the driver does not tell
+}
+
+// linkText says that a card has a link, and how fast it is: "the boot card eth0 (52:…:01) has a link, 1000 Mb/s".
+func (c *card) linkText() string {
+	text := fmt.Sprintf("the boot card %s (%s) has a link", c.name, c.mac)
+	if c.speed > 0 {
+		text += fmt.Sprintf(", %d Mb/s", c.speed)
+	}
+	return text
 }
 
 // always are the modules that are loaded whatever the hardware is.

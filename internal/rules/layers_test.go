@@ -106,6 +106,7 @@ var layers = map[string]layer{
 
 	"internal/follow":   known, // the declared state
 	"internal/liveness": known, // which nodes are up
+	"internal/timeline": known, // where the time of a boot went
 	"internal/fleet":    known, // what other servers hold and show
 
 	"internal/backup/stopped": known, // a data directory on which no daemon runs

@@ -18,6 +18,11 @@ func (c *Client) Node(ctx context.Context, name string) (control.Node, error) {
 	return call[control.Node](ctx, c, http.MethodGet, "/v1/nodes/"+url.PathEscape(name), nil)
 }
 
+// NodeBoots returns the last boots of a node.
+func (c *Client) NodeBoots(ctx context.Context, node string) (control.NodeBoots, error) {
+	return call[control.NodeBoots](ctx, c, http.MethodGet, nodePath(node, "boots"), nil)
+}
+
 // HostKeys lists the public keys of the ssh servers of all nodes.
 func (c *Client) HostKeys(ctx context.Context) ([]control.HostKey, error) {
 	return call[[]control.HostKey](ctx, c, http.MethodGet, "/v1/host-keys", nil)

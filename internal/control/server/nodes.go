@@ -13,6 +13,9 @@ func handleNodes(mux *http.ServeMux, b control.NodeBackend) {
 	mux.Handle("GET /v1/nodes/{node}", answer(func(r *http.Request) (control.Node, error) {
 		return b.Node(r.Context(), r.PathValue("node"))
 	}))
+	mux.Handle("GET /v1/nodes/{node}/boots", answer(func(r *http.Request) (control.NodeBoots, error) {
+		return b.NodeBoots(r.Context(), r.PathValue("node"))
+	}))
 	mux.Handle("GET /v1/machines", answer(func(r *http.Request) ([]control.Machine, error) {
 		return b.Machines(r.Context())
 	}))

@@ -13,8 +13,8 @@ import (
 func readable() []string {
 	return []string{
 		"GET /v1/status", "GET /v1/images", "GET /v1/images/{image}/versions", "GET /v1/versions/{ref}",
-		"GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/machines", "GET /v1/rollouts", "GET /v1/rollouts/{id}",
-		"GET /v1/snapshots", "GET /v1/mounts", "GET /v1/servers",
+		"GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/nodes/{node}/boots", "GET /v1/machines",
+		"GET /v1/rollouts", "GET /v1/rollouts/{id}", "GET /v1/snapshots", "GET /v1/mounts", "GET /v1/servers",
 	}
 }
 
@@ -22,7 +22,8 @@ func readable() []string {
 func forwarded() []string {
 	const node = "/v1/nodes/{node}"
 	return []string{
-		"GET " + node, "GET " + node + "/changes", "GET " + node + "/diff/{other}", "GET " + node + "/saved",
+		"GET " + node, "GET " + node + "/boots", "GET " + node + "/changes", "GET " + node + "/diff/{other}",
+		"GET " + node + "/saved",
 		"POST " + node + "/restore", "POST " + node + "/forget", "POST " + node + "/reset",
 		"POST " + node + "/accept", "POST " + node + "/restore-snapshot", "GET /v1/snapshots", "GET /v1/check",
 		"GET /v1/host-keys",
