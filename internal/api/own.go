@@ -12,6 +12,7 @@ import (
 	"dim/internal/cluster/nodeset"
 	"dim/internal/control"
 	"dim/internal/follow"
+	"dim/internal/image"
 	"dim/internal/layer"
 	"dim/internal/layers"
 	"dim/internal/pkgdb"
@@ -49,6 +50,14 @@ func (api *API) preview(
 	return slices.Concat(leftNodes(left), keptNodes(kept), ownChanges(list)), nil
 }
 
+// hasArrived returns an error if this server does not have a version yet.
+func (api *API) hasArrived(v image.Version) error {
+	if here, err := api.Store.Resolve(v.Ref()); err != nil || here.Digest != v.Digest {
+		return control.Errorf(control.NotFound, "%s has not arrived at %s yet", v.Ref(), api.Server)
+	}
+	return nil
+}
+
 // PreviewOwn implements control.Backend.
 func (api *API) PreviewOwn(ctx context.Context, q control.PreviewRequest) ([]control.OwnChanges, error) {
 	now := api.Follow.Now()
@@ -62,8 +71,8 @@ func (api *API) PreviewOwn(ctx context.Context, q control.PreviewRequest) ([]con
 		if err != nil {
 			return nil, err
 		}
-		if here, err := api.Store.Resolve(v.Ref()); err != nil || here.Digest != v.Digest {
-			return nil, control.Errorf(control.NotFound, "%s has not arrived at %s yet", v.Ref(), api.Server)
+		if err := api.hasArrived(v); err != nil {
+			return nil, err
 		}
 		moves = append(moves, move{to: v.Ref(), nodes: nodes})
 	}
@@ -305,8 +314,8 @@ func database(path string) string {
 	switch {
 	case path == pkgdb.DpkgStatus:
 		return "the database of packages"
-	case pkgdb.IsRpmDatabase(path):
-		return "rpm's database of packages"
+	case slices.Contains(pkgdb.DatabaseFiles(), path):
+		return pkgdb.ManagerOf(path) + "'s database of packages"
 	case path == "etc/passwd" || path == "etc/group":
 		return "the list of accounts"
 	}

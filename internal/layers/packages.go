@@ -35,7 +35,7 @@ func PackageState(s *replica.Set, node, image string) (string, error) {
 		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 		case err != nil:
 			return "", err
-		case vfs.TypeOf(st.Mode) == vfs.Regular || path == dpkgUpdates:
+		case vfs.TypeOf(st.Mode) == vfs.Regular || path == dpkgUpdates || path == pkgdb.PacmanLocal:
 			text += fmt.Sprintln(path, st.Ino, st.Size, st.Mtim, st.Ctim)
 		}
 	}

@@ -4,7 +4,8 @@
 //
 //   - dpkg's database: var/lib/dpkg/status, the stanzas and lists of MD5 sums in var/lib/dpkg/status.d (in images
 //     without dpkg), and the lists of files in var/lib/dpkg/info;
-//   - rpm's database in its SQLite form. The older forms, Berkeley DB and ndb, are reported as unread.
+//   - rpm's database in all its forms: SQLite, ndb, and the hash table of Berkeley DB;
+//   - apk's and pacman's databases, which are text.
 //
 // The databases come from a master and are not trusted: sizes are bounded, and malformed parts are left out. The
 // package must not know what a version or a node is. It sees an io/fs file system.
@@ -17,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
 )
@@ -35,8 +35,8 @@ type Database struct {
 	Unread   []string  // databases that exist and could not be read, each with the reason
 
 	root  fs.FS
-	files map[string][]string // rpm: the files of each package
-	found []string            // "dpkg", "rpm": those that have a database, read or not
+	files map[string][]string // the files of each package, but not those in dpkg's info
+	found []string            // names of the package managers that have a database, read or not
 }
 
 // Bounds of what is read.
@@ -54,20 +54,32 @@ const (
 // DpkgStatus is the path of dpkg's database.
 const DpkgStatus = "var/lib/dpkg/status"
 
-// DatabaseFiles returns the paths of the databases that Load can read, apart from those of images without dpkg.
+// DatabaseFiles returns the paths of the databases that Load can read, apart from those of images without dpkg. That of
+// pacman, PacmanLocal, is a directory.
 func DatabaseFiles() []string {
-	list := []string{DpkgStatus}
+	list := append([]string{DpkgStatus, PacmanLocal}, apkInstalled...)
 	for _, dir := range rpmDirs {
-		list = append(list, dir+"/rpmdb.sqlite")
+		for _, form := range rpmForms {
+			list = append(list, dir+"/"+form.file)
+		}
 	}
 	return list
 }
 
-// IsRpmDatabase reports whether rpm has its database in the file at a path, in a form that Load can read or in an older
-// one.
-func IsRpmDatabase(name string) bool {
-	return slices.Contains(rpmDirs, path.Dir(name)) &&
-		slices.Contains([]string{"rpmdb.sqlite", "Packages", "Packages.db"}, path.Base(name))
+// ManagerOf returns the package manager that has its database, or a part of it, at a path: "dpkg", "rpm", "apk" or
+// "pacman"; "" for other paths.
+func ManagerOf(name string) string {
+	switch {
+	case name == DpkgStatus || strings.HasPrefix(name, dpkgStatusD+"/"):
+		return "dpkg"
+	case name == PacmanLocal || strings.HasPrefix(name, PacmanLocal+"/"):
+		return "pacman"
+	case slices.Contains(apkInstalled, name):
+		return "apk"
+	case slices.Contains(DatabaseFiles(), name):
+		return "rpm"
+	}
+	return ""
 }
 
 // Load reads the databases in root. A root without a database has no packages, which is not an error.
@@ -75,6 +87,8 @@ func Load(root fs.FS) *Database {
 	d := &Database{root: root, files: map[string][]string{}}
 	d.loadDpkg()
 	d.loadRpm()
+	d.loadApk()
+	d.loadPacman()
 	slices.SortFunc(d.Packages, compare)
 	d.Packages = slices.Compact(d.Packages)
 	return d
@@ -96,11 +110,7 @@ func (d *Database) read(name string) []byte {
 
 func (d *Database) addUnread(name string, err error) {
 	d.Unread = append(d.Unread, fmt.Sprintf("/%s: %v", name, err))
-	manager := "rpm"
-	if strings.HasPrefix(name, "var/lib/dpkg/") {
-		manager = "dpkg"
-	}
-	d.addFound(manager)
+	d.addFound(ManagerOf(name))
 }
 
 func readFile(root fs.FS, name string) ([]byte, error) {

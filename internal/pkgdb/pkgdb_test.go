@@ -283,7 +283,7 @@ func FuzzRpm(f *testing.F) {
 			copy(b[at:], patch)
 		}
 		d := Database{files: map[string][]string{}}
-		_ = d.loadRpmdb(b) // only checks that it returns
+		_ = walkSqlite(b, d.addHeader) // only checks that it returns
 	})
 }
 
@@ -297,13 +297,14 @@ func FuzzHeader(f *testing.F) {
 	})
 }
 
-func TestDatabasesOfRpmAreRecognized(t *testing.T) {
-	for name, want := range map[string]bool{
-		"usr/share/rpm/rpmdb.sqlite": true, "var/lib/rpm/Packages": true, "usr/lib/sysimage/rpm/Packages.db": true,
-		"var/lib/rpm/Group": false, "var/lib/dpkg/status": false, "rpmdb.sqlite": false,
+func TestDatabasesAreRecognized(t *testing.T) {
+	for name, want := range map[string]string{
+		"usr/share/rpm/rpmdb.sqlite": "rpm", "var/lib/rpm/Packages": "rpm", "usr/lib/sysimage/rpm/Packages.db": "rpm",
+		"var/lib/rpm/Group": "", "rpmdb.sqlite": "", "var/lib/dpkg/status": "dpkg", "var/lib/dpkg/status.d/a": "dpkg",
+		"lib/apk/db/installed": "apk", "lib/apk/db/scripts.tar": "", "var/lib/pacman/local/a-1/desc": "pacman",
 	} {
-		if got := IsRpmDatabase(name); got != want {
-			t.Errorf("%s: %t, want %t", name, got, want)
+		if got := ManagerOf(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 }

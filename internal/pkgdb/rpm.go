@@ -13,52 +13,47 @@ import (
 // that of systems that are updated as a whole (ostree).
 var rpmDirs = []string{"usr/lib/sysimage/rpm", "var/lib/rpm", "usr/share/rpm"}
 
-// loadRpm reads the first database in SQLite's form. What is beside it in an old form is left over.
+// rpmForms are the forms of rpm's database, the newest one first: the name of its file in one of the directories, and a
+// function that calls yield with the header of every package.
+var rpmForms = []struct {
+	file string
+	walk func(file []byte, yield func(header []byte) error) error
+}{
+	{"rpmdb.sqlite", walkSqlite},
+	{"Packages.db", walkNdb},
+	{"Packages", walkBerkeley},
+}
+
+// loadRpm reads the first database of the newest form. What is beside it is left over.
 func (d *Database) loadRpm() {
-	for _, dir := range rpmDirs {
-		name := dir + "/rpmdb.sqlite"
-		file := d.read(name)
-		if file == nil {
-			continue
-		}
-		if log, err := fs.Stat(d.root, name+"-wal"); err == nil && log.Size() > 0 {
-			d.addUnread(name, errors.New("rpm was writing to it: its write-ahead log is not read"))
-		}
-		if err := d.loadRpmdb(file); err != nil {
-			d.addUnread(name, err)
-		}
-		d.addFound("rpm")
-		return
-	}
-	for _, dir := range rpmDirs {
-		for old, form := range map[string]string{"Packages": "Berkeley DB", "Packages.db": "ndb"} {
-			if info, err := fs.Stat(d.root, dir+"/"+old); err == nil && info.Mode().IsRegular() {
-				d.addUnread(dir+"/"+old, fmt.Errorf("it has the old form %s, which is not read", form))
-				return
+	for _, form := range rpmForms {
+		for _, dir := range rpmDirs {
+			name := dir + "/" + form.file
+			if info, err := fs.Stat(d.root, name); err != nil || !info.Mode().IsRegular() {
+				continue
 			}
+			file := d.read(name)
+			if file == nil {
+				return // d.read has recorded why
+			}
+			if log, err := fs.Stat(d.root, name+"-wal"); err == nil && log.Size() > 0 {
+				d.addUnread(name, errors.New("rpm was writing to it: its write-ahead log is not read"))
+			}
+			if err := form.walk(file, d.addHeader); err != nil {
+				d.addUnread(name, err)
+			}
+			d.addFound("rpm")
+			return
 		}
 	}
 }
 
-func (d *Database) loadRpmdb(file []byte) error {
-	s, err := openSqlite(file)
-	if err != nil {
-		return err
-	}
-	return s.table("Packages", func(record []byte) error {
-		columns := columnsOf(record)
-		if len(columns) < 2 {
-			return nil
-		}
-		if len(d.Packages) >= maxPackages {
-			return fmt.Errorf("more than %d packages", maxPackages)
-		}
-		if p, files, ok := parseHeader(columns[1]); ok {
-			d.Packages = append(d.Packages, p)
-			d.files[p.Name] = append(d.files[p.Name], files...)
-		}
+func (d *Database) addHeader(header []byte) error {
+	p, files, ok := parseHeader(header)
+	if !ok {
 		return nil
-	})
+	}
+	return d.add("rpm", p, files)
 }
 
 // Tags of a header, and the types of their values (rpm's lib/rpmtag.h).

@@ -30,6 +30,21 @@ const (
 	blobSerial   = 12
 )
 
+// walkSqlite calls yield with the header of every package.
+func walkSqlite(file []byte, yield func(header []byte) error) error {
+	s, err := openSqlite(file)
+	if err != nil {
+		return err
+	}
+	return s.table("Packages", func(record []byte) error {
+		columns := columnsOf(record)
+		if len(columns) < 2 {
+			return nil
+		}
+		return yield(columns[1])
+	})
+}
+
 func openSqlite(file []byte) (*sqlite, error) {
 	if len(file) < sqliteHeader || string(file[:16]) != "SQLite format 3\x00" {
 		return nil, errSqlite
