@@ -19,6 +19,7 @@ func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images and their versions"}
 	group(cmd)
 	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(),
+		a.imagePackagesCommand(),
 		a.imageDiffCommand(), a.imageTagCommand(), a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(),
 		a.imageExportCommand(), a.imageImportCommand(), a.imageWatchCommand())
 	return cmd
@@ -35,7 +36,7 @@ func (a *app) imageCaptureCommand() *cobra.Command {
 reads every file, later ones read those that changed. If nothing changed, no
 version is made. The master is never modified.
 
-The output lists the paths and the packages (of dpkg and rpm) that changed. It
+The output lists the paths and the packages that changed. It
 also says what the change means for nodes that run: which services run replaced
 programs or libraries until they are restarted, and whether a part takes effect
 at the next boot.
@@ -256,6 +257,45 @@ func (a *app) imageShowCommand() *cobra.Command {
 		},
 		ValidArgsFunction: complete(1, a.references),
 	})
+}
+
+func (a *app) imagePackagesCommand() *cobra.Command {
+	return a.names(&cobra.Command{
+		Use:   "packages NAME[@VERSION]",
+		Short: "List the packages that are installed in a version",
+		Long: `Lists the packages that are installed in a version, with their versions and
+architectures. They are read from the databases of dpkg, rpm (SQLite, ndb and
+Berkeley DB), apk and pacman in the version itself: nothing needs to run there.
+
+A database that cannot be read is named in a warning. With -o json the list of
+such databases is "unread".`,
+		Example: `  dim image packages compute
+  dim image packages compute@12 -o json
+  dim image packages compute -o name         only the names`,
+		Args: operands(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, err := a.client().Installed(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			for _, text := range found.Unread {
+				fmt.Fprintf(a.err, "warning: package database is not read: %s\n", safe(text))
+			}
+			if a.format == "json" {
+				return a.show(found, nil)
+			}
+			return showList(a, found.Packages, func(p control.InstalledPackage) string { return safe(p.Name) },
+				func(w io.Writer) { printInstalled(w, found.Packages) })
+		},
+		ValidArgsFunction: complete(1, a.references),
+	})
+}
+
+func printInstalled(w io.Writer, list []control.InstalledPackage) {
+	heading(w, len(list), "no packages", "PACKAGE", "VERSION", "ARCH")
+	for _, p := range list {
+		row(w, p.Name, p.Version, p.Arch)
+	}
 }
 
 func printVersion(w io.Writer, v control.Version) {

@@ -27,8 +27,8 @@ import (
 func outputs() []any {
 	return []any{
 		control.Status{}, control.ApplyResult{}, control.Image{}, control.CaptureResult{}, control.Watch{},
-		control.Version{}, control.PruneResult{}, control.VerifyResult{}, control.VerifyAllResult{},
-		control.Comparison{}, control.NodeDiff{},
+		control.Version{}, control.Installed{}, control.PruneResult{}, control.VerifyResult{},
+		control.VerifyAllResult{}, control.Comparison{}, control.NodeDiff{},
 		control.Rollout{}, control.ConfirmedNode{},
 		control.Node{}, control.NodeBoots{}, control.Machine{},
 		control.LearnResult{}, control.CheckResult{}, control.SavedEntry{},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"dim/internal/image"
 	"dim/internal/problems"
 	"dim/internal/store"
+	"dim/internal/versionfs"
 )
 
 // Images implements control.Backend.
@@ -150,6 +152,29 @@ func (api *API) Version(_ context.Context, ref string) (control.Version, error) 
 	}
 	if ref == v.Image {
 		out.Watch = api.watch(now, v.Image)
+	}
+	return out, nil
+}
+
+// Installed implements control.Backend.
+func (api *API) Installed(ctx context.Context, ref string) (out control.Installed, err error) {
+	v, err := api.Follow.Now().Resolve(ref)
+	if err != nil {
+		return out, err
+	}
+	if err := api.hasArrived(v); err != nil {
+		return out, err
+	}
+	found, err := api.Packages.List(ctx, versionfs.New(api.Store, v.Root))
+	if err != nil {
+		return out, fmt.Errorf("list the packages of %s: %w", v.Ref(), err)
+	}
+	out = control.Installed{
+		Image: v.Image, Number: v.Number, Unread: append([]string{}, found.Unread...),
+		Packages: make([]control.InstalledPackage, 0, len(found.Packages)),
+	}
+	for _, p := range found.Packages {
+		out.Packages = append(out.Packages, control.InstalledPackage{Name: p.Name, Arch: p.Arch, Version: p.Version})
 	}
 	return out, nil
 }

@@ -76,6 +76,8 @@ type VersionBackend interface {
 	Versions(ctx context.Context, image string) ([]Version, error)
 	// Version resolves a reference: NAME (the newest), NAME@NUMBER or NAME@TAG.
 	Version(ctx context.Context, ref string) (Version, error)
+	// Installed lists the packages of the version that a reference names.
+	Installed(ctx context.Context, ref string) (Installed, error)
 	// Tag makes tag name the version ref. A tag that exists already is moved.
 	Tag(ctx context.Context, ref, tag string) (Version, error)
 	// Untag removes the tag that ref, NAME@TAG, names.

@@ -46,6 +46,21 @@ type Version struct {
 	Watch   *Watch   `json:"watch,omitempty"` // how the master is watched, in answers about the newest version
 }
 
+// Installed is what is installed in a version, by the databases of its package managers.
+type Installed struct {
+	Image    string             `json:"image"`
+	Number   int                `json:"version"`
+	Packages []InstalledPackage `json:"packages"` // by name, architecture and version
+	Unread   []string           `json:"unread"`   // databases that could not be read, each with the reason
+}
+
+// InstalledPackage is one package of a version.
+type InstalledPackage struct {
+	Name    string `json:"package"`
+	Arch    string `json:"arch"`
+	Version string `json:"package_version"`
+}
+
 // RemoveRequest is how to remove a version.
 type RemoveRequest struct {
 	DryRun bool `json:"dry_run"` // only report what would be removed

@@ -36,6 +36,11 @@ func (c *Client) Version(ctx context.Context, ref string) (control.Version, erro
 	return call[control.Version](ctx, c, http.MethodGet, versionPath(ref), nil)
 }
 
+// Installed lists the packages of the version that a reference names.
+func (c *Client) Installed(ctx context.Context, ref string) (control.Installed, error) {
+	return call[control.Installed](ctx, c, http.MethodGet, versionPath(ref)+"/packages", nil)
+}
+
 // RemoveVersion removes a version.
 func (c *Client) RemoveVersion(ctx context.Context, ref string, r control.RemoveRequest) (control.PruneResult, error) {
 	path := versionPath(ref)

@@ -32,6 +32,9 @@ func handleVersions(mux *http.ServeMux, b control.VersionBackend) {
 	mux.Handle("GET /v1/versions/{ref}", answer(func(r *http.Request) (control.Version, error) {
 		return b.Version(r.Context(), r.PathValue("ref"))
 	}))
+	mux.Handle("GET /v1/versions/{ref}/packages", answer(func(r *http.Request) (control.Installed, error) {
+		return b.Installed(r.Context(), r.PathValue("ref"))
+	}))
 	mux.Handle("DELETE /v1/versions/{ref}", answer(func(r *http.Request) (control.PruneResult, error) {
 		how := control.RemoveRequest{DryRun: r.URL.Query().Has("dry_run")}
 		return b.RemoveVersion(r.Context(), r.PathValue("ref"), how)

@@ -59,6 +59,7 @@ type Reader struct {
 	idle    time.Duration
 	life    context.Context // of the processes
 	end     context.CancelFunc
+	listing chan struct{} // has an element while a version is listed
 
 	mu       sync.Mutex
 	sessions []*session  // the last used one last
@@ -74,7 +75,7 @@ type session struct {
 
 // New returns a Reader whose processes run program, which must run Task.
 func New(program confine.Program) *Reader {
-	r := &Reader{program: program, idle: maxIdle}
+	r := &Reader{program: program, idle: maxIdle, listing: make(chan struct{}, 1)}
 	r.life, r.end = context.WithCancel(context.Background())
 	r.rest = time.AfterFunc(r.idle, r.endAll)
 	return r
@@ -97,9 +98,34 @@ func (r *Reader) endAll() {
 	r.sessions = nil
 }
 
-// request asks for a comparison. The file systems are the old version, the next one, and the node.
+// request asks for a comparison, of which the file systems are the old version, the next one, and the node; or for the
+// packages of a version, which is the only file system.
 type request struct {
 	Whole bool `json:"whole"` // all packages that the node has changed are in conflict
+	List  bool `json:"list"`
+}
+
+// Installed is what is installed in a version. It comes from a process that is not trusted.
+type Installed struct {
+	Packages []pkgdb.Package `json:"packages"`
+	Unread   []string        `json:"unread"` // databases that could not be read, each with the reason
+}
+
+// List returns the packages of a version, which a process of its own reads. Calls wait for each other.
+func (r *Reader) List(ctx context.Context, files readfs.FS) (out Installed, err error) {
+	select {
+	case r.listing <- struct{}{}:
+	case <-ctx.Done():
+		return out, ctx.Err()
+	}
+	defer func() { <-r.listing }()
+	call := readfs.Call{Program: r.program, Task: TaskName, Limits: readerLimits(), Most: maxAnswer}
+	s, err := call.Open(ctx)
+	if err != nil {
+		return out, err
+	}
+	err = s.Ask(request{List: true}, []readfs.FS{files}, &out)
+	return out, errors.Join(err, s.Close())
 }
 
 // Answer is the result of a comparison. It comes from a process that is not trusted.
@@ -146,7 +172,7 @@ func (r *Reader) Compare(with *Pair, node readfs.FS) (out Answer, err error) {
 	if err != nil {
 		return out, err
 	}
-	err = s.Ask(request{with.Whole}, []readfs.FS{with.Old.Files, with.Next.Files, node}, &out)
+	err = s.Ask(request{Whole: with.Whole}, []readfs.FS{with.Old.Files, with.Next.Files, node}, &out)
 	if s.nodes++; s.nodes >= maxNodes || !s.Usable() {
 		r.sessions = slices.DeleteFunc(r.sessions, func(o *session) bool { return o == s })
 		err = errors.Join(err, s.Close())
@@ -188,6 +214,10 @@ func answerRequests() func(context.Context, []byte, func(int) readfs.FS) (any, e
 		var q request
 		if err := json.Unmarshal(text, &q); err != nil {
 			return nil, err
+		}
+		if q.List {
+			d := pkgdb.Load(root(0))
+			return Installed{d.Packages, d.Unread}, nil
 		}
 		if old == nil {
 			old, next = pkgdb.Load(root(0)), pkgdb.Load(root(1))

@@ -11,9 +11,12 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"dim/internal/confine"
 	"dim/internal/confine/readfs"
 	"dim/internal/image"
+	"dim/internal/pkgdb"
 )
 
 const readerName = "dim-reader"
@@ -81,6 +84,26 @@ func TestOneProcessReadsTheDatabasesOfManyNodes(t *testing.T) {
 	defer r.mu.Unlock()
 	if len(r.sessions) != 1 || r.sessions[0].nodes != 20 {
 		t.Errorf("%d processes", len(r.sessions))
+	}
+}
+
+func TestTheDatabaseOfAVersionIsListed(t *testing.T) {
+	r, _ := newReader(t)
+	got, err := r.List(t.Context(), files("1", ""))
+	want := Installed{Packages: []pkgdb.Package{{Name: "tool", Arch: "all", Version: "1"}}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v, %s", err, diff)
+	}
+	root := files("1", "")
+	root["var/lib/rpm/Packages"] = &fstest.MapFile{Data: []byte("x")}
+	got, err = r.List(t.Context(), root)
+	if err != nil || len(got.Packages) != 1 || len(got.Unread) != 1 {
+		t.Errorf("beside a database that cannot be read: %+v, %v", got, err)
+	}
+	broken := New(confine.Program{Argv: []string{"/nonexistent"}})
+	t.Cleanup(broken.Close)
+	if _, err := broken.List(t.Context(), root); err == nil {
+		t.Error("a process that does not start has listed packages")
 	}
 }
 
