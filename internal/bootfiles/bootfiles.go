@@ -106,6 +106,9 @@ type asset struct {
 	Digest  image.Digest `json:"digest"`  // of the initramfs
 	Size    int64        `json:"size"`    // of the initramfs
 	Modules int          `json:"modules"` // in it
+
+	Part       initramfs.Part `json:"part"`                 // of the kernel's file that is the kernel
+	PartDigest image.Digest   `json:"part_digest,omitzero"` // if it is not the whole file
 }
 
 // payload returns what nodes boot whose root shows version v of im. It takes seconds when the initramfs has to be
@@ -121,10 +124,7 @@ func (b *Builder) payload(ctx context.Context, v image.Version, im *cluster.Imag
 		return p, err
 	}
 	p.Words = words(root)
-	p.Kernel = delivery.Asset{
-		Digest: e.Digest, Size: int64(e.Size),
-		Open: func() (delivery.File, error) { return b.Store.OpenBlob(e.Digest) },
-	}
+	p.Kernel = b.kernel(&e, &made)
 	p.Initramfs = delivery.Asset{
 		Digest: made.Digest, Size: made.Size, Open: func() (delivery.File, error) { return os.Open(path) },
 	}
@@ -244,9 +244,13 @@ func (b *Builder) build(ctx context.Context, v image.Version, im *cluster.Image,
 	if err != nil {
 		return asset{}, err
 	}
+	digest, err := b.partDigest(v, &r)
+	if err != nil {
+		return asset{}, err
+	}
 	kept = asset{
 		Release: r.Kernel.Release, Kernel: r.Kernel.Path, Digest: image.Sum(r.Initramfs), Size: int64(len(r.Initramfs)),
-		Modules: len(r.Modules),
+		Modules: len(r.Modules), Part: r.KernelPart, PartDigest: digest,
 	}
 	text, err := json.Marshal(kept)
 	if err != nil {

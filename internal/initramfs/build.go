@@ -41,6 +41,7 @@ type Spec struct {
 // Result is what a node's boot loader fetches.
 type Result struct {
 	Kernel      Kernel
+	KernelPart  Part   // of the kernel's file
 	Initramfs   []byte // compressed
 	Compression string // "zstd" or "gzip"
 	Size        int64  // before compression
@@ -58,7 +59,8 @@ func Key(spec Spec) (string, error) {
 	h := sha256.New()
 	initSum := sha256.Sum256(spec.Init)
 	modules := slices.Sorted(slices.Values(spec.Modules))
-	fmt.Fprintf(h, "%s\n%q\n%x\n%q\n%d\n", layout, k, initSum, modules, spec.MaxFirmware)
+	fmt.Fprintf(h, "%s\n{%q %q %q}\n%x\n%q\n%d\n",
+		layout, k.Release, k.Path, k.Modules, initSum, modules, spec.MaxFirmware)
 	t := tree{spec.Image}
 	inputs := append([]string{k.Path, k.Modules, "boot/config-" + k.Release}, confDirs[:]...)
 	if spec.MaxFirmware >= 0 {
@@ -82,6 +84,9 @@ func Build(ctx context.Context, spec Spec) (*Result, error) {
 		return nil, err
 	}
 	b := &builder{tree: tree{spec.Image}, archive: newArchive(), result: &Result{Kernel: k}}
+	if b.result.KernelPart, err = b.tree.kernelPart(k); err != nil {
+		return nil, err
+	}
 	if err := b.fill(ctx, spec); err != nil {
 		return nil, fmt.Errorf("build initramfs for %s: %w", k.Release, err)
 	}

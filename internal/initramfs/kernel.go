@@ -3,6 +3,7 @@ package initramfs
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ type Kernel struct {
 	Release string // as of uname -r
 	Path    string // of its file in the image, without symbolic links
 	Modules string // the directory of its modules in the image, without symbolic links
+	Unified bool   // the file is a unified kernel image, which has the kernel as a part
 }
 
 // moduleRoots are the directories of modules. With a merged /usr they are the same.
@@ -43,8 +45,9 @@ func Kernels(image FS) ([]Kernel, error) {
 	return found, nil
 }
 
-// kernel finds the file of a release where distributions have it: in /boot (Debian, SUSE), or beside the modules and,
-// by an install script, in /boot (Fedora and its derivatives).
+// kernel finds the file of a release where distributions have it: in /boot (Debian, SUSE), beside the modules and, by
+// an install script, in /boot (Fedora and its derivatives), or in the directory of the release that systemd's
+// kernel-install makes for boot loader entries. A unified kernel image counts if there is no other file.
 func (t tree) kernel(root, rel string) (Kernel, bool) {
 	dir := root + "/" + rel
 	if _, ok := t.regular(dir + "/modules.dep"); !ok {
@@ -58,7 +61,64 @@ func (t tree) kernel(root, rel string) (Kernel, bool) {
 		"boot/vmlinuz-"+rel, real+"/vmlinuz", "boot/vmlinux-"+rel, real+"/vmlinux", // ppc64le: vmlinux
 		"boot/Image-"+rel, real+"/Image", "boot/kernel-"+rel, // arm64: Image
 	)
-	return Kernel{Release: rel, Path: file, Modules: real}, ok
+	if !ok {
+		file, ok = t.installed(rel)
+	}
+	k := Kernel{Release: rel, Path: file, Modules: real}
+	if !ok {
+		k.Path, k.Unified = t.unified(rel, real)
+		ok = k.Unified
+	}
+	return k, ok
+}
+
+// bootDirs are the places of the partitions from which boot loaders read (Boot Loader Specification).
+var bootDirs = [...]string{"boot", "efi", "boot/efi"}
+
+// installed returns the file of a kernel that kernel-install has put into TOKEN/RELEASE/linux. The token is the
+// machine's id, or a name.
+func (t tree) installed(rel string) (string, bool) {
+	for _, dir := range bootDirs {
+		tokens, _ := t.list(dir) // what cannot be listed has no kernel
+		for _, token := range tokens {
+			if file, ok := t.regular(path.Join(dir, token, rel, "linux")); ok {
+				return file, true
+			}
+		}
+	}
+	return "", false
+}
+
+// unified returns the file of a unified kernel image of a release: beside the modules, or in EFI/Linux with the release
+// at the end of its name. Only names are read, because the daemon calls this.
+func (t tree) unified(rel, modules string) (string, bool) {
+	for _, dir := range append(bootDirs[:], modules) {
+		if dir != modules {
+			dir = path.Join(dir, "EFI/Linux")
+		}
+		names, _ := t.list(dir) // likewise
+		for _, name := range names {
+			stem, ok := strings.CutSuffix(name, ".efi")
+			if head, tries, found := cutLast(stem, "+"); found && strings.Trim(tries, "0123456789-") == "" {
+				stem = head // how often a boot loader may still try it
+			}
+			if !ok || dir != modules && stem != rel && !strings.HasSuffix(stem, "-"+rel) {
+				continue
+			}
+			if file, ok := t.regular(path.Join(dir, name)); ok {
+				return file, true
+			}
+		}
+	}
+	return "", false
+}
+
+// cutLast is strings.Cut at the last separator.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
 }
 
 // chooseKernel returns the kernel of the given release, or the newest.
@@ -82,7 +142,8 @@ func chooseKernel(image FS, release string) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("choose kernel %q: %w", release, ErrNoKernel)
 	}
 	return Kernel{}, fmt.Errorf(
-		"choose kernel: %w: looked for /boot/vmlinuz-RELEASE with /lib/modules/RELEASE/modules.dep", ErrNoKernel)
+		"choose kernel: %w: looked for /boot/vmlinuz-RELEASE and the like with /lib/modules/RELEASE/modules.dep",
+		ErrNoKernel)
 }
 
 // supportsZstd reports whether a kernel unpacks an initramfs that is compressed with zstd, by its configuration.
