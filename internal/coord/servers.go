@@ -23,6 +23,10 @@ type Server struct {
 type Revocation struct {
 	Server string    `json:"server"` // its name
 	Time   time.Time `json:"time"`
+	// GoesOn is the head that has ended the identity to go on without it, and Proof proves that: package pki. "": the
+	// heads have removed the server together.
+	GoesOn string `json:"goes_on,omitempty"`
+	Proof  string `json:"proof,omitempty"`
 }
 
 // Token lets one machine join. It is not part of a State. Who has the secret of it is in possession of the token; here

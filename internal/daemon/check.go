@@ -53,7 +53,7 @@ func Recover(data string, apply func(control.Recovery) bool) (control.Recovery, 
 		}
 		return r.Plan, err
 	}
-	err = r.Apply()
+	err = r.Apply(own.Authority())
 	return r.Plan, err
 }
 

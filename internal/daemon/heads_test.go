@@ -29,8 +29,11 @@ func withHeads(t *testing.T, head *site, addrs ...string) []*site {
   api-port="%d" etcd-port="%d"><interface network="boot" address="%s"/></server>`, i+2, s.ports[0], s.ports[1],
 			s.ports[2], s.ports[3], freePort(t, addr), addr)
 	}
-	head.describe("", `roles="head image"`, fmt.Sprintf(`roles="head image" etcd-port="%d"`, freePort(t, head.addr)),
+	edit := strings.NewReplacer(
+		`roles="head image"`, fmt.Sprintf(`roles="head image" etcd-port="%d"`, freePort(t, head.addr)),
 		"<taxonomy>", text.String()+"<taxonomy>")
+	before := testkit.Value(os.ReadFile(head.file))(t)
+	testkit.Must(t, os.WriteFile(head.file, []byte(edit.Replace(string(before))), 0o600))
 	return list
 }
 
@@ -188,6 +191,43 @@ func TestALostQuorumIsRecovered(t *testing.T) {
 	head2.votes(head, "head2")
 }
 
+// refuses returns a check that a head refuses changes, because the first head goes on without it.
+func (s *site) refuses() func() bool {
+	return func() bool {
+		e, ok := errors.AsType[*control.Error](s.tag("compute@1", "refused"))
+		return ok && e.Code == control.Unavailable && strings.Contains(e.Hint, "dim server recover") &&
+			strings.Contains(e.Message, "head head goes on without this one, whose identity ended at")
+	}
+}
+
+// TestAnImageServerTellsHeadsThatAnotherOneGoesOn: the heads never reach the one that goes on without them, and an
+// image server has followed it.
+func TestAnImageServerTellsHeadsThatAnotherOneGoesOn(t *testing.T) {
+	t.Parallel()
+	head, is1 := newPair(t)
+	heads := withHeads(t, head, "127.0.0.4", "127.0.0.5")
+	head2, head3 := heads[0], heads[1]
+	testkit.Must(t, head.apply())
+	head2.joinAsHead(head, "head2")
+	head3.joinAsHead(head, "head3")
+	testkit.Must(t, head2.stop(), head3.stop(), head.stop())
+	testkit.Value(Recover(head.data, func(control.Recovery) bool { return true }))(t)
+	head.start()
+	testkit.Eventually(t, "is1 follows the head that goes on", func() bool {
+		return len(is1.declared().Revoked) == 2
+	})
+	testkit.Must(t, head.stop())
+	head2.start()
+	head3.start()
+	testkit.Eventually(t, "head2 refuses changes", head2.refuses())
+	testkit.Eventually(t, "head3 refuses changes", head3.refuses())
+
+	testkit.Must(t, head3.stop(), head2.stop())
+	testkit.Value(Recover(head2.data, func(control.Recovery) bool { return true }))(t)
+	head2.start()
+	testkit.Eventually(t, "head2 can go on instead", func() bool { return head2.tag("compute@1", "later") == nil })
+}
+
 // TestHeadsThatAnotherOneGoesOnWithoutTakeNoChanges: dim server recover was run on a head that was only cut off from
 // two others, which have a quorum.
 func TestHeadsThatAnotherOneGoesOnWithoutTakeNoChanges(t *testing.T) {
@@ -205,20 +245,13 @@ func TestHeadsThatAnotherOneGoesOnWithoutTakeNoChanges(t *testing.T) {
 		return head2.tag("compute@1", "lost") == nil
 	})
 	head.start()
-	refused := func(s *site) func() bool {
-		return func() bool {
-			e, ok := errors.AsType[*control.Error](s.tag("compute@1", "refused"))
-			return ok && e.Code == control.Unavailable && strings.Contains(e.Hint, "dim server recover") &&
-				strings.Contains(e.Message, "head head goes on without this one, whose identity ended at")
-		}
-	}
-	testkit.Eventually(t, "head2 refuses changes", refused(head2))
-	testkit.Eventually(t, "head3 refuses changes", refused(head3))
+	testkit.Eventually(t, "head2 refuses changes", head2.refuses())
+	testkit.Eventually(t, "head3 refuses changes", head3.refuses())
 	testkit.Must(t, head.tag("compute@1", "counts"), head.stop(), head2.stop(), head3.stop())
 	head2.start() // without the one that could tell
 	head3.start()
-	testkit.Eventually(t, "head2 knows it after a restart", refused(head2))
-	testkit.Eventually(t, "head3 knows it after a restart", refused(head3))
+	testkit.Eventually(t, "head2 knows it after a restart", head2.refuses())
+	testkit.Eventually(t, "head3 knows it after a restart", head3.refuses())
 
 	testkit.Must(t, head3.stop(), head2.stop())
 	testkit.Value(Recover(head2.data, func(control.Recovery) bool { return true }))(t)

@@ -10,6 +10,7 @@ import (
 	"dim/internal/control"
 	"dim/internal/coord"
 	"dim/internal/coord/member"
+	"dim/internal/pki"
 )
 
 // Recovery makes this head go on without the other heads, which are lost for ever.
@@ -55,13 +56,23 @@ func PlanRecovery(server cluster.ServerName, stateFile, coordDir string) (*Recov
 }
 
 // Apply ends the identities of the other heads, and sets the directory of the embedded etcd aside. The next start
-// makes a new one from what this head has kept. After a crash it can be called again.
-func (r *Recovery) Apply() error {
+// makes a new one from what this head has kept. After a crash it can be called again. The authority proves to the other
+// heads what has happened to them; nil if this head has none.
+func (r *Recovery) Apply(a *pki.Authority) error {
 	s := r.state
 	s.Superseded = coord.Revocation{}
 	s.Servers, s.Revoked = maps.Clone(s.Servers), maps.Clone(s.Revoked)
+	now := time.Now().UTC().Truncate(time.Second)
 	for _, name := range r.Plan.Heads {
-		s.Revoked[s.Servers[name].ID] = coord.Revocation{Server: name, Time: time.Now().UTC()}
+		id := s.Servers[name].ID
+		ended := coord.Revocation{Server: name, Time: now, GoesOn: r.Plan.Server}
+		if a != nil {
+			var err error
+			if ended.Proof, err = a.ProveEnd(id, cluster.ServerName(r.Plan.Server), now); err != nil {
+				return fmt.Errorf("recover: %w", err)
+			}
+		}
+		s.Revoked[id] = ended
 		delete(s.Servers, name)
 	}
 	if err := coord.SaveState(r.stateFile, s); err != nil {

@@ -37,6 +37,7 @@ import (
 	"dim/internal/coord"
 	"dim/internal/follow"
 	"dim/internal/peer"
+	"dim/internal/periodic"
 	"dim/internal/pki"
 	"dim/internal/problems"
 )
@@ -117,7 +118,9 @@ func firstHead(c *cluster.Cluster) *cluster.Server {
 func (m *Membership) Refused(id peer.Identity) error {
 	now := m.Follow.Now().State
 	if r, ok := now.Revoked[id.ID]; ok {
-		return &pki.RevokedError{Name: id.Name, Time: r.Time}
+		return &pki.RevokedError{
+			Name: id.Name, Time: r.Time, Head: cluster.ServerName(r.GoesOn), Proof: r.Proof,
+		}
 	}
 	if id.Name == m.Server || m.Credentials.Authority() == nil {
 		return nil
@@ -189,8 +192,9 @@ func (m *Membership) Drained() error {
 	return nil
 }
 
-// Handle adds what this server answers to others. It does nothing if it does not certify servers.
+// Handle adds what this server answers to others.
 func (m *Membership) Handle(s *peer.Server) {
+	s.Handle("GET "+standingPath, peer.Servers, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	if m.Credentials.Authority() != nil {
 		s.Handle("POST "+renewPath, peer.Renewing, http.HandlerFunc(m.renew))
 		s.Handle("POST "+joinPath, peer.Anyone, http.HandlerFunc(m.join))
@@ -252,8 +256,14 @@ func (m *Membership) rolesOf(id peer.Identity) (roles []cluster.Role) {
 	return roles
 }
 
-// Run keeps the certificate of this server valid, and enters a head into the shared state, until ctx ends.
+// Run keeps the certificate of this server valid, and enters a head into the shared state, until ctx ends. A head finds
+// out meanwhile whether another one goes on without it.
 func (m *Membership) Run(ctx context.Context, c *peer.Client) error {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	asking.Go(func() {
+		_ = periodic.Run(ctx, standingInterval, func(ctx context.Context) { m.askStanding(ctx, c) })
+	})
 	tick := time.NewTicker(renewInterval)
 	defer tick.Stop()
 	for {
