@@ -78,13 +78,20 @@ type Keeper struct {
 	mu      sync.Mutex
 	missing []want
 	since   map[image.Digest]time.Time // when a version was found to be missing
-	failed  map[image.Digest]error     // why it could not be brought
+	failed  map[image.Digest]failure   // why it could not be brought
+}
+
+// failure is a pull that has failed.
+type failure struct {
+	err  error
+	left *replicate.Progress // what it has left; nil: not known
 }
 
 // New returns a Keeper.
 func New(o Options) *Keeper {
 	return &Keeper{
-		Options: o, wake: make(chan struct{}, 1), since: map[image.Digest]time.Time{}, failed: map[image.Digest]error{},
+		Options: o, wake: make(chan struct{}, 1), since: map[image.Digest]time.Time{},
+		failed: map[image.Digest]failure{},
 	}
 }
 
@@ -251,15 +258,20 @@ func (k *Keeper) bring(ctx context.Context) error {
 }
 
 func (k *Keeper) note(w want, err error) {
+	left, known := k.Puller.Progress()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	known := k.failed[w.version.Digest]
 	if err == nil {
 		delete(k.failed, w.version.Digest)
 		return
 	}
-	k.failed[w.version.Digest] = err
-	if known == nil {
+	before := k.failed[w.version.Digest]
+	now := failure{err, before.left}
+	if known && left.Version == w.version.Ref() {
+		now.left = &left
+	}
+	k.failed[w.version.Digest] = now
+	if before.err == nil {
 		k.Log.Error("a version cannot be brought; it is tried again", "version", w.version.Ref().String(), "error", err)
 	}
 }
@@ -307,13 +319,17 @@ func (k *Keeper) Arriving() []fleet.Version {
 	var list []fleet.Version
 	for _, w := range k.missing {
 		m := &fleet.Missing{Files: int(w.version.Files), Bytes: w.version.Bytes}
+		failed := k.failed[w.version.Digest]
+		if failed.left != nil {
+			m.Files, m.Bytes = failed.left.Files, failed.left.Bytes
+		}
 		if known && progress.Version == w.version.Ref() {
 			m = &fleet.Missing{
 				Files: progress.Files, Bytes: progress.Bytes, Rate: progress.Rate, TimeLeft: progress.Left,
 			}
 		}
-		if err := k.failed[w.version.Digest]; err != nil {
-			m.Problem = err.Error()
+		if failed.err != nil {
+			m.Problem = failed.err.Error()
 		}
 		list = append(list, fleet.Version{Version: w.version.Ref(), Digest: w.version.Digest, Missing: m})
 	}
@@ -342,7 +358,7 @@ func (k *Keeper) Problems(context.Context) []problems.Problem {
 	var list []problems.Problem
 	for i, w := range k.missing {
 		since := k.since[w.version.Digest]
-		err := k.failed[w.version.Digest]
+		err := k.failed[w.version.Digest].err
 		if i >= len(arriving) || err == nil && (w.urgency > forNow || time.Since(since) < late) {
 			continue
 		}

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -267,6 +269,41 @@ func TestAVersionThatDoesNotComeIsAProblem(t *testing.T) {
 	}
 }
 
+// TestADamagedObjectComesOnce damages a blob that two versions have.
+func TestADamagedObjectComesOnce(t *testing.T) {
+	var blobs atomic.Int32
+	s := newSite(t, "is1", func(honest http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/blobs") {
+				blobs.Add(1)
+			}
+			honest.ServeHTTP(w, r)
+		})
+	})
+	one := s.capture("compute", 1)
+	two := one
+	two.Number = 2
+	s.edit(func(now *coord.State) {
+		now.Images["compute"] = &coord.Image{Last: 2, Current: 1, Versions: []image.Version{one, two}}
+	})
+	testkit.Value(s.head.AddVersion(two))(t)
+	s.settle()
+	d := image.Sum([]byte("compute 1"))
+	name := filepath.Join(s.mine.Dir(), "blobs", d.String()[:2], d.String())
+	testkit.Must(t, os.Chmod(name, 0o600), os.WriteFile(name, []byte("compute 7"), 0o600))
+	blobs.Store(0)
+	damaged := map[image.Digest]bool{d: true}
+	if ok, err := s.keeper.Repair(t.Context(), []image.Version{one, two}, damaged); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if got := string(testkit.Value(os.ReadFile(name))(t)); got != "compute 1" || len(damaged) > 0 {
+		t.Errorf("the blob is %q, damaged are %v", got, damaged)
+	}
+	if n := blobs.Load(); n != 1 {
+		t.Errorf("blobs were asked for %d times", n)
+	}
+}
+
 // TestAPruneKeepsWhatHasArrived removes objects while a version is half here. What has arrived does not come again.
 func TestAPruneKeepsWhatHasArrived(t *testing.T) {
 	var fail, served atomic.Bool
@@ -299,6 +336,10 @@ func TestAPruneKeepsWhatHasArrived(t *testing.T) {
 	}
 	if !s.mine.HasBlob(image.Sum(small)) || !served.Swap(false) {
 		t.Fatal("no part of the version came")
+	}
+	m := s.keeper.Arriving()[0].Missing
+	if m.Files != 1 || m.Bytes != uint64(len(large)) || m.Rate != 0 || m.Problem == "" {
+		t.Errorf("the rest is %+v", m)
 	}
 	testkit.Value(s.mine.Sweep(t.Context(), s.keeper.roots()))(t)
 	fail.Store(false)

@@ -3,11 +3,14 @@ package holdings
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"dim/internal/image"
 )
 
-// Repair brings damaged objects of some versions anew from other servers. ok is false if there is none to ask.
+// Repair brings damaged objects of some versions anew from other servers, and removes them from the list. The versions
+// are gone through from the last one on, until nothing is damaged any more: most objects are in many versions. ok is
+// false if there is no server to ask.
 func (k *Keeper) Repair(
 	ctx context.Context, versions []image.Version, damaged map[image.Digest]bool,
 ) (ok bool, err error) {
@@ -16,7 +19,10 @@ func (k *Keeper) Repair(
 		return false, nil
 	}
 	var errs []error
-	for _, v := range versions {
+	for _, v := range slices.Backward(versions) {
+		if len(damaged) == 0 {
+			break
+		}
 		errs = append(errs, k.Puller.Repair(ctx, v, damaged, sources))
 	}
 	return true, errors.Join(errs...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -46,6 +47,7 @@ type Puller struct {
 
 	mu      sync.Mutex
 	now     *pull                  // nil: none
+	last    *Progress              // of the pull that has ended last; nil: it never knew what was missing
 	partial map[image.Digest]*pull // the last pull of each version that is served while it arrives
 }
 
@@ -73,16 +75,19 @@ type Progress struct {
 	Left    time.Duration // until nothing is missing, at that rate in bytes a second; 0: not known
 }
 
-// Progress returns how far the pull is that is under way. It returns false if there is none, or if it does not know yet
-// what is missing.
+// Progress returns how far the pull is that is under way; if there is none, what the last one has left, at a rate of 0.
+// It returns false if that is not known: a pull finds out first what is missing.
 func (p *Puller) Progress() (Progress, bool) {
 	p.mu.Lock()
-	now := p.now
+	now, last := p.now, p.last
 	p.mu.Unlock()
-	if now == nil {
-		return Progress{}, false
+	switch {
+	case now != nil:
+		return now.progress()
+	case last != nil:
+		return *last, true
 	}
-	return now.progress()
+	return Progress{}, false
 }
 
 // Counts returns what has been received from each source since the start.
@@ -94,8 +99,8 @@ func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) er
 	return p.pull(ctx, v, nil, sources)
 }
 
-// Repair brings objects of a version that the store has, but damaged, and replaces them. Objects that do not belong to
-// the version stay.
+// Repair brings objects of a version that the store has, but damaged, replaces them, and removes them from the list.
+// Those that do not belong to the version stay in it.
 func (p *Puller) Repair(
 	ctx context.Context, v image.Version, damaged map[image.Digest]bool, sources []Source,
 ) error {
@@ -122,14 +127,21 @@ func (p *Puller) pull(
 	}
 	q.changed = sync.NewCond(&q.mu)
 	p.show(q)
-	defer p.show(nil)
+	defer p.hide(q)
 	if err := q.run(ctx); err != nil {
 		return fmt.Errorf("pull %s: %w", v.Ref(), err)
 	}
+	maps.DeleteFunc(damaged, func(d image.Digest, _ bool) bool { return q.brought(d) })
 	p.noteWhole(v)
 	p.log.Info("version pulled", "version", v.Ref().String(), "count", q.all.files, "bytes", q.all.bytes,
 		"took", time.Since(q.started))
 	return nil
+}
+
+// brought reports whether an object has come by the pull.
+func (p *pull) brought(d image.Digest) bool {
+	_, tree := p.trees[d]
+	return tree || p.needed[d] != nil || d == p.v.Digest
 }
 
 // noteWhole notes that the store has a version.
@@ -143,6 +155,16 @@ func (p *Puller) show(q *pull) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now = q
+}
+
+// hide notes that a pull has ended.
+func (p *Puller) hide(q *pull) {
+	left, known := q.progress()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now, p.last = nil, nil; known {
+		p.last = &Progress{Version: left.Version, Files: left.Files, Bytes: left.Bytes}
+	}
 }
 
 // need is a blob that is missing.
