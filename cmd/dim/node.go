@@ -17,7 +17,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "Nodes and their replicas"}
 	group(cmd)
 	cmd.AddCommand(a.nodeLsCommand(), a.nodeShowCommand(), a.nodeWhyCommand(), a.nodeWatchCommand(),
-		a.nodeUnknownCommand(), a.nodeDiffCommand(),
+		a.nodeRenderCommand(), a.nodeUnknownCommand(), a.nodeDiffCommand(),
 		a.nodeResetCommand(), a.nodeSavedCommand(), a.nodeRestoreCommand(), a.nodeSnapshotsCommand(),
 		a.nodeLayersCommand(), a.nodeCheckCommand(), a.nodeConfirmCommand(), a.nodeAcceptCommand(),
 		a.nodeRmCommand(), a.nodeLearnCommand(), a.nodeRebindCommand())

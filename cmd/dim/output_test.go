@@ -30,7 +30,7 @@ func outputs() []any {
 		control.Version{}, control.Installed{}, control.PruneResult{}, control.VerifyResult{},
 		control.VerifyAllResult{}, control.Comparison{}, control.NodeDiff{},
 		control.Rollout{}, control.ConfirmedNode{},
-		control.Node{}, control.NodeBoots{}, control.Machine{},
+		control.Node{}, control.NodeBoots{}, control.NodeFile{}, control.Machine{},
 		control.LearnResult{}, control.CheckResult{}, control.SavedEntry{},
 		control.Token{}, control.ServerChanged{}, control.AppliedDescription{}, fileDiff{},
 		control.RestoredEntry{}, control.Snapshot{}, control.RestoredSnapshot{}, control.Mount{}, control.Change{},

@@ -145,6 +145,9 @@ type NodeBackend interface {
 	Node(ctx context.Context, name string) (Node, error)
 	// NodeBoots returns the last boots of a node of this server, compared with those of its neighbors.
 	NodeBoots(ctx context.Context, node string) (NodeBoots, error)
+	// NodeFiles returns the files that are rendered for a node of this server, or the one at a path ("" is all). It is
+	// NotFound when there is none at the path.
+	NodeFiles(ctx context.Context, node, path string) ([]NodeFile, error)
 	// Machines lists the machines that asked for a boot and are not in the description.
 	Machines(ctx context.Context) ([]Machine, error)
 	// HostKeys lists the public keys of the ssh servers of all nodes, as their roots have them: from the version, or

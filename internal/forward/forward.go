@@ -141,6 +141,14 @@ func (b *Backend) NodeBoots(ctx context.Context, node string) (control.NodeBoots
 		func(c *client.Client) (control.NodeBoots, error) { return c.NodeBoots(look, node) })
 }
 
+// NodeFiles implements control.Backend.
+func (b *Backend) NodeFiles(ctx context.Context, node, path string) ([]control.NodeFile, error) {
+	look, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	return ask(b, node, func() ([]control.NodeFile, error) { return b.Backend.NodeFiles(ctx, node, path) },
+		func(c *client.Client) ([]control.NodeFile, error) { return c.NodeFiles(look, node, path) })
+}
+
 // Saved implements control.Backend.
 func (b *Backend) Saved(ctx context.Context, node string) ([]control.SavedEntry, error) {
 	return ask(b, node, func() ([]control.SavedEntry, error) { return b.Backend.Saved(ctx, node) },

@@ -49,6 +49,14 @@ func (d *daemon) Node(_ context.Context, name string) (control.Node, error) {
 	return control.Node{Name: name, Text: d.name}, nil
 }
 
+func (d *daemon) NodeBoots(_ context.Context, node string) (control.NodeBoots, error) {
+	return control.NodeBoots{Node: node, Server: d.name}, nil
+}
+
+func (d *daemon) NodeFiles(_ context.Context, node, path string) ([]control.NodeFile, error) {
+	return []control.NodeFile{{Path: path, Content: node + " by " + d.name}}, nil
+}
+
 func (d *daemon) Reset(_ context.Context, node string, r control.ResetRequest) ([]control.SavedEntry, error) {
 	if !r.Force {
 		return nil, control.Errorf(control.Conflict, "reset %s: it runs", node).WithHint("force")
@@ -209,6 +217,24 @@ func TestACallAboutANodeIsAnsweredByItsServer(t *testing.T) {
 	}
 	if _, err := b.NodeDiff(t.Context(), "n1", "n4"); !isCode(err, control.Unavailable) {
 		t.Errorf("a node of a server that does not answer: %v", err)
+	}
+}
+
+func TestBootsAndNodeFilesAreThoseOfTheServer(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	for node, want := range map[string]string{"n1": "head", "n3": "is2"} {
+		boots := testkit.Value(b.NodeBoots(t.Context(), node))(t)
+		if boots.Node != node || boots.Server != want {
+			t.Errorf("%s: %+v", node, boots)
+		}
+		files := testkit.Value(b.NodeFiles(t.Context(), node, "/etc/a b"))(t)
+		if len(files) != 1 || files[0].Path != "/etc/a b" || files[0].Content != node+" by "+want {
+			t.Errorf("%s: %+v", node, files)
+		}
+	}
+	if _, err := b.NodeBoots(t.Context(), "n4"); !isCode(err, control.Unavailable) {
+		t.Errorf("a server that does not answer: %v", err)
 	}
 }
 

@@ -57,6 +57,19 @@ func (r *Replica) NodeFiles() []NodeFile {
 	return slices.Clone(r.view.files.List)
 }
 
+// NodeFileContent renders the node file at path; ok is false if there is none. The content must not be changed.
+func (r *Replica) NodeFileContent(path string) (content []byte, ok bool, err error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for i := range r.view.files.List {
+		if f := &r.view.files.List[i]; f.Path == path {
+			content, err = r.set.nodeFileContent(&nodeFile{NodeFile: *f, content: r.view.files.Content})
+			return content, true, err
+		}
+	}
+	return nil, false, nil
+}
+
 // dentryAt returns the dentry of path, nil if there is none.
 func (r *Replica) dentryAt(path string) *dentry {
 	p := r.root

@@ -23,6 +23,12 @@ func (c *Client) NodeBoots(ctx context.Context, node string) (control.NodeBoots,
 	return call[control.NodeBoots](ctx, c, http.MethodGet, nodePath(node, "boots"), nil)
 }
 
+// NodeFiles returns the files that are rendered for a node; "" is all of them.
+func (c *Client) NodeFiles(ctx context.Context, node, path string) ([]control.NodeFile, error) {
+	at := nodePath(node, "rendered?"+url.Values{"path": {path}}.Encode())
+	return call[[]control.NodeFile](ctx, c, http.MethodGet, at, nil)
+}
+
 // HostKeys lists the public keys of the ssh servers of all nodes.
 func (c *Client) HostKeys(ctx context.Context) ([]control.HostKey, error) {
 	return call[[]control.HostKey](ctx, c, http.MethodGet, "/v1/host-keys", nil)

@@ -16,6 +16,9 @@ func handleNodes(mux *http.ServeMux, b control.NodeBackend) {
 	mux.Handle("GET /v1/nodes/{node}/boots", answer(func(r *http.Request) (control.NodeBoots, error) {
 		return b.NodeBoots(r.Context(), r.PathValue("node"))
 	}))
+	mux.Handle("GET /v1/nodes/{node}/rendered", answer(func(r *http.Request) ([]control.NodeFile, error) {
+		return b.NodeFiles(r.Context(), r.PathValue("node"), r.URL.Query().Get("path"))
+	}))
 	mux.Handle("GET /v1/machines", answer(func(r *http.Request) ([]control.Machine, error) {
 		return b.Machines(r.Context())
 	}))

@@ -23,7 +23,7 @@ func forwarded() []string {
 	const node = "/v1/nodes/{node}"
 	return []string{
 		"GET " + node, "GET " + node + "/boots", "GET " + node + "/changes", "GET " + node + "/diff/{other}",
-		"GET " + node + "/saved",
+		"GET " + node + "/saved", "GET " + node + "/rendered",
 		"POST " + node + "/restore", "POST " + node + "/forget", "POST " + node + "/reset",
 		"POST " + node + "/accept", "POST " + node + "/restore-snapshot", "GET /v1/snapshots", "GET /v1/check",
 		"GET /v1/host-keys",
