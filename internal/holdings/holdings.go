@@ -290,11 +290,14 @@ func (k *Keeper) pull(ctx context.Context, w want) error {
 		case err := <-done:
 			return err
 		case <-k.wake:
-			if list := k.look(); len(list) == 0 || list[0].urgency >= w.urgency {
+			list := k.look()
+			if len(list) == 0 || list[0].urgency >= w.urgency || list[0].version.Digest == w.version.Digest {
 				continue
 			}
 			cancel()
-			<-done
+			if err := <-done; err == nil {
+				return nil // it had ended before, and is to be noted as arrived
+			}
 			return errUrgent
 		}
 	}

@@ -249,6 +249,47 @@ func TestTheMostUrgentVersionComesFirst(t *testing.T) {
 	s.wantHeld("at the end", "compute@1", "compute@9")
 }
 
+// TestAVersionThatBecomesUrgentGoesOnArriving lets nodes follow the newest version while it arrives.
+func TestAVersionThatBecomesUrgentGoesOnArriving(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var requests atomic.Int64
+	s := newSite(t, "is1", func(honest http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if requests.Add(1) == 1 {
+				close(asked)
+				<-answer
+			}
+			honest.ServeHTTP(w, r)
+		})
+	})
+	s.declare("compute", 0, 1)
+	s.edit(func(now *coord.State) { now.Desired = coord.Refs{} })
+	s.edit(func(now *coord.State) {
+		for i := range 4 { // which is not there yet
+			now.Desired[fmt.Sprintf("n%02d", i+1)] = image.Ref{Image: "compute", Number: 7}
+		}
+	})
+	w := s.keeper.look()
+	if len(w) != 1 || w[0].urgency != forLater {
+		t.Fatalf("wanted is %+v", w)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.keeper.bring(t.Context()) }()
+	<-asked
+	s.edit(func(now *coord.State) { now.Desired = coord.Refs{} })
+	s.keeper.wake <- struct{}{}
+	testkit.Eventually(t, "the keeper has seen that nodes follow the version", func() bool {
+		s.keeper.mu.Lock()
+		defer s.keeper.mu.Unlock()
+		return s.keeper.missing[0].urgency == forNow
+	})
+	close(answer)
+	testkit.Must(t, <-done)
+	if len(s.arrived) != 1 {
+		t.Errorf("%d versions arrived", len(s.arrived))
+	}
+}
+
 func TestAVersionThatDoesNotComeIsAProblem(t *testing.T) {
 	s := newSite(t, "is1", func(http.Handler) http.Handler { return http.NotFoundHandler() })
 	s.declare("compute", 1, 1)
