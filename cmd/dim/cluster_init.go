@@ -120,6 +120,7 @@ func (a *app) askForFacts(cmd *cobra.Command, f *draftFlags) error {
 		fmt.Fprintf(a.err, "%s [%s] ", question, suggested)
 		answer, err := in.ReadString('\n')
 		if err != nil {
+			fmt.Fprintln(a.err)
 			return errNotWritten
 		}
 		if *value = strings.TrimSpace(answer); *value == "" {
@@ -134,8 +135,11 @@ func (a *app) askForFacts(cmd *cobra.Command, f *draftFlags) error {
 			suggested = c.address.String()
 		}
 	}
-	return errors.Join(ask("--address, this server's address with the length of its prefix", &f.address, suggested),
-		ask("--nodes, the names of the nodes", &f.nodes, "n[01-16]"))
+	err := ask("--address, this server's address with the length of its prefix", &f.address, suggested)
+	if errors.Is(err, errNotWritten) {
+		return err
+	}
+	return errors.Join(err, ask("--nodes, the names of the nodes", &f.nodes, "n[01-16]"))
 }
 
 var errNotWritten = errors.New("nothing was written")
