@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"iter"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // index holds the maps behind the look-ups. The builder makes it; a parsed Cluster never changes it.
@@ -49,6 +51,30 @@ func (c *Cluster) Server(name ServerName) (*Server, bool) {
 func (c *Cluster) Image(name ImageName) (*Image, bool) {
 	im, ok := c.lookups().images[name]
 	return im, ok
+}
+
+// HostNames yields the cards of a machine that have a name on the network, and these names, without the cluster's
+// domain. The first card has the machine's name, others MACHINE-CARD, and those without a name of their own, as servers
+// have, MACHINE-NETWORK. Dots and underscores become hyphens, because host names have neither.
+func HostNames(machine string, cards []*Interface) iter.Seq2[string, *Interface] {
+	return func(yield func(string, *Interface) bool) {
+		plain := strings.NewReplacer(".", "-", "_", "-")
+		for i, card := range cards {
+			name := machine
+			switch {
+			case i == 0:
+			case card.Name != "":
+				name += "-" + plain.Replace(card.Name)
+			case card.Network != nil:
+				name += "-" + plain.Replace(card.Network.Name)
+			default:
+				continue
+			}
+			if !yield(name, card) {
+				return
+			}
+		}
+	}
 }
 
 // NodeByMAC returns the node that has an interface with that hardware address, and the interface. Of an InfiniBand

@@ -128,15 +128,13 @@ func NewMachines(c *cluster.Cluster) *Machines {
 // Of reports whether the machines are those of c.
 func (h *Machines) Of(c *cluster.Cluster) bool { return h.cluster == c }
 
-// addMachine adds the addresses of a machine. The first card has the machine's name, further ones NAME-NETWORK.
+// addMachine adds the addresses of a machine, but not those of a card with the name of another machine.
 func (h *Machines) addMachine(machine string, cards []*cluster.Interface) {
-	for i, card := range cards {
+	for name, card := range cluster.HostNames(machine, cards) {
 		if !card.Address.IsValid() && !card.Address6.IsValid() {
 			continue
 		}
-		name := machine
-		if i > 0 {
-			name = machine + "-" + strings.NewReplacer(".", "-", "_", "-").Replace(card.Network.Name)
+		if name != machine {
 			if h.names[name] {
 				continue
 			}

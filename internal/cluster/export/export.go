@@ -94,28 +94,15 @@ func (s *source) machines() (list []machine) {
 	return list
 }
 
-// cardName returns the name of one of the machine's cards: the machine's for the first one, NAME-CARD for others, and
-// "" for a card without a name.
-func (m *machine) cardName(i int) string {
-	switch {
-	case i == 0:
-		return m.name
-	case m.cards[i].Name == "":
-		return ""
-	}
-	return m.name + "-" + m.cards[i].Name
-}
-
 // Names yields the name of every card that has an address, without the cluster's domain, and its address.
 func Names(c *cluster.Cluster) iter.Seq2[string, netip.Addr] { return (&source{Cluster: c}).names }
 
 // names calls each with the name of every card that has an address, until it returns false.
 func (s *source) names(each func(name string, at netip.Addr) bool) {
 	for _, m := range s.machines() {
-		for i, card := range m.cards {
-			name := m.cardName(i)
+		for name, card := range cluster.HostNames(m.name, m.cards) {
 			for _, at := range []netip.Addr{card.Address, card.Address6} {
-				if name != "" && at.IsValid() && !each(name, at) {
+				if at.IsValid() && !each(name, at) {
 					return
 				}
 			}

@@ -27,8 +27,8 @@ func hosts(w *writer) {
 func ethers(w *writer) {
 	w.header("#")
 	for _, m := range w.machines() {
-		for i, card := range m.cards {
-			if name := m.cardName(i); name != "" && len(card.MAC) == 6 {
+		for name, card := range cluster.HostNames(m.name, m.cards) {
+			if len(card.MAC) == 6 {
 				w.printf("%s %s\n", card.MAC, name)
 			}
 		}
@@ -72,9 +72,8 @@ func KnownHosts(c *cluster.Cluster, keys []HostKey) []byte {
 
 // allNames returns the names and addresses of all cards of a machine.
 func (s *source) allNames(m *machine) (list []string) {
-	for i, card := range m.cards {
-		name := m.cardName(i)
-		if name == "" || !card.Address.IsValid() {
+	for name, card := range cluster.HostNames(m.name, m.cards) {
+		if !card.Address.IsValid() {
 			continue
 		}
 		list = append(list, name)
