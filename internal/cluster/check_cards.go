@@ -8,6 +8,10 @@ import (
 // checkForms reports interfaces of a node that cannot be what they are declared to be.
 func (b *builder) checkForms(cards []*cardPattern) {
 	for i, cp := range cards {
+		if slices.Contains(reservedCards(), cp.name) {
+			b.add(cp.item.at, "no interface can be called %s", cp.name).
+				withHint("the kernel uses this name for something else; write another one, such as eth0")
+		}
 		if i == 0 {
 			b.checkBootCard(cp)
 		}
@@ -15,6 +19,10 @@ func (b *builder) checkForms(cards []*cardPattern) {
 		b.checkNetworkless(cp)
 	}
 }
+
+// reservedCards are the names that the kernel gives to no other interface: the loopback's, those that stand for
+// interfaces in /proc/sys/net/ipv4/conf, and that of a file in /sys/class/net.
+func reservedCards() []string { return []string{"lo", "all", "default", "bonding_masters"} }
 
 // checkBootCard reports a first interface that no node can boot from.
 func (b *builder) checkBootCard(cp *cardPattern) {
@@ -162,26 +170,27 @@ func (b *builder) checkHardware(at location, n *Node) {
 	}
 }
 
-// warnOfName warns of a card whose name in DNS and hosts(5) is that of another machine.
-func (b *builder) warnOfName(at location, n *Node, card *Interface) {
-	if card == n.Interfaces[0] || card.Name == "" || !card.Address.IsValid() && !card.Address6.IsValid() {
-		return
-	}
-	name := string(n.Name) + "-" + card.Name
-	if other, taken := b.hosts[string(lowerBytes(name))]; taken {
-		b.warnings.add(at, "node %s: its card %s has the name %s, as %v at %v has",
-			n.Name, card.Name, name, other, other.at).
-			withHint("that name has the addresses of both: give the card or the machine another name")
+// warnOfName warns of cards whose name in DNS and hosts(5) is that of another machine.
+func (b *builder) warnOfName(at location, n *Node) {
+	for name, card := range HostNames(string(n.Name), n.Interfaces) {
+		if card == n.Interfaces[0] || !card.Address.IsValid() && !card.Address6.IsValid() {
+			continue
+		}
+		if other, taken := b.hosts[string(lowerBytes(name))]; taken {
+			b.warnings.add(at, "node %s: its card %s has the name %s, as %v at %v has",
+				n.Name, card.Name, name, other, other.at).
+				withHint("that name has the addresses of both: give the card or the machine another name")
+		}
 	}
 }
 
 // warnOfCards warns of cards that will not work as they are probably meant.
 func (b *builder) warnOfCards(at location, n *Node) {
+	b.warnOfName(at, n)
 	known := false
 	on := map[*Network]*Interface{}
 	for _, card := range n.Interfaces {
 		known = known || card.MAC != nil
-		b.warnOfName(at, n, card)
 		if parent, number, ok := strings.Cut(card.Name, "."); ok && card.VLAN == 0 && n.Interface(parent) != nil {
 			b.warnings.add(at, "node %s: interface %s has the name of a VLAN of %s, and is declared as a card",
 				n.Name, card.Name, parent).withHint("write vlan=%q on=%q", number, parent)

@@ -143,6 +143,8 @@ func refusals() []refusal {
 			`network "boot" has no IPv6 addresses`},
 		{"a gateway elsewhere", changed(good, "mac=", `gateway="10.9.9.9" mac=`),
 			"node n01: gateway: address 10.9.9.9 is outside"},
+		{"the loopback's name", changed(good, "eth0", "lo"), "no interface can be called lo"},
+		{"a name of the kernel", good + changed(vlan, "stor", "all"), "no interface can be called all"},
 		{"an alias", changed(good, "eth0", "eth0:1"), `name="eth0:1": must be the name of a network card`},
 	}
 }
