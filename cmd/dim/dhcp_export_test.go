@@ -64,6 +64,7 @@ func discoveries() []discovery {
 		{name: "iPXE under UEFI", archs: []uint16{7}, vendor: "PXEClient:Arch:00007:UNDI:003010", user: "iPXE"},
 		{name: "iPXE on arm64", node: 3, archs: []uint16{11}, vendor: "PXEClient:Arch:00011:UNDI:003010", user: "iPXE"},
 		{name: "iPXE, second server", node: 1, user: "iPXE"},
+		{name: "iPXE, no gateway", node: 5, user: "iPXE"},
 		{name: "a node that runs", vendor: "dhcpcd-9.4.1", silent: true},
 		{name: "dim-init", vendor: "dim-init", silent: true},
 		{name: "dim-init that SLOF loaded", node: 2, vendor: "dim-init", silent: true},

@@ -56,15 +56,17 @@ type config struct {
 // network is a network of the description with IPv4 addresses, and the cards on it.
 type network struct {
 	*cluster.Network
-	id    int // from 1
-	hosts []host
-	pools []*pool // of its hosts
+	id     int        // from 1
+	router netip.Addr // of all hosts; zero: hosts have their own, or none
+	hosts  []host
+	pools  []*pool // of its hosts
 }
 
 // host is a card of a node.
 type host struct {
 	node *cluster.Node
 	card *cluster.Interface
+	on   *network
 	pool *pool // nil: the node does not boot from this card
 
 	words string // for dim-init
@@ -94,7 +96,7 @@ const (
 // settings returns the options of a host that differ from those of its network, and its words.
 func (h *host) settings() (list []setting) {
 	n := h.card.Network
-	if h.pool != nil && h.card.Gateway != n.Gateway && h.card.Gateway.IsValid() {
+	if h.card.Gateway.IsValid() && h.card.Gateway != h.on.router {
 		list = append(list, setting{code: 3, name: "routers", value: h.card.Gateway.String()})
 	}
 	if own := ipv4(h.node.DNS); h.pool != nil && len(own) > 0 && !slices.Equal(own, ipv4(n.DNS)) {
@@ -137,7 +139,7 @@ func newConfig(c *cluster.Cluster) *config {
 	at := map[string]*network{}
 	for _, n := range c.Networks {
 		if n.Subnet.Addr().Is4() {
-			at[n.Name] = &network{Network: n, id: len(conf.networks) + 1}
+			at[n.Name] = &network{Network: n, id: len(conf.networks) + 1, router: n.Gateway}
 			conf.networks = append(conf.networks, at[n.Name])
 		}
 	}
@@ -148,14 +150,16 @@ func newConfig(c *cluster.Cluster) *config {
 				continue
 			}
 			network := at[card.Network.Name]
-			h := host{node: n, card: card}
+			h := host{node: n, card: card, on: network}
 			if i == 0 {
 				h.pool, h.words = conf.poolOf(n, pools), wordsOf(c, n)
 				if !slices.Contains(network.pools, h.pool) {
 					network.pools = append(network.pools, h.pool)
 				}
 			}
-			network.hosts = append(network.hosts, h)
+			if network.hosts = append(network.hosts, h); card.Gateway != network.Gateway {
+				network.router = netip.Addr{}
+			}
 		}
 	}
 	return conf

@@ -67,8 +67,8 @@ func (t *text) dnsmasqNetwork(n *network) {
 		t.printf("dhcp-option=tag:%s,option:%s%s", tag, name, value)
 	}
 	gateway := ""
-	if n.Gateway.IsValid() {
-		gateway = n.Gateway.String()
+	if n.router.IsValid() {
+		gateway = n.router.String()
 	}
 	option("router", gateway)
 	option("dns-server", join(ipv4(n.DNS)))

@@ -48,16 +48,21 @@ func read(t *testing.T, c *cluster.Cluster, format string, command []string) {
 // What a node has of its own goes before what its network has.
 func TestANodeHasItsOwnOptions(t *testing.T) {
 	const text = `<cluster name="x"><network name="boot" subnet="10.77.0.0/24" gateway="10.77.0.254" dns="10.77.0.1"/>
+<network name="rack" subnet="10.78.0.0/24" gateway="10.78.0.254"/>
 <server name="head" roles="head image"><interface network="boot" address="10.77.0.1"/></server>
 <image name="compute" arch="amd64" master="dir:/m"/>
 <node name="n1" image="compute" servers="head" dns="10.77.0.53 2001:db8::53">
 <interface name="eth0" network="boot" address="10.77.0.11" mac="52:54:00:4d:00:01" gateway="10.77.0.253" mtu="1400"/>
+</node>
+<node name="n2" image="compute" servers="head">
+<interface name="eth0" network="rack" address="10.78.0.11" mac="52:54:00:4d:00:02"/>
 </node></cluster>`
 	c := testkit.Value(cluster.Parse(cluster.Source{Name: "x.xml", XML: []byte(text)}))(t)
 	for format, want := range map[string][]string{
-		"isc-dhcp": {"option routers 10.77.0.253; option domain-name-servers 10.77.0.53; option interface-mtu 1400;"},
+		"isc-dhcp": {"option routers 10.77.0.253; option domain-name-servers 10.77.0.53; option interface-mtu 1400;",
+			"netmask 255.255.255.0 {\n  option routers 10.78.0.254;"},
 		"dnsmasq": {"tag:dim-host-n1,3,10.77.0.253", "tag:dim-host-n1,6,10.77.0.53", "tag:dim-host-n1,26,1400",
-			",set:dim-host-n1,10.77.0.11"},
+			",set:dim-host-n1,10.77.0.11", "tag:dim-net-2,option:router,10.78.0.254"},
 		"kea": {`"data": "10.77.0.253"`, `"data": "10.77.0.53"`, `"data": "1400"`},
 	} {
 		for _, f := range Formats() {

@@ -57,8 +57,8 @@ func iscDHCP(c *config) []byte {
 func (t *text) iscSubnet(n *network) {
 	t.printf("\n# network %s\nsubnet %s netmask %s {", n.Name, n.Subnet.Masked().Addr(),
 		net.IP(net.CIDRMask(n.Subnet.Bits(), 32)))
-	if n.Gateway.IsValid() {
-		t.printf("  option routers %s;", n.Gateway)
+	if n.router.IsValid() {
+		t.printf("  option routers %s;", n.router)
 	}
 	if dns := ipv4(n.DNS); len(dns) > 0 {
 		t.printf("  option domain-name-servers %s;", join(dns))

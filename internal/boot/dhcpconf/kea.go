@@ -158,8 +158,8 @@ func keaSubnetOf(n *network) keaSubnet {
 			s.Required = append(s.Required, x.name)
 		}
 	}
-	if n.Gateway.IsValid() {
-		s.Options = append(s.Options, keaNamed("routers", n.Gateway.String()))
+	if n.router.IsValid() {
+		s.Options = append(s.Options, keaNamed("routers", n.router.String()))
 	}
 	if dns := ipv4(n.DNS); len(dns) > 0 {
 		s.Options = append(s.Options, keaNamed("domain-name-servers", join(dns)))
