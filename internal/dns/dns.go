@@ -7,6 +7,8 @@
 //     cut, and the client asks again over TCP.
 //   - Memory is bounded: a question over UDP is answered before the next one is read, and at most 64 connections are
 //     open, of which one address has at most 8.
+//   - Over UDP an address gets at most 1,000 answers at once, and then 1,000 a second. Further questions are not
+//     answered: whoever sends them may have forged the address, so that the answers are an attack on it.
 //
 // # What it does not do
 //
@@ -41,6 +43,12 @@ const (
 	acceptRetry    = 100 * time.Millisecond
 )
 
+// Bounds of answers over UDP to one address.
+const (
+	answerBurst = 1000
+	answerEvery = time.Millisecond
+)
+
 // Server answers questions.
 type Server struct {
 	// Zones returns the names that hold now; nil: not known yet, and questions are not answered.
@@ -51,6 +59,7 @@ type Server struct {
 // Serve answers questions that come to a UDP socket, until ctx ends or the socket breaks. It closes the socket.
 func (s *Server) Serve(ctx context.Context, pc net.PacketConn) error {
 	defer context.AfterFunc(ctx, func() { _ = pc.Close() })()
+	answers := bounds.Rate[netip.Addr]{Every: answerEvery, Burst: answerBurst}
 	buf := make([]byte, maxQuestion)
 	for {
 		n, from, err := pc.ReadFrom(buf)
@@ -61,7 +70,7 @@ func (s *Server) Serve(ctx context.Context, pc net.PacketConn) error {
 			_ = pc.Close()
 			return err
 		}
-		if zones := s.Zones(); zones != nil {
+		if zones := s.Zones(); zones != nil && answers.Allow(source(from), time.Now()) {
 			if out := zones.answer(buf[:n], 0); out != nil {
 				if _, err := pc.WriteTo(out, from); err != nil {
 					s.Log.Debug("answer not sent", "client", from, "error", err)
@@ -98,7 +107,7 @@ func (s *Server) ServeTCP(ctx context.Context, ln net.Listener) error {
 			}
 			continue
 		}
-		from := clientOf(conn)
+		from := addressOf(conn.RemoteAddr())
 		if !held.Add(from, conn, bounds.Limit{Each: perAddress, All: maxConnections}) {
 			_ = conn.Close()
 			continue
@@ -112,10 +121,20 @@ func (s *Server) ServeTCP(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// clientOf returns the address of the other end of a connection; the zero address if it is no IP address.
-func clientOf(conn net.Conn) netip.Addr {
-	at, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+// addressOf returns an address without its port; the zero address if it is no IP address.
+func addressOf(a net.Addr) netip.Addr {
+	at, _ := netip.ParseAddrPort(a.String())
 	return at.Addr().Unmap().WithZone("")
+}
+
+// source returns the address by which answers over UDP are counted: of IPv6 the first of its /64, because a machine can
+// have all the others.
+func source(a net.Addr) netip.Addr {
+	at := addressOf(a)
+	if at.Is6() {
+		return netip.PrefixFrom(at, 64).Masked().Addr()
+	}
+	return at
 }
 
 // serveConn answers the questions of one connection (RFC 7766).

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -120,6 +123,51 @@ func TestWhatANameHas(t *testing.T) {
 }
 
 // A connection is read question by question, a client that says nonsense is cut off, and connections are bounded.
+// questions is a socket at which questions of several addresses arrive. It counts the answers.
+type questions struct {
+	net.PacketConn // calls that the server does not make
+	packet         []byte
+	from           []string
+	answered       map[string]int
+}
+
+func (q *questions) ReadFrom(b []byte) (int, net.Addr, error) {
+	if len(q.from) == 0 {
+		return 0, nil, net.ErrClosed
+	}
+	from := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(q.from[0]))
+	q.from = q.from[1:]
+	return copy(b, q.packet), from, nil
+}
+
+func (q *questions) WriteTo(_ []byte, to net.Addr) (int, error) {
+	q.answered[to.String()]++
+	return 0, nil
+}
+
+func (q *questions) Close() error { return nil }
+
+// However many questions are sent in the name of an address, it gets a thousand answers at once.
+func TestAnAddressGetsABoundedNumberOfAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // time stands still
+		q := &questions{packet: ask(t, "n01.small.example.", dnsmessage.TypeA), answered: map[string]int{}}
+		for range 3 * answerBurst {
+			q.from = append(q.from, "192.0.2.1:53", "[2001:db8::1]:53")
+		}
+		q.from = append(q.from, "192.0.2.1:54", "[2001:db8::2]:53", "192.0.2.2:53", "[2001:db8:0:1::1]:53")
+		z := someZones(t)
+		s := &Server{Zones: func() *Zones { return z }, Log: slog.New(slog.DiscardHandler)}
+		if err := s.Serve(t.Context(), q); !errors.Is(err, net.ErrClosed) {
+			t.Fatal(err)
+		}
+		want := map[string]int{"192.0.2.1:53": answerBurst, "[2001:db8::1]:53": answerBurst,
+			"192.0.2.2:53": 1, "[2001:db8:0:1::1]:53": 1}
+		if !maps.Equal(q.answered, want) {
+			t.Errorf("answered: %v, want %v", q.answered, want)
+		}
+	})
+}
+
 func TestConnections(t *testing.T) {
 	z := someZones(t)
 	s := &Server{Zones: func() *Zones { return z }, Log: slog.New(slog.DiscardHandler)}
