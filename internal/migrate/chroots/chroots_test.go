@@ -135,6 +135,28 @@ func TestWhereRootsAreSearched(t *testing.T) {
 	}
 }
 
+// A list includes others of the directories that were given, whatever it names.
+func TestAListIncludesNothingElse(t *testing.T) {
+	dir := write(t, t.TempDir(), map[string]string{
+		"netboot/rocky9.4/x86_64/compute/rootimg/usr/bin/bash": program(elf.EM_X86_64),
+		"netboot/rocky9.4/x86_64/compute/rootimg/etc/passwd":   "",
+		"secret": "/secret\n", "more/b": "/b\n", "given/a": "/a\n",
+	})
+	text := "#INCLUDE:../secret#\n#INCLUDE:DIR/secret#\n#INCLUDE:link#\n#INCLUDE:DIR/more/b#\n#INCLUDE:a#\n/c\n"
+	list := filepath.Join(dir, "given/list")
+	write(t, dir, map[string]string{"given/list": strings.ReplaceAll(text, "DIR", dir)})
+	testkit.Must(t, os.Symlink("../secret", filepath.Join(dir, "given/link")))
+	roots := testkit.Value(named(t, "xcat").Find([]string{filepath.Join(dir, "netboot")},
+		[]string{list, filepath.Join(dir, "more")}))(t)
+	if d := cmp.Diff([]string{"/b", "/a", "/c"}, roots[0].Excludes); d != "" {
+		t.Error(d)
+	}
+	got := notes(&roots[0])
+	if strings.Count(got, "secret: it is not in "+dir) != 2 || !strings.Contains(got, "link: path escapes") {
+		t.Error(got)
+	}
+}
+
 func TestNoRoots(t *testing.T) {
 	dir := t.TempDir()
 	_, err := named(t, "xcat").Find([]string{dir, filepath.Join(dir, "none")}, nil)

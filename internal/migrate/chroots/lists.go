@@ -104,13 +104,24 @@ func xcatExcludes(r *Root, _ *os.Root, lists []string) {
 			}
 		}
 		found = true
-		list := exlist{root: r}
+		list := exlist{root: r, within: directories(lists)}
 		list.read(l, 0)
 		list.apply()
 	}
 	if !found {
 		r.note("", 0, "%s has no .exlist: nothing is excluded that packimage leaves out", r.Path)
 	}
+}
+
+// directories returns the directories that lists are, or are in.
+func directories(lists []string) (dirs []string) {
+	for _, l := range lists {
+		if !isDir(l) {
+			l = filepath.Dir(l)
+		}
+		dirs = append(dirs, l)
+	}
+	return dirs
 }
 
 // xcatList returns the list of a root in DIR/DISTRIBUTION, by the order in which xCAT looks for it: the most specific
@@ -140,6 +151,7 @@ func quoted(name string) string { return special.ReplaceAllString(name, `\$0`) }
 // another line leaves out, and #INCLUDE:FILE# stands for the lines of a file.
 type exlist struct {
 	root     *Root
+	within   []string // directories: no other file is read, whatever a list includes
 	lines    []exlistLine
 	includes int
 }
@@ -159,12 +171,7 @@ func (x *exlist) read(file string, depth int) {
 		x.root.note(file, 0, "the list is not carried over: lists include more than %d lists", maxIncludes)
 		return
 	}
-	f, err := regular(os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0))
-	var data []byte
-	if err == nil {
-		data, err = readList(f, file)
-		f.Close()
-	}
+	data, err := x.load(file, depth)
 	if err != nil {
 		x.root.note("", 0, "a list of exclusions is not carried over: %v", err)
 		return
@@ -192,6 +199,37 @@ func (x *exlist) read(file string, depth int) {
 		pattern = strings.TrimPrefix(strings.TrimPrefix(pattern, "-"), ".")
 		x.lines = append(x.lines, exlistLine{pattern, keep, file, n})
 	}
+}
+
+// load reads a list: one that was given, or one in the given directories that is included. A link that leads out of
+// these directories is not followed then.
+func (x *exlist) load(file string, depth int) ([]byte, error) {
+	if depth == 0 {
+		f, err := regular(os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0))
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return readList(f, file)
+	}
+	for _, dir := range x.within {
+		rel, err := filepath.Rel(dir, file)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		f, err := openRegular(root, rel)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return readList(f, file)
+	}
+	return nil, fmt.Errorf("read %s: it is not in %s", file, strings.Join(x.within, " or "))
 }
 
 // apply adds the patterns, but for those in which something else is kept: a rule here has no exceptions.
