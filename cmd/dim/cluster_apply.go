@@ -111,7 +111,7 @@ func (a *app) load(ctx context.Context, file string, r *control.ApplyRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range a.warnings(ctx, file, c) {
+	for _, p := range a.warnings(ctx, file, c, r.NewNames()) {
 		fmt.Fprintln(a.err, p)
 	}
 	d := sources(c)
@@ -121,14 +121,17 @@ func (a *app) load(ctx context.Context, file string, r *control.ApplyRequest) (*
 }
 
 // warnings returns the warnings of the description in a file. What the cluster has learned of its nodes needs none: it
-// holds after an apply. If the daemon does not answer, the request that follows reports that.
-func (a *app) warnings(ctx context.Context, file string, c *cluster.Cluster) []cluster.Problem {
+// holds after an apply, also of nodes that are renamed. If the daemon does not answer, the request that follows reports
+// that.
+func (a *app) warnings(
+	ctx context.Context, file string, c *cluster.Cluster, renamed map[string]string,
+) []cluster.Problem {
 	if len(c.Warnings()) == 0 {
 		return nil
 	}
 	applied, err := a.client().Description(ctx, 0)
-	list := applied.Files[learned.File]
-	if err != nil || len(list) == 0 {
+	list, lerr := learned.Renamed(applied.Files[learned.File], renamed)
+	if err != nil || lerr != nil || len(list) == 0 {
 		return c.Warnings()
 	}
 	d := sources(c)

@@ -77,7 +77,7 @@ func (p *application) parse() (err error) {
 	in := &p.request.Description
 	in.Files = maps.Clone(in.Files)
 	if !p.request.Learned {
-		list, err := renameLearned(follow.Learned(p.now.State.Description), p.request.Renames)
+		list, err := learned.Renamed(follow.Learned(p.now.State.Description), p.request.NewNames())
 		if err != nil {
 			return err
 		}

@@ -5,31 +5,9 @@ import (
 	"slices"
 
 	"dim/internal/cluster"
-	"dim/internal/cluster/learned"
 	"dim/internal/control"
 	"dim/internal/quantity"
 )
-
-// renameLearned gives what was learned of nodes to their new names.
-func renameLearned(list []byte, renames []control.Rename) ([]byte, error) {
-	if len(renames) == 0 {
-		return list, nil
-	}
-	facts, err := learned.Parse(list)
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[string]string, len(renames))
-	for _, r := range renames {
-		names[r.From] = r.To
-	}
-	for i := range facts {
-		if to, ok := names[facts[i].Node]; ok {
-			facts[i].Node = to
-		}
-	}
-	return learned.Format(facts), nil
-}
 
 // checkRenames refuses renames that the two descriptions contradict. The error has all of them.
 func checkRenames(old, next *cluster.Cluster, renames []control.Rename) error {

@@ -61,6 +61,15 @@ type ApplyRequest struct {
 	LeaveLayers bool `json:"leave_layers,omitempty"`
 }
 
+// NewNames returns the new names of renamed nodes by the old ones.
+func (r *ApplyRequest) NewNames() map[string]string {
+	names := make(map[string]string, len(r.Renames))
+	for _, x := range r.Renames {
+		names[x.From] = x.To
+	}
+	return names
+}
+
 // ApplyResult is what applying a description changed, or would change.
 type ApplyResult struct {
 	Cluster  string              `json:"cluster"`

@@ -87,6 +87,24 @@ func Format(list []Fact) []byte {
 	return b.Bytes()
 }
 
+// Renamed returns a list in its encoded form with other names of nodes: names has the new ones by the old ones. The error
+// is that of Parse.
+func Renamed(data []byte, names map[string]string) ([]byte, error) {
+	if len(names) == 0 {
+		return data, nil
+	}
+	list, err := Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if to, ok := names[list[i].Node]; ok {
+			list[i].Node = to
+		}
+	}
+	return Format(list), nil
+}
+
 // With returns a list with f, in place of the fact that it has about the same card.
 func With(list []Fact, f Fact) []Fact {
 	list = slices.Clone(list)
