@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -33,6 +34,8 @@ func (a *app) nodeLearnCommand() *cobra.Command {
 		Long: `Binds an unknown machine (dim node unknown) to the next node that has no MAC, in
 the order of the description, or to the next such node of NODES. It must ask on
 the network from which the node boots. At its next request it boots as that node.
+A client on InfiniBand becomes the next InfiniBand card of a node on its network
+that has no MAC: it is known by the GUID of its port.
 
 If several machines ask, --mac chooses one; it may be repeated, and its order
 counts. --in-order takes all of them, in the order in which they asked first:
@@ -79,7 +82,7 @@ func (a *app) nodeRebindCommand() *cobra.Command {
 		Long: `Gives the boot card of NODE another MAC. The node keeps its name, its addresses,
 its version and all that it has written. Without MAC it is the machine that asks
 for a boot and is not in the description, if there is only one on the network of
-the node.
+the node. A MAC of eight bytes is the GUID of an InfiniBand port: that card gets it.
 
 The old MAC is no longer a node's. It lists what it changes, and asks on a
 terminal; elsewhere it needs --yes. dim node learn NODE --undo gives the node the
@@ -239,7 +242,12 @@ func (a *app) onNetworkOf(ctx context.Context, node string, all []control.Machin
 		return all, nil
 	}
 	for _, m := range all {
-		if m.Network == "" || m.Network == n.Details.Interfaces[0].Network {
+		cards := n.Details.Interfaces[:1]
+		if mac, err := net.ParseMAC(m.MAC); err == nil && len(mac) == 8 { // of InfiniBand
+			cards = n.Details.Interfaces[1:]
+		}
+		on := func(card control.Interface) bool { return m.Network == "" || m.Network == card.Network }
+		if slices.ContainsFunc(cards, on) {
 			list = append(list, m)
 		}
 	}
@@ -262,8 +270,14 @@ func printBound(w io.Writer, r *control.LearnResult) {
 // parseMAC returns a MAC as the API writes it.
 func parseMAC(text string) (string, error) {
 	mac, ok := inventory.ParseMAC(text)
+	if guid, err := net.ParseMAC(text); !ok && err == nil && len(guid) == 8 {
+		mac, ok = guid, true
+	}
 	if !ok {
-		return "", &usageError{fmt.Errorf("%q is not a MAC", text), "write six bytes, such as 52:54:00:4d:00:01"}
+		return "", &usageError{
+			fmt.Errorf("%q is not a MAC", text),
+			"write six bytes, such as 52:54:00:4d:00:01, or the eight of the GUID of an InfiniBand port",
+		}
 	}
 	return mac.String(), nil
 }

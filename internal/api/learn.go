@@ -58,6 +58,7 @@ type learning struct {
 	cluster *cluster.Cluster
 	nodes   []*cluster.Node // those that the request is about
 	facts   []learned.Fact  // all of the cluster
+	bound   []*cluster.Interface
 	out     *control.LearnResult
 }
 
@@ -73,23 +74,19 @@ func (l *learning) decide(r *control.LearnRequest) error {
 	return control.Errorf(control.Invalid, "learn: the mode %q is not known", r.Mode)
 }
 
-// learn gives each machine to the first node on its network that has no hardware address yet.
+// learn gives each machine to the first node on its network with a card of its kind that has no hardware address yet.
 func (l *learning) learn(r *control.LearnRequest) error {
-	free := slices.Clone(l.nodes)
-	free = slices.DeleteFunc(free, func(n *cluster.Node) bool { return n.Boot().MAC != nil })
 	for i := range r.Machines {
 		m := &r.Machines[i]
 		mac, err := l.unknown(m)
 		if err != nil {
 			return err
 		}
-		at := slices.IndexFunc(free, func(n *cluster.Node) bool { return isOn(m, n) })
-		if at < 0 {
-			l.out.Left = append(l.out.Left, m.MAC)
+		if n, card := l.free(m, mac); n != nil {
+			l.bind(n, card, mac)
 			continue
 		}
-		l.bind(free[at], mac)
-		free = slices.Delete(free, at, at+1)
+		l.out.Left = append(l.out.Left, m.MAC)
 	}
 	if len(l.out.Bound) > 0 {
 		return nil
@@ -109,13 +106,18 @@ func (l *learning) rebind(r *control.LearnRequest) error {
 	if err != nil {
 		return err
 	}
-	if !isOn(m, n) {
-		return control.Errorf(control.Conflict, "rebind %s: machine %s asks on network %s, and %s boots on network %s",
-			n.Name, m.MAC, m.Network, n.Name, n.Boot().Network.Name).
-			WithHint("connect it to network " + n.Boot().Network.Name)
+	card := cardFor(n, m, mac, func(*cluster.Interface) bool { return true })
+	switch {
+	case card != nil:
+		l.bind(n, card, mac)
+		return nil
+	case len(mac) == lenGUID:
+		return control.Errorf(control.Conflict, "rebind %s: machine %s asks over InfiniBand, and %s has no such card there",
+			n.Name, m.MAC, n.Name).WithHint("declare it: <interface name=\"ib0\" type=\"infiniband\" …>")
 	}
-	l.bind(n, mac)
-	return nil
+	return control.Errorf(control.Conflict, "rebind %s: machine %s asks on network %s, and %s boots on network %s",
+		n.Name, m.MAC, m.Network, n.Name, n.Boot().Network.Name).
+		WithHint("connect it to network " + n.Boot().Network.Name)
 }
 
 // undo gives nodes the hardware addresses that the description states.
@@ -142,9 +144,9 @@ func (l *learning) undo() error {
 // unknown returns the hardware address of a machine that is no node yet.
 func (l *learning) unknown(m *control.Machine) (net.HardwareAddr, error) {
 	mac, err := net.ParseMAC(m.MAC)
-	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || slices.Max(mac) == 0 {
-		return nil, control.Errorf(control.Invalid, "learn %q: not the MAC of an Ethernet card", m.MAC).
-			WithHint("write six bytes, such as 52:54:00:4d:00:01")
+	if err != nil || len(mac) != lenGUID && (len(mac) != 6 || mac[0]&1 != 0) || slices.Max(mac) == 0 {
+		return nil, control.Errorf(control.Invalid, "learn %q: neither the MAC of an Ethernet card nor the GUID of a port",
+			m.MAC).WithHint("write six bytes, such as 52:54:00:4d:00:01, or the eight of a port of InfiniBand")
 	}
 	bound := slices.ContainsFunc(l.out.Bound, func(b control.Binding) bool { return b.MAC == mac.String() })
 	if n, card, ok := l.cluster.NodeByMAC(mac); ok {
@@ -156,15 +158,42 @@ func (l *learning) unknown(m *control.Machine) (net.HardwareAddr, error) {
 	return mac, nil
 }
 
-// isOn reports whether a machine can be a node: it asks on the node's network, or it is not known where it is.
-func isOn(m *control.Machine, n *cluster.Node) bool {
-	return m.Network == "" || m.Network == n.Boot().Network.Name
+// lenGUID is the length in bytes of the GUID of a port, by which a client on InfiniBand is known.
+const lenGUID = 8
+
+// free returns the first node with a card without a hardware address that a machine can be, and this card.
+func (l *learning) free(m *control.Machine, mac net.HardwareAddr) (*cluster.Node, *cluster.Interface) {
+	isFree := func(card *cluster.Interface) bool { return card.MAC == nil && !slices.Contains(l.bound, card) }
+	for _, n := range l.nodes {
+		if card := cardFor(n, m, mac, isFree); card != nil {
+			return n, card
+		}
+	}
+	return nil, nil
 }
 
-// bind adds the fact that the boot card of a node has a hardware address. If the description states it, there is
-// nothing to learn.
-func (l *learning) bind(n *cluster.Node, mac net.HardwareAddr) {
-	card := n.Boot()
+// cardFor returns the card of a node that a machine can be: of Ethernet the one from which the node boots, of
+// InfiniBand any; nil if there is none. It is on the network on which the machine asks, if that is known.
+func cardFor(
+	n *cluster.Node, m *control.Machine, mac net.HardwareAddr, suits func(*cluster.Interface) bool,
+) *cluster.Interface {
+	cards := n.Interfaces[:1]
+	if len(mac) == lenGUID {
+		cards = n.Interfaces[1:]
+	}
+	for _, card := range cards {
+		isKind := card == n.Boot() || card.InfiniBand && card.Bond == "" && card.Network != nil
+		if isKind && (m.Network == "" || m.Network == card.Network.Name) && suits(card) {
+			return card
+		}
+	}
+	return nil
+}
+
+// bind adds the fact that a card of a node has a hardware address. If the description states it, there is nothing to
+// learn.
+func (l *learning) bind(n *cluster.Node, card *cluster.Interface, mac net.HardwareAddr) {
+	l.bound = append(l.bound, card)
 	f := learned.Fact{Node: string(n.Name), Interface: card.Name, MAC: mac, Stated: card.MAC}
 	same := func(x learned.Fact) bool { return x.Node == f.Node && x.Interface == f.Interface }
 	if i := slices.IndexFunc(l.facts, same); i >= 0 {

@@ -114,19 +114,35 @@ func (m *machine) discover() bool {
 	m.t.Helper()
 	discover, err := dhcpv4.NewDiscovery(m.mac)
 	testkit.Must(m.t, err)
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4zero, DstIP: net.IPv4bcast}
-	udp := &layers.UDP{SrcPort: 68, DstPort: 67}
-	testkit.Must(m.t, udp.SetNetworkLayerForChecksum(ip))
-	ask := m.frame(layers.EthernetBroadcast, layers.EthernetTypeIPv4, ip, udp, gopacket.Payload(discover.ToBytes()))
-	return m.exchange(ask, func(p gopacket.Packet) bool {
+	offer := m.dhcp(discover)
+	return offer != nil && offer.MessageType() == dhcpv4.MessageTypeOffer
+}
+
+// dhcp broadcasts a message of DHCP until it is answered, and returns the answer; nil: there is none within 10 s.
+func (m *machine) dhcp(message *dhcpv4.DHCPv4) (answer *dhcpv4.DHCPv4) {
+	m.t.Helper()
+	m.exchange(m.dhcpFrame(message), func(p gopacket.Packet) bool {
 		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
 		if !ok || udp.DstPort != 68 {
 			return false
 		}
-		offer, err := dhcpv4.FromBytes(udp.Payload)
-		return err == nil && offer.TransactionID == discover.TransactionID &&
-			offer.MessageType() == dhcpv4.MessageTypeOffer
+		got, err := dhcpv4.FromBytes(udp.Payload)
+		if err != nil || got.TransactionID != message.TransactionID || got.OpCode != dhcpv4.OpcodeBootReply {
+			return false
+		}
+		answer = got
+		return true
 	})
+	return answer
+}
+
+// dhcpFrame returns the frame in which a message of DHCP is broadcast.
+func (m *machine) dhcpFrame(message *dhcpv4.DHCPv4) []byte {
+	m.t.Helper()
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4zero, DstIP: net.IPv4bcast}
+	udp := &layers.UDP{SrcPort: 68, DstPort: 67}
+	testkit.Must(m.t, udp.SetNetworkLayerForChecksum(ip))
+	return m.frame(layers.EthernetBroadcast, layers.EthernetTypeIPv4, ip, udp, gopacket.Payload(message.ToBytes()))
 }
 
 // solicit reports whether a router solicitation is answered. It has no source address, so the answer goes to all.
