@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -136,9 +137,16 @@ func (p *dhcpdParser) declaration(outer *scope, words []token, depth int) error 
 			p.note(first.line, "the subnet %s is not carried over: it is not an IPv4 subnet", words[1].text)
 		}
 		inner.subnet = k
+	case kind == "subnet6" && len(words) > 2:
+		k, err := netip.ParsePrefix(words[1].text)
+		if err != nil || !k.Addr().Is6() {
+			p.note(first.line, "the subnet %s is not carried over: it is not an IPv6 subnet", words[1].text)
+			break
+		}
+		p.site.Subnets6 = append(p.site.Subnets6, describe.Subnet6{Prefix: k.Masked(), Place: p.at(first.line)})
 	case kind == "shared-network" && len(words) > 2:
 		inner.shared = words[1].text
-	case kind == "group" || kind == "pool":
+	case kind == "group" || kind == "pool" || kind == "pool6":
 	default:
 		p.note(first.line, "%q and what is in it are not carried over: there is nothing like it here", first.text)
 		inner.host = &describe.Node{}
@@ -161,7 +169,7 @@ func (p *dhcpdParser) finish(kind string, outer, inner *scope, line int) {
 		if outer.host == nil && inner.host != nil {
 			p.site.Nodes = append(p.site.Nodes, *inner.host)
 		}
-	case "pool", "group", "shared-network":
+	case "pool", "pool6", "group", "shared-network", "subnet6":
 	case "subnet":
 		if !inner.subnet.IsValid() {
 			return
@@ -191,6 +199,9 @@ func (r *reader) dhcpdDone() {
 			cards = append(cards, h)
 			continue
 		}
+		if i, ok := nodes[h.Name]; ok && addFamily(&r.site.Nodes[i], &h) {
+			continue
+		}
 		nodes[h.Name] = len(r.site.Nodes)
 		r.site.Nodes = append(r.site.Nodes, h)
 	}
@@ -208,6 +219,29 @@ func (r *reader) dhcpdDone() {
 			r.addCard(i, h.Cards[0])
 		}
 	}
+}
+
+// addFamily adds the address of a host to the node of the same name, which another file has with its address of the
+// other family: a configuration of dhcpd is for one. It reports whether they can be one node.
+func addFamily(n, h *describe.Node) bool {
+	if len(n.Cards) == 0 || len(h.Cards) == 0 {
+		return false
+	}
+	card, more := &n.Cards[0], &h.Cards[0]
+	if card.Address.IsValid() && more.Address.IsValid() || card.Address6.IsValid() && more.Address6.IsValid() ||
+		card.MAC != nil && more.MAC != nil && !bytes.Equal(card.MAC, more.MAC) {
+		return false
+	}
+	if more.Address.IsValid() {
+		card.Address = more.Address
+	}
+	if more.Address6.IsValid() {
+		card.Address6 = more.Address6
+	}
+	if card.MAC == nil {
+		card.MAC = more.MAC
+	}
+	return true
 }
 
 // statement reads a statement without a block.
@@ -294,6 +328,13 @@ func (p *dhcpdParser) host(s *scope, line int, keyword string, rest []string) bo
 		if len(rest) > 1 {
 			p.note(line, "further addresses of host %s are not carried over: a card has one", n.Name)
 		}
+	case "fixed-address6":
+		a, err := netip.ParseAddr(rest[0])
+		if err != nil || !a.Is6() {
+			p.note(line, "the IPv6 address of host %s is not carried over: %s is none", n.Name, rest[0])
+			return true
+		}
+		card.Address6 = a
 	case "option host-name":
 		if rest[0] != n.Name {
 			p.note(line, "the host %s gets the name %s, which is its option host-name", n.Name, rest[0])
@@ -308,12 +349,15 @@ func (p *dhcpdParser) host(s *scope, line int, keyword string, rest []string) bo
 // dhcpdStatements are statements that are left out, with the reasons; "": it needs no note.
 func dhcpdStatements() map[string]string {
 	const boots = "image servers tell each firmware what it boots"
+	const ranges = "only declared nodes get addresses"
 	const lease = "nodes keep their addresses for as long as they are declared"
 	return map[string]string{
 		"filename": boots, "server-name": boots, "allow": "", "deny": "", "ignore": "",
 		"option tftp-server-name": boots, "option bootfile-name": boots,
-		"range": "only declared nodes get addresses", "include": "give the file to the import, too",
-		"default-lease-time": "", "max-lease-time": "", "min-lease-time": lease,
+		"range": ranges, "range6": ranges, "include": "give the file to the import, too",
+		"host-identifier":           "nodes are known by their hardware addresses",
+		"option dhcp6.name-servers": "write the addresses to dns=\"…\" of <network>",
+		"default-lease-time":        "", "max-lease-time": "", "min-lease-time": lease,
 		"authoritative": "", "ddns-update-style": "", "log-facility": "", "use-host-decl-names": "",
 		"option subnet-mask": "", "option broadcast-address": "", "one-lease-per-client": "", "get-lease-hostnames": "",
 	}

@@ -140,10 +140,15 @@ func sameExport(t *testing.T, r *describe.Result, format, path, prefix string) {
 
 func TestDHCPD(t *testing.T) {
 	expect(t, imported(t, "isc-dhcp", "dhcpd"), []string{
-		`<network name="net1" subnet="10.9.0.0/24" gateway="10.9.0.254" dns="10.9.0.2 10.9.0.3"/>`,
+		`<network name="net1" subnet="10.9.0.0/24" gateway="10.9.0.254" subnet6="2001:db8:9::/64"`, `dns="10.9.0.2 10.9.0.3"`,
 		`<interface network="net1" address="10.9.0.1"/>`, `domain="lab.example"`,
 		`<nodes name="c{node}" each="node"`, `address="10.9.0.{10+node}"`, `name="ib0" network="net2"`,
+		`address6="2001:db8:9::{10+node}"`,
 	}, []string{
+		"dhcpd6.conf:1: option dhcp6.name-servers 2001:db8:9::2 is not carried over: write the addresses to dns",
+		"dhcpd6.conf:3: range6 2001:db8:9::200 2001:db8:9::250 is not carried over: only declared nodes",
+		"dhcpd6.conf:6: host-identifier option dhcp6.client-id 0:1:2:3 is not carried over: nodes are known by their",
+		"dhcpd6.conf:7: the IPv6 address of host c03 is not carried over: name.lab.example is none",
 		"dhcpd.conf:4: filename pxelinux.0 is not carried over: image servers tell each firmware what it boots",
 		"dhcpd.conf:10: range 10.9.0.200 10.9.0.250 is not carried over: only declared nodes get addresses",
 		`dhcpd.conf:13: "class" and what is in it are not carried over`,
