@@ -112,8 +112,9 @@ func (l *learning) rebind(r *control.LearnRequest) error {
 		l.bind(n, card, mac)
 		return nil
 	case len(mac) == lenGUID:
-		return control.Errorf(control.Conflict, "rebind %s: machine %s asks over InfiniBand, and %s has no such card there",
-			n.Name, m.MAC, n.Name).WithHint("declare it: <interface name=\"ib0\" type=\"infiniband\" …>")
+		return control.Errorf(control.Conflict,
+			"rebind %s: machine %s asks over InfiniBand, and %s has no such card there", n.Name, m.MAC, n.Name).
+			WithHint("declare it: <interface name=\"ib0\" type=\"infiniband\" …>")
 	}
 	return control.Errorf(control.Conflict, "rebind %s: machine %s asks on network %s, and %s boots on network %s",
 		n.Name, m.MAC, m.Network, n.Name, n.Boot().Network.Name).
@@ -145,8 +146,9 @@ func (l *learning) undo() error {
 func (l *learning) unknown(m *control.Machine) (net.HardwareAddr, error) {
 	mac, err := net.ParseMAC(m.MAC)
 	if err != nil || len(mac) != lenGUID && (len(mac) != 6 || mac[0]&1 != 0) || slices.Max(mac) == 0 {
-		return nil, control.Errorf(control.Invalid, "learn %q: neither the MAC of an Ethernet card nor the GUID of a port",
-			m.MAC).WithHint("write six bytes, such as 52:54:00:4d:00:01, or the eight of a port of InfiniBand")
+		return nil, control.Errorf(control.Invalid,
+			"learn %q: neither the MAC of an Ethernet card nor the GUID of a port", m.MAC).
+			WithHint("write six bytes, such as 52:54:00:4d:00:01, or the eight of a port of InfiniBand")
 	}
 	bound := slices.ContainsFunc(l.out.Bound, func(b control.Binding) bool { return b.MAC == mac.String() })
 	if n, card, ok := l.cluster.NodeByMAC(mac); ok {

@@ -140,7 +140,8 @@ func sameExport(t *testing.T, r *describe.Result, format, path, prefix string) {
 
 func TestDHCPD(t *testing.T) {
 	expect(t, imported(t, "isc-dhcp", "dhcpd"), []string{
-		`<network name="net1" subnet="10.9.0.0/24" gateway="10.9.0.254" subnet6="2001:db8:9::/64"`, `dns="10.9.0.2 10.9.0.3"`,
+		`<network name="net1" subnet="10.9.0.0/24" gateway="10.9.0.254" subnet6="2001:db8:9::/64"`,
+		`dns="10.9.0.2 10.9.0.3"`,
 		`<interface network="net1" address="10.9.0.1"/>`, `domain="lab.example"`,
 		`<nodes name="c{node}" each="node"`, `address="10.9.0.{10+node}"`, `name="ib0" network="net2"`,
 		`address6="2001:db8:9::{10+node}"`,

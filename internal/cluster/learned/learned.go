@@ -87,8 +87,8 @@ func Format(list []Fact) []byte {
 	return b.Bytes()
 }
 
-// Renamed returns a list in its encoded form with other names of nodes: names has the new ones by the old ones. The error
-// is that of Parse.
+// Renamed returns a list in its encoded form with other names of nodes: names has the new ones by the old ones. The
+// error is that of Parse.
 func Renamed(data []byte, names map[string]string) ([]byte, error) {
 	if len(names) == 0 {
 		return data, nil
