@@ -22,14 +22,7 @@ func TestTheBladesOfMareNostrumAreServedThroughRelays(t *testing.T) {
 	ip(t, "link add br0 type bridge stp_state 0 forward_delay 0")
 	ip(t, "addr add 10.128.254.1/16 dev br0")
 	ip(t, "link set br0 up")
-	head, is01 := newSite(t, "10.128.254.1"), newSite(t, "10.128.254.1")
-	is01.assume(head, "is01")
-	for _, name := range []string{"marenostrum.xml", "macs.csv"} {
-		text := testkit.Value(os.ReadFile(filepath.Join("../../examples", name)))(t)
-		testkit.Must(t, os.WriteFile(filepath.Join(filepath.Dir(head.file), name), text, 0o600))
-	}
-	head.file = filepath.Join(filepath.Dir(head.file), "marenostrum.xml")
-	is01.file = head.file
+	is01 := imageServerOf(t, "10.128.254.1", "is01", "marenostrum.xml", "macs.csv")
 	is01.start() // without a head: it has the description from the file
 	for chassis, boot := range map[int]string{1: "s01c1b01", 2: "s01c2b14"} {
 		blade := 1
@@ -52,6 +45,43 @@ func TestTheBladesOfMareNostrumAreServedThroughRelays(t *testing.T) {
 			n, err := is01.client().Node(t.Context(), boot)
 			return err == nil && n.Stage == "dhcp"
 		})
+	}
+}
+
+// imageServerOf returns a server of an example. The first of files is the description.
+func imageServerOf(t *testing.T, address, name string, files ...string) *site {
+	t.Helper()
+	head, s := newSite(t, address), newSite(t, address)
+	s.assume(head, name)
+	for _, f := range files {
+		text := testkit.Value(os.ReadFile(filepath.Join("../../examples", f)))(t)
+		testkit.Must(t, os.WriteFile(filepath.Join(filepath.Dir(head.file), f), text, 0o600))
+	}
+	s.file = filepath.Join(filepath.Dir(head.file), files[0])
+	return s
+}
+
+// The image server of examples/racks.xml gives a node of the second rack its address. Their router is a relay.
+func TestTheSecondRackIsServedThroughItsRouter(t *testing.T) {
+	testkit.NeedProgram(t, "dhcrelay")
+	testkit.NeedProgram(t, "busybox")
+	if !inNetwork(t) {
+		return
+	}
+	ip(t, "link add br0 type bridge stp_state 0 forward_delay 0")
+	ip(t, "addr add 10.20.1.2/24 dev br0")
+	ip(t, "link set br0 up")
+	imageServerOf(t, "10.20.1.2", "is1", "racks.xml").start()
+	router, far := behindRelay(t, "10.20.1", "10.20.2", "52:54:00:20:02:07")
+	background(t, "ip", "netns", "exec", router, "dhcrelay", "-4", "-d", "-id", "inner", "-iu", "outer", "10.20.1.2")
+	got := udhcpc(t, far, "-x", "0x5d:0007", "-V", "PXEClient:Arch:00007:UNDI:003016")
+	for _, want := range []string{
+		"ip='10.20.2.107'", "serverid='10.20.1.2'", "siaddr='10.20.1.2'", "router='10.20.2.254'", "dns='10.20.1.1'",
+		"domain='racks.example'", "hostname='r2n07'",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("r2n07 was not given %s:\n%s", want, got)
+		}
 	}
 }
 

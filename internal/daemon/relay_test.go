@@ -48,9 +48,9 @@ func udhcpc(t *testing.T, namespace string, args ...string) string {
 	return string(out)
 }
 
-// behindRelay makes the network boot2, 10.79.0.0/24, behind a router that is connected to the server. The interface cli
-// in the namespace of the result has the MAC of n04's card there.
-func behindRelay(t *testing.T) (router, far string) {
+// behindRelay makes a network behind a router that is connected to the server's: near and beyond are their first three
+// numbers, and the router has the address 254 in both. The interface cli in the namespace of the result has a MAC.
+func behindRelay(t *testing.T, near, beyond, mac string) (router, far string) {
 	t.Helper()
 	router, far = fmt.Sprintf("dim-router-%d", os.Getpid()), fmt.Sprintf("dim-far-%d", os.Getpid())
 	for _, ns := range []string{router, far} {
@@ -61,12 +61,12 @@ func behindRelay(t *testing.T) (router, far string) {
 	ip(t, "link add p1 type veth peer name outer netns "+router)
 	ip(t, "link set p1 master br0 up")
 	ip(t, "-n "+router+" link add inner type veth peer name cli netns "+far)
-	ip(t, "-n "+router+" addr add 10.77.0.254/24 dev outer")
-	ip(t, "-n "+router+" addr add 10.79.0.254/24 dev inner")
+	ip(t, "-n "+router+" addr add "+near+".254/24 dev outer")
+	ip(t, "-n "+router+" addr add "+beyond+".254/24 dev inner")
 	ip(t, "-n "+router+" link set outer up")
 	ip(t, "-n "+router+" link set inner up")
-	ip(t, "-n "+far+" link set cli address 52:54:00:4f:00:04 up")
-	ip(t, "route add 10.79.0.0/24 via 10.77.0.254")
+	ip(t, "-n "+far+" link set cli address "+mac+" up")
+	ip(t, "route add "+beyond+".0/24 via "+near+".254")
 	return router, far
 }
 
@@ -84,7 +84,7 @@ func TestANodeBehindARelayIsServed(t *testing.T) {
   </node>
 `, `dhcp="off" `, "", "127.0.0.0/8", "10.77.0.0/24", `"127.0.0.{`, `"10.77.0.{`)
 	s.start()
-	router, far := behindRelay(t)
+	router, far := behindRelay(t, "10.77.0", "10.79.0", "52:54:00:4f:00:04")
 	for name, relay := range map[string][]string{
 		"plain": {"-id", "inner", "-iu", "outer"},
 		// -a adds option 82. The relay drops answers that do not have it.
