@@ -49,7 +49,7 @@ reaches every machine within seconds, without a reboot.`,
 	}
 	root.PersistentFlags().StringVar(&a.data, "data", data, "data `directory` of the server (or DIM_DATA)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{about(cmd, plainFlagError(err)), cmd.CommandPath() + " --help lists the flags"}
+		return &usageError{about(cmd, plainFlagError(err)), flagHint(cmd, err)}
 	})
 	root.Version = version()
 	root.SetVersionTemplate(versionLine() + "\n")
@@ -116,6 +116,14 @@ func plainFlagError(err error) error {
 	text = regexp.MustCompile(`time: (missing unit in|invalid|unknown unit .* in) duration ".*"`).
 		ReplaceAllString(text, "not a duration such as 30s, 10m or 2h")
 	return errors.New(text)
+}
+
+// flagHint tells what to write instead of a flag that does not exist. Other tools leave nodes out by -n03.
+func flagHint(cmd *cobra.Command, err error) string {
+	if regexp.MustCompile(`^unknown shorthand flag: .* in -\S*[0-9\]]$`).MatchString(err.Error()) {
+		return "a node set without some nodes is written with an exclamation mark: 'n[01-04]!n03'"
+	}
+	return cmd.CommandPath() + " --help lists the flags"
 }
 
 // about adds the command to an error of its command line.

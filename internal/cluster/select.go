@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 
 	"dim/internal/cluster/nodeset"
 )
@@ -83,6 +84,18 @@ func (c *Cluster) nodeNames() iter.Seq[string] {
 	}
 }
 
+// groupsHint tells which groups there are instead of the one with this name.
+func groupsHint[G any](name string, groups map[string]G) string {
+	if len(groups) == 0 {
+		return "the description has no <group>; @* is all nodes"
+	}
+	if hint := suggestion(name, maps.Keys(groups)); hint != "" {
+		return hint
+	}
+	list := "@" + strings.Join(slices.Sorted(maps.Keys(groups)), ", @")
+	return "the groups are " + shorten(list)
+}
+
 // nodesetOptions returns options by which package nodeset resolves the cluster's groups and positions.
 func (c *Cluster) nodesetOptions() nodeset.Options {
 	ix := c.lookups()
@@ -93,11 +106,7 @@ func (c *Cluster) nodesetOptions() nodeset.Options {
 			}
 			g, ok := ix.groups[name]
 			if !ok {
-				hint := suggestion(name, maps.Keys(ix.groups))
-				if hint != "" {
-					hint = "; " + hint
-				}
-				return nil, fmt.Errorf("group %q %w%s", name, errUndefined, hint)
+				return nil, fmt.Errorf("group %q %w; %s", name, errUndefined, groupsHint(name, ix.groups))
 			}
 			return names(g.Nodes), nil
 		},

@@ -90,10 +90,21 @@ func (d *Declared) Resolve(ref string) (image.Version, error) {
 		return image.Version{}, control.Errorf(control.Invalid, "%v", err)
 	}
 	v, ok := d.State.Resolve(r)
-	if !ok {
-		return v, control.Errorf(control.NotFound, "no such version: %s", ref).WithHint(d.versionsHint(r.Image))
+	if ok {
+		return v, nil
 	}
-	return v, nil
+	what := "no such version: " + ref
+	if !d.knows(r.Image) {
+		what = "no such image: " + r.Image
+	}
+	return v, control.Errorf(control.NotFound, "%s", what).WithHint(d.versionsHint(r.Image))
+}
+
+// knows reports whether the description or a version has an image with this name.
+func (d *Declared) knows(name string) bool {
+	_, captured := d.State.Images[name]
+	_, described := d.Cluster.Image(cluster.ImageName(name))
+	return captured || described
 }
 
 // versionsHint tells how to find or make versions of an image.
