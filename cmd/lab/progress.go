@@ -11,7 +11,6 @@ import (
 	"golang.org/x/term"
 
 	"dim/internal/lab/master"
-	"dim/internal/periodic"
 )
 
 // Intervals between lines of progress.
@@ -50,9 +49,7 @@ func (p *progress) during(ctx context.Context, f func() error) error {
 	if p.terminal {
 		interval = terminalInterval
 	}
-	wg.Go(func() {
-		_ = periodic.Run(ctx, interval, func(context.Context) { p.show() })
-	})
+	wg.Go(func() { p.showEvery(ctx, interval) })
 	err := f()
 	cancel()
 	wg.Wait()
@@ -60,6 +57,19 @@ func (p *progress) during(ctx context.Context, f func() error) error {
 		fmt.Fprint(p.out, clearLine)
 	}
 	return err
+}
+
+func (p *progress) showEvery(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.show()
+		}
+	}
 }
 
 // clearLine moves to the beginning of the terminal's line and erases it (ECMA-48: EL).

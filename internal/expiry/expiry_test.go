@@ -53,7 +53,7 @@ func TestNothingIsRemovedBeforeItIsTold(t *testing.T) {
 		if _, err := os.Stat(old); err != nil {
 			t.Errorf("at the start: %v", err)
 		}
-		time.Sleep(time.Minute + time.Second)
+		time.Sleep(3*time.Minute/2 + time.Second) // see periodic.Run
 		synctest.Wait()
 		if _, err := os.Stat(old); !os.IsNotExist(err) {
 			t.Errorf("after an interval: %v", err)

@@ -86,6 +86,8 @@ func TestAClusterWithoutPowerIsProbedInBatches(t *testing.T) {
 			nodes = append(nodes, n)
 			tr.Called(n.Name, time.Now())
 		}
+		ctx, cancel := context.WithTimeout(t.Context(), probeAfter+4*probeInterval)
+		defer cancel()
 		var batches []int
 		probed := map[netip.Addr]int{}
 		tr.ping = func(addrs []netip.Addr) ([]netip.Addr, error) {
@@ -93,10 +95,11 @@ func TestAClusterWithoutPowerIsProbedInBatches(t *testing.T) {
 			for _, a := range addrs {
 				probed[a]++
 			}
+			if len(probed) == len(nodes) {
+				cancel()
+			}
 			return nil, nil
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), probeAfter+3*probeInterval/2)
-		defer cancel()
 		testkit.Must(t, tr.Probe(ctx, func() []*cluster.Node { return nodes }))
 		if want := []int{probeBatch, probeBatch / 2}; !slices.Equal(batches, want) || len(probed) != len(nodes) {
 			t.Errorf("batches of %v, want %v; %d of %d nodes", batches, want, len(probed), len(nodes))
