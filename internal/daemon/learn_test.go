@@ -103,7 +103,8 @@ func TestTheMACFromWhichANodeAsksIsNamed(t *testing.T) {
 		t.Errorf("the machine was given\n%s", got)
 	}
 	why = testkit.Value(s.client().NodeBoots(t.Context(), "n04"))(t)
-	if strings.Contains(why.Finding, wrong) || len(why.Boots) != 1 || why.Boots[0].Ran || why.Boots[0].Steps[0].Stage != "dhcp" {
+	if strings.Contains(why.Finding, wrong) || len(why.Boots) != 1 || why.Boots[0].Ran ||
+		why.Boots[0].Steps[0].Stage != "dhcp" {
 		t.Errorf("%+v", why)
 	}
 }

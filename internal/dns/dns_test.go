@@ -122,7 +122,6 @@ func TestWhatANameHas(t *testing.T) {
 	}
 }
 
-// A connection is read question by question, a client that says nonsense is cut off, and connections are bounded.
 // questions is a socket at which questions of several addresses arrive. It counts the answers.
 type questions struct {
 	net.PacketConn // calls that the server does not make
@@ -168,6 +167,7 @@ func TestAnAddressGetsABoundedNumberOfAnswers(t *testing.T) {
 	})
 }
 
+// A connection is read question by question, a client that says nonsense is cut off, and connections are bounded.
 func TestConnections(t *testing.T) {
 	z := someZones(t)
 	s := &Server{Zones: func() *Zones { return z }, Log: slog.New(slog.DiscardHandler)}
