@@ -21,10 +21,8 @@ import (
 const (
 	// maxNeighbors bounds the nodes that a boot is compared with.
 	maxNeighbors = 200
-	// minNeighbors is the number of boots from which on the nodes of a rack are enough to compare with.
-	minNeighbors = 3
-	// nearMAC is the distance up to which the MAC of an unknown machine is taken for that of another card of a node:
-	// the cards of one machine have successive MACs.
+	// nearMAC is the largest difference between the MAC of an unknown machine and that of a node at which both can be
+	// cards of one machine, which have successive MACs.
 	nearMAC = 8
 )
 
@@ -42,7 +40,7 @@ func (api *API) NodeBoots(_ context.Context, name string) (out control.NodeBoots
 	node := api.node(now, n)
 	out = control.NodeBoots{Node: name, Server: string(api.Server), Stage: node.Stage}
 	others, who := api.neighbors(now.Cluster, n)
-	if len(others) >= minNeighbors {
+	if len(others) >= timeline.MinCompared {
 		out.Compared = who
 	}
 	var boots []timeline.Boot
@@ -71,7 +69,7 @@ func timelineOf(index int, events []boot.Event, others []timeline.Boot) timeline
 func (api *API) neighbors(c *cluster.Cluster, n *cluster.Node) (boots []timeline.Boot, who string) {
 	for depth := len(c.Levels) - 1; depth >= 0; depth-- {
 		boots = api.completeBoots(c, n, c.Levels[:depth])
-		if len(boots) < minNeighbors && depth > 0 {
+		if len(boots) < timeline.MinCompared && depth > 0 {
 			continue
 		}
 		var places []string
@@ -110,7 +108,7 @@ func (api *API) completeBoots(c *cluster.Cluster, n *cluster.Node, levels []clus
 func (api *API) finding(
 	n *cluster.Node, node *control.Node, boots []timeline.Boot, with compared,
 ) (text, hint string, well bool) {
-	if stopped := len(boots) == 0 || !boots[0].Ran || node.Stage == string(liveness.Silent); stopped {
+	if len(boots) == 0 || !boots[0].Ran || node.Stage == string(liveness.Silent) {
 		if text = api.otherMAC(n, node.Since); text != "" {
 			return text, "correct the MAC in the description, or add that card to the node", false
 		}
@@ -119,10 +117,10 @@ func (api *API) finding(
 	case node.Problem != "":
 		return node.Problem, node.Hint, false
 	case node.Stage == string(liveness.Silent):
-		return "it ran, and gives no sign of life now: " + cmp.Or(node.Text, "it does not answer"), "", false
+		return "it ran, and is silent now: " + cmp.Or(node.Text, "it does not answer"), "", false
 	case len(boots) == 0:
 		return "it has not asked for a boot", "is it switched on, and does it boot from the network? " +
-			"dim node unknown lists machines that ask in vain", false
+			"dim node unknown lists machines that ask and are in no description", false
 	}
 	last := &boots[0]
 	if f, slow := last.Slowest(with.boots, with.who); slow {
@@ -135,7 +133,7 @@ func (api *API) finding(
 	case last.Ran:
 		return "it ran " + took + " after its first request", "", true
 	}
-	return fmt.Sprintf("it has been booting for %s, and its time is not over", took), "", true
+	return fmt.Sprintf("it has been booting for %s, and no step has passed its time limit", took), "", true
 }
 
 // compared are the boots that others were compared with, and the nodes that they are of.
@@ -144,8 +142,8 @@ type compared struct {
 	who   string
 }
 
-// otherMAC says that an unknown machine has asked since a time, and that of all cards of the description one of the
-// node has the closest MAC; "" if none has.
+// otherMAC names an unknown machine that has asked since a time and whose MAC is closest to that of a card of the node,
+// of all cards in the description; "" if there is none.
 func (api *API) otherMAC(n *cluster.Node, since time.Time) string {
 	c := api.Follow.Cluster()
 	for _, m := range api.Unknown.List() {
@@ -163,8 +161,8 @@ func (api *API) otherMAC(n *cluster.Node, since time.Time) string {
 // macSize is the size of the MACs that are compared: Ethernet's.
 const macSize = 6
 
-// closest returns the card whose MAC is closest to another one: less than nearMAC away, or else another one in a single
-// hexadecimal digit, as after a slip of the pen. It returns nil if there is none.
+// closest returns the card whose MAC is closest to that of a machine: at most nearMAC away, or else with one other
+// hexadecimal digit, as after a typing error. It returns nil if there is none.
 func closest(c *cluster.Cluster, mac net.HardwareAddr) (*cluster.Node, *cluster.Interface) {
 	number := binary.BigEndian.Uint64(append(make([]byte, 8-macSize), mac...))
 	for d := uint64(1); d <= nearMAC; d++ {

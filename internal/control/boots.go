@@ -10,7 +10,7 @@ type NodeBoots struct {
 	Finding string `json:"finding"` // what is wrong or slow, in a sentence; or that nothing is
 	Well    bool   `json:"well"`    // nothing is wrong or slow
 	Hint    string `json:"hint,omitempty"`
-	// Compared says which nodes the medians are of: "15 nodes of rack 2"; "": too few have booted.
+	// the nodes that the medians are of, such as "15 nodes of rack 2"; "": too few have booted
 	Compared string     `json:"compared_with"`
 	Boots    []NodeBoot `json:"boots"` // the latest first
 }

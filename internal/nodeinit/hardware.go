@@ -19,6 +19,7 @@ type card struct {
 }
 
 // linkText says that a card has a link, and how fast it is: "the boot card eth0 (52:…:01) has a link, 1000 Mb/s".
+// Package timeline reads the speed from it.
 func (c *card) linkText() string {
 	text := fmt.Sprintf("the boot card %s (%s) has a link", c.name, c.mac)
 	if c.speed > 0 {

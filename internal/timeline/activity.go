@@ -56,7 +56,7 @@ var hints = map[activity]string{
 	startInit: networkHint, firstCall: networkHint,
 	startLoader:  "the loader waits for a link before it asks: " + switchHint,
 	awaitKernel:  "the server's log says what it waited for, such as a version that was arriving",
-	startKernel:  "the same as for a slow link; or the kernel waits for hardware, which its console shows",
+	startKernel:  "its link may be slow, or the kernel waits for hardware: its console shows which",
 	awaitLink:    "look at its cable and its switch port",
 	awaitAddress: switchHint,
 }

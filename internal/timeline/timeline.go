@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,8 +50,8 @@ type Step struct {
 type Finding struct{ Text, Hint string }
 
 const (
-	// minCompared is the least number of boots whose median says anything.
-	minCompared = 3
+	// MinCompared is the least number of boots whose median says anything.
+	MinCompared = 3
 	// slowFactor and slowExtra bound the time of a step that is not slow: it takes less than slowFactor medians, or
 	// less than slowExtra more than the median.
 	slowFactor = 3
@@ -101,7 +102,7 @@ func (b *Boot) Compare(others []Boot) {
 	}
 	for i := range b.Steps {
 		s := &b.Steps[i]
-		if list := times[s.doing]; len(list) >= minCompared && s.Stage != boot.StageRunning {
+		if list := times[s.doing]; len(list) >= MinCompared && s.Stage != boot.StageRunning {
 			s.Median = median(list)
 			s.Slow = s.Took >= slowFactor*s.Median && s.Took >= s.Median+slowExtra
 		}
@@ -148,16 +149,17 @@ func (b *Boot) Slowest(others []Boot, who string) (f Finding, ok bool) {
 		Hint: hints[worst.doing],
 	}
 	if speed, usual, slow := b.linkIsSlow(others); slow {
-		f.Hint = fmt.Sprintf("its link has %s, theirs has %s: look at its cable and its switch port", speed, usual)
+		f.Hint = fmt.Sprintf(
+			"its link has %d Mb/s, theirs has %d Mb/s: look at its cable and its switch port", speed, usual)
 	}
 	return f, true
 }
 
-// linkIsSlow reports whether the link of a boot has another speed than most of the others.
-func (b *Boot) linkIsSlow(others []Boot) (speed, usual string, slow bool) {
-	counts := map[string]int{}
+// linkIsSlow reports whether the link of a boot is slower than that of most of the others. The speeds are in Mb/s.
+func (b *Boot) linkIsSlow(others []Boot) (speed, usual int, slow bool) {
+	counts := map[int]int{}
 	for i := range others {
-		if s := others[i].speed(); s != "" {
+		if s := others[i].speed(); s > 0 {
 			counts[s]++
 		}
 	}
@@ -167,18 +169,20 @@ func (b *Boot) linkIsSlow(others []Boot) (speed, usual string, slow bool) {
 		}
 	}
 	speed = b.speed()
-	return speed, usual, speed != "" && 2*counts[usual] > len(others) && speed != usual
+	return speed, usual, speed > 0 && speed < usual && 2*counts[usual] > len(others)
 }
 
-// speed returns the speed in the report of the link, "1000 Mb/s"; "" if it is not there.
-func (b *Boot) speed() string {
+// speed returns the speed in dim-init's report of the link, such as "the boot card … has a link, 1000 Mb/s", in Mb/s;
+// 0 if it is not there.
+func (b *Boot) speed() int {
 	for i := range b.Steps {
 		s := &b.Steps[i]
-		if _, speed, ok := strings.Cut(s.Text, "has a link, "); ok && s.Stage == boot.StageLink {
+		if _, text, ok := strings.Cut(s.Text, "has a link, "); ok && s.Stage == boot.StageLink {
+			speed, _ := strconv.Atoi(strings.TrimSuffix(text, " Mb/s")) // 0 if it is no number
 			return speed
 		}
 	}
-	return ""
+	return 0
 }
 
 // Span formats a duration for people: "140 ms", "3.1 s", "41 s", "2m10s".

@@ -51,10 +51,13 @@ func TestASlowStepIsFoundAmongNeighbors(t *testing.T) {
 		{"slower, but not by much", normal(5900*time.Millisecond, "1000 Mb/s"), others, ""},
 		{"slow", normal(41*time.Second, "1000 Mb/s"), others,
 			"the fetch of the initramfs and the start of the kernel took 41 s, where 4 nodes of rack 2 took 3.0 s; " +
-				"the same as for a slow link; or the kernel waits for hardware, which its console shows"},
+				"its link may be slow, or the kernel waits for hardware: its console shows which"},
 		{"slow, on a slow link", normal(41*time.Second, "100 Mb/s"), others,
 			"the fetch of the initramfs and the start of the kernel took 41 s, where 4 nodes of rack 2 took 3.0 s; " +
 				"its link has 100 Mb/s, theirs has 1000 Mb/s: look at its cable and its switch port"},
+		{"slow, on a fast link", normal(41*time.Second, "10000 Mb/s"), others,
+			"the fetch of the initramfs and the start of the kernel took 41 s, where 4 nodes of rack 2 took 3.0 s; " +
+				"its link may be slow, or the kernel waits for hardware: its console shows which"},
 		{"too few to compare with", normal(41*time.Second, "100 Mb/s"), others[:2], ""},
 	} {
 		b := Of(test.events, time.Time{})
