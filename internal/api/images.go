@@ -162,7 +162,7 @@ func (api *API) Installed(ctx context.Context, ref string) (out control.Installe
 	if err != nil {
 		return out, err
 	}
-	if err := api.hasArrived(v); err != nil {
+	if err := api.checkArrived(v); err != nil {
 		return out, err
 	}
 	found, err := api.Packages.List(ctx, versionfs.New(api.Store, v.Root))

@@ -56,9 +56,9 @@ func (api *API) Learn(ctx context.Context, r control.LearnRequest) (out control.
 // learning decides what a LearnRequest binds.
 type learning struct {
 	cluster *cluster.Cluster
-	nodes   []*cluster.Node // those that the request is about
-	facts   []learned.Fact  // all of the cluster
-	bound   []*cluster.Interface
+	nodes   []*cluster.Node      // those that the request is about
+	facts   []learned.Fact       // all of the cluster
+	bound   []*cluster.Interface // the cards to which this request has given a hardware address
 	out     *control.LearnResult
 }
 
@@ -148,7 +148,7 @@ func (l *learning) unknown(m *control.Machine) (net.HardwareAddr, error) {
 	if err != nil || len(mac) != lenGUID && (len(mac) != 6 || mac[0]&1 != 0) || slices.Max(mac) == 0 {
 		return nil, control.Errorf(control.Invalid,
 			"learn %q: neither the MAC of an Ethernet card nor the GUID of a port", m.MAC).
-			WithHint("write six bytes, such as 52:54:00:4d:00:01, or the eight of a port of InfiniBand")
+			WithHint("write six bytes, such as 52:54:00:4d:00:01, or the eight of the GUID of an InfiniBand port")
 	}
 	bound := slices.ContainsFunc(l.out.Bound, func(b control.Binding) bool { return b.MAC == mac.String() })
 	if n, card, ok := l.cluster.NodeByMAC(mac); ok {
@@ -163,7 +163,7 @@ func (l *learning) unknown(m *control.Machine) (net.HardwareAddr, error) {
 // lenGUID is the length in bytes of the GUID of a port, by which a client on InfiniBand is known.
 const lenGUID = 8
 
-// free returns the first node with a card without a hardware address that a machine can be, and this card.
+// free returns the first node with a card that a machine can become and that has no hardware address yet, and the card.
 func (l *learning) free(m *control.Machine, mac net.HardwareAddr) (*cluster.Node, *cluster.Interface) {
 	isFree := func(card *cluster.Interface) bool { return card.MAC == nil && !slices.Contains(l.bound, card) }
 	for _, n := range l.nodes {
@@ -174,8 +174,9 @@ func (l *learning) free(m *control.Machine, mac net.HardwareAddr) (*cluster.Node
 	return nil, nil
 }
 
-// cardFor returns the card of a node that a machine can be: of Ethernet the one from which the node boots, of
-// InfiniBand any; nil if there is none. It is on the network on which the machine asks, if that is known.
+// cardFor returns the first card of a node that suits and that a machine can become: for Ethernet the one from which
+// the node boots, for InfiniBand any. It is on the network on which the machine asks, if that is known. nil: there is
+// none.
 func cardFor(
 	n *cluster.Node, m *control.Machine, mac net.HardwareAddr, suits func(*cluster.Interface) bool,
 ) *cluster.Interface {

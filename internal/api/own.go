@@ -50,8 +50,8 @@ func (api *API) preview(
 	return slices.Concat(leftNodes(left), keptNodes(kept), ownChanges(list)), nil
 }
 
-// hasArrived returns an error if this server does not have a version yet.
-func (api *API) hasArrived(v image.Version) error {
+// checkArrived returns an error if this server does not have a version yet.
+func (api *API) checkArrived(v image.Version) error {
 	if here, err := api.Store.Resolve(v.Ref()); err != nil || here.Digest != v.Digest {
 		return control.Errorf(control.NotFound, "%s has not arrived at %s yet", v.Ref(), api.Server)
 	}
@@ -71,7 +71,7 @@ func (api *API) PreviewOwn(ctx context.Context, q control.PreviewRequest) ([]con
 		if err != nil {
 			return nil, err
 		}
-		if err := api.hasArrived(v); err != nil {
+		if err := api.checkArrived(v); err != nil {
 			return nil, err
 		}
 		moves = append(moves, move{to: v.Ref(), nodes: nodes})
