@@ -19,9 +19,9 @@ func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Images and their versions"}
 	group(cmd)
 	cmd.AddCommand(a.imageCaptureCommand(), a.imageLsCommand(), a.imageLogCommand(), a.imageShowCommand(),
-		a.imagePackagesCommand(),
-		a.imageDiffCommand(), a.imageTagCommand(), a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand(),
-		a.imageExportCommand(), a.imageImportCommand(), a.imageWatchCommand())
+		a.imagePackagesCommand(), a.imageDiffCommand(), a.imageTagCommand(), a.imageRmCommand(),
+		a.imagePruneCommand(), a.imageVerifyCommand(), a.imageExportCommand(), a.imageImportCommand(),
+		a.imageWatchCommand())
 	return cmd
 }
 

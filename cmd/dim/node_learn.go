@@ -34,8 +34,8 @@ func (a *app) nodeLearnCommand() *cobra.Command {
 		Long: `Binds an unknown machine (dim node unknown) to the next node that has no MAC, in
 the order of the description, or to the next such node of NODES. It must ask on
 the network from which the node boots. At its next request it boots as that node.
-A client on InfiniBand becomes the next InfiniBand card of a node on its network
-that has no MAC: it is known by the GUID of its port.
+A client on InfiniBand, which is known by the GUID of its port, becomes the next
+InfiniBand card on its network that has no MAC.
 
 If several machines ask, --mac chooses one; it may be repeated, and its order
 counts. --in-order takes all of them, in the order in which they asked first:
@@ -82,7 +82,8 @@ func (a *app) nodeRebindCommand() *cobra.Command {
 		Long: `Gives the boot card of NODE another MAC. The node keeps its name, its addresses,
 its version and all that it has written. Without MAC it is the machine that asks
 for a boot and is not in the description, if there is only one on the network of
-the node. A MAC of eight bytes is the GUID of an InfiniBand port: that card gets it.
+the node. A MAC of eight bytes is the GUID of an InfiniBand port: the InfiniBand
+card of NODE gets it.
 
 The old MAC is no longer a node's. It lists what it changes, and asks on a
 terminal; elsewhere it needs --yes. dim node learn NODE --undo gives the node the

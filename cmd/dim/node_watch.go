@@ -11,11 +11,15 @@ import (
 	"dim/internal/control"
 )
 
-// watchInterval is the interval between two looks at the stages of nodes.
-const watchInterval = 500 * time.Millisecond
+const (
+	// watchInterval is the least time between two requests for the stages of nodes. If one takes longer than usual, as
+	// with thousands of nodes, the next one comes after watchShare times as long.
+	watchInterval = 500 * time.Millisecond
+	watchShare    = 4
+)
 
 func (a *app) nodeWatchCommand() *cobra.Command {
-	var once bool
+	var untilRunning bool
 	cmd := a.listing(&cobra.Command{
 		Use:   "watch [NODES…]",
 		Short: "Follow the boots of nodes",
@@ -29,11 +33,11 @@ With -o json each line is a JSON object, a node as dim node ls -o json has it.`,
   dim node watch -o json | jq -r 'select(.stage == "silent") | .node'`,
 		Args: operands(0, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.nodeWatch(cmd.Context(), joined(args), once)
+			return a.nodeWatch(cmd.Context(), joined(args), untilRunning)
 		},
 		ValidArgsFunction: complete(anyNumber, a.nodeNames),
 	})
-	cmd.Flags().BoolVar(&once, "until-running", false, "end when all of the nodes run")
+	cmd.Flags().BoolVar(&untilRunning, "until-running", false, "end when all of the nodes run")
 	return cmd
 }
 
@@ -43,10 +47,12 @@ type shownStage struct{ stage, remark string }
 func (a *app) nodeWatch(ctx context.Context, set string, untilRunning bool) error {
 	seen := map[string]shownStage{}
 	for {
+		began := time.Now()
 		nodes, err := a.client().Nodes(ctx, set)
 		if err != nil {
 			return err
 		}
+		pause := max(watchInterval, watchShare*time.Since(began))
 		running := 0
 		for _, n := range nodes {
 			now := shownStage{n.Stage, remark(n)}
@@ -66,7 +72,7 @@ func (a *app) nodeWatch(ctx context.Context, set string, untilRunning bool) erro
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(watchInterval):
+		case <-time.After(pause):
 		}
 	}
 }

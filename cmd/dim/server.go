@@ -186,8 +186,11 @@ func (a *app) serverChangeCommand(name, do string, cmd *cobra.Command) *cobra.Co
 			past := map[string]string{
 				"remove": "removed", "drain": "drained", "undrain": "undrained", "accept-older": "accepted",
 			}[do]
-			what := map[bool]string{true: "the disk of "}[do == "accept-older"]
-			fmt.Fprintf(w, "%s%sserver %s\n", would(done.DryRun, past+": "), what, done.Server.Name)
+			what := "server "
+			if do == "accept-older" {
+				what = "the disk of server "
+			}
+			fmt.Fprintln(w, would(done.DryRun, past+": ")+what+done.Server.Name)
 			if done.Note != "" {
 				fmt.Fprintln(w, done.Note)
 			}
