@@ -23,7 +23,8 @@ const (
 
 // askStanding asks an image server whether another head goes on without this one. Heads that can reach each other know
 // that by their reports. This one may reach only image servers that follow the other head, and they refuse it with the
-// proof that the other head made. Without a proof nothing follows from what an image server says: it may lie.
+// proof that the other head made. Without a proof nothing follows from what an image server says: it may lie. The event
+// is logged once, by follow.Follower.NoteSuperseded; until that has told the other heads, this is repeated.
 func (m *Membership) askStanding(ctx context.Context, c *peer.Client) {
 	now := m.Follow.Now()
 	authority := m.Credentials.Authority()
@@ -44,7 +45,7 @@ func (m *Membership) askStanding(ctx context.Context, c *peer.Client) {
 	if ended == nil || !authority.Proves(ended, m.Credentials.Identity().ID) || overruled(now.State, ended) {
 		return
 	}
-	m.Log.Warn("an image server refuses this head: it follows one that goes on without it", "server", to)
+	m.Log.Debug("an image server refuses this head: it follows one that goes on without it", "server", to)
 	by := coord.Revocation{Server: string(ended.Head), Time: ended.Time}
 	if err := m.Follow.NoteSuperseded(ctx, by); err != nil {
 		m.Log.Debug("other heads are not told that the identity of this one has ended", "error", err)
