@@ -20,7 +20,7 @@ const minTransfers = 64
 type clients struct {
 	nfs, http *admission.Controller // their connections
 	unknown   *dhcp.Machines        // machines that are not in the description
-	mtus      *sockets.PathMTUs     // of the ways to clients of TFTP
+	mtus      *sockets.PathMTUs     // of the paths to TFTP clients
 }
 
 // answers is liveness.Connected.

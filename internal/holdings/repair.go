@@ -8,9 +8,9 @@ import (
 	"dim/internal/image"
 )
 
-// Repair brings damaged objects of some versions anew from other servers, and removes them from the list. The versions
-// are gone through from the last one on, until nothing is damaged any more: most objects are in many versions. ok is
-// false if there is no server to ask.
+// Repair brings damaged objects of some versions anew from other servers, and deletes them from damaged. It begins with
+// the last version, and ends when nothing is damaged any more: most objects are in many versions. ok is false if there
+// is no server to ask.
 func (k *Keeper) Repair(
 	ctx context.Context, versions []image.Version, damaged map[image.Digest]bool,
 ) (ok bool, err error) {

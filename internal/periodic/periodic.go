@@ -50,7 +50,8 @@ func next(interval, phase time.Duration) time.Duration {
 // maxPhase bounds phases. It is longer than the intervals at which servers call each other.
 const maxPhase = time.Hour
 
-// phase returns the phase of this process. It is not random, because then it would have to be kept.
+// phase returns the phase of this process. It is computed from the host and the process: a random one would be a
+// variable of the package.
 func phase() time.Duration {
 	host, _ := os.Hostname() // "": the process alone decides
 	return phaseOf(host, os.Getpid())

@@ -75,8 +75,8 @@ type Progress struct {
 	Left    time.Duration // until nothing is missing, at that rate in bytes a second; 0: not known
 }
 
-// Progress returns how far the pull is that is under way; if there is none, what the last one has left, at a rate of 0.
-// It returns false if that is not known: a pull finds out first what is missing.
+// Progress returns how far the pull is that is under way; if there is none, what was still missing when the last one
+// ended, at a rate of 0. It returns false if that is not known: a pull finds out first what is missing.
 func (p *Puller) Progress() (Progress, bool) {
 	p.mu.Lock()
 	now, last := p.now, p.last
@@ -99,7 +99,7 @@ func (p *Puller) Pull(ctx context.Context, v image.Version, sources []Source) er
 	return p.pull(ctx, v, nil, sources)
 }
 
-// Repair brings objects of a version that the store has, but damaged, replaces them, and removes them from the list.
+// Repair brings objects of a version that the store has, but damaged, replaces them, and deletes them from damaged.
 // Those that do not belong to the version stay in it.
 func (p *Puller) Repair(
 	ctx context.Context, v image.Version, damaged map[image.Digest]bool, sources []Source,

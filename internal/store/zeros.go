@@ -45,7 +45,7 @@ var zeroTable string
 
 const tableLine = 2*sha256.Size + 1
 
-// write lets h hash n zeros. counted is called with the number of bytes since the last call.
+// write lets h hash n zeros. It calls counted with the number of bytes since the last call.
 func (z *zeros) write(ctx context.Context, h hash.Hash, n int64, counted func(uint64)) error {
 	start := fromTable(h, n)
 	key, at := image.Digest{}, start
@@ -105,7 +105,7 @@ func (z *zeros) keep(key image.Digest, h hash.Hash, steps int64) {
 	defer z.mu.Unlock()
 	run, known := z.runs[key]
 	if int64(len(run))+1 != steps || steps > maxStates {
-		return // another goroutine has kept it
+		return // another goroutine has kept it, or the run is too long
 	}
 	if z.runs == nil {
 		z.runs = make(map[image.Digest][][]byte)
@@ -126,7 +126,7 @@ func (z *zeros) keep(key image.Digest, h hash.Hash, steps int64) {
 func state(h hash.Hash) []byte {
 	b, err := h.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
-		panic(fmt.Sprintf("store: the state of a hash cannot be had: %v", err)) // crypto/sha256 promises it
+		panic(fmt.Sprintf("store: the state of a hash cannot be read: %v", err)) // crypto/sha256 promises it
 	}
 	return b
 }
@@ -149,7 +149,7 @@ func tableState(empty []byte, n int64) []byte {
 	return b
 }
 
-// next reads the next bytes of r into the buffer, and skips the zeros before them if r knows these.
+// next reads the next bytes of r into the buffer. It skips the zeros before them if r can: see PutSparse.
 func (w *hashWriter) next(r io.Reader) (n int, err error) {
 	if z, ok := r.(interface {
 		SkipZeros(unit int64) (int64, error)

@@ -5,9 +5,9 @@
 //
 // Requests arrive on the socket given to Serve. Each transfer has a goroutine. The protocol lets the server choose a
 // port for each transfer (RFC 1350 section 4). Here transfers share a few ports, which the function ListenPacket opens:
-// a socket for each would cost more than the rest of the answer to a request, and anybody may send requests. Transfers
-// of one client that follow each other use different ports, so that a late packet of one is not taken for one of the
-// next.
+// a socket for each would cost more than the rest of the answer to a request, and anybody may send requests. They use
+// the ports in turn, so that a late packet of one transfer is not taken for one of the client's next, unless portCount
+// requests have come in between.
 //
 // The function Open decides what a name means. It gets names unchanged, with leading slashes, dots, and whatever else
 // firmware sends.

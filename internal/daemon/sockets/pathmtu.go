@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PathMTUs returns the size of the largest packet that the kernel sends to an address in one piece. It keeps an answer
-// for some seconds, because the kernel tells it only of a socket, and anybody may cause the question. The zero PathMTUs
-// is ready for use, by any number of goroutines.
+// PathMTUs knows the sizes of the largest packets that the kernel sends to addresses in one piece. It keeps an answer
+// of the kernel for pathMTULife: each question takes a socket, and any machine can cause one. The zero PathMTUs is
+// ready for use, by any number of goroutines.
 type PathMTUs struct {
-	mu sync.Mutex
-	to map[netip.Addr]pathMTU
+	mu    sync.Mutex
+	known map[netip.Addr]pathMTU
 }
 
-// pathMTU is an answer.
+// pathMTU is an answer of the kernel.
 type pathMTU struct {
 	size  int
 	until time.Time
@@ -31,7 +31,7 @@ const (
 // To returns the size for an address in bytes; 0: not known.
 func (p *PathMTUs) To(to netip.Addr, now time.Time) int {
 	p.mu.Lock()
-	known := p.to[to]
+	known := p.known[to]
 	p.mu.Unlock()
 	if now.Before(known.until) {
 		return known.size
@@ -39,10 +39,10 @@ func (p *PathMTUs) To(to netip.Addr, now time.Time) int {
 	known = pathMTU{askPathMTU(to), now.Add(pathMTULife)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.to == nil || len(p.to) >= maxPathMTUs {
-		p.to = make(map[netip.Addr]pathMTU)
+	if p.known == nil || len(p.known) >= maxPathMTUs {
+		p.known = make(map[netip.Addr]pathMTU)
 	}
-	p.to[to] = known
+	p.known[to] = known
 	return known.size
 }
 
