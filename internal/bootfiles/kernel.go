@@ -50,7 +50,7 @@ func (b *Builder) partDigest(v image.Version, r *initramfs.Result) (d image.Dige
 		return d, err
 	}
 	if part.Offset < 0 || part.Size < 0 || part.Offset > int64(e.Size)-part.Size {
-		return d, fmt.Errorf("kernel %s: the process that reads it names bytes that it does not have", r.Kernel.Path)
+		return d, fmt.Errorf("read kernel %s: the process that reads it has named bytes after its end", r.Kernel.Path)
 	}
 	f, err := b.Store.OpenBlob(e.Digest)
 	if err != nil {

@@ -96,7 +96,7 @@ func (t tree) unified(rel, modules string) (string, bool) {
 		if dir != modules {
 			dir = path.Join(dir, "EFI/Linux")
 		}
-		names, _ := t.list(dir) // likewise
+		names, _ := t.list(dir) // what cannot be listed has no kernel
 		for _, name := range names {
 			stem, ok := strings.CutSuffix(name, ".efi")
 			if head, tries, found := cutLast(stem, "+"); found && strings.Trim(tries, "0123456789-") == "" {

@@ -2,6 +2,7 @@ package initramfs
 
 import (
 	"debug/pe"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -11,8 +12,8 @@ const maxKernel = 256 << 20
 
 // Part is a part of a file.
 type Part struct {
-	Offset int64
-	Size   int64 // 0: the part is the whole file
+	Offset int64 `json:"offset"` // in bytes
+	Size   int64 `json:"size"`   // in bytes; 0: the part is the whole file
 }
 
 // kernelPart returns where in a file the kernel is. A unified kernel image is a PE program with the kernel in its
@@ -56,5 +57,5 @@ func linuxSection(file io.ReaderAt, size int64) (p Part, err error) {
 		}
 		return p, nil
 	}
-	return p, fmt.Errorf("it has no section .linux")
+	return p, errors.New("it has no section .linux")
 }

@@ -28,7 +28,8 @@ type UMLSpec struct {
 	Addr netip.Prefix
 	MB   int // memory in MB; 0: 512
 
-	// hardware addresses of its cards vec0, vec1 and so on, on one network; without any it has vec0 with a random one
+	// MACs are the hardware addresses of its cards vec0, vec1 and so on, which are on one network. Without any it has
+	// vec0, with a random one.
 	MACs []string
 }
 

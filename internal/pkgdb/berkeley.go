@@ -30,6 +30,7 @@ const (
 	atEncrypted = 24
 	atType      = 25
 	atFlags     = 26 // of the first page
+	atLastPage  = 32 // of the first page: the number of the last one
 
 	hashUnsorted   = 2
 	longValue      = 7
@@ -78,7 +79,7 @@ func openBerkeley(file []byte) (*berkeley, error) {
 	if b.pageSize = int(size); file[atEncrypted] != 0 || file[atFlags]&flagSums != 0 {
 		return nil, fmt.Errorf("%w: it is encrypted or has checksums", errBerkeley)
 	}
-	last := int64(b.order.Uint32(file[32:]))
+	last := int64(b.order.Uint32(file[atLastPage:]))
 	if (last+1)*int64(size) > int64(len(file)) {
 		return nil, fmt.Errorf("%w: it is shorter than its %d pages", errBerkeley, last+1)
 	}

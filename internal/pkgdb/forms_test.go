@@ -247,7 +247,7 @@ func berkeleyPages(header []byte) []byte {
 	file := make([]byte, 3*512)
 	le.PutUint32(file[atMagic:], berkeleyMagic)
 	le.PutUint32(file[atPageSize:], 512)
-	le.PutUint32(file[32:], 2)
+	le.PutUint32(file[atLastPage:], 2)
 	file[atType] = hashFirst
 	page := file[512:1024]
 	page[atType] = hashSorted
