@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,35 @@ func TestFewTransfersAreStartedAtATime(t *testing.T) {
 			t.Errorf("after the end of the server %d were started, want %d", started, bound+1)
 		}
 	})
+}
+
+// Files that are waited for, such as those of nodes whose version is on its way, do not keep others from being sent.
+func TestAFileThatIsWaitedForKeepsNoOtherBack(t *testing.T) {
+	opened, open := make(chan struct{}, 100), make(chan struct{})
+	ts := serve(t, map[string][]byte{"f": pattern(100), "late": pattern(100)}, func(s *Server) {
+		s.MaxPerClient = 100
+		at := s.Open
+		s.Open = func(ctx context.Context, client netip.AddrPort, name string) (File, error) {
+			if name == "late" {
+				opened <- struct{}{}
+				<-open
+			}
+			return at(ctx, client, name)
+		}
+	})
+	defer close(open)
+	const late = 3
+	for range late * max(2, runtime.GOMAXPROCS(0)/2) {
+		c := newClient(t, ts.addr)
+		c.conn.WriteTo(c.request(opRead, "late", "octet"), c.server)
+		select {
+		case <-opened:
+		case <-time.After(time.Minute):
+			t.Fatal("a request waits for a file that another one waits for")
+		}
+	}
+	c := newClient(t, ts.addr)
+	first(t, c, c.request(opRead, "f", "octet"))
 }
 
 // Transfers that follow each other use different ports, and a packet to another port than that of the transfer is

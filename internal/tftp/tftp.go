@@ -27,7 +27,8 @@
 //   - A forged source address gets a few small packets, since only an OACK or the first window is sent before the first
 //     ACK, which must arrive within 10 s.
 //   - Few transfers are started at a time, so that a burst of requests leaves the processors to other services. A
-//     transfer that another one displaces before costs nothing.
+//     transfer that another one displaces before costs nothing. One whose file is not open after a moment is not
+//     counted any more: Open may wait for what other servers send.
 //   - A client may ask for retransmissions after up to 8 s. The option is ignored when it asks for more.
 //   - Retransmissions end after a few without progress, and a transfer ends after a time that its size gives.
 //   - Block numbers roll over to 0, as all loaders that load more than 65,535 blocks expect.
@@ -226,8 +227,12 @@ func (l *listener) handle(ctx context.Context, client netip.AddrPort, packet []b
 	})
 }
 
+// maxStart is how long others wait until a transfer is started. At worst, if all files are waited for, 200 transfers a
+// second are started.
+const maxStart = 10 * time.Millisecond
+
 // begin waits until few other transfers are being started. It returns false if ctx ends before. started must be called
-// when the transfer waits for its client. It may be called several times.
+// when the transfer waits for its client. It may be called several times, and is called after maxStart in any case.
 func (s *Server) begin(ctx context.Context) (started func(), ok bool) {
 	s.mu.Lock()
 	if s.starting == nil {
@@ -239,12 +244,16 @@ func (s *Server) begin(ctx context.Context) (started func(), ok bool) {
 		return nil, false
 	case s.starting <- struct{}{}:
 	}
-	started = sync.OnceFunc(func() { <-s.starting })
 	if ctx.Err() != nil { // both were possible
-		started()
+		<-s.starting
 		return nil, false
 	}
-	return started, true
+	leave := sync.OnceFunc(func() { <-s.starting })
+	late := time.AfterFunc(maxStart, leave)
+	return func() {
+		late.Stop()
+		leave()
+	}, true
 }
 
 // transfer opens and sends the file of t.
