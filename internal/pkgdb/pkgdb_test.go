@@ -3,6 +3,7 @@ package pkgdb
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -144,10 +145,11 @@ func TestPackagesAreThoseOfRpmQuery(t *testing.T) {
 
 func TestUnreadableDatabasesAreReported(t *testing.T) {
 	for name, root := range map[string]fstest.MapFS{
-		"Berkeley DB": {"var/lib/rpm/Packages": {Data: []byte("x")}},
-		"ndb":         {"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}},
-		"no SQLite":   {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: []byte("x")}},
-		"cut off":     {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: rpmdb(t)[:9000]}},
+		"Berkeley DB":          {"var/lib/rpm/Packages": {Data: []byte("x")}},
+		"ndb":                  {"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}},
+		"no SQLite":            {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: []byte("x")}},
+		"cut off":              {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: rpmdb(t)[:9000]}},
+		"records that overlap": {"var/lib/rpm/rpmdb.sqlite": {Data: overlapping(rpmdb(t))}},
 		"a log": {
 			"var/lib/rpm/rpmdb.sqlite":     {Data: rpmdb(t)},
 			"var/lib/rpm/rpmdb.sqlite-wal": {Data: []byte("x")},
@@ -160,6 +162,25 @@ func TestUnreadableDatabasesAreReported(t *testing.T) {
 	if d := Load(fstest.MapFS{"etc/motd": {}}); len(d.Unread) > 0 || len(d.Packages) > 0 {
 		t.Errorf("no database: %v", d)
 	}
+}
+
+// overlapping returns a database whose leaves, apart from that of the schema, have one record as often as they have
+// room for its place.
+func overlapping(file []byte) []byte {
+	be := binary.BigEndian
+	size := int(be.Uint16(file[16:]))
+	for page := file[size:]; len(page) >= size; page = page[size:] {
+		if page[0] != pageLeaf || be.Uint16(page[3:]) == 0 {
+			continue
+		}
+		at := be.Uint16(page[8:])
+		n := (int(at) - 8) / 2
+		be.PutUint16(page[3:], uint16(n))
+		for i := range n {
+			be.PutUint16(page[8+2*i:], at)
+		}
+	}
+	return file
 }
 
 func TestOddStatusFilesOfDpkg(t *testing.T) {

@@ -14,6 +14,7 @@ type sqlite struct {
 	usable   int // bytes of a page, without the reserved ones at its end
 	visited  map[uint32]bool
 	depth    int
+	left     int // bytes of the file that are in no record yet: records share none
 }
 
 var errSqlite = errors.New("not a readable SQLite database")
@@ -81,7 +82,7 @@ func (s *sqlite) table(name string, yield func(record []byte) error) error {
 
 // walk visits the table b-tree whose root is page number root.
 func (s *sqlite) walk(root uint32, yield func([]byte) error) error {
-	s.visited, s.depth = map[uint32]bool{}, 0
+	s.visited, s.depth, s.left = map[uint32]bool{}, 0, len(s.file)
 	return s.page(root, yield)
 }
 
@@ -143,6 +144,9 @@ func (s *sqlite) cell(b []byte, yield func([]byte) error) error {
 	_, m := varint(b[n:])
 	if n == 0 || m == 0 || size > maxRecord {
 		return fmt.Errorf("%w: a record of %d bytes", errSqlite, size)
+	}
+	if s.left -= int(size); s.left < 0 {
+		return fmt.Errorf("%w: its records are larger than the file", errSqlite)
 	}
 	b = b[n+m:]
 	// Section 1.6 of the format defines how many bytes are in the cell itself.
