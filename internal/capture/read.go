@@ -2,6 +2,7 @@ package capture
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -136,6 +137,10 @@ func (w *worker) readFile(d *dir, it *item) (after stamp, err error) {
 	it.stamp = w.dev.stamp(&x)
 	if it.stamp.kind() != unix.S_IFREG {
 		return it.stamp, errOtherKind
+	}
+	if it.stamp.size > image.MaxFile {
+		return after, readErr(fmt.Errorf("%d bytes are too many for a file: at most %d", it.stamp.size,
+			uint64(image.MaxFile)))
 	}
 	it.entry = it.stamp.entry(it.name)
 	if it.entry.Xattrs, err = readXattrs(fdXattrs(fd)); err != nil {

@@ -14,9 +14,6 @@ import (
 	"dim/internal/image"
 )
 
-// maxFile is the size of the largest file of ext4, in bytes.
-const maxFile = 16 << 40
-
 func entry(h *tar.Header) (image.Entry, error) {
 	e := image.Entry{
 		Mode: uint32(h.Mode) & 0o7777, Nlink: 1,
@@ -32,8 +29,8 @@ func entry(h *tar.Header) (image.Entry, error) {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		e.Type, e.Size = image.Regular, uint64(h.Size)
-		if h.Size > maxFile {
-			return e, fmt.Errorf("%d bytes are too many for a file", h.Size)
+		if h.Size > image.MaxFile {
+			return e, fmt.Errorf("%d bytes are too many for a file: at most %d", h.Size, uint64(image.MaxFile))
 		}
 	case tar.TypeDir, typeDumpDir:
 		e.Type = image.Directory
