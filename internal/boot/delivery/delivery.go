@@ -170,6 +170,10 @@ func (s *Server) refused(node cluster.NodeName, what boot.Refusal) {
 	}
 }
 
+// errEnded is why a node is not told what to boot if its request ends first.
+var errEnded = errors.New("its request ended before the answer was ready: the node did not wait for it, or this " +
+	"server was stopped")
+
 // begin returns the kernel command line and the payload of a node that asks what to boot; detail says in which form.
 func (s *Server) begin(ctx context.Context, r *requester, detail string) (line string, p Payload, err error) {
 	if _, err = r.CommandLine(); err == nil { // else nothing begins
@@ -177,6 +181,9 @@ func (s *Server) begin(ctx context.Context, r *requester, detail string) (line s
 	}
 	if err == nil {
 		line, err = r.CommandLine(p.Words...)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = errEnded
 	}
 	if err != nil {
 		s.Log.Warn("node cannot boot", "node", r.Node.Name, "error", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -212,5 +213,19 @@ func TestLoadersAreFoundWhereTheyAre(t *testing.T) {
 	testkit.Must(t, os.WriteFile(filepath.Join(dir, "undionly.kpxe"), []byte("a loader"), 0o644))
 	if !LoadersIn(dir).Any() {
 		t.Error("a loader is not found")
+	}
+}
+
+func TestANodeThatDoesNotWaitForItsAnswerIsReported(t *testing.T) {
+	f := newFixture(t, "is1")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.err = fmt.Errorf("boot compute@1: %w", ctx.Err())
+	if _, err := f.OpenTFTP(ctx, netip.AddrPortFrom(addr("10.77.0.11"), 2070), "pxelinux.cfg/default"); err == nil {
+		t.Error("it gets an answer")
+	}
+	list := f.events["n01"]
+	if len(list) == 0 || !strings.Contains(list[len(list)-1].Error, "its request ended before the answer was ready") {
+		t.Errorf("its boot: %+v", list)
 	}
 }
