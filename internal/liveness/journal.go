@@ -97,8 +97,11 @@ func (t *Tracker) open(path string) error {
 // usable reports whether events can be a boot as a record has it.
 func usable(events []boot.Event, now time.Time) bool {
 	byTime := func(a, b boot.Event) int { return a.Time.Compare(b.Time) }
+	none := func(e boot.Event) bool {
+		return e.Stage == "" || e.Time.IsZero() || e.Time.After(now) || e.Last.After(now)
+	}
 	return len(events) > 0 && len(events) <= maxEvents && slices.IsSortedFunc(events[1:], byTime) &&
-		!slices.ContainsFunc(events, func(e boot.Event) bool { return e.Time.After(now) || e.Last.After(now) })
+		!slices.ContainsFunc(events, none)
 }
 
 // Save writes the events that are new since the last call, and returns when they are durable. After an error the next

@@ -118,3 +118,20 @@ func TestAForeignJournalOfBootsIsPutAway(t *testing.T) {
 		t.Errorf("%d of %d bytes are kept beside it", len(kept), len(foreign))
 	}
 }
+
+func TestEventsWithoutAStageOrATimeAreNoBoot(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		event boot.Event
+		want  bool
+	}{
+		"an event":   {boot.Event{Stage: boot.StageDHCP, Time: now, Last: now}, true},
+		"no stage":   {boot.Event{Time: now, Last: now}, false},
+		"no time":    {boot.Event{Stage: boot.StageDHCP}, false},
+		"the future": {boot.Event{Stage: boot.StageDHCP, Time: now.Add(1), Last: now}, false},
+	} {
+		if got := usable([]boot.Event{tt.event}, now); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
