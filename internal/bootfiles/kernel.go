@@ -52,6 +52,9 @@ func (b *Builder) partDigest(v image.Version, r *initramfs.Result) (d image.Dige
 	if part.Offset < 0 || part.Size < 0 || part.Offset > int64(e.Size)-part.Size {
 		return d, fmt.Errorf("read kernel %s: the process that reads it has named bytes after its end", r.Kernel.Path)
 	}
+	if part.Size > initramfs.MaxKernel {
+		return d, fmt.Errorf("read kernel %s: %d bytes are too many for a kernel", r.Kernel.Path, part.Size)
+	}
 	f, err := b.Store.OpenBlob(e.Digest)
 	if err != nil {
 		return d, err

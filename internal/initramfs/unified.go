@@ -7,8 +7,9 @@ import (
 	"io"
 )
 
-// maxKernel bounds the size of a kernel in a unified kernel image. Those of distributions have some 15 MB.
-const maxKernel = 256 << 20
+// MaxKernel is the size of the largest kernel in a unified kernel image, in bytes. Those of distributions have some
+// 15 MB.
+const MaxKernel = 256 << 20
 
 // Part is a part of a file.
 type Part struct {
@@ -52,7 +53,7 @@ func linuxSection(file io.ReaderAt, size int64) (p Part, err error) {
 			continue
 		}
 		p = Part{Offset: int64(s.Offset), Size: int64(min(s.Size, s.VirtualSize))}
-		if p.Size == 0 || p.Size > maxKernel || p.Offset+p.Size > size {
+		if p.Size == 0 || p.Size > MaxKernel || p.Offset+p.Size > size {
 			return Part{}, fmt.Errorf("its section .linux has %d bytes from byte %d on, of %d", p.Size, p.Offset, size)
 		}
 		return p, nil

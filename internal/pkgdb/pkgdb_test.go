@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"dim/internal/testkit"
 )
 
 func names(list []Package) []string {
@@ -145,11 +148,10 @@ func TestPackagesAreThoseOfRpmQuery(t *testing.T) {
 
 func TestUnreadableDatabasesAreReported(t *testing.T) {
 	for name, root := range map[string]fstest.MapFS{
-		"Berkeley DB":          {"var/lib/rpm/Packages": {Data: []byte("x")}},
-		"ndb":                  {"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}},
-		"no SQLite":            {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: []byte("x")}},
-		"cut off":              {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: rpmdb(t)[:9000]}},
-		"records that overlap": {"var/lib/rpm/rpmdb.sqlite": {Data: overlapping(rpmdb(t))}},
+		"Berkeley DB": {"var/lib/rpm/Packages": {Data: []byte("x")}},
+		"ndb":         {"usr/lib/sysimage/rpm/Packages.db": {Data: []byte("x")}},
+		"no SQLite":   {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: []byte("x")}},
+		"cut off":     {"usr/lib/sysimage/rpm/rpmdb.sqlite": {Data: rpmdb(t)[:9000]}},
 		"a log": {
 			"var/lib/rpm/rpmdb.sqlite":     {Data: rpmdb(t)},
 			"var/lib/rpm/rpmdb.sqlite-wal": {Data: []byte("x")},
@@ -161,6 +163,26 @@ func TestUnreadableDatabasesAreReported(t *testing.T) {
 	}
 	if d := Load(fstest.MapFS{"etc/motd": {}}); len(d.Unread) > 0 || len(d.Packages) > 0 {
 		t.Errorf("no database: %v", d)
+	}
+}
+
+// The bytes of all records together are at most those of the file.
+func TestRecordsOfSQLiteShareNoBytes(t *testing.T) {
+	for name, want := range map[string]error{"as it is": nil, "overlapping": errSqlite} {
+		file := rpmdb(t)
+		if want != nil {
+			file = overlapping(file)
+		}
+		s, err := openSqlite(file)
+		testkit.Must(t, err)
+		sum := 0
+		err = s.table("Packages", func(record []byte) error {
+			sum += len(record)
+			return nil
+		})
+		if !errors.Is(err, want) || sum > len(file) {
+			t.Errorf("%s: %v, %d bytes of %d", name, err, sum, len(file))
+		}
 	}
 }
 
