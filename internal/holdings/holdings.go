@@ -238,10 +238,19 @@ func (k *Keeper) look() []want {
 
 var errUrgent = errors.New("something more urgent is missing")
 
-// bring brings all that is missing. What cannot be brought does not keep the rest from coming.
+// bring brings all that is missing, once. What cannot be brought does not keep the rest from coming. It looks again
+// after each version, because pull may have seen that another state was adopted.
 func (k *Keeper) bring(ctx context.Context) error {
 	var errs []error
-	for _, w := range k.look() {
+	tried := map[image.Digest]bool{}
+	for {
+		list := k.look()
+		i := slices.IndexFunc(list, func(w want) bool { return !tried[w.version.Digest] })
+		if i < 0 {
+			return errors.Join(errs...)
+		}
+		w := list[i]
+		tried[w.version.Digest] = true
 		err := k.pull(ctx, w)
 		if errors.Is(err, errUrgent) || ctx.Err() != nil {
 			return err
@@ -254,7 +263,6 @@ func (k *Keeper) bring(ctx context.Context) error {
 		k.look()
 		k.Arrived(ctx)
 	}
-	return errors.Join(errs...)
 }
 
 func (k *Keeper) note(w want, err error) {

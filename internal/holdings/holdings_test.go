@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -288,6 +289,47 @@ func TestAVersionThatBecomesUrgentGoesOnArriving(t *testing.T) {
 	if len(s.arrived) != 1 {
 		t.Errorf("%d versions arrived", len(s.arrived))
 	}
+}
+
+// TestAVersionThatIsDeclaredWhileAnotherOneArrivesComesAfterIt has a state adopted during a pull.
+func TestAVersionThatIsDeclaredWhileAnotherOneArrivesComesAfterIt(t *testing.T) {
+	asked, answer, once := make(chan struct{}), make(chan struct{}), sync.Once{}
+	s := newSite(t, "is1", func(honest http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			once.Do(func() {
+				close(asked)
+				<-answer
+			})
+			honest.ServeHTTP(w, r)
+		})
+	})
+	s.declare("compute", 1, 1, 9)
+	both := s.Now().State.Images["compute"]
+	s.edit(func(now *coord.State) {
+		now.Images["compute"] = &coord.Image{Last: 9, Current: 1, Versions: both.Versions[:1]}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.keeper.Run(ctx) }()
+	<-asked
+	s.edit(func(now *coord.State) { now.Images["compute"] = both })
+	s.keeper.Adopted(ctx, nil)
+	testkit.Eventually(t, "the keeper has seen the other version", func() bool {
+		s.keeper.mu.Lock()
+		defer s.keeper.mu.Unlock()
+		return len(s.keeper.missing) == 2
+	})
+	close(answer)
+	for _, nth := range []string{"first", "second"} {
+		select {
+		case <-s.arrived:
+		case <-time.After(time.Minute):
+			t.Fatalf("the %s version does not arrive", nth)
+		}
+	}
+	cancel()
+	testkit.Must(t, <-done)
+	s.wantHeld("at the end", "compute@1", "compute@9")
 }
 
 func TestAVersionThatDoesNotComeIsAProblem(t *testing.T) {
