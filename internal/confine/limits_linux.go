@@ -48,11 +48,20 @@ func confine(l *Limits) error {
 			return err
 		}
 	}
-	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
-		return os.NewSyscallError("prctl", err)
+	// Landlock answers EPERM on a thread that may gain rights. This was seen, rarely, right after all threads had given
+	// that up. Nothing has been denied then, and both calls are made again.
+	for try := 1; ; try++ {
+		if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
+			return os.NewSyscallError("prctl", err)
+		}
+		if err := denyFiles(); !errors.Is(err, unix.EPERM) || try == maxTries {
+			return err
+		}
 	}
-	return denyFiles()
 }
+
+// maxTries bounds how often a process tries to deny itself all files.
+const maxTries = 3
 
 // limitMemory limits what the process may have besides what it has now. The kernel's limits end it; the runtime's lets
 // it collect garbage before.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -229,11 +228,22 @@ func (c *Process) explain() error {
 		return &Failure{fmt.Sprintf("the process that reads it did nothing for %v", c.limits.Silence)}
 	case c.overtime(status):
 		return &Failure{fmt.Sprintf("to read it takes more than %v of the processor", c.limits.CPU)}
-	case slices.ContainsFunc([]string{"out of memory", "cannot allocate memory", "failed to allocate"},
-		func(words string) bool { return strings.Contains(said, words) }):
+	case c.exhausted(said):
 		return &Failure{fmt.Sprintf("to read it takes more than %d MiB of memory", c.limits.Memory>>20)}
 	}
 	return &Failure{fmt.Sprintf("the process that reads it crashed: %s", crash(c.cmd.ProcessState, said))}
+}
+
+// exhausted reports whether the child, with these last words, has ended because there was no more memory for it. Go's
+// garbage collector may end with a bad address or an abort then, without a word of memory.
+func (c *Process) exhausted(said string) bool {
+	for _, words := range []string{"out of memory", "cannot allocate memory", "failed to allocate"} {
+		if strings.Contains(said, words) {
+			return true
+		}
+	}
+	used, ok := c.cmd.ProcessState.SysUsage().(*syscall.Rusage) // Maxrss is in KiB: getrusage(2)
+	return ok && strings.HasPrefix(said, "SIG") && uint64(used.Maxrss)<<10 >= c.limits.Memory/2
 }
 
 // overtime reports whether the kernel has killed the child because of its hard limit.
