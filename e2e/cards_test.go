@@ -171,7 +171,7 @@ func TestCardsAreAsTheyAreDeclared(t *testing.T) {
 	needLab(t)
 	master := os.Getenv("DIM_LAB_MASTER")
 	if master == "" {
-		t.Skip("needs a whole Debian: set DIM_LAB_MASTER, as `make e2e` does")
+		t.Skip("needs a whole Debian: set DIM_LAB_MASTER, as `make e2e` and `make long` do")
 	}
 	c := startClusterAs(t, t.TempDir(), master, cardsDescription(t, "compute", "compute", "nm"))
 	dim(t, c, "image", "capture", "compute", "--rollout", "now")

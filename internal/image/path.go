@@ -4,8 +4,8 @@ package image
 // up to 4,095 bytes at once, and a longer one in parts.
 const MaxPath = 16<<10 - 1
 
-// MaxFile is the size of the largest file that is captured, in bytes: that of ext4. A larger one is a hole, which takes
-// hours to hash.
+// MaxFile is the size of the largest file that is captured, in bytes: that of ext4. A larger one is mostly a hole,
+// which takes hours to hash.
 const MaxFile = 16 << 40
 
 // JoinPath returns the path of name in the directory at dir.

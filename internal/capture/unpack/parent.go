@@ -291,7 +291,7 @@ func (p *parts) next() error {
 
 // count adds n bytes to the size of the content.
 func (p *parts) count(n uint64) error {
-	if n > maxContent-p.size {
+	if n > image.MaxFile-p.size {
 		return errForm
 	}
 	p.size += n

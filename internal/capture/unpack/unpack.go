@@ -108,8 +108,6 @@ const (
 	maxObjects = 8 << 20
 	// maxTree bounds the encoding of one directory, in bytes.
 	maxTree = 128 << 20
-	// maxContent is the size of the largest file of ext4, in bytes.
-	maxContent = 16 << 40
 	// maxTold bounds the oddities and the replaced links that are told.
 	maxTold = 100
 )

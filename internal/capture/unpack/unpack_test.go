@@ -242,7 +242,7 @@ func TestWhatABrokenReaderSendsIsRefused(t *testing.T) {
 		}}
 		return frame(kindTree, testkit.Value(tree.Encode())(t)...)
 	}
-	many := frame(kindZeros, binary.BigEndian.AppendUint64(nil, maxContent)...)
+	many := frame(kindZeros, binary.BigEndian.AppendUint64(nil, image.MaxFile)...)
 	for name, frames := range map[string][][]byte{
 		"a number that was not sent":  {frame(kindSmall, 'x'), entry(1, 1)},
 		"another size":                {frame(kindSmall, 'x'), entry(0, 2)},
